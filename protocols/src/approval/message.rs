@@ -1,0 +1,142 @@
+//! Wire types of the approval protocol, and the signature over a promise.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ed25519_dalek::{Signer, SigningKey, Verifier, VerifyingKey};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{BootId, Digest, Incarnation, JobId, LeaseId, Nonce, PeerId, QuorumId};
+use crate::wire;
+
+/// What a peer is asked to take on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Subject {
+    /// Be a voter of this quorum, or a standby that can become one.
+    Member { quorum: QuorumId },
+    /// Keep one column of the object that this run stores.
+    Holder { job: JobId },
+}
+
+/// What the subject needs. The approver reserves all of it, or refuses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requirement {
+    pub disk_bytes: u64,
+    pub memory_bytes: u64,
+    pub slots: u32,
+    /// Labels the approver must carry, key by key.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Requirement {
+    pub fn digest(&self) -> Digest {
+        Digest(*blake3::hash(&wire::encode(self)).as_bytes())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalRequest {
+    pub subject: Subject,
+    pub requirement: Requirement,
+    pub nonce: Nonce,
+    pub duration: Duration,
+}
+
+/// What is signed. Every field matters: leave one out and an approval can be replayed for something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    pub asker: PeerId,
+    pub approver: PeerId,
+    pub incarnation: Incarnation,
+    pub boot: BootId,
+    pub subject: Subject,
+    pub requirement: Digest,
+    pub nonce: Nonce,
+    pub duration: Duration,
+    pub lease: LeaseId,
+}
+
+/// A signed promise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approval {
+    pub statement: Statement,
+    pub signature: Signature,
+}
+
+/// An ed25519 signature; two halves, because serde derives arrays up to 32 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature(pub [u8; 32], pub [u8; 32]);
+
+/// Keeps a signature for one purpose from being read as one for another.
+const APPROVAL_DOMAIN: &[u8] = b"quorate approval 1\0";
+
+impl Signature {
+    /// Signs `domain` followed by the encoded value.
+    pub fn sign<T: Serialize>(key: &SigningKey, domain: &[u8], value: &T) -> Self {
+        let bytes = key.sign(&[domain, &wire::encode(value)].concat()).to_bytes();
+        let (mut first, mut second) = ([0; 32], [0; 32]);
+        first.copy_from_slice(&bytes[..32]);
+        second.copy_from_slice(&bytes[32..]);
+        Self(first, second)
+    }
+    /// Whether `signer` signed `domain` followed by the encoded value.
+    pub fn verifies<T: Serialize>(&self, signer: PeerId, domain: &[u8], value: &T) -> bool {
+        let Ok(key) = VerifyingKey::from_bytes(signer.as_bytes()) else { return false };
+        let mut bytes = [0; 64];
+        bytes[..32].copy_from_slice(&self.0);
+        bytes[32..].copy_from_slice(&self.1);
+        key.verify(&[domain, &wire::encode(value)].concat(), &ed25519_dalek::Signature::from_bytes(&bytes)).is_ok()
+    }
+}
+
+impl Approval {
+    pub fn sign(key: &SigningKey, statement: Statement) -> Self {
+        let signature = Signature::sign(key, APPROVAL_DOMAIN, &statement);
+        Self { statement, signature }
+    }
+    /// Whether the named approver signed exactly this statement. Says nothing about expiry or fitness.
+    pub fn is_genuine(&self) -> bool {
+        self.signature.verifies(self.statement.approver, APPROVAL_DOMAIN, &self.statement)
+    }
+}
+
+/// Why a peer will not. Names what was asked and what there is, so that a person can act on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    #[error("{scope} has {available} of {limit} {resource} left and {needed} are needed")]
+    Resources { scope: String, resource: String, needed: u64, available: u64, limit: u64 },
+    #[error("label {key} must be {wanted:?}")]
+    Label { key: String, wanted: String },
+    #[error("the node is draining and takes on nothing new")]
+    Draining,
+    #[error("the asker already holds {held} leases here, the most allowed")]
+    TooManyLeases { held: usize },
+    #[error("already promised for this subject")]
+    AlreadyPromised,
+    #[error("no lease of that name here: it ended or the node restarted")]
+    UnknownLease,
+    #[error("the asker is not allowed to ask this here")]
+    NotAllowed,
+    #[error("{reason}")]
+    Unfit { reason: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ApprovalMessage {
+    /// Reserve and promise.
+    Ask(ApprovalRequest),
+    /// "I heard your announcement and could take this on": asks nothing, promises nothing.
+    Offer { subject: Subject },
+    /// Extend a lease by `duration` from now.
+    Renew { lease: LeaseId, duration: Duration },
+    /// Give a lease back.
+    Release { lease: LeaseId },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ApprovalAnswer {
+    Granted(Approval),
+    Refused(Refusal),
+    /// The offer, renewal or release was noted.
+    Noted,
+}

@@ -1,0 +1,56 @@
+//! Announcements. The author is the gossip layer's verified author, never a field in here.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::approval::{Requirement, Subject};
+use crate::ids::{BootId, Incarnation, MemberId, QuorumId, Term};
+use crate::job::Kind;
+
+/// What a node has left to give.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Capacity {
+    pub disk_bytes: u64,
+    pub memory_bytes: u64,
+    pub slots: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerAdvert {
+    pub incarnation: Incarnation,
+    pub boot: BootId,
+    /// Grows with every announcement of one boot; an older one is ignored.
+    pub sequence: u64,
+    pub kinds: Vec<Kind>,
+    pub labels: BTreeMap<String, String>,
+    pub free: Capacity,
+    /// How busy the node is, in thousandths.
+    pub load_permille: u16,
+    /// Quorums it is a voter of.
+    pub quorums: u32,
+    pub draining: bool,
+    /// Highest state level this node can apply.
+    pub level: u16,
+}
+
+/// Announced by a quorum's primary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuorumAdvert {
+    pub quorum: QuorumId,
+    pub term: Term,
+    pub members: Vec<MemberId>,
+    pub standbys: u8,
+    /// Live jobs, objects, and how many more jobs it would take.
+    pub jobs: u32,
+    pub objects: u32,
+    pub room: u32,
+}
+
+/// "This job looks for peers": those that could serve offer themselves to the author.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobAnnouncement {
+    pub subject: Subject,
+    pub kind: Kind,
+    pub requirement: Requirement,
+}

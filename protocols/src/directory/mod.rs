@@ -1,0 +1,9 @@
+//! What peers announce, and what a node makes of it: who is there, what they can do, which quorums exist.
+//!
+//! Announcements travel by gossip, at most [`limits::ADVERT_BYTES_MAX`] each, counts and not lists, on change and
+//! every few minutes, and expire. Nothing depends on their delivery: a stale directory costs a wasted question.
+
+pub mod limits;
+pub mod message;
+
+pub use message::{Capacity, JobAnnouncement, PeerAdvert, QuorumAdvert};

@@ -1,0 +1,123 @@
+//! Wire types of the job protocol.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{HistoryEntry, JobRecord};
+use crate::approval::message::Signature;
+use crate::ids::{Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, QuorumId, Term};
+use crate::quorum::command::{Command, CommandReply, Rejection};
+use crate::quorum::object::ObjectRecord;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobMessage {
+    /// Who are the members? Answered by any member, signed.
+    Membership { quorum: QuorumId },
+    /// Commit this command. The asker's transport identity is recorded as its author.
+    Propose { quorum: QuorumId, command: Command },
+    /// Answered by the primary after a linearizable read, or by any member at once when `stale` will do.
+    Query { quorum: QuorumId, query: Query, stale: bool },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Query {
+    Quorum,
+    Job { job: JobId },
+    /// Jobs after `after` in order of id, at most `limit` (capped by `limits::PAGE_MAX`).
+    Jobs { after: Option<JobId>, limit: u32 },
+    Object { manifest: ManifestHash },
+    Objects { after: Option<ManifestHash>, limit: u32 },
+    History { job: JobId },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QueryAnswer {
+    Quorum(QuorumView),
+    Job(Box<JobRecord>),
+    Jobs(Vec<JobRecord>),
+    Object(Box<ObjectView>),
+    Objects(Vec<ObjectView>),
+    History(Vec<HistoryEntry>),
+    /// The quorum knows no such thing.
+    Unknown,
+}
+
+/// One quorum as a member sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuorumView {
+    pub quorum: QuorumId,
+    pub term: Term,
+    pub primary: Option<MemberId>,
+    pub voters: Vec<MemberId>,
+    pub learners: Vec<MemberId>,
+    pub standbys: Vec<MemberId>,
+    pub committed: LogIndex,
+    pub applied: LogIndex,
+    /// Rolling digest of applied state at the last multiple of `quorum::limits::DIGEST_INTERVAL`.
+    pub digest: (LogIndex, Digest),
+    pub jobs_live: u32,
+    pub jobs_ended: u32,
+    pub objects: u32,
+    pub level: u16,
+    pub time: Millis,
+    /// Set while the answering member knows that the quorum cannot commit, and why.
+    pub paused: Option<String>,
+}
+
+/// An object as its steward knows it. `manifest` is the encoded manifest, empty in listings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectView {
+    pub hash: ManifestHash,
+    pub manifest: Vec<u8>,
+    pub record: ObjectRecord,
+}
+
+/// A member's word on who the members are: good for routing, never for voting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedMembership {
+    pub statement: MembershipStatement,
+    pub signature: Signature,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembershipStatement {
+    pub quorum: QuorumId,
+    pub by: MemberId,
+    pub term: Term,
+    pub voters: Vec<MemberId>,
+    pub primary: Option<MemberId>,
+}
+
+const MEMBERSHIP_DOMAIN: &[u8] = b"quorate membership 1\0";
+
+impl SignedMembership {
+    pub fn sign(key: &ed25519_dalek::SigningKey, statement: MembershipStatement) -> Self {
+        let signature = Signature::sign(key, MEMBERSHIP_DOMAIN, &statement);
+        Self { statement, signature }
+    }
+    pub fn is_genuine(&self) -> bool {
+        self.signature.verifies(self.statement.by.peer, MEMBERSHIP_DOMAIN, &self.statement)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobAnswer {
+    Membership(SignedMembership),
+    /// Committed and applied; `Err` is the state machine's own refusal and is as final as a reply.
+    Reply(Result<CommandReply, Rejection>),
+    Answer(QueryAnswer),
+    /// Ask the primary, if one is known.
+    NotPrimary { primary: Option<MemberId>, voters: Vec<MemberId> },
+    /// This node left the quorum; these took its place.
+    Moved { voters: Vec<MemberId> },
+    NotMember,
+    /// No majority answers: the quorum is paused. Nothing was committed *by this call*.
+    Paused { reason: String },
+    /// The queue is full; try again later. Nothing was proposed.
+    Busy,
+    /// The deadline passed while committing: whether it will be committed is unknown.
+    Unknown,
+    /// The asker may not do this.
+    Forbidden { reason: String },
+    /// The message could not be read.
+    Malformed { reason: String },
+}

@@ -1,0 +1,15 @@
+//! Jobs: what a person submits, the states a run goes through, and the messages that reach the owning quorum.
+//!
+//! Wire: `/quorate/job/1`, one [`message::JobMessage`] in, one [`message::JobAnswer`] out. Any node sends it to the
+//! members of the owning quorum; only the primary acts, the others say who it is.
+
+pub mod limits;
+pub mod message;
+pub mod record;
+pub mod spec;
+pub mod store;
+
+pub use message::{JobAnswer, JobMessage, ObjectView, Query, QueryAnswer, QuorumView};
+pub use record::{JobRecord, RunState};
+pub use spec::{JobSpec, Kind, StoreSpec};
+pub use store::{ColumnRecord, ColumnState, Grant, StoreRun};

@@ -1,0 +1,43 @@
+//! What a person asks for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::object::layout::Profile;
+
+/// What sort of work a job is. Each kind has a planner in this crate and an executor in the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Keep a file as erasure-coded pieces on many peers.
+    Store,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Store => "store",
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobSpec {
+    Store(StoreSpec),
+}
+
+impl JobSpec {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Store(_) => Kind::Store,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreSpec {
+    /// The file's name as its user knows it; for people only.
+    pub name: Option<String>,
+    /// Bytes, when known before the stream ends. Leases are sized by it.
+    pub size: Option<u64>,
+    pub profile: Profile,
+}

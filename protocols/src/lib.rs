@@ -1,0 +1,18 @@
+//! What quorate decides, and nothing that it does.
+//!
+//! Every message, id, limit and state machine of the network lives here as plain data and pure functions: time and
+//! randomness are arguments, effects are return values. The manifest names no runtime, no libp2p, no sled, no clock
+//! and no source of randomness, so the compiler keeps the boundary honest. The `quorate` crate performs what is
+//! decided here: it persists, then sends, then reports.
+
+pub mod api;
+pub mod approval;
+pub mod directory;
+pub mod ids;
+pub mod job;
+pub mod liveness;
+pub mod object;
+pub mod piece;
+pub mod quorum;
+pub mod resources;
+pub mod wire;

@@ -1,0 +1,27 @@
+//! Times of the liveness layer. They set how fast a lost primary is replaced.
+
+use std::time::Duration;
+
+pub const PROTOCOL: &str = "/quorate/liveness/1";
+
+/// A beat is small; an answer may list the quorums that a node leads: 4,096 of them fit.
+pub const MESSAGE_BYTES_MAX: usize = 96 * 1024;
+
+/// One beat per pair of nodes that share a quorum.
+pub const BEAT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Silence before suspicion when the round trip is unremarkable. Ten beats: a busy machine misses several in a row.
+pub const SUSPICION_MIN: Duration = Duration::from_millis(1000);
+
+/// Suspicion grows with the measured jitter up to this.
+pub const SUSPICION_MAX: Duration = Duration::from_millis(5000);
+
+/// How long an answer to a beat or a pre-vote is waited for.
+pub const DEADLINE: Duration = Duration::from_millis(1000);
+
+/// Candidates of one quorum start this far apart, by rank, so that two rarely split a vote. One election, including
+/// the lease of `quorum::limits::ELECTION_TIMEOUT`, fits in it.
+pub const CANDIDATE_STAGGER: Duration = Duration::from_millis(80);
+
+/// A quorum whose primary is alive as a node but leads nothing for this long elects another.
+pub const LEADERLESS_MAX: Duration = Duration::from_millis(1000);

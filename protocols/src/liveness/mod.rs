@@ -1,0 +1,14 @@
+//! Who is alive, per pair of nodes and not per quorum.
+//!
+//! Every node sends one beat per [`limits::BEAT_INTERVAL`] to each node it shares a quorum with. A peer silent for
+//! about a second is *suspected*, adaptively; one whose connection closed and whose address then refuses is suspected
+//! at once. A backup that suspects its primary asks the other voters whether they miss it too, showing its last log
+//! id (a pre-vote); only with a majority's yes does it start an election, so that a cut-off or merely busy node
+//! raises no terms.
+//!
+//! Wire: `/quorate/liveness/1`, one [`message::LivenessMessage`] in, one [`message::LivenessAnswer`] out.
+
+pub mod limits;
+pub mod message;
+
+pub use message::{Beat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};

@@ -1,0 +1,91 @@
+//! Where every byte of an object goes: pure arithmetic over size and profile.
+
+use serde::{Deserialize, Serialize};
+
+use super::limits::{COLUMNS_MAX, COPY_BYTES_MAX, SEGMENT_BYTES};
+
+/// `data` pieces are enough to read a segment; `parity` more may be lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Profile {
+    pub data: u8,
+    pub parity: u8,
+}
+
+impl Profile {
+    pub const DEFAULT: Self = Self { data: 4, parity: 2 };
+
+    /// `None` for profiles that cannot store anything or are wider than an object may be.
+    pub fn new(data: u8, parity: u8) -> Option<Self> {
+        (data >= 1 && data as usize + parity as usize <= COLUMNS_MAX).then_some(Self { data, parity })
+    }
+    pub const fn columns(self) -> usize {
+        self.data as usize + self.parity as usize
+    }
+    /// Columns with which a put may return early, marked degraded, when no further holder answers.
+    pub const fn columns_min(self) -> usize {
+        if self.parity == 0 { self.data as usize } else { self.data as usize + 1 }
+    }
+    /// The best profile for an object of `bytes` (`None`: not known yet) over `holders` peers. `None` when there are
+    /// fewer holders than the smallest profile needs.
+    pub fn fitting(bytes: Option<u64>, holders: usize) -> Option<Self> {
+        if bytes.is_some_and(|bytes| bytes <= COPY_BYTES_MAX) && holders >= 3 {
+            return Some(Self { data: 1, parity: 2 });
+        }
+        match holders {
+            0..=2 => None,
+            3 => Some(Self { data: 2, parity: 1 }),
+            4 => Some(Self { data: 2, parity: 2 }),
+            5 => Some(Self { data: 3, parity: 2 }),
+            _ => Some(Self::DEFAULT),
+        }
+    }
+}
+
+impl std::fmt::Display for Profile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}+{}", self.data, self.parity)
+    }
+}
+
+impl std::str::FromStr for Profile {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split_once('+')
+            .and_then(|(data, parity)| Self::new(data.parse().ok()?, parity.parse().ok()?))
+            .ok_or_else(|| format!("a profile is data+parity with at most {COLUMNS_MAX} together, such as 4+2; found {text:?}"))
+    }
+}
+
+/// The arithmetic of one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub size: u64,
+    pub profile: Profile,
+}
+
+impl Layout {
+    pub const fn new(size: u64, profile: Profile) -> Self {
+        Self { size, profile }
+    }
+    /// Number of segments. An empty object has none.
+    pub const fn segments(&self) -> u32 {
+        self.size.div_ceil(SEGMENT_BYTES as u64) as u32
+    }
+    /// Bytes of data in `segment`; zero past the end.
+    pub const fn segment_bytes(&self, segment: u32) -> usize {
+        let start = segment as u64 * SEGMENT_BYTES as u64;
+        let left = self.size.saturating_sub(start);
+        if left < SEGMENT_BYTES as u64 { left as usize } else { SEGMENT_BYTES }
+    }
+    /// Bytes of every piece of `segment`: the data cut in `data` equal parts, the last zero padded.
+    pub const fn piece_bytes(&self, segment: u32) -> usize {
+        self.segment_bytes(segment).div_ceil(self.profile.data as usize)
+    }
+    /// Bytes of one whole column.
+    pub fn column_bytes(&self) -> u64 {
+        let full = self.size / SEGMENT_BYTES as u64;
+        let full_piece = SEGMENT_BYTES.div_ceil(self.profile.data as usize) as u64;
+        let rest = if self.size % SEGMENT_BYTES as u64 == 0 { 0 } else { self.piece_bytes(full as u32) as u64 };
+        full * full_piece + rest
+    }
+}

@@ -1,0 +1,122 @@
+//! Commands: the only way to change a quorum's state.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Attempt, JobId, ManifestHash, MemberId, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
+use crate::job::record::RunState;
+use crate::job::spec::JobSpec;
+use crate::job::store::{ColumnRecord, Grant};
+use crate::piece::message::Receipt;
+
+/// One log entry: commands that arrived while the entry before was in flight. Applied in order; each has its reply.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The primary's wall clock. State takes the larger of this and its own time.
+    pub now: Millis,
+    /// Each with the peer that sent it, as the primary's transport authenticated it.
+    pub commands: Vec<(PeerId, Command)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchReply {
+    pub replies: Vec<Result<CommandReply, Rejection>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Changes nothing: measures a commit.
+    Noop,
+    /// Create a job. The sender becomes its owner and first worker. Repeating it is the same job; another spec under
+    /// the same id is a conflict.
+    Submit { job: JobId, spec: JobSpec },
+    /// Primary: holders were won. They fill open columns in order; the rest become spares.
+    AddHolders { job: JobId, grants: Vec<Grant> },
+    /// A (new) node feeds the run. Replies with the run, so that only what is missing is sent.
+    Attach { job: JobId },
+    /// Worker: these segments were cut, with these piece hashes, and these columns' pieces of them are synced.
+    Progress { job: JobId, worker_attempt: Attempt, segments: Vec<SegmentProgress> },
+    /// Worker: the column's holder refuses, stalls or died. A spare takes its place under a new attempt.
+    ColumnFailed { job: JobId, worker_attempt: Attempt, column: PieceIndex, attempt: Attempt, reason: String },
+    /// Worker: everything is stored. `manifest` is the encoded manifest. Columns without a receipt are owed a repair,
+    /// and then `degraded` must be set.
+    CommitObject { job: JobId, worker_attempt: Attempt, manifest: Bytes, receipts: Vec<Receipt>, degraded: bool },
+    /// Worker or primary: the run cannot go on.
+    FailRun { job: JobId, worker_attempt: Option<Attempt>, reason: String },
+    Cancel { job: JobId },
+    /// Primary: nobody fed the run for `STORE_IDLE_MAX`.
+    Abandon { job: JobId },
+    /// Primary: the holder has confirmed the column of a committed object.
+    Confirmed { manifest: ManifestHash, column: PieceIndex, attempt: Attempt },
+    /// Primary: the holder has let go (or can never answer again).
+    Released { job: JobId, column: PieceIndex, attempt: Attempt },
+    /// Remove an object: its pieces are released and later deleted.
+    RemoveObject { manifest: ManifestHash },
+    /// Primary: a column is damaged or its holder is gone; `grant` rebuilds it under a new attempt.
+    StartRepair { manifest: ManifestHash, column: PieceIndex, attempt: Attempt, grant: Grant, reason: String },
+    /// Primary: the column was rebuilt; the receipt is the new holder's.
+    FinishRepair { manifest: ManifestHash, column: PieceIndex, receipt: Receipt },
+    /// Primary: the rebuild failed; the column is owed again.
+    FailRepair { manifest: ManifestHash, column: PieceIndex, attempt: Attempt, reason: String },
+    /// Primary: these peers promised to replace a member when needed.
+    SetStandbys { standbys: Vec<MemberId> },
+    /// Primary: every member can apply this level; from here on it may be proposed.
+    RaiseLevel { level: u16 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentProgress {
+    pub segment: SegmentIndex,
+    /// All columns' piece hashes of the segment, in order.
+    pub pieces: Vec<PieceHash>,
+    /// Columns whose holder has synced its piece, with the attempt it was sent under.
+    pub stored: Vec<(PieceIndex, Attempt)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandReply {
+    Done,
+    /// To `Submit`: the job's state; `existed` when this was a repeat.
+    Submitted { existed: bool, state: RunState },
+    /// To `Attach`: what is there already.
+    Attached(Box<Attached>),
+    /// To `Progress`, `ColumnFailed` and `AddHolders`: who holds what now, so that the worker acts on changes at once.
+    Columns(Vec<ColumnRecord>),
+    /// To `CommitObject`.
+    Committed { manifest: ManifestHash },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    pub worker_attempt: Attempt,
+    pub spec: JobSpec,
+    pub columns: Vec<ColumnRecord>,
+    pub segments: Vec<Vec<PieceHash>>,
+}
+
+/// Why a committed command changed nothing. Final: sending it again gives the same answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Rejection {
+    #[error("the quorum knows no job {job}")]
+    UnknownJob { job: JobId },
+    #[error("the quorum knows no object {manifest}")]
+    UnknownObject { manifest: ManifestHash },
+    #[error("job {job} is {state:?}, which does not allow {command}")]
+    IllegalState { job: JobId, state: RunState, command: String },
+    #[error("job {job} exists with another specification")]
+    Conflict { job: JobId },
+    #[error("attempt {given} was replaced by attempt {current}")]
+    StaleAttempt { given: Attempt, current: Attempt },
+    #[error("{by} is not the worker of job {job}")]
+    NotWorker { job: JobId, by: PeerId },
+    #[error("the quorum already has {limit} {what}")]
+    Full { what: String, limit: usize },
+    #[error("segment {segment} differs from the one already stored under this job: this is another file")]
+    DifferentContent { segment: SegmentIndex },
+    #[error("{what} is {bytes} bytes, larger than the {limit} allowed")]
+    TooLarge { what: String, bytes: usize, limit: usize },
+    #[error("{reason}")]
+    Invalid { reason: String },
+    #[error("state level {needed} is not raised yet (the quorum is at {level})")]
+    Level { needed: u16, level: u16 },
+}

@@ -1,0 +1,64 @@
+//! Sizes and times of quorums.
+
+use std::time::Duration;
+
+pub const RAFT_PROTOCOL: &str = "/quorate/raft/1";
+
+/// Largest raft message head: one log read (`LOG_READ_BYTES_MAX`) or one oversized batch, with room.
+pub const RAFT_HEAD_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// Largest raft payload: one snapshot chunk.
+pub const RAFT_PAYLOAD_BYTES_MAX: usize = SNAPSHOT_CHUNK_BYTES;
+
+/// Deadline of appends, and of reads through a majority. openraft calls it the heartbeat interval.
+pub const APPEND_DEADLINE: Duration = Duration::from_millis(1500);
+
+pub const RAFT_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Deadline of a vote, and the lease during which a voter that hears a primary refuses others. Measured in memory
+/// with three members: 61 ms gave a median failover of 70 ms, 151 ms gave 162 ms, 31 ms gave 46 ms.
+pub const ELECTION_TIMEOUT: Duration = Duration::from_millis(60);
+
+/// Voters of a quorum.
+pub const VOTERS_MIN: usize = 3;
+pub const VOTERS_MAX: usize = 7;
+pub const VOTERS_DEFAULT: usize = 3;
+
+/// Standbys that a quorum tries to keep.
+pub const STANDBYS: usize = 2;
+
+/// A member must be away this long before it is replaced, so that a restart moves nothing.
+pub const REPLACE_GRACE: Duration = Duration::from_secs(60);
+
+/// One entry carries at most this much.
+pub const BATCH_COMMANDS_MAX: usize = 512;
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+pub const COMMAND_BYTES_MAX: usize = 512 * 1024;
+
+/// Commands waiting at a primary; the next is refused as busy.
+pub const PROPOSALS_MAX: usize = 4 * 1024;
+
+/// A primary that has not heard a majority for this long starts nothing and reports the quorum paused.
+pub const MAJORITY_SILENCE_MAX: Duration = Duration::from_secs(1);
+
+/// Log read for replication at once.
+pub const LOG_READ_BYTES_MAX: usize = 1024 * 1024;
+
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Entries between snapshots, and kept behind one for members that lag a little.
+pub const SNAPSHOT_INTERVAL: u64 = 5_000;
+pub const LOG_KEPT: u64 = 1_000;
+
+/// Entries between comparisons of the members' state digests.
+pub const DIGEST_INTERVAL: u64 = 1_000;
+
+/// Quorums one node may be a member of.
+pub const QUORUMS_PER_NODE_MAX: usize = 4_096;
+
+/// Objects of one quorum.
+pub const OBJECTS_MAX: usize = 100_000;
+
+/// The newest state level this build applies. 1: first.
+pub const LEVEL: u16 = 1;

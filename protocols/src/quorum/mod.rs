@@ -1,0 +1,21 @@
+//! The replicated state of one quorum: a pure function from committed commands to state, replies and events.
+//!
+//! A quorum owns many jobs and stewards many objects. Its log carries batches ([`command::Batch`]); applying one is
+//! deterministic to the byte ([`state::QuorumState::apply`]), with time taken from the entry and never from a clock.
+//! What must be *done* about the state (asking holders, confirming, releasing, repairing) is derived from the state by
+//! the primary, again after every change of term: [`state::QuorumState::duties`].
+//!
+//! Raft itself is openraft's; its messages travel over `/quorate/raft/1` in [`message::RaftMessage`].
+
+pub mod command;
+pub mod limits;
+pub mod membership;
+pub mod message;
+pub mod object;
+pub mod state;
+
+pub use command::{Batch, BatchReply, Command, CommandReply, Rejection};
+pub use membership::Voters;
+pub use message::{RaftAnswer, RaftMessage};
+pub use object::{ObjectRecord, ObjectState};
+pub use state::{Duty, Event, QuorumState};

@@ -1,0 +1,1 @@
+//! Defaults of the resource tree; the real limits follow the machine.

@@ -1,0 +1,3 @@
+//! Reservation first, then use: a tree of scopes that accounts memory, slots, disk, connections and descriptors.
+
+pub mod limits;

@@ -1,0 +1,1 @@
+//! Configuration: parsed, then validated into a type that cannot hold nonsense.

@@ -1,0 +1,19 @@
+//! One node of a quorate network, and the command line that talks to it.
+//!
+//! `quorate_protocols` decides; this crate does: sockets, disk, timers, HTTP. A [`node::Node`] is a set of actors, each
+//! owning one state, that reach the world only through [`seams`]. The map of the modules is in the README.
+
+pub mod api;
+pub mod bench;
+pub mod cli;
+pub mod config;
+pub mod directory;
+pub mod identity;
+pub mod jobs;
+pub mod network;
+pub mod node;
+pub mod objects;
+pub mod quorum;
+pub mod resources;
+pub mod seams;
+pub mod storage;

@@ -1,0 +1,1 @@
+//! One node: its actors, started in order and closed in reverse.

@@ -1,0 +1,119 @@
+//! Objects at the edge: the piece store and its holder service, put, get, rebuild, scrub and collection.
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use quorate_protocols::ids::{JobId, ObjectId, PeerId, PieceIndex, QuorumId};
+use quorate_protocols::object::Profile;
+use tokio::sync::watch;
+
+use crate::jobs::ClientError;
+
+/// What a put was asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct PutRequest {
+    pub name: Option<String>,
+    /// Bytes, when the caller knows.
+    pub size: Option<u64>,
+    pub profile: Option<Profile>,
+    pub quorum: Option<QuorumId>,
+    /// Go on with this run.
+    pub resume: Option<JobId>,
+    /// Recognises the same file put again on this node after a crash (path, size, time of change).
+    pub fingerprint: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PutProgress {
+    pub phase: PutPhase,
+    pub job: Option<JobId>,
+    /// Bytes of the object whose pieces are all stored.
+    pub bytes_stored: u64,
+    pub bytes_read: u64,
+    /// Pieces sent now, and pieces that an earlier attempt had already stored.
+    pub pieces_sent: u64,
+    pub pieces_skipped: u64,
+    pub columns_replaced: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PutPhase {
+    #[default]
+    Placing,
+    Approval,
+    Sending,
+    Receipts,
+    Commit,
+    Done,
+}
+
+#[derive(Clone, Debug)]
+pub struct PutOutcome {
+    pub object: ObjectId,
+    pub job: JobId,
+    pub bytes: u64,
+    pub profile: Profile,
+    pub degraded: bool,
+    pub columns: Vec<(PieceIndex, PeerId)>,
+    pub progress: PutProgress,
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum PutError {
+    #[error(transparent)]
+    Placement(#[from] crate::jobs::PlacementError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("only {holders} peers can hold a column and {needed} are needed for {profile}; {fitting}")]
+    TooFewHolders { holders: usize, needed: usize, profile: Profile, fitting: String },
+    #[error("reading the file failed: {reason}")]
+    Body { reason: String },
+    #[error("the file ended after {found} bytes, {expected} were announced")]
+    Length { expected: u64, found: u64 },
+    #[error("an object may be at most {limit} bytes")]
+    TooLarge { limit: u64 },
+    #[error("this is not the file that job {job} was storing: segment {segment} differs")]
+    DifferentContent { job: JobId, segment: u32 },
+    #[error("the run was ended: {reason}")]
+    Ended { job: JobId, reason: String },
+}
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum GetError {
+    #[error("no object {object} (it was removed, or never stored)")]
+    Unknown { object: ObjectId },
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("segment {segment} of {object}: only {found} of the {needed} pieces needed can be read now; {faults}")]
+    Unreadable { object: ObjectId, segment: u32, found: usize, needed: usize, faults: String },
+    #[error("range starts at {start}, past the end of the object at {size}")]
+    Range { start: u64, size: u64 },
+}
+
+/// A started read: what will come, and the bytes, each checked.
+pub struct GetStream {
+    pub size: u64,
+    pub start: u64,
+    pub length: u64,
+    pub name: Option<String>,
+    pub bytes: BoxStream<'static, Result<Bytes, GetError>>,
+}
+
+/// Handle to the node's objects.
+#[derive(Clone)]
+pub struct Objects(());
+
+impl Objects {
+    /// Streams a file into the network. Returns when the object is committed; memory is bounded whatever its size.
+    pub async fn put(
+        &self,
+        _request: PutRequest,
+        _body: BoxStream<'static, Result<Bytes, std::io::Error>>,
+        _progress: watch::Sender<PutProgress>,
+    ) -> Result<PutOutcome, PutError> {
+        unimplemented!()
+    }
+    /// Reads an object, or `length` bytes of it from `start`.
+    pub async fn get(&self, _object: ObjectId, _range: Option<(u64, Option<u64>)>) -> Result<GetStream, GetError> {
+        unimplemented!()
+    }
+}
