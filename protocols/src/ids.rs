@@ -248,7 +248,9 @@ impl FromStr for JobId {
     }
 }
 
-text_or_bytes!(JobId, (QuorumId, [u8; 16]), |(quorum, local)| JobId { quorum, local }, |id: &JobId| (id.quorum, id.local));
+text_or_bytes!(JobId, (QuorumId, [u8; 16]), |(quorum, local)| JobId { quorum, local }, |id: &JobId| (
+    id.quorum, id.local
+));
 
 /// An object: the quorum that stewards it and the hash of its manifest. The first half routes, the second verifies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

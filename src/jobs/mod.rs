@@ -84,7 +84,11 @@ impl Approvals {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PlacementError {
     #[error("a quorum of {needed} needs as many willing peers: {source}")]
-    Form { needed: usize, #[source] source: RoundError },
+    Form {
+        needed: usize,
+        #[source]
+        source: RoundError,
+    },
     #[error(transparent)]
     Found(#[from] crate::quorum::FoundError),
 }

@@ -32,19 +32,40 @@ pub struct QuorumInbound {
 #[derive(Clone, Debug)]
 pub enum HostEvent {
     /// This node became primary (or restarted as primary): derive duties anew.
-    Leading { quorum: QuorumId, term: Term },
+    Leading {
+        quorum: QuorumId,
+        term: Term,
+    },
     /// This node is no longer primary, or has not heard a majority: start nothing.
-    NotLeading { quorum: QuorumId },
+    NotLeading {
+        quorum: QuorumId,
+    },
     /// A primary was elected somewhere, as this member sees it.
-    Primary { quorum: QuorumId, term: Term, primary: MemberId },
+    Primary {
+        quorum: QuorumId,
+        term: Term,
+        primary: MemberId,
+    },
     /// Entries were applied.
-    Applied { quorum: QuorumId, events: Arc<Vec<Event>> },
+    Applied {
+        quorum: QuorumId,
+        events: Arc<Vec<Event>>,
+    },
     /// A quorum was founded here, or this node joined one.
-    Joined { quorum: QuorumId },
-    Left { quorum: QuorumId },
+    Joined {
+        quorum: QuorumId,
+    },
+    Left {
+        quorum: QuorumId,
+    },
     /// The quorum has no majority, or has it again.
-    Paused { quorum: QuorumId, reason: String },
-    Unpaused { quorum: QuorumId },
+    Paused {
+        quorum: QuorumId,
+        reason: String,
+    },
+    Unpaused {
+        quorum: QuorumId,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

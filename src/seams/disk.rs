@@ -26,11 +26,24 @@ pub struct KvBatch {
 
 #[derive(Clone, Debug)]
 pub enum KvOp {
-    Put { tree: String, key: Vec<u8>, value: Vec<u8> },
-    Delete { tree: String, key: Vec<u8> },
+    Put {
+        tree: String,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Delete {
+        tree: String,
+        key: Vec<u8>,
+    },
     /// Deletes every key in `from..to` (end excluded).
-    DeleteRange { tree: String, from: Vec<u8>, to: Vec<u8> },
-    DropTree { tree: String },
+    DeleteRange {
+        tree: String,
+        from: Vec<u8>,
+        to: Vec<u8>,
+    },
+    DropTree {
+        tree: String,
+    },
 }
 
 impl KvBatch {

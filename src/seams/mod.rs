@@ -19,7 +19,9 @@ use std::sync::Arc;
 pub use clock::Clock;
 pub use disk::{Disk, DiskError, Files, Kv, KvBatch};
 pub use entropy::Entropy;
-pub use net::{Frame, GossipMessage, Inbound, InboundRequest, Net, NetError, NetEvent, PeerView, Protocol, Reply, Topic};
+pub use net::{
+    Frame, GossipMessage, Inbound, InboundRequest, Net, NetError, NetEvent, PeerView, Protocol, Reply, Topic,
+};
 pub use tasks::{TaskGroup, run_blocking, spawn};
 
 /// Everything a node touches outside its own memory.

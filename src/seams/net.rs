@@ -169,12 +169,18 @@ pub struct GossipMessage {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetEvent {
-    Connected { peer: PeerId },
+    Connected {
+        peer: PeerId,
+    },
     /// The last connection to this peer closed.
-    Disconnected { peer: PeerId },
+    Disconnected {
+        peer: PeerId,
+    },
     /// A dial was answered with a refusal: at its address, nothing listens. With a fresh `Disconnected` this is
     /// positive evidence that the peer's process is gone.
-    Refused { peer: PeerId },
+    Refused {
+        peer: PeerId,
+    },
 }
 
 /// What the network knows of a peer.

@@ -21,12 +21,24 @@ pub enum JobMessage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     Quorum,
-    Job { job: JobId },
+    Job {
+        job: JobId,
+    },
     /// Jobs after `after` in order of id, at most `limit` (capped by `limits::PAGE_MAX`).
-    Jobs { after: Option<JobId>, limit: u32 },
-    Object { manifest: ManifestHash },
-    Objects { after: Option<ManifestHash>, limit: u32 },
-    History { job: JobId },
+    Jobs {
+        after: Option<JobId>,
+        limit: u32,
+    },
+    Object {
+        manifest: ManifestHash,
+    },
+    Objects {
+        after: Option<ManifestHash>,
+        limit: u32,
+    },
+    History {
+        job: JobId,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,18 +118,29 @@ pub enum JobAnswer {
     Reply(Result<CommandReply, Rejection>),
     Answer(QueryAnswer),
     /// Ask the primary, if one is known.
-    NotPrimary { primary: Option<MemberId>, voters: Vec<MemberId> },
+    NotPrimary {
+        primary: Option<MemberId>,
+        voters: Vec<MemberId>,
+    },
     /// This node left the quorum; these took its place.
-    Moved { voters: Vec<MemberId> },
+    Moved {
+        voters: Vec<MemberId>,
+    },
     NotMember,
     /// No majority answers: the quorum is paused. Nothing was committed *by this call*.
-    Paused { reason: String },
+    Paused {
+        reason: String,
+    },
     /// The queue is full; try again later. Nothing was proposed.
     Busy,
     /// The deadline passed while committing: whether it will be committed is unknown.
     Unknown,
     /// The asker may not do this.
-    Forbidden { reason: String },
+    Forbidden {
+        reason: String,
+    },
     /// The message could not be read.
-    Malformed { reason: String },
+    Malformed {
+        reason: String,
+    },
 }

@@ -45,7 +45,11 @@ pub enum LivenessMessage {
 pub enum LivenessAnswer {
     Beat(Beat),
     /// `granted`: I miss it too and my log is not longer. `my_log` lets the loser step aside for a longer log.
-    PreVote { granted: bool, my_log: LogPosition, primary: Option<MemberId> },
+    PreVote {
+        granted: bool,
+        my_log: LogPosition,
+        primary: Option<MemberId>,
+    },
     Leading(Vec<(QuorumId, Term)>),
     /// Not a member of that quorum.
     NotMember,

@@ -50,9 +50,9 @@ impl std::fmt::Display for Profile {
 impl std::str::FromStr for Profile {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        text.split_once('+')
-            .and_then(|(data, parity)| Self::new(data.parse().ok()?, parity.parse().ok()?))
-            .ok_or_else(|| format!("a profile is data+parity with at most {COLUMNS_MAX} together, such as 4+2; found {text:?}"))
+        text.split_once('+').and_then(|(data, parity)| Self::new(data.parse().ok()?, parity.parse().ok()?)).ok_or_else(
+            || format!("a profile is data+parity with at most {COLUMNS_MAX} together, such as 4+2; found {text:?}"),
+        )
     }
 }
 

@@ -60,7 +60,9 @@ pub enum PieceMessage {
 pub enum PieceAnswer {
     Stored,
     /// The bytes are the payload. `total` is the piece's whole length.
-    Piece { total: u32 },
+    Piece {
+        total: u32,
+    },
     Held(Vec<Holding>),
     Sealed(Receipt),
     /// Segments rebuilt and synced.
@@ -68,7 +70,10 @@ pub enum PieceAnswer {
     Noted,
     /// Segments from `from` up to (not including) `next` were read; `damaged` are missing or do not hash. `next` is
     /// `None` at the end of the column.
-    Audited { next: Option<SegmentIndex>, damaged: Vec<SegmentIndex> },
+    Audited {
+        next: Option<SegmentIndex>,
+        damaged: Vec<SegmentIndex>,
+    },
     Refused(PieceRefusal),
 }
 

@@ -29,39 +29,100 @@ pub enum Command {
     Noop,
     /// Create a job. The sender becomes its owner and first worker. Repeating it is the same job; another spec under
     /// the same id is a conflict.
-    Submit { job: JobId, spec: JobSpec },
+    Submit {
+        job: JobId,
+        spec: JobSpec,
+    },
     /// Primary: holders were won. They fill open columns in order; the rest become spares.
-    AddHolders { job: JobId, grants: Vec<Grant> },
+    AddHolders {
+        job: JobId,
+        grants: Vec<Grant>,
+    },
     /// A (new) node feeds the run. Replies with the run, so that only what is missing is sent.
-    Attach { job: JobId },
+    Attach {
+        job: JobId,
+    },
     /// Worker: these segments were cut, with these piece hashes, and these columns' pieces of them are synced.
-    Progress { job: JobId, worker_attempt: Attempt, segments: Vec<SegmentProgress> },
+    Progress {
+        job: JobId,
+        worker_attempt: Attempt,
+        segments: Vec<SegmentProgress>,
+    },
     /// Worker: the column's holder refuses, stalls or died. A spare takes its place under a new attempt.
-    ColumnFailed { job: JobId, worker_attempt: Attempt, column: PieceIndex, attempt: Attempt, reason: String },
+    ColumnFailed {
+        job: JobId,
+        worker_attempt: Attempt,
+        column: PieceIndex,
+        attempt: Attempt,
+        reason: String,
+    },
     /// Worker: everything is stored. `manifest` is the encoded manifest. Columns without a receipt are owed a repair,
     /// and then `degraded` must be set.
-    CommitObject { job: JobId, worker_attempt: Attempt, manifest: Bytes, receipts: Vec<Receipt>, degraded: bool },
+    CommitObject {
+        job: JobId,
+        worker_attempt: Attempt,
+        manifest: Bytes,
+        receipts: Vec<Receipt>,
+        degraded: bool,
+    },
     /// Worker or primary: the run cannot go on.
-    FailRun { job: JobId, worker_attempt: Option<Attempt>, reason: String },
-    Cancel { job: JobId },
+    FailRun {
+        job: JobId,
+        worker_attempt: Option<Attempt>,
+        reason: String,
+    },
+    Cancel {
+        job: JobId,
+    },
     /// Primary: nobody fed the run for `STORE_IDLE_MAX`.
-    Abandon { job: JobId },
+    Abandon {
+        job: JobId,
+    },
     /// Primary: the holder has confirmed the column of a committed object.
-    Confirmed { manifest: ManifestHash, column: PieceIndex, attempt: Attempt },
+    Confirmed {
+        manifest: ManifestHash,
+        column: PieceIndex,
+        attempt: Attempt,
+    },
     /// Primary: the holder has let go (or can never answer again).
-    Released { job: JobId, column: PieceIndex, attempt: Attempt },
+    Released {
+        job: JobId,
+        column: PieceIndex,
+        attempt: Attempt,
+    },
     /// Remove an object: its pieces are released and later deleted.
-    RemoveObject { manifest: ManifestHash },
+    RemoveObject {
+        manifest: ManifestHash,
+    },
     /// Primary: a column is damaged or its holder is gone; `grant` rebuilds it under a new attempt.
-    StartRepair { manifest: ManifestHash, column: PieceIndex, attempt: Attempt, grant: Grant, reason: String },
+    StartRepair {
+        manifest: ManifestHash,
+        column: PieceIndex,
+        attempt: Attempt,
+        grant: Grant,
+        reason: String,
+    },
     /// Primary: the column was rebuilt; the receipt is the new holder's.
-    FinishRepair { manifest: ManifestHash, column: PieceIndex, receipt: Receipt },
+    FinishRepair {
+        manifest: ManifestHash,
+        column: PieceIndex,
+        receipt: Receipt,
+    },
     /// Primary: the rebuild failed; the column is owed again.
-    FailRepair { manifest: ManifestHash, column: PieceIndex, attempt: Attempt, reason: String },
+    FailRepair {
+        manifest: ManifestHash,
+        column: PieceIndex,
+        attempt: Attempt,
+        reason: String,
+    },
     /// Primary: these peers promised to replace a member when needed.
-    SetStandbys { standbys: Vec<MemberId> },
+    SetStandbys {
+        standbys: Vec<MemberId>,
+    },
     /// Primary: every member can apply this level; from here on it may be proposed.
-    RaiseLevel { level: u16 },
+    RaiseLevel {
+        level: u16,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,13 +138,18 @@ pub struct SegmentProgress {
 pub enum CommandReply {
     Done,
     /// To `Submit`: the job's state; `existed` when this was a repeat.
-    Submitted { existed: bool, state: RunState },
+    Submitted {
+        existed: bool,
+        state: RunState,
+    },
     /// To `Attach`: what is there already.
     Attached(Box<Attached>),
     /// To `Progress`, `ColumnFailed` and `AddHolders`: who holds what now, so that the worker acts on changes at once.
     Columns(Vec<ColumnRecord>),
     /// To `CommitObject`.
-    Committed { manifest: ManifestHash },
+    Committed {
+        manifest: ManifestHash,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

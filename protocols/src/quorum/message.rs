@@ -10,25 +10,51 @@ use crate::ids::{Digest, MemberId, QuorumId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RaftMessage {
-    Append { quorum: QuorumId, to: MemberId, body: Vec<u8> },
-    Vote { quorum: QuorumId, to: MemberId, body: Vec<u8> },
+    Append {
+        quorum: QuorumId,
+        to: MemberId,
+        body: Vec<u8>,
+    },
+    Vote {
+        quorum: QuorumId,
+        to: MemberId,
+        body: Vec<u8>,
+    },
     /// Vote and snapshot metadata with the list of chunks; the receiver fetches those it lacks.
-    Snapshot { quorum: QuorumId, to: MemberId, body: Vec<u8> },
+    Snapshot {
+        quorum: QuorumId,
+        to: MemberId,
+        body: Vec<u8>,
+    },
     /// Give this snapshot chunk (answered with the payload).
-    Chunk { quorum: QuorumId, hash: Digest },
+    Chunk {
+        quorum: QuorumId,
+        hash: Digest,
+    },
     /// Create this quorum here: the approvals of all members and standbys prove that each has agreed. One member is
     /// asked to `initialize`, which elects it.
-    Found { quorum: QuorumId, members: Vec<Approval>, standbys: Vec<Approval>, initialize: bool },
+    Found {
+        quorum: QuorumId,
+        members: Vec<Approval>,
+        standbys: Vec<Approval>,
+        initialize: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RaftAnswer {
-    Ok { body: Vec<u8> },
+    Ok {
+        body: Vec<u8>,
+    },
     /// The payload is the chunk.
     Chunk,
     Founded,
     /// Not a member of this quorum, in this incarnation.
-    NotMember { incarnation: crate::ids::Incarnation },
+    NotMember {
+        incarnation: crate::ids::Incarnation,
+    },
     /// Raft refused, or this member has stopped: `reason` for the log.
-    Failed { reason: String },
+    Failed {
+        reason: String,
+    },
 }

@@ -43,15 +43,41 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Duty {
     /// Win holders for the run: `open` columns have none, and `spares` more are wanted as backups.
-    FindHolders { job: JobId, open: usize, spares: usize },
-    Confirm { manifest: ManifestHash, job: JobId, column: PieceIndex, grant: Grant, attempt: Attempt },
-    Release { job: JobId, column: PieceIndex, grant: Grant, attempt: Attempt },
+    FindHolders {
+        job: JobId,
+        open: usize,
+        spares: usize,
+    },
+    Confirm {
+        manifest: ManifestHash,
+        job: JobId,
+        column: PieceIndex,
+        grant: Grant,
+        attempt: Attempt,
+    },
+    Release {
+        job: JobId,
+        column: PieceIndex,
+        grant: Grant,
+        attempt: Attempt,
+    },
     /// The column has no good holder: find one and start a repair.
-    Repair { manifest: ManifestHash, column: PieceIndex },
+    Repair {
+        manifest: ManifestHash,
+        column: PieceIndex,
+    },
     /// A repair was started: have `grant` rebuild the column.
-    Rebuild { manifest: ManifestHash, column: PieceIndex, grant: Grant, attempt: Attempt },
+    Rebuild {
+        manifest: ManifestHash,
+        column: PieceIndex,
+        grant: Grant,
+        attempt: Attempt,
+    },
     /// Nobody has fed the run since `since`.
-    WatchIdle { job: JobId, since: Millis },
+    WatchIdle {
+        job: JobId,
+        since: Millis,
+    },
 }
 
 impl QuorumState {
