@@ -14,7 +14,8 @@ pub struct Grant {
     pub lease: LeaseId,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum ColumnState {
     /// No holder: backups ran out, the primary asks for more.
     Open,

@@ -1,0 +1,54 @@
+//! What happens, live.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{JobId, Millis, ObjectId, PeerId, QuorumId, Term};
+use crate::job::RunState;
+
+/// One event as the answering node saw it: its own quorums and connections, not the whole network's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct EventInfo {
+    /// Counts the events of this connection.
+    pub sequence: u64,
+    /// The node's wall clock when it passed the event on.
+    pub at: Millis,
+    pub event: EventKind,
+    /// For people: one line.
+    pub message: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<QuorumId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term: Option<Term>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<RunState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<PeerId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// The stream is open: what happens from here on is told.
+    Listening,
+    /// This client was too slow and events were left out: look at the state instead.
+    Lagged,
+    QuorumJoined,
+    QuorumLeft,
+    QuorumPaused,
+    QuorumUnpaused,
+    PrimaryElected,
+    JobChanged,
+    JobProgressed,
+    ObjectStored,
+    ObjectRemoved,
+    ColumnReassigned,
+    ColumnOwed,
+    ColumnRepaired,
+    /// A kind that this build does not know.
+    #[serde(other)]
+    Other,
+}

@@ -1,0 +1,53 @@
+//! The JSON of the HTTP API, shared by the node that serves it, the command line and the testnet.
+//!
+//! A contract with scripts: fields may be added, none is renamed or dropped. Ids are text in their full form and
+//! peers are always named by peer id. Instants are milliseconds since the Unix epoch, spans end in `_ms`, sizes are
+//! bytes. What a node cannot know now is `null`, never a made-up value.
+
+mod bench;
+mod error;
+mod event;
+mod job;
+mod node;
+mod object;
+mod quorum;
+mod testnet;
+
+pub use bench::{BenchNode, CommitBench, FailoverBench, IdleBench, TransferBench};
+pub use error::{ErrorBody, ErrorCode};
+pub use event::{EventInfo, EventKind};
+pub use job::{ColumnProgress, JobInfo};
+pub use node::{NodeInfo, PeerInfo};
+pub use object::{
+    ColumnHolder, ObjectColumn, ObjectInfo, OwedRepair, PutInfo, PutPhaseInfo, PutProgressInfo, PutUpdate,
+};
+pub use quorum::{BenchCommit, BenchForm, Listing, QuorumDetail, QuorumInfo, Unreachable};
+pub use testnet::{TestnetInfo, TestnetNode, TestnetNodeState, TestnetUp};
+
+/// Names of the files in a node's data folder through which local clients find it.
+pub const TOKEN_FILE: &str = "api.token";
+/// Holds the bound address of the API as `host:port`, written when the node listens and removed when it closes.
+pub const ADDRESS_FILE: &str = "api.addr";
+
+/// Serializes a value as the text a person would type.
+pub(crate) mod as_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr,
+        T::Err: Display,
+        D: Deserializer<'de>,
+    {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,58 @@
+//! Nodes: the one that answers, and the peers it knows.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::as_text;
+use crate::directory::Capacity;
+use crate::ids::{BootId, Incarnation, Millis, PeerId};
+use crate::job::Kind;
+
+/// The node that answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct NodeInfo {
+    pub peer_id: PeerId,
+    #[serde(with = "as_text")]
+    #[schema(value_type = String)]
+    pub incarnation: Incarnation,
+    pub boot: BootId,
+    pub version: String,
+    /// Where peers reach it.
+    pub addresses: Vec<String>,
+    pub pid: u32,
+    pub uptime_ms: u64,
+    /// Its own wall clock.
+    pub time: Millis,
+    pub peers_known: u32,
+    pub peers_connected: u32,
+    /// Quorums it is a voter of, and those it leads now.
+    pub quorums: u32,
+    pub leading: u32,
+    /// Whether fault hooks are open (`--testing`).
+    pub testing: bool,
+}
+
+/// A peer as the answering node knows it. The answering node is not among its own peers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PeerInfo {
+    pub peer_id: PeerId,
+    pub addresses: Vec<String>,
+    pub connected: bool,
+    /// Last measured round trip.
+    pub rtt_ms: Option<f64>,
+    /// What it announced that it can do; empty until its announcement was heard.
+    pub kinds: Vec<Kind>,
+    /// What it announced as free; `null` until heard.
+    pub free: Option<Capacity>,
+    /// Quorums it announced to be a voter of.
+    pub quorums: u32,
+    /// Wall-clock time of its last sign of life.
+    pub last_seen_ms: Option<Millis>,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    #[serde(default)]
+    pub load_permille: u16,
+    #[serde(default)]
+    pub draining: bool,
+}

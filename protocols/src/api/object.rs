@@ -1,0 +1,120 @@
+//! Objects, and the course of a put.
+
+use serde::{Deserialize, Serialize};
+
+use super::as_text;
+use super::error::ErrorBody;
+use crate::ids::{Attempt, JobId, Millis, ObjectId, PeerId, PieceIndex, QuorumId};
+use crate::job::ColumnState;
+use crate::object::Profile;
+use crate::quorum::ObjectState;
+
+/// The result of a put.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PutInfo {
+    pub object: ObjectId,
+    pub bytes: u64,
+    pub job: JobId,
+    pub quorum: QuorumId,
+    #[serde(with = "as_text")]
+    #[schema(value_type = String)]
+    pub profile: Profile,
+    /// Stored with fewer columns than the profile has; a repair is owed.
+    pub degraded: bool,
+    pub columns: Vec<ColumnHolder>,
+    pub pieces_sent: u64,
+    /// Pieces that an earlier attempt had already stored.
+    pub pieces_skipped: u64,
+    /// Columns that went to a backup because their holder failed.
+    pub columns_replaced: u32,
+    pub took_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ColumnHolder {
+    pub column: PieceIndex,
+    pub holder: PeerId,
+}
+
+/// One line of a put's progress (`application/x-ndjson`). The last line is `done` or `error`; a stream that ends
+/// without either was cut off, and whether the put succeeded is unknown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PutUpdate {
+    Progress(PutProgressInfo),
+    Done(PutInfo),
+    Error(ErrorBody),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PutProgressInfo {
+    pub phase: PutPhaseInfo,
+    /// Known once the job has a quorum.
+    pub job: Option<JobId>,
+    pub bytes_read: u64,
+    /// Bytes of the object whose pieces are all stored.
+    pub bytes_stored: u64,
+    pub pieces_sent: u64,
+    pub pieces_skipped: u64,
+    pub columns_replaced: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PutPhaseInfo {
+    #[default]
+    Placing,
+    Approval,
+    Sending,
+    Receipts,
+    Commit,
+    Done,
+}
+
+impl std::fmt::Display for PutPhaseInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Placing => "finding a quorum",
+            Self::Approval => "asking holders",
+            Self::Sending => "sending pieces",
+            Self::Receipts => "collecting receipts",
+            Self::Commit => "committing",
+            Self::Done => "stored",
+        })
+    }
+}
+
+/// An object as its steward knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ObjectInfo {
+    pub object: ObjectId,
+    pub bytes: u64,
+    pub name: Option<String>,
+    #[serde(with = "as_text")]
+    #[schema(value_type = String)]
+    pub profile: Profile,
+    pub state: ObjectState,
+    pub job: JobId,
+    pub quorum: QuorumId,
+    pub owner: PeerId,
+    pub created_at: Millis,
+    /// Fewer good columns than the profile has: a repair is owed.
+    pub degraded: bool,
+    pub columns: Vec<ObjectColumn>,
+    /// Columns owed a repair, with the reason.
+    pub owed: Vec<OwedRepair>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ObjectColumn {
+    pub column: PieceIndex,
+    pub holder: Option<PeerId>,
+    pub attempt: Attempt,
+    pub state: ColumnState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct OwedRepair {
+    pub column: PieceIndex,
+    pub reason: String,
+}

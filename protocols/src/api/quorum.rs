@@ -1,0 +1,80 @@
+//! Quorums, and listings that are merged over several of them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, LogIndex, Millis, PeerId, QuorumId, Term};
+
+/// One row of `quorum ls`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct QuorumInfo {
+    pub quorum: QuorumId,
+    /// `null` while none is known.
+    pub primary: Option<PeerId>,
+    /// The voters.
+    pub members: Vec<PeerId>,
+    pub term: Term,
+    /// Live jobs.
+    pub jobs: u32,
+    pub objects: u32,
+    /// Why it cannot commit now, if it cannot.
+    #[serde(default)]
+    pub paused: Option<String>,
+}
+
+/// One quorum in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct QuorumDetail {
+    #[serde(flatten)]
+    pub info: QuorumInfo,
+    pub learners: Vec<PeerId>,
+    pub standbys: Vec<PeerId>,
+    pub committed: LogIndex,
+    pub applied: LogIndex,
+    pub jobs_ended: u32,
+    /// State level: which commands may be proposed.
+    pub level: u16,
+    /// The quorum's own time.
+    pub time: Millis,
+    /// Rolling digest of applied state at `digest_at`; members that differ have diverged.
+    pub digest: Digest,
+    pub digest_at: LogIndex,
+}
+
+/// Rows gathered from many quorums, with those that gave no answer in time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Listing<T> {
+    pub items: Vec<T>,
+    /// Quorums whose rows are missing here.
+    pub unreachable: Vec<Unreachable>,
+    /// Whether rows were left out because there are more than one listing carries.
+    pub truncated: bool,
+}
+
+impl<T> Default for Listing<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), unreachable: Vec::new(), truncated: false }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Unreachable {
+    pub quorum: QuorumId,
+    pub reason: String,
+}
+
+/// Asks for no-op commands to be committed, for measuring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BenchCommit {
+    pub quorum: QuorumId,
+    /// Commands to commit, one after the other over each of `outstanding` lanes. At most 100,000.
+    pub count: u32,
+    /// Commands in flight at once. At most 512.
+    pub outstanding: u32,
+}
+
+/// Asks for a new quorum to be formed, for measuring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BenchForm {
+    /// Voters, 3 to 7.
+    pub voters: u32,
+}

@@ -1,0 +1,102 @@
+use super::*;
+use crate::ids::{Attempt, JobId, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term};
+use crate::job::{Kind, RunState};
+use crate::object::Profile;
+
+fn keys(value: &impl serde::Serialize) -> Vec<String> {
+    match serde_json::to_value(value).unwrap() {
+        serde_json::Value::Object(map) => map.keys().cloned().collect(),
+        other => panic!("not an object: {other}"),
+    }
+}
+
+fn assert_has(value: &impl serde::Serialize, wanted: &[&str]) {
+    let keys = keys(value);
+    for key in wanted {
+        assert!(keys.iter().any(|found| found == key), "{key} is missing among {keys:?}");
+    }
+}
+
+/// Goal: scripts that read the documented fields keep working.
+#[test]
+fn documented_fields_are_there() {
+    let quorum = QuorumId([1; 16]);
+    let job = JobId { quorum, local: [2; 16] };
+    let peer = PeerId([3; 32]);
+    assert_has(
+        &PeerInfo {
+            peer_id: peer,
+            addresses: vec![],
+            connected: true,
+            rtt_ms: None,
+            kinds: vec![Kind::Store],
+            free: None,
+            quorums: 0,
+            last_seen_ms: None,
+            labels: Default::default(),
+            load_permille: 0,
+            draining: false,
+        },
+        &["peer_id", "addresses", "connected", "rtt_ms", "kinds", "free", "quorums", "last_seen_ms"],
+    );
+    let info =
+        QuorumInfo { quorum, primary: None, members: vec![peer], term: Term(4), jobs: 0, objects: 0, paused: None };
+    assert_has(&info, &["quorum", "primary", "members", "term", "jobs"]);
+    let put = PutInfo {
+        object: ObjectId { quorum, manifest: ManifestHash([9; 32]) },
+        bytes: 1,
+        job,
+        quorum,
+        profile: Profile::DEFAULT,
+        degraded: false,
+        columns: vec![ColumnHolder { column: PieceIndex(0), holder: peer }],
+        pieces_sent: 6,
+        pieces_skipped: 0,
+        columns_replaced: 0,
+        took_ms: 3,
+    };
+    assert_has(&put, &["object", "bytes", "job", "quorum", "profile", "degraded", "columns"]);
+    let json = serde_json::to_value(&put).unwrap();
+    assert_eq!(json["profile"], "4+2");
+    assert_eq!(json["columns"][0]["column"], 0);
+    assert_eq!(json["columns"][0]["holder"], peer.to_string());
+    assert_eq!(serde_json::from_value::<PutInfo>(json).unwrap(), put);
+    assert_has(
+        &JobInfo {
+            job,
+            kind: Kind::Store,
+            state: RunState::AwaitingResolution,
+            quorum,
+            primary: Some(peer),
+            attempts: Attempt(1),
+            created_at: Millis(1),
+            changed_at: Millis(1),
+            finished_at: None,
+            why: None,
+            owner: peer,
+            worker: peer,
+            name: None,
+            size: None,
+            profile: Profile::DEFAULT,
+            object: None,
+            degraded: false,
+            segments: 0,
+            columns: vec![],
+            failed: vec![],
+        },
+        &["job", "kind", "state", "quorum", "primary", "attempts", "created_at", "finished_at", "why"],
+    );
+    let node = TestnetNode { index: 1, peer_id: Some(peer), api: None, pid: None, state: TestnetNodeState::Dead };
+    assert_has(&node, &["index", "peer_id", "api", "pid", "state"]);
+    assert_has(
+        &TestnetUp { testnet: TestnetInfo { nodes: vec![node], dir: "d".into() }, took_ms: 1 },
+        &["nodes", "took_ms"],
+    );
+}
+
+#[test]
+fn an_unknown_error_code_is_still_an_error() {
+    let body: ErrorBody = serde_json::from_str(r#"{"error":"from-the-future","message":"m"}"#).unwrap();
+    assert_eq!(body.error, ErrorCode::Other);
+    assert_eq!(body.hint, None);
+}
