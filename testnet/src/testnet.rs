@@ -1,0 +1,516 @@
+//! A running testnet: up, look, break, down.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use crate::client::{Client, ClientError};
+use crate::layout::{Layout, LayoutError, LayoutNode, NODES_MAX, node_dir};
+use crate::process::{Condition, Process, ProcessError};
+
+/// How long `up` waits for every node to see every other.
+const UP_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a node may take to close its files when asked to end.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two looks at something that should happen soon.
+const POLL: Duration = Duration::from_millis(25);
+
+#[derive(Debug, thiserror::Error)]
+pub enum TestnetError {
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("a testnet runs in {} already ({running} of its nodes are up): `quorate testnet down` ends it", dir.display())]
+    Running { dir: PathBuf, running: usize },
+    #[error("a testnet has 1 to {NODES_MAX} nodes, not {given}")]
+    Count { given: usize },
+    #[error("{}: {source}", path.display())]
+    File {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("setting up node {index} failed: {reason}")]
+    Init { index: usize, reason: String },
+    #[error("node {index} ended while starting; the end of its log says:\n{log}")]
+    Died { index: usize, log: String },
+    #[error("after {after:?} the nodes still do not all see each other: {missing}")]
+    NotMeshed { after: Duration, missing: String },
+    #[error("node {index} is {state}, so it cannot be {wanted}")]
+    State { index: usize, state: &'static str, wanted: &'static str },
+}
+
+/// What `up` is asked for.
+#[derive(Clone, Debug)]
+pub struct UpOptions {
+    pub dir: PathBuf,
+    pub nodes: usize,
+    /// The `quorate` binary.
+    pub binary: PathBuf,
+    /// Start nodes with `--testing`, so that faults can be injected.
+    pub testing: bool,
+    /// Settings put into every node's configuration: dotted key, value.
+    pub settings: Vec<(String, toml::Value)>,
+}
+
+impl UpOptions {
+    pub fn new(dir: impl Into<PathBuf>, nodes: usize, binary: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), nodes, binary: binary.into(), testing: false, settings: Vec::new() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    Running,
+    Paused,
+    Down,
+}
+
+impl NodeState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One row of `testnet status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    pub index: usize,
+    pub peer_id: String,
+    /// Base URL of the node's API; `None` while it is down.
+    pub api: Option<String>,
+    pub pid: Option<u32>,
+    pub state: NodeState,
+}
+
+/// Handle to a testnet's folder and processes.
+#[derive(Debug)]
+pub struct Testnet {
+    dir: PathBuf,
+    layout: Layout,
+    owned: bool,
+}
+
+impl Drop for Testnet {
+    fn drop(&mut self) {
+        if self.owned {
+            for node in &self.layout.nodes {
+                if let Some(process) = self.process(node.index) {
+                    // Best effort while unwinding: a process that cannot be killed here is reported by nobody.
+                    let _ = process.kill();
+                }
+            }
+        }
+    }
+}
+
+impl Testnet {
+    /// Creates the folder's nodes, starts them, and returns when every node sees every other, with the time it took.
+    /// A stopped testnet already in the folder is replaced.
+    pub async fn up(options: UpOptions) -> Result<(Self, Duration), TestnetError> {
+        let started = Instant::now();
+        if options.nodes == 0 || options.nodes > NODES_MAX {
+            return Err(TestnetError::Count { given: options.nodes });
+        }
+        if Layout::exists(&options.dir) {
+            let old = Self::open(&options.dir)?;
+            let running = old.status().iter().filter(|node| node.state != NodeState::Down).count();
+            if running > 0 {
+                return Err(TestnetError::Running { dir: options.dir, running });
+            }
+            old.remove()?;
+        }
+        let file = |path: &Path, source| TestnetError::File { path: path.to_owned(), source };
+        std::fs::create_dir_all(&options.dir).map_err(|error| file(&options.dir, error))?;
+        let dir = options.dir.canonicalize().map_err(|error| file(&options.dir, error))?;
+        let ports = free_ports(options.nodes).map_err(|error| file(&dir, error))?;
+        let mut layout = Layout { binary: options.binary.clone(), nodes: Vec::new(), testing: options.testing };
+        let mut join = None;
+        for (position, listen) in ports.iter().enumerate() {
+            let index = position + 1;
+            let init = init_node(&options.binary, &node_dir(&dir, index), index, *listen, join.as_deref()).await?;
+            join.get_or_insert(init.join);
+            layout.nodes.push(LayoutNode { index, peer_id: init.peer_id, listen: listen.to_string() });
+        }
+        configure(&dir, &layout, &options.settings)?;
+        layout.save(&dir)?;
+        let testnet = Self { dir, layout, owned: false };
+        let outcome = async {
+            for node in &testnet.layout.nodes {
+                testnet.start(node.index)?;
+            }
+            testnet.wait_meshed(UP_DEADLINE).await
+        };
+        match outcome.await {
+            Ok(()) => Ok((testnet, started.elapsed())),
+            Err(error) => {
+                testnet.down()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds the testnet of a folder, running or not.
+    pub fn open(dir: &Path) -> Result<Self, TestnetError> {
+        Ok(Self { dir: dir.to_owned(), layout: Layout::load(dir)?, owned: false })
+    }
+
+    /// Ends the processes when this handle is dropped, for tests and demonstrations.
+    pub fn owned(mut self) -> Self {
+        self.owned = true;
+        self
+    }
+
+    /// Leaves the processes running when this handle is dropped.
+    pub fn disown(&mut self) {
+        self.owned = false;
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub fn indices(&self) -> Vec<usize> {
+        self.layout.nodes.iter().map(|node| node.index).collect()
+    }
+
+    pub fn node_dir(&self, index: usize) -> PathBuf {
+        node_dir(&self.dir, index)
+    }
+
+    pub fn peer_id(&self, index: usize) -> Result<&str, TestnetError> {
+        Ok(&self.layout.node(index)?.peer_id)
+    }
+
+    /// The node with this peer id.
+    pub fn index_of(&self, peer_id: &str) -> Option<usize> {
+        self.layout.nodes.iter().find(|node| node.peer_id == peer_id).map(|node| node.index)
+    }
+
+    pub fn client(&self, index: usize) -> Result<Client, TestnetError> {
+        self.layout.node(index)?;
+        Ok(Client::of_data_dir(&self.node_dir(index))?)
+    }
+
+    fn pid_file(&self, index: usize) -> PathBuf {
+        self.node_dir(index).join("process.json")
+    }
+
+    pub fn log_file(&self, index: usize) -> PathBuf {
+        self.node_dir(index).join("node.log")
+    }
+
+    fn process(&self, index: usize) -> Option<Process> {
+        let text = std::fs::read_to_string(self.pid_file(index)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    fn state(&self, index: usize) -> (NodeState, Option<Process>) {
+        match self.process(index) {
+            None => (NodeState::Down, None),
+            Some(process) => match process.condition() {
+                Condition::Running => (NodeState::Running, Some(process)),
+                Condition::Paused => (NodeState::Paused, Some(process)),
+                Condition::Gone => (NodeState::Down, None),
+            },
+        }
+    }
+
+    pub fn status(&self) -> Vec<NodeStatus> {
+        self.layout
+            .nodes
+            .iter()
+            .map(|node| {
+                let (state, process) = self.state(node.index);
+                let api = match state {
+                    NodeState::Down => None,
+                    _ => self.client(node.index).ok().map(|client| client.base().to_owned()),
+                };
+                let pid = process.map(|process| process.pid);
+                NodeStatus { index: node.index, peer_id: node.peer_id.clone(), api, pid, state }
+            })
+            .collect()
+    }
+
+    fn start(&self, index: usize) -> Result<(), TestnetError> {
+        let dir = self.node_dir(index);
+        // A stale address must not be taken for the new process's.
+        let address = dir.join("api.addr");
+        match std::fs::remove_file(&address) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(TestnetError::File { path: address, source: error });
+            }
+            _ => (),
+        }
+        let mut arguments: Vec<&std::ffi::OsStr> = vec!["node".as_ref(), "--dir".as_ref(), dir.as_ref()];
+        if self.layout.testing {
+            arguments.push("--testing".as_ref());
+        }
+        let process = Process::start(&self.layout.binary, &arguments, &self.log_file(index))?;
+        let path = self.pid_file(index);
+        let text = serde_json::to_string(&process).expect("a process is plain data");
+        std::fs::write(&path, text).map_err(|source| TestnetError::File { path, source })
+    }
+
+    /// SIGKILL: no goodbye, no flush. Returns when the process is gone.
+    pub fn kill(&self, index: usize) -> Result<(), TestnetError> {
+        self.layout.node(index)?;
+        match self.state(index) {
+            (NodeState::Down, _) | (_, None) => {
+                Err(TestnetError::State { index, state: NodeState::Down.name(), wanted: "killed" })
+            }
+            (_, Some(process)) => Ok(process.kill()?),
+        }
+    }
+
+    /// SIGSTOP: the process keeps its connections and answers nothing.
+    pub fn pause(&self, index: usize) -> Result<(), TestnetError> {
+        self.switch(index, NodeState::Running, NodeState::Paused, Signal::STOP)
+    }
+
+    pub fn resume(&self, index: usize) -> Result<(), TestnetError> {
+        self.switch(index, NodeState::Paused, NodeState::Running, Signal::CONT)
+    }
+
+    fn switch(&self, index: usize, from: NodeState, to: NodeState, signal: Signal) -> Result<(), TestnetError> {
+        self.layout.node(index)?;
+        let wanted = if to == NodeState::Paused { "paused" } else { "resumed" };
+        let (state, process) = self.state(index);
+        let Some(process) = process.filter(|_| state == from) else {
+            return Err(TestnetError::State { index, state: state.name(), wanted });
+        };
+        process.signal(signal)?;
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while self.state(index).0 == from && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Starts a node that is down (stopping it first if it is not), and waits until its API answers.
+    pub async fn restart(&self, index: usize) -> Result<(), TestnetError> {
+        self.layout.node(index)?;
+        if let (_, Some(process)) = self.state(index) {
+            tokio::task::block_in_place(|| process.stop(STOP_PATIENCE))?;
+        }
+        self.start(index)?;
+        self.wait_answering(index, UP_DEADLINE).await
+    }
+
+    async fn wait_answering(&self, index: usize, patience: Duration) -> Result<(), TestnetError> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Ok(client) = self.client(index)
+                && client.get::<serde_json::Value>("/v1/node").await.is_ok()
+            {
+                return Ok(());
+            }
+            if self.state(index).0 == NodeState::Down {
+                return Err(TestnetError::Died { index, log: self.log_tail(index) });
+            }
+            if Instant::now() > deadline {
+                return Err(TestnetError::NotMeshed {
+                    after: patience,
+                    missing: format!("node {index} does not answer"),
+                });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Waits until every running node is connected to every other running node and knows what it offers.
+    pub async fn wait_meshed(&self, patience: Duration) -> Result<(), TestnetError> {
+        let deadline = Instant::now() + patience;
+        let running: Vec<_> = self.status().into_iter().filter(|node| node.state == NodeState::Running).collect();
+        for node in &running {
+            self.wait_answering(node.index, deadline.saturating_duration_since(Instant::now())).await?;
+        }
+        loop {
+            let mut missing = Vec::new();
+            for node in &running {
+                let peers: Vec<PeerRow> = self.client(node.index)?.get("/v1/peers").await?;
+                let seen = running
+                    .iter()
+                    .filter(|other| other.index != node.index)
+                    .filter(|other| {
+                        peers
+                            .iter()
+                            .any(|peer| peer.peer_id == other.peer_id && peer.connected && !peer.kinds.is_empty())
+                    })
+                    .count();
+                if seen + 1 < running.len() {
+                    missing.push(format!("node {} sees {seen} of {}", node.index, running.len() - 1));
+                }
+            }
+            if missing.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(TestnetError::NotMeshed { after: patience, missing: missing.join(", ") });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Ends every node: asks, then insists. All are asked before any is waited for.
+    pub fn down(&self) -> Result<(), TestnetError> {
+        let processes: Vec<Process> = self.layout.nodes.iter().filter_map(|node| self.state(node.index).1).collect();
+        for process in &processes {
+            process.signal(Signal::CONT)?;
+            process.signal(Signal::TERM)?;
+        }
+        for process in &processes {
+            process.stop(STOP_PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the nodes' folders. Only what `up` made is touched.
+    pub fn remove(&self) -> Result<(), TestnetError> {
+        for node in &self.layout.nodes {
+            remove_dir(&self.node_dir(node.index))?;
+        }
+        let path = self.dir.join("testnet.json");
+        std::fs::remove_file(&path).map_err(|source| TestnetError::File { path, source })
+    }
+
+    /// The last lines that a node wrote.
+    pub fn log_tail(&self, index: usize) -> String {
+        let text = std::fs::read(self.log_file(index)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+/// The part of `GET /v1/peers` that `up` waits for. A peer's kinds are known once its announcement has arrived.
+#[derive(Deserialize)]
+struct PeerRow {
+    peer_id: String,
+    connected: bool,
+    #[serde(default)]
+    kinds: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct InitAnswer {
+    peer_id: String,
+    join: String,
+}
+
+async fn init_node(
+    binary: &Path,
+    dir: &Path,
+    index: usize,
+    listen: SocketAddr,
+    join: Option<&str>,
+) -> Result<InitAnswer, TestnetError> {
+    let mut command = tokio::process::Command::new(binary);
+    command.arg("init").arg("--dir").arg(dir).arg("--listen").arg(listen.to_string()).arg("--json");
+    if let Some(join) = join {
+        command.arg("--join").arg(join);
+    }
+    let output = command
+        .output()
+        .await
+        .map_err(|source| TestnetError::Process(ProcessError::Start { binary: binary.to_owned(), source }))?;
+    if !output.status.success() {
+        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(TestnetError::Init { index, reason });
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| TestnetError::Init { index, reason: format!("its answer cannot be read: {error}") })
+}
+
+/// Gives every node the settings of a testnet: loopback only, no multicast, all nodes operators of each other, and a
+/// few nodes to meet the others through.
+fn configure(dir: &Path, layout: &Layout, settings: &[(String, toml::Value)]) -> Result<(), TestnetError> {
+    let strings = |values: Vec<String>| toml::Value::Array(values.into_iter().map(toml::Value::String).collect());
+    let operators = strings(layout.nodes.iter().map(|node| node.peer_id.clone()).collect());
+    for node in &layout.nodes {
+        let path = node_dir(dir, node.index).join("quorate.toml");
+        let file = |source| TestnetError::File { path: path.clone(), source };
+        let text = std::fs::read_to_string(&path).map_err(file)?;
+        let mut table: toml::Table = text.parse().map_err(|error: toml::de::Error| TestnetError::Init {
+            index: node.index,
+            reason: format!("its configuration cannot be read: {error}"),
+        })?;
+        // The first nodes are where everyone starts; three, so that a node restarted while one is down still joins.
+        let bootstrap = layout.nodes.iter().filter(|other| other.index != node.index).take(3);
+        let bootstrap = strings(bootstrap.map(|other| other.listen.clone()).collect());
+        let ours = [
+            ("network.bootstrap".to_owned(), bootstrap),
+            ("network.mdns".to_owned(), toml::Value::Boolean(false)),
+            ("api.listen".to_owned(), toml::Value::String("127.0.0.1:0".to_owned())),
+            ("node.operators".to_owned(), operators.clone()),
+        ];
+        for (key, value) in ours.iter().chain(settings) {
+            set(&mut table, key, value.clone());
+        }
+        std::fs::write(&path, table.to_string()).map_err(file)?;
+    }
+    Ok(())
+}
+
+/// Sets a dotted key, making the tables on the way.
+fn set(table: &mut toml::Table, key: &str, value: toml::Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((first, rest)) => {
+            let entry = table.entry(first).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+            if let toml::Value::Table(inner) = entry {
+                set(inner, rest, value);
+            }
+        }
+    }
+}
+
+/// Where the search for ports begins and ends: below the range from which Linux takes the local ports of outgoing
+/// connections by default (32768 and up), so that a node that restarts finds its port still free.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// Loopback addresses that are free now. All are held before any is let go, so that they differ.
+fn free_ports(count: usize) -> std::io::Result<Vec<SocketAddr>> {
+    // Testnets started at the same time begin their search in different places.
+    let width = u32::from(PORTS.end - PORTS.start);
+    let first = std::process::id().wrapping_mul(2_654_435_761) % width;
+    let mut held = Vec::new();
+    for step in 0..width {
+        let port = PORTS.start + ((first + step) % width) as u16;
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            held.push(listener);
+            if held.len() == count {
+                return held.iter().map(TcpListener::local_addr).collect();
+            }
+        }
+    }
+    Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, format!("fewer than {count} ports in {PORTS:?} are free")))
+}
+
+fn remove_dir(dir: &Path) -> Result<(), TestnetError> {
+    match std::fs::remove_dir_all(dir) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(TestnetError::File { path: dir.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}
