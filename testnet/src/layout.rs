@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use quorate_protocols::ids::PeerId;
 use serde::{Deserialize, Serialize};
 
 /// Overrides the default folder for every testnet command and for `--node N`.
@@ -40,7 +41,7 @@ pub struct Layout {
 pub struct LayoutNode {
     /// From 1.
     pub index: usize,
-    pub peer_id: String,
+    pub peer_id: PeerId,
     /// Where the node listens for peers.
     pub listen: String,
 }
@@ -115,7 +116,7 @@ mod tests {
         assert!(missing.contains("quorate testnet up"), "{missing}");
         let layout = Layout {
             binary: "/bin/quorate".into(),
-            nodes: vec![LayoutNode { index: 1, peer_id: "p".into(), listen: "127.0.0.1:1".into() }],
+            nodes: vec![LayoutNode { index: 1, peer_id: PeerId([1; 32]), listen: "127.0.0.1:1".into() }],
             testing: false,
         };
         layout.save(dir.path()).unwrap();

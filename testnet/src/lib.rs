@@ -15,4 +15,4 @@ pub mod testnet;
 
 pub use client::{Client, ClientError};
 pub use layout::{Layout, LayoutError, default_dir, resolve_dir};
-pub use testnet::{NodeState, NodeStatus, Testnet, TestnetError, UpOptions};
+pub use testnet::{Testnet, TestnetError, UpOptions};

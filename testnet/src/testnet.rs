@@ -4,8 +4,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use quorate_protocols::api::{TestnetInfo, TestnetNode, TestnetNodeState as NodeState};
+use quorate_protocols::ids::PeerId;
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::client::{Client, ClientError};
 use crate::layout::{Layout, LayoutError, LayoutNode, NODES_MAX, node_dir};
@@ -67,33 +69,12 @@ impl UpOptions {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NodeState {
-    Running,
-    Paused,
-    Down,
-}
-
-impl NodeState {
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Down => "down",
-        }
+const fn name(state: NodeState) -> &'static str {
+    match state {
+        NodeState::Running => "running",
+        NodeState::Paused => "paused",
+        NodeState::Dead => "dead",
     }
-}
-
-/// One row of `testnet status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeStatus {
-    pub index: usize,
-    pub peer_id: String,
-    /// Base URL of the node's API; `None` while it is down.
-    pub api: Option<String>,
-    pub pid: Option<u32>,
-    pub state: NodeState,
 }
 
 /// Handle to a testnet's folder and processes.
@@ -127,7 +108,7 @@ impl Testnet {
         }
         if Layout::exists(&options.dir) {
             let old = Self::open(&options.dir)?;
-            let running = old.status().iter().filter(|node| node.state != NodeState::Down).count();
+            let running = old.status().iter().filter(|node| node.state != NodeState::Dead).count();
             if running > 0 {
                 return Err(TestnetError::Running { dir: options.dir, running });
             }
@@ -195,12 +176,12 @@ impl Testnet {
         node_dir(&self.dir, index)
     }
 
-    pub fn peer_id(&self, index: usize) -> Result<&str, TestnetError> {
-        Ok(&self.layout.node(index)?.peer_id)
+    pub fn peer_id(&self, index: usize) -> Result<PeerId, TestnetError> {
+        Ok(self.layout.node(index)?.peer_id)
     }
 
     /// The node with this peer id.
-    pub fn index_of(&self, peer_id: &str) -> Option<usize> {
+    pub fn index_of(&self, peer_id: PeerId) -> Option<usize> {
         self.layout.nodes.iter().find(|node| node.peer_id == peer_id).map(|node| node.index)
     }
 
@@ -224,29 +205,33 @@ impl Testnet {
 
     fn state(&self, index: usize) -> (NodeState, Option<Process>) {
         match self.process(index) {
-            None => (NodeState::Down, None),
+            None => (NodeState::Dead, None),
             Some(process) => match process.condition() {
                 Condition::Running => (NodeState::Running, Some(process)),
                 Condition::Paused => (NodeState::Paused, Some(process)),
-                Condition::Gone => (NodeState::Down, None),
+                Condition::Gone => (NodeState::Dead, None),
             },
         }
     }
 
-    pub fn status(&self) -> Vec<NodeStatus> {
+    pub fn status(&self) -> Vec<TestnetNode> {
         self.layout
             .nodes
             .iter()
             .map(|node| {
                 let (state, process) = self.state(node.index);
                 let api = match state {
-                    NodeState::Down => None,
+                    NodeState::Dead => None,
                     _ => self.client(node.index).ok().map(|client| client.base().to_owned()),
                 };
                 let pid = process.map(|process| process.pid);
-                NodeStatus { index: node.index, peer_id: node.peer_id.clone(), api, pid, state }
+                TestnetNode { index: node.index, peer_id: Some(node.peer_id), api, pid, state }
             })
             .collect()
+    }
+
+    pub fn info(&self) -> TestnetInfo {
+        TestnetInfo { nodes: self.status(), dir: self.dir.display().to_string() }
     }
 
     fn start(&self, index: usize) -> Result<(), TestnetError> {
@@ -273,8 +258,8 @@ impl Testnet {
     pub fn kill(&self, index: usize) -> Result<(), TestnetError> {
         self.layout.node(index)?;
         match self.state(index) {
-            (NodeState::Down, _) | (_, None) => {
-                Err(TestnetError::State { index, state: NodeState::Down.name(), wanted: "killed" })
+            (NodeState::Dead, _) | (_, None) => {
+                Err(TestnetError::State { index, state: name(NodeState::Dead), wanted: "killed" })
             }
             (_, Some(process)) => Ok(process.kill()?),
         }
@@ -294,7 +279,7 @@ impl Testnet {
         let wanted = if to == NodeState::Paused { "paused" } else { "resumed" };
         let (state, process) = self.state(index);
         let Some(process) = process.filter(|_| state == from) else {
-            return Err(TestnetError::State { index, state: state.name(), wanted });
+            return Err(TestnetError::State { index, state: name(state), wanted });
         };
         process.signal(signal)?;
         let deadline = Instant::now() + STOP_PATIENCE;
@@ -322,7 +307,7 @@ impl Testnet {
             {
                 return Ok(());
             }
-            if self.state(index).0 == NodeState::Down {
+            if self.state(index).0 == NodeState::Dead {
                 return Err(TestnetError::Died { index, log: self.log_tail(index) });
             }
             if Instant::now() > deadline {
@@ -352,7 +337,7 @@ impl Testnet {
                     .filter(|other| {
                         peers
                             .iter()
-                            .any(|peer| peer.peer_id == other.peer_id && peer.connected && !peer.kinds.is_empty())
+                            .any(|peer| Some(peer.peer_id) == other.peer_id && peer.connected && !peer.kinds.is_empty())
                     })
                     .count();
                 if seen + 1 < running.len() {
@@ -403,7 +388,7 @@ impl Testnet {
 /// The part of `GET /v1/peers` that `up` waits for. A peer's kinds are known once its announcement has arrived.
 #[derive(Deserialize)]
 struct PeerRow {
-    peer_id: String,
+    peer_id: PeerId,
     connected: bool,
     #[serde(default)]
     kinds: Vec<String>,
@@ -411,7 +396,7 @@ struct PeerRow {
 
 #[derive(Deserialize)]
 struct InitAnswer {
-    peer_id: String,
+    peer_id: PeerId,
     join: String,
 }
 
@@ -443,7 +428,7 @@ async fn init_node(
 /// few nodes to meet the others through.
 fn configure(dir: &Path, layout: &Layout, settings: &[(String, toml::Value)]) -> Result<(), TestnetError> {
     let strings = |values: Vec<String>| toml::Value::Array(values.into_iter().map(toml::Value::String).collect());
-    let operators = strings(layout.nodes.iter().map(|node| node.peer_id.clone()).collect());
+    let operators = strings(layout.nodes.iter().map(|node| node.peer_id.to_string()).collect());
     for node in &layout.nodes {
         let path = node_dir(dir, node.index).join("quorate.toml");
         let file = |source| TestnetError::File { path: path.clone(), source };
