@@ -1,1 +1,215 @@
-//! Configuration: parsed, then validated into a type that cannot hold nonsense.
+//! Configuration: `quorate.toml`, parsed, then validated into a type that cannot hold nonsense.
+//!
+//! Every setting has its default in one place ([`Config::default`]), and [`Config::to_toml`] writes a file in which
+//! every setting stands with its meaning: what `quorate init` leaves behind and `--print-config` shows. A key that is
+//! not known, a value of the wrong type or out of range, and two settings that exclude each other are errors that
+//! name the file, the line, the key and what would be accepted. Nothing of this is read again while a node runs.
+//!
+//! Whether a node runs with fault injection is not a setting: it comes from the command line alone, so that no file
+//! left behind by a test weakens a node.
+
+mod parse;
+mod render;
+mod size;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use quorate_protocols::ids::PeerId;
+use quorate_protocols::job::Kind;
+use quorate_protocols::{piece, quorum};
+
+use crate::network::address::{Bootstrap, PublicAddress};
+
+pub use size::ByteSize;
+
+/// The configuration's file name inside a data folder.
+pub const FILE_NAME: &str = "quorate.toml";
+
+/// Far above any configuration a person writes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("there is no configuration at {}. Create one with `quorate init`", path.display())]
+    Missing { path: PathBuf },
+    #[error("reading {}", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key or a value of the wrong type; the reason quotes the line.
+    #[error("{file}:{line}: {reason}")]
+    Syntax { file: String, line: usize, reason: String },
+    #[error("{file}:{line}: `{key}` is {found}, but {expected} is needed")]
+    Value { file: String, line: usize, key: &'static str, found: String, expected: String },
+}
+
+/// A node's settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    pub network: NetworkSection,
+    pub api: ApiSection,
+    pub node: NodeSection,
+    pub resources: ResourcesSection,
+    pub quorum: QuorumSection,
+    pub objects: ObjectsSection,
+    pub log: LogSection,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkSection {
+    pub listen: SocketAddr,
+    /// Addresses told to others beside those seen by the node itself: behind a port forwarding, say.
+    pub announce: Vec<PublicAddress>,
+    pub bootstrap: Vec<Bootstrap>,
+    /// Find nodes on the local network by multicast.
+    pub mdns: bool,
+    /// Listen on QUIC too. Only with `allow_peers`: QUIC has no place for the network's secret.
+    pub quic: bool,
+    /// When not empty, only these peers are let in, on every transport.
+    pub allow_peers: BTreeSet<PeerId>,
+    pub connections_max: u32,
+}
+
+impl Default for NetworkSection {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7420)),
+            announce: Vec::new(),
+            bootstrap: Vec::new(),
+            mdns: true,
+            quic: false,
+            allow_peers: BTreeSet::new(),
+            connections_max: 512,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiSection {
+    /// Port 0 picks a free one; the chosen address is in `api.addr` of the data folder.
+    pub listen: SocketAddr,
+    /// Whether `listen` may be an address that other machines reach. The API is HTTP without TLS.
+    pub allow_remote: bool,
+}
+
+impl Default for ApiSection {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7421)), allow_remote: false }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSection {
+    pub labels: BTreeMap<String, String>,
+    /// Peers that may act on every job and object, beside their owners.
+    pub operators: BTreeSet<PeerId>,
+    /// Kinds of work this node takes on.
+    pub kinds: BTreeSet<Kind>,
+    /// Take nothing new on, and let what is here move away.
+    pub drain: bool,
+}
+
+impl Default for NodeSection {
+    fn default() -> Self {
+        Self { labels: BTreeMap::new(), operators: BTreeSet::new(), kinds: BTreeSet::from([Kind::Store]), drain: false }
+    }
+}
+
+/// What the node may lend to others. `None` is *auto*: a share of what the machine has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResourcesSection {
+    pub disk_max: Option<ByteSize>,
+    pub memory_max: Option<ByteSize>,
+    pub slots: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuorumSection {
+    /// Voters of a quorum that this node forms.
+    pub voters: usize,
+    /// How long a member must be away before it is replaced.
+    pub replace_grace: Duration,
+}
+
+impl Default for QuorumSection {
+    fn default() -> Self {
+        Self { voters: quorum::limits::VOTERS_DEFAULT, replace_grace: quorum::limits::REPLACE_GRACE }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectsSection {
+    /// Every holder of every object is asked for a random piece once per this time.
+    pub audit_interval: Duration,
+    /// How often a steward looks for columns to rebuild.
+    pub repair_interval: Duration,
+    /// How long a holder keeps room for a column without renewal or traffic.
+    pub lease: Duration,
+}
+
+impl Default for ObjectsSection {
+    fn default() -> Self {
+        Self {
+            audit_interval: Duration::from_secs(3600),
+            repair_interval: Duration::from_secs(30),
+            lease: piece::limits::LEASE,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogSection {
+    /// A level, or `target=level` pairs; `QUORATE_LOG` overrides it.
+    pub filter: String,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self { filter: "info".to_owned() }
+    }
+}
+
+impl Config {
+    /// The file that `quorate init` writes when nothing else was asked for.
+    pub fn default_toml() -> String {
+        Self::default().to_toml()
+    }
+
+    /// Reads settings from text; `file` is the name used in errors. Settings that are left out have their defaults.
+    pub fn parse(text: &str, file: &str) -> Result<Self, ConfigError> {
+        parse::parse(text, file)
+    }
+
+    /// A file that reads back as these settings, each with its meaning and what it accepts.
+    pub fn to_toml(&self) -> String {
+        render::render(self)
+    }
+}
+
+/// Reads the configuration of a data folder.
+pub fn load(dir: &Path) -> Result<Config, ConfigError> {
+    load_file(&dir.join(FILE_NAME))
+}
+
+/// Reads a configuration file.
+pub fn load_file(path: &Path) -> Result<Config, ConfigError> {
+    use std::io::Read;
+    let fault = |source| ConfigError::Read { path: path.to_owned(), source };
+    let file = match std::fs::File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(ConfigError::Missing { path: path.to_owned() });
+        }
+        other => other.map_err(fault)?,
+    };
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text).map_err(fault)?;
+    Config::parse(&text, &path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests;

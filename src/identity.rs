@@ -1,8 +1,67 @@
-//! Who this node is: an ed25519 key, the peer id that follows from it, and the incarnation of its data folder.
+//! Who this node is, and which network it belongs to: the files of a data folder that say so.
+//!
+//! A data folder holds the node's ed25519 key (`identity.key`), the incarnation drawn when the folder was created
+//! (`incarnation`), the network's secret (`network.secret`) and a lock that one running node holds (`lock`). Secrets
+//! are readable by their owner only, and files are replaced whole, so that a crash leaves the old one or the new one.
+//! These files are read before the node's seams exist, so they are opened directly; nothing here runs in a
+//! simulation, which builds its [`Identity`] from a seed.
+//!
+//! The *join line* is what a person pastes on the next machine: the network's secret and where to find its nodes.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use ed25519_dalek::SigningKey;
 use quorate_protocols::ids::{BootId, Incarnation, MemberId, PeerId};
 
+use crate::seams::Entropy;
+
+pub const KEY_FILE: &str = "identity.key";
+pub const INCARNATION_FILE: &str = "incarnation";
+pub const SECRET_FILE: &str = "network.secret";
+pub const LOCK_FILE: &str = "lock";
+
+/// Far above any file kept here: a larger one is not ours.
+const FILE_BYTES_MAX: u64 = 4 * 1024;
+
+/// Addresses in one join line, and the length of the line: far above what a person pastes.
+pub const JOIN_ADDRESSES_MAX: usize = 32;
+const JOIN_LINE_BYTES_MAX: usize = 8 * 1024;
+
+const JOIN_PREFIX: &str = "quorate1-join:";
+
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("{what} {}", path.display())]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is damaged: expected {expected}. Restore it from a backup, or start with a new data folder", path.display())]
+    Damaged { path: PathBuf, expected: &'static str },
+    #[error("{} is missing. Create a data folder with `quorate init --dir {}`", path.display(), dir.display())]
+    Missing { path: PathBuf, dir: PathBuf },
+    #[error(
+        "{} can be read by others (mode {mode:03o}) and holds a secret. Run `chmod 600 {}`",
+        path.display(), path.display()
+    )]
+    Exposed { path: PathBuf, mode: u32 },
+    #[error("another node{} is running on the data folder {}", holder_text(*holder), dir.display())]
+    Locked { dir: PathBuf, holder: Option<u32> },
+    #[error("{} belongs to another network: its secret differs from the one given", path.display())]
+    OtherNetwork { path: PathBuf },
+}
+
+fn holder_text(holder: Option<u32>) -> String {
+    holder.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+}
+
+/// A node's key, its peer id, and the two numbers that tell its lives apart.
 #[derive(Clone)]
 pub struct Identity {
     key: SigningKey,
@@ -34,5 +93,311 @@ impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Never the key.
         write!(f, "Identity({:?})", self.member())
+    }
+}
+
+/// Reads the identity of a data folder; `quorate node` calls this. The boot id is drawn anew.
+pub fn load(dir: &Path, entropy: &dyn Entropy) -> Result<Identity, IdentityError> {
+    let key_path = dir.join(KEY_FILE);
+    let key = read_hex::<32>(dir, &key_path, true, "64 hexadecimal digits")?;
+    let incarnation = read_hex::<8>(dir, &dir.join(INCARNATION_FILE), false, "16 hexadecimal digits")?;
+    Ok(Identity::new(key, Incarnation(u64::from_be_bytes(incarnation)), BootId(entropy.bytes())))
+}
+
+/// Reads the identity of a data folder, or draws and writes one when the folder has none; creates the folder.
+pub fn load_or_create(dir: &Path, entropy: &dyn Entropy) -> Result<Identity, IdentityError> {
+    create_dir(dir)?;
+    let key_path = dir.join(KEY_FILE);
+    if !exists(&key_path)? {
+        // The incarnation goes first: a key without one would be a folder that is damaged, an incarnation without a
+        // key is simply drawn again.
+        write_incarnation(dir, Incarnation(entropy.u64()))?;
+        write_private(&key_path, &hex::encode(entropy.bytes::<32>()))?;
+    }
+    load(dir, entropy)
+}
+
+/// Gives the folder a new life, after its disk was found to have forgotten what it promised.
+pub fn renew_incarnation(dir: &Path, entropy: &dyn Entropy) -> Result<Incarnation, IdentityError> {
+    let incarnation = Incarnation(entropy.u64());
+    write_incarnation(dir, incarnation)?;
+    Ok(incarnation)
+}
+
+fn write_incarnation(dir: &Path, incarnation: Incarnation) -> Result<(), IdentityError> {
+    write_private(&dir.join(INCARNATION_FILE), &hex::encode(incarnation.0.to_be_bytes()))
+}
+
+/// What the nodes of one network share. Whoever has it may join; it never leaves the folder but in a join line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct NetworkSecret([u8; 32]);
+
+impl NetworkSecret {
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+    pub fn generate(entropy: &dyn Entropy) -> Self {
+        Self(entropy.bytes())
+    }
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for NetworkSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NetworkSecret(..)")
+    }
+}
+
+pub fn load_secret(dir: &Path) -> Result<NetworkSecret, IdentityError> {
+    read_hex::<32>(dir, &dir.join(SECRET_FILE), true, "64 hexadecimal digits").map(NetworkSecret)
+}
+
+/// Reads the folder's network secret, or writes `wanted` (a drawn one when `None`) where there is none. A folder that
+/// has one and is asked to hold another is an error: moving a node between networks takes a new folder.
+pub fn load_or_create_secret(
+    dir: &Path,
+    wanted: Option<NetworkSecret>,
+    entropy: &dyn Entropy,
+) -> Result<NetworkSecret, IdentityError> {
+    create_dir(dir)?;
+    let path = dir.join(SECRET_FILE);
+    if exists(&path)? {
+        let found = load_secret(dir)?;
+        return match wanted {
+            Some(wanted) if wanted != found => Err(IdentityError::OtherNetwork { path }),
+            _ => Ok(found),
+        };
+    }
+    let secret = wanted.unwrap_or_else(|| NetworkSecret::generate(entropy));
+    write_private(&path, &hex::encode(secret.0))?;
+    Ok(secret)
+}
+
+/// Held by the one process that runs a node on a folder. The kernel releases it when the process ends, however it
+/// ends, so a kill leaves nothing to clean up.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    pub fn acquire(dir: &Path) -> Result<Self, IdentityError> {
+        create_dir(dir)?;
+        let path = dir.join(LOCK_FILE);
+        let fault = |what, source| IdentityError::Io { what, path: path.clone(), source };
+        let mut file = OpenOptions::new()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| fault("opening", source))?;
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => (),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let mut text = String::new();
+                // Who holds it is a courtesy to the reader; the lock is what counts.
+                let _ = (&mut file).take(32).read_to_string(&mut text);
+                return Err(IdentityError::Locked { dir: dir.to_owned(), holder: text.trim().parse().ok() });
+            }
+            Err(errno) => return Err(fault("locking", errno.into())),
+        }
+        file.set_len(0).map_err(|source| fault("writing", source))?;
+        writeln!(file, "{}", std::process::id()).map_err(|source| fault("writing", source))?;
+        Ok(Self { _file: file })
+    }
+}
+
+/// The line that lets another machine join: the secret, and `host:port` (or multiaddr) of nodes to start from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinLine {
+    pub secret: NetworkSecret,
+    pub addresses: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JoinLineError {
+    #[error("a join line starts with `{JOIN_PREFIX}`; copy the whole line that `quorate init` printed")]
+    Prefix,
+    #[error("a join line looks like `{JOIN_PREFIX}SECRET@host:port,host:port`; the `@` is missing")]
+    Shape,
+    #[error("the secret in the join line is damaged: it must be 64 hexadecimal digits. Copy the whole line again")]
+    Secret,
+    #[error("the join line names no address: expected host:port after the `@`")]
+    NoAddress,
+    #[error("the join line's address {address:?} is not usable: {reason}")]
+    Address { address: String, reason: String },
+    #[error("the join line is too long: at most {JOIN_ADDRESSES_MAX} addresses")]
+    TooLong,
+}
+
+impl std::fmt::Display for JoinLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{JOIN_PREFIX}{}@{}", hex::encode(self.secret.0), self.addresses.join(","))
+    }
+}
+
+impl FromStr for JoinLine {
+    type Err = JoinLineError;
+    fn from_str(text: &str) -> Result<Self, JoinLineError> {
+        let text = text.trim();
+        if text.len() > JOIN_LINE_BYTES_MAX {
+            return Err(JoinLineError::TooLong);
+        }
+        let rest = text.strip_prefix(JOIN_PREFIX).ok_or(JoinLineError::Prefix)?;
+        let (secret, addresses) = rest.split_once('@').ok_or(JoinLineError::Shape)?;
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(secret, &mut bytes).map_err(|_| JoinLineError::Secret)?;
+        let addresses: Vec<String> =
+            addresses.split(',').map(str::trim).filter(|address| !address.is_empty()).map(str::to_owned).collect();
+        if addresses.is_empty() {
+            return Err(JoinLineError::NoAddress);
+        }
+        if addresses.len() > JOIN_ADDRESSES_MAX {
+            return Err(JoinLineError::TooLong);
+        }
+        for address in &addresses {
+            crate::network::address::Bootstrap::from_str(address)
+                .map_err(|error| JoinLineError::Address { address: address.clone(), reason: error.to_string() })?;
+        }
+        Ok(Self { secret: NetworkSecret(bytes), addresses })
+    }
+}
+
+fn exists(path: &Path) -> Result<bool, IdentityError> {
+    path.try_exists().map_err(|source| IdentityError::Io { what: "looking at", path: path.to_owned(), source })
+}
+
+fn create_dir(dir: &Path) -> Result<(), IdentityError> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| IdentityError::Io {
+        what: "creating the data folder",
+        path: dir.to_owned(),
+        source,
+    })
+}
+
+fn read_hex<const N: usize>(
+    dir: &Path,
+    path: &Path,
+    secret: bool,
+    expected: &'static str,
+) -> Result<[u8; N], IdentityError> {
+    let fault = |source| IdentityError::Io { what: "reading", path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(IdentityError::Missing { path: path.to_owned(), dir: dir.to_owned() });
+        }
+        other => other.map_err(fault)?,
+    };
+    let mode = file.metadata().map_err(fault)?.mode() & 0o777;
+    if secret && mode & 0o077 != 0 {
+        return Err(IdentityError::Exposed { path: path.to_owned(), mode });
+    }
+    let mut text = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut text).map_err(fault)?;
+    let mut bytes = [0; N];
+    hex::decode_to_slice(text.trim_ascii(), &mut bytes)
+        .map_err(|_| IdentityError::Damaged { path: path.to_owned(), expected })?;
+    Ok(bytes)
+}
+
+/// Writes beside, syncs, renames, syncs the folder: a crash leaves no half-written key.
+fn write_private(path: &Path, text: &str) -> Result<(), IdentityError> {
+    let temporary = path.with_extension("new");
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        match path.parent() {
+            Some(parent) => File::open(parent)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(|source| IdentityError::Io { what: "writing", path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::seams::entropy::SeededEntropy;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn an_identity_outlives_the_process_and_its_boot_id_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("node");
+        let entropy = SeededEntropy::new(1);
+        let first = load_or_create(&folder, &entropy).unwrap();
+        let second = load_or_create(&folder, &entropy).unwrap();
+        assert_eq!(first.member(), second.member());
+        assert_ne!(first.boot, second.boot);
+        let mode = fs::metadata(folder.join(KEY_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let renewed = renew_incarnation(&folder, &entropy).unwrap();
+        let third = load(&folder, &entropy).unwrap();
+        assert_eq!((third.peer(), third.incarnation), (first.peer(), renewed));
+        assert_ne!(renewed, first.incarnation);
+    }
+
+    #[test]
+    fn a_damaged_missing_or_exposed_key_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let entropy = SeededEntropy::new(1);
+        assert!(matches!(load(dir.path(), &entropy), Err(IdentityError::Missing { .. })));
+        load_or_create(dir.path(), &entropy).unwrap();
+        let key = dir.path().join(KEY_FILE);
+        fs::write(&key, "not a key").unwrap();
+        let error = load(dir.path(), &entropy).unwrap_err();
+        assert!(error.to_string().contains("identity.key is damaged"), "{error}");
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        let error = load(dir.path(), &entropy).unwrap_err();
+        assert!(error.to_string().contains("chmod 600"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_keeps_the_secret_of_its_network() {
+        let dir = tempfile::tempdir().unwrap();
+        let entropy = SeededEntropy::new(1);
+        let secret = load_or_create_secret(dir.path(), None, &entropy).unwrap();
+        assert_eq!(load_or_create_secret(dir.path(), Some(secret), &entropy).unwrap(), secret);
+        assert_eq!(load_secret(dir.path()).unwrap(), secret);
+        let other = NetworkSecret::from_bytes([9; 32]);
+        let error = load_or_create_secret(dir.path(), Some(other), &entropy).unwrap_err();
+        assert!(matches!(error, IdentityError::OtherNetwork { .. }));
+    }
+
+    #[test]
+    fn a_folder_is_run_by_one_node_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = FolderLock::acquire(dir.path()).unwrap();
+        let error = FolderLock::acquire(dir.path()).unwrap_err();
+        assert!(error.to_string().contains(&format!("(process {})", std::process::id())), "{error}");
+        drop(lock);
+        FolderLock::acquire(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_join_line_reads_back_and_its_faults_are_explained() {
+        let line = JoinLine {
+            secret: NetworkSecret::from_bytes([7; 32]),
+            addresses: vec!["192.168.1.4:7420".into(), "box.local:7420".into()],
+        };
+        assert_eq!(line.to_string().parse(), Ok(line.clone()));
+        assert_eq!(format!("  {line}\n").parse(), Ok(line.clone()));
+        assert_eq!("hello".parse::<JoinLine>(), Err(JoinLineError::Prefix));
+        assert_eq!("quorate1-join:abc".parse::<JoinLine>(), Err(JoinLineError::Shape));
+        assert_eq!("quorate1-join:abc@h:1".parse::<JoinLine>(), Err(JoinLineError::Secret));
+        let text = line.to_string();
+        let bare = &text[..=text.find('@').unwrap()];
+        assert_eq!(bare.parse::<JoinLine>(), Err(JoinLineError::NoAddress));
+        assert!(matches!(format!("{bare}nowhere").parse::<JoinLine>(), Err(JoinLineError::Address { .. })));
+        assert_eq!("q".repeat(100_000).parse::<JoinLine>(), Err(JoinLineError::TooLong));
+        assert!(!format!("{line:?}").contains("7, 7"), "a secret is never printed by accident");
     }
 }

@@ -1,0 +1,127 @@
+//! From settings to a file that explains itself.
+
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+use super::{ByteSize, Config};
+
+/// Writes lines; writing to a `String` cannot fail.
+struct Page(String);
+
+impl Page {
+    fn section(&mut self, name: &str) {
+        let _ = write!(self.0, "\n[{name}]\n");
+    }
+    fn value(&mut self, meaning: &str, key: &str, value: impl Display) {
+        for line in meaning.lines() {
+            let _ = writeln!(self.0, "# {line}");
+        }
+        let _ = writeln!(self.0, "{key} = {value}");
+    }
+}
+
+fn text(value: impl Display) -> toml::Value {
+    toml::Value::String(value.to_string())
+}
+
+fn list<T: Display>(values: impl IntoIterator<Item = T>) -> toml::Value {
+    toml::Value::Array(values.into_iter().map(text).collect())
+}
+
+fn time(duration: Duration) -> toml::Value {
+    text(humantime::format_duration(duration))
+}
+
+fn auto_or(size: Option<ByteSize>) -> toml::Value {
+    size.map_or_else(|| text("auto"), text)
+}
+
+pub(super) fn render(config: &Config) -> String {
+    let mut page = Page(
+        "# Settings of this quorate node. A setting that is left out has its default; a name that is not known is\n\
+         # an error. Sizes are written as \"10 GiB\", times as \"90s\" or \"1h 30m\". Restart the node after a change.\n"
+            .to_owned(),
+    );
+    let network = &config.network;
+    page.section("network");
+    page.value("Where other nodes reach this one: an IP address and port.", "listen", text(network.listen));
+    page.value(
+        "Further addresses to tell others, such as [\"box.example.org:7420\"], behind a port forwarding for example.",
+        "announce",
+        list(&network.announce),
+    );
+    page.value(
+        "Nodes to start from, each as host:port or as a multiaddr. Those met later are remembered.",
+        "bootstrap",
+        list(&network.bootstrap),
+    );
+    page.value("Find nodes on the local network by multicast.", "mdns", network.mdns);
+    page.value("Listen on QUIC as well. Needs allow_peers, since QUIC cannot check the secret.", "quic", network.quic);
+    page.value(
+        "When not empty: the only peers that are let in, by peer id, besides knowing the secret.",
+        "allow_peers",
+        list(&network.allow_peers),
+    );
+    page.value("Connections to other nodes at once (8 to 100000).", "connections_max", network.connections_max);
+
+    page.section("api");
+    page.value(
+        "Where this node's own API and command line reach it. Port 0 picks a free one; see the file api.addr.",
+        "listen",
+        text(config.api.listen),
+    );
+    page.value(
+        "Whether listen may be reachable from other machines. The API is HTTP without encryption.",
+        "allow_remote",
+        config.api.allow_remote,
+    );
+
+    page.section("node");
+    page.value("Peers, by peer id, that may act on every job and object.", "operators", list(&config.node.operators));
+    page.value("Kinds of work this node takes on.", "kinds", list(&config.node.kinds));
+    page.value("Take nothing new on, and let what is here move away.", "drain", config.node.drain);
+    let labels: toml::Table = config.node.labels.iter().map(|(key, value)| (key.clone(), text(value))).collect();
+    page.value(
+        "Labels that jobs can ask for, such as { site = \"attic\", ssd = \"yes\" }.",
+        "labels",
+        toml::Value::Table(labels),
+    );
+
+    page.section("resources");
+    let resources = &config.resources;
+    page.value(
+        "Disk that this node lends, such as \"10 GiB\"; auto is a share of what is free.",
+        "disk_max",
+        auto_or(resources.disk_max),
+    );
+    page.value("Memory for the work of others; auto is a share of the machine's.", "memory_max", {
+        auto_or(resources.memory_max)
+    });
+    page.value("Pieces of work at once (1 to 4096); auto follows the processors.", "slots", {
+        resources.slots.map_or_else(|| text("auto"), |slots| toml::Value::Integer(slots.into()))
+    });
+
+    page.section("quorum");
+    page.value("Voters of a quorum that this node forms: 3, 5 or 7.", "voters", config.quorum.voters);
+    page.value(
+        "How long a member must be away before another takes its place.",
+        "replace_grace",
+        time(config.quorum.replace_grace),
+    );
+
+    page.section("objects");
+    let objects = &config.objects;
+    page.value("Every holder is asked for a random piece once per this time.", "audit_interval", {
+        time(objects.audit_interval)
+    });
+    page.value("How often a steward looks for pieces to rebuild.", "repair_interval", time(objects.repair_interval));
+    page.value("How long room is kept for an upload without traffic (10s to 1h).", "lease", time(objects.lease));
+
+    page.section("log");
+    page.value(
+        "A level (error, warn, info, debug, trace) or pairs such as \"info,quorate=debug\". QUORATE_LOG overrides it.",
+        "filter",
+        text(&config.log.filter),
+    );
+    page.0
+}

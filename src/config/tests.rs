@@ -1,0 +1,103 @@
+use super::*;
+
+fn fault(text: &str) -> String {
+    Config::parse(text, "quorate.toml").unwrap_err().to_string()
+}
+
+#[test]
+fn the_default_file_reads_as_the_defaults() {
+    let text = Config::default_toml();
+    assert_eq!(Config::parse(&text, "default").unwrap(), Config::default(), "{text}");
+    assert_eq!(Config::parse("", "empty").unwrap(), Config::default());
+}
+
+/// Goal: no setting is forgotten in the file that `init` writes, and none is lost on the way through it.
+/// Method: every setting takes a value other than its default, is written, and is read back.
+#[test]
+fn every_setting_survives_the_file() {
+    let peer = PeerId([5; 32]);
+    let config = Config {
+        network: NetworkSection {
+            listen: "[::1]:9000".parse().unwrap(),
+            announce: vec!["box.example.org:7420".parse().unwrap()],
+            bootstrap: vec![
+                "10.0.0.1:7420".parse().unwrap(),
+                format!("/ip4/10.0.0.2/tcp/1/p2p/{peer}").parse().unwrap(),
+            ],
+            mdns: false,
+            quic: true,
+            allow_peers: BTreeSet::from([peer]),
+            connections_max: 99,
+        },
+        api: ApiSection { listen: "0.0.0.0:0".parse().unwrap(), allow_remote: true },
+        node: NodeSection {
+            labels: BTreeMap::from([("site".to_owned(), "the \"attic\"".to_owned())]),
+            operators: BTreeSet::from([peer]),
+            kinds: BTreeSet::new(),
+            drain: true,
+        },
+        resources: ResourcesSection {
+            disk_max: Some(ByteSize(10 << 30)),
+            memory_max: Some(ByteSize(100_000_001)),
+            slots: Some(3),
+        },
+        quorum: QuorumSection { voters: 5, replace_grace: Duration::from_secs(90) },
+        objects: ObjectsSection {
+            audit_interval: Duration::from_secs(61),
+            repair_interval: Duration::from_secs(2),
+            lease: Duration::from_secs(700),
+        },
+        log: LogSection { filter: "warn,quorate=debug".to_owned() },
+    };
+    let text = config.to_toml();
+    assert_eq!(Config::parse(&text, "rendered").unwrap(), config, "{text}");
+}
+
+#[test]
+fn a_refused_value_names_file_line_key_and_what_is_accepted() {
+    assert_eq!(
+        fault("[network]\nmdns = true\nconnections_max = 3\n"),
+        "quorate.toml:3: `network.connections_max` is 3, but a number from 8 to 100000 is needed"
+    );
+    let cases = [
+        ("[quorum]\nvoters = 4", "`quorum.voters` is 4, but an odd number (3, 5 or 7)"),
+        ("[quorum]\nvoters = 9", "`quorum.voters` is 9, but a number from 3 to 7"),
+        ("[quorum]\nreplace_grace = \"1ms\"", "`quorum.replace_grace` is \"1ms\", but a time from 1s to 7days"),
+        ("[resources]\ndisk_max = \"10 GB\"", "\"auto\" or a size of at least 64 MiB"),
+        ("[resources]\nslots = 0", "\"auto\" or a number from 1 to 4096"),
+        ("[api]\nlisten = \"0.0.0.0:1\"", "a loopback address"),
+        ("[network]\nlisten = \"here\"", "an IP address and port"),
+        ("[network]\nbootstrap = [\"::::\"]", "host:port or a multiaddr"),
+        ("[network]\nquic = true", "`network.allow_peers`"),
+        ("[network]\nallow_peers = [\"bob\"]", "peer ids"),
+        ("[node]\nkinds = [\"magic\"]", "`node.kinds` is \"magic\""),
+        ("[node]\nlabels = { a = \"\" }", "keys and values of 1 to 64 bytes"),
+        ("[objects]\nlease = \"2h\"", "a time from 10s to 1h"),
+        ("[log]\nfilter = \"\"", "`log.filter` is empty"),
+    ];
+    for (text, expected) in cases {
+        let error = fault(text);
+        assert!(error.starts_with("quorate.toml:2: ") && error.contains(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn unknown_keys_and_wrong_types_are_named_with_their_line() {
+    let error = fault("[network]\n\nlissten = \"0.0.0.0:1\"\n");
+    assert!(error.starts_with("quorate.toml:3: ") && error.contains("lissten") && error.contains("listen"), "{error}");
+    let error = fault("[network]\nlisten = 7420\n");
+    assert!(error.starts_with("quorate.toml:2: ") && error.contains("string"), "{error}");
+    let error = fault("[network\n");
+    assert!(error.starts_with("quorate.toml:1: "), "{error}");
+    // Fault injection is never switched on by a file.
+    assert!(fault("testing = true\n").contains("testing"));
+}
+
+#[test]
+fn a_folder_without_a_configuration_says_how_to_get_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = load(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("quorate init"), "{error}");
+    std::fs::write(dir.path().join(FILE_NAME), Config::default_toml()).unwrap();
+    assert_eq!(load(dir.path()).unwrap(), Config::default());
+}
