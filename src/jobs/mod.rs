@@ -1,12 +1,31 @@
 //! Jobs at the edge: reaching the owning quorum from any node, placing a job, gathering approvals, and the driver
 //! that performs a primary's duties.
+//!
+//! - [`client`] commits and asks as this node, wherever the quorum is; [`service`] is the other end of that.
+//! - [`placement`] chooses or forms the quorum of a new job, with promises that [`approvals`] gathers.
+//! - [`driver`] runs on the primary: whatever the state says is owed (holders, confirmations, releases, repairs), it
+//!   brings about, and it looks for damage that the state does not know of yet.
+//! - [`authority`] says who may propose what; [`ports`] is how this layer sees its neighbours.
+//!
+//! Nothing here decides what a job's state is: that is `quorate_protocols::quorum`, on every member alike.
+
+pub mod approvals;
+pub mod authority;
+pub mod client;
+pub mod driver;
+pub mod placement;
+pub mod ports;
+pub mod service;
 
 use std::time::Duration;
 
-use quorate_protocols::approval::{Approval, Refusal, Requirement, Subject};
+use quorate_protocols::approval::Refusal;
 use quorate_protocols::ids::{PeerId, QuorumId};
-use quorate_protocols::job::message::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::quorum::Rejection;
+
+pub use approvals::Approvals;
+pub use client::QuorumClient;
+pub use placement::Placement;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
@@ -36,51 +55,6 @@ fn summary(refusals: &[(PeerId, Refusal)]) -> String {
     refusals.iter().take(8).map(|(peer, refusal)| format!("{peer}: {refusal}")).collect::<Vec<_>>().join("; ")
 }
 
-/// Reaches any quorum from this node: in process when it is a member, over the job protocol otherwise.
-#[derive(Clone)]
-pub struct QuorumClient(());
-
-impl QuorumClient {
-    /// Commits a command as this node. Retries across failovers until the deadline; commands are idempotent.
-    pub async fn propose(
-        &self,
-        _quorum: QuorumId,
-        _command: Command,
-        _deadline: Duration,
-    ) -> Result<CommandReply, ClientError> {
-        unimplemented!()
-    }
-    pub async fn query(
-        &self,
-        _quorum: QuorumId,
-        _query: Query,
-        _stale: bool,
-        _deadline: Duration,
-    ) -> Result<QueryAnswer, ClientError> {
-        unimplemented!()
-    }
-}
-
-/// Gathers approvals: asks more peers than needed at once, stops early, releases what it does not use.
-#[derive(Clone)]
-pub struct Approvals(());
-
-impl Approvals {
-    /// At least `needed` and at most `wanted` approvals from distinct peers other than `exclude`, each genuine, each
-    /// trusted for its remaining time. Volunteers are asked for when the directory offers too few.
-    pub async fn gather(
-        &self,
-        _subject: Subject,
-        _requirement: Requirement,
-        _needed: usize,
-        _wanted: usize,
-        _exclude: Vec<PeerId>,
-        _duration: Duration,
-    ) -> Result<Vec<Approval>, RoundError> {
-        unimplemented!()
-    }
-}
-
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PlacementError {
     #[error("a quorum of {needed} needs as many willing peers: {source}")]
@@ -91,18 +65,4 @@ pub enum PlacementError {
     },
     #[error(transparent)]
     Found(#[from] crate::quorum::FoundError),
-}
-
-/// Picks an eligible quorum with room, or forms one.
-#[derive(Clone)]
-pub struct Placement(());
-
-impl Placement {
-    pub async fn quorum_for_job(&self) -> Result<QuorumId, PlacementError> {
-        unimplemented!()
-    }
-    /// Forms a new quorum whatever the directory holds.
-    pub async fn form(&self, _voters: usize) -> Result<QuorumId, PlacementError> {
-        unimplemented!()
-    }
 }

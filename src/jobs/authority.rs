@@ -1,0 +1,121 @@
+//! Who may propose what: asked by the primary before a command enters the log.
+//!
+//! - *Submit*: any admitted peer, within its quota.
+//! - *Cancel*, *RemoveObject*: the owner of the job or the object, or an operator of the network.
+//! - Duties of the primary (holders, confirmations, releases, repairs, standbys, levels): this node itself, never a peer.
+//! - Commands of a run's worker: the state machine compares the author with the worker recorded in the run, so they
+//!   pass here. *Attach* is open to every admitted peer: whoever has the file may finish storing it when the node that
+//!   began is gone, and the piece hashes already recorded refuse any other file.
+//!
+//! A check reads this member's own state, which may lag. That is safe: an owner never changes, and a job not seen
+//! yet is left to the state machine, which answers that it knows no such job or, if it was committed meanwhile, is
+//! asked again by a check on the next try. To keep that second case from slipping through, the unknown is refused here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use quorate_protocols::ids::PeerId;
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::quorum::Command;
+use tokio::time::Instant;
+
+use super::ports::LocalQuorum;
+
+/// Submits that one peer may make in a burst, and one more per this interval. Guesses: far above what a person or a
+/// script does, far below what fills a quorum.
+const SUBMIT_BURST: u32 = 256;
+const SUBMIT_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Peers whose submits are counted; beyond that the one that is closest to a full quota is forgotten.
+const QUOTAS_MAX: usize = 4_096;
+
+/// What a node's operators allow. Cloneable; all clones share the quotas.
+#[derive(Clone, Default)]
+pub struct Authority {
+    operators: Arc<BTreeSet<PeerId>>,
+    quotas: Arc<Mutex<Quotas>>,
+}
+
+#[derive(Default)]
+struct Quotas {
+    /// When each peer's quota will be full again.
+    full_at: BTreeMap<PeerId, Instant>,
+}
+
+impl Authority {
+    pub fn new(operators: impl IntoIterator<Item = PeerId>) -> Self {
+        Self { operators: Arc::new(operators.into_iter().collect()), quotas: Arc::default() }
+    }
+
+    /// Takes one submit from the peer's quota.
+    fn take_submit(&self, by: PeerId) -> Result<(), String> {
+        let now = Instant::now();
+        let mut quotas = self.quotas.lock().expect("no panic while holding the quotas");
+        let full_at = quotas.full_at.get(&by).copied().unwrap_or(now).max(now) + SUBMIT_INTERVAL;
+        if full_at - now > SUBMIT_INTERVAL * SUBMIT_BURST {
+            return Err(format!(
+                "{by} submitted {SUBMIT_BURST} jobs at once; one more is taken every {SUBMIT_INTERVAL:?}"
+            ));
+        }
+        quotas.full_at.insert(by, full_at);
+        if quotas.full_at.len() > QUOTAS_MAX
+            && let Some(fullest) = quotas.full_at.iter().min_by_key(|(_, at)| **at).map(|(peer, _)| *peer)
+        {
+            quotas.full_at.remove(&fullest);
+        }
+        Ok(())
+    }
+}
+
+/// Whether `by` may propose `command` to this quorum, of which `local` is this node's member. `Err` is for the asker
+/// to read.
+pub async fn check(
+    authority: &Authority,
+    this_node: PeerId,
+    by: PeerId,
+    command: &Command,
+    local: &dyn LocalQuorum,
+) -> Result<(), String> {
+    match command {
+        Command::Noop
+        | Command::Attach { .. }
+        | Command::Progress { .. }
+        | Command::ColumnFailed { .. }
+        | Command::CommitObject { .. }
+        | Command::FailRun { worker_attempt: Some(_), .. } => Ok(()),
+        Command::Submit { .. } => authority.take_submit(by),
+        Command::FailRun { worker_attempt: None, .. }
+        | Command::AddHolders { .. }
+        | Command::Abandon { .. }
+        | Command::Confirmed { .. }
+        | Command::Released { .. }
+        | Command::StartRepair { .. }
+        | Command::FinishRepair { .. }
+        | Command::FailRepair { .. }
+        | Command::SetStandbys { .. }
+        | Command::RaiseLevel { .. } => {
+            if by == this_node { Ok(()) } else { Err("only the primary itself proposes this".to_owned()) }
+        }
+        Command::Cancel { .. } | Command::RemoveObject { .. } if authority.operators.contains(&by) => Ok(()),
+        Command::Cancel { job } => match local.query(Query::Job { job: *job }, true).await {
+            Ok(QueryAnswer::Job(record)) if record.owner == by => Ok(()),
+            Ok(QueryAnswer::Job(record)) => {
+                Err(format!("job {job} belongs to {}; only its owner and the operators may cancel it", record.owner))
+            }
+            Ok(_) => Err(format!("the quorum knows no job {job}")),
+            Err(error) => Err(format!("cannot tell who owns job {job}: {error}")),
+        },
+        Command::RemoveObject { manifest } => {
+            match local.query(Query::Object { manifest: *manifest }, true).await {
+                Ok(QueryAnswer::Object(view)) if view.record.owner == by => Ok(()),
+                Ok(QueryAnswer::Object(view)) => Err(format!(
+                    "object {manifest} belongs to {}; only its owner and the operators may remove it",
+                    view.record.owner
+                )),
+                Ok(_) => Err(format!("the quorum knows no object {manifest}")),
+                Err(error) => Err(format!("cannot tell who owns object {manifest}: {error}")),
+            }
+        }
+    }
+}

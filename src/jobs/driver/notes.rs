@@ -1,0 +1,55 @@
+//! Why a run waits, as the primary sees it right now.
+//!
+//! A run that lacks holders has nothing to commit about it, and a reason in the log every few seconds would be noise.
+//! So the driver keeps the reason in memory, and whoever answers for a job here adds it to the record. A new primary
+//! finds its own reasons within a retry.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use quorate_protocols::ids::JobId;
+use quorate_protocols::job::JobRecord;
+use quorate_protocols::job::message::QueryAnswer;
+
+/// Reasons kept; beyond that new ones are dropped, and `why` says only what the record says.
+const NOTES_MAX: usize = 10_000;
+
+#[derive(Clone, Default)]
+pub struct Notes(Arc<Mutex<BTreeMap<JobId, String>>>);
+
+impl Notes {
+    pub fn set(&self, job: JobId, reason: String) {
+        let mut notes = self.lock();
+        if notes.len() < NOTES_MAX || notes.contains_key(&job) {
+            notes.insert(job, reason);
+        }
+    }
+    pub fn clear(&self, job: JobId) {
+        self.lock().remove(&job);
+    }
+    pub fn clear_all(&self, keep: impl Fn(JobId) -> bool) {
+        self.lock().retain(|job, _| keep(*job));
+    }
+    pub fn get(&self, job: JobId) -> Option<String> {
+        self.lock().get(&job).cloned()
+    }
+    /// The answer, with the reasons known here in the records of live runs.
+    pub fn add_to(&self, mut answer: QueryAnswer) -> QueryAnswer {
+        let add = |record: &mut JobRecord| {
+            if !record.state.is_final()
+                && let Some(reason) = self.get(record.job)
+            {
+                record.reason = Some(reason);
+            }
+        };
+        match &mut answer {
+            QueryAnswer::Job(record) => add(record),
+            QueryAnswer::Jobs(records) => records.iter_mut().for_each(add),
+            _ => (),
+        }
+        answer
+    }
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobId, String>> {
+        self.0.lock().expect("no panic while holding the notes")
+    }
+}

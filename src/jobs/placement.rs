@@ -1,0 +1,145 @@
+//! Which quorum a new job belongs to.
+//!
+//! A job goes to an announced quorum with room: two are drawn and the less loaded is asked whether it lives (the power
+//! of two choices: near the balance of asking all, for two questions). When there is none, one is formed from signed
+//! approvals. Callers that arrive while a quorum is being formed share it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use quorate_protocols::approval::{Requirement, Subject};
+use quorate_protocols::directory::QuorumAdvert;
+use quorate_protocols::ids::{JobId, QuorumId};
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::quorum::limits::{STANDBYS, VOTERS_MAX, VOTERS_MIN};
+
+use super::approvals::Approvals;
+use super::client::QuorumClient;
+use super::ports::Knowledge;
+use super::PlacementError;
+use crate::quorum::QuorumHost;
+use crate::seams::{Entropy, TaskGroup};
+
+/// What a member sets aside for one quorum: its log between snapshots, and its state in memory. Guesses, to be
+/// replaced by what `bench idle` measures.
+const MEMBER_DISK_BYTES: u64 = 64 * 1024 * 1024;
+const MEMBER_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A promise to be a member is used within seconds; the quorum host makes it last.
+const MEMBER_LEASE: Duration = Duration::from_secs(120);
+
+/// Drawn quorums that are asked before a new one is formed.
+const CHOICES_TRIED_MAX: usize = 3;
+
+/// A quorum that does not answer within this is not given new work.
+const CHOICE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Picks an eligible quorum with room, or forms one.
+#[derive(Clone)]
+pub struct Placement(Arc<Inner>);
+
+/// What a placement is built from. `voters` is the size of the quorums that it forms.
+pub struct PlacementParts {
+    pub tasks: TaskGroup,
+    pub entropy: Arc<dyn Entropy>,
+    pub knowledge: Arc<dyn Knowledge>,
+    pub client: QuorumClient,
+    pub approvals: Approvals,
+    pub host: QuorumHost,
+    pub voters: usize,
+}
+
+type Formation = Shared<BoxFuture<'static, Result<QuorumId, PlacementError>>>;
+
+struct Inner {
+    parts: PlacementParts,
+    /// The formation under way, which every caller that needs a quorum waits for.
+    forming: Mutex<Option<Formation>>,
+}
+
+impl Placement {
+    pub fn new(parts: PlacementParts) -> Self {
+        Self(Arc::new(Inner { parts, forming: Mutex::new(None) }))
+    }
+
+    /// A new id for a job of this quorum.
+    pub fn job_id(&self, quorum: QuorumId) -> JobId {
+        JobId { quorum, local: self.0.parts.entropy.bytes() }
+    }
+
+    pub async fn quorum_for_job(&self) -> Result<QuorumId, PlacementError> {
+        let mut refused = BTreeSet::new();
+        for _ in 0..CHOICES_TRIED_MAX {
+            let parts = &self.0.parts;
+            let eligible: Vec<QuorumAdvert> =
+                parts.knowledge.quorums().into_iter().filter(|q| q.room > 0 && !refused.contains(&q.quorum)).collect();
+            let Some(choice) = choose(&eligible, &*parts.entropy) else { break };
+            let asked = parts.client.query(choice, Query::Quorum, false, CHOICE_DEADLINE).await;
+            match asked {
+                Ok(QueryAnswer::Quorum(view)) if view.paused.is_none() => return Ok(choice),
+                _ => refused.insert(choice),
+            };
+        }
+        self.form_shared().await
+    }
+
+    /// One formation for all callers that come while it runs. It runs in a task of the node, so that a caller who
+    /// goes away does not take it along.
+    async fn form_shared(&self) -> Result<QuorumId, PlacementError> {
+        let formation = {
+            let mut forming = self.0.forming.lock().expect("no panic while holding the formation");
+            match forming.as_ref().filter(|formation| formation.peek().is_none()) {
+                Some(formation) => formation.clone(),
+                None => {
+                    let placement = self.clone();
+                    let voters = self.0.parts.voters;
+                    let task = self.0.parts.tasks.spawn(async move { placement.form(voters).await });
+                    let formation = async move {
+                        match task.await {
+                            Ok(Some(result)) => result,
+                            // The node stops, and its callers with it.
+                            Ok(None) => std::future::pending().await,
+                            Err(error) => std::panic::resume_unwind(error.into_panic()),
+                        }
+                    };
+                    let formation = formation.boxed().shared();
+                    *forming = Some(formation.clone());
+                    formation
+                }
+            }
+        };
+        formation.await
+    }
+
+    /// Forms a new quorum whatever the directory holds.
+    pub async fn form(&self, voters: usize) -> Result<QuorumId, PlacementError> {
+        let parts = &self.0.parts;
+        let voters = voters.clamp(VOTERS_MIN, VOTERS_MAX);
+        let quorum = QuorumId(parts.entropy.bytes());
+        let requirement = Requirement {
+            disk_bytes: MEMBER_DISK_BYTES,
+            memory_bytes: MEMBER_MEMORY_BYTES,
+            ..Requirement::default()
+        };
+        let subject = Subject::Member { quorum };
+        let mut members = parts
+            .approvals
+            .gather(subject, requirement, voters, voters + STANDBYS, Vec::new(), MEMBER_LEASE)
+            .await
+            .map_err(|source| PlacementError::Form { needed: voters, source })?;
+        let standbys = members.split_off(voters.min(members.len()));
+        parts.host.found(quorum, members, standbys).await?;
+        Ok(quorum)
+    }
+}
+
+/// The less loaded of two drawn at random.
+fn choose(eligible: &[QuorumAdvert], entropy: &dyn Entropy) -> Option<QuorumId> {
+    let draw = || eligible.get(entropy.below(eligible.len() as u64) as usize);
+    let (one, other) = (draw()?, draw()?);
+    let load = |advert: &QuorumAdvert| (advert.jobs, advert.objects, advert.quorum);
+    Some(if load(one) <= load(other) { one.quorum } else { other.quorum })
+}
