@@ -25,3 +25,20 @@ pub const CANDIDATE_STAGGER: Duration = Duration::from_millis(80);
 
 /// A quorum whose primary is alive as a node but leads nothing for this long elects another.
 pub const LEADERLESS_MAX: Duration = Duration::from_millis(1000);
+
+/// A node that was itself held up this long beyond its next tick blames nobody for the silence in between.
+pub const STALL: Duration = Duration::from_millis(300);
+
+/// A closed connection and a refused dial count together as proof of death when they are at most this far apart.
+pub const EVIDENCE_MAX: Duration = Duration::from_secs(2);
+
+/// Slack on top of a voter's lease before a vote is asked for, for two clocks that tick in whole milliseconds.
+pub const LEASE_SLACK: Duration = Duration::from_millis(10);
+
+/// Candidacies that failed back off up to this.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
+
+// An adaptive bound that starts above its ceiling would never adapt.
+const _: () = assert!(SUSPICION_MIN.as_millis() < SUSPICION_MAX.as_millis());
+// A pause that counts as our own must be shorter than the silence that we hold against others.
+const _: () = assert!(STALL.as_millis() + BEAT_INTERVAL.as_millis() < SUSPICION_MIN.as_millis());

@@ -8,7 +8,11 @@
 //!
 //! Wire: `/quorate/liveness/1`, one [`message::LivenessMessage`] in, one [`message::LivenessAnswer`] out.
 
+pub mod detector;
+pub mod election;
 pub mod limits;
 pub mod message;
 
+pub use detector::{Cause, Detector, DetectorEffect, DetectorInput};
+pub use election::{Election, ElectionEffect, ElectionInput, PreVoteRound, View};
 pub use message::{Beat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};

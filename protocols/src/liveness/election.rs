@@ -1,0 +1,345 @@
+//! When a voter runs for primary, and when it lets another run: one core per quorum that the node is a voter of.
+//!
+//! openraft keeps the quorum safe whatever happens here; this core decides only *when* `trigger().elect()` is called.
+//! A voter whose primary is suspected (or that has known no primary for [`LEADERLESS_MAX`]) waits for its turn by
+//! rank, asks the other voters whether they miss the primary too (a pre-vote), and with a majority's yes waits out the
+//! voters' lease and elects. A voter with a longer log answers no: openraft would refuse the vote after the term had
+//! been raised, for ever. So terms rise only when somebody can win.
+//!
+//! Promises: at most one candidacy of this node at a time; no election without a majority of every current
+//! configuration; an answer that belongs to an earlier round is ignored. It does not promise that two nodes never run
+//! at once, only that they rarely do: staggered starts, a granted pre-vote defers the granter's own candidacy, and
+//! failures back off with jitter.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::limits::{BACKOFF_MAX, CANDIDATE_STAGGER, DEADLINE, LEADERLESS_MAX, LEASE_SLACK};
+use super::message::{LivenessAnswer, LogPosition, PreVote};
+use crate::ids::{MemberId, Millis, QuorumId, Term};
+use crate::quorum::limits::ELECTION_TIMEOUT;
+use crate::quorum::membership::Voters;
+
+/// What this node believes about the quorum at the time of a call, read from raft and from the detector.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// The voters: one configuration, or both while a joint one lasts.
+    pub configurations: Vec<Voters>,
+    pub term: Term,
+    pub primary: Option<MemberId>,
+    /// False when the primary's node said that it does not lead this quorum (or, on the primary itself, when it no
+    /// longer hears a majority).
+    pub primary_leads: bool,
+    /// Voters whose nodes the detector suspects.
+    pub suspected: BTreeSet<MemberId>,
+    pub last_log: LogPosition,
+}
+
+impl View {
+    fn is_voter(&self, member: MemberId) -> bool {
+        self.configurations.iter().any(|voters| voters.contains(member))
+    }
+    fn voters(&self) -> BTreeSet<MemberId> {
+        self.configurations.iter().flat_map(Voters::iter).collect()
+    }
+    fn is_majority(&self, voices: &BTreeSet<MemberId>) -> bool {
+        !self.configurations.is_empty() && self.configurations.iter().all(|voters| voters.is_majority(voices))
+    }
+}
+
+/// Names one round of pre-votes of one quorum on this node; its answers repeat it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PreVoteRound(pub u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElectionInput {
+    /// Time passed or the view changed. Due whenever the view changes and at `Election::wake_at`.
+    Tick,
+    /// A voter answered our pre-vote.
+    Answered { round: PreVoteRound, from: MemberId, granted: bool, log: LogPosition, primary: Option<MemberId> },
+    /// A voter could not be asked, or is no member.
+    Unanswered { round: PreVoteRound, from: MemberId },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElectionEffect {
+    Ask {
+        to: MemberId,
+        round: PreVoteRound,
+        question: PreVote,
+    },
+    /// Call `trigger().elect()` now.
+    Elect,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    /// The primary is known and, as far as we know, leads.
+    Content,
+    /// Nobody leads, and nobody is suspected: perhaps an election is under way.
+    Leaderless {
+        since: Millis,
+    },
+    /// Waiting for our turn.
+    Waiting {
+        until: Millis,
+    },
+    Asking {
+        round: PreVoteRound,
+        until: Millis,
+        granted: BTreeSet<MemberId>,
+        pending: BTreeSet<MemberId>,
+    },
+    /// A majority agreed; the leases that voters gave to the lost primary run out.
+    Granted {
+        elect_at: Millis,
+    },
+    /// A vote of ours is under way.
+    Electing {
+        until: Millis,
+    },
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Election {
+    quorum: QuorumId,
+    me: MemberId,
+    phase: Phase,
+    /// When the present want of a primary began. A voter's lease to the lost primary cannot outlast this by more than
+    /// the election timeout.
+    missing_since: Option<Millis>,
+    /// The primary that was lost, for ranking; openraft forgets it at the first higher term.
+    lost: Option<MemberId>,
+    round: PreVoteRound,
+    failures: u32,
+}
+
+impl Election {
+    pub fn new(quorum: QuorumId, me: MemberId) -> Self {
+        Self {
+            quorum,
+            me,
+            phase: Phase::Content,
+            missing_since: None,
+            lost: None,
+            round: PreVoteRound::default(),
+            failures: 0,
+        }
+    }
+
+    /// Contract: call for every input with a fresh view and perform the effects in order. `random` is 64 fresh random
+    /// bits, used for jitter.
+    pub fn step(&mut self, now: Millis, view: &View, random: u64, input: ElectionInput) -> Vec<ElectionEffect> {
+        let mut effects = Vec::new();
+        if !self.wants_primary(now, view) {
+            return effects;
+        }
+        match input {
+            ElectionInput::Tick => {}
+            ElectionInput::Answered { round, from, granted: true, .. } => self.count(now, view, round, from),
+            ElectionInput::Answered { round, from, granted: false, log, primary } => {
+                self.note_refusal(now, view, random, round, from, log, primary);
+            }
+            ElectionInput::Unanswered { round, from } => {
+                if let Phase::Asking { round: current, pending, .. } = &mut self.phase
+                    && *current == round
+                {
+                    pending.remove(&from);
+                }
+            }
+        }
+        self.advance(now, view, random, &mut effects);
+        effects
+    }
+
+    /// Answers another voter's pre-vote. A yes defers this node's own candidacy, so that the asker gets its chance.
+    pub fn answer(&mut self, now: Millis, view: &View, question: &PreVote) -> LivenessAnswer {
+        if !view.is_voter(self.me) || question.quorum != self.quorum {
+            return LivenessAnswer::NotMember;
+        }
+        // Of two beliefs about who leads, the one of the higher term counts.
+        let believed = match question.missing {
+            Some(missing) if question.term > view.term => Some(missing),
+            _ => view.primary,
+        };
+        let missed = match believed {
+            None => true,
+            // A primary that asks has itself lost its lead, by a restart for example.
+            Some(primary) => {
+                primary == question.candidate
+                    || view.suspected.contains(&primary)
+                    || (Some(primary) == view.primary && !view.primary_leads)
+            }
+        };
+        let busy = matches!(self.phase, Phase::Electing { until } if now < until) && question.last_log == view.last_log;
+        let granted = missed && !busy && view.is_voter(question.candidate) && question.last_log >= view.last_log;
+        if granted && !matches!(self.phase, Phase::Content | Phase::Electing { .. }) {
+            let until = now.plus(ELECTION_TIMEOUT + 2 * CANDIDATE_STAGGER);
+            match &mut self.phase {
+                Phase::Leaderless { since } => *since = (*since).max(now),
+                // A majority already agreed to ours; yielding now would let each wait for the other.
+                Phase::Granted { .. } => {}
+                Phase::Waiting { until: own } => *own = (*own).max(until),
+                _ => self.phase = Phase::Waiting { until },
+            }
+        }
+        // A refusal for the log's sake must not look like one for a primary's sake.
+        let primary = if missed { None } else { believed };
+        LivenessAnswer::PreVote { granted, my_log: view.last_log, primary }
+    }
+
+    /// When to tick next, if nothing happens before.
+    pub fn wake_at(&self) -> Option<Millis> {
+        match self.phase {
+            Phase::Content => None,
+            Phase::Leaderless { since } => Some(since.plus(LEADERLESS_MAX)),
+            Phase::Granted { elect_at } => Some(elect_at),
+            Phase::Waiting { until } | Phase::Asking { until, .. } | Phase::Electing { until } => Some(until),
+        }
+    }
+
+    /// Whether a candidacy of this node is under way.
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Asking { .. } | Phase::Granted { .. } | Phase::Electing { .. })
+    }
+
+    /// Updates what we miss from the view; false when there is nothing to do.
+    fn wants_primary(&mut self, now: Millis, view: &View) -> bool {
+        let healthy = view.primary.is_some_and(|primary| view.primary_leads && !view.suspected.contains(&primary));
+        if healthy || !view.is_voter(self.me) {
+            (self.phase, self.missing_since, self.lost, self.failures) = (Phase::Content, None, None, 0);
+            return false;
+        }
+        let missing_since = *self.missing_since.get_or_insert(now);
+        let suspected = view.primary.filter(|primary| view.suspected.contains(primary));
+        if suspected.is_some() && self.lost != suspected {
+            self.lost = suspected;
+        }
+        match (&self.phase, suspected) {
+            (Phase::Content | Phase::Leaderless { .. }, Some(_)) => {
+                self.phase = Phase::Waiting { until: now.plus(self.turn(view)) };
+            }
+            (Phase::Content, None) => self.phase = Phase::Leaderless { since: missing_since },
+            _ => {}
+        }
+        true
+    }
+
+    fn advance(&mut self, now: Millis, view: &View, random: u64, effects: &mut Vec<ElectionEffect>) {
+        if let Phase::Leaderless { since } = self.phase {
+            let begin = since.plus(LEADERLESS_MAX);
+            if now < begin {
+                return;
+            }
+            self.phase = Phase::Waiting { until: begin.plus(self.turn(view)) };
+        }
+        if let Phase::Waiting { until } = self.phase
+            && now >= until
+        {
+            self.ask(now, view, effects);
+        }
+        if let Phase::Asking { until, pending, .. } = &self.phase
+            && (now >= *until || pending.is_empty())
+        {
+            self.back_off(now, random);
+        }
+        match self.phase {
+            Phase::Granted { elect_at } if now >= elect_at => {
+                // The vote's deadline, and as much again for its answers to be seen in the view.
+                self.phase = Phase::Electing { until: now.plus(2 * ELECTION_TIMEOUT) };
+                effects.push(ElectionEffect::Elect);
+            }
+            // The view would have shown a primary by now.
+            Phase::Electing { until } if now >= until => self.back_off(now, random),
+            _ => {}
+        }
+    }
+
+    fn ask(&mut self, now: Millis, view: &View, effects: &mut Vec<ElectionEffect>) {
+        self.round.0 += 1;
+        let others: BTreeSet<_> =
+            view.voters().into_iter().filter(|&voter| voter != self.me && Some(voter) != self.lost).collect();
+        let missing = view.primary.or(self.lost);
+        let question =
+            PreVote { quorum: self.quorum, term: view.term, candidate: self.me, missing, last_log: view.last_log };
+        effects.extend(others.iter().map(|&to| ElectionEffect::Ask { to, round: self.round, question }));
+        self.phase =
+            Phase::Asking { round: self.round, until: now.plus(DEADLINE), granted: [self.me].into(), pending: others };
+        // A quorum of one voter, or whose others are gone from the configuration: our own voice may be enough.
+        self.settle(now, view);
+    }
+
+    fn count(&mut self, now: Millis, view: &View, answered: PreVoteRound, from: MemberId) {
+        if let Phase::Asking { round, granted, pending, .. } = &mut self.phase
+            && *round == answered
+            && pending.remove(&from)
+        {
+            granted.insert(from);
+            self.settle(now, view);
+        }
+    }
+
+    fn settle(&mut self, now: Millis, view: &View) {
+        if let Phase::Asking { granted, .. } = &self.phase
+            && view.is_majority(granted)
+        {
+            let lease_ends = self.missing_since.unwrap_or(now).plus(ELECTION_TIMEOUT + LEASE_SLACK);
+            self.phase = Phase::Granted { elect_at: lease_ends.max(now) };
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one answer")]
+    fn note_refusal(
+        &mut self,
+        now: Millis,
+        view: &View,
+        random: u64,
+        answered: PreVoteRound,
+        from: MemberId,
+        log: LogPosition,
+        primary: Option<MemberId>,
+    ) {
+        let Phase::Asking { round, pending, .. } = &mut self.phase else { return };
+        if *round != answered || !pending.remove(&from) {
+            return;
+        }
+        if log > view.last_log {
+            // Only the longest log can win: let its owner run first, by as much as a whole election takes.
+            let patience = ELECTION_TIMEOUT + 3 * CANDIDATE_STAGGER + jitter(random, CANDIDATE_STAGGER);
+            self.phase = Phase::Waiting { until: now.plus(patience) };
+        } else if primary.is_some() {
+            // Somebody hears a primary that we do not: our own line may be the broken one.
+            self.back_off(now, random);
+        }
+    }
+
+    fn back_off(&mut self, now: Millis, random: u64) {
+        let base = CANDIDATE_STAGGER.saturating_mul(1 << self.failures.min(5)).min(BACKOFF_MAX);
+        self.failures = self.failures.saturating_add(1);
+        self.phase = Phase::Waiting { until: now.plus(base + jitter(random, base)) };
+    }
+
+    /// How long after the loss this voter starts. Ranks follow the distance of peer and quorum id, so that a node that
+    /// led many quorums is succeeded by many nodes; suspected voters take no turn.
+    fn turn(&self, view: &View) -> Duration {
+        let distance = |member: MemberId| {
+            let mut distance = *member.peer.as_bytes();
+            for (byte, id) in distance.iter_mut().zip(self.quorum.as_bytes().iter().cycle()) {
+                *byte ^= id;
+            }
+            (distance, member)
+        };
+        let ours = distance(self.me);
+        let ahead = view
+            .voters()
+            .into_iter()
+            .filter(|&voter| Some(voter) != self.lost && !view.suspected.contains(&voter) && distance(voter) < ours)
+            .count();
+        CANDIDATE_STAGGER * ahead as u32
+    }
+}
+
+fn jitter(random: u64, up_to: Duration) -> Duration {
+    Duration::from_millis(random % (up_to.as_millis() as u64 + 1))
+}
