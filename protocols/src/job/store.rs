@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Attempt, LeaseId, ManifestHash, MemberId, PeerId, PieceHash};
+use crate::ids::{Attempt, LeaseId, ManifestHash, MemberId, Millis, PeerId, PieceHash, PieceIndex};
 
 /// A holder's promise for one column, as the quorum records it. The primary checked the approval's signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -34,7 +34,8 @@ pub struct ColumnRecord {
     /// Grows by one with every assignment; older ones are fenced.
     pub attempt: Attempt,
     pub state: ColumnState,
-    /// Per segment, whether the current holder has synced its piece. As long as `StoreRun::segments`.
+    /// Per segment, whether the current holder has synced its piece. As long as `StoreRun::segments` while the run is
+    /// live, empty afterwards.
     pub stored: Vec<bool>,
 }
 
@@ -49,11 +50,64 @@ pub struct StoreRun {
     pub spares: Vec<Grant>,
     /// Holders that failed during this run, with the reason: not assigned again, released by the primary.
     pub failed: Vec<(Grant, String)>,
-    /// Piece hashes of every segment sent so far, in order of the columns.
+    /// Piece hashes of every segment sent so far, in order of the columns; empty for a segment not reported yet.
+    /// Forgotten when the run ends: the manifest has them.
     pub segments: Vec<Vec<PieceHash>>,
     /// Set by the commit.
     pub manifest: Option<ManifestHash>,
     pub degraded: bool,
     /// Holders to be told to let go (after failure, cancel, abandonment), until each has answered.
-    pub releasing: Vec<(u8, Grant, Attempt)>,
+    pub releasing: Vec<Releasing>,
+    /// Counts the worker's signs of life (submit, attach, progress, failures reported): a run whose count stands still
+    /// is idle. A count, because quorum time may stand still while a clock that ran ahead is waited for.
+    pub fed: u64,
+    pub fed_at: Millis,
+}
+
+/// A holder to be told to let go. Attempt 0 is a grant that never got a column: only its lease is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Releasing {
+    pub column: PieceIndex,
+    pub grant: Grant,
+    pub attempt: Attempt,
+}
+
+impl ColumnRecord {
+    /// A column that nobody was given yet.
+    pub fn open() -> Self {
+        Self { grant: None, attempt: Attempt(0), state: ColumnState::Open, stored: Vec::new() }
+    }
+}
+
+impl StoreRun {
+    /// A run that has just been submitted by `worker`.
+    pub fn new(worker: PeerId, columns: usize, now: Millis) -> Self {
+        Self {
+            worker,
+            worker_attempt: Attempt(1),
+            columns: vec![ColumnRecord::open(); columns],
+            spares: Vec::new(),
+            failed: Vec::new(),
+            segments: Vec::new(),
+            manifest: None,
+            degraded: false,
+            releasing: Vec::new(),
+            fed: 0,
+            fed_at: now,
+        }
+    }
+    /// Columns without a holder.
+    pub fn open_columns(&self) -> usize {
+        self.columns.iter().filter(|column| column.grant.is_none()).count()
+    }
+    /// Peers that must not be asked for this run: those that hold, wait as spares, or failed.
+    pub fn known_holders(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let current = self.columns.iter().filter_map(|column| column.grant).chain(self.spares.iter().copied());
+        current.chain(self.failed.iter().map(|(grant, _)| *grant)).map(|grant| grant.holder.peer)
+    }
+    /// Pieces that the current holders have synced, and pieces of the segments known so far.
+    pub fn pieces_stored(&self) -> (usize, usize) {
+        let stored = self.columns.iter().flat_map(|column| &column.stored).filter(|stored| **stored).count();
+        (stored, self.segments.len() * self.columns.len())
+    }
 }

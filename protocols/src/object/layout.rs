@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{COLUMNS_MAX, COPY_BYTES_MAX, SEGMENT_BYTES};
+use super::limits::{COLUMNS_MAX, COPY_BYTES_MAX, MANIFEST_BYTES_MAX, SEGMENT_BYTES, SEGMENTS_MAX};
+use crate::ids::PieceHash;
 
 /// `data` pieces are enough to read a segment; `parity` more may be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -24,6 +25,17 @@ impl Profile {
     /// Columns with which a put may return early, marked degraded, when no further holder answers.
     pub const fn columns_min(self) -> usize {
         if self.parity == 0 { self.data as usize } else { self.data as usize + 1 }
+    }
+    /// Segments that an object of this profile may have, so that its manifest and its run fit their limits.
+    pub const fn segments_max(self) -> usize {
+        let columns = if self.columns() == 0 { 1 } else { self.columns() };
+        // 64 bytes are more than a manifest's version, size, profile and count take.
+        let fitting = (MANIFEST_BYTES_MAX - 64) / (columns * PieceHash::LEN);
+        if fitting < SEGMENTS_MAX { fitting } else { SEGMENTS_MAX }
+    }
+    /// Largest object of this profile, in bytes.
+    pub const fn bytes_max(self) -> u64 {
+        self.segments_max() as u64 * SEGMENT_BYTES as u64
     }
     /// The best profile for an object of `bytes` (`None`: not known yet) over `holders` peers. `None` when there are
     /// fewer holders than the smallest profile needs.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::layout::{Layout, Profile};
-use super::limits::{MANIFEST_BYTES_MAX, SEGMENTS_MAX};
+use super::limits::MANIFEST_BYTES_MAX;
 use crate::ids::{Digest, ManifestHash, PieceHash, PieceIndex, SegmentIndex};
 use crate::wire;
 
@@ -69,7 +69,7 @@ impl Manifest {
     pub fn check(&self) -> Result<(), ManifestError> {
         let Profile { data, parity } = self.profile;
         Profile::new(data, parity).ok_or(ManifestError::Profile { data, parity })?;
-        let limit = SEGMENTS_MAX as u64 * super::limits::SEGMENT_BYTES as u64;
+        let limit = self.profile.bytes_max();
         if self.size > limit {
             return Err(ManifestError::TooLarge { bytes: self.size, limit });
         }

@@ -74,9 +74,11 @@ pub enum Command {
     Cancel {
         job: JobId,
     },
-    /// Primary: nobody fed the run for `STORE_IDLE_MAX`.
+    /// Primary: nobody fed the run for `STORE_IDLE_MAX`, by its own monotonic clock. `fed` is the duty's count: a run
+    /// that was fed since then lives on.
     Abandon {
         job: JobId,
+        fed: u64,
     },
     /// Primary: the holder has confirmed the column of a committed object.
     Confirmed {
@@ -84,17 +86,28 @@ pub enum Command {
         column: PieceIndex,
         attempt: Attempt,
     },
-    /// Primary: the holder has let go (or can never answer again).
+    /// Primary: the holder has let go (or can never answer again). Names the duty it answers, field by field.
     Released {
         job: JobId,
         column: PieceIndex,
+        grant: Grant,
         attempt: Attempt,
     },
-    /// Remove an object: its pieces are released and later deleted.
+    /// Give up the sender's claim on an object. When no other owner has one (or the sender is none of them: an
+    /// operator), the object is removed: its pieces are released and later deleted.
     RemoveObject {
         manifest: ManifestHash,
     },
-    /// Primary: a column is damaged or its holder is gone; `grant` rebuilds it under a new attempt.
+    /// Primary: the column is damaged, or its holder is gone. It is owed a repair from now on, whoever leads.
+    OweRepair {
+        manifest: ManifestHash,
+        column: PieceIndex,
+        /// Of the holder that failed; a column that was rebuilt since is left alone.
+        attempt: Attempt,
+        reason: String,
+    },
+    /// Primary: `grant` rebuilds the column. `attempt` is the newest attempt of the column as the primary saw it
+    /// (`ObjectRecord::newest`); the rebuild gets the next one. The old holder stays readable until `FinishRepair`.
     StartRepair {
         manifest: ManifestHash,
         column: PieceIndex,
@@ -108,7 +121,7 @@ pub enum Command {
         column: PieceIndex,
         receipt: Receipt,
     },
-    /// Primary: the rebuild failed; the column is owed again.
+    /// Primary: the rebuild under `attempt` failed; the column is owed again.
     FailRepair {
         manifest: ManifestHash,
         column: PieceIndex,
@@ -145,6 +158,7 @@ pub enum CommandReply {
     /// To `Attach`: what is there already.
     Attached(Box<Attached>),
     /// To `Progress`, `ColumnFailed` and `AddHolders`: who holds what now, so that the worker acts on changes at once.
+    /// `stored` is left empty: the worker knows what it sent, and a long file would make every reply long.
     Columns(Vec<ColumnRecord>),
     /// To `CommitObject`.
     Committed {

@@ -55,6 +55,7 @@ pub enum Duty {
         grant: Grant,
         attempt: Attempt,
     },
+    /// Tell the holder to let go. Attempt 0: it never got a column, only the lease is given back.
     Release {
         job: JobId,
         column: PieceIndex,
@@ -73,9 +74,11 @@ pub enum Duty {
         grant: Grant,
         attempt: Attempt,
     },
-    /// Nobody has fed the run since `since`.
+    /// Nobody has fed the run since `since` (quorum time, for people). When `fed` has stood still for `STORE_IDLE_MAX`
+    /// by the primary's monotonic clock, it abandons the run.
     WatchIdle {
         job: JobId,
+        fed: u64,
         since: Millis,
     },
 }
