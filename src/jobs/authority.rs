@@ -90,12 +90,17 @@ pub async fn check(
         | Command::Abandon { .. }
         | Command::Confirmed { .. }
         | Command::Released { .. }
+        | Command::OweRepair { .. }
         | Command::StartRepair { .. }
         | Command::FinishRepair { .. }
         | Command::FailRepair { .. }
         | Command::SetStandbys { .. }
         | Command::RaiseLevel { .. } => {
-            if by == this_node { Ok(()) } else { Err("only the primary itself proposes this".to_owned()) }
+            if by == this_node {
+                Ok(())
+            } else {
+                Err("only the primary itself proposes this".to_owned())
+            }
         }
         Command::Cancel { .. } | Command::RemoveObject { .. } if authority.operators.contains(&by) => Ok(()),
         Command::Cancel { job } => match local.query(Query::Job { job: *job }, true).await {
@@ -106,16 +111,14 @@ pub async fn check(
             Ok(_) => Err(format!("the quorum knows no job {job}")),
             Err(error) => Err(format!("cannot tell who owns job {job}: {error}")),
         },
-        Command::RemoveObject { manifest } => {
-            match local.query(Query::Object { manifest: *manifest }, true).await {
-                Ok(QueryAnswer::Object(view)) if view.record.owner == by => Ok(()),
-                Ok(QueryAnswer::Object(view)) => Err(format!(
-                    "object {manifest} belongs to {}; only its owner and the operators may remove it",
-                    view.record.owner
-                )),
-                Ok(_) => Err(format!("the quorum knows no object {manifest}")),
-                Err(error) => Err(format!("cannot tell who owns object {manifest}: {error}")),
-            }
-        }
+        Command::RemoveObject { manifest } => match local.query(Query::Object { manifest: *manifest }, true).await {
+            Ok(QueryAnswer::Object(view)) if view.record.owned_by(by) => Ok(()),
+            Ok(QueryAnswer::Object(view)) => Err(format!(
+                "object {manifest} belongs to {}; only its owner and the operators may remove it",
+                view.record.owner
+            )),
+            Ok(_) => Err(format!("the quorum knows no object {manifest}")),
+            Err(error) => Err(format!("cannot tell who owns object {manifest}: {error}")),
+        },
     }
 }

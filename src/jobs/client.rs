@@ -23,10 +23,10 @@ use quorate_protocols::quorum::{Command, CommandReply, Rejection};
 use quorate_protocols::wire;
 use tokio::time::{Instant, sleep_until};
 
+use super::ClientError;
 use super::authority::{self, Authority};
 use super::driver::Notes;
 use super::ports::{Knowledge, LocalQuorum, LocalQuorums};
-use super::ClientError;
 use crate::quorum::QuorumError;
 use crate::seams::{Entropy, Frame, Net, NetError, Protocol};
 
@@ -355,14 +355,7 @@ impl QuorumClient {
         }
     }
 
-    async fn ask_peer(
-        &self,
-        quorum: QuorumId,
-        peer: PeerId,
-        ask: &Ask,
-        end: Instant,
-        account: &mut Account,
-    ) -> Tried {
+    async fn ask_peer(&self, quorum: QuorumId, peer: PeerId, ask: &Ask, end: Instant, account: &mut Account) -> Tried {
         let message = match ask {
             Ask::Propose(command) => JobMessage::Propose { quorum, command: command.clone() },
             Ask::Query(query, stale) => JobMessage::Query { quorum, query: query.clone(), stale: *stale },

@@ -16,10 +16,10 @@ use quorate_protocols::ids::{JobId, QuorumId};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::limits::{STANDBYS, VOTERS_MAX, VOTERS_MIN};
 
+use super::PlacementError;
 use super::approvals::Approvals;
 use super::client::QuorumClient;
 use super::ports::Knowledge;
-use super::PlacementError;
 use crate::quorum::QuorumHost;
 use crate::seams::{Entropy, TaskGroup};
 
@@ -119,11 +119,8 @@ impl Placement {
         let parts = &self.0.parts;
         let voters = voters.clamp(VOTERS_MIN, VOTERS_MAX);
         let quorum = QuorumId(parts.entropy.bytes());
-        let requirement = Requirement {
-            disk_bytes: MEMBER_DISK_BYTES,
-            memory_bytes: MEMBER_MEMORY_BYTES,
-            ..Requirement::default()
-        };
+        let requirement =
+            Requirement { disk_bytes: MEMBER_DISK_BYTES, memory_bytes: MEMBER_MEMORY_BYTES, ..Requirement::default() };
         let subject = Subject::Member { quorum };
         let mut members = parts
             .approvals

@@ -122,10 +122,5 @@ pub trait LocalApprover: Send + Sync + 'static {
 
 /// This node's own piece service: what a peer would reach over the piece protocol.
 pub trait LocalPieces: Send + Sync + 'static {
-    fn answer(
-        &self,
-        from: PeerId,
-        message: PieceMessage,
-        payload: Bytes,
-    ) -> BoxFuture<'static, (PieceAnswer, Bytes)>;
+    fn answer(&self, from: PeerId, message: PieceMessage, payload: Bytes) -> BoxFuture<'static, (PieceAnswer, Bytes)>;
 }

@@ -6,6 +6,7 @@
 pub mod limits;
 pub mod message;
 pub mod record;
+pub mod replicate;
 pub mod spec;
 pub mod store;
 

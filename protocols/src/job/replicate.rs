@@ -1,0 +1,586 @@
+//! The replicate planner: which piece of a put goes where next.
+//!
+//! A put streams a file through at most [`SEGMENTS_IN_MEMORY_MAX`] segments. The planner says when to cut the next
+//! segment ([`Effect::Load`]), which piece to send to which column within [`WINDOW_PIECES`] per column, which segments
+//! may be let go, which columns have to rebuild segments that are no longer in memory, when a column is to be sealed,
+//! and when the whole can be committed. It decides; the node's put performs, in the order given, and tells what came
+//! of it. Time is an argument (milliseconds since any fixed start, never running backwards).
+//!
+//! **One slow column.** A segment leaves memory when every column that has a holder has stored it. A column that is
+//! slower than the others therefore sets the pace, which is what backpressure should do, but not for ever: once the
+//! other columns have had nothing to send for [`LAG_MAX`], the oldest segment is let go without the laggards, which
+//! rebuild it later from the others (more traffic for a slow holder, but nobody else waits). A column without a holder
+//! never holds memory: its next holder rebuilds. A segment is only let go when enough columns hold it that one may
+//! still be lost; otherwise the put waits for holders.
+//!
+//! **One dead column.** A column with pieces in flight that stores nothing for [`STALL`] while another column does, or
+//! for [`DEADLINE`] whatever the others do, is reported as failed. The first rule needs a witness, so that a busy or
+//! suspended entry node does not blame every holder at once.
+//!
+//! **The end.** With the end of the file known, every whole column is sealed. [`Effect::Commit`] is given once: when
+//! all columns are sealed, or when the columns that a degraded put may return with are, and the rest have made no
+//! progress for [`DEGRADED_AFTER`]. What can be neither sent nor rebuilt ends the put with [`Effect::Fail`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::store::{ColumnRecord, Grant};
+use crate::ids::{Attempt, Millis, PieceHash, PieceIndex, SegmentIndex};
+use crate::object::layout::Profile;
+use crate::piece::limits::{DEADLINE, REBUILD_SEGMENTS_MAX, SEGMENTS_IN_MEMORY_MAX, STALL, WINDOW_PIECES};
+use crate::piece::message::RebuildPart;
+use crate::quorum::command::SegmentProgress;
+
+/// How long the other columns wait for a slow one before its segment is let go. A guess: long enough for a slow sync,
+/// short enough that one bad disk costs a put little.
+pub const LAG_MAX: Duration = Duration::from_secs(1);
+
+/// A put that could commit without its missing columns waits this long for them.
+pub const DEGRADED_AFTER: Duration = Duration::from_secs(10);
+
+// A stalled holder must be found, and its successor must have a chance, before a put settles for less.
+const _: () = assert!(STALL.as_millis() < DEGRADED_AFTER.as_millis() && LAG_MAX.as_millis() < STALL.as_millis());
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A segment that was asked for is cut, encoded and in memory. `piece_bytes`: bytes of each of its pieces.
+    SegmentReady { segment: SegmentIndex, hashes: Vec<PieceHash>, piece_bytes: u32 },
+    /// The file ends after this many segments. Comes after the last of them is ready.
+    EndOfFile { segments: u32 },
+    /// The holder has synced the piece.
+    PieceStored { column: PieceIndex, attempt: Attempt, segment: SegmentIndex },
+    /// The holder has rebuilt and synced these segments: all that were asked for, or some.
+    Rebuilt { column: PieceIndex, attempt: Attempt, segments: Vec<SegmentIndex> },
+    /// A rebuild did not work, and the holder itself is not to blame (its sources were busy): ask again.
+    NotRebuilt { column: PieceIndex, attempt: Attempt },
+    /// The holder refuses, cannot be reached, or answers nonsense.
+    ColumnFailed { column: PieceIndex, attempt: Attempt, reason: String },
+    /// The holder lacks these after all (an answer to `Held` or `Seal`): they are sent or rebuilt again.
+    Missing { column: PieceIndex, attempt: Attempt, segments: Vec<SegmentIndex> },
+    /// The holder has signed for the column. The driver keeps the receipt.
+    Sealed { column: PieceIndex, attempt: Attempt },
+    /// The quorum's view of the columns, from any reply. Older views do no harm.
+    Columns(Vec<ColumnRecord>),
+    /// The last `RecordProgress` is committed: the next may follow.
+    Recorded,
+    /// Time has passed.
+    Tick,
+}
+
+/// Something to do, in the order given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Cut and encode the next segment, or say that the file has ended.
+    Load {
+        segment: SegmentIndex,
+    },
+    Send {
+        column: PieceIndex,
+        attempt: Attempt,
+        grant: Grant,
+        segment: SegmentIndex,
+        hash: PieceHash,
+    },
+    /// Have the holder rebuild segments that are no longer in memory.
+    Rebuild {
+        column: PieceIndex,
+        attempt: Attempt,
+        grant: Grant,
+        parts: Vec<RebuildPart>,
+    },
+    /// Commit this progress; answer with `Recorded`. One is under way at a time, so batches grow with the delay.
+    RecordProgress(Vec<SegmentProgress>),
+    /// Tell the quorum that the column failed; answer with the `Columns` of the reply.
+    ReportFailure {
+        column: PieceIndex,
+        attempt: Attempt,
+        reason: String,
+    },
+    /// Forget the segment's bytes. Sends under way may keep the piece that they are sending.
+    DropSegment {
+        segment: SegmentIndex,
+    },
+    /// The column is whole: have its holder check and sign for it.
+    Seal {
+        column: PieceIndex,
+        attempt: Attempt,
+        grant: Grant,
+        pieces: Vec<PieceHash>,
+    },
+    /// Commit the object with the receipts of these columns. Given again, with more columns, never: once is all.
+    Commit {
+        sealed: Vec<(PieceIndex, Attempt)>,
+        degraded: bool,
+    },
+    /// The put cannot go on. Nothing follows.
+    Fail(PlanFault),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanFault {
+    #[error("segment {segment} differs from what this run stored before: this is another file")]
+    DifferentContent { segment: SegmentIndex },
+    #[error("the file ends after {found} segments, and this run stored {recorded} before: this is another file")]
+    Shorter { found: u32, recorded: u32 },
+    #[error("too many holders were lost at once: segment {segment} is left on {left} columns and {needed} are needed")]
+    Lost { segment: SegmentIndex, left: usize, needed: usize },
+    #[error("an object of this profile may have at most {limit} segments")]
+    TooLarge { limit: usize },
+    #[error("bug in the put: {what}")]
+    Driver { what: &'static str },
+}
+
+/// One column as the planner follows it.
+#[derive(Clone, Debug)]
+struct Column {
+    grant: Option<Grant>,
+    attempt: Attempt,
+    /// Segments whose piece the holder has synced.
+    stored: BTreeSet<SegmentIndex>,
+    /// Pieces sent and not yet answered, with the time of sending.
+    in_flight: BTreeMap<SegmentIndex, Millis>,
+    /// Segments that the holder is rebuilding; at most one request at a time.
+    rebuilding: Option<(BTreeSet<SegmentIndex>, Millis)>,
+    sealing: Option<Millis>,
+    sealed: bool,
+    /// Reported as failed: nothing more goes there under this attempt.
+    reported: bool,
+    /// Last sign of progress under this attempt.
+    progress_at: Millis,
+}
+
+impl Column {
+    fn from_record(record: &ColumnRecord, now: Millis) -> Self {
+        let stored = record.stored.iter().enumerate().filter(|(_, stored)| **stored);
+        Self {
+            grant: record.grant,
+            attempt: record.attempt,
+            stored: stored.map(|(segment, _)| SegmentIndex(segment as u32)).collect(),
+            in_flight: BTreeMap::new(),
+            rebuilding: None,
+            sealing: None,
+            sealed: false,
+            reported: false,
+            progress_at: now,
+        }
+    }
+    /// The holder to send to, if there is one that has not failed.
+    fn serving(&self) -> Option<Grant> {
+        self.grant.filter(|_| !self.reported)
+    }
+    /// When the oldest thing under way was asked for.
+    fn waiting_since(&self) -> Option<Millis> {
+        let rebuilding = self.rebuilding.as_ref().map(|(_, at)| *at);
+        self.in_flight.values().copied().chain(rebuilding).chain(self.sealing).min().map(|at| at.max(self.progress_at))
+    }
+}
+
+/// What is known of one segment that was cut in this life of the put.
+#[derive(Clone, Debug)]
+struct Segment {
+    hashes: Vec<PieceHash>,
+    piece_bytes: u32,
+    in_memory: bool,
+}
+
+/// See the module's essay.
+#[derive(Clone, Debug)]
+pub struct ReplicatePlan {
+    profile: Profile,
+    columns: Vec<Column>,
+    /// By index: all segments cut so far.
+    segments: Vec<Segment>,
+    /// What an earlier life of the run recorded: the file must still be the same. Empty where nothing was recorded.
+    recorded: Vec<Vec<PieceHash>>,
+    /// A segment that was asked for and is not ready yet.
+    loading: bool,
+    /// Number of segments, once the end is known.
+    end: Option<u32>,
+    /// Stored pieces not yet handed to `RecordProgress`.
+    unrecorded: BTreeMap<SegmentIndex, BTreeSet<(PieceIndex, Attempt)>>,
+    recording: bool,
+    /// Since when only laggards have kept the next segment from being cut.
+    held_up_since: Option<Millis>,
+    ended: bool,
+}
+
+impl ReplicatePlan {
+    /// From what the quorum knows: `columns` and `segments` as `Attached` (or a fresh run) has them.
+    pub fn new(profile: Profile, columns: &[ColumnRecord], segments: Vec<Vec<PieceHash>>, now: Millis) -> Self {
+        Self {
+            profile,
+            columns: columns.iter().map(|record| Column::from_record(record, now)).collect(),
+            segments: Vec::new(),
+            recorded: segments,
+            loading: false,
+            end: None,
+            unrecorded: BTreeMap::new(),
+            recording: false,
+            held_up_since: None,
+            ended: false,
+        }
+    }
+
+    /// Contract: call for every input, then perform every effect in the order given. The first call may be a `Tick`.
+    pub fn step(&mut self, now: Millis, input: Input) -> Vec<Effect> {
+        if self.ended {
+            return Vec::new();
+        }
+        let mut effects = Vec::new();
+        if let Err(fault) = self.take(now, input, &mut effects).and_then(|()| self.plan(now, &mut effects)) {
+            self.ended = true;
+            effects.push(Effect::Fail(fault));
+        }
+        effects
+    }
+
+    /// When to call `step` with `Tick` at the latest, if nothing else happens before.
+    pub fn wake_at(&self) -> Option<Millis> {
+        if self.ended {
+            return None;
+        }
+        let stalls = self.columns.iter().filter(|column| column.serving().is_some());
+        let stalls =
+            stalls.filter_map(Column::waiting_since).flat_map(|since| [since.plus(STALL), since.plus(DEADLINE)]);
+        let lag = self.held_up_since.map(|since| since.plus(LAG_MAX));
+        let degraded = self.may_commit().then(|| self.unsealed_progress_at().plus(DEGRADED_AFTER));
+        stalls.chain(lag).chain(degraded).min()
+    }
+
+    /// Segments that are on every column which has a holder, as a measure of progress.
+    pub fn segments_stored(&self) -> u32 {
+        (0..self.segments.len() as u32).filter(|segment| self.laggards(SegmentIndex(*segment)).next().is_none()).count()
+            as u32
+    }
+
+    /// Whether a segment's bytes are still needed.
+    pub fn in_memory(&self, segment: SegmentIndex) -> bool {
+        self.segments.get(segment.0 as usize).is_some_and(|segment| segment.in_memory)
+    }
+
+    /// Whether the column had stored the segment's piece before this life of the put, or has since.
+    pub fn is_stored(&self, column: PieceIndex, segment: SegmentIndex) -> bool {
+        self.columns.get(column.0 as usize).is_some_and(|column| column.stored.contains(&segment))
+    }
+
+    // ---- inputs ----
+
+    fn take(&mut self, now: Millis, input: Input, effects: &mut Vec<Effect>) -> Result<(), PlanFault> {
+        match input {
+            Input::SegmentReady { segment, hashes, piece_bytes } => self.ready(segment, hashes, piece_bytes)?,
+            Input::EndOfFile { segments } => {
+                if segments as usize != self.segments.len() {
+                    return Err(PlanFault::Driver { what: "the end of the file is not where its segments end" });
+                }
+                if self.recorded.len() > self.segments.len() {
+                    return Err(PlanFault::Shorter { found: segments, recorded: self.recorded.len() as u32 });
+                }
+                self.loading = false;
+                self.end = Some(segments);
+            }
+            Input::PieceStored { column, attempt, segment } => {
+                if let Some(current) = self.current(column, attempt) {
+                    current.in_flight.remove(&segment);
+                    current.stored.insert(segment);
+                    current.progress_at = now;
+                    self.unrecorded.entry(segment).or_default().insert((column, attempt));
+                }
+            }
+            Input::Rebuilt { column, attempt, segments } => {
+                if let Some(current) = self.current(column, attempt) {
+                    let asked = current.rebuilding.take().map(|(asked, _)| asked).unwrap_or_default();
+                    let stored: Vec<_> = segments.into_iter().filter(|segment| asked.contains(segment)).collect();
+                    // An answer that brought nothing is no progress: the clock of `STALL` goes on.
+                    if !stored.is_empty() {
+                        current.progress_at = now;
+                    }
+                    current.stored.extend(&stored);
+                    for segment in stored {
+                        self.unrecorded.entry(segment).or_default().insert((column, attempt));
+                    }
+                }
+            }
+            Input::NotRebuilt { column, attempt } => {
+                if let Some(current) = self.current(column, attempt) {
+                    current.rebuilding = None;
+                }
+            }
+            Input::Missing { column, attempt, segments } => {
+                if let Some(current) = self.current(column, attempt) {
+                    current.sealing = None;
+                    for segment in segments {
+                        current.stored.remove(&segment);
+                    }
+                }
+            }
+            Input::Sealed { column, attempt } => {
+                if let Some(current) = self.current(column, attempt) {
+                    current.sealing = None;
+                    current.sealed = true;
+                    current.progress_at = now;
+                }
+            }
+            Input::ColumnFailed { column, attempt, reason } => self.fail(column, attempt, reason, effects),
+            Input::Columns(records) => self.adopt(now, &records),
+            Input::Recorded => self.recording = false,
+            Input::Tick => (),
+        }
+        Ok(())
+    }
+
+    fn ready(&mut self, segment: SegmentIndex, hashes: Vec<PieceHash>, piece_bytes: u32) -> Result<(), PlanFault> {
+        if segment.0 as usize != self.segments.len() || hashes.len() != self.columns.len() || self.end.is_some() {
+            return Err(PlanFault::Driver { what: "a segment came out of order or with too few pieces" });
+        }
+        let limit = self.profile.segments_max();
+        if self.segments.len() >= limit {
+            return Err(PlanFault::TooLarge { limit });
+        }
+        let recorded = self.recorded.get(segment.0 as usize);
+        if recorded.is_some_and(|recorded| !recorded.is_empty() && *recorded != hashes) {
+            return Err(PlanFault::DifferentContent { segment });
+        }
+        self.loading = false;
+        self.segments.push(Segment { hashes, piece_bytes, in_memory: true });
+        Ok(())
+    }
+
+    /// The column, if it still is under that attempt and has not been given up.
+    fn current(&mut self, column: PieceIndex, attempt: Attempt) -> Option<&mut Column> {
+        let column = self.columns.get_mut(column.0 as usize)?;
+        (column.attempt == attempt && column.serving().is_some()).then_some(column)
+    }
+
+    fn fail(&mut self, column: PieceIndex, attempt: Attempt, reason: String, effects: &mut Vec<Effect>) {
+        if let Some(current) = self.current(column, attempt) {
+            current.reported = true;
+            // Pieces there cannot be counted on, neither for reading nor as a source of rebuilds.
+            current.stored.clear();
+            current.in_flight.clear();
+            current.rebuilding = None;
+            current.sealing = None;
+            current.sealed = false;
+            effects.push(Effect::ReportFailure { column, attempt, reason });
+        }
+    }
+
+    fn adopt(&mut self, now: Millis, records: &[ColumnRecord]) {
+        for (column, record) in self.columns.iter_mut().zip(records) {
+            // Replies may arrive out of order. A holder that was taken away shows under the attempt it had.
+            let newer = record.attempt > column.attempt;
+            let taken = record.attempt == column.attempt && record.grant.is_none() && column.grant.is_some();
+            if newer || taken {
+                *column = Column { stored: BTreeSet::new(), ..Column::from_record(record, now) };
+                if newer && record.grant.is_some() {
+                    let stored = record.stored.iter().enumerate().filter(|(_, stored)| **stored);
+                    column.stored = stored.map(|(segment, _)| SegmentIndex(segment as u32)).collect();
+                }
+            }
+        }
+    }
+
+    // ---- decisions ----
+
+    fn plan(&mut self, now: Millis, effects: &mut Vec<Effect>) -> Result<(), PlanFault> {
+        self.find_stalls(now, effects);
+        self.check_recoverable()?;
+        self.let_go(now, effects);
+        self.load(effects);
+        for column in 0..self.columns.len() {
+            self.send(now, PieceIndex(column as u8), effects);
+            self.rebuild(now, PieceIndex(column as u8), effects);
+            self.seal(now, PieceIndex(column as u8), effects);
+        }
+        self.note_held_up(now);
+        self.record(effects);
+        self.commit(now, effects);
+        Ok(())
+    }
+
+    fn find_stalls(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        for index in 0..self.columns.len() {
+            let column = &self.columns[index];
+            let Some(since) = column.waiting_since().filter(|_| column.serving().is_some()) else { continue };
+            let others = self.columns.iter().enumerate().filter(|(other, _)| *other != index);
+            let witness = others.map(|(_, other)| other.progress_at).max().is_some_and(|at| at > since);
+            let waited = now.since(since);
+            if waited >= DEADLINE || (waited >= STALL && witness) {
+                let attempt = column.attempt;
+                let reason = format!("nothing stored for {:.1} s", waited.as_secs_f64());
+                self.fail(PieceIndex(index as u8), attempt, reason, effects);
+            }
+        }
+    }
+
+    /// Columns on which the segment's piece is.
+    fn holding(&self, segment: SegmentIndex) -> usize {
+        self.columns.iter().filter(|column| column.stored.contains(&segment)).count()
+    }
+
+    /// Columns with a holder that lacks the segment.
+    fn laggards(&self, segment: SegmentIndex) -> impl Iterator<Item = &Column> {
+        self.columns.iter().filter(move |column| column.serving().is_some() && !column.stored.contains(&segment))
+    }
+
+    /// A segment that left memory must be left on enough columns for the others to be rebuilt from them.
+    fn check_recoverable(&self) -> Result<(), PlanFault> {
+        let needed = self.profile.data as usize;
+        for (index, segment) in self.segments.iter().enumerate() {
+            let index = SegmentIndex(index as u32);
+            let left = self.holding(index);
+            if !segment.in_memory && left < needed {
+                return Err(PlanFault::Lost { segment: index, left, needed });
+            }
+        }
+        Ok(())
+    }
+
+    fn resident(&self) -> impl Iterator<Item = SegmentIndex> + '_ {
+        let resident = self.segments.iter().enumerate().filter(|(_, segment)| segment.in_memory);
+        resident.map(|(index, _)| SegmentIndex(index as u32))
+    }
+
+    fn let_go(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        let held_up = self.held_up_since.is_some_and(|since| now.since(since) >= LAG_MAX);
+        let oldest = self.resident().next();
+        for segment in self.resident().collect::<Vec<_>>() {
+            let complete = self.laggards(segment).next().is_none();
+            let laggards_may_rebuild = held_up && oldest == Some(segment);
+            if self.holding(segment) >= self.profile.columns_min() && (complete || laggards_may_rebuild) {
+                self.segments[segment.0 as usize].in_memory = false;
+                effects.push(Effect::DropSegment { segment });
+                self.held_up_since = None;
+            }
+        }
+    }
+
+    fn load(&mut self, effects: &mut Vec<Effect>) {
+        if self.end.is_none() && !self.loading && self.resident().count() < SEGMENTS_IN_MEMORY_MAX {
+            self.loading = true;
+            effects.push(Effect::Load { segment: SegmentIndex(self.segments.len() as u32) });
+        }
+    }
+
+    fn send(&mut self, now: Millis, index: PieceIndex, effects: &mut Vec<Effect>) {
+        let resident: Vec<_> = self.resident().collect();
+        let column = &mut self.columns[index.0 as usize];
+        let Some(grant) = column.serving() else { return };
+        for segment in resident {
+            if column.in_flight.len() >= WINDOW_PIECES {
+                break;
+            }
+            if !column.stored.contains(&segment) && !column.in_flight.contains_key(&segment) {
+                column.in_flight.insert(segment, now);
+                let (attempt, hash) = (column.attempt, self.segments[segment.0 as usize].hashes[index.0 as usize]);
+                effects.push(Effect::Send { column: index, attempt, grant, segment, hash });
+            }
+        }
+    }
+
+    fn rebuild(&mut self, now: Millis, index: PieceIndex, effects: &mut Vec<Effect>) {
+        let column = &self.columns[index.0 as usize];
+        let Some(grant) = column.serving().filter(|_| column.rebuilding.is_none()) else { return };
+        let gone = self.segments.iter().enumerate().filter(|(_, segment)| !segment.in_memory);
+        let wanted = gone.map(|(segment, known)| (SegmentIndex(segment as u32), known));
+        // A piece that is still on its way is not rebuilt beside it.
+        let wanted = wanted
+            .filter(|(segment, _)| !column.stored.contains(segment) && !column.in_flight.contains_key(segment))
+            .take(REBUILD_SEGMENTS_MAX);
+        let parts: Vec<RebuildPart> = wanted
+            .map(|(segment, known)| RebuildPart {
+                segment,
+                hash: known.hashes[index.0 as usize],
+                piece_bytes: known.piece_bytes,
+                sources: self.sources(index, segment),
+            })
+            .filter(|part| part.sources.len() >= self.profile.data as usize)
+            .collect();
+        if parts.is_empty() {
+            return;
+        }
+        let attempt = column.attempt;
+        let segments = parts.iter().map(|part| part.segment).collect();
+        self.columns[index.0 as usize].rebuilding = Some((segments, now));
+        effects.push(Effect::Rebuild { column: index, attempt, grant, parts });
+    }
+
+    /// Where the other pieces of a segment are.
+    fn sources(&self, except: PieceIndex, segment: SegmentIndex) -> Vec<(PieceIndex, PieceHash, crate::ids::PeerId)> {
+        let others = self.columns.iter().enumerate().filter(|(index, _)| *index != except.0 as usize);
+        let holding = others.filter(|(_, column)| column.stored.contains(&segment));
+        holding
+            .filter_map(|(index, column)| {
+                let hash = self.segments[segment.0 as usize].hashes[index];
+                Some((PieceIndex(index as u8), hash, column.serving()?.holder.peer))
+            })
+            .collect()
+    }
+
+    fn seal(&mut self, now: Millis, index: PieceIndex, effects: &mut Vec<Effect>) {
+        let column = &mut self.columns[index.0 as usize];
+        let (Some(end), Some(grant)) = (self.end, column.serving()) else { return };
+        let whole = (0..end).all(|segment| column.stored.contains(&SegmentIndex(segment)));
+        if whole && !column.sealed && column.sealing.is_none() {
+            column.sealing = Some(now);
+            let pieces = self.segments.iter().map(|segment| segment.hashes[index.0 as usize]).collect();
+            effects.push(Effect::Seal { column: index, attempt: column.attempt, grant, pieces });
+        }
+    }
+
+    /// Notes since when memory is full only because of laggards: the others have nothing left to send.
+    fn note_held_up(&mut self, now: Millis) {
+        let full = self.end.is_none() && self.resident().count() >= SEGMENTS_IN_MEMORY_MAX;
+        let resident: Vec<_> = self.resident().collect();
+        let done = |column: &&Column| resident.iter().all(|segment| column.stored.contains(segment));
+        let idle = self.columns.iter().filter(|column| column.serving().is_some()).filter(done).count();
+        // Enough columns are done that the rest could rebuild: the put is held up by a minority.
+        if full && idle >= self.profile.columns_min() {
+            self.held_up_since.get_or_insert(now);
+        } else {
+            self.held_up_since = None;
+        }
+    }
+
+    fn record(&mut self, effects: &mut Vec<Effect>) {
+        if self.recording || self.unrecorded.is_empty() {
+            return;
+        }
+        self.recording = true;
+        let progress = std::mem::take(&mut self.unrecorded).into_iter().filter_map(|(segment, stored)| {
+            let pieces = self.segments.get(segment.0 as usize)?.hashes.clone();
+            Some(SegmentProgress { segment, pieces, stored: stored.into_iter().collect() })
+        });
+        effects.push(Effect::RecordProgress(progress.collect()));
+    }
+
+    fn sealed(&self) -> Vec<(PieceIndex, Attempt)> {
+        let sealed = self.columns.iter().enumerate().filter(|(_, column)| column.sealed && column.serving().is_some());
+        sealed.map(|(index, column)| (PieceIndex(index as u8), column.attempt)).collect()
+    }
+
+    /// Whether enough columns are sealed for a degraded commit.
+    fn may_commit(&self) -> bool {
+        self.end.is_some() && self.sealed().len() >= self.profile.columns_min()
+    }
+
+    /// Last progress of the columns that are still missing, or of the column sealed last when none has a holder.
+    fn unsealed_progress_at(&self) -> Millis {
+        self.columns.iter().map(|column| column.progress_at).max().unwrap_or_default()
+    }
+
+    fn commit(&mut self, now: Millis, effects: &mut Vec<Effect>) {
+        if !self.may_commit() {
+            return;
+        }
+        let sealed = self.sealed();
+        let degraded = sealed.len() < self.columns.len();
+        if !degraded || now.since(self.unsealed_progress_at()) >= DEGRADED_AFTER {
+            self.ended = true;
+            effects.push(Effect::Commit { sealed, degraded });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
