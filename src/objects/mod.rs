@@ -1,12 +1,27 @@
 //! Objects at the edge: the piece store and its holder service, put, get, rebuild, scrub and collection.
 
+pub mod coding;
+pub mod context;
+pub mod events;
+pub mod holder;
+pub mod store;
+
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::object::Profile;
 use tokio::sync::watch;
 
+use crate::identity::Identity;
 use crate::jobs::ClientError;
+use crate::seams::{InboundRequest, Net, Seams};
+use crate::storage::Storage;
+
+pub use context::{HolderLeases, NodeQuorums, Quorums};
+pub use events::{Events, Metrics, ObjectEvent};
+pub use holder::{PieceCallError, PieceClient, PieceService};
 
 /// What a put was asked to do.
 #[derive(Clone, Debug, Default)]
@@ -98,11 +113,51 @@ pub struct GetStream {
     pub bytes: BoxStream<'static, Result<Bytes, GetError>>,
 }
 
+/// What the objects of a node are built from.
+#[derive(Clone)]
+pub struct ObjectsContext {
+    pub seams: Seams,
+    pub identity: Identity,
+    pub net: Arc<dyn Net>,
+    pub storage: Storage,
+    pub quorums: Arc<dyn Quorums>,
+    pub leases: Arc<dyn HolderLeases>,
+}
+
 /// Handle to the node's objects.
 #[derive(Clone)]
-pub struct Objects(());
+pub struct Objects {
+    context: Arc<ObjectsContext>,
+    service: PieceService,
+    pieces: PieceClient,
+    events: Events,
+    metrics: Arc<Metrics>,
+}
 
 impl Objects {
+    /// Starts the holder service and its background work in the caller's task group.
+    pub fn start(context: ObjectsContext, inbound: tokio::sync::mpsc::Receiver<InboundRequest>) -> Self {
+        let (events, metrics) = (Events::new(), Arc::new(Metrics::default()));
+        let context = Arc::new(context);
+        let service = PieceService::new(context.clone(), events.clone(), metrics.clone());
+        let pieces = PieceClient::new(context.net.clone(), service.clone());
+        holder::actor::start(service.clone(), inbound);
+        Self { context, service, pieces, events, metrics }
+    }
+    /// Asks any holder, this node included, over the piece protocol.
+    pub fn pieces(&self) -> &PieceClient {
+        &self.pieces
+    }
+    /// This node as a holder.
+    pub fn service(&self) -> &PieceService {
+        &self.service
+    }
+    pub fn events(&self) -> tokio::sync::broadcast::Receiver<ObjectEvent> {
+        self.events.subscribe()
+    }
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
+    }
     /// Streams a file into the network. Returns when the object is committed; memory is bounded whatever its size.
     pub async fn put(
         &self,

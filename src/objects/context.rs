@@ -1,0 +1,95 @@
+//! What this module needs of the rest of the node, as narrow as it can be, so that it can be tested without a network,
+//! a quorum or a resource tree.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use quorate_protocols::ids::{JobId, LeaseId, PeerId, QuorumId};
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::quorum::{Command, CommandReply};
+
+use crate::directory::Directory;
+use crate::jobs::{ClientError, Placement, PlacementError, QuorumClient};
+use quorate_protocols::approval::Requirement;
+use quorate_protocols::job::Kind;
+
+/// The quorums, as objects see them.
+pub trait Quorums: Send + Sync + 'static {
+    /// A quorum that takes a new run.
+    fn place(&self) -> BoxFuture<'static, Result<QuorumId, PlacementError>>;
+    /// Commits a command as this node, across failovers, until the deadline.
+    fn propose(
+        &self,
+        quorum: QuorumId,
+        command: Command,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<CommandReply, ClientError>>;
+    /// Linearizable unless `stale`.
+    fn query(
+        &self,
+        quorum: QuorumId,
+        query: Query,
+        stale: bool,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>>;
+    /// Voters and learners of the quorum, as far as this node knows without asking; empty when it knows none.
+    fn members_known(&self, quorum: QuorumId) -> Vec<PeerId>;
+    /// How many peers, this node included, announce that they could hold a column of `column_bytes`.
+    fn holders_eligible(&self, column_bytes: u64) -> usize;
+}
+
+/// The leases that this node granted as a holder. The approver that lends from the resource tree implements it.
+pub trait HolderLeases: Send + Sync + 'static {
+    /// Whether this lease for a column of `job` is alive. Asking counts as traffic: it lives on for
+    /// `piece::limits::LEASE` from now.
+    fn touch(&self, lease: LeaseId, job: JobId) -> bool;
+    /// Whether this lease is alive, without prolonging it.
+    fn is_alive(&self, lease: LeaseId) -> bool;
+    /// The column is permanent: `bytes` of disk stay accounted for without an end, whatever the lease had.
+    fn settle(&self, lease: LeaseId, bytes: u64);
+    /// The column is gone: give back what the lease, or the settled hold of `bytes`, had reserved.
+    fn release(&self, lease: LeaseId, bytes: u64);
+}
+
+/// [`Quorums`] over the node's own handles.
+pub struct NodeQuorums {
+    pub client: QuorumClient,
+    pub placement: Placement,
+    pub directory: Directory,
+}
+
+impl Quorums for NodeQuorums {
+    fn place(&self) -> BoxFuture<'static, Result<QuorumId, PlacementError>> {
+        let placement = self.placement.clone();
+        Box::pin(async move { placement.quorum_for_job().await })
+    }
+    fn propose(
+        &self,
+        quorum: QuorumId,
+        command: Command,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<CommandReply, ClientError>> {
+        let client = self.client.clone();
+        Box::pin(async move { client.propose(quorum, command, deadline).await })
+    }
+    fn query(
+        &self,
+        quorum: QuorumId,
+        query: Query,
+        stale: bool,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>> {
+        let client = self.client.clone();
+        Box::pin(async move { client.query(quorum, query, stale, deadline).await })
+    }
+    fn members_known(&self, quorum: QuorumId) -> Vec<PeerId> {
+        self.directory
+            .quorum(quorum)
+            .map(|advert| advert.members.iter().map(|member| member.peer).collect())
+            .unwrap_or_default()
+    }
+    fn holders_eligible(&self, column_bytes: u64) -> usize {
+        let requirement = Requirement { disk_bytes: column_bytes, ..Requirement::default() };
+        self.directory.candidates(Kind::Store, &requirement).len()
+    }
+}

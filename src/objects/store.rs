@@ -1,0 +1,593 @@
+//! The pieces that this node keeps, and the index that says for whom.
+//!
+//! A piece is a file named by its hash; everything else is records:
+//!
+//! ```text
+//! pieces.columns   job column              → ColumnRow: attempt, lease, state
+//! pieces.held      job column segment      → HeldRow: hash, length
+//! pieces.refs      hash job column segment → nothing: who refers to a piece; a count is a scan over the prefix
+//! pieces.damaged   hash                    → nothing: the file is missing or rotten, do not offer it
+//! ```
+//!
+//! Promises: a piece is acknowledged after its file and then its records are synced, so a crash leaves at worst a file
+//! without records (an orphan, collected by [`PieceStore::sweep`] after a quarantine) and never a record of a file that
+//! was not written. A record whose file is gone all the same is *damaged*, and not offered. A piece is deleted only
+//! when no record refers to it. An attempt older than the newest one seen for its column is refused, before and after
+//! the file is written.
+//!
+//! It does not check who asks or what hashes mean: that is the holder service's work.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_protocols::ids::{
+    Attempt, JobId, LeaseId, ManifestHash, Millis, PieceHash, PieceIndex, QuorumId, SegmentIndex,
+};
+use quorate_protocols::object::CheckedPiece;
+use quorate_protocols::piece::Slot;
+use quorate_protocols::wire::{self, DecodeError, Record};
+use serde::{Deserialize, Serialize};
+
+use crate::seams::{Clock, DiskError, KvBatch, run_blocking};
+use crate::storage::Storage;
+
+const COLUMNS: &str = "pieces.columns";
+const HELD: &str = "pieces.held";
+const REFS: &str = "pieces.refs";
+const DAMAGED: &str = "pieces.damaged";
+
+/// Records read at once while scanning the index.
+const PAGE: usize = 512;
+const PAGE_BYTES: usize = 1024 * 1024;
+
+/// Unreferenced pieces that wait for their quarantine to end; the rest are found again by a later sweep.
+const QUARANTINED_MAX: usize = 64 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    #[error("attempt {given} of this column was replaced by attempt {newest}")]
+    StaleAttempt { given: Attempt, newest: Attempt },
+    #[error("the column was released")]
+    Released,
+    #[error("nothing of this column is held")]
+    NotHeld,
+    #[error("{missing} pieces of the column are missing, the first of segment {first}")]
+    Incomplete { missing: u32, first: SegmentIndex },
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+/// How far the promise for a column has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HoldState {
+    Filling,
+    /// A receipt was signed.
+    Sealed,
+    /// The steward said that the object is committed.
+    Confirmed {
+        manifest: ManifestHash,
+    },
+    /// Let go. The row stays for a while so that a late piece of the same attempt is refused.
+    Released {
+        at: Millis,
+    },
+}
+
+/// One column of one run, in the newest assignment that this holder has seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColumnRow {
+    pub attempt: Attempt,
+    pub lease: LeaseId,
+    pub state: HoldState,
+}
+
+impl Record for ColumnRow {
+    /// 1: first.
+    const VERSION: u8 = 1;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldRow {
+    pub hash: PieceHash,
+    pub bytes: u32,
+}
+
+impl Record for HeldRow {
+    /// 1: first.
+    const VERSION: u8 = 1;
+}
+
+/// A piece read from disk. Its bytes are what the disk gave: only their length was compared with the index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReadPiece {
+    Bytes(Bytes),
+    /// No record refers to it.
+    NotHeld,
+    /// It should be here and is not, or not whole. It has been marked.
+    Damaged {
+        reason: String,
+    },
+}
+
+/// What one round of the sweep did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub deleted: u64,
+    pub quarantined: u64,
+    /// Records whose file is gone, newly marked.
+    pub missing: u64,
+}
+
+#[derive(Clone)]
+pub struct PieceStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    storage: Storage,
+    clock: Arc<dyn Clock>,
+    /// Held for the read-decide-apply of an index change, never across an await.
+    index: Mutex<()>,
+    /// Writers of pieces share it; the sweep takes it alone, so that no file is deleted between the moment a writer
+    /// found it in place and the moment its record appears.
+    files: tokio::sync::RwLock<()>,
+    /// When each unreferenced piece was first seen so, on the monotonic clock: a restart starts the quarantine anew.
+    quarantine: Mutex<BTreeMap<PieceHash, Millis>>,
+}
+
+impl PieceStore {
+    pub fn new(storage: Storage, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                storage,
+                clock,
+                index: Mutex::new(()),
+                files: tokio::sync::RwLock::new(()),
+                quarantine: Mutex::new(BTreeMap::new()),
+            }),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        // The lock guards no data of its own: a panic elsewhere left nothing half-changed in memory.
+        self.inner.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stores one piece of a column and returns once it and its records would survive a power loss.
+    pub async fn put(
+        &self,
+        slot: Slot,
+        lease: LeaseId,
+        segment: SegmentIndex,
+        piece: CheckedPiece,
+    ) -> Result<(), StoreError> {
+        {
+            let _index = self.lock();
+            self.admit(slot, lease)?;
+        }
+        let writing = self.inner.files.read().await;
+        let damaged = self.is_damaged(piece.hash())?;
+        let (hash, length) = (piece.hash(), piece.bytes().len() as u32);
+        let files = self.inner.storage.files();
+        run_blocking(move || {
+            if damaged {
+                // `write_piece` trusts a file that is there; this one is known to be bad.
+                files.remove_piece(hash)?;
+            }
+            files.write_piece(hash, piece.bytes())
+        })
+        .await?;
+        let synced = {
+            let _index = self.lock();
+            // Again: while the file was written, the column may have gone to a newer attempt.
+            let row = self.admit(slot, lease)?;
+            let mut batch = KvBatch::new();
+            let key = held_key(slot.job, slot.column, segment);
+            if let Some(old) = self.held_row(&key)?.filter(|old| old.hash != hash) {
+                batch.delete(REFS, ref_key(old.hash, &key));
+            }
+            batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&row));
+            batch.put(REFS, ref_key(hash, &key), []);
+            batch.put(HELD, key, wire::encode_record(&HeldRow { hash, bytes: length }));
+            if damaged {
+                batch.delete(DAMAGED, hash.0);
+            }
+            self.apply(batch)?
+        };
+        drop(writing);
+        synced.await
+    }
+
+    /// The row with which a piece of this slot may be stored: fenced, and moved to a newer attempt where needed.
+    fn admit(&self, slot: Slot, lease: LeaseId) -> Result<ColumnRow, StoreError> {
+        match self.column(slot.job, slot.column)? {
+            Some(row) if row.attempt > slot.attempt => {
+                Err(StoreError::StaleAttempt { given: slot.attempt, newest: row.attempt })
+            }
+            Some(row) if row.attempt == slot.attempt => match row.state {
+                HoldState::Released { .. } => Err(StoreError::Released),
+                _ => Ok(row),
+            },
+            _ => Ok(ColumnRow { attempt: slot.attempt, lease, state: HoldState::Filling }),
+        }
+    }
+
+    /// Makes a batch visible now; the future ends when it is durable.
+    fn apply(&self, batch: KvBatch) -> Result<impl Future<Output = Result<(), StoreError>> + Send + use<>, StoreError> {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        self.inner.storage.write_then(batch, move |result| drop(send.send(result)))?;
+        Ok(async move {
+            match receive.await {
+                Ok(result) => result.map_err(StoreError::from),
+                Err(_) => Err(StoreError::Disk(DiskError::Io {
+                    what: "sync",
+                    place: "the piece index".into(),
+                    reason: "the storage actor stopped".into(),
+                })),
+            }
+        })
+    }
+
+    /// The column's row, released ones included.
+    pub fn column(&self, job: JobId, column: PieceIndex) -> Result<Option<ColumnRow>, StoreError> {
+        read_record(&self.inner.storage, COLUMNS, &column_key(job, column))
+    }
+
+    fn held_row(&self, key: &[u8]) -> Result<Option<HeldRow>, StoreError> {
+        read_record(&self.inner.storage, HELD, key)
+    }
+
+    pub fn is_damaged(&self, hash: PieceHash) -> Result<bool, StoreError> {
+        Ok(self.inner.storage.kv().get(DAMAGED, &hash.0)?.is_some())
+    }
+
+    /// Columns after `after` in order, at most `limit`.
+    pub fn columns(
+        &self,
+        after: Option<(JobId, PieceIndex)>,
+        limit: usize,
+    ) -> Result<Vec<(JobId, PieceIndex, ColumnRow)>, StoreError> {
+        let from = after.map_or(Vec::new(), |(job, column)| successor(column_key(job, column)));
+        let rows = self.inner.storage.kv().range(COLUMNS, &from, &[0xff; COLUMN_KEY + 1], limit, PAGE_BYTES)?;
+        rows.into_iter()
+            .map(|(key, value)| {
+                let (job, column) = parse_column_key(&key)?;
+                Ok((job, column, decode_row(COLUMNS, &key, &value)?))
+            })
+            .collect()
+    }
+
+    /// Pieces of the column from `from` on, damaged ones included, at most `limit`, in order of the segments.
+    pub fn held(
+        &self,
+        job: JobId,
+        column: PieceIndex,
+        from: SegmentIndex,
+        limit: usize,
+    ) -> Result<Vec<(SegmentIndex, HeldRow)>, StoreError> {
+        let (mut start, end) = (held_key(job, column, from), successor(held_key(job, column, SegmentIndex(u32::MAX))));
+        let mut found = Vec::new();
+        while found.len() < limit {
+            let page = (limit - found.len()).min(PAGE);
+            let rows = self.inner.storage.kv().range(HELD, &start, &end, page, PAGE_BYTES)?;
+            let Some((last, _)) = rows.last() else { break };
+            start = successor(last.clone());
+            for (key, value) in &rows {
+                found.push((parse_segment(key)?, decode_row(HELD, key, value)?));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether exactly this piece is held for the slot and not known to be damaged.
+    pub fn holds(&self, slot: Slot, segment: SegmentIndex, hash: PieceHash) -> Result<bool, StoreError> {
+        let row = self.held_row(&held_key(slot.job, slot.column, segment))?;
+        Ok(row.is_some_and(|row| row.hash == hash) && !self.is_damaged(hash)?)
+    }
+
+    /// Bytes of the column on this disk.
+    pub fn column_bytes(&self, job: JobId, column: PieceIndex) -> Result<u64, StoreError> {
+        Ok(self.held(job, column, SegmentIndex(0), usize::MAX)?.iter().map(|(_, row)| row.bytes as u64).sum())
+    }
+
+    /// Marks the column sealed, if every one of `pieces` is there. Durable on return.
+    pub async fn seal(&self, slot: Slot, lease: LeaseId, pieces: &[PieceHash]) -> Result<(), StoreError> {
+        let synced = {
+            let _index = self.lock();
+            let mut row = self.admit(slot, lease)?;
+            let held: BTreeMap<SegmentIndex, HeldRow> =
+                self.held(slot.job, slot.column, SegmentIndex(0), usize::MAX)?.into_iter().collect();
+            let mut missing = (0, SegmentIndex(0));
+            for (segment, hash) in (0..).map(SegmentIndex).zip(pieces) {
+                let there = held.get(&segment).is_some_and(|row| row.hash == *hash) && !self.is_damaged(*hash)?;
+                if !there {
+                    missing = (missing.0 + 1, if missing.0 == 0 { segment } else { missing.1 });
+                }
+            }
+            if missing.0 > 0 {
+                return Err(StoreError::Incomplete { missing: missing.0, first: missing.1 });
+            }
+            if row.state == HoldState::Filling {
+                row.state = HoldState::Sealed;
+            }
+            let mut batch = KvBatch::new();
+            batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&row));
+            // Left over from a longer file under the same run: cannot be, but would be kept for ever.
+            for (segment, row) in held.range(SegmentIndex(pieces.len() as u32)..) {
+                let key = held_key(slot.job, slot.column, *segment);
+                batch.delete(REFS, ref_key(row.hash, &key));
+                batch.delete(HELD, key);
+            }
+            self.apply(batch)?
+        };
+        synced.await
+    }
+
+    /// The object is committed: keep the column for good. Repeating it changes nothing.
+    pub async fn confirm(&self, slot: Slot, manifest: ManifestHash) -> Result<ColumnRow, StoreError> {
+        let (row, synced) = {
+            let _index = self.lock();
+            let mut row = self.column(slot.job, slot.column)?.ok_or(StoreError::NotHeld)?;
+            if row.attempt > slot.attempt {
+                return Err(StoreError::StaleAttempt { given: slot.attempt, newest: row.attempt });
+            }
+            if row.attempt < slot.attempt || matches!(row.state, HoldState::Released { .. }) {
+                return Err(StoreError::NotHeld);
+            }
+            row.state = HoldState::Confirmed { manifest };
+            let mut batch = KvBatch::new();
+            batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&row));
+            (row, self.apply(batch)?)
+        };
+        synced.await?;
+        Ok(row)
+    }
+
+    /// Lets go of the column unless a newer attempt of it is here. Its pieces become unreferenced and leave through the
+    /// quarantine. Returns what was let go: the row and its bytes.
+    pub async fn release(&self, slot: Slot) -> Result<Option<(ColumnRow, u64)>, StoreError> {
+        let (row, bytes, synced) = {
+            let _index = self.lock();
+            let Some(row) = self.column(slot.job, slot.column)? else { return Ok(None) };
+            if row.attempt > slot.attempt || matches!(row.state, HoldState::Released { .. }) {
+                return Ok(None);
+            }
+            let held = self.held(slot.job, slot.column, SegmentIndex(0), usize::MAX)?;
+            let mut batch = KvBatch::new();
+            let released =
+                ColumnRow { attempt: slot.attempt, state: HoldState::Released { at: self.inner.clock.wall() }, ..row };
+            batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&released));
+            for (segment, row) in &held {
+                let key = held_key(slot.job, slot.column, *segment);
+                batch.delete(REFS, ref_key(row.hash, &key));
+                batch.delete(HELD, key);
+            }
+            (row, held.iter().map(|(_, row)| row.bytes as u64).sum(), self.apply(batch)?)
+        };
+        synced.await?;
+        Ok(Some((row, bytes)))
+    }
+
+    /// Forgets a released column: its lease has long ended, so a late piece is refused for that.
+    pub async fn forget(&self, job: JobId, column: PieceIndex) -> Result<(), StoreError> {
+        let synced = {
+            let _index = self.lock();
+            match self.column(job, column)?.map(|row| row.state) {
+                Some(HoldState::Released { .. }) => {
+                    let mut batch = KvBatch::new();
+                    batch.delete(COLUMNS, column_key(job, column));
+                    self.apply(batch)?
+                }
+                _ => return Ok(()),
+            }
+        };
+        synced.await
+    }
+
+    /// Reads a piece that some record refers to. A piece that is gone or of another length is marked damaged.
+    pub async fn read(&self, hash: PieceHash) -> Result<ReadPiece, StoreError> {
+        let Some(length) = self.referred_length(hash)? else { return Ok(ReadPiece::NotHeld) };
+        if self.is_damaged(hash)? {
+            return Ok(ReadPiece::Damaged { reason: "known to be damaged".into() });
+        }
+        let files = self.inner.storage.files();
+        let reason = match run_blocking(move || files.read_piece(hash)).await? {
+            Some(bytes) if bytes.len() == length as usize => return Ok(ReadPiece::Bytes(bytes)),
+            Some(bytes) => format!("{} bytes long, expected {length}", bytes.len()),
+            None => "the file is gone".into(),
+        };
+        self.mark_damaged(hash).await?;
+        Ok(ReadPiece::Damaged { reason })
+    }
+
+    /// Reads a piece and hashes it; marks it damaged when it is not what it should be.
+    pub async fn verify(&self, hash: PieceHash) -> Result<ReadPiece, StoreError> {
+        let bytes = match self.read(hash).await? {
+            ReadPiece::Bytes(bytes) => bytes,
+            other => return Ok(other),
+        };
+        match run_blocking(move || CheckedPiece::check(hash, bytes)).await {
+            Ok(piece) => Ok(ReadPiece::Bytes(piece.into_bytes())),
+            Err(fault) => {
+                self.mark_damaged(hash).await?;
+                Ok(ReadPiece::Damaged { reason: fault.to_string() })
+            }
+        }
+    }
+
+    pub async fn mark_damaged(&self, hash: PieceHash) -> Result<(), StoreError> {
+        let synced = {
+            let _index = self.lock();
+            let mut batch = KvBatch::new();
+            batch.put(DAMAGED, hash.0, []);
+            self.apply(batch)?
+        };
+        synced.await
+    }
+
+    /// The length that the index gives for a piece, if any record refers to it.
+    fn referred_length(&self, hash: PieceHash) -> Result<Option<u32>, StoreError> {
+        let Some(key) = self.first_ref(hash)? else { return Ok(None) };
+        Ok(self.held_row(&key[PieceHash::LEN..])?.map(|row| row.bytes))
+    }
+
+    fn first_ref(&self, hash: PieceHash) -> Result<Option<Vec<u8>>, StoreError> {
+        let mut end = hash.0.to_vec();
+        end.extend_from_slice(&[0xff; HELD_KEY + 1]);
+        Ok(self.inner.storage.kv().range(REFS, &hash.0, &end, 1, PAGE_BYTES)?.into_iter().next().map(|(key, _)| key))
+    }
+
+    /// The next piece after `after` that some record refers to: the scrubber's walk.
+    pub fn next_referred(&self, after: Option<PieceHash>) -> Result<Option<PieceHash>, StoreError> {
+        let mut from = after.map_or(Vec::new(), |hash| hash.0.to_vec());
+        if after.is_some() {
+            from.extend_from_slice(&[0xff; HELD_KEY + 1]);
+        }
+        let end = [0xff; REF_KEY + 1];
+        let row = self.inner.storage.kv().range(REFS, &from, &end, 1, PAGE_BYTES)?.into_iter().next();
+        row.map(|(key, _)| parse_hash(&key)).transpose()
+    }
+
+    /// Mark and sweep over one page of files after `after`: unreferenced ones enter the quarantine, those that stayed
+    /// unreferenced through `quarantine` are deleted, and records without a file are marked damaged. Returns where the
+    /// next page starts; `None` at the end.
+    pub async fn sweep(
+        &self,
+        after: Option<PieceHash>,
+        quarantine: Duration,
+    ) -> Result<(Swept, Option<PieceHash>), StoreError> {
+        let files = self.inner.storage.files();
+        let listed = run_blocking(move || files.list_pieces(after, PAGE)).await?;
+        let next = if listed.len() < PAGE { None } else { listed.last().copied() };
+        let mut swept = Swept::default();
+        for hash in &listed {
+            if self.first_ref(*hash)?.is_some() {
+                self.quarantine().remove(hash);
+                continue;
+            }
+            let now = self.inner.clock.monotonic();
+            let since = {
+                let mut quarantined = self.quarantine();
+                if !quarantined.contains_key(hash) && quarantined.len() >= QUARANTINED_MAX {
+                    continue;
+                }
+                *quarantined.entry(*hash).or_insert_with(|| {
+                    swept.quarantined += 1;
+                    now
+                })
+            };
+            if now.since(since) >= quarantine && self.delete_unreferenced(*hash).await? {
+                swept.deleted += 1;
+            }
+        }
+        swept.missing = self.mark_missing(after, next, &listed).await?;
+        Ok((swept, next))
+    }
+
+    fn quarantine(&self) -> MutexGuard<'_, BTreeMap<PieceHash, Millis>> {
+        self.inner.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn delete_unreferenced(&self, hash: PieceHash) -> Result<bool, StoreError> {
+        let _alone = self.inner.files.write().await;
+        let gone = self.first_ref(hash)?.is_none();
+        if gone {
+            let files = self.inner.storage.files();
+            run_blocking(move || files.remove_piece(hash)).await?;
+            if self.is_damaged(hash)? {
+                let mut batch = KvBatch::new();
+                batch.delete(DAMAGED, hash.0);
+                // Not waited for: a mark without a piece says nothing.
+                drop(self.apply(batch)?);
+            }
+        }
+        self.quarantine().remove(&hash);
+        Ok(gone)
+    }
+
+    /// Marks records between two file names whose file was not listed.
+    async fn mark_missing(
+        &self,
+        after: Option<PieceHash>,
+        upto: Option<PieceHash>,
+        listed: &[PieceHash],
+    ) -> Result<u64, StoreError> {
+        let (mut cursor, mut missing) = (after, 0);
+        while let Some(hash) = self.next_referred(cursor)? {
+            if upto.is_some_and(|upto| hash > upto) {
+                break;
+            }
+            cursor = Some(hash);
+            if listed.binary_search(&hash).is_ok() || self.is_damaged(hash)? {
+                continue;
+            }
+            // The file may have been written after the listing: look again before believing it.
+            let files = self.inner.storage.files();
+            if run_blocking(move || files.read_piece(hash)).await?.is_none() {
+                self.mark_damaged(hash).await?;
+                missing += 1;
+            }
+        }
+        Ok(missing)
+    }
+}
+
+const COLUMN_KEY: usize = QuorumId::LEN + 16 + 1;
+const HELD_KEY: usize = COLUMN_KEY + 4;
+const REF_KEY: usize = PieceHash::LEN + HELD_KEY;
+
+fn column_key(job: JobId, column: PieceIndex) -> Vec<u8> {
+    let mut key = Vec::with_capacity(REF_KEY);
+    key.extend_from_slice(job.quorum.as_bytes());
+    key.extend_from_slice(&job.local);
+    key.push(column.0);
+    key
+}
+
+fn held_key(job: JobId, column: PieceIndex, segment: SegmentIndex) -> Vec<u8> {
+    let mut key = column_key(job, column);
+    key.extend_from_slice(&segment.0.to_be_bytes());
+    key
+}
+
+fn ref_key(hash: PieceHash, held: &[u8]) -> Vec<u8> {
+    [hash.as_bytes(), held].concat()
+}
+
+/// The smallest key after this one.
+fn successor(mut key: Vec<u8>) -> Vec<u8> {
+    key.push(0);
+    key
+}
+
+fn damaged_key(tree: &str, key: &[u8], reason: impl ToString) -> StoreError {
+    StoreError::Disk(DiskError::Damaged { place: format!("{tree}/{}", hex::encode(key)), reason: reason.to_string() })
+}
+
+fn parse_column_key(key: &[u8]) -> Result<(JobId, PieceIndex), StoreError> {
+    let short = || damaged_key(COLUMNS, key, "key of another length");
+    let (quorum, rest) = key.split_first_chunk::<16>().ok_or_else(short)?;
+    let (local, rest) = rest.split_first_chunk::<16>().ok_or_else(short)?;
+    let [column] = rest else { return Err(short()) };
+    Ok((JobId { quorum: QuorumId(*quorum), local: *local }, PieceIndex(*column)))
+}
+
+fn parse_segment(key: &[u8]) -> Result<SegmentIndex, StoreError> {
+    let bytes = key.last_chunk::<4>().ok_or_else(|| damaged_key(HELD, key, "key of another length"))?;
+    Ok(SegmentIndex(u32::from_be_bytes(*bytes)))
+}
+
+fn parse_hash(key: &[u8]) -> Result<PieceHash, StoreError> {
+    let bytes = key.first_chunk::<32>().ok_or_else(|| damaged_key(REFS, key, "key of another length"))?;
+    Ok(PieceHash(*bytes))
+}
+
+fn decode_row<T: Record>(tree: &str, key: &[u8], value: &[u8]) -> Result<T, StoreError> {
+    wire::decode_record(value).map_err(|error: DecodeError| damaged_key(tree, key, error))
+}
+
+fn read_record<T: Record>(storage: &Storage, tree: &str, key: &[u8]) -> Result<Option<T>, StoreError> {
+    storage.kv().get(tree, key)?.map(|value| decode_row(tree, key, &value)).transpose()
+}
