@@ -1,13 +1,202 @@
-//! The node's resources: reserve first, then use, release on drop. The tree of scopes is a pure core in
-//! `quorate_protocols::resources`; this is its handle, its guards and the approver that lends from it.
+//! The node's resources: reserve first, then use, release on drop.
+//!
+//! The accounting is a pure core in `quorate_protocols::resources`; this is its handle ([`Resources`]), its guards
+//! ([`Reservation`]), the reading of the machine ([`machine`]), and the service that lends to other nodes
+//! ([`approver`]). The tree sits behind a mutex and not behind an actor, because a guard must release in `drop`, where
+//! nothing can be awaited; no lock is held across an await, and every operation is a walk of at most five scopes.
+
+pub mod machine;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use quorate_protocols::directory::Capacity;
+use quorate_protocols::resources::{Amounts, Limits, Refused, Resource, Scope, SpanId, Tree};
+
+/// Handle to the node's resources. All clones account in one tree.
+#[derive(Clone)]
+pub struct Resources {
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    tree: Tree,
+    refusals: BTreeMap<(&'static str, Resource), u64>,
+}
+
+/// What one scope uses, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct ScopeUsage {
+    pub scope: String,
+    pub used: Amounts,
+    pub limit: Amounts,
+}
+
+/// Reservations refused so far, by sort of scope and resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RefusalCount {
+    pub scope: &'static str,
+    pub resource: Resource,
+    pub count: u64,
+}
+
+impl Resources {
+    pub fn new(limits: Limits) -> Self {
+        Self { inner: Arc::new(Mutex::new(Inner { tree: Tree::new(limits), refusals: BTreeMap::new() })) }
+    }
+    /// Accounts everything and refuses nothing, for tests of other things.
+    pub fn unlimited() -> Self {
+        Self::new(Limits::unlimited())
+    }
+
+    /// Reserves `need` in `scope` and everything above it, or nothing.
+    pub fn reserve(&self, scope: Scope, need: Amounts) -> Result<Reservation, Refused> {
+        let mut inner = self.lock();
+        match inner.tree.reserve(scope, need) {
+            Ok(()) => Ok(Reservation { held: Some(Held { resources: self.clone(), scope, amounts: need }) }),
+            Err(refused) => {
+                if let Refused::Limit { scope, resource, .. } = refused {
+                    *inner.refusals.entry((scope_sort(scope), resource)).or_default() += 1;
+                }
+                Err(refused)
+            }
+        }
+    }
+    /// A scope of its own below `parent`, closed with all it holds when the guard is dropped.
+    pub fn open_span(&self, parent: Scope, limit: Amounts) -> Result<Span, Refused> {
+        let id = self.lock().tree.open_span(parent, limit)?;
+        Ok(Span { resources: self.clone(), id })
+    }
+    /// What this node has left to lend to others.
+    pub fn free(&self) -> Capacity {
+        self.free_in(Scope::Service(quorate_protocols::resources::Service::Pieces)).capacity()
+    }
+    pub fn free_in(&self, scope: Scope) -> Amounts {
+        self.lock().tree.free(scope)
+    }
+    pub fn used(&self, scope: Scope) -> Amounts {
+        self.lock().tree.used(scope)
+    }
+    pub fn limit(&self, scope: Scope) -> Amounts {
+        self.lock().tree.limit(scope)
+    }
+    /// Every scope in use, in order.
+    pub fn usage(&self) -> Vec<ScopeUsage> {
+        let row = |(scope, used, limit): (Scope, _, _)| ScopeUsage { scope: scope.to_string(), used, limit };
+        self.lock().tree.scopes().map(row).collect()
+    }
+    pub fn refusals(&self) -> Vec<RefusalCount> {
+        let row =
+            |(&(scope, resource), &count): (&(&'static str, Resource), &u64)| RefusalCount { scope, resource, count };
+        self.lock().refusals.iter().map(row).collect()
+    }
+    /// The busiest of memory and slots, in thousandths of what this node may use.
+    pub fn load_permille(&self) -> u16 {
+        let inner = self.lock();
+        let (used, limit) = (inner.tree.used(Scope::System), inner.tree.limit(Scope::System));
+        let share = |used: u64, limit: u64| {
+            if limit == 0 { 1000 } else { (u128::from(used) * 1000 / u128::from(limit)).min(1000) as u16 }
+        };
+        share(used.memory_bytes, limit.memory_bytes).max(share(used.slots, limit.slots))
+    }
+    /// Follows a machine whose disk others fill as well.
+    pub fn set_disk_limit(&self, disk_bytes: u64) {
+        let mut inner = self.lock();
+        let limit = Amounts { disk_bytes, ..inner.tree.limit(Scope::System) };
+        inner.tree.set_system_limit(limit);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // The tree asserts before it changes anything, so a panic elsewhere leaves it whole.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Resources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Resources({:?})", self.used(Scope::System))
+    }
+}
+
+fn scope_sort(scope: Scope) -> &'static str {
+    match scope {
+        Scope::System => "system",
+        Scope::Service(_) => "service",
+        Scope::Protocol(name) => name,
+        Scope::Peer(_) => "peer",
+        Scope::Lender(_) => "lender",
+        Scope::Job(_) => "job",
+        Scope::Task(..) => "task",
+        Scope::Span(_) => "span",
+    }
+}
 
 /// A part of the node's resources, released when dropped.
-#[derive(Debug, Default)]
-pub struct Reservation(());
+#[derive(Default)]
+pub struct Reservation {
+    held: Option<Held>,
+}
+
+struct Held {
+    resources: Resources,
+    scope: Scope,
+    amounts: Amounts,
+}
 
 impl Reservation {
     /// A reservation of nothing, for frames of no weight and for tests.
     pub fn none() -> Self {
-        Self(())
+        Self::default()
+    }
+    pub fn amounts(&self) -> Amounts {
+        self.held.as_ref().map_or(Amounts::ZERO, |held| held.amounts)
+    }
+    /// Gives back all but `rest`; what `rest` has beyond the reservation is not added.
+    pub fn shrink_to(&mut self, rest: Amounts) {
+        if let Some(held) = &mut self.held {
+            let rest = rest.min(held.amounts);
+            held.resources.lock().tree.release(held.scope, held.amounts.saturating_sub(rest));
+            held.amounts = rest;
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(held) = &self.held {
+            held.resources.lock().tree.release(held.scope, held.amounts);
+        }
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.held {
+            Some(held) => write!(f, "Reservation({}: {:?})", held.scope, held.amounts),
+            None => f.write_str("Reservation(none)"),
+        }
+    }
+}
+
+/// A scope of its own; dropping it closes it and gives back whatever is still reserved in it.
+#[derive(Debug)]
+pub struct Span {
+    resources: Resources,
+    id: SpanId,
+}
+
+impl Span {
+    pub fn scope(&self) -> Scope {
+        Scope::Span(self.id)
+    }
+    pub fn reserve(&self, need: Amounts) -> Result<Reservation, Refused> {
+        self.resources.reserve(self.scope(), need)
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        self.resources.lock().tree.close_span(self.id);
     }
 }

@@ -1,0 +1,130 @@
+//! How much of each resource: the currency of the scope tree.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::approval::Requirement;
+use crate::directory::Capacity;
+
+/// What can be reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    MemoryBytes,
+    /// Tasks that may run at once.
+    Slots,
+    DiskBytes,
+    Connections,
+    Streams,
+    Descriptors,
+}
+
+impl Resource {
+    pub const ALL: [Self; 6] =
+        [Self::MemoryBytes, Self::Slots, Self::DiskBytes, Self::Connections, Self::Streams, Self::Descriptors];
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MemoryBytes => "bytes of memory",
+            Self::Slots => "task slots",
+            Self::DiskBytes => "bytes of disk",
+            Self::Connections => "connections",
+            Self::Streams => "streams",
+            Self::Descriptors => "file descriptors",
+        })
+    }
+}
+
+/// One number per resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Amounts {
+    pub memory_bytes: u64,
+    pub slots: u64,
+    pub disk_bytes: u64,
+    pub connections: u64,
+    pub streams: u64,
+    pub descriptors: u64,
+}
+
+impl Amounts {
+    pub const ZERO: Self =
+        Self { memory_bytes: 0, slots: 0, disk_bytes: 0, connections: 0, streams: 0, descriptors: 0 };
+    /// As a limit: none.
+    pub const UNLIMITED: Self = Self {
+        memory_bytes: u64::MAX,
+        slots: u64::MAX,
+        disk_bytes: u64::MAX,
+        connections: u64::MAX,
+        streams: u64::MAX,
+        descriptors: u64::MAX,
+    };
+
+    pub const fn memory(bytes: u64) -> Self {
+        Self { memory_bytes: bytes, ..Self::ZERO }
+    }
+    pub const fn disk(bytes: u64) -> Self {
+        Self { disk_bytes: bytes, ..Self::ZERO }
+    }
+    /// What a promise to take something on must set aside.
+    pub fn of_requirement(requirement: &Requirement) -> Self {
+        Self {
+            memory_bytes: requirement.memory_bytes,
+            slots: u64::from(requirement.slots),
+            disk_bytes: requirement.disk_bytes,
+            ..Self::ZERO
+        }
+    }
+    pub fn get(&self, resource: Resource) -> u64 {
+        match resource {
+            Resource::MemoryBytes => self.memory_bytes,
+            Resource::Slots => self.slots,
+            Resource::DiskBytes => self.disk_bytes,
+            Resource::Connections => self.connections,
+            Resource::Streams => self.streams,
+            Resource::Descriptors => self.descriptors,
+        }
+    }
+    pub fn get_mut(&mut self, resource: Resource) -> &mut u64 {
+        match resource {
+            Resource::MemoryBytes => &mut self.memory_bytes,
+            Resource::Slots => &mut self.slots,
+            Resource::DiskBytes => &mut self.disk_bytes,
+            Resource::Connections => &mut self.connections,
+            Resource::Streams => &mut self.streams,
+            Resource::Descriptors => &mut self.descriptors,
+        }
+    }
+    pub fn is_zero(&self) -> bool {
+        *self == Self::ZERO
+    }
+    fn zip(mut self, other: &Self, with: impl Fn(u64, u64) -> u64) -> Self {
+        for resource in Resource::ALL {
+            *self.get_mut(resource) = with(self.get(resource), other.get(resource));
+        }
+        self
+    }
+    pub fn saturating_add(self, other: Self) -> Self {
+        self.zip(&other, u64::saturating_add)
+    }
+    pub fn saturating_sub(self, other: Self) -> Self {
+        self.zip(&other, u64::saturating_sub)
+    }
+    pub fn min(self, other: Self) -> Self {
+        self.zip(&other, u64::min)
+    }
+    /// Whether every part is at most that of `other`.
+    pub fn fits(&self, other: &Self) -> bool {
+        Resource::ALL.iter().all(|&resource| self.get(resource) <= other.get(resource))
+    }
+    /// What other nodes are told.
+    pub fn capacity(&self) -> Capacity {
+        Capacity {
+            disk_bytes: self.disk_bytes,
+            memory_bytes: self.memory_bytes,
+            slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
+        }
+    }
+}
