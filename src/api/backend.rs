@@ -1,0 +1,60 @@
+//! What the API asks of a node. A trait, so that the edge (parsing, guards, errors, streams) is tested without one.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use quorate_protocols::api::{JobInfo, Listing, NodeInfo, ObjectInfo, PeerInfo, QuorumDetail, QuorumInfo};
+use quorate_protocols::ids::{JobId, ObjectId, QuorumId};
+use quorate_protocols::job::record::HistoryEntry;
+use tokio::sync::{broadcast, watch};
+
+use super::error::ApiError;
+use crate::objects::{GetStream, PutOutcome, PutProgress, PutRequest};
+use crate::quorum::HostEvent;
+use crate::seams::TaskGroup;
+
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, ApiError>>;
+
+pub trait Backend: Send + Sync + 'static {
+    /// The group in which requests run.
+    fn tasks(&self) -> &TaskGroup;
+    fn node(&self) -> NodeInfo;
+    /// Peers known to the transport or by announcement, this node excluded, in order of peer id.
+    fn peers(&self) -> Vec<PeerInfo>;
+    /// Every quorum known here, asked for its own view where it answers in time.
+    fn quorums(&self) -> BoxFuture<'_, Vec<QuorumInfo>>;
+    fn quorum(&self, quorum: QuorumId) -> Answer<'_, QuorumDetail>;
+    fn jobs(&self) -> BoxFuture<'_, Listing<JobInfo>>;
+    fn job(&self, job: JobId) -> Answer<'_, JobInfo>;
+    fn history(&self, job: JobId) -> Answer<'_, Vec<HistoryEntry>>;
+    fn cancel(&self, job: JobId) -> Answer<'_, JobInfo>;
+    fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>>;
+    fn object(&self, object: ObjectId) -> Answer<'_, ObjectInfo>;
+    fn remove(&self, object: ObjectId) -> Answer<'_, ()>;
+    fn put(
+        &self,
+        request: PutRequest,
+        body: BoxStream<'static, Result<Bytes, std::io::Error>>,
+        progress: watch::Sender<PutProgress>,
+    ) -> BoxFuture<'static, Result<PutOutcome, ApiError>>;
+    fn get(&self, object: ObjectId, range: Option<(u64, Option<u64>)>) -> Answer<'_, GetStream>;
+    fn events(&self) -> broadcast::Receiver<HostEvent>;
+    /// OpenMetrics text.
+    fn metrics(&self) -> String;
+    /// Commits a command that changes nothing, for measuring.
+    fn commit_noop(&self, quorum: QuorumId, deadline: Duration) -> Answer<'_, ()>;
+    /// Forms a quorum whatever there is already, for measuring.
+    fn form(&self, voters: usize) -> Answer<'_, QuorumId>;
+    /// The fault hooks of a node started with `--testing`.
+    fn testing(&self) -> Option<&dyn TestingHooks>;
+}
+
+/// Faults that a test may inject into a running node.
+pub trait TestingHooks: Send + Sync + 'static {
+    /// Moves the node's wall clock.
+    fn set_clock_offset_ms(&self, offset_ms: i64);
+    /// Makes the disk refuse writes as full, or accept them again.
+    fn set_disk_full(&self, full: bool);
+}

@@ -1,0 +1,204 @@
+//! Errors as clients see them: one table from what failed to a code, one from a code to a status.
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use quorate_protocols::api::{ErrorBody, ErrorCode};
+use quorate_protocols::quorum::Rejection;
+
+use crate::jobs::{ClientError, PlacementError};
+use crate::objects::{GetError, PutError};
+
+/// An answer that is not a success.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiError {
+    pub body: ErrorBody,
+    /// Size of the object, for `Content-Range` of an unsatisfiable range.
+    size: Option<u64>,
+}
+
+/// The one status of each code.
+pub const fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::BadRequest => StatusCode::BAD_REQUEST,
+        ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        ErrorCode::Conflict => StatusCode::CONFLICT,
+        ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
+        ErrorCode::TooFewPeers => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Busy => StatusCode::TOO_MANY_REQUESTS,
+        ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::Unknown => StatusCode::GATEWAY_TIMEOUT,
+        ErrorCode::Internal | ErrorCode::Other => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl ApiError {
+    pub fn new(error: ErrorCode, message: impl std::fmt::Display) -> Self {
+        Self { body: ErrorBody { error, message: message.to_string(), hint: None }, size: None }
+    }
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.body.hint = Some(hint.into());
+        self
+    }
+    pub fn bad_request(message: impl std::fmt::Display) -> Self {
+        Self::new(ErrorCode::BadRequest, message)
+    }
+    pub fn not_found(message: impl std::fmt::Display) -> Self {
+        Self::new(ErrorCode::NotFound, message)
+    }
+    pub fn internal(message: impl std::fmt::Display) -> Self {
+        Self::new(ErrorCode::Internal, message)
+    }
+    pub fn code(&self) -> ErrorCode {
+        self.body.error
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = (status(self.body.error), axum::Json(&self.body)).into_response();
+        if let Some(size) = self.size
+            && let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}"))
+        {
+            response.headers_mut().insert(header::CONTENT_RANGE, value);
+        }
+        if self.body.error == ErrorCode::Unauthorized {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+/// The error and its sources, outermost first: a person needs all of it.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        // Some `Display`s already include their source.
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        source = inner.source();
+    }
+    text
+}
+
+impl From<&Rejection> for ErrorCode {
+    fn from(rejection: &Rejection) -> Self {
+        match rejection {
+            Rejection::UnknownJob { .. } | Rejection::UnknownObject { .. } => Self::NotFound,
+            Rejection::IllegalState { .. }
+            | Rejection::Conflict { .. }
+            | Rejection::StaleAttempt { .. }
+            | Rejection::DifferentContent { .. } => Self::Conflict,
+            Rejection::NotWorker { .. } => Self::Forbidden,
+            Rejection::Full { .. } | Rejection::Level { .. } => Self::Unavailable,
+            Rejection::TooLarge { .. } => Self::TooLarge,
+            Rejection::Invalid { .. } => Self::BadRequest,
+        }
+    }
+}
+
+impl From<ClientError> for ApiError {
+    fn from(error: ClientError) -> Self {
+        let (code, hint) = match &error {
+            ClientError::Rejected(rejection) => (rejection.into(), None),
+            ClientError::QuorumUnknown { .. } => (
+                ErrorCode::Unavailable,
+                Some("check the id; if it is right, its members are not reachable from here: see `quorate peers`"),
+            ),
+            ClientError::Paused { .. } => (
+                ErrorCode::Unavailable,
+                Some("a majority of its members must be reachable: see `quorate quorum show` and start those missing"),
+            ),
+            ClientError::Busy { .. } => (ErrorCode::Busy, Some("try again in a moment")),
+            ClientError::Unknown { .. } => {
+                (ErrorCode::Unknown, Some("look at the state before trying again; repeating the command is safe"))
+            }
+            ClientError::Forbidden { .. } => (
+                ErrorCode::Forbidden,
+                Some("only the node through which it was submitted, or an operator of the network, may do this"),
+            ),
+            ClientError::Protocol { .. } => {
+                (ErrorCode::Internal, Some("the two nodes may run different versions of quorate"))
+            }
+        };
+        Self { body: ErrorBody { error: code, message: chain(&error), hint: hint.map(str::to_owned) }, size: None }
+    }
+}
+
+impl From<PlacementError> for ApiError {
+    fn from(error: PlacementError) -> Self {
+        Self::new(ErrorCode::TooFewPeers, chain(&error))
+            .hint("`quorate peers` shows who is there and what they have left; start more nodes or free some space")
+    }
+}
+
+impl From<PutError> for ApiError {
+    fn from(error: PutError) -> Self {
+        let text = chain(&error);
+        match error {
+            PutError::Placement(error) => error.into(),
+            PutError::Client(error) => error.into(),
+            PutError::TooFewHolders { fitting, .. } => Self::new(ErrorCode::TooFewPeers, text)
+                .hint(format!("start more nodes, or choose a smaller profile with --profile ({fitting})")),
+            PutError::Body { .. } => Self::bad_request(text)
+                .hint("put the same file again on this node, or with --resume JOB from another: only what is missing is sent"),
+            PutError::Length { .. } => Self::bad_request(text),
+            PutError::TooLarge { .. } => Self::new(ErrorCode::TooLarge, text),
+            PutError::DifferentContent { .. } => {
+                Self::new(ErrorCode::Conflict, text).hint("put it without --resume to store it as an object of its own")
+            }
+            PutError::Ended { .. } => Self::new(ErrorCode::Conflict, text)
+                .hint("`quorate job show` says why; put the file again to start anew"),
+        }
+    }
+}
+
+impl From<GetError> for ApiError {
+    fn from(error: GetError) -> Self {
+        let text = chain(&error);
+        match error {
+            GetError::Unknown { .. } => Self::not_found(text).hint("`quorate object ls` lists what is stored"),
+            GetError::Client(error) => error.into(),
+            GetError::Unreadable { .. } => Self::new(ErrorCode::Unavailable, text)
+                .hint("`quorate object show` names the holders; start those that are down and try again"),
+            GetError::Range { size, .. } => {
+                let mut error = Self::new(ErrorCode::RangeNotSatisfiable, text);
+                error.size = Some(size);
+                error
+            }
+        }
+    }
+}
+
+fn of_rejection(status: StatusCode, message: String) -> ApiError {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::new(ErrorCode::TooLarge, message),
+        _ => ApiError::bad_request(message),
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        of_rejection(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        of_rejection(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        of_rejection(rejection.status(), rejection.body_text())
+    }
+}

@@ -1,0 +1,80 @@
+//! `/v1/events`: what happens here, live.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use futures::Stream;
+use quorate_protocols::api::{EventInfo, EventKind};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use super::router::Shared;
+use super::views;
+use crate::quorum::HostEvent;
+
+/// Events of this node's quorums from now on, as server-sent events with an `EventInfo` each. A client that is too
+/// slow is told `lagged` and misses what it missed.
+#[utoipa::path(get, path = "/v1/events", tag = "node",
+    responses((status = 200, body = EventInfo, content_type = "text/event-stream")))]
+pub async fn events(State(backend): State<Shared>) -> Sse<impl Stream<Item = Result<SseEvent, Infallible>>> {
+    let follower = Follower {
+        receiver: backend.events(),
+        shutdown: backend.tasks().shutdown_token(),
+        waiting: VecDeque::from([views::event(EventKind::Listening, "listening")]),
+        sequence: 0,
+        backend,
+    };
+    let stream = futures::stream::unfold(follower, |mut follower| async {
+        let event = follower.next().await?;
+        let sse = SseEvent::default().json_data(&event).unwrap_or_else(|error| {
+            tracing::error!(%error, "an event cannot be written");
+            SseEvent::default().comment("an event was left out")
+        });
+        Some((Ok(sse), follower))
+    });
+    Sse::new(stream).keep_alive(KeepAlive::default())
+}
+
+struct Follower {
+    backend: Shared,
+    receiver: broadcast::Receiver<HostEvent>,
+    shutdown: CancellationToken,
+    /// The rest of the last entry's events: bounded by what one entry can hold.
+    waiting: VecDeque<EventInfo>,
+    sequence: u64,
+}
+
+impl Follower {
+    /// `None` when the node closes.
+    async fn next(&mut self) -> Option<EventInfo> {
+        loop {
+            if let Some(mut event) = self.waiting.pop_front() {
+                event.sequence = self.sequence;
+                event.at = self.backend.node().time;
+                self.sequence += 1;
+                return Some(event);
+            }
+            let received = tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => return None,
+                received = self.receiver.recv() => received,
+            };
+            match received {
+                Ok(HostEvent::Applied { quorum, events }) => {
+                    let events: Arc<Vec<_>> = events;
+                    self.waiting.extend(events.iter().map(|event| views::applied(quorum, event)));
+                }
+                Ok(event) => self.waiting.extend(views::host_event(&event)),
+                Err(RecvError::Lagged(missed)) => {
+                    let text = format!("{missed} events were left out: this client was too slow");
+                    self.waiting.push_back(views::event(EventKind::Lagged, text));
+                }
+                Err(RecvError::Closed) => return None,
+            }
+        }
+    }
+}

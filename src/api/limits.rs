@@ -1,0 +1,45 @@
+//! Bounds of the API.
+
+use std::time::Duration;
+
+/// Open connections; the next waits in the listener's backlog. Far more than a person's tools hold open.
+pub const CONNECTIONS_MAX: usize = 256;
+
+/// Largest JSON body. The largest request is a handful of short fields.
+pub const JSON_BYTES_MAX: usize = 64 * 1024;
+
+/// Longest text that a request may name (a fingerprint; names have their own bound).
+pub const TEXT_BYTES_MAX: usize = 4 * 1024;
+
+/// Deadline of one question to one quorum. It is the job protocol's own: a failover fits in it.
+pub const QUESTION_DEADLINE: Duration = quorate_protocols::job::limits::DEADLINE;
+
+/// Deadline per quorum while a listing gathers rows: a quorum without a majority must not hold up the others.
+pub const LISTING_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Quorums asked at once by a listing.
+pub const LISTING_FAN_OUT: usize = 16;
+
+/// Rows of one listing over all quorums.
+pub const LISTING_ROWS_MAX: usize = 20_000;
+
+/// Longest wait of `/v1/jobs/{id}/wait`; clients ask again.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How often a waiting request looks at its job: quickly at first, then less so.
+pub const WAIT_POLL_MIN: Duration = Duration::from_millis(50);
+pub const WAIT_POLL_MAX: Duration = Duration::from_millis(500);
+
+/// Chunks of a download that wait between the object's reader and the client.
+pub const DOWNLOAD_CHUNKS_MAX: usize = 2;
+
+/// Progress lines of an upload are sent at most this often, and at least this often as a sign of life.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+pub const PROGRESS_SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// A closing server gives requests this long to end.
+pub const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Commands of one benchmark request, and how many of them may be in flight.
+pub const BENCH_COMMITS_MAX: u32 = 1_000_000;
+pub const BENCH_OUTSTANDING_MAX: u32 = 1024;

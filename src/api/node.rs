@@ -1,0 +1,19 @@
+//! `/v1/node`, `/v1/peers`.
+
+use axum::Json;
+use axum::extract::State;
+use quorate_protocols::api::{NodeInfo, PeerInfo};
+
+use super::router::Shared;
+
+/// The node that answers.
+#[utoipa::path(get, path = "/v1/node", tag = "node", responses((status = 200, body = NodeInfo)))]
+pub async fn node(State(backend): State<Shared>) -> Json<NodeInfo> {
+    Json(backend.node())
+}
+
+/// Peers this node knows, itself excluded.
+#[utoipa::path(get, path = "/v1/peers", tag = "node", responses((status = 200, body = Vec<PeerInfo>)))]
+pub async fn peers(State(backend): State<Shared>) -> Json<Vec<PeerInfo>> {
+    Json(backend.peers())
+}

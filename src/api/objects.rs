@@ -1,0 +1,242 @@
+//! `/v1/objects`: streams in and out.
+
+use std::convert::Infallible;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+use quorate_protocols::api::{ErrorBody, Listing, ObjectInfo, PutInfo, PutUpdate};
+use quorate_protocols::ids::{JobId, ObjectId, QuorumId};
+use quorate_protocols::object::Profile;
+use quorate_protocols::object::limits::NAME_BYTES_MAX;
+use serde::Deserialize;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::error::ApiError;
+use super::extract::{Path, Query};
+use super::limits::{DOWNLOAD_CHUNKS_MAX, PROGRESS_INTERVAL, PROGRESS_SILENCE_MAX, TEXT_BYTES_MAX};
+use super::range::{self, Wanted};
+use super::router::Shared;
+use super::views;
+use crate::objects::{PutProgress, PutRequest};
+use crate::seams;
+
+/// Asked for with `Accept`, an upload's progress comes as one JSON value per line.
+const NDJSON: &str = "application/x-ndjson";
+
+/// Objects of every quorum that this node knows.
+#[utoipa::path(get, path = "/v1/objects", tag = "objects", responses((status = 200, body = Listing<ObjectInfo>)))]
+pub async fn list(State(backend): State<Shared>) -> axum::Json<Listing<ObjectInfo>> {
+    axum::Json(backend.objects().await)
+}
+
+/// One object: who holds what.
+#[utoipa::path(get, path = "/v1/objects/{object}", tag = "objects", params(("object" = ObjectId, Path)),
+    responses((status = 200, body = ObjectInfo), (status = "default", body = ErrorBody)))]
+pub async fn show(
+    State(backend): State<Shared>,
+    Path(object): Path<ObjectId>,
+) -> Result<axum::Json<ObjectInfo>, ApiError> {
+    Ok(axum::Json(backend.object(object).await?))
+}
+
+/// Removes an object. Its pieces are given back by their holders.
+#[utoipa::path(delete, path = "/v1/objects/{object}", tag = "objects", params(("object" = ObjectId, Path)),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+pub async fn remove(State(backend): State<Shared>, Path(object): Path<ObjectId>) -> Result<StatusCode, ApiError> {
+    backend.remove(object).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PutParams {
+    /// The file's name, for people.
+    name: Option<String>,
+    /// Bytes to come; the Content-Length otherwise.
+    size: Option<u64>,
+    /// data+parity, such as 4+2 (the plus as %2B). Chosen by the number of peers otherwise.
+    profile: Option<String>,
+    /// The quorum that shall own the run.
+    #[param(value_type = Option<String>)]
+    quorum: Option<QuorumId>,
+    /// Go on with this run: only what is missing is sent.
+    #[param(value_type = Option<String>)]
+    resume: Option<JobId>,
+    /// Names the same file when it is put again on this node, so that an interrupted run is gone on with.
+    fingerprint: Option<String>,
+}
+
+impl PutParams {
+    fn check(self, headers: &HeaderMap) -> Result<PutRequest, ApiError> {
+        let too_long = |what: &str, limit: usize| ApiError::bad_request(format!("{what} is longer than {limit} bytes"));
+        if self.name.as_ref().is_some_and(|name| name.len() > NAME_BYTES_MAX) {
+            return Err(too_long("name", NAME_BYTES_MAX));
+        }
+        if self.fingerprint.as_ref().is_some_and(|text| text.len() > TEXT_BYTES_MAX) {
+            return Err(too_long("fingerprint", TEXT_BYTES_MAX));
+        }
+        let announced =
+            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+        // In a query a bare plus is a space.
+        let profile = self.profile.map(|text| text.replace(' ', "+").parse::<Profile>());
+        Ok(PutRequest {
+            name: self.name,
+            size: self.size.or(announced),
+            profile: profile.transpose().map_err(ApiError::bad_request)?,
+            quorum: self.quorum,
+            resume: self.resume,
+            fingerprint: self.fingerprint,
+        })
+    }
+}
+
+/// Stores the body as an object. Nothing is staged: the body is read as fast as its pieces are stored.
+///
+/// With `Accept: application/x-ndjson` the answer begins at once and reports progress, one JSON value per line; its
+/// last line is `done` or `error`. Otherwise the answer comes when the object is committed. A client that goes away
+/// leaves the run to be resumed.
+#[utoipa::path(put, path = "/v1/objects", tag = "objects", params(PutParams),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+    responses((status = 200, body = PutInfo), (status = 200, body = PutUpdate, content_type = "application/x-ndjson"),
+        (status = "default", body = ErrorBody)))]
+pub async fn put(
+    State(backend): State<Shared>,
+    Query(params): Query<PutParams>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let request = params.check(&headers)?;
+    let wants_progress = headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .any(|value| value.to_str().is_ok_and(|value| value.split(',').any(|part| part.trim().starts_with(NDJSON))));
+    let body = body.into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other)).boxed();
+    let (report, progress) = watch::channel(PutProgress::default());
+    let began = Instant::now();
+    let put = backend.put(request, body, report);
+    // A task of its own: a client that goes away must not stop a commit half way.
+    let put = seams::spawn(async move {
+        let outcome = put.await?;
+        Ok(views::put_info(outcome, began.elapsed()))
+    });
+    let outcome = async move {
+        match put.await {
+            Ok(Some(outcome)) => outcome,
+            // The task was dropped with its node, or panicked.
+            Ok(None) | Err(_) => Err(ApiError::internal("the node stopped while storing")),
+        }
+    };
+    if !wants_progress {
+        return Ok(axum::Json(outcome.await?).into_response());
+    }
+    let (send, receive) = mpsc::channel::<Bytes>(1);
+    seams::spawn(follow(outcome, progress, send));
+    let lines = futures::stream::unfold(receive, |mut receive| async {
+        receive.recv().await.map(|line| (Ok::<_, Infallible>(line), receive))
+    });
+    Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
+}
+
+fn line(update: &PutUpdate) -> Bytes {
+    let mut text = serde_json::to_vec(update).unwrap_or_else(|error| {
+        tracing::error!(%error, "a progress line cannot be written");
+        Vec::new()
+    });
+    text.push(b'\n');
+    text.into()
+}
+
+/// Reports progress until the put has ended, then its end.
+async fn follow(
+    outcome: impl Future<Output = Result<PutInfo, ApiError>>,
+    mut progress: watch::Receiver<PutProgress>,
+    lines: mpsc::Sender<Bytes>,
+) {
+    let mut outcome = std::pin::pin!(outcome);
+    let mut reporter_alive = true;
+    loop {
+        let now = views::put_progress(&progress.borrow_and_update());
+        if lines.send(line(&PutUpdate::Progress(now))).await.is_err() {
+            // The client went away; the put ends by itself, with or without its body.
+            return;
+        }
+        let next = async {
+            let changed = tokio::time::timeout(PROGRESS_SILENCE_MAX, progress.changed());
+            match reporter_alive {
+                true => reporter_alive = !matches!(changed.await, Ok(Err(_))),
+                false => tokio::time::sleep(PROGRESS_SILENCE_MAX).await,
+            }
+            tokio::time::sleep(PROGRESS_INTERVAL).await;
+        };
+        tokio::select! {
+            biased;
+            result = &mut outcome => {
+                let last = match result {
+                    Ok(info) => PutUpdate::Done(info),
+                    Err(error) => PutUpdate::Error(error.body),
+                };
+                // Nobody to tell is no fault.
+                let _ = lines.send(line(&last)).await;
+                return;
+            }
+            () = next => (),
+        }
+    }
+}
+
+/// The object's bytes, each checked. Takes a Range of bytes.
+///
+/// If the rest cannot be read, the connection breaks before the announced length has been sent.
+#[utoipa::path(get, path = "/v1/objects/{object}/content", tag = "objects", params(("object" = ObjectId, Path)),
+    responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = "default", body = ErrorBody)))]
+pub async fn content(
+    State(backend): State<Shared>,
+    Path(object): Path<ObjectId>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let wanted = match headers.get(header::RANGE) {
+        None => Wanted::Whole,
+        Some(value) => range::parse(value.to_str().map_err(|_| ApiError::bad_request("unreadable Range header"))?)?,
+    };
+    let range = match wanted {
+        Wanted::Whole => None,
+        Wanted::From(start, length) => Some((start, length)),
+        Wanted::Last(count) => Some((backend.object(object).await?.bytes.saturating_sub(count), None)),
+    };
+    let read = backend.get(object, range).await?;
+    let mut bytes = read.bytes;
+    // The reader works as a task of the node; the connection only takes what it produced.
+    let (send, receive) = mpsc::channel(DOWNLOAD_CHUNKS_MAX);
+    seams::spawn(async move {
+        while let Some(chunk) = bytes.next().await {
+            if let Err(error) = &chunk {
+                tracing::warn!(?object, %error, "a download breaks off");
+            }
+            let broken = chunk.is_err();
+            if send.send(chunk).await.is_err() || broken {
+                return;
+            }
+        }
+    });
+    let stream = futures::stream::unfold(receive, |mut receive| async {
+        receive.recv().await.map(|chunk| (chunk, receive))
+    });
+    let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+    let mut response = Response::builder()
+        .status(status)
+        .header(header::CONTENT_TYPE, "application/octet-stream")
+        .header(header::CONTENT_LENGTH, read.length)
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::ETAG, format!("\"{}\"", object.manifest));
+    if range.is_some() && read.length > 0 {
+        let last = read.start + read.length - 1;
+        response = response.header(header::CONTENT_RANGE, format!("bytes {}-{last}/{}", read.start, read.size));
+    }
+    response.body(Body::from_stream(stream)).map_err(ApiError::internal)
+}

@@ -1,0 +1,26 @@
+//! `/v1/quorums`.
+
+use axum::Json;
+use axum::extract::State;
+use quorate_protocols::api::{ErrorBody, QuorumDetail, QuorumInfo};
+use quorate_protocols::ids::QuorumId;
+
+use super::error::ApiError;
+use super::extract::Path;
+use super::router::Shared;
+
+/// Quorums this node knows. One that does not answer is listed as last announced, with the reason in `paused`.
+#[utoipa::path(get, path = "/v1/quorums", tag = "quorums", responses((status = 200, body = Vec<QuorumInfo>)))]
+pub async fn list(State(backend): State<Shared>) -> Json<Vec<QuorumInfo>> {
+    Json(backend.quorums().await)
+}
+
+/// One quorum, as one of its members sees it now.
+#[utoipa::path(get, path = "/v1/quorums/{quorum}", tag = "quorums", params(("quorum" = QuorumId, Path)),
+    responses((status = 200, body = QuorumDetail), (status = "default", body = ErrorBody)))]
+pub async fn show(
+    State(backend): State<Shared>,
+    Path(quorum): Path<QuorumId>,
+) -> Result<Json<QuorumDetail>, ApiError> {
+    Ok(Json(backend.quorum(quorum).await?))
+}

@@ -1,0 +1,99 @@
+//! All routes with their description, guarded.
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::http::header;
+use axum::middleware;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use quorate_protocols::api::ErrorCode;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::backend::Backend;
+use super::error::ApiError;
+use super::guard::{Token, guard};
+use super::limits::JSON_BYTES_MAX;
+use super::{bench, events, jobs, metrics, node, objects, quorums, testing};
+
+pub type Shared = Arc<dyn Backend>;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "quorate",
+        description = "One node of a quorate network. Every request needs the bearer token of the node's data folder.",
+        license(name = "MIT OR Apache-2.0")
+    ),
+    modifiers(&Bearer),
+    security(("token" = []))
+)]
+struct Description;
+
+struct Bearer;
+
+impl utoipa::Modify for Bearer {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+        openapi
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("token", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    }
+}
+
+fn described(testing: bool) -> OpenApiRouter<Shared> {
+    let router = OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(node::node))
+        .routes(routes!(node::peers))
+        .routes(routes!(quorums::list))
+        .routes(routes!(quorums::show))
+        .routes(routes!(jobs::list))
+        .routes(routes!(jobs::show))
+        .routes(routes!(jobs::history))
+        .routes(routes!(jobs::wait))
+        .routes(routes!(jobs::cancel))
+        .routes(routes!(objects::list, objects::put))
+        .routes(routes!(objects::show, objects::remove))
+        .routes(routes!(objects::content))
+        .routes(routes!(events::events))
+        .routes(routes!(metrics::metrics))
+        .routes(routes!(bench::noop))
+        .routes(routes!(bench::form));
+    match testing {
+        true => router.routes(routes!(testing::clock)).routes(routes!(testing::disk)),
+        false => router,
+    }
+}
+
+/// The API's description, as `/openapi.json` gives it.
+pub fn description(testing: bool) -> utoipa::openapi::OpenApi {
+    described(testing).into_openapi()
+}
+
+/// The whole API over a node.
+pub fn router(backend: Shared, token: Token) -> axum::Router {
+    let (router, description) = described(backend.testing().is_some()).split_for_parts();
+    let description = description.to_json().unwrap_or_else(|error| {
+        // The description is made of constants; a test reads it.
+        tracing::error!(%error, "the API description cannot be written");
+        "{}".to_owned()
+    });
+    let tasks = backend.tasks().clone();
+    router
+        .route("/openapi.json", get(move || async move { ([(header::CONTENT_TYPE, "application/json")], description) }))
+        .fallback(|| async { ApiError::not_found("no such route").hint("GET /openapi.json lists all").into_response() })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(ErrorCode::MethodNotAllowed, "this route does not take this method").into_response()
+        })
+        .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
+        // Handlers act as part of the node: what they start belongs to it.
+        .layer(middleware::from_fn(move |request, next: middleware::Next| {
+            let tasks = tasks.clone();
+            async move { tasks.scope(next.run(request)).await }
+        }))
+        .layer(middleware::from_fn_with_state(token, guard))
+        .with_state(backend)
+}

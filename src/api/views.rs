@@ -1,0 +1,264 @@
+//! From what the node knows to what the API says.
+
+use std::time::Duration;
+
+use quorate_protocols::api::{
+    ColumnHolder, ColumnProgress, EventInfo, EventKind, JobInfo, ObjectColumn, ObjectInfo, OwedRepair, PeerInfo,
+    PutInfo, PutPhaseInfo, PutProgressInfo, QuorumDetail, QuorumInfo,
+};
+use quorate_protocols::directory::QuorumAdvert;
+use quorate_protocols::ids::{JobId, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId};
+use quorate_protocols::job::{ColumnState, JobRecord, JobSpec, ObjectView, QuorumView};
+use quorate_protocols::quorum::Event;
+
+use crate::directory::KnownPeer;
+use crate::objects::{PutOutcome, PutPhase, PutProgress};
+use crate::quorum::HostEvent;
+use crate::seams::PeerView;
+
+fn peers(members: &[MemberId]) -> Vec<PeerId> {
+    members.iter().map(|member| member.peer).collect()
+}
+
+pub fn peer_info(peer: PeerId, seen: Option<&PeerView>, known: Option<&KnownPeer>) -> PeerInfo {
+    let advert = known.map(|known| &known.advert);
+    PeerInfo {
+        peer_id: peer,
+        addresses: seen.map(|seen| seen.addresses.clone()).unwrap_or_default(),
+        connected: seen.is_some_and(|seen| seen.connected),
+        rtt_ms: seen.and_then(|seen| seen.rtt).map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3),
+        kinds: advert.map(|advert| advert.kinds.clone()).unwrap_or_default(),
+        free: advert.map(|advert| advert.free),
+        quorums: advert.map_or(0, |advert| advert.quorums),
+        last_seen_ms: seen.and_then(|seen| seen.last_seen).max(known.map(|known| known.heard_at)),
+        labels: advert.map(|advert| advert.labels.clone()).unwrap_or_default(),
+        load_permille: advert.map_or(0, |advert| advert.load_permille),
+        draining: advert.is_some_and(|advert| advert.draining),
+    }
+}
+
+pub fn quorum_info(view: &QuorumView) -> QuorumInfo {
+    QuorumInfo {
+        quorum: view.quorum,
+        primary: view.primary.map(|primary| primary.peer),
+        members: peers(&view.voters),
+        term: view.term,
+        jobs: view.jobs_live,
+        objects: view.objects,
+        paused: view.paused.clone(),
+    }
+}
+
+/// A quorum that did not answer, as it was last announced.
+pub fn announced(advert: &QuorumAdvert, why: String) -> QuorumInfo {
+    QuorumInfo {
+        quorum: advert.quorum,
+        primary: None,
+        members: peers(&advert.members),
+        term: advert.term,
+        jobs: advert.jobs,
+        objects: advert.objects,
+        paused: Some(why),
+    }
+}
+
+pub fn quorum_detail(view: &QuorumView) -> QuorumDetail {
+    QuorumDetail {
+        info: quorum_info(view),
+        learners: peers(&view.learners),
+        standbys: peers(&view.standbys),
+        committed: view.committed,
+        applied: view.applied,
+        jobs_ended: view.jobs_ended,
+        level: view.level,
+        time: view.time,
+        digest: view.digest.1,
+        digest_at: view.digest.0,
+    }
+}
+
+pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
+    let JobSpec::Store(spec) = &record.spec;
+    let run = &record.run;
+    let columns = run.columns.iter().zip(0u8..).map(|(column, index)| ColumnProgress {
+        column: PieceIndex(index),
+        holder: column.grant.map(|grant| grant.holder.peer),
+        attempt: column.attempt,
+        state: column.state,
+        stored: match column.state {
+            // A sealed column is whole; its list may have been dropped.
+            ColumnState::Sealed | ColumnState::Confirmed => run.segments.len() as u32,
+            _ => column.stored.iter().filter(|stored| **stored).count() as u32,
+        },
+    });
+    JobInfo {
+        job: record.job,
+        kind: record.spec.kind(),
+        state: record.state,
+        quorum: record.job.quorum,
+        primary,
+        attempts: run.worker_attempt,
+        created_at: record.created_at,
+        changed_at: record.changed_at,
+        finished_at: record.finished_at,
+        why: record.reason.clone(),
+        owner: record.owner,
+        worker: run.worker,
+        name: spec.name.clone(),
+        size: spec.size,
+        profile: spec.profile,
+        object: run.manifest.map(|manifest| ObjectId { quorum: record.job.quorum, manifest }),
+        degraded: run.degraded,
+        segments: run.segments.len() as u32,
+        columns: columns.collect(),
+        failed: run.failed.iter().map(|(grant, reason)| format!("{}: {reason}", grant.holder.peer)).collect(),
+    }
+}
+
+pub fn object_info(quorum: QuorumId, view: &ObjectView) -> ObjectInfo {
+    let record = &view.record;
+    let columns = record.columns.iter().zip(0u8..).map(|(column, index)| ObjectColumn {
+        column: PieceIndex(index),
+        holder: column.grant.map(|grant| grant.holder.peer),
+        attempt: column.attempt,
+        state: column.state,
+    });
+    ObjectInfo {
+        object: ObjectId { quorum, manifest: view.hash },
+        bytes: record.size,
+        name: record.name.clone(),
+        profile: record.profile,
+        state: record.state,
+        job: record.job,
+        quorum,
+        owner: record.owner,
+        created_at: record.created_at,
+        degraded: !record.owed.is_empty(),
+        columns: columns.collect(),
+        owed: record
+            .owed
+            .iter()
+            .map(|(column, reason)| OwedRepair { column: PieceIndex(*column), reason: reason.clone() })
+            .collect(),
+    }
+}
+
+pub fn put_progress(progress: &PutProgress) -> PutProgressInfo {
+    PutProgressInfo {
+        phase: match progress.phase {
+            PutPhase::Placing => PutPhaseInfo::Placing,
+            PutPhase::Approval => PutPhaseInfo::Approval,
+            PutPhase::Sending => PutPhaseInfo::Sending,
+            PutPhase::Receipts => PutPhaseInfo::Receipts,
+            PutPhase::Commit => PutPhaseInfo::Commit,
+            PutPhase::Done => PutPhaseInfo::Done,
+        },
+        job: progress.job,
+        bytes_read: progress.bytes_read,
+        bytes_stored: progress.bytes_stored,
+        pieces_sent: progress.pieces_sent,
+        pieces_skipped: progress.pieces_skipped,
+        columns_replaced: progress.columns_replaced,
+    }
+}
+
+pub fn put_info(outcome: PutOutcome, took: Duration) -> PutInfo {
+    PutInfo {
+        object: outcome.object,
+        bytes: outcome.bytes,
+        job: outcome.job,
+        quorum: outcome.job.quorum,
+        profile: outcome.profile,
+        degraded: outcome.degraded,
+        columns: outcome.columns.iter().map(|&(column, holder)| ColumnHolder { column, holder }).collect(),
+        pieces_sent: outcome.progress.pieces_sent,
+        pieces_skipped: outcome.progress.pieces_skipped,
+        columns_replaced: outcome.progress.columns_replaced,
+        took_ms: took.as_millis() as u64,
+    }
+}
+
+/// An event without a subject. Sequence and time are filled in when it is sent.
+pub fn event(event: EventKind, message: impl Into<String>) -> EventInfo {
+    EventInfo {
+        sequence: 0,
+        at: Millis(0),
+        event,
+        message: message.into(),
+        quorum: None,
+        term: None,
+        job: None,
+        state: None,
+        object: None,
+        peer: None,
+    }
+}
+
+/// What the quorum host saw. Applied entries are told one by one through [`applied`], and the comings and goings of
+/// this node's own lead through the election that they follow.
+pub fn host_event(host: &HostEvent) -> Option<EventInfo> {
+    let of = |kind, quorum: QuorumId, message: String| EventInfo { quorum: Some(quorum), ..event(kind, message) };
+    Some(match host {
+        HostEvent::Leading { .. } | HostEvent::NotLeading { .. } | HostEvent::Applied { .. } => return None,
+        HostEvent::Primary { quorum, term, primary } => EventInfo {
+            term: Some(*term),
+            peer: Some(primary.peer),
+            ..of(
+                EventKind::PrimaryElected,
+                *quorum,
+                format!("{} is primary of quorum {quorum} in term {term}", primary.peer),
+            )
+        },
+        HostEvent::Joined { quorum } => of(EventKind::QuorumJoined, *quorum, format!("joined quorum {quorum}")),
+        HostEvent::Left { quorum } => of(EventKind::QuorumLeft, *quorum, format!("left quorum {quorum}")),
+        HostEvent::Paused { quorum, reason } => {
+            of(EventKind::QuorumPaused, *quorum, format!("quorum {quorum} is paused: {reason}"))
+        }
+        HostEvent::Unpaused { quorum } => {
+            of(EventKind::QuorumUnpaused, *quorum, format!("quorum {quorum} goes on"))
+        }
+    })
+}
+
+/// What an applied command changed.
+pub fn applied(quorum: QuorumId, applied: &Event) -> EventInfo {
+    let base = |kind, message: String| EventInfo { quorum: Some(quorum), ..event(kind, message) };
+    let of_job = |kind, job: JobId, message: String| EventInfo { job: Some(job), ..base(kind, message) };
+    let of_object = |kind, manifest, message: String| {
+        let object = ObjectId { quorum, manifest };
+        EventInfo { object: Some(object), ..base(kind, message) }
+    };
+    match applied {
+        Event::JobChanged { job, state } => {
+            let state_text = serde_json::to_value(state).ok().and_then(|value| value.as_str().map(str::to_owned));
+            let text = format!("job {job} is {}", state_text.unwrap_or_default());
+            EventInfo { state: Some(*state), ..of_job(EventKind::JobChanged, *job, text) }
+        }
+        Event::JobProgressed { job, segments } => {
+            of_job(EventKind::JobProgressed, *job, format!("job {job} has {segments} segments"))
+        }
+        Event::ObjectStored { manifest, job, degraded } => {
+            let how = if *degraded { ", degraded" } else { "" };
+            let text = format!("object {} is stored{how}", ObjectId { quorum, manifest: *manifest });
+            EventInfo { job: Some(*job), ..of_object(EventKind::ObjectStored, *manifest, text) }
+        }
+        Event::ObjectRemoved { manifest } => {
+            let text = format!("object {} is removed", ObjectId { quorum, manifest: *manifest });
+            of_object(EventKind::ObjectRemoved, *manifest, text)
+        }
+        Event::ColumnReassigned { job, column, from, to } => {
+            let name = |grant: &Option<quorate_protocols::job::Grant>| {
+                grant.map_or("nobody".to_owned(), |grant| grant.holder.peer.to_string())
+            };
+            let text = format!("column {column} of job {job} goes from {} to {}", name(from), name(to));
+            let peer = to.map(|grant| grant.holder.peer);
+            EventInfo { peer, ..of_job(EventKind::ColumnReassigned, *job, text) }
+        }
+        Event::ColumnOwed { manifest, column, reason } => {
+            of_object(EventKind::ColumnOwed, *manifest, format!("column {column} is owed a repair: {reason}"))
+        }
+        Event::ColumnRepaired { manifest, column } => {
+            of_object(EventKind::ColumnRepaired, *manifest, format!("column {column} is whole again"))
+        }
+    }
+}
