@@ -11,6 +11,7 @@ use quorate_protocols::job::record::HistoryEntry;
 use tokio::sync::{broadcast, watch};
 
 use super::error::ApiError;
+use crate::node::NodeEvent;
 use crate::objects::{GetStream, PutOutcome, PutProgress, PutRequest};
 use crate::quorum::HostEvent;
 use crate::seams::TaskGroup;
@@ -40,7 +41,10 @@ pub trait Backend: Send + Sync + 'static {
         progress: watch::Sender<PutProgress>,
     ) -> BoxFuture<'static, Result<PutOutcome, ApiError>>;
     fn get(&self, object: ObjectId, range: Option<(u64, Option<u64>)>) -> Answer<'_, GetStream>;
-    fn events(&self) -> broadcast::Receiver<HostEvent>;
+    /// What happens in this node's quorums.
+    fn quorum_events(&self) -> broadcast::Receiver<HostEvent>;
+    /// What happens on this node otherwise.
+    fn node_events(&self) -> broadcast::Receiver<NodeEvent>;
     /// OpenMetrics text.
     fn metrics(&self) -> String;
     /// Commits a command that changes nothing, for measuring.

@@ -89,26 +89,24 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-impl From<&Rejection> for ErrorCode {
-    fn from(rejection: &Rejection) -> Self {
-        match rejection {
-            Rejection::UnknownJob { .. } | Rejection::UnknownObject { .. } => Self::NotFound,
-            Rejection::IllegalState { .. }
-            | Rejection::Conflict { .. }
-            | Rejection::StaleAttempt { .. }
-            | Rejection::DifferentContent { .. } => Self::Conflict,
-            Rejection::NotWorker { .. } => Self::Forbidden,
-            Rejection::Full { .. } | Rejection::Level { .. } => Self::Unavailable,
-            Rejection::TooLarge { .. } => Self::TooLarge,
-            Rejection::Invalid { .. } => Self::BadRequest,
-        }
+fn code_of(rejection: &Rejection) -> ErrorCode {
+    match rejection {
+        Rejection::UnknownJob { .. } | Rejection::UnknownObject { .. } => ErrorCode::NotFound,
+        Rejection::IllegalState { .. }
+        | Rejection::Conflict { .. }
+        | Rejection::StaleAttempt { .. }
+        | Rejection::DifferentContent { .. } => ErrorCode::Conflict,
+        Rejection::NotWorker { .. } => ErrorCode::Forbidden,
+        Rejection::Full { .. } | Rejection::Level { .. } => ErrorCode::Unavailable,
+        Rejection::TooLarge { .. } => ErrorCode::TooLarge,
+        Rejection::Invalid { .. } => ErrorCode::BadRequest,
     }
 }
 
 impl From<ClientError> for ApiError {
     fn from(error: ClientError) -> Self {
         let (code, hint) = match &error {
-            ClientError::Rejected(rejection) => (rejection.into(), None),
+            ClientError::Rejected(rejection) => (code_of(rejection), None),
             ClientError::QuorumUnknown { .. } => (
                 ErrorCode::Unavailable,
                 Some("check the id; if it is right, its members are not reachable from here: see `quorate peers`"),
@@ -148,8 +146,9 @@ impl From<PutError> for ApiError {
             PutError::Client(error) => error.into(),
             PutError::TooFewHolders { fitting, .. } => Self::new(ErrorCode::TooFewPeers, text)
                 .hint(format!("start more nodes, or choose a smaller profile with --profile ({fitting})")),
-            PutError::Body { .. } => Self::bad_request(text)
-                .hint("put the same file again on this node, or with --resume JOB from another: only what is missing is sent"),
+            PutError::Body { .. } => Self::bad_request(text).hint(
+                "put the same file again on this node, or with --resume JOB from another: only what is missing is sent",
+            ),
             PutError::Length { .. } => Self::bad_request(text),
             PutError::TooLarge { .. } => Self::new(ErrorCode::TooLarge, text),
             PutError::DifferentContent { .. } => {

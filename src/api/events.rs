@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::router::Shared;
 use super::views;
+use crate::node::NodeEvent;
 use crate::quorum::HostEvent;
 
 /// Events of this node's quorums from now on, as server-sent events with an `EventInfo` each. A client that is too
@@ -22,7 +22,8 @@ use crate::quorum::HostEvent;
     responses((status = 200, body = EventInfo, content_type = "text/event-stream")))]
 pub async fn events(State(backend): State<Shared>) -> Sse<impl Stream<Item = Result<SseEvent, Infallible>>> {
     let follower = Follower {
-        receiver: backend.events(),
+        quorums: backend.quorum_events(),
+        node: backend.node_events(),
         shutdown: backend.tasks().shutdown_token(),
         waiting: VecDeque::from([views::event(EventKind::Listening, "listening")]),
         sequence: 0,
@@ -41,7 +42,8 @@ pub async fn events(State(backend): State<Shared>) -> Sse<impl Stream<Item = Res
 
 struct Follower {
     backend: Shared,
-    receiver: broadcast::Receiver<HostEvent>,
+    quorums: broadcast::Receiver<HostEvent>,
+    node: broadcast::Receiver<NodeEvent>,
     shutdown: CancellationToken,
     /// The rest of the last entry's events: bounded by what one entry can hold.
     waiting: VecDeque<EventInfo>,
@@ -58,23 +60,27 @@ impl Follower {
                 self.sequence += 1;
                 return Some(event);
             }
-            let received = tokio::select! {
+            tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return None,
-                received = self.receiver.recv() => received,
-            };
-            match received {
-                Ok(HostEvent::Applied { quorum, events }) => {
-                    let events: Arc<Vec<_>> = events;
-                    self.waiting.extend(events.iter().map(|event| views::applied(quorum, event)));
-                }
-                Ok(event) => self.waiting.extend(views::host_event(&event)),
-                Err(RecvError::Lagged(missed)) => {
-                    let text = format!("{missed} events were left out: this client was too slow");
-                    self.waiting.push_back(views::event(EventKind::Lagged, text));
-                }
-                Err(RecvError::Closed) => return None,
+                received = self.quorums.recv() => match received {
+                    Ok(HostEvent::Applied { quorum, events }) => {
+                        self.waiting.extend(events.iter().map(|event| views::applied(quorum, event)));
+                    }
+                    Ok(event) => self.waiting.extend(views::host_event(&event)),
+                    Err(RecvError::Lagged(missed)) => self.waiting.push_back(lagged(missed)),
+                    Err(RecvError::Closed) => return None,
+                },
+                received = self.node.recv() => match received {
+                    Ok(event) => self.waiting.push_back(views::node_event(&event)),
+                    Err(RecvError::Lagged(missed)) => self.waiting.push_back(lagged(missed)),
+                    Err(RecvError::Closed) => return None,
+                },
             }
         }
     }
+}
+
+fn lagged(missed: u64) -> EventInfo {
+    views::event(EventKind::Lagged, format!("{missed} events were left out: this client was too slow"))
 }

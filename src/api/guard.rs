@@ -29,26 +29,36 @@ impl std::fmt::Debug for Token {
     }
 }
 
-pub async fn guard(State(token): State<Token>, request: Request, next: Next) -> Response {
-    match admit(&token, &request) {
+/// What a request must show.
+#[derive(Clone, Debug)]
+pub struct Guard {
+    pub token: Token,
+    /// Whether the operator opened the API to other machines: then any address will do as Host, but still no name,
+    /// because it is names that can be rebound.
+    pub allow_remote: bool,
+}
+
+pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    match admit(&guard, &request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }
 }
 
-fn admit(token: &Token, request: &Request) -> Result<(), ApiError> {
+fn admit(guard: &Guard, request: &Request) -> Result<(), ApiError> {
     let headers = request.headers();
     let host = match request.uri().authority() {
         Some(authority) => Some(authority.as_str()),
         None => text(headers, header::HOST)?,
     };
     // A page of another site can make a browser ask a name that resolves to this machine; it cannot choose the Host.
-    if !host.is_some_and(is_this_machine) {
+    let known = |authority: &str| is_this_machine(authority, guard.allow_remote);
+    if !host.is_some_and(known) {
         return Err(ApiError::new(ErrorCode::Forbidden, "the Host header must name this machine")
             .hint("ask 127.0.0.1, [::1] or localhost"));
     }
     if let Some(origin) = text(headers, header::ORIGIN)?
-        && !origin.split_once("://").is_some_and(|(_, authority)| is_this_machine(authority))
+        && !origin.split_once("://").is_some_and(|(_, authority)| known(authority))
     {
         return Err(ApiError::new(ErrorCode::Forbidden, "requests from pages of other sites are refused"));
     }
@@ -58,7 +68,7 @@ fn admit(token: &Token, request: &Request) -> Result<(), ApiError> {
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
         .map(|(_, offered)| offered.trim_ascii());
     match offered {
-        Some(offered) if token.matches(offered) => Ok(()),
+        Some(offered) if guard.token.matches(offered) => Ok(()),
         Some(_) => Err(ApiError::new(ErrorCode::Unauthorized, "the bearer token is not this node's")),
         None => Err(ApiError::new(ErrorCode::Unauthorized, "a bearer token is needed")),
     }
@@ -71,11 +81,14 @@ fn text(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<&str>, A
     if values.next().is_some() {
         return Err(ApiError::bad_request(format!("more than one {name} header")));
     }
-    first.map(|value| value.to_str()).transpose().map_err(|_| ApiError::bad_request(format!("unreadable {name} header")))
+    first
+        .map(|value| value.to_str())
+        .transpose()
+        .map_err(|_| ApiError::bad_request(format!("unreadable {name} header")))
 }
 
-/// Whether `host[:port]` is a loopback address or `localhost`.
-fn is_this_machine(authority: &str) -> bool {
+/// Whether `host[:port]` is `localhost` or a loopback address (with `any_address`, any address).
+fn is_this_machine(authority: &str, any_address: bool) -> bool {
     let host = match authority.strip_prefix('[') {
         Some(rest) => match rest.split_once(']') {
             Some((host, port)) if port.is_empty() || is_port(port) => host,
@@ -87,7 +100,8 @@ fn is_this_machine(authority: &str) -> bool {
             None => authority,
         },
     };
-    host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| any_address || address.is_loopback())
 }
 
 fn is_port(text: &str) -> bool {
@@ -101,7 +115,7 @@ mod tests {
     #[test]
     fn only_loopback_names_are_this_machine() {
         for host in ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:9", "127.8.8.8", "[::1]", "[::1]:443"] {
-            assert!(is_this_machine(host), "{host}");
+            assert!(is_this_machine(host, false), "{host}");
         }
         for host in [
             "",
@@ -117,7 +131,9 @@ mod tests {
             "localhost:80:80",
             "user@localhost",
         ] {
-            assert!(!is_this_machine(host), "{host}");
+            assert!(!is_this_machine(host, false), "{host}");
         }
+        assert!(is_this_machine("10.0.0.1:7421", true));
+        assert!(!is_this_machine("example.com", true));
     }
 }

@@ -35,10 +35,7 @@ mod views;
 
 pub use backend::{Backend, TestingHooks};
 pub use error::ApiError;
-pub use guard::Token;
+pub use guard::{Guard, Token};
 pub use live::NodeBackend;
 pub use router::{description, router};
 pub use server::{ServeError, Server};
-
-#[cfg(test)]
-mod tests;

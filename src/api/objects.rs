@@ -79,8 +79,10 @@ impl PutParams {
         if self.fingerprint.as_ref().is_some_and(|text| text.len() > TEXT_BYTES_MAX) {
             return Err(too_long("fingerprint", TEXT_BYTES_MAX));
         }
-        let announced =
-            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+        let announced = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.parse().ok());
         // In a query a bare plus is a space.
         let profile = self.profile.map(|text| text.replace(' ', "+").parse::<Profile>());
         Ok(PutRequest {
@@ -224,9 +226,8 @@ pub async fn content(
             }
         }
     });
-    let stream = futures::stream::unfold(receive, |mut receive| async {
-        receive.recv().await.map(|chunk| (chunk, receive))
-    });
+    let stream =
+        futures::stream::unfold(receive, |mut receive| async { receive.recv().await.map(|chunk| (chunk, receive)) });
     let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let mut response = Response::builder()
         .status(status)

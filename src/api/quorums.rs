@@ -18,9 +18,6 @@ pub async fn list(State(backend): State<Shared>) -> Json<Vec<QuorumInfo>> {
 /// One quorum, as one of its members sees it now.
 #[utoipa::path(get, path = "/v1/quorums/{quorum}", tag = "quorums", params(("quorum" = QuorumId, Path)),
     responses((status = 200, body = QuorumDetail), (status = "default", body = ErrorBody)))]
-pub async fn show(
-    State(backend): State<Shared>,
-    Path(quorum): Path<QuorumId>,
-) -> Result<Json<QuorumDetail>, ApiError> {
+pub async fn show(State(backend): State<Shared>, Path(quorum): Path<QuorumId>) -> Result<Json<QuorumDetail>, ApiError> {
     Ok(Json(backend.quorum(quorum).await?))
 }

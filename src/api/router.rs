@@ -14,7 +14,7 @@ use utoipa_axum::routes;
 
 use super::backend::Backend;
 use super::error::ApiError;
-use super::guard::{Token, guard};
+use super::guard::{Guard, guard};
 use super::limits::JSON_BYTES_MAX;
 use super::{bench, events, jobs, metrics, node, objects, quorums, testing};
 
@@ -74,7 +74,7 @@ pub fn description(testing: bool) -> utoipa::openapi::OpenApi {
 }
 
 /// The whole API over a node.
-pub fn router(backend: Shared, token: Token) -> axum::Router {
+pub fn router(backend: Shared, required: Guard) -> axum::Router {
     let (router, description) = described(backend.testing().is_some()).split_for_parts();
     let description = description.to_json().unwrap_or_else(|error| {
         // The description is made of constants; a test reads it.
@@ -94,6 +94,6 @@ pub fn router(backend: Shared, token: Token) -> axum::Router {
             let tasks = tasks.clone();
             async move { tasks.scope(next.run(request)).await }
         }))
-        .layer(middleware::from_fn_with_state(token, guard))
+        .layer(middleware::from_fn_with_state(required, guard))
         .with_state(backend)
 }

@@ -12,6 +12,7 @@ use quorate_protocols::job::{ColumnState, JobRecord, JobSpec, ObjectView, Quorum
 use quorate_protocols::quorum::Event;
 
 use crate::directory::KnownPeer;
+use crate::node::NodeEvent;
 use crate::objects::{PutOutcome, PutPhase, PutProgress};
 use crate::quorum::HostEvent;
 use crate::seams::PeerView;
@@ -138,7 +139,7 @@ pub fn object_info(quorum: QuorumId, view: &ObjectView) -> ObjectInfo {
         owed: record
             .owed
             .iter()
-            .map(|(column, reason)| OwedRepair { column: PieceIndex(*column), reason: reason.clone() })
+            .map(|(column, reason)| OwedRepair { column: *column, reason: reason.clone() })
             .collect(),
     }
 }
@@ -194,6 +195,18 @@ pub fn event(event: EventKind, message: impl Into<String>) -> EventInfo {
     }
 }
 
+/// What the node saw.
+pub fn node_event(seen: &NodeEvent) -> EventInfo {
+    match seen {
+        NodeEvent::PeerConnected { peer } => {
+            EventInfo { peer: Some(*peer), ..event(EventKind::PeerConnected, format!("{peer} is connected")) }
+        }
+        NodeEvent::PeerDisconnected { peer } => {
+            EventInfo { peer: Some(*peer), ..event(EventKind::PeerDisconnected, format!("{peer} is gone")) }
+        }
+    }
+}
+
 /// What the quorum host saw. Applied entries are told one by one through [`applied`], and the comings and goings of
 /// this node's own lead through the election that they follow.
 pub fn host_event(host: &HostEvent) -> Option<EventInfo> {
@@ -214,9 +227,7 @@ pub fn host_event(host: &HostEvent) -> Option<EventInfo> {
         HostEvent::Paused { quorum, reason } => {
             of(EventKind::QuorumPaused, *quorum, format!("quorum {quorum} is paused: {reason}"))
         }
-        HostEvent::Unpaused { quorum } => {
-            of(EventKind::QuorumUnpaused, *quorum, format!("quorum {quorum} goes on"))
-        }
+        HostEvent::Unpaused { quorum } => of(EventKind::QuorumUnpaused, *quorum, format!("quorum {quorum} goes on")),
     })
 }
 

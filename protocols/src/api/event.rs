@@ -36,6 +36,8 @@ pub enum EventKind {
     Listening,
     /// This client was too slow and events were left out: look at the state instead.
     Lagged,
+    PeerConnected,
+    PeerDisconnected,
     QuorumJoined,
     QuorumLeft,
     QuorumPaused,

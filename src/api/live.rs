@@ -1,0 +1,340 @@
+//! The API's view of a running [`Node`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream, StreamExt};
+use prometheus_client::registry::Registry;
+use quorate_protocols::api::{JobInfo, Listing, NodeInfo, ObjectInfo, PeerInfo, QuorumDetail, QuorumInfo, Unreachable};
+use quorate_protocols::directory::QuorumAdvert;
+use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, PeerId, QuorumId};
+use quorate_protocols::job::limits::PAGE_MAX;
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::job::record::HistoryEntry;
+use quorate_protocols::job::{JobRecord, ObjectView, QuorumView};
+use quorate_protocols::quorum::{Command, ObjectState};
+use tokio::sync::{broadcast, watch};
+
+use super::backend::{Answer, Backend, TestingHooks};
+use super::error::ApiError;
+use super::limits::{LISTING_DEADLINE, LISTING_FAN_OUT, LISTING_ROWS_MAX, QUESTION_DEADLINE};
+use super::metrics::QuorumGauges;
+use super::views;
+use crate::jobs::ClientError;
+use crate::node::{Node, NodeEvent};
+use crate::objects::{GetStream, PutOutcome, PutProgress, PutRequest};
+use crate::quorum::HostEvent;
+use crate::seams::TaskGroup;
+
+pub struct NodeBackend {
+    node: Node,
+    tasks: TaskGroup,
+    started: tokio::time::Instant,
+    /// What the network and the actors registered.
+    registry: Registry,
+    testing: Option<Arc<dyn TestingHooks>>,
+}
+
+impl NodeBackend {
+    pub fn new(node: Node, registry: Registry, testing: Option<Arc<dyn TestingHooks>>) -> Self {
+        let tasks = node.seams().tasks.clone();
+        Self { node, tasks, started: tokio::time::Instant::now(), registry, testing }
+    }
+
+    async fn ask(&self, quorum: QuorumId, query: Query) -> Result<QueryAnswer, ClientError> {
+        self.node.jobs().query(quorum, query, false, QUESTION_DEADLINE).await
+    }
+
+    /// A question of a listing: any member's view will do, and soon.
+    async fn ask_any(&self, quorum: QuorumId, query: Query) -> Result<QueryAnswer, ClientError> {
+        self.node.jobs().query(quorum, query, true, LISTING_DEADLINE).await
+    }
+
+    async fn view(&self, quorum: QuorumId) -> Result<QuorumView, ClientError> {
+        // A member knows without asking.
+        if let Some(quorum) = self.node.quorums().quorum(quorum) {
+            return Ok(quorum.view());
+        }
+        match self.ask_any(quorum, Query::Quorum).await? {
+            QueryAnswer::Quorum(view) => Ok(view),
+            other => Err(unexpected(quorum, "the quorum", &other)),
+        }
+    }
+
+    /// Announced quorums and those of this node, in order of id.
+    fn known_quorums(&self) -> BTreeMap<QuorumId, Option<QuorumAdvert>> {
+        let mut known: BTreeMap<_, _> =
+            self.node.quorums().quorums().iter().map(|quorum| (quorum.id(), None)).collect();
+        known.extend(self.node.directory().quorums().into_iter().map(|advert| (advert.quorum, Some(advert))));
+        known
+    }
+
+    fn primary_of(&self, quorum: QuorumId) -> Option<PeerId> {
+        self.node.quorums().quorum(quorum).and_then(|quorum| quorum.view().primary).map(|primary| primary.peer)
+    }
+
+    async fn primary(&self, quorum: QuorumId) -> Option<PeerId> {
+        match self.primary_of(quorum) {
+            Some(primary) => Some(primary),
+            None => self.view(quorum).await.ok()?.primary.map(|primary| primary.peer),
+        }
+    }
+
+    async fn record(&self, job: JobId) -> Result<JobRecord, ApiError> {
+        match self.ask(job.quorum, Query::Job { job }).await? {
+            QueryAnswer::Job(record) => Ok(*record),
+            QueryAnswer::Unknown => Err(no_job(job)),
+            other => Err(unexpected(job.quorum, "a job", &other).into()),
+        }
+    }
+
+    /// Gathers the pages of every quorum. One that fails is named, and what the others said stands.
+    async fn gather<T, F, P>(&self, pages: P) -> Listing<T>
+    where
+        P: Fn(QuorumId) -> F + Copy,
+        F: Future<Output = (Vec<T>, Option<ClientError>)>,
+    {
+        let quorums: Vec<QuorumId> = self.known_quorums().into_keys().collect();
+        let mut listing = Listing::default();
+        let mut answers =
+            stream::iter(quorums).map(|quorum| async move { (quorum, pages(quorum).await) }).buffered(LISTING_FAN_OUT);
+        while let Some((quorum, (rows, error))) = answers.next().await {
+            let room = LISTING_ROWS_MAX - listing.items.len();
+            listing.truncated |= rows.len() > room;
+            listing.items.extend(rows.into_iter().take(room));
+            if let Some(error) = error {
+                listing.unreachable.push(Unreachable { quorum, reason: super::error::chain(&error) });
+            }
+        }
+        listing
+    }
+
+    async fn job_pages(&self, quorum: QuorumId) -> (Vec<JobInfo>, Option<ClientError>) {
+        let mut rows: Vec<JobInfo> = Vec::new();
+        let primary = self.primary(quorum).await;
+        let mut after = None;
+        while rows.len() <= LISTING_ROWS_MAX {
+            let page = match self.ask_any(quorum, Query::Jobs { after, limit: PAGE_MAX as u32 }).await {
+                Ok(QueryAnswer::Jobs(page)) => page,
+                Ok(other) => return (rows, Some(unexpected(quorum, "jobs", &other))),
+                Err(error) => return (rows, Some(error)),
+            };
+            // The next page begins behind this one: a page that does not lead on would be asked for ever.
+            let last = page.last().map(|record| record.job);
+            rows.extend(page.iter().map(|record| views::job_info(record, primary)));
+            if last <= after {
+                break;
+            }
+            after = last;
+        }
+        (rows, None)
+    }
+
+    async fn object_pages(&self, quorum: QuorumId) -> (Vec<ObjectInfo>, Option<ClientError>) {
+        let mut rows: Vec<ObjectInfo> = Vec::new();
+        let mut after: Option<ManifestHash> = None;
+        while rows.len() <= LISTING_ROWS_MAX {
+            let page = match self.ask_any(quorum, Query::Objects { after, limit: PAGE_MAX as u32 }).await {
+                Ok(QueryAnswer::Objects(page)) => page,
+                Ok(other) => return (rows, Some(unexpected(quorum, "objects", &other))),
+                Err(error) => return (rows, Some(error)),
+            };
+            let last = page.last().map(|view| view.hash);
+            let live = page.iter().filter(|view| view.record.state == ObjectState::Live);
+            rows.extend(live.map(|view| views::object_info(quorum, view)));
+            if last <= after {
+                break;
+            }
+            after = last;
+        }
+        (rows, None)
+    }
+
+    async fn object_view(&self, object: ObjectId) -> Result<ObjectView, ApiError> {
+        match self.ask(object.quorum, Query::Object { manifest: object.manifest }).await? {
+            QueryAnswer::Object(view) if view.record.state == ObjectState::Live => Ok(*view),
+            QueryAnswer::Object(_) | QueryAnswer::Unknown => Err(crate::objects::GetError::Unknown { object }.into()),
+            other => Err(unexpected(object.quorum, "an object", &other).into()),
+        }
+    }
+}
+
+fn no_job(job: JobId) -> ApiError {
+    ApiError::not_found(format!("quorum {} knows no job {job}", job.quorum))
+        .hint("`quorate job ls` lists jobs; ended ones are kept for a week")
+}
+
+fn unexpected(quorum: QuorumId, asked: &str, answer: &QueryAnswer) -> ClientError {
+    let kind = match answer {
+        QueryAnswer::Quorum(_) => "a quorum",
+        QueryAnswer::Job(_) => "a job",
+        QueryAnswer::Jobs(_) => "jobs",
+        QueryAnswer::Object(_) => "an object",
+        QueryAnswer::Objects(_) => "objects",
+        QueryAnswer::History(_) => "a history",
+        QueryAnswer::Unknown => "nothing",
+    };
+    ClientError::Protocol { quorum, reason: format!("asked for {asked} it answered with {kind}") }
+}
+
+impl Backend for NodeBackend {
+    fn tasks(&self) -> &TaskGroup {
+        &self.tasks
+    }
+
+    fn node(&self) -> NodeInfo {
+        let identity = self.node.identity();
+        let peers = self.node.net().peers();
+        let quorums = self.node.quorums().quorums();
+        NodeInfo {
+            peer_id: identity.peer(),
+            incarnation: identity.incarnation,
+            boot: identity.boot,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            addresses: self.node.net().listen_addresses(),
+            pid: std::process::id(),
+            uptime_ms: self.started.elapsed().as_millis() as u64,
+            time: self.node.seams().clock.wall(),
+            peers_known: peers.len() as u32,
+            peers_connected: peers.iter().filter(|peer| peer.connected).count() as u32,
+            quorums: quorums.len() as u32,
+            leading: quorums.iter().filter(|quorum| quorum.leading().is_some()).count() as u32,
+            testing: self.testing.is_some(),
+        }
+    }
+
+    fn peers(&self) -> Vec<PeerInfo> {
+        let own = self.node.identity().peer();
+        let mut rows: BTreeMap<PeerId, (Option<_>, Option<_>)> = BTreeMap::new();
+        for seen in self.node.net().peers() {
+            let peer = seen.peer;
+            rows.entry(peer).or_default().0 = Some(seen);
+        }
+        for known in self.node.directory().peers() {
+            let peer = known.peer;
+            rows.entry(peer).or_default().1 = Some(known);
+        }
+        rows.iter()
+            .filter(|(peer, _)| **peer != own)
+            .map(|(peer, (seen, known))| views::peer_info(*peer, seen.as_ref(), known.as_ref()))
+            .collect()
+    }
+
+    fn quorums(&self) -> BoxFuture<'_, Vec<QuorumInfo>> {
+        Box::pin(async move {
+            stream::iter(self.known_quorums())
+                .map(|(quorum, advert)| async move {
+                    match (self.view(quorum).await, advert) {
+                        (Ok(view), _) => Some(views::quorum_info(&view)),
+                        (Err(error), Some(advert)) => Some(views::announced(&advert, super::error::chain(&error))),
+                        // It was this node's own a moment ago and is no more.
+                        (Err(_), None) => None,
+                    }
+                })
+                .buffered(LISTING_FAN_OUT)
+                .filter_map(std::future::ready)
+                .collect()
+                .await
+        })
+    }
+
+    fn quorum(&self, quorum: QuorumId) -> Answer<'_, QuorumDetail> {
+        Box::pin(async move { Ok(views::quorum_detail(&self.view(quorum).await?)) })
+    }
+
+    fn jobs(&self) -> BoxFuture<'_, Listing<JobInfo>> {
+        Box::pin(self.gather(|quorum| self.job_pages(quorum)))
+    }
+
+    fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
+        Box::pin(async move {
+            let record = self.record(job).await?;
+            Ok(views::job_info(&record, self.primary(job.quorum).await))
+        })
+    }
+
+    fn history(&self, job: JobId) -> Answer<'_, Vec<HistoryEntry>> {
+        Box::pin(async move {
+            match self.ask(job.quorum, Query::History { job }).await? {
+                QueryAnswer::History(entries) => Ok(entries),
+                QueryAnswer::Unknown => Err(no_job(job)),
+                other => Err(unexpected(job.quorum, "a history", &other).into()),
+            }
+        })
+    }
+
+    fn cancel(&self, job: JobId) -> Answer<'_, JobInfo> {
+        Box::pin(async move {
+            self.node.jobs().propose(job.quorum, Command::Cancel { job }, QUESTION_DEADLINE).await?;
+            self.job(job).await
+        })
+    }
+
+    fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>> {
+        Box::pin(self.gather(|quorum| self.object_pages(quorum)))
+    }
+
+    fn object(&self, object: ObjectId) -> Answer<'_, ObjectInfo> {
+        Box::pin(async move { Ok(views::object_info(object.quorum, &self.object_view(object).await?)) })
+    }
+
+    fn remove(&self, object: ObjectId) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let command = Command::RemoveObject { manifest: object.manifest };
+            self.node.jobs().propose(object.quorum, command, QUESTION_DEADLINE).await?;
+            Ok(())
+        })
+    }
+
+    fn put(
+        &self,
+        request: PutRequest,
+        body: BoxStream<'static, Result<Bytes, std::io::Error>>,
+        progress: watch::Sender<PutProgress>,
+    ) -> BoxFuture<'static, Result<PutOutcome, ApiError>> {
+        let objects = self.node.objects().clone();
+        Box::pin(async move { Ok(objects.put(request, body, progress).await?) })
+    }
+
+    fn get(&self, object: ObjectId, range: Option<(u64, Option<u64>)>) -> Answer<'_, GetStream> {
+        Box::pin(async move { Ok(self.node.objects().get(object, range).await?) })
+    }
+
+    fn quorum_events(&self) -> broadcast::Receiver<HostEvent> {
+        self.node.quorums().events()
+    }
+
+    fn node_events(&self) -> broadcast::Receiver<NodeEvent> {
+        self.node.events()
+    }
+
+    fn metrics(&self) -> String {
+        let mut text = String::new();
+        let views = self.node.quorums().quorums().into_iter().map(|quorum| (quorum.leading().is_some(), quorum.view()));
+        let gauges = QuorumGauges::of(views);
+        let encoded = prometheus_client::encoding::text::encode_registry(&mut text, &self.registry)
+            .and_then(|()| prometheus_client::encoding::text::encode(&mut text, &gauges));
+        if let Err(error) = encoded {
+            tracing::error!(%error, "metrics cannot be written");
+        }
+        text
+    }
+
+    fn commit_noop(&self, quorum: QuorumId, deadline: Duration) -> Answer<'_, ()> {
+        Box::pin(async move {
+            self.node.jobs().propose(quorum, Command::Noop, deadline).await?;
+            Ok(())
+        })
+    }
+
+    fn form(&self, voters: usize) -> Answer<'_, QuorumId> {
+        Box::pin(async move { Ok(self.node.placement().form(voters).await?) })
+    }
+
+    fn testing(&self) -> Option<&dyn TestingHooks> {
+        self.testing.as_deref()
+    }
+}
