@@ -1,5 +1,91 @@
 //! The driver: performs what a quorum's state asks its primary to bring about.
+//!
+//! One actor per node. For every quorum that this node leads it derives the duties from the state
+//! ([`quorate_protocols::quorum::QuorumState::duties`]), when it gains the lead and after entries were applied, and
+//! performs each in a task of its own:
+//!
+//! - *find holders* for a run, and give the run up, with the reason, when there are too few for too long;
+//! - *confirm* the columns of a committed object, *release* columns that are not wanted;
+//! - *repair*: win a new holder for a column, have it rebuild the column from the others, seal it;
+//! - *abandon* a run that nobody feeds.
+//!
+//! Beside that a *patrol* per led quorum looks for what the state cannot know: holders that are gone past a grace, and
+//! pieces that rot ([`patrol`]). What it finds becomes a repair.
+//!
+//! Promises: a duty is performed by at most one task at a time; failing ones are tried again with backoff and jitter;
+//! at most [`actor::DUTIES_MAX`] run at once; all of a quorum's tasks end when this node stops leading it. Nothing is
+//! stored: duties are idempotent, and a new primary derives the same ones. What is *not* promised: that two primaries
+//! never perform the same duty, while one does not yet know that it was replaced. Attempts fence what they do.
 
+mod actor;
+mod columns;
+mod context;
+mod holders;
 mod notes;
+mod patrol;
+mod repair;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_protocols::job::limits::STORE_IDLE_MAX;
+use tokio::sync::broadcast;
 
 pub use notes::Notes;
+
+use super::approvals::Approvals;
+use super::ports::{Knowledge, LocalPieces, LocalQuorums};
+use crate::quorum::HostEvent;
+use crate::seams::{Net, Seams};
+
+/// How patient the driver is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DriverSettings {
+    /// A store run that nobody feeds for this long is abandoned.
+    pub store_idle: Duration,
+    /// A run that finds too few holders for this long fails, and says how many there are.
+    pub holders_wait: Duration,
+    /// A holder must be gone this long before its columns are rebuilt elsewhere, so that a restart moves nothing.
+    pub repair_grace: Duration,
+    /// A holder that never answers a release is given up after this long: it collects on its own when it returns.
+    pub release_wait: Duration,
+    /// Between two looks of a patrol at a page of objects.
+    pub patrol_interval: Duration,
+    /// Between two audits of a column, per quorum.
+    pub audit_interval: Duration,
+}
+
+impl Default for DriverSettings {
+    fn default() -> Self {
+        Self {
+            store_idle: STORE_IDLE_MAX,
+            holders_wait: Duration::from_secs(30),
+            repair_grace: Duration::from_secs(300),
+            release_wait: Duration::from_secs(3600),
+            patrol_interval: Duration::from_secs(10),
+            audit_interval: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What the driver is built from.
+pub struct DriverParts {
+    pub seams: Seams,
+    pub net: Arc<dyn Net>,
+    pub quorums: Arc<dyn LocalQuorums>,
+    /// Subscribed before the quorums were started, or duties of the first lead would wait for the next event.
+    pub events: broadcast::Receiver<HostEvent>,
+    pub knowledge: Arc<dyn Knowledge>,
+    pub approvals: Approvals,
+    pub pieces: Arc<dyn LocalPieces>,
+    pub notes: Notes,
+    pub settings: DriverSettings,
+}
+
+/// Starts the driver; it ends with its task group.
+pub fn start(parts: DriverParts) {
+    actor::start(parts);
+}
+
+#[cfg(test)]
+mod tests;

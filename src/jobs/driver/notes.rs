@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use quorate_protocols::ids::JobId;
+use quorate_protocols::ids::{JobId, QuorumId};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::message::QueryAnswer;
 
@@ -27,8 +27,9 @@ impl Notes {
     pub fn clear(&self, job: JobId) {
         self.lock().remove(&job);
     }
-    pub fn clear_all(&self, keep: impl Fn(JobId) -> bool) {
-        self.lock().retain(|job, _| keep(*job));
+    /// Forgets what this node knew as the primary of a quorum.
+    pub fn clear_quorum(&self, quorum: QuorumId) {
+        self.lock().retain(|job, _| job.quorum != quorum);
     }
     pub fn get(&self, job: JobId) -> Option<String> {
         self.lock().get(&job).cloned()

@@ -1,0 +1,69 @@
+//! Telling holders what became of their columns: keep it for good, or let go.
+
+use std::time::Duration;
+
+use quorate_protocols::ids::{Attempt, JobId, ManifestHash, PieceIndex};
+use quorate_protocols::job::Grant;
+use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
+use quorate_protocols::quorum::Command;
+
+use super::context::{Context, DutyError, HolderError, Tries};
+
+/// A holder answers these from its index; longer means that it is not there.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The object is committed: the lease becomes a lasting hold.
+pub(super) async fn confirm(
+    context: &Context,
+    manifest: ManifestHash,
+    slot: Slot,
+    grant: Grant,
+) -> Result<(), DutyError> {
+    let message = PieceMessage::Confirm { slot, lease: grant.lease, manifest };
+    let lost = match context.ask_holder(grant.holder.peer, message, ANSWER_DEADLINE).await {
+        Ok((PieceAnswer::Noted, _)) => {
+            let confirmed = Command::Confirmed { manifest, column: slot.column, attempt: slot.attempt };
+            return context.propose(confirmed).await.map(drop);
+        }
+        Ok(_) => return Err(context.confused(grant.holder.peer).into()),
+        Err(HolderError::Refused { refusal, .. }) if means_lost(&refusal) => refusal.to_string(),
+        Err(_) if context.has_lost_its_disk(grant.holder) => "its disk was lost".to_owned(),
+        // Away for now. The patrol decides whether it is gone for good.
+        Err(error) => return Err(error.into()),
+    };
+    let reason = format!("holder {} could not confirm: {lost}", grant.holder.peer);
+    let owe = Command::OweRepair { manifest, column: slot.column, attempt: slot.attempt, reason };
+    context.propose(owe).await.map(drop)
+}
+
+/// A refusal after which waiting will not help: what was promised is not there.
+fn means_lost(refusal: &PieceRefusal) -> bool {
+    matches!(refusal, PieceRefusal::UnknownLease | PieceRefusal::NotHeld | PieceRefusal::Incomplete { .. })
+}
+
+/// The column is not wanted there any more.
+pub(super) async fn release(
+    context: &Context,
+    job: JobId,
+    column: PieceIndex,
+    attempt: Attempt,
+    grant: Grant,
+    tries: Tries,
+) -> Result<(), DutyError> {
+    let slot = Slot { job, column, attempt };
+    let released = Command::Released { job, column, grant, attempt };
+    match context.ask_holder(grant.holder.peer, PieceMessage::Release { slot }, ANSWER_DEADLINE).await {
+        Ok((PieceAnswer::Noted, _)) => (),
+        Ok(_) => return Err(context.confused(grant.holder.peer).into()),
+        // Nothing there to let go of.
+        Err(HolderError::Refused {
+            refusal: PieceRefusal::UnknownLease | PieceRefusal::NotHeld | PieceRefusal::StaleAttempt { .. },
+            ..
+        }) => (),
+        Err(_) if context.has_lost_its_disk(grant.holder) => (),
+        // Should it come back, it asks the steward about columns with ended leases and collects them on its own.
+        Err(_) if tries.failing_for >= context.around.settings.release_wait => (),
+        Err(error) => return Err(error.into()),
+    }
+    context.propose(released).await.map(drop)
+}

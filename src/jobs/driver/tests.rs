@@ -1,0 +1,1 @@
+//! Duties over scripted neighbours.
