@@ -23,3 +23,23 @@ pub const LEASE_TRUST_PERCENT: u64 = 90;
 
 /// Longest lease an approver grants before it must be renewed.
 pub const LEASE_DURATION_MAX: Duration = Duration::from_secs(3600);
+
+/// A peer that was asked this long ago and is silent no longer counts as an answer to come: another is asked as well.
+pub const SLOW: Duration = Duration::from_millis(500);
+
+/// With enough approvals won, how much longer to wait for the spares that were wished for. Short against what a job
+/// takes, long against the answer of a peer that is well.
+pub const EXTRA_WAIT: Duration = Duration::from_millis(150);
+
+/// How long volunteers may take to hear an announcement and offer themselves: a few gossip heartbeats.
+pub const VOLUNTEERS_WAIT: Duration = Duration::from_secs(3);
+
+/// A round ends by then, with what it has.
+pub const ROUND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Candidates of one round; further volunteers are not heard. Far more than any round asks.
+pub const CANDIDATES_MAX: usize = 1024;
+
+// An over-asked round must be able to top up before a silent peer's deadline passes.
+const _: () = assert!(SLOW.as_millis() < DEADLINE.as_millis() && DEADLINE.as_millis() < ROUND_DEADLINE.as_millis());
+const _: () = assert!(LEASE_TRUST_PERCENT < 100);

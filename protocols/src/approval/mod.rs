@@ -8,9 +8,13 @@
 //!
 //! Wire: `/quorate/approval/1`, one [`message::ApprovalMessage`] in, one [`message::ApprovalAnswer`] out.
 
+pub mod formation;
 pub mod limits;
 pub mod message;
+pub mod replacement;
+pub mod round;
 
 pub use message::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Signature, Statement, Subject,
 };
+pub use round::{Granted, PeerFault, Round, RoundEffect, RoundInput, RoundSpec};

@@ -1,0 +1,72 @@
+//! Who of those that agreed becomes a member, and who a standby: a pure choice, the same wherever it is made.
+//!
+//! Approvals come best first (by rank and by speed of answer). Members are drawn from different *zones* as far as there
+//! are any (the value of the approver's `zone` label: a room, a site, a power strip), so that one event takes as few of
+//! them as possible; within a zone the better one goes first. Peers without the label each count as a zone of their
+//! own: nothing is known to bind them together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::message::Approval;
+use crate::ids::PeerId;
+
+/// The label that names what fails together.
+pub const ZONE_LABEL: &str = "zone";
+
+/// An approval, and what the directory knows of where its approver is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volunteer {
+    pub approval: Approval,
+    pub zone: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Formation {
+    pub members: Vec<Approval>,
+    pub standbys: Vec<Approval>,
+    /// Approvals of no use: a second one of the same peer, or more than was asked for. To be released.
+    pub unused: Vec<Approval>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{distinct} distinct peers approved and {needed} are needed")]
+pub struct TooFewApprovals {
+    pub distinct: usize,
+    pub needed: usize,
+}
+
+/// Chooses `voters` members and up to `standbys` standbys from approvals that come best first.
+pub fn choose(volunteers: Vec<Volunteer>, voters: usize, standbys: usize) -> Result<Formation, TooFewApprovals> {
+    let mut seen = BTreeSet::new();
+    let (mut open, repeated): (Vec<_>, Vec<_>) =
+        volunteers.into_iter().partition(|volunteer| seen.insert(volunteer.approval.statement.approver));
+    if open.len() < voters {
+        return Err(TooFewApprovals { distinct: open.len(), needed: voters });
+    }
+    let mut used: BTreeMap<Zone, usize> = BTreeMap::new();
+    let mut chosen = Vec::new();
+    while chosen.len() < voters + standbys && !open.is_empty() {
+        let next = (0..open.len())
+            .min_by_key(|&index| (used.get(&zone(&open[index])).copied().unwrap_or(0), index))
+            .expect("the list is not empty");
+        let volunteer = open.remove(next);
+        *used.entry(zone(&volunteer)).or_default() += 1;
+        chosen.push(volunteer.approval);
+    }
+    let standbys = chosen.split_off(voters);
+    let unused = open.into_iter().chain(repeated).map(|volunteer| volunteer.approval).collect();
+    Ok(Formation { members: chosen, standbys, unused })
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Zone {
+    Named(String),
+    Alone(PeerId),
+}
+
+fn zone(volunteer: &Volunteer) -> Zone {
+    match &volunteer.zone {
+        Some(name) => Zone::Named(name.clone()),
+        None => Zone::Alone(volunteer.approval.statement.approver),
+    }
+}

@@ -1,0 +1,399 @@
+//! One approval round: from ranked candidates to enough signed promises, or to the reasons why not.
+//!
+//! More peers are asked at once than are needed, and another whenever one refuses, fails or is slow, so that no single
+//! peer sets the pace. An approval counts once per approver and only when everything in it is right: the signature,
+//! the asker, the nonce, the subject, the digest of the requirement, the duration. A wrong one is that peer's fault and
+//! excludes it from the round. With `wanted` approvals the round ends at once; with `needed`, after a short wait for
+//! the rest. What is won and not used is released, also when it comes after the end.
+//!
+//! The asker trusts a promise for [`LEASE_TRUST_PERCENT`] of its duration, counted from when it *asked*: the approver's
+//! clock started later, so the approver lets go after the asker has stopped counting on it.
+//!
+//! Whoever drives the round performs the effects, reports every answer and every failure to answer, and ticks at
+//! [`Round::wake_at`]. It stops when [`Round::is_idle`]; answers that it does not wait for end by themselves, as leases.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::limits::{
+    CANDIDATES_MAX, DEADLINE, EXTRA_WAIT, LEASE_DURATION_MAX, LEASE_TRUST_PERCENT, OVER_ASK, ROUND_DEADLINE, SLOW,
+    VOLUNTEERS_WAIT,
+};
+use super::message::{Approval, ApprovalAnswer, ApprovalRequest, Refusal, Requirement, Subject};
+use crate::ids::{Digest, LeaseId, Millis, Nonce, PeerId};
+
+/// What a round is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoundSpec {
+    pub asker: PeerId,
+    pub subject: Subject,
+    pub requirement: Requirement,
+    pub duration: Duration,
+    /// Fresh for this round.
+    pub nonce: Nonce,
+    /// With fewer the round fails.
+    pub needed: usize,
+    /// With as many it ends at once. Taken as `needed` when it is less.
+    pub wanted: usize,
+    /// Never asked, whether they are candidates or volunteers.
+    pub exclude: BTreeSet<PeerId>,
+}
+
+/// A checked promise, and until when to count on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    pub approval: Approval,
+    /// On the asker's monotonic clock.
+    pub trusted_until: Millis,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoundInput {
+    Answered {
+        peer: PeerId,
+        answer: ApprovalAnswer,
+    },
+    /// The question failed; whether the peer promised is unknown.
+    Silent {
+        peer: PeerId,
+    },
+    /// A peer offered itself.
+    Volunteered {
+        peer: PeerId,
+    },
+    Tick,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RoundEffect {
+    Ask {
+        peer: PeerId,
+        request: ApprovalRequest,
+    },
+    /// Give the lease back; best effort, for it ends by itself.
+    Release {
+        peer: PeerId,
+        lease: LeaseId,
+    },
+    /// Too few candidates are left: announce the job, and report those that offer themselves. At most once per round.
+    WantVolunteers,
+    /// The best first: in the order in which they answered.
+    Done {
+        granted: Vec<Granted>,
+    },
+    /// Everything that was granted has been released.
+    Failed {
+        granted: usize,
+        refusals: Vec<(PeerId, Refusal)>,
+        silent: Vec<PeerId>,
+    },
+}
+
+/// What a peer did that an honest one does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerFault {
+    #[error("{peer} answered a question that it was not asked")]
+    NotAsked { peer: PeerId },
+    #[error("{peer} answered with another sort of message")]
+    WrongAnswer { peer: PeerId },
+    #[error("the approval of {peer} names another {field} than was asked for")]
+    Mismatch { peer: PeerId, field: &'static str },
+    #[error("the signature on the approval of {peer} does not verify")]
+    Signature { peer: PeerId },
+}
+
+impl PeerFault {
+    /// The reason in the form in which the network layer counts it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotAsked { .. } => "approval: answer without a question",
+            Self::WrongAnswer { .. } => "approval: wrong sort of answer",
+            Self::Mismatch { .. } => "approval: promise for something else",
+            Self::Signature { .. } => "approval: bad signature",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Asked { at: Millis, slow: bool },
+    Granted,
+    Refused,
+    Silent,
+    Faulty,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Volunteers {
+    NotWanted,
+    AwaitedUntil(Millis),
+    /// Whoever would come has had the time to.
+    Over,
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Round {
+    spec: RoundSpec,
+    digest: Digest,
+    started: Millis,
+    queue: VecDeque<PeerId>,
+    /// Every candidate ever taken up, so that none is asked twice.
+    known: BTreeSet<PeerId>,
+    asked: BTreeMap<PeerId, Standing>,
+    granted: Vec<Granted>,
+    refusals: Vec<(PeerId, Refusal)>,
+    /// When the count first reached `needed`.
+    enough_since: Option<Millis>,
+    volunteers: Volunteers,
+    ended: bool,
+}
+
+impl Round {
+    /// Starts a round over `candidates`, best first.
+    pub fn start(
+        now: Millis,
+        mut spec: RoundSpec,
+        candidates: impl IntoIterator<Item = PeerId>,
+    ) -> (Self, Vec<RoundEffect>) {
+        spec.wanted = spec.wanted.max(spec.needed);
+        spec.duration = spec.duration.min(LEASE_DURATION_MAX);
+        let mut round = Self {
+            digest: spec.requirement.digest(),
+            spec,
+            started: now,
+            queue: VecDeque::new(),
+            known: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            granted: Vec::new(),
+            refusals: Vec::new(),
+            enough_since: None,
+            volunteers: Volunteers::NotWanted,
+            ended: false,
+        };
+        for peer in candidates {
+            round.take_up(peer);
+        }
+        let mut effects = Vec::new();
+        round.advance(now, &mut effects);
+        (round, effects)
+    }
+
+    /// Contract: call for every input and perform the effects in order, also those that come after `Done` or `Failed`.
+    /// On a fault the peer is out of the round; call once more with `Tick` to go on without it.
+    pub fn step(&mut self, now: Millis, input: RoundInput) -> Result<Vec<RoundEffect>, PeerFault> {
+        let mut effects = Vec::new();
+        match input {
+            RoundInput::Answered { peer, answer } => self.note_answer(now, peer, answer, &mut effects)?,
+            RoundInput::Silent { peer } => {
+                if let Some(standing @ Standing::Asked { .. }) = self.asked.get_mut(&peer) {
+                    *standing = Standing::Silent;
+                }
+            }
+            RoundInput::Volunteered { peer } => self.take_up(peer),
+            RoundInput::Tick => {}
+        }
+        self.advance(now, &mut effects);
+        Ok(effects)
+    }
+
+    /// When to tick next; `None` once ended.
+    pub fn wake_at(&self) -> Option<Millis> {
+        if self.ended {
+            return None;
+        }
+        let questions = self.asked.values().filter_map(|standing| match standing {
+            Standing::Asked { at, slow: false } => Some(at.plus(SLOW)),
+            Standing::Asked { at, slow: true } => Some(at.plus(DEADLINE)),
+            _ => None,
+        });
+        let extra = self.enough_since.map(|since| since.plus(EXTRA_WAIT));
+        let trust = self.granted.iter().map(|granted| granted.trusted_until);
+        let volunteers = match self.volunteers {
+            Volunteers::AwaitedUntil(until) => Some(until),
+            Volunteers::NotWanted | Volunteers::Over => None,
+        };
+        questions.chain(trust).chain(extra).chain(volunteers).chain([self.started.plus(ROUND_DEADLINE)]).min()
+    }
+
+    /// Whether `Done` or `Failed` was emitted.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+    /// Whether the round ended and no answer is outstanding, so that nothing is left to release.
+    pub fn is_idle(&self) -> bool {
+        self.ended && self.in_flight(true) == 0
+    }
+
+    fn take_up(&mut self, peer: PeerId) {
+        if self.known.len() < CANDIDATES_MAX && !self.spec.exclude.contains(&peer) && self.known.insert(peer) {
+            self.queue.push_back(peer);
+        }
+    }
+
+    fn note_answer(
+        &mut self,
+        now: Millis,
+        peer: PeerId,
+        answer: ApprovalAnswer,
+        effects: &mut Vec<RoundEffect>,
+    ) -> Result<(), PeerFault> {
+        // A peer given up as silent may still answer; one that answered before may not answer again.
+        let Some(Standing::Asked { .. } | Standing::Silent) = self.asked.get(&peer) else {
+            return Err(PeerFault::NotAsked { peer });
+        };
+        let standing = match answer {
+            ApprovalAnswer::Granted(approval) => {
+                if let Err(fault) = self.check(peer, &approval) {
+                    self.asked.insert(peer, Standing::Faulty);
+                    return Err(fault);
+                }
+                let trusted_until = self.trusted_until(peer, now);
+                if self.ended || trusted_until <= now {
+                    effects.push(RoundEffect::Release { peer, lease: approval.statement.lease });
+                } else {
+                    self.granted.push(Granted { approval, trusted_until });
+                }
+                Standing::Granted
+            }
+            ApprovalAnswer::Refused(refusal) => {
+                self.refusals.push((peer, refusal));
+                Standing::Refused
+            }
+            ApprovalAnswer::Noted => {
+                self.asked.insert(peer, Standing::Faulty);
+                return Err(PeerFault::WrongAnswer { peer });
+            }
+        };
+        self.asked.insert(peer, standing);
+        Ok(())
+    }
+
+    fn check(&self, peer: PeerId, approval: &Approval) -> Result<(), PeerFault> {
+        let (statement, spec) = (&approval.statement, &self.spec);
+        let parts = [
+            ("approver", statement.approver == peer),
+            ("asker", statement.asker == spec.asker),
+            ("nonce", statement.nonce == spec.nonce),
+            ("subject", statement.subject == spec.subject),
+            ("requirement", statement.requirement == self.digest),
+            ("duration", statement.duration == spec.duration),
+        ];
+        if let Some((field, _)) = parts.into_iter().find(|(_, same)| !same) {
+            return Err(PeerFault::Mismatch { peer, field });
+        }
+        // Last, because it costs the most.
+        if approval.is_genuine() { Ok(()) } else { Err(PeerFault::Signature { peer }) }
+    }
+
+    fn trusted_until(&self, peer: PeerId, now: Millis) -> Millis {
+        let asked_at = match self.asked.get(&peer) {
+            Some(Standing::Asked { at, .. }) => *at,
+            // Silent since an unknown time: nothing was asked before the round began.
+            _ => self.started.min(now),
+        };
+        let trusted_ms = self.spec.duration.as_millis() as u64 / 100 * LEASE_TRUST_PERCENT;
+        asked_at.plus(Duration::from_millis(trusted_ms))
+    }
+
+    fn in_flight(&self, with_slow: bool) -> usize {
+        let counts = |standing: &&Standing| matches!(standing, Standing::Asked { slow, .. } if with_slow || !slow);
+        self.asked.values().filter(counts).count()
+    }
+
+    fn advance(&mut self, now: Millis, effects: &mut Vec<RoundEffect>) {
+        for standing in self.asked.values_mut() {
+            if let Standing::Asked { at, slow } = standing {
+                let age = now.since(*at);
+                if age >= DEADLINE {
+                    *standing = Standing::Silent;
+                } else if age >= SLOW {
+                    *slow = true;
+                }
+            }
+        }
+        if self.ended {
+            return;
+        }
+        self.drop_expired(now, effects);
+        if self.granted.len() >= self.spec.wanted {
+            return self.finish(effects);
+        }
+        self.ask_more(now, effects);
+        let enough = self.granted.len() >= self.spec.needed;
+        self.enough_since = enough.then(|| self.enough_since.unwrap_or(now));
+        let nothing_to_come = self.in_flight(true) == 0 && self.queue.is_empty();
+        let overdue = now.since(self.started) >= ROUND_DEADLINE;
+        if let Some(since) = self.enough_since {
+            if nothing_to_come || overdue || now.since(since) >= EXTRA_WAIT {
+                self.finish(effects);
+            }
+            return;
+        }
+        // Those that could still say yes. When they cannot be enough, somebody new must be found; ask while they answer.
+        let possible = self.granted.len() + self.in_flight(false) + self.queue.len();
+        match self.volunteers {
+            Volunteers::NotWanted if possible < self.spec.needed => {
+                self.volunteers = Volunteers::AwaitedUntil(now.plus(VOLUNTEERS_WAIT));
+                effects.push(RoundEffect::WantVolunteers);
+            }
+            Volunteers::AwaitedUntil(until) if now >= until => self.volunteers = Volunteers::Over,
+            _ => {}
+        }
+        if overdue || (nothing_to_come && self.volunteers == Volunteers::Over) {
+            self.fail(effects);
+        }
+    }
+
+    fn ask_more(&mut self, now: Millis, effects: &mut Vec<RoundEffect>) {
+        let target = self.spec.wanted.max(self.spec.needed + OVER_ASK);
+        while self.granted.len() + self.in_flight(false) < target
+            && let Some(peer) = self.queue.pop_front()
+        {
+            self.asked.insert(peer, Standing::Asked { at: now, slow: false });
+            let request = ApprovalRequest {
+                subject: self.spec.subject,
+                requirement: self.spec.requirement.clone(),
+                nonce: self.spec.nonce,
+                duration: self.spec.duration,
+            };
+            effects.push(RoundEffect::Ask { peer, request });
+        }
+    }
+
+    /// Lets go of promises that can no longer be counted on.
+    fn drop_expired(&mut self, now: Millis, effects: &mut Vec<RoundEffect>) {
+        self.granted.retain(|granted| {
+            let alive = granted.trusted_until > now;
+            if !alive {
+                effects.push(release(granted));
+            }
+            alive
+        });
+    }
+
+    fn finish(&mut self, effects: &mut Vec<RoundEffect>) {
+        self.ended = true;
+        let surplus = self.granted.split_off(self.granted.len().min(self.spec.wanted));
+        effects.extend(surplus.iter().map(release));
+        effects.push(RoundEffect::Done { granted: std::mem::take(&mut self.granted) });
+    }
+
+    fn fail(&mut self, effects: &mut Vec<RoundEffect>) {
+        self.ended = true;
+        effects.extend(self.granted.iter().map(release));
+        let silent = |(peer, standing): (&PeerId, &Standing)| {
+            matches!(standing, Standing::Silent | Standing::Asked { .. } | Standing::Faulty).then_some(*peer)
+        };
+        effects.push(RoundEffect::Failed {
+            granted: std::mem::take(&mut self.granted).len(),
+            refusals: std::mem::take(&mut self.refusals),
+            silent: self.asked.iter().filter_map(silent).collect(),
+        });
+    }
+}
+
+fn release(granted: &Granted) -> RoundEffect {
+    let statement = &granted.approval.statement;
+    RoundEffect::Release { peer: statement.approver, lease: statement.lease }
+}
