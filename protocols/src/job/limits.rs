@@ -22,8 +22,28 @@ pub const JOBS_ENDED_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 /// History entries kept per job; the oldest after the first go first.
 pub const HISTORY_MAX: usize = 200;
 
+/// Bytes of one line of a history, and of a reason: what comes after is cut.
+pub const REASON_BYTES_MAX: usize = 256;
+
+/// Backups that one run keeps; holders won beyond that are released at once.
+pub const SPARES_MAX: usize = 16;
+
+/// Backups that a primary tries to have for a live run.
+pub const SPARES_WANTED: usize = 2;
+
+/// A run that has lost this many holders fails: something is wrong that the next holder will not cure.
+pub const HOLDERS_FAILED_MAX: usize = 64;
+
+/// Holders of one run waiting to be told to let go, beyond which unused grants are left to run out by themselves and
+/// no repair starts.
+pub const RELEASING_MAX: usize = 256;
+
 /// Rows of one page of a listing.
 pub const PAGE_MAX: usize = 500;
+
+/// Bytes after which a page ends early. The row that passes it is still in: with the largest, an answer still fits
+/// `MESSAGE_BYTES_MAX`.
+pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// A store run that nobody fed for this long is abandoned, and what it stored is collected.
 pub const STORE_IDLE_MAX: Duration = Duration::from_secs(3600);

@@ -9,6 +9,8 @@ pub mod record;
 pub mod replicate;
 pub mod spec;
 pub mod store;
+pub mod transition;
+pub mod why;
 
 pub use message::{JobAnswer, JobMessage, ObjectView, Query, QueryAnswer, QuorumView};
 pub use record::{JobRecord, RunState};

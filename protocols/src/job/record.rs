@@ -6,7 +6,7 @@ use super::spec::JobSpec;
 use super::store::StoreRun;
 use crate::ids::{JobId, Millis, PeerId};
 
-/// Where a run stands. The legal moves are data: [`crate::job::transition`] when it lands beside the core.
+/// Where a run stands. The legal moves are data: [`crate::job::transition`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunState {

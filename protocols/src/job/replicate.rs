@@ -9,13 +9,14 @@
 //! **One slow column.** A segment leaves memory when every column that has a holder has stored it. A column that is
 //! slower than the others therefore sets the pace, which is what backpressure should do, but not for ever: once the
 //! other columns have had nothing to send for [`LAG_MAX`], the oldest segment is let go without the laggards, which
-//! rebuild it later from the others (more traffic for a slow holder, but nobody else waits). A column without a holder
-//! never holds memory: its next holder rebuilds. A segment is only let go when enough columns hold it that one may
+//! rebuild it later from the others (more traffic for a slow holder, but nobody else waits). From then on a laggard
+//! gets what happens to be in memory, but is not waited for again before it has caught up; so a slow holder costs the
+//! put one `LAG_MAX`, not one per segment. A column without a holder never holds memory: its next holder rebuilds. A segment is only let go when enough columns hold it that one may
 //! still be lost; otherwise the put waits for holders.
 //!
-//! **One dead column.** A column with pieces in flight that stores nothing for [`STALL`] while another column does, or
-//! for [`DEADLINE`] whatever the others do, is reported as failed. The first rule needs a witness, so that a busy or
-//! suspended entry node does not blame every holder at once.
+//! **One dead column.** A column with pieces in flight that stores nothing for [`STALL`] while another column does is
+//! reported as failed; so is one that leaves any request without progress for [`DEADLINE`], whatever the others do. The
+//! first rule needs a witness, so that a busy or suspended entry node does not blame every holder at once.
 //!
 //! **The end.** With the end of the file known, every whole column is sealed. [`Effect::Commit`] is given once: when
 //! all columns are sealed, or when the columns that a degraded put may return with are, and the rest have made no
@@ -34,6 +35,9 @@ use crate::quorum::command::SegmentProgress;
 /// How long the other columns wait for a slow one before its segment is let go. A guess: long enough for a slow sync,
 /// short enough that one bad disk costs a put little.
 pub const LAG_MAX: Duration = Duration::from_secs(1);
+
+/// Segments in one `RecordProgress`: 256 of the widest profile are 160 KiB of a command's 512.
+const RECORD_SEGMENTS_MAX: usize = 256;
 
 /// A put that could commit without its missing columns waits this long for them.
 pub const DEGRADED_AFTER: Duration = Duration::from_secs(10);
@@ -138,6 +142,8 @@ struct Column {
     attempt: Attempt,
     /// Segments whose piece the holder has synced.
     stored: BTreeSet<SegmentIndex>,
+    /// All segments before this one are in `stored`: keeps scans short on long files.
+    floor: u32,
     /// Pieces sent and not yet answered, with the time of sending.
     in_flight: BTreeMap<SegmentIndex, Millis>,
     /// Segments that the holder is rebuilding; at most one request at a time.
@@ -146,33 +152,60 @@ struct Column {
     sealed: bool,
     /// Reported as failed: nothing more goes there under this attempt.
     reported: bool,
+    /// When the column got its holder.
+    assigned_at: Millis,
     /// Last sign of progress under this attempt.
-    progress_at: Millis,
+    progress_at: Option<Millis>,
 }
 
 impl Column {
     fn from_record(record: &ColumnRecord, now: Millis) -> Self {
         let stored = record.stored.iter().enumerate().filter(|(_, stored)| **stored);
-        Self {
+        let mut column = Self {
             grant: record.grant,
             attempt: record.attempt,
             stored: stored.map(|(segment, _)| SegmentIndex(segment as u32)).collect(),
+            floor: 0,
             in_flight: BTreeMap::new(),
             rebuilding: None,
             sealing: None,
             sealed: false,
             reported: false,
-            progress_at: now,
-        }
+            assigned_at: now,
+            progress_at: None,
+        };
+        column.raise_floor();
+        column
     }
     /// The holder to send to, if there is one that has not failed.
     fn serving(&self) -> Option<Grant> {
         self.grant.filter(|_| !self.reported)
     }
-    /// When the oldest thing under way was asked for.
-    fn waiting_since(&self) -> Option<Millis> {
+    fn store(&mut self, segment: SegmentIndex) {
+        self.stored.insert(segment);
+        self.raise_floor();
+    }
+    fn raise_floor(&mut self) {
+        while self.stored.contains(&SegmentIndex(self.floor)) {
+            self.floor += 1;
+        }
+    }
+    fn forget(&mut self, segment: SegmentIndex) {
+        self.stored.remove(&segment);
+        self.floor = self.floor.min(segment.0);
+    }
+    fn last_progress(&self) -> Millis {
+        self.progress_at.unwrap_or(self.assigned_at).max(self.assigned_at)
+    }
+    /// Since when the oldest piece under way has brought nothing.
+    fn sending_since(&self) -> Option<Millis> {
+        self.in_flight.values().copied().min().map(|at| at.max(self.last_progress()))
+    }
+    /// Since when the oldest request of any sort has brought nothing.
+    fn asking_since(&self) -> Option<Millis> {
         let rebuilding = self.rebuilding.as_ref().map(|(_, at)| *at);
-        self.in_flight.values().copied().chain(rebuilding).chain(self.sealing).min().map(|at| at.max(self.progress_at))
+        let asked = self.in_flight.values().copied().chain(rebuilding).chain(self.sealing);
+        asked.min().map(|at| at.max(self.last_progress()))
     }
 }
 
@@ -202,6 +235,8 @@ pub struct ReplicatePlan {
     recording: bool,
     /// Since when only laggards have kept the next segment from being cut.
     held_up_since: Option<Millis>,
+    /// Pieces were lost since `check_recoverable` last looked.
+    pieces_lost: bool,
     ended: bool,
 }
 
@@ -218,6 +253,7 @@ impl ReplicatePlan {
             unrecorded: BTreeMap::new(),
             recording: false,
             held_up_since: None,
+            pieces_lost: false,
             ended: false,
         }
     }
@@ -240,12 +276,15 @@ impl ReplicatePlan {
         if self.ended {
             return None;
         }
-        let stalls = self.columns.iter().filter(|column| column.serving().is_some());
-        let stalls =
-            stalls.filter_map(Column::waiting_since).flat_map(|since| [since.plus(STALL), since.plus(DEADLINE)]);
+        let serving = || self.columns.iter().filter(|column| column.serving().is_some());
+        // Without a witness `STALL` passes without consequence, and any witness is an input of its own.
+        let stalls = serving().filter_map(|column| {
+            column.sending_since().filter(|since| self.witness(*since)).map(|since| since.plus(STALL))
+        });
+        let deadlines = serving().filter_map(Column::asking_since).map(|since| since.plus(DEADLINE));
         let lag = self.held_up_since.map(|since| since.plus(LAG_MAX));
-        let degraded = self.may_commit().then(|| self.unsealed_progress_at().plus(DEGRADED_AFTER));
-        stalls.chain(lag).chain(degraded).min()
+        let degraded = self.may_commit().then(|| self.last_progress().plus(DEGRADED_AFTER));
+        stalls.chain(deadlines).chain(lag).chain(degraded).min()
     }
 
     /// Segments that are on every column which has a holder, as a measure of progress.
@@ -282,8 +321,8 @@ impl ReplicatePlan {
             Input::PieceStored { column, attempt, segment } => {
                 if let Some(current) = self.current(column, attempt) {
                     current.in_flight.remove(&segment);
-                    current.stored.insert(segment);
-                    current.progress_at = now;
+                    current.store(segment);
+                    current.progress_at = Some(now);
                     self.unrecorded.entry(segment).or_default().insert((column, attempt));
                 }
             }
@@ -293,9 +332,9 @@ impl ReplicatePlan {
                     let stored: Vec<_> = segments.into_iter().filter(|segment| asked.contains(segment)).collect();
                     // An answer that brought nothing is no progress: the clock of `STALL` goes on.
                     if !stored.is_empty() {
-                        current.progress_at = now;
+                        current.progress_at = Some(now);
                     }
-                    current.stored.extend(&stored);
+                    stored.iter().for_each(|segment| current.store(*segment));
                     for segment in stored {
                         self.unrecorded.entry(segment).or_default().insert((column, attempt));
                     }
@@ -309,16 +348,15 @@ impl ReplicatePlan {
             Input::Missing { column, attempt, segments } => {
                 if let Some(current) = self.current(column, attempt) {
                     current.sealing = None;
-                    for segment in segments {
-                        current.stored.remove(&segment);
-                    }
+                    segments.into_iter().for_each(|segment| current.forget(segment));
+                    self.pieces_lost = true;
                 }
             }
             Input::Sealed { column, attempt } => {
                 if let Some(current) = self.current(column, attempt) {
                     current.sealing = None;
                     current.sealed = true;
-                    current.progress_at = now;
+                    current.progress_at = Some(now);
                 }
             }
             Input::ColumnFailed { column, attempt, reason } => self.fail(column, attempt, reason, effects),
@@ -357,10 +395,12 @@ impl ReplicatePlan {
             current.reported = true;
             // Pieces there cannot be counted on, neither for reading nor as a source of rebuilds.
             current.stored.clear();
+            current.floor = 0;
             current.in_flight.clear();
             current.rebuilding = None;
             current.sealing = None;
             current.sealed = false;
+            self.pieces_lost = true;
             effects.push(Effect::ReportFailure { column, attempt, reason });
         }
     }
@@ -371,11 +411,8 @@ impl ReplicatePlan {
             let newer = record.attempt > column.attempt;
             let taken = record.attempt == column.attempt && record.grant.is_none() && column.grant.is_some();
             if newer || taken {
-                *column = Column { stored: BTreeSet::new(), ..Column::from_record(record, now) };
-                if newer && record.grant.is_some() {
-                    let stored = record.stored.iter().enumerate().filter(|(_, stored)| **stored);
-                    column.stored = stored.map(|(segment, _)| SegmentIndex(segment as u32)).collect();
-                }
+                *column = Column::from_record(record, now);
+                self.pieces_lost = true;
             }
         }
     }
@@ -401,16 +438,22 @@ impl ReplicatePlan {
     fn find_stalls(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         for index in 0..self.columns.len() {
             let column = &self.columns[index];
-            let Some(since) = column.waiting_since().filter(|_| column.serving().is_some()) else { continue };
-            let others = self.columns.iter().enumerate().filter(|(other, _)| *other != index);
-            let witness = others.map(|(_, other)| other.progress_at).max().is_some_and(|at| at > since);
-            let waited = now.since(since);
-            if waited >= DEADLINE || (waited >= STALL && witness) {
+            if column.serving().is_none() {
+                continue;
+            }
+            let sending = column.sending_since().filter(|since| now.since(*since) >= STALL && self.witness(*since));
+            let asking = column.asking_since().filter(|since| now.since(*since) >= DEADLINE);
+            if let Some(since) = sending.or(asking) {
                 let attempt = column.attempt;
-                let reason = format!("nothing stored for {:.1} s", waited.as_secs_f64());
+                let reason = format!("nothing stored for {:.1} s", now.since(since).as_secs_f64());
                 self.fail(PieceIndex(index as u8), attempt, reason, effects);
             }
         }
+    }
+
+    /// Whether any column has made progress after `since`: then this node and its network are not to blame.
+    fn witness(&self, since: Millis) -> bool {
+        self.columns.iter().filter_map(|column| column.progress_at).any(|at| at > since)
     }
 
     /// Columns on which the segment's piece is.
@@ -423,8 +466,18 @@ impl ReplicatePlan {
         self.columns.iter().filter(move |column| column.serving().is_some() && !column.stored.contains(&segment))
     }
 
+    /// Whether the column must rebuild something that has left memory.
+    fn behind(&self, column: &Column) -> bool {
+        let known = self.segments.iter().enumerate().skip(column.floor as usize);
+        let mut gone = known.filter(|(_, segment)| !segment.in_memory);
+        gone.any(|(index, _)| !column.stored.contains(&SegmentIndex(index as u32)))
+    }
+
     /// A segment that left memory must be left on enough columns for the others to be rebuilt from them.
-    fn check_recoverable(&self) -> Result<(), PlanFault> {
+    fn check_recoverable(&mut self) -> Result<(), PlanFault> {
+        if !std::mem::take(&mut self.pieces_lost) {
+            return Ok(());
+        }
         let needed = self.profile.data as usize;
         for (index, segment) in self.segments.iter().enumerate() {
             let index = SegmentIndex(index as u32);
@@ -445,7 +498,7 @@ impl ReplicatePlan {
         let held_up = self.held_up_since.is_some_and(|since| now.since(since) >= LAG_MAX);
         let oldest = self.resident().next();
         for segment in self.resident().collect::<Vec<_>>() {
-            let complete = self.laggards(segment).next().is_none();
+            let complete = self.laggards(segment).all(|column| self.behind(column));
             let laggards_may_rebuild = held_up && oldest == Some(segment);
             if self.holding(segment) >= self.profile.columns_min() && (complete || laggards_may_rebuild) {
                 self.segments[segment.0 as usize].in_memory = false;
@@ -481,7 +534,8 @@ impl ReplicatePlan {
     fn rebuild(&mut self, now: Millis, index: PieceIndex, effects: &mut Vec<Effect>) {
         let column = &self.columns[index.0 as usize];
         let Some(grant) = column.serving().filter(|_| column.rebuilding.is_none()) else { return };
-        let gone = self.segments.iter().enumerate().filter(|(_, segment)| !segment.in_memory);
+        let known = self.segments.iter().enumerate().skip(column.floor as usize);
+        let gone = known.filter(|(_, segment)| !segment.in_memory);
         let wanted = gone.map(|(segment, known)| (SegmentIndex(segment as u32), known));
         // A piece that is still on its way is not rebuilt beside it.
         let wanted = wanted
@@ -520,8 +574,7 @@ impl ReplicatePlan {
     fn seal(&mut self, now: Millis, index: PieceIndex, effects: &mut Vec<Effect>) {
         let column = &mut self.columns[index.0 as usize];
         let (Some(end), Some(grant)) = (self.end, column.serving()) else { return };
-        let whole = (0..end).all(|segment| column.stored.contains(&SegmentIndex(segment)));
-        if whole && !column.sealed && column.sealing.is_none() {
+        if column.floor >= end && !column.sealed && column.sealing.is_none() {
             column.sealing = Some(now);
             let pieces = self.segments.iter().map(|segment| segment.hashes[index.0 as usize]).collect();
             effects.push(Effect::Seal { column: index, attempt: column.attempt, grant, pieces });
@@ -543,13 +596,25 @@ impl ReplicatePlan {
     }
 
     fn record(&mut self, effects: &mut Vec<Effect>) {
-        if self.recording || self.unrecorded.is_empty() {
+        if self.recording {
             return;
         }
+        // A piece that was found on a holder before its segment was cut again waits for the segment's hashes.
+        let later = self.unrecorded.split_off(&SegmentIndex(self.segments.len() as u32));
+        let mut recordable = std::mem::replace(&mut self.unrecorded, later);
+        if recordable.is_empty() {
+            return;
+        }
+        // One command stays far below its limit: the oldest segments first, the rest with the next.
+        if let Some(cut) = recordable.keys().nth(RECORD_SEGMENTS_MAX).copied() {
+            let mut rest = recordable.split_off(&cut);
+            self.unrecorded.append(&mut rest);
+        }
         self.recording = true;
-        let progress = std::mem::take(&mut self.unrecorded).into_iter().filter_map(|(segment, stored)| {
-            let pieces = self.segments.get(segment.0 as usize)?.hashes.clone();
-            Some(SegmentProgress { segment, pieces, stored: stored.into_iter().collect() })
+        let progress = recordable.into_iter().map(|(segment, stored)| SegmentProgress {
+            segment,
+            pieces: self.segments[segment.0 as usize].hashes.clone(),
+            stored: stored.into_iter().collect(),
         });
         effects.push(Effect::RecordProgress(progress.collect()));
     }
@@ -564,9 +629,9 @@ impl ReplicatePlan {
         self.end.is_some() && self.sealed().len() >= self.profile.columns_min()
     }
 
-    /// Last progress of the columns that are still missing, or of the column sealed last when none has a holder.
-    fn unsealed_progress_at(&self) -> Millis {
-        self.columns.iter().map(|column| column.progress_at).max().unwrap_or_default()
+    /// Last progress of any column: whoever waits for the missing ones waits from here.
+    fn last_progress(&self) -> Millis {
+        self.columns.iter().map(Column::last_progress).max().unwrap_or_default()
     }
 
     fn commit(&mut self, now: Millis, effects: &mut Vec<Effect>) {
@@ -575,7 +640,7 @@ impl ReplicatePlan {
         }
         let sealed = self.sealed();
         let degraded = sealed.len() < self.columns.len();
-        if !degraded || now.since(self.unsealed_progress_at()) >= DEGRADED_AFTER {
+        if !degraded || now.since(self.last_progress()) >= DEGRADED_AFTER {
             self.ended = true;
             effects.push(Effect::Commit { sealed, degraded });
         }

@@ -60,5 +60,15 @@ pub const QUORUMS_PER_NODE_MAX: usize = 4_096;
 /// Objects of one quorum.
 pub const OBJECTS_MAX: usize = 100_000;
 
+/// Standbys that one quorum remembers.
+pub const STANDBYS_MAX: usize = 16;
+
+/// Peers that may own one object together, each by having stored the same content.
+pub const OWNERS_MAX: usize = 256;
+
+/// Bytes of piece hashes (of live runs and of manifests) that one quorum keeps in memory: 5 TiB of objects at 4+2. A
+/// guess at what a node can spare when it is a member of several full quorums.
+pub const HASH_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// The newest state level this build applies. 1: first.
 pub const LEVEL: u16 = 1;

@@ -7,15 +7,21 @@
 //!
 //! Raft itself is openraft's; its messages travel over `/quorate/raft/1` in [`message::RaftMessage`].
 
+mod apply;
 pub mod command;
+mod duties;
+mod invariants;
 pub mod limits;
 pub mod membership;
 pub mod message;
 pub mod object;
+mod queries;
+pub mod snapshot;
 pub mod state;
 
 pub use command::{Batch, BatchReply, Command, CommandReply, Rejection};
 pub use membership::Voters;
 pub use message::{RaftAnswer, RaftMessage};
 pub use object::{ObjectRecord, ObjectState};
+pub use snapshot::SnapshotError;
 pub use state::{Duty, Event, QuorumState};

@@ -1,18 +1,29 @@
-//! The state machine of a quorum.
+//! The state machine of a quorum: what is in it, and how one entry is applied.
+//!
+//! [`QuorumState::apply`] is the only way in. It dispatches each command to `apply/` (one file per group of commands),
+//! takes time from the entry, and folds entry and replies into a rolling digest. [`QuorumState::duties`] (in
+//! `duties`) derives what the primary must bring about; [`QuorumState::answer`] (in `queries`) reads; `snapshot` turns
+//! the whole into chunks and back; `invariants` says what is always true.
+//!
+//! Beside the state proper there is an index, derived from it and rebuilt when a snapshot is read: it makes duties,
+//! limits and retention cost what there is to do, not what there is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::command::{Batch, BatchReply};
-use super::object::ObjectRecord;
-use crate::ids::{Attempt, Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, PieceIndex, QuorumId};
+use super::limits::LEVEL;
+use super::object::{ObjectRecord, ObjectState};
+use crate::ids::{Attempt, Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, PieceHash, PieceIndex, QuorumId};
+use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION};
 use crate::job::record::{JobRecord, RunState};
-use crate::job::store::Grant;
+use crate::job::store::{ColumnState, Grant};
+use crate::wire;
 
-/// Everything a quorum has agreed on.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Everything a quorum has agreed on. On disk and on the wire it travels as a snapshot's chunks only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QuorumState {
     pub quorum: QuorumId,
     pub time: Millis,
@@ -24,6 +35,21 @@ pub struct QuorumState {
     pub standbys: Vec<MemberId>,
     /// Digest over every applied entry: members that differ have diverged.
     pub rolling: Digest,
+    pub(super) index: Index,
+}
+
+/// What follows from the records, kept so that nobody has to look at all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Index {
+    pub(super) live: BTreeSet<JobId>,
+    /// Jobs, live or ended, with holders to be told to let go.
+    pub(super) releasing: BTreeSet<JobId>,
+    /// Ended jobs that nothing depends on any more, by their end: the first to be forgotten.
+    pub(super) ended: BTreeSet<(Millis, JobId)>,
+    /// Live objects with a column to confirm, to repair or under repair.
+    pub(super) tended: BTreeSet<ManifestHash>,
+    /// Bytes of piece hashes in live runs and manifests.
+    pub(super) hash_bytes: usize,
 }
 
 /// What changed, for those who follow: the event stream, waiting clients, the primary's driver.
@@ -87,12 +113,107 @@ impl QuorumState {
     pub fn new(quorum: QuorumId) -> Self {
         Self { quorum, level: 1, ..Self::default() }
     }
+
     /// Applies one entry. Deterministic: the same entries give the same state, replies and events on every member.
-    pub fn apply(&mut self, _index: LogIndex, _batch: &Batch) -> (BatchReply, Vec<Event>) {
-        unimplemented!()
+    pub fn apply(&mut self, index: LogIndex, batch: &Batch) -> (BatchReply, Vec<Event>) {
+        self.apply_encoded(index, batch, &wire::encode(batch))
     }
-    /// What the primary has to bring about now, in order.
-    pub fn duties(&self) -> Vec<Duty> {
-        unimplemented!()
+
+    /// As `apply`, for callers that have the entry's bytes at hand (`encoded` is `wire::encode` of the batch).
+    pub fn apply_encoded(&mut self, index: LogIndex, batch: &Batch, encoded: &[u8]) -> (BatchReply, Vec<Event>) {
+        self.time = self.time.max(batch.now);
+        let mut events = Vec::new();
+        let replies =
+            batch.commands.iter().map(|(by, command)| self.apply_command(*by, command, &mut events)).collect();
+        self.forget_ended();
+        let reply = BatchReply { replies };
+        self.rolling = self.next_digest(index, encoded, &reply);
+        (reply, events)
+    }
+
+    fn next_digest(&self, index: LogIndex, encoded: &[u8], reply: &BatchReply) -> Digest {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.rolling.as_bytes());
+        hasher.update(&index.0.to_le_bytes());
+        hasher.update(&(encoded.len() as u64).to_le_bytes());
+        hasher.update(encoded);
+        hasher.update(&wire::encode(reply));
+        Digest(*hasher.finalize().as_bytes())
+    }
+
+    /// Live jobs, ended jobs that are still remembered, objects.
+    pub fn counts(&self) -> (u32, u32, u32) {
+        let live = self.index.live.len();
+        (live as u32, (self.jobs.len() - live) as u32, self.objects.len() as u32)
+    }
+
+    /// Whether this build knows everything that may be proposed at the state's level.
+    pub fn is_understood(&self) -> bool {
+        self.level <= LEVEL
+    }
+
+    // ---- the index ----
+
+    /// Called after every change to a job.
+    pub(super) fn reindex_job(&mut self, job: JobId) {
+        let Some(record) = self.jobs.get(&job) else {
+            self.index.live.remove(&job);
+            self.index.releasing.remove(&job);
+            return;
+        };
+        let live = !record.state.is_final();
+        let releasing = !record.run.releasing.is_empty();
+        let holds_object = record.run.manifest.and_then(|hash| self.objects.get(&hash)).is_some_and(|o| o.job == job);
+        let ended = record.finished_at.unwrap_or_default();
+        keep(&mut self.index.live, job, live);
+        keep(&mut self.index.releasing, job, releasing);
+        keep(&mut self.index.ended, (ended, job), !live && !releasing && !holds_object);
+    }
+
+    /// Called after every change to an object.
+    pub(super) fn reindex_object(&mut self, manifest: ManifestHash) {
+        let tended = self.objects.get(&manifest).is_some_and(|object| {
+            let unconfirmed = object.columns.iter().any(|column| column.state != ColumnState::Confirmed);
+            object.state == ObjectState::Live && (unconfirmed || !object.owed.is_empty() || !object.repairs.is_empty())
+        });
+        keep(&mut self.index.tended, manifest, tended);
+    }
+
+    /// Builds the index from the records alone.
+    pub(super) fn rebuild_index(&mut self) {
+        self.index = Index::default();
+        for job in self.jobs.keys().copied().collect::<Vec<_>>() {
+            self.reindex_job(job);
+        }
+        for manifest in self.objects.keys().copied().collect::<Vec<_>>() {
+            self.reindex_object(manifest);
+        }
+        let runs = self.jobs.values().map(|record| hash_bytes(&record.run.segments));
+        self.index.hash_bytes = runs.chain(self.manifests.values().map(Bytes::len)).sum();
+    }
+
+    /// Forgets ended jobs past their number or their time. A job stays while its object lives, because slots of the
+    /// object's columns carry its id, and while it has holders to release.
+    fn forget_ended(&mut self) {
+        while let Some(&(ended, job)) = self.index.ended.first() {
+            let too_many = self.index.ended.len() > JOBS_ENDED_MAX;
+            if !too_many && self.time.since(ended) < JOBS_ENDED_RETENTION {
+                break;
+            }
+            self.index.ended.pop_first();
+            self.jobs.remove(&job);
+        }
+    }
+}
+
+pub(super) fn hash_bytes(segments: &[Vec<PieceHash>]) -> usize {
+    segments.iter().map(|pieces| pieces.len() * PieceHash::LEN).sum()
+}
+
+fn keep<T: Ord>(set: &mut BTreeSet<T>, item: T, member: bool) {
+    if member {
+        set.insert(item);
+    } else {
+        set.remove(&item);
     }
 }

@@ -1,0 +1,213 @@
+//! Which command a run accepts in which state, as data.
+//!
+//! The quorum's core asks this table before it acts on a run; the README shows it as [`markdown`] renders it. A pair
+//! that is not in the table is refused with a typed error. A row whose target is its own state is a repeat or a report
+//! that leaves the state alone. States between *pausing* and *reverting* belong to kinds of work that can pause or
+//! undo; a store run goes through *pending* and *running* only, and its cancel is immediate: nothing of it needs to be
+//! undone before it may be called cancelled, and its holders are released afterwards as a duty of their own.
+
+use super::record::RunState::{self, *};
+use crate::quorum::command::Command;
+
+/// The commands that act on a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RunCommand {
+    AddHolders,
+    Attach,
+    Progress,
+    ColumnFailed,
+    CommitObject,
+    FailRun,
+    Cancel,
+    Abandon,
+    Released,
+}
+
+impl RunCommand {
+    pub const ALL: [Self; 9] = [
+        Self::AddHolders,
+        Self::Attach,
+        Self::Progress,
+        Self::ColumnFailed,
+        Self::CommitObject,
+        Self::FailRun,
+        Self::Cancel,
+        Self::Abandon,
+        Self::Released,
+    ];
+
+    /// As error messages and the README name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AddHolders => "add holders",
+            Self::Attach => "attach",
+            Self::Progress => "progress",
+            Self::ColumnFailed => "column failed",
+            Self::CommitObject => "commit object",
+            Self::FailRun => "fail",
+            Self::Cancel => "cancel",
+            Self::Abandon => "abandon",
+            Self::Released => "released",
+        }
+    }
+
+    /// `None` for commands that do not act on an existing run.
+    pub const fn of(command: &Command) -> Option<Self> {
+        Some(match command {
+            Command::AddHolders { .. } => Self::AddHolders,
+            Command::Attach { .. } => Self::Attach,
+            Command::Progress { .. } => Self::Progress,
+            Command::ColumnFailed { .. } => Self::ColumnFailed,
+            Command::CommitObject { .. } => Self::CommitObject,
+            Command::FailRun { .. } => Self::FailRun,
+            Command::Cancel { .. } => Self::Cancel,
+            Command::Abandon { .. } => Self::Abandon,
+            Command::Released { .. } => Self::Released,
+            Command::Noop
+            | Command::Submit { .. }
+            | Command::Confirmed { .. }
+            | Command::RemoveObject { .. }
+            | Command::OweRepair { .. }
+            | Command::StartRepair { .. }
+            | Command::FinishRepair { .. }
+            | Command::FailRepair { .. }
+            | Command::SetStandbys { .. }
+            | Command::RaiseLevel { .. } => return None,
+        })
+    }
+}
+
+impl RunState {
+    pub const ALL: [Self; 13] = [
+        Pending,
+        Running,
+        Pausing,
+        Paused,
+        Resuming,
+        Modifying,
+        Cancelling,
+        Reverting,
+        AwaitingResolution,
+        Succeeded,
+        Failed,
+        Reverted,
+        Cancelled,
+    ];
+
+    /// As people read it; the same words as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Pending => "pending",
+            Running => "running",
+            Pausing => "pausing",
+            Paused => "paused",
+            Resuming => "resuming",
+            Modifying => "modifying",
+            Cancelling => "cancelling",
+            Reverting => "reverting",
+            Succeeded => "succeeded",
+            Failed => "failed",
+            Reverted => "reverted",
+            Cancelled => "cancelled",
+            AwaitingResolution => "awaiting-resolution",
+        }
+    }
+}
+
+/// One row: a command in a state, and the states that it may lead to.
+pub type Row = (RunState, RunCommand, &'static [RunState]);
+
+/// The whole table, by state.
+pub const TABLE: &[Row] = &[
+    (Pending, RunCommand::AddHolders, &[Pending, Running]),
+    (Pending, RunCommand::Attach, &[Pending]),
+    (Pending, RunCommand::Progress, &[Pending]),
+    (Pending, RunCommand::ColumnFailed, &[Pending, Failed]),
+    (Pending, RunCommand::FailRun, &[Failed]),
+    (Pending, RunCommand::Cancel, &[Cancelled]),
+    (Pending, RunCommand::Abandon, &[Failed]),
+    (Pending, RunCommand::Released, &[Pending]),
+    (Running, RunCommand::AddHolders, &[Running]),
+    (Running, RunCommand::Attach, &[Running]),
+    (Running, RunCommand::Progress, &[Running]),
+    (Running, RunCommand::ColumnFailed, &[Running, Failed]),
+    (Running, RunCommand::CommitObject, &[Succeeded]),
+    (Running, RunCommand::FailRun, &[Failed]),
+    (Running, RunCommand::Cancel, &[Cancelled]),
+    (Running, RunCommand::Abandon, &[Failed]),
+    (Running, RunCommand::Released, &[Running]),
+    (Pausing, RunCommand::FailRun, &[Failed]),
+    (Pausing, RunCommand::Cancel, &[Cancelled]),
+    (Paused, RunCommand::FailRun, &[Failed]),
+    (Paused, RunCommand::Cancel, &[Cancelled]),
+    (Resuming, RunCommand::FailRun, &[Failed]),
+    (Resuming, RunCommand::Cancel, &[Cancelled]),
+    (Modifying, RunCommand::FailRun, &[Failed]),
+    (Modifying, RunCommand::Cancel, &[Cancelled]),
+    (Cancelling, RunCommand::FailRun, &[Failed]),
+    (Cancelling, RunCommand::Cancel, &[Cancelled]),
+    (Reverting, RunCommand::FailRun, &[Failed]),
+    (Reverting, RunCommand::Cancel, &[Cancelled]),
+    (AwaitingResolution, RunCommand::FailRun, &[Failed]),
+    (AwaitingResolution, RunCommand::Cancel, &[Cancelled]),
+    (Succeeded, RunCommand::CommitObject, &[Succeeded]),
+    (Succeeded, RunCommand::Released, &[Succeeded]),
+    (Failed, RunCommand::FailRun, &[Failed]),
+    (Failed, RunCommand::Abandon, &[Failed]),
+    (Failed, RunCommand::Released, &[Failed]),
+    (Reverted, RunCommand::Released, &[Reverted]),
+    (Cancelled, RunCommand::Cancel, &[Cancelled]),
+    (Cancelled, RunCommand::Released, &[Cancelled]),
+];
+
+/// Where the command may lead from `state`; `None` when it is illegal there.
+pub fn targets(state: RunState, command: RunCommand) -> Option<&'static [RunState]> {
+    TABLE.iter().find(|(from, by, _)| *from == state && *by == command).map(|(_, _, to)| *to)
+}
+
+/// The table as the README shows it.
+pub fn markdown() -> String {
+    let mut text = String::from("| state | command | leads to |\n|---|---|---|\n");
+    for (state, command, to) in TABLE {
+        let to: Vec<_> = to.iter().map(|state| state.name()).collect();
+        text.push_str(&format!("| {} | {} | {} |\n", state.name(), command.name(), to.join(", ")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_state_that_is_not_final_has_a_way_out_and_can_be_cancelled() {
+        for state in RunState::ALL.into_iter().filter(|state| !state.is_final()) {
+            assert_eq!(targets(state, RunCommand::Cancel), Some(&[Cancelled][..]), "{state:?}");
+            let leaves = TABLE.iter().any(|(from, _, to)| *from == state && to.iter().any(|to| to.is_final()));
+            assert!(leaves, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_final_state_is_never_left() {
+        for (from, command, to) in TABLE.iter().filter(|(from, ..)| from.is_final()) {
+            assert_eq!(*to, &[*from][..], "{command:?}");
+        }
+    }
+
+    #[test]
+    fn no_pair_of_state_and_command_is_listed_twice() {
+        let pairs: BTreeSet<_> = TABLE.iter().map(|(from, by, _)| (*from, *by)).collect();
+        assert_eq!(pairs.len(), TABLE.len());
+    }
+
+    #[test]
+    fn names_are_those_of_the_json_form_and_every_state_is_listed() {
+        for state in RunState::ALL {
+            assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{}\"", state.name()));
+        }
+        assert_eq!(RunState::ALL.into_iter().collect::<BTreeSet<_>>().len(), 13);
+        assert!(markdown().contains("| running | commit object | succeeded |"));
+    }
+}

@@ -1,0 +1,184 @@
+//! One command at a time: what it requires, what it changes, what it answers.
+//!
+//! Every function here checks everything before it changes anything, so that a refused command leaves no trace. None
+//! looks at a clock, and none fails for a reason that could differ between members.
+
+mod commit;
+mod object;
+mod run;
+
+use super::command::{Command, CommandReply, Rejection};
+use super::limits::{LEVEL, STANDBYS_MAX};
+use super::state::{Event, QuorumState, hash_bytes};
+use crate::ids::{Attempt, JobId, ManifestHash, Millis, PeerId};
+use crate::job::limits::{HISTORY_MAX, REASON_BYTES_MAX};
+use crate::job::record::{HistoryEntry, JobRecord, RunState};
+use crate::job::store::{ColumnRecord, ColumnState, Grant, Releasing};
+use crate::job::transition::{RunCommand, targets};
+
+type Applied = Result<CommandReply, Rejection>;
+
+impl QuorumState {
+    pub(super) fn apply_command(&mut self, by: PeerId, command: &Command, events: &mut Vec<Event>) -> Applied {
+        let needed = command.level();
+        if needed > self.level {
+            return Err(Rejection::Level { needed, level: self.level });
+        }
+        match command {
+            Command::Noop => Ok(CommandReply::Done),
+            Command::Submit { job, spec } => self.submit(by, *job, spec, events),
+            Command::AddHolders { job, grants } => self.add_holders(*job, grants, events),
+            Command::Attach { job } => self.attach(by, *job),
+            Command::Progress { job, worker_attempt, segments } => {
+                self.progress(by, *job, *worker_attempt, segments, events)
+            }
+            Command::ColumnFailed { job, worker_attempt, column, attempt, reason } => {
+                self.column_failed((by, *worker_attempt), *job, *column, *attempt, reason, events)
+            }
+            Command::CommitObject { job, worker_attempt, manifest, receipts, degraded } => {
+                self.commit_object((by, *worker_attempt), *job, manifest, receipts, *degraded, events)
+            }
+            Command::FailRun { job, worker_attempt, reason } => {
+                self.fail_run(worker_attempt.map(|attempt| (by, attempt)), *job, reason, events)
+            }
+            Command::Cancel { job } => self.cancel(by, *job, events),
+            Command::Abandon { job, fed } => self.abandon(*job, *fed, events),
+            Command::Released { job, column, grant, attempt } => {
+                self.released(*job, Releasing { column: *column, grant: *grant, attempt: *attempt })
+            }
+            Command::Confirmed { manifest, column, attempt } => self.confirmed(*manifest, *column, *attempt),
+            Command::RemoveObject { manifest } => self.remove_object(by, *manifest, events),
+            Command::OweRepair { manifest, column, attempt, reason } => {
+                self.owe_repair(*manifest, *column, *attempt, reason, events)
+            }
+            Command::StartRepair { manifest, column, attempt, grant, reason } => {
+                self.start_repair(*manifest, *column, *attempt, *grant, reason, events)
+            }
+            Command::FinishRepair { manifest, column, receipt } => {
+                self.finish_repair(*manifest, *column, receipt, events)
+            }
+            Command::FailRepair { manifest, column, attempt, reason } => {
+                self.fail_repair(*manifest, *column, *attempt, reason)
+            }
+            Command::SetStandbys { standbys } => {
+                if standbys.len() > STANDBYS_MAX {
+                    return Err(Rejection::Full { what: "standbys".to_owned(), limit: STANDBYS_MAX });
+                }
+                self.standbys.clone_from(standbys);
+                Ok(CommandReply::Done)
+            }
+            Command::RaiseLevel { level } => {
+                // Proposed only when every member advertises the level, so a build that cannot apply it never sees it.
+                if *level > LEVEL {
+                    return Err(invalid(format!("level {level} is above {LEVEL}, the newest that this build applies")));
+                }
+                self.level = self.level.max(*level);
+                Ok(CommandReply::Done)
+            }
+        }
+    }
+
+    /// The run, if the transition table allows the command where it stands.
+    fn run_for(&mut self, job: JobId, command: RunCommand) -> Result<&mut JobRecord, Rejection> {
+        let record = self.jobs.get_mut(&job).ok_or(Rejection::UnknownJob { job })?;
+        if targets(record.state, command).is_none() {
+            return Err(illegal(record, command));
+        }
+        Ok(record)
+    }
+
+    /// Ends a run: its holders (all but those of the columns in `kept`) are to let go, its hashes are forgotten.
+    fn end_run(&mut self, job: JobId, state: RunState, reason: Option<String>, what: String, events: &mut Vec<Event>) {
+        let now = self.time;
+        let Some(record) = self.jobs.get_mut(&job) else { return };
+        let run = &mut record.run;
+        for (index, column) in run.columns.iter_mut().enumerate() {
+            if let Some(grant) = column.grant.take() {
+                run.releasing.push(releasing(index, grant, column.attempt));
+            }
+            column.state = ColumnState::Open;
+        }
+        self.index.hash_bytes -= hash_bytes(&run.segments);
+        run.segments = Vec::new();
+        run.columns.iter_mut().for_each(|column| column.stored = Vec::new());
+        let spares = std::mem::take(&mut run.spares);
+        run.releasing.extend(spares.into_iter().map(unused));
+        record.reason = reason;
+        record.finished_at = Some(now);
+        record.move_to(now, state, what);
+        events.push(Event::JobChanged { job, state });
+        self.reindex_job(job);
+    }
+}
+
+impl Command {
+    /// The state level that a quorum must have reached before this may be proposed.
+    pub const fn level(&self) -> u16 {
+        1
+    }
+}
+
+impl JobRecord {
+    /// Enters a state (or stays in it) and writes a line of history.
+    fn move_to(&mut self, now: Millis, state: RunState, what: String) {
+        self.state = state;
+        self.changed_at = now;
+        if self.history.len() >= HISTORY_MAX {
+            // The first line says where the job came from; it stays.
+            self.history.remove(1);
+        }
+        self.history.push(HistoryEntry { at: now, state, what: short(&what) });
+    }
+
+    /// A sign of life from the worker.
+    fn fed(&mut self, now: Millis) {
+        self.run.fed += 1;
+        self.run.fed_at = now;
+    }
+
+    fn check_worker(&self, (by, attempt): (PeerId, Attempt)) -> Result<(), Rejection> {
+        if by != self.run.worker {
+            return Err(Rejection::NotWorker { job: self.job, by });
+        }
+        if attempt != self.run.worker_attempt {
+            return Err(Rejection::StaleAttempt { given: attempt, current: self.run.worker_attempt });
+        }
+        Ok(())
+    }
+
+    /// The columns as replies carry them: without their stored bits.
+    fn column_summary(&self) -> CommandReply {
+        let columns = self.run.columns.iter().map(|column| ColumnRecord { stored: Vec::new(), ..*column });
+        CommandReply::Columns(columns.collect())
+    }
+}
+
+fn releasing(column: usize, grant: Grant, attempt: Attempt) -> Releasing {
+    Releasing { column: crate::ids::PieceIndex(column as u8), grant, attempt }
+}
+
+/// A grant that never got a column.
+fn unused(grant: Grant) -> Releasing {
+    releasing(0, grant, Attempt(0))
+}
+
+fn invalid(reason: impl Into<String>) -> Rejection {
+    Rejection::Invalid { reason: reason.into() }
+}
+
+fn illegal(record: &JobRecord, command: RunCommand) -> Rejection {
+    Rejection::IllegalState { job: record.job, state: record.state, command: command.name().to_owned() }
+}
+
+fn unknown(manifest: ManifestHash) -> Rejection {
+    Rejection::UnknownObject { manifest }
+}
+
+/// Cuts a text that came from elsewhere to what a record may keep.
+fn short(text: &str) -> String {
+    let mut end = text.len().min(REASON_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

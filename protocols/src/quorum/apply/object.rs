@@ -1,0 +1,220 @@
+//! Commands on objects: confirmation, removal, repair.
+//!
+//! While a column is rebuilt its old holder, if there is one, stays in the record and readable; only `FinishRepair`
+//! swaps the two. Every rebuild has an attempt that no assignment of the column ever had.
+
+use super::*;
+use crate::ids::PieceIndex;
+use crate::job::limits::RELEASING_MAX;
+use crate::object::manifest::Manifest;
+use crate::piece::message::{Receipt, Slot};
+use crate::quorum::object::{ObjectRecord, ObjectState, Repair};
+
+impl QuorumState {
+    fn live_object(&mut self, manifest: ManifestHash) -> Result<&mut ObjectRecord, Rejection> {
+        self.objects
+            .get_mut(&manifest)
+            .filter(|object| object.state == ObjectState::Live)
+            .ok_or_else(|| unknown(manifest))
+    }
+
+    pub(super) fn confirmed(&mut self, manifest: ManifestHash, column: PieceIndex, attempt: Attempt) -> Applied {
+        let record = column_of(self.live_object(manifest)?, column)?;
+        if record.attempt != attempt {
+            return Err(Rejection::StaleAttempt { given: attempt, current: record.attempt });
+        }
+        if record.state == ColumnState::Sealed {
+            record.state = ColumnState::Confirmed;
+        }
+        self.reindex_object(manifest);
+        Ok(CommandReply::Done)
+    }
+
+    pub(super) fn remove_object(&mut self, by: PeerId, manifest: ManifestHash, events: &mut Vec<Event>) -> Applied {
+        let object = self.objects.get_mut(&manifest).ok_or_else(|| unknown(manifest))?;
+        if object.state == ObjectState::Removing {
+            return Ok(CommandReply::Done);
+        }
+        if object.shared.remove(&by).is_some() {
+            return Ok(CommandReply::Done);
+        }
+        if object.owner == by
+            && let Some((next, _)) = object.shared.pop_first()
+        {
+            object.owner = next;
+            return Ok(CommandReply::Done);
+        }
+        object.state = ObjectState::Removing;
+        let job = object.job;
+        self.release_columns(manifest);
+        if let Some(bytes) = self.manifests.remove(&manifest) {
+            self.index.hash_bytes -= bytes.len();
+        }
+        events.push(Event::ObjectRemoved { manifest });
+        if self.jobs.get(&job).is_none_or(|record| record.run.releasing.is_empty()) {
+            self.forget_removed(job, manifest);
+        }
+        self.reindex_object(manifest);
+        self.reindex_job(job);
+        Ok(CommandReply::Done)
+    }
+
+    /// Hands every holder of the object, and every rebuild of it, to the run that stored it, to be told to let go.
+    pub(super) fn release_columns(&mut self, manifest: ManifestHash) {
+        let Some(object) = self.objects.get_mut(&manifest) else { return };
+        let mut leaving = Vec::new();
+        for (index, column) in object.columns.iter_mut().enumerate() {
+            if let Some(grant) = column.grant.take() {
+                leaving.push(releasing(index, grant, column.attempt));
+            }
+            column.state = ColumnState::Open;
+        }
+        let repairs = std::mem::take(&mut object.repairs);
+        leaving.extend(repairs.into_iter().map(|(column, Repair { grant, attempt })| Releasing {
+            column,
+            grant,
+            attempt,
+        }));
+        let job = object.job;
+        if let Some(record) = self.jobs.get_mut(&job) {
+            record.run.releasing.extend(leaving);
+        }
+        self.reindex_job(job);
+    }
+
+    /// Forgets an object that was removed, once the run that stored it has nobody left to release.
+    pub(super) fn forget_removed(&mut self, job: JobId, manifest: ManifestHash) {
+        let removed = |object: &&ObjectRecord| object.state == ObjectState::Removing && object.job == job;
+        if self.objects.get(&manifest).filter(removed).is_some() {
+            self.objects.remove(&manifest);
+        }
+    }
+
+    pub(super) fn owe_repair(
+        &mut self,
+        manifest: ManifestHash,
+        column: PieceIndex,
+        attempt: Attempt,
+        reason: &str,
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        let object = self.live_object(manifest)?;
+        let current = column_of(object, column)?.attempt;
+        if attempt != current {
+            return Err(Rejection::StaleAttempt { given: attempt, current });
+        }
+        if object.owed.insert(column, short(reason)).is_none() {
+            events.push(Event::ColumnOwed { manifest, column, reason: short(reason) });
+        }
+        self.reindex_object(manifest);
+        Ok(CommandReply::Done)
+    }
+
+    pub(super) fn start_repair(
+        &mut self,
+        manifest: ManifestHash,
+        column: PieceIndex,
+        attempt: Attempt,
+        grant: Grant,
+        reason: &str,
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        let job = self.live_object(manifest)?.job;
+        let waiting = self.jobs.get(&job).map_or(0, |record| record.run.releasing.len());
+        let object = self.live_object(manifest)?;
+        column_of(object, column)?;
+        let newest = object.newest[column.0 as usize];
+        if object.repairs.get(&column).is_some_and(|repair| repair.grant == grant) {
+            return Ok(CommandReply::Done);
+        }
+        if attempt != newest {
+            return Err(Rejection::StaleAttempt { given: attempt, current: newest });
+        }
+        if object.repairs.contains_key(&column) {
+            return Err(invalid(format!("column {column} is being rebuilt already")));
+        }
+        if object.holders_except(column).any(|peer| peer == grant.holder.peer) {
+            return Err(invalid(format!("{} has another column of this object", grant.holder.peer)));
+        }
+        if waiting >= RELEASING_MAX {
+            return Err(Rejection::Full { what: "holders to release".to_owned(), limit: RELEASING_MAX });
+        }
+        let next = Attempt(newest.0 + 1);
+        object.newest[column.0 as usize] = next;
+        object.repairs.insert(column, Repair { grant, attempt: next });
+        if object.owed.insert(column, short(reason)).is_none() {
+            events.push(Event::ColumnOwed { manifest, column, reason: short(reason) });
+        }
+        self.reindex_object(manifest);
+        Ok(CommandReply::Done)
+    }
+
+    pub(super) fn finish_repair(
+        &mut self,
+        manifest: ManifestHash,
+        column: PieceIndex,
+        receipt: &Receipt,
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        let job = self.live_object(manifest)?.job;
+        let object = self.live_object(manifest)?;
+        let current = column_of(object, column)?.attempt;
+        let given = receipt.statement.slot.attempt;
+        let Some(Repair { grant, attempt }) = object.repairs.get(&column).cloned() else {
+            // A repeat of what is done is fine; anything else comes too late.
+            return if given == current {
+                Ok(CommandReply::Done)
+            } else {
+                Err(Rejection::StaleAttempt { given, current })
+            };
+        };
+        let encoded = self.manifests.get(&manifest).ok_or_else(|| unknown(manifest))?;
+        let decoded = Manifest::decode(encoded).map_err(|error| invalid(format!("manifest: {error}")))?;
+        super::commit::check_receipt(receipt, Slot { job, column, attempt }, grant, &decoded)?;
+        let object = self.live_object(manifest)?;
+        object.repairs.remove(&column);
+        object.owed.remove(&column);
+        let record = column_of(object, column)?;
+        let before = record.grant.replace(grant).map(|grant| Releasing { column, grant, attempt: record.attempt });
+        record.attempt = attempt;
+        record.state = ColumnState::Sealed;
+        let from = before.map(|before| before.grant);
+        if let Some(record) = self.jobs.get_mut(&job) {
+            record.run.releasing.extend(before);
+        }
+        events.push(Event::ColumnReassigned { job, column, from, to: Some(grant) });
+        events.push(Event::ColumnRepaired { manifest, column });
+        self.reindex_object(manifest);
+        self.reindex_job(job);
+        Ok(CommandReply::Done)
+    }
+
+    pub(super) fn fail_repair(
+        &mut self,
+        manifest: ManifestHash,
+        column: PieceIndex,
+        attempt: Attempt,
+        reason: &str,
+    ) -> Applied {
+        let object = self.live_object(manifest)?;
+        column_of(object, column)?;
+        match object.repairs.get(&column) {
+            Some(repair) if repair.attempt == attempt => (),
+            Some(repair) => return Err(Rejection::StaleAttempt { given: attempt, current: repair.attempt }),
+            None => return Ok(CommandReply::Done),
+        }
+        let job = object.job;
+        let failed = object.repairs.remove(&column);
+        object.owed.insert(column, short(&format!("the last rebuild failed: {reason}")));
+        if let (Some(record), Some(Repair { grant, attempt })) = (self.jobs.get_mut(&job), failed) {
+            record.run.releasing.push(Releasing { column, grant, attempt });
+        }
+        self.reindex_object(manifest);
+        self.reindex_job(job);
+        Ok(CommandReply::Done)
+    }
+}
+
+fn column_of(object: &mut ObjectRecord, column: PieceIndex) -> Result<&mut ColumnRecord, Rejection> {
+    object.columns.get_mut(column.0 as usize).ok_or_else(|| invalid(format!("no column {column}")))
+}

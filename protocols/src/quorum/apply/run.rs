@@ -1,0 +1,339 @@
+//! Commands on runs: submit, holders, worker, progress, failure, and every end but the commit.
+
+use super::*;
+use crate::ids::{PieceIndex, SegmentIndex};
+use crate::job::limits::{HOLDERS_FAILED_MAX, JOBS_LIVE_MAX, RELEASING_MAX, SPARES_MAX, SPEC_BYTES_MAX};
+use crate::job::spec::JobSpec;
+use crate::job::store::StoreRun;
+use crate::object::layout::{Layout, Profile};
+use crate::object::limits::NAME_BYTES_MAX;
+use crate::quorum::command::{Attached, SegmentProgress};
+use crate::quorum::limits::HASH_BYTES_MAX;
+use crate::wire;
+
+/// Refuses what no run could do, before anything is recorded.
+fn check_spec(spec: &JobSpec) -> Result<(), Rejection> {
+    let JobSpec::Store(store) = spec;
+    let name = store.name.as_deref().unwrap_or_default().len();
+    if name > NAME_BYTES_MAX {
+        return Err(Rejection::TooLarge { what: "name".to_owned(), bytes: name, limit: NAME_BYTES_MAX });
+    }
+    let bytes = wire::encode(spec).len();
+    if bytes > SPEC_BYTES_MAX {
+        return Err(Rejection::TooLarge { what: "specification".to_owned(), bytes, limit: SPEC_BYTES_MAX });
+    }
+    let Profile { data, parity } = store.profile;
+    let profile =
+        Profile::new(data, parity).ok_or_else(|| invalid(format!("profile {data}+{parity} is not possible")))?;
+    match store.size {
+        Some(size) if size > profile.bytes_max() => {
+            Err(invalid(format!("an object of {size} bytes is larger than the {} allowed", profile.bytes_max())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Segments that the run may have: what its size says, or what its profile allows.
+fn segments_max(spec: &JobSpec) -> usize {
+    let JobSpec::Store(store) = spec;
+    match store.size {
+        Some(size) => Layout::new(size, store.profile).segments() as usize,
+        None => store.profile.segments_max(),
+    }
+}
+
+impl QuorumState {
+    pub(super) fn submit(&mut self, by: PeerId, job: JobId, spec: &JobSpec, events: &mut Vec<Event>) -> Applied {
+        if let Some(record) = self.jobs.get(&job) {
+            return if record.spec == *spec && record.owner == by {
+                Ok(CommandReply::Submitted { existed: true, state: record.state })
+            } else {
+                Err(Rejection::Conflict { job })
+            };
+        }
+        if job.quorum != self.quorum {
+            return Err(invalid(format!("job {job} belongs to another quorum than {}", self.quorum)));
+        }
+        check_spec(spec)?;
+        if self.index.live.len() >= JOBS_LIVE_MAX {
+            return Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX });
+        }
+        let now = self.time;
+        let mut record = JobRecord {
+            job,
+            spec: spec.clone(),
+            owner: by,
+            state: RunState::Pending,
+            before_pause: None,
+            reason: None,
+            created_at: now,
+            changed_at: now,
+            finished_at: None,
+            run: StoreRun::new(by, spec.profile().columns(), now),
+            history: Vec::new(),
+        };
+        record.move_to(now, RunState::Pending, format!("submitted through {by}"));
+        self.jobs.insert(job, record);
+        events.push(Event::JobChanged { job, state: RunState::Pending });
+        self.reindex_job(job);
+        Ok(CommandReply::Submitted { existed: false, state: RunState::Pending })
+    }
+
+    pub(super) fn add_holders(&mut self, job: JobId, grants: &[Grant], events: &mut Vec<Event>) -> Applied {
+        let now = self.time;
+        let record = self.run_for(job, RunCommand::AddHolders)?;
+        let mut known: std::collections::BTreeSet<PeerId> = record.run.known_holders().collect();
+        let mut assigned = 0;
+        for grant in grants {
+            let run = &mut record.run;
+            let here = |other: &Grant| other == grant;
+            let repeat = run.columns.iter().filter_map(|column| column.grant.as_ref()).any(here)
+                || run.spares.iter().any(here)
+                || run.failed.iter().any(|(failed, _)| here(failed))
+                || run.releasing.iter().any(|releasing| here(&releasing.grant));
+            if repeat {
+                continue;
+            }
+            // One column per peer, and never again one that failed. Its promise is given back rather than forgotten.
+            if !known.insert(grant.holder.peer) {
+                if run.releasing.len() < RELEASING_MAX {
+                    run.releasing.push(unused(*grant));
+                }
+                continue;
+            }
+            let open = run.columns.iter_mut().enumerate().find(|(_, column)| column.grant.is_none());
+            if let Some((index, column)) = open {
+                column.assign(*grant);
+                assigned += 1;
+                let column = PieceIndex(index as u8);
+                events.push(Event::ColumnReassigned { job, column, from: None, to: Some(*grant) });
+            } else if run.spares.len() < SPARES_MAX {
+                run.spares.push(*grant);
+            } else if run.releasing.len() < RELEASING_MAX {
+                run.releasing.push(unused(*grant));
+            }
+        }
+        let held = record.run.columns.len() - record.run.open_columns();
+        let ready = held >= record.spec.profile().columns_min();
+        if record.state == RunState::Pending && ready {
+            let what = format!("{held} columns have a holder, {} peers are spare", record.run.spares.len());
+            record.move_to(now, RunState::Running, what);
+            events.push(Event::JobChanged { job, state: RunState::Running });
+        } else if assigned > 0 {
+            record.move_to(now, record.state, format!("{assigned} more columns have a holder"));
+        }
+        let reply = record.column_summary();
+        self.reindex_job(job);
+        Ok(reply)
+    }
+
+    pub(super) fn attach(&mut self, by: PeerId, job: JobId) -> Applied {
+        let now = self.time;
+        let record = self.run_for(job, RunCommand::Attach)?;
+        record.run.worker = by;
+        record.run.worker_attempt.0 += 1;
+        record.fed(now);
+        record.move_to(now, record.state, format!("{by} feeds the run now"));
+        let run = &record.run;
+        Ok(CommandReply::Attached(Box::new(Attached {
+            worker_attempt: run.worker_attempt,
+            spec: record.spec.clone(),
+            columns: run.columns.clone(),
+            segments: run.segments.clone(),
+        })))
+    }
+
+    pub(super) fn progress(
+        &mut self,
+        by: PeerId,
+        job: JobId,
+        worker_attempt: Attempt,
+        segments: &[SegmentProgress],
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        let now = self.time;
+        let room = HASH_BYTES_MAX.saturating_sub(self.index.hash_bytes);
+        let record = self.run_for(job, RunCommand::Progress)?;
+        record.check_worker((by, worker_attempt))?;
+        let limit = segments_max(&record.spec);
+        let columns = record.run.columns.len();
+        let mut seen = std::collections::BTreeMap::new();
+        for progress in segments {
+            check_progress(&record.run, progress, columns, limit)?;
+            if seen.insert(progress.segment, &progress.pieces).is_some_and(|pieces| *pieces != progress.pieces) {
+                return Err(Rejection::DifferentContent { segment: progress.segment });
+            }
+        }
+        // Counted before it is known which hashes are new: a little early is better than a little late.
+        let most = segments.len() * columns * crate::ids::PieceHash::LEN;
+        if most > room {
+            return Err(Rejection::Full { what: "bytes of piece hashes".to_owned(), limit: HASH_BYTES_MAX });
+        }
+        let run = &mut record.run;
+        let before = hash_bytes(&run.segments);
+        for progress in segments {
+            let index = progress.segment.0 as usize;
+            if run.segments.len() <= index {
+                run.segments.resize(index + 1, Vec::new());
+                run.columns.iter_mut().for_each(|column| column.stored.resize(index + 1, false));
+            }
+            if run.segments[index].is_empty() {
+                run.segments[index].clone_from(&progress.pieces);
+            }
+            for (column, attempt) in &progress.stored {
+                let column = &mut run.columns[column.0 as usize];
+                // News of a holder that was replaced meanwhile.
+                if column.attempt == *attempt && column.grant.is_some() {
+                    column.stored[index] = true;
+                }
+            }
+        }
+        let grown = hash_bytes(&run.segments) - before;
+        record.fed(now);
+        record.changed_at = now;
+        let complete = |segment: &usize| record.run.columns.iter().all(|column| column.stored[*segment]);
+        let complete = (0..record.run.segments.len()).filter(complete).count() as u32;
+        let reply = record.column_summary();
+        self.index.hash_bytes += grown;
+        events.push(Event::JobProgressed { job, segments: complete });
+        Ok(reply)
+    }
+
+    pub(super) fn column_failed(
+        &mut self,
+        worker: (PeerId, Attempt),
+        job: JobId,
+        column: PieceIndex,
+        attempt: Attempt,
+        reason: &str,
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        let now = self.time;
+        let record = self.run_for(job, RunCommand::ColumnFailed)?;
+        record.check_worker(worker)?;
+        let run = &mut record.run;
+        let target = run.columns.get_mut(column.0 as usize).ok_or_else(|| invalid(format!("no column {column}")))?;
+        if attempt > target.attempt {
+            return Err(Rejection::StaleAttempt { given: attempt, current: target.attempt });
+        }
+        let Some(lost) = target.grant.filter(|_| attempt == target.attempt) else {
+            // A repeat, or the column has moved on: nothing to do but to say how things stand.
+            return Ok(record.column_summary());
+        };
+        run.releasing.push(Releasing { column, grant: lost, attempt });
+        run.failed.push((lost, short(reason)));
+        let next = if run.spares.is_empty() { None } else { Some(run.spares.remove(0)) };
+        match next {
+            Some(spare) => target.assign(spare),
+            None => target.vacate(),
+        }
+        if next.is_some() {
+            target.stored.resize(run.segments.len(), false);
+        }
+        events.push(Event::ColumnReassigned { job, column, from: Some(lost), to: next });
+        record.fed(now);
+        let lost_peer = lost.holder.peer;
+        let what = match next {
+            Some(spare) => format!("column {column}: {} takes over from {lost_peer}: {reason}", spare.holder.peer),
+            None => format!("column {column} lost {lost_peer} and no spare is left: {reason}"),
+        };
+        record.reason = Some(short(&format!("column {column} lost {lost_peer}: {reason}")));
+        record.move_to(now, record.state, what);
+        if record.run.failed.len() >= HOLDERS_FAILED_MAX {
+            let reason = format!("{HOLDERS_FAILED_MAX} holders failed, the last because: {reason}");
+            self.end_run(
+                job,
+                RunState::Failed,
+                Some(short(&reason)),
+                "failed: too many holders failed".to_owned(),
+                events,
+            );
+        }
+        self.reindex_job(job);
+        Ok(self.jobs.get(&job).map_or(CommandReply::Done, JobRecord::column_summary))
+    }
+
+    pub(super) fn fail_run(
+        &mut self,
+        worker: Option<(PeerId, Attempt)>,
+        job: JobId,
+        reason: &str,
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        let record = self.run_for(job, RunCommand::FailRun)?;
+        if record.state == RunState::Failed {
+            return Ok(CommandReply::Done);
+        }
+        if let Some(worker) = worker {
+            record.check_worker(worker)?;
+        }
+        self.end_run(job, RunState::Failed, Some(short(reason)), format!("failed: {reason}"), events);
+        Ok(CommandReply::Done)
+    }
+
+    pub(super) fn cancel(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
+        let record = self.run_for(job, RunCommand::Cancel)?;
+        if record.state != RunState::Cancelled {
+            self.end_run(job, RunState::Cancelled, Some(format!("by {by}")), format!("cancelled by {by}"), events);
+        }
+        Ok(CommandReply::Done)
+    }
+
+    pub(super) fn abandon(&mut self, job: JobId, fed: u64, events: &mut Vec<Event>) -> Applied {
+        let record = self.run_for(job, RunCommand::Abandon)?;
+        if record.state == RunState::Failed {
+            return Ok(CommandReply::Done);
+        }
+        if record.run.fed != fed {
+            return Err(invalid(format!("job {job} was fed again since it looked idle")));
+        }
+        let reason = format!("nobody fed the run for {} minutes", crate::job::limits::STORE_IDLE_MAX.as_secs() / 60);
+        self.end_run(job, RunState::Failed, Some(reason.clone()), format!("abandoned: {reason}"), events);
+        Ok(CommandReply::Done)
+    }
+
+    pub(super) fn released(&mut self, job: JobId, released: Releasing) -> Applied {
+        let record = self.run_for(job, RunCommand::Released)?;
+        record.run.releasing.retain(|releasing| *releasing != released);
+        // The last holder of a removed object has let go: the object is gone.
+        let gone = record.run.manifest.filter(|_| record.run.releasing.is_empty());
+        if let Some(manifest) = gone {
+            self.forget_removed(job, manifest);
+        }
+        self.reindex_job(job);
+        Ok(CommandReply::Done)
+    }
+}
+
+fn check_progress(run: &StoreRun, progress: &SegmentProgress, columns: usize, limit: usize) -> Result<(), Rejection> {
+    let SegmentIndex(segment) = progress.segment;
+    if segment as usize >= limit {
+        return Err(invalid(format!("segment {segment} is past the end: there are at most {limit}")));
+    }
+    if progress.pieces.len() != columns {
+        return Err(invalid(format!("segment {segment} has {} pieces, not {columns}", progress.pieces.len())));
+    }
+    if let Some((column, _)) = progress.stored.iter().find(|(column, _)| column.0 as usize >= columns) {
+        return Err(invalid(format!("no column {column}")));
+    }
+    match run.segments.get(segment as usize) {
+        Some(known) if !known.is_empty() && *known != progress.pieces => {
+            Err(Rejection::DifferentContent { segment: progress.segment })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl ColumnRecord {
+    fn assign(&mut self, grant: Grant) {
+        self.grant = Some(grant);
+        self.attempt.0 += 1;
+        self.state = ColumnState::Filling;
+        self.stored.iter_mut().for_each(|stored| *stored = false);
+    }
+    fn vacate(&mut self) {
+        self.grant = None;
+        self.state = ColumnState::Open;
+        self.stored.iter_mut().for_each(|stored| *stored = false);
+    }
+}

@@ -1,0 +1,113 @@
+//! What is true of every state, whatever commands made it. Checked by tests after every command, and once when a
+//! snapshot is read, so that the rest of the core may rely on it.
+
+use std::collections::BTreeSet;
+
+use super::object::{ObjectRecord, ObjectState};
+use super::state::QuorumState;
+use crate::ids::{JobId, ManifestHash, PeerId};
+use crate::job::limits::{HISTORY_MAX, HOLDERS_FAILED_MAX, JOBS_LIVE_MAX, SPARES_MAX};
+use crate::job::record::JobRecord;
+use crate::job::store::ColumnState;
+use crate::object::layout::Profile;
+use crate::quorum::limits::{OBJECTS_MAX, OWNERS_MAX, STANDBYS_MAX};
+
+type Checked = Result<(), String>;
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+impl QuorumState {
+    /// The first invariant that does not hold, in words. Looks at everything: not for every entry.
+    pub fn check_invariants(&self) -> Checked {
+        let mut rebuilt = Self { index: Default::default(), ..self.clone() };
+        rebuilt.rebuild_index();
+        ensure(rebuilt.index == self.index, || format!("index {:?} should be {:?}", self.index, rebuilt.index))?;
+        ensure(self.index.live.len() <= JOBS_LIVE_MAX, || format!("{} live jobs", self.index.live.len()))?;
+        ensure(self.objects.len() <= OBJECTS_MAX, || format!("{} objects", self.objects.len()))?;
+        ensure(self.standbys.len() <= STANDBYS_MAX, || format!("{} standbys", self.standbys.len()))?;
+        for (job, record) in &self.jobs {
+            self.check_job(*job, record).map_err(|what| format!("job {job}: {what}"))?;
+        }
+        for (manifest, object) in &self.objects {
+            self.check_object(*manifest, object).map_err(|what| format!("object {manifest}: {what}"))?;
+        }
+        let orphan = self.manifests.keys().find(|hash| !self.objects.contains_key(hash));
+        ensure(orphan.is_none(), || format!("manifest {orphan:?} belongs to no object"))
+    }
+
+    fn check_job(&self, job: JobId, record: &JobRecord) -> Checked {
+        let run = &record.run;
+        let columns = run.columns.len();
+        ensure(record.job == job && job.quorum == self.quorum, || "kept under another id".to_owned())?;
+        let Profile { data, parity } = record.spec.profile();
+        ensure(Profile::new(data, parity).is_some(), || "impossible profile".to_owned())?;
+        ensure(columns == record.spec.profile().columns(), || format!("{columns} columns"))?;
+        ensure(run.failed.len() <= HOLDERS_FAILED_MAX, || format!("{} failed holders", run.failed.len()))?;
+        ensure(run.spares.len() <= SPARES_MAX, || format!("{} spares", run.spares.len()))?;
+        ensure(record.history.len() <= HISTORY_MAX, || format!("{} lines of history", record.history.len()))?;
+        ensure(record.state.is_final() == record.finished_at.is_some(), || "ended without an end".to_owned())?;
+        for column in &run.columns {
+            let assigned = column.state == ColumnState::Filling;
+            ensure(column.grant.is_some() == assigned, || format!("{column:?} is assigned and is not"))?;
+            ensure(matches!(column.state, ColumnState::Open | ColumnState::Filling), || "sealed in a run".to_owned())?;
+        }
+        if record.state.is_final() {
+            let left = run.columns.iter().any(|column| column.grant.is_some() || !column.stored.is_empty());
+            ensure(!left && run.spares.is_empty() && run.segments.is_empty(), || "ended and holds on".to_owned())?;
+            return Ok(());
+        }
+        let failed: BTreeSet<PeerId> = run.failed.iter().map(|(grant, _)| grant.holder.peer).collect();
+        let mut peers = BTreeSet::new();
+        for grant in run.columns.iter().filter_map(|column| column.grant).chain(run.spares.iter().copied()) {
+            let peer = grant.holder.peer;
+            ensure(peers.insert(peer), || format!("{peer} was given two columns"))?;
+            ensure(!failed.contains(&peer), || format!("{peer} failed and was given a column again"))?;
+        }
+        for column in &run.columns {
+            ensure(column.stored.len() == run.segments.len(), || "stored bits do not match the segments".to_owned())?;
+        }
+        ensure(run.segments.len() <= record.spec.profile().segments_max(), || "too many segments".to_owned())?;
+        let whole = run.segments.iter().all(|pieces| pieces.is_empty() || pieces.len() == columns);
+        ensure(whole, || "a segment has too few pieces".to_owned())?;
+        ensure(run.manifest.is_none(), || "committed and not ended".to_owned())
+    }
+
+    fn check_object(&self, manifest: ManifestHash, object: &ObjectRecord) -> Checked {
+        let columns = object.columns.len();
+        ensure(columns == object.profile.columns() && columns == object.newest.len(), || format!("{columns} columns"))?;
+        ensure(object.shared.len() < OWNERS_MAX, || format!("{} owners", object.shared.len()))?;
+        ensure(!object.shared.contains_key(&object.owner), || "its owner shares it with itself".to_owned())?;
+        let run = self.jobs.get(&object.job).map(|record| &record.run);
+        ensure(run.is_some_and(|run| run.manifest == Some(manifest)), || "its run is forgotten".to_owned())?;
+        let live = object.state == ObjectState::Live;
+        ensure(live == self.manifests.contains_key(&manifest), || "manifest and state differ".to_owned())?;
+        let inside = |index: &crate::ids::PieceIndex| (index.0 as usize) < columns;
+        ensure(object.owed.keys().all(inside) && object.repairs.keys().all(inside), || "no such column".to_owned())?;
+        let mut peers = BTreeSet::new();
+        for (index, column) in object.columns.iter().enumerate() {
+            let index = crate::ids::PieceIndex(index as u8);
+            ensure(column.stored.is_empty(), || "stored bits in an object".to_owned())?;
+            let held = matches!(column.state, ColumnState::Sealed | ColumnState::Confirmed);
+            ensure(column.grant.is_some() == held && column.state != ColumnState::Filling, || format!("{column:?}"))?;
+            ensure(!live || held || object.owed.contains_key(&index), || format!("column {index} is owed to nobody"))?;
+            ensure(live || !held, || format!("column {index} is held though removed"))?;
+            let newest = object.newest[index.0 as usize];
+            let rebuild = object.repairs.get(&index);
+            ensure(column.attempt <= newest, || format!("column {index} is newer than its newest"))?;
+            if let Some(repair) = rebuild {
+                let newer = repair.attempt > column.attempt && repair.attempt <= newest;
+                ensure(live && newer, || format!("column {index} is rebuilt under an old attempt"))?;
+                ensure(object.owed.contains_key(&index), || format!("column {index} is rebuilt and not owed"))?;
+            }
+            // The same peer may rebuild its own column; no peer may have two.
+            let peer = |grant: crate::job::store::Grant| grant.holder.peer;
+            let own: BTreeSet<_> = column.grant.map(peer).into_iter().chain(rebuild.map(|r| peer(r.grant))).collect();
+            for peer in own {
+                ensure(peers.insert(peer), || format!("{peer} has two columns"))?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! The state as a list of content-addressed chunks, and back.
+//!
+//! Each chunk holds one section's records of one range of keys and is at most [`SNAPSHOT_CHUNK_BYTES`] long. Where one
+//! chunk ends and the next begins depends on the keys (which are random or hashes), not on how many records came
+//! before: a record that comes, goes or grows changes its own chunk and rarely a neighbour. So a member that follows
+//! from snapshot to snapshot fetches what changed, plus the head, which always changes.
+//!
+//! A chunk is a record of [`crate::wire`]: a version byte, then the section and its rows. Version 1: first.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::limits::SNAPSHOT_CHUNK_BYTES;
+use super::object::ObjectRecord;
+use super::state::QuorumState;
+use crate::ids::{Digest, ManifestHash, MemberId, Millis, QuorumId};
+use crate::job::record::JobRecord;
+use crate::wire::{self, DecodeError, Record};
+
+/// One key in this many ends a chunk.
+const KEYS_PER_CHUNK: u8 = 64;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("chunk {chunk} cannot be read")]
+    Decode {
+        chunk: usize,
+        #[source]
+        source: DecodeError,
+    },
+    #[error("chunk {chunk} is {bytes} bytes long, more than the {limit} allowed")]
+    TooLarge { chunk: usize, bytes: usize, limit: usize },
+    #[error("the snapshot has {found} {what} and announced {expected}")]
+    Count { what: &'static str, expected: u64, found: u64 },
+    #[error("the snapshot does not begin with its head, or has two")]
+    Head,
+    #[error("records are out of order in chunk {chunk}")]
+    Order { chunk: usize },
+    #[error("the snapshot contradicts itself: {what}")]
+    Invariant { what: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Head {
+    quorum: QuorumId,
+    time: Millis,
+    level: u16,
+    standbys: Vec<MemberId>,
+    rolling: Digest,
+    jobs: u64,
+    objects: u64,
+    manifests: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Chunk {
+    Head(Head),
+    Jobs(Vec<JobRecord>),
+    Objects(Vec<(ManifestHash, ObjectRecord)>),
+    Manifests(Vec<(ManifestHash, Bytes)>),
+}
+
+// The positions of the sections in `Chunk`, for the writer, which never builds one.
+const JOBS: u32 = 1;
+const OBJECTS: u32 = 2;
+const MANIFESTS: u32 = 3;
+
+impl Record for Chunk {
+    const VERSION: u8 = 1;
+}
+
+impl QuorumState {
+    /// The head first, then jobs, objects and manifests in order of their keys. Equal states have equal chunks.
+    pub fn encode_snapshot(&self) -> Vec<(Digest, Bytes)> {
+        let head = Head {
+            quorum: self.quorum,
+            time: self.time,
+            level: self.level,
+            standbys: self.standbys.clone(),
+            rolling: self.rolling,
+            jobs: self.jobs.len() as u64,
+            objects: self.objects.len() as u64,
+            manifests: self.manifests.len() as u64,
+        };
+        let mut chunks = vec![wire::encode_record(&Chunk::Head(head))];
+        write_section(&mut chunks, JOBS, self.jobs.iter().map(|(job, record)| (&job.local[..], wire::encode(record))));
+        let objects = self.objects.iter().map(|(hash, record)| (&hash.0[..], wire::encode(&(hash, record))));
+        write_section(&mut chunks, OBJECTS, objects);
+        let manifests = self.manifests.iter().map(|(hash, bytes)| (&hash.0[..], wire::encode(&(hash, bytes))));
+        write_section(&mut chunks, MANIFESTS, manifests);
+        chunks.into_iter().map(|chunk| (Digest(*blake3::hash(&chunk).as_bytes()), Bytes::from(chunk))).collect()
+    }
+
+    /// Reads what `encode_snapshot` wrote, chunk by chunk in its order. The bytes may come from a damaged disk or a
+    /// faulty member: whatever they are, the answer is a state that keeps every invariant, or an error.
+    pub fn decode_snapshot<B: AsRef<[u8]>>(chunks: impl IntoIterator<Item = B>) -> Result<Self, SnapshotError> {
+        let mut state = Self::default();
+        let mut head = None;
+        for (chunk, bytes) in chunks.into_iter().enumerate() {
+            let bytes = bytes.as_ref();
+            if bytes.len() > SNAPSHOT_CHUNK_BYTES {
+                return Err(SnapshotError::TooLarge { chunk, bytes: bytes.len(), limit: SNAPSHOT_CHUNK_BYTES });
+            }
+            let decoded = wire::decode_record(bytes).map_err(|source| SnapshotError::Decode { chunk, source })?;
+            if matches!(decoded, Chunk::Head(_)) != (chunk == 0) {
+                return Err(SnapshotError::Head);
+            }
+            match decoded {
+                Chunk::Head(found) => head = Some(found),
+                Chunk::Jobs(rows) => append(&mut state.jobs, rows.into_iter().map(|row| (row.job, row)), chunk)?,
+                Chunk::Objects(rows) => append(&mut state.objects, rows.into_iter(), chunk)?,
+                Chunk::Manifests(rows) => append(&mut state.manifests, rows.into_iter(), chunk)?,
+            }
+        }
+        let head = head.ok_or(SnapshotError::Head)?;
+        for (what, expected, found) in [
+            ("jobs", head.jobs, state.jobs.len()),
+            ("objects", head.objects, state.objects.len()),
+            ("manifests", head.manifests, state.manifests.len()),
+        ] {
+            if expected != found as u64 {
+                return Err(SnapshotError::Count { what, expected, found: found as u64 });
+            }
+        }
+        (state.quorum, state.time, state.level) = (head.quorum, head.time, head.level);
+        (state.standbys, state.rolling) = (head.standbys, head.rolling);
+        state.rebuild_index();
+        state.check_invariants().map_err(|what| SnapshotError::Invariant { what })?;
+        for (hash, bytes) in &state.manifests {
+            if hash.0 != *blake3::hash(bytes).as_bytes() {
+                return Err(SnapshotError::Invariant { what: format!("manifest {hash} has other bytes") });
+            }
+        }
+        Ok(state)
+    }
+}
+
+fn append<K: Ord, V>(
+    map: &mut std::collections::BTreeMap<K, V>,
+    rows: impl Iterator<Item = (K, V)>,
+    chunk: usize,
+) -> Result<(), SnapshotError> {
+    for (key, value) in rows {
+        if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
+            return Err(SnapshotError::Order { chunk });
+        }
+        map.insert(key, value);
+    }
+    Ok(())
+}
+
+fn write_section<'a>(chunks: &mut Vec<Vec<u8>>, section: u32, rows: impl Iterator<Item = (&'a [u8], Vec<u8>)>) {
+    // Version, section and count take at most this much.
+    const HEADER_BYTES: usize = 16;
+    let mut body = Vec::new();
+    let mut count = 0u64;
+    let mut flush = |body: &mut Vec<u8>, count: &mut u64| {
+        if *count > 0 {
+            let mut chunk = vec![Chunk::VERSION];
+            chunk.extend_from_slice(&wire::encode(&(section, *count)));
+            chunk.append(body);
+            chunks.push(chunk);
+            *count = 0;
+        }
+    };
+    for (key, row) in rows {
+        if HEADER_BYTES + body.len() + row.len() > SNAPSHOT_CHUNK_BYTES {
+            flush(&mut body, &mut count);
+        }
+        body.extend_from_slice(&row);
+        count += 1;
+        // The last byte of a random id or a hash is as good as a hash of it.
+        if key.last().is_some_and(|byte| byte % KEYS_PER_CHUNK == 0) {
+            flush(&mut body, &mut count);
+        }
+    }
+    flush(&mut body, &mut count);
+}
