@@ -1,14 +1,28 @@
-//! Gathering signed promises from peers.
+//! Gathering signed promises from peers: performs what the pure round of [`quorate_protocols::approval::round`]
+//! decides.
+//!
+//! Each gathering runs in a task of the node and outlives its caller: answers that come after the end are promises that
+//! somebody holds room for, and are given back. The same happens with everything that was won when the caller went
+//! away. This node itself is asked in process, like any other candidate.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_protocols::approval::{Approval, Requirement, Subject};
-use quorate_protocols::ids::PeerId;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use quorate_protocols::approval::limits::{DEADLINE, MESSAGE_BYTES_MAX};
+use quorate_protocols::approval::round::{Round, RoundEffect, RoundInput, RoundSpec};
+use quorate_protocols::approval::{Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Requirement, Subject};
+use quorate_protocols::ids::{LeaseId, Nonce, PeerId};
+use quorate_protocols::job::Kind;
+use quorate_protocols::wire;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 
 use super::RoundError;
 use super::ports::{Knowledge, LocalApprover};
-use crate::seams::{Net, Seams};
+use crate::seams::{Frame, Net, Protocol, Seams};
 
 /// Gathers approvals: asks more peers than needed at once, stops early, releases what it does not use.
 #[derive(Clone)]
@@ -23,22 +37,209 @@ pub struct ApprovalsParts {
     pub local: Arc<dyn LocalApprover>,
 }
 
+type Gathered = Result<Vec<Approval>, RoundError>;
+
 impl Approvals {
     pub fn new(parts: ApprovalsParts) -> Self {
         Self(Arc::new(parts))
     }
+
     /// At least `needed` and at most `wanted` approvals from distinct peers other than `exclude`, each genuine, each
     /// trusted for its remaining time. Volunteers are asked for when the directory offers too few.
     pub async fn gather(
         &self,
-        _subject: Subject,
-        _requirement: Requirement,
-        _needed: usize,
-        _wanted: usize,
-        _exclude: Vec<PeerId>,
-        _duration: Duration,
+        subject: Subject,
+        requirement: Requirement,
+        needed: usize,
+        wanted: usize,
+        exclude: Vec<PeerId>,
+        duration: Duration,
     ) -> Result<Vec<Approval>, RoundError> {
-        let _ = (&self.0.seams, &self.0.net, &self.0.knowledge, &self.0.local);
-        unimplemented!()
+        let parts = &self.0;
+        let spec = RoundSpec {
+            asker: parts.net.local_peer(),
+            subject,
+            requirement,
+            duration,
+            nonce: Nonce(parts.seams.entropy.bytes()),
+            needed,
+            wanted,
+            exclude: exclude.into_iter().collect(),
+        };
+        let (done, outcome) = oneshot::channel();
+        let gathering = Gathering {
+            parts: parts.clone(),
+            needed,
+            subject,
+            requirement: spec.requirement.clone(),
+            done: Some(done),
+            volunteers: None,
+            questions: FuturesUnordered::new(),
+        };
+        parts.seams.tasks.spawn(gathering.run(spec));
+        outcome.await.unwrap_or(Err(RoundError::TooFew {
+            // The node is closing: nobody was won.
+            needed,
+            granted: 0,
+            refusals: Vec::new(),
+            silent: Vec::new(),
+        }))
+    }
+}
+
+impl Approvals {
+    /// Gives a promise back that this node or an earlier primary won. Whether the peer let go now; it does so by
+    /// itself when the lease ends.
+    pub async fn give_back(&self, peer: PeerId, lease: LeaseId) -> bool {
+        matches!(
+            self.0.send(peer, ApprovalMessage::Release { lease }).await,
+            // Not known there any more, or known to somebody else: nothing is held for us.
+            Some(ApprovalAnswer::Noted | ApprovalAnswer::Refused(_))
+        )
+    }
+}
+
+/// A peer and what it said; `None` when no usable answer came.
+type Answered = (PeerId, Option<ApprovalAnswer>);
+
+/// One round being performed.
+struct Gathering {
+    parts: Arc<ApprovalsParts>,
+    needed: usize,
+    subject: Subject,
+    requirement: Requirement,
+    done: Option<oneshot::Sender<Gathered>>,
+    volunteers: Option<mpsc::Receiver<PeerId>>,
+    questions: FuturesUnordered<BoxFuture<'static, Answered>>,
+}
+
+impl Gathering {
+    async fn run(mut self, spec: RoundSpec) {
+        let seams = self.parts.seams.clone();
+        let shutdown = seams.tasks.shutdown_token();
+        let candidates = self.parts.knowledge.candidates(kind_of(self.subject), &self.requirement);
+        let (mut round, effects) = Round::start(seams.clock.monotonic(), spec, candidates);
+        self.perform(effects);
+        while !round.is_idle() {
+            let wake = round.wake_at().map(|at| at.since(seams.clock.monotonic()));
+            // Answers before volunteers: what was promised decides whether more are needed.
+            let input = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                Some((peer, answer)) = self.questions.next(), if !self.questions.is_empty() => match answer {
+                    Some(answer) => RoundInput::Answered { peer, answer },
+                    None => RoundInput::Silent { peer },
+                },
+                Some(peer) = volunteer(&mut self.volunteers), if !round.is_ended() => RoundInput::Volunteered { peer },
+                // A millisecond more than asked: the clock counts whole ones.
+                () = pause(wake.map(|wake| wake + Duration::from_millis(1))) => RoundInput::Tick,
+            };
+            let effects = match round.step(seams.clock.monotonic(), input) {
+                Ok(effects) => effects,
+                Err(fault) => {
+                    tracing::debug!(%fault, "approval round");
+                    self.penalise(&fault);
+                    // A tick is nobody's message, so it has no fault.
+                    round.step(seams.clock.monotonic(), RoundInput::Tick).unwrap_or_default()
+                }
+            };
+            self.perform(effects);
+        }
+    }
+
+    fn penalise(&self, fault: &quorate_protocols::approval::round::PeerFault) {
+        use quorate_protocols::approval::round::PeerFault;
+        let (PeerFault::NotAsked { peer }
+        | PeerFault::WrongAnswer { peer }
+        | PeerFault::Mismatch { peer, .. }
+        | PeerFault::Signature { peer }) = fault;
+        if *peer != self.parts.net.local_peer() {
+            self.parts.net.penalise(*peer, fault.reason());
+        }
+    }
+
+    fn perform(&mut self, effects: Vec<RoundEffect>) {
+        for effect in effects {
+            match effect {
+                RoundEffect::Ask { peer, request } => self.questions.push(self.ask(peer, request)),
+                RoundEffect::Release { peer, lease } => self.release(peer, lease),
+                RoundEffect::WantVolunteers => {
+                    let requirement = self.requirement.clone();
+                    let kind = kind_of(self.subject);
+                    self.volunteers = Some(self.parts.knowledge.ask_for_volunteers(self.subject, kind, requirement));
+                }
+                RoundEffect::Done { granted } => {
+                    let approvals = granted.into_iter().map(|granted| granted.approval).collect();
+                    if let Some(Err(Ok(unwanted))) = self.done.take().map(|done| done.send(Ok(approvals))) {
+                        for approval in unwanted {
+                            self.release(approval.statement.approver, approval.statement.lease);
+                        }
+                    }
+                    self.volunteers = None;
+                }
+                RoundEffect::Failed { granted, refusals, silent } => {
+                    let error = RoundError::TooFew { needed: self.needed, granted, refusals, silent };
+                    // A caller that went away needs no reason.
+                    drop(self.done.take().map(|done| done.send(Err(error))));
+                    self.volunteers = None;
+                }
+            }
+        }
+    }
+
+    fn ask(&self, peer: PeerId, request: ApprovalRequest) -> BoxFuture<'static, Answered> {
+        let parts = self.parts.clone();
+        async move { (peer, parts.send(peer, ApprovalMessage::Ask(request)).await) }.boxed()
+    }
+
+    /// Best effort, and nobody waits for it: a lease ends by itself.
+    fn release(&self, peer: PeerId, lease: LeaseId) {
+        let parts = self.parts.clone();
+        self.parts.seams.tasks.spawn(async move {
+            let shutdown = parts.seams.tasks.shutdown_token();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => (),
+                _ = parts.send(peer, ApprovalMessage::Release { lease }) => (),
+            }
+        });
+    }
+}
+
+impl ApprovalsParts {
+    async fn send(&self, peer: PeerId, message: ApprovalMessage) -> Option<ApprovalAnswer> {
+        let this_node = self.net.local_peer();
+        if peer == this_node {
+            return tokio::time::timeout(DEADLINE, self.local.answer(this_node, message)).await.ok();
+        }
+        let frame = Frame::head(wire::encode(&message));
+        let answer = self.net.request(peer, Protocol::Approval, frame, DEADLINE).await.ok()?;
+        let decoded = wire::decode(&answer.head, MESSAGE_BYTES_MAX);
+        if decoded.is_err() {
+            self.net.penalise(peer, "an approval answer that cannot be read");
+        }
+        decoded.ok()
+    }
+}
+
+/// The sort of work that a peer must offer to be asked. Members are sought among those that keep files as well: a node
+/// that takes on nothing takes on no quorum either.
+fn kind_of(subject: Subject) -> Kind {
+    match subject {
+        Subject::Member { .. } | Subject::Holder { .. } => Kind::Store,
+    }
+}
+
+async fn volunteer(volunteers: &mut Option<mpsc::Receiver<PeerId>>) -> Option<PeerId> {
+    match volunteers {
+        Some(volunteers) => volunteers.recv().await,
+        None => None,
+    }
+}
+
+async fn pause(time: Option<Duration>) {
+    match time {
+        Some(time) => sleep(time).await,
+        None => std::future::pending().await,
     }
 }

@@ -497,3 +497,6 @@ impl Account {
 fn mixed_up(quorum: QuorumId) -> ClientError {
     ClientError::Protocol { quorum, reason: "an answer of another kind than the question".to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,8 @@ pub mod driver;
 pub mod placement;
 pub mod ports;
 pub mod service;
+#[cfg(test)]
+mod testing;
 
 use std::time::Duration;
 

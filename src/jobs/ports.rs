@@ -120,6 +120,12 @@ pub trait LocalApprover: Send + Sync + 'static {
     fn answer(&self, from: PeerId, message: ApprovalMessage) -> BoxFuture<'static, ApprovalAnswer>;
 }
 
+impl LocalPieces for crate::objects::PieceService {
+    fn answer(&self, from: PeerId, message: PieceMessage, payload: Bytes) -> BoxFuture<'static, (PieceAnswer, Bytes)> {
+        self.handle(from, message, payload)
+    }
+}
+
 /// This node's own piece service: what a peer would reach over the piece protocol.
 pub trait LocalPieces: Send + Sync + 'static {
     fn answer(&self, from: PeerId, message: PieceMessage, payload: Bytes) -> BoxFuture<'static, (PieceAnswer, Bytes)>;

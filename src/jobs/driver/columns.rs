@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use quorate_protocols::ids::{Attempt, JobId, ManifestHash, PieceIndex};
 use quorate_protocols::job::Grant;
+use quorate_protocols::piece::limits::LEASE;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
 use quorate_protocols::quorum::Command;
 
@@ -50,8 +51,19 @@ pub(super) async fn release(
     grant: Grant,
     tries: Tries,
 ) -> Result<(), DutyError> {
-    let slot = Slot { job, column, attempt };
     let released = Command::Released { job, column, grant, attempt };
+    // It never got a column: there is a lease to give back, and nothing else.
+    if attempt == Attempt(0) {
+        let patience = context.around.settings.release_wait;
+        if !context.around.approvals.give_back(grant.holder.peer, grant.lease).await
+            && !context.has_lost_its_disk(grant.holder)
+            && tries.failing_for < LEASE.min(patience)
+        {
+            return Err(DutyError::Other(format!("holder {} did not take its lease back", grant.holder.peer)));
+        }
+        return context.propose(released).await.map(drop);
+    }
+    let slot = Slot { job, column, attempt };
     match context.ask_holder(grant.holder.peer, PieceMessage::Release { slot }, ANSWER_DEADLINE).await {
         Ok((PieceAnswer::Noted, _)) => (),
         Ok(_) => return Err(context.confused(grant.holder.peer).into()),

@@ -1,0 +1,393 @@
+//! Scripted neighbours for the tests of this layer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use quorate_protocols::approval::{
+    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Requirement, Statement, Subject,
+};
+use quorate_protocols::directory::QuorumAdvert;
+use quorate_protocols::ids::{
+    BootId, Digest, Incarnation, LeaseId, LogIndex, MemberId, Millis, PeerId, QuorumId, Term,
+};
+use quorate_protocols::job::Kind;
+use quorate_protocols::job::message::{MembershipStatement, Query, QueryAnswer, QuorumView, SignedMembership};
+use quorate_protocols::quorum::{Command, CommandReply, Duty, Rejection};
+use quorate_protocols::wire;
+use tokio::sync::mpsc;
+
+use super::ports::{Knowledge, LocalApprover, LocalQuorum, LocalQuorums};
+use crate::directory::KnownPeer;
+use crate::quorum::QuorumError;
+use crate::seams::clock::SystemClock;
+use crate::seams::entropy::SeededEntropy;
+use crate::seams::{
+    Disk, DiskError, Files, Frame, Kv, KvBatch, Net, NetError, PeerView, Protocol, Seams, TaskGroup, Topic,
+};
+
+/// The key of test node `n`, and its peer id.
+pub fn key(n: u8) -> SigningKey {
+    SigningKey::from_bytes(&[n; 32])
+}
+pub fn peer(n: u8) -> PeerId {
+    PeerId(key(n).verifying_key().to_bytes())
+}
+pub fn member(n: u8) -> MemberId {
+    MemberId { peer: peer(n), incarnation: Incarnation(1) }
+}
+pub const QUORUM: QuorumId = QuorumId([7; 16]);
+
+pub fn seams(seed: u64) -> Seams {
+    let disk = Disk { kv: Arc::new(NoDisk), files: Arc::new(NoDisk) };
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SeededEntropy::new(seed)));
+    Seams { clock, entropy, disk, tasks: TaskGroup::inline() }
+}
+
+/// Nothing in this layer touches the disk.
+struct NoDisk;
+
+fn no_disk<T>() -> Result<T, DiskError> {
+    Err(DiskError::Io { what: "anything", place: "no disk".into(), reason: "none in this test".into() })
+}
+
+impl Kv for NoDisk {
+    fn get(&self, _: &str, _: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        no_disk()
+    }
+    fn range(&self, _: &str, _: &[u8], _: &[u8], _: usize, _: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DiskError> {
+        no_disk()
+    }
+    fn last(&self, _: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, DiskError> {
+        no_disk()
+    }
+    fn trees(&self) -> Result<Vec<String>, DiskError> {
+        no_disk()
+    }
+    fn apply(&self, _: KvBatch) -> Result<(), DiskError> {
+        no_disk()
+    }
+    fn sync(&self) -> Result<(), DiskError> {
+        no_disk()
+    }
+}
+
+impl Files for NoDisk {
+    fn write_piece(&self, _: quorate_protocols::ids::PieceHash, _: &[u8]) -> Result<(), DiskError> {
+        no_disk()
+    }
+    fn read_piece(&self, _: quorate_protocols::ids::PieceHash) -> Result<Option<Bytes>, DiskError> {
+        no_disk()
+    }
+    fn remove_piece(&self, _: quorate_protocols::ids::PieceHash) -> Result<(), DiskError> {
+        no_disk()
+    }
+    fn list_pieces(
+        &self,
+        _: Option<quorate_protocols::ids::PieceHash>,
+        _: usize,
+    ) -> Result<Vec<quorate_protocols::ids::PieceHash>, DiskError> {
+        no_disk()
+    }
+    fn write_small(&self, _: &str, _: &[u8]) -> Result<(), DiskError> {
+        no_disk()
+    }
+    fn read_small(&self, _: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        no_disk()
+    }
+    fn free_space(&self) -> Result<(u64, u64), DiskError> {
+        no_disk()
+    }
+}
+
+/// What a scripted peer does with a question.
+pub enum Reaction {
+    Answer(Frame),
+    /// Nobody listens there.
+    Unreachable,
+    /// Says nothing until the asker gives up.
+    Silent,
+}
+
+impl Reaction {
+    pub fn answer<T: serde::Serialize>(answer: &T) -> Self {
+        Self::Answer(Frame::head(wire::encode(answer)))
+    }
+}
+
+type Script = dyn Fn(PeerId, Protocol, &Frame) -> Reaction + Send + Sync;
+
+/// A network whose peers follow a script. Answers take a millisecond.
+pub struct ScriptedNet {
+    local: PeerId,
+    script: Box<Script>,
+    pub asked: Mutex<Vec<(PeerId, Protocol)>>,
+    pub providers: Mutex<Vec<PeerId>>,
+    pub penalised: Mutex<Vec<(PeerId, &'static str)>>,
+    pub connected: Mutex<BTreeSet<PeerId>>,
+}
+
+impl ScriptedNet {
+    pub fn new(
+        local: PeerId,
+        script: impl Fn(PeerId, Protocol, &Frame) -> Reaction + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            local,
+            script: Box::new(script),
+            asked: Mutex::default(),
+            providers: Mutex::default(),
+            penalised: Mutex::default(),
+            connected: Mutex::default(),
+        })
+    }
+    pub fn asked(&self) -> Vec<PeerId> {
+        self.asked.lock().unwrap().iter().map(|(peer, _)| *peer).collect()
+    }
+}
+
+impl Net for ScriptedNet {
+    fn local_peer(&self) -> PeerId {
+        self.local
+    }
+    fn request(
+        &self,
+        peer: PeerId,
+        protocol: Protocol,
+        frame: Frame,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Frame, NetError>> {
+        self.asked.lock().unwrap().push((peer, protocol));
+        let reaction = (self.script)(peer, protocol, &frame);
+        async move {
+            match reaction {
+                Reaction::Answer(frame) => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    Ok(frame)
+                }
+                Reaction::Unreachable => Err(NetError::Unreachable { peer, reason: "connection refused".into() }),
+                Reaction::Silent => {
+                    tokio::time::sleep(deadline).await;
+                    Err(NetError::Timeout { peer, after: deadline })
+                }
+            }
+        }
+        .boxed()
+    }
+    fn publish(&self, _topic: Topic, _bytes: Bytes) {}
+    fn peers(&self) -> Vec<PeerView> {
+        Vec::new()
+    }
+    fn is_connected(&self, peer: PeerId) -> bool {
+        self.connected.lock().unwrap().contains(&peer)
+    }
+    fn dial(&self, _peer: PeerId) {}
+    fn listen_addresses(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn provide(&self, _quorum: QuorumId) {}
+    fn stop_providing(&self, _quorum: QuorumId) {}
+    fn find_providers(&self, _quorum: QuorumId) -> BoxFuture<'static, Vec<PeerId>> {
+        let providers = self.providers.lock().unwrap().clone();
+        async move { providers }.boxed()
+    }
+    fn penalise(&self, peer: PeerId, reason: &'static str) {
+        self.penalised.lock().unwrap().push((peer, reason));
+    }
+}
+
+/// A directory that knows what a test tells it.
+#[derive(Default)]
+pub struct Known {
+    pub quorums: Mutex<BTreeMap<QuorumId, QuorumAdvert>>,
+    pub candidates: Mutex<Vec<PeerId>>,
+    pub volunteers: Mutex<Vec<PeerId>>,
+    pub learnt: Mutex<Vec<(Option<MemberId>, Vec<MemberId>)>>,
+    pub peers: Mutex<Vec<KnownPeer>>,
+}
+
+impl Known {
+    pub fn with_members(members: &[MemberId]) -> Arc<Self> {
+        let known = Self::default();
+        known.quorums.lock().unwrap().insert(QUORUM, advert(members));
+        Arc::new(known)
+    }
+}
+
+pub fn advert(members: &[MemberId]) -> QuorumAdvert {
+    QuorumAdvert {
+        quorum: QUORUM,
+        term: Term(1),
+        members: members.to_vec(),
+        standbys: 0,
+        jobs: 0,
+        objects: 0,
+        room: 100,
+    }
+}
+
+impl Knowledge for Known {
+    fn peers(&self) -> Vec<KnownPeer> {
+        self.peers.lock().unwrap().clone()
+    }
+    fn quorums(&self) -> Vec<QuorumAdvert> {
+        self.quorums.lock().unwrap().values().cloned().collect()
+    }
+    fn quorum(&self, quorum: QuorumId) -> Option<QuorumAdvert> {
+        self.quorums.lock().unwrap().get(&quorum).cloned()
+    }
+    fn learn_members(&self, _quorum: QuorumId, primary: Option<MemberId>, voters: Vec<MemberId>) {
+        self.learnt.lock().unwrap().push((primary, voters));
+    }
+    fn candidates(&self, _kind: Kind, _requirement: &Requirement) -> Vec<PeerId> {
+        self.candidates.lock().unwrap().clone()
+    }
+    fn ask_for_volunteers(&self, _: Subject, _: Kind, _: Requirement) -> mpsc::Receiver<PeerId> {
+        let (send, receive) = mpsc::channel(16);
+        for peer in self.volunteers.lock().unwrap().iter() {
+            send.try_send(*peer).expect("a test has few volunteers");
+        }
+        receive
+    }
+}
+
+/// Signs what is asked for, as node `n` would.
+pub fn approve(n: u8, asker: PeerId, request: &ApprovalRequest) -> ApprovalAnswer {
+    let statement = Statement {
+        asker,
+        approver: peer(n),
+        incarnation: Incarnation(1),
+        boot: BootId([n; 16]),
+        subject: request.subject,
+        requirement: request.requirement.digest(),
+        nonce: request.nonce,
+        duration: request.duration,
+        lease: LeaseId([n; 16]),
+    };
+    ApprovalAnswer::Granted(Approval::sign(&key(n), statement))
+}
+
+/// Node `n` approves whatever it is asked.
+pub struct Approver(pub u8);
+
+impl LocalApprover for Approver {
+    fn answer(&self, from: PeerId, message: ApprovalMessage) -> BoxFuture<'static, ApprovalAnswer> {
+        let answer = match message {
+            ApprovalMessage::Ask(request) => approve(self.0, from, &request),
+            _ => ApprovalAnswer::Noted,
+        };
+        async move { answer }.boxed()
+    }
+}
+
+type Commit = dyn Fn(PeerId, &Command) -> Result<Result<CommandReply, Rejection>, QuorumError> + Send + Sync;
+type Answering = dyn Fn(&Query) -> QueryAnswer + Send + Sync;
+
+/// A quorum of one scripted member: commits and answers as told.
+pub struct ScriptedQuorum {
+    pub this: u8,
+    pub term: Mutex<Option<Term>>,
+    pub duties: Mutex<Vec<Duty>>,
+    pub proposed: Mutex<Vec<(PeerId, Command)>>,
+    pub commit: Box<Commit>,
+    pub answering: Box<Answering>,
+}
+
+impl ScriptedQuorum {
+    /// Led by node `this`; commits everything, knows nothing.
+    pub fn leading(this: u8) -> Self {
+        Self {
+            this,
+            term: Mutex::new(Some(Term(1))),
+            duties: Mutex::default(),
+            proposed: Mutex::default(),
+            commit: Box::new(|_, _| Ok(Ok(CommandReply::Done))),
+            answering: Box::new(|_| QueryAnswer::Unknown),
+        }
+    }
+    pub fn proposed(&self) -> Vec<Command> {
+        self.proposed.lock().unwrap().iter().map(|(_, command)| command.clone()).collect()
+    }
+}
+
+/// The quorums of one node: one or none.
+#[derive(Default)]
+pub struct Quorums(pub Mutex<Option<Arc<ScriptedQuorum>>>);
+
+impl Quorums {
+    pub fn of(quorum: Arc<ScriptedQuorum>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Some(quorum))))
+    }
+}
+
+struct Handle(Arc<ScriptedQuorum>);
+
+impl LocalQuorums for Quorums {
+    fn quorum(&self, quorum: QuorumId) -> Option<Arc<dyn LocalQuorum>> {
+        let held = self.0.lock().unwrap().clone().filter(|_| quorum == QUORUM)?;
+        Some(Arc::new(Handle(held)))
+    }
+    fn all(&self) -> Vec<Arc<dyn LocalQuorum>> {
+        self.quorum(QUORUM).into_iter().collect()
+    }
+}
+
+impl LocalQuorum for Handle {
+    fn id(&self) -> QuorumId {
+        QUORUM
+    }
+    fn view(&self) -> QuorumView {
+        let primary = self.leading().map(|_| member(self.0.this));
+        QuorumView {
+            quorum: QUORUM,
+            term: Term(1),
+            primary,
+            voters: vec![member(self.0.this)],
+            learners: Vec::new(),
+            standbys: Vec::new(),
+            committed: LogIndex(1),
+            applied: LogIndex(1),
+            digest: (LogIndex(0), Digest::default()),
+            jobs_live: 0,
+            jobs_ended: 0,
+            objects: 1,
+            level: 1,
+            time: Millis(0),
+            paused: None,
+        }
+    }
+    fn membership(&self) -> SignedMembership {
+        membership(self.0.this, QUORUM, vec![member(self.0.this)])
+    }
+    fn leading(&self) -> Option<Term> {
+        *self.0.term.lock().unwrap()
+    }
+    fn duties(&self) -> Vec<Duty> {
+        self.0.duties.lock().unwrap().clone()
+    }
+    fn propose(
+        &self,
+        by: PeerId,
+        command: Command,
+        _deadline: Duration,
+    ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>> {
+        let result = (self.0.commit)(by, &command);
+        self.0.proposed.lock().unwrap().push((by, command));
+        async move { result }.boxed()
+    }
+    fn query(&self, query: Query, _stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
+        let answer = (self.0.answering)(&query);
+        async move { Ok(answer) }.boxed()
+    }
+}
+
+/// A membership signed by node `n`.
+pub fn membership(n: u8, quorum: QuorumId, voters: Vec<MemberId>) -> SignedMembership {
+    let statement =
+        MembershipStatement { quorum, by: member(n), term: Term(1), primary: voters.first().copied(), voters };
+    SignedMembership::sign(&key(n), statement)
+}
