@@ -1,12 +1,31 @@
 //! What this node knows of the network: peers and their capacity, quorums and their members.
 //!
-//! Feeds on gossip and on what answers prove; announces this node and the quorums it leads. The core is
-//! `quorate_protocols::directory`.
+//! Feeds on gossip and on what answers prove; announces this node and the quorums it leads, finds volunteers for jobs
+//! that lack peers, and volunteers itself. The core is `quorate_protocols::directory`; [`announcer`] decides what is
+//! announced when, [`search`] who is told of volunteers, and the actor in [`actor`] drives both. Reads are answered
+//! from behind a mutex that is never held across an await.
+//!
+//! Nothing in here is certain: a stale directory costs a wasted question, never a wrong answer.
+
+mod actor;
+mod announcer;
+mod search;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_protocols::approval::{Requirement, Subject};
-use quorate_protocols::directory::{PeerAdvert, QuorumAdvert};
+use quorate_protocols::directory::{DirectoryState, PeerAdvert, QuorumAdvert};
 use quorate_protocols::ids::{MemberId, Millis, PeerId, QuorumId};
 use quorate_protocols::job::Kind;
+use tokio::sync::{Notify, mpsc};
+
+use crate::identity::Identity;
+use crate::resources::Resources;
+use crate::seams::{GossipMessage, Net, Seams};
+use announcer::Announcer;
+use search::Searches;
 
 /// One peer as announced.
 #[derive(Clone, Debug)]
@@ -17,41 +36,215 @@ pub struct KnownPeer {
     pub heard_at: Millis,
 }
 
+/// What the directory is built from.
+pub struct DirectoryParts {
+    pub seams: Seams,
+    pub identity: Identity,
+    pub net: Arc<dyn Net>,
+    pub resources: Resources,
+    pub gossip: mpsc::Receiver<GossipMessage>,
+    /// What this node says of itself and does not change while it runs.
+    pub kinds: Vec<Kind>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Counters for `/metrics`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DirectoryCounts {
+    pub peers: usize,
+    pub quorums: usize,
+    pub adverts_sent: u64,
+    pub adverts_heard: u64,
+    /// Malformed, too large, or breaking a limit.
+    pub adverts_refused: u64,
+    pub offers_made: u64,
+    pub offers_heard: u64,
+}
+
 /// Handle to the directory.
 #[derive(Clone)]
-pub struct Directory(());
+pub struct Directory {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    seams: Seams,
+    identity: Identity,
+    net: Arc<dyn Net>,
+    resources: Resources,
+    kinds: Vec<Kind>,
+    labels: BTreeMap<String, String>,
+    draining: AtomicBool,
+    /// Quorums that this node is a voter of.
+    memberships: AtomicU32,
+    core: Mutex<Core>,
+    /// Something may be due earlier than the actor thinks.
+    wake: Notify,
+}
+
+struct Core {
+    state: DirectoryState,
+    announcer: Announcer,
+    searches: Searches,
+    counts: DirectoryCounts,
+}
 
 impl Directory {
+    /// Starts the directory's actor in the caller's task group.
+    pub fn start(parts: DirectoryParts) -> Self {
+        let DirectoryParts { seams, identity, net, resources, gossip, kinds, labels } = parts;
+        let core = Core {
+            state: DirectoryState::new(),
+            announcer: Announcer::new(seams.clock.monotonic()),
+            searches: Searches::default(),
+            counts: DirectoryCounts::default(),
+        };
+        let shared = Arc::new(Shared {
+            seams: seams.clone(),
+            identity,
+            net,
+            resources,
+            kinds,
+            labels,
+            draining: AtomicBool::new(false),
+            memberships: AtomicU32::new(0),
+            core: Mutex::new(core),
+            wake: Notify::new(),
+        });
+        let directory = Self { shared };
+        directory.shared.refresh_own(&mut directory.lock());
+        seams.tasks.spawn(actor::run(directory.shared.clone(), gossip));
+        directory
+    }
+
     /// Announced peers, this node included, in order of id.
     pub fn peers(&self) -> Vec<KnownPeer> {
-        unimplemented!()
+        let mut core = self.lock();
+        self.shared.refresh_own(&mut core);
+        let row = |(peer, entry): (PeerId, &quorate_protocols::directory::PeerEntry)| KnownPeer {
+            peer,
+            advert: entry.advert.clone(),
+            heard_at: entry.heard_at,
+        };
+        core.state.peers().map(row).collect()
+    }
+    pub fn peer(&self, peer: PeerId) -> Option<KnownPeer> {
+        let core = self.lock();
+        let entry = core.state.peer(peer)?;
+        Some(KnownPeer { peer, advert: entry.advert.clone(), heard_at: entry.heard_at })
     }
     /// Announced quorums and those this node is a member of, in order of id.
     pub fn quorums(&self) -> Vec<QuorumAdvert> {
-        unimplemented!()
+        self.lock().state.quorums().into_iter().cloned().collect()
     }
-    pub fn quorum(&self, _quorum: QuorumId) -> Option<QuorumAdvert> {
-        unimplemented!()
+    pub fn quorum(&self, quorum: QuorumId) -> Option<QuorumAdvert> {
+        self.lock().state.quorum(quorum).cloned()
     }
     /// Notes what an answer said about a quorum's members, until an advert says otherwise.
-    pub fn learn_members(&self, _quorum: QuorumId, _primary: Option<MemberId>, _voters: Vec<MemberId>) {
-        unimplemented!()
+    pub fn learn_members(&self, quorum: QuorumId, primary: Option<MemberId>, voters: Vec<MemberId>) {
+        let now = self.shared.seams.clock.monotonic();
+        self.lock().state.learn_members(now, quorum, primary, voters);
     }
     /// Peers worth asking for this, best first, from adverts: room, labels, kind, load; this node included.
-    pub fn candidates(&self, _kind: Kind, _requirement: &Requirement) -> Vec<PeerId> {
-        unimplemented!()
+    pub fn candidates(&self, kind: Kind, requirement: &Requirement) -> Vec<PeerId> {
+        let mut core = self.lock();
+        self.shared.refresh_own(&mut core);
+        core.state.candidates(kind, requirement, || self.shared.seams.entropy.u64())
     }
-    /// Announces a job that looks for peers, and returns the volunteers that answer from now on.
-    pub fn ask_for_volunteers(
-        &self,
-        _subject: Subject,
-        _kind: Kind,
-        _requirement: Requirement,
-    ) -> tokio::sync::mpsc::Receiver<PeerId> {
-        unimplemented!()
+    /// A known quorum with room for one more job, the less loaded of two drawn at random. `eligible` can refuse any.
+    pub fn pick_quorum(&self, eligible: impl Fn(&QuorumAdvert) -> bool) -> Option<QuorumId> {
+        self.lock().state.pick_quorum(|| self.shared.seams.entropy.u64(), eligible)
+    }
+    /// Announces a job that looks for peers, and returns the volunteers that answer from now on. The search ends when
+    /// the receiver is dropped; it closes by itself when too many newer searches are under way.
+    pub fn ask_for_volunteers(&self, subject: Subject, kind: Kind, requirement: Requirement) -> mpsc::Receiver<PeerId> {
+        let now = self.shared.seams.clock.monotonic();
+        let volunteers = self.lock().searches.start(now, subject, kind, requirement);
+        self.shared.wake.notify_one();
+        volunteers
     }
     /// A peer offered itself (an `Offer` on the approval protocol).
-    pub fn offered(&self, _peer: PeerId, _subject: Subject) {
-        unimplemented!()
+    pub fn offered(&self, peer: PeerId, subject: Subject) {
+        let mut core = self.lock();
+        core.counts.offers_heard += 1;
+        core.searches.offered(peer, subject);
+    }
+
+    /// This node leads the quorum, and this is how it stands: announced when it changed, and now and then.
+    pub fn update_quorum(&self, advert: QuorumAdvert) {
+        let now = self.shared.seams.clock.monotonic();
+        let mut core = self.lock();
+        core.state.set_own_quorum(advert.clone());
+        core.announcer.lead(now, advert);
+        drop(core);
+        self.shared.wake.notify_one();
+    }
+    /// This node is a member of the quorum but does not lead it: known here, announced by its primary.
+    pub fn follow_quorum(&self, advert: QuorumAdvert) {
+        let mut core = self.lock();
+        core.announcer.stop_leading(advert.quorum);
+        core.state.set_own_quorum(advert);
+    }
+    /// This node is no longer a member.
+    pub fn leave_quorum(&self, quorum: QuorumId) {
+        let mut core = self.lock();
+        core.announcer.stop_leading(quorum);
+        core.state.remove_own_quorum(quorum);
+    }
+    /// How many quorums this node is a voter of.
+    pub fn set_memberships(&self, quorums: u32) {
+        self.shared.memberships.store(quorums, Ordering::Relaxed);
+        self.shared.wake.notify_one();
+    }
+    /// A draining node takes on nothing new and says so.
+    pub fn set_draining(&self, draining: bool) {
+        self.shared.draining.store(draining, Ordering::Relaxed);
+        self.shared.wake.notify_one();
+    }
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Ordering::Relaxed)
+    }
+    /// A connection to a new peer exists: it is told soon what this node announces.
+    pub fn connected(&self, _peer: PeerId) {
+        let now = self.shared.seams.clock.monotonic();
+        self.lock().announcer.connected(now);
+        self.shared.wake.notify_one();
+    }
+    pub fn counts(&self) -> DirectoryCounts {
+        let core = self.lock();
+        DirectoryCounts { peers: core.state.peers().count(), quorums: core.state.quorums().len(), ..core.counts }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.shared.lock()
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        // Every change under this lock leaves the core whole.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this node would announce now, under the sequence it announced last.
+    fn own_advert(&self, sequence: u64) -> PeerAdvert {
+        PeerAdvert {
+            incarnation: self.identity.incarnation,
+            boot: self.identity.boot,
+            sequence,
+            kinds: self.kinds.clone(),
+            labels: self.labels.clone(),
+            free: self.resources.free(),
+            load_permille: self.resources.load_permille(),
+            quorums: self.memberships.load(Ordering::Relaxed),
+            draining: self.draining.load(Ordering::Relaxed),
+            level: quorate_protocols::quorum::limits::LEVEL,
+        }
+    }
+
+    fn refresh_own(&self, core: &mut Core) {
+        let advert = self.own_advert(core.announcer.sequence());
+        let (now, wall) = (self.seams.clock.monotonic(), self.seams.clock.wall());
+        core.state.set_own_peer(now, wall, self.identity.peer(), advert);
     }
 }

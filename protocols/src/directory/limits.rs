@@ -24,3 +24,37 @@ pub const QUORUMS_MAX: usize = 50_000;
 /// Labels a peer may carry, and the length of a key or value.
 pub const LABELS_MAX: usize = 16;
 pub const LABEL_BYTES_MAX: usize = 64;
+
+/// A changed capacity is news when it differs from the announced one by more than this share, in thousandths.
+pub const CHANGE_PERMILLE: u64 = 125;
+
+/// How long after a new connection a node repeats what it announces: subscriptions travel first, and gossip meshes
+/// form at heartbeats of about a second.
+pub const REPEAT_AFTER_CONNECT: [Duration; 3] =
+    [Duration::from_millis(300), Duration::from_millis(1_200), Duration::from_millis(3_000)];
+
+/// Led quorums repeated after a new connection; the rest follow at their usual times.
+pub const QUORUMS_REPEATED_MAX: usize = 64;
+
+/// Jobs for which volunteers are sought at once; beyond that the oldest search ends.
+pub const SEARCHES_MAX: usize = 256;
+
+/// Volunteers passed on per search.
+pub const VOLUNTEERS_MAX: usize = 256;
+
+/// A search repeats its announcement once, after this.
+pub const SEARCH_REPEAT: Duration = Duration::from_secs(1);
+
+/// Offers that a node makes at once; further announcements are passed over.
+pub const OFFERS_MAX: usize = 16;
+
+/// Offers are spread over this long, so that a large network does not answer an announcement in one instant.
+pub const OFFER_SPREAD: Duration = Duration::from_millis(100);
+
+/// The same announcement is answered once within this time, and this many are remembered.
+pub const OFFER_REPEAT: Duration = Duration::from_secs(3);
+pub const OFFERS_REMEMBERED_MAX: usize = 1024;
+
+/// In a network larger than this, a peer heard of for the first time waits for everybody's usual repeats: telling it
+/// at once would cost as many messages as there are peers, for every peer that joins.
+pub const GREETED_PEERS_MAX: usize = 64;

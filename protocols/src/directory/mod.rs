@@ -5,5 +5,7 @@
 
 pub mod limits;
 pub mod message;
+pub mod state;
 
 pub use message::{Capacity, JobAnnouncement, PeerAdvert, QuorumAdvert};
+pub use state::{AdvertFault, DirectoryState, Noted, PeerEntry};

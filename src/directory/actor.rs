@@ -1,0 +1,180 @@
+//! The directory's task: takes announcements in, sends this node's out, and volunteers for jobs it could serve.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_protocols::approval::{ApprovalMessage, Subject};
+use quorate_protocols::directory::limits::{
+    ADVERT_BYTES_MAX, GREETED_PEERS_MAX, OFFER_REPEAT, OFFER_SPREAD, OFFERS_MAX, OFFERS_REMEMBERED_MAX,
+};
+use quorate_protocols::directory::state::fits;
+use quorate_protocols::directory::{JobAnnouncement, Noted, PeerAdvert, QuorumAdvert};
+use quorate_protocols::ids::{Millis, PeerId};
+use quorate_protocols::wire;
+use serde::Serialize;
+use tokio::sync::{Semaphore, mpsc};
+
+use super::Shared;
+use crate::seams::{Frame, GossipMessage, Protocol, Topic};
+
+/// Announcements taken in before anything else is looked at.
+const GOSSIP_BATCH: usize = 64;
+
+struct Actor {
+    shared: Arc<Shared>,
+    offers: Arc<Semaphore>,
+    offered: Offered,
+}
+
+pub(super) async fn run(shared: Arc<Shared>, mut gossip: mpsc::Receiver<GossipMessage>) {
+    let shutdown = shared.seams.tasks.shutdown_token();
+    let mut actor = Actor { shared, offers: Arc::new(Semaphore::new(OFFERS_MAX)), offered: Offered::default() };
+    let mut batch = Vec::with_capacity(GOSSIP_BATCH);
+    let mut listening = true;
+    loop {
+        let wake_in = actor.announce();
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => return,
+            // Before gossip: others' announcements must not keep ours from going out.
+            () = tokio::time::sleep(wake_in) => {}
+            () = actor.shared.wake.notified() => {}
+            count = gossip.recv_many(&mut batch, GOSSIP_BATCH), if listening => {
+                listening = count > 0;
+                for message in batch.drain(..) {
+                    actor.hear(message);
+                }
+            }
+        }
+    }
+}
+
+impl Actor {
+    /// Publishes what is due and says how long to sleep.
+    fn announce(&self) -> Duration {
+        let shared = &self.shared;
+        let now = shared.seams.clock.monotonic();
+        let mut core = shared.lock();
+        core.state.expire(now);
+        let own = shared.own_advert(core.announcer.sequence());
+        let due = core.announcer.due(now, own, || shared.seams.entropy.u64());
+        let jobs = core.searches.due(now);
+        let wake_at = core.announcer.wake_at(now).min(core.searches.wake_at().unwrap_or(Millis(u64::MAX)));
+        core.counts.adverts_sent += (due.quorums.len() + jobs.len() + usize::from(due.peer.is_some())) as u64;
+        shared.refresh_own(&mut core);
+        drop(core);
+        due.peer.iter().for_each(|advert| self.publish(Topic::Peers, advert));
+        due.quorums.iter().for_each(|advert| self.publish(Topic::Quorums, advert));
+        jobs.iter().for_each(|announcement| self.publish(Topic::Jobs, announcement));
+        wake_at.since(now).max(Duration::from_millis(1))
+    }
+
+    fn publish<T: Serialize>(&self, topic: Topic, value: &T) {
+        let bytes = wire::encode(value);
+        if bytes.len() > ADVERT_BYTES_MAX {
+            // Labels are checked when the configuration is read, and a requirement carries labels of that form.
+            tracing::error!(topic = topic.name(), bytes = bytes.len(), "an announcement is too large and was not sent");
+            return;
+        }
+        self.shared.net.publish(topic, Bytes::from(bytes));
+    }
+
+    fn hear(&mut self, message: GossipMessage) {
+        if message.author == self.shared.identity.peer() {
+            return;
+        }
+        match self.take_in(&message) {
+            Ok(()) => self.shared.lock().counts.adverts_heard += 1,
+            Err(reason) => {
+                self.shared.lock().counts.adverts_refused += 1;
+                tracing::debug!(author = %message.author, topic = message.topic.name(), reason, "announcement refused");
+                self.shared.net.penalise(message.author, "gossip: malformed or oversized announcement");
+            }
+        }
+    }
+
+    fn take_in(&mut self, message: &GossipMessage) -> Result<(), String> {
+        let (now, wall) = (self.shared.seams.clock.monotonic(), self.shared.seams.clock.wall());
+        match message.topic {
+            Topic::Peers => {
+                let advert: PeerAdvert = decode(&message.bytes)?;
+                let mut core = self.shared.lock();
+                let noted =
+                    core.state.note_peer(now, wall, message.author, advert).map_err(|fault| fault.to_string())?;
+                if noted == Noted::New && core.state.peers().take(GREETED_PEERS_MAX + 1).count() <= GREETED_PEERS_MAX {
+                    // It may not have heard of us either; the repeats are shared by all that are new at the same time.
+                    core.announcer.connected(now);
+                }
+            }
+            Topic::Quorums => {
+                let advert: QuorumAdvert = decode(&message.bytes)?;
+                let mut core = self.shared.lock();
+                core.state.note_quorum(now, message.author, advert).map_err(|fault| fault.to_string())?;
+            }
+            Topic::Jobs => {
+                let announcement: JobAnnouncement = decode(&message.bytes)?;
+                self.volunteer(now, message.author, &announcement);
+            }
+        }
+        Ok(())
+    }
+
+    /// Offers this node to the author of an announcement, if it could serve.
+    fn volunteer(&mut self, now: Millis, author: PeerId, announcement: &JobAnnouncement) {
+        let shared = self.shared.clone();
+        let subject = announcement.subject;
+        let core = shared.lock();
+        let member = matches!(subject, Subject::Member { quorum } if core.state.own_quorum(quorum).is_some());
+        let own = shared.own_advert(core.announcer.sequence());
+        drop(core);
+        if member || !fits(&own, announcement.kind, &announcement.requirement) {
+            return;
+        }
+        let Ok(permit) = self.offers.clone().try_acquire_owned() else { return };
+        if !self.offered.is_fresh(now, author, subject) {
+            return;
+        }
+        shared.lock().counts.offers_made += 1;
+        let delay = Duration::from_millis(shared.seams.entropy.below(OFFER_SPREAD.as_millis() as u64));
+        let tasks = shared.seams.tasks.clone();
+        tasks.spawn(async move {
+            tokio::time::sleep(delay).await;
+            let frame = Frame::head(wire::encode(&ApprovalMessage::Offer { subject }));
+            let asked = shared.net.request(author, Protocol::Approval, frame, Protocol::Approval.deadline_max()).await;
+            if let Err(error) = asked {
+                tracing::debug!(%error, "an offer was not delivered");
+            }
+            drop(permit);
+        });
+    }
+}
+
+fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    wire::decode(bytes, ADVERT_BYTES_MAX).map_err(|error| error.to_string())
+}
+
+/// Offers made lately, so that a repeated announcement is answered once.
+#[derive(Debug, Default)]
+struct Offered {
+    made: BTreeMap<(PeerId, Subject), Millis>,
+    by_age: BTreeSet<(Millis, PeerId, Subject)>,
+}
+
+impl Offered {
+    fn is_fresh(&mut self, now: Millis, author: PeerId, subject: Subject) -> bool {
+        while let Some(&(at, peer, old)) = self.by_age.first()
+            && (now.since(at) > OFFER_REPEAT || self.by_age.len() >= OFFERS_REMEMBERED_MAX)
+        {
+            self.by_age.pop_first();
+            self.made.remove(&(peer, old));
+        }
+        if self.made.contains_key(&(author, subject)) {
+            return false;
+        }
+        self.made.insert((author, subject), now);
+        self.by_age.insert((now, author, subject));
+        true
+    }
+}

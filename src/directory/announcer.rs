@@ -1,0 +1,212 @@
+//! What this node announces, and when: decided here, published by the actor.
+//!
+//! News is announced at once, but not more often than every [`ADVERT_CHANGE_INTERVAL`]; everything is repeated every
+//! [`ADVERT_INTERVAL`] with jitter, and a few times soon after a new connection, because a peer that just joined has
+//! heard nothing and the meshes that would carry an announcement to it are still forming.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use quorate_protocols::directory::limits::{
+    ADVERT_CHANGE_INTERVAL, ADVERT_INTERVAL, CHANGE_PERMILLE, QUORUMS_REPEATED_MAX, REPEAT_AFTER_CONNECT,
+};
+use quorate_protocols::directory::{PeerAdvert, QuorumAdvert};
+use quorate_protocols::ids::{Millis, QuorumId};
+
+#[derive(Debug)]
+pub(super) struct Announcer {
+    sequence: u64,
+    announced: Option<PeerAdvert>,
+    announced_at: Option<Millis>,
+    repeat_at: Millis,
+    /// Repeats owed to newly connected peers.
+    owed: BTreeSet<Millis>,
+    led: BTreeMap<QuorumId, Led>,
+}
+
+#[derive(Debug)]
+struct Led {
+    advert: QuorumAdvert,
+    changed: bool,
+    announced_at: Option<Millis>,
+    repeat_at: Millis,
+}
+
+/// What is to be published now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Due {
+    pub peer: Option<PeerAdvert>,
+    pub quorums: Vec<QuorumAdvert>,
+}
+
+impl Announcer {
+    pub fn new(now: Millis) -> Self {
+        Self {
+            sequence: 0,
+            announced: None,
+            announced_at: None,
+            repeat_at: now,
+            owed: BTreeSet::new(),
+            led: BTreeMap::new(),
+        }
+    }
+
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    pub fn connected(&mut self, now: Millis) {
+        // Rounded, so that a burst of connections is answered by a few announcements and not by as many.
+        let rounded = |at: Millis| Millis(at.0.div_ceil(100) * 100);
+        self.owed.extend(REPEAT_AFTER_CONNECT.map(|after| rounded(now.plus(after))));
+    }
+
+    pub fn lead(&mut self, now: Millis, advert: QuorumAdvert) {
+        let led = self.led.entry(advert.quorum).or_insert_with(|| Led {
+            advert: advert.clone(),
+            changed: true,
+            announced_at: None,
+            repeat_at: now.plus(ADVERT_INTERVAL),
+        });
+        if led.advert != advert {
+            led.changed = true;
+            led.advert = advert;
+        }
+    }
+
+    pub fn stop_leading(&mut self, quorum: QuorumId) {
+        self.led.remove(&quorum);
+    }
+
+    /// Takes what is due. `own` is what this node would announce of itself now; `random` is used for jitter.
+    pub fn due(&mut self, now: Millis, own: PeerAdvert, mut random: impl FnMut() -> u64) -> Due {
+        let mut due = Due::default();
+        let owed_now = self.owed.first().is_some_and(|at| *at <= now);
+        self.owed.retain(|at| *at > now);
+        let news = self.announced.as_ref().is_none_or(|announced| is_news(announced, &own));
+        if owed_now || now >= self.repeat_at || (news && may_change(now, self.announced_at)) {
+            self.sequence += 1;
+            let advert = PeerAdvert { sequence: self.sequence, ..own };
+            self.announced = Some(advert.clone());
+            self.announced_at = Some(now);
+            self.repeat_at = now.plus(with_jitter(random()));
+            due.peer = Some(advert);
+        }
+        let mut repeated = 0;
+        for led in self.led.values_mut() {
+            let changed = led.changed && may_change(now, led.announced_at);
+            let owed = owed_now && repeated < QUORUMS_REPEATED_MAX;
+            if changed || owed || now >= led.repeat_at {
+                repeated += usize::from(owed);
+                led.changed = false;
+                led.announced_at = Some(now);
+                led.repeat_at = now.plus(with_jitter(random()));
+                due.quorums.push(led.advert.clone());
+            }
+        }
+        due
+    }
+
+    /// When something is due next, if nothing changes. Changes of this node's capacity come unannounced, so it never
+    /// sleeps longer than changes may be announced apart.
+    pub fn wake_at(&self, now: Millis) -> Millis {
+        let changed = self.led.values().filter(|led| led.changed);
+        let changed = changed.map(|led| led.announced_at.map_or(now, |at| at.plus(ADVERT_CHANGE_INTERVAL)));
+        let repeats = self.led.values().map(|led| led.repeat_at).chain([self.repeat_at]);
+        let look = now.plus(ADVERT_CHANGE_INTERVAL);
+        changed.chain(repeats).chain(self.owed.first().copied()).fold(look, Millis::min)
+    }
+}
+
+fn may_change(now: Millis, announced_at: Option<Millis>) -> bool {
+    announced_at.is_none_or(|at| now.since(at) >= ADVERT_CHANGE_INTERVAL)
+}
+
+fn with_jitter(random: u64) -> Duration {
+    ADVERT_INTERVAL + Duration::from_millis(random % (ADVERT_INTERVAL.as_millis() as u64 / 4 + 1))
+}
+
+/// Whether others would choose differently if they knew. Small changes of capacity wait for the next repeat.
+fn is_news(announced: &PeerAdvert, own: &PeerAdvert) -> bool {
+    let moved = |before: u64, after: u64| before.abs_diff(after) > before / 1000 * CHANGE_PERMILLE;
+    let (before, after) = (&announced.free, &own.free);
+    moved(before.disk_bytes, after.disk_bytes)
+        || moved(before.memory_bytes, after.memory_bytes)
+        || before.slots != after.slots
+        || announced.load_permille.abs_diff(own.load_permille) > CHANGE_PERMILLE as u16
+        || announced.draining != own.draining
+        || announced.quorums != own.quorums
+        || announced.kinds != own.kinds
+        || announced.labels != own.labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_protocols::directory::Capacity;
+    use quorate_protocols::ids::{BootId, Incarnation, Term};
+
+    fn own(disk_bytes: u64) -> PeerAdvert {
+        PeerAdvert {
+            incarnation: Incarnation(1),
+            boot: BootId([1; 16]),
+            sequence: 0,
+            kinds: Vec::new(),
+            labels: BTreeMap::new(),
+            free: Capacity { disk_bytes, memory_bytes: 1000, slots: 1 },
+            load_permille: 0,
+            quorums: 0,
+            draining: false,
+            level: 1,
+        }
+    }
+    fn quorum(jobs: u32) -> QuorumAdvert {
+        let (quorum, members) = (QuorumId([1; 16]), Vec::new());
+        QuorumAdvert { quorum, term: Term(1), members, standbys: 0, jobs, objects: 0, room: 1 }
+    }
+
+    #[test]
+    fn news_is_announced_soon_but_not_often_and_the_rest_now_and_then() {
+        let mut announcer = Announcer::new(Millis(0));
+        assert_eq!(announcer.due(Millis(0), own(1000), || 0).peer.expect("the first").sequence, 1);
+        assert!(announcer.due(Millis(1999), own(1), || 0).peer.is_none(), "too soon after the last");
+        assert_eq!(announcer.due(Millis(2000), own(1), || 0).peer.expect("news").sequence, 2);
+        assert!(announcer.due(Millis(9000), own(1), || 0).peer.is_none(), "nothing changed");
+        assert!(announcer.due(Millis(2000 + 120_000), own(1), || 0).peer.is_some(), "repeated");
+    }
+
+    #[test]
+    fn a_small_change_is_no_news() {
+        let mut announcer = Announcer::new(Millis(0));
+        announcer.due(Millis(0), own(1_000_000), || 0);
+        assert!(announcer.due(Millis(5000), own(900_000), || 0).peer.is_none());
+        assert!(announcer.due(Millis(5000), own(800_000), || 0).peer.is_some());
+    }
+
+    #[test]
+    fn a_new_connection_is_told_everything_soon() {
+        let mut announcer = Announcer::new(Millis(0));
+        announcer.lead(Millis(0), quorum(0));
+        let first = announcer.due(Millis(0), own(1), || 0);
+        assert!(first.peer.is_some() && first.quorums.len() == 1);
+        announcer.connected(Millis(10));
+        announcer.connected(Millis(15));
+        assert_eq!(announcer.wake_at(Millis(10)), Millis(400));
+        let again = announcer.due(Millis(400), own(1), || 0);
+        assert!(again.peer.is_some() && again.quorums.len() == 1);
+        assert_eq!(announcer.due(Millis(401), own(1), || 0), Due::default());
+    }
+
+    #[test]
+    fn a_led_quorum_is_announced_when_it_changes_and_not_after_the_lead_is_lost() {
+        let mut announcer = Announcer::new(Millis(0));
+        announcer.lead(Millis(0), quorum(0));
+        announcer.due(Millis(0), own(1), || 0);
+        announcer.lead(Millis(100), quorum(7));
+        assert_eq!(announcer.due(Millis(100), own(1), || 0).quorums, []);
+        assert_eq!(announcer.wake_at(Millis(100)), Millis(2000));
+        assert_eq!(announcer.due(Millis(2000), own(1), || 0).quorums, [quorum(7)]);
+        announcer.stop_leading(QuorumId([1; 16]));
+        assert_eq!(announcer.due(Millis(500_000), own(1), || 0).quorums, []);
+    }
+}
