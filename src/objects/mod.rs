@@ -4,6 +4,7 @@ pub mod coding;
 pub mod context;
 pub mod events;
 pub mod holder;
+mod put;
 pub mod store;
 
 use std::sync::Arc;
@@ -130,6 +131,7 @@ pub struct Objects {
     context: Arc<ObjectsContext>,
     service: PieceService,
     pieces: PieceClient,
+    coders: coding::Coders,
     events: Events,
     metrics: Arc<Metrics>,
 }
@@ -142,7 +144,7 @@ impl Objects {
         let service = PieceService::new(context.clone(), events.clone(), metrics.clone());
         let pieces = PieceClient::new(context.net.clone(), service.clone());
         holder::actor::start(service.clone(), inbound);
-        Self { context, service, pieces, events, metrics }
+        Self { context, service, pieces, coders: coding::Coders::default(), events, metrics }
     }
     /// Asks any holder, this node included, over the piece protocol.
     pub fn pieces(&self) -> &PieceClient {
@@ -161,11 +163,11 @@ impl Objects {
     /// Streams a file into the network. Returns when the object is committed; memory is bounded whatever its size.
     pub async fn put(
         &self,
-        _request: PutRequest,
-        _body: BoxStream<'static, Result<Bytes, std::io::Error>>,
-        _progress: watch::Sender<PutProgress>,
+        request: PutRequest,
+        body: BoxStream<'static, Result<Bytes, std::io::Error>>,
+        progress: watch::Sender<PutProgress>,
     ) -> Result<PutOutcome, PutError> {
-        unimplemented!()
+        self.put_object(request, body, progress).await
     }
     /// Reads an object, or `length` bytes of it from `start`.
     pub async fn get(&self, _object: ObjectId, _range: Option<(u64, Option<u64>)>) -> Result<GetStream, GetError> {

@@ -11,7 +11,7 @@
 //! that cannot be made is `Busy` (*retry*); a full disk is its own refusal, so that the asker takes another holder.
 
 pub mod actor;
-mod client;
+pub(super) mod client;
 mod keeper;
 mod rebuild;
 

@@ -1,0 +1,371 @@
+//! Storing a file: one streamed pass, from the body to pieces on other peers' disks, with a quorum keeping the books.
+//!
+//! ```text
+//! place → submit → holders won (by the quorum's primary) → read, encode, send, record progress → receipts → commit
+//! ```
+//!
+//! What it promises: memory is bounded whatever the file's size (segments in flight, see
+//! [`SEGMENTS_IN_MEMORY_MAX`](quorate_protocols::piece::limits::SEGMENTS_IN_MEMORY_MAX)); a returned outcome is
+//! committed by the quorum, with signed receipts; a failing holder costs only its own column; a failover of the quorum
+//! delays progress records and the commit, never the pieces; dropping the future leaves the run as it is, to be resumed
+//! here or elsewhere, and collected if nobody does. What goes where and when is decided by the pure
+//! [`ReplicatePlan`](quorate_protocols::job::replicate::ReplicatePlan); this module performs it.
+//!
+//! What it does not do: win holders (the primary's driver does), confirm or repair (the steward does).
+
+mod pipeline;
+mod reader;
+mod resume;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use quorate_protocols::ids::{Attempt, JobId, ObjectId, PieceHash, PieceIndex};
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::job::record::JobRecord;
+use quorate_protocols::job::spec::{JobSpec, StoreSpec};
+use quorate_protocols::job::store::ColumnRecord;
+use quorate_protocols::object::Profile;
+use quorate_protocols::object::limits::NAME_BYTES_MAX;
+use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use self::pipeline::Pipeline;
+use self::reader::SegmentReader;
+use super::events::ObjectEvent;
+use super::{Objects, PutError, PutOutcome, PutPhase, PutProgress, PutRequest};
+use crate::jobs::ClientError;
+
+/// One command or question to the quorum, across a failover.
+const QUORUM_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a submit or commit is repeated while the quorum is paused or silent before the put gives up. The run stays.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long to wait for adverts of peers that are connected already: right after a start they are seconds apart.
+const ADVERTS_WAIT: Duration = Duration::from_secs(3);
+
+/// With enough holders for a degraded object, how long to wait for the rest before sending starts without them.
+const HOLDERS_WAIT: Duration = Duration::from_secs(2);
+
+/// With fewer than that, how long before the put gives up.
+const HOLDERS_PATIENCE: Duration = Duration::from_secs(20);
+
+/// First pause between two looks at whether holders were won; it doubles up to the second.
+const POLL_MIN: Duration = Duration::from_millis(5);
+const POLL_MAX: Duration = Duration::from_millis(200);
+
+/// The run that a put feeds.
+#[derive(Clone, Debug)]
+struct Run {
+    job: JobId,
+    profile: Profile,
+    size: Option<u64>,
+    worker_attempt: Attempt,
+    columns: Vec<ColumnRecord>,
+    segments: Vec<Vec<PieceHash>>,
+    resumed: bool,
+}
+
+impl Objects {
+    pub(super) async fn put_object(
+        &self,
+        request: PutRequest,
+        body: BoxStream<'static, Result<Bytes, std::io::Error>>,
+        progress: watch::Sender<PutProgress>,
+    ) -> Result<PutOutcome, PutError> {
+        let mut reader = SegmentReader::new(body);
+        let run = self.open_run(&request, &progress).await?;
+        let by_fingerprint = run.resumed && request.resume.is_none();
+        match self.feed(run, &request, &mut reader, &progress).await {
+            // The file changed although its fingerprint did not. What was read so far can be put back only when the
+            // very first segment differs; later the caller has to start over, and will then find no run.
+            Err(Feed::OtherContent(segment)) if by_fingerprint => {
+                self.forget(&request).await;
+                match segment {
+                    pipeline::OtherContent { job, segment: 0, pieces: Some((pieces, length)) } => {
+                        tracing::info!(%job, "another file under a known fingerprint: storing it under a run of its own");
+                        reader.unread(&pieces, length);
+                        drop(pieces);
+                        let run = self.open_new_run(&request, &progress).await?;
+                        let fed = self.feed(run, &request, &mut reader, &progress).await;
+                        self.finish(&request, fed.map_err(Feed::into_error)).await
+                    }
+                    other => Err(Feed::OtherContent(other).into_error()),
+                }
+            }
+            fed => self.finish(&request, fed.map_err(Feed::into_error)).await,
+        }
+    }
+
+    async fn finish(&self, request: &PutRequest, fed: Result<PutOutcome, PutError>) -> Result<PutOutcome, PutError> {
+        match &fed {
+            Ok(_) => self.forget(request).await,
+            // A run that has ended can never be resumed.
+            Err(PutError::Ended { .. } | PutError::TooLarge { .. } | PutError::Length { .. }) => {
+                self.forget(request).await;
+            }
+            Err(_) => (),
+        }
+        fed
+    }
+
+    async fn forget(&self, request: &PutRequest) {
+        if let Some(fingerprint) = &request.fingerprint
+            && let Err(error) = resume::forget(&self.context.storage, fingerprint).await
+        {
+            // Harmless: the run is found ended next time.
+            tracing::warn!(%error, "could not forget a finished put");
+        }
+    }
+
+    // ---- finding or making the run ----
+
+    async fn open_run(&self, request: &PutRequest, progress: &watch::Sender<PutProgress>) -> Result<Run, PutError> {
+        if let Some(job) = request.resume {
+            return self.attach(job).await;
+        }
+        if let Some(fingerprint) = &request.fingerprint {
+            let known = resume::find(&self.context.storage, fingerprint).unwrap_or_else(|error| {
+                tracing::warn!(%error, "could not look up an earlier put of this file");
+                None
+            });
+            if let Some(job) = known {
+                match self.job(job).await {
+                    Ok(Some(record)) if !record.state.is_final() => match self.attach(job).await {
+                        // It ended in between, or cannot take a worker now.
+                        Err(PutError::Client(ClientError::Rejected(_))) => (),
+                        attached => return attached,
+                    },
+                    Ok(_) | Err(ClientError::QuorumUnknown { .. }) => (),
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        self.open_new_run(request, progress).await
+    }
+
+    async fn open_new_run(&self, request: &PutRequest, progress: &watch::Sender<PutProgress>) -> Result<Run, PutError> {
+        progress.send_modify(|progress| progress.phase = PutPhase::Placing);
+        let profile = self.choose_profile(request).await?;
+        if request.size.is_some_and(|size| size > profile.bytes_max()) {
+            return Err(PutError::TooLarge { limit: profile.bytes_max() });
+        }
+        let quorum = match request.quorum {
+            Some(quorum) => quorum,
+            None => self.context.quorums.place().await?,
+        };
+        let job = JobId { quorum, local: self.context.seams.entropy.bytes() };
+        if let Some(fingerprint) = &request.fingerprint {
+            let clock = &*self.context.seams.clock;
+            if let Err(error) = resume::remember(&self.context.storage, clock, fingerprint, job).await {
+                // The put works without; only a crash would send everything again.
+                tracing::warn!(%error, "could not record the run of this file");
+            }
+        }
+        let name = request.name.clone().map(|mut name| {
+            name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
+            name
+        });
+        let spec = JobSpec::Store(StoreSpec { name, size: request.size, profile });
+        self.insist(job, Command::Submit { job, spec }).await?;
+        progress.send_modify(|progress| (progress.phase, progress.job) = (PutPhase::Approval, Some(job)));
+        self.wait_for_holders(job, profile, request.size).await
+    }
+
+    async fn attach(&self, job: JobId) -> Result<Run, PutError> {
+        let reply = self.insist(job, Command::Attach { job }).await?;
+        let CommandReply::Attached(attached) = reply else {
+            return Err(protocol(job, "an attach was answered with something else"));
+        };
+        let JobSpec::Store(spec) = attached.spec;
+        Ok(Run {
+            job,
+            profile: spec.profile,
+            size: spec.size,
+            worker_attempt: attached.worker_attempt,
+            columns: attached.columns,
+            segments: attached.segments,
+            resumed: true,
+        })
+    }
+
+    /// The profile asked for, or the best that the peers known now can carry.
+    async fn choose_profile(&self, request: &PutRequest) -> Result<Profile, PutError> {
+        let wide = request.profile.unwrap_or(Profile::DEFAULT);
+        let column_bytes = request.size.unwrap_or(0).div_ceil(wide.data.max(1) as u64);
+        let waited = Instant::now();
+        loop {
+            let holders = self.context.quorums.holders_eligible(column_bytes);
+            let connected = self.context.net.peers().iter().filter(|peer| peer.connected).count() + 1;
+            let expected = wide.columns().min(connected);
+            if holders < expected && waited.elapsed() < ADVERTS_WAIT {
+                sleep(POLL_MAX / 2).await;
+                continue;
+            }
+            let fitting = Profile::fitting(request.size, holders);
+            return match request.profile.or(fitting) {
+                Some(profile) if holders.max(connected) >= profile.columns_min() => Ok(profile),
+                profile => Err(too_few(request.size, holders, profile.unwrap_or(Profile { data: 2, parity: 1 }))),
+            };
+        }
+    }
+
+    /// Waits until the primary has won holders for the run: all, or after a while enough for a degraded object.
+    async fn wait_for_holders(&self, job: JobId, profile: Profile, size: Option<u64>) -> Result<Run, PutError> {
+        let (started, mut pause) = (Instant::now(), POLL_MIN);
+        loop {
+            let record = match self.job(job).await {
+                Ok(Some(record)) => record,
+                Ok(None) => return Err(Rejection::UnknownJob { job }).map_err(ClientError::from)?,
+                Err(error) if started.elapsed() >= PATIENCE => return Err(error.into()),
+                Err(_) => {
+                    sleep(POLL_MAX).await;
+                    continue;
+                }
+            };
+            if record.state.is_final() {
+                return Err(ended(job, record.reason.as_deref()));
+            }
+            let granted = record.run.columns.iter().filter(|column| column.grant.is_some()).count();
+            let enough = granted >= profile.columns_min() && started.elapsed() >= HOLDERS_WAIT;
+            if granted == profile.columns() || enough {
+                return Ok(Run {
+                    job,
+                    profile,
+                    size,
+                    worker_attempt: record.run.worker_attempt,
+                    columns: record.run.columns,
+                    segments: Vec::new(),
+                    resumed: false,
+                });
+            }
+            if started.elapsed() >= HOLDERS_PATIENCE {
+                let failed = too_few(size, granted, profile);
+                self.fail_run(job, record.run.worker_attempt, &failed).await;
+                return Err(failed);
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(POLL_MAX);
+        }
+    }
+
+    async fn fail_run(&self, job: JobId, worker_attempt: Attempt, why: &PutError) {
+        let command = Command::FailRun { job, worker_attempt: Some(worker_attempt), reason: why.to_string() };
+        if let Err(error) = self.context.quorums.propose(job.quorum, command, QUORUM_DEADLINE).await {
+            // The run is idle from now on, and abandoned in time.
+            tracing::info!(%job, %error, "could not end the run of a failed put");
+        }
+    }
+
+    /// The run as its quorum has it now; `None` when the quorum knows no such run.
+    async fn job(&self, job: JobId) -> Result<Option<JobRecord>, ClientError> {
+        match self.context.quorums.query(job.quorum, Query::Job { job }, false, QUORUM_DEADLINE).await? {
+            QueryAnswer::Job(record) => Ok(Some(*record)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Commits a command whose effect must be known: repeats it while the quorum is silent, paused or busy.
+    async fn insist(&self, job: JobId, command: Command) -> Result<CommandReply, ClientError> {
+        let started = Instant::now();
+        loop {
+            match self.context.quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
+                Err(error) if is_passing(&error) && started.elapsed() < PATIENCE => {
+                    tracing::debug!(%job, %error, "asking the quorum again");
+                    sleep(POLL_MAX).await;
+                }
+                answered => return answered,
+            }
+        }
+    }
+
+    // ---- feeding it ----
+
+    async fn feed(
+        &self,
+        run: Run,
+        request: &PutRequest,
+        reader: &mut SegmentReader,
+        progress: &watch::Sender<PutProgress>,
+    ) -> Result<PutOutcome, Feed> {
+        progress.send_modify(|progress| (progress.phase, progress.job) = (PutPhase::Sending, Some(run.job)));
+        let (job, profile, worker_attempt, resumed) = (run.job, run.profile, run.worker_attempt, run.resumed);
+        let expected = request.size.or(run.size);
+        reader.set_profile(profile);
+        let fed = Pipeline::new(self, run, expected, reader, progress).await.run().await;
+        match fed {
+            Ok(stored) => {
+                let object = ObjectId { quorum: job.quorum, manifest: stored.manifest };
+                progress.send_modify(|progress| progress.phase = PutPhase::Done);
+                let (bytes, degraded) = (stored.bytes, stored.degraded);
+                self.events.send(ObjectEvent::Stored { object, job, bytes, degraded });
+                let progress = progress.borrow().clone();
+                Ok(PutOutcome { object, job, bytes, profile, degraded, columns: stored.columns, progress })
+            }
+            Err(Feed::Error(error)) => {
+                // Only what no repetition can mend ends the run; after anything else it waits to be resumed. A resumed
+                // run is not ended by someone who came with the wrong file.
+                let wrong_file = resumed && matches!(error, PutError::Length { .. });
+                let final_ = matches!(error, PutError::TooLarge { .. } | PutError::Length { .. } | PutError::Ended { .. });
+                if final_ && !wrong_file {
+                    self.fail_run(job, worker_attempt, &error).await;
+                }
+                Err(Feed::Error(error))
+            }
+            Err(other) => Err(other),
+        }
+    }
+}
+
+/// Why feeding a run stopped.
+enum Feed {
+    Error(PutError),
+    OtherContent(pipeline::OtherContent),
+}
+
+impl Feed {
+    fn into_error(self) -> PutError {
+        match self {
+            Self::Error(error) => error,
+            Self::OtherContent(other) => PutError::DifferentContent { job: other.job, segment: other.segment },
+        }
+    }
+}
+
+impl<E: Into<PutError>> From<E> for Feed {
+    fn from(error: E) -> Self {
+        Self::Error(error.into())
+    }
+}
+
+/// Errors after which asking the same quorum again may help.
+fn is_passing(error: &ClientError) -> bool {
+    matches!(error, ClientError::Unknown { .. } | ClientError::Paused { .. } | ClientError::Busy { .. })
+}
+
+fn ended(job: JobId, reason: Option<&str>) -> PutError {
+    PutError::Ended { job, reason: reason.unwrap_or("no reason was given").to_owned() }
+}
+
+fn protocol(job: JobId, reason: &str) -> PutError {
+    ClientError::Protocol { quorum: job.quorum, reason: reason.to_owned() }.into()
+}
+
+fn too_few(size: Option<u64>, holders: usize, profile: Profile) -> PutError {
+    let fitting = match Profile::fitting(size, holders) {
+        Some(fitting) => format!("{fitting} would fit"),
+        None => "at least 3 are needed for any profile".to_owned(),
+    };
+    PutError::TooFewHolders { holders, needed: profile.columns(), profile, fitting }
+}
+
+/// Where a put's columns ended up.
+struct Stored {
+    manifest: quorate_protocols::ids::ManifestHash,
+    bytes: u64,
+    degraded: bool,
+    columns: Vec<(PieceIndex, quorate_protocols::ids::PeerId)>,
+}

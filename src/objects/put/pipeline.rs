@@ -1,0 +1,693 @@
+//! Performs a [`ReplicatePlan`]: reads and encodes segments, sends pieces, asks for rebuilds and receipts, records
+//! progress, commits. One future owns everything; dropping it stops everything and leaves nothing half-changed.
+//!
+//! The loop is wait, step, perform. Nothing that the plan waits for is waited for inside an effect: each becomes a
+//! future whose end is the next input. Progress records and failure reports run beside the pieces and are repeated
+//! while the quorum is without a primary; only the commit at the end needs it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use quorate_protocols::ids::{Attempt, JobId, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::job::replicate::{Effect, Input, PlanFault, ReplicatePlan};
+use quorate_protocols::job::store::{ColumnRecord, Grant};
+use quorate_protocols::object::limits::SEGMENT_BYTES;
+use quorate_protocols::object::manifest::column_digest;
+use quorate_protocols::object::{CheckedPiece, Manifest};
+use quorate_protocols::piece::limits::DEADLINE;
+use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, Slot};
+use quorate_protocols::quorum::command::SegmentProgress;
+use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::reader::SegmentReader;
+use super::{Feed, QUORUM_DEADLINE, Run, Stored, ended, is_passing, protocol};
+use crate::jobs::ClientError;
+use crate::objects::coding::Coder;
+use crate::objects::events::{Metrics, ObjectEvent};
+use crate::objects::holder::client::unexpected;
+use crate::objects::{Objects, PieceCallError, PieceClient, PutError, PutPhase, PutProgress, Quorums};
+use crate::seams::{NetError, run_blocking};
+
+/// Progress is recorded at most this often: what a crash forgets is at most sent again, and `Held` finds most of it.
+const RECORD_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Segments in one progress command, so that it stays far below the largest command at any profile.
+const RECORD_SEGMENTS_MAX: usize = 256;
+
+/// Pause before a busy holder is asked again, or a broken connection tried once more.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Pause before a rebuild whose sources failed is asked for again.
+const REBUILD_PAUSE: Duration = Duration::from_millis(250);
+
+/// Pause between two attempts to tell a quorum that cannot answer now.
+const QUORUM_PAUSE: Duration = Duration::from_millis(500);
+
+/// How often the quorum is asked for new holders while a column has none, and told that the run is alive otherwise.
+const OPEN_INTERVAL: Duration = Duration::from_millis(300);
+const ALIVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Shortest sleep for a timer of the plan: one that has passed and changes nothing must not spin.
+const TICK_MIN: Duration = Duration::from_millis(20);
+
+/// How long a holder may take to say what it has of a column, when a put is resumed.
+const HELD_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The file is not the one that the run was storing. With the first segment's pieces (and its length) when it is the
+/// first that differs, so that nothing that was read is lost.
+pub(super) struct OtherContent {
+    pub(super) job: JobId,
+    pub(super) segment: u32,
+    pub(super) pieces: Option<(Vec<Bytes>, usize)>,
+}
+
+/// One segment in memory, counted.
+struct Resident {
+    metrics: Arc<Metrics>,
+}
+
+impl Resident {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        let now = metrics.segments_in_memory.fetch_add(1, Ordering::Relaxed) + 1;
+        metrics.segments_in_memory_peak.fetch_max(now, Ordering::Relaxed);
+        Self { metrics }
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        self.metrics.segments_in_memory.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+struct Segment {
+    pieces: Vec<CheckedPiece>,
+    length: usize,
+    _resident: Resident,
+}
+
+/// Something that was under way has ended.
+enum Done<'a> {
+    Loaded { reader: &'a mut SegmentReader, loaded: Result<Option<Segment>, PutError> },
+    Sent { column: PieceIndex, attempt: Attempt, segment: SegmentIndex, sent: Result<(), String> },
+    Rebuilt { column: PieceIndex, attempt: Attempt, rebuilt: Result<Vec<SegmentIndex>, Option<String>> },
+    Sealed { column: PieceIndex, attempt: Attempt, sealed: Result<Receipt, SealFault> },
+    /// `recorded`: this was a `RecordProgress` of the plan, not a look around.
+    Told { recorded: bool, columns: Result<Option<Vec<ColumnRecord>>, Feed> },
+    /// The column was given up meanwhile.
+    Cancelled,
+}
+
+enum SealFault {
+    Missing(Vec<SegmentIndex>),
+    Failed(String),
+}
+
+pub(super) struct Pipeline<'a> {
+    objects: &'a Objects,
+    run: Run,
+    expected: Option<u64>,
+    reader: Option<&'a mut SegmentReader>,
+    progress: &'a watch::Sender<PutProgress>,
+    coder: Result<Arc<Coder>, PutError>,
+    plan: ReplicatePlan,
+    inputs: VecDeque<Input>,
+    work: FuturesUnordered<BoxFuture<'a, Done<'a>>>,
+    memory: BTreeMap<SegmentIndex, Segment>,
+    /// Piece hashes of all segments cut so far, and their bytes.
+    hashes: Vec<Vec<PieceHash>>,
+    bytes: u64,
+    receipts: BTreeMap<(PieceIndex, Attempt), Receipt>,
+    /// What holders said that they have beyond what the quorum's record can name.
+    held: BTreeMap<(PieceIndex, Attempt, SegmentIndex), PieceHash>,
+    /// Ends everything under way for one assignment of a column.
+    cancels: BTreeMap<(PieceIndex, Attempt), CancellationToken>,
+    told_at: Instant,
+}
+
+impl<'a> Pipeline<'a> {
+    pub(super) async fn new(
+        objects: &'a Objects,
+        mut run: Run,
+        expected: Option<u64>,
+        reader: &'a mut SegmentReader,
+        progress: &'a watch::Sender<PutProgress>,
+    ) -> Self {
+        let held = if run.resumed { ask_held(objects.pieces(), &mut run).await } else { BTreeMap::new() };
+        let now = objects.context.seams.clock.monotonic();
+        let plan = ReplicatePlan::new(run.profile, &run.columns, run.segments.clone(), now);
+        let coder = objects.coders.get(run.profile).map_err(|error| protocol(run.job, &error.to_string()));
+        Self {
+            objects,
+            run,
+            expected,
+            reader: Some(reader),
+            progress,
+            coder,
+            plan,
+            inputs: VecDeque::from([Input::Tick]),
+            work: FuturesUnordered::new(),
+            memory: BTreeMap::new(),
+            hashes: Vec::new(),
+            bytes: 0,
+            receipts: BTreeMap::new(),
+            held,
+            cancels: BTreeMap::new(),
+            told_at: Instant::now(),
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Result<Stored, Feed> {
+        loop {
+            while let Some(input) = self.inputs.pop_front() {
+                for effect in self.plan.step(self.now(), input) {
+                    match effect {
+                        Effect::Commit { sealed, degraded } => return self.commit(sealed, degraded).await,
+                        Effect::Fail(fault) => return Err(self.fault(fault)),
+                        effect => self.perform(effect)?,
+                    }
+                }
+            }
+            self.look_around();
+            let tick = self.next_tick();
+            tokio::select! {
+                biased;
+                Some(done) = self.work.next() => self.take(done)?,
+                () = sleep_until(tick) => self.inputs.push_back(Input::Tick),
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.objects.context.seams.clock.monotonic()
+    }
+
+    fn next_tick(&self) -> Instant {
+        let now = self.now();
+        let plan = self.plan.wake_at().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)).max(TICK_MIN));
+        let look = (self.told_at + self.look_interval()).saturating_duration_since(Instant::now()).max(TICK_MIN);
+        Instant::now() + plan.map_or(look, |plan| plan.min(look))
+    }
+
+    fn look_interval(&self) -> Duration {
+        if self.run.columns.iter().any(|column| column.grant.is_none()) { OPEN_INTERVAL } else { ALIVE_INTERVAL }
+    }
+
+    /// An empty progress record says that the run is alive, and its reply says who holds what now.
+    fn look_around(&mut self) {
+        if self.told_at.elapsed() >= self.look_interval() {
+            self.record(Vec::new(), false);
+        }
+    }
+
+    // ---- effects ----
+
+    fn perform(&mut self, effect: Effect) -> Result<(), Feed> {
+        match effect {
+            Effect::Load { segment: _ } => self.load()?,
+            Effect::Send { column, attempt, grant, segment, hash } => self.send(column, attempt, grant, segment, hash),
+            Effect::Rebuild { column, attempt, grant, parts } => self.rebuild(column, attempt, grant, parts),
+            Effect::RecordProgress(segments) => self.record(segments, true),
+            Effect::ReportFailure { column, attempt, reason } => self.report(column, attempt, reason),
+            Effect::DropSegment { segment } => drop(self.memory.remove(&segment)),
+            Effect::Seal { column, attempt, grant, pieces } => self.seal(column, attempt, grant, pieces),
+            Effect::Commit { .. } | Effect::Fail(_) => unreachable!("both end the loop"),
+        }
+        Ok(())
+    }
+
+    fn load(&mut self) -> Result<(), Feed> {
+        let coder = self.coder.clone()?;
+        let Some(reader) = self.reader.take() else { return Ok(()) };
+        let (resident, expected) = (Resident::new(self.objects.metrics.clone()), self.expected);
+        self.work.push(Box::pin(async move {
+            let loaded = match reader.next().await {
+                Err(error) => Err(PutError::Body { reason: error.to_string() }),
+                Ok(read) => match length_fault(expected, reader.bytes, read.is_none()) {
+                    Some(fault) => Err(fault),
+                    None => Ok(encode(coder, read, resident).await),
+                },
+            };
+            Done::Loaded { reader, loaded }
+        }));
+        Ok(())
+    }
+
+    fn send(&mut self, column: PieceIndex, attempt: Attempt, grant: Grant, segment: SegmentIndex, hash: PieceHash) {
+        // The holder has it from an earlier life of the put: nothing to send.
+        if self.held.remove(&(column, attempt, segment)) == Some(hash) {
+            self.skipped(1);
+            self.inputs.push_back(Input::PieceStored { column, attempt, segment });
+            return;
+        }
+        let piece = self.memory.get(&segment).and_then(|segment| segment.pieces.get(column.0 as usize)).cloned();
+        let Some(piece) = piece else {
+            debug_assert!(false, "the plan sends only what is in memory");
+            return;
+        };
+        let (client, slot) = (self.objects.pieces.clone(), self.slot(column, attempt));
+        self.push_for(column, attempt, async move {
+            let sent = send_piece(client, grant, slot, segment, piece).await;
+            Done::Sent { column, attempt, segment, sent }
+        });
+    }
+
+    fn rebuild(&mut self, column: PieceIndex, attempt: Attempt, grant: Grant, parts: Vec<RebuildPart>) {
+        let (client, slot, profile) = (self.objects.pieces.clone(), self.slot(column, attempt), self.run.profile);
+        self.push_for(column, attempt, async move {
+            let message = PieceMessage::Rebuild { slot, lease: grant.lease, profile, parts };
+            let holder = grant.holder.peer;
+            let rebuilt = match client.ask(holder, message, Bytes::new(), DEADLINE).await {
+                Ok((PieceAnswer::Rebuilt(segments), _)) if !segments.is_empty() => Ok(segments),
+                Ok((PieceAnswer::Rebuilt(_), _)) => Err(None),
+                Ok((other, _)) => Err(Some(unexpected(holder, &other).to_string())),
+                Err(error) if error.is_busy() => Err(None),
+                // The sources are to blame, not the holder.
+                Err(PieceCallError::Refused { refusal: PieceRefusal::Sources { .. }, .. }) => Err(None),
+                Err(error) => Err(Some(error.to_string())),
+            };
+            if let Err(None) = rebuilt {
+                sleep(REBUILD_PAUSE).await;
+            }
+            Done::Rebuilt { column, attempt, rebuilt }
+        });
+    }
+
+    fn seal(&mut self, column: PieceIndex, attempt: Attempt, grant: Grant, pieces: Vec<PieceHash>) {
+        self.progress.send_modify(|progress| progress.phase = PutPhase::Receipts);
+        let (client, slot) = (self.objects.pieces.clone(), self.slot(column, attempt));
+        self.push_for(column, attempt, async move {
+            let sealed = seal_column(client, grant, slot, pieces).await;
+            Done::Sealed { column, attempt, sealed }
+        });
+    }
+
+    fn record(&mut self, segments: Vec<SegmentProgress>, recorded: bool) {
+        self.told_at = Instant::now();
+        let (quorums, job, worker_attempt) =
+            (self.objects.context.quorums.clone(), self.run.job, self.run.worker_attempt);
+        self.work.push(Box::pin(async move {
+            let started = Instant::now();
+            let mut columns = Ok(None);
+            // At least once: an empty record has a meaning too.
+            let mut chunks: VecDeque<Vec<SegmentProgress>> =
+                segments.chunks(RECORD_SEGMENTS_MAX).map(<[SegmentProgress]>::to_vec).collect();
+            if chunks.is_empty() {
+                chunks.push_back(Vec::new());
+            }
+            for segments in chunks {
+                let command = Command::Progress { job, worker_attempt, segments };
+                columns = tell(&*quorums, job, worker_attempt, command).await;
+                if columns.is_err() {
+                    break;
+                }
+            }
+            if recorded {
+                sleep_until(started + RECORD_INTERVAL).await;
+            }
+            Done::Told { recorded, columns }
+        }));
+    }
+
+    fn report(&mut self, column: PieceIndex, attempt: Attempt, reason: String) {
+        if let Some(cancel) = self.cancels.remove(&(column, attempt)) {
+            cancel.cancel();
+        }
+        let job = self.run.job;
+        if let Some(grant) = self.run.columns.get(column.0 as usize).and_then(|column| column.grant) {
+            tracing::warn!(%job, %column, holder = %grant.holder.peer, reason, "a holder failed during a put");
+            let (holder, reason) = (grant.holder.peer, reason.clone());
+            self.objects.events.send(ObjectEvent::ColumnFailed { job, column, holder, reason });
+        }
+        let (quorums, worker_attempt) = (self.objects.context.quorums.clone(), self.run.worker_attempt);
+        self.work.push(Box::pin(async move {
+            let command = Command::ColumnFailed { job, worker_attempt, column, attempt, reason };
+            let columns = tell(&*quorums, job, worker_attempt, command).await;
+            Done::Told { recorded: false, columns }
+        }));
+    }
+
+    fn slot(&self, column: PieceIndex, attempt: Attempt) -> Slot {
+        Slot { job: self.run.job, column, attempt }
+    }
+
+    /// Runs something for one assignment of a column, until it ends or the assignment does.
+    fn push_for(
+        &mut self,
+        column: PieceIndex,
+        attempt: Attempt,
+        future: impl Future<Output = Done<'a>> + Send + 'a,
+    ) {
+        let cancel = self.cancels.entry((column, attempt)).or_default().clone();
+        self.work.push(Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Done::Cancelled,
+                done = future => done,
+            }
+        }));
+    }
+
+    // ---- what came of them ----
+
+    fn take(&mut self, done: Done<'a>) -> Result<(), Feed> {
+        match done {
+            Done::Loaded { reader, loaded } => {
+                self.reader = Some(reader);
+                self.loaded(loaded?);
+            }
+            Done::Sent { column, attempt, segment, sent: Ok(()) } => {
+                Metrics::add(&self.objects.metrics.pieces_sent, 1);
+                self.progress.send_modify(|progress| progress.pieces_sent += 1);
+                self.inputs.push_back(Input::PieceStored { column, attempt, segment });
+                self.note_stored();
+            }
+            Done::Sent { column, attempt, sent: Err(reason), .. } => {
+                self.inputs.push_back(Input::ColumnFailed { column, attempt, reason });
+            }
+            Done::Rebuilt { column, attempt, rebuilt } => self.inputs.push_back(match rebuilt {
+                Ok(segments) => Input::Rebuilt { column, attempt, segments },
+                Err(None) => Input::NotRebuilt { column, attempt },
+                Err(Some(reason)) => Input::ColumnFailed { column, attempt, reason },
+            }),
+            Done::Sealed { column, attempt, sealed } => self.inputs.push_back(match sealed {
+                Ok(receipt) => {
+                    self.receipts.insert((column, attempt), receipt);
+                    Input::Sealed { column, attempt }
+                }
+                Err(SealFault::Missing(segments)) => Input::Missing { column, attempt, segments },
+                Err(SealFault::Failed(reason)) => Input::ColumnFailed { column, attempt, reason },
+            }),
+            Done::Told { recorded, columns } => {
+                if let Some(columns) = columns? {
+                    self.adopt(&columns);
+                    self.inputs.push_back(Input::Columns(columns));
+                }
+                if recorded {
+                    self.inputs.push_back(Input::Recorded);
+                }
+            }
+            Done::Cancelled => (),
+        }
+        Ok(())
+    }
+
+    fn loaded(&mut self, loaded: Option<Segment>) {
+        let segment = SegmentIndex(self.hashes.len() as u32);
+        let Some(cut) = loaded else {
+            self.inputs.push_back(Input::EndOfFile { segments: segment.0 });
+            return;
+        };
+        self.bytes += cut.length as u64;
+        let bytes = self.bytes;
+        self.progress.send_modify(|progress| progress.bytes_read = bytes);
+        let known = (0..self.run.columns.len()).filter(|c| self.plan.is_stored(PieceIndex(*c as u8), segment)).count();
+        self.skipped(known as u64);
+        let hashes: Vec<PieceHash> = cut.pieces.iter().map(CheckedPiece::hash).collect();
+        let piece_bytes = cut.pieces.first().map_or(0, |piece| piece.bytes().len()) as u32;
+        self.hashes.push(hashes.clone());
+        self.memory.insert(segment, cut);
+        self.inputs.push_back(Input::SegmentReady { segment, hashes, piece_bytes });
+    }
+
+    fn skipped(&self, pieces: u64) {
+        if pieces > 0 {
+            Metrics::add(&self.objects.metrics.pieces_skipped, pieces);
+            self.progress.send_modify(|progress| progress.pieces_skipped += pieces);
+        }
+    }
+
+    fn note_stored(&self) {
+        let stored = (self.plan.segments_stored() as u64 * SEGMENT_BYTES as u64).min(self.bytes);
+        self.progress.send_modify(|progress| progress.bytes_stored = progress.bytes_stored.max(stored));
+    }
+
+    /// Notes who holds what, for people and for the outcome.
+    fn adopt(&mut self, records: &[ColumnRecord]) {
+        for (index, record) in records.iter().enumerate() {
+            let Some(known) = self.run.columns.get_mut(index) else { continue };
+            if record.attempt > known.attempt || (record.attempt == known.attempt && record.grant != known.grant) {
+                if let Some(grant) = record.grant.filter(|_| known.attempt > Attempt(0)) {
+                    let (job, column, holder) = (self.run.job, PieceIndex(index as u8), grant.holder.peer);
+                    self.objects.events.send(ObjectEvent::ColumnReplaced { job, column, holder });
+                    Metrics::add(&self.objects.metrics.columns_replaced, 1);
+                    self.progress.send_modify(|progress| progress.columns_replaced += 1);
+                }
+                (known.attempt, known.grant) = (record.attempt, record.grant);
+            }
+        }
+    }
+
+    // ---- the end ----
+
+    async fn commit(self, sealed: Vec<(PieceIndex, Attempt)>, degraded: bool) -> Result<Stored, Feed> {
+        self.progress.send_modify(|progress| progress.phase = PutPhase::Commit);
+        let job = self.run.job;
+        let manifest =
+            Manifest { size: self.bytes, profile: self.run.profile, pieces: self.hashes.iter().flatten().copied().collect() };
+        let receipts: Vec<Receipt> = sealed.iter().filter_map(|key| self.receipts.get(key).copied()).collect();
+        let columns: Vec<(PieceIndex, PeerId)> =
+            receipts.iter().map(|receipt| (receipt.statement.slot.column, receipt.statement.holder)).collect();
+        let command = Command::CommitObject {
+            job,
+            worker_attempt: self.run.worker_attempt,
+            manifest: manifest.encode().into(),
+            receipts,
+            degraded,
+        };
+        match self.objects.insist(job, command).await {
+            Ok(CommandReply::Committed { manifest }) => {
+                let bytes = self.bytes;
+                self.progress.send_modify(|progress| progress.bytes_stored = bytes);
+                Ok(Stored { manifest, bytes, degraded, columns })
+            }
+            Ok(_) => Err(protocol(job, "a commit was answered with something else").into()),
+            Err(ClientError::Rejected(rejection @ Rejection::IllegalState { .. })) => {
+                Err(ended(job, Some(&rejection.to_string())).into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn fault(&mut self, fault: PlanFault) -> Feed {
+        let job = self.run.job;
+        match fault {
+            PlanFault::DifferentContent { segment } => {
+                let pieces = self.memory.remove(&segment).filter(|_| segment.0 == 0).map(|segment| {
+                    let data = self.run.profile.data as usize;
+                    (segment.pieces.into_iter().take(data).map(CheckedPiece::into_bytes).collect(), segment.length)
+                });
+                Feed::OtherContent(OtherContent { job, segment: segment.0, pieces })
+            }
+            PlanFault::Shorter { found, .. } => {
+                Feed::OtherContent(OtherContent { job, segment: found, pieces: None })
+            }
+            PlanFault::TooLarge { .. } => PutError::TooLarge { limit: self.run.profile.bytes_max() }.into(),
+            fault @ (PlanFault::Lost { .. } | PlanFault::Driver { .. }) => ended(job, Some(&fault.to_string())).into(),
+        }
+    }
+}
+
+fn length_fault(expected: Option<u64>, found: u64, at_end: bool) -> Option<PutError> {
+    let expected = expected?;
+    let wrong = found > expected || (at_end && found < expected);
+    wrong.then_some(PutError::Length { expected, found })
+}
+
+async fn encode(coder: Arc<Coder>, read: Option<BytesMut>, resident: Resident) -> Option<Segment> {
+    let read = read?;
+    let length = read.len();
+    let pieces = run_blocking(move || coder.encode(read)).await;
+    Some(Segment { pieces, length, _resident: resident })
+}
+
+/// Sends one piece until it is stored, the holder is clearly not able to, or the deadline passes.
+async fn send_piece(
+    client: PieceClient,
+    grant: Grant,
+    slot: Slot,
+    segment: SegmentIndex,
+    piece: CheckedPiece,
+) -> Result<(), String> {
+    let (holder, lease, until) = (grant.holder.peer, grant.lease, Instant::now() + DEADLINE);
+    let mut may_reconnect = true;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let error = match client.put(holder, slot, lease, segment, piece.clone(), left).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let lost = matches!(error, PieceCallError::Net(NetError::Broken { .. } | NetError::Unreachable { .. }));
+        // A connection may have closed for reasons of its own: one more try tells. Storing twice does no harm.
+        let again = error.is_busy() || (lost && std::mem::take(&mut may_reconnect));
+        if !again || left <= RETRY_PAUSE {
+            return Err(error.to_string());
+        }
+        sleep(RETRY_PAUSE).await;
+    }
+}
+
+/// Asks for the column's receipt, and when the holder lacks pieces, which.
+async fn seal_column(
+    client: PieceClient,
+    grant: Grant,
+    slot: Slot,
+    pieces: Vec<PieceHash>,
+) -> Result<Receipt, SealFault> {
+    let (holder, lease) = (grant.holder.peer, grant.lease);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let message = PieceMessage::Seal { slot, lease, pieces: pieces.clone() };
+        match client.ask(holder, message, Bytes::new(), DEADLINE).await {
+            Ok((PieceAnswer::Sealed(receipt), _)) => {
+                let said = receipt.statement;
+                let right = said.slot == slot && said.holder == holder && said.lease == lease;
+                let whole = said.segments as usize == pieces.len()
+                    && said.column == column_digest(pieces.iter().copied());
+                return if right && whole && receipt.is_genuine() {
+                    Ok(receipt)
+                } else {
+                    Err(SealFault::Failed("its receipt is not for this column".into()))
+                };
+            }
+            Ok((other, _)) => return Err(SealFault::Failed(unexpected(holder, &other).to_string())),
+            Err(PieceCallError::Refused { refusal: PieceRefusal::Incomplete { .. }, .. }) => {
+                return Err(missing(&client, holder, slot, &pieces).await);
+            }
+            Err(error) => {
+                let lost = matches!(error, PieceCallError::Net(NetError::Broken { .. } | NetError::Unreachable { .. }));
+                if !(error.is_busy() || lost) || tries > 3 {
+                    return Err(SealFault::Failed(error.to_string()));
+                }
+                sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn missing(client: &PieceClient, holder: PeerId, slot: Slot, pieces: &[PieceHash]) -> SealFault {
+    match held_of(client, holder, slot).await {
+        Ok(held) => {
+            let segments = (0..).map(SegmentIndex).zip(pieces);
+            let lacking: Vec<SegmentIndex> =
+                segments.filter(|(segment, hash)| held.get(segment) != Some(hash)).map(|(segment, _)| segment).collect();
+            // It filled up in between: asking for nothing again would go round for ever, so let the first be sent anew.
+            SealFault::Missing(if lacking.is_empty() { vec![SegmentIndex(0)] } else { lacking })
+        }
+        Err(error) => SealFault::Failed(error.to_string()),
+    }
+}
+
+async fn held_of(
+    client: &PieceClient,
+    holder: PeerId,
+    slot: Slot,
+) -> Result<BTreeMap<SegmentIndex, PieceHash>, PieceCallError> {
+    let mut held = BTreeMap::new();
+    let mut from = SegmentIndex(0);
+    loop {
+        let message = PieceMessage::Held { slot, from };
+        match client.ask(holder, message, Bytes::new(), HELD_DEADLINE).await?.0 {
+            PieceAnswer::Held(page) => {
+                // Pages must move on, whatever the holder says.
+                let Some(last) = page.last().map(|holding| holding.segment).filter(|last| *last >= from) else {
+                    return Ok(held);
+                };
+                held.extend(page.into_iter().map(|holding| (holding.segment, holding.hash)));
+                from = SegmentIndex(last.0.saturating_add(1));
+            }
+            other => return Err(unexpected(holder, &other)),
+        }
+    }
+}
+
+/// Compares the quorum's record of a resumed run with what the holders say: bits of pieces that are gone are cleared,
+/// and pieces that were stored after the last record are noted, to be skipped once their hash is known.
+async fn ask_held(
+    client: &PieceClient,
+    run: &mut Run,
+) -> BTreeMap<(PieceIndex, Attempt, SegmentIndex), PieceHash> {
+    let job = run.job;
+    let asked = run.columns.iter().enumerate().filter_map(|(index, column)| {
+        let (holder, index) = (column.grant?.holder.peer, PieceIndex(index as u8));
+        let slot = Slot { job, column: index, attempt: column.attempt };
+        Some(async move { (index, timeout(HELD_DEADLINE, held_of(client, holder, slot)).await) })
+    });
+    let mut beyond = BTreeMap::new();
+    for (index, held) in futures::future::join_all(asked).await {
+        // A silent holder keeps its bits for now: if it is gone, its column fails at the first piece or at the seal.
+        let Ok(Ok(held)) = held else { continue };
+        let column = &mut run.columns[index.0 as usize];
+        column.stored.resize(run.segments.len(), false);
+        for (segment, (stored, hashes)) in (0..).map(SegmentIndex).zip(column.stored.iter_mut().zip(&run.segments)) {
+            let recorded = hashes.get(index.0 as usize);
+            *stored = recorded.is_some() && held.get(&segment) == recorded;
+        }
+        for (segment, hash) in held {
+            if !column.stored.get(segment.0 as usize).copied().unwrap_or(false) {
+                beyond.insert((index, column.attempt, segment), hash);
+            }
+        }
+    }
+    beyond
+}
+
+/// Tells the quorum something about the run, across failovers and for as long as it takes: the pieces do not wait for
+/// this. The reply says who holds what now.
+async fn tell(
+    quorums: &dyn Quorums,
+    job: JobId,
+    worker_attempt: Attempt,
+    command: Command,
+) -> Result<Option<Vec<ColumnRecord>>, Feed> {
+    loop {
+        match quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
+            Ok(CommandReply::Columns(columns)) => return Ok(Some(columns)),
+            Ok(_) => return Ok(None),
+            Err(ClientError::Rejected(rejection)) => {
+                return after_rejection(quorums, job, worker_attempt, rejection).await;
+            }
+            Err(error) if is_passing(&error) || matches!(error, ClientError::QuorumUnknown { .. }) => {
+                tracing::debug!(%job, %error, "telling the quorum again");
+                sleep(QUORUM_PAUSE).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A stale attempt may be the worker's (then another node feeds the run) or a column's (then look at the columns).
+async fn after_rejection(
+    quorums: &dyn Quorums,
+    job: JobId,
+    worker_attempt: Attempt,
+    rejection: Rejection,
+) -> Result<Option<Vec<ColumnRecord>>, Feed> {
+    match rejection {
+        Rejection::DifferentContent { segment } => {
+            Err(Feed::OtherContent(OtherContent { job, segment: segment.0, pieces: None }))
+        }
+        Rejection::StaleAttempt { .. } => {
+            match quorums.query(job.quorum, Query::Job { job }, false, QUORUM_DEADLINE).await {
+                Ok(QueryAnswer::Job(record)) if record.run.worker_attempt == worker_attempt => {
+                    Ok(Some(record.run.columns))
+                }
+                Ok(_) => Err(ended(job, Some("another node took it over")).into()),
+                Err(error) if is_passing(&error) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        }
+        rejection => Err(ended(job, Some(&rejection.to_string())).into()),
+    }
+}
