@@ -3,6 +3,7 @@
 pub mod coding;
 pub mod context;
 pub mod events;
+mod get;
 pub mod holder;
 mod put;
 pub mod store;
@@ -170,7 +171,7 @@ impl Objects {
         self.put_object(request, body, progress).await
     }
     /// Reads an object, or `length` bytes of it from `start`.
-    pub async fn get(&self, _object: ObjectId, _range: Option<(u64, Option<u64>)>) -> Result<GetStream, GetError> {
-        unimplemented!()
+    pub async fn get(&self, object: ObjectId, range: Option<(u64, Option<u64>)>) -> Result<GetStream, GetError> {
+        self.get_object(object, range).await
     }
 }

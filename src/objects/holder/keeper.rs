@@ -17,6 +17,7 @@ use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::store::ColumnRecord;
 use quorate_protocols::piece::Slot;
 use quorate_protocols::piece::limits::QUARANTINE;
+use quorate_protocols::quorum::ObjectRecord;
 
 use super::PieceService;
 use crate::objects::events::Metrics;
@@ -189,15 +190,12 @@ impl Keeper {
             return self.wanted_by_object(manifest, slot, here).await;
         }
         match self.ask(slot, Query::Job { job: slot.job }).await {
-            Some(QueryAnswer::Job(record)) => {
-                if names(&record.run.columns, slot, here) {
-                    return Wanted::Yes;
-                }
-                match record.run.manifest {
-                    Some(manifest) => self.wanted_by_object(manifest, slot, here).await,
-                    None => Wanted::No,
-                }
-            }
+            Some(QueryAnswer::Job(record)) => match record.run.manifest {
+                Some(manifest) => self.wanted_by_object(manifest, slot, here).await,
+                // Whatever an ended run without an object still lists is on its way to be released.
+                None if !record.state.is_final() && names(&record.run.columns, slot, here) => Wanted::Yes,
+                None => Wanted::No,
+            },
             // An ended run is forgotten before the object that it stored.
             Some(QueryAnswer::Unknown) => self.wanted_by_any_object(slot, here).await,
             _ => Wanted::Unknown,
@@ -206,8 +204,7 @@ impl Keeper {
 
     async fn wanted_by_object(&self, manifest: ManifestHash, slot: Slot, here: PeerId) -> Wanted {
         match self.ask(slot, Query::Object { manifest }).await {
-            Some(QueryAnswer::Object(view)) if view.record.job != slot.job => Wanted::No,
-            Some(QueryAnswer::Object(view)) if names(&view.record.columns, slot, here) => Wanted::Yes,
+            Some(QueryAnswer::Object(view)) if names_in_object(&view.record, slot, here) => Wanted::Yes,
             Some(QueryAnswer::Object(_) | QueryAnswer::Unknown) => Wanted::No,
             _ => Wanted::Unknown,
         }
@@ -220,7 +217,7 @@ impl Keeper {
                 Some(QueryAnswer::Objects(page)) => page,
                 _ => return Wanted::Unknown,
             };
-            if page.iter().any(|view| view.record.job == slot.job && names(&view.record.columns, slot, here)) {
+            if page.iter().any(|view| names_in_object(&view.record, slot, here)) {
                 return Wanted::Yes;
             }
             match page.last() {
@@ -246,4 +243,13 @@ fn names(columns: &[ColumnRecord], slot: Slot, here: PeerId) -> bool {
     columns.get(slot.column.0 as usize).is_some_and(|column| {
         column.attempt >= slot.attempt && column.grant.is_some_and(|grant| grant.holder.peer == here)
     })
+}
+
+/// Whether the object keeps this column here, or has it rebuilt here. Slots carry the run that stored the object first.
+fn names_in_object(record: &ObjectRecord, slot: Slot, here: PeerId) -> bool {
+    let rebuilding = record
+        .repairs
+        .get(&slot.column)
+        .is_some_and(|repair| repair.attempt >= slot.attempt && repair.grant.holder.peer == here);
+    record.job == slot.job && (rebuilding || names(&record.columns, slot, here))
 }

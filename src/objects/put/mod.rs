@@ -309,7 +309,8 @@ impl Objects {
                 // Only what no repetition can mend ends the run; after anything else it waits to be resumed. A resumed
                 // run is not ended by someone who came with the wrong file.
                 let wrong_file = resumed && matches!(error, PutError::Length { .. });
-                let final_ = matches!(error, PutError::TooLarge { .. } | PutError::Length { .. } | PutError::Ended { .. });
+                let final_ =
+                    matches!(error, PutError::TooLarge { .. } | PutError::Length { .. } | PutError::Ended { .. });
                 if final_ && !wrong_file {
                     self.fail_run(job, worker_attempt, &error).await;
                 }

@@ -98,12 +98,31 @@ struct Segment {
 
 /// Something that was under way has ended.
 enum Done<'a> {
-    Loaded { reader: &'a mut SegmentReader, loaded: Result<Option<Segment>, PutError> },
-    Sent { column: PieceIndex, attempt: Attempt, segment: SegmentIndex, sent: Result<(), String> },
-    Rebuilt { column: PieceIndex, attempt: Attempt, rebuilt: Result<Vec<SegmentIndex>, Option<String>> },
-    Sealed { column: PieceIndex, attempt: Attempt, sealed: Result<Receipt, SealFault> },
+    Loaded {
+        reader: &'a mut SegmentReader,
+        loaded: Result<Option<Segment>, PutError>,
+    },
+    Sent {
+        column: PieceIndex,
+        attempt: Attempt,
+        segment: SegmentIndex,
+        sent: Result<(), String>,
+    },
+    Rebuilt {
+        column: PieceIndex,
+        attempt: Attempt,
+        rebuilt: Result<Vec<SegmentIndex>, Option<String>>,
+    },
+    Sealed {
+        column: PieceIndex,
+        attempt: Attempt,
+        sealed: Result<Receipt, SealFault>,
+    },
     /// `recorded`: this was a `RecordProgress` of the plan, not a look around.
-    Told { recorded: bool, columns: Result<Option<Vec<ColumnRecord>>, Feed> },
+    Told {
+        recorded: bool,
+        columns: Result<Option<Vec<ColumnRecord>>, Feed>,
+    },
     /// The column was given up meanwhile.
     Cancelled,
 }
@@ -342,12 +361,7 @@ impl<'a> Pipeline<'a> {
     }
 
     /// Runs something for one assignment of a column, until it ends or the assignment does.
-    fn push_for(
-        &mut self,
-        column: PieceIndex,
-        attempt: Attempt,
-        future: impl Future<Output = Done<'a>> + Send + 'a,
-    ) {
+    fn push_for(&mut self, column: PieceIndex, attempt: Attempt, future: impl Future<Output = Done<'a>> + Send + 'a) {
         let cancel = self.cancels.entry((column, attempt)).or_default().clone();
         self.work.push(Box::pin(async move {
             tokio::select! {
@@ -453,8 +467,11 @@ impl<'a> Pipeline<'a> {
     async fn commit(self, sealed: Vec<(PieceIndex, Attempt)>, degraded: bool) -> Result<Stored, Feed> {
         self.progress.send_modify(|progress| progress.phase = PutPhase::Commit);
         let job = self.run.job;
-        let manifest =
-            Manifest { size: self.bytes, profile: self.run.profile, pieces: self.hashes.iter().flatten().copied().collect() };
+        let manifest = Manifest {
+            size: self.bytes,
+            profile: self.run.profile,
+            pieces: self.hashes.iter().flatten().copied().collect(),
+        };
         let receipts: Vec<Receipt> = sealed.iter().filter_map(|key| self.receipts.get(key).copied()).collect();
         let columns: Vec<(PieceIndex, PeerId)> =
             receipts.iter().map(|receipt| (receipt.statement.slot.column, receipt.statement.holder)).collect();
@@ -489,9 +506,7 @@ impl<'a> Pipeline<'a> {
                 });
                 Feed::OtherContent(OtherContent { job, segment: segment.0, pieces })
             }
-            PlanFault::Shorter { found, .. } => {
-                Feed::OtherContent(OtherContent { job, segment: found, pieces: None })
-            }
+            PlanFault::Shorter { found, .. } => Feed::OtherContent(OtherContent { job, segment: found, pieces: None }),
             PlanFault::TooLarge { .. } => PutError::TooLarge { limit: self.run.profile.bytes_max() }.into(),
             fault @ (PlanFault::Lost { .. } | PlanFault::Driver { .. }) => ended(job, Some(&fault.to_string())).into(),
         }
@@ -553,8 +568,8 @@ async fn seal_column(
             Ok((PieceAnswer::Sealed(receipt), _)) => {
                 let said = receipt.statement;
                 let right = said.slot == slot && said.holder == holder && said.lease == lease;
-                let whole = said.segments as usize == pieces.len()
-                    && said.column == column_digest(pieces.iter().copied());
+                let whole =
+                    said.segments as usize == pieces.len() && said.column == column_digest(pieces.iter().copied());
                 return if right && whole && receipt.is_genuine() {
                     Ok(receipt)
                 } else {
@@ -580,8 +595,10 @@ async fn missing(client: &PieceClient, holder: PeerId, slot: Slot, pieces: &[Pie
     match held_of(client, holder, slot).await {
         Ok(held) => {
             let segments = (0..).map(SegmentIndex).zip(pieces);
-            let lacking: Vec<SegmentIndex> =
-                segments.filter(|(segment, hash)| held.get(segment) != Some(hash)).map(|(segment, _)| segment).collect();
+            let lacking: Vec<SegmentIndex> = segments
+                .filter(|(segment, hash)| held.get(segment) != Some(hash))
+                .map(|(segment, _)| segment)
+                .collect();
             // It filled up in between: asking for nothing again would go round for ever, so let the first be sent anew.
             SealFault::Missing(if lacking.is_empty() { vec![SegmentIndex(0)] } else { lacking })
         }
@@ -614,10 +631,7 @@ async fn held_of(
 
 /// Compares the quorum's record of a resumed run with what the holders say: bits of pieces that are gone are cleared,
 /// and pieces that were stored after the last record are noted, to be skipped once their hash is known.
-async fn ask_held(
-    client: &PieceClient,
-    run: &mut Run,
-) -> BTreeMap<(PieceIndex, Attempt, SegmentIndex), PieceHash> {
+async fn ask_held(client: &PieceClient, run: &mut Run) -> BTreeMap<(PieceIndex, Attempt, SegmentIndex), PieceHash> {
     let job = run.job;
     let asked = run.columns.iter().enumerate().filter_map(|(index, column)| {
         let (holder, index) = (column.grant?.holder.peer, PieceIndex(index as u8));

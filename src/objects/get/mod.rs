@@ -1,0 +1,197 @@
+//! Reading an object: from any node, any k pieces per segment, each checked, streamed in order.
+//!
+//! What it promises: the bytes are those that the manifest names, and the manifest is the one that the object's id
+//! names, or the stream ends with an error that says which pieces were missing and why; memory is bounded by
+//! [`SEGMENTS_AHEAD`] whatever the object's size; one bad or slow holder costs a little time, not the read. Where the
+//! pieces are is asked of the steward: any member's word will do at first, because wrong bytes are found out, and a
+//! fresh answer is asked for when holders fail.
+//!
+//! What it does not do: repair. It names a bad holder in an event and goes on with the next.
+
+mod segment;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use quorate_protocols::ids::{ObjectId, PeerId, SegmentIndex};
+use quorate_protocols::job::message::{ObjectView, Query, QueryAnswer};
+use quorate_protocols::job::store::ColumnState;
+use quorate_protocols::object::Manifest;
+use quorate_protocols::object::limits::SEGMENT_BYTES;
+use quorate_protocols::quorum::ObjectState;
+use tokio::sync::mpsc;
+
+use self::segment::Holders;
+use super::{GetError, GetStream, Objects};
+use crate::jobs::ClientError;
+use crate::seams::{TaskGroup, spawn};
+
+/// Segments that are fetched at once: the one that the reader waits for, and the next.
+pub const SEGMENTS_AHEAD: usize = 2;
+
+/// Whole segments that wait for a slow reader, beside those being fetched.
+const SEGMENTS_WAITING: usize = 1;
+
+const QUERY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often at most one read asks the steward for a fresh placement.
+const PLACEMENT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// One read of one object, shared by the segments that are fetched at once.
+pub(super) struct Read {
+    objects: Objects,
+    object: ObjectId,
+    manifest: Manifest,
+    placement: tokio::sync::Mutex<Placement>,
+    holders: Mutex<Holders>,
+}
+
+/// Who holds which column, as last heard; the generation tells whether it was asked for again since.
+#[derive(Clone)]
+struct Placement {
+    columns: Vec<Option<PeerId>>,
+    generation: u64,
+    asked_at: tokio::time::Instant,
+}
+
+impl Objects {
+    pub(super) async fn get_object(
+        &self,
+        object: ObjectId,
+        range: Option<(u64, Option<u64>)>,
+    ) -> Result<GetStream, GetError> {
+        let (manifest, view) = self.find_object(object).await?;
+        let size = manifest.size;
+        let (start, length) = match range {
+            None => (0, size),
+            Some((start, _)) if start > size || (start == size && size > 0) => {
+                return Err(GetError::Range { start, size });
+            }
+            Some((start, length)) => (start, length.unwrap_or(size).min(size - start)),
+        };
+        let placement =
+            Placement { columns: holders_of(&view, &manifest), generation: 0, asked_at: tokio::time::Instant::now() };
+        let read = Arc::new(Read {
+            objects: self.clone(),
+            object,
+            manifest,
+            placement: tokio::sync::Mutex::new(placement),
+            holders: Mutex::new(Holders::default()),
+        });
+        Ok(GetStream { size, start, length, name: view.record.name, bytes: read.stream(start..start + length) })
+    }
+
+    /// The manifest, checked against the object's id, and the steward's view.
+    async fn find_object(&self, object: ObjectId) -> Result<(Manifest, ObjectView), GetError> {
+        let mut fault = None;
+        // A member that lags may not know the object yet: only a linearizable "unknown" counts.
+        for stale in [true, false] {
+            match self.ask_object(object, stale).await {
+                Ok(Some(view)) => match Manifest::decode_named(&view.manifest, object.manifest) {
+                    Ok(manifest) => return Ok((manifest, view)),
+                    Err(error) => fault = Some(error.to_string()),
+                },
+                Ok(None) if stale => (),
+                Ok(None) => return Err(GetError::Unknown { object }),
+                Err(error) if stale => tracing::debug!(%object, %error, "no quick answer about an object"),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let reason = fault.unwrap_or_else(|| "no manifest".into());
+        Err(ClientError::Protocol { quorum: object.quorum, reason }.into())
+    }
+
+    async fn ask_object(&self, object: ObjectId, stale: bool) -> Result<Option<ObjectView>, ClientError> {
+        let query = Query::Object { manifest: object.manifest };
+        match self.context.quorums.query(object.quorum, query, stale, QUERY_DEADLINE).await? {
+            QueryAnswer::Object(view) if view.record.state == ObjectState::Live => Ok(Some(*view)),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The holders of whole columns. A column that is owed a repair may still have good pieces: its holder is asked last.
+fn holders_of(view: &ObjectView, manifest: &Manifest) -> Vec<Option<PeerId>> {
+    let whole = |column: &quorate_protocols::job::store::ColumnRecord| {
+        let there = matches!(column.state, ColumnState::Sealed | ColumnState::Confirmed);
+        column.grant.filter(|_| there).map(|grant| grant.holder.peer)
+    };
+    let mut columns: Vec<_> = view.record.columns.iter().map(whole).collect();
+    columns.resize(manifest.profile.columns(), None);
+    columns
+}
+
+impl Read {
+    /// The bytes of `range`, in order. The work stops when the stream is dropped, or with the node.
+    fn stream(self: Arc<Self>, range: Range<u64>) -> BoxStream<'static, Result<Bytes, GetError>> {
+        let (send, receive) = mpsc::channel(SEGMENTS_WAITING);
+        if !range.is_empty() {
+            drop(spawn(self.produce(range, send)));
+        }
+        let segments = futures::stream::unfold(receive, |mut receive: mpsc::Receiver<Result<Vec<Bytes>, GetError>>| {
+            Box::pin(async move { receive.recv().await.map(|segment| (segment, receive)) })
+        });
+        segments
+            .flat_map(|segment| match segment {
+                Ok(parts) => futures::stream::iter(parts.into_iter().map(Ok).collect::<Vec<_>>()),
+                Err(error) => futures::stream::iter(vec![Err(error)]),
+            })
+            .boxed()
+    }
+
+    async fn produce(self: Arc<Self>, range: Range<u64>, send: mpsc::Sender<Result<Vec<Bytes>, GetError>>) {
+        let shutdown = TaskGroup::current().shutdown_token();
+        let last = (range.end - 1) / SEGMENT_BYTES as u64;
+        let read = self.clone();
+        let mut segments = futures::stream::iter(range.start / SEGMENT_BYTES as u64..=last)
+            .map(move |segment| {
+                let base = segment * SEGMENT_BYTES as u64;
+                let from = range.start.saturating_sub(base) as usize;
+                let to = (range.end - base).min(SEGMENT_BYTES as u64) as usize;
+                let read = read.clone();
+                async move { read.segment(SegmentIndex(segment as u32), from..to).await }
+            })
+            .buffered(SEGMENTS_AHEAD);
+        loop {
+            let segment = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = send.closed() => return,
+                segment = segments.next() => segment,
+            };
+            let Some(segment) = segment else { return };
+            let failed = segment.is_err();
+            if send.send(segment).await.is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    /// Asks the steward again where the columns are, unless that was done after `seen` or a moment ago.
+    async fn fresh_placement(&self, seen: u64) -> Placement {
+        let mut placement = self.placement.lock().await;
+        let wait = (placement.asked_at + PLACEMENT_INTERVAL).saturating_duration_since(tokio::time::Instant::now());
+        if placement.generation == seen && (seen == 0 || wait.is_zero()) {
+            placement.asked_at = tokio::time::Instant::now();
+            placement.generation += 1;
+            match self.objects.ask_object(self.object, false).await {
+                Ok(Some(view)) => placement.columns = holders_of(&view, &self.manifest),
+                Ok(None) => (),
+                Err(error) => tracing::debug!(object = %self.object, %error, "no fresh placement"),
+            }
+        }
+        placement.clone()
+    }
+
+    fn holders(&self) -> std::sync::MutexGuard<'_, Holders> {
+        self.holders.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// What one read learnt about each holder.
+type ByPeer<T> = BTreeMap<PeerId, T>;
