@@ -4,6 +4,7 @@
 //! not synced. An acknowledgement may follow only a `sync` that returned `Ok`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_protocols::ids::PieceHash;
@@ -69,6 +70,14 @@ impl KvBatch {
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
+    /// Bytes of keys and values that it would add; a batch that adds none can make room on a full disk.
+    pub fn bytes_added(&self) -> usize {
+        let added = |op: &KvOp| match op {
+            KvOp::Put { key, value, .. } => key.len() + value.len(),
+            KvOp::Delete { .. } | KvOp::DeleteRange { .. } | KvOp::DropTree { .. } => 0,
+        };
+        self.ops.iter().map(added).sum()
+    }
 }
 
 /// An ordered store of small records in named trees. Calls block and are made from the storage actor, or inline for
@@ -90,6 +99,11 @@ pub trait Kv: Send + Sync + 'static {
     fn apply(&self, batch: KvBatch) -> Result<(), DiskError>;
     /// Returns when everything applied before this call would survive a power loss.
     fn sync(&self) -> Result<(), DiskError>;
+    /// How much longer a sync should be made to take. Only disks that pretend to be slow, for tests and simulations,
+    /// say more than zero; the storage actor waits for it on the runtime's clock, which may be virtual.
+    fn sync_delay(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// Piece files by hash, and a few small synced files beside the record store. Calls block.

@@ -1,0 +1,371 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use quorate_protocols::ids::PieceHash;
+use tempfile::TempDir;
+
+use super::faults::DiskFaults;
+use super::*;
+use crate::seams::TaskGroup;
+
+fn put(tree: &str, key: &[u8], value: &[u8]) -> KvBatch {
+    let mut batch = KvBatch::new();
+    batch.put(tree, key, value);
+    batch
+}
+
+fn all(kv: &dyn Kv, tree: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    kv.range(tree, &[], &[0xff; 40], usize::MAX, usize::MAX).expect("readable").into_iter().collect()
+}
+
+fn hash(bytes: &[u8]) -> PieceHash {
+    PieceHash(*blake3::hash(bytes).as_bytes())
+}
+
+#[test]
+fn records_survive_reopening() {
+    let folder = TempDir::new().expect("folder");
+    {
+        let disk = open(folder.path()).expect("opens");
+        disk.kv.apply(put("a", b"k", b"1")).expect("applied");
+        disk.kv.apply(put("b", b"k", b"2")).expect("applied");
+        disk.kv.sync().expect("synced");
+    }
+    let disk = open(folder.path()).expect("opens again");
+    assert_eq!(disk.kv.get("a", b"k").expect("read"), Some(b"1".to_vec()));
+    assert_eq!(disk.kv.get("b", b"k").expect("read"), Some(b"2".to_vec()));
+    assert_eq!(disk.kv.trees().expect("read"), ["a", "b"]);
+}
+
+/// A copy of the folder taken after a sync, while the store is still open, is what a killed process leaves behind.
+#[test]
+fn a_sync_puts_values_larger_than_a_segment_on_disk() {
+    let (folder, copy) = (TempDir::new().expect("folder"), TempDir::new().expect("folder"));
+    let kv = SledKv::open(&folder.path().join("records")).expect("opens");
+    let large = vec![7; 1024 * 1024];
+    for key in 0..4u8 {
+        kv.apply(put("log", &[key], &large)).expect("applied");
+    }
+    kv.sync().expect("synced");
+    copy_folder(&folder.path().join("records"), &copy.path().join("records"));
+    let copied = SledKv::open(&copy.path().join("records")).expect("the copy opens");
+    assert_eq!(all(&copied, "log"), (0..4).map(|key| (vec![key], large.clone())).collect());
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("created");
+    for entry in fs::read_dir(from).expect("listed") {
+        let entry = entry.expect("listed");
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("known").is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).expect("copied")),
+        }
+    }
+}
+
+#[test]
+fn a_batch_applies_in_order_and_ranges_stay_inside_their_tree() {
+    let folder = TempDir::new().expect("folder");
+    let kv = SledKv::open(folder.path()).expect("opens");
+    let mut batch = KvBatch::new();
+    batch.put("log", [1], "a").put("log", [2], "b").put("log", [3], "c").put("logs", [2], "other").put("lo", [2], "x");
+    kv.apply(batch).expect("applied");
+
+    let mut batch = KvBatch::new();
+    batch.put("log", [9], "gone").delete_range("log", [2], [255]).put("log", [4], "d").delete("log", [7]);
+    kv.apply(batch).expect("applied");
+    let expected: BTreeMap<Vec<u8>, Vec<u8>> = [(vec![1], b"a".to_vec()), (vec![4], b"d".to_vec())].into();
+    assert_eq!(all(&kv, "log"), expected);
+    assert_eq!(kv.last("log").expect("read"), Some((vec![4], b"d".to_vec())));
+    assert_eq!(kv.last("logs").expect("read"), Some((vec![2], b"other".to_vec())));
+
+    let mut batch = KvBatch::new();
+    batch.drop_tree("log");
+    kv.apply(batch).expect("applied");
+    assert_eq!(kv.trees().expect("read"), ["lo", "logs"]);
+    assert_eq!(kv.last("log").expect("read"), None);
+    assert_eq!(kv.range("log", &[5], &[2], 9, 9).expect("an empty range is no error"), vec![]);
+}
+
+#[test]
+fn a_range_stops_at_its_limits_but_gives_at_least_one() {
+    let folder = TempDir::new().expect("folder");
+    let kv = SledKv::open(folder.path()).expect("opens");
+    for key in 0..10u8 {
+        kv.apply(put("t", &[key], &[key; 100])).expect("applied");
+    }
+    assert_eq!(kv.range("t", &[2], &[200], 3, usize::MAX).expect("read").len(), 3);
+    assert_eq!(kv.range("t", &[2], &[200], usize::MAX, 250).expect("read").len(), 2);
+    assert_eq!(kv.range("t", &[2], &[200], usize::MAX, 1).expect("read"), vec![(vec![2], vec![2; 100])]);
+}
+
+#[test]
+fn a_second_node_on_the_folder_is_told_so() {
+    let folder = TempDir::new().expect("folder");
+    let _disk = open(folder.path()).expect("opens");
+    let refused = open(folder.path()).err().expect("the folder is taken");
+    assert!(refused.to_string().contains("another node is running on this folder"), "{refused}");
+}
+
+/// Goal: wherever the log is cut or damaged, opening gives an error or a store with a prefix of what was written, and
+/// never a panic. Method: batches of two records in two trees, so that a torn batch would show.
+#[test]
+fn a_cut_or_damaged_log_is_an_error_or_a_prefix() {
+    let folder = TempDir::new().expect("folder");
+    {
+        let kv = SledKv::open(&folder.path().join("whole")).expect("opens");
+        for index in 0..200u8 {
+            let mut batch = KvBatch::new();
+            batch.put("left", [index], vec![index; 3000]).put("right", [index], [index]);
+            kv.apply(batch).expect("applied");
+            kv.sync().expect("synced");
+        }
+    }
+    let length = fs::metadata(folder.path().join("whole/db")).expect("there").len();
+    let (mut opened, mut refused) = (0, 0);
+    for attempt in 0..16u64 {
+        let copy = folder.path().join(format!("copy-{attempt}"));
+        copy_folder(&folder.path().join("whole"), &copy);
+        let db = copy.join("db");
+        if attempt % 2 == 0 {
+            let file = fs::OpenOptions::new().write(true).open(&db).expect("opens");
+            file.set_len(length * attempt / 16 + 13).expect("cut");
+        } else {
+            let mut bytes = fs::read(&db).expect("read");
+            let at = bytes.len() * attempt as usize / 16;
+            let end = (at + 64).min(bytes.len());
+            bytes[at..end].fill(0xa5);
+            fs::write(&db, bytes).expect("written");
+        }
+        let read = SledKv::open(&copy).and_then(|kv| {
+            Ok([
+                kv.range("left", &[], &[255; 2], 999, usize::MAX)?,
+                kv.range("right", &[], &[255; 2], 999, usize::MAX)?,
+            ])
+        });
+        match read {
+            Ok([left, right]) => {
+                opened += 1;
+                let keys = |rows: &[(Vec<u8>, Vec<u8>)]| rows.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+                assert_eq!(keys(&left), (0..left.len() as u8).map(|key| vec![key]).collect::<Vec<_>>());
+                assert_eq!(keys(&left), keys(&right), "a batch came back in part");
+            }
+            Err(DiskError::Damaged { place, .. } | DiskError::Io { place, .. }) => {
+                refused += 1;
+                assert!(place.contains("copy-"), "the error names the store: {place}");
+            }
+            Err(error) => panic!("unexpected: {error}"),
+        }
+    }
+    assert_eq!(opened + refused, 16);
+}
+
+#[test]
+fn pieces_are_kept_listed_and_removed() {
+    let folder = TempDir::new().expect("folder");
+    let mut hashes = Vec::new();
+    {
+        let files = DirFiles::open(folder.path()).expect("opens");
+        for index in 0..20u8 {
+            files.write_piece(hash(&[index]), &[index; 64]).expect("written");
+            files.write_piece(hash(&[index]), &[index; 64]).expect("written again");
+            hashes.push(hash(&[index]));
+        }
+        files.write_small("mark-1", b"one").expect("written");
+        files.write_small("mark-1", b"two").expect("replaced");
+    }
+    hashes.sort();
+    let files = DirFiles::open(folder.path()).expect("opens again");
+    assert_eq!(files.list_pieces(None, 100).expect("listed"), hashes);
+    assert_eq!(files.list_pieces(Some(hashes[4]), 3).expect("listed"), hashes[5..8]);
+    assert_eq!(files.read_piece(hash(&[3])).expect("read").as_deref(), Some(&[3; 64][..]));
+    files.remove_piece(hash(&[3])).expect("removed");
+    files.remove_piece(hash(&[3])).expect("removing nothing succeeds");
+    assert_eq!(files.read_piece(hash(&[3])).expect("read"), None);
+    assert_eq!(files.read_small("mark-1").expect("read").as_deref(), Some(&b"two"[..]));
+    assert_eq!(files.read_small("mark-2").expect("read"), None);
+}
+
+#[test]
+fn opening_removes_what_was_left_unfinished() {
+    let folder = TempDir::new().expect("folder");
+    drop(DirFiles::open(folder.path()).expect("opens"));
+    let left = folder.path().join("unfinished/0");
+    fs::write(&left, b"half a piece").expect("written");
+    let files = DirFiles::open(folder.path()).expect("opens again");
+    assert!(!left.exists());
+    assert_eq!(files.list_pieces(None, 10).expect("listed"), []);
+}
+
+#[test]
+fn small_files_cannot_leave_their_folder() {
+    let folder = TempDir::new().expect("folder");
+    let files = DirFiles::open(folder.path()).expect("opens");
+    for name in ["", "..", ".hidden", "a/b", "../escape", "/etc/passwd", "new\nline", &"long".repeat(60)] {
+        assert!(files.write_small(name, b"x").is_err(), "{name:?} was accepted");
+        assert!(files.read_small(name).is_err(), "{name:?} was accepted");
+    }
+}
+
+#[tokio::test]
+async fn injected_faults_come_and_go() {
+    let folder = TempDir::new().expect("folder");
+    let (disk, faults) = DiskFaults::wrap(open(folder.path()).expect("opens"));
+    let tasks = TaskGroup::threaded();
+    let storage = tasks.scope(async { Storage::start(disk) }).await;
+    let piece = hash(b"piece");
+    storage.write(put("t", b"k", b"1")).await.expect("written");
+    storage.files().write_piece(piece, b"piece").expect("written");
+
+    faults.set_full(true);
+    assert!(matches!(storage.write(put("t", b"k", b"2")).await, Err(DiskError::Full { .. })));
+    assert!(matches!(storage.files().write_piece(hash(b"x"), b"x"), Err(DiskError::Full { .. })));
+    assert_eq!(storage.files().free_space().expect("known").0, 0);
+    assert_eq!(storage.kv().get("t", b"k").expect("read"), Some(b"1".to_vec()), "a refused batch was applied");
+    let mut room = KvBatch::new();
+    room.delete("t", "k");
+    storage.write(room).await.expect("a full disk still deletes");
+
+    faults.set_full(false);
+    storage.write(put("t", b"k", b"3")).await.expect("there is room again");
+    faults.set_flip_bits(true);
+    assert_ne!(storage.files().read_piece(piece).expect("read").as_deref(), Some(&b"piece"[..]));
+    faults.set_flip_bits(false);
+    assert_eq!(storage.files().read_piece(piece).expect("read").as_deref(), Some(&b"piece"[..]));
+    tasks.close().await;
+    assert_eq!(*storage.fatal().borrow(), None, "a full disk is no reason to stop");
+}
+
+/// A store whose syncs wait for a permit, and can be made to fail.
+#[derive(Default)]
+struct GatedKv {
+    permits: Mutex<u64>,
+    granted: Condvar,
+    started: AtomicU64,
+    fails: AtomicBool,
+    applied: AtomicU64,
+}
+
+impl GatedKv {
+    fn permit(&self, syncs: u64) {
+        *self.permits.lock().expect("not poisoned") += syncs;
+        self.granted.notify_all();
+    }
+}
+
+impl Kv for GatedKv {
+    fn get(&self, _: &str, _: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(None)
+    }
+    fn range(&self, _: &str, _: &[u8], _: &[u8], _: usize, _: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DiskError> {
+        Ok(Vec::new())
+    }
+    fn last(&self, _: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, DiskError> {
+        Ok(None)
+    }
+    fn trees(&self) -> Result<Vec<String>, DiskError> {
+        Ok(Vec::new())
+    }
+    fn apply(&self, _: KvBatch) -> Result<(), DiskError> {
+        self.applied.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+    fn sync(&self) -> Result<(), DiskError> {
+        self.started.fetch_add(1, Ordering::SeqCst);
+        let permits = self.permits.lock().expect("not poisoned");
+        let mut permits = self.granted.wait_while(permits, |permits| *permits == 0).expect("not poisoned");
+        *permits -= 1;
+        match self.fails.load(Ordering::SeqCst) {
+            true => Err(DiskError::Io { what: "sync", place: "test".into(), reason: "told to fail".into() }),
+            false => Ok(()),
+        }
+    }
+}
+
+async fn gated(tasks: &TaskGroup) -> (TempDir, Arc<GatedKv>, Storage) {
+    let folder = TempDir::new().expect("folder");
+    let kv = Arc::new(GatedKv::default());
+    let files = Arc::new(DirFiles::open(folder.path()).expect("opens"));
+    let storage = tasks.scope(async { Storage::start(Disk { kv: kv.clone(), files }) }).await;
+    (folder, kv, storage)
+}
+
+/// Goal: writes that arrive while a sync runs share the next one, and none is acknowledged before its sync.
+#[tokio::test]
+async fn waiting_writes_share_one_sync() {
+    let tasks = TaskGroup::threaded();
+    let (_folder, kv, storage) = gated(&tasks).await;
+    let acknowledged = Arc::new(AtomicU64::new(0));
+    let write = |storage: &Storage| {
+        let acknowledged = acknowledged.clone();
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let done = move |result: Result<(), DiskError>| {
+            acknowledged.fetch_add(1, Ordering::SeqCst);
+            drop(send.send(result));
+        };
+        storage.write_then(put("t", b"k", b"v"), done).expect("applied");
+        receive
+    };
+    let first = write(&storage);
+    while kv.started.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let others: Vec<_> = (0..50).map(|_| write(&storage)).collect();
+    assert_eq!(kv.applied.load(Ordering::SeqCst), 51, "applied at once");
+    assert_eq!(acknowledged.load(Ordering::SeqCst), 0, "acknowledged before any sync");
+    kv.permit(1);
+    first.await.expect("answered").expect("synced");
+    assert_eq!(acknowledged.load(Ordering::SeqCst), 1, "a sync acknowledged writes that came after it began");
+    kv.permit(1);
+    for other in others {
+        other.await.expect("answered").expect("synced");
+    }
+    let metrics = storage.metrics();
+    assert_eq!((metrics.writes, metrics.syncs, metrics.writes_per_sync_max, metrics.waiting), (51, 2, 50, 0));
+    tasks.close().await;
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_final() {
+    let tasks = TaskGroup::threaded();
+    let (_folder, kv, storage) = gated(&tasks).await;
+    kv.fails.store(true, Ordering::SeqCst);
+    kv.permit(1);
+    let failed = storage.write(put("t", b"k", b"v")).await.expect_err("the sync failed");
+    assert_eq!(storage.fatal().borrow().clone(), Some(failed.clone()));
+    kv.fails.store(false, Ordering::SeqCst);
+    kv.permit(10);
+    assert_eq!(storage.write(put("t", b"k", b"v")).await, Err(failed));
+    assert_eq!(kv.applied.load(Ordering::SeqCst), 1, "a write after the failure was applied");
+    assert_eq!(kv.started.load(Ordering::SeqCst), 1, "the sync was tried again");
+    tasks.close().await;
+}
+
+#[tokio::test]
+async fn writes_after_closing_are_still_synced() {
+    let tasks = TaskGroup::threaded();
+    let (_folder, kv, storage) = gated(&tasks).await;
+    kv.permit(2);
+    storage.write(put("t", b"k", b"v")).await.expect("synced");
+    tasks.close().await;
+    storage.write(put("t", b"k", b"v")).await.expect("synced by the writer itself");
+    assert_eq!(kv.started.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_disk_delays_the_acknowledgement() {
+    let folder = TempDir::new().expect("folder");
+    let (disk, faults) = DiskFaults::wrap(open(folder.path()).expect("opens"));
+    faults.set_sync_delay(Duration::from_secs(5));
+    let tasks = TaskGroup::inline();
+    let storage = tasks.scope(async { Storage::start(disk) }).await;
+    let started = tokio::time::Instant::now();
+    storage.write(put("t", b"k", b"v")).await.expect("synced");
+    assert_eq!(started.elapsed(), Duration::from_secs(5));
+    tasks.close().await;
+}
