@@ -1,4 +1,39 @@
 //! The quorums that this node is a member of: openraft groups over the network and storage seams.
+//!
+//! A [`QuorumHost`] runs one [`group::Group`] per quorum, on one network, one store and one liveness layer:
+//!
+//! - `log_store`, `mark`, `snapshot`, `state_machine`: what a member remembers, and how it notices that it forgot;
+//! - `network`, `host`: raft's messages out and in, and the founding of quorums;
+//! - `proposer`: many commands become one log entry;
+//! - `liveness`: when to elect, and whether a majority is heard (openraft's own timers are off);
+//! - `membership`: replacing members that are lost;
+//! - `types`, `runtime`: what openraft is told about us.
+//!
+//! What callers are promised: a reply to [`Quorum::propose`] is committed on a majority's disks and applied here; an
+//! error other than [`QuorumError::Unknown`] means that the command will not be committed by that call; a read that is
+//! not stale sees every command acknowledged before it began. A node that is not sure of its lead says so instead of
+//! answering. What is not promised: that a quorum without a majority answers anything but `Paused`, or that two nodes
+//! never both *believe* to lead; raft's terms decide which of them can commit.
+//!
+//! What faults cost: a peer's malformed bytes are penalised and dropped; a message from a peer that is no member is
+//! refused; a state that differs from the primary's stops that member for good and says so; a disk error stops the
+//! group; a disk that forgot promises keeps the member out until it comes back in another incarnation.
+
+mod group;
+mod host;
+mod liveness;
+mod log_store;
+mod mark;
+mod membership;
+mod metrics;
+mod network;
+mod proposer;
+mod runtime;
+mod snapshot;
+mod state_machine;
+#[cfg(test)]
+mod tests;
+mod types;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,8 +41,13 @@ use std::time::Duration;
 use quorate_protocols::approval::Approval;
 use quorate_protocols::ids::{MemberId, PeerId, QuorumId, Term};
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
+use quorate_protocols::quorum::limits::COMMAND_BYTES_MAX;
 use quorate_protocols::quorum::{Command, CommandReply, Duty, Event, Rejection};
-use tokio::sync::broadcast;
+use quorate_protocols::wire;
+use tokio::sync::{broadcast, oneshot};
+
+pub use host::lost_quorums;
+pub use metrics::QuorumMetrics;
 
 use crate::identity::Identity;
 use crate::seams::{InboundRequest, Net, NetEvent, Seams};
@@ -96,76 +136,176 @@ pub enum FoundError {
 
 /// Handle to all quorums of this node.
 #[derive(Clone)]
-pub struct QuorumHost(());
+pub struct QuorumHost(Arc<host::Inner>);
 
 impl QuorumHost {
     /// Loads the quorums on disk, starts their groups and the liveness layer in the caller's task group.
-    pub async fn start(_context: QuorumContext, _inbound: QuorumInbound) -> Result<Self, crate::seams::DiskError> {
-        unimplemented!()
+    ///
+    /// Call [`lost_quorums`] before, and give the node a new incarnation when it names any: a member whose disk forgot
+    /// its promises is otherwise kept out of its quorum.
+    pub async fn start(context: QuorumContext, inbound: QuorumInbound) -> Result<Self, crate::seams::DiskError> {
+        let tasks = context.seams.tasks.clone();
+        let host = tasks.scope(host::Inner::load(context)).await?;
+        let QuorumInbound { raft, liveness, events } = inbound;
+        tasks.spawn(host.clone().serve(raft));
+        tasks.spawn(liveness::Liveness::run(host.clone(), liveness, events));
+        tasks.spawn(membership::Driver::run(host.clone()));
+        let closing = host.clone();
+        let shutdown = tasks.shutdown_token();
+        tasks.spawn(async move {
+            shutdown.cancelled().await;
+            closing.close().await;
+        });
+        Ok(Self(host))
     }
-    pub fn quorum(&self, _quorum: QuorumId) -> Option<Quorum> {
-        unimplemented!()
+    /// Also finds quorums that this node left within the last 30 days: their view names those who took its place.
+    pub fn quorum(&self, quorum: QuorumId) -> Option<Quorum> {
+        let member = match self.0.group(quorum) {
+            Some(group) => Member::Active(group),
+            None => Member::Departed(Arc::new(self.0.departed(quorum)?)),
+        };
+        Some(Quorum { host: self.0.clone(), id: quorum, member })
     }
     /// In order of id.
     pub fn quorums(&self) -> Vec<Quorum> {
-        unimplemented!()
+        let groups = self.0.groups().into_iter();
+        groups.map(|group| Quorum { host: self.0.clone(), id: group.id, member: Member::Active(group) }).collect()
     }
     pub fn events(&self) -> broadcast::Receiver<HostEvent> {
-        unimplemented!()
+        self.0.events.subscribe()
     }
     /// As the node that forms a quorum (member or not): has every approved member create it, and waits for a primary.
     pub async fn found(
         &self,
-        _quorum: QuorumId,
-        _members: Vec<Approval>,
-        _standbys: Vec<Approval>,
+        quorum: QuorumId,
+        members: Vec<Approval>,
+        standbys: Vec<Approval>,
     ) -> Result<MemberId, FoundError> {
-        unimplemented!()
+        self.0.seams.tasks.scope(self.0.found(quorum, members, standbys)).await
     }
     /// Whether liveness currently suspects this peer. Only peers that share a quorum are watched.
-    pub fn suspects(&self, _peer: PeerId) -> bool {
-        unimplemented!()
+    pub fn suspects(&self, peer: PeerId) -> bool {
+        self.0.suspects(peer)
+    }
+    /// Counters of all quorums here, to be registered once.
+    pub fn metrics(&self) -> &QuorumMetrics {
+        &self.0.metrics
     }
 }
 
-/// Handle to one quorum that this node is a member of.
+/// Handle to one quorum that this node is, or lately was, a member of.
 #[derive(Clone)]
-pub struct Quorum(());
+pub struct Quorum {
+    host: Arc<host::Inner>,
+    id: QuorumId,
+    member: Member,
+}
+
+#[derive(Clone)]
+enum Member {
+    Active(Arc<group::Group>),
+    Departed(Arc<host::Departed>),
+}
 
 impl Quorum {
     pub fn id(&self) -> QuorumId {
-        unimplemented!()
+        self.id
+    }
+    fn group(&self) -> Result<&Arc<group::Group>, QuorumError> {
+        match &self.member {
+            Member::Active(group) => Ok(group),
+            Member::Departed(_) => Err(QuorumError::NotMember { quorum: self.id }),
+        }
     }
     /// As this member sees it, without asking anyone.
     pub fn view(&self) -> QuorumView {
-        unimplemented!()
+        match &self.member {
+            Member::Active(group) => group.view(),
+            Member::Departed(note) => departed_view(&note.membership),
+        }
     }
     pub fn membership(&self) -> SignedMembership {
-        unimplemented!()
+        match &self.member {
+            Member::Active(group) => self.host.sign_membership(group),
+            Member::Departed(note) => note.membership.clone(),
+        }
     }
     /// The term in which this node is primary and hears a majority.
     pub fn leading(&self) -> Option<Term> {
-        unimplemented!()
+        self.group().ok()?.leading()
     }
     /// Commits a command on behalf of `by`; the inner result is the state machine's answer.
     pub async fn propose(
         &self,
-        _by: PeerId,
-        _command: Command,
-        _deadline: Duration,
+        by: PeerId,
+        command: Command,
+        deadline: Duration,
     ) -> Result<Result<CommandReply, Rejection>, QuorumError> {
-        unimplemented!()
+        let group = self.group()?;
+        group.check_leading()?;
+        let bytes = wire::encode(&command).len();
+        if bytes > COMMAND_BYTES_MAX {
+            return Err(QuorumError::TooLarge { bytes, limit: COMMAND_BYTES_MAX });
+        }
+        let (answer, answered) = oneshot::channel();
+        group.proposals.try_send(proposer::Proposal { by, command, bytes, answer }).map_err(
+            |refused| match refused {
+                tokio::sync::mpsc::error::TrySendError::Full(_) => {
+                    self.host.metrics.refused_busy.inc();
+                    QuorumError::Busy { quorum: self.id }
+                }
+                tokio::sync::mpsc::error::TrySendError::Closed(_) => group.stopped("the group closed"),
+            },
+        )?;
+        match tokio::time::timeout(deadline, answered).await {
+            Ok(Ok(answer)) => answer,
+            // The proposer ended with the command in flight, or time did: both leave it open.
+            Ok(Err(_)) | Err(_) => Err(QuorumError::Unknown { after: deadline }),
+        }
     }
     /// Reads after a majority confirmed this node's lead, or at once when `stale` will do.
-    pub async fn query(&self, _query: Query, _stale: bool) -> Result<QueryAnswer, QuorumError> {
-        unimplemented!()
+    pub async fn query(&self, query: Query, stale: bool) -> Result<QueryAnswer, QuorumError> {
+        let group = self.group()?;
+        if !stale {
+            group.confirm_lead().await?;
+        }
+        // `None` is the question about the quorum itself, which the state alone cannot answer.
+        let answer = group.machine.read(|applied| applied.state.answer(&query));
+        Ok(answer.unwrap_or_else(|| QueryAnswer::Quorum(group.view())))
     }
     /// What this primary has to bring about. Empty when this node does not lead.
     pub fn duties(&self) -> Vec<Duty> {
-        unimplemented!()
+        match self.group() {
+            Ok(group) if group.leading().is_some() => group.machine.read(|applied| applied.state.duties()),
+            _ => Vec::new(),
+        }
     }
     /// Primary: swap a voter for a standby or any approved peer, learner first.
-    pub async fn replace(&self, _lost: MemberId, _with: Approval) -> Result<(), QuorumError> {
-        unimplemented!()
+    pub async fn replace(&self, lost: MemberId, with: Approval) -> Result<(), QuorumError> {
+        let group = self.group()?;
+        let newcomer = group::member_of(&with);
+        self.host.seams.tasks.scope(membership::swap(&self.host, group, lost, newcomer, with)).await
+    }
+}
+
+/// What a member that left can still say.
+fn departed_view(membership: &SignedMembership) -> QuorumView {
+    let statement = &membership.statement;
+    QuorumView {
+        quorum: statement.quorum,
+        term: statement.term,
+        primary: statement.primary,
+        voters: statement.voters.clone(),
+        learners: Vec::new(),
+        standbys: Vec::new(),
+        committed: Default::default(),
+        applied: Default::default(),
+        digest: Default::default(),
+        jobs_live: 0,
+        jobs_ended: 0,
+        objects: 0,
+        level: 0,
+        time: Default::default(),
+        paused: Some("this node is no longer a member".to_owned()),
     }
 }

@@ -1,0 +1,481 @@
+//! One quorum that this node is a member of: openraft, its stores, its proposer and what the node knows of its state.
+//!
+//! A group is opened from disk ([`Group::open`]) and runs until it is closed or stops by itself. Its *supervisor*
+//! follows openraft's own account of who leads and turns it into [`HostEvent`]s. To be *leading* is more than to be
+//! raft's leader: everything that was in the log when the lead was gained must be applied (a restarted leader may
+//! lead again in the same term with a commit pointer that went back), and a majority must have been heard lately
+//! (openraft 0.9 has no check-quorum). Only then does the node propose, read or derive duties here.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use openraft::error::{CheckIsLeaderError, RaftError};
+use openraft::{LogIdOptionExt, ServerState};
+use quorate_protocols::approval::Approval;
+use quorate_protocols::ids::{Digest, LogIndex, MemberId, PeerId, QuorumId, Term};
+use quorate_protocols::job::message::QuorumView;
+use quorate_protocols::liveness::LogPosition;
+use quorate_protocols::quorum::Voters;
+use quorate_protocols::quorum::limits::{APPEND_DEADLINE, DIGEST_INTERVAL, PROPOSALS_MAX, QUORUMS_PER_NODE_MAX};
+use quorate_protocols::wire::{self, Record};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::log_store::{LogStore, Trees};
+use super::mark::{self, MarkKeeper};
+use super::metrics::QuorumMetrics;
+use super::network::{Connector, Links};
+use super::proposer::{Proposal, Proposer};
+use super::snapshot::SnapshotStore;
+use super::state_machine::{Machine, StateMachine};
+use super::types::{Membership, Raft, config, members_of};
+use super::{HostEvent, QuorumError};
+use crate::seams::{DiskError, KvBatch, Seams};
+use crate::storage::Storage;
+
+/// The tree that says which groups there are: quorum id → [`GroupRecord`].
+const RECORDS: &str = "quorums";
+
+/// What a member keeps about its group from the founding on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    pub member: MemberId,
+    /// The promises on which the group was founded, or on which this member was invited.
+    pub members: Vec<Approval>,
+    pub standbys: Vec<Approval>,
+    /// Who asked: the founder, or the primary that took this member in.
+    pub asked_by: PeerId,
+}
+
+impl Record for GroupRecord {
+    const VERSION: u8 = 1;
+}
+
+impl GroupRecord {
+    pub fn approvals(&self) -> impl Iterator<Item = &Approval> {
+        self.members.iter().chain(&self.standbys)
+    }
+    /// Peers whose raft messages are taken before any membership is known here.
+    fn invited(&self, peer: PeerId) -> bool {
+        peer == self.asked_by || self.approvals().any(|approval| approval.statement.approver == peer)
+    }
+}
+
+/// Every group on this disk, in order of id.
+pub fn read_records(storage: &Storage) -> Result<Vec<(QuorumId, GroupRecord)>, DiskError> {
+    let damaged = |reason: String| DiskError::Damaged { place: RECORDS.to_owned(), reason };
+    // No id is longer than the end of the range, and there are at most `QUORUMS_PER_NODE_MAX` of them.
+    let rows = storage.kv().range(RECORDS, &[], &[0xff; 17], QUORUMS_PER_NODE_MAX, usize::MAX)?;
+    let read = |(key, value): (Vec<u8>, Vec<u8>)| {
+        let id = <[u8; 16]>::try_from(key).map_err(|key| damaged(format!("a key of {} bytes", key.len())))?;
+        let record = wire::decode_record(&value).map_err(|error| damaged(error.to_string()))?;
+        Ok((QuorumId(id), record))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+pub async fn write_record(storage: &Storage, quorum: QuorumId, record: &GroupRecord) -> Result<(), DiskError> {
+    let mut batch = KvBatch::new();
+    batch.put(RECORDS, quorum.0, wire::encode_record(record));
+    storage.write(batch).await
+}
+
+/// Deletes everything that a group keeps in the record store.
+pub async fn erase(storage: &Storage, quorum: QuorumId) -> Result<(), DiskError> {
+    let mut batch = Trees::of(quorum).drop_all();
+    batch.delete(RECORDS, quorum.0);
+    storage.write(batch).await
+}
+
+/// What changes while the group runs.
+#[derive(Clone, Debug, Default)]
+struct Status {
+    /// Raft's leader here, with everything from before applied.
+    led: Option<Term>,
+    /// A majority of the voters gave a sign of life lately.
+    unheard: Option<String>,
+    stopped: Option<String>,
+}
+
+impl Status {
+    fn leading(&self) -> Option<Term> {
+        self.led.filter(|_| self.unheard.is_none() && self.stopped.is_none())
+    }
+}
+
+/// What a group is opened with.
+pub struct GroupParts {
+    pub quorum: QuorumId,
+    pub member: MemberId,
+    pub record: GroupRecord,
+    pub seams: Seams,
+    pub storage: Storage,
+    pub links: Arc<Links>,
+    pub events: broadcast::Sender<HostEvent>,
+    pub metrics: QuorumMetrics,
+}
+
+pub struct Group {
+    pub id: QuorumId,
+    pub me: MemberId,
+    pub raft: Raft,
+    pub machine: Arc<Machine>,
+    pub snapshots: SnapshotStore,
+    pub proposals: mpsc::Sender<Proposal>,
+    /// Held while a snapshot is fetched: one at a time.
+    pub receiving: tokio::sync::Mutex<()>,
+    record: Mutex<GroupRecord>,
+    status: Mutex<Status>,
+    events: broadcast::Sender<HostEvent>,
+    metrics: QuorumMetrics,
+    stop: CancellationToken,
+}
+
+/// Whether the store came back older than what the member had promised.
+pub fn is_behind_mark(storage: &Storage, quorum: QuorumId, member: MemberId) -> Result<bool, DiskError> {
+    let files = storage.files();
+    let Some(kept) = mark::read(&*files, quorum)?.filter(|mark| mark.member == member) else { return Ok(false) };
+    let keeper = MarkKeeper::new(files, quorum, member, Some(kept));
+    let store = LogStore::new(storage.clone(), Trees::of(quorum), keeper);
+    let (term, voted_for) = store.vote()?.map_or((0, None), |vote| (vote.leader_id.term, vote.leader_id.voted_for));
+    let forgot_vote = kept.term.0 > term || (kept.term.0 == term && kept.voted_for.is_some() && voted_for.is_none());
+    Ok(forgot_vote || kept.last.0 > store.last()?.index().unwrap_or(0))
+}
+
+impl Group {
+    /// Starts the group from what is on disk, and its actors in the caller's task group.
+    pub async fn open(parts: GroupParts) -> Result<Arc<Self>, DiskError> {
+        let GroupParts { quorum, member, record, seams, storage, links, events, metrics } = parts;
+        let trees = Trees::of(quorum);
+        let files = storage.files();
+        let kept = mark::read(&*files, quorum)?;
+        let keeper = MarkKeeper::new(files, quorum, member, kept);
+        let log = LogStore::new(storage.clone(), trees.clone(), keeper);
+        let snapshots = SnapshotStore::new(storage.clone(), trees);
+        let (state_machine, machine) = StateMachine::open(quorum, snapshots.clone(), events.clone())?;
+        let connector = Connector { quorum, links, machine: machine.clone() };
+        let raft = Raft::new(member, config(), connector, log.clone(), state_machine).await.map_err(|error| {
+            DiskError::Damaged { place: format!("the log of quorum {quorum}"), reason: error.to_string() }
+        })?;
+        let (proposals, queue) = mpsc::channel(PROPOSALS_MAX);
+        let stop = CancellationToken::new();
+        let group = Arc::new(Self {
+            id: quorum,
+            me: member,
+            raft,
+            machine,
+            snapshots,
+            proposals,
+            receiving: tokio::sync::Mutex::default(),
+            record: Mutex::new(record),
+            status: Mutex::default(),
+            events,
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+        });
+        let proposer = Proposer { group: group.clone(), queue, clock: seams.clock.clone(), metrics };
+        crate::seams::spawn(proposer.run());
+        crate::seams::spawn(Self::supervise(group.clone()));
+        crate::seams::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => (),
+                () = log.keep_marked() => (),
+            }
+        });
+        Ok(group)
+    }
+
+    /// Ends the group's actors and openraft, and waits for openraft.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        // Fails only when openraft's task panicked, which it has logged.
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(quorum = ?self.id, %error, "closing a group");
+        }
+    }
+
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    pub fn record(&self) -> GroupRecord {
+        self.record.lock().expect("no panic under this lock").clone()
+    }
+
+    pub fn set_record(&self, record: GroupRecord) {
+        *self.record.lock().expect("no panic under this lock") = record;
+    }
+
+    fn status<T>(&self, look: impl FnOnce(&mut Status) -> T) -> T {
+        look(&mut self.status.lock().expect("no panic under this lock"))
+    }
+
+    // --- what openraft says ---
+
+    /// The configuration in force: every voter set of it, so two while a change is under way.
+    pub fn membership(&self) -> Membership {
+        self.raft.server_metrics().borrow().membership_config.membership().clone()
+    }
+
+    pub fn configurations(&self) -> Vec<Voters> {
+        self.membership().get_joint_config().iter().map(|voters| Voters::new(voters.iter().copied())).collect()
+    }
+
+    pub fn members(&self) -> BTreeSet<MemberId> {
+        self.membership().nodes().map(|(member, _)| *member).collect()
+    }
+
+    pub fn has_member(&self, peer: PeerId) -> bool {
+        self.raft.server_metrics().borrow().membership_config.nodes().any(|(member, _)| member.peer == peer)
+    }
+
+    pub fn term(&self) -> Term {
+        Term(self.raft.server_metrics().borrow().vote.leader_id.term)
+    }
+
+    /// The primary as openraft believes, whether or not it is reachable.
+    pub fn primary(&self) -> Option<MemberId> {
+        self.raft.server_metrics().borrow().current_leader
+    }
+
+    /// Raft's leader here, ready or not.
+    pub fn is_raft_leader(&self) -> bool {
+        matches!(self.raft.server_metrics().borrow().state, ServerState::Leader)
+    }
+
+    pub fn last_log(&self) -> LogPosition {
+        let metrics = self.raft.data_metrics();
+        let last = metrics.borrow().last_log;
+        last.map_or(LogPosition::default(), |last| LogPosition {
+            term: Term(last.leader_id.term),
+            index: LogIndex(last.index),
+        })
+    }
+
+    /// Nothing was ever agreed on here: the founding did not get this far.
+    pub fn is_blank(&self) -> bool {
+        self.membership().nodes().next().is_none()
+    }
+
+    /// Whether raft messages of this quorum are taken from this peer.
+    pub fn accepts(&self, peer: PeerId) -> bool {
+        let members = self.members();
+        members.iter().any(|member| member.peer == peer)
+            || self.record.lock().expect("no panic under this lock").invited(peer)
+    }
+
+    // --- what callers may do ---
+
+    pub fn leading(&self) -> Option<Term> {
+        self.status(|status| status.leading())
+    }
+
+    pub fn not_primary(&self) -> QuorumError {
+        let (voters, _) = members_of(&self.membership());
+        QuorumError::NotPrimary {
+            quorum: self.id,
+            primary: self.primary().filter(|primary| *primary != self.me),
+            voters,
+        }
+    }
+
+    pub fn stopped(&self, reason: &str) -> QuorumError {
+        QuorumError::Stopped { quorum: self.id, reason: reason.to_owned() }
+    }
+
+    /// The term in which this node may act as primary, or why it may not.
+    pub fn check_leading(&self) -> Result<Term, QuorumError> {
+        let status = self.status(|status| status.clone());
+        match status {
+            Status { stopped: Some(reason), .. } => Err(self.stopped(&reason)),
+            Status { led: Some(term), unheard: None, .. } => Ok(term),
+            Status { unheard: Some(reason), .. } => Err(QuorumError::Paused { quorum: self.id, reason }),
+            _ => Err(self.not_primary()),
+        }
+    }
+
+    /// Waits until everything committed before this call is applied here, and a majority has confirmed the lead.
+    pub async fn confirm_lead(&self) -> Result<(), QuorumError> {
+        self.check_leading()?;
+        // openraft's own deadline ends the asking; waiting for the state machine has none of its own.
+        match tokio::time::timeout(2 * APPEND_DEADLINE, self.raft.ensure_linearizable()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(_)))) => Err(self.not_primary()),
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(missing)))) => Err(QuorumError::Paused {
+                quorum: self.id,
+                reason: format!("only {} voters confirmed the primary", missing.got.len()),
+            }),
+            Ok(Err(RaftError::Fatal(error))) => Err(self.stopped(&error.to_string())),
+            Err(_) => Err(QuorumError::Unknown { after: 2 * APPEND_DEADLINE }),
+        }
+    }
+
+    pub fn view(&self) -> QuorumView {
+        let (mut voters, learners) = members_of(&self.membership());
+        if voters.is_empty() {
+            voters = self.record().members.iter().map(member_of).collect();
+        }
+        let status = self.status(|status| status.clone());
+        let applied = self.machine.read(|applied| {
+            let (jobs_live, jobs_ended, objects) = applied.state.counts();
+            QuorumView {
+                quorum: self.id,
+                term: self.term(),
+                primary: self.primary(),
+                voters,
+                learners,
+                standbys: applied.state.standbys.clone(),
+                // A member hears of a commit by applying it: openraft keeps no other account that is readable here.
+                committed: LogIndex(applied.last.index().unwrap_or(0)),
+                applied: LogIndex(applied.last.index().unwrap_or(0)),
+                digest: applied.digest,
+                jobs_live,
+                jobs_ended,
+                objects,
+                level: applied.state.level,
+                time: applied.state.time,
+                paused: None,
+            }
+        });
+        QuorumView { paused: status.stopped.or(status.unheard), ..applied }
+    }
+
+    // --- what others tell the group ---
+
+    /// Told on every beat whether a majority was heard; acts on changes.
+    pub fn heard(&self, missing: Option<String>) {
+        let (before, after) = self.status(|status| {
+            let before = status.clone();
+            status.unheard = missing;
+            (before, status.clone())
+        });
+        match (&before.unheard, &after.unheard) {
+            (None, Some(reason)) => {
+                if before.leading().is_some() {
+                    self.emit(HostEvent::NotLeading { quorum: self.id });
+                }
+                self.emit(HostEvent::Paused { quorum: self.id, reason: reason.clone() });
+            }
+            (Some(_), None) => {
+                self.emit(HostEvent::Unpaused { quorum: self.id });
+                if let Some(term) = after.leading() {
+                    self.emit(HostEvent::Leading { quorum: self.id, term });
+                }
+            }
+            _ => (),
+        }
+    }
+
+    /// Compares another member's state digest with our own of the same index.
+    pub fn compare(&self, theirs: (LogIndex, Digest)) -> bool {
+        let ours = self.machine.read(|applied| applied.digest);
+        debug_assert!(ours.0.0.is_multiple_of(DIGEST_INTERVAL));
+        ours.0 != theirs.0 || ours.0 == LogIndex(0) || ours.1 == theirs.1
+    }
+
+    /// Stops taking part: said loudly, and kept until an operator acts.
+    pub fn halt(&self, reason: String) {
+        let (first, led) = self.status(|status| {
+            let led = status.leading().is_some();
+            let first = status.stopped.is_none();
+            status.stopped.get_or_insert_with(|| reason.clone());
+            (first, led)
+        });
+        if !first {
+            return;
+        }
+        tracing::error!(quorum = %self.id, %reason, "this member of a quorum has stopped");
+        if led {
+            self.emit(HostEvent::NotLeading { quorum: self.id });
+        }
+        self.emit(HostEvent::Paused { quorum: self.id, reason });
+        self.stop.cancel();
+        let raft = self.raft.clone();
+        crate::seams::spawn(async move { drop(raft.shutdown().await) });
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.status(|status| status.stopped.is_some())
+    }
+
+    fn emit(&self, event: HostEvent) {
+        // Fails only when nobody listens.
+        let _ = self.events.send(event);
+    }
+
+    // --- the supervisor ---
+
+    async fn supervise(group: Arc<Self>) {
+        let mut server = group.raft.server_metrics();
+        let mut primary_seen = None;
+        loop {
+            let now = server.borrow_and_update().clone();
+            let term = Term(now.vote.leader_id.term);
+            group.metrics.set_term(group.id, term);
+            if let Some(primary) = now.current_leader
+                && primary_seen.replace((term, primary)) != Some((term, primary))
+            {
+                group.emit(HostEvent::Primary { quorum: group.id, term, primary });
+            }
+            match now.state {
+                ServerState::Shutdown => {
+                    if !group.stop.is_cancelled() {
+                        let state = group.raft.metrics().borrow().running_state.clone();
+                        let reason = state.err().map_or("openraft ended".to_owned(), |error| error.to_string());
+                        group.halt(reason);
+                    }
+                    return;
+                }
+                ServerState::Leader => {
+                    if group.status(|status| status.led) != Some(term) {
+                        group.lost_lead();
+                        // Whatever is in the log now may have been acknowledged by the primary before.
+                        let end = group.raft.metrics().borrow().last_log_index;
+                        let caught_up = group.raft.wait(None);
+                        tokio::select! {
+                            biased;
+                            () = group.stop.cancelled() => return,
+                            changed = server.changed() => {
+                                if changed.is_err() { return }
+                                continue;
+                            }
+                            applied = caught_up.applied_index_at_least(end, "gaining the lead") => {
+                                if applied.is_err() { continue }
+                            }
+                        }
+                        group.metrics.leads.inc();
+                        let leading = group.status(|status| {
+                            status.led = Some(term);
+                            status.leading()
+                        });
+                        if let Some(term) = leading {
+                            group.emit(HostEvent::Leading { quorum: group.id, term });
+                        }
+                    }
+                }
+                _ => group.lost_lead(),
+            }
+            tokio::select! {
+                biased;
+                () = group.stop.cancelled() => return,
+                changed = server.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    fn lost_lead(&self) {
+        let led = self.status(|status| {
+            let led = status.leading().is_some();
+            status.led = None;
+            led
+        });
+        if led {
+            self.emit(HostEvent::NotLeading { quorum: self.id });
+        }
+    }
+}
+
+pub fn member_of(approval: &Approval) -> MemberId {
+    MemberId { peer: approval.statement.approver, incarnation: approval.statement.incarnation }
+}

@@ -1,0 +1,474 @@
+//! Who is alive, for all groups of the node at once: drives the pure cores of `quorate_protocols::liveness`.
+//!
+//! One beat per `BEAT_INTERVAL` goes to each peer that shares a group with this node, whatever the number of groups.
+//! The detector turns beats and connection events into suspicion; each group's election core turns suspicion into
+//! pre-votes and, with a majority's yes, into `trigger().elect()`. The same beats tell each group whether a majority
+//! was heard lately, and carry a digest of what the sender leads: a node that is alive but leads nothing (it restarted
+//! on an empty disk) is found out by asking.
+//!
+//! This actor waits for no network: questions run in tasks of their own and come back as events. Heartbeats are sent
+//! only to members that missed a message, when they can be reached again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_protocols::ids::{BootId, MemberId, Millis, PeerId, QuorumId, Term};
+use quorate_protocols::liveness::limits::{BEAT_INTERVAL, DEADLINE, LEADERLESS_MAX, MESSAGE_BYTES_MAX};
+use quorate_protocols::liveness::{
+    Beat, Detector, DetectorEffect, DetectorInput, Election, ElectionEffect, ElectionInput, LivenessAnswer,
+    LivenessMessage, PreVote, PreVoteRound, View,
+};
+use quorate_protocols::quorum::Voters;
+use quorate_protocols::quorum::limits::MAJORITY_SILENCE_MAX;
+use quorate_protocols::wire;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::group::Group;
+use super::host::Inner;
+use crate::seams::{Frame, InboundRequest, NetEvent, Protocol};
+
+/// Beats to one peer that may be under way at once. Several, because a lost one must not silence the next ones for
+/// its whole deadline.
+const BEATS_IN_FLIGHT_MAX: usize = 5;
+
+/// Answers that wait for the actor. Senders wait when it is full; there are at most as many as questions asked.
+const ANSWERS_MAX: usize = 1024;
+
+/// A belief about what a peer leads that its beats contradict for this long is asked about.
+const CONTRADICTION_MAX: Duration = LEADERLESS_MAX.checked_div(2).expect("two is not zero");
+
+enum Answer {
+    Beat { peer: PeerId, beat: Option<Beat> },
+    PreVote { quorum: QuorumId, round: PreVoteRound, from: MemberId, answer: Option<LivenessAnswer> },
+    Leading { peer: PeerId, led: Option<Vec<(QuorumId, Term)>> },
+}
+
+pub struct Liveness {
+    host: Arc<Inner>,
+    detector: Detector,
+    elections: BTreeMap<QuorumId, Election>,
+    sequence: u64,
+    in_flight: BTreeMap<PeerId, usize>,
+    /// Since when a peer's beats contradict what we believe it leads; and whether it is being asked.
+    contradicted: BTreeMap<PeerId, (Millis, bool)>,
+    /// Groups whose primary said that it does not lead them, with the term of the belief.
+    denied: BTreeMap<QuorumId, Term>,
+    answers: mpsc::Sender<Answer>,
+}
+
+impl Liveness {
+    pub async fn run(
+        host: Arc<Inner>,
+        mut requests: mpsc::Receiver<InboundRequest>,
+        mut net_events: mpsc::Receiver<NetEvent>,
+    ) {
+        let (answers, mut answered) = mpsc::channel(ANSWERS_MAX);
+        let detector = Detector::new(host.seams.clock.monotonic());
+        let mut this = Self {
+            detector,
+            elections: BTreeMap::new(),
+            sequence: 0,
+            in_flight: BTreeMap::new(),
+            contradicted: BTreeMap::new(),
+            denied: BTreeMap::new(),
+            answers,
+            host,
+        };
+        let shutdown = this.host.seams.tasks.shutdown_token();
+        let host = this.host.clone();
+        let mut beats = tokio::time::interval(BEAT_INTERVAL);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let wake = this.wake_at();
+            let timer = async move {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // Evidence before judgement: what has arrived is heard before anybody is found silent.
+                biased;
+                () = shutdown.cancelled() => return,
+                Some(event) = net_events.recv() => this.net_event(event).await,
+                Some(answer) = answered.recv() => this.answer(answer).await,
+                Some(request) = requests.recv() => this.request(request).await,
+                () = host.kick.notified() => this.beat().await,
+                () = timer => this.step_elections().await,
+                _ = beats.tick() => this.beat().await,
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.host.seams.clock.monotonic()
+    }
+
+    /// When the next candidacy of any group moves on.
+    fn wake_at(&self) -> Option<Instant> {
+        let now = self.now();
+        let next = self.elections.values().filter_map(Election::wake_at).min();
+        // Never at once again: an election whose time has come moves on, or waits for the next beat.
+        next.map(|at| Instant::now() + at.since(now).max(Duration::from_millis(1)))
+    }
+
+    // --- beats ---
+
+    async fn beat(&mut self) {
+        self.watch();
+        let effects = self.detector.step(self.now(), DetectorInput::Tick);
+        self.detected(effects).await;
+        self.sequence += 1;
+        for peer in self.detector.watched().collect::<Vec<_>>() {
+            if !self.host.net.is_connected(peer) {
+                self.host.links.dial(peer);
+                continue;
+            }
+            let in_flight = self.in_flight.entry(peer).or_default();
+            if *in_flight >= BEATS_IN_FLIGHT_MAX {
+                continue;
+            }
+            *in_flight += 1;
+            let message = LivenessMessage::Beat(self.own_beat(peer));
+            self.ask(peer, message, move |answer| Answer::Beat {
+                peer,
+                beat: match answer {
+                    Some(LivenessAnswer::Beat(beat)) => Some(beat),
+                    _ => None,
+                },
+            });
+        }
+        self.step_elections().await;
+        self.judge_majorities();
+        self.repeat_missed().await;
+    }
+
+    /// Watches exactly the peers that share a group.
+    fn watch(&mut self) {
+        let me = self.host.identity.peer();
+        let groups = self.host.groups();
+        let shared: BTreeSet<PeerId> = groups
+            .iter()
+            .flat_map(|group| group.members())
+            .map(|member| member.peer)
+            .filter(|peer| *peer != me)
+            .collect();
+        let now = self.now();
+        for peer in self.detector.watched().filter(|peer| !shared.contains(peer)).collect::<Vec<_>>() {
+            self.detector.step(now, DetectorInput::Unwatch { peer });
+            self.contradicted.remove(&peer);
+        }
+        for peer in shared.iter().copied() {
+            // Repeating it changes nothing.
+            self.detector.step(now, DetectorInput::Watch { peer });
+        }
+        self.in_flight.retain(|peer, in_flight| *in_flight > 0 || shared.contains(peer));
+        let running: BTreeSet<QuorumId> = groups.iter().map(|group| group.id).collect();
+        self.elections.retain(|quorum, _| running.contains(quorum));
+        self.denied.retain(|quorum, _| running.contains(quorum));
+        for group in groups {
+            self.elections.entry(group.id).or_insert_with(|| Election::new(group.id, group.me));
+        }
+    }
+
+    fn own_beat(&self, to: PeerId) -> Beat {
+        Beat { boot: self.host.identity.boot, sequence: self.sequence, leading: digest(&self.led_for(to)) }
+    }
+
+    /// What this node leads and the peer is a member of.
+    fn led_for(&self, peer: PeerId) -> Vec<(QuorumId, Term)> {
+        let groups = self.host.groups().into_iter();
+        let led = groups.filter(|group| group.is_raft_leader() && group.has_member(peer));
+        led.map(|group| (group.id, group.term())).collect()
+    }
+
+    fn believed(&self, peer: PeerId) -> Vec<(QuorumId, Term)> {
+        let groups = self.host.groups().into_iter();
+        let led = groups.filter(|group| group.primary().is_some_and(|primary| primary.peer == peer));
+        led.map(|group| (group.id, group.term())).collect()
+    }
+
+    async fn heard(&mut self, peer: PeerId, beat: Beat) {
+        self.alive(peer, beat.boot).await;
+        if !self.detector.is_watched(peer) {
+            return;
+        }
+        if beat.leading == digest(&self.believed(peer)) {
+            self.contradicted.remove(&peer);
+            return;
+        }
+        let now = self.now();
+        let (since, asking) = self.contradicted.entry(peer).or_insert((now, false));
+        if !*asking && now.since(*since) >= CONTRADICTION_MAX {
+            *asking = true;
+            self.ask(peer, LivenessMessage::Leading, move |answer| Answer::Leading {
+                peer,
+                led: match answer {
+                    Some(LivenessAnswer::Leading(led)) => Some(led),
+                    _ => None,
+                },
+            });
+        }
+    }
+
+    async fn alive(&mut self, peer: PeerId, boot: BootId) {
+        let effects = self.detector.step(self.now(), DetectorInput::Beat { peer, boot });
+        self.detected(effects).await;
+    }
+
+    // --- what happens ---
+
+    async fn net_event(&mut self, event: NetEvent) {
+        let input = match event {
+            NetEvent::Connected { peer } => DetectorInput::Connected { peer },
+            NetEvent::Disconnected { peer } => DetectorInput::Disconnected { peer },
+            NetEvent::Refused { peer } => DetectorInput::Refused { peer },
+        };
+        let effects = self.detector.step(self.now(), input);
+        self.detected(effects).await;
+    }
+
+    async fn detected(&mut self, effects: Vec<DetectorEffect>) {
+        if effects.is_empty() {
+            return;
+        }
+        let mut changed = false;
+        for effect in effects {
+            match effect {
+                DetectorEffect::Suspected { peer, cause } => {
+                    tracing::info!(%peer, ?cause, "a member's node is suspected");
+                    changed = true;
+                }
+                DetectorEffect::Recovered { peer } => {
+                    tracing::info!(%peer, "a suspected node is back");
+                    changed = true;
+                }
+                DetectorEffect::Restarted { peer, boot } => {
+                    tracing::info!(%peer, ?boot, "a member's node restarted");
+                    // It may have missed commits, or be another incarnation: an append tells.
+                    for group in self.host.groups() {
+                        if group.is_raft_leader() && group.has_member(peer) {
+                            heartbeat(&group).await;
+                        }
+                    }
+                }
+                // At once, not when the throttle allows: a refusal now is what makes a failover quick.
+                DetectorEffect::Dial { peer } => self.host.net.dial(peer),
+            }
+        }
+        if changed {
+            let suspected = self.detector.suspected();
+            let since = |peer: PeerId| self.detector.suspected_since(peer).map(|since| (peer, since));
+            *self.host.suspected.lock().expect("no panic under this lock") =
+                suspected.into_iter().filter_map(since).collect();
+            self.step_elections().await;
+        }
+    }
+
+    async fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Beat { peer, beat } => {
+                if let Some(in_flight) = self.in_flight.get_mut(&peer) {
+                    *in_flight = in_flight.saturating_sub(1);
+                }
+                if let Some(beat) = beat {
+                    self.heard(peer, beat).await;
+                }
+            }
+            Answer::PreVote { quorum, round, from, answer } => {
+                let input = match answer {
+                    Some(LivenessAnswer::PreVote { granted, my_log, primary }) => {
+                        ElectionInput::Answered { round, from, granted, log: my_log, primary }
+                    }
+                    _ => ElectionInput::Unanswered { round, from },
+                };
+                if let Some(group) = self.host.group(quorum) {
+                    self.step_election(&group, input).await;
+                }
+            }
+            Answer::Leading { peer, led } => {
+                self.contradicted.remove(&peer);
+                let Some(led) = led else { return };
+                let led: BTreeMap<_, _> = led.into_iter().collect();
+                for (quorum, term) in self.believed(peer) {
+                    if led.get(&quorum).is_none_or(|theirs| *theirs < term) {
+                        tracing::info!(%peer, ?quorum, %term, "the primary does not lead any more");
+                        self.denied.insert(quorum, term);
+                    }
+                }
+                self.step_elections().await;
+            }
+        }
+    }
+
+    async fn request(&mut self, request: InboundRequest) {
+        let InboundRequest { from, frame, reply, memory: _memory } = request;
+        let Ok(message) = wire::decode(&frame.head, MESSAGE_BYTES_MAX) else {
+            self.host.net.penalise(from, "malformed liveness message");
+            return;
+        };
+        let answer = match message {
+            LivenessMessage::Beat(beat) => {
+                self.heard(from, beat).await;
+                LivenessAnswer::Beat(self.own_beat(from))
+            }
+            LivenessMessage::PreVote(question) if question.candidate.peer == from => self.answer_pre_vote(&question),
+            LivenessMessage::PreVote(_) => {
+                self.host.net.penalise(from, "a pre-vote in another's name");
+                return;
+            }
+            LivenessMessage::Leading => LivenessAnswer::Leading(self.led_for(from)),
+        };
+        reply.send(Frame::head(wire::encode(&answer)));
+    }
+
+    fn answer_pre_vote(&mut self, question: &PreVote) -> LivenessAnswer {
+        let Some(group) = self.host.group(question.quorum).filter(|group| !group.is_stopped()) else {
+            return LivenessAnswer::NotMember;
+        };
+        let (now, view) = (self.now(), self.view(&group));
+        let election = self.elections.entry(group.id).or_insert_with(|| Election::new(group.id, group.me));
+        election.answer(now, &view, question)
+    }
+
+    // --- elections ---
+
+    fn view(&self, group: &Group) -> View {
+        let (term, primary) = (group.term(), group.primary());
+        let configurations = group.configurations();
+        let suspected = configurations.iter().flat_map(Voters::iter);
+        let suspected = suspected.filter(|member| *member != group.me && self.detector.is_suspected(member.peer));
+        let primary_leads = match primary {
+            Some(primary) if primary == group.me => self.missing_majority(group, &configurations).is_none(),
+            // Our own peer in another life leads nothing.
+            Some(primary) if primary.peer == group.me.peer => false,
+            _ => self.denied.get(&group.id) != Some(&term),
+        };
+        View {
+            term,
+            primary,
+            primary_leads,
+            suspected: suspected.collect(),
+            last_log: group.last_log(),
+            configurations,
+        }
+    }
+
+    async fn step_elections(&mut self) {
+        for group in self.host.groups() {
+            // The usual case costs no view: the primary is known, unsuspected and undenied, and nothing is under way.
+            let quiet = self.elections.get(&group.id).is_some_and(|election| election.wake_at().is_none());
+            let healthy = group.primary().is_some_and(|primary| {
+                primary != group.me && primary.peer != group.me.peer && !self.detector.is_suspected(primary.peer)
+            });
+            if (quiet && healthy && !self.denied.contains_key(&group.id)) || group.is_stopped() {
+                continue;
+            }
+            self.step_election(&group, ElectionInput::Tick).await;
+        }
+    }
+
+    async fn step_election(&mut self, group: &Arc<Group>, input: ElectionInput) {
+        if self.denied.get(&group.id).is_some_and(|term| *term != group.term()) {
+            self.denied.remove(&group.id);
+        }
+        let (now, view, random) = (self.now(), self.view(group), self.host.seams.entropy.u64());
+        let Some(election) = self.elections.get_mut(&group.id) else { return };
+        for effect in election.step(now, &view, random, input) {
+            match effect {
+                ElectionEffect::Ask { to, round, question } => {
+                    let quorum = group.id;
+                    let answer = move |answer| Answer::PreVote { quorum, round, from: to, answer };
+                    self.ask(to.peer, LivenessMessage::PreVote(question), answer);
+                }
+                ElectionEffect::Elect => {
+                    tracing::info!(quorum = %group.id, term = %view.term, "starting an election");
+                    self.host.metrics.elections.inc();
+                    // Fails only when the group has stopped, which its supervisor reports.
+                    let _ = group.raft.trigger().elect().await;
+                }
+            }
+        }
+    }
+
+    // --- majorities ---
+
+    /// Why no majority was heard lately; `None` when one was.
+    fn missing_majority(&self, group: &Group, configurations: &[Voters]) -> Option<String> {
+        let now = self.now();
+        let heard = |member: &MemberId| {
+            *member == group.me
+                || (member.peer != group.me.peer
+                    && self.detector.heard_within(now, member.peer, MAJORITY_SILENCE_MAX)
+                    && self.host.links.reborn(group.id, *member).is_none())
+        };
+        configurations.iter().find_map(|voters| {
+            let voices: BTreeSet<MemberId> = voters.iter().filter(heard).collect();
+            (!voters.is_majority(&voices)).then(|| {
+                format!("{} of {} members answer, and {} are needed", voices.len(), voters.len(), voters.majority())
+            })
+        })
+    }
+
+    fn judge_majorities(&self) {
+        for group in self.host.groups() {
+            let configurations = group.configurations();
+            group.heard(self.missing_majority(&group, &configurations));
+        }
+    }
+
+    /// openraft does not repeat a commit notice that failed: once the member answers beats again, a heartbeat does.
+    async fn repeat_missed(&self) {
+        if !self.host.links.has_missed() {
+            return;
+        }
+        for group in self.host.groups() {
+            let back = |member: &MemberId| !self.detector.is_suspected(member.peer);
+            let led = group.is_raft_leader();
+            let missed = self.host.links.take_missed(group.id, |member| !led || back(member));
+            if led && !missed.is_empty() {
+                heartbeat(&group).await;
+            }
+        }
+    }
+
+    /// Asks in a task of its own; a failure is an answer too.
+    fn ask(
+        &self,
+        peer: PeerId,
+        message: LivenessMessage,
+        answer: impl FnOnce(Option<LivenessAnswer>) -> Answer + Send + 'static,
+    ) {
+        // Nobody waits for a dial here: a peer without a connection is one that does not answer.
+        let asked =
+            self.host.net.is_connected(peer).then(|| {
+                self.host.net.request(peer, Protocol::Liveness, Frame::head(wire::encode(&message)), DEADLINE)
+            });
+        if asked.is_none() {
+            self.host.links.dial(peer);
+        }
+        let answers = self.answers.clone();
+        crate::seams::spawn(async move {
+            let answered = match asked {
+                Some(asked) => asked.await.ok(),
+                None => None,
+            };
+            let decoded = answered.and_then(|frame| wire::decode(&frame.head, MESSAGE_BYTES_MAX).ok());
+            // Fails only when the actor has ended.
+            let _ = answers.send(answer(decoded)).await;
+        });
+    }
+}
+
+async fn heartbeat(group: &Group) {
+    // Fails only when the group has stopped, which its supervisor reports.
+    let _ = group.raft.trigger().heartbeat().await;
+}
+
+fn digest(led: &[(QuorumId, Term)]) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&blake3::hash(&wire::encode(led)).as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}

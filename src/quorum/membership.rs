@@ -1,0 +1,295 @@
+//! Changing who the members are: one driver per node, for the groups that it leads.
+//!
+//! A voter is replaced when its node has been away for `REPLACE_GRACE`, so that a blip moves nothing, or as soon as
+//! its peer answers in another incarnation: that disk is gone, and the same peer is taken in again as a new member.
+//! Either way the newcomer first creates the group on the strength of its own signed promise, then catches up as a
+//! learner, and only then swaps places with the lost voter through a joint configuration. One change per group at a
+//! time. A primary that finds a joint configuration left behind by another finishes it, and a learner that nobody
+//! waits for any more is let go.
+//!
+//! A member that was replaced while away finds out when it is back: a majority of the voters it knows say, signed,
+//! that it is none of them ([`check_own_membership`]); it leaves, and keeps a note on where the quorum went.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::{ChangeMembers, EmptyNode, LogIdOptionExt};
+use quorate_protocols::approval::Approval;
+use quorate_protocols::approval::replacement::{Decision, Situation, decide};
+use quorate_protocols::ids::{MemberId, QuorumId};
+use quorate_protocols::job::message::{JobAnswer, JobMessage};
+use quorate_protocols::quorum::limits::{REPLACE_GRACE, VOTERS_MAX};
+use quorate_protocols::quorum::{RaftMessage, Voters};
+use quorate_protocols::wire;
+
+use super::QuorumError;
+use super::group::{Group, member_of};
+use super::host::Inner;
+use super::types::members_of;
+use crate::seams::{Frame, Protocol};
+
+/// How often the driver looks. Replacing takes seconds anyway.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A learner that has not caught up by then is not a good replacement now; the next look tries again.
+const CATCH_UP_MAX: Duration = Duration::from_secs(60);
+
+/// One commit of a configuration, with a failover in the middle.
+const CHANGE_MAX: Duration = Duration::from_secs(10);
+
+/// A member that has heard of no primary for this long asks the others whether it still is one.
+const ESTRANGED_AFTER: Duration = Duration::from_secs(30);
+
+/// A group on which nothing was ever agreed is an abandoned founding.
+const BLANK_MAX: Duration = Duration::from_secs(120);
+
+pub struct Driver {
+    host: Arc<Inner>,
+    /// Looks since a group was last seen in good order, by what is wrong with it.
+    blank: BTreeMap<QuorumId, u32>,
+    estranged: BTreeMap<QuorumId, u32>,
+    changing: BTreeMap<QuorumId, tokio::task::JoinHandle<Option<()>>>,
+}
+
+impl Driver {
+    pub async fn run(host: Arc<Inner>) {
+        let shutdown = host.seams.tasks.shutdown_token();
+        let mut this = Self { host, blank: BTreeMap::new(), estranged: BTreeMap::new(), changing: BTreeMap::new() };
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(LOOK_INTERVAL) => this.look().await,
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        let groups = self.host.groups();
+        let running: BTreeSet<_> = groups.iter().map(|group| group.id).collect();
+        self.changing.retain(|_, task| !task.is_finished());
+        self.blank.retain(|quorum, _| running.contains(quorum));
+        self.estranged.retain(|quorum, _| running.contains(quorum));
+        for group in groups {
+            if count(&mut self.blank, group.id, group.is_blank()) > BLANK_MAX {
+                tracing::info!(quorum = %group.id, "a founding was abandoned");
+                self.start(group, |host, group| async move { leave(&host, &group).await });
+                continue;
+            }
+            let estranged = !group.is_blank()
+                && !group.is_stopped()
+                && (group.view().paused.is_some() || !group.members().contains(&group.me));
+            if count(&mut self.estranged, group.id, estranged) > ESTRANGED_AFTER {
+                self.estranged.remove(&group.id);
+                self.start(group.clone(), |host, group| async move { check_own_membership(&host, &group).await });
+            }
+            if group.leading().is_some() {
+                let Some(change) = self.decide(&group) else { continue };
+                self.start(group, |host, group| async move {
+                    if let Err(error) = perform(&host, &group, change).await {
+                        tracing::warn!(quorum = %group.id, %error, "changing the members");
+                    }
+                });
+            }
+        }
+    }
+
+    fn start<F: Future<Output = ()> + Send + 'static>(
+        &mut self,
+        group: Arc<Group>,
+        change: impl FnOnce(Arc<Inner>, Arc<Group>) -> F,
+    ) {
+        if !self.changing.contains_key(&group.id) {
+            let quorum = group.id;
+            self.changing.insert(quorum, crate::seams::spawn(change(self.host.clone(), group)));
+        }
+    }
+
+    /// The next change that this group needs, most urgent first.
+    fn decide(&self, group: &Group) -> Option<Change> {
+        let membership = group.membership();
+        let joint = membership.get_joint_config();
+        if joint.len() > 1 {
+            return joint.last().map(|voters| Change::Settle { voters: voters.clone() });
+        }
+        let (voters, learners) = members_of(&membership);
+        let record = group.record();
+        for &lost in &voters {
+            let Some(incarnation) = self.host.links.reborn(group.id, lost) else { continue };
+            let with = MemberId { peer: lost.peer, incarnation };
+            let approval = record.approvals().find(|approval| approval.statement.approver == lost.peer);
+            if let Some(approval) = approval {
+                return Some(Change::Swap { lost, with, approval: approval.clone() });
+            }
+        }
+        let since = self.host.suspected.lock().expect("no panic under this lock").clone();
+        let standbys: Vec<MemberId> = record.standbys.iter().map(member_of).collect();
+        let away = |member: &MemberId| since.get(&member.peer).map(|since| (*member, *since));
+        // Standbys are not watched; one without a connection is as good as away.
+        let reachable = |standby: &MemberId| self.host.net.is_connected(standby.peer);
+        let situation = Situation {
+            configurations: vec![Voters::new(voters.iter().copied())],
+            suspected: voters.iter().chain(&standbys).filter_map(away).collect(),
+            standbys: standbys.iter().copied().filter(reachable).collect(),
+        };
+        match decide(self.host.seams.clock.monotonic(), &situation, REPLACE_GRACE) {
+            Decision::Replace { lost, with } => {
+                let approval = record.standbys.iter().find(|approval| member_of(approval) == with)?;
+                Some(Change::Swap { lost, with, approval: approval.clone() })
+            }
+            // A standby that is won meanwhile comes through `Quorum::replace`.
+            Decision::FindStandby { .. } | Decision::WaitUntil(_) | Decision::NoMajority => None,
+            Decision::FinishJoint | Decision::Nothing => (!learners.is_empty()).then_some(Change::Release { learners }),
+        }
+    }
+}
+
+/// Adds up looks at which `wrong` held; the time that it has held for.
+fn count(looks: &mut BTreeMap<QuorumId, u32>, quorum: QuorumId, wrong: bool) -> Duration {
+    if !wrong {
+        looks.remove(&quorum);
+        return Duration::ZERO;
+    }
+    let looks = looks.entry(quorum).or_default();
+    *looks = looks.saturating_add(1);
+    LOOK_INTERVAL * *looks
+}
+
+enum Change {
+    /// Finish what another primary began.
+    Settle {
+        voters: BTreeSet<MemberId>,
+    },
+    Swap {
+        lost: MemberId,
+        with: MemberId,
+        approval: Approval,
+    },
+    Release {
+        learners: Vec<MemberId>,
+    },
+}
+
+async fn perform(host: &Arc<Inner>, group: &Arc<Group>, change: Change) -> Result<(), QuorumError> {
+    match change {
+        Change::Settle { voters } => change_voters(group, voters).await,
+        Change::Swap { lost, with, approval } => swap(host, group, lost, with, approval).await,
+        Change::Release { learners } => {
+            let learners = ChangeMembers::RemoveNodes(learners.into_iter().collect());
+            bounded(group, group.raft.change_membership(learners, false)).await
+        }
+    }
+}
+
+/// Takes in `with` in the place of `lost`. Every step may be repeated after a failure.
+pub async fn swap(
+    host: &Arc<Inner>,
+    group: &Arc<Group>,
+    lost: MemberId,
+    with: MemberId,
+    approval: Approval,
+) -> Result<(), QuorumError> {
+    group.check_leading()?;
+    let failed = |reason: String| QuorumError::Paused { quorum: group.id, reason };
+    let (voters, _) = members_of(&group.membership());
+    if !voters.contains(&lost) && voters.contains(&with) {
+        return Ok(());
+    }
+    let mut record = group.record();
+    if !record.approvals().any(|known| known.statement.approver == with.peer) {
+        record.standbys.truncate(VOTERS_MAX - 1);
+        record.standbys.push(approval);
+    }
+    let (members, standbys) = (record.members.clone(), record.standbys.clone());
+    let invitation = RaftMessage::Found { quorum: group.id, members, standbys, initialize: false };
+    host.ask_to_found(with.peer, invitation)
+        .await
+        .map_err(|reason| failed(format!("{} does not take part: {reason}", with.peer)))?;
+    super::group::write_record(&host.storage, group.id, &record).await.map_err(|error| failed(error.to_string()))?;
+    group.set_record(record);
+    tracing::info!(quorum = %group.id, %lost, %with, "replacing a member");
+    bounded(group, group.raft.add_learner(with, EmptyNode {}, false)).await?;
+    catch_up(group, with).await?;
+    // Looked at again: the configuration may have moved while the learner caught up.
+    let (voters, _) = members_of(&group.membership());
+    let voters = voters.into_iter().filter(|voter| *voter != lost).chain([with]).collect();
+    change_voters(group, voters).await
+}
+
+/// Waits until the learner has everything that the log held when the wait began.
+async fn catch_up(group: &Group, learner: MemberId) -> Result<(), QuorumError> {
+    let end = group.raft.metrics().borrow().last_log_index;
+    let wait = group.raft.wait(Some(CATCH_UP_MAX));
+    let caught_up = wait.metrics(
+        move |metrics| match &metrics.replication {
+            Some(replication) => {
+                replication.get(&learner).is_some_and(|matched| matched.is_some() && matched.index() >= end)
+            }
+            // Not the primary any more: the change after this is refused.
+            None => true,
+        },
+        "a learner catching up",
+    );
+    caught_up.await.map(drop).map_err(|_| QuorumError::Unknown { after: CATCH_UP_MAX })
+}
+
+async fn change_voters(group: &Group, voters: BTreeSet<MemberId>) -> Result<(), QuorumError> {
+    bounded(group, group.raft.change_membership(voters, false)).await
+}
+
+async fn bounded<T, E: std::fmt::Display>(
+    group: &Group,
+    change: impl Future<Output = Result<T, E>>,
+) -> Result<(), QuorumError> {
+    match tokio::time::timeout(CHANGE_MAX, change).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => {
+            group.check_leading()?;
+            Err(QuorumError::Paused { quorum: group.id, reason: error.to_string() })
+        }
+        Err(_) => Err(QuorumError::Unknown { after: CHANGE_MAX }),
+    }
+}
+
+/// Asks the other voters, as far as this member knows them, who the members are. One peer's word only routes; when a
+/// majority of the voters known here say that this member is none, it is none.
+async fn check_own_membership(host: &Arc<Inner>, group: &Arc<Group>) {
+    let question = Frame::head(wire::encode(&JobMessage::Membership { quorum: group.id }));
+    for voters in group.configurations() {
+        let others: Vec<MemberId> = voters.iter().filter(|member| *member != group.me).collect();
+        let asked = others.iter().map(|member| {
+            let deadline = Protocol::Job.deadline_max();
+            host.net.request(member.peer, Protocol::Job, question.clone(), deadline)
+        });
+        let mut disowning = BTreeSet::new();
+        for (member, answer) in others.iter().zip(futures::future::join_all(asked).await) {
+            let Ok(frame) = answer else { continue };
+            let Ok(answer) = wire::decode(&frame.head, Protocol::Job.head_bytes_max()) else { continue };
+            let members = match answer {
+                JobAnswer::Membership(signed)
+                    if signed.is_genuine()
+                        && signed.statement.quorum == group.id
+                        && signed.statement.by.peer == member.peer =>
+                {
+                    signed.statement.voters
+                }
+                JobAnswer::Moved { voters } => voters,
+                _ => continue,
+            };
+            if !members.is_empty() && !members.contains(&group.me) {
+                disowning.insert(*member);
+            }
+        }
+        if Voters::new(voters.iter()).is_majority(&disowning) {
+            tracing::info!(quorum = %group.id, "the other members have replaced this one");
+            return leave(host, group).await;
+        }
+    }
+}
+
+async fn leave(host: &Arc<Inner>, group: &Group) {
+    if let Err(error) = host.leave(group.id).await {
+        tracing::warn!(quorum = %group.id, %error, "leaving a quorum");
+    }
+}

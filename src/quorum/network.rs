@@ -1,0 +1,296 @@
+//! openraft's messages over the node's network.
+//!
+//! A peer that the network says is not connected is unreachable at once, without waiting for a deadline, and is
+//! dialled beside; openraft then backs off for [`BACKOFF_FIRST`], doubling up to [`BACKOFF_MAX`]. Every failure is
+//! reported as unreachable, because openraft retries anything else without a pause.
+//!
+//! Two things are learnt on the way and kept in [`Links`] for others to act on: members that missed a message (a
+//! commit notice is not repeated by openraft: the liveness layer sends a heartbeat when the member is back), and peers
+//! that answer in another incarnation than the member that was meant (their disk was lost: the membership driver
+//! replaces the member).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::error::{
+    Fatal, NetworkError, PayloadTooLarge, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
+};
+use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::{EmptyNode, OptionalSend};
+use quorate_protocols::ids::{Digest, Incarnation, LogIndex, MemberId, PeerId, QuorumId};
+use quorate_protocols::quorum::limits::{
+    APPEND_DEADLINE, QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_HEAD_BYTES_MAX, VOTERS_MAX,
+};
+use quorate_protocols::quorum::{RaftAnswer, RaftMessage};
+use quorate_protocols::wire;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::state_machine::Machine;
+use super::types::{Snapshot, SnapshotList, SnapshotMeta, TypeConfig, Vote};
+use crate::seams::{Frame, Net, NetError, Protocol};
+
+/// First pause before openraft tries an unreachable member again. Short: the first retry after a blip is the one that
+/// a waiting command needs.
+const BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// A member that stays away costs two tries a second and group.
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+/// A peer is dialled at most this often from here, however many groups miss it.
+const DIAL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Remembered members and peers: no more than there can be members.
+const REMEMBERED_MAX: usize = QUORUMS_PER_NODE_MAX * VOTERS_MAX;
+
+/// An append as it travels: openraft's request, and the sender's last state digest for comparison.
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub struct AppendBody {
+    pub request: AppendEntriesRequest<TypeConfig>,
+    pub digest: (LogIndex, Digest),
+}
+
+#[derive(Serialize, Deserialize)]
+pub struct SnapshotBody {
+    pub vote: Vote,
+    pub meta: SnapshotMeta,
+    pub list: SnapshotList,
+}
+
+/// Why a member gave no answer that openraft can use.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("not connected to {0}")]
+    NotConnected(PeerId),
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error("{member} is no member there; the peer's incarnation is {found}")]
+    NotMember { member: MemberId, found: Incarnation },
+    #[error("{member} refused: {reason}")]
+    Failed { member: MemberId, reason: String },
+    #[error("{member} answered something else")]
+    Answer { member: MemberId },
+    #[error("the answer of {member}")]
+    Malformed {
+        member: MemberId,
+        #[source]
+        source: wire::DecodeError,
+    },
+}
+
+/// What all groups of a node share on their way to other members.
+pub struct Links {
+    net: Arc<dyn Net>,
+    dialled: Mutex<BTreeMap<PeerId, Instant>>,
+    missed: Mutex<BTreeSet<(QuorumId, MemberId)>>,
+    reborn: Mutex<BTreeMap<(QuorumId, PeerId), Incarnation>>,
+}
+
+impl Links {
+    pub fn new(net: Arc<dyn Net>) -> Self {
+        Self { net, dialled: Mutex::default(), missed: Mutex::default(), reborn: Mutex::default() }
+    }
+
+    /// Tries to connect, unless that was tried just now.
+    pub fn dial(&self, peer: PeerId) {
+        let now = Instant::now();
+        let mut dialled = self.dialled.lock().expect("no panic under this lock");
+        if dialled.get(&peer).is_some_and(|at| now.duration_since(*at) < DIAL_INTERVAL) {
+            return;
+        }
+        if dialled.len() >= REMEMBERED_MAX {
+            dialled.clear();
+        }
+        dialled.insert(peer, now);
+        drop(dialled);
+        self.net.dial(peer);
+    }
+
+    /// Takes those members of this quorum that missed a message and that `wanted` picks.
+    pub fn take_missed(&self, quorum: QuorumId, wanted: impl Fn(&MemberId) -> bool) -> Vec<MemberId> {
+        let mut missed = self.missed.lock().expect("no panic under this lock");
+        let taken: Vec<_> = missed.iter().filter(|(of, member)| *of == quorum && wanted(member)).copied().collect();
+        missed.retain(|key| !taken.contains(key));
+        taken.into_iter().map(|(_, member)| member).collect()
+    }
+
+    pub fn has_missed(&self) -> bool {
+        !self.missed.lock().expect("no panic under this lock").is_empty()
+    }
+
+    fn note_missed(&self, quorum: QuorumId, member: MemberId) {
+        let mut missed = self.missed.lock().expect("no panic under this lock");
+        if missed.len() < REMEMBERED_MAX {
+            missed.insert((quorum, member));
+        }
+    }
+
+    /// The incarnation in which the peer said it is no member of the quorum, if it is not `member`'s own: that
+    /// member's disk is gone.
+    pub fn reborn(&self, quorum: QuorumId, member: MemberId) -> Option<Incarnation> {
+        let reborn = self.reborn.lock().expect("no panic under this lock");
+        reborn.get(&(quorum, member.peer)).copied().filter(|found| *found != member.incarnation)
+    }
+
+    fn note_reborn(&self, quorum: QuorumId, peer: PeerId, incarnation: Incarnation) {
+        let mut reborn = self.reborn.lock().expect("no panic under this lock");
+        if reborn.len() < REMEMBERED_MAX {
+            reborn.insert((quorum, peer), incarnation);
+        }
+    }
+
+    pub async fn ask(
+        &self,
+        peer: PeerId,
+        message: &RaftMessage,
+        deadline: Duration,
+    ) -> Result<(RaftAnswer, Bytes), NetError> {
+        let frame = Frame::head(wire::encode(message));
+        let answer = self.net.request(peer, Protocol::Raft, frame, deadline).await?;
+        let decoded = wire::decode(&answer.head, RAFT_HEAD_BYTES_MAX);
+        decoded.map(|head| (head, answer.payload)).map_err(|_| {
+            self.net.penalise(peer, "malformed raft answer");
+            NetError::Broken { peer }
+        })
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        quorum: QuorumId,
+        member: MemberId,
+        message: RaftMessage,
+        deadline: Duration,
+    ) -> Result<T, LinkError> {
+        if !self.net.is_connected(member.peer) {
+            self.dial(member.peer);
+            return Err(LinkError::NotConnected(member.peer));
+        }
+        match self.ask(member.peer, &message, deadline).await?.0 {
+            RaftAnswer::Ok { body } => wire::decode(&body, RAFT_HEAD_BYTES_MAX).map_err(|source| {
+                self.net.penalise(member.peer, "malformed raft answer");
+                LinkError::Malformed { member, source }
+            }),
+            RaftAnswer::NotMember { incarnation } => {
+                self.note_reborn(quorum, member.peer, incarnation);
+                Err(LinkError::NotMember { member, found: incarnation })
+            }
+            RaftAnswer::Failed { reason } => Err(LinkError::Failed { member, reason }),
+            RaftAnswer::Chunk | RaftAnswer::Founded => Err(LinkError::Answer { member }),
+        }
+    }
+}
+
+/// Makes the links of one group.
+#[derive(Clone)]
+pub struct Connector {
+    pub quorum: QuorumId,
+    pub links: Arc<Links>,
+    pub machine: Arc<Machine>,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Connector {
+    type Network = Link;
+    async fn new_client(&mut self, target: MemberId, _node: &EmptyNode) -> Link {
+        Link { group: self.clone(), target }
+    }
+}
+
+/// From one group's member to another.
+pub struct Link {
+    group: Connector,
+    target: MemberId,
+}
+
+impl Link {
+    async fn call<T: DeserializeOwned>(&self, message: RaftMessage, deadline: Duration) -> Result<T, Unreachable> {
+        let called = self.group.links.call(self.group.quorum, self.target, message, deadline).await;
+        called.map_err(|error| Unreachable::new(&error))
+    }
+}
+
+type CallError = RPCError<MemberId, EmptyNode, RaftError<MemberId>>;
+
+impl RaftNetwork<TypeConfig> for Link {
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<MemberId>, CallError> {
+        let entries = request.entries.len() as u64;
+        let body = wire::encode(&AppendBody { request, digest: self.group.machine.read(|applied| applied.digest) });
+        if body.len() > RAFT_HEAD_BYTES_MAX - 1024 && entries > 1 {
+            return Err(PayloadTooLarge::new_entries_hint(entries / 2).into());
+        }
+        let (quorum, to) = (self.group.quorum, self.target);
+        // openraft drops this future at its own deadline; one that is dropped has missed its message too.
+        let missed = Missed { link: self, armed: true };
+        let answer = missed.link.call(RaftMessage::Append { quorum, to, body }, option.hard_ttl()).await;
+        missed.settle(answer.is_ok());
+        answer.map_err(CallError::Unreachable)
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<MemberId>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<MemberId>, CallError> {
+        let (quorum, to) = (self.group.quorum, self.target);
+        let message = RaftMessage::Vote { quorum, to, body: wire::encode(&request) };
+        self.call(message, option.hard_ttl()).await.map_err(CallError::Unreachable)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<MemberId>, StreamingError<TypeConfig, Fatal<MemberId>>> {
+        let (quorum, to) = (self.group.quorum, self.target);
+        let body = wire::encode(&SnapshotBody { vote, meta: snapshot.meta, list: *snapshot.snapshot });
+        if body.len() > RAFT_HEAD_BYTES_MAX - 1024 {
+            // 1 MiB chunks: the list of a state of some 90 GiB. Its limits keep a state far below that.
+            let error = std::io::Error::other("the list of snapshot chunks is too long");
+            return Err(StreamingError::Network(NetworkError::new(&error)));
+        }
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            answer = self.call(RaftMessage::Snapshot { quorum, to, body }, RAFT_DEADLINE) => {
+                answer.map_err(StreamingError::Unreachable)
+            }
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        let doubling = std::iter::successors(Some(BACKOFF_FIRST), |pause| Some((*pause * 2).min(BACKOFF_MAX)));
+        Backoff::new(doubling)
+    }
+}
+
+/// Notes that the target missed a message unless told otherwise.
+struct Missed<'a> {
+    link: &'a Link,
+    armed: bool,
+}
+
+impl Missed<'_> {
+    fn settle(mut self, answered: bool) {
+        self.armed = !answered;
+    }
+}
+
+impl Drop for Missed<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.link.group.links.note_missed(self.link.group.quorum, self.link.target);
+        }
+    }
+}
+
+const _: () = assert!(APPEND_DEADLINE.as_millis() < RAFT_DEADLINE.as_millis());

@@ -1,0 +1,111 @@
+//! A group's snapshots: lists of content-addressed chunks in the record store.
+//!
+//! How a state becomes chunks is decided in `quorate_protocols::quorum::snapshot`: a change in one record leaves most
+//! chunks as they were. So a chunk is kept once, a member that has an older snapshot fetches only what changed, and a
+//! transfer that broke goes on where it stopped.
+//!
+//! A chunk from a peer is checked against its name before it is kept, and again when it is read. Chunks that the
+//! current snapshot does not name are deleted when it becomes current.
+
+use std::collections::BTreeSet;
+
+use quorate_protocols::ids::{Digest, LogIndex};
+use quorate_protocols::quorum::QuorumState;
+use quorate_protocols::quorum::limits::SNAPSHOT_CHUNK_BYTES;
+
+use super::log_store::{Trees, put_meta, read_meta};
+use super::types::{SnapshotList, SnapshotMeta};
+use crate::seams::{DiskError, KvBatch};
+use crate::storage::Storage;
+
+const SNAPSHOT: &[u8] = b"snapshot";
+
+pub fn name_of(bytes: &[u8]) -> Digest {
+    Digest(*blake3::hash(bytes).as_bytes())
+}
+
+/// A group's snapshots in the record store. At most one is current; its chunks may be shared with the one before.
+#[derive(Clone)]
+pub struct SnapshotStore {
+    storage: Storage,
+    trees: Trees,
+}
+
+impl SnapshotStore {
+    pub fn new(storage: Storage, trees: Trees) -> Self {
+        Self { storage, trees }
+    }
+
+    pub fn current(&self) -> Result<Option<(SnapshotMeta, SnapshotList)>, DiskError> {
+        read_meta(&self.storage, &self.trees, SNAPSHOT)
+    }
+
+    pub fn chunk(&self, name: Digest) -> Result<Option<Vec<u8>>, DiskError> {
+        self.storage.kv().get(&self.trees.chunks, name.as_bytes())
+    }
+
+    /// Names in `list` that are not here, each once, in order of first appearance.
+    pub fn missing(&self, list: &SnapshotList) -> Result<Vec<Digest>, DiskError> {
+        let mut seen = BTreeSet::new();
+        let mut missing = Vec::new();
+        for &name in &list.chunks {
+            if seen.insert(name) && self.chunk(name)?.is_none() {
+                missing.push(name);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Keeps a chunk that was checked against its name. Durable with the next sync; losing it costs fetching it again.
+    pub fn keep(&self, name: Digest, bytes: &[u8]) -> Result<(), DiskError> {
+        let mut batch = KvBatch::new();
+        batch.put(&self.trees.chunks, name.0, bytes);
+        self.storage.kv().apply(batch)
+    }
+
+    /// Writes the chunks that are new; returns the list that names all of them.
+    pub fn keep_state(&self, state: &QuorumState, digest: (LogIndex, Digest)) -> Result<SnapshotList, DiskError> {
+        let mut chunks = Vec::new();
+        for (name, bytes) in state.encode_snapshot() {
+            if self.chunk(name)?.is_none() {
+                self.keep(name, &bytes)?;
+            }
+            chunks.push(name);
+        }
+        Ok(SnapshotList { chunks, digest })
+    }
+
+    /// Puts a state together from its chunks.
+    pub fn load(&self, list: &SnapshotList) -> Result<QuorumState, DiskError> {
+        let damaged = |reason: String| DiskError::Damaged { place: self.trees.chunks.to_string(), reason };
+        let read = |&name: &Digest| {
+            let bytes = self.chunk(name)?.ok_or_else(|| damaged(format!("chunk {name} is missing")))?;
+            if name_of(&bytes) == name { Ok(bytes) } else { Err(damaged(format!("chunk {name} has other bytes"))) }
+        };
+        let chunks: Vec<Vec<u8>> = list.chunks.iter().map(read).collect::<Result<_, DiskError>>()?;
+        QuorumState::decode_snapshot(chunks).map_err(|error| damaged(error.to_string()))
+    }
+
+    /// Makes this the current snapshot, synced, and deletes chunks that it does not name.
+    pub async fn make_current(&self, meta: &SnapshotMeta, list: &SnapshotList) -> Result<(), DiskError> {
+        let mut batch = KvBatch::new();
+        put_meta(&mut batch, &self.trees, SNAPSHOT, (meta.clone(), list.clone()));
+        self.storage.write(batch).await?;
+        let named: BTreeSet<&Digest> = list.chunks.iter().collect();
+        let mut unnamed = KvBatch::new();
+        let mut from = vec![];
+        loop {
+            // One key at a time beyond the first: values are large, and only the keys are wanted.
+            let rows = self.storage.kv().range(&self.trees.chunks, &from, &[0xff; 33], 64, SNAPSHOT_CHUNK_BYTES)?;
+            let Some((last, _)) = rows.last() else { break };
+            from = [last.as_slice(), &[0]].concat();
+            for (key, _) in rows {
+                let known = <[u8; 32]>::try_from(key.as_slice()).is_ok_and(|name| named.contains(&Digest(name)));
+                if !known {
+                    unnamed.delete(&self.trees.chunks, key);
+                }
+            }
+        }
+        if unnamed.is_empty() { Ok(()) } else { self.storage.kv().apply(unnamed) }
+    }
+}

@@ -1,0 +1,183 @@
+//! The applied state of one group, in memory, and how openraft drives it.
+//!
+//! [`Machine`] is what the rest of the node reads; [`StateMachine`] is openraft's side of it. State lives in memory
+//! and is rebuilt at a start from the last snapshot and the log behind it: applying touches no disk. Whoever follows
+//! the group hears of every applied entry as [`HostEvent::Applied`], after the state has changed.
+
+use std::sync::{Arc, Mutex};
+
+use openraft::storage::RaftStateMachine;
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use quorate_protocols::ids::{Digest, LogIndex, QuorumId};
+use quorate_protocols::quorum::limits::DIGEST_INTERVAL;
+use quorate_protocols::quorum::{BatchReply, QuorumState};
+use tokio::sync::broadcast;
+
+use super::HostEvent;
+use super::snapshot::SnapshotStore;
+use super::types::{
+    Entry, LogId, Snapshot, SnapshotList, SnapshotMeta, StorageError, StorageIoError, StoredMembership, TypeConfig,
+};
+use crate::seams::{DiskError, run_blocking};
+
+/// What a group has applied.
+#[derive(Clone)]
+pub struct Applied {
+    pub state: QuorumState,
+    pub last: Option<LogId>,
+    pub membership: StoredMembership,
+    /// The rolling digest at the last multiple of `DIGEST_INTERVAL`: what members compare.
+    pub digest: (LogIndex, Digest),
+}
+
+pub struct Machine {
+    applied: Mutex<Applied>,
+}
+
+impl Machine {
+    pub fn new(quorum: QuorumId) -> Self {
+        let applied = Applied {
+            state: QuorumState::new(quorum),
+            last: None,
+            membership: StoredMembership::default(),
+            digest: Default::default(),
+        };
+        Self { applied: Mutex::new(applied) }
+    }
+    /// Looks at the state. Applying waits meanwhile, so `look` copies what it needs and nothing more.
+    pub fn read<T>(&self, look: impl FnOnce(&Applied) -> T) -> T {
+        look(&self.applied.lock().expect("applying does not panic"))
+    }
+    fn change<T>(&self, change: impl FnOnce(&mut Applied) -> T) -> T {
+        change(&mut self.applied.lock().expect("applying does not panic"))
+    }
+}
+
+#[derive(Clone)]
+pub struct StateMachine {
+    quorum: QuorumId,
+    machine: Arc<Machine>,
+    snapshots: SnapshotStore,
+    events: broadcast::Sender<HostEvent>,
+}
+
+impl StateMachine {
+    /// Loads the current snapshot, if there is one.
+    pub fn open(
+        quorum: QuorumId,
+        snapshots: SnapshotStore,
+        events: broadcast::Sender<HostEvent>,
+    ) -> Result<(Self, Arc<Machine>), DiskError> {
+        let machine = Arc::new(Machine::new(quorum));
+        let this = Self { quorum, machine: machine.clone(), snapshots, events };
+        if let Some((meta, list)) = this.snapshots.current()? {
+            this.replace(&meta, &list)?;
+        }
+        Ok((this, machine))
+    }
+
+    fn replace(&self, meta: &SnapshotMeta, list: &SnapshotList) -> Result<(), DiskError> {
+        let state = self.snapshots.load(list)?;
+        self.machine.change(|applied| {
+            *applied = Applied {
+                state,
+                last: meta.last_log_id,
+                membership: meta.last_membership.clone(),
+                digest: list.digest,
+            };
+        });
+        Ok(())
+    }
+}
+
+fn snapshot_error(error: DiskError) -> StorageError {
+    StorageIoError::write_snapshot(None, &error).into()
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        Ok(self.machine.read(|applied| (applied.last, applied.membership.clone())))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<BatchReply>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut happened = Vec::new();
+        let replies = self.machine.change(|applied| {
+            let mut replies = Vec::new();
+            for entry in entries {
+                let index = LogIndex(entry.log_id.index);
+                applied.last = Some(entry.log_id);
+                let reply = match entry.payload {
+                    EntryPayload::Blank => BatchReply::default(),
+                    EntryPayload::Normal(batch) => {
+                        let (reply, events) = applied.state.apply(index, &batch);
+                        happened.extend(events);
+                        reply
+                    }
+                    EntryPayload::Membership(membership) => {
+                        applied.membership = StoredMembership::new(Some(entry.log_id), membership);
+                        BatchReply::default()
+                    }
+                };
+                if index.0.is_multiple_of(DIGEST_INTERVAL) {
+                    applied.digest = (index, applied.state.rolling);
+                }
+                replies.push(reply);
+            }
+            replies
+        });
+        if !happened.is_empty() {
+            // Fails only when nobody listens.
+            let _ = self.events.send(HostEvent::Applied { quorum: self.quorum, events: Arc::new(happened) });
+        }
+        Ok(replies)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder { applied: self.machine.read(Applied::clone), snapshots: self.snapshots.clone() }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotList>, StorageError> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, list: Box<SnapshotList>) -> Result<(), StorageError> {
+        // On disk first: a state in memory that the next start does not find would be a state that went back.
+        self.snapshots.make_current(meta, &list).await.map_err(snapshot_error)?;
+        let (this, meta) = (self.clone(), meta.clone());
+        run_blocking(move || this.replace(&meta, &list)).await.map_err(snapshot_error)
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
+        let current = self.snapshots.current().map_err(snapshot_error)?;
+        Ok(current.map(|(meta, list)| Snapshot { meta, snapshot: Box::new(list) }))
+    }
+}
+
+/// Builds one snapshot from a copy of the state, beside the applying of later entries.
+pub struct Builder {
+    applied: Applied,
+    snapshots: SnapshotStore,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
+        let Applied { state, last, membership, digest } = self.applied.clone();
+        let snapshots = self.snapshots.clone();
+        let rolling = state.rolling;
+        let list = run_blocking(move || snapshots.keep_state(&state, digest)).await.map_err(snapshot_error)?;
+        let index = last.map_or(0, |last| last.index);
+        let meta = SnapshotMeta {
+            last_log_id: last,
+            last_membership: membership,
+            snapshot_id: format!("{index}-{}", &rolling.to_string()[..16]),
+        };
+        self.snapshots.make_current(&meta, &list).await.map_err(snapshot_error)?;
+        Ok(Snapshot { meta, snapshot: Box::new(list) })
+    }
+}
