@@ -17,13 +17,13 @@ use quorate_protocols::ids::{
 };
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{MembershipStatement, Query, QueryAnswer, QuorumView, SignedMembership};
-use quorate_protocols::quorum::{Command, CommandReply, Duty, Rejection};
+use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, QuorumState, Rejection};
 use quorate_protocols::wire;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc, watch};
 
 use super::ports::{Knowledge, LocalApprover, LocalQuorum, LocalQuorums};
 use crate::directory::KnownPeer;
-use crate::quorum::QuorumError;
+use crate::quorum::{HostEvent, QuorumError};
 use crate::seams::clock::SystemClock;
 use crate::seams::entropy::SeededEntropy;
 use crate::seams::{
@@ -309,9 +309,6 @@ impl ScriptedQuorum {
             answering: Box::new(|_| QueryAnswer::Unknown),
         }
     }
-    pub fn proposed(&self) -> Vec<Command> {
-        self.proposed.lock().unwrap().iter().map(|(_, command)| command.clone()).collect()
-    }
 }
 
 /// The quorums of one node: one or none.
@@ -381,6 +378,109 @@ impl LocalQuorum for Handle {
     }
     fn query(&self, query: Query, _stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
         let answer = (self.0.answering)(&query);
+        async move { Ok(answer) }.boxed()
+    }
+}
+
+/// A quorum of one member with the real state machine: what is proposed is committed at once.
+pub struct StateQuorum {
+    this: u8,
+    term: Mutex<Option<Term>>,
+    state: Mutex<(LogIndex, QuorumState)>,
+    changes: watch::Sender<u64>,
+    events: broadcast::Sender<HostEvent>,
+}
+
+impl StateQuorum {
+    pub fn new(this: u8) -> Arc<Self> {
+        Arc::new(Self {
+            this,
+            term: Mutex::new(Some(Term(1))),
+            state: Mutex::new((LogIndex(0), QuorumState::new(QUORUM))),
+            changes: watch::channel(0).0,
+            events: broadcast::channel(1024).0,
+        })
+    }
+    pub fn events(&self) -> broadcast::Receiver<HostEvent> {
+        self.events.subscribe()
+    }
+    pub fn set_term(&self, term: Option<Term>) {
+        *self.term.lock().unwrap() = term;
+        let _ = self.events.send(match term {
+            Some(term) => HostEvent::Leading { quorum: QUORUM, term },
+            None => HostEvent::NotLeading { quorum: QUORUM },
+        });
+    }
+    pub fn commit(&self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
+        let mut held = self.state.lock().unwrap();
+        held.0 = LogIndex(held.0.0 + 1);
+        let (index, state) = &mut *held;
+        let (reply, events) = state.apply(*index, &Batch { now: Millis(1), commands: vec![(by, command)] });
+        drop(held);
+        let _ = self.events.send(HostEvent::Applied { quorum: QUORUM, events: Arc::new(events) });
+        self.changes.send_modify(|changes| *changes += 1);
+        reply.replies.into_iter().next().expect("one command has one reply")
+    }
+    pub fn read<T>(&self, read: impl FnOnce(&QuorumState) -> T) -> T {
+        read(&self.state.lock().unwrap().1)
+    }
+    /// Waits until the state is as wished for, for at most an hour of virtual time.
+    pub async fn reaches(&self, what: &str, wish: impl Fn(&QuorumState) -> bool) {
+        let mut changes = self.changes.subscribe();
+        let reached = async {
+            while !self.read(&wish) {
+                changes.changed().await.expect("the sender is this quorum");
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(3600), reached).await.is_err() {
+            panic!("not reached: {what}; the state is {:#?}", self.read(|state| state.clone()));
+        }
+    }
+}
+
+/// The node whose only quorum this is.
+pub struct StateQuorums(pub Arc<StateQuorum>);
+
+struct StateHandle(Arc<StateQuorum>);
+
+impl LocalQuorums for StateQuorums {
+    fn quorum(&self, quorum: QuorumId) -> Option<Arc<dyn LocalQuorum>> {
+        (quorum == QUORUM).then(|| Arc::new(StateHandle(self.0.clone())) as Arc<dyn LocalQuorum>)
+    }
+    fn all(&self) -> Vec<Arc<dyn LocalQuorum>> {
+        self.quorum(QUORUM).into_iter().collect()
+    }
+}
+
+impl LocalQuorum for StateHandle {
+    fn id(&self) -> QuorumId {
+        QUORUM
+    }
+    fn view(&self) -> QuorumView {
+        let mut view = Handle(Arc::new(ScriptedQuorum::leading(self.0.this))).view();
+        view.objects = self.0.read(|state| state.objects.len() as u32);
+        view
+    }
+    fn membership(&self) -> SignedMembership {
+        membership(self.0.this, QUORUM, vec![member(self.0.this)])
+    }
+    fn leading(&self) -> Option<Term> {
+        *self.0.term.lock().unwrap()
+    }
+    fn duties(&self) -> Vec<Duty> {
+        self.0.read(QuorumState::duties)
+    }
+    fn propose(
+        &self,
+        by: PeerId,
+        command: Command,
+        _deadline: Duration,
+    ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>> {
+        let quorum = self.0.clone();
+        async move { Ok(quorum.commit(by, command)) }.boxed()
+    }
+    fn query(&self, query: Query, _stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
+        let answer = self.0.read(|state| state.answer(&query)).unwrap_or(QueryAnswer::Unknown);
         async move { Ok(answer) }.boxed()
     }
 }

@@ -47,7 +47,8 @@ const DERIVE_ANYWAY: Duration = Duration::from_secs(10);
 /// What makes two duties the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
-    FindHolders(JobId),
+    /// For columns without a holder, or only for spares: the one must not wait for the patience of the other.
+    FindHolders(JobId, bool),
     Confirm(ManifestHash, PieceIndex, Attempt),
     Release(JobId, PieceIndex, LeaseId, Attempt),
     Repair(ManifestHash, PieceIndex),
@@ -58,7 +59,7 @@ enum Key {
 impl Key {
     fn of(duty: &Duty) -> Self {
         match duty {
-            Duty::FindHolders { job, .. } => Self::FindHolders(*job),
+            Duty::FindHolders { job, open, .. } => Self::FindHolders(*job, *open > 0),
             Duty::Confirm { manifest, column, attempt, .. } => Self::Confirm(*manifest, *column, *attempt),
             Duty::Release { job, column, grant, attempt } => Self::Release(*job, *column, grant.lease, *attempt),
             Duty::Repair { manifest, column } => Self::Repair(*manifest, *column),
@@ -342,7 +343,7 @@ impl Led {
 }
 
 fn backoff(key: &Key, failures: u32, entropy: &dyn Entropy) -> Duration {
-    let max = if matches!(key, Key::FindHolders(_)) { FIND_BACKOFF_MAX } else { BACKOFF_MAX };
+    let max = if matches!(key, Key::FindHolders(_, true)) { FIND_BACKOFF_MAX } else { BACKOFF_MAX };
     let pause = BACKOFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(max);
     pause + Duration::from_millis(entropy.below(pause.as_millis() as u64 / 2 + 1))
 }
