@@ -1,19 +1,60 @@
-//! The network over libp2p.
+//! The network over libp2p: one swarm, owned by one actor, behind [`Net`].
+//!
+//! **Who is let in.** A connection is TCP, then Noise with a value derived from the network's secret in its prologue,
+//! then Yamux: without the secret the handshake fails. QUIC has no such place, so it listens only when an allow list
+//! of peer ids is set, which then holds on every transport. Identity is the transport's authenticated peer id.
+//!
+//! **What travels.** Requests and answers over five protocols, each with its own caps, streams and deadline
+//! ([`codec`]); announcements over gossip, signed, at most 4 KiB, looked at before they are forwarded; provider records
+//! of quorums in a Kademlia table. Nothing is decoded here: heads and payloads go to those who own the protocols.
+//!
+//! **What is bounded.** Everything a remote can fill has its bound in [`config`]: connections in all and per peer,
+//! streams per protocol and connection, memory per frame through the [`Admission`] hook before it is read, one queue
+//! per protocol towards the node. A full queue answers *busy* at once. Questions of this node wait, within their
+//! deadlines, for one of the streams its peer grants; a deadline ends the stream as well, so that a silent peer holds
+//! nothing.
+//!
+//! **How failures show.** A lost connection is reported at once and dialled again at once; when every known address
+//! refuses, that is reported too ([`NetEvent::Refused`](crate::seams::NetEvent)): together, evidence that the process
+//! is gone. Other failed dials are logged once per cause, in words ([`explain`]).
+//!
+//! | what a peer does | what follows |
+//! |---|---|
+//! | frame larger than its cap, unknown status, announcement too large or on no topic of ours | penalise |
+//! | a penalty too many | disconnect, shut out for ten minutes |
+//! | another identify version | disconnect, retry slowly |
+//! | no answer | the question fails with *timeout*; three lost pings disconnect |
+//! | wrong secret, garbage on the port | the handshake fails, nothing else |
+//!
+//! What it does not do: relay, pierce NATs, guarantee delivery of announcements, or keep what peers say of others.
 
+mod actor;
 pub mod address;
+mod address_book;
+mod behaviour;
+pub mod codec;
 pub mod config;
+mod dialler;
+mod events;
+mod explain;
+pub mod faults;
+mod handle;
+mod metrics;
+mod transport;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 use crate::identity::Identity;
-use crate::resources::Reservation;
 use crate::seams::{Inbound, Net, Protocol, Seams};
-use quorate_protocols::ids::PeerId;
 
+pub use codec::Admission;
 pub use config::NetworkConfig;
-
-/// Asks for the memory of an inbound frame before it is read: `None` refuses, and the asker is told "busy".
-pub type Admission = Arc<dyn Fn(Protocol, PeerId, usize) -> Option<Reservation> + Send + Sync>;
+pub use faults::{Link, LinkFault, NetFaults};
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
@@ -21,11 +62,15 @@ pub enum NetworkError {
     Listen { address: String, reason: String },
     #[error("the network's encryption could not be set up: {reason}")]
     Crypto { reason: String },
+    #[error("announcements could not be set up: {reason}")]
+    Gossip { reason: String },
+    #[error("the machine's name resolution could not be read: {reason}")]
+    Resolver { reason: String },
     #[error("QUIC needs a list of allowed peers: it has no place for the network's secret")]
     QuicWithoutAllowList,
 }
 
-/// Starts the network of a node. Returns once it listens.
+/// Starts the network of a node; returns once it listens. Must run inside a tokio runtime with I/O and time.
 pub async fn start(
     seams: &Seams,
     identity: &Identity,
@@ -33,6 +78,31 @@ pub async fn start(
     admission: Admission,
     registry: &mut prometheus_client::registry::Registry,
 ) -> Result<(Arc<dyn Net>, Inbound), NetworkError> {
-    let _ = (seams, identity, config, admission, registry);
-    unimplemented!("the swarm actor")
+    if config.quic && config.allow_peers.is_empty() {
+        return Err(NetworkError::QuicWithoutAllowList);
+    }
+    let metrics = metrics::Metrics::register(registry);
+    let (commands_in, commands_out) = mpsc::channel(config::COMMANDS_MAX);
+    let shared = Arc::new(handle::Shared::new(identity.peer(), config.faults.clone(), metrics));
+    let queue = |protocol| mpsc::channel(config::inbound_max(protocol));
+    let (approval_in, approval) = queue(Protocol::Approval);
+    let (raft_in, raft) = queue(Protocol::Raft);
+    let (liveness_in, liveness) = queue(Protocol::Liveness);
+    let (job_in, job) = queue(Protocol::Job);
+    let (piece_in, piece) = queue(Protocol::Piece);
+    let (gossip_in, gossip) = mpsc::channel(config::GOSSIP_QUEUE_MAX);
+    let (events_in, events) = mpsc::channel(config::EVENT_QUEUE_MAX);
+    let outlets = actor::Outlets {
+        approval: approval_in,
+        raft: raft_in,
+        liveness: liveness_in,
+        job: job_in,
+        piece: piece_in,
+        gossip: gossip_in,
+        events: events_in,
+    };
+    let actor = actor::Actor::start(seams, identity, config, admission, shared.clone(), commands_out, outlets).await?;
+    seams.tasks.spawn(actor.run());
+    let net = Arc::new(handle::Handle::new(shared, commands_in));
+    Ok((net, Inbound { approval, raft, liveness, job, piece, gossip, events }))
 }

@@ -1,0 +1,316 @@
+//! How a [`Frame`] stands on a stream, and what is checked before its bytes are read.
+//!
+//! ```text
+//! question:          [u32 LE head length][u32 LE payload length][head][payload]
+//! answer:  [status 0][u32 LE head length][u32 LE payload length][head][payload]
+//!          [status 1]                      the peer is busy and took no request
+//! ```
+//!
+//! Lengths are checked against the protocol's caps, and memory for a question is asked of the admission hook, before
+//! anything is allocated. A question that gets no memory is read past, in small steps, and answered with *busy*. Heads
+//! and payloads are slices of one buffer; nothing is decoded here.
+//!
+//! A question carries the deadline of the call that asks it: the codec gives up the stream then, so that a caller
+//! which stopped waiting does not hold one of the few streams to a silent peer. Both ends also drop a stream after the
+//! protocol's own deadline, which the behaviour enforces.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::StreamProtocol;
+use libp2p::request_response;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout_at};
+
+use crate::resources::Reservation;
+use crate::seams::{Frame, Protocol};
+
+const STATUS_ANSWER: u8 = 0;
+const STATUS_BUSY: u8 = 1;
+
+/// Heads up to this size travel in one write with the lengths in front of them.
+const HEAD_JOINED_BYTES_MAX: usize = 64 * 1024;
+
+/// Read at once while skipping a question that got no memory.
+const SKIP_BYTES: usize = 16 * 1024;
+
+/// Asks for the memory of an inbound frame, in bytes, before it is read; `None` refuses, and the asker is told that
+/// this node is busy. How much of it one peer can take is bounded by the connections and streams it may have.
+pub type Admission = Arc<dyn Fn(Protocol, usize) -> Option<Reservation> + Send + Sync>;
+
+#[derive(Debug)]
+pub enum Question {
+    /// To a peer.
+    Asked { frame: Frame, deadline: Instant },
+    /// From a peer.
+    Received { frame: Frame, memory: Reservation },
+    /// From a peer, and refused for want of memory.
+    Refused,
+}
+
+#[derive(Debug)]
+pub enum Answer {
+    /// To a peer, once this node has it. The connection's own task waits, so that no answer passes through the actor.
+    /// Dropping the sender answers *busy*.
+    Later(oneshot::Receiver<Frame>),
+    /// To a peer.
+    Busy,
+    /// To a peer: never. Only injected faults do this.
+    Never,
+    /// From a peer.
+    Received(Frame),
+    /// From a peer that took no request.
+    ReceivedBusy,
+}
+
+#[derive(Clone)]
+pub struct Codec {
+    protocol: Protocol,
+    admission: Admission,
+    /// Set by the question written on this stream: a codec is cloned for every stream.
+    deadline: Option<Instant>,
+}
+
+impl Codec {
+    pub fn new(protocol: Protocol, admission: Admission) -> Self {
+        Self { protocol, admission, deadline: None }
+    }
+
+    async fn read_lengths<T: AsyncRead + Unpin + Send>(&self, io: &mut T) -> io::Result<(usize, usize)> {
+        let mut lengths = [0; 8];
+        io.read_exact(&mut lengths).await?;
+        let [a, b, c, d, e, f, g, h] = lengths;
+        let (head, payload) = (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]) as usize);
+        let caps = (self.protocol.head_bytes_max(), self.protocol.payload_bytes_max());
+        if head > caps.0 || payload > caps.1 {
+            let reason = format!(
+                "{} frame of {head} and {payload} bytes is larger than the {} and {} allowed",
+                self.protocol.name(),
+                caps.0,
+                caps.1
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
+        Ok((head, payload))
+    }
+
+    async fn write_frame<T: AsyncWrite + Unpin + Send>(
+        io: &mut T,
+        status: Option<u8>,
+        frame: &Frame,
+    ) -> io::Result<()> {
+        let mut start = Vec::with_capacity(16 + frame.head.len().min(HEAD_JOINED_BYTES_MAX));
+        start.extend(status);
+        start.extend_from_slice(&length(frame.head.len())?);
+        start.extend_from_slice(&length(frame.payload.len())?);
+        if frame.head.len() <= HEAD_JOINED_BYTES_MAX {
+            start.extend_from_slice(&frame.head);
+            io.write_all(&start).await?;
+        } else {
+            io.write_all(&start).await?;
+            io.write_all(&frame.head).await?;
+        }
+        // The muxer cuts this into 16 KiB frames and takes turns between streams: a piece delays a raft append on the
+        // same connection by one of them.
+        io.write_all(&frame.payload).await?;
+        io.flush().await
+    }
+}
+
+fn length(bytes: usize) -> io::Result<[u8; 4]> {
+    u32::try_from(bytes).map(u32::to_le_bytes).map_err(|_| io::Error::other("frame longer than its length field"))
+}
+
+async fn read_body<T: AsyncRead + Unpin + Send>(io: &mut T, head: usize, payload: usize) -> io::Result<Frame> {
+    // Zeroed memory of this size comes from the system untouched: what a peer announces but never sends costs no pages.
+    let mut body = vec![0; head + payload];
+    io.read_exact(&mut body).await?;
+    let mut body = Bytes::from(body);
+    let head = body.split_to(head);
+    Ok(Frame { head, payload: body })
+}
+
+async fn skip_body<T: AsyncRead + Unpin + Send>(io: &mut T, bytes: usize) -> io::Result<()> {
+    let mut scratch = vec![0; SKIP_BYTES.min(bytes)];
+    let mut left = bytes;
+    while left > 0 {
+        let step = left.min(SKIP_BYTES);
+        io.read_exact(&mut scratch[..step]).await?;
+        left -= step;
+    }
+    Ok(())
+}
+
+/// Runs one half of an exchange under the deadline of the call that started it.
+async fn until<T>(deadline: Option<Instant>, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    match deadline {
+        None => work.await,
+        Some(deadline) => match timeout_at(deadline, work).await {
+            Ok(result) => result,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        },
+    }
+}
+
+impl request_response::Codec for Codec {
+    type Protocol = StreamProtocol;
+    type Request = Question;
+    type Response = Answer;
+
+    async fn read_request<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Question>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        let (head, payload) = self.read_lengths(io).await?;
+        match (self.admission)(self.protocol, head + payload) {
+            Some(memory) => Ok(Question::Received { frame: read_body(io, head, payload).await?, memory }),
+            None => {
+                skip_body(io, head + payload).await?;
+                Ok(Question::Refused)
+            }
+        }
+    }
+
+    async fn read_response<T>(&mut self, _: &StreamProtocol, io: &mut T) -> io::Result<Answer>
+    where
+        T: AsyncRead + Unpin + Send,
+    {
+        until(self.deadline, async {
+            let mut status = [0];
+            io.read_exact(&mut status).await?;
+            match status {
+                [STATUS_ANSWER] => {
+                    let (head, payload) = self.read_lengths(io).await?;
+                    Ok(Answer::Received(read_body(io, head, payload).await?))
+                }
+                [STATUS_BUSY] => Ok(Answer::ReceivedBusy),
+                [other] => Err(io::Error::new(io::ErrorKind::InvalidData, format!("answer with status {other}"))),
+            }
+        })
+        .await
+    }
+
+    async fn write_request<T>(&mut self, _: &StreamProtocol, io: &mut T, question: Question) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        match question {
+            Question::Asked { frame, deadline } => {
+                self.deadline = Some(deadline);
+                until(self.deadline, Self::write_frame(io, None, &frame)).await
+            }
+            Question::Received { .. } | Question::Refused => Err(io::Error::other("not a question of this node")),
+        }
+    }
+
+    async fn write_response<T>(&mut self, _: &StreamProtocol, io: &mut T, answer: Answer) -> io::Result<()>
+    where
+        T: AsyncWrite + Unpin + Send,
+    {
+        let frame = match answer {
+            Answer::Later(frame) => frame.await.ok(),
+            Answer::Busy => None,
+            Answer::Never => std::future::pending().await,
+            Answer::Received(_) | Answer::ReceivedBusy => return Err(io::Error::other("not an answer of this node")),
+        };
+        match frame {
+            Some(frame) => Self::write_frame(io, Some(STATUS_ANSWER), &frame).await,
+            None => {
+                io.write_all(&[STATUS_BUSY]).await?;
+                io.flush().await
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::io::Cursor;
+    use libp2p::request_response::Codec as _;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const NAME: StreamProtocol = StreamProtocol::new("/quorate/test/1");
+
+    fn codec(protocol: Protocol, admit: bool) -> (Codec, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let seen = asked.clone();
+        let admission: Admission = Arc::new(move |_, bytes| {
+            seen.fetch_add(bytes, Ordering::Relaxed);
+            admit.then(Reservation::none)
+        });
+        (Codec::new(protocol, admission), asked)
+    }
+
+    async fn wire(protocol: Protocol, frame: &Frame) -> Vec<u8> {
+        let mut io = Cursor::new(Vec::new());
+        let deadline = Instant::now() + protocol.deadline_max();
+        let question = Question::Asked { frame: frame.clone(), deadline };
+        codec(protocol, true).0.write_request(&NAME, &mut io, question).await.unwrap();
+        io.into_inner()
+    }
+
+    #[tokio::test]
+    async fn a_question_reads_back_and_its_memory_is_asked_for_first() {
+        let frame = Frame::new(vec![1, 2, 3], Bytes::from(vec![7; 100_000]));
+        let bytes = wire(Protocol::Piece, &frame).await;
+        assert_eq!(&bytes[..8], &[3, 0, 0, 0, 0xa0, 0x86, 1, 0]);
+        let (mut codec, asked) = codec(Protocol::Piece, true);
+        match codec.read_request(&NAME, &mut Cursor::new(bytes)).await.unwrap() {
+            Question::Received { frame: read, .. } => assert_eq!(read, frame),
+            _ => panic!("the question was refused"),
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), frame.len());
+    }
+
+    #[tokio::test]
+    async fn a_question_without_memory_is_read_past_and_refused() {
+        let frame = Frame::new(vec![1], Bytes::from(vec![7; 100_000]));
+        let mut io = Cursor::new(wire(Protocol::Piece, &frame).await);
+        let question = codec(Protocol::Piece, false).0.read_request(&NAME, &mut io).await.unwrap();
+        assert!(matches!(question, Question::Refused));
+        assert_eq!(io.position(), io.get_ref().len() as u64);
+    }
+
+    #[tokio::test]
+    async fn lengths_above_the_caps_are_refused_before_memory_is_asked_for() {
+        let over = |protocol: Protocol| protocol.head_bytes_max() as u32 + 1;
+        for protocol in Protocol::ALL {
+            let cases = [(over(protocol), 0), (u32::MAX, u32::MAX), (0, protocol.payload_bytes_max() as u32 + 1)];
+            for (head, payload) in cases {
+                let bytes = [head.to_le_bytes(), payload.to_le_bytes()].concat();
+                let (mut codec, asked) = codec(protocol, true);
+                let error = codec.read_request(&NAME, &mut Cursor::new(bytes)).await.err().unwrap();
+                assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+                assert_eq!(asked.load(Ordering::Relaxed), 0);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn torn_and_foreign_bytes_are_errors() {
+        let frame = Frame::head(vec![1, 2, 3]);
+        let bytes = wire(Protocol::Job, &frame).await;
+        for cut in 0..bytes.len() {
+            let result = codec(Protocol::Job, true).0.read_request(&NAME, &mut Cursor::new(&bytes[..cut])).await;
+            assert!(result.is_err(), "cut at {cut}");
+        }
+        for status in 2..=255 {
+            let result = codec(Protocol::Job, true).0.read_response(&NAME, &mut Cursor::new(vec![status])).await;
+            assert!(result.is_err(), "status {status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dropped_reply_tells_the_asker_busy() {
+        let (reply, answer) = oneshot::channel();
+        drop(reply);
+        let mut io = Cursor::new(Vec::new());
+        let mut codec = codec(Protocol::Raft, true).0;
+        codec.write_response(&NAME, &mut io, Answer::Later(answer)).await.unwrap();
+        io.set_position(0);
+        assert!(matches!(codec.read_response(&NAME, &mut io).await.unwrap(), Answer::ReceivedBusy));
+    }
+}

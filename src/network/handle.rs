@@ -1,0 +1,228 @@
+//! What the rest of the node holds of the network: cheap to clone, never blocking.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use quorate_protocols::ids::{PeerId, QuorumId};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::config::{KAD_QUERY_TIMEOUT, OUTBOUND_MAX};
+use super::faults::{Link, NetFaults};
+use super::metrics::Metrics;
+use crate::seams::{Frame, Net, NetError, PeerView, Protocol, Topic};
+
+pub(super) enum Command {
+    Ask(Box<Ask>),
+    Publish { topic: Topic, bytes: Bytes },
+    Dial(PeerId),
+    FindProviders { quorum: QuorumId, reply: oneshot::Sender<Vec<PeerId>> },
+    Penalise { peer: PeerId, reason: &'static str },
+}
+
+pub(super) struct Ask {
+    pub peer: PeerId,
+    pub protocol: Protocol,
+    pub frame: Frame,
+    pub deadline: Instant,
+    /// For the error: how long the caller was willing to wait.
+    pub after: Duration,
+    pub reply: oneshot::Sender<Result<Frame, NetError>>,
+    /// One of the streams to this peer and one of all questions, given back when the exchange is over.
+    pub permits: (OwnedSemaphorePermit, OwnedSemaphorePermit),
+}
+
+/// What the actor keeps up to date and handles read, without a round trip.
+pub(super) struct Shared {
+    pub local: PeerId,
+    pub faults: NetFaults,
+    pub metrics: Metrics,
+    peers: Mutex<BTreeMap<PeerId, PeerView>>,
+    listen: Mutex<Vec<String>>,
+    /// The quorums this node answers for, as the node wishes it; the actor brings the hash table in line.
+    provided: Mutex<BTreeSet<QuorumId>>,
+    pub provided_changed: Notify,
+    /// Streams left towards each peer.
+    windows: Mutex<BTreeMap<(PeerId, Protocol), Arc<Semaphore>>>,
+    questions: Arc<Semaphore>,
+}
+
+/// These locks guard single assignments: a panic while one is held leaves nothing half done.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    pub fn new(local: PeerId, faults: NetFaults, metrics: Metrics) -> Self {
+        Self {
+            local,
+            faults,
+            metrics,
+            peers: Mutex::default(),
+            listen: Mutex::default(),
+            provided: Mutex::default(),
+            provided_changed: Notify::new(),
+            windows: Mutex::default(),
+            questions: Arc::new(Semaphore::new(OUTBOUND_MAX)),
+        }
+    }
+    pub fn set_peer(&self, view: PeerView) {
+        lock(&self.peers).insert(view.peer, view);
+    }
+    pub fn remove_peer(&self, peer: PeerId) {
+        lock(&self.peers).remove(&peer);
+    }
+    pub fn set_listen(&self, addresses: Vec<String>) {
+        *lock(&self.listen) = addresses;
+    }
+    pub fn provided(&self) -> BTreeSet<QuorumId> {
+        lock(&self.provided).clone()
+    }
+    fn window(&self, peer: PeerId, protocol: Protocol) -> Arc<Semaphore> {
+        let fresh = || Arc::new(Semaphore::new(protocol.streams_max()));
+        lock(&self.windows).entry((peer, protocol)).or_insert_with(fresh).clone()
+    }
+    /// Forgets windows that nobody holds a stream of.
+    pub fn forget_idle_windows(&self) {
+        lock(&self.windows).retain(|_, window| Arc::strong_count(window) > 1);
+    }
+}
+
+pub(super) struct Handle {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
+
+impl Handle {
+    pub fn new(shared: Arc<Shared>, commands: mpsc::Sender<Command>) -> Self {
+        Self { shared, commands }
+    }
+    fn tell(&self, command: Command) {
+        // Full only in a storm of the node's own making: what is dropped here is repeated by whoever needs it.
+        if self.commands.try_send(command).is_err() {
+            self.shared.metrics.dropped("commands");
+        }
+    }
+}
+
+async fn ask(
+    shared: &Shared,
+    commands: &mpsc::Sender<Command>,
+    (peer, protocol, frame): (PeerId, Protocol, Frame),
+    (deadline, after): (Instant, Duration),
+) -> Result<Frame, NetError> {
+    let question = shared.questions.clone().try_acquire_owned().map_err(|_| NetError::Busy { peer })?;
+    match shared.faults.link(peer).to {
+        Link::Open => (),
+        Link::Slow(delay) => tokio::time::sleep(delay).await,
+        Link::Cut => std::future::pending().await,
+    }
+    let stream = shared.window(peer, protocol).acquire_owned().await.map_err(|_| NetError::Closed)?;
+    let (reply, answer) = oneshot::channel();
+    let ask = Ask { peer, protocol, frame, deadline, after, reply, permits: (stream, question) };
+    commands.try_send(Command::Ask(Box::new(ask))).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => NetError::Busy { peer },
+        mpsc::error::TrySendError::Closed(_) => NetError::Closed,
+    })?;
+    answer.await.unwrap_or(Err(NetError::Closed))
+}
+
+impl Net for Handle {
+    fn local_peer(&self) -> PeerId {
+        self.shared.local
+    }
+
+    fn request(
+        &self,
+        peer: PeerId,
+        protocol: Protocol,
+        frame: Frame,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Frame, NetError>> {
+        let (shared, commands) = (self.shared.clone(), self.commands.clone());
+        async move {
+            let after = deadline.min(protocol.deadline_max());
+            let deadline = Instant::now() + after;
+            let result = match check(shared.local, peer, protocol, &frame) {
+                Err(error) => Err(error),
+                Ok(()) => {
+                    let asking = ask(&shared, &commands, (peer, protocol, frame), (deadline, after));
+                    match tokio::time::timeout_at(deadline, asking).await {
+                        Ok(result) => result,
+                        Err(_) => Err(NetError::Timeout { peer, after }),
+                    }
+                }
+            };
+            shared.metrics.asked(protocol, &result);
+            result
+        }
+        .boxed()
+    }
+
+    fn publish(&self, topic: Topic, bytes: Bytes) {
+        self.tell(Command::Publish { topic, bytes });
+    }
+
+    fn peers(&self) -> Vec<PeerView> {
+        lock(&self.shared.peers).values().cloned().collect()
+    }
+
+    fn is_connected(&self, peer: PeerId) -> bool {
+        lock(&self.shared.peers).get(&peer).is_some_and(|view| view.connected)
+    }
+
+    fn dial(&self, peer: PeerId) {
+        self.tell(Command::Dial(peer));
+    }
+
+    fn listen_addresses(&self) -> Vec<String> {
+        lock(&self.shared.listen).clone()
+    }
+
+    fn provide(&self, quorum: QuorumId) {
+        lock(&self.shared.provided).insert(quorum);
+        self.shared.provided_changed.notify_one();
+    }
+
+    fn stop_providing(&self, quorum: QuorumId) {
+        lock(&self.shared.provided).remove(&quorum);
+        self.shared.provided_changed.notify_one();
+    }
+
+    fn find_providers(&self, quorum: QuorumId) -> BoxFuture<'static, Vec<PeerId>> {
+        let commands = self.commands.clone();
+        async move {
+            let (reply, answer) = oneshot::channel();
+            if commands.try_send(Command::FindProviders { quorum, reply }).is_err() {
+                return Vec::new();
+            }
+            match tokio::time::timeout(KAD_QUERY_TIMEOUT + Duration::from_secs(1), answer).await {
+                Ok(Ok(providers)) => providers,
+                Ok(Err(_)) | Err(_) => Vec::new(),
+            }
+        }
+        .boxed()
+    }
+
+    fn penalise(&self, peer: PeerId, reason: &'static str) {
+        self.tell(Command::Penalise { peer, reason });
+    }
+}
+
+fn check(local: PeerId, peer: PeerId, protocol: Protocol, frame: &Frame) -> Result<(), NetError> {
+    if peer == local {
+        return Err(NetError::Unreachable { peer, reason: "a node does not ask itself over the network".to_owned() });
+    }
+    let too_large = |bytes, limit| NetError::TooLarge { bytes, limit, protocol: protocol.name() };
+    if frame.head.len() > protocol.head_bytes_max() {
+        return Err(too_large(frame.head.len(), protocol.head_bytes_max()));
+    }
+    if frame.payload.len() > protocol.payload_bytes_max() {
+        return Err(too_large(frame.payload.len(), protocol.payload_bytes_max()));
+    }
+    Ok(())
+}

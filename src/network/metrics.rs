@@ -1,0 +1,60 @@
+//! What the network counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::seams::{NetError, Protocol};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Exchange {
+    protocol: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Dropped {
+    queue: &'static str,
+}
+
+#[derive(Clone, Default)]
+pub(super) struct Metrics {
+    questions: Family<Exchange, Counter>,
+    dropped: Family<Dropped, Counter>,
+    penalties: Counter,
+    pub peers_connected: Gauge,
+}
+
+impl Metrics {
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let network = registry.sub_registry_with_prefix("quorate_network");
+        network.register("questions", "Questions asked of peers, by outcome", metrics.questions.clone());
+        network.register("dropped", "Arrivals dropped because their queue was full", metrics.dropped.clone());
+        network.register("penalties", "Misdeeds of peers noted", metrics.penalties.clone());
+        network.register("peers_connected", "Peers connected now", metrics.peers_connected.clone());
+        metrics
+    }
+
+    pub fn asked<T>(&self, protocol: Protocol, result: &Result<T, NetError>) {
+        let outcome = match result {
+            Ok(_) => "answered",
+            Err(NetError::Timeout { .. }) => "timeout",
+            Err(NetError::Unreachable { .. }) => "unreachable",
+            Err(NetError::Broken { .. }) => "broken",
+            Err(NetError::Unsupported { .. }) => "unsupported",
+            Err(NetError::Busy { .. }) => "busy",
+            Err(NetError::TooLarge { .. }) => "too_large",
+            Err(NetError::Closed) => "closed",
+        };
+        self.questions.get_or_create(&Exchange { protocol: protocol.name(), outcome }).inc();
+    }
+    pub fn dropped(&self, queue: &'static str) {
+        self.dropped.get_or_create(&Dropped { queue }).inc();
+    }
+    pub fn penalised(&self) {
+        self.penalties.inc();
+    }
+}

@@ -1,0 +1,517 @@
+//! Nodes on loopback, in one process, over real sockets.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus_client::registry::Registry;
+use quorate_protocols::ids::{BootId, Incarnation, PeerId, PieceHash, QuorumId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout};
+
+use super::*;
+use crate::config::NetworkSection;
+use crate::identity::NetworkSecret;
+use crate::resources::Reservation;
+use crate::seams::clock::SystemClock;
+use crate::seams::disk::{Disk, DiskError, Files, Kv, KvBatch};
+use crate::seams::entropy::OsEntropy;
+use crate::seams::{Frame, InboundRequest, NetError, NetEvent, TaskGroup, Topic};
+
+/// Far above what anything here takes, even on a busy machine: a test that waits for it has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Small files in memory; the network touches nothing else of a disk.
+#[derive(Default)]
+struct MemoryFiles(Mutex<BTreeMap<String, Vec<u8>>>);
+
+fn unused() -> DiskError {
+    DiskError::Io { what: "use", place: "a test disk".into(), reason: "the network keeps small files only".into() }
+}
+
+impl Files for MemoryFiles {
+    fn write_piece(&self, _: PieceHash, _: &[u8]) -> Result<(), DiskError> {
+        Err(unused())
+    }
+    fn read_piece(&self, _: PieceHash) -> Result<Option<Bytes>, DiskError> {
+        Err(unused())
+    }
+    fn remove_piece(&self, _: PieceHash) -> Result<(), DiskError> {
+        Err(unused())
+    }
+    fn list_pieces(&self, _: Option<PieceHash>, _: usize) -> Result<Vec<PieceHash>, DiskError> {
+        Err(unused())
+    }
+    fn write_small(&self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        self.0.lock().unwrap().insert(name.to_owned(), bytes.to_vec());
+        Ok(())
+    }
+    fn read_small(&self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(self.0.lock().unwrap().get(name).cloned())
+    }
+    fn free_space(&self) -> Result<(u64, u64), DiskError> {
+        Err(unused())
+    }
+}
+
+struct NoKv;
+
+impl Kv for NoKv {
+    fn get(&self, _: &str, _: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        Err(unused())
+    }
+    fn range(&self, _: &str, _: &[u8], _: &[u8], _: usize, _: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DiskError> {
+        Err(unused())
+    }
+    fn last(&self, _: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, DiskError> {
+        Err(unused())
+    }
+    fn trees(&self) -> Result<Vec<String>, DiskError> {
+        Err(unused())
+    }
+    fn apply(&self, _: KvBatch) -> Result<(), DiskError> {
+        Err(unused())
+    }
+    fn sync(&self) -> Result<(), DiskError> {
+        Err(unused())
+    }
+}
+
+struct TestNode {
+    peer: PeerId,
+    net: Arc<dyn Net>,
+    inbound: Inbound,
+    tasks: TaskGroup,
+    faults: NetFaults,
+    files: Arc<MemoryFiles>,
+    admit: Arc<AtomicBool>,
+    registry: Registry,
+}
+
+struct Start {
+    key: u8,
+    secret: [u8; 32],
+    bootstrap: Vec<String>,
+    files: Arc<MemoryFiles>,
+    allow_peers: Vec<PeerId>,
+}
+
+impl Start {
+    fn new(key: u8) -> Self {
+        Self { key, secret: [1; 32], bootstrap: Vec::new(), files: Arc::default(), allow_peers: Vec::new() }
+    }
+    fn knowing(mut self, node: &TestNode) -> Self {
+        self.bootstrap.extend(node.net.listen_addresses());
+        self
+    }
+    async fn start(self) -> TestNode {
+        let identity = Identity::new([self.key; 32], Incarnation(1), BootId([0; 16]));
+        let tasks = TaskGroup::threaded();
+        let seams = Seams {
+            clock: Arc::new(SystemClock::new()),
+            entropy: Arc::new(OsEntropy),
+            disk: Disk { kv: Arc::new(NoKv), files: self.files.clone() },
+            tasks: tasks.clone(),
+        };
+        let section = NetworkSection {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            bootstrap: self.bootstrap.iter().map(|address| address.parse().unwrap()).collect(),
+            mdns: false,
+            allow_peers: self.allow_peers.into_iter().collect(),
+            ..NetworkSection::default()
+        };
+        let config = NetworkConfig::new(&section, NetworkSecret::from_bytes(self.secret), true);
+        let faults = config.faults.clone();
+        let admit = Arc::new(AtomicBool::new(true));
+        let admitted = admit.clone();
+        let admission: Admission = Arc::new(move |_, _| admitted.load(Ordering::Relaxed).then(Reservation::none));
+        let mut registry = Registry::default();
+        let (net, inbound) = start(&seams, &identity, config, admission, &mut registry).await.unwrap();
+        TestNode { peer: identity.peer(), net, inbound, tasks, faults, files: self.files, admit, registry }
+    }
+}
+
+impl TestNode {
+    async fn event(&mut self, wanted: NetEvent) {
+        let waiting = async {
+            while let Some(event) = self.inbound.events.recv().await {
+                if event == wanted {
+                    return;
+                }
+            }
+            panic!("the events ended");
+        };
+        timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("no {wanted:?}"));
+    }
+    async fn sees(&self, peers: &[PeerId]) {
+        wait_until(|| peers.iter().all(|peer| *peer == self.peer || self.net.is_connected(*peer))).await;
+    }
+    fn queue(&mut self, protocol: Protocol) -> &mut mpsc::Receiver<InboundRequest> {
+        match protocol {
+            Protocol::Approval => &mut self.inbound.approval,
+            Protocol::Raft => &mut self.inbound.raft,
+            Protocol::Liveness => &mut self.inbound.liveness,
+            Protocol::Job => &mut self.inbound.job,
+            Protocol::Piece => &mut self.inbound.piece,
+        }
+    }
+    fn listen(&self) -> SocketAddr {
+        self.net.listen_addresses()[0].parse().unwrap()
+    }
+    async fn ask(&self, peer: PeerId, protocol: Protocol, frame: Frame) -> Result<Frame, NetError> {
+        self.net.request(peer, protocol, frame, protocol.deadline_max()).await
+    }
+}
+
+async fn wait_until(done: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "it never came true");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn pair() -> (TestNode, TestNode) {
+    let a = Start::new(1).start().await;
+    let b = Start::new(2).knowing(&a).start().await;
+    a.sees(&[b.peer]).await;
+    b.sees(&[a.peer]).await;
+    (a, b)
+}
+
+/// Answers every question of one protocol by what it says, until the node ends.
+fn echo(node: &mut TestNode, protocol: Protocol) {
+    let (_, closed) = mpsc::channel(1);
+    let mut queue = std::mem::replace(node.queue(protocol), closed);
+    tokio::spawn(async move {
+        while let Some(request) = queue.recv().await {
+            request.reply.send(request.frame);
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_protocol_carries_questions_and_answers_both_ways() {
+    let (mut a, mut b) = pair().await;
+    for protocol in Protocol::ALL {
+        echo(&mut a, protocol);
+        echo(&mut b, protocol);
+        let payload = Bytes::from(vec![7; protocol.payload_bytes_max().min(4 * 1024 * 1024)]);
+        let frame = Frame::new(vec![protocol as u8; 100], payload);
+        assert_eq!(a.ask(b.peer, protocol, frame.clone()).await.as_ref(), Ok(&frame), "{protocol:?}");
+        assert_eq!(b.ask(a.peer, protocol, frame.clone()).await.as_ref(), Ok(&frame), "{protocol:?}");
+        let largest = Frame::head(vec![1; protocol.head_bytes_max()]);
+        assert_eq!(a.ask(b.peer, protocol, largest.clone()).await.as_ref(), Ok(&largest), "{protocol:?}");
+    }
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &a.registry).unwrap();
+    assert!(text.contains("quorate_network_peers_connected 1"), "{text}");
+    assert!(text.contains(r#"questions_total{protocol="/quorate/piece/1",outcome="answered"} 2"#), "{text}");
+}
+
+/// Goal: more questions at once than streams are granted all get their answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn questions_beyond_the_stream_quota_wait_for_their_turn() {
+    let (a, mut b) = pair().await;
+    echo(&mut b, Protocol::Piece);
+    let payload = Bytes::from(vec![9; 256 * 1024]);
+    let ask = |n: u8| a.ask(b.peer, Protocol::Piece, Frame::new(vec![n], payload.clone()));
+    let answers = futures::future::join_all((0..64).map(ask)).await;
+    for (n, answer) in answers.into_iter().enumerate() {
+        assert_eq!(answer.map(|frame| frame.head), Ok(Bytes::from(vec![n as u8])));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_too_large_or_for_oneself_is_refused_before_it_is_sent() {
+    let (a, b) = pair().await;
+    for protocol in Protocol::ALL {
+        let frame = Frame::head(vec![0; protocol.head_bytes_max() + 1]);
+        assert!(matches!(a.ask(b.peer, protocol, frame).await, Err(NetError::TooLarge { .. })));
+        let frame = Frame::new(Vec::new(), Bytes::from(vec![0; protocol.payload_bytes_max() + 1]));
+        assert!(matches!(a.ask(b.peer, protocol, frame).await, Err(NetError::TooLarge { .. })));
+    }
+    assert!(matches!(a.ask(a.peer, Protocol::Job, Frame::default()).await, Err(NetError::Unreachable { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_does_not_answer_times_out_and_holds_no_stream() {
+    let (a, mut b) = pair().await;
+    let deadline = Duration::from_millis(50);
+    // Three times as many as there are streams: the later ones pass only if the earlier ones gave theirs back.
+    for _ in 0..3 * Protocol::Liveness.streams_max() {
+        let asking = a.net.request(b.peer, Protocol::Liveness, Frame::head(vec![1]), deadline);
+        assert!(matches!(asking.await, Err(NetError::Timeout { .. })));
+    }
+    // The questions did arrive; from now on they are answered.
+    while b.inbound.liveness.try_recv().is_ok() {}
+    echo(&mut b, Protocol::Liveness);
+    assert!(a.ask(b.peer, Protocol::Liveness, Frame::head(vec![1])).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_a_dropped_reply_and_a_lack_of_memory_all_say_busy_at_once() {
+    let (a, mut b) = pair().await;
+    let deadline = Protocol::Job.deadline_max();
+    let (dropped, ()) = tokio::join!(a.ask(b.peer, Protocol::Job, Frame::head(vec![1])), async {
+        drop(b.inbound.job.recv().await.unwrap());
+    });
+    assert_eq!(dropped, Err(NetError::Busy { peer: b.peer }));
+
+    // Nobody takes from the queue: one more than it holds is turned away, and quickly.
+    let (_, closed) = mpsc::channel(1);
+    let queue = std::mem::replace(&mut b.inbound.job, closed);
+    drop(queue);
+    let started = Instant::now();
+    assert_eq!(a.ask(b.peer, Protocol::Job, Frame::head(vec![1])).await, Err(NetError::Busy { peer: b.peer }));
+    b.admit.store(false, Ordering::Relaxed);
+    let large = Frame::new(vec![1], Bytes::from(vec![0; 4 * 1024 * 1024]));
+    assert_eq!(a.ask(b.peer, Protocol::Piece, large).await, Err(NetError::Busy { peer: b.peer }));
+    assert!(started.elapsed() < deadline, "busy came as slowly as a timeout");
+}
+
+/// Goal: the two facts that make a dead process certain arrive without waiting for a question or a timer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_ends_is_disconnected_then_refused() {
+    let (mut a, b) = pair().await;
+    let peer = b.peer;
+    a.event(NetEvent::Connected { peer }).await;
+    let started = Instant::now();
+    b.tasks.crash();
+    a.event(NetEvent::Disconnected { peer }).await;
+    a.event(NetEvent::Refused { peer }).await;
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let error = a.ask(peer, Protocol::Job, Frame::head(vec![1])).await.unwrap_err();
+    assert_eq!(error, NetError::Unreachable { peer, reason: "nobody listens there".into() });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_under_way_to_a_peer_that_ends_is_broken_not_lost() {
+    let (a, mut b) = pair().await;
+    let tasks = b.tasks.clone();
+    let (answer, _request) = tokio::join!(a.ask(b.peer, Protocol::Job, Frame::head(vec![1])), async {
+        let request = b.inbound.job.recv().await.unwrap();
+        tasks.crash();
+        request
+    });
+    assert_eq!(answer, Err(NetError::Broken { peer: b.peer }));
+}
+
+/// Goal: a fresh network whose nodes know only the first is fully meshed, within the two seconds that `up` promises
+/// on an idle machine (looser here).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn seven_nodes_that_know_one_find_each_other() {
+    let first = Start::new(1).start().await;
+    let mut nodes = vec![];
+    for key in 2..=7 {
+        nodes.push(Start::new(key).knowing(&first).start().await);
+    }
+    nodes.push(first);
+    let peers: Vec<PeerId> = nodes.iter().map(|node| node.peer).collect();
+    let started = Instant::now();
+    for node in &nodes {
+        node.sees(&peers).await;
+    }
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
+    // Every view lists the others, by the addresses at which they listen.
+    let listens: BTreeMap<PeerId, String> = nodes.iter().map(|node| (node.peer, node.listen().to_string())).collect();
+    for node in &nodes {
+        wait_until(|| {
+            let views = node.net.peers();
+            views.len() == 6
+                && views.iter().all(|view| view.connected && view.addresses == [listens[&view.peer].clone()])
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announcements_reach_everyone_with_their_author() {
+    let (mut a, b) = pair().await;
+    let mut c = Start::new(3).knowing(&b).start().await;
+    a.sees(&[c.peer]).await;
+    c.sees(&[a.peer, b.peer]).await;
+    for node in [&mut a, &mut c] {
+        // Whoever announces repeats itself: subscriptions travel too.
+        let heard = async {
+            loop {
+                b.net.publish(Topic::Quorums, Bytes::from_static(b"hello"));
+                if let Ok(Some(message)) = timeout(Duration::from_millis(100), node.inbound.gossip.recv()).await {
+                    return message;
+                }
+            }
+        };
+        let message = timeout(PATIENCE, heard).await.unwrap();
+        assert_eq!((message.author, message.topic, &message.bytes[..]), (b.peer, Topic::Quorums, &b"hello"[..]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn providers_of_a_quorum_are_found_until_they_stop() {
+    let (a, b) = pair().await;
+    let c = Start::new(3).knowing(&a).start().await;
+    c.sees(&[a.peer, b.peer]).await;
+    let quorum = QuorumId([7; 16]);
+    assert_eq!(a.net.find_providers(quorum).await, []);
+    b.net.provide(quorum);
+    let found = async {
+        while a.net.find_providers(quorum).await != [b.peer] || c.net.find_providers(quorum).await != [b.peer] {}
+    };
+    timeout(PATIENCE, found).await.expect("the provider is found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_with_another_secret_is_refused_and_told_why() {
+    let a = Start::new(1).start().await;
+    let address = a.net.listen_addresses()[0].clone();
+    let mut start = Start::new(2);
+    start.secret = [2; 32];
+    start.bootstrap = vec![format!("/ip4/127.0.0.1/tcp/{}/p2p/{}", a.listen().port(), a.peer)];
+    // Known by peer id, so that a question can be asked.
+    let b = start.start().await;
+    let reason = format!("the peer at {address} belongs to another network: its secret differs");
+    let asked = async {
+        loop {
+            match b.ask(a.peer, Protocol::Job, Frame::head(vec![1])).await {
+                Err(NetError::Unreachable { reason: found, .. }) if found == reason => return,
+                Err(NetError::Unreachable { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    timeout(PATIENCE, asked).await.expect("the reason is given");
+    assert!(!a.net.is_connected(b.peer) && !b.net.is_connected(a.peer));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_allow_list_keeps_others_out() {
+    let friend = Identity::new([2; 32], Incarnation(1), BootId([0; 16])).peer();
+    let mut start = Start::new(1);
+    start.allow_peers = vec![friend];
+    let a = start.start().await;
+    let stranger = Start::new(3).knowing(&a).start().await;
+    let b = Start::new(2).knowing(&a).start().await;
+    a.sees(&[b.peer]).await;
+    assert_eq!(b.peer, friend);
+    assert!(!a.net.is_connected(stranger.peer));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn garbage_on_the_port_does_no_harm() {
+    let (a, mut b) = pair().await;
+    echo(&mut b, Protocol::Job);
+    for garbage in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 64 * 1024], &[0], b"\x13/multistream/1.0.0\n\xff\xff\xff"] {
+        let mut socket = tokio::net::TcpStream::connect(b.listen()).await.unwrap();
+        // The node may close on the first wrong byte.
+        let _ = socket.write_all(garbage).await;
+        let _ = socket.shutdown().await;
+        let mut rest = Vec::new();
+        let _ = timeout(PATIENCE, socket.read_to_end(&mut rest)).await.expect("the node closes what is not a peer");
+    }
+    assert!(a.ask(b.peer, Protocol::Job, Frame::head(vec![1])).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bootstrap_address_where_something_else_listens_is_explained() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    let peer = PeerId(ed25519_dalek::SigningKey::from_bytes(&[9; 32]).verifying_key().to_bytes());
+    let mut start = Start::new(1);
+    start.bootstrap = vec![format!("/ip4/127.0.0.1/tcp/{}/p2p/{peer}", address.port())];
+    let a = start.start().await;
+    let explained = async {
+        loop {
+            match a.ask(peer, Protocol::Job, Frame::head(vec![1])).await {
+                Err(NetError::Unreachable { reason, .. }) if reason.contains("not a quorate node") => return,
+                Err(NetError::Unreachable { .. }) => tokio::time::sleep(Duration::from_millis(5)).await,
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    timeout(PATIENCE, explained).await.expect("the reason is given");
+}
+
+/// Goal: a node that restarts without any bootstrap address finds its peers through the book it kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restarted_node_remembers_where_its_peers_are() {
+    let (a, b) = pair().await;
+    wait_until(|| b.net.peers().iter().any(|view| !view.addresses.is_empty())).await;
+    let files = b.files.clone();
+    timeout(PATIENCE, b.tasks.close()).await.expect("a node closes");
+    let mut start = Start::new(2);
+    start.files = files.clone();
+    let b = start.start().await;
+    b.sees(&[a.peer]).await;
+    // Damage costs the memory, not the start.
+    timeout(PATIENCE, b.tasks.close()).await.expect("a node closes");
+    files.write_small(address_book::FILE, b"\x01damaged").unwrap();
+    let mut start = Start::new(2);
+    start.files = files;
+    assert_eq!(start.start().await.net.peers().iter().filter(|view| !view.connected).count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_node_refuses_instead_of_hanging() {
+    let (a, b) = pair().await;
+    timeout(PATIENCE, a.tasks.close()).await.expect("a node closes");
+    assert_eq!(a.ask(b.peer, Protocol::Job, Frame::head(vec![1])).await, Err(NetError::Closed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_in_use_is_explained() {
+    let a = Start::new(1).start().await;
+    let identity = Identity::new([2; 32], Incarnation(1), BootId([0; 16]));
+    let seams = Seams {
+        clock: Arc::new(SystemClock::new()),
+        entropy: Arc::new(OsEntropy),
+        disk: Disk { kv: Arc::new(NoKv), files: Arc::new(MemoryFiles::default()) },
+        tasks: TaskGroup::threaded(),
+    };
+    let section = NetworkSection { listen: a.listen(), mdns: false, ..NetworkSection::default() };
+    let config = NetworkConfig::new(&section, NetworkSecret::from_bytes([1; 32]), false);
+    let admission: Admission = Arc::new(|_, _| Some(Reservation::none()));
+    let error = start(&seams, &identity, config, admission, &mut Registry::default()).await.err().unwrap();
+    assert_eq!(error.to_string(), format!("cannot listen on {}: another program listens there already", a.listen()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_link_is_silent_and_heals() {
+    let (a, mut b) = pair().await;
+    echo(&mut b, Protocol::Job);
+    let ask = || a.net.request(b.peer, Protocol::Job, Frame::head(vec![1]), Duration::from_millis(200));
+    ask().await.unwrap();
+    // One way: the question arrives, the answer does not.
+    a.faults.set(b.peer, LinkFault { from: Link::Cut, to: Link::Open }).unwrap();
+    assert!(matches!(ask().await, Err(NetError::Timeout { .. })));
+    a.faults.set(b.peer, LinkFault { to: Link::Cut, from: Link::Open }).unwrap();
+    assert!(matches!(ask().await, Err(NetError::Timeout { .. })));
+    a.faults.clear();
+    b.faults.set(a.peer, LinkFault::CUT).unwrap();
+    assert!(matches!(ask().await, Err(NetError::Timeout { .. })));
+    assert!(a.net.is_connected(b.peer), "a silent link is not a closed one");
+    b.faults.set(a.peer, LinkFault { from: Link::Slow(Duration::from_millis(50)), to: Link::Open }).unwrap();
+    let started = Instant::now();
+    ask().await.unwrap();
+    assert!(started.elapsed() >= Duration::from_millis(50));
+    assert_eq!(NetFaults::off().set(a.peer, LinkFault::CUT), Err(faults::FaultsAreOff));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_misbehaves_too_often_is_shut_out() {
+    let (mut a, b) = pair().await;
+    for _ in 0..config::PENALTIES_MAX {
+        a.net.penalise(b.peer, "a test");
+    }
+    a.event(NetEvent::Disconnected { peer: b.peer }).await;
+    wait_until(|| !a.net.is_connected(b.peer)).await;
+    let error = a.ask(b.peer, Protocol::Job, Frame::head(vec![1])).await.unwrap_err();
+    assert!(matches!(error, NetError::Unreachable { .. }), "{error:?}");
+}
