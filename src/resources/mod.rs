@@ -5,6 +5,7 @@
 //! ([`approver`]). The tree sits behind a mutex and not behind an actor, because a guard must release in `drop`, where
 //! nothing can be awaited; no lock is held across an await, and every operation is a walk of at most five scopes.
 
+pub mod approver;
 pub mod machine;
 
 use std::collections::BTreeMap;
@@ -159,6 +160,15 @@ impl Reservation {
             held.resources.lock().tree.release(held.scope, held.amounts.saturating_sub(rest));
             held.amounts = rest;
         }
+    }
+    /// Makes the reservation exactly `amounts`; on refusal, as much of that as it already has.
+    pub fn resize(&mut self, amounts: Amounts) -> Result<(), Refused> {
+        self.shrink_to(amounts);
+        let Some(held) = &mut self.held else { return Ok(()) };
+        let more = amounts.saturating_sub(held.amounts);
+        held.resources.lock().tree.reserve(held.scope, more)?;
+        held.amounts = held.amounts.saturating_add(more);
+        Ok(())
     }
 }
 

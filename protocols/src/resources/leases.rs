@@ -95,15 +95,12 @@ impl Leases {
     }
 
     /// Takes back a promise from before a restart, with its whole duration ahead: time in which the node was down is
-    /// not held against the asker.
-    pub fn restore(&mut self, now: Millis, id: LeaseId, mut lease: Lease) {
-        if self.leases.contains_key(&id) {
-            return;
+    /// not held against the asker. A `lasting` one is a hold.
+    pub fn restore(&mut self, now: Millis, id: LeaseId, mut lease: Lease, lasting: bool) {
+        if !self.leases.contains_key(&id) {
+            lease.expires = (!lasting).then(|| now.plus(lease.duration));
+            self.insert(id, lease);
         }
-        if !lease.is_lasting() {
-            lease.expires = Some(now.plus(lease.duration));
-        }
-        self.insert(id, lease);
     }
 
     fn insert(&mut self, id: LeaseId, lease: Lease) {

@@ -1,0 +1,474 @@
+//! The approver: promises parts of this node to other nodes, and keeps the promises.
+//!
+//! Asked to take something on, it looks whether this node is fit, reserves everything that is needed, writes the
+//! promise down, and only when that is on disk signs and answers. So a signed approval is never more than this node
+//! can keep, also after a crash: leases and lasting holds are loaded and reserved again before anything new is
+//! promised. The same question asked again (same asker, same nonce) gets the same promise.
+//!
+//! A lease ends by its time, by the asker's release, or by conversion: into the hold of a column that was confirmed, or
+//! into membership once the quorum exists. Whoever keeps something under a lease hears of its end through
+//! [`Approver::ended`]. Deleting pieces is the piece store's business; this service only gives the room back.
+//!
+//! Locks are held for arithmetic only, never across an await; every map is bounded by what is reserved for its entries
+//! and by `LEASES_PER_ASKER_MAX`.
+
+mod actor;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use quorate_protocols::approval::{
+    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
+};
+use quorate_protocols::ids::{JobId, LeaseId, Millis, PeerId, QuorumId};
+use quorate_protocols::piece;
+use quorate_protocols::quorum::limits::QUORUMS_PER_NODE_MAX;
+use quorate_protocols::resources::{Amounts, GrantError, Lease, Leases, Machine, Scope, Service};
+use tokio::sync::{Notify, broadcast, mpsc};
+
+use super::{Reservation, Resources};
+use crate::directory::Directory;
+use crate::identity::Identity;
+use crate::objects::HolderLeases;
+use crate::seams::{DiskError, InboundRequest, Net, Seams};
+use crate::storage::Storage;
+use record::LeaseRecord;
+
+/// Ended leases kept for a follower that lags; one that loses some looks at what is left instead.
+const ENDED_MAX: usize = 1024;
+
+/// The quorums that this node is a member of, as the approver needs to know them.
+pub trait Memberships: Send + Sync + 'static {
+    fn is_member(&self, quorum: QuorumId) -> bool;
+    fn count(&self) -> usize;
+}
+
+impl Memberships for crate::quorum::QuorumHost {
+    fn is_member(&self, quorum: QuorumId) -> bool {
+        self.quorum(quorum).is_some()
+    }
+    fn count(&self) -> usize {
+        self.quorums().len()
+    }
+}
+
+/// What the approver is built from.
+pub struct ApproverParts {
+    pub seams: Seams,
+    pub identity: Identity,
+    pub net: Arc<dyn Net>,
+    pub storage: Storage,
+    pub resources: Resources,
+    pub directory: Directory,
+    pub memberships: Arc<dyn Memberships>,
+    pub labels: BTreeMap<String, String>,
+    /// Disk that the operator allows to be promised; `None` leaves what the machine has.
+    pub disk_bytes_max: Option<u64>,
+    pub requests: mpsc::Receiver<InboundRequest>,
+}
+
+/// A lease that is no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedLease {
+    pub lease: LeaseId,
+    pub subject: Subject,
+}
+
+/// A living lease, as its user sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseInfo {
+    pub asker: PeerId,
+    pub subject: Subject,
+    pub disk_bytes: u64,
+    /// On this node's monotonic clock; `None` for a lasting hold.
+    pub expires: Option<Millis>,
+}
+
+/// Counters for `/metrics`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ApproverCounts {
+    pub leases: usize,
+    pub granted: u64,
+    pub repeated: u64,
+    pub refused: u64,
+    pub expired: u64,
+    pub released: u64,
+    pub malformed: u64,
+}
+
+/// Handle to the approver.
+#[derive(Clone)]
+pub struct Approver {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    seams: Seams,
+    identity: Identity,
+    net: Arc<dyn Net>,
+    storage: Storage,
+    resources: Resources,
+    directory: Directory,
+    memberships: Arc<dyn Memberships>,
+    labels: BTreeMap<String, String>,
+    disk_bytes_max: Option<u64>,
+    state: Mutex<State>,
+    ended: broadcast::Sender<EndedLease>,
+    /// A lease was granted that may end earlier than the actor thinks.
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    leases: Leases,
+    /// One per lease and per hold.
+    reserved: BTreeMap<LeaseId, Reservation>,
+    counts: ApproverCounts,
+}
+
+impl State {
+    /// Disk that lasting holds of columns take up: written, and no longer free on the disk itself.
+    fn held_disk_bytes(&self) -> u64 {
+        let held = |(id, reservation): (&LeaseId, &Reservation)| match self.leases.get(*id) {
+            Some(lease) if !lease.is_lasting() || matches!(lease.subject, Subject::Member { .. }) => 0,
+            _ => reservation.amounts().disk_bytes,
+        };
+        self.reserved.iter().map(held).sum()
+    }
+}
+
+impl Approver {
+    /// Loads and reserves what was promised before, then answers requests in the caller's task group.
+    pub async fn start(parts: ApproverParts) -> Result<Self, DiskError> {
+        let inner = Arc::new(Inner {
+            seams: parts.seams.clone(),
+            identity: parts.identity,
+            net: parts.net,
+            storage: parts.storage,
+            resources: parts.resources,
+            directory: parts.directory,
+            memberships: parts.memberships,
+            labels: parts.labels,
+            disk_bytes_max: parts.disk_bytes_max,
+            state: Mutex::new(State::default()),
+            ended: broadcast::channel(ENDED_MAX).0,
+            wake: Notify::new(),
+        });
+        let approver = Self { inner };
+        approver.load().await?;
+        parts.seams.tasks.spawn(actor::run(approver.clone(), parts.requests));
+        Ok(approver)
+    }
+
+    async fn load(&self) -> Result<(), DiskError> {
+        let inner = &self.inner;
+        let records = record::load(inner.storage.kv())?;
+        // What is held is no longer free, so it comes on top of what the disk has left.
+        let held: u64 = records.iter().filter_map(|(_, record)| column_hold(record)).sum();
+        self.follow_disk(held);
+        let now = inner.seams.clock.monotonic();
+        let mut lost = Vec::new();
+        // Holds first: they are written already, leases are only promised.
+        let (lasting, leased): (Vec<_>, Vec<_>) = records.into_iter().partition(|(_, record)| record.lasting.is_some());
+        for (id, record) in lasting.into_iter().chain(leased) {
+            let is_lasting = record.lasting.is_some();
+            let need = match column_hold(&record) {
+                Some(disk_bytes) => Amounts::disk(disk_bytes),
+                None => Amounts::of_requirement(&record.requirement),
+            };
+            let lease = record.into_lease();
+            match inner.resources.reserve(scope_of(&lease), need) {
+                Ok(reservation) => {
+                    let mut state = self.lock();
+                    state.leases.restore(now, id, lease, is_lasting);
+                    state.reserved.insert(id, reservation);
+                }
+                Err(refused) => {
+                    tracing::warn!(lease = %id, %refused, "a promise from before the restart no longer fits and is ended");
+                    lost.push((id, lease.subject));
+                }
+            }
+        }
+        if !lost.is_empty() {
+            inner.storage.write(record::delete(lost.iter().map(|(id, _)| *id))).await?;
+            for (lease, subject) in lost {
+                let _ = inner.ended.send(EndedLease { lease, subject });
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the disk limit from what the disk has left.
+    fn follow_disk(&self, held_bytes: u64) {
+        let machine = match self.inner.storage.files().free_space() {
+            Ok((disk_free_bytes, disk_bytes)) => Machine { disk_free_bytes, disk_bytes, ..Machine::default() },
+            Err(error) => {
+                tracing::warn!(%error, "the free space of the disk is unknown; no more of it is promised");
+                Machine::default()
+            }
+        };
+        let promisable = held_bytes.saturating_add(machine.disk_promisable_bytes());
+        self.inner.resources.set_disk_limit(promisable.min(self.inner.disk_bytes_max.unwrap_or(u64::MAX)));
+    }
+
+    /// Answers one message as `from`, an authenticated peer; also this node itself.
+    pub async fn answer(&self, from: PeerId, message: ApprovalMessage) -> ApprovalAnswer {
+        let answer = match message {
+            ApprovalMessage::Ask(request) => self.grant(from, request).await.map(ApprovalAnswer::Granted),
+            ApprovalMessage::Renew { lease, duration } => self.renew(from, lease, duration),
+            ApprovalMessage::Release { lease } => self.release_for(from, lease),
+            ApprovalMessage::Offer { subject } => {
+                self.inner.directory.offered(from, subject);
+                Ok(ApprovalAnswer::Noted)
+            }
+        };
+        answer.unwrap_or_else(|refusal| {
+            self.lock().counts.refused += 1;
+            ApprovalAnswer::Refused(refusal)
+        })
+    }
+
+    async fn grant(&self, from: PeerId, request: ApprovalRequest) -> Result<Approval, Refusal> {
+        let inner = &self.inner;
+        if inner.directory.is_draining() {
+            return Err(Refusal::Draining);
+        }
+        for (key, wanted) in &request.requirement.labels {
+            if inner.labels.get(key) != Some(wanted) {
+                return Err(Refusal::Label { key: key.clone(), wanted: wanted.clone() });
+            }
+        }
+        if let Subject::Member { quorum } = request.subject {
+            self.check_membership(quorum)?;
+        }
+        let (id, record) = self.reserve(from, request)?;
+        // The promise must be on disk before it is given. If it is not certain to be there, it was not given.
+        if let Err(error) = inner.storage.write(record::put(id, &record)).await {
+            tracing::error!(%error, lease = %id, "a promise could not be written down and is refused");
+            self.end(id);
+            return Err(Refusal::Unfit { reason: "the node cannot write to its disk".into() });
+        }
+        inner.wake.notify_one();
+        let statement = Statement {
+            asker: from,
+            approver: inner.identity.peer(),
+            incarnation: inner.identity.incarnation,
+            boot: inner.identity.boot,
+            subject: record.subject,
+            requirement: record.requirement.digest(),
+            nonce: record.nonce,
+            duration: record.duration,
+            lease: id,
+        };
+        Ok(Approval::sign(inner.identity.signing_key(), statement))
+    }
+
+    fn check_membership(&self, quorum: QuorumId) -> Result<(), Refusal> {
+        if self.inner.memberships.is_member(quorum) {
+            return Err(Refusal::AlreadyPromised);
+        }
+        let promised = {
+            let state = self.lock();
+            let member = |(_, lease): &(LeaseId, &Lease)| {
+                !lease.is_lasting() && matches!(lease.subject, Subject::Member { quorum: other } if other != quorum)
+            };
+            state.leases.iter().filter(member).count()
+        };
+        if self.inner.memberships.count() + promised >= QUORUMS_PER_NODE_MAX {
+            let reason = format!("the node is a member of {QUORUMS_PER_NODE_MAX} quorums, the most allowed");
+            return Err(Refusal::Unfit { reason });
+        }
+        Ok(())
+    }
+
+    /// Reserves and notes a promise, or finds the one that the same question got before.
+    fn reserve(&self, from: PeerId, request: ApprovalRequest) -> Result<(LeaseId, LeaseRecord), Refusal> {
+        let ApprovalRequest { subject, requirement, nonce, duration } = request;
+        let now = self.inner.seams.clock.monotonic();
+        let mut state = self.lock();
+        match state.leases.check(from, subject, nonce) {
+            Ok(()) => {}
+            Err(GrantError::Repeated { lease: id }) => {
+                state.leases.touch(now, id);
+                let lease =
+                    state.leases.get(id).filter(|lease| lease.requirement == requirement && !lease.is_lasting());
+                let record = lease.map(|lease| LeaseRecord::of(lease, None)).ok_or(Refusal::AlreadyPromised)?;
+                state.counts.repeated += 1;
+                return Ok((id, record));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let need = Amounts::of_requirement(&requirement);
+        let lease = Lease { asker: from, subject, requirement, nonce, duration, expires: None };
+        let reservation = self.inner.resources.reserve(scope_of(&lease), need)?;
+        let id = LeaseId(self.inner.seams.entropy.bytes());
+        state.leases.grant(now, id, lease)?;
+        state.reserved.insert(id, reservation);
+        state.counts.granted += 1;
+        let lease = state.leases.get(id).expect("the lease was just granted");
+        Ok((id, LeaseRecord::of(lease, None)))
+    }
+
+    /// Whether `from` may speak for the lease: the asker, or a member of the quorum that the lease serves, because the
+    /// asker may have been a primary that is gone.
+    fn may_manage(&self, from: PeerId, lease: &Lease) -> bool {
+        let quorum = match lease.subject {
+            Subject::Member { quorum } => quorum,
+            Subject::Holder { job } => job.quorum,
+        };
+        let member = || {
+            let known = self.inner.directory.quorum(quorum);
+            known.is_some_and(|advert| advert.members.iter().any(|member| member.peer == from))
+        };
+        from == lease.asker || member()
+    }
+
+    fn managed(&self, from: PeerId, id: LeaseId) -> Result<Lease, Refusal> {
+        let lease = self.lock().leases.get(id).cloned().ok_or(Refusal::UnknownLease)?;
+        if self.may_manage(from, &lease) { Ok(lease) } else { Err(Refusal::NotAllowed) }
+    }
+
+    fn renew(&self, from: PeerId, id: LeaseId, duration: Duration) -> Result<ApprovalAnswer, Refusal> {
+        self.managed(from, id)?;
+        let now = self.inner.seams.clock.monotonic();
+        if self.lock().leases.renew(now, id, duration) { Ok(ApprovalAnswer::Noted) } else { Err(Refusal::UnknownLease) }
+    }
+
+    fn release_for(&self, from: PeerId, id: LeaseId) -> Result<ApprovalAnswer, Refusal> {
+        match self.managed(from, id) {
+            // A confirmed column is let go over the piece protocol, where the steward's word is checked.
+            Ok(lease) if lease.is_lasting() => Err(Refusal::NotAllowed),
+            Ok(_) => {
+                self.lock().counts.released += 1;
+                self.end(id);
+                Ok(ApprovalAnswer::Noted)
+            }
+            // Released before, or ended by itself: what the asker wants is the case.
+            Err(Refusal::UnknownLease) => Ok(ApprovalAnswer::Noted),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// A living lease for a column of `job`, or for membership of `quorum`.
+    pub fn lease(&self, lease: LeaseId) -> Option<LeaseInfo> {
+        let state = self.lock();
+        let found = state.leases.get(lease)?;
+        let disk_bytes = state.reserved.get(&lease).map_or(0, |reservation| reservation.amounts().disk_bytes);
+        Some(LeaseInfo { asker: found.asker, subject: found.subject, disk_bytes, expires: found.expires })
+    }
+    /// The lease, if it is alive and for this run.
+    pub fn check_holder_lease(&self, lease: LeaseId, job: JobId) -> Option<LeaseInfo> {
+        self.lease(lease).filter(|info| info.subject == Subject::Holder { job })
+    }
+    /// The lease, if it is alive and for this quorum: asked before a quorum is founded or joined here.
+    pub fn check_member_lease(&self, lease: LeaseId, quorum: QuorumId) -> Option<LeaseInfo> {
+        self.lease(lease).filter(|info| info.subject == Subject::Member { quorum })
+    }
+    /// Leases that ended from now on, for whatever reason.
+    pub fn ended(&self) -> broadcast::Receiver<EndedLease> {
+        self.inner.ended.subscribe()
+    }
+    /// Ends a lease or a hold, here and on disk. What is kept under it is for its user to let go.
+    pub fn end(&self, lease: LeaseId) {
+        let ended = {
+            let mut state = self.lock();
+            state.reserved.remove(&lease);
+            state.leases.end(lease)
+        };
+        if let Some(ended) = ended {
+            self.forget(vec![(lease, ended)]);
+        }
+    }
+    pub fn counts(&self) -> ApproverCounts {
+        let state = self.lock();
+        ApproverCounts { leases: state.leases.len(), ..state.counts }
+    }
+
+    /// Deletes ended leases from disk and tells their users. A crash in between only makes them end once more.
+    fn forget(&self, ended: Vec<(LeaseId, Lease)>) {
+        let batch = record::delete(ended.iter().map(|(id, _)| *id));
+        self.write_behind(batch);
+        for (lease, ended) in ended {
+            // Nobody listening is fine: the collector compares the store with the leases as well.
+            let _ = self.inner.ended.send(EndedLease { lease, subject: ended.subject });
+        }
+    }
+
+    /// Writes what need not be durable before anything else happens.
+    fn write_behind(&self, batch: crate::seams::KvBatch) {
+        let report = |result: Result<(), DiskError>| {
+            if let Err(error) = result {
+                tracing::error!(%error, "a change of leases could not be written down");
+            }
+        };
+        if let Err(error) = self.inner.storage.write_then(batch, report) {
+            report(Err(error));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HolderLeases for Approver {
+    fn touch(&self, lease: LeaseId, job: JobId) -> bool {
+        let now = self.inner.seams.clock.monotonic();
+        let mut state = self.lock();
+        let ours = state.leases.get(lease).is_some_and(|found| found.subject == Subject::Holder { job });
+        ours && state.leases.renew(now, lease, piece::limits::LEASE)
+    }
+    fn is_alive(&self, lease: LeaseId) -> bool {
+        self.lock().leases.get(lease).is_some()
+    }
+    fn settle(&self, lease: LeaseId, bytes: u64) {
+        let mut state = self.lock();
+        let Some(found) = state.leases.get(lease).cloned() else {
+            // A hold whose lease is not known here, after its record was lost: the room is taken all the same.
+            if !state.reserved.contains_key(&lease)
+                && let Ok(reservation) =
+                    self.inner.resources.reserve(Scope::Service(Service::Pieces), Amounts::disk(bytes))
+            {
+                state.reserved.insert(lease, reservation);
+            }
+            return;
+        };
+        state.leases.convert(lease);
+        if let Some(reservation) = state.reserved.get_mut(&lease) {
+            // The object may have turned out larger than was asked for; its pieces are on the disk whether it fits or not.
+            if let Err(refused) = reservation.resize(Amounts::disk(bytes)) {
+                tracing::warn!(%lease, %refused, "a confirmed column takes more room than may be promised");
+            }
+        }
+        let batch = record::put(lease, &LeaseRecord::of(&found, Some(bytes)));
+        drop(state);
+        self.write_behind(batch);
+    }
+    fn release(&self, lease: LeaseId, _bytes: u64) {
+        self.end(lease);
+    }
+}
+
+impl crate::jobs::ports::LocalApprover for Approver {
+    fn answer(&self, from: PeerId, message: ApprovalMessage) -> BoxFuture<'static, ApprovalAnswer> {
+        let approver = self.clone();
+        Box::pin(async move { Self::answer(&approver, from, message).await })
+    }
+}
+
+/// Where a promise is accounted.
+fn scope_of(lease: &Lease) -> Scope {
+    match lease.subject {
+        Subject::Member { .. } => Scope::Service(Service::Quorums),
+        Subject::Holder { .. } => Scope::Lender(lease.asker),
+    }
+}
+
+fn column_hold(record: &LeaseRecord) -> Option<u64> {
+    record.lasting.filter(|_| matches!(record.subject, Subject::Holder { .. }))
+}
