@@ -25,3 +25,6 @@ pub use message::{RaftAnswer, RaftMessage};
 pub use object::{ObjectRecord, ObjectState};
 pub use snapshot::SnapshotError;
 pub use state::{Duty, Event, QuorumState};
+
+#[cfg(test)]
+mod tests;
