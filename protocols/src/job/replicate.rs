@@ -7,12 +7,14 @@
 //! of it. Time is an argument (milliseconds since any fixed start, never running backwards).
 //!
 //! **One slow column.** A segment leaves memory when every column that has a holder has stored it. A column that is
-//! slower than the others therefore sets the pace, which is what backpressure should do, but not for ever: once the
-//! other columns have had nothing to send for [`LAG_MAX`], the oldest segment is let go without the laggards, which
-//! rebuild it later from the others (more traffic for a slow holder, but nobody else waits). From then on a laggard
-//! gets what happens to be in memory, but is not waited for again before it has caught up; so a slow holder costs the
-//! put one `LAG_MAX`, not one per segment. A column without a holder never holds memory: its next holder rebuilds. A segment is only let go when enough columns hold it that one may
-//! still be lost; otherwise the put waits for holders.
+//! slower than the others therefore sets the pace, which is what backpressure should do, but not at any price: the time
+//! for which the others have nothing to send is added up, the time for which they do is taken off again, and at
+//! [`LAG_MAX`] (so only if somebody is less than half as fast as the rest) the oldest segment is let go without the
+//! laggards, which rebuild it later from the others: more traffic for a slow holder, but nobody else waits. From then on
+//! a laggard gets what happens to be in memory, but is not waited for again before it has caught up; so a slow holder
+//! costs the put one `LAG_MAX`, not one per segment. A column without a holder never holds memory: its next holder
+//! rebuilds. A segment is only let go when enough columns hold it that one may still be lost; otherwise the put waits
+//! for holders.
 //!
 //! **One dead column.** A column with pieces in flight that stores nothing for [`STALL`] while another column does is
 //! reported as failed; so is one that leaves any request without progress for [`DEADLINE`], whatever the others do. The
@@ -233,8 +235,11 @@ pub struct ReplicatePlan {
     /// Stored pieces not yet handed to `RecordProgress`.
     unrecorded: BTreeMap<SegmentIndex, BTreeSet<(PieceIndex, Attempt)>>,
     recording: bool,
-    /// Since when only laggards have kept the next segment from being cut.
-    held_up_since: Option<Millis>,
+    /// Whether only laggards keep the next segment from being cut, and the time lost so.
+    held_up: bool,
+    lag: Duration,
+    /// When `lag` was brought up to date.
+    seen_at: Millis,
     /// Pieces were lost since `check_recoverable` last looked.
     pieces_lost: bool,
     ended: bool,
@@ -252,7 +257,9 @@ impl ReplicatePlan {
             end: None,
             unrecorded: BTreeMap::new(),
             recording: false,
-            held_up_since: None,
+            held_up: false,
+            lag: Duration::ZERO,
+            seen_at: now,
             pieces_lost: false,
             ended: false,
         }
@@ -282,7 +289,7 @@ impl ReplicatePlan {
             column.sending_since().filter(|since| self.witness(*since)).map(|since| since.plus(STALL))
         });
         let deadlines = serving().filter_map(Column::asking_since).map(|since| since.plus(DEADLINE));
-        let lag = self.held_up_since.map(|since| since.plus(LAG_MAX));
+        let lag = self.held_up.then(|| self.seen_at.plus(LAG_MAX.saturating_sub(self.lag)));
         let degraded = self.may_commit().then(|| self.last_progress().plus(DEGRADED_AFTER));
         stalls.chain(deadlines).chain(lag).chain(degraded).min()
     }
@@ -429,7 +436,7 @@ impl ReplicatePlan {
             self.rebuild(now, PieceIndex(column as u8), effects);
             self.seal(now, PieceIndex(column as u8), effects);
         }
-        self.note_held_up(now);
+        self.note_held_up();
         self.record(effects);
         self.commit(now, effects);
         Ok(())
@@ -495,7 +502,10 @@ impl ReplicatePlan {
     }
 
     fn let_go(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        let held_up = self.held_up_since.is_some_and(|since| now.since(since) >= LAG_MAX);
+        let passed = now.since(self.seen_at);
+        self.lag = if self.held_up { self.lag + passed } else { self.lag.saturating_sub(passed) };
+        self.seen_at = self.seen_at.max(now);
+        let held_up = self.held_up && self.lag >= LAG_MAX;
         let oldest = self.resident().next();
         for segment in self.resident().collect::<Vec<_>>() {
             let complete = self.laggards(segment).all(|column| self.behind(column));
@@ -503,7 +513,9 @@ impl ReplicatePlan {
             if self.holding(segment) >= self.profile.columns_min() && (complete || laggards_may_rebuild) {
                 self.segments[segment.0 as usize].in_memory = false;
                 effects.push(Effect::DropSegment { segment });
-                self.held_up_since = None;
+                if laggards_may_rebuild {
+                    self.lag = Duration::ZERO;
+                }
             }
         }
     }
@@ -581,18 +593,14 @@ impl ReplicatePlan {
         }
     }
 
-    /// Notes since when memory is full only because of laggards: the others have nothing left to send.
-    fn note_held_up(&mut self, now: Millis) {
+    /// Notes whether memory is full only because of laggards: the others have nothing left to send.
+    fn note_held_up(&mut self) {
         let full = self.end.is_none() && self.resident().count() >= SEGMENTS_IN_MEMORY_MAX;
         let resident: Vec<_> = self.resident().collect();
         let done = |column: &&Column| resident.iter().all(|segment| column.stored.contains(segment));
         let idle = self.columns.iter().filter(|column| column.serving().is_some()).filter(done).count();
         // Enough columns are done that the rest could rebuild: the put is held up by a minority.
-        if full && idle >= self.profile.columns_min() {
-            self.held_up_since.get_or_insert(now);
-        } else {
-            self.held_up_since = None;
-        }
+        self.held_up = full && idle >= self.profile.columns_min();
     }
 
     fn record(&mut self, effects: &mut Vec<Effect>) {

@@ -132,7 +132,7 @@ impl JobRecord {
 
     /// A sign of life from the worker.
     fn fed(&mut self, now: Millis) {
-        self.run.fed += 1;
+        self.run.fed = self.run.fed.saturating_add(1);
         self.run.fed_at = now;
     }
 

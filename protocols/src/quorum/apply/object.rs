@@ -139,7 +139,7 @@ impl QuorumState {
         if waiting >= RELEASING_MAX {
             return Err(Rejection::Full { what: "holders to release".to_owned(), limit: RELEASING_MAX });
         }
-        let next = Attempt(newest.0 + 1);
+        let next = Attempt(newest.0.saturating_add(1));
         object.newest[column.0 as usize] = next;
         object.repairs.insert(column, Repair { grant, attempt: next });
         if object.owed.insert(column, short(reason)).is_none() {

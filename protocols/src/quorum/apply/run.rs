@@ -131,7 +131,7 @@ impl QuorumState {
         let now = self.time;
         let record = self.run_for(job, RunCommand::Attach)?;
         record.run.worker = by;
-        record.run.worker_attempt.0 += 1;
+        record.run.worker_attempt.0 = record.run.worker_attempt.0.saturating_add(1);
         record.fed(now);
         record.move_to(now, record.state, format!("{by} feeds the run now"));
         let run = &record.run;
@@ -327,7 +327,7 @@ fn check_progress(run: &StoreRun, progress: &SegmentProgress, columns: usize, li
 impl ColumnRecord {
     fn assign(&mut self, grant: Grant) {
         self.grant = Some(grant);
-        self.attempt.0 += 1;
+        self.attempt.0 = self.attempt.0.saturating_add(1);
         self.state = ColumnState::Filling;
         self.stored.iter_mut().for_each(|stored| *stored = false);
     }
