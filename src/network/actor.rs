@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use libp2p::core::transport::TransportError;
 use libp2p::gossipsub::IdentTopic;
 use libp2p::identity::Keypair;
 use libp2p::kad::{QueryId, RecordKey};
@@ -156,6 +157,13 @@ impl Actor {
         }
         let address = config.listen.to_string();
         let fault = |reason: String| NetworkError::Listen { address: address.clone(), reason };
+        if config.listen.port() != 0 {
+            // libp2p lets several sockets share one port. Two nodes that each get half of the callers would be a riddle
+            // to both, so the port is tried without sharing first.
+            tokio::net::TcpListener::bind(config.listen)
+                .await
+                .map_err(|error| fault(explain::listen_fault(&TransportError::Other(error))))?;
+        }
         for listen in listens {
             swarm.listen_on(listen).map_err(|error| fault(explain::listen_fault(&error)))?;
         }
@@ -285,9 +293,14 @@ impl Actor {
         self.pending.insert((protocol, id), Pending { peer, after, reply, _permits: permits });
     }
 
-    /// Dials a peer at the addresses of the book, unless that goes on already.
+    /// Dials a peer at the addresses of the book and the bootstrap list, unless that goes on already.
     pub fn dial(&mut self, peer: PeerId) {
-        let addresses = self.book.addresses(peer);
+        let mut addresses = self.book.addresses(peer);
+        for address in self.dialler.bootstrap_addresses(peer) {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
         let Some(target) = to_libp2p(peer).filter(|_| peer != self.shared.local) else { return };
         if self.connected.contains_key(&peer) || self.shared.faults.link(peer).to == Link::Cut {
             return;

@@ -1,21 +1,22 @@
 //! How a [`Frame`] stands on a stream, and what is checked before its bytes are read.
 //!
 //! ```text
-//! question:          [u32 LE head length][u32 LE payload length][head][payload]
-//! answer:  [status 0][u32 LE head length][u32 LE payload length][head][payload]
-//!          [status 1]                      the peer is busy and took no request
+//! question: [u32 LE patience in ms][u32 LE head length][u32 LE payload length][head][payload]
+//! answer:   [status 0]             [u32 LE head length][u32 LE payload length][head][payload]
+//!           [status 1]             the peer is busy and took no request
 //! ```
 //!
 //! Lengths are checked against the protocol's caps, and memory for a question is asked of the admission hook, before
 //! anything is allocated. A question that gets no memory is read past, in small steps, and answered with *busy*. Heads
 //! and payloads are slices of one buffer; nothing is decoded here.
 //!
-//! A question carries the deadline of the call that asks it: the codec gives up the stream then, so that a caller
-//! which stopped waiting does not hold one of the few streams to a silent peer. Both ends also drop a stream after the
-//! protocol's own deadline, which the behaviour enforces.
+//! A question says how long its asker will wait. Both ends give up the stream then, so that an asker who left holds
+//! none of the few streams at either end; and never later than the protocol's own deadline, which the behaviour
+//! enforces.
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -69,7 +70,7 @@ pub enum Answer {
 pub struct Codec {
     protocol: Protocol,
     admission: Admission,
-    /// Set by the question written on this stream: a codec is cloned for every stream.
+    /// Set by the question written or read on this stream: a codec is cloned for every stream.
     deadline: Option<Instant>,
 }
 
@@ -96,13 +97,9 @@ impl Codec {
         Ok((head, payload))
     }
 
-    async fn write_frame<T: AsyncWrite + Unpin + Send>(
-        io: &mut T,
-        status: Option<u8>,
-        frame: &Frame,
-    ) -> io::Result<()> {
+    async fn write_frame<T: AsyncWrite + Unpin + Send>(io: &mut T, first: &[u8], frame: &Frame) -> io::Result<()> {
         let mut start = Vec::with_capacity(16 + frame.head.len().min(HEAD_JOINED_BYTES_MAX));
-        start.extend(status);
+        start.extend_from_slice(first);
         start.extend_from_slice(&length(frame.head.len())?);
         start.extend_from_slice(&length(frame.payload.len())?);
         if frame.head.len() <= HEAD_JOINED_BYTES_MAX {
@@ -163,6 +160,10 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
+        let mut patience = [0; 4];
+        io.read_exact(&mut patience).await?;
+        let patience = Duration::from_millis(u32::from_le_bytes(patience).into()).min(self.protocol.deadline_max());
+        self.deadline = Some(Instant::now() + patience);
         let (head, payload) = self.read_lengths(io).await?;
         match (self.admission)(self.protocol, head + payload) {
             Some(memory) => Ok(Question::Received { frame: read_body(io, head, payload).await?, memory }),
@@ -199,7 +200,9 @@ impl request_response::Codec for Codec {
         match question {
             Question::Asked { frame, deadline } => {
                 self.deadline = Some(deadline);
-                until(self.deadline, Self::write_frame(io, None, &frame)).await
+                let patience = deadline.saturating_duration_since(Instant::now()).as_millis();
+                let patience = u32::try_from(patience).unwrap_or(u32::MAX).to_le_bytes();
+                until(self.deadline, Self::write_frame(io, &patience, &frame)).await
             }
             Question::Received { .. } | Question::Refused => Err(io::Error::other("not a question of this node")),
         }
@@ -209,19 +212,24 @@ impl request_response::Codec for Codec {
     where
         T: AsyncWrite + Unpin + Send,
     {
-        let frame = match answer {
-            Answer::Later(frame) => frame.await.ok(),
-            Answer::Busy => None,
-            Answer::Never => std::future::pending().await,
-            Answer::Received(_) | Answer::ReceivedBusy => return Err(io::Error::other("not an answer of this node")),
-        };
-        match frame {
-            Some(frame) => Self::write_frame(io, Some(STATUS_ANSWER), &frame).await,
-            None => {
-                io.write_all(&[STATUS_BUSY]).await?;
-                io.flush().await
+        until(self.deadline, async {
+            let frame = match answer {
+                Answer::Later(frame) => frame.await.ok(),
+                Answer::Busy => None,
+                Answer::Never => std::future::pending().await,
+                Answer::Received(_) | Answer::ReceivedBusy => {
+                    return Err(io::Error::other("not an answer of this node"));
+                }
+            };
+            match frame {
+                Some(frame) => Self::write_frame(io, &[STATUS_ANSWER], &frame).await,
+                None => {
+                    io.write_all(&[STATUS_BUSY]).await?;
+                    io.flush().await
+                }
             }
-        }
+        })
+        .await
     }
 }
 
@@ -256,7 +264,9 @@ mod tests {
     async fn a_question_reads_back_and_its_memory_is_asked_for_first() {
         let frame = Frame::new(vec![1, 2, 3], Bytes::from(vec![7; 100_000]));
         let bytes = wire(Protocol::Piece, &frame).await;
-        assert_eq!(&bytes[..8], &[3, 0, 0, 0, 0xa0, 0x86, 1, 0]);
+        assert_eq!(&bytes[4..12], &[3, 0, 0, 0, 0xa0, 0x86, 1, 0]);
+        let patience = u32::from_le_bytes(bytes[..4].try_into().unwrap());
+        assert!((1..=Protocol::Piece.deadline_max().as_millis() as u32).contains(&patience));
         let (mut codec, asked) = codec(Protocol::Piece, true);
         match codec.read_request(&NAME, &mut Cursor::new(bytes)).await.unwrap() {
             Question::Received { frame: read, .. } => assert_eq!(read, frame),
@@ -280,7 +290,7 @@ mod tests {
         for protocol in Protocol::ALL {
             let cases = [(over(protocol), 0), (u32::MAX, u32::MAX), (0, protocol.payload_bytes_max() as u32 + 1)];
             for (head, payload) in cases {
-                let bytes = [head.to_le_bytes(), payload.to_le_bytes()].concat();
+                let bytes = [1000u32.to_le_bytes(), head.to_le_bytes(), payload.to_le_bytes()].concat();
                 let (mut codec, asked) = codec(protocol, true);
                 let error = codec.read_request(&NAME, &mut Cursor::new(bytes)).await.err().unwrap();
                 assert_eq!(error.kind(), io::ErrorKind::InvalidData);
@@ -301,6 +311,22 @@ mod tests {
             let result = codec(Protocol::Job, true).0.read_response(&NAME, &mut Cursor::new(vec![status])).await;
             assert!(result.is_err(), "status {status}");
         }
+    }
+
+    /// Goal: an asker that left does not keep a stream of the answering node.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_given_up_when_its_asker_has_stopped_waiting() {
+        let started = Instant::now();
+        let question = Question::Asked { frame: Frame::head(vec![1]), deadline: started + Duration::from_millis(50) };
+        let mut io = Cursor::new(Vec::new());
+        codec(Protocol::Job, true).0.write_request(&NAME, &mut io, question).await.unwrap();
+        io.set_position(0);
+        let mut codec = codec(Protocol::Job, true).0;
+        codec.read_request(&NAME, &mut io).await.unwrap();
+        let (_reply, answer) = oneshot::channel();
+        let error = codec.write_response(&NAME, &mut io, Answer::Later(answer)).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(started.elapsed(), Duration::from_millis(50));
     }
 
     #[tokio::test]

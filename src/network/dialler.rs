@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use libp2p::Multiaddr;
 use quorate_protocols::ids::{Millis, PeerId};
 
 use super::address::Bootstrap;
@@ -87,6 +88,12 @@ impl Dialler {
     /// Forgets peers that the address book forgot.
     pub fn retain(&mut self, keep: impl Fn(PeerId) -> bool) {
         self.peers.retain(|peer, _| keep(*peer));
+    }
+
+    /// Bootstrap addresses that name a peer.
+    pub fn bootstrap_addresses(&self, peer: PeerId) -> Vec<Multiaddr> {
+        let named = self.bootstrap.iter().filter(|entry| entry.bootstrap.peer() == Some(peer));
+        named.map(|entry| entry.bootstrap.to_multiaddr()).collect()
     }
 
     /// The bootstrap entries that are due, which count as begun from now on.

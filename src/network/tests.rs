@@ -350,7 +350,7 @@ async fn announcements_reach_everyone_with_their_author() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn providers_of_a_quorum_are_found_until_they_stop() {
+async fn providers_of_a_quorum_are_found() {
     let (a, b) = pair().await;
     let c = Start::new(3).knowing(&a).start().await;
     c.sees(&[a.peer, b.peer]).await;
