@@ -1,59 +1,120 @@
-//! One node: its actors, started in order and closed in reverse.
+//! One node: its actors, started in order and closed together.
 //!
-//! A [`Node`] is given its seams, its identity, a network and what arrives from it; it opens no socket itself. The
-//! binary starts libp2p and the HTTP API around it, the simulator starts it with simulated seams: both run exactly
-//! this code.
+//! A [`Node`] is given its seams, its identity, its resources, a network and what arrives from it; it opens no socket
+//! and no file itself. The binary starts libp2p and the HTTP API around it, the simulator starts it with simulated
+//! seams: both run exactly this code.
+//!
+//! The order of the start is the order of need: storage, directory and quorums (what this node is a member of), the
+//! approver (what it has promised, and who may use it), then everything that makes use of them: the client of any
+//! quorum, placement, objects, the driver of led quorums, the job service. Requests that arrive earlier wait in their
+//! bounded channels. All actors share one task group and end on its shutdown token; [`Node::close`] waits for them.
+
+mod feed;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_protocols::ids::PeerId;
+use quorate_protocols::job::Kind;
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 use serde::Serialize;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
-use crate::directory::Directory;
+use crate::config::Config;
+use crate::directory::{Directory, DirectoryParts};
 use crate::identity::Identity;
+use crate::jobs::approvals::ApprovalsParts;
+use crate::jobs::authority::Authority;
+use crate::jobs::client::ClientParts;
+use crate::jobs::driver::{self, DriverParts, DriverSettings, Notes};
+use crate::jobs::placement::PlacementParts;
+use crate::jobs::ports::{Knowledge, LocalQuorums};
+use crate::jobs::service::JobService;
 use crate::jobs::{Approvals, Placement, QuorumClient};
-use crate::objects::Objects;
-use crate::quorum::QuorumHost;
-use crate::seams::{Inbound, Net, Seams};
+use crate::objects::{NodeQuorums, Objects, ObjectsContext};
+use crate::quorum::{QuorumContext, QuorumHost, QuorumInbound};
+use crate::resources::Resources;
+use crate::resources::approver::{Approver, ApproverParts};
+use crate::seams::{DiskError, Inbound, Net, Seams};
+use crate::storage::Storage;
 
 /// Events kept for a follower that lags; the oldest are lost first.
 pub const EVENTS_MAX: usize = 1024;
+
+/// Network events on their way to the quorum host. It takes them at once; when it is that far behind, the oldest wait.
+const NET_EVENTS_QUEUE: usize = 1024;
 
 /// What a node is built from.
 pub struct NodeParts {
     pub seams: Seams,
     pub identity: Identity,
     pub settings: NodeSettings,
+    /// The same resources that the network asks before it reads a frame.
+    pub resources: Resources,
     pub net: Arc<dyn Net>,
     pub inbound: Inbound,
 }
 
-/// What a node's operator chose. `config` makes one from the configuration file.
+/// What a node's operator chose, as far as it concerns the node's actors.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
     /// Peers that may cancel and remove what is not theirs.
     pub operators: BTreeSet<PeerId>,
+    pub kinds: BTreeSet<Kind>,
     pub labels: BTreeMap<String, String>,
+    /// Take nothing new on.
+    pub draining: bool,
     /// Size of the quorums that this node forms.
     pub voters: usize,
+    /// Disk that may be promised; `None`: what the machine has.
+    pub disk_bytes_max: Option<u64>,
+    pub driver: DriverSettings,
 }
 
 impl Default for NodeSettings {
     fn default() -> Self {
-        Self { operators: BTreeSet::new(), labels: BTreeMap::new(), voters: VOTERS_DEFAULT }
+        Self {
+            operators: BTreeSet::new(),
+            kinds: BTreeSet::from([Kind::Store]),
+            labels: BTreeMap::new(),
+            draining: false,
+            voters: VOTERS_DEFAULT,
+            disk_bytes_max: None,
+            driver: DriverSettings::default(),
+        }
+    }
+}
+
+/// A lost holder costs more to replace than a lost member, so it is waited for this many times longer.
+const REPAIR_GRACE_PER_REPLACE_GRACE: u32 = 5;
+
+impl From<&Config> for NodeSettings {
+    fn from(config: &Config) -> Self {
+        Self {
+            operators: config.node.operators.clone(),
+            kinds: config.node.kinds.clone(),
+            labels: config.node.labels.clone(),
+            draining: config.node.drain,
+            voters: config.quorum.voters,
+            disk_bytes_max: config.resources.disk_max.map(|size| size.0),
+            driver: DriverSettings {
+                repair_grace: config.quorum.replace_grace * REPAIR_GRACE_PER_REPLACE_GRACE,
+                patrol_interval: config.objects.repair_interval,
+                audit_interval: config.objects.audit_interval,
+                ..DriverSettings::default()
+            },
+        }
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("opening the node's own state")]
-    Disk(#[from] crate::seams::DiskError),
+    #[error("reading the node's own state")]
+    Disk(#[from] DiskError),
 }
 
-/// What happens on this node, for those who follow it.
+/// What happens on this node, for those who follow it. What happens in its quorums is told by [`QuorumHost::events`].
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum NodeEvent {
@@ -71,7 +132,10 @@ struct Inner {
     seams: Seams,
     identity: Identity,
     net: Arc<dyn Net>,
+    resources: Resources,
+    storage: Storage,
     directory: Directory,
+    approver: Approver,
     quorums: QuorumHost,
     client: QuorumClient,
     approvals: Approvals,
@@ -81,9 +145,139 @@ struct Inner {
 }
 
 impl Node {
-    pub async fn start(_parts: NodeParts) -> Result<Self, StartError> {
-        unimplemented!()
+    /// Starts every actor in the task group of the seams. Returns when this node's own state is loaded; its quorums
+    /// find their primaries afterwards.
+    pub async fn start(parts: NodeParts) -> Result<Self, StartError> {
+        // Actors that spawn on their own do so in the group of whoever starts them.
+        let tasks = parts.seams.tasks.clone();
+        tasks.scope(Self::start_actors(parts)).await
     }
+
+    async fn start_actors(parts: NodeParts) -> Result<Self, StartError> {
+        let NodeParts { seams, identity, settings, resources, net, inbound } = parts;
+        let Inbound { approval, raft, liveness, job, piece, gossip, events: net_events } = inbound;
+        let storage = Storage::start(seams.disk.clone());
+        let directory = Directory::start(DirectoryParts {
+            seams: seams.clone(),
+            identity: identity.clone(),
+            net: net.clone(),
+            resources: resources.clone(),
+            gossip,
+            kinds: settings.kinds.iter().copied().collect(),
+            labels: settings.labels.clone(),
+        });
+        directory.set_draining(settings.draining);
+
+        let (host_events, events) = mpsc::channel(NET_EVENTS_QUEUE);
+        let quorums = QuorumHost::start(
+            QuorumContext {
+                seams: seams.clone(),
+                identity: identity.clone(),
+                net: net.clone(),
+                storage: storage.clone(),
+            },
+            QuorumInbound { raft, liveness, events },
+        )
+        .await?;
+        // Subscribed before anything can be led, so that no lead goes unnoticed.
+        let (driver_events, feed_events) = (quorums.events(), quorums.events());
+        let (bus, _) = broadcast::channel(EVENTS_MAX);
+        feed::start(feed::FeedParts {
+            seams: seams.clone(),
+            directory: directory.clone(),
+            quorums: quorums.clone(),
+            events: feed_events,
+            net_events,
+            host_events,
+            bus: bus.clone(),
+        });
+
+        let approver = Approver::start(ApproverParts {
+            seams: seams.clone(),
+            identity: identity.clone(),
+            net: net.clone(),
+            storage: storage.clone(),
+            resources: resources.clone(),
+            directory: directory.clone(),
+            memberships: Arc::new(quorums.clone()),
+            labels: settings.labels,
+            disk_bytes_max: settings.disk_bytes_max,
+            requests: approval,
+        })
+        .await?;
+
+        let (authority, notes) = (Authority::new(settings.operators), Notes::default());
+        let (local, knowledge): (Arc<dyn LocalQuorums>, Arc<dyn Knowledge>) =
+            (Arc::new(quorums.clone()), Arc::new(directory.clone()));
+        let client = QuorumClient::new(ClientParts {
+            net: net.clone(),
+            quorums: local.clone(),
+            knowledge: knowledge.clone(),
+            entropy: seams.entropy.clone(),
+            authority: authority.clone(),
+            notes: notes.clone(),
+        });
+        let approvals = Approvals::new(ApprovalsParts {
+            seams: seams.clone(),
+            net: net.clone(),
+            knowledge: knowledge.clone(),
+            local: Arc::new(approver.clone()),
+        });
+        let placement = Placement::new(PlacementParts {
+            tasks: seams.tasks.clone(),
+            entropy: seams.entropy.clone(),
+            knowledge: knowledge.clone(),
+            client: client.clone(),
+            approvals: approvals.clone(),
+            host: quorums.clone(),
+            voters: settings.voters,
+        });
+        let objects = Objects::start(
+            ObjectsContext {
+                seams: seams.clone(),
+                identity: identity.clone(),
+                net: net.clone(),
+                storage: storage.clone(),
+                quorums: Arc::new(NodeQuorums {
+                    client: client.clone(),
+                    placement: placement.clone(),
+                    directory: directory.clone(),
+                }),
+                leases: Arc::new(approver.clone()),
+            },
+            piece,
+        );
+        driver::start(DriverParts {
+            seams: seams.clone(),
+            net: net.clone(),
+            quorums: local.clone(),
+            events: driver_events,
+            knowledge,
+            approvals: approvals.clone(),
+            pieces: Arc::new(objects.service().clone()),
+            notes: notes.clone(),
+            settings: settings.driver,
+        });
+        JobService { net: net.clone(), quorums: local, authority, notes }.start(&seams.tasks, job);
+
+        let inner = Inner {
+            seams,
+            identity,
+            net,
+            resources,
+            storage,
+            directory,
+            approver,
+            quorums,
+            client,
+            approvals,
+            placement,
+            objects,
+            events: bus,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
     pub fn seams(&self) -> &Seams {
         &self.inner.seams
     }
@@ -93,8 +287,18 @@ impl Node {
     pub fn net(&self) -> &Arc<dyn Net> {
         &self.inner.net
     }
+    pub fn resources(&self) -> &Resources {
+        &self.inner.resources
+    }
+    /// The node's record store. Watch [`Storage::fatal`]: after a failed sync the node must stop.
+    pub fn storage(&self) -> &Storage {
+        &self.inner.storage
+    }
     pub fn directory(&self) -> &Directory {
         &self.inner.directory
+    }
+    pub fn approver(&self) -> &Approver {
+        &self.inner.approver
     }
     /// The quorums of which this node is a member.
     pub fn quorums(&self) -> &QuorumHost {
@@ -121,3 +325,9 @@ impl Node {
         self.inner.seams.tasks.close().await;
     }
 }
+
+/// Between two looks at what the led quorums should be announced as.
+const FEED_INTERVAL: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

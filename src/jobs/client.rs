@@ -221,7 +221,7 @@ impl QuorumClient {
         if let Some(local) = self.0.parts.quorums.quorum(quorum) {
             let stale = matches!(ask, Ask::Query(_, true));
             if stale || local.leading().is_some() {
-                account.reached = true;
+                account.reached |= local.leading().is_some();
                 let tried = self.ask_local(quorum, &*local, ask, end).await;
                 if let Some(result) = account.note(tried, |_| ()) {
                     return Some(result);

@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use quorate_protocols::approval::formation::{self, Volunteer, ZONE_LABEL};
 use quorate_protocols::approval::{Requirement, Subject};
 use quorate_protocols::directory::QuorumAdvert;
-use quorate_protocols::ids::{JobId, QuorumId};
+use quorate_protocols::ids::{JobId, PeerId, QuorumId};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::limits::{STANDBYS, VOTERS_MAX, VOTERS_MIN};
 
-use super::PlacementError;
 use super::approvals::Approvals;
 use super::client::QuorumClient;
 use super::ports::Knowledge;
+use super::{PlacementError, RoundError};
 use crate::quorum::QuorumHost;
 use crate::seams::{Entropy, TaskGroup};
 
@@ -122,13 +123,35 @@ impl Placement {
         let requirement =
             Requirement { disk_bytes: MEMBER_DISK_BYTES, memory_bytes: MEMBER_MEMORY_BYTES, ..Requirement::default() };
         let subject = Subject::Member { quorum };
-        let mut members = parts
+        let approvals = parts
             .approvals
             .gather(subject, requirement, voters, voters + STANDBYS, Vec::new(), MEMBER_LEASE)
             .await
             .map_err(|source| PlacementError::Form { needed: voters, source })?;
-        let standbys = members.split_off(voters.min(members.len()));
-        parts.host.found(quorum, members, standbys).await?;
+        let known = parts.knowledge.peers();
+        let zone_of = |peer: PeerId| {
+            let labels = known.iter().find(|known| known.peer == peer).map(|known| &known.advert.labels);
+            labels.and_then(|labels| labels.get(ZONE_LABEL)).cloned()
+        };
+        let volunteers = approvals
+            .into_iter()
+            .map(|approval| Volunteer { zone: zone_of(approval.statement.approver), approval })
+            .collect();
+        let formation = formation::choose(volunteers, voters, STANDBYS).map_err(|few| PlacementError::Form {
+            needed: voters,
+            source: RoundError::TooFew {
+                needed: few.needed,
+                granted: few.distinct,
+                refusals: Vec::new(),
+                silent: Vec::new(),
+            },
+        })?;
+        for unused in formation.unused {
+            let (approvals, statement) = (parts.approvals.clone(), unused.statement);
+            // Best effort: a lease ends by itself.
+            parts.tasks.spawn(async move { approvals.give_back(statement.approver, statement.lease).await });
+        }
+        parts.host.found(quorum, formation.members, formation.standbys).await?;
         Ok(quorum)
     }
 }
