@@ -175,3 +175,6 @@ impl Objects {
         self.get_object(object, range).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,7 @@ pub(super) async fn run(service: PieceService) {
     }
 }
 
-pub(super) struct Keeper {
+pub(in crate::objects) struct Keeper {
     service: PieceService,
     scrubbed: Option<PieceHash>,
     collected: Option<(JobId, PieceIndex)>,
@@ -87,7 +87,7 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(service: PieceService) -> Self {
+    pub(in crate::objects) fn new(service: PieceService) -> Self {
         Self { service, scrubbed: None, collected: None, swept: None, asked: BTreeMap::new() }
     }
 
@@ -98,7 +98,7 @@ impl Keeper {
     }
 
     /// Reads the next piece back. False at the end of the store: the next call starts over.
-    pub(super) async fn scrub_one(&mut self) -> bool {
+    pub(in crate::objects) async fn scrub_one(&mut self) -> bool {
         let next = match self.service.inner.store.next_referred(self.scrubbed) {
             Ok(next) => next,
             Err(error) => {
@@ -122,7 +122,7 @@ impl Keeper {
     }
 
     /// One page of the mark and sweep.
-    pub(super) async fn sweep_round(&mut self, quarantine: Duration) {
+    pub(in crate::objects) async fn sweep_round(&mut self, quarantine: Duration) {
         match self.service.inner.store.sweep(self.swept, quarantine).await {
             Ok((swept, next)) => {
                 self.swept = next;
@@ -137,7 +137,7 @@ impl Keeper {
     }
 
     /// Looks at the next columns and lets go of those that nobody wants.
-    pub(super) async fn collect_round(&mut self) {
+    pub(in crate::objects) async fn collect_round(&mut self) {
         let columns = match self.service.inner.store.columns(self.collected, COLLECT_MAX) {
             Ok(columns) => columns,
             Err(error) => {

@@ -12,7 +12,7 @@
 
 pub mod actor;
 pub(super) mod client;
-mod keeper;
+pub(super) mod keeper;
 mod rebuild;
 
 use std::collections::BTreeMap;

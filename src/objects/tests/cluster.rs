@@ -1,0 +1,550 @@
+//! Whole holders in one process: real piece services and the real state machine of a quorum, over a network and disks
+//! made of maps that fail on demand. Time is virtual; blocking work runs inline.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use quorate_protocols::ids::{
+    BootId, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, PeerId, PieceHash, PieceIndex, QuorumId,
+};
+use quorate_protocols::job::message::{ObjectView, Query, QueryAnswer};
+use quorate_protocols::job::store::Grant;
+use quorate_protocols::piece::limits::HEAD_BYTES_MAX;
+use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
+use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, QuorumState};
+use quorate_protocols::wire;
+
+use crate::identity::Identity;
+use crate::jobs::{ClientError, PlacementError};
+use crate::objects::{HolderLeases, Objects, ObjectsContext, Quorums};
+use crate::seams::clock::SystemClock;
+use crate::seams::disk::KvOp;
+use crate::seams::entropy::SeededEntropy;
+use crate::seams::{
+    Disk, DiskError, Files, Frame, Kv, KvBatch, Net, NetError, PeerView, Protocol, Seams, TaskGroup, Topic,
+};
+use crate::storage::Storage;
+
+pub const QUORUM: QuorumId = QuorumId([1; 16]);
+
+type Tree = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// A record store that forgets what was not synced, and piece files, as maps.
+#[derive(Default)]
+pub struct MemDisk {
+    applied: Mutex<BTreeMap<String, Tree>>,
+    synced: Mutex<BTreeMap<String, Tree>>,
+    pub pieces: Mutex<BTreeMap<PieceHash, Bytes>>,
+    pub full: Mutex<bool>,
+    /// When set, syncs of the record store fail: a crash between the file and its record.
+    pub sync_fails: Mutex<bool>,
+}
+
+impl MemDisk {
+    /// What a power loss leaves.
+    pub fn crash(&self) {
+        let synced = self.synced.lock().unwrap().clone();
+        *self.applied.lock().unwrap() = synced;
+        *self.sync_fails.lock().unwrap() = false;
+    }
+    pub fn corrupt(&self, hash: PieceHash) {
+        let mut pieces = self.pieces.lock().unwrap();
+        let mut bytes = pieces[&hash].to_vec();
+        bytes[0] ^= 1;
+        pieces.insert(hash, bytes.into());
+    }
+}
+
+impl Kv for MemDisk {
+    fn get(&self, tree: &str, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(self.applied.lock().unwrap().get(tree).and_then(|tree| tree.get(key)).cloned())
+    }
+    fn range(
+        &self,
+        tree: &str,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DiskError> {
+        let applied = self.applied.lock().unwrap();
+        let Some(tree) = applied.get(tree) else { return Ok(Vec::new()) };
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        for (key, value) in tree.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to))).take(limit) {
+            if !rows.is_empty() && bytes + value.len() > bytes_max {
+                break;
+            }
+            bytes += value.len();
+            rows.push((key.clone(), value.clone()));
+        }
+        Ok(rows)
+    }
+    fn last(&self, tree: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, DiskError> {
+        let applied = self.applied.lock().unwrap();
+        Ok(applied.get(tree).and_then(|tree| tree.last_key_value()).map(|(k, v)| (k.clone(), v.clone())))
+    }
+    fn trees(&self) -> Result<Vec<String>, DiskError> {
+        Ok(self.applied.lock().unwrap().keys().cloned().collect())
+    }
+    fn apply(&self, batch: KvBatch) -> Result<(), DiskError> {
+        let mut applied = self.applied.lock().unwrap();
+        for op in batch.ops {
+            match op {
+                KvOp::Put { tree, key, value } => drop(applied.entry(tree).or_default().insert(key, value)),
+                KvOp::Delete { tree, key } => drop(applied.entry(tree).or_default().remove(&key)),
+                KvOp::DeleteRange { tree, from, to } => {
+                    applied.entry(tree).or_default().retain(|key, _| *key < from || *key >= to);
+                }
+                KvOp::DropTree { tree } => drop(applied.remove(&tree)),
+            }
+        }
+        Ok(())
+    }
+    fn sync(&self) -> Result<(), DiskError> {
+        if *self.sync_fails.lock().unwrap() {
+            return Err(DiskError::Io { what: "sync", place: "memory".into(), reason: "injected".into() });
+        }
+        *self.synced.lock().unwrap() = self.applied.lock().unwrap().clone();
+        Ok(())
+    }
+}
+
+impl Files for MemDisk {
+    fn write_piece(&self, hash: PieceHash, bytes: &[u8]) -> Result<(), DiskError> {
+        if *self.full.lock().unwrap() {
+            return Err(DiskError::Full { place: "memory".into(), needed: bytes.len() as u64 });
+        }
+        self.pieces.lock().unwrap().entry(hash).or_insert_with(|| Bytes::copy_from_slice(bytes));
+        Ok(())
+    }
+    fn read_piece(&self, hash: PieceHash) -> Result<Option<Bytes>, DiskError> {
+        Ok(self.pieces.lock().unwrap().get(&hash).cloned())
+    }
+    fn remove_piece(&self, hash: PieceHash) -> Result<(), DiskError> {
+        self.pieces.lock().unwrap().remove(&hash);
+        Ok(())
+    }
+    fn list_pieces(&self, after: Option<PieceHash>, limit: usize) -> Result<Vec<PieceHash>, DiskError> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        Ok(self.pieces.lock().unwrap().range((from, Bound::Unbounded)).take(limit).map(|(hash, _)| *hash).collect())
+    }
+    fn write_small(&self, _name: &str, _bytes: &[u8]) -> Result<(), DiskError> {
+        Ok(())
+    }
+    fn read_small(&self, _name: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(None)
+    }
+    fn free_space(&self) -> Result<(u64, u64), DiskError> {
+        Ok((u64::MAX, u64::MAX))
+    }
+}
+
+/// How a holder treats those who ask it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Manner {
+    #[default]
+    Good,
+    Refusing,
+    /// Never answers.
+    Stalling,
+    /// Nothing listens.
+    Dead,
+    /// Stores this many pieces, then is dead.
+    DiesAfter(u32),
+    /// Answers every `Get` with bytes of its own.
+    Lying,
+}
+
+#[derive(Default)]
+pub struct Traffic {
+    /// Pieces stored over the network, by holder.
+    pub puts: BTreeMap<PeerId, u32>,
+    pub gets: BTreeMap<PeerId, u32>,
+}
+
+/// What all nodes share.
+pub struct World {
+    pub services: Mutex<BTreeMap<PeerId, Objects>>,
+    pub manners: Mutex<BTreeMap<PeerId, Manner>>,
+    pub traffic: Mutex<Traffic>,
+    pub state: Mutex<(QuorumState, u64)>,
+    pub leases: Mutex<BTreeSet<(PeerId, LeaseId)>>,
+    /// Peers that may be won as holders, in the order in which they are won.
+    pub willing: Mutex<Vec<PeerId>>,
+    /// Until when the quorum has no primary.
+    pub paused_until: Mutex<Option<tokio::time::Instant>>,
+    pub commands: Mutex<u64>,
+}
+
+impl World {
+    fn manner(&self, peer: PeerId) -> Manner {
+        self.manners.lock().unwrap().get(&peer).copied().unwrap_or_default()
+    }
+
+    fn propose(&self, by: PeerId, command: Command) -> Result<CommandReply, ClientError> {
+        let mut state = self.state.lock().unwrap();
+        *self.commands.lock().unwrap() += 1;
+        let reply = apply(&mut state, by, command);
+        // The primary's driver: wins holders at once. What else it does is `settle`.
+        while let Some((job, wanted)) = state.0.duties().into_iter().find_map(|duty| match duty {
+            Duty::FindHolders { job, open, spares } => Some((job, open + spares)),
+            _ => None,
+        }) {
+            let known: BTreeSet<PeerId> = state.0.jobs[&job].run.known_holders().collect();
+            let willing = self.willing.lock().unwrap().clone();
+            let grants: Vec<Grant> = willing
+                .into_iter()
+                .filter(|peer| !known.contains(peer))
+                .take(wanted)
+                .map(|peer| {
+                    let mut leases = self.leases.lock().unwrap();
+                    let lease = LeaseId((leases.len() as u128 + 1).to_le_bytes());
+                    leases.insert((peer, lease));
+                    Grant { holder: MemberId { peer, incarnation: Incarnation(1) }, lease }
+                })
+                .collect();
+            if grants.is_empty() {
+                break;
+            }
+            apply(&mut state, by, Command::AddHolders { job, grants }).expect("the state machine takes holders");
+        }
+        Ok(reply?)
+    }
+}
+
+fn apply(
+    (state, index): &mut (QuorumState, u64),
+    by: PeerId,
+    command: Command,
+) -> Result<CommandReply, quorate_protocols::quorum::Rejection> {
+    *index += 1;
+    let batch = Batch { now: Millis(*index), commands: vec![(by, command)] };
+    state.apply(LogIndex(*index), &batch).0.replies.remove(0)
+}
+
+struct FakeNet {
+    here: PeerId,
+    world: Arc<World>,
+}
+
+impl Net for FakeNet {
+    fn local_peer(&self) -> PeerId {
+        self.here
+    }
+    fn request(
+        &self,
+        peer: PeerId,
+        protocol: Protocol,
+        frame: Frame,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Frame, NetError>> {
+        assert_eq!(protocol, Protocol::Piece);
+        let (world, here) = (self.world.clone(), self.here);
+        Box::pin(async move {
+            // A message takes a moment, so that things happen side by side.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let message: PieceMessage = wire::decode(&frame.head, HEAD_BYTES_MAX).unwrap();
+            let is_put = matches!(message, PieceMessage::Put { .. });
+            let is_get = matches!(message, PieceMessage::Get { .. });
+            match world.manner(peer) {
+                Manner::Dead | Manner::DiesAfter(0) => {
+                    return Err(NetError::Unreachable { peer, reason: "nothing listens".into() });
+                }
+                Manner::Stalling => {
+                    tokio::time::sleep(deadline).await;
+                    return Err(NetError::Timeout { peer, after: deadline });
+                }
+                Manner::Refusing => {
+                    let refusal = PieceRefusal::Failed { reason: "I would rather not".into() };
+                    return Ok(Frame::head(wire::encode(&PieceAnswer::Refused(refusal))));
+                }
+                Manner::Lying if is_get => {
+                    return Ok(Frame::new(wire::encode(&PieceAnswer::Piece { total: 3 }), Bytes::from_static(b"lie")));
+                }
+                Manner::DiesAfter(pieces) if is_put => {
+                    world.manners.lock().unwrap().insert(peer, Manner::DiesAfter(pieces - 1));
+                }
+                _ => (),
+            }
+            let service = world.services.lock().unwrap()[&peer].service().clone();
+            let (answer, payload) = service.handle(here, message, frame.payload).await;
+            let mut traffic = world.traffic.lock().unwrap();
+            if is_put && answer == PieceAnswer::Stored {
+                *traffic.puts.entry(peer).or_default() += 1;
+            }
+            if is_get {
+                *traffic.gets.entry(peer).or_default() += 1;
+            }
+            Ok(Frame::new(wire::encode(&answer), payload))
+        })
+    }
+    fn publish(&self, _topic: Topic, _bytes: Bytes) {}
+    fn peers(&self) -> Vec<PeerView> {
+        let others = self.world.services.lock().unwrap();
+        others
+            .keys()
+            .filter(|peer| **peer != self.here)
+            .map(|peer| PeerView {
+                peer: *peer,
+                addresses: Vec::new(),
+                connected: true,
+                rtt: Some(Duration::from_millis(1)),
+                last_seen: None,
+            })
+            .collect()
+    }
+    fn is_connected(&self, _peer: PeerId) -> bool {
+        true
+    }
+    fn dial(&self, _peer: PeerId) {}
+    fn listen_addresses(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn provide(&self, _quorum: QuorumId) {}
+    fn stop_providing(&self, _quorum: QuorumId) {}
+    fn find_providers(&self, _quorum: QuorumId) -> BoxFuture<'static, Vec<PeerId>> {
+        Box::pin(async { Vec::new() })
+    }
+    fn penalise(&self, _peer: PeerId, _reason: &'static str) {}
+}
+
+struct FakeQuorums {
+    here: PeerId,
+    world: Arc<World>,
+}
+
+impl FakeQuorums {
+    /// Fails as a quorum without a primary does: after the deadline, with nothing known.
+    fn ready(&self, deadline: Duration) -> impl Future<Output = Result<(), ClientError>> + use<> {
+        let until = *self.world.paused_until.lock().unwrap();
+        async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let Some(left) = until.map(|until| until.saturating_duration_since(tokio::time::Instant::now())) else {
+                return Ok(());
+            };
+            if left > deadline {
+                tokio::time::sleep(deadline).await;
+                return Err(ClientError::Unknown { quorum: QUORUM, after: deadline });
+            }
+            tokio::time::sleep(left).await;
+            Ok(())
+        }
+    }
+}
+
+impl Quorums for FakeQuorums {
+    fn place(&self) -> BoxFuture<'static, Result<QuorumId, PlacementError>> {
+        Box::pin(async { Ok(QUORUM) })
+    }
+    fn propose(
+        &self,
+        _quorum: QuorumId,
+        command: Command,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<CommandReply, ClientError>> {
+        let (ready, world, here) = (self.ready(deadline), self.world.clone(), self.here);
+        Box::pin(async move {
+            ready.await?;
+            world.propose(here, command)
+        })
+    }
+    fn query(
+        &self,
+        _quorum: QuorumId,
+        query: Query,
+        _stale: bool,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>> {
+        let (ready, world) = (self.ready(deadline), self.world.clone());
+        Box::pin(async move {
+            ready.await?;
+            let state = &world.state.lock().unwrap().0;
+            Ok(match query {
+                Query::Job { job } => state
+                    .jobs
+                    .get(&job)
+                    .map_or(QueryAnswer::Unknown, |record| QueryAnswer::Job(Box::new(record.clone()))),
+                Query::Object { manifest } => state.objects.get(&manifest).map_or(QueryAnswer::Unknown, |record| {
+                    QueryAnswer::Object(Box::new(ObjectView {
+                        hash: manifest,
+                        manifest: state.manifests[&manifest].to_vec(),
+                        record: record.clone(),
+                    }))
+                }),
+                Query::Objects { .. } => QueryAnswer::Objects(
+                    state
+                        .objects
+                        .iter()
+                        .map(|(hash, record)| ObjectView { hash: *hash, manifest: Vec::new(), record: record.clone() })
+                        .collect(),
+                ),
+                _ => QueryAnswer::Unknown,
+            })
+        })
+    }
+    fn members_known(&self, _quorum: QuorumId) -> Vec<PeerId> {
+        vec![peer(0)]
+    }
+    fn holders_eligible(&self, _column_bytes: u64) -> usize {
+        self.world.willing.lock().unwrap().len()
+    }
+}
+
+struct FakeLeases {
+    here: PeerId,
+    world: Arc<World>,
+}
+
+impl HolderLeases for FakeLeases {
+    fn touch(&self, lease: LeaseId, _job: JobId) -> bool {
+        self.is_alive(lease)
+    }
+    fn is_alive(&self, lease: LeaseId) -> bool {
+        self.world.leases.lock().unwrap().contains(&(self.here, lease))
+    }
+    fn settle(&self, _lease: LeaseId, _bytes: u64) {}
+    fn release(&self, lease: LeaseId, _bytes: u64) {
+        self.world.leases.lock().unwrap().remove(&(self.here, lease));
+    }
+}
+
+fn identity(index: u8) -> Identity {
+    Identity::new([index + 1; 32], Incarnation(1), BootId([index; 16]))
+}
+
+/// The peer id of the node with this index. Node 0 is the quorum's primary.
+pub fn peer(index: u8) -> PeerId {
+    identity(index).peer()
+}
+
+pub struct Cluster {
+    pub world: Arc<World>,
+    pub disks: Vec<Arc<MemDisk>>,
+    pub nodes: Vec<Objects>,
+    pub tasks: TaskGroup,
+}
+
+impl Cluster {
+    /// Nodes with working holders, in one task group.
+    pub async fn start(nodes: u8) -> Self {
+        let world = Arc::new(World {
+            services: Mutex::default(),
+            manners: Mutex::default(),
+            traffic: Mutex::default(),
+            state: Mutex::new((QuorumState::new(QUORUM), 0)),
+            leases: Mutex::default(),
+            willing: Mutex::new((0..nodes).map(peer).collect()),
+            paused_until: Mutex::default(),
+            commands: Mutex::default(),
+        });
+        let disks = (0..nodes).map(|_| Arc::new(MemDisk::default())).collect();
+        let mut cluster = Self { world, disks, nodes: Vec::new(), tasks: TaskGroup::inline() };
+        for index in 0..nodes {
+            let node = cluster.node(index).await;
+            cluster.nodes.push(node);
+        }
+        cluster
+    }
+
+    async fn node(&self, index: u8) -> Objects {
+        let (world, disk, here) = (self.world.clone(), self.disks[index as usize].clone(), peer(index));
+        let tasks = self.tasks.clone();
+        let node = self
+            .tasks
+            .scope(async move {
+                let disk = Disk { kv: disk.clone(), files: disk };
+                let context = ObjectsContext {
+                    seams: Seams {
+                        clock: Arc::new(SystemClock::new()),
+                        entropy: Arc::new(SeededEntropy::new(index as u64)),
+                        disk: disk.clone(),
+                        tasks,
+                    },
+                    identity: identity(index),
+                    net: Arc::new(FakeNet { here, world: world.clone() }),
+                    storage: Storage::start(disk),
+                    quorums: Arc::new(FakeQuorums { here, world: world.clone() }),
+                    leases: Arc::new(FakeLeases { here, world: world.clone() }),
+                };
+                // Nothing arrives by this way: the network above calls the services.
+                Objects::start(context, tokio::sync::mpsc::channel(1).1)
+            })
+            .await;
+        self.world.services.lock().unwrap().insert(here, node.clone());
+        node
+    }
+
+    /// A crash and a start from what was synced. Leases do not survive it.
+    pub async fn restart(&mut self, index: u8) {
+        self.disks[index as usize].crash();
+        self.world.leases.lock().unwrap().retain(|(holder, _)| *holder != peer(index));
+        self.nodes[index as usize] = self.node(index).await;
+    }
+
+    pub fn set_manner(&self, index: u8, manner: Manner) {
+        self.world.manners.lock().unwrap().insert(peer(index), manner);
+    }
+
+    /// What the primary's driver does about committed objects and given-up columns.
+    pub async fn settle(&self) {
+        let duties = self.world.state.lock().unwrap().0.duties();
+        for duty in duties {
+            match duty {
+                Duty::Confirm { manifest, job, column, grant, attempt } => {
+                    let slot = Slot { job, column, attempt };
+                    let message = PieceMessage::Confirm { slot, lease: grant.lease, manifest };
+                    assert_eq!(self.ask(0, grant.holder.peer, message).await, PieceAnswer::Noted);
+                    let command = Command::Confirmed { manifest, column, attempt };
+                    self.world.propose(peer(0), command).unwrap();
+                }
+                Duty::Release { job, column, grant, attempt } => {
+                    if self.world.manner(grant.holder.peer) == Manner::Good {
+                        let slot = Slot { job, column, attempt };
+                        let message = PieceMessage::Release { slot };
+                        assert_eq!(self.ask(0, grant.holder.peer, message).await, PieceAnswer::Noted);
+                        let command = Command::Released { job, column, grant, attempt };
+                        self.world.propose(peer(0), command).unwrap();
+                    }
+                }
+                _ => (),
+            }
+        }
+    }
+
+    pub async fn ask(&self, from: u8, to: PeerId, message: PieceMessage) -> PieceAnswer {
+        let service = self.world.services.lock().unwrap()[&to].service().clone();
+        self.tasks.scope(async move { service.handle(peer(from), message, Bytes::new()).await.0 }).await
+    }
+
+    pub fn puts(&self) -> u32 {
+        self.world.traffic.lock().unwrap().puts.values().sum()
+    }
+
+    pub fn disk_of(&self, holder: PeerId) -> &MemDisk {
+        let index = (0..self.disks.len()).find(|index| peer(*index as u8) == holder);
+        &self.disks[index.expect("a node of this cluster")]
+    }
+}
+
+/// Bytes that differ from segment to segment and piece to piece.
+pub fn content(bytes: usize) -> Bytes {
+    let mut content = Vec::with_capacity(bytes + 8);
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    while content.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        content.extend_from_slice(&state.to_le_bytes());
+    }
+    content.truncate(bytes);
+    content.into()
+}
+
+/// The column that a peer holds in an outcome.
+pub fn column_of(columns: &[(PieceIndex, PeerId)], holder: PeerId) -> Option<PieceIndex> {
+    columns.iter().find(|(_, peer)| *peer == holder).map(|(column, _)| *column)
+}

@@ -1,0 +1,127 @@
+//! Gets.
+
+use std::sync::atomic::Ordering;
+
+use quorate_protocols::ids::ManifestHash;
+
+use super::*;
+use crate::objects::ObjectEvent;
+
+async fn stored(cluster: &Cluster, content: &Bytes) -> PutOutcome {
+    let outcome = put(cluster, &cluster.nodes[0], PutRequest::default(), content).await.unwrap();
+    cluster.settle().await;
+    outcome
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_equals_the_same_slice_of_the_whole() {
+    let cluster = Cluster::start(7).await;
+    let size = SEGMENT_BYTES + 1_000_003;
+    let content = content(size);
+    let object = stored(&cluster, &content).await.object;
+    let segment = SEGMENT_BYTES;
+    let piece = segment / 4;
+    let ranges = [
+        (0, 1),
+        (0, 0),
+        (1, piece),
+        (piece - 1, 2),
+        (segment - 5, 10),
+        (segment, 1_000_003),
+        (segment + 999_999, 100),
+        (size - 1, 1),
+        (3 * piece + 7, piece + 11),
+    ];
+    for (start, length) in ranges {
+        let expected = content.slice(start..(start + length).min(size));
+        let range = Some((start as u64, Some(length as u64)));
+        assert_eq!(get(&cluster, &cluster.nodes[6], object, range).await.unwrap(), expected, "{start}+{length}");
+    }
+    let tail = get(&cluster, &cluster.nodes[6], object, Some((segment as u64, None))).await.unwrap();
+    assert_eq!(tail, content.slice(segment..));
+    let past = get(&cluster, &cluster.nodes[6], object, Some((size as u64, None))).await;
+    assert!(matches!(past, Err(GetError::Range { .. })), "{past:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_two_columns_may_be_lost() {
+    let cluster = Cluster::start(7).await;
+    let content = content(200_000);
+    let outcome = stored(&cluster, &content).await;
+    let holders: Vec<_> = outcome.columns.iter().map(|(_, holder)| *holder).collect();
+    for first in 0..holders.len() {
+        for second in first + 1..holders.len() {
+            for lost in [first, second] {
+                cluster.world.manners.lock().unwrap().insert(holders[lost], Manner::Dead);
+            }
+            assert_eq!(get(&cluster, &cluster.nodes[6], outcome.object, None).await.unwrap(), content);
+            cluster.world.manners.lock().unwrap().clear();
+        }
+    }
+}
+
+/// A piece that rotted on its holder's disk is not returned, and its holder is named.
+#[tokio::test(start_paused = true)]
+async fn a_flipped_byte_is_found_and_its_holder_named() {
+    let cluster = Cluster::start(7).await;
+    let content = content(200_000);
+    let outcome = stored(&cluster, &content).await;
+    let (_, holder) = outcome.columns[1];
+    let disk = cluster.disk_of(holder);
+    let hash = *disk.pieces.lock().unwrap().keys().next().unwrap();
+    disk.corrupt(hash);
+    let mut events = cluster.nodes[6].events();
+    assert_eq!(get(&cluster, &cluster.nodes[6], outcome.object, None).await.unwrap(), content);
+    let named = std::iter::from_fn(|| events.try_recv().ok())
+        .any(|event| matches!(event, ObjectEvent::PieceFault { holder: named, .. } if named == holder));
+    assert!(named, "the holder was not named");
+}
+
+#[tokio::test(start_paused = true)]
+async fn lying_and_stalling_holders_only_delay() {
+    for manner in [Manner::Lying, Manner::Stalling, Manner::Refusing] {
+        let cluster = Cluster::start(7).await;
+        let content = content(300_000);
+        let outcome = stored(&cluster, &content).await;
+        for (_, holder) in &outcome.columns[1..3] {
+            cluster.world.manners.lock().unwrap().insert(*holder, manner);
+        }
+        let started = tokio::time::Instant::now();
+        assert_eq!(get(&cluster, &cluster.nodes[6], outcome.object, None).await.unwrap(), content, "{manner:?}");
+        // Hedged, not waited for.
+        assert!(started.elapsed() < std::time::Duration::from_secs(9), "{manner:?} took {:?}", started.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_fewer_than_k_columns_the_error_says_why() {
+    let cluster = Cluster::start(7).await;
+    let content = content(300_000);
+    let outcome = stored(&cluster, &content).await;
+    for (_, holder) in &outcome.columns[..3] {
+        cluster.world.manners.lock().unwrap().insert(*holder, Manner::Dead);
+    }
+    // From a node that holds nothing of it.
+    let failed = get(&cluster, &cluster.nodes[6], outcome.object, None).await;
+    let Err(GetError::Unreadable { needed, found, faults, .. }) = failed else { panic!("{failed:?}") };
+    assert_eq!((needed, found), (4, 3));
+    assert!(faults.contains("nothing listens"), "{faults}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_whole_read_fetches_data_pieces_only() {
+    let cluster = Cluster::start(7).await;
+    let content = content(2 * SEGMENT_BYTES);
+    let outcome = stored(&cluster, &content).await;
+    get(&cluster, &cluster.nodes[6], outcome.object, None).await.unwrap();
+    let traffic = cluster.world.traffic.lock().unwrap();
+    assert_eq!(traffic.gets.values().sum::<u32>(), 2 * 4);
+    assert_eq!(cluster.nodes[6].metrics().pieces_hedged.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_object_is_unknown() {
+    let cluster = Cluster::start(3).await;
+    let object = ObjectId { quorum: cluster::QUORUM, manifest: ManifestHash([9; 32]) };
+    assert!(matches!(get(&cluster, &cluster.nodes[0], object, None).await, Err(GetError::Unknown { .. })));
+}
