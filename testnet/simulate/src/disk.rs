@@ -1,0 +1,341 @@
+//! Simulated disks. What was not synced is lost in a crash, or kept up to some batch; batches stay whole, because the
+//! real record store keeps them whole and its own tests show it.
+//!
+//! A [`SimDisk`] is the platter: it outlives the node. [`SimDisk::mount`] gives one life of the node its two halves;
+//! after [`SimDisk::crash`] they refuse everything, so that nothing left over from the old life can write.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate::seams::disk::KvOp;
+use quorate::seams::{Disk, DiskError, Files, Kv, KvBatch};
+use quorate_protocols::ids::PieceHash;
+
+use crate::rng::SimRng;
+
+/// Size of every simulated disk, in bytes.
+const DISK_BYTES: u64 = 64 * 1024 * 1024 * 1024;
+
+type Trees = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+
+/// Cloneable; all clones are one disk.
+#[derive(Clone, Default)]
+pub struct SimDisk {
+    platter: Arc<Mutex<Platter>>,
+}
+
+#[derive(Default)]
+struct Platter {
+    /// Survives a crash.
+    durable: Trees,
+    /// What readers see: `durable` with `unsynced` applied.
+    visible: Trees,
+    unsynced: Vec<KvBatch>,
+    pieces: BTreeMap<PieceHash, Bytes>,
+    small: BTreeMap<String, Vec<u8>>,
+    bytes_used: u64,
+    is_full: bool,
+    sync_delay: Duration,
+    /// Pieces that read back with a bit flipped.
+    rotten: std::collections::BTreeSet<PieceHash>,
+    /// Which mount may use the disk.
+    life: u64,
+    counts: DiskCounts,
+}
+
+/// What happened to one disk since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskCounts {
+    pub syncs: u64,
+    pub batches: u64,
+    /// Crashes that lost at least one batch, and batches so lost.
+    pub crashes_with_loss: u64,
+    pub batches_lost: u64,
+    pub rotten_reads: u64,
+    pub refused_full: u64,
+}
+
+impl SimDisk {
+    /// The disk for a node that starts now. Earlier mounts stop working.
+    pub fn mount(&self) -> Disk {
+        let life = {
+            let mut platter = self.lock();
+            platter.life += 1;
+            platter.life
+        };
+        let mount = Arc::new(Mount { disk: self.clone(), life });
+        Disk { kv: mount.clone(), files: mount }
+    }
+
+    /// The machine lost power: of the batches not yet synced, a prefix may have reached the disk. The rest is gone.
+    pub fn crash(&self, rng: &mut SimRng) {
+        let mut platter = self.lock();
+        platter.life += 1;
+        let unsynced = std::mem::take(&mut platter.unsynced);
+        let kept = rng.below(unsynced.len() as u64 + 1) as usize;
+        let lost = (unsynced.len() - kept) as u64;
+        platter.counts.batches_lost += lost;
+        platter.counts.crashes_with_loss += u64::from(lost > 0);
+        for batch in unsynced.into_iter().take(kept) {
+            apply(&mut platter.durable, batch);
+        }
+        platter.visible = platter.durable.clone();
+    }
+
+    /// The disk was replaced by an empty one.
+    pub fn wipe(&self) {
+        let mut platter = self.lock();
+        *platter = Platter { life: platter.life + 1, counts: platter.counts, ..Platter::default() };
+    }
+
+    pub fn set_full(&self, is_full: bool) {
+        self.lock().is_full = is_full;
+    }
+    pub fn set_sync_delay(&self, delay: Duration) {
+        self.lock().sync_delay = delay;
+    }
+    /// From now on one of the pieces kept here, if there is any, reads back with a bit flipped.
+    pub fn rot_one(&self, rng: &mut SimRng) -> Option<PieceHash> {
+        let mut platter = self.lock();
+        let at = rng.below(platter.pieces.len() as u64) as usize;
+        let hash = *platter.pieces.keys().nth(at)?;
+        platter.rotten.insert(hash);
+        Some(hash)
+    }
+    pub fn piece_count(&self) -> usize {
+        self.lock().pieces.len()
+    }
+    pub fn counts(&self) -> DiskCounts {
+        self.lock().counts
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Platter> {
+        self.platter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn apply(trees: &mut Trees, batch: KvBatch) {
+    for op in batch.ops {
+        match op {
+            KvOp::Put { tree, key, value } => {
+                trees.entry(tree).or_default().insert(key, value);
+            }
+            KvOp::Delete { tree, key } => {
+                if let Some(records) = trees.get_mut(&tree) {
+                    records.remove(&key);
+                }
+            }
+            KvOp::DeleteRange { tree, from, to } => {
+                if let Some(records) = trees.get_mut(&tree) {
+                    records.retain(|key, _| *key < from || *key >= to);
+                }
+            }
+            KvOp::DropTree { tree } => {
+                trees.remove(&tree);
+            }
+        }
+    }
+    // As in the real store, a tree is its records.
+    trees.retain(|_, records| !records.is_empty());
+}
+
+/// One life of a node on its disk.
+struct Mount {
+    disk: SimDisk,
+    life: u64,
+}
+
+impl Mount {
+    fn platter(&self) -> Result<MutexGuard<'_, Platter>, DiskError> {
+        let platter = self.disk.lock();
+        match platter.life == self.life {
+            true => Ok(platter),
+            false => Err(DiskError::Io {
+                what: "using the disk",
+                place: "a simulated disk".into(),
+                reason: "the node that opened it has crashed".into(),
+            }),
+        }
+    }
+}
+
+impl Platter {
+    fn require_room(&mut self, needed: usize) -> Result<(), DiskError> {
+        if !self.is_full && self.bytes_used + needed as u64 <= DISK_BYTES {
+            return Ok(());
+        }
+        self.counts.refused_full += 1;
+        Err(DiskError::Full { place: "a simulated disk".into(), needed: needed as u64 })
+    }
+}
+
+impl Kv for Mount {
+    fn get(&self, tree: &str, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(self.platter()?.visible.get(tree).and_then(|records| records.get(key)).cloned())
+    }
+
+    fn range(
+        &self,
+        tree: &str,
+        from: &[u8],
+        to: &[u8],
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DiskError> {
+        let platter = self.platter()?;
+        let Some(records) = platter.visible.get(tree).filter(|_| from < to) else { return Ok(Vec::new()) };
+        let mut rows = Vec::new();
+        let mut bytes = 0;
+        for (key, value) in records.range(from.to_vec()..to.to_vec()).take(limit) {
+            bytes += value.len();
+            if bytes > bytes_max && !rows.is_empty() {
+                break;
+            }
+            rows.push((key.clone(), value.clone()));
+        }
+        Ok(rows)
+    }
+
+    fn last(&self, tree: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, DiskError> {
+        let platter = self.platter()?;
+        let last = platter.visible.get(tree).and_then(|records| records.last_key_value());
+        Ok(last.map(|(key, value)| (key.clone(), value.clone())))
+    }
+
+    fn trees(&self) -> Result<Vec<String>, DiskError> {
+        Ok(self.platter()?.visible.keys().cloned().collect())
+    }
+
+    fn apply(&self, batch: KvBatch) -> Result<(), DiskError> {
+        let mut platter = self.platter()?;
+        if batch.bytes_added() > 0 {
+            platter.require_room(batch.bytes_added())?;
+        }
+        platter.counts.batches += 1;
+        platter.unsynced.push(batch.clone());
+        apply(&mut platter.visible, batch);
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        let mut platter = self.platter()?;
+        platter.counts.syncs += 1;
+        for batch in std::mem::take(&mut platter.unsynced) {
+            apply(&mut platter.durable, batch);
+        }
+        Ok(())
+    }
+
+    fn sync_delay(&self) -> Duration {
+        self.disk.lock().sync_delay
+    }
+}
+
+impl Files for Mount {
+    fn write_piece(&self, hash: PieceHash, bytes: &[u8]) -> Result<(), DiskError> {
+        let mut platter = self.platter()?;
+        if platter.pieces.contains_key(&hash) {
+            return Ok(());
+        }
+        platter.require_room(bytes.len())?;
+        platter.bytes_used += bytes.len() as u64;
+        platter.pieces.insert(hash, Bytes::copy_from_slice(bytes));
+        Ok(())
+    }
+
+    fn read_piece(&self, hash: PieceHash) -> Result<Option<Bytes>, DiskError> {
+        let mut platter = self.platter()?;
+        let Some(bytes) = platter.pieces.get(&hash).cloned() else { return Ok(None) };
+        if bytes.is_empty() || !platter.rotten.contains(&hash) {
+            return Ok(Some(bytes));
+        }
+        platter.counts.rotten_reads += 1;
+        let mut bytes = bytes.to_vec();
+        let at = usize::from(hash.0[0]) % bytes.len();
+        bytes[at] ^= 1;
+        Ok(Some(Bytes::from(bytes)))
+    }
+
+    fn remove_piece(&self, hash: PieceHash) -> Result<(), DiskError> {
+        let mut platter = self.platter()?;
+        platter.rotten.remove(&hash);
+        if let Some(bytes) = platter.pieces.remove(&hash) {
+            platter.bytes_used -= bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn list_pieces(&self, after: Option<PieceHash>, limit: usize) -> Result<Vec<PieceHash>, DiskError> {
+        let platter = self.platter()?;
+        let hashes = platter.pieces.keys().copied().filter(|hash| after.is_none_or(|after| *hash > after));
+        Ok(hashes.take(limit).collect())
+    }
+
+    fn write_small(&self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        let mut platter = self.platter()?;
+        platter.require_room(bytes.len())?;
+        platter.small.insert(name.to_owned(), bytes.to_vec());
+        Ok(())
+    }
+
+    fn read_small(&self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        Ok(self.platter()?.small.get(name).cloned())
+    }
+
+    fn free_space(&self) -> Result<(u64, u64), DiskError> {
+        let platter = self.platter()?;
+        let free = if platter.is_full { 0 } else { DISK_BYTES - platter.bytes_used };
+        Ok((free, DISK_BYTES))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: u8) -> KvBatch {
+        let mut batch = KvBatch::new();
+        batch.put("t", [key], [key]);
+        batch
+    }
+
+    #[test]
+    fn a_crash_keeps_what_was_synced_and_a_prefix_of_the_rest() {
+        let mut lost_some = false;
+        for seed in 0..50 {
+            let disk = SimDisk::default();
+            let first = disk.mount();
+            first.kv.apply(put(0)).expect("applied");
+            first.kv.sync().expect("synced");
+            for key in 1..6 {
+                first.kv.apply(put(key)).expect("applied");
+            }
+            disk.crash(&mut SimRng::new(seed, "crash"));
+            assert!(first.kv.apply(put(9)).is_err(), "a crashed node wrote");
+            let second = disk.mount();
+            let rows = second.kv.range("t", &[0], &[255], 99, 99).expect("read");
+            let keys: Vec<u8> = rows.iter().map(|(key, _)| key[0]).collect();
+            assert!(!keys.is_empty(), "a synced batch was lost");
+            assert_eq!(keys, (0..keys.len() as u8).collect::<Vec<_>>(), "not a prefix");
+            lost_some |= keys.len() < 6;
+        }
+        assert!(lost_some, "no crash of fifty lost anything");
+    }
+
+    #[test]
+    fn a_rotten_piece_stays_rotten_until_it_is_removed() {
+        let disk = SimDisk::default();
+        let files = disk.mount().files;
+        let hash = PieceHash([3; 32]);
+        files.write_piece(hash, b"piece").expect("written");
+        disk.rot_one(&mut SimRng::new(1, "rot")).expect("there is a piece");
+        let first = files.read_piece(hash).expect("read");
+        assert_ne!(first.as_deref(), Some(&b"piece"[..]));
+        assert_eq!(files.read_piece(hash).expect("read"), first);
+        files.remove_piece(hash).expect("removed");
+        files.write_piece(hash, b"piece").expect("written");
+        assert_eq!(files.read_piece(hash).expect("read").as_deref(), Some(&b"piece"[..]));
+    }
+}

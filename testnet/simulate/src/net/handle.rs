@@ -1,0 +1,156 @@
+//! One node's handle to the simulated network.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use quorate::seams::{Frame, Net, NetError, PeerView, Protocol, Topic};
+use quorate_protocols::ids::{PeerId, QuorumId};
+use tokio::sync::oneshot;
+
+use super::Fabric;
+use super::fabric::Path;
+
+/// How long the provider table takes to answer.
+const LOOKUP: Duration = Duration::from_millis(50);
+
+pub struct SimNet {
+    fabric: Fabric,
+    local: PeerId,
+}
+
+impl SimNet {
+    pub(super) fn new(fabric: Fabric, local: PeerId) -> Self {
+        Self { fabric, local }
+    }
+}
+
+impl Net for SimNet {
+    fn local_peer(&self) -> PeerId {
+        self.local
+    }
+
+    fn request(
+        &self,
+        peer: PeerId,
+        protocol: Protocol,
+        frame: Frame,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Frame, NetError>> {
+        let (fabric, from) = (self.fabric.clone(), self.local);
+        let deadline = deadline.min(protocol.deadline_max());
+        async move {
+            require_size(protocol, &frame)?;
+            if peer == from {
+                return Err(NetError::Unreachable { peer, reason: "that is this node itself".into() });
+            }
+            // The exchange is the network's own: an asker that crashes or gives up does not take its message back.
+            let (send, receive) = oneshot::channel();
+            tokio::spawn(async move {
+                let exchange = exchange(&fabric, from, peer, protocol, frame);
+                let result = tokio::time::timeout(deadline, exchange)
+                    .await
+                    .unwrap_or(Err(NetError::Timeout { peer, after: deadline }));
+                // Nobody may be waiting any more.
+                let _ = send.send(result);
+            });
+            receive.await.unwrap_or(Err(NetError::Closed))
+        }
+        .boxed()
+    }
+
+    fn publish(&self, topic: Topic, bytes: Bytes) {
+        self.fabric.publish(self.local, topic, bytes);
+    }
+
+    fn peers(&self) -> Vec<PeerView> {
+        let now = self.fabric.clock_of(self.local).map(|clock| clock.wall());
+        let view = |(peer, index): (PeerId, usize)| {
+            let connected = self.is_connected(peer);
+            PeerView {
+                peer,
+                addresses: vec![format!("/memory/{index}")],
+                connected,
+                rtt: connected.then_some(Duration::from_millis(2)),
+                last_seen: now.filter(|_| connected),
+            }
+        };
+        self.fabric.everybody_but(self.local).into_iter().map(view).collect()
+    }
+
+    fn is_connected(&self, peer: PeerId) -> bool {
+        self.fabric.is_connected(self.local, peer)
+    }
+
+    fn dial(&self, peer: PeerId) {
+        self.fabric.dial(self.local, peer);
+    }
+
+    fn listen_addresses(&self) -> Vec<String> {
+        vec!["/memory/0".into()]
+    }
+
+    fn provide(&self, quorum: QuorumId) {
+        self.fabric.provide(self.local, quorum);
+    }
+
+    fn stop_providing(&self, quorum: QuorumId) {
+        self.fabric.stop_providing(self.local, quorum);
+    }
+
+    fn find_providers(&self, quorum: QuorumId) -> BoxFuture<'static, Vec<PeerId>> {
+        let fabric = self.fabric.clone();
+        async move {
+            tokio::time::sleep(LOOKUP).await;
+            fabric.providers(quorum)
+        }
+        .boxed()
+    }
+
+    fn penalise(&self, peer: PeerId, reason: &'static str) {
+        self.fabric.penalise(self.local, peer, reason);
+    }
+}
+
+fn require_size(protocol: Protocol, frame: &Frame) -> Result<(), NetError> {
+    for (bytes, limit) in
+        [(frame.head.len(), protocol.head_bytes_max()), (frame.payload.len(), protocol.payload_bytes_max())]
+    {
+        if bytes > limit {
+            return Err(NetError::TooLarge { bytes, limit, protocol: protocol.name() });
+        }
+    }
+    Ok(())
+}
+
+/// There, and back. Silence is a future that never ends; the caller has a deadline.
+async fn exchange(
+    fabric: &Fabric,
+    from: PeerId,
+    to: PeerId,
+    protocol: Protocol,
+    frame: Frame,
+) -> Result<Frame, NetError> {
+    fabric.connect(from, to).await?;
+    let Path::Arrives { after, again } = fabric.path(from, to, frame.len(), true) else {
+        return std::future::pending().await;
+    };
+    if let Some(again) = again {
+        let (fabric, frame) = (fabric.clone(), frame.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(again).await;
+            // Nobody reads the second answer.
+            drop(fabric.deliver(from, to, protocol, frame));
+        });
+    }
+    tokio::time::sleep(after).await;
+    let delivered = fabric.deliver(from, to, protocol, frame)?;
+    let Ok(answer) = delivered.answer.await else { return Err(fabric.unanswered(to, delivered.life)) };
+    require_size(protocol, &answer)?;
+    match fabric.path(to, from, answer.len(), false) {
+        Path::Arrives { after, .. } => tokio::time::sleep(after).await,
+        Path::Nowhere => return std::future::pending().await,
+    }
+    Ok(answer)
+}

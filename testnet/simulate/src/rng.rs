@@ -1,0 +1,50 @@
+//! The seeded choices of the world itself. Each part draws from a stream of its own, so that one more draw in one part
+//! does not change what the others do.
+
+use std::time::Duration;
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+pub struct SimRng(ChaCha12Rng);
+
+impl SimRng {
+    pub fn new(seed: u64, part: &str) -> Self {
+        Self(ChaCha12Rng::from_seed(derive(seed, part)))
+    }
+    pub fn u64(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+    /// A number in `0..bound`; zero when `bound` is zero.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        if bound == 0 { 0 } else { self.u64() % bound }
+    }
+    /// True `per_mille` times in a thousand.
+    pub fn chance(&mut self, per_mille: u32) -> bool {
+        self.below(1000) < u64::from(per_mille)
+    }
+    /// At least `from`, less than `to`.
+    pub fn duration(&mut self, from: Duration, to: Duration) -> Duration {
+        let span = to.saturating_sub(from).as_micros() as u64;
+        from + Duration::from_micros(self.below(span))
+    }
+    pub fn pick<'a, T>(&mut self, items: &'a [T]) -> Option<&'a T> {
+        items.get(self.below(items.len() as u64) as usize)
+    }
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill_bytes(bytes);
+    }
+}
+
+/// 32 bytes that belong to this part of this seed.
+pub fn derive(seed: u64, part: &str) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("quorate simulation 2026 seed");
+    hasher.update(&seed.to_le_bytes());
+    hasher.update(part.as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+/// The same as a number, for seeds of seeds.
+pub fn derive_u64(seed: u64, part: &str) -> u64 {
+    u64::from_le_bytes(derive(seed, part)[..8].try_into().expect("eight of 32 bytes"))
+}

@@ -1,0 +1,99 @@
+//! What happened, in order: virtual time, node, event. Two runs of one seed must write the same bytes.
+//!
+//! Messages and syncs are too many to keep: each goes into a running hash, which every kept line shows. Two runs that
+//! differ in a single message thus differ in the next line, and with [`Transcript::detailed`] every message is a line.
+
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+/// Lines kept. The oldest half is dropped beyond it; what a failure needs is at the end.
+const LINES_MAX: usize = 400_000;
+
+/// Cloneable; all clones write one transcript.
+#[derive(Clone)]
+pub struct Transcript {
+    inner: Arc<Mutex<Inner>>,
+}
+
+struct Inner {
+    began: Instant,
+    is_detailed: bool,
+    lines: Vec<String>,
+    dropped: u64,
+    hash: blake3::Hasher,
+    noted: u64,
+}
+
+impl Transcript {
+    pub fn new(is_detailed: bool) -> Self {
+        let inner = Inner {
+            began: Instant::now(),
+            is_detailed,
+            lines: Vec::new(),
+            dropped: 0,
+            hash: blake3::Hasher::new(),
+            noted: 0,
+        };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// A line of its own. `node` counts from 1; 0 is the world.
+    pub fn line(&self, node: usize, what: impl std::fmt::Display) {
+        self.lock().push(node, &what.to_string());
+    }
+
+    /// Something small that happens often: hashed, and a line only in detail.
+    pub fn note(&self, node: usize, what: impl FnOnce() -> String) {
+        let mut inner = self.lock();
+        let what = what();
+        let at = inner.began.elapsed().as_micros() as u64;
+        inner.hash.update(&at.to_le_bytes());
+        inner.hash.update(&[node as u8]);
+        inner.hash.update(what.as_bytes());
+        inner.noted += 1;
+        if inner.is_detailed {
+            inner.push(node, &what);
+        }
+    }
+
+    /// Everything kept, and a last line with the hash over all that was noted.
+    pub fn text(&self) -> String {
+        let inner = self.lock();
+        let mut text = String::new();
+        if inner.dropped > 0 {
+            let _ = writeln!(text, "({} earlier lines were dropped)", inner.dropped);
+        }
+        for line in &inner.lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        let _ = writeln!(text, "{} events, hash {}", inner.noted, inner.hash.clone().finalize().to_hex());
+        text
+    }
+
+    /// The last `count` lines.
+    pub fn tail(&self, count: usize) -> Vec<String> {
+        let inner = self.lock();
+        inner.lines[inner.lines.len().saturating_sub(count)..].to_vec()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn push(&mut self, node: usize, what: &str) {
+        if self.lines.len() >= LINES_MAX {
+            self.lines.drain(..LINES_MAX / 2);
+            self.dropped += LINES_MAX as u64 / 2;
+        }
+        let at = self.began.elapsed();
+        let hash = u64::from_le_bytes(self.hash.clone().finalize().as_bytes()[..8].try_into().expect("eight bytes"));
+        let line = format!("{:>6}.{:06} {hash:016x} n{node} {what}", at.as_secs(), at.subsec_micros());
+        self.hash.update(line.as_bytes());
+        self.lines.push(line);
+    }
+}
