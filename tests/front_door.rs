@@ -1,0 +1,156 @@
+//! What a user does, through the built binary: start a testnet, look around, store, read, break, read again.
+
+mod support;
+
+use serde_json::Value;
+use support::{Net, content, quorate, wait};
+
+const MIB: usize = 1024 * 1024;
+
+/// Goal: the whole of the README's tour works. Method: one seven-node testnet, every command of the tour, in order.
+#[test]
+fn a_file_put_on_one_node_reads_back_from_another_after_its_primary_was_killed() {
+    let net = Net::up(7);
+
+    // Everyone sees everyone, by either form of the command, and says the same of each.
+    for node in 1..=7 {
+        let peers = net.at(node, &["peers", "--json"]).json();
+        let peers = peers.as_array().unwrap();
+        assert!(peers.iter().filter(|peer| peer["connected"] == true).count() >= 6, "{peers:?}");
+        for field in ["peer_id", "addresses", "connected", "rtt_ms", "kinds", "free", "quorums", "last_seen_ms"] {
+            assert!(peers[0].get(field).is_some(), "peers --json has no {field}");
+        }
+    }
+    let flag = net.at(3, &["--peers"]).ok().stdout;
+    assert!(flag.contains(&net.testnet.peer_id(1).unwrap().to_string()), "{flag}");
+
+    let file = net.file("data", 40 * MIB + 12_345, 1);
+    let put = net.put(1, &file);
+    assert_eq!(put["bytes"], 40 * MIB + 12_345);
+    assert_eq!(put["profile"], "4+2");
+    assert_eq!(put["degraded"], false);
+    let holders: std::collections::BTreeSet<&str> =
+        put["columns"].as_array().unwrap().iter().map(|column| column["holder"].as_str().unwrap()).collect();
+    assert_eq!(holders.len(), 6, "every column has a holder of its own: {put}");
+    let (object, job, quorum) =
+        (put["object"].as_str().unwrap(), put["job"].as_str().unwrap(), put["quorum"].as_str().unwrap());
+
+    assert!(net.read(6, object) == content(40 * MIB + 12_345, 1), "the object read at node 6 differs");
+    let listed = net.at(5, &["object", "ls", "--json"]).json();
+    assert!(listed.to_string().contains(object), "{listed}");
+    let shown = net.at(4, &["object", "show", object, "--json"]).json();
+    assert_eq!(shown["bytes"], 40 * MIB + 12_345);
+
+    // A range, across a segment's border.
+    let out = net.dir.path().join("range");
+    let range = format!("{}-{}", 16 * MIB - 10, 16 * MIB + 9);
+    net.at(2, &["object", "get", object, "--range", &range, "-o", out.to_str().unwrap()]).ok();
+    assert_eq!(std::fs::read(&out).unwrap(), content(40 * MIB, 1)[16 * MIB - 10..16 * MIB + 10]);
+
+    // The run behind it.
+    let shown = net.at(2, &["job", "show", job, "--json"]).json();
+    assert_eq!(shown["state"], "succeeded");
+    assert_eq!(shown["kind"], "store");
+    for field in ["job", "quorum", "primary", "attempts", "created_at", "finished_at", "why"] {
+        assert!(shown.get(field).is_some(), "job show --json has no {field}");
+    }
+    assert!(net.at(7, &["job", "ls", "--json"]).json().to_string().contains(job));
+    assert_eq!(net.at(7, &["job", "wait", job, "--json"]).json()["state"], "succeeded");
+    assert!(!net.at(7, &["job", "history", job, "--json"]).json().as_array().unwrap().is_empty());
+    let rows = net.at(3, &["quorum", "ls", "--json"]).json();
+    let row = rows.as_array().unwrap().iter().find(|row| row["quorum"] == quorum).unwrap().clone();
+    assert_eq!(row["members"].as_array().unwrap().len(), 3, "{row}");
+    assert!(net.at(3, &["--quorums"]).ok().stdout.contains(&quorum[..8]));
+    net.at(3, &["quorum", "show", quorum]).ok();
+
+    // The primary dies; another takes over in a later term, and everything is still there.
+    let primary = net.primary(3, quorum);
+    net.testnet(&["kill", &primary.to_string()]).ok();
+    let watcher = if primary == 3 { 4 } else { 3 };
+    let next = wait("another primary", || Some(net.primary(watcher, quorum)).filter(|next| *next != primary));
+    let term = |node: usize| -> u64 {
+        let rows = net.at(node, &["quorum", "ls", "--json"]).json();
+        rows.as_array().unwrap().iter().find(|row| row["quorum"] == quorum).unwrap()["term"].as_u64().unwrap()
+    };
+    assert!(term(next) > row["term"].as_u64().unwrap());
+    assert!(net.read(watcher, object) == content(40 * MIB + 12_345, 1), "the object read after the kill differs");
+    let status: Value = net.testnet(&["status", "--json"]).json();
+    let states: Vec<&str> = status["nodes"].as_array().unwrap().iter().map(|node| node["state"].as_str().unwrap()).collect();
+    assert_eq!(states.iter().filter(|state| **state == "running").count(), 6, "{status}");
+    net.testnet(&["restart", &primary.to_string()]).ok();
+
+    // Removed is gone, everywhere; only the owner or an operator may.
+    net.at(1, &["object", "rm", object]).ok();
+    let out = net.dir.path().join("gone");
+    net.at(5, &["object", "get", object, "-o", out.to_str().unwrap()]).fails(1, &["object"]);
+    assert!(!out.exists(), "a failed get leaves no file");
+}
+
+/// Goal: objects of every awkward size read back. Method: sizes around the borders of pieces and segments.
+#[test]
+fn objects_of_every_size_read_back() {
+    let net = Net::up(6);
+    let segment = 16 * MIB;
+    for (position, size) in [0, 1, 63, 64 * 1024, 64 * 1024 + 1, MIB, segment - 1, segment, segment + 1].into_iter().enumerate() {
+        let seed = 100 + position as u64;
+        let file = net.file(&format!("size-{size}"), size, seed);
+        let put = net.put(1 + position % 6, &file);
+        let object = put["object"].as_str().unwrap();
+        assert!(net.read(1 + (position + 3) % 6, object) == content(size, seed), "an object of {size} bytes differs");
+    }
+    // The same file again is the same object, or an equal one: it reads back either way.
+    let file = net.file("again", MIB, 7);
+    for node in [1, 2] {
+        let put = net.put(node, &file);
+        assert!(net.read(5, put["object"].as_str().unwrap()) == content(MIB, 7));
+    }
+}
+
+/// Goal: what a person gets wrong gets an answer that helps, and the right exit code.
+#[test]
+fn mistakes_get_clear_answers() {
+    let net = Net::up(4);
+    let missing = format!("{}.{}", "ab".repeat(16), "cd".repeat(32));
+    net.at(1, &["object", "get", &missing, "-o", "/dev/null"]).fails(1, &["quorum"]);
+    net.at(1, &["object", "get", "nonsense", "-o", "/dev/null"]).fails(2, &["nonsense"]);
+    net.at(1, &["job", "show", &format!("{}.{}", "ab".repeat(16), "cd".repeat(16))]).fails(1, &["quorum"]);
+    net.at(1, &["object", "put", "/no/such/file"]).fails(1, &["/no/such/file"]);
+    net.at(9, &["peers"]).fails(2, &["node 9", "1 to 4"]);
+    quorate(&["peers", "--node", "http://127.0.0.1:1"]).fails(3, &["no node answers"]);
+    quorate(&["object"]).fails(2, &["usage"]);
+    quorate(&["frobnicate"]).fails(2, &["frobnicate"]);
+    net.testnet(&["kill", "9"]).fails(1, &["no node 9"]);
+    net.testnet(&["resume", "1"]).fails(1, &["running"]);
+    net.testnet(&["up", "--nodes", "3"]).fails(1, &["testnet down"]);
+
+    // Someone without the token, with a wrong one, from a web page, or by another name.
+    let base = net.client(1).base().to_owned();
+    let token = std::fs::read_to_string(net.testnet.node_dir(1).join("api.token")).unwrap();
+    let ask = |change: &dyn Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder| {
+        let request = change(reqwest::Client::new().get(format!("{base}/v1/peers")));
+        net.runtime.block_on(request.send()).unwrap().status().as_u16()
+    };
+    assert_eq!(ask(&|request| request), 401);
+    assert_eq!(ask(&|request| request.bearer_auth("wrong")), 401);
+    assert_eq!(ask(&|request| request.bearer_auth(token.trim())), 200);
+    assert_eq!(ask(&|request| request.bearer_auth(token.trim()).header("origin", "http://evil.example")), 403);
+    assert_eq!(ask(&|request| request.bearer_auth(token.trim()).header("host", "evil.example")), 403);
+
+    // Routes: unknown, malformed, oversized.
+    let post = |path: &str, body: Vec<u8>| {
+        let request = reqwest::Client::new().post(format!("{base}{path}")).bearer_auth(token.trim()).body(body);
+        net.runtime.block_on(request.send()).unwrap().status().as_u16()
+    };
+    assert_eq!(post("/v1/nothing", Vec::new()), 404);
+    assert!((400..500).contains(&post("/v1/jobs/zz/cancel", b"{".to_vec())));
+
+    // Bytes that are no handshake, at the peer port: the node goes on.
+    let listen: std::net::SocketAddr = net.testnet.layout().node(1).unwrap().listen.parse().unwrap();
+    for garbage in [vec![0u8; 70_000], b"GET / HTTP/1.1\r\n\r\n".to_vec(), vec![0xff; 3]] {
+        use std::io::Write;
+        let mut stream = std::net::TcpStream::connect(listen).unwrap();
+        // The node may hang up in the middle of it.
+        let _ = stream.write_all(&garbage);
+    }
+    net.at(1, &["peers"]).ok();
+}
