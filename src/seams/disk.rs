@@ -80,6 +80,9 @@ impl KvBatch {
     }
 }
 
+/// A key and its value.
+pub type KvPair = (Vec<u8>, Vec<u8>);
+
 /// An ordered store of small records in named trees. Calls block and are made from the storage actor, or inline for
 /// reads. `apply` makes changes visible at once; only `sync` makes them durable.
 pub trait Kv: Send + Sync + 'static {
@@ -93,8 +96,8 @@ pub trait Kv: Send + Sync + 'static {
         to: &[u8],
         limit: usize,
         bytes_max: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DiskError>;
-    fn last(&self, tree: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, DiskError>;
+    ) -> Result<Vec<KvPair>, DiskError>;
+    fn last(&self, tree: &str) -> Result<Option<KvPair>, DiskError>;
     fn trees(&self) -> Result<Vec<String>, DiskError>;
     fn apply(&self, batch: KvBatch) -> Result<(), DiskError>;
     /// Returns when everything applied before this call would survive a power loss.

@@ -632,7 +632,7 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
                 receipt(grant.holder.peer, grant.lease, slot, draw.content)
             });
             let receipts = receipts.collect();
-            let degraded = draw.mask % 2 == 0;
+            let degraded = draw.mask.is_multiple_of(2);
             Command::CommitObject { job, worker_attempt, manifest: encoded(draw.content), receipts, degraded }
         }
         11 if draw.mask < 40 => Command::FailRun { job, worker_attempt: None, reason },
