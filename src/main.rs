@@ -1,1 +1,5 @@
-fn main() {}
+//! The `quorate` binary.
+
+fn main() -> std::process::ExitCode {
+    quorate::cli::main()
+}

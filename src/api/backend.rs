@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quorate_protocols::api::{JobInfo, Listing, NodeInfo, ObjectInfo, PeerInfo, QuorumDetail, QuorumInfo};
-use quorate_protocols::ids::{JobId, ObjectId, QuorumId};
+use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
 use quorate_protocols::job::record::HistoryEntry;
 use tokio::sync::{broadcast, watch};
 
@@ -61,4 +61,10 @@ pub trait TestingHooks: Send + Sync + 'static {
     fn set_clock_offset_ms(&self, offset_ms: i64);
     /// Makes the disk refuse writes as full, or accept them again.
     fn set_disk_full(&self, full: bool);
+    /// Makes every sync of records take this much longer.
+    fn set_sync_delay(&self, delay: Duration);
+    /// Flips a bit in every piece that is read.
+    fn set_flip_bits(&self, flip: bool);
+    /// Cuts the link to a peer, in either direction, or slows what is not cut.
+    fn set_link(&self, peer: PeerId, cut_to: bool, cut_from: bool, delay: Option<Duration>);
 }

@@ -63,7 +63,7 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
         .routes(routes!(bench::noop))
         .routes(routes!(bench::form));
     match testing {
-        true => router.routes(routes!(testing::clock)).routes(routes!(testing::disk)),
+        true => router.routes(routes!(testing::clock)).routes(routes!(testing::disk)).routes(routes!(testing::link)),
         false => router,
     }
 }

@@ -1,9 +1,99 @@
-//! Measurements against a running network.
+//! Measurements against a running testnet, through the same HTTP API that everyone uses.
+//!
+//! `put` and `get` set what the network reaches against a bound measured in the same run: one process on all cores
+//! that does the unavoidable work (read, hash, encode, encrypt, write) with the same crates and piece sizes, and no
+//! network ([`bound`]). `commit` measures the primary of one quorum, `failover` kills it, `idle` watches processes.
+//! Figures go to stdout (with `--json`, in the form of `quorate_protocols::api`), progress to stderr. Nothing here
+//! judges: what is fast enough is said elsewhere.
+
+mod bound;
+mod commit;
+mod failover;
+mod idle;
+mod noise;
+mod proc;
+mod transfer;
 
 use std::time::Duration;
+
+use quorate_protocols::api::{BenchForm, QuorumDetail, QuorumInfo};
+use quorate_protocols::ids::{PeerId, QuorumId};
+use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
+use quorate_testnet::Testnet;
+
+use crate::cli::{BenchCommand, Common, Failure, resolve_testnet};
+
+pub async fn run(common: &Common, command: BenchCommand) -> Result<(), Failure> {
+    let testnet = Testnet::open(&resolve_testnet(common))?;
+    match command {
+        BenchCommand::Put(args) => transfer::put(common, &testnet, &args).await,
+        BenchCommand::Get(args) => transfer::get(common, &testnet, &args).await,
+        BenchCommand::Commit { outstanding, time } => commit::run(common, &testnet, &outstanding, time).await,
+        BenchCommand::Failover { kills } => failover::run(common, &testnet, kills).await,
+        BenchCommand::Idle { quorums, seconds } => {
+            idle::run(common, &testnet, quorums, Duration::from_secs(seconds)).await
+        }
+    }
+}
 
 /// The value that a `share` (0 to 1) of the sorted samples does not exceed; `None` of none.
 pub fn percentile(sorted: &[Duration], share: f64) -> Option<Duration> {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
+}
+
+/// The middle of the values; 0 of none.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match (sorted.len(), sorted.len() / 2) {
+        (0, _) => 0.0,
+        (length, middle) if length % 2 == 1 => sorted[middle],
+        (_, middle) => (sorted[middle - 1] + sorted[middle]) / 2.0,
+    }
+}
+
+/// The node that a measurement goes through: `--node`, else the testnet's first.
+fn entry(common: &Common, testnet: &Testnet) -> Result<usize, Failure> {
+    use crate::cli::NodeChoice;
+    let index = match &common.node {
+        Some(NodeChoice::Index(index)) => *index,
+        Some(NodeChoice::Url(_)) => return Err(Failure::usage("a testnet is measured: give --node its number")),
+        None => 1,
+    };
+    testnet.layout().node(index)?;
+    Ok(index)
+}
+
+/// A quorum to measure: one that there is, else a new one.
+async fn some_quorum(testnet: &Testnet, asked: usize) -> Result<QuorumId, Failure> {
+    let client = testnet.client(asked)?;
+    let quorums: Vec<QuorumInfo> = client.get("/v1/quorums").await?;
+    if let Some(row) = quorums.iter().find(|row| row.paused.is_none() && row.primary.is_some()) {
+        return Ok(row.quorum);
+    }
+    let formed: QuorumDetail = client.post("/v1/bench/form", &BenchForm { voters: VOTERS_DEFAULT as u32 }).await?;
+    Ok(formed.info.quorum)
+}
+
+fn index_of(testnet: &Testnet, peer: PeerId) -> Result<usize, Failure> {
+    testnet.index_of(peer).ok_or_else(|| Failure::failed(format!("{peer} is not a node of this testnet")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_and_medians_of_few_samples() {
+        let samples: Vec<Duration> = (1..=100).map(Duration::from_millis).collect();
+        assert_eq!(percentile(&samples, 0.5), Some(Duration::from_millis(50)));
+        assert_eq!(percentile(&samples, 0.99), Some(Duration::from_millis(99)));
+        assert_eq!(percentile(&samples, 1.0), Some(Duration::from_millis(100)));
+        assert_eq!(percentile(&samples[..1], 0.99), Some(Duration::from_millis(1)));
+        assert_eq!(percentile(&[], 0.5), None);
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0]), 2.5);
+        assert_eq!(median(&[]), 0.0);
+    }
 }

@@ -1,1 +1,92 @@
-//! The command line.
+//! The command line: finds a node, asks its HTTP API, prints what it says.
+//!
+//! Apart from `init` and `node`, which act on a data folder, and `testnet`, which acts on processes, every command
+//! speaks HTTP to a node and nothing else. What a person asked for goes to stdout (with `--json`, JSON and nothing
+//! but); progress, warnings and errors go to stderr, progress only to a terminal. Exit codes: 0 done, 1 the request
+//! failed, 2 wrong usage, 3 no node answers. Errors say what to do next.
+
+mod args;
+mod demo;
+mod events;
+mod failure;
+mod find;
+mod init;
+mod job;
+mod node;
+mod object;
+mod output;
+mod reference;
+mod show;
+mod testnet;
+mod transfer;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Args, Command};
+pub use failure::Failure;
+
+/// Parses the command line, runs the command, and says how it went.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are answers, not mistakes; clap knows which stream and code each takes.
+            let _ = error.print();
+            return ExitCode::from(error.exit_code().clamp(0, 2) as u8);
+        }
+    };
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(args: Args) -> Result<(), Failure> {
+    let Args { common, peers, quorums, command } = args;
+    let command = match (command, peers, quorums) {
+        (Some(command), false, false) => command,
+        (None, true, false) => Command::Peers,
+        (None, false, true) => Command::Quorum(args::QuorumCommand::Ls),
+        (None, false, false) => {
+            let help = Args::command().render_help();
+            return Err(Failure::usage(format!("{help}")));
+        }
+        _ => return Err(Failure::usage("--peers and --quorums are commands of their own: give one of them")),
+    };
+    if let Command::Node(node) = &command {
+        return node::run(&common, node);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    let outcome = runtime.block_on(async {
+        match command {
+            Command::Init(init) => init::run(&common, &init),
+            Command::Node(_) => unreachable!("handled above, with a runtime of its own"),
+            Command::Peers => show::peers(&common).await,
+            Command::Quorum(command) => show::quorums(&common, command).await,
+            Command::Object(command) => object::run(&common, command).await,
+            Command::Job(command) => job::run(&common, command).await,
+            Command::Events => events::run(&common).await,
+            Command::Testnet(command) => testnet::run(&common, command).await,
+            Command::Bench(command) => crate::bench::run(&common, command).await,
+            Command::Demo(demo) => demo::run(&common, &demo).await,
+        }
+    });
+    // A read of stdin cannot be taken back; the process ends all the same.
+    runtime.shutdown_background();
+    outcome
+}
+
+pub(crate) use args::{BenchCommand, Common, TransferArgs};
+pub(crate) use find::{NodeChoice, resolve_testnet};
+pub(crate) use object::write_file;
+pub(crate) use output::{print, print_json, table};
+pub(crate) use transfer::{Upload, download, upload};

@@ -1,0 +1,50 @@
+//! What the system says of processes: CPU time and memory, from `/proc`.
+
+use quorate_testnet::Testnet;
+
+/// Ticks per second of the times in `/proc`. The kernel has shown 100 to programs on every architecture for decades,
+/// whatever it uses inside.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// CPU seconds that a process has used, all threads, user and system; `None` when it is gone.
+pub fn cpu_seconds(pid: u32) -> Option<f64> {
+    parse_cpu(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn parse_cpu(stat: &str) -> Option<f64> {
+    // The name in parentheses may hold anything; fields count from behind its last parenthesis.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    Some((ticks(11)? + ticks(12)?) as f64 / TICKS_PER_SECOND)
+}
+
+/// Resident memory of a process in bytes; `None` when it is gone.
+pub fn rss_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
+/// CPU seconds of this process and of all nodes together.
+pub fn cpu_of_all(testnet: &Testnet) -> f64 {
+    let nodes = testnet.status().into_iter().filter_map(|node| cpu_seconds(node.pid?)).sum::<f64>();
+    nodes + own_cpu()
+}
+
+pub fn own_cpu() -> f64 {
+    cpu_seconds(std::process::id()).unwrap_or(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_found_behind_the_strangest_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 100 0 0";
+        assert_eq!(parse_cpu(stat), Some(3.0));
+        assert_eq!(parse_cpu("nonsense"), None);
+        assert!(rss_bytes(std::process::id()).unwrap() > 0);
+        assert!(cpu_seconds(std::process::id()).is_some());
+    }
+}

@@ -1,0 +1,75 @@
+//! `events`: follows a node's event stream until Ctrl-C.
+
+use futures::StreamExt;
+use quorate_protocols::api::EventInfo;
+use quorate_testnet::ClientError;
+
+use super::args::Common;
+use super::failure::Failure;
+use super::find::client_of;
+use super::output::{instant, print, word};
+
+/// Longest line of a stream that is read: far above any event.
+const LINE_BYTES_MAX: usize = 1024 * 1024;
+
+pub async fn run(common: &Common) -> Result<(), Failure> {
+    let client = client_of(common)?;
+    let response = client.send(client.request(reqwest::Method::GET, "/v1/events")).await?;
+    let mut chunks = response.bytes_stream();
+    let mut lines = Lines::default();
+    loop {
+        let chunk = tokio::select! {
+            chunk = chunks.next() => chunk,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        };
+        let Some(chunk) = chunk else {
+            return Err(Failure::no_node("the node closed the stream").hint("it may have been stopped; start it again"));
+        };
+        let chunk = chunk.map_err(|error| ClientError::Transfer { reason: crate::api::error::chain(&error) })?;
+        for line in lines.take(&chunk)? {
+            let Some(data) = line.strip_prefix("data:") else { continue };
+            let data = data.trim();
+            if common.json {
+                print(data)?;
+                continue;
+            }
+            match serde_json::from_str::<EventInfo>(data) {
+                Ok(event) => print(format!("{} {:18} {}", instant(event.at), word(&event.event), event.message))?,
+                Err(error) => eprintln!("warning: an event cannot be read: {error}"),
+            }
+        }
+    }
+}
+
+/// Cuts a stream of bytes into lines.
+#[derive(Default)]
+struct Lines(Vec<u8>);
+
+impl Lines {
+    fn take(&mut self, chunk: &[u8]) -> Result<Vec<String>, Failure> {
+        self.0.extend_from_slice(chunk);
+        let mut lines = Vec::new();
+        while let Some(end) = self.0.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = self.0.drain(..=end).collect();
+            lines.push(String::from_utf8_lossy(&line).trim_end().to_owned());
+        }
+        match self.0.len() > LINE_BYTES_MAX {
+            true => Err(Failure::failed("the node's event stream makes no sense: a line without an end")),
+            false => Ok(lines),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_whole_however_the_bytes_arrive() {
+        let mut lines = Lines::default();
+        assert_eq!(lines.take(b"data: a\n\nda").unwrap(), ["data: a", ""]);
+        assert_eq!(lines.take(b"ta: b").unwrap(), Vec::<String>::new());
+        assert_eq!(lines.take(b"\r\n").unwrap(), ["data: b"]);
+        assert!(lines.take(&vec![b'x'; LINE_BYTES_MAX + 1]).is_err());
+    }
+}

@@ -1,0 +1,213 @@
+//! `node`: runs one node in the foreground until Ctrl-C or SIGTERM.
+//!
+//! The order: configuration and identity, the disk (whose lock keeps a second node off the folder), the network, the
+//! node's actors, the API last, so that whoever finds its address finds a node that works. Closing goes the other way.
+//! The runtime has few threads on purpose: several nodes on one small machine is an ordinary case, and every thread
+//! that allocates costs memory of its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use quorate_protocols::ids::PeerId;
+use quorate_protocols::resources::limits::Overrides;
+use quorate_protocols::resources::{Amounts, Limits, Scope};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::api::{NodeBackend, Server, TestingHooks};
+use crate::config::{self, Config};
+use crate::identity;
+use crate::network::{self, Admission, Link, LinkFault, NetFaults, NetworkConfig};
+use crate::node::{Node, NodeParts, NodeSettings};
+use crate::resources::{Resources, machine};
+use crate::seams::clock::SystemClock;
+use crate::seams::entropy::OsEntropy;
+use crate::seams::{Seams, TaskGroup};
+use crate::storage;
+use crate::storage::faults::DiskFaults;
+
+use super::args::{Common, NodeArgs};
+use super::failure::Failure;
+use super::find::default_node_dir;
+use super::output::print;
+
+/// Threads that run tasks: all cores up to this many. Hashing, coding and files have threads of their own.
+const WORKERS_MAX: usize = 4;
+
+/// Threads for blocking work. A put needs a handful; each holds an allocator's arena.
+const BLOCKING_THREADS_MAX: usize = 16;
+
+/// Idle blocking threads go away after this long, and their memory with them.
+const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(3);
+
+/// A node that does not close by itself is left behind: its disk is safe at every moment anyway.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Overrides the configuration's `log.filter`.
+const LOG_VARIABLE: &str = "QUORATE_LOG";
+
+pub fn run(common: &Common, args: &NodeArgs) -> Result<(), Failure> {
+    let dir = common.dir.clone().unwrap_or_else(default_node_dir);
+    let config = match &args.config {
+        Some(file) => config::load_file(file),
+        None => config::load(&dir),
+    };
+    if args.print_config {
+        return match config {
+            Ok(config) => print(config.to_toml()),
+            Err(config::ConfigError::Missing { .. }) if args.config.is_none() => print(Config::default_toml()),
+            Err(error) => Err(Failure::of(&error)),
+        };
+    }
+    let config = config.map_err(|error| Failure::of(&error))?;
+    start_log(&config)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(WORKERS_MAX))
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_keep_alive(BLOCKING_KEEP_ALIVE)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
+    let outcome = runtime.block_on(serve(dir, config, args.testing));
+    runtime.shutdown_background();
+    outcome
+}
+
+fn start_log(config: &Config) -> Result<(), Failure> {
+    let variable = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.is_empty());
+    let (text, source) = match &variable {
+        Some(text) => (text, "$QUORATE_LOG"),
+        None => (&config.log.filter, "log.filter"),
+    };
+    let filter = tracing_subscriber::EnvFilter::try_new(text)
+        .map_err(|error| Failure::failed(format!("{source} is {text:?}, which is no log filter: {error}")))?;
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failure> {
+    // Before anything can be interrupted.
+    let signal = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+
+    let entropy = Arc::new(OsEntropy);
+    let identity = identity::load(&dir, &*entropy).map_err(|error| Failure::of(&error))?;
+    let secret = identity::load_secret(&dir).map_err(|error| Failure::of(&error))?;
+    let folder = dir.clone();
+    let disk = tokio::task::spawn_blocking(move || storage::open(&folder))
+        .await
+        .map_err(|error| Failure::of(&error))?
+        .map_err(|error| Failure::of(&error))?;
+    let (disk, disk_faults) = match testing {
+        true => {
+            let (disk, faults) = DiskFaults::wrap(disk);
+            (disk, Some(faults))
+        }
+        false => (disk, None),
+    };
+    let overrides = Overrides {
+        memory_bytes: config.resources.memory_max.map(|size| size.0),
+        disk_bytes: config.resources.disk_max.map(|size| size.0),
+        slots: config.resources.slots.map(u64::from),
+        connections: Some(config.network.connections_max.into()),
+        descriptors: None,
+    };
+    let resources = Resources::new(Limits::for_machine(machine::read(&*disk.files), overrides));
+    let clock = Arc::new(SystemClock::new());
+    let tasks = TaskGroup::threaded();
+    let seams = Seams { clock: clock.clone(), entropy: entropy.clone(), disk, tasks: tasks.clone() };
+
+    let server = Server::bind(&dir, config.api.listen, config.api.allow_remote, &*entropy)
+        .await
+        .map_err(|error| Failure::of(&error))?;
+    let address = server.address();
+    let mut registry = Registry::default();
+    let network_config = NetworkConfig::new(&config.network, secret, testing);
+    let net_faults = network_config.faults.clone();
+    let admission = admission(resources.clone());
+    let (net, inbound) = tasks
+        .scope(network::start(&seams, &identity, network_config, admission, &mut registry))
+        .await
+        .map_err(|error| Failure::of(&error))?;
+    let peer = identity.peer();
+    let settings = NodeSettings::from(&config);
+    let node = Node::start(NodeParts { seams, identity, settings, resources, net: net.clone(), inbound })
+        .await
+        .map_err(|error| Failure::of(&error))?;
+    let mut fatal = node.storage().fatal();
+    let hooks = disk_faults.map(|disk| Arc::new(Hooks { clock, disk, net: net_faults }) as Arc<dyn TestingHooks>);
+    let backend = Arc::new(NodeBackend::new(node.clone(), registry, hooks));
+    let serving = tasks.spawn(server.serve(backend));
+    tracing::info!(%peer, api = %format!("http://{address}"), peers = ?net.listen_addresses(), folder = %dir.display(), "running");
+
+    let outcome = tokio::select! {
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+        served = serving => match served {
+            Ok(Some(Err(error))) => Err(Failure::of(&error)),
+            _ => Err(Failure::failed("the API stopped")),
+        },
+        Ok(failed) = fatal.wait_for(Option::is_some) => {
+            let reason = failed.as_ref().map(ToString::to_string).unwrap_or_default();
+            Err(Failure::failed(format!("the disk failed and nothing more can be promised: {reason}"))
+                .hint("what was acknowledged is on the other members; repair the disk, then start this node again"))
+        }
+    };
+    tracing::info!("closing");
+    let closing = async {
+        tokio::select! {
+            closed = tokio::time::timeout(CLOSE_PATIENCE, node.close()) => {
+                if closed.is_err() {
+                    tracing::warn!("some work did not end within {CLOSE_PATIENCE:?} and was dropped");
+                }
+            }
+            // A second Ctrl-C means now.
+            _ = interrupt.recv() => (),
+        }
+    };
+    closing.await;
+    outcome
+}
+
+/// The memory of an inbound frame, taken from its protocol's share.
+fn admission(resources: Resources) -> Admission {
+    Arc::new(move |protocol, bytes| {
+        let need = Amounts { memory_bytes: bytes as u64, ..Amounts::default() };
+        resources.reserve(Scope::Protocol(protocol.name()), need).ok()
+    })
+}
+
+/// The faults of a node started with `--testing`.
+struct Hooks {
+    clock: Arc<SystemClock>,
+    disk: DiskFaults,
+    net: NetFaults,
+}
+
+impl TestingHooks for Hooks {
+    fn set_clock_offset_ms(&self, offset_ms: i64) {
+        self.clock.set_offset_ms(offset_ms);
+    }
+    fn set_disk_full(&self, full: bool) {
+        self.disk.set_full(full);
+    }
+    fn set_sync_delay(&self, delay: Duration) {
+        self.disk.set_sync_delay(delay);
+    }
+    fn set_flip_bits(&self, flip: bool) {
+        self.disk.set_flip_bits(flip);
+    }
+    fn set_link(&self, peer: PeerId, cut_to: bool, cut_from: bool, delay: Option<Duration>) {
+        let link = |cut| match (cut, delay) {
+            (true, _) => Link::Cut,
+            (false, Some(delay)) => Link::Slow(delay),
+            (false, None) => Link::Open,
+        };
+        if let Err(error) = self.net.set(peer, LinkFault { to: link(cut_to), from: link(cut_from) }) {
+            tracing::error!(%error, "a link fault was not set");
+        }
+    }
+}

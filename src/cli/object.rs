@@ -1,0 +1,262 @@
+//! `object put|get|ls|show|rm`.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use quorate_protocols::api::{Listing, ObjectInfo, PutInfo};
+use quorate_protocols::ids::JobId;
+use quorate_testnet::Client;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use super::args::{Common, GetArgs, ObjectCommand, PutArgs};
+use super::failure::Failure;
+use super::find::client_of;
+use super::output::{bytes, facts, instant, or_dash, print, print_json, progress, table, warn_unreachable, word};
+use super::transfer::{READ_BYTES, Upload, download, open_file, upload};
+
+pub async fn run(common: &Common, command: ObjectCommand) -> Result<(), Failure> {
+    let client = client_of(common)?;
+    match command {
+        ObjectCommand::Put(args) => put(common, &client, args).await,
+        ObjectCommand::Get(args) => get(common, &client, args).await,
+        ObjectCommand::Ls => {
+            let listing: Listing<ObjectInfo> = client.get("/v1/objects").await?;
+            warn_unreachable(&listing.unreachable, listing.truncated);
+            match common.json {
+                true => print_json(&listing.items),
+                false => print(objects_table(&listing.items)),
+            }
+        }
+        ObjectCommand::Show { object } => {
+            let object = object.resolve(&client).await?;
+            let info: ObjectInfo = client.get(&format!("/v1/objects/{object}")).await?;
+            match common.json {
+                true => print_json(&info),
+                false => print(object_text(&info)),
+            }
+        }
+        ObjectCommand::Rm { object } => {
+            let object = object.resolve(&client).await?;
+            client.send(client.request(reqwest::Method::DELETE, &format!("/v1/objects/{object}"))).await?;
+            match common.json {
+                true => print_json(&serde_json::json!({ "object": object })),
+                false => print(format!("removed {object}")),
+            }
+        }
+    }
+}
+
+async fn put(common: &Common, client: &Client, args: PutArgs) -> Result<(), Failure> {
+    let resume = match args.resume {
+        Some(job) => Some(job.resolve(client).await?),
+        None => None,
+    };
+    let stdin = args.file == Path::new("-");
+    let (body, what) = match stdin {
+        true => {
+            let input = tokio_util::io::ReaderStream::with_capacity(tokio::io::stdin(), READ_BYTES);
+            (input.boxed(), Upload::default())
+        }
+        false => {
+            let (body, upload) = open_file(&args.file).await?;
+            (body.boxed(), upload)
+        }
+    };
+    let size = what.size;
+    let what = Upload { name: args.name.or(what.name), profile: args.profile, quorum: args.quorum, resume, ..what };
+    let bar = progress(size, common.json);
+    let mut job: Option<JobId> = resume;
+    let stored = upload(client, &what, body, |progress| {
+        job = progress.job.or(job);
+        bar.set_message(progress.phase.to_string());
+        bar.set_position(progress.bytes_stored);
+    });
+    let stored = tokio::select! {
+        stored = stored => Some(stored),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    bar.finish_and_clear();
+    match stored {
+        Some(Ok(info)) if common.json => print_json(&info),
+        Some(Ok(info)) => print(put_text(&info)),
+        Some(Err(failure)) => match job {
+            Some(job) if failure.code == super::failure::FAILED => {
+                let hint = failure.hint.clone().unwrap_or_default();
+                let look = format!("`quorate job show {job}` says where the run stands");
+                Err(failure.hint(if hint.is_empty() { look } else { format!("{hint}\n  {look}") }))
+            }
+            _ => Err(failure),
+        },
+        None => Err(interrupted(job, stdin, &args.file)),
+    }
+}
+
+/// The run stays, and what it stored: say how to come back to it.
+fn interrupted(job: Option<JobId>, stdin: bool, file: &Path) -> Failure {
+    let Some(job) = job else {
+        return Failure::failed("interrupted before the run began; nothing was stored");
+    };
+    let file = if stdin { "-".into() } else { file.to_string_lossy() };
+    let again = match stdin {
+        true => String::new(),
+        false => format!("`quorate object put {file}` on this node goes on where it stopped; from another node add "),
+    };
+    Failure::failed(format!("interrupted; job {job} waits for the rest of the file")).hint(format!(
+        "{again}`--resume {job}`{}; `quorate job cancel {job}` gives up what was stored",
+        if stdin { " with the same input goes on where it stopped" } else { "" }
+    ))
+}
+
+fn put_text(info: &PutInfo) -> String {
+    let seconds = info.took_ms as f64 / 1000.0;
+    let rate = if seconds > 0.0 { info.bytes as f64 / 1e6 / seconds } else { 0.0 };
+    let mut rows = vec![
+        ("object", info.object.to_string()),
+        ("bytes", format!("{} ({}) in {seconds:.2} s, {rate:.0} MB/s", info.bytes, bytes(info.bytes))),
+        ("profile", format!("{}{}", info.profile, if info.degraded { ", degraded: a repair is owed" } else { "" })),
+        ("job", info.job.to_string()),
+    ];
+    rows.extend(info.columns.iter().map(|column| ("column", format!("{} {}", column.column, column.holder))));
+    if info.pieces_skipped > 0 {
+        rows.push(("resumed", format!("{} pieces were there already, {} sent", info.pieces_skipped, info.pieces_sent)));
+    }
+    facts(&rows)
+}
+
+async fn get(common: &Common, client: &Client, args: GetArgs) -> Result<(), Failure> {
+    let output = match args.output {
+        Some(path) => Some(path).filter(|path| path != Path::new("-")),
+        None if !std::io::stdout().is_terminal() => None,
+        None => return Err(Failure::usage("say where to write: -o FILE, or -o - for the terminal")),
+    };
+    let object = args.object.resolve(client).await?;
+    let (length, stream) = download(client, object, args.range.as_deref()).await?;
+    let bar = progress(length, common.json);
+    bar.set_message("reading");
+    let tick = bar.clone();
+    let stream = stream.inspect(move |chunk| tick.inc(chunk.as_ref().map_or(0, |chunk| chunk.len() as u64)));
+    let written = match &output {
+        None => copy(stream, tokio::io::stdout(), "standard output").await,
+        Some(path) => write_file(stream, path).await,
+    };
+    bar.finish_and_clear();
+    let written = written?;
+    match (&output, common.json) {
+        // With the bytes on standard output there is no room for words.
+        (None, _) => Ok(()),
+        (Some(path), true) => {
+            print_json(&serde_json::json!({ "object": object, "bytes": written, "file": path.to_string_lossy() }))
+        }
+        (Some(path), false) => print(format!("{written} bytes to {}", path.display())),
+    }
+}
+
+async fn copy(
+    stream: impl Stream<Item = Result<Bytes, Failure>>,
+    mut to: impl AsyncWrite + Unpin,
+    name: &str,
+) -> Result<u64, Failure> {
+    let fault = |error: std::io::Error| Failure::failed(format!("writing to {name}: {error}"));
+    let mut stream = std::pin::pin!(stream);
+    let mut written = 0;
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk?;
+        to.write_all(&chunk).await.map_err(fault)?;
+        written += chunk.len() as u64;
+    }
+    to.flush().await.map_err(fault)?;
+    Ok(written)
+}
+
+/// Writes under a temporary name and renames: the name appears with the whole content or not at all. What is there
+/// already and is no file (a device, a pipe) is written to as it is.
+pub async fn write_file(stream: impl Stream<Item = Result<Bytes, Failure>>, path: &Path) -> Result<u64, Failure> {
+    use std::os::unix::fs::PermissionsExt;
+    let name = path.display().to_string();
+    let fault = |error: std::io::Error| Failure::failed(format!("writing {name}: {error}"));
+    match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => return Err(Failure::failed(format!("{name} is a folder; name a file"))),
+        Ok(found) if !found.is_file() => {
+            let file = tokio::fs::OpenOptions::new().write(true).open(path).await.map_err(fault)?;
+            return copy(stream, file, &name).await;
+        }
+        _ => (),
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let draft = tempfile::Builder::new()
+        .prefix(".quorate-")
+        // As any new file: the umask takes its part away.
+        .permissions(std::fs::Permissions::from_mode(0o666))
+        .tempfile_in(parent)
+        .map_err(fault)?;
+    let (file, draft) = draft.into_parts();
+    let written = copy(stream, tokio::fs::File::from_std(file), &name).await?;
+    draft.persist(path).map_err(|error| fault(error.error))?;
+    Ok(written)
+}
+
+fn objects_table(objects: &[ObjectInfo]) -> String {
+    let rows = objects.iter().map(|object| {
+        vec![
+            object.object.to_string(),
+            bytes(object.bytes),
+            object.profile.to_string(),
+            if object.degraded { "degraded".to_owned() } else { word(&object.state) },
+            instant(object.created_at),
+            or_dash(object.name.as_ref()),
+        ]
+    });
+    table(&["object", "size", "profile", "state", "created", "name"], rows)
+}
+
+fn object_text(info: &ObjectInfo) -> String {
+    let mut rows = vec![
+        ("object", info.object.to_string()),
+        ("name", or_dash(info.name.as_ref())),
+        ("bytes", format!("{} ({})", info.bytes, bytes(info.bytes))),
+        ("profile", info.profile.to_string()),
+        ("state", format!("{}{}", word(&info.state), if info.degraded { ", degraded" } else { "" })),
+        ("owner", info.owner.to_string()),
+        ("job", info.job.to_string()),
+        ("created", instant(info.created_at)),
+    ];
+    rows.extend(info.columns.iter().map(|column| {
+        let holder = or_dash(column.holder);
+        ("column", format!("{} {holder} {}", column.column, word(&column.state)))
+    }));
+    rows.extend(info.owed.iter().map(|owed| ("owed", format!("{}: {}", owed.column, owed.reason))));
+    facts(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_protocols::ids::QuorumId;
+
+    #[tokio::test]
+    async fn a_download_that_breaks_off_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let broken = futures::stream::iter([Ok(Bytes::from_static(b"half")), Err(Failure::failed("broke off"))]);
+        assert!(write_file(broken, &path).await.is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+        let whole = futures::stream::iter([Ok(Bytes::from_static(b"whole"))]);
+        assert_eq!(write_file(whole, &path).await.unwrap(), 5);
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        let device = futures::stream::iter([Ok(Bytes::from_static(b"gone"))]);
+        assert_eq!(write_file(device, Path::new("/dev/null")).await.unwrap(), 4);
+    }
+
+    #[test]
+    fn an_interrupted_put_says_how_to_come_back() {
+        let job = JobId { quorum: QuorumId([1; 16]), local: [2; 16] };
+        let failure = interrupted(Some(job), false, Path::new("film.mkv"));
+        let hint = failure.hint.unwrap();
+        assert!(hint.contains("quorate object put film.mkv"), "{hint}");
+        assert!(hint.contains(&format!("--resume {job}")), "{hint}");
+        assert!(hint.contains(&format!("quorate job cancel {job}")), "{hint}");
+        assert!(interrupted(None, false, Path::new("x")).message.contains("nothing was stored"));
+    }
+}

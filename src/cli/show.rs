@@ -1,0 +1,112 @@
+//! `peers`, `quorum ls`, `quorum show`.
+
+use quorate_protocols::api::{PeerInfo, QuorumDetail, QuorumInfo};
+use quorate_protocols::ids::QuorumId;
+
+use super::args::{Common, QuorumCommand};
+use super::failure::Failure;
+use super::find::client_of;
+use super::output::{bytes, facts, instant, or_dash, print, print_json, table};
+
+pub async fn peers(common: &Common) -> Result<(), Failure> {
+    let peers: Vec<PeerInfo> = client_of(common)?.get("/v1/peers").await?;
+    match common.json {
+        true => print_json(&peers),
+        false => print(peers_table(&peers)),
+    }
+}
+
+pub fn peers_table(peers: &[PeerInfo]) -> String {
+    let rows = peers.iter().map(|peer| {
+        vec![
+            peer.peer_id.to_string(),
+            if peer.connected { "yes" } else { "no" }.to_owned(),
+            or_dash(peer.rtt_ms.map(|rtt| format!("{rtt:.1} ms"))),
+            match peer.kinds.is_empty() {
+                true => "-".to_owned(),
+                false => peer.kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+            },
+            or_dash(peer.free.map(|free| bytes(free.disk_bytes))),
+            peer.quorums.to_string(),
+            or_dash(peer.addresses.first()),
+        ]
+    });
+    table(&["peer", "connected", "rtt", "kinds", "free disk", "quorums", "address"], rows)
+}
+
+pub async fn quorums(common: &Common, command: QuorumCommand) -> Result<(), Failure> {
+    let client = client_of(common)?;
+    match command {
+        QuorumCommand::Ls => {
+            let quorums: Vec<QuorumInfo> = client.get("/v1/quorums").await?;
+            match common.json {
+                true => print_json(&quorums),
+                false => print(quorums_table(&quorums)),
+            }
+        }
+        QuorumCommand::Show { quorum } => {
+            let quorum = match quorum.parse::<QuorumId>() {
+                Ok(quorum) => quorum,
+                Err(error) => {
+                    let hexadecimal = quorum.chars().all(|c| c.is_ascii_hexdigit());
+                    if quorum.len() < 8 || !hexadecimal {
+                        return Err(Failure::usage(format!("{error}; the first 8 or more digits will do")));
+                    }
+                    let all: Vec<QuorumInfo> = client.get("/v1/quorums").await?;
+                    let prefix = quorum.to_ascii_lowercase();
+                    let mut fitting = all.iter().filter(|row| row.quorum.to_string().starts_with(&prefix));
+                    match (fitting.next(), fitting.next()) {
+                        (Some(row), None) => row.quorum,
+                        (Some(_), Some(_)) => {
+                            return Err(Failure::usage(format!(
+                                "several quorums begin with {prefix}; give more digits"
+                            )));
+                        }
+                        (None, _) => {
+                            return Err(Failure::failed(format!("no quorum begins with {prefix}"))
+                                .hint("`quorate quorum ls` lists those that this node knows"));
+                        }
+                    }
+                }
+            };
+            let detail: QuorumDetail = client.get(&format!("/v1/quorums/{quorum}")).await?;
+            match common.json {
+                true => print_json(&detail),
+                false => print(quorum_text(&detail)),
+            }
+        }
+    }
+}
+
+pub fn quorums_table(quorums: &[QuorumInfo]) -> String {
+    let rows = quorums.iter().map(|quorum| {
+        vec![
+            quorum.quorum.to_string(),
+            or_dash(quorum.primary),
+            quorum.members.len().to_string(),
+            quorum.term.to_string(),
+            quorum.jobs.to_string(),
+            quorum.objects.to_string(),
+            quorum.paused.clone().unwrap_or_default(),
+        ]
+    });
+    table(&["quorum", "primary", "members", "term", "jobs", "objects", ""], rows)
+}
+
+pub fn quorum_text(detail: &QuorumDetail) -> String {
+    let info = &detail.info;
+    let mut rows =
+        vec![("quorum", info.quorum.to_string()), ("primary", or_dash(info.primary)), ("term", info.term.to_string())];
+    rows.extend(info.members.iter().map(|member| ("member", member.to_string())));
+    rows.extend(detail.learners.iter().map(|learner| ("learner", learner.to_string())));
+    rows.extend(detail.standbys.iter().map(|standby| ("standby", standby.to_string())));
+    rows.push(("committed", detail.committed.to_string()));
+    rows.push(("applied", detail.applied.to_string()));
+    rows.push(("jobs", format!("{} live, {} ended", info.jobs, detail.jobs_ended)));
+    rows.push(("objects", info.objects.to_string()));
+    rows.push(("time", instant(detail.time)));
+    if let Some(paused) = &info.paused {
+        rows.push(("paused", paused.clone()));
+    }
+    facts(&rows)
+}
