@@ -18,3 +18,6 @@ pub use message::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Signature, Statement, Subject,
 };
 pub use round::{Granted, PeerFault, Round, RoundEffect, RoundInput, RoundSpec};
+
+#[cfg(test)]
+mod tests;

@@ -9,3 +9,6 @@ pub mod state;
 
 pub use message::{Capacity, JobAnnouncement, PeerAdvert, QuorumAdvert};
 pub use state::{AdvertFault, DirectoryState, Noted, PeerEntry};
+
+#[cfg(test)]
+mod tests;

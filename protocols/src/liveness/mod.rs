@@ -16,3 +16,6 @@ pub mod message;
 pub use detector::{Cause, Detector, DetectorEffect, DetectorInput};
 pub use election::{Election, ElectionEffect, ElectionInput, PreVoteRound, View};
 pub use message::{Beat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
+
+#[cfg(test)]
+mod tests;

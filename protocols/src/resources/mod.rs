@@ -17,3 +17,6 @@ pub use amounts::{Amounts, Resource};
 pub use leases::{GrantError, Lease, Leases};
 pub use limits::{Limits, Machine};
 pub use tree::{Refused, Scope, Service, SpanId, Tree};
+
+#[cfg(test)]
+mod tests;

@@ -171,19 +171,19 @@ impl Tree {
         if amounts.is_zero() {
             return;
         }
-        let mut next = match (scope, self.nodes.get(&scope)) {
-            (Scope::Span(_), None) => None,
-            (_, node) => {
+        match self.nodes.get(&scope) {
+            None if matches!(scope, Scope::Span(_)) => return,
+            node => {
                 assert!(node.is_some_and(|node| amounts.fits(&node.used)), "{scope} releases more than it reserved");
-                Some(scope)
             }
-        };
-        while let Some(scope) = next {
-            let node = self.nodes.get_mut(&scope).expect("scopes above one that is in use exist");
+        }
+        let mut next = Some(scope);
+        while let Some(above) = next {
+            let node = self.nodes.get_mut(&above).expect("scopes above one that is in use exist");
             node.used = node.used.saturating_sub(amounts);
             next = node.parent;
-            self.remove_if_empty(scope);
         }
+        self.remove_if_empty(scope);
     }
 
     /// Opens a span below `parent`, with a limit of its own. It exists until it is closed, empty or not.
@@ -225,16 +225,16 @@ impl Tree {
         inner.into_iter().for_each(|span| self.close_span(span));
         let node = self.nodes.remove(&scope).expect("checked above");
         self.passing -= 1;
-        let mut next = node.parent;
-        if let Some(parent) = next.and_then(|parent| self.nodes.get_mut(&parent)) {
-            parent.children -= 1;
-        }
+        let parent = node.parent.expect("a span is opened below a scope");
+        self.nodes.get_mut(&parent).expect("scopes above one that exists exist").children -= 1;
+        // All are discharged before any is removed: removal climbs by itself.
+        let mut next = Some(parent);
         while let Some(above) = next {
             let ancestor = self.nodes.get_mut(&above).expect("scopes above one that exists exist");
             ancestor.used = ancestor.used.saturating_sub(node.used);
             next = ancestor.parent;
-            self.remove_if_empty(above);
         }
+        self.remove_if_empty(parent);
     }
 
     /// Changes what the node as a whole may use, as the machine changes. What is already reserved stays reserved.

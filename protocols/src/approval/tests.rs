@@ -1,0 +1,388 @@
+//! The round on virtual time, and the choices that follow it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use proptest::prelude::*;
+
+use super::formation::{self, TooFewApprovals, Volunteer};
+use super::limits::*;
+use super::replacement::{self, Decision, Situation};
+use super::*;
+use crate::ids::{BootId, Incarnation, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId};
+use crate::quorum::membership::Voters;
+
+fn key(n: u8) -> SigningKey {
+    SigningKey::from_bytes(&[n; 32])
+}
+
+fn peer(n: u8) -> PeerId {
+    PeerId(key(n).verifying_key().to_bytes())
+}
+
+fn subject() -> Subject {
+    Subject::Holder { job: JobId { quorum: QuorumId([1; 16]), local: [2; 16] } }
+}
+
+fn spec(needed: usize, wanted: usize) -> RoundSpec {
+    RoundSpec {
+        asker: peer(200),
+        subject: subject(),
+        requirement: Requirement { disk_bytes: 10, ..Requirement::default() },
+        duration: Duration::from_secs(600),
+        nonce: Nonce([3; 16]),
+        needed,
+        wanted,
+        exclude: BTreeSet::new(),
+    }
+}
+
+fn statement(n: u8) -> Statement {
+    let spec = spec(0, 0);
+    Statement {
+        asker: spec.asker,
+        approver: peer(n),
+        incarnation: Incarnation(1),
+        boot: BootId([n; 16]),
+        subject: spec.subject,
+        requirement: spec.requirement.digest(),
+        nonce: spec.nonce,
+        duration: spec.duration,
+        lease: LeaseId([n; 16]),
+    }
+}
+
+fn approval(n: u8) -> Approval {
+    Approval::sign(&key(n), statement(n))
+}
+
+/// A round in the hands of a test: time moves when told, effects are kept.
+struct TestRound {
+    round: Round,
+    now: Millis,
+    effects: Vec<RoundEffect>,
+}
+
+impl TestRound {
+    fn new(spec: RoundSpec, candidates: impl IntoIterator<Item = u8>) -> Self {
+        let now = Millis(1_000);
+        let (round, effects) = Round::start(now, spec, candidates.into_iter().map(peer));
+        Self { round, now, effects }
+    }
+    fn input(&mut self, input: RoundInput) -> Result<(), PeerFault> {
+        self.effects.extend(self.round.step(self.now, input)?);
+        Ok(())
+    }
+    fn approve(&mut self, n: u8) {
+        self.input(RoundInput::Answered { peer: peer(n), answer: ApprovalAnswer::Granted(approval(n)) }).unwrap();
+    }
+    fn refuse(&mut self, n: u8) {
+        let answer = ApprovalAnswer::Refused(Refusal::Draining);
+        self.input(RoundInput::Answered { peer: peer(n), answer }).unwrap();
+    }
+    fn pass(&mut self, ms: u64) {
+        self.now.0 += ms;
+        self.input(RoundInput::Tick).unwrap();
+    }
+    /// Follows the round's own timers to its end.
+    fn run_to_end(&mut self) {
+        while let Some(at) = self.round.wake_at() {
+            assert!(at > self.now, "a timer that is already over would spin");
+            self.now = at;
+            self.input(RoundInput::Tick).unwrap();
+        }
+    }
+    fn asked(&self) -> usize {
+        self.effects.iter().filter(|effect| matches!(effect, RoundEffect::Ask { .. })).count()
+    }
+    fn released(&self) -> Vec<u8> {
+        let lease = |effect: &RoundEffect| match effect {
+            RoundEffect::Release { lease, .. } => Some(lease.0[0]),
+            _ => None,
+        };
+        self.effects.iter().filter_map(lease).collect()
+    }
+    fn done(&self) -> Option<Vec<u8>> {
+        self.effects.iter().find_map(|effect| match effect {
+            RoundEffect::Done { granted } => Some(granted.iter().map(|g| g.approval.statement.lease.0[0]).collect()),
+            _ => None,
+        })
+    }
+}
+
+#[test]
+fn more_are_asked_than_needed_and_the_round_stops_at_as_many_as_wanted() {
+    let mut round = TestRound::new(spec(3, 3), 1..=10);
+    assert_eq!(round.asked(), 3 + OVER_ASK);
+    (1..=3).for_each(|n| round.approve(n));
+    assert_eq!(round.done(), Some(vec![1, 2, 3]));
+    assert!(!round.round.is_idle(), "answers are outstanding");
+    (4..=6).for_each(|n| round.approve(n));
+    assert_eq!(round.released(), [4, 5, 6], "what comes too late is given back");
+    assert!(round.round.is_idle());
+}
+
+#[test]
+fn with_enough_it_waits_a_little_for_the_spares() {
+    let mut round = TestRound::new(spec(2, 4), 1..=10);
+    round.approve(1);
+    round.approve(2);
+    assert_eq!(round.done(), None);
+    round.pass(50);
+    round.approve(3);
+    round.pass(EXTRA_WAIT.as_millis() as u64);
+    assert_eq!(round.done(), Some(vec![1, 2, 3]));
+}
+
+#[test]
+fn a_refusal_is_made_good_by_another_candidate_at_once() {
+    let mut round = TestRound::new(spec(2, 2), 1..=8);
+    let asked = round.asked();
+    round.refuse(1);
+    assert_eq!(round.asked(), asked + 1);
+}
+
+#[test]
+fn slow_peers_are_topped_up_but_may_still_answer() {
+    let mut round = TestRound::new(spec(2, 2), 1..=10);
+    let asked = round.asked();
+    round.pass(SLOW.as_millis() as u64);
+    assert_eq!(round.asked(), 2 * asked);
+    round.approve(1);
+    round.approve(2);
+    assert_eq!(round.done(), Some(vec![1, 2]));
+}
+
+#[test]
+fn one_peer_is_one_voice_however_often_it_speaks() {
+    let mut round = TestRound::new(spec(2, 2), [1, 1, 1, 2]);
+    assert_eq!(round.asked(), 2);
+    round.approve(1);
+    let answer = ApprovalAnswer::Granted(approval(1));
+    let repeated = round.input(RoundInput::Answered { peer: peer(1), answer });
+    assert_eq!(repeated, Err(PeerFault::NotAsked { peer: peer(1) }));
+    assert_eq!(round.done(), None);
+}
+
+#[test]
+fn a_promise_for_anything_else_is_the_peers_fault() {
+    let change: [(&str, fn(&mut Statement)); 6] = [
+        ("approver", |s| s.approver = peer(9)),
+        ("asker", |s| s.asker = peer(9)),
+        ("nonce", |s| s.nonce = Nonce([9; 16])),
+        ("subject", |s| s.subject = Subject::Member { quorum: QuorumId([9; 16]) }),
+        ("requirement", |s| s.requirement = Requirement::default().digest()),
+        ("duration", |s| s.duration = Duration::from_secs(1)),
+    ];
+    for (field, change) in change {
+        let mut round = TestRound::new(spec(1, 1), [1, 2]);
+        let mut wrong = statement(1);
+        change(&mut wrong);
+        let answer = ApprovalAnswer::Granted(Approval::sign(&key(1), wrong));
+        let fault = round.input(RoundInput::Answered { peer: peer(1), answer });
+        assert_eq!(fault, Err(PeerFault::Mismatch { peer: peer(1), field }));
+        assert_eq!(round.done(), None);
+        round.approve(2);
+        assert_eq!(round.done(), Some(vec![2]), "the round goes on with the honest");
+    }
+}
+
+#[test]
+fn a_signature_by_another_key_or_over_other_words_is_refused() {
+    let forged = Approval::sign(&key(9), statement(1));
+    let mut altered = approval(1);
+    altered.statement.lease = LeaseId([7; 16]);
+    for bad in [forged, altered] {
+        let mut round = TestRound::new(spec(1, 1), [1]);
+        let fault = round.input(RoundInput::Answered { peer: peer(1), answer: ApprovalAnswer::Granted(bad) });
+        assert_eq!(fault, Err(PeerFault::Signature { peer: peer(1) }));
+    }
+}
+
+#[test]
+fn too_few_candidates_call_for_volunteers_and_volunteers_count() {
+    let mut round = TestRound::new(spec(3, 3), [1, 2]);
+    assert!(round.effects.contains(&RoundEffect::WantVolunteers));
+    round.approve(1);
+    round.approve(2);
+    for n in [2, 3] {
+        round.input(RoundInput::Volunteered { peer: peer(n) }).unwrap();
+    }
+    assert_eq!(round.asked(), 3, "who was asked before is not asked again");
+    round.approve(3);
+    assert_eq!(round.done(), Some(vec![1, 2, 3]));
+}
+
+#[test]
+fn a_round_that_cannot_win_says_who_refused_and_who_was_silent_and_lets_go() {
+    let mut round = TestRound::new(spec(3, 3), [1, 2, 3]);
+    round.approve(1);
+    round.refuse(2);
+    round.run_to_end();
+    let failed =
+        RoundEffect::Failed { granted: 1, refusals: vec![(peer(2), Refusal::Draining)], silent: vec![peer(3)] };
+    assert_eq!(round.effects.last(), Some(&failed));
+    assert_eq!(round.released(), [1]);
+    assert!(round.now.since(Millis(1_000)) <= ROUND_DEADLINE);
+    // The silent one answers after all.
+    round.approve(3);
+    assert_eq!(round.released(), [1, 3]);
+}
+
+#[test]
+fn excluded_peers_are_never_asked() {
+    let exclude = BTreeSet::from([peer(1), peer(3)]);
+    let mut round = TestRound::new(RoundSpec { exclude, ..spec(2, 2) }, [1, 2]);
+    round.input(RoundInput::Volunteered { peer: peer(3) }).unwrap();
+    assert_eq!(round.asked(), 1);
+}
+
+#[test]
+fn a_promise_is_trusted_for_less_than_it_lasts_from_when_it_was_asked() {
+    let mut round = TestRound::new(spec(1, 1), [1]);
+    round.pass(400);
+    round.approve(1);
+    let Some(RoundEffect::Done { granted }) = round.effects.last() else { panic!("the round is done") };
+    assert_eq!(granted[0].trusted_until, Millis(1_000 + 540_000));
+}
+
+#[test]
+fn promises_that_run_out_while_the_round_lasts_are_not_counted() {
+    let spec = RoundSpec { duration: Duration::from_secs(1), ..spec(2, 2) };
+    let mut round = TestRound::new(spec, [1, 2]);
+    let short = Approval::sign(&key(1), Statement { duration: Duration::from_secs(1), ..statement(1) });
+    round.input(RoundInput::Answered { peer: peer(1), answer: ApprovalAnswer::Granted(short) }).unwrap();
+    round.run_to_end();
+    assert_eq!(round.done(), None);
+    assert_eq!(round.released(), [1]);
+}
+
+proptest! {
+    // Every case signs and verifies dozens of times, slowly without optimisation.
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever the peers do, a round ends by its deadline, with distinct approvers between `needed` and `wanted` or
+    /// not at all, and every promise won is either handed out or released, once.
+    #[test]
+    fn every_promise_is_used_or_released(
+        needed in 1usize..5,
+        extra in 0usize..4,
+        fates in proptest::collection::vec((0u8..4, 0u64..6_000), 0..14),
+    ) {
+        let wanted = needed + extra;
+        let mut round = TestRound::new(spec(needed, wanted), 1..=fates.len() as u8);
+        let mut answers: BTreeMap<u64, Vec<(u8, u8)>> = BTreeMap::new();
+        let peers: Vec<_> = (1..=fates.len() as u8).map(peer).collect();
+        let mut seen = 0;
+        let mut promised = BTreeSet::new();
+        for _ in 0..30_000 {
+            for effect in &round.effects[seen..] {
+                if let RoundEffect::Ask { peer: asked, .. } = effect {
+                    let index = peers.iter().position(|peer| peer == asked).unwrap();
+                    let (fate, delay) = fates[index];
+                    answers.entry(round.now.0 + delay).or_default().push((index as u8 + 1, fate));
+                }
+            }
+            seen = round.effects.len();
+            let timer = round.round.wake_at().map(|at| at.0);
+            let answer = answers.first_key_value().map(|(at, _)| *at);
+            let Some(next) = timer.into_iter().chain(answer).min() else { break };
+            round.now.0 = round.now.0.max(next);
+            for (n, fate) in answers.remove(&next).unwrap_or_default() {
+                match fate {
+                    0 | 1 => {
+                        promised.insert(n);
+                        round.approve(n);
+                    }
+                    2 => round.refuse(n),
+                    _ => round.input(RoundInput::Silent { peer: peer(n) }).unwrap(),
+                }
+            }
+            round.input(RoundInput::Tick).unwrap();
+        }
+        prop_assert!(round.round.is_idle());
+        let done = round.done().unwrap_or_default();
+        if !done.is_empty() {
+            prop_assert!((needed..=wanted).contains(&done.len()));
+        }
+        let mut accounted: Vec<u8> = round.released().into_iter().chain(done).collect();
+        accounted.sort_unstable();
+        prop_assert_eq!(accounted, promised.into_iter().collect::<Vec<_>>());
+    }
+}
+
+fn volunteer(n: u8, zone: Option<&str>) -> Volunteer {
+    Volunteer { approval: approval(n), zone: zone.map(str::to_owned) }
+}
+
+fn names(approvals: &[Approval]) -> Vec<u8> {
+    approvals.iter().map(|approval| approval.statement.lease.0[0]).collect()
+}
+
+#[test]
+fn members_are_spread_over_zones_before_one_zone_gives_two() {
+    let volunteers =
+        vec![volunteer(1, Some("a")), volunteer(2, Some("a")), volunteer(3, Some("b")), volunteer(4, None)];
+    let formation = formation::choose(volunteers, 3, 2).unwrap();
+    assert_eq!(names(&formation.members), [1, 3, 4]);
+    assert_eq!(names(&formation.standbys), [2]);
+}
+
+#[test]
+fn two_approvals_of_one_peer_make_one_member() {
+    let twice = vec![volunteer(1, None), volunteer(1, None), volunteer(2, None)];
+    assert_eq!(formation::choose(twice, 3, 0), Err(TooFewApprovals { distinct: 2, needed: 3 }));
+    let more = vec![volunteer(1, None), volunteer(1, None), volunteer(2, None), volunteer(3, None)];
+    let formation = formation::choose(more, 2, 0).unwrap();
+    assert_eq!((names(&formation.members), names(&formation.unused)), (vec![1, 2], vec![3, 1]));
+}
+
+fn member(n: u8) -> MemberId {
+    MemberId { peer: PeerId([n; 32]), incarnation: Incarnation(1) }
+}
+
+#[test]
+fn a_member_is_replaced_after_its_grace_by_a_standby_that_is_there() {
+    let mut situation = Situation {
+        configurations: vec![Voters::new([1, 2, 3].map(member))],
+        suspected: [(member(2), Millis(100)), (member(4), Millis(100))].into(),
+        standbys: vec![member(4), member(5)],
+    };
+    let grace = Duration::from_secs(60);
+    let decide = |at, situation: &Situation| replacement::decide(Millis(at), situation, grace);
+    assert_eq!(decide(200, &situation), Decision::WaitUntil(Millis(60_100)));
+    assert_eq!(decide(60_100, &situation), Decision::Replace { lost: member(2), with: member(5) });
+    situation.standbys = vec![member(4), member(1)];
+    assert_eq!(decide(60_100, &situation), Decision::FindStandby { lost: member(2) });
+    situation.suspected.clear();
+    assert_eq!(decide(60_100, &situation), Decision::Nothing);
+}
+
+#[test]
+fn nothing_is_replaced_without_a_majority_and_a_joint_configuration_is_finished_first() {
+    let (old, new) = (Voters::new([1, 2, 3].map(member)), Voters::new([1, 2, 4].map(member)));
+    let mut situation = Situation {
+        configurations: vec![old, new],
+        suspected: [(member(3), Millis(0))].into(),
+        standbys: vec![member(5)],
+    };
+    let decide = |situation: &Situation| replacement::decide(Millis(1_000_000), situation, Duration::ZERO);
+    assert_eq!(decide(&situation), Decision::FinishJoint);
+    situation.suspected.insert(member(2), Millis(0));
+    assert_eq!(decide(&situation), Decision::NoMajority);
+}
+
+#[test]
+fn a_wiped_node_may_take_its_own_place_and_nobody_elses() {
+    let reborn = MemberId { incarnation: Incarnation(2), ..member(2) };
+    let mut situation = Situation {
+        configurations: vec![Voters::new([1, 2, 3].map(member))],
+        suspected: [(member(2), Millis(0))].into(),
+        standbys: vec![reborn],
+    };
+    let decide = |situation: &Situation| replacement::decide(Millis(1_000), situation, Duration::ZERO);
+    assert_eq!(decide(&situation), Decision::Replace { lost: member(2), with: reborn });
+    situation.suspected = [(member(3), Millis(0))].into();
+    assert_eq!(decide(&situation), Decision::FindStandby { lost: member(3) });
+}

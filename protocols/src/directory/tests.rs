@@ -1,0 +1,173 @@
+//! Hearsay is ordered, aged, bounded, and ranked.
+
+use std::collections::BTreeMap;
+
+use super::limits::*;
+use super::*;
+use crate::approval::Requirement;
+use crate::ids::{BootId, Incarnation, MemberId, Millis, PeerId, QuorumId, Term};
+use crate::job::Kind;
+
+fn peer(n: u32) -> PeerId {
+    let mut id = [0; 32];
+    id[..4].copy_from_slice(&n.to_be_bytes());
+    PeerId(id)
+}
+
+fn member(n: u32) -> MemberId {
+    MemberId { peer: peer(n), incarnation: Incarnation(1) }
+}
+
+fn advert(boot: u8, sequence: u64) -> PeerAdvert {
+    PeerAdvert {
+        incarnation: Incarnation(1),
+        boot: BootId([boot; 16]),
+        sequence,
+        kinds: vec![Kind::Store],
+        labels: BTreeMap::new(),
+        free: Capacity { disk_bytes: 1000, memory_bytes: 1000, slots: 2 },
+        load_permille: 0,
+        quorums: 0,
+        draining: false,
+        level: 1,
+    }
+}
+
+fn quorum(n: u8, term: u64, jobs: u32) -> QuorumAdvert {
+    let members = vec![member(1), member(2), member(3)];
+    QuorumAdvert { quorum: QuorumId([n; 16]), term: Term(term), members, standbys: 0, jobs, objects: 0, room: 5 }
+}
+
+fn note(state: &mut DirectoryState, at: u64, n: u32, advert: PeerAdvert) -> Noted {
+    state.note_peer(Millis(at), Millis(at), peer(n), advert).unwrap()
+}
+
+#[test]
+fn an_older_word_is_ignored_and_a_new_boot_believed_for_good() {
+    let mut state = DirectoryState::new();
+    assert_eq!(note(&mut state, 0, 1, advert(1, 5)), Noted::New);
+    assert_eq!(note(&mut state, 1, 1, advert(1, 5)), Noted::Ignored);
+    assert_eq!(note(&mut state, 1, 1, advert(1, 4)), Noted::Ignored);
+    assert_eq!(note(&mut state, 2, 1, advert(2, 1)), Noted::Updated);
+    assert_eq!(note(&mut state, 3, 1, advert(1, 99)), Noted::Ignored, "an echo of the former boot");
+    assert_eq!(state.peer(peer(1)).unwrap().advert, advert(2, 1));
+}
+
+#[test]
+fn what_is_not_repeated_is_forgotten() {
+    let mut state = DirectoryState::new();
+    note(&mut state, 0, 1, advert(1, 1));
+    state.note_quorum(Millis(0), peer(1), quorum(1, 1, 0)).unwrap();
+    let expiry = ADVERT_EXPIRY.as_millis() as u64;
+    note(&mut state, expiry, 2, advert(1, 1));
+    assert_eq!(state.peers().count(), 2);
+    state.expire(Millis(expiry + 1));
+    assert_eq!((state.peers().count(), state.quorums().len()), (1, 0));
+}
+
+#[test]
+fn beyond_the_bound_the_one_heard_of_longest_ago_goes() {
+    let mut state = DirectoryState::new();
+    for n in 0..PEERS_MAX as u32 {
+        note(&mut state, u64::from(n), n, advert(1, 1));
+    }
+    note(&mut state, 20_000, 0, advert(1, 2));
+    note(&mut state, 20_001, u32::MAX, advert(1, 1));
+    assert_eq!(state.peers().count(), PEERS_MAX);
+    assert!(state.peer(peer(0)).is_some() && state.peer(peer(1)).is_none());
+}
+
+#[test]
+fn adverts_that_break_a_limit_are_their_authors_fault() {
+    let mut state = DirectoryState::new();
+    let mut many = advert(1, 1);
+    many.labels = (0..=LABELS_MAX).map(|n| (n.to_string(), String::new())).collect();
+    let fault = state.note_peer(Millis(0), Millis(0), peer(1), many);
+    assert!(matches!(fault, Err(AdvertFault::TooMany { what: "labels", .. })));
+    let mut long = advert(1, 1);
+    long.labels.insert("zone".into(), "x".repeat(LABEL_BYTES_MAX + 1));
+    assert!(matches!(state.note_peer(Millis(0), Millis(0), peer(1), long), Err(AdvertFault::LabelTooLong { .. })));
+    assert_eq!(state.note_quorum(Millis(0), peer(9), quorum(1, 1, 0)), Err(AdvertFault::NotAMember));
+    assert_eq!(state.peers().count(), 0);
+}
+
+#[test]
+fn the_later_term_speaks_for_a_quorum() {
+    let mut state = DirectoryState::new();
+    let id = QuorumId([1; 16]);
+    state.note_quorum(Millis(0), peer(1), quorum(1, 5, 1)).unwrap();
+    assert_eq!(state.note_quorum(Millis(1), peer(2), quorum(1, 4, 2)), Ok(Noted::Ignored));
+    assert_eq!(state.note_quorum(Millis(1), peer(2), quorum(1, 5, 2)), Ok(Noted::Ignored), "one primary per term");
+    assert_eq!(state.note_quorum(Millis(1), peer(1), quorum(1, 5, 3)), Ok(Noted::Updated));
+    assert_eq!(state.note_quorum(Millis(1), peer(2), quorum(1, 6, 4)), Ok(Noted::Updated));
+    assert_eq!(state.quorum(id).unwrap().jobs, 4);
+    state.set_own_quorum(quorum(1, 7, 9));
+    assert_eq!(state.quorum(id).unwrap().jobs, 9, "a member knows better than hearsay");
+    state.remove_own_quorum(id);
+    assert_eq!(state.quorum(id).unwrap().jobs, 4);
+}
+
+#[test]
+fn members_are_learnt_from_answers_until_an_advert_says_otherwise() {
+    let mut state = DirectoryState::new();
+    let id = QuorumId([1; 16]);
+    state.learn_members(Millis(0), id, Some(member(2)), vec![member(1), member(2)]);
+    assert_eq!(state.quorum(id).unwrap().members, [member(2), member(1)]);
+    assert_eq!(state.pick_quorum(|| 0, |_| true), None, "nothing is known of its room");
+    state.note_quorum(Millis(1), peer(1), quorum(1, 1, 1)).unwrap();
+    assert_eq!(state.quorum(id).unwrap().members.len(), 3);
+    state.learn_members(Millis(2), id, None, vec![member(7)]);
+    let known = state.quorum(id).unwrap();
+    assert_eq!((known.members.as_slice(), known.room), ([member(7)].as_slice(), 5));
+}
+
+#[test]
+fn candidates_are_those_that_fit() {
+    let mut state = DirectoryState::new();
+    note(&mut state, 0, 1, advert(1, 1));
+    note(&mut state, 0, 2, PeerAdvert { draining: true, ..advert(1, 1) });
+    note(&mut state, 0, 3, PeerAdvert { kinds: Vec::new(), ..advert(1, 1) });
+    note(&mut state, 0, 4, PeerAdvert { free: Capacity::default(), ..advert(1, 1) });
+    let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
+    note(&mut state, 0, 5, PeerAdvert { labels: labels.clone(), ..advert(1, 1) });
+    let small = Requirement { disk_bytes: 10, ..Requirement::default() };
+    let mut found = state.candidates(Kind::Store, &small, || 0);
+    found.sort();
+    assert_eq!(found, [peer(1), peer(5)]);
+    let picky = Requirement { labels, ..small };
+    assert_eq!(state.candidates(Kind::Store, &picky, || 0), [peer(5)]);
+}
+
+/// Goal: of two drawn at random the less busy leads, so idle peers lead more often, but not always the same one.
+#[test]
+fn the_less_busy_lead_more_often_without_becoming_a_herd() {
+    let mut state = DirectoryState::new();
+    for n in 0..10 {
+        note(&mut state, 0, n, PeerAdvert { load_permille: n as u16 * 100, ..advert(1, 1) });
+    }
+    let mut random = 1u64;
+    let mut first = BTreeMap::new();
+    for _ in 0..2_000 {
+        let ranked = state.candidates(Kind::Store, &Requirement::default(), || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            random >> 33
+        });
+        assert_eq!(ranked.len(), 10, "ranking loses nobody");
+        *first.entry(ranked[0]).or_insert(0) += 1;
+    }
+    assert!(first[&peer(0)] > 250 && first[&peer(0)] < 600, "{first:?}");
+    assert!(first.len() >= 8, "{first:?}");
+    assert!(first[&peer(0)] > 3 * first.get(&peer(9)).copied().unwrap_or(0), "{first:?}");
+}
+
+#[test]
+fn a_quorum_without_room_is_not_picked() {
+    let mut state = DirectoryState::new();
+    state.note_quorum(Millis(0), peer(1), QuorumAdvert { room: 0, ..quorum(1, 1, 0) }).unwrap();
+    assert_eq!(state.pick_quorum(|| 7, |_| true), None);
+    state.note_quorum(Millis(0), peer(1), quorum(2, 1, 8)).unwrap();
+    state.note_quorum(Millis(0), peer(1), quorum(3, 1, 2)).unwrap();
+    let mut draws = [0, 1].into_iter().cycle();
+    assert_eq!(state.pick_quorum(|| draws.next().unwrap(), |_| true), Some(QuorumId([3; 16])));
+    assert_eq!(state.pick_quorum(|| 1, |advert| advert.jobs > 5), Some(QuorumId([2; 16])));
+}
