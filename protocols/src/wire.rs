@@ -1,7 +1,7 @@
 //! The one place that turns values into bytes and back, on the wire and on disk.
 //!
 //! bincode 2 with fixed settings (little endian, variable-length integers). Decoding takes a size limit, refuses
-//! trailing bytes, and never allocates more than the limit allows, whatever lengths the input declares. On the wire
+//! trailing bytes, and allocates in proportion to the input, whatever lengths the input declares. On the wire
 //! the version is the protocol's name (`/quorate/<protocol>/<major>`); on disk it is the first byte of a record.
 
 use serde::Serialize;
@@ -24,11 +24,23 @@ pub enum DecodeError {
     Empty,
 }
 
-const CONFIG: bincode::config::Configuration<
-    bincode::config::LittleEndian,
-    bincode::config::Varint,
-    bincode::config::Limit<DECODE_BYTES_MAX>,
-> = bincode::config::standard().with_limit::<DECODE_BYTES_MAX>();
+/// Decodes with what the value may claim in memory bounded by `CLAIM`. bincode takes that bound as a type.
+fn decode_within<T: DeserializeOwned, const CLAIM: usize>(
+    bytes: &[u8],
+) -> Result<(T, usize), bincode::error::DecodeError> {
+    bincode::serde::decode_from_slice(bytes, bincode::config::standard().with_limit::<CLAIM>())
+}
+
+/// A byte of input may stand for eight in memory (a small number of a wide type), so a value may claim eight times its
+/// length, rounded up to the next of these. Beyond 1 MiB come only raw bytes, which claim what they are.
+fn decode_bounded<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, usize), bincode::error::DecodeError> {
+    const KIB: usize = 1024;
+    match bytes.len().saturating_mul(8).div_ceil(KIB) {
+        0..=32 => decode_within::<T, { 32 * KIB }>(bytes),
+        33..=512 => decode_within::<T, { 512 * KIB }>(bytes),
+        _ => decode_within::<T, { 2 * DECODE_BYTES_MAX }>(bytes),
+    }
+}
 
 /// Encodes a value. Panics only if a `Serialize` implementation of ours fails, which none does.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
@@ -41,8 +53,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], limit: usize) -> Result<T, Deco
     if bytes.len() > limit {
         return Err(DecodeError::TooLarge { bytes: bytes.len(), limit });
     }
-    let (value, read) = bincode::serde::decode_from_slice(bytes, CONFIG)
-        .map_err(|error| DecodeError::Malformed { reason: error.to_string() })?;
+    let (value, read) = decode_bounded(bytes).map_err(|error| DecodeError::Malformed { reason: error.to_string() })?;
     if read != bytes.len() {
         return Err(DecodeError::Trailing { extra: bytes.len() - read });
     }

@@ -101,3 +101,65 @@ impl Layout {
         full * full_piece + rest
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn profile() -> impl Strategy<Value = Profile> {
+        (1u8..=16, 0u8..16).prop_filter_map("too wide", |(data, parity)| Profile::new(data, parity))
+    }
+
+    proptest! {
+        #[test]
+        fn segments_make_up_the_object_and_pieces_the_segments(
+            profile in profile(),
+            segments in 0u64..60,
+            rest in 0..SEGMENT_BYTES as u64,
+        ) {
+            let layout = Layout::new(segments * SEGMENT_BYTES as u64 + rest, profile);
+            let all = 0..layout.segments();
+            prop_assert_eq!(all.clone().map(|segment| layout.segment_bytes(segment) as u64).sum::<u64>(), layout.size);
+            prop_assert_eq!(all.clone().map(|segment| layout.piece_bytes(segment) as u64).sum::<u64>(), layout.column_bytes());
+            for segment in all {
+                let (bytes, piece) = (layout.segment_bytes(segment), layout.piece_bytes(segment));
+                prop_assert!(bytes > 0 && bytes <= SEGMENT_BYTES);
+                // The data pieces hold the segment, and no piece could be a byte shorter.
+                prop_assert!(piece * profile.data as usize >= bytes);
+                prop_assert!((piece - 1) * (profile.data as usize) < bytes);
+            }
+            prop_assert_eq!(layout.segment_bytes(layout.segments()), 0);
+            prop_assert_eq!(layout.piece_bytes(layout.segments()), 0);
+        }
+
+        #[test]
+        fn profiles_need_fewer_columns_to_commit_than_they_have_and_enough_to_lose_one(profile in profile()) {
+            prop_assert!(profile.columns_min() <= profile.columns());
+            prop_assert!(profile.parity == 0 || profile.columns_min() > profile.data as usize);
+            prop_assert_eq!(profile.to_string().parse(), Ok(profile));
+            // The largest object's manifest fits its limit.
+            prop_assert!(profile.segments_max() * profile.columns() * PieceHash::LEN + 64 <= MANIFEST_BYTES_MAX);
+        }
+
+        #[test]
+        fn the_fitting_profile_never_needs_more_holders_than_there_are(bytes: Option<u64>, holders in 0usize..20) {
+            match Profile::fitting(bytes, holders) {
+                Some(profile) => prop_assert!(profile.columns() <= holders && profile.parity >= 1),
+                None => prop_assert!(holders < 3),
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_manifest_of_every_profile_is_within_its_limit() {
+        for columns in 1..=COLUMNS_MAX as u8 {
+            let profile = Profile::new(1, columns - 1).unwrap();
+            let pieces = vec![PieceHash([255; 32]); profile.segments_max() * profile.columns()];
+            let manifest = crate::object::Manifest { size: profile.bytes_max(), profile, pieces };
+            let encoded = manifest.encode();
+            assert!(encoded.len() <= MANIFEST_BYTES_MAX, "{profile}: {} bytes", encoded.len());
+            assert_eq!(crate::object::Manifest::decode(&encoded).as_ref(), Ok(&manifest));
+        }
+    }
+}

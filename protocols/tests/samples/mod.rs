@@ -1,0 +1,574 @@
+//! One value of every variant of everything that travels or is kept, for the tests of its bytes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use quorate_protocols::approval::{
+    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Statement, Subject,
+};
+use quorate_protocols::directory::{Capacity, JobAnnouncement, PeerAdvert, QuorumAdvert};
+use quorate_protocols::ids::*;
+use quorate_protocols::job::Kind;
+use quorate_protocols::job::message::{
+    JobAnswer, JobMessage, MembershipStatement, ObjectView, Query, QueryAnswer, QuorumView, SignedMembership,
+};
+use quorate_protocols::job::record::{HistoryEntry, JobRecord, RunState};
+use quorate_protocols::job::spec::{JobSpec, StoreSpec};
+use quorate_protocols::job::store::{ColumnRecord, ColumnState, Grant, Releasing, StoreRun};
+use quorate_protocols::liveness::{Beat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
+use quorate_protocols::object::{Manifest, Profile};
+use quorate_protocols::piece::{
+    Holding, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, ReceiptStatement, Slot,
+};
+use quorate_protocols::quorum::command::{Attached, SegmentProgress};
+use quorate_protocols::quorum::object::{ObjectRecord, ObjectState, Repair};
+use quorate_protocols::quorum::{
+    Batch, BatchReply, Command, CommandReply, QuorumState, RaftAnswer, RaftMessage, Rejection,
+};
+use quorate_protocols::wire::{self, DECODE_BYTES_MAX, DecodeError};
+use quorate_protocols::{approval, job, liveness, piece, quorum};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Reads the bytes as the sample's type and writes them again.
+type Reread = fn(&[u8]) -> Result<Vec<u8>, DecodeError>;
+
+pub struct Sample {
+    /// The fixture file, by protocol.
+    pub file: &'static str,
+    pub name: String,
+    pub bytes: Vec<u8>,
+    pub reread: Reread,
+    /// Size cap of the message on its way in.
+    pub limit: usize,
+}
+
+fn reread<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    Ok(wire::encode(&wire::decode::<T>(bytes, DECODE_BYTES_MAX)?))
+}
+
+struct Samples(Vec<Sample>);
+
+impl Samples {
+    /// All variants of an enum: serde's own error for the first unknown index says how many there are.
+    fn all<T: Serialize + DeserializeOwned>(&mut self, file: &'static str, name: &str, limit: usize, values: Vec<T>) {
+        let encoded: Vec<_> = values.iter().map(|value| wire::encode(value)).collect();
+        let mut tags: Vec<_> = encoded.iter().map(|bytes| bytes[0]).collect();
+        tags.dedup();
+        let count = tags.len();
+        assert!(
+            tags.iter().enumerate().all(|(index, tag)| index == *tag as usize),
+            "{name}: {tags:?} are not in order"
+        );
+        let beyond = match wire::decode::<T>(&[count as u8; 64], DECODE_BYTES_MAX) {
+            Err(DecodeError::Malformed { reason }) => reason,
+            _ => panic!("{name}: variant {count} exists and has no sample"),
+        };
+        assert!(beyond.contains(&format!("variant index 0 <= i < {count}")), "{name}: {count} sampled, but {beyond}");
+        for (index, bytes) in encoded.into_iter().enumerate() {
+            self.0.push(Sample { file, name: format!("{name}.{index}"), bytes, reread: reread::<T>, limit });
+        }
+    }
+    fn one<T: Serialize + DeserializeOwned>(&mut self, file: &'static str, name: &str, limit: usize, value: &T) {
+        let (name, bytes) = (name.to_owned(), wire::encode(value));
+        self.0.push(Sample { file, name, bytes, reread: reread::<T>, limit });
+    }
+}
+
+fn key(index: u8) -> SigningKey {
+    SigningKey::from_bytes(&[index; 32])
+}
+fn peer(index: u8) -> PeerId {
+    PeerId(key(index).verifying_key().to_bytes())
+}
+fn member(index: u8) -> MemberId {
+    MemberId { peer: peer(index), incarnation: Incarnation(0x0102_0304_0506_0708) }
+}
+const QUORUM: QuorumId = QuorumId([0x11; 16]);
+const JOB: JobId = JobId { quorum: QUORUM, local: [0x22; 16] };
+const PROFILE: Profile = Profile { data: 1, parity: 2 };
+const LEASE: LeaseId = LeaseId([0x33; 16]);
+const COLUMN: PieceIndex = PieceIndex(2);
+const ATTEMPT: Attempt = Attempt(300);
+const SEGMENT: SegmentIndex = SegmentIndex(70_000);
+
+fn text() -> String {
+    "a reason, für people".to_owned()
+}
+fn grant(index: u8) -> Grant {
+    Grant { holder: member(index), lease: LEASE }
+}
+fn slot() -> Slot {
+    Slot { job: JOB, column: COLUMN, attempt: ATTEMPT }
+}
+fn requirement() -> Requirement {
+    let labels = BTreeMap::from([("zone".to_owned(), "attic".to_owned())]);
+    Requirement { disk_bytes: 1 << 33, memory_bytes: 1 << 22, slots: 1, labels }
+}
+fn approval_of(index: u8, subject: Subject) -> Approval {
+    let statement = Statement {
+        asker: peer(9),
+        approver: peer(index),
+        incarnation: Incarnation(5),
+        boot: BootId([0x44; 16]),
+        subject,
+        requirement: requirement().digest(),
+        nonce: Nonce([0x55; 16]),
+        duration: Duration::from_millis(600_250),
+        lease: LEASE,
+    };
+    Approval::sign(&key(index), statement)
+}
+fn receipt() -> Receipt {
+    let statement =
+        ReceiptStatement { slot: slot(), holder: peer(3), lease: LEASE, column: Digest([0x66; 32]), segments: 2 };
+    Receipt::sign(&key(3), statement)
+}
+pub fn manifest() -> Manifest {
+    let pieces = (0..6).map(|index| PieceHash([index; 32])).collect();
+    Manifest { size: 20_000_000, profile: PROFILE, pieces }
+}
+fn spec() -> JobSpec {
+    JobSpec::Store(StoreSpec { name: Some("holiday.tar".to_owned()), size: Some(20_000_000), profile: PROFILE })
+}
+fn columns() -> Vec<ColumnRecord> {
+    let column =
+        |state, grant, attempt| ColumnRecord { state, grant, attempt: Attempt(attempt), stored: vec![true, false] };
+    vec![
+        column(ColumnState::Filling, Some(grant(1)), 1),
+        column(ColumnState::Filling, Some(grant(2)), 2),
+        column(ColumnState::Open, None, 3),
+    ]
+}
+fn record() -> JobRecord {
+    let run = StoreRun {
+        columns: columns(),
+        spares: vec![grant(4)],
+        failed: vec![(grant(5), text())],
+        segments: vec![vec![PieceHash([1; 32]); 3], Vec::new()],
+        releasing: vec![Releasing { column: COLUMN, grant: grant(5), attempt: Attempt(3) }],
+        fed: 7,
+        ..StoreRun::new(peer(1), 3, Millis(1_700_000_000_500))
+    };
+    let line = HistoryEntry { at: Millis(1_700_000_000_000), state: RunState::Pending, what: text() };
+    JobRecord {
+        job: JOB,
+        spec: spec(),
+        owner: peer(1),
+        state: RunState::Running,
+        before_pause: None,
+        reason: Some(text()),
+        created_at: Millis(1_700_000_000_000),
+        changed_at: Millis(1_700_000_000_400),
+        finished_at: None,
+        run,
+        history: vec![line],
+    }
+}
+fn object() -> ObjectRecord {
+    let sealed = |state, index| ColumnRecord { grant: Some(grant(index)), attempt: Attempt(1), state, stored: vec![] };
+    ObjectRecord {
+        state: ObjectState::Live,
+        size: 20_000_000,
+        profile: PROFILE,
+        name: Some("holiday.tar".to_owned()),
+        owner: peer(1),
+        shared: BTreeMap::from([(peer(2), JobId { quorum: QUORUM, local: [0x23; 16] })]),
+        job: JOB,
+        created_at: Millis(1_700_000_001_000),
+        columns: vec![sealed(ColumnState::Confirmed, 1), sealed(ColumnState::Sealed, 2), ColumnRecord::open()],
+        owed: BTreeMap::from([(COLUMN, text())]),
+        repairs: BTreeMap::from([(COLUMN, Repair { grant: grant(6), attempt: Attempt(4) })]),
+        newest: vec![Attempt(1), Attempt(1), Attempt(4)],
+    }
+}
+
+fn commands() -> Vec<Command> {
+    let hash = manifest().hash();
+    let progress = SegmentProgress {
+        segment: SEGMENT,
+        pieces: vec![PieceHash([1; 32]), PieceHash([2; 32])],
+        stored: vec![(COLUMN, ATTEMPT)],
+    };
+    vec![
+        Command::Noop,
+        Command::Submit { job: JOB, spec: spec() },
+        Command::AddHolders { job: JOB, grants: vec![grant(1), grant(2)] },
+        Command::Attach { job: JOB },
+        Command::Progress { job: JOB, worker_attempt: Attempt(1), segments: vec![progress] },
+        Command::ColumnFailed {
+            job: JOB,
+            worker_attempt: Attempt(1),
+            column: COLUMN,
+            attempt: ATTEMPT,
+            reason: text(),
+        },
+        Command::CommitObject {
+            job: JOB,
+            worker_attempt: Attempt(1),
+            manifest: Bytes::from(manifest().encode()),
+            receipts: vec![receipt()],
+            degraded: true,
+        },
+        Command::FailRun { job: JOB, worker_attempt: Some(Attempt(1)), reason: text() },
+        Command::Cancel { job: JOB },
+        Command::Abandon { job: JOB, fed: 9 },
+        Command::Confirmed { manifest: hash, column: COLUMN, attempt: ATTEMPT },
+        Command::Released { job: JOB, column: COLUMN, grant: grant(3), attempt: ATTEMPT },
+        Command::RemoveObject { manifest: hash },
+        Command::OweRepair { manifest: hash, column: COLUMN, attempt: ATTEMPT, reason: text() },
+        Command::StartRepair { manifest: hash, column: COLUMN, attempt: ATTEMPT, grant: grant(4), reason: text() },
+        Command::FinishRepair { manifest: hash, column: COLUMN, receipt: receipt() },
+        Command::FailRepair { manifest: hash, column: COLUMN, attempt: ATTEMPT, reason: text() },
+        Command::SetStandbys { standbys: vec![member(4)] },
+        Command::RaiseLevel { level: 2 },
+    ]
+}
+
+fn rejections() -> Vec<Rejection> {
+    let hash = manifest().hash();
+    vec![
+        Rejection::UnknownJob { job: JOB },
+        Rejection::UnknownObject { manifest: hash },
+        Rejection::IllegalState { job: JOB, state: RunState::Cancelled, command: "attach".to_owned() },
+        Rejection::Conflict { job: JOB },
+        Rejection::StaleAttempt { given: Attempt(1), current: ATTEMPT },
+        Rejection::NotWorker { job: JOB, by: peer(2) },
+        Rejection::Full { what: "live jobs".to_owned(), limit: 10_000 },
+        Rejection::DifferentContent { segment: SEGMENT },
+        Rejection::TooLarge { what: "name".to_owned(), bytes: 600, limit: 512 },
+        Rejection::Invalid { reason: text() },
+        Rejection::Level { needed: 2, level: 1 },
+    ]
+}
+
+fn replies() -> Vec<CommandReply> {
+    let attached = Attached {
+        worker_attempt: Attempt(2),
+        spec: spec(),
+        columns: columns(),
+        segments: vec![vec![PieceHash([1; 32]); 3], Vec::new()],
+    };
+    vec![
+        CommandReply::Done,
+        CommandReply::Submitted { existed: true, state: RunState::Running },
+        CommandReply::Attached(Box::new(attached)),
+        CommandReply::Columns(columns()),
+        CommandReply::Committed { manifest: manifest().hash() },
+    ]
+}
+
+fn approval_samples(samples: &mut Samples) {
+    let limit = approval::limits::MESSAGE_BYTES_MAX;
+    let (member, holder) = (Subject::Member { quorum: QUORUM }, Subject::Holder { job: JOB });
+    let duration = Duration::from_secs(600);
+    let request = ApprovalRequest { subject: holder, requirement: requirement(), nonce: Nonce([0x55; 16]), duration };
+    samples.all("approval", "subject", limit, vec![member, holder]);
+    let messages = vec![
+        ApprovalMessage::Ask(request),
+        ApprovalMessage::Offer { subject: member },
+        ApprovalMessage::Renew { lease: LEASE, duration },
+        ApprovalMessage::Release { lease: LEASE },
+    ];
+    samples.all("approval", "message", limit, messages);
+    let answers = vec![
+        ApprovalAnswer::Granted(approval_of(1, holder)),
+        ApprovalAnswer::Refused(Refusal::Draining),
+        ApprovalAnswer::Noted,
+    ];
+    samples.all("approval", "answer", limit, answers);
+    let refusals = vec![
+        Refusal::Resources {
+            scope: "system".to_owned(),
+            resource: "disk".to_owned(),
+            needed: 9,
+            available: 8,
+            limit: 1 << 40,
+        },
+        Refusal::Label { key: "zone".to_owned(), wanted: "attic".to_owned() },
+        Refusal::Draining,
+        Refusal::TooManyLeases { held: 1_024 },
+        Refusal::AlreadyPromised,
+        Refusal::UnknownLease,
+        Refusal::NotAllowed,
+        Refusal::Unfit { reason: text() },
+    ];
+    samples.all("approval", "refusal", limit, refusals);
+}
+
+fn job_samples(samples: &mut Samples) {
+    let limit = job::limits::MESSAGE_BYTES_MAX;
+    let hash = manifest().hash();
+    let messages = vec![
+        JobMessage::Membership { quorum: QUORUM },
+        JobMessage::Propose { quorum: QUORUM, command: Command::Cancel { job: JOB } },
+        JobMessage::Query { quorum: QUORUM, query: Query::Job { job: JOB }, stale: true },
+    ];
+    samples.all("job", "message", limit, messages);
+    let queries = vec![
+        Query::Quorum,
+        Query::Job { job: JOB },
+        Query::Jobs { after: Some(JOB), limit: 500 },
+        Query::Object { manifest: hash },
+        Query::Objects { after: None, limit: 1 },
+        Query::History { job: JOB },
+    ];
+    samples.all("job", "query", limit, queries);
+    let statement = MembershipStatement {
+        quorum: QUORUM,
+        by: member(1),
+        term: Term(7),
+        voters: vec![member(1), member(2), member(3)],
+        primary: Some(member(2)),
+    };
+    let voters = vec![member(2), member(3)];
+    let answers = vec![
+        JobAnswer::Membership(SignedMembership::sign(&key(1), statement)),
+        JobAnswer::Reply(Err(Rejection::UnknownJob { job: JOB })),
+        JobAnswer::Answer(QueryAnswer::Unknown),
+        JobAnswer::NotPrimary { primary: Some(member(2)), voters: voters.clone() },
+        JobAnswer::Moved { voters },
+        JobAnswer::NotMember,
+        JobAnswer::Paused { reason: text() },
+        JobAnswer::Busy,
+        JobAnswer::Unknown,
+        JobAnswer::Forbidden { reason: text() },
+        JobAnswer::Malformed { reason: text() },
+    ];
+    samples.all("job", "answer", limit, answers);
+    let view = QuorumView {
+        quorum: QUORUM,
+        term: Term(7),
+        primary: Some(member(2)),
+        voters: vec![member(1), member(2), member(3)],
+        learners: vec![member(4)],
+        standbys: vec![member(5)],
+        committed: LogIndex(1_001),
+        applied: LogIndex(1_000),
+        digest: (LogIndex(1_000), Digest([0x77; 32])),
+        jobs_live: 1,
+        jobs_ended: 2,
+        objects: 3,
+        level: 1,
+        time: Millis(1_700_000_000_000),
+        paused: Some(text()),
+    };
+    let object = ObjectView { hash, manifest: manifest().encode(), record: object() };
+    let answers = vec![
+        QueryAnswer::Quorum(view),
+        QueryAnswer::Job(Box::new(record())),
+        QueryAnswer::Jobs(vec![record()]),
+        QueryAnswer::Object(Box::new(object.clone())),
+        QueryAnswer::Objects(vec![object]),
+        QueryAnswer::History(record().history),
+        QueryAnswer::Unknown,
+    ];
+    samples.all("job", "query-answer", limit, answers);
+    samples.all("job", "run-state", limit, {
+        use RunState::*;
+        vec![
+            Pending,
+            Running,
+            Pausing,
+            Paused,
+            Resuming,
+            Modifying,
+            Cancelling,
+            Reverting,
+            Succeeded,
+            Failed,
+            Reverted,
+            Cancelled,
+            AwaitingResolution,
+        ]
+    });
+    samples.all("job", "kind", limit, vec![Kind::Store]);
+    samples.all("job", "spec", limit, vec![spec()]);
+    use ColumnState::{Confirmed, Filling, Open, Sealed};
+    samples.all("job", "column-state", limit, vec![Open, Filling, Sealed, Confirmed]);
+}
+
+fn quorum_samples(samples: &mut Samples) {
+    let head = quorum::limits::RAFT_HEAD_BYTES_MAX;
+    let body = vec![1, 2, 3];
+    let messages = vec![
+        RaftMessage::Append { quorum: QUORUM, to: member(2), body: body.clone() },
+        RaftMessage::Vote { quorum: QUORUM, to: member(2), body: body.clone() },
+        RaftMessage::Snapshot { quorum: QUORUM, to: member(2), body: body.clone() },
+        RaftMessage::Chunk { quorum: QUORUM, hash: Digest([0x88; 32]) },
+        RaftMessage::Found {
+            quorum: QUORUM,
+            members: vec![approval_of(1, Subject::Member { quorum: QUORUM })],
+            standbys: vec![approval_of(2, Subject::Member { quorum: QUORUM })],
+            initialize: true,
+        },
+    ];
+    samples.all("quorum", "raft-message", head, messages);
+    let answers = vec![
+        RaftAnswer::Ok { body },
+        RaftAnswer::Chunk,
+        RaftAnswer::Founded,
+        RaftAnswer::NotMember { incarnation: Incarnation(5) },
+        RaftAnswer::Failed { reason: text() },
+    ];
+    samples.all("quorum", "raft-answer", head, answers);
+    let limit = job::limits::MESSAGE_BYTES_MAX;
+    samples.all("quorum", "command", limit, commands());
+    samples.all("quorum", "reply", limit, replies());
+    samples.all("quorum", "rejection", limit, rejections());
+    samples.all("quorum", "object-state", limit, vec![ObjectState::Live, ObjectState::Removing]);
+    let commands = commands().into_iter().map(|command| (peer(1), command)).collect();
+    samples.one("quorum", "batch", head, &Batch { now: Millis(1_700_000_000_000), commands });
+    let all = replies().into_iter().map(Ok).chain(rejections().into_iter().map(Err));
+    samples.one("quorum", "batch-reply", head, &BatchReply { replies: all.collect() });
+}
+
+fn piece_samples(samples: &mut Samples) {
+    let limit = piece::limits::HEAD_BYTES_MAX;
+    let hash = PieceHash([0x99; 32]);
+    let part =
+        RebuildPart { segment: SEGMENT, hash, piece_bytes: 4 << 20, sources: vec![(PieceIndex(0), hash, peer(1))] };
+    let messages = vec![
+        PieceMessage::Put { slot: slot(), lease: LEASE, segment: SEGMENT, hash },
+        PieceMessage::Get { hash, offset: 1 << 20, length: 4 << 20 },
+        PieceMessage::Held { slot: slot(), from: SEGMENT },
+        PieceMessage::Seal { slot: slot(), lease: LEASE, pieces: vec![hash, hash] },
+        PieceMessage::Rebuild { slot: slot(), lease: LEASE, profile: PROFILE, parts: vec![part] },
+        PieceMessage::Confirm { slot: slot(), lease: LEASE, manifest: manifest().hash() },
+        PieceMessage::Release { slot: slot() },
+        PieceMessage::Audit { slot: slot(), from: SEGMENT },
+    ];
+    samples.all("piece", "message", limit, messages);
+    let answers = vec![
+        PieceAnswer::Stored,
+        PieceAnswer::Piece { total: 4 << 20 },
+        PieceAnswer::Held(vec![Holding { segment: SEGMENT, hash }]),
+        PieceAnswer::Sealed(receipt()),
+        PieceAnswer::Rebuilt(vec![SEGMENT]),
+        PieceAnswer::Noted,
+        PieceAnswer::Audited { next: Some(SEGMENT), damaged: vec![SegmentIndex(1)] },
+        PieceAnswer::Refused(PieceRefusal::Busy),
+    ];
+    samples.all("piece", "answer", limit, answers);
+    let refusals = vec![
+        PieceRefusal::UnknownLease,
+        PieceRefusal::StaleAttempt { given: Attempt(1), newest: ATTEMPT },
+        PieceRefusal::NotHeld,
+        PieceRefusal::WrongHash { expected: hash },
+        PieceRefusal::Incomplete { missing: 3, first: SEGMENT },
+        PieceRefusal::DiskFull,
+        PieceRefusal::NotAllowed,
+        PieceRefusal::Sources { reason: text() },
+        PieceRefusal::Busy,
+        PieceRefusal::Failed { reason: text() },
+    ];
+    samples.all("piece", "refusal", limit, refusals);
+}
+
+fn liveness_samples(samples: &mut Samples) {
+    let limit = liveness::limits::MESSAGE_BYTES_MAX;
+    let beat = Beat { boot: BootId([0x44; 16]), sequence: 70_000, leading: u64::MAX };
+    let last_log = LogPosition { term: Term(7), index: LogIndex(1_000_000) };
+    let vote = PreVote { quorum: QUORUM, term: Term(7), candidate: member(1), missing: Some(member(2)), last_log };
+    let messages = vec![LivenessMessage::Beat(beat), LivenessMessage::PreVote(vote), LivenessMessage::Leading];
+    samples.all("liveness", "message", limit, messages);
+    let answers = vec![
+        LivenessAnswer::Beat(beat),
+        LivenessAnswer::PreVote { granted: true, my_log: last_log, primary: None },
+        LivenessAnswer::Leading(vec![(QUORUM, Term(7))]),
+        LivenessAnswer::NotMember,
+    ];
+    samples.all("liveness", "answer", limit, answers);
+}
+
+fn directory_samples(samples: &mut Samples) {
+    let limit = quorate_protocols::directory::limits::ADVERT_BYTES_MAX;
+    let peer_advert = PeerAdvert {
+        incarnation: Incarnation(5),
+        boot: BootId([0x44; 16]),
+        sequence: 9,
+        kinds: vec![Kind::Store],
+        labels: BTreeMap::from([("zone".to_owned(), "attic".to_owned())]),
+        free: Capacity { disk_bytes: 1 << 40, memory_bytes: 1 << 30, slots: 4 },
+        load_permille: 125,
+        quorums: 3,
+        draining: false,
+        level: 1,
+    };
+    samples.one("directory", "peer", limit, &peer_advert);
+    let members = vec![member(1), member(2), member(3)];
+    let quorum_advert =
+        QuorumAdvert { quorum: QUORUM, term: Term(7), members, standbys: 2, jobs: 1, objects: 2, room: 9_999 };
+    samples.one("directory", "quorum", limit, &quorum_advert);
+    let subject = Subject::Holder { job: JOB };
+    let announcement = JobAnnouncement { subject, kind: Kind::Store, requirement: requirement() };
+    samples.one("directory", "job", limit, &announcement);
+}
+
+/// What is kept: manifests, and a snapshot of a state with something in every section.
+fn record_samples(samples: &mut Samples) {
+    let manifest_again: Reread = |bytes| match Manifest::decode(bytes) {
+        Ok(manifest) => Ok(manifest.encode()),
+        Err(error) => Err(DecodeError::Malformed { reason: error.to_string() }),
+    };
+    let (file, limit) = ("records", quorate_protocols::object::limits::MANIFEST_BYTES_MAX);
+    let bytes = manifest().encode();
+    samples.0.push(Sample { file, name: "manifest".to_owned(), bytes, reread: manifest_again, limit });
+    let chunk_again: Reread = |bytes| {
+        // A chunk of a snapshot is only ever read as part of one; the head alone says whether the others may follow.
+        match QuorumState::decode_snapshot([bytes]) {
+            Ok(state) => Ok(state.encode_snapshot()[0].1.to_vec()),
+            Err(error) => Err(DecodeError::Malformed { reason: error.to_string() }),
+        }
+    };
+    let limit = quorum::limits::SNAPSHOT_CHUNK_BYTES;
+    let bytes = QuorumState::new(QUORUM).encode_snapshot()[0].1.to_vec();
+    samples.0.push(Sample { file, name: "snapshot.empty".to_owned(), bytes, reread: chunk_again, limit });
+}
+
+/// A state with a running job, an object and a manifest, made by commands alone.
+pub fn state() -> QuorumState {
+    let mut state = QuorumState::new(QUORUM);
+    let hash = manifest();
+    let (stored, running) = (JobId { quorum: QUORUM, local: [1; 16] }, JOB);
+    let receipt = |index: u8| {
+        let column = PieceIndex(index - 1);
+        let slot = Slot { job: stored, column, attempt: Attempt(1) };
+        let column = hash.column_digest(column);
+        let statement = ReceiptStatement { slot, holder: peer(index), lease: LEASE, column, segments: 2 };
+        Receipt::sign(&key(index), statement)
+    };
+    let grants: Vec<_> = (1..=4).map(grant).collect();
+    let commands = vec![
+        Command::Submit { job: stored, spec: spec() },
+        Command::AddHolders { job: stored, grants: grants.clone() },
+        Command::CommitObject {
+            job: stored,
+            worker_attempt: Attempt(1),
+            manifest: Bytes::from(hash.encode()),
+            receipts: vec![receipt(1), receipt(2)],
+            degraded: true,
+        },
+        Command::Submit { job: running, spec: spec() },
+        Command::AddHolders { job: running, grants },
+        Command::SetStandbys { standbys: vec![member(5)] },
+    ];
+    let commands = commands.into_iter().map(|command| (peer(9), command)).collect();
+    let (reply, _) = state.apply(LogIndex(1), &Batch { now: Millis(1_700_000_000_000), commands });
+    assert!(reply.replies.iter().all(Result::is_ok), "{reply:?}");
+    state
+}
+
+pub fn samples() -> Vec<Sample> {
+    let mut samples = Samples(Vec::new());
+    approval_samples(&mut samples);
+    directory_samples(&mut samples);
+    job_samples(&mut samples);
+    liveness_samples(&mut samples);
+    piece_samples(&mut samples);
+    quorum_samples(&mut samples);
+    record_samples(&mut samples);
+    samples.0
+}
