@@ -106,7 +106,7 @@ impl Objects {
         Err(ClientError::Protocol { quorum: object.quorum, reason }.into())
     }
 
-    async fn ask_object(&self, object: ObjectId, stale: bool) -> Result<Option<ObjectView>, ClientError> {
+    pub(super) async fn ask_object(&self, object: ObjectId, stale: bool) -> Result<Option<ObjectView>, ClientError> {
         let query = Query::Object { manifest: object.manifest };
         match self.context.quorums.query(object.quorum, query, stale, QUERY_DEADLINE).await? {
             QueryAnswer::Object(view) if view.record.state == ObjectState::Live => Ok(Some(*view)),

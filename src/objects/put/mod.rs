@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use quorate_protocols::ids::{Attempt, JobId, ObjectId, PieceHash, PieceIndex};
+use quorate_protocols::ids::{Attempt, JobId, ManifestHash, ObjectId, PeerId, PieceHash, PieceIndex};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
@@ -219,7 +219,7 @@ impl Objects {
         loop {
             let record = match self.job(job).await {
                 Ok(Some(record)) => record,
-                Ok(None) => return Err(Rejection::UnknownJob { job }).map_err(ClientError::from)?,
+                Ok(None) => return Err(ClientError::from(Rejection::UnknownJob { job }).into()),
                 Err(error) if started.elapsed() >= PATIENCE => return Err(error.into()),
                 Err(_) => {
                     sleep(POLL_MAX).await;
@@ -300,10 +300,10 @@ impl Objects {
             Ok(stored) => {
                 let object = ObjectId { quorum: job.quorum, manifest: stored.manifest };
                 progress.send_modify(|progress| progress.phase = PutPhase::Done);
-                let (bytes, degraded) = (stored.bytes, stored.degraded);
+                let (bytes, (degraded, columns)) = (stored.bytes, self.placed(object, job, &stored).await);
                 self.events.send(ObjectEvent::Stored { object, job, bytes, degraded });
                 let progress = progress.borrow().clone();
-                Ok(PutOutcome { object, job, bytes, profile, degraded, columns: stored.columns, progress })
+                Ok(PutOutcome { object, job, bytes, profile, degraded, columns, progress })
             }
             Err(Feed::Error(error)) => {
                 // Only what no repetition can mend ends the run; after anything else it waits to be resumed. A resumed
@@ -317,6 +317,22 @@ impl Objects {
                 Err(Feed::Error(error))
             }
             Err(other) => Err(other),
+        }
+    }
+}
+
+impl Objects {
+    /// Whether the object is degraded and who holds it: the columns just sealed, unless the quorum found the same
+    /// content stored before and kept those.
+    async fn placed(&self, object: ObjectId, job: JobId, stored: &Stored) -> (bool, Vec<(PieceIndex, PeerId)>) {
+        match self.ask_object(object, false).await {
+            Ok(Some(view)) if view.record.job != job => {
+                let columns = (0..).map(PieceIndex).zip(&view.record.columns);
+                let held = columns.filter_map(|(index, column)| Some((index, column.grant?.holder.peer)));
+                (view.record.degraded(), held.collect())
+            }
+            // No answer changes nothing: the commit was acknowledged.
+            _ => (stored.degraded, stored.columns.clone()),
         }
     }
 }
@@ -365,8 +381,8 @@ fn too_few(size: Option<u64>, holders: usize, profile: Profile) -> PutError {
 
 /// Where a put's columns ended up.
 struct Stored {
-    manifest: quorate_protocols::ids::ManifestHash,
+    manifest: ManifestHash,
     bytes: u64,
     degraded: bool,
-    columns: Vec<(PieceIndex, quorate_protocols::ids::PeerId)>,
+    columns: Vec<(PieceIndex, PeerId)>,
 }

@@ -10,7 +10,7 @@ use quorate_protocols::quorum::Command;
 
 use super::*;
 use crate::objects::holder::keeper::Keeper;
-use crate::objects::store::{HoldState, ReadPiece};
+use crate::objects::store::{HoldState, PieceStore, ReadPiece, StoreError};
 
 const JOB: JobId = JobId { quorum: cluster::QUORUM, local: [4; 16] };
 
@@ -205,4 +205,60 @@ async fn a_confirm_for_what_is_not_held_is_refused() {
     let (cluster, lease) = holder().await;
     let confirm = PieceMessage::Confirm { slot: slot(1), lease, manifest: ManifestHash([1; 32]) };
     assert_eq!(cluster.ask(0, peer(1), confirm).await, PieceAnswer::Refused(PieceRefusal::NotHeld));
+}
+
+/// Goal: what was acknowledged is there after a restart, on the real disk. Method: sled and files in a temporary
+/// folder; store, close, open again, read; then remove the file behind the index's back and truncate another.
+#[tokio::test]
+async fn acknowledged_pieces_survive_a_restart_on_a_real_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock: std::sync::Arc<dyn crate::seams::Clock> = std::sync::Arc::new(crate::seams::clock::SystemClock::new());
+    let piece = |bytes: &'static [u8]| CheckedPiece::hash_of(Bytes::from_static(bytes));
+    let lease = LeaseId([7; 16]);
+    let pieces: [&'static [u8]; 3] = [b"first", b"second", b"third"];
+    let tasks = crate::seams::TaskGroup::threaded();
+    tasks
+        .scope(async {
+            let storage = crate::storage::Storage::start(crate::storage::open(folder.path()).unwrap());
+            let store = PieceStore::new(storage, clock.clone());
+            for (segment, bytes) in (0..).zip(pieces) {
+                store.put(slot(1), lease, SegmentIndex(segment), piece(bytes)).await.unwrap();
+            }
+            store.seal(slot(1), lease, &pieces.map(hash)).await.unwrap();
+        })
+        .await;
+    tasks.close().await;
+
+    for file in [hash(b"second"), hash(b"third")] {
+        let name = hex::encode(file.0);
+        let path = folder.path().join("pieces").join(&name[..2]).join(&name);
+        if file == hash(b"second") {
+            std::fs::remove_file(path).unwrap();
+        } else {
+            std::fs::write(path, b"thi").unwrap();
+        }
+    }
+
+    let tasks = crate::seams::TaskGroup::threaded();
+    tasks
+        .scope(async {
+            let storage = crate::storage::Storage::start(crate::storage::open(folder.path()).unwrap());
+            let store = PieceStore::new(storage, clock);
+            let row = store.column(JOB, PieceIndex(2)).unwrap().unwrap();
+            assert_eq!((row.attempt, row.lease, row.state), (Attempt(1), lease, HoldState::Sealed));
+            assert_eq!(store.read(hash(b"first")).await.unwrap(), ReadPiece::Bytes(Bytes::from_static(b"first")));
+            for lost in [hash(b"second"), hash(b"third")] {
+                assert!(matches!(store.read(lost).await.unwrap(), ReadPiece::Damaged { .. }));
+            }
+            let incomplete = StoreError::Incomplete { missing: 2, first: SegmentIndex(1) };
+            assert_eq!(store.seal(slot(1), lease, &pieces.map(hash)).await, Err(incomplete));
+            // Stored again, whatever was left of the file.
+            for (segment, bytes) in [(1, pieces[1]), (2, pieces[2])] {
+                store.put(slot(1), lease, SegmentIndex(segment), piece(bytes)).await.unwrap();
+            }
+            store.seal(slot(1), lease, &pieces.map(hash)).await.unwrap();
+            assert_eq!(store.verify(hash(b"third")).await.unwrap(), ReadPiece::Bytes(Bytes::from_static(b"third")));
+        })
+        .await;
+    tasks.close().await;
 }

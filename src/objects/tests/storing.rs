@@ -253,3 +253,18 @@ async fn a_body_that_breaks_leaves_the_run_to_be_resumed() {
     let request = PutRequest { resume: Some(job), ..PutRequest::default() };
     put(&cluster, &cluster.nodes[0], request, &content).await.unwrap();
 }
+
+/// The same content stored twice is one object; the second outcome names the holders that the quorum kept.
+#[tokio::test(start_paused = true)]
+async fn equal_content_is_stored_once() {
+    let cluster = Cluster::start(7).await;
+    let content = content(100_000);
+    let first = put(&cluster, &cluster.nodes[0], known(&content), &content).await.unwrap();
+    cluster.settle().await;
+    // Others are won first now, so that the second run's holders differ from the first's.
+    cluster.world.willing.lock().unwrap().reverse();
+    let second = put(&cluster, &cluster.nodes[3], known(&content), &content).await.unwrap();
+    assert_eq!((second.object, &second.columns), (first.object, &first.columns));
+    cluster.settle().await;
+    assert_eq!(get(&cluster, &cluster.nodes[6], first.object, None).await.unwrap(), content);
+}
