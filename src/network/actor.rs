@@ -119,6 +119,8 @@ pub(super) struct Actor {
     forgive_due: Millis,
 }
 
+// One lives at a time, on the stack; a box per event would be the only allocation of the loop.
+#[allow(clippy::large_enum_variant)]
 enum Event {
     Shutdown,
     Tick,

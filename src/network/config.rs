@@ -82,7 +82,7 @@ pub const DIAL_TICK: Duration = Duration::from_millis(100);
 pub const REDIAL_MIN: Duration = Duration::from_millis(100);
 pub const REDIAL_MAX: Duration = Duration::from_secs(60);
 /// Looking around starts at this pace, slows to the other, and starts over when a new peer appears.
-pub const DISCOVERY_MIN: Duration = Duration::from_millis(200);
+pub const DISCOVERY_MIN: Duration = Duration::from_millis(100);
 pub const DISCOVERY_MAX: Duration = Duration::from_secs(120);
 
 /// Misdeeds of one peer until it is shut out, and for how long; one is forgiven per `PENALTY_DECAY`.

@@ -47,9 +47,11 @@ mod tests;
 
 use std::sync::Arc;
 
+use quorate_protocols::resources::{Amounts, Scope};
 use tokio::sync::mpsc;
 
 use crate::identity::Identity;
+use crate::resources::Resources;
 use crate::seams::{Inbound, Net, Protocol, Seams};
 
 pub use codec::Admission;
@@ -68,6 +70,13 @@ pub enum NetworkError {
     Resolver { reason: String },
     #[error("QUIC needs a list of allowed peers: it has no place for the network's secret")]
     QuicWithoutAllowList,
+}
+
+/// Frames are reserved in their protocol's scope, so that pieces leave room for consensus.
+pub fn admission(resources: Resources) -> Admission {
+    Arc::new(move |protocol, bytes| {
+        resources.reserve(Scope::Protocol(protocol.name()), Amounts::memory(bytes as u64)).ok()
+    })
 }
 
 /// Starts the network of a node; returns once it listens. Must run inside a tokio runtime with I/O and time.

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::config::NetworkSection;
 use crate::identity::NetworkSecret;
-use crate::resources::Reservation;
+use crate::resources::{Reservation, Resources};
 use crate::seams::clock::SystemClock;
 use crate::seams::disk::{Disk, DiskError, Files, Kv, KvBatch};
 use crate::seams::entropy::OsEntropy;
@@ -179,6 +179,10 @@ async fn pair() -> (TestNode, TestNode) {
     let b = Start::new(2).knowing(&a).start().await;
     a.sees(&[b.peer]).await;
     b.sees(&[a.peer]).await;
+    // Connected is not yet introduced: where the other listens comes a moment later.
+    for node in [&a, &b] {
+        wait_until(|| node.net.peers().iter().all(|view| !view.addresses.is_empty())).await;
+    }
     (a, b)
 }
 
@@ -443,7 +447,6 @@ async fn a_bootstrap_address_where_something_else_listens_is_explained() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_node_remembers_where_its_peers_are() {
     let (a, b) = pair().await;
-    wait_until(|| b.net.peers().iter().any(|view| !view.addresses.is_empty())).await;
     let files = b.files.clone();
     timeout(PATIENCE, b.tasks.close()).await.expect("a node closes");
     let mut start = Start::new(2);
@@ -514,4 +517,21 @@ async fn a_peer_that_misbehaves_too_often_is_shut_out() {
     wait_until(|| !a.net.is_connected(b.peer)).await;
     let error = a.ask(b.peer, Protocol::Job, Frame::head(vec![1])).await.unwrap_err();
     assert!(matches!(error, NetError::Unreachable { .. }), "{error:?}");
+}
+
+/// Goal: frames are accounted where the node's other memory is, and given back when they were dealt with.
+#[test]
+fn admission_reserves_from_the_protocol_and_refuses_beyond_its_limit() {
+    use quorate_protocols::resources::{Amounts, Limits, Scope};
+    let mut limits = Limits::unlimited();
+    limits.protocol = Amounts::memory(1000);
+    let resources = Resources::new(limits);
+    let admit = admission(resources.clone());
+    let scope = Scope::Protocol(Protocol::Job.name());
+    let first = admit(Protocol::Job, 900).expect("there is room");
+    assert_eq!(resources.used(scope).memory_bytes, 900);
+    assert!(admit(Protocol::Job, 200).is_none());
+    assert!(admit(Protocol::Raft, 200).is_some(), "another protocol has room of its own");
+    drop(first);
+    assert!(admit(Protocol::Job, 200).is_some());
 }
