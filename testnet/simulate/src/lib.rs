@@ -9,4 +9,6 @@ pub mod clock;
 pub mod disk;
 pub mod net;
 pub mod rng;
+pub mod runtime;
 pub mod transcript;
+pub mod world;

@@ -1,0 +1,306 @@
+//! Machines, the nodes that run on them, and what can be done to both.
+//!
+//! A machine keeps what outlives a process: its disk, its identity, how wrong its clock is. Starting a node on it
+//! boots an ordinary [`Node`]; crashing it drops every task of that node where it waits, closes its connections and
+//! takes from the disk what was not synced.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use quorate::identity::Identity;
+use quorate::node::{Node, NodeParts, NodeSettings, StartError};
+use quorate::objects::{GetError, PutError, PutOutcome, PutProgress, PutRequest};
+use quorate::resources::Resources;
+use quorate::seams::entropy::SeededEntropy;
+use quorate::seams::{Entropy, Seams, TaskGroup};
+use quorate_protocols::ids::{BootId, Incarnation, MemberId, ObjectId, PeerId, QuorumId, Term};
+use quorate_protocols::resources::limits::{Limits, Machine as Hardware, Overrides};
+use tokio::sync::{broadcast, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::clock::{ClockOffset, SimClock};
+use crate::disk::SimDisk;
+use crate::net::Fabric;
+use crate::rng::{SimRng, derive, derive_u64};
+use crate::transcript::Transcript;
+
+/// What every simulated machine has. Modest, so that limits are met now and then.
+const HARDWARE: Hardware = Hardware {
+    memory_bytes: 4 * 1024 * 1024 * 1024,
+    cpus: 4,
+    disk_free_bytes: 64 * 1024 * 1024 * 1024,
+    disk_bytes: 64 * 1024 * 1024 * 1024,
+    descriptors: 65_536,
+};
+
+/// How a client's bytes come in, one buffer at a time.
+const BODY_CHUNK_BYTES: usize = 64 * 1024;
+
+pub struct World {
+    seed: u64,
+    began: Instant,
+    pub transcript: Transcript,
+    pub fabric: Fabric,
+    rng: SimRng,
+    machines: Vec<Machine>,
+}
+
+struct Machine {
+    secret: [u8; 32],
+    incarnation: Incarnation,
+    disk: SimDisk,
+    clock: ClockOffset,
+    boots: u64,
+    running: Option<Running>,
+}
+
+struct Running {
+    node: Node,
+    tasks: TaskGroup,
+}
+
+/// A member that says it leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lead {
+    pub quorum: QuorumId,
+    pub term: Term,
+    pub node: usize,
+    pub member: MemberId,
+}
+
+impl World {
+    /// A world of machines that are switched off. Nodes count from 1. Call inside [`crate::runtime::run`].
+    pub fn new(seed: u64, nodes: usize, transcript: Transcript) -> Self {
+        let machine = |index: usize| Machine {
+            secret: derive(seed, &format!("identity {index}")),
+            incarnation: Incarnation(derive_u64(seed, &format!("incarnation {index}"))),
+            disk: SimDisk::default(),
+            clock: ClockOffset::default(),
+            boots: 0,
+            running: None,
+        };
+        Self {
+            seed,
+            began: Instant::now(),
+            fabric: Fabric::new(seed, transcript.clone()),
+            transcript,
+            rng: SimRng::new(seed, "world"),
+            machines: (1..=nodes).map(machine).collect(),
+        }
+    }
+
+    pub fn nodes(&self) -> usize {
+        self.machines.len()
+    }
+    pub fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+    /// Nodes that run now, in order.
+    pub fn up(&self) -> Vec<usize> {
+        (1..=self.nodes()).filter(|index| self.machine(*index).running.is_some()).collect()
+    }
+    pub fn down(&self) -> Vec<usize> {
+        (1..=self.nodes()).filter(|index| self.machine(*index).running.is_none()).collect()
+    }
+    /// The node, if it runs.
+    pub fn node(&self, index: usize) -> Option<&Node> {
+        self.machine(index).running.as_ref().map(|running| &running.node)
+    }
+    pub fn disk(&self, index: usize) -> &SimDisk {
+        &self.machine(index).disk
+    }
+    pub fn clock(&self, index: usize) -> &ClockOffset {
+        &self.machine(index).clock
+    }
+    pub fn peer(&self, index: usize) -> PeerId {
+        let machine = self.machine(index);
+        Identity::new(machine.secret, machine.incarnation, BootId::default()).peer()
+    }
+
+    /// Boots a node on its machine. Does nothing when it runs already.
+    pub async fn start(&mut self, index: usize) -> Result<(), StartError> {
+        let (seed, began) = (self.seed, self.began);
+        let machine = &mut self.machines[index - 1];
+        if machine.running.is_some() {
+            return Ok(());
+        }
+        machine.boots += 1;
+        let boots = machine.boots;
+        self.transcript.line(index, format_args!("starts, boot {boots}"));
+        let entropy: Arc<dyn Entropy> =
+            Arc::new(SeededEntropy::new(derive_u64(seed, &format!("node {index} boot {boots}"))));
+        let identity = Identity::new(machine.secret, machine.incarnation, BootId(entropy.bytes()));
+        let clock = Arc::new(SimClock::boot(began, &machine.clock));
+        let tasks = TaskGroup::inline();
+        let seams = Seams { clock: clock.clone(), entropy, disk: machine.disk.mount(), tasks: tasks.clone() };
+        let (net, inbound) = self.fabric.attach(index, identity.peer(), clock);
+        let parts = NodeParts {
+            seams,
+            identity,
+            settings: NodeSettings::default(),
+            resources: Resources::new(Limits::for_machine(HARDWARE, Overrides::default())),
+            net: Arc::new(net),
+            inbound,
+        };
+        let node = Node::start(parts).await?;
+        drop(tasks.spawn(record(index, node.quorums().events(), self.transcript.clone())));
+        machine.running = Some(Running { node, tasks });
+        Ok(())
+    }
+
+    /// Power loss: every task stops where it waits, unsynced batches are lost or kept up to one, connections close.
+    pub fn crash(&mut self, index: usize) {
+        let peer = self.peer(index);
+        let machine = &mut self.machines[index - 1];
+        let Some(running) = machine.running.take() else { return };
+        running.tasks.crash();
+        machine.disk.crash(&mut self.rng);
+        self.fabric.detach(peer);
+        self.transcript.line(index, "crashes");
+    }
+
+    /// Everybody who says that it leads now, in order of node and quorum.
+    pub fn leads(&self) -> Vec<Lead> {
+        let mut leads = Vec::new();
+        for index in self.up() {
+            let Some(node) = self.node(index) else { continue };
+            for quorum in node.quorums().quorums() {
+                if let Some(term) = quorum.leading() {
+                    leads.push(Lead { quorum: quorum.id(), term, node: index, member: node.identity().member() });
+                }
+            }
+        }
+        leads
+    }
+
+    /// A client of this node stores these bytes. The handle yields `None` when the node crashed first, or is down.
+    pub fn put(
+        &self,
+        index: usize,
+        name: String,
+        content: Vec<u8>,
+    ) -> JoinHandle<Option<Result<PutOutcome, PutError>>> {
+        let Some(running) = &self.machine(index).running else { return tokio::spawn(std::future::ready(None)) };
+        let (node, transcript) = (running.node.clone(), self.transcript.clone());
+        self.transcript.line(index, format_args!("put {name} of {} bytes", content.len()));
+        running.tasks.spawn(async move {
+            let content = Bytes::from(content);
+            let request =
+                PutRequest { name: Some(name.clone()), size: Some(content.len() as u64), ..PutRequest::default() };
+            let chunks: Vec<_> = (0..content.len())
+                .step_by(BODY_CHUNK_BYTES)
+                .map(|at| Ok(content.slice(at..content.len().min(at + BODY_CHUNK_BYTES))))
+                .collect();
+            let (progress, _) = watch::channel(PutProgress::default());
+            let outcome = node.objects().put(request, futures::stream::iter(chunks).boxed(), progress).await;
+            match &outcome {
+                Ok(stored) => transcript.line(
+                    index,
+                    format_args!(
+                        "stored {name} as {:?}, {} degraded {}",
+                        stored.object, stored.profile, stored.degraded
+                    ),
+                ),
+                Err(error) => transcript.line(index, format_args!("did not store {name}: {}", chain(error))),
+            }
+            outcome
+        })
+    }
+
+    /// A client of this node reads an object. `None` as for [`Self::put`].
+    pub fn get(&self, index: usize, object: ObjectId) -> JoinHandle<Option<Result<Vec<u8>, GetError>>> {
+        let Some(running) = &self.machine(index).running else { return tokio::spawn(std::future::ready(None)) };
+        let (node, transcript) = (running.node.clone(), self.transcript.clone());
+        self.transcript.line(index, format_args!("get {object:?}"));
+        running.tasks.spawn(async move {
+            let read = async {
+                let stream = node.objects().get(object, None).await?;
+                stream
+                    .bytes
+                    .try_fold(Vec::new(), |mut all, chunk| async move {
+                        all.extend_from_slice(&chunk);
+                        Ok(all)
+                    })
+                    .await
+            };
+            let outcome = read.await;
+            match &outcome {
+                Ok(bytes) => transcript.line(
+                    index,
+                    format_args!("read {object:?}: {} bytes, {}", bytes.len(), &blake3::hash(bytes).to_hex()[..16]),
+                ),
+                Err(error) => transcript.line(index, format_args!("did not read {object:?}: {}", chain(error))),
+            }
+            outcome
+        })
+    }
+
+    /// Lets virtual time pass until `is_true`, looking every 50 ms. False when it never was within `patience`.
+    pub async fn wait_until(&self, patience: Duration, mut is_true: impl FnMut(&Self) -> bool) -> bool {
+        let end = Instant::now() + patience;
+        loop {
+            if is_true(self) {
+                return true;
+            }
+            if Instant::now() >= end {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Lets virtual time pass until every running node is connected to every other and has heard its advert.
+    pub async fn settle(&self, patience: Duration) -> bool {
+        self.wait_until(patience, |world| {
+            let up = world.up();
+            up.iter().filter_map(|index| world.node(*index)).all(|node| {
+                let heard =
+                    node.directory().peers().into_iter().map(|known| (known.peer, ())).collect::<BTreeMap<_, _>>();
+                let is_seen = |peer: PeerId| heard.contains_key(&peer) && node.net().is_connected(peer);
+                let others = up.iter().map(|other| world.peer(*other));
+                others.filter(|peer| *peer != node.identity().peer()).all(is_seen)
+            })
+        })
+        .await
+    }
+
+    fn machine(&self, index: usize) -> &Machine {
+        &self.machines[index - 1]
+    }
+}
+
+/// Writes what happens in a node's quorums into the transcript.
+async fn record(index: usize, mut events: broadcast::Receiver<quorate::quorum::HostEvent>, transcript: Transcript) {
+    loop {
+        match events.recv().await {
+            Ok(event) => transcript.line(index, format_args!("{event:?}")),
+            Err(broadcast::error::RecvError::Lagged(missed)) => {
+                transcript.line(index, format_args!("{missed} events were missed"));
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Content that belongs to this name and seed, so that it need not be remembered.
+pub fn content(seed: u64, name: &str, bytes: usize) -> Vec<u8> {
+    let mut content = vec![0; bytes];
+    SimRng::new(seed, &format!("content {name}")).fill(&mut content);
+    content
+}
