@@ -7,8 +7,12 @@
 
 pub mod clock;
 pub mod disk;
+pub mod faults;
 pub mod net;
+pub mod oracle;
+pub mod panics;
 pub mod rng;
+pub mod run;
 pub mod runtime;
 pub mod transcript;
 pub mod world;
