@@ -10,6 +10,8 @@
 mod actor;
 mod announcer;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

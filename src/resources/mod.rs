@@ -7,6 +7,8 @@
 
 pub mod approver;
 pub mod machine;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::fmt;

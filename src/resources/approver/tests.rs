@@ -1,1 +1,236 @@
+//! The approver over a disk in memory, asked as a peer would ask it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use quorate_protocols::approval::Requirement;
+use quorate_protocols::ids::Nonce;
+use quorate_protocols::resources::Limits;
+
+use super::*;
+use crate::directory::DirectoryParts;
+use crate::resources::testing::{Hub, MemoryDisk, identity, seams};
+use crate::seams::Frame;
+
+struct Joined(AtomicBool);
+
+impl Memberships for Joined {
+    fn is_member(&self, _quorum: QuorumId) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+    fn count(&self) -> usize {
+        0
+    }
+}
+
+struct Bench {
+    approver: Approver,
+    directory: Directory,
+    resources: Resources,
+    member: Arc<Joined>,
+    hub: Hub,
+    seams: Seams,
+}
+
+const ASKER: u8 = 7;
+
+async fn start(disk: &Arc<MemoryDisk>) -> Bench {
+    let seams = seams(1, disk.disk());
+    let hub = Hub::default();
+    let port = hub.join(identity(1).peer());
+    let resources = Resources::new(Limits::unlimited());
+    let member = Arc::new(Joined(AtomicBool::new(false)));
+    let labels = BTreeMap::from([("zone".to_owned(), "attic".to_owned())]);
+    let scope = seams.tasks.clone();
+    let (approver, directory) = scope
+        .scope(async {
+            let directory = Directory::start(DirectoryParts {
+                seams: seams.clone(),
+                identity: identity(1),
+                net: port.net.clone(),
+                resources: resources.clone(),
+                gossip: port.gossip,
+                kinds: Vec::new(),
+                labels: labels.clone(),
+            });
+            let parts = ApproverParts {
+                seams: seams.clone(),
+                identity: identity(1),
+                net: port.net,
+                storage: Storage::start(disk.disk()),
+                resources: resources.clone(),
+                directory: directory.clone(),
+                memberships: member.clone(),
+                labels,
+                disk_bytes_max: None,
+                requests: port.approval,
+            };
+            (Approver::start(parts).await.unwrap(), directory)
+        })
+        .await;
+    Bench { approver, directory, resources, member, hub, seams }
+}
+
+fn job() -> JobId {
+    JobId { quorum: QuorumId([1; 16]), local: [2; 16] }
+}
+
+fn request(nonce: u8, disk_bytes: u64) -> ApprovalRequest {
+    ApprovalRequest {
+        subject: Subject::Holder { job: job() },
+        requirement: Requirement { disk_bytes, ..Requirement::default() },
+        nonce: Nonce([nonce; 16]),
+        duration: Duration::from_secs(60),
+    }
+}
+
+impl Bench {
+    async fn ask(&self, request: ApprovalRequest) -> Result<Approval, Refusal> {
+        match self.say(ASKER, ApprovalMessage::Ask(request)).await {
+            ApprovalAnswer::Granted(approval) => Ok(approval),
+            ApprovalAnswer::Refused(refusal) => Err(refusal),
+            ApprovalAnswer::Noted => panic!("a question is not merely noted"),
+        }
+    }
+    async fn say(&self, from: u8, message: ApprovalMessage) -> ApprovalAnswer {
+        let approver = self.approver.clone();
+        self.seams.tasks.scope(async move { approver.answer(identity(from).peer(), message).await }).await
+    }
+    fn disk_used(&self) -> u64 {
+        self.resources.used(Scope::System).disk_bytes
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promise_is_a_reservation_and_a_signature_over_it() {
+    let bench = start(&MemoryDisk::new(1000)).await;
+    let approval = bench.ask(request(1, 600)).await.unwrap();
+    assert!(approval.is_genuine());
+    assert_eq!(approval.statement.asker, identity(ASKER).peer());
+    assert_eq!(bench.disk_used(), 600);
+    assert!(bench.approver.check_holder_lease(approval.statement.lease, job()).is_some());
+    let refused = bench.ask(request(2, 600)).await.unwrap_err();
+    assert!(matches!(refused, Refusal::Resources { needed: 600, available: 400, limit: 1000, .. }), "{refused:?}");
+    assert_eq!(bench.disk_used(), 600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_question_gets_the_same_promise_and_reserves_once() {
+    let bench = start(&MemoryDisk::new(1000)).await;
+    let first = bench.ask(request(1, 600)).await.unwrap();
+    assert_eq!(bench.ask(request(1, 600)).await.unwrap(), first);
+    assert_eq!(bench.ask(request(1, 1)).await, Err(Refusal::AlreadyPromised), "not for another requirement");
+    assert_eq!(bench.disk_used(), 600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_end_by_themselves_and_traffic_keeps_them() {
+    let bench = start(&MemoryDisk::new(1000)).await;
+    let mut ended = bench.approver.ended();
+    let idle = bench.ask(request(1, 100)).await.unwrap().statement.lease;
+    let busy = bench.ask(request(2, 200)).await.unwrap().statement.lease;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(bench.approver.touch(busy, job()));
+    assert!(!bench.approver.touch(busy, JobId { local: [9; 16], ..job() }), "not for another run");
+    assert_eq!(ended.recv().await.unwrap().lease, idle);
+    assert_eq!(bench.disk_used(), 200);
+    assert!(!bench.approver.is_alive(idle) && bench.approver.is_alive(busy));
+}
+
+/// Goal: what was promised or held before a restart is reserved after it, before anything new is promised.
+#[tokio::test(start_paused = true)]
+async fn promises_and_holds_outlive_the_process() {
+    let disk = MemoryDisk::new(1000);
+    let bench = start(&disk).await;
+    let lease = bench.ask(request(1, 300)).await.unwrap().statement.lease;
+    let hold = bench.ask(request(2, 500)).await.unwrap().statement.lease;
+    bench.approver.settle(hold, 450);
+    assert_eq!(bench.disk_used(), 750);
+    bench.seams.tasks.crash();
+    // What is held is written, so the disk has that much less left.
+    disk.free_bytes.store(550, Ordering::Relaxed);
+
+    let bench = start(&disk).await;
+    assert_eq!(bench.disk_used(), 750);
+    assert_eq!(bench.approver.lease(hold).unwrap().expires, None);
+    assert!(bench.ask(request(3, 251)).await.is_err());
+    bench.ask(request(4, 250)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert!(!bench.approver.is_alive(lease) && bench.approver.is_alive(hold));
+    bench.approver.release(hold, 450);
+    assert_eq!(bench.disk_used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_promised_that_cannot_be_written_down() {
+    let disk = MemoryDisk::new(1000);
+    let bench = start(&disk).await;
+    disk.broken.store(true, Ordering::Relaxed);
+    assert!(matches!(bench.ask(request(1, 100)).await, Err(Refusal::Unfit { .. })));
+    assert_eq!(bench.disk_used(), 0);
+    disk.broken.store(false, Ordering::Relaxed);
+    bench.ask(request(1, 100)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_those_concerned_may_renew_or_release() {
+    let bench = start(&MemoryDisk::new(1000)).await;
+    let lease = bench.ask(request(1, 100)).await.unwrap().statement.lease;
+    let release = ApprovalMessage::Release { lease };
+    let refused = bench.say(9, release.clone()).await;
+    assert_eq!(refused, ApprovalAnswer::Refused(Refusal::NotAllowed));
+    // A member of the quorum speaks for a primary that is gone.
+    let member = identity(9).member();
+    bench.directory.learn_members(job().quorum, None, vec![member]);
+    let renew = ApprovalMessage::Renew { lease, duration: Duration::from_secs(600) };
+    assert_eq!(bench.say(9, renew).await, ApprovalAnswer::Noted);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(bench.approver.is_alive(lease));
+    assert_eq!(bench.say(ASKER, release).await, ApprovalAnswer::Noted);
+    assert_eq!(bench.disk_used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unfit_nodes_say_why() {
+    let bench = start(&MemoryDisk::new(1000)).await;
+    let mut picky = request(1, 1);
+    picky.requirement.labels.insert("zone".into(), "cellar".into());
+    assert!(matches!(bench.ask(picky).await, Err(Refusal::Label { .. })));
+    bench.directory.set_draining(true);
+    assert_eq!(bench.ask(request(1, 1)).await, Err(Refusal::Draining));
+    bench.directory.set_draining(false);
+    bench.ask(request(1, 1)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promised_membership_ends_unless_the_quorum_came_to_be() {
+    for joined in [false, true] {
+        let bench = start(&MemoryDisk::new(1000)).await;
+        let subject = Subject::Member { quorum: QuorumId([4; 16]) };
+        let lease = bench.ask(ApprovalRequest { subject, ..request(1, 64) }).await.unwrap().statement.lease;
+        let again = bench.ask(ApprovalRequest { subject, ..request(2, 64) }).await;
+        assert_eq!(again, Err(Refusal::AlreadyPromised));
+        bench.member.0.store(joined, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(61)).await;
+        assert_eq!(bench.approver.is_alive(lease), joined);
+        assert_eq!(bench.disk_used(), if joined { 64 } else { 0 });
+        bench.member.0.store(false, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        assert_eq!(bench.disk_used(), 0, "a membership that ended holds nothing");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_are_no_message_are_penalised_and_not_answered() {
+    let bench = start(&MemoryDisk::new(1000)).await;
+    let asker = bench.hub.join(identity(ASKER).peer());
+    let me = identity(1).peer();
+    let ask = |head: Vec<u8>| {
+        asker.net.request(me, crate::seams::Protocol::Approval, Frame::head(head), Duration::from_secs(1))
+    };
+    assert!(ask(vec![250, 1, 2, 3]).await.is_err());
+    assert_eq!(*bench.hub.penalised.lock().unwrap(), [identity(ASKER).peer()]);
+    let message = quorate_protocols::wire::encode(&ApprovalMessage::Ask(request(1, 10)));
+    let answer = ask(message).await.unwrap();
+    let answer: ApprovalAnswer = quorate_protocols::wire::decode(&answer.head, 4096).unwrap();
+    assert!(matches!(answer, ApprovalAnswer::Granted(_)));
+}

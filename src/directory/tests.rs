@@ -1,0 +1,134 @@
+//! Directories of several nodes over gossip in memory, on a paused clock.
+
+use std::time::Duration;
+
+use quorate_protocols::approval::ApprovalMessage;
+use quorate_protocols::ids::{JobId, Term};
+use quorate_protocols::resources::{Amounts, Limits, Scope, Service};
+use quorate_protocols::wire;
+
+use super::*;
+use crate::resources::testing::{Hub, MemoryDisk, identity, seams};
+use crate::seams::Topic;
+
+struct TestNode {
+    directory: Directory,
+    resources: Resources,
+    net: Arc<dyn Net>,
+    peer: PeerId,
+}
+
+fn node(hub: &Hub, n: u8, disk_bytes: u64) -> TestNode {
+    let seams = seams(u64::from(n), MemoryDisk::new(disk_bytes).disk());
+    let identity = identity(n);
+    let port = hub.join(identity.peer());
+    let mut limits = Limits::unlimited();
+    limits.system.disk_bytes = disk_bytes;
+    let resources = Resources::new(limits);
+    let directory = Directory::start(DirectoryParts {
+        seams: seams.clone(),
+        identity: identity.clone(),
+        net: port.net.clone(),
+        resources: resources.clone(),
+        gossip: port.gossip,
+        kinds: vec![Kind::Store],
+        labels: BTreeMap::new(),
+    });
+    // What an approver does with an offer.
+    let (mut approval, offered) = (port.approval, directory.clone());
+    seams.tasks.spawn(async move {
+        while let Some(request) = approval.recv().await {
+            if let Ok(ApprovalMessage::Offer { subject }) = wire::decode(&request.frame.head, 4096) {
+                offered.offered(request.from, subject);
+            }
+        }
+    });
+    TestNode { directory, resources, net: port.net, peer: identity.peer() }
+}
+
+async fn settle(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn seven_fresh_nodes_know_each_other_within_two_seconds_of_connecting() {
+    let hub = Hub::default();
+    let mut nodes = Vec::new();
+    for n in 1..=7 {
+        nodes.push(node(&hub, n, 1000));
+        // The first announcement of each reaches only those that came before.
+        settle(10).await;
+    }
+    for node in &nodes {
+        node.directory.connected(nodes[0].peer);
+    }
+    settle(2_000).await;
+    for node in &nodes {
+        assert_eq!(node.directory.peers().len(), 7);
+        assert_eq!(node.directory.candidates(Kind::Store, &Requirement::default()).len(), 7);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_fills_up_says_so_and_is_not_chosen() {
+    let hub = Hub::default();
+    let (one, other) = (node(&hub, 1, 1000), node(&hub, 2, 1000));
+    settle(1_000).await;
+    let need = Requirement { disk_bytes: 500, ..Requirement::default() };
+    assert_eq!(one.directory.candidates(Kind::Store, &need).len(), 2);
+    let held = other.resources.reserve(Scope::Service(Service::Pieces), Amounts::disk(800)).unwrap();
+    settle(4_500).await;
+    assert_eq!(one.directory.candidates(Kind::Store, &need), [one.peer]);
+    drop(held);
+    settle(4_500).await;
+    assert_eq!(one.directory.candidates(Kind::Store, &need).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_search_finds_those_that_could_serve_each_once() {
+    let hub = Hub::default();
+    let nodes: Vec<_> = (1..=5).map(|n| node(&hub, n, if n == 3 { 10 } else { 1000 })).collect();
+    nodes[4].directory.set_draining(true);
+    settle(100).await;
+    let subject = Subject::Holder { job: JobId::default() };
+    let need = Requirement { disk_bytes: 500, ..Requirement::default() };
+    let mut volunteers = nodes[0].directory.ask_for_volunteers(subject, Kind::Store, need);
+    settle(5_000).await;
+    let mut found = Vec::new();
+    while let Ok(peer) = volunteers.try_recv() {
+        found.push(peer);
+    }
+    found.sort();
+    let mut expected = [nodes[1].peer, nodes[3].peer];
+    expected.sort();
+    assert_eq!(found, expected, "the full, the draining and the searcher itself do not offer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_led_quorum_becomes_known_and_its_members_are_found() {
+    let hub = Hub::default();
+    let (leader, other) = (node(&hub, 1, 1000), node(&hub, 2, 1000));
+    let quorum = QuorumId([3; 16]);
+    let members = vec![identity(1).member()];
+    let advert = QuorumAdvert { quorum, term: Term(1), members, standbys: 0, jobs: 0, objects: 0, room: 9 };
+    leader.directory.update_quorum(advert.clone());
+    settle(50).await;
+    assert_eq!(other.directory.quorum(quorum), Some(advert));
+    assert_eq!(other.directory.pick_quorum(|_| true), Some(quorum));
+    // A later joiner hears of it when it connects.
+    let late = node(&hub, 3, 1000);
+    leader.directory.connected(late.peer);
+    settle(2_000).await;
+    assert_eq!(late.directory.quorums().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn garbage_is_counted_and_penalised() {
+    let hub = Hub::default();
+    let (one, other) = (node(&hub, 1, 1000), node(&hub, 2, 1000));
+    other.net.publish(Topic::Peers, vec![255; 100].into());
+    other.net.publish(Topic::Quorums, vec![0; 5000].into());
+    settle(100).await;
+    assert_eq!(one.directory.counts().adverts_refused, 2);
+    assert_eq!(*hub.penalised.lock().unwrap(), [other.peer, other.peer]);
+}
