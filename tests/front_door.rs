@@ -75,7 +75,8 @@ fn a_file_put_on_one_node_reads_back_from_another_after_its_primary_was_killed()
     assert!(term(next) > row["term"].as_u64().unwrap());
     assert!(net.read(watcher, object) == content(40 * MIB + 12_345, 1), "the object read after the kill differs");
     let status: Value = net.testnet(&["status", "--json"]).json();
-    let states: Vec<&str> = status["nodes"].as_array().unwrap().iter().map(|node| node["state"].as_str().unwrap()).collect();
+    let states: Vec<&str> =
+        status["nodes"].as_array().unwrap().iter().map(|node| node["state"].as_str().unwrap()).collect();
     assert_eq!(states.iter().filter(|state| **state == "running").count(), 6, "{status}");
     net.testnet(&["restart", &primary.to_string()]).ok();
 
@@ -91,7 +92,9 @@ fn a_file_put_on_one_node_reads_back_from_another_after_its_primary_was_killed()
 fn objects_of_every_size_read_back() {
     let net = Net::up(6);
     let segment = 16 * MIB;
-    for (position, size) in [0, 1, 63, 64 * 1024, 64 * 1024 + 1, MIB, segment - 1, segment, segment + 1].into_iter().enumerate() {
+    for (position, size) in
+        [0, 1, 63, 64 * 1024, 64 * 1024 + 1, MIB, segment - 1, segment, segment + 1].into_iter().enumerate()
+    {
         let seed = 100 + position as u64;
         let file = net.file(&format!("size-{size}"), size, seed);
         let put = net.put(1 + position % 6, &file);

@@ -27,7 +27,10 @@ enum Victim {
 
 /// How a put ended, as its client saw it.
 enum End {
-    Stored { object: String, skipped: u64 },
+    Stored {
+        object: String,
+        skipped: u64,
+    },
     Refused(String),
     /// The stream ended without a last line: nobody knows.
     Unknown,
@@ -85,7 +88,10 @@ fn nothing_acknowledged_is_lost_over_fifty_kills() {
         }
     }
 
-    println!("kills by phase {kills:?}, by victim {by_victim:?}; {} stored, {unknown} cut off, {resumed} resumed", stored.len());
+    println!(
+        "kills by phase {kills:?}, by victim {by_victim:?}; {} stored, {unknown} cut off, {resumed} resumed",
+        stored.len()
+    );
     assert!(kills.values().sum::<usize>() >= KILLS, "{kills:?}");
     assert!(kills.values().all(|count| *count >= KILLS_PER_PHASE), "{kills:?}");
     assert!(refused.is_empty(), "one node of seven is never enough to refuse a put: {refused:#?}");

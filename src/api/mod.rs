@@ -39,3 +39,6 @@ pub use guard::{Guard, Token};
 pub use live::NodeBackend;
 pub use router::{description, router};
 pub use server::{ServeError, Server};
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use quorate_protocols::api::{ErrorBody, Listing, ObjectInfo, PutInfo, PutUpdate};
 use quorate_protocols::ids::{JobId, ObjectId, QuorumId};
 use quorate_protocols::object::Profile;
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::extract::{Path, Query};
-use super::limits::{DOWNLOAD_CHUNKS_MAX, PROGRESS_INTERVAL, PROGRESS_SILENCE_MAX, TEXT_BYTES_MAX};
+use super::limits::{DOWNLOAD_CHUNKS_MAX, DRAIN_PATIENCE, PROGRESS_INTERVAL, PROGRESS_SILENCE_MAX, TEXT_BYTES_MAX};
 use super::range::{self, Wanted};
 use super::router::Shared;
 use super::views;
@@ -116,7 +117,7 @@ pub async fn put(
         .get_all(header::ACCEPT)
         .iter()
         .any(|value| value.to_str().is_ok_and(|value| value.split(',').any(|part| part.trim().starts_with(NDJSON))));
-    let body = body.into_data_stream().map(|chunk| chunk.map_err(std::io::Error::other)).boxed();
+    let body = pumped(body);
     let (report, progress) = watch::channel(PutProgress::default());
     let began = Instant::now();
     let put = backend.put(request, body, report);
@@ -141,6 +142,24 @@ pub async fn put(
         receive.recv().await.map(|line| (Ok::<_, Infallible>(line), receive))
     });
     Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
+}
+
+/// The body, read by a task that outlives the put. A put that fails early leaves a client in the middle of sending;
+/// closing on it at once would destroy the answer on its way, so the rest is read and thrown away for a moment.
+fn pumped(body: Body) -> BoxStream<'static, Result<Bytes, std::io::Error>> {
+    let mut body = body.into_data_stream();
+    let (send, receive) = mpsc::channel(1);
+    seams::spawn(async move {
+        while let Some(chunk) = body.next().await {
+            if send.send(chunk.map_err(std::io::Error::other)).await.is_err() {
+                let rest = async { while let Some(Ok(_)) = body.next().await {} };
+                // Whether the client noticed in time is its business now.
+                let _ = tokio::time::timeout(DRAIN_PATIENCE, rest).await;
+                return;
+            }
+        }
+    });
+    futures::stream::unfold(receive, |mut receive| async { receive.recv().await.map(|chunk| (chunk, receive)) }).boxed()
 }
 
 fn line(update: &PutUpdate) -> Bytes {

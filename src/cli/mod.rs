@@ -90,3 +90,6 @@ pub(crate) use find::{NodeChoice, resolve_testnet};
 pub(crate) use object::write_file;
 pub(crate) use output::{print, print_json, table};
 pub(crate) use transfer::{Upload, download, upload};
+
+#[cfg(test)]
+mod tests;

@@ -97,7 +97,8 @@ impl Layout {
     pub fn column_bytes(&self) -> u64 {
         let full = self.size / SEGMENT_BYTES as u64;
         let full_piece = SEGMENT_BYTES.div_ceil(self.profile.data as usize) as u64;
-        let rest = if self.size.is_multiple_of(SEGMENT_BYTES as u64) { 0 } else { self.piece_bytes(full as u32) as u64 };
+        let rest =
+            if self.size.is_multiple_of(SEGMENT_BYTES as u64) { 0 } else { self.piece_bytes(full as u32) as u64 };
         full * full_piece + rest
     }
 }

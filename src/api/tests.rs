@@ -1,0 +1,428 @@
+//! The edge over a node that is not there: a real socket, a real client, a made-up backend.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream, StreamExt};
+use quorate_protocols::api::{
+    ErrorBody, ErrorCode, JobInfo, Listing, NodeInfo, ObjectInfo, PeerInfo, PutInfo, PutUpdate, QuorumDetail,
+    QuorumInfo,
+};
+use quorate_protocols::ids::{
+    BootId, Incarnation, JobId, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term,
+};
+use quorate_protocols::job::record::HistoryEntry;
+use quorate_protocols::object::Profile;
+use quorate_protocols::quorum::Rejection;
+use quorate_testnet::Client;
+use reqwest::{Method, StatusCode};
+use tokio::sync::{broadcast, watch};
+
+use super::backend::Answer;
+use super::limits::JSON_BYTES_MAX;
+use super::*;
+use crate::jobs::ClientError;
+use crate::node::NodeEvent;
+use crate::objects::{GetError, GetStream, PutError, PutOutcome, PutPhase, PutProgress, PutRequest};
+use crate::quorum::HostEvent;
+use crate::seams::TaskGroup;
+use crate::seams::entropy::OsEntropy;
+
+const QUORUM: QuorumId = QuorumId([1; 16]);
+const OBJECT: ObjectId = ObjectId { quorum: QUORUM, manifest: ManifestHash([2; 32]) };
+const JOB: JobId = JobId { quorum: QUORUM, local: [3; 16] };
+const CONTENT: &[u8] = b"0123456789";
+
+/// A node made of constants.
+struct Fake {
+    tasks: TaskGroup,
+    hosts: broadcast::Sender<HostEvent>,
+    nodes: broadcast::Sender<NodeEvent>,
+    /// What the last put was asked for, and what it read.
+    put: Mutex<Option<(PutRequest, u64)>>,
+    put_fails: bool,
+    commits: AtomicU64,
+}
+
+impl Fake {
+    fn new(put_fails: bool) -> Self {
+        Self {
+            tasks: TaskGroup::threaded(),
+            hosts: broadcast::channel(4).0,
+            nodes: broadcast::channel(4).0,
+            put: Mutex::default(),
+            put_fails,
+            commits: AtomicU64::new(0),
+        }
+    }
+}
+
+fn unknown<T>(job: JobId) -> Result<T, ApiError> {
+    Err(ClientError::Rejected(Rejection::UnknownJob { job }).into())
+}
+
+impl Backend for Fake {
+    fn tasks(&self) -> &TaskGroup {
+        &self.tasks
+    }
+    fn node(&self) -> NodeInfo {
+        NodeInfo {
+            peer_id: PeerId([9; 32]),
+            incarnation: Incarnation(7),
+            boot: BootId([0; 16]),
+            version: "test".into(),
+            addresses: vec![],
+            pid: 1,
+            uptime_ms: 0,
+            time: Millis(5),
+            peers_known: 0,
+            peers_connected: 0,
+            quorums: 0,
+            leading: 0,
+            testing: false,
+        }
+    }
+    fn peers(&self) -> Vec<PeerInfo> {
+        Vec::new()
+    }
+    fn quorums(&self) -> BoxFuture<'_, Vec<QuorumInfo>> {
+        Box::pin(async { Vec::new() })
+    }
+    fn quorum(&self, quorum: QuorumId) -> Answer<'_, QuorumDetail> {
+        Box::pin(async move { Err(ClientError::QuorumUnknown { quorum }.into()) })
+    }
+    fn jobs(&self) -> BoxFuture<'_, Listing<JobInfo>> {
+        Box::pin(async { Listing::default() })
+    }
+    fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
+        Box::pin(async move { unknown(job) })
+    }
+    fn history(&self, job: JobId) -> Answer<'_, Vec<HistoryEntry>> {
+        Box::pin(async move { unknown(job) })
+    }
+    fn cancel(&self, job: JobId) -> Answer<'_, JobInfo> {
+        Box::pin(async move { unknown(job) })
+    }
+    fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>> {
+        Box::pin(async { Listing::default() })
+    }
+    fn object(&self, object: ObjectId) -> Answer<'_, ObjectInfo> {
+        Box::pin(async move { Err(GetError::Unknown { object }.into()) })
+    }
+    fn remove(&self, _: ObjectId) -> Answer<'_, ()> {
+        Box::pin(async { Err(ClientError::Forbidden { reason: "not yours".into() }.into()) })
+    }
+    fn put(
+        &self,
+        request: PutRequest,
+        mut body: BoxStream<'static, Result<Bytes, std::io::Error>>,
+        progress: watch::Sender<PutProgress>,
+    ) -> BoxFuture<'static, Result<PutOutcome, ApiError>> {
+        *self.put.lock().unwrap() = Some((request.clone(), request.size.unwrap_or(0)));
+        let fails = self.put_fails;
+        Box::pin(async move {
+            let mut read = 0;
+            while let Some(chunk) = body.next().await {
+                let chunk = chunk.map_err(|error| PutError::Body { reason: error.to_string() })?;
+                read += chunk.len() as u64;
+                progress.send_replace(PutProgress {
+                    phase: PutPhase::Sending,
+                    job: Some(JOB),
+                    bytes_read: read,
+                    ..PutProgress::default()
+                });
+                if fails {
+                    return Err(PutError::Ended { job: JOB, reason: "cancelled".into() }.into());
+                }
+            }
+            Ok(PutOutcome {
+                object: OBJECT,
+                job: JOB,
+                bytes: read,
+                profile: Profile::DEFAULT,
+                degraded: false,
+                columns: vec![(PieceIndex(0), PeerId([9; 32]))],
+                progress: progress.borrow().clone(),
+            })
+        })
+    }
+    fn get(&self, object: ObjectId, range: Option<(u64, Option<u64>)>) -> Answer<'_, GetStream> {
+        Box::pin(async move {
+            let size = CONTENT.len() as u64;
+            let (start, length) = range.unwrap_or((0, None));
+            if start >= size {
+                return Err(GetError::Range { start, size }.into());
+            }
+            let length = length.unwrap_or(u64::MAX).min(size - start);
+            let part = Bytes::from_static(&CONTENT[start as usize..(start + length) as usize]);
+            let bytes = match object == OBJECT {
+                true => stream::iter(vec![Ok(part)]).boxed(),
+                // Half of it, and then no more: the rest of this object is lost.
+                false => {
+                    let faults = String::new();
+                    let lost = GetError::Unreadable { object, segment: 0, found: 1, needed: 4, faults };
+                    stream::iter(vec![Ok(part.slice(..5)), Err(lost)]).boxed()
+                }
+            };
+            Ok(GetStream { size, start, length, name: None, bytes })
+        })
+    }
+    fn quorum_events(&self) -> broadcast::Receiver<HostEvent> {
+        self.hosts.subscribe()
+    }
+    fn node_events(&self) -> broadcast::Receiver<NodeEvent> {
+        self.nodes.subscribe()
+    }
+    fn metrics(&self) -> String {
+        "# EOF\n".into()
+    }
+    fn commit_noop(&self, _: QuorumId, _: Duration) -> Answer<'_, ()> {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async { Ok(()) })
+    }
+    fn form(&self, _: usize) -> Answer<'_, QuorumId> {
+        Box::pin(async { Ok(QUORUM) })
+    }
+    fn testing(&self) -> Option<&dyn TestingHooks> {
+        None
+    }
+}
+
+/// A served fake and a client that knows its token.
+struct Edge {
+    fake: std::sync::Arc<Fake>,
+    client: Client,
+    dir: tempfile::TempDir,
+}
+
+impl Edge {
+    async fn start() -> Self {
+        Self::with(Fake::new(false)).await
+    }
+    async fn with(fake: Fake) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::bind(dir.path(), "127.0.0.1:0".parse().unwrap(), false, &OsEntropy).await.unwrap();
+        let url = format!("http://{}", server.address());
+        let fake = std::sync::Arc::new(fake);
+        fake.tasks.spawn(server.serve(fake.clone()));
+        let token = std::fs::read_to_string(dir.path().join("api.token")).unwrap();
+        Self { fake, client: Client::new(url, Some(token.trim().to_owned())), dir }
+    }
+    fn get(&self, path: &str) -> reqwest::RequestBuilder {
+        self.client.request(Method::GET, path)
+    }
+    async fn status(&self, request: reqwest::RequestBuilder) -> (StatusCode, ErrorCode) {
+        let response = request.send().await.unwrap();
+        let status = response.status();
+        let body: ErrorBody = response.json().await.expect("every refusal has an error body");
+        assert!(!body.message.is_empty());
+        (status, body.error)
+    }
+    fn stranger(&self, path: &str) -> reqwest::RequestBuilder {
+        reqwest::Client::new().get(self.client.url(path))
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_answered_without_token_host_and_origin() {
+    let edge = Edge::start().await;
+    for path in ["/v1/node", "/v1/nothing", "/metrics", "/openapi.json"] {
+        let refused = (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized);
+        assert_eq!(edge.status(edge.stranger(path)).await, refused, "{path}");
+        assert_eq!(edge.status(edge.stranger(path).bearer_auth("guess")).await, refused, "{path}");
+        assert_eq!(edge.status(edge.stranger(path).basic_auth("a", Some("b"))).await, refused, "{path}");
+    }
+    let forbidden = (StatusCode::FORBIDDEN, ErrorCode::Forbidden);
+    assert_eq!(edge.status(edge.get("/v1/node").header("host", "evil.example")).await, forbidden);
+    assert_eq!(edge.status(edge.get("/v1/node").header("origin", "http://evil.example")).await, forbidden);
+    assert_eq!(edge.status(edge.get("/v1/node").header("origin", "null")).await, forbidden);
+    let friendly = edge.get("/v1/node").header("origin", "http://localhost:3000");
+    assert_eq!(friendly.send().await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn every_failure_has_its_status_and_a_body() {
+    let edge = Edge::start().await;
+    let get = |path: String| edge.status(edge.get(&path));
+    assert_eq!(get("/v1/nothing".into()).await, (StatusCode::NOT_FOUND, ErrorCode::NotFound));
+    assert_eq!(get("/v1/jobs/zz".into()).await, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest));
+    assert_eq!(get(format!("/v1/jobs/{JOB}")).await, (StatusCode::NOT_FOUND, ErrorCode::NotFound));
+    assert_eq!(get(format!("/v1/quorums/{QUORUM}")).await, (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable));
+    assert_eq!(get(format!("/v1/objects/{OBJECT}")).await, (StatusCode::NOT_FOUND, ErrorCode::NotFound));
+    assert_eq!(get(format!("/v1/jobs/{JOB}/wait?timeout_ms=x")).await.1, ErrorCode::BadRequest);
+    let request = |method, path: &str| edge.client.request(method, path);
+    let delete = request(Method::DELETE, &format!("/v1/objects/{OBJECT}"));
+    assert_eq!(edge.status(delete).await, (StatusCode::FORBIDDEN, ErrorCode::Forbidden));
+    let wrong_method = request(Method::DELETE, "/v1/node");
+    assert_eq!(edge.status(wrong_method).await, (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed));
+    // Fault hooks do not exist on a node that is not under test.
+    let hook = request(Method::POST, "/v1/testing/disk").json(&serde_json::json!({ "full": true }));
+    assert_eq!(edge.status(hook).await, (StatusCode::NOT_FOUND, ErrorCode::NotFound));
+    let noop =
+        |body: Vec<u8>| request(Method::POST, "/v1/bench/noop").header("content-type", "application/json").body(body);
+    assert_eq!(edge.status(noop(b"{".to_vec())).await, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest));
+    let large = edge.status(noop(vec![b' '; JSON_BYTES_MAX + 1])).await;
+    assert_eq!(large, (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge));
+    let none = serde_json::json!({ "quorum": QUORUM, "count": 0, "outstanding": 1 });
+    assert_eq!(edge.status(noop(none.to_string().into_bytes())).await.1, ErrorCode::BadRequest);
+    let ten = serde_json::json!({ "quorum": QUORUM, "count": 10, "outstanding": 4 });
+    let answer = noop(ten.to_string().into_bytes()).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(edge.fake.commits.load(Ordering::Relaxed), 10);
+}
+
+#[tokio::test]
+async fn a_download_has_ranges_and_breaks_rather_than_lies() {
+    let edge = Edge::start().await;
+    let content = format!("/v1/objects/{OBJECT}/content");
+    let whole = edge.get(&content).send().await.unwrap();
+    assert_eq!(whole.status(), StatusCode::OK);
+    assert_eq!(whole.bytes().await.unwrap(), CONTENT);
+    let part = edge.get(&content).header("range", "bytes=2-4").send().await.unwrap();
+    assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
+    assert_eq!(part.headers()["content-range"], "bytes 2-4/10");
+    assert_eq!(part.bytes().await.unwrap(), "234");
+    let beyond = edge.get(&content).header("range", "bytes=10-").send().await.unwrap();
+    assert_eq!(beyond.status(), StatusCode::RANGE_NOT_SATISFIABLE);
+    assert_eq!(beyond.headers()["content-range"], "bytes */10");
+    assert_eq!(edge.status(edge.get(&content).header("range", "bytes=9-2")).await.1, ErrorCode::BadRequest);
+    let damaged = ObjectId { manifest: ManifestHash([4; 32]), ..OBJECT };
+    let broken = edge.get(&format!("/v1/objects/{damaged}/content")).send().await.unwrap();
+    assert!(broken.bytes().await.is_err(), "half an object must not look like a whole one");
+}
+
+/// Goal: progress comes while the body is still on its way. Method: the body's second half waits for a progress line.
+#[tokio::test]
+async fn a_put_reports_progress_before_its_body_has_ended() {
+    let edge = Edge::start().await;
+    let (go, gate) = watch::channel(false);
+    let body = stream::unfold((0, gate), |(part, mut gate)| async move {
+        if part == 1 {
+            gate.wait_for(|open| *open).await.unwrap();
+        }
+        (part < 2).then(|| (Ok::<_, std::io::Error>(Bytes::from_static(b"12345")), (part + 1, gate)))
+    });
+    let request = edge
+        .client
+        .request(Method::PUT, "/v1/objects")
+        .query(&[("name", "n"), ("size", "10"), ("profile", "4+2"), ("fingerprint", "f")])
+        .header("accept", "application/x-ndjson")
+        .body(reqwest::Body::wrap_stream(body));
+    let mut lines = Box::pin(edge.client.lines(request).await.unwrap());
+    let mut read = 0;
+    while let Some(line) = lines.next().await {
+        match serde_json::from_value(line.unwrap()).unwrap() {
+            PutUpdate::Progress(progress) => {
+                read = progress.bytes_read;
+                if read == 5 {
+                    go.send_replace(true);
+                }
+            }
+            PutUpdate::Done(info) => {
+                let info: PutInfo = info;
+                assert_eq!((info.object, info.bytes), (OBJECT, 10));
+                assert!(read >= 5);
+                let put = edge.fake.put.lock().unwrap().clone();
+                let (request, size) = put.unwrap();
+                assert_eq!(request.profile, Some(Profile::DEFAULT));
+                assert_eq!((request.fingerprint.as_deref(), size), (Some("f"), 10));
+                return;
+            }
+            PutUpdate::Error(error) => panic!("{error}"),
+        }
+    }
+    panic!("the stream ended without a result");
+}
+
+/// Goal: a put that fails early tells its client why, though the client is still sending.
+#[tokio::test]
+async fn a_failed_put_is_told_to_a_client_in_the_middle_of_sending() {
+    let edge = Edge::with(Fake::new(true)).await;
+    let chunk = Bytes::from(vec![7; 1 << 20]);
+    let body = stream::iter((0..64).map(move |_| Ok::<_, std::io::Error>(chunk.clone())));
+    let request = edge.client.request(Method::PUT, "/v1/objects").body(reqwest::Body::wrap_stream(body));
+    assert_eq!(edge.status(request).await, (StatusCode::CONFLICT, ErrorCode::Conflict));
+    let bad = edge.client.request(Method::PUT, "/v1/objects?profile=9");
+    assert_eq!(edge.status(bad).await, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest));
+}
+
+#[tokio::test]
+async fn a_slow_follower_is_told_that_it_missed_events() {
+    let edge = Edge::start().await;
+    let response = edge.client.send(edge.get("/v1/events")).await.unwrap();
+    let mut chunks = response.bytes_stream();
+    let first = String::from_utf8(chunks.next().await.unwrap().unwrap().to_vec()).unwrap();
+    assert!(first.contains("listening"), "{first}");
+    // More than the channel holds, before the follower's task has a turn.
+    for term in 0..9 {
+        edge.fake
+            .hosts
+            .send(HostEvent::Primary { quorum: QUORUM, term: Term(term), primary: Default::default() })
+            .unwrap();
+    }
+    let mut seen = String::new();
+    while !seen.contains("\"term\":8") {
+        seen.push_str(&String::from_utf8_lossy(&chunks.next().await.unwrap().unwrap()));
+    }
+    assert!(seen.contains("lagged"), "{seen}");
+    assert!(seen.contains("primary-elected"), "{seen}");
+    // A closing node ends the stream and takes its address away.
+    edge.fake.tasks.close().await;
+    assert!(!edge.dir.path().join("api.addr").exists());
+}
+
+/// Goal: the description and the routes are one. Method: every described route answers something other than
+/// "no such route", and every route of the contract is described.
+#[tokio::test]
+async fn the_description_lists_every_route() {
+    let described = serde_json::to_value(description(true)).unwrap();
+    let paths: Vec<String> = described["paths"].as_object().unwrap().keys().cloned().collect();
+    for path in [
+        "/v1/node",
+        "/v1/peers",
+        "/v1/quorums",
+        "/v1/quorums/{quorum}",
+        "/v1/jobs",
+        "/v1/jobs/{job}",
+        "/v1/jobs/{job}/history",
+        "/v1/jobs/{job}/wait",
+        "/v1/jobs/{job}/cancel",
+        "/v1/objects",
+        "/v1/objects/{object}",
+        "/v1/objects/{object}/content",
+        "/v1/events",
+        "/metrics",
+        "/v1/bench/noop",
+        "/v1/bench/form",
+        "/v1/testing/clock",
+        "/v1/testing/disk",
+        "/v1/testing/link",
+    ] {
+        assert!(paths.iter().any(|found| found == path), "{path} is not described");
+    }
+    assert_eq!(paths.len(), 19, "a new route belongs in this list: {paths:?}");
+    let edge = Edge::start().await;
+    let served: serde_json::Value = edge.client.get("/openapi.json").await.unwrap();
+    assert!(served["paths"]["/v1/testing/disk"].is_null(), "fault hooks are described only where they exist");
+    assert!(served["components"]["schemas"]["JobInfo"].is_object());
+}
+
+#[tokio::test]
+async fn a_token_that_others_can_read_is_refused_and_a_good_one_is_kept() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let bind = || Server::bind(dir.path(), "127.0.0.1:0".parse().unwrap(), false, &OsEntropy);
+    drop(bind().await.unwrap());
+    let path = dir.path().join("api.token");
+    let token = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(token.trim().len(), 64);
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    drop(bind().await.unwrap());
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), token);
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let error = bind().await.err().expect("an exposed token is refused").to_string();
+    assert!(error.contains("chmod 600"), "{error}");
+}

@@ -1,0 +1,109 @@
+//! The command line as typed, and its words.
+
+use clap::{CommandFactory, Parser};
+
+use super::args::{Args, BenchCommand, Command, ObjectCommand, TestnetCommand};
+use super::failure::{FAILED, Failure, NO_NODE, USAGE};
+use super::find::NodeChoice;
+
+fn parse(line: &str) -> Result<Args, String> {
+    Args::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_definition_holds_together() {
+    Args::command().debug_assert();
+}
+
+#[test]
+fn global_options_stand_before_or_behind_the_command() {
+    for line in ["quorate --node 3 --json peers", "quorate peers --json --node 3"] {
+        let args = parse(line).unwrap();
+        assert_eq!(args.common.node, Some(NodeChoice::Index(3)));
+        assert!(args.common.json);
+        assert!(matches!(args.command, Some(Command::Peers)));
+    }
+    let args = parse("quorate --peers --node 3").unwrap();
+    assert!(args.peers && args.command.is_none());
+    let args = parse("quorate testnet kill 4 --dir /tmp/x").unwrap();
+    assert!(matches!(args.command, Some(Command::Testnet(TestnetCommand::Kill { index: 4 }))));
+    assert_eq!(args.common.dir.as_deref(), Some(std::path::Path::new("/tmp/x")));
+}
+
+#[test]
+fn values_are_checked_before_anyone_is_asked() {
+    for (line, word) in [
+        ("quorate object get nonsense -o x", "nonsense"),
+        ("quorate object put f --profile 4711", "4+2"),
+        ("quorate object get abababab --range 5", "FIRST-LAST"),
+        ("quorate peers --node somewhere", "testnet node"),
+        ("quorate bench put --size much", "256MiB"),
+        ("quorate testnet kill", "Usage"),
+    ] {
+        let error = parse(line).expect_err(line);
+        assert!(error.contains(word), "{line}: {error}");
+    }
+    let Some(Command::Bench(BenchCommand::Put(put))) = parse("quorate bench put --size 2GiB").unwrap().command else {
+        panic!("a bench");
+    };
+    assert_eq!((put.size, put.runs), (2 << 30, 5));
+    let Some(Command::Object(ObjectCommand::Get(get))) =
+        parse("quorate object get abababab --range -5 -o -").unwrap().command
+    else {
+        panic!("a get");
+    };
+    assert_eq!(get.range.as_deref(), Some("-5"));
+    let Some(Command::Bench(BenchCommand::Commit { outstanding, .. })) = parse("quorate bench commit").unwrap().command
+    else {
+        panic!("a bench");
+    };
+    assert_eq!(outstanding, [1, 64, 512]);
+}
+
+#[test]
+fn failures_say_what_to_do_next() {
+    use quorate_testnet::{ClientError, LayoutError, TestnetError};
+    let cases: [(Failure, u8, &str); 4] = [
+        (
+            ClientError::NoAnswer { url: "http://127.0.0.1:1".into(), reason: "connection refused".into() }.into(),
+            NO_NODE,
+            "error: no node answers at http://127.0.0.1:1: connection refused\n  start it with `quorate node`, or a \
+             testnet with `quorate testnet up`; --node chooses another",
+        ),
+        (
+            ClientError::Refused {
+                status: 404,
+                error: "not-found".into(),
+                message: "no such thing".into(),
+                hint: Some("look elsewhere".into()),
+            }
+            .into(),
+            FAILED,
+            "error: no such thing\n  look elsewhere",
+        ),
+        (
+            LayoutError::NoNode { index: 9, nodes: 4 }.into(),
+            USAGE,
+            "error: there is no node 9: this testnet has nodes 1 to 4",
+        ),
+        (
+            TestnetError::Layout(LayoutError::NoNode { index: 9, nodes: 4 }).into(),
+            FAILED,
+            "error: there is no node 9: this testnet has nodes 1 to 4",
+        ),
+    ];
+    for (failure, code, text) in cases {
+        assert_eq!(failure.to_string(), text);
+        assert_eq!(failure.code, code);
+    }
+}
+
+#[test]
+fn tables_keep_ids_whole() {
+    let id = "ab".repeat(48);
+    let text = super::table(&["object", "size"], [vec![id.clone(), "1 B".to_owned()], vec!["x".into(), "2 B".into()]]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines[0].starts_with("OBJECT") && lines[1].starts_with(&id), "{text}");
+    assert_eq!(lines[1].find("1 B"), lines[2].find("2 B"), "{text}");
+}
