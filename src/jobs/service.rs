@@ -182,3 +182,6 @@ impl Actor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

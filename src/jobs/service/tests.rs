@@ -1,0 +1,97 @@
+//! The service over a scripted quorum.
+
+use quorate_protocols::ids::{JobId, ManifestHash};
+use quorate_protocols::job::{JobSpec, StoreSpec};
+use quorate_protocols::object::Profile;
+use quorate_protocols::quorum::{Command, CommandReply};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::jobs::testing::{QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, peer, seams};
+use crate::resources::Reservation;
+use crate::seams::Reply;
+
+const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
+
+struct World {
+    requests: mpsc::Sender<InboundRequest>,
+    net: Arc<ScriptedNet>,
+}
+
+fn world(quorums: Arc<dyn LocalQuorums>) -> World {
+    let net = ScriptedNet::new(peer(1), |_, _, _| Reaction::Unreachable);
+    let (requests, receiver) = mpsc::channel(16);
+    let authority = Authority::new([peer(8)]);
+    JobService { net: net.clone(), quorums, authority, notes: Notes::default() }.start(&seams(1).tasks, receiver);
+    World { requests, net }
+}
+
+impl World {
+    async fn ask_raw(&self, from: u8, head: Vec<u8>) -> JobAnswer {
+        let (reply, answer) = oneshot::channel();
+        let request = InboundRequest {
+            from: peer(from),
+            frame: Frame::head(head),
+            reply: Reply(reply),
+            memory: Reservation::none(),
+        };
+        self.requests.send(request).await.expect("the service runs");
+        wire::decode(&answer.await.expect("every request is answered").head, MESSAGE_BYTES_MAX).unwrap()
+    }
+    async fn propose(&self, from: u8, command: Command) -> JobAnswer {
+        self.ask_raw(from, wire::encode(&JobMessage::Propose { quorum: QUORUM, command })).await
+    }
+}
+
+fn submit() -> Command {
+    let profile = Profile { data: 1, parity: 2 };
+    Command::Submit { job: JOB, spec: JobSpec::Store(StoreSpec { name: None, size: Some(1), profile }) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() {
+    let world = world(Arc::new(StateQuorums(StateQuorum::new(1))));
+    assert!(matches!(world.propose(2, submit()).await, JobAnswer::Reply(Ok(CommandReply::Submitted { .. }))));
+    let cancel = || Command::Cancel { job: JOB };
+    assert!(matches!(world.propose(3, cancel()).await, JobAnswer::Forbidden { .. }));
+    for command in [
+        Command::Abandon { job: JOB, fed: 0 },
+        Command::AddHolders { job: JOB, grants: Vec::new() },
+        Command::FailRun { job: JOB, worker_attempt: None, reason: String::new() },
+        Command::RaiseLevel { level: 1 },
+        Command::RemoveObject { manifest: ManifestHash([1; 32]) },
+    ] {
+        // Not even the owner.
+        let answer = world.propose(2, command).await;
+        assert!(matches!(answer, JobAnswer::Forbidden { .. }), "{answer:?}");
+    }
+    assert!(matches!(world.propose(8, cancel()).await, JobAnswer::Reply(Ok(_))), "an operator may");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_submits_without_end_is_told_to_wait() {
+    let world = world(Arc::new(StateQuorums(StateQuorum::new(1))));
+    let mut refused = 0;
+    for _ in 0..300 {
+        refused += usize::from(matches!(world.propose(2, submit()).await, JobAnswer::Forbidden { .. }));
+    }
+    assert!(refused > 0, "the quota never ran out");
+    assert!(matches!(world.propose(3, submit()).await, JobAnswer::Reply(_)), "others are not held to it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn malformed_requests_are_answered_and_penalised_and_strangers_told_so() {
+    let world = world(Arc::new(Quorums::default()));
+    assert!(matches!(world.ask_raw(2, vec![0xff; 40]).await, JobAnswer::Malformed { .. }));
+    assert_eq!(world.net.penalised.lock().unwrap().len(), 1);
+    assert_eq!(world.propose(2, Command::Noop).await, JobAnswer::NotMember);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_names_the_primary_instead_of_acting() {
+    let quorum = StateQuorum::new(1);
+    quorum.set_term(None);
+    let world = world(Arc::new(StateQuorums(quorum.clone())));
+    assert!(matches!(world.propose(2, submit()).await, JobAnswer::NotPrimary { .. }));
+    assert!(quorum.read(|state| state.jobs.is_empty()));
+}
