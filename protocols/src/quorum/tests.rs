@@ -211,6 +211,8 @@ fn a_failed_column_goes_to_the_next_spare_under_a_new_attempt_and_the_old_holder
     // No spare is left: the column waits, and a peer that failed is not taken again.
     quorum.apply(peer(0), failed(1, 1, 2)).unwrap();
     quorum.add(1, &[2, 4]).unwrap();
+    let renewed = [2, 4].map(|index| Grant { lease: LeaseId([77; 16]), ..grant(index) });
+    quorum.apply(peer(0), Command::AddHolders { job: job(1), grants: renewed.to_vec() }).unwrap();
     assert_eq!(quorum.state.jobs[&job(1)].run.columns[1].state, ColumnState::Open);
     quorum.add(1, &[5]).unwrap();
     let column = &quorum.state.jobs[&job(1)].run.columns[1];
@@ -602,7 +604,14 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
     let held = at(draw.column).map_or(Attempt(1), |column| column.attempt);
     let newest = object.and_then(|o| o.newest.get(draw.column as usize)).copied().unwrap_or_default();
     let reason = "reason".to_owned();
-    let grants = (0..PEERS).filter(|index| (draw.mask >> (index % 8)) & 1 == 1).map(grant).collect();
+    let grants =
+        (0..PEERS)
+            .filter(|index| (draw.mask >> (index % 8)) & 1 == 1)
+            // Now and then under a new lease, as a peer that is asked again would promise.
+            .map(|index| {
+                if draw.skew == 1 { Grant { lease: LeaseId([100 + index; 16]), ..grant(index) } } else { grant(index) }
+            })
+            .collect();
     let mut by = peer(draw.peer);
     let command = match draw.what {
         0 => Command::Noop,
