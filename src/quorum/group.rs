@@ -395,6 +395,11 @@ impl Group {
         crate::seams::spawn(async move { drop(raft.shutdown().await) });
     }
 
+    /// Whether no majority was heard lately.
+    pub fn is_paused(&self) -> bool {
+        self.status(|status| status.unheard.is_some())
+    }
+
     pub fn is_stopped(&self) -> bool {
         self.status(|status| status.stopped.is_some())
     }

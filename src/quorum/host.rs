@@ -39,6 +39,9 @@ const REQUESTS_MAX: usize = 512;
 /// How long a founder tries to get a primary out of a quorum that its members created.
 const FOUND_DEADLINE: Duration = Duration::from_secs(10);
 
+/// Between its rounds of asking.
+const FOUND_PAUSE: Duration = Duration::from_millis(50);
+
 /// How long a member that was asked to initialize waits for its own election.
 const ELECTED_DEADLINE: Duration = Duration::from_millis(1500);
 
@@ -73,6 +76,8 @@ pub struct Inner {
     pub metrics: QuorumMetrics,
     /// Peers that liveness suspects, and since when on the monotonic clock.
     pub suspected: Mutex<BTreeMap<PeerId, Millis>>,
+    /// Quorums whose primary, as far as this node knows, says that it does not lead this node there.
+    pub denied: Mutex<BTreeSet<QuorumId>>,
     /// Wakes the liveness layer: the set of groups changed.
     pub kick: Notify,
     groups: RwLock<BTreeMap<QuorumId, Arc<Group>>>,
@@ -110,6 +115,7 @@ impl Inner {
             events: broadcast::Sender::new(EVENTS_MAX),
             metrics: QuorumMetrics::default(),
             suspected: Mutex::default(),
+            denied: Mutex::default(),
             kick: Notify::new(),
             groups: RwLock::default(),
             departed: RwLock::default(),
@@ -383,6 +389,7 @@ impl Inner {
                         Err(reason) => tracing::debug!(?quorum, ?member, %reason, "asked to be the first primary"),
                     }
                 }
+                tokio::time::sleep(FOUND_PAUSE).await;
             }
         };
         tokio::time::timeout(FOUND_DEADLINE, elected)

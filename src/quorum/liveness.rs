@@ -39,6 +39,10 @@ const ANSWERS_MAX: usize = 1024;
 /// A belief about what a peer leads that its beats contradict for this long is asked about.
 const CONTRADICTION_MAX: Duration = LEADERLESS_MAX.checked_div(2).expect("two is not zero");
 
+/// Members that missed a message are looked after every so many beats. A member that answers beats but refuses raft's
+/// messages would otherwise cost a heartbeat with every one of them.
+const REPEAT_BEATS: u64 = 5;
+
 enum Answer {
     Beat { peer: PeerId, beat: Option<Beat> },
     PreVote { quorum: QuorumId, round: PreVoteRound, from: MemberId, answer: Option<LivenessAnswer> },
@@ -142,7 +146,10 @@ impl Liveness {
         }
         self.step_elections().await;
         self.judge_majorities();
-        self.repeat_missed().await;
+        *self.host.denied.lock().expect("no panic under this lock") = self.denied.keys().copied().collect();
+        if self.sequence.is_multiple_of(REPEAT_BEATS) {
+            self.repeat_missed().await;
+        }
     }
 
     /// Watches exactly the peers that share a group.
@@ -228,6 +235,18 @@ impl Liveness {
         };
         let effects = self.detector.step(self.now(), input);
         self.detected(effects).await;
+        if let NetEvent::Connected { peer } = event {
+            self.welcome(peer).await;
+        }
+    }
+
+    /// A member is back: it may have missed commits, or be another incarnation. An append tells.
+    async fn welcome(&self, peer: PeerId) {
+        for group in self.host.groups() {
+            if group.is_raft_leader() && group.has_member(peer) {
+                heartbeat(&group).await;
+            }
+        }
     }
 
     async fn detected(&mut self, effects: Vec<DetectorEffect>) {
@@ -247,12 +266,7 @@ impl Liveness {
                 }
                 DetectorEffect::Restarted { peer, boot } => {
                     tracing::info!(%peer, ?boot, "a member's node restarted");
-                    // It may have missed commits, or be another incarnation: an append tells.
-                    for group in self.host.groups() {
-                        if group.is_raft_leader() && group.has_member(peer) {
-                            heartbeat(&group).await;
-                        }
-                    }
+                    self.welcome(peer).await;
                 }
                 // At once, not when the throttle allows: a refusal now is what makes a failover quick.
                 DetectorEffect::Dial { peer } => self.host.net.dial(peer),

@@ -17,7 +17,7 @@ use std::time::Duration;
 use openraft::{ChangeMembers, EmptyNode, LogIdOptionExt};
 use quorate_protocols::approval::Approval;
 use quorate_protocols::approval::replacement::{Decision, Situation, decide};
-use quorate_protocols::ids::{MemberId, QuorumId};
+use quorate_protocols::ids::{MemberId, Millis, QuorumId};
 use quorate_protocols::job::message::{JobAnswer, JobMessage};
 use quorate_protocols::quorum::limits::{REPLACE_GRACE, VOTERS_MAX};
 use quorate_protocols::quorum::{RaftMessage, Voters};
@@ -38,7 +38,7 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(60);
 /// One commit of a configuration, with a failover in the middle.
 const CHANGE_MAX: Duration = Duration::from_secs(10);
 
-/// A member that has heard of no primary for this long asks the others whether it still is one.
+/// A member that has had no primary or no majority for this long asks the others whether it still is one.
 const ESTRANGED_AFTER: Duration = Duration::from_secs(30);
 
 /// A group on which nothing was ever agreed is an abandoned founding.
@@ -71,6 +71,7 @@ impl Driver {
         self.changing.retain(|_, task| !task.is_finished());
         self.blank.retain(|quorum, _| running.contains(quorum));
         self.estranged.retain(|quorum, _| running.contains(quorum));
+        let denied = self.host.denied.lock().expect("no panic under this lock").clone();
         for group in groups {
             if count(&mut self.blank, group.id, group.is_blank()) > BLANK_MAX {
                 tracing::info!(quorum = %group.id, "a founding was abandoned");
@@ -79,7 +80,7 @@ impl Driver {
             }
             let estranged = !group.is_blank()
                 && !group.is_stopped()
-                && (group.view().paused.is_some() || !group.members().contains(&group.me));
+                && (denied.contains(&group.id) || group.is_paused() || !group.members().contains(&group.me));
             if count(&mut self.estranged, group.id, estranged) > ESTRANGED_AFTER {
                 self.estranged.remove(&group.id);
                 self.start(group.clone(), |host, group| async move { check_own_membership(&host, &group).await });
@@ -125,7 +126,9 @@ impl Driver {
         }
         let since = self.host.suspected.lock().expect("no panic under this lock").clone();
         let standbys: Vec<MemberId> = record.standbys.iter().map(member_of).collect();
-        let away = |member: &MemberId| since.get(&member.peer).map(|since| (*member, *since));
+        // A member whose disk is gone, and whose promise is not known here, has been away for ever.
+        let reborn = |member: &MemberId| self.host.links.reborn(group.id, *member).map(|_| Millis(0));
+        let away = |member: &MemberId| Some((*member, reborn(member).or(since.get(&member.peer).copied())?));
         // Standbys are not watched; one without a connection is as good as away.
         let reachable = |standby: &MemberId| self.host.net.is_connected(standby.peer);
         let situation = Situation {

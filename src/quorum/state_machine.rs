@@ -48,6 +48,11 @@ impl Machine {
     pub fn read<T>(&self, look: impl FnOnce(&Applied) -> T) -> T {
         look(&self.applied.lock().expect("applying does not panic"))
     }
+    /// Makes this member differ from the others, as a bug or a bad memory would.
+    #[cfg(test)]
+    pub fn corrupt(&self) {
+        self.change(|applied| applied.state.rolling.0[0] ^= 1);
+    }
     fn change<T>(&self, change: impl FnOnce(&mut Applied) -> T) -> T {
         change(&mut self.applied.lock().expect("applying does not panic"))
     }
@@ -107,7 +112,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         I::IntoIter: OptionalSend,
     {
         let mut happened = Vec::new();
-        let replies = self.machine.change(|applied| {
+        let (replies, understood) = self.machine.change(|applied| {
             let mut replies = Vec::new();
             for entry in entries {
                 let index = LogIndex(entry.log_id.index);
@@ -129,8 +134,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 }
                 replies.push(reply);
             }
-            replies
+            (replies, applied.state.is_understood())
         });
+        if !understood {
+            // A newer build raised the level: applying on would make this member differ from the others.
+            let error = std::io::Error::other("the quorum uses a state level that this build does not know");
+            return Err(StorageIoError::write_state_machine(&error).into());
+        }
         if !happened.is_empty() {
             // Fails only when nobody listens.
             let _ = self.events.send(HostEvent::Applied { quorum: self.quorum, events: Arc::new(happened) });

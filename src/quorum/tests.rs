@@ -1,1 +1,291 @@
+//! Whole groups over an in-memory network and disk, under virtual time.
 
+mod changes;
+mod faults;
+mod memory;
+mod proposing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_protocols::approval::{Approval, Requirement, Statement, Subject};
+use quorate_protocols::ids::{BootId, Incarnation, JobId, LeaseId, MemberId, Nonce, PeerId, QuorumId, Term};
+use quorate_protocols::job::message::JobAnswer;
+use quorate_protocols::job::spec::{JobSpec, StoreSpec};
+use quorate_protocols::object::layout::Profile;
+use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::wire;
+use tokio::sync::mpsc;
+
+use self::memory::{MemoryDisk, Port, TestClock, World};
+use super::group::Group;
+use super::{Quorum, QuorumContext, QuorumError, QuorumHost, QuorumInbound, lost_quorums};
+use crate::identity::Identity;
+use crate::seams::entropy::SeededEntropy;
+use crate::seams::{Frame, InboundRequest, Seams, TaskGroup};
+use crate::storage::Storage;
+
+const QUORUM: QuorumId = QuorumId([7; 16]);
+
+/// Far beyond every deadline of the code under test: a wait that takes this long has failed.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// One node's quorums, and what a crash leaves of them.
+struct TestNode {
+    number: u8,
+    incarnation: Incarnation,
+    boots: u8,
+    disk: Arc<MemoryDisk>,
+    running: Option<(QuorumHost, TaskGroup)>,
+}
+
+struct TestNet {
+    world: World,
+    clock: tokio::time::Instant,
+    nodes: Vec<TestNode>,
+}
+
+impl TestNode {
+    fn identity(&self) -> Identity {
+        Identity::new([self.number; 32], self.incarnation, BootId([self.boots; 16]))
+    }
+    fn member(&self) -> MemberId {
+        self.identity().member()
+    }
+    fn host(&self) -> &QuorumHost {
+        &self.running.as_ref().expect("the node runs").0
+    }
+    fn quorum(&self) -> Quorum {
+        self.host().quorum(QUORUM).expect("a member")
+    }
+    fn group(&self) -> Arc<Group> {
+        self.host().0.group(QUORUM).expect("a member")
+    }
+    /// This node's promise to be a member, asked for by `asker`.
+    fn approve(&self, asker: PeerId) -> Approval {
+        let identity = self.identity();
+        let statement = Statement {
+            asker,
+            approver: identity.peer(),
+            incarnation: identity.incarnation,
+            boot: identity.boot,
+            subject: Subject::Member { quorum: QUORUM },
+            requirement: Requirement::default().digest(),
+            nonce: Nonce([1; 16]),
+            duration: Duration::from_secs(60),
+            lease: LeaseId([1; 16]),
+        };
+        Approval::sign(identity.signing_key(), statement)
+    }
+}
+
+impl TestNet {
+    /// Nodes that run and hold no quorum.
+    async fn new(nodes: u8) -> Self {
+        let mut net = Self { world: World::default(), clock: tokio::time::Instant::now(), nodes: Vec::new() };
+        for number in 1..=nodes {
+            let disk = Arc::new(MemoryDisk::default());
+            let incarnation = Incarnation(u64::from(number) << 32);
+            net.nodes.push(TestNode { number, incarnation, boots: 0, disk, running: None });
+            net.start(usize::from(number) - 1).await;
+        }
+        net
+    }
+
+    /// Nodes of which the first `voters` founded the quorum, and the rest are its standbys.
+    async fn founded(nodes: u8, voters: usize) -> Self {
+        let net = Self::new(nodes).await;
+        let asker = net.nodes[0].member().peer;
+        let mut members: Vec<_> = net.nodes.iter().map(|node| node.approve(asker)).collect();
+        let standbys = members.split_off(voters);
+        let primary = net.nodes[0].host().found(QUORUM, members, standbys).await.expect("founded");
+        assert_eq!(primary, net.nodes[0].member());
+        net
+    }
+
+    async fn start(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.boots += 1;
+        let tasks = TaskGroup::inline();
+        let (raft, raft_inbox) = mpsc::channel(64);
+        let (liveness, liveness_inbox) = mpsc::channel(64);
+        let (job, job_inbox) = mpsc::channel(64);
+        let (events, events_inbox) = mpsc::channel(64);
+        let peer = node.member().peer;
+        let context = QuorumContext {
+            seams: Seams {
+                clock: Arc::new(TestClock(self.clock)),
+                entropy: Arc::new(SeededEntropy::new(u64::from(node.number) * 1000 + u64::from(node.boots))),
+                disk: node.disk.disk(),
+                tasks: tasks.clone(),
+            },
+            identity: node.identity(),
+            net: self.world.net(peer),
+            storage: tasks.scope(async { Storage::start(node.disk.disk()) }).await,
+        };
+        let inbound = QuorumInbound { raft: raft_inbox, liveness: liveness_inbox, events: events_inbox };
+        let host = QuorumHost::start(context, inbound).await.expect("starts");
+        tasks.spawn(answer_membership(host.clone(), job_inbox));
+        self.world.plug_in(peer, Port { raft, liveness, job, events });
+        node.running = Some((host, tasks));
+    }
+
+    /// kill -9 and a power loss in one.
+    fn crash(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let (host, tasks) = node.running.take().expect("the node runs");
+        tasks.crash();
+        drop(host);
+        self.world.unplug(node.member().peer);
+        node.disk.lose_unsynced();
+    }
+
+    fn running(&self) -> impl Iterator<Item = &TestNode> {
+        self.nodes.iter().filter(|node| node.running.is_some())
+    }
+
+    async fn until<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
+        let waiting = async {
+            loop {
+                if let Some(found) = look(self) {
+                    return found;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(found) => found,
+            Err(_) => {
+                let views: Vec<_> = self.running().map(|node| node.host().quorum(QUORUM).map(|q| q.view())).collect();
+                panic!("never: {what}; {views:#?}")
+            }
+        }
+    }
+
+    /// Waits until some node leads; its index.
+    async fn led(&self) -> usize {
+        self.until("a primary", |net| {
+            net.nodes.iter().position(|node| {
+                let host = node.running.as_ref().map(|(host, _)| host);
+                host.and_then(|host| host.quorum(QUORUM)).is_some_and(|quorum| quorum.leading().is_some())
+            })
+        })
+        .await
+    }
+
+    /// Commits through whoever leads, trying again as a client would; commands here may be repeated.
+    async fn commit(&self, command: Command) -> Result<CommandReply, Rejection> {
+        loop {
+            let primary = self.led().await;
+            let by = self.nodes[primary].member().peer;
+            match self.nodes[primary].quorum().propose(by, command.clone(), Duration::from_secs(2)).await {
+                Ok(reply) => return reply,
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    /// Waits until the members among `indices` have applied the same entries.
+    async fn converged(&self, indices: &[usize]) {
+        self.until("members agree", |net| {
+            let mut states = indices.iter().map(|index| {
+                let quorum = net.nodes[*index].host().quorum(QUORUM)?;
+                let group = quorum.group().ok()?;
+                Some(group.machine.read(|applied| (applied.last, applied.state.clone())))
+            });
+            let first = states.next()??;
+            states.all(|state| state.as_ref() == Some(&first)).then_some(())
+        })
+        .await;
+    }
+
+    fn terms(&self) -> Vec<Term> {
+        self.running().map(|node| node.quorum().view().term).collect()
+    }
+}
+
+/// The one question of the job protocol that members ask each other; the job service answers it in a whole node.
+async fn answer_membership(host: QuorumHost, mut questions: mpsc::Receiver<InboundRequest>) {
+    let shutdown = host.0.seams.tasks.shutdown_token();
+    while let Some(Some(question)) = shutdown.run_until_cancelled(questions.recv()).await {
+        let answer = host.quorum(QUORUM).map_or(JobAnswer::NotMember, |q| JobAnswer::Membership(q.membership()));
+        question.reply.send(Frame::head(wire::encode(&answer)));
+    }
+}
+
+/// A job that changes the state, one per number.
+fn submit(number: u16) -> Command {
+    let hash = blake3::hash(&number.to_le_bytes());
+    let mut local = [0; 16];
+    local.copy_from_slice(&hash.as_bytes()[..16]);
+    let spec = StoreSpec { name: Some("x".repeat(200)), size: None, profile: Profile { data: 2, parity: 1 } };
+    Command::Submit { job: JobId { quorum: QUORUM, local }, spec: JobSpec::Store(spec) }
+}
+
+fn jobs(node: &TestNode) -> usize {
+    node.group().machine.read(|applied| applied.state.jobs.len())
+}
+
+async fn noop(quorum: &Quorum) -> Result<Result<CommandReply, Rejection>, QuorumError> {
+    quorum.propose(PeerId::default(), Command::Noop, Duration::from_secs(5)).await
+}
+
+#[test]
+fn openraft_is_the_version_whose_config_was_read() {
+    // `types::config` relies on what each number is used for in exactly this version.
+    let manifest = include_str!("../../Cargo.toml");
+    assert!(manifest.contains("openraft = { version = \"=0.9.25\""), "read openraft's config again, then change this");
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_of_a_new_quorum_apply_the_same_entries() {
+    let net = TestNet::founded(3, 3).await;
+    for number in 0..20 {
+        assert!(net.commit(submit(number)).await.is_ok());
+    }
+    net.converged(&[0, 1, 2]).await;
+    assert_eq!(jobs(&net.nodes[2]), 20);
+    let views: Vec<_> = net.nodes.iter().map(|node| node.quorum().view()).collect();
+    assert!(views.iter().all(|view| view.primary == Some(net.nodes[0].member()) && view.paused.is_none()));
+    assert!(net.nodes[1].quorum().membership().is_genuine());
+}
+
+#[tokio::test(start_paused = true)]
+async fn founding_twice_is_founding_once() {
+    let net = TestNet::founded(3, 3).await;
+    net.commit(submit(1)).await.unwrap();
+    let asker = net.nodes[0].member().peer;
+    let members = net.nodes.iter().map(|node| node.approve(asker)).collect();
+    assert_eq!(net.nodes[0].host().found(QUORUM, members, vec![]).await.unwrap(), net.nodes[0].member());
+    assert_eq!(jobs(&net.nodes[0]), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_becomes_a_member_without_having_approved() {
+    let net = TestNet::new(3).await;
+    let asker = net.nodes[0].member().peer;
+    let mut members: Vec<_> = net.nodes.iter().map(|node| node.approve(asker)).collect();
+    // The third approval is forged: the statement says more than was signed.
+    members[2].statement.duration = Duration::from_secs(3600);
+    let refused = net.nodes[0].host().found(QUORUM, members, vec![]).await;
+    assert!(matches!(refused, Err(super::FoundError::TooFew { founded: 0, needed: 3, .. })), "{refused:?}");
+    // A promise of another life of the node binds this one to nothing.
+    let mut earlier = Vec::from([net.nodes[0].approve(asker), net.nodes[1].approve(asker)]);
+    let past =
+        TestNode { number: 3, incarnation: Incarnation(99), boots: 1, disk: net.nodes[2].disk.clone(), running: None };
+    earlier.push(past.approve(asker));
+    let refused = net.nodes[0].host().found(QUORUM, earlier, vec![]).await;
+    assert!(matches!(refused, Err(super::FoundError::TooFew { founded: 2, needed: 3, .. })), "{refused:?}");
+    assert!(net.nodes[2].host().quorum(QUORUM).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_minute_raises_no_term() {
+    let net = TestNet::founded(3, 3).await;
+    net.commit(Command::Noop).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    let before = net.terms();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(net.terms(), before);
+    assert!(net.nodes.iter().all(|node| node.host().metrics().elections.get() == 0));
+}

@@ -1,0 +1,86 @@
+//! Members that come and go.
+
+use super::*;
+
+/// Goal: a member whose disk was wiped comes back as a new member in its own place, without anybody's help.
+#[tokio::test(start_paused = true)]
+async fn a_member_with_a_wiped_disk_rejoins_in_a_new_incarnation() {
+    let mut net = TestNet::founded(3, 3).await;
+    for number in 0..5 {
+        net.commit(submit(number)).await.unwrap();
+    }
+    net.converged(&[0, 1, 2]).await;
+    let old = net.nodes[2].member();
+    net.crash(2);
+    net.nodes[2].disk.wipe_records();
+    net.nodes[2].incarnation = Incarnation(0xbeef);
+    net.start(2).await;
+    let new = net.nodes[2].member();
+    net.until("the new member votes", |net| {
+        let view = net.nodes[0].quorum().view();
+        (view.voters.contains(&new) && !view.voters.contains(&old) && view.voters.len() == 3).then_some(())
+    })
+    .await;
+    net.converged(&[0, 1, 2]).await;
+    assert_eq!(jobs(&net.nodes[2]), 5);
+    // It counts: with it and one other, the quorum goes on.
+    net.crash(0);
+    net.commit(submit(5)).await.unwrap();
+    net.converged(&[1, 2]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_standby_takes_the_place_of_a_member_that_stays_away() {
+    let mut net = TestNet::founded(4, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    let (lost, standby) = (net.nodes[2].member(), net.nodes[3].member());
+    assert!(net.nodes[3].host().quorum(QUORUM).is_none());
+    net.crash(2);
+    // A blip moves nothing.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(net.nodes[0].quorum().view().voters.contains(&lost));
+    net.until("the standby votes", |net| {
+        let view = net.nodes[0].quorum().view();
+        (view.voters.contains(&standby) && !view.voters.contains(&lost) && view.voters.len() == 3).then_some(())
+    })
+    .await;
+    net.converged(&[0, 1, 3]).await;
+    assert_eq!(jobs(&net.nodes[3]), 1);
+    assert!(net.commit(submit(1)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_swaps_a_member_for_an_approved_peer_when_asked() {
+    let net = TestNet::new(4).await;
+    let asker = net.nodes[0].member().peer;
+    let members = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
+    net.nodes[0].host().found(QUORUM, members, vec![]).await.unwrap();
+    net.commit(submit(0)).await.unwrap();
+    let refused = net.nodes[1].quorum().replace(net.nodes[2].member(), net.nodes[3].approve(asker)).await;
+    assert!(matches!(refused, Err(QuorumError::NotPrimary { .. })), "{refused:?}");
+    net.nodes[0].quorum().replace(net.nodes[2].member(), net.nodes[3].approve(asker)).await.unwrap();
+    let voters = net.nodes[0].quorum().view().voters;
+    assert!(voters.contains(&net.nodes[3].member()) && !voters.contains(&net.nodes[2].member()));
+    net.converged(&[0, 1, 3]).await;
+    // The one that was swapped out finds out, leaves nothing behind and says where the quorum went.
+    net.until("the old member leaves", |net| net.nodes[2].host().quorums().is_empty().then_some(())).await;
+    let moved = net.nodes[2].quorum();
+    assert!(moved.membership().is_genuine());
+    assert!(matches!(noop(&moved).await, Err(QuorumError::NotMember { .. })));
+    let left: Vec<_> = net.nodes[2].disk.copy_records().into_iter().filter(|(_, rows)| !rows.is_empty()).collect();
+    assert!(left.iter().all(|(tree, _)| tree == "quorums.departed"), "{left:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_members_survive_the_loss_of_two() {
+    let mut net = TestNet::founded(5, 5).await;
+    net.commit(submit(0)).await.unwrap();
+    net.crash(0);
+    net.commit(submit(1)).await.unwrap();
+    let second = net.led().await;
+    net.crash(second);
+    net.commit(submit(2)).await.unwrap();
+    let left: Vec<usize> = (1..5).filter(|index| *index != second).collect();
+    net.converged(&left).await;
+    assert_eq!(jobs(&net.nodes[left[0]]), 3);
+}

@@ -1,0 +1,213 @@
+//! Crashes, cuts and lost disks.
+
+use quorate_protocols::quorum::limits::DIGEST_INTERVAL;
+use tokio::time::Instant;
+
+use super::*;
+use crate::quorum::HostEvent;
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_primary_is_replaced_within_a_second_and_nothing_acknowledged_is_lost() {
+    let mut net = TestNet::founded(3, 3).await;
+    for number in 0..50 {
+        net.commit(submit(number)).await.unwrap();
+    }
+    let killed_at = Instant::now();
+    net.crash(0);
+    net.commit(submit(50)).await.unwrap();
+    let took = killed_at.elapsed();
+    assert!(took < Duration::from_millis(300), "{took:?}");
+    net.converged(&[1, 2]).await;
+    assert_eq!(jobs(&net.nodes[1]), 51);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restarted_member_catches_up_from_its_disk() {
+    let mut net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    net.crash(2);
+    for number in 1..10 {
+        net.commit(submit(number)).await.unwrap();
+    }
+    net.start(2).await;
+    net.converged(&[0, 1, 2]).await;
+    assert_eq!(jobs(&net.nodes[2]), 10);
+    // And when all of them fall at once, the disks remember.
+    (0..3).for_each(|index| net.crash(index));
+    for index in 0..3 {
+        net.start(index).await;
+    }
+    net.commit(submit(10)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    assert_eq!(jobs(&net.nodes[0]), 11);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_restarted_before_anyone_noticed_derives_its_duties_anew() {
+    let mut net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    let term = net.terms()[0];
+    net.crash(0);
+    net.start(0).await;
+    let mut events = net.nodes[0].host().events();
+    net.commit(submit(1)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    // Nobody missed it, so it leads again in the same term, and is told so.
+    assert_eq!(net.terms(), vec![term; 3]);
+    let told = std::iter::from_fn(|| events.try_recv().ok()).find_map(|event| match event {
+        HostEvent::Leading { term, .. } => Some(term),
+        _ => None,
+    });
+    assert_eq!(told, Some(term));
+    assert_eq!(jobs(&net.nodes[0]), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_without_its_majority_pauses_and_steps_down_when_it_hears_the_others() {
+    let net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    let old = net.nodes[0].quorum();
+    let mut events = net.nodes[0].host().events();
+    net.world.cut_off([net.nodes[0].member().peer]);
+    let by = net.nodes[0].member().peer;
+    let orphan = old.propose(by, submit(1), Duration::from_secs(3)).await;
+    assert!(matches!(orphan, Err(QuorumError::Unknown { .. })), "{orphan:?}");
+    let paused = old.propose(by, submit(2), Duration::from_secs(3)).await;
+    assert!(matches!(paused, Err(QuorumError::Paused { .. })), "{paused:?}");
+    assert!(old.leading().is_none() && old.duties().is_empty() && old.view().paused.is_some());
+    // The others go on without it.
+    net.commit(submit(3)).await.unwrap();
+    assert_ne!(net.led().await, 0);
+    net.world.heal();
+    net.converged(&[0, 1, 2]).await;
+    assert!(net.nodes[0].quorum().leading().is_none());
+    let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+    assert!(told.iter().any(|event| matches!(event, HostEvent::NotLeading { .. })));
+    assert!(told.iter().any(|event| matches!(event, HostEvent::Paused { .. })));
+    assert!(told.iter().any(|event| matches!(event, HostEvent::Unpaused { .. })));
+    assert!(net.commit(submit(4)).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_was_cut_off_raises_no_term_and_disturbs_nobody() {
+    let net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    let before = net.terms();
+    net.world.cut_off([net.nodes[2].member().peer]);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    net.commit(submit(1)).await.unwrap();
+    net.world.heal();
+    net.converged(&[0, 1, 2]).await;
+    assert_eq!(net.terms(), before);
+}
+
+/// Goal: a member that lags behind the log gets a snapshot, and fetches only the chunks that it has not.
+#[tokio::test(start_paused = true)]
+async fn a_member_far_behind_fetches_only_the_chunks_it_lacks() {
+    let mut net = TestNet::founded(3, 3).await;
+    for number in 0..400 {
+        net.commit(submit(number)).await.unwrap();
+    }
+    net.converged(&[0, 1, 2]).await;
+    compact(&net, 0).await;
+    compact(&net, 2).await;
+    net.crash(2);
+    net.commit(submit(400)).await.unwrap();
+    let chunks = compact(&net, 0).await;
+    net.start(2).await;
+    net.converged(&[0, 1, 2]).await;
+    let asked = net.world.chunks_asked();
+    assert!(chunks >= 4, "{chunks} chunks");
+    // The head and the chunk with the new job.
+    assert!((1..=3).contains(&asked), "{asked} of {chunks} chunks were fetched");
+    // Without anything of its own, all of them are needed.
+    assert_eq!(jobs(&net.nodes[2]), 401);
+}
+
+/// Snapshots a node's group and drops the log behind it; the number of chunks.
+async fn compact(net: &TestNet, index: usize) -> usize {
+    let group = net.nodes[index].group();
+    let end = group.raft.metrics().borrow().last_applied;
+    group.raft.trigger().snapshot().await.unwrap();
+    let taken = group.raft.wait(Some(PATIENCE)).metrics(|metrics| metrics.snapshot >= end, "a snapshot").await;
+    taken.unwrap();
+    let end = end.expect("entries were applied");
+    group.raft.trigger().purge_log(end.index).await.unwrap();
+    group.raft.wait(Some(PATIENCE)).metrics(|metrics| metrics.purged >= Some(end), "a purge").await.unwrap();
+    group.snapshots.current().unwrap().expect("a snapshot").1.chunks.len()
+}
+
+/// Goal: a member whose record store was lost, or restored from a backup, is kept from voting as who it was.
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_forgot_its_promises_is_noticed() {
+    let mut net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    let backup = net.nodes[2].disk.copy_records();
+    for number in 1..20 {
+        net.commit(submit(number)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    net.crash(2);
+    assert_eq!(lost(&net, 2).await, vec![], "an ordinary crash loses no promise");
+    net.nodes[2].disk.restore_records(backup);
+    assert_eq!(lost(&net, 2).await, vec![QUORUM]);
+    // Started all the same, in the same incarnation: it takes no part.
+    net.start(2).await;
+    assert!(net.nodes[2].host().quorum(QUORUM).is_none());
+    net.crash(2);
+    net.nodes[2].disk.wipe_records();
+    assert_eq!(lost(&net, 2).await, vec![QUORUM]);
+}
+
+async fn lost(net: &TestNet, index: usize) -> Vec<QuorumId> {
+    let tasks = TaskGroup::inline();
+    let storage = tasks.scope(async { Storage::start(net.nodes[index].disk.disk()) }).await;
+    lost_quorums(&storage, net.nodes[index].member()).unwrap()
+}
+
+/// Goal: a member whose state differs stops and says so, and the others go on.
+#[tokio::test(start_paused = true)]
+async fn a_member_whose_state_differs_stops() {
+    let net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    net.nodes[2].group().machine.corrupt();
+    while net.nodes[0].quorum().view().applied.0 < DIGEST_INTERVAL + 10 {
+        net.commit(Command::Noop).await.unwrap();
+    }
+    net.until("the member stops", |net| net.nodes[2].group().is_stopped().then_some(())).await;
+    let view = net.nodes[2].quorum().view();
+    assert!(view.paused.is_some_and(|reason| reason.contains("differs")));
+    assert_eq!(net.nodes[2].host().metrics().diverged.get(), 1);
+    net.commit(submit(1)).await.unwrap();
+    net.converged(&[0, 1]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_ends_every_task_and_a_closed_node_starts_again() {
+    let mut net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    for index in 0..3 {
+        let peer = net.nodes[index].member().peer;
+        let (host, tasks) = net.nodes[index].running.take().unwrap();
+        let refused = async {
+            tasks.close().await;
+            noop(&host.quorum(QUORUM).unwrap()).await
+        };
+        let refused = tokio::time::timeout(Duration::from_secs(10), refused).await.expect("every task ends");
+        assert!(refused.is_err(), "{refused:?}");
+        net.world.unplug(peer);
+    }
+    for index in 0..3 {
+        net.start(index).await;
+    }
+    net.commit(submit(1)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    assert_eq!(jobs(&net.nodes[1]), 2);
+}

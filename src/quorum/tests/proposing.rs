@@ -1,0 +1,61 @@
+//! Batches, limits and reads.
+
+use futures::future::join_all;
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::quorum::limits::{BATCH_COMMANDS_MAX, COMMAND_BYTES_MAX, PROPOSALS_MAX};
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn commands_that_wait_share_an_entry() {
+    let net = TestNet::founded(3, 3).await;
+    let quorum = net.nodes[net.led().await].quorum();
+    let before = quorum.view().applied.0;
+    let replies = join_all((0..BATCH_COMMANDS_MAX).map(|_| noop(&quorum))).await;
+    assert!(replies.iter().all(|reply| matches!(reply, Ok(Ok(CommandReply::Done)))));
+    let entries = quorum.view().applied.0 - before;
+    assert!(entries <= 2, "{entries} entries for {BATCH_COMMANDS_MAX} commands");
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_belong_to_their_commands() {
+    let net = TestNet::founded(3, 3).await;
+    let quorum = net.nodes[net.led().await].quorum();
+    let by = net.nodes[0].member().peer;
+    let proposals = (0..100).map(|number| quorum.propose(by, submit(number % 50), Duration::from_secs(5)));
+    let replies = join_all(proposals).await;
+    for (number, reply) in replies.into_iter().enumerate() {
+        let Ok(Ok(CommandReply::Submitted { existed, .. })) = reply else { panic!("{reply:?}") };
+        assert_eq!(existed, number >= 50, "{number}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_queue_refuses_and_a_large_command_is_never_proposed() {
+    let net = TestNet::founded(3, 3).await;
+    let quorum = net.nodes[net.led().await].quorum();
+    let replies = join_all((0..PROPOSALS_MAX + BATCH_COMMANDS_MAX).map(|_| noop(&quorum))).await;
+    let busy = replies.iter().filter(|reply| matches!(reply, Err(QuorumError::Busy { .. }))).count();
+    let done = replies.iter().filter(|reply| matches!(reply, Ok(Ok(_)))).count();
+    assert!(busy > 0 && done >= PROPOSALS_MAX && busy + done == replies.len(), "{busy} busy, {done} done");
+    let spec =
+        StoreSpec { name: Some("x".repeat(COMMAND_BYTES_MAX)), size: None, profile: Profile { data: 2, parity: 1 } };
+    let command = Command::Submit { job: JobId { quorum: QUORUM, local: [0; 16] }, spec: JobSpec::Store(spec) };
+    let refused = quorum.propose(PeerId::default(), command, Duration::from_secs(5)).await;
+    assert!(matches!(refused, Err(QuorumError::TooLarge { .. })), "{refused:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_see_what_was_acknowledged_and_backups_send_them_on() {
+    let net = TestNet::founded(3, 3).await;
+    net.commit(submit(1)).await.unwrap();
+    let Command::Submit { job, .. } = submit(1) else { unreachable!() };
+    let answer = net.nodes[0].quorum().query(Query::Job { job }, false).await;
+    assert!(matches!(answer, Ok(QueryAnswer::Job(_))), "{answer:?}");
+    let refused = net.nodes[1].quorum().query(Query::Job { job }, false).await;
+    let primary = Some(net.nodes[0].member());
+    assert!(matches!(refused, Err(QuorumError::NotPrimary { primary: to, .. }) if to == primary));
+    net.converged(&[0, 1, 2]).await;
+    let stale = net.nodes[1].quorum().query(Query::Job { job }, true).await;
+    assert!(matches!(stale, Ok(QueryAnswer::Job(_))), "{stale:?}");
+}
