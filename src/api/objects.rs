@@ -159,7 +159,10 @@ fn pumped(body: Body) -> BoxStream<'static, Result<Bytes, std::io::Error>> {
             }
         }
     });
-    futures::stream::unfold(receive, |mut receive| async { receive.recv().await.map(|chunk| (chunk, receive)) }).boxed()
+    // Fused: whoever stores the bytes may ask once more than there are.
+    futures::stream::unfold(receive, |mut receive| async { receive.recv().await.map(|chunk| (chunk, receive)) })
+        .fuse()
+        .boxed()
 }
 
 fn line(update: &PutUpdate) -> Bytes {

@@ -138,6 +138,7 @@ impl Backend for Fake {
                     return Err(PutError::Ended { job: JOB, reason: "cancelled".into() }.into());
                 }
             }
+            assert!(body.next().await.is_none(), "a body that has ended may be asked again");
             Ok(PutOutcome {
                 object: OBJECT,
                 job: JOB,

@@ -83,6 +83,11 @@ fn start_log(config: &Config) -> Result<(), Failure> {
     };
     let filter = tracing_subscriber::EnvFilter::try_new(text)
         .map_err(|error| Failure::failed(format!("{source} is {text:?}, which is no log filter: {error}")))?;
+    // The consensus library tells its inner life at this level; who wants it names it.
+    let filter = match text.contains("openraft") {
+        true => filter,
+        false => filter.add_directive("openraft=warn".parse().map_err(|error| Failure::of(&error))?),
+    };
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     Ok(())
