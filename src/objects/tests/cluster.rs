@@ -501,14 +501,14 @@ impl Cluster {
                     let command = Command::Confirmed { manifest, column, attempt };
                     self.world.propose(peer(0), command).unwrap();
                 }
-                Duty::Release { job, column, grant, attempt } => {
-                    if self.world.manner(grant.holder.peer) == Manner::Good {
-                        let slot = Slot { job, column, attempt };
-                        let message = PieceMessage::Release { slot };
-                        assert_eq!(self.ask(0, grant.holder.peer, message).await, PieceAnswer::Noted);
-                        let command = Command::Released { job, column, grant, attempt };
-                        self.world.propose(peer(0), command).unwrap();
-                    }
+                Duty::Release { job, column, grant, attempt }
+                    if self.world.manner(grant.holder.peer) == Manner::Good =>
+                {
+                    let slot = Slot { job, column, attempt };
+                    let message = PieceMessage::Release { slot };
+                    assert_eq!(self.ask(0, grant.holder.peer, message).await, PieceAnswer::Noted);
+                    let command = Command::Released { job, column, grant, attempt };
+                    self.world.propose(peer(0), command).unwrap();
                 }
                 _ => (),
             }
