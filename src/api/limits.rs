@@ -33,7 +33,7 @@ pub const WAIT_POLL_MAX: Duration = Duration::from_millis(500);
 /// Chunks of a download that wait between the object's reader and the client.
 pub const DOWNLOAD_CHUNKS_MAX: usize = 2;
 
-/// Progress lines of an upload are sent at most this often, and at least this often as a sign of life.
+/// Progress lines of an upload within one phase are sent at most this often, and at least this often as a sign of life.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 pub const PROGRESS_SILENCE_MAX: Duration = Duration::from_secs(5);
 

@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use quorate_protocols::api::{ErrorBody, Listing, ObjectInfo, PutInfo, PutUpdate};
+use quorate_protocols::api::{ErrorBody, Listing, ObjectInfo, PutInfo, PutProgressInfo, PutUpdate};
 use quorate_protocols::ids::{JobId, ObjectId, QuorumId};
 use quorate_protocols::object::Profile;
 use quorate_protocols::object::limits::NAME_BYTES_MAX;
@@ -22,7 +22,7 @@ use super::limits::{DOWNLOAD_CHUNKS_MAX, DRAIN_PATIENCE, PROGRESS_INTERVAL, PROG
 use super::range::{self, Wanted};
 use super::router::Shared;
 use super::views;
-use crate::objects::{PutProgress, PutRequest};
+use crate::objects::{PutPhase, PutProgress, PutRequest};
 use crate::seams;
 
 /// Asked for with `Accept`, an upload's progress comes as one JSON value per line.
@@ -174,27 +174,31 @@ fn line(update: &PutUpdate) -> Bytes {
     text.into()
 }
 
-/// Reports progress until the put has ended, then its end.
+/// Reports progress until the put has ended, then its end. Every phase gets a line, at once and in order, however short
+/// it was; what changes within a phase is told at intervals.
 async fn follow(
     outcome: impl Future<Output = Result<PutInfo, ApiError>>,
     mut progress: watch::Receiver<PutProgress>,
     lines: mpsc::Sender<Bytes>,
 ) {
     let mut outcome = std::pin::pin!(outcome);
-    let mut reporter_alive = true;
+    let mut teller = Teller { lines, passed: 0, last: None };
     loop {
-        let now = views::put_progress(&progress.borrow_and_update());
-        if lines.send(line(&PutUpdate::Progress(now))).await.is_err() {
-            // The client went away; the put ends by itself, with or without its body.
+        let now = progress.borrow_and_update().clone();
+        // If the client goes away, the put ends by itself, with or without its body.
+        if !teller.progress(&now).await {
             return;
         }
         let next = async {
-            let changed = tokio::time::timeout(PROGRESS_SILENCE_MAX, progress.changed());
-            match reporter_alive {
-                true => reporter_alive = !matches!(changed.await, Ok(Err(_))),
-                false => tokio::time::sleep(PROGRESS_SILENCE_MAX).await,
+            let other_phase = progress.wait_for(|progress| progress.phase != now.phase);
+            if matches!(tokio::time::timeout(PROGRESS_INTERVAL, other_phase).await, Ok(Ok(_))) {
+                return;
             }
-            tokio::time::sleep(PROGRESS_INTERVAL).await;
+            let changed = progress.wait_for(|progress| *progress != now);
+            if matches!(tokio::time::timeout(PROGRESS_SILENCE_MAX, changed).await, Ok(Err(_))) {
+                // Whoever reported has ended, so the outcome is about to come.
+                tokio::time::sleep(PROGRESS_SILENCE_MAX).await;
+            }
         };
         tokio::select! {
             biased;
@@ -203,12 +207,42 @@ async fn follow(
                     Ok(info) => PutUpdate::Done(info),
                     Err(error) => PutUpdate::Error(error.body),
                 };
+                let now = progress.borrow().clone();
                 // Nobody to tell is no fault.
-                let _ = lines.send(line(&last)).await;
+                let _ = teller.progress(&now).await && teller.send(&last).await;
                 return;
             }
             () = next => (),
         }
+    }
+}
+
+/// Where progress lines go, and what they have said.
+struct Teller {
+    lines: mpsc::Sender<Bytes>,
+    /// How many of the phases passed were told, and the phase of the last line.
+    passed: usize,
+    last: Option<PutPhase>,
+}
+
+impl Teller {
+    /// A line for each phase that was passed untold, and one for now. False when the client is gone.
+    async fn progress(&mut self, now: &PutProgress) -> bool {
+        let current = views::put_progress(now);
+        for &passed in now.passed.iter().skip(self.passed) {
+            self.passed += 1;
+            let phase = views::put_phase(passed);
+            let untold = self.last != Some(passed);
+            if untold && !self.send(&PutUpdate::Progress(PutProgressInfo { phase, ..current.clone() })).await {
+                return false;
+            }
+        }
+        self.last = Some(now.phase);
+        self.send(&PutUpdate::Progress(current)).await
+    }
+
+    async fn send(&self, update: &PutUpdate) -> bool {
+        self.lines.send(line(update)).await.is_ok()
     }
 }
 

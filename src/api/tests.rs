@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use quorate_protocols::api::{
-    ErrorBody, ErrorCode, JobInfo, Listing, NodeInfo, ObjectInfo, PeerInfo, PutInfo, PutUpdate, QuorumDetail,
+    ErrorBody, ErrorCode, JobInfo, Listing, NodeInfo, ObjectInfo, PeerInfo, PutInfo, PutPhaseInfo, PutUpdate, QuorumDetail,
     QuorumInfo,
 };
 use quorate_protocols::ids::{
@@ -128,17 +128,20 @@ impl Backend for Fake {
             while let Some(chunk) = body.next().await {
                 let chunk = chunk.map_err(|error| PutError::Body { reason: error.to_string() })?;
                 read += chunk.len() as u64;
-                progress.send_replace(PutProgress {
-                    phase: PutPhase::Sending,
-                    job: Some(JOB),
-                    bytes_read: read,
-                    ..PutProgress::default()
+                progress.send_modify(|progress| {
+                    // Two phases in one breath, of which a watcher sees one.
+                    progress.enter(PutPhase::Approval);
+                    progress.enter(PutPhase::Sending);
+                    (progress.job, progress.bytes_read) = (Some(JOB), read);
                 });
                 if fails {
                     return Err(PutError::Ended { job: JOB, reason: "cancelled".into() }.into());
                 }
             }
             assert!(body.next().await.is_none(), "a body that has ended may be asked again");
+            for phase in [PutPhase::Receipts, PutPhase::Commit, PutPhase::Done] {
+                progress.send_modify(|progress| progress.enter(phase));
+            }
             Ok(PutOutcome {
                 object: OBJECT,
                 job: JOB,
@@ -295,9 +298,10 @@ async fn a_download_has_ranges_and_breaks_rather_than_lies() {
     assert!(broken.bytes().await.is_err(), "half an object must not look like a whole one");
 }
 
-/// Goal: progress comes while the body is still on its way. Method: the body's second half waits for a progress line.
+/// Goal: progress comes while the body is still on its way, and no phase is left out, however short. Method: the body's
+/// second half waits for a progress line; phases follow each other at once.
 #[tokio::test]
-async fn a_put_reports_progress_before_its_body_has_ended() {
+async fn a_put_reports_every_phase_and_its_progress_before_its_body_has_ended() {
     let edge = Edge::start().await;
     let (go, gate) = watch::channel(false);
     let body = stream::unfold((0, gate), |(part, mut gate)| async move {
@@ -313,11 +317,12 @@ async fn a_put_reports_progress_before_its_body_has_ended() {
         .header("accept", "application/x-ndjson")
         .body(reqwest::Body::wrap_stream(body));
     let mut lines = Box::pin(edge.client.lines(request).await.unwrap());
-    let mut read = 0;
+    let (mut read, mut phases) = (0, Vec::new());
     while let Some(line) = lines.next().await {
         match serde_json::from_value(line.unwrap()).unwrap() {
             PutUpdate::Progress(progress) => {
                 read = progress.bytes_read;
+                phases.push(progress.phase);
                 if read == 5 {
                     go.send_replace(true);
                 }
@@ -326,6 +331,9 @@ async fn a_put_reports_progress_before_its_body_has_ended() {
                 let info: PutInfo = info;
                 assert_eq!((info.object, info.bytes), (OBJECT, 10));
                 assert!(read >= 5);
+                phases.dedup();
+                use PutPhaseInfo::{Approval, Commit, Done, Placing, Receipts, Sending};
+                assert_eq!(phases, [Placing, Approval, Sending, Receipts, Commit, Done]);
                 let put = edge.fake.put.lock().unwrap().clone();
                 let (request, size) = put.unwrap();
                 assert_eq!(request.profile, Some(Profile::DEFAULT));

@@ -144,16 +144,20 @@ pub fn object_info(quorum: QuorumId, view: &ObjectView) -> ObjectInfo {
     }
 }
 
+pub fn put_phase(phase: PutPhase) -> PutPhaseInfo {
+    match phase {
+        PutPhase::Placing => PutPhaseInfo::Placing,
+        PutPhase::Approval => PutPhaseInfo::Approval,
+        PutPhase::Sending => PutPhaseInfo::Sending,
+        PutPhase::Receipts => PutPhaseInfo::Receipts,
+        PutPhase::Commit => PutPhaseInfo::Commit,
+        PutPhase::Done => PutPhaseInfo::Done,
+    }
+}
+
 pub fn put_progress(progress: &PutProgress) -> PutProgressInfo {
     PutProgressInfo {
-        phase: match progress.phase {
-            PutPhase::Placing => PutPhaseInfo::Placing,
-            PutPhase::Approval => PutPhaseInfo::Approval,
-            PutPhase::Sending => PutPhaseInfo::Sending,
-            PutPhase::Receipts => PutPhaseInfo::Receipts,
-            PutPhase::Commit => PutPhaseInfo::Commit,
-            PutPhase::Done => PutPhaseInfo::Done,
-        },
+        phase: put_phase(progress.phase),
         job: progress.job,
         bytes_read: progress.bytes_read,
         bytes_stored: progress.bytes_stored,

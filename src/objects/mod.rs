@@ -42,6 +42,9 @@ pub struct PutRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PutProgress {
     pub phase: PutPhase,
+    /// Phases left behind, each once, in the order in which they were first left: a watcher sees only the last value,
+    /// and a phase may be over before it looks.
+    pub passed: Vec<PutPhase>,
     pub job: Option<JobId>,
     /// Bytes of the object whose pieces are all stored.
     pub bytes_stored: u64,
@@ -50,6 +53,15 @@ pub struct PutProgress {
     pub pieces_sent: u64,
     pub pieces_skipped: u64,
     pub columns_replaced: u32,
+}
+
+impl PutProgress {
+    pub fn enter(&mut self, phase: PutPhase) {
+        if self.phase != phase && !self.passed.contains(&self.phase) {
+            self.passed.push(self.phase);
+        }
+        self.phase = phase;
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -148,7 +148,7 @@ impl Objects {
     }
 
     async fn open_new_run(&self, request: &PutRequest, progress: &watch::Sender<PutProgress>) -> Result<Run, PutError> {
-        progress.send_modify(|progress| progress.phase = PutPhase::Placing);
+        progress.send_modify(|progress| progress.enter(PutPhase::Placing));
         let profile = self.choose_profile(request).await?;
         if request.size.is_some_and(|size| size > profile.bytes_max()) {
             return Err(PutError::TooLarge { limit: profile.bytes_max() });
@@ -171,7 +171,10 @@ impl Objects {
         });
         let spec = JobSpec::Store(StoreSpec { name, size: request.size, profile });
         self.insist(job, Command::Submit { job, spec }).await?;
-        progress.send_modify(|progress| (progress.phase, progress.job) = (PutPhase::Approval, Some(job)));
+        progress.send_modify(|progress| {
+            progress.enter(PutPhase::Approval);
+            progress.job = Some(job);
+        });
         self.wait_for_holders(job, profile, request.size).await
     }
 
@@ -291,7 +294,10 @@ impl Objects {
         reader: &mut SegmentReader,
         progress: &watch::Sender<PutProgress>,
     ) -> Result<PutOutcome, Feed> {
-        progress.send_modify(|progress| (progress.phase, progress.job) = (PutPhase::Sending, Some(run.job)));
+        progress.send_modify(|progress| {
+            progress.enter(PutPhase::Sending);
+            progress.job = Some(run.job);
+        });
         let (job, profile, worker_attempt, resumed) = (run.job, run.profile, run.worker_attempt, run.resumed);
         let expected = request.size.or(run.size);
         reader.set_profile(profile);
@@ -299,7 +305,7 @@ impl Objects {
         match fed {
             Ok(stored) => {
                 let object = ObjectId { quorum: job.quorum, manifest: stored.manifest };
-                progress.send_modify(|progress| progress.phase = PutPhase::Done);
+                progress.send_modify(|progress| progress.enter(PutPhase::Done));
                 let (bytes, (degraded, columns)) = (stored.bytes, self.placed(object, job, &stored).await);
                 self.events.send(ObjectEvent::Stored { object, job, bytes, degraded });
                 let progress = progress.borrow().clone();

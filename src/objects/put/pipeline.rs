@@ -303,7 +303,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn seal(&mut self, column: PieceIndex, attempt: Attempt, grant: Grant, pieces: Vec<PieceHash>) {
-        self.progress.send_modify(|progress| progress.phase = PutPhase::Receipts);
+        self.progress.send_modify(|progress| progress.enter(PutPhase::Receipts));
         let (client, slot) = (self.objects.pieces.clone(), self.slot(column, attempt));
         self.push_for(column, attempt, async move {
             let sealed = seal_column(client, grant, slot, pieces).await;
@@ -465,7 +465,7 @@ impl<'a> Pipeline<'a> {
     // ---- the end ----
 
     async fn commit(self, sealed: Vec<(PieceIndex, Attempt)>, degraded: bool) -> Result<Stored, Feed> {
-        self.progress.send_modify(|progress| progress.phase = PutPhase::Commit);
+        self.progress.send_modify(|progress| progress.enter(PutPhase::Commit));
         let job = self.run.job;
         let manifest = Manifest {
             size: self.bytes,
