@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use quorate_protocols::api::{
-    ErrorBody, ErrorCode, JobInfo, Listing, NodeInfo, ObjectInfo, PeerInfo, PutInfo, PutPhaseInfo, PutUpdate, QuorumDetail,
-    QuorumInfo,
+    ErrorBody, ErrorCode, JobInfo, Listing, NodeInfo, ObjectInfo, PeerInfo, PutInfo, PutPhaseInfo, PutUpdate,
+    QuorumDetail, QuorumInfo,
 };
 use quorate_protocols::ids::{
     BootId, Incarnation, JobId, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term,

@@ -258,6 +258,11 @@ impl Group {
         self.membership().nodes().next().is_none()
     }
 
+    /// The voters with which the group was founded, or into which this member was invited.
+    pub fn founders(&self) -> Voters {
+        Voters::new(self.record().members.iter().map(member_of))
+    }
+
     /// Whether raft messages of this quorum are taken from this peer.
     pub fn accepts(&self, peer: PeerId) -> bool {
         let members = self.members();

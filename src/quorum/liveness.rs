@@ -342,7 +342,12 @@ impl Liveness {
         let Some(group) = self.host.group(question.quorum).filter(|group| !group.is_stopped()) else {
             return LivenessAnswer::NotMember;
         };
-        let (now, view) = (self.now(), self.view(&group));
+        let (now, mut view) = (self.now(), self.view(&group));
+        if group.is_blank() {
+            // The founding's first vote may have been lost although this member gave its voice. Whoever holds the first
+            // entry can only try again if a founding member counts as the voter that it will be. It never runs itself.
+            view.configurations = vec![group.founders()];
+        }
         let election = self.elections.entry(group.id).or_insert_with(|| Election::new(group.id, group.me));
         election.answer(now, &view, question)
     }

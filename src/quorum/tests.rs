@@ -13,7 +13,7 @@ use quorate_protocols::ids::{BootId, Incarnation, JobId, LeaseId, MemberId, Nonc
 use quorate_protocols::job::message::JobAnswer;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::object::layout::Profile;
-use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::quorum::{Command, CommandReply, RaftMessage, Rejection};
 use quorate_protocols::wire;
 use tokio::sync::mpsc;
 
@@ -258,6 +258,27 @@ async fn founding_twice_is_founding_once() {
     let members = net.nodes.iter().map(|node| node.approve(asker)).collect();
     assert_eq!(net.nodes[0].host().found(QUORUM, members, vec![]).await.unwrap(), net.nodes[0].member());
     assert_eq!(jobs(&net.nodes[0]), 1);
+}
+
+/// Goal: a founding whose first vote is lost is not stuck: whoever holds the first entry is elected later. Method: the
+/// members that gave their voice, or were never asked, have no entry and so no configuration of their own.
+#[tokio::test(start_paused = true)]
+async fn a_founding_whose_first_vote_was_lost_is_elected_later() {
+    let net = TestNet::new(3).await;
+    let first = net.nodes[0].member().peer;
+    let members: Vec<_> = net.nodes.iter().map(|node| node.approve(first)).collect();
+    let found =
+        |initialize| RaftMessage::Found { quorum: QUORUM, members: members.clone(), standbys: vec![], initialize };
+    let (host, tasks) = net.nodes[0].running.as_ref().unwrap();
+    for node in &net.nodes {
+        tasks.scope(host.0.ask_to_found(node.member().peer, found(false))).await.unwrap();
+    }
+    net.world.cut_off([first]);
+    tasks.scope(host.0.ask_to_found(first, found(true))).await.unwrap_err();
+    assert!(net.nodes[1].group().is_blank() && net.nodes[2].group().is_blank());
+    net.world.heal();
+    net.commit(submit(1)).await.unwrap();
+    assert_eq!(net.nodes[0].quorum().view().primary, Some(net.nodes[0].member()));
 }
 
 #[tokio::test(start_paused = true)]
