@@ -10,22 +10,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use quorate_protocols::ids::PeerId;
+use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::resources::limits::Overrides;
 use quorate_protocols::resources::{Amounts, Limits, Scope};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::{NodeBackend, Server, TestingHooks};
 use crate::config::{self, Config};
-use crate::identity;
+use crate::identity::{self, Identity};
 use crate::network::{self, Admission, Link, LinkFault, NetFaults, NetworkConfig};
 use crate::node::{Node, NodeParts, NodeSettings};
+use crate::quorum::lost_quorums;
 use crate::resources::{Resources, machine};
 use crate::seams::clock::SystemClock;
 use crate::seams::entropy::OsEntropy;
-use crate::seams::{Seams, TaskGroup};
-use crate::storage;
+use crate::seams::{Disk, DiskError, Seams, TaskGroup};
 use crate::storage::faults::DiskFaults;
+use crate::storage::{self, Storage};
 
 use super::args::{Common, NodeArgs};
 use super::failure::Failure;
@@ -99,13 +100,23 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
 
     let entropy = Arc::new(OsEntropy);
-    let identity = identity::load(&dir, &*entropy).map_err(|error| Failure::of(&error))?;
+    let mut identity = identity::load(&dir, &*entropy).map_err(|error| Failure::of(&error))?;
     let secret = identity::load_secret(&dir).map_err(|error| Failure::of(&error))?;
     let folder = dir.clone();
     let disk = tokio::task::spawn_blocking(move || storage::open(&folder))
         .await
         .map_err(|error| Failure::of(&error))?
         .map_err(|error| Failure::of(&error))?;
+    let lost = forgotten(&disk, &identity).await.map_err(|error| Failure::of(&error))?;
+    if !lost.is_empty() {
+        identity::renew_incarnation(&dir, &*entropy).map_err(|error| Failure::of(&error))?;
+        identity = identity::load(&dir, &*entropy).map_err(|error| Failure::of(&error))?;
+        tracing::error!(
+            quorums = ?lost, incarnation = ?identity.incarnation,
+            "the record store lost what this node had promised; it comes back as a new member, with nothing to say \
+             in these quorums until they take it in"
+        );
+    }
     let (disk, disk_faults) = match testing {
         true => {
             let (disk, faults) = DiskFaults::wrap(disk);
@@ -175,6 +186,15 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     };
     closing.await;
     outcome
+}
+
+/// Quorums in which this disk no longer remembers what the node promised as a member.
+async fn forgotten(disk: &Disk, identity: &Identity) -> Result<Vec<QuorumId>, DiskError> {
+    let looking = TaskGroup::threaded();
+    let (disk, member) = (disk.clone(), identity.member());
+    let lost = looking.scope(async move { lost_quorums(&Storage::start(disk), member) }).await;
+    looking.close().await;
+    lost
 }
 
 /// The memory of an inbound frame, taken from its protocol's share.

@@ -2,9 +2,9 @@
 //!
 //! A group is opened from disk ([`Group::open`]) and runs until it is closed or stops by itself. Its *supervisor*
 //! follows openraft's own account of who leads and turns it into [`HostEvent`]s. To be *leading* is more than to be
-//! raft's leader: everything that was in the log when the lead was gained must be applied (a restarted leader may
-//! lead again in the same term with a commit pointer that went back), and a majority must have been heard lately
-//! (openraft 0.9 has no check-quorum). Only then does the node propose, read or derive duties here.
+//! raft's leader: everything that was in the log when the lead was gained must be applied, and a majority must have been
+//! heard lately (openraft 0.9 has no check-quorum). Only then does the node propose, read or derive duties here. A
+//! member that is restarted leads again only when it is elected again ([`LogStore::end_own_lead`]).
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -151,13 +151,18 @@ impl Group {
         let files = storage.files();
         let kept = mark::read(&*files, quorum)?;
         let keeper = MarkKeeper::new(files, quorum, member, kept);
-        let log = LogStore::new(storage.clone(), trees.clone(), keeper);
+        let mut log = LogStore::new(storage.clone(), trees.clone(), keeper);
+        let opening = |error: &dyn std::fmt::Display| DiskError::Damaged {
+            place: format!("the log of quorum {quorum}"),
+            reason: error.to_string(),
+        };
+        log.end_own_lead(member).await.map_err(|error| opening(&error))?;
         let snapshots = SnapshotStore::new(storage.clone(), trees);
         let (state_machine, machine) = StateMachine::open(quorum, snapshots.clone(), events.clone())?;
         let connector = Connector { quorum, links, machine: machine.clone() };
-        let raft = Raft::new(member, config(), connector, log.clone(), state_machine).await.map_err(|error| {
-            DiskError::Damaged { place: format!("the log of quorum {quorum}"), reason: error.to_string() }
-        })?;
+        let raft = Raft::new(member, config(), connector, log.clone(), state_machine)
+            .await
+            .map_err(|error| opening(&error))?;
         let (proposals, queue) = mpsc::channel(PROPOSALS_MAX);
         let stop = CancellationToken::new();
         let group = Arc::new(Self {

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
-use openraft::{LogState, OptionalSend, RaftLogReader};
-use quorate_protocols::ids::{LogIndex, QuorumId, Term};
+use openraft::{LeaderId, LogState, OptionalSend, RaftLogReader};
+use quorate_protocols::ids::{LogIndex, MemberId, QuorumId, Term};
 use quorate_protocols::quorum::limits::LOG_READ_BYTES_MAX;
 use quorate_protocols::wire::{self, Record};
 use serde::de::DeserializeOwned;
@@ -117,6 +117,19 @@ impl LogStore {
 
     pub fn vote(&self) -> Result<Option<Vote>, DiskError> {
         read_meta(&self.storage, &self.trees, VOTE)
+    }
+
+    /// Ends the lead that `me` had when it stopped: the next time it leads, it was elected again, in a later term.
+    ///
+    /// openraft would let a restarted leader lead on in its term, which is right for a disk that forgot nothing. One
+    /// that lost synced entries too young for the mark to tell would then serve reads without them and give their
+    /// indices, in the same term, to others. An election asks who has the longest log instead.
+    pub async fn end_own_lead(&mut self, me: MemberId) -> Result<(), StorageError> {
+        let own = |vote: &Vote| vote.committed && vote.leader_id.voted_for == Some(me);
+        let read = self.vote().map_err(|error| StorageIoError::read_vote(&error))?;
+        let Some(vote) = read.filter(own) else { return Ok(()) };
+        let leader_id = LeaderId { term: vote.leader_id.term + 1, voted_for: None };
+        self.save_vote(&Vote { leader_id, committed: false }).await
     }
 
     pub fn purged(&self) -> Result<Option<LogId>, DiskError> {

@@ -8,7 +8,8 @@
 //!
 //! A mark is written after the record it tells of is synced, so an ordinary crash leaves the store at or ahead of its
 //! mark; before a log is truncated the mark is lowered first, for the same reason. Loss younger than the mark (under
-//! a second of log) goes unseen.
+//! a second of log) goes unseen here: such a member must at least be elected anew before it leads, which takes a log as
+//! long as the others'. What remains is the vote of a member that forgot, together with the loss of another one.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -110,7 +110,12 @@ impl Objects {
         let query = Query::Object { manifest: object.manifest };
         match self.context.quorums.query(object.quorum, query, stale, QUERY_DEADLINE).await? {
             QueryAnswer::Object(view) if view.record.state == ObjectState::Live => Ok(Some(*view)),
-            _ => Ok(None),
+            QueryAnswer::Object(_) | QueryAnswer::Unknown => Ok(None),
+            // Whoever says something else has not said that there is no such object.
+            _ => Err(ClientError::Protocol {
+                quorum: object.quorum,
+                reason: "a question about an object was answered with something else".into(),
+            }),
         }
     }
 }
