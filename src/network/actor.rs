@@ -24,7 +24,7 @@ use super::behaviour::{self, Behaviour, BehaviourEvent};
 use super::codec::{Admission, Question};
 use super::config::*;
 use super::dialler::Dialler;
-use super::explain::{self, plain};
+use super::explain::{self, DialFault, plain};
 use super::faults::Link;
 use super::handle::{Ask, Command, Shared};
 use super::{NetworkError, transport};
@@ -74,6 +74,8 @@ pub(super) struct Connected {
     /// Where this node dialled it, or where it came from; and pings lost in a row.
     pub connections: BTreeMap<ConnectionId, Connection>,
     pub rtt: Option<Duration>,
+    /// What came of its introduction; `None` until it has said what it is.
+    pub introduced: Option<Result<(), DialFault>>,
 }
 
 pub(super) struct Connection {
@@ -143,7 +145,7 @@ impl Actor {
         let keypair =
             Keypair::ed25519_from_bytes(identity.secret_bytes()).map_err(|error| crypto(error.to_string()))?;
         let transport = transport::build(&keypair, &config.secret, config.quic)?;
-        let behaviour = behaviour::build(&keypair, &config, &admission)?;
+        let behaviour = behaviour::build(&keypair, &config, &admission, &seams.tasks)?;
         let tasks = seams.tasks.clone();
         let settings = libp2p::swarm::Config::with_executor(move |future| {
             tasks.spawn(future);
@@ -287,6 +289,11 @@ impl Actor {
             return;
         };
         if !self.connected.contains_key(&peer) {
+            if self.dialler.is_misfit(peer, self.now()) {
+                // What it speaks is known since a moment ago.
+                let _ = reply.send(Err(NetError::Unsupported { peer, protocol: protocol.name() }));
+                return;
+            }
             // Ours is the dial that counts: it tries the addresses of the book and only those.
             self.dial(peer);
         }

@@ -17,7 +17,7 @@ use quorate_protocols::directory::limits::ADVERT_BYTES_MAX;
 use super::codec::{Admission, Codec};
 use super::config::*;
 use super::{NetworkError, address};
-use crate::seams::{Protocol, Topic};
+use crate::seams::{Protocol, TaskGroup, Topic};
 
 pub(super) type AskBehaviour = ask::Behaviour<Codec>;
 type Gossip = gossipsub::Behaviour<gossipsub::IdentityTransform, gossipsub::WhitelistSubscriptionFilter>;
@@ -77,12 +77,13 @@ impl LanesEvent {
     }
 }
 
-fn lane(protocol: Protocol, admission: &Admission) -> Lane {
+fn lane(protocol: Protocol, admission: &Admission, tasks: &TaskGroup) -> Lane {
     let behaviour = |support, streams| {
         let config =
             ask::Config::default().with_request_timeout(protocol.deadline_max()).with_max_concurrent_streams(streams);
         let name = StreamProtocol::new(protocol.name());
-        AskBehaviour::with_codec(Codec::new(protocol, admission.clone()), [(name, support)], config)
+        let codec = Codec::new(protocol, admission.clone(), tasks.clone());
+        AskBehaviour::with_codec(codec, [(name, support)], config)
     };
     // An asker keeps to `streams_max`, but may use a stream again before this side has noticed that it is done with the
     // old one; twice as many are served, so that nobody honest is turned away.
@@ -96,6 +97,7 @@ pub(super) fn build(
     keypair: &Keypair,
     config: &NetworkConfig,
     admission: &Admission,
+    tasks: &TaskGroup,
 ) -> Result<Behaviour, NetworkError> {
     let local = keypair.public().to_peer_id();
     let allowed = (!config.allow_peers.is_empty()).then(|| {
@@ -117,11 +119,11 @@ pub(super) fn build(
         blocked: allow_block_list::Behaviour::default(),
         allowed: allowed.into(),
         lanes: Lanes {
-            approval: lane(Protocol::Approval, admission),
-            raft: lane(Protocol::Raft, admission),
-            liveness: lane(Protocol::Liveness, admission),
-            job: lane(Protocol::Job, admission),
-            piece: lane(Protocol::Piece, admission),
+            approval: lane(Protocol::Approval, admission, tasks),
+            raft: lane(Protocol::Raft, admission, tasks),
+            liveness: lane(Protocol::Liveness, admission, tasks),
+            job: lane(Protocol::Job, admission, tasks),
+            piece: lane(Protocol::Piece, admission, tasks),
         },
         gossip: gossip(keypair)?,
         kad: kademlia(local),

@@ -10,9 +10,13 @@
 //! anything is allocated. A question that gets no memory is read past, in small steps, and answered with *busy*. Heads
 //! and payloads are slices of one buffer; nothing is decoded here.
 //!
-//! A question says how long its asker will wait. Both ends give up the stream then, so that an asker who left holds
-//! none of the few streams at either end; and never later than the protocol's own deadline, which the behaviour
-//! enforces.
+//! A question says how long its asker will wait, rounded up to milliseconds. Both ends give up the stream then, so that
+//! an asker who left holds none of the few streams at either end; and never later than the protocol's own deadline,
+//! which the behaviour enforces. The answering end starts counting later and so never gives up first: what it then
+//! breaks off is for the asker a deadline that has passed, and nothing else.
+//!
+//! *Busy* says that no request was taken. A node that is ending drops its replies wherever it stands, so it breaks the
+//! stream instead: whether it acted is unknown.
 
 use std::io;
 use std::sync::Arc;
@@ -26,7 +30,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::resources::Reservation;
-use crate::seams::{Frame, Protocol};
+use crate::seams::{Frame, Protocol, TaskGroup};
 
 const STATUS_ANSWER: u8 = 0;
 const STATUS_BUSY: u8 = 1;
@@ -54,7 +58,7 @@ pub enum Question {
 #[derive(Debug)]
 pub enum Answer {
     /// To a peer, once this node has it. The connection's own task waits, so that no answer passes through the actor.
-    /// Dropping the sender answers *busy*.
+    /// Dropping the sender answers *busy*, unless the node is ending.
     Later(oneshot::Receiver<Frame>),
     /// To a peer.
     Busy,
@@ -70,13 +74,15 @@ pub enum Answer {
 pub struct Codec {
     protocol: Protocol,
     admission: Admission,
+    /// Asked whether the node is ending.
+    tasks: TaskGroup,
     /// Set by the question written or read on this stream: a codec is cloned for every stream.
     deadline: Option<Instant>,
 }
 
 impl Codec {
-    pub fn new(protocol: Protocol, admission: Admission) -> Self {
-        Self { protocol, admission, deadline: None }
+    pub fn new(protocol: Protocol, admission: Admission, tasks: TaskGroup) -> Self {
+        Self { protocol, admission, tasks, deadline: None }
     }
 
     async fn read_lengths<T: AsyncRead + Unpin + Send>(&self, io: &mut T) -> io::Result<(usize, usize)> {
@@ -114,6 +120,12 @@ impl Codec {
         io.write_all(&frame.payload).await?;
         io.flush().await
     }
+}
+
+/// Rounded up: an answering node that gave up a fraction of a millisecond early would break off a question whose
+/// deadline has not passed.
+fn millis_up(patience: Duration) -> u32 {
+    u32::try_from(patience.as_nanos().div_ceil(1_000_000)).unwrap_or(u32::MAX)
 }
 
 fn length(bytes: usize) -> io::Result<[u8; 4]> {
@@ -200,8 +212,7 @@ impl request_response::Codec for Codec {
         match question {
             Question::Asked { frame, deadline } => {
                 self.deadline = Some(deadline);
-                let patience = deadline.saturating_duration_since(Instant::now()).as_millis();
-                let patience = u32::try_from(patience).unwrap_or(u32::MAX).to_le_bytes();
+                let patience = millis_up(deadline.saturating_duration_since(Instant::now())).to_le_bytes();
                 until(self.deadline, Self::write_frame(io, &patience, &frame)).await
             }
             Question::Received { .. } | Question::Refused => Err(io::Error::other("not a question of this node")),
@@ -223,6 +234,7 @@ impl request_response::Codec for Codec {
             };
             match frame {
                 Some(frame) => Self::write_frame(io, &[STATUS_ANSWER], &frame).await,
+                None if self.tasks.is_ending() => Err(io::ErrorKind::ConnectionAborted.into()),
                 None => {
                     io.write_all(&[STATUS_BUSY]).await?;
                     io.flush().await
@@ -249,7 +261,7 @@ mod tests {
             seen.fetch_add(bytes, Ordering::Relaxed);
             admit.then(Reservation::none)
         });
-        (Codec::new(protocol, admission), asked)
+        (Codec::new(protocol, admission, TaskGroup::threaded()), asked)
     }
 
     async fn wire(protocol: Protocol, frame: &Frame) -> Vec<u8> {
@@ -327,6 +339,30 @@ mod tests {
         let error = codec.write_response(&NAME, &mut io, Answer::Later(answer)).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(started.elapsed(), Duration::from_millis(50));
+    }
+
+    #[test]
+    fn patience_on_the_wire_never_falls_short_of_the_askers_own() {
+        for (patience, millis) in [(0, 0), (1, 1), (999_999, 1), (1_000_000, 1), (1_000_001, 2), (u64::MAX, u32::MAX)] {
+            assert_eq!(millis_up(Duration::from_nanos(patience)), millis);
+        }
+    }
+
+    /// Goal: a node that ends drops replies of requests it may have acted on, and must not deny having taken them.
+    #[tokio::test]
+    async fn a_reply_dropped_by_a_node_that_ends_is_not_busy() {
+        for end in [true, false] {
+            let (reply, answer) = oneshot::channel();
+            drop(reply);
+            let (mut codec, _) = codec(Protocol::Raft, true);
+            match end {
+                true => codec.tasks.close().await,
+                false => codec.tasks.crash(),
+            }
+            let mut io = Cursor::new(Vec::new());
+            assert!(codec.write_response(&NAME, &mut io, Answer::Later(answer)).await.is_err());
+            assert!(io.into_inner().is_empty(), "nothing was said");
+        }
     }
 
     #[tokio::test]

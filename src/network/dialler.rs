@@ -81,9 +81,28 @@ impl Dialler {
         }
         self.peers.entry(peer).or_insert_with(|| Attempts::new(now)).failed(fault, now, jitter)
     }
-    /// Connected, or worth trying anew: the next dial is due at once.
+    /// Worth trying anew: the next dial is due at once.
     pub fn reset(&mut self, peer: PeerId) {
         self.peers.remove(&peer);
+    }
+    /// The connection to the peer was a good one: should it break, the next dial is due at once.
+    pub fn settled(&mut self, peer: PeerId, now: Millis) {
+        self.reset(peer);
+        for entry in self.bootstrap.iter_mut().filter(|entry| entry.peer == Some(peer)) {
+            entry.attempts = Attempts::new(now);
+        }
+    }
+    /// The peer was reached and turned out not to fit: as a failed dial, or the two would connect and part for ever.
+    /// Returns whether that is news.
+    pub fn turned_away(&mut self, peer: PeerId, fault: DialFault, now: Millis, jitter: f64) -> bool {
+        for entry in self.bootstrap.iter_mut().filter(|entry| entry.peer == Some(peer)) {
+            entry.attempts.failed(fault.clone(), now, jitter);
+        }
+        self.failed(peer, fault, now, jitter)
+    }
+    /// Whether the peer was turned away a moment ago, so that it is not worth a dial yet.
+    pub fn is_misfit(&self, peer: PeerId, now: Millis) -> bool {
+        matches!(self.last_fault(peer), Some(DialFault::Version { .. })) && !self.is_due(peer, now)
     }
     /// Forgets peers that the address book forgot.
     pub fn retain(&mut self, keep: impl Fn(PeerId) -> bool) {
@@ -115,10 +134,9 @@ impl Dialler {
             entry.attempts.failed(fault, now, jitter)
         })
     }
-    pub fn bootstrap_found(&mut self, index: usize, peer: PeerId, now: Millis) {
+    pub fn bootstrap_found(&mut self, index: usize, peer: PeerId) {
         if let Some(entry) = self.bootstrap.get_mut(index) {
             entry.peer = Some(peer);
-            entry.attempts = Attempts::new(now);
         }
     }
 }
@@ -151,10 +169,33 @@ mod tests {
         let mut dialler = Dialler::new(vec!["127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap()], Millis(0));
         assert_eq!(dialler.bootstrap_due(Millis(0), |_| false), [0, 1]);
         assert_eq!(dialler.bootstrap_due(Millis(0), |_| false), Vec::<usize>::new());
-        dialler.bootstrap_found(0, peer, Millis(1));
+        dialler.bootstrap_found(0, peer);
+        dialler.settled(peer, Millis(1));
         dialler.bootstrap_failed(1, DialFault::Own, Millis(1), 0.0);
         let later = Millis(1).plus(REDIAL_MAX);
         assert_eq!(dialler.bootstrap_due(later, |known| known == peer), Vec::<usize>::new());
         assert_eq!(dialler.bootstrap_due(later, |_| false), [0]);
+    }
+
+    /// Goal: two versions that do not fit are not dialled as fast as they can part.
+    #[test]
+    fn a_peer_that_is_turned_away_is_dialled_less_and_less_often() {
+        let peer = PeerId([1; 32]);
+        let mut dialler = Dialler::new(vec!["127.0.0.1:1".parse().unwrap()], Millis(0));
+        let mut now = Millis(0);
+        for round in 0..8 {
+            assert_eq!(dialler.bootstrap_due(now, |_| false), [0]);
+            assert!(!dialler.is_misfit(peer, now), "it gets its next chance");
+            dialler.bootstrap_found(0, peer);
+            let news = dialler.turned_away(peer, DialFault::Version { theirs: "quorate/2".to_owned() }, now, 0.5);
+            assert_eq!(news, round == 0, "said once");
+            assert!(dialler.is_misfit(peer, now));
+            let wait = REDIAL_MIN * (1 << round);
+            let before = now.plus(wait - std::time::Duration::from_millis(1));
+            assert!(dialler.bootstrap_due(before, |_| false).is_empty() && !dialler.is_due(peer, before));
+            now = now.plus(wait);
+        }
+        dialler.settled(peer, now);
+        assert!(dialler.is_due(peer, now) && dialler.bootstrap_due(now, |_| false) == [0]);
     }
 }

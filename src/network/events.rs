@@ -64,14 +64,12 @@ impl Actor {
             let _ = self.swarm.disconnect_peer_id(peer_id);
             return;
         };
-        let now = self.now();
         if let Some(index) = self.bootstrap_dials.remove(&id) {
-            self.dialler.bootstrap_found(index, peer, now);
+            self.dialler.bootstrap_found(index, peer);
         }
         if dialled {
             self.book.found_at(peer, remote.clone(), self.seams.clock.wall());
         }
-        self.dialler.reset(peer);
         let connected = self.connected.entry(peer).or_default();
         let first = connected.connections.is_empty();
         connected.connections.insert(id, Connection { remote, dialled, pings_lost: 0 });
@@ -87,13 +85,25 @@ impl Actor {
         if left > 0 {
             return;
         }
+        let introduced = connected.introduced.take();
         self.connected.remove(&peer);
         self.book.touch(peer, self.seams.clock.wall());
         self.publish_view(peer);
         self.tell(NetEvent::Disconnected { peer });
-        // At once: whether its address refuses now is what tells a dead process from a broken link.
-        self.dialler.reset(peer);
-        self.dial(peer);
+        let (now, jitter) = (self.now(), self.jitter());
+        let fault = match introduced {
+            Some(Ok(())) => {
+                self.dialler.settled(peer, now);
+                // At once: whether its address refuses now is what tells a dead process from a broken link.
+                return self.dial(peer);
+            }
+            Some(Err(fault)) => fault,
+            None => DialFault::ClosedAtOnce,
+        };
+        let reason = fault.to_string();
+        if self.dialler.turned_away(peer, fault, now, jitter) {
+            tracing::warn!(%peer, reason, "a peer was reached and the connection did not last; trying again slowly");
+        }
     }
 
     fn on_dial_failed(&mut self, peer: Option<PeerId>, id: ConnectionId, error: &DialError) {
@@ -335,11 +345,15 @@ impl Actor {
         let Some(target) = to_libp2p(peer) else { return };
         if info.protocol_version != IDENTIFY_VERSION {
             let theirs: String = info.protocol_version.chars().take(40).collect();
-            tracing::warn!(%peer, theirs, ours = IDENTIFY_VERSION, "a peer's version of quorate does not fit this one");
+            if let Some(connected) = self.connected.get_mut(&peer) {
+                connected.introduced = Some(Err(DialFault::Version { theirs }));
+            }
             let _ = self.swarm.disconnect_peer_id(target);
             return;
         }
-        let Some(connected) = self.connected.get(&peer) else { return };
+        self.dialler.settled(peer, self.now());
+        let Some(connected) = self.connected.get_mut(&peer) else { return };
+        connected.introduced = Some(Ok(()));
         let Some(via) = connected.connections.get(&connection) else { return };
         // "127.0.0.1" from a peer elsewhere names this machine, not the peer's.
         let near = is_local(&via.remote);

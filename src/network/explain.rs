@@ -6,6 +6,8 @@ use libp2p::core::transport::TransportError;
 use libp2p::swarm::DialError;
 use libp2p::{Multiaddr, allow_block_list, connection_limits};
 
+use super::config::IDENTIFY_VERSION;
+
 /// What a failed dial means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DialFault {
@@ -21,6 +23,12 @@ pub(super) enum DialFault {
     WrongSecret {
         at: String,
     },
+    /// The peer there says of itself something else than this node does.
+    Version {
+        theirs: String,
+    },
+    /// The peer closed the connection before it said what it is.
+    ClosedAtOnce,
     /// Another dial to the same peer goes on, or this node closed it.
     Superseded,
     Other {
@@ -37,6 +45,12 @@ impl std::fmt::Display for DialFault {
             Self::NoAddress => f.write_str("no address is known"),
             Self::WrongSecret { at } => {
                 write!(f, "the peer at {at} belongs to another network: its secret differs")
+            }
+            Self::ClosedAtOnce => {
+                f.write_str("it closed the connection at once: it is full, ended, or does not let this node in")
+            }
+            Self::Version { theirs } => {
+                write!(f, "its version of quorate does not fit this one: it says {theirs:?}, not {IDENTIFY_VERSION:?}")
             }
             Self::Superseded => f.write_str("the attempt was given up for another"),
             Self::Other { reason } => f.write_str(reason),

@@ -152,6 +152,11 @@ impl Net for Handle {
                 Ok(()) => {
                     let asking = ask(&shared, &commands, (peer, protocol, frame), (deadline, after));
                     match tokio::time::timeout_at(deadline, asking).await {
+                        // The peer gives up an instant later than this node. When its end of that is seen before the
+                        // timer is, it is still the deadline that passed: unknown, and no fault of the connection.
+                        Ok(Err(NetError::Broken { .. } | NetError::Busy { .. })) if Instant::now() >= deadline => {
+                            Err(NetError::Timeout { peer, after })
+                        }
                         Ok(result) => result,
                         Err(_) => Err(NetError::Timeout { peer, after }),
                     }

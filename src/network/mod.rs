@@ -22,7 +22,8 @@
 //! |---|---|
 //! | frame larger than its cap, unknown status, announcement too large or on no topic of ours | penalise |
 //! | a penalty too many | disconnect, shut out for ten minutes |
-//! | another identify version | disconnect, retry slowly |
+//! | another identify version | disconnect, retry slowly; questions fail with *unsupported* |
+//! | a connection closed before it said what it is | retry slowly |
 //! | no answer | the question fails with *timeout*; three lost pings disconnect |
 //! | wrong secret, garbage on the port | the handshake fails, nothing else |
 //!

@@ -97,11 +97,21 @@ struct Start {
     bootstrap: Vec<String>,
     files: Arc<MemoryFiles>,
     allow_peers: Vec<PeerId>,
+    quic: bool,
+    mdns: bool,
 }
 
 impl Start {
     fn new(key: u8) -> Self {
-        Self { key, secret: [1; 32], bootstrap: Vec::new(), files: Arc::default(), allow_peers: Vec::new() }
+        Self {
+            key,
+            secret: [1; 32],
+            bootstrap: Vec::new(),
+            files: Arc::default(),
+            allow_peers: Vec::new(),
+            quic: false,
+            mdns: false,
+        }
     }
     fn knowing(mut self, node: &TestNode) -> Self {
         self.bootstrap.extend(node.net.listen_addresses());
@@ -119,7 +129,8 @@ impl Start {
         let section = NetworkSection {
             listen: "127.0.0.1:0".parse().unwrap(),
             bootstrap: self.bootstrap.iter().map(|address| address.parse().unwrap()).collect(),
-            mdns: false,
+            mdns: self.mdns,
+            quic: self.quic,
             allow_peers: self.allow_peers.into_iter().collect(),
             ..NetworkSection::default()
         };
@@ -248,7 +259,7 @@ async fn a_peer_that_does_not_answer_times_out_and_holds_no_stream() {
     // Three times as many as there are streams: the later ones pass only if the earlier ones gave theirs back.
     for _ in 0..3 * Protocol::Liveness.streams_max() {
         let asking = a.net.request(b.peer, Protocol::Liveness, Frame::head(vec![1]), deadline);
-        assert!(matches!(asking.await, Err(NetError::Timeout { .. })));
+        assert_eq!(asking.await, Err(NetError::Timeout { peer: b.peer, after: deadline }));
     }
     // The questions did arrive; from now on they are answered.
     while b.inbound.liveness.try_recv().is_ok() {}
@@ -392,7 +403,7 @@ async fn a_peer_with_another_secret_is_refused_and_told_why() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_allow_list_keeps_others_out() {
-    let friend = Identity::new([2; 32], Incarnation(1), BootId([0; 16])).peer();
+    let friend = peer_of(2);
     let mut start = Start::new(1);
     start.allow_peers = vec![friend];
     let a = start.start().await;
@@ -401,6 +412,145 @@ async fn an_allow_list_keeps_others_out() {
     a.sees(&[b.peer]).await;
     assert_eq!(b.peer, friend);
     assert!(!a.net.is_connected(stranger.peer));
+}
+
+fn peer_of(key: u8) -> PeerId {
+    Identity::new([key; 32], Incarnation(1), BootId([0; 16])).peer()
+}
+
+/// Goal: nodes that know each other by QUIC addresses only speak over it, and the allow list holds there too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn allowed_peers_connect_over_quic_and_others_do_not() {
+    let on_quic = |key, allow: &[u8]| {
+        let mut start = Start::new(key);
+        start.quic = true;
+        start.allow_peers = allow.iter().map(|key| peer_of(*key)).collect();
+        start
+    };
+    let mut a = on_quic(1, &[2]).start().await;
+    let quic = |node: &TestNode| node.net.listen_addresses().into_iter().find(|at| at.ends_with("/quic-v1"));
+    wait_until(|| quic(&a).is_some()).await;
+    let address = quic(&a).unwrap();
+
+    let mut b = on_quic(2, &[1]);
+    b.bootstrap = vec![format!("{address}/p2p/{}", a.peer)];
+    let mut b = b.start().await;
+    let mut stranger = on_quic(3, &[1]);
+    stranger.bootstrap = b.net.listen_addresses().into_iter().chain([address.clone()]).collect();
+    let stranger = stranger.start().await;
+    b.sees(&[a.peer]).await;
+    a.sees(&[b.peer]).await;
+    // The address that led there stands in the view; nothing else was known.
+    let view = b.net.peers().into_iter().find(|view| view.peer == a.peer).unwrap();
+    assert!(view.addresses.contains(&address), "{view:?}");
+
+    echo(&mut a, Protocol::Piece);
+    echo(&mut b, Protocol::Liveness);
+    let piece = Frame::new(vec![1; 100], Bytes::from(vec![7; Protocol::Piece.payload_bytes_max()]));
+    assert_eq!(b.ask(a.peer, Protocol::Piece, piece.clone()).await, Ok(piece));
+    let beat = Frame::head(vec![2]);
+    assert_eq!(a.ask(b.peer, Protocol::Liveness, beat.clone()).await, Ok(beat));
+
+    // The stranger was told no, which shows in the reason of its questions.
+    let asked = stranger.ask(a.peer, Protocol::Job, Frame::head(vec![1])).await;
+    assert!(asked.is_err(), "{asked:?}");
+    assert!(!a.net.is_connected(stranger.peer) && !b.net.is_connected(stranger.peer));
+    let peer = a.peer;
+    a.tasks.crash();
+    b.event(NetEvent::Disconnected { peer }).await;
+}
+
+/// A libp2p peer of the test network with behaviour of the test's own; returns who and where it is.
+async fn foreigner<B>(key: u8, behaviour: impl FnOnce(&libp2p::identity::Keypair) -> B) -> (PeerId, String)
+where
+    B: libp2p::swarm::NetworkBehaviour + Send,
+{
+    use futures::StreamExt;
+    use libp2p::swarm::{Config, Swarm, SwarmEvent};
+    let keypair = libp2p::identity::Keypair::ed25519_from_bytes([key; 32]).unwrap();
+    let transport = transport::build(&keypair, &NetworkSecret::from_bytes([1; 32]), false).unwrap();
+    let behaviour = behaviour(&keypair);
+    let config = Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
+    let mut swarm = Swarm::new(transport, behaviour, keypair.public().to_peer_id(), config);
+    swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            break address;
+        }
+    };
+    tokio::spawn(async move {
+        loop {
+            swarm.select_next_some().await;
+        }
+    });
+    let peer = peer_of(key);
+    (peer, format!("{address}/p2p/{peer}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_speaks_none_of_our_protocols_is_named_as_such() {
+    let (peer, address) = foreigner(9, |_| libp2p::ping::Behaviour::default()).await;
+    let mut start = Start::new(1);
+    start.bootstrap = vec![address];
+    let a = start.start().await;
+    a.sees(&[peer]).await;
+    for protocol in Protocol::ALL {
+        let refused = NetError::Unsupported { peer, protocol: protocol.name() };
+        assert_eq!(a.ask(peer, protocol, Frame::head(vec![1])).await, Err(refused));
+    }
+    assert!(a.net.is_connected(peer), "what it does not speak does it no harm");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_of_another_version_is_turned_away() {
+    use libp2p::identify;
+    let version = |keypair: &libp2p::identity::Keypair| {
+        identify::Behaviour::new(identify::Config::new("quorate/9".to_owned(), keypair.public()))
+    };
+    let (peer, address) = foreigner(9, version).await;
+    let mut start = Start::new(1);
+    start.bootstrap = vec![address];
+    let mut a = start.start().await;
+    for _ in 0..3 {
+        a.event(NetEvent::Connected { peer }).await;
+        a.event(NetEvent::Disconnected { peer }).await;
+        // It is tried again by and by, and until then a question costs no dial.
+        let told = async {
+            loop {
+                match a.ask(peer, Protocol::Job, Frame::head(vec![1])).await {
+                    Err(NetError::Unsupported { .. }) => return,
+                    // Asked while the next try was being turned away.
+                    Err(NetError::Broken { .. } | NetError::Unreachable { .. }) => (),
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        timeout(PATIENCE, told).await.expect("the reason is given");
+    }
+}
+
+/// Goal: with discovery on the local network switched on a node starts, speaks, and ends. What it discovers depends on
+/// the machine's network and is not asserted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn discovery_on_the_local_network_starts_and_stops() {
+    let multicast = std::net::UdpSocket::bind("0.0.0.0:0")
+        .and_then(|socket| socket.join_multicast_v4(&"224.0.0.251".parse().unwrap(), &"0.0.0.0".parse().unwrap()));
+    if let Err(error) = multicast {
+        eprintln!("SKIPPED discovery_on_the_local_network_starts_and_stops: this machine has no multicast ({error})");
+        return;
+    }
+    let mut start = Start::new(1);
+    start.mdns = true;
+    let mut a = start.start().await;
+    let mut start = Start::new(2).knowing(&a);
+    start.mdns = true;
+    let b = start.start().await;
+    echo(&mut a, Protocol::Job);
+    b.sees(&[a.peer]).await;
+    assert!(b.ask(a.peer, Protocol::Job, Frame::head(vec![1])).await.is_ok());
+    for node in [a, b] {
+        timeout(PATIENCE, node.tasks.close()).await.expect("a node closes");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -489,16 +639,18 @@ async fn an_address_in_use_is_explained() {
 async fn a_cut_link_is_silent_and_heals() {
     let (a, mut b) = pair().await;
     echo(&mut b, Protocol::Job);
-    let ask = || a.net.request(b.peer, Protocol::Job, Frame::head(vec![1]), Duration::from_millis(200));
+    let after = Duration::from_millis(200);
+    let ask = || a.net.request(b.peer, Protocol::Job, Frame::head(vec![1]), after);
+    let silent = Err(NetError::Timeout { peer: b.peer, after });
     ask().await.unwrap();
     // One way: the question arrives, the answer does not.
     a.faults.set(b.peer, LinkFault { from: Link::Cut, to: Link::Open }).unwrap();
-    assert!(matches!(ask().await, Err(NetError::Timeout { .. })));
+    assert_eq!(ask().await, silent);
     a.faults.set(b.peer, LinkFault { to: Link::Cut, from: Link::Open }).unwrap();
-    assert!(matches!(ask().await, Err(NetError::Timeout { .. })));
+    assert_eq!(ask().await, silent);
     a.faults.clear();
     b.faults.set(a.peer, LinkFault::CUT).unwrap();
-    assert!(matches!(ask().await, Err(NetError::Timeout { .. })));
+    assert_eq!(ask().await, silent);
     assert!(a.net.is_connected(b.peer), "a silent link is not a closed one");
     b.faults.set(a.peer, LinkFault { from: Link::Slow(Duration::from_millis(50)), to: Link::Open }).unwrap();
     let started = Instant::now();

@@ -62,6 +62,10 @@ impl TaskGroup {
     pub fn crash(&self) {
         self.inner.crash.cancel();
     }
+    /// Whether the node is closing or has crashed: what its tasks leave undone from now on says nothing.
+    pub fn is_ending(&self) -> bool {
+        self.inner.shutdown.is_cancelled() || self.inner.crash.is_cancelled()
+    }
     /// Runs `future` as part of this group, without spawning it.
     pub async fn scope<F: Future>(&self, future: F) -> F::Output {
         CURRENT.scope(self.clone(), future).await
