@@ -13,8 +13,15 @@
 //! laggards, which rebuild it later from the others: more traffic for a slow holder, but nobody else waits. From then on
 //! a laggard gets what happens to be in memory, but is not waited for again before it has caught up; so a slow holder
 //! costs the put one `LAG_MAX`, not one per segment. A column without a holder never holds memory: its next holder
-//! rebuilds. A segment is only let go when enough columns hold it that one may still be lost; otherwise the put waits
-//! for holders.
+//! rebuilds.
+//!
+//! **What may be lost.** A segment that is not yet on every column is let go only to make room for the next one, the
+//! oldest first, and only when one more column holds it than are needed: otherwise the put waits. So one loss is always
+//! borne, and the price of not waiting for a laggard is that, for the segments which it has missed and not yet rebuilt,
+//! it counts as lost: the put outlives any failures as long as, for each segment, lost columns and laggards together
+//! are no more than the parity. Keeping the segment would bear one loss more and run the whole put at the pace of its
+//! slowest holder. Beyond that the put ends with [`PlanFault::Lost`], though not before every piece that was on its
+//! way, sent or being rebuilt, has arrived or failed. Nothing that was promised to anyone is lost with it.
 //!
 //! **One dead column.** A column with pieces in flight that stores nothing for [`STALL`] while another column does is
 //! reported as failed; so is one that leaves any request without progress for [`DEADLINE`], whatever the others do. The
@@ -195,6 +202,11 @@ impl Column {
     fn forget(&mut self, segment: SegmentIndex) {
         self.stored.remove(&segment);
         self.floor = self.floor.min(segment.0);
+    }
+    /// Whether the segment's piece has been sent to the holder, or is being rebuilt by it.
+    fn awaits(&self, segment: SegmentIndex) -> bool {
+        let rebuilding = self.rebuilding.as_ref().is_some_and(|(segments, _)| segments.contains(&segment));
+        rebuilding || self.in_flight.contains_key(&segment)
     }
     fn last_progress(&self) -> Millis {
         self.progress_at.unwrap_or(self.assigned_at).max(self.assigned_at)
@@ -480,6 +492,11 @@ impl ReplicatePlan {
         gone.any(|(index, _)| !column.stored.contains(&SegmentIndex(index as u32)))
     }
 
+    /// Columns that may yet store the segment by what was asked of them before.
+    fn on_its_way(&self, segment: SegmentIndex) -> usize {
+        self.columns.iter().filter(|column| column.serving().is_some() && column.awaits(segment)).count()
+    }
+
     /// A segment that left memory must be left on enough columns for the others to be rebuilt from them.
     fn check_recoverable(&mut self) -> Result<(), PlanFault> {
         if !std::mem::take(&mut self.pieces_lost) {
@@ -489,9 +506,14 @@ impl ReplicatePlan {
         for (index, segment) in self.segments.iter().enumerate() {
             let index = SegmentIndex(index as u32);
             let left = self.holding(index);
-            if !segment.in_memory && left < needed {
+            if segment.in_memory || left >= needed {
+                continue;
+            }
+            if left + self.on_its_way(index) < needed {
                 return Err(PlanFault::Lost { segment: index, left, needed });
             }
+            // It hangs on answers that are still owed: each of them comes, or fails by its deadline.
+            self.pieces_lost = true;
         }
         Ok(())
     }
@@ -508,9 +530,11 @@ impl ReplicatePlan {
         let held_up = self.held_up && self.lag >= LAG_MAX;
         let oldest = self.resident().next();
         for segment in self.resident().collect::<Vec<_>>() {
-            let complete = self.laggards(segment).all(|column| self.behind(column));
+            let complete = self.laggards(segment).next().is_none();
             let laggards_may_rebuild = held_up && oldest == Some(segment);
-            if self.holding(segment) >= self.profile.columns_min() && (complete || laggards_may_rebuild) {
+            let not_waited_for =
+                self.is_full() && (laggards_may_rebuild || self.laggards(segment).all(|column| self.behind(column)));
+            if self.holding(segment) >= self.profile.columns_min() && (complete || not_waited_for) {
                 self.segments[segment.0 as usize].in_memory = false;
                 effects.push(Effect::DropSegment { segment });
                 if laggards_may_rebuild {
@@ -518,6 +542,11 @@ impl ReplicatePlan {
                 }
             }
         }
+    }
+
+    /// Whether the next segment waits for memory.
+    fn is_full(&self) -> bool {
+        self.end.is_none() && self.resident().count() >= SEGMENTS_IN_MEMORY_MAX
     }
 
     fn load(&mut self, effects: &mut Vec<Effect>) {
@@ -595,12 +624,11 @@ impl ReplicatePlan {
 
     /// Notes whether memory is full only because of laggards: the others have nothing left to send.
     fn note_held_up(&mut self) {
-        let full = self.end.is_none() && self.resident().count() >= SEGMENTS_IN_MEMORY_MAX;
         let resident: Vec<_> = self.resident().collect();
         let done = |column: &&Column| resident.iter().all(|segment| column.stored.contains(segment));
         let idle = self.columns.iter().filter(|column| column.serving().is_some()).filter(done).count();
         // Enough columns are done that the rest could rebuild: the put is held up by a minority.
-        self.held_up = full && idle >= self.profile.columns_min();
+        self.held_up = self.is_full() && idle >= self.profile.columns_min();
     }
 
     fn record(&mut self, effects: &mut Vec<Effect>) {

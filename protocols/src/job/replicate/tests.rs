@@ -52,6 +52,8 @@ struct World {
     rebuilt: Vec<(PieceIndex, SegmentIndex)>,
     failures: Vec<PieceIndex>,
     loaded_at: BTreeMap<SegmentIndex, u64>,
+    /// Segments that were let go without waiting for these columns.
+    skipped: BTreeMap<SegmentIndex, BTreeSet<PieceIndex>>,
     outcome: Option<Effect>,
 }
 
@@ -78,6 +80,7 @@ impl World {
             rebuilt: Vec::new(),
             failures: Vec::new(),
             loaded_at: BTreeMap::new(),
+            skipped: BTreeMap::new(),
             outcome: None,
         }
     }
@@ -105,6 +108,15 @@ impl World {
         for effect in self.plan.step(Millis(self.now), input) {
             self.perform(effect);
         }
+    }
+    /// First holders that live and lack the segment.
+    fn laggards(&self, segment: SegmentIndex) -> BTreeSet<PieceIndex> {
+        let lacks = |column: &PieceIndex| !self.held.get(column).is_some_and(|held| held.contains(&segment));
+        let lives = |column: &PieceIndex| {
+            self.columns[column.0 as usize].attempt == Attempt(1)
+                && matches!(self.holders[&column.0], Holder::Answers(_))
+        };
+        (0..COLUMNS).map(PieceIndex).filter(|column| lives(column) && lacks(column)).collect()
     }
     /// The delay of the holder's next answer; `None` when it is dead.
     fn delay(&mut self, grant: Grant, column: PieceIndex) -> Option<u64> {
@@ -174,6 +186,10 @@ impl World {
                 assert!(self.in_memory.remove(&segment), "dropped once");
                 let copies = self.held.values().filter(|held| held.contains(&segment)).count();
                 assert!(copies >= PROFILE.columns_min(), "a segment is let go when one more loss does no harm");
+                let laggards = self.laggards(segment);
+                if !laggards.is_empty() {
+                    self.skipped.insert(segment, laggards);
+                }
             }
             Effect::Seal { column, attempt, pieces, grant } => {
                 assert_eq!(pieces.len(), self.segments as usize);
@@ -326,6 +342,63 @@ fn losing_more_columns_than_parity_of_a_segment_that_is_gone_ends_the_put() {
     assert!(matches!(outcome, Effect::Fail(PlanFault::Lost { left: 3, needed: 4, .. })), "{outcome:?}");
 }
 
+/// A put of 4+2 in which column 0 is far behind the others, and the others end as told.
+fn beside_a_laggard(third: Holder, fifth: Holder) -> World {
+    let quick = Holder::Answers(1);
+    World::new(17, &[Holder::Answers(347), quick, quick, third, quick, fifth], 1)
+}
+
+#[test]
+fn a_loss_beside_a_laggard_does_no_harm() {
+    let mut world = beside_a_laggard(Holder::Answers(1), Holder::DiesAfter(1, 15));
+    world.expect_commit(false);
+    assert!(world.skipped.values().all(|laggards| *laggards == BTreeSet::from([PieceIndex(0)])));
+    assert!(!world.skipped.is_empty(), "column 0 was not waited for");
+}
+
+/// Goal: two losses beside a laggard are more than the planner promises to bear, but what was on its way to the
+/// laggard is waited for. Found by the property below: the put was given up with the saving piece in flight.
+#[test]
+fn two_losses_at_once_beside_a_laggard_wait_for_what_it_was_sent() {
+    let mut world = beside_a_laggard(Holder::DiesAfter(1, 16), Holder::DiesAfter(1, 15));
+    // Degraded, because there is a successor for one of the two.
+    world.expect_commit(true);
+    assert!(!world.skipped.is_empty(), "column 0 was not waited for");
+}
+
+/// Goal: a piece that was sent before its segment was let go may be the one that saves it.
+#[test]
+fn a_put_is_not_given_up_while_a_piece_that_would_save_it_is_on_its_way() {
+    let columns: Vec<_> = (0..COLUMNS).map(|column| record(Some(column), 1, &[])).collect();
+    let mut plan = ReplicatePlan::new(PROFILE, &columns, Vec::new(), Millis(0));
+    let segment = SegmentIndex(0);
+    // Column 0 is sent every piece and answers none; the others are quick, until memory is full and it has lagged.
+    for next in 0..SEGMENTS_IN_MEMORY_MAX as u32 {
+        let ready = Input::SegmentReady { segment: SegmentIndex(next), hashes: hashes(next), piece_bytes: 1 };
+        plan.step(Millis(1), ready);
+        for column in 1..COLUMNS {
+            let stored =
+                Input::PieceStored { column: PieceIndex(column), attempt: Attempt(1), segment: SegmentIndex(next) };
+            plan.step(Millis(1), stored);
+        }
+    }
+    let dropped = plan.step(Millis(1).plus(LAG_MAX), Input::Tick);
+    assert!(dropped.contains(&Effect::DropSegment { segment }), "{dropped:?}");
+    let fail = |column: u8| {
+        let reason = "it broke".to_owned();
+        Input::ColumnFailed { column: PieceIndex(column), attempt: Attempt(1), reason }
+    };
+    let failed = |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::Fail(_)));
+    let now = Millis(2).plus(LAG_MAX);
+    assert!(!failed(&plan.step(now, fail(1))));
+    assert!(!failed(&plan.step(now, fail(2))), "three columns hold it, and a fourth may");
+    let mut lost = plan.clone();
+    let stored = Input::PieceStored { column: PieceIndex(0), attempt: Attempt(1), segment };
+    assert!(!failed(&plan.step(now, stored)) && !failed(&plan.step(now, Input::Tick)));
+    let fault = PlanFault::Lost { segment, left: 3, needed: 4 };
+    assert!(lost.step(now, fail(0)).contains(&Effect::Fail(fault)));
+}
+
 #[test]
 fn an_answer_under_an_old_attempt_changes_nothing() {
     let columns: Vec<_> = (0..COLUMNS).map(|column| record(Some(column), 3, &[])).collect();
@@ -353,7 +426,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     /// Goal: whatever the holders do, a put ends, within its memory and its windows (asserted as it runs), and a
-    /// commit names whole columns only. With at most two dead holders and enough spares it is never lost.
+    /// commit names whole columns only. It is lost only when, for some segment, the holders that died and those that
+    /// had missed it and still lack it are together more than the parity.
     #[test]
     fn every_put_ends_and_few_losses_do_no_harm(
         holders in proptest::collection::vec(holder(), 6),
@@ -376,7 +450,12 @@ proptest! {
                     prop_assert_eq!(world.held.get(&column).map_or(0, BTreeSet::len), segments as usize);
                 }
             }
-            other => prop_assert!(dead > 2, "{:?}", other),
+            Effect::Fail(PlanFault::Lost { segment, .. }) => {
+                let missed = world.skipped.get(&segment).cloned().unwrap_or_default();
+                let laggards = missed.intersection(&world.laggards(segment)).count();
+                prop_assert!(dead + laggards > PROFILE.parity as usize, "{} dead, {} behind", dead, laggards);
+            }
+            other => prop_assert!(false, "{:?}", other),
         }
     }
 }
