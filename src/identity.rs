@@ -1,8 +1,8 @@
 //! Who this node is, and which network it belongs to: the files of a data folder that say so.
 //!
 //! A data folder holds the node's ed25519 key (`identity.key`), the incarnation drawn when the folder was created
-//! (`incarnation`), the network's secret (`network.secret`) and a lock that one running node holds (`lock`). Secrets
-//! are readable by their owner only, and files are replaced whole, so that a crash leaves the old one or the new one.
+//! (`incarnation`), and the network's secret (`network.secret`). Secrets are readable by their owner only, and files are
+//! replaced whole, so that a crash leaves the old one or the new one.
 //! These files are read before the node's seams exist, so they are opened directly; nothing here runs in a
 //! simulation, which builds its [`Identity`] from a seed.
 //!
@@ -22,7 +22,6 @@ use crate::seams::Entropy;
 pub const KEY_FILE: &str = "identity.key";
 pub const INCARNATION_FILE: &str = "incarnation";
 pub const SECRET_FILE: &str = "network.secret";
-pub const LOCK_FILE: &str = "lock";
 
 /// Far above any file kept here: a larger one is not ours.
 const FILE_BYTES_MAX: u64 = 4 * 1024;
@@ -51,14 +50,8 @@ pub enum IdentityError {
         path.display(), path.display()
     )]
     Exposed { path: PathBuf, mode: u32 },
-    #[error("another node{} is running on the data folder {}", holder_text(*holder), dir.display())]
-    Locked { dir: PathBuf, holder: Option<u32> },
     #[error("{} belongs to another network: its secret differs from the one given", path.display())]
     OtherNetwork { path: PathBuf },
-}
-
-fn holder_text(holder: Option<u32>) -> String {
-    holder.map(|pid| format!(" (process {pid})")).unwrap_or_default()
 }
 
 /// A node's key, its peer id, and the two numbers that tell its lives apart.
@@ -173,42 +166,6 @@ pub fn load_or_create_secret(
     let secret = wanted.unwrap_or_else(|| NetworkSecret::generate(entropy));
     write_private(&path, &hex::encode(secret.0))?;
     Ok(secret)
-}
-
-/// Held by the one process that runs a node on a folder. The kernel releases it when the process ends, however it
-/// ends, so a kill leaves nothing to clean up.
-#[derive(Debug)]
-pub struct FolderLock {
-    _file: File,
-}
-
-impl FolderLock {
-    pub fn acquire(dir: &Path) -> Result<Self, IdentityError> {
-        create_dir(dir)?;
-        let path = dir.join(LOCK_FILE);
-        let fault = |what, source| IdentityError::Io { what, path: path.clone(), source };
-        let mut file = OpenOptions::new()
-            .create(true)
-            .read(true)
-            .write(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| fault("opening", source))?;
-        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => (),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut text = String::new();
-                // Who holds it is a courtesy to the reader; the lock is what counts.
-                let _ = (&mut file).take(32).read_to_string(&mut text);
-                return Err(IdentityError::Locked { dir: dir.to_owned(), holder: text.trim().parse().ok() });
-            }
-            Err(errno) => return Err(fault("locking", errno.into())),
-        }
-        file.set_len(0).map_err(|source| fault("writing", source))?;
-        writeln!(file, "{}", std::process::id()).map_err(|source| fault("writing", source))?;
-        Ok(Self { _file: file })
-    }
 }
 
 /// The line that lets another machine join: the secret, and `host:port` (or multiaddr) of nodes to start from.
@@ -370,16 +327,6 @@ mod tests {
         let other = NetworkSecret::from_bytes([9; 32]);
         let error = load_or_create_secret(dir.path(), Some(other), &entropy).unwrap_err();
         assert!(matches!(error, IdentityError::OtherNetwork { .. }));
-    }
-
-    #[test]
-    fn a_folder_is_run_by_one_node_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let lock = FolderLock::acquire(dir.path()).unwrap();
-        let error = FolderLock::acquire(dir.path()).unwrap_err();
-        assert!(error.to_string().contains(&format!("(process {})", std::process::id())), "{error}");
-        drop(lock);
-        FolderLock::acquire(dir.path()).unwrap();
     }
 
     #[test]

@@ -36,6 +36,16 @@ enum End {
     Unknown,
 }
 
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stored { .. } => f.write_str("stored"),
+            Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::Unknown => f.write_str("cut off"),
+        }
+    }
+}
+
 struct Attempt {
     end: End,
     /// The phase that was last seen when a node was killed, and which.
@@ -70,6 +80,7 @@ fn nothing_acknowledged_is_lost_over_fifty_kills() {
             *by_victim.entry(victim).or_default() += 1;
             net.restart(*node);
         }
+        println!("round {round}: {victim:?} in {wanted} through {entry}: killed {:?}, {}", attempt.killed, attempt.end);
         match attempt.end {
             End::Stored { object, .. } => stored.push((seed, bytes, object)),
             End::Refused(reason) => refused.push(format!("round {round}, {wanted}, {victim:?}: {reason}")),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub enum ParseIdError {
     #[error("expected {expected} hexadecimal digits, found {found:?}")]
     Hex { expected: usize, found: String },
-    #[error("a {what} looks like {shape}, found {found:?}")]
+    #[error("{found:?} is no {what}, which looks like {shape}")]
     Shape { what: &'static str, shape: &'static str, found: String },
     #[error("not the base58 form of an ed25519 peer id: {found:?}")]
     Peer { found: String },

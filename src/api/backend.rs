@@ -12,7 +12,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::error::ApiError;
 use crate::node::NodeEvent;
-use crate::objects::{GetStream, PutOutcome, PutProgress, PutRequest};
+use crate::objects::{GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
 use crate::quorum::HostEvent;
 use crate::seams::TaskGroup;
 
@@ -43,6 +43,10 @@ pub trait Backend: Send + Sync + 'static {
     fn get(&self, object: ObjectId, range: Option<(u64, Option<u64>)>) -> Answer<'_, GetStream>;
     /// What happens in this node's quorums.
     fn quorum_events(&self) -> broadcast::Receiver<HostEvent>;
+    /// What happens to objects on this node: its puts and gets, and the pieces that it holds.
+    fn object_events(&self) -> broadcast::Receiver<ObjectEvent>;
+    /// Whether this node is a member of the quorum, and so hears of everything in it.
+    fn is_member(&self, quorum: QuorumId) -> bool;
     /// What happens on this node otherwise.
     fn node_events(&self) -> broadcast::Receiver<NodeEvent>;
     /// OpenMetrics text.

@@ -14,15 +14,18 @@ use tokio_util::sync::CancellationToken;
 use super::router::Shared;
 use super::views;
 use crate::node::NodeEvent;
+use crate::objects::ObjectEvent;
 use crate::quorum::HostEvent;
 
-/// Events of this node's quorums from now on, as server-sent events with an `EventInfo` each. A client that is too
-/// slow is told `lagged` and misses what it missed.
+/// Events of this node from now on: its quorums, its own puts and gets, the pieces it holds, its connections. What other
+/// nodes do in quorums of which it is no member is told by those. Server-sent events with an `EventInfo` each. A client
+/// that is too slow is told `lagged` and misses what it missed.
 #[utoipa::path(get, path = "/v1/events", tag = "node",
     responses((status = 200, body = EventInfo, content_type = "text/event-stream")))]
 pub async fn events(State(backend): State<Shared>) -> Sse<impl Stream<Item = Result<SseEvent, Infallible>>> {
     let follower = Follower {
         quorums: backend.quorum_events(),
+        objects: backend.object_events(),
         node: backend.node_events(),
         shutdown: backend.tasks().shutdown_token(),
         waiting: VecDeque::from([views::event(EventKind::Listening, "listening")]),
@@ -43,6 +46,7 @@ pub async fn events(State(backend): State<Shared>) -> Sse<impl Stream<Item = Res
 struct Follower {
     backend: Shared,
     quorums: broadcast::Receiver<HostEvent>,
+    objects: broadcast::Receiver<ObjectEvent>,
     node: broadcast::Receiver<NodeEvent>,
     shutdown: CancellationToken,
     /// The rest of the last entry's events: bounded by what one entry can hold.
@@ -68,6 +72,14 @@ impl Follower {
                         self.waiting.extend(events.iter().map(|event| views::applied(quorum, event)));
                     }
                     Ok(event) => self.waiting.extend(views::host_event(&event)),
+                    Err(RecvError::Lagged(missed)) => self.waiting.push_back(lagged(missed)),
+                    Err(RecvError::Closed) => return None,
+                },
+                received = self.objects.recv() => match received {
+                    // A member hears from the quorum what it keeps of this.
+                    Ok(event) => {
+                        self.waiting.extend(views::object_event(&event, |quorum| self.backend.is_member(quorum)));
+                    }
                     Err(RecvError::Lagged(missed)) => self.waiting.push_back(lagged(missed)),
                     Err(RecvError::Closed) => return None,
                 },

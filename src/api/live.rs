@@ -25,7 +25,7 @@ use super::metrics::QuorumGauges;
 use super::views;
 use crate::jobs::ClientError;
 use crate::node::{Node, NodeEvent};
-use crate::objects::{GetStream, PutOutcome, PutProgress, PutRequest};
+use crate::objects::{GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
 use crate::quorum::HostEvent;
 use crate::seams::TaskGroup;
 
@@ -305,6 +305,14 @@ impl Backend for NodeBackend {
 
     fn quorum_events(&self) -> broadcast::Receiver<HostEvent> {
         self.node.quorums().events()
+    }
+
+    fn object_events(&self) -> broadcast::Receiver<ObjectEvent> {
+        self.node.objects().events()
+    }
+
+    fn is_member(&self, quorum: QuorumId) -> bool {
+        self.node.quorums().quorum(quorum).is_some()
     }
 
     fn node_events(&self) -> broadcast::Receiver<NodeEvent> {

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use quorate_protocols::api::{
-    ErrorBody, ErrorCode, JobInfo, Listing, NodeInfo, ObjectInfo, PeerInfo, PutInfo, PutPhaseInfo, PutUpdate,
-    QuorumDetail, QuorumInfo,
+    ErrorBody, ErrorCode, EventKind, JobInfo, Listing, NodeInfo, ObjectInfo, PeerInfo, PutInfo, PutPhaseInfo,
+    PutUpdate, QuorumDetail, QuorumInfo,
 };
 use quorate_protocols::ids::{
     BootId, Incarnation, JobId, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term,
@@ -26,7 +26,7 @@ use super::limits::JSON_BYTES_MAX;
 use super::*;
 use crate::jobs::ClientError;
 use crate::node::NodeEvent;
-use crate::objects::{GetError, GetStream, PutError, PutOutcome, PutPhase, PutProgress, PutRequest};
+use crate::objects::{GetError, GetStream, ObjectEvent, PutError, PutOutcome, PutPhase, PutProgress, PutRequest};
 use crate::quorum::HostEvent;
 use crate::seams::TaskGroup;
 use crate::seams::entropy::OsEntropy;
@@ -40,6 +40,7 @@ const CONTENT: &[u8] = b"0123456789";
 struct Fake {
     tasks: TaskGroup,
     hosts: broadcast::Sender<HostEvent>,
+    objects: broadcast::Sender<ObjectEvent>,
     nodes: broadcast::Sender<NodeEvent>,
     /// What the last put was asked for, and what it read.
     put: Mutex<Option<(PutRequest, u64)>>,
@@ -52,6 +53,7 @@ impl Fake {
         Self {
             tasks: TaskGroup::threaded(),
             hosts: broadcast::channel(4).0,
+            objects: broadcast::channel(4).0,
             nodes: broadcast::channel(4).0,
             put: Mutex::default(),
             put_fails,
@@ -176,6 +178,12 @@ impl Backend for Fake {
     }
     fn quorum_events(&self) -> broadcast::Receiver<HostEvent> {
         self.hosts.subscribe()
+    }
+    fn object_events(&self) -> broadcast::Receiver<ObjectEvent> {
+        self.objects.subscribe()
+    }
+    fn is_member(&self, quorum: QuorumId) -> bool {
+        quorum == QUORUM
     }
     fn node_events(&self) -> broadcast::Receiver<NodeEvent> {
         self.nodes.subscribe()
@@ -356,6 +364,19 @@ async fn a_failed_put_is_told_to_a_client_in_the_middle_of_sending() {
     assert_eq!(edge.status(request).await, (StatusCode::CONFLICT, ErrorCode::Conflict));
     let bad = edge.client.request(Method::PUT, "/v1/objects?profile=9");
     assert_eq!(edge.status(bad).await, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest));
+}
+
+/// Goal: a node that is no member tells of its own puts, and a member tells of each once.
+#[test]
+fn a_stored_object_is_told_by_the_entry_node_or_by_the_quorum() {
+    let stored = ObjectEvent::Stored { object: OBJECT, job: JOB, bytes: 1, degraded: true };
+    let told = views::object_event(&stored, |_| false).expect("nobody else here tells of it");
+    assert_eq!((told.event, told.object, told.job), (EventKind::ObjectStored, Some(OBJECT), Some(JOB)));
+    assert!(told.message.ends_with("is stored, degraded"), "{}", told.message);
+    assert!(views::object_event(&stored, |quorum| quorum == JOB.quorum).is_none());
+    let reason = "gone".to_owned();
+    let failed = ObjectEvent::ColumnFailed { job: JOB, column: PieceIndex(1), holder: PeerId([9; 32]), reason };
+    assert!(views::object_event(&failed, |_| true).is_some());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use quorate_protocols::quorum::Event;
 
 use crate::directory::KnownPeer;
 use crate::node::NodeEvent;
-use crate::objects::{PutOutcome, PutPhase, PutProgress};
+use crate::objects::{ObjectEvent, PutOutcome, PutPhase, PutProgress};
 use crate::quorum::HostEvent;
 use crate::seams::PeerView;
 
@@ -209,6 +209,50 @@ pub fn node_event(seen: &NodeEvent) -> EventInfo {
             EventInfo { peer: Some(*peer), ..event(EventKind::PeerDisconnected, format!("{peer} is gone")) }
         }
     }
+}
+
+/// What happened to objects through this node. A member's own quorum tells some of it, to everyone in it.
+pub fn object_event(seen: &ObjectEvent, is_member: impl Fn(QuorumId) -> bool) -> Option<EventInfo> {
+    let of_job = |kind, job: JobId, peer, message: String| EventInfo {
+        quorum: Some(job.quorum),
+        job: Some(job),
+        peer,
+        ..event(kind, message)
+    };
+    Some(match seen {
+        ObjectEvent::Stored { job, .. } | ObjectEvent::ColumnReplaced { job, .. } if is_member(job.quorum) => {
+            return None;
+        }
+        ObjectEvent::Stored { object, job, degraded, .. } => {
+            let how = if *degraded { ", degraded" } else { "" };
+            let text = format!("object {object} is stored{how}");
+            EventInfo { object: Some(*object), ..of_job(EventKind::ObjectStored, *job, None, text) }
+        }
+        ObjectEvent::ColumnReplaced { job, column, holder } => {
+            let text = format!("column {column} of job {job} goes to {holder}");
+            of_job(EventKind::ColumnReassigned, *job, Some(*holder), text)
+        }
+        ObjectEvent::ColumnFailed { job, column, holder, reason } => {
+            let text = format!("{holder} failed to hold column {column} of job {job}: {reason}");
+            of_job(EventKind::ColumnFailed, *job, Some(*holder), text)
+        }
+        ObjectEvent::PieceFault { object, segment, column, holder, reason } => EventInfo {
+            quorum: Some(object.quorum),
+            object: Some(*object),
+            peer: Some(*holder),
+            ..event(
+                EventKind::PieceFault,
+                format!("{holder} did not give segment {segment} of column {column} of object {object}: {reason}"),
+            )
+        },
+        ObjectEvent::PieceDamaged { hash, reason } => {
+            event(EventKind::PieceDamaged, format!("piece {hash} on this node's disk is damaged: {reason}"))
+        }
+        ObjectEvent::ColumnCollected { job, column, reason } => {
+            let text = format!("column {column} of job {job} was deleted here: {reason}");
+            of_job(EventKind::ColumnCollected, *job, None, text)
+        }
+    })
 }
 
 /// What the quorum host saw. Applied entries are told one by one through [`applied`], and the comings and goings of

@@ -60,6 +60,9 @@ pub enum Command {
     #[command(subcommand)]
     Job(JobCommand),
     /// Follow what happens, until Ctrl-C
+    ///
+    /// A node tells what happens in quorums of which it is a member, its own puts and gets, the pieces it holds, and its
+    /// connections. For what happens elsewhere, ask a node there: `quorate quorum ls` names primaries.
     Events,
     /// Run a network of real nodes on this machine, and break it
     #[command(subcommand)]
@@ -114,9 +117,15 @@ pub enum ObjectCommand {
     /// List objects
     Ls,
     /// Show who holds what of an object
-    Show { object: ObjectRef },
+    Show {
+        /// An object's reference, or the first eight or more digits of it or of its second half
+        object: ObjectRef,
+    },
     /// Remove an object
-    Rm { object: ObjectRef },
+    Rm {
+        /// An object's reference, or the first eight or more digits of it or of its second half
+        object: ObjectRef,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -139,6 +148,7 @@ pub struct PutArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct GetArgs {
+    /// An object's reference, or the first eight or more digits of it or of its second half
     pub object: ObjectRef,
     /// Where to write; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
@@ -153,13 +163,25 @@ pub enum JobCommand {
     /// List jobs
     Ls,
     /// Show one job
-    Show { job: JobRef },
+    Show {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+    },
     /// Wait until a job has ended
-    Wait { job: JobRef },
+    Wait {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+    },
     /// What happened to a job
-    History { job: JobRef },
+    History {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+    },
     /// Cancel a job
-    Cancel { job: JobRef },
+    Cancel {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -110,7 +110,8 @@ pub fn job_text(job: &JobInfo) -> String {
         ("finished", or_dash(job.finished_at.map(instant))),
         ("object", or_dash(job.object)),
     ];
-    rows.extend(job.columns.iter().map(|column| {
+    // A run that has ended holds nothing: what became an object is told by `object show`.
+    rows.extend(job.columns.iter().filter(|_| !job.state.is_final()).map(|column| {
         let holder = or_dash(column.holder);
         ("column", format!("{} {holder} {} {}/{}", column.column, word(&column.state), column.stored, job.segments))
     }));

@@ -1,6 +1,9 @@
-//! One process per data folder: a lock that lives as long as either half of the disk does.
+//! One process per data folder: a lock that lives as long as either half of the disk does. The kernel releases it when
+//! the process ends, however it ends, so a kill leaves nothing to clean up. The file names the process that holds it.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +12,9 @@ use quorate_protocols::ids::PieceHash;
 
 use super::io_error;
 use crate::seams::{DiskError, Files, Kv, KvBatch};
+
+/// Most that is read of the process id in another's lock file.
+const PID_BYTES_MAX: u64 = 32;
 
 /// Holds the folder's lock for as long as it lives.
 #[derive(Debug)]
@@ -19,21 +25,35 @@ impl FolderLock {
     pub(super) fn take(folder: &Path) -> Result<Self, DiskError> {
         fs::create_dir_all(folder).map_err(|error| io_error("creating", folder, &error))?;
         let path = folder.join("lock");
-        let file = OpenOptions::new()
+        let fault = |what, error: &io::Error| io_error(what, &path, error);
+        let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
+            .mode(0o600)
             .open(&path)
-            .map_err(|error| io_error("opening", &path, &error))?;
+            .map_err(|error| fault("opening", &error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
-            Err(fs::TryLockError::WouldBlock) => Err(DiskError::Io {
-                what: "locking the data folder",
-                place: folder.display().to_string(),
-                reason: "another node is running on this folder; stop it, or give this one a folder of its own".into(),
-            }),
-            Err(fs::TryLockError::Error(error)) => Err(io_error("locking", &path, &error)),
+            Ok(()) => (),
+            Err(fs::TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Who holds it is a courtesy to the reader; the lock is what counts.
+                let _ = (&mut file).take(PID_BYTES_MAX).read_to_string(&mut holder);
+                let holder = holder.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"));
+                return Err(DiskError::Io {
+                    what: "locking the data folder",
+                    place: folder.display().to_string(),
+                    reason: format!(
+                        "another node{holder} is running on this folder; stop it, or give this one a folder of its own"
+                    ),
+                });
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(fault("locking", &error)),
         }
+        file.set_len(0).map_err(|error| fault("writing", &error))?;
+        writeln!(file, "{}", std::process::id()).map_err(|error| fault("writing", &error))?;
+        Ok(Self(file))
     }
 }
 

@@ -109,7 +109,8 @@ fn a_second_node_on_the_folder_is_told_so() {
     let folder = TempDir::new().expect("folder");
     let _disk = open(folder.path()).expect("opens");
     let refused = open(folder.path()).err().expect("the folder is taken");
-    assert!(refused.to_string().contains("another node is running on this folder"), "{refused}");
+    let named = format!("another node (process {}) is running on this folder", std::process::id());
+    assert!(refused.to_string().contains(&named), "{refused}");
 }
 
 /// Goal: wherever the log is cut or damaged, opening gives an error or a store with a prefix of what was written, and

@@ -50,6 +50,14 @@ pub enum EventKind {
     ColumnReassigned,
     ColumnOwed,
     ColumnRepaired,
+    /// During a put through this node, a holder failed.
+    ColumnFailed,
+    /// A holder gave this node bytes that are not the piece, or none.
+    PieceFault,
+    /// A piece on this node's own disk is missing or rotten.
+    PieceDamaged,
+    /// A column that nobody wants any more was deleted on this node.
+    ColumnCollected,
     /// A kind that this build does not know.
     #[serde(other)]
     Other,

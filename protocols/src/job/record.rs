@@ -25,6 +25,26 @@ pub enum RunState {
     AwaitingResolution,
 }
 
+impl std::fmt::Display for RunState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Pausing => "pausing",
+            Self::Paused => "paused",
+            Self::Resuming => "resuming",
+            Self::Modifying => "modifying",
+            Self::Cancelling => "cancelling",
+            Self::Reverting => "reverting",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Reverted => "reverted",
+            Self::Cancelled => "cancelled",
+            Self::AwaitingResolution => "awaiting-resolution",
+        })
+    }
+}
+
 impl RunState {
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Reverted | Self::Cancelled)

@@ -181,7 +181,7 @@ pub enum Rejection {
     UnknownJob { job: JobId },
     #[error("the quorum knows no object {manifest}")]
     UnknownObject { manifest: ManifestHash },
-    #[error("job {job} is {state:?}, which does not allow {command}")]
+    #[error("job {job} is {state}, which does not allow {command}")]
     IllegalState { job: JobId, state: RunState, command: String },
     #[error("job {job} exists with another specification")]
     Conflict { job: JobId },
