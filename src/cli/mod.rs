@@ -5,6 +5,7 @@
 //! but); progress, warnings and errors go to stderr, progress only to a terminal. Exit codes: 0 done, 1 the request
 //! failed, 2 wrong usage, 3 no node answers. Errors say what to do next.
 
+mod allocator;
 mod args;
 mod demo;
 mod events;

@@ -63,6 +63,7 @@ pub fn run(common: &Common, args: &NodeArgs) -> Result<(), Failure> {
     }
     let config = config.map_err(|error| Failure::of(&error))?;
     start_log(&config)?;
+    super::allocator::tune();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.min(WORKERS_MAX))
