@@ -167,7 +167,8 @@ fn one_peer_is_one_voice_however_often_it_speaks() {
 
 #[test]
 fn a_promise_for_anything_else_is_the_peers_fault() {
-    let change: [(&str, fn(&mut Statement)); 6] = [
+    type Change = (&'static str, fn(&mut Statement));
+    let change: [Change; 6] = [
         ("approver", |s| s.approver = peer(9)),
         ("asker", |s| s.asker = peer(9)),
         ("nonce", |s| s.nonce = Nonce([9; 16])),

@@ -263,7 +263,7 @@ impl Quorum {
         }
         if self.nodes[&me].view.configurations[0].is_majority(&votes) {
             self.primary = Some(me);
-            for node in self.alive.iter().map(|id| *id).collect::<Vec<_>>() {
+            for node in self.alive.iter().copied().collect::<Vec<_>>() {
                 let node = self.nodes.get_mut(&node).unwrap();
                 (node.view.term, node.view.primary, node.view.primary_leads) = (term, Some(me), true);
             }
