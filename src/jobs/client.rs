@@ -30,10 +30,11 @@ use super::ports::{Knowledge, LocalQuorum, LocalQuorums};
 use crate::quorum::QuorumError;
 use crate::seams::{Entropy, Frame, Net, NetError, Protocol};
 
-/// Pause between two rounds over the members; doubled up to the maximum, with up to half of it as jitter. An election
-/// takes about a tenth of a second, so the first pauses are shorter than that.
-const PAUSE_MIN: Duration = Duration::from_millis(25);
+/// Pause between two rounds over the members, with up to half of it as jitter. It stays at its minimum for as long as an
+/// election usually takes, so that a new primary is found when it begins to lead; then it doubles up to the maximum.
+const PAUSE_MIN: Duration = Duration::from_millis(15);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
+const ELECTION_USUAL: Duration = Duration::from_millis(600);
 
 /// How long one try may take at first. A connected member that stays silent for longer is most likely cut off; each
 /// silent try doubles it, so that a commit on a slow disk is not asked for again and again.
@@ -190,7 +191,8 @@ impl QuorumClient {
     }
 
     async fn ask(&self, quorum: QuorumId, ask: Ask, deadline: Duration) -> Result<Said, ClientError> {
-        let end = Instant::now() + deadline;
+        let began = Instant::now();
+        let end = began + deadline;
         let mut account = Account::default();
         let mut pause = PAUSE_MIN;
         loop {
@@ -206,7 +208,9 @@ impl QuorumClient {
                 return Err(account.verdict(quorum, deadline));
             }
             sleep_until(next).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            if began.elapsed() > ELECTION_USUAL {
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
         }
     }
 

@@ -12,11 +12,13 @@ use std::sync::{Arc, Mutex};
 use openraft::error::{CheckIsLeaderError, RaftError};
 use openraft::{LogIdOptionExt, ServerState};
 use quorate_protocols::approval::Approval;
-use quorate_protocols::ids::{Digest, LogIndex, MemberId, PeerId, QuorumId, Term};
+use quorate_protocols::ids::{Digest, LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
 use quorate_protocols::job::message::QuorumView;
 use quorate_protocols::liveness::LogPosition;
 use quorate_protocols::quorum::Voters;
-use quorate_protocols::quorum::limits::{APPEND_DEADLINE, DIGEST_INTERVAL, PROPOSALS_MAX, QUORUMS_PER_NODE_MAX};
+use quorate_protocols::quorum::limits::{
+    APPEND_DEADLINE, DIGEST_INTERVAL, MAJORITY_SILENCE_MAX, PROPOSALS_MAX, QUORUMS_PER_NODE_MAX,
+};
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc};
@@ -114,6 +116,8 @@ pub struct GroupParts {
     pub links: Arc<Links>,
     pub events: broadcast::Sender<HostEvent>,
     pub metrics: QuorumMetrics,
+    /// When the group was created, on the monotonic clock; `None` when it was loaded from disk.
+    pub created_at: Option<Millis>,
 }
 
 pub struct Group {
@@ -125,6 +129,7 @@ pub struct Group {
     pub proposals: mpsc::Sender<Proposal>,
     /// Held while a snapshot is fetched: one at a time.
     pub receiving: tokio::sync::Mutex<()>,
+    created_at: Option<Millis>,
     record: Mutex<GroupRecord>,
     status: Mutex<Status>,
     events: broadcast::Sender<HostEvent>,
@@ -146,7 +151,7 @@ pub fn is_behind_mark(storage: &Storage, quorum: QuorumId, member: MemberId) -> 
 impl Group {
     /// Starts the group from what is on disk, and its actors in the caller's task group.
     pub async fn open(parts: GroupParts) -> Result<Arc<Self>, DiskError> {
-        let GroupParts { quorum, member, record, seams, storage, links, events, metrics } = parts;
+        let GroupParts { quorum, member, record, seams, storage, links, events, metrics, created_at } = parts;
         let trees = Trees::of(quorum);
         let files = storage.files();
         let kept = mark::read(&*files, quorum)?;
@@ -173,6 +178,7 @@ impl Group {
             snapshots,
             proposals,
             receiving: tokio::sync::Mutex::default(),
+            created_at,
             record: Mutex::new(record),
             status: Mutex::default(),
             events,
@@ -266,6 +272,12 @@ impl Group {
     /// The voters with which the group was founded, or into which this member was invited.
     pub fn founders(&self) -> Voters {
         Voters::new(self.record().members.iter().map(member_of))
+    }
+
+    /// Whether the group is so new that the first beats of its members may still be on their way. A group that comes
+    /// from disk has no such grace: a primary that restarted must hear its majority before it acts.
+    pub fn is_new(&self, now: Millis) -> bool {
+        self.created_at.is_some_and(|at| now.since(at) <= MAJORITY_SILENCE_MAX)
     }
 
     /// Whether raft messages of this quorum are taken from this peer.

@@ -135,14 +135,19 @@ impl Inner {
                 tracing::error!(%quorum, "the disk forgot what this member promised: it does not take part");
             } else {
                 rejoining.remove(&quorum);
-                host.open(quorum, record).await?;
+                host.open(quorum, record, None).await?;
             }
         }
         *host.rejoining.lock().expect("no panic under this lock") = rejoining;
         Ok(host)
     }
 
-    async fn open(self: &Arc<Self>, quorum: QuorumId, record: GroupRecord) -> Result<Arc<Group>, DiskError> {
+    async fn open(
+        self: &Arc<Self>,
+        quorum: QuorumId,
+        record: GroupRecord,
+        created_at: Option<Millis>,
+    ) -> Result<Arc<Group>, DiskError> {
         let parts = GroupParts {
             quorum,
             member: self.identity.member(),
@@ -152,6 +157,7 @@ impl Inner {
             links: self.links.clone(),
             events: self.events.clone(),
             metrics: self.metrics.clone(),
+            created_at,
         };
         let group = Group::open(parts).await?;
         self.groups.write().expect("no panic under this lock").insert(quorum, group.clone());
@@ -290,7 +296,7 @@ impl Inner {
                 mark::write_list(&*files, list)
             })
             .await?;
-            self.open(quorum, record).await
+            self.open(quorum, record, Some(self.seams.clock.monotonic())).await
         };
         let group = created.await.map_err(|error| error.to_string())?;
         self.rejoining.lock().expect("no panic under this lock").remove(&quorum);

@@ -100,7 +100,7 @@ impl Liveness {
                 Some(answer) = answered.recv() => this.answer(answer).await,
                 Some(request) = requests.recv() => this.request(request).await,
                 () = host.kick.notified() => this.beat().await,
-                () = timer => this.step_elections().await,
+                () = timer => this.wake().await,
                 _ = beats.tick() => this.beat().await,
             }
         }
@@ -110,12 +110,18 @@ impl Liveness {
         self.host.seams.clock.monotonic()
     }
 
-    /// When the next candidacy of any group moves on.
+    /// When the next candidacy of any group moves on, or a lost peer is dialled again.
     fn wake_at(&self) -> Option<Instant> {
         let now = self.now();
-        let next = self.elections.values().filter_map(Election::wake_at).min();
+        let next = self.elections.values().filter_map(Election::wake_at).chain(self.detector.wake_at()).min();
         // Never at once again: an election whose time has come moves on, or waits for the next beat.
         next.map(|at| Instant::now() + at.since(now).max(Duration::from_millis(1)))
+    }
+
+    async fn wake(&mut self) {
+        let effects = self.detector.step(self.now(), DetectorInput::Tick);
+        self.detected(effects).await;
+        self.step_elections().await;
     }
 
     // --- beats ---
@@ -370,6 +376,7 @@ impl Liveness {
             primary,
             primary_leads,
             suspected: suspected.collect(),
+            primary_lost_at: primary.and_then(|primary| self.detector.lost_at(primary.peer)),
             last_log: group.last_log(),
             configurations,
         }
@@ -420,7 +427,10 @@ impl Liveness {
         let heard = |member: &MemberId| {
             *member == group.me
                 || (member.peer != group.me.peer
-                    && self.detector.heard_within(now, member.peer, MAJORITY_SILENCE_MAX)
+                    && (self.detector.heard_within(now, member.peer, MAJORITY_SILENCE_MAX)
+                        || (group.is_new(now)
+                            && !self.detector.is_suspected(member.peer)
+                            && !self.detector.was_heard(member.peer)))
                     && self.host.links.reborn(group.id, *member).is_none())
         };
         configurations.iter().find_map(|voters| {

@@ -4,7 +4,7 @@
 //! the group's record, the snapshot's record) and `raft.<quorum>.chunks` (digest → snapshot chunk).
 //!
 //! Promises: an entry is readable when `append` returns and synced before openraft hears that it was flushed; a vote
-//! is synced, and marked outside the store, before it is used; what a truncation removed does not come back. The
+//! is synced, and marked outside the store, before it is used (that it won is written without a sync); what a truncation removed does not come back. The
 //! commit pointer is written without a sync: it saves work after a restart and promises nothing.
 
 use std::fmt::Debug;
@@ -209,6 +209,12 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let mut batch = KvBatch::new();
         put_meta(&mut batch, &self.trees, VOTE, *vote);
+        // That the candidate of a vote has won is news, not a promise: the vote itself was synced when it was given, and
+        // whoever forgets the news in a crash hears it again. The next synced entry makes it durable.
+        let kept = self.vote().map_err(|error| StorageIoError::read_vote(&error))?;
+        if vote.committed && kept.is_some_and(|kept| kept.leader_id == vote.leader_id) {
+            return self.storage.kv().apply(batch).map_err(|error| StorageIoError::write_vote(&error).into());
+        }
         let saved = async {
             self.storage.write(batch).await?;
             self.mark.voted(Term(vote.leader_id.term), vote.leader_id.voted_for).await

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use self::memory::{MemoryDisk, Port, TestClock, World};
 use super::group::Group;
-use super::{Quorum, QuorumContext, QuorumError, QuorumHost, QuorumInbound, lost_quorums};
+use super::{HostEvent, Quorum, QuorumContext, QuorumError, QuorumHost, QuorumInbound, lost_quorums};
 use crate::identity::Identity;
 use crate::seams::entropy::SeededEntropy;
 use crate::seams::{Frame, InboundRequest, Seams, TaskGroup};
@@ -248,6 +248,35 @@ async fn members_of_a_new_quorum_apply_the_same_entries() {
     let views: Vec<_> = net.nodes.iter().map(|node| node.quorum().view()).collect();
     assert!(views.iter().all(|view| view.primary == Some(net.nodes[0].member()) && view.paused.is_none()));
     assert!(net.nodes[1].quorum().membership().is_genuine());
+}
+
+/// Goal: a quorum is led without a break from its founding on, although its members have not heard each other yet.
+#[tokio::test(start_paused = true)]
+async fn a_new_quorum_is_led_without_a_break() {
+    let net = TestNet::new(3).await;
+    let mut events: Vec<_> = net.nodes.iter().map(|node| node.host().events()).collect();
+    let asker = net.nodes[0].member().peer;
+    let members = net.nodes.iter().map(|node| node.approve(asker)).collect();
+    net.nodes[0].host().found(QUORUM, members, vec![]).await.unwrap();
+    net.commit(submit(0)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let told: Vec<_> = events
+        .iter_mut()
+        .flat_map(|events| std::iter::from_fn(|| events.try_recv().ok()).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(told.iter().filter(|event| matches!(event, HostEvent::Leading { .. })).count(), 1);
+    let broken = |event: &&HostEvent| matches!(event, HostEvent::NotLeading { .. } | HostEvent::Paused { .. });
+    assert!(told.iter().find(broken).is_none(), "{:?}", told.iter().find(broken));
+}
+
+/// Goal: the grace of a new quorum ends: a founder whose members never speak is paused.
+#[tokio::test(start_paused = true)]
+async fn a_new_quorum_whose_members_fall_silent_is_paused() {
+    let net = TestNet::founded(3, 3).await;
+    let primary = net.nodes[0].member().peer;
+    net.world.cut_off([primary]);
+    net.until("a pause", |net| net.nodes[0].quorum().view().paused).await;
+    assert!(net.nodes[0].quorum().leading().is_none());
 }
 
 #[tokio::test(start_paused = true)]

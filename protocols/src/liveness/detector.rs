@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::limits::{BEAT_INTERVAL, EVIDENCE_MAX, STALL, SUSPICION_MAX, SUSPICION_MIN};
+use super::limits::{BEAT_INTERVAL, EVIDENCE_MAX, REDIAL_FOR, REDIAL_INTERVAL, STALL, SUSPICION_MAX, SUSPICION_MIN};
 use crate::ids::{BootId, Millis, PeerId};
 
 /// What the node learnt. Times are on its monotonic clock.
@@ -76,6 +76,8 @@ struct Watched {
     /// Smoothed lateness of beats, in microseconds so that averaging does not round it away.
     lateness_us: u64,
     disconnected_at: Option<Millis>,
+    /// When the next dial for evidence is due.
+    redial_at: Option<Millis>,
     suspected_since: Option<Millis>,
 }
 
@@ -117,6 +119,7 @@ impl Detector {
                     boot: None,
                     lateness_us: 0,
                     disconnected_at: None,
+                    redial_at: None,
                     suspected_since: None,
                 });
             }
@@ -128,7 +131,7 @@ impl Detector {
                 }
                 watched.heard_at = watched.heard_at.max(now);
                 watched.heard = true;
-                watched.disconnected_at = None;
+                (watched.disconnected_at, watched.redial_at) = (None, None);
                 if watched.suspected_since.take().is_some() {
                     effects.push(DetectorEffect::Recovered { peer });
                 }
@@ -140,13 +143,14 @@ impl Detector {
             }
             DetectorInput::Connected { peer } => {
                 if let Some(watched) = self.peers.get_mut(&peer) {
-                    watched.disconnected_at = None;
+                    (watched.disconnected_at, watched.redial_at) = (None, None);
                 }
             }
             DetectorInput::Disconnected { peer } => {
                 if let Some(watched) = self.peers.get_mut(&peer) {
                     watched.disconnected_at = Some(now);
                     if watched.suspected_since.is_none() {
+                        watched.redial_at = Some(now.plus(REDIAL_INTERVAL));
                         effects.push(DetectorEffect::Dial { peer });
                     }
                 }
@@ -157,6 +161,7 @@ impl Detector {
                     // A peer that was never heard has no connection to lose: the refusal alone says that it is not
                     // there.
                     if (closed || !watched.heard) && watched.suspected_since.is_none() {
+                        watched.redial_at = None;
                         watched.suspected_since = Some(now);
                         effects.push(DetectorEffect::Suspected { peer, cause: Cause::Gone });
                     }
@@ -169,6 +174,12 @@ impl Detector {
                         watched.suspected_since = Some(now);
                         let cause = Cause::Silent { silence, allowed };
                         effects.push(DetectorEffect::Suspected { peer, cause });
+                    }
+                    if watched.redial_at.is_some_and(|at| at <= now) {
+                        let next = now.plus(REDIAL_INTERVAL);
+                        let closed = watched.disconnected_at.filter(|at| next.since(*at) <= REDIAL_FOR);
+                        watched.redial_at = closed.filter(|_| watched.suspected_since.is_none()).map(|_| next);
+                        effects.push(DetectorEffect::Dial { peer });
                     }
                 }
             }
@@ -188,6 +199,11 @@ impl Detector {
         }
     }
 
+    /// When to tick next for a dial, if nothing happens before.
+    pub fn wake_at(&self) -> Option<Millis> {
+        self.peers.values().filter_map(|watched| watched.redial_at).min()
+    }
+
     pub fn is_watched(&self, peer: PeerId) -> bool {
         self.peers.contains_key(&peer)
     }
@@ -203,6 +219,17 @@ impl Detector {
     }
     pub fn suspected(&self) -> BTreeSet<PeerId> {
         self.peers.iter().filter(|(_, watched)| watched.suspected_since.is_some()).map(|(&peer, _)| peer).collect()
+    }
+    /// Since when a suspected peer has been gone, at the latest: its last connection closed, or the beat after its last
+    /// one did not come. No message of its reached anybody much later than that.
+    pub fn lost_at(&self, peer: PeerId) -> Option<Millis> {
+        let watched = self.peers.get(&peer)?;
+        let since = watched.suspected_since?;
+        Some(watched.disconnected_at.unwrap_or(watched.heard_at.plus(BEAT_INTERVAL)).min(since))
+    }
+    /// Whether the peer was ever heard since the watch began.
+    pub fn was_heard(&self, peer: PeerId) -> bool {
+        self.peers.get(&peer).is_some_and(|watched| watched.heard)
     }
     /// Whether the peer gave a sign of life within `span`, pauses of our own not counted. For a primary that must know
     /// whether it still hears a majority.

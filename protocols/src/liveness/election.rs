@@ -32,6 +32,8 @@ pub struct View {
     pub primary_leads: bool,
     /// Voters whose nodes the detector suspects.
     pub suspected: BTreeSet<MemberId>,
+    /// When the primary, if it is suspected, gave its last sign at the latest.
+    pub primary_lost_at: Option<Millis>,
     pub last_log: LogPosition,
 }
 
@@ -211,7 +213,8 @@ impl Election {
             (self.phase, self.missing_since, self.lost, self.failures) = (Phase::Content, None, None, 0);
             return false;
         }
-        let missing_since = *self.missing_since.get_or_insert(now);
+        // Not the moment of the suspicion: the voters' leases began to run out when the primary fell silent.
+        let missing_since = *self.missing_since.get_or_insert(view.primary_lost_at.unwrap_or(now).min(now));
         let suspected = view.primary.filter(|primary| view.suspected.contains(primary));
         if suspected.is_some() && self.lost != suspected {
             self.lost = suspected;
@@ -246,8 +249,9 @@ impl Election {
         }
         match self.phase {
             Phase::Granted { elect_at } if now >= elect_at => {
-                // The vote's deadline, and as much again for its answers to be seen in the view.
-                self.phase = Phase::Electing { until: now.plus(2 * ELECTION_TIMEOUT) };
+                // Our own vote is synced before any is asked for; then come the vote's deadline, and as much again
+                // for its answers to be seen in the view. To give up sooner would raise the term under a winner.
+                self.phase = Phase::Electing { until: now.plus(3 * ELECTION_TIMEOUT) };
                 effects.push(ElectionEffect::Elect);
             }
             // The view would have shown a primary by now.

@@ -32,6 +32,11 @@ pub const STALL: Duration = Duration::from_millis(300);
 /// A closed connection and a refused dial count together as proof of death when they are at most this far apart.
 pub const EVIDENCE_MAX: Duration = Duration::from_secs(2);
 
+/// A peer whose connection closed is dialled again this often until it answers, refuses, or `REDIAL_FOR` has passed. A
+/// process that is being torn down may still take a connection and reset it, which proves nothing; the next dial does.
+pub const REDIAL_INTERVAL: Duration = Duration::from_millis(10);
+pub const REDIAL_FOR: Duration = Duration::from_millis(500);
+
 /// Slack on top of a voter's lease before a vote is asked for, for two clocks that tick in whole milliseconds.
 pub const LEASE_SLACK: Duration = Duration::from_millis(10);
 
@@ -40,5 +45,7 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 // An adaptive bound that starts above its ceiling would never adapt.
 const _: () = assert!(SUSPICION_MIN.as_millis() < SUSPICION_MAX.as_millis());
+// Evidence that comes from the last of those dials must still count.
+const _: () = assert!(REDIAL_FOR.as_millis() < EVIDENCE_MAX.as_millis());
 // A pause that counts as our own must be shorter than the silence that we hold against others.
 const _: () = assert!(STALL.as_millis() + BEAT_INTERVAL.as_millis() < SUSPICION_MIN.as_millis());

@@ -78,6 +78,29 @@ fn a_closed_connection_and_a_refused_dial_are_proof() {
     assert_eq!(watch.effects[1..], [DetectorEffect::Suspected { peer: A, cause: Cause::Gone }]);
 }
 
+/// Goal: a dial that a dying process takes and resets is followed by others, until one is refused or time is up.
+#[test]
+fn a_lost_peer_is_dialled_until_it_refuses() {
+    let dials = |refuse_after: Option<u64>| {
+        let mut watch = Watch::new();
+        watch.run(500, &[A, B]);
+        watch.effects.clear();
+        watch.input(DetectorInput::Disconnected { peer: A });
+        while let Some(at) = watch.detector.wake_at() {
+            watch.now = at;
+            watch.input(DetectorInput::Tick);
+            if refuse_after.is_some_and(|ms| watch.now >= Millis(500 + ms)) {
+                watch.input(DetectorInput::Refused { peer: A });
+            }
+        }
+        let dials = watch.effects.iter().filter(|effect| **effect == DetectorEffect::Dial { peer: A }).count();
+        (dials, watch.suspected(), watch.detector.lost_at(A))
+    };
+    assert_eq!(dials(Some(30)), (4, vec![A], Some(Millis(500))), "it was lost when its connection closed");
+    let (unanswered, suspected, _) = dials(None);
+    assert!((40..=51).contains(&unanswered) && suspected.is_empty(), "{unanswered} dials");
+}
+
 #[test]
 fn a_refused_dial_of_a_peer_that_still_beats_is_no_proof() {
     let mut watch = Watch::new();
@@ -186,6 +209,7 @@ impl Quorum {
                 primary: Some(members[0]),
                 primary_leads: true,
                 suspected: BTreeSet::new(),
+                primary_lost_at: None,
                 last_log: log(index),
             };
             let election = Election::new(QUORUM, me);
@@ -288,6 +312,20 @@ fn a_lost_primary_is_replaced_at_the_first_try_within_a_tenth_of_a_second_or_so(
     }
 }
 
+/// Goal: leases that ran out before the loss was noticed are not waited for again.
+#[test]
+fn a_primary_that_was_silent_for_long_is_replaced_at_once() {
+    let mut quorum = Quorum::new(&[10; 3]);
+    quorum.run(500);
+    quorum.kill(member(1));
+    let lost_at = quorum.now;
+    quorum.nodes.values_mut().for_each(|node| node.view.primary_lost_at = Some(lost_at));
+    quorum.now.0 += 1_000;
+    quorum.run(5);
+    assert!(quorum.primary.is_some());
+    assert_eq!(quorum.elections.len(), 1);
+}
+
 #[test]
 fn only_the_longest_log_runs_whatever_its_rank() {
     for longest in 1..5 {
@@ -380,6 +418,7 @@ fn answers_of_an_earlier_round_are_not_counted() {
         primary: Some(member(1)),
         primary_leads: true,
         suspected: [member(1)].into(),
+        primary_lost_at: None,
         last_log: log(1),
     };
     let mut effects = Vec::new();

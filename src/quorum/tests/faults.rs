@@ -4,7 +4,6 @@ use quorate_protocols::quorum::limits::DIGEST_INTERVAL;
 use tokio::time::Instant;
 
 use super::*;
-use crate::quorum::HostEvent;
 
 #[tokio::test(start_paused = true)]
 async fn a_killed_primary_is_replaced_within_a_second_and_nothing_acknowledged_is_lost() {
