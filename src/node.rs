@@ -10,6 +10,7 @@
 //! bounded channels. All actors share one task group and end on its shutdown token; [`Node::close`] waits for them.
 
 mod feed;
+mod promises;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 use serde::Serialize;
 use tokio::sync::{broadcast, mpsc};
 
+use self::promises::NodePromises;
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryParts};
 use crate::identity::Identity;
@@ -223,6 +225,7 @@ impl Node {
             knowledge: knowledge.clone(),
             local: Arc::new(approver.clone()),
         });
+        quorums.set_promises(Arc::new(NodePromises { approver: approver.clone(), approvals: approvals.clone() }));
         let placement = Placement::new(PlacementParts {
             tasks: seams.tasks.clone(),
             entropy: seams.entropy.clone(),

@@ -30,13 +30,18 @@ const MEMBER_DISK_BYTES: u64 = 64 * 1024 * 1024;
 const MEMBER_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
 
 /// A promise to be a member is used within seconds; the quorum host makes it last.
-const MEMBER_LEASE: Duration = Duration::from_secs(120);
+pub const MEMBER_LEASE: Duration = Duration::from_secs(120);
 
 /// Drawn quorums that are asked before a new one is formed.
 const CHOICES_TRIED_MAX: usize = 3;
 
 /// A quorum that does not answer within this is not given new work.
 const CHOICE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What a member must have room for.
+pub fn member_requirement() -> Requirement {
+    Requirement { disk_bytes: MEMBER_DISK_BYTES, memory_bytes: MEMBER_MEMORY_BYTES, ..Requirement::default() }
+}
 
 /// Picks an eligible quorum with room, or forms one.
 #[derive(Clone)]
@@ -120,8 +125,7 @@ impl Placement {
         let parts = &self.0.parts;
         let voters = voters.clamp(VOTERS_MIN, VOTERS_MAX);
         let quorum = QuorumId(parts.entropy.bytes());
-        let requirement =
-            Requirement { disk_bytes: MEMBER_DISK_BYTES, memory_bytes: MEMBER_MEMORY_BYTES, ..Requirement::default() };
+        let requirement = member_requirement();
         let subject = Subject::Member { quorum };
         let approvals = parts
             .approvals

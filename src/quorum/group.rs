@@ -476,6 +476,7 @@ impl Group {
                             status.led = Some(term);
                             status.leading()
                         });
+                        tracing::debug!(quorum = %group.id, %term, heard = leading.is_some(), "leading");
                         if let Some(term) = leading {
                             group.emit(HostEvent::Leading { quorum: group.id, term });
                         }

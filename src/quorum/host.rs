@@ -1,7 +1,7 @@
 //! All groups of one node: loading, founding, leaving, and answering other members.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +24,7 @@ use super::metrics::QuorumMetrics;
 use super::network::{AppendBody, Links, SnapshotBody};
 use super::snapshot::name_of;
 use super::types::Snapshot;
-use super::{FoundError, HostEvent, QuorumContext};
+use super::{FoundError, HostEvent, Promises, QuorumContext};
 use crate::identity::Identity;
 use crate::seams::{DiskError, Frame, InboundRequest, KvBatch, Net, Reply, Seams, run_blocking};
 use crate::storage::Storage;
@@ -78,6 +78,8 @@ pub struct Inner {
     pub suspected: Mutex<BTreeMap<PeerId, Millis>>,
     /// Quorums whose primary, as far as this node knows, says that it does not lead this node there.
     pub denied: Mutex<BTreeSet<QuorumId>>,
+    /// Set once the node's approver runs.
+    pub promises: OnceLock<Arc<dyn Promises>>,
     /// Wakes the liveness layer: the set of groups changed.
     pub kick: Notify,
     groups: RwLock<BTreeMap<QuorumId, Arc<Group>>>,
@@ -116,6 +118,7 @@ impl Inner {
             metrics: QuorumMetrics::default(),
             suspected: Mutex::default(),
             denied: Mutex::default(),
+            promises: OnceLock::new(),
             kick: Notify::new(),
             groups: RwLock::default(),
             departed: RwLock::default(),
@@ -281,6 +284,15 @@ impl Inner {
                 return Err("this member has stopped".to_owned());
             }
             return Ok(group);
+        }
+        // Asked only now: a founding that is repeated may outlive the lease, and one that rejoins has lost it.
+        let own = record.approvals().find(|approval| approval.statement.approver == me.peer);
+        let lease = own.map(|approval| approval.statement.lease);
+        let rejoins = self.rejoining.lock().expect("no panic under this lock").contains(&quorum);
+        if let (Some(promises), Some(lease), false) = (self.promises.get(), lease, rejoins)
+            && !promises.stands(lease, quorum)
+        {
+            return Err("the promise of this node has run out".to_owned());
         }
         if self.groups().len() >= QUORUMS_PER_NODE_MAX {
             return Err(format!("this node is a member of {QUORUMS_PER_NODE_MAX} quorums already"));

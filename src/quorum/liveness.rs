@@ -410,7 +410,8 @@ impl Liveness {
                     self.ask(to.peer, LivenessMessage::PreVote(question), answer);
                 }
                 ElectionEffect::Elect => {
-                    tracing::info!(quorum = %group.id, term = %view.term, "starting an election");
+                    let since_loss = view.primary_lost_at.map(|at| now.since(at));
+                    tracing::info!(quorum = %group.id, term = %view.term, ?since_loss, "starting an election");
                     self.host.metrics.elections.inc();
                     // Fails only when the group has stopped, which its supervisor reports.
                     let _ = group.raft.trigger().elect().await;

@@ -215,9 +215,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         if vote.committed && kept.is_some_and(|kept| kept.leader_id == vote.leader_id) {
             return self.storage.kv().apply(batch).map_err(|error| StorageIoError::write_vote(&error).into());
         }
+        let began = tokio::time::Instant::now();
         let saved = async {
             self.storage.write(batch).await?;
-            self.mark.voted(Term(vote.leader_id.term), vote.leader_id.voted_for).await
+            let synced = began.elapsed();
+            self.mark.voted(Term(vote.leader_id.term), vote.leader_id.voted_for).await?;
+            tracing::debug!(%vote, ?synced, marked = ?began.elapsed(), "a vote was saved");
+            Ok(())
         };
         saved.await.map_err(|error: DiskError| StorageIoError::write_vote(&error).into())
     }

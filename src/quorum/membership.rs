@@ -4,7 +4,8 @@
 //! its peer answers in another incarnation: that disk is gone, and the same peer is taken in again as a new member.
 //! Either way the newcomer first creates the group on the strength of its own signed promise, then catches up as a
 //! learner, and only then swaps places with the lost voter through a joint configuration. One change per group at a
-//! time. A primary that finds a joint configuration left behind by another finishes it, and a learner that nobody
+//! time. Standbys come from the founding; when none of them is there, or its promise has run out, the primary asks for a
+//! fresh promise, so that a primary that was itself taken in later needs to know of no earlier ones. One that finds a joint configuration left behind by another finishes it, and a learner that nobody
 //! waits for any more is let go.
 //!
 //! A member that was replaced while away finds out when it is back: a majority of the voters it knows say, signed,
@@ -141,8 +142,8 @@ impl Driver {
                 let approval = record.standbys.iter().find(|approval| member_of(approval) == with)?;
                 Some(Change::Swap { lost, with, approval: approval.clone() })
             }
-            // A standby that is won meanwhile comes through `Quorum::replace`.
-            Decision::FindStandby { .. } | Decision::WaitUntil(_) | Decision::NoMajority => None,
+            Decision::FindStandby { lost } => Some(Change::Recruit { lost }),
+            Decision::WaitUntil(_) | Decision::NoMajority => None,
             Decision::FinishJoint | Decision::Nothing => (!learners.is_empty()).then_some(Change::Release { learners }),
         }
     }
@@ -169,6 +170,10 @@ enum Change {
         with: MemberId,
         approval: Approval,
     },
+    /// Win somebody new and swap it in.
+    Recruit {
+        lost: MemberId,
+    },
     Release {
         learners: Vec<MemberId>,
     },
@@ -177,12 +182,29 @@ enum Change {
 async fn perform(host: &Arc<Inner>, group: &Arc<Group>, change: Change) -> Result<(), QuorumError> {
     match change {
         Change::Settle { voters } => change_voters(group, voters).await,
-        Change::Swap { lost, with, approval } => swap(host, group, lost, with, approval).await,
+        Change::Swap { lost, with, approval } => match swap(host, group, lost, with, approval).await {
+            Err(error @ QuorumError::Paused { .. }) if group.leading().is_some() => {
+                tracing::info!(quorum = %group.id, %with, %error, "a standby cannot be taken in; asking others");
+                recruit(host, group, lost).await
+            }
+            swapped => swapped,
+        },
+        Change::Recruit { lost } => recruit(host, group, lost).await,
         Change::Release { learners } => {
             let learners = ChangeMembers::RemoveNodes(learners.into_iter().collect());
             bounded(group, group.raft.change_membership(learners, false)).await
         }
     }
+}
+
+/// Replaces `lost` by a peer that promises now. Its own peer may come back too, as another member.
+async fn recruit(host: &Arc<Inner>, group: &Arc<Group>, lost: MemberId) -> Result<(), QuorumError> {
+    let failed = |reason: String| QuorumError::Paused { quorum: group.id, reason };
+    let Some(promises) = host.promises.get() else { return Err(failed("no standby is there".to_owned())) };
+    let (voters, _) = members_of(&group.membership());
+    let exclude = voters.iter().filter(|voter| **voter != lost).map(|voter| voter.peer).collect();
+    let approval = promises.win_member(group.id, exclude).await.map_err(failed)?;
+    swap(host, group, lost, member_of(&approval), approval).await
 }
 
 /// Takes in `with` in the place of `lost`. Every step may be repeated after a failure.
@@ -200,9 +222,15 @@ pub async fn swap(
         return Ok(());
     }
     let mut record = group.record();
-    if !record.approvals().any(|known| known.statement.approver == with.peer) {
-        record.standbys.truncate(VOTERS_MAX - 1);
-        record.standbys.push(approval);
+    // The newest promise of a peer counts. Its earlier one may have run out, or been made in another life of its disk.
+    if !record.approvals().any(|known| *known == approval) {
+        let mut known = record.members.iter_mut().chain(&mut record.standbys);
+        if let Some(known) = known.find(|known| known.statement.approver == with.peer) {
+            *known = approval;
+        } else {
+            record.standbys.truncate(VOTERS_MAX - 1);
+            record.standbys.push(approval);
+        }
     }
     let (members, standbys) = (record.members.clone(), record.standbys.clone());
     let invitation = RaftMessage::Found { quorum: group.id, members, standbys, initialize: false };

@@ -38,8 +38,9 @@ mod types;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use quorate_protocols::approval::Approval;
-use quorate_protocols::ids::{MemberId, PeerId, QuorumId, Term};
+use quorate_protocols::ids::{LeaseId, MemberId, PeerId, QuorumId, Term};
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::quorum::limits::COMMAND_BYTES_MAX;
 use quorate_protocols::quorum::{Command, CommandReply, Duty, Event, Rejection};
@@ -134,6 +135,14 @@ pub enum FoundError {
     NoPrimary { quorum: QuorumId, after: Duration },
 }
 
+/// Promises of membership, which a quorum host needs and its node deals in.
+pub trait Promises: Send + Sync + 'static {
+    /// Whether this node's own promise to be a member of the quorum still stands.
+    fn stands(&self, lease: LeaseId, quorum: QuorumId) -> bool;
+    /// Asks peers other than `exclude` to become a member, as this node. `Err`: why nobody was won.
+    fn win_member(&self, quorum: QuorumId, exclude: Vec<PeerId>) -> BoxFuture<'static, Result<Approval, String>>;
+}
+
 /// Handle to all quorums of this node.
 #[derive(Clone)]
 pub struct QuorumHost(Arc<host::Inner>);
@@ -157,6 +166,12 @@ impl QuorumHost {
             closing.close().await;
         });
         Ok(Self(host))
+    }
+    /// Tells where promises come from; the first call counts. Until then promises are taken on their signature alone, and
+    /// lost members are replaced by the standbys of the founding only.
+    pub fn set_promises(&self, promises: Arc<dyn Promises>) {
+        // A second call is a mistake that changes nothing.
+        let _ = self.0.promises.set(promises);
     }
     /// Also finds quorums that this node left within the last 30 days: their view names those who took its place.
     pub fn quorum(&self, quorum: QuorumId) -> Option<Quorum> {

@@ -8,6 +8,7 @@ mod proposing;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use quorate_protocols::approval::{Approval, Requirement, Statement, Subject};
 use quorate_protocols::ids::{BootId, Incarnation, JobId, LeaseId, MemberId, Nonce, PeerId, QuorumId, Term};
 use quorate_protocols::job::message::JobAnswer;
@@ -19,10 +20,10 @@ use tokio::sync::mpsc;
 
 use self::memory::{MemoryDisk, Port, TestClock, World};
 use super::group::Group;
-use super::{HostEvent, Quorum, QuorumContext, QuorumError, QuorumHost, QuorumInbound, lost_quorums};
+use super::{HostEvent, Promises, Quorum, QuorumContext, QuorumError, QuorumHost, QuorumInbound, lost_quorums};
 use crate::identity::Identity;
 use crate::seams::entropy::SeededEntropy;
-use crate::seams::{Frame, InboundRequest, Seams, TaskGroup};
+use crate::seams::{Frame, InboundRequest, Net, Seams, TaskGroup};
 use crate::storage::Storage;
 
 const QUORUM: QuorumId = QuorumId([7; 16]);
@@ -201,6 +202,33 @@ impl TestNet {
 
     fn terms(&self) -> Vec<Term> {
         self.running().map(|node| node.quorum().view().term).collect()
+    }
+}
+
+/// Promises made in advance; whoever can be reached keeps its own.
+struct Volunteers(Arc<dyn Net>, Vec<Approval>);
+
+impl Promises for Volunteers {
+    fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
+        true
+    }
+    fn win_member(&self, _: QuorumId, exclude: Vec<PeerId>) -> BoxFuture<'static, Result<Approval, String>> {
+        let fit = |peer: PeerId| !exclude.contains(&peer) && self.0.is_connected(peer);
+        let willing = self.1.iter().find(|approval| fit(approval.statement.approver)).cloned();
+        let willing = willing.ok_or_else(|| "nobody is left".to_owned());
+        Box::pin(async { willing })
+    }
+}
+
+/// A node whose promises have all run out.
+struct Bankrupt;
+
+impl Promises for Bankrupt {
+    fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
+        false
+    }
+    fn win_member(&self, _: QuorumId, _: Vec<PeerId>) -> BoxFuture<'static, Result<Approval, String>> {
+        Box::pin(async { Err("nobody".to_owned()) })
     }
 }
 

@@ -84,3 +84,78 @@ async fn five_members_survive_the_loss_of_two() {
     net.converged(&left).await;
     assert_eq!(jobs(&net.nodes[left[0]]), 3);
 }
+
+/// Goal: members that are gone for good are replaced one after the other by peers that were never standbys, also when
+/// the primary that took the first in is lost; and the quorum goes on committing all the while.
+#[tokio::test(start_paused = true)]
+async fn one_lost_member_after_another_is_replaced_by_peers_that_promise_then() {
+    let mut net = TestNet::new(6).await;
+    let asker = net.nodes[0].member().peer;
+    let members = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
+    net.nodes[0].host().found(QUORUM, members, vec![]).await.unwrap();
+    for node in &net.nodes {
+        let asker = node.member().peer;
+        let willing = net.nodes[3..].iter().filter(|other| other.member().peer != asker);
+        let willing = willing.map(|other| other.approve(asker)).collect();
+        node.host().set_promises(Arc::new(Volunteers(net.world.net(asker), willing)));
+    }
+    for round in 0..3 {
+        net.commit(submit(round)).await.unwrap();
+        let primary = net.led().await;
+        let lost = net.nodes[primary].member();
+        net.crash(primary);
+        net.commit(submit(100 + round)).await.unwrap();
+        net.until("somebody else votes", |net| {
+            net.running().find_map(|node| {
+                let quorum = node.host().quorum(QUORUM)?;
+                let view = quorum.leading().map(|_| quorum.view())?;
+                (view.voters.len() == 3 && !view.voters.contains(&lost) && view.learners.is_empty()).then_some(())
+            })
+        })
+        .await;
+    }
+    net.commit(submit(200)).await.unwrap();
+    let left: Vec<usize> = (0..6).filter(|index| net.nodes[*index].running.is_some()).collect();
+    net.converged(&left).await;
+    assert_eq!(jobs(&net.nodes[left[0]]), 7);
+}
+
+/// Goal: a joint configuration that its primary did not live to finish is finished by the next.
+#[tokio::test(start_paused = true)]
+async fn a_change_that_a_dead_primary_began_is_finished_by_the_next() {
+    let mut net = TestNet::new(4).await;
+    let asker = net.nodes[0].member().peer;
+    let members = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
+    net.nodes[0].host().found(QUORUM, members, vec![]).await.unwrap();
+    net.commit(submit(0)).await.unwrap();
+    let (primary, lost) = (net.nodes[0].quorum(), net.nodes[2].member());
+    let (newcomer, approval) = (net.nodes[3].member(), net.nodes[3].approve(asker));
+    let swapping = tokio::spawn(async move { primary.replace(lost, approval).await });
+    let joint = |net: &TestNet, index: usize| net.nodes[index].group().configurations().len() > 1;
+    net.until("a joint configuration", |net| {
+        let reached = net.nodes[3].host().quorum(QUORUM).is_some() && joint(net, 1) && joint(net, 3);
+        reached.then_some(())
+    })
+    .await;
+    net.crash(0);
+    swapping.abort();
+    assert!(joint(&net, 1), "the change was not finished before the crash");
+    net.until("one configuration", |net| {
+        let view = net.nodes[1].quorum().view();
+        (!joint(net, 1) && view.voters.contains(&newcomer) && !view.voters.contains(&lost)).then_some(())
+    })
+    .await;
+    net.commit(submit(1)).await.unwrap();
+    net.converged(&[1, 3]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promise_that_has_run_out_makes_nobody_a_member() {
+    let net = TestNet::new(3).await;
+    let asker = net.nodes[0].member().peer;
+    let members = || net.nodes.iter().map(|node| node.approve(asker)).collect::<Vec<_>>();
+    net.nodes[2].host().set_promises(Arc::new(Bankrupt));
+    let refused = net.nodes[0].host().found(QUORUM, members(), vec![]).await;
+    assert!(matches!(refused, Err(crate::quorum::FoundError::TooFew { founded: 2, needed: 3, .. })), "{refused:?}");
+    assert!(net.nodes[2].host().quorum(QUORUM).is_none());
+}

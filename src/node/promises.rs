@@ -1,0 +1,33 @@
+//! What a node's quorums ask about promises of membership: its own from its approver, others' from a round of asking.
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use quorate_protocols::approval::{Approval, Subject};
+use quorate_protocols::ids::{LeaseId, PeerId, QuorumId};
+
+use crate::jobs::approvals::Approvals;
+use crate::jobs::placement::{MEMBER_LEASE, member_requirement};
+use crate::quorum::Promises;
+use crate::resources::approver::Approver;
+
+pub struct NodePromises {
+    pub approver: Approver,
+    pub approvals: Approvals,
+}
+
+impl Promises for NodePromises {
+    fn stands(&self, lease: LeaseId, quorum: QuorumId) -> bool {
+        self.approver.check_member_lease(lease, quorum).is_some()
+    }
+
+    fn win_member(&self, quorum: QuorumId, exclude: Vec<PeerId>) -> BoxFuture<'static, Result<Approval, String>> {
+        let approvals = self.approvals.clone();
+        async move {
+            let subject = Subject::Member { quorum };
+            let won = approvals.gather(subject, member_requirement(), 1, 1, exclude, MEMBER_LEASE).await;
+            let won = won.map_err(|error| error.to_string())?;
+            won.into_iter().next().ok_or_else(|| "nobody was won".to_owned())
+        }
+        .boxed()
+    }
+}
