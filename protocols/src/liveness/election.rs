@@ -174,7 +174,13 @@ impl Election {
                     || (Some(primary) == view.primary && !view.primary_leads)
             }
         };
-        let busy = matches!(self.phase, Phase::Electing { until } if now < until) && question.last_log == view.last_log;
+        // Of two that ask each other at the same moment one must insist, or both would yield, for ever.
+        let insists = match self.phase {
+            Phase::Electing { until } => now < until,
+            Phase::Asking { until, .. } => now < until && self.distance(self.me) < self.distance(question.candidate),
+            _ => false,
+        };
+        let busy = insists && question.last_log == view.last_log;
         let granted = missed && !busy && view.is_voter(question.candidate) && question.last_log >= view.last_log;
         if granted && !matches!(self.phase, Phase::Content | Phase::Electing { .. }) {
             let until = now.plus(ELECTION_TIMEOUT + 2 * CANDIDATE_STAGGER);
@@ -214,11 +220,13 @@ impl Election {
             return false;
         }
         // Not the moment of the suspicion: the voters' leases began to run out when the primary fell silent.
-        let missing_since = *self.missing_since.get_or_insert(view.primary_lost_at.unwrap_or(now).min(now));
         let suspected = view.primary.filter(|primary| view.suspected.contains(primary));
         if suspected.is_some() && self.lost != suspected {
-            self.lost = suspected;
+            // Another loss than the one before, if there was one: turns and leases are counted anew. A wait that was left
+            // over from letting the primary run that is now lost would be the same at every voter.
+            (self.phase, self.missing_since, self.lost) = (Phase::Content, None, suspected);
         }
+        let missing_since = *self.missing_since.get_or_insert(view.primary_lost_at.unwrap_or(now).min(now));
         match (&self.phase, suspected) {
             (Phase::Content | Phase::Leaderless { .. }, Some(_)) => {
                 self.phase = Phase::Waiting { until: now.plus(self.turn(view)) };
@@ -324,21 +332,25 @@ impl Election {
         self.phase = Phase::Waiting { until: now.plus(base + jitter(random, base)) };
     }
 
+    /// From a member's peer to this quorum.
+    fn distance(&self, member: MemberId) -> ([u8; 32], MemberId) {
+        let mut distance = *member.peer.as_bytes();
+        for (byte, id) in distance.iter_mut().zip(self.quorum.as_bytes().iter().cycle()) {
+            *byte ^= id;
+        }
+        (distance, member)
+    }
+
     /// How long after the loss this voter starts. Ranks follow the distance of peer and quorum id, so that a node that
     /// led many quorums is succeeded by many nodes; suspected voters take no turn.
     fn turn(&self, view: &View) -> Duration {
-        let distance = |member: MemberId| {
-            let mut distance = *member.peer.as_bytes();
-            for (byte, id) in distance.iter_mut().zip(self.quorum.as_bytes().iter().cycle()) {
-                *byte ^= id;
-            }
-            (distance, member)
-        };
-        let ours = distance(self.me);
+        let ours = self.distance(self.me);
         let ahead = view
             .voters()
             .into_iter()
-            .filter(|&voter| Some(voter) != self.lost && !view.suspected.contains(&voter) && distance(voter) < ours)
+            .filter(|&voter| {
+                Some(voter) != self.lost && !view.suspected.contains(&voter) && self.distance(voter) < ours
+            })
             .count();
         CANDIDATE_STAGGER * ahead as u32
     }
