@@ -29,7 +29,7 @@ use crate::identity::Identity;
 use crate::jobs::approvals::ApprovalsParts;
 use crate::jobs::authority::Authority;
 use crate::jobs::client::ClientParts;
-use crate::jobs::driver::{self, DriverParts, DriverSettings, Notes};
+use crate::jobs::driver::{self, DriverMetrics, DriverParts, DriverSettings, Notes};
 use crate::jobs::placement::PlacementParts;
 use crate::jobs::ports::{Knowledge, LocalQuorums};
 use crate::jobs::service::JobService;
@@ -143,6 +143,7 @@ struct Inner {
     approvals: Approvals,
     placement: Placement,
     objects: Objects,
+    driver_metrics: DriverMetrics,
     events: broadcast::Sender<NodeEvent>,
 }
 
@@ -250,6 +251,7 @@ impl Node {
             },
             piece,
         );
+        let driver_metrics = DriverMetrics::default();
         driver::start(DriverParts {
             seams: seams.clone(),
             net: net.clone(),
@@ -259,6 +261,7 @@ impl Node {
             approvals: approvals.clone(),
             pieces: Arc::new(objects.service().clone()),
             notes: notes.clone(),
+            metrics: driver_metrics.clone(),
             settings: settings.driver,
         });
         JobService { net: net.clone(), quorums: local, authority, notes }.start(&seams.tasks, job);
@@ -276,6 +279,7 @@ impl Node {
             approvals,
             placement,
             objects,
+            driver_metrics,
             events: bus,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -319,6 +323,10 @@ impl Node {
     }
     pub fn objects(&self) -> &Objects {
         &self.inner.objects
+    }
+    /// Counters of the driver of led quorums, to be registered once.
+    pub fn driver_metrics(&self) -> &DriverMetrics {
+        &self.inner.driver_metrics
     }
     pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
         self.inner.events.subscribe()

@@ -99,6 +99,14 @@ impl Approvals {
     }
 }
 
+impl Approvals {
+    /// Prolongs a promise to `duration` from now, won by this node or an earlier primary. Whether the peer did.
+    pub async fn renew(&self, peer: PeerId, lease: LeaseId, duration: Duration) -> bool {
+        let renewed = self.0.send(peer, ApprovalMessage::Renew { lease, duration }).await;
+        matches!(renewed, Some(ApprovalAnswer::Noted))
+    }
+}
+
 /// A peer and what it said; `None` when no usable answer came.
 type Answered = (PeerId, Option<ApprovalAnswer>);
 

@@ -49,17 +49,38 @@ pub enum ClientError {
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RoundError {
-    #[error("{granted} of the {needed} peers needed approved; {} refused: {}", refusals.len(), summary(refusals))]
+    #[error("{granted} of the {needed} peers needed approved{}", reasons(refusals, silent))]
     TooFew { needed: usize, granted: usize, refusals: Vec<(PeerId, Refusal)>, silent: Vec<PeerId> },
 }
 
-fn summary(refusals: &[(PeerId, Refusal)]) -> String {
-    refusals.iter().take(8).map(|(peer, refusal)| format!("{peer}: {refusal}")).collect::<Vec<_>>().join("; ")
+/// Peers that one message names, of each sort; a person acts on the first few, and a reason has a limit in bytes.
+const NAMED_MAX: usize = 8;
+
+/// Why the others did not: each sort only when there is one.
+fn reasons(refusals: &[(PeerId, Refusal)], silent: &[PeerId]) -> String {
+    let list = |names: &mut dyn Iterator<Item = String>, count: usize, between: &str| {
+        let mut named: Vec<String> = names.take(NAMED_MAX).collect();
+        if count > NAMED_MAX {
+            named.push(format!("and {} more", count - NAMED_MAX));
+        }
+        named.join(between)
+    };
+    let mut text = String::new();
+    if !refusals.is_empty() {
+        let named =
+            list(&mut refusals.iter().map(|(peer, refusal)| format!("{peer}: {refusal}")), refusals.len(), ", ");
+        text.push_str(&format!("; {} refused ({named})", refusals.len()));
+    }
+    if !silent.is_empty() {
+        let named = list(&mut silent.iter().map(PeerId::to_string), silent.len(), ", ");
+        text.push_str(&format!("; {} gave no usable answer ({named})", silent.len()));
+    }
+    text
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PlacementError {
-    #[error("a quorum of {needed} needs as many willing peers: {source}")]
+    #[error("a quorum of {needed} could not be formed")]
     Form {
         needed: usize,
         #[source]
@@ -67,4 +88,39 @@ pub enum PlacementError {
     },
     #[error(transparent)]
     Found(#[from] crate::quorum::FoundError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: what a person reads says each thing once, ends without a stop, and leaves no list empty.
+    #[test]
+    fn errors_of_a_round_and_a_placement_name_who_did_not_answer_and_repeat_nothing() {
+        let (one, other) = (PeerId([1; 32]), PeerId([2; 32]));
+        let round = |refusals, silent| RoundError::TooFew { needed: 3, granted: 2, refusals, silent };
+        let full = Refusal::Draining;
+        let examples = [
+            round(vec![], vec![]),
+            round(vec![(one, full.clone())], vec![]),
+            round(vec![], vec![other]),
+            round(vec![(one, full.clone())], vec![other]),
+            round(vec![(one, full.clone()); 20], vec![other; 20]),
+        ];
+        for source in examples {
+            let RoundError::TooFew { refusals, silent, .. } = &source;
+            let text = source.to_string();
+            assert_eq!(text.contains(&one.to_string()), !refusals.is_empty(), "{text}");
+            assert_eq!(text.contains(&other.to_string()), !silent.is_empty(), "{text}");
+            assert_eq!(text.contains("and 12 more"), refusals.len() == 20, "{text}");
+            let refusals_told = refusals.len();
+            let placed = PlacementError::Form { needed: 3, source };
+            let chain = crate::api::error::chain(&placed);
+            assert_eq!(chain.matches("of the 3 peers needed").count(), 1, "{chain}");
+            // The long lists repeat themselves, being made of one peer.
+            if refusals_told <= 1 {
+                crate::objects::assert_reads_well(&chain);
+            }
+        }
+    }
 }

@@ -1,7 +1,10 @@
 //! What happens to objects on this node: events for people, counters for `/metrics`.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use tokio::sync::broadcast;
 
@@ -48,8 +51,40 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// As they stand now, for one scrape.
+    pub fn scrape(&self) -> Registry {
+        let mut registry = Registry::with_prefix("quorate_objects");
+        let mut counter = |name: &str, help: &str, value: &AtomicU64| {
+            let counter = Counter::<u64, AtomicU64>::default();
+            counter.inc_by(value.load(Ordering::Relaxed));
+            registry.register(name, help, counter);
+        };
+        counter("pieces_received", "Pieces taken from peers", &self.pieces_received);
+        counter("pieces_served", "Pieces given to peers", &self.pieces_served);
+        counter("bytes_received", "Bytes of pieces taken from peers", &self.bytes_received);
+        counter("bytes_served", "Bytes of pieces given to peers", &self.bytes_served);
+        counter("pieces_sent", "Pieces sent by puts of this node", &self.pieces_sent);
+        counter("pieces_skipped", "Pieces that a put found stored already", &self.pieces_skipped);
+        counter("pieces_rebuilt", "Pieces rebuilt here from others", &self.pieces_rebuilt);
+        counter("pieces_damaged", "Pieces found missing or rotten on this node's disk", &self.pieces_damaged);
+        counter("pieces_deleted", "Pieces deleted here", &self.pieces_deleted);
+        counter("pieces_scrubbed", "Pieces read back and checked here", &self.pieces_scrubbed);
+        counter("piece_faults", "Pieces that holders gave wrong or not at all", &self.piece_faults);
+        counter("pieces_hedged", "Pieces asked of a second holder because the first was slow", &self.pieces_hedged);
+        counter("requests_refused", "Piece requests refused", &self.requests_refused);
+        counter("stale_attempts_refused", "Piece requests of an old attempt", &self.stale_attempts_refused);
+        counter("columns_replaced", "Columns given to another holder during puts", &self.columns_replaced);
+        let mut gauge = |name: &str, help: &str, value: &AtomicU64| {
+            let gauge = Gauge::<u64, AtomicU64>::default();
+            gauge.set(value.load(Ordering::Relaxed));
+            registry.register(name, help, gauge);
+        };
+        gauge("segments_in_memory", "Segments that puts and gets hold in memory", &self.segments_in_memory);
+        gauge("segments_in_memory_peak", "The most of them at once", &self.segments_in_memory_peak);
+        registry
+    }
     pub(super) fn add(counter: &AtomicU64, by: u64) {
-        counter.fetch_add(by, std::sync::atomic::Ordering::Relaxed);
+        counter.fetch_add(by, Ordering::Relaxed);
     }
 }
 

@@ -190,3 +190,58 @@ impl Objects {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod error_texts {
+    use super::*;
+    use crate::jobs::{PlacementError, RoundError};
+    use crate::quorum::FoundError;
+
+    /// Goal: each error of a put and a get, with all that caused it, reads as one sentence that says nothing twice.
+    #[test]
+    fn errors_of_puts_and_gets_say_each_thing_once() {
+        let (quorum, peer) = (QuorumId([1; 16]), PeerId([2; 32]));
+        let (job, profile) = (JobId { quorum, local: [3; 16] }, Profile { data: 4, parity: 2 });
+        let object = ObjectId { quorum, manifest: quorate_protocols::ids::ManifestHash([4; 32]) };
+        let after = std::time::Duration::from_secs(10);
+        let source = RoundError::TooFew { needed: 3, granted: 2, refusals: Vec::new(), silent: vec![peer] };
+        let puts: Vec<PutError> = vec![
+            PlacementError::Form { needed: 3, source }.into(),
+            PlacementError::Found(FoundError::NoPrimary { quorum, after }).into(),
+            ClientError::QuorumUnknown { quorum }.into(),
+            ClientError::Paused { quorum, reason: "1 of 3 members answer, and 2 are needed".into() }.into(),
+            ClientError::Busy { quorum }.into(),
+            ClientError::Unknown { quorum, after }.into(),
+            ClientError::Forbidden { reason: "the owner may cancel it".into() }.into(),
+            ClientError::Protocol { quorum, reason: "a commit was answered with something else".into() }.into(),
+            ClientError::Rejected(quorate_protocols::quorum::Rejection::UnknownJob { job }).into(),
+            PutError::TooFewHolders { holders: 4, needed: 6, profile, fitting: "2+2 would fit".into() },
+            PutError::Body { reason: "the client went away".into() },
+            PutError::Length { expected: 2, found: 1 },
+            PutError::TooLarge { limit: profile.bytes_max() },
+            PutError::DifferentContent { job, segment: 1 },
+            PutError::Ended { job, reason: "nobody fed it".into() },
+        ];
+        let gets: Vec<GetError> = vec![
+            GetError::Unknown { object },
+            ClientError::Busy { quorum }.into(),
+            GetError::Unreadable { object, segment: 0, found: 1, needed: 4, faults: "no holder is known".into() },
+            GetError::Range { start: 9, size: 3 },
+        ];
+        puts.iter().for_each(|error| assert_reads_well(&crate::api::error::chain(error)));
+        gets.iter().for_each(|error| assert_reads_well(&crate::api::error::chain(error)));
+    }
+}
+
+/// What every error that a person reads must keep to.
+#[cfg(test)]
+pub(crate) fn assert_reads_well(chain: &str) {
+    for bad in ["; ;", ": :", ": ;", ";;", "::", "()", "  ", "0 refused"] {
+        assert!(!chain.contains(bad), "{bad:?} in {chain:?}");
+    }
+    assert!(!chain.trim_end().ends_with(['.', ':', ';']) && chain.trim() == chain, "{chain:?}");
+    let parts: Vec<&str> = chain.split(": ").collect();
+    for (index, part) in parts.iter().enumerate() {
+        assert!(!parts[..index].contains(part), "{part:?} is said twice in {chain:?}");
+    }
+}

@@ -439,7 +439,6 @@ impl Group {
         loop {
             let now = server.borrow_and_update().clone();
             let term = Term(now.vote.leader_id.term);
-            group.metrics.set_term(group.id, term);
             if let Some(primary) = now.current_leader
                 && primary_seen.replace((term, primary)) != Some((term, primary))
             {

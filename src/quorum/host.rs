@@ -248,7 +248,6 @@ impl Inner {
         self.forget(quorum).await?;
         self.groups.write().expect("no panic under this lock").remove(&quorum);
         self.net.stop_providing(quorum);
-        self.metrics.forget(quorum);
         self.kick.notify_one();
         let _ = self.events.send(HostEvent::Left { quorum });
         Ok(())

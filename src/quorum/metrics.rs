@@ -1,25 +1,14 @@
-//! What an operator sees of this node's quorums.
+//! What an operator sees of this node's quorums, counted here; gauges of each quorum are made from its view when asked.
 
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use quorate_protocols::ids::{QuorumId, Term};
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct QuorumLabel {
-    quorum: String,
-}
 
 /// Counters of all quorums of one node. Clones count together.
 #[derive(Clone)]
 pub struct QuorumMetrics {
-    /// One series per quorum that this node is a member of: at most `QUORUMS_PER_NODE_MAX`.
-    terms: Family<QuorumLabel, Gauge>,
     pub elections: Counter,
     pub leads: Counter,
     pub entries: Counter,
@@ -33,7 +22,6 @@ pub struct QuorumMetrics {
 impl Default for QuorumMetrics {
     fn default() -> Self {
         Self {
-            terms: Family::default(),
             elections: Counter::default(),
             leads: Counter::default(),
             entries: Counter::default(),
@@ -49,7 +37,6 @@ impl Default for QuorumMetrics {
 impl QuorumMetrics {
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("quorate_quorum");
-        registry.register("term", "Raft term, by quorum", self.terms.clone());
         registry.register("elections", "Elections that this node started", self.elections.clone());
         registry.register("leads", "Times this node became primary", self.leads.clone());
         registry.register("entries", "Log entries that this node committed as primary", self.entries.clone());
@@ -58,12 +45,6 @@ impl QuorumMetrics {
         registry.register("diverged", "Groups stopped because their state differed", self.diverged.clone());
         registry.register("batch_commands", "Commands per log entry", self.batch_commands.clone());
         registry.register("commit_seconds", "Time from proposing an entry to its reply", self.commit_seconds.clone());
-    }
-    pub fn set_term(&self, quorum: QuorumId, term: Term) {
-        self.terms.get_or_create(&QuorumLabel { quorum: quorum.to_string() }).set(term.0 as i64);
-    }
-    pub fn forget(&self, quorum: QuorumId) {
-        self.terms.remove(&QuorumLabel { quorum: quorum.to_string() });
     }
     pub fn committed(&self, commands: usize, took: Duration) {
         self.entries.inc();

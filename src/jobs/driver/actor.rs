@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, DutyError, Surroundings, Tries};
 use super::patrol::Patrol;
-use super::{DriverParts, columns, holders, repair};
+use super::{DriverParts, columns, holders, leases, repair};
 use crate::jobs::ports::LocalQuorums;
 use crate::quorum::HostEvent;
 use crate::seams::Entropy;
@@ -116,9 +116,9 @@ struct Actor {
 }
 
 pub(super) fn start(parts: DriverParts) {
-    let DriverParts { seams, net, quorums, events, knowledge, approvals, pieces, notes, settings } = parts;
+    let DriverParts { seams, net, quorums, events, knowledge, approvals, pieces, notes, metrics, settings } = parts;
     let tasks = seams.tasks.clone();
-    let around = Arc::new(Surroundings { seams, net, knowledge, approvals, pieces, notes, settings });
+    let around = Arc::new(Surroundings { seams, net, knowledge, approvals, pieces, notes, metrics, settings });
     let actor = Actor { around, quorums, events, led: BTreeMap::new(), running: FuturesUnordered::new() };
     tasks.spawn(actor.run());
 }
@@ -200,7 +200,10 @@ impl Actor {
         self.stop(quorum);
         let Some(local) = self.quorums.quorum(quorum) else { return };
         let stop = CancellationToken::new();
-        let patrol = Patrol::new(Context { around: self.around.clone(), quorum: local });
+        let context = Context { around: self.around.clone(), quorum: local };
+        let renewing = leases::keep(context.clone());
+        self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), renewing).map(drop));
+        let patrol = Patrol::new(context);
         self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), patrol.run()).map(drop));
         let led = Led {
             term,
@@ -235,10 +238,12 @@ impl Actor {
         let now = Instant::now();
         match result {
             Some(Ok(())) => {
+                self.around.metrics.duties_done.inc();
                 led.retries.insert(key, Retry { failures: 0, failing_since: None, not_before: now + AGAIN });
             }
             Some(Err(DutyError::NotLeading)) | None => (),
             Some(Err(error)) => {
+                self.around.metrics.duties_failed.inc();
                 let before = led.retries.get(&key);
                 let failures = before.map_or(0, |retry| retry.failures).saturating_add(1);
                 let failing_since = before.and_then(|retry| retry.failing_since).or(Some(now));

@@ -67,11 +67,14 @@ pub(super) async fn release(
     match context.ask_holder(grant.holder.peer, PieceMessage::Release { slot }, ANSWER_DEADLINE).await {
         Ok((PieceAnswer::Noted, _)) => (),
         Ok(_) => return Err(context.confused(grant.holder.peer).into()),
-        // Nothing there to let go of.
+        // Nothing there to let go of but the room that was set aside: it never got a piece. Best effort, for the lease
+        // ends by itself; a holder that keeps a column for good says no.
         Err(HolderError::Refused {
             refusal: PieceRefusal::UnknownLease | PieceRefusal::NotHeld | PieceRefusal::StaleAttempt { .. },
             ..
-        }) => (),
+        }) => {
+            let _ = context.around.approvals.give_back(grant.holder.peer, grant.lease).await;
+        }
         Err(_) if context.has_lost_its_disk(grant.holder) => (),
         // Should it come back, it asks the steward about columns with ended leases and collects them on its own.
         Err(_) if tries.failing_for >= context.around.settings.release_wait => (),

@@ -14,8 +14,8 @@ use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal};
 use quorate_protocols::quorum::{Command, CommandReply, ObjectRecord};
 use quorate_protocols::wire;
 
-use super::DriverSettings;
 use super::notes::Notes;
+use super::{DriverMetrics, DriverSettings};
 use crate::jobs::approvals::Approvals;
 use crate::jobs::ports::{Knowledge, LocalPieces, LocalQuorum};
 use crate::quorum::QuorumError;
@@ -26,9 +26,9 @@ use crate::seams::{Frame, Net, NetError, Protocol, Seams};
 pub(super) enum DutyError {
     #[error("this node does not lead the quorum any more")]
     NotLeading,
-    #[error("the quorum did not commit: {0}")]
+    #[error(transparent)]
     Quorum(#[from] QuorumError),
-    #[error("the quorum refused: {0}")]
+    #[error(transparent)]
     Rejected(#[from] quorate_protocols::quorum::Rejection),
     #[error(transparent)]
     Holder(#[from] HolderError),
@@ -62,6 +62,7 @@ pub(super) struct Surroundings {
     pub approvals: Approvals,
     pub pieces: Arc<dyn LocalPieces>,
     pub notes: Notes,
+    pub metrics: DriverMetrics,
     pub settings: DriverSettings,
 }
 

@@ -10,7 +10,8 @@
 //! - *abandon* a run that nobody feeds.
 //!
 //! Beside that a *patrol* per led quorum looks for what the state cannot know: holders that are gone past a grace, and
-//! pieces that rot ([`patrol`]). What it finds becomes a repair.
+//! pieces that rot ([`patrol`]). What it finds becomes a repair. Another task keeps the leases of live runs
+//! ([`leases`]).
 //!
 //! Promises: a duty is performed by at most one task at a time; failing ones are tried again with backoff and jitter;
 //! at most [`actor::DUTIES_MAX`] run at once; all of a quorum's tasks end when this node stops leading it. Nothing is
@@ -21,6 +22,8 @@ mod actor;
 mod columns;
 mod context;
 mod holders;
+mod leases;
+mod metrics;
 mod notes;
 mod patrol;
 mod repair;
@@ -31,6 +34,7 @@ use std::time::Duration;
 use quorate_protocols::job::limits::STORE_IDLE_MAX;
 use tokio::sync::broadcast;
 
+pub use metrics::DriverMetrics;
 pub use notes::Notes;
 
 use super::approvals::Approvals;
@@ -79,6 +83,7 @@ pub struct DriverParts {
     pub approvals: Approvals,
     pub pieces: Arc<dyn LocalPieces>,
     pub notes: Notes,
+    pub metrics: DriverMetrics,
     pub settings: DriverSettings,
 }
 

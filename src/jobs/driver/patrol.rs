@@ -124,6 +124,7 @@ impl Patrol {
             let Some(reason) = self.gone(&watched, &mut answering).await else { continue };
             let Watched { manifest, column, attempt, .. } = watched;
             self.context.propose(Command::OweRepair { manifest, column, attempt, reason }).await?;
+            self.context.around.metrics.columns_gone.inc();
             reports += 1;
         }
         Ok(())
@@ -189,11 +190,13 @@ impl Patrol {
             return Ok(());
         };
         let Some((_, manifest)) = self.context.object(view.hash).await? else { return Ok(()) };
+        self.context.around.metrics.audits.inc();
         match audit(&self.context, &watched, &manifest).await {
             Ok(None) => Ok(()),
             Ok(Some(reason)) => {
                 let Watched { manifest, column, attempt, .. } = watched;
                 tracing::warn!(%manifest, %column, %reason, "audit found damage");
+                self.context.around.metrics.audits_damaged.inc();
                 self.context.propose(Command::OweRepair { manifest, column, attempt, reason }).await.map(drop)
             }
             // Whether it is gone is for the other half of the patrol to say.

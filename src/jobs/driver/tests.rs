@@ -33,6 +33,8 @@ struct Holders {
     dead: Mutex<BTreeSet<PeerId>>,
     /// Finds segment 0 damaged.
     rotten: Mutex<BTreeSet<PeerId>>,
+    /// How often each was asked to prolong a promise.
+    renewed: Mutex<BTreeMap<PeerId, usize>>,
     /// What each was asked, in order.
     heard: Mutex<BTreeMap<PeerId, Vec<PieceMessage>>>,
 }
@@ -97,6 +99,11 @@ fn world(peers: u8, settings: DriverSettings) -> World {
         match protocol {
             Protocol::Approval => match wire::decode(&frame.head, 65_536).unwrap() {
                 ApprovalMessage::Ask(request) => Reaction::answer(&approve(n, peer(PRIMARY), &request)),
+                ApprovalMessage::Renew { duration, .. } => {
+                    assert_eq!(duration, quorate_protocols::piece::limits::LEASE);
+                    *theirs.renewed.lock().unwrap().entry(to).or_default() += 1;
+                    Reaction::answer(&quorate_protocols::approval::ApprovalAnswer::Noted)
+                }
                 _ => Reaction::answer(&quorate_protocols::approval::ApprovalAnswer::Noted),
             },
             Protocol::Piece => {
@@ -118,6 +125,7 @@ fn world(peers: u8, settings: DriverSettings) -> World {
         local: Arc::new(Approver(PRIMARY)),
     });
     start(DriverParts {
+        metrics: DriverMetrics::default(),
         seams: seams.clone(),
         net: net.clone(),
         quorums: Arc::new(StateQuorums(quorum.clone())),
@@ -299,4 +307,30 @@ async fn a_primary_that_was_replaced_starts_nothing() {
     world.quorum.set_term(Some(Term(2)));
     world.quorum.reaches("holders", |state| state.jobs[&JOB].run.open_columns() == 0).await;
     world.seams.tasks.close().await;
+}
+
+/// Goal: a put may take longer than a lease: neither its spares nor its silent columns run out, and nothing is
+/// prolonged once the run has ended.
+#[tokio::test(start_paused = true)]
+async fn the_promises_of_a_live_run_are_renewed_until_it_ends() {
+    let lease = quorate_protocols::piece::limits::LEASE;
+    let world = world(6, DriverSettings::default());
+    world.submit(Profile { data: 1, parity: 2 });
+    world.quorum.reaches("holders and spares", |state| state.jobs[&JOB].run.spares.len() >= 2).await;
+    let promised = world.quorum.read(|state| {
+        let run = &state.jobs[&JOB].run;
+        let columns = run.columns.iter().filter_map(|column| column.grant);
+        columns.chain(run.spares.iter().copied()).map(|grant| grant.holder.peer).collect::<Vec<_>>()
+    });
+    tokio::time::sleep(lease).await;
+    let renewed = world.holders.renewed.lock().unwrap().clone();
+    // This node renews its own promise in process.
+    for peer in promised.iter().filter(|holder| **holder != peer(PRIMARY)) {
+        assert!(renewed.get(peer).is_some_and(|times| (2..=5).contains(times)), "{peer}: {renewed:?}");
+    }
+    world.commit(Command::Cancel { job: JOB });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let renewed = world.holders.renewed.lock().unwrap().clone();
+    tokio::time::sleep(2 * lease).await;
+    assert_eq!(*world.holders.renewed.lock().unwrap(), renewed);
 }

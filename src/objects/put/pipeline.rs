@@ -15,6 +15,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use quorate_protocols::ids::{Attempt, JobId, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
+use quorate_protocols::job::limits::STORE_IDLE_MAX;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::replicate::{Effect, Input, PlanFault, ReplicatePlan};
 use quorate_protocols::job::store::{ColumnRecord, Grant};
@@ -53,9 +54,12 @@ const REBUILD_PAUSE: Duration = Duration::from_millis(250);
 /// Pause between two attempts to tell a quorum that cannot answer now.
 const QUORUM_PAUSE: Duration = Duration::from_millis(500);
 
-/// How often the quorum is asked for new holders while a column has none, and told that the run is alive otherwise.
+/// How often the quorum is asked for new holders while a column has none. A question costs its log nothing.
 const OPEN_INTERVAL: Duration = Duration::from_millis(300);
-const ALIVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often it is told that the run is alive while there is no progress to record: a commit each, and many times
+/// before the run would be given up.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(STORE_IDLE_MAX.as_secs() / 20);
 
 /// Shortest sleep for a timer of the plan: one that has passed and changes nothing must not spin.
 const TICK_MIN: Duration = Duration::from_millis(20);
@@ -123,6 +127,10 @@ enum Done<'a> {
         recorded: bool,
         columns: Result<Option<Vec<ColumnRecord>>, Feed>,
     },
+    /// Who holds what, as far as it could be learnt.
+    Asked {
+        columns: Result<Option<Vec<ColumnRecord>>, Feed>,
+    },
     /// The column was given up meanwhile.
     Cancelled,
 }
@@ -151,7 +159,11 @@ pub(super) struct Pipeline<'a> {
     held: BTreeMap<(PieceIndex, Attempt, SegmentIndex), PieceHash>,
     /// Ends everything under way for one assignment of a column.
     cancels: BTreeMap<(PieceIndex, Attempt), CancellationToken>,
+    /// When the quorum last heard of the run, and when it was last asked who holds what.
     told_at: Instant,
+    asked_at: Instant,
+    /// A question is under way: the next waits for its answer.
+    asking: bool,
 }
 
 impl<'a> Pipeline<'a> {
@@ -183,6 +195,8 @@ impl<'a> Pipeline<'a> {
             held,
             cancels: BTreeMap::new(),
             told_at: Instant::now(),
+            asked_at: Instant::now(),
+            asking: false,
         }
     }
 
@@ -214,19 +228,44 @@ impl<'a> Pipeline<'a> {
     fn next_tick(&self) -> Instant {
         let now = self.now();
         let plan = self.plan.wake_at().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)).max(TICK_MIN));
-        let look = (self.told_at + self.look_interval()).saturating_duration_since(Instant::now()).max(TICK_MIN);
+        let alive = self.told_at + ALIVE_INTERVAL;
+        let look = if self.wants_holders() { alive.min(self.asked_at + OPEN_INTERVAL) } else { alive };
+        let look = look.saturating_duration_since(Instant::now()).max(TICK_MIN);
         Instant::now() + plan.map_or(look, |plan| plan.min(look))
     }
 
-    fn look_interval(&self) -> Duration {
-        if self.run.columns.iter().any(|column| column.grant.is_none()) { OPEN_INTERVAL } else { ALIVE_INTERVAL }
+    fn wants_holders(&self) -> bool {
+        !self.asking && self.run.columns.iter().any(|column| column.grant.is_none())
     }
 
-    /// An empty progress record says that the run is alive, and its reply says who holds what now.
+    /// An empty progress record says that the run is alive, and its reply says who holds what now; in between a
+    /// question says as much to a run that waits for holders.
     fn look_around(&mut self) {
-        if self.told_at.elapsed() >= self.look_interval() {
+        if self.told_at.elapsed() >= ALIVE_INTERVAL {
             self.record(Vec::new(), false);
+        } else if self.wants_holders() && self.asked_at.elapsed() >= OPEN_INTERVAL {
+            self.ask_who_holds();
         }
+    }
+
+    fn ask_who_holds(&mut self) {
+        self.asking = true;
+        let (quorums, job, worker_attempt) =
+            (self.objects.context.quorums.clone(), self.run.job, self.run.worker_attempt);
+        self.work.push(Box::pin(async move {
+            let query = Query::Job { job };
+            let columns = match quorums.query(job.quorum, query, false, QUORUM_DEADLINE).await {
+                Ok(QueryAnswer::Job(record)) if record.state.is_final() => {
+                    Err(ended(job, record.reason.as_deref()).into())
+                }
+                Ok(QueryAnswer::Job(record)) if record.run.worker_attempt == worker_attempt => {
+                    Ok(Some(record.run.columns))
+                }
+                // Another worker, or no answer now: the next command that is refused says what is the case.
+                _ => Ok(None),
+            };
+            Done::Asked { columns }
+        }));
     }
 
     // ---- effects ----
@@ -409,6 +448,13 @@ impl<'a> Pipeline<'a> {
                 }
                 if recorded {
                     self.inputs.push_back(Input::Recorded);
+                }
+            }
+            Done::Asked { columns } => {
+                (self.asking, self.asked_at) = (false, Instant::now());
+                if let Some(columns) = columns? {
+                    self.adopt(&columns);
+                    self.inputs.push_back(Input::Columns(columns));
                 }
             }
             Done::Cancelled => (),

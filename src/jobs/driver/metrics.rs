@@ -1,0 +1,25 @@
+//! What an operator sees of the driver.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+
+/// Counters of one node's driver. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct DriverMetrics {
+    pub duties_done: Counter,
+    pub duties_failed: Counter,
+    pub audits: Counter,
+    pub audits_damaged: Counter,
+    pub columns_gone: Counter,
+}
+
+impl DriverMetrics {
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("quorate_driver");
+        registry.register("duties_done", "Duties of led quorums performed", self.duties_done.clone());
+        registry.register("duties_failed", "Duties that failed and are tried again", self.duties_failed.clone());
+        registry.register("audits", "Columns audited", self.audits.clone());
+        registry.register("audits_damaged", "Audits that found damage", self.audits_damaged.clone());
+        registry.register("columns_gone", "Columns whose holder was found gone for good", self.columns_gone.clone());
+    }
+}
