@@ -175,7 +175,7 @@ fn line(update: &PutUpdate) -> Bytes {
 }
 
 /// Reports progress until the put has ended, then its end. Every phase gets a line, at once and in order, however short
-/// it was; what changes within a phase is told at intervals.
+/// it was, and so does the first piece; what else changes within a phase is told at intervals.
 async fn follow(
     outcome: impl Future<Output = Result<PutInfo, ApiError>>,
     mut progress: watch::Receiver<PutProgress>,
@@ -190,8 +190,10 @@ async fn follow(
             return;
         }
         let next = async {
-            let other_phase = progress.wait_for(|progress| progress.phase != now.phase);
-            if matches!(tokio::time::timeout(PROGRESS_INTERVAL, other_phase).await, Ok(Ok(_))) {
+            // The first piece counts as news too: from here on there is something to lose.
+            let news = progress
+                .wait_for(|progress| progress.phase != now.phase || (now.pieces_sent == 0 && progress.pieces_sent > 0));
+            if matches!(tokio::time::timeout(PROGRESS_INTERVAL, news).await, Ok(Ok(_))) {
                 return;
             }
             let changed = progress.wait_for(|progress| *progress != now);
