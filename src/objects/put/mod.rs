@@ -133,7 +133,7 @@ impl Objects {
                 None
             });
             if let Some(job) = known {
-                match self.job(job).await {
+                match self.job_in_time(job).await {
                     Ok(Some(record)) if !record.state.is_final() => match self.attach(job).await {
                         // It ended in between, or cannot take a worker now.
                         Err(PutError::Client(ClientError::Rejected(_))) => (),
@@ -268,6 +268,21 @@ impl Objects {
         match self.context.quorums.query(job.quorum, Query::Job { job }, false, QUORUM_DEADLINE).await? {
             QueryAnswer::Job(record) => Ok(Some(*record)),
             _ => Ok(None),
+        }
+    }
+
+    /// As [`Self::job`], asking again while the quorum is silent, paused or busy: after the crash that interrupted the put
+    /// it may still be electing.
+    async fn job_in_time(&self, job: JobId) -> Result<Option<JobRecord>, ClientError> {
+        let started = Instant::now();
+        loop {
+            match self.job(job).await {
+                Err(error) if is_passing(&error) && started.elapsed() < PATIENCE => {
+                    tracing::debug!(%job, %error, "asking the quorum again");
+                    sleep(POLL_MAX).await;
+                }
+                answered => return answered,
+            }
         }
     }
 
