@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 
 use super::mark::MarkKeeper;
 use super::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
-use crate::seams::{DiskError, KvBatch};
+use crate::seams::{DiskError, KvBatch, Planted, planted};
 use crate::storage::Storage;
 
 /// One entry as kept on disk.
@@ -227,6 +227,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
+        if planted(Planted::ForgetVote) {
+            return Ok(None);
+        }
         self.vote().map_err(|error| StorageIoError::read_vote(&error).into())
     }
 

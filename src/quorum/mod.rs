@@ -39,8 +39,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use openraft::LogIdOptionExt;
 use quorate_protocols::approval::Approval;
-use quorate_protocols::ids::{LeaseId, MemberId, PeerId, QuorumId, Term};
+use quorate_protocols::ids::{Digest, LeaseId, LogIndex, MemberId, PeerId, QuorumId, Term};
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::quorum::limits::COMMAND_BYTES_MAX;
 use quorate_protocols::quorum::{Command, CommandReply, Duty, Event, Rejection};
@@ -51,7 +52,7 @@ pub use host::lost_quorums;
 pub use metrics::QuorumMetrics;
 
 use crate::identity::Identity;
-use crate::seams::{InboundRequest, Net, NetEvent, Seams};
+use crate::seams::{InboundRequest, Net, NetEvent, Planted, Seams, planted};
 use crate::storage::Storage;
 
 /// What the quorum host is built from.
@@ -208,6 +209,18 @@ impl QuorumHost {
     }
 }
 
+/// How far one member of a quorum has come. Members that have applied as much have the same digest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// The end of the log, committed or not.
+    pub last_log: LogIndex,
+    pub applied: LogIndex,
+    /// The rolling digest over everything applied.
+    pub digest: Digest,
+    /// Since the start of the process.
+    pub snapshots_installed: u64,
+}
+
 /// Handle to one quorum that this node is, or lately was, a member of.
 #[derive(Clone)]
 pub struct Quorum {
@@ -237,6 +250,13 @@ impl Quorum {
         match &self.member {
             Member::Active(group) => group.view(),
             Member::Departed(note) => departed_view(&note.membership),
+        }
+    }
+    /// The newest term that this member knows.
+    pub fn term(&self) -> Term {
+        match &self.member {
+            Member::Active(group) => group.term(),
+            Member::Departed(note) => note.membership.statement.term,
         }
     }
     pub fn membership(&self) -> SignedMembership {
@@ -281,12 +301,45 @@ impl Quorum {
     /// Reads after a majority confirmed this node's lead, or at once when `stale` will do.
     pub async fn query(&self, query: Query, stale: bool) -> Result<QueryAnswer, QuorumError> {
         let group = self.group()?;
-        if !stale {
+        if !stale && !planted(Planted::ServeStaleReads) {
             group.confirm_lead().await?;
         }
         // `None` is the question about the quorum itself, which the state alone cannot answer.
         let answer = group.machine.read(|applied| applied.state.answer(&query));
         Ok(answer.unwrap_or_else(|| QueryAnswer::Quorum(group.view())))
+    }
+    /// How far this member has come. `None` when it has left.
+    pub fn progress(&self) -> Option<Progress> {
+        let group = self.group().ok()?;
+        let (applied, digest) = group.machine.read(|applied| (applied.last, applied.state.rolling));
+        Some(Progress {
+            last_log: group.last_log().index,
+            applied: LogIndex(applied.index().unwrap_or(0)),
+            digest,
+            snapshots_installed: group.machine.snapshots_installed.load(std::sync::atomic::Ordering::Relaxed),
+        })
+    }
+    /// A hash over the whole applied state, with the index that it belongs to. Encodes all of it while applying waits.
+    pub fn state_hash(&self) -> Option<(LogIndex, Digest)> {
+        let group = self.group().ok()?;
+        Some(group.machine.read(|applied| {
+            let mut hasher = blake3::Hasher::new();
+            for (name, _) in applied.state.encode_snapshot() {
+                hasher.update(name.as_bytes());
+            }
+            (LogIndex(applied.last.index().unwrap_or(0)), Digest(*hasher.finalize().as_bytes()))
+        }))
+    }
+    /// Takes a snapshot of what is applied now and lets go of the log before it, without waiting for the usual number
+    /// of entries. Returns once openraft was told; it does so beside its other work.
+    pub async fn compact(&self) -> Result<(), QuorumError> {
+        let group = self.group()?;
+        let upto = group.machine.read(|applied| applied.last.index().unwrap_or(0));
+        let told = async {
+            group.raft.trigger().snapshot().await?;
+            group.raft.trigger().purge_log(upto).await
+        };
+        told.await.map_err(|error| group.stopped(&error.to_string()))
     }
     /// What this primary has to bring about. Empty when this node does not lead.
     pub fn duties(&self) -> Vec<Duty> {

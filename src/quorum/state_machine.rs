@@ -4,6 +4,7 @@
 //! and is rebuilt at a start from the last snapshot and the log behind it: applying touches no disk. Whoever follows
 //! the group hears of every applied entry as [`HostEvent::Applied`], after the state has changed.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use openraft::storage::RaftStateMachine;
@@ -32,6 +33,8 @@ pub struct Applied {
 
 pub struct Machine {
     applied: Mutex<Applied>,
+    /// Snapshots of another member that took the place of the state, since the start of the process.
+    pub snapshots_installed: AtomicU64,
 }
 
 impl Machine {
@@ -42,7 +45,7 @@ impl Machine {
             membership: StoredMembership::default(),
             digest: Default::default(),
         };
-        Self { applied: Mutex::new(applied) }
+        Self { applied: Mutex::new(applied), snapshots_installed: AtomicU64::new(0) }
     }
     /// Looks at the state. Applying waits meanwhile, so `look` copies what it needs and nothing more.
     pub fn read<T>(&self, look: impl FnOnce(&Applied) -> T) -> T {
@@ -160,7 +163,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         // On disk first: a state in memory that the next start does not find would be a state that went back.
         self.snapshots.make_current(meta, &list).await.map_err(snapshot_error)?;
         let (this, meta) = (self.clone(), meta.clone());
-        run_blocking(move || this.replace(&meta, &list)).await.map_err(snapshot_error)
+        run_blocking(move || this.replace(&meta, &list)).await.map_err(snapshot_error)?;
+        self.machine.snapshots_installed.fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {

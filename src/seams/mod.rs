@@ -12,6 +12,7 @@ pub mod clock;
 pub mod disk;
 pub mod entropy;
 pub mod net;
+pub mod planted;
 pub mod tasks;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use entropy::Entropy;
 pub use net::{
     Frame, GossipMessage, Inbound, InboundRequest, Net, NetError, NetEvent, PeerView, Protocol, Reply, Topic,
 };
+pub use planted::{Planted, planted};
 pub use tasks::{TaskGroup, run_blocking, spawn};
 
 /// Everything a node touches outside its own memory.

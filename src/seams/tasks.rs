@@ -9,6 +9,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::planted::Planted;
+
 tokio::task_local! {
     static CURRENT: TaskGroup;
 }
@@ -27,24 +29,35 @@ struct Inner {
     tracker: TaskTracker,
     /// Whether blocking work runs on the caller's thread, where simulated time cannot overtake it.
     inline_blocking: bool,
+    /// A deliberate bug of this node, to prove that the simulator finds it.
+    planted: Option<Planted>,
 }
 
 impl TaskGroup {
     /// Tasks of a real node: blocking work goes to tokio's blocking threads.
     pub fn threaded() -> Self {
-        Self::new(false)
+        Self::new(false, None)
     }
     /// Tasks of a simulated node: blocking work runs inline, so that one seed is one history.
     pub fn inline() -> Self {
-        Self::new(true)
+        Self::new(true, None)
     }
-    fn new(inline_blocking: bool) -> Self {
+    /// As [`Self::inline`], for a node with a bug.
+    pub fn inline_planted(bug: Option<Planted>) -> Self {
+        Self::new(true, bug)
+    }
+    /// The bug planted in the node of the task that calls this.
+    pub(super) fn planted() -> Option<Planted> {
+        CURRENT.try_with(|group| group.inner.planted).ok().flatten()
+    }
+    fn new(inline_blocking: bool, planted: Option<Planted>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 shutdown: CancellationToken::new(),
                 crash: CancellationToken::new(),
                 tracker: TaskTracker::new(),
                 inline_blocking,
+                planted,
             }),
         }
     }

@@ -22,7 +22,7 @@ use quorate_protocols::quorum::ObjectRecord;
 use super::PieceService;
 use crate::objects::events::Metrics;
 use crate::objects::store::{ColumnRow, HoldState, StoreError};
-use crate::seams::TaskGroup;
+use crate::seams::{Planted, TaskGroup, planted};
 
 /// One piece is scrubbed per pause: 4 MiB in 2 s is a small part of any disk, and 100 GiB take 14 hours.
 const SCRUB_PAUSE: Duration = Duration::from_secs(2);
@@ -177,7 +177,7 @@ impl Keeper {
         }
         self.asked.insert((job, column), now);
         let slot = PieceService::slot_of(job, column, &row);
-        if self.wanted(slot, row).await == Wanted::No {
+        if planted(Planted::DeleteWithoutAsking) || self.wanted(slot, row).await == Wanted::No {
             self.service.let_go(slot, "the steward does not want it here").await?;
         }
         Ok(())

@@ -35,7 +35,7 @@ use super::ObjectsContext;
 use super::coding::Coders;
 use super::events::{Events, Metrics, ObjectEvent};
 use super::store::{PieceStore, ReadPiece, StoreError};
-use crate::seams::{DiskError, run_blocking};
+use crate::seams::{DiskError, Planted, planted, run_blocking};
 
 /// Rows of one answer to `Held`.
 const HELD_MAX: usize = 4_096;
@@ -218,6 +218,9 @@ impl PieceService {
         lease: LeaseId,
         manifest: quorate_protocols::ids::ManifestHash,
     ) -> Result<PieceAnswer, PieceRefusal> {
+        if planted(Planted::DropConfirm) {
+            return Ok(PieceAnswer::Noted);
+        }
         self.inner.store.confirm(slot, manifest).await.map_err(refusal)?;
         let bytes = self.inner.store.column_bytes(slot.job, slot.column).map_err(refusal)?;
         self.inner.context.leases.settle(lease, bytes);

@@ -38,11 +38,20 @@ struct Platter {
     bytes_used: u64,
     is_full: bool,
     sync_delay: Duration,
-    /// Pieces that read back with a bit flipped.
-    rotten: std::collections::BTreeSet<PieceHash>,
+    /// Pieces that do not read back as they were written.
+    rotten: BTreeMap<PieceHash, Rot>,
     /// Which mount may use the disk.
     life: u64,
     counts: DiskCounts,
+}
+
+/// What became of a piece. Piece files and small files are whole or absent after a crash, because the real ones are
+/// written beside, synced and renamed; a file that is there and torn is thus a bad disk, as a flipped bit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rot {
+    Flipped,
+    /// Only the first half is left.
+    Torn,
 }
 
 /// What happened to one disk since it was made.
@@ -96,13 +105,14 @@ impl SimDisk {
     pub fn set_sync_delay(&self, delay: Duration) {
         self.lock().sync_delay = delay;
     }
-    /// From now on one of the pieces kept here, if there is any, reads back with a bit flipped.
-    pub fn rot_one(&self, rng: &mut SimRng) -> Option<PieceHash> {
+    /// From now on one of the pieces kept here, if there is any, reads back wrong.
+    pub fn rot_one(&self, rng: &mut SimRng) -> Option<(PieceHash, Rot)> {
         let mut platter = self.lock();
         let at = rng.below(platter.pieces.len() as u64) as usize;
         let hash = *platter.pieces.keys().nth(at)?;
-        platter.rotten.insert(hash);
-        Some(hash)
+        let rot = if rng.chance(300) { Rot::Torn } else { Rot::Flipped };
+        platter.rotten.insert(hash, rot);
+        Some((hash, rot))
     }
     pub fn piece_count(&self) -> usize {
         self.lock().pieces.len()
@@ -248,10 +258,13 @@ impl Files for Mount {
     fn read_piece(&self, hash: PieceHash) -> Result<Option<Bytes>, DiskError> {
         let mut platter = self.platter()?;
         let Some(bytes) = platter.pieces.get(&hash).cloned() else { return Ok(None) };
-        if bytes.is_empty() || !platter.rotten.contains(&hash) {
+        let Some(rot) = platter.rotten.get(&hash).copied().filter(|_| !bytes.is_empty()) else {
             return Ok(Some(bytes));
-        }
+        };
         platter.counts.rotten_reads += 1;
+        if rot == Rot::Torn {
+            return Ok(Some(bytes.slice(..bytes.len() / 2)));
+        }
         let mut bytes = bytes.to_vec();
         let at = usize::from(hash.0[0]) % bytes.len();
         bytes[at] ^= 1;

@@ -19,14 +19,16 @@ pub enum Fault {
     SlowDisk,
     /// One node's disk takes nothing more.
     FullDisk,
-    /// A stored piece reads back with a flipped bit.
+    /// A stored piece reads back with a flipped bit, or only half of it does.
     Rot,
     /// One node's wall clock jumps.
     Clock,
+    /// A node loses power, and its disk with it; it boots again with an empty one, as a new member.
+    Wipe,
 }
 
 impl Fault {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Crash,
         Self::Partition,
         Self::OneWay,
@@ -36,6 +38,7 @@ impl Fault {
         Self::FullDisk,
         Self::Rot,
         Self::Clock,
+        Self::Wipe,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -49,6 +52,7 @@ impl Fault {
             Self::FullDisk => "full-disk",
             Self::Rot => "rot",
             Self::Clock => "clock",
+            Self::Wipe => "wipe",
         }
     }
 }

@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod disk;
 pub mod faults;
+pub mod moments;
 pub mod net;
 pub mod oracle;
 pub mod panics;

@@ -5,8 +5,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use quorate_simulate::faults::FaultSet;
-use quorate_simulate::run::{Moments, Plan, Report, run};
+use quorate::seams::Planted;
+use quorate_simulate::faults::{Fault, FaultSet};
+use quorate_simulate::moments::Moments;
+use quorate_simulate::run::{Plan, Report, run};
+
+/// With this many seeds and every fault, each interesting moment must have happened at least once.
+const SEEDS_THAT_SHOW_ALL: usize = 1000;
 
 /// Lines of the transcript shown with a violation.
 const TAIL_LINES: usize = 60;
@@ -26,17 +31,26 @@ struct Arguments {
     /// Virtual minutes under faults, per seed.
     #[arg(long, default_value_t = 10)]
     minutes: u64,
-    /// all, none, or some of crash,partition,one-way,slow,loss,slow-disk,full-disk,rot,clock.
+    /// all, none, or some of crash,partition,one-way,slow,loss,slow-disk,full-disk,rot,clock,wipe.
     #[arg(long, default_value = "all")]
     faults: FaultSet,
+    /// Give every node this deliberate bug, to see that it is found: acknowledge-before-flush, skip-attempt-check,
+    /// count-approver-twice, forget-vote, serve-stale-reads, drop-confirm, skip-hash-check, delete-without-asking.
+    #[arg(long, value_parser = bug)]
+    planted: Option<Planted>,
     /// Write the last seed's transcript here, every message in it.
     #[arg(long)]
     transcript: Option<PathBuf>,
 }
 
+fn bug(name: &str) -> Result<Planted, String> {
+    Planted::ALL.into_iter().find(|bug| bug.name() == name).ok_or_else(|| "there is no such bug".to_owned())
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let seeds = arguments.seed.map_or(1..=arguments.seeds, |seed| seed..=seed);
+    let is_everything = arguments.faults.0.len() == Fault::ALL.len();
     let (began, mut simulated, mut failed, mut moments) = (Instant::now(), Duration::ZERO, 0u64, Moments::default());
     for seed in seeds.clone() {
         let plan = Plan {
@@ -45,6 +59,7 @@ fn main() -> ExitCode {
             duration: Duration::from_secs(60 * arguments.minutes),
             faults: arguments.faults.clone(),
             is_detailed: arguments.transcript.is_some(),
+            planted: arguments.planted,
         };
         let report = match run(plan) {
             Ok(report) => report,
@@ -55,7 +70,7 @@ fn main() -> ExitCode {
         };
         simulated += report.simulated;
         failed += u64::from(!report.violations.is_empty());
-        moments = add(moments, report.moments);
+        moments += report.moments;
         show(&report, arguments.minutes);
         if let Some(path) = &arguments.transcript
             && let Err(error) = std::fs::write(path, report.transcript.text())
@@ -67,18 +82,23 @@ fn main() -> ExitCode {
     let took = began.elapsed();
     println!(
         "{} seeds, {failed} failed; {:.0} s simulated in {:.1} s, {:.0} times faster than real time",
-        seeds.count(),
+        seeds.clone().count(),
         simulated.as_secs_f64(),
         took.as_secs_f64(),
         simulated.as_secs_f64() / took.as_secs_f64().max(f64::EPSILON),
     );
-    println!("{moments:?}");
-    ExitCode::from(u8::from(failed > 0))
+    println!("{moments}");
+    let missing = moments.missing();
+    let is_blind = seeds.count() >= SEEDS_THAT_SHOW_ALL && !missing.is_empty() && is_everything;
+    if is_blind {
+        println!("these never happened, so the run proved less than it seems: {}", missing.join(", "));
+    }
+    ExitCode::from(u8::from(failed > 0 || is_blind))
 }
 
 fn show(report: &Report, minutes: u64) {
     let Report { plan, operations, moments, net, .. } = report;
-    println!("seed {}: {operations:?} {moments:?} {net:?}", plan.seed);
+    println!("seed {}: {operations:?} {moments} {net:?}", plan.seed);
     if report.violations.is_empty() {
         return;
     }
@@ -92,17 +112,4 @@ fn show(report: &Report, minutes: u64) {
         "replay: cargo run --release -p quorate-simulate -- --seed {} --nodes {} --minutes {minutes} --faults {} --transcript transcript.txt",
         plan.seed, plan.nodes, plan.faults
     );
-}
-
-fn add(a: Moments, b: Moments) -> Moments {
-    Moments {
-        crashes: a.crashes + b.crashes,
-        primaries_crashed: a.primaries_crashed + b.primaries_crashed,
-        crashes_that_lost_writes: a.crashes_that_lost_writes + b.crashes_that_lost_writes,
-        terms_led: a.terms_led + b.terms_led,
-        faults: a.faults + b.faults,
-        rotten_reads: a.rotten_reads + b.rotten_reads,
-        refused_full: a.refused_full + b.refused_full,
-        digests_compared: a.digests_compared + b.digests_compared,
-    }
 }

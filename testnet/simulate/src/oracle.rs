@@ -4,7 +4,7 @@
 //! *unknown*: it may exist or not, and nothing is asked of it. A read that fails under faults says nothing; a read that
 //! succeeds must be right.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate::objects::{GetError, PutError, PutOutcome};
@@ -24,6 +24,8 @@ pub struct Oracle {
     stored: BTreeMap<ObjectId, Content>,
     puts: Vec<(String, Content, Put)>,
     gets: Vec<(ObjectId, Get)>,
+    /// Puts that ended without an answer or with an error, by name.
+    unknown: BTreeSet<String>,
     pub counts: Operations,
 }
 
@@ -43,6 +45,10 @@ impl Oracle {
     }
     pub fn getting(&mut self, object: ObjectId, get: Get) {
         self.gets.push((object, get));
+    }
+    /// A put that may have got somewhere, to be tried again.
+    pub fn take_unknown(&mut self) -> Option<String> {
+        self.unknown.pop_last()
     }
     /// Acknowledged objects, in order.
     pub fn objects(&self) -> Vec<ObjectId> {
@@ -67,7 +73,10 @@ impl Oracle {
                     self.promises.acknowledged.insert(outcome.object);
                     self.stored.insert(outcome.object, content);
                 }
-                Ok(_) => self.counts.puts_unknown += 1,
+                Ok(_) => {
+                    self.counts.puts_unknown += 1;
+                    self.unknown.insert(name);
+                }
                 Err(error) => violations.push(Violation::new(Guarantee::G7, format!("putting {name}: {error}"))),
             }
         }

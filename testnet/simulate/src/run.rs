@@ -5,25 +5,35 @@
 //! every node runs, and within [`LIVENESS_BOUND`] every acknowledged object must read back and a new one must be stored
 //! (G4). The schedule is drawn from the seed alone, so a failing seed fails again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quorate_protocols::ids::{MemberId, QuorumId};
+use quorate::node::Node;
+use quorate::objects::store::{ColumnRow, HoldState};
+use quorate::quorum::lost_quorums;
+use quorate::seams::Planted;
+use quorate_protocols::ids::{JobId, MemberId, PieceIndex, QuorumId};
+use quorate_protocols::job::limits::PAGE_MAX;
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::job::store::ColumnState;
 use quorate_protocols::resources::Resource;
-use quorate_testnet::checkers::g2_one_primary::Leaders;
+use quorate_testnet::checkers::g2_one_primary::{Leaders, Terms};
 use quorate_testnet::checkers::g5_agreement::Digests;
+use quorate_testnet::checkers::g6_readable::{self, Held, Holdings};
 use quorate_testnet::checkers::g8_reservations::{self, Account};
 use quorate_testnet::checkers::{Guarantee, Violation, g4_progress, g7_bounded};
 use tokio::time::Instant;
 
 use crate::faults::{Fault, FaultSet};
+use crate::moments::Moments;
 use crate::net::{Faults, NetCounts};
 use crate::oracle::{Operations, Oracle};
 use crate::panics;
 use crate::rng::SimRng;
 use crate::runtime;
 use crate::transcript::Transcript;
-use crate::world::{World, content};
+use crate::world::{Lead, World, content};
 
 /// After faults have ended, everything must serve again within this. Much longer than any failover: it covers a
 /// put's wait for holders, a client's deadline and the backoff after long faults.
@@ -38,6 +48,12 @@ const STEP_MAX: Duration = Duration::from_secs(4);
 /// Largest object of a schedule, in bytes. Small: what is tested is not the coding.
 const OBJECT_BYTES_MAX: u64 = 200_000;
 
+/// Turns that a started node's tasks get before its first look. They take no virtual time.
+const STARTUP_YIELDS: usize = 100;
+
+/// How long a crash may wait for a primary that is in the middle of a commit.
+const HUNT_MS_MAX: u64 = 300;
+
 /// Operations open at once; a client does not start more while the network is paused.
 const OPEN_MAX: usize = 8;
 
@@ -50,21 +66,8 @@ pub struct Plan {
     pub faults: FaultSet,
     /// Every message becomes a line of the transcript.
     pub is_detailed: bool,
-}
-
-/// How often something worth testing happened.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moments {
-    pub crashes: u64,
-    /// Crashes of a node that led a quorum.
-    pub primaries_crashed: u64,
-    pub crashes_that_lost_writes: u64,
-    /// Pairs of quorum and term that had a primary.
-    pub terms_led: u64,
-    pub faults: u64,
-    pub rotten_reads: u64,
-    pub refused_full: u64,
-    pub digests_compared: u64,
+    /// A deliberate bug in every node, which the run should find.
+    pub planted: Option<Planted>,
 }
 
 pub struct Report {
@@ -93,7 +96,17 @@ struct Session {
     rng: SimRng,
     oracle: Oracle,
     leaders: Leaders<QuorumId, MemberId>,
+    terms: Terms<QuorumId, MemberId>,
     digests: Digests<QuorumId, MemberId>,
+    /// Whole states, compared once at the end.
+    states: Digests<QuorumId, MemberId>,
+    holdings: Holdings<(MemberId, JobId, PieceIndex)>,
+    voters: BTreeMap<QuorumId, BTreeSet<MemberId>>,
+    /// Counters of the nodes' own at the last look, by node and what is counted.
+    counted: BTreeMap<(usize, String), u64>,
+    /// Where a put that ended unknown was tried, and its size.
+    tried: BTreeMap<String, (usize, usize)>,
+    is_cut: bool,
     violations: Vec<Violation>,
     moments: Moments,
     /// What each account held at the last look.
@@ -106,7 +119,8 @@ struct Session {
 impl Session {
     fn new(plan: Plan) -> Self {
         let transcript = Transcript::new(plan.is_detailed);
-        let world = World::new(plan.seed, plan.nodes, transcript);
+        let mut world = World::new(plan.seed, plan.nodes, transcript);
+        world.planted = plan.planted;
         let mut rng = SimRng::new(plan.seed, "schedule");
         let rotting = 1 + rng.below(plan.nodes as u64) as usize;
         Self {
@@ -114,7 +128,14 @@ impl Session {
             rng,
             oracle: Oracle::default(),
             leaders: Leaders::default(),
+            terms: Terms::default(),
             digests: Digests::default(),
+            states: Digests::default(),
+            holdings: Holdings::default(),
+            voters: BTreeMap::new(),
+            counted: BTreeMap::new(),
+            tried: BTreeMap::new(),
+            is_cut: false,
             violations: Vec::new(),
             moments: Moments::default(),
             reserved: BTreeMap::new(),
@@ -146,21 +167,46 @@ impl Session {
 
     /// One operation of a client, one fault, or the end of one.
     async fn step(&mut self) {
-        match self.rng.below(10) {
-            0..=2 if self.oracle.open() < OPEN_MAX => self.put(),
-            3..=5 if self.oracle.open() < OPEN_MAX => self.get(),
-            6 => self.recover().await,
-            _ => self.fault(),
+        match self.rng.below(22) {
+            0..=5 if self.oracle.open() < OPEN_MAX => self.put(),
+            6..=11 if self.oracle.open() < OPEN_MAX => self.get(),
+            12..=13 => self.recover().await,
+            14 => self.compact().await,
+            _ => self.fault().await,
         }
     }
 
     fn put(&mut self) {
+        if self.rng.chance(400)
+            && let Some(name) = self.oracle.take_unknown()
+        {
+            return self.put_again(name);
+        }
         let Some(index) = self.rng.pick(&self.world.up()).copied() else { return };
         self.puts += 1;
         let name = format!("object-{}", self.puts);
         let bytes = content(self.plan.seed, &name, 1 + self.rng.below(OBJECT_BYTES_MAX) as usize);
+        self.tried.insert(name.clone(), (index, bytes.len()));
         let put = self.world.put(index, name.clone(), bytes.clone());
         self.oracle.putting(name, &bytes, put);
+    }
+
+    /// A client whose put ended unknown comes back with the same file, to the same node.
+    fn put_again(&mut self, name: String) {
+        let Some(&(index, bytes)) = self.tried.get(&name) else { return };
+        let bytes = content(self.plan.seed, &name, bytes);
+        let put = self.world.put(index, name.clone(), bytes.clone());
+        self.oracle.putting(name, &bytes, put);
+    }
+
+    /// A primary shortens its log, so that members which are far behind need its snapshot.
+    async fn compact(&mut self) {
+        let Some(lead) = self.rng.pick(&self.world.leads()).copied() else { return };
+        let Some(quorum) = self.world.node(lead.node).and_then(|node| node.quorums().quorum(lead.quorum)) else {
+            return;
+        };
+        let told = quorum.compact().await.is_ok();
+        self.world.transcript.line(lead.node, format_args!("compacts {:?}: {told}", lead.quorum));
     }
 
     fn get(&mut self) {
@@ -171,9 +217,31 @@ impl Session {
     }
 
     async fn start(&mut self, index: usize) {
+        let is_up = self.world.node(index).is_some();
         if let Err(error) = self.world.start(index).await {
             let what = format!("node {index} does not start: {}", crate::world::chain(&error));
             self.violations.push(Violation::new(Guarantee::G1, what));
+        }
+        if is_up {
+            return;
+        }
+        self.counted.retain(|(node, _), _| *node != index);
+        // openraft's tasks read what is on the disk and say where they stand, before any message can arrive.
+        for _ in 0..STARTUP_YIELDS {
+            tokio::task::yield_now().await;
+        }
+        let Some(node) = self.world.node(index) else { return };
+        let member = node.identity().member();
+        match lost_quorums(node.storage(), member) {
+            Ok(lost) if lost.is_empty() => {}
+            // The disks of this world keep what they acknowledged, and a wiped one comes back as another member.
+            forgot => {
+                let what = format!("the disk of node {index} forgot what it had called durable: {forgot:?}");
+                self.violations.push(Violation::new(Guarantee::G1, what));
+            }
+        }
+        for quorum in node.quorums().quorums() {
+            self.violations.extend(self.terms.check(quorum.id(), member, quorum.view().term.0));
         }
     }
 
@@ -188,20 +256,40 @@ impl Session {
     fn heal(&mut self) {
         self.world.transcript.line(0, "faults of network and disks end");
         self.world.fabric.heal();
+        self.moments.partitions_healed += u64::from(std::mem::take(&mut self.is_cut));
         for index in 1..=self.plan.nodes {
             self.world.disk(index).set_full(false);
             self.world.disk(index).set_sync_delay(Duration::ZERO);
         }
     }
 
-    fn fault(&mut self) {
+    async fn fault(&mut self) {
         let kinds: Vec<_> = self.plan.faults.0.iter().copied().collect();
         let Some(kind) = self.rng.pick(&kinds).copied() else { return };
-        let node = 1 + self.rng.below(self.plan.nodes as u64) as usize;
+        let mut node = 1 + self.rng.below(self.plan.nodes as u64) as usize;
+        if kind == Fault::Crash && self.rng.chance(300) {
+            node = self.hunt().await.unwrap_or(node);
+        }
         let other = 1 + self.rng.below(self.plan.nodes as u64) as usize;
         self.moments.faults += 1;
         let detail = self.inject(kind, node, other);
         self.world.transcript.line(0, format_args!("fault {}: {detail}", kind.name()));
+    }
+
+    /// A primary with an entry under way, if one shows up soon.
+    async fn hunt(&self) -> Option<usize> {
+        for _ in 0..HUNT_MS_MAX {
+            if let Some(lead) = self.world.leads().into_iter().find(|lead| self.is_mid_commit(lead)) {
+                return Some(lead.node);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        None
+    }
+
+    fn is_mid_commit(&self, lead: &Lead) -> bool {
+        let quorum = self.world.node(lead.node).and_then(|node| node.quorums().quorum(lead.quorum));
+        quorum.and_then(|quorum| quorum.progress()).is_some_and(|progress| progress.last_log > progress.applied)
     }
 
     fn inject(&mut self, kind: Fault, node: usize, other: usize) -> String {
@@ -209,13 +297,16 @@ impl Session {
             Fault::Crash => {
                 if self.world.node(node).is_some() {
                     self.moments.crashes += 1;
-                    let leads = self.world.leads().iter().any(|lead| lead.node == node);
-                    self.moments.primaries_crashed += u64::from(leads);
+                    let leads: Vec<_> = self.world.leads().into_iter().filter(|lead| lead.node == node).collect();
+                    self.moments.primaries_crashed += u64::from(!leads.is_empty());
+                    let is_mid_commit = leads.iter().any(|lead| self.is_mid_commit(lead));
+                    self.moments.primaries_crashed_mid_commit += u64::from(is_mid_commit);
                 }
                 self.world.crash(node);
                 format!("node {node}")
             }
             Fault::Partition => {
+                self.is_cut = true;
                 let sides: Vec<bool> = (0..self.plan.nodes).map(|_| self.rng.chance(500)).collect();
                 for (a, left) in sides.iter().enumerate() {
                     for (b, right) in sides.iter().enumerate() {
@@ -227,6 +318,7 @@ impl Session {
                 format!("{sides:?}")
             }
             Fault::OneWay => {
+                self.is_cut = true;
                 self.world.fabric.cut(self.world.peer(node), self.world.peer(other));
                 format!("{other} does not hear {node}")
             }
@@ -262,6 +354,11 @@ impl Session {
                 self.world.clock(node).step(by_ms);
                 format!("node {node} by {by_ms} ms")
             }
+            Fault::Wipe => {
+                self.moments.disks_wiped += 1;
+                self.world.wipe(self.rotting);
+                format!("node {}", self.rotting)
+            }
         }
     }
 
@@ -273,11 +370,29 @@ impl Session {
         }
         for index in self.world.up() {
             let Some(node) = self.world.node(index) else { continue };
+            let member = node.identity().member();
+            let mut counts = vec![("leases expired".to_owned(), node.approver().counts().expired)];
             for quorum in node.quorums().quorums() {
-                let (at, digest) = quorum.view().digest;
-                if at.0 > 0 {
-                    let member = node.identity().member();
-                    found.extend(self.digests.check(quorum.id(), at.0, member, digest.0));
+                let Some(progress) = quorum.progress() else { continue };
+                found.extend(self.digests.check(quorum.id(), progress.applied.0, member, progress.digest.0));
+                counts.push((format!("snapshots {}", quorum.id()), progress.snapshots_installed));
+                found.extend(self.terms.check(quorum.id(), member, quorum.term().0));
+                if quorum.leading().is_some() {
+                    let voters: BTreeSet<_> = quorum.view().voters.into_iter().collect();
+                    let before = self.voters.insert(quorum.id(), voters.clone()).unwrap_or_default();
+                    self.moments.members_replaced += before.difference(&voters).count() as u64;
+                }
+            }
+            for (job, column, row) in columns(node) {
+                found.extend(self.holdings.check((member, job, column), held(&row)));
+            }
+            for (what, now) in counts {
+                let expired = what.starts_with("leases");
+                let before = self.counted.insert((index, what), now).unwrap_or_default();
+                let more = now.saturating_sub(before);
+                match expired {
+                    true => self.moments.leases_expired += more,
+                    false => self.moments.snapshots_installed += more,
                 }
             }
             let accounts: Vec<_> = node.resources().usage().iter().flat_map(|usage| accounts(index, usage)).collect();
@@ -347,6 +462,42 @@ impl Session {
             self.violations.extend(g4_progress::check(&waits, LIVENESS_BOUND));
         }
         self.check().await;
+        self.compare().await;
+    }
+
+    /// What is looked at once, at rest: whole states, and whether holders keep what the quorums count on.
+    async fn compare(&mut self) {
+        for index in self.world.up() {
+            let Some(node) = self.world.node(index) else { continue };
+            for quorum in node.quorums().quorums() {
+                if let Some((at, hash)) = quorum.state_hash() {
+                    let member = node.identity().member();
+                    self.violations.extend(self.states.check(quorum.id(), at.0, member, hash.0));
+                }
+            }
+        }
+        let holders: BTreeMap<MemberId, &Node> = (1..=self.plan.nodes)
+            .filter_map(|index| self.world.node(index))
+            .map(|node| (node.identity().member(), node))
+            .collect();
+        for lead in self.world.leads() {
+            let quorum = self.world.node(lead.node).and_then(|node| node.quorums().quorum(lead.quorum));
+            let Some(quorum) = quorum else { continue };
+            let page = Query::Objects { after: None, limit: PAGE_MAX as u32 };
+            let Ok(QueryAnswer::Objects(objects)) = quorum.query(page, true).await else { continue };
+            for view in objects {
+                for (index, column) in (0..).zip(&view.record.columns) {
+                    // A holder that lost its disk since is the steward's to notice, in its own time.
+                    let Some(node) = column.grant.and_then(|grant| holders.get(&grant.holder)) else { continue };
+                    if column.state == ColumnState::Confirmed {
+                        let kept = node.objects().service().store().column(view.record.job, PieceIndex(index));
+                        let kept = kept.ok().flatten().map(|row| held(&row));
+                        let what = (view.record.job, PieceIndex(index));
+                        self.violations.extend(g6_readable::check_confirmed(what, kept));
+                    }
+                }
+            }
+        }
     }
 
     fn report(mut self) -> Report {
@@ -358,6 +509,11 @@ impl Session {
         }
         self.moments.terms_led = self.leaders.count() as u64;
         self.moments.digests_compared = self.digests.compared();
+        self.moments.states_compared = self.states.compared();
+        let seen = &self.world.seen;
+        self.moments.backups_used = seen.backups_used.load(Ordering::Relaxed);
+        self.moments.columns_repaired = seen.columns_repaired.load(Ordering::Relaxed);
+        self.moments.puts_resumed = seen.puts_resumed.load(Ordering::Relaxed);
         Report {
             transcript: self.world.transcript.clone(),
             violations: self.violations,
@@ -377,4 +533,17 @@ fn accounts(index: usize, usage: &quorate::resources::ScopeUsage) -> Vec<Account
         limit: usage.limit.get(resource),
     };
     Resource::ALL.into_iter().map(account).collect()
+}
+
+/// Every column that this node has or had, as its own index says.
+fn columns(node: &Node) -> Vec<(JobId, PieceIndex, ColumnRow)> {
+    node.objects().service().store().columns(None, usize::MAX).unwrap_or_default()
+}
+
+fn held(row: &ColumnRow) -> Held {
+    Held {
+        attempt: row.attempt.0.into(),
+        is_released: matches!(row.state, HoldState::Released { .. }),
+        is_confirmed: matches!(row.state, HoldState::Confirmed { .. }),
+    }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,10 +14,12 @@ use futures::{StreamExt, TryStreamExt};
 use quorate::identity::Identity;
 use quorate::node::{Node, NodeParts, NodeSettings, StartError};
 use quorate::objects::{GetError, PutError, PutOutcome, PutProgress, PutRequest};
+use quorate::quorum::HostEvent;
 use quorate::resources::Resources;
 use quorate::seams::entropy::SeededEntropy;
-use quorate::seams::{Entropy, Seams, TaskGroup};
+use quorate::seams::{Entropy, Planted, Seams, TaskGroup};
 use quorate_protocols::ids::{BootId, Incarnation, MemberId, ObjectId, PeerId, QuorumId, Term};
+use quorate_protocols::quorum::Event;
 use quorate_protocols::resources::limits::{Limits, Machine as Hardware, Overrides};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
@@ -47,6 +50,19 @@ pub struct World {
     pub fabric: Fabric,
     rng: SimRng,
     machines: Vec<Machine>,
+    /// The deliberate bug of every node that starts from now on.
+    pub planted: Option<Planted>,
+    pub seen: Arc<Seen>,
+}
+
+/// What the nodes said of themselves, counted.
+#[derive(Default)]
+pub struct Seen {
+    /// Columns of a run that went from a failed holder to a spare one.
+    pub backups_used: AtomicU64,
+    pub columns_repaired: AtomicU64,
+    /// Puts that found pieces of an earlier try in place.
+    pub puts_resumed: AtomicU64,
 }
 
 struct Machine {
@@ -55,6 +71,7 @@ struct Machine {
     disk: SimDisk,
     clock: ClockOffset,
     boots: u64,
+    wipes: u64,
     running: Option<Running>,
 }
 
@@ -81,6 +98,7 @@ impl World {
             disk: SimDisk::default(),
             clock: ClockOffset::default(),
             boots: 0,
+            wipes: 0,
             running: None,
         };
         Self {
@@ -90,6 +108,8 @@ impl World {
             transcript,
             rng: SimRng::new(seed, "world"),
             machines: (1..=nodes).map(machine).collect(),
+            planted: None,
+            seen: Arc::default(),
         }
     }
 
@@ -135,7 +155,7 @@ impl World {
             Arc::new(SeededEntropy::new(derive_u64(seed, &format!("node {index} boot {boots}"))));
         let identity = Identity::new(machine.secret, machine.incarnation, BootId(entropy.bytes()));
         let clock = Arc::new(SimClock::boot(began, &machine.clock));
-        let tasks = TaskGroup::inline();
+        let tasks = TaskGroup::inline_planted(self.planted);
         let seams = Seams { clock: clock.clone(), entropy, disk: machine.disk.mount(), tasks: tasks.clone() };
         let (net, inbound) = self.fabric.attach(index, identity.peer(), clock);
         let parts = NodeParts {
@@ -147,7 +167,7 @@ impl World {
             inbound,
         };
         let node = Node::start(parts).await?;
-        drop(tasks.spawn(record(index, node.quorums().events(), self.transcript.clone())));
+        drop(tasks.spawn(record(index, node.quorums().events(), self.transcript.clone(), self.seen.clone())));
         machine.running = Some(Running { node, tasks });
         Ok(())
     }
@@ -161,6 +181,17 @@ impl World {
         machine.disk.crash(&mut self.rng);
         self.fabric.detach(peer);
         self.transcript.line(index, "crashes");
+    }
+
+    /// The machine loses power and its disk is replaced by an empty one. What boots there next is a new member.
+    pub fn wipe(&mut self, index: usize) {
+        self.crash(index);
+        let seed = self.seed;
+        let machine = &mut self.machines[index - 1];
+        machine.disk.wipe();
+        machine.wipes += 1;
+        machine.incarnation = Incarnation(derive_u64(seed, &format!("incarnation {index} wipe {}", machine.wipes)));
+        self.transcript.line(index, "has an empty disk");
     }
 
     /// Everybody who says that it leads now, in order of node and quorum.
@@ -185,18 +216,25 @@ impl World {
         content: Vec<u8>,
     ) -> JoinHandle<Option<Result<PutOutcome, PutError>>> {
         let Some(running) = &self.machine(index).running else { return tokio::spawn(std::future::ready(None)) };
-        let (node, transcript) = (running.node.clone(), self.transcript.clone());
+        let (node, transcript, seen) = (running.node.clone(), self.transcript.clone(), self.seen.clone());
         self.transcript.line(index, format_args!("put {name} of {} bytes", content.len()));
         running.tasks.spawn(async move {
             let content = Bytes::from(content);
-            let request =
-                PutRequest { name: Some(name.clone()), size: Some(content.len() as u64), ..PutRequest::default() };
+            let request = PutRequest {
+                name: Some(name.clone()),
+                size: Some(content.len() as u64),
+                fingerprint: Some(name.clone()),
+                ..PutRequest::default()
+            };
             let chunks: Vec<_> = (0..content.len())
                 .step_by(BODY_CHUNK_BYTES)
                 .map(|at| Ok(content.slice(at..content.len().min(at + BODY_CHUNK_BYTES))))
                 .collect();
             let (progress, _) = watch::channel(PutProgress::default());
             let outcome = node.objects().put(request, futures::stream::iter(chunks).boxed(), progress).await;
+            if outcome.as_ref().is_ok_and(|stored| stored.progress.pieces_skipped > 0) {
+                seen.puts_resumed.fetch_add(1, Ordering::Relaxed);
+            }
             match &outcome {
                 Ok(stored) => transcript.line(
                     index,
@@ -274,10 +312,22 @@ impl World {
 }
 
 /// Writes what happens in a node's quorums into the transcript.
-async fn record(index: usize, mut events: broadcast::Receiver<quorate::quorum::HostEvent>, transcript: Transcript) {
+async fn record(index: usize, mut events: broadcast::Receiver<HostEvent>, transcript: Transcript, seen: Arc<Seen>) {
     loop {
         match events.recv().await {
-            Ok(event) => transcript.line(index, format_args!("{event:?}")),
+            Ok(event) => {
+                if let HostEvent::Applied { events, .. } = &event {
+                    for event in events.iter() {
+                        let counter = match event {
+                            Event::ColumnReassigned { from: Some(_), to: Some(_), .. } => &seen.backups_used,
+                            Event::ColumnRepaired { .. } => &seen.columns_repaired,
+                            _ => continue,
+                        };
+                        counter.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+                transcript.line(index, format_args!("{event:?}"));
+            }
             Err(broadcast::error::RecvError::Lagged(missed)) => {
                 transcript.line(index, format_args!("{missed} events were missed"));
             }

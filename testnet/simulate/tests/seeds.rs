@@ -11,6 +11,7 @@ fn play(seed: u64) -> Report {
         duration: Duration::from_secs(20),
         faults: "all".parse().expect("all faults are known"),
         is_detailed: false,
+        planted: None,
     };
     let report = run(plan).expect("a runtime starts");
     assert_eq!(

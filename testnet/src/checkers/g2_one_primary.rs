@@ -31,9 +31,43 @@ impl<Q: Ord + Copy + Debug, M: PartialEq + Copy + Debug> Leaders<Q, M> {
     }
 }
 
+/// The newest term in which each member was seen. A member that forgot its vote comes back in an older one, and may
+/// give a second vote there: two primaries of one term are then a matter of time.
+#[derive(Clone, Debug)]
+pub struct Terms<Q: Ord, M: Ord> {
+    seen: BTreeMap<(Q, M), u64>,
+}
+
+impl<Q: Ord, M: Ord> Default for Terms<Q, M> {
+    fn default() -> Self {
+        Self { seen: BTreeMap::new() }
+    }
+}
+
+impl<Q: Ord + Copy + Debug, M: Ord + Copy + Debug> Terms<Q, M> {
+    /// `member` is in `term` of `quorum` now.
+    pub fn check(&mut self, quorum: Q, member: M, term: u64) -> Option<Violation> {
+        let newest = self.seen.entry((quorum, member)).or_default();
+        let before = std::mem::replace(newest, term.max(*newest));
+        (term < before).then(|| {
+            let what = format!("{member:?} was in term {before} of {quorum:?} and is in term {term} now");
+            Violation::new(Guarantee::G2, what)
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_never_goes_back_to_an_older_term() {
+        let mut terms = Terms::default();
+        assert_eq!(terms.check("q", "a", 2), None);
+        assert_eq!(terms.check("q", "b", 1), None);
+        assert!(terms.check("q", "a", 1).is_some());
+        assert!(terms.check("q", "a", 0).is_some(), "what was newest stays so");
+    }
 
     #[test]
     fn a_term_belongs_to_the_first_member_that_led_it() {

@@ -1,0 +1,112 @@
+//! How often something worth testing happened. A run in which no primary ever died proved little.
+
+/// Counts of one run, or of many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moments {
+    /// Faults injected.
+    pub faults: u64,
+    pub crashes: u64,
+    /// Crashes of a node that led a quorum.
+    pub primaries_crashed: u64,
+    /// Of these, with an entry in the log that was not applied yet.
+    pub primaries_crashed_mid_commit: u64,
+    /// Crashes after which batches were gone that nobody had called durable.
+    pub crashes_that_lost_writes: u64,
+    pub disks_wiped: u64,
+    /// Times when cut paths were joined again.
+    pub partitions_healed: u64,
+    /// Pairs of quorum and term that had a primary.
+    pub terms_led: u64,
+    /// Voters that left a quorum.
+    pub members_replaced: u64,
+    /// Members that took another's snapshot for their state.
+    pub snapshots_installed: u64,
+    pub leases_expired: u64,
+    /// Columns that went from a failed holder to a spare one, by every member that saw it.
+    pub backups_used: u64,
+    /// As above, for rebuilds.
+    pub columns_repaired: u64,
+    /// Puts that found pieces of an earlier try.
+    pub puts_resumed: u64,
+    pub rotten_reads: u64,
+    /// Writes refused by a full disk.
+    pub refused_full: u64,
+    /// Members compared at the same index.
+    pub digests_compared: u64,
+    /// Whole states compared, at the end.
+    pub states_compared: u64,
+}
+
+impl Moments {
+    /// Every count with its name, in order.
+    pub fn named(&self) -> [(&'static str, u64); 18] {
+        [
+            ("faults", self.faults),
+            ("crashes", self.crashes),
+            ("primaries crashed", self.primaries_crashed),
+            ("primaries crashed mid commit", self.primaries_crashed_mid_commit),
+            ("crashes that lost writes", self.crashes_that_lost_writes),
+            ("disks wiped", self.disks_wiped),
+            ("partitions healed", self.partitions_healed),
+            ("terms led", self.terms_led),
+            ("members replaced", self.members_replaced),
+            ("snapshots installed", self.snapshots_installed),
+            ("leases expired", self.leases_expired),
+            ("backups used", self.backups_used),
+            ("columns repaired", self.columns_repaired),
+            ("puts resumed", self.puts_resumed),
+            ("rotten reads", self.rotten_reads),
+            ("refused full", self.refused_full),
+            ("digests compared", self.digests_compared),
+            ("states compared", self.states_compared),
+        ]
+    }
+    /// What never happened.
+    pub fn missing(&self) -> Vec<&'static str> {
+        self.named().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+    }
+}
+
+impl std::ops::AddAssign for Moments {
+    fn add_assign(&mut self, other: Self) {
+        self.faults += other.faults;
+        self.crashes += other.crashes;
+        self.primaries_crashed += other.primaries_crashed;
+        self.primaries_crashed_mid_commit += other.primaries_crashed_mid_commit;
+        self.crashes_that_lost_writes += other.crashes_that_lost_writes;
+        self.disks_wiped += other.disks_wiped;
+        self.partitions_healed += other.partitions_healed;
+        self.terms_led += other.terms_led;
+        self.members_replaced += other.members_replaced;
+        self.snapshots_installed += other.snapshots_installed;
+        self.leases_expired += other.leases_expired;
+        self.backups_used += other.backups_used;
+        self.columns_repaired += other.columns_repaired;
+        self.puts_resumed += other.puts_resumed;
+        self.rotten_reads += other.rotten_reads;
+        self.refused_full += other.refused_full;
+        self.digests_compared += other.digests_compared;
+        self.states_compared += other.states_compared;
+    }
+}
+
+impl std::fmt::Display for Moments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words: Vec<_> = self.named().into_iter().map(|(name, count)| format!("{count} {name}")).collect();
+        f.write_str(&words.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_happened_is_named() {
+        let mut sum = Moments { crashes: 2, ..Moments::default() };
+        sum += Moments { crashes: 1, faults: 1, ..Moments::default() };
+        assert_eq!(sum.crashes, 3);
+        assert!(!sum.missing().contains(&"crashes"));
+        assert!(sum.missing().contains(&"puts resumed"));
+    }
+}
