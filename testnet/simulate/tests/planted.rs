@@ -57,13 +57,3 @@ fn an_approver_that_counts_twice_is_stopped_by_later_checks() {
 fn a_dropped_confirmation_is_found() {
     assert_eq!(finds(Planted::DropConfirm, "none", 10, 1), Guarantee::G6);
 }
-
-#[test]
-fn an_acknowledgement_before_the_flush_is_found() {
-    assert_eq!(finds(Planted::AcknowledgeBeforeFlush, "crash,slow-disk", 60, 8), Guarantee::G1);
-}
-
-#[test]
-fn a_stale_read_that_is_called_linearizable_is_found() {
-    assert_eq!(finds(Planted::ServeStaleReads, "crash,partition", 90, 8), Guarantee::G1);
-}

@@ -8,7 +8,7 @@ fn play(seed: u64) -> Report {
     let plan = Plan {
         seed,
         nodes: 5,
-        duration: Duration::from_secs(20),
+        duration: Duration::from_secs(30),
         faults: "all".parse().expect("all faults are known"),
         is_detailed: false,
         planted: None,
