@@ -191,6 +191,19 @@ impl Objects {
 #[cfg(test)]
 mod tests;
 
+/// What every error that a person reads must keep to.
+#[cfg(test)]
+pub(crate) fn assert_reads_well(chain: &str) {
+    for bad in ["; ;", ": :", ": ;", ";;", "::", "()", "  ", "0 refused"] {
+        assert!(!chain.contains(bad), "{bad:?} in {chain:?}");
+    }
+    assert!(!chain.trim_end().ends_with(['.', ':', ';']) && chain.trim() == chain, "{chain:?}");
+    let parts: Vec<&str> = chain.split(": ").collect();
+    for (index, part) in parts.iter().enumerate() {
+        assert!(!parts[..index].contains(part), "{part:?} is said twice in {chain:?}");
+    }
+}
+
 #[cfg(test)]
 mod error_texts {
     use super::*;
@@ -230,18 +243,5 @@ mod error_texts {
         ];
         puts.iter().for_each(|error| assert_reads_well(&crate::api::error::chain(error)));
         gets.iter().for_each(|error| assert_reads_well(&crate::api::error::chain(error)));
-    }
-}
-
-/// What every error that a person reads must keep to.
-#[cfg(test)]
-pub(crate) fn assert_reads_well(chain: &str) {
-    for bad in ["; ;", ": :", ": ;", ";;", "::", "()", "  ", "0 refused"] {
-        assert!(!chain.contains(bad), "{bad:?} in {chain:?}");
-    }
-    assert!(!chain.trim_end().ends_with(['.', ':', ';']) && chain.trim() == chain, "{chain:?}");
-    let parts: Vec<&str> = chain.split(": ").collect();
-    for (index, part) in parts.iter().enumerate() {
-        assert!(!parts[..index].contains(part), "{part:?} is said twice in {chain:?}");
     }
 }
