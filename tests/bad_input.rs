@@ -163,8 +163,8 @@ fn a_flipped_byte_and_a_wiped_disk_lose_nothing() {
     let put = net.put(1, &file);
     let object = put["object"].as_str().unwrap().to_owned();
 
-    // Flip a byte in every piece of two holders' columns: as many as the profile can miss.
-    let holders: Vec<usize> = put["columns"].as_array().unwrap()[..2]
+    // Flip a byte in every piece of one holder's column; the disk lost below may be a second. The profile misses two.
+    let holders: Vec<usize> = put["columns"].as_array().unwrap()[..1]
         .iter()
         .map(|column| net.testnet.index_of(column["holder"].as_str().unwrap().parse().unwrap()).unwrap())
         .collect();
@@ -178,7 +178,7 @@ fn a_flipped_byte_and_a_wiped_disk_lose_nothing() {
             flipped += 1;
         }
     }
-    assert!(flipped >= 4, "the test found only {flipped} pieces to damage");
+    assert!(flipped >= 2, "the test found only {flipped} pieces to damage");
     let reader = (1..=7).find(|node| !holders.contains(node)).unwrap();
     assert!(net.read(reader, &object) == content(size, 9), "the object read over damaged pieces differs");
     let log = std::fs::read_to_string(net.testnet.log_file(reader)).unwrap();

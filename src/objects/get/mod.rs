@@ -39,6 +39,9 @@ const SEGMENTS_WAITING: usize = 1;
 
 const QUERY_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long the primary is waited for before any member will do: several failovers.
+const FRESH_DEADLINE: Duration = Duration::from_secs(2);
+
 /// How often at most one read asks the steward for a fresh placement.
 const PLACEMENT_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -88,27 +91,30 @@ impl Objects {
 
     /// The manifest, checked against the object's id, and the steward's view.
     async fn find_object(&self, object: ObjectId) -> Result<(Manifest, ObjectView), GetError> {
-        let mut fault = None;
-        // A member that lags may not know the object yet: only a linearizable "unknown" counts.
-        for stale in [true, false] {
-            match self.ask_object(object, stale).await {
-                Ok(Some(view)) => match Manifest::decode_named(&view.manifest, object.manifest) {
-                    Ok(manifest) => return Ok((manifest, view)),
-                    Err(error) => fault = Some(error.to_string()),
-                },
-                Ok(None) if stale => (),
-                Ok(None) => return Err(GetError::Unknown { object }),
-                Err(error) if stale => tracing::debug!(%object, %error, "no quick answer about an object"),
-                Err(error) => return Err(error.into()),
-            }
+        // What was removed is gone for readers at once, so the primary is asked first. A quorum that cannot answer in time
+        // does not keep its objects from being read: any member's record names the holders, and every piece is checked.
+        let fresh = match self.ask_object(object, false, FRESH_DEADLINE).await {
+            Ok(Some(view)) => return named(view, object),
+            Ok(None) => return Err(GetError::Unknown { object }),
+            Err(error) => error,
+        };
+        tracing::debug!(%object, error = %fresh, "the primary gave no answer about an object; asking any member");
+        match self.ask_object(object, true, QUERY_DEADLINE).await {
+            Ok(Some(view)) => named(view, object),
+            // A member that lags may not know the object yet: its "unknown" is none.
+            Ok(None) => Err(fresh.into()),
+            Err(error) => Err(error.into()),
         }
-        let reason = fault.unwrap_or_else(|| "no manifest".into());
-        Err(ClientError::Protocol { quorum: object.quorum, reason }.into())
     }
 
-    pub(super) async fn ask_object(&self, object: ObjectId, stale: bool) -> Result<Option<ObjectView>, ClientError> {
+    pub(super) async fn ask_object(
+        &self,
+        object: ObjectId,
+        stale: bool,
+        deadline: Duration,
+    ) -> Result<Option<ObjectView>, ClientError> {
         let query = Query::Object { manifest: object.manifest };
-        match self.context.quorums.query(object.quorum, query, stale, QUERY_DEADLINE).await? {
+        match self.context.quorums.query(object.quorum, query, stale, deadline).await? {
             QueryAnswer::Object(view) if view.record.state == ObjectState::Live => Ok(Some(*view)),
             QueryAnswer::Object(_) | QueryAnswer::Unknown => Ok(None),
             // Whoever says something else has not said that there is no such object.
@@ -117,6 +123,14 @@ impl Objects {
                 reason: "a question about an object was answered with something else".into(),
             }),
         }
+    }
+}
+
+/// The manifest that a member gave, checked against the object's own name.
+fn named(view: ObjectView, object: ObjectId) -> Result<(Manifest, ObjectView), GetError> {
+    match Manifest::decode_named(&view.manifest, object.manifest) {
+        Ok(manifest) => Ok((manifest, view)),
+        Err(error) => Err(ClientError::Protocol { quorum: object.quorum, reason: error.to_string() }.into()),
     }
 }
 
@@ -184,7 +198,7 @@ impl Read {
         if placement.generation == seen && (seen == 0 || wait.is_zero()) {
             placement.asked_at = tokio::time::Instant::now();
             placement.generation += 1;
-            match self.objects.ask_object(self.object, false).await {
+            match self.objects.ask_object(self.object, false, QUERY_DEADLINE).await {
                 Ok(Some(view)) => placement.columns = holders_of(&view, &self.manifest),
                 Ok(None) => (),
                 Err(error) => tracing::debug!(object = %self.object, %error, "no fresh placement"),

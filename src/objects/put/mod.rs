@@ -346,7 +346,7 @@ impl Objects {
     /// Whether the object is degraded and who holds it: the columns just sealed, unless the quorum found the same
     /// content stored before and kept those.
     async fn placed(&self, object: ObjectId, job: JobId, stored: &Stored) -> (bool, Vec<(PieceIndex, PeerId)>) {
-        match self.ask_object(object, false).await {
+        match self.ask_object(object, false, QUORUM_DEADLINE).await {
             Ok(Some(view)) if view.record.job != job => {
                 let columns = (0..).map(PieceIndex).zip(&view.record.columns);
                 let held = columns.filter_map(|(index, column)| Some((index, column.grant?.holder.peer)));
