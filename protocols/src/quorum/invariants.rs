@@ -12,9 +12,9 @@ use crate::job::store::ColumnState;
 use crate::object::layout::Profile;
 use crate::quorum::limits::{OBJECTS_MAX, OWNERS_MAX, STANDBYS_MAX};
 
-type Checked = Result<(), String>;
+pub(super) type Checked = Result<(), String>;
 
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
+pub(super) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(what()) }
 }
 

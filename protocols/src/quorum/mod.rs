@@ -18,6 +18,7 @@ pub mod object;
 mod queries;
 pub mod snapshot;
 pub mod state;
+mod steps;
 
 pub use command::{Batch, BatchReply, Command, CommandReply, Rejection};
 pub use membership::Voters;

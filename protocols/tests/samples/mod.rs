@@ -528,9 +528,8 @@ fn record_samples(samples: &mut Samples) {
     samples.0.push(Sample { file, name: "snapshot.empty".to_owned(), bytes, reread: chunk_again, limit });
 }
 
-/// A state with a running job, an object and a manifest, made by commands alone.
-pub fn state() -> QuorumState {
-    let mut state = QuorumState::new(QUORUM);
+/// Commands that leave a running job, an object and a manifest, each with its sender.
+pub fn history() -> Vec<(PeerId, Command)> {
     let hash = manifest();
     let (stored, running) = (JobId { quorum: QUORUM, local: [1; 16] }, JOB);
     let receipt = |index: u8| {
@@ -555,8 +554,13 @@ pub fn state() -> QuorumState {
         Command::AddHolders { job: running, grants },
         Command::SetStandbys { standbys: vec![member(5)] },
     ];
-    let commands = commands.into_iter().map(|command| (peer(9), command)).collect();
-    let (reply, _) = state.apply(LogIndex(1), &Batch { now: Millis(1_700_000_000_000), commands });
+    commands.into_iter().map(|command| (peer(9), command)).collect()
+}
+
+/// The state that `history` leads to.
+pub fn state() -> QuorumState {
+    let mut state = QuorumState::new(QUORUM);
+    let (reply, _) = state.apply(LogIndex(1), &Batch { now: Millis(1_700_000_000_000), commands: history() });
     assert!(reply.replies.iter().all(Result::is_ok), "{reply:?}");
     state
 }
