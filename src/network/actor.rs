@@ -28,6 +28,7 @@ use super::explain::{self, DialFault, plain};
 use super::faults::Link;
 use super::handle::{Ask, Command, Shared};
 use super::{NetworkError, transport};
+use crate::buffers;
 use crate::identity::Identity;
 use crate::seams::{Frame, GossipMessage, InboundRequest, NetError, NetEvent, PeerView, Protocol, Seams, run_blocking};
 
@@ -364,6 +365,7 @@ impl Actor {
         }
         if now >= self.housekeeping_due {
             self.housekeeping_due = now.plus(HOUSEKEEPING);
+            buffers::trim();
             self.keep_house(now);
         }
     }

@@ -22,13 +22,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::StreamProtocol;
 use libp2p::request_response;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use crate::buffers::Buffer;
 use crate::resources::Reservation;
 use crate::seams::{Frame, Protocol, TaskGroup};
 
@@ -116,7 +116,7 @@ impl Codec {
             io.write_all(&frame.head).await?;
         }
         // The muxer cuts this into 16 KiB frames and takes turns between streams: a piece delays a raft append on the
-        // same connection by one of them.
+        // same connection by what is gathered for one write to the socket.
         io.write_all(&frame.payload).await?;
         io.flush().await
     }
@@ -133,10 +133,9 @@ fn length(bytes: usize) -> io::Result<[u8; 4]> {
 }
 
 async fn read_body<T: AsyncRead + Unpin + Send>(io: &mut T, head: usize, payload: usize) -> io::Result<Frame> {
-    // Zeroed memory of this size comes from the system untouched: what a peer announces but never sends costs no pages.
-    let mut body = vec![0; head + payload];
+    let mut body = Buffer::take(head + payload);
     io.read_exact(&mut body).await?;
-    let mut body = Bytes::from(body);
+    let mut body = body.freeze();
     let head = body.split_to(head);
     Ok(Frame { head, payload: body })
 }
@@ -248,6 +247,7 @@ impl request_response::Codec for Codec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use futures::io::Cursor;
     use libp2p::request_response::Codec as _;
     use std::sync::atomic::{AtomicUsize, Ordering};

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::config::{KAD_QUERY_TIMEOUT, OUTBOUND_MAX};
 use super::faults::{Link, NetFaults};
 use super::metrics::Metrics;
+use super::window::Window;
 use crate::seams::{Frame, Net, NetError, PeerView, Protocol, Topic};
 
 pub(super) enum Command {
@@ -49,6 +50,9 @@ pub(super) struct Shared {
     /// Streams left towards each peer.
     windows: Mutex<BTreeMap<(PeerId, Protocol), Arc<Semaphore>>>,
     questions: Arc<Semaphore>,
+    /// How much of its window a piece takes up, by what liveness traffic says of each peer. Forgotten with the
+    /// peer.
+    piece_windows: Mutex<BTreeMap<PeerId, Window>>,
 }
 
 /// These locks guard single assignments: a panic while one is held leaves nothing half done.
@@ -68,6 +72,7 @@ impl Shared {
             provided_changed: Notify::new(),
             windows: Mutex::default(),
             questions: Arc::new(Semaphore::new(OUTBOUND_MAX)),
+            piece_windows: Mutex::default(),
         }
     }
     pub fn set_peer(&self, view: PeerView) {
@@ -75,6 +80,7 @@ impl Shared {
     }
     pub fn remove_peer(&self, peer: PeerId) {
         lock(&self.peers).remove(&peer);
+        lock(&self.piece_windows).remove(&peer);
     }
     pub fn set_listen(&self, addresses: Vec<String>) {
         *lock(&self.listen) = addresses;
@@ -85,6 +91,17 @@ impl Shared {
     fn window(&self, peer: PeerId, protocol: Protocol) -> Arc<Semaphore> {
         let fresh = || Arc::new(Semaphore::new(protocol.streams_max()));
         lock(&self.windows).entry((peer, protocol)).or_insert_with(fresh).clone()
+    }
+    /// Streams of the window that one question takes up.
+    fn weight(&self, peer: PeerId, protocol: Protocol) -> u32 {
+        match protocol {
+            Protocol::Piece => lock(&self.piece_windows).get(&peer).map_or(1, Window::weight),
+            _ => 1,
+        }
+    }
+    /// A liveness question was answered after this time, its wait for a stream included.
+    fn observe_liveness(&self, peer: PeerId, rtt: Duration) {
+        lock(&self.piece_windows).entry(peer).or_default().observe(rtt, Protocol::Piece.streams_max());
     }
     /// Forgets windows that nobody holds a stream of.
     pub fn forget_idle_windows(&self) {
@@ -121,7 +138,8 @@ async fn ask(
         Link::Slow(delay) => tokio::time::sleep(delay).await,
         Link::Cut => std::future::pending().await,
     }
-    let stream = shared.window(peer, protocol).acquire_owned().await.map_err(|_| NetError::Closed)?;
+    let (window, weight) = (shared.window(peer, protocol), shared.weight(peer, protocol));
+    let stream = window.acquire_many_owned(weight).await.map_err(|_| NetError::Closed)?;
     let (reply, answer) = oneshot::channel();
     let ask = Ask { peer, protocol, frame, deadline, after, reply, permits: (stream, question) };
     commands.try_send(Command::Ask(Box::new(ask))).map_err(|error| match error {
@@ -146,7 +164,8 @@ impl Net for Handle {
         let (shared, commands) = (self.shared.clone(), self.commands.clone());
         async move {
             let after = deadline.min(protocol.deadline_max());
-            let deadline = Instant::now() + after;
+            let began = Instant::now();
+            let deadline = began + after;
             let result = match check(shared.local, peer, protocol, &frame) {
                 Err(error) => Err(error),
                 Ok(()) => {
@@ -162,6 +181,10 @@ impl Net for Handle {
                     }
                 }
             };
+            if protocol == Protocol::Liveness && matches!(result, Ok(_) | Err(NetError::Timeout { .. })) {
+                // A question that was not answered in time took at least as long.
+                shared.observe_liveness(peer, began.elapsed());
+            }
             shared.metrics.asked(protocol, &result);
             result
         }

@@ -39,9 +39,11 @@ mod dialler;
 mod events;
 mod explain;
 pub mod faults;
+mod gather;
 mod handle;
 mod metrics;
 mod transport;
+mod window;
 
 #[cfg(test)]
 mod tests;

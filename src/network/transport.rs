@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::Either;
+use futures::io::BufReader;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::{
     Boxed, DialOpts, ListenerId, OptionalTransport, PortUse, Transport, TransportError, TransportEvent,
@@ -15,6 +16,7 @@ use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp, yamux};
 
 use super::NetworkError;
+use super::gather::GatheredNoise;
 use crate::identity::NetworkSecret;
 
 /// From the first packet to a multiplexed, authenticated connection. A stalled peer must not hold a dial for long.
@@ -22,6 +24,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Streams per connection. All quotas together stay well below it; yamux may buffer 256 KiB for each.
 const STREAMS_MAX: usize = 256;
+
+/// Bytes taken from a socket at once: an encrypted frame. The layer above asks for 8 KiB at a time.
+const READ_BYTES: usize = 64 * 1024;
 
 /// The secret itself never enters the handshake: what does is bound to this one use.
 const PROLOGUE_CONTEXT: &str = "quorate 1 noise prologue of a network secret";
@@ -37,7 +42,9 @@ pub(super) fn build(
     let mut muxer = yamux::Config::default();
     muxer.set_max_num_streams(STREAMS_MAX);
     let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
-    let tcp = FreshPorts(tcp).upgrade(Version::V1Lazy).authenticate(noise).multiplex(muxer).timeout(CONNECT_TIMEOUT);
+    let tcp = FreshPorts(tcp).map(|socket, _| BufReader::with_capacity(READ_BYTES, socket));
+    let noise = GatheredNoise(noise);
+    let tcp = tcp.upgrade(Version::V1Lazy).authenticate(noise).multiplex(muxer).timeout(CONNECT_TIMEOUT);
     let quic = match with_quic {
         true => OptionalTransport::some(quic::tokio::Transport::new(quic::Config::new(keypair))),
         false => OptionalTransport::none(),

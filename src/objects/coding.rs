@@ -11,11 +11,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use quorate_protocols::ids::PieceIndex;
 use quorate_protocols::object::{CheckedPiece, Profile};
 use reed_solomon_erasure::ReconstructShard;
 use reed_solomon_erasure::galois_8::{Field, ReedSolomon};
+
+use crate::buffers::Buffer;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodingError {
@@ -52,17 +54,18 @@ impl Coder {
 
     /// Codes and hashes one segment, which must not be empty. The last data piece is padded with zeros; a buffer with
     /// capacity for the padding is not moved.
-    pub fn encode(&self, mut segment: BytesMut) -> Vec<CheckedPiece> {
+    pub fn encode(&self, mut segment: Buffer) -> Vec<CheckedPiece> {
         let (data, parity) = (self.profile.data as usize, self.profile.parity as usize);
         let piece_bytes = segment.len().div_ceil(data);
-        segment.resize(piece_bytes * data, 0);
+        segment.resize(piece_bytes * data);
         let segment = segment.freeze();
         let mut pieces: Vec<CheckedPiece> =
             (0..data).map(|i| CheckedPiece::hash_of(segment.slice(i * piece_bytes..(i + 1) * piece_bytes))).collect();
         match &self.code {
             None => pieces.extend((0..parity).map(|_| pieces[0].clone()).collect::<Vec<_>>()),
             Some(code) => {
-                let mut made = BytesMut::zeroed(piece_bytes * parity);
+                // Coding overwrites all of it.
+                let mut made = Buffer::take(piece_bytes * parity);
                 {
                     let sources: Vec<&[u8]> = segment.chunks_exact(piece_bytes).collect();
                     let mut targets: Vec<&mut [u8]> = made.chunks_exact_mut(piece_bytes).collect();
@@ -143,15 +146,15 @@ impl Coder {
 /// One piece on its way through a reconstruction, which wants mutable slices of everything.
 enum Shard {
     Missing,
-    There(BytesMut),
+    There(Buffer),
 }
 
 impl From<Option<Bytes>> for Shard {
     fn from(piece: Option<Bytes>) -> Self {
         match piece {
             None => Self::Missing,
-            // Costs a copy only when someone else still looks at the same bytes.
-            Some(bytes) => Self::There(bytes.try_into_mut().unwrap_or_else(|bytes| BytesMut::from(&bytes[..]))),
+            // A copy, which the pieces of a whole segment do not get.
+            Some(bytes) => Self::There(Buffer::from(&bytes[..])),
         }
     }
 }
@@ -181,7 +184,7 @@ impl ReconstructShard<Field> for Shard {
     fn get_or_initialize(&mut self, len: usize) -> Result<&mut [u8], Result<&mut [u8], reed_solomon_erasure::Error>> {
         let was_missing = matches!(self, Self::Missing);
         if was_missing {
-            *self = Self::There(BytesMut::zeroed(len));
+            *self = Self::There(Buffer::take(len));
         }
         let Self::There(bytes) = self else { return Err(Err(reed_solomon_erasure::Error::EmptyShard)) };
         if was_missing { Err(Ok(bytes)) } else { Ok(bytes) }
@@ -217,8 +220,8 @@ mod tests {
 
     #[test]
     fn data_pieces_are_slices_of_the_segment() {
-        let mut segment = BytesMut::with_capacity(16);
-        segment.extend_from_slice(b"0123456789");
+        let mut segment = Buffer::from(&b"0123456789~~~~~~"[..]);
+        segment.truncate(10);
         let start = segment.as_ptr();
         let pieces = Coder::new(Profile::DEFAULT).unwrap().encode(segment);
         assert_eq!(pieces[0].bytes().as_ptr(), start);
@@ -228,7 +231,7 @@ mod tests {
     #[test]
     fn one_data_piece_means_copies() {
         let coder = Coder::new(Profile { data: 1, parity: 2 }).unwrap();
-        let pieces = coder.encode(BytesMut::from(&b"abc"[..]));
+        let pieces = coder.encode(Buffer::from(&b"abc"[..]));
         assert!(pieces.iter().all(|piece| piece.bytes() == &Bytes::from_static(b"abc")));
         let only_last = vec![None, None, Some(Bytes::from_static(b"abc"))];
         assert_eq!(coder.data(only_last, 3).unwrap(), vec![Bytes::from_static(b"abc")]);
@@ -254,7 +257,7 @@ mod tests {
         ) {
             let profile = Profile::new(data, parity).unwrap();
             let coder = Coder::new(profile).unwrap();
-            let pieces = coder.encode(BytesMut::from(&content[..]));
+            let pieces = coder.encode(Buffer::from(&content[..]));
             prop_assert_eq!(pieces.len(), profile.columns());
             let piece_bytes = pieces[0].bytes().len();
             let mut chosen: Vec<usize> = (0..profile.columns()).collect();

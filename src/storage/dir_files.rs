@@ -6,7 +6,7 @@
 //! the store opens. What the bytes are is the reader's to check: this store gives back what the disk gives.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +14,7 @@ use bytes::Bytes;
 use quorate_protocols::ids::PieceHash;
 
 use super::{io_error, require_space, sync_folder};
+use crate::buffers::Buffer;
 use crate::seams::{DiskError, Files};
 
 /// Room that pieces must leave on the disk, in bytes: when pieces have filled it, the record store and the marks must
@@ -101,7 +102,12 @@ impl Files for DirFiles {
     }
 
     fn read_piece(&self, hash: PieceHash) -> Result<Option<Bytes>, DiskError> {
-        Ok(read(&self.piece(hash).1)?.map(Bytes::from))
+        let (_, path) = self.piece(hash);
+        match read_buffer(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_error("reading", &path, &error)),
+        }
     }
 
     fn remove_piece(&self, hash: PieceHash) -> Result<(), DiskError> {
@@ -158,6 +164,15 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
     file.write_all(bytes)?;
     file.sync_data()
+}
+
+/// A whole file, in a buffer that is used again. A file that shrinks meanwhile is an error, one that grows is cut.
+fn read_buffer(path: &Path) -> io::Result<Bytes> {
+    let mut file = fs::File::open(path)?;
+    let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+    let mut buffer = Buffer::take(length);
+    file.read_exact(&mut buffer)?;
+    Ok(buffer.freeze())
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, DiskError> {

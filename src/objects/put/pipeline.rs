@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::reader::SegmentReader;
 use super::{Feed, QUORUM_DEADLINE, Run, Stored, ended, is_passing, protocol};
+use crate::buffers::Buffer;
 use crate::jobs::ClientError;
 use crate::objects::coding::Coder;
 use crate::objects::events::{Metrics, ObjectEvent};
@@ -565,7 +566,7 @@ fn length_fault(expected: Option<u64>, found: u64, at_end: bool) -> Option<PutEr
     wrong.then_some(PutError::Length { expected, found })
 }
 
-async fn encode(coder: Arc<Coder>, read: Option<BytesMut>, resident: Resident) -> Option<Segment> {
+async fn encode(coder: Arc<Coder>, read: Option<Buffer>, resident: Resident) -> Option<Segment> {
     let read = read?;
     let length = read.len();
     let pieces = run_blocking(move || coder.encode(read)).await;

@@ -2,11 +2,13 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use quorate_protocols::object::Profile;
 use quorate_protocols::object::limits::SEGMENT_BYTES;
+
+use crate::buffers::Buffer;
 
 pub(super) struct SegmentReader {
     body: BoxStream<'static, Result<Bytes, io::Error>>,
@@ -29,9 +31,9 @@ impl SegmentReader {
     }
 
     /// The next segment; `None` at the end. A segment shorter than `SEGMENT_BYTES` is the last.
-    pub(super) async fn next(&mut self) -> Result<Option<BytesMut>, io::Error> {
-        let mut segment = BytesMut::new();
-        while segment.len() < SEGMENT_BYTES {
+    pub(super) async fn next(&mut self) -> Result<Option<Buffer>, io::Error> {
+        let (mut segment, mut filled) = (Buffer::take(0), 0);
+        while filled < SEGMENT_BYTES {
             if self.rest.is_empty() {
                 match self.body.next().await {
                     Some(chunk) => self.rest = chunk?,
@@ -39,19 +41,20 @@ impl SegmentReader {
                 }
                 continue;
             }
-            if segment.capacity() == 0 {
+            let taken = self.rest.split_to(self.rest.len().min(SEGMENT_BYTES - filled));
+            if filled + taken.len() > segment.len() {
                 // Small objects are common: they get no 16 MiB. The first chunk of a large one is large.
-                let small = self.rest.len() < SMALL_CHUNK;
-                segment.reserve(if small { self.rest.len().max(SMALL_CHUNK) } else { self.capacity });
+                let small = filled == 0 && taken.len() <= SMALL_CHUNK;
+                let mut larger = Buffer::take(if small { SMALL_CHUNK } else { self.capacity });
+                larger[..filled].copy_from_slice(&segment[..filled]);
+                segment = larger;
             }
-            if segment.len() + self.rest.len() > segment.capacity() {
-                segment.reserve(self.capacity - segment.len());
-            }
-            let taken = self.rest.split_to(self.rest.len().min(SEGMENT_BYTES - segment.len()));
-            segment.extend_from_slice(&taken);
+            segment[filled..filled + taken.len()].copy_from_slice(&taken);
+            filled += taken.len();
         }
-        self.bytes += segment.len() as u64;
-        Ok((!segment.is_empty()).then_some(segment))
+        self.bytes += filled as u64;
+        segment.truncate(filled);
+        Ok((filled > 0).then_some(segment))
     }
 
     /// Puts a segment back in front, as if it had not been read.
@@ -91,7 +94,7 @@ mod tests {
         reader.unread(&[second.freeze()], 1000);
         let again = reader.next().await.unwrap().unwrap();
         assert_eq!(&again[..], &content[SEGMENT_BYTES..]);
-        assert_eq!(reader.next().await.unwrap(), None);
+        assert!(reader.next().await.unwrap().is_none());
         assert_eq!(reader.bytes, total as u64);
     }
 
@@ -99,6 +102,6 @@ mod tests {
     async fn an_empty_body_has_no_segment() {
         let chunks = vec![Ok(Bytes::new()), Ok(Bytes::new())];
         let mut reader = SegmentReader::new(futures::stream::iter(chunks).boxed());
-        assert_eq!(reader.next().await.unwrap(), None);
+        assert!(reader.next().await.unwrap().is_none());
     }
 }
