@@ -22,17 +22,17 @@ const BLOCK_BYTES: usize = 1 << 20;
 pub async fn put(common: &Common, testnet: &Testnet, args: &TransferArgs) -> Result<(), Failure> {
     let set_up = SetUp::new(testnet, args)?;
     let client = testnet.client(entry(common, testnet)?)?;
-    let mut runs = Vec::new();
+    let mut runs = Runs::default();
     for run in 0..args.runs {
+        runs.bound.push(set_up.bound(Bound::put)?);
         let cpu = cpu_of_all(testnet);
         let began = Instant::now();
         let stored = set_up.store(&client, run).await?;
-        runs.push((began.elapsed(), cpu_of_all(testnet) - cpu));
-        eprintln!("put {}/{}: {:.0} MB/s", run + 1, args.runs, rate(args.size, runs[runs.len() - 1].0));
+        runs.network.push((began.elapsed(), cpu_of_all(testnet) - cpu));
         remove(&client, &stored).await?;
+        runs.tell("put", args);
     }
-    let bound = set_up.bound(args, |bound| bound.put())?;
-    report(common, args.size, &runs, &bound)
+    report(common, args.size, &runs)
 }
 
 pub async fn get(common: &Common, testnet: &Testnet, args: &TransferArgs) -> Result<(), Failure> {
@@ -42,23 +42,41 @@ pub async fn get(common: &Common, testnet: &Testnet, args: &TransferArgs) -> Res
     let writer = testnet.indices().into_iter().rev().find(|other| *other != index).unwrap_or(index);
     let (writing, client) = (testnet.client(writer)?, testnet.client(index)?);
     let stored = set_up.store(&writing, 0).await?;
+    set_up.bound(Bound::prepare_get)?;
     let out = set_up.folder.path().join("read");
-    let mut runs = Vec::new();
-    for run in 0..args.runs {
+    let mut runs = Runs::default();
+    for _ in 0..args.runs {
+        runs.bound.push(set_up.bound(Bound::get)?);
         let cpu = cpu_of_all(testnet);
         let began = Instant::now();
         let (_, stream) = download(&client, stored.object, None).await?;
         let bytes = write_file(stream, &out).await?;
-        runs.push((began.elapsed(), cpu_of_all(testnet) - cpu));
+        runs.network.push((began.elapsed(), cpu_of_all(testnet) - cpu));
         if bytes != args.size {
             return Err(Failure::failed(format!("read {bytes} bytes of {}", args.size)));
         }
-        eprintln!("get {}/{}: {:.0} MB/s", run + 1, args.runs, rate(args.size, runs[runs.len() - 1].0));
+        // As the bound does: what the system has not written to the disk yet must not slow the next run.
+        std::fs::remove_file(&out).map_err(|error| Failure::of(&error))?;
+        runs.tell("get", args);
     }
     remove(&writing, &stored).await?;
-    std::fs::remove_file(&out).map_err(|error| Failure::of(&error))?;
-    let bound = set_up.bound(args, |bound| bound.get())?;
-    report(common, args.size, &runs, &bound)
+    report(common, args.size, &runs)
+}
+
+/// The network and the bound take turns, so that what else the machine and its disk do hits both.
+#[derive(Default)]
+struct Runs {
+    network: Vec<(Duration, f64)>,
+    bound: Vec<Run>,
+}
+
+impl Runs {
+    fn tell(&self, what: &str, args: &TransferArgs) {
+        let last = |took: Option<Duration>| rate(args.size, took.unwrap_or_default());
+        let (network, bound) = (self.network.last().map(|run| run.0), self.bound.last().map(|run| run.took));
+        let (network, bound) = (last(network), last(bound));
+        eprintln!("{what} {}/{}: {network:.0} MB/s, bound {bound:.0} MB/s", self.network.len(), args.runs);
+    }
 }
 
 async fn remove(client: &Client, stored: &PutInfo) -> Result<(), Failure> {
@@ -100,15 +118,9 @@ impl SetUp {
         upload(client, &what, body, |_| ()).await
     }
 
-    fn bound(&self, args: &TransferArgs, run: impl Fn(&Bound) -> std::io::Result<Run>) -> Result<Vec<Run>, Failure> {
-        (0..args.runs)
-            .map(|number| {
-                let done = tokio::task::block_in_place(|| run(&self.bound))
-                    .map_err(|error| Failure::failed(format!("measuring the bound: {error}")))?;
-                eprintln!("bound {}/{}: {:.0} MB/s", number + 1, args.runs, rate(args.size, done.took));
-                Ok(done)
-            })
-            .collect()
+    fn bound<T>(&self, work: impl Fn(&Bound) -> std::io::Result<T>) -> Result<T, Failure> {
+        tokio::task::block_in_place(|| work(&self.bound))
+            .map_err(|error| Failure::failed(format!("measuring the bound: {error}")))
     }
 }
 
@@ -143,7 +155,8 @@ fn rate(bytes: u64, took: Duration) -> f64 {
     bytes as f64 / 1e6 / took.as_secs_f64().max(1e-9)
 }
 
-fn report(common: &Common, bytes: u64, runs: &[(Duration, f64)], bound: &[Run]) -> Result<(), Failure> {
+fn report(common: &Common, bytes: u64, runs: &Runs) -> Result<(), Failure> {
+    let Runs { network: runs, bound } = runs;
     let megabytes = bytes as f64 / 1e6;
     let rates: Vec<f64> = runs.iter().map(|(took, _)| rate(bytes, *took)).collect();
     let bound_rates: Vec<f64> = bound.iter().map(|run| rate(bytes, run.took)).collect();
