@@ -29,7 +29,7 @@ use crate::identity::Identity;
 use crate::jobs::approvals::ApprovalsParts;
 use crate::jobs::authority::Authority;
 use crate::jobs::client::ClientParts;
-use crate::jobs::driver::{self, DriverMetrics, DriverParts, DriverSettings, Notes};
+use crate::jobs::driver::{self, DriverMetrics, DriverParts, DriverSettings, Notes, Suspects};
 use crate::jobs::placement::PlacementParts;
 use crate::jobs::ports::{Knowledge, LocalQuorums};
 use crate::jobs::service::JobService;
@@ -210,6 +210,7 @@ impl Node {
         .await?;
 
         let (authority, notes) = (Authority::new(settings.operators), Notes::default());
+        let suspects = Suspects::default();
         let (local, knowledge): (Arc<dyn LocalQuorums>, Arc<dyn Knowledge>) =
             (Arc::new(quorums.clone()), Arc::new(directory.clone()));
         let client = QuorumClient::new(ClientParts {
@@ -219,6 +220,7 @@ impl Node {
             entropy: seams.entropy.clone(),
             authority: authority.clone(),
             notes: notes.clone(),
+            suspects: suspects.clone(),
         });
         let approvals = Approvals::new(ApprovalsParts {
             seams: seams.clone(),
@@ -261,10 +263,11 @@ impl Node {
             approvals: approvals.clone(),
             pieces: Arc::new(objects.service().clone()),
             notes: notes.clone(),
+            suspects: suspects.clone(),
             metrics: driver_metrics.clone(),
             settings: settings.driver,
         });
-        JobService { net: net.clone(), quorums: local, authority, notes }.start(&seams.tasks, job);
+        JobService { net: net.clone(), quorums: local, authority, notes, suspects }.start(&seams.tasks, job);
 
         let inner = Inner {
             seams,

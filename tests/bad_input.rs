@@ -185,6 +185,14 @@ fn a_flipped_byte_and_a_wiped_disk_lose_nothing() {
     let named = net.testnet.peer_id(holders[0]).unwrap().to_string();
     assert!(log.contains(&named), "the reader's log names no damaged holder:\n{log}");
 
+    // The reader told the steward, which looked for itself and had the column rebuilt elsewhere.
+    wait("the damaged column to be whole again", || {
+        let shown = net.at(reader, &["object", "show", &object, "--json"]).json();
+        let column = &shown["columns"][0];
+        let whole = column["state"] == "confirmed" && shown["owed"].as_array().unwrap().is_empty();
+        (column["holder"] != named.as_str() && whole).then_some(())
+    });
+
     // A member of the quorum loses its disk but keeps its identity: it must not vote as the one it was.
     let quorum = put["quorum"].as_str().unwrap();
     let primary = net.primary(reader, quorum);

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use quorate_protocols::ids::{MemberId, PeerId, QuorumId};
+use quorate_protocols::ids::{ManifestHash, MemberId, ObjectId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::job::message::{JobAnswer, JobMessage, Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, Rejection};
@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ClientError;
 use super::authority::{self, Authority};
-use super::driver::Notes;
+use super::driver::{Notes, Suspects};
 use super::ports::{Knowledge, LocalQuorum, LocalQuorums};
 use crate::quorum::QuorumError;
 use crate::seams::{Entropy, Frame, Net, NetError, Protocol};
@@ -68,6 +68,7 @@ pub struct ClientParts {
     pub entropy: Arc<dyn Entropy>,
     pub authority: Authority,
     pub notes: Notes,
+    pub suspects: Suspects,
 }
 
 struct Inner {
@@ -120,12 +121,14 @@ impl Routes {
 enum Ask {
     Propose(Command),
     Query(Query, bool),
+    Suspect(ManifestHash, PieceIndex),
 }
 
 /// What a quorum said in the end.
 enum Said {
     Reply(Result<CommandReply, Rejection>),
     Answer(QueryAnswer),
+    Noted,
 }
 
 /// What one try told us.
@@ -172,7 +175,7 @@ impl QuorumClient {
     ) -> Result<CommandReply, ClientError> {
         match self.ask(quorum, Ask::Propose(command), deadline).await? {
             Said::Reply(reply) => Ok(reply?),
-            Said::Answer(_) => Err(mixed_up(quorum)),
+            Said::Answer(_) | Said::Noted => Err(mixed_up(quorum)),
         }
     }
 
@@ -186,8 +189,13 @@ impl QuorumClient {
     ) -> Result<QueryAnswer, ClientError> {
         match self.ask(quorum, Ask::Query(query, stale), deadline).await? {
             Said::Answer(answer) => Ok(answer),
-            Said::Reply(_) => Err(mixed_up(quorum)),
+            Said::Reply(_) | Said::Noted => Err(mixed_up(quorum)),
         }
+    }
+
+    /// Tells the primary of an object's steward that a column gave no good piece.
+    pub async fn suspect(&self, object: ObjectId, column: PieceIndex, deadline: Duration) -> Result<(), ClientError> {
+        self.ask(object.quorum, Ask::Suspect(object.manifest, column), deadline).await.map(drop)
     }
 
     async fn ask(&self, quorum: QuorumId, ask: Ask, deadline: Duration) -> Result<Said, ClientError> {
@@ -340,6 +348,10 @@ impl QuorumClient {
                 Ok(answer) => answer.map(|answer| Said::Answer(parts.notes.add_to(answer))),
                 Err(_) => return Tried::Nothing,
             },
+            Ask::Suspect(manifest, column) => {
+                parts.suspects.note(quorum, *manifest, *column);
+                Ok(Said::Noted)
+            }
         };
         match result {
             Ok(said) => Tried::Done(said),
@@ -363,6 +375,7 @@ impl QuorumClient {
         let message = match ask {
             Ask::Propose(command) => JobMessage::Propose { quorum, command: command.clone() },
             Ask::Query(query, stale) => JobMessage::Query { quorum, query: query.clone(), stale: *stale },
+            Ask::Suspect(manifest, column) => JobMessage::Suspect { quorum, manifest: *manifest, column: *column },
         };
         // A question changes nothing: its silence leaves nothing unknown.
         let silence = || if matches!(ask, Ask::Propose(_)) { Tried::Unknown } else { Tried::Nothing };
@@ -395,6 +408,7 @@ impl QuorumClient {
                 }
                 Tried::Done(Said::Answer(answer))
             }
+            (JobAnswer::Noted, Ask::Suspect(..)) => Tried::Done(Said::Noted),
             (JobAnswer::NotPrimary { primary, voters }, _) => {
                 self.learn(quorum, primary, &voters);
                 let voters = voters.iter().take(MEMBERS_MAX).map(|member| member.peer);
@@ -416,7 +430,7 @@ impl QuorumClient {
             (JobAnswer::Unknown, _) => silence(),
             (JobAnswer::Forbidden { reason }, _) => Tried::Failed(ClientError::Forbidden { reason }),
             (JobAnswer::Malformed { reason }, _) => Tried::Failed(ClientError::Protocol { quorum, reason }),
-            (JobAnswer::Membership(_) | JobAnswer::Reply(_) | JobAnswer::Answer(_), _) => {
+            (JobAnswer::Membership(_) | JobAnswer::Reply(_) | JobAnswer::Answer(_) | JobAnswer::Noted, _) => {
                 self.0.parts.net.penalise(peer, "an answer to another question");
                 silence()
             }

@@ -15,7 +15,7 @@ use quorate_protocols::wire;
 use tokio::sync::mpsc;
 
 use super::authority::{self, Authority};
-use super::driver::Notes;
+use super::driver::{Notes, Suspects};
 use super::ports::{LocalQuorum, LocalQuorums};
 use crate::quorum::QuorumError;
 use crate::seams::{Frame, InboundRequest, Net, TaskGroup};
@@ -33,6 +33,7 @@ pub struct JobService {
     pub quorums: Arc<dyn LocalQuorums>,
     pub authority: Authority,
     pub notes: Notes,
+    pub suspects: Suspects,
 }
 
 impl JobService {
@@ -54,7 +55,8 @@ impl JobService {
         let quorum = match &message {
             JobMessage::Membership { quorum }
             | JobMessage::Propose { quorum, .. }
-            | JobMessage::Query { quorum, .. } => *quorum,
+            | JobMessage::Query { quorum, .. }
+            | JobMessage::Suspect { quorum, .. } => *quorum,
         };
         let Some(local) = self.quorums.quorum(quorum) else { return JobAnswer::NotMember };
         if let Some(moved) = moved(&*local, self.net.local_peer()) {
@@ -81,6 +83,11 @@ impl JobService {
                     Ok(Err(error)) => answer_to(error),
                     Err(_) => JobAnswer::Unknown,
                 }
+            }
+            JobMessage::Suspect { .. } if local.leading().is_none() => not_leading(&*local),
+            JobMessage::Suspect { manifest, column, .. } => {
+                self.suspects.note(quorum, manifest, column);
+                JobAnswer::Noted
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use quorate_protocols::ids::{JobId, LeaseId, PeerId, QuorumId};
+use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply};
 
@@ -32,6 +32,13 @@ pub trait Quorums: Send + Sync + 'static {
         stale: bool,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>>;
+    /// Tells an object's steward that a column gave a reader no good piece.
+    fn suspect(
+        &self,
+        object: ObjectId,
+        column: PieceIndex,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<(), ClientError>>;
     /// Voters and learners of the quorum, as far as this node knows without asking; empty when it knows none.
     fn members_known(&self, quorum: QuorumId) -> Vec<PeerId>;
     /// How many peers, this node included, announce that they could hold a column of `column_bytes`.
@@ -81,6 +88,15 @@ impl Quorums for NodeQuorums {
     ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>> {
         let client = self.client.clone();
         Box::pin(async move { client.query(quorum, query, stale, deadline).await })
+    }
+    fn suspect(
+        &self,
+        object: ObjectId,
+        column: PieceIndex,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<(), ClientError>> {
+        let client = self.client.clone();
+        Box::pin(async move { client.suspect(object, column, deadline).await })
     }
     fn members_known(&self, quorum: QuorumId) -> Vec<PeerId> {
         self.directory

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{HistoryEntry, JobRecord};
 use crate::approval::message::Signature;
-use crate::ids::{Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, QuorumId, Term};
+use crate::ids::{Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, PieceIndex, QuorumId, Term};
 use crate::quorum::command::{Command, CommandReply, Rejection};
 use crate::quorum::object::ObjectRecord;
 
@@ -16,6 +16,8 @@ pub enum JobMessage {
     Propose { quorum: QuorumId, command: Command },
     /// Answered by the primary after a linearizable read, or by any member at once when `stale` will do.
     Query { quorum: QuorumId, query: Query, stale: bool },
+    /// A reader got no good piece of this column: the primary may want to look. Answered with `Noted`.
+    Suspect { quorum: QuorumId, manifest: ManifestHash, column: PieceIndex },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -143,4 +145,6 @@ pub enum JobAnswer {
     Malformed {
         reason: String,
     },
+    /// Heard; nothing is promised.
+    Noted,
 }

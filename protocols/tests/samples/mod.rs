@@ -305,6 +305,7 @@ fn job_samples(samples: &mut Samples) {
         JobMessage::Membership { quorum: QUORUM },
         JobMessage::Propose { quorum: QUORUM, command: Command::Cancel { job: JOB } },
         JobMessage::Query { quorum: QUORUM, query: Query::Job { job: JOB }, stale: true },
+        JobMessage::Suspect { quorum: QUORUM, manifest: hash, column: PieceIndex(2) },
     ];
     samples.all("job", "message", limit, messages);
     let queries = vec![
@@ -336,6 +337,7 @@ fn job_samples(samples: &mut Samples) {
         JobAnswer::Unknown,
         JobAnswer::Forbidden { reason: text() },
         JobAnswer::Malformed { reason: text() },
+        JobAnswer::Noted,
     ];
     samples.all("job", "answer", limit, answers);
     let view = QuorumView {

@@ -15,6 +15,7 @@ fn client(net: Arc<ScriptedNet>, knowledge: Arc<Known>, quorums: Arc<Quorums>) -
         entropy: seams(1).entropy,
         authority: Authority::default(),
         notes: Notes::default(),
+        suspects: Suspects::default(),
     })
 }
 

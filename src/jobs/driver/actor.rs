@@ -116,9 +116,11 @@ struct Actor {
 }
 
 pub(super) fn start(parts: DriverParts) {
-    let DriverParts { seams, net, quorums, events, knowledge, approvals, pieces, notes, metrics, settings } = parts;
+    let DriverParts { seams, net, quorums, events, knowledge, approvals, pieces, notes, suspects, metrics, settings } =
+        parts;
     let tasks = seams.tasks.clone();
-    let around = Arc::new(Surroundings { seams, net, knowledge, approvals, pieces, notes, metrics, settings });
+    let around =
+        Arc::new(Surroundings { seams, net, knowledge, approvals, pieces, notes, suspects, metrics, settings });
     let actor = Actor { around, quorums, events, led: BTreeMap::new(), running: FuturesUnordered::new() };
     tasks.spawn(actor.run());
 }

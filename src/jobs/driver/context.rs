@@ -15,6 +15,7 @@ use quorate_protocols::quorum::{Command, CommandReply, ObjectRecord};
 use quorate_protocols::wire;
 
 use super::notes::Notes;
+use super::suspects::Suspects;
 use super::{DriverMetrics, DriverSettings};
 use crate::jobs::approvals::Approvals;
 use crate::jobs::ports::{Knowledge, LocalPieces, LocalQuorum};
@@ -62,6 +63,7 @@ pub(super) struct Surroundings {
     pub approvals: Approvals,
     pub pieces: Arc<dyn LocalPieces>,
     pub notes: Notes,
+    pub suspects: Suspects,
     pub metrics: DriverMetrics,
     pub settings: DriverSettings,
 }

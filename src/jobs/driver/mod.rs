@@ -10,7 +10,7 @@
 //! - *abandon* a run that nobody feeds.
 //!
 //! Beside that a *patrol* per led quorum looks for what the state cannot know: holders that are gone past a grace, and
-//! pieces that rot ([`patrol`]). What it finds becomes a repair. Another task keeps the leases of live runs
+//! pieces that rot, at once where a reader found one ([`patrol`], [`suspects`]). What it finds becomes a repair. Another task keeps the leases of live runs
 //! ([`leases`]).
 //!
 //! Promises: a duty is performed by at most one task at a time; failing ones are tried again with backoff and jitter;
@@ -27,6 +27,7 @@ mod metrics;
 mod notes;
 mod patrol;
 mod repair;
+mod suspects;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +37,7 @@ use tokio::sync::broadcast;
 
 pub use metrics::DriverMetrics;
 pub use notes::Notes;
+pub use suspects::Suspects;
 
 use super::approvals::Approvals;
 use super::ports::{Knowledge, LocalPieces, LocalQuorums};
@@ -83,6 +85,7 @@ pub struct DriverParts {
     pub approvals: Approvals,
     pub pieces: Arc<dyn LocalPieces>,
     pub notes: Notes,
+    pub suspects: Suspects,
     pub metrics: DriverMetrics,
     pub settings: DriverSettings,
 }

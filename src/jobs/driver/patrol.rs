@@ -3,7 +3,8 @@
 //! One task per led quorum. Each round looks at one page of objects, never at all of them, and now and then audits one
 //! column: its holder reads every piece back from its disk, and one piece, drawn at random, is fetched whole and
 //! checked by hash here, so that a holder that merely claims to have read is found out. What a round finds is
-//! committed as an owed repair; the duties do the rest.
+//! committed as an owed repair; the duties do the rest. A column that a reader complained of ([`super::suspects`]) is
+//! audited out of turn.
 //!
 //! A holder is *gone* when it is neither connected nor announced itself for a grace, and then does not answer a
 //! question either; or when it announced another life of its disk. Times are measured on the monotonic clock.
@@ -18,7 +19,7 @@ use quorate_protocols::object::{CheckedPiece, Manifest};
 use quorate_protocols::piece::limits::DEADLINE;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
 use quorate_protocols::quorum::{Command, ObjectState};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::context::{Context, DutyError, HolderError};
 use super::repair;
@@ -77,7 +78,16 @@ impl Patrol {
     pub async fn run(mut self) {
         loop {
             let interval = self.context.around.settings.patrol_interval;
-            sleep(jittered(&self.context, interval)).await;
+            let due = Instant::now() + jittered(&self.context, interval);
+            while let Ok((manifest, column)) =
+                timeout_at(due, self.context.around.suspects.next(self.context.quorum.id())).await
+            {
+                if let Err(error) = self.audit_suspect(manifest, column).await {
+                    tracing::debug!(quorum = ?self.context.quorum.id(), %manifest, %column, %error, "not audited");
+                }
+                // Complaints do not make holders read their disks without a pause.
+                sleep(AUDIT_PAUSE_MIN).await;
+            }
             if let Err(error) = self.round().await {
                 tracing::debug!(quorum = ?self.context.quorum.id(), %error, "patrol round failed");
             }
@@ -189,7 +199,22 @@ impl Patrol {
         let Some(watched) = watched_columns(&view).into_iter().find(|watched| watched.column.0 == column) else {
             return Ok(());
         };
-        let Some((_, manifest)) = self.context.object(view.hash).await? else { return Ok(()) };
+        self.audit_column(watched).await
+    }
+
+    /// Audits a column that a reader complained of, if it is still where it was.
+    async fn audit_suspect(&self, manifest: ManifestHash, column: PieceIndex) -> Result<(), DutyError> {
+        let QueryAnswer::Object(view) = self.context.quorum.query(Query::Object { manifest }, true).await? else {
+            return Ok(());
+        };
+        match watched_columns(&view).into_iter().find(|watched| watched.column == column) {
+            Some(watched) => self.audit_column(watched).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn audit_column(&self, watched: Watched) -> Result<(), DutyError> {
+        let Some((_, manifest)) = self.context.object(watched.manifest).await? else { return Ok(()) };
         self.context.around.metrics.audits.inc();
         match audit(&self.context, &watched, &manifest).await {
             Ok(None) => Ok(()),

@@ -84,6 +84,7 @@ struct World {
     holders: Arc<Holders>,
     net: Arc<ScriptedNet>,
     notes: Notes,
+    suspects: Suspects,
     seams: Seams,
 }
 
@@ -117,7 +118,7 @@ fn world(peers: u8, settings: DriverSettings) -> World {
     let known = Arc::new(Known::default());
     known.candidates.lock().unwrap().extend((1..=peers).map(peer));
     let seams = seams(u64::from(peers));
-    let (quorum, notes) = (StateQuorum::new(PRIMARY), Notes::default());
+    let (quorum, notes, suspects) = (StateQuorum::new(PRIMARY), Notes::default(), Suspects::default());
     let approvals = Approvals::new(ApprovalsParts {
         seams: seams.clone(),
         net: net.clone(),
@@ -134,9 +135,10 @@ fn world(peers: u8, settings: DriverSettings) -> World {
         approvals,
         pieces: Arc::new(LocalHolder(holders.clone())),
         notes: notes.clone(),
+        suspects: suspects.clone(),
         settings,
     });
-    World { quorum, holders, net, notes, seams }
+    World { quorum, holders, net, notes, suspects, seams }
 }
 
 impl World {
@@ -254,6 +256,29 @@ async fn damage_found_by_an_audit_is_repaired_elsewhere() {
     assert!(world.holders.heard(new, |message| matches!(message, PieceMessage::Rebuild { .. })));
     let releases = |message: &PieceMessage| matches!(message, PieceMessage::Release { slot } if slot.column.0 == 2);
     world.quorum.reaches("the release", |_| world.holders.heard(rotten, releases)).await;
+}
+
+/// Goal: a reader's complaint brings the audit forward, and a holder whose pieces are good is not condemned by it.
+#[tokio::test(start_paused = true)]
+async fn a_complaint_is_looked_into_at_once_and_believed_only_when_true() {
+    let settings = DriverSettings { audit_interval: Duration::from_secs(1_000_000), ..DriverSettings::default() };
+    let world = world(5, settings);
+    let manifest = world.store().await;
+    world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
+    let (rotten, good) = (world.holder(manifest, 2), world.holder(manifest, 1));
+    world.holders.rotten.lock().unwrap().insert(peer(rotten));
+    let complained = tokio::time::Instant::now();
+    for column in [1, 2, 7] {
+        world.suspects.note(JOB.quorum, manifest, PieceIndex(column));
+    }
+    let moved = |state: &QuorumState| {
+        let holder = state.objects[&manifest].columns[2].grant.unwrap().holder.peer;
+        confirmed(state, manifest) && holder != peer(rotten)
+    };
+    world.quorum.reaches("the repair", moved).await;
+    assert!(complained.elapsed() < Duration::from_secs(60), "{:?}", complained.elapsed());
+    assert!(world.holders.heard(good, |message| matches!(message, PieceMessage::Audit { .. })));
+    assert_eq!(world.holder(manifest, 1), good);
 }
 
 #[tokio::test(start_paused = true)]

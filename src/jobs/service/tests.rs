@@ -22,7 +22,8 @@ fn world(quorums: Arc<dyn LocalQuorums>) -> World {
     let net = ScriptedNet::new(peer(1), |_, _, _| Reaction::Unreachable);
     let (requests, receiver) = mpsc::channel(16);
     let authority = Authority::new([peer(8)]);
-    JobService { net: net.clone(), quorums, authority, notes: Notes::default() }.start(&seams(1).tasks, receiver);
+    JobService { net: net.clone(), quorums, authority, notes: Notes::default(), suspects: Suspects::default() }
+        .start(&seams(1).tasks, receiver);
     World { requests, net }
 }
 

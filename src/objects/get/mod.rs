@@ -6,7 +6,8 @@
 //! pieces are is asked of the steward: any member's word will do at first, because wrong bytes are found out, and a
 //! fresh answer is asked for when holders fail.
 //!
-//! What it does not do: repair. It names a bad holder in an event and goes on with the next.
+//! What it does not do: repair. It names a bad holder in an event, tells the steward which column it was, and goes on
+//! with the next.
 
 mod segment;
 
@@ -31,8 +32,9 @@ use super::{GetError, GetStream, Objects};
 use crate::jobs::ClientError;
 use crate::seams::{TaskGroup, spawn};
 
-/// Segments that are fetched at once: the one that the reader waits for, and the next.
-pub const SEGMENTS_AHEAD: usize = 2;
+/// Segments that are fetched at once: the one that the reader waits for, and the next two, so that a holder that reads
+/// its disk or a reader that hashes leaves no other idle.
+pub const SEGMENTS_AHEAD: usize = 3;
 
 /// Whole segments that wait for a slow reader, beside those being fetched.
 const SEGMENTS_WAITING: usize = 1;

@@ -4,6 +4,7 @@
 //! slower than the others were, is backed up by the next best column; as soon as k pieces are there, whichever they
 //! are, the rest is computed.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{ByPeer, Read};
 use crate::objects::events::{Metrics, ObjectEvent};
 use crate::objects::{GetError, PieceCallError};
-use crate::seams::run_blocking;
+use crate::seams::{run_blocking, spawn};
 
 /// One piece from one holder; after that it counts as failed.
 const PIECE_DEADLINE: Duration = Duration::from_secs(10);
@@ -32,6 +33,9 @@ const HEDGE_MAX: Duration = Duration::from_secs(2);
 /// A busy holder is asked again after this.
 const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a reader tries to reach the steward with news of a damaged column.
+const SUSPECT_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Faults listed in an error.
 const FAULTS_TOLD_MAX: usize = 12;
 
@@ -40,6 +44,8 @@ const FAULTS_TOLD_MAX: usize = 12;
 pub(super) struct Holders {
     faults: ByPeer<u32>,
     outstanding: ByPeer<u32>,
+    /// Columns that the steward has been told of.
+    suspected: BTreeSet<PieceIndex>,
     /// Average time of one piece, in milliseconds; zero when none came yet.
     piece_ms: u64,
 }
@@ -215,6 +221,21 @@ impl Read {
         }
         let (object, reason) = (self.object, error.to_string());
         self.objects.events.send(ObjectEvent::PieceFault { object, segment, column, holder, reason });
+        self.tell_steward(column);
+    }
+
+    /// Once per column and read, beside the read: whoever looks after the object looks for itself and repairs.
+    fn tell_steward(&self, column: PieceIndex) {
+        if !self.holders().suspected.insert(column) {
+            return;
+        }
+        let (object, told) = (self.object, self.objects.context.quorums.suspect(self.object, column, SUSPECT_DEADLINE));
+        drop(spawn(async move {
+            if let Err(error) = told.await {
+                // Its own round of audits will find it.
+                tracing::debug!(%object, %column, %error, "the steward was not told of a damaged column");
+            }
+        }));
     }
 
     fn unreadable(&self, segment: SegmentIndex, found: usize, mut faults: Vec<String>) -> GetError {

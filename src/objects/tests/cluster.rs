@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{
-    BootId, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, PeerId, PieceHash, PieceIndex, QuorumId,
+    BootId, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, ObjectId, PeerId, PieceHash, PieceIndex, QuorumId,
 };
 use quorate_protocols::job::message::{ObjectView, Query, QueryAnswer};
 use quorate_protocols::job::store::Grant;
@@ -178,6 +178,8 @@ pub struct World {
     /// Until when the quorum has no primary.
     pub paused_until: Mutex<Option<tokio::time::Instant>>,
     pub commands: Mutex<u64>,
+    /// What the steward was told.
+    pub suspected: Mutex<Vec<(ObjectId, PieceIndex)>>,
 }
 
 impl World {
@@ -386,6 +388,15 @@ impl Quorums for FakeQuorums {
             })
         })
     }
+    fn suspect(
+        &self,
+        object: ObjectId,
+        column: PieceIndex,
+        _deadline: Duration,
+    ) -> BoxFuture<'static, Result<(), ClientError>> {
+        self.world.suspected.lock().unwrap().push((object, column));
+        Box::pin(async { Ok(()) })
+    }
     fn members_known(&self, _quorum: QuorumId) -> Vec<PeerId> {
         vec![peer(0)]
     }
@@ -440,6 +451,7 @@ impl Cluster {
             willing: Mutex::new((0..nodes).map(peer).collect()),
             paused_until: Mutex::default(),
             commands: Mutex::default(),
+            suspected: Mutex::default(),
         });
         let disks = (0..nodes).map(|_| Arc::new(MemDisk::default())).collect();
         let mut cluster = Self { world, disks, nodes: Vec::new(), tasks: TaskGroup::inline() };

@@ -75,6 +75,7 @@ async fn a_flipped_byte_is_found_and_its_holder_named() {
     let named = std::iter::from_fn(|| events.try_recv().ok())
         .any(|event| matches!(event, ObjectEvent::PieceFault { holder: named, .. } if named == holder));
     assert!(named, "the holder was not named");
+    assert_eq!(*cluster.world.suspected.lock().unwrap(), [(outcome.object, outcome.columns[1].0)]);
 }
 
 #[tokio::test(start_paused = true)]
