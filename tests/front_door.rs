@@ -157,3 +157,41 @@ fn mistakes_get_clear_answers() {
     }
     net.at(1, &["peers"]).ok();
 }
+
+/// Goal: a pipe that closes early, a file that is tiny and a command that was forgotten all end as a user expects, and
+/// a testnet is driven from the command line alone.
+#[test]
+fn what_a_user_does_by_hand_ends_quietly() {
+    use std::io::Read;
+    use std::process::Stdio;
+    let forgotten = quorate::<&str>(&[]).fails(2, &["usage", "testnet"]);
+    assert!(!forgotten.stderr.contains("error"), "{}", forgotten.stderr);
+
+    let net = Net::up(3);
+    let tiny = net.file("tiny", 6, 21);
+    let told = net.at(1, &["object", "put", tiny.to_str().unwrap()]).ok().stdout;
+    assert!(!told.contains("MB/s"), "{told}");
+
+    let file = net.file("data", 20 * MIB, 22);
+    let put = net.put(2, &file);
+    let object = put["object"].as_str().unwrap();
+    let mut command = support::command();
+    command.env("QUORATE_TESTNET_DIR", net.testnet.dir()).args(["object", "get", object, "--node", "1"]);
+    let mut reading = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = [0];
+    reading.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let ended = reading.wait_with_output().unwrap();
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
+    assert_eq!(first[0], content(20 * MIB, 22)[0]);
+
+    net.testnet(&["pause", "3"]).ok();
+    let status = net.testnet(&["status", "--json"]).json();
+    assert_eq!(status["nodes"][2]["state"], "paused", "{status}");
+    net.testnet(&["resume", "3"]).ok();
+    net.testnet(&["kill", "3"]).ok();
+    net.testnet(&["restart", "3"]).ok();
+    assert!(net.read(3, object) == content(20 * MIB, 22));
+
+    net.at(2, &["object", "rm", object]).ok();
+    net.at(3, &["object", "get", object, "-o", "/dev/null"]).fails(1, &["no object"]);
+}

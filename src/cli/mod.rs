@@ -38,6 +38,11 @@ pub fn main() -> ExitCode {
             return ExitCode::from(error.exit_code().clamp(0, 2) as u8);
         }
     };
+    if args.command.is_none() && !args.peers && !args.quorums {
+        // Nothing was asked for: what could be is the answer, though a script that forgot its command should notice.
+        eprint!("{}", Args::command().render_help());
+        return ExitCode::from(failure::USAGE);
+    }
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -53,10 +58,7 @@ fn run(args: Args) -> Result<(), Failure> {
         (Some(command), false, false) => command,
         (None, true, false) => Command::Peers,
         (None, false, true) => Command::Quorum(args::QuorumCommand::Ls),
-        (None, false, false) => {
-            let help = Args::command().render_help();
-            return Err(Failure::usage(format!("{help}")));
-        }
+        (None, false, false) => return Err(Failure::usage("say what to do; `quorate --help` lists the commands")),
         _ => return Err(Failure::usage("--peers and --quorums are commands of their own: give one of them")),
     };
     if let Command::Node(node) = &command {

@@ -111,10 +111,9 @@ fn interrupted(job: Option<JobId>, stdin: bool, file: &Path) -> Failure {
 
 fn put_text(info: &PutInfo) -> String {
     let seconds = info.took_ms as f64 / 1000.0;
-    let rate = if seconds > 0.0 { info.bytes as f64 / 1e6 / seconds } else { 0.0 };
     let mut rows = vec![
         ("object", info.object.to_string()),
-        ("bytes", format!("{} ({}) in {seconds:.2} s, {rate:.0} MB/s", info.bytes, bytes(info.bytes))),
+        ("bytes", format!("{} ({}) in {seconds:.2} s{}", info.bytes, bytes(info.bytes), rate(info.bytes, seconds))),
         ("profile", format!("{}{}", info.profile, if info.degraded { ", degraded: a repair is owed" } else { "" })),
         ("job", info.job.to_string()),
     ];
@@ -124,6 +123,17 @@ fn put_text(info: &PutInfo) -> String {
     }
     facts(&rows)
 }
+
+/// Said only of what is large enough for a rate to say something.
+fn rate(bytes: u64, seconds: f64) -> String {
+    match seconds > 0.0 && bytes >= RATED_BYTES_MIN {
+        true => format!(", {:.0} MB/s", bytes as f64 / 1e6 / seconds),
+        false => String::new(),
+    }
+}
+
+/// Below this the time goes to agreement, not to bytes.
+const RATED_BYTES_MIN: u64 = 10_000_000;
 
 async fn get(common: &Common, client: &Client, args: GetArgs) -> Result<(), Failure> {
     let output = match args.output {
@@ -137,12 +147,24 @@ async fn get(common: &Common, client: &Client, args: GetArgs) -> Result<(), Fail
     bar.set_message("reading");
     let tick = bar.clone();
     let stream = stream.inspect(move |chunk| tick.inc(chunk.as_ref().map_or(0, |chunk| chunk.len() as u64)));
-    let written = match &output {
-        None => copy(stream, tokio::io::stdout(), "standard output").await,
-        Some(path) => write_file(stream, path).await,
+    let writing = async {
+        match &output {
+            None => copy(stream, tokio::io::stdout(), "standard output").await.map(Some),
+            Some(path) => write_file(stream, path).await.map(Some),
+        }
+    };
+    // Dropping the write removes its draft; dying of the signal would leave it.
+    let written = tokio::select! {
+        written = writing => written,
+        _ = tokio::signal::ctrl_c() => Ok(None),
     };
     bar.finish_and_clear();
-    let written = written?;
+    let Some(written) = written? else {
+        return Err(match &output {
+            None => Failure::failed("interrupted; what was written is not the whole"),
+            Some(path) => Failure::failed(format!("interrupted; {} was not written", path.display())),
+        });
+    };
     match (&output, common.json) {
         // With the bytes on standard output there is no room for words.
         (None, _) => Ok(()),
@@ -158,16 +180,24 @@ async fn copy(
     mut to: impl AsyncWrite + Unpin,
     name: &str,
 ) -> Result<u64, Failure> {
-    let fault = |error: std::io::Error| Failure::failed(format!("writing to {name}: {error}"));
     let mut stream = std::pin::pin!(stream);
     let mut written = 0;
+    let fault = |error: std::io::Error, written: u64| match error.kind() {
+        // Whoever read it has had enough (`| head`), which is no fault of this end.
+        std::io::ErrorKind::BrokenPipe => Ok(written),
+        _ => Err(Failure::failed(format!("writing to {name}: {error}"))),
+    };
     while let Some(chunk) = stream.next().await {
         let chunk = chunk?;
-        to.write_all(&chunk).await.map_err(fault)?;
+        if let Err(error) = to.write_all(&chunk).await {
+            return fault(error, written);
+        }
         written += chunk.len() as u64;
     }
-    to.flush().await.map_err(fault)?;
-    Ok(written)
+    match to.flush().await {
+        Ok(()) => Ok(written),
+        Err(error) => fault(error, written),
+    }
 }
 
 /// Writes under a temporary name and renames: the name appears with the whole content or not at all. What is there
@@ -192,9 +222,43 @@ pub async fn write_file(stream: impl Stream<Item = Result<Bytes, Failure>>, path
         .tempfile_in(parent)
         .map_err(fault)?;
     let (file, draft) = draft.into_parts();
-    let written = copy(stream, tokio::fs::File::from_std(file), &name).await?;
+    let written = fill(stream, file, &name).await?;
     draft.persist(path).map_err(|error| fault(error.error))?;
     Ok(written)
+}
+
+/// Chunks that wait for the disk while more are received: a few MiB.
+const CHUNKS_WAITING_MAX: usize = 16;
+
+/// Writes to a file on a thread of its own, so that receiving and writing overlap and no chunk is copied in between.
+async fn fill(
+    stream: impl Stream<Item = Result<Bytes, Failure>>,
+    mut file: std::fs::File,
+    name: &str,
+) -> Result<u64, Failure> {
+    use std::io::Write;
+    let (send, mut receive) = tokio::sync::mpsc::channel::<Bytes>(CHUNKS_WAITING_MAX);
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut chunks = Vec::new();
+        let mut written = 0;
+        while receive.blocking_recv_many(&mut chunks, CHUNKS_WAITING_MAX) > 0 {
+            for chunk in chunks.drain(..) {
+                file.write_all(&chunk)?;
+                written += chunk.len() as u64;
+            }
+        }
+        Ok(written)
+    });
+    let mut stream = std::pin::pin!(stream);
+    while let Some(chunk) = stream.next().await {
+        // Closed when writing failed, which says so itself.
+        if send.send(chunk?).await.is_err() {
+            break;
+        }
+    }
+    drop(send);
+    let written: std::io::Result<u64> = writing.await.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    written.map_err(|error| Failure::failed(format!("writing {name}: {error}")))
 }
 
 fn objects_table(objects: &[ObjectInfo]) -> String {
@@ -247,6 +311,32 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
         let device = futures::stream::iter([Ok(Bytes::from_static(b"gone"))]);
         assert_eq!(write_file(device, Path::new("/dev/null")).await.unwrap(), 4);
+    }
+
+    #[tokio::test]
+    async fn a_download_that_is_given_up_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("out");
+        let stuck = futures::stream::iter([Ok(Bytes::from_static(b"half"))]).chain(futures::stream::pending());
+        let mut writing = Box::pin(write_file(stuck, &path));
+        assert!(futures::poll!(&mut writing).is_pending());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "a draft");
+        drop(writing);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left behind");
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_has_had_enough_is_no_fault() {
+        let (ours, theirs) = tokio::io::duplex(16);
+        drop(theirs);
+        let chunks = futures::stream::iter((0..3).map(|_| Ok(Bytes::from_static(b"chunk"))));
+        assert!(copy(chunks, ours, "a pipe").await.is_ok());
+    }
+
+    #[test]
+    fn only_what_is_large_gets_a_rate() {
+        assert_eq!(rate(6, 0.2), "");
+        assert_eq!(rate(40_000_000, 0.5), ", 80 MB/s");
     }
 
     #[test]
