@@ -1,9 +1,12 @@
 //! `bench failover`: how long a quorum is without a primary after SIGKILL, as a client of another node sees it.
+//!
+//! The client's node is no member of the quorum when there is one that is none: it hears of the new primary only by
+//! asking, which is what most clients of a larger network meet. A member that takes part in the election knows sooner.
 
 use std::time::{Duration, Instant};
 
 use quorate_protocols::api::{BenchCommit, CommitBench, FailoverBench, QuorumDetail};
-use quorate_protocols::ids::QuorumId;
+use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_testnet::{Client, Testnet};
 
 use super::{entry, index_of, percentile, some_quorum};
@@ -18,9 +21,10 @@ pub async fn run(common: &Common, testnet: &Testnet, kills: u32) -> Result<(), F
         return Err(Failure::usage("--kills must be at least 1"));
     }
     let quorum = some_quorum(testnet, entry(common, testnet)?).await?;
-    let mut samples = Vec::new();
+    let (mut samples, mut from_outside) = (Vec::new(), 0);
     for kill in 1..=kills {
-        let (primary, watcher) = roles(testnet, quorum).await?;
+        let Roles { primary, watcher, outside } = roles(testnet, quorum).await?;
+        from_outside += u32::from(outside);
         let client = testnet.client(watcher)?;
         // The client knows its way, as one that is at work does.
         commit(&client, quorum).await?;
@@ -28,7 +32,9 @@ pub async fn run(common: &Common, testnet: &Testnet, kills: u32) -> Result<(), F
         tokio::task::block_in_place(|| testnet.kill(primary))?;
         commit(&client, quorum).await?;
         let took = began.elapsed();
-        eprintln!("kill {kill}/{kills}: node {primary}, {:.0} ms", took.as_secs_f64() * 1000.0);
+        let place = if outside { "outside" } else { "a member" };
+        let ms = took.as_secs_f64() * 1000.0;
+        eprintln!("kill {kill}/{kills}: node {primary}, {ms:.0} ms seen from node {watcher} ({place})");
         samples.push(took);
         testnet.restart(primary).await?;
         wait_whole(testnet, quorum, primary, &client).await?;
@@ -37,11 +43,12 @@ pub async fn run(common: &Common, testnet: &Testnet, kills: u32) -> Result<(), F
     let samples_ms = samples.iter().copied().map(ms).collect();
     samples.sort_unstable();
     let at = |share| percentile(&samples, share).map_or(0.0, ms);
-    let result = FailoverBench { kills, p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0), samples_ms };
+    let result = FailoverBench { kills, p50_ms: at(0.5), p99_ms: at(0.99), max_ms: at(1.0), samples_ms, from_outside };
     match common.json {
         true => print_json(&result),
         false => print(format!(
-            "{kills} kills: median {:.0} ms, p99 {:.0} ms, worst {:.0} ms to the next committed command",
+            "{kills} kills, {from_outside} of them seen from outside the quorum: median {:.0} ms, p99 {:.0} ms, worst {:.0} \
+             ms to the next committed command",
             result.p50_ms, result.p99_ms, result.max_ms
         )),
     }
@@ -53,18 +60,37 @@ async fn commit(client: &Client, quorum: QuorumId) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The primary's node, and another one to watch from.
-async fn roles(testnet: &Testnet, quorum: QuorumId) -> Result<(usize, usize), Failure> {
+/// Which nodes play which part in one kill.
+struct Roles {
+    primary: usize,
+    watcher: usize,
+    /// Whether the watcher is no member of the quorum.
+    outside: bool,
+}
+
+/// The primary's node, and another one to watch from: one that is no member if there is one.
+async fn roles(testnet: &Testnet, quorum: QuorumId) -> Result<Roles, Failure> {
     let deadline = Instant::now() + PATIENCE;
     loop {
+        let mut member = None;
         for index in testnet.indices() {
             let Ok(client) = testnet.client(index) else { continue };
             let Ok(detail) = client.get::<QuorumDetail>(&format!("/v1/quorums/{quorum}")).await else { continue };
             let Some(primary) = detail.info.primary else { continue };
             let primary = index_of(testnet, primary)?;
-            if primary != index && detail.info.paused.is_none() {
-                return Ok((primary, index));
+            if primary == index || detail.info.paused.is_some() {
+                continue;
             }
+            let is_member = |peer: &PeerId| testnet.index_of(*peer) == Some(index);
+            let outside = !detail.info.members.iter().any(is_member);
+            let roles = Roles { primary, watcher: index, outside };
+            match outside {
+                true => return Ok(roles),
+                false => drop(member.get_or_insert(roles)),
+            }
+        }
+        if let Some(roles) = member {
+            return Ok(roles);
         }
         if Instant::now() > deadline {
             return Err(Failure::failed(format!("quorum {quorum} has no primary after {PATIENCE:?}")));

@@ -43,6 +43,8 @@ pub struct FailoverBench {
     pub max_ms: f64,
     /// Every kill, in order.
     pub samples_ms: Vec<f64>,
+    /// Kills that were watched from a node that is no member of the quorum; the others had no such node.
+    pub from_outside: u32,
 }
 
 /// `bench idle`.
