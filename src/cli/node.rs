@@ -14,6 +14,7 @@ use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::resources::limits::Overrides;
 use quorate_protocols::resources::{Amounts, Limits, Scope};
 use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
 
 use crate::api::{NodeBackend, Server, TestingHooks};
 use crate::config::{self, Config};
@@ -83,16 +84,31 @@ fn start_log(config: &Config) -> Result<(), Failure> {
         Some(text) => (text, "$QUORATE_LOG"),
         None => (&config.log.filter, "log.filter"),
     };
-    let filter = tracing_subscriber::EnvFilter::try_new(text)
+    let filter = EnvFilter::try_new(text)
         .map_err(|error| Failure::failed(format!("{source} is {text:?}, which is no log filter: {error}")))?;
-    // The consensus library tells its inner life at this level; who wants it names it.
-    let filter = match text.contains("openraft") {
-        true => filter,
-        false => filter.add_directive("openraft=warn".parse().map_err(|error| Failure::of(&error))?),
-    };
+    let filter = quiet_libraries(filter, text)?;
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     Ok(())
+}
+
+/// Libraries that say too much at levels that an operator reads, and the level from which on they are heard. Whoever
+/// wants more names the library in the filter.
+const LIBRARIES: [(&str, &str); 2] = [
+    // It reports every member that cannot be reached, for each group and try, as an error, and its inner life as
+    // information. That a member's node is suspected, that it is back, that an election starts and that a member has
+    // stopped is told by our own quorum layer, once; what stops openraft reaches our log as the reason.
+    ("openraft", "off"),
+    // It warns of every message that reaches nobody or comes twice, and of every peer that is gone while its messages
+    // wait. Announcements are repeated, and nothing depends on any one of them.
+    ("libp2p_gossipsub", "error"),
+];
+
+fn quiet_libraries(filter: EnvFilter, text: &str) -> Result<EnvFilter, Failure> {
+    LIBRARIES.iter().filter(|(library, _)| !text.contains(library)).try_fold(filter, |filter, (library, level)| {
+        let directive = format!("{library}={level}").parse().map_err(|error| Failure::of(&error))?;
+        Ok(filter.add_directive(directive))
+    })
 }
 
 async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failure> {
@@ -235,5 +251,19 @@ impl TestingHooks for Hooks {
         if let Err(error) = self.net.set(peer, LinkFault { to: link(cut_to), from: link(cut_from) }) {
             tracing::error!(%error, "a link fault was not set");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_quiet_unless_the_filter_names_them() {
+        let told = |text: &str| quiet_libraries(EnvFilter::new(text), text).unwrap().to_string();
+        let usual = told("info");
+        assert!(usual.contains("openraft=off") && usual.contains("libp2p_gossipsub=error"), "{usual}");
+        let asked = told("info,openraft=debug");
+        assert!(asked.contains("openraft=debug") && !asked.contains("openraft=off"), "{asked}");
     }
 }
