@@ -228,7 +228,9 @@ impl Node {
             knowledge: knowledge.clone(),
             local: Arc::new(approver.clone()),
         });
-        quorums.set_promises(Arc::new(NodePromises { approver: approver.clone(), approvals: approvals.clone() }));
+        let promises =
+            NodePromises { approver: approver.clone(), approvals: approvals.clone(), directory: directory.clone() };
+        quorums.set_promises(Arc::new(promises));
         let placement = Placement::new(PlacementParts {
             tasks: seams.tasks.clone(),
             entropy: seams.entropy.clone(),

@@ -13,7 +13,10 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use quorate_protocols::approval::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::approval::round::{Round, RoundEffect, RoundInput, RoundSpec};
-use quorate_protocols::approval::{Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Requirement, Subject};
+use quorate_protocols::approval::standby::Renewed;
+use quorate_protocols::approval::{
+    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Subject,
+};
 use quorate_protocols::ids::{LeaseId, Nonce, PeerId};
 use quorate_protocols::job::Kind;
 use quorate_protocols::wire;
@@ -100,10 +103,14 @@ impl Approvals {
 }
 
 impl Approvals {
-    /// Prolongs a promise to `duration` from now, won by this node or an earlier primary. Whether the peer did.
-    pub async fn renew(&self, peer: PeerId, lease: LeaseId, duration: Duration) -> bool {
-        let renewed = self.0.send(peer, ApprovalMessage::Renew { lease, duration }).await;
-        matches!(renewed, Some(ApprovalAnswer::Noted))
+    /// Prolongs a promise to `duration` from now, won by this node or an earlier primary.
+    pub async fn renew(&self, peer: PeerId, lease: LeaseId, duration: Duration) -> Renewed {
+        match self.0.send(peer, ApprovalMessage::Renew { lease, duration }).await {
+            Some(ApprovalAnswer::Noted) => Renewed::Stands,
+            Some(ApprovalAnswer::Refused(Refusal::UnknownLease)) => Renewed::Gone,
+            // Also one who does not know yet that this node may ask.
+            Some(ApprovalAnswer::Refused(_) | ApprovalAnswer::Granted(_)) | None => Renewed::Unsure,
+        }
     }
 }
 

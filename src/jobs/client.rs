@@ -27,6 +27,7 @@ use super::ClientError;
 use super::authority::{self, Authority};
 use super::driver::{Notes, Suspects};
 use super::ports::{Knowledge, LocalQuorum, LocalQuorums};
+use super::service::ELECTION_WAIT;
 use crate::quorum::QuorumError;
 use crate::seams::{Entropy, Frame, Net, NetError, Protocol};
 
@@ -157,6 +158,10 @@ struct Account {
     busy: bool,
     silent_tries: u32,
     strangers: BTreeSet<PeerId>,
+    /// Peers that failed to answer in this call: asked after the others, who know sooner whether one of them is back.
+    failed: BTreeSet<PeerId>,
+    /// Whether a member answered in this round.
+    heard: bool,
     providers_asked_at: Option<Instant>,
     providers_empty: usize,
 }
@@ -232,6 +237,11 @@ impl QuorumClient {
     ) -> Option<Result<Said, ClientError>> {
         if let Some(local) = self.0.parts.quorums.quorum(quorum) {
             let stale = matches!(ask, Ask::Query(_, true));
+            if !stale {
+                // As any member does for those that ask it: the first news of an election is what is waited for.
+                let wait = (Instant::now() + ELECTION_WAIT).min(end);
+                let _ = tokio::time::timeout_at(wait, local.primary_settled()).await;
+            }
             if stale || local.leading().is_some() {
                 account.reached |= local.leading().is_some();
                 let tried = self.ask_local(quorum, &*local, ask, end).await;
@@ -240,6 +250,7 @@ impl QuorumClient {
                 }
             }
         }
+        account.heard = false;
         let mut queue = self.targets(quorum, account);
         let mut asked = BTreeSet::from([self.0.parts.net.local_peer()]);
         loop {
@@ -288,6 +299,7 @@ impl QuorumClient {
         let local = parts.net.local_peer();
         let mut seen = BTreeSet::new();
         order.retain(|peer| *peer != local && !account.strangers.contains(peer) && seen.insert(*peer));
+        order.sort_by_key(|peer| account.failed.contains(peer));
         order.into()
     }
 
@@ -295,13 +307,16 @@ impl QuorumClient {
     async fn providers(&self, quorum: QuorumId, end: Instant, account: &mut Account) -> Vec<PeerId> {
         let now = Instant::now();
         let due = account.providers_asked_at.is_none_or(|at| now >= at + PROVIDERS_INTERVAL);
-        // Kademlia is for a cold start: a member that answered knows better than any record.
-        if !due || account.reached || account.may_have_acted {
+        // Kademlia is for who knows no living member: a member that answers knows better than any record.
+        if !due || account.heard {
             return Vec::new();
         }
         account.providers_asked_at = Some(now);
         let parts = &self.0.parts;
-        let Ok(mut providers) = tokio::time::timeout_at(end, parts.net.find_providers(quorum)).await else {
+        // A lookup that finds nobody takes long. Who knows members that may come back does not wait for that.
+        let known = account.reached || account.may_have_acted;
+        let until = if known { end.min(now + TRY_MIN) } else { end };
+        let Ok(mut providers) = tokio::time::timeout_at(until, parts.net.find_providers(quorum)).await else {
             return Vec::new();
         };
         let local = parts.net.local_peer();
@@ -384,6 +399,7 @@ impl QuorumClient {
             Ok(answer) => answer,
             Err(NetError::Timeout { .. } | NetError::Broken { .. }) => {
                 account.silent_tries += 1;
+                account.failed.insert(peer);
                 self.forget_primary(quorum, peer);
                 return silence();
             }
@@ -391,12 +407,16 @@ impl QuorumClient {
                 return Tried::Failed(ClientError::Protocol { quorum, reason: error.to_string() });
             }
             Err(NetError::Unreachable { .. } | NetError::Unsupported { .. } | NetError::Closed) => {
+                account.failed.insert(peer);
                 self.forget_primary(quorum, peer);
                 return Tried::Nothing;
             }
             Err(NetError::Busy { .. }) => return Tried::Busy,
         };
-        account.reached |= !matches!(answer, JobAnswer::NotMember | JobAnswer::Malformed { .. });
+        if !matches!(answer, JobAnswer::NotMember | JobAnswer::Malformed { .. }) {
+            (account.reached, account.heard) = (true, true);
+        }
+        account.failed.remove(&peer);
         match (answer, ask) {
             (JobAnswer::Reply(reply), Ask::Propose(_)) => {
                 self.routes().change(quorum, |route| route.primary = Some(peer));
@@ -454,7 +474,8 @@ impl QuorumClient {
         })
     }
 
-    fn learn(&self, quorum: QuorumId, primary: Option<MemberId>, voters: &[MemberId]) {
+    /// Notes who the members are, as one of them or their founder says.
+    pub(super) fn learn(&self, quorum: QuorumId, primary: Option<MemberId>, voters: &[MemberId]) {
         self.routes().change(quorum, |route| {
             if let Some(primary) = primary {
                 route.primary = Some(primary.peer);

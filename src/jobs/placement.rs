@@ -11,9 +11,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use quorate_protocols::approval::formation::{self, Volunteer, ZONE_LABEL};
-use quorate_protocols::approval::{Requirement, Subject};
+use quorate_protocols::approval::{Approval, Requirement, Subject};
 use quorate_protocols::directory::QuorumAdvert;
-use quorate_protocols::ids::{JobId, PeerId, QuorumId};
+use quorate_protocols::ids::{JobId, MemberId, PeerId, QuorumId};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::limits::{STANDBYS, VOTERS_MAX, VOTERS_MIN};
 
@@ -29,7 +29,8 @@ use crate::seams::{Entropy, TaskGroup};
 const MEMBER_DISK_BYTES: u64 = 64 * 1024 * 1024;
 const MEMBER_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
 
-/// A promise to be a member is used within seconds; the quorum host makes it last.
+/// A promise to be a member is used within seconds. The approver then makes it last for as long as its node is a member,
+/// and the primary prolongs those of the standbys.
 pub const MEMBER_LEASE: Duration = Duration::from_secs(120);
 
 /// Drawn quorums that are asked before a new one is formed.
@@ -155,7 +156,10 @@ impl Placement {
             // Best effort: a lease ends by itself.
             parts.tasks.spawn(async move { approvals.give_back(statement.approver, statement.lease).await });
         }
-        parts.host.found(quorum, formation.members, formation.standbys).await?;
+        let members: Vec<MemberId> = formation.members.iter().map(Approval::member).collect();
+        let primary = parts.host.found(quorum, formation.members, formation.standbys).await?;
+        // Who only knows the primary has nobody to ask when it dies before the first announcement.
+        parts.client.learn(quorum, Some(primary), &members);
         Ok(quorum)
     }
 }

@@ -34,6 +34,7 @@ pub trait LocalQuorum: Send + Sync + 'static {
     fn view(&self) -> QuorumView;
     fn membership(&self) -> SignedMembership;
     fn leading(&self) -> Option<Term>;
+    fn primary_settled(&self) -> BoxFuture<'static, ()>;
     fn duties(&self) -> Vec<Duty>;
     fn propose(
         &self,
@@ -65,6 +66,10 @@ impl LocalQuorum for Quorum {
     }
     fn leading(&self) -> Option<Term> {
         Self::leading(self)
+    }
+    fn primary_settled(&self) -> BoxFuture<'static, ()> {
+        let quorum = self.clone();
+        Box::pin(async move { Self::primary_settled(&quorum).await })
     }
     fn duties(&self) -> Vec<Duty> {
         Self::duties(self)

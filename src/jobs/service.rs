@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
@@ -24,6 +25,10 @@ use crate::seams::{Frame, InboundRequest, Net, TaskGroup};
 /// than its message (at most 1 MiB, reserved by the network).
 const HANDLERS_MAX: usize = 512;
 const HANDLERS_PER_PEER_MAX: usize = 64;
+
+/// How long a member that misses its primary holds a question for the next one: a few elections. Less than any asker
+/// waits for an answer, and short enough that one who is cut off from the others costs its asker little.
+pub const ELECTION_WAIT: Duration = Duration::from_millis(300);
 
 /// Handlers that have ended and were not noted yet.
 const ENDED_QUEUE: usize = HANDLERS_MAX;
@@ -61,6 +66,11 @@ impl JobService {
         let Some(local) = self.quorums.quorum(quorum) else { return JobAnswer::NotMember };
         if let Some(moved) = moved(&*local, self.net.local_peer()) {
             return moved;
+        }
+        if matches!(message, JobMessage::Propose { .. } | JobMessage::Query { stale: false, .. }) {
+            // While a primary is being elected the question is held: to answer that there is none would only have it
+            // asked again, and the winner would be found by chance. Nothing was done yet when the time is up.
+            let _ = tokio::time::timeout(ELECTION_WAIT, local.primary_settled()).await;
         }
         match message {
             JobMessage::Membership { .. } => JobAnswer::Membership(local.membership()),

@@ -1,6 +1,7 @@
 //! Scripted neighbours for the tests of this layer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -292,6 +293,8 @@ pub struct ScriptedQuorum {
     pub this: u8,
     pub term: Mutex<Option<Term>>,
     pub duties: Mutex<Vec<Duty>>,
+    pub voters: Vec<MemberId>,
+    pub level: u16,
     pub proposed: Mutex<Vec<(PeerId, Command)>>,
     pub commit: Box<Commit>,
     pub answering: Box<Answering>,
@@ -304,6 +307,8 @@ impl ScriptedQuorum {
             this,
             term: Mutex::new(Some(Term(1))),
             duties: Mutex::default(),
+            voters: vec![member(this)],
+            level: 1,
             proposed: Mutex::default(),
             commit: Box::new(|_, _| Ok(Ok(CommandReply::Done))),
             answering: Box::new(|_| QueryAnswer::Unknown),
@@ -343,7 +348,7 @@ impl LocalQuorum for Handle {
             quorum: QUORUM,
             term: Term(1),
             primary,
-            voters: vec![member(self.0.this)],
+            voters: self.0.voters.clone(),
             learners: Vec::new(),
             standbys: Vec::new(),
             committed: LogIndex(1),
@@ -352,7 +357,7 @@ impl LocalQuorum for Handle {
             jobs_live: 0,
             jobs_ended: 0,
             objects: 1,
-            level: 1,
+            level: self.0.level,
             time: Millis(0),
             paused: None,
         }
@@ -362,6 +367,9 @@ impl LocalQuorum for Handle {
     }
     fn leading(&self) -> Option<Term> {
         *self.0.term.lock().unwrap()
+    }
+    fn primary_settled(&self) -> BoxFuture<'static, ()> {
+        std::future::ready(()).boxed()
     }
     fn duties(&self) -> Vec<Duty> {
         self.0.duties.lock().unwrap().clone()
@@ -386,6 +394,8 @@ impl LocalQuorum for Handle {
 pub struct StateQuorum {
     this: u8,
     term: Mutex<Option<Term>>,
+    /// Whether this member, when it does not lead, knows no primary either.
+    pub electing: AtomicBool,
     state: Mutex<(LogIndex, QuorumState)>,
     changes: watch::Sender<u64>,
     events: broadcast::Sender<HostEvent>,
@@ -396,6 +406,7 @@ impl StateQuorum {
         Arc::new(Self {
             this,
             term: Mutex::new(Some(Term(1))),
+            electing: AtomicBool::new(false),
             state: Mutex::new((LogIndex(0), QuorumState::new(QUORUM))),
             changes: watch::channel(0).0,
             events: broadcast::channel(1024).0,
@@ -466,6 +477,15 @@ impl LocalQuorum for StateHandle {
     }
     fn leading(&self) -> Option<Term> {
         *self.0.term.lock().unwrap()
+    }
+    fn primary_settled(&self) -> BoxFuture<'static, ()> {
+        let (quorum, mut events) = (self.0.clone(), self.0.events());
+        async move {
+            while quorum.electing.load(Ordering::Relaxed) && quorum.term.lock().unwrap().is_none() {
+                events.recv().await.expect("the sender is this quorum");
+            }
+        }
+        .boxed()
     }
     fn duties(&self) -> Vec<Duty> {
         self.0.read(QuorumState::duties)

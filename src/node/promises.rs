@@ -2,9 +2,12 @@
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use quorate_protocols::approval::standby::{self, Renewed};
 use quorate_protocols::approval::{Approval, Subject};
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId};
+use quorate_protocols::quorum::level;
 
+use crate::directory::Directory;
 use crate::jobs::approvals::Approvals;
 use crate::jobs::placement::{MEMBER_LEASE, member_requirement};
 use crate::quorum::Promises;
@@ -13,6 +16,7 @@ use crate::resources::approver::Approver;
 pub struct NodePromises {
     pub approver: Approver,
     pub approvals: Approvals,
+    pub directory: Directory,
 }
 
 impl Promises for NodePromises {
@@ -20,7 +24,14 @@ impl Promises for NodePromises {
         self.approver.check_member_lease(lease, quorum).is_some()
     }
 
-    fn win_member(&self, quorum: QuorumId, exclude: Vec<PeerId>) -> BoxFuture<'static, Result<Approval, String>> {
+    fn win_member(
+        &self,
+        quorum: QuorumId,
+        mut exclude: Vec<PeerId>,
+        level: u16,
+    ) -> BoxFuture<'static, Result<Approval, String>> {
+        let too_low = |peer: &crate::directory::KnownPeer| !level::may_join(level, Some(peer.advert.level));
+        exclude.extend(self.directory.peers().iter().filter(|peer| too_low(peer)).map(|peer| peer.peer));
         let approvals = self.approvals.clone();
         async move {
             let subject = Subject::Member { quorum };
@@ -29,5 +40,15 @@ impl Promises for NodePromises {
             won.into_iter().next().ok_or_else(|| "nobody was won".to_owned())
         }
         .boxed()
+    }
+
+    fn renew_standby(&self, peer: PeerId, lease: LeaseId) -> BoxFuture<'static, Renewed> {
+        let approvals = self.approvals.clone();
+        async move { approvals.renew(peer, lease, standby::LEASE).await }.boxed()
+    }
+
+    fn give_back(&self, peer: PeerId, lease: LeaseId) -> BoxFuture<'static, ()> {
+        let approvals = self.approvals.clone();
+        async move { approvals.give_back(peer, lease).map(drop).await }.boxed()
     }
 }

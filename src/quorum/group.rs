@@ -7,6 +7,7 @@
 //! member that is restarted leads again only when it is elected again ([`LogStore::end_own_lead`]).
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use openraft::error::{CheckIsLeaderError, RaftError};
@@ -132,6 +133,9 @@ pub struct Group {
     created_at: Option<Millis>,
     record: Mutex<GroupRecord>,
     status: Mutex<Status>,
+    /// What this member knows to be committed. openraft's metrics do not tell; its log store is told before entries are
+    /// applied.
+    committed: Arc<AtomicU64>,
     events: broadcast::Sender<HostEvent>,
     metrics: QuorumMetrics,
     stop: CancellationToken,
@@ -181,6 +185,7 @@ impl Group {
             created_at,
             record: Mutex::new(record),
             status: Mutex::default(),
+            committed: log.committed.clone(),
             events,
             metrics: metrics.clone(),
             stop: stop.clone(),
@@ -271,7 +276,7 @@ impl Group {
 
     /// The voters with which the group was founded, or into which this member was invited.
     pub fn founders(&self) -> Voters {
-        Voters::new(self.record().members.iter().map(member_of))
+        Voters::new(self.record().members.iter().map(Approval::member))
     }
 
     /// Whether the group is so new that the first beats of its members may still be on their way. A group that comes
@@ -336,7 +341,7 @@ impl Group {
     pub fn view(&self) -> QuorumView {
         let (mut voters, learners) = members_of(&self.membership());
         if voters.is_empty() {
-            voters = self.record().members.iter().map(member_of).collect();
+            voters = self.record().members.iter().map(Approval::member).collect();
         }
         let status = self.status(|status| status.clone());
         let applied = self.machine.read(|applied| {
@@ -347,9 +352,9 @@ impl Group {
                 primary: self.primary(),
                 voters,
                 learners,
-                standbys: applied.state.standbys.clone(),
-                // A member hears of a commit by applying it: openraft keeps no other account that is readable here.
-                committed: LogIndex(applied.last.index().unwrap_or(0)),
+                standbys: applied.state.standbys.iter().map(Approval::member).collect(),
+                // A snapshot brings in what was applied elsewhere, and a restart begins with what is on disk.
+                committed: LogIndex(self.committed.load(Ordering::Acquire).max(applied.last.index().unwrap_or(0))),
                 applied: LogIndex(applied.last.index().unwrap_or(0)),
                 digest: applied.digest,
                 jobs_live,
@@ -501,8 +506,4 @@ impl Group {
             self.emit(HostEvent::NotLeading { quorum: self.id });
         }
     }
-}
-
-pub fn member_of(approval: &Approval) -> MemberId {
-    MemberId { peer: approval.statement.approver, incarnation: approval.statement.incarnation }
 }

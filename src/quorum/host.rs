@@ -18,7 +18,7 @@ use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
 
-use super::group::{self, Group, GroupParts, GroupRecord, member_of};
+use super::group::{self, Group, GroupParts, GroupRecord};
 use super::mark;
 use super::metrics::QuorumMetrics;
 use super::network::{AppendBody, Links, SnapshotBody};
@@ -358,7 +358,7 @@ impl Inner {
     /// As a member: makes the first entry and waits to be elected by it.
     async fn initialize(&self, group: &Group) -> Result<(), String> {
         let members: BTreeMap<MemberId, EmptyNode> =
-            group.record().members.iter().map(|approval| (member_of(approval), EmptyNode {})).collect();
+            group.record().members.iter().map(|approval| (approval.member(), EmptyNode {})).collect();
         // An error says that the group has a first entry already, which is as good.
         if let Err(error) = group.raft.initialize(members).await {
             tracing::debug!(quorum = ?group.id, %error, "initializing");
@@ -378,7 +378,7 @@ impl Inner {
         members: Vec<Approval>,
         standbys: Vec<Approval>,
     ) -> Result<MemberId, FoundError> {
-        let ids: Vec<MemberId> = members.iter().map(member_of).collect();
+        let ids: Vec<MemberId> = members.iter().map(Approval::member).collect();
         let message = |initialize| RaftMessage::Found {
             quorum,
             members: members.clone(),

@@ -95,11 +95,14 @@ pub struct LogStore {
     mark: MarkKeeper,
     /// The end of the synced log, for the mark; the notice wakes whoever marks it.
     pub synced: Arc<(AtomicU64, Notify)>,
+    /// What openraft last said is committed, since the start of the process.
+    pub committed: Arc<AtomicU64>,
 }
 
 impl LogStore {
     pub fn new(storage: Storage, trees: Trees, mark: MarkKeeper) -> Self {
-        Self { storage, trees, mark, synced: Arc::new((AtomicU64::new(0), Notify::new())) }
+        let synced = Arc::new((AtomicU64::new(0), Notify::new()));
+        Self { storage, trees, mark, synced, committed: Arc::default() }
     }
 
     /// Marks the end of the log while the group runs, at most once per `mark::INDEX_INTERVAL`.
@@ -236,7 +239,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         let mut batch = KvBatch::new();
         put_meta(&mut batch, &self.trees, COMMITTED, committed);
-        self.storage.kv().apply(batch).map_err(write_error)
+        self.storage.kv().apply(batch).map_err(write_error)?;
+        self.committed.fetch_max(committed.map_or(0, |committed| committed.index), Ordering::AcqRel);
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {

@@ -4,9 +4,9 @@
 //! its peer answers in another incarnation: that disk is gone, and the same peer is taken in again as a new member.
 //! Either way the newcomer first creates the group on the strength of its own signed promise, then catches up as a
 //! learner, and only then swaps places with the lost voter through a joint configuration. One change per group at a
-//! time. Standbys come from the founding; when none of them is there, or its promise has run out, the primary asks for a
-//! fresh promise, so that a primary that was itself taken in later needs to know of no earlier ones. One that finds a joint configuration left behind by another finishes it, and a learner that nobody
-//! waits for any more is let go.
+//! time. The newcomer is one of the standbys that the quorum keeps (`standbys`); when none of them is there, or its
+//! promise has run out, the primary asks for a fresh promise. One that finds a joint configuration left behind by another
+//! finishes it, and a learner that nobody waits for any more is let go.
 //!
 //! A member that was replaced while away finds out when it is back: a majority of the voters it knows say, signed,
 //! that it is none of them ([`check_own_membership`]); it leaves, and keeps a note on where the quorum went.
@@ -25,13 +25,17 @@ use quorate_protocols::quorum::{RaftMessage, Voters};
 use quorate_protocols::wire;
 
 use super::QuorumError;
-use super::group::{Group, member_of};
+use super::group::Group;
 use super::host::Inner;
+use super::standbys::{self, Standbys};
 use super::types::members_of;
 use crate::seams::{Frame, Protocol};
 
 /// How often the driver looks. Replacing takes seconds anyway.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Standbys are looked at every so many looks.
+const STANDBY_LOOKS: u32 = (standbys::LOOK_INTERVAL.as_secs() / LOOK_INTERVAL.as_secs()) as u32;
 
 /// A learner that has not caught up by then is not a good replacement now; the next look tries again.
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
@@ -51,18 +55,31 @@ pub struct Driver {
     blank: BTreeMap<QuorumId, u32>,
     estranged: BTreeMap<QuorumId, u32>,
     changing: BTreeMap<QuorumId, tokio::task::JoinHandle<Option<()>>>,
+    standbys: Standbys,
 }
 
 impl Driver {
     pub async fn run(host: Arc<Inner>) {
         let shutdown = host.seams.tasks.shutdown_token();
-        let mut this = Self { host, blank: BTreeMap::new(), estranged: BTreeMap::new(), changing: BTreeMap::new() };
+        let mut this = Self {
+            host,
+            blank: BTreeMap::new(),
+            estranged: BTreeMap::new(),
+            changing: BTreeMap::new(),
+            standbys: Standbys::default(),
+        };
+        let mut looks = 0u32;
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(LOOK_INTERVAL) => this.look().await,
             }
+            if looks.is_multiple_of(STANDBY_LOOKS) {
+                let led: Vec<_> = this.host.groups().into_iter().filter(|group| group.leading().is_some()).collect();
+                this.standbys.look(&this.host, &led);
+            }
+            looks = looks.wrapping_add(1);
         }
     }
 
@@ -126,7 +143,10 @@ impl Driver {
             }
         }
         let since = self.host.suspected.lock().expect("no panic under this lock").clone();
-        let standbys: Vec<MemberId> = record.standbys.iter().map(member_of).collect();
+        let recorded = group.machine.read(|applied| applied.state.standbys.clone());
+        // Those of the founding come last: most of them are recorded, and the promises of the others may have run out.
+        let approvals: Vec<Approval> = recorded.into_iter().chain(record.standbys).collect();
+        let standbys: Vec<MemberId> = approvals.iter().map(Approval::member).collect();
         // A member whose disk is gone, and whose promise is not known here, has been away for ever.
         let reborn = |member: &MemberId| self.host.links.reborn(group.id, *member).map(|_| Millis(0));
         let away = |member: &MemberId| Some((*member, reborn(member).or(since.get(&member.peer).copied())?));
@@ -139,7 +159,7 @@ impl Driver {
         };
         match decide(self.host.seams.clock.monotonic(), &situation, REPLACE_GRACE) {
             Decision::Replace { lost, with } => {
-                let approval = record.standbys.iter().find(|approval| member_of(approval) == with)?;
+                let approval = approvals.iter().find(|approval| approval.member() == with)?;
                 Some(Change::Swap { lost, with, approval: approval.clone() })
             }
             Decision::FindStandby { lost } => Some(Change::Recruit { lost }),
@@ -203,8 +223,9 @@ async fn recruit(host: &Arc<Inner>, group: &Arc<Group>, lost: MemberId) -> Resul
     let Some(promises) = host.promises.get() else { return Err(failed("no standby is there".to_owned())) };
     let (voters, _) = members_of(&group.membership());
     let exclude = voters.iter().filter(|voter| **voter != lost).map(|voter| voter.peer).collect();
-    let approval = promises.win_member(group.id, exclude).await.map_err(failed)?;
-    swap(host, group, lost, member_of(&approval), approval).await
+    let level = group.machine.read(|applied| applied.state.level);
+    let approval = promises.win_member(group.id, exclude, level).await.map_err(failed)?;
+    swap(host, group, lost, approval.member(), approval).await
 }
 
 /// Takes in `with` in the place of `lost`. Every step may be repeated after a failure.

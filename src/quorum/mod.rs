@@ -6,7 +6,7 @@
 //! - `network`, `host`: raft's messages out and in, and the founding of quorums;
 //! - `proposer`: many commands become one log entry;
 //! - `liveness`: when to elect, and whether a majority is heard (openraft's own timers are off);
-//! - `membership`: replacing members that are lost;
+//! - `membership`: replacing members that are lost; `standbys`: who is ready to take their place;
 //! - `types`, `runtime`: what openraft is told about us.
 //!
 //! What callers are promised: a reply to [`Quorum::propose`] is committed on a majority's disks and applied here; an
@@ -30,6 +30,7 @@ mod network;
 mod proposer;
 mod runtime;
 mod snapshot;
+mod standbys;
 mod state_machine;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use openraft::LogIdOptionExt;
 use quorate_protocols::approval::Approval;
+use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{Digest, LeaseId, LogIndex, MemberId, PeerId, QuorumId, Term};
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::quorum::limits::COMMAND_BYTES_MAX;
@@ -140,8 +142,18 @@ pub enum FoundError {
 pub trait Promises: Send + Sync + 'static {
     /// Whether this node's own promise to be a member of the quorum still stands.
     fn stands(&self, lease: LeaseId, quorum: QuorumId) -> bool;
-    /// Asks peers other than `exclude` to become a member, as this node. `Err`: why nobody was won.
-    fn win_member(&self, quorum: QuorumId, exclude: Vec<PeerId>) -> BoxFuture<'static, Result<Approval, String>>;
+    /// Asks peers other than `exclude`, and not below the state level `level`, to become a member, as this node. `Err`:
+    /// why nobody was won.
+    fn win_member(
+        &self,
+        quorum: QuorumId,
+        exclude: Vec<PeerId>,
+        level: u16,
+    ) -> BoxFuture<'static, Result<Approval, String>>;
+    /// Asks a standby to prolong its promise.
+    fn renew_standby(&self, peer: PeerId, lease: LeaseId) -> BoxFuture<'static, Renewed>;
+    /// Tells a peer that its promise is not needed. Best effort: a promise ends by itself.
+    fn give_back(&self, peer: PeerId, lease: LeaseId) -> BoxFuture<'static, ()>;
 }
 
 /// Handle to all quorums of this node.
@@ -168,8 +180,8 @@ impl QuorumHost {
         });
         Ok(Self(host))
     }
-    /// Tells where promises come from; the first call counts. Until then promises are taken on their signature alone, and
-    /// lost members are replaced by the standbys of the founding only.
+    /// Tells where promises come from; the first call counts. Until then promises are taken on their signature alone, no
+    /// standbys are kept, and lost members are replaced by those of the founding only.
     pub fn set_promises(&self, promises: Arc<dyn Promises>) {
         // A second call is a mistake that changes nothing.
         let _ = self.0.promises.set(promises);
@@ -238,6 +250,10 @@ enum Member {
 impl Quorum {
     pub fn id(&self) -> QuorumId {
         self.id
+    }
+    /// False when this node has left the quorum and can only say where it went.
+    pub fn is_member(&self) -> bool {
+        matches!(self.member, Member::Active(_))
     }
     fn group(&self) -> Result<&Arc<group::Group>, QuorumError> {
         match &self.member {
@@ -341,6 +357,26 @@ impl Quorum {
         };
         told.await.map_err(|error| group.stopped(&error.to_string()))
     }
+    /// Waits until this member leads, or knows a primary that it does not suspect. At once when that is so.
+    pub async fn primary_settled(&self) {
+        // Subscribed before looking, so that no news falls in between.
+        let mut events = self.host.events.subscribe();
+        while self.misses_primary() {
+            // A suspicion that turns out wrong is no event: whoever waits here has a limit of its own.
+            if matches!(events.recv().await, Err(broadcast::error::RecvError::Closed)) {
+                return;
+            }
+        }
+    }
+    fn misses_primary(&self) -> bool {
+        let Ok(group) = self.group() else { return false };
+        match group.primary() {
+            _ if group.is_stopped() || group.is_paused() => false,
+            None => true,
+            Some(primary) if primary == group.me => group.leading().is_none(),
+            Some(primary) => self.host.suspects(primary.peer),
+        }
+    }
     /// What this primary has to bring about. Empty when this node does not lead.
     pub fn duties(&self) -> Vec<Duty> {
         match self.group() {
@@ -351,7 +387,7 @@ impl Quorum {
     /// Primary: swap a voter for a standby or any approved peer, learner first.
     pub async fn replace(&self, lost: MemberId, with: Approval) -> Result<(), QuorumError> {
         let group = self.group()?;
-        let newcomer = group::member_of(&with);
+        let newcomer = with.member();
         self.host.seams.tasks.scope(membership::swap(&self.host, group, lost, newcomer, with)).await
     }
 }

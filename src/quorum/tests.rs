@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::approval::{Approval, Requirement, Statement, Subject};
 use quorate_protocols::ids::{BootId, Incarnation, JobId, LeaseId, MemberId, Nonce, PeerId, QuorumId, Term};
 use quorate_protocols::job::message::JobAnswer;
@@ -212,11 +213,18 @@ impl Promises for Volunteers {
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         true
     }
-    fn win_member(&self, _: QuorumId, exclude: Vec<PeerId>) -> BoxFuture<'static, Result<Approval, String>> {
+    fn win_member(&self, _: QuorumId, exclude: Vec<PeerId>, _: u16) -> BoxFuture<'static, Result<Approval, String>> {
         let fit = |peer: PeerId| !exclude.contains(&peer) && self.0.is_connected(peer);
         let willing = self.1.iter().find(|approval| fit(approval.statement.approver)).cloned();
         let willing = willing.ok_or_else(|| "nobody is left".to_owned());
         Box::pin(async { willing })
+    }
+    fn renew_standby(&self, peer: PeerId, _: LeaseId) -> BoxFuture<'static, Renewed> {
+        let renewed = if self.0.is_connected(peer) { Renewed::Stands } else { Renewed::Unsure };
+        Box::pin(async move { renewed })
+    }
+    fn give_back(&self, _: PeerId, _: LeaseId) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
     }
 }
 
@@ -227,8 +235,14 @@ impl Promises for Bankrupt {
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         false
     }
-    fn win_member(&self, _: QuorumId, _: Vec<PeerId>) -> BoxFuture<'static, Result<Approval, String>> {
+    fn win_member(&self, _: QuorumId, _: Vec<PeerId>, _: u16) -> BoxFuture<'static, Result<Approval, String>> {
         Box::pin(async { Err("nobody".to_owned()) })
+    }
+    fn renew_standby(&self, _: PeerId, _: LeaseId) -> BoxFuture<'static, Renewed> {
+        Box::pin(async { Renewed::Gone })
+    }
+    fn give_back(&self, _: PeerId, _: LeaseId) -> BoxFuture<'static, ()> {
+        Box::pin(async {})
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ed25519_dalek::{Signer, SigningKey, Verifier, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BootId, Digest, Incarnation, JobId, LeaseId, Nonce, PeerId, QuorumId};
+use crate::ids::{BootId, Digest, Incarnation, JobId, LeaseId, MemberId, Nonce, PeerId, QuorumId};
 use crate::wire;
 
 /// What a peer is asked to take on.
@@ -93,6 +93,10 @@ impl Approval {
     pub fn sign(key: &SigningKey, statement: Statement) -> Self {
         let signature = Signature::sign(key, APPROVAL_DOMAIN, &statement);
         Self { statement, signature }
+    }
+    /// The approver, in the life in which it promised.
+    pub fn member(&self) -> MemberId {
+        MemberId { peer: self.statement.approver, incarnation: self.statement.incarnation }
     }
     /// Whether the named approver signed exactly this statement. Says nothing about expiry or fitness.
     pub fn is_genuine(&self) -> bool {

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod message;
 pub mod replacement;
 pub mod round;
+pub mod standby;
 
 pub use message::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Signature, Statement, Subject,

@@ -3,7 +3,9 @@
 //! More peers are asked at once than are needed, and another whenever one refuses, fails or is slow, so that no single
 //! peer sets the pace. An approval counts once per approver and only when everything in it is right: the signature,
 //! the asker, the nonce, the subject, the digest of the requirement, the duration. A wrong one is that peer's fault and
-//! excludes it from the round. With `wanted` approvals the round ends at once; with `needed`, after a short wait for
+//! excludes it from the round. When everybody else was asked and there are not enough, those whose question took long
+//! and came to nothing are asked the same again: a machine that is busy is not one that will not, and the same question
+//! gets the same promise. With `wanted` approvals the round ends at once; with `needed`, after a short wait for
 //! the rest. What is won and not used is released, also when it comes after the end.
 //!
 //! The asker trusts a promise for [`LEASE_TRUST_PERCENT`] of its duration, counted from when it *asked*: the approver's
@@ -116,10 +118,24 @@ impl PeerFault {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Standing {
-    Asked { at: Millis, slow: bool },
+    /// `first`: when it was asked for the first time, from which the promise is trusted.
+    Asked {
+        first: Millis,
+        at: Millis,
+        slow: bool,
+    },
     Granted,
     Refused,
-    Silent,
+    /// Given up; its question may still be under way.
+    Silent {
+        first: Millis,
+        at: Millis,
+    },
+    /// Its question failed. `again`: it took so long that asking once more may help.
+    Unanswered {
+        first: Millis,
+        again: bool,
+    },
     Faulty,
 }
 
@@ -186,8 +202,11 @@ impl Round {
         match input {
             RoundInput::Answered { peer, answer } => self.note_answer(now, peer, answer, &mut effects)?,
             RoundInput::Silent { peer } => {
-                if let Some(standing @ Standing::Asked { .. }) = self.asked.get_mut(&peer) {
-                    *standing = Standing::Silent;
+                if let Some(standing) = self.asked.get_mut(&peer)
+                    && let Standing::Asked { first, at, .. } | Standing::Silent { first, at } = *standing
+                {
+                    // Only now: while the question is under way, a second answer would look like one unasked for.
+                    *standing = Standing::Unanswered { first, again: now.since(at) >= SLOW };
                 }
             }
             RoundInput::Volunteered { peer } => self.take_up(peer),
@@ -203,8 +222,8 @@ impl Round {
             return None;
         }
         let questions = self.asked.values().filter_map(|standing| match standing {
-            Standing::Asked { at, slow: false } => Some(at.plus(SLOW)),
-            Standing::Asked { at, slow: true } => Some(at.plus(DEADLINE)),
+            Standing::Asked { at, slow: false, .. } => Some(at.plus(SLOW)),
+            Standing::Asked { at, slow: true, .. } => Some(at.plus(DEADLINE)),
             _ => None,
         });
         let extra = self.enough_since.map(|since| since.plus(EXTRA_WAIT));
@@ -239,7 +258,8 @@ impl Round {
         effects: &mut Vec<RoundEffect>,
     ) -> Result<(), PeerFault> {
         // A peer given up as silent may still answer; one that answered before may not answer again.
-        let Some(Standing::Asked { .. } | Standing::Silent) = self.asked.get(&peer) else {
+        let standing = self.asked.get(&peer);
+        let Some(Standing::Asked { .. } | Standing::Silent { .. } | Standing::Unanswered { .. }) = standing else {
             return Err(PeerFault::NotAsked { peer });
         };
         let standing = match answer {
@@ -288,8 +308,10 @@ impl Round {
 
     fn trusted_until(&self, peer: PeerId, now: Millis) -> Millis {
         let asked_at = match self.asked.get(&peer) {
-            Some(Standing::Asked { at, .. }) => *at,
-            // Silent since an unknown time: nothing was asked before the round began.
+            Some(
+                Standing::Asked { first, .. } | Standing::Silent { first, .. } | Standing::Unanswered { first, .. },
+            ) => *first,
+            // Nothing was asked before the round began.
             _ => self.started.min(now),
         };
         let trusted_ms = self.spec.duration.as_millis() as u64 / 100 * LEASE_TRUST_PERCENT;
@@ -303,12 +325,12 @@ impl Round {
 
     fn advance(&mut self, now: Millis, effects: &mut Vec<RoundEffect>) {
         for standing in self.asked.values_mut() {
-            if let Standing::Asked { at, slow } = standing {
-                let age = now.since(*at);
+            if let Standing::Asked { first, at, slow } = *standing {
+                let age = now.since(at);
                 if age >= DEADLINE {
-                    *standing = Standing::Silent;
-                } else if age >= SLOW {
-                    *slow = true;
+                    *standing = Standing::Silent { first, at };
+                } else {
+                    *standing = Standing::Asked { first, at, slow: slow || age >= SLOW };
                 }
             }
         }
@@ -320,6 +342,7 @@ impl Round {
             return self.finish(effects);
         }
         self.ask_more(now, effects);
+        self.ask_again(now, effects);
         let enough = self.granted.len() >= self.spec.needed;
         self.enough_since = enough.then(|| self.enough_since.unwrap_or(now));
         let nothing_to_come = self.in_flight(true) == 0 && self.queue.is_empty();
@@ -350,14 +373,31 @@ impl Round {
         while self.granted.len() + self.in_flight(false) < target
             && let Some(peer) = self.queue.pop_front()
         {
-            self.asked.insert(peer, Standing::Asked { at: now, slow: false });
-            let request = ApprovalRequest {
-                subject: self.spec.subject,
-                requirement: self.spec.requirement.clone(),
-                nonce: self.spec.nonce,
-                duration: self.spec.duration,
-            };
-            effects.push(RoundEffect::Ask { peer, request });
+            self.asked.insert(peer, Standing::Asked { first: now, at: now, slow: false });
+            effects.push(RoundEffect::Ask { peer, request: self.request() });
+        }
+    }
+
+    /// When those that may yet say yes are too few, asks those again that were too busy to answer.
+    fn ask_again(&mut self, now: Millis, effects: &mut Vec<RoundEffect>) {
+        if self.granted.len() + self.in_flight(true) >= self.spec.needed || !self.queue.is_empty() {
+            return;
+        }
+        let request = self.request();
+        for (&peer, standing) in &mut self.asked {
+            if let Standing::Unanswered { first, again: true } = *standing {
+                *standing = Standing::Asked { first, at: now, slow: false };
+                effects.push(RoundEffect::Ask { peer, request: request.clone() });
+            }
+        }
+    }
+
+    fn request(&self) -> ApprovalRequest {
+        ApprovalRequest {
+            subject: self.spec.subject,
+            requirement: self.spec.requirement.clone(),
+            nonce: self.spec.nonce,
+            duration: self.spec.duration,
         }
     }
 
@@ -383,7 +423,7 @@ impl Round {
         self.ended = true;
         effects.extend(self.granted.iter().map(release));
         let silent = |(peer, standing): (&PeerId, &Standing)| {
-            matches!(standing, Standing::Silent | Standing::Asked { .. } | Standing::Faulty).then_some(*peer)
+            (!matches!(standing, Standing::Granted | Standing::Refused)).then_some(*peer)
         };
         effects.push(RoundEffect::Failed {
             granted: std::mem::take(&mut self.granted).len(),

@@ -9,8 +9,10 @@ use proptest::prelude::*;
 use super::formation::{self, TooFewApprovals, Volunteer};
 use super::limits::*;
 use super::replacement::{self, Decision, Situation};
+use super::standby::{AWAY_MAX, Pool, PoolEffect, Renewed, Sight};
 use super::*;
 use crate::ids::{BootId, Incarnation, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId};
+use crate::quorum::limits::STANDBYS;
 use crate::quorum::membership::Voters;
 
 fn key(n: u8) -> SigningKey {
@@ -121,6 +123,33 @@ fn more_are_asked_than_needed_and_the_round_stops_at_as_many_as_wanted() {
     (4..=6).for_each(|n| round.approve(n));
     assert_eq!(round.released(), [4, 5, 6], "what comes too late is given back");
     assert!(round.round.is_idle());
+}
+
+/// Goal: on a machine so busy that answers do not come in time, a round that has nobody else to ask does not give up.
+#[test]
+fn those_too_busy_to_answer_are_asked_the_same_again_when_nobody_else_is_left() {
+    let mut round = TestRound::new(spec(2, 2), 1..=2);
+    round.approve(1);
+    round.pass(DEADLINE.as_millis() as u64);
+    round.input(RoundInput::Silent { peer: peer(2) }).unwrap();
+    let questions: Vec<_> = round
+        .effects
+        .iter()
+        .filter_map(|effect| match effect {
+            RoundEffect::Ask { peer: asked, request } if *asked == peer(2) => Some(request),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(questions.len(), 2);
+    assert_eq!(questions[0], questions[1], "the same question gets the same promise");
+    round.approve(2);
+    assert_eq!(round.done(), Some(vec![1, 2]));
+    // One that cannot be reached said so at once: asking it again at once would say no more.
+    let mut round = TestRound::new(spec(2, 2), 1..=2);
+    round.input(RoundInput::Silent { peer: peer(2) }).unwrap();
+    assert_eq!(round.asked(), 2);
+    round.run_to_end();
+    assert_eq!(round.done(), None);
 }
 
 #[test]
@@ -386,4 +415,153 @@ fn a_wiped_node_may_take_its_own_place_and_nobody_elses() {
     assert_eq!(decide(&situation), Decision::Replace { lost: member(2), with: reborn });
     situation.suspected = [(member(3), Millis(0))].into();
     assert_eq!(decide(&situation), Decision::FindStandby { lost: member(3) });
+}
+
+/// A pool over a world of peers: what it asks for is done at once, as the peers answer.
+struct TestPool {
+    pool: Pool,
+    now: Millis,
+    voters: Vec<MemberId>,
+    recorded: Vec<Approval>,
+    founding: Vec<Approval>,
+    present: BTreeSet<PeerId>,
+    /// Peers that keep their promise when asked, and those to be won.
+    faithful: BTreeSet<PeerId>,
+    winnable: Vec<u8>,
+    returned: Vec<u8>,
+    sought: usize,
+}
+
+impl TestPool {
+    /// Members 1 to 3; peers 4 and 5 are the standbys of the founding, 6 and 7 can be won.
+    fn new() -> Self {
+        Self {
+            pool: Pool::new(Millis(0)),
+            now: Millis(0),
+            voters: (1..=3).map(voter).collect(),
+            recorded: Vec::new(),
+            founding: vec![approval(4), approval(5)],
+            present: (1..=7).map(peer).collect(),
+            faithful: (4..=7).map(peer).collect(),
+            winnable: vec![6, 7],
+            returned: Vec::new(),
+            sought: 0,
+        }
+    }
+    fn look(&mut self) {
+        let sight =
+            Sight { voters: &self.voters, recorded: &self.recorded, founding: &self.founding, present: &self.present };
+        for effect in self.pool.look(self.now, 0, sight) {
+            match effect {
+                PoolEffect::Record { standbys } => self.recorded = standbys,
+                PoolEffect::Renew { standby } => {
+                    let peer = standby.statement.approver;
+                    let renewed = match (self.present.contains(&peer), self.faithful.contains(&peer)) {
+                        (false, _) => Renewed::Unsure,
+                        (true, true) => Renewed::Stands,
+                        (true, false) => Renewed::Gone,
+                    };
+                    self.pool.renewed(self.now, peer, renewed);
+                }
+                PoolEffect::GiveBack { standby } => self.returned.extend(names(&[standby])),
+                PoolEffect::Seek { exclude } => {
+                    self.sought += 1;
+                    let won = self.winnable.iter().position(|n| !exclude.contains(&peer(*n)));
+                    let won = won.map(|index| approval(self.winnable.remove(index)));
+                    self.pool.sought(self.now, won);
+                }
+            }
+        }
+    }
+    fn run(&mut self, span: Duration) {
+        let end = self.now.plus(span);
+        while self.now < end {
+            self.look();
+            self.now = self.now.plus(Duration::from_secs(5));
+        }
+    }
+    fn standbys(&self) -> Vec<u8> {
+        let mut names = names(&self.recorded);
+        names.sort_unstable();
+        names
+    }
+}
+
+fn voter(n: u8) -> MemberId {
+    MemberId { peer: peer(n), incarnation: Incarnation(1) }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn standbys_of_the_founding_are_kept_for_as_long_as_they_keep_their_promise() {
+    let mut pool = TestPool::new();
+    pool.run(60 * MINUTE);
+    assert_eq!(pool.standbys(), [4, 5]);
+    assert_eq!((pool.sought, pool.returned.len()), (0, 0));
+    // One whose node forgot is replaced, with nothing to give back there.
+    pool.faithful.remove(&peer(4));
+    pool.run(10 * MINUTE);
+    assert_eq!(pool.standbys(), [5, 6]);
+    assert_eq!(pool.returned, [0; 0]);
+}
+
+#[test]
+fn a_standby_that_stays_away_is_replaced_and_a_blip_replaces_nobody() {
+    let mut pool = TestPool::new();
+    pool.run(MINUTE);
+    pool.present.remove(&peer(5));
+    pool.run(AWAY_MAX / 2);
+    pool.present.insert(peer(5));
+    pool.run(10 * MINUTE);
+    assert_eq!((pool.standbys(), pool.sought), (vec![4, 5], 0));
+    pool.present.remove(&peer(5));
+    pool.run(AWAY_MAX + MINUTE);
+    assert_eq!(pool.standbys(), [4, 6]);
+    assert_eq!(pool.returned, [5], "told that it is not needed, should it hear");
+    // Back again it is a stranger, although the founding named it.
+    pool.present.insert(peer(5));
+    pool.run(10 * MINUTE);
+    assert_eq!(pool.standbys(), [4, 6]);
+}
+
+#[test]
+fn a_standby_that_became_a_voter_is_no_standby_and_keeps_what_it_set_aside() {
+    let mut pool = TestPool::new();
+    pool.run(MINUTE);
+    pool.voters[2] = voter(4);
+    pool.run(5 * MINUTE);
+    assert_eq!(pool.standbys(), [5, 6]);
+    assert_eq!(pool.returned, [0; 0]);
+}
+
+/// Goal: a new primary knows nothing but the record, and takes over every standby that still stands.
+#[test]
+fn a_new_primary_takes_the_recorded_standbys_over() {
+    let mut pool = TestPool::new();
+    pool.run(MINUTE);
+    (pool.pool, pool.founding) = (Pool::new(pool.now), Vec::new());
+    pool.faithful.remove(&peer(5));
+    pool.run(5 * MINUTE);
+    assert_eq!(pool.standbys(), [4, 6]);
+}
+
+#[test]
+fn peers_are_asked_less_and_less_often_when_nobody_can_be_won() {
+    let mut pool = TestPool::new();
+    (pool.founding, pool.winnable) = (Vec::new(), Vec::new());
+    pool.run(240 * MINUTE);
+    assert!((10..=30).contains(&pool.sought), "{} times in four hours", pool.sought);
+    pool.winnable = vec![6, 7];
+    pool.run(60 * MINUTE);
+    assert_eq!(pool.standbys(), [6, 7]);
+}
+
+#[test]
+fn more_standbys_than_wanted_are_told_so() {
+    let mut pool = TestPool::new();
+    pool.recorded = vec![approval(6)];
+    pool.run(MINUTE);
+    assert_eq!((pool.recorded.len(), pool.returned.len()), (STANDBYS, 1));
+    assert!(pool.standbys().contains(&6), "the recorded one stays");
 }

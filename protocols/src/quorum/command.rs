@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Attempt, JobId, ManifestHash, MemberId, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
+use crate::approval::Approval;
+use crate::ids::{Attempt, JobId, ManifestHash, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use crate::job::record::RunState;
 use crate::job::spec::JobSpec;
 use crate::job::store::{ColumnRecord, Grant};
@@ -128,9 +129,10 @@ pub enum Command {
         attempt: Attempt,
         reason: String,
     },
-    /// Primary: these peers promised to replace a member when needed.
+    /// Primary: these peers promised to replace a member when needed. Whole promises, so that every later primary can
+    /// use, prolong and return them.
     SetStandbys {
-        standbys: Vec<MemberId>,
+        standbys: Vec<Approval>,
     },
     /// Primary: every member can apply this level; from here on it may be proposed.
     RaiseLevel {

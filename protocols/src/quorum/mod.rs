@@ -11,6 +11,7 @@ mod apply;
 pub mod command;
 mod duties;
 mod invariants;
+pub mod level;
 pub mod limits;
 pub mod membership;
 pub mod message;

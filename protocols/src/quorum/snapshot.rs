@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::limits::SNAPSHOT_CHUNK_BYTES;
 use super::object::ObjectRecord;
 use super::state::QuorumState;
-use crate::ids::{Digest, ManifestHash, MemberId, Millis, QuorumId};
+use crate::approval::Approval;
+use crate::ids::{Digest, ManifestHash, Millis, QuorumId};
 use crate::job::record::JobRecord;
 use crate::wire::{self, DecodeError, Record};
 
@@ -45,7 +46,7 @@ struct Head {
     quorum: QuorumId,
     time: Millis,
     level: u16,
-    standbys: Vec<MemberId>,
+    standbys: Vec<Approval>,
     rolling: Digest,
     jobs: u64,
     objects: u64,

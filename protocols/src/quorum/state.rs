@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::command::{Batch, BatchReply};
 use super::limits::LEVEL;
 use super::object::{ObjectRecord, ObjectState};
-use crate::ids::{Attempt, Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, PieceHash, PieceIndex, QuorumId};
+use crate::approval::Approval;
+use crate::ids::{Attempt, Digest, JobId, LogIndex, ManifestHash, Millis, PieceHash, PieceIndex, QuorumId};
 use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION};
 use crate::job::record::{JobRecord, RunState};
 use crate::job::store::{ColumnState, Grant};
@@ -32,7 +33,8 @@ pub struct QuorumState {
     pub objects: BTreeMap<ManifestHash, ObjectRecord>,
     /// Encoded manifests of the live objects.
     pub manifests: BTreeMap<ManifestHash, Bytes>,
-    pub standbys: Vec<MemberId>,
+    /// Promises of peers that are ready to replace a member.
+    pub standbys: Vec<Approval>,
     /// Digest over every applied entry: members that differ have diverged.
     pub rolling: Digest,
     pub(super) index: Index,

@@ -1,5 +1,7 @@
 //! The quorum's core: scenarios by name, then random histories against the invariants.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
@@ -7,6 +9,7 @@ use proptest::prelude::*;
 use super::command::{Batch, Command, CommandReply, Rejection, SegmentProgress};
 use super::object::ObjectState;
 use super::state::{Duty, Event, QuorumState};
+use crate::approval::{Approval, Requirement, Statement, Subject};
 use crate::ids::*;
 use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, PAGE_MAX};
 use crate::job::message::{Query, QueryAnswer};
@@ -32,6 +35,21 @@ fn peer(index: u8) -> PeerId {
 
 fn grant(index: u8) -> Grant {
     Grant { holder: MemberId { peer: peer(index), incarnation: Incarnation(7) }, lease: LeaseId([index; 16]) }
+}
+
+fn standby(index: u8) -> Approval {
+    let statement = Statement {
+        asker: peer(0),
+        approver: peer(index),
+        incarnation: Incarnation(7),
+        boot: BootId([index; 16]),
+        subject: Subject::Member { quorum: QUORUM },
+        requirement: Requirement::default().digest(),
+        nonce: Nonce([index; 16]),
+        duration: Duration::from_secs(60),
+        lease: LeaseId([index; 16]),
+    };
+    Approval::sign(&key(index), statement)
 }
 
 fn job(index: u8) -> JobId {
@@ -650,7 +668,7 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
         12 => Command::Confirmed { manifest, column, attempt: skewed(held, draw.skew) },
         13 => Command::RemoveObject { manifest },
         14 if draw.mask < 128 => Command::OweRepair { manifest, column, attempt: skewed(held, draw.skew), reason },
-        14 => Command::SetStandbys { standbys: vec![grant(draw.peer).holder] },
+        14 => Command::SetStandbys { standbys: vec![standby(draw.peer)] },
         15 => {
             let attempt = skewed(newest, draw.skew);
             Command::StartRepair { manifest, column, attempt, grant: grant(draw.peer), reason }

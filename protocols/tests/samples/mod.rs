@@ -222,7 +222,7 @@ fn commands() -> Vec<Command> {
         Command::StartRepair { manifest: hash, column: COLUMN, attempt: ATTEMPT, grant: grant(4), reason: text() },
         Command::FinishRepair { manifest: hash, column: COLUMN, receipt: receipt() },
         Command::FailRepair { manifest: hash, column: COLUMN, attempt: ATTEMPT, reason: text() },
-        Command::SetStandbys { standbys: vec![member(4)] },
+        Command::SetStandbys { standbys: vec![approval_of(4, Subject::Member { quorum: QUORUM })] },
         Command::RaiseLevel { level: 2 },
     ]
 }
@@ -554,7 +554,7 @@ pub fn history() -> Vec<(PeerId, Command)> {
         },
         Command::Submit { job: running, spec: spec() },
         Command::AddHolders { job: running, grants },
-        Command::SetStandbys { standbys: vec![member(5)] },
+        Command::SetStandbys { standbys: vec![approval_of(5, Subject::Member { quorum: QUORUM })] },
     ];
     commands.into_iter().map(|command| (peer(9), command)).collect()
 }

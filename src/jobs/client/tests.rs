@@ -117,6 +117,27 @@ async fn an_unknown_quorum_is_found_through_a_provider_that_proves_itself() {
     assert_eq!(net.penalised.lock().unwrap().iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [peer(5)]);
 }
 
+/// Goal: who knew nobody but the primary finds the others when it dies, although its last command may have acted.
+#[tokio::test(start_paused = true)]
+async fn the_loss_of_the_only_member_known_sends_the_client_to_the_providers() {
+    let dead = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let script = dead.clone();
+    let net = ScriptedNet::new(peer(9), move |to, _, frame| match wire::decode::<JobMessage>(&frame.head, 4096) {
+        Ok(JobMessage::Membership { .. }) => {
+            Reaction::answer(&JobAnswer::Membership(membership(2, QUORUM, vec![member(2), member(1), member(3)])))
+        }
+        _ if to == peer(1) && script.load(Ordering::Relaxed) => Reaction::Silent,
+        _ => done(),
+    });
+    let client = client(net.clone(), Known::with_members(&[member(1)]), Arc::default());
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    dead.store(true, Ordering::Relaxed);
+    net.providers.lock().unwrap().push(peer(2));
+    let started = Instant::now();
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    assert!(started.elapsed() < TRY_MIN + Duration::from_millis(50), "{:?}", started.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_quorum_that_nobody_provides_is_unknown_well_before_the_deadline() {
     let net = ScriptedNet::new(peer(9), |_, _, _| Reaction::Unreachable);

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, DutyError, Surroundings, Tries};
 use super::patrol::Patrol;
-use super::{DriverParts, columns, holders, leases, repair};
+use super::{DriverParts, columns, holders, leases, levels, repair};
 use crate::jobs::ports::LocalQuorums;
 use crate::quorum::HostEvent;
 use crate::seams::Entropy;
@@ -205,6 +205,8 @@ impl Actor {
         let context = Context { around: self.around.clone(), quorum: local };
         let renewing = leases::keep(context.clone());
         self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), renewing).map(drop));
+        let raising = levels::keep(context.clone());
+        self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), raising).map(drop));
         let patrol = Patrol::new(context);
         self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), patrol.run()).map(drop));
         let led = Led {

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
+use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::JobId;
 use quorate_protocols::job::Grant;
 use quorate_protocols::piece::limits::LEASE;
@@ -44,7 +45,7 @@ async fn renew_all(context: &Context) {
         stream::iter(grants)
             .for_each_concurrent(RENEWALS_MAX, |grant| async move {
                 let holder = grant.holder.peer;
-                if !context.around.approvals.renew(holder, grant.lease, LEASE).await {
+                if context.around.approvals.renew(holder, grant.lease, LEASE).await != Renewed::Stands {
                     tracing::debug!(%job, %holder, "a lease was not renewed");
                 }
             })

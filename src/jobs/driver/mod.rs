@@ -10,8 +10,9 @@
 //! - *abandon* a run that nobody feeds.
 //!
 //! Beside that a *patrol* per led quorum looks for what the state cannot know: holders that are gone past a grace, and
-//! pieces that rot, at once where a reader found one ([`patrol`], [`suspects`]). What it finds becomes a repair. Another task keeps the leases of live runs
-//! ([`leases`]).
+//! pieces that rot, at once where a reader found one ([`patrol`], [`suspects`]). What it finds becomes a repair. Other
+//! tasks keep the leases of live runs ([`leases`]) and raise the state level when every member is ready for it
+//! ([`levels`]).
 //!
 //! Promises: a duty is performed by at most one task at a time; failing ones are tried again with backoff and jitter;
 //! at most [`actor::DUTIES_MAX`] run at once; all of a quorum's tasks end when this node stops leading it. Nothing is
@@ -23,6 +24,7 @@ mod columns;
 mod context;
 mod holders;
 mod leases;
+mod levels;
 mod metrics;
 mod notes;
 mod patrol;

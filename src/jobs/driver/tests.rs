@@ -7,7 +7,10 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_protocols::approval::ApprovalMessage;
-use quorate_protocols::ids::{Attempt, JobId, ManifestHash, PeerId, PieceHash, PieceIndex, SegmentIndex, Term};
+use quorate_protocols::directory::{Capacity, PeerAdvert};
+use quorate_protocols::ids::{
+    Attempt, BootId, JobId, ManifestHash, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex, Term,
+};
 use quorate_protocols::job::{ColumnState, JobSpec, RunState, StoreSpec};
 use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::object::{Manifest, Profile};
@@ -17,9 +20,11 @@ use quorate_protocols::quorum::{Command, QuorumState};
 use quorate_protocols::wire;
 
 use super::*;
+use crate::directory::KnownPeer;
 use crate::jobs::approvals::ApprovalsParts;
 use crate::jobs::testing::{
-    Approver, Known, QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, approve, key, peer, seams,
+    Approver, Known, QUORUM, Quorums, Reaction, ScriptedNet, ScriptedQuorum, StateQuorum, StateQuorums, approve, key,
+    member, peer, seams,
 };
 use crate::seams::{Frame, Protocol};
 
@@ -358,4 +363,64 @@ async fn the_promises_of_a_live_run_are_renewed_until_it_ends() {
     let renewed = world.holders.renewed.lock().unwrap().clone();
     tokio::time::sleep(2 * lease).await;
     assert_eq!(*world.holders.renewed.lock().unwrap(), renewed);
+}
+
+/// Goal: the state level rises only when every member has announced that it can apply the next one.
+#[tokio::test(start_paused = true)]
+async fn a_level_is_raised_when_the_last_member_says_that_it_can_apply_it() {
+    let voters: Vec<_> = [PRIMARY, 2, 3].map(member).to_vec();
+    let quorum = Arc::new(ScriptedQuorum { level: 0, voters, ..ScriptedQuorum::leading(PRIMARY) });
+    let known = Arc::new(Known::default());
+    let net = ScriptedNet::new(peer(PRIMARY), |_, _, _| Reaction::Unreachable);
+    let seams = seams(1);
+    let (leading, events) = broadcast::channel(16);
+    start(DriverParts {
+        metrics: DriverMetrics::default(),
+        seams: seams.clone(),
+        net: net.clone(),
+        quorums: Quorums::of(quorum.clone()),
+        events,
+        knowledge: known.clone(),
+        approvals: Approvals::new(ApprovalsParts {
+            seams: seams.clone(),
+            net,
+            knowledge: known.clone(),
+            local: Arc::new(Approver(PRIMARY)),
+        }),
+        pieces: Arc::new(LocalHolder(Arc::default())),
+        notes: Notes::default(),
+        suspects: Suspects::default(),
+        settings: DriverSettings::default(),
+    });
+    leading.send(HostEvent::Leading { quorum: QUORUM, term: Term(1) }).unwrap();
+    let raises = || quorum.proposed.lock().unwrap().iter().filter(|(_, command)| *command == RAISE).count();
+    let announce = |n, level| known.peers.lock().unwrap().push(known_peer(n, level));
+    announce(2, 1);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(raises(), 0, "node 3 was not heard of");
+    announce(3, 0);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(raises(), 0, "node 3 cannot apply it");
+    known.peers.lock().unwrap().pop();
+    announce(3, 1);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(raises() > 0);
+}
+
+const RAISE: Command = Command::RaiseLevel { level: 1 };
+
+fn known_peer(n: u8, level: u16) -> KnownPeer {
+    let advert = PeerAdvert {
+        incarnation: member(n).incarnation,
+        boot: BootId([n; 16]),
+        sequence: 1,
+        kinds: Vec::new(),
+        labels: BTreeMap::new(),
+        free: Capacity::default(),
+        load_permille: 0,
+        quorums: 1,
+        draining: false,
+        level,
+    };
+    KnownPeer { peer: peer(n), advert, heard_at: Millis(0) }
 }

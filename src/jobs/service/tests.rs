@@ -1,6 +1,6 @@
 //! The service over a scripted quorum.
 
-use quorate_protocols::ids::{JobId, ManifestHash};
+use quorate_protocols::ids::{JobId, ManifestHash, Term};
 use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::{Command, CommandReply};
@@ -95,4 +95,26 @@ async fn a_backup_names_the_primary_instead_of_acting() {
     let world = world(Arc::new(StateQuorums(quorum.clone())));
     assert!(matches!(world.propose(2, submit()).await, JobAnswer::NotPrimary { .. }));
     assert!(quorum.read(|state| state.jobs.is_empty()));
+}
+
+/// Goal: who asks while a primary is being elected hears of the winner when there is one, and not that there is none.
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_misses_its_primary_holds_a_question_until_there_is_one() {
+    let quorum = StateQuorum::new(1);
+    quorum.electing.store(true, std::sync::atomic::Ordering::Relaxed);
+    quorum.set_term(None);
+    let world = world(Arc::new(StateQuorums(quorum.clone())));
+    let started = tokio::time::Instant::now();
+    let electing = async {
+        tokio::time::sleep(ELECTION_WAIT / 3).await;
+        quorum.set_term(Some(Term(2)));
+    };
+    let (answer, ()) = tokio::join!(world.propose(2, submit()), electing);
+    assert!(matches!(answer, JobAnswer::Reply(Ok(_))), "{answer:?}");
+    assert_eq!(started.elapsed().as_millis(), ELECTION_WAIT.as_millis() / 3);
+    // Not for longer than it takes to elect one: another member may know more.
+    quorum.set_term(None);
+    let started = tokio::time::Instant::now();
+    assert!(matches!(world.propose(2, submit()).await, JobAnswer::NotPrimary { .. }));
+    assert_eq!(started.elapsed().as_millis(), ELECTION_WAIT.as_millis());
 }

@@ -159,3 +159,61 @@ async fn a_promise_that_has_run_out_makes_nobody_a_member() {
     assert!(matches!(refused, Err(crate::quorum::FoundError::TooFew { founded: 2, needed: 3, .. })), "{refused:?}");
     assert!(net.nodes[2].host().quorum(QUORUM).is_none());
 }
+
+/// Goal: the standbys of the founding are recorded and kept; one that goes away is replaced; and a lost member's place
+/// is taken by one of them when nobody else can be won.
+#[tokio::test(start_paused = true)]
+async fn a_quorum_keeps_standbys_and_takes_its_newcomers_from_them() {
+    let mut net = TestNet::new(6).await;
+    let asker = net.nodes[0].member().peer;
+    let mut approvals: Vec<_> = net.nodes.iter().map(|node| node.approve(asker)).collect();
+    let other = approvals.pop().expect("six nodes");
+    let founding = approvals.split_off(3);
+    net.nodes[0].host().found(QUORUM, approvals, founding).await.expect("founded");
+    for (index, node) in net.nodes.iter().enumerate() {
+        // Only the first primary can win anybody, and only once.
+        let willing = if index == 0 { vec![other.clone()] } else { Vec::new() };
+        node.host().set_promises(Arc::new(Volunteers(net.world.net(node.member().peer), willing)));
+    }
+    let standbys = |net: &TestNet, index: usize| {
+        let mut standbys = net.nodes[index].quorum().view().standbys;
+        standbys.sort_unstable();
+        standbys
+    };
+    let of = |net: &TestNet, indices: [usize; 2]| {
+        let mut members = indices.map(|index| net.nodes[index].member());
+        members.sort_unstable();
+        members.to_vec()
+    };
+    net.until("standbys are recorded", |net| (standbys(net, 0) == of(net, [3, 4])).then_some(())).await;
+    net.crash(3);
+    net.until("the one that is gone is replaced", |net| (standbys(net, 0) == of(net, [4, 5])).then_some(())).await;
+    // The next primary has them from the state.
+    let lost = net.nodes[0].member();
+    net.crash(0);
+    net.until("a standby votes", |net| {
+        net.running().find_map(|node| {
+            let quorum = node.host().quorum(QUORUM)?;
+            let view = quorum.leading().map(|_| quorum.view())?;
+            let voters = view.voters.len() == 3 && !view.voters.contains(&lost) && view.learners.is_empty();
+            (voters && view.standbys.len() == 1).then_some(())
+        })
+    })
+    .await;
+    net.commit(submit(1)).await.unwrap();
+}
+
+/// Goal: what is committed is known before it is applied, and never less than what is applied.
+#[tokio::test(start_paused = true)]
+async fn a_member_tells_what_is_committed() {
+    let net = TestNet::founded(3, 3).await;
+    for number in 0..10 {
+        net.commit(submit(number)).await.unwrap();
+    }
+    net.converged(&[0, 1, 2]).await;
+    for node in &net.nodes {
+        let view = node.quorum().view();
+        let log = node.group().raft.metrics().borrow().last_log_index.unwrap();
+        assert_eq!((view.committed.0, view.applied.0), (log, log));
+    }
+}

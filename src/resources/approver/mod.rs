@@ -50,7 +50,8 @@ pub trait Memberships: Send + Sync + 'static {
 
 impl Memberships for crate::quorum::QuorumHost {
     fn is_member(&self, quorum: QuorumId) -> bool {
-        self.quorum(quorum).is_some()
+        // The host also answers for quorums that this node left: those hold nothing here any more.
+        self.quorum(quorum).is_some_and(|quorum| quorum.is_member())
     }
     fn count(&self) -> usize {
         self.quorums().len()
@@ -343,6 +344,10 @@ impl Approver {
         match self.managed(from, id) {
             // A confirmed column is let go over the piece protocol, where the steward's word is checked.
             Ok(lease) if lease.is_lasting() => Err(Refusal::NotAllowed),
+            // A standby that was taken in meanwhile keeps what a member needs, for as long as it is one.
+            Ok(Lease { subject: Subject::Member { quorum }, .. }) if self.inner.memberships.is_member(quorum) => {
+                Err(Refusal::NotAllowed)
+            }
             Ok(_) => {
                 self.lock().counts.released += 1;
                 self.end(id);

@@ -7,9 +7,12 @@ mod commit;
 mod object;
 mod run;
 
+use std::collections::BTreeSet;
+
 use super::command::{Command, CommandReply, Rejection};
 use super::limits::{LEVEL, STANDBYS_MAX};
 use super::state::{Event, QuorumState, hash_bytes};
+use crate::approval::Subject;
 use crate::ids::{Attempt, JobId, ManifestHash, Millis, PeerId};
 use crate::job::limits::{HISTORY_MAX, REASON_BYTES_MAX};
 use crate::job::record::{HistoryEntry, JobRecord, RunState};
@@ -63,6 +66,11 @@ impl QuorumState {
             Command::SetStandbys { standbys } => {
                 if standbys.len() > STANDBYS_MAX {
                     return Err(Rejection::Full { what: "standbys".to_owned(), limit: STANDBYS_MAX });
+                }
+                let peers: BTreeSet<_> = standbys.iter().map(|standby| standby.statement.approver).collect();
+                let subject = Subject::Member { quorum: self.quorum };
+                if peers.len() < standbys.len() || standbys.iter().any(|standby| standby.statement.subject != subject) {
+                    return Err(invalid("a standby is named twice, or promised something else"));
                 }
                 self.standbys.clone_from(standbys);
                 Ok(CommandReply::Done)

@@ -80,6 +80,7 @@ fn approval(peer: usize, form: usize) -> Approval {
 /// What the round did, as its driver must see it.
 #[derive(Default)]
 struct Account {
+    /// Whose question is under way or was answered.
     asked: BTreeSet<PeerId>,
     taken: BTreeSet<LeaseId>,
     released: BTreeMap<LeaseId, usize>,
@@ -95,7 +96,7 @@ impl Account {
             self.trail.mark_variant("effect", &effect);
             match effect {
                 RoundEffect::Ask { peer, request } => {
-                    assert!(self.asked.insert(peer), "{peer} is asked twice");
+                    assert!(self.asked.insert(peer), "{peer} is asked again while it may still answer");
                     assert!(!spec.exclude.contains(&peer), "{peer} is excluded and asked");
                     assert_eq!((request.nonce, request.subject), (spec.nonce, spec.subject));
                     assert_eq!(self.endings, 0, "asked after the end");
@@ -152,6 +153,10 @@ fn run(bytes: &[u8]) -> Trail {
             5 => RoundInput::Volunteered { peer },
             _ => RoundInput::Tick,
         };
+        // A question that came to nothing may be put again.
+        if matches!(input, RoundInput::Silent { .. }) {
+            account.asked.remove(&peer);
+        }
         match round.step(now, input) {
             Ok(effects) => {
                 account.taken.extend(lease);

@@ -8,12 +8,14 @@
 //! A second member that goes through a snapshot now and then must give the same replies and end in the same bytes.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+use quorate_protocols::approval::{Approval, Requirement, Statement, Subject};
 use quorate_protocols::ids::{
-    Attempt, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, PeerId, PieceHash, PieceIndex, QuorumId,
-    SegmentIndex,
+    Attempt, BootId, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, Nonce, PeerId, PieceHash, PieceIndex,
+    QuorumId, SegmentIndex,
 };
 use quorate_protocols::job::{ColumnRecord, Grant, JobSpec, StoreRun, StoreSpec};
 use quorate_protocols::object::{Manifest, Profile};
@@ -147,6 +149,26 @@ fn hashes(content: u8, segment: u32) -> Vec<PieceHash> {
     (0..PROFILE.columns() as u8).map(|column| PieceHash([16 * content + 8 * segment as u8 + column; 32])).collect()
 }
 
+/// What each peer promises as a standby. Signed once: the state does not look at signatures.
+static STANDBYS: LazyLock<Vec<Approval>> = LazyLock::new(|| {
+    let promise = |index: usize| {
+        let Grant { holder, lease } = grant(index, 0);
+        let statement = Statement {
+            asker: KEYS[0].1,
+            approver: holder.peer,
+            incarnation: holder.incarnation,
+            boot: BootId([7; 16]),
+            subject: Subject::Member { quorum: QUORUM },
+            requirement: Requirement::default().digest(),
+            nonce: Nonce([7; 16]),
+            duration: Duration::from_secs(600),
+            lease,
+        };
+        Approval::sign(&KEYS[index].0, statement)
+    };
+    (0..PEERS).map(promise).collect()
+});
+
 fn grant(index: usize, lease: u8) -> Grant {
     Grant {
         holder: MemberId { peer: KEYS[index].1, incarnation: Incarnation(7) },
@@ -236,7 +258,7 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
         }
         _ => match step.below(5, 3) {
             0 => {
-                let standbys = (0..step.below(4, 20)).map(|index| grant(index % PEERS, 0).holder).collect();
+                let standbys = (0..step.below(4, 20)).map(|index| STANDBYS[index % PEERS].clone()).collect();
                 (anybody, Command::SetStandbys { standbys })
             }
             1 => (anybody, Command::RaiseLevel { level: u16::from(step.byte(4) % 3) }),
