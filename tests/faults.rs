@@ -18,7 +18,10 @@ fn faulty_net() -> Net {
 /// Sets a fault on a node.
 fn inject(net: &Net, node: usize, fault: &str, value: &Value) {
     let client = net.client(node);
-    let request = client.request(Method::POST, &format!("/v1/testing/{fault}")).json(value);
+    let request = client.request(Method::PUT, "/v1/testing/faults").json(&match fault {
+        "clock" => json!({ "clock_offset_ms": value["offset_ms"] }),
+        _ => json!({ fault: value }),
+    });
     net.runtime.block_on(client.send(request)).expect("the node takes the fault");
 }
 

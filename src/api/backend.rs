@@ -5,8 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use quorate_protocols::api::{JobInfo, Listing, NodeInfo, ObjectInfo, PeerInfo, QuorumDetail, QuorumInfo};
-use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
+use quorate_protocols::api::{
+    JobInfo, Listing, MemberView, NodeFaults, NodeInfo, ObjectInfo, PeerInfo, QuorumDetail, QuorumInfo, ResourcesInfo,
+};
+use quorate_protocols::ids::{JobId, ObjectId, QuorumId};
 use quorate_protocols::job::record::HistoryEntry;
 use tokio::sync::{broadcast, watch};
 
@@ -27,6 +29,10 @@ pub trait Backend: Send + Sync + 'static {
     /// Every quorum known here, asked for its own view where it answers in time.
     fn quorums(&self) -> BoxFuture<'_, Vec<QuorumInfo>>;
     fn quorum(&self, quorum: QuorumId) -> Answer<'_, QuorumDetail>;
+    /// Its members, each asked for its own view.
+    fn members(&self, quorum: QuorumId) -> Answer<'_, Vec<MemberView>>;
+    /// What this node has reserved.
+    fn resources(&self) -> ResourcesInfo;
     fn jobs(&self) -> BoxFuture<'_, Listing<JobInfo>>;
     fn job(&self, job: JobId) -> Answer<'_, JobInfo>;
     fn history(&self, job: JobId) -> Answer<'_, Vec<HistoryEntry>>;
@@ -61,14 +67,7 @@ pub trait Backend: Send + Sync + 'static {
 
 /// Faults that a test may inject into a running node.
 pub trait TestingHooks: Send + Sync + 'static {
-    /// Moves the node's wall clock.
-    fn set_clock_offset_ms(&self, offset_ms: i64);
-    /// Makes the disk refuse writes as full, or accept them again.
-    fn set_disk_full(&self, full: bool);
-    /// Makes every sync of records take this much longer.
-    fn set_sync_delay(&self, delay: Duration);
-    /// Flips a bit in every piece that is read.
-    fn set_flip_bits(&self, flip: bool);
-    /// Cuts the link to a peer, in either direction, or slows what is not cut.
-    fn set_link(&self, peer: PeerId, cut_to: bool, cut_from: bool, delay: Option<Duration>);
+    fn faults(&self) -> NodeFaults;
+    /// Replaces all faults by these.
+    fn set_faults(&self, faults: NodeFaults);
 }

@@ -8,7 +8,10 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use prometheus_client::registry::Registry;
-use quorate_protocols::api::{JobInfo, Listing, NodeInfo, ObjectInfo, PeerInfo, QuorumDetail, QuorumInfo, Unreachable};
+use quorate_protocols::api::{
+    JobInfo, Listing, MemberView, NodeInfo, ObjectInfo, OwnState, PeerInfo, QuorumDetail, QuorumInfo, ResourcesInfo,
+    ScopeInfo, Unreachable,
+};
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, PeerId, QuorumId};
 use quorate_protocols::job::limits::PAGE_MAX;
@@ -244,7 +247,57 @@ impl Backend for NodeBackend {
     }
 
     fn quorum(&self, quorum: QuorumId) -> Answer<'_, QuorumDetail> {
-        Box::pin(async move { Ok(views::quorum_detail(&self.view(quorum).await?)) })
+        Box::pin(async move {
+            let own = self.node.quorums().quorum(quorum).and_then(|quorum| {
+                let progress = quorum.progress()?;
+                Some(OwnState {
+                    term: quorum.term(),
+                    leading: quorum.leading(),
+                    applied: progress.applied,
+                    digest: progress.digest,
+                })
+            });
+            Ok(QuorumDetail { own, ..views::quorum_detail(&self.view(quorum).await?) })
+        })
+    }
+
+    fn members(&self, quorum: QuorumId) -> Answer<'_, Vec<MemberView>> {
+        Box::pin(async move {
+            let own = self.node.identity().peer();
+            let known = views::quorum_info(&self.view(quorum).await?).members;
+            let asked = known.into_iter().map(|member| async move {
+                let answer = match member == own {
+                    true => self.view(quorum).await,
+                    false => match self.node.jobs().query_peer(member, quorum, Query::Quorum, LISTING_DEADLINE).await {
+                        Ok(QueryAnswer::Quorum(view)) => Ok(view),
+                        Ok(other) => Err(unexpected(quorum, "the quorum", &other)),
+                        Err(error) => Err(error),
+                    },
+                };
+                match answer {
+                    Ok(view) => MemberView { member, view: Some(views::quorum_detail(&view)), error: None },
+                    Err(ClientError::QuorumUnknown { .. }) => {
+                        let error = format!("no answer within {LISTING_DEADLINE:?}");
+                        MemberView { member, view: None, error: Some(error) }
+                    }
+                    Err(error) => MemberView { member, view: None, error: Some(super::error::chain(&error)) },
+                }
+            });
+            Ok(futures::future::join_all(asked).await)
+        })
+    }
+
+    fn resources(&self) -> ResourcesInfo {
+        let resources = self.node.resources();
+        let scope =
+            |row: crate::resources::ScopeUsage| ScopeInfo { scope: row.scope, used: row.used, limit: row.limit };
+        let disk = self.node.storage().files().free_space().ok();
+        ResourcesInfo {
+            scopes: resources.usage().into_iter().map(scope).collect(),
+            leases: self.node.approver().reserved(),
+            disk_free_bytes: disk.map(|(free, _)| free),
+            disk_bytes: disk.map(|(_, size)| size),
+        }
     }
 
     fn jobs(&self) -> BoxFuture<'_, Listing<JobInfo>> {

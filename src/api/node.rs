@@ -1,8 +1,8 @@
-//! `/v1/node`, `/v1/peers`.
+//! `/v1/node`, `/v1/peers`, `/v1/resources`.
 
 use axum::Json;
 use axum::extract::State;
-use quorate_protocols::api::{NodeInfo, PeerInfo};
+use quorate_protocols::api::{NodeInfo, PeerInfo, ResourcesInfo};
 
 use super::router::Shared;
 
@@ -16,4 +16,10 @@ pub async fn node(State(backend): State<Shared>) -> Json<NodeInfo> {
 #[utoipa::path(get, path = "/v1/peers", tag = "node", responses((status = 200, body = Vec<PeerInfo>)))]
 pub async fn peers(State(backend): State<Shared>) -> Json<Vec<PeerInfo>> {
     Json(backend.peers())
+}
+
+/// What this node has reserved, of what limits, and the disk it has left.
+#[utoipa::path(get, path = "/v1/resources", tag = "node", responses((status = 200, body = ResourcesInfo)))]
+pub async fn resources(State(backend): State<Shared>) -> Json<ResourcesInfo> {
+    Json(backend.resources())
 }

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use quorate_protocols::api::{ErrorBody, QuorumDetail, QuorumInfo};
+use quorate_protocols::api::{ErrorBody, MemberView, QuorumDetail, QuorumInfo};
 use quorate_protocols::ids::QuorumId;
 
 use super::error::ApiError;
@@ -20,4 +20,14 @@ pub async fn list(State(backend): State<Shared>) -> Json<Vec<QuorumInfo>> {
     responses((status = 200, body = QuorumDetail), (status = "default", body = ErrorBody)))]
 pub async fn show(State(backend): State<Shared>, Path(quorum): Path<QuorumId>) -> Result<Json<QuorumDetail>, ApiError> {
     Ok(Json(backend.quorum(quorum).await?))
+}
+
+/// One quorum as each of its members sees it, asked now.
+#[utoipa::path(get, path = "/v1/quorums/{quorum}/members", tag = "quorums", params(("quorum" = QuorumId, Path)),
+    responses((status = 200, body = Vec<MemberView>), (status = "default", body = ErrorBody)))]
+pub async fn members(
+    State(backend): State<Shared>,
+    Path(quorum): Path<QuorumId>,
+) -> Result<Json<Vec<MemberView>>, ApiError> {
+    Ok(Json(backend.members(quorum).await?))
 }

@@ -50,6 +50,8 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
         .routes(routes!(node::peers))
         .routes(routes!(quorums::list))
         .routes(routes!(quorums::show))
+        .routes(routes!(quorums::members))
+        .routes(routes!(node::resources))
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::history))
@@ -63,7 +65,7 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
         .routes(routes!(bench::noop))
         .routes(routes!(bench::form));
     match testing {
-        true => router.routes(routes!(testing::clock)).routes(routes!(testing::disk)).routes(routes!(testing::link)),
+        true => router.routes(routes!(testing::faults, testing::set_faults)),
         false => router,
     }
 }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use quorate_protocols::api::{
-    ErrorBody, ErrorCode, EventKind, JobInfo, Listing, NodeInfo, ObjectInfo, PeerInfo, PutInfo, PutPhaseInfo,
-    PutUpdate, QuorumDetail, QuorumInfo,
+    ErrorBody, ErrorCode, EventKind, JobInfo, Listing, MemberView, NodeInfo, ObjectInfo, PeerInfo, PutInfo,
+    PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo, ResourcesInfo,
 };
 use quorate_protocols::ids::{
     BootId, Incarnation, JobId, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term,
@@ -95,6 +95,12 @@ impl Backend for Fake {
     }
     fn quorum(&self, quorum: QuorumId) -> Answer<'_, QuorumDetail> {
         Box::pin(async move { Err(ClientError::QuorumUnknown { quorum }.into()) })
+    }
+    fn members(&self, quorum: QuorumId) -> Answer<'_, Vec<MemberView>> {
+        Box::pin(async move { Err(ClientError::QuorumUnknown { quorum }.into()) })
+    }
+    fn resources(&self) -> ResourcesInfo {
+        ResourcesInfo { scopes: Vec::new(), leases: Vec::new(), disk_free_bytes: None, disk_bytes: None }
     }
     fn jobs(&self) -> BoxFuture<'_, Listing<JobInfo>> {
         Box::pin(async { Listing::default() })
@@ -271,7 +277,7 @@ async fn every_failure_has_its_status_and_a_body() {
     let wrong_method = request(Method::DELETE, "/v1/node");
     assert_eq!(edge.status(wrong_method).await, (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed));
     // Fault hooks do not exist on a node that is not under test.
-    let hook = request(Method::POST, "/v1/testing/disk").json(&serde_json::json!({ "full": true }));
+    let hook = request(Method::POST, "/v1/testing/faults").json(&serde_json::json!({ "full": true }));
     assert_eq!(edge.status(hook).await, (StatusCode::NOT_FOUND, ErrorCode::NotFound));
     let noop =
         |body: Vec<u8>| request(Method::POST, "/v1/bench/noop").header("content-type", "application/json").body(body);
@@ -427,9 +433,9 @@ async fn the_description_lists_every_route() {
         "/metrics",
         "/v1/bench/noop",
         "/v1/bench/form",
-        "/v1/testing/clock",
-        "/v1/testing/disk",
-        "/v1/testing/link",
+        "/v1/quorums/{quorum}/members",
+        "/v1/resources",
+        "/v1/testing/faults",
     ] {
         assert!(paths.iter().any(|found| found == path), "{path} is not described");
     }

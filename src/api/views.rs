@@ -75,6 +75,7 @@ pub fn quorum_detail(view: &QuorumView) -> QuorumDetail {
         time: view.time,
         digest: view.digest.1,
         digest_at: view.digest.0,
+        own: None,
     }
 }
 

@@ -7,8 +7,9 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use quorate_protocols::api::{BenchForm, BenchNode, IdleBench, NodeInfo, QuorumDetail};
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 use quorate_testnet::Testnet;
+use quorate_testnet::process::rss_bytes;
 
-use super::proc::{cpu_seconds, rss_bytes};
+use super::proc::cpu_seconds;
 use crate::cli::{Common, Failure, print, print_json, table};
 
 /// Quorums formed at once. Each takes a few syncs on three nodes.

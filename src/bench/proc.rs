@@ -1,4 +1,4 @@
-//! What the system says of processes: CPU time and memory, from `/proc`.
+//! What the system says of processes: CPU time, from `/proc`.
 
 use quorate_testnet::Testnet;
 
@@ -16,13 +16,6 @@ fn parse_cpu(stat: &str) -> Option<f64> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
     Some((ticks(11)? + ticks(12)?) as f64 / TICKS_PER_SECOND)
-}
-
-/// Resident memory of a process in bytes; `None` when it is gone.
-pub fn rss_bytes(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
 }
 
 /// CPU seconds of this process and of all nodes together.
@@ -44,7 +37,6 @@ mod tests {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 1 0 100 0 0";
         assert_eq!(parse_cpu(stat), Some(3.0));
         assert_eq!(parse_cpu("nonsense"), None);
-        assert!(rss_bytes(std::process::id()).unwrap() > 0);
         assert!(cpu_seconds(std::process::id()).is_some());
     }
 }

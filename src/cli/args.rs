@@ -1,11 +1,13 @@
 //! The command line as data.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use quorate_protocols::ids::QuorumId;
 use quorate_protocols::object::Profile;
+use quorate_testnet::chaos::{Fault, Operation};
 
 use super::find::NodeChoice;
 use super::reference::{JobRef, ObjectRef};
@@ -190,11 +192,11 @@ pub enum TestnetCommand {
     Up {
         #[arg(long, default_value_t = 7)]
         nodes: usize,
-        /// Open the nodes' fault hooks
+        /// Start the nodes without --testing, as on real machines: no fault can be injected then
         #[arg(long)]
-        testing: bool,
+        plain: bool,
     },
-    /// List the nodes
+    /// List the nodes, and what is broken in them
     Status,
     /// SIGKILL a node
     Kill { index: usize },
@@ -204,12 +206,104 @@ pub enum TestnetCommand {
     Resume { index: usize },
     /// Stop a node if it runs, and start it again
     Restart { index: usize },
+    /// Let nothing pass between groups of nodes, such as 1,2 3,4,5
+    ///
+    /// Nodes in no group form one more. The links stay silent: no connection is closed. Faults add up until `heal`, and
+    /// a node that is restarted has them from its start.
+    Partition {
+        #[arg(required = true, value_name = "N,N")]
+        groups: Vec<Group>,
+    },
+    /// Let nothing that node FROM sends reach node TO; the other way stays open
+    Cut { from: usize, to: usize },
+    /// Make everything that a node sends or hears take longer, such as 200ms
+    Slow {
+        index: usize,
+        #[arg(value_parser = humantime::parse_duration)]
+        delay: Duration,
+    },
+    /// Flip a bit in every piece that a node reads from its disk
+    Corrupt { index: usize },
+    /// Let a node's disk be full
+    Fill { index: usize },
+    /// Set a node's wall clock wrong, such as +1h or -90s; 0 sets it right
+    Clock {
+        index: usize,
+        #[arg(allow_hyphen_values = true, value_parser = offset)]
+        offset: i64,
+    },
+    /// Work and break nodes at once, and check what was promised
+    ///
+    /// Uses the testnet that is up, else starts one in a temporary folder and takes it down. Never more is broken at once
+    /// than a minority of every quorum and one column of any object, so every violation is a bug: it is printed with a
+    /// command to look closer, and the exit code is 1.
+    Chaos(ChaosArgs),
+    /// End every partition, cut, delay, corruption, full disk and wrong clock
+    Heal,
     /// Stop all nodes
     Down {
         /// Delete their folders too
         #[arg(long)]
         remove: bool,
     },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct ChaosArgs {
+    /// How long to break things; then everything is healed and checked. 1m, or as long as --kills takes
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub length: Option<Duration>,
+    /// Go on until this many nodes were killed with SIGKILL
+    #[arg(long)]
+    pub kills: Option<u64>,
+    /// kill, pause, partition, cut, slow, clock, corrupt, fill, or all
+    #[arg(long, default_value = "all", value_parser = faults)]
+    pub faults: Faults,
+    /// put, get, commit, rm, or all
+    #[arg(long, default_value = "all", value_parser = workload)]
+    pub workload: Workload,
+    /// Draws the same faults and operations again; the report names it
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Between the beginnings of two faults, at the least
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    pub every: Duration,
+    /// Nodes of a testnet that is started for this
+    #[arg(long, default_value_t = 7)]
+    pub nodes: usize,
+    /// Write the report here: JSON if the name ends in .json, else Markdown
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults(pub BTreeSet<Fault>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload(pub BTreeSet<Operation>);
+
+fn faults(text: &str) -> Result<Faults, String> {
+    named(text, Fault::ALL.map(|fault| (fault.name(), fault))).map(Faults)
+}
+
+fn workload(text: &str) -> Result<Workload, String> {
+    named(text, Operation::ALL.map(|operation| (operation.name(), operation))).map(Workload)
+}
+
+/// `kill,pause` or `all`.
+fn named<T: Copy + Ord, const N: usize>(text: &str, known: [(&str, T); N]) -> Result<BTreeSet<T>, String> {
+    if text == "all" {
+        return Ok(known.into_iter().map(|(_, value)| value).collect());
+    }
+    let find = |word: &str| known.iter().find(|(name, _)| *name == word.trim()).map(|(_, value)| *value);
+    text.split(',')
+        .map(|word| {
+            find(word).ok_or_else(|| {
+                let names = known.map(|(name, _)| name).join(", ");
+                format!("{word:?} is none of {names}; several are parted by commas, and `all` is all of them")
+            })
+        })
+        .collect()
 }
 
 #[derive(Debug, Subcommand)]
@@ -279,6 +373,34 @@ fn bytes(text: &str) -> Result<u64, String> {
         .and_then(|number| number.checked_mul(factor))
         .filter(|bytes| *bytes > 0)
         .ok_or_else(|| format!("{text:?} is no size; write 256MiB, 1GB or a number of bytes"))
+}
+
+/// Nodes of one side of a partition: `1,2`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group(pub Vec<usize>);
+
+impl std::str::FromStr for Group {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let nodes = text.split(',').map(|node| node.trim().parse());
+        let nodes: Result<Vec<usize>, _> = nodes.collect();
+        nodes.map(Self).map_err(|_| format!("{text:?} is no group of nodes; write 1,2"))
+    }
+}
+
+/// `+1h`, `-90s`, `0`: in milliseconds.
+fn offset(text: &str) -> Result<i64, String> {
+    if text == "0" {
+        return Ok(0);
+    }
+    let fault = || format!("{text:?} is no offset; write +1h, -90s or 0");
+    let (sign, span) = match (text.strip_prefix('+'), text.strip_prefix('-')) {
+        (Some(span), _) => (1, span),
+        (_, Some(span)) => (-1, span),
+        _ => return Err(fault()),
+    };
+    let span = humantime::parse_duration(span).map_err(|_| fault())?;
+    i64::try_from(span.as_millis()).map(|span| sign * span).map_err(|_| fault())
 }
 
 fn range(text: &str) -> Result<String, String> {

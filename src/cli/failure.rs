@@ -1,5 +1,6 @@
 //! How a command fails: a code for scripts, words for people.
 
+use quorate_testnet::chaos::ChaosError;
 use quorate_testnet::{ClientError, LayoutError, TestnetError};
 
 /// The request failed.
@@ -74,11 +75,29 @@ impl From<LayoutError> for Failure {
     }
 }
 
+impl From<ChaosError> for Failure {
+    fn from(error: ChaosError) -> Self {
+        match error {
+            ChaosError::Testnet(error) => error.into(),
+            ChaosError::Client(error) => error.into(),
+            ChaosError::NoKills | ChaosError::TooFewNodes { .. } => Self::usage(error),
+            other => Self::of(&other),
+        }
+    }
+}
+
 impl From<TestnetError> for Failure {
     fn from(error: TestnetError) -> Self {
         match error {
             TestnetError::Client(error) => error.into(),
             TestnetError::Layout(LayoutError::Missing { dir }) => LayoutError::Missing { dir }.into(),
+            TestnetError::TwoGroups { .. } | TestnetError::OneGroup | TestnetError::SameNode { .. } => {
+                Self::usage(error)
+            }
+            TestnetError::NotTesting => Self::of(&error).hint(
+                "start the testnet without --plain: `quorate testnet down`, then `quorate testnet up`; only nodes \
+                 started with --testing take faults",
+            ),
             other => Self::of(&other),
         }
     }

@@ -7,6 +7,7 @@
 
 mod allocator;
 mod args;
+mod chaos;
 mod demo;
 mod events;
 mod failure;

@@ -5,12 +5,13 @@
 //! The runtime has few threads on purpose: several nodes on one small machine is an ordinary case, and every thread
 //! that allocates costs memory of its own.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use quorate_protocols::ids::{PeerId, QuorumId};
+use quorate_protocols::api::{FAULTS_FILE, NodeFaults};
+use quorate_protocols::ids::QuorumId;
 use quorate_protocols::resources::limits::Overrides;
 use quorate_protocols::resources::{Amounts, Limits, Scope};
 use tokio::signal::unix::{SignalKind, signal};
@@ -159,7 +160,10 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     let address = server.address();
     let mut registry = Registry::default();
     let network_config = NetworkConfig::new(&config.network, secret, testing);
-    let net_faults = network_config.faults.clone();
+    let hooks = match disk_faults {
+        Some(disk) => Some(Hooks::new(&dir, clock, disk, network_config.faults.clone())?),
+        None => None,
+    };
     let admission = admission(resources.clone());
     let (net, inbound) = tasks
         .scope(network::start(&seams, &identity, network_config, admission, &mut registry))
@@ -171,7 +175,7 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
         .await
         .map_err(|error| Failure::of(&error))?;
     let mut fatal = node.storage().fatal();
-    let hooks = disk_faults.map(|disk| Arc::new(Hooks { clock, disk, net: net_faults }) as Arc<dyn TestingHooks>);
+    let hooks = hooks.map(|hooks| Arc::new(hooks) as Arc<dyn TestingHooks>);
     let backend = Arc::new(NodeBackend::new(node.clone(), registry, hooks));
     let serving = tasks.spawn(server.serve(backend));
     tracing::info!(%peer, api = %format!("http://{address}"), peers = ?net.listen_addresses(), folder = %dir.display(), "running");
@@ -227,30 +231,48 @@ struct Hooks {
     clock: Arc<SystemClock>,
     disk: DiskFaults,
     net: NetFaults,
+    now: Mutex<NodeFaults>,
+}
+
+impl Hooks {
+    /// With the faults that the node's folder says it begins with.
+    fn new(dir: &Path, clock: Arc<SystemClock>, disk: DiskFaults, net: NetFaults) -> Result<Self, Failure> {
+        let path = dir.join(FAULTS_FILE);
+        let fault = |reason: String| Failure::failed(format!("{}: {reason}", path.display()));
+        let faults = match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| fault(error.to_string()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => NodeFaults::default(),
+            Err(error) => return Err(fault(error.to_string())),
+        };
+        let hooks = Self { clock, disk, net, now: Mutex::default() };
+        hooks.set_faults(faults);
+        Ok(hooks)
+    }
 }
 
 impl TestingHooks for Hooks {
-    fn set_clock_offset_ms(&self, offset_ms: i64) {
-        self.clock.set_offset_ms(offset_ms);
+    fn faults(&self) -> NodeFaults {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-    fn set_disk_full(&self, full: bool) {
-        self.disk.set_full(full);
-    }
-    fn set_sync_delay(&self, delay: Duration) {
-        self.disk.set_sync_delay(delay);
-    }
-    fn set_flip_bits(&self, flip: bool) {
-        self.disk.set_flip_bits(flip);
-    }
-    fn set_link(&self, peer: PeerId, cut_to: bool, cut_from: bool, delay: Option<Duration>) {
-        let link = |cut| match (cut, delay) {
-            (true, _) => Link::Cut,
-            (false, Some(delay)) => Link::Slow(delay),
-            (false, None) => Link::Open,
-        };
-        if let Err(error) = self.net.set(peer, LinkFault { to: link(cut_to), from: link(cut_from) }) {
-            tracing::error!(%error, "a link fault was not set");
+    fn set_faults(&self, faults: NodeFaults) {
+        // Held until all is set: of two that come at once, one is whole.
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        self.clock.set_offset_ms(faults.clock_offset_ms);
+        self.disk.set_full(faults.disk.full);
+        self.disk.set_flip_bits(faults.disk.flip_bits);
+        self.disk.set_sync_delay(Duration::from_millis(faults.disk.sync_delay_ms));
+        let links = faults.links.iter().map(|link| {
+            let one_way = |cut| match (cut, link.delay_ms) {
+                (true, _) => Link::Cut,
+                (false, 0) => Link::Open,
+                (false, delay) => Link::Slow(Duration::from_millis(delay)),
+            };
+            (link.peer, LinkFault { to: one_way(link.cut_to), from: one_way(link.cut_from) })
+        });
+        if let Err(error) = self.net.replace(links.collect()) {
+            tracing::error!(%error, "link faults were not set");
         }
+        *now = faults;
     }
 }
 

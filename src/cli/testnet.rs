@@ -1,6 +1,9 @@
-//! `testnet up|status|kill|pause|resume|restart|down`: a thin face of the `quorate_testnet` library.
+//! `testnet up|status|kill|…|down`: a thin face of the `quorate_testnet` library.
 
-use quorate_protocols::api::{TestnetInfo, TestnetUp};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use quorate_protocols::api::{LinkFaults, NodeFaults, TestnetInfo, TestnetUp};
 use quorate_testnet::{Testnet, UpOptions};
 
 use super::args::{Common, TestnetCommand};
@@ -10,9 +13,9 @@ use super::output::{or_dash, print, print_json, table, word};
 
 pub async fn run(common: &Common, command: TestnetCommand) -> Result<(), Failure> {
     let dir = resolve_testnet(common);
-    if let TestnetCommand::Up { nodes, testing } = command {
+    if let TestnetCommand::Up { nodes, plain } = command {
         let mut options = UpOptions::new(&dir, nodes, own_binary()?);
-        options.testing = testing;
+        options.testing = !plain;
         let (testnet, took) = Testnet::up(options).await?;
         let up = TestnetUp { testnet: testnet.info(), took_ms: took.as_millis() as u64 };
         return match common.json {
@@ -25,9 +28,12 @@ pub async fn run(common: &Common, command: TestnetCommand) -> Result<(), Failure
             )),
         };
     }
+    if let TestnetCommand::Chaos(args) = command {
+        return super::chaos::run(common, &dir, args).await;
+    }
     let testnet = Testnet::open(&dir)?;
     let done = match command {
-        TestnetCommand::Up { .. } => unreachable!("returned above"),
+        TestnetCommand::Up { .. } | TestnetCommand::Chaos(_) => unreachable!("returned above"),
         TestnetCommand::Status => {
             return match common.json {
                 true => print_json(&testnet.info()),
@@ -43,12 +49,41 @@ pub async fn run(common: &Common, command: TestnetCommand) -> Result<(), Failure
             format!("node {index} is paused")
         }
         TestnetCommand::Resume { index } => {
-            testnet.resume(index)?;
+            testnet.resume(index).await?;
             format!("node {index} goes on")
         }
         TestnetCommand::Restart { index } => {
             testnet.restart(index).await?;
             format!("node {index} runs")
+        }
+        TestnetCommand::Partition { groups } => {
+            let groups: Vec<Vec<usize>> = groups.into_iter().map(|group| group.0).collect();
+            let sides = testnet.partition(&groups).await?;
+            format!("nothing passes between {}", sides.iter().map(nodes_text).collect::<Vec<_>>().join(" | "))
+        }
+        TestnetCommand::Cut { from, to } => {
+            testnet.cut(from, to).await?;
+            format!("nothing that node {from} sends reaches node {to}")
+        }
+        TestnetCommand::Slow { index, delay } => {
+            testnet.slow(index, delay).await?;
+            format!("what node {index} sends or hears takes {delay:?} longer")
+        }
+        TestnetCommand::Corrupt { index } => {
+            testnet.corrupt(index).await?;
+            format!("every piece that node {index} reads has a flipped bit")
+        }
+        TestnetCommand::Fill { index } => {
+            testnet.fill(index).await?;
+            format!("the disk of node {index} is full")
+        }
+        TestnetCommand::Clock { index, offset } => {
+            testnet.clock(index, offset).await?;
+            format!("the clock of node {index} is {}", clock_text(offset))
+        }
+        TestnetCommand::Heal => {
+            testnet.heal().await?;
+            "every fault is ended; what is paused or dead stays so".to_owned()
         }
         TestnetCommand::Down { remove } => {
             testnet.down()?;
@@ -83,7 +118,57 @@ pub fn status_table(info: &TestnetInfo) -> String {
             word(&node.state),
             or_dash(node.pid),
             or_dash(node.api.as_ref()),
+            faults_text(info, &node.faults),
         ]
     });
-    table(&["node", "peer", "state", "pid", "api"], rows)
+    table(&["node", "peer", "state", "pid", "api", "faults"], rows)
+}
+
+fn nodes_text<'a>(nodes: impl IntoIterator<Item = &'a usize>) -> String {
+    nodes.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn clock_text(offset_ms: i64) -> String {
+    let span = humantime::format_duration(Duration::from_millis(offset_ms.unsigned_abs()));
+    match offset_ms {
+        0 => "right".to_owned(),
+        1.. => format!("{span} ahead"),
+        _ => format!("{span} behind"),
+    }
+}
+
+fn faults_text(info: &TestnetInfo, faults: &NodeFaults) -> String {
+    // Links with the same fault are told together, by the numbers of the nodes at their other ends.
+    let to = |wanted: &dyn Fn(&LinkFaults) -> bool| {
+        let peers = faults.links.iter().filter(|link| wanted(link)).map(|link| link.peer);
+        let index = |peer| info.nodes.iter().find(|node| node.peer_id == Some(peer)).map(|node| node.index);
+        peers.filter_map(index).collect::<BTreeSet<usize>>()
+    };
+    let mut words = Vec::new();
+    for (name, nodes) in [
+        ("cut off from", to(&|link| link.cut_to && link.cut_from)),
+        ("cannot reach", to(&|link| link.cut_to && !link.cut_from)),
+        ("cannot hear", to(&|link| !link.cut_to && link.cut_from)),
+    ] {
+        if !nodes.is_empty() {
+            words.push(format!("{name} {}", nodes_text(&nodes)));
+        }
+    }
+    for delay in faults.links.iter().map(|link| link.delay_ms).filter(|delay| *delay > 0).collect::<BTreeSet<_>>() {
+        let nodes = to(&|link| link.delay_ms == delay);
+        words.push(format!("slow by {delay} ms to {}", nodes_text(&nodes)));
+    }
+    if faults.disk.full {
+        words.push("disk full".to_owned());
+    }
+    if faults.disk.flip_bits {
+        words.push("reads flipped bits".to_owned());
+    }
+    if faults.disk.sync_delay_ms > 0 {
+        words.push(format!("syncs {} ms slower", faults.disk.sync_delay_ms));
+    }
+    if faults.clock_offset_ms != 0 {
+        words.push(format!("clock {}", clock_text(faults.clock_offset_ms)));
+    }
+    words.join(", ")
 }

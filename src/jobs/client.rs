@@ -203,6 +203,26 @@ impl QuorumClient {
         self.ask(object.quorum, Ask::Suspect(object.manifest, column), deadline).await.map(drop)
     }
 
+    /// Asks this peer and no other, once, for its own view.
+    pub async fn query_peer(
+        &self,
+        peer: PeerId,
+        quorum: QuorumId,
+        query: Query,
+        deadline: Duration,
+    ) -> Result<QueryAnswer, ClientError> {
+        // There is nobody else to turn to, so it gets all the patience at once.
+        let mut account = Account { silent_tries: u32::MAX - 1, ..Account::default() };
+        let end = Instant::now() + deadline;
+        let tried = self.ask_peer(quorum, peer, &Ask::Query(query, true), end, &mut account).await;
+        match account.note(tried, |_| ()) {
+            Some(Ok(Said::Answer(answer))) => Ok(answer),
+            Some(Ok(_)) => Err(mixed_up(quorum)),
+            Some(Err(error)) => Err(error),
+            None => Err(account.verdict(quorum, deadline)),
+        }
+    }
+
     async fn ask(&self, quorum: QuorumId, ask: Ask, deadline: Duration) -> Result<Said, ClientError> {
         let began = Instant::now();
         let end = began + deadline;

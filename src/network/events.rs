@@ -205,8 +205,7 @@ impl Actor {
         let (reply, answer) = oneshot::channel();
         let request = InboundRequest { from, frame, reply: Reply(reply), memory };
         let outlet = self.outlets.requests(protocol).clone();
-        let slow = |link| if let Link::Slow(delay) = link { delay } else { Duration::ZERO };
-        let delay = slow(link.from) + slow(link.to);
+        let delay = link.round_trip_delay();
         if delay > Duration::ZERO {
             self.seams.tasks.spawn(async move {
                 tokio::time::sleep(delay).await;

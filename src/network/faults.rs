@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use quorate_protocols::ids::PeerId;
 
-/// One direction of a link.
+/// One direction of a link. A slow one delays questions and answers; announcements come as they do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Link {
     #[default]
@@ -31,6 +31,12 @@ pub struct LinkFault {
 
 impl LinkFault {
     pub const CUT: Self = Self { to: Link::Cut, from: Link::Cut };
+
+    /// By how much a question and its answer take longer together.
+    pub fn round_trip_delay(&self) -> Duration {
+        let slow = |link| if let Link::Slow(delay) = link { delay } else { Duration::ZERO };
+        slow(self.to) + slow(self.from)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +65,11 @@ impl NetFaults {
         if let Some(links) = &self.0 {
             links.lock().unwrap_or_else(PoisonError::into_inner).clear();
         }
+    }
+    /// Exactly these links are broken from now on.
+    pub fn replace(&self, faults: BTreeMap<PeerId, LinkFault>) -> Result<(), FaultsAreOff> {
+        *self.0.as_ref().ok_or(FaultsAreOff)?.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+        Ok(())
     }
     /// The link to `peer`; whole when nothing was set.
     pub fn link(&self, peer: PeerId) -> LinkFault {

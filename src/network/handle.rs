@@ -133,10 +133,14 @@ async fn ask(
     (deadline, after): (Instant, Duration),
 ) -> Result<Frame, NetError> {
     let question = shared.questions.clone().try_acquire_owned().map_err(|_| NetError::Busy { peer })?;
-    match shared.faults.link(peer).to {
-        Link::Open => (),
-        Link::Slow(delay) => tokio::time::sleep(delay).await,
+    let link = shared.faults.link(peer);
+    match link.to {
         Link::Cut => std::future::pending().await,
+        // The answer's delay is waited for beforehand: for the asker it is the same.
+        Link::Open | Link::Slow(_) if link.round_trip_delay() > Duration::ZERO => {
+            tokio::time::sleep(link.round_trip_delay()).await;
+        }
+        Link::Open | Link::Slow(_) => (),
     }
     let (window, weight) = (shared.window(peer, protocol), shared.weight(peer, protocol));
     let stream = window.acquire_many_owned(weight).await.map_err(|_| NetError::Closed)?;

@@ -8,8 +8,10 @@
 //! What it promises: it signals only processes that it started (process id *and* start time must match); `up` returns
 //! when every node sees every other; a [`Testnet`] opened with `owned` ends its processes when dropped.
 
+pub mod chaos;
 pub mod checkers;
 pub mod client;
+pub mod faults;
 pub mod layout;
 pub mod process;
 pub mod testnet;

@@ -51,6 +51,13 @@ fn stat(pid: u32) -> Option<(char, u64)> {
     Some((fields.first()?.chars().next()?, fields.get(19)?.parse().ok()?))
 }
 
+/// Resident memory of a process in bytes; `None` when it is gone.
+pub fn rss_bytes(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+}
+
 impl Process {
     /// Starts `binary` in the background, in a process group of its own so that a Ctrl-C in the terminal does not
     /// reach it, with its output appended to `log`.
@@ -148,6 +155,7 @@ mod tests {
 
     #[test]
     fn a_recycled_process_id_is_not_the_process() {
+        assert!(rss_bytes(std::process::id()).unwrap() > 0);
         let own = Process { pid: std::process::id(), started: 1 };
         assert_eq!(own.condition(), Condition::Gone);
     }

@@ -46,6 +46,14 @@ pub enum TestnetError {
     Died { index: usize, log: String },
     #[error("after {after:?} the nodes still do not all see each other: {missing}")]
     NotMeshed { after: Duration, missing: String },
+    #[error("this testnet's nodes were started without --testing, so no fault can be injected into them")]
+    NotTesting,
+    #[error("node {index} is in two groups")]
+    TwoGroups { index: usize },
+    #[error("a partition needs two sides: every node is in the one group")]
+    OneGroup,
+    #[error("a cut is between two nodes, and {index} is one")]
+    SameNode { index: usize },
     #[error("node {index} is {state}, so it cannot be {wanted}")]
     State { index: usize, state: &'static str, wanted: &'static str },
 }
@@ -198,12 +206,12 @@ impl Testnet {
         self.node_dir(index).join("node.log")
     }
 
-    fn process(&self, index: usize) -> Option<Process> {
+    pub(crate) fn process(&self, index: usize) -> Option<Process> {
         let text = std::fs::read_to_string(self.pid_file(index)).ok()?;
         serde_json::from_str(&text).ok()
     }
 
-    fn state(&self, index: usize) -> (NodeState, Option<Process>) {
+    pub(crate) fn state(&self, index: usize) -> (NodeState, Option<Process>) {
         match self.process(index) {
             None => (NodeState::Dead, None),
             Some(process) => match process.condition() {
@@ -225,7 +233,8 @@ impl Testnet {
                     _ => self.client(node.index).ok().map(|client| client.base().to_owned()),
                 };
                 let pid = process.map(|process| process.pid);
-                TestnetNode { index: node.index, peer_id: Some(node.peer_id), api, pid, state }
+                let faults = self.faults(node.index).unwrap_or_default();
+                TestnetNode { index: node.index, peer_id: Some(node.peer_id), api, pid, state, faults }
             })
             .collect()
     }
@@ -234,7 +243,7 @@ impl Testnet {
         TestnetInfo { nodes: self.status(), dir: self.dir.display().to_string() }
     }
 
-    fn start(&self, index: usize) -> Result<(), TestnetError> {
+    pub(crate) fn start(&self, index: usize) -> Result<(), TestnetError> {
         let dir = self.node_dir(index);
         // A stale address must not be taken for the new process's.
         let address = dir.join("api.addr");
@@ -270,8 +279,13 @@ impl Testnet {
         self.switch(index, NodeState::Running, NodeState::Paused, Signal::STOP)
     }
 
-    pub fn resume(&self, index: usize) -> Result<(), TestnetError> {
-        self.switch(index, NodeState::Paused, NodeState::Running, Signal::CONT)
+    /// SIGCONT. What faults were set or healed in the meantime, the node is told now.
+    pub async fn resume(&self, index: usize) -> Result<(), TestnetError> {
+        self.switch(index, NodeState::Paused, NodeState::Running, Signal::CONT)?;
+        match self.layout.testing {
+            true => self.tell_faults(index).await,
+            false => Ok(()),
+        }
     }
 
     fn switch(&self, index: usize, from: NodeState, to: NodeState, signal: Signal) -> Result<(), TestnetError> {

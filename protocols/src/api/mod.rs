@@ -17,17 +17,19 @@ pub use bench::{BenchNode, CommitBench, FailoverBench, IdleBench, TransferBench}
 pub use error::{ErrorBody, ErrorCode};
 pub use event::{EventInfo, EventKind};
 pub use job::{ColumnProgress, JobInfo};
-pub use node::{NodeInfo, PeerInfo};
+pub use node::{LeasesInfo, NodeInfo, PeerInfo, ResourcesInfo, ScopeInfo};
 pub use object::{
     ColumnHolder, ObjectColumn, ObjectInfo, OwedRepair, PutInfo, PutPhaseInfo, PutProgressInfo, PutUpdate,
 };
-pub use quorum::{BenchCommit, BenchForm, Listing, QuorumDetail, QuorumInfo, Unreachable};
-pub use testnet::{TestnetInfo, TestnetNode, TestnetNodeState, TestnetUp};
+pub use quorum::{BenchCommit, BenchForm, Listing, MemberView, OwnState, QuorumDetail, QuorumInfo, Unreachable};
+pub use testnet::{DiskFaults, LinkFaults, NodeFaults, TestnetInfo, TestnetNode, TestnetNodeState, TestnetUp};
 
 /// Names of the files in a node's data folder through which local clients find it.
 pub const TOKEN_FILE: &str = "api.token";
 /// Holds the bound address of the API as `host:port`, written when the node listens and removed when it closes.
 pub const ADDRESS_FILE: &str = "api.addr";
+/// Faults that a node started with `--testing` begins with: a [`NodeFaults`] as JSON.
+pub const FAULTS_FILE: &str = "faults.json";
 
 /// Serializes a value as the text a person would type.
 pub(crate) mod as_text {

@@ -8,6 +8,7 @@ use super::as_text;
 use crate::directory::Capacity;
 use crate::ids::{BootId, Incarnation, Millis, PeerId};
 use crate::job::Kind;
+use crate::resources::Amounts;
 
 /// The node that answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -31,6 +32,33 @@ pub struct NodeInfo {
     pub leading: u32,
     /// Whether fault hooks are open (`--testing`).
     pub testing: bool,
+}
+
+/// What the answering node has reserved and how much disk it has left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ResourcesInfo {
+    /// Every scope in use, in order. A limit of 2^64-1 is none.
+    pub scopes: Vec<ScopeInfo>,
+    /// What was promised to others, by the scope in which it is reserved.
+    pub leases: Vec<LeasesInfo>,
+    /// Of the disk that holds the data folder; `null` when the system does not say.
+    pub disk_free_bytes: Option<u64>,
+    pub disk_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ScopeInfo {
+    pub scope: String,
+    pub used: Amounts,
+    pub limit: Amounts,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LeasesInfo {
+    pub scope: String,
+    pub leases: u32,
+    /// What they set aside together.
+    pub reserved: Amounts,
 }
 
 /// A peer as the answering node knows it. The answering node is not among its own peers.

@@ -38,6 +38,30 @@ pub struct QuorumDetail {
     /// Rolling digest of applied state at `digest_at`; members that differ have diverged.
     pub digest: Digest,
     pub digest_at: LogIndex,
+    /// What the answering node itself has, when it is a member.
+    #[serde(default)]
+    pub own: Option<OwnState>,
+}
+
+/// One member's own part of a quorum. Members that have applied as much have the same digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct OwnState {
+    pub term: Term,
+    /// The term in which it is primary and hears a majority.
+    pub leading: Option<Term>,
+    pub applied: LogIndex,
+    /// Rolling digest over everything applied up to there.
+    pub digest: Digest,
+}
+
+/// One member's answer when it was asked for its own view.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct MemberView {
+    pub member: PeerId,
+    /// `null` when it did not answer.
+    pub view: Option<QuorumDetail>,
+    /// Why not.
+    pub error: Option<String>,
 }
 
 /// Rows gathered from many quorums, with those that gave no answer in time.

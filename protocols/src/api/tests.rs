@@ -86,7 +86,14 @@ fn documented_fields_are_there() {
         },
         &["job", "kind", "state", "quorum", "primary", "attempts", "created_at", "finished_at", "why"],
     );
-    let node = TestnetNode { index: 1, peer_id: Some(peer), api: None, pid: None, state: TestnetNodeState::Dead };
+    let node = TestnetNode {
+        index: 1,
+        peer_id: Some(peer),
+        api: None,
+        pid: None,
+        state: TestnetNodeState::Dead,
+        faults: NodeFaults::default(),
+    };
     assert_has(&node, &["index", "peer_id", "api", "pid", "state"]);
     assert_has(
         &TestnetUp { testnet: TestnetInfo { nodes: vec![node], dir: "d".into() }, took_ms: 1 },

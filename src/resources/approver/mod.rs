@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use quorate_protocols::api::LeasesInfo;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
 };
@@ -392,6 +393,24 @@ impl Approver {
     pub fn counts(&self) -> ApproverCounts {
         let state = self.lock();
         ApproverCounts { leases: state.leases.len(), ..state.counts }
+    }
+
+    /// What all leases set aside, by the scope in which it is accounted.
+    pub fn reserved(&self) -> Vec<LeasesInfo> {
+        let state = self.lock();
+        let mut scopes: BTreeMap<Scope, LeasesInfo> = BTreeMap::new();
+        for (id, reservation) in &state.reserved {
+            let Some(lease) = state.leases.get(*id) else { continue };
+            let scope = scope_of(lease);
+            let row = scopes.entry(scope).or_insert_with(|| LeasesInfo {
+                scope: scope.to_string(),
+                leases: 0,
+                reserved: Amounts::ZERO,
+            });
+            row.leases += 1;
+            row.reserved = row.reserved.saturating_add(reservation.amounts());
+        }
+        scopes.into_values().collect()
     }
 
     /// Deletes ended leases from disk and tells their users. A crash in between only makes them end once more.

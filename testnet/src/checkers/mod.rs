@@ -15,7 +15,7 @@ pub mod g8_reservations;
 
 use std::fmt;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub enum Guarantee {
     /// What was acknowledged is never lost.
     G1,

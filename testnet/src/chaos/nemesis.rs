@@ -1,0 +1,353 @@
+//! Breaks one thing at a time, undoes it, and waits until the victim is whole again.
+//!
+//! At most one node is broken at once, so a minority of every quorum and one column of every object; a line through the
+//! network leaves each quorum its majority on one side. A disk that gives flipped bits may cost a column for good, so
+//! the next one is not touched before every repair is done. Wrong clocks and slow links take no node away: one such
+//! fault may last while others come and go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use quorate_protocols::api::{Listing, NodeFaults, ObjectInfo, QuorumDetail, TestnetNodeState};
+
+use super::rng::Dice;
+use super::world::World;
+use super::{ChaosError, Fault, RECOVERY_MAX};
+use crate::checkers::{Guarantee, g4_progress};
+
+const POLL: Duration = Duration::from_millis(25);
+
+/// Faults after which some of what was promised is looked at before going on.
+const FAULTS_PER_CHECK: u64 = 100;
+
+/// Of a hundred faults that are not kills when kills are counted.
+const KILLS_PERCENT: u64 = 85;
+
+/// A fault that stays while others come and go: how many of them.
+const MILD_FAULTS_MAX: u64 = 6;
+
+/// Something wrong that takes no node away, and how many more faults it lasts.
+struct Mild {
+    node: usize,
+    faults: NodeFaults,
+    left: u64,
+}
+
+struct Nemesis<'a> {
+    world: &'a World,
+    dice: Dice,
+    mild: Option<Mild>,
+    /// Whether every repair is known to be done since a disk was last corrupted.
+    repaired: bool,
+    injected: u64,
+}
+
+/// Until the time or the kills are over. Everything is healed and running when it returns.
+pub async fn run(world: &World, until: Instant) -> Result<(), ChaosError> {
+    let dice = Dice::new(world.options.seed, "nemesis");
+    let mut nemesis = Nemesis { world, dice, mild: None, repaired: true, injected: 0 };
+    while Instant::now() < until && world.options.kills.is_none_or(|wanted| nemesis.kills() < wanted) {
+        let next = Instant::now() + world.options.every;
+        nemesis.round().await?;
+        if nemesis.injected.is_multiple_of(FAULTS_PER_CHECK) {
+            super::verify::sample(world).await?;
+        }
+        world.say("everything is whole");
+        tokio::time::sleep_until(next.into()).await;
+    }
+    nemesis.mild = None;
+    world.testnet.heal().await?;
+    Ok(())
+}
+
+impl Nemesis<'_> {
+    fn kills(&self) -> u64 {
+        self.world.state().faults.get(Fault::Kill.name()).copied().unwrap_or(0)
+    }
+
+    fn count(&mut self, fault: Fault) {
+        *self.world.state().faults.entry(fault.name()).or_default() += 1;
+        self.injected += 1;
+    }
+
+    /// What to do next: kinds that came up least are not favoured, except that each comes once before any comes again.
+    fn choose(&mut self) -> Option<Fault> {
+        let faults = &self.world.options.faults;
+        let done = self.world.state().faults.clone();
+        let fresh: Vec<Fault> = faults.iter().copied().filter(|fault| !done.contains_key(fault.name())).collect();
+        if !fresh.is_empty() && self.dice.percent(50) {
+            return self.dice.pick(&fresh);
+        }
+        let kills_counted = self.world.options.kills.is_some() && faults.len() > 1;
+        if kills_counted && self.dice.percent(KILLS_PERCENT) {
+            return Some(Fault::Kill);
+        }
+        let all: Vec<Fault> = faults.iter().copied().collect();
+        self.dice.pick(&all)
+    }
+
+    async fn round(&mut self) -> Result<(), ChaosError> {
+        let Some(fault) = self.choose() else { return Ok(()) };
+        if let Some(mild) = &mut self.mild {
+            mild.left = mild.left.saturating_sub(1);
+            if mild.left == 0 {
+                self.mild = None;
+                self.apply(None).await?;
+            }
+        }
+        let (role, node) = self.victim();
+        let world = self.world;
+        world.say(format!("{} node {node} ({role})", fault.name()));
+        match fault {
+            Fault::Kill => self.kill(role, node).await?,
+            Fault::Pause => {
+                self.count(fault);
+                self.break_node(node);
+                tokio::task::block_in_place(|| world.testnet.pause(node))?;
+                self.hold(500, 4000).await;
+                world.testnet.resume(node).await?;
+                self.whole_again(node, "was paused").await?;
+            }
+            Fault::Partition => self.partition(node).await?,
+            Fault::Cut => {
+                self.count(fault);
+                let others: Vec<usize> = world.testnet.indices().into_iter().filter(|other| *other != node).collect();
+                let Some(other) = self.dice.pick(&others) else { return Ok(()) };
+                let (from, to) = if self.dice.percent(50) { (node, other) } else { (other, node) };
+                // Whom the link belongs to is away for some: its quorums may well replace it as primary.
+                self.break_node(node);
+                world.testnet.cut(from, to).await?;
+                self.hold(500, 4000).await;
+                self.apply(None).await?;
+                self.whole_again(node, "lost one way of a link").await?;
+            }
+            Fault::Slow | Fault::Clock => {
+                self.count(fault);
+                let mut faults = NodeFaults::default();
+                if fault == Fault::Clock {
+                    let span = 1 + self.dice.below(3_600_000) as i64;
+                    faults.clock_offset_ms = if self.dice.percent(50) { span } else { -span };
+                } else {
+                    let delay_ms = 20 + self.dice.below(180);
+                    for other in world.testnet.indices().into_iter().filter(|other| *other != node) {
+                        faults.link_mut(world.testnet.peer_id(other)?).delay_ms = delay_ms;
+                    }
+                }
+                self.mild = Some(Mild { node, faults, left: 1 + self.dice.below(MILD_FAULTS_MAX) });
+                self.apply(None).await?;
+            }
+            Fault::Corrupt => {
+                if !self.repaired && !self.wait_repaired().await? {
+                    return Ok(());
+                }
+                self.count(fault);
+                self.repaired = false;
+                world.state().broken.insert(node);
+                self.apply(Some((node, |faults| faults.disk.flip_bits = true))).await?;
+                self.hold(500, 4000).await;
+                self.apply(None).await?;
+                self.whole_again(node, "read flipped bits").await?;
+            }
+            Fault::Fill => {
+                self.count(fault);
+                self.break_node(node);
+                self.apply(Some((node, |faults| faults.disk.full = true))).await?;
+                self.hold(500, 3000).await;
+                self.apply(None).await?;
+                self.start_again(node).await?;
+                self.whole_again(node, "had a full disk").await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A primary, a holder of what was stored lately, a node with an operation in flight, or anyone.
+    fn victim(&mut self) -> (&'static str, usize) {
+        let state = self.world.state();
+        let primaries: Vec<usize> = state.primaries.values().copied().collect();
+        let holders: Vec<usize> = state.holders.iter().copied().filter(|node| !primaries.contains(node)).collect();
+        let busy = state.entries.iter().filter(|(_, count)| **count > 0).map(|(node, _)| *node);
+        let entries: Vec<usize> = busy.filter(|node| !primaries.contains(node)).collect();
+        drop(state);
+        let all = self.world.testnet.indices();
+        let (role, among) = match self.dice.below(4) {
+            0 => ("primary", primaries),
+            1 => ("holder", holders),
+            2 => ("entry node", entries),
+            _ => ("any node", all.clone()),
+        };
+        match self.dice.pick(&among) {
+            Some(node) => (role, node),
+            None => ("any node", self.dice.pick(&all).unwrap_or(all[0])),
+        }
+    }
+
+    /// From now on the node counts as broken, and the quorums that it led as without a primary.
+    fn break_node(&self, node: usize) {
+        let mut state = self.world.state();
+        state.broken.insert(node);
+        let now = Instant::now();
+        let led: Vec<_> =
+            state.primaries.iter().filter(|(_, primary)| **primary == node).map(|(quorum, _)| *quorum).collect();
+        for quorum in led {
+            state.taken.insert(quorum, now);
+        }
+    }
+
+    async fn hold(&mut self, from_ms: u64, to_ms: u64) {
+        tokio::time::sleep(self.dice.between(Duration::from_millis(from_ms), Duration::from_millis(to_ms))).await;
+    }
+
+    /// Tells every node its faults: the mild one that goes on, and this one.
+    async fn apply(&self, fault: Option<(usize, fn(&mut NodeFaults))>) -> Result<(), ChaosError> {
+        let mut wanted: BTreeMap<usize, NodeFaults> = BTreeMap::new();
+        if let Some(mild) = &self.mild {
+            wanted.insert(mild.node, mild.faults.clone());
+        }
+        if let Some((node, change)) = fault {
+            change(wanted.entry(node).or_default());
+        }
+        Ok(self.world.testnet.set_faults(&wanted).await?)
+    }
+
+    async fn kill(&mut self, role: &'static str, node: usize) -> Result<(), ChaosError> {
+        let testnet = &self.world.testnet;
+        self.break_node(node);
+        tokio::task::block_in_place(|| testnet.kill(node))?;
+        self.count(Fault::Kill);
+        *self.world.state().kills_by_role.entry(role).or_default() += 1;
+        self.hold(50, 700).await;
+        // One in eight is killed again while it starts: recovery itself must survive that.
+        if self.dice.percent(12) {
+            testnet.start(node)?;
+            self.hold(10, 500).await;
+            tokio::task::block_in_place(|| testnet.kill(node))?;
+            self.count(Fault::Kill);
+            *self.world.state().kills_by_role.entry("node that was starting").or_default() += 1;
+        }
+        testnet.restart(node).await?;
+        self.whole_again(node, "was killed").await
+    }
+
+    async fn partition(&mut self, node: usize) -> Result<(), ChaosError> {
+        self.count(Fault::Partition);
+        let testnet = &self.world.testnet;
+        let all = testnet.indices();
+        let one: BTreeSet<usize> = match self.dice.percent(70) {
+            true => BTreeSet::from([node]),
+            false => all.iter().copied().filter(|_| self.dice.percent(50)).collect(),
+        };
+        if one.is_empty() || one.len() == all.len() {
+            return Ok(());
+        }
+        if one.len() == 1 {
+            self.break_node(node);
+        }
+        let sides = testnet.partition(&[one.iter().copied().collect()]).await?;
+        {
+            let mut state = self.world.state();
+            let now = Instant::now();
+            // A primary on the smaller side of its quorum is lost to it.
+            let primaries = state.primaries.clone();
+            for (quorum, primary) in primaries {
+                let members = self.world.members(quorum);
+                let with = sides.iter().find(|side| side.contains(&primary));
+                if with.is_some_and(|side| 2 * side.intersection(&members).count() < members.len()) {
+                    state.taken.insert(quorum, now);
+                }
+            }
+            state.sides = sides;
+        }
+        self.hold(1000, 5000).await;
+        self.apply(None).await?;
+        self.world.state().sides.clear();
+        for side in one {
+            self.whole_again(side, "was cut off").await?;
+        }
+        Ok(())
+    }
+
+    /// A full disk may end a node; then it is an operator's part to start it again.
+    async fn start_again(&mut self, node: usize) -> Result<(), ChaosError> {
+        // It may still be on its way out: it has a moment to be gone.
+        self.hold(100, 300).await;
+        let state = self.world.testnet.status().into_iter().find(|row| row.index == node).map(|row| row.state);
+        if state == Some(TestnetNodeState::Dead) {
+            self.world.state().ended_by_themselves += 1;
+            self.world.testnet.restart(node).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the node answers and has applied what its quorums have committed. Not within the bound is a
+    /// violation; then it is restarted, so that the run can go on.
+    async fn whole_again(&mut self, node: usize, what: &'static str) -> Result<(), ChaosError> {
+        self.world.say(format!("waiting until node {node}, which {what}, is whole again"));
+        let began = Instant::now();
+        let mut took = None;
+        while began.elapsed() < RECOVERY_MAX {
+            if is_whole(self.world, node).await {
+                took = Some(began.elapsed());
+                break;
+            }
+            let dead =
+                self.world.testnet.status().iter().any(|row| row.index == node && row.state == TestnetNodeState::Dead);
+            if dead {
+                // It ended after the fault had: seen late, or its last write failed.
+                self.world.state().ended_by_themselves += 1;
+                self.world.testnet.restart(node).await?;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        self.world.count(Guarantee::G4, 1);
+        for violation in g4_progress::check(&[(format!("node {node}, which {what},"), took)], RECOVERY_MAX) {
+            self.world.find(violation, format!("quorate quorum ls --node {node}; quorate doctor"));
+        }
+        match took {
+            Some(took) => self.world.state().recoveries.push(took),
+            None => self.world.testnet.restart(node).await?,
+        }
+        self.world.state().broken.remove(&node);
+        Ok(())
+    }
+
+    /// Whether no object is owed a repair, within the bound. A repair may take minutes; other faults go on meanwhile.
+    async fn wait_repaired(&mut self) -> Result<bool, ChaosError> {
+        let Ok(client) = self.world.client(self.world.testnet.indices()[0]) else { return Ok(false) };
+        let listed: Result<Listing<ObjectInfo>, _> = client.get("/v1/objects").await;
+        self.repaired = listed.is_ok_and(|listed| {
+            listed.unreachable.is_empty() && listed.items.iter().all(|object| object.owed.is_empty())
+        });
+        Ok(self.repaired)
+    }
+}
+
+/// Whether a node answers, and is where the others of its quorums are.
+pub async fn is_whole(world: &World, node: usize) -> bool {
+    let Ok(client) = world.client(node) else { return false };
+    for quorum in world.quorums() {
+        let members = world.members(quorum);
+        if !members.contains(&node) {
+            continue;
+        }
+        let path = format!("/v1/quorums/{quorum}");
+        let own = client.get::<QuorumDetail>(&path);
+        let Ok(Ok(own)) = tokio::time::timeout(Duration::from_secs(2), own).await else { return false };
+        let Some(state) = &own.own else {
+            // It was replaced as a member, and another took its place.
+            continue;
+        };
+        if own.info.paused.is_some() || own.info.primary.is_none() {
+            return false;
+        }
+        let Some(other) = members.iter().find(|other| **other != node) else { continue };
+        let Ok(other) = world.client(*other) else { return false };
+        let theirs = other.get::<QuorumDetail>(&path);
+        let Ok(Ok(theirs)) = tokio::time::timeout(Duration::from_secs(2), theirs).await else { return false };
+        // Commits go on meanwhile; a beat's worth behind is caught up.
+        if theirs.own.is_some_and(|theirs| theirs.applied.0 > state.applied.0 + 32) {
+            return false;
+        }
+    }
+    client.get::<serde_json::Value>("/v1/node").await.is_ok()
+}

@@ -1,0 +1,236 @@
+//! Clients: each does one thing after the other through nodes of its choice, and says honestly what it was told.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_protocols::api::{BenchCommit, CommitBench, PutInfo};
+use quorate_protocols::ids::ObjectId;
+use reqwest::Method;
+
+use super::Operation;
+use super::oracle::content_of;
+use super::rng::{Dice, content};
+use super::world::World;
+use crate::checkers::Guarantee;
+use crate::client::{Client, ClientError};
+
+/// What a client waits for an answer: a failover, a placement and a slow machine. Then the outcome is unknown.
+pub const OPERATION_MAX: Duration = Duration::from_secs(25);
+
+/// Between two operations of a client, on average: real work on seven nodes that share two cores with their clients.
+const PAUSE_MAX: Duration = Duration::from_millis(160);
+
+/// Objects that a run keeps: enough that every node holds many, few enough to read them all in the end.
+const LIVE_MAX: usize = 400;
+
+/// How an operation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Ok,
+    Failed,
+    Unknown,
+}
+
+/// What an error means to whoever asked for a change.
+fn end_of(error: &ClientError) -> End {
+    match error {
+        // The connection was refused: nothing was sent.
+        ClientError::NoAnswer { .. } | ClientError::File { .. } => End::Failed,
+        ClientError::Refused { error, .. } => match error.as_str() {
+            // A node that stops in the middle of a request answers so; it may have acted.
+            "unknown" | "internal" => End::Unknown,
+            _ => End::Failed,
+        },
+        ClientError::Answer { .. } | ClientError::Transfer { .. } => End::Unknown,
+    }
+}
+
+async fn within<T>(work: impl Future<Output = Result<T, ClientError>>) -> Result<T, End> {
+    match tokio::time::timeout(OPERATION_MAX, work).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err(end_of(&error)),
+        Err(_) => Err(End::Unknown),
+    }
+}
+
+/// A put whose end is unknown, to be tried again.
+struct Again {
+    entry: usize,
+    number: u64,
+    bytes: usize,
+}
+
+/// Works until the run says stop.
+pub async fn client(world: Arc<World>, number: u64) {
+    let mut dice = Dice::new(world.options.seed, &format!("client {number}"));
+    let mut next = number << 32;
+    let mut again: Option<Again> = None;
+    let weights: Vec<(Operation, u64)> = world
+        .options
+        .workload
+        .iter()
+        .map(|operation| match operation {
+            Operation::Put => (Operation::Put, 4),
+            Operation::Get => (Operation::Get, 3),
+            Operation::Commit => (Operation::Commit, 3),
+            Operation::Rm => (Operation::Rm, 1),
+        })
+        .collect();
+    while world.is_working() {
+        tokio::time::sleep(dice.between(Duration::ZERO, PAUSE_MAX)).await;
+        let Some(mut operation) = dice.weighted(&weights) else { return };
+        let live = world.state().oracle.live();
+        match operation {
+            Operation::Put if live.len() >= LIVE_MAX => operation = Operation::Rm,
+            Operation::Get | Operation::Rm if live.is_empty() => continue,
+            _ => (),
+        }
+        let entry = entry(&world, &mut dice);
+        let end = match operation {
+            Operation::Put => {
+                let put = match again.take() {
+                    Some(put) if dice.percent(70) => put,
+                    _ => {
+                        next += 1;
+                        Again { entry, number: next, bytes: size(&mut dice) }
+                    }
+                };
+                let entry = put.entry;
+                let end = at(&world, entry, put_once(&world, &put)).await;
+                if end == End::Unknown {
+                    again = Some(put);
+                }
+                end
+            }
+            Operation::Get => match dice.pick(&live) {
+                Some(object) => at(&world, entry, get_once(&world, entry, object)).await,
+                None => continue,
+            },
+            Operation::Rm => match dice.pick(&live) {
+                Some(object) => at(&world, entry, remove_once(&world, entry, object)).await,
+                None => continue,
+            },
+            Operation::Commit => match dice.pick(&world.quorums()) {
+                Some(quorum) => {
+                    let request = BenchCommit { quorum, count: 1, outstanding: 1 };
+                    let commit = async {
+                        let client = world.client(entry)?;
+                        client.post::<_, CommitBench>("/v1/bench/noop", &request).await
+                    };
+                    at(&world, entry, async { within(commit).await.err().unwrap_or(End::Ok) }).await
+                }
+                None => continue,
+            },
+        };
+        let mut state = world.state();
+        let counts = state.operations.entry(operation.name()).or_default();
+        match end {
+            End::Ok => counts.ok += 1,
+            End::Failed => counts.failed += 1,
+            End::Unknown => counts.unknown += 1,
+        }
+    }
+}
+
+/// Mostly a node that works; sometimes whoever it may be.
+fn entry(world: &World, dice: &mut Dice) -> usize {
+    let all = world.testnet.indices();
+    let whole: Vec<usize> = {
+        let state = world.state();
+        all.iter().copied().filter(|index| !state.broken.contains(index)).collect()
+    };
+    let among = if dice.percent(90) { &whole } else { &all };
+    dice.pick(among).unwrap_or(all[0])
+}
+
+/// Small ones that are copied, ordinary ones that are coded, and now and then one of several segments.
+fn size(dice: &mut Dice) -> usize {
+    let most = dice.weighted(&[(4 << 10, 50), (256 << 10, 40), (2 << 20, 9), (17 << 20, 1)]).unwrap_or(1 << 10);
+    1 + dice.below(most) as usize
+}
+
+/// Counts the node as one with an operation in flight.
+async fn at(world: &World, entry: usize, work: impl Future<Output = End>) -> End {
+    *world.state().entries.entry(entry).or_default() += 1;
+    let end = work.await;
+    if let Some(count) = world.state().entries.get_mut(&entry) {
+        *count -= 1;
+    }
+    end
+}
+
+pub fn name_of(seed: u64, number: u64) -> String {
+    format!("chaos-{seed}-{number}")
+}
+
+async fn put_once(world: &World, put: &Again) -> End {
+    let name = name_of(world.options.seed, put.number);
+    let data = content(world.options.seed, put.number, put.bytes);
+    let stored = content_of(&data);
+    world.state().oracle.putting(&name, stored);
+    let work = async {
+        let client = world.client(put.entry)?;
+        let path = format!("/v1/objects?name={name}&size={}&fingerprint={name}", put.bytes);
+        let response = client.send(client.request(Method::PUT, &path).body(data)).await?;
+        response.json::<PutInfo>().await.map_err(|error| ClientError::Transfer { reason: error.to_string() })
+    };
+    match within(work).await {
+        Ok(info) => {
+            let holders = info.columns.iter().filter_map(|column| world.testnet.index_of(column.holder)).collect();
+            let mut state = world.state();
+            state.oracle.stored(info.object, stored);
+            state.holders = holders;
+            End::Ok
+        }
+        Err(end) => end,
+    }
+}
+
+/// The whole object as a node reads it.
+pub async fn read(client: &Client, object: ObjectId) -> Result<Vec<u8>, ClientError> {
+    let response = client.send(client.request(Method::GET, &format!("/v1/objects/{object}/content"))).await?;
+    let bytes = response.bytes().await.map_err(|error| ClientError::Transfer { reason: error.to_string() })?;
+    Ok(bytes.to_vec())
+}
+
+async fn get_once(world: &World, entry: usize, object: ObjectId) -> End {
+    let work = async { read(&world.client(entry)?, object).await };
+    let ended = tokio::time::timeout(OPERATION_MAX, work).await;
+    match ended {
+        Ok(Ok(bytes)) => {
+            world.count(Guarantee::G6, 1);
+            let wrong = world.state().oracle.check_read(object, content_of(&bytes));
+            if let Some(violation) = wrong {
+                world.find(violation, format!("quorate object show {object} --node {entry}"));
+            }
+            End::Ok
+        }
+        Ok(Err(ClientError::Refused { status: 404, .. })) => {
+            // The steward itself says that there is no such thing; asked in earnest, faults or not.
+            world.count(Guarantee::G1, 1);
+            let lost = world.state().oracle.check_missing(object);
+            for violation in lost {
+                world.find(violation, format!("quorate object show {object} --node {entry}"));
+            }
+            End::Failed
+        }
+        // A read changes nothing, so that nothing is unknown.
+        Ok(Err(_)) | Err(_) => End::Failed,
+    }
+}
+
+async fn remove_once(world: &World, entry: usize, object: ObjectId) -> End {
+    // From here on both answers are right, whatever is said below.
+    world.state().oracle.removing(object);
+    let work = async {
+        let client = world.client(entry)?;
+        client.send(client.request(Method::DELETE, &format!("/v1/objects/{object}"))).await.map(drop)
+    };
+    match within(work).await {
+        Ok(()) => {
+            world.state().oracle.removed(object);
+            End::Ok
+        }
+        Err(end) => end,
+    }
+}
