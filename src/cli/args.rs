@@ -66,6 +66,16 @@ pub enum Command {
     /// A node tells what happens in quorums of which it is a member, its own puts and gets, the pieces it holds, and its
     /// connections. For what happens elsewhere, ask a node there: `quorate quorum ls` names primaries.
     Events,
+    /// Check a live network from outside, and say what is wrong and what to do
+    ///
+    /// Asks one node, which answers for its quorums' members and its peers; without --node on a testnet, every node. What
+    /// only a node itself can tell (its clock, disk, reservations) is checked of the nodes that are asked. Exit code 0:
+    /// healthy; 1: findings.
+    Doctor {
+        /// Read every object whole
+        #[arg(long)]
+        deep: bool,
+    },
     /// Run a network of real nodes on this machine, and break it
     #[command(subcommand)]
     Testnet(TestnetCommand),

@@ -71,6 +71,17 @@ pub fn client_of(common: &Common) -> Result<Client, Failure> {
     }
 }
 
+/// The testnet that a command is about which names no node; `None` when it names one, or when the node of this machine is
+/// meant.
+pub fn whole_testnet(common: &Common) -> Option<Testnet> {
+    let names_a_node = common.node.is_some() || std::env::var(NODE_VARIABLE).is_ok_and(|text| !text.is_empty());
+    let node_dir = common.dir.clone().unwrap_or_else(default_node_dir);
+    if names_a_node || node_dir.join(ADDRESS_FILE).exists() {
+        return None;
+    }
+    Testnet::open(&resolve_testnet(common)).ok()
+}
+
 fn nearest(common: &Common) -> Result<Client, Failure> {
     let named = common.dir.as_deref();
     let node_dir = named.map_or_else(default_node_dir, Path::to_owned);

@@ -9,6 +9,7 @@ mod allocator;
 mod args;
 mod chaos;
 mod demo;
+mod doctor;
 mod events;
 mod failure;
 mod find;
@@ -78,6 +79,7 @@ fn run(args: Args) -> Result<(), Failure> {
             Command::Quorum(command) => show::quorums(&common, command).await,
             Command::Object(command) => object::run(&common, command).await,
             Command::Job(command) => job::run(&common, command).await,
+            Command::Doctor { deep } => doctor::run(&common, deep).await,
             Command::Events => events::run(&common).await,
             Command::Testnet(command) => testnet::run(&common, command).await,
             Command::Bench(command) => crate::bench::run(&common, command).await,

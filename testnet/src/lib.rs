@@ -14,6 +14,7 @@ pub mod client;
 pub mod faults;
 pub mod layout;
 pub mod process;
+pub mod reservations;
 pub mod testnet;
 
 pub use client::{Client, ClientError};

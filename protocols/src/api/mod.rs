@@ -5,6 +5,7 @@
 //! bytes. What a node cannot know now is `null`, never a made-up value.
 
 mod bench;
+mod doctor;
 mod error;
 mod event;
 mod job;
@@ -14,6 +15,7 @@ mod quorum;
 mod testnet;
 
 pub use bench::{BenchNode, CommitBench, FailoverBench, IdleBench, TransferBench};
+pub use doctor::{Diagnosis, DoctorFinding, DoctorKind};
 pub use error::{ErrorBody, ErrorCode};
 pub use event::{EventInfo, EventKind};
 pub use job::{ColumnProgress, JobInfo};

@@ -13,7 +13,7 @@ use quorate_protocols::api::{Listing, NodeFaults, ObjectInfo, QuorumDetail, Test
 use super::rng::Dice;
 use super::world::World;
 use super::{ChaosError, Fault, RECOVERY_MAX};
-use crate::checkers::{Guarantee, g4_progress};
+use crate::checkers::{Guarantee, Violation, g4_progress};
 
 const POLL: Duration = Duration::from_millis(25);
 
@@ -96,13 +96,14 @@ impl Nemesis<'_> {
             }
         }
         let (role, node) = self.victim();
+        self.start_again(node).await?;
         let world = self.world;
         world.say(format!("{} node {node} ({role})", fault.name()));
         match fault {
             Fault::Kill => self.kill(role, node).await?,
             Fault::Pause => {
                 self.count(fault);
-                self.break_node(node);
+                self.take_node(node).await;
                 tokio::task::block_in_place(|| world.testnet.pause(node))?;
                 self.hold(500, 4000).await;
                 world.testnet.resume(node).await?;
@@ -142,7 +143,7 @@ impl Nemesis<'_> {
                 }
                 self.count(fault);
                 self.repaired = false;
-                world.state().broken.insert(node);
+                self.break_node(node);
                 self.apply(Some((node, |faults| faults.disk.flip_bits = true))).await?;
                 self.hold(500, 4000).await;
                 self.apply(None).await?;
@@ -154,7 +155,6 @@ impl Nemesis<'_> {
                 self.apply(Some((node, |faults| faults.disk.full = true))).await?;
                 self.hold(500, 3000).await;
                 self.apply(None).await?;
-                self.start_again(node).await?;
                 self.whole_again(node, "had a full disk").await?;
             }
         }
@@ -182,16 +182,25 @@ impl Nemesis<'_> {
         }
     }
 
-    /// From now on the node counts as broken, and the quorums that it led as without a primary.
     fn break_node(&self, node: usize) {
+        self.world.state().broken.insert(node);
+    }
+
+    /// The same, with the quorums that it leads this very moment counted as without a primary.
+    async fn take_node(&self, node: usize) {
+        let mut led = Vec::new();
+        for quorum in self.world.quorums() {
+            if self.world.members(quorum).contains(&node)
+                && let Some(detail) = super::watch::view(self.world, node, quorum).await
+                && detail.own.is_some_and(|own| own.leading.is_some())
+            {
+                led.push(quorum);
+            }
+        }
         let mut state = self.world.state();
         state.broken.insert(node);
         let now = Instant::now();
-        let led: Vec<_> =
-            state.primaries.iter().filter(|(_, primary)| **primary == node).map(|(quorum, _)| *quorum).collect();
-        for quorum in led {
-            state.taken.insert(quorum, now);
-        }
+        state.taken.extend(led.into_iter().map(|quorum| (quorum, now)));
     }
 
     async fn hold(&mut self, from_ms: u64, to_ms: u64) {
@@ -212,7 +221,7 @@ impl Nemesis<'_> {
 
     async fn kill(&mut self, role: &'static str, node: usize) -> Result<(), ChaosError> {
         let testnet = &self.world.testnet;
-        self.break_node(node);
+        self.take_node(node).await;
         tokio::task::block_in_place(|| testnet.kill(node))?;
         self.count(Fault::Kill);
         *self.world.state().kills_by_role.entry(role).or_default() += 1;
@@ -240,24 +249,11 @@ impl Nemesis<'_> {
         if one.is_empty() || one.len() == all.len() {
             return Ok(());
         }
-        if one.len() == 1 {
-            self.break_node(node);
+        if let (Some(alone), 1) = (one.first(), one.len()) {
+            self.take_node(*alone).await;
         }
         let sides = testnet.partition(&[one.iter().copied().collect()]).await?;
-        {
-            let mut state = self.world.state();
-            let now = Instant::now();
-            // A primary on the smaller side of its quorum is lost to it.
-            let primaries = state.primaries.clone();
-            for (quorum, primary) in primaries {
-                let members = self.world.members(quorum);
-                let with = sides.iter().find(|side| side.contains(&primary));
-                if with.is_some_and(|side| 2 * side.intersection(&members).count() < members.len()) {
-                    state.taken.insert(quorum, now);
-                }
-            }
-            state.sides = sides;
-        }
+        self.world.state().sides = sides;
         self.hold(1000, 5000).await;
         self.apply(None).await?;
         self.world.state().sides.clear();
@@ -267,13 +263,15 @@ impl Nemesis<'_> {
         Ok(())
     }
 
-    /// A full disk may end a node; then it is an operator's part to start it again.
-    async fn start_again(&mut self, node: usize) -> Result<(), ChaosError> {
-        // It may still be on its way out: it has a moment to be gone.
-        self.hold(100, 300).await;
+    /// A full disk may end a node; then it is an operator's part to start it again. Nothing else may.
+    async fn start_again(&self, node: usize) -> Result<(), ChaosError> {
         let state = self.world.testnet.status().into_iter().find(|row| row.index == node).map(|row| row.state);
         if state == Some(TestnetNodeState::Dead) {
             self.world.state().ended_by_themselves += 1;
+            if !self.world.state().faults.contains_key(Fault::Fill.name()) {
+                let what = format!("node {node} ended by itself");
+                self.world.find(Violation::new(Guarantee::G7, what), format!("the log of node {node}"));
+            }
             self.world.testnet.restart(node).await?;
         }
         Ok(())
@@ -290,13 +288,8 @@ impl Nemesis<'_> {
                 took = Some(began.elapsed());
                 break;
             }
-            let dead =
-                self.world.testnet.status().iter().any(|row| row.index == node && row.state == TestnetNodeState::Dead);
-            if dead {
-                // It ended after the fault had: seen late, or its last write failed.
-                self.world.state().ended_by_themselves += 1;
-                self.world.testnet.restart(node).await?;
-            }
+            // It may have been on its way out when the fault ended.
+            self.start_again(node).await?;
             tokio::time::sleep(POLL).await;
         }
         self.world.count(Guarantee::G4, 1);

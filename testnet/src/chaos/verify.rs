@@ -8,12 +8,13 @@ use quorate_protocols::ids::ObjectId;
 
 use super::oracle::content_of;
 use super::rng::Dice;
-use super::watch::{audit, leased};
+use super::watch::audit;
 use super::world::World;
 use super::{ChaosError, RECOVERY_MAX};
 use crate::checkers::g5_agreement::Digests;
 use crate::checkers::{Guarantee, Violation, g4_progress, g7_bounded, g8_reservations};
 use crate::client::{Client, ClientError};
+use crate::reservations;
 
 const POLL: Duration = Duration::from_millis(100);
 
@@ -216,7 +217,9 @@ async fn released(world: &World) {
             let Ok(client) = world.client(index) else { break };
             let resources: Result<ResourcesInfo, _> = client.get("/v1/resources").await;
             let Ok(resources) = resources else { break };
-            let (accounts, stays) = leased(&resources);
+            let (mut accounts, mut stays) = reservations::leased(&resources);
+            accounts.extend(reservations::passing(&resources));
+            stays.resize(accounts.len(), 0);
             let found = g8_reservations::check_at_rest(&accounts, &stays);
             if found.is_empty() || began.elapsed() > RECOVERY_MAX {
                 world.count(Guarantee::G8, accounts.len() as u64);

@@ -1,12 +1,12 @@
 //! Watchers: is every quorum committing, who leads in which term, do members agree, what do the nodes hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quorate_protocols::api::{BenchCommit, CommitBench, QuorumDetail, QuorumInfo, ResourcesInfo, TestnetNodeState};
 use quorate_protocols::ids::QuorumId;
-use quorate_protocols::resources::{Amounts, Resource};
+use quorate_protocols::resources::Resource;
 
 use super::rng::Dice;
 use super::world::World;
@@ -14,9 +14,10 @@ use super::{Fault, RSS_BYTES_MAX};
 use crate::checkers::g2_one_primary::{Leaders, Terms};
 use crate::checkers::g5_agreement::Digests;
 use crate::checkers::g7_bounded::{self, Gauge};
-use crate::checkers::g8_reservations::{self, Account};
+use crate::checkers::g8_reservations;
 use crate::checkers::{Guarantee, Violation};
 use crate::process::rss_bytes;
+use crate::reservations;
 
 /// Between two probes of a quorum: the grain of what is called a stall.
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
@@ -42,8 +43,15 @@ pub async fn probe(world: Arc<World>, quorum: QuorumId) {
         let Ok(client) = world.client(entry) else { continue };
         let began = Instant::now();
         let commit = client.post::<_, CommitBench>("/v1/bench/noop", &request);
-        if !matches!(tokio::time::timeout(PROBE_MAX, commit).await, Ok(Ok(_))) {
-            continue;
+        // An entry node that is broken meanwhile says nothing of the quorum: another is asked.
+        let broken = async {
+            while began.elapsed() < PROBE_MAX && world.whole(&world.members(quorum)).contains(&entry) {
+                tokio::time::sleep(PROBE_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            committed = commit => if committed.is_err() { continue },
+            () = broken => continue,
         }
         let mut state = world.state();
         state.longest_stall = state.longest_stall.max(last.elapsed());
@@ -101,7 +109,7 @@ pub async fn members(world: Arc<World>) {
     }
 }
 
-async fn view(world: &World, member: usize, quorum: QuorumId) -> Option<QuorumDetail> {
+pub async fn view(world: &World, member: usize, quorum: QuorumId) -> Option<QuorumDetail> {
     let client = world.client(member).ok()?;
     let path = format!("/v1/quorums/{quorum}");
     let asked = client.get(&path);
@@ -135,50 +143,15 @@ pub async fn audit(world: &World, index: usize, pid: Option<u32>) {
     let Ok(client) = world.client(index) else { return };
     let asked = client.get::<ResourcesInfo>("/v1/resources");
     let Ok(Ok(resources)) = tokio::time::timeout(LOOK_MAX, asked).await else { return };
-    let accounts = accounts(&resources, world.options.faults.contains(&Fault::Fill));
+    let mut accounts = reservations::limited(&resources);
+    if world.options.faults.contains(&Fault::Fill) {
+        // A full disk takes its limit below what is on it already.
+        accounts.retain(|account| !account.scope.starts_with(&Resource::DiskBytes.to_string()));
+    }
     world.count(Guarantee::G8, accounts.len() as u64);
     let found = g8_reservations::check(&accounts);
     for Violation { guarantee, what } in found {
         let violation = Violation::new(guarantee, format!("on node {index}, {what}"));
         world.find(violation, format!("quorate doctor --node {index}"));
     }
-}
-
-/// Every resource of every scope that has a limit. A disk that was made full takes its limit below what is on it, and
-/// says nothing then.
-fn accounts(resources: &ResourcesInfo, disks_were_full: bool) -> Vec<Account<String>> {
-    let rows = resources.scopes.iter().flat_map(|scope| {
-        Resource::ALL.into_iter().map(move |resource| Account {
-            scope: format!("{resource} of {}", scope.scope),
-            used: scope.used.get(resource),
-            limit: match disks_were_full && resource == Resource::DiskBytes {
-                true => u64::MAX,
-                false => scope.limit.get(resource),
-            },
-        })
-    });
-    rows.filter(|account| account.limit != u64::MAX).collect()
-}
-
-/// What the leases of each scope set aside, as accounts against what the scope has: they must be equal at rest.
-pub fn leased(resources: &ResourcesInfo) -> (Vec<Account<String>>, Vec<u64>) {
-    let used: BTreeMap<&str, &Amounts> = resources.scopes.iter().map(|row| (row.scope.as_str(), &row.used)).collect();
-    let mut accounts = Vec::new();
-    let mut stays = Vec::new();
-    for row in resources.leases.iter().filter(|row| row.scope.starts_with("leases of peer")) {
-        for resource in [Resource::DiskBytes, Resource::MemoryBytes, Resource::Slots] {
-            let used = used.get(row.scope.as_str()).map_or(0, |used| used.get(resource));
-            accounts.push(Account { scope: format!("{resource} of {}", row.scope), used, limit: u64::MAX });
-            stays.push(row.reserved.get(resource));
-        }
-    }
-    // What requests and transfers use is given back with them.
-    let passing =
-        |scope: &str| ["protocol ", "peer ", "service Objects", "span "].iter().any(|sort| scope.starts_with(sort));
-    for row in resources.scopes.iter().filter(|row| passing(&row.scope)) {
-        let used = row.used.memory_bytes;
-        accounts.push(Account { scope: format!("memory of {}", row.scope), used, limit: u64::MAX });
-        stays.push(0);
-    }
-    (accounts, stays)
 }

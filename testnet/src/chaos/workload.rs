@@ -206,7 +206,7 @@ async fn get_once(world: &World, entry: usize, object: ObjectId) -> End {
             End::Ok
         }
         Ok(Err(ClientError::Refused { status: 404, .. })) => {
-            // The steward itself says that there is no such thing; asked in earnest, faults or not.
+            // Only a steward that a majority confirms says so, faults or not; a member that lags says something else.
             world.count(Guarantee::G1, 1);
             let lost = world.state().oracle.check_missing(object);
             for violation in lost {
