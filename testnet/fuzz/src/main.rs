@@ -87,11 +87,10 @@ fn fuzz(targets: &[Target], arguments: &Arguments) -> io::Result<ExitCode> {
     let until = Instant::now() + arguments.duration;
     let mut totals = vec![Turn::default(); targets.len()];
     while Instant::now() < until {
-        for (target, total) in targets.iter().zip(&mut totals) {
+        for (index, (target, total)) in targets.iter().zip(&mut totals).enumerate() {
             let left = until.saturating_duration_since(Instant::now());
-            // Every target has a turn, however short the time is.
-            let share = arguments.duration / targets.len() as u32;
-            let turn = TURN.min(share).min(left.max(Duration::from_millis(1)));
+            // Shared with those that come after, so that the last one has its turn too, however short the time is.
+            let turn = TURN.min(left / (targets.len() - index) as u32);
             match run_turn(target, arguments, total.rounds, turn)? {
                 Ok(done) => {
                     total.rounds += done.rounds;
