@@ -42,13 +42,13 @@ pub enum Condition {
     Gone,
 }
 
-/// State letter and start time; `None` when there is no such process or the machine has no `/proc`.
-fn stat(pid: u32) -> Option<(char, u64)> {
+/// State letter, threads and start time; `None` when there is no such process or the machine has no `/proc`.
+fn stat(pid: u32) -> Option<(char, u32, u64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything; fields count from behind its last parenthesis.
     let rest = text.rsplit_once(')')?.1;
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    Some((fields.first()?.chars().next()?, fields.get(19)?.parse().ok()?))
+    Some((fields.first()?.chars().next()?, fields.get(17)?.parse().ok()?, fields.get(19)?.parse().ok()?))
 }
 
 /// Resident memory of a process in bytes; `None` when it is gone.
@@ -75,7 +75,7 @@ impl Process {
             .spawn()
             .map_err(fail)?;
         let pid = child.id();
-        let started = stat(pid).map_or(0, |(_, started)| started);
+        let started = stat(pid).map_or(0, |(_, _, started)| started);
         // Reaps the child when it ends while this process lives; afterwards init does.
         std::thread::spawn(move || drop(child.wait()));
         Ok(Self { pid, started })
@@ -83,7 +83,9 @@ impl Process {
 
     pub fn condition(&self) -> Condition {
         match stat(self.pid) {
-            Some((state, started)) if started == self.started => match state {
+            Some((state, threads, started)) if started == self.started => match state {
+                // Its first thread is dead. Until the last one is, the process keeps its files and their locks.
+                'Z' if threads > 1 => Condition::Running,
                 'Z' | 'X' | 'x' => Condition::Gone,
                 'T' | 't' => Condition::Paused,
                 _ => Condition::Running,
