@@ -25,7 +25,7 @@ use tokio::time::sleep;
 
 use super::RoundError;
 use super::ports::{Knowledge, LocalApprover};
-use crate::seams::{Frame, Net, Planted, Protocol, Seams, planted};
+use crate::seams::{Frame, Net, Protocol, Seams};
 
 /// Gathers approvals: asks more peers than needed at once, stops early, releases what it does not use.
 #[derive(Clone)]
@@ -184,10 +184,7 @@ impl Gathering {
                     self.volunteers = Some(self.parts.knowledge.ask_for_volunteers(self.subject, kind, requirement));
                 }
                 RoundEffect::Done { granted } => {
-                    let mut approvals: Vec<_> = granted.into_iter().map(|granted| granted.approval).collect();
-                    if planted(Planted::CountApproverTwice) && approvals.len() > 1 {
-                        approvals[1] = approvals[0].clone();
-                    }
+                    let approvals: Vec<_> = granted.into_iter().map(|granted| granted.approval).collect();
                     if let Some(Err(Ok(unwanted))) = self.done.take().map(|done| done.send(Ok(approvals))) {
                         for approval in unwanted {
                             self.release(approval.statement.approver, approval.statement.lease);

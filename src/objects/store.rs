@@ -361,7 +361,11 @@ impl PieceStore {
             let mut batch = KvBatch::new();
             let released =
                 ColumnRow { attempt: slot.attempt, state: HoldState::Released { at: self.inner.clock.wall() }, ..row };
-            batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&released));
+            if planted(Planted::ForgetTombstone) {
+                batch.delete(COLUMNS, column_key(slot.job, slot.column));
+            } else {
+                batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&released));
+            }
             for (segment, row) in &held {
                 let key = held_key(slot.job, slot.column, *segment);
                 batch.delete(REFS, ref_key(row.hash, &key));

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
-use openraft::{LeaderId, LogState, OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, LeaderId, LogState, OptionalSend, RaftLogReader};
 use quorate_protocols::ids::{LogIndex, MemberId, QuorumId, Term};
 use quorate_protocols::quorum::limits::LOG_READ_BYTES_MAX;
 use quorate_protocols::wire::{self, Record};
@@ -160,7 +160,15 @@ impl LogStore {
         let limit = usize::try_from(end - start).unwrap_or(usize::MAX);
         let rows =
             self.storage.kv().range(&self.trees.log, &start.to_be_bytes(), &end.to_be_bytes(), limit, bytes_max)?;
-        rows.iter().map(|(key, value)| self.decode(key, value)).collect()
+        let mut entries: Vec<Entry> =
+            rows.iter().map(|(key, value)| self.decode(key, value)).collect::<Result<_, _>>()?;
+        if planted(Planted::DropMembershipChange) && self.synced.0.load(Ordering::Acquire) == 0 {
+            let later = entries.iter_mut().filter(|entry| entry.log_id.index > 0);
+            later
+                .filter(|entry| matches!(entry.payload, EntryPayload::Membership(_)))
+                .for_each(|entry| entry.payload = EntryPayload::Blank);
+        }
+        Ok(entries)
     }
 }
 

@@ -229,6 +229,8 @@ pub struct Progress {
     pub applied: LogIndex,
     /// The rolling digest over everything applied.
     pub digest: Digest,
+    /// A hash over the applied membership and the index of the entry that set it.
+    pub membership: Digest,
     /// Since the start of the process.
     pub snapshots_installed: u64,
 }
@@ -327,11 +329,15 @@ impl Quorum {
     /// How far this member has come. `None` when it has left.
     pub fn progress(&self) -> Option<Progress> {
         let group = self.group().ok()?;
-        let (applied, digest) = group.machine.read(|applied| (applied.last, applied.state.rolling));
+        let (applied, digest, membership) = group.machine.read(|applied| {
+            let membership = Digest(*blake3::hash(&wire::encode(&applied.membership)).as_bytes());
+            (applied.last, applied.state.rolling, membership)
+        });
         Some(Progress {
             last_log: group.last_log().index,
             applied: LogIndex(applied.index().unwrap_or(0)),
             digest,
+            membership,
             snapshots_installed: group.machine.snapshots_installed.load(std::sync::atomic::Ordering::Relaxed),
         })
     }

@@ -14,8 +14,8 @@ pub enum Planted {
     AcknowledgeBeforeFlush,
     /// A holder takes pieces for an attempt that was replaced, or for a column that it let go.
     SkipAttemptCheck,
-    /// One promise counts as two.
-    CountApproverTwice,
+    /// A primary counts an append that got no answer as stored.
+    CountSilentMember,
     /// A member starts without the vote that it gave.
     ForgetVote,
     /// A member answers from what it has applied without asking whether it still leads.
@@ -26,30 +26,38 @@ pub enum Planted {
     SkipHashCheck,
     /// A holder lets go of columns without asking the steward.
     DeleteWithoutAsking,
+    /// A holder that lets go of a column forgets at once that it did.
+    ForgetTombstone,
+    /// A member that restarts reads its log without the changes of membership after the founding.
+    DropMembershipChange,
 }
 
 impl Planted {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::AcknowledgeBeforeFlush,
         Self::SkipAttemptCheck,
-        Self::CountApproverTwice,
+        Self::CountSilentMember,
         Self::ForgetVote,
         Self::ServeStaleReads,
         Self::DropConfirm,
         Self::SkipHashCheck,
         Self::DeleteWithoutAsking,
+        Self::ForgetTombstone,
+        Self::DropMembershipChange,
     ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::AcknowledgeBeforeFlush => "acknowledge-before-flush",
             Self::SkipAttemptCheck => "skip-attempt-check",
-            Self::CountApproverTwice => "count-approver-twice",
+            Self::CountSilentMember => "count-silent-member",
             Self::ForgetVote => "forget-vote",
             Self::ServeStaleReads => "serve-stale-reads",
             Self::DropConfirm => "drop-confirm",
             Self::SkipHashCheck => "skip-hash-check",
             Self::DeleteWithoutAsking => "delete-without-asking",
+            Self::ForgetTombstone => "forget-tombstone",
+            Self::DropMembershipChange => "drop-membership-change",
         }
     }
 }

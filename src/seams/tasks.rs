@@ -3,7 +3,10 @@
 //! every future of exactly one node at its next await.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +34,34 @@ struct Inner {
     inline_blocking: bool,
     /// A deliberate bug of this node, to prove that the simulator finds it.
     planted: Option<Planted>,
+    pause: Pause,
+}
+
+/// A stop of a whole simulated process, as the machine that it runs on may impose: nothing of it runs, while time, its
+/// timers and its peers go on.
+#[derive(Default)]
+struct Pause {
+    is_paused: AtomicBool,
+    /// Whoever became ready meanwhile. A task that is not polled arms nothing new, so each is in here a few times at most.
+    ready: Mutex<Vec<Waker>>,
+}
+
+impl Pause {
+    /// Runs `future` whenever the process is not paused.
+    async fn gate<F: Future>(&self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        std::future::poll_fn(|context: &mut Context<'_>| {
+            if self.is_paused.load(Ordering::Relaxed) {
+                self.ready().push(context.waker().clone());
+                return Poll::Pending;
+            }
+            future.as_mut().poll(context)
+        })
+        .await
+    }
+    fn ready(&self) -> MutexGuard<'_, Vec<Waker>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl TaskGroup {
@@ -58,6 +89,7 @@ impl TaskGroup {
                 tracker: TaskTracker::new(),
                 inline_blocking,
                 planted,
+                pause: Pause::default(),
             }),
         }
     }
@@ -75,6 +107,16 @@ impl TaskGroup {
     pub fn crash(&self) {
         self.inner.crash.cancel();
     }
+    /// Stops every task of a simulated node where it waits, until [`Self::resume`].
+    pub fn pause(&self) {
+        self.inner.pause.is_paused.store(true, Ordering::Relaxed);
+    }
+    /// Lets the tasks go on, with everything that became due meanwhile.
+    pub fn resume(&self) {
+        self.inner.pause.is_paused.store(false, Ordering::Relaxed);
+        let ready = std::mem::take(&mut *self.inner.pause.ready());
+        ready.into_iter().for_each(Waker::wake);
+    }
     /// Whether the node is closing or has crashed: what its tasks leave undone from now on says nothing.
     pub fn is_ending(&self) -> bool {
         self.inner.shutdown.is_cancelled() || self.inner.crash.is_cancelled()
@@ -89,12 +131,19 @@ impl TaskGroup {
         F: Future + Send + 'static,
         F::Output: Send + 'static,
     {
-        let crash = self.inner.crash.clone();
+        let inner = self.inner.clone();
         let scoped = CURRENT.scope(self.clone(), async move {
+            // Only simulated processes are paused from inside.
+            let running = async {
+                match inner.inline_blocking {
+                    true => inner.pause.gate(future).await,
+                    false => future.await,
+                }
+            };
             tokio::select! {
                 biased;
-                () = crash.cancelled() => None,
-                output = future => Some(output),
+                () = inner.crash.cancelled() => None,
+                output = running => Some(output),
             }
         });
         tokio::spawn(self.inner.tracker.track_future(scoped))

@@ -37,7 +37,11 @@ struct Platter {
     small: BTreeMap<String, Vec<u8>>,
     bytes_used: u64,
     is_full: bool,
+    /// What a sync takes on this disk, and what a fault adds.
+    sync_usual: Duration,
     sync_delay: Duration,
+    /// A crash left part of what was not synced, and no node has been started on it yet.
+    is_torn: bool,
     /// Pieces that do not read back as they were written.
     rotten: BTreeMap<PieceHash, Rot>,
     /// Which mount may use the disk.
@@ -62,6 +66,8 @@ pub struct DiskCounts {
     /// Crashes that lost at least one batch, and batches so lost.
     pub crashes_with_loss: u64,
     pub batches_lost: u64,
+    /// Nodes started on a disk that had kept some of the batches not synced and lost the others.
+    pub torn_recovered: u64,
     pub rotten_reads: u64,
     pub refused_full: u64,
 }
@@ -72,6 +78,7 @@ impl SimDisk {
         let life = {
             let mut platter = self.lock();
             platter.life += 1;
+            platter.counts.torn_recovered += u64::from(std::mem::take(&mut platter.is_torn));
             platter.life
         };
         let mount = Arc::new(Mount { disk: self.clone(), life });
@@ -87,6 +94,7 @@ impl SimDisk {
         let lost = (unsynced.len() - kept) as u64;
         platter.counts.batches_lost += lost;
         platter.counts.crashes_with_loss += u64::from(lost > 0);
+        platter.is_torn |= lost > 0 && kept > 0;
         for batch in unsynced.into_iter().take(kept) {
             apply(&mut platter.durable, batch);
         }
@@ -96,11 +104,16 @@ impl SimDisk {
     /// The disk was replaced by an empty one.
     pub fn wipe(&self) {
         let mut platter = self.lock();
-        *platter = Platter { life: platter.life + 1, counts: platter.counts, ..Platter::default() };
+        let sync_usual = platter.sync_usual;
+        *platter = Platter { life: platter.life + 1, counts: platter.counts, sync_usual, ..Platter::default() };
     }
 
     pub fn set_full(&self, is_full: bool) {
         self.lock().is_full = is_full;
+    }
+    /// How long every sync takes, without a fault.
+    pub fn set_sync_usual(&self, usual: Duration) {
+        self.lock().sync_usual = usual;
     }
     pub fn set_sync_delay(&self, delay: Duration) {
         self.lock().sync_delay = delay;
@@ -239,7 +252,8 @@ impl Kv for Mount {
     }
 
     fn sync_delay(&self) -> Duration {
-        self.disk.lock().sync_delay
+        let platter = self.disk.lock();
+        platter.sync_usual + platter.sync_delay
     }
 }
 

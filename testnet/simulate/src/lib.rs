@@ -5,9 +5,12 @@
 //! ([`runtime`]), so that **one seed is one history**: the [`transcript`] of two runs is the same, byte for byte. What
 //! is not simulated: libp2p's sockets, sled, and the threads that blocking work runs on in a real node.
 
+pub mod campaign;
 pub mod clock;
 pub mod disk;
 pub mod faults;
+pub mod history;
+pub mod minimise;
 pub mod moments;
 pub mod net;
 pub mod oracle;

@@ -1,115 +1,176 @@
 //! Runs seeds, and prints what broke and how to see it again.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use quorate::seams::Planted;
-use quorate_simulate::faults::{Fault, FaultSet};
-use quorate_simulate::moments::Moments;
+use quorate_simulate::campaign::{Sum, run_seeds};
+use quorate_simulate::faults::FaultSet;
+use quorate_simulate::minimise::minimise;
 use quorate_simulate::run::{Plan, Report, run};
-
-/// With this many seeds and every fault, each interesting moment must have happened at least once.
-const SEEDS_THAT_SHOW_ALL: usize = 1000;
 
 /// Lines of the transcript shown with a violation.
 const TAIL_LINES: usize = 60;
+
+/// Failing seeds that are shown whole; of the rest only the number is said.
+const SHOWN_MAX: usize = 5;
+
+/// Between two lines about how far it has come.
+const PROGRESS: Duration = Duration::from_secs(30);
 
 /// Whole quorate nodes under virtual time, with faults, replayable by seed.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// How many seeds to run, from 1 on.
-    #[arg(long, default_value_t = 10)]
-    seeds: u64,
-    /// Run this seed alone.
-    #[arg(long, conflicts_with = "seeds")]
+    /// How many seeds to run: 10 when neither this nor a seed is given, else 1.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed.
+    #[arg(long)]
     seed: Option<u64>,
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(3..=50))]
     nodes: u8,
-    /// Virtual minutes under faults, per seed.
-    #[arg(long, default_value_t = 10)]
+    /// Virtual hours under faults, per seed; added to the minutes and seconds. Ten minutes when nothing is given.
+    #[arg(long, default_value_t = 0)]
+    hours: u64,
+    #[arg(long, default_value_t = 0)]
     minutes: u64,
-    /// all, none, or some of crash,partition,one-way,slow,loss,slow-disk,full-disk,rot,clock,wipe.
+    #[arg(long, default_value_t = 0)]
+    seconds: u64,
+    /// all, none, or some of crash, power, pause, partition, one-way, slow, loss, duplicate, reorder, slow-disk,
+    /// full-disk, rot, clock, wipe, with commas between them.
     #[arg(long, default_value = "all")]
     faults: FaultSet,
-    /// Give every node this deliberate bug, to see that it is found: acknowledge-before-flush, skip-attempt-check,
-    /// count-approver-twice, forget-vote, serve-stale-reads, drop-confirm, skip-hash-check, delete-without-asking.
+    /// Faults that are drawn but not injected: what a smaller replay leaves out.
+    #[arg(long, default_value = "none")]
+    without: FaultSet,
+    /// Seeds that run at once, each on a thread of its own.
+    #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
+    jobs: usize,
+    /// Give every node this deliberate bug, to see that it is found; its names are in testnet/README.md.
     #[arg(long, value_parser = bug)]
     planted: Option<Planted>,
-    /// Write the last seed's transcript here, every message in it.
+    /// Go on after a seed that failed.
+    #[arg(long)]
+    keep_going: bool,
+    /// Seconds spent on making a failing run smaller.
+    #[arg(long, default_value_t = 60)]
+    minimise: u64,
+    /// Write the transcript of the first seed here, every message in it.
     #[arg(long)]
     transcript: Option<PathBuf>,
+    /// Write what is printed at the end here as well.
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+impl Arguments {
+    fn plan(&self) -> Plan {
+        let seconds = 3600 * self.hours + 60 * self.minutes + self.seconds;
+        Plan {
+            seed: self.seed.unwrap_or(1),
+            nodes: usize::from(self.nodes),
+            duration: Duration::from_secs(if seconds == 0 { 600 } else { seconds }),
+            faults: self.faults.clone(),
+            without: self.without.clone(),
+            is_detailed: false,
+            planted: self.planted,
+        }
+    }
 }
 
 fn bug(name: &str) -> Result<Planted, String> {
-    Planted::ALL.into_iter().find(|bug| bug.name() == name).ok_or_else(|| "there is no such bug".to_owned())
+    let found = Planted::ALL.into_iter().find(|bug| bug.name() == name);
+    found.ok_or_else(|| format!("there is no such bug; choose one of {}", Planted::ALL.map(Planted::name).join(", ")))
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let seeds = arguments.seed.map_or(1..=arguments.seeds, |seed| seed..=seed);
-    let is_everything = arguments.faults.0.len() == Fault::ALL.len();
-    let (began, mut simulated, mut failed, mut moments) = (Instant::now(), Duration::ZERO, 0u64, Moments::default());
-    for seed in seeds.clone() {
-        let plan = Plan {
-            seed,
-            nodes: usize::from(arguments.nodes),
-            duration: Duration::from_secs(60 * arguments.minutes),
-            faults: arguments.faults.clone(),
-            is_detailed: arguments.transcript.is_some(),
-            planted: arguments.planted,
-        };
-        let report = match run(plan) {
-            Ok(report) => report,
-            Err(error) => {
-                eprintln!("error: no runtime for a simulation: {error}");
-                return ExitCode::from(1);
-            }
-        };
-        simulated += report.simulated;
-        failed += u64::from(!report.violations.is_empty());
-        moments += report.moments;
-        show(&report, arguments.minutes);
-        if let Some(path) = &arguments.transcript
-            && let Err(error) = std::fs::write(path, report.transcript.text())
-        {
-            eprintln!("error: writing {}: {error}", path.display());
-            return ExitCode::from(1);
+    match run_all(&Arguments::parse()) {
+        Ok(is_good) => ExitCode::from(u8::from(!is_good)),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(1)
         }
     }
-    let took = began.elapsed();
-    println!(
-        "{} seeds, {failed} failed; {:.0} s simulated in {:.1} s, {:.0} times faster than real time",
-        seeds.clone().count(),
-        simulated.as_secs_f64(),
-        took.as_secs_f64(),
-        simulated.as_secs_f64() / took.as_secs_f64().max(f64::EPSILON),
-    );
-    println!("{moments}");
-    let missing = moments.missing();
-    let is_blind = seeds.count() >= SEEDS_THAT_SHOW_ALL && !missing.is_empty() && is_everything;
-    if is_blind {
-        println!("these never happened, so the run proved less than it seems: {}", missing.join(", "));
-    }
-    ExitCode::from(u8::from(failed > 0 || is_blind))
 }
 
-fn show(report: &Report, minutes: u64) {
-    let Report { plan, operations, moments, net, .. } = report;
-    println!("seed {}: {operations:?} {moments} {net:?}", plan.seed);
-    if report.violations.is_empty() {
-        return;
+fn run_all(arguments: &Arguments) -> std::io::Result<bool> {
+    let plan = arguments.plan();
+    if let Some(path) = &arguments.transcript {
+        let report = run(Plan { is_detailed: true, ..plan.clone() })?;
+        std::fs::write(path, report.transcript.text())?;
+        println!("the transcript of seed {} is in {}", plan.seed, path.display());
     }
-    for line in report.transcript.tail(TAIL_LINES) {
-        println!("    {line}");
+    let count = arguments.seeds.unwrap_or(if arguments.seed.is_some() { 1 } else { 10 });
+    let (mut text, mut told, mut done) = (String::new(), Instant::now(), 0);
+    let mut failures: Vec<Plan> = Vec::new();
+    let sum = run_seeds(&plan, count, arguments.jobs, |report| {
+        done += 1;
+        if let Some(violation) = report.violations.first() {
+            println!("seed {}: {violation}", report.plan.seed);
+            failures.push(report.plan.clone());
+        }
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            println!("{done} of {count} seeds, {} failed", failures.len());
+        }
+        report.violations.is_empty() || arguments.keep_going
+    })?;
+    let budget = Duration::from_secs(arguments.minimise) / failures.len().clamp(1, SHOWN_MAX) as u32;
+    for plan in failures.iter().take(SHOWN_MAX) {
+        let least = minimise(run(plan.clone())?, budget)?;
+        explain(&mut text, &least);
     }
-    for violation in &report.violations {
-        println!("seed {}: {violation}", plan.seed);
+    let missing = sum.missing(plan.faults.is_all() && plan.without.0.is_empty());
+    summarise(&mut text, &plan, &sum, &missing);
+    print!("{text}");
+    if let Some(path) = &arguments.report {
+        std::fs::write(path, &text)?;
     }
-    println!(
-        "replay: cargo run --release -p quorate-simulate -- --seed {} --nodes {} --minutes {minutes} --faults {} --transcript transcript.txt",
-        plan.seed, plan.nodes, plan.faults
+    Ok(sum.failed.is_empty() && missing.is_empty())
+}
+
+/// What broke, the end of the story of whatever it concerns, and how to see it again.
+fn explain(text: &mut String, report: &Report) {
+    let Some(violation) = report.violations.first() else { return };
+    // Ids as they are printed short are what the lines of the transcript have in common with the violation.
+    let words: Vec<String> = violation
+        .what
+        .split(|letter: char| !letter.is_ascii_alphanumeric())
+        .filter(|word| word.len() >= 6 && word.bytes().any(|byte| byte.is_ascii_digit()))
+        .map(str::to_owned)
+        .collect();
+    let _ = writeln!(text, "seed {}: {violation}", report.plan.seed);
+    for line in report.transcript.tail_about(&words, TAIL_LINES) {
+        let _ = writeln!(text, "    {line}");
+    }
+    let _ = writeln!(text, "replay: {}", replay(&report.plan));
+}
+
+fn replay(plan: &Plan) -> String {
+    let Plan { seed, nodes, duration, faults, without, planted, .. } = plan;
+    let mut command = format!(
+        "cargo run --release -p quorate-simulate -- --seed {seed} --nodes {nodes} --seconds {} --faults {faults}",
+        duration.as_secs()
     );
+    if !without.0.is_empty() {
+        let _ = write!(command, " --without {without}");
+    }
+    if let Some(bug) = planted {
+        let _ = write!(command, " --planted {}", bug.name());
+    }
+    command + " --transcript transcript.txt"
+}
+
+fn summarise(text: &mut String, plan: &Plan, sum: &Sum, missing: &[&str]) {
+    let Plan { seed, nodes, duration, faults, .. } = plan;
+    let _ =
+        writeln!(text, "seeds from {seed} on, {nodes} nodes, {} s each under faults ({faults})", duration.as_secs());
+    let _ = writeln!(text, "{sum}");
+    if !missing.is_empty() {
+        let _ = writeln!(text, "these never happened, so the runs proved less than it seems: {}", missing.join(", "));
+    }
 }

@@ -12,6 +12,8 @@ pub struct Moments {
     pub primaries_crashed_mid_commit: u64,
     /// Crashes after which batches were gone that nobody had called durable.
     pub crashes_that_lost_writes: u64,
+    /// Times when power failed everywhere just after something was acknowledged.
+    pub blackouts_after_news: u64,
     pub disks_wiped: u64,
     /// Times when cut paths were joined again.
     pub partitions_healed: u64,
@@ -21,6 +23,8 @@ pub struct Moments {
     pub members_replaced: u64,
     /// Members that took another's snapshot for their state.
     pub snapshots_installed: u64,
+    /// Of the snapshots, those installed while paths were cut.
+    pub snapshots_installed_under_partition: u64,
     pub leases_expired: u64,
     /// Columns that went from a failed holder to a spare one, by every member that saw it.
     pub backups_used: u64,
@@ -31,34 +35,42 @@ pub struct Moments {
     pub rotten_reads: u64,
     /// Writes refused by a full disk.
     pub refused_full: u64,
+    /// Nodes that started on a disk which had kept part of what was not synced.
+    pub torn_recovered: u64,
     /// Members compared at the same index.
     pub digests_compared: u64,
     /// Whole states compared, at the end.
     pub states_compared: u64,
+    /// Runs at whose end everything was removed and nothing stayed reserved.
+    pub rests: u64,
 }
 
 impl Moments {
     /// Every count with its name, in order.
-    pub fn named(&self) -> [(&'static str, u64); 18] {
+    pub fn named(&self) -> [(&'static str, u64); 22] {
         [
             ("faults", self.faults),
             ("crashes", self.crashes),
             ("primaries crashed", self.primaries_crashed),
             ("primaries crashed mid commit", self.primaries_crashed_mid_commit),
             ("crashes that lost writes", self.crashes_that_lost_writes),
+            ("blackouts after an acknowledgement", self.blackouts_after_news),
             ("disks wiped", self.disks_wiped),
             ("partitions healed", self.partitions_healed),
             ("terms led", self.terms_led),
             ("members replaced", self.members_replaced),
             ("snapshots installed", self.snapshots_installed),
+            ("snapshots installed under a partition", self.snapshots_installed_under_partition),
             ("leases expired", self.leases_expired),
             ("backups used", self.backups_used),
             ("columns repaired", self.columns_repaired),
             ("puts resumed", self.puts_resumed),
             ("rotten reads", self.rotten_reads),
             ("refused full", self.refused_full),
+            ("torn logs recovered", self.torn_recovered),
             ("digests compared", self.digests_compared),
             ("states compared", self.states_compared),
+            ("rests with nothing reserved", self.rests),
         ]
     }
     /// What never happened.
@@ -74,19 +86,23 @@ impl std::ops::AddAssign for Moments {
         self.primaries_crashed += other.primaries_crashed;
         self.primaries_crashed_mid_commit += other.primaries_crashed_mid_commit;
         self.crashes_that_lost_writes += other.crashes_that_lost_writes;
+        self.blackouts_after_news += other.blackouts_after_news;
         self.disks_wiped += other.disks_wiped;
         self.partitions_healed += other.partitions_healed;
         self.terms_led += other.terms_led;
         self.members_replaced += other.members_replaced;
         self.snapshots_installed += other.snapshots_installed;
+        self.snapshots_installed_under_partition += other.snapshots_installed_under_partition;
         self.leases_expired += other.leases_expired;
         self.backups_used += other.backups_used;
         self.columns_repaired += other.columns_repaired;
         self.puts_resumed += other.puts_resumed;
         self.rotten_reads += other.rotten_reads;
         self.refused_full += other.refused_full;
+        self.torn_recovered += other.torn_recovered;
         self.digests_compared += other.digests_compared;
         self.states_compared += other.states_compared;
+        self.rests += other.rests;
     }
 }
 

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// Lines kept. The oldest half is dropped beyond it; what a failure needs is at the end.
-const LINES_MAX: usize = 400_000;
+/// Lines kept. The oldest half is dropped beyond it; what a failure needs is at the end. In detail all of it is wanted.
+const LINES_MAX: usize = 20_000;
+const DETAILED_LINES_MAX: usize = 2_000_000;
 
 /// Cloneable; all clones write one transcript.
 #[derive(Clone)]
@@ -79,6 +80,18 @@ impl Transcript {
         inner.lines[inner.lines.len().saturating_sub(count)..].to_vec()
     }
 
+    /// The last `count` lines about any of `words`, or the last lines of all when none is.
+    pub fn tail_about(&self, words: &[String], count: usize) -> Vec<String> {
+        let inner = self.lock();
+        let about = |line: &&String| words.iter().any(|word| line.contains(word.as_str()));
+        let mut lines: Vec<_> = inner.lines.iter().rev().filter(about).take(count).cloned().collect();
+        if lines.is_empty() {
+            lines = inner.lines.iter().rev().take(count).cloned().collect();
+        }
+        lines.reverse();
+        lines
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,9 +99,10 @@ impl Transcript {
 
 impl Inner {
     fn push(&mut self, node: usize, what: &str) {
-        if self.lines.len() >= LINES_MAX {
-            self.lines.drain(..LINES_MAX / 2);
-            self.dropped += LINES_MAX as u64 / 2;
+        let most = if self.is_detailed { DETAILED_LINES_MAX } else { LINES_MAX };
+        if self.lines.len() >= most {
+            self.lines.drain(..most / 2);
+            self.dropped += most as u64 / 2;
         }
         let at = self.began.elapsed();
         let hash = u64::from_le_bytes(self.hash.clone().finalize().as_bytes()[..8].try_into().expect("eight bytes"));

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use quorate::identity::Identity;
+use quorate::jobs::ClientError;
 use quorate::node::{Node, NodeParts, NodeSettings, StartError};
 use quorate::objects::{GetError, PutError, PutOutcome, PutProgress, PutRequest};
 use quorate::quorum::HostEvent;
@@ -19,7 +20,8 @@ use quorate::resources::Resources;
 use quorate::seams::entropy::SeededEntropy;
 use quorate::seams::{Entropy, Planted, Seams, TaskGroup};
 use quorate_protocols::ids::{BootId, Incarnation, MemberId, ObjectId, PeerId, QuorumId, Term};
-use quorate_protocols::quorum::Event;
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::quorum::{Command, CommandReply, Event};
 use quorate_protocols::resources::limits::{Limits, Machine as Hardware, Overrides};
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
@@ -40,8 +42,15 @@ const HARDWARE: Hardware = Hardware {
     descriptors: 65_536,
 };
 
+/// What a sync takes: from a good solid-state disk to a busy spinning one. Each machine has its own.
+const SYNC_MIN: Duration = Duration::from_micros(200);
+const SYNC_MAX: Duration = Duration::from_millis(10);
+
+/// How long a client waits for a command or a question.
+const CALL_PATIENCE: Duration = Duration::from_secs(15);
+
 /// How a client's bytes come in, one buffer at a time.
-const BODY_CHUNK_BYTES: usize = 64 * 1024;
+const BODY_CHUNK_BYTES: usize = 16 * 1024;
 
 pub struct World {
     seed: u64,
@@ -78,6 +87,7 @@ struct Machine {
 struct Running {
     node: Node,
     tasks: TaskGroup,
+    is_paused: bool,
 }
 
 /// A member that says it leads.
@@ -92,22 +102,28 @@ pub struct Lead {
 impl World {
     /// A world of machines that are switched off. Nodes count from 1. Call inside [`crate::runtime::run`].
     pub fn new(seed: u64, nodes: usize, transcript: Transcript) -> Self {
-        let machine = |index: usize| Machine {
+        let mut rng = SimRng::new(seed, "world");
+        let mut machine = |index: usize| Machine {
             secret: derive(seed, &format!("identity {index}")),
             incarnation: Incarnation(derive_u64(seed, &format!("incarnation {index}"))),
-            disk: SimDisk::default(),
+            disk: {
+                let disk = SimDisk::default();
+                disk.set_sync_usual(rng.duration(SYNC_MIN, SYNC_MAX));
+                disk
+            },
             clock: ClockOffset::default(),
             boots: 0,
             wipes: 0,
             running: None,
         };
+        let machines = (1..=nodes).map(&mut machine).collect();
         Self {
             seed,
             began: Instant::now(),
             fabric: Fabric::new(seed, transcript.clone()),
             transcript,
-            rng: SimRng::new(seed, "world"),
-            machines: (1..=nodes).map(machine).collect(),
+            rng,
+            machines,
             planted: None,
             seen: Arc::default(),
         }
@@ -168,7 +184,7 @@ impl World {
         };
         let node = Node::start(parts).await?;
         drop(tasks.spawn(record(index, node.quorums().events(), self.transcript.clone(), self.seen.clone())));
-        machine.running = Some(Running { node, tasks });
+        machine.running = Some(Running { node, tasks, is_paused: false });
         Ok(())
     }
 
@@ -181,6 +197,27 @@ impl World {
         machine.disk.crash(&mut self.rng);
         self.fabric.detach(peer);
         self.transcript.line(index, "crashes");
+    }
+
+    /// The node's process stands still from now on. Its connections stay.
+    pub fn pause(&mut self, index: usize) {
+        if let Some(running) = &mut self.machines[index - 1].running {
+            running.is_paused = true;
+            running.tasks.pause();
+            self.transcript.line(index, "stands still");
+        }
+    }
+
+    /// The node's process goes on, if it stood still.
+    pub fn resume(&mut self, index: usize) {
+        if let Some(running) = self.machines[index - 1].running.as_mut().filter(|running| running.is_paused) {
+            running.is_paused = false;
+            running.tasks.resume();
+            self.transcript.line(index, "goes on");
+        }
+    }
+    pub fn is_paused(&self, index: usize) -> bool {
+        self.machine(index).running.as_ref().is_some_and(|running| running.is_paused)
     }
 
     /// The machine loses power and its disk is replaced by an empty one. What boots there next is a new member.
@@ -274,6 +311,48 @@ impl World {
                 Err(error) => transcript.line(index, format_args!("did not read {object:?}: {}", chain(error))),
             }
             outcome
+        })
+    }
+
+    /// A client of this node has a command committed. The handle yields `None` when the node crashed first, or is down;
+    /// else what came of it, judged by `judge` at the moment it came.
+    pub fn command<A: Send + 'static>(
+        &self,
+        index: usize,
+        quorum: QuorumId,
+        command: Command,
+        judge: impl FnOnce(Result<CommandReply, ClientError>) -> A + Send + 'static,
+    ) -> JoinHandle<Option<A>> {
+        let Some(running) = &self.machine(index).running else { return tokio::spawn(std::future::ready(None)) };
+        let (node, transcript) = (running.node.clone(), self.transcript.clone());
+        let name = format!("{command:?}");
+        self.transcript.line(index, format_args!("asks for {name}"));
+        running.tasks.spawn(async move {
+            let result = node.jobs().propose(quorum, command, CALL_PATIENCE).await;
+            transcript.line(index, format_args!("{name}: {result:?}"));
+            judge(result)
+        })
+    }
+
+    /// A client of this node looks something up, and will not have a stale answer. As [`Self::command`].
+    pub fn look<A: Send + 'static>(
+        &self,
+        index: usize,
+        quorum: QuorumId,
+        query: Query,
+        judge: impl FnOnce(&Result<QueryAnswer, ClientError>) -> A + Send + 'static,
+    ) -> JoinHandle<Option<A>>
+    where
+        A: std::fmt::Debug,
+    {
+        let Some(running) = &self.machine(index).running else { return tokio::spawn(std::future::ready(None)) };
+        let (node, transcript) = (running.node.clone(), self.transcript.clone());
+        let name = format!("{query:?}");
+        running.tasks.spawn(async move {
+            let result = node.jobs().query(quorum, query, false, CALL_PATIENCE).await;
+            let judged = judge(&result);
+            transcript.line(index, format_args!("{name}: {judged:?}"));
+            judged
         })
     }
 

@@ -32,27 +32,37 @@ pub struct Held {
     pub is_confirmed: bool,
 }
 
-/// What each holder had of each column at the last look. A holder that goes back to a replaced assignment overwrites
-/// what the newest one relies on.
+/// What each holder had of each column, over its whole history. A holder that goes back to a replaced assignment, or
+/// takes up again what it had let go, overwrites what the newest one relies on.
 #[derive(Clone, Debug)]
-pub struct Holdings<K: Ord> {
-    seen: BTreeMap<K, Held>,
+pub struct Holdings<H: Ord, C: Ord> {
+    seen: BTreeMap<H, BTreeMap<C, Held>>,
 }
 
-impl<K: Ord> Default for Holdings<K> {
+impl<H: Ord, C: Ord> Default for Holdings<H, C> {
     fn default() -> Self {
         Self { seen: BTreeMap::new() }
     }
 }
 
-impl<K: Ord + Clone + Debug> Holdings<K> {
-    /// `column` names a column at one life of one holder's disk.
-    pub fn check(&mut self, column: K, held: Held) -> Option<Violation> {
-        let before = self.seen.insert(column.clone(), held)?;
-        let went_back = held.attempt < before.attempt;
-        let came_back = held.attempt == before.attempt && before.is_released && !held.is_released;
-        (went_back || came_back)
-            .then(|| Violation::new(Guarantee::G6, format!("{column:?} went from {before:?} back to {held:?}")))
+impl<H: Ord + Copy + Debug, C: Ord + Clone + Debug> Holdings<H, C> {
+    /// `columns`: all that one life of one holder's disk has now. A column that is not there any more was let go.
+    pub fn check(&mut self, holder: H, columns: BTreeMap<C, Held>) -> Vec<Violation> {
+        let before = self.seen.entry(holder).or_default();
+        for (column, held) in before.iter_mut() {
+            held.is_released |= !columns.contains_key(column);
+        }
+        let mut found = Vec::new();
+        for (column, held) in columns {
+            let Some(before) = before.insert(column.clone(), held) else { continue };
+            let went_back = held.attempt < before.attempt;
+            let came_back = held.attempt == before.attempt && before.is_released && !held.is_released;
+            if went_back || came_back {
+                let what = format!("{holder:?} went from {before:?} of {column:?} back to {held:?}");
+                found.push(Violation::new(Guarantee::G6, what));
+            }
+        }
+        found
     }
 }
 
@@ -71,11 +81,17 @@ mod tests {
     fn a_holder_does_not_go_back_to_a_replaced_assignment() {
         let held = |attempt, is_released| Held { attempt, is_released, is_confirmed: false };
         let mut holdings = Holdings::default();
-        assert_eq!(holdings.check("column", held(1, false)), None);
-        assert_eq!(holdings.check("column", held(1, true)), None);
-        assert!(holdings.check("column", held(1, false)).is_some(), "let go and taken up again");
-        assert_eq!(holdings.check("column", held(2, false)), None);
-        assert!(holdings.check("column", held(1, true)).is_some(), "an older attempt");
+        let mut look =
+            |held: Option<Held>| holdings.check("holder", held.map(|held| ("column", held)).into_iter().collect());
+        assert_eq!(look(Some(held(1, false))), []);
+        assert_eq!(look(Some(held(1, true))), []);
+        assert_eq!(look(Some(held(1, false))).len(), 1, "let go and taken up again");
+        assert_eq!(look(Some(held(2, false))), []);
+        assert_eq!(look(Some(held(1, true))).len(), 1, "an older attempt");
+        assert_eq!(look(Some(held(3, false))), []);
+        assert_eq!(look(None), []);
+        assert_eq!(look(Some(held(3, false))).len(), 1, "forgotten and taken up again");
+        assert_eq!(look(Some(held(4, false))), []);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! feeds these from inside its nodes, a testnet over the HTTP API. An empty answer means that these facts hold, not that
 //! enough was looked at: whoever checks also counts how much.
 
+pub mod commands;
 pub mod g1_acknowledged;
 pub mod g2_one_primary;
 pub mod g3_fires_once;
@@ -12,6 +13,7 @@ pub mod g5_agreement;
 pub mod g6_readable;
 pub mod g7_bounded;
 pub mod g8_reservations;
+pub mod linearizable;
 
 use std::fmt;
 

@@ -17,7 +17,7 @@ use crate::rng::SimRng;
 use crate::transcript::Transcript;
 
 /// Requests, announcements and events that wait for a node. As in the real network, the newest is dropped when full.
-const INBOUND_MAX: usize = 1024;
+pub const INBOUND_MAX: usize = 1024;
 
 /// What the network does to everybody's messages.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,8 @@ pub struct Faults {
     pub loss_per_mille: u32,
     /// Requests of a thousand that arrive twice.
     pub duplicates_per_mille: u32,
+    /// How much later the second copy may arrive.
+    pub straggle_max: Duration,
 }
 
 impl Faults {
@@ -36,6 +38,7 @@ impl Faults {
         latency: (Duration::from_micros(300), Duration::from_millis(2)),
         loss_per_mille: 0,
         duplicates_per_mille: 0,
+        straggle_max: Duration::ZERO,
     };
 }
 
@@ -51,6 +54,8 @@ pub struct NetCounts {
     pub refused: u64,
     pub gossip: u64,
     pub penalties: u64,
+    /// Most requests that ever waited in one inbound queue of a node.
+    pub waiting_most: u64,
 }
 
 /// Cloneable; all clones are one network.
@@ -192,8 +197,8 @@ impl Fabric {
         }
     }
 
-    pub fn set_faults(&self, faults: Faults) {
-        self.lock().faults = faults;
+    pub fn change_faults(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.lock().faults);
     }
     /// Nothing that `from` sends reaches `to`.
     pub fn cut(&self, from: PeerId, to: PeerId) {
@@ -293,7 +298,8 @@ impl Fabric {
             state.counts.lost += 1;
             return Path::Nowhere;
         }
-        let again = (may_repeat && is_repeated).then(|| state.delay(from, to, bytes));
+        let again = (may_repeat && is_repeated)
+            .then(|| state.delay(from, to, bytes) + state.rng.duration(Duration::ZERO, faults.straggle_max));
         state.counts.duplicated += u64::from(again.is_some());
         Path::Arrives { after, again }
     }
@@ -322,7 +328,12 @@ impl Fabric {
         let (reply, answer) = oneshot::channel();
         let request = InboundRequest { from, frame, reply: Reply(reply), memory: Reservation::none() };
         match outlets.of(protocol).try_send(request) {
-            Ok(()) => Ok(Delivered { answer, life: port.life }),
+            Ok(()) => {
+                let (queue, life) = (outlets.of(protocol), port.life);
+                let waiting = (queue.max_capacity() - queue.capacity()) as u64;
+                state.counts.waiting_most = state.counts.waiting_most.max(waiting);
+                Ok(Delivered { answer, life })
+            }
             Err(_) => Err(NetError::Busy { peer: to }),
         }
     }

@@ -9,5 +9,5 @@
 mod fabric;
 mod handle;
 
-pub use fabric::{Fabric, Faults, NetCounts};
+pub use fabric::{Fabric, Faults, INBOUND_MAX, NetCounts};
 pub use handle::SimNet;
