@@ -32,9 +32,11 @@ struct Open<K, A> {
     handle: JoinHandle<Returned<A>>,
 }
 
+type Calls<M> = Vec<Call<<M as Model>::Operation, <M as Model>::Answer>>;
+
 pub struct Histories<K, M: Model> {
     model: M,
-    calls: BTreeMap<K, Vec<Call<M::Operation, M::Answer>>>,
+    calls: BTreeMap<K, Calls<M>>,
     open: Vec<Open<K, M::Answer>>,
     pub answered: u64,
     pub unanswered: u64,

@@ -335,16 +335,13 @@ impl World {
     }
 
     /// A client of this node looks something up, and will not have a stale answer. As [`Self::command`].
-    pub fn look<A: Send + 'static>(
+    pub fn look<A: std::fmt::Debug + Send + 'static>(
         &self,
         index: usize,
         quorum: QuorumId,
         query: Query,
         judge: impl FnOnce(&Result<QueryAnswer, ClientError>) -> A + Send + 'static,
-    ) -> JoinHandle<Option<A>>
-    where
-        A: std::fmt::Debug,
-    {
+    ) -> JoinHandle<Option<A>> {
         let Some(running) = &self.machine(index).running else { return tokio::spawn(std::future::ready(None)) };
         let (node, transcript) = (running.node.clone(), self.transcript.clone());
         let name = format!("{query:?}");

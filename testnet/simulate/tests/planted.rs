@@ -48,3 +48,13 @@ fn a_forgotten_vote_is_found() {
 fn a_dropped_confirmation_is_found() {
     assert_eq!(finds(Planted::DropConfirm, "none", 10, 2), Guarantee::G6);
 }
+
+#[test]
+fn an_acknowledgement_before_the_flush_is_found() {
+    assert_eq!(finds(Planted::AcknowledgeBeforeFlush, "power", 60, 4), Guarantee::G1);
+}
+
+#[test]
+fn a_member_that_is_counted_unheard_is_found() {
+    finds(Planted::CountSilentMember, "partition,crash", 60, 4);
+}
