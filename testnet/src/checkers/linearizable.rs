@@ -186,7 +186,7 @@ mod tests {
         let mut calls: Vec<_> = (0..6).map(|at| write(at, at as u8, None)).collect();
         calls.extend((0..30).map(|at| read(100 + 2 * at, (at / 5) as u8, 101 + 2 * at)));
         assert!(is_good(&calls));
-        calls.push(read(1000, 0, 1001));
+        calls.push(read(1000, 1, 1001));
         assert!(matches!(check(&Register, &calls), Verdict::Impossible { explained: 30, .. }));
     }
 }
