@@ -33,6 +33,9 @@ struct Mild {
     left: u64,
 }
 
+/// What a fault sets in a node's faults.
+type Change = fn(&mut NodeFaults);
+
 struct Nemesis<'a> {
     world: &'a World,
     dice: Dice,
@@ -211,7 +214,7 @@ impl Nemesis<'_> {
     }
 
     /// Tells every node its faults: the mild one that goes on, and this one.
-    async fn apply(&self, fault: Option<(usize, fn(&mut NodeFaults))>) -> Result<(), ChaosError> {
+    async fn apply(&self, fault: Option<(usize, Change)>) -> Result<(), ChaosError> {
         let mut wanted: BTreeMap<usize, NodeFaults> = BTreeMap::new();
         if let Some(mild) = &self.mild {
             wanted.insert(mild.node, mild.faults.clone());
