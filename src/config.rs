@@ -8,6 +8,7 @@
 //! Whether a node runs with fault injection is not a setting: it comes from the command line alone, so that no file
 //! left behind by a test weakens a node.
 
+mod commands;
 mod parse;
 mod render;
 mod size;
@@ -21,6 +22,7 @@ use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::Kind;
 use quorate_protocols::{piece, quorum};
 
+use crate::executors::command::AllowedCommand;
 use crate::network::address::{Bootstrap, PublicAddress};
 
 pub use size::ByteSize;
@@ -45,7 +47,7 @@ pub enum ConfigError {
     #[error("{file}:{line}: {reason}")]
     Syntax { file: String, line: usize, reason: String },
     #[error("{file}:{line}: `{key}` is {found}, but {expected} is needed")]
-    Value { file: String, line: usize, key: &'static str, found: String, expected: String },
+    Value { file: String, line: usize, key: String, found: String, expected: String },
 }
 
 /// A node's settings.
@@ -57,6 +59,8 @@ pub struct Config {
     pub resources: ResourcesSection,
     pub quorum: QuorumSection,
     pub objects: ObjectsSection,
+    /// Programs that jobs may run here, by name.
+    pub commands: BTreeMap<String, AllowedCommand>,
     pub log: LogSection,
 }
 

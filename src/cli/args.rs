@@ -82,6 +82,9 @@ pub enum Command {
     /// Measure a running testnet
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Watch over one program of a job; nodes start this, people do not
+    #[command(name = crate::executors::command::SUPERVISE, hide = true)]
+    Supervise,
     /// Show it all: seven nodes, a real file, a killed primary
     Demo(DemoArgs),
 }

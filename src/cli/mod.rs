@@ -45,6 +45,10 @@ pub fn main() -> ExitCode {
         eprint!("{}", Args::command().render_help());
         return ExitCode::from(failure::USAGE);
     }
+    if let Some(Command::Supervise) = args.command {
+        // One thread, no runtime: see there.
+        return crate::executors::command::supervisor::main();
+    }
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -75,6 +79,7 @@ fn run(args: Args) -> Result<(), Failure> {
         match command {
             Command::Init(init) => init::run(&common, &init),
             Command::Node(_) => unreachable!("handled above, with a runtime of its own"),
+            Command::Supervise => unreachable!("handled above, without a runtime"),
             Command::Peers => show::peers(&common).await,
             Command::Quorum(command) => show::quorums(&common, command).await,
             Command::Object(command) => object::run(&common, command).await,

@@ -12,6 +12,7 @@ use quorate_protocols::{approval, quorum};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::commands::{self, RawCommand};
 use super::{ByteSize, Config, ConfigError};
 
 /// As many of each as a person would write by hand; the network's own bounds are elsewhere.
@@ -28,6 +29,7 @@ struct Raw {
     resources: RawResources,
     quorum: RawQuorum,
     objects: RawObjects,
+    commands: BTreeMap<String, RawCommand>,
     log: RawLog,
 }
 
@@ -99,7 +101,7 @@ struct RawLog {
 }
 
 /// The text being read, for the line numbers of errors.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     text: &'a str,
     file: &'a str,
 }
@@ -109,12 +111,18 @@ impl Source<'_> {
         1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
     }
 
-    fn fault<T>(&self, at: &Spanned<T>, key: &'static str, found: impl Display, expected: impl Display) -> ConfigError {
+    pub(super) fn fault<T>(
+        &self,
+        at: &Spanned<T>,
+        key: impl Into<String>,
+        found: impl Display,
+        expected: impl Display,
+    ) -> ConfigError {
         let found: String = found.to_string().chars().take(200).collect();
         ConfigError::Value {
             file: self.file.to_owned(),
             line: self.line_at(at.span().start),
-            key,
+            key: key.into(),
             found,
             expected: expected.to_string(),
         }
@@ -203,7 +211,7 @@ impl Source<'_> {
     }
 }
 
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
@@ -246,6 +254,8 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigError> {
         source.duration("objects.repair_interval", raw.objects.repair_interval, intervals, objects.repair_interval)?;
     let leases = Duration::from_secs(10)..=approval::limits::LEASE_DURATION_MAX;
     objects.lease = source.duration("objects.lease", raw.objects.lease, leases, objects.lease)?;
+
+    config.commands = commands::read(&source, raw.commands)?;
 
     if let Some(raw) = raw.log.filter {
         // The filter's own parser is where it is used; here an empty one is refused, which would log nothing at all.

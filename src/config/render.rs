@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use super::{ByteSize, Config};
+use super::{ByteSize, Config, commands};
 
 /// Writes lines; writing to a `String` cannot fail.
 struct Page(String);
@@ -12,10 +12,17 @@ impl Page {
     fn section(&mut self, name: &str) {
         let _ = write!(self.0, "\n[{name}]\n");
     }
-    fn value(&mut self, meaning: &str, key: &str, value: impl Display) {
+    fn note(&mut self, meaning: &str) {
         for line in meaning.lines() {
             let _ = writeln!(self.0, "# {line}");
         }
+    }
+    /// A line whose key a person chose.
+    fn entry(&mut self, key: &str, value: toml::Value) {
+        let _ = writeln!(self.0, "{} = {value}", text(key));
+    }
+    fn value(&mut self, meaning: &str, key: &str, value: impl Display) {
+        self.note(meaning);
         let _ = writeln!(self.0, "{key} = {value}");
     }
 }
@@ -116,6 +123,18 @@ pub(super) fn render(config: &Config) -> String {
     });
     page.value("How often a steward looks for pieces to rebuild.", "repair_interval", time(objects.repair_interval));
     page.value("How long room is kept for an upload without traffic (10s to 1h).", "lease", time(objects.lease));
+
+    page.section("commands");
+    page.note(
+        "Programs that jobs may run on this node, by name: none, unless they are listed here. A job names one and adds\n\
+         arguments; there is no shell. They run as this node's user: list only what you would let the submitters run.\n\
+         resize = { path = \"/usr/bin/convert\", args = [\"-limit\", \"disk\", \"1GiB\"], submitters = [\"PEER ID\"], env = [\"LANG\"] }\n\
+         path is absolute; args come before the job's own; submitters are the peers whose jobs may run it; env names the\n\
+         variables that a job may set (args and env may be left out).",
+    );
+    for (name, command) in &config.commands {
+        page.entry(name, commands::render(command));
+    }
 
     page.section("log");
     page.value(

@@ -47,6 +47,15 @@ fn every_setting_survives_the_file() {
             repair_interval: Duration::from_secs(2),
             lease: Duration::from_secs(700),
         },
+        commands: BTreeMap::from([(
+            "convert.v2".to_owned(),
+            AllowedCommand {
+                path: "/opt/a \"b\"/convert".into(),
+                args: vec!["-limit".to_owned(), "'x'\n".to_owned()],
+                submitters: BTreeSet::from([peer]),
+                env: BTreeSet::from(["LANG".to_owned()]),
+            },
+        )]),
         log: LogSection { filter: "warn,quorate=debug".to_owned() },
     };
     let text = config.to_toml();
@@ -73,6 +82,15 @@ fn a_refused_value_names_file_line_key_and_what_is_accepted() {
         ("[node]\nkinds = [\"magic\"]", "`node.kinds` is \"magic\""),
         ("[node]\nlabels = { a = \"\" }", "keys and values of 1 to 64 bytes"),
         ("[objects]\nlease = \"2h\"", "a time from 10s to 1h"),
+        ("[commands]\na = { path = \"cat\", submitters = [] }", "`commands.a.path` is \"cat\", but an absolute path"),
+        ("[commands]\na = { path = \"/bin/cat\", submitters = [] }", "`commands.a.submitters` is 0 entries long"),
+        ("[commands]\na = { path = \"/bin/cat\", submitters = [\"bob\"] }", "`commands.a.submitters` is \"bob\""),
+        (
+            "[commands]\na = { path = \"/x\", submitters = [], env = [\"LD_PRELOAD\"] }",
+            "`commands.a.env` is \"LD_PRELOAD\"",
+        ),
+        ("[commands]\na = { submitters = [] }", "path"),
+        ("[commands]\n\"a b\" = { path = \"/x\", submitters = [] }", "with the name \"a b\""),
         ("[log]\nfilter = \"\"", "`log.filter` is empty"),
     ];
     for (text, expected) in cases {

@@ -20,12 +20,13 @@ const FORBIDDEN: [(&str, &str); 12] = [
 ];
 
 /// Parts of `src/` that no simulated node runs, and why.
-const NOT_SIMULATED: [(&str, &str); 7] = [
+const NOT_SIMULATED: [(&str, &str); 8] = [
     ("api", "the HTTP edge: the simulator calls the handles that it calls"),
     ("bench", "measures real time"),
     ("cli", "talks to a node over HTTP"),
     ("config", "read once, before the node starts"),
     ("config.rs", "read once, before the node starts"),
+    ("executors", "threads and processes that run the work of others; a simulated node brings executors of its own"),
     ("main.rs", "starts a real node"),
     ("network", "libp2p's sockets; the simulator brings a network of its own"),
 ];

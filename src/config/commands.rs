@@ -1,0 +1,100 @@
+//! `[commands]`: the programs that jobs may run on this node. Each entry is checked here for what can be seen without
+//! the machine; whether the program is there is asked when it is run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use quorate_protocols::ids::PeerId;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::ConfigError;
+use super::parse::{Source, quoted};
+use crate::executors::command::AllowedCommand;
+
+/// Programs of one node, and words of one entry. More than a person would list.
+const COMMANDS_MAX: usize = 256;
+const WORDS_MAX: usize = 256;
+
+/// Longest name of an entry.
+const NAME_BYTES_MAX: usize = 64;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCommand {
+    path: Spanned<String>,
+    #[serde(default)]
+    args: Option<Spanned<Vec<String>>>,
+    submitters: Spanned<Vec<String>>,
+    #[serde(default)]
+    env: Option<Spanned<Vec<String>>>,
+}
+
+pub(super) fn read(
+    source: &Source<'_>,
+    raw: BTreeMap<String, RawCommand>,
+) -> Result<BTreeMap<String, AllowedCommand>, ConfigError> {
+    if let Some(raw) = raw.values().nth(COMMANDS_MAX) {
+        return Err(source.fault(&raw.path, "commands", "longer", format!("a list of at most {COMMANDS_MAX}")));
+    }
+    raw.into_iter().map(|(name, raw)| read_one(source, &name, raw).map(|command| (name, command))).collect()
+}
+
+fn read_one(source: &Source<'_>, name: &str, raw: RawCommand) -> Result<AllowedCommand, ConfigError> {
+    let key = |field: &str| format!("commands.{name}.{field}");
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
+        let expected = format!("a name of 1 to {NAME_BYTES_MAX} letters, digits, \"-\", \"_\" and \".\"");
+        return Err(source.fault(&raw.path, "commands", format!("a list with the name {name:?}"), expected));
+    }
+    let path = PathBuf::from(raw.path.get_ref());
+    if !path.is_absolute() || raw.path.get_ref().contains('\0') {
+        let expected = "an absolute path, such as \"/usr/bin/convert\"";
+        return Err(source.fault(&raw.path, key("path"), quoted(raw.path.get_ref()), expected));
+    }
+    let args = words(source, key("args"), raw.args, |arg| !arg.contains('\0'), "arguments without zero bytes")?;
+    // With these, whoever sets the variable decides what runs, and the list decides nothing.
+    let loads = |variable: &str| variable.starts_with("LD_") || variable.starts_with("DYLD_");
+    let fits = |variable: &str| !variable.is_empty() && !variable.contains(['=', '\0']) && !loads(variable);
+    let expected = "names of variables, none of which makes the system load other code (LD_...)";
+    let env = words(source, key("env"), raw.env, fits, expected)?;
+    if raw.submitters.get_ref().is_empty() || raw.submitters.get_ref().len() > WORDS_MAX {
+        let found = format!("{} entries long", raw.submitters.get_ref().len());
+        let expected = format!("1 to {WORDS_MAX} peer ids (this node's own is one, if its jobs may run it)");
+        return Err(source.fault(&raw.submitters, key("submitters"), found, expected));
+    }
+    let peer = |text: &String| {
+        text.parse().map_err(|_| source.fault(&raw.submitters, key("submitters"), quoted(text), "peer ids"))
+    };
+    let submitters: BTreeSet<PeerId> = raw.submitters.get_ref().iter().map(peer).collect::<Result<_, _>>()?;
+    Ok(AllowedCommand { path, args, submitters, env: env.into_iter().collect() })
+}
+
+fn words(
+    source: &Source<'_>,
+    key: String,
+    raw: Option<Spanned<Vec<String>>>,
+    fits: impl Fn(&str) -> bool,
+    expected: &str,
+) -> Result<Vec<String>, ConfigError> {
+    let Some(raw) = raw else { return Ok(Vec::new()) };
+    if raw.get_ref().len() > WORDS_MAX {
+        let found = format!("{} entries long", raw.get_ref().len());
+        return Err(source.fault(&raw, key, found, format!("at most {WORDS_MAX}")));
+    }
+    match raw.get_ref().iter().find(|word| !fits(word)) {
+        Some(word) => Err(source.fault(&raw, key, quoted(word), expected)),
+        None => Ok(raw.into_inner()),
+    }
+}
+
+/// An entry as it stands in the file.
+pub(super) fn render(command: &AllowedCommand) -> toml::Value {
+    let text = |text: &dyn ToString| toml::Value::String(text.to_string());
+    let mut table = toml::Table::new();
+    table.insert("path".to_owned(), text(&command.path.display()));
+    table.insert("args".to_owned(), command.args.iter().map(|arg| text(arg)).collect::<Vec<_>>().into());
+    table.insert("submitters".to_owned(), command.submitters.iter().map(|peer| text(peer)).collect::<Vec<_>>().into());
+    table.insert("env".to_owned(), command.env.iter().map(|name| text(name)).collect::<Vec<_>>().into());
+    toml::Value::Table(table)
+}

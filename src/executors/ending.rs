@@ -1,0 +1,95 @@
+//! How an attempt ended, and what follows from it: whether another attempt may do better, and whether the ending says
+//! something about the task (a vote) or only about this machine and moment.
+
+/// How an attempt ended. The texts are for the job's owner.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ending {
+    #[error("succeeded")]
+    Succeeded,
+    #[error("exited with code {code}")]
+    Exited { code: i32 },
+    /// A program ended by a signal that the node did not send.
+    #[error("was ended by signal {signal}")]
+    Signalled { signal: i32 },
+    #[error("trapped: {reason}")]
+    Trapped { reason: String },
+    #[error("used up its {what}")]
+    OutOfFuel { what: &'static str },
+    #[error("wanted more than its {limit} bytes of memory")]
+    OutOfMemory { limit: u64 },
+    #[error("wrote more than the {limit} bytes of output that it may")]
+    OutputTooLarge { limit: u64 },
+    #[error("did not end within {after:?}")]
+    DeadlinePassed { after: std::time::Duration },
+    #[error("was cancelled")]
+    Cancelled,
+    /// The module or the task is wrong wherever it runs.
+    #[error("cannot run: {reason}")]
+    Invalid { reason: String },
+    /// This node does not run it; another may.
+    #[error("refused: {reason}")]
+    Refused { reason: String },
+    /// An input could not be read to its end.
+    #[error("its input broke: {reason}")]
+    InputBroken { reason: String },
+    #[error("the node failed: {reason}")]
+    HostFailed { reason: String },
+}
+
+/// Endings as retry policies and votes see them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    Success,
+    Exit,
+    Trap,
+    Fuel,
+    Memory,
+    Output,
+    Timeout,
+    Cancelled,
+    Invalid,
+    Refused,
+    Input,
+    Host,
+}
+
+impl Ending {
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Succeeded => Class::Success,
+            Self::Exited { .. } | Self::Signalled { .. } => Class::Exit,
+            Self::Trapped { .. } => Class::Trap,
+            Self::OutOfFuel { .. } => Class::Fuel,
+            Self::OutOfMemory { .. } => Class::Memory,
+            Self::OutputTooLarge { .. } => Class::Output,
+            Self::DeadlinePassed { .. } => Class::Timeout,
+            Self::Cancelled => Class::Cancelled,
+            Self::Invalid { .. } => Class::Invalid,
+            Self::Refused { .. } => Class::Refused,
+            Self::InputBroken { .. } => Class::Input,
+            Self::HostFailed { .. } => Class::Host,
+        }
+    }
+}
+
+impl Class {
+    /// Whether another attempt may end differently. What only the task decides is not tried again in deterministic
+    /// mode: it would end the same way. Whether it *should* be tried again is the job's retry policy.
+    pub fn retryable(self, deterministic: bool) -> bool {
+        match self {
+            Self::Success | Self::Cancelled | Self::Invalid => false,
+            Self::Fuel | Self::Memory | Self::Output => false,
+            Self::Exit | Self::Trap => !deterministic,
+            Self::Timeout | Self::Refused | Self::Input | Self::Host => true,
+        }
+    }
+    /// Whether trying again on the same machine is pointless or worse.
+    pub fn wants_another_worker(self) -> bool {
+        matches!(self, Self::Timeout | Self::Refused | Self::Host)
+    }
+    /// Whether a verified copy that ended so has said what it thinks the outcome is. A copy that time, memory, the
+    /// machine or a person stopped has not.
+    pub fn is_vote(self) -> bool {
+        matches!(self, Self::Success | Self::Exit | Self::Trap | Self::Fuel | Self::Output)
+    }
+}

@@ -1,0 +1,180 @@
+//! What one attempt is given and what comes of it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_protocols::ids::PeerId;
+use tokio::sync::mpsc;
+
+use super::command::Folder;
+use super::{Ending, Logs};
+
+/// Memory of a module or of each process of a program, unless the task says otherwise.
+pub const MEMORY_BYTES_DEFAULT: u64 = 256 << 20;
+
+/// Output of one task, all its files together. Larger results belong into several tasks.
+pub const OUTPUT_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// Kept of each log stream, half from its beginning and half from its end.
+pub const LOG_BYTES_DEFAULT: usize = 256 << 10;
+
+/// Largest checkpoint. It travels through the quorum's log.
+pub const CHECKPOINT_BYTES_MAX: usize = 256 << 10;
+
+/// Files that a task has open at once.
+pub const FILES_OPEN_DEFAULT: u32 = 256;
+
+/// One attempt.
+pub struct Task {
+    /// Who asked for the work.
+    pub submitter: PeerId,
+    /// The task's idempotency token, the same for every attempt: `QUORATE_TASK` in its environment.
+    pub token: String,
+    pub program: Program,
+    pub args: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub stdin: Option<Source>,
+    /// By the name under `in/`.
+    pub inputs: BTreeMap<String, Source>,
+    pub stdout: Stdout,
+    /// What the last attempt saved.
+    pub checkpoint: Option<Bytes>,
+    pub limits: Limits,
+}
+
+#[derive(Clone, Debug)]
+pub enum Program {
+    /// A WASI preview 1 command module, binary or text.
+    Wasm { module: Bytes, deterministic: Option<Deterministic> },
+    /// A name on the worker's list.
+    Command { name: String },
+}
+
+/// The world of a deterministic run: its outcome follows from the module, the inputs and this. Needs fuel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deterministic {
+    /// Where randomness starts from.
+    pub seed: u64,
+    /// Where the clock starts, in milliseconds since the Unix epoch. Each look at it moves it by a millisecond, and a
+    /// sleep by the time slept, which takes no time.
+    pub clock_ms: u64,
+}
+
+/// Bytes that a task reads.
+#[derive(Debug)]
+pub enum Source {
+    Bytes(Bytes),
+    File(PathBuf),
+    /// Read once, in order. An error ends the attempt: half an input is not an input.
+    Stream(mpsc::Receiver<std::io::Result<Bytes>>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stdout {
+    Output,
+    Log,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From the start of the work to its forced end; compiling counts.
+    pub time: Duration,
+    pub memory_bytes: u64,
+    /// All outputs together, scratch included.
+    pub output_bytes: u64,
+    /// Of each stream.
+    pub log_bytes: usize,
+    pub files_open: u32,
+    /// Instructions of a module, roughly. Without it only time ends a loop.
+    pub fuel: Option<u64>,
+    /// Processor time of each process of a program.
+    pub cpu: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_secs(3600),
+            memory_bytes: MEMORY_BYTES_DEFAULT,
+            output_bytes: OUTPUT_BYTES_DEFAULT,
+            log_bytes: LOG_BYTES_DEFAULT,
+            files_open: FILES_OPEN_DEFAULT,
+            fuel: None,
+            cpu: None,
+        }
+    }
+}
+
+impl Limits {
+    /// What a module may take of this node's memory at most: its own, its outputs (which may be copied while they
+    /// grow), and its logs. To be reserved before it runs. A program's outputs are files.
+    pub fn wasm_memory_bytes(&self) -> u64 {
+        self.memory_bytes.saturating_add(self.output_bytes.saturating_mul(2)).saturating_add(4 * self.log_bytes as u64)
+    }
+}
+
+/// An output: a module's is in memory, a program's a file in its folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    Bytes(Bytes),
+    File { path: PathBuf, bytes: u64 },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    pub wall: Duration,
+    /// Where it was counted.
+    pub fuel: Option<u64>,
+    /// Largest size of a module's memories and tables. Zero for programs.
+    pub memory_peak_bytes: u64,
+}
+
+/// What came of an attempt. Outputs are there only after a success: what a failed attempt left is thrown away.
+#[derive(Debug)]
+pub struct Finished {
+    pub ending: Ending,
+    /// Standard output, unless it was log.
+    pub stdout: Option<Content>,
+    /// Files under `out/`, by their path there.
+    pub outputs: BTreeMap<String, Content>,
+    pub logs: Logs,
+    pub used: Usage,
+    /// The folder that file outputs are in; it goes away with this.
+    pub folder: Option<Folder>,
+}
+
+impl Finished {
+    pub(super) fn without_outputs(ending: Ending, logs: Logs, used: Usage) -> Self {
+        Self { ending, stdout: None, outputs: BTreeMap::new(), logs, used, folder: None }
+    }
+}
+
+/// Whether `name` may stand behind `in/`: one path component of plain characters.
+pub(super) fn is_input_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 255
+        && name != "."
+        && name != ".."
+        && !name.bytes().any(|byte| byte == b'/' || byte < b' ' || byte == 0x7f)
+}
+
+/// What is wrong with a task wherever it runs, if anything.
+pub(super) fn check(task: &Task) -> Result<(), Ending> {
+    let invalid = |reason: String| Err(Ending::Invalid { reason });
+    if let Some(name) = task.inputs.keys().find(|name| !is_input_name(name)) {
+        return invalid(format!("{name:?} is no name for an input: one file name of at most 255 bytes is"));
+    }
+    let mut words = task.args.iter().chain(task.env.keys()).chain(task.env.values()).chain([&task.token]);
+    if words.any(|word| word.contains('\0')) {
+        return invalid("an argument or variable holds a zero byte".to_owned());
+    }
+    if let Some(name) = task.env.keys().find(|name| name.is_empty() || name.contains('=')) {
+        return invalid(format!("{name:?} is no name for a variable"));
+    }
+    if task.checkpoint.as_ref().is_some_and(|bytes| bytes.len() > CHECKPOINT_BYTES_MAX) {
+        return invalid(format!("its checkpoint is larger than {CHECKPOINT_BYTES_MAX} bytes"));
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! How much a module's memories and tables may take together.
+
+use wasmtime::{Error, ResourceLimiter, Result};
+
+/// Charged per table element: a reference and what goes with it.
+const ELEMENT_BYTES: usize = 16;
+
+/// Memories and tables of one module. Compilers make one of each.
+const MEMORIES_MAX: usize = 8;
+const TABLES_MAX: usize = 16;
+
+/// The machine, not the module's limit, had no memory left.
+#[derive(Debug, thiserror::Error)]
+#[error("the machine gave no memory")]
+pub(super) struct MachineFull;
+
+pub(super) struct MemoryLimiter {
+    bytes_max: usize,
+    used: usize,
+    pub(super) peak: usize,
+    /// Whether the module was ever told no.
+    pub(super) refused: bool,
+}
+
+impl MemoryLimiter {
+    pub(super) fn new(bytes_max: u64) -> Self {
+        Self { bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX), used: 0, peak: 0, refused: false }
+    }
+    fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> bool {
+        // Beyond the module's own maximum it fails by the module's own will.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return false;
+        }
+        let total = (self.used - current).saturating_add(desired);
+        if total > self.bytes_max {
+            self.refused = true;
+            return false;
+        }
+        self.used = total;
+        self.peak = self.peak.max(total);
+        true
+    }
+}
+
+impl ResourceLimiter for MemoryLimiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+        Ok(self.grow(current, desired, maximum))
+    }
+    /// Permitted, but the machine could not: that must not look to the module like its own limit.
+    fn memory_grow_failed(&mut self, error: Error) -> Result<()> {
+        Err(Error::new(MachineFull).context(error.to_string()))
+    }
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> Result<bool> {
+        let bytes = |elements: usize| elements.saturating_mul(ELEMENT_BYTES);
+        Ok(self.grow(bytes(current), bytes(desired), maximum.map(bytes)))
+    }
+    fn table_grow_failed(&mut self, error: Error) -> Result<()> {
+        Err(Error::new(MachineFull).context(error.to_string()))
+    }
+    fn instances(&self) -> usize {
+        1
+    }
+    fn tables(&self) -> usize {
+        TABLES_MAX
+    }
+    fn memories(&self) -> usize {
+        MEMORIES_MAX
+    }
+}

@@ -1,0 +1,113 @@
+//! A host that remembers, tasks with short ways to make them, and a runtime with the node's task group.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use quorate::executors::wasm::{WasmConfig, WasmExecutor};
+use quorate::executors::{
+    Content, Deterministic, Executor, Finished, Host, Limits, Program, Source, Stdout, Stream, Task,
+};
+use quorate::seams::TaskGroup;
+use quorate::seams::clock::SystemClock;
+use quorate::seams::entropy::OsEntropy;
+use quorate_protocols::ids::PeerId;
+use tokio_util::sync::CancellationToken;
+
+/// Far above what anything here takes on a busy machine: only a hang gets there.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+pub const SUBMITTER: PeerId = PeerId([7; 32]);
+
+#[derive(Default)]
+pub struct TestHost {
+    pub progress: Mutex<Vec<(u16, String)>>,
+    pub checkpoints: Mutex<Vec<Bytes>>,
+    pub logged: Mutex<Vec<u8>>,
+    /// Cancelled at the first progress or log line: "the work has begun".
+    pub begun: CancellationToken,
+}
+
+impl Host for TestHost {
+    fn progress(&self, permille: u16, note: &str) {
+        self.progress.lock().unwrap().push((permille, note.to_owned()));
+        self.begun.cancel();
+    }
+    fn checkpoint(&self, bytes: Bytes) -> BoxFuture<'static, Result<(), String>> {
+        self.checkpoints.lock().unwrap().push(bytes);
+        async { Ok(()) }.boxed()
+    }
+    fn log(&self, _stream: Stream, bytes: &[u8]) {
+        self.logged.lock().unwrap().extend_from_slice(bytes);
+        self.begun.cancel();
+    }
+}
+
+pub fn in_node<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let group = TaskGroup::threaded();
+    let bounded = async { tokio::time::timeout(PATIENCE, group.scope(future)).await };
+    runtime.block_on(bounded).expect("no test takes this long")
+}
+
+pub fn modules() -> WasmExecutor {
+    modules_with(WasmConfig::default())
+}
+
+pub fn modules_with(config: WasmConfig) -> WasmExecutor {
+    WasmExecutor::new(config, Arc::new(SystemClock::new()), Arc::new(OsEntropy)).unwrap()
+}
+
+pub fn task(program: Program) -> Task {
+    Task {
+        submitter: SUBMITTER,
+        token: "token".to_owned(),
+        program,
+        args: Vec::new(),
+        env: BTreeMap::new(),
+        stdin: None,
+        inputs: BTreeMap::new(),
+        stdout: Stdout::Output,
+        checkpoint: None,
+        limits: Limits::default(),
+    }
+}
+
+pub fn wasm(module: impl Into<Bytes>) -> Task {
+    task(Program::Wasm { module: module.into(), deterministic: None })
+}
+
+pub fn deterministic(module: impl Into<Bytes>, seed: u64) -> Task {
+    let from = Deterministic { seed, clock_ms: 1_700_000_000_000 };
+    let mut task = task(Program::Wasm { module: module.into(), deterministic: Some(from) });
+    task.limits.fuel = Some(50_000_000);
+    task
+}
+
+pub fn bytes(source: impl Into<Bytes>) -> Option<Source> {
+    Some(Source::Bytes(source.into()))
+}
+
+pub async fn run(executor: &impl Executor, task: Task) -> Finished {
+    executor.run(task, Arc::new(TestHost::default()), CancellationToken::new()).await
+}
+
+pub fn content(content: &Content) -> Vec<u8> {
+    match content {
+        Content::Bytes(bytes) => bytes.to_vec(),
+        Content::File { path, bytes } => {
+            let read = std::fs::read(path).unwrap();
+            assert_eq!(read.len() as u64, *bytes);
+            read
+        }
+    }
+}
+
+pub fn stdout(finished: &Finished) -> String {
+    let text = finished.stdout.as_ref().map(content);
+    String::from_utf8(text.unwrap_or_else(|| panic!("{:?}: {}", finished.ending, finished.logs.stderr.text()))).unwrap()
+}
