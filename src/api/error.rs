@@ -113,7 +113,7 @@ impl From<ClientError> for ApiError {
             ),
             ClientError::Paused { .. } => (
                 ErrorCode::Unavailable,
-                Some("a majority of its members must be reachable: see `quorate quorum show` and start those missing"),
+                Some("a majority of its members must answer and have room on their disks: see `quorate quorum show`"),
             ),
             ClientError::Busy { .. } => (ErrorCode::Busy, Some("try again in a moment")),
             ClientError::Unknown { .. } => {

@@ -140,8 +140,8 @@ enum Tried {
     Redirected(Vec<PeerId>),
     /// Nothing was done there.
     Nothing,
-    /// It may have been done there.
-    Unknown,
+    /// It may have been done there; with what came in between, if that is known.
+    Unknown(Option<String>),
     Paused(String),
     Busy,
     /// This peer does not belong to the quorum.
@@ -152,6 +152,7 @@ enum Tried {
 #[derive(Default)]
 struct Account {
     may_have_acted: bool,
+    unknown_because: Option<String>,
     /// A member answered, whatever it said.
     reached: bool,
     paused: Option<String>,
@@ -268,6 +269,9 @@ impl QuorumClient {
                 if let Some(result) = account.note(tried, |_| ()) {
                     return Some(result);
                 }
+            } else if let Some(reason) = local.view().paused {
+                // Others may act all the same; if none does, this is why not here.
+                account.paused = Some(reason);
             }
         }
         account.heard = false;
@@ -396,10 +400,11 @@ impl QuorumClient {
             }
             Err(QuorumError::Paused { reason, .. }) => Tried::Paused(reason),
             Err(QuorumError::Busy { .. }) => Tried::Busy,
-            Err(QuorumError::Unknown { .. }) if matches!(ask, Ask::Propose(_)) => Tried::Unknown,
+            Err(QuorumError::Unknown { reason, .. }) if matches!(ask, Ask::Propose(_)) => Tried::Unknown(reason),
             Err(error @ QuorumError::TooLarge { .. }) => {
                 Tried::Failed(ClientError::Protocol { quorum, reason: error.to_string() })
             }
+            Err(error @ QuorumError::DiskFull { .. }) => Tried::Paused(error.to_string()),
             Err(QuorumError::Unknown { .. } | QuorumError::NotMember { .. } | QuorumError::Stopped { .. }) => {
                 Tried::Nothing
             }
@@ -413,7 +418,7 @@ impl QuorumClient {
             Ask::Suspect(manifest, column) => JobMessage::Suspect { quorum, manifest: *manifest, column: *column },
         };
         // A question changes nothing: its silence leaves nothing unknown.
-        let silence = || if matches!(ask, Ask::Propose(_)) { Tried::Unknown } else { Tried::Nothing };
+        let silence = || if matches!(ask, Ask::Propose(_)) { Tried::Unknown(None) } else { Tried::Nothing };
         let patience = TRY_MIN.saturating_mul(1 << account.silent_tries.min(3));
         let answer = match self.send(peer, &message, patience, end).await {
             Ok(answer) => answer,
@@ -527,7 +532,10 @@ impl Account {
             Tried::Failed(error) => return Some(Err(error)),
             Tried::Redirected(next) => redirect(next),
             Tried::Nothing | Tried::Stranger => (),
-            Tried::Unknown => self.may_have_acted = true,
+            Tried::Unknown(reason) => {
+                self.may_have_acted = true;
+                self.unknown_because = reason.or(self.unknown_because.take());
+            }
             Tried::Paused(reason) => self.paused = Some(reason),
             Tried::Busy => self.busy = true,
         }
@@ -537,7 +545,7 @@ impl Account {
     /// only thing that the caller cannot find out by trying again later.
     fn verdict(self, quorum: QuorumId, after: Duration) -> ClientError {
         if self.may_have_acted {
-            return ClientError::Unknown { quorum, after };
+            return ClientError::Unknown { quorum, after, reason: self.unknown_because };
         }
         if let Some(reason) = self.paused {
             return ClientError::Paused { quorum, reason };

@@ -25,6 +25,8 @@ use quorate_protocols::approval::Refusal;
 use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::quorum::Rejection;
 
+use crate::quorum::because;
+
 pub use approvals::Approvals;
 pub use client::QuorumClient;
 pub use placement::Placement;
@@ -39,8 +41,8 @@ pub enum ClientError {
     Paused { quorum: QuorumId, reason: String },
     #[error("quorum {quorum} is busy; try again")]
     Busy { quorum: QuorumId },
-    #[error("quorum {quorum} gave no answer within {after:?}; whether it acted is unknown")]
-    Unknown { quorum: QuorumId, after: Duration },
+    #[error("quorum {quorum} gave no answer within {after:?}; whether it acted is unknown{}", because(reason))]
+    Unknown { quorum: QuorumId, after: Duration, reason: Option<String> },
     #[error("not allowed: {reason}")]
     Forbidden { reason: String },
     #[error("this node and a member of quorum {quorum} do not understand each other: {reason}")]

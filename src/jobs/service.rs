@@ -128,6 +128,7 @@ fn answer_to(error: QuorumError) -> JobAnswer {
     match error {
         QuorumError::NotPrimary { primary, voters, .. } => JobAnswer::NotPrimary { primary, voters },
         QuorumError::Paused { reason, .. } => JobAnswer::Paused { reason },
+        error @ QuorumError::DiskFull { .. } => JobAnswer::Paused { reason: error.to_string() },
         QuorumError::Busy { .. } => JobAnswer::Busy,
         QuorumError::Unknown { .. } => JobAnswer::Unknown,
         QuorumError::NotMember { .. } => JobAnswer::NotMember,

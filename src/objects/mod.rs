@@ -224,7 +224,9 @@ mod error_texts {
             ClientError::QuorumUnknown { quorum }.into(),
             ClientError::Paused { quorum, reason: "1 of 3 members answer, and 2 are needed".into() }.into(),
             ClientError::Busy { quorum }.into(),
-            ClientError::Unknown { quorum, after }.into(),
+            ClientError::Unknown { quorum, after, reason: None }.into(),
+            ClientError::Unknown { quorum, after, reason: Some("the disk of this member's node is full".into()) }
+                .into(),
             ClientError::Forbidden { reason: "the owner may cancel it".into() }.into(),
             ClientError::Protocol { quorum, reason: "a commit was answered with something else".into() }.into(),
             ClientError::Rejected(quorate_protocols::quorum::Rejection::UnknownJob { job }).into(),

@@ -5,12 +5,16 @@
 //! raft's leader: everything that was in the log when the lead was gained must be applied, and a majority must have been
 //! heard lately (openraft 0.9 has no check-quorum). Only then does the node propose, read or derive duties here. A
 //! member that is restarted leads again only when it is elected again ([`LogStore::end_own_lead`]).
+//!
+//! openraft ends for good at the first error of a store, a full disk among them. A group that ended so has *stopped*:
+//! it leads nothing, grants nothing and says why, and `reopen` opens it again from its store as a restart would.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use openraft::error::{CheckIsLeaderError, RaftError};
+use openraft::error::{CheckIsLeaderError, Fatal, RaftError};
 use openraft::{LogIdOptionExt, ServerState};
 use quorate_protocols::approval::Approval;
 use quorate_protocols::ids::{Digest, LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
@@ -25,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::log_store::{LogStore, Trees};
+use super::log_store::{LastFault, LogStore, Trees};
 use super::mark::{self, MarkKeeper};
 use super::metrics::QuorumMetrics;
 use super::network::{Connector, Links};
@@ -91,6 +95,29 @@ pub async fn erase(storage: &Storage, quorum: QuorumId) -> Result<(), DiskError>
     storage.write(batch).await
 }
 
+/// Why a member takes no part in its quorum, although its node runs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// Until an operator acts.
+    #[error("{0}")]
+    ForGood(String),
+    /// Until the disk has room again.
+    #[error("the disk of this member's node is full")]
+    Full,
+    /// Until the store can be used again.
+    #[error("its store failed: {0}")]
+    Store(String),
+}
+
+impl From<DiskError> for Stop {
+    fn from(error: DiskError) -> Self {
+        match error {
+            DiskError::Full { .. } => Self::Full,
+            other => Self::Store(other.to_string()),
+        }
+    }
+}
+
 /// What changes while the group runs.
 #[derive(Clone, Debug, Default)]
 struct Status {
@@ -98,7 +125,7 @@ struct Status {
     led: Option<Term>,
     /// A majority of the voters gave a sign of life lately.
     unheard: Option<String>,
-    stopped: Option<String>,
+    stopped: Option<Stop>,
 }
 
 impl Status {
@@ -119,6 +146,8 @@ pub struct GroupParts {
     pub metrics: QuorumMetrics,
     /// When the group was created, on the monotonic clock; `None` when it was loaded from disk.
     pub created_at: Option<Millis>,
+    /// What the group had applied, and told as events, when it was open before in this process.
+    pub told: LogIndex,
 }
 
 pub struct Group {
@@ -138,7 +167,10 @@ pub struct Group {
     committed: Arc<AtomicU64>,
     events: broadcast::Sender<HostEvent>,
     metrics: QuorumMetrics,
+    fault: LastFault,
     stop: CancellationToken,
+    /// Ends once nothing writes the group's mark any more.
+    marking: tokio::sync::Mutex<Option<tokio::task::JoinHandle<Option<()>>>>,
 }
 
 /// Whether the store came back older than what the member had promised.
@@ -146,7 +178,7 @@ pub fn is_behind_mark(storage: &Storage, quorum: QuorumId, member: MemberId) -> 
     let files = storage.files();
     let Some(kept) = mark::read(&*files, quorum)?.filter(|mark| mark.member == member) else { return Ok(false) };
     let keeper = MarkKeeper::new(files, quorum, member, Some(kept));
-    let store = LogStore::new(storage.clone(), Trees::of(quorum), keeper);
+    let store = LogStore::new(storage.clone(), Trees::of(quorum), keeper, LastFault::default());
     let (term, voted_for) = store.vote()?.map_or((0, None), |vote| (vote.leader_id.term, vote.leader_id.voted_for));
     let forgot_vote = kept.term.0 > term || (kept.term.0 == term && kept.voted_for.is_some() && voted_for.is_none());
     Ok(forgot_vote || kept.last.0 > store.last()?.index().unwrap_or(0))
@@ -155,25 +187,30 @@ pub fn is_behind_mark(storage: &Storage, quorum: QuorumId, member: MemberId) -> 
 impl Group {
     /// Starts the group from what is on disk, and its actors in the caller's task group.
     pub async fn open(parts: GroupParts) -> Result<Arc<Self>, DiskError> {
-        let GroupParts { quorum, member, record, seams, storage, links, events, metrics, created_at } = parts;
+        let GroupParts { quorum, member, record, seams, storage, links, events, metrics, created_at, told } = parts;
         let trees = Trees::of(quorum);
         let files = storage.files();
         let kept = mark::read(&*files, quorum)?;
         let keeper = MarkKeeper::new(files, quorum, member, kept);
-        let mut log = LogStore::new(storage.clone(), trees.clone(), keeper);
-        let opening = |error: &dyn std::fmt::Display| DiskError::Damaged {
-            place: format!("the log of quorum {quorum}"),
-            reason: error.to_string(),
+        let fault = LastFault::default();
+        let mut log = LogStore::new(storage.clone(), trees.clone(), keeper, fault.clone());
+        let opening = |error: &dyn std::fmt::Display| {
+            let damaged =
+                || DiskError::Damaged { place: format!("the log of quorum {quorum}"), reason: error.to_string() };
+            fault.get().unwrap_or_else(damaged)
         };
         log.end_own_lead(member).await.map_err(|error| opening(&error))?;
         let snapshots = SnapshotStore::new(storage.clone(), trees);
-        let (state_machine, machine) = StateMachine::open(quorum, snapshots.clone(), events.clone())?;
+        let (state_machine, machine) =
+            StateMachine::open(quorum, snapshots.clone(), events.clone(), told, fault.clone())?;
         let connector = Connector { quorum, links, machine: machine.clone() };
         let raft = Raft::new(member, config(), connector, log.clone(), state_machine)
             .await
             .map_err(|error| opening(&error))?;
         let (proposals, queue) = mpsc::channel(PROPOSALS_MAX);
         let stop = CancellationToken::new();
+        let committed = log.committed.clone();
+        let marking = crate::seams::spawn(log.keep_marked(stop.clone()));
         let group = Arc::new(Self {
             id: quorum,
             me: member,
@@ -185,29 +222,29 @@ impl Group {
             created_at,
             record: Mutex::new(record),
             status: Mutex::default(),
-            committed: log.committed.clone(),
+            committed,
             events,
             metrics: metrics.clone(),
-            stop: stop.clone(),
+            fault,
+            stop,
+            marking: tokio::sync::Mutex::new(Some(marking)),
         });
         let proposer = Proposer { group: group.clone(), queue, clock: seams.clock.clone(), metrics };
         crate::seams::spawn(proposer.run());
         crate::seams::spawn(Self::supervise(group.clone()));
-        crate::seams::spawn(async move {
-            tokio::select! {
-                () = stop.cancelled() => (),
-                () = log.keep_marked() => (),
-            }
-        });
         Ok(group)
     }
 
-    /// Ends the group's actors and openraft, and waits for openraft.
+    /// Ends the group's actors and openraft. Once this has returned, nothing of the group changes what is on disk.
     pub async fn close(&self) {
         self.stop.cancel();
         // Fails only when openraft's task panicked, which it has logged.
         if let Err(error) = self.raft.shutdown().await {
             tracing::warn!(quorum = ?self.id, %error, "closing a group");
+        }
+        if let Some(marking) = self.marking.lock().await.take() {
+            // Fails only when marking panicked.
+            let _ = marking.await;
         }
     }
 
@@ -250,14 +287,16 @@ impl Group {
         Term(self.raft.server_metrics().borrow().vote.leader_id.term)
     }
 
-    /// The primary as openraft believes, whether or not it is reachable.
+    /// The primary as openraft believes, whether or not it is reachable. What openraft last said of itself outlives it:
+    /// a member that has stopped leads nothing.
     pub fn primary(&self) -> Option<MemberId> {
-        self.raft.server_metrics().borrow().current_leader
+        let believed = self.raft.server_metrics().borrow().current_leader;
+        believed.filter(|primary| *primary != self.me || !self.is_stopped())
     }
 
     /// Raft's leader here, ready or not.
     pub fn is_raft_leader(&self) -> bool {
-        matches!(self.raft.server_metrics().borrow().state, ServerState::Leader)
+        matches!(self.raft.server_metrics().borrow().state, ServerState::Leader) && !self.is_stopped()
     }
 
     pub fn last_log(&self) -> LogPosition {
@@ -311,11 +350,29 @@ impl Group {
         QuorumError::Stopped { quorum: self.id, reason: reason.to_owned() }
     }
 
+    fn refusal(&self, stop: &Stop) -> QuorumError {
+        match stop {
+            Stop::Full => QuorumError::DiskFull { quorum: self.id },
+            other => self.stopped(&other.to_string()),
+        }
+    }
+
+    /// What a command hears that was not proposed because the group has ended.
+    pub fn closed(&self) -> QuorumError {
+        let stop = self.status(|status| status.stopped.clone());
+        self.refusal(&stop.unwrap_or_else(|| self.ended_by()))
+    }
+
+    /// What a command hears that was in flight, for `after`, when the group ended.
+    pub fn interrupted(&self, after: Duration) -> QuorumError {
+        QuorumError::Unknown { after, reason: Some(self.ended_by().to_string()) }
+    }
+
     /// The term in which this node may act as primary, or why it may not.
     pub fn check_leading(&self) -> Result<Term, QuorumError> {
         let status = self.status(|status| status.clone());
         match status {
-            Status { stopped: Some(reason), .. } => Err(self.stopped(&reason)),
+            Status { stopped: Some(stop), .. } => Err(self.refusal(&stop)),
             Status { led: Some(term), unheard: None, .. } => Ok(term),
             Status { unheard: Some(reason), .. } => Err(QuorumError::Paused { quorum: self.id, reason }),
             _ => Err(self.not_primary()),
@@ -333,8 +390,8 @@ impl Group {
                 quorum: self.id,
                 reason: format!("only {} voters confirmed the primary", missing.got.len()),
             }),
-            Ok(Err(RaftError::Fatal(error))) => Err(self.stopped(&error.to_string())),
-            Err(_) => Err(QuorumError::Unknown { after: 2 * APPEND_DEADLINE }),
+            Ok(Err(RaftError::Fatal(_))) => Err(self.closed()),
+            Err(_) => Err(QuorumError::Unknown { after: 2 * APPEND_DEADLINE, reason: None }),
         }
     }
 
@@ -365,7 +422,8 @@ impl Group {
                 paused: None,
             }
         });
-        QuorumView { paused: status.stopped.or(status.unheard), ..applied }
+        let stopped = status.stopped.map(|stop| stop.to_string());
+        QuorumView { paused: stopped.or(status.unheard), ..applied }
     }
 
     // --- what others tell the group ---
@@ -377,6 +435,10 @@ impl Group {
             status.unheard = missing;
             (before, status.clone())
         });
+        if after.stopped.is_some() {
+            // Said to be paused already, for another reason.
+            return;
+        }
         match (&before.unheard, &after.unheard) {
             (None, Some(reason)) => {
                 if before.leading().is_some() {
@@ -401,22 +463,27 @@ impl Group {
         ours.0 != theirs.0 || ours.0 == LogIndex(0) || ours.1 == theirs.1
     }
 
-    /// Stops taking part: said loudly, and kept until an operator acts.
-    pub fn halt(&self, reason: String) {
-        let (first, led) = self.status(|status| {
-            let led = status.leading().is_some();
-            let first = status.stopped.is_none();
-            status.stopped.get_or_insert_with(|| reason.clone());
-            (first, led)
+    /// Stops taking part, and says so loudly. A member that has stopped already only changes its reason: it does not
+    /// come back from one that needs an operator.
+    pub fn halt(&self, stop: Stop) {
+        let (before, led) = self.status(|status| {
+            let (before, led) = (status.stopped.clone(), status.leading().is_some());
+            if !matches!(before, Some(Stop::ForGood(_))) {
+                status.stopped = Some(stop.clone());
+            }
+            (before, led)
         });
-        if !first {
+        if before.as_ref() == Some(&stop) || matches!(before, Some(Stop::ForGood(_))) {
             return;
         }
-        tracing::error!(quorum = %self.id, %reason, "this member of a quorum has stopped");
+        tracing::error!(quorum = %self.id, reason = %stop, "this member of a quorum has stopped");
         if led {
             self.emit(HostEvent::NotLeading { quorum: self.id });
         }
-        self.emit(HostEvent::Paused { quorum: self.id, reason });
+        self.emit(HostEvent::Paused { quorum: self.id, reason: stop.to_string() });
+        if before.is_some() {
+            return;
+        }
         self.stop.cancel();
         let raft = self.raft.clone();
         crate::seams::spawn(async move { drop(raft.shutdown().await) });
@@ -429,6 +496,32 @@ impl Group {
 
     pub fn is_stopped(&self) -> bool {
         self.status(|status| status.stopped.is_some())
+    }
+
+    /// Whether the group has stopped in a way that opening it again may mend.
+    pub fn may_reopen(&self) -> bool {
+        self.status(|status| matches!(status.stopped, Some(Stop::Full | Stop::Store(_))))
+    }
+
+    /// What ended openraft, by its own account.
+    fn ended_by(&self) -> Stop {
+        let state = self.raft.metrics().borrow().running_state.clone();
+        match state {
+            Err(Fatal::StorageError(error)) => match self.fault.get() {
+                Some(fault) => fault.into(),
+                // Not the disk's doing: trying again would end the same.
+                None => Stop::ForGood(error.to_string()),
+            },
+            _ if self.stop.is_cancelled() => Stop::ForGood("the group closed".to_owned()),
+            Err(Fatal::Stopped | Fatal::Panicked) | Ok(()) => Stop::ForGood("openraft ended".to_owned()),
+        }
+    }
+
+    /// openraft's task is gone.
+    fn ended(&self) {
+        if !self.stop.is_cancelled() {
+            self.halt(self.ended_by());
+        }
     }
 
     fn emit(&self, event: HostEvent) {
@@ -450,14 +543,7 @@ impl Group {
                 group.emit(HostEvent::Primary { quorum: group.id, term, primary });
             }
             match now.state {
-                ServerState::Shutdown => {
-                    if !group.stop.is_cancelled() {
-                        let state = group.raft.metrics().borrow().running_state.clone();
-                        let reason = state.err().map_or("openraft ended".to_owned(), |error| error.to_string());
-                        group.halt(reason);
-                    }
-                    return;
-                }
+                ServerState::Shutdown => return group.ended(),
                 ServerState::Leader => {
                     if group.status(|status| status.led) != Some(term) {
                         group.lost_lead();
@@ -468,7 +554,7 @@ impl Group {
                             biased;
                             () = group.stop.cancelled() => return,
                             changed = server.changed() => {
-                                if changed.is_err() { return }
+                                if changed.is_err() { return group.ended() }
                                 continue;
                             }
                             applied = caught_up.applied_index_at_least(end, "gaining the lead") => {
@@ -491,7 +577,8 @@ impl Group {
             tokio::select! {
                 biased;
                 () = group.stop.cancelled() => return,
-                changed = server.changed() => if changed.is_err() { return },
+                // These metrics never tell of openraft's end: their sender goes with it.
+                changed = server.changed() => if changed.is_err() { return group.ended() },
             }
         }
     }

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use openraft::EmptyNode;
 use openraft::raft::VoteRequest;
+use openraft::{EmptyNode, LogIdOptionExt};
 use quorate_protocols::approval::{Approval, Subject};
-use quorate_protocols::ids::{Digest, MemberId, Millis, PeerId, QuorumId};
+use quorate_protocols::ids::{Digest, LogIndex, MemberId, Millis, PeerId, QuorumId};
 use quorate_protocols::job::message::{MembershipStatement, SignedMembership};
 use quorate_protocols::quorum::limits::{
     QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_HEAD_BYTES_MAX, STANDBYS, VOTERS_MAX,
@@ -18,10 +18,11 @@ use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
 
-use super::group::{self, Group, GroupParts, GroupRecord};
+use super::group::{self, Group, GroupParts, GroupRecord, Stop};
 use super::mark;
 use super::metrics::QuorumMetrics;
 use super::network::{AppendBody, Links, SnapshotBody};
+use super::reopen;
 use super::snapshot::name_of;
 use super::types::Snapshot;
 use super::{FoundError, HostEvent, Promises, QuorumContext};
@@ -151,6 +152,42 @@ impl Inner {
         record: GroupRecord,
         created_at: Option<Millis>,
     ) -> Result<Arc<Group>, DiskError> {
+        let group = self.install(quorum, record, created_at, LogIndex(0)).await?;
+        crate::seams::spawn(reopen::keep_open(self.clone(), group.clone()));
+        Ok(group)
+    }
+
+    /// Opens a group again that its store had ended, by the rules of a restart. `None` when it is not to be opened any
+    /// more. An error leaves it closed.
+    pub async fn reopen(self: &Arc<Self>, ended: &Arc<Group>) -> Result<Option<Arc<Group>>, DiskError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let current = self.group(ended.id).is_some_and(|group| Arc::ptr_eq(&group, ended));
+        if !current || self.seams.tasks.is_ending() {
+            return Ok(None);
+        }
+        ended.close().await;
+        // Shows that the store takes writes. And whatever the group had written without a sync is synced with it: what
+        // openraft finds in a log that it opens, it takes for durable.
+        group::write_record(&self.storage, ended.id, &ended.record()).await?;
+        if group::is_behind_mark(&self.storage, ended.id, ended.me)? {
+            ended.halt(Stop::ForGood("the disk forgot what this member promised".to_owned()));
+            return Ok(None);
+        }
+        let told = ended.machine.read(|applied| LogIndex(applied.last.index().unwrap_or(0)));
+        let group = self.install(ended.id, ended.record(), None, told).await?;
+        self.metrics.reopened.inc();
+        tracing::info!(quorum = %group.id, "this member of a quorum takes part again");
+        let _ = self.events.send(HostEvent::Unpaused { quorum: group.id });
+        Ok(Some(group))
+    }
+
+    async fn install(
+        self: &Arc<Self>,
+        quorum: QuorumId,
+        record: GroupRecord,
+        created_at: Option<Millis>,
+        told: LogIndex,
+    ) -> Result<Arc<Group>, DiskError> {
         let parts = GroupParts {
             quorum,
             member: self.identity.member(),
@@ -161,6 +198,7 @@ impl Inner {
             events: self.events.clone(),
             metrics: self.metrics.clone(),
             created_at,
+            told,
         };
         let group = Group::open(parts).await?;
         self.groups.write().expect("no panic under this lock").insert(quorum, group.clone());
@@ -184,6 +222,8 @@ impl Inner {
 
     /// Ends every group, in order.
     pub async fn close(&self) {
+        // A group that is just being opened again is among them.
+        let _one_at_a_time = self.changing.lock().await;
         for group in self.groups() {
             group.close().await;
         }
@@ -527,7 +567,7 @@ impl Inner {
         }
         if !group.compare(digest) {
             self.metrics.diverged.inc();
-            group.halt(format!("its state differs from the primary's at log index {}", digest.0));
+            group.halt(Stop::ForGood(format!("its state differs from the primary's at log index {}", digest.0)));
             return Err("states differ".to_owned());
         }
         let answer = group.raft.append_entries(request).await.map_err(|error| error.to_string())?;

@@ -313,6 +313,10 @@ impl Liveness {
                 let Some(led) = led else { return };
                 let led: BTreeMap<_, _> = led.into_iter().collect();
                 for (quorum, term) in self.believed(peer) {
+                    // A member that has stopped believes what it last heard.
+                    if self.host.group(quorum).is_none_or(|group| group.is_stopped()) {
+                        continue;
+                    }
                     if led.get(&quorum).is_none_or(|theirs| *theirs < term) {
                         tracing::info!(%peer, ?quorum, %term, "the primary does not lead any more");
                         self.denied.insert(quorum, term);
@@ -334,7 +338,13 @@ impl Liveness {
                 self.heard(from, beat).await;
                 LivenessAnswer::Beat(self.own_beat(from))
             }
-            LivenessMessage::PreVote(question) if question.candidate.peer == from => self.answer_pre_vote(&question),
+            LivenessMessage::PreVote(question) if question.candidate.peer == from => {
+                if let Some(group) = self.host.group(question.quorum).filter(|group| group.is_raft_leader()) {
+                    // It would not ask if it had heard of us since it was opened.
+                    heartbeat(&group).await;
+                }
+                self.answer_pre_vote(&question)
+            }
             LivenessMessage::PreVote(_) => {
                 self.host.net.penalise(from, "a pre-vote in another's name");
                 return;

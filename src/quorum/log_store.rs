@@ -10,8 +10,8 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LeaderId, LogState, OptionalSend, RaftLogReader};
@@ -21,6 +21,7 @@ use quorate_protocols::wire::{self, Record};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use super::mark::MarkKeeper;
 use super::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
@@ -87,12 +88,28 @@ pub fn put_meta<T: Serialize + DeserializeOwned>(batch: &mut KvBatch, trees: &Tr
     batch.put(&trees.meta, key, wire::encode_record(&Meta(value)));
 }
 
+/// The last disk error that a group's stores met. openraft keeps only the text of an error, and what to do about it
+/// depends on its kind. Clones share it.
+#[derive(Clone, Default)]
+pub struct LastFault(Arc<Mutex<Option<DiskError>>>);
+
+impl LastFault {
+    pub fn get(&self) -> Option<DiskError> {
+        self.0.lock().expect("no panic under this lock").clone()
+    }
+    /// Passes a result on, and remembers its error.
+    pub fn note<T>(&self, result: Result<T, DiskError>) -> Result<T, DiskError> {
+        result.inspect_err(|error| *self.0.lock().expect("no panic under this lock") = Some(error.clone()))
+    }
+}
+
 /// The store of one group's log. Clones share the log; openraft serializes writes.
 #[derive(Clone)]
 pub struct LogStore {
     storage: Storage,
     trees: Trees,
     mark: MarkKeeper,
+    fault: LastFault,
     /// The end of the synced log, for the mark; the notice wakes whoever marks it.
     pub synced: Arc<(AtomicU64, Notify)>,
     /// What openraft last said is committed, since the start of the process.
@@ -100,21 +117,30 @@ pub struct LogStore {
 }
 
 impl LogStore {
-    pub fn new(storage: Storage, trees: Trees, mark: MarkKeeper) -> Self {
+    pub fn new(storage: Storage, trees: Trees, mark: MarkKeeper, fault: LastFault) -> Self {
         let synced = Arc::new((AtomicU64::new(0), Notify::new()));
-        Self { storage, trees, mark, synced, committed: Arc::default() }
+        Self { storage, trees, mark, fault, synced, committed: Arc::default() }
     }
 
-    /// Marks the end of the log while the group runs, at most once per `mark::INDEX_INTERVAL`.
-    pub async fn keep_marked(self) {
+    /// Marks the end of the log until the group stops, at most once per `mark::INDEX_INTERVAL`. Once this has returned
+    /// nothing of the group writes its mark any more.
+    pub async fn keep_marked(self, stop: CancellationToken) {
         loop {
-            self.synced.1.notified().await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.synced.1.notified() => (),
+            }
             let last = LogIndex(self.synced.0.load(Ordering::Acquire));
             if let Err(error) = self.mark.synced(last).await {
                 // The mark only serves to notice a lost disk later; the log itself is synced.
                 tracing::warn!(%error, "marking the end of a log");
             }
-            tokio::time::sleep(super::mark::INDEX_INTERVAL).await;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(super::mark::INDEX_INTERVAL) => (),
+            }
         }
     }
 
@@ -196,11 +222,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Unbounded => u64::MAX,
         };
         // openraft needs the whole range here: it is what it applies.
-        self.read(start, end, usize::MAX).map_err(read_error)
+        self.fault.note(self.read(start, end, usize::MAX)).map_err(read_error)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
-        self.read(start, end, LOG_READ_BYTES_MAX).map_err(read_error)
+        self.fault.note(self.read(start, end, LOG_READ_BYTES_MAX)).map_err(read_error)
     }
 }
 
@@ -224,7 +250,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // whoever forgets the news in a crash hears it again. The next synced entry makes it durable.
         let kept = self.vote().map_err(|error| StorageIoError::read_vote(&error))?;
         if vote.committed && kept.is_some_and(|kept| kept.leader_id == vote.leader_id) {
-            return self.storage.kv().apply(batch).map_err(|error| StorageIoError::write_vote(&error).into());
+            let applied = self.fault.note(self.storage.kv().apply(batch));
+            return applied.map_err(|error| StorageIoError::write_vote(&error).into());
         }
         let began = tokio::time::Instant::now();
         let saved = async {
@@ -234,7 +261,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             tracing::debug!(%vote, ?synced, marked = ?began.elapsed(), "a vote was saved");
             Ok(())
         };
-        saved.await.map_err(|error: DiskError| StorageIoError::write_vote(&error).into())
+        self.fault.note(saved.await).map_err(|error: DiskError| StorageIoError::write_vote(&error).into())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
@@ -247,7 +274,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         let mut batch = KvBatch::new();
         put_meta(&mut batch, &self.trees, COMMITTED, committed);
-        self.storage.kv().apply(batch).map_err(write_error)?;
+        self.fault.note(self.storage.kv().apply(batch)).map_err(write_error)?;
         self.committed.fetch_max(committed.map_or(0, |committed| committed.index), Ordering::AcqRel);
         Ok(())
     }
@@ -270,15 +297,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             last = entry.log_id.index;
             batch.put(&self.trees.log, last.to_be_bytes(), wire::encode_record(&LogRecord(entry)));
         }
-        let synced = self.synced.clone();
+        let (synced, fault) = (self.synced.clone(), self.fault.clone());
         let done = move |result: Result<(), DiskError>| {
             if result.is_ok() {
                 synced.0.store(last, Ordering::Release);
                 synced.1.notify_one();
             }
-            callback.log_io_completed(result.map_err(io::Error::other));
+            callback.log_io_completed(fault.note(result).map_err(io::Error::other));
         };
-        self.storage.write_then(batch, done).map_err(write_error)
+        self.fault.note(self.storage.write_then(batch, done)).map_err(write_error)
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
@@ -290,7 +317,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             self.mark.truncating(LogIndex(kept)).await?;
             self.storage.write(batch).await
         };
-        truncated.await.map_err(write_error)
+        self.fault.note(truncated.await).map_err(write_error)
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
@@ -298,6 +325,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         put_meta(&mut batch, &self.trees, PURGED, log_id);
         batch.delete_range(&self.trees.log, 0u64.to_be_bytes(), (log_id.index + 1).to_be_bytes());
         // Not synced: after a crash the entries may be there again, which is harmless.
-        self.storage.kv().apply(batch).map_err(write_error)
+        self.fault.note(self.storage.kv().apply(batch)).map_err(write_error)
     }
 }

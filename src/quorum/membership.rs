@@ -283,7 +283,7 @@ async fn catch_up(group: &Group, learner: MemberId) -> Result<(), QuorumError> {
         },
         "a learner catching up",
     );
-    caught_up.await.map(drop).map_err(|_| QuorumError::Unknown { after: CATCH_UP_MAX })
+    caught_up.await.map(drop).map_err(|_| QuorumError::Unknown { after: CATCH_UP_MAX, reason: None })
 }
 
 async fn change_voters(group: &Group, voters: BTreeSet<MemberId>) -> Result<(), QuorumError> {
@@ -300,7 +300,7 @@ async fn bounded<T, E: std::fmt::Display>(
             group.check_leading()?;
             Err(QuorumError::Paused { quorum: group.id, reason: error.to_string() })
         }
-        Err(_) => Err(QuorumError::Unknown { after: CHANGE_MAX }),
+        Err(_) => Err(QuorumError::Unknown { after: CHANGE_MAX, reason: None }),
     }
 }
 

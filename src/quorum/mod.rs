@@ -7,6 +7,7 @@
 //! - `proposer`: many commands become one log entry;
 //! - `liveness`: when to elect, and whether a majority is heard (openraft's own timers are off);
 //! - `membership`: replacing members that are lost; `standbys`: who is ready to take their place;
+//! - `reopen`: a group whose store failed, a full disk for one, comes back without a restart;
 //! - `types`, `runtime`: what openraft is told about us.
 //!
 //! What callers are promised: a reply to [`Quorum::propose`] is committed on a majority's disks and applied here; an
@@ -17,7 +18,7 @@
 //!
 //! What faults cost: a peer's malformed bytes are penalised and dropped; a message from a peer that is no member is
 //! refused; a state that differs from the primary's stops that member for good and says so; a disk error stops the
-//! group; a disk that forgot promises keeps the member out until it comes back in another incarnation.
+//! member until its store takes writes again; a disk that forgot promises keeps the member out until it comes back in another incarnation.
 
 mod group;
 mod host;
@@ -28,6 +29,7 @@ mod membership;
 mod metrics;
 mod network;
 mod proposer;
+mod reopen;
 mod runtime;
 mod snapshot;
 mod standbys;
@@ -41,6 +43,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use openraft::LogIdOptionExt;
+use openraft::error::Fatal;
 use quorate_protocols::approval::Approval;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{Digest, LeaseId, LogIndex, MemberId, PeerId, QuorumId, Term};
@@ -120,14 +123,22 @@ pub enum QuorumError {
     Paused { quorum: QuorumId, reason: String },
     #[error("quorum {quorum} has too many commands waiting")]
     Busy { quorum: QuorumId },
-    #[error("no answer within {after:?}; whether the command was committed is unknown")]
-    Unknown { after: Duration },
+    /// With a reason, the answer came as soon as there was one.
+    #[error("no answer within {after:?}; whether the command was committed is unknown{}", because(reason))]
+    Unknown { after: Duration, reason: Option<String> },
     #[error("command of {bytes} bytes is larger than the {limit} allowed")]
     TooLarge { bytes: usize, limit: usize },
     #[error("this node is not a member of quorum {quorum}")]
     NotMember { quorum: QuorumId },
     #[error("this member of quorum {quorum} has stopped: {reason}")]
     Stopped { quorum: QuorumId, reason: String },
+    #[error("this member of quorum {quorum} has stopped: the disk of its node is full")]
+    DiskFull { quorum: QuorumId },
+}
+
+/// A reason, if there is one, at the end of a sentence.
+pub(crate) fn because(reason: &Option<String>) -> String {
+    reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default()
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -307,13 +318,13 @@ impl Quorum {
                     self.host.metrics.refused_busy.inc();
                     QuorumError::Busy { quorum: self.id }
                 }
-                tokio::sync::mpsc::error::TrySendError::Closed(_) => group.stopped("the group closed"),
+                tokio::sync::mpsc::error::TrySendError::Closed(_) => group.closed(),
             },
         )?;
         match tokio::time::timeout(deadline, answered).await {
             Ok(Ok(answer)) => answer,
             // The proposer ended with the command in flight, or time did: both leave it open.
-            Ok(Err(_)) | Err(_) => Err(QuorumError::Unknown { after: deadline }),
+            Ok(Err(_)) | Err(_) => Err(QuorumError::Unknown { after: deadline, reason: None }),
         }
     }
     /// Reads after a majority confirmed this node's lead, or at once when `stale` will do.
@@ -361,7 +372,7 @@ impl Quorum {
             group.raft.trigger().snapshot().await?;
             group.raft.trigger().purge_log(upto).await
         };
-        told.await.map_err(|error| group.stopped(&error.to_string()))
+        told.await.map_err(|_: Fatal<MemberId>| group.closed())
     }
     /// Waits until this member leads, or knows a primary that it does not suspect. At once when that is so.
     pub async fn primary_settled(&self) {

@@ -5,8 +5,9 @@
 //! bytes. The queue holds `PROPOSALS_MAX` commands; the next is refused as busy. Each command gets its own reply.
 //!
 //! What a caller may conclude: a reply is committed and applied; `NotPrimary` means that the command is not and never
-//! will be committed by this call; a passed deadline means *unknown*. A command whose caller has given up while it
-//! was still queued is dropped: proposing it later could only surprise.
+//! will be committed by this call, and so does `DiskFull`; a passed deadline, or a group that ended meanwhile, means
+//! *unknown*. A command whose caller has given up while it was still queued is dropped: proposing it later could only
+//! surprise.
 
 use std::sync::Arc;
 
@@ -77,13 +78,13 @@ impl Proposer {
             }
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return self.close(),
+                () = stop.cancelled() => return self.close(carried, in_flight).await,
                 Some(()) = in_flight.next() => {
                     // After a change of lead the oldest answer may be an abandoned one: only an empty set says for
                     // sure that the current entry has ended.
                     if in_flight.is_empty() { current = 0 }
                 }
-                changed = server.changed() => if changed.is_err() { return self.close() },
+                changed = server.changed() => if changed.is_err() { return self.close(carried, in_flight).await },
                 proposal = self.queue.recv(), if current == 0 && carried.is_none() => match proposal {
                     None => return,
                     Some(proposal) if !leads => drop(proposal.answer.send(Err(self.group.not_primary()))),
@@ -156,17 +157,22 @@ impl Proposer {
                 Err(WriteError::NotPrimary) => {
                     answers.into_iter().for_each(|answer| drop(answer.send(Err(group.not_primary()))));
                 }
-                // Dropping the answers makes their callers wait for the deadline and report it as unknown.
-                Err(WriteError::Stopped) => drop(answers),
+                Err(WriteError::Stopped) => {
+                    let interrupted = group.interrupted(started.elapsed());
+                    answers.into_iter().for_each(|answer| drop(answer.send(Err(interrupted.clone()))));
+                }
             }
         })
     }
 
-    /// Nothing that is still queued was proposed.
-    fn close(mut self) {
+    /// Nothing that is still queued was proposed. What was in flight ends with openraft.
+    async fn close(mut self, carried: Option<Proposal>, mut in_flight: FuturesUnordered<BoxFuture<'static, ()>>) {
         self.queue.close();
-        while let Ok(proposal) = self.queue.try_recv() {
-            let _ = proposal.answer.send(Err(self.group.stopped("the group closed")));
+        let mut next = carried.or_else(|| self.queue.try_recv().ok());
+        while let Some(proposal) = next {
+            let _ = proposal.answer.send(Err(self.group.closed()));
+            next = self.queue.try_recv().ok();
         }
+        while in_flight.next().await.is_some() {}
     }
 }

@@ -86,8 +86,12 @@ impl SnapshotStore {
         QuorumState::decode_snapshot(chunks).map_err(|error| damaged(error.to_string()))
     }
 
-    /// Makes this the current snapshot, synced, and deletes chunks that it does not name.
+    /// Makes this the current snapshot, synced, and deletes chunks that it does not name. Changes nothing when the
+    /// current one is newer: a build may outlive the group that began it, and the log before the newer one is gone.
     pub async fn make_current(&self, meta: &SnapshotMeta, list: &SnapshotList) -> Result<(), DiskError> {
+        if self.current()?.is_some_and(|(current, _)| current.last_log_id > meta.last_log_id) {
+            return Ok(());
+        }
         let mut batch = KvBatch::new();
         put_meta(&mut batch, &self.trees, SNAPSHOT, (meta.clone(), list.clone()));
         self.storage.write(batch).await?;

@@ -15,6 +15,7 @@ use quorate_protocols::quorum::{BatchReply, QuorumState};
 use tokio::sync::broadcast;
 
 use super::HostEvent;
+use super::log_store::LastFault;
 use super::snapshot::SnapshotStore;
 use super::types::{
     Entry, LogId, Snapshot, SnapshotList, SnapshotMeta, StorageError, StorageIoError, StoredMembership, TypeConfig,
@@ -67,6 +68,9 @@ pub struct StateMachine {
     machine: Arc<Machine>,
     snapshots: SnapshotStore,
     events: broadcast::Sender<HostEvent>,
+    /// Entries up to here were told as events before, when the group was open earlier in this process.
+    told: LogIndex,
+    fault: LastFault,
 }
 
 impl StateMachine {
@@ -75,9 +79,11 @@ impl StateMachine {
         quorum: QuorumId,
         snapshots: SnapshotStore,
         events: broadcast::Sender<HostEvent>,
+        told: LogIndex,
+        fault: LastFault,
     ) -> Result<(Self, Arc<Machine>), DiskError> {
         let machine = Arc::new(Machine::new(quorum));
-        let this = Self { quorum, machine: machine.clone(), snapshots, events };
+        let this = Self { quorum, machine: machine.clone(), snapshots, events, told, fault };
         if let Some((meta, list)) = this.snapshots.current()? {
             this.replace(&meta, &list)?;
         }
@@ -124,7 +130,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     EntryPayload::Blank => BatchReply::default(),
                     EntryPayload::Normal(batch) => {
                         let (reply, events) = applied.state.apply(index, &batch);
-                        happened.extend(events);
+                        if index > self.told {
+                            happened.extend(events);
+                        }
                         reply
                     }
                     EntryPayload::Membership(membership) => {
@@ -152,7 +160,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        Builder { applied: self.machine.read(Applied::clone), snapshots: self.snapshots.clone() }
+        let applied = self.machine.read(Applied::clone);
+        Builder { applied, snapshots: self.snapshots.clone(), fault: self.fault.clone() }
     }
 
     async fn begin_receiving_snapshot(&mut self) -> Result<Box<SnapshotList>, StorageError> {
@@ -161,15 +170,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, list: Box<SnapshotList>) -> Result<(), StorageError> {
         // On disk first: a state in memory that the next start does not find would be a state that went back.
-        self.snapshots.make_current(meta, &list).await.map_err(snapshot_error)?;
+        self.fault.note(self.snapshots.make_current(meta, &list).await).map_err(snapshot_error)?;
         let (this, meta) = (self.clone(), meta.clone());
-        run_blocking(move || this.replace(&meta, &list)).await.map_err(snapshot_error)?;
+        let replaced = run_blocking(move || this.replace(&meta, &list)).await;
+        self.fault.note(replaced).map_err(snapshot_error)?;
         self.machine.snapshots_installed.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
-        let current = self.snapshots.current().map_err(snapshot_error)?;
+        let current = self.fault.note(self.snapshots.current()).map_err(snapshot_error)?;
         Ok(current.map(|(meta, list)| Snapshot { meta, snapshot: Box::new(list) }))
     }
 }
@@ -178,6 +188,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 pub struct Builder {
     applied: Applied,
     snapshots: SnapshotStore,
+    fault: LastFault,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
@@ -185,14 +196,15 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let Applied { state, last, membership, digest } = self.applied.clone();
         let snapshots = self.snapshots.clone();
         let rolling = state.rolling;
-        let list = run_blocking(move || snapshots.keep_state(&state, digest)).await.map_err(snapshot_error)?;
+        let kept = run_blocking(move || snapshots.keep_state(&state, digest)).await;
+        let list = self.fault.note(kept).map_err(snapshot_error)?;
         let index = last.map_or(0, |last| last.index);
         let meta = SnapshotMeta {
             last_log_id: last,
             last_membership: membership,
             snapshot_id: format!("{index}-{}", &rolling.to_string()[..16]),
         };
-        self.snapshots.make_current(&meta, &list).await.map_err(snapshot_error)?;
+        self.fault.note(self.snapshots.make_current(&meta, &list).await).map_err(snapshot_error)?;
         Ok(Snapshot { meta, snapshot: Box::new(list) })
     }
 }

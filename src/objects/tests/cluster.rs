@@ -330,7 +330,7 @@ impl FakeQuorums {
             };
             if left > deadline {
                 tokio::time::sleep(deadline).await;
-                return Err(ClientError::Unknown { quorum: QUORUM, after: deadline });
+                return Err(ClientError::Unknown { quorum: QUORUM, after: deadline, reason: None });
             }
             tokio::time::sleep(left).await;
             Ok(())

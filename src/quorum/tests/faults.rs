@@ -1,4 +1,4 @@
-//! Crashes, cuts and lost disks.
+//! Crashes, cuts, and disks that are lost or full.
 
 use quorate_protocols::quorum::limits::DIGEST_INTERVAL;
 use tokio::time::Instant;
@@ -201,6 +201,114 @@ async fn a_member_whose_state_differs_stops() {
     assert_eq!(net.nodes[2].host().metrics().diverged.get(), 1);
     net.commit(submit(1)).await.unwrap();
     net.converged(&[0, 1]).await;
+}
+
+/// Goal: a backup whose disk fills up takes no part while it is full, disturbs nobody, and comes back by itself.
+#[tokio::test(start_paused = true)]
+async fn a_backup_whose_disk_was_full_catches_up_without_a_restart() {
+    let net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    let before = net.terms();
+    let mut events = net.nodes[2].host().events();
+    net.nodes[2].disk.set_full(true);
+    for number in 1..10 {
+        net.commit(submit(number)).await.unwrap();
+    }
+    net.until("the member stops", |net| net.nodes[2].group().is_stopped().then_some(())).await;
+    // Long enough for many tries: none of them opens a group that could only end again.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    net.commit(submit(10)).await.unwrap();
+    let member = net.nodes[2].quorum();
+    assert!(member.view().paused.is_some_and(|reason| reason.contains("full")) && member.leading().is_none());
+    assert!(matches!(noop(&member).await, Err(QuorumError::DiskFull { .. })));
+    assert_eq!(net.nodes[2].host().metrics().reopened.get(), 0);
+    let refused = net.nodes[2].disk.refused();
+    assert!((5..=15).contains(&refused), "{refused} writes in a minute: the pause between tries does not grow");
+    net.nodes[2].disk.set_full(false);
+    net.converged(&[0, 1, 2]).await;
+    assert_eq!(jobs(&net.nodes[2]), 11);
+    assert_eq!(net.nodes[2].host().metrics().reopened.get(), 1);
+    assert_eq!(net.terms(), before);
+    assert!(net.nodes[2].quorum().view().paused.is_none());
+    // Each change is told once, and so is each entry, although the log was applied anew.
+    let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+    let count = |wanted: fn(&HostEvent) -> bool| told.iter().filter(|event| wanted(event)).count();
+    assert_eq!(count(|event| matches!(event, HostEvent::Paused { .. })), 1);
+    assert_eq!(count(|event| matches!(event, HostEvent::Unpaused { .. })), 1);
+    let applied = told.iter().filter_map(|event| match event {
+        HostEvent::Applied { events, .. } => Some(events.len()),
+        _ => None,
+    });
+    let submitted = net.nodes[0].group().machine.read(|applied| applied.state.jobs.len());
+    assert!(applied.sum::<usize>() <= submitted, "events were told twice");
+}
+
+/// Goal: a primary whose disk fills up lets another lead soon, tells what is in flight why it is unknown, and leads
+/// nothing when it comes back unless it is elected.
+#[tokio::test(start_paused = true)]
+async fn a_primary_whose_disk_is_full_is_replaced_and_comes_back_as_a_backup() {
+    let net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    let term = net.terms()[0];
+    net.nodes[0].disk.set_full(true);
+    let filled_at = Instant::now();
+    let old = net.nodes[0].quorum();
+    let lost = old.propose(PeerId::default(), submit(1), Duration::from_secs(20)).await;
+    assert!(
+        matches!(&lost, Err(QuorumError::Unknown { reason: Some(reason), .. }) if reason.contains("full")),
+        "{lost:?}"
+    );
+    assert!(filled_at.elapsed() < Duration::from_secs(1), "it hears at once, not at its deadline");
+    net.until("it stops", |net| net.nodes[0].group().is_stopped().then_some(())).await;
+    assert!(matches!(noop(&old).await, Err(QuorumError::DiskFull { .. })), "what was not proposed did not happen");
+    net.commit(submit(2)).await.unwrap();
+    let took = filled_at.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert_ne!(net.led().await, 0);
+    net.nodes[0].disk.set_full(false);
+    net.commit(submit(3)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    assert!(jobs(&net.nodes[0]) >= 3);
+    let now = net.terms()[0];
+    assert!(now.0 <= term.0 + 4, "terms ran from {term} to {now}");
+    // And settled.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(net.terms(), vec![now; 3]);
+}
+
+/// Goal: when every disk is full nothing is served and nothing is lost; with room again the quorum goes on by itself.
+#[tokio::test(start_paused = true)]
+async fn a_quorum_whose_disks_were_all_full_goes_on_when_there_is_room() {
+    let net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    net.nodes.iter().for_each(|node| node.disk.set_full(true));
+    let lost = net.nodes[0].quorum().propose(PeerId::default(), submit(1), Duration::from_secs(5)).await;
+    assert!(lost.is_err(), "{lost:?}");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(net.nodes.iter().all(|node| node.quorum().leading().is_none()));
+    net.nodes.iter().for_each(|node| node.disk.set_full(false));
+    net.commit(submit(2)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    assert!(jobs(&net.nodes[1]) >= 2);
+}
+
+/// Goal: a node that closes while one of its groups waits for room ends at once.
+#[tokio::test(start_paused = true)]
+async fn a_node_closes_while_its_disk_is_full() {
+    let mut net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.nodes[2].disk.set_full(true);
+    net.commit(submit(1)).await.unwrap();
+    net.until("the member stops", |net| net.nodes[2].group().is_stopped().then_some(())).await;
+    let (_host, tasks) = net.nodes[2].running.take().unwrap();
+    tokio::time::timeout(Duration::from_secs(5), tasks.close()).await.expect("every task ends");
+    net.world.unplug(net.nodes[2].member().peer);
+    net.nodes[2].disk.set_full(false);
+    net.start(2).await;
+    net.converged(&[0, 1, 2]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 //! latency, cuts and refusals, a clock that is tokio's. Virtual time makes every run of a test the same.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -55,11 +56,28 @@ fn change(trees: &mut Trees, batch: &KvBatch) {
 pub struct MemoryDisk {
     records: Mutex<Records>,
     small: Mutex<BTreeMap<String, Vec<u8>>>,
+    is_full: AtomicBool,
+    refused: AtomicU64,
 }
 
 impl MemoryDisk {
     pub fn disk(self: &Arc<Self>) -> Disk {
         Disk { kv: self.clone(), files: self.clone() }
+    }
+    /// Takes nothing that adds bytes.
+    pub fn set_full(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Relaxed);
+    }
+    /// Writes that found the disk full.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+    fn require_room(&self, needed: usize) -> Result<(), DiskError> {
+        if needed == 0 || !self.is_full.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        Err(DiskError::Full { place: "memory".to_owned(), needed: needed as u64 })
     }
     /// What a power loss leaves.
     pub fn lose_unsynced(&self) {
@@ -113,6 +131,7 @@ impl Kv for MemoryDisk {
         Ok(self.records.lock().unwrap().visible.keys().cloned().collect())
     }
     fn apply(&self, batch: KvBatch) -> Result<(), DiskError> {
+        self.require_room(batch.bytes_added())?;
         let mut records = self.records.lock().unwrap();
         change(&mut records.visible, &batch);
         records.unsynced.push(batch);
@@ -141,6 +160,7 @@ impl Files for MemoryDisk {
         unreachable!("quorums keep no pieces")
     }
     fn write_small(&self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        self.require_room(bytes.len())?;
         self.small.lock().unwrap().insert(name.to_owned(), bytes.to_vec());
         Ok(())
     }

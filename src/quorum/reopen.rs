@@ -1,0 +1,53 @@
+//! Opens a group again whose openraft ended because its store failed: a disk that was full has room one day.
+//!
+//! openraft takes every error of a store as the end, and the process lives on without it. Until the store takes writes
+//! again the member stays closed and says why ([`super::group::Stop`]); then it is opened from disk by the rules of a
+//! restart: a store behind its mark stays out, a lead that it had is given up. Trying costs one small write, and the
+//! pause between tries grows from [`PAUSE_MIN`] to [`PAUSE_MAX`]; it starts over once a group has run for
+//! [`LASTING`]. What needs an operator (a state that differs, a build that is too old) is not tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::group::Group;
+use super::host::Inner;
+
+/// Before the first try: a full disk seldom has room again at once, and the others need about this long to take over.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// How long a member may stay behind once its disk has room.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+/// A group that ran this long was opened for good: what ends it later is news.
+const LASTING: Duration = Duration::from_secs(60);
+
+/// Follows one group, and those that take its place, until it is closed or stops for good.
+pub async fn keep_open(host: Arc<Inner>, mut group: Arc<Group>) {
+    let shutdown = host.seams.tasks.shutdown_token();
+    let mut pause = PAUSE_MIN;
+    loop {
+        let opened_at = Instant::now();
+        group.stop_token().cancelled().await;
+        if !group.may_reopen() {
+            return;
+        }
+        // The next beat tells the others that this member leads nothing any more.
+        host.kick.notify_one();
+        if opened_at.elapsed() >= LASTING {
+            pause = PAUSE_MIN;
+        }
+        group = loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(pause) => (),
+            }
+            pause = (pause * 2).min(PAUSE_MAX);
+            match host.reopen(&group).await {
+                Ok(Some(opened)) => break opened,
+                Ok(None) => return,
+                Err(error) => group.halt(error.into()),
+            }
+        };
+    }
+}
