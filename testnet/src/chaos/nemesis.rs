@@ -158,9 +158,6 @@ impl Nemesis<'_> {
                 self.apply(Some((node, |faults| faults.disk.full = true))).await?;
                 self.hold(500, 3000).await;
                 self.apply(None).await?;
-                // A member that could not write its log has stopped its part until it is started again, as its operator is
-                // told to do.
-                world.testnet.restart(node).await?;
                 self.whole_again(node, "had a full disk").await?;
             }
         }
