@@ -26,7 +26,7 @@ pub enum Planted {
     SkipHashCheck,
     /// A holder lets go of columns without asking the steward.
     DeleteWithoutAsking,
-    /// A holder that lets go of a column forgets at once that it did.
+    /// A holder that lets go of a column forgets at once that it did: no tombstone, and the lease goes on.
     ForgetTombstone,
     /// A member that restarts reads its log without the changes of membership after the founding.
     DropMembershipChange,

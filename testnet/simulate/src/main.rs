@@ -15,6 +15,9 @@ use quorate_simulate::run::{Plan, Report, run};
 /// Lines of the transcript shown with a violation.
 const TAIL_LINES: usize = 60;
 
+/// Of each of them, in letters. The transcript has all of it.
+const LINE_LETTERS: usize = 240;
+
 /// Failing seeds that are shown whole; of the rest only the number is said.
 const SHOWN_MAX: usize = 5;
 
@@ -145,6 +148,7 @@ fn explain(text: &mut String, report: &Report) {
         .collect();
     let _ = writeln!(text, "seed {}: {violation}", report.plan.seed);
     for line in report.transcript.tail_about(&words, TAIL_LINES) {
+        let line: String = line.chars().take(LINE_LETTERS).collect();
         let _ = writeln!(text, "    {line}");
     }
     let _ = writeln!(text, "replay: {}", replay(&report.plan));

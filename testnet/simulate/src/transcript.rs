@@ -80,12 +80,13 @@ impl Transcript {
         inner.lines[inner.lines.len().saturating_sub(count)..].to_vec()
     }
 
-    /// The last `count` lines about any of `words`, or the last lines of all when none is.
+    /// The last `count` lines about any of `words` or about faults, or the last lines of all when none is about a word.
     pub fn tail_about(&self, words: &[String], count: usize) -> Vec<String> {
         let inner = self.lock();
-        let about = |line: &&String| words.iter().any(|word| line.contains(word.as_str()));
-        let mut lines: Vec<_> = inner.lines.iter().rev().filter(about).take(count).cloned().collect();
-        if lines.is_empty() {
+        let about = |line: &str| words.iter().any(|word| line.contains(word.as_str()));
+        let told = |line: &&String| about(line) || line.contains(" n0 ");
+        let mut lines: Vec<_> = inner.lines.iter().rev().filter(told).take(count).cloned().collect();
+        if !lines.iter().any(|line| about(line)) {
             lines = inner.lines.iter().rev().take(count).cloned().collect();
         }
         lines.reverse();

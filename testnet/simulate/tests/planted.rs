@@ -56,5 +56,27 @@ fn an_acknowledgement_before_the_flush_is_found() {
 
 #[test]
 fn a_member_that_is_counted_unheard_is_found() {
-    finds(Planted::CountSilentMember, "partition,crash", 60, 4);
+    finds(Planted::CountSilentMember, "partition,crash,power,loss", 300, 24);
+}
+
+#[test]
+fn a_stale_answer_is_found() {
+    // G1 to clients; G6 when a holder lets go of a column on the word of a member that knew nothing of it.
+    finds(Planted::ServeStaleReads, "partition,wipe,power", 300, 12);
+}
+
+#[test]
+fn a_piece_taken_for_a_replaced_attempt_is_found() {
+    assert_eq!(finds(Planted::SkipAttemptCheck, "duplicate", 120, 4), Guarantee::G6);
+}
+
+#[test]
+fn a_forgotten_tombstone_is_found() {
+    // G8 where a run waits for every lease to end; G6 when a late piece brings the column back.
+    finds(Planted::ForgetTombstone, "duplicate", 300, 16);
+}
+
+#[test]
+fn a_dropped_change_of_members_is_found() {
+    assert_eq!(finds(Planted::DropMembershipChange, "crash,wipe", 300, 4), Guarantee::G5);
 }
