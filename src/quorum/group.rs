@@ -160,6 +160,8 @@ pub struct Group {
     /// Held while a snapshot is fetched: one at a time.
     pub receiving: tokio::sync::Mutex<()>,
     created_at: Option<Millis>,
+    /// The term on disk when the group was opened.
+    opened_in: Term,
     record: Mutex<GroupRecord>,
     status: Mutex<Status>,
     /// What this member knows to be committed. openraft's metrics do not tell; its log store is told before entries are
@@ -200,6 +202,7 @@ impl Group {
             fault.get().unwrap_or_else(damaged)
         };
         log.end_own_lead(member).await.map_err(|error| opening(&error))?;
+        let opened_in = log.vote()?.map_or(Term(0), |vote| Term(vote.leader_id.term));
         let snapshots = SnapshotStore::new(storage.clone(), trees);
         let (state_machine, machine) =
             StateMachine::open(quorum, snapshots.clone(), events.clone(), told, fault.clone())?;
@@ -220,6 +223,7 @@ impl Group {
             proposals,
             receiving: tokio::sync::Mutex::default(),
             created_at,
+            opened_in,
             record: Mutex::new(record),
             status: Mutex::default(),
             committed,
@@ -284,7 +288,8 @@ impl Group {
     }
 
     pub fn term(&self) -> Term {
-        Term(self.raft.server_metrics().borrow().vote.leader_id.term)
+        // openraft's metrics start at 0 and tell what is on disk only once its task has run.
+        Term(self.raft.server_metrics().borrow().vote.leader_id.term).max(self.opened_in)
     }
 
     /// The primary as openraft believes, whether or not it is reachable. What openraft last said of itself outlives it:

@@ -182,7 +182,17 @@ impl World {
             net: Arc::new(net),
             inbound,
         };
-        let node = Node::start(parts).await?;
+        let node = match Node::start(parts).await {
+            Ok(node) => node,
+            Err(error) => {
+                // Its process ends, with whatever it had begun.
+                let peer = self.peer(index);
+                tasks.crash();
+                self.fabric.detach(peer);
+                return Err(error);
+            }
+        };
+        let machine = &mut self.machines[index - 1];
         drop(tasks.spawn(record(index, node.quorums().events(), self.transcript.clone(), self.seen.clone())));
         machine.running = Some(Running { node, tasks, is_paused: false });
         Ok(())

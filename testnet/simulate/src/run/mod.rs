@@ -16,8 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use quorate::node::StartError;
 use quorate::quorum::lost_quorums;
-use quorate::seams::Planted;
+use quorate::seams::{DiskError, Planted};
 use quorate_protocols::ids::{JobId, MemberId, ObjectId, PieceIndex, QuorumId};
 use quorate_testnet::checkers::commands::{Job, Object};
 use quorate_testnet::checkers::g2_one_primary::{Leaders, Terms};
@@ -189,7 +190,13 @@ impl Session {
 
     async fn start(&mut self, index: usize) {
         let is_up = self.world.node(index).is_some();
-        if let Err(error) = self.world.start(index).await {
+        let mut started = self.world.start(index).await;
+        if let Err(StartError::Disk(DiskError::Full { .. })) = started {
+            self.world.transcript.line(index, "does not start on a full disk; its operator makes room");
+            self.world.disk(index).set_full(false);
+            started = self.world.start(index).await;
+        }
+        if let Err(error) = started {
             let what = format!("node {index} does not start: {}", crate::world::chain(&error));
             self.violations.push(Violation::new(Guarantee::G1, what));
         }
