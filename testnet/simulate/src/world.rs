@@ -5,8 +5,8 @@
 //! takes from the disk what was not synced.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -72,6 +72,8 @@ pub struct Seen {
     pub columns_repaired: AtomicU64,
     /// Puts that found pieces of an earlier try in place.
     pub puts_resumed: AtomicU64,
+    /// Members that left a quorum by agreement, since this was last looked at.
+    pub left: Mutex<Vec<(QuorumId, MemberId)>>,
 }
 
 struct Machine {
@@ -193,7 +195,8 @@ impl World {
             }
         };
         let machine = &mut self.machines[index - 1];
-        drop(tasks.spawn(record(index, node.quorums().events(), self.transcript.clone(), self.seen.clone())));
+        let member = node.identity().member();
+        drop(tasks.spawn(record(index, member, node.quorums().events(), self.transcript.clone(), self.seen.clone())));
         machine.running = Some(Running { node, tasks, is_paused: false });
         Ok(())
     }
@@ -398,7 +401,13 @@ impl World {
 }
 
 /// Writes what happens in a node's quorums into the transcript.
-async fn record(index: usize, mut events: broadcast::Receiver<HostEvent>, transcript: Transcript, seen: Arc<Seen>) {
+async fn record(
+    index: usize,
+    member: MemberId,
+    mut events: broadcast::Receiver<HostEvent>,
+    transcript: Transcript,
+    seen: Arc<Seen>,
+) {
     loop {
         match events.recv().await {
             Ok(event) => {
@@ -411,6 +420,9 @@ async fn record(index: usize, mut events: broadcast::Receiver<HostEvent>, transc
                         };
                         counter.fetch_add(1, Ordering::Relaxed);
                     }
+                }
+                if let HostEvent::Left { quorum } = &event {
+                    seen.left.lock().expect("no panic under this lock").push((*quorum, member));
                 }
                 transcript.line(index, format_args!("{event:?}"));
             }

@@ -100,7 +100,10 @@ struct Session {
     rng: SimRng,
     oracle: Oracle,
     leaders: Leaders<QuorumId, MemberId>,
-    terms: Terms<QuorumId, MemberId>,
+    terms: Terms<QuorumId, (MemberId, u32)>,
+    /// How often a member has left a quorum by agreement. One that is asked back has no vote from before to give: it
+    /// learns the term of the primary that asks it before it has one.
+    stays: BTreeMap<(QuorumId, MemberId), u32>,
     digests: Digests<QuorumId, MemberId>,
     /// Whole states, compared once at the end.
     states: Digests<QuorumId, MemberId>,
@@ -145,6 +148,7 @@ impl Session {
             oracle: Oracle::default(),
             leaders: Leaders::default(),
             terms: Terms::default(),
+            stays: BTreeMap::new(),
             digests: Digests::default(),
             states: Digests::default(),
             memberships: Digests::default(),
@@ -219,7 +223,8 @@ impl Session {
             }
         }
         for quorum in node.quorums().quorums() {
-            self.violations.extend(self.terms.check(quorum.id(), member, quorum.view().term.0));
+            let stay = self.stays.get(&(quorum.id(), member)).copied().unwrap_or_default();
+            self.violations.extend(self.terms.check(quorum.id(), (member, stay), quorum.view().term.0));
         }
     }
 
