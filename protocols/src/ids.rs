@@ -325,6 +325,14 @@ number!(
     Attempt, u32
 );
 number!(
+    /// A stage of a run, counted from the first. Its tasks begin when those of the stage before are done.
+    StepIndex, u16
+);
+number!(
+    /// A unit of a step, given to one worker (or, under verification, to several).
+    TaskIndex, u32
+);
+number!(
     /// Raft's term: the reign of at most one primary.
     Term, u64
 );

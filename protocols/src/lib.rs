@@ -15,4 +15,5 @@ pub mod object;
 pub mod piece;
 pub mod quorum;
 pub mod resources;
+pub mod task;
 pub mod wire;

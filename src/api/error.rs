@@ -93,6 +93,8 @@ fn code_of(rejection: &Rejection) -> ErrorCode {
     match rejection {
         Rejection::UnknownJob { .. } | Rejection::UnknownObject { .. } => ErrorCode::NotFound,
         Rejection::IllegalState { .. }
+        | Rejection::WrongKind { .. }
+        | Rejection::UnknownWorker { .. }
         | Rejection::Conflict { .. }
         | Rejection::StaleAttempt { .. }
         | Rejection::DifferentContent { .. } => ErrorCode::Conflict,

@@ -69,7 +69,7 @@ impl Follower {
                 () = self.shutdown.cancelled() => return None,
                 received = self.quorums.recv() => match received {
                     Ok(HostEvent::Applied { quorum, events }) => {
-                        self.waiting.extend(events.iter().map(|event| views::applied(quorum, event)));
+                        self.waiting.extend(events.iter().filter_map(|event| views::applied(quorum, event)));
                     }
                     Ok(event) => self.waiting.extend(views::host_event(&event)),
                     Err(RecvError::Lagged(missed)) => self.waiting.push_back(lagged(missed)),

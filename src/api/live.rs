@@ -180,6 +180,10 @@ fn unexpected(quorum: QuorumId, asked: &str, answer: &QueryAnswer) -> ClientErro
         QueryAnswer::Object(_) => "an object",
         QueryAnswer::Objects(_) => "objects",
         QueryAnswer::History(_) => "a history",
+        QueryAnswer::Why(_) => "a reason",
+        QueryAnswer::Tasks(_) => "tasks",
+        QueryAnswer::Outputs(_) => "outputs",
+        QueryAnswer::Workers(_) => "workers",
         QueryAnswer::Unknown => "nothing",
     };
     ClientError::Protocol { quorum, reason: format!("asked for {asked} it answered with {kind}") }

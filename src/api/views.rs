@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use quorate_protocols::api::{
     ColumnHolder, ColumnProgress, EventInfo, EventKind, JobInfo, ObjectColumn, ObjectInfo, OwedRepair, PeerInfo,
-    PutInfo, PutPhaseInfo, PutProgressInfo, QuorumDetail, QuorumInfo,
+    PutInfo, PutPhaseInfo, PutProgressInfo, QuorumDetail, QuorumInfo, StepInfo,
 };
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{JobId, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::{ColumnState, JobRecord, JobSpec, ObjectView, QuorumView};
+use quorate_protocols::job::{ColumnRecord, ColumnState, Grant, JobRecord, JobSpec, ObjectView, QuorumView};
 use quorate_protocols::quorum::Event;
 
 use crate::directory::KnownPeer;
@@ -80,40 +80,46 @@ pub fn quorum_detail(view: &QuorumView) -> QuorumDetail {
 }
 
 pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
-    let JobSpec::Store(spec) = &record.spec;
-    let run = &record.run;
-    let columns = run.columns.iter().zip(0u8..).map(|(column, index)| ColumnProgress {
+    let store = record.store();
+    let run = store.map(|(_, run)| run);
+    let column = |(column, index): (&ColumnRecord, u8)| ColumnProgress {
         column: PieceIndex(index),
         holder: column.grant.map(|grant| grant.holder.peer),
         attempt: column.attempt,
         state: column.state,
         stored: match column.state {
             // A sealed column is whole; its list may have been dropped.
-            ColumnState::Sealed | ColumnState::Confirmed => run.segments.len() as u32,
+            ColumnState::Sealed | ColumnState::Confirmed => run.map_or(0, |run| run.segments.len()) as u32,
             _ => column.stored.iter().filter(|stored| **stored).count() as u32,
         },
-    });
+    };
+    let object = |manifest| ObjectId { quorum: record.job.quorum, manifest };
+    let failed = |(grant, reason): &(Grant, String)| format!("{}: {reason}", grant.holder.peer);
     JobInfo {
         job: record.job,
         kind: record.spec.kind(),
         state: record.state,
         quorum: record.job.quorum,
         primary,
-        attempts: run.worker_attempt,
+        attempts: run.map(|run| run.worker_attempt).unwrap_or_default(),
         created_at: record.created_at,
         changed_at: record.changed_at,
         finished_at: record.finished_at,
         why: record.reason.clone(),
         owner: record.owner,
-        worker: run.worker,
-        name: spec.name.clone(),
-        size: spec.size,
-        profile: spec.profile,
-        object: run.manifest.map(|manifest| ObjectId { quorum: record.job.quorum, manifest }),
-        degraded: run.degraded,
-        segments: run.segments.len() as u32,
-        columns: columns.collect(),
-        failed: run.failed.iter().map(|(grant, reason)| format!("{}: {reason}", grant.holder.peer)).collect(),
+        worker: run.map(|run| run.worker),
+        name: match &record.spec {
+            JobSpec::Store(spec) => spec.name.clone(),
+            JobSpec::Compute(spec) => spec.name.clone(),
+        },
+        size: store.and_then(|(spec, _)| spec.size),
+        profile: store.map(|(spec, _)| spec.profile),
+        object: run.and_then(|run| run.manifest).map(object),
+        degraded: run.is_some_and(|run| run.degraded),
+        segments: run.map_or(0, |run| run.segments.len()) as u32,
+        columns: run.into_iter().flat_map(|run| &run.columns).zip(0u8..).map(column).collect(),
+        failed: run.into_iter().flat_map(|run| &run.failed).map(failed).collect(),
+        step: record.compute().map(|(_, run)| StepInfo { step: run.step, tasks: run.tally }),
     }
 }
 
@@ -280,15 +286,15 @@ pub fn host_event(host: &HostEvent) -> Option<EventInfo> {
     })
 }
 
-/// What an applied command changed.
-pub fn applied(quorum: QuorumId, applied: &Event) -> EventInfo {
+/// What an applied command changed; `None` for what only the primary's driver cares about.
+pub fn applied(quorum: QuorumId, applied: &Event) -> Option<EventInfo> {
     let base = |kind, message: String| EventInfo { quorum: Some(quorum), ..event(kind, message) };
     let of_job = |kind, job: JobId, message: String| EventInfo { job: Some(job), ..base(kind, message) };
     let of_object = |kind, manifest, message: String| {
         let object = ObjectId { quorum, manifest };
         EventInfo { object: Some(object), ..base(kind, message) }
     };
-    match applied {
+    Some(match applied {
         Event::JobChanged { job, state } => {
             let state_text = serde_json::to_value(state).ok().and_then(|value| value.as_str().map(str::to_owned));
             let text = format!("job {job} is {}", state_text.unwrap_or_default());
@@ -320,5 +326,11 @@ pub fn applied(quorum: QuorumId, applied: &Event) -> EventInfo {
         Event::ColumnRepaired { manifest, column } => {
             of_object(EventKind::ColumnRepaired, *manifest, format!("column {column} is whole again"))
         }
-    }
+        Event::JobAdvanced { job, step, done, total } => of_job(
+            EventKind::JobProgressed,
+            *job,
+            format!("step {step} of job {job}: {done} of {total} tasks are done"),
+        ),
+        Event::Assigned { .. } | Event::StopWanted { .. } | Event::RevealWanted { .. } => return None,
+    })
 }

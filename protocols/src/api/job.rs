@@ -2,10 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::as_text;
-use crate::ids::{Attempt, JobId, Millis, ObjectId, PeerId, PieceIndex, QuorumId};
+use super::as_text_or_null;
+use crate::ids::{Attempt, JobId, Millis, ObjectId, PeerId, PieceIndex, QuorumId, StepIndex};
 use crate::job::{ColumnState, Kind, RunState};
 use crate::object::Profile;
+use crate::task::record::Tally;
 
 /// A job as its quorum knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -25,13 +26,14 @@ pub struct JobInfo {
     pub why: Option<String>,
     /// The peer through which it was submitted.
     pub owner: PeerId,
-    pub worker: PeerId,
+    /// Of a job that stores: the node that sends the file.
+    pub worker: Option<PeerId>,
     pub name: Option<String>,
     /// Bytes of the file, when known.
     pub size: Option<u64>,
-    #[serde(with = "as_text")]
-    #[schema(value_type = String)]
-    pub profile: Profile,
+    #[serde(with = "as_text_or_null")]
+    #[schema(value_type = Option<String>)]
+    pub profile: Option<Profile>,
     /// What it stored, once committed.
     pub object: Option<ObjectId>,
     pub degraded: bool,
@@ -40,6 +42,15 @@ pub struct JobInfo {
     pub columns: Vec<ColumnProgress>,
     /// Holders that failed during the run, with the reason.
     pub failed: Vec<String>,
+    /// Of a job that computes: the present step, or the last.
+    pub step: Option<StepInfo>,
+}
+
+/// A step of a job that computes, and how its tasks stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StepInfo {
+    pub step: StepIndex,
+    pub tasks: Tally,
 }
 
 /// How far one column is.

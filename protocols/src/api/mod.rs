@@ -18,7 +18,7 @@ pub use bench::{BenchNode, CommitBench, FailoverBench, IdleBench, TransferBench}
 pub use doctor::{Diagnosis, DoctorFinding, DoctorKind};
 pub use error::{ErrorBody, ErrorCode};
 pub use event::{EventInfo, EventKind};
-pub use job::{ColumnProgress, JobInfo};
+pub use job::{ColumnProgress, JobInfo, StepInfo};
 pub use node::{LeasesInfo, NodeInfo, PeerInfo, ResourcesInfo, ScopeInfo};
 pub use object::{
     ColumnHolder, ObjectColumn, ObjectInfo, OwedRepair, PutInfo, PutPhaseInfo, PutProgressInfo, PutUpdate,
@@ -50,6 +50,30 @@ pub(crate) mod as_text {
         D: Deserializer<'de>,
     {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The same for what may not be there.
+pub(crate) mod as_text_or_null {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.collect_str(value),
+            None => serializer.serialize_none(),
+        }
+    }
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+    where
+        T: FromStr,
+        T::Err: Display,
+        D: Deserializer<'de>,
+    {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
     }
 }
 

@@ -4,9 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{HistoryEntry, JobRecord};
 use crate::approval::message::Signature;
-use crate::ids::{Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, PieceIndex, QuorumId, Term};
+use crate::ids::{
+    Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, PieceIndex, QuorumId, StepIndex, TaskIndex, Term,
+};
 use crate::quorum::command::{Command, CommandReply, Rejection};
 use crate::quorum::object::ObjectRecord;
+use crate::task::message::Given;
+use crate::task::record::{TaskRecord, WorkerRecord};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobMessage {
@@ -41,6 +45,25 @@ pub enum Query {
     History {
         job: JobId,
     },
+    /// Why the job is where it is.
+    Why {
+        job: JobId,
+    },
+    /// Tasks of a step that is still remembered, from `from` on, at most `limit`.
+    Tasks {
+        job: JobId,
+        step: StepIndex,
+        from: TaskIndex,
+        limit: u32,
+    },
+    /// Outputs of tasks of a step, from `from` on, with the bytes of those that are in the record.
+    Outputs {
+        job: JobId,
+        step: StepIndex,
+        from: TaskIndex,
+        limit: u32,
+    },
+    Workers,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +76,10 @@ pub enum QueryAnswer {
     History(Vec<HistoryEntry>),
     /// The quorum knows no such thing.
     Unknown,
+    Why(String),
+    Tasks(Vec<(TaskIndex, TaskRecord)>),
+    Outputs(Vec<Given>),
+    Workers(Vec<WorkerRecord>),
 }
 
 /// One quorum as a member sees it.

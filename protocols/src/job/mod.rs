@@ -3,8 +3,10 @@
 //! Wire: `/quorate/job/1`, one [`message::JobMessage`] in, one [`message::JobAnswer`] out. Any node sends it to the
 //! members of the owning quorum; only the primary acts, the others say who it is.
 
+pub mod compute;
 pub mod limits;
 pub mod message;
+pub mod plan;
 pub mod record;
 pub mod replicate;
 pub mod spec;
@@ -12,7 +14,8 @@ pub mod store;
 pub mod transition;
 pub mod why;
 
+pub use compute::ComputeSpec;
 pub use message::{JobAnswer, JobMessage, ObjectView, Query, QueryAnswer, QuorumView};
-pub use record::{JobRecord, RunState};
+pub use record::{JobRecord, Run, RunState};
 pub use spec::{JobSpec, Kind, StoreSpec};
 pub use store::{ColumnRecord, ColumnState, Grant, StoreRun};

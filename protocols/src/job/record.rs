@@ -2,9 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::spec::JobSpec;
+use super::compute::ComputeSpec;
+use super::spec::{JobSpec, StoreSpec};
 use super::store::StoreRun;
 use crate::ids::{JobId, Millis, PeerId};
+use crate::object::layout::Profile;
+use crate::task::record::ComputeRun;
 
 /// Where a run stands. The legal moves are data: [`crate::job::transition`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -60,6 +63,13 @@ pub struct HistoryEntry {
     pub what: String,
 }
 
+/// What a run is doing, by kind of work. The tasks of one that computes are in a table of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Run {
+    Store(StoreRun),
+    Compute(ComputeRun),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
     pub job: JobId,
@@ -74,6 +84,52 @@ pub struct JobRecord {
     pub created_at: Millis,
     pub changed_at: Millis,
     pub finished_at: Option<Millis>,
-    pub run: StoreRun,
+    pub run: Run,
     pub history: Vec<HistoryEntry>,
+}
+
+impl JobRecord {
+    /// The run of a job that stores, with its specification.
+    pub fn store(&self) -> Option<(&StoreSpec, &StoreRun)> {
+        match (&self.spec, &self.run) {
+            (JobSpec::Store(spec), Run::Store(run)) => Some((spec, run)),
+            _ => None,
+        }
+    }
+    /// The same, taken out of the record.
+    pub fn into_store(self) -> Option<(StoreSpec, StoreRun)> {
+        match (self.spec, self.run) {
+            (JobSpec::Store(spec), Run::Store(run)) => Some((spec, run)),
+            _ => None,
+        }
+    }
+    /// The run of a job that computes, with its specification.
+    pub fn compute(&self) -> Option<(&ComputeSpec, &ComputeRun)> {
+        match (&self.spec, &self.run) {
+            (JobSpec::Compute(spec), Run::Compute(run)) => Some((spec, run)),
+            _ => None,
+        }
+    }
+    /// For what the transition table admits for store runs alone.
+    pub(crate) fn stored(&self) -> &StoreRun {
+        match &self.run {
+            Run::Store(run) => run,
+            Run::Compute(_) => panic!("the kind was checked before a store run was touched"),
+        }
+    }
+    pub(crate) fn profile(&self) -> Option<Profile> {
+        self.store().map(|(spec, _)| spec.profile)
+    }
+    pub(crate) fn stored_mut(&mut self) -> &mut StoreRun {
+        match &mut self.run {
+            Run::Store(run) => run,
+            Run::Compute(_) => panic!("the kind was checked before a store run was touched"),
+        }
+    }
+    pub(crate) fn compute_mut(&mut self) -> Option<(&ComputeSpec, &mut ComputeRun)> {
+        match (&self.spec, &mut self.run) {
+            (JobSpec::Compute(spec), Run::Compute(run)) => Some((spec, run)),
+            _ => None,
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::compute::ComputeSpec;
 use crate::object::layout::Profile;
 
 /// What sort of work a job is. Each kind has a planner in this crate and an executor in the node.
@@ -10,12 +11,18 @@ use crate::object::layout::Profile;
 pub enum Kind {
     /// Keep a file as erasure-coded pieces on many peers.
     Store,
+    /// Run a WebAssembly module.
+    Wasm,
+    /// Run a program that the worker's operator allows.
+    Command,
 }
 
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Store => "store",
+            Self::Wasm => "wasm",
+            Self::Command => "command",
         })
     }
 }
@@ -23,12 +30,14 @@ impl std::fmt::Display for Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobSpec {
     Store(StoreSpec),
+    Compute(Box<ComputeSpec>),
 }
 
 impl JobSpec {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Store(_) => Kind::Store,
+            Self::Compute(spec) => spec.kind(),
         }
     }
 }

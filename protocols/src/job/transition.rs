@@ -2,11 +2,13 @@
 //!
 //! The quorum's core asks this table before it acts on a run; the README shows it as [`markdown`] renders it. A pair
 //! that is not in the table is refused with a typed error. A row whose target is its own state is a repeat or a report
-//! that leaves the state alone. States between *pausing* and *reverting* belong to kinds of work that can pause or
-//! undo; a store run goes through *pending* and *running* only, and its cancel is immediate: nothing of it needs to be
-//! undone before it may be called cancelled, and its holders are released afterwards as a duty of their own.
+//! that leaves the state alone. A run that computes may pass through all of them but *resuming* and *modifying*, which no
+//! kind of work needs yet: a resume and an update take effect in the entry that carries them. A store run goes through
+//! *pending* and *running* only, and its cancel is immediate: nothing of it needs to be undone before it may be called
+//! cancelled, and its holders are released afterwards as a duty of their own.
 
 use super::record::RunState::{self, *};
+use super::spec::Kind;
 use crate::quorum::command::Command;
 
 /// The commands that act on a run.
@@ -21,10 +23,20 @@ pub enum RunCommand {
     Cancel,
     Abandon,
     Released,
+    /// Not commands, but what befalls a run that computes: a task was given to a worker, one was reported or lost, and
+    /// a timer has run out.
+    Assigned,
+    Reported,
+    Elapsed,
+    Pause,
+    Resume,
+    Retry,
+    Resolve,
+    Update,
 }
 
 impl RunCommand {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 17] = [
         Self::AddHolders,
         Self::Attach,
         Self::Progress,
@@ -34,6 +46,14 @@ impl RunCommand {
         Self::Cancel,
         Self::Abandon,
         Self::Released,
+        Self::Assigned,
+        Self::Reported,
+        Self::Elapsed,
+        Self::Pause,
+        Self::Resume,
+        Self::Retry,
+        Self::Resolve,
+        Self::Update,
     ];
 
     /// As error messages and the README name it.
@@ -48,6 +68,37 @@ impl RunCommand {
             Self::Cancel => "cancel",
             Self::Abandon => "abandon",
             Self::Released => "released",
+            Self::Assigned => "task assigned",
+            Self::Reported => "task reported",
+            Self::Elapsed => "time elapsed",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Retry => "retry",
+            Self::Resolve => "resolve",
+            Self::Update => "update",
+        }
+    }
+
+    /// Whether it is for runs of this kind.
+    pub const fn is_for(self, kind: Kind) -> bool {
+        match self {
+            Self::Cancel => true,
+            Self::AddHolders
+            | Self::Attach
+            | Self::Progress
+            | Self::ColumnFailed
+            | Self::CommitObject
+            | Self::FailRun
+            | Self::Abandon
+            | Self::Released => matches!(kind, Kind::Store),
+            Self::Assigned
+            | Self::Reported
+            | Self::Elapsed
+            | Self::Pause
+            | Self::Resume
+            | Self::Retry
+            | Self::Resolve
+            | Self::Update => matches!(kind, Kind::Wasm | Kind::Command),
         }
     }
 
@@ -63,6 +114,11 @@ impl RunCommand {
             Command::Cancel { .. } => Self::Cancel,
             Command::Abandon { .. } => Self::Abandon,
             Command::Released { .. } => Self::Released,
+            Command::Pause { .. } => Self::Pause,
+            Command::Resume { .. } => Self::Resume,
+            Command::Retry { .. } => Self::Retry,
+            Command::Resolve { .. } => Self::Resolve,
+            Command::Update { .. } => Self::Update,
             Command::Noop
             | Command::Submit { .. }
             | Command::Confirmed { .. }
@@ -72,7 +128,13 @@ impl RunCommand {
             | Command::FinishRepair { .. }
             | Command::FailRepair { .. }
             | Command::SetStandbys { .. }
-            | Command::RaiseLevel { .. } => return None,
+            | Command::RaiseLevel { .. }
+            | Command::SetWorker { .. }
+            | Command::LoseWorker { .. }
+            | Command::Start { .. }
+            | Command::Report { .. }
+            | Command::SaveCheckpoint { .. }
+            | Command::Elapsed { .. } => return None,
         })
     }
 }
@@ -127,29 +189,66 @@ pub const TABLE: &[Row] = &[
     (Pending, RunCommand::Cancel, &[Cancelled]),
     (Pending, RunCommand::Abandon, &[Failed]),
     (Pending, RunCommand::Released, &[Pending]),
+    (Pending, RunCommand::Assigned, &[Running]),
+    (Pending, RunCommand::Elapsed, &[Pending, Failed]),
+    (Pending, RunCommand::Pause, &[Paused]),
+    (Pending, RunCommand::Update, &[Pending]),
     (Running, RunCommand::AddHolders, &[Running]),
     (Running, RunCommand::Attach, &[Running]),
     (Running, RunCommand::Progress, &[Running]),
     (Running, RunCommand::ColumnFailed, &[Running, Failed]),
     (Running, RunCommand::CommitObject, &[Succeeded]),
     (Running, RunCommand::FailRun, &[Failed]),
-    (Running, RunCommand::Cancel, &[Cancelled]),
+    (Running, RunCommand::Cancel, &[Cancelled, Cancelling, Reverting]),
     (Running, RunCommand::Abandon, &[Failed]),
     (Running, RunCommand::Released, &[Running]),
+    (Running, RunCommand::Assigned, &[Running]),
+    (Running, RunCommand::Reported, &[Running, Succeeded, Failed, Reverting, AwaitingResolution]),
+    (Running, RunCommand::Elapsed, &[Running, Succeeded, Failed, Reverting, AwaitingResolution]),
+    (Running, RunCommand::Pause, &[Pausing, Paused]),
+    (Running, RunCommand::Update, &[Running]),
     (Pausing, RunCommand::FailRun, &[Failed]),
-    (Pausing, RunCommand::Cancel, &[Cancelled]),
+    (Pausing, RunCommand::Cancel, &[Cancelled, Cancelling, Reverting]),
+    (
+        Pausing,
+        RunCommand::Reported,
+        &[Pausing, Paused, Succeeded, Failed, Reverting, Reverted, Cancelled, AwaitingResolution],
+    ),
+    (
+        Pausing,
+        RunCommand::Elapsed,
+        &[Pausing, Paused, Succeeded, Failed, Reverting, Reverted, Cancelled, AwaitingResolution],
+    ),
+    (Pausing, RunCommand::Pause, &[Pausing]),
+    (Pausing, RunCommand::Resume, &[Running, Reverting]),
+    (Pausing, RunCommand::Update, &[Pausing]),
     (Paused, RunCommand::FailRun, &[Failed]),
-    (Paused, RunCommand::Cancel, &[Cancelled]),
+    (Paused, RunCommand::Cancel, &[Cancelled, Cancelling, Reverting]),
+    (Paused, RunCommand::Elapsed, &[Paused, Failed, Reverting, AwaitingResolution]),
+    (Paused, RunCommand::Pause, &[Paused]),
+    (Paused, RunCommand::Resume, &[Pending, Running, Reverting]),
+    (Paused, RunCommand::Update, &[Paused]),
     (Resuming, RunCommand::FailRun, &[Failed]),
     (Resuming, RunCommand::Cancel, &[Cancelled]),
     (Modifying, RunCommand::FailRun, &[Failed]),
     (Modifying, RunCommand::Cancel, &[Cancelled]),
     (Cancelling, RunCommand::FailRun, &[Failed]),
-    (Cancelling, RunCommand::Cancel, &[Cancelled]),
+    (Cancelling, RunCommand::Cancel, &[Cancelling]),
+    (Cancelling, RunCommand::Reported, &[Cancelling, Cancelled]),
+    (Cancelling, RunCommand::Elapsed, &[Cancelling, Cancelled]),
     (Reverting, RunCommand::FailRun, &[Failed]),
-    (Reverting, RunCommand::Cancel, &[Cancelled]),
+    (Reverting, RunCommand::Cancel, &[Cancelled, Cancelling]),
+    (Reverting, RunCommand::Assigned, &[Reverting]),
+    (Reverting, RunCommand::Reported, &[Reverting, Reverted, Cancelled, AwaitingResolution]),
+    (Reverting, RunCommand::Elapsed, &[Reverting, Reverted, Cancelled, AwaitingResolution]),
+    (Reverting, RunCommand::Pause, &[Pausing, Paused]),
+    (Reverting, RunCommand::Update, &[Reverting]),
     (AwaitingResolution, RunCommand::FailRun, &[Failed]),
-    (AwaitingResolution, RunCommand::Cancel, &[Cancelled]),
+    (AwaitingResolution, RunCommand::Cancel, &[Cancelled, Cancelling, Reverting]),
+    (AwaitingResolution, RunCommand::Elapsed, &[AwaitingResolution, Failed]),
+    (AwaitingResolution, RunCommand::Retry, &[Running, Reverting]),
+    (AwaitingResolution, RunCommand::Resolve, &[Running, Succeeded, Failed, Reverting, Reverted, Cancelled]),
+    (AwaitingResolution, RunCommand::Update, &[AwaitingResolution]),
     (Succeeded, RunCommand::CommitObject, &[Succeeded]),
     (Succeeded, RunCommand::Released, &[Succeeded]),
     (Failed, RunCommand::FailRun, &[Failed]),
@@ -183,7 +282,8 @@ mod tests {
     #[test]
     fn every_state_that_is_not_final_has_a_way_out_and_can_be_cancelled() {
         for state in RunState::ALL.into_iter().filter(|state| !state.is_final()) {
-            assert_eq!(targets(state, RunCommand::Cancel), Some(&[Cancelled][..]), "{state:?}");
+            let to = targets(state, RunCommand::Cancel).unwrap();
+            assert!(to.iter().any(|to| matches!(to, Cancelled | Cancelling)), "{state:?}");
             let leaves = TABLE.iter().any(|(from, _, to)| *from == state && to.iter().any(|to| to.is_final()));
             assert!(leaves, "{state:?}");
         }
@@ -200,6 +300,11 @@ mod tests {
     fn no_pair_of_state_and_command_is_listed_twice() {
         let pairs: BTreeSet<_> = TABLE.iter().map(|(from, by, _)| (*from, *by)).collect();
         assert_eq!(pairs.len(), TABLE.len());
+        // Every command is legal somewhere, and for some kind.
+        for command in RunCommand::ALL {
+            assert!(TABLE.iter().any(|(_, by, _)| *by == command), "{command:?}");
+            assert!([Kind::Store, Kind::Wasm].into_iter().any(|kind| command.is_for(kind)), "{command:?}");
+        }
     }
 
     #[test]

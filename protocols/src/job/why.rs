@@ -1,18 +1,60 @@
 //! Why a run is where it is, in one sentence for a person.
 
-use super::record::{JobRecord, RunState};
+use super::record::{JobRecord, Run, RunState};
+use super::spec::{JobSpec, StoreSpec};
+use super::store::StoreRun;
 use crate::ids::Millis;
-use crate::object::layout::Profile;
+use crate::task::record::{ComputeRun, Ending, Tally};
 
 impl JobRecord {
     /// Answers for every state; `now` is quorum time.
     pub fn why(&self, now: Millis) -> String {
-        let run = &self.run;
+        match (&self.spec, &self.run) {
+            (JobSpec::Store(spec), Run::Store(run)) => self.why_stored(spec, run, now),
+            (_, Run::Compute(run)) => self.why_computed(run, now),
+            (_, Run::Store(_)) => "its record contradicts itself".to_owned(),
+        }
+    }
+
+    fn why_computed(&self, run: &ComputeRun, now: Millis) -> String {
+        let reason = self.reason.as_deref();
+        let Tally { total, ready, delayed, running, done, .. } = run.tally;
+        let step =
+            format!("step {}: {done} of {total} tasks are done, {running} run, {ready} wait for a worker", run.step);
+        let refusals = || match run.avoided.iter().next() {
+            Some((peer, why)) => format!("; {} peers refused, {peer} because: {why}", run.avoided.len()),
+            None => String::new(),
+        };
+        match self.state {
+            RunState::Pending => {
+                format!("waiting for workers: none has room for one of its {total} tasks{}", refusals())
+            }
+            RunState::Running if delayed > 0 => format!("{step}, {delayed} wait for another try{}", refusals()),
+            RunState::Running => step + &refusals(),
+            RunState::Pausing => with(&format!("waiting for {running} tasks to stop, to be paused"), reason),
+            RunState::Cancelling => with("waiting for its workers to say that they have stopped", reason),
+            RunState::Reverting => {
+                let why = match &run.ending {
+                    Some(Ending::Reverted { reason }) => reason.as_str(),
+                    _ => "it was cancelled",
+                };
+                format!("undoing what it did, because {why}; {step}")
+            }
+            RunState::AwaitingResolution => {
+                let waits = now.since(run.clock_at).as_secs();
+                let what = format!("waiting for a person for {waits} s; `job retry` or `job resolve` lets it go on");
+                with(&what, reason)
+            }
+            state => ended_or_resting(state, reason),
+        }
+    }
+
+    fn why_stored(&self, spec: &StoreSpec, run: &StoreRun, now: Millis) -> String {
         let reason = self.reason.as_deref();
         match self.state {
             RunState::Pending => {
                 let assigned = run.columns.len() - run.open_columns();
-                let needed = self.spec.profile().columns_min();
+                let needed = spec.profile.columns_min();
                 let mut text = format!(
                     "waiting for holders: {assigned} of {} columns have one and {needed} are needed to begin",
                     run.columns.len()
@@ -38,17 +80,7 @@ impl JobRecord {
                 append(&mut text, "; last setback: ", reason);
                 text
             }
-            RunState::Pausing => with("stopping its work, to be paused", reason),
-            RunState::Paused => with("paused by its owner; `job resume` lets it go on", reason),
-            RunState::Resuming => with("starting its work again after a pause", reason),
-            RunState::Modifying => with("its specification is being changed", reason),
-            RunState::Cancelling => with("stopping its work, to be cancelled", reason),
-            RunState::Reverting => with("undoing what it did", reason),
-            RunState::AwaitingResolution => with("waiting for a person to decide how to go on", reason),
             RunState::Succeeded if run.degraded => with("done; the object was stored with columns still owed", reason),
-            RunState::Succeeded => with("done", reason),
-            RunState::Failed => with("failed", reason),
-            RunState::Reverted => with("undone", reason),
             RunState::Cancelled => {
                 let mut text = with("cancelled", reason);
                 if !run.releasing.is_empty() {
@@ -56,17 +88,28 @@ impl JobRecord {
                 }
                 text
             }
+            state => ended_or_resting(state, reason),
         }
     }
 }
 
-impl super::spec::JobSpec {
-    /// The profile of a store run.
-    pub fn profile(&self) -> Profile {
-        match self {
-            Self::Store(store) => store.profile,
-        }
-    }
+fn ended_or_resting(state: RunState, reason: Option<&str>) -> String {
+    let what = match state {
+        RunState::Pending => "waiting to begin",
+        RunState::Running => "at work",
+        RunState::Pausing => "stopping its work, to be paused",
+        RunState::Paused => "paused by its owner; `job resume` lets it go on",
+        RunState::Resuming => "starting its work again after a pause",
+        RunState::Modifying => "its specification is being changed",
+        RunState::Cancelling => "stopping its work, to be cancelled",
+        RunState::Reverting => "undoing what it did",
+        RunState::AwaitingResolution => "waiting for a person to decide how to go on",
+        RunState::Succeeded => "done",
+        RunState::Failed => "failed",
+        RunState::Reverted => "undone",
+        RunState::Cancelled => "cancelled",
+    };
+    with(what, reason)
 }
 
 fn append(text: &mut String, what: &str, reason: Option<&str>) {

@@ -4,11 +4,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::approval::Approval;
-use crate::ids::{Attempt, JobId, ManifestHash, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
+use crate::ids::{Attempt, JobId, LeaseId, ManifestHash, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
+use crate::job::compute::Resources;
 use crate::job::record::RunState;
-use crate::job::spec::JobSpec;
+use crate::job::spec::{JobSpec, Kind};
 use crate::job::store::{ColumnRecord, Grant};
 use crate::piece::message::Receipt;
+use crate::task::message::{Report, ReportRefusal};
+use crate::task::record::{Output, TaskAttempt, WorkerRecord};
 
 /// One log entry: commands that arrived while the entry before was in flight. Applied in order; each has its reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -138,6 +141,66 @@ pub enum Command {
     RaiseLevel {
         level: u16,
     },
+    /// Primary: this peer promised to run tasks, or promised anew. Attempts that it has go on, unless it lost its disk.
+    SetWorker {
+        worker: WorkerRecord,
+    },
+    /// Primary: the lease has ended or is given back. Attempts under it are lost, and given to others.
+    LoseWorker {
+        peer: PeerId,
+        lease: LeaseId,
+        reason: String,
+    },
+    /// Worker: about to begin tasks that must not begin twice. Each has its own answer.
+    Start {
+        tasks: Vec<TaskAttempt>,
+    },
+    /// Worker: what became of attempts. Each has its own answer.
+    Report {
+        reports: Vec<Report>,
+    },
+    /// Worker: the attempt's task can go on from here. `bytes` when the checkpoint's place is the record.
+    SaveCheckpoint {
+        task: TaskAttempt,
+        checkpoint: Output,
+        bytes: Option<Bytes>,
+    },
+    /// Primary: it has waited, by its monotonic clock, for the earliest timer of the state (`Duty::Wake`). Quorum time
+    /// becomes `until`, if that still is the earliest timer.
+    Elapsed {
+        until: Millis,
+    },
+    Pause {
+        job: JobId,
+    },
+    Resume {
+        job: JobId,
+    },
+    /// Tasks that were given up or parked begin anew.
+    Retry {
+        job: JobId,
+    },
+    Resolve {
+        job: JobId,
+        resolution: Resolution,
+    },
+    /// Changes what may be changed while the job lives; `None` leaves it. Attempts that run keep what they have.
+    Update {
+        job: JobId,
+        priority: Option<u8>,
+        parallelism: Option<u32>,
+        resources: Option<Resources>,
+    },
+}
+
+/// How a person decides about a run that waits for one. To try again, see `Command::Retry`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Resolution {
+    /// Take the tasks that were given up as done, with empty outputs.
+    Skip,
+    Fail,
+    /// Undo what was begun, by the specification's `compensate`.
+    Revert,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +229,8 @@ pub enum CommandReply {
     Committed {
         manifest: ManifestHash,
     },
+    /// To `Start` and `Report`, one answer each in their order; to `SaveCheckpoint`, one.
+    Recorded(Vec<Result<(), ReportRefusal>>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,4 +266,8 @@ pub enum Rejection {
     Invalid { reason: String },
     #[error("state level {needed} is not raised yet (the quorum is at {level})")]
     Level { needed: u16, level: u16 },
+    #[error("{command} is not for jobs of kind {kind}")]
+    WrongKind { kind: Kind, command: String },
+    #[error("{peer} has no such lease here")]
+    UnknownWorker { peer: PeerId },
 }

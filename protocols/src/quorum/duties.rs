@@ -4,6 +4,7 @@ use super::state::{Duty, QuorumState};
 use crate::ids::PieceIndex;
 use crate::job::limits::SPARES_WANTED;
 use crate::job::store::{ColumnState, Releasing};
+use crate::task::limits::SLOTS_SOUGHT_MAX;
 
 impl QuorumState {
     /// What the primary has to bring about now, in order: confirmations first (they make a stored object safe), then
@@ -22,8 +23,9 @@ impl QuorumState {
             }));
         }
         for record in live() {
-            let open = record.run.open_columns();
-            let spares = SPARES_WANTED.saturating_sub(record.run.spares.len());
+            let Some((_, run)) = record.store() else { continue };
+            let open = run.open_columns();
+            let spares = SPARES_WANTED.saturating_sub(run.spares.len());
             if open > 0 || spares > 0 {
                 duties.push(Duty::FindHolders { job: record.job, open, spares });
             }
@@ -39,18 +41,44 @@ impl QuorumState {
             duties.extend(waiting.map(|column| Duty::Repair { manifest, column: *column }));
         }
         for record in self.index.releasing.iter().filter_map(|job| self.jobs.get(job)) {
-            duties.extend(record.run.releasing.iter().map(|Releasing { column, grant, attempt }| Duty::Release {
-                job: record.job,
-                column: *column,
-                grant: *grant,
-                attempt: *attempt,
-            }));
+            let run = record.store().map(|(_, run)| run);
+            duties.extend(run.into_iter().flat_map(|run| &run.releasing).map(
+                |Releasing { column, grant, attempt }| Duty::Release {
+                    job: record.job,
+                    column: *column,
+                    grant: *grant,
+                    attempt: *attempt,
+                },
+            ));
         }
-        duties.extend(live().map(|record| Duty::WatchIdle {
-            job: record.job,
-            fed: record.run.fed,
-            since: record.run.fed_at,
+        duties.extend(live().filter_map(|record| {
+            let (_, run) = record.store()?;
+            Some(Duty::WatchIdle { job: record.job, fed: run.fed, since: run.fed_at })
         }));
+        self.work_duties(&mut duties);
         duties
+    }
+
+    /// Of jobs that compute. As many as there are workers and sorts of tasks, however many jobs there are.
+    fn work_duties(&self, duties: &mut Vec<Duty>) {
+        let work = &self.index.work;
+        for turns in work.queue.values() {
+            let Some((_, job)) = turns.first() else { continue };
+            let wanted = turns.iter().take(SLOTS_SOUGHT_MAX as usize).map(|(_, job)| self.slots_wanted(*job));
+            let slots = wanted.fold(0u32, u32::saturating_add).min(SLOTS_SOUGHT_MAX);
+            duties.push(Duty::FindWorkers { job: *job, slots });
+        }
+        for (peer, worker) in &self.workers {
+            let lease = worker.grant.lease;
+            let wanted = || work.queue.keys().any(|demand| worker.suits(demand).is_ok());
+            if work.used.contains_key(peer) {
+                duties.push(Duty::Tend { worker: *peer, lease });
+            } else if !wanted() {
+                duties.push(Duty::ReleaseWorker { worker: *peer, lease });
+            }
+        }
+        if let Some(due) = self.next_timer() {
+            duties.push(Duty::Wake { due, after: due.since(self.time) });
+        }
     }
 }

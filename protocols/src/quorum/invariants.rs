@@ -5,12 +5,15 @@ use std::collections::BTreeSet;
 
 use super::object::{ObjectRecord, ObjectState};
 use super::state::QuorumState;
-use crate::ids::{JobId, ManifestHash, PeerId};
+use crate::ids::{Attempt, JobId, ManifestHash, PeerId};
 use crate::job::limits::{HISTORY_MAX, HOLDERS_FAILED_MAX, JOBS_LIVE_MAX, SPARES_MAX};
-use crate::job::record::JobRecord;
+use crate::job::plan::Plan;
+use crate::job::record::{JobRecord, RunState};
 use crate::job::store::ColumnState;
 use crate::object::layout::Profile;
 use crate::quorum::limits::{OBJECTS_MAX, OWNERS_MAX, STANDBYS_MAX};
+use crate::task::limits::{AVOIDED_MAX, COPIES_MAX, DEAD_NAMED_MAX, PRIORITY_MAX, PRIORITY_MIN, WORKERS_MAX};
+use crate::task::record::{TaskRecord, TaskState};
 
 pub(super) type Checked = Result<(), String>;
 
@@ -33,17 +36,20 @@ impl QuorumState {
         for (manifest, object) in &self.objects {
             self.check_object(*manifest, object).map_err(|what| format!("object {manifest}: {what}"))?;
         }
+        self.check_workers()?;
+        let orphan = self.tables.keys().find(|job| self.jobs.get(job).is_none_or(|record| record.compute().is_none()));
+        ensure(orphan.is_none(), || format!("tasks of {orphan:?} belong to no job"))?;
         let orphan = self.manifests.keys().find(|hash| !self.objects.contains_key(hash));
         ensure(orphan.is_none(), || format!("manifest {orphan:?} belongs to no object"))
     }
 
     fn check_job(&self, job: JobId, record: &JobRecord) -> Checked {
-        let run = &record.run;
-        let columns = run.columns.len();
         ensure(record.job == job && job.quorum == self.quorum, || "kept under another id".to_owned())?;
-        let Profile { data, parity } = record.spec.profile();
+        let Some((spec, run)) = record.store() else { return self.check_compute(job, record) };
+        let columns = run.columns.len();
+        let Profile { data, parity } = spec.profile;
         ensure(Profile::new(data, parity).is_some(), || "impossible profile".to_owned())?;
-        ensure(columns == record.spec.profile().columns(), || format!("{columns} columns"))?;
+        ensure(columns == spec.profile.columns(), || format!("{columns} columns"))?;
         ensure(run.failed.len() <= HOLDERS_FAILED_MAX, || format!("{} failed holders", run.failed.len()))?;
         ensure(run.spares.len() <= SPARES_MAX, || format!("{} spares", run.spares.len()))?;
         ensure(record.history.len() <= HISTORY_MAX, || format!("{} lines of history", record.history.len()))?;
@@ -68,10 +74,71 @@ impl QuorumState {
         for column in &run.columns {
             ensure(column.stored.len() == run.segments.len(), || "stored bits do not match the segments".to_owned())?;
         }
-        ensure(run.segments.len() <= record.spec.profile().segments_max(), || "too many segments".to_owned())?;
+        ensure(run.segments.len() <= spec.profile.segments_max(), || "too many segments".to_owned())?;
         let whole = run.segments.iter().all(|pieces| pieces.is_empty() || pieces.len() == columns);
         ensure(whole, || "a segment has too few pieces".to_owned())?;
         ensure(run.manifest.is_none(), || "committed and not ended".to_owned())
+    }
+
+    fn check_compute(&self, job: JobId, record: &JobRecord) -> Checked {
+        let (spec, run) = record.compute().ok_or("its run is not of its kind")?;
+        spec.check().map_err(|fault| fault.to_string())?;
+        let plan = Plan::of(spec);
+        let state = record.state;
+        ensure(plan.step(run.step).is_some(), || format!("no step {}", run.step))?;
+        ensure(run.settings.resources.check().is_ok(), || "impossible resources".to_owned())?;
+        ensure((PRIORITY_MIN..=PRIORITY_MAX).contains(&run.settings.priority), || "impossible priority".to_owned())?;
+        ensure(run.avoided.len() <= AVOIDED_MAX && run.dead.len() <= DEAD_NAMED_MAX, || "too many notes".to_owned())?;
+        ensure(run.durations.len() <= 64, || "too many durations".to_owned())?;
+        ensure(record.history.len() <= HISTORY_MAX, || format!("{} lines of history", record.history.len()))?;
+        ensure(state.is_final() == record.finished_at.is_some(), || "ended without an end".to_owned())?;
+        let kept = !state.is_final() || state == RunState::Succeeded;
+        let Some(table) = self.tables.get(&job) else { return ensure(!kept, || "its tasks are gone".to_owned()) };
+        ensure(kept, || "ended and keeps its tasks".to_owned())?;
+        for step in table.steps() {
+            let tasks = plan.step(step).ok_or("a step that the plan lacks")?.tasks as usize;
+            ensure(table.tasks(step).len() == tasks, || format!("step {step} has not {tasks} tasks"))?;
+        }
+        for (step, task, record) in table.all() {
+            check_task(record).map_err(|what| format!("step {step} task {task}: {what}"))?;
+            let present = step == run.step && !state.is_final();
+            ensure(present || record.live.is_empty(), || format!("step {step} is over and task {task} runs"))?;
+            let known = record.live.iter().all(|live| self.workers.contains_key(&live.worker));
+            ensure(known, || format!("task {task} runs at a peer that is no worker"))?;
+        }
+        let orphan = table.blobs.keys().find(|(step, task, _)| table.get(*step, *task).is_none());
+        ensure(orphan.is_none(), || format!("bytes of {orphan:?} belong to no task"))?;
+        if state.is_final() {
+            return Ok(());
+        }
+        let index = table.of(run.step).ok_or("its step has no tasks")?;
+        ensure(index.tally == run.tally, || format!("{:?} should be {:?}", run.tally, index.tally))?;
+        // No silent idle: what is not for a person to move has something that moves it.
+        let moved = match state {
+            RunState::Paused | RunState::AwaitingResolution => true,
+            RunState::Cancelling => self.stopping_of(job).next().is_some(),
+            _ => {
+                let waits = self.index.work.is_queued(job) || !index.delayed.is_empty();
+                waits || !index.live.is_empty() || self.stopping_of(job).next().is_some()
+            }
+        };
+        ensure(moved, || format!("{state} and nothing moves it: {:?}", run.tally))?;
+        ensure(state == RunState::Cancelling || !self.timers(record).is_empty(), || format!("{state} without a timer"))
+    }
+
+    fn check_workers(&self) -> Checked {
+        ensure(self.workers.len() <= WORKERS_MAX, || format!("{} workers", self.workers.len()))?;
+        for (peer, worker) in &self.workers {
+            ensure(worker.grant.holder.peer == *peer, || format!("{peer} is kept under another name"))?;
+        }
+        for (task, stopping) in &self.stopping {
+            ensure(self.workers.contains_key(&stopping.worker), || format!("{task:?} stops at a peer that is gone"))?;
+            let table = self.tables.get(&task.id.job);
+            let record = table.and_then(|table| table.get(task.id.step, task.id.task));
+            let both = record.is_some_and(|record| record.attempt(task.attempt).is_some());
+            ensure(!both, || format!("{task:?} is stopped and runs"))?;
+        }
+        Ok(())
     }
 
     fn check_object(&self, manifest: ManifestHash, object: &ObjectRecord) -> Checked {
@@ -79,7 +146,7 @@ impl QuorumState {
         ensure(columns == object.profile.columns() && columns == object.newest.len(), || format!("{columns} columns"))?;
         ensure(object.shared.len() < OWNERS_MAX, || format!("{} owners", object.shared.len()))?;
         ensure(!object.shared.contains_key(&object.owner), || "its owner shares it with itself".to_owned())?;
-        let run = self.jobs.get(&object.job).map(|record| &record.run);
+        let run = self.jobs.get(&object.job).and_then(|record| record.store()).map(|(_, run)| run);
         ensure(run.is_some_and(|run| run.manifest == Some(manifest)), || "its run is forgotten".to_owned())?;
         let live = object.state == ObjectState::Live;
         ensure(live == self.manifests.contains_key(&manifest), || "manifest and state differ".to_owned())?;
@@ -109,5 +176,22 @@ impl QuorumState {
             }
         }
         Ok(())
+    }
+}
+
+fn check_task(task: &TaskRecord) -> Checked {
+    let mut workers = BTreeSet::new();
+    for live in &task.live {
+        ensure(live.attempt > Attempt(0) && live.attempt <= task.newest, || format!("{live:?} was never given"))?;
+        ensure(workers.insert(live.worker), || format!("{} has two attempts", live.worker))?;
+    }
+    let numbers: BTreeSet<_> = task.live.iter().map(|live| live.attempt).collect();
+    ensure(numbers.len() == task.live.len(), || "an attempt is there twice".to_owned())?;
+    ensure(task.live.len() <= COPIES_MAX as usize, || "too many copies".to_owned())?;
+    ensure(task.won <= task.newest, || "won by an attempt that was never given".to_owned())?;
+    match task.state {
+        TaskState::Running => ensure(!task.live.is_empty(), || "runs nowhere".to_owned()),
+        TaskState::Ready => ensure(!task.is_revealing(), || "shows results and wants copies".to_owned()),
+        _ => ensure(task.live.is_empty(), || format!("{:?} and runs", task.state)),
     }
 }

@@ -17,9 +17,12 @@ pub mod membership;
 pub mod message;
 pub mod object;
 mod queries;
+mod schedule;
 pub mod snapshot;
 pub mod state;
 mod steps;
+mod timers;
+mod work;
 
 pub use command::{Batch, BatchReply, Command, CommandReply, Rejection};
 pub use membership::Voters;
@@ -30,3 +33,5 @@ pub use state::{Duty, Event, QuorumState};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod work_tests;

@@ -1,13 +1,22 @@
 //! Reading the state.
 
+use std::ops::Bound;
+
 use super::object::ObjectRecord;
 use super::state::QuorumState;
-use crate::ids::ManifestHash;
+use crate::ids::{JobId, ManifestHash, TaskIndex};
 use crate::job::limits::{PAGE_BYTES_MAX, PAGE_MAX};
 use crate::job::message::{ObjectView, Query, QueryAnswer};
-use crate::job::record::JobRecord;
+use crate::job::record::{JobRecord, Run};
+use crate::job::spec::JobSpec;
+use crate::job::store::{ColumnRecord, StoreRun};
+use crate::task::limits::WORKERS_MAX;
+use crate::task::message::Given;
+use crate::task::table::Blob;
 use crate::wire;
-use std::ops::Bound;
+
+/// Workers that an answer to "why" names one by one.
+const WORKERS_NAMED_MAX: usize = 16;
 
 impl QuorumState {
     /// Answers every query but `Query::Quorum`, which asks about Raft as well: `None` for that one.
@@ -32,7 +41,44 @@ impl QuorumState {
                 let rows = self.objects.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
                 QueryAnswer::Objects(page(rows.map(|(hash, record)| view(*hash, record, Vec::new())), *limit))
             }
+            Query::Why { job } => known(self.why(*job).map(QueryAnswer::Why)),
+            Query::Tasks { job, step, from, limit } => known(self.tables.get(job).map(|table| {
+                let rows = table.tasks(*step).iter().enumerate().skip(from.0 as usize);
+                QueryAnswer::Tasks(page(rows.map(|(task, record)| (TaskIndex(task as u32), record.clone())), *limit))
+            })),
+            Query::Outputs { job, step, from, limit } => known(self.tables.get(job).map(|table| {
+                let rows = table.tasks(*step).iter().enumerate().skip(from.0 as usize);
+                let rows = rows.filter_map(|(task, record)| {
+                    let task = TaskIndex(task as u32);
+                    let bytes = table.blob((*step, task, Blob::Output)).cloned();
+                    Some(Given { task, output: **record.output.as_ref()?, bytes })
+                });
+                QueryAnswer::Outputs(page(rows, *limit))
+            })),
+            Query::Workers => QueryAnswer::Workers(self.workers.values().take(WORKERS_MAX).cloned().collect()),
         })
+    }
+}
+
+impl QuorumState {
+    /// Why a job is where it is, with what each worker has against it while it waits; `None` for a job that is not
+    /// known.
+    pub fn why(&self, job: JobId) -> Option<String> {
+        let mut text = self.jobs.get(&job)?.why(self.time);
+        if self.index.work.is_queued(job) {
+            let reasons = self.why_not(job);
+            if reasons.is_empty() {
+                text.push_str("; the quorum has no workers yet");
+            }
+            for reason in reasons.iter().take(WORKERS_NAMED_MAX) {
+                text.push_str("; ");
+                text.push_str(reason);
+            }
+            if let Some(more) = reasons.len().checked_sub(WORKERS_NAMED_MAX).filter(|more| *more > 0) {
+                text.push_str(&format!("; and {more} more workers"));
+            }
+        }
+        Some(text)
     }
 }
 
@@ -42,21 +88,27 @@ fn view(hash: ManifestHash, record: &ObjectRecord, manifest: Vec<u8>) -> ObjectV
 
 /// A job without what only its own page shows.
 fn listed(record: &JobRecord) -> JobRecord {
-    let mut run = crate::job::store::StoreRun::new(record.run.worker, 0, record.run.fed_at);
-    run.worker_attempt = record.run.worker_attempt;
-    run.columns = record
-        .run
-        .columns
-        .iter()
-        .map(|column| crate::job::store::ColumnRecord { stored: Vec::new(), ..*column })
-        .collect();
-    run.spares.clone_from(&record.run.spares);
-    run.failed.clone_from(&record.run.failed);
-    run.releasing.clone_from(&record.run.releasing);
-    (run.manifest, run.degraded, run.fed) = (record.run.manifest, record.run.degraded, record.run.fed);
+    let run = match &record.run {
+        Run::Store(run) => Run::Store(StoreRun {
+            worker_attempt: run.worker_attempt,
+            columns: run.columns.iter().map(|column| ColumnRecord { stored: Vec::new(), ..*column }).collect(),
+            spares: run.spares.clone(),
+            failed: run.failed.clone(),
+            releasing: run.releasing.clone(),
+            manifest: run.manifest,
+            degraded: run.degraded,
+            fed: run.fed,
+            ..StoreRun::new(run.worker, 0, run.fed_at)
+        }),
+        Run::Compute(run) => Run::Compute(run.clone()),
+    };
+    let spec = match &record.spec {
+        JobSpec::Store(spec) => JobSpec::Store(spec.clone()),
+        JobSpec::Compute(spec) => JobSpec::Compute(Box::new(spec.outline())),
+    };
     JobRecord {
         job: record.job,
-        spec: record.spec.clone(),
+        spec,
         owner: record.owner,
         state: record.state,
         before_pause: record.before_pause,

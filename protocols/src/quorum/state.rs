@@ -9,6 +9,7 @@
 //! limits and retention cost what there is to do, not what there is.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -16,11 +17,17 @@ use serde::{Deserialize, Serialize};
 use super::command::{Batch, BatchReply};
 use super::limits::LEVEL;
 use super::object::{ObjectRecord, ObjectState};
+use super::work::WorkIndex;
 use crate::approval::Approval;
-use crate::ids::{Attempt, Digest, JobId, LogIndex, ManifestHash, Millis, PieceHash, PieceIndex, QuorumId};
+use crate::ids::{
+    Attempt, Digest, JobId, LeaseId, LogIndex, ManifestHash, Millis, PeerId, PieceHash, PieceIndex, QuorumId, StepIndex,
+};
 use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION};
 use crate::job::record::{JobRecord, RunState};
 use crate::job::store::{ColumnState, Grant};
+use crate::task::limits::{ENDED_BYTES_MAX, ENDED_TASKS_MAX};
+use crate::task::record::{Stopping, TaskAttempt, TaskId, WorkerRecord};
+use crate::task::table::TaskTable;
 use crate::wire;
 
 /// Everything a quorum has agreed on. On disk and on the wire it travels as a snapshot's chunks only.
@@ -33,6 +40,14 @@ pub struct QuorumState {
     pub objects: BTreeMap<ManifestHash, ObjectRecord>,
     /// Encoded manifests of the live objects.
     pub manifests: BTreeMap<ManifestHash, Bytes>,
+    /// Tasks of runs that compute, and outputs that are small.
+    pub tables: BTreeMap<JobId, TaskTable>,
+    /// Peers with a standing lease to run tasks.
+    pub workers: BTreeMap<PeerId, WorkerRecord>,
+    /// Attempts that must end where they run.
+    pub stopping: BTreeMap<TaskAttempt, Stopping>,
+    /// How far the jobs' turns have come: see `schedule`.
+    pub(super) pass: u64,
     /// Promises of peers that are ready to replace a member.
     pub standbys: Vec<Approval>,
     /// Digest over every applied entry: members that differ have diverged.
@@ -52,18 +67,62 @@ pub(super) struct Index {
     pub(super) tended: BTreeSet<ManifestHash>,
     /// Bytes of piece hashes in live runs and manifests.
     pub(super) hash_bytes: usize,
+    pub(super) work: WorkIndex,
 }
 
 /// What changed, for those who follow: the event stream, waiting clients, the primary's driver.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
-    JobChanged { job: JobId, state: RunState },
-    JobProgressed { job: JobId, segments: u32 },
-    ObjectStored { manifest: ManifestHash, job: JobId, degraded: bool },
-    ObjectRemoved { manifest: ManifestHash },
-    ColumnReassigned { job: JobId, column: PieceIndex, from: Option<Grant>, to: Option<Grant> },
-    ColumnOwed { manifest: ManifestHash, column: PieceIndex, reason: String },
-    ColumnRepaired { manifest: ManifestHash, column: PieceIndex },
+    JobChanged {
+        job: JobId,
+        state: RunState,
+    },
+    JobProgressed {
+        job: JobId,
+        segments: u32,
+    },
+    ObjectStored {
+        manifest: ManifestHash,
+        job: JobId,
+        degraded: bool,
+    },
+    ObjectRemoved {
+        manifest: ManifestHash,
+    },
+    ColumnReassigned {
+        job: JobId,
+        column: PieceIndex,
+        from: Option<Grant>,
+        to: Option<Grant>,
+    },
+    ColumnOwed {
+        manifest: ManifestHash,
+        column: PieceIndex,
+        reason: String,
+    },
+    ColumnRepaired {
+        manifest: ManifestHash,
+        column: PieceIndex,
+    },
+    /// Tasks of the run's step that are done.
+    JobAdvanced {
+        job: JobId,
+        step: StepIndex,
+        done: u32,
+        total: u32,
+    },
+    /// For the primary: these attempts were given to the worker.
+    Assigned {
+        worker: PeerId,
+        tasks: Vec<TaskAttempt>,
+    },
+    /// For the primary: the worker has attempts that must end, or that are to be shown.
+    StopWanted {
+        worker: PeerId,
+    },
+    RevealWanted {
+        worker: PeerId,
+    },
 }
 
 /// Something the primary must bring about. Duties are derived from state, never stored: a new primary derives the
@@ -109,6 +168,29 @@ pub enum Duty {
         fed: u64,
         since: Millis,
     },
+    /// Tasks wait and no worker has room: win approvals of peers for this many slots and `SetWorker` each. One per sort
+    /// of task, for the job whose turn is next; what such a task needs is in the job's record.
+    FindWorkers {
+        job: JobId,
+        slots: u32,
+    },
+    /// The worker has attempts: see that it knows of them (`attempts_of`, `order`, `work`), of those that must end
+    /// (`stops_of`) and of those to be shown (`reveals_of`). Hear its beats; renew its lease, or say that it is lost.
+    Tend {
+        worker: PeerId,
+        lease: LeaseId,
+    },
+    /// The worker has nothing to do and no job waits: its lease can be given back (`LoseWorker`), at once or later.
+    ReleaseWorker {
+        worker: PeerId,
+        lease: LeaseId,
+    },
+    /// The earliest timer: wait `after` on the monotonic clock from when this was first seen, and propose
+    /// `Elapsed { until: due }`.
+    Wake {
+        due: Millis,
+        after: Duration,
+    },
 }
 
 impl QuorumState {
@@ -125,8 +207,9 @@ impl QuorumState {
     pub fn apply_encoded(&mut self, index: LogIndex, batch: &Batch, encoded: &[u8]) -> (BatchReply, Vec<Event>) {
         self.time = self.time.max(batch.now);
         let mut events = Vec::new();
-        let replies =
+        let replies: Vec<_> =
             batch.commands.iter().map(|(by, command)| self.apply_command(*by, command, &mut events)).collect();
+        self.schedule(&mut events);
         self.forget_ended();
         let reply = BatchReply { replies };
         self.rolling = self.next_digest(index, encoded, &reply);
@@ -161,15 +244,19 @@ impl QuorumState {
         let Some(record) = self.jobs.get(&job) else {
             self.index.live.remove(&job);
             self.index.releasing.remove(&job);
+            self.reindex_work(job);
             return;
         };
         let live = !record.state.is_final();
-        let releasing = !record.run.releasing.is_empty();
-        let holds_object = record.run.manifest.and_then(|hash| self.objects.get(&hash)).is_some_and(|o| o.job == job);
+        let store = record.store().map(|(_, run)| run);
+        let releasing = store.is_some_and(|run| !run.releasing.is_empty());
+        let holds_object =
+            store.and_then(|run| run.manifest).and_then(|hash| self.objects.get(&hash)).is_some_and(|o| o.job == job);
         let ended = record.finished_at.unwrap_or_default();
         keep(&mut self.index.live, job, live);
         keep(&mut self.index.releasing, job, releasing);
         keep(&mut self.index.ended, (ended, job), !live && !releasing && !holds_object);
+        self.reindex_work(job);
     }
 
     /// Called after every change to an object.
@@ -184,13 +271,25 @@ impl QuorumState {
     /// Builds the index from the records alone.
     pub(super) fn rebuild_index(&mut self) {
         self.index = Index::default();
+        for (job, table) in &self.tables {
+            for (step, task, record) in table.all() {
+                let id = TaskId { job: *job, step, task };
+                for live in &record.live {
+                    let task = TaskAttempt { id, attempt: live.attempt };
+                    self.index.work.occupy(live.worker, task, live.taken());
+                }
+            }
+        }
+        for (task, stopping) in &self.stopping {
+            self.index.work.occupy(stopping.worker, *task, Some(&stopping.resources));
+        }
         for job in self.jobs.keys().copied().collect::<Vec<_>>() {
             self.reindex_job(job);
         }
         for manifest in self.objects.keys().copied().collect::<Vec<_>>() {
             self.reindex_object(manifest);
         }
-        let runs = self.jobs.values().map(|record| hash_bytes(&record.run.segments));
+        let runs = self.jobs.values().filter_map(JobRecord::store).map(|(_, run)| hash_bytes(&run.segments));
         self.index.hash_bytes = runs.chain(self.manifests.values().map(Bytes::len)).sum();
     }
 
@@ -198,12 +297,17 @@ impl QuorumState {
     /// object's columns carry its id, and while it has holders to release.
     fn forget_ended(&mut self) {
         while let Some(&(ended, job)) = self.index.ended.first() {
-            let too_many = self.index.ended.len() > JOBS_ENDED_MAX;
+            let ended_work = self.index.work.ended;
+            let too_many = self.index.ended.len() > JOBS_ENDED_MAX
+                || ended_work.bytes > ENDED_BYTES_MAX
+                || ended_work.tasks > ENDED_TASKS_MAX;
             if !too_many && self.time.since(ended) < JOBS_ENDED_RETENTION {
                 break;
             }
             self.index.ended.pop_first();
             self.jobs.remove(&job);
+            self.tables.remove(&job);
+            self.reindex_work(job);
         }
     }
 }

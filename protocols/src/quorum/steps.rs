@@ -9,8 +9,21 @@ use super::state::QuorumState;
 use crate::ids::JobId;
 use crate::job::store::Grant;
 use crate::job::transition::{RunCommand, targets};
+use crate::task::record::TaskState;
 
 impl QuorumState {
+    /// Attempts only grow, and a task has one result.
+    fn check_tasks_step(&self, after: &Self, job: JobId) -> Checked {
+        let (Some(old), Some(new)) = (self.tables.get(&job), after.tables.get(&job)) else { return Ok(()) };
+        for (step, task, old) in old.all() {
+            let Some(new) = new.get(step, task) else { continue };
+            ensure(new.newest >= old.newest, || format!("job {job}, task {task}: attempts ran backwards"))?;
+            let same = new.state == TaskState::Done && new.won == old.won && new.output == old.output;
+            ensure(old.state != TaskState::Done || same, || format!("job {job}, task {task} has a second result"))?;
+        }
+        Ok(())
+    }
+
     /// The first thing that `command`, answered with `reply`, must not have done on the way from this state to `after`, in
     /// words.
     pub fn check_step(&self, after: &Self, command: &Command, reply: &Result<CommandReply, Rejection>) -> Checked {
@@ -18,19 +31,27 @@ impl QuorumState {
         if let Err(rejection) = reply {
             // A refusal changes nothing; only time goes on, and with it what is remembered of ended jobs.
             let same = self.objects == after.objects && self.manifests == after.manifests;
+            let same = same && self.workers == after.workers && self.stopping == after.stopping;
             let same = same && self.standbys == after.standbys && self.level == after.level;
             let same = same && after.jobs.iter().all(|(job, record)| self.jobs.get(job) == Some(record));
             ensure(same, || format!("refused ({rejection}), and something changed"))?;
         }
         for (job, old) in &self.jobs {
             let Some(new) = after.jobs.get(job) else { continue };
-            if old.state != new.state {
+            let computes = old.compute().is_some();
+            if old.state != new.state && computes {
+                ensure(!old.state.is_final(), || format!("job {job} was {} and is {}", old.state, new.state))?;
+            } else if old.state != new.state {
                 let allowed = RunCommand::of(command).and_then(|by| targets(old.state, by)).unwrap_or_default();
                 ensure(allowed.contains(&new.state), || format!("job {job} went from {} to {}", old.state, new.state))?;
             }
-            let older = new.run.worker_attempt < old.run.worker_attempt || new.run.fed < old.run.fed;
+            if computes {
+                self.check_tasks_step(after, *job)?;
+            }
+            let (Some((_, old)), Some((_, new))) = (old.store(), new.store()) else { continue };
+            let older = new.worker_attempt < old.worker_attempt || new.fed < old.fed;
             ensure(!older, || format!("job {job}: the worker's attempt or its signs of life went back"))?;
-            for (old, new) in old.run.columns.iter().zip(&new.run.columns) {
+            for (old, new) in old.columns.iter().zip(&new.columns) {
                 let changed = new.grant.is_some() && new.grant != old.grant;
                 let fenced = new.attempt > old.attempt || (new.attempt == old.attempt && !changed);
                 ensure(fenced, || format!("job {job}: {old:?} became {new:?}"))?;
@@ -50,9 +71,10 @@ impl QuorumState {
     }
 
     fn grants_in_use(&self) -> BTreeSet<(JobId, Grant)> {
-        let runs = self.jobs.iter().flat_map(|(job, record)| {
-            let columns = record.run.columns.iter().filter_map(|column| column.grant);
-            columns.chain(record.run.spares.iter().copied()).map(|grant| (*job, grant))
+        let stored = self.jobs.iter().filter_map(|(job, record)| Some((job, record.store()?.1)));
+        let runs = stored.flat_map(|(job, run)| {
+            let columns = run.columns.iter().filter_map(|column| column.grant);
+            columns.chain(run.spares.iter().copied()).map(|grant| (*job, grant))
         });
         let objects = self.objects.values().flat_map(|object| {
             let columns = object.columns.iter().filter_map(|column| column.grant);
@@ -63,6 +85,7 @@ impl QuorumState {
 
     fn grants_waiting(&self) -> BTreeSet<(JobId, Grant)> {
         let jobs = self.jobs.iter();
-        jobs.flat_map(|(job, record)| record.run.releasing.iter().map(|releasing| (*job, releasing.grant))).collect()
+        let stored = jobs.filter_map(|(job, record)| Some((job, record.store()?.1)));
+        stored.flat_map(|(job, run)| run.releasing.iter().map(|releasing| (*job, releasing.grant))).collect()
     }
 }

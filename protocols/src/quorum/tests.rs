@@ -112,7 +112,7 @@ impl Quorum {
         self.apply(peer(0), Command::AddHolders { job: job(index), grants })
     }
     fn receipts(&self, index: u8, content: u8) -> Vec<Receipt> {
-        let run = &self.state.jobs[&job(index)].run;
+        let run = self.state.jobs[&job(index)].stored();
         let held = run.columns.iter().enumerate().filter_map(|(column, record)| Some((column, record, record.grant?)));
         held.filter_map(|(column, record, grant)| {
             let slot = Slot { job: job(index), column: PieceIndex(column as u8), attempt: record.attempt };
@@ -127,8 +127,8 @@ impl Quorum {
         receipts: Vec<Receipt>,
         degraded: bool,
     ) -> Result<CommandReply, Rejection> {
-        let worker_attempt = self.state.jobs[&job(index)].run.worker_attempt;
-        let worker = self.state.jobs[&job(index)].run.worker;
+        let worker_attempt = self.state.jobs[&job(index)].stored().worker_attempt;
+        let worker = self.state.jobs[&job(index)].stored().worker;
         let manifest = encoded(content);
         self.apply(worker, Command::CommitObject { job: job(index), worker_attempt, manifest, receipts, degraded })
     }
@@ -195,7 +195,7 @@ fn holders_fill_open_columns_then_wait_as_spares_and_one_peer_gets_one_column() 
     assert_eq!(quorum.job_state(1), RunState::Pending);
     quorum.add(1, &[1, 2, 3, 4]).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Running);
-    let run = &quorum.state.jobs[&job(1)].run;
+    let run = quorum.state.jobs[&job(1)].stored();
     let holders: Vec<_> = run.columns.iter().map(|column| (column.grant, column.attempt)).collect();
     assert_eq!(holders, [1, 2, 3].map(|holder| (Some(grant(holder)), Attempt(1))));
     assert_eq!(run.spares, [grant(4)]);
@@ -219,21 +219,21 @@ fn a_failed_column_goes_to_the_next_spare_under_a_new_attempt_and_the_old_holder
     quorum.apply(peer(0), report(&[(0, 1), (1, 1), (2, 1)])).unwrap();
     assert_eq!(quorum.events, [Event::JobProgressed { job: job(1), segments: 1 }]);
     quorum.apply(peer(0), failed(1, 1, 1)).unwrap();
-    let column = quorum.state.jobs[&job(1)].run.columns[1].clone();
+    let column = quorum.state.jobs[&job(1)].stored().columns[1].clone();
     assert_eq!((column.grant, column.attempt, column.stored), (Some(grant(4)), Attempt(2), vec![false]));
     // News of the old holder changes nothing; nor does the same report again.
     quorum.apply(peer(0), report(&[(1, 1)])).unwrap();
     quorum.apply(peer(0), failed(1, 1, 1)).unwrap();
-    let column = quorum.state.jobs[&job(1)].run.columns[1].clone();
+    let column = quorum.state.jobs[&job(1)].stored().columns[1].clone();
     assert_eq!((column.grant, column.attempt, column.stored), (Some(grant(4)), Attempt(2), vec![false]));
     // No spare is left: the column waits, and a peer that failed is not taken again.
     quorum.apply(peer(0), failed(1, 1, 2)).unwrap();
     quorum.add(1, &[2, 4]).unwrap();
     let renewed = [2, 4].map(|index| Grant { lease: LeaseId([77; 16]), ..grant(index) });
     quorum.apply(peer(0), Command::AddHolders { job: job(1), grants: renewed.to_vec() }).unwrap();
-    assert_eq!(quorum.state.jobs[&job(1)].run.columns[1].state, ColumnState::Open);
+    assert_eq!(quorum.state.jobs[&job(1)].stored().columns[1].state, ColumnState::Open);
     quorum.add(1, &[5]).unwrap();
-    let column = &quorum.state.jobs[&job(1)].run.columns[1];
+    let column = &quorum.state.jobs[&job(1)].stored().columns[1];
     assert_eq!((column.grant, column.attempt), (Some(grant(5)), Attempt(3)));
 }
 
@@ -255,7 +255,7 @@ fn progress_needs_the_current_worker_and_the_same_content() {
     // Nothing of a refused command stays: segment 1 came before the one that differs.
     let other = quorum.apply(peer(5), report(Attempt(2), vec![progress(1, 1, &[]), progress(0, 2, &[])]));
     assert_eq!(other, Err(Rejection::DifferentContent { segment: SegmentIndex(0) }));
-    assert_eq!(quorum.state.jobs[&job(1)].run.segments.len(), 1);
+    assert_eq!(quorum.state.jobs[&job(1)].stored().segments.len(), 1);
     let far = quorum.apply(peer(5), report(Attempt(2), vec![progress(1 << 20, 1, &[])]));
     assert!(matches!(far, Err(Rejection::Invalid { .. })), "{far:?}");
 }
@@ -389,7 +389,7 @@ fn an_object_goes_with_its_last_owner_and_its_run_with_its_last_holder() {
     quorum.commit(2, 1, receipts, false).unwrap();
     // The object was whole: it keeps its columns, and the second run's are let go.
     assert_eq!((quorum.job_state(2), quorum.state.objects[&hash].job), (RunState::Succeeded, job(1)));
-    assert_eq!(quorum.state.jobs[&job(2)].run.releasing.len(), 3);
+    assert_eq!(quorum.state.jobs[&job(2)].stored().releasing.len(), 3);
     let remove = Command::RemoveObject { manifest: hash };
     quorum.apply(peer(0), remove.clone()).unwrap();
     assert_eq!(quorum.state.objects[&hash].state, ObjectState::Live);
@@ -417,7 +417,7 @@ fn a_whole_put_replaces_the_columns_of_a_degraded_object() {
     let object = &quorum.state.objects[&hash];
     assert_eq!((object.job, object.degraded(), object.owner), (job(2), false, peer(0)));
     assert_eq!(object.columns[0].grant, Some(grant(4)));
-    assert_eq!(quorum.state.jobs[&job(1)].run.releasing.len(), 3);
+    assert_eq!(quorum.state.jobs[&job(1)].stored().releasing.len(), 3);
 }
 
 #[test]
@@ -612,7 +612,7 @@ fn skewed(attempt: Attempt, skew: u8) -> Attempt {
 fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
     let job = job(draw.job);
     let column = PieceIndex(draw.column);
-    let run = state.jobs.get(&job).map(|record| &record.run);
+    let run = state.jobs.get(&job).map(|record| record.stored());
     let worker = run.map_or(peer(draw.peer), |run| if draw.mask == 0 { peer(draw.peer) } else { run.worker });
     let worker_attempt = skewed(run.map_or(Attempt(1), |run| run.worker_attempt), draw.skew);
     let current = run.and_then(|run| run.columns.get(draw.column as usize)).map_or(Attempt(0), |c| c.attempt);

@@ -11,10 +11,15 @@ use quorate_protocols::approval::{
 use quorate_protocols::directory::{Capacity, JobAnnouncement, PeerAdvert, QuorumAdvert};
 use quorate_protocols::ids::*;
 use quorate_protocols::job::Kind;
+use quorate_protocols::job::compute::{
+    Call, ComputeSpec, Content, Map, OnFailure, OutputPlace, Program, Reduce, Resources, RetryPolicy, Split,
+    Stragglers, Timeouts, Verify,
+};
 use quorate_protocols::job::message::{
     JobAnswer, JobMessage, MembershipStatement, ObjectView, Query, QueryAnswer, QuorumView, SignedMembership,
 };
-use quorate_protocols::job::record::{HistoryEntry, JobRecord, RunState};
+use quorate_protocols::job::plan::TaskInput;
+use quorate_protocols::job::record::{HistoryEntry, JobRecord, Run, RunState};
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::job::store::{ColumnRecord, ColumnState, Grant, Releasing, StoreRun};
 use quorate_protocols::liveness::{Beat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
@@ -22,13 +27,21 @@ use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{
     Holding, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, ReceiptStatement, Slot,
 };
-use quorate_protocols::quorum::command::{Attached, SegmentProgress};
+use quorate_protocols::quorum::command::{Attached, Resolution, SegmentProgress};
 use quorate_protocols::quorum::object::{ObjectRecord, ObjectState, Repair};
 use quorate_protocols::quorum::{
     Batch, BatchReply, Command, CommandReply, QuorumState, RaftAnswer, RaftMessage, Rejection,
 };
+use quorate_protocols::task::message::{
+    Given, Order, Progress, Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult, Work,
+};
+use quorate_protocols::task::record::{
+    AttemptRecord, ComputeRun, Ending, ErrorClass, Failure, Output, Phase, Place, Settings, Tally, TaskAttempt, TaskId,
+    TaskNotes, TaskRecord, TaskState, WorkerRecord,
+};
+use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict, Vote};
 use quorate_protocols::wire::{self, DECODE_BYTES_MAX, DecodeError};
-use quorate_protocols::{approval, job, liveness, piece, quorum};
+use quorate_protocols::{approval, job, liveness, piece, quorum, task};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -163,10 +176,141 @@ fn record() -> JobRecord {
         created_at: Millis(1_700_000_000_000),
         changed_at: Millis(1_700_000_000_400),
         finished_at: None,
-        run,
+        run: Run::Store(run),
         history: vec![line],
     }
 }
+
+// ---- jobs that compute ----
+
+const STEP: StepIndex = StepIndex(1);
+const TASK: TaskIndex = TaskIndex(66_000);
+
+fn task() -> TaskAttempt {
+    TaskAttempt { id: TaskId { job: JOB, step: STEP, task: TASK }, attempt: ATTEMPT }
+}
+fn reference() -> ObjectId {
+    ObjectId { quorum: QUORUM, manifest: manifest().hash() }
+}
+fn inline() -> Content {
+    Content::Inline(Bytes::from_static(b"bytes"))
+}
+fn stored() -> Content {
+    Content::Object { object: reference(), size: 20_000_000 }
+}
+fn call() -> Call {
+    Call {
+        program: Program::Wasm { module: stored(), fuel: Some(1 << 40), deterministic: true },
+        args: vec!["--top".to_owned(), "10".to_owned()],
+        env: BTreeMap::from([("LANG".to_owned(), "C".to_owned())]),
+        inputs: BTreeMap::from([("stop-words".to_owned(), inline())]),
+    }
+}
+fn resources() -> Resources {
+    let labels = BTreeMap::from([("zone".to_owned(), "attic".to_owned())]);
+    Resources { memory_bytes: 128 << 20, disk_bytes: 1 << 30, slots: 2, labels }
+}
+fn compute() -> ComputeSpec {
+    let verify = Some(Verify { copies: 3, agree: 2 });
+    let stragglers = Some(Stragglers { slower_percent: 300, done_percent: 50 });
+    let second = Duration::from_secs(1);
+    ComputeSpec {
+        name: Some("count".to_owned()),
+        call: call(),
+        map: Map::Segments { object: reference(), size: 20_000_000, bytes: 1 << 20, split: Split::Words },
+        reduce: Some(Reduce { call: call(), fan_in: 16 }),
+        compensate: Some(Call::new(Program::Command { name: "undo".to_owned() })),
+        on_failure: OnFailure::Revert,
+        output: OutputPlace::Object,
+        resources: resources(),
+        priority: 50,
+        parallelism: 300,
+        retry: RetryPolicy {
+            attempts: 4,
+            base: Duration::from_millis(500),
+            cap: 60 * second,
+            jitter_percent: 25,
+            deadline: Some(3600 * second),
+            on: ErrorClass::ALL.to_vec(),
+        },
+        timeouts: Timeouts { task: 600 * second, step: Some(3600 * second), run: 86_400 * second },
+        verify,
+        stragglers,
+        idempotent: true,
+    }
+}
+fn output() -> Output {
+    let digest = Digest(*blake3::hash(b"bytes").as_bytes());
+    Output { digest, bytes: 5, place: Place::Record }
+}
+fn result_receipt() -> ResultReceipt {
+    let verdict = Verdict::Output(output().digest);
+    let statement = ResultStatement { task: task(), worker: peer(3), inputs: Digest([0xaa; 32]), verdict };
+    ResultReceipt::sign(&key(3), statement)
+}
+fn vote() -> Vote {
+    Vote { output: Some(output()), receipt: result_receipt() }
+}
+fn worker(index: u8) -> WorkerRecord {
+    WorkerRecord {
+        grant: grant(index),
+        slots: 4,
+        memory_bytes: 1 << 40,
+        disk_bytes: 1 << 40,
+        kinds: vec![Kind::Wasm, Kind::Command],
+        labels: resources().labels,
+    }
+}
+fn given() -> Given {
+    Given { task: TASK, output: output(), bytes: Some(Bytes::from_static(b"bytes")) }
+}
+fn task_record() -> TaskRecord {
+    let live = |attempt, phase| AttemptRecord {
+        attempt: Attempt(attempt),
+        worker: peer(attempt as u8),
+        phase,
+        since: Millis(1_700_000_000_000),
+        until: Some(Millis(1_700_000_600_000)),
+        resources: resources(),
+    };
+    let notes = TaskNotes {
+        last: Some(Failure { worker: peer(3), class: ErrorClass::Exit, reason: text() }),
+        checkpoint: Some(output()),
+        rounds: 1,
+        revealing: true,
+        votes: vec![vote()],
+    };
+    let phases = [Phase::Given, Phase::Started, Phase::Committed(Digest([0xbb; 32])), Phase::Revealed(vote())];
+    TaskRecord {
+        state: TaskState::Running,
+        newest: Attempt(4),
+        first_at: Millis(1_700_000_000_000),
+        failures: 1,
+        losses: 2,
+        live: (1..).zip(phases).map(|(attempt, phase)| live(attempt, phase)).collect(),
+        won: Attempt(0),
+        output: Some(Box::new(output())),
+        notes: Some(Box::new(notes)),
+    }
+}
+fn compute_record() -> JobRecord {
+    let run = ComputeRun {
+        step: STEP,
+        tally: Tally { total: 7, ready: 1, delayed: 2, running: 1, done: 1, dead: 1, parked: 1 },
+        settings: Settings { priority: 9, parallelism: 300, resources: resources() },
+        ending: Some(Ending::Reverted { reason: text() }),
+        pass: 1 << 40,
+        avoided: BTreeMap::from([(peer(4), text())]),
+        dead: vec![(STEP, TASK, text())],
+        stale_reports: 70_000,
+        durations: vec![0, 1, 300],
+        stopped_at: Some(Millis(1_700_000_000_200)),
+        ..ComputeRun::new(&compute(), Millis(1_700_000_000_100))
+    };
+    let spec = JobSpec::Compute(Box::new(compute()));
+    JobRecord { spec, run: Run::Compute(run), before_pause: Some(RunState::Running), ..record() }
+}
+
 fn object() -> ObjectRecord {
     let sealed = |state, index| ColumnRecord { grant: Some(grant(index)), attempt: Attempt(1), state, stored: vec![] };
     ObjectRecord {
@@ -224,6 +368,17 @@ fn commands() -> Vec<Command> {
         Command::FailRepair { manifest: hash, column: COLUMN, attempt: ATTEMPT, reason: text() },
         Command::SetStandbys { standbys: vec![approval_of(4, Subject::Member { quorum: QUORUM })] },
         Command::RaiseLevel { level: 2 },
+        Command::SetWorker { worker: worker(3) },
+        Command::LoseWorker { peer: peer(3), lease: LEASE, reason: text() },
+        Command::Start { tasks: vec![task()] },
+        Command::Report { reports: results().into_iter().map(|result| Report { task: task(), result }).collect() },
+        Command::SaveCheckpoint { task: task(), checkpoint: output(), bytes: given().bytes },
+        Command::Elapsed { until: Millis(1_700_000_000_000) },
+        Command::Pause { job: JOB },
+        Command::Resume { job: JOB },
+        Command::Retry { job: JOB },
+        Command::Resolve { job: JOB, resolution: Resolution::Skip },
+        Command::Update { job: JOB, priority: Some(9), parallelism: Some(300), resources: Some(resources()) },
     ]
 }
 
@@ -241,6 +396,8 @@ fn rejections() -> Vec<Rejection> {
         Rejection::TooLarge { what: "name".to_owned(), bytes: 600, limit: 512 },
         Rejection::Invalid { reason: text() },
         Rejection::Level { needed: 2, level: 1 },
+        Rejection::WrongKind { kind: Kind::Wasm, command: "attach".to_owned() },
+        Rejection::UnknownWorker { peer: peer(3) },
     ]
 }
 
@@ -257,6 +414,7 @@ fn replies() -> Vec<CommandReply> {
         CommandReply::Attached(Box::new(attached)),
         CommandReply::Columns(columns()),
         CommandReply::Committed { manifest: manifest().hash() },
+        CommandReply::Recorded([Ok(())].into_iter().chain(report_refusals().into_iter().map(Err)).collect()),
     ]
 }
 
@@ -315,6 +473,10 @@ fn job_samples(samples: &mut Samples) {
         Query::Object { manifest: hash },
         Query::Objects { after: None, limit: 1 },
         Query::History { job: JOB },
+        Query::Why { job: JOB },
+        Query::Tasks { job: JOB, step: STEP, from: TASK, limit: 500 },
+        Query::Outputs { job: JOB, step: STEP, from: TASK, limit: 500 },
+        Query::Workers,
     ];
     samples.all("job", "query", limit, queries);
     let statement = MembershipStatement {
@@ -361,11 +523,15 @@ fn job_samples(samples: &mut Samples) {
     let answers = vec![
         QueryAnswer::Quorum(view),
         QueryAnswer::Job(Box::new(record())),
-        QueryAnswer::Jobs(vec![record()]),
+        QueryAnswer::Jobs(vec![record(), compute_record()]),
         QueryAnswer::Object(Box::new(object.clone())),
         QueryAnswer::Objects(vec![object]),
         QueryAnswer::History(record().history),
         QueryAnswer::Unknown,
+        QueryAnswer::Why(text()),
+        QueryAnswer::Tasks(vec![(TASK, task_record())]),
+        QueryAnswer::Outputs(vec![given()]),
+        QueryAnswer::Workers(vec![worker(3)]),
     ];
     samples.all("job", "query-answer", limit, answers);
     samples.all("job", "run-state", limit, {
@@ -386,8 +552,15 @@ fn job_samples(samples: &mut Samples) {
             AwaitingResolution,
         ]
     });
-    samples.all("job", "kind", limit, vec![Kind::Store]);
-    samples.all("job", "spec", limit, vec![spec()]);
+    samples.all("job", "kind", limit, vec![Kind::Store, Kind::Wasm, Kind::Command]);
+    samples.all("job", "spec", limit, vec![spec(), JobSpec::Compute(Box::new(compute()))]);
+    let maps = vec![Map::Single, Map::Count(300), Map::Items(vec![inline(), stored()]), compute().map];
+    samples.all("job", "map", limit, maps);
+    samples.all("job", "program", limit, vec![call().program, Program::Command { name: "ffmpeg".to_owned() }]);
+    samples.all("job", "content", limit, vec![inline(), stored()]);
+    samples.all("job", "split", limit, vec![Split::Exact, Split::Lines, Split::Words]);
+    samples.all("job", "on-failure", limit, vec![OnFailure::Fail, OnFailure::Revert, OnFailure::Park]);
+    samples.all("job", "output-place", limit, vec![OutputPlace::Inline, OutputPlace::Object]);
     use ColumnState::{Confirmed, Filling, Open, Sealed};
     samples.all("job", "column-state", limit, vec![Open, Filling, Sealed, Confirmed]);
 }
@@ -420,6 +593,7 @@ fn quorum_samples(samples: &mut Samples) {
     samples.all("quorum", "command", limit, commands());
     samples.all("quorum", "reply", limit, replies());
     samples.all("quorum", "rejection", limit, rejections());
+    samples.all("quorum", "resolution", limit, vec![Resolution::Skip, Resolution::Fail, Resolution::Revert]);
     samples.all("quorum", "object-state", limit, vec![ObjectState::Live, ObjectState::Removing]);
     let commands = commands().into_iter().map(|command| (peer(1), command)).collect();
     samples.one("quorum", "batch", head, &Batch { now: Millis(1_700_000_000_000), commands });
@@ -467,6 +641,109 @@ fn piece_samples(samples: &mut Samples) {
         PieceRefusal::Failed { reason: text() },
     ];
     samples.all("piece", "refusal", limit, refusals);
+}
+
+fn results() -> Vec<TaskResult> {
+    vec![
+        TaskResult::Done { output: output(), bytes: given().bytes },
+        TaskResult::Failed { class: ErrorClass::Exit, reason: text() },
+        TaskResult::Stopped,
+        TaskResult::Commitment(Digest([0xbb; 32])),
+        TaskResult::Reveal {
+            nonce: Nonce([0x55; 16]),
+            output: Some(output()),
+            bytes: given().bytes,
+            receipt: result_receipt(),
+        },
+    ]
+}
+
+fn report_refusals() -> Vec<ReportRefusal> {
+    vec![
+        ReportRefusal::Stale { newest: ATTEMPT },
+        ReportRefusal::Unknown,
+        ReportRefusal::NotYours,
+        ReportRefusal::RecordFull,
+        ReportRefusal::Invalid { reason: text() },
+    ]
+}
+
+fn task_inputs() -> Vec<TaskInput> {
+    vec![
+        TaskInput::None,
+        TaskInput::Item(stored()),
+        TaskInput::Range {
+            object: reference(),
+            total: 20_000_000,
+            offset: 1 << 20,
+            length: 1 << 20,
+            split: Split::Lines,
+        },
+        TaskInput::Outputs { step: STEP, from: TaskIndex(16), to: TaskIndex(32) },
+    ]
+}
+
+fn task_samples(samples: &mut Samples) {
+    let limit = task::limits::MESSAGE_BYTES_MAX;
+    let (quorum, term, tasks) = (QUORUM, Term(7), vec![task()]);
+    let work = Work {
+        job: JOB,
+        step: STEP,
+        owner: peer(1),
+        call: call(),
+        resources: resources(),
+        timeout: Duration::from_millis(600_250),
+        output: OutputPlace::Object,
+        idempotent: true,
+        verified: true,
+    };
+    let order = |input| Order {
+        task: task(),
+        of: 70_000,
+        input,
+        given: vec![given()],
+        inputs: Digest([0xaa; 32]),
+        token: Digest([0xcc; 32]),
+        checkpoint: Some(Given { bytes: None, ..given() }),
+    };
+    let orders = task_inputs().into_iter().map(order).collect();
+    let progress = Progress { task: task(), permille: 125, note: text() };
+    let reports = results().into_iter().map(|result| Report { task: task(), result }).collect();
+    let messages = vec![
+        TaskMessage::Assign { quorum, term, lease: LEASE, works: vec![work], orders },
+        TaskMessage::Stop { quorum, term, tasks: tasks.clone(), keep: true },
+        TaskMessage::Reveal { quorum, term, tasks: tasks.clone() },
+        TaskMessage::Start { quorum, tasks: tasks.clone() },
+        TaskMessage::Beat { quorum, lease: LEASE, running: vec![progress] },
+        TaskMessage::Report { quorum, reports },
+        TaskMessage::Checkpoint { quorum, task: task(), checkpoint: output(), bytes: given().bytes },
+    ];
+    samples.all("task", "message", limit, messages);
+    let answers = vec![
+        TaskAnswer::Taken { taken: tasks.clone(), refused: vec![(task(), text())] },
+        TaskAnswer::Noted,
+        TaskAnswer::Recorded(vec![Ok(()), Err(ReportRefusal::Unknown)]),
+        TaskAnswer::StaleTerm { seen: Term(8) },
+        TaskAnswer::UnknownLease,
+        TaskAnswer::NotPrimary { primary: Some(member(2)), voters: vec![member(2), member(3)] },
+        TaskAnswer::Busy,
+        TaskAnswer::Unknown,
+        TaskAnswer::Malformed { reason: text() },
+    ];
+    samples.all("task", "answer", limit, answers);
+    samples.all("task", "result", limit, results());
+    samples.all("task", "report-refusal", limit, report_refusals());
+    samples.all("task", "input", limit, task_inputs());
+    samples.all("task", "error-class", limit, ErrorClass::ALL.to_vec());
+    let object = Place::Object { quorum: QUORUM, manifest: manifest().hash() };
+    samples.all("task", "place", limit, vec![Place::Record, object]);
+    samples.all("task", "phase", limit, task_record().live.into_iter().map(|live| live.phase).collect());
+    let until = Millis(1_700_000_000_000);
+    use TaskState::{Dead, Delayed, Done, Parked, Ready, Running};
+    samples.all("task", "state", limit, vec![Ready, Delayed { until }, Running, Done, Dead, Parked]);
+    let verdicts = vec![Verdict::Output(output().digest), Verdict::Failed(ErrorClass::Trap)];
+    samples.all("task", "verdict", limit, verdicts);
+    samples.all("task", "ending", limit, vec![Ending::Cancelled, Ending::Reverted { reason: text() }]);
 }
 
 fn liveness_samples(samples: &mut Samples) {
@@ -530,23 +807,24 @@ fn record_samples(samples: &mut Samples) {
     samples.0.push(Sample { file, name: "snapshot.empty".to_owned(), bytes, reread: chunk_again, limit });
 }
 
-/// Commands that leave a running job, an object and a manifest, each with its sender.
+/// Commands that leave a running job of each sort, an object and a manifest, a task's output and checkpoint, a worker and
+/// an attempt that is being stopped; each with its sender.
 pub fn history() -> Vec<(PeerId, Command)> {
     let hash = manifest();
-    let (stored, running) = (JobId { quorum: QUORUM, local: [1; 16] }, JOB);
+    let (kept, running) = (JobId { quorum: QUORUM, local: [1; 16] }, JOB);
     let receipt = |index: u8| {
         let column = PieceIndex(index - 1);
-        let slot = Slot { job: stored, column, attempt: Attempt(1) };
+        let slot = Slot { job: kept, column, attempt: Attempt(1) };
         let column = hash.column_digest(column);
         let statement = ReceiptStatement { slot, holder: peer(index), lease: LEASE, column, segments: 2 };
         Receipt::sign(&key(index), statement)
     };
     let grants: Vec<_> = (1..=4).map(grant).collect();
     let commands = vec![
-        Command::Submit { job: stored, spec: spec() },
-        Command::AddHolders { job: stored, grants: grants.clone() },
+        Command::Submit { job: kept, spec: spec() },
+        Command::AddHolders { job: kept, grants: grants.clone() },
         Command::CommitObject {
-            job: stored,
+            job: kept,
             worker_attempt: Attempt(1),
             manifest: Bytes::from(hash.encode()),
             receipts: vec![receipt(1), receipt(2)],
@@ -556,14 +834,37 @@ pub fn history() -> Vec<(PeerId, Command)> {
         Command::AddHolders { job: running, grants },
         Command::SetStandbys { standbys: vec![approval_of(5, Subject::Member { quorum: QUORUM })] },
     ];
-    commands.into_iter().map(|command| (peer(9), command)).collect()
+    let [counting, cancelled] = [3, 4].map(|local| JobId { quorum: QUORUM, local: [local; 16] });
+    let first = |task| TaskId { job: counting, step: StepIndex(0), task: TaskIndex(task) };
+    let first = |task| TaskAttempt { id: first(task), attempt: Attempt(1) };
+    let result = TaskResult::Done { output: output(), bytes: given().bytes };
+    let single = ComputeSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() }));
+    let spec = ComputeSpec { map: Map::Items(vec![inline(), stored(), inline()]), ..single.clone() };
+    let computing = vec![
+        (peer(9), Command::SetWorker { worker: worker(1) }),
+        (peer(9), Command::Submit { job: counting, spec: JobSpec::Compute(Box::new(spec)) }),
+        (peer(1), Command::Report { reports: vec![Report { task: first(0), result }] }),
+        (peer(1), Command::SaveCheckpoint { task: first(1), checkpoint: output(), bytes: given().bytes }),
+        (peer(9), Command::Submit { job: cancelled, spec: JobSpec::Compute(Box::new(single)) }),
+        (peer(9), Command::Cancel { job: cancelled }),
+    ];
+    commands.into_iter().map(|command| (peer(9), command)).chain(computing).collect()
 }
 
 /// The state that `history` leads to.
 pub fn state() -> QuorumState {
     let mut state = QuorumState::new(QUORUM);
-    let (reply, _) = state.apply(LogIndex(1), &Batch { now: Millis(1_700_000_000_000), commands: history() });
-    assert!(reply.replies.iter().all(Result::is_ok), "{reply:?}");
+    // An entry each: attempts are handed out at the end of one.
+    for (index, command) in (1..).zip(history()) {
+        let batch = Batch { now: Millis(1_700_000_000_000), commands: vec![command] };
+        for reply in state.apply(LogIndex(index), &batch).0.replies {
+            let refused = match &reply {
+                Ok(CommandReply::Recorded(answers)) => answers.iter().any(Result::is_err),
+                reply => reply.is_err(),
+            };
+            assert!(!refused, "{reply:?}");
+        }
+    }
     state
 }
 
@@ -576,5 +877,6 @@ pub fn samples() -> Vec<Sample> {
     piece_samples(&mut samples);
     quorum_samples(&mut samples);
     record_samples(&mut samples);
+    task_samples(&mut samples);
     samples.0
 }

@@ -57,15 +57,19 @@ enum Key {
 }
 
 impl Key {
-    fn of(duty: &Duty) -> Self {
-        match duty {
+    /// `None` for duties about jobs that compute: no node takes such jobs yet (see `authority`), so there are none.
+    fn of(duty: &Duty) -> Option<Self> {
+        Some(match duty {
             Duty::FindHolders { job, open, .. } => Self::FindHolders(*job, *open > 0),
             Duty::Confirm { manifest, column, attempt, .. } => Self::Confirm(*manifest, *column, *attempt),
             Duty::Release { job, column, grant, attempt } => Self::Release(*job, *column, grant.lease, *attempt),
             Duty::Repair { manifest, column } => Self::Repair(*manifest, *column),
             Duty::Rebuild { manifest, column, attempt, .. } => Self::Rebuild(*manifest, *column, *attempt),
             Duty::WatchIdle { job, .. } => Self::WatchIdle(*job),
-        }
+            Duty::FindWorkers { .. } | Duty::Tend { .. } | Duty::ReleaseWorker { .. } | Duty::Wake { .. } => {
+                return None;
+            }
+        })
     }
 }
 
@@ -285,14 +289,14 @@ impl Actor {
             return;
         };
         let duties = local.duties();
-        let keys: BTreeSet<Key> = duties.iter().map(Key::of).collect();
+        let keys: BTreeSet<Key> = duties.iter().filter_map(Key::of).collect();
         led.retries.retain(|key, _| keys.contains(key));
         led.idle.retain(|job, _| keys.contains(&Key::WatchIdle(*job)));
         led.derived_at = Some(now);
         led.derive_at = now + DERIVE_ANYWAY;
         let context = Context { around: self.around.clone(), quorum: local };
         for duty in duties {
-            let key = Key::of(&duty);
+            let Some(key) = Key::of(&duty) else { continue };
             if led.running.contains(&key) {
                 continue;
             }
@@ -382,5 +386,6 @@ async fn perform(context: Context, duty: Duty, tries: Tries) -> Result<(), DutyE
             repair::rebuild(&context, manifest, column, grant, attempt, tries).await
         }
         Duty::WatchIdle { job, fed, .. } => context.propose(Command::Abandon { job, fed }).await.map(drop),
+        Duty::FindWorkers { .. } | Duty::Tend { .. } | Duty::ReleaseWorker { .. } | Duty::Wake { .. } => Ok(()),
     }
 }

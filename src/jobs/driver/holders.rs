@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use quorate_protocols::approval::{Approval, Requirement, Subject};
 use quorate_protocols::ids::{JobId, MemberId, PeerId};
-use quorate_protocols::job::{Grant, JobRecord, JobSpec};
+use quorate_protocols::job::{Grant, StoreRun, StoreSpec};
 use quorate_protocols::object::limits::SEGMENT_BYTES;
 use quorate_protocols::object::{Layout, Profile};
 use quorate_protocols::piece::limits::LEASE;
@@ -31,11 +31,10 @@ pub(super) fn grant_of(approval: &Approval) -> Grant {
 }
 
 /// What one column of this run takes.
-fn column_bytes(record: &JobRecord) -> (Profile, u64) {
-    let JobSpec::Store(spec) = &record.spec;
+fn column_bytes(spec: &StoreSpec, run: &StoreRun) -> (Profile, u64) {
     let bytes = match spec.size {
         Some(size) => size,
-        None => (2 * record.run.segments.len() as u64).max(UNKNOWN_SEGMENTS_MIN) * SEGMENT_BYTES as u64,
+        None => (2 * run.segments.len() as u64).max(UNKNOWN_SEGMENTS_MIN) * SEGMENT_BYTES as u64,
     };
     (spec.profile, Layout::new(bytes, spec.profile).column_bytes())
 }
@@ -52,11 +51,13 @@ pub(super) async fn find(
         around.notes.clear(job);
         return Ok(());
     };
-    let (profile, bytes) = column_bytes(&record);
-    let filled = record.run.columns.len() - record.run.open_columns();
+    // Only runs that store have this duty.
+    let Some((spec, run)) = record.store() else { return Ok(()) };
+    let (profile, bytes) = column_bytes(spec, run);
+    let filled = run.columns.len() - run.open_columns();
     // A run can go on with fewer than all columns, degraded, but not with fewer than these.
     let floor = profile.columns_min().saturating_sub(filled).max(1);
-    let exclude = record.run.known_holders().collect::<BTreeSet<PeerId>>().into_iter().collect();
+    let exclude = run.known_holders().collect::<BTreeSet<PeerId>>().into_iter().collect();
     let gathered = around
         .approvals
         .gather(Subject::Holder { job }, column_requirement(bytes), floor, open + spares, exclude, LEASE)
@@ -67,7 +68,7 @@ pub(super) async fn find(
             let won = grants.len();
             context.propose(Command::AddHolders { job, grants }).await?;
             if won < open {
-                around.notes.set(job, lacking(&record, profile, filled + won, None));
+                around.notes.set(job, lacking(spec, profile, filled + won, None));
             } else {
                 around.notes.clear(job);
             }
@@ -77,7 +78,7 @@ pub(super) async fn find(
         Err(error) if open == 0 => Err(DutyError::Other(format!("no spare holders: {error}"))),
         Err(error) => {
             let RoundError::TooFew { granted, .. } = &error;
-            let reason = lacking(&record, profile, filled + granted, Some(&error));
+            let reason = lacking(spec, profile, filled + granted, Some(&error));
             around.notes.set(job, reason.clone());
             if tries.failing_for >= around.settings.holders_wait && filled < profile.columns_min() {
                 context.propose(Command::FailRun { job, worker_attempt: None, reason }).await?;
@@ -90,8 +91,7 @@ pub(super) async fn find(
 }
 
 /// For people: how many holders there are, how many are needed, and what would fit.
-fn lacking(record: &JobRecord, profile: Profile, holders: usize, error: Option<&RoundError>) -> String {
-    let JobSpec::Store(spec) = &record.spec;
+fn lacking(spec: &StoreSpec, profile: Profile, holders: usize, error: Option<&RoundError>) -> String {
     let fitting = match Profile::fitting(spec.size, holders) {
         Some(fitting) => format!("{fitting} would fit"),
         None => "at least 3 are needed to store anything".to_owned(),

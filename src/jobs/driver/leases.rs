@@ -57,8 +57,9 @@ async fn renew_all(context: &Context) {
 async fn grants_of(context: &Context, job: JobId) -> Vec<Grant> {
     match context.job(job).await {
         Ok(Some(record)) if !record.state.is_final() => {
-            let columns = record.run.columns.iter().filter_map(|column| column.grant);
-            columns.chain(record.run.spares.iter().copied()).collect()
+            let Some((_, run)) = record.store() else { return Vec::new() };
+            let columns = run.columns.iter().filter_map(|column| column.grant);
+            columns.chain(run.spares.iter().copied()).collect()
         }
         _ => Vec::new(),
     }

@@ -156,10 +156,10 @@ impl World {
     async fn store(&self) -> ManifestHash {
         let profile = Profile { data: 1, parity: 2 };
         self.submit(profile);
-        self.quorum.reaches("holders", |state| state.jobs[&JOB].run.open_columns() == 0).await;
+        self.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
         let hash = PieceHash(*blake3::hash(PIECE).as_bytes());
         let manifest = Manifest { size: PIECE.len() as u64, profile, pieces: vec![hash; 3] };
-        let columns = self.quorum.read(|state| state.jobs[&JOB].run.columns.clone());
+        let columns = self.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.columns.clone());
         let numbered = || columns.iter().enumerate().map(|(index, column)| (PieceIndex(index as u8), column));
         let stored = numbered().map(|(index, column)| (index, column.attempt)).collect();
         let progress = SegmentProgress { segment: SegmentIndex(0), pieces: vec![hash; 3], stored };
@@ -197,8 +197,8 @@ fn confirmed(state: &QuorumState, manifest: ManifestHash) -> bool {
 async fn a_new_run_gets_distinct_holders_and_spares() {
     let world = world(7, DriverSettings::default());
     world.submit(Profile::DEFAULT);
-    world.quorum.reaches("holders", |state| state.jobs[&JOB].run.open_columns() == 0).await;
-    let holders: Vec<PeerId> = world.quorum.read(|state| state.jobs[&JOB].run.known_holders().collect());
+    world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
+    let holders: Vec<PeerId> = world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.known_holders().collect());
     assert_eq!(holders.iter().collect::<BTreeSet<_>>().len(), holders.len(), "{holders:?}");
     assert_eq!(world.notes.get(JOB), None);
 }
@@ -237,7 +237,7 @@ async fn a_committed_object_is_confirmed_by_every_holder_and_spares_are_released
     let world = world(7, DriverSettings::default());
     let manifest = world.store().await;
     world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
-    world.quorum.reaches("releases", |state| state.jobs[&JOB].run.releasing.is_empty()).await;
+    world.quorum.reaches("releases", |state| state.jobs[&JOB].store().unwrap().1.releasing.is_empty()).await;
     for column in 0..3 {
         let holder = world.holder(manifest, column);
         assert!(world.holders.heard(holder, |message| matches!(message, PieceMessage::Confirm { .. })));
@@ -331,11 +331,11 @@ async fn a_primary_that_was_replaced_starts_nothing() {
     world.quorum.set_term(None);
     world.submit(Profile::DEFAULT);
     tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!(world.quorum.read(|state| state.jobs[&JOB].run.open_columns()), 6);
+    assert_eq!(world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.open_columns()), 6);
     assert!(world.net.asked().is_empty());
     // Leading again, it finds what is owed on its own.
     world.quorum.set_term(Some(Term(2)));
-    world.quorum.reaches("holders", |state| state.jobs[&JOB].run.open_columns() == 0).await;
+    world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
     world.seams.tasks.close().await;
 }
 
@@ -346,9 +346,9 @@ async fn the_promises_of_a_live_run_are_renewed_until_it_ends() {
     let lease = quorate_protocols::piece::limits::LEASE;
     let world = world(6, DriverSettings::default());
     world.submit(Profile { data: 1, parity: 2 });
-    world.quorum.reaches("holders and spares", |state| state.jobs[&JOB].run.spares.len() >= 2).await;
+    world.quorum.reaches("holders and spares", |state| state.jobs[&JOB].store().unwrap().1.spares.len() >= 2).await;
     let promised = world.quorum.read(|state| {
-        let run = &state.jobs[&JOB].run;
+        let run = state.jobs[&JOB].store().unwrap().1;
         let columns = run.columns.iter().filter_map(|column| column.grant);
         columns.chain(run.spares.iter().copied()).map(|grant| grant.holder.peer).collect::<Vec<_>>()
     });

@@ -190,11 +190,11 @@ impl Keeper {
             return self.wanted_by_object(manifest, slot, here).await;
         }
         match self.ask(slot, Query::Job { job: slot.job }).await {
-            Some(QueryAnswer::Job(record)) => match record.run.manifest {
-                Some(manifest) => self.wanted_by_object(manifest, slot, here).await,
+            Some(QueryAnswer::Job(record)) => match record.store().map(|(_, run)| (run, run.manifest)) {
+                Some((_, Some(manifest))) => self.wanted_by_object(manifest, slot, here).await,
                 // Whatever an ended run without an object still lists is on its way to be released.
-                None if !record.state.is_final() && names(&record.run.columns, slot, here) => Wanted::Yes,
-                None => Wanted::No,
+                Some((run, None)) if !record.state.is_final() && names(&run.columns, slot, here) => Wanted::Yes,
+                Some(_) | None => Wanted::No,
             },
             // An ended run is forgotten before the object that it stored.
             Some(QueryAnswer::Unknown) => self.wanted_by_any_object(slot, here).await,

@@ -183,7 +183,9 @@ impl Objects {
         let CommandReply::Attached(attached) = reply else {
             return Err(protocol(job, "an attach was answered with something else"));
         };
-        let JobSpec::Store(spec) = attached.spec;
+        let JobSpec::Store(spec) = attached.spec else {
+            return Err(protocol(job, "an attach was answered with a job that computes"));
+        };
         Ok(Run {
             job,
             profile: spec.profile,
@@ -232,22 +234,25 @@ impl Objects {
             if record.state.is_final() {
                 return Err(ended(job, record.reason.as_deref()));
             }
-            let granted = record.run.columns.iter().filter(|column| column.grant.is_some()).count();
+            let Some((_, run)) = record.into_store() else {
+                return Err(protocol(job, "this is a job that computes"));
+            };
+            let granted = run.columns.iter().filter(|column| column.grant.is_some()).count();
             let enough = granted >= profile.columns_min() && started.elapsed() >= HOLDERS_WAIT;
             if granted == profile.columns() || enough {
                 return Ok(Run {
                     job,
                     profile,
                     size,
-                    worker_attempt: record.run.worker_attempt,
-                    columns: record.run.columns,
+                    worker_attempt: run.worker_attempt,
+                    columns: run.columns,
                     segments: Vec::new(),
                     resumed: false,
                 });
             }
             if started.elapsed() >= HOLDERS_PATIENCE {
                 let failed = too_few(size, granted, profile);
-                self.fail_run(job, record.run.worker_attempt, &failed).await;
+                self.fail_run(job, run.worker_attempt, &failed).await;
                 return Err(failed);
             }
             sleep(pause).await;

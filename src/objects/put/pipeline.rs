@@ -17,6 +17,7 @@ use futures::stream::FuturesUnordered;
 use quorate_protocols::ids::{Attempt, JobId, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use quorate_protocols::job::limits::STORE_IDLE_MAX;
 use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::job::replicate::{Effect, Input, PlanFault, ReplicatePlan};
 use quorate_protocols::job::store::{ColumnRecord, Grant};
 use quorate_protocols::object::limits::SEGMENT_BYTES;
@@ -259,8 +260,8 @@ impl<'a> Pipeline<'a> {
                 Ok(QueryAnswer::Job(record)) if record.state.is_final() => {
                     Err(ended(job, record.reason.as_deref()).into())
                 }
-                Ok(QueryAnswer::Job(record)) if record.run.worker_attempt == worker_attempt => {
-                    Ok(Some(record.run.columns))
+                Ok(QueryAnswer::Job(record)) if fed_by(&record, worker_attempt) => {
+                    Ok(record.into_store().map(|(_, run)| run.columns))
                 }
                 // Another worker, or no answer now: the next command that is refused says what is the case.
                 _ => Ok(None),
@@ -728,6 +729,11 @@ async fn tell(
     }
 }
 
+/// Whether that worker still feeds the run.
+fn fed_by(record: &JobRecord, worker_attempt: Attempt) -> bool {
+    record.store().is_some_and(|(_, run)| run.worker_attempt == worker_attempt)
+}
+
 /// A stale attempt may be the worker's (then another node feeds the run) or a column's (then look at the columns).
 async fn after_rejection(
     quorums: &dyn Quorums,
@@ -741,8 +747,8 @@ async fn after_rejection(
         }
         Rejection::StaleAttempt { .. } => {
             match quorums.query(job.quorum, Query::Job { job }, false, QUORUM_DEADLINE).await {
-                Ok(QueryAnswer::Job(record)) if record.run.worker_attempt == worker_attempt => {
-                    Ok(Some(record.run.columns))
+                Ok(QueryAnswer::Job(record)) if fed_by(&record, worker_attempt) => {
+                    Ok(record.into_store().map(|(_, run)| run.columns))
                 }
                 Ok(_) => Err(ended(job, Some("another node took it over")).into()),
                 Err(error) if is_passing(&error) => Ok(None),

@@ -196,7 +196,7 @@ impl World {
             Duty::FindHolders { job, open, spares } => Some((job, open + spares)),
             _ => None,
         }) {
-            let known: BTreeSet<PeerId> = state.0.jobs[&job].run.known_holders().collect();
+            let known: BTreeSet<PeerId> = state.0.jobs[&job].store().unwrap().1.known_holders().collect();
             let willing = self.willing.lock().unwrap().clone();
             let grants: Vec<Grant> = willing
                 .into_iter()

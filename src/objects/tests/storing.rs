@@ -218,7 +218,7 @@ async fn resuming_with_another_file_is_refused_and_the_run_lives_on() {
     let (job, recorded) = {
         let state = &cluster.world.state.lock().unwrap().0;
         let (job, record) = state.jobs.iter().next().unwrap();
-        (*job, record.run.segments.first().is_some_and(|hashes| !hashes.is_empty()))
+        (*job, record.store().unwrap().1.segments.first().is_some_and(|hashes| !hashes.is_empty()))
     };
     assert!(recorded, "nothing was recorded before the interruption: the test shows nothing");
     let mut new = old.to_vec();

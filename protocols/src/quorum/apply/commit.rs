@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::ids::PieceIndex;
-use crate::object::layout::Layout;
+use crate::object::layout::{Layout, Profile};
 use crate::object::limits::MANIFEST_BYTES_MAX;
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, Slot};
@@ -33,7 +33,7 @@ impl QuorumState {
         let record = self.run_for(job, RunCommand::CommitObject)?;
         if record.state == RunState::Succeeded {
             // A repeat, unless it names something else.
-            return if record.run.manifest == Some(hash) {
+            return if record.stored().manifest == Some(hash) {
                 Ok(CommandReply::Committed { manifest: hash })
             } else {
                 Err(illegal(record, RunCommand::CommitObject))
@@ -42,8 +42,8 @@ impl QuorumState {
         record.check_worker(worker)?;
         let manifest = check_manifest(record, encoded)?;
         let sealed = check_receipts(record, &manifest, receipts)?;
-        let columns = record.run.columns.len();
-        let min = record.spec.profile().columns_min();
+        let columns = record.stored().columns.len();
+        let min = record.profile().map_or(columns, Profile::columns_min);
         if sealed.len() < min {
             return Err(invalid(format!("{} of {columns} columns have a receipt and {min} are needed", sealed.len())));
         }
@@ -80,8 +80,8 @@ impl QuorumState {
             (true, owed) => format!("stored as {hash}; {owed} columns are owed"),
         };
         if let Some(record) = self.jobs.get_mut(&job) {
-            record.run.manifest = Some(hash);
-            record.run.degraded = adopt && owed > 0;
+            record.stored_mut().manifest = Some(hash);
+            record.stored_mut().degraded = adopt && owed > 0;
         }
         // Columns that went into the object left the run above; what is left is released.
         self.end_run(job, RunState::Succeeded, None, what, events);
@@ -101,9 +101,9 @@ impl QuorumState {
         events: &mut Vec<Event>,
     ) {
         let Some(record) = self.jobs.get_mut(&job) else { return };
-        let mut columns = Vec::with_capacity(record.run.columns.len());
+        let mut columns = Vec::with_capacity(record.stored().columns.len());
         let mut owed = BTreeMap::new();
-        for (index, column) in record.run.columns.iter_mut().enumerate() {
+        for (index, column) in record.stored_mut().columns.iter_mut().enumerate() {
             let index = PieceIndex(index as u8);
             let (state, grant) = match sealed.contains_key(&index) {
                 true => (ColumnState::Sealed, column.grant.take()),
@@ -116,12 +116,12 @@ impl QuorumState {
             }
             columns.push(ColumnRecord { grant, attempt: column.attempt, state, stored: Vec::new() });
         }
-        let crate::job::spec::JobSpec::Store(spec) = &record.spec;
+        let name = record.store().and_then(|(spec, _)| spec.name.clone());
         let mut object = ObjectRecord {
             state: ObjectState::Live,
             size: manifest.size,
             profile: manifest.profile,
-            name: spec.name.clone(),
+            name,
             owner: record.owner,
             shared: BTreeMap::new(),
             job,
@@ -158,7 +158,7 @@ fn check_manifest(record: &JobRecord, encoded: &Bytes) -> Result<Manifest, Rejec
         return Err(Rejection::TooLarge { what, bytes, limit: MANIFEST_BYTES_MAX });
     }
     let manifest = Manifest::decode(encoded).map_err(|error| invalid(format!("manifest: {error}")))?;
-    let crate::job::spec::JobSpec::Store(spec) = &record.spec;
+    let Some((spec, run)) = record.store() else { return Err(invalid("the run stores nothing")) };
     if manifest.profile != spec.profile {
         return Err(invalid(format!("manifest has profile {}, the run {}", manifest.profile, spec.profile)));
     }
@@ -170,7 +170,7 @@ fn check_manifest(record: &JobRecord, encoded: &Bytes) -> Result<Manifest, Rejec
         return Err(invalid("manifest is not in its canonical form"));
     }
     let columns = spec.profile.columns();
-    for (index, known) in record.run.segments.iter().enumerate().filter(|(_, known)| !known.is_empty()) {
+    for (index, known) in run.segments.iter().enumerate().filter(|(_, known)| !known.is_empty()) {
         if manifest.pieces.get(index * columns..(index + 1) * columns) != Some(&known[..]) {
             return Err(Rejection::DifferentContent { segment: crate::ids::SegmentIndex(index as u32) });
         }
@@ -187,7 +187,8 @@ fn check_receipts(
     let mut sealed = BTreeMap::new();
     for receipt in receipts {
         let index = receipt.statement.slot.column;
-        let column = record.run.columns.get(index.0 as usize).ok_or_else(|| invalid(format!("no column {index}")))?;
+        let column =
+            record.stored().columns.get(index.0 as usize).ok_or_else(|| invalid(format!("no column {index}")))?;
         let grant = column.grant.ok_or_else(|| invalid(format!("column {index} has no holder")))?;
         check_receipt(receipt, Slot { job: record.job, column: index, attempt: column.attempt }, grant, manifest)?;
         if sealed.insert(index, *receipt).is_some() {

@@ -4,7 +4,10 @@
 //! looks at a clock, and none fails for a reason that could differ between members.
 
 mod commit;
+mod compute;
+mod control;
 mod object;
+mod report;
 mod run;
 
 use std::collections::BTreeSet;
@@ -83,12 +86,31 @@ impl QuorumState {
                 self.level = self.level.max(*level);
                 Ok(CommandReply::Done)
             }
+            Command::SetWorker { worker } => self.set_worker(worker, events),
+            Command::LoseWorker { peer, lease, reason } => self.lose_worker(*peer, *lease, reason, events),
+            Command::Start { tasks } => self.start(by, tasks),
+            Command::Report { reports } => self.report(by, reports, events),
+            Command::SaveCheckpoint { task, checkpoint, bytes } => {
+                self.save_checkpoint(by, *task, checkpoint, bytes.as_ref())
+            }
+            Command::Elapsed { until } => Ok(self.elapsed(*until, events)),
+            Command::Pause { job } => self.pause(by, *job, events),
+            Command::Resume { job } => self.resume(by, *job, events),
+            Command::Retry { job } => self.retry(by, *job, events),
+            Command::Resolve { job, resolution } => self.resolve(by, *job, *resolution, events),
+            Command::Update { job, priority, parallelism, resources } => {
+                self.update(*job, *priority, *parallelism, resources.as_ref())
+            }
         }
     }
 
     /// The run, if the transition table allows the command where it stands.
     fn run_for(&mut self, job: JobId, command: RunCommand) -> Result<&mut JobRecord, Rejection> {
         let record = self.jobs.get_mut(&job).ok_or(Rejection::UnknownJob { job })?;
+        let kind = record.spec.kind();
+        if !command.is_for(kind) {
+            return Err(Rejection::WrongKind { kind, command: command.name().to_owned() });
+        }
         if targets(record.state, command).is_none() {
             return Err(illegal(record, command));
         }
@@ -99,7 +121,7 @@ impl QuorumState {
     fn end_run(&mut self, job: JobId, state: RunState, reason: Option<String>, what: String, events: &mut Vec<Event>) {
         let now = self.time;
         let Some(record) = self.jobs.get_mut(&job) else { return };
-        let run = &mut record.run;
+        let run = record.stored_mut();
         for (index, column) in run.columns.iter_mut().enumerate() {
             if let Some(grant) = column.grant.take() {
                 run.releasing.push(releasing(index, grant, column.attempt));
@@ -126,6 +148,14 @@ impl Command {
     }
 }
 
+impl QuorumState {
+    /// Everything that a worker is busy with.
+    fn attempts_at(&self, worker: PeerId) -> Vec<crate::task::record::TaskAttempt> {
+        let used = self.index.work.used.get(&worker);
+        used.into_iter().flat_map(|used| used.tasks.iter().copied()).collect()
+    }
+}
+
 impl JobRecord {
     /// Enters a state (or stays in it) and writes a line of history.
     fn move_to(&mut self, now: Millis, state: RunState, what: String) {
@@ -140,23 +170,25 @@ impl JobRecord {
 
     /// A sign of life from the worker.
     fn fed(&mut self, now: Millis) {
-        self.run.fed = self.run.fed.saturating_add(1);
-        self.run.fed_at = now;
+        let run = self.stored_mut();
+        run.fed = run.fed.saturating_add(1);
+        run.fed_at = now;
     }
 
     fn check_worker(&self, (by, attempt): (PeerId, Attempt)) -> Result<(), Rejection> {
-        if by != self.run.worker {
+        let run = self.stored();
+        if by != run.worker {
             return Err(Rejection::NotWorker { job: self.job, by });
         }
-        if attempt != self.run.worker_attempt {
-            return Err(Rejection::StaleAttempt { given: attempt, current: self.run.worker_attempt });
+        if attempt != run.worker_attempt {
+            return Err(Rejection::StaleAttempt { given: attempt, current: run.worker_attempt });
         }
         Ok(())
     }
 
     /// The columns as replies carry them: without their stored bits.
     fn column_summary(&self) -> CommandReply {
-        let columns = self.run.columns.iter().map(|column| ColumnRecord { stored: Vec::new(), ..*column });
+        let columns = self.stored().columns.iter().map(|column| ColumnRecord { stored: Vec::new(), ..*column });
         CommandReply::Columns(columns.collect())
     }
 }

@@ -51,7 +51,7 @@ impl QuorumState {
             self.index.hash_bytes -= bytes.len();
         }
         events.push(Event::ObjectRemoved { manifest });
-        if self.jobs.get(&job).is_none_or(|record| record.run.releasing.is_empty()) {
+        if self.jobs.get(&job).is_none_or(|record| record.stored().releasing.is_empty()) {
             self.forget_removed(job, manifest);
         }
         self.reindex_object(manifest);
@@ -77,7 +77,7 @@ impl QuorumState {
         }));
         let job = object.job;
         if let Some(record) = self.jobs.get_mut(&job) {
-            record.run.releasing.extend(leaving);
+            record.stored_mut().releasing.extend(leaving);
         }
         self.reindex_job(job);
     }
@@ -120,7 +120,7 @@ impl QuorumState {
         events: &mut Vec<Event>,
     ) -> Applied {
         let job = self.live_object(manifest)?.job;
-        let waiting = self.jobs.get(&job).map_or(0, |record| record.run.releasing.len());
+        let waiting = self.jobs.get(&job).map_or(0, |record| record.stored().releasing.len());
         let object = self.live_object(manifest)?;
         column_of(object, column)?;
         let newest = object.newest[column.0 as usize];
@@ -180,7 +180,7 @@ impl QuorumState {
         record.state = ColumnState::Sealed;
         let from = before.map(|before| before.grant);
         if let Some(record) = self.jobs.get_mut(&job) {
-            record.run.releasing.extend(before);
+            record.stored_mut().releasing.extend(before);
         }
         events.push(Event::ColumnReassigned { job, column, from, to: Some(grant) });
         events.push(Event::ColumnRepaired { manifest, column });
@@ -207,7 +207,7 @@ impl QuorumState {
         let failed = object.repairs.remove(&column);
         object.owed.insert(column, short(&format!("the last rebuild failed: {reason}")));
         if let (Some(record), Some(Repair { grant, attempt })) = (self.jobs.get_mut(&job), failed) {
-            record.run.releasing.push(Releasing { column, grant, attempt });
+            record.stored_mut().releasing.push(Releasing { column, grant, attempt });
         }
         self.reindex_object(manifest);
         self.reindex_job(job);

@@ -3,7 +3,8 @@
 use super::*;
 use crate::ids::{PieceIndex, SegmentIndex};
 use crate::job::limits::{HOLDERS_FAILED_MAX, JOBS_LIVE_MAX, RELEASING_MAX, SPARES_MAX, SPEC_BYTES_MAX};
-use crate::job::spec::JobSpec;
+use crate::job::record::Run;
+use crate::job::spec::{JobSpec, Kind, StoreSpec};
 use crate::job::store::StoreRun;
 use crate::object::layout::{Layout, Profile};
 use crate::object::limits::NAME_BYTES_MAX;
@@ -12,16 +13,19 @@ use crate::quorum::limits::HASH_BYTES_MAX;
 use crate::wire;
 
 /// Refuses what no run could do, before anything is recorded.
-fn check_spec(spec: &JobSpec) -> Result<(), Rejection> {
-    let JobSpec::Store(store) = spec;
+fn check_spec(spec: &JobSpec, encoded_bytes: usize) -> Result<(), Rejection> {
+    let store = match spec {
+        JobSpec::Store(store) => store,
+        JobSpec::Compute(spec) => {
+            spec.check().map_err(|fault| invalid(fault.to_string()))?;
+            return check_size(encoded_bytes);
+        }
+    };
     let name = store.name.as_deref().unwrap_or_default().len();
     if name > NAME_BYTES_MAX {
         return Err(Rejection::TooLarge { what: "name".to_owned(), bytes: name, limit: NAME_BYTES_MAX });
     }
-    let bytes = wire::encode(spec).len();
-    if bytes > SPEC_BYTES_MAX {
-        return Err(Rejection::TooLarge { what: "specification".to_owned(), bytes, limit: SPEC_BYTES_MAX });
-    }
+    check_size(encoded_bytes)?;
     let Profile { data, parity } = store.profile;
     let profile =
         Profile::new(data, parity).ok_or_else(|| invalid(format!("profile {data}+{parity} is not possible")))?;
@@ -33,9 +37,15 @@ fn check_spec(spec: &JobSpec) -> Result<(), Rejection> {
     }
 }
 
+fn check_size(bytes: usize) -> Result<(), Rejection> {
+    if bytes > SPEC_BYTES_MAX {
+        return Err(Rejection::TooLarge { what: "specification".to_owned(), bytes, limit: SPEC_BYTES_MAX });
+    }
+    Ok(())
+}
+
 /// Segments that the run may have: what its size says, or what its profile allows.
-fn segments_max(spec: &JobSpec) -> usize {
-    let JobSpec::Store(store) = spec;
+fn segments_max(store: &StoreSpec) -> usize {
     match store.size {
         Some(size) => Layout::new(size, store.profile).segments() as usize,
         None => store.profile.segments_max(),
@@ -45,7 +55,8 @@ fn segments_max(spec: &JobSpec) -> usize {
 impl QuorumState {
     pub(super) fn submit(&mut self, by: PeerId, job: JobId, spec: &JobSpec, events: &mut Vec<Event>) -> Applied {
         if let Some(record) = self.jobs.get(&job) {
-            return if record.spec == *spec && record.owner == by {
+            // Work is the same through whichever peer it came; a file is on one of them.
+            return if record.spec == *spec && (record.owner == by || spec.kind() != Kind::Store) {
                 Ok(CommandReply::Submitted { existed: true, state: record.state })
             } else {
                 Err(Rejection::Conflict { job })
@@ -54,10 +65,18 @@ impl QuorumState {
         if job.quorum != self.quorum {
             return Err(invalid(format!("job {job} belongs to another quorum than {}", self.quorum)));
         }
-        check_spec(spec)?;
+        let bytes = wire::encode(spec).len();
+        check_spec(spec, bytes)?;
         if self.index.live.len() >= JOBS_LIVE_MAX {
             return Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX });
         }
+        let run = match spec {
+            JobSpec::Store(spec) => Run::Store(StoreRun::new(by, spec.profile.columns(), self.time)),
+            JobSpec::Compute(spec) => {
+                self.check_room(spec, bytes)?;
+                self.new_compute_run(spec)
+            }
+        };
         let now = self.time;
         let mut record = JobRecord {
             job,
@@ -69,11 +88,14 @@ impl QuorumState {
             created_at: now,
             changed_at: now,
             finished_at: None,
-            run: StoreRun::new(by, spec.profile().columns(), now),
+            run,
             history: Vec::new(),
         };
         record.move_to(now, RunState::Pending, format!("submitted through {by}"));
         self.jobs.insert(job, record);
+        if spec.kind() != Kind::Store {
+            self.begin_compute(job);
+        }
         events.push(Event::JobChanged { job, state: RunState::Pending });
         self.reindex_job(job);
         Ok(CommandReply::Submitted { existed: false, state: RunState::Pending })
@@ -82,10 +104,10 @@ impl QuorumState {
     pub(super) fn add_holders(&mut self, job: JobId, grants: &[Grant], events: &mut Vec<Event>) -> Applied {
         let now = self.time;
         let record = self.run_for(job, RunCommand::AddHolders)?;
-        let mut known: std::collections::BTreeSet<PeerId> = record.run.known_holders().collect();
+        let mut known: std::collections::BTreeSet<PeerId> = record.stored().known_holders().collect();
         let mut assigned = 0;
         for grant in grants {
-            let run = &mut record.run;
+            let run = record.stored_mut();
             let here = |other: &Grant| other == grant;
             let repeat = run.columns.iter().filter_map(|column| column.grant.as_ref()).any(here)
                 || run.spares.iter().any(here)
@@ -113,10 +135,10 @@ impl QuorumState {
                 run.releasing.push(unused(*grant));
             }
         }
-        let held = record.run.columns.len() - record.run.open_columns();
-        let ready = held >= record.spec.profile().columns_min();
+        let held = record.stored().columns.len() - record.stored().open_columns();
+        let ready = held >= record.profile().map_or(held, Profile::columns_min);
         if record.state == RunState::Pending && ready {
-            let what = format!("{held} columns have a holder, {} peers are spare", record.run.spares.len());
+            let what = format!("{held} columns have a holder, {} peers are spare", record.stored().spares.len());
             record.move_to(now, RunState::Running, what);
             events.push(Event::JobChanged { job, state: RunState::Running });
         } else if assigned > 0 {
@@ -130,11 +152,12 @@ impl QuorumState {
     pub(super) fn attach(&mut self, by: PeerId, job: JobId) -> Applied {
         let now = self.time;
         let record = self.run_for(job, RunCommand::Attach)?;
-        record.run.worker = by;
-        record.run.worker_attempt.0 = record.run.worker_attempt.0.saturating_add(1);
+        let run = record.stored_mut();
+        run.worker = by;
+        run.worker_attempt.0 = run.worker_attempt.0.saturating_add(1);
         record.fed(now);
         record.move_to(now, record.state, format!("{by} feeds the run now"));
-        let run = &record.run;
+        let run = record.stored();
         Ok(CommandReply::Attached(Box::new(Attached {
             worker_attempt: run.worker_attempt,
             spec: record.spec.clone(),
@@ -155,11 +178,11 @@ impl QuorumState {
         let room = HASH_BYTES_MAX.saturating_sub(self.index.hash_bytes);
         let record = self.run_for(job, RunCommand::Progress)?;
         record.check_worker((by, worker_attempt))?;
-        let limit = segments_max(&record.spec);
-        let columns = record.run.columns.len();
+        let limit = record.store().map_or(0, |(spec, _)| segments_max(spec));
+        let columns = record.stored().columns.len();
         let mut seen = std::collections::BTreeMap::new();
         for progress in segments {
-            check_progress(&record.run, progress, columns, limit)?;
+            check_progress(record.stored(), progress, columns, limit)?;
             if seen.insert(progress.segment, &progress.pieces).is_some_and(|pieces| *pieces != progress.pieces) {
                 return Err(Rejection::DifferentContent { segment: progress.segment });
             }
@@ -169,7 +192,7 @@ impl QuorumState {
         if most > room {
             return Err(Rejection::Full { what: "bytes of piece hashes".to_owned(), limit: HASH_BYTES_MAX });
         }
-        let run = &mut record.run;
+        let run = record.stored_mut();
         let before = hash_bytes(&run.segments);
         for progress in segments {
             let index = progress.segment.0 as usize;
@@ -191,8 +214,8 @@ impl QuorumState {
         let grown = hash_bytes(&run.segments) - before;
         record.fed(now);
         record.changed_at = now;
-        let complete = |segment: &usize| record.run.columns.iter().all(|column| column.stored[*segment]);
-        let complete = (0..record.run.segments.len()).filter(complete).count() as u32;
+        let complete = |segment: &usize| record.stored().columns.iter().all(|column| column.stored[*segment]);
+        let complete = (0..record.stored().segments.len()).filter(complete).count() as u32;
         let reply = record.column_summary();
         self.index.hash_bytes += grown;
         events.push(Event::JobProgressed { job, segments: complete });
@@ -211,7 +234,7 @@ impl QuorumState {
         let now = self.time;
         let record = self.run_for(job, RunCommand::ColumnFailed)?;
         record.check_worker(worker)?;
-        let run = &mut record.run;
+        let run = record.stored_mut();
         let target = run.columns.get_mut(column.0 as usize).ok_or_else(|| invalid(format!("no column {column}")))?;
         if attempt > target.attempt {
             return Err(Rejection::StaleAttempt { given: attempt, current: target.attempt });
@@ -239,7 +262,7 @@ impl QuorumState {
         };
         record.reason = Some(short(&format!("column {column} lost {lost_peer}: {reason}")));
         record.move_to(now, record.state, what);
-        if record.run.failed.len() >= HOLDERS_FAILED_MAX {
+        if record.stored().failed.len() >= HOLDERS_FAILED_MAX {
             let reason = format!("{HOLDERS_FAILED_MAX} holders failed, the last because: {reason}");
             self.end_run(
                 job,
@@ -273,6 +296,9 @@ impl QuorumState {
 
     pub(super) fn cancel(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
         let record = self.run_for(job, RunCommand::Cancel)?;
+        if record.compute().is_some() {
+            return self.cancel_compute(by, job, events);
+        }
         if record.state != RunState::Cancelled {
             self.end_run(job, RunState::Cancelled, Some(format!("by {by}")), format!("cancelled by {by}"), events);
         }
@@ -284,7 +310,7 @@ impl QuorumState {
         if record.state == RunState::Failed {
             return Ok(CommandReply::Done);
         }
-        if record.run.fed != fed {
+        if record.stored().fed != fed {
             return Err(invalid(format!("job {job} was fed again since it looked idle")));
         }
         let reason = format!("nobody fed the run for {} minutes", crate::job::limits::STORE_IDLE_MAX.as_secs() / 60);
@@ -294,9 +320,9 @@ impl QuorumState {
 
     pub(super) fn released(&mut self, job: JobId, released: Releasing) -> Applied {
         let record = self.run_for(job, RunCommand::Released)?;
-        record.run.releasing.retain(|releasing| *releasing != released);
+        record.stored_mut().releasing.retain(|releasing| *releasing != released);
         // The last holder of a removed object has let go: the object is gone.
-        let gone = record.run.manifest.filter(|_| record.run.releasing.is_empty());
+        let gone = record.stored_mut().manifest.filter(|_| record.stored_mut().releasing.is_empty());
         if let Some(manifest) = gone {
             self.forget_removed(job, manifest);
         }

@@ -211,7 +211,7 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
     let manifest = MANIFESTS[content].hash();
     let column = PieceIndex(step.byte(4) % 4);
     let reason = "reason".to_owned();
-    let run = state.jobs.get(&job).map(|record| &record.run);
+    let run = state.jobs.get(&job).and_then(|record| record.store()).map(|(_, run)| run);
     let worker = run.map_or(anybody, |run| run.worker);
     let worker_attempt = skewed(step, run.map_or(Attempt(1), |run| run.worker_attempt));
     let current = |run: &StoreRun| run.columns.get(usize::from(column.0)).map(|column| column.attempt);
@@ -312,5 +312,7 @@ fn duty(state: &QuorumState, step: Step<'_>) -> Option<Command> {
             Command::FinishRepair { manifest, column, receipt: receipt(grant, slot, step.below(3, CONTENTS))? }
         }
         Duty::WatchIdle { job, fed, .. } => Command::Abandon { job, fed },
+        Duty::Wake { due, .. } => Command::Elapsed { until: due },
+        Duty::FindWorkers { .. } | Duty::Tend { .. } | Duty::ReleaseWorker { .. } => return None,
     })
 }

@@ -1,0 +1,200 @@
+//! Who runs what: after every entry, free slots of workers are given to the tasks whose turn it is.
+//!
+//! Stride scheduling: every job has a *pass*; the job with the least is next, and pays for each task in inverse
+//! proportion to its priority. So jobs share the workers by priority, no job starves however low its priority, and a
+//! wide job does not keep others waiting. Within a job, tasks go in order. Among workers that fit, the one with the
+//! most slots left is taken, the last that failed the task only if there is no other.
+//!
+//! It is part of applying an entry, so every member gives the same tasks to the same workers, and an assignment costs
+//! no entry of its own. What is handed out is in `Event::Assigned`, and in [`QuorumState::attempts_of`] after a
+//! takeover.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
+
+use super::state::{Event, QuorumState};
+use super::work::{Demand, is_verified};
+use crate::ids::{Attempt, JobId, PeerId, TaskIndex};
+use crate::job::plan::Plan;
+use crate::job::record::RunState;
+use crate::job::transition::RunCommand;
+use crate::task::limits::{LOOKS_MAX, PASS_SLACK, SKIPS_MAX, STRIDE, TIMEOUT_GRACE};
+use crate::task::record::{AttemptRecord, Phase, TaskAttempt, TaskId, TaskRecord, TaskState};
+
+enum Placed {
+    Yes(PeerId, TaskAttempt),
+    /// No worker has room for such tasks.
+    NoRoom,
+    /// Workers have room, but none that this job's tasks may use.
+    NotHere,
+}
+
+impl QuorumState {
+    /// Gives away what can be given away. Called once per entry, after its commands.
+    pub(super) fn schedule(&mut self, events: &mut Vec<Event>) {
+        if self.index.work.queue.is_empty() || self.workers.is_empty() {
+            return;
+        }
+        let demands: Vec<Demand> =
+            self.index.work.queue.keys().filter(|demand| self.any_room(demand)).cloned().collect();
+        let mut heads = BTreeSet::new();
+        for (number, demand) in demands.iter().enumerate() {
+            heads.extend(self.turn_after(demand, None).map(|(pass, job)| (pass, job, number)));
+        }
+        let mut given = BTreeMap::<PeerId, Vec<TaskAttempt>>::new();
+        let mut skips = 0;
+        while let Some((pass, job, number)) = heads.pop_first() {
+            let next = match self.place(job, &demands[number], events) {
+                Placed::Yes(worker, task) => {
+                    given.entry(worker).or_default().push(task);
+                    // Those that were passed over stay so: nothing got freer since. This one is behind its turn now.
+                    self.turn_after(&demands[number], Some((pass, job)))
+                }
+                Placed::NoRoom => None,
+                Placed::NotHere if skips >= SKIPS_MAX => None,
+                Placed::NotHere => {
+                    skips += 1;
+                    self.turn_after(&demands[number], Some((pass, job)))
+                }
+            };
+            heads.extend(next.map(|(pass, job)| (pass, job, number)));
+        }
+        events.extend(given.into_iter().map(|(worker, tasks)| Event::Assigned { worker, tasks }));
+    }
+
+    fn turn_after(&self, demand: &Demand, after: Option<(u64, JobId)>) -> Option<(u64, JobId)> {
+        let turns = self.index.work.queue.get(demand)?;
+        turns.range((after.map_or(Unbounded, Excluded), Unbounded)).next().copied()
+    }
+
+    fn any_room(&self, demand: &Demand) -> bool {
+        self.workers.iter().any(|(peer, worker)| {
+            worker.suits(demand).is_ok() && worker.room(self.index.work.used.get(peer), demand).is_some()
+        })
+    }
+
+    fn place(&mut self, job: JobId, demand: &Demand, events: &mut Vec<Event>) -> Placed {
+        if !self.any_room(demand) {
+            return Placed::NoRoom;
+        }
+        let Some((id, worker)) = self.choose(job, demand) else { return Placed::NotHere };
+        let task = self.give(id, worker, demand);
+        self.settle(job, RunCommand::Assigned, events);
+        Placed::Yes(worker, task)
+    }
+
+    /// The first ready task that some worker may have, and that worker.
+    fn choose(&self, job: JobId, demand: &Demand) -> Option<(TaskId, PeerId)> {
+        let (_, run) = self.jobs.get(&job)?.compute()?;
+        let table = self.tables.get(&job)?;
+        let index = table.of(run.step)?;
+        // Tasks that have some of their copies come first, whatever the job's limit: the others wait for theirs.
+        let fresh = index.ready.iter().filter(|task| !index.partial.contains(task));
+        let ready = index.partial.iter().chain(fresh.take(index.room(run.settings.parallelism))).take(LOOKS_MAX);
+        ready.filter_map(|task| Some((*task, table.get(run.step, *task)?))).find_map(|(task, record)| {
+            let failed = record.notes.as_ref().and_then(|notes| notes.last.as_ref()).map(|last| last.worker);
+            let workers = self.workers.iter().filter(|(peer, worker)| {
+                !run.avoided.contains_key(peer)
+                    && record.live.iter().all(|live| live.worker != **peer)
+                    && worker.suits(demand).is_ok()
+            });
+            let rooms = workers.filter_map(|(peer, worker)| {
+                let left = worker.room(self.index.work.used.get(peer), demand)?;
+                Some((failed != Some(*peer), left, *peer))
+            });
+            let (_, _, peer) = rooms.max()?;
+            Some((TaskId { job, step: run.step, task }, peer))
+        })
+    }
+
+    fn give(&mut self, id: TaskId, worker: PeerId, demand: &Demand) -> TaskAttempt {
+        let now = self.time;
+        let mut until = None;
+        let mut copies = None;
+        if let Some((spec, run)) = self.jobs.get_mut(&id.job).and_then(|record| record.compute_mut()) {
+            let price = STRIDE * u64::from(demand.resources.slots) / u64::from(run.settings.priority.max(1));
+            // Turns that a job could not use are not saved up without end.
+            let pass = run.pass.max(self.pass.saturating_sub(PASS_SLACK));
+            self.pass = self.pass.max(pass);
+            run.pass = pass.saturating_add(price.max(1));
+            until = Some(now.plus(spec.timeouts.task).plus(TIMEOUT_GRACE));
+            copies = spec.verify.filter(|_| is_verified(spec, &Plan::of(spec), id.step)).map(|verify| verify.copies);
+        }
+        let attempt = self.change_task(id, |task| {
+            task.newest = Attempt(task.newest.0.saturating_add(1));
+            let resources = demand.resources.clone();
+            task.live.push(AttemptRecord {
+                attempt: task.newest,
+                worker,
+                phase: Phase::Given,
+                since: now,
+                until,
+                resources,
+            });
+            let wanted = copies.map_or(0, usize::from);
+            if task.live.len() >= wanted {
+                task.state = TaskState::Running;
+            }
+            if task.newest == Attempt(1) {
+                task.first_at = now;
+            }
+            task.newest
+        });
+        TaskAttempt { id, attempt: attempt.unwrap_or_default() }
+    }
+
+    /// The only way to change a task of this state.
+    pub(super) fn change_task<R>(&mut self, id: TaskId, change: impl FnOnce(&mut TaskRecord) -> R) -> Option<R> {
+        let table = self.tables.get_mut(&id.job)?;
+        let work = &mut self.index.work;
+        for live in &table.get(id.step, id.task)?.live {
+            work.leave(live.worker, TaskAttempt { id, attempt: live.attempt }, live.taken());
+        }
+        let result = table.change(id.step, id.task, change);
+        for live in &table.get(id.step, id.task)?.live {
+            work.occupy(live.worker, TaskAttempt { id, attempt: live.attempt }, live.taken());
+        }
+        result
+    }
+
+    /// Why a job's tasks are not given away, worker by worker; for people.
+    pub(super) fn why_not(&self, job: JobId) -> Vec<String> {
+        let Some(record) = self.jobs.get(&job) else { return Vec::new() };
+        let (Some(demand), Some((_, run))) = (Demand::of(record), record.compute()) else { return Vec::new() };
+        let of_one = |(peer, worker): (&PeerId, &crate::task::record::WorkerRecord)| {
+            let why = match (worker.suits(&demand), run.avoided.get(peer)) {
+                (Err(why), _) => why,
+                (Ok(()), Some(why)) => format!("refused: {why}"),
+                (Ok(()), None) if worker.room(self.index.work.used.get(peer), &demand).is_none() => {
+                    let busy = self.index.work.used.get(peer).map_or(0, |used| used.tasks.len());
+                    format!("busy with {busy} tasks")
+                }
+                (Ok(()), None) => "runs another copy of each task that waits".to_owned(),
+            };
+            format!("{peer}: {why}")
+        };
+        self.workers.iter().map(of_one).collect()
+    }
+
+    /// Slots that the job could use at once.
+    pub(super) fn slots_wanted(&self, job: JobId) -> u32 {
+        let wanted = || {
+            let record = self.jobs.get(&job).filter(|record| record.state != RunState::Paused)?;
+            let (_, run) = record.compute()?;
+            let index = self.tables.get(&job)?.of(run.step)?;
+            let fresh = index.room(run.settings.parallelism).min(index.ready.len() - index.partial.len());
+            let more = u32::try_from(index.partial.len() + fresh).unwrap_or(u32::MAX);
+            Some(more.saturating_mul(run.settings.resources.slots))
+        };
+        wanted().unwrap_or(0)
+    }
+
+    /// Tasks of the present step that some worker has.
+    pub(super) fn live_tasks(&self, job: JobId) -> Vec<TaskIndex> {
+        let live = || {
+            let (_, run) = self.jobs.get(&job)?.compute()?;
+            Some(self.tables.get(&job)?.of(run.step)?.live.iter().copied().collect())
+        };
+        live().unwrap_or_default()
+    }
+}

@@ -1,0 +1,868 @@
+//! Jobs that compute: scenarios by name, then random histories against the invariants.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use proptest::prelude::*;
+
+use super::command::{Batch, Command, CommandReply, Rejection, Resolution};
+use super::state::{Duty, Event, QuorumState};
+use crate::ids::*;
+use crate::job::compute::*;
+use crate::job::record::RunState;
+use crate::job::spec::{JobSpec, Kind};
+use crate::job::store::Grant;
+use crate::task::limits::*;
+use crate::task::message::{Report, ReportRefusal, TaskResult};
+use crate::task::record::*;
+use crate::task::table::Blob;
+use crate::task::vote::{ResultReceipt, ResultStatement, Verdict, check_receipts, commitment};
+
+const QUORUM: QuorumId = QuorumId([1; 16]);
+const OWNER: PeerId = PeerId([200; 32]);
+
+fn key(index: u8) -> SigningKey {
+    SigningKey::from_bytes(&[index + 1; 32])
+}
+
+fn peer(index: u8) -> PeerId {
+    PeerId(key(index).verifying_key().to_bytes())
+}
+
+fn job(index: u8) -> JobId {
+    JobId { quorum: QUORUM, local: [index; 16] }
+}
+
+fn worker(index: u8, slots: u32) -> WorkerRecord {
+    WorkerRecord {
+        grant: Grant {
+            holder: MemberId { peer: peer(index), incarnation: Incarnation(7) },
+            lease: LeaseId([index; 16]),
+        },
+        slots,
+        memory_bytes: 1 << 40,
+        disk_bytes: 1 << 40,
+        kinds: vec![Kind::Wasm, Kind::Command],
+        labels: BTreeMap::new(),
+    }
+}
+
+fn spec(tasks: u32) -> ComputeSpec {
+    let spec = ComputeSpec::new(Call::new(Program::Command { name: "count".to_owned() }));
+    let retry = RetryPolicy { attempts: 3, jitter_percent: 0, ..spec.retry.clone() };
+    ComputeSpec { map: Map::Count(tasks), retry, ..spec }
+}
+
+fn undoing(tasks: u32) -> ComputeSpec {
+    let undo = Call::new(Program::Command { name: "undo".to_owned() });
+    ComputeSpec { compensate: Some(undo), on_failure: OnFailure::Revert, ..spec(tasks) }
+}
+
+fn output(bytes: &[u8]) -> Output {
+    Output { digest: Digest(*blake3::hash(bytes).as_bytes()), bytes: bytes.len() as u64, place: Place::Record }
+}
+
+fn done(text: &str) -> TaskResult {
+    TaskResult::Done { output: output(text.as_bytes()), bytes: Some(Bytes::from(text.to_owned())) }
+}
+
+fn failed(class: ErrorClass) -> TaskResult {
+    TaskResult::Failed { class, reason: "because".to_owned() }
+}
+
+/// A state with a log in front of it.
+struct Quorum {
+    state: QuorumState,
+    index: u64,
+    events: Vec<Event>,
+}
+
+impl Quorum {
+    fn new(workers: &[(u8, u32)]) -> Self {
+        let mut quorum = Self { state: QuorumState::new(QUORUM), index: 0, events: Vec::new() };
+        for (index, slots) in workers {
+            quorum.apply(OWNER, Command::SetWorker { worker: worker(*index, *slots) }).unwrap();
+        }
+        quorum
+    }
+    fn apply(&mut self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
+        self.index += 1;
+        let batch = Batch { now: Millis(self.state.time.0 + 1), commands: vec![(by, command)] };
+        let (reply, events) = self.state.apply(LogIndex(self.index), &batch);
+        self.state.check_invariants().unwrap();
+        self.events = events;
+        reply.replies.into_iter().next().unwrap()
+    }
+    fn submit(&mut self, index: u8, spec: ComputeSpec) {
+        let spec = JobSpec::Compute(Box::new(spec));
+        self.apply(OWNER, Command::Submit { job: job(index), spec }).unwrap();
+    }
+    fn report(&mut self, by: u8, task: TaskAttempt, result: TaskResult) -> Result<(), ReportRefusal> {
+        let reply = self.apply(peer(by), Command::Report { reports: vec![Report { task, result }] }).unwrap();
+        let CommandReply::Recorded(mut answers) = reply else { panic!("{reply:?}") };
+        answers.remove(0)
+    }
+    fn attempts(&self, worker: u8) -> Vec<TaskAttempt> {
+        self.state.attempts_of(peer(worker)).map(|(task, _)| task).collect()
+    }
+    fn stops(&self, worker: u8) -> Vec<TaskAttempt> {
+        self.state.stops_of(peer(worker)).into_iter().map(|(task, _)| task).collect()
+    }
+    fn run(&self, index: u8) -> &ComputeRun {
+        self.state.jobs[&job(index)].compute().unwrap().1
+    }
+    fn job_state(&self, index: u8) -> RunState {
+        self.state.jobs[&job(index)].state
+    }
+    fn task(&self, task: TaskAttempt) -> &TaskRecord {
+        self.state.tables[&task.id.job].get(task.id.step, task.id.task).unwrap()
+    }
+    fn elapse(&mut self) {
+        let until = self.state.next_timer().expect("a timer");
+        self.apply(OWNER, Command::Elapsed { until }).unwrap();
+    }
+    /// Lets time pass until the state of the job is another, at most `timers` times.
+    fn elapse_until(&mut self, index: u8, state: RunState, timers: usize) {
+        for _ in 0..timers {
+            if self.job_state(index) == state {
+                return;
+            }
+            self.elapse();
+        }
+        assert_eq!(self.job_state(index), state);
+    }
+    /// Every worker does what it has, until nobody has anything.
+    fn work(&mut self, workers: &[u8]) {
+        while let Some((by, task)) = workers.iter().find_map(|by| Some((*by, *self.attempts(*by).first()?))) {
+            assert_eq!(self.report(by, task, done(&format!("{}", task.id.task))), Ok(()));
+        }
+    }
+    /// What a worker shows that had committed to "true".
+    fn true_reveal(&self, by: u8, task: TaskAttempt) -> TaskResult {
+        let inputs = self.state.order(task).map(|order| order.inputs).unwrap_or_default();
+        let statement = ResultStatement { task, worker: peer(by), inputs, verdict: Copies::verdict("true") };
+        let receipt = ResultReceipt::sign(&key(by), statement);
+        let (output, bytes) = (Some(output(b"true")), Some(Bytes::from("true")));
+        TaskResult::Reveal { nonce: NONCE, output, bytes, receipt }
+    }
+    fn control(&mut self, command: Command) -> Result<CommandReply, Rejection> {
+        self.apply(OWNER, command)
+    }
+}
+
+#[test]
+fn a_job_goes_from_submit_to_success_in_two_entries() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, ComputeSpec { map: Map::Single, ..spec(1) });
+    assert_eq!(quorum.job_state(1), RunState::Running);
+    let task = quorum.attempts(0)[0];
+    assert!(quorum.events.contains(&Event::Assigned { worker: peer(0), tasks: vec![task] }));
+    assert_eq!(quorum.report(0, task, done("42")), Ok(()));
+    assert_eq!(quorum.job_state(1), RunState::Succeeded);
+    let table = &quorum.state.tables[&job(1)];
+    assert_eq!(table.blob((StepIndex(0), TaskIndex(0), Blob::Output)).unwrap(), &Bytes::from("42"));
+    // The worker's outbox repeats until it hears: that is no second result.
+    assert_eq!(quorum.report(0, task, done("42")), Ok(()));
+    assert_eq!(quorum.run(1).stale_reports, 0);
+}
+
+#[test]
+fn a_map_is_reduced_and_the_reducers_are_given_the_outputs() {
+    let mut quorum = Quorum::new(&[(0, 2), (1, 2)]);
+    let fold = Call::new(Program::Command { name: "fold".to_owned() });
+    quorum.submit(1, ComputeSpec { reduce: Some(Reduce { call: fold, fan_in: 3 }), ..spec(5) });
+    while quorum.run(1).step == StepIndex(0) {
+        let by = if quorum.attempts(0).is_empty() { 1 } else { 0 };
+        let task = quorum.attempts(by)[0];
+        quorum.report(by, task, done(&format!("out {}", task.id.task))).unwrap();
+    }
+    let task = quorum.attempts(0).into_iter().chain(quorum.attempts(1)).min().unwrap();
+    let order = quorum.state.order(task).unwrap();
+    let given: Vec<_> = order.given.iter().map(|given| given.bytes.clone().unwrap()).collect();
+    assert_eq!(given, ["out 0", "out 1", "out 2"]);
+    assert_eq!(quorum.state.work(job(1), task.id.step).unwrap().call.program, Program::Command { name: "fold".into() });
+    quorum.work(&[0, 1]);
+    assert_eq!(quorum.job_state(1), RunState::Succeeded);
+    // Only the last step's outputs are kept.
+    assert_eq!(quorum.state.tables[&job(1)].steps().collect::<Vec<_>>(), [StepIndex(2)]);
+}
+
+#[test]
+fn a_report_of_a_replaced_attempt_is_refused_told_and_counted() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, spec(1));
+    let old = quorum.attempts(0)[0];
+    quorum.apply(OWNER, Command::SetWorker { worker: worker(1, 1) }).unwrap();
+    let lose = Command::LoseWorker { peer: peer(0), lease: LeaseId([0; 16]), reason: "silent".to_owned() };
+    quorum.apply(OWNER, lose).unwrap();
+    quorum.elapse();
+    let new = quorum.attempts(1)[0];
+    assert_eq!((old.id, new.attempt), (new.id, Attempt(2)));
+    // The partitioned worker comes back with its result: exactly one is taken.
+    assert_eq!(quorum.report(0, old, done("late")), Err(ReportRefusal::Stale { newest: Attempt(2) }));
+    assert_eq!(quorum.run(1).stale_reports, 1);
+    assert_eq!(quorum.report(0, new, done("stolen")), Err(ReportRefusal::NotYours));
+    assert_eq!(quorum.report(1, new, done("in time")), Ok(()));
+    assert_eq!(quorum.report(0, old, done("late")), Err(ReportRefusal::Stale { newest: Attempt(2) }));
+    assert_eq!(quorum.job_state(1), RunState::Succeeded);
+    let never = TaskAttempt { attempt: Attempt(9), ..new };
+    assert!(matches!(quorum.report(0, never, done("x")), Err(ReportRefusal::Invalid { .. })));
+}
+
+#[test]
+fn losing_a_worker_needs_the_lease_that_was_lost() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, spec(1));
+    let lose = Command::LoseWorker { peer: peer(0), lease: LeaseId([9; 16]), reason: String::new() };
+    assert_eq!(quorum.apply(OWNER, lose), Err(Rejection::UnknownWorker { peer: peer(0) }));
+    // A worker that restarts and promises anew keeps its attempts; one that lost its disk does not.
+    let task = quorum.attempts(0)[0];
+    let again = WorkerRecord { grant: Grant { lease: LeaseId([9; 16]), ..worker(0, 1).grant }, ..worker(0, 1) };
+    quorum.apply(OWNER, Command::SetWorker { worker: again }).unwrap();
+    assert_eq!(quorum.attempts(0), [task]);
+    let mut reborn = worker(0, 1);
+    reborn.grant.holder.incarnation = Incarnation(8);
+    quorum.apply(OWNER, Command::SetWorker { worker: reborn }).unwrap();
+    assert_eq!(quorum.task(task).losses, 1);
+}
+
+#[test]
+fn a_failing_task_is_tried_again_and_given_up_with_its_reason() {
+    let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
+    quorum.submit(1, spec(1));
+    for attempt in 1..=3 {
+        let by = if quorum.attempts(0).is_empty() { 1 } else { 0 };
+        let task = quorum.attempts(by)[0];
+        assert_eq!(task.attempt, Attempt(attempt));
+        quorum.report(by, task, failed(ErrorClass::Exit)).unwrap();
+        if attempt < 3 {
+            assert_eq!(quorum.run(1).tally.delayed, 1);
+            assert!(quorum.attempts(0).is_empty() && quorum.attempts(1).is_empty());
+            quorum.elapse();
+            let elsewhere = if quorum.attempts(0).is_empty() { 1 } else { 0 };
+            assert_ne!(by, elsewhere, "another worker is preferred");
+        }
+    }
+    assert_eq!(quorum.job_state(1), RunState::Failed);
+    let why = quorum.state.why(job(1)).unwrap();
+    assert!(why.contains("exit") && why.contains("because") && why.contains("3 times"), "{why}");
+    assert!(quorum.control(Command::Retry { job: job(1) }).is_err(), "a final state is final");
+}
+
+#[test]
+fn a_task_that_kills_its_workers_ends() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, spec(1));
+    for _ in 0..=LOSSES_MAX {
+        let lose = Command::LoseWorker { peer: peer(0), lease: LeaseId([0; 16]), reason: "killed".to_owned() };
+        quorum.apply(OWNER, lose).unwrap();
+        quorum.apply(OWNER, Command::SetWorker { worker: worker(0, 1) }).unwrap();
+        if quorum.job_state(1).is_final() {
+            break;
+        }
+        quorum.elapse();
+    }
+    assert_eq!(quorum.job_state(1), RunState::Failed);
+}
+
+#[test]
+fn a_peer_that_refuses_is_not_asked_again_and_why_says_so() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, spec(1));
+    let task = quorum.attempts(0)[0];
+    quorum.report(0, task, TaskResult::Failed { class: ErrorClass::Refused, reason: "not listed".into() }).unwrap();
+    assert!(quorum.attempts(0).is_empty());
+    assert!(quorum.state.why(job(1)).unwrap().contains("refused: not listed"));
+    assert!(quorum.state.duties().iter().any(|duty| matches!(duty, Duty::FindWorkers { slots: 1, .. })));
+    quorum.apply(OWNER, Command::SetWorker { worker: worker(1, 1) }).unwrap();
+    quorum.work(&[1]);
+    assert_eq!(quorum.job_state(1), RunState::Succeeded);
+}
+
+#[test]
+fn tasks_of_many_jobs_take_turns_by_priority() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, ComputeSpec { priority: 10, ..spec(300) });
+    quorum.submit(2, ComputeSpec { priority: 30, ..spec(300) });
+    let mut counts = BTreeMap::new();
+    for _ in 0..200 {
+        let task = quorum.attempts(0)[0];
+        *counts.entry(task.id.job).or_insert(0u32) += 1;
+        quorum.report(0, task, done("x")).unwrap();
+    }
+    let (low, high) = (counts[&job(1)], counts[&job(2)]);
+    assert!((45..=55).contains(&low) && (145..=155).contains(&high), "{low} and {high}");
+    // A job that comes later waits for its turn, not for the end of the others.
+    quorum.submit(3, spec(1));
+    for _ in 0..4 {
+        let task = quorum.attempts(0)[0];
+        quorum.report(0, task, done("x")).unwrap();
+    }
+    assert_eq!(quorum.job_state(3), RunState::Succeeded);
+}
+
+#[test]
+fn parallelism_and_slots_bound_what_runs_at_once() {
+    let mut quorum = Quorum::new(&[(0, 5), (1, 5)]);
+    quorum.submit(1, ComputeSpec { parallelism: 3, ..spec(100) });
+    assert_eq!(quorum.run(1).tally.running, 3);
+    let update = Command::Update { job: job(1), priority: None, parallelism: Some(0), resources: None };
+    quorum.control(update).unwrap();
+    assert_eq!(quorum.run(1).tally.running, 10);
+    assert_eq!((quorum.attempts(0).len(), quorum.attempts(1).len()), (5, 5));
+}
+
+#[test]
+fn a_pause_stops_the_work_and_a_resume_goes_on_from_the_checkpoint() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, spec(1));
+    let task = quorum.attempts(0)[0];
+    let save = Command::SaveCheckpoint { task, checkpoint: output(b"half"), bytes: Some(Bytes::from("half")) };
+    assert_eq!(quorum.apply(peer(0), save.clone()), Ok(CommandReply::Recorded(vec![Ok(())])));
+    quorum.control(Command::Pause { job: job(1) }).unwrap();
+    assert_eq!((quorum.job_state(1), quorum.stops(0)), (RunState::Pausing, vec![task]));
+    quorum.report(0, task, TaskResult::Stopped).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Paused);
+    assert!(matches!(quorum.apply(peer(0), save), Ok(CommandReply::Recorded(answers)) if answers[0].is_err()));
+    quorum.control(Command::Pause { job: job(1) }).unwrap();
+    quorum.control(Command::Resume { job: job(1) }).unwrap();
+    let again = quorum.attempts(0)[0];
+    assert_eq!(again.attempt, Attempt(2));
+    let order = quorum.state.order(again).unwrap();
+    assert_eq!(order.checkpoint.unwrap().bytes.unwrap(), Bytes::from("half"));
+    let illegal = quorum.control(Command::Resume { job: job(1) });
+    assert!(matches!(illegal, Err(Rejection::IllegalState { state: RunState::Running, .. })), "{illegal:?}");
+    quorum.work(&[0]);
+    assert_eq!(quorum.job_state(1), RunState::Succeeded);
+}
+
+#[test]
+fn a_pause_does_not_wait_for_a_worker_that_does_not_stop() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, spec(2));
+    let task = quorum.attempts(0)[0];
+    quorum.control(Command::Pause { job: job(1) }).unwrap();
+    quorum.elapse_until(1, RunState::Paused, 3);
+    assert_eq!(quorum.report(0, task, done("late")), Err(ReportRefusal::Stale { newest: Attempt(1) }));
+}
+
+#[test]
+fn the_state_before_a_pause_is_returned_to() {
+    let mut quorum = Quorum::new(&[]);
+    quorum.submit(1, spec(1));
+    quorum.control(Command::Pause { job: job(1) }).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Paused);
+    quorum.control(Command::Resume { job: job(1) }).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Pending);
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, undoing(2));
+    quorum.control(Command::Cancel { job: job(1) }).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Reverting);
+    quorum.control(Command::Pause { job: job(1) }).unwrap();
+    quorum.control(Command::Resume { job: job(1) }).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Reverting);
+}
+
+#[test]
+fn cancel_waits_for_the_workers_but_not_for_ever() {
+    let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
+    quorum.submit(1, spec(5));
+    let (a, b) = (quorum.attempts(0)[0], quorum.attempts(1)[0]);
+    quorum.control(Command::Cancel { job: job(1) }).unwrap();
+    assert_eq!((quorum.job_state(1), quorum.stops(0), quorum.stops(1)), (RunState::Cancelling, vec![a], vec![b]));
+    quorum.report(0, a, TaskResult::Stopped).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Cancelling);
+    quorum.control(Command::Cancel { job: job(1) }).unwrap();
+    quorum.elapse();
+    assert_eq!(quorum.job_state(1), RunState::Cancelled);
+    assert!(quorum.stops(1).is_empty());
+    assert_eq!(quorum.report(1, b, done("late")), Err(ReportRefusal::Unknown));
+    assert_eq!(quorum.run(1).stale_reports, 1);
+}
+
+#[test]
+fn a_failed_run_undoes_what_was_begun_and_only_that() {
+    let mut quorum = Quorum::new(&[(0, 2)]);
+    quorum.submit(1, undoing(5));
+    let [a, b] = quorum.attempts(0)[..] else { panic!() };
+    quorum.report(0, a, failed(ErrorClass::Fuel)).unwrap();
+    assert_eq!((quorum.job_state(1), quorum.stops(0)), (RunState::Reverting, vec![b]));
+    assert!(quorum.attempts(0).is_empty(), "nothing is undone while it may still be going on");
+    quorum.report(0, b, TaskResult::Stopped).unwrap();
+    let undone: Vec<_> = quorum.attempts(0).iter().map(|task| task.id.task.0).collect();
+    assert_eq!((undone, quorum.run(1).tally.done), (vec![0, 1], 3));
+    quorum.work(&[0]);
+    assert_eq!(quorum.job_state(1), RunState::Reverted);
+    assert!(quorum.state.why(job(1)).unwrap().contains("fuel"));
+}
+
+#[test]
+fn a_parked_run_waits_for_a_person_who_may_retry_skip_fail_or_cancel() {
+    let parked = || {
+        let mut quorum = Quorum::new(&[(0, 2)]);
+        quorum.submit(1, ComputeSpec { on_failure: OnFailure::Park, ..spec(2) });
+        let [a, b] = quorum.attempts(0)[..] else { panic!() };
+        quorum.report(0, a, failed(ErrorClass::Trap)).unwrap();
+        assert_eq!(quorum.job_state(1), RunState::Running, "the others go on");
+        quorum.report(0, b, done("b")).unwrap();
+        assert_eq!(quorum.job_state(1), RunState::AwaitingResolution);
+        quorum
+    };
+    let mut quorum = parked();
+    quorum.control(Command::Retry { job: job(1) }).unwrap();
+    quorum.work(&[0]);
+    assert_eq!(quorum.job_state(1), RunState::Succeeded);
+    let resolved = |resolution| {
+        let mut quorum = parked();
+        quorum.control(Command::Resolve { job: job(1), resolution }).map(|_| quorum.job_state(1))
+    };
+    assert_eq!(resolved(Resolution::Skip), Ok(RunState::Succeeded));
+    assert_eq!(resolved(Resolution::Fail), Ok(RunState::Failed));
+    assert!(resolved(Resolution::Revert).is_err(), "it does not say how");
+    let mut quorum = parked();
+    quorum.control(Command::Cancel { job: job(1) }).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Cancelled);
+    let mut quorum = parked();
+    quorum.elapse_until(1, RunState::Failed, 3);
+}
+
+#[test]
+fn a_task_that_must_not_begin_twice_is_parked_when_it_may_have_begun() {
+    let once = || {
+        let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
+        quorum.submit(1, ComputeSpec { idempotent: false, ..spec(1) });
+        let by = if quorum.attempts(0).is_empty() { 1 } else { 0 };
+        (quorum, by)
+    };
+    let lose = |by: u8| Command::LoseWorker { peer: peer(by), lease: LeaseId([by; 16]), reason: "gone".to_owned() };
+    let (mut quorum, by) = once();
+    quorum.apply(OWNER, lose(by)).unwrap();
+    quorum.elapse();
+    assert_eq!(quorum.run(1).tally.running, 1, "it had not begun: another may");
+    let (mut quorum, by) = once();
+    let task = quorum.attempts(by)[0];
+    let begun = quorum.apply(peer(by), Command::Start { tasks: vec![task] });
+    assert_eq!(begun, Ok(CommandReply::Recorded(vec![Ok(())])));
+    quorum.apply(OWNER, lose(by)).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::AwaitingResolution);
+    assert!(quorum.state.why(job(1)).unwrap().contains("must not begin twice"));
+    // Whoever was replaced must not begin at all.
+    let (mut quorum, by) = once();
+    let task = quorum.attempts(by)[0];
+    quorum.apply(OWNER, lose(by)).unwrap();
+    let begun = quorum.apply(peer(by), Command::Start { tasks: vec![task] });
+    assert!(matches!(begun, Ok(CommandReply::Recorded(answers)) if answers[0].is_err()));
+}
+
+#[test]
+fn a_straggler_gets_a_copy_elsewhere_and_the_first_result_wins() {
+    let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
+    let stragglers = Some(Stragglers { slower_percent: 150, done_percent: 50 });
+    quorum.submit(1, ComputeSpec { stragglers, ..spec(4) });
+    let slow = quorum.attempts(0)[0];
+    for _ in 0..3 {
+        let task = quorum.attempts(1)[0];
+        quorum.report(1, task, done("quick")).unwrap();
+    }
+    assert!(quorum.attempts(1).is_empty());
+    quorum.elapse();
+    let copy = quorum.attempts(1)[0];
+    assert_eq!((copy.id, copy.attempt), (slow.id, Attempt(2)));
+    quorum.report(1, copy, done("first")).unwrap();
+    assert_eq!((quorum.job_state(1), quorum.stops(0)), (RunState::Succeeded, vec![slow]));
+    assert!(matches!(quorum.report(0, slow, done("second")), Err(ReportRefusal::Stale { .. })));
+    assert!(quorum.stops(0).is_empty());
+}
+
+#[test]
+fn an_attempt_that_outlives_its_timeout_is_replaced() {
+    let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
+    let timeouts = Timeouts { task: Duration::from_secs(5), ..spec(1).timeouts };
+    quorum.submit(1, ComputeSpec { timeouts, ..spec(1) });
+    let by = if quorum.attempts(0).is_empty() { 1 } else { 0 };
+    let task = quorum.attempts(by)[0];
+    quorum.elapse();
+    assert_eq!((quorum.stops(by), quorum.task(task).failures), (vec![task], 1));
+    quorum.elapse();
+    assert_eq!(quorum.run(1).tally.running, 1);
+}
+
+#[test]
+fn a_run_past_its_timeout_fails_wherever_it_is() {
+    let mut quorum = Quorum::new(&[]);
+    quorum.submit(1, spec(1));
+    quorum.elapse();
+    assert_eq!(quorum.job_state(1), RunState::Failed);
+    quorum.submit(2, undoing(1));
+    quorum.elapse();
+    assert_eq!(quorum.job_state(2), RunState::Failed, "nothing was begun, so nothing is undone");
+}
+
+// ---- verified tasks ----
+
+struct Copies {
+    quorum: Quorum,
+    copies: Vec<(u8, TaskAttempt)>,
+}
+
+const NONCE: Nonce = Nonce([5; 16]);
+
+impl Copies {
+    fn new(workers: u8) -> Self {
+        let slots: Vec<_> = (0..workers).map(|index| (index, 4)).collect();
+        let mut quorum = Quorum::new(&slots);
+        quorum.submit(1, ComputeSpec { verify: Some(Verify { copies: 3, agree: 2 }), ..spec(1) });
+        let copies = (0..workers).flat_map(|by| quorum.attempts(by).into_iter().map(move |task| (by, task))).collect();
+        Self { quorum, copies }
+    }
+    fn verdict(text: &str) -> Verdict {
+        Verdict::Output(output(text.as_bytes()).digest)
+    }
+    fn commit(&mut self, copy: usize, text: &str) -> Result<(), ReportRefusal> {
+        let (by, task) = self.copies[copy];
+        let digest = commitment(task, peer(by), Self::verdict(text), NONCE);
+        self.quorum.report(by, task, TaskResult::Commitment(digest))
+    }
+    fn reveal(&mut self, copy: usize, text: &str) -> Result<(), ReportRefusal> {
+        let (by, task) = self.copies[copy];
+        let inputs = self.quorum.state.order(task).unwrap().inputs;
+        let statement = ResultStatement { task, worker: peer(by), inputs, verdict: Self::verdict(text) };
+        let receipt = ResultReceipt::sign(&key(by), statement);
+        let (output, bytes) = (Some(output(text.as_bytes())), Some(Bytes::from(text.to_owned())));
+        self.quorum.report(by, task, TaskResult::Reveal { nonce: NONCE, output, bytes, receipt })
+    }
+}
+
+#[test]
+fn copies_commit_before_anybody_shows_and_the_liar_is_named() {
+    let mut world = Copies::new(3);
+    assert_eq!(world.copies.iter().map(|(by, _)| *by).collect::<BTreeSet<_>>().len(), 3, "distinct peers");
+    let (by, task) = world.copies[0];
+    assert!(world.quorum.report(by, task, done("plain")).is_err(), "no result without a commitment");
+    world.commit(0, "true").unwrap();
+    assert!(world.reveal(0, "true").is_err(), "not before all have committed");
+    world.commit(1, "lie").unwrap();
+    assert!(world.quorum.state.reveals_of(peer(by)).is_empty());
+    world.commit(2, "true").unwrap();
+    assert_eq!(world.quorum.state.reveals_of(peer(by)), [task]);
+    assert!(world.reveal(1, "true").is_err(), "nobody shows what it did not commit to");
+    world.reveal(1, "lie").unwrap();
+    world.reveal(0, "true").unwrap();
+    world.reveal(0, "true").unwrap();
+    world.reveal(2, "true").unwrap();
+    assert_eq!(world.quorum.job_state(1), RunState::Succeeded);
+    let record = world.quorum.task(task);
+    let table = &world.quorum.state.tables[&job(1)];
+    assert_eq!(table.blob((StepIndex(0), TaskIndex(0), Blob::Output)).unwrap(), &Bytes::from("true"));
+    assert_eq!(table.blobs.len(), 1, "what the others showed is forgotten");
+    let receipts: Vec<_> = record.notes.as_ref().unwrap().votes.iter().map(|vote| vote.receipt).collect();
+    let agreement = check_receipts(&receipts, 2).unwrap();
+    assert_eq!(agreement.dissenting, [peer(world.copies[1].0)]);
+}
+
+#[test]
+fn a_copy_without_a_vote_is_replaced_and_a_commitment_holds_no_slot() {
+    let mut world = Copies::new(4);
+    world.commit(0, "true").unwrap();
+    let (by, task) = world.copies[1];
+    world.quorum.report(by, task, failed(ErrorClass::Memory)).unwrap_or(());
+    let classless = world.quorum.report(world.copies[2].0, world.copies[2].1, failed(ErrorClass::Fuel));
+    assert!(classless.is_err(), "a verdict is committed to, not reported");
+    let mut waiting = Copies::new(3);
+    waiting.commit(0, "true").unwrap();
+    let (by, _) = waiting.copies[0];
+    waiting.quorum.submit(2, ComputeSpec { parallelism: 1, ..spec(1) });
+    let worker = &waiting.quorum.state.index.work.used[&peer(by)];
+    assert_eq!(worker.slots as usize, worker.tasks.len() - 1);
+}
+
+#[test]
+fn a_replacement_is_sought_when_the_policy_allows_it() {
+    let mut world = Copies::new(4);
+    world.commit(0, "true").unwrap();
+    let (by, task) = world.copies[1];
+    world.quorum.report(by, task, failed(ErrorClass::Timeout)).unwrap();
+    let live = &world.quorum.task(task).live;
+    assert_eq!(live.len(), 3);
+    assert!(live.iter().all(|live| live.worker != peer(by)), "another peer has it");
+}
+
+#[test]
+fn rounds_without_agreement_end() {
+    let mut world = Copies::new(3);
+    for _ in 0..ROUNDS_MAX {
+        for (copy, text) in ["a", "b", "c"].into_iter().enumerate() {
+            world.commit(copy, text).unwrap();
+        }
+        for (copy, text) in ["a", "b", "c"].into_iter().enumerate() {
+            world.reveal(copy, text).unwrap();
+        }
+        world.copies =
+            (0..3).flat_map(|by| world.quorum.attempts(by).into_iter().map(move |task| (by, task))).collect();
+    }
+    assert_eq!(world.quorum.job_state(1), RunState::Failed);
+    assert!(world.quorum.state.why(job(1)).unwrap().contains("without 2 that agree"));
+}
+
+#[test]
+fn a_copy_that_does_not_show_in_time_has_no_vote() {
+    let mut world = Copies::new(3);
+    (0..3).for_each(|copy| world.commit(copy, "true").unwrap());
+    (0..2).for_each(|copy| world.reveal(copy, "true").unwrap());
+    world.quorum.elapse();
+    assert_eq!(world.quorum.job_state(1), RunState::Succeeded);
+}
+
+// ---- size ----
+
+#[test]
+fn a_wide_job_is_bounded_in_every_way() {
+    let mut quorum = Quorum::new(&[(0, 64)]);
+    for index in 0..(TASKS_MAX as u32 / TASKS_PER_STEP_MAX) as u8 {
+        let spec = JobSpec::Compute(Box::new(spec(TASKS_PER_STEP_MAX)));
+        let batch = Batch { now: Millis(1), commands: vec![(OWNER, Command::Submit { job: job(index), spec })] };
+        assert!(quorum.state.apply(LogIndex(1), &batch).0.replies[0].is_ok());
+    }
+    let refused = JobSpec::Compute(Box::new(spec(1)));
+    let batch = Batch { now: Millis(1), commands: vec![(OWNER, Command::Submit { job: job(99), spec: refused })] };
+    let reply = quorum.state.apply(LogIndex(1), &batch).0.replies.remove(0);
+    assert!(matches!(reply, Err(Rejection::Full { limit: TASKS_MAX, .. })), "{reply:?}");
+    let chunks = quorum.state.encode_snapshot();
+    let again = QuorumState::decode_snapshot(chunks.iter().map(|(_, chunk)| chunk)).unwrap();
+    assert_eq!(again, quorum.state);
+    let bytes: usize = chunks.iter().map(|(_, chunk)| chunk.len()).sum();
+    assert!(bytes < 16 * TASKS_MAX, "{bytes} bytes for {TASKS_MAX} tasks");
+    assert!(quorum.state.duties().len() < 10, "duties do not grow with the tasks");
+}
+
+#[test]
+fn results_beyond_the_records_room_must_be_objects() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, spec(2_000));
+    let big = vec![7; OUTPUT_BYTES_MAX];
+    let result = TaskResult::Done { output: output(&big), bytes: Some(Bytes::from(big)) };
+    let mut taken = 0;
+    let refused = loop {
+        let task = quorum.attempts(0)[0];
+        let batch = Batch {
+            now: Millis(1),
+            commands: vec![(peer(0), Command::Report { reports: vec![Report { task, result: result.clone() }] })],
+        };
+        let Ok(CommandReply::Recorded(answers)) = quorum.state.apply(LogIndex(1), &batch).0.replies.remove(0) else {
+            panic!()
+        };
+        match &answers[0] {
+            Ok(()) => taken += 1,
+            Err(refusal) => break refusal.clone(),
+        }
+    };
+    assert_eq!(refused, ReportRefusal::RecordFull);
+    assert!(taken * OUTPUT_BYTES_MAX <= RECORD_BYTES_MAX && taken > 1_000, "{taken}");
+    let task = quorum.attempts(0)[0];
+    let object = Place::Object { quorum: QUORUM, manifest: ManifestHash([1; 32]) };
+    let output = Output { place: object, ..output(b"big") };
+    assert_eq!(quorum.report(0, task, TaskResult::Done { output, bytes: None }), Ok(()));
+}
+
+#[test]
+fn submitting_again_is_the_same_job_and_another_specification_a_conflict() {
+    let mut quorum = Quorum::new(&[]);
+    quorum.submit(1, spec(1));
+    let again = Command::Submit { job: job(1), spec: JobSpec::Compute(Box::new(spec(1))) };
+    let other = Command::Submit { job: job(1), spec: JobSpec::Compute(Box::new(spec(2))) };
+    assert!(matches!(quorum.apply(peer(5), again), Ok(CommandReply::Submitted { existed: true, .. })));
+    assert_eq!(quorum.state.jobs[&job(1)].owner, OWNER);
+    assert_eq!(quorum.apply(OWNER, other), Err(Rejection::Conflict { job: job(1) }));
+    let wrong = quorum.apply(OWNER, Command::Attach { job: job(1) });
+    assert!(matches!(wrong, Err(Rejection::WrongKind { .. })), "{wrong:?}");
+}
+
+// ---- random histories ----
+
+#[derive(Clone, Debug)]
+struct Draw {
+    what: u8,
+    job: u8,
+    peer: u8,
+    pick: u8,
+    skew: u8,
+}
+
+fn draw() -> impl Strategy<Value = Draw> {
+    (0..24u8, 1..5u8, 0..5u8, any::<u8>(), 0..8u8).prop_map(|(what, job, peer, pick, skew)| Draw {
+        what,
+        job,
+        peer,
+        pick,
+        skew,
+    })
+}
+
+fn drawn_spec(draw: &Draw) -> ComputeSpec {
+    let fold = Call::new(Program::Command { name: "fold".to_owned() });
+    let base = if draw.pick & 1 == 1 { undoing(1 + draw.pick as u32 % 7) } else { spec(1 + draw.pick as u32 % 7) };
+    let spec = match draw.job {
+        1 => ComputeSpec { reduce: Some(Reduce { call: fold, fan_in: 2 }), ..base },
+        2 => ComputeSpec { verify: Some(Verify { copies: 3, agree: 2 }), parallelism: 1, ..base },
+        3 => ComputeSpec { idempotent: false, ..base },
+        _ => ComputeSpec { stragglers: Some(Stragglers { slower_percent: 110, done_percent: 1 }), ..base },
+    };
+    match draw.pick % 5 {
+        0 => ComputeSpec { on_failure: OnFailure::Park, ..spec },
+        1 => ComputeSpec { timeouts: Timeouts { step: Some(Duration::from_secs(9)), ..spec.timeouts }, ..spec },
+        _ => spec,
+    }
+}
+
+/// A command near what the state expects: mostly legal, now and then stale or another's.
+fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
+    let (job, by) = (job(draw.job), peer(draw.peer));
+    let mine: Vec<_> = state.attempts_of(by).map(|(task, _)| task).collect();
+    let stops: Vec<_> = state.stops_of(by).into_iter().map(|(task, _)| task).collect();
+    let pick = |from: &[TaskAttempt]| from.get(draw.pick as usize % from.len().max(1)).copied();
+    let mut task = pick(&mine).unwrap_or(TaskAttempt {
+        id: TaskId { job, step: StepIndex(0), task: TaskIndex(draw.pick as u32 % 7) },
+        attempt: Attempt(1 + draw.skew as u32),
+    });
+    if draw.skew == 0 {
+        task.attempt.0 = task.attempt.0.saturating_sub(1);
+    }
+    let report = |task, result| Command::Report { reports: vec![Report { task, result }] };
+    let text = if draw.skew == 1 { "lie" } else { "true" };
+    let command = match draw.what {
+        0 | 1 => Command::Submit { job, spec: JobSpec::Compute(Box::new(drawn_spec(draw))) },
+        2 | 3 => Command::SetWorker { worker: worker(draw.peer, 1 + draw.pick as u32 % 3) },
+        4 => Command::LoseWorker { peer: by, lease: LeaseId([draw.peer; 16]), reason: "gone".to_owned() },
+        5..=8 => report(task, done(text)),
+        9 => report(task, failed(ErrorClass::ALL[draw.pick as usize % ErrorClass::ALL.len()])),
+        10 => report(pick(&stops).unwrap_or(task), TaskResult::Stopped),
+        11 | 12 => report(task, TaskResult::Commitment(commitment(task, by, Copies::verdict(text), NONCE))),
+        13 | 14 => match state.order(task) {
+            Some(order) => {
+                let statement =
+                    ResultStatement { task, worker: by, inputs: order.inputs, verdict: Copies::verdict(text) };
+                let receipt = ResultReceipt::sign(&key(draw.peer), statement);
+                let bytes = Some(Bytes::from(text));
+                report(task, TaskResult::Reveal { nonce: NONCE, output: Some(output(text.as_bytes())), bytes, receipt })
+            }
+            None => Command::Noop,
+        },
+        15 => Command::Start { tasks: vec![task] },
+        16 => Command::SaveCheckpoint { task, checkpoint: output(b"half"), bytes: Some(Bytes::from("half")) },
+        17 | 18 => Command::Elapsed { until: state.next_timer().unwrap_or_default() },
+        19 => Command::Pause { job },
+        20 => Command::Resume { job },
+        21 if draw.pick < 128 => Command::Cancel { job },
+        21 => Command::Retry { job },
+        22 => {
+            let resolution = [Resolution::Skip, Resolution::Fail, Resolution::Revert][draw.pick as usize % 3];
+            Command::Resolve { job, resolution }
+        }
+        _ => {
+            let resources = (draw.skew == 2).then(|| Resources { slots: 2, ..spec(1).resources });
+            let (priority, parallelism) = (Some(draw.pick), Some(draw.skew as u32));
+            Command::Update { job, priority, parallelism, resources }
+        }
+    };
+    (by, command)
+}
+
+/// What must hold between one state and the next, beside `QuorumState::check_step`.
+fn check_given(before: &QuorumState, after: &QuorumState, (by, command): &(PeerId, Command)) {
+    // What a worker was given leaves the record when the worker says what became of it, when time does, or when the
+    // worker is gone: never unseen.
+    let tasks = |state: &QuorumState| -> BTreeSet<(PeerId, TaskAttempt)> {
+        let used = state.index.work.used.iter();
+        used.flat_map(|(worker, used)| used.tasks.iter().map(|task| (*worker, *task))).collect()
+    };
+    for (worker, task) in tasks(before).difference(&tasks(after)) {
+        let said = *by == *worker && matches!(command, Command::Report { .. });
+        // A vote that is over ends all its copies; those have nothing more to say.
+        let voted = matches!(command, Command::Report { .. })
+            && before.jobs[&task.id.job].compute().is_some_and(|(spec, _)| spec.verify.is_some());
+        let late = matches!(command, Command::Elapsed { .. });
+        assert!(said || voted || late || !after.workers.contains_key(worker), "{task:?} was forgotten by {command:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 500, ..ProptestConfig::default() })]
+
+    /// Goal: no history of commands breaks an invariant (among them: whatever is not final has something that moves
+    /// it), takes two results for one task, or lets two members differ. Method: draw commands around the current
+    /// state, apply to one member one by one and to another that now and then starts from its snapshot.
+    #[test]
+    fn no_history_breaks_an_invariant(draws in proptest::collection::vec(draw(), 1..160)) {
+        let mut state = QuorumState::new(QUORUM);
+        let mut other = state.clone();
+        for (index, draw) in draws.iter().enumerate() {
+            let (by, command) = concrete(&state, draw);
+            let before = state.clone();
+            let now = Millis(before.time.0 + draw.skew as u64 * 700);
+            let batch = Batch { now, commands: vec![(by, command.clone())] };
+            let reply = state.apply(LogIndex(index as u64), &batch);
+            state.check_invariants().unwrap();
+            before.check_step(&state, &command, &reply.0.replies[0]).unwrap();
+            check_given(&before, &state, &(by, command));
+            if index % 5 == 0 {
+                let chunks = other.encode_snapshot();
+                other = QuorumState::decode_snapshot(chunks.iter().map(|(_, chunk)| chunk)).unwrap();
+            }
+            prop_assert_eq!(&reply, &other.apply(LogIndex(index as u64), &batch));
+            prop_assert_eq!(state.duties(), other.duties());
+            if let Err(rejection) = &reply.0.replies[0] {
+                let unchanged = QuorumState { time: state.time, rolling: state.rolling, ..before };
+                prop_assert_eq!(&unchanged, &state, "{}", rejection);
+            }
+        }
+        prop_assert_eq!(&state, &other);
+    }
+
+    /// Goal: after any history, when faults end (workers are well, time passes, a person answers), every job ends.
+    #[test]
+    fn every_job_ends_once_faults_do(draws in proptest::collection::vec(draw(), 1..120)) {
+        let mut quorum = Quorum::new(&[]);
+        for draw in &draws {
+            let (by, command) = concrete(&quorum.state, draw);
+            let _ = quorum.apply(by, command);
+        }
+        for index in 0..4 {
+            let _ = quorum.apply(OWNER, Command::SetWorker { worker: worker(index, 3) });
+        }
+        for _ in 0..2_000 {
+            let Some(live) = quorum.state.jobs.values().find(|record| !record.state.is_final()) else { break };
+            let (job, state) = (live.job, live.state);
+            let _ = match state {
+                RunState::Paused | RunState::Pausing => quorum.control(Command::Resume { job }),
+                RunState::AwaitingResolution => quorum.control(Command::Resolve { job, resolution: Resolution::Skip }),
+                _ => Ok(CommandReply::Done),
+            };
+            // A copy that committed to a lie has nothing that it could show: only time helps there.
+            let mut moved = false;
+            for by in 0..5u8 {
+                for (task, _) in quorum.state.stops_of(peer(by)) {
+                    moved |= quorum.report(by, task, TaskResult::Stopped).is_ok();
+                }
+                for task in quorum.state.reveals_of(peer(by)) {
+                    let reveal = quorum.true_reveal(by, task);
+                    moved |= quorum.report(by, task, reveal).is_ok();
+                }
+                let attempts = quorum.state.attempts_of(peer(by));
+                let open = attempts.filter(|(_, live)| matches!(live.phase, Phase::Given | Phase::Started));
+                for task in open.map(|(task, _)| task).collect::<Vec<_>>() {
+                    let digest = commitment(task, peer(by), Copies::verdict("true"), NONCE);
+                    let done = quorum.report(by, task, done("true"));
+                    moved |= done.or_else(|_| quorum.report(by, task, TaskResult::Commitment(digest))).is_ok();
+                }
+            }
+            if !moved && quorum.state.next_timer().is_some() {
+                quorum.elapse();
+            }
+        }
+        let live = quorum.state.jobs.values().filter(|record| !record.state.is_final());
+        let left: Vec<_> = live.map(|record| (record.job, record.state, quorum.state.why(record.job))).collect();
+        prop_assert!(left.is_empty(), "{:?}", left);
+    }
+}

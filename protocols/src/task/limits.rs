@@ -1,0 +1,129 @@
+//! Sizes, times and quotas of tasks and of the task protocol.
+
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Protocol name and major version. 1: first.
+pub const PROTOCOL: &str = "/quorate/task/1";
+
+/// Largest message: one specification's calls, or a full batch of reports with room.
+pub const MESSAGE_BYTES_MAX: usize = MIB;
+
+/// A report is answered once it is committed, so this is the deadline of a commit. Its expiry means *unknown*: the
+/// worker keeps the result and reports again.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Orders, reports, stops or beats in one message or command.
+pub const BATCH_MAX: usize = 256;
+
+/// Bytes of results that a worker puts into one report, so that the command stays below its limit.
+pub const REPORT_BYTES_MAX: usize = 384 * KIB;
+
+/// Bytes of earlier outputs that one order carries; the worker asks the quorum for more.
+pub const GIVEN_BYTES_MAX: usize = 64 * KIB;
+
+// ---- what a job may ask for ----
+
+/// Tasks of one step. A guess at what one quorum can hold of many jobs: see `TASKS_MAX`.
+pub const TASKS_PER_STEP_MAX: u32 = 65_536;
+
+/// Tasks in the tables of all live runs of one quorum; the next submit is refused. At some 200 bytes each.
+pub const TASKS_MAX: usize = 262_144;
+
+/// Outputs that one task folds: their bytes must fit into what one task can be given.
+pub const FAN_IN_MAX: u32 = 256;
+
+/// Bytes of an object per task. The least is a guess at what is worth a task at all.
+pub const MAP_BYTES_MIN: u64 = 64 * KIB as u64;
+pub const MAP_BYTES_MAX: u64 = 1024 * MIB as u64;
+
+pub const PRIORITY_MIN: u8 = 1;
+pub const PRIORITY_MAX: u8 = 100;
+
+/// Tries of one task, and losses of its worker on top: a task that kills its workers cannot go on for ever.
+pub const ATTEMPTS_MAX: u16 = 100;
+pub const LOSSES_MAX: u16 = 8;
+
+pub const TIMEOUT_MIN: Duration = Duration::from_millis(10);
+pub const TIMEOUT_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Copies of one verified task.
+pub const COPIES_MAX: u8 = 7;
+
+/// Rounds of copies that may end without agreement before the task is given up.
+pub const ROUNDS_MAX: u16 = 3;
+
+pub const MODULE_BYTES_MAX: u64 = 64 * MIB as u64;
+pub const MEMORY_BYTES_MIN: u64 = MIB as u64;
+pub const MEMORY_BYTES_MAX: u64 = 1 << 40;
+pub const DISK_BYTES_MAX: u64 = 1 << 44;
+pub const SLOTS_PER_TASK_MAX: u32 = 256;
+pub const LABELS_MAX: usize = 16;
+pub const ARGS_MAX: usize = 256;
+pub const INPUTS_MAX: usize = 64;
+/// Arguments and environment of one call together.
+pub const TEXT_BYTES_MAX: usize = 64 * KIB;
+pub const PLAIN_NAME_BYTES_MAX: usize = 64;
+
+// ---- what a quorum keeps ----
+
+/// One output in the record; a larger one becomes an object.
+pub const OUTPUT_BYTES_MAX: usize = 64 * KIB;
+
+/// One checkpoint in the record; a larger one becomes an object.
+pub const CHECKPOINT_BYTES_MAX: usize = 64 * KIB;
+
+/// Specifications, outputs and checkpoints of live runs in the record of one quorum, in bytes. Beyond that outputs
+/// must be objects, and submits are refused.
+pub const RECORD_BYTES_MAX: usize = 64 * MIB;
+
+/// The same of ended jobs, and their tasks: past it the oldest are forgotten before their time.
+pub const ENDED_BYTES_MAX: usize = 32 * MIB;
+pub const ENDED_TASKS_MAX: usize = TASKS_MAX / 2;
+
+/// Workers with a standing lease of one quorum.
+pub const WORKERS_MAX: usize = 256;
+pub const WORKER_SLOTS_MAX: u32 = 1024;
+
+/// Peers that one run has learnt not to ask again, with their reason.
+pub const AVOIDED_MAX: usize = 64;
+
+/// Tasks that were given up, kept by name with their reason; the rest are counted.
+pub const DEAD_NAMED_MAX: usize = 32;
+
+/// Tasks of one snapshot row. The largest task is some 20 KiB (seven copies, each with sixteen labels and a receipt).
+pub const PAGE_TASKS: usize = 32;
+
+// ---- driving ----
+
+/// Slots that are looked for at once, per sort of task.
+pub const SLOTS_SOUGHT_MAX: u32 = 1024;
+
+/// A worker must confirm by then that stopped work has ended; after that its slots are counted as free again.
+pub const STOP_WAIT: Duration = Duration::from_secs(10);
+
+/// An attempt may outlive its timeout by this much before the quorum gives it up: the worker measures the timeout
+/// itself, and its report must have time to arrive.
+pub const TIMEOUT_GRACE: Duration = Duration::from_secs(15);
+
+/// Workers of the copies of one task, once all others have committed to an answer, have this long to reveal theirs.
+pub const REVEAL_WAIT: Duration = Duration::from_secs(15);
+
+/// Runs whose timers are served by one entry; the rest by the next.
+pub const WAKES_MAX: usize = 256;
+
+/// Ready tasks of one job, and jobs in all, that are passed over in one turn because their own conditions (distinct
+/// peers, peers that refused) leave no worker: those behind wait until something moves.
+pub const LOOKS_MAX: usize = 16;
+pub const SKIPS_MAX: usize = 1024;
+
+/// What one task of priority 1 and one slot costs its job's turn; higher priorities pay less.
+pub const STRIDE: u64 = 1 << 20;
+
+/// A job that could not use its turns for a while gets at most this much ahead of the others.
+pub const PASS_SLACK: u64 = 16 * STRIDE;
+
+const _: () = assert!(REPORT_BYTES_MAX < crate::quorum::limits::COMMAND_BYTES_MAX);
+const _: () = assert!(GIVEN_BYTES_MAX * 2 < MESSAGE_BYTES_MAX);

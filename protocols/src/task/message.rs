@@ -1,0 +1,160 @@
+//! Wire types between the primary of a quorum and its workers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::record::{ErrorClass, Output, TaskAttempt};
+use super::vote::ResultReceipt;
+use crate::ids::{Digest, JobId, LeaseId, MemberId, Nonce, PeerId, QuorumId, StepIndex, TaskIndex, Term};
+use crate::job::compute::{Call, OutputPlace, Resources};
+use crate::job::plan::TaskInput;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskMessage {
+    /// Primary: run these under the lease. Answered `Taken` once they are in the worker's durable inbox; an attempt
+    /// that is there already, or whose result is, is taken as well. `works` has each order's (job, step) once.
+    Assign { quorum: QuorumId, term: Term, lease: LeaseId, works: Vec<Work>, orders: Vec<Order> },
+    /// Primary: end these and report `Stopped`, whether or not they are known. `keep` says that a last checkpoint is
+    /// welcome: the task will go on, here or elsewhere.
+    Stop { quorum: QuorumId, term: Term, tasks: Vec<TaskAttempt>, keep: bool },
+    /// Primary: every copy has committed; report the verdict with its nonce and receipt.
+    Reveal { quorum: QuorumId, term: Term, tasks: Vec<TaskAttempt> },
+    /// Worker: about to begin tasks that must not begin twice. Only those answered `Recorded` may.
+    Start { quorum: QuorumId, tasks: Vec<TaskAttempt> },
+    /// Worker: what runs, how far it is, and that the worker is alive. Not recorded.
+    Beat { quorum: QuorumId, lease: LeaseId, running: Vec<Progress> },
+    /// Worker: results from its outbox. Repeated until each is answered.
+    Report { quorum: QuorumId, reports: Vec<Report> },
+    /// Worker: where the attempt could go on from.
+    Checkpoint { quorum: QuorumId, task: TaskAttempt, checkpoint: Output, bytes: Option<Bytes> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskAnswer {
+    /// To `Assign`: attempts in the inbox. The others were refused, each with its reason, and are proposed by the
+    /// primary as reports of class *refused*.
+    Taken {
+        taken: Vec<TaskAttempt>,
+        refused: Vec<(TaskAttempt, String)>,
+    },
+    /// To `Stop`, `Reveal` and `Beat`: heard.
+    Noted,
+    /// To `Start`, `Report` and `Checkpoint`: committed, one answer each in their order.
+    Recorded(Vec<Result<(), ReportRefusal>>),
+    /// The term is older than one seen of this quorum: the sender has been replaced.
+    StaleTerm {
+        seen: Term,
+    },
+    /// The lease has ended or is another's: nothing can be taken under it.
+    UnknownLease,
+    /// This node does not lead the quorum; ask this one, if it is known.
+    NotPrimary {
+        primary: Option<MemberId>,
+        voters: Vec<MemberId>,
+    },
+    /// Not recorded; say it again.
+    Busy,
+    /// Whether it was recorded is not known; say it again.
+    Unknown,
+    Malformed {
+        reason: String,
+    },
+}
+
+/// What the tasks of one step have in common.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Work {
+    pub job: JobId,
+    pub step: StepIndex,
+    /// Whose job it is: a worker's operator may list who may run what.
+    pub owner: PeerId,
+    pub call: Call,
+    pub resources: Resources,
+    /// Of one attempt, from its begin.
+    pub timeout: Duration,
+    pub output: OutputPlace,
+    pub idempotent: bool,
+    /// Commit first, reveal when asked.
+    pub verified: bool,
+}
+
+/// One attempt to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    pub task: TaskAttempt,
+    /// Tasks in the step: the program is told its number and this.
+    pub of: u32,
+    pub input: TaskInput,
+    /// The outputs that `input` names, with their bytes where they fit (`limits::GIVEN_BYTES_MAX` per order).
+    pub given: Vec<Given>,
+    /// `job::plan::inputs_digest`, for the receipt.
+    pub inputs: Digest,
+    /// The same for every attempt of the task.
+    pub token: Digest,
+    pub checkpoint: Option<Given>,
+}
+
+/// Something that an earlier task or attempt left. Without its bytes it is fetched: from the object, or from the
+/// quorum (`Query::Outputs`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    pub task: TaskIndex,
+    pub output: Output,
+    pub bytes: Option<Bytes>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub task: TaskAttempt,
+    pub permille: u16,
+    /// One line for people, cut to `job::limits::REASON_BYTES_MAX`.
+    pub note: String,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    pub task: TaskAttempt,
+    pub result: TaskResult,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskResult {
+    /// `bytes` when the output's place is the record.
+    Done {
+        output: Output,
+        bytes: Option<Bytes>,
+    },
+    Failed {
+        class: ErrorClass,
+        reason: String,
+    },
+    /// It was stopped, nothing of it is left running, and what it wrote is removed.
+    Stopped,
+    /// Verified tasks: a digest that binds the worker to its verdict.
+    Commitment(Digest),
+    /// Verified tasks: the verdict. `output` is there exactly when the receipt's verdict is one.
+    Reveal {
+        nonce: Nonce,
+        output: Option<Output>,
+        bytes: Option<Bytes>,
+        receipt: ResultReceipt,
+    },
+}
+
+/// Why a report was not taken. All but `RecordFull` are final: the outbox may forget it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum ReportRefusal {
+    #[error("the attempt was replaced or stopped; attempt {newest} is the newest")]
+    Stale { newest: crate::ids::Attempt },
+    #[error("the quorum knows no such run or task: it has ended, or never was")]
+    Unknown,
+    #[error("the attempt was given to another peer")]
+    NotYours,
+    #[error("the quorum's record is full: store the output as an object and report again")]
+    RecordFull,
+    #[error("{reason}")]
+    Invalid { reason: String },
+}

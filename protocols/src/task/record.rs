@@ -1,0 +1,328 @@
+//! Tasks, attempts and workers as their quorum remembers them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Attempt, Digest, JobId, ManifestHash, Millis, PeerId, QuorumId, StepIndex, TaskIndex};
+use crate::job::Kind;
+use crate::job::compute::{ComputeSpec, Resources};
+use crate::job::store::Grant;
+use crate::task::vote::Vote;
+
+/// One task, whatever the attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TaskId {
+    pub job: JobId,
+    pub step: StepIndex,
+    pub task: TaskIndex,
+}
+
+/// One try of a task: what fences every effect and every report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TaskAttempt {
+    pub id: TaskId,
+    pub attempt: Attempt,
+}
+
+/// Why an attempt failed. The first five are the task's own doing and, of a deterministic program, would happen again;
+/// the others say nothing about what its result would be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ErrorClass {
+    /// It ended with an exit code other than 0.
+    Exit,
+    /// The module trapped, or a signal ended the program.
+    Trap,
+    /// The module used up its fuel.
+    Fuel,
+    /// It wrote more than it may.
+    Output,
+    /// What it was told to run is not a program: the module does not compile or asks for what is not there.
+    Program,
+    /// It asked for more memory than it may have.
+    Memory,
+    Timeout,
+    /// An input could not be had.
+    Input,
+    /// The worker's own trouble: a full disk, a failure to start.
+    Host,
+    /// This worker will not or cannot run the job: its operator does not list the program, or there is no room.
+    Refused,
+    /// The worker is gone, or forgot the attempt.
+    Lost,
+}
+
+impl ErrorClass {
+    pub const ALL: [Self; 11] = [
+        Self::Exit,
+        Self::Trap,
+        Self::Fuel,
+        Self::Output,
+        Self::Program,
+        Self::Memory,
+        Self::Timeout,
+        Self::Input,
+        Self::Host,
+        Self::Refused,
+        Self::Lost,
+    ];
+
+    /// Whether the failure is a result that copies can agree on. What a deadline, memory or the host stopped is not.
+    pub const fn is_vote(self) -> bool {
+        matches!(self, Self::Exit | Self::Trap | Self::Fuel | Self::Output | Self::Program)
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exit => "exit",
+            Self::Trap => "trap",
+            Self::Fuel => "fuel",
+            Self::Output => "output",
+            Self::Program => "program",
+            Self::Memory => "memory",
+            Self::Timeout => "timeout",
+            Self::Input => "input",
+            Self::Host => "host",
+            Self::Refused => "refused",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+impl std::fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Bytes that a task left: in the quorum's record, or as an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Output {
+    /// BLAKE3 of the bytes, wherever they are.
+    pub digest: Digest,
+    pub bytes: u64,
+    pub place: Place,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Place {
+    Record,
+    Object { quorum: QuorumId, manifest: ManifestHash },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TaskState {
+    /// Wants a worker, or (under verification) further copies.
+    Ready,
+    /// Waits for its next try.
+    Delayed {
+        until: Millis,
+    },
+    /// Has all the attempts that it wants.
+    Running,
+    Done,
+    /// Given up; the reason is in `TaskNotes`.
+    Dead,
+    /// It may have begun on a worker that is lost, and must not begin twice: a person decides.
+    Parked,
+}
+
+/// How far an attempt is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Handed out. A task that must not begin twice has not begun.
+    Given,
+    /// Begun. Recorded only for tasks that must not begin twice; others may have begun when they are *given*.
+    Started,
+    /// Verified tasks: the worker has committed to a result that it has not shown.
+    Committed(Digest),
+    /// Verified tasks: the result that it had committed to.
+    Revealed(Vote),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    pub attempt: Attempt,
+    pub worker: PeerId,
+    pub phase: Phase,
+    /// Quorum time when it was given.
+    pub since: Millis,
+    /// When the quorum gives it up; `None` while it waits for the other copies of its task.
+    pub until: Option<Millis>,
+    /// What it takes at its worker.
+    pub resources: Resources,
+}
+
+/// One task. Kept small: a job may have tens of thousands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    pub state: TaskState,
+    /// Newest attempt handed out; 0 when none was.
+    pub newest: Attempt,
+    /// Quorum time of the first attempt; for the retry deadline.
+    pub first_at: Millis,
+    /// Failures that count against the retry policy, and workers lost.
+    pub failures: u16,
+    pub losses: u16,
+    /// Attempts that may still report.
+    pub live: Vec<AttemptRecord>,
+    /// The attempt whose result was taken; 0 when none was.
+    pub won: Attempt,
+    pub output: Option<Box<Output>>,
+    pub notes: Option<Box<TaskNotes>>,
+}
+
+/// What only some tasks have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskNotes {
+    /// The last failure, and who had it: another worker is preferred for the next try.
+    pub last: Option<Failure>,
+    pub checkpoint: Option<Output>,
+    /// Rounds of copies that ended without agreement.
+    pub rounds: u16,
+    /// Set once enough copies have committed: from then on they show their results, and no copy is added.
+    pub revealing: bool,
+    /// Verified tasks: who said what, once the task is settled; the dissenters among them.
+    pub votes: Vec<Vote>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub worker: PeerId,
+    pub class: ErrorClass,
+    pub reason: String,
+}
+
+/// Where a run that computes stands. Its tasks are in a table of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComputeRun {
+    pub step: StepIndex,
+    /// Quorum time at which the step began; for its timeout.
+    pub step_at: Millis,
+    /// Tasks of the present step, and how they stand.
+    pub tally: Tally,
+    /// What may be changed while the job runs.
+    pub settings: Settings,
+    /// Where the run goes once its work has been stopped or undone.
+    pub ending: Option<Ending>,
+    /// Stride scheduling: the job with the least has the next turn.
+    pub pass: u64,
+    /// Peers that will not run this job, with the reason of each.
+    pub avoided: BTreeMap<PeerId, String>,
+    /// Tasks that were given up, by name up to a number.
+    pub dead: Vec<(StepIndex, TaskIndex, String)>,
+    /// Reports that came under an attempt that was replaced.
+    pub stale_reports: u64,
+    /// How long tasks of the step took, by powers of two of milliseconds.
+    pub durations: Vec<u32>,
+    /// While pausing: since when the work is to stop. While paused: since when it is.
+    pub stopped_at: Option<Millis>,
+    /// From where the run's timeout counts: its submit, or the begin of undoing or parking.
+    pub clock_at: Millis,
+}
+
+/// Tasks of one step by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Tally {
+    pub total: u32,
+    pub ready: u32,
+    pub delayed: u32,
+    pub running: u32,
+    pub done: u32,
+    pub dead: u32,
+    pub parked: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    pub priority: u8,
+    pub parallelism: u32,
+    pub resources: Resources,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    Cancelled,
+    Reverted { reason: String },
+}
+
+/// A peer that promised to run tasks of this quorum for a time. The primary renews the lease, and says when it is lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRecord {
+    pub grant: Grant,
+    /// What the lease reserves, for all tasks together.
+    pub slots: u32,
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+    pub kinds: Vec<Kind>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// An attempt that must end: the worker has been told, or will be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopping {
+    pub worker: PeerId,
+    pub since: Millis,
+    /// What it still uses there.
+    pub resources: Resources,
+}
+
+impl ComputeRun {
+    pub fn new(spec: &ComputeSpec, now: Millis) -> Self {
+        Self {
+            step: StepIndex(0),
+            step_at: now,
+            tally: Tally::default(),
+            settings: Settings {
+                priority: spec.priority,
+                parallelism: spec.parallelism,
+                resources: spec.resources.clone(),
+            },
+            ending: None,
+            pass: 0,
+            avoided: BTreeMap::new(),
+            dead: Vec::new(),
+            stale_reports: 0,
+            durations: Vec::new(),
+            stopped_at: None,
+            clock_at: now,
+        }
+    }
+}
+
+impl AttemptRecord {
+    /// What it takes at its worker: nothing, once it has committed to a result. Tasks that wait for their last copies
+    /// would otherwise keep each other from them.
+    pub fn taken(&self) -> Option<&Resources> {
+        matches!(self.phase, Phase::Given | Phase::Started).then_some(&self.resources)
+    }
+}
+
+impl TaskRecord {
+    pub fn ready() -> Self {
+        Self {
+            state: TaskState::Ready,
+            newest: Attempt(0),
+            first_at: Millis(0),
+            failures: 0,
+            losses: 0,
+            live: Vec::new(),
+            won: Attempt(0),
+            output: None,
+            notes: None,
+        }
+    }
+    pub fn is_settled(&self) -> bool {
+        matches!(self.state, TaskState::Done | TaskState::Dead | TaskState::Parked)
+    }
+    pub fn notes_mut(&mut self) -> &mut TaskNotes {
+        self.notes.get_or_insert_default()
+    }
+    pub fn is_revealing(&self) -> bool {
+        self.notes.as_ref().is_some_and(|notes| notes.revealing)
+    }
+    pub fn attempt(&self, attempt: Attempt) -> Option<&AttemptRecord> {
+        self.live.iter().find(|live| live.attempt == attempt)
+    }
+}
