@@ -6,6 +6,7 @@
 //! - [`driver`] runs on the primary: whatever the state says is owed (holders, confirmations, releases, repairs), it
 //!   brings about, and it looks for damage that the state does not know of yet.
 //! - [`authority`] says who may propose what; [`ports`] is how this layer sees its neighbours.
+//! - [`spec`] reads what a person wrote of a job.
 //!
 //! Nothing here decides what a job's state is: that is `quorate_protocols::quorum`, on every member alike.
 
@@ -16,6 +17,7 @@ pub mod driver;
 pub mod placement;
 pub mod ports;
 pub mod service;
+pub mod spec;
 #[cfg(test)]
 mod testing;
 

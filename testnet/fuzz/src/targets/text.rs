@@ -5,9 +5,11 @@ use std::str::FromStr;
 
 use quorate::config::{ByteSize, Config};
 use quorate::identity::JoinLine;
+use quorate::jobs::spec;
 use quorate::network::address::{Bootstrap, PublicAddress};
 use quorate_protocols::api;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
+use quorate_protocols::job::compute::Content;
 use quorate_protocols::object::Profile;
 use serde::de::DeserializeOwned;
 
@@ -18,6 +20,45 @@ use crate::trail::Trail;
 const JOIN: &str =
     "quorate1-join:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff@192.168.1.4:7420,box:1";
 const PEER: &str = "12D3KooWGjMCpYvNvXHLBSLxCC8PW6pGnAEdkEVB6JvQ1bVEtk3e";
+
+const SETTINGS: [&str; 28] = [
+    "kind",
+    "\"wasm\"",
+    "\"command\"",
+    "module",
+    "program",
+    "args",
+    "env",
+    "inputs",
+    "[map]\n",
+    "[reduce]\n",
+    "[compensate]\n",
+    "[retry]\n",
+    "[timeouts]\n",
+    "[verify]\n",
+    "[stragglers]\n",
+    "[parameters]\n",
+    "[quorum]\n",
+    "object",
+    "inline",
+    "file",
+    "${a}",
+    "$${",
+    "}",
+    "=",
+    "99999999999999999999",
+    "\"1 GiB\"",
+    "\"1h\"",
+    "\n",
+];
+
+const SPECS: [&str; 3] = [
+    "kind = \"command\"\nprogram = \"ls\"\nargs = [\"${a}\"]\n[parameters]\na = \"${b}\"\nb = 1\n",
+    "kind = \"wasm\"\nmodule = \"a.wat\"\ninputs.x = { inline = \"y\" }\n[map]\ncount = 5\n[reduce]\nfan_in = 2\n\
+     [retry]\nbase = \"1s\"\non = [\"exit\"]\n[verify]\ncopies = 3\n",
+    "kind = \"wasm\"\nmodule = { file = \"a\" }\non_failure = \"revert\"\n[compensate]\n[resources]\nmemory = \"1 GiB\"\n\
+     [timeouts]\nrun = \"1h\"\n[stragglers]\ndone_percent = 9\n",
+];
 
 pub fn targets() -> Vec<Target> {
     let keys = [
@@ -64,6 +105,7 @@ pub fn targets() -> Vec<Target> {
     let json = ["{", "}", "[", "]", ":", ",", "\"", "null", "1e999", "-1", "18446744073709551616", "\\ud800", "true"];
     vec![
         Target::text("config", &keys, config).with_seeds([Config::default_toml()]),
+        Target::text("job-spec", &SETTINGS, job_spec).with_seeds(SPECS),
         Target::text("join-line", &["quorate1-join:", "@", ",", ":", "7420", "/ip4/", "/p2p/"], |text| {
             reads_back::<JoinLine>(text)
         })
@@ -114,6 +156,35 @@ fn config(text: &str) -> Trail {
             trail.mark_words("read", &config.to_toml());
         }
         Err(error) => trail.mark_words("refused", &error.to_string()),
+    }
+    trail
+}
+
+/// What is read is sound once its contents are there.
+fn job_spec(text: &str) -> Trail {
+    let mut trail = Trail::default();
+    let (read, largest, allocated) = measure(|| spec::read(text, "spec.toml", &[]));
+    let bound = 1024 * text.len() + 4 * 1024 * 1024;
+    assert!(
+        largest <= bound && allocated <= 8 * bound,
+        "{largest} bytes at once, {allocated} in all for {}",
+        text.len()
+    );
+    let built = read.and_then(|read| read.build(|_| Ok(Content::Inline(bytes::Bytes::from_static(b"x")))));
+    match built {
+        Ok(spec) => {
+            assert_eq!(spec.check(), Ok(()));
+            trail.mark((
+                spec.reduce.is_some(),
+                spec.compensate.is_some(),
+                spec.verify.is_some(),
+                spec.call.inputs.len(),
+            ));
+        }
+        Err(error) => {
+            assert!(!error.faults.is_empty());
+            error.faults.iter().for_each(|fault| trail.mark_words("fault", &fault.problem));
+        }
     }
     trail
 }
