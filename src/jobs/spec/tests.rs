@@ -178,7 +178,7 @@ fn the_other_forms_of_a_map_and_of_copies() {
     let objects = built(&format!("{SMALL}map.objects = [\"{}\", \"{}\"]", object(1), object(2)), &[]).map;
     let stored = |n| Content::Object { object: object(n), size: 48 << 20 };
     assert_eq!(objects, Map::Items(vec![stored(1), stored(2)]));
-    let verify = built(&format!("{SMALL}verify.copies = 5"), &[]).verify;
+    let verify = built(&format!("{SMALL}fuel = 1_000_000\ndeterministic = true\nverify.copies = 5"), &[]).verify;
     assert_eq!(verify, Some(Verify { copies: 5, agree: 3 }));
     assert_eq!(built("kind = \"command\"\nprogram = \"x\"\n[map]\ncount = 2\n[reduce]", &[]).kind(), Kind::Command);
 }
