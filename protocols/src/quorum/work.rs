@@ -283,6 +283,7 @@ impl QuorumState {
             job,
             step,
             owner: record.owner,
+            submitted_at: record.created_at,
             call: Plan::of(spec).call(spec, step)?.clone(),
             resources: run.settings.resources.clone(),
             timeout: spec.timeouts.task,

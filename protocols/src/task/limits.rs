@@ -24,6 +24,9 @@ pub const REPORT_BYTES_MAX: usize = 384 * KIB;
 /// Bytes of earlier outputs that one order carries; the worker asks the quorum for more.
 pub const GIVEN_BYTES_MAX: usize = 64 * KIB;
 
+/// Bytes of a log in one answer.
+pub const LOG_PAGE_BYTES_MAX: usize = 256 * KIB;
+
 // ---- what a job may ask for ----
 
 /// Tasks of one step. A guess at what one quorum can hold of many jobs: see `TASKS_MAX`.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{ErrorClass, Output, TaskAttempt};
 use super::vote::ResultReceipt;
-use crate::ids::{Digest, JobId, LeaseId, MemberId, Nonce, PeerId, QuorumId, StepIndex, TaskIndex, Term};
+use crate::ids::{Digest, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId, StepIndex, TaskIndex, Term};
 use crate::job::compute::{Call, OutputPlace, Resources};
 use crate::job::plan::TaskInput;
 
@@ -17,10 +17,11 @@ pub enum TaskMessage {
     /// that is there already, or whose result is, is taken as well. `works` has each order's (job, step) once.
     Assign { quorum: QuorumId, term: Term, lease: LeaseId, works: Vec<Work>, orders: Vec<Order> },
     /// Primary: end these and report `Stopped`, whether or not they are known. `keep` says that a last checkpoint is
-    /// welcome: the task will go on, here or elsewhere.
-    Stop { quorum: QuorumId, term: Term, tasks: Vec<TaskAttempt>, keep: bool },
+    /// welcome: the task will go on, here or elsewhere. The lease, here as in `Assign`, shows that the sender knows
+    /// the quorum's record.
+    Stop { quorum: QuorumId, term: Term, lease: LeaseId, tasks: Vec<TaskAttempt>, keep: bool },
     /// Primary: every copy has committed; report the verdict with its nonce and receipt.
-    Reveal { quorum: QuorumId, term: Term, tasks: Vec<TaskAttempt> },
+    Reveal { quorum: QuorumId, term: Term, lease: LeaseId, tasks: Vec<TaskAttempt> },
     /// Worker: about to begin tasks that must not begin twice. Only those answered `Recorded` may.
     Start { quorum: QuorumId, tasks: Vec<TaskAttempt> },
     /// Worker: what runs, how far it is, and that the worker is alive. Not recorded.
@@ -29,6 +30,16 @@ pub enum TaskMessage {
     Report { quorum: QuorumId, reports: Vec<Report> },
     /// Worker: where the attempt could go on from.
     Checkpoint { quorum: QuorumId, task: TaskAttempt, checkpoint: Output, bytes: Option<Bytes> },
+    /// The job's owner, an operator or a member of its quorum: what an attempt wrote for people, from byte `from` of
+    /// the stream on. Answered with `Logs`, `NoLogs` or `Forbidden`.
+    Logs { task: TaskAttempt, stream: LogStream, from: u64 },
+}
+
+/// What a task writes for people. Standard output is here only when it is not the task's output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LogStream {
+    Stdout,
+    Stderr,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +72,17 @@ pub enum TaskAnswer {
     Malformed {
         reason: String,
     },
+    /// To `Logs`: bytes that begin at `at`, which is later than asked for when what lay between was not kept. `ended`:
+    /// nothing comes after them.
+    Logs {
+        at: u64,
+        bytes: Bytes,
+        ended: bool,
+    },
+    /// This worker never had the attempt, or has thrown its logs away.
+    NoLogs,
+    /// The asker is neither the job's owner, nor an operator, nor a member of its quorum.
+    Forbidden,
 }
 
 /// What the tasks of one step have in common.
@@ -70,6 +92,8 @@ pub struct Work {
     pub step: StepIndex,
     /// Whose job it is: a worker's operator may list who may run what.
     pub owner: PeerId,
+    /// Quorum time of the submit: where the clock of deterministic tasks starts.
+    pub submitted_at: Millis,
     pub call: Call,
     pub resources: Resources,
     /// Of one attempt, from its begin.

@@ -33,7 +33,7 @@ use quorate_protocols::quorum::{
     Batch, BatchReply, Command, CommandReply, QuorumState, RaftAnswer, RaftMessage, Rejection,
 };
 use quorate_protocols::task::message::{
-    Given, Order, Progress, Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult, Work,
+    Given, LogStream, Order, Progress, Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult, Work,
 };
 use quorate_protocols::task::record::{
     AttemptRecord, ComputeRun, Ending, ErrorClass, Failure, Output, Phase, Place, Settings, Tally, TaskAttempt, TaskId,
@@ -690,6 +690,7 @@ fn task_samples(samples: &mut Samples) {
         job: JOB,
         step: STEP,
         owner: peer(1),
+        submitted_at: Millis(1_750_000_000_000),
         call: call(),
         resources: resources(),
         timeout: Duration::from_millis(600_250),
@@ -711,12 +712,14 @@ fn task_samples(samples: &mut Samples) {
     let reports = results().into_iter().map(|result| Report { task: task(), result }).collect();
     let messages = vec![
         TaskMessage::Assign { quorum, term, lease: LEASE, works: vec![work], orders },
-        TaskMessage::Stop { quorum, term, tasks: tasks.clone(), keep: true },
-        TaskMessage::Reveal { quorum, term, tasks: tasks.clone() },
+        TaskMessage::Stop { quorum, term, lease: LEASE, tasks: tasks.clone(), keep: true },
+        TaskMessage::Reveal { quorum, term, lease: LEASE, tasks: tasks.clone() },
         TaskMessage::Start { quorum, tasks: tasks.clone() },
         TaskMessage::Beat { quorum, lease: LEASE, running: vec![progress] },
         TaskMessage::Report { quorum, reports },
         TaskMessage::Checkpoint { quorum, task: task(), checkpoint: output(), bytes: given().bytes },
+        TaskMessage::Logs { task: task(), stream: LogStream::Stderr, from: 4096 },
+        TaskMessage::Logs { task: task(), stream: LogStream::Stdout, from: 0 },
     ];
     samples.all("task", "message", limit, messages);
     let answers = vec![
@@ -729,6 +732,9 @@ fn task_samples(samples: &mut Samples) {
         TaskAnswer::Busy,
         TaskAnswer::Unknown,
         TaskAnswer::Malformed { reason: text() },
+        TaskAnswer::Logs { at: 4096, bytes: Bytes::from_static(b"a line"), ended: true },
+        TaskAnswer::NoLogs,
+        TaskAnswer::Forbidden,
     ];
     samples.all("task", "answer", limit, answers);
     samples.all("task", "result", limit, results());
