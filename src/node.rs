@@ -29,10 +29,12 @@ use crate::identity::Identity;
 use crate::jobs::approvals::ApprovalsParts;
 use crate::jobs::authority::Authority;
 use crate::jobs::client::ClientParts;
-use crate::jobs::driver::{self, DriverMetrics, DriverParts, DriverSettings, Notes, Suspects};
+use crate::jobs::driver::{self, DriverMetrics, DriverParts, DriverSettings, Notes, Pulses, Suspects};
 use crate::jobs::placement::PlacementParts;
 use crate::jobs::ports::{Knowledge, LocalQuorums};
 use crate::jobs::service::JobService;
+use crate::jobs::steward::Steward;
+use crate::jobs::task_service::TaskService;
 use crate::jobs::{Approvals, Placement, QuorumClient};
 use crate::objects::{NodeQuorums, Objects, ObjectsContext};
 use crate::quorum::{QuorumContext, QuorumHost, QuorumInbound};
@@ -158,7 +160,7 @@ impl Node {
 
     async fn start_actors(parts: NodeParts) -> Result<Self, StartError> {
         let NodeParts { seams, identity, settings, resources, net, inbound } = parts;
-        let Inbound { approval, raft, liveness, job, piece, gossip, events: net_events } = inbound;
+        let Inbound { approval, raft, liveness, job, piece, task, gossip, events: net_events } = inbound;
         let storage = Storage::start(seams.disk.clone());
         let directory = Directory::start(DirectoryParts {
             seams: seams.clone(),
@@ -204,13 +206,14 @@ impl Node {
             directory: directory.clone(),
             memberships: Arc::new(quorums.clone()),
             labels: settings.labels,
+            kinds: settings.kinds,
             disk_bytes_max: settings.disk_bytes_max,
             requests: approval,
         })
         .await?;
 
         let (authority, notes) = (Authority::new(settings.operators), Notes::default());
-        let suspects = Suspects::default();
+        let (suspects, pulses, driver_metrics) = (Suspects::default(), Pulses::default(), DriverMetrics::default());
         let (local, knowledge): (Arc<dyn LocalQuorums>, Arc<dyn Knowledge>) =
             (Arc::new(quorums.clone()), Arc::new(directory.clone()));
         let client = QuorumClient::new(ClientParts {
@@ -255,7 +258,6 @@ impl Node {
             },
             piece,
         );
-        let driver_metrics = DriverMetrics::default();
         driver::start(DriverParts {
             seams: seams.clone(),
             net: net.clone(),
@@ -266,9 +268,12 @@ impl Node {
             pieces: Arc::new(objects.service().clone()),
             notes: notes.clone(),
             suspects: suspects.clone(),
+            pulses: pulses.clone(),
             metrics: driver_metrics.clone(),
             settings: settings.driver,
         });
+        let steward = Steward { quorums: local.clone(), pulses, metrics: driver_metrics.clone() };
+        TaskService { net: net.clone(), steward, worker: None }.start(&seams.tasks, task);
         JobService { net: net.clone(), quorums: local, authority, notes, suspects }.start(&seams.tasks, job);
 
         let inner = Inner {

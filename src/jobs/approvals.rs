@@ -242,6 +242,8 @@ impl ApprovalsParts {
 fn kind_of(subject: Subject) -> Kind {
     match subject {
         Subject::Member { .. } | Subject::Holder { .. } => Kind::Store,
+        // Workers are won one by one, each for what it has room for, and not in rounds.
+        Subject::Worker { .. } => Kind::Wasm,
     }
 }
 

@@ -2,6 +2,8 @@
 //! that performs a primary's duties.
 //!
 //! - [`client`] commits and asks as this node, wherever the quorum is; [`service`] is the other end of that.
+//! - [`steward`] takes what workers of led quorums say, [`task_service`] serves the task protocol for it and for this
+//!   node's own worker.
 //! - [`placement`] chooses or forms the quorum of a new job, with promises that [`approvals`] gathers.
 //! - [`driver`] runs on the primary: whatever the state says is owed (holders, confirmations, releases, repairs), it
 //!   brings about, and it looks for damage that the state does not know of yet.
@@ -16,8 +18,11 @@ pub mod client;
 pub mod driver;
 pub mod placement;
 pub mod ports;
+mod serve;
 pub mod service;
 pub mod spec;
+pub mod steward;
+pub mod task_service;
 #[cfg(test)]
 mod testing;
 

@@ -15,7 +15,8 @@ use quorate_protocols::ids::{MemberId, PeerId, QuorumId, Term};
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
-use quorate_protocols::quorum::{Command, CommandReply, Duty, Rejection};
+use quorate_protocols::quorum::{Command, CommandReply, Duty, QuorumState, Rejection};
+use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use tokio::sync::mpsc;
 
 use crate::directory::{Directory, KnownPeer};
@@ -43,6 +44,8 @@ pub trait LocalQuorum: Send + Sync + 'static {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>>;
     fn query(&self, query: Query, stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>>;
+    /// Looks at what this member has applied, which may lag. Applying waits meanwhile: copy what is needed and no more.
+    fn look(&self, look: &mut dyn FnMut(&QuorumState));
 }
 
 impl LocalQuorums for QuorumHost {
@@ -87,6 +90,9 @@ impl LocalQuorum for Quorum {
         let quorum = self.clone();
         Box::pin(async move { Self::query(&quorum, query, stale).await })
     }
+    fn look(&self, look: &mut dyn FnMut(&QuorumState)) {
+        Self::look(self, look);
+    }
 }
 
 /// What the network is known to hold: the part of [`Directory`] that placing and routing look at.
@@ -129,6 +135,12 @@ impl LocalPieces for crate::objects::PieceService {
     fn answer(&self, from: PeerId, message: PieceMessage, payload: Bytes) -> BoxFuture<'static, (PieceAnswer, Bytes)> {
         self.handle(from, message, payload)
     }
+}
+
+/// This node's own worker: what a primary would reach over the task protocol. Answers assignments, stops, reveals and
+/// questions for logs; the rest is for a quorum's primary.
+pub trait LocalTasks: Send + Sync + 'static {
+    fn answer(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer>;
 }
 
 /// This node's own piece service: what a peer would reach over the piece protocol.

@@ -1,11 +1,9 @@
 //! The job protocol's server: what peers ask of the quorums that this node is a member of.
 //!
-//! One actor takes requests and starts a bounded number of handlers, so that one greedy peer delays only itself: past
-//! its share it is told *busy*, before its message is decoded. A message that cannot be read is answered with what is
-//! wrong and penalised. Who may propose what is decided in [`super::authority`]; what is committed is decided by the
+//! Requests are taken with bounds ([`super::serve`]). A message that cannot be read is answered with what is wrong and
+//! penalised. Who may propose what is decided in [`super::authority`]; what is committed is decided by the
 //! quorum.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,20 +16,13 @@ use tokio::sync::mpsc;
 use super::authority::{self, Authority};
 use super::driver::{Notes, Suspects};
 use super::ports::{LocalQuorum, LocalQuorums};
+use super::serve;
 use crate::quorum::QuorumError;
 use crate::seams::{Frame, InboundRequest, Net, TaskGroup};
-
-/// Requests handled at once, in all and for one peer. A handler mostly waits for a commit, so it costs little more
-/// than its message (at most 1 MiB, reserved by the network).
-const HANDLERS_MAX: usize = 512;
-const HANDLERS_PER_PEER_MAX: usize = 64;
 
 /// How long a member that misses its primary holds a question for the next one: a few elections. Less than any asker
 /// waits for an answer, and short enough that one who is cut off from the others costs its asker little.
 pub const ELECTION_WAIT: Duration = Duration::from_millis(300);
-
-/// Handlers that have ended and were not noted yet.
-const ENDED_QUEUE: usize = HANDLERS_MAX;
 
 pub struct JobService {
     pub net: Arc<dyn Net>,
@@ -41,15 +32,22 @@ pub struct JobService {
     pub suspects: Suspects,
 }
 
+impl serve::Service for JobService {
+    async fn handle(&self, from: PeerId, frame: &Frame) -> Vec<u8> {
+        wire::encode(&self.answer_frame(from, frame).await)
+    }
+    fn busy(&self) -> Vec<u8> {
+        wire::encode(&JobAnswer::Busy)
+    }
+}
+
 impl JobService {
     /// Serves until the group closes.
     pub fn start(self, tasks: &TaskGroup, requests: mpsc::Receiver<InboundRequest>) {
-        let service = Arc::new(self);
-        let actor = Actor { service, tasks: tasks.clone(), running: BTreeMap::new(), running_total: 0 };
-        tasks.spawn(actor.run(requests));
+        serve::start(Arc::new(self), tasks, requests);
     }
 
-    async fn handle(&self, from: PeerId, frame: &Frame) -> JobAnswer {
+    async fn answer_frame(&self, from: PeerId, frame: &Frame) -> JobAnswer {
         let message = match wire::decode::<JobMessage>(&frame.head, MESSAGE_BYTES_MAX) {
             Ok(message) => message,
             Err(error) => {
@@ -137,67 +135,6 @@ fn answer_to(error: QuorumError) -> JobAnswer {
             // Another member may still answer: this one only says that it cannot.
             _ => JobAnswer::NotPrimary { primary: None, voters: Vec::new() },
         },
-    }
-}
-
-struct Actor {
-    service: Arc<JobService>,
-    tasks: TaskGroup,
-    running: BTreeMap<PeerId, usize>,
-    running_total: usize,
-}
-
-impl Actor {
-    async fn run(mut self, mut requests: mpsc::Receiver<InboundRequest>) {
-        let shutdown = self.tasks.shutdown_token();
-        let (ended, mut ends) = mpsc::channel::<PeerId>(ENDED_QUEUE);
-        loop {
-            // Ends before requests: a peer's share must be free again before its next request is judged.
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => return,
-                Some(peer) = ends.recv() => self.note_end(peer),
-                request = requests.recv() => match request {
-                    Some(request) => self.take(request, ended.clone()),
-                    None => return,
-                },
-            }
-        }
-    }
-
-    fn take(&mut self, request: InboundRequest, ended: mpsc::Sender<PeerId>) {
-        let InboundRequest { from, frame, reply, memory } = request;
-        let running = self.running.entry(from).or_default();
-        if *running >= HANDLERS_PER_PEER_MAX || self.running_total >= HANDLERS_MAX {
-            if *running == 0 {
-                self.running.remove(&from);
-            }
-            return reply.send(Frame::head(wire::encode(&JobAnswer::Busy)));
-        }
-        *running += 1;
-        self.running_total += 1;
-        let (service, shutdown) = (self.service.clone(), self.tasks.shutdown_token());
-        self.tasks.spawn(async move {
-            // Dropping the reply at shutdown tells the asker to go elsewhere.
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => (),
-                answer = service.handle(from, &frame) => reply.send(Frame::head(wire::encode(&answer))),
-            }
-            drop(memory);
-            // Fails only when the actor has stopped, and then nobody counts.
-            let _ = ended.send(from).await;
-        });
-    }
-
-    fn note_end(&mut self, peer: PeerId) {
-        self.running_total -= 1;
-        if let Some(running) = self.running.get_mut(&peer) {
-            *running -= 1;
-            if *running == 0 {
-                self.running.remove(&peer);
-            }
-        }
     }
 }
 

@@ -388,6 +388,9 @@ impl LocalQuorum for Handle {
         let answer = (self.0.answering)(&query);
         async move { Ok(answer) }.boxed()
     }
+    fn look(&self, look: &mut dyn FnMut(&QuorumState)) {
+        look(&QuorumState::new(QUORUM));
+    }
 }
 
 /// A quorum of one member with the real state machine: what is proposed is committed at once.
@@ -502,6 +505,9 @@ impl LocalQuorum for StateHandle {
     fn query(&self, query: Query, _stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
         let answer = self.0.read(|state| state.answer(&query)).unwrap_or(QueryAnswer::Unknown);
         async move { Ok(answer) }.boxed()
+    }
+    fn look(&self, look: &mut dyn FnMut(&QuorumState)) {
+        self.0.read(|state| look(state));
     }
 }
 

@@ -45,6 +45,7 @@ pub(super) struct Outlets {
     pub liveness: mpsc::Sender<InboundRequest>,
     pub job: mpsc::Sender<InboundRequest>,
     pub piece: mpsc::Sender<InboundRequest>,
+    pub task: mpsc::Sender<InboundRequest>,
     pub gossip: mpsc::Sender<GossipMessage>,
     pub events: mpsc::Sender<NetEvent>,
 }
@@ -57,6 +58,7 @@ impl Outlets {
             Protocol::Liveness => &self.liveness,
             Protocol::Job => &self.job,
             Protocol::Piece => &self.piece,
+            Protocol::Task => &self.task,
         }
     }
 }

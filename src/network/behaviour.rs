@@ -43,6 +43,7 @@ pub(super) struct Lanes {
     liveness: Lane,
     job: Lane,
     piece: Lane,
+    task: Lane,
 }
 
 /// Serving and asking are two behaviours of one protocol, because one behaviour counts both directions against one
@@ -61,6 +62,7 @@ impl Lanes {
             Protocol::Liveness => &mut self.liveness,
             Protocol::Job => &mut self.job,
             Protocol::Piece => &mut self.piece,
+            Protocol::Task => &mut self.task,
         }
     }
 }
@@ -73,6 +75,7 @@ impl LanesEvent {
             Self::Liveness(event) => (Protocol::Liveness, event),
             Self::Job(event) => (Protocol::Job, event),
             Self::Piece(event) => (Protocol::Piece, event),
+            Self::Task(event) => (Protocol::Task, event),
         }
     }
 }
@@ -124,6 +127,7 @@ pub(super) fn build(
             liveness: lane(Protocol::Liveness, admission, tasks),
             job: lane(Protocol::Job, admission, tasks),
             piece: lane(Protocol::Piece, admission, tasks),
+            task: lane(Protocol::Task, admission, tasks),
         },
         gossip: gossip(keypair)?,
         kad: kademlia(local),

@@ -59,7 +59,7 @@ pub const fn inbound_max(protocol: Protocol) -> usize {
         Protocol::Piece => 32,
         Protocol::Raft => 512,
         Protocol::Liveness => 1024,
-        Protocol::Approval | Protocol::Job => 256,
+        Protocol::Approval | Protocol::Job | Protocol::Task => 256,
     }
 }
 pub const GOSSIP_QUEUE_MAX: usize = 1024;

@@ -4,7 +4,7 @@
 //! then Yamux: without the secret the handshake fails. QUIC has no such place, so it listens only when an allow list
 //! of peer ids is set, which then holds on every transport. Identity is the transport's authenticated peer id.
 //!
-//! **What travels.** Requests and answers over five protocols, each with its own caps, streams and deadline
+//! **What travels.** Requests and answers over six protocols, each with its own caps, streams and deadline
 //! ([`codec`]); announcements over gossip, signed, at most 4 KiB, looked at before they are forwarded; provider records
 //! of quorums in a Kademlia table. Nothing is decoded here: heads and payloads go to those who own the protocols.
 //!
@@ -102,6 +102,7 @@ pub async fn start(
     let (liveness_in, liveness) = queue(Protocol::Liveness);
     let (job_in, job) = queue(Protocol::Job);
     let (piece_in, piece) = queue(Protocol::Piece);
+    let (task_in, task) = queue(Protocol::Task);
     let (gossip_in, gossip) = mpsc::channel(config::GOSSIP_QUEUE_MAX);
     let (events_in, events) = mpsc::channel(config::EVENT_QUEUE_MAX);
     let outlets = actor::Outlets {
@@ -110,11 +111,12 @@ pub async fn start(
         liveness: liveness_in,
         job: job_in,
         piece: piece_in,
+        task: task_in,
         gossip: gossip_in,
         events: events_in,
     };
     let actor = actor::Actor::start(seams, identity, config, admission, shared.clone(), commands_out, outlets).await?;
     seams.tasks.spawn(actor.run());
     let net = Arc::new(handle::Handle::new(shared, commands_in));
-    Ok((net, Inbound { approval, raft, liveness, job, piece, gossip, events }))
+    Ok((net, Inbound { approval, raft, liveness, job, piece, task, gossip, events }))
 }

@@ -167,6 +167,7 @@ impl TestNode {
             Protocol::Liveness => &mut self.inbound.liveness,
             Protocol::Job => &mut self.inbound.job,
             Protocol::Piece => &mut self.inbound.piece,
+            Protocol::Task => &mut self.inbound.task,
         }
     }
     fn listen(&self) -> SocketAddr {

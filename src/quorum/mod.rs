@@ -49,7 +49,7 @@ use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{Digest, LeaseId, LogIndex, MemberId, PeerId, QuorumId, Term};
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::quorum::limits::COMMAND_BYTES_MAX;
-use quorate_protocols::quorum::{Command, CommandReply, Duty, Event, Rejection};
+use quorate_protocols::quorum::{Command, CommandReply, Duty, Event, QuorumState, Rejection};
 use quorate_protocols::wire;
 use tokio::sync::{broadcast, oneshot};
 
@@ -336,6 +336,13 @@ impl Quorum {
         // `None` is the question about the quorum itself, which the state alone cannot answer.
         let answer = group.machine.read(|applied| applied.state.answer(&query));
         Ok(answer.unwrap_or_else(|| QueryAnswer::Quorum(group.view())))
+    }
+    /// Looks at what this member has applied, however old that is; not at all when it has left. Applying waits
+    /// meanwhile, so `look` copies what it needs and nothing more.
+    pub fn look(&self, look: impl FnOnce(&QuorumState)) {
+        if let Ok(group) = self.group() {
+            group.machine.read(|applied| look(&applied.state));
+        }
     }
     /// How far this member has come. `None` when it has left.
     pub fn progress(&self) -> Option<Progress> {

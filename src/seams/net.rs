@@ -23,10 +23,11 @@ pub enum Protocol {
     Liveness,
     Job,
     Piece,
+    Task,
 }
 
 impl Protocol {
-    pub const ALL: [Self; 5] = [Self::Approval, Self::Raft, Self::Liveness, Self::Job, Self::Piece];
+    pub const ALL: [Self; 6] = [Self::Approval, Self::Raft, Self::Liveness, Self::Job, Self::Piece, Self::Task];
 
     /// The name negotiated on the wire.
     pub const fn name(self) -> &'static str {
@@ -37,6 +38,7 @@ impl Protocol {
             Self::Liveness => p::liveness::limits::PROTOCOL,
             Self::Job => p::job::limits::PROTOCOL,
             Self::Piece => p::piece::limits::PROTOCOL,
+            Self::Task => p::task::limits::PROTOCOL,
         }
     }
     /// Largest head of a request or an answer, in bytes.
@@ -48,6 +50,7 @@ impl Protocol {
             Self::Liveness => p::liveness::limits::MESSAGE_BYTES_MAX,
             Self::Job => p::job::limits::MESSAGE_BYTES_MAX,
             Self::Piece => p::piece::limits::HEAD_BYTES_MAX,
+            Self::Task => p::task::limits::MESSAGE_BYTES_MAX,
         }
     }
     /// Largest payload behind the head, in bytes.
@@ -56,7 +59,7 @@ impl Protocol {
         match self {
             Self::Raft => p::quorum::limits::RAFT_PAYLOAD_BYTES_MAX,
             Self::Piece => p::piece::limits::PIECE_BYTES_MAX,
-            Self::Approval | Self::Liveness | Self::Job => 0,
+            Self::Approval | Self::Liveness | Self::Job | Self::Task => 0,
         }
     }
     /// How long an answer may take before the asker gives up, unless it says less.
@@ -68,6 +71,7 @@ impl Protocol {
             Self::Liveness => p::liveness::limits::DEADLINE,
             Self::Job => p::job::limits::DEADLINE,
             Self::Piece => p::piece::limits::DEADLINE,
+            Self::Task => p::task::limits::DEADLINE,
         }
     }
     /// Streams of this protocol that one connection may have open: the first quota against a greedy peer.
@@ -75,7 +79,7 @@ impl Protocol {
         match self {
             Self::Piece => 4,
             Self::Raft => 16,
-            Self::Approval | Self::Liveness | Self::Job => 8,
+            Self::Approval | Self::Liveness | Self::Job | Self::Task => 8,
         }
     }
 }
@@ -202,6 +206,7 @@ pub struct Inbound {
     pub liveness: mpsc::Receiver<InboundRequest>,
     pub job: mpsc::Receiver<InboundRequest>,
     pub piece: mpsc::Receiver<InboundRequest>,
+    pub task: mpsc::Receiver<InboundRequest>,
     pub gossip: mpsc::Receiver<GossipMessage>,
     pub events: mpsc::Receiver<NetEvent>,
 }

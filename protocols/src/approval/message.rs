@@ -16,6 +16,9 @@ pub enum Subject {
     Member { quorum: QuorumId },
     /// Keep one column of the object that this run stores.
     Holder { job: JobId },
+    /// Run tasks of this quorum's jobs, as many at a time as the requirement has room for. A node has one such lease
+    /// per quorum: whoever may manage it and asks again gets the same one, grown to what is asked for.
+    Worker { quorum: QuorumId },
 }
 
 /// What the subject needs. The approver reserves all of it, or refuses.

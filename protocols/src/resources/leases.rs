@@ -56,9 +56,10 @@ pub struct Leases {
     by_end: BTreeSet<(Millis, LeaseId)>,
     by_asker: BTreeMap<PeerId, usize>,
     by_nonce: BTreeMap<(PeerId, Nonce), LeaseId>,
-    /// A node is a member of a quorum once, so a second promise for one is refused. A run may have several columns in
-    /// one place only if nobody else has room, and asks for each with a nonce of its own; those are not unique.
-    members: BTreeMap<Subject, LeaseId>,
+    /// A node is a member of a quorum once, and one worker of it, so a second promise for one is refused (a worker's may
+    /// be changed instead: [`Leases::regrant`]). A run may have several columns in one place only if nobody else has
+    /// room, and asks for each with a nonce of its own; those are not unique.
+    unique: BTreeMap<Subject, LeaseId>,
 }
 
 impl Leases {
@@ -75,7 +76,7 @@ impl Leases {
                 GrantError::Promised { lease }
             });
         }
-        if let Some(&lease) = self.members.get(&subject) {
+        if let Some(&lease) = self.unique.get(&subject) {
             return Err(GrantError::Promised { lease });
         }
         let held = self.held_by(asker);
@@ -103,14 +104,25 @@ impl Leases {
         }
     }
 
+    /// Makes a standing lease what `lease` says, under its old id; it never ends earlier than before. False when there
+    /// is none that ends.
+    pub fn regrant(&mut self, now: Millis, id: LeaseId, mut lease: Lease) -> bool {
+        let Some(before) = self.leases.get(&id).and_then(|lease| lease.expires) else { return false };
+        self.end(id);
+        lease.duration = lease.duration.min(LEASE_DURATION_MAX);
+        lease.expires = Some(before.max(now.plus(lease.duration)));
+        self.insert(id, lease);
+        true
+    }
+
     fn insert(&mut self, id: LeaseId, lease: Lease) {
         if let Some(expires) = lease.expires {
             self.by_end.insert((expires, id));
             *self.by_asker.entry(lease.asker).or_default() += 1;
         }
         self.by_nonce.insert((lease.asker, lease.nonce), id);
-        if matches!(lease.subject, Subject::Member { .. }) {
-            self.members.insert(lease.subject, id);
+        if matches!(lease.subject, Subject::Member { .. } | Subject::Worker { .. }) {
+            self.unique.insert(lease.subject, id);
         }
         self.leases.insert(id, lease);
     }
@@ -157,8 +169,8 @@ impl Leases {
         if self.by_nonce.get(&(lease.asker, lease.nonce)) == Some(&id) {
             self.by_nonce.remove(&(lease.asker, lease.nonce));
         }
-        if self.members.get(&lease.subject) == Some(&id) {
-            self.members.remove(&lease.subject);
+        if self.unique.get(&lease.subject) == Some(&id) {
+            self.unique.remove(&lease.subject);
         }
         Some(lease)
     }

@@ -423,7 +423,7 @@ fn approval_samples(samples: &mut Samples) {
     let (member, holder) = (Subject::Member { quorum: QUORUM }, Subject::Holder { job: JOB });
     let duration = Duration::from_secs(600);
     let request = ApprovalRequest { subject: holder, requirement: requirement(), nonce: Nonce([0x55; 16]), duration };
-    samples.all("approval", "subject", limit, vec![member, holder]);
+    samples.all("approval", "subject", limit, vec![member, holder, Subject::Worker { quorum: QUORUM }]);
     let messages = vec![
         ApprovalMessage::Ask(request),
         ApprovalMessage::Offer { subject: member },

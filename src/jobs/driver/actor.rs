@@ -120,11 +120,23 @@ struct Actor {
 }
 
 pub(super) fn start(parts: DriverParts) {
-    let DriverParts { seams, net, quorums, events, knowledge, approvals, pieces, notes, suspects, metrics, settings } =
-        parts;
+    let DriverParts {
+        seams,
+        net,
+        quorums,
+        events,
+        knowledge,
+        approvals,
+        pieces,
+        notes,
+        suspects,
+        pulses,
+        metrics,
+        settings,
+    } = parts;
     let tasks = seams.tasks.clone();
     let around =
-        Arc::new(Surroundings { seams, net, knowledge, approvals, pieces, notes, suspects, metrics, settings });
+        Arc::new(Surroundings { seams, net, knowledge, approvals, pieces, notes, suspects, pulses, metrics, settings });
     let actor = Actor { around, quorums, events, led: BTreeMap::new(), running: FuturesUnordered::new() };
     tasks.spawn(actor.run());
 }
@@ -229,6 +241,7 @@ impl Actor {
         if let Some(led) = self.led.remove(&quorum) {
             led.stop.cancel();
             self.around.notes.clear_quorum(quorum);
+            self.around.pulses.clear_quorum(quorum);
         }
     }
 

@@ -15,6 +15,7 @@ use quorate_protocols::quorum::{Command, CommandReply, ObjectRecord};
 use quorate_protocols::wire;
 
 use super::notes::Notes;
+use super::pulse::Pulses;
 use super::suspects::Suspects;
 use super::{DriverMetrics, DriverSettings};
 use crate::jobs::approvals::Approvals;
@@ -64,6 +65,7 @@ pub(super) struct Surroundings {
     pub pieces: Arc<dyn LocalPieces>,
     pub notes: Notes,
     pub suspects: Suspects,
+    pub pulses: Pulses,
     pub metrics: DriverMetrics,
     pub settings: DriverSettings,
 }

@@ -11,6 +11,9 @@ pub struct DriverMetrics {
     pub audits: Counter,
     pub audits_damaged: Counter,
     pub columns_gone: Counter,
+    pub reports_recorded: Counter,
+    pub reports_stale: Counter,
+    pub reports_refused: Counter,
 }
 
 impl DriverMetrics {
@@ -21,5 +24,12 @@ impl DriverMetrics {
         registry.register("audits", "Columns audited", self.audits.clone());
         registry.register("audits_damaged", "Audits that found damage", self.audits_damaged.clone());
         registry.register("columns_gone", "Columns whose holder was found gone for good", self.columns_gone.clone());
+        registry.register("reports_recorded", "Results of tasks that were recorded", self.reports_recorded.clone());
+        registry.register(
+            "reports_stale",
+            "Results refused because their attempt was replaced, stopped or forgotten",
+            self.reports_stale.clone(),
+        );
+        registry.register("reports_refused", "Results refused for other reasons", self.reports_refused.clone());
     }
 }

@@ -28,6 +28,7 @@ mod levels;
 mod metrics;
 mod notes;
 mod patrol;
+mod pulse;
 mod repair;
 mod suspects;
 
@@ -39,6 +40,7 @@ use tokio::sync::broadcast;
 
 pub use metrics::DriverMetrics;
 pub use notes::Notes;
+pub use pulse::Pulses;
 pub use suspects::Suspects;
 
 use super::approvals::Approvals;
@@ -88,6 +90,7 @@ pub struct DriverParts {
     pub pieces: Arc<dyn LocalPieces>,
     pub notes: Notes,
     pub suspects: Suspects,
+    pub pulses: Pulses,
     pub metrics: DriverMetrics,
     pub settings: DriverSettings,
 }

@@ -141,6 +141,7 @@ fn world(peers: u8, settings: DriverSettings) -> World {
         pieces: Arc::new(LocalHolder(holders.clone())),
         notes: notes.clone(),
         suspects: suspects.clone(),
+        pulses: Pulses::default(),
         settings,
     });
     World { quorum, holders, net, notes, suspects, seams }
@@ -390,6 +391,7 @@ async fn a_level_is_raised_when_the_last_member_says_that_it_can_apply_it() {
         pieces: Arc::new(LocalHolder(Arc::default())),
         notes: Notes::default(),
         suspects: Suspects::default(),
+        pulses: Pulses::default(),
         settings: DriverSettings::default(),
     });
     leading.send(HostEvent::Leading { quorum: QUORUM, term: Term(1) }).unwrap();

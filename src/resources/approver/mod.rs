@@ -17,7 +17,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
 };
 use quorate_protocols::ids::{JobId, LeaseId, Millis, PeerId, QuorumId};
+use quorate_protocols::job::Kind;
 use quorate_protocols::piece;
 use quorate_protocols::quorum::limits::QUORUMS_PER_NODE_MAX;
 use quorate_protocols::resources::{Amounts, GrantError, Lease, Leases, Machine, Scope, Service};
@@ -69,6 +70,8 @@ pub struct ApproverParts {
     pub directory: Directory,
     pub memberships: Arc<dyn Memberships>,
     pub labels: BTreeMap<String, String>,
+    /// What this node works on. A worker of a quorum must run tasks of some kind.
+    pub kinds: BTreeSet<Kind>,
     /// Disk that the operator allows to be promised; `None` leaves what the machine has.
     pub disk_bytes_max: Option<u64>,
     pub requests: mpsc::Receiver<InboundRequest>,
@@ -86,7 +89,8 @@ pub struct EndedLease {
 pub struct LeaseInfo {
     pub asker: PeerId,
     pub subject: Subject,
-    pub disk_bytes: u64,
+    /// What is set aside under it.
+    pub reserved: Amounts,
     /// On this node's monotonic clock; `None` for a lasting hold.
     pub expires: Option<Millis>,
 }
@@ -118,6 +122,7 @@ struct Inner {
     directory: Directory,
     memberships: Arc<dyn Memberships>,
     labels: BTreeMap<String, String>,
+    kinds: BTreeSet<Kind>,
     disk_bytes_max: Option<u64>,
     state: Mutex<State>,
     ended: broadcast::Sender<EndedLease>,
@@ -134,6 +139,19 @@ struct State {
 }
 
 impl State {
+    /// Changes a standing lease, and what it sets aside, to what `lease` asks for; or nothing at all.
+    fn regrant(&mut self, now: Millis, id: LeaseId, lease: Lease) -> Result<(LeaseId, LeaseRecord), Refusal> {
+        let need = Amounts::of_requirement(&lease.requirement);
+        let reservation = self.reserved.get_mut(&id).ok_or(Refusal::UnknownLease)?;
+        // Grown first, for that can be refused; what is not needed any more is let go afterwards.
+        let held = reservation.amounts();
+        reservation.resize(held.saturating_add(need.saturating_sub(held)))?;
+        reservation.resize(need)?;
+        self.leases.regrant(now, id, lease);
+        self.counts.granted += 1;
+        let lease = self.leases.get(id).ok_or(Refusal::UnknownLease)?;
+        Ok((id, LeaseRecord::of(lease, None)))
+    }
     /// Disk that lasting holds of columns take up: written, and no longer free on the disk itself.
     fn held_disk_bytes(&self) -> u64 {
         let held = |(id, reservation): (&LeaseId, &Reservation)| match self.leases.get(*id) {
@@ -156,6 +174,7 @@ impl Approver {
             directory: parts.directory,
             memberships: parts.memberships,
             labels: parts.labels,
+            kinds: parts.kinds,
             disk_bytes_max: parts.disk_bytes_max,
             state: Mutex::new(State::default()),
             ended: broadcast::channel(ENDED_MAX).0,
@@ -245,8 +264,15 @@ impl Approver {
                 return Err(Refusal::Label { key: key.clone(), wanted: wanted.clone() });
             }
         }
-        if let Subject::Member { quorum } = request.subject {
-            self.check_membership(quorum)?;
+        match request.subject {
+            Subject::Member { quorum } => self.check_membership(quorum)?,
+            Subject::Worker { .. } if !inner.kinds.iter().any(|kind| *kind != Kind::Store) => {
+                return Err(Refusal::Unfit { reason: "the node runs no tasks".into() });
+            }
+            Subject::Worker { .. } if request.requirement.slots == 0 => {
+                return Err(Refusal::Unfit { reason: "a worker without a slot runs nothing".into() });
+            }
+            Subject::Worker { .. } | Subject::Holder { .. } => (),
         }
         let (id, record) = self.reserve(from, request)?;
         // The promise must be on disk before it is given. If it is not certain to be there, it was not given.
@@ -291,6 +317,8 @@ impl Approver {
     /// Reserves and notes a promise, or finds the one that the same question got before.
     fn reserve(&self, from: PeerId, request: ApprovalRequest) -> Result<(LeaseId, LeaseRecord), Refusal> {
         let ApprovalRequest { subject, requirement, nonce, duration } = request;
+        // Asked without our lock: the directory has one of its own.
+        let is_member = matches!(subject, Subject::Worker { quorum } if self.is_member(from, quorum));
         let now = self.inner.seams.clock.monotonic();
         let mut state = self.lock();
         match state.leases.check(from, subject, nonce) {
@@ -302,6 +330,14 @@ impl Approver {
                 let record = lease.map(|lease| LeaseRecord::of(lease, None)).ok_or(Refusal::AlreadyPromised)?;
                 state.counts.repeated += 1;
                 return Ok((id, record));
+            }
+            Err(GrantError::Promised { lease: id }) => {
+                let asker = state.leases.get(id).filter(|lease| lease.subject == subject).map(|lease| lease.asker);
+                if !matches!(subject, Subject::Worker { .. }) || !(is_member || asker == Some(from)) {
+                    return Err(Refusal::AlreadyPromised);
+                }
+                let lease = Lease { asker: from, subject, requirement, nonce, duration, expires: None };
+                return state.regrant(now, id, lease);
             }
             Err(error) => return Err(error.into()),
         }
@@ -320,14 +356,16 @@ impl Approver {
     /// asker may have been a primary that is gone.
     fn may_manage(&self, from: PeerId, lease: &Lease) -> bool {
         let quorum = match lease.subject {
-            Subject::Member { quorum } => quorum,
+            Subject::Member { quorum } | Subject::Worker { quorum } => quorum,
             Subject::Holder { job } => job.quorum,
         };
-        let member = || {
-            let known = self.inner.directory.quorum(quorum);
-            known.is_some_and(|advert| advert.members.iter().any(|member| member.peer == from))
-        };
-        from == lease.asker || member()
+        from == lease.asker || self.is_member(from, quorum)
+    }
+
+    /// Whether the peer is a member of the quorum, as far as it was heard here.
+    fn is_member(&self, peer: PeerId, quorum: QuorumId) -> bool {
+        let known = self.inner.directory.quorum(quorum);
+        known.is_some_and(|advert| advert.members.iter().any(|member| member.peer == peer))
     }
 
     fn managed(&self, from: PeerId, id: LeaseId) -> Result<Lease, Refusal> {
@@ -364,8 +402,8 @@ impl Approver {
     pub fn lease(&self, lease: LeaseId) -> Option<LeaseInfo> {
         let state = self.lock();
         let found = state.leases.get(lease)?;
-        let disk_bytes = state.reserved.get(&lease).map_or(0, |reservation| reservation.amounts().disk_bytes);
-        Some(LeaseInfo { asker: found.asker, subject: found.subject, disk_bytes, expires: found.expires })
+        let reserved = state.reserved.get(&lease).map(Reservation::amounts).unwrap_or_default();
+        Some(LeaseInfo { asker: found.asker, subject: found.subject, reserved, expires: found.expires })
     }
     /// The lease, if it is alive and for this run.
     pub fn check_holder_lease(&self, lease: LeaseId, job: JobId) -> Option<LeaseInfo> {
@@ -374,6 +412,12 @@ impl Approver {
     /// The lease, if it is alive and for this quorum: asked before a quorum is founded or joined here.
     pub fn check_member_lease(&self, lease: LeaseId, quorum: QuorumId) -> Option<LeaseInfo> {
         self.lease(lease).filter(|info| info.subject == Subject::Member { quorum })
+    }
+    /// The lease to run tasks of this quorum, if it is alive and `from` may give orders under it: whoever won it, or a
+    /// member, because the primary may have changed since. What it reserves is all that those tasks may use at a time.
+    pub fn check_worker_lease(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<LeaseInfo> {
+        let info = self.lease(lease).filter(|info| info.subject == Subject::Worker { quorum })?;
+        (info.asker == from || self.is_member(from, quorum)).then_some(info)
     }
     /// Leases that ended from now on, for whatever reason.
     pub fn ended(&self) -> broadcast::Receiver<EndedLease> {
@@ -490,6 +534,7 @@ fn scope_of(lease: &Lease) -> Scope {
     match lease.subject {
         Subject::Member { .. } => Scope::Service(Service::Quorums),
         Subject::Holder { .. } => Scope::Lender(lease.asker),
+        Subject::Worker { .. } => Scope::Service(Service::Jobs),
     }
 }
 

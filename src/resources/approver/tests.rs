@@ -61,6 +61,7 @@ async fn start(disk: &Arc<MemoryDisk>) -> Bench {
                 directory: directory.clone(),
                 memberships: member.clone(),
                 labels,
+                kinds: BTreeSet::from([Kind::Wasm]),
                 disk_bytes_max: None,
                 requests: port.approval,
             };
@@ -233,4 +234,39 @@ async fn bytes_that_are_no_message_are_penalised_and_not_answered() {
     let answer = ask(message).await.unwrap();
     let answer: ApprovalAnswer = quorate_protocols::wire::decode(&answer.head, 4096).unwrap();
     assert!(matches!(answer, ApprovalAnswer::Granted(_)));
+}
+
+/// Goal: one lease per quorum to run its tasks, which whoever may manage it changes by asking again; and no more is
+/// ever reserved than it says. Method: grow it past what there is, then to what there is, then shrink it.
+#[tokio::test(start_paused = true)]
+async fn the_lease_of_a_worker_is_one_and_follows_what_is_asked_for() {
+    let bench = start(&MemoryDisk::new(1000)).await;
+    let quorum = QuorumId([1; 16]);
+    let worker = |nonce: u8, slots: u32, disk_bytes: u64| ApprovalRequest {
+        subject: Subject::Worker { quorum },
+        requirement: Requirement { slots, disk_bytes, ..Requirement::default() },
+        ..request(nonce, 0)
+    };
+    let slots = || bench.resources.used(Scope::Service(Service::Jobs)).slots;
+    assert!(matches!(bench.ask(worker(1, 0, 0)).await, Err(Refusal::Unfit { .. })), "a worker without a slot");
+    let first = bench.ask(worker(2, 1, 600)).await.unwrap();
+    assert!(first.is_genuine() && slots() == 1 && bench.disk_used() == 600);
+    assert!(matches!(bench.ask(worker(3, 4, 1001)).await, Err(Refusal::Resources { .. })));
+    assert_eq!((slots(), bench.disk_used()), (1, 600), "a refused change changes nothing");
+    let grown = bench.ask(worker(4, 4, 1000)).await.unwrap();
+    assert_eq!(grown.statement.lease, first.statement.lease);
+    assert_eq!((slots(), bench.disk_used()), (4, 1000));
+    assert_eq!(bench.ask(worker(4, 4, 1000)).await.unwrap(), grown, "the same question again");
+    let stranger = identity(9).peer();
+    let answer = bench.approver.answer(stranger, ApprovalMessage::Ask(worker(5, 1, 1))).await;
+    assert_eq!(answer, ApprovalAnswer::Refused(Refusal::AlreadyPromised));
+    let lease = grown.statement.lease;
+    let asker = identity(ASKER).peer();
+    assert_eq!(bench.approver.check_worker_lease(lease, quorum, stranger), None);
+    assert_eq!(bench.approver.check_worker_lease(lease, QuorumId([2; 16]), asker), None);
+    assert_eq!(bench.approver.check_worker_lease(lease, quorum, asker).unwrap().reserved.slots, 4);
+    bench.ask(worker(6, 2, 100)).await.unwrap();
+    assert_eq!((slots(), bench.disk_used()), (2, 100));
+    assert_eq!(bench.say(ASKER, ApprovalMessage::Release { lease }).await, ApprovalAnswer::Noted);
+    assert_eq!((slots(), bench.disk_used()), (0, 0));
 }

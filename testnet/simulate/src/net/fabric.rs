@@ -96,6 +96,7 @@ struct Outlets {
     liveness: mpsc::Sender<InboundRequest>,
     job: mpsc::Sender<InboundRequest>,
     piece: mpsc::Sender<InboundRequest>,
+    task: mpsc::Sender<InboundRequest>,
     gossip: mpsc::Sender<GossipMessage>,
     events: mpsc::Sender<NetEvent>,
 }
@@ -108,6 +109,7 @@ impl Outlets {
             Protocol::Liveness => &self.liveness,
             Protocol::Job => &self.job,
             Protocol::Piece => &self.piece,
+            Protocol::Task => &self.task,
         }
     }
 }
@@ -148,9 +150,10 @@ impl Fabric {
         let (liveness, liveness_in) = mpsc::channel(INBOUND_MAX);
         let (job, job_in) = mpsc::channel(INBOUND_MAX);
         let (piece, piece_in) = mpsc::channel(INBOUND_MAX);
+        let (task, task_in) = mpsc::channel(INBOUND_MAX);
         let (gossip, gossip_in) = mpsc::channel(INBOUND_MAX);
         let (events, events_in) = mpsc::channel(INBOUND_MAX);
-        let outlets = Outlets { approval, raft, liveness, job, piece, gossip, events };
+        let outlets = Outlets { approval, raft, liveness, job, piece, task, gossip, events };
         let others = {
             let mut state = self.lock();
             let life = state.ports.get(&peer).map_or(1, |port| port.life + 1);
@@ -167,6 +170,7 @@ impl Fabric {
             liveness: liveness_in,
             job: job_in,
             piece: piece_in,
+            task: task_in,
             gossip: gossip_in,
             events: events_in,
         };

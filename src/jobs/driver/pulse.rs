@@ -1,0 +1,69 @@
+//! What a primary hears of its quorums' workers beside what is recorded: that they are alive, and how far they are.
+//!
+//! Beats change nothing that is agreed on, so they stay in the memory of the primary that heard them; a new primary
+//! hears the next ones within seconds. Only peers that the quorum has a lease of are noted, so there are at most
+//! `task::limits::WORKERS_MAX` per led quorum, each with one beat.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use quorate_protocols::ids::{JobId, PeerId, QuorumId};
+use quorate_protocols::job::limits::REASON_BYTES_MAX;
+use quorate_protocols::task::limits::BATCH_MAX;
+use quorate_protocols::task::message::Progress;
+use tokio::time::Instant;
+
+struct Pulse {
+    heard_at: Instant,
+    running: Vec<Progress>,
+}
+
+/// Cloneable; clones share what was heard.
+#[derive(Clone, Default)]
+pub struct Pulses(Arc<Mutex<BTreeMap<(QuorumId, PeerId), Pulse>>>);
+
+impl Pulses {
+    /// The worker was heard, whatever it said.
+    pub fn note(&self, quorum: QuorumId, worker: PeerId) {
+        let heard_at = Instant::now();
+        let mut pulses = self.lock();
+        let pulse = pulses.entry((quorum, worker)).or_insert_with(|| Pulse { heard_at, running: Vec::new() });
+        pulse.heard_at = heard_at;
+    }
+    /// The worker said what it runs.
+    pub fn note_beat(&self, quorum: QuorumId, worker: PeerId, mut running: Vec<Progress>) {
+        running.truncate(BATCH_MAX);
+        for progress in &mut running {
+            progress.permille = progress.permille.min(1000);
+            let mut end = progress.note.len().min(REASON_BYTES_MAX);
+            while !progress.note.is_char_boundary(end) {
+                end -= 1;
+            }
+            progress.note.truncate(end);
+            progress.note.shrink_to_fit();
+        }
+        self.lock().insert((quorum, worker), Pulse { heard_at: Instant::now(), running });
+    }
+    pub fn heard_at(&self, quorum: QuorumId, worker: PeerId) -> Option<Instant> {
+        self.lock().get(&(quorum, worker)).map(|pulse| pulse.heard_at)
+    }
+    /// How far the job's tasks are that some worker spoke of, each with its worker.
+    pub fn of_job(&self, job: JobId) -> Vec<(PeerId, Progress)> {
+        let pulses = self.lock();
+        let of_quorum = pulses.iter().filter(|((quorum, _), _)| *quorum == job.quorum);
+        let running = of_quorum.flat_map(|((_, worker), pulse)| pulse.running.iter().map(|run| (*worker, run)));
+        running.filter(|(_, run)| run.task.id.job == job).map(|(worker, run)| (worker, run.clone())).collect()
+    }
+    /// Forgets a worker that has no lease any more.
+    pub fn forget(&self, quorum: QuorumId, worker: PeerId) {
+        self.lock().remove(&(quorum, worker));
+    }
+    /// Forgets what was heard as the primary of a quorum.
+    pub fn clear_quorum(&self, quorum: QuorumId) {
+        self.lock().retain(|(of, _), _| *of != quorum);
+    }
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(QuorumId, PeerId), Pulse>> {
+        // Changed one entry at a time: a panic elsewhere left nothing half done.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

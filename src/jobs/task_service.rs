@@ -1,0 +1,82 @@
+//! The task protocol's server: orders go to this node's worker, what workers say to the quorums that it leads.
+//!
+//! Requests are taken with bounds ([`super::serve`]). A message that cannot be read is answered with what is wrong and
+//! penalised. Whether the sender may give orders is for the worker to judge (it knows the lease), whether an attempt is
+//! the sender's for the quorum's state machine.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use quorate_protocols::ids::PeerId;
+use quorate_protocols::task::limits::{BATCH_MAX, MESSAGE_BYTES_MAX};
+use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
+use quorate_protocols::wire;
+use tokio::sync::mpsc;
+
+use super::ports::LocalTasks;
+use super::serve;
+use super::steward::Steward;
+use crate::seams::{Frame, InboundRequest, Net, TaskGroup};
+
+pub struct TaskService {
+    pub net: Arc<dyn Net>,
+    pub steward: Steward,
+    /// `None` on a node that runs no tasks: it has no lease to take any under.
+    pub worker: Option<Arc<dyn LocalTasks>>,
+}
+
+impl TaskService {
+    /// Serves until the group closes.
+    pub fn start(self, tasks: &TaskGroup, requests: mpsc::Receiver<InboundRequest>) {
+        serve::start(Arc::new(self), tasks, requests);
+    }
+
+    fn answer(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer> {
+        match message {
+            TaskMessage::Start { .. }
+            | TaskMessage::Report { .. }
+            | TaskMessage::Checkpoint { .. }
+            | TaskMessage::Beat { .. } => self.steward.answer(from, message),
+            TaskMessage::Assign { .. } | TaskMessage::Stop { .. } | TaskMessage::Reveal { .. } => match &self.worker {
+                Some(worker) => worker.answer(from, message),
+                None => Box::pin(std::future::ready(TaskAnswer::UnknownLease)),
+            },
+        }
+    }
+}
+
+impl serve::Service for TaskService {
+    async fn handle(&self, from: PeerId, frame: &Frame) -> Vec<u8> {
+        let message = match wire::decode::<TaskMessage>(&frame.head, MESSAGE_BYTES_MAX) {
+            Ok(message) => message,
+            Err(error) => {
+                self.net.penalise(from, "a task message that cannot be read");
+                return wire::encode(&TaskAnswer::Malformed { reason: error.to_string() });
+            }
+        };
+        if items(&message) > BATCH_MAX {
+            self.net.penalise(from, "a task message with too many tasks");
+            return wire::encode(&TaskAnswer::Malformed { reason: format!("more than {BATCH_MAX} tasks") });
+        }
+        wire::encode(&self.answer(from, message).await)
+    }
+    fn busy(&self) -> Vec<u8> {
+        wire::encode(&TaskAnswer::Busy)
+    }
+}
+
+/// How many tasks the message is about.
+fn items(message: &TaskMessage) -> usize {
+    match message {
+        TaskMessage::Assign { works, orders, .. } => orders.len().max(works.len()),
+        TaskMessage::Stop { tasks, .. } | TaskMessage::Reveal { tasks, .. } | TaskMessage::Start { tasks, .. } => {
+            tasks.len()
+        }
+        TaskMessage::Beat { running, .. } => running.len(),
+        TaskMessage::Report { reports, .. } => reports.len(),
+        TaskMessage::Checkpoint { .. } => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests;
