@@ -266,6 +266,7 @@ impl Node {
             knowledge,
             approvals: approvals.clone(),
             pieces: Arc::new(objects.service().clone()),
+            worker: None,
             notes: notes.clone(),
             suspects: suspects.clone(),
             pulses: pulses.clone(),

@@ -11,8 +11,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use quorate_protocols::approval::limits::{DEADLINE, MESSAGE_BYTES_MAX};
-use quorate_protocols::approval::round::{Round, RoundEffect, RoundInput, RoundSpec};
+use quorate_protocols::approval::limits::{DEADLINE, LEASE_DURATION_MAX, MESSAGE_BYTES_MAX};
+use quorate_protocols::approval::round::{Asked, PeerFault, Round, RoundEffect, RoundInput, RoundSpec};
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Subject,
@@ -103,6 +103,36 @@ impl Approvals {
 }
 
 impl Approvals {
+    /// Asks one peer and no other. `Err` says, for people, why it did not promise.
+    pub async fn win(
+        &self,
+        peer: PeerId,
+        subject: Subject,
+        requirement: Requirement,
+        duration: Duration,
+    ) -> Result<Approval, String> {
+        let parts = &self.0;
+        let asked = Asked {
+            asker: parts.net.local_peer(),
+            nonce: Nonce(parts.seams.entropy.bytes()),
+            subject,
+            requirement: requirement.digest(),
+            duration: duration.min(LEASE_DURATION_MAX),
+        };
+        let request = ApprovalRequest { subject, requirement, nonce: asked.nonce, duration: asked.duration };
+        let fault = match parts.send(peer, ApprovalMessage::Ask(request)).await {
+            Some(ApprovalAnswer::Granted(approval)) => match asked.check(peer, &approval) {
+                Ok(()) => return Ok(approval),
+                Err(fault) => fault,
+            },
+            Some(ApprovalAnswer::Refused(refusal)) => return Err(refusal.to_string()),
+            Some(ApprovalAnswer::Noted) => PeerFault::WrongAnswer { peer },
+            None => return Err("it gave no usable answer".to_owned()),
+        };
+        parts.penalise(&fault);
+        Err(fault.to_string())
+    }
+
     /// Prolongs a promise to `duration` from now, won by this node or an earlier primary.
     pub async fn renew(&self, peer: PeerId, lease: LeaseId, duration: Duration) -> Renewed {
         match self.0.send(peer, ApprovalMessage::Renew { lease, duration }).await {
@@ -153,23 +183,12 @@ impl Gathering {
                 Ok(effects) => effects,
                 Err(fault) => {
                     tracing::debug!(%fault, "approval round");
-                    self.penalise(&fault);
+                    self.parts.penalise(&fault);
                     // A tick is nobody's message, so it has no fault.
                     round.step(seams.clock.monotonic(), RoundInput::Tick).unwrap_or_default()
                 }
             };
             self.perform(effects);
-        }
-    }
-
-    fn penalise(&self, fault: &quorate_protocols::approval::round::PeerFault) {
-        use quorate_protocols::approval::round::PeerFault;
-        let (PeerFault::NotAsked { peer }
-        | PeerFault::WrongAnswer { peer }
-        | PeerFault::Mismatch { peer, .. }
-        | PeerFault::Signature { peer }) = fault;
-        if *peer != self.parts.net.local_peer() {
-            self.parts.net.penalise(*peer, fault.reason());
         }
     }
 
@@ -222,6 +241,16 @@ impl Gathering {
 }
 
 impl ApprovalsParts {
+    fn penalise(&self, fault: &PeerFault) {
+        let (PeerFault::NotAsked { peer }
+        | PeerFault::WrongAnswer { peer }
+        | PeerFault::Mismatch { peer, .. }
+        | PeerFault::Signature { peer }) = fault;
+        if *peer != self.net.local_peer() {
+            self.net.penalise(*peer, fault.reason());
+        }
+    }
+
     async fn send(&self, peer: PeerId, message: ApprovalMessage) -> Option<ApprovalAnswer> {
         let this_node = self.net.local_peer();
         if peer == this_node {

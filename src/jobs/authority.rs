@@ -1,10 +1,12 @@
 //! Who may propose what: asked by the primary before a command enters the log.
 //!
-//! - *Submit*: any admitted peer, within its quota. Jobs that compute are not taken yet, by whomever.
-//! - *Cancel*, *RemoveObject*: the owner of the job or the object, or an operator of the network.
-//! - Duties of the primary (holders, confirmations, releases, repairs, standbys, levels): this node itself, never a peer.
-//! - Commands of a run's worker: the state machine compares the author with the worker recorded in the run, so they
-//!   pass here. *Attach* is open to every admitted peer: whoever has the file may finish storing it when the node that
+//! - *Submit*: any admitted peer, within its quota.
+//! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *RemoveObject*: the owner of the job or the object, or an
+//!   operator of the network.
+//! - Duties of the primary (holders, workers, timers, confirmations, releases, repairs, standbys, levels): this node
+//!   itself, never a peer.
+//! - Commands of a run's worker, and of workers of tasks: the state machine compares the author with the worker that it
+//!   has on record, so they pass here. *Attach* is open to every admitted peer: whoever has the file may finish storing it when the node that
 //!   began is gone, and the piece hashes already recorded refuse any other file.
 //!
 //! A check reads this member's own state, which may lag. That is safe: an owner never changes, and a job not seen
@@ -16,17 +18,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quorate_protocols::ids::PeerId;
-use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::Command;
 use tokio::time::Instant;
 
 use super::ports::LocalQuorum;
 
-/// Submits that one peer may make in a burst, and one more per this interval. Guesses: far above what a person or a
-/// script does, far below what fills a quorum.
-const SUBMIT_BURST: u32 = 256;
-const SUBMIT_INTERVAL: Duration = Duration::from_millis(20);
+/// Submits that one peer may make in a burst, and one more per this interval. Guesses: as fast as a quorum of small
+/// machines gets small jobs done, so that a stream of them is not slowed here; the burst is far below what fills a
+/// quorum (`job::limits::JOBS_LIVE_MAX`).
+const SUBMIT_BURST: u32 = 1_024;
+const SUBMIT_INTERVAL: Duration = Duration::from_micros(200);
 
 /// Peers whose submits are counted; beyond that the one that is closest to a full quota is forgotten.
 const QUOTAS_MAX: usize = 4_096;
@@ -85,20 +87,9 @@ pub async fn check(
         | Command::ColumnFailed { .. }
         | Command::CommitObject { .. }
         | Command::FailRun { worker_attempt: Some(_), .. } => Ok(()),
-        // Workers and executors are not there yet: such a job would wait for ever.
-        Command::Submit { spec: JobSpec::Compute(_), .. }
-        | Command::SetWorker { .. }
-        | Command::LoseWorker { .. }
-        | Command::Start { .. }
-        | Command::Report { .. }
-        | Command::SaveCheckpoint { .. }
-        | Command::Elapsed { .. }
-        | Command::Pause { .. }
-        | Command::Resume { .. }
-        | Command::Retry { .. }
-        | Command::Resolve { .. }
-        | Command::Update { .. } => Err("this build takes no jobs that compute yet".to_owned()),
-        Command::Submit { spec: JobSpec::Store(_), .. } => authority.take_submit(by),
+        // What a worker says of its attempts.
+        Command::Start { .. } | Command::Report { .. } | Command::SaveCheckpoint { .. } => Ok(()),
+        Command::Submit { .. } => authority.take_submit(by),
         Command::FailRun { worker_attempt: None, .. }
         | Command::AddHolders { .. }
         | Command::Abandon { .. }
@@ -109,6 +100,10 @@ pub async fn check(
         | Command::FinishRepair { .. }
         | Command::FailRepair { .. }
         | Command::SetStandbys { .. }
+        | Command::SetWorker { .. }
+        | Command::LoseWorker { .. }
+        | Command::ReleaseWorker { .. }
+        | Command::Elapsed { .. }
         | Command::RaiseLevel { .. } => {
             if by == this_node {
                 Ok(())
@@ -116,11 +111,27 @@ pub async fn check(
                 Err("only the primary itself proposes this".to_owned())
             }
         }
-        Command::Cancel { .. } | Command::RemoveObject { .. } if authority.operators.contains(&by) => Ok(()),
-        Command::Cancel { job } => match local.query(Query::Job { job: *job }, true).await {
+        Command::Cancel { .. }
+        | Command::Pause { .. }
+        | Command::Resume { .. }
+        | Command::Retry { .. }
+        | Command::Resolve { .. }
+        | Command::Update { .. }
+        | Command::RemoveObject { .. }
+            if authority.operators.contains(&by) =>
+        {
+            Ok(())
+        }
+        Command::Cancel { job }
+        | Command::Pause { job }
+        | Command::Resume { job }
+        | Command::Retry { job }
+        | Command::Resolve { job, .. }
+        | Command::Update { job, .. } => match local.query(Query::Job { job: *job }, true).await {
             Ok(QueryAnswer::Job(record)) if record.owner == by => Ok(()),
             Ok(QueryAnswer::Job(record)) => {
-                Err(format!("job {job} belongs to {}; only its owner and the operators may cancel it", record.owner))
+                let (owner, verb) = (record.owner, verb(command));
+                Err(format!("job {job} belongs to {owner}; only its owner and the operators may {verb} it"))
             }
             Ok(_) => Err(format!("the quorum knows no job {job}")),
             Err(error) => Err(format!("cannot tell who owns job {job}: {error}")),
@@ -134,5 +145,17 @@ pub async fn check(
             Ok(_) => Err(format!("the quorum knows no object {manifest}")),
             Err(error) => Err(format!("cannot tell who owns object {manifest}: {error}")),
         },
+    }
+}
+
+/// What a command of the owner does to its job.
+fn verb(command: &Command) -> &'static str {
+    match command {
+        Command::Pause { .. } => "pause",
+        Command::Resume { .. } => "resume",
+        Command::Retry { .. } => "retry",
+        Command::Resolve { .. } => "resolve",
+        Command::Update { .. } => "change",
+        _ => "cancel",
     }
 }

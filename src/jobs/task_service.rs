@@ -37,9 +37,12 @@ impl TaskService {
             | TaskMessage::Report { .. }
             | TaskMessage::Checkpoint { .. }
             | TaskMessage::Beat { .. } => self.steward.answer(from, message),
-            TaskMessage::Assign { .. } | TaskMessage::Stop { .. } | TaskMessage::Reveal { .. } => match &self.worker {
+            TaskMessage::Assign { .. }
+            | TaskMessage::Stop { .. }
+            | TaskMessage::Reveal { .. }
+            | TaskMessage::Logs { .. } => match &self.worker {
                 Some(worker) => worker.answer(from, message),
-                None => Box::pin(std::future::ready(TaskAnswer::UnknownLease)),
+                None => Box::pin(std::future::ready(no_worker(&message))),
             },
         }
     }
@@ -65,6 +68,14 @@ impl serve::Service for TaskService {
     }
 }
 
+/// What a node that runs no tasks says.
+fn no_worker(message: &TaskMessage) -> TaskAnswer {
+    match message {
+        TaskMessage::Logs { .. } => TaskAnswer::NoLogs,
+        _ => TaskAnswer::UnknownLease,
+    }
+}
+
 /// How many tasks the message is about.
 fn items(message: &TaskMessage) -> usize {
     match message {
@@ -74,7 +85,7 @@ fn items(message: &TaskMessage) -> usize {
         }
         TaskMessage::Beat { running, .. } => running.len(),
         TaskMessage::Report { reports, .. } => reports.len(),
-        TaskMessage::Checkpoint { .. } => 1,
+        TaskMessage::Checkpoint { .. } | TaskMessage::Logs { .. } => 1,
     }
 }
 

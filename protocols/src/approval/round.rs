@@ -41,6 +41,36 @@ pub struct RoundSpec {
     pub exclude: BTreeSet<PeerId>,
 }
 
+/// What a promise must repeat to be one for what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub asker: PeerId,
+    pub nonce: Nonce,
+    pub subject: Subject,
+    pub requirement: Digest,
+    pub duration: Duration,
+}
+
+impl Asked {
+    /// Whether `peer` promised exactly this.
+    pub fn check(&self, peer: PeerId, approval: &Approval) -> Result<(), PeerFault> {
+        let statement = &approval.statement;
+        let parts = [
+            ("approver", statement.approver == peer),
+            ("asker", statement.asker == self.asker),
+            ("nonce", statement.nonce == self.nonce),
+            ("subject", statement.subject == self.subject),
+            ("requirement", statement.requirement == self.requirement),
+            ("duration", statement.duration == self.duration),
+        ];
+        if let Some((field, _)) = parts.into_iter().find(|(_, same)| !same) {
+            return Err(PeerFault::Mismatch { peer, field });
+        }
+        // Last, because it costs the most.
+        if approval.is_genuine() { Ok(()) } else { Err(PeerFault::Signature { peer }) }
+    }
+}
+
 /// A checked promise, and until when to count on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
@@ -290,20 +320,8 @@ impl Round {
     }
 
     fn check(&self, peer: PeerId, approval: &Approval) -> Result<(), PeerFault> {
-        let (statement, spec) = (&approval.statement, &self.spec);
-        let parts = [
-            ("approver", statement.approver == peer),
-            ("asker", statement.asker == spec.asker),
-            ("nonce", statement.nonce == spec.nonce),
-            ("subject", statement.subject == spec.subject),
-            ("requirement", statement.requirement == self.digest),
-            ("duration", statement.duration == spec.duration),
-        ];
-        if let Some((field, _)) = parts.into_iter().find(|(_, same)| !same) {
-            return Err(PeerFault::Mismatch { peer, field });
-        }
-        // Last, because it costs the most.
-        if approval.is_genuine() { Ok(()) } else { Err(PeerFault::Signature { peer }) }
+        let RoundSpec { asker, subject, nonce, duration, .. } = self.spec;
+        Asked { asker, nonce, subject, requirement: self.digest, duration }.check(peer, approval)
     }
 
     fn trusted_until(&self, peer: PeerId, now: Millis) -> Millis {

@@ -137,6 +137,16 @@ impl Plan {
 /// Everything that a task's output may depend on, as one digest: its call, what it is given, and the outputs that it
 /// folds (by their digests). Receipts name it, so that whoever has the specification can tell what was computed.
 pub fn inputs_digest(call: &Call, input: &TaskInput, folded: &[Digest]) -> Digest {
+    inputs_digest_under(call_digest(call), input, folded)
+}
+
+/// What tasks of one step have in common, for [`inputs_digest_under`]: a call may carry a module, and is hashed once.
+pub fn call_digest(call: &Call) -> Digest {
+    Digest(*blake3::hash(&wire::encode(call)).as_bytes())
+}
+
+/// As [`inputs_digest`], of a call with this digest.
+pub fn inputs_digest_under(call: Digest, input: &TaskInput, folded: &[Digest]) -> Digest {
     let mut hasher = blake3::Hasher::new_derive_key("quorate 2026 task inputs 1");
     hasher.update(&wire::encode(&(call, input, folded)));
     Digest(*hasher.finalize().as_bytes())

@@ -131,6 +131,7 @@ impl RunCommand {
             | Command::RaiseLevel { .. }
             | Command::SetWorker { .. }
             | Command::LoseWorker { .. }
+            | Command::ReleaseWorker { .. }
             | Command::Start { .. }
             | Command::Report { .. }
             | Command::SaveCheckpoint { .. }

@@ -191,6 +191,11 @@ pub enum Command {
         parallelism: Option<u32>,
         resources: Option<Resources>,
     },
+    /// Primary: the worker has had nothing to do for a while, and its lease goes back. Refused when it has something now.
+    ReleaseWorker {
+        peer: PeerId,
+        lease: LeaseId,
+    },
 }
 
 /// How a person decides about a run that waits for one. To try again, see `Command::Retry`.

@@ -62,11 +62,12 @@ impl QuorumState {
     /// Of jobs that compute. As many as there are workers and sorts of tasks, however many jobs there are.
     fn work_duties(&self, duties: &mut Vec<Duty>) {
         let work = &self.index.work;
-        for turns in work.queue.values() {
+        for (demand, turns) in &work.queue {
             let Some((_, job)) = turns.first() else { continue };
             let wanted = turns.iter().take(SLOTS_SOUGHT_MAX as usize).map(|(_, job)| self.slots_wanted(*job));
             let slots = wanted.fold(0u32, u32::saturating_add).min(SLOTS_SOUGHT_MAX);
-            duties.push(Duty::FindWorkers { job: *job, slots });
+            let (kind, resources) = (demand.kind, demand.resources.clone());
+            duties.push(Duty::FindWorkers { job: *job, kind, resources, slots });
         }
         for (peer, worker) in &self.workers {
             let lease = worker.grant.lease;

@@ -22,8 +22,10 @@ use crate::approval::Approval;
 use crate::ids::{
     Attempt, Digest, JobId, LeaseId, LogIndex, ManifestHash, Millis, PeerId, PieceHash, PieceIndex, QuorumId, StepIndex,
 };
+use crate::job::compute::Resources;
 use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION};
 use crate::job::record::{JobRecord, RunState};
+use crate::job::spec::Kind;
 use crate::job::store::{ColumnState, Grant};
 use crate::task::limits::{ENDED_BYTES_MAX, ENDED_TASKS_MAX};
 use crate::task::record::{Stopping, TaskAttempt, TaskId, WorkerRecord};
@@ -169,9 +171,12 @@ pub enum Duty {
         since: Millis,
     },
     /// Tasks wait and no worker has room: win approvals of peers for this many slots and `SetWorker` each. One per sort
-    /// of task, for the job whose turn is next; what such a task needs is in the job's record.
+    /// of task, with the job whose turn is next.
     FindWorkers {
         job: JobId,
+        kind: Kind,
+        /// What one task needs.
+        resources: Resources,
         slots: u32,
     },
     /// The worker has attempts: see that it knows of them (`attempts_of`, `order`, `work`), of those that must end
@@ -180,7 +185,7 @@ pub enum Duty {
         worker: PeerId,
         lease: LeaseId,
     },
-    /// The worker has nothing to do and no job waits: its lease can be given back (`LoseWorker`), at once or later.
+    /// The worker has nothing to do and no job waits: its lease can be given back (`ReleaseWorker`), at once or later.
     ReleaseWorker {
         worker: PeerId,
         lease: LeaseId,
@@ -210,6 +215,8 @@ impl QuorumState {
         let replies: Vec<_> =
             batch.commands.iter().map(|(by, command)| self.apply_command(*by, command, &mut events)).collect();
         self.schedule(&mut events);
+        let halted = std::mem::take(&mut self.index.work.halted);
+        events.extend(halted.into_iter().map(|worker| Event::StopWanted { worker }));
         self.forget_ended();
         let reply = BatchReply { replies };
         self.rolling = self.next_digest(index, encoded, &reply);

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use super::state::QuorumState;
 use crate::ids::{Attempt, Digest, JobId, Millis, PeerId, StepIndex, TaskIndex};
 use crate::job::Kind;
-use crate::job::compute::{ComputeSpec, Resources};
-use crate::job::plan::{Plan, Role, TaskInput, idempotency_token, inputs_digest};
+use crate::job::compute::{ComputeSpec, Content, Resources};
+use crate::job::plan::{Plan, Role, TaskInput, call_digest, idempotency_token, inputs_digest, inputs_digest_under};
 use crate::job::record::{JobRecord, Run, RunState};
 use crate::task::limits::{GIVEN_BYTES_MAX, STOP_WAIT};
 use crate::task::message::{Given, Order, Work};
@@ -31,6 +31,8 @@ pub(super) struct WorkIndex {
     sizes: BTreeMap<JobId, Size>,
     pub(super) live: Size,
     pub(super) ended: Size,
+    /// Workers that got something to stop from the entry that is being applied.
+    pub(super) halted: BTreeSet<PeerId>,
 }
 
 /// What a task needs of a worker.
@@ -295,6 +297,40 @@ impl QuorumState {
 
     /// One attempt as it is sent to its worker. `None` when it is not live any more.
     pub fn order(&self, task: TaskAttempt) -> Option<Order> {
+        let (spec, _) = self.jobs.get(&task.id.job)?.compute()?;
+        self.order_under(task, call_digest(Plan::of(spec).call(spec, task.id.step)?))
+    }
+
+    /// As many of the attempts as fit into a message of `bytes_max`, with what their steps have in common; at least one,
+    /// if any is live. `bytes_max` leaves room for the largest single one.
+    pub fn assignment(
+        &self,
+        tasks: impl IntoIterator<Item = TaskAttempt>,
+        bytes_max: usize,
+    ) -> (Vec<Work>, Vec<Order>) {
+        let (mut works, mut orders, mut bytes) = (Vec::<Work>::new(), Vec::new(), 0);
+        // Attempts come in the order of their jobs and steps.
+        let (mut call, mut new) = (None, None);
+        for task in tasks {
+            let step = (task.id.job, task.id.step);
+            if call.is_none_or(|(of, _)| of != step) {
+                let Some(work) = self.work(task.id.job, task.id.step) else { continue };
+                bytes += wire::encode(&work).len();
+                call = Some((step, call_digest(&work.call)));
+                new = Some(work);
+            }
+            let Some(order) = call.and_then(|(_, digest)| self.order_under(task, digest)) else { continue };
+            bytes += order.bytes_about();
+            if bytes > bytes_max && !orders.is_empty() {
+                break;
+            }
+            works.extend(new.take());
+            orders.push(order);
+        }
+        (works, orders)
+    }
+
+    fn order_under(&self, task: TaskAttempt, call: Digest) -> Option<Order> {
         let TaskId { job, step, task: index } = task.id;
         let (spec, _) = self.jobs.get(&job)?.compute()?;
         let table = self.tables.get(&job)?;
@@ -320,7 +356,7 @@ impl QuorumState {
         Some(Order {
             task,
             of: plan.step(step)?.tasks,
-            inputs: self.inputs_digest(task.id)?,
+            inputs: inputs_digest_under(call, &input, &self.folded(job, &input)?),
             input,
             given,
             token: idempotency_token(task.id),
@@ -333,14 +369,30 @@ impl QuorumState {
         let (spec, _) = self.jobs.get(&id.job)?.compute()?;
         let plan = Plan::of(spec);
         let input = plan.input(spec, id.step, id.task)?;
-        let folded: Vec<_> = match input {
-            TaskInput::Outputs { step, from, to } => {
-                let tasks = self.tables.get(&id.job)?.tasks(step).get(from.0 as usize..to.0 as usize)?;
-                tasks.iter().filter_map(|task| Some(task.output.as_ref()?.digest)).collect()
-            }
-            _ => Vec::new(),
+        Some(inputs_digest(plan.call(spec, id.step)?, &input, &self.folded(id.job, &input)?))
+    }
+
+    /// Digests of the outputs that a task folds.
+    fn folded(&self, job: JobId, input: &TaskInput) -> Option<Vec<Digest>> {
+        let TaskInput::Outputs { step, from, to } = input else { return Some(Vec::new()) };
+        let tasks = self.tables.get(&job)?.tasks(*step).get(from.0 as usize..to.0 as usize)?;
+        Some(tasks.iter().filter_map(|task| Some(task.output.as_ref()?.digest)).collect())
+    }
+}
+
+impl Order {
+    /// Roughly its encoded size, and not less.
+    pub(super) fn bytes_about(&self) -> usize {
+        /// Ids, digests, numbers; and those of one output.
+        const FIXED: usize = 512;
+        const OUTPUT: usize = 128;
+        let given = self.given.iter().chain(&self.checkpoint);
+        let given: usize = given.map(|given| OUTPUT + given.bytes.as_ref().map_or(0, Bytes::len)).sum();
+        let item = match &self.input {
+            TaskInput::Item(Content::Inline(bytes)) => bytes.len(),
+            _ => 0,
         };
-        Some(inputs_digest(plan.call(spec, id.step)?, &input, &folded))
+        FIXED + given + item
     }
 }
 

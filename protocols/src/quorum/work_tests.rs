@@ -229,6 +229,66 @@ fn losing_a_worker_needs_the_lease_that_was_lost() {
 }
 
 #[test]
+fn an_idle_worker_is_let_go_and_a_busy_one_is_not() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    let release = |lease: u8| Command::ReleaseWorker { peer: peer(0), lease: LeaseId([lease; 16]) };
+    assert_eq!(quorum.apply(OWNER, release(9)), Err(Rejection::UnknownWorker { peer: peer(0) }));
+    quorum.submit(1, spec(1));
+    let task = quorum.attempts(0)[0];
+    assert!(matches!(quorum.apply(OWNER, release(0)), Err(Rejection::Invalid { .. })));
+    assert_eq!(quorum.report(0, task, done("x")), Ok(()));
+    quorum.apply(OWNER, release(0)).unwrap();
+    assert!(quorum.state.workers.is_empty());
+}
+
+/// Goal: whoever has something to stop is named by the entry that brought it, so that nobody has to look for it.
+#[test]
+fn an_entry_that_stops_work_names_its_workers() {
+    let mut quorum = Quorum::new(&[(0, 1), (1, 1), (2, 1)]);
+    quorum.submit(1, spec(2));
+    let busy: Vec<_> = (0..3).filter(|worker| !quorum.attempts(*worker).is_empty()).collect();
+    quorum.control(Command::Cancel { job: job(1) }).unwrap();
+    let named = quorum.events.iter().filter_map(|event| match event {
+        Event::StopWanted { worker } => Some(*worker),
+        _ => None,
+    });
+    let mut named: Vec<_> = named.collect();
+    named.sort();
+    let mut expected: Vec<_> = busy.iter().map(|worker| peer(*worker)).collect();
+    expected.sort();
+    assert_eq!(named, expected);
+    assert!(busy.len() == 2 && busy.iter().all(|worker| quorum.stops(*worker).len() == 1));
+}
+
+/// Goal: a message to a worker has each call once, whole, and no more bytes than fit; what is left comes next.
+#[test]
+fn an_assignment_has_each_call_once_and_keeps_to_its_size() {
+    let mut quorum = Quorum::new(&[(0, 8)]);
+    let item = |n: u8| Content::Inline(Bytes::from(vec![n; 10_000]));
+    quorum.submit(1, ComputeSpec { map: Map::Items((0..4).map(item).collect()), ..spec(1) });
+    quorum.submit(2, spec(2));
+    let tasks = quorum.attempts(0);
+    let (works, orders) = quorum.state.assignment(tasks.clone(), 1 << 20);
+    assert_eq!((works.len(), orders.len()), (2, 6));
+    for order in &orders {
+        assert_eq!(Some(order), quorum.state.order(order.task).as_ref());
+        assert!(crate::wire::encode(order).len() <= order.bytes_about());
+    }
+    let mut left = tasks;
+    let mut messages = 0;
+    while !left.is_empty() {
+        let (works, orders) = quorum.state.assignment(left.clone(), 25_000);
+        assert!(!orders.is_empty() && crate::wire::encode(&(works, &orders)).len() <= 25_000);
+        left.drain(..orders.len());
+        messages += 1;
+    }
+    assert_eq!(messages, 3);
+    let gone = TaskAttempt { attempt: Attempt(9), ..orders[0].task };
+    let (works, orders) = quorum.state.assignment([gone, orders[1].task], 1 << 20);
+    assert_eq!((works.len(), orders.len()), (1, 1), "one that is gone leaves its call to the next");
+}
+
+#[test]
 fn a_failing_task_is_tried_again_and_given_up_with_its_reason() {
     let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
     quorum.submit(1, spec(1));

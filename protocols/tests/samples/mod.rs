@@ -379,6 +379,7 @@ fn commands() -> Vec<Command> {
         Command::Retry { job: JOB },
         Command::Resolve { job: JOB, resolution: Resolution::Skip },
         Command::Update { job: JOB, priority: Some(9), parallelism: Some(300), resources: Some(resources()) },
+        Command::ReleaseWorker { peer: peer(3), lease: LEASE },
     ]
 }
 

@@ -7,9 +7,12 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use quorate_protocols::ids::{Attempt, JobId, LeaseId, ManifestHash, PieceIndex, QuorumId, Term};
+use quorate_protocols::ids::{
+    Attempt, Digest, JobId, LeaseId, ManifestHash, Millis, PeerId, PieceIndex, QuorumId, Term,
+};
 use quorate_protocols::piece::Slot;
-use quorate_protocols::quorum::{Command, Duty};
+use quorate_protocols::quorum::{Command, Duty, Event as Applied};
+use quorate_protocols::wire;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until};
@@ -17,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, DutyError, Surroundings, Tries};
 use super::patrol::Patrol;
+use super::tend::{self, Tender};
+use super::workers::{self, Wanted};
 use super::{DriverParts, columns, holders, leases, levels, repair};
 use crate::jobs::ports::LocalQuorums;
 use crate::quorum::HostEvent;
@@ -31,7 +36,7 @@ const DUTIES_PER_QUORUM_MAX: usize = 16;
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 
-/// Finding holders has a person waiting for it.
+/// Finding holders or workers has a person waiting for it.
 const FIND_BACKOFF_MAX: Duration = Duration::from_secs(3);
 
 /// A duty that was done and is still there (a run that needs yet more holders) waits this long.
@@ -54,10 +59,14 @@ enum Key {
     Repair(ManifestHash, PieceIndex),
     Rebuild(ManifestHash, PieceIndex, Attempt),
     WatchIdle(JobId),
+    /// Workers for tasks of one sort: a digest of what such a task needs.
+    FindWorkers(Digest),
+    ReleaseWorker(PeerId, LeaseId),
+    Wake(Millis),
 }
 
 impl Key {
-    /// `None` for duties about jobs that compute: no node takes such jobs yet (see `authority`), so there are none.
+    /// `None` for the tending of workers, which is never done.
     fn of(duty: &Duty) -> Option<Self> {
         Some(match duty {
             Duty::FindHolders { job, open, .. } => Self::FindHolders(*job, *open > 0),
@@ -66,9 +75,12 @@ impl Key {
             Duty::Repair { manifest, column } => Self::Repair(*manifest, *column),
             Duty::Rebuild { manifest, column, attempt, .. } => Self::Rebuild(*manifest, *column, *attempt),
             Duty::WatchIdle { job, .. } => Self::WatchIdle(*job),
-            Duty::FindWorkers { .. } | Duty::Tend { .. } | Duty::ReleaseWorker { .. } | Duty::Wake { .. } => {
-                return None;
+            Duty::FindWorkers { kind, resources, .. } => {
+                Self::FindWorkers(Digest(*blake3::hash(&wire::encode(&(kind, resources))).as_bytes()))
             }
+            Duty::ReleaseWorker { worker, lease } => Self::ReleaseWorker(*worker, *lease),
+            Duty::Wake { due, .. } => Self::Wake(*due),
+            Duty::Tend { .. } => return None,
         })
     }
 }
@@ -89,6 +101,11 @@ struct Led {
     retries: BTreeMap<Key, Retry>,
     /// Runs that nobody feeds: the count when last looked at, and since when it stands still.
     idle: BTreeMap<JobId, (u64, Instant)>,
+    tender: Tender,
+    /// Since when workers are idle, as this primary has seen it.
+    idle_workers: BTreeMap<(PeerId, LeaseId), Instant>,
+    /// The state's earliest timer, and when it runs out.
+    wake: Option<(Millis, Instant)>,
     derived_at: Option<Instant>,
     /// When to derive again.
     derive_at: Instant,
@@ -128,6 +145,7 @@ pub(super) fn start(parts: DriverParts) {
         knowledge,
         approvals,
         pieces,
+        worker,
         notes,
         suspects,
         pulses,
@@ -136,7 +154,7 @@ pub(super) fn start(parts: DriverParts) {
     } = parts;
     let tasks = seams.tasks.clone();
     let around =
-        Arc::new(Surroundings { seams, net, knowledge, approvals, pieces, notes, suspects, pulses, metrics, settings });
+        Arc::new(Surroundings { seams, net, knowledge, approvals, pieces, worker, notes, suspects, pulses, metrics, settings });
     let actor = Actor { around, quorums, events, led: BTreeMap::new(), running: FuturesUnordered::new() };
     tasks.spawn(actor.run());
 }
@@ -184,8 +202,9 @@ impl Actor {
         match event {
             HostEvent::Leading { quorum, term } => self.lead(quorum, term),
             HostEvent::NotLeading { quorum } | HostEvent::Left { quorum } => self.stop(quorum),
-            HostEvent::Applied { quorum, .. } => {
+            HostEvent::Applied { quorum, events } => {
                 if let Some(led) = self.led.get_mut(&quorum) {
+                    led.touch(&events);
                     led.derive_soon();
                 }
             }
@@ -213,6 +232,7 @@ impl Actor {
         if let Some(led) = self.led.get_mut(&quorum)
             && led.term == term
         {
+            led.tender.touch_all();
             return led.derive_soon();
         }
         self.stop(quorum);
@@ -223,6 +243,9 @@ impl Actor {
         self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), renewing).map(drop));
         let raising = levels::keep(context.clone());
         self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), raising).map(drop));
+        let tender = Tender::default();
+        let tending = tend::run(context.clone(), term, tender.clone());
+        self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), tending).map(drop));
         let patrol = Patrol::new(context);
         self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), patrol.run()).map(drop));
         let led = Led {
@@ -231,6 +254,9 @@ impl Actor {
             running: BTreeSet::new(),
             retries: BTreeMap::new(),
             idle: BTreeMap::new(),
+            tender,
+            idle_workers: BTreeMap::new(),
+            wake: None,
             derived_at: None,
             derive_at: Instant::now(),
         };
@@ -305,6 +331,10 @@ impl Actor {
         let keys: BTreeSet<Key> = duties.iter().filter_map(Key::of).collect();
         led.retries.retain(|key, _| keys.contains(key));
         led.idle.retain(|job, _| keys.contains(&Key::WatchIdle(*job)));
+        led.idle_workers.retain(|(worker, lease), _| keys.contains(&Key::ReleaseWorker(*worker, *lease)));
+        if led.derived_at.is_none_or(|at| now - at >= DERIVE_ANYWAY) {
+            led.tender.touch_all();
+        }
         led.derived_at = Some(now);
         led.derive_at = now + DERIVE_ANYWAY;
         let context = Context { around: self.around.clone(), quorum: local };
@@ -318,13 +348,17 @@ impl Actor {
                 led.derive_at = led.derive_at.min(retry.not_before);
                 continue;
             }
-            if let Duty::WatchIdle { job, fed, .. } = duty {
-                let since = led.idle_since(job, fed, now);
-                let due = since + self.around.settings.store_idle;
-                if due > now {
-                    led.derive_at = led.derive_at.min(due);
-                    continue;
+            let due = match duty {
+                Duty::WatchIdle { job, fed, .. } => led.idle_since(job, fed, now) + self.around.settings.store_idle,
+                Duty::ReleaseWorker { worker, lease } => {
+                    led.worker_idle_since(worker, lease, now) + self.around.settings.worker_idle
                 }
+                Duty::Wake { due, after } => led.wakes_at(due, after, now),
+                _ => now,
+            };
+            if due > now {
+                led.derive_at = led.derive_at.min(due);
+                continue;
             }
             if led.running.len() >= DUTIES_PER_QUORUM_MAX || self.running.len() >= DUTIES_MAX {
                 // The end of any of them derives again.
@@ -336,7 +370,7 @@ impl Actor {
             };
             led.running.insert(key);
             let (term, stop) = (led.term, led.stop.clone());
-            let duty = perform(context.clone(), duty, tries);
+            let duty = perform(context.clone(), led.tender.clone(), duty, tries);
             let task = self.around.seams.tasks.spawn(until(stop, self.around.clone(), duty));
             self.running.push(
                 async move {
@@ -354,6 +388,16 @@ impl Actor {
 }
 
 impl Led {
+    /// Has the workers looked at that the applied entries have something for.
+    fn touch(&self, events: &[Applied]) {
+        for event in events {
+            if let Applied::Assigned { worker, .. } | Applied::StopWanted { worker } | Applied::RevealWanted { worker } =
+                event
+            {
+                self.tender.touch(*worker);
+            }
+        }
+    }
     fn derive_soon(&mut self) {
         let soonest = self.derived_at.map_or_else(Instant::now, |at| at + DERIVE_INTERVAL);
         self.derive_at = self.derive_at.min(soonest);
@@ -366,10 +410,29 @@ impl Led {
         }
         entry.1
     }
+    /// Since when the worker has had nothing to do; at least since it was last given something.
+    fn worker_idle_since(&mut self, worker: PeerId, lease: LeaseId, now: Instant) -> Instant {
+        let seen = *self.idle_workers.entry((worker, lease)).or_insert(now);
+        self.tender.given_at(worker).map_or(seen, |given| given.max(seen))
+    }
+    /// When the timer runs out by this node's monotonic clock, counted from when it was first seen to be the earliest.
+    fn wakes_at(&mut self, due: Millis, after: Duration, now: Instant) -> Instant {
+        match self.wake {
+            Some((seen, at)) if seen == due => at,
+            _ => {
+                let at = now + after;
+                self.wake = Some((due, at));
+                at
+            }
+        }
+    }
 }
 
 fn backoff(key: &Key, failures: u32, entropy: &dyn Entropy) -> Duration {
-    let max = if matches!(key, Key::FindHolders(_, true)) { FIND_BACKOFF_MAX } else { BACKOFF_MAX };
+    let max = match key {
+        Key::FindHolders(_, true) | Key::FindWorkers(_) | Key::Wake(_) => FIND_BACKOFF_MAX,
+        _ => BACKOFF_MAX,
+    };
     let pause = BACKOFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(max);
     pause + Duration::from_millis(entropy.below(pause.as_millis() as u64 / 2 + 1))
 }
@@ -385,7 +448,7 @@ async fn until<F: Future>(stop: CancellationToken, around: Arc<Surroundings>, fu
     }
 }
 
-async fn perform(context: Context, duty: Duty, tries: Tries) -> Result<(), DutyError> {
+async fn perform(context: Context, tender: Tender, duty: Duty, tries: Tries) -> Result<(), DutyError> {
     match duty {
         Duty::FindHolders { job, open, spares } => holders::find(&context, job, open, spares, tries).await,
         Duty::Confirm { manifest, job, column, grant, attempt } => {
@@ -399,6 +462,12 @@ async fn perform(context: Context, duty: Duty, tries: Tries) -> Result<(), DutyE
             repair::rebuild(&context, manifest, column, grant, attempt, tries).await
         }
         Duty::WatchIdle { job, fed, .. } => context.propose(Command::Abandon { job, fed }).await.map(drop),
-        Duty::FindWorkers { .. } | Duty::Tend { .. } | Duty::ReleaseWorker { .. } | Duty::Wake { .. } => Ok(()),
+        Duty::FindWorkers { job, kind, resources, slots } => {
+            workers::find(&context, &tender, Wanted { job, kind, resources, slots }).await
+        }
+        Duty::ReleaseWorker { worker, lease } => workers::release(&context, worker, lease).await,
+        Duty::Wake { due, .. } => context.propose(Command::Elapsed { until: due }).await.map(drop),
+        // See `tend`.
+        Duty::Tend { .. } => Ok(()),
     }
 }

@@ -12,14 +12,15 @@ use quorate_protocols::object::Manifest;
 use quorate_protocols::piece::limits::HEAD_BYTES_MAX;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal};
 use quorate_protocols::quorum::{Command, CommandReply, ObjectRecord};
-use quorate_protocols::wire;
+use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
+use quorate_protocols::{task, wire};
 
 use super::notes::Notes;
 use super::pulse::Pulses;
 use super::suspects::Suspects;
 use super::{DriverMetrics, DriverSettings};
 use crate::jobs::approvals::Approvals;
-use crate::jobs::ports::{Knowledge, LocalPieces, LocalQuorum};
+use crate::jobs::ports::{Knowledge, LocalPieces, LocalQuorum, LocalTasks};
 use crate::quorum::QuorumError;
 use crate::seams::{Frame, Net, NetError, Protocol, Seams};
 
@@ -63,6 +64,7 @@ pub(super) struct Surroundings {
     pub knowledge: Arc<dyn Knowledge>,
     pub approvals: Approvals,
     pub pieces: Arc<dyn LocalPieces>,
+    pub worker: Option<Arc<dyn LocalTasks>>,
     pub notes: Notes,
     pub suspects: Suspects,
     pub pulses: Pulses,
@@ -137,6 +139,22 @@ impl Context {
             PieceAnswer::Refused(refusal) => Err(HolderError::Refused { holder, refusal }),
             answer => Ok((answer, payload)),
         }
+    }
+
+    /// Tells a worker; in process when it is this node.
+    pub async fn ask_worker(&self, worker: PeerId, message: TaskMessage) -> Result<TaskAnswer, NetError> {
+        let net = &self.around.net;
+        if worker == net.local_peer() {
+            let Some(local) = &self.around.worker else { return Ok(TaskAnswer::UnknownLease) };
+            let answer = tokio::time::timeout(task::limits::DEADLINE, local.answer(worker, message)).await;
+            return answer.map_err(|_| NetError::Timeout { peer: worker, after: task::limits::DEADLINE });
+        }
+        let frame = Frame::head(wire::encode(&message));
+        let frame = net.request(worker, Protocol::Task, frame, task::limits::DEADLINE).await?;
+        wire::decode(&frame.head, task::limits::MESSAGE_BYTES_MAX).map_err(|_| {
+            net.penalise(worker, "a task answer that cannot be read");
+            NetError::Broken { peer: worker }
+        })
     }
 
     /// An answer that does not belong to the question.

@@ -11,6 +11,8 @@ pub struct DriverMetrics {
     pub audits: Counter,
     pub audits_damaged: Counter,
     pub columns_gone: Counter,
+    pub attempts_given: Counter,
+    pub workers_lost: Counter,
     pub reports_recorded: Counter,
     pub reports_stale: Counter,
     pub reports_refused: Counter,
@@ -24,6 +26,8 @@ impl DriverMetrics {
         registry.register("audits", "Columns audited", self.audits.clone());
         registry.register("audits_damaged", "Audits that found damage", self.audits_damaged.clone());
         registry.register("columns_gone", "Columns whose holder was found gone for good", self.columns_gone.clone());
+        registry.register("attempts_given", "Attempts of tasks sent to workers", self.attempts_given.clone());
+        registry.register("workers_lost", "Workers given up with their attempts", self.workers_lost.clone());
         registry.register("reports_recorded", "Results of tasks that were recorded", self.reports_recorded.clone());
         registry.register(
             "reports_stale",

@@ -7,11 +7,14 @@
 //! - *find holders* for a run, and give the run up, with the reason, when there are too few for too long;
 //! - *confirm* the columns of a committed object, *release* columns that are not wanted;
 //! - *repair*: win a new holder for a column, have it rebuild the column from the others, seal it;
-//! - *abandon* a run that nobody feeds.
+//! - *abandon* a run that nobody feeds;
+//! - *find workers* for tasks that wait, and *release* those that nothing waits for ([`workers`]);
+//! - *wake* the state when its earliest timer has run out.
 //!
 //! Beside that a *patrol* per led quorum looks for what the state cannot know: holders that are gone past a grace, and
-//! pieces that rot, at once where a reader found one ([`patrol`], [`suspects`]). What it finds becomes a repair. Other
-//! tasks keep the leases of live runs ([`leases`]) and raise the state level when every member is ready for it
+//! pieces that rot, at once where a reader found one ([`patrol`], [`suspects`]). What it finds becomes a repair. Workers
+//! are told what they are given, and their leases kept, by a task per led quorum that applied entries wake directly
+//! ([`tend`]): between a result and the next task there is no derivation and no wait. Other tasks keep the leases of live runs ([`leases`]) and raise the state level when every member is ready for it
 //! ([`levels`]).
 //!
 //! Promises: a duty is performed by at most one task at a time; failing ones are tried again with backoff and jitter;
@@ -31,6 +34,8 @@ mod patrol;
 mod pulse;
 mod repair;
 mod suspects;
+mod tend;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +49,7 @@ pub use pulse::Pulses;
 pub use suspects::Suspects;
 
 use super::approvals::Approvals;
-use super::ports::{Knowledge, LocalPieces, LocalQuorums};
+use super::ports::{Knowledge, LocalPieces, LocalQuorums, LocalTasks};
 use crate::quorum::HostEvent;
 use crate::seams::{Net, Seams};
 
@@ -63,6 +68,11 @@ pub struct DriverSettings {
     pub patrol_interval: Duration,
     /// Between two audits of a column, per quorum.
     pub audit_interval: Duration,
+    /// A worker promises itself for this long and is asked again several times in it. One that neither renews nor says
+    /// anything for as long is lost, and its attempts go to others.
+    pub worker_lease: Duration,
+    /// A worker that has nothing to do and that nothing waits for is let go after this.
+    pub worker_idle: Duration,
 }
 
 impl Default for DriverSettings {
@@ -74,6 +84,8 @@ impl Default for DriverSettings {
             release_wait: Duration::from_secs(3600),
             patrol_interval: Duration::from_secs(10),
             audit_interval: Duration::from_secs(600),
+            worker_lease: Duration::from_secs(16),
+            worker_idle: Duration::from_secs(10),
         }
     }
 }
@@ -88,6 +100,8 @@ pub struct DriverParts {
     pub knowledge: Arc<dyn Knowledge>,
     pub approvals: Approvals,
     pub pieces: Arc<dyn LocalPieces>,
+    /// This node's own worker, if it runs tasks.
+    pub worker: Option<Arc<dyn LocalTasks>>,
     pub notes: Notes,
     pub suspects: Suspects,
     pub pulses: Pulses,

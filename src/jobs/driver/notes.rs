@@ -15,24 +15,39 @@ use quorate_protocols::job::message::QueryAnswer;
 const NOTES_MAX: usize = 10_000;
 
 #[derive(Clone, Default)]
-pub struct Notes(Arc<Mutex<BTreeMap<JobId, String>>>);
+pub struct Notes(Arc<Mutex<Reasons>>);
+
+#[derive(Default)]
+struct Reasons {
+    jobs: BTreeMap<JobId, String>,
+    /// Why a led quorum finds no further workers. As many as there are led quorums.
+    workers: BTreeMap<QuorumId, String>,
+}
 
 impl Notes {
     pub fn set(&self, job: JobId, reason: String) {
-        let mut notes = self.lock();
-        if notes.len() < NOTES_MAX || notes.contains_key(&job) {
-            notes.insert(job, reason);
+        let jobs = &mut self.lock().jobs;
+        if jobs.len() < NOTES_MAX || jobs.contains_key(&job) {
+            jobs.insert(job, reason);
         }
     }
     pub fn clear(&self, job: JobId) {
-        self.lock().remove(&job);
+        self.lock().jobs.remove(&job);
+    }
+    pub fn set_workers(&self, quorum: QuorumId, reason: String) {
+        self.lock().workers.insert(quorum, reason);
+    }
+    pub fn clear_workers(&self, quorum: QuorumId) {
+        self.lock().workers.remove(&quorum);
     }
     /// Forgets what this node knew as the primary of a quorum.
     pub fn clear_quorum(&self, quorum: QuorumId) {
-        self.lock().retain(|job, _| job.quorum != quorum);
+        let mut reasons = self.lock();
+        reasons.jobs.retain(|job, _| job.quorum != quorum);
+        reasons.workers.remove(&quorum);
     }
     pub fn get(&self, job: JobId) -> Option<String> {
-        self.lock().get(&job).cloned()
+        self.lock().jobs.get(&job).cloned()
     }
     /// The answer, with the reasons known here in the records of live runs.
     pub fn add_to(&self, mut answer: QueryAnswer) -> QueryAnswer {
@@ -50,7 +65,7 @@ impl Notes {
         }
         answer
     }
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<JobId, String>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Reasons> {
         self.0.lock().expect("no panic while holding the notes")
     }
 }

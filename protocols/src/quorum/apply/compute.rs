@@ -293,6 +293,7 @@ impl QuorumState {
             self.index.work.occupy(live.worker, task, Some(&live.resources));
             let stopping = Stopping { worker: live.worker, since: self.time, resources: live.resources };
             self.stopping.insert(task, stopping);
+            self.index.work.halted.insert(live.worker);
         }
     }
 

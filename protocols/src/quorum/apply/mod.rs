@@ -88,6 +88,7 @@ impl QuorumState {
             }
             Command::SetWorker { worker } => self.set_worker(worker, events),
             Command::LoseWorker { peer, lease, reason } => self.lose_worker(*peer, *lease, reason, events),
+            Command::ReleaseWorker { peer, lease } => self.release_worker(*peer, *lease),
             Command::Start { tasks } => self.start(by, tasks),
             Command::Report { reports } => self.report(by, reports, events),
             Command::SaveCheckpoint { task, checkpoint, bytes } => {

@@ -64,6 +64,18 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
+    /// Lets go of a worker that has nothing to do.
+    pub(super) fn release_worker(&mut self, peer: PeerId, lease: LeaseId) -> Applied {
+        if self.workers.get(&peer).is_none_or(|worker| worker.grant.lease != lease) {
+            return Err(Rejection::UnknownWorker { peer });
+        }
+        if self.index.work.used.contains_key(&peer) {
+            return Err(invalid(format!("{peer} has work of this quorum")));
+        }
+        self.workers.remove(&peer);
+        Ok(CommandReply::Done)
+    }
+
     fn lose_attempts(&mut self, peer: PeerId, reason: &str, events: &mut Vec<Event>) {
         let mut touched = std::collections::BTreeSet::new();
         for task in self.attempts_at(peer) {
