@@ -29,7 +29,7 @@ use crate::identity::Identity;
 use crate::jobs::approvals::ApprovalsParts;
 use crate::jobs::authority::Authority;
 use crate::jobs::client::ClientParts;
-use crate::jobs::driver::{self, DriverMetrics, DriverParts, DriverSettings, Notes, Pulses, Suspects};
+use crate::jobs::driver::{self, DriverMetrics, DriverParts, DriverSettings, Notes, Suspects};
 use crate::jobs::placement::PlacementParts;
 use crate::jobs::ports::{Knowledge, LocalQuorums};
 use crate::jobs::service::JobService;
@@ -213,7 +213,7 @@ impl Node {
         .await?;
 
         let (authority, notes) = (Authority::new(settings.operators), Notes::default());
-        let (suspects, pulses, driver_metrics) = (Suspects::default(), Pulses::default(), DriverMetrics::default());
+        let (suspects, driver_metrics) = (Suspects::default(), DriverMetrics::default());
         let (local, knowledge): (Arc<dyn LocalQuorums>, Arc<dyn Knowledge>) =
             (Arc::new(quorums.clone()), Arc::new(directory.clone()));
         let client = QuorumClient::new(ClientParts {
@@ -269,11 +269,11 @@ impl Node {
             worker: None,
             notes: notes.clone(),
             suspects: suspects.clone(),
-            pulses: pulses.clone(),
             metrics: driver_metrics.clone(),
             settings: settings.driver,
         });
-        let steward = Steward { quorums: local.clone(), pulses, metrics: driver_metrics.clone() };
+        let steward =
+            Steward { quorums: local.clone(), pulses: notes.pulses().clone(), metrics: driver_metrics.clone() };
         TaskService { net: net.clone(), steward, worker: None }.start(&seams.tasks, task);
         JobService { net: net.clone(), quorums: local, authority, notes, suspects }.start(&seams.tasks, job);
 

@@ -384,7 +384,7 @@ impl QuorumClient {
                 local.propose(by, command.clone(), left.min(DEADLINE)).await.map(Said::Reply)
             }
             Ask::Query(query, stale) => match tokio::time::timeout(left, local.query(query.clone(), *stale)).await {
-                Ok(answer) => answer.map(|answer| Said::Answer(parts.notes.add_to(answer))),
+                Ok(answer) => answer.map(|answer| Said::Answer(parts.notes.add_to(local, query, answer))),
                 Err(_) => return Tried::Nothing,
             },
             Ask::Suspect(manifest, column) => {

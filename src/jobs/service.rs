@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
-use quorate_protocols::job::message::{JobAnswer, JobMessage, QueryAnswer};
+use quorate_protocols::job::message::{JobAnswer, JobMessage};
 use quorate_protocols::wire;
 use tokio::sync::mpsc;
 
@@ -86,8 +86,8 @@ impl JobService {
                 }
             }
             JobMessage::Query { query, stale, .. } => {
-                match tokio::time::timeout(DEADLINE, local.query(query, stale)).await {
-                    Ok(Ok(answer)) => self.answer(answer),
+                match tokio::time::timeout(DEADLINE, local.query(query.clone(), stale)).await {
+                    Ok(Ok(answer)) => JobAnswer::Answer(self.notes.add_to(&*local, &query, answer)),
                     Ok(Err(error)) => answer_to(error),
                     Err(_) => JobAnswer::Unknown,
                 }
@@ -98,10 +98,6 @@ impl JobService {
                 JobAnswer::Noted
             }
         }
-    }
-
-    fn answer(&self, answer: QueryAnswer) -> JobAnswer {
-        JobAnswer::Answer(self.notes.add_to(answer))
     }
 }
 

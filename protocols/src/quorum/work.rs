@@ -277,6 +277,11 @@ impl QuorumState {
         record.attempt(task.attempt).map(|live| &live.phase)
     }
 
+    /// Whether the run has tasks that want a worker now.
+    pub fn waits_for_workers(&self, job: JobId) -> bool {
+        self.index.work.is_queued(job)
+    }
+
     /// What the tasks of a step have in common, for the workers. `None` when the run is not there or not at work.
     pub fn work(&self, job: JobId, step: StepIndex) -> Option<Work> {
         let record = self.jobs.get(&job)?;

@@ -148,13 +148,12 @@ pub(super) fn start(parts: DriverParts) {
         worker,
         notes,
         suspects,
-        pulses,
         metrics,
         settings,
     } = parts;
     let tasks = seams.tasks.clone();
     let around =
-        Arc::new(Surroundings { seams, net, knowledge, approvals, pieces, worker, notes, suspects, pulses, metrics, settings });
+        Arc::new(Surroundings { seams, net, knowledge, approvals, pieces, worker, notes, suspects, metrics, settings });
     let actor = Actor { around, quorums, events, led: BTreeMap::new(), running: FuturesUnordered::new() };
     tasks.spawn(actor.run());
 }
@@ -267,7 +266,6 @@ impl Actor {
         if let Some(led) = self.led.remove(&quorum) {
             led.stop.cancel();
             self.around.notes.clear_quorum(quorum);
-            self.around.pulses.clear_quorum(quorum);
         }
     }
 
@@ -391,8 +389,9 @@ impl Led {
     /// Has the workers looked at that the applied entries have something for.
     fn touch(&self, events: &[Applied]) {
         for event in events {
-            if let Applied::Assigned { worker, .. } | Applied::StopWanted { worker } | Applied::RevealWanted { worker } =
-                event
+            if let Applied::Assigned { worker, .. }
+            | Applied::StopWanted { worker }
+            | Applied::RevealWanted { worker } = event
             {
                 self.tender.touch(*worker);
             }

@@ -16,7 +16,6 @@ use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use quorate_protocols::{task, wire};
 
 use super::notes::Notes;
-use super::pulse::Pulses;
 use super::suspects::Suspects;
 use super::{DriverMetrics, DriverSettings};
 use crate::jobs::approvals::Approvals;
@@ -67,7 +66,6 @@ pub(super) struct Surroundings {
     pub worker: Option<Arc<dyn LocalTasks>>,
     pub notes: Notes,
     pub suspects: Suspects,
-    pub pulses: Pulses,
     pub metrics: DriverMetrics,
     pub settings: DriverSettings,
 }

@@ -104,7 +104,6 @@ pub struct DriverParts {
     pub worker: Option<Arc<dyn LocalTasks>>,
     pub notes: Notes,
     pub suspects: Suspects,
-    pub pulses: Pulses,
     pub metrics: DriverMetrics,
     pub settings: DriverSettings,
 }
@@ -116,3 +115,5 @@ pub fn start(parts: DriverParts) {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod work_tests;

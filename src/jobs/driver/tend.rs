@@ -104,10 +104,19 @@ struct Hand {
 
 /// The end of something that was begun for a worker.
 enum Ended {
-    Talked { worker: PeerId, talk: Talk },
-    Renewed { worker: PeerId, lease: LeaseId, renewed: Renewed },
+    Talked {
+        worker: PeerId,
+        talk: Talk,
+    },
+    Renewed {
+        worker: PeerId,
+        lease: LeaseId,
+        renewed: Renewed,
+    },
     /// That its worker is lost was proposed; whether it was committed shows in the state.
-    Dropped { worker: PeerId },
+    Dropped {
+        worker: PeerId,
+    },
 }
 
 /// What came of a message.
@@ -227,7 +236,7 @@ impl Tending {
                     Renewed::Gone => self.lose(worker, "its lease has ended there".to_owned()),
                     Renewed::Unsure => {
                         hand.renew_at = now + RENEW_AGAIN.min(lease_time / RENEWALS_PER_LEASE);
-                        let heard = self.context.around.pulses.heard_at(self.quorum, worker);
+                        let heard = self.context.around.notes.pulses().heard_at(self.quorum, worker);
                         let silent = now - hand.stood_at.max(heard.unwrap_or(hand.stood_at));
                         if silent >= lease_time {
                             self.lose(worker, format!("nothing was heard from it for {} s", silent.as_secs()));
@@ -266,7 +275,9 @@ impl Tending {
                 context.around.metrics.attempts_given.inc_by(tasks.len() as u64);
             }
             let context = context.clone();
-            running.push(async move { Ended::Talked { worker, talk: talk(&context, worker, message, tasks).await } }.boxed());
+            running.push(
+                async move { Ended::Talked { worker, talk: talk(&context, worker, message, tasks).await } }.boxed(),
+            );
         }
         if !hand.is_renewing && hand.renew_at <= now {
             hand.is_renewing = true;
@@ -302,7 +313,7 @@ impl Tending {
     fn forget(&mut self, worker: PeerId) {
         self.hands.remove(&worker);
         self.tender.lock().given_at.remove(&worker);
-        self.context.around.pulses.forget(self.quorum, worker);
+        self.context.around.notes.pulses().forget(self.quorum, worker);
     }
 }
 

@@ -75,6 +75,15 @@ fn receipt(n: u8, slot: Slot, lease: quorate_protocols::ids::LeaseId, pieces: &[
     Receipt::sign(&key(n), statement)
 }
 
+/// Of a node that holds nothing.
+pub(super) struct NoPieces;
+
+impl LocalPieces for NoPieces {
+    fn answer(&self, _: PeerId, _: PieceMessage, _: Bytes) -> BoxFuture<'static, (PieceAnswer, Bytes)> {
+        unreachable!("jobs that compute have no pieces")
+    }
+}
+
 struct LocalHolder(Arc<Holders>);
 
 impl LocalPieces for LocalHolder {
@@ -142,7 +151,6 @@ fn world(peers: u8, settings: DriverSettings) -> World {
         worker: None,
         notes: notes.clone(),
         suspects: suspects.clone(),
-        pulses: Pulses::default(),
         settings,
     });
     World { quorum, holders, net, notes, suspects, seams }
@@ -230,7 +238,11 @@ async fn what_a_run_waits_for_is_told_with_its_record() {
     tokio::time::timeout(Duration::from_secs(60), told).await.expect("the driver notes why the run waits");
     let query = quorate_protocols::job::message::Query::Job { job: JOB };
     let answer = world.quorum.read(|state| state.answer(&query)).unwrap();
-    let quorate_protocols::job::message::QueryAnswer::Job(record) = world.notes.add_to(answer) else { panic!() };
+    let quorate_protocols::job::message::QueryAnswer::Job(record) =
+        world.notes.add_to(&*StateQuorums(world.quorum.clone()).quorum(QUORUM).unwrap(), &query, answer)
+    else {
+        panic!()
+    };
     assert!(record.reason.unwrap().contains("6 are needed"), "the reason travels with the record");
 }
 
@@ -393,7 +405,6 @@ async fn a_level_is_raised_when_the_last_member_says_that_it_can_apply_it() {
         worker: None,
         notes: Notes::default(),
         suspects: Suspects::default(),
-        pulses: Pulses::default(),
         settings: DriverSettings::default(),
     });
     leading.send(HostEvent::Leading { quorum: QUORUM, term: Term(1) }).unwrap();

@@ -126,7 +126,7 @@ fn offer(wanted: &Wanted, known: &KnownPeer, has: Option<&WorkerRecord>) -> Opti
     let Resources { memory_bytes, disk_bytes, slots, .. } = &wanted.resources;
     let free = known.advert.free;
     let slots = (*slots).max(1);
-    let fitting = |free: u64, needs: u64| if needs == 0 { u64::MAX } else { free / needs };
+    let fitting = |free: u64, needs: u64| free.checked_div(needs).unwrap_or(u64::MAX);
     let room = fitting(free.slots.into(), slots.into())
         .min(fitting(free.memory_bytes, *memory_bytes))
         .min(fitting(free.disk_bytes, *disk_bytes))
@@ -213,7 +213,8 @@ pub(super) async fn release(context: &Context, worker: PeerId, lease: LeaseId) -
 /// For people: what is looked for, and why nobody does it.
 fn lacking(wanted: &Wanted, workers: usize, refusals: &[(PeerId, String)]) -> String {
     let Resources { memory_bytes, disk_bytes, slots, labels } = &wanted.resources;
-    let mut text = format!("no further peer takes {} tasks of {slots} slots, {memory_bytes} bytes of memory", wanted.kind);
+    let mut text =
+        format!("no further peer takes {} tasks of {slots} slots, {memory_bytes} bytes of memory", wanted.kind);
     if *disk_bytes > 0 {
         text.push_str(&format!(", {disk_bytes} bytes of disk"));
     }

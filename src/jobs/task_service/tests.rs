@@ -112,8 +112,13 @@ async fn beats_count_only_under_a_lease_and_say_how_far_tasks_are() {
 #[tokio::test(start_paused = true)]
 async fn who_does_not_lead_says_who_may_and_orders_need_a_worker() {
     let world = world();
-    let order =
-        TaskMessage::Stop { quorum: QUORUM, term: quorate_protocols::ids::Term(1), lease: LeaseId([3; 16]), tasks: vec![TASK], keep: false };
+    let order = TaskMessage::Stop {
+        quorum: QUORUM,
+        term: quorate_protocols::ids::Term(1),
+        lease: LeaseId([3; 16]),
+        tasks: vec![TASK],
+        keep: false,
+    };
     assert_eq!(world.ask(1, order).await, TaskAnswer::UnknownLease);
     world.quorum.set_term(None);
     assert!(matches!(world.ask(WORKER, done()).await, TaskAnswer::NotPrimary { .. }));
