@@ -73,7 +73,7 @@ async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() 
 async fn a_peer_that_submits_without_end_is_told_to_wait() {
     let world = world(Arc::new(StateQuorums(StateQuorum::new(1))));
     let mut refused = 0;
-    for _ in 0..300 {
+    for _ in 0..1_100 {
         refused += usize::from(matches!(world.propose(2, submit()).await, JobAnswer::Forbidden { .. }));
     }
     assert!(refused > 0, "the quota never ran out");
