@@ -35,7 +35,7 @@ use crate::jobs::ports::{Knowledge, LocalQuorums};
 use crate::jobs::service::JobService;
 use crate::jobs::steward::Steward;
 use crate::jobs::task_service::TaskService;
-use crate::jobs::{Approvals, Placement, QuorumClient};
+use crate::jobs::{Approvals, Placement, QuorumClient, Submits};
 use crate::objects::{NodeQuorums, Objects, ObjectsContext};
 use crate::quorum::{QuorumContext, QuorumHost, QuorumInbound};
 use crate::resources::Resources;
@@ -144,6 +144,7 @@ struct Inner {
     client: QuorumClient,
     approvals: Approvals,
     placement: Placement,
+    submits: Submits,
     objects: Objects,
     driver_metrics: DriverMetrics,
     events: broadcast::Sender<NodeEvent>,
@@ -243,6 +244,7 @@ impl Node {
             host: quorums.clone(),
             voters: settings.voters,
         });
+        let submits = Submits::new(&seams, storage.clone(), placement.clone(), client.clone());
         let objects = Objects::start(
             ObjectsContext {
                 seams: seams.clone(),
@@ -289,6 +291,7 @@ impl Node {
             client,
             approvals,
             placement,
+            submits,
             objects,
             driver_metrics,
             events: bus,
@@ -331,6 +334,10 @@ impl Node {
     }
     pub fn placement(&self) -> &Placement {
         &self.inner.placement
+    }
+    /// Jobs that compute, on their way in.
+    pub fn submits(&self) -> &Submits {
+        &self.inner.submits
     }
     pub fn objects(&self) -> &Objects {
         &self.inner.objects

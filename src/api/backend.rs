@@ -6,13 +6,19 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quorate_protocols::api::{
-    JobInfo, Listing, MemberView, NodeFaults, NodeInfo, ObjectInfo, PeerInfo, QuorumDetail, QuorumInfo, ResourcesInfo,
+    JobInfo, Listing, MemberView, NodeFaults, NodeInfo, ObjectInfo, PeerInfo, PlanPeer, QuorumDetail, QuorumInfo,
+    ResourcesInfo, SubmitInfo,
 };
-use quorate_protocols::ids::{JobId, ObjectId, QuorumId};
-use quorate_protocols::job::record::HistoryEntry;
+use quorate_protocols::approval::Requirement;
+use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
+use quorate_protocols::job::compute::ComputeSpec;
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::job::{Kind, RunState};
+use quorate_protocols::quorum::Command;
 use tokio::sync::{broadcast, watch};
 
 use super::error::ApiError;
+use crate::jobs::submit::Wanted;
 use crate::node::NodeEvent;
 use crate::objects::{GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
 use crate::quorum::HostEvent;
@@ -33,10 +39,18 @@ pub trait Backend: Send + Sync + 'static {
     fn members(&self, quorum: QuorumId) -> Answer<'_, Vec<MemberView>>;
     /// What this node has reserved.
     fn resources(&self) -> ResourcesInfo;
-    fn jobs(&self) -> BoxFuture<'_, Listing<JobInfo>>;
+    fn jobs(&self, filter: JobFilter) -> BoxFuture<'_, Listing<JobInfo>>;
+    /// One job, with its outcome when it has one.
     fn job(&self, job: JobId) -> Answer<'_, JobInfo>;
-    fn history(&self, job: JobId) -> Answer<'_, Vec<HistoryEntry>>;
-    fn cancel(&self, job: JobId) -> Answer<'_, JobInfo>;
+    /// Asks the owning quorum about a job. What it does not know is *not found*.
+    fn ask(&self, job: JobId, query: Query) -> Answer<'_, QueryAnswer>;
+    /// Commits a command about a job as this node.
+    fn command(&self, job: JobId, command: Command) -> Answer<'_, ()>;
+    /// An id to submit under.
+    fn job_id(&self, wanted: Wanted) -> Answer<'_, JobId>;
+    fn submit(&self, job: JobId, spec: ComputeSpec) -> Answer<'_, SubmitInfo>;
+    /// Who could run tasks of this kind that need this much, as far as this node knows, in order of peer id.
+    fn candidates(&self, kind: Kind, requirement: Requirement) -> Vec<PlanPeer>;
     fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>>;
     fn object(&self, object: ObjectId) -> Answer<'_, ObjectInfo>;
     fn remove(&self, object: ObjectId) -> Answer<'_, ()>;
@@ -63,6 +77,26 @@ pub trait Backend: Send + Sync + 'static {
     fn form(&self, voters: usize) -> Answer<'_, QuorumId>;
     /// The fault hooks of a node started with `--testing`.
     fn testing(&self) -> Option<&dyn TestingHooks>;
+}
+
+/// Which jobs a listing has. What is empty or `None` lets all through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JobFilter {
+    pub states: Vec<RunState>,
+    pub kind: Option<Kind>,
+    pub owner: Option<PeerId>,
+    /// Part of the name.
+    pub name: Option<String>,
+}
+
+impl JobFilter {
+    pub fn admits(&self, job: &JobInfo) -> bool {
+        let named = |part: &String| job.name.as_ref().is_some_and(|name| name.contains(part.as_str()));
+        (self.states.is_empty() || self.states.contains(&job.state))
+            && self.kind.is_none_or(|kind| kind == job.kind)
+            && self.owner.is_none_or(|owner| owner == job.owner)
+            && self.name.as_ref().is_none_or(named)
+    }
 }
 
 /// Faults that a test may inject into a running node.

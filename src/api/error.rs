@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use quorate_protocols::api::{ErrorBody, ErrorCode};
 use quorate_protocols::quorum::Rejection;
 
+use crate::jobs::submit::SubmitError;
 use crate::jobs::{ClientError, PlacementError};
 use crate::objects::{GetError, PutError};
 
@@ -137,6 +138,25 @@ impl From<PlacementError> for ApiError {
     fn from(error: PlacementError) -> Self {
         Self::new(ErrorCode::TooFewPeers, chain(&error))
             .hint("`quorate peers` shows who is there and what they have left; start more nodes or free some space")
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        let text = chain(&error);
+        match error {
+            SubmitError::Placement(error) => error.into(),
+            SubmitError::Client(ClientError::Rejected(Rejection::Conflict { job })) => {
+                Self::new(ErrorCode::Conflict, text).hint(format!(
+                    "`quorate job show {job}` shows what was submitted; another job needs another key, or none"
+                ))
+            }
+            SubmitError::Client(error) => error.into(),
+            SubmitError::KeyElsewhere { recorded, .. } => Self::new(ErrorCode::Conflict, text)
+                .hint(format!("give --quorum {recorded}, no quorum at all, or another key")),
+            SubmitError::Key { .. } | SubmitError::Contradiction { .. } => Self::bad_request(text),
+            SubmitError::Disk(_) => Self::internal(text).hint("`quorate doctor` looks at this node's disk"),
+        }
     }
 }
 

@@ -5,8 +5,18 @@ use std::time::Duration;
 /// Open connections; the next waits in the listener's backlog. Far more than a person's tools hold open.
 pub const CONNECTIONS_MAX: usize = 256;
 
-/// Largest JSON body. The largest request is a handful of short fields.
+/// Largest JSON body. The largest request but one is a handful of short fields.
 pub const JSON_BYTES_MAX: usize = 64 * 1024;
+
+/// Largest body of a submit: a specification, and files of which all but the inline ones are objects. Base64 and JSON
+/// make it longer than what it says.
+pub const SUBMIT_BYTES_MAX: usize = 4 * quorate_protocols::job::limits::SPEC_BYTES_MAX;
+
+/// Outputs that a job shows of itself; all of them are at `/v1/jobs/{job}/outputs`.
+pub const OUTCOME_OUTPUTS_MAX: u32 = 16;
+
+/// Receipts are gathered of at most so many tasks.
+pub const RECEIPT_TASKS_MAX: u32 = 10_000;
 
 /// Longest text that a request may name (a fingerprint; names have their own bound).
 pub const TEXT_BYTES_MAX: usize = 4 * 1024;
@@ -46,3 +56,9 @@ pub const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 /// Commands of one benchmark request, and how many of them may be in flight.
 pub const BENCH_COMMITS_MAX: u32 = 1_000_000;
 pub const BENCH_OUTSTANDING_MAX: u32 = 1024;
+
+/// Jobs of one benchmark request.
+pub const BENCH_JOBS_MAX: u32 = 100_000;
+
+/// A benchmark of which nothing has ended for so long is over.
+pub const BENCH_SILENCE_MAX: Duration = Duration::from_secs(20);

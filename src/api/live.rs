@@ -9,24 +9,27 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use prometheus_client::registry::Registry;
 use quorate_protocols::api::{
-    JobInfo, Listing, MemberView, NodeInfo, ObjectInfo, OwnState, PeerInfo, QuorumDetail, QuorumInfo, ResourcesInfo,
-    ScopeInfo, Unreachable,
+    JobInfo, Listing, MemberView, NodeInfo, ObjectInfo, OutcomeInfo, OwnState, PeerInfo, PlanPeer, QuorumDetail,
+    QuorumInfo, ResourcesInfo, ScopeInfo, SubmitInfo, Unreachable,
 };
+use quorate_protocols::approval::Requirement;
 use quorate_protocols::directory::QuorumAdvert;
-use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, PeerId, QuorumId};
+use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, PeerId, QuorumId, TaskIndex};
+use quorate_protocols::job::compute::ComputeSpec;
 use quorate_protocols::job::limits::PAGE_MAX;
 use quorate_protocols::job::message::{Query, QueryAnswer};
-use quorate_protocols::job::record::HistoryEntry;
-use quorate_protocols::job::{JobRecord, ObjectView, QuorumView};
+use quorate_protocols::job::plan::Plan;
+use quorate_protocols::job::{JobRecord, Kind, ObjectView, QuorumView, RunState};
 use quorate_protocols::quorum::{Command, ObjectState};
 use tokio::sync::{broadcast, watch};
 
-use super::backend::{Answer, Backend, TestingHooks};
+use super::backend::{Answer, Backend, JobFilter, TestingHooks};
 use super::error::ApiError;
-use super::limits::{LISTING_DEADLINE, LISTING_FAN_OUT, LISTING_ROWS_MAX, QUESTION_DEADLINE};
+use super::limits::{LISTING_DEADLINE, LISTING_FAN_OUT, LISTING_ROWS_MAX, OUTCOME_OUTPUTS_MAX, QUESTION_DEADLINE};
 use super::metrics::QuorumGauges;
 use super::views;
 use crate::jobs::ClientError;
+use crate::jobs::submit::Wanted;
 use crate::node::{Node, NodeEvent};
 use crate::objects::{GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
 use crate::quorum::HostEvent;
@@ -49,7 +52,7 @@ impl NodeBackend {
         Self { node, tasks, started: tokio::time::Instant::now(), registry, testing }
     }
 
-    async fn ask(&self, quorum: QuorumId, query: Query) -> Result<QueryAnswer, ClientError> {
+    async fn ask_primary(&self, quorum: QuorumId, query: Query) -> Result<QueryAnswer, ClientError> {
         self.node.jobs().query(quorum, query, false, QUESTION_DEADLINE).await
     }
 
@@ -89,10 +92,28 @@ impl NodeBackend {
     }
 
     async fn record(&self, job: JobId) -> Result<JobRecord, ApiError> {
-        match self.ask(job.quorum, Query::Job { job }).await? {
+        match self.ask_primary(job.quorum, Query::Job { job }).await? {
             QueryAnswer::Job(record) => Ok(*record),
             QueryAnswer::Unknown => Err(no_job(job)),
             other => Err(unexpected(job.quorum, "a job", &other).into()),
+        }
+    }
+
+    /// The outputs of a run that succeeded; `None` when there is none, or none is remembered.
+    async fn outcome(&self, record: &JobRecord) -> Result<Option<OutcomeInfo>, ApiError> {
+        let Some((spec, _)) = record.compute().filter(|_| record.state == RunState::Succeeded) else {
+            return Ok(None);
+        };
+        let plan = Plan::of(spec);
+        let step = plan.last();
+        let query = Query::Outputs { job: record.job, step, from: TaskIndex(0), limit: OUTCOME_OUTPUTS_MAX };
+        match self.ask_primary(record.job.quorum, query).await? {
+            QueryAnswer::Outputs(outputs) => Ok(Some(OutcomeInfo {
+                outputs: outputs.iter().map(views::output_info).collect(),
+                tasks: plan.step(step).map_or(0, |step| step.tasks),
+            })),
+            QueryAnswer::Unknown => Ok(None),
+            other => Err(unexpected(record.job.quorum, "outputs", &other).into()),
         }
     }
 
@@ -117,7 +138,7 @@ impl NodeBackend {
         listing
     }
 
-    async fn job_pages(&self, quorum: QuorumId) -> (Vec<JobInfo>, Option<ClientError>) {
+    async fn job_pages(&self, quorum: QuorumId, filter: &JobFilter) -> (Vec<JobInfo>, Option<ClientError>) {
         let mut rows: Vec<JobInfo> = Vec::new();
         let primary = self.primary(quorum).await;
         let mut after = None;
@@ -129,7 +150,7 @@ impl NodeBackend {
             };
             // The next page begins behind this one: a page that does not lead on would be asked for ever.
             let last = page.last().map(|record| record.job);
-            rows.extend(page.iter().map(|record| views::job_info(record, primary)));
+            rows.extend(page.iter().map(|record| views::job_info(record, primary)).filter(|job| filter.admits(job)));
             if last <= after {
                 break;
             }
@@ -159,7 +180,7 @@ impl NodeBackend {
     }
 
     async fn object_view(&self, object: ObjectId) -> Result<ObjectView, ApiError> {
-        match self.ask(object.quorum, Query::Object { manifest: object.manifest }).await? {
+        match self.ask_primary(object.quorum, Query::Object { manifest: object.manifest }).await? {
             QueryAnswer::Object(view) if view.record.state == ObjectState::Live => Ok(*view),
             QueryAnswer::Object(_) | QueryAnswer::Unknown => Err(crate::objects::GetError::Unknown { object }.into()),
             other => Err(unexpected(object.quorum, "an object", &other).into()),
@@ -304,32 +325,51 @@ impl Backend for NodeBackend {
         }
     }
 
-    fn jobs(&self) -> BoxFuture<'_, Listing<JobInfo>> {
-        Box::pin(self.gather(|quorum| self.job_pages(quorum)))
+    fn jobs(&self, filter: JobFilter) -> BoxFuture<'_, Listing<JobInfo>> {
+        Box::pin(async move {
+            let filter = &filter;
+            self.gather(|quorum| self.job_pages(quorum, filter)).await
+        })
     }
 
     fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
         Box::pin(async move {
             let record = self.record(job).await?;
-            Ok(views::job_info(&record, self.primary(job.quorum).await))
+            let outcome = self.outcome(&record).await?;
+            Ok(JobInfo { outcome, ..views::job_info(&record, self.primary(job.quorum).await) })
         })
     }
 
-    fn history(&self, job: JobId) -> Answer<'_, Vec<HistoryEntry>> {
+    fn ask(&self, job: JobId, query: Query) -> Answer<'_, QueryAnswer> {
         Box::pin(async move {
-            match self.ask(job.quorum, Query::History { job }).await? {
-                QueryAnswer::History(entries) => Ok(entries),
+            match self.ask_primary(job.quorum, query).await? {
                 QueryAnswer::Unknown => Err(no_job(job)),
-                other => Err(unexpected(job.quorum, "a history", &other).into()),
+                answer => Ok(answer),
             }
         })
     }
 
-    fn cancel(&self, job: JobId) -> Answer<'_, JobInfo> {
+    fn command(&self, job: JobId, command: Command) -> Answer<'_, ()> {
         Box::pin(async move {
-            self.node.jobs().propose(job.quorum, Command::Cancel { job }, QUESTION_DEADLINE).await?;
-            self.job(job).await
+            self.node.jobs().propose(job.quorum, command, QUESTION_DEADLINE).await?;
+            Ok(())
         })
+    }
+
+    fn job_id(&self, wanted: Wanted) -> Answer<'_, JobId> {
+        Box::pin(async move { Ok(self.node.submits().id(&wanted).await?) })
+    }
+
+    fn submit(&self, job: JobId, spec: ComputeSpec) -> Answer<'_, SubmitInfo> {
+        Box::pin(async move {
+            let (state, existed) = self.node.submits().submit(job, spec, QUESTION_DEADLINE).await?;
+            Ok(SubmitInfo { job, state, existed })
+        })
+    }
+
+    fn candidates(&self, kind: Kind, requirement: Requirement) -> Vec<PlanPeer> {
+        let peers = self.node.directory().peers();
+        peers.iter().map(|known| views::plan_peer(known, kind, &requirement)).collect()
     }
 
     fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>> {

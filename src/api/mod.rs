@@ -16,6 +16,7 @@
 
 mod backend;
 mod bench;
+mod bench_jobs;
 pub mod error;
 mod events;
 mod extract;
@@ -30,10 +31,13 @@ mod quorums;
 mod range;
 mod router;
 mod server;
+mod submit;
+mod tasks;
 mod testing;
 mod views;
 
-pub use backend::{Backend, TestingHooks};
+pub use backend::{Backend, JobFilter, TestingHooks};
+pub use bench_jobs::NOTHING_WAT;
 pub use error::ApiError;
 pub use guard::{Guard, Token};
 pub use live::NodeBackend;

@@ -15,8 +15,8 @@ use utoipa_axum::routes;
 use super::backend::Backend;
 use super::error::ApiError;
 use super::guard::{Guard, guard};
-use super::limits::JSON_BYTES_MAX;
-use super::{bench, events, jobs, metrics, node, objects, quorums, testing};
+use super::limits::{JSON_BYTES_MAX, SUBMIT_BYTES_MAX};
+use super::{bench, bench_jobs, events, jobs, metrics, node, objects, quorums, submit, tasks, testing};
 
 pub type Shared = Arc<dyn Backend>;
 
@@ -45,6 +45,11 @@ impl utoipa::Modify for Bearer {
 }
 
 fn described(testing: bool) -> OpenApiRouter<Shared> {
+    // Specifications are longer than any other request.
+    let submits = OpenApiRouter::new()
+        .routes(routes!(submit::submit))
+        .routes(routes!(submit::plan))
+        .layer(DefaultBodyLimit::max(SUBMIT_BYTES_MAX));
     let router = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(node::node))
         .routes(routes!(node::peers))
@@ -56,14 +61,26 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
         .routes(routes!(jobs::show))
         .routes(routes!(jobs::history))
         .routes(routes!(jobs::wait))
+        .routes(routes!(jobs::why))
         .routes(routes!(jobs::cancel))
+        .routes(routes!(jobs::pause))
+        .routes(routes!(jobs::resume))
+        .routes(routes!(jobs::retry))
+        .routes(routes!(jobs::resolve))
+        .routes(routes!(jobs::update))
+        .routes(routes!(tasks::tasks))
+        .routes(routes!(tasks::outputs))
+        .routes(routes!(tasks::receipts))
+        .routes(routes!(submit::id))
+        .merge(submits)
         .routes(routes!(objects::list, objects::put))
         .routes(routes!(objects::show, objects::remove))
         .routes(routes!(objects::content))
         .routes(routes!(events::events))
         .routes(routes!(metrics::metrics))
         .routes(routes!(bench::noop))
-        .routes(routes!(bench::form));
+        .routes(routes!(bench::form))
+        .routes(routes!(bench_jobs::jobs));
     match testing {
         true => router.routes(routes!(testing::faults, testing::set_faults)),
         false => router,

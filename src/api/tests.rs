@@ -1,5 +1,7 @@
 //! The edge over a node that is not there: a real socket, a real client, a made-up backend.
 
+mod jobs;
+
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,15 +10,19 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use quorate_protocols::api::{
-    ErrorBody, ErrorCode, EventKind, JobInfo, Listing, MemberView, NodeInfo, ObjectInfo, PeerInfo, PutInfo,
-    PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo, ResourcesInfo,
+    ErrorBody, ErrorCode, EventKind, JobInfo, Listing, MemberView, NodeInfo, ObjectInfo, PeerInfo, PlanPeer, PutInfo,
+    PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo, ResourcesInfo, SubmitInfo,
 };
+use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::{
-    BootId, Incarnation, JobId, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term,
+    BootId, Incarnation, JobId, LogIndex, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term,
 };
-use quorate_protocols::job::record::HistoryEntry;
+use quorate_protocols::job::compute::ComputeSpec;
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::job::plan::keyed_job;
+use quorate_protocols::job::{JobSpec, Kind};
 use quorate_protocols::object::Profile;
-use quorate_protocols::quorum::Rejection;
+use quorate_protocols::quorum::{Batch, Command, CommandReply, QuorumState, Rejection};
 use quorate_testnet::Client;
 use reqwest::{Method, StatusCode};
 use tokio::sync::{broadcast, watch};
@@ -25,6 +31,7 @@ use super::backend::Answer;
 use super::limits::JSON_BYTES_MAX;
 use super::*;
 use crate::jobs::ClientError;
+use crate::jobs::submit::{SubmitError, Wanted};
 use crate::node::NodeEvent;
 use crate::objects::{GetError, GetStream, ObjectEvent, PutError, PutOutcome, PutPhase, PutProgress, PutRequest};
 use crate::quorum::HostEvent;
@@ -42,6 +49,10 @@ struct Fake {
     hosts: broadcast::Sender<HostEvent>,
     objects: broadcast::Sender<ObjectEvent>,
     nodes: broadcast::Sender<NodeEvent>,
+    /// The quorum, without anything that replicates it.
+    state: Mutex<QuorumState>,
+    /// What the last listing was asked for.
+    filter: Mutex<Option<JobFilter>>,
     /// What the last put was asked for, and what it read.
     put: Mutex<Option<(PutRequest, u64)>>,
     put_fails: bool,
@@ -55,10 +66,22 @@ impl Fake {
             hosts: broadcast::channel(4).0,
             objects: broadcast::channel(4).0,
             nodes: broadcast::channel(4).0,
+            state: Mutex::new(QuorumState::new(QUORUM)),
+            filter: Mutex::default(),
             put: Mutex::default(),
             put_fails,
             commits: AtomicU64::new(0),
         }
+    }
+}
+
+impl Fake {
+    fn commit(&self, command: Command) -> Result<CommandReply, ApiError> {
+        let batch = Batch { now: Millis(1_000), commands: vec![(PeerId([9; 32]), command)] };
+        let index = LogIndex(self.commits.fetch_add(1, Ordering::Relaxed) + 1);
+        let (mut replies, _) = self.state.lock().unwrap().apply(index, &batch);
+        let reply = replies.replies.pop().expect("one command, one reply");
+        reply.map_err(|rejection| SubmitError::Client(ClientError::Rejected(rejection)).into())
     }
 }
 
@@ -102,17 +125,47 @@ impl Backend for Fake {
     fn resources(&self) -> ResourcesInfo {
         ResourcesInfo { scopes: Vec::new(), leases: Vec::new(), disk_free_bytes: None, disk_bytes: None }
     }
-    fn jobs(&self) -> BoxFuture<'_, Listing<JobInfo>> {
+    fn jobs(&self, filter: JobFilter) -> BoxFuture<'_, Listing<JobInfo>> {
+        *self.filter.lock().unwrap() = Some(filter);
         Box::pin(async { Listing::default() })
     }
     fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
-        Box::pin(async move { unknown(job) })
+        Box::pin(async move {
+            match self.state.lock().unwrap().answer(&Query::Job { job }) {
+                Some(QueryAnswer::Job(record)) => Ok(views::job_info(&record, None)),
+                _ => unknown(job),
+            }
+        })
     }
-    fn history(&self, job: JobId) -> Answer<'_, Vec<HistoryEntry>> {
-        Box::pin(async move { unknown(job) })
+    fn ask(&self, job: JobId, query: Query) -> Answer<'_, QueryAnswer> {
+        Box::pin(async move {
+            let state = self.state.lock().unwrap();
+            match state.answer(&query) {
+                Some(QueryAnswer::Unknown) | None => unknown(job),
+                Some(answer) => Ok(answer),
+            }
+        })
     }
-    fn cancel(&self, job: JobId) -> Answer<'_, JobInfo> {
-        Box::pin(async move { unknown(job) })
+    fn command(&self, _: JobId, command: Command) -> Answer<'_, ()> {
+        Box::pin(async move { self.commit(command).map(drop) })
+    }
+    fn job_id(&self, wanted: Wanted) -> Answer<'_, JobId> {
+        Box::pin(async move {
+            let key = wanted.key.unwrap_or_else(|| "any".to_owned());
+            Ok(keyed_job(wanted.quorum.unwrap_or(QUORUM), &key))
+        })
+    }
+    fn submit(&self, job: JobId, spec: ComputeSpec) -> Answer<'_, SubmitInfo> {
+        Box::pin(async move {
+            match self.commit(Command::Submit { job, spec: JobSpec::Compute(Box::new(spec)) })? {
+                CommandReply::Submitted { existed, state } => Ok(SubmitInfo { job, state, existed }),
+                other => panic!("{other:?}"),
+            }
+        })
+    }
+    fn candidates(&self, kind: Kind, requirement: Requirement) -> Vec<PlanPeer> {
+        let refusal = (kind != Kind::Wasm).then(|| "it takes no jobs of kind command".to_owned());
+        vec![PlanPeer { peer: PeerId([9; 32]), tasks: requirement.slots, refusal }]
     }
     fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>> {
         Box::pin(async { Listing::default() })
@@ -425,7 +478,18 @@ async fn the_description_lists_every_route() {
         "/v1/jobs/{job}",
         "/v1/jobs/{job}/history",
         "/v1/jobs/{job}/wait",
+        "/v1/jobs/ids",
+        "/v1/jobs/plan",
+        "/v1/jobs/{job}/why",
         "/v1/jobs/{job}/cancel",
+        "/v1/jobs/{job}/pause",
+        "/v1/jobs/{job}/resume",
+        "/v1/jobs/{job}/retry",
+        "/v1/jobs/{job}/resolve",
+        "/v1/jobs/{job}/update",
+        "/v1/jobs/{job}/tasks",
+        "/v1/jobs/{job}/outputs",
+        "/v1/jobs/{job}/receipts",
         "/v1/objects",
         "/v1/objects/{object}",
         "/v1/objects/{object}/content",
@@ -433,13 +497,14 @@ async fn the_description_lists_every_route() {
         "/metrics",
         "/v1/bench/noop",
         "/v1/bench/form",
+        "/v1/bench/jobs",
         "/v1/quorums/{quorum}/members",
         "/v1/resources",
         "/v1/testing/faults",
     ] {
         assert!(paths.iter().any(|found| found == path), "{path} is not described");
     }
-    assert_eq!(paths.len(), 19, "a new route belongs in this list: {paths:?}");
+    assert_eq!(paths.len(), 31, "a new route belongs in this list: {paths:?}");
     let edge = Edge::start().await;
     let served: serde_json::Value = edge.client.get("/openapi.json").await.unwrap();
     assert!(served["paths"]["/v1/testing/disk"].is_null(), "fault hooks are described only where they exist");

@@ -1,5 +1,7 @@
 //! From what the node knows to what the API says.
 
+mod compute;
+
 use std::time::Duration;
 
 use quorate_protocols::api::{
@@ -16,6 +18,8 @@ use crate::node::NodeEvent;
 use crate::objects::{ObjectEvent, PutOutcome, PutPhase, PutProgress};
 use crate::quorum::HostEvent;
 use crate::seams::PeerView;
+
+pub use compute::{output_info, plan_peer, resources, steps, task_info, task_receipts};
 
 fn peers(members: &[MemberId]) -> Vec<PeerId> {
     members.iter().map(|member| member.peer).collect()
@@ -120,6 +124,8 @@ pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
         columns: run.into_iter().flat_map(|run| &run.columns).zip(0u8..).map(column).collect(),
         failed: run.into_iter().flat_map(|run| &run.failed).map(failed).collect(),
         step: record.compute().map(|(_, run)| StepInfo { step: run.step, tasks: run.tally }),
+        compute: record.compute().map(|(spec, run)| compute::compute_info(spec, run)),
+        outcome: None,
     }
 }
 

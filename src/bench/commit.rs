@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use quorate_protocols::api::{BenchCommit, CommitBench, QuorumDetail};
+use quorate_protocols::api::{BenchCommit, CommitBench};
 use quorate_testnet::Testnet;
 
-use super::{entry, index_of, some_quorum};
+use super::at_primary;
 use crate::cli::{Common, Failure, print, print_json, table};
 
 /// Commands with which the rate is guessed before it is measured, per command in flight.
@@ -18,15 +18,7 @@ pub async fn run(common: &Common, testnet: &Testnet, outstanding: &[u32], time: 
     if time > TIME_MAX || time.is_zero() {
         return Err(Failure::usage(format!("--time must be more than nothing and at most {TIME_MAX:?}")));
     }
-    let asked = entry(common, testnet)?;
-    let quorum = some_quorum(testnet, asked).await?;
-    let detail: QuorumDetail = testnet.client(asked)?.get(&format!("/v1/quorums/{quorum}")).await?;
-    // At the primary no other node's queue is measured along; `--node` says otherwise.
-    let node = match (&common.node, detail.info.primary) {
-        (None, Some(primary)) => index_of(testnet, primary)?,
-        _ => asked,
-    };
-    let client = testnet.client(node)?;
+    let (quorum, client) = at_primary(common, testnet).await?;
     let mut rows = Vec::new();
     for &outstanding in outstanding {
         let commit = |count: u32| BenchCommit { quorum, count, outstanding };

@@ -2,7 +2,8 @@
 //!
 //! `put` and `get` set what the network reaches against a bound measured in the same run: one process on all cores
 //! that does the unavoidable work (read, hash, encode, encrypt, write) with the same crates and piece sizes, and no
-//! network ([`bound`]). `commit` measures the primary of one quorum, `failover` kills it, `idle` watches processes.
+//! network ([`bound`]). `commit` measures the primary of one quorum, `jobs` and `map` what its jobs that compute cost,
+//! `failover` kills it, `idle` watches processes.
 //! Figures go to stdout (with `--json`, in the form of `quorate_protocols::api`), progress to stderr. Nothing here
 //! judges: what is fast enough is said elsewhere.
 
@@ -10,6 +11,8 @@ mod bound;
 mod commit;
 mod failover;
 mod idle;
+mod jobs;
+mod map;
 mod noise;
 mod proc;
 mod transfer;
@@ -19,7 +22,7 @@ use std::time::Duration;
 use quorate_protocols::api::{BenchForm, QuorumDetail, QuorumInfo};
 use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
-use quorate_testnet::Testnet;
+use quorate_testnet::{Client, Testnet};
 
 use crate::cli::{BenchCommand, Common, Failure, resolve_testnet};
 
@@ -29,6 +32,8 @@ pub async fn run(common: &Common, command: BenchCommand) -> Result<(), Failure> 
         BenchCommand::Put(args) => transfer::put(common, &testnet, &args).await,
         BenchCommand::Get(args) => transfer::get(common, &testnet, &args).await,
         BenchCommand::Commit { outstanding, time } => commit::run(common, &testnet, &outstanding, time).await,
+        BenchCommand::Jobs { outstanding, time } => jobs::run(common, &testnet, &outstanding, time).await,
+        BenchCommand::Map { tasks, runs } => map::run(common, &testnet, tasks, runs).await,
         BenchCommand::Failover { kills } => failover::run(common, &testnet, kills).await,
         BenchCommand::Idle { quorums, seconds } => {
             idle::run(common, &testnet, quorums, Duration::from_secs(seconds)).await
@@ -74,6 +79,19 @@ async fn some_quorum(testnet: &Testnet, asked: usize) -> Result<QuorumId, Failur
     }
     let formed: QuorumDetail = client.post("/v1/bench/form", &BenchForm { voters: VOTERS_DEFAULT as u32 }).await?;
     Ok(formed.info.quorum)
+}
+
+/// The node through which a quorum is measured: its primary, where no other node's queue is measured along, or that of
+/// `--node`.
+async fn at_primary(common: &Common, testnet: &Testnet) -> Result<(QuorumId, Client), Failure> {
+    let asked = entry(common, testnet)?;
+    let quorum = some_quorum(testnet, asked).await?;
+    let detail: QuorumDetail = testnet.client(asked)?.get(&format!("/v1/quorums/{quorum}")).await?;
+    let node = match (&common.node, detail.info.primary) {
+        (None, Some(primary)) => index_of(testnet, primary)?,
+        _ => asked,
+    };
+    Ok((quorum, testnet.client(node)?))
 }
 
 fn index_of(testnet: &Testnet, peer: PeerId) -> Result<usize, Failure> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use quorate_protocols::ids::QuorumId;
+use quorate_protocols::job::Kind;
 use quorate_protocols::object::Profile;
 use quorate_testnet::chaos::{Fault, Operation};
 
@@ -58,9 +59,12 @@ pub enum Command {
     /// Store and read objects
     #[command(subcommand)]
     Object(ObjectCommand),
-    /// Look at jobs
+    /// Submit jobs, look at them, and decide about them
     #[command(subcommand)]
     Job(JobCommand),
+    /// Check receipts
+    #[command(subcommand)]
+    Receipt(ReceiptCommand),
     /// Follow what happens, until Ctrl-C
     ///
     /// A node tells what happens in quorums of which it is a member, its own puts and gets, the pieces it holds, and its
@@ -175,14 +179,31 @@ pub struct GetArgs {
 
 #[derive(Debug, Subcommand)]
 pub enum JobCommand {
+    /// Submit a job that computes, and wait for its end
+    ///
+    /// The file says what to run, on what, and how patiently: see examples/ and the README. Files that it names are sent
+    /// along, large ones as objects. Ctrl-C ends the waiting, not the job.
+    Submit(SubmitArgs),
+    /// Check a specification, without asking anyone
+    Validate(SpecArgs),
+    /// Show what a submit would do: who would run it, and who would not and why
+    Plan(SpecArgs),
     /// List jobs
-    Ls,
-    /// Show one job
+    Ls(ListArgs),
+    /// Show one job, with its outputs once it has succeeded
     Show {
         /// A job's id, or the first eight or more digits of it or of its second half
         job: JobRef,
+        /// Show who signed what, of a verified job; `quorate receipt verify` checks what --json prints
+        #[arg(long)]
+        receipts: bool,
     },
-    /// Wait until a job has ended
+    /// Say why a job is where it is
+    Why {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+    },
+    /// Wait until a job has ended, or waits for a person
     Wait {
         /// A job's id, or the first eight or more digits of it or of its second half
         job: JobRef,
@@ -192,10 +213,155 @@ pub enum JobCommand {
         /// A job's id, or the first eight or more digits of it or of its second half
         job: JobRef,
     },
-    /// Cancel a job
+    /// List the tasks of a job that computes
+    Tasks {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+        /// The present step otherwise, or the last
+        #[arg(long)]
+        step: Option<u16>,
+    },
+    /// Write the outputs of a job that computes, one after the other
+    Output {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+        /// Of this task alone
+        #[arg(long)]
+        task: Option<u32>,
+        /// Where to write; standard output otherwise
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Cancel a job; a second cancel gives up undoing, too
     Cancel {
         /// A job's id, or the first eight or more digits of it or of its second half
         job: JobRef,
+    },
+    /// Stop the work of a job until it is resumed
+    Pause {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+    },
+    /// Let a paused job go on
+    Resume {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+    },
+    /// Try again what was given up: of a job that waits for a person
+    Retry {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+    },
+    /// Decide about a job that waits for a person
+    Resolve {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+        #[command(flatten)]
+        how: Resolution,
+    },
+    /// Change priority, parallelism or resources of a job that lives
+    Update(UpdateArgs),
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct SpecArgs {
+    /// The specification, in TOML; `-` reads standard input
+    pub spec: PathBuf,
+    /// A value for one of its parameters; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct SubmitArgs {
+    #[command(flatten)]
+    pub spec: SpecArgs,
+    /// Wait for the end and show the job then; the exit code says whether it succeeded (the default)
+    #[arg(long, conflicts_with_all = ["follow", "detach"])]
+    pub wait: bool,
+    /// As --wait, and tell what happens meanwhile
+    #[arg(long, conflicts_with = "detach")]
+    pub follow: bool,
+    /// Print the id and leave
+    #[arg(long)]
+    pub detach: bool,
+    /// Show what would happen, and submit nothing
+    #[arg(long, conflicts_with_all = ["wait", "follow", "detach"])]
+    pub dry_run: bool,
+    /// Submits with the same key are the same job, through this node; with --quorum through every node
+    #[arg(long)]
+    pub key: Option<String>,
+    /// The quorum that shall own the job
+    #[arg(long)]
+    pub quorum: Option<QuorumId>,
+}
+
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub struct ListArgs {
+    /// States, parted by commas; `live` is all that have not ended, `ended` the others
+    #[arg(long)]
+    pub state: Option<String>,
+    /// store, wasm or command
+    #[arg(long, value_parser = kind)]
+    pub kind: Option<Kind>,
+    /// The peer through which it was submitted; `me` is the node that is asked
+    #[arg(long, value_name = "PEER|me")]
+    pub owner: Option<String>,
+    /// Part of the name
+    #[arg(long)]
+    pub name: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub struct Resolution {
+    /// Take the tasks that were given up as done, without outputs
+    #[arg(long)]
+    pub skip: bool,
+    /// Give the job up
+    #[arg(long)]
+    pub fail: bool,
+    /// Undo what was begun, as the specification says
+    #[arg(long)]
+    pub revert: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+#[group(required = true, multiple = true, args = ["priority", "parallelism", "memory", "disk", "slots", "label"])]
+pub struct UpdateArgs {
+    /// A job's id, or the first eight or more digits of it or of its second half
+    pub job: JobRef,
+    /// Its share of the workers beside other jobs, 1 to 100
+    #[arg(long)]
+    pub priority: Option<u8>,
+    /// Tasks that may run at once; 0 is as many as there is room for
+    #[arg(long)]
+    pub parallelism: Option<u32>,
+    /// Memory of one task, such as 256MiB
+    #[arg(long, value_parser = bytes)]
+    pub memory: Option<u64>,
+    /// Disk of one task
+    #[arg(long, value_parser = bytes)]
+    pub disk: Option<u64>,
+    /// Slots of one task
+    #[arg(long)]
+    pub slots: Option<u32>,
+    /// A label that workers must carry, in place of those of the specification; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub label: Vec<(String, String)>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ReceiptCommand {
+    /// Check the receipts of a verified job, with nothing but the file
+    ///
+    /// Says which workers signed what. Whether these are the workers you know, only you can tell.
+    Verify {
+        /// What `quorate job show ID --receipts --json` printed; `-` reads standard input
+        file: PathBuf,
+        /// Check that this file is the output that was agreed on, of a job with one task
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
     },
 }
 
@@ -334,6 +500,22 @@ pub enum BenchCommand {
         #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
         time: Duration,
     },
+    /// Submit jobs that do nothing, and wait for their results
+    Jobs {
+        /// Jobs in flight at once
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 512])]
+        outstanding: Vec<u32>,
+        /// How long to measure each, about
+        #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+        time: Duration,
+    },
+    /// Run one wide job of tasks that do nothing
+    Map {
+        #[arg(long, default_value_t = 10_000)]
+        tasks: u32,
+        #[arg(long, default_value_t = 3)]
+        runs: u32,
+    },
     /// Kill the primary and wait for the next committed command
     Failover {
         #[arg(long, default_value_t = 20)]
@@ -364,6 +546,30 @@ pub struct DemoArgs {
     /// Leave the network running
     #[arg(long)]
     pub keep: bool,
+    /// Count the words of a large text instead, on all nodes, and compare with a count by one process
+    #[arg(long)]
+    pub wordcount: bool,
+    /// With --wordcount: a text of one's own
+    #[arg(long, value_name = "FILE", requires = "wordcount")]
+    pub text: Option<PathBuf>,
+    /// With --wordcount: how much text to make
+    #[arg(long, default_value = "100MB", value_parser = bytes, requires = "wordcount", conflicts_with = "text")]
+    pub size: u64,
+}
+
+/// `NAME=VALUE`.
+fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!("{text:?} is not NAME=VALUE")),
+    }
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    [Kind::Store, Kind::Wasm, Kind::Command]
+        .into_iter()
+        .find(|kind| kind.to_string() == text)
+        .ok_or_else(|| format!("{text:?} is none of store, wasm, command"))
 }
 
 /// `256MiB`, `1GB`, `4096`.

@@ -24,6 +24,7 @@ use super::output::{bytes, print, print_json};
 use super::show::{peers_table, quorum_text};
 use super::testnet::own_binary;
 use super::transfer::{Upload, download, open_file, upload};
+use super::wordcount;
 
 const NODES: usize = 7;
 
@@ -58,7 +59,7 @@ pub async fn run(common: &Common, args: &DemoArgs) -> Result<(), Failure> {
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))?;
     let outcome = tokio::select! {
-        outcome = perform(common, &net, folder.path()) => outcome,
+        outcome = shown(common, args, &net, folder.path()) => outcome,
         _ = tokio::signal::ctrl_c() => Err(Failure::failed("interrupted; everything was cleaned up")),
         _ = terminate.recv() => Err(Failure::failed("interrupted; everything was cleaned up")),
     };
@@ -69,14 +70,12 @@ pub async fn run(common: &Common, args: &DemoArgs) -> Result<(), Failure> {
             tokio::task::block_in_place(|| testnet.down())?;
         }
     }
-    let mut summary = outcome?;
-    if keep {
-        summary.dir = Some(net.display().to_string());
-    }
-    if common.json {
-        print_json(&summary)?;
-    } else {
-        print(summary_text(&summary))?;
+    let dir = keep.then(|| net.display().to_string());
+    match (outcome?, common.json) {
+        (Shown::Failover(summary), true) => print_json(&Summary { dir, ..summary })?,
+        (Shown::Failover(summary), false) => print(summary_text(&summary))?,
+        (Shown::Wordcount(summary), true) => print_json(&summary.in_dir(dir))?,
+        (Shown::Wordcount(summary), false) => print(summary.text())?,
     }
     if keep {
         let folder = folder.keep();
@@ -89,6 +88,19 @@ pub async fn run(common: &Common, args: &DemoArgs) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What was shown, of two things.
+enum Shown {
+    Failover(Summary),
+    Wordcount(wordcount::Summary),
+}
+
+async fn shown(common: &Common, args: &DemoArgs, net: &Path, scratch: &Path) -> Result<Shown, Failure> {
+    match args.wordcount {
+        true => wordcount::perform(common, args, net, scratch).await.map(Shown::Wordcount),
+        false => perform(common, net, scratch).await.map(Shown::Failover),
+    }
 }
 
 fn summary_text(summary: &Summary) -> String {

@@ -18,10 +18,12 @@ mod job;
 mod node;
 mod object;
 mod output;
+mod receipt;
 mod reference;
 mod show;
 mod testnet;
 mod transfer;
+mod wordcount;
 
 use std::process::ExitCode;
 
@@ -84,6 +86,7 @@ fn run(args: Args) -> Result<(), Failure> {
             Command::Quorum(command) => show::quorums(&common, command).await,
             Command::Object(command) => object::run(&common, command).await,
             Command::Job(command) => job::run(&common, command).await,
+            Command::Receipt(command) => receipt::run(&common, command),
             Command::Doctor { deep } => doctor::run(&common, deep).await,
             Command::Events => events::run(&common).await,
             Command::Testnet(command) => testnet::run(&common, command).await,

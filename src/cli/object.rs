@@ -175,7 +175,7 @@ async fn get(common: &Common, client: &Client, args: GetArgs) -> Result<(), Fail
     }
 }
 
-async fn copy(
+pub async fn copy(
     stream: impl Stream<Item = Result<Bytes, Failure>>,
     mut to: impl AsyncWrite + Unpin,
     name: &str,

@@ -75,6 +75,18 @@ pub fn warn_unreachable(unreachable: &[Unreachable], truncated: bool) {
     }
 }
 
+/// Counts things on stderr when that is a terminal and the user wants text, else nothing.
+pub fn counter(json: bool) -> ProgressBar {
+    if json || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    match ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {elapsed}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
 /// A bar on stderr when that is a terminal and the user wants text, else nothing.
 pub fn progress(total: Option<u64>, json: bool) -> ProgressBar {
     if json || !std::io::stderr().is_terminal() {

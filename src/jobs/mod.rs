@@ -8,7 +8,7 @@
 //! - [`driver`] runs on the primary: whatever the state says is owed (holders, confirmations, releases, repairs), it
 //!   brings about, and it looks for damage that the state does not know of yet.
 //! - [`authority`] says who may propose what; [`ports`] is how this layer sees its neighbours.
-//! - [`spec`] reads what a person wrote of a job.
+//! - [`spec`] reads what a person wrote of a job; [`submit`] gives it an id and submits it.
 //!
 //! Nothing here decides what a job's state is: that is `quorate_protocols::quorum`, on every member alike.
 
@@ -23,6 +23,7 @@ pub mod service;
 pub mod spec;
 pub mod steward;
 pub mod task_service;
+pub mod submit;
 #[cfg(test)]
 mod testing;
 
@@ -37,6 +38,7 @@ use crate::quorum::because;
 pub use approvals::Approvals;
 pub use client::QuorumClient;
 pub use placement::Placement;
+pub use submit::Submits;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {

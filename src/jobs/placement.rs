@@ -93,8 +93,7 @@ impl Placement {
         self.form_shared().await
     }
 
-    /// One formation for all callers that come while it runs. It runs in a task of the node, so that a caller who
-    /// goes away does not take it along.
+    /// One formation for all callers that come while it runs.
     async fn form_shared(&self) -> Result<QuorumId, PlacementError> {
         let formation = {
             let mut forming = self.0.forming.lock().expect("no panic while holding the formation");
@@ -102,16 +101,7 @@ impl Placement {
                 Some(formation) => formation.clone(),
                 None => {
                     let placement = self.clone();
-                    let voters = self.0.parts.voters;
-                    let task = self.0.parts.tasks.spawn(async move { placement.form(voters).await });
-                    let formation = async move {
-                        match task.await {
-                            Ok(Some(result)) => result,
-                            // The node stops, and its callers with it.
-                            Ok(None) => std::future::pending().await,
-                            Err(error) => std::panic::resume_unwind(error.into_panic()),
-                        }
-                    };
+                    let formation = async move { placement.form_one().await };
                     let formation = formation.boxed().shared();
                     *forming = Some(formation.clone());
                     formation
@@ -119,6 +109,19 @@ impl Placement {
             }
         };
         formation.await
+    }
+
+    /// Forms a new quorum of the size that this node's quorums have. It forms in a task of the node: a caller who goes
+    /// away leaves a quorum behind, not half of one.
+    pub async fn form_one(&self) -> Result<QuorumId, PlacementError> {
+        let placement = self.clone();
+        let voters = self.0.parts.voters;
+        match self.0.parts.tasks.spawn(async move { placement.form(voters).await }).await {
+            Ok(Some(result)) => result,
+            // The node stops, and its callers with it.
+            Ok(None) => std::future::pending().await,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
     }
 
     /// Forms a new quorum whatever the directory holds.

@@ -34,6 +34,30 @@ pub struct CommitBench {
     pub failed: u64,
 }
 
+/// `bench jobs`: one row per number of jobs in flight. From the submit at a node to the end of the job as that node's
+/// member of the quorum has it applied, committed and synced on a majority.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct JobsBench {
+    pub outstanding: u32,
+    /// That succeeded.
+    pub jobs: u64,
+    pub per_s: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub max_ms: f64,
+    /// That were refused or failed.
+    pub failed: u64,
+}
+
+/// `bench map`: one wide job, from its submit to its end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct MapBench {
+    pub tasks: u32,
+    pub tasks_per_s: f64,
+    /// Every run, in order.
+    pub runs_tasks_per_s: Vec<f64>,
+}
+
 /// `bench failover`: from SIGKILL of the primary to the next committed command, as a client of another node sees it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FailoverBench {

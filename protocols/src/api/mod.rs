@@ -14,16 +14,23 @@ mod object;
 mod quorum;
 mod testnet;
 
-pub use bench::{BenchNode, CommitBench, FailoverBench, IdleBench, TransferBench};
+pub use bench::{BenchNode, CommitBench, FailoverBench, IdleBench, JobsBench, MapBench, TransferBench};
 pub use doctor::{Diagnosis, DoctorFinding, DoctorKind};
 pub use error::{ErrorBody, ErrorCode};
 pub use event::{EventInfo, EventKind};
-pub use job::{ColumnProgress, JobInfo, StepInfo};
+pub use job::{
+    AttemptInfo, AttemptPhase, ColumnProgress, ComputeInfo, DeadTask, FailureInfo, FileContent, JobIdInfo,
+    JobIdRequest, JobInfo, OutcomeInfo, OutputInfo, PeerReason, PlanInfo, PlanPeer, PlannedStep, ReceiptBundle,
+    ResolutionInfo, ResolveRequest, StepInfo, StepRole, SubmitInfo, SubmitRequest, TaskInfo, TaskReceipts,
+    TaskResources, TaskStateInfo, UpdateRequest, VerifyInfo, WhyInfo,
+};
 pub use node::{LeasesInfo, NodeInfo, PeerInfo, ResourcesInfo, ScopeInfo};
 pub use object::{
     ColumnHolder, ObjectColumn, ObjectInfo, OwedRepair, PutInfo, PutPhaseInfo, PutProgressInfo, PutUpdate,
 };
-pub use quorum::{BenchCommit, BenchForm, Listing, MemberView, OwnState, QuorumDetail, QuorumInfo, Unreachable};
+pub use quorum::{
+    BenchCommit, BenchForm, BenchJobs, Listing, MemberView, OwnState, QuorumDetail, QuorumInfo, Unreachable,
+};
 pub use testnet::{DiskFaults, LinkFaults, NodeFaults, TestnetInfo, TestnetNode, TestnetNodeState, TestnetUp};
 
 /// Names of the files in a node's data folder through which local clients find it.

@@ -96,6 +96,17 @@ pub struct BenchCommit {
     pub outstanding: u32,
 }
 
+/// Asks for jobs that do nothing to be submitted and waited for, for measuring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BenchJobs {
+    /// The asked node must be a member of it.
+    pub quorum: QuorumId,
+    /// Jobs in all. At most 100,000.
+    pub count: u32,
+    /// Jobs in flight at once. At most 1024.
+    pub outstanding: u32,
+}
+
 /// Asks for a new quorum to be formed, for measuring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BenchForm {

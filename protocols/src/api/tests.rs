@@ -84,6 +84,8 @@ fn documented_fields_are_there() {
             columns: vec![],
             failed: vec![],
             step: None,
+            compute: None,
+            outcome: None,
         },
         &["job", "kind", "state", "quorum", "primary", "attempts", "created_at", "finished_at", "why"],
     );

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey, Verifier, VerifyingKey};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ids::{BootId, Digest, Incarnation, JobId, LeaseId, MemberId, Nonce, PeerId, QuorumId};
 use crate::wire;
@@ -66,9 +66,33 @@ pub struct Approval {
     pub signature: Signature,
 }
 
-/// An ed25519 signature; two halves, because serde derives arrays up to 32 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// An ed25519 signature; two halves, because serde derives arrays up to 32 bytes. As text it is 128 hex digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signature(pub [u8; 32], pub [u8; 32]);
+
+impl Serialize for Signature {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.collect_str(&format_args!("{}{}", hex::encode(self.0), hex::encode(self.1))),
+            false => (self.0, self.1).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Signature {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return <([u8; 32], [u8; 32])>::deserialize(deserializer).map(|(first, second)| Self(first, second));
+        }
+        let (mut first, mut second) = ([0; 32], [0; 32]);
+        let text = String::deserialize(deserializer)?;
+        let halves = text.split_at_checked(64).unwrap_or_default();
+        hex::decode_to_slice(halves.0, &mut first)
+            .and_then(|()| hex::decode_to_slice(halves.1, &mut second))
+            .map_err(|_| serde::de::Error::custom("a signature has 128 hex digits"))?;
+        Ok(Self(first, second))
+    }
+}
 
 /// Keeps a signature for one purpose from being read as one for another.
 const APPROVAL_DOMAIN: &[u8] = b"quorate approval 1\0";

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::limits::{ADVERT_EXPIRY, LABEL_BYTES_MAX, LABELS_MAX, PEERS_MAX, QUORUMS_MAX};
 use super::message::{PeerAdvert, QuorumAdvert};
-use crate::approval::Requirement;
+use crate::approval::{Refusal, Requirement};
 use crate::ids::{BootId, MemberId, Millis, PeerId, QuorumId, Term};
 use crate::job::Kind;
 use crate::quorum::limits::VOTERS_MAX;
@@ -251,12 +251,31 @@ impl DirectoryState {
 
 /// Whether a peer, as it announced itself, could take this on.
 pub fn fits(advert: &PeerAdvert, kind: Kind, requirement: &Requirement) -> bool {
-    !advert.draining
-        && advert.kinds.contains(&kind)
-        && requirement.disk_bytes <= advert.free.disk_bytes
-        && requirement.memory_bytes <= advert.free.memory_bytes
-        && requirement.slots <= advert.free.slots
-        && requirement.labels.iter().all(|(key, wanted)| advert.labels.get(key) == Some(wanted))
+    misfit(advert, kind, requirement).is_none()
+}
+
+/// What keeps a peer, as it announced itself, from taking this on.
+pub fn misfit(advert: &PeerAdvert, kind: Kind, requirement: &Requirement) -> Option<Refusal> {
+    if advert.draining {
+        return Some(Refusal::Draining);
+    }
+    if !advert.kinds.contains(&kind) {
+        return Some(Refusal::Unfit { reason: format!("it takes no jobs of kind {kind}") });
+    }
+    let Requirement { disk_bytes, memory_bytes, slots, labels } = requirement;
+    for (resource, needed, available) in [
+        ("bytes of disk", *disk_bytes, advert.free.disk_bytes),
+        ("bytes of memory", *memory_bytes, advert.free.memory_bytes),
+        ("slots", u64::from(*slots), u64::from(advert.free.slots)),
+    ] {
+        if needed > available {
+            return Some(Refusal::Unfit {
+                reason: format!("it has {available} {resource} left and {needed} are needed"),
+            });
+        }
+    }
+    let other = labels.iter().find(|(key, wanted)| advert.labels.get(*key) != Some(*wanted));
+    other.map(|(key, wanted)| Refusal::Label { key: key.clone(), wanted: wanted.clone() })
 }
 
 /// Whether labels keep to the limits; also asked of this node's own configuration.

@@ -18,6 +18,7 @@ use crate::wire;
 
 /// What copies can agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Output(Digest),
     Failed(ErrorClass),
@@ -186,6 +187,18 @@ mod tests {
         // A signature for another purpose is none for this one.
         let alien = Signature::sign(&key(0), b"quorate piece receipt 1\0", &statement(0, TRUE));
         assert!(!ResultReceipt { statement: statement(0, TRUE), signature: alien }.is_genuine());
+    }
+
+    /// Goal: what a person keeps in a file proves as much as what travelled.
+    #[test]
+    fn a_receipt_survives_being_written_as_json() {
+        for verdict in [TRUE, Verdict::Failed(ErrorClass::Fuel)] {
+            let text = serde_json::to_string(&receipt(2, verdict)).unwrap();
+            let read: ResultReceipt = serde_json::from_str(&text).unwrap();
+            assert_eq!(read, receipt(2, verdict));
+            assert!(read.is_genuine(), "{text}");
+        }
+        assert!(serde_json::from_str::<Signature>("\"abcd\"").is_err());
     }
 
     #[test]

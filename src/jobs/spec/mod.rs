@@ -50,7 +50,7 @@
 //! agree = 2
 //!
 //! [quorum]
-//! dedicated = false                    # a quorum of its own
+//! dedicated = false                    # form a quorum for it
 //!
 //! [parameters]                         # `${name}` in any string; `--set name=value` takes the default's place
 //! text = "REF"
@@ -170,7 +170,7 @@ impl SpecFile {
         self.open.values().collect()
     }
 
-    /// Whether the job asks for a quorum of its own.
+    /// Whether a quorum is to be formed for the job.
     pub fn is_dedicated(&self) -> bool {
         self.dedicated
     }

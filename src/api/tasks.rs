@@ -1,0 +1,120 @@
+//! `/v1/jobs/{job}/tasks`, `/outputs` and `/receipts`: the inside of a job that computes.
+
+use axum::Json;
+use axum::extract::State;
+use quorate_protocols::api::{ErrorBody, ErrorCode, OutputInfo, ReceiptBundle, TaskInfo};
+use quorate_protocols::ids::{JobId, StepIndex, TaskIndex};
+use quorate_protocols::job::JobRecord;
+use quorate_protocols::job::compute::ComputeSpec;
+use quorate_protocols::job::message::{Query as Question, QueryAnswer};
+use quorate_protocols::job::plan::Plan;
+use quorate_protocols::task::record::{ComputeRun, TaskRecord};
+use serde::Deserialize;
+
+use super::error::ApiError;
+use super::extract::{Path, Query};
+use super::limits::RECEIPT_TASKS_MAX;
+use super::router::Shared;
+use super::views;
+
+/// Rows of one answer, if the request does not say: what one question to the quorum brings at most.
+const ROWS_MAX: u32 = quorate_protocols::job::limits::PAGE_MAX as u32;
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Rows {
+    /// The present step otherwise, or the last.
+    step: Option<u16>,
+    /// The first task wanted.
+    from: Option<u32>,
+    /// Rows wanted at most. An answer may have fewer; the last has none.
+    limit: Option<u32>,
+}
+
+/// Tasks of a step. A step is remembered until the one after the next begins.
+#[utoipa::path(get, path = "/v1/jobs/{job}/tasks", tag = "jobs", params(("job" = JobId, Path), Rows),
+    responses((status = 200, body = Vec<TaskInfo>), (status = "default", body = ErrorBody)))]
+pub async fn tasks(
+    State(backend): State<Shared>,
+    Path(job): Path<JobId>,
+    Query(rows): Query<Rows>,
+) -> Result<Json<Vec<TaskInfo>>, ApiError> {
+    let record = record(&backend, job).await?;
+    let (_, run) = computing(&record)?;
+    let step = rows.step.map_or(run.step, StepIndex);
+    let tasks = page(&backend, job, step, rows.from.unwrap_or(0), rows.limit.unwrap_or(ROWS_MAX)).await?;
+    Ok(Json(tasks.iter().map(|(task, record)| views::task_info(step, *task, record)).collect()))
+}
+
+/// Outputs of the tasks of a step; of the last step if none is named, which are the job's.
+#[utoipa::path(get, path = "/v1/jobs/{job}/outputs", tag = "jobs", params(("job" = JobId, Path), Rows),
+    responses((status = 200, body = Vec<OutputInfo>), (status = "default", body = ErrorBody)))]
+pub async fn outputs(
+    State(backend): State<Shared>,
+    Path(job): Path<JobId>,
+    Query(rows): Query<Rows>,
+) -> Result<Json<Vec<OutputInfo>>, ApiError> {
+    let record = record(&backend, job).await?;
+    let (spec, _) = computing(&record)?;
+    let step = rows.step.map_or_else(|| Plan::of(spec).last(), StepIndex);
+    let from = TaskIndex(rows.from.unwrap_or(0));
+    let question = Question::Outputs { job, step, from, limit: rows.limit.unwrap_or(ROWS_MAX) };
+    match backend.ask(job, question).await? {
+        QueryAnswer::Outputs(outputs) => Ok(Json(outputs.iter().map(views::output_info).collect())),
+        other => Err(ApiError::internal(format!("asked for outputs the quorum answered with {other:?}"))),
+    }
+}
+
+/// The signed receipts of a verified job: who said what of each task. They prove it to anyone who knows the workers by
+/// their peer ids; `quorate receipt verify` checks them with nothing else at hand.
+#[utoipa::path(get, path = "/v1/jobs/{job}/receipts", tag = "jobs", params(("job" = JobId, Path)),
+    responses((status = 200, body = ReceiptBundle), (status = "default", body = ErrorBody)))]
+pub async fn receipts(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<ReceiptBundle>, ApiError> {
+    let record = record(&backend, job).await?;
+    let (spec, _) = computing(&record)?;
+    let Some(verify) = spec.verify else {
+        return Err(ApiError::new(ErrorCode::Conflict, format!("job {job} was not verified: there are no receipts"))
+            .hint("a specification with [verify] has each task run by several workers, which sign what came of it"));
+    };
+    let mut bundle = ReceiptBundle { job, agree: verify.agree, tasks: Vec::new() };
+    for step in (0..).zip(Plan::of(spec).steps).map(|(step, _)| StepIndex(step)) {
+        let mut from = 0;
+        while from < RECEIPT_TASKS_MAX {
+            let tasks = page(&backend, job, step, from, ROWS_MAX).await?;
+            let Some((last, _)) = tasks.last() else { break };
+            from = last.0.saturating_add(1);
+            let of_task =
+                |(task, record): &(TaskIndex, TaskRecord)| views::task_receipts(step, *task, record, verify.agree);
+            bundle.tasks.extend(tasks.iter().filter_map(of_task));
+        }
+    }
+    Ok(Json(bundle))
+}
+
+async fn page(
+    backend: &Shared,
+    job: JobId,
+    step: StepIndex,
+    from: u32,
+    limit: u32,
+) -> Result<Vec<(TaskIndex, TaskRecord)>, ApiError> {
+    match backend.ask(job, Question::Tasks { job, step, from: TaskIndex(from), limit }).await? {
+        QueryAnswer::Tasks(tasks) => Ok(tasks),
+        other => Err(ApiError::internal(format!("asked for tasks the quorum answered with {other:?}"))),
+    }
+}
+
+pub async fn record(backend: &Shared, job: JobId) -> Result<Box<JobRecord>, ApiError> {
+    match backend.ask(job, Question::Job { job }).await? {
+        QueryAnswer::Job(record) => Ok(record),
+        other => Err(ApiError::internal(format!("asked for a job the quorum answered with {other:?}"))),
+    }
+}
+
+/// Only what computes has tasks.
+pub fn computing(record: &JobRecord) -> Result<(&ComputeSpec, &ComputeRun), ApiError> {
+    record.compute().ok_or_else(|| {
+        let (job, kind) = (record.job, record.spec.kind());
+        ApiError::new(ErrorCode::Conflict, format!("job {job} is of kind {kind}, which has no tasks"))
+    })
+}

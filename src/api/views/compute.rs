@@ -1,0 +1,165 @@
+//! Jobs that compute, as the API shows them.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use quorate_protocols::api::{
+    AttemptInfo, AttemptPhase, ComputeInfo, DeadTask, FailureInfo, OutputInfo, PeerReason, PlanPeer, PlannedStep,
+    StepRole, TaskInfo, TaskReceipts, TaskResources, TaskStateInfo, VerifyInfo,
+};
+use quorate_protocols::approval::Requirement;
+use quorate_protocols::directory::misfit;
+use quorate_protocols::ids::{ObjectId, StepIndex, TaskIndex};
+use quorate_protocols::job::Kind;
+use quorate_protocols::job::compute::{ComputeSpec, Resources};
+use quorate_protocols::job::plan::{Plan, Role};
+use quorate_protocols::task::message::Given;
+use quorate_protocols::task::record::{ComputeRun, Phase, Place, TaskRecord, TaskState};
+use quorate_protocols::task::vote::{ResultReceipt, tally};
+
+use crate::directory::KnownPeer;
+
+pub fn steps(spec: &ComputeSpec) -> Vec<PlannedStep> {
+    let role = |role| match role {
+        Role::Map => StepRole::Map,
+        Role::Reduce { .. } => StepRole::Reduce,
+        Role::Compensate => StepRole::Compensate,
+    };
+    let plan = Plan::of(spec);
+    let numbered = plan.steps.iter().zip(0u16..);
+    numbered.map(|(step, at)| PlannedStep { step: StepIndex(at), role: role(step.role), tasks: step.tasks }).collect()
+}
+
+pub fn resources(resources: &Resources) -> TaskResources {
+    TaskResources {
+        memory_bytes: resources.memory_bytes,
+        disk_bytes: resources.disk_bytes,
+        slots: resources.slots,
+        labels: resources.labels.clone(),
+    }
+}
+
+pub fn compute_info(spec: &ComputeSpec, run: &ComputeRun) -> ComputeInfo {
+    let dead = |(step, task, reason): &(StepIndex, TaskIndex, String)| DeadTask {
+        step: *step,
+        task: *task,
+        reason: reason.clone(),
+    };
+    ComputeInfo {
+        steps: steps(spec),
+        priority: run.settings.priority,
+        parallelism: run.settings.parallelism,
+        resources: resources(&run.settings.resources),
+        dead: run.dead.iter().map(dead).collect(),
+        refused: run.avoided.iter().map(|(peer, why)| PeerReason { peer: *peer, reason: why.clone() }).collect(),
+        stale_reports: run.stale_reports,
+        verify: spec.verify.map(|verify| VerifyInfo { copies: verify.copies, agree: verify.agree }),
+    }
+}
+
+pub fn output_info(given: &Given) -> OutputInfo {
+    let bytes = given.bytes.as_deref();
+    let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
+    OutputInfo {
+        task: given.task,
+        bytes: given.output.bytes,
+        digest: given.output.digest,
+        text: text.map(str::to_owned),
+        base64: bytes.filter(|_| text.is_none()).map(|bytes| STANDARD.encode(bytes)),
+        object: match given.output.place {
+            Place::Record => None,
+            Place::Object { quorum, manifest } => Some(ObjectId { quorum, manifest }),
+        },
+    }
+}
+
+pub fn task_info(step: StepIndex, task: TaskIndex, record: &TaskRecord) -> TaskInfo {
+    let (state, until) = match record.state {
+        TaskState::Ready => (TaskStateInfo::Ready, None),
+        TaskState::Delayed { until } => (TaskStateInfo::Delayed, Some(until)),
+        TaskState::Running => (TaskStateInfo::Running, None),
+        TaskState::Done => (TaskStateInfo::Done, None),
+        TaskState::Dead => (TaskStateInfo::Dead, None),
+        TaskState::Parked => (TaskStateInfo::Parked, None),
+    };
+    let phase = |phase: &Phase| match phase {
+        Phase::Given => AttemptPhase::Given,
+        Phase::Started => AttemptPhase::Started,
+        Phase::Committed(_) => AttemptPhase::Committed,
+        Phase::Revealed(_) => AttemptPhase::Revealed,
+    };
+    let running = record.live.iter().map(|live| AttemptInfo {
+        attempt: live.attempt,
+        worker: live.worker,
+        phase: phase(&live.phase),
+        since: live.since,
+    });
+    let failure = record.notes.as_ref().and_then(|notes| notes.last.as_ref());
+    TaskInfo {
+        step,
+        task,
+        state,
+        attempts: record.newest,
+        failures: record.failures,
+        losses: record.losses,
+        running: running.collect(),
+        until,
+        output_bytes: record.output.as_ref().map(|output| output.bytes),
+        output_digest: record.output.as_ref().map(|output| output.digest),
+        failure: failure.map(|failure| FailureInfo {
+            worker: failure.worker,
+            class: failure.class,
+            reason: failure.reason.clone(),
+        }),
+    }
+}
+
+/// What the copies of a task said, when they have; `None` of a task that was not voted on.
+pub fn task_receipts(step: StepIndex, task: TaskIndex, record: &TaskRecord, agree: u8) -> Option<TaskReceipts> {
+    let votes = &record.notes.as_ref()?.votes;
+    let receipts: Vec<ResultReceipt> = votes.iter().map(|vote| vote.receipt).collect();
+    let agreement = tally(receipts.iter().map(|receipt| &receipt.statement), agree.into());
+    let (verdict, dissenting) =
+        agreement.map_or((None, Vec::new()), |agreed| (Some(agreed.verdict), agreed.dissenting));
+    (!receipts.is_empty()).then_some(TaskReceipts { step, task, verdict, dissenting, receipts })
+}
+
+pub fn plan_peer(known: &KnownPeer, kind: Kind, requirement: &Requirement) -> PlanPeer {
+    let refusal = misfit(&known.advert, kind, requirement);
+    let free = &known.advert.free;
+    let times = |free: u64, needed: u64| free.checked_div(needed).unwrap_or(u64::MAX);
+    let room = times(free.slots.into(), requirement.slots.into())
+        .min(times(free.memory_bytes, requirement.memory_bytes))
+        .min(times(free.disk_bytes, requirement.disk_bytes));
+    PlanPeer {
+        peer: known.peer,
+        tasks: if refusal.is_some() { 0 } else { u32::try_from(room).unwrap_or(u32::MAX) },
+        refusal: refusal.map(|refusal| refusal.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use quorate_protocols::ids::{Digest, ManifestHash, QuorumId};
+    use quorate_protocols::task::record::Output;
+
+    #[test]
+    fn an_output_is_shown_as_what_it_is() {
+        let given = |place, bytes: Option<&'static [u8]>| Given {
+            task: TaskIndex(3),
+            output: Output { digest: Digest([1; 32]), bytes: 5, place },
+            bytes: bytes.map(Bytes::from_static),
+        };
+        let shown = |given| {
+            let OutputInfo { text, base64, object, .. } = output_info(&given);
+            (text, base64, object)
+        };
+        assert_eq!(shown(given(Place::Record, Some(b"hello"))), (Some("hello".into()), None, None));
+        assert_eq!(shown(given(Place::Record, Some(b"\xff\x00"))), (None, Some("/wA=".into()), None));
+        assert_eq!(shown(given(Place::Record, Some(b""))), (Some(String::new()), None, None));
+        let object = ObjectId { quorum: QuorumId([2; 16]), manifest: ManifestHash([3; 32]) };
+        let place = Place::Object { quorum: object.quorum, manifest: object.manifest };
+        assert_eq!(shown(given(place, None)), (None, None, Some(object)));
+    }
+}

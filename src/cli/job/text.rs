@@ -1,0 +1,263 @@
+//! Jobs as people read them.
+
+use quorate_protocols::api::{
+    ComputeInfo, JobInfo, OutcomeInfo, OutputInfo, PlanInfo, PlannedStep, ReceiptBundle, TaskInfo, TaskResources,
+};
+use quorate_protocols::job::Kind;
+use quorate_protocols::task::vote::{Verdict, tally};
+
+use super::super::output::{bytes, facts, instant, or_dash, table, word};
+
+/// Characters of an output that a row shows.
+const SHOWN_MAX: usize = 72;
+
+/// Rows of one sort that a page shows; the rest is counted.
+const ROWS_SHOWN_MAX: usize = 16;
+
+pub fn jobs_table(jobs: &[JobInfo]) -> String {
+    let rows = jobs.iter().map(|job| {
+        vec![
+            job.job.to_string(),
+            job.kind.to_string(),
+            word(&job.state),
+            or_dash(job.step.map(|step| format!("{}/{}", step.tasks.done, step.tasks.total))),
+            instant(job.created_at),
+            or_dash(job.name.as_ref()),
+            job.why.clone().unwrap_or_default(),
+        ]
+    });
+    table(&["job", "kind", "state", "tasks", "created", "name", "why"], rows)
+}
+
+pub fn job_text(job: &JobInfo) -> String {
+    let mut rows = vec![
+        ("job", job.job.to_string()),
+        ("kind", job.kind.to_string()),
+        ("state", word(&job.state)),
+        ("why", or_dash(job.why.as_ref())),
+        ("quorum", job.quorum.to_string()),
+        ("primary", or_dash(job.primary)),
+        ("owner", job.owner.to_string()),
+        ("name", or_dash(job.name.as_ref())),
+    ];
+    if job.kind == Kind::Store {
+        rows.extend([
+            ("worker", or_dash(job.worker.map(|worker| format!("{worker} (attempt {})", job.attempts)))),
+            ("size", or_dash(job.size.map(bytes))),
+            ("profile", or_dash(job.profile.map(|it| format!("{it}{}", if job.degraded { ", degraded" } else { "" })))),
+        ]);
+    }
+    rows.push(("created", instant(job.created_at)));
+    rows.push(("finished", or_dash(job.finished_at.map(instant))));
+    if job.kind == Kind::Store {
+        rows.push(("object", or_dash(job.object)));
+    }
+    // A run that has ended holds nothing: what became an object is told by `object show`.
+    rows.extend(job.columns.iter().filter(|_| !job.state.is_final()).map(|column| {
+        let holder = or_dash(column.holder);
+        ("column", format!("{} {holder} {} {}/{}", column.column, word(&column.state), column.stored, job.segments))
+    }));
+    rows.extend(job.failed.iter().map(|failed| ("failed", failed.clone())));
+    if let Some(compute) = &job.compute {
+        rows.extend(compute_rows(job, compute));
+    }
+    let outcome = job.outcome.as_ref();
+    rows.extend(outcome.into_iter().flat_map(|outcome| output_rows(job, outcome)));
+    let mut text = facts(&rows);
+    if let Some(alone) = outcome.and_then(only_text) {
+        text.push_str("\n\n");
+        text.push_str(alone.trim_end_matches('\n'));
+    }
+    text
+}
+
+/// The text of a job's only output.
+fn only_text(outcome: &OutcomeInfo) -> Option<&str> {
+    match outcome.outputs.as_slice() {
+        [only] if outcome.tasks == 1 => only.text.as_deref().filter(|text| !text.is_empty()),
+        _ => None,
+    }
+}
+
+fn compute_rows(job: &JobInfo, compute: &ComputeInfo) -> Vec<(&'static str, String)> {
+    let mut rows: Vec<_> = compute
+        .steps
+        .iter()
+        .map(|planned| match job.step.filter(|now| now.step == planned.step) {
+            Some(_) => ("step", format!("{}, {}", step_text(planned), progress(job))),
+            None => ("step", format!("{}, {}", step_text(planned), tasks(planned.tasks))),
+        })
+        .collect();
+    let limit = match compute.parallelism {
+        0 => String::new(),
+        limit => format!(", at most {limit} at once"),
+    };
+    rows.push(("task", format!("{}{limit}, priority {}", resources_text(&compute.resources), compute.priority)));
+    if let Some(verify) = compute.verify {
+        rows.push(("verify", format!("{} copies of each task, {} must agree", verify.copies, verify.agree)));
+    }
+    let dead = compute.dead.iter().map(|dead| format!("task {} of step {}: {}", dead.task, dead.step, dead.reason));
+    rows.extend(some("given up", dead));
+    rows.extend(some("refused", compute.refused.iter().map(|one| format!("{}: {}", one.peer, one.reason))));
+    if compute.stale_reports > 0 {
+        rows.push(("stale", format!("{} reports of replaced attempts were refused", compute.stale_reports)));
+    }
+    rows
+}
+
+/// The first rows, and how many more there are.
+fn some(name: &'static str, values: impl ExactSizeIterator<Item = String>) -> Vec<(&'static str, String)> {
+    let more = values.len().saturating_sub(ROWS_SHOWN_MAX);
+    let mut rows: Vec<_> = values.take(ROWS_SHOWN_MAX).map(|value| (name, value)).collect();
+    if more > 0 {
+        rows.push((name, format!("and {more} more")));
+    }
+    rows
+}
+
+fn output_rows(job: &JobInfo, outcome: &OutcomeInfo) -> Vec<(&'static str, String)> {
+    let alone = only_text(outcome).is_some();
+    let mut rows: Vec<_> = outcome
+        .outputs
+        .iter()
+        .map(|output| {
+            let task = if outcome.tasks == 1 { String::new() } else { format!("task {}: ", output.task) };
+            let what = if alone { format!("{}, below", bytes(output.bytes)) } else { output_text(output) };
+            ("output", format!("{task}{what}"))
+        })
+        .collect();
+    let more = (outcome.tasks as usize).saturating_sub(outcome.outputs.len());
+    if more > 0 {
+        rows.push(("output", format!("and of {more} more tasks: `quorate job output {}` writes them all", job.job)));
+    }
+    rows
+}
+
+fn output_text(output: &OutputInfo) -> String {
+    let size = bytes(output.bytes);
+    match (&output.text, output.object) {
+        (_, Some(object)) => format!("{size}, object {object}"),
+        (Some(text), _) if text.chars().count() <= SHOWN_MAX && !text.trim_end().contains('\n') => {
+            format!("{size}, {:?}", text.trim_end())
+        }
+        _ => format!("{size}, in the record"),
+    }
+}
+
+pub fn resources_text(needs: &TaskResources) -> String {
+    let mut text = format!("{} memory", bytes(needs.memory_bytes));
+    if needs.disk_bytes > 0 {
+        text.push_str(&format!(", {} disk", bytes(needs.disk_bytes)));
+    }
+    text.push_str(&match needs.slots {
+        1 => ", 1 slot".to_owned(),
+        slots => format!(", {slots} slots"),
+    });
+    for (name, value) in &needs.labels {
+        text.push_str(&format!(", {name}={value}"));
+    }
+    text
+}
+
+fn step_text(planned: &PlannedStep) -> String {
+    format!("{} {}", planned.step, word(&planned.role))
+}
+
+fn tasks(count: u32) -> String {
+    if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") }
+}
+
+/// `step 1 reduce`, of the present step; empty for what has none.
+pub fn step_name(job: &JobInfo) -> String {
+    let planned = job.compute.as_ref().and_then(|compute| {
+        let now = job.step?.step;
+        compute.steps.iter().find(|planned| planned.step == now)
+    });
+    planned.map(|planned| format!("step {}", step_text(planned))).unwrap_or_default()
+}
+
+/// How the tasks of the present step stand; empty for what has none.
+pub fn progress(job: &JobInfo) -> String {
+    let Some(step) = job.step else { return String::new() };
+    let tally = step.tasks;
+    let mut text = format!("{} of {} done", tally.done, tasks(tally.total));
+    for (count, what) in [
+        (tally.running, "running"),
+        (tally.ready, "waiting for a worker"),
+        (tally.delayed, "waiting for another try"),
+        (tally.dead, "given up"),
+        (tally.parked, "waiting for a person"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    text
+}
+
+pub fn tasks_table(tasks: &[TaskInfo]) -> String {
+    let rows = tasks.iter().map(|task| {
+        let workers = task.running.iter().map(|attempt| format!("{} {}", attempt.worker, word(&attempt.phase)));
+        let why = match (&task.failure, task.until) {
+            (Some(failure), until) => {
+                let next = until.map(|until| format!("; next try at {}", instant(until))).unwrap_or_default();
+                format!("{}: {}{next}", failure.class, failure.reason)
+            }
+            (None, _) => String::new(),
+        };
+        vec![
+            format!("{}.{}", task.step, task.task),
+            word(&task.state),
+            task.attempts.to_string(),
+            or_dash(task.output_bytes.map(bytes)),
+            workers.collect::<Vec<_>>().join(", "),
+            why,
+        ]
+    });
+    table(&["task", "state", "attempts", "output", "workers", "last failure"], rows)
+}
+
+pub fn plan_text(plan: &PlanInfo) -> String {
+    let mut rows = vec![("kind", plan.kind.to_string()), ("name", or_dash(plan.name.as_ref()))];
+    let step = |planned| format!("{}, {}", step_text(planned), tasks(planned.tasks));
+    rows.extend(plan.steps.iter().map(|planned| ("step", step(planned))));
+    rows.push(("task", resources_text(&plan.resources)));
+    let would = plan.peers.iter().filter(|peer| peer.refusal.is_none()).count();
+    rows.push(("peers", format!("{would} of {} known would run it", plan.peers.len())));
+    let peers = plan.peers.iter().map(|peer| {
+        let answer = match &peer.refusal {
+            None => format!("yes, {} at once", tasks(peer.tasks)),
+            Some(reason) => format!("no: {reason}"),
+        };
+        vec![peer.peer.to_string(), answer]
+    });
+    format!("{}\n\n{}", facts(&rows), table(&["peer", "would run it"], peers))
+}
+
+pub fn verdict_text(verdict: Verdict) -> String {
+    match verdict {
+        Verdict::Output(digest) => format!("output {digest}"),
+        Verdict::Failed(class) => format!("failure ({class})"),
+    }
+}
+
+pub fn receipts_text(bundle: &ReceiptBundle) -> String {
+    let rows = bundle.tasks.iter().flat_map(|task| {
+        let agreed = tally(task.receipts.iter().map(|receipt| &receipt.statement), bundle.agree.into());
+        task.receipts.iter().map(move |receipt| {
+            let statement = receipt.statement;
+            let stance = match &agreed {
+                Some(agreed) if agreed.verdict == statement.verdict => "agrees",
+                Some(_) => "DISSENTS",
+                None => "no agreement",
+            };
+            vec![
+                format!("{}.{}", task.step, task.task),
+                stance.to_owned(),
+                statement.worker.to_string(),
+                verdict_text(statement.verdict),
+            ]
+        })
+    });
+    table(&["task", "", "worker", "signed"], rows)
+}

@@ -1,0 +1,99 @@
+//! Waiting for the end of a job, with its progress on the way.
+
+use indicatif::ProgressBar;
+use quorate_protocols::api::{ErrorCode, JobInfo};
+use quorate_protocols::ids::JobId;
+use quorate_protocols::job::RunState;
+use quorate_protocols::job::record::HistoryEntry;
+use quorate_testnet::{Client, ClientError};
+
+use super::super::args::Common;
+use super::super::failure::Failure;
+use super::super::output::{counter, instant, word};
+use super::{show_info, text};
+
+/// How long one question waits for the end before the progress is shown again.
+const LOOK_MS: u64 = 500;
+
+/// Waits until the job has ended or waits for a person, shows it, and says by the result whether it succeeded. With
+/// `follow` what happens is told line by line, on stderr: standard output gets the job alone.
+pub async fn until_end(common: &Common, client: &Client, job: JobId, follow: bool) -> Result<(), Failure> {
+    let bar = counter(common.json || follow);
+    let mut told = Told::default();
+    let ended = tokio::select! {
+        ended = wait(client, job, &bar, follow.then_some(&mut told)) => Some(ended),
+        _ = tokio::signal::ctrl_c() => None,
+    };
+    bar.finish_and_clear();
+    let Some(ended) = ended else {
+        return Err(Failure::failed(format!("interrupted; job {job} goes on"))
+            .hint(format!("`quorate job wait {job}` comes back to it, `quorate job cancel {job}` ends it")));
+    };
+    let ended = ended?;
+    show_info(common, &ended)?;
+    let reason = ended.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+    match ended.state {
+        RunState::Succeeded => Ok(()),
+        RunState::AwaitingResolution => {
+            Err(Failure::failed(format!("job {job} waits for a person{reason}")).hint(format!(
+                "`quorate job tasks {job}` shows what went wrong; then `quorate job retry {job}`, or `quorate job \
+                 resolve {job}` with --skip, --fail or --revert"
+            )))
+        }
+        state => Err(Failure::failed(format!("job {job} is {state}{reason}"))
+            .hint(format!("`quorate job history {job}` says how it came to that"))),
+    }
+}
+
+/// What was told already.
+#[derive(Default)]
+struct Told {
+    entries: usize,
+    progress: String,
+}
+
+async fn wait(client: &Client, job: JobId, bar: &ProgressBar, mut told: Option<&mut Told>) -> Result<JobInfo, Failure> {
+    loop {
+        match client.get::<JobInfo>(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await {
+            Ok(info) => {
+                if let Some(told) = &mut told {
+                    tell(client, &info, told).await?;
+                }
+                show(bar, &info);
+                if info.state.is_final() || info.state == RunState::AwaitingResolution {
+                    return Ok(info);
+                }
+            }
+            // A quorum between two primaries: the job is none the worse.
+            Err(ClientError::Refused { error, .. })
+                if [ErrorCode::Busy, ErrorCode::Unknown, ErrorCode::Unavailable]
+                    .iter()
+                    .any(|code| word(code) == error) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Shows how far the present step is.
+pub fn show(bar: &ProgressBar, info: &JobInfo) {
+    if let Some(step) = info.step {
+        bar.set_length(step.tasks.total.into());
+        bar.set_position(step.tasks.done.into());
+    }
+    bar.set_message(format!("{} {}", word(&info.state), text::step_name(info)));
+    bar.tick();
+}
+
+async fn tell(client: &Client, info: &JobInfo, told: &mut Told) -> Result<(), Failure> {
+    let entries: Vec<HistoryEntry> = client.get(&format!("/v1/jobs/{}/history", info.job)).await?;
+    for entry in entries.iter().skip(told.entries) {
+        eprintln!("{} {} {}", instant(entry.at), word(&entry.state), entry.what);
+    }
+    told.entries = entries.len().max(told.entries);
+    let progress = text::progress(info);
+    if progress != told.progress && !progress.is_empty() {
+        eprintln!("{} {progress}", instant(info.changed_at));
+        told.progress = progress;
+    }
+    Ok(())
+}
