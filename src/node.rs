@@ -30,6 +30,7 @@ use crate::jobs::approvals::ApprovalsParts;
 use crate::jobs::authority::Authority;
 use crate::jobs::client::ClientParts;
 use crate::jobs::driver::{self, DriverMetrics, DriverParts, DriverSettings, Notes, Suspects};
+use crate::jobs::logs::LogReader;
 use crate::jobs::placement::PlacementParts;
 use crate::jobs::ports::{Knowledge, LocalQuorums};
 use crate::jobs::service::JobService;
@@ -145,6 +146,7 @@ struct Inner {
     approvals: Approvals,
     placement: Placement,
     submits: Submits,
+    logs: LogReader,
     objects: Objects,
     driver_metrics: DriverMetrics,
     events: broadcast::Sender<NodeEvent>,
@@ -245,6 +247,7 @@ impl Node {
             voters: settings.voters,
         });
         let submits = Submits::new(&seams, storage.clone(), placement.clone(), client.clone());
+        let logs = LogReader { net: net.clone(), worker: None, client: client.clone() };
         let objects = Objects::start(
             ObjectsContext {
                 seams: seams.clone(),
@@ -292,6 +295,7 @@ impl Node {
             approvals,
             placement,
             submits,
+            logs,
             objects,
             driver_metrics,
             events: bus,
@@ -338,6 +342,10 @@ impl Node {
     /// Jobs that compute, on their way in.
     pub fn submits(&self) -> &Submits {
         &self.inner.submits
+    }
+    /// What tasks of any quorum wrote for people.
+    pub fn logs(&self) -> &LogReader {
+        &self.inner.logs
     }
     pub fn objects(&self) -> &Objects {
         &self.inner.objects

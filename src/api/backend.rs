@@ -15,9 +15,12 @@ use quorate_protocols::job::compute::ComputeSpec;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::{Kind, RunState};
 use quorate_protocols::quorum::Command;
+use quorate_protocols::task::message::LogStream;
+use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
 
 use super::error::ApiError;
+use crate::jobs::logs::LogPage;
 use crate::jobs::submit::Wanted;
 use crate::node::NodeEvent;
 use crate::objects::{GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
@@ -49,6 +52,8 @@ pub trait Backend: Send + Sync + 'static {
     /// An id to submit under.
     fn job_id(&self, wanted: Wanted) -> Answer<'_, JobId>;
     fn submit(&self, job: JobId, spec: ComputeSpec) -> Answer<'_, SubmitInfo>;
+    /// Part of a task's log. `holder` is the worker that has the attempt, if it is known.
+    fn logs(&self, task: TaskAttempt, holder: Option<PeerId>, stream: LogStream, from: u64) -> Answer<'_, LogPage>;
     /// Who could run tasks of this kind that need this much, as far as this node knows, in order of peer id.
     fn candidates(&self, kind: Kind, requirement: Requirement) -> Vec<PlanPeer>;
     fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>>;

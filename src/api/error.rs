@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use quorate_protocols::api::{ErrorBody, ErrorCode};
 use quorate_protocols::quorum::Rejection;
 
+use crate::jobs::logs::LogError;
 use crate::jobs::submit::SubmitError;
 use crate::jobs::{ClientError, PlacementError};
 use crate::objects::{GetError, PutError};
@@ -156,6 +157,19 @@ impl From<SubmitError> for ApiError {
                 .hint(format!("give --quorum {recorded}, no quorum at all, or another key")),
             SubmitError::Key { .. } | SubmitError::Contradiction { .. } => Self::bad_request(text),
             SubmitError::Disk(_) => Self::internal(text).hint("`quorate doctor` looks at this node's disk"),
+        }
+    }
+}
+
+impl From<LogError> for ApiError {
+    fn from(error: LogError) -> Self {
+        let text = chain(&error);
+        match error {
+            LogError::Client(error) => error.into(),
+            LogError::None { .. } => Self::not_found(text)
+                .hint("logs are with the workers that ran it, for a time: one that is gone has taken them along"),
+            LogError::Forbidden { .. } => Self::new(ErrorCode::Forbidden, text)
+                .hint("ask through the node that submitted the job; `quorate job show` names its owner"),
         }
     }
 }

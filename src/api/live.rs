@@ -21,6 +21,8 @@ use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::{JobRecord, Kind, ObjectView, QuorumView, RunState};
 use quorate_protocols::quorum::{Command, ObjectState};
+use quorate_protocols::task::message::LogStream;
+use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
 
 use super::backend::{Answer, Backend, JobFilter, TestingHooks};
@@ -29,6 +31,7 @@ use super::limits::{LISTING_DEADLINE, LISTING_FAN_OUT, LISTING_ROWS_MAX, OUTCOME
 use super::metrics::QuorumGauges;
 use super::views;
 use crate::jobs::ClientError;
+use crate::jobs::logs::LogPage;
 use crate::jobs::submit::Wanted;
 use crate::node::{Node, NodeEvent};
 use crate::objects::{GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
@@ -365,6 +368,10 @@ impl Backend for NodeBackend {
             let (state, existed) = self.node.submits().submit(job, spec, QUESTION_DEADLINE).await?;
             Ok(SubmitInfo { job, state, existed })
         })
+    }
+
+    fn logs(&self, task: TaskAttempt, holder: Option<PeerId>, stream: LogStream, from: u64) -> Answer<'_, LogPage> {
+        Box::pin(async move { Ok(self.node.logs().read(task, holder, stream, from).await?) })
     }
 
     fn candidates(&self, kind: Kind, requirement: Requirement) -> Vec<PlanPeer> {

@@ -71,6 +71,7 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
         .routes(routes!(tasks::tasks))
         .routes(routes!(tasks::outputs))
         .routes(routes!(tasks::receipts))
+        .routes(routes!(tasks::logs))
         .routes(routes!(submit::id))
         .merge(submits)
         .routes(routes!(objects::list, objects::put))

@@ -1,14 +1,15 @@
-//! `/v1/jobs/{job}/tasks`, `/outputs` and `/receipts`: the inside of a job that computes.
+//! `/v1/jobs/{job}/tasks`, `/outputs`, `/receipts` and `/logs`: the inside of a job that computes.
 
 use axum::Json;
 use axum::extract::State;
-use quorate_protocols::api::{ErrorBody, ErrorCode, OutputInfo, ReceiptBundle, TaskInfo};
-use quorate_protocols::ids::{JobId, StepIndex, TaskIndex};
+use quorate_protocols::api::{ErrorBody, ErrorCode, LogInfo, OutputInfo, ReceiptBundle, TaskInfo};
+use quorate_protocols::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::compute::ComputeSpec;
 use quorate_protocols::job::message::{Query as Question, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
-use quorate_protocols::task::record::{ComputeRun, TaskRecord};
+use quorate_protocols::task::message::LogStream;
+use quorate_protocols::task::record::{ComputeRun, TaskAttempt, TaskId, TaskRecord};
 use serde::Deserialize;
 
 use super::error::ApiError;
@@ -89,6 +90,70 @@ pub async fn receipts(State(backend): State<Shared>, Path(job): Path<JobId>) -> 
         }
     }
     Ok(Json(bundle))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct LogParams {
+    /// The present step otherwise, or the last.
+    step: Option<u16>,
+    task: u32,
+    /// The newest otherwise.
+    attempt: Option<u32>,
+    /// Standard output in place of standard error. It is here only of tasks whose output it is not.
+    #[serde(default)]
+    stdout: bool,
+    /// Byte of the stream to begin at.
+    #[serde(default)]
+    from: u64,
+    /// Who has it, as an earlier answer said.
+    worker: Option<PeerId>,
+}
+
+/// What an attempt of a task wrote for people. Who ran it has it, for a time, and shows it to the job's owner, to
+/// operators and to members of its quorum.
+#[utoipa::path(get, path = "/v1/jobs/{job}/logs", tag = "jobs", params(("job" = JobId, Path), LogParams),
+    responses((status = 200, body = LogInfo), (status = "default", body = ErrorBody)))]
+pub async fn logs(
+    State(backend): State<Shared>,
+    Path(job): Path<JobId>,
+    Query(params): Query<LogParams>,
+) -> Result<Json<LogInfo>, ApiError> {
+    let (task, stream) = (TaskIndex(params.task), if params.stdout { LogStream::Stdout } else { LogStream::Stderr });
+    let (step, attempt, holder) = match (params.step, params.attempt, params.worker) {
+        // Whoever reads on knows it all.
+        (Some(step), Some(attempt), Some(worker)) => (StepIndex(step), Attempt(attempt), Some(worker)),
+        (step, attempt, worker) => {
+            let record = record(&backend, job).await?;
+            let (_, run) = computing(&record)?;
+            let step = step.map_or(run.step, StepIndex);
+            let found = page(&backend, job, step, task.0, 1).await?.into_iter().find(|(found, _)| *found == task);
+            let Some((_, found)) = found else {
+                return Err(ApiError::not_found(format!("job {job} has no task {step}.{task}"))
+                    .hint(format!("`quorate job tasks {job}` lists those of the present step")));
+            };
+            let attempt = attempt.map_or(found.newest, Attempt);
+            if attempt.0 == 0 || attempt > found.newest {
+                let given = found.newest;
+                let fault = format!("task {step}.{task} had {given} attempts so far: there is no attempt {attempt}");
+                return Err(ApiError::not_found(fault));
+            }
+            let holder = found.attempt(attempt).map(|live| live.worker).or(worker);
+            (step, attempt, holder)
+        }
+    };
+    let id = TaskId { job, step, task };
+    let page = backend.logs(TaskAttempt { id, attempt }, holder, stream, params.from).await?;
+    Ok(Json(LogInfo {
+        step,
+        task,
+        attempt,
+        worker: page.worker,
+        at: page.at,
+        next: page.at + page.bytes.len() as u64,
+        text: String::from_utf8_lossy(&page.bytes).into_owned(),
+        ended: page.ended,
+    }))
 }
 
 async fn page(

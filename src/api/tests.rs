@@ -23,6 +23,8 @@ use quorate_protocols::job::plan::keyed_job;
 use quorate_protocols::job::{JobSpec, Kind};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::{Batch, Command, CommandReply, QuorumState, Rejection};
+use quorate_protocols::task::message::LogStream;
+use quorate_protocols::task::record::TaskAttempt;
 use quorate_testnet::Client;
 use reqwest::{Method, StatusCode};
 use tokio::sync::{broadcast, watch};
@@ -31,6 +33,7 @@ use super::backend::Answer;
 use super::limits::JSON_BYTES_MAX;
 use super::*;
 use crate::jobs::ClientError;
+use crate::jobs::logs::{LogError, LogPage, Silent};
 use crate::jobs::submit::{SubmitError, Wanted};
 use crate::node::NodeEvent;
 use crate::objects::{GetError, GetStream, ObjectEvent, PutError, PutOutcome, PutPhase, PutProgress, PutRequest};
@@ -160,6 +163,20 @@ impl Backend for Fake {
             match self.commit(Command::Submit { job, spec: JobSpec::Compute(Box::new(spec)) })? {
                 CommandReply::Submitted { existed, state } => Ok(SubmitInfo { job, state, existed }),
                 other => panic!("{other:?}"),
+            }
+        })
+    }
+    fn logs(&self, task: TaskAttempt, holder: Option<PeerId>, stream: LogStream, from: u64) -> Answer<'_, LogPage> {
+        Box::pin(async move {
+            let log: &[u8] = if stream == LogStream::Stdout { b"" } else { b"first\nsecond\xff\n" };
+            match holder {
+                Some(worker) => Ok(LogPage {
+                    worker,
+                    at: from,
+                    bytes: Bytes::copy_from_slice(log.get(from as usize..).unwrap_or_default()),
+                    ended: true,
+                }),
+                None => Err(LogError::None { task, asked: 1, silent: Silent(1) }.into()),
             }
         })
     }
@@ -490,6 +507,7 @@ async fn the_description_lists_every_route() {
         "/v1/jobs/{job}/tasks",
         "/v1/jobs/{job}/outputs",
         "/v1/jobs/{job}/receipts",
+        "/v1/jobs/{job}/logs",
         "/v1/objects",
         "/v1/objects/{object}",
         "/v1/objects/{object}/content",
@@ -504,7 +522,7 @@ async fn the_description_lists_every_route() {
     ] {
         assert!(paths.iter().any(|found| found == path), "{path} is not described");
     }
-    assert_eq!(paths.len(), 31, "a new route belongs in this list: {paths:?}");
+    assert_eq!(paths.len(), 32, "a new route belongs in this list: {paths:?}");
     let edge = Edge::start().await;
     let served: serde_json::Value = edge.client.get("/openapi.json").await.unwrap();
     assert!(served["paths"]["/v1/testing/disk"].is_null(), "fault hooks are described only where they exist");

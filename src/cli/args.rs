@@ -221,6 +221,11 @@ pub enum JobCommand {
         #[arg(long)]
         step: Option<u16>,
     },
+    /// Show what tasks wrote on standard error
+    ///
+    /// Workers keep it for a time, and show it through the node that submitted the job, an operator's, or one of a member
+    /// of its quorum.
+    Logs(LogArgs),
     /// Write the outputs of a job that computes, one after the other
     Output {
         /// A job's id, or the first eight or more digits of it or of its second half
@@ -310,6 +315,24 @@ pub struct ListArgs {
     /// Part of the name
     #[arg(long)]
     pub name: Option<String>,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct LogArgs {
+    /// A job's id, or the first eight or more digits of it or of its second half
+    pub job: JobRef,
+    /// Go on until the job has ended
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Of this task alone; of all tasks of the step otherwise
+    #[arg(long)]
+    pub task: Option<u32>,
+    /// The present step otherwise, or the last
+    #[arg(long)]
+    pub step: Option<u16>,
+    /// Standard output instead, of tasks whose output it is not
+    #[arg(long)]
+    pub stdout: bool,
 }
 
 #[derive(Clone, Copy, Debug, ClapArgs)]

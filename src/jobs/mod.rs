@@ -8,6 +8,7 @@
 //! - [`driver`] runs on the primary: whatever the state says is owed (holders, confirmations, releases, repairs), it
 //!   brings about, and it looks for damage that the state does not know of yet.
 //! - [`authority`] says who may propose what; [`ports`] is how this layer sees its neighbours.
+//! - [`logs`] fetches what tasks wrote for people.
 //! - [`spec`] reads what a person wrote of a job; [`submit`] gives it an id and submits it.
 //!
 //! Nothing here decides what a job's state is: that is `quorate_protocols::quorum`, on every member alike.
@@ -16,14 +17,15 @@ pub mod approvals;
 pub mod authority;
 pub mod client;
 pub mod driver;
+pub mod logs;
 pub mod placement;
 pub mod ports;
 mod serve;
 pub mod service;
 pub mod spec;
 pub mod steward;
-pub mod task_service;
 pub mod submit;
+pub mod task_service;
 #[cfg(test)]
 mod testing;
 

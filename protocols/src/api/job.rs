@@ -206,6 +206,24 @@ pub struct FailureInfo {
     pub reason: String,
 }
 
+/// Part of what an attempt wrote for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LogInfo {
+    pub step: StepIndex,
+    pub task: TaskIndex,
+    pub attempt: Attempt,
+    /// Who has it, and is to be asked for what follows.
+    pub worker: PeerId,
+    /// Byte of the stream at which `text` begins: later than asked for when what lay between was not kept.
+    pub at: u64,
+    /// Where to go on.
+    pub next: u64,
+    /// What is not UTF-8 in it is replaced.
+    pub text: String,
+    /// Nothing follows.
+    pub ended: bool,
+}
+
 /// The receipts of a verified job, task by task: what `quorate receipt verify` checks with nothing else at hand.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ReceiptBundle {

@@ -1,8 +1,8 @@
 //! Jobs that compute, through the API of a node that has the quorum's state machine and nothing around it.
 
 use quorate_protocols::api::{
-    FileContent, JobIdInfo, JobIdRequest, OutputInfo, PlanInfo, ReceiptBundle, StepRole, SubmitRequest, TaskInfo,
-    TaskStateInfo, WhyInfo,
+    FileContent, JobIdInfo, JobIdRequest, LogInfo, OutputInfo, PlanInfo, ReceiptBundle, StepRole, SubmitRequest,
+    TaskInfo, TaskStateInfo, WhyInfo,
 };
 use quorate_protocols::ids::{Attempt, Digest, LeaseId, MemberId, StepIndex, TaskIndex};
 use quorate_protocols::job::{Grant, RunState};
@@ -150,6 +150,16 @@ async fn tasks_and_outputs_are_shown_as_they_come() {
     let tasks: Vec<TaskInfo> = edge.client.get(&format!("/v1/jobs/{job}/tasks")).await.unwrap();
     assert_eq!(tasks.iter().map(|task| task.state).collect::<Vec<_>>(), [TaskStateInfo::Running; 2]);
     assert_eq!(tasks[1].running[0].worker, PeerId([9; 32]));
+    let log: LogInfo = edge.client.get(&format!("/v1/jobs/{job}/logs?task=1")).await.unwrap();
+    assert_eq!((log.worker, log.attempt, log.at, log.next, log.ended), (PeerId([9; 32]), Attempt(1), 0, 14, true));
+    assert_eq!(log.text, "first\nsecond\u{fffd}\n");
+    let worker = PeerId([9; 32]);
+    let on = format!("/v1/jobs/{job}/logs?step=0&task=1&attempt=1&worker={worker}&from=6");
+    assert_eq!(edge.client.get::<LogInfo>(&on).await.unwrap().text, "second\u{fffd}\n");
+    for (wrong, word) in [("task=2", "no task 0.2"), ("task=1&attempt=2", "no attempt 2"), ("task=1&attempt=0", "")] {
+        let error = edge.client.get::<LogInfo>(&format!("/v1/jobs/{job}/logs?{wrong}")).await.unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+    }
     let none: Vec<OutputInfo> = edge.client.get(&format!("/v1/jobs/{job}/outputs")).await.unwrap();
     assert!(none.is_empty());
     let done = |task: u32, text: &'static str| Report {
@@ -171,6 +181,9 @@ async fn tasks_and_outputs_are_shown_as_they_come() {
     assert_eq!(texts, ["hello", "world"]);
     let second: Vec<OutputInfo> = edge.client.get(&format!("/v1/jobs/{job}/outputs?from=1&limit=1")).await.unwrap();
     assert_eq!(second, outputs[1..]);
+    // Nobody knows any more who ran it.
+    let gone = edge.client.get::<LogInfo>(&format!("/v1/jobs/{job}/logs?task=1")).await.unwrap_err().to_string();
+    assert!(gone.contains("none of the 1 workers") && gone.contains("gave no answer"), "{gone}");
     let receipts = edge.client.get::<ReceiptBundle>(&format!("/v1/jobs/{job}/receipts")).await.unwrap_err();
     assert!(receipts.to_string().contains("not verified"), "{receipts}");
     for path in ["tasks", "outputs", "receipts", "why"] {

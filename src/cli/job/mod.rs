@@ -1,5 +1,6 @@
 //! `job`: submit, look, decide.
 
+mod logs;
 mod output;
 mod submit;
 mod text;
@@ -59,6 +60,7 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
             }
         }
         JobCommand::Tasks { job, step } => tasks(common, client, job.resolve(client).await?, step).await,
+        JobCommand::Logs(args) => logs::run(common, client, args).await,
         JobCommand::Output { job, task, output } => {
             output::run(client, job.resolve(client).await?, task, output.as_deref()).await
         }
@@ -142,6 +144,15 @@ async fn ls(common: &Common, client: &Client, args: ListArgs) -> Result<(), Fail
 }
 
 async fn tasks(common: &Common, client: &Client, job: JobId, step: Option<u16>) -> Result<(), Failure> {
+    let all = all_tasks(client, job, step).await?;
+    match common.json {
+        true => print_json(&all),
+        false => print(text::tasks_table(&all)),
+    }
+}
+
+/// All tasks of a step; of the present one, or the last, if none is named.
+async fn all_tasks(client: &Client, job: JobId, step: Option<u16>) -> Result<Vec<TaskInfo>, Failure> {
     let mut all: Vec<TaskInfo> = Vec::new();
     let step = step.map(|step| format!("&step={step}")).unwrap_or_default();
     loop {
@@ -154,8 +165,5 @@ async fn tasks(common: &Common, client: &Client, job: JobId, step: Option<u16>) 
         }
         all.extend(rows);
     }
-    match common.json {
-        true => print_json(&all),
-        false => print(text::tasks_table(&all)),
-    }
+    Ok(all)
 }

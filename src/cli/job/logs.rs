@@ -1,0 +1,149 @@
+//! `job logs`: what tasks wrote for people, as far as their workers still have it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quorate_protocols::api::{JobInfo, LogInfo, TaskInfo};
+use quorate_protocols::ids::{Attempt, JobId, PeerId};
+use quorate_testnet::{Client, ClientError};
+
+use super::super::args::{Common, LogArgs};
+use super::super::failure::Failure;
+use super::super::output::{print, print_json};
+use super::all_tasks;
+
+/// Tasks whose logs are read at once; of wider jobs one is named.
+const TASKS_MAX: usize = 256;
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// How far one task was read.
+struct Cursor {
+    attempt: Attempt,
+    worker: Option<PeerId>,
+    next: u64,
+    ended: bool,
+    /// The last line, while its end has not come.
+    rest: String,
+}
+
+impl Cursor {
+    fn new(attempt: Attempt) -> Self {
+        Self { attempt, worker: None, next: 0, ended: false, rest: String::new() }
+    }
+}
+
+pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), Failure> {
+    let LogArgs { job, follow, task, step, stdout } = args;
+    let job = job.resolve(client).await?;
+    let mut cursors: BTreeMap<(u16, u32), Cursor> = BTreeMap::new();
+    let mut last_fault = None;
+    loop {
+        // Before the tasks: what was ended now had ended when they were looked at.
+        let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
+        let tasks: Vec<TaskInfo> = all_tasks(client, job, step).await?;
+        let wanted: Vec<&TaskInfo> =
+            tasks.iter().filter(|row| task.is_none_or(|task| row.task.0 == task) && row.attempts.0 > 0).collect();
+        if wanted.len() > TASKS_MAX {
+            let count = wanted.len();
+            return Err(Failure::usage(format!("the job has logs of {count} tasks; name one of them with --task")));
+        }
+        let named = tasks.len() > 1 && task.is_none();
+        for row in wanted {
+            let cursor = cursors.entry((row.step.0, row.task.0)).or_insert_with(|| Cursor::new(row.attempts));
+            if cursor.attempt != row.attempts {
+                eprintln!("task {}.{} is tried again: attempt {}", row.step, row.task, row.attempts);
+                *cursor = Cursor::new(row.attempts);
+            }
+            match read(common, client, job, row, stdout, named, cursor).await {
+                Ok(()) => (),
+                // A worker that has not begun, or is gone: others have theirs.
+                Err(Read::None(fault)) => {
+                    cursor.ended = !follow || info.state.is_final();
+                    last_fault = Some(fault);
+                }
+                Err(Read::Failed(failure)) => return Err(failure),
+            }
+        }
+        if !follow || (info.state.is_final() && cursors.values().all(|cursor| cursor.ended)) {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => (),
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+    match last_fault {
+        // Something was read: what is missing is worth a word and no more.
+        Some(fault) if cursors.values().any(|cursor| cursor.worker.is_some()) => {
+            eprintln!("warning: {}", fault.message);
+            Ok(())
+        }
+        Some(fault) => Err(fault),
+        None if cursors.is_empty() => {
+            let what = task.map_or("none of its tasks".to_owned(), |task| format!("no task {task}"));
+            Err(Failure::failed(format!("job {job}: {what} was begun in this step"))
+                .hint(format!("`quorate job why {job}` says what it waits for")))
+        }
+        None => Ok(()),
+    }
+}
+
+enum Read {
+    None(Failure),
+    Failed(Failure),
+}
+
+/// Prints what there is beyond the cursor.
+async fn read(
+    common: &Common,
+    client: &Client,
+    job: JobId,
+    row: &TaskInfo,
+    stdout: bool,
+    named: bool,
+    cursor: &mut Cursor,
+) -> Result<(), Read> {
+    while !cursor.ended {
+        let worker = cursor.worker.map(|worker| format!("&worker={worker}")).unwrap_or_default();
+        let path = format!(
+            "/v1/jobs/{job}/logs?step={}&task={}&attempt={}&from={}&stdout={stdout}{worker}",
+            row.step, row.task, cursor.attempt, cursor.next
+        );
+        let page: LogInfo = match client.get(&path).await {
+            Ok(page) => page,
+            Err(error @ ClientError::Refused { status: 404, .. }) => return Err(Read::None(error.into())),
+            Err(error) => return Err(Read::Failed(error.into())),
+        };
+        cursor.worker = Some(page.worker);
+        if common.json {
+            print_json(&page).map_err(Read::Failed)?;
+        } else {
+            if page.at > cursor.next {
+                eprintln!("task {}.{}: {} bytes were not kept", row.step, row.task, page.at - cursor.next);
+            }
+            show(row, named, &page, cursor).map_err(Read::Failed)?;
+        }
+        let read_on = page.next > cursor.next;
+        (cursor.next, cursor.ended) = (page.next, page.ended);
+        if !read_on {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Prints whole lines, each with its task's name if there are several; the rest waits for its end.
+fn show(row: &TaskInfo, named: bool, page: &LogInfo, cursor: &mut Cursor) -> Result<(), Failure> {
+    let name = if named { format!("[{}.{}] ", row.step, row.task) } else { String::new() };
+    cursor.rest.push_str(&page.text);
+    while let Some(end) = cursor.rest.find('\n') {
+        let line: String = cursor.rest.drain(..=end).collect();
+        print(format!("{name}{}", line.trim_end_matches('\n')))?;
+    }
+    if page.ended && !cursor.rest.is_empty() {
+        print(format!("{name}{}", std::mem::take(&mut cursor.rest)))?;
+    }
+    Ok(())
+}
