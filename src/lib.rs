@@ -19,3 +19,4 @@ pub mod quorum;
 pub mod resources;
 pub mod seams;
 pub mod storage;
+pub mod workers;

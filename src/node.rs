@@ -6,13 +6,14 @@
 //!
 //! The order of the start is the order of need: storage, directory and quorums (what this node is a member of), the
 //! approver (what it has promised, and who may use it), then everything that makes use of them: the client of any
-//! quorum, placement, objects, the driver of led quorums, the job service. Requests that arrive earlier wait in their
+//! quorum, placement, objects, the worker, the driver of led quorums, the job and task services. Requests that arrive earlier wait in their
 //! bounded channels. All actors share one task group and end on its shutdown token; [`Node::close`] waits for them.
 
 mod feed;
 mod promises;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use tokio::sync::{broadcast, mpsc};
 use self::promises::NodePromises;
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryParts};
+use crate::executors::Executor;
 use crate::identity::Identity;
 use crate::jobs::approvals::ApprovalsParts;
 use crate::jobs::authority::Authority;
@@ -43,6 +45,9 @@ use crate::resources::Resources;
 use crate::resources::approver::{Approver, ApproverParts};
 use crate::seams::{DiskError, Inbound, Net, Seams};
 use crate::storage::Storage;
+use crate::workers::faults::WorkerFaults;
+use crate::workers::neighbours::NodeStewards;
+use crate::workers::{WorkerParts, Workers};
 
 /// Events kept for a follower that lags; the oldest are lost first.
 pub const EVENTS_MAX: usize = 1024;
@@ -59,6 +64,17 @@ pub struct NodeParts {
     pub resources: Resources,
     pub net: Arc<dyn Net>,
     pub inbound: Inbound,
+    pub work: NodeWork,
+}
+
+/// What a node can run tasks with.
+#[derive(Clone, Default)]
+pub struct NodeWork {
+    /// By the kind of work that they do. A kind that is announced and not here is refused task by task.
+    pub executors: BTreeMap<Kind, Arc<dyn Executor>>,
+    /// Where logs of tasks and large inputs are kept; without it they are in memory.
+    pub folder: Option<PathBuf>,
+    pub faults: WorkerFaults,
 }
 
 /// What a node's operator chose, as far as it concerns the node's actors.
@@ -149,6 +165,7 @@ struct Inner {
     logs: LogReader,
     objects: Objects,
     driver_metrics: DriverMetrics,
+    workers: Workers,
     events: broadcast::Sender<NodeEvent>,
 }
 
@@ -162,7 +179,7 @@ impl Node {
     }
 
     async fn start_actors(parts: NodeParts) -> Result<Self, StartError> {
-        let NodeParts { seams, identity, settings, resources, net, inbound } = parts;
+        let NodeParts { seams, identity, settings, resources, net, inbound, work } = parts;
         let Inbound { approval, raft, liveness, job, piece, task, gossip, events: net_events } = inbound;
         let storage = Storage::start(seams.disk.clone());
         let directory = Directory::start(DirectoryParts {
@@ -215,10 +232,12 @@ impl Node {
         })
         .await?;
 
-        let (authority, notes) = (Authority::new(settings.operators), Notes::default());
+        let (authority, notes) = (Authority::new(settings.operators.clone()), Notes::default());
         let (suspects, driver_metrics) = (Suspects::default(), DriverMetrics::default());
         let (local, knowledge): (Arc<dyn LocalQuorums>, Arc<dyn Knowledge>) =
             (Arc::new(quorums.clone()), Arc::new(directory.clone()));
+        let steward =
+            Steward { quorums: local.clone(), pulses: notes.pulses().clone(), metrics: driver_metrics.clone() };
         let client = QuorumClient::new(ClientParts {
             net: net.clone(),
             quorums: local.clone(),
@@ -227,6 +246,7 @@ impl Node {
             authority: authority.clone(),
             notes: notes.clone(),
             suspects: suspects.clone(),
+            steward: steward.clone(),
         });
         let approvals = Approvals::new(ApprovalsParts {
             seams: seams.clone(),
@@ -263,6 +283,23 @@ impl Node {
             },
             piece,
         );
+        let workers = Workers::start(WorkerParts {
+            seams: seams.clone(),
+            identity: identity.clone(),
+            storage: storage.clone(),
+            stewards: Arc::new(NodeStewards {
+                client: client.clone(),
+                quorums: local.clone(),
+                knowledge: knowledge.clone(),
+            }),
+            leases: Arc::new(approver.clone()),
+            objects: Arc::new(objects.clone()),
+            executors: work.executors,
+            operators: settings.operators,
+            folder: work.folder,
+            faults: work.faults,
+        })
+        .await?;
         driver::start(DriverParts {
             seams: seams.clone(),
             net: net.clone(),
@@ -271,15 +308,13 @@ impl Node {
             knowledge,
             approvals: approvals.clone(),
             pieces: Arc::new(objects.service().clone()),
-            worker: None,
+            worker: Some(Arc::new(workers.clone())),
             notes: notes.clone(),
             suspects: suspects.clone(),
             metrics: driver_metrics.clone(),
             settings: settings.driver,
         });
-        let steward =
-            Steward { quorums: local.clone(), pulses: notes.pulses().clone(), metrics: driver_metrics.clone() };
-        TaskService { net: net.clone(), steward, worker: None }.start(&seams.tasks, task);
+        TaskService { net: net.clone(), steward, worker: Some(Arc::new(workers.clone())) }.start(&seams.tasks, task);
         JobService { net: net.clone(), quorums: local, authority, notes, suspects }.start(&seams.tasks, job);
 
         let inner = Inner {
@@ -298,6 +333,7 @@ impl Node {
             logs,
             objects,
             driver_metrics,
+            workers,
             events: bus,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -353,6 +389,10 @@ impl Node {
     /// Counters of the driver of led quorums, to be registered once.
     pub fn driver_metrics(&self) -> &DriverMetrics {
         &self.inner.driver_metrics
+    }
+    /// This node as a worker of quorums.
+    pub fn workers(&self) -> &Workers {
+        &self.inner.workers
     }
     pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
         self.inner.events.subscribe()

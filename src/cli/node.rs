@@ -5,6 +5,7 @@
 //! The runtime has few threads on purpose: several nodes on one small machine is an ordinary case, and every thread
 //! that allocates costs memory of its own.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use quorate_protocols::api::{FAULTS_FILE, NodeFaults};
 use quorate_protocols::ids::QuorumId;
+use quorate_protocols::job::Kind;
 use quorate_protocols::resources::limits::Overrides;
 use quorate_protocols::resources::{Amounts, Limits, Scope};
 use tokio::signal::unix::{SignalKind, signal};
@@ -19,9 +21,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::api::{NodeBackend, Server, TestingHooks};
 use crate::config::{self, Config};
+use crate::executors::Executor;
+use crate::executors::command::{CommandConfig, CommandExecutor, GRACE};
+use crate::executors::wasm::{WasmConfig, WasmExecutor};
 use crate::identity::{self, Identity};
 use crate::network::{self, Admission, Link, LinkFault, NetFaults, NetworkConfig};
-use crate::node::{Node, NodeParts, NodeSettings};
+use crate::node::{Node, NodeParts, NodeSettings, NodeWork};
 use crate::quorum::lost_quorums;
 use crate::resources::{Resources, machine};
 use crate::seams::clock::SystemClock;
@@ -29,6 +34,7 @@ use crate::seams::entropy::OsEntropy;
 use crate::seams::{Disk, DiskError, Seams, TaskGroup};
 use crate::storage::faults::DiskFaults;
 use crate::storage::{self, Storage};
+use crate::workers::faults::WorkerFaults;
 
 use super::args::{Common, NodeArgs};
 use super::failure::Failure;
@@ -160,8 +166,9 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     let address = server.address();
     let mut registry = Registry::default();
     let network_config = NetworkConfig::new(&config.network, secret, testing);
+    let worker_faults = if testing { WorkerFaults::for_testing() } else { WorkerFaults::off() };
     let hooks = match disk_faults {
-        Some(disk) => Some(Hooks::new(&dir, clock, disk, network_config.faults.clone())?),
+        Some(disk) => Some(Hooks::new(&dir, clock, disk, network_config.faults.clone(), worker_faults.clone())?),
         None => None,
     };
     let admission = admission(resources.clone());
@@ -171,7 +178,10 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
         .map_err(|error| Failure::of(&error))?;
     let peer = identity.peer();
     let settings = NodeSettings::from(&config);
-    let node = Node::start(NodeParts { seams, identity, settings, resources, net: net.clone(), inbound })
+    let folder = dir.join("work");
+    let executors = executors(&config, &folder, &seams).await?;
+    let work = NodeWork { executors, folder: Some(folder), faults: worker_faults };
+    let node = Node::start(NodeParts { seams, identity, settings, resources, net: net.clone(), inbound, work })
         .await
         .map_err(|error| Failure::of(&error))?;
     let mut fatal = node.storage().fatal();
@@ -218,6 +228,40 @@ async fn forgotten(disk: &Disk, identity: &Identity) -> Result<Vec<QuorumId>, Di
     lost
 }
 
+/// What this node runs tasks with: an executor for each kind that it takes on.
+async fn executors(
+    config: &Config,
+    folder: &Path,
+    seams: &Seams,
+) -> Result<BTreeMap<Kind, Arc<dyn Executor>>, Failure> {
+    let mut executors = BTreeMap::<Kind, Arc<dyn Executor>>::new();
+    if config.node.kinds.contains(&Kind::Wasm) {
+        let wasm = WasmExecutor::new(WasmConfig::default(), seams.clock.clone(), seams.entropy.clone());
+        executors.insert(Kind::Wasm, Arc::new(wasm.map_err(|error| Failure::of(&error))?));
+    }
+    if config.node.kinds.contains(&Kind::Command) {
+        let supervisor = std::env::current_exe()
+            .map_err(|error| Failure::failed(format!("finding this program's own file: {error}")))?;
+        let allowed = config.commands.clone();
+        let folder = folder.join("commands");
+        let command = CommandConfig { allowed, folder, supervisor, grace: GRACE };
+        let commands = CommandExecutor::new(command, seams.entropy.clone());
+        let sweeping = commands.clone();
+        let swept = tokio::task::spawn_blocking(move || sweeping.sweep()).await;
+        let swept = swept.map_err(|error| Failure::of(&error))?;
+        let swept = swept.map_err(|error| Failure::failed(format!("removing folders of earlier tasks: {error}")))?;
+        if swept.folders > 0 {
+            tracing::info!(
+                folders = swept.folders,
+                processes = swept.processes,
+                "removed what tasks of an earlier run left"
+            );
+        }
+        executors.insert(Kind::Command, Arc::new(commands));
+    }
+    Ok(executors)
+}
+
 /// The memory of an inbound frame, taken from its protocol's share.
 fn admission(resources: Resources) -> Admission {
     Arc::new(move |protocol, bytes| {
@@ -231,12 +275,19 @@ struct Hooks {
     clock: Arc<SystemClock>,
     disk: DiskFaults,
     net: NetFaults,
+    worker: WorkerFaults,
     now: Mutex<NodeFaults>,
 }
 
 impl Hooks {
     /// With the faults that the node's folder says it begins with.
-    fn new(dir: &Path, clock: Arc<SystemClock>, disk: DiskFaults, net: NetFaults) -> Result<Self, Failure> {
+    fn new(
+        dir: &Path,
+        clock: Arc<SystemClock>,
+        disk: DiskFaults,
+        net: NetFaults,
+        worker: WorkerFaults,
+    ) -> Result<Self, Failure> {
         let path = dir.join(FAULTS_FILE);
         let fault = |reason: String| Failure::failed(format!("{}: {reason}", path.display()));
         let faults = match std::fs::read(&path) {
@@ -244,7 +295,7 @@ impl Hooks {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => NodeFaults::default(),
             Err(error) => return Err(fault(error.to_string())),
         };
-        let hooks = Self { clock, disk, net, now: Mutex::default() };
+        let hooks = Self { clock, disk, net, worker, now: Mutex::default() };
         hooks.set_faults(faults);
         Ok(hooks)
     }
@@ -269,8 +320,9 @@ impl TestingHooks for Hooks {
             };
             (link.peer, LinkFault { to: one_way(link.cut_to), from: one_way(link.cut_from) })
         });
-        if let Err(error) = self.net.replace(links.collect()) {
-            tracing::error!(%error, "link faults were not set");
+        let set = self.net.replace(links.collect()).and_then(|()| self.worker.set_lying(faults.lie));
+        if let Err(error) = set {
+            tracing::error!(%error, "faults were not set");
         }
         *now = faults;
     }

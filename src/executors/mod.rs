@@ -28,6 +28,7 @@
 pub mod command;
 pub mod ending;
 pub mod log;
+mod output;
 pub mod report;
 pub mod task;
 pub mod wasm;
@@ -40,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use ending::{Class, Ending};
 pub use log::Logs;
+pub use output::output;
 pub use task::{Content, Deterministic, Finished, Limits, Program, Source, Stdout, Task, Usage};
 
 pub trait Executor: Send + Sync + 'static {

@@ -32,6 +32,8 @@ pub struct Task {
     pub submitter: PeerId,
     /// The task's idempotency token, the same for every attempt: `QUORATE_TASK` in its environment.
     pub token: String,
+    /// Which of its step's tasks it is, and of how many: `QUORATE_TASK_INDEX` and `QUORATE_TASK_COUNT`.
+    pub position: (u32, u32),
     pub program: Program,
     pub args: Vec<String>,
     pub env: BTreeMap<String, String>,
@@ -122,6 +124,17 @@ pub enum Content {
     File { path: PathBuf, bytes: u64 },
 }
 
+impl Content {
+    /// Bytes.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { bytes, .. } => *bytes,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     pub wall: Duration,
@@ -148,6 +161,18 @@ pub struct Finished {
 impl Finished {
     pub(super) fn without_outputs(ending: Ending, logs: Logs, used: Usage) -> Self {
         Self { ending, stdout: None, outputs: BTreeMap::new(), logs, used, folder: None }
+    }
+}
+
+impl Task {
+    /// The variables that every task finds, whatever it sets itself.
+    pub(super) fn identity(&self) -> [(String, String); 3] {
+        let (index, count) = self.position;
+        [
+            ("QUORATE_TASK".to_owned(), self.token.clone()),
+            ("QUORATE_TASK_INDEX".to_owned(), index.to_string()),
+            ("QUORATE_TASK_COUNT".to_owned(), count.to_string()),
+        ]
     }
 }
 

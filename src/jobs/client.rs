@@ -20,7 +20,11 @@ use quorate_protocols::ids::{ManifestHash, MemberId, ObjectId, PeerId, PieceInde
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::job::message::{JobAnswer, JobMessage, Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::task::limits::MESSAGE_BYTES_MAX as TASK_BYTES_MAX;
+use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use quorate_protocols::wire;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until};
 
 use super::ClientError;
@@ -28,6 +32,7 @@ use super::authority::{self, Authority};
 use super::driver::{Notes, Suspects};
 use super::ports::{Knowledge, LocalQuorum, LocalQuorums};
 use super::service::ELECTION_WAIT;
+use super::steward::Steward;
 use crate::quorum::QuorumError;
 use crate::seams::{Entropy, Frame, Net, NetError, Protocol};
 
@@ -70,6 +75,8 @@ pub struct ClientParts {
     pub authority: Authority,
     pub notes: Notes,
     pub suspects: Suspects,
+    /// What this node's own worker says to the quorums that this node leads.
+    pub steward: Steward,
 }
 
 struct Inner {
@@ -123,6 +130,15 @@ enum Ask {
     Propose(Command),
     Query(Query, bool),
     Suspect(ManifestHash, PieceIndex),
+    /// What a worker says to a primary.
+    Tell(TaskMessage),
+}
+
+impl Ask {
+    /// Whether it may have changed the quorum's record though nothing was heard of it.
+    fn changes(&self) -> bool {
+        matches!(self, Self::Propose(_) | Self::Tell(_))
+    }
 }
 
 /// What a quorum said in the end.
@@ -130,6 +146,7 @@ enum Said {
     Reply(Result<CommandReply, Rejection>),
     Answer(QueryAnswer),
     Noted,
+    Told(TaskAnswer),
 }
 
 /// What one try told us.
@@ -146,6 +163,12 @@ enum Tried {
     Busy,
     /// This peer does not belong to the quorum.
     Stranger,
+}
+
+/// An answer of either protocol.
+enum Heard {
+    Job(JobAnswer),
+    Told(TaskAnswer),
 }
 
 /// What a call remembers between its tries, to say at the end what is known.
@@ -181,7 +204,21 @@ impl QuorumClient {
     ) -> Result<CommandReply, ClientError> {
         match self.ask(quorum, Ask::Propose(command), deadline).await? {
             Said::Reply(reply) => Ok(reply?),
-            Said::Answer(_) | Said::Noted => Err(mixed_up(quorum)),
+            _ => Err(mixed_up(quorum)),
+        }
+    }
+
+    /// Says as this node's worker to whoever leads the quorum: `Start`, `Beat`, `Report` or `Checkpoint`. Tried again
+    /// like a command; all of these may be said twice.
+    pub async fn tell(
+        &self,
+        quorum: QuorumId,
+        message: TaskMessage,
+        deadline: Duration,
+    ) -> Result<TaskAnswer, ClientError> {
+        match self.ask(quorum, Ask::Tell(message), deadline).await? {
+            Said::Told(answer) => Ok(answer),
+            _ => Err(mixed_up(quorum)),
         }
     }
 
@@ -195,7 +232,7 @@ impl QuorumClient {
     ) -> Result<QueryAnswer, ClientError> {
         match self.ask(quorum, Ask::Query(query, stale), deadline).await? {
             Said::Answer(answer) => Ok(answer),
-            Said::Reply(_) | Said::Noted => Err(mixed_up(quorum)),
+            _ => Err(mixed_up(quorum)),
         }
     }
 
@@ -346,7 +383,7 @@ impl QuorumClient {
         let local = parts.net.local_peer();
         providers.retain(|peer| *peer != local);
         let questions = providers.into_iter().take(PROVIDERS_ASKED_MAX).map(|peer| async move {
-            let answer = self.send(peer, &JobMessage::Membership { quorum }, TRY_MIN, end).await;
+            let answer = self.send_job(peer, &JobMessage::Membership { quorum }, TRY_MIN, end).await;
             match answer {
                 Ok(JobAnswer::Membership(signed)) => {
                     let statement = &signed.statement;
@@ -391,6 +428,13 @@ impl QuorumClient {
                 parts.suspects.note(quorum, *manifest, *column);
                 Ok(Said::Noted)
             }
+            Ask::Tell(message) => {
+                let told = parts.steward.answer(by, message.clone());
+                return match tokio::time::timeout(left, told).await {
+                    Ok(answer) => self.told(quorum, answer),
+                    Err(_) => Tried::Unknown(None),
+                };
+            }
         };
         match result {
             Ok(said) => Tried::Done(said),
@@ -400,7 +444,7 @@ impl QuorumClient {
             }
             Err(QuorumError::Paused { reason, .. }) => Tried::Paused(reason),
             Err(QuorumError::Busy { .. }) => Tried::Busy,
-            Err(QuorumError::Unknown { reason, .. }) if matches!(ask, Ask::Propose(_)) => Tried::Unknown(reason),
+            Err(QuorumError::Unknown { reason, .. }) if ask.changes() => Tried::Unknown(reason),
             Err(error @ QuorumError::TooLarge { .. }) => {
                 Tried::Failed(ClientError::Protocol { quorum, reason: error.to_string() })
             }
@@ -412,15 +456,21 @@ impl QuorumClient {
     }
 
     async fn ask_peer(&self, quorum: QuorumId, peer: PeerId, ask: &Ask, end: Instant, account: &mut Account) -> Tried {
-        let message = match ask {
-            Ask::Propose(command) => JobMessage::Propose { quorum, command: command.clone() },
-            Ask::Query(query, stale) => JobMessage::Query { quorum, query: query.clone(), stale: *stale },
-            Ask::Suspect(manifest, column) => JobMessage::Suspect { quorum, manifest: *manifest, column: *column },
-        };
         // A question changes nothing: its silence leaves nothing unknown.
-        let silence = || if matches!(ask, Ask::Propose(_)) { Tried::Unknown(None) } else { Tried::Nothing };
+        let silence = || if ask.changes() { Tried::Unknown(None) } else { Tried::Nothing };
         let patience = TRY_MIN.saturating_mul(1 << account.silent_tries.min(3));
-        let answer = match self.send(peer, &message, patience, end).await {
+        let job = |message| async move { self.send_job(peer, &message, patience, end).await.map(Heard::Job) };
+        let answer = match ask {
+            Ask::Propose(command) => job(JobMessage::Propose { quorum, command: command.clone() }).await,
+            Ask::Query(query, stale) => job(JobMessage::Query { quorum, query: query.clone(), stale: *stale }).await,
+            Ask::Suspect(manifest, column) => {
+                job(JobMessage::Suspect { quorum, manifest: *manifest, column: *column }).await
+            }
+            Ask::Tell(message) => {
+                self.send(peer, Protocol::Task, message, TASK_BYTES_MAX, patience, end).await.map(Heard::Told)
+            }
+        };
+        let answer = match answer {
             Ok(answer) => answer,
             Err(NetError::Timeout { .. } | NetError::Broken { .. }) => {
                 account.silent_tries += 1;
@@ -438,10 +488,23 @@ impl QuorumClient {
             }
             Err(NetError::Busy { .. }) => return Tried::Busy,
         };
+        account.failed.remove(&peer);
+        let answer = match answer {
+            Heard::Job(answer) => answer,
+            Heard::Told(answer) => {
+                let tried = self.told(quorum, answer);
+                if !matches!(tried, Tried::Stranger) {
+                    (account.reached, account.heard) = (true, true);
+                }
+                if matches!(tried, Tried::Done(_)) {
+                    self.heard(quorum, peer);
+                }
+                return tried;
+            }
+        };
         if !matches!(answer, JobAnswer::NotMember | JobAnswer::Malformed { .. }) {
             (account.reached, account.heard) = (true, true);
         }
-        account.failed.remove(&peer);
         match (answer, ask) {
             (JobAnswer::Reply(reply), Ask::Propose(_)) => {
                 self.routes().change(quorum, |route| route.primary = Some(peer));
@@ -482,18 +545,46 @@ impl QuorumClient {
         }
     }
 
-    /// One question to one peer, for at most `patience` and never past `end`.
-    async fn send(
+    /// What an answer of the task protocol means for the try that it answers.
+    fn told(&self, quorum: QuorumId, answer: TaskAnswer) -> Tried {
+        match answer {
+            TaskAnswer::NotPrimary { primary: None, voters } if voters.is_empty() => Tried::Stranger,
+            TaskAnswer::NotPrimary { primary, voters } => {
+                self.learn(quorum, primary, &voters);
+                let voters = voters.iter().take(MEMBERS_MAX).map(|member| member.peer);
+                Tried::Redirected(primary.map(|primary| primary.peer).into_iter().chain(voters).collect())
+            }
+            TaskAnswer::Busy => Tried::Busy,
+            TaskAnswer::Unknown => Tried::Unknown(None),
+            TaskAnswer::Malformed { reason } => Tried::Failed(ClientError::Protocol { quorum, reason }),
+            answer => Tried::Done(Said::Told(answer)),
+        }
+    }
+
+    async fn send_job(
         &self,
         peer: PeerId,
         message: &JobMessage,
         patience: Duration,
         end: Instant,
     ) -> Result<JobAnswer, NetError> {
+        self.send(peer, Protocol::Job, message, MESSAGE_BYTES_MAX, patience, end).await
+    }
+
+    /// One question to one peer, for at most `patience` and never past `end`.
+    async fn send<M: Serialize, A: DeserializeOwned>(
+        &self,
+        peer: PeerId,
+        protocol: Protocol,
+        message: &M,
+        bytes_max: usize,
+        patience: Duration,
+        end: Instant,
+    ) -> Result<A, NetError> {
         let net = &self.0.parts.net;
         let patience = patience.min(end.saturating_duration_since(Instant::now()));
-        let frame = net.request(peer, Protocol::Job, Frame::head(wire::encode(message)), patience).await?;
-        wire::decode(&frame.head, MESSAGE_BYTES_MAX).map_err(|_| {
+        let frame = net.request(peer, protocol, Frame::head(wire::encode(message)), patience).await?;
+        wire::decode(&frame.head, bytes_max).map_err(|_| {
             net.penalise(peer, "an answer that cannot be read");
             NetError::Broken { peer }
         })
@@ -513,6 +604,11 @@ impl QuorumClient {
             let voters = voters.iter().take(MEMBERS_MAX).copied().collect();
             self.0.parts.knowledge.learn_members(quorum, primary, voters);
         }
+    }
+
+    /// The peer has just spoken or answered as the quorum's primary: it is asked first.
+    pub fn heard(&self, quorum: QuorumId, primary: PeerId) {
+        self.routes().change(quorum, |route| route.primary = Some(primary));
     }
 
     fn forget_primary(&self, quorum: QuorumId, peer: PeerId) {

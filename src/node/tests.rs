@@ -44,7 +44,8 @@ async fn start(n: u8, folder: &Path, bootstrap: &[String]) -> Node {
     let (net, inbound) =
         tasks.scope(network::start(&seams, &identity, config, admission, &mut registry)).await.unwrap();
     let (resources, settings) = (Resources::unlimited(), NodeSettings::default());
-    Node::start(NodeParts { seams, identity, settings, resources, net, inbound }).await.unwrap()
+    let work = NodeWork::default();
+    Node::start(NodeParts { seams, identity, settings, resources, net, inbound, work }).await.unwrap()
 }
 
 /// Nodes that all know each other, by connection and by announcement.

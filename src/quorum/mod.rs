@@ -35,7 +35,7 @@ mod snapshot;
 mod standbys;
 mod state_machine;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 
 mod changes;
 mod faults;
-mod memory;
+pub(crate) mod memory;
 mod proposing;
 
 use std::sync::Arc;

@@ -80,6 +80,7 @@ fn a_program_gets_its_input_and_nothing_else() {
         let names: Vec<&str> = text.lines().map(|line| line.split('=').next().unwrap()).collect();
         assert_eq!(names, ["GREETING", "HOME", "LANG", "PATH", "QUORATE_TASK", "TMPDIR"]);
         assert!(text.contains("GREETING=hei\n") && text.contains("QUORATE_TASK=token\n"));
+        assert!(text.contains("QUORATE_TASK_INDEX=2\n") && text.contains("QUORATE_TASK_COUNT=7\n"));
 
         let finished = bench.run(command("ls", &[])).await;
         assert_eq!(stdout(&finished), "in\nout\nstdout\ntask\ntmp\n");

@@ -66,6 +66,7 @@ pub fn task(program: Program) -> Task {
     Task {
         submitter: SUBMITTER,
         token: "token".to_owned(),
+        position: (2, 7),
         program,
         args: Vec::new(),
         env: BTreeMap::new(),

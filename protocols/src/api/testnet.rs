@@ -35,6 +35,8 @@ pub struct NodeFaults {
     pub disk: DiskFaults,
     /// At most one per peer; the last one counts.
     pub links: Vec<LinkFaults>,
+    /// Tasks that several nodes run to compare results end with a wrong one here.
+    pub lie: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

@@ -92,8 +92,9 @@ pub enum Map {
 }
 
 /// Where one range of an object ends and the next begins, for programs that read records. With *lines* and *words* a
-/// task gets every record that *starts* in its range: it skips what precedes the first separator (unless the range is
-/// the first) and reads past its end through the next one. So every record is read once, by one task.
+/// task gets every record that starts in its range: it skips through the first separator (unless the range is the
+/// first) and reads past its end through the next one. So every record is read once, by one task; one that starts at
+/// the very border belongs to the earlier range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Split {
     Exact,

@@ -48,13 +48,12 @@ const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
 
 /// Everything a program finds in its environment beside what the task sets.
-fn environment(folder: &Path, token: String) -> BTreeMap<String, String> {
+fn environment(folder: &Path) -> BTreeMap<String, String> {
     let text = |path: PathBuf| path.to_string_lossy().into_owned();
     BTreeMap::from([
         ("HOME".to_owned(), text(folder.to_owned())),
         ("LANG".to_owned(), "C.UTF-8".to_owned()),
         ("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned()),
-        ("QUORATE_TASK".to_owned(), token),
         ("TMPDIR".to_owned(), text(folder.join("tmp"))),
     ])
 }
@@ -114,6 +113,7 @@ async fn prepare(config: &CommandConfig, entropy: &dyn Entropy, task: Task) -> R
     let failed = |error: io::Error| Ending::HostFailed { reason: format!("preparing a folder: {error}") };
     let folder = Folder::create(&config.folder, entropy).map_err(failed)?;
     let place = folder.path().to_owned();
+    let identity = task.identity();
     for (name, source) in task.inputs {
         keep(source, place.join("in").join(name)).await?;
     }
@@ -132,7 +132,8 @@ async fn prepare(config: &CommandConfig, entropy: &dyn Entropy, task: Task) -> R
     }
     mknodat(CWD, place.join("task/report"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
         .map_err(|error| failed(error.into()))?;
-    let mut env = environment(&place, task.token);
+    let mut env = environment(&place);
+    env.extend(identity);
     env.extend(task.env);
     let limits = ProcessLimits {
         address_space_bytes: task.limits.memory_bytes.max(ADDRESS_SPACE_MIN),

@@ -175,6 +175,7 @@ impl Inner {
     }
     fn guest(&self, task: Task, host: Arc<dyn Host>, stop: Stop) -> Result<Guest, Ending> {
         let broken = |error: std::io::Error| Ending::InputBroken { reason: error.to_string() };
+        let identity = task.identity();
         let files = Files::new(task.inputs, task.checkpoint, task.limits.output_bytes).map_err(broken)?;
         let stdin = task.stdin.map(Input::open).transpose().map_err(broken)?;
         let world = match task.program {
@@ -187,8 +188,7 @@ impl Inner {
         };
         // Every program expects its own name first.
         let args = std::iter::once("task".to_owned()).chain(task.args);
-        let token = ("QUORATE_TASK".to_owned(), task.token);
-        let env = task.env.into_iter().chain([token]).map(|(name, value)| format!("{name}={value}"));
+        let env = task.env.into_iter().chain(identity).map(|(name, value)| format!("{name}={value}"));
         Ok(Guest {
             args: args.map(|arg| ended(arg.into())).collect(),
             env: env.map(|variable| ended(variable.into())).collect(),

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::jobs::driver::DriverMetrics;
 use crate::jobs::testing::{
     Known, QUORUM, Quorums, Reaction, ScriptedNet, ScriptedQuorum, member, membership, peer, seams,
 };
@@ -10,12 +11,13 @@ use crate::jobs::testing::{
 fn client(net: Arc<ScriptedNet>, knowledge: Arc<Known>, quorums: Arc<Quorums>) -> QuorumClient {
     QuorumClient::new(ClientParts {
         net,
-        quorums,
+        quorums: quorums.clone(),
         knowledge,
         entropy: seams(1).entropy,
         authority: Authority::default(),
         notes: Notes::default(),
         suspects: Suspects::default(),
+        steward: Steward { quorums, pulses: Notes::default().pulses().clone(), metrics: DriverMetrics::default() },
     })
 }
 

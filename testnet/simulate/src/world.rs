@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use quorate::identity::Identity;
 use quorate::jobs::ClientError;
-use quorate::node::{Node, NodeParts, NodeSettings, StartError};
+use quorate::node::{Node, NodeParts, NodeSettings, NodeWork, StartError};
 use quorate::objects::{GetError, PutError, PutOutcome, PutProgress, PutRequest};
 use quorate::quorum::HostEvent;
 use quorate::resources::Resources;
@@ -183,6 +183,7 @@ impl World {
             resources: Resources::new(Limits::for_machine(HARDWARE, Overrides::default())),
             net: Arc::new(net),
             inbound,
+            work: NodeWork::default(),
         };
         let node = match Node::start(parts).await {
             Ok(node) => node,

@@ -1,0 +1,959 @@
+//! Every attempt that this worker has, from its order to the quorum's last word about it.
+//!
+//! Decides and does nothing: each input leaves [`Effect`]s that the actor performs in their order. An attempt is an
+//! [`Entry`]; what there is to say to one quorum waits at its [`Desk`]; what a lease has room for is in a [`Bench`].
+//!
+//! ```text
+//!   Assign -> Waiting -> Running -> Ended -> (recorded) gone
+//!              |  not idempotent: begins once its row is durable and the quorum has recorded the start
+//!              |  idempotent: begins at once
+//!   Ended: said to the quorum at once, or once it is durable (`must_keep`)
+//!          a copy's verdict is committed to, waits for Reveal, and is then shown
+//! ```
+//!
+//! What is on disk, and when an assignment is confirmed, follows from one rule: **an attempt is *safe* when its order
+//! or its result is durable here, or when it is gone because the quorum has recorded it.** `Taken` is answered when all
+//! attempts of an assignment are safe. Whatever is not safe after `SAVE_AFTER` is written down, in one batch.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_protocols::ids::{JobId, LeaseId, QuorumId, StepIndex, Term};
+use quorate_protocols::task::limits::{BATCH_MAX, REPORT_BYTES_MAX};
+use quorate_protocols::task::message::{Order, Report, ReportRefusal, TaskAnswer, TaskResult, Work};
+use quorate_protocols::task::record::{ErrorClass, Output, TaskAttempt};
+use tokio::time::Instant;
+
+use super::held::{Held, Said};
+use super::limits::{
+    ATTEMPTS_MAX, DESKS_MAX, HELD_BYTES_MAX, PAUSE_MAX, PAUSE_MIN, SAVE_AFTER, STRAYS_MAX, WORTH_KEEPING,
+};
+use super::ports::Room;
+
+/// Names one assignment whose sender waits for its answer.
+pub(super) type Ticket = u64;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    Begin(TaskAttempt),
+    /// End what runs. `keep`: its last checkpoint is welcome.
+    Cancel {
+        task: TaskAttempt,
+        keep: bool,
+    },
+    /// To be made durable; the ledger hears of it by [`Ledger::saved`].
+    SaveOrder(TaskAttempt),
+    SaveResult(TaskAttempt),
+    /// What is on disk of the attempt is not needed any more.
+    Erase(TaskAttempt),
+    /// The last attempt of a step is gone.
+    EraseWork(JobId, StepIndex),
+    /// The quorum's record is full: store this output as an object; then [`Ledger::moved`].
+    MoveOut(TaskAttempt),
+    Answer(Ticket, TaskAnswer),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnDisk {
+    No,
+    Writing,
+    Yes,
+}
+
+pub(super) struct Entry {
+    pub lease: LeaseId,
+    pub work: Arc<Work>,
+    pub order: Arc<Order>,
+    stage: Stage,
+    order_on: OnDisk,
+    result_on: OnDisk,
+    /// Assignments that wait for it to be safe.
+    tickets: Vec<Ticket>,
+    /// The quorum wants it to end. `Some(true)`: its task goes on later.
+    stop: Option<bool>,
+    /// Its lease ended under it.
+    evicted: bool,
+    weight: usize,
+}
+
+enum Stage {
+    /// `may_begin`: the start is recorded, or need not be.
+    Waiting {
+        may_begin: bool,
+    },
+    Running,
+    Ended {
+        held: Held,
+        /// In the queue of its desk, on its way to the quorum, or being moved out.
+        under_way: bool,
+    },
+}
+
+/// What there is between this worker and one quorum.
+#[derive(Default)]
+struct Desk {
+    term: Term,
+    lease: LeaseId,
+    starts: VecDeque<TaskAttempt>,
+    reports: VecDeque<TaskAttempt>,
+    /// Stops to be confirmed of attempts that are not here.
+    strays: BTreeMap<TaskAttempt, TaskResult>,
+    starts_away: bool,
+    reports_away: bool,
+    /// After a failed try: not before this, and twice the wait after the next.
+    pause: Option<(Instant, Duration)>,
+    used: u64,
+    entries: usize,
+}
+
+/// What a lease has, and what runs under it.
+struct Bench {
+    room: Room,
+    slots: u64,
+    memory_bytes: u64,
+    disk_bytes: u64,
+    waiting: VecDeque<TaskAttempt>,
+}
+
+struct Taking {
+    left: usize,
+    taken: Vec<TaskAttempt>,
+    refused: Vec<(TaskAttempt, String)>,
+}
+
+struct WorkUse {
+    work: Arc<Work>,
+    entries: usize,
+    weight: usize,
+}
+
+/// An assignment as it came.
+pub(super) struct Assignment {
+    pub quorum: QuorumId,
+    pub term: Term,
+    pub lease: LeaseId,
+    pub room: Room,
+    pub works: Vec<Work>,
+    pub orders: Vec<Order>,
+}
+
+/// A batch on its way to a quorum: what of each attempt is said in it.
+pub(super) type Sent = Vec<(TaskAttempt, Said)>;
+
+#[derive(Default)]
+pub(super) struct Ledger {
+    entries: BTreeMap<TaskAttempt, Entry>,
+    works: BTreeMap<(JobId, StepIndex), WorkUse>,
+    desks: BTreeMap<QuorumId, Desk>,
+    benches: BTreeMap<LeaseId, Bench>,
+    takings: BTreeMap<Ticket, Taking>,
+    tickets: Ticket,
+    /// Attempts by when they must be on disk, in that order.
+    unsafe_since: VecDeque<(Instant, TaskAttempt)>,
+    weight: usize,
+    clock: u64,
+    /// In their order; the actor takes them after each input.
+    pub effects: VecDeque<Effect>,
+}
+
+impl Ledger {
+    pub fn get(&self, task: TaskAttempt) -> Option<&Entry> {
+        self.entries.get(&task)
+    }
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+    pub fn held(&self, task: TaskAttempt) -> Option<&Held> {
+        match &self.entries.get(&task)?.stage {
+            Stage::Ended { held, .. } => Some(held),
+            _ => None,
+        }
+    }
+    /// Steps that something here is of.
+    pub fn steps(&self) -> impl Iterator<Item = (JobId, StepIndex)> + '_ {
+        self.works.keys().copied()
+    }
+    pub fn work(&self, task: TaskAttempt) -> Option<&Arc<Work>> {
+        Some(&self.entries.get(&task)?.work)
+    }
+
+    // ---- what a primary says ----
+
+    /// Checks that a primary of this term may speak. Old ones are told of the newer.
+    fn hear(&mut self, quorum: QuorumId, term: Term, lease: LeaseId) -> Result<&mut Desk, TaskAnswer> {
+        self.clock += 1;
+        let clock = self.clock;
+        self.forget_idle_desks();
+        let desk = self.desks.entry(quorum).or_default();
+        if term < desk.term {
+            return Err(TaskAnswer::StaleTerm { seen: desk.term });
+        }
+        (desk.term, desk.lease, desk.used) = (term, lease, clock);
+        Ok(desk)
+    }
+
+    fn forget_idle_desks(&mut self) {
+        while self.desks.len() >= DESKS_MAX {
+            let idle = self.desks.iter().filter(|(_, desk)| desk.entries == 0 && desk.strays.is_empty());
+            let Some(oldest) = idle.min_by_key(|(_, desk)| desk.used).map(|(quorum, _)| *quorum) else { return };
+            self.desks.remove(&oldest);
+        }
+    }
+
+    /// Takes an assignment in. The answer comes as an [`Effect::Answer`] under the ticket.
+    pub fn assign(
+        &mut self,
+        now: Instant,
+        assignment: Assignment,
+        refusal: impl Fn(&Work) -> Option<String>,
+    ) -> Result<Ticket, TaskAnswer> {
+        let Assignment { quorum, term, lease, room, works, orders } = assignment;
+        self.hear(quorum, term, lease)?;
+        let works: BTreeMap<_, _> = works.into_iter().map(|work| ((work.job, work.step), work)).collect();
+        for order in &orders {
+            let id = order.task.id;
+            if id.job.quorum != quorum || !works.contains_key(&(id.job, id.step)) {
+                let reason = "an order is of another quorum, or without what its step runs".to_owned();
+                return Err(TaskAnswer::Malformed { reason });
+            }
+        }
+        let added: usize = orders.iter().map(order_weight).chain(works.values().map(work_weight)).sum();
+        if self.entries.len() + orders.len() > ATTEMPTS_MAX || self.weight + added > HELD_BYTES_MAX {
+            return Err(TaskAnswer::Busy);
+        }
+        self.bench(lease, room);
+        self.tickets += 1;
+        let ticket = self.tickets;
+        let mut taking = Taking { left: 0, taken: Vec::with_capacity(orders.len()), refused: Vec::new() };
+        let works: BTreeMap<_, Arc<Work>> = works.into_iter().map(|(key, work)| (key, self.share(work))).collect();
+        for order in orders {
+            let task = order.task;
+            let work = &works[&(task.id.job, task.id.step)];
+            if let Some(entry) = self.entries.get_mut(&task) {
+                // Said twice: the primary does not know that it was heard, or that it came to something.
+                if !entry.is_safe() {
+                    entry.tickets.push(ticket);
+                    taking.left += 1;
+                    if !entry.is_safe_soon() {
+                        self.unsafe_since.push_back((now + SAVE_AFTER, task));
+                    }
+                }
+                taking.taken.push(task);
+                continue;
+            }
+            if let Some(why) = refusal(work).or_else(|| too_large(work, &room)) {
+                taking.refused.push((task, why));
+                continue;
+            }
+            taking.left += 1;
+            taking.taken.push(task);
+            self.insert(now, order, lease, work.clone(), ticket);
+        }
+        self.drop_unused_works(works.into_keys());
+        self.takings.insert(ticket, taking);
+        self.answer_if_safe(ticket);
+        Ok(ticket)
+    }
+
+    fn insert(&mut self, now: Instant, order: Order, lease: LeaseId, work: Arc<Work>, ticket: Ticket) {
+        let (task, weight) = (order.task, order_weight(&order));
+        let idempotent = work.idempotent;
+        let entry = Entry {
+            lease,
+            work,
+            order: Arc::new(order),
+            stage: Stage::Waiting { may_begin: idempotent },
+            order_on: OnDisk::No,
+            result_on: OnDisk::No,
+            tickets: vec![ticket],
+            stop: None,
+            evicted: false,
+            weight,
+        };
+        self.count_in(task, entry);
+        if idempotent {
+            self.unsafe_since.push_back((now + SAVE_AFTER, task));
+            self.wait_for_room(task);
+        } else {
+            // Both at once; it begins when both are done.
+            self.save_order(task);
+            self.desk_of(task).starts.push_back(task);
+        }
+    }
+
+    /// Adds an attempt as the disk had it. One that must not begin twice and may have begun is lost.
+    pub fn restore(&mut self, order: Order, lease: LeaseId, room: Option<Room>, work: Work, held: Option<Held>) {
+        let (task, weight) = (order.task, order_weight(&order));
+        let (order_on, result_on) = match held {
+            Some(_) => (OnDisk::No, OnDisk::Yes),
+            None => (OnDisk::Yes, OnDisk::No),
+        };
+        let held = held.or_else(|| match room {
+            _ if !work.idempotent => {
+                Some(Held::failed(ErrorClass::Lost, "the worker was restarted when it may have begun"))
+            }
+            None => Some(Held::failed(ErrorClass::Lost, "the worker was restarted, and its lease had ended")),
+            Some(_) => None,
+        });
+        if let Some(room) = room {
+            self.bench(lease, room);
+        }
+        let work = self.share(work);
+        let stage = match held {
+            Some(held) => Stage::Ended { held, under_way: false },
+            None => Stage::Waiting { may_begin: true },
+        };
+        let ended = matches!(stage, Stage::Ended { .. });
+        let order = Arc::new(order);
+        let tickets = Vec::new();
+        let entry =
+            Entry { lease, work, order, stage, order_on, result_on, tickets, stop: None, evicted: false, weight };
+        self.count_in(task, entry);
+        self.desk_of(task).lease = lease;
+        match ended {
+            true => self.queue_report(task),
+            false => self.wait_for_room(task),
+        }
+    }
+
+    /// Ends attempts, known or not; each is confirmed by a report.
+    pub fn stop(
+        &mut self,
+        quorum: QuorumId,
+        term: Term,
+        lease: LeaseId,
+        tasks: Vec<TaskAttempt>,
+        keep: bool,
+    ) -> TaskAnswer {
+        let desk = match self.hear(quorum, term, lease) {
+            Ok(desk) => desk,
+            Err(answer) => return answer,
+        };
+        if tasks.len() > BATCH_MAX || desk.strays.len() + tasks.len() > STRAYS_MAX {
+            return TaskAnswer::Busy;
+        }
+        for task in tasks {
+            if task.id.job.quorum != quorum {
+                continue;
+            }
+            let Some(entry) = self.entries.get_mut(&task) else {
+                self.desk(quorum).strays.insert(task, TaskResult::Stopped);
+                continue;
+            };
+            match &mut entry.stage {
+                Stage::Waiting { .. } => self.end(task, Held::Plain(TaskResult::Stopped)),
+                Stage::Running => {
+                    entry.stop = Some(keep);
+                    self.effects.push_back(Effect::Cancel { task, keep });
+                }
+                // A verdict that nobody will ask for.
+                Stage::Ended { held: held @ Held::Sealed(_), .. } => {
+                    *held = Held::Plain(TaskResult::Stopped);
+                    self.queue_report(task);
+                }
+                // Whatever it came to will be told.
+                Stage::Ended { .. } => self.queue_report(task),
+            }
+        }
+        TaskAnswer::Noted
+    }
+
+    pub fn reveal(&mut self, quorum: QuorumId, term: Term, lease: LeaseId, tasks: Vec<TaskAttempt>) -> TaskAnswer {
+        let desk = match self.hear(quorum, term, lease) {
+            Ok(desk) => desk,
+            Err(answer) => return answer,
+        };
+        if tasks.len() > BATCH_MAX || desk.strays.len() + tasks.len() > STRAYS_MAX {
+            return TaskAnswer::Busy;
+        }
+        for task in tasks.into_iter().filter(|task| task.id.job.quorum == quorum) {
+            match self.entries.get_mut(&task).map(|entry| &mut entry.stage) {
+                Some(Stage::Ended { held: Held::Sealed(sealed), .. }) => {
+                    sealed.shown = true;
+                    self.queue_report(task);
+                }
+                Some(_) => (),
+                None => {
+                    let reason = "this worker has no verdict of the attempt".to_owned();
+                    let lost = TaskResult::Failed { class: ErrorClass::Lost, reason };
+                    self.desk(quorum).strays.insert(task, lost);
+                }
+            }
+        }
+        TaskAnswer::Noted
+    }
+
+    /// The lease is no more: what runs under it must end.
+    pub fn lease_ended(&mut self, lease: LeaseId) {
+        if self.benches.remove(&lease).is_none() {
+            return;
+        }
+        let under: Vec<_> =
+            self.entries.iter().filter(|(_, entry)| entry.lease == lease).map(|(task, _)| *task).collect();
+        for task in under {
+            let Some(entry) = self.entries.get_mut(&task) else { continue };
+            match entry.stage {
+                Stage::Waiting { .. } => self.end(task, Held::failed(ErrorClass::Lost, LEASE_ENDED)),
+                Stage::Running => {
+                    entry.evicted = true;
+                    self.effects.push_back(Effect::Cancel { task, keep: false });
+                }
+                Stage::Ended { .. } => (),
+            }
+        }
+    }
+
+    // ---- what happens here ----
+
+    /// An attempt that was begun came to something, after `took`. `None`: it was cancelled.
+    pub fn finished(&mut self, task: TaskAttempt, held: Option<Held>, took: Duration) {
+        let Some(entry) = self.entries.get_mut(&task) else { return };
+        if !matches!(entry.stage, Stage::Running) {
+            return;
+        }
+        let (lease, work) = (entry.lease, entry.work.clone());
+        let resources = &work.resources;
+        let held = match held {
+            Some(held) if !entry.evicted => held,
+            None if entry.stop.is_some() => Held::Plain(TaskResult::Stopped),
+            Some(_) | None => Held::failed(ErrorClass::Lost, LEASE_ENDED),
+        };
+        let must_keep = must_keep(&work, &held, took);
+        entry.stage = Stage::Ended { held, under_way: false };
+        self.reweigh(task);
+        if let Some(bench) = self.benches.get_mut(&lease) {
+            bench.slots -= u64::from(resources.slots);
+            bench.memory_bytes -= resources.memory_bytes;
+            bench.disk_bytes -= resources.disk_bytes;
+            self.begin_waiting(lease);
+        }
+        match must_keep {
+            true => self.save_result(task),
+            false => self.queue_report(task),
+        }
+    }
+
+    /// Rows that were to be made durable are, or will not be.
+    pub fn saved(&mut self, orders: &[TaskAttempt], results: &[TaskAttempt], error: Option<&str>) {
+        let state = if error.is_none() { OnDisk::Yes } else { OnDisk::No };
+        for task in orders {
+            let Some(entry) = self.entries.get_mut(task) else { continue };
+            entry.order_on = state;
+            let waits = matches!(entry.stage, Stage::Waiting { .. });
+            match error {
+                Some(error) if waits && !entry.work.idempotent => {
+                    self.end(*task, Held::failed(ErrorClass::Host, format!("its order could not be kept: {error}")));
+                }
+                Some(_) => self.give_back_tickets(*task),
+                None => self.wait_for_room(*task),
+            }
+            self.settle_tickets(*task);
+        }
+        for task in results {
+            let Some(entry) = self.entries.get_mut(task) else { continue };
+            entry.result_on = state;
+            if error.is_none() {
+                entry.order_on = OnDisk::No;
+            }
+            // Not durable, it is reported all the same: if this node dies first, the attempt counts as lost.
+            self.queue_report(*task);
+            self.settle_tickets(*task);
+        }
+    }
+
+    /// Writes down what has been on no disk for too long. Says when to come again.
+    pub fn save_due(&mut self, now: Instant) -> Option<Instant> {
+        while let Some((due, task)) = self.unsafe_since.front().copied() {
+            let done = self.entries.get(&task).is_none_or(Entry::is_safe_soon);
+            if !done && due > now {
+                return Some(due);
+            }
+            self.unsafe_since.pop_front();
+            if !done {
+                self.save(task);
+            }
+        }
+        None
+    }
+
+    /// Everything that is on no disk yet, because the node closes.
+    pub fn save_all(&mut self) {
+        let all: Vec<_> =
+            self.entries.iter().filter(|(_, entry)| !entry.is_safe_soon()).map(|(task, _)| *task).collect();
+        all.into_iter().for_each(|task| self.save(task));
+    }
+
+    fn save(&mut self, task: TaskAttempt) {
+        match self.entries.get(&task).map(|entry| &entry.stage) {
+            Some(Stage::Ended { .. }) => self.save_result(task),
+            Some(_) => self.save_order(task),
+            None => (),
+        }
+    }
+
+    // ---- what a quorum answers ----
+
+    /// Starts to ask for now, if any are due and none are on their way.
+    pub fn next_starts(&mut self, now: Instant, quorum: QuorumId) -> Vec<TaskAttempt> {
+        let Some(desk) = self.desks.get_mut(&quorum) else { return Vec::new() };
+        if desk.starts_away || desk.is_pausing(now) {
+            return Vec::new();
+        }
+        let entries = &self.entries;
+        let waits = |task: &TaskAttempt| {
+            entries.get(task).is_some_and(|entry| matches!(entry.stage, Stage::Waiting { may_begin: false }))
+        };
+        let batch: Vec<_> = desk.starts.drain(..desk.starts.len().min(BATCH_MAX)).filter(waits).collect();
+        desk.starts_away = !batch.is_empty();
+        batch
+    }
+
+    pub fn started(
+        &mut self,
+        now: Instant,
+        quorum: QuorumId,
+        tasks: &[TaskAttempt],
+        answers: Option<Vec<Result<(), ReportRefusal>>>,
+        jitter: u64,
+    ) {
+        let desk = self.desk(quorum);
+        desk.starts_away = false;
+        let Some(answers) = answers.filter(|answers| answers.len() == tasks.len()) else {
+            tasks.iter().rev().for_each(|task| desk.starts.push_front(*task));
+            desk.failed(now, jitter);
+            return;
+        };
+        desk.pause = None;
+        for (task, answer) in tasks.iter().zip(answers) {
+            let Some(entry) = self.entries.get_mut(task) else { continue };
+            match (answer, &mut entry.stage) {
+                (Ok(()), Stage::Waiting { may_begin }) => {
+                    *may_begin = true;
+                    self.wait_for_room(*task);
+                }
+                (Err(_), Stage::Waiting { .. }) => self.forget(*task),
+                _ => (),
+            }
+        }
+    }
+
+    /// Reports to send now, if any are due and none are on their way.
+    pub fn next_reports(&mut self, now: Instant, quorum: QuorumId) -> (Sent, Vec<Report>) {
+        let (mut sent, mut reports, mut weight) = (Vec::new(), Vec::new(), 0);
+        let Some(desk) = self.desks.get_mut(&quorum) else { return (sent, reports) };
+        if desk.reports_away || desk.is_pausing(now) {
+            return (sent, reports);
+        }
+        while reports.len() < BATCH_MAX
+            && let Some(task) = desk.reports.front().copied()
+        {
+            let Some(Stage::Ended { held, .. }) = self.entries.get(&task).map(|entry| &entry.stage) else {
+                desk.reports.pop_front();
+                continue;
+            };
+            weight += held.weight();
+            if weight > REPORT_BYTES_MAX && !reports.is_empty() {
+                break;
+            }
+            desk.reports.pop_front();
+            let Some(said) = held.next() else { continue };
+            sent.push((task, said));
+            reports.push(Report { task, result: held.say(task, said) });
+        }
+        for (task, result) in desk.strays.iter().take(BATCH_MAX - reports.len()) {
+            sent.push((*task, Said::Plain));
+            reports.push(Report { task: *task, result: result.clone() });
+        }
+        desk.reports_away = !reports.is_empty();
+        (sent, reports)
+    }
+
+    /// The quorum's answers to a batch; `None` when it could not be reached, or what it did is unknown.
+    pub fn reported(
+        &mut self,
+        now: Instant,
+        quorum: QuorumId,
+        sent: Sent,
+        answers: Option<Vec<Result<(), ReportRefusal>>>,
+        jitter: u64,
+    ) -> Told {
+        let mut told = Told::default();
+        let desk = self.desk(quorum);
+        desk.reports_away = false;
+        let Some(answers) = answers.filter(|answers| answers.len() == sent.len()) else {
+            desk.failed(now, jitter);
+            for (task, _) in sent.into_iter().rev() {
+                if self.entries.contains_key(&task) {
+                    self.desk(quorum).reports.push_front(task);
+                }
+            }
+            return told;
+        };
+        desk.pause = None;
+        for ((task, said), answer) in sent.into_iter().zip(answers) {
+            let Some(entry) = self.entries.get_mut(&task) else {
+                self.desk(quorum).strays.remove(&task);
+                continue;
+            };
+            let Stage::Ended { held, under_way } = &mut entry.stage else { continue };
+            *under_way = false;
+            match answer {
+                Ok(()) => {
+                    told.recorded += 1;
+                    match held {
+                        Held::Sealed(sealed) if said == Said::Commitment => {
+                            sealed.committed = true;
+                            // It may have been asked for, or called off, while this was on its way.
+                            self.queue_report(task);
+                        }
+                        held if held.next() == Some(said) => self.forget(task),
+                        _ => self.queue_report(task),
+                    }
+                }
+                Err(ReportRefusal::RecordFull) => {
+                    *under_way = true;
+                    self.effects.push_back(Effect::MoveOut(task));
+                }
+                Err(ReportRefusal::Invalid { reason }) if held.is_result() => {
+                    // The quorum will not have this result, and still waits for one.
+                    told.refused.push((task, reason.clone()));
+                    let class = if matches!(held, Held::Plain(_)) { ErrorClass::Host } else { ErrorClass::Lost };
+                    *held = Held::failed(class, format!("its result was refused: {reason}"));
+                    self.queue_report(task);
+                }
+                Err(refusal) => {
+                    if matches!(refusal, ReportRefusal::Stale { .. }) {
+                        told.stale += 1;
+                    }
+                    told.refused.push((task, refusal.to_string()));
+                    self.forget(task);
+                }
+            }
+        }
+        told
+    }
+
+    /// An output was stored as an object, because the quorum's record was full; or could not be.
+    pub fn moved(&mut self, task: TaskAttempt, moved: Result<Output, String>) {
+        let Some(entry) = self.entries.get_mut(&task) else { return };
+        let Stage::Ended { held, under_way } = &mut entry.stage else { return };
+        *under_way = false;
+        match moved {
+            Ok(stored) => {
+                if let Some((output, bytes)) = held.inline() {
+                    (*output, *bytes) = (stored, None);
+                }
+                self.reweigh(task);
+                // Storing it twice would cost more than a sync.
+                self.save_result(task);
+            }
+            Err(reason) => {
+                *held = Held::failed(ErrorClass::Host, reason);
+                self.queue_report(task);
+            }
+        }
+    }
+
+    /// Quorums that have something to hear, or will after a pause; and the end of the earliest pause.
+    pub fn busy_desks(&self, now: Instant) -> (Vec<QuorumId>, Option<Instant>) {
+        let (mut due, mut next) = (Vec::new(), None::<Instant>);
+        for (quorum, desk) in &self.desks {
+            let nothing = desk.reports.is_empty() && desk.strays.is_empty();
+            let reports = !(desk.reports_away || nothing);
+            if !reports && (desk.starts_away || desk.starts.is_empty()) {
+                continue;
+            }
+            match desk.pause {
+                Some((until, _)) if until > now => next = Some(next.map_or(until, |next| next.min(until))),
+                _ => due.push(*quorum),
+            }
+        }
+        (due, next)
+    }
+
+    /// Quorums to tell that this worker lives, each with its lease and the attempts it has here.
+    pub fn beats(&self) -> BTreeMap<QuorumId, (LeaseId, Vec<TaskAttempt>)> {
+        let mut beats = BTreeMap::<_, (LeaseId, Vec<_>)>::new();
+        for (quorum, desk) in &self.desks {
+            if desk.entries > 0 || self.benches.contains_key(&desk.lease) {
+                beats.insert(*quorum, (desk.lease, Vec::new()));
+            }
+        }
+        for task in self.entries.keys() {
+            if let Some((_, tasks)) = beats.get_mut(&task.id.job.quorum) {
+                tasks.push(*task);
+            }
+        }
+        beats
+    }
+
+    // ---- the small moves ----
+
+    fn desk(&mut self, quorum: QuorumId) -> &mut Desk {
+        self.desks.entry(quorum).or_default()
+    }
+
+    fn desk_of(&mut self, task: TaskAttempt) -> &mut Desk {
+        self.desk(task.id.job.quorum)
+    }
+
+    fn bench(&mut self, lease: LeaseId, room: Room) {
+        let new = Bench { room, slots: 0, memory_bytes: 0, disk_bytes: 0, waiting: VecDeque::new() };
+        let bench = self.benches.entry(lease).or_insert(new);
+        let grew = bench.room != room;
+        bench.room = room;
+        if grew {
+            self.begin_waiting(lease);
+        }
+    }
+
+    /// One copy of what all tasks of a step have in common, not counted as used yet.
+    fn share(&mut self, work: Work) -> Arc<Work> {
+        let key = (work.job, work.step);
+        if let Some(known) = self.works.get(&key)
+            && *known.work == work
+        {
+            return known.work.clone();
+        }
+        let weight = work_weight(&work);
+        let work = Arc::new(work);
+        let entries = self.works.get(&key).map_or(0, |known| known.entries);
+        self.weight += weight;
+        if let Some(before) = self.works.insert(key, WorkUse { work: work.clone(), entries, weight }) {
+            self.weight -= before.weight;
+        }
+        work
+    }
+
+    fn drop_unused_works(&mut self, keys: impl Iterator<Item = (JobId, StepIndex)>) {
+        for key in keys {
+            if self.works.get(&key).is_some_and(|known| known.entries == 0)
+                && let Some(unused) = self.works.remove(&key)
+            {
+                self.weight -= unused.weight;
+            }
+        }
+    }
+
+    fn count_in(&mut self, task: TaskAttempt, entry: Entry) {
+        self.weight += entry.weight;
+        if let Some(known) = self.works.get_mut(&(task.id.job, task.id.step)) {
+            known.entries += 1;
+        }
+        self.desk_of(task).entries += 1;
+        self.entries.insert(task, entry);
+    }
+
+    fn reweigh(&mut self, task: TaskAttempt) {
+        let Some(entry) = self.entries.get_mut(&task) else { return };
+        let Stage::Ended { held, .. } = &entry.stage else { return };
+        let weight = order_weight(&entry.order) + held.weight();
+        self.weight = self.weight + weight - entry.weight;
+        entry.weight = weight;
+    }
+
+    /// Everything about the attempt has been said.
+    fn forget(&mut self, task: TaskAttempt) {
+        let Some(entry) = self.entries.remove(&task) else { return };
+        self.weight -= entry.weight;
+        if entry.order_on != OnDisk::No || entry.result_on != OnDisk::No {
+            self.effects.push_back(Effect::Erase(task));
+        }
+        for ticket in entry.tickets {
+            self.one_safe(ticket);
+        }
+        self.desk_of(task).entries -= 1;
+        let key = (task.id.job, task.id.step);
+        if let Some(known) = self.works.get_mut(&key) {
+            known.entries -= 1;
+            if known.entries == 0 {
+                self.weight -= known.weight;
+                self.works.remove(&key);
+                self.effects.push_back(Effect::EraseWork(key.0, key.1));
+            }
+        }
+    }
+
+    /// Ends an attempt that did not begin.
+    fn end(&mut self, task: TaskAttempt, held: Held) {
+        let Some(entry) = self.entries.get_mut(&task) else { return };
+        entry.stage = Stage::Ended { held, under_way: false };
+        self.queue_report(task);
+    }
+
+    fn queue_report(&mut self, task: TaskAttempt) {
+        let Some(entry) = self.entries.get_mut(&task) else { return };
+        let Stage::Ended { held, under_way } = &mut entry.stage else { return };
+        // What is being written down is told when that is done.
+        if *under_way || entry.result_on == OnDisk::Writing || held.next().is_none() {
+            return;
+        }
+        *under_way = true;
+        self.desk_of(task).reports.push_back(task);
+    }
+
+    fn save_order(&mut self, task: TaskAttempt) {
+        if let Some(entry) = self.entries.get_mut(&task)
+            && entry.order_on == OnDisk::No
+        {
+            entry.order_on = OnDisk::Writing;
+            self.effects.push_back(Effect::SaveOrder(task));
+        }
+    }
+
+    fn save_result(&mut self, task: TaskAttempt) {
+        if let Some(entry) = self.entries.get_mut(&task) {
+            entry.result_on = OnDisk::Writing;
+            self.effects.push_back(Effect::SaveResult(task));
+        }
+    }
+
+    /// Puts an attempt that may begin into the queue of its lease.
+    fn wait_for_room(&mut self, task: TaskAttempt) {
+        let Some(entry) = self.entries.get(&task) else { return };
+        let may = matches!(entry.stage, Stage::Waiting { may_begin: true });
+        if !may || !(entry.work.idempotent || entry.order_on == OnDisk::Yes) {
+            return;
+        }
+        let lease = entry.lease;
+        if let Some(bench) = self.benches.get_mut(&lease)
+            && !bench.waiting.contains(&task)
+        {
+            bench.waiting.push_back(task);
+            self.begin_waiting(lease);
+        }
+    }
+
+    /// Begins what the lease has room for, in order. The quorum gives no more than that; what it gave for the place of
+    /// something that has not ended yet waits here.
+    fn begin_waiting(&mut self, lease: LeaseId) {
+        let Some(bench) = self.benches.get_mut(&lease) else { return };
+        while let Some(task) = bench.waiting.front().copied() {
+            let entry = self.entries.get_mut(&task);
+            let Some(entry) = entry.filter(|entry| matches!(entry.stage, Stage::Waiting { .. })) else {
+                bench.waiting.pop_front();
+                continue;
+            };
+            let needs = &entry.work.resources;
+            let slots = bench.slots + u64::from(needs.slots);
+            let (memory_bytes, disk_bytes) =
+                (bench.memory_bytes + needs.memory_bytes, bench.disk_bytes + needs.disk_bytes);
+            let room = &bench.room;
+            if slots > room.slots || memory_bytes > room.memory_bytes || disk_bytes > room.disk_bytes {
+                return;
+            }
+            (bench.slots, bench.memory_bytes, bench.disk_bytes) = (slots, memory_bytes, disk_bytes);
+            bench.waiting.pop_front();
+            entry.stage = Stage::Running;
+            self.effects.push_back(Effect::Begin(task));
+        }
+    }
+
+    fn settle_tickets(&mut self, task: TaskAttempt) {
+        let Some(entry) = self.entries.get_mut(&task).filter(|entry| entry.is_safe()) else { return };
+        for ticket in std::mem::take(&mut entry.tickets) {
+            self.one_safe(ticket);
+        }
+    }
+
+    /// The attempt could not be made safe: its primary is to say it again.
+    fn give_back_tickets(&mut self, task: TaskAttempt) {
+        let Some(entry) = self.entries.get_mut(&task) else { return };
+        for ticket in std::mem::take(&mut entry.tickets) {
+            if self.takings.remove(&ticket).is_some() {
+                self.effects.push_back(Effect::Answer(ticket, TaskAnswer::Busy));
+            }
+        }
+    }
+
+    fn one_safe(&mut self, ticket: Ticket) {
+        if let Some(taking) = self.takings.get_mut(&ticket) {
+            taking.left -= 1;
+            self.answer_if_safe(ticket);
+        }
+    }
+
+    fn answer_if_safe(&mut self, ticket: Ticket) {
+        if self.takings.get(&ticket).is_some_and(|taking| taking.left == 0)
+            && let Some(Taking { taken, refused, .. }) = self.takings.remove(&ticket)
+        {
+            self.effects.push_back(Effect::Answer(ticket, TaskAnswer::Taken { taken, refused }));
+        }
+    }
+}
+
+const LEASE_ENDED: &str = "the worker's lease ended";
+
+/// What an answer of a quorum was good for, for the counters and the log.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    pub recorded: u64,
+    pub stale: u64,
+    pub refused: Vec<(TaskAttempt, String)>,
+}
+
+impl Entry {
+    pub(super) fn is_safe(&self) -> bool {
+        self.order_on == OnDisk::Yes || self.result_on == OnDisk::Yes
+    }
+    fn is_safe_soon(&self) -> bool {
+        self.order_on != OnDisk::No || self.result_on != OnDisk::No
+    }
+}
+
+impl Desk {
+    fn is_pausing(&self, now: Instant) -> bool {
+        self.pause.is_some_and(|(until, _)| until > now)
+    }
+    fn failed(&mut self, now: Instant, jitter: u64) {
+        let wait = self.pause.map_or(PAUSE_MIN, |(_, wait)| (wait * 2).min(PAUSE_MAX));
+        let more = Duration::from_millis(jitter % (wait.as_millis() as u64 / 2 + 1));
+        self.pause = Some((now + wait + more, wait));
+    }
+}
+
+/// Whether a result must be durable before it is reported. An idempotent attempt that took less than a few syncs is
+/// cheaper to run again, and its order is still safe, or still the primary's to send. A copy's verdict is kept because
+/// its nonce is drawn once: another would not fit what was committed to.
+fn must_keep(work: &Work, held: &Held, took: Duration) -> bool {
+    let result = match held {
+        Held::Plain(TaskResult::Failed { .. } | TaskResult::Stopped) => !work.idempotent,
+        held => !work.idempotent || work.verified || held.is_object(),
+    };
+    result || took >= WORTH_KEEPING
+}
+
+/// Why a task can never run under the lease, if it cannot.
+fn too_large(work: &Work, room: &Room) -> Option<String> {
+    let needs = &work.resources;
+    let fits = u64::from(needs.slots) <= room.slots
+        && needs.memory_bytes <= room.memory_bytes
+        && needs.disk_bytes <= room.disk_bytes;
+    (!fits).then(|| "its task needs more than this worker's whole lease".to_owned())
+}
+
+fn order_weight(order: &Order) -> usize {
+    use quorate_protocols::job::compute::Content;
+    use quorate_protocols::job::plan::TaskInput;
+    const FRAME: usize = 512;
+    let given: usize = order
+        .given
+        .iter()
+        .chain(&order.checkpoint)
+        .filter_map(|given| given.bytes.as_ref())
+        .map(|bytes| bytes.len())
+        .sum();
+    let item = if let TaskInput::Item(Content::Inline(bytes)) = &order.input { bytes.len() } else { 0 };
+    FRAME + given + order.given.len() * 128 + item
+}
+
+fn work_weight(work: &Work) -> usize {
+    use quorate_protocols::job::compute::{Content, Program};
+    const FRAME: usize = 1024;
+    let content = |content: &Content| if let Content::Inline(bytes) = content { bytes.len() } else { 0 };
+    let call = &work.call;
+    let module = if let Program::Wasm { module, .. } = &call.program { content(module) } else { 0 };
+    let texts = call.args.iter().chain(call.env.keys()).chain(call.env.values()).map(String::len).sum::<usize>();
+    FRAME + module + texts + call.inputs.values().map(content).sum::<usize>()
+}

@@ -1,0 +1,45 @@
+//! Bounds of a worker: what it holds for quorums, and how patient it is.
+
+use std::time::Duration;
+
+/// Attempts in the inbox and the outbox together. More than the slots of any machine; results wait here while their
+/// quorum is away. When they are that many, assignments are answered *busy*, and the primary asks again.
+pub const ATTEMPTS_MAX: usize = 4_096;
+
+/// Orders, calls and results in memory, in bytes. Past it assignments are answered *busy*; what runs may still add its
+/// results, each at most `task::limits::OUTPUT_BYTES_MAX`.
+pub const HELD_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Stops of attempts that this worker does not know, per quorum, until they are confirmed. Past it stops are answered
+/// *busy*.
+pub const STRAYS_MAX: usize = 1_024;
+
+/// Quorums that this worker has something of, or has lately worked for; the idle one used longest ago is forgotten.
+pub const DESKS_MAX: usize = 256;
+
+/// Requests on their way to the worker's actor; whoever brings more waits, holding a handler of the task service.
+pub const REQUESTS_QUEUE: usize = 64;
+
+/// Ended attempts and answers on their way to the actor; senders wait.
+pub const ENDED_QUEUE: usize = 256;
+
+/// How long an attempt may be on no disk. One that ends and is recorded sooner never is: its assignment is only
+/// confirmed then, so nothing is lost by a crash but the work of this long. A few syncs of a disk.
+pub const SAVE_AFTER: Duration = Duration::from_millis(10);
+
+/// What took longer to compute than this is written down before it is reported: it is worth more than a sync.
+pub const WORTH_KEEPING: Duration = Duration::from_millis(100);
+
+/// Between two tries to reach a quorum, doubling from the first to the second, with up to half as jitter. One try
+/// already looks for the primary for as long as the protocol's deadline.
+pub const PAUSE_MIN: Duration = Duration::from_millis(50);
+pub const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// How often a quorum hears what runs here for it. A third of the shortest silence that its primary makes much of.
+pub const BEAT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long a beat may take; the next one says it all again.
+pub const BEAT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// For what runs when the node closes, to be stopped: a program's grace and then some. Less than the node itself waits.
+pub const CLOSE_PATIENCE: Duration = Duration::from_secs(8);

@@ -1,0 +1,145 @@
+//! The worker's inbox and outbox on disk.
+//!
+//! | tree | key | value |
+//! |---|---|---|
+//! | `worker.orders` | attempt | the order, and its lease |
+//! | `worker.works` | job and step | what its tasks have in common |
+//! | `worker.results` | attempt | the order, its lease, and what it came to; the order's own row is gone then |
+//!
+//! A row that cannot be read is dropped and told: its attempt is lost, which the quorum finds out by its timeout.
+
+use std::collections::BTreeMap;
+
+use quorate_protocols::ids::{JobId, LeaseId, StepIndex};
+use quorate_protocols::task::message::{Order, Work};
+use quorate_protocols::task::record::TaskAttempt;
+use quorate_protocols::wire::{self, Record};
+use serde::{Deserialize, Serialize};
+
+use super::held::Held;
+use crate::seams::{DiskError, Kv, KvBatch};
+
+const ORDERS: &str = "worker.orders";
+const WORKS: &str = "worker.works";
+const RESULTS: &str = "worker.results";
+
+/// Rows read at once when the node starts.
+const PAGE_ROWS: usize = 256;
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
+
+#[derive(Serialize, Deserialize)]
+struct OrderRow {
+    lease: LeaseId,
+    order: Order,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WorkRow {
+    work: Work,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ResultRow {
+    lease: LeaseId,
+    order: Order,
+    held: Held,
+}
+
+impl Record for OrderRow {
+    /// 1: first.
+    const VERSION: u8 = 1;
+}
+
+impl Record for WorkRow {
+    /// 1: first.
+    const VERSION: u8 = 1;
+}
+
+impl Record for ResultRow {
+    /// 1: first.
+    const VERSION: u8 = 1;
+}
+
+/// In the order of [`TaskAttempt`].
+fn key(task: TaskAttempt) -> Vec<u8> {
+    let mut key = step_key(task.id.job, task.id.step);
+    key.extend_from_slice(&task.id.task.0.to_be_bytes());
+    key.extend_from_slice(&task.attempt.0.to_be_bytes());
+    key
+}
+
+fn step_key(job: JobId, step: StepIndex) -> Vec<u8> {
+    let mut key = Vec::with_capacity(42);
+    key.extend_from_slice(job.quorum.as_bytes());
+    key.extend_from_slice(&job.local);
+    key.extend_from_slice(&step.0.to_be_bytes());
+    key
+}
+
+pub(super) fn put_order(batch: &mut KvBatch, lease: LeaseId, order: &Order) {
+    let row = OrderRow { lease, order: order.clone() };
+    batch.put(ORDERS, key(order.task), wire::encode_record(&row));
+}
+
+pub(super) fn put_work(batch: &mut KvBatch, work: &Work) {
+    let row = WorkRow { work: work.clone() };
+    batch.put(WORKS, step_key(work.job, work.step), wire::encode_record(&row));
+}
+
+/// In the place of the order.
+pub(super) fn put_result(batch: &mut KvBatch, lease: LeaseId, order: &Order, held: &Held) {
+    // What it was given is not needed any more.
+    let order = Order { given: Vec::new(), checkpoint: None, ..order.clone() };
+    let row = ResultRow { lease, order, held: held.clone() };
+    batch.put(RESULTS, key(row.order.task), wire::encode_record(&row));
+    batch.delete(ORDERS, key(row.order.task));
+}
+
+pub(super) fn erase(batch: &mut KvBatch, task: TaskAttempt) {
+    batch.delete(ORDERS, key(task)).delete(RESULTS, key(task));
+}
+
+pub(super) fn erase_work(batch: &mut KvBatch, job: JobId, step: StepIndex) {
+    batch.delete(WORKS, step_key(job, step));
+}
+
+/// One attempt as the disk has it.
+pub(super) struct Found {
+    pub lease: LeaseId,
+    pub order: Order,
+    pub held: Option<Held>,
+}
+
+pub(super) struct Loaded {
+    pub works: BTreeMap<(JobId, StepIndex), Work>,
+    pub found: Vec<Found>,
+}
+
+pub(super) fn load(kv: &dyn Kv) -> Result<Loaded, DiskError> {
+    let mut works = BTreeMap::new();
+    each(kv, WORKS, |row: WorkRow| drop(works.insert((row.work.job, row.work.step), row.work)))?;
+    let mut found = BTreeMap::new();
+    each(kv, ORDERS, |row: OrderRow| {
+        found.insert(row.order.task, Found { lease: row.lease, order: row.order, held: None });
+    })?;
+    each(kv, RESULTS, |row: ResultRow| {
+        found.insert(row.order.task, Found { lease: row.lease, order: row.order, held: Some(row.held) });
+    })?;
+    Ok(Loaded { works, found: found.into_values().collect() })
+}
+
+fn each<T: Record>(kv: &dyn Kv, tree: &str, mut take: impl FnMut(T)) -> Result<(), DiskError> {
+    let mut from = Vec::new();
+    loop {
+        let rows = kv.range(tree, &from, &[0xff; 64], PAGE_ROWS, PAGE_BYTES)?;
+        let Some((last, _)) = rows.last() else { return Ok(()) };
+        from = last.clone();
+        from.push(0);
+        for (_, value) in rows {
+            match wire::decode_record(&value) {
+                Ok(row) => take(row),
+                Err(error) => tracing::warn!(tree, %error, "a record of the worker cannot be read; it is passed over"),
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Runs one attempt: gathers what it is given, has its executor run it, and makes of the end what its quorum is told.
+
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use quorate_protocols::ids::{Nonce, PeerId};
+use quorate_protocols::job::Kind;
+use quorate_protocols::job::compute::{OutputPlace, Program};
+use quorate_protocols::job::limits::REASON_BYTES_MAX;
+use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
+use quorate_protocols::task::message::{Order, TaskResult, Work};
+use quorate_protocols::task::record::{ErrorClass, Output};
+use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict};
+use tokio_util::sync::CancellationToken;
+
+use super::faults::WorkerFaults;
+use super::held::{Held, Sealed};
+use super::host::AttemptHost;
+use super::inputs::{Inputs, Named};
+use super::outputs::{self, Fault, Stores};
+use crate::executors::command::Folder;
+use crate::executors::{self, Class, Content, Deterministic, Ending, Executor, Finished, Limits, Stdout, Task};
+use crate::identity::Identity;
+use crate::seams::{Entropy, run_blocking};
+
+/// What every attempt of this worker makes use of.
+pub(super) struct Runner {
+    pub executors: BTreeMap<Kind, Arc<dyn Executor>>,
+    pub inputs: Inputs,
+    pub stores: Stores,
+    pub identity: Identity,
+    pub entropy: Arc<dyn Entropy>,
+    pub faults: WorkerFaults,
+}
+
+/// What one attempt came to; `None`: it was stopped.
+type Came = Result<(Output, Option<Bytes>), Fault>;
+
+impl Runner {
+    /// Runs an attempt to its end. `None` when it was stopped: then nothing of it is left running.
+    pub async fn run(
+        &self,
+        work: &Work,
+        order: &Order,
+        host: Arc<AttemptHost>,
+        stop: CancellationToken,
+    ) -> Option<Held> {
+        // A bug on the way is this attempt's end, and nobody else's.
+        let came = AssertUnwindSafe(self.attempt(work, order, host, stop)).catch_unwind().await;
+        let came = came.unwrap_or_else(|panic| {
+            let what = panic.downcast_ref::<&str>().map(|what| (*what).to_owned());
+            let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+            tracing::error!(job = %order.task.id.job, %what, "running a task panicked; this is a bug of quorate");
+            Some(Err((ErrorClass::Host, format!("the worker panicked, which is a bug of quorate: {what}"))))
+        })?;
+        Some(self.conclude(work, order, came))
+    }
+
+    async fn attempt(
+        &self,
+        work: &Work,
+        order: &Order,
+        host: Arc<AttemptHost>,
+        stop: CancellationToken,
+    ) -> Option<Came> {
+        let kind = work.call.program.kind();
+        let Some(executor) = self.executors.get(&kind) else {
+            return Some(Err((ErrorClass::Refused, format!("this worker runs no tasks of kind {kind}"))));
+        };
+        let gathered = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
+            gathered = self.gather(work, order) => gathered,
+        };
+        let (task, _inputs) = match gathered {
+            Ok(gathered) => gathered,
+            Err(fault) => return Some(Err(fault)),
+        };
+        let finished = executor.run(task, host.clone(), stop.clone()).await;
+        let Finished { ending, stdout, outputs, folder, .. } = finished;
+        let class = match class(&ending) {
+            Ended::Cancelled => return None,
+            Ended::Succeeded => {
+                // File outputs are in the folder, so it stays until they were taken.
+                return self.take_output(work, order, stdout, outputs, folder, &stop).await;
+            }
+            Ended::Failed(class) => class,
+        };
+        let told = host.log.last_line().filter(|_| matches!(class, ErrorClass::Exit | ErrorClass::Trap));
+        Some(Err((class, told.map_or_else(|| ending.to_string(), |line| format!("{ending}: {line}")))))
+    }
+
+    async fn gather(&self, work: &Work, order: &Order) -> Result<(Task, Vec<Named>), Fault> {
+        let call = &work.call;
+        let program = match &call.program {
+            Program::Wasm { module, deterministic, .. } => {
+                let mut seed = [0; 8];
+                // All copies and attempts of a task share its token.
+                seed.copy_from_slice(&order.token.0[..8]);
+                let world = Deterministic { seed: u64::from_le_bytes(seed), clock_ms: work.submitted_at.0 };
+                let module = self.inputs.module(module).await?;
+                executors::Program::Wasm { module, deterministic: deterministic.then_some(world) }
+            }
+            Program::Command { name } => executors::Program::Command { name: name.clone() },
+        };
+        let (mut inputs, mut named) = (BTreeMap::new(), Vec::new());
+        for (name, content) in &call.inputs {
+            let Named { source, held } = self.inputs.named(content).await?;
+            inputs.insert(name.clone(), source);
+            named.extend(held.map(|held| Named { source: executors::Source::Bytes(Bytes::new()), held: Some(held) }));
+        }
+        let task = Task {
+            submitter: work.owner,
+            token: hex::encode(order.token.0),
+            position: (order.task.id.task.0, order.of),
+            program,
+            args: call.args.clone(),
+            env: call.env.clone(),
+            stdin: self.inputs.stdin(order),
+            inputs,
+            stdout: Stdout::Output,
+            checkpoint: self.inputs.checkpoint(order).await?,
+            limits: limits(work),
+        };
+        Ok((task, named))
+    }
+
+    /// `None` when the attempt was stopped while its output was stored.
+    async fn take_output(
+        &self,
+        work: &Work,
+        order: &Order,
+        stdout: Option<Content>,
+        outputs: BTreeMap<String, Content>,
+        folder: Option<Folder>,
+        stop: &CancellationToken,
+    ) -> Option<Came> {
+        let place = folder.as_ref().map(|folder| folder.path().to_owned());
+        let joined = match &place {
+            Some(_) => run_blocking(move || executors::output(stdout, outputs, place.as_deref())).await,
+            None => executors::output(stdout, outputs, None),
+        };
+        let content = match joined {
+            Ok(content) => content,
+            Err(error) => return Some(Err((ErrorClass::Host, format!("gathering its outputs: {error}")))),
+        };
+        let content = match content {
+            Content::Bytes(bytes) if work.verified && self.faults.lies() => {
+                tracing::warn!(job = %order.task.id.job, "this node was told to lie, and does");
+                Content::Bytes(bytes.iter().chain(b"?").copied().collect())
+            }
+            content => content,
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            taken = outputs::take(&self.stores, order.task, work.output, content) => Some(taken),
+        }
+    }
+
+    /// What the quorum is told. A copy's verdict is sealed first.
+    fn conclude(&self, work: &Work, order: &Order, came: Came) -> Held {
+        let (verdict, output, bytes) = match came {
+            Ok((output, bytes)) if !work.verified => return Held::Plain(TaskResult::Done { output, bytes }),
+            Ok((output, bytes)) => (Verdict::Output(output.digest), Some(output), bytes),
+            Err((class, _)) if work.verified && class.is_vote() => (Verdict::Failed(class), None, None),
+            Err((class, reason)) => {
+                let end = reason.floor_char_boundary(REASON_BYTES_MAX.min(reason.len()));
+                return Held::failed(class, &reason[..end]);
+            }
+        };
+        let worker: PeerId = self.identity.peer();
+        let statement = ResultStatement { task: order.task, worker, inputs: order.inputs, verdict };
+        let receipt = ResultReceipt::sign(self.identity.signing_key(), statement);
+        let nonce = Nonce(self.entropy.bytes());
+        Held::Sealed(Sealed { nonce, output, bytes, receipt, committed: false, shown: false })
+    }
+}
+
+enum Ended {
+    Succeeded,
+    Cancelled,
+    Failed(ErrorClass),
+}
+
+fn class(ending: &Ending) -> Ended {
+    Ended::Failed(match ending.class() {
+        Class::Success => return Ended::Succeeded,
+        Class::Cancelled => return Ended::Cancelled,
+        Class::Exit => ErrorClass::Exit,
+        Class::Trap => ErrorClass::Trap,
+        Class::Fuel => ErrorClass::Fuel,
+        Class::Memory => ErrorClass::Memory,
+        Class::Output => ErrorClass::Output,
+        Class::Timeout => ErrorClass::Timeout,
+        Class::Invalid => ErrorClass::Program,
+        Class::Refused => ErrorClass::Refused,
+        Class::Input => ErrorClass::Input,
+        Class::Host => ErrorClass::Host,
+    })
+}
+
+fn limits(work: &Work) -> Limits {
+    let resources = &work.resources;
+    let default = Limits::default();
+    let fuel = if let Program::Wasm { fuel, .. } = work.call.program { fuel } else { None };
+    let output_bytes = match (work.output, work.call.program.kind()) {
+        // More would be an error anyway; a module's outputs are in memory until then.
+        (OutputPlace::Inline, Kind::Wasm) => OUTPUT_BYTES_MAX as u64,
+        // A program's scratch counts too, and is on disk.
+        (_, Kind::Command) if resources.disk_bytes > 0 => resources.disk_bytes,
+        _ => default.output_bytes,
+    };
+    Limits { time: work.timeout, memory_bytes: resources.memory_bytes, output_bytes, fuel, ..default }
+}
