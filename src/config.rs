@@ -120,7 +120,12 @@ pub struct NodeSection {
 
 impl Default for NodeSection {
     fn default() -> Self {
-        Self { labels: BTreeMap::new(), operators: BTreeSet::new(), kinds: BTreeSet::from([Kind::Store]), drain: false }
+        Self {
+            labels: BTreeMap::new(),
+            operators: BTreeSet::new(),
+            kinds: BTreeSet::from([Kind::Store, Kind::Wasm, Kind::Command]),
+            drain: false,
+        }
     }
 }
 

@@ -112,9 +112,14 @@ const REPAIR_GRACE_PER_REPLACE_GRACE: u32 = 5;
 
 impl From<&Config> for NodeSettings {
     fn from(config: &Config) -> Self {
+        let mut kinds = config.node.kinds.clone();
+        // Nothing could run: whoever was asked would only refuse.
+        if config.commands.is_empty() {
+            kinds.remove(&Kind::Command);
+        }
         Self {
             operators: config.node.operators.clone(),
-            kinds: config.node.kinds.clone(),
+            kinds,
             labels: config.node.labels.clone(),
             draining: config.node.drain,
             voters: config.quorum.voters,
@@ -179,7 +184,9 @@ impl Node {
     }
 
     async fn start_actors(parts: NodeParts) -> Result<Self, StartError> {
-        let NodeParts { seams, identity, settings, resources, net, inbound, work } = parts;
+        let NodeParts { seams, identity, mut settings, resources, net, inbound, work } = parts;
+        // What nothing here runs is not offered.
+        settings.kinds.retain(|kind| *kind == Kind::Store || work.executors.contains_key(kind));
         let Inbound { approval, raft, liveness, job, piece, task, gossip, events: net_events } = inbound;
         let storage = Storage::start(seams.disk.clone());
         let directory = Directory::start(DirectoryParts {

@@ -337,7 +337,12 @@ fn read_node(source: &Source<'_>, raw: RawNode, config: &mut Config) -> Result<(
             .iter()
             .map(|text| match text.as_str() {
                 "store" => Ok(Kind::Store),
-                other => Err(source.fault(&kinds, "node.kinds", quoted(other), "a list of kinds: \"store\"")),
+                "wasm" => Ok(Kind::Wasm),
+                "command" => Ok(Kind::Command),
+                other => {
+                    let expected = "a list of kinds: \"store\", \"wasm\", \"command\"";
+                    Err(source.fault(&kinds, "node.kinds", quoted(other), expected))
+                }
             })
             .collect::<Result<BTreeSet<_>, _>>()?;
     }

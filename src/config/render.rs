@@ -85,7 +85,11 @@ pub(super) fn render(config: &Config) -> String {
 
     page.section("node");
     page.value("Peers, by peer id, that may act on every job and object.", "operators", list(&config.node.operators));
-    page.value("Kinds of work this node takes on.", "kinds", list(&config.node.kinds));
+    page.value(
+        "Kinds of work this node takes on. \"command\" runs nothing but the programs under [commands].",
+        "kinds",
+        list(&config.node.kinds),
+    );
     page.value("Take nothing new on, and let what is here move away.", "drain", config.node.drain);
     let labels: toml::Table = config.node.labels.iter().map(|(key, value)| (key.clone(), text(value))).collect();
     page.value(

@@ -2,7 +2,8 @@
 //!
 //! One task per led quorum, with one *hand* per worker that holds a lease. A hand compares what the state has for its
 //! worker with what the worker was told: attempts to run, attempts to end, verdicts to show. What is missing travels in
-//! one message; while that is on its way the next one gathers, so many small tasks cost few messages. Nothing is asked
+//! one message. A worker may answer only once the attempts are safe with it, which takes a moment, so a few messages may
+//! be on their way at a time; then the next one gathers, and many small tasks cost few messages. Nothing is asked
 //! again and again: the driver touches a hand when an applied entry names its worker, and the end of a message, or of a
 //! pause after a failure, looks once more.
 //!
@@ -37,6 +38,10 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// What is to end or to be shown, and still is this long after its worker was asked, is asked for again: the worker may
 /// have restarted.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// Messages to one worker on their way at once. A worker answers an assignment when its attempts are on disk or over, and
+/// what those that are over made room for should not wait for the others.
+const TALKS_MAX: usize = 4;
 
 /// Room in an assignment for what is not orders.
 const ASSIGN_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 64 * 1024;
@@ -89,9 +94,12 @@ struct Hand {
     lease: LeaseId,
     /// Attempts that it has, as far as they are still its to run.
     told: BTreeSet<TaskAttempt>,
+    /// Attempts in messages that are on their way.
+    telling: BTreeSet<TaskAttempt>,
     /// Attempts that it was asked to end or to show, and when.
     asked: BTreeMap<TaskAttempt, Instant>,
-    is_talking: bool,
+    /// Messages on their way.
+    talks: usize,
     /// Its lease is being renewed, or it is being declared lost.
     is_renewing: bool,
     failures: u32,
@@ -106,6 +114,7 @@ struct Hand {
 enum Ended {
     Talked {
         worker: PeerId,
+        tasks: Vec<TaskAttempt>,
         talk: Talk,
     },
     Renewed {
@@ -123,8 +132,8 @@ enum Ended {
 enum Talk {
     /// It knows of these attempts now.
     Told(Vec<TaskAttempt>),
-    /// It was asked to end or to show these.
-    Asked(Vec<TaskAttempt>),
+    /// It was asked to end or to show what the message was about.
+    Asked,
     /// Not heard, or not now.
     Failed(String),
     /// Its lease has ended there.
@@ -143,7 +152,7 @@ struct Tending {
     term: Term,
     tender: Tender,
     hands: BTreeMap<PeerId, Hand>,
-    /// At most one message and one renewal or loss per hand.
+    /// At most `TALKS_MAX` messages and one renewal or loss per hand.
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
 }
 
@@ -204,11 +213,14 @@ impl Tending {
         };
         let Some(hand) = self.hands.get_mut(&worker) else { return };
         match ended {
-            Ended::Talked { talk, .. } => {
-                hand.is_talking = false;
+            Ended::Talked { tasks, talk, .. } => {
+                hand.talks -= 1;
+                for task in &tasks {
+                    hand.telling.remove(task);
+                }
                 match talk {
                     Talk::Told(tasks) => hand.told.extend(tasks),
-                    Talk::Asked(tasks) => hand.asked.extend(tasks.into_iter().map(|task| (task, now))),
+                    Talk::Asked => hand.asked.extend(tasks.into_iter().map(|task| (task, now))),
                     Talk::NoLease => return self.lose(worker, "its lease has ended there".to_owned()),
                     Talk::Failed(reason) => {
                         let pause = BACKOFF_MIN.saturating_mul(1 << hand.failures.min(16)).min(BACKOFF_MAX);
@@ -269,14 +281,19 @@ impl Tending {
         });
         let (Some(lease), Some(hand)) = (lease, hands.get_mut(&worker)) else { return self.forget(worker) };
         if let Some((message, tasks)) = message {
-            hand.is_talking = true;
+            hand.talks += 1;
+            hand.telling.extend(&tasks);
             if matches!(message, TaskMessage::Assign { .. }) {
                 tender.lock().given_at.insert(worker, now);
                 context.around.metrics.attempts_given.inc_by(tasks.len() as u64);
             }
             let context = context.clone();
             running.push(
-                async move { Ended::Talked { worker, talk: talk(&context, worker, message, tasks).await } }.boxed(),
+                async move {
+                    let talk = talk(&context, worker, message, &tasks).await;
+                    Ended::Talked { worker, tasks, talk }
+                }
+                .boxed(),
             );
         }
         if !hand.is_renewing && hand.renew_at <= now {
@@ -323,7 +340,8 @@ impl Hand {
             lease,
             told: BTreeSet::new(),
             asked: BTreeMap::new(),
-            is_talking: false,
+            telling: BTreeSet::new(),
+            talks: 0,
             is_renewing: false,
             failures: 0,
             talk_at: None,
@@ -345,13 +363,13 @@ impl Hand {
     fn due(&self) -> Instant {
         // After a failure everything waits; else only what was asked and may have to be asked again.
         let asked = || self.asked.values().min().map(|at| *at + ASK_AGAIN);
-        let talk = self.talk_at.or_else(asked).filter(|_| !self.is_talking);
+        let talk = self.talk_at.or_else(asked).filter(|_| self.talks < TALKS_MAX);
         let renew = (!self.is_renewing).then_some(self.renew_at);
         talk.into_iter().chain(renew).min().unwrap_or_else(far)
     }
 
     fn may_talk(&mut self, now: Instant) -> bool {
-        let may = !self.is_talking && self.talk_at.is_none_or(|at| at <= now);
+        let may = self.talks < TALKS_MAX && self.talk_at.is_none_or(|at| at <= now);
         if may {
             self.talk_at = None;
         }
@@ -370,7 +388,8 @@ impl Hand {
         let reveals = state.reveals_of(worker);
         let is_wanted = |task: &TaskAttempt| stops.iter().any(|(stop, _)| stop == task) || reveals.contains(task);
         self.asked.retain(|task, at| is_wanted(task) && *at + ASK_AGAIN > now);
-        let unasked = |task: &TaskAttempt| !self.asked.contains_key(task);
+        // What is still being told is ended after that, or the one message could overtake the other.
+        let unasked = |task: &TaskAttempt| !self.asked.contains_key(task) && !self.telling.contains(task);
         let first = stops.iter().find(|(task, _)| unasked(task)).map(|(_, keep)| *keep);
         if let Some(keep) = first {
             let alike = stops.iter().filter(|(task, other)| *other == keep && unasked(task)).map(|(task, _)| *task);
@@ -385,7 +404,10 @@ impl Hand {
         for (task, attempt) in state.attempts_of(worker) {
             live.insert(task);
             // One that has committed to a result has long been told.
-            if matches!(attempt.phase, Phase::Given | Phase::Started) && !self.told.contains(&task) {
+            if matches!(attempt.phase, Phase::Given | Phase::Started)
+                && !self.told.contains(&task)
+                && !self.telling.contains(&task)
+            {
                 untold.push(task);
             }
         }
@@ -399,7 +421,7 @@ impl Hand {
 }
 
 /// Tells a worker, and has what it refuses recorded.
-async fn talk(context: &Context, worker: PeerId, message: TaskMessage, tasks: Vec<TaskAttempt>) -> Talk {
+async fn talk(context: &Context, worker: PeerId, message: TaskMessage, tasks: &[TaskAttempt]) -> Talk {
     let assigns = matches!(message, TaskMessage::Assign { .. });
     let answer = match context.ask_worker(worker, message).await {
         Ok(answer) => answer,
@@ -429,7 +451,7 @@ async fn talk(context: &Context, worker: PeerId, message: TaskMessage, tasks: Ve
             }
             Talk::Told(taken)
         }
-        TaskAnswer::Noted if !assigns => Talk::Asked(tasks),
+        TaskAnswer::Noted if !assigns => Talk::Asked,
         TaskAnswer::UnknownLease => Talk::NoLease,
         TaskAnswer::StaleTerm { seen } => Talk::Failed(format!("it has heard of term {seen}")),
         TaskAnswer::Busy | TaskAnswer::Unknown => Talk::Failed("it is busy".to_owned()),
