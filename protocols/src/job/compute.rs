@@ -14,8 +14,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::spec::Kind;
-use crate::ids::ObjectId;
+use crate::ids::{Digest, ObjectId};
 use crate::task::record::ErrorClass;
+use crate::wire;
 
 pub use check::SpecFault;
 
@@ -237,6 +238,10 @@ impl Call {
 }
 
 impl Program {
+    /// The same for the same program, whatever it is given.
+    pub fn digest(&self) -> Digest {
+        Digest(*blake3::hash(&wire::encode(self)).as_bytes())
+    }
     pub fn kind(&self) -> Kind {
         match self {
             Self::Wasm { .. } => Kind::Wasm,

@@ -128,6 +128,7 @@ impl QuorumState {
 
     fn check_workers(&self) -> Checked {
         ensure(self.workers.len() <= WORKERS_MAX, || format!("{} workers", self.workers.len()))?;
+        self.paces.check(self)?;
         for (peer, worker) in &self.workers {
             ensure(worker.grant.holder.peer == *peer, || format!("{peer} is kept under another name"))?;
         }

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod membership;
 pub mod message;
 pub mod object;
+mod pace;
 mod queries;
 mod schedule;
 pub mod snapshot;

@@ -3,7 +3,8 @@
 //! Stride scheduling: every job has a *pass*; the job with the least is next, and pays for each task in inverse
 //! proportion to its priority. So jobs share the workers by priority, no job starves however low its priority, and a
 //! wide job does not keep others waiting. Within a job, tasks go in order. Among workers that fit, the one with the
-//! most slots left is taken, the last that failed the task only if there is no other.
+//! most slots left is taken, the last that failed the task only if there is no other. Quick tasks may be given to a
+//! worker whose slots are taken (see `pace`).
 //!
 //! It is part of applying an entry, so every member gives the same tasks to the same workers, and an assignment costs
 //! no entry of its own. What is handed out is in `Event::Assigned`, and in [`QuorumState::attempts_of`] after a
@@ -19,7 +20,7 @@ use crate::job::plan::Plan;
 use crate::job::record::RunState;
 use crate::job::transition::RunCommand;
 use crate::task::limits::{LOOKS_MAX, PASS_SLACK, SKIPS_MAX, STRIDE, TIMEOUT_GRACE};
-use crate::task::record::{AttemptRecord, Phase, TaskAttempt, TaskId, TaskRecord, TaskState};
+use crate::task::record::{AttemptRecord, Phase, TaskAttempt, TaskId, TaskRecord, TaskState, WorkerRecord};
 
 enum Placed {
     Yes(PeerId, TaskAttempt),
@@ -35,8 +36,9 @@ impl QuorumState {
         if self.index.work.queue.is_empty() || self.workers.is_empty() {
             return;
         }
+        let most = self.paces.most();
         let demands: Vec<Demand> =
-            self.index.work.queue.keys().filter(|demand| self.any_room(demand)).cloned().collect();
+            self.index.work.queue.keys().filter(|demand| self.any_room(demand, most)).cloned().collect();
         let mut heads = BTreeSet::new();
         for (number, demand) in demands.iter().enumerate() {
             heads.extend(self.turn_after(demand, None).map(|(pass, job)| (pass, job, number)));
@@ -67,24 +69,30 @@ impl QuorumState {
         turns.range((after.map_or(Unbounded, Excluded), Unbounded)).next().copied()
     }
 
-    fn any_room(&self, demand: &Demand) -> bool {
-        self.workers.iter().any(|(peer, worker)| {
-            worker.suits(demand).is_ok() && worker.room(self.index.work.used.get(peer), demand).is_some()
-        })
+    fn any_room(&self, demand: &Demand, ahead: u32) -> bool {
+        self.workers.iter().any(|(peer, worker)| self.room_at(*peer, worker, demand, ahead).is_some())
+    }
+
+    fn room_at(&self, peer: PeerId, worker: &WorkerRecord, demand: &Demand, ahead: u32) -> Option<i128> {
+        worker.suits(demand).ok()?;
+        let ahead = if ahead > 0 && self.paces.is_lively(peer, self.time) { ahead } else { 0 };
+        worker.room(self.index.work.used.get(&peer), demand, ahead)
     }
 
     fn place(&mut self, job: JobId, demand: &Demand, events: &mut Vec<Event>) -> Placed {
-        if !self.any_room(demand) {
-            return Placed::NoRoom;
+        let ahead = self.ahead_of(job);
+        if !self.any_room(demand, ahead) {
+            // A job that is further ahead may still find some.
+            return if ahead >= self.paces.most() { Placed::NoRoom } else { Placed::NotHere };
         }
-        let Some((id, worker)) = self.choose(job, demand) else { return Placed::NotHere };
+        let Some((id, worker)) = self.choose(job, demand, ahead) else { return Placed::NotHere };
         let task = self.give(id, worker, demand);
         self.settle(job, RunCommand::Assigned, events);
         Placed::Yes(worker, task)
     }
 
     /// The first ready task that some worker may have, and that worker.
-    fn choose(&self, job: JobId, demand: &Demand) -> Option<(TaskId, PeerId)> {
+    fn choose(&self, job: JobId, demand: &Demand, ahead: u32) -> Option<(TaskId, PeerId)> {
         let (_, run) = self.jobs.get(&job)?.compute()?;
         let table = self.tables.get(&job)?;
         let index = table.of(run.step)?;
@@ -93,13 +101,11 @@ impl QuorumState {
         let ready = index.partial.iter().chain(fresh.take(index.room(run.settings.parallelism))).take(LOOKS_MAX);
         ready.filter_map(|task| Some((*task, table.get(run.step, *task)?))).find_map(|(task, record)| {
             let failed = record.notes.as_ref().and_then(|notes| notes.last.as_ref()).map(|last| last.worker);
-            let workers = self.workers.iter().filter(|(peer, worker)| {
-                !run.avoided.contains_key(peer)
-                    && record.live.iter().all(|live| live.worker != **peer)
-                    && worker.suits(demand).is_ok()
+            let workers = self.workers.iter().filter(|(peer, _)| {
+                !run.avoided.contains_key(peer) && record.live.iter().all(|live| live.worker != **peer)
             });
             let rooms = workers.filter_map(|(peer, worker)| {
-                let left = worker.room(self.index.work.used.get(peer), demand)?;
+                let left = self.room_at(*peer, worker, demand, ahead)?;
                 Some((failed != Some(*peer), left, *peer))
             });
             let (_, _, peer) = rooms.max()?;
@@ -161,11 +167,11 @@ impl QuorumState {
     pub(super) fn why_not(&self, job: JobId) -> Vec<String> {
         let Some(record) = self.jobs.get(&job) else { return Vec::new() };
         let (Some(demand), Some((_, run))) = (Demand::of(record), record.compute()) else { return Vec::new() };
-        let of_one = |(peer, worker): (&PeerId, &crate::task::record::WorkerRecord)| {
+        let of_one = |(peer, worker): (&PeerId, &WorkerRecord)| {
             let why = match (worker.suits(&demand), run.avoided.get(peer)) {
                 (Err(why), _) => why,
                 (Ok(()), Some(why)) => format!("refused: {why}"),
-                (Ok(()), None) if worker.room(self.index.work.used.get(peer), &demand).is_none() => {
+                (Ok(()), None) if self.room_at(*peer, worker, &demand, self.ahead_of(job)).is_none() => {
                     let busy = self.index.work.used.get(peer).map_or(0, |used| used.tasks.len());
                     format!("busy with {busy} tasks")
                 }

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::SNAPSHOT_CHUNK_BYTES;
 use super::object::ObjectRecord;
+use super::pace::Paces;
 use super::state::QuorumState;
 use crate::approval::Approval;
 use crate::ids::{Digest, JobId, ManifestHash, Millis, QuorumId, StepIndex};
@@ -62,6 +63,7 @@ struct Head {
     blobs: u64,
     workers: u64,
     stopping: u64,
+    paces: Paces,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +112,7 @@ impl QuorumState {
             blobs: self.tables.values().map(|table| table.blobs.len() as u64).sum(),
             workers: self.workers.len() as u64,
             stopping: self.stopping.len() as u64,
+            paces: self.paces.clone(),
         };
         let mut chunks = vec![wire::encode_record(&Chunk::Head(head))];
         write_section(&mut chunks, JOBS, self.jobs.iter().map(|(job, record)| (&job.local[..], wire::encode(record))));
@@ -183,6 +186,7 @@ impl QuorumState {
         }
         (state.quorum, state.time, state.level) = (head.quorum, head.time, head.level);
         (state.standbys, state.rolling, state.pass) = (head.standbys, head.rolling, head.pass);
+        state.paces = head.paces;
         state.tables = read_tables(pages, blobs)?;
         let odd = state.stopping.values().find(|stopping| stopping.resources.check().is_err());
         if odd.is_some() {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::command::{Batch, BatchReply};
 use super::limits::LEVEL;
 use super::object::{ObjectRecord, ObjectState};
+use super::pace::Paces;
 use super::work::WorkIndex;
 use crate::approval::Approval;
 use crate::ids::{
@@ -50,6 +51,8 @@ pub struct QuorumState {
     pub stopping: BTreeMap<TaskAttempt, Stopping>,
     /// How far the jobs' turns have come: see `schedule`.
     pub(super) pass: u64,
+    /// How quick programs are: see `pace`.
+    pub(super) paces: Paces,
     /// Promises of peers that are ready to replace a member.
     pub standbys: Vec<Approval>,
     /// Digest over every applied entry: members that differ have diverged.

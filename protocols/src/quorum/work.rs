@@ -166,15 +166,24 @@ impl WorkerRecord {
         Ok(())
     }
 
-    /// Slots that would be left if it took such a task now; `None` when there is no room.
-    pub(super) fn room(&self, used: Option<&Used>, demand: &Demand) -> Option<u64> {
+    /// Slots that would be left if it took such a task now, less than none when the task would wait there: up to `ahead`
+    /// may. `None` when there is no room.
+    pub(super) fn room(&self, used: Option<&Used>, demand: &Demand, ahead: u32) -> Option<i128> {
         let nothing = Used::default();
         let used = used.unwrap_or(&nothing);
-        let left = |has: u64, used: u64, needs: u64| has.checked_sub(used)?.checked_sub(needs);
+        let left = |has: u64, used: u64, needs: u64| i128::from(has) - i128::from(used) - i128::from(needs);
         let Resources { memory_bytes, disk_bytes, slots, .. } = &demand.resources;
-        left(self.memory_bytes, used.memory_bytes, *memory_bytes)?;
-        left(self.disk_bytes, used.disk_bytes, *disk_bytes)?;
-        left(self.slots as u64, used.slots, *slots as u64)
+        let slots_left = left(self.slots as u64, used.slots, *slots as u64);
+        let least = slots_left.min(left(self.memory_bytes, used.memory_bytes, *memory_bytes)).min(left(
+            self.disk_bytes,
+            used.disk_bytes,
+            *disk_bytes,
+        ));
+        if least >= 0 {
+            return Some(slots_left);
+        }
+        let fit = self.slots / (*slots).max(1);
+        ((used.tasks.len() as u64) < u64::from(fit.saturating_add(ahead)) && ahead > 0).then_some(slots_left.min(-1))
     }
 }
 

@@ -228,6 +228,55 @@ fn losing_a_worker_needs_the_lease_that_was_lost() {
     assert_eq!(quorum.task(task).losses, 1);
 }
 
+/// Goal: tasks that were seen to be quick are given ahead, to workers that are alive and not without end; those that
+/// take long, that must not begin twice, or of which nothing is known, wait for a slot.
+#[test]
+fn quick_tasks_are_given_ahead_of_a_slot_and_slow_ones_are_not() {
+    let mut quorum = Quorum::new(&[(0, 2)]);
+    let finish = |quorum: &mut Quorum| {
+        let task = quorum.attempts(0)[0];
+        quorum.report(0, task, done("x")).unwrap();
+    };
+    quorum.submit(1, spec(400));
+    assert_eq!(quorum.attempts(0).len(), 2, "nothing is known of it yet");
+    for finished in 1..=100 {
+        finish(&mut quorum);
+        assert_eq!(quorum.attempts(0).len(), 2 + finished.min(AHEAD_MAX as usize));
+    }
+    // A job of the same program is known at once; another program is not, and neither is what must not begin twice.
+    quorum.control(Command::Cancel { job: job(1) }).unwrap();
+    for task in quorum.stops(0) {
+        quorum.report(0, task, TaskResult::Stopped).unwrap();
+    }
+    quorum.submit(2, spec(100));
+    assert_eq!(quorum.attempts(0).len(), 2 + AHEAD_MAX as usize);
+    let one = ComputeSpec { idempotent: false, ..spec(100) };
+    let mut other = spec(100);
+    other.call.program = Program::Command { name: "other".to_owned() };
+    for (number, spec) in [(3, one), (4, other)] {
+        let before = quorum.attempts(0).len();
+        quorum.submit(number, spec);
+        assert_eq!(quorum.attempts(0).len(), before);
+    }
+    // Nothing was heard of the worker for a while: what is freed is not filled up.
+    quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
+    quorum.control(Command::Cancel { job: job(3) }).unwrap();
+    quorum.submit(5, spec(100));
+    let task = quorum.attempts(0)[0];
+    let before = quorum.attempts(0).len();
+    quorum.report(0, task, failed(ErrorClass::Exit)).unwrap();
+    assert!(quorum.attempts(0).len() >= before, "its report is a sign of life");
+    // What is done took long now: the number falls at once, and to nothing when that goes on.
+    for _ in 0..12 {
+        quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
+        finish(&mut quorum);
+    }
+    let left = quorum.attempts(0).len();
+    quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
+    finish(&mut quorum);
+    assert_eq!(quorum.attempts(0).len(), left - 1, "nothing is given ahead any more");
+}
+
 #[test]
 fn an_idle_worker_is_let_go_and_a_busy_one_is_not() {
     let mut quorum = Quorum::new(&[(0, 1)]);
@@ -350,6 +399,8 @@ fn tasks_of_many_jobs_take_turns_by_priority() {
     for _ in 0..200 {
         let task = quorum.attempts(0)[0];
         *counts.entry(task.id.job).or_insert(0u32) += 1;
+        // Slow enough that nothing is given ahead of its turn.
+        quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
         quorum.report(0, task, done("x")).unwrap();
     }
     let (low, high) = (counts[&job(1)], counts[&job(2)]);
@@ -358,6 +409,7 @@ fn tasks_of_many_jobs_take_turns_by_priority() {
     quorum.submit(3, spec(1));
     for _ in 0..4 {
         let task = quorum.attempts(0)[0];
+        quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
         quorum.report(0, task, done("x")).unwrap();
     }
     assert_eq!(quorum.job_state(3), RunState::Succeeded);

@@ -202,6 +202,8 @@ pub struct ComputeRun {
     pub step_at: Millis,
     /// Tasks of the present step, and how they stand.
     pub tally: Tally,
+    /// Names the program of the present step.
+    pub program: Digest,
     /// What may be changed while the job runs.
     pub settings: Settings,
     /// Where the run goes once its work has been stopped or undone.
@@ -274,6 +276,7 @@ impl ComputeRun {
             step: StepIndex(0),
             step_at: now,
             tally: Tally::default(),
+            program: spec.call.program.digest(),
             settings: Settings {
                 priority: spec.priority,
                 parallelism: spec.parallelism,

@@ -140,8 +140,10 @@ impl QuorumState {
             (None, None) => self.end_compute(job, by, RunState::Succeeded, None, "every task is done", events),
             (None, Some(next)) => {
                 let tasks = plan.step(next).map_or(0, |step| step.tasks);
+                let program = plan.call(spec, next).map(|call| call.program.digest());
                 self.with_run(job, |run| {
                     (run.step, run.step_at) = (next, now);
+                    run.program = program.unwrap_or(run.program);
                     run.durations.clear();
                 });
                 if let Some(table) = self.tables.get_mut(&job) {
@@ -184,8 +186,12 @@ impl QuorumState {
     pub(super) fn revert(&mut self, job: JobId, by: RunCommand, ending: Ending, events: &mut Vec<Event>) {
         let now = self.time;
         self.stop_all(job);
-        let plan = self.jobs.get(&job).and_then(JobRecord::compute).map(|(spec, _)| Plan::of(spec));
-        let Some((plan, step)) = plan.and_then(|plan| Some((plan.clone(), plan.compensation()?))) else { return };
+        let undoing = || {
+            let (spec, _) = self.jobs.get(&job)?.compute()?;
+            let (plan, program) = (Plan::of(spec), spec.compensate.as_ref()?.program.digest());
+            Some((plan.compensation()?, plan, program))
+        };
+        let Some((step, plan, program)) = undoing() else { return };
         if let Some(table) = self.tables.get_mut(&job) {
             // Once a later step has begun, every task of the first had.
             let begun: Vec<bool> = table.tasks(StepIndex(0)).iter().map(|task| task.newest > Attempt(0)).collect();
@@ -204,6 +210,7 @@ impl QuorumState {
         };
         self.with_run(job, |run| {
             (run.step, run.step_at, run.clock_at) = (step, now, now);
+            run.program = program;
             run.ending = Some(ending);
             run.stopped_at = None;
             run.durations.clear();

@@ -60,6 +60,7 @@ impl QuorumState {
             return Err(Rejection::UnknownWorker { peer });
         }
         self.workers.remove(&peer);
+        self.paces.forget(peer);
         self.lose_attempts(peer, reason, events);
         Ok(CommandReply::Done)
     }
@@ -73,6 +74,7 @@ impl QuorumState {
             return Err(invalid(format!("{peer} has work of this quorum")));
         }
         self.workers.remove(&peer);
+        self.paces.forget(peer);
         Ok(CommandReply::Done)
     }
 
@@ -116,6 +118,9 @@ impl QuorumState {
 
     pub(super) fn report(&mut self, by: PeerId, reports: &[Report], events: &mut Vec<Event>) -> Applied {
         check_batch(reports.len())?;
+        if self.workers.contains_key(&by) {
+            self.paces.reported(by, self.time);
+        }
         let mut touched = std::collections::BTreeSet::new();
         let mut answers = Vec::with_capacity(reports.len());
         for report in reports {
@@ -268,23 +273,26 @@ impl QuorumState {
             if !votes.is_empty() {
                 record.notes_mut().votes = votes;
             }
-            (won.first().map(|won| now.since(won.since)), rest)
+            (won.first().map(|won| won.since), rest)
         });
-        let Some((took, rest)) = rest else { return };
+        let Some((given_at, rest)) = rest else { return };
         for live in rest.into_iter().filter(|live| !matches!(live.phase, Phase::Revealed(_))) {
             self.stop_attempt(TaskAttempt { id: task.id, attempt: live.attempt }, live);
         }
         if let Some(table) = self.tables.get_mut(&task.id.job) {
             table.drop_blob((task.id.step, task.id.task, Blob::Checkpoint));
         }
-        if let Some(took) = took {
-            self.with_run(task.id.job, |run| {
+        if let Some(given_at) = given_at {
+            let took = now.since(given_at);
+            let program = self.with_run(task.id.job, |run| {
                 let bucket = (128 - took.as_millis().leading_zeros()).min(63) as usize;
                 if run.durations.len() <= bucket {
                     run.durations.resize(bucket + 1, 0);
                 }
                 run.durations[bucket] = run.durations[bucket].saturating_add(1);
+                run.program
             });
+            program.into_iter().for_each(|program| self.paces.note(program, given_at, now));
         }
     }
 
