@@ -20,6 +20,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use quorate_protocols::approval::limits::LEASE_TRUST_PERCENT;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId, Term};
 use quorate_protocols::quorum::{Command, QuorumState};
@@ -136,7 +137,7 @@ enum Talk {
     Asked,
     /// Not heard, or not now.
     Failed(String),
-    /// Its lease has ended there.
+    /// It knows of no lease that this node may use.
     NoLease,
 }
 
@@ -221,7 +222,12 @@ impl Tending {
                 match talk {
                     Talk::Told(tasks) => hand.told.extend(tasks),
                     Talk::Asked => hand.asked.extend(tasks.into_iter().map(|task| (task, now))),
-                    Talk::NoLease => return self.lose(worker, "its lease has ended there".to_owned()),
+                    // Ended, or it does not know yet that this node may speak for the quorum: the renewal tells which.
+                    Talk::NoLease => {
+                        hand.talk_at = Some(now + BACKOFF_MAX);
+                        hand.renew_at = now;
+                        return self.serve(worker);
+                    }
                     Talk::Failed(reason) => {
                         let pause = BACKOFF_MIN.saturating_mul(1 << hand.failures.min(16)).min(BACKOFF_MAX);
                         hand.failures = hand.failures.saturating_add(1);
@@ -250,7 +256,7 @@ impl Tending {
                         hand.renew_at = now + RENEW_AGAIN.min(lease_time / RENEWALS_PER_LEASE);
                         let heard = self.context.around.notes.pulses().heard_at(self.quorum, worker);
                         let silent = now - hand.stood_at.max(heard.unwrap_or(hand.stood_at));
-                        if silent >= lease_time {
+                        if silent >= lease_time * LEASE_TRUST_PERCENT as u32 / 100 {
                             self.lose(worker, format!("nothing was heard from it for {} s", silent.as_secs()));
                         }
                     }

@@ -2,7 +2,7 @@
 //!
 //! A worker is won for what it has room for, peer by peer, and not in a round: one more worker is as good as another,
 //! and the first that says yes is put to work at once. This node is asked first and members next, because what is near
-//! costs the least to talk to; then whoever the directory ranks best; then, when nobody fits, volunteers.
+//! costs the least to talk to; then whoever the directory ranks best; then, when nobody fits at all, volunteers.
 //!
 //! A lease takes what tasks of the sort that waits could use: at most half of what the peer has left while little is
 //! wanted, all of it when more is. It can grow: a peer that works for the quorum already is asked again, for what it
@@ -79,8 +79,9 @@ pub(super) async fn find(context: &Context, tender: &Tender, wanted: Wanted) -> 
     });
     let mut refusals = Vec::new();
     let mut won = ask_all(context, tender, &wanted, offers.collect(), &mut refusals).await;
-    if won == 0 {
-        // Peers that this node has not heard of may hear the announcement.
+    // Peers that this node has not heard of may hear an announcement. Not while others are at work on it already.
+    let served = workers.values().any(|worker| suits(worker, &wanted));
+    if won == 0 && !served {
         let until = Instant::now() + VOLUNTEERS_WAIT;
         let subject = Subject::Worker { quorum: context.quorum.id() };
         let mut volunteers = around.knowledge.ask_for_volunteers(subject, wanted.kind, one.clone());
@@ -107,6 +108,16 @@ pub(super) async fn find(context: &Context, tender: &Tender, wanted: Wanted) -> 
     let reason = lacking(&wanted, workers.len(), &refusals);
     around.notes.set_workers(context.quorum.id(), reason.clone());
     Err(DutyError::Other(reason))
+}
+
+/// Whether the worker takes such tasks, now or when others are done.
+fn suits(worker: &WorkerRecord, wanted: &Wanted) -> bool {
+    let Resources { memory_bytes, disk_bytes, slots, labels } = &wanted.resources;
+    worker.kinds.contains(&wanted.kind)
+        && worker.slots >= *slots
+        && worker.memory_bytes >= *memory_bytes
+        && worker.disk_bytes >= *disk_bytes
+        && labels.iter().all(|(key, value)| worker.labels.get(key) == Some(value))
 }
 
 /// What a lease for `tasks` tasks needs, on top of what the peer has for this quorum already.
