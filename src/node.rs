@@ -34,7 +34,7 @@ use crate::jobs::client::ClientParts;
 use crate::jobs::driver::{self, DriverMetrics, DriverParts, DriverSettings, Notes, Suspects};
 use crate::jobs::logs::LogReader;
 use crate::jobs::placement::PlacementParts;
-use crate::jobs::ports::{Knowledge, LocalQuorums};
+use crate::jobs::ports::{Knowledge, LocalQuorums, LocalTasks};
 use crate::jobs::service::JobService;
 use crate::jobs::steward::Steward;
 use crate::jobs::task_service::TaskService;
@@ -70,7 +70,7 @@ pub struct NodeParts {
 /// What a node can run tasks with.
 #[derive(Clone, Default)]
 pub struct NodeWork {
-    /// By the kind of work that they do. A kind that is announced and not here is refused task by task.
+    /// By the kind of work that they do. A kind that is not here is not offered to anyone.
     pub executors: BTreeMap<Kind, Arc<dyn Executor>>,
     /// Where logs of tasks and large inputs are kept; without it they are in memory.
     pub folder: Option<PathBuf>,
@@ -274,7 +274,6 @@ impl Node {
             voters: settings.voters,
         });
         let submits = Submits::new(&seams, storage.clone(), placement.clone(), client.clone());
-        let logs = LogReader { net: net.clone(), worker: None, client: client.clone() };
         let objects = Objects::start(
             ObjectsContext {
                 seams: seams.clone(),
@@ -307,6 +306,8 @@ impl Node {
             faults: work.faults,
         })
         .await?;
+        let worker: Arc<dyn LocalTasks> = Arc::new(workers.clone());
+        let logs = LogReader { net: net.clone(), worker: Some(worker.clone()), client: client.clone() };
         driver::start(DriverParts {
             seams: seams.clone(),
             net: net.clone(),
@@ -315,13 +316,13 @@ impl Node {
             knowledge,
             approvals: approvals.clone(),
             pieces: Arc::new(objects.service().clone()),
-            worker: Some(Arc::new(workers.clone())),
+            worker: Some(worker.clone()),
             notes: notes.clone(),
             suspects: suspects.clone(),
             metrics: driver_metrics.clone(),
             settings: settings.driver,
         });
-        TaskService { net: net.clone(), steward, worker: Some(Arc::new(workers.clone())) }.start(&seams.tasks, task);
+        TaskService { net: net.clone(), steward, worker: Some(worker) }.start(&seams.tasks, task);
         JobService { net: net.clone(), quorums: local, authority, notes, suspects }.start(&seams.tasks, job);
 
         let inner = Inner {
