@@ -15,7 +15,7 @@
 //! or its result is durable here, or when it is gone because the quorum has recorded it.** `Taken` is answered when all
 //! attempts of an assignment are safe. Whatever is not safe after `SAVE_AFTER` is written down, in one batch.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use tokio::time::Instant;
 
 use super::held::{Held, Said};
 use super::limits::{
-    ATTEMPTS_MAX, DESKS_MAX, HELD_BYTES_MAX, PAUSE_MAX, PAUSE_MIN, SAVE_AFTER, STRAYS_MAX, WORTH_KEEPING,
+    ATTEMPTS_MAX, DESKS_MAX, HELD_BYTES_MAX, PAUSE_MAX, PAUSE_MIN, RESULTS_KEPT, SAVE_AFTER, STRAYS_MAX, WORTH_KEEPING,
 };
 use super::ports::Room;
 
@@ -98,11 +98,13 @@ struct Desk {
     starts: VecDeque<TaskAttempt>,
     reports: VecDeque<TaskAttempt>,
     /// Stops to be confirmed of attempts that are not here.
-    strays: BTreeMap<TaskAttempt, TaskResult>,
+    strays: BTreeSet<TaskAttempt>,
     starts_away: bool,
     reports_away: bool,
     /// After a failed try: not before this, and twice the wait after the next.
     pause: Option<(Instant, Duration)>,
+    /// Since when no report was answered.
+    silent_since: Option<Instant>,
     used: u64,
     entries: usize,
 }
@@ -338,7 +340,7 @@ impl Ledger {
                 continue;
             }
             let Some(entry) = self.entries.get_mut(&task) else {
-                self.desk(quorum).strays.insert(task, TaskResult::Stopped);
+                self.desk(quorum).strays.insert(task);
                 continue;
             };
             match &mut entry.stage {
@@ -359,26 +361,18 @@ impl Ledger {
         TaskAnswer::Noted
     }
 
+    /// Shows verdicts. One that is not here has been shown and recorded, or is gone with a disk; either way the quorum's
+    /// own timer is the better judge: to say now that it is lost could undo what was recorded a moment ago.
     pub fn reveal(&mut self, quorum: QuorumId, term: Term, lease: LeaseId, tasks: Vec<TaskAttempt>) -> TaskAnswer {
-        let desk = match self.hear(quorum, term, lease) {
-            Ok(desk) => desk,
-            Err(answer) => return answer,
-        };
-        if tasks.len() > BATCH_MAX || desk.strays.len() + tasks.len() > STRAYS_MAX {
-            return TaskAnswer::Busy;
+        if let Err(answer) = self.hear(quorum, term, lease) {
+            return answer;
         }
         for task in tasks.into_iter().filter(|task| task.id.job.quorum == quorum) {
-            match self.entries.get_mut(&task).map(|entry| &mut entry.stage) {
-                Some(Stage::Ended { held: Held::Sealed(sealed), .. }) => {
-                    sealed.shown = true;
-                    self.queue_report(task);
-                }
-                Some(_) => (),
-                None => {
-                    let reason = "this worker has no verdict of the attempt".to_owned();
-                    let lost = TaskResult::Failed { class: ErrorClass::Lost, reason };
-                    self.desk(quorum).strays.insert(task, lost);
-                }
+            if let Some(Stage::Ended { held: Held::Sealed(sealed), .. }) =
+                self.entries.get_mut(&task).map(|entry| &mut entry.stage)
+            {
+                sealed.shown = true;
+                self.queue_report(task);
             }
         }
         TaskAnswer::Noted
@@ -561,9 +555,9 @@ impl Ledger {
             sent.push((task, said));
             reports.push(Report { task, result: held.say(task, said) });
         }
-        for (task, result) in desk.strays.iter().take(BATCH_MAX - reports.len()) {
+        for task in desk.strays.iter().take(BATCH_MAX - reports.len()) {
             sent.push((*task, Said::Plain));
-            reports.push(Report { task: *task, result: result.clone() });
+            reports.push(Report { task: *task, result: TaskResult::Stopped });
         }
         desk.reports_away = !reports.is_empty();
         (sent, reports)
@@ -583,6 +577,12 @@ impl Ledger {
         desk.reports_away = false;
         let Some(answers) = answers.filter(|answers| answers.len() == sent.len()) else {
             desk.failed(now, jitter);
+            let is_silent = now - *desk.silent_since.get_or_insert(now) >= RESULTS_KEPT;
+            let lease = desk.lease;
+            if is_silent && !self.benches.contains_key(&lease) {
+                self.give_up(quorum);
+                return told;
+            }
             for (task, _) in sent.into_iter().rev() {
                 if self.entries.contains_key(&task) {
                     self.desk(quorum).reports.push_front(task);
@@ -590,7 +590,7 @@ impl Ledger {
             }
             return told;
         };
-        desk.pause = None;
+        (desk.pause, desk.silent_since) = (None, None);
         for ((task, said), answer) in sent.into_iter().zip(answers) {
             let Some(entry) = self.entries.get_mut(&task) else {
                 self.desk(quorum).strays.remove(&task);
@@ -632,6 +632,16 @@ impl Ledger {
             }
         }
         told
+    }
+
+    /// Forgets what a quorum that is gone will never hear.
+    fn give_up(&mut self, quorum: QuorumId) {
+        let of_it = |task: &&TaskAttempt| task.id.job.quorum == quorum;
+        let ended = |task: &&TaskAttempt| matches!(self.entries[*task].stage, Stage::Ended { .. });
+        let lost: Vec<_> = self.entries.keys().filter(of_it).filter(ended).copied().collect();
+        tracing::warn!(%quorum, results = lost.len(), "a quorum that cannot be reached is given up, with results for it");
+        lost.into_iter().for_each(|task| self.forget(task));
+        self.desk(quorum).strays.clear();
     }
 
     /// An output was stored as an object, because the quorum's record was full; or could not be.

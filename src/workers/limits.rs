@@ -25,7 +25,7 @@ pub const ENDED_QUEUE: usize = 256;
 
 /// How long an attempt may be on no disk. One that ends and is recorded sooner never is: its assignment is only
 /// confirmed then, so nothing is lost by a crash but the work of this long. A few syncs of a disk.
-pub const SAVE_AFTER: Duration = Duration::from_millis(10);
+pub const SAVE_AFTER: Duration = Duration::from_millis(25);
 
 /// What took longer to compute than this is written down before it is reported: it is worth more than a sync.
 pub const WORTH_KEEPING: Duration = Duration::from_millis(100);
@@ -34,6 +34,10 @@ pub const WORTH_KEEPING: Duration = Duration::from_millis(100);
 /// already looks for the primary for as long as the protocol's deadline.
 pub const PAUSE_MIN: Duration = Duration::from_millis(50);
 pub const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// How long results are kept for a quorum that cannot be reached and has no lease here any more. Longer than an outage
+/// that its members survive; after that it is taken for gone, and its results would only take the place of others'.
+pub const RESULTS_KEPT: Duration = Duration::from_secs(3 * 24 * 3600);
 
 /// How often a quorum hears what runs here for it. A third of the shortest silence that its primary makes much of.
 pub const BEAT_INTERVAL: Duration = Duration::from_secs(2);

@@ -1,6 +1,7 @@
 //! The worker against primaries that are a real quorum's state, on disks that forget what was not synced, under virtual
 //! time.
 
+mod bounds;
 mod double;
 mod faults;
 mod verified;

@@ -197,6 +197,13 @@ impl FakeLeases {
     }
 }
 
+impl FakeLeases {
+    /// The lease has less than the quorum thinks.
+    pub fn shrink(&self, slots: u64) {
+        self.room.lock().unwrap().as_mut().unwrap().slots = slots;
+    }
+}
+
 impl WorkerLeases for FakeLeases {
     fn orders(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Room> {
         self.room(lease).filter(|_| quorum == QUORUM && from == PRIMARY)

@@ -1,0 +1,144 @@
+//! What is too much is answered before it is kept.
+
+use std::time::Duration;
+
+use quorate_protocols::ids::{LeaseId, PeerId, Term};
+use quorate_protocols::job::compute::{Map, OutputPlace, Resources};
+use quorate_protocols::job::plan::TaskInput;
+use quorate_protocols::task::limits::BATCH_MAX;
+use quorate_protocols::task::message::{Order, Report, ReportRefusal, TaskAnswer, Work};
+use quorate_protocols::task::record::TaskAttempt;
+use tokio::time::Instant;
+
+use super::world::{World, call, compute};
+use super::{QUORUM, attempt};
+use crate::workers::held::Held;
+use crate::workers::ledger::{Assignment, Effect, Ledger};
+use crate::workers::limits::{ATTEMPTS_MAX, HELD_BYTES_MAX, RESULTS_KEPT, STRAYS_MAX};
+use crate::workers::ports::Room;
+
+const LEASE: LeaseId = LeaseId([1; 16]);
+const ROOM: Room = Room { slots: 4, memory_bytes: 1 << 30, disk_bytes: 0 };
+
+fn work(args: &[&str]) -> Work {
+    let task = attempt(0, 1).id;
+    Work {
+        job: task.job,
+        step: task.step,
+        owner: PeerId([9; 32]),
+        submitted_at: Default::default(),
+        call: call(args),
+        resources: Resources { slots: 1, memory_bytes: 1, ..Resources::default() },
+        timeout: Duration::from_secs(1),
+        output: OutputPlace::Object,
+        idempotent: true,
+        verified: false,
+    }
+}
+
+fn order(task: TaskAttempt) -> Order {
+    let (inputs, token) = Default::default();
+    Order { task, of: 1, input: TaskInput::None, given: Vec::new(), inputs, token, checkpoint: None }
+}
+
+fn assignment(work: Work, tasks: impl Iterator<Item = u32>) -> Assignment {
+    let orders = tasks.map(|task| order(attempt(task, 1))).collect();
+    Assignment { quorum: QUORUM, term: Term(1), lease: LEASE, room: ROOM, works: vec![work], orders }
+}
+
+#[test]
+fn a_full_inbox_is_busy_and_takes_nothing() {
+    let (now, mut ledger) = (Instant::now(), Ledger::default());
+    for batch in 0..ATTEMPTS_MAX / BATCH_MAX {
+        let tasks = (batch * BATCH_MAX) as u32..((batch + 1) * BATCH_MAX) as u32;
+        ledger.assign(now, assignment(work(&[]), tasks), |_| None).unwrap();
+    }
+    assert_eq!(ledger.len(), ATTEMPTS_MAX);
+    let more = ledger.assign(now, assignment(work(&[]), ATTEMPTS_MAX as u32..ATTEMPTS_MAX as u32 + 1), |_| None);
+    assert_eq!((more, ledger.len()), (Err(TaskAnswer::Busy), ATTEMPTS_MAX));
+    let begun = ledger.effects.iter().filter(|effect| matches!(effect, Effect::Begin(_))).count();
+    assert_eq!(begun as u64, ROOM.slots, "the others wait for the lease's room");
+}
+
+#[test]
+fn orders_that_weigh_too_much_are_busy() {
+    let (now, mut ledger) = (Instant::now(), Ledger::default());
+    let heavy = "x".repeat(HELD_BYTES_MAX);
+    assert_eq!(ledger.assign(now, assignment(work(&[&heavy]), 0..1), |_| None), Err(TaskAnswer::Busy));
+    ledger.assign(now, assignment(work(&["light"]), 0..1), |_| None).unwrap();
+}
+
+#[test]
+fn orders_that_make_no_sense_are_malformed() {
+    let (now, mut ledger) = (Instant::now(), Ledger::default());
+    let without_work = Assignment { works: Vec::new(), ..assignment(work(&[]), 0..1) };
+    let of_another = Assignment { quorum: quorate_protocols::ids::QuorumId([8; 16]), ..assignment(work(&[]), 0..1) };
+    for wrong in [without_work, of_another] {
+        let answer = ledger.assign(now, wrong, |_| None);
+        assert!(matches!(answer, Err(TaskAnswer::Malformed { .. })), "{answer:?}");
+    }
+    assert_eq!(ledger.len(), 0);
+}
+
+#[test]
+fn a_task_that_no_lease_has_room_for_is_refused_by_name() {
+    let (now, mut ledger) = (Instant::now(), Ledger::default());
+    let mut wide = work(&[]);
+    wide.resources.slots = 5;
+    ledger.assign(now, assignment(wide, 0..1), |_| None).unwrap();
+    let Some(Effect::Answer(_, TaskAnswer::Taken { taken, refused })) = ledger.effects.pop_front() else { panic!() };
+    assert!(taken.is_empty() && refused[0].0 == attempt(0, 1) && refused[0].1.contains("lease"));
+}
+
+#[test]
+fn stops_of_what_is_not_here_are_confirmed_and_bounded() {
+    let (now, mut ledger) = (Instant::now(), Ledger::default());
+    let mut stop = |from: usize| {
+        let tasks = (from..from + BATCH_MAX).map(|task| attempt(task as u32, 1)).collect();
+        ledger.stop(QUORUM, Term(1), LEASE, tasks, false)
+    };
+    for batch in 0..STRAYS_MAX / BATCH_MAX {
+        assert_eq!(stop(batch * BATCH_MAX), TaskAnswer::Noted);
+    }
+    assert_eq!(stop(STRAYS_MAX), TaskAnswer::Busy);
+    for _ in 0..STRAYS_MAX / BATCH_MAX {
+        let (sent, reports) = ledger.next_reports(now, QUORUM);
+        assert!(ledger.next_reports(now, QUORUM).1.is_empty(), "one batch at a time");
+        let answers = reports.iter().map(|_| Err(ReportRefusal::Unknown)).collect();
+        ledger.reported(now, QUORUM, sent, Some(answers), 0);
+    }
+    assert_eq!(ledger.next_reports(now, QUORUM).1, Vec::<Report>::new());
+}
+
+/// Goal: a quorum that is gone for good does not fill the outbox for ever; one that has a lease here is waited for.
+#[test]
+fn results_for_a_quorum_that_is_gone_are_given_up_in_time() {
+    for has_lease in [true, false] {
+        let (mut now, mut ledger) = (Instant::now(), Ledger::default());
+        ledger.assign(now, assignment(work(&[]), 0..1), |_| None).unwrap();
+        ledger.finished(
+            attempt(0, 1),
+            Some(Held::failed(quorate_protocols::task::record::ErrorClass::Exit, "")),
+            Duration::ZERO,
+        );
+        if !has_lease {
+            ledger.lease_ended(LEASE);
+        }
+        for _ in 0..3 {
+            let (sent, _) = ledger.next_reports(now, QUORUM);
+            ledger.reported(now, QUORUM, sent, None, 0);
+            now += RESULTS_KEPT / 2 + Duration::from_secs(60);
+        }
+        assert_eq!(ledger.len(), usize::from(has_lease));
+    }
+}
+
+/// Goal: more than the lease has room for waits, and is run in turn.
+#[tokio::test(start_paused = true)]
+async fn what_is_given_ahead_waits_for_room() {
+    let mut world = World::new(1, 2).await;
+    world.leases(0).shrink(1);
+    let job = world.submit(1, compute(Map::Count(6), call(&["sleep", "50", "x"])));
+    world.run_until(job, quorate_protocols::job::record::RunState::Succeeded).await;
+    assert_eq!(world.most_at_once(0), 1);
+}
