@@ -307,7 +307,7 @@ impl Node {
         })
         .await?;
         let worker: Arc<dyn LocalTasks> = Arc::new(workers.clone());
-        let logs = LogReader { net: net.clone(), worker: Some(worker.clone()), client: client.clone() };
+        let logs = LogReader { net: net.clone(), worker: worker.clone(), client: client.clone() };
         driver::start(DriverParts {
             seams: seams.clone(),
             net: net.clone(),

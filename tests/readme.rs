@@ -56,6 +56,39 @@ fn the_demo_ends_with_an_identical_file() {
     assert!(text.to_lowercase().contains("failover"), "{text}");
 }
 
+/// Goal: the README's table of states is the one that every quorum asks.
+#[test]
+fn the_states_of_a_job_are_drawn_from_the_table() {
+    let table = quorate_protocols::job::transition::markdown();
+    assert!(readme().contains(&table), "put this into the README:\n{table}");
+}
+
+/// Goal: the examples are ones that a node takes. Method: each is read as `job submit` reads it.
+#[test]
+fn every_example_is_a_sound_specification() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let reference = format!("{}.{}", "ab".repeat(16), "cd".repeat(32));
+    let mut found = 0;
+    let mut folders = vec![folder];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "toml") {
+                let path = path.to_str().unwrap();
+                let text = std::fs::read_to_string(path).unwrap();
+                let text = text.contains("${text}").then(|| format!("--set=text={reference}"));
+                let arguments: Vec<String> =
+                    ["job", "validate", path].map(str::to_owned).into_iter().chain(text).collect();
+                quorate(&arguments).ok();
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 2, "the examples are gone");
+}
+
 /// Every module that the map names exists, and every folder of `src` is in the map.
 #[test]
 fn the_map_and_the_house_agree() {

@@ -167,7 +167,8 @@ impl From<LogError> for ApiError {
         match error {
             LogError::Client(error) => error.into(),
             LogError::None { .. } => Self::not_found(text)
-                .hint("logs are with the workers that ran it, for a time: one that is gone has taken them along"),
+                .hint("what a task writes on standard error is kept by the worker that ran it, for a time; one that is gone has taken it \
+                 along"),
             LogError::Forbidden { .. } => Self::new(ErrorCode::Forbidden, text)
                 .hint("ask through the node that submitted the job; `quorate job show` names its owner"),
         }

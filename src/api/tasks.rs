@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use quorate_protocols::api::{ErrorBody, ErrorCode, LogInfo, OutputInfo, ReceiptBundle, TaskInfo};
 use quorate_protocols::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
-use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::compute::ComputeSpec;
 use quorate_protocols::job::message::{Query as Question, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
+use quorate_protocols::job::{JobRecord, RunState};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::{ComputeRun, TaskAttempt, TaskId, TaskRecord};
 use serde::Deserialize;
@@ -17,6 +17,7 @@ use super::extract::{Path, Query};
 use super::limits::RECEIPT_TASKS_MAX;
 use super::router::Shared;
 use super::views;
+use crate::jobs::logs::LogPage;
 
 /// Rows of one answer, if the request does not say: what one question to the quorum brings at most.
 const ROWS_MAX: u32 = quorate_protocols::job::limits::PAGE_MAX as u32;
@@ -42,6 +43,11 @@ pub async fn tasks(
 ) -> Result<Json<Vec<TaskInfo>>, ApiError> {
     let record = record(&backend, job).await?;
     let (_, run) = computing(&record)?;
+    if record.state.is_final() && record.state != RunState::Succeeded {
+        let fault = format!("job {job} is {}: its tasks are no longer kept", record.state);
+        return Err(ApiError::not_found(fault)
+            .hint(format!("`quorate job show {job}` names those that were given up, and why")));
+    }
     let step = rows.step.map_or(run.step, StepIndex);
     let tasks = page(&backend, job, step, rows.from.unwrap_or(0), rows.limit.unwrap_or(ROWS_MAX)).await?;
     Ok(Json(tasks.iter().map(|(task, record)| views::task_info(step, *task, record)).collect()))
@@ -120,40 +126,61 @@ pub async fn logs(
     Query(params): Query<LogParams>,
 ) -> Result<Json<LogInfo>, ApiError> {
     let (task, stream) = (TaskIndex(params.task), if params.stdout { LogStream::Stdout } else { LogStream::Stderr });
-    let (step, attempt, holder) = match (params.step, params.attempt, params.worker) {
-        // Whoever reads on knows it all.
-        (Some(step), Some(attempt), Some(worker)) => (StepIndex(step), Attempt(attempt), Some(worker)),
-        (step, attempt, worker) => {
-            let record = record(&backend, job).await?;
-            let (_, run) = computing(&record)?;
-            let step = step.map_or(run.step, StepIndex);
-            let found = page(&backend, job, step, task.0, 1).await?.into_iter().find(|(found, _)| *found == task);
-            let Some((_, found)) = found else {
-                return Err(ApiError::not_found(format!("job {job} has no task {step}.{task}"))
-                    .hint(format!("`quorate job tasks {job}` lists those of the present step")));
-            };
-            let attempt = attempt.map_or(found.newest, Attempt);
-            if attempt.0 == 0 || attempt > found.newest {
-                let given = found.newest;
-                let fault = format!("task {step}.{task} had {given} attempts so far: there is no attempt {attempt}");
-                return Err(ApiError::not_found(fault));
+    // Whoever reads on knows it all.
+    if let (Some(step), Some(attempt), Some(worker)) = (params.step, params.attempt, params.worker) {
+        let id = TaskId { job, step: StepIndex(step), task };
+        let task = TaskAttempt { id, attempt: Attempt(attempt) };
+        return Ok(Json(log_info(task, backend.logs(task, Some(worker), stream, params.from).await?)));
+    }
+    let record = record(&backend, job).await?;
+    let (spec, run) = computing(&record)?;
+    let step = params.step.map_or(run.step, StepIndex);
+    let of = |attempt| TaskAttempt { id: TaskId { job, step, task }, attempt };
+    if record.state.is_final() && record.state != RunState::Succeeded {
+        // Its tasks are forgotten; what they wrote may not be. The newest attempt that somebody has is the one meant.
+        let attempts = match params.attempt {
+            Some(attempt) => attempt..=attempt,
+            None => 1..=u32::from(spec.retry.attempts).min(ATTEMPTS_TRIED_MAX),
+        };
+        let mut missing = ApiError::not_found(format!("task {step}.{task} of job {job} had no attempts"));
+        for attempt in attempts.rev().map(Attempt) {
+            match backend.logs(of(attempt), params.worker, stream, params.from).await {
+                Ok(page) => return Ok(Json(log_info(of(attempt), page))),
+                Err(error) if error.code() == ErrorCode::NotFound => missing = error,
+                Err(error) => return Err(error),
             }
-            let holder = found.attempt(attempt).map(|live| live.worker).or(worker);
-            (step, attempt, holder)
         }
+        return Err(missing);
+    }
+    let found = page(&backend, job, step, task.0, 1).await?.into_iter().find(|(found, _)| *found == task);
+    let Some((_, found)) = found else {
+        return Err(ApiError::not_found(format!("job {job} has no task {step}.{task}"))
+            .hint(format!("`quorate job tasks {job}` lists those of the present step")));
     };
-    let id = TaskId { job, step, task };
-    let page = backend.logs(TaskAttempt { id, attempt }, holder, stream, params.from).await?;
-    Ok(Json(LogInfo {
-        step,
-        task,
-        attempt,
+    let attempt = params.attempt.map_or(found.newest, Attempt);
+    if attempt.0 == 0 || attempt > found.newest {
+        let given = found.newest;
+        let fault = format!("task {step}.{task} had {given} attempts so far: there is no attempt {attempt}");
+        return Err(ApiError::not_found(fault));
+    }
+    let holder = found.attempt(attempt).map(|live| live.worker).or(params.worker);
+    Ok(Json(log_info(of(attempt), backend.logs(of(attempt), holder, stream, params.from).await?)))
+}
+
+/// Attempts of a forgotten task that are asked for, the newest first.
+const ATTEMPTS_TRIED_MAX: u32 = 8;
+
+fn log_info(task: TaskAttempt, page: LogPage) -> LogInfo {
+    LogInfo {
+        step: task.id.step,
+        task: task.id.task,
+        attempt: task.attempt,
         worker: page.worker,
         at: page.at,
         next: page.at + page.bytes.len() as u64,
         text: String::from_utf8_lossy(&page.bytes).into_owned(),
         ended: page.ended,
-    }))
+    }
 }
 
 async fn page(

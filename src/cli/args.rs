@@ -350,7 +350,6 @@ pub struct Resolution {
 }
 
 #[derive(Clone, Debug, ClapArgs)]
-#[group(required = true, multiple = true, args = ["priority", "parallelism", "memory", "disk", "slots", "label"])]
 pub struct UpdateArgs {
     /// A job's id, or the first eight or more digits of it or of its second half
     pub job: JobRef,
@@ -428,6 +427,8 @@ pub enum TestnetCommand {
     Corrupt { index: usize },
     /// Let a node's disk be full
     Fill { index: usize },
+    /// Let a node give wrong results of verified tasks
+    Lie { index: usize },
     /// Set a node's wall clock wrong, such as +1h or -90s; 0 sets it right
     Clock {
         index: usize,
@@ -440,7 +441,7 @@ pub enum TestnetCommand {
     /// than a minority of every quorum and one column of any object, so every violation is a bug: it is printed with a
     /// command to look closer, and the exit code is 1.
     Chaos(ChaosArgs),
-    /// End every partition, cut, delay, corruption, full disk and wrong clock
+    /// End every partition, cut, delay, corruption, full disk, lie and wrong clock
     Heal,
     /// Stop all nodes
     Down {

@@ -77,6 +77,10 @@ pub async fn run(common: &Common, command: TestnetCommand) -> Result<(), Failure
             testnet.fill(index).await?;
             format!("the disk of node {index} is full")
         }
+        TestnetCommand::Lie { index } => {
+            testnet.lie(index).await?;
+            format!("node {index} gives wrong results of verified tasks")
+        }
         TestnetCommand::Clock { index, offset } => {
             testnet.clock(index, offset).await?;
             format!("the clock of node {index} is {}", clock_text(offset))
@@ -166,6 +170,9 @@ fn faults_text(info: &TestnetInfo, faults: &NodeFaults) -> String {
     }
     if faults.disk.sync_delay_ms > 0 {
         words.push(format!("syncs {} ms slower", faults.disk.sync_delay_ms));
+    }
+    if faults.lie {
+        words.push("lies".to_owned());
     }
     if faults.clock_offset_ms != 0 {
         words.push(format!("clock {}", clock_text(faults.clock_offset_ms)));

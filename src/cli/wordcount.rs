@@ -159,7 +159,11 @@ async fn until_end(common: &Common, client: &Client, job: JobId) -> Result<(JobI
     let bar = counter(common.json);
     let mut workers = BTreeSet::new();
     loop {
-        let info: JobInfo = client.get(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await?;
+        let info: JobInfo = match client.get(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await {
+            Ok(info) => info,
+            Err(error) if job::passes(&error) && began.elapsed() < PATIENCE => continue,
+            Err(error) => return Err(error.into()),
+        };
         if info.state.is_final() || info.state == RunState::AwaitingResolution || began.elapsed() > PATIENCE {
             bar.finish_and_clear();
             let why = info.why.clone().unwrap_or_default();
@@ -168,7 +172,8 @@ async fn until_end(common: &Common, client: &Client, job: JobId) -> Result<(JobI
                 state => Err(Failure::failed(format!("job {job} is {state} after {:?}: {why}", began.elapsed()))),
             };
         }
-        let tasks: Vec<TaskInfo> = client.get(&format!("/v1/jobs/{job}/tasks")).await?;
+        // Only for the summary: what is not seen now may be at the next look.
+        let tasks: Vec<TaskInfo> = client.get(&format!("/v1/jobs/{job}/tasks")).await.unwrap_or_default();
         workers.extend(tasks.iter().flat_map(|task| &task.running).map(|attempt| attempt.worker));
         job::show_progress(&bar, &info);
     }

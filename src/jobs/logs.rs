@@ -41,7 +41,7 @@ pub struct LogPage {
 pub enum LogError {
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("none of the {asked} workers has logs of attempt {} of task {}.{}{silent}", task.attempt, task.id.step, task.id.task)]
+    #[error("none of the {asked} workers has anything that attempt {} of task {}.{} wrote{silent}", task.attempt, task.id.step, task.id.task)]
     None { task: TaskAttempt, asked: usize, silent: Silent },
     #[error("{worker} shows the logs of job {} to its owner, to operators and to members of its quorum alone", task.id.job)]
     Forbidden { task: TaskAttempt, worker: PeerId },
@@ -64,8 +64,8 @@ impl std::fmt::Display for Silent {
 #[derive(Clone)]
 pub struct LogReader {
     pub net: Arc<dyn Net>,
-    /// This node's own worker, if it is one.
-    pub worker: Option<Arc<dyn LocalTasks>>,
+    /// This node's own worker.
+    pub worker: Arc<dyn LocalTasks>,
     pub client: QuorumClient,
 }
 
@@ -117,8 +117,7 @@ impl LogReader {
     async fn ask(&self, worker: PeerId, message: TaskMessage) -> (PeerId, Option<TaskAnswer>) {
         let this_node = self.net.local_peer();
         if worker == this_node {
-            let Some(local) = &self.worker else { return (worker, None) };
-            return (worker, Some(local.answer(this_node, message).await));
+            return (worker, Some(self.worker.answer(this_node, message).await));
         }
         let frame = Frame::head(wire::encode(&message));
         let Ok(frame) = self.net.request(worker, Protocol::Task, frame, PATIENCE).await else { return (worker, None) };

@@ -167,6 +167,15 @@ impl Testnet {
         .await
     }
 
+    /// Tasks that several nodes run to compare their results end with a wrong one at `index`.
+    pub async fn lie(&self, index: usize) -> Result<(), TestnetError> {
+        self.change(&[index], |_, faults| {
+            faults.lie = true;
+            Ok(())
+        })
+        .await
+    }
+
     /// The disk of `index` is full.
     pub async fn fill(&self, index: usize) -> Result<(), TestnetError> {
         self.change(&[index], |_, faults| {

@@ -265,12 +265,19 @@ pub fn targets(state: RunState, command: RunCommand) -> Option<&'static [RunStat
     TABLE.iter().find(|(from, by, _)| *from == state && *by == command).map(|(_, _, to)| *to)
 }
 
-/// The table as the README shows it.
+/// The table as the README shows it: a line per state, with what leads on from there and what leaves it alone.
 pub fn markdown() -> String {
-    let mut text = String::from("| state | command | leads to |\n|---|---|---|\n");
-    for (state, command, to) in TABLE {
-        let to: Vec<_> = to.iter().map(|state| state.name()).collect();
-        text.push_str(&format!("| {} | {} | {} |\n", state.name(), command.name(), to.join(", ")));
+    let mut text = String::from("| state | what leads where | accepted, and nothing changes |\n|---|---|---|\n");
+    for state in RunState::ALL {
+        let (mut leads, mut stays) = (Vec::new(), Vec::new());
+        for (_, command, to) in TABLE.iter().filter(|(from, ..)| *from == state) {
+            let to: Vec<_> = to.iter().map(|state| state.name()).collect();
+            match to[..] {
+                [alone] if alone == state.name() => stays.push(command.name().to_owned()),
+                _ => leads.push(format!("*{}*: {}", command.name(), to.join(", "))),
+            }
+        }
+        text.push_str(&format!("| {} | {} | {} |\n", state.name(), leads.join("; "), stays.join(", ")));
     }
     text
 }
@@ -314,6 +321,9 @@ mod tests {
             assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{}\"", state.name()));
         }
         assert_eq!(RunState::ALL.into_iter().collect::<BTreeSet<_>>().len(), 13);
-        assert!(markdown().contains("| running | commit object | succeeded |"));
+        let shown = markdown();
+        assert!(shown.contains("*commit object*: succeeded; "), "{shown}");
+        assert!(shown.contains("| succeeded |  | commit object, released |"), "{shown}");
+        assert_eq!(shown.lines().count(), 2 + RunState::ALL.len());
     }
 }

@@ -27,7 +27,8 @@ impl JobRecord {
         };
         match self.state {
             RunState::Pending => {
-                format!("waiting for workers: none has room for one of its {total} tasks{}", refusals())
+                let tasks = if total == 1 { "its task".to_owned() } else { format!("one of its {total} tasks") };
+                format!("waiting for workers: none has room for {tasks}{}", refusals())
             }
             RunState::Running if delayed > 0 => format!("{step}, {delayed} wait for another try{}", refusals()),
             RunState::Running => step + &refusals(),

@@ -34,7 +34,7 @@ pub fn decide(policy: &RetryPolicy, task: TaskId, past: Past, class: ErrorClass,
         // It did not run; the peer is not asked again.
         ErrorClass::Refused => now,
         class if !policy.on.contains(&class) => {
-            return Verdict::Never(format!("the retry policy does not try again after {class:?}"));
+            return Verdict::Never(format!("the retry policy does not try again after {class}"));
         }
         _ if past.failures >= policy.attempts => {
             return Verdict::Never(format!("failed {} times, as often as the retry policy allows", past.failures));

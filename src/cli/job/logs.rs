@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use quorate_protocols::api::{JobInfo, LogInfo, TaskInfo};
 use quorate_protocols::ids::{Attempt, JobId, PeerId};
+use quorate_protocols::job::RunState;
 use quorate_testnet::{Client, ClientError};
 
 use super::super::args::{Common, LogArgs};
@@ -20,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(300);
 
 /// How far one task was read.
 struct Cursor {
-    attempt: Attempt,
+    attempt: Option<Attempt>,
     worker: Option<PeerId>,
     next: u64,
     ended: bool,
@@ -29,7 +30,7 @@ struct Cursor {
 }
 
 impl Cursor {
-    fn new(attempt: Attempt) -> Self {
+    fn new(attempt: Option<Attempt>) -> Self {
         Self { attempt, worker: None, next: 0, ended: false, rest: String::new() }
     }
 }
@@ -42,21 +43,18 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
     loop {
         // Before the tasks: what was ended now had ended when they were looked at.
         let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
-        let tasks: Vec<TaskInfo> = all_tasks(client, job, step).await?;
-        let wanted: Vec<&TaskInfo> =
-            tasks.iter().filter(|row| task.is_none_or(|task| row.task.0 == task) && row.attempts.0 > 0).collect();
+        let (wanted, several) = wanted(client, &info, task, step).await?;
         if wanted.len() > TASKS_MAX {
             let count = wanted.len();
             return Err(Failure::usage(format!("the job has logs of {count} tasks; name one of them with --task")));
         }
-        let named = tasks.len() > 1 && task.is_none();
         for row in wanted {
-            let cursor = cursors.entry((row.step.0, row.task.0)).or_insert_with(|| Cursor::new(row.attempts));
-            if cursor.attempt != row.attempts {
-                eprintln!("task {}.{} is tried again: attempt {}", row.step, row.task, row.attempts);
-                *cursor = Cursor::new(row.attempts);
+            let cursor = cursors.entry((row.step, row.task)).or_insert_with(|| Cursor::new(row.attempt));
+            if row.attempt.is_some_and(|newest| cursor.attempt.is_some_and(|read| read < newest)) {
+                eprintln!("task {}.{} is tried again", row.step, row.task);
+                *cursor = Cursor::new(row.attempt);
             }
-            match read(common, client, job, row, stdout, named, cursor).await {
+            match read(common, client, job, &row, stdout, several, cursor).await {
                 Ok(()) => (),
                 // A worker that has not begun, or is gone: others have theirs.
                 Err(Read::None(fault)) => {
@@ -90,6 +88,37 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
     }
 }
 
+/// A task whose log is wanted. Which attempt is the newest is not known of a job that has failed.
+struct Wanted {
+    step: u16,
+    task: u32,
+    attempt: Option<Attempt>,
+}
+
+/// The tasks that were begun, and whether the step has several.
+async fn wanted(
+    client: &Client,
+    info: &JobInfo,
+    task: Option<u32>,
+    step: Option<u16>,
+) -> Result<(Vec<Wanted>, bool), Failure> {
+    if info.state.is_final() && info.state != RunState::Succeeded {
+        let now = step.or(info.step.map(|now| now.step.0)).unwrap_or(0);
+        if let Some(task) = task {
+            return Ok((vec![Wanted { step: now, task, attempt: None }], false));
+        }
+        let dead = info.compute.iter().flat_map(|compute| &compute.dead);
+        let dead = dead.filter(|dead| step.is_none_or(|step| dead.step.0 == step));
+        let dead: Vec<_> = dead.map(|dead| Wanted { step: dead.step.0, task: dead.task.0, attempt: None }).collect();
+        let several = dead.len() > 1;
+        return Ok((dead, several));
+    }
+    let tasks: Vec<TaskInfo> = all_tasks(client, info.job, step).await?;
+    let begun = tasks.iter().filter(|row| task.is_none_or(|task| row.task.0 == task) && row.attempts.0 > 0);
+    let begun = begun.map(|row| Wanted { step: row.step.0, task: row.task.0, attempt: Some(row.attempts) });
+    Ok((begun.collect(), tasks.len() > 1 && task.is_none()))
+}
+
 enum Read {
     None(Failure),
     Failed(Failure),
@@ -100,23 +129,24 @@ async fn read(
     common: &Common,
     client: &Client,
     job: JobId,
-    row: &TaskInfo,
+    row: &Wanted,
     stdout: bool,
     named: bool,
     cursor: &mut Cursor,
 ) -> Result<(), Read> {
     while !cursor.ended {
         let worker = cursor.worker.map(|worker| format!("&worker={worker}")).unwrap_or_default();
+        let attempt = cursor.attempt.map(|attempt| format!("&attempt={attempt}")).unwrap_or_default();
         let path = format!(
-            "/v1/jobs/{job}/logs?step={}&task={}&attempt={}&from={}&stdout={stdout}{worker}",
-            row.step, row.task, cursor.attempt, cursor.next
+            "/v1/jobs/{job}/logs?step={}&task={}&from={}&stdout={stdout}{attempt}{worker}",
+            row.step, row.task, cursor.next
         );
         let page: LogInfo = match client.get(&path).await {
             Ok(page) => page,
             Err(error @ ClientError::Refused { status: 404, .. }) => return Err(Read::None(error.into())),
             Err(error) => return Err(Read::Failed(error.into())),
         };
-        cursor.worker = Some(page.worker);
+        (cursor.worker, cursor.attempt) = (Some(page.worker), Some(page.attempt));
         if common.json {
             print_json(&page).map_err(Read::Failed)?;
         } else {
@@ -135,7 +165,7 @@ async fn read(
 }
 
 /// Prints whole lines, each with its task's name if there are several; the rest waits for its end.
-fn show(row: &TaskInfo, named: bool, page: &LogInfo, cursor: &mut Cursor) -> Result<(), Failure> {
+fn show(row: &Wanted, named: bool, page: &LogInfo, cursor: &mut Cursor) -> Result<(), Failure> {
     let name = if named { format!("[{}.{}] ", row.step, row.task) } else { String::new() };
     cursor.rest.push_str(&page.text);
     while let Some(end) = cursor.rest.find('\n') {

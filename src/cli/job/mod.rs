@@ -21,7 +21,7 @@ use super::reference::JobRef;
 
 pub use output::content as output_content;
 pub use text::verdict_text;
-pub use watch::show as show_progress;
+pub use watch::{passes, show as show_progress};
 
 pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
     if let JobCommand::Validate(args) = &command {
@@ -82,6 +82,11 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
             let labels = (!label.is_empty()).then(|| label.into_iter().collect());
             let request =
                 UpdateRequest { priority, parallelism, memory_bytes: memory, disk_bytes: disk, slots, labels };
+            if request == UpdateRequest::default() {
+                return Err(Failure::usage(
+                    "nothing to change: give --priority, --parallelism, --memory, --disk, --slots or --label",
+                ));
+            }
             told(common, client, job, "update", &request).await
         }
     }

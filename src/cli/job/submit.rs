@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use quorate_protocols::api::{
-    ErrorCode, FileContent, JobIdInfo, JobIdRequest, PlanInfo, PutInfo, SubmitInfo, SubmitRequest,
-};
+use quorate_protocols::api::{FileContent, JobIdInfo, JobIdRequest, PlanInfo, PutInfo, SubmitInfo, SubmitRequest};
 use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, QuorumId};
 use quorate_protocols::job::compute::Content;
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
@@ -23,7 +21,7 @@ use quorate_testnet::{Client, ClientError};
 
 use super::super::args::{Common, SpecArgs, SubmitArgs};
 use super::super::failure::Failure;
-use super::super::output::{bytes, print, print_json, progress, word};
+use super::super::output::{bytes, print, print_json, progress};
 use super::super::transfer::{Upload, open_file, upload};
 use super::{text, watch};
 use crate::jobs::spec::{self, Source, SpecFile};
@@ -35,7 +33,7 @@ const INLINE_BYTES_MAX: u64 = 160 * 1024;
 const _: () = assert!(INLINE_BYTES_MAX < SPEC_BYTES_MAX as u64);
 
 /// How long a submit is repeated whose answer did not come: a failover and more.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// A specification as its file has it, read.
@@ -135,7 +133,8 @@ pub fn validate(common: &Common, args: &SpecArgs) -> Result<(), Failure> {
         0 => String::new(),
         _ => "; whether the objects are there, `quorate job plan` asks".to_owned(),
     };
-    print(format!("{} is sound: a job of kind {}, {steps} steps{objects}", spec.name, built.kind()))
+    let steps = if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") };
+    print(format!("{} is sound: a job of kind {}, {steps}{objects}", spec.name, built.kind()))
 }
 
 /// Shows what a submit would do. Large files are not stored for it: an object of their size takes their place.
@@ -227,14 +226,15 @@ async fn store(common: &Common, client: &Client, place: &Path, size: u64, job: J
 /// Repeats the submit under its id while nobody can say whether it was heard.
 async fn until_answered(client: &Client, request: &SubmitRequest, job: JobId) -> Result<SubmitInfo, Failure> {
     let began = Instant::now();
+    let mut told = false;
     loop {
         match client.post("/v1/jobs", request).await {
             Ok(submitted) => return Ok(submitted),
-            Err(ClientError::Refused { error, .. })
-                if began.elapsed() < PATIENCE
-                    && [ErrorCode::Busy, ErrorCode::Unknown, ErrorCode::Unavailable]
-                        .iter()
-                        .any(|code| word(code) == error) => {}
+            Err(error) if began.elapsed() < PATIENCE && watch::passes(&error) => {
+                if !std::mem::replace(&mut told, true) {
+                    eprintln!("{error}; asking again under the same id");
+                }
+            }
             Err(error @ ClientError::Refused { .. }) => return Err(error.into()),
             Err(error) => {
                 let failure = Failure::from(error);

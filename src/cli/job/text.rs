@@ -96,7 +96,8 @@ fn compute_rows(job: &JobInfo, compute: &ComputeInfo) -> Vec<(&'static str, Stri
     if let Some(verify) = compute.verify {
         rows.push(("verify", format!("{} copies of each task, {} must agree", verify.copies, verify.agree)));
     }
-    let dead = compute.dead.iter().map(|dead| format!("task {} of step {}: {}", dead.task, dead.step, dead.reason));
+    // The reason names the task.
+    let dead = compute.dead.iter().map(|dead| format!("step {}, {}", dead.step, dead.reason));
     rows.extend(some("given up", dead));
     rows.extend(some("refused", compute.refused.iter().map(|one| format!("{}: {}", one.peer, one.reason))));
     if compute.stale_reports > 0 {

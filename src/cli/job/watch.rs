@@ -65,13 +65,21 @@ async fn wait(client: &Client, job: JobId, bar: &ProgressBar, mut told: Option<&
                 }
             }
             // A quorum between two primaries: the job is none the worse.
-            Err(ClientError::Refused { error, .. })
-                if [ErrorCode::Busy, ErrorCode::Unknown, ErrorCode::Unavailable]
-                    .iter()
-                    .any(|code| word(code) == error) => {}
+            Err(error) if passes(&error) => {}
+            // The job does not depend on whoever watches it.
+            Err(error @ (ClientError::NoAnswer { .. } | ClientError::Transfer { .. })) => {
+                return Err(Failure::from(error)
+                    .hint(format!("the job goes on without this node: `quorate job wait {job}` through another one")));
+            }
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Whether the same question may well be answered in a moment: the quorum is between two primaries, or busy.
+pub fn passes(error: &ClientError) -> bool {
+    let passing = [ErrorCode::Busy, ErrorCode::Unknown, ErrorCode::Unavailable];
+    matches!(error, ClientError::Refused { error, .. } if passing.iter().any(|code| word(code) == *error))
 }
 
 /// Shows how far the present step is.

@@ -97,7 +97,11 @@ impl QuorumState {
         }
         if tally.ready + tally.delayed + tally.running == 0 {
             let why = if tally.dead > 0 { why() } else { "a task may have begun and must not begin twice".to_owned() };
-            return Some(Move::Park(format!("{} tasks wait for a decision: {why}", tally.dead + tally.parked)));
+            let what = match tally.dead + tally.parked {
+                1 => "a task waits".to_owned(),
+                count => format!("{count} tasks wait"),
+            };
+            return Some(Move::Park(format!("{what} for a decision: {why}")));
         }
         match record.state {
             RunState::Pausing if index.live.is_empty() => Some(Move::Paused),

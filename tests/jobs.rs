@@ -1,0 +1,386 @@
+//! Jobs that compute, through the front door: submitted at one node, looked at from others, broken on the way.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use serde_json::Value;
+use support::{Net, command, quorate, wait};
+
+const HELLO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/hello.toml");
+const WORDCOUNT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/wordcount/wordcount.toml");
+
+/// A specification of one module that does `body`, with more settings.
+fn spec(net: &Net, name: &str, body: &str, more: &str) -> PathBuf {
+    let module = format!(
+        "(module (import \"wasi_snapshot_preview1\" \"fd_write\" (func $write (param i32 i32 i32 i32) (result i32)))\n\
+         (memory (export \"memory\") 1) (data (i32.const 64) \"hello\\\\n\")\n\
+         (func $say (param i32) (i32.store (i32.const 0) (i32.const 64)) (i32.store (i32.const 4) (i32.const 6))\n\
+         (drop (call $write (local.get 0) (i32.const 0) (i32.const 1) (i32.const 8))))\n\
+         (func (export \"_start\") {body}))"
+    );
+    let text = format!("kind = \"wasm\"\nmodule = {{ inline = \"\"\"{module}\"\"\" }}\n{more}\n");
+    let path = net.dir.path().join(format!("{name}.toml"));
+    std::fs::write(&path, text).expect("a file can be written");
+    path
+}
+
+const SPIN: &str = "(loop $l (br $l))";
+/// A way to fail that is not tried again.
+const TRAP: &str = "(call $say (i32.const 2)) (unreachable)";
+const SMALL: &str = "resources.memory = \"4 MiB\"\noutput = \"inline\"";
+
+fn submit(net: &Net, node: usize, spec: &std::path::Path, more: &[&str]) -> support::Ran {
+    let mut arguments = vec!["job", "submit", spec.to_str().unwrap()];
+    arguments.extend(more);
+    net.at(node, &arguments)
+}
+
+/// Submits and leaves; the job's id.
+fn detached(net: &Net, node: usize, spec: &std::path::Path, more: &[&str]) -> String {
+    let more: Vec<&str> = more.iter().copied().chain(["--detach"]).collect();
+    submit(net, node, spec, &more).ok().stdout.trim().to_owned()
+}
+
+fn shown(net: &Net, node: usize, job: &str) -> Value {
+    net.at(node, &["job", "show", job, "--json"]).json()
+}
+
+fn reaches(net: &Net, node: usize, job: &str, state: &str) -> Value {
+    wait(state, || Some(shown(net, node, job)).filter(|info| info["state"] == state))
+}
+
+/// Goal: what a newcomer does first works from any node, and every way of looking at it says the same.
+#[test]
+fn a_job_is_submitted_at_one_node_and_looked_at_from_others() {
+    let net = Net::up(5);
+    let done = submit(&net, 1, HELLO.as_ref(), &["--wait", "--json"]).json();
+    assert_eq!(done["state"], "succeeded");
+    assert_eq!(done["outcome"]["outputs"][0]["text"], "Hello, world!\n", "{done}");
+    let job = done["job"].as_str().unwrap();
+    for node in [2, 5] {
+        assert_eq!(shown(&net, node, job)["outcome"], done["outcome"]);
+    }
+    let text = net.at(4, &["job", "show", job]).ok().stdout;
+    assert!(text.contains("succeeded") && text.ends_with("Hello, world!\n"), "{text}");
+    assert_eq!(net.at(3, &["job", "output", job]).ok().stdout, "Hello, world!\n");
+    assert_eq!(net.at(3, &["job", "wait", job, "--json"]).json()["job"], done["job"]);
+    assert_eq!(net.at(2, &["job", "tasks", job, "--json"]).json()[0]["state"], "done");
+    assert!(net.at(2, &["job", "why", job]).ok().stdout.contains("done"));
+    let history = net.at(5, &["job", "history", job]).ok().stdout;
+    assert!(history.contains("submitted") && history.contains("succeeded"), "{history}");
+
+    // Another one, which its submitter leaves to itself, and filters that tell them apart.
+    let other = detached(&net, 2, HELLO.as_ref(), &["--set", "who=moon"]);
+    assert!(net.at(1, &["job", "wait", &other]).ok().stdout.ends_with("Hello, moon!\n"));
+    let listed = |filters: &[&str]| -> Vec<String> {
+        let mut arguments = vec!["job", "ls", "--json"];
+        arguments.extend(filters);
+        let rows = net.at(2, &arguments).json();
+        rows.as_array().unwrap().iter().map(|row| row["job"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(listed(&["--owner", "me"]), std::slice::from_ref(&other));
+    assert_eq!(listed(&["--state", "ended", "--kind", "wasm", "--name", "hell"]).len(), 2);
+    assert!(listed(&["--state", "live"]).is_empty() && listed(&["--kind", "store"]).is_empty());
+
+    // What it would do, without doing it.
+    let plan = net.at(3, &["job", "plan", HELLO, "--json"]).json();
+    let would = plan["peers"].as_array().unwrap().iter().filter(|peer| peer["refusal"].is_null()).count();
+    assert_eq!(would, 5, "{plan}");
+    let dry = submit(&net, 3, HELLO.as_ref(), &["--dry-run"]).ok().stdout;
+    assert!(dry.contains("5 of 5 known would run it"), "{dry}");
+    assert_eq!(listed(&[]).len(), 2);
+}
+
+/// Goal: whatever is wrong with a specification, its writer is told where and what is accepted, and nothing runs.
+#[test]
+fn mistakes_in_a_specification_get_answers_that_help() {
+    let net = Net::up(3);
+    let write = |text: &str| {
+        let path = net.dir.path().join("wrong.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let good = "kind = \"wasm\"\nmodule = { inline = \"(module)\" }\n";
+    let cases: [(String, &[&str]); 9] = [
+        (format!("{good}pririty = 3\n"), &["wrong.toml:3", "pririty", "priority"]),
+        (format!("{good}timeouts.task = \"5 parsecs\"\n"), &["wrong.toml:3", "timeouts.task", "parsecs"]),
+        (format!("{good}resources.memory = \"1e99 GiB\"\n"), &["wrong.toml:3", "resources.memory"]),
+        (format!("{good}priority = 99999999999999999999\n"), &["wrong.toml:3"]),
+        (
+            format!("{good}name = \"${{a}}\"\n[parameters]\na = \"${{b}}\"\nb = \"${{a}}\"\n"),
+            &["circle", "a -> b -> a"],
+        ),
+        (format!("{good}name = \"${{absent}}\"\n"), &["--set absent=VALUE"]),
+        ("kind = \"wasm\"\nmodule = \"no-such-file.wasm\"\n".to_owned(), &["no-such-file.wasm", "No such file"]),
+        ("kind = \"magic\"\n".to_owned(), &["wrong.toml:1", "magic", "wasm", "command"]),
+        ("kind = \n".to_owned(), &["wrong.toml:1"]),
+    ];
+    for (text, words) in cases {
+        let path = write(&text);
+        for verb in ["validate", "plan", "submit"] {
+            net.at(1, &["job", verb, path.to_str().unwrap()]).fails(1, words);
+        }
+    }
+    let missing = format!("{}.{}", "ab".repeat(16), "cd".repeat(32));
+    let path = write(&format!("kind = \"wasm\"\nmodule = {{ object = \"{missing}\" }}\n"));
+    quorate(&["job", "validate", path.to_str().unwrap()]).ok();
+    net.at(1, &["job", "plan", path.to_str().unwrap()]).fails(1, &["wrong.toml:2", "module", "quorum"]);
+    net.at(1, &["job", "submit", "/no/such/spec.toml"]).fails(1, &["/no/such/spec.toml"]);
+    net.at(1, &["job", "submit", HELLO, "--set", "whom=x"]).fails(1, &["--set whom", "who"]);
+    net.at(1, &["job", "submit", HELLO, "--set", "nonsense"]).fails(2, &["NAME=VALUE"]);
+    net.at(1, &["job", "submit", HELLO, "--wait", "--detach"]).fails(2, &["--detach"]);
+    net.at(1, &["job", "ls", "--state", "happy"]).fails(1, &["happy", "running"]);
+    assert_eq!(net.at(1, &["job", "ls", "--json"]).json(), Value::Array(vec![]));
+}
+
+/// Goal: each way in which a program fails is told as what it is, in the exit code too.
+#[test]
+fn a_program_that_fails_is_told_as_what_it_is() {
+    let net = Net::up(4);
+    let writes = "(loop $l (call $say (i32.const 1)) (br $l))";
+    let allocates = "(loop $l (br_if $l (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable)";
+    let cases = [
+        ("trap", TRAP, "", "unreachable"),
+        ("fuel", SPIN, "fuel = 1_000_000", "fuel"),
+        ("timeout", SPIN, "timeouts.task = \"200ms\"\nretry.attempts = 1", "timeout"),
+        ("output", writes, "", "output"),
+        ("memory", allocates, "", "memory"),
+    ];
+    for (name, body, more, word) in cases {
+        let path = spec(&net, name, body, &format!("{SMALL}\n{more}"));
+        let ran = submit(&net, 1, &path, &["--wait", "--json"]);
+        let info: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(info["state"], "failed", "{info}");
+        ran.fails(1, &["failed", word]);
+        let why = info["why"].as_str().unwrap();
+        assert!(why.contains(word), "{name}: {why}");
+    }
+    // No module at all, and a program that nobody allows.
+    let path = net.dir.path().join("nonsense.toml");
+    std::fs::write(&path, format!("kind = \"wasm\"\nmodule = {{ inline = \"nonsense\" }}\n{SMALL}\n")).unwrap();
+    submit(&net, 2, &path, &[]).fails(1, &["failed"]);
+
+    // What a task wrote before it failed can be read where it was submitted.
+    let path = spec(&net, "logs", TRAP, SMALL);
+    let job = detached(&net, 3, &path, &[]);
+    net.at(3, &["job", "wait", &job]).fails(1, &["failed"]);
+    let log = net.at(3, &["job", "logs", &job]).ok().stdout;
+    assert_eq!(log, "hello\n");
+}
+
+/// Goal: a program that nobody allows is not run, and the job says who refused and why.
+#[test]
+fn a_program_that_no_operator_lists_waits_and_says_so() {
+    let net = Net::up(3);
+    let path = net.dir.path().join("program.toml");
+    std::fs::write(&path, "kind = \"command\"\nprogram = \"rm\"\n").unwrap();
+    let plan = net.at(1, &["job", "plan", path.to_str().unwrap()]).ok().stdout;
+    assert!(plan.contains("0 of 3 known would run it") && plan.contains("command"), "{plan}");
+    let job = detached(&net, 1, &path, &[]);
+    let why =
+        wait("a reason", || Some(net.at(2, &["job", "why", &job]).ok().stdout).filter(|why| why.contains("waiting")));
+    assert!(why.contains("worker"), "{why}");
+    net.at(1, &["job", "cancel", &job]).ok();
+    assert_eq!(reaches(&net, 3, &job, "cancelled")["state"], "cancelled");
+}
+
+/// Goal: work that runs is stopped, goes on, is changed and is ended when a person says so; others may not.
+#[test]
+fn a_person_pauses_resumes_updates_and_cancels_work_that_runs() {
+    let net = Net::up(4);
+    let path = spec(&net, "spin", SPIN, SMALL);
+    let job = detached(&net, 1, &path, &[]);
+    reaches(&net, 2, &job, "running");
+    // Every node of a testnet is an operator, so it need not be the submitter.
+    net.at(2, &["job", "pause", &job]).ok();
+    reaches(&net, 2, &job, "paused");
+    let updated = net.at(1, &["job", "update", &job, "--priority", "90", "--memory", "8MiB", "--json"]).json();
+    assert_eq!(
+        (&updated["compute"]["priority"], &updated["compute"]["resources"]["memory_bytes"]),
+        (&90.into(), &(8 << 20).into())
+    );
+    net.at(1, &["job", "update", &job]).fails(2, &["--priority"]);
+    net.at(1, &["job", "resume", &job]).ok();
+    reaches(&net, 3, &job, "running");
+    net.at(1, &["job", "retry", &job]).fails(1, &["running", "retry"]);
+    let began = std::time::Instant::now();
+    net.at(1, &["job", "cancel", &job]).ok();
+    reaches(&net, 4, &job, "cancelled");
+    println!("cancelled after {:?}", began.elapsed());
+    net.at(1, &["job", "wait", &job]).fails(1, &["cancelled"]);
+}
+
+/// Goal: a run that parks waits for a person, says so, and does what the person decides.
+#[test]
+fn a_job_that_waits_for_a_person_does_what_the_person_decides() {
+    let net = Net::up(3);
+    let path = spec(&net, "park", TRAP, &format!("{SMALL}\non_failure = \"park\""));
+    let parked = |node| {
+        let job = detached(&net, node, &path, &[]);
+        net.at(node, &["job", "wait", &job]).fails(1, &["waits for a person", "job retry", "--skip"]);
+        job
+    };
+    let job = parked(1);
+    net.at(1, &["job", "resolve", &job]).fails(2, &["--skip"]);
+    net.at(1, &["job", "resolve", &job, "--revert"]).fails(1, &["undo"]);
+    net.at(1, &["job", "retry", &job]).ok();
+    reaches(&net, 2, &job, "awaiting-resolution");
+    net.at(1, &["job", "resolve", &job, "--skip"]).ok();
+    reaches(&net, 2, &job, "succeeded");
+    let job = parked(2);
+    net.at(2, &["job", "resolve", &job, "--fail"]).ok();
+    reaches(&net, 1, &job, "failed");
+}
+
+/// Goal: one key is one job. Method: two submits at once through one peer, and two through two peers that name the
+/// quorum; then another specification.
+#[test]
+fn submits_that_race_with_one_key_are_one_job() {
+    let net = Net::up(4);
+    let first = submit(&net, 1, HELLO.as_ref(), &["--wait", "--json"]).json();
+    let quorum = first["quorum"].as_str().unwrap();
+    let race = |nodes: [usize; 2], more: &[&str]| -> Vec<String> {
+        let running: Vec<_> = nodes
+            .iter()
+            .map(|node| {
+                let mut command = command();
+                command.env("QUORATE_TESTNET_DIR", net.testnet.dir());
+                command.args(["job", "submit", HELLO, "--wait", "--json", "--node", &node.to_string()]).args(more);
+                command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+            })
+            .collect();
+        let ended = running.into_iter().map(|child| support::Ran::from(child.wait_with_output().unwrap()).json());
+        ended.map(|info| info["job"].as_str().unwrap().to_owned()).collect()
+    };
+    let through_one = race([2, 2], &["--key", "monday"]);
+    assert_eq!(through_one[0], through_one[1]);
+    let through_two = race([2, 3], &["--key", "tuesday", "--quorum", quorum]);
+    assert_eq!(through_two[0], through_two[1]);
+    assert_ne!(through_one[0], through_two[0]);
+    // The same again, much later: still the same job.
+    assert_eq!(detached(&net, 2, HELLO.as_ref(), &["--key", "monday"]), through_one[0]);
+    let other = ["--key", "monday", "--set", "who=moon"];
+    submit(&net, 2, HELLO.as_ref(), &other).fails(1, &["another specification", "job show", &through_one[0]]);
+    submit(&net, 2, HELLO.as_ref(), &["--key", "monday", "--quorum", &"ab".repeat(16)])
+        .fails(1, &["monday", "--quorum"]);
+    let rows = net.at(1, &["job", "ls", "--name", "hello", "--json"]).json();
+    assert_eq!(rows.as_array().unwrap().len(), 3, "{rows}");
+}
+
+/// Words as the example says what a word is.
+fn counted(text: &[u8]) -> String {
+    let in_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'\'' || *byte >= 128;
+    let mut counts: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+    for word in text.split(|byte| !in_word(byte)).filter(|word| !word.is_empty()) {
+        *counts.entry(word.to_ascii_lowercase()).or_default() += 1;
+    }
+    let line = |(word, count): (&Vec<u8>, &u64)| format!("{} {count}\n", String::from_utf8_lossy(word));
+    counts.iter().map(line).collect()
+}
+
+/// Goal: a map over the segments of an object and its reduce come to what one process counts, though a worker and then
+/// the primary are killed while it runs. Method: a text of many small segments; kills as soon as the job runs.
+#[test]
+fn a_word_count_survives_a_killed_worker_and_a_killed_primary() {
+    let net = Net::up(6);
+    let book = include_str!("../examples/wordcount/moby-dick.txt");
+    let text = book.repeat(40);
+    let file = net.dir.path().join("text");
+    std::fs::write(&file, &text).unwrap();
+    let stored = net.put(1, &file);
+    let set = format!("text={}", stored["object"].as_str().unwrap());
+    let job = detached(&net, 1, WORDCOUNT.as_ref(), &["--set", &set, "--set", "bytes=64KiB"]);
+    let quorum = reaches(&net, 2, &job, "running")["quorum"].as_str().unwrap().to_owned();
+    let primary = net.primary(2, &quorum);
+    let worker = (2..=6).find(|node| *node != primary).unwrap();
+    net.testnet(&["kill", &worker.to_string()]).ok();
+    let alive = (2..=6).find(|node| ![worker, primary].contains(node)).unwrap();
+    let steps = shown(&net, alive, &job)["compute"]["steps"].clone();
+    assert_eq!(
+        (&steps[0]["tasks"], &steps[1]["tasks"]),
+        (&(text.len().div_ceil(64 * 1024)).into(), &1.into()),
+        "{steps}"
+    );
+    if primary != 1 {
+        net.testnet(&["kill", &primary.to_string()]).ok();
+    }
+    let ended = wait("the end", || {
+        let ran = net.at(alive, &["job", "show", &job, "--json"]);
+        let info: Value = serde_json::from_str(&ran.stdout).ok()?;
+        ["succeeded", "failed"].contains(&info["state"].as_str()?).then_some(info)
+    });
+    assert_eq!(ended["state"], "succeeded", "{ended}");
+    let out = net.dir.path().join("counts");
+    net.at(alive, &["job", "output", &job, "-o", out.to_str().unwrap()]).ok();
+    assert!(std::fs::read_to_string(&out).unwrap() == counted(text.as_bytes()), "the counts differ");
+}
+
+/// Goal: copies that agree leave receipts which prove it to anyone with nothing but the file, and to nobody once a digit
+/// of them is changed.
+#[test]
+fn receipts_of_a_verified_job_are_checked_offline() {
+    let net = Net::with(5, |options| options.testing = true);
+    let path =
+        spec(&net, "verified", "(call $say (i32.const 1))", &format!("{SMALL}\nfuel = 1_000_000\nverify.copies = 3"));
+    let done = submit(&net, 1, &path, &["--wait", "--json"]).json();
+    let job = done["job"].as_str().unwrap();
+    let shown = net.at(4, &["job", "show", job, "--receipts", "--json"]).ok().stdout;
+    let info: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(info["receipts"]["tasks"][0]["receipts"].as_array().unwrap().len(), 3, "{info}");
+    let file = |text: &str| {
+        let path = net.dir.path().join("receipts.json");
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let verify = |text: &str, more: &[&str]| {
+        let path = file(text);
+        let mut arguments = vec!["receipt", "verify", path.to_str().unwrap()];
+        arguments.extend(more);
+        quorate(&arguments)
+    };
+    let told = verify(&shown, &[]).ok().stdout;
+    assert!(told.contains("3 of 3 workers agree"), "{told}");
+    let output = net.dir.path().join("output");
+    net.at(2, &["job", "output", job, "-o", output.to_str().unwrap()]).ok();
+    verify(&shown, &["--output", output.to_str().unwrap()]).ok();
+    verify(&shown, &["--output", HELLO]).fails(1, &["not what was agreed on"]);
+    let digest = info["receipts"]["tasks"][0]["receipts"][0]["statement"]["verdict"]["output"].as_str().unwrap();
+    let other = shown.replace(digest, &"00".repeat(32));
+    verify(&other, &[]).fails(1, &["not signed"]);
+    verify("{}", &[]).fails(1, &["--receipts --json"]);
+
+    // Five copies on five nodes, one of which lies: it is outvoted and named.
+    net.testnet(&["lie", "3"]).ok();
+    let more = format!(
+        "{SMALL}
+fuel = 1_000_000
+verify = {{ copies = 5, agree = 3 }}"
+    );
+    let path = spec(&net, "outvoted", "(call $say (i32.const 1))", &more);
+    let done = submit(&net, 1, &path, &["--wait", "--json"]).json();
+    assert_eq!(
+        done["outcome"]["outputs"][0]["text"],
+        "hello
+"
+    );
+    let job = done["job"].as_str().unwrap();
+    let liar = net.testnet.status()[2].peer_id.unwrap().to_string();
+    let shown = net.at(2, &["job", "show", job, "--receipts", "--json"]).ok().stdout;
+    let info: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(info["receipts"]["tasks"][0]["dissenting"], serde_json::json!([liar]), "{info}");
+    let told = verify(&shown, &[]).ok().stdout;
+    assert!(told.contains("4 of 5 workers agree") && told.contains(&format!("{liar} DISSENTS")), "{told}");
+    net.at(
+        1,
+        &[
+            "job",
+            "show",
+            submit(&net, 1, HELLO.as_ref(), &["--wait", "--json"]).json()["job"].as_str().unwrap(),
+            "--receipts",
+        ],
+    )
+    .fails(1, &["not verified"]);
+}
