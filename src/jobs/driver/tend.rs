@@ -215,7 +215,8 @@ impl Tending {
         let Some(hand) = self.hands.get_mut(&worker) else { return };
         match ended {
             Ended::Talked { tasks, talk, .. } => {
-                hand.talks -= 1;
+                // It may have begun with an earlier hand of a worker that was lost and won again meanwhile.
+                hand.talks = hand.talks.saturating_sub(1);
                 for task in &tasks {
                     hand.telling.remove(task);
                 }

@@ -8,6 +8,7 @@
 pub mod campaign;
 pub mod clock;
 pub mod disk;
+pub mod executor;
 pub mod faults;
 pub mod history;
 pub mod minimise;

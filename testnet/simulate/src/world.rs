@@ -61,6 +61,8 @@ pub struct World {
     machines: Vec<Machine>,
     /// The deliberate bug of every node that starts from now on.
     pub planted: Option<Planted>,
+    /// What every node that starts from now on runs tasks with; nothing at first.
+    pub work: NodeWork,
     pub seen: Arc<Seen>,
 }
 
@@ -127,6 +129,7 @@ impl World {
             rng,
             machines,
             planted: None,
+            work: NodeWork::default(),
             seen: Arc::default(),
         }
     }
@@ -176,14 +179,16 @@ impl World {
         let tasks = TaskGroup::inline_planted(self.planted);
         let seams = Seams { clock: clock.clone(), entropy, disk: machine.disk.mount(), tasks: tasks.clone() };
         let (net, inbound) = self.fabric.attach(index, identity.peer(), clock);
+        let mut settings = NodeSettings::default();
+        settings.kinds.extend(self.work.executors.keys());
         let parts = NodeParts {
             seams,
             identity,
-            settings: NodeSettings::default(),
+            settings,
             resources: Resources::new(Limits::for_machine(HARDWARE, Overrides::default())),
             net: Arc::new(net),
             inbound,
-            work: NodeWork::default(),
+            work: self.work.clone(),
         };
         let node = match Node::start(parts).await {
             Ok(node) => node,
