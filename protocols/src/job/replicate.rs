@@ -27,6 +27,11 @@
 //! reported as failed; so is one that leaves any request without progress for [`DEADLINE`], whatever the others do. The
 //! first rule needs a witness, so that a busy or suspended entry node does not blame every holder at once.
 //!
+//! **A lost source.** A holder may lose what it has stored, its whole disk even, and nobody is told. It shows when a
+//! rebuild fails because of its sources: these are then asked what they still hold ([`Effect::Check`]), and what they
+//! lack is sent or rebuilt again like anything else that is missing. A column whose rebuilds bring nothing for
+//! [`DEADLINE`] although its sources have everything loses to a backup: it may be unable to reach them.
+//!
 //! **The end.** With the end of the file known, every whole column is sealed. [`Effect::Commit`] is given once: when
 //! all columns are sealed, or when the columns that a degraded put may return with are, and the rest have made no
 //! progress for [`DEGRADED_AFTER`]. What can be neither sent nor rebuilt ends the put with [`Effect::Fail`].
@@ -65,12 +70,15 @@ pub enum Input {
     PieceStored { column: PieceIndex, attempt: Attempt, segment: SegmentIndex },
     /// The holder has rebuilt and synced these segments: all that were asked for, or some.
     Rebuilt { column: PieceIndex, attempt: Attempt, segments: Vec<SegmentIndex> },
-    /// A rebuild did not work, and the holder itself is not to blame (its sources were busy): ask again.
-    NotRebuilt { column: PieceIndex, attempt: Attempt },
+    /// A rebuild did not work, and the holder itself is not to blame: ask again. `by_sources`: too few of the named
+    /// sources gave their piece; otherwise the holder was busy.
+    NotRebuilt { column: PieceIndex, attempt: Attempt, by_sources: bool },
     /// The holder refuses, cannot be reached, or answers nonsense.
     ColumnFailed { column: PieceIndex, attempt: Attempt, reason: String },
-    /// The holder lacks these after all (an answer to `Held` or `Seal`): they are sent or rebuilt again.
+    /// The answer to `Seal`: the holder lacks these. They are sent or rebuilt again.
     Missing { column: PieceIndex, attempt: Attempt, segments: Vec<SegmentIndex> },
+    /// The answer to `Check`: the holder lacks these, if any.
+    Checked { column: PieceIndex, attempt: Attempt, missing: Vec<SegmentIndex> },
     /// The holder has signed for the column. The driver keeps the receipt.
     Sealed { column: PieceIndex, attempt: Attempt },
     /// The quorum's view of the columns, from any reply. Older views do no harm.
@@ -101,6 +109,13 @@ pub enum Effect {
         attempt: Attempt,
         grant: Grant,
         parts: Vec<RebuildPart>,
+    },
+    /// Ask the holder which of these it no longer has; answer with `Checked`. Repeated until the holder answers.
+    Check {
+        column: PieceIndex,
+        attempt: Attempt,
+        grant: Grant,
+        pieces: BTreeMap<SegmentIndex, PieceHash>,
     },
     /// Commit this progress; answer with `Recorded`. One is under way at a time, so batches grow with the delay.
     RecordProgress(Vec<SegmentProgress>),
@@ -156,7 +171,11 @@ struct Column {
     /// Pieces sent and not yet answered, with the time of sending.
     in_flight: BTreeMap<SegmentIndex, Millis>,
     /// Segments that the holder is rebuilding; at most one request at a time.
-    rebuilding: Option<(BTreeSet<SegmentIndex>, Millis)>,
+    rebuilding: Option<BTreeSet<SegmentIndex>>,
+    /// Since when it has been asked for rebuilds, in vain so far.
+    rebuilding_since: Option<Millis>,
+    /// Since when it has been asked what it still holds.
+    checking: Option<Millis>,
     sealing: Option<Millis>,
     sealed: bool,
     /// Reported as failed: nothing more goes there under this attempt.
@@ -177,6 +196,8 @@ impl Column {
             floor: 0,
             in_flight: BTreeMap::new(),
             rebuilding: None,
+            rebuilding_since: None,
+            checking: None,
             sealing: None,
             sealed: false,
             reported: false,
@@ -205,7 +226,7 @@ impl Column {
     }
     /// Whether the segment's piece has been sent to the holder, or is being rebuilt by it.
     fn awaits(&self, segment: SegmentIndex) -> bool {
-        let rebuilding = self.rebuilding.as_ref().is_some_and(|(segments, _)| segments.contains(&segment));
+        let rebuilding = self.rebuilding.as_ref().is_some_and(|segments| segments.contains(&segment));
         rebuilding || self.in_flight.contains_key(&segment)
     }
     fn last_progress(&self) -> Millis {
@@ -217,8 +238,8 @@ impl Column {
     }
     /// Since when the oldest request of any sort has brought nothing.
     fn asking_since(&self) -> Option<Millis> {
-        let rebuilding = self.rebuilding.as_ref().map(|(_, at)| *at);
-        let asked = self.in_flight.values().copied().chain(rebuilding).chain(self.sealing);
+        let asked = self.in_flight.values().copied().chain(self.rebuilding_since).chain(self.checking);
+        let asked = asked.chain(self.sealing);
         asked.min().map(|at| at.max(self.last_progress()))
     }
 }
@@ -347,11 +368,12 @@ impl ReplicatePlan {
             }
             Input::Rebuilt { column, attempt, segments } => {
                 if let Some(current) = self.current(column, attempt) {
-                    let asked = current.rebuilding.take().map(|(asked, _)| asked).unwrap_or_default();
+                    let asked = current.rebuilding.take().unwrap_or_default();
                     let stored: Vec<_> = segments.into_iter().filter(|segment| asked.contains(segment)).collect();
                     // An answer that brought nothing is no progress: the clock of `STALL` goes on.
                     if !stored.is_empty() {
                         current.progress_at = Some(now);
+                        current.rebuilding_since = None;
                     }
                     stored.iter().for_each(|segment| current.store(*segment));
                     for segment in stored {
@@ -359,9 +381,11 @@ impl ReplicatePlan {
                     }
                 }
             }
-            Input::NotRebuilt { column, attempt } => {
-                if let Some(current) = self.current(column, attempt) {
-                    current.rebuilding = None;
+            Input::NotRebuilt { column, attempt, by_sources } => {
+                let current = self.current(column, attempt);
+                let asked = current.and_then(|current| current.rebuilding.take()).unwrap_or_default();
+                if by_sources {
+                    self.check_sources(now, column, &asked, effects);
                 }
             }
             Input::Missing { column, attempt, segments } => {
@@ -369,6 +393,16 @@ impl ReplicatePlan {
                     current.sealing = None;
                     segments.into_iter().for_each(|segment| current.forget(segment));
                     self.pieces_lost = true;
+                }
+            }
+            Input::Checked { column, attempt, missing } => {
+                if let Some(current) = self.current(column, attempt) {
+                    current.checking = None;
+                    if !missing.is_empty() {
+                        current.sealed = false;
+                        missing.into_iter().for_each(|segment| current.forget(segment));
+                        self.pieces_lost = true;
+                    }
                 }
             }
             Input::Sealed { column, attempt } => {
@@ -417,6 +451,8 @@ impl ReplicatePlan {
             current.floor = 0;
             current.in_flight.clear();
             current.rebuilding = None;
+            current.rebuilding_since = None;
+            current.checking = None;
             current.sealing = None;
             current.sealed = false;
             self.pieces_lost = true;
@@ -596,7 +632,9 @@ impl ReplicatePlan {
         }
         let attempt = column.attempt;
         let segments = parts.iter().map(|part| part.segment).collect();
-        self.columns[index.0 as usize].rebuilding = Some((segments, now));
+        let column = &mut self.columns[index.0 as usize];
+        column.rebuilding = Some(segments);
+        column.rebuilding_since.get_or_insert(now);
         effects.push(Effect::Rebuild { column: index, attempt, grant, parts });
     }
 
@@ -610,6 +648,30 @@ impl ReplicatePlan {
                 Some((PieceIndex(index as u8), hash, column.serving()?.holder.peer))
             })
             .collect()
+    }
+
+    /// Asks the other columns that count as having these segments whether they do.
+    fn check_sources(
+        &mut self,
+        now: Millis,
+        except: PieceIndex,
+        wanted: &BTreeSet<SegmentIndex>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let known = &self.segments;
+        for (index, column) in (0..).map(PieceIndex).zip(&mut self.columns) {
+            let Some(grant) = column.serving().filter(|_| index != except && column.checking.is_none()) else {
+                continue;
+            };
+            if column.stored.is_disjoint(wanted) {
+                continue;
+            }
+            // What an earlier life of the put stored is compared once its segment is cut again.
+            let hash_of = |segment: &SegmentIndex| Some(known.get(segment.0 as usize)?.hashes[index.0 as usize]);
+            let pieces = column.stored.iter().filter_map(|segment| Some((*segment, hash_of(segment)?))).collect();
+            column.checking = Some(now);
+            effects.push(Effect::Check { column: index, attempt: column.attempt, grant, pieces });
+        }
     }
 
     fn seal(&mut self, now: Millis, index: PieceIndex, effects: &mut Vec<Effect>) {

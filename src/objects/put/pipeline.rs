@@ -117,7 +117,12 @@ enum Done<'a> {
     Rebuilt {
         column: PieceIndex,
         attempt: Attempt,
-        rebuilt: Result<Vec<SegmentIndex>, Option<String>>,
+        rebuilt: Result<Vec<SegmentIndex>, RebuildFault>,
+    },
+    Checked {
+        column: PieceIndex,
+        attempt: Attempt,
+        missing: Result<Vec<SegmentIndex>, String>,
     },
     Sealed {
         column: PieceIndex,
@@ -135,6 +140,15 @@ enum Done<'a> {
     },
     /// The column was given up meanwhile.
     Cancelled,
+}
+
+enum RebuildFault {
+    /// The holder is busy.
+    Busy,
+    /// The holder could not get enough pieces from its sources.
+    Sources,
+    /// The holder failed.
+    Failed(String),
 }
 
 enum SealFault {
@@ -277,6 +291,7 @@ impl<'a> Pipeline<'a> {
             Effect::Load { segment: _ } => self.load()?,
             Effect::Send { column, attempt, grant, segment, hash } => self.send(column, attempt, grant, segment, hash),
             Effect::Rebuild { column, attempt, grant, parts } => self.rebuild(column, attempt, grant, parts),
+            Effect::Check { column, attempt, grant, pieces } => self.check(column, attempt, grant, pieces),
             Effect::RecordProgress(segments) => self.record(segments, true),
             Effect::ReportFailure { column, attempt, reason } => self.report(column, attempt, reason),
             Effect::DropSegment { segment } => drop(self.memory.remove(&segment)),
@@ -329,17 +344,26 @@ impl<'a> Pipeline<'a> {
             let holder = grant.holder.peer;
             let rebuilt = match client.ask(holder, message, Bytes::new(), DEADLINE).await {
                 Ok((PieceAnswer::Rebuilt(segments), _)) if !segments.is_empty() => Ok(segments),
-                Ok((PieceAnswer::Rebuilt(_), _)) => Err(None),
-                Ok((other, _)) => Err(Some(unexpected(holder, &other).to_string())),
-                Err(error) if error.is_busy() => Err(None),
-                // The sources are to blame, not the holder.
-                Err(PieceCallError::Refused { refusal: PieceRefusal::Sources { .. }, .. }) => Err(None),
-                Err(error) => Err(Some(error.to_string())),
+                Ok((PieceAnswer::Rebuilt(_), _)) => Err(RebuildFault::Sources),
+                Ok((other, _)) => Err(RebuildFault::Failed(unexpected(holder, &other).to_string())),
+                Err(error) if error.is_busy() => Err(RebuildFault::Busy),
+                Err(PieceCallError::Refused { refusal: PieceRefusal::Sources { .. }, .. }) => {
+                    Err(RebuildFault::Sources)
+                }
+                Err(error) => Err(RebuildFault::Failed(error.to_string())),
             };
-            if let Err(None) = rebuilt {
+            if let Err(RebuildFault::Busy | RebuildFault::Sources) = rebuilt {
                 sleep(REBUILD_PAUSE).await;
             }
             Done::Rebuilt { column, attempt, rebuilt }
+        });
+    }
+
+    fn check(&mut self, column: PieceIndex, attempt: Attempt, grant: Grant, pieces: BTreeMap<SegmentIndex, PieceHash>) {
+        let (client, slot) = (self.objects.pieces.clone(), self.slot(column, attempt));
+        self.push_for(column, attempt, async move {
+            let missing = check_column(client, grant.holder.peer, slot, pieces).await;
+            Done::Checked { column, attempt, missing }
         });
     }
 
@@ -432,8 +456,13 @@ impl<'a> Pipeline<'a> {
             }
             Done::Rebuilt { column, attempt, rebuilt } => self.inputs.push_back(match rebuilt {
                 Ok(segments) => Input::Rebuilt { column, attempt, segments },
-                Err(None) => Input::NotRebuilt { column, attempt },
-                Err(Some(reason)) => Input::ColumnFailed { column, attempt, reason },
+                Err(RebuildFault::Busy) => Input::NotRebuilt { column, attempt, by_sources: false },
+                Err(RebuildFault::Sources) => Input::NotRebuilt { column, attempt, by_sources: true },
+                Err(RebuildFault::Failed(reason)) => Input::ColumnFailed { column, attempt, reason },
+            }),
+            Done::Checked { column, attempt, missing } => self.inputs.push_back(match missing {
+                Ok(missing) => Input::Checked { column, attempt, missing },
+                Err(reason) => Input::ColumnFailed { column, attempt, reason },
             }),
             Done::Sealed { column, attempt, sealed } => self.inputs.push_back(match sealed {
                 Ok(receipt) => {
@@ -642,15 +671,36 @@ async fn seal_column(
 async fn missing(client: &PieceClient, holder: PeerId, slot: Slot, pieces: &[PieceHash]) -> SealFault {
     match held_of(client, holder, slot).await {
         Ok(held) => {
-            let segments = (0..).map(SegmentIndex).zip(pieces);
-            let lacking: Vec<SegmentIndex> = segments
-                .filter(|(segment, hash)| held.get(segment) != Some(hash))
-                .map(|(segment, _)| segment)
-                .collect();
+            let lacking = lacking(&held, (0..).map(SegmentIndex).zip(pieces.iter().copied()));
             // It filled up in between: asking for nothing again would go round for ever, so let the first be sent anew.
             SealFault::Missing(if lacking.is_empty() { vec![SegmentIndex(0)] } else { lacking })
         }
         Err(error) => SealFault::Failed(error.to_string()),
+    }
+}
+
+fn lacking(
+    held: &BTreeMap<SegmentIndex, PieceHash>,
+    pieces: impl IntoIterator<Item = (SegmentIndex, PieceHash)>,
+) -> Vec<SegmentIndex> {
+    let gone = pieces.into_iter().filter(|(segment, hash)| held.get(segment) != Some(hash));
+    gone.map(|(segment, _)| segment).collect()
+}
+
+/// Which of these pieces the holder lacks. A holder that is busy, restarting or out of reach is asked again, for as long
+/// as the plan has patience with its column.
+async fn check_column(
+    client: PieceClient,
+    holder: PeerId,
+    slot: Slot,
+    pieces: BTreeMap<SegmentIndex, PieceHash>,
+) -> Result<Vec<SegmentIndex>, String> {
+    loop {
+        match held_of(&client, holder, slot).await {
+            Ok(held) => return Ok(lacking(&held, pieces)),
+            Err(error) if error.is_busy() || matches!(error, PieceCallError::Net(_)) => sleep(REBUILD_PAUSE).await,
+            Err(error) => return Err(error.to_string()),
+        }
     }
 }
 

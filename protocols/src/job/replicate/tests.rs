@@ -29,6 +29,8 @@ enum Holder {
     Answers(u64),
     /// As `Answers`, until it stores this many pieces; then it is silent for ever.
     DiesAfter(u64, usize),
+    /// As `Answers`, until it stores this many pieces; then it has lost its disk, and with it the lease.
+    ForgetsAfter(u64, usize),
 }
 
 /// Everything around the planner: the file, the holders, the quorum that hands out spares.
@@ -46,6 +48,8 @@ struct World {
     /// Synced pieces, as the quorum's record has them.
     recorded: BTreeSet<(PieceIndex, Attempt, SegmentIndex)>,
     held: BTreeMap<PieceIndex, BTreeSet<SegmentIndex>>,
+    /// Holders that have lost their disk.
+    forgetful: BTreeSet<u8>,
     in_memory: BTreeSet<SegmentIndex>,
     in_flight: BTreeMap<(PieceIndex, Attempt), usize>,
     sent: Vec<(PieceIndex, SegmentIndex)>,
@@ -74,6 +78,7 @@ impl World {
             spares: (COLUMNS..COLUMNS + spares).collect(),
             recorded: BTreeSet::new(),
             held: BTreeMap::new(),
+            forgetful: BTreeSet::new(),
             in_memory: BTreeSet::new(),
             in_flight: BTreeMap::new(),
             sent: Vec::new(),
@@ -100,6 +105,7 @@ impl World {
         {
             self.held.entry(*column).or_default().extend(segments);
         }
+        self.forget();
         if let Input::SegmentReady { segment, .. } = &input {
             self.in_memory.insert(*segment);
             self.loaded_at.insert(*segment, self.now);
@@ -108,6 +114,26 @@ impl World {
         for effect in self.plan.step(Millis(self.now), input) {
             self.perform(effect);
         }
+    }
+    fn forget(&mut self) {
+        for (index, column) in (0..).map(PieceIndex).zip(&self.columns) {
+            let Some(holder) = column.grant.map(|grant| grant.holder.peer.0[0]) else { continue };
+            let held = self.held.get(&index).map_or(0, BTreeSet::len);
+            if matches!(self.holders[&holder], Holder::ForgetsAfter(_, pieces) if held >= pieces) {
+                self.forgetful.insert(holder);
+            }
+            if self.forgetful.contains(&holder) {
+                self.held.remove(&index);
+            }
+        }
+    }
+    /// Whether the holder knows nothing of its column any more; if so, it says so.
+    fn is_refused(&mut self, grant: Grant, column: PieceIndex, attempt: Attempt) -> bool {
+        let is_forgetful = self.forgetful.contains(&grant.holder.peer.0[0]);
+        if is_forgetful {
+            self.later(1, Input::ColumnFailed { column, attempt, reason: "no such lease".into() });
+        }
+        is_forgetful
     }
     /// First holders that live and lack the segment.
     fn laggards(&self, segment: SegmentIndex) -> BTreeSet<PieceIndex> {
@@ -124,6 +150,7 @@ impl World {
         match self.holders[&grant.holder.peer.0[0]] {
             Holder::Answers(delay) => Some(delay),
             Holder::DiesAfter(delay, pieces) => (stored < pieces).then_some(delay),
+            Holder::ForgetsAfter(delay, _) => Some(delay),
         }
     }
     fn perform(&mut self, effect: Effect) {
@@ -143,24 +170,45 @@ impl World {
                 self.sent.push((column, segment));
                 let current = &self.columns[column.0 as usize];
                 assert_eq!((current.grant, current.attempt), (Some(grant), attempt), "only the current holder is fed");
-                if let Some(delay) = self.delay(grant, column) {
+                if self.is_refused(grant, column, attempt) {
+                    *self.in_flight.get_mut(&(column, attempt)).unwrap() -= 1;
+                } else if let Some(delay) = self.delay(grant, column) {
                     let queued = *self.in_flight.get(&(column, attempt)).unwrap() as u64;
                     self.later(delay * queued, Input::PieceStored { column, attempt, segment });
                 }
             }
             Effect::Rebuild { column, attempt, grant, parts } => {
                 assert!(!parts.is_empty() && parts.len() <= REBUILD_SEGMENTS_MAX);
+                let mut segments = Vec::new();
                 for part in &parts {
                     assert!(!self.in_memory.contains(&part.segment));
                     assert!(part.sources.len() >= PROFILE.data as usize);
-                    for (source, ..) in &part.sources {
-                        assert!(*source != column && self.held[source].contains(&part.segment), "sources hold it");
+                    let (mut good, mut gone) = (0, 0);
+                    for (source, _, peer) in &part.sources {
+                        let holds = self.held.get(source).is_some_and(|held| held.contains(&part.segment));
+                        assert!(*source != column && (holds || self.forgetful.contains(&peer.0[0])), "sources hold it");
+                        *(if holds { &mut good } else { &mut gone }) += 1;
                     }
-                    self.rebuilt.push((column, part.segment));
+                    assert!(gone == 0 || !self.forgetful.is_empty());
+                    if good >= PROFILE.data as usize {
+                        segments.push(part.segment);
+                    }
                 }
-                let segments = parts.iter().map(|part| part.segment).collect();
-                if let Some(delay) = self.delay(grant, column) {
+                if self.is_refused(grant, column, attempt) {
+                } else if segments.is_empty() {
+                    if self.delay(grant, column).is_some() {
+                        self.later(250, Input::NotRebuilt { column, attempt, by_sources: true });
+                    }
+                } else if let Some(delay) = self.delay(grant, column) {
+                    self.rebuilt.extend(segments.iter().map(|segment| (column, *segment)));
                     self.later(delay * 4, Input::Rebuilt { column, attempt, segments });
+                }
+            }
+            Effect::Check { column, attempt, grant, pieces } => {
+                let lacks = |segment: &SegmentIndex| !self.held.get(&column).is_some_and(|held| held.contains(segment));
+                let missing = pieces.into_keys().filter(lacks).collect();
+                if let Some(delay) = self.delay(grant, column) {
+                    self.later(delay, Input::Checked { column, attempt, missing });
                 }
             }
             Effect::RecordProgress(progress) => {
@@ -185,6 +233,7 @@ impl World {
             Effect::DropSegment { segment } => {
                 assert!(self.in_memory.remove(&segment), "dropped once");
                 let copies = self.held.values().filter(|held| held.contains(&segment)).count();
+                let copies = copies + self.forgetful.len();
                 assert!(copies >= PROFILE.columns_min(), "a segment is let go when one more loss does no harm");
                 let laggards = self.laggards(segment);
                 if !laggards.is_empty() {
@@ -193,6 +242,9 @@ impl World {
             }
             Effect::Seal { column, attempt, pieces, grant } => {
                 assert_eq!(pieces.len(), self.segments as usize);
+                if self.is_refused(grant, column, attempt) {
+                    return;
+                }
                 let whole = (0..self.segments).all(|segment| self.held[&column].contains(&SegmentIndex(segment)));
                 assert!(whole || self.segments == 0, "only whole columns are sealed");
                 if let Some(delay) = self.delay(grant, column) {
@@ -399,6 +451,72 @@ fn a_put_is_not_given_up_while_a_piece_that_would_save_it_is_on_its_way() {
     assert!(lost.step(now, fail(0)).contains(&Effect::Fail(fault)));
 }
 
+/// Goal: a put does not wait for ever for pieces that a sealed column has lost. Method: five columns are sealed, the
+/// segment has left memory, and the sixth finds one source after the other without it.
+#[test]
+fn a_source_that_lost_its_pieces_is_found_out_by_those_who_need_them() {
+    let columns: Vec<_> = (0..COLUMNS).map(|column| record(Some(column), 1, &[])).collect();
+    let mut plan = ReplicatePlan::new(PROFILE, &columns, Vec::new(), Millis(0));
+    let (attempt, segment) = (Attempt(1), SegmentIndex(0));
+    plan.step(Millis(1), Input::SegmentReady { segment, hashes: hashes(0), piece_bytes: 1 });
+    plan.step(Millis(1), Input::EndOfFile { segments: 1 });
+    for column in (0..COLUMNS - 1).map(PieceIndex) {
+        plan.step(Millis(2), Input::PieceStored { column, attempt, segment });
+        plan.step(Millis(3), Input::Sealed { column, attempt });
+    }
+    let last = PieceIndex(COLUMNS - 1);
+    plan.step(Millis(4), Input::ColumnFailed { column: last, attempt, reason: "it broke".into() });
+    let mut columns = columns;
+    columns[last.0 as usize] = record(Some(COLUMNS), 2, &[]);
+    let asked = plan.step(Millis(5), Input::Columns(columns));
+    assert!(matches!(&asked[..], [Effect::Rebuild { column, .. }] if *column == last), "{asked:?}");
+
+    let in_vain = |column, attempt, by_sources| Input::NotRebuilt { column, attempt, by_sources };
+    let checks = |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::Check { .. })).count();
+    assert_eq!(checks(&plan.step(Millis(6), in_vain(last, Attempt(2), false))), 0, "the holder was busy");
+    assert_eq!(checks(&plan.step(Millis(7), in_vain(last, Attempt(2), true))), 5);
+    assert_eq!(checks(&plan.step(Millis(8), in_vain(last, Attempt(2), true))), 0, "one question at a time");
+    let checked =
+        |column, missing: &[_]| Input::Checked { column: PieceIndex(column), attempt, missing: missing.into() };
+    assert_eq!(plan.step(Millis(9), checked(4, &[])), []);
+    // Column 0 has to make its piece anew, from the other four.
+    let again = plan.step(Millis(10), checked(0, &[segment]));
+    assert!(matches!(&again[..], [Effect::Rebuild { column: PieceIndex(0), .. }]), "{again:?}");
+    assert_eq!(plan.step(Millis(11), checked(1, &[segment])), [], "two rebuilds are still under way");
+    plan.step(Millis(12), in_vain(last, Attempt(2), true));
+    let end = plan.step(Millis(13), in_vain(PieceIndex(0), attempt, true));
+    assert_eq!(end.last(), Some(&Effect::Fail(PlanFault::Lost { segment, left: 3, needed: 4 })));
+}
+
+/// Goal: a holder that cannot reach its sources loses the column, although each try for itself was answered in time.
+#[test]
+fn rebuilds_in_vain_cost_the_column_after_the_deadline() {
+    let stored = |column: u8| [column != 0];
+    let columns: Vec<_> = (0..COLUMNS).map(|column| record(Some(column), 1, &stored(column))).collect();
+    let mut plan = ReplicatePlan::new(PROFILE, &columns, Vec::new(), Millis(0));
+    let (column, attempt, segment) = (PieceIndex(0), Attempt(1), SegmentIndex(0));
+    plan.step(Millis(0), Input::ColumnFailed { column, attempt, reason: "it broke".into() });
+    plan.step(Millis(0), Input::SegmentReady { segment, hashes: hashes(0), piece_bytes: 1 });
+    let mut columns = columns;
+    columns[0] = record(Some(COLUMNS), 2, &[]);
+    plan.step(Millis(0), Input::Columns(columns));
+    let attempt = Attempt(2);
+    let mut now = Millis(0);
+    let reported = loop {
+        now = now.plus(Duration::from_millis(250));
+        let others = (1..COLUMNS).map(PieceIndex);
+        let mut effects: Vec<_> = others
+            .flat_map(|column| plan.step(now, Input::Checked { column, attempt: Attempt(1), missing: Vec::new() }))
+            .collect();
+        effects.extend(plan.step(now, Input::NotRebuilt { column, attempt, by_sources: true }));
+        if effects.iter().any(|effect| matches!(effect, Effect::ReportFailure { column: PieceIndex(0), .. })) {
+            break now;
+        }
+        assert!(now.since(Millis(0)) <= DEADLINE * 2, "it is asked for ever");
+    };
+    assert!(reported.since(Millis(0)) >= DEADLINE);
+}
+
 #[test]
 fn an_answer_under_an_old_attempt_changes_nothing() {
     let columns: Vec<_> = (0..COLUMNS).map(|column| record(Some(column), 3, &[])).collect();
@@ -419,6 +537,7 @@ fn holder() -> impl Strategy<Value = Holder> {
         6 => (1u64..60).prop_map(Holder::Answers),
         1 => (60u64..900).prop_map(Holder::Answers),
         1 => ((1u64..60), (0usize..20)).prop_map(|(delay, pieces)| Holder::DiesAfter(delay, pieces)),
+        1 => ((1u64..60), (1usize..20)).prop_map(|(delay, pieces)| Holder::ForgetsAfter(delay, pieces)),
     ]
 }
 
@@ -437,7 +556,7 @@ proptest! {
     ) {
         let mut world = World::new(segments, &holders, spares);
         world.load_ms = load_ms;
-        let dead = holders.iter().filter(|holder| matches!(holder, Holder::DiesAfter(..))).count();
+        let dead = holders.iter().filter(|holder| !matches!(holder, Holder::Answers(_))).count();
         let min = PROFILE.columns_min();
         if 6 - dead + (spares as usize).min(dead) < min {
             // It would wait for holders for ever, rightly so: the quorum watches over idle runs.
@@ -447,6 +566,11 @@ proptest! {
             Effect::Commit { sealed, degraded } => {
                 prop_assert!(sealed.len() >= min && degraded == (sealed.len() < 6));
                 for (column, _) in sealed {
+                    let holder = world.columns[column.0 as usize].grant.map(|grant| grant.holder.peer.0[0]);
+                    if holder.is_some_and(|holder| world.forgetful.contains(&holder)) {
+                        // It signed first, and lost its disk afterwards: the steward's to notice.
+                        continue;
+                    }
                     prop_assert_eq!(world.held.get(&column).map_or(0, BTreeSet::len), segments as usize);
                 }
             }
