@@ -160,8 +160,6 @@ pub struct Group {
     /// Held while a snapshot is fetched: one at a time.
     pub receiving: tokio::sync::Mutex<()>,
     created_at: Option<Millis>,
-    /// The term on disk when the group was opened.
-    opened_in: Term,
     record: Mutex<GroupRecord>,
     status: Mutex<Status>,
     /// What this member knows to be committed. openraft's metrics do not tell; its log store is told before entries are
@@ -202,7 +200,6 @@ impl Group {
             fault.get().unwrap_or_else(damaged)
         };
         log.end_own_lead(member).await.map_err(|error| opening(&error))?;
-        let opened_in = log.vote()?.map_or(Term(0), |vote| Term(vote.leader_id.term));
         let snapshots = SnapshotStore::new(storage.clone(), trees);
         let (state_machine, machine) =
             StateMachine::open(quorum, snapshots.clone(), events.clone(), told, fault.clone())?;
@@ -210,6 +207,9 @@ impl Group {
         let raft = Raft::new(member, config(), connector, log.clone(), state_machine)
             .await
             .map_err(|error| opening(&error))?;
+        // openraft's metrics start blank and tell what is on disk only once its task has run. Before that the group
+        // would seem to be in term 0, without members. Fails when that task ended at once, which the supervisor tells.
+        let _ = raft.server_metrics().wait_for(|told| told.id == member).await;
         let (proposals, queue) = mpsc::channel(PROPOSALS_MAX);
         let stop = CancellationToken::new();
         let committed = log.committed.clone();
@@ -223,7 +223,6 @@ impl Group {
             proposals,
             receiving: tokio::sync::Mutex::default(),
             created_at,
-            opened_in,
             record: Mutex::new(record),
             status: Mutex::default(),
             committed,
@@ -288,8 +287,7 @@ impl Group {
     }
 
     pub fn term(&self) -> Term {
-        // openraft's metrics start at 0 and tell what is on disk only once its task has run.
-        Term(self.raft.server_metrics().borrow().vote.leader_id.term).max(self.opened_in)
+        Term(self.raft.server_metrics().borrow().vote.leader_id.term)
     }
 
     /// The primary as openraft believes, whether or not it is reachable. What openraft last said of itself outlives it:

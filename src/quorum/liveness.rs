@@ -432,9 +432,10 @@ impl Liveness {
 
     // --- majorities ---
 
-    /// Why no majority was heard lately; `None` when one was.
+    /// Why no majority was heard lately; `None` when one was. A primary does not count a member that refuses to take
+    /// part, although its node is heard; others do not know of it.
     fn missing_majority(&self, group: &Group, configurations: &[Voters]) -> Option<String> {
-        let now = self.now();
+        let (now, leads) = (self.now(), group.is_raft_leader());
         let heard = |member: &MemberId| {
             *member == group.me
                 || (member.peer != group.me.peer
@@ -442,7 +443,8 @@ impl Liveness {
                         || (group.is_new(now)
                             && !self.detector.is_suspected(member.peer)
                             && !self.detector.was_heard(member.peer)))
-                    && self.host.links.reborn(group.id, *member).is_none())
+                    && self.host.links.reborn(group.id, *member).is_none()
+                    && !(leads && self.host.links.refuses(group.id, *member).is_some()))
         };
         configurations.iter().find_map(|voters| {
             let voices: BTreeSet<MemberId> = voters.iter().filter(heard).collect();

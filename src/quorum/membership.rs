@@ -1,6 +1,7 @@
 //! Changing who the members are: one driver per node, for the groups that it leads.
 //!
-//! A voter is replaced when its node has been away for `REPLACE_GRACE`, so that a blip moves nothing, or as soon as
+//! A voter is replaced when its node has been away for `REPLACE_GRACE`, so that a blip moves nothing, or when it has
+//! refused to take part for as long, as one on a full disk does; or as soon as
 //! its peer answers in another incarnation: that disk is gone, and the same peer is taken in again as a new member.
 //! Either way the newcomer first creates the group on the strength of its own signed promise, then catches up as a
 //! learner, and only then swaps places with the lost voter through a joint configuration. One change per group at a
@@ -149,7 +150,15 @@ impl Driver {
         let standbys: Vec<MemberId> = approvals.iter().map(Approval::member).collect();
         // A member whose disk is gone, and whose promise is not known here, has been away for ever.
         let reborn = |member: &MemberId| self.host.links.reborn(group.id, *member).map(|_| Millis(0));
-        let away = |member: &MemberId| Some((*member, reborn(member).or(since.get(&member.peer).copied())?));
+        let now = self.host.seams.clock.monotonic();
+        let refuses = |member: &MemberId| {
+            let refused = self.host.links.refuses(group.id, *member)?;
+            Some(Millis(now.0.saturating_sub(refused.as_millis() as u64)))
+        };
+        let away = |member: &MemberId| {
+            let since = since.get(&member.peer).copied();
+            Some((*member, reborn(member).or(since).or_else(|| refuses(member))?))
+        };
         // Standbys are not watched; one without a connection is as good as away.
         let reachable = |standby: &MemberId| self.host.net.is_connected(standby.peer);
         let situation = Situation {
@@ -157,7 +166,7 @@ impl Driver {
             suspected: voters.iter().chain(&standbys).filter_map(away).collect(),
             standbys: standbys.iter().copied().filter(reachable).collect(),
         };
-        match decide(self.host.seams.clock.monotonic(), &situation, REPLACE_GRACE) {
+        match decide(now, &situation, REPLACE_GRACE) {
             Decision::Replace { lost, with } => {
                 let approval = approvals.iter().find(|approval| approval.member() == with)?;
                 Some(Change::Swap { lost, with, approval: approval.clone() })

@@ -4,10 +4,11 @@
 //! dialled beside; openraft then backs off for [`BACKOFF_FIRST`], doubling up to [`BACKOFF_MAX`]. Every failure is
 //! reported as unreachable, because openraft retries anything else without a pause.
 //!
-//! Two things are learnt on the way and kept in [`Links`] for others to act on: members that missed a message (a
-//! commit notice is not repeated by openraft: the liveness layer sends a heartbeat when the member is back), and peers
+//! Three things are learnt on the way and kept in [`Links`] for others to act on: members that missed a message (a
+//! commit notice is not repeated by openraft: the liveness layer sends a heartbeat when the member is back), peers
 //! that answer in another incarnation than the member that was meant (their disk was lost: the membership driver
-//! replaces the member).
+//! replaces the member), and members that refuse, although their node answers: one whose disk is full, say. A member
+//! that refuses is no part of a majority, and away for as long as it does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -43,6 +44,9 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// A peer is dialled at most this often from here, however many groups miss it.
 const DIAL_INTERVAL: Duration = Duration::from_millis(250);
+
+/// A refusal is believed this long. The liveness layer has a member that refuses asked again several times in between.
+const REFUSAL_TTL: Duration = Duration::from_secs(3);
 
 /// Remembered members and peers: no more than there can be members.
 const REMEMBERED_MAX: usize = QUORUMS_PER_NODE_MAX * VOTERS_MAX;
@@ -89,11 +93,25 @@ pub struct Links {
     dialled: Mutex<BTreeMap<PeerId, Instant>>,
     missed: Mutex<BTreeSet<(QuorumId, MemberId)>>,
     reborn: Mutex<BTreeMap<(QuorumId, PeerId), Incarnation>>,
+    refusals: Mutex<BTreeMap<(QuorumId, MemberId), Refusals>>,
+}
+
+/// One refusal after the other, with no other answer between them.
+#[derive(Clone, Copy, Debug)]
+struct Refusals {
+    since: Instant,
+    last: Instant,
 }
 
 impl Links {
     pub fn new(net: Arc<dyn Net>) -> Self {
-        Self { net, dialled: Mutex::default(), missed: Mutex::default(), reborn: Mutex::default() }
+        Self {
+            net,
+            dialled: Mutex::default(),
+            missed: Mutex::default(),
+            reborn: Mutex::default(),
+            refusals: Mutex::default(),
+        }
     }
 
     /// Tries to connect, unless that was tried just now.
@@ -144,6 +162,30 @@ impl Links {
         }
     }
 
+    /// For how long the member has refused this node's messages, if it still does.
+    pub fn refuses(&self, quorum: QuorumId, member: MemberId) -> Option<Duration> {
+        let refusals = self.refusals.lock().expect("no panic under this lock");
+        let refusals = refusals.get(&(quorum, member)).filter(|refusals| refusals.last.elapsed() < REFUSAL_TTL)?;
+        Some(refusals.since.elapsed())
+    }
+
+    fn note_refusal(&self, quorum: QuorumId, member: MemberId) {
+        let now = Instant::now();
+        let mut refusals = self.refusals.lock().expect("no panic under this lock");
+        if refusals.len() >= REMEMBERED_MAX {
+            refusals.retain(|_, refusals| refusals.last.elapsed() < REFUSAL_TTL);
+        }
+        let known = refusals.entry((quorum, member)).or_insert(Refusals { since: now, last: now });
+        if known.last.elapsed() >= REFUSAL_TTL {
+            known.since = now;
+        }
+        known.last = now;
+    }
+
+    fn note_taken(&self, quorum: QuorumId, member: MemberId) {
+        self.refusals.lock().expect("no panic under this lock").remove(&(quorum, member));
+    }
+
     pub async fn ask(
         &self,
         peer: PeerId,
@@ -171,15 +213,21 @@ impl Links {
             return Err(LinkError::NotConnected(member.peer));
         }
         match self.ask(member.peer, &message, deadline).await?.0 {
-            RaftAnswer::Ok { body } => wire::decode(&body, RAFT_HEAD_BYTES_MAX).map_err(|source| {
-                self.net.penalise(member.peer, "malformed raft answer");
-                LinkError::Malformed { member, source }
-            }),
+            RaftAnswer::Ok { body } => {
+                self.note_taken(quorum, member);
+                wire::decode(&body, RAFT_HEAD_BYTES_MAX).map_err(|source| {
+                    self.net.penalise(member.peer, "malformed raft answer");
+                    LinkError::Malformed { member, source }
+                })
+            }
             RaftAnswer::NotMember { incarnation } => {
                 self.note_reborn(quorum, member.peer, incarnation);
                 Err(LinkError::NotMember { member, found: incarnation })
             }
-            RaftAnswer::Failed { reason } => Err(LinkError::Failed { member, reason }),
+            RaftAnswer::Failed { reason } => {
+                self.note_refusal(quorum, member);
+                Err(LinkError::Failed { member, reason })
+            }
             RaftAnswer::Chunk | RaftAnswer::Founded => Err(LinkError::Answer { member }),
         }
     }

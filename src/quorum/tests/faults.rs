@@ -295,6 +295,55 @@ async fn a_quorum_whose_disks_were_all_full_goes_on_when_there_is_room() {
     assert!(jobs(&net.nodes[1]) >= 2);
 }
 
+/// Goal: a primary does not count a member that refuses, although its node answers: when the third one is gone too it
+/// says that it is paused, and with room again all goes on.
+#[tokio::test(start_paused = true)]
+async fn a_member_with_a_full_disk_is_no_part_of_a_majority() {
+    let mut net = TestNet::founded(3, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    let primary = net.led().await;
+    let (full, gone) = ((primary + 1) % 3, (primary + 2) % 3);
+    net.nodes[full].disk.set_full(true);
+    net.commit(submit(1)).await.unwrap();
+    net.until("the member stops", |net| net.nodes[full].group().is_stopped().then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(net.led().await, primary, "one refusal disturbs nobody");
+    net.crash(gone);
+    let quorum = net.nodes[primary].quorum();
+    net.until("the primary pauses", |_| quorum.leading().is_none().then_some(())).await;
+    assert!(quorum.view().paused.is_some_and(|reason| reason.contains("1 of 3")), "{:?}", quorum.view().paused);
+    assert!(matches!(noop(&quorum).await, Err(QuorumError::Paused { .. })));
+    net.nodes[full].disk.set_full(false);
+    net.commit(submit(2)).await.unwrap();
+    net.converged(&[primary, full]).await;
+}
+
+/// Goal: a disk that stays full does not leave its quorum one loss short for ever: a standby takes the member's place.
+#[tokio::test(start_paused = true)]
+async fn a_standby_takes_the_place_of_a_member_whose_disk_stays_full() {
+    let mut net = TestNet::founded(4, 3).await;
+    net.commit(submit(0)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    let (lost, standby) = (net.nodes[2].member(), net.nodes[3].member());
+    net.nodes[2].disk.set_full(true);
+    net.commit(submit(1)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(net.nodes[0].quorum().view().voters.contains(&lost), "a disk may have room again soon");
+    net.until("the standby votes", |net| {
+        let view = net.nodes[0].quorum().view();
+        (view.voters.contains(&standby) && !view.voters.contains(&lost) && view.voters.len() == 3).then_some(())
+    })
+    .await;
+    net.crash(1);
+    net.commit(submit(2)).await.unwrap();
+    net.converged(&[0, 3]).await;
+    // With room again it finds out that it is a member no more.
+    net.nodes[2].disk.set_full(false);
+    net.start(1).await;
+    net.until("the old member leaves", |net| net.nodes[2].host().quorums().is_empty().then_some(())).await;
+}
+
 /// Goal: a node that closes while one of its groups waits for room ends at once.
 #[tokio::test(start_paused = true)]
 async fn a_node_closes_while_its_disk_is_full() {
