@@ -26,10 +26,10 @@ fn twenty_kills_and_every_other_fault_break_no_promise() {
     assert_eq!(report["violations"], Value::Array(vec![]), "{report:#}");
     let count = |part: &Value, name: &str| part[name].as_u64().unwrap_or(0);
     assert!(count(&report["faults"], "kill") >= KILLS, "{report:#}");
-    for fault in ["pause", "partition", "cut", "slow", "clock", "corrupt", "fill"] {
+    for fault in ["pause", "partition", "cut", "slow", "clock", "corrupt", "fill", "majority"] {
         assert!(count(&report["faults"], fault) >= 1, "no {fault}: {report:#}");
     }
-    for operation in ["put", "get", "commit"] {
+    for operation in ["put", "get", "command"] {
         assert!(count(&report["operations"][operation], "ok") >= 10, "too little work to prove anything: {report:#}");
     }
     let guarantees = report["guarantees"].as_array().expect("guarantees");
@@ -68,7 +68,7 @@ fn chaos_says_what_it_cannot_do() {
         support::Ran::from(chaos.output().expect("the binary runs"))
     };
     chaos(&["--faults", "flood"]).fails(2, &["flood", "partition"]);
-    chaos(&["--workload", "dig"]).fails(2, &["dig", "commit"]);
+    chaos(&["--workload", "dig"]).fails(2, &["dig", "command"]);
     chaos(&["--report", "/nowhere/report.md"]).fails(1, &["/nowhere/report.md"]);
     chaos(&["--kills", "1", "--faults", "pause", "--nodes", "4"]).fails(2, &["kill"]);
     chaos(&["--nodes", "2"]).fails(2, &["at least 4"]);

@@ -459,10 +459,10 @@ pub struct ChaosArgs {
     /// Go on until this many nodes were killed with SIGKILL
     #[arg(long)]
     pub kills: Option<u64>,
-    /// kill, pause, partition, cut, slow, clock, corrupt, fill, or all
+    /// kill, pause, partition, cut, slow, clock, corrupt, fill, majority, or all
     #[arg(long, default_value = "all", value_parser = faults)]
     pub faults: Faults,
-    /// put, get, commit, rm, or all
+    /// put, get, command, rm, or all
     #[arg(long, default_value = "all", value_parser = workload)]
     pub workload: Workload,
     /// Draws the same faults and operations again; the report names it

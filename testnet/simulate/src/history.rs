@@ -5,13 +5,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quorate_testnet::checkers::linearizable::{Call, Model, Verdict, check};
+use quorate_testnet::checkers::linearizable::{CALLS_MAX, Call, Model, UNANSWERED_MAX, Verdict, check};
 use quorate_testnet::checkers::{Guarantee, Violation};
 use tokio::task::JoinHandle;
-
-/// Calls of one thing, and those of them that may stay unanswered: the search grows with both.
-const CALLS_MAX: usize = 40;
-const UNANSWERED_MAX: usize = 6;
 
 /// Gives out moments. Cloneable; all clones are one clock.
 #[derive(Clone, Default)]

@@ -41,7 +41,7 @@ fn a_holder_that_deletes_without_asking_is_found() {
 
 #[test]
 fn a_forgotten_vote_is_found() {
-    finds(Planted::ForgetVote, "crash", 30, 20);
+    finds(Planted::ForgetVote, "crash", 30, 5);
 }
 
 #[test]

@@ -12,7 +12,10 @@ const SEEDS: u64 = if cfg!(debug_assertions) { 6 } else { 300 };
 
 /// Seeds whose runs once broke a guarantee, with what they need to come to the place: nodes, seconds under faults,
 /// faults, and what was wrong.
-const ONCE_BROKEN: &[(u64, usize, u64, &str, &str)] = &[];
+const ONCE_BROKEN: &[(u64, usize, u64, &str, &str)] = &[
+    (109, 7, 600, "all", "a put waited for ever for pieces that a sealed column had lost with its disk"),
+    (152, 5, 30, "all", "a member whose disk had been full stayed out of its quorum until it was restarted"),
+];
 
 fn plan(seed: u64) -> Plan {
     Plan {

@@ -1,18 +1,21 @@
 //! `testnet chaos`: work through several nodes of a real testnet while nodes are broken, and check what was promised.
 //!
-//! Three things go on at once. *Clients* put, read, remove and commit through nodes of their choice, and tell an
-//! [`oracle`] what they were told. The *nemesis* breaks one node at a time (a minority of every quorum, at most one
+//! Three things go on at once. *Clients* put, read, remove and ask through nodes of their choice, and tell an
+//! [`oracle`] what they were told; what they saw of each object is judged as a [`history`] of a single copy. The *nemesis* breaks one node at a time (a minority of every quorum, at most one
 //! column of any object) or draws a line through the network that leaves each quorum a majority on one side, undoes it,
-//! and waits until the victim is whole again; wrong clocks and slow links stay while other faults come and go. So whatever is
-//! lost is a bug. *Watchers* probe every quorum several times a second, and compare the members' terms and digests,
+//! and waits until the victim is whole again; wrong clocks and slow links stay while other faults come and go. Now and then
+//! it kills a majority of one quorum at once, keeps it down for a while and notes what clients of that quorum are told
+//! meanwhile: nothing may be acknowledged, and everything from before must be there afterwards. No disk is lost, so
+//! whatever is lost is a bug. *Watchers* probe every quorum several times a second, and compare the members' terms and digests,
 //! memory and reservations against their limits.
 //!
 //! In the end every fault is healed; then all must move again within [`RECOVERY_MAX`], every acknowledged object be there
 //! and read back identical, every acknowledged removal hold, members agree, and reservations be let go. One seed draws
 //! one series of faults and operations; real processes do the rest, so two runs of a seed are alike and not equal.
 //!
-//! What is not checked: the order of commands (the simulator does), and a machine that loses power.
+//! What is not checked: a machine that loses power.
 
+mod history;
 mod nemesis;
 mod oracle;
 mod report;
@@ -84,11 +87,22 @@ pub enum Fault {
     Corrupt,
     /// A full disk.
     Fill,
+    /// SIGKILL for a majority of one quorum at once; all restarted after a while.
+    Majority,
 }
 
 impl Fault {
-    pub const ALL: [Self; 8] =
-        [Self::Kill, Self::Pause, Self::Partition, Self::Cut, Self::Slow, Self::Clock, Self::Corrupt, Self::Fill];
+    pub const ALL: [Self; 9] = [
+        Self::Kill,
+        Self::Pause,
+        Self::Partition,
+        Self::Cut,
+        Self::Slow,
+        Self::Clock,
+        Self::Corrupt,
+        Self::Fill,
+        Self::Majority,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -100,6 +114,7 @@ impl Fault {
             Self::Clock => "clock",
             Self::Corrupt => "corrupt",
             Self::Fill => "fill",
+            Self::Majority => "majority",
         }
     }
 }
@@ -109,19 +124,20 @@ impl Fault {
 pub enum Operation {
     Put,
     Get,
-    /// A command that changes nothing, through the quorum's log.
-    Commit,
+    /// Questions about one object and removals of it, several at once and through several nodes: all the answers that
+    /// clients ever had about it must fit one order.
+    Command,
     Rm,
 }
 
 impl Operation {
-    pub const ALL: [Self; 4] = [Self::Put, Self::Get, Self::Commit, Self::Rm];
+    pub const ALL: [Self; 4] = [Self::Put, Self::Get, Self::Command, Self::Rm];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Put => "put",
             Self::Get => "get",
-            Self::Commit => "commit",
+            Self::Command => "command",
             Self::Rm => "rm",
         }
     }

@@ -1,19 +1,24 @@
 //! Breaks one thing at a time, undoes it, and waits until the victim is whole again.
 //!
 //! At most one node is broken at once, so a minority of every quorum and one column of every object; a line through the
-//! network leaves each quorum its majority on one side. A disk that gives flipped bits may cost a column for good, so
+//! network leaves each quorum its majority on one side. The exception is a majority of one quorum that is killed at
+//! once: it may decide nothing until it is back, and no disk is lost. A disk that gives flipped bits may cost a column for good, so
 //! the next one is not touched before every repair is done. Wrong clocks and slow links take no node away: one such
 //! fault may last while others come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use quorate_protocols::api::{Listing, NodeFaults, ObjectInfo, QuorumDetail, TestnetNodeState};
+use quorate_protocols::api::{
+    BenchCommit, CommitBench, Listing, NodeFaults, ObjectInfo, QuorumDetail, TestnetNodeState,
+};
+use quorate_protocols::ids::QuorumId;
 
 use super::rng::Dice;
-use super::world::World;
+use super::world::{World, is_majority};
 use super::{ChaosError, Fault, RECOVERY_MAX};
 use crate::checkers::{Guarantee, Violation, g4_progress};
+use crate::client::ClientError;
 
 const POLL: Duration = Duration::from_millis(25);
 
@@ -25,6 +30,10 @@ const KILLS_PERCENT: u64 = 85;
 
 /// A fault that stays while others come and go: how many of them.
 const MILD_FAULTS_MAX: u64 = 6;
+
+/// How long a quorum stays without its majority: some of them longer than a node tries to get an answer for a client.
+const OUTAGE_MIN: Duration = Duration::from_secs(2);
+const OUTAGE_MAX: Duration = Duration::from_secs(15);
 
 /// Something wrong that takes no node away, and how many more faults it lasts.
 struct Mild {
@@ -160,6 +169,43 @@ impl Nemesis<'_> {
                 self.apply(None).await?;
                 self.whole_again(node, "had a full disk").await?;
             }
+            Fault::Majority => self.majority().await?,
+        }
+        Ok(())
+    }
+
+    /// A majority of one quorum is killed at once. Until it is back the quorum may acknowledge nothing.
+    async fn majority(&mut self) -> Result<(), ChaosError> {
+        let world = self.world;
+        super::watch::learn(world).await;
+        let Some(quorum) = self.dice.pick(&world.quorums()) else { return Ok(()) };
+        let members = world.members(quorum);
+        let (mut left, mut victims): (Vec<usize>, _) = (members.iter().copied().collect(), BTreeSet::new());
+        while !is_majority(&victims, &members)
+            && let Some(victim) = self.dice.pick(&left)
+        {
+            left.retain(|member| *member != victim);
+            victims.insert(victim);
+        }
+        for victim in victims.iter().copied() {
+            self.start_again(victim).await?;
+            self.break_node(victim);
+        }
+        world.say(format!("kill nodes {victims:?}, a majority of {quorum}"));
+        self.count(Fault::Majority);
+        for victim in victims.iter().copied() {
+            tokio::task::block_in_place(|| world.testnet.kill(victim))?;
+            self.count(Fault::Kill);
+            *world.state().kills_by_role.entry("of a majority").or_default() += 1;
+        }
+        let until = Instant::now() + self.dice.between(OUTAGE_MIN, OUTAGE_MAX);
+        let standing = world.testnet.indices().into_iter().filter(|index| !victims.contains(index));
+        futures::future::join_all(standing.map(|entry| ask_in_vain(world, quorum, entry, until))).await;
+        for victim in victims.iter().copied() {
+            world.testnet.start(victim)?;
+        }
+        for victim in victims {
+            self.whole_again(victim, "was killed with a majority").await?;
         }
         Ok(())
     }
@@ -266,15 +312,12 @@ impl Nemesis<'_> {
         Ok(())
     }
 
-    /// A full disk may end a node; then it is an operator's part to start it again. Nothing else may.
+    /// No node ends by itself, whatever was done to it. One that did is started again, so that the run can go on.
     async fn start_again(&self, node: usize) -> Result<(), ChaosError> {
         let state = self.world.testnet.status().into_iter().find(|row| row.index == node).map(|row| row.state);
         if state == Some(TestnetNodeState::Dead) {
-            self.world.state().ended_by_themselves += 1;
-            if !self.world.state().faults.contains_key(Fault::Fill.name()) {
-                let what = format!("node {node} ended by itself");
-                self.world.find(Violation::new(Guarantee::G7, what), format!("the log of node {node}"));
-            }
+            let what = format!("node {node} ended by itself");
+            self.world.find(Violation::new(Guarantee::G7, what), format!("the log of node {node}"));
             self.world.testnet.restart(node).await?;
         }
         Ok(())
@@ -315,6 +358,42 @@ impl Nemesis<'_> {
             listed.unreachable.is_empty() && listed.items.iter().all(|object| object.owed.is_empty())
         });
         Ok(self.repaired)
+    }
+}
+
+/// Commands to a quorum without a majority, through one node, one after the other until the time is over. An
+/// acknowledgement in that time is a violation; everything else is an answer to count.
+async fn ask_in_vain(world: &World, quorum: QuorumId, entry: usize, until: Instant) {
+    let request = BenchCommit { quorum, count: 1, outstanding: 1 };
+    loop {
+        let asked = async { world.client(entry)?.post::<_, CommitBench>("/v1/bench/noop", &request).await };
+        let code = match tokio::time::timeout_at(until.into(), asked).await {
+            // It still tries, and may be served once the majority is back.
+            Err(_) => {
+                *world.state().outage_answers.entry("not yet".to_owned()).or_default() += 1;
+                return;
+            }
+            Ok(answer) => answer_code(answer),
+        };
+        world.count(Guarantee::G1, 1);
+        if code == DONE {
+            let what = format!("quorum {quorum} acknowledged a command through node {entry} without a majority");
+            world.find(Violation::new(Guarantee::G1, what), format!("quorate quorum show {quorum}"));
+        }
+        *world.state().outage_answers.entry(code).or_default() += 1;
+        tokio::time::sleep(4 * POLL).await;
+    }
+}
+
+/// A command that was carried out.
+const DONE: &str = "done";
+
+fn answer_code<T>(answer: Result<T, ClientError>) -> String {
+    match answer {
+        Ok(_) => DONE.to_owned(),
+        Err(ClientError::Refused { error, .. }) => error,
+        Err(ClientError::NoAnswer { .. } | ClientError::File { .. }) => "no answer".to_owned(),
+        Err(ClientError::Answer { .. } | ClientError::Transfer { .. }) => "broken off".to_owned(),
     }
 }
 

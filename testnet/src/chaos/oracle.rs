@@ -35,6 +35,10 @@ impl Oracle {
     pub fn putting(&mut self, name: &str, content: Content) {
         self.puts.entry(name.to_owned()).or_insert(Tried { content, tries: 0 }).tries += 1;
     }
+    /// Whether the put of this name was asked for once.
+    pub fn was_tried_once(&self, name: &str) -> bool {
+        self.puts.get(name).is_some_and(|tried| tried.tries == 1)
+    }
     pub fn stored(&mut self, object: ObjectId, content: Content) {
         self.objects.acknowledged.insert(object);
         self.stored.insert(object, content);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::Fault;
 use crate::checkers::{Guarantee, Violation};
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -23,12 +24,17 @@ pub struct Report {
     /// Puts without an answer that turned out to have happened.
     pub unknown_happened: u64,
     pub objects_acknowledged: usize,
+    /// Objects whose commands and questions were judged as a history, and how many of these there were.
+    pub histories: usize,
+    pub calls: usize,
+    /// Judgements that were given up as too hard.
+    pub histories_undecided: u64,
     /// Faults injected, by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// SIGKILLs by what the victim was at that moment; a node can be several things, and is counted as the first.
     pub kills_by_role: BTreeMap<&'static str, u64>,
-    /// Nodes that ended by themselves, as one whose disk is full may, and were started again.
-    pub ended_by_themselves: u64,
+    /// What commands to a quorum that had lost its majority came to, by the code of the answer. None may be `done`.
+    pub outage_answers: BTreeMap<String, u64>,
     /// From the fault that took a primary to the next command that its quorum committed.
     pub failover: Spread,
     /// From the end of a fault until the node was answering and had caught up.
@@ -127,19 +133,24 @@ impl Report {
             line(format_args!("| {name} | {ok} | {failed} | {unknown} |"));
         }
         line(format_args!(
-            "\n{} acknowledgements of puts and removals; {} unknown puts had happened.\n",
-            self.objects_acknowledged, self.unknown_happened
+            "\n{} acknowledgements of puts and removals; {} unknown puts had happened. The {} calls of {} objects fit one \
+             order each; {} undecided.\n",
+            self.objects_acknowledged, self.unknown_happened, self.calls, self.histories, self.histories_undecided
         ));
         line(format_args!("| Fault | injected |\n| --- | ---: |"));
         for (name, count) in &self.faults {
             line(format_args!("| {name} | {count} |"));
         }
         let roles: Vec<String> = self.kills_by_role.iter().map(|(role, count)| format!("{count} {role}")).collect();
-        line(format_args!(
-            "\nKilled: {}. Ended by themselves and started again: {}.\n",
-            roles.join(", "),
-            self.ended_by_themselves
-        ));
+        line(format_args!("\nKilled: {}.\n", roles.join(", ")));
+        if let Some(outages) = self.faults.get(Fault::Majority.name()) {
+            let answers: Vec<String> =
+                self.outage_answers.iter().map(|(code, count)| format!("{count} {code}")).collect();
+            line(format_args!(
+                "{outages} times a quorum had no majority. Commands to it were answered meanwhile: {}.\n",
+                answers.join(", ")
+            ));
+        }
         line(format_args!("| ms | count | median | p90 | p99 | worst |\n| --- | ---: | ---: | ---: | ---: | ---: |"));
         for (name, spread) in
             [("a primary was lost → next commit", self.failover), ("fault over → whole again", self.recovery)]

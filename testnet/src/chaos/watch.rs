@@ -1,6 +1,5 @@
 //! Watchers: is every quorum committing, who leads in which term, do members agree, what do the nodes hold.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,7 +38,11 @@ pub async fn probe(world: Arc<World>, quorum: QuorumId) {
     let mut last = Instant::now();
     while world.is_working() {
         tokio::time::sleep(PROBE_PAUSE).await;
-        let Some(entry) = dice.pick(&world.whole(&world.members(quorum))) else { continue };
+        let Some(entry) = dice.pick(&world.whole(&world.members(quorum))) else {
+            // No majority is whole: what passes until one is again is no stall.
+            last = Instant::now();
+            continue;
+        };
         let Ok(client) = world.client(entry) else { continue };
         let began = Instant::now();
         let commit = client.post::<_, CommitBench>("/v1/bench/noop", &request);
@@ -117,8 +120,8 @@ pub async fn view(world: &World, member: usize, quorum: QuorumId) -> Option<Quor
 }
 
 /// Quorums and members as they are now: both change while nodes come and go.
-async fn learn(world: &World) {
-    let Some(entry) = world.whole(&BTreeSet::new()).first().copied().or(Some(1)) else { return };
+pub async fn learn(world: &World) {
+    let Some(entry) = world.unbroken().first().copied() else { return };
     let Ok(client) = world.client(entry) else { return };
     let Ok(Ok(rows)) = tokio::time::timeout(LOOK_MAX, client.get::<Vec<QuorumInfo>>("/v1/quorums")).await else {
         return;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_protocols::api::{BenchCommit, CommitBench, PutInfo};
+use quorate_protocols::api::{ObjectInfo, PutInfo};
 use quorate_protocols::ids::ObjectId;
 use reqwest::Method;
 
@@ -12,6 +12,7 @@ use super::oracle::content_of;
 use super::rng::{Dice, content};
 use super::world::World;
 use crate::checkers::Guarantee;
+use crate::checkers::commands::{ObjectAnswer, ObjectOperation};
 use crate::client::{Client, ClientError};
 
 /// What a client waits for an answer: a failover, a placement and a slow machine. Then the outcome is unknown.
@@ -23,8 +24,14 @@ const PAUSE_MAX: Duration = Duration::from_millis(160);
 /// Objects that a run keeps: enough that every node holds many, few enough to read them all in the end.
 const LIVE_MAX: usize = 400;
 
+/// Calls made to one object at once.
+const BURST_MAX: u64 = 5;
+
+/// Of a hundred of these calls, removals.
+const REMOVALS_PERCENT: u64 = 8;
+
 /// How an operation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
     Ok,
     Failed,
@@ -72,7 +79,7 @@ pub async fn client(world: Arc<World>, number: u64) {
         .map(|operation| match operation {
             Operation::Put => (Operation::Put, 4),
             Operation::Get => (Operation::Get, 3),
-            Operation::Commit => (Operation::Commit, 3),
+            Operation::Command => (Operation::Command, 3),
             Operation::Rm => (Operation::Rm, 1),
         })
         .collect();
@@ -110,17 +117,13 @@ pub async fn client(world: Arc<World>, number: u64) {
                 Some(object) => at(&world, entry, remove_once(&world, entry, object)).await,
                 None => continue,
             },
-            Operation::Commit => match dice.pick(&world.quorums()) {
-                Some(quorum) => {
-                    let request = BenchCommit { quorum, count: 1, outstanding: 1 };
-                    let commit = async {
-                        let client = world.client(entry)?;
-                        client.post::<_, CommitBench>("/v1/bench/noop", &request).await
-                    };
-                    at(&world, entry, async { within(commit).await.err().unwrap_or(End::Ok) }).await
+            Operation::Command => {
+                let followed = world.state().histories.followed();
+                match dice.pick(&followed) {
+                    Some(object) => burst(&world, &mut dice, object).await,
+                    None => continue,
                 }
-                None => continue,
-            },
+            }
         };
         let mut state = world.state();
         let counts = state.operations.entry(operation.name()).or_default();
@@ -135,11 +138,8 @@ pub async fn client(world: Arc<World>, number: u64) {
 /// Mostly a node that works; sometimes whoever it may be.
 fn entry(world: &World, dice: &mut Dice) -> usize {
     let all = world.testnet.indices();
-    let whole: Vec<usize> = {
-        let state = world.state();
-        all.iter().copied().filter(|index| !state.broken.contains(index)).collect()
-    };
-    let among = if dice.percent(90) { &whole } else { &all };
+    let unbroken = world.unbroken();
+    let among = if dice.percent(90) { &unbroken } else { &all };
     dice.pick(among).unwrap_or(all[0])
 }
 
@@ -167,7 +167,11 @@ async fn put_once(world: &World, put: &Again) -> End {
     let name = name_of(world.options.seed, put.number);
     let data = content(world.options.seed, put.number, put.bytes);
     let stored = content_of(&data);
-    world.state().oracle.putting(&name, stored);
+    let called = {
+        let mut state = world.state();
+        state.oracle.putting(&name, stored);
+        state.histories.now()
+    };
     let work = async {
         let client = world.client(put.entry)?;
         let path = format!("/v1/objects?name={name}&size={}&fingerprint={name}", put.bytes);
@@ -179,6 +183,9 @@ async fn put_once(world: &World, put: &Again) -> End {
             let holders = info.columns.iter().filter_map(|column| world.testnet.index_of(column.holder)).collect();
             let mut state = world.state();
             state.oracle.stored(info.object, stored);
+            if state.oracle.was_tried_once(&name) {
+                state.histories.stored(info.object, called);
+            }
             state.holders = holders;
             End::Ok
         }
@@ -220,17 +227,60 @@ async fn get_once(world: &World, entry: usize, object: ObjectId) -> End {
 }
 
 async fn remove_once(world: &World, entry: usize, object: ObjectId) -> End {
-    // From here on both answers are right, whatever is said below.
-    world.state().oracle.removing(object);
+    let called = {
+        let mut state = world.state();
+        // From here on both answers are right, whatever is said below.
+        state.oracle.removing(object);
+        state.histories.call(object, ObjectOperation::Remove)
+    };
     let work = async {
         let client = world.client(entry)?;
         client.send(client.request(Method::DELETE, &format!("/v1/objects/{object}"))).await.map(drop)
     };
-    match within(work).await {
+    let end = within(work).await;
+    let mut state = world.state();
+    state.histories.answer(object, called, end.is_ok().then_some(ObjectAnswer::Done));
+    match end {
         Ok(()) => {
-            world.state().oracle.removed(object);
+            state.oracle.removed(object);
             End::Ok
         }
         Err(end) => end,
     }
+}
+
+/// Asks for an object, without its content.
+async fn look_once(world: &World, entry: usize, object: ObjectId) -> End {
+    let called = world.state().histories.call(object, ObjectOperation::Look);
+    let work = async { world.client(entry)?.get::<ObjectInfo>(&format!("/v1/objects/{object}")).await };
+    let (end, answer) = match tokio::time::timeout(OPERATION_MAX, work).await {
+        Ok(Ok(_)) => (End::Ok, Some(ObjectAnswer::Seen(true))),
+        Ok(Err(ClientError::Refused { status: 404, .. })) => (End::Ok, Some(ObjectAnswer::Seen(false))),
+        // A question changes nothing, so that nothing is unknown.
+        Ok(Err(_)) | Err(_) => (End::Failed, None),
+    };
+    world.state().histories.answer(object, called, answer);
+    end
+}
+
+/// Several calls to one object at once; then everything that was ever seen of it is judged.
+async fn burst(world: &World, dice: &mut Dice, object: ObjectId) -> End {
+    let calls = (0..2 + dice.below(BURST_MAX - 1)).map(|_| {
+        let (entry, removes) = (entry(world, dice), dice.percent(REMOVALS_PERCENT));
+        at(world, entry, async move {
+            match removes {
+                true => remove_once(world, entry, object).await,
+                false => look_once(world, entry, object).await,
+            }
+        })
+    });
+    let calls: Vec<_> = calls.collect();
+    let ends = futures::future::join_all(calls).await;
+    world.count(Guarantee::G1, 1);
+    let wrong = world.state().histories.judge(object);
+    if let Some(violation) = wrong {
+        world.find(violation, format!("quorate object show {object}; quorate job ls"));
+    }
+    // The worst of them.
+    ends.into_iter().max().unwrap_or(End::Ok)
 }

@@ -9,6 +9,7 @@ use quorate_protocols::api::{BenchForm, QuorumDetail, QuorumInfo};
 use quorate_protocols::ids::QuorumId;
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 
+use super::history::Histories;
 use super::oracle::Oracle;
 use super::report::{Checked, Finding, Outcomes, Report, Spread};
 use super::{ChaosError, Options, Progress, RECOVERY_MAX};
@@ -36,6 +37,7 @@ pub struct World {
 #[derive(Default)]
 pub struct State {
     pub oracle: Oracle,
+    pub histories: Histories,
     /// Nodes that are down, paused, cut off, or not whole again yet.
     pub broken: BTreeSet<usize>,
     /// A line through the network: who is on which side.
@@ -56,7 +58,8 @@ pub struct State {
     pub unknown_happened: u64,
     pub faults: BTreeMap<&'static str, u64>,
     pub kills_by_role: BTreeMap<&'static str, u64>,
-    pub ended_by_themselves: u64,
+    /// What commands to a quorum without a majority came to, by the answer's code.
+    pub outage_answers: BTreeMap<String, u64>,
     pub checks: BTreeMap<Guarantee, u64>,
     pub findings: Vec<Finding>,
     pub doing: String,
@@ -111,12 +114,21 @@ impl World {
         Ok(client)
     }
 
-    /// Nodes that nothing is wrong with, and that see a majority of these members.
+    /// Nodes that nothing is wrong with; a line through the network may part them from others.
+    pub fn unbroken(&self) -> Vec<usize> {
+        let state = self.state();
+        self.testnet.indices().into_iter().filter(|index| !state.broken.contains(index)).collect()
+    }
+
+    /// Nodes that nothing is wrong with, and that see a majority of these members. None when no majority is whole.
     pub fn whole(&self, members: &BTreeSet<usize>) -> Vec<usize> {
         let state = self.state();
+        if !is_majority(&(members - &state.broken), members) {
+            return Vec::new();
+        }
         let sees = |index: &usize| match state.sides.iter().find(|side| side.contains(index)) {
             None => true,
-            Some(side) => 2 * side.intersection(members).count() > members.len(),
+            Some(side) => is_majority(side, members),
         };
         self.testnet.indices().into_iter().filter(|index| !state.broken.contains(index)).filter(sees).collect()
     }
@@ -184,7 +196,7 @@ impl World {
         let state = self.state();
         let checked = |(guarantee, checks): (&Guarantee, &u64)| {
             let what = match guarantee {
-                Guarantee::G1 => "acknowledged objects and removals asked for again",
+                Guarantee::G1 => "acknowledged objects and removals asked for again, histories judged",
                 Guarantee::G2 => "looks at a member's term and lead",
                 Guarantee::G3 => "fires",
                 Guarantee::G4 => "recoveries and requests after the faults",
@@ -205,9 +217,12 @@ impl World {
             operations: state.operations.clone(),
             unknown_happened: state.unknown_happened,
             objects_acknowledged: state.oracle.acknowledged(),
+            histories: state.histories.counts().0,
+            calls: state.histories.counts().1,
+            histories_undecided: state.histories.counts().2,
             faults: state.faults.clone(),
             kills_by_role: state.kills_by_role.clone(),
-            ended_by_themselves: state.ended_by_themselves,
+            outage_answers: state.outage_answers.clone(),
             failover: Spread::of(&state.failovers),
             recovery: Spread::of(&state.recoveries),
             longest_stall_ms: state.longest_stall.as_secs_f64() * 1000.0,
@@ -216,4 +231,9 @@ impl World {
             violations: state.findings.clone(),
         }
     }
+}
+
+/// Whether those of `nodes` that are members are a majority of them.
+pub fn is_majority(nodes: &BTreeSet<usize>, members: &BTreeSet<usize>) -> bool {
+    2 * nodes.intersection(members).count() > members.len()
 }

@@ -14,6 +14,11 @@ use std::fmt::Debug;
 /// Configurations looked at before the search gives up: a second or two of work.
 const CONFIGURATIONS_MAX: usize = 100_000;
 
+/// Calls of one thing that a history should have at most, and those of them that may stay unanswered: the search grows
+/// with both.
+pub const CALLS_MAX: usize = 40;
+pub const UNANSWERED_MAX: usize = 6;
+
 /// What a thing does, as a relation: nondeterminism is more than one next state.
 pub trait Model {
     type State: Clone + Ord;

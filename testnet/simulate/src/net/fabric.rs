@@ -54,8 +54,8 @@ pub struct NetCounts {
     pub refused: u64,
     pub gossip: u64,
     pub penalties: u64,
-    /// Most requests that ever waited in one inbound queue of a node.
-    pub waiting_most: u64,
+    /// Most requests that ever waited in one inbound queue of a node, in the order of [`Protocol::ALL`].
+    pub waiting_most: [u64; Protocol::ALL.len()],
 }
 
 /// Cloneable; all clones are one network.
@@ -335,7 +335,8 @@ impl Fabric {
             Ok(()) => {
                 let (queue, life) = (outlets.of(protocol), port.life);
                 let waiting = (queue.max_capacity() - queue.capacity()) as u64;
-                state.counts.waiting_most = state.counts.waiting_most.max(waiting);
+                let most = &mut state.counts.waiting_most[protocol as usize];
+                *most = waiting.max(*most);
                 Ok(Delivered { answer, life })
             }
             Err(_) => Err(NetError::Busy { peer: to }),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use quorate::node::Node;
 use quorate::objects::store::{ColumnRow, HoldState};
 use quorate::resources::ScopeUsage;
+use quorate::seams::Protocol;
 use quorate_protocols::approval::limits::LEASES_PER_ASKER_MAX;
 use quorate_protocols::ids::{JobId, PieceIndex};
 use quorate_protocols::job::limits::{JOBS_ENDED_MAX, JOBS_LIVE_MAX};
@@ -84,8 +85,9 @@ impl Session {
             let accounts: Vec<_> = scopes.iter().flat_map(|usage| accounts(index, usage)).collect();
             found.extend(g8_reservations::check(&self.grown(accounts)));
         }
-        let waiting = self.world.fabric.counts().waiting_most;
-        gauges.push(Gauge { name: "requests waiting at a node", value: waiting, limit: INBOUND_MAX as u64 });
+        for (protocol, value) in Protocol::ALL.into_iter().zip(self.world.fabric.counts().waiting_most) {
+            gauges.push(Gauge { name: waiting(protocol), value, limit: INBOUND_MAX as u64 });
+        }
         for gauge in &gauges {
             let most = self.high_water.entry(gauge.name).or_insert((0, gauge.limit));
             most.0 = most.0.max(gauge.value);
@@ -115,6 +117,16 @@ fn accounts(index: usize, usage: &ScopeUsage) -> Vec<Account<String>> {
         limit: usage.limit.get(resource),
     };
     Resource::ALL.into_iter().map(account).collect()
+}
+
+fn waiting(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Approval => "approval requests waiting at a node",
+        Protocol::Raft => "raft requests waiting at a node",
+        Protocol::Liveness => "beats waiting at a node",
+        Protocol::Job => "job requests waiting at a node",
+        Protocol::Piece => "piece requests waiting at a node",
+    }
 }
 
 /// Every column that this node has or had, as its own index says.

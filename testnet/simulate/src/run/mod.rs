@@ -49,9 +49,6 @@ const SETTLE_PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two steps, at most.
 const STEP_MAX: Duration = Duration::from_secs(4);
 
-/// Turns that a started node's tasks get before its first look. They take no virtual time.
-const STARTUP_YIELDS: usize = 100;
-
 /// How wrong a wall clock may be from the start, in either direction, where clocks are among the faults.
 const SKEW_MS_MAX: u64 = 5_000;
 
@@ -208,10 +205,6 @@ impl Session {
             return;
         }
         self.counted.retain(|(node, _), _| *node != index);
-        // openraft's tasks read what is on the disk and say where they stand, before any message can arrive.
-        for _ in 0..STARTUP_YIELDS {
-            tokio::task::yield_now().await;
-        }
         let Some(node) = self.world.node(index) else { return };
         let member = node.identity().member();
         match lost_quorums(node.storage(), member) {
