@@ -1,7 +1,7 @@
 //! Changing who the members are: one driver per node, for the groups that it leads.
 //!
 //! A voter is replaced when its node has been away for `REPLACE_GRACE`, so that a blip moves nothing, or when it has
-//! refused to take part for as long, as one on a full disk does; or as soon as
+//! refused to take part for as long, as one on a full disk does, or one that left too early; or as soon as
 //! its peer answers in another incarnation: that disk is gone, and the same peer is taken in again as a new member.
 //! Either way the newcomer first creates the group on the strength of its own signed promise, then catches up as a
 //! learner, and only then swaps places with the lost voter through a joint configuration. One change per group at a
@@ -47,8 +47,9 @@ const CHANGE_MAX: Duration = Duration::from_secs(10);
 /// A member that has had no primary or no majority for this long asks the others whether it still is one.
 const ESTRANGED_AFTER: Duration = Duration::from_secs(30);
 
-/// A group on which nothing was ever agreed is an abandoned founding.
-const BLANK_MAX: Duration = Duration::from_secs(120);
+/// A group on which nothing was ever agreed is an abandoned founding. Long, because the others may have agreed while
+/// this member was out of reach: if it left then, it would be lost to them until they have replaced it.
+const BLANK_MAX: Duration = Duration::from_secs(1800);
 
 pub struct Driver {
     host: Arc<Inner>,

@@ -221,6 +221,10 @@ impl Links {
                 })
             }
             RaftAnswer::NotMember { incarnation } => {
+                if incarnation == member.incarnation {
+                    // It left, or has no part in it yet.
+                    self.note_refusal(quorum, member);
+                }
                 self.note_reborn(quorum, member.peer, incarnation);
                 Err(LinkError::NotMember { member, found: incarnation })
             }

@@ -28,7 +28,7 @@ pub struct PreVote {
     /// The candidate's own term.
     pub term: Term,
     pub candidate: MemberId,
-    /// The primary it misses; `None` when it knows of none.
+    /// The primary it misses; `None` when it knows of none, or when the primary's own node says that it does not lead.
     pub missing: Option<MemberId>,
     pub last_log: LogPosition,
 }

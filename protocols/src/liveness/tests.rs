@@ -397,6 +397,21 @@ fn a_primary_that_lives_but_leads_nothing_is_replaced() {
     assert_eq!(quorum.elections.len(), 1);
 }
 
+/// Goal: a primary that came and lost its disk while a voter was cut off does not leave the others without one. Method:
+/// its node answers, as a new member; one voter was told that it leads nothing, the other never heard of its term.
+#[test]
+fn a_voter_that_missed_the_last_primary_does_not_wait_for_it() {
+    let mut quorum = Quorum::new(&[12, 11, 10]);
+    quorum.alive.remove(&member(1));
+    quorum.primary = None;
+    let informed = quorum.nodes.get_mut(&member(2)).unwrap();
+    (informed.view.term, informed.voted, informed.view.primary_leads) = (Term(2), Term(2), false);
+    quorum.nodes.get_mut(&member(3)).unwrap().view.primary = None;
+    quorum.run(5_000);
+    assert_eq!(quorum.primary, Some(member(2)));
+    assert_eq!(quorum.elections.len(), 1);
+}
+
 #[test]
 fn a_joint_configuration_needs_a_majority_of_both() {
     let mut quorum = Quorum::new(&[10; 5]);

@@ -13,6 +13,14 @@ const SEEDS: u64 = if cfg!(debug_assertions) { 6 } else { 300 };
 /// Seeds whose runs once broke a guarantee, with what they need to come to the place: nodes, seconds under faults,
 /// faults, and what was wrong.
 const ONCE_BROKEN: &[(u64, usize, u64, &str, &str)] = &[
+    (
+        72,
+        7,
+        600,
+        "all",
+        "a voter that had missed a primary's term waited for it for ever, as its node was alive on a new disk",
+    ),
+    (80, 7, 600, "all", "a member that gave its founding up too early was missing from its quorum for good"),
     (109, 7, 600, "all", "a put waited for ever for pieces that a sealed column had lost with its disk"),
     (152, 5, 30, "all", "a member whose disk had been full stayed out of its quorum until it was restarted"),
 ];

@@ -126,6 +126,7 @@ fn waiting(protocol: Protocol) -> &'static str {
         Protocol::Liveness => "beats waiting at a node",
         Protocol::Job => "job requests waiting at a node",
         Protocol::Piece => "piece requests waiting at a node",
+        Protocol::Task => "task requests waiting at a node",
     }
 }
 

@@ -1,10 +1,10 @@
 //! The second phase of a run: faults end, everything must be served, and in the end everything must be let go.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate::node::Node;
-use quorate_protocols::ids::{MemberId, PeerId, PieceIndex};
+use quorate_protocols::ids::{LogIndex, MemberId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::job::limits::PAGE_MAX;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::store::ColumnState;
@@ -40,6 +40,7 @@ impl Session {
         let (found, open) = self.oracle.drain(end).await;
         self.violations.extend(found);
         let mut waits = vec![(format!("{open} operations"), (open == 0).then(|| began.elapsed()))];
+        waits.extend(self.wait_for_primaries(began, end).await);
 
         let name = "object-last".to_owned();
         let bytes = content(self.plan.seed, &name, 50_000);
@@ -77,6 +78,27 @@ impl Session {
         self.compare().await;
         if self.violations.is_empty() {
             self.rest().await;
+        }
+    }
+
+    /// Every quorum of which some node is a voter must have a primary.
+    async fn wait_for_primaries(&self, began: Instant, end: Instant) -> Vec<(String, Option<Duration>)> {
+        let mut took = BTreeMap::new();
+        loop {
+            let led: BTreeSet<QuorumId> = self.world.leads().into_iter().map(|lead| lead.quorum).collect();
+            let nodes = (1..=self.plan.nodes).filter_map(|index| self.world.node(index));
+            let wanted: BTreeSet<QuorumId> = nodes.flat_map(voted_in).collect();
+            for quorum in wanted.intersection(&led) {
+                took.entry(*quorum).or_insert(began.elapsed());
+            }
+            // A member that was replaced may think that it votes until it has asked.
+            let missing: Vec<_> = wanted.into_iter().filter(|quorum| !took.contains_key(quorum)).collect();
+            if missing.is_empty() || Instant::now() >= end {
+                let found = took.into_iter().map(|(quorum, took)| (quorum, Some(took)));
+                let found = found.chain(missing.into_iter().map(|quorum| (quorum, None)));
+                return found.map(|(quorum, took)| (format!("a primary of {quorum:?}"), took)).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 
@@ -189,4 +211,15 @@ impl Session {
         }
         left
     }
+}
+
+/// Quorums in which something was agreed, as far as this node knows, and of which it is a voter.
+fn voted_in(node: &Node) -> Vec<QuorumId> {
+    let member = node.identity().member();
+    let quorums = node.quorums().quorums().into_iter();
+    let votes = quorums.map(|quorum| (quorum.id(), quorum.view()));
+    votes
+        .filter(|(_, view)| view.applied > LogIndex(0) && view.voters.contains(&member))
+        .map(|(quorum, _)| quorum)
+        .collect()
 }
