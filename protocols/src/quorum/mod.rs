@@ -31,6 +31,7 @@ pub use message::{RaftAnswer, RaftMessage};
 pub use object::{ObjectRecord, ObjectState};
 pub use snapshot::SnapshotError;
 pub use state::{Duty, Event, QuorumState};
+pub use work::Errands;
 
 #[cfg(test)]
 mod tests;

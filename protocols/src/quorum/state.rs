@@ -182,8 +182,8 @@ pub enum Duty {
         resources: Resources,
         slots: u32,
     },
-    /// The worker has attempts: see that it knows of them (`attempts_of`, `order`, `work`), of those that must end
-    /// (`stops_of`) and of those to be shown (`reveals_of`). Hear its beats; renew its lease, or say that it is lost.
+    /// The worker has attempts: see that it knows of them (`errands_of`, `assignment`), of those that must end and
+    /// of those to be shown. Hear its beats; renew its lease, or say that it is lost.
     Tend {
         worker: PeerId,
         lease: LeaseId,

@@ -42,6 +42,17 @@ pub(super) struct Demand {
     pub(super) resources: Resources,
 }
 
+/// What a worker is to know of its attempts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Errands {
+    /// Attempts that it is to run, if it does not already.
+    pub run: Vec<TaskAttempt>,
+    /// Attempts that must end. The second says that the task goes on later, from its checkpoint.
+    pub stop: Vec<(TaskAttempt, bool)>,
+    /// Attempts that are asked to show their verdict.
+    pub reveal: Vec<TaskAttempt>,
+}
+
 /// What attempts take at a worker, those that are being stopped included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Used {
@@ -256,34 +267,46 @@ impl QuorumState {
         })
     }
 
+    /// Everything that the worker is to know, in one look at each of its attempts.
+    pub fn errands_of(&self, worker: PeerId) -> Errands {
+        let mut errands = Errands::default();
+        let Some(used) = self.index.work.used.get(&worker) else { return errands };
+        for task in &used.tasks {
+            if self.stopping.contains_key(task) {
+                errands.stop.push((*task, false));
+                continue;
+            }
+            let record = self.tables.get(&task.id.job).and_then(|table| table.get(task.id.step, task.id.task));
+            let Some(record) = record else { continue };
+            let Some(live) = record.attempt(task.attempt) else { continue };
+            let pausing = self.is_pausing(*task, &live.phase);
+            if pausing {
+                errands.stop.push((*task, true));
+            }
+            match live.phase {
+                Phase::Given | Phase::Started if !pausing => errands.run.push(*task),
+                Phase::Committed(_) if record.is_revealing() => errands.reveal.push(*task),
+                _ => (),
+            }
+        }
+        errands
+    }
+
+    /// Whether the attempt is to end because its run is being paused. One that must not begin twice is waited for.
+    fn is_pausing(&self, task: TaskAttempt, phase: &Phase) -> bool {
+        let record = self.jobs.get(&task.id.job).filter(|record| record.state == RunState::Pausing);
+        let spec = record.and_then(|record| record.compute()).map(|(spec, _)| spec);
+        spec.is_some_and(|spec| spec.idempotent || *phase != Phase::Started)
+    }
+
     /// Attempts of the worker that must end. The second says that the task goes on later, from its checkpoint.
     pub fn stops_of(&self, worker: PeerId) -> Vec<(TaskAttempt, bool)> {
-        let Some(used) = self.index.work.used.get(&worker) else { return Vec::new() };
-        let stop = |task: &TaskAttempt| {
-            if self.stopping.contains_key(task) {
-                return Some((*task, false));
-            }
-            let (record, phase) = (self.jobs.get(&task.id.job)?, self.phase(*task)?);
-            let (spec, _) = record.compute()?;
-            let pausing = record.state == RunState::Pausing && (spec.idempotent || *phase != Phase::Started);
-            pausing.then_some((*task, true))
-        };
-        used.tasks.iter().filter_map(stop).collect()
+        self.errands_of(worker).stop
     }
 
     /// Attempts of the worker that are asked to show their verdict.
     pub fn reveals_of(&self, worker: PeerId) -> Vec<TaskAttempt> {
-        let asked = |task: TaskAttempt| {
-            let record = self.tables.get(&task.id.job)?.get(task.id.step, task.id.task)?;
-            record.is_revealing().then_some(())
-        };
-        let committed = self.attempts_of(worker).filter(|(_, live)| matches!(live.phase, Phase::Committed(_)));
-        committed.map(|(task, _)| task).filter(|task| asked(*task).is_some()).collect()
-    }
-
-    fn phase(&self, task: TaskAttempt) -> Option<&Phase> {
-        let record = self.tables.get(&task.id.job)?.get(task.id.step, task.id.task)?;
-        record.attempt(task.attempt).map(|live| &live.phase)
+        self.errands_of(worker).reveal
     }
 
     /// Whether the run has tasks that want a worker now.

@@ -23,10 +23,10 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use quorate_protocols::approval::limits::LEASE_TRUST_PERCENT;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId, Term};
-use quorate_protocols::quorum::{Command, QuorumState};
+use quorate_protocols::quorum::{Command, Errands, QuorumState};
 use quorate_protocols::task::limits::{BATCH_MAX, DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::task::message::{Report, TaskAnswer, TaskMessage, TaskResult};
-use quorate_protocols::task::record::{ErrorClass, Phase, TaskAttempt};
+use quorate_protocols::task::record::{ErrorClass, TaskAttempt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
@@ -391,35 +391,29 @@ impl Hand {
         (quorum, term): (QuorumId, Term),
         now: Instant,
     ) -> Option<(TaskMessage, Vec<TaskAttempt>)> {
-        let stops = state.stops_of(worker);
-        let reveals = state.reveals_of(worker);
-        let is_wanted = |task: &TaskAttempt| stops.iter().any(|(stop, _)| stop == task) || reveals.contains(task);
-        self.asked.retain(|task, at| is_wanted(task) && *at + ASK_AGAIN > now);
+        let Errands { run, stop, reveal } = state.errands_of(worker);
+        if !self.asked.is_empty() {
+            let wanted: BTreeSet<_> = stop.iter().map(|(task, _)| task).chain(&reveal).collect();
+            self.asked.retain(|task, at| wanted.contains(task) && *at + ASK_AGAIN > now);
+        }
         // What is still being told is ended after that, or the one message could overtake the other.
         let unasked = |task: &TaskAttempt| !self.asked.contains_key(task) && !self.telling.contains(task);
-        let first = stops.iter().find(|(task, _)| unasked(task)).map(|(_, keep)| *keep);
+        let first = stop.iter().find(|(task, _)| unasked(task)).map(|(_, keep)| *keep);
         if let Some(keep) = first {
-            let alike = stops.iter().filter(|(task, other)| *other == keep && unasked(task)).map(|(task, _)| *task);
+            let alike = stop.iter().filter(|(task, other)| *other == keep && unasked(task)).map(|(task, _)| *task);
             let tasks: Vec<_> = alike.take(BATCH_MAX).collect();
             return Some((TaskMessage::Stop { quorum, term, lease: self.lease, tasks: tasks.clone(), keep }, tasks));
         }
-        let tasks: Vec<_> = reveals.into_iter().filter(unasked).take(BATCH_MAX).collect();
+        let tasks: Vec<_> = reveal.into_iter().filter(unasked).take(BATCH_MAX).collect();
         if !tasks.is_empty() {
             return Some((TaskMessage::Reveal { quorum, term, lease: self.lease, tasks: tasks.clone() }, tasks));
         }
-        let (mut untold, mut live) = (Vec::new(), BTreeSet::new());
-        for (task, attempt) in state.attempts_of(worker) {
-            live.insert(task);
-            // One that has committed to a result has long been told.
-            if matches!(attempt.phase, Phase::Given | Phase::Started)
-                && !self.told.contains(&task)
-                && !self.telling.contains(&task)
-            {
-                untold.push(task);
-            }
+        let untold = run.iter().filter(|task| !self.told.contains(task) && !self.telling.contains(task));
+        let untold: Vec<_> = untold.take(BATCH_MAX).copied().collect();
+        if self.told.len() > run.len() {
+            let live: BTreeSet<_> = run.into_iter().collect();
+            self.told.retain(|task| live.contains(task));
         }
-        self.told.retain(|task| live.contains(task));
-        untold.truncate(BATCH_MAX);
         let (works, orders) = state.assignment(untold, ASSIGN_BYTES_MAX);
         let tasks: Vec<_> = orders.iter().map(|order| order.task).collect();
         let assign = TaskMessage::Assign { quorum, term, lease: self.lease, works, orders };
