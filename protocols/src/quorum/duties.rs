@@ -12,7 +12,7 @@ impl QuorumState {
     pub fn duties(&self) -> Vec<Duty> {
         let mut duties = Vec::new();
         let tended = || self.index.tended.iter().filter_map(|hash| Some((*hash, self.objects.get(hash)?)));
-        let live = || self.index.live.iter().filter_map(|job| self.jobs.get(job));
+        let storing = || self.index.storing.iter().filter_map(|job| self.jobs.get(job));
         for (manifest, object) in tended() {
             let sealed = object.columns.iter().enumerate().filter(|(_, column)| column.state == ColumnState::Sealed);
             duties.extend(sealed.filter_map(|(index, column)| {
@@ -22,7 +22,7 @@ impl QuorumState {
                 Some(Duty::Confirm { manifest, job: object.job, column: index, grant, attempt: column.attempt })
             }));
         }
-        for record in live() {
+        for record in storing() {
             let Some((_, run)) = record.store() else { continue };
             let open = run.open_columns();
             let spares = SPARES_WANTED.saturating_sub(run.spares.len());
@@ -51,7 +51,7 @@ impl QuorumState {
                 },
             ));
         }
-        duties.extend(live().filter_map(|record| {
+        duties.extend(storing().filter_map(|record| {
             let (_, run) = record.store()?;
             Some(Duty::WatchIdle { job: record.job, fed: run.fed, since: run.fed_at })
         }));

@@ -64,6 +64,8 @@ pub struct QuorumState {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
     pub(super) live: BTreeSet<JobId>,
+    /// Those of them that store: the primary has duties for each.
+    pub(super) storing: BTreeSet<JobId>,
     /// Jobs, live or ended, with holders to be told to let go.
     pub(super) releasing: BTreeSet<JobId>,
     /// Ended jobs that nothing depends on any more, by their end: the first to be forgotten.
@@ -253,6 +255,7 @@ impl QuorumState {
     pub(super) fn reindex_job(&mut self, job: JobId) {
         let Some(record) = self.jobs.get(&job) else {
             self.index.live.remove(&job);
+            self.index.storing.remove(&job);
             self.index.releasing.remove(&job);
             self.reindex_work(job);
             return;
@@ -264,6 +267,7 @@ impl QuorumState {
             store.and_then(|run| run.manifest).and_then(|hash| self.objects.get(&hash)).is_some_and(|o| o.job == job);
         let ended = record.finished_at.unwrap_or_default();
         keep(&mut self.index.live, job, live);
+        keep(&mut self.index.storing, job, live && store.is_some());
         keep(&mut self.index.releasing, job, releasing);
         keep(&mut self.index.ended, (ended, job), !live && !releasing && !holds_object);
         self.reindex_work(job);
