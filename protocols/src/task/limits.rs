@@ -102,11 +102,12 @@ pub const PAGE_TASKS: usize = 32;
 // ---- driving ----
 
 /// Tasks that a worker may be given beyond the slots of its lease, when their program is known to be quick, and how long
-/// one of those may wait and run. Long against a commit and a round trip; short against what a person notices, and so
-/// far below `TIMEOUT_GRACE` that waiting at a worker is never taken for a timeout. The number is a guess at what keeps
-/// a slot busy through a commit.
+/// one of those may wait and run. Long against a commit and a round trip, also on a machine that is busy with other
+/// things (or small batches would make it busier still); short against a wait that a person minds, and so far below
+/// `TIMEOUT_GRACE` that waiting at a worker is never taken for a timeout. The number is a guess at what keeps a slot busy
+/// through a commit.
 pub const AHEAD_MAX: u16 = 64;
-pub const AHEAD_TIME: Duration = Duration::from_millis(250);
+pub const AHEAD_TIME: Duration = Duration::from_millis(500);
 
 /// Programs whose pace is remembered; the one used longest ago is forgotten.
 pub const PROGRAMS_MAX: usize = 64;

@@ -92,6 +92,7 @@ impl Tender {
 
 /// What this primary knows of one worker beside the state.
 struct Hand {
+    number: u64,
     lease: LeaseId,
     /// Attempts that it has, as far as they are still its to run.
     told: BTreeSet<TaskAttempt>,
@@ -111,22 +112,25 @@ struct Hand {
     stood_at: Instant,
 }
 
-/// The end of something that was begun for a worker.
-enum Ended {
+/// The end of something that a hand had begun for its worker.
+struct Ended {
+    worker: PeerId,
+    /// A worker that was lost and won again has another hand: what the old one began says nothing to it.
+    hand: u64,
+    what: What,
+}
+
+enum What {
     Talked {
-        worker: PeerId,
         tasks: Vec<TaskAttempt>,
         talk: Talk,
     },
     Renewed {
-        worker: PeerId,
         lease: LeaseId,
         renewed: Renewed,
     },
     /// That its worker is lost was proposed; whether it was committed shows in the state.
-    Dropped {
-        worker: PeerId,
-    },
+    Dropped,
 }
 
 /// What came of a message.
@@ -153,6 +157,8 @@ struct Tending {
     term: Term,
     tender: Tender,
     hands: BTreeMap<PeerId, Hand>,
+    /// Hands that there have been.
+    numbered: u64,
     /// At most `TALKS_MAX` messages and one renewal or loss per hand.
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
 }
@@ -160,8 +166,15 @@ struct Tending {
 /// Runs until it is dropped, when this node stops leading in this term.
 pub(super) async fn run(context: Context, term: Term, tender: Tender) {
     let quorum = context.quorum.id();
-    let mut tending =
-        Tending { context, quorum, term, tender, hands: BTreeMap::new(), running: FuturesUnordered::new() };
+    let mut tending = Tending {
+        context,
+        quorum,
+        term,
+        tender,
+        hands: BTreeMap::new(),
+        numbered: 0,
+        running: FuturesUnordered::new(),
+    };
     tending.tender.touch_all();
     loop {
         match tending.next_event().await {
@@ -209,14 +222,11 @@ impl Tending {
 
     fn note_end(&mut self, ended: Ended) {
         let now = Instant::now();
-        let worker = match &ended {
-            Ended::Talked { worker, .. } | Ended::Renewed { worker, .. } | Ended::Dropped { worker } => *worker,
-        };
-        let Some(hand) = self.hands.get_mut(&worker) else { return };
-        match ended {
-            Ended::Talked { tasks, talk, .. } => {
-                // It may have begun with an earlier hand of a worker that was lost and won again meanwhile.
-                hand.talks = hand.talks.saturating_sub(1);
+        let Ended { worker, hand: number, what } = ended;
+        let Some(hand) = self.hands.get_mut(&worker).filter(|hand| hand.number == number) else { return };
+        match what {
+            What::Talked { tasks, talk } => {
+                hand.talks -= 1;
                 for task in &tasks {
                     hand.telling.remove(task);
                 }
@@ -243,7 +253,7 @@ impl Tending {
                 // More may have come meanwhile, or not have fitted.
                 self.serve(worker);
             }
-            Ended::Renewed { lease, renewed, .. } => {
+            What::Renewed { lease, renewed } => {
                 hand.is_renewing = false;
                 let lease_time = self.context.around.settings.worker_lease;
                 hand.renew_at = now + lease_time / RENEWALS_PER_LEASE;
@@ -263,7 +273,7 @@ impl Tending {
                     }
                 }
             }
-            Ended::Dropped { .. } => {
+            What::Dropped => {
                 hand.is_renewing = false;
                 self.serve(worker);
             }
@@ -274,19 +284,23 @@ impl Tending {
     fn serve(&mut self, worker: PeerId) {
         let now = Instant::now();
         let lease_time = self.context.around.settings.worker_lease;
-        let Self { context, quorum, term, hands, running, tender } = self;
+        let Self { context, quorum, term, hands, numbered, running, tender } = self;
         let mut message = None;
         let mut lease = None;
         context.quorum.look(&mut |state| {
             let Some(record) = state.workers.get(&worker) else { return };
             lease = Some(record.grant.lease);
-            let hand = hands.entry(worker).or_insert_with(|| Hand::new(record.grant.lease, now, lease_time));
+            let hand = hands.entry(worker).or_insert_with(|| {
+                *numbered += 1;
+                Hand::new(*numbered, record.grant.lease, now, lease_time)
+            });
             hand.follow(record.grant.lease, now);
             if hand.may_talk(now) {
                 message = hand.next_message(state, worker, (*quorum, *term), now);
             }
         });
         let (Some(lease), Some(hand)) = (lease, hands.get_mut(&worker)) else { return self.forget(worker) };
+        let number = hand.number;
         if let Some((message, tasks)) = message {
             hand.talks += 1;
             hand.telling.extend(&tasks);
@@ -298,7 +312,7 @@ impl Tending {
             running.push(
                 async move {
                     let talk = talk(&context, worker, message, &tasks).await;
-                    Ended::Talked { worker, tasks, talk }
+                    Ended { worker, hand: number, what: What::Talked { tasks, talk } }
                 }
                 .boxed(),
             );
@@ -307,8 +321,11 @@ impl Tending {
             hand.is_renewing = true;
             let approvals = context.around.approvals.clone();
             running.push(
-                async move { Ended::Renewed { worker, lease, renewed: approvals.renew(worker, lease, lease_time).await } }
-                    .boxed(),
+                async move {
+                    let renewed = approvals.renew(worker, lease, lease_time).await;
+                    Ended { worker, hand: number, what: What::Renewed { lease, renewed } }
+                }
+                .boxed(),
             );
         }
     }
@@ -318,16 +335,15 @@ impl Tending {
         let Some(hand) = self.hands.get_mut(&worker) else { return };
         hand.is_renewing = true;
         hand.renew_at = Instant::now() + RENEW_AGAIN;
-        let (lease, context) = (hand.lease, self.context.clone());
+        let (number, lease, context) = (hand.number, hand.lease, self.context.clone());
         tracing::info!(quorum = %self.quorum, %worker, reason, "a worker is lost");
         self.running.push(
             async move {
                 if context.propose(Command::LoseWorker { peer: worker, lease, reason }).await.is_ok() {
+                    // Its lease ends by itself: to give it back now could take it from whoever wins the worker again.
                     context.around.metrics.workers_lost.inc();
-                    // Best effort, should it be there after all: the lease ends by itself.
-                    context.around.approvals.give_back(worker, lease).await;
                 }
-                Ended::Dropped { worker }
+                Ended { worker, hand: number, what: What::Dropped }
             }
             .boxed(),
         );
@@ -342,8 +358,9 @@ impl Tending {
 }
 
 impl Hand {
-    fn new(lease: LeaseId, now: Instant, lease_time: Duration) -> Self {
+    fn new(number: u64, lease: LeaseId, now: Instant, lease_time: Duration) -> Self {
         Self {
+            number,
             lease,
             told: BTreeSet::new(),
             asked: BTreeMap::new(),

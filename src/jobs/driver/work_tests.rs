@@ -31,6 +31,8 @@ const PRIMARY: u8 = 1;
 struct Script {
     /// Nobody listens there.
     dead: Mutex<BTreeSet<PeerId>>,
+    /// Does not answer what it is told.
+    silent: Mutex<BTreeSet<PeerId>>,
     /// Their leases have ended.
     forgetful: Mutex<BTreeSet<PeerId>>,
     /// They will not run it.
@@ -100,6 +102,7 @@ fn world(peers: u8, slots: u32) -> World {
         let n = (1..=peers).find(|n| peer(*n) == to).expect("only known peers are asked");
         match protocol {
             Protocol::Approval => Reaction::answer(&theirs.approval(n, wire::decode(&frame.head, 65_536).unwrap())),
+            Protocol::Task if theirs.silent.lock().unwrap().contains(&to) => Reaction::Silent,
             Protocol::Task => Reaction::answer(&theirs.task(n, wire::decode(&frame.head, 1 << 20).unwrap())),
             other => panic!("{other:?} is not the driver's to speak"),
         }
@@ -273,6 +276,30 @@ impl World {
         }
         panic!("nobody was given anything");
     }
+}
+
+/// Goal: a message to a worker that was lost while it was on its way says nothing about the worker that was won again.
+/// Method: its questions go unanswered, so that it is lost with one under way; then it is back, with a new lease.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_was_lost_and_won_again_is_told_its_tasks() {
+    let world = world(2, 3);
+    world.script.silent.lock().unwrap().insert(peer(2));
+    world.submit(spec(1));
+    world.quorum.reaches("the worker", |state| !state.workers.is_empty()).await;
+    world.quorum.reaches("an attempt", |state| state.attempts_of(peer(2)).next().is_some()).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let lease = world.quorum.read(|state| state.workers[&peer(2)].grant.lease);
+    let lose = Command::LoseWorker { peer: peer(2), lease, reason: "gone".to_owned() };
+    world.quorum.commit(peer(PRIMARY), lose).unwrap();
+    world.script.silent.lock().unwrap().clear();
+    let task = world.ordered(2).await[0];
+    assert!(task.attempt > Attempt(1));
+    // Past the end of the message that was never answered.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
+    let job = JobId { local: [2; 16], ..JOB };
+    world.quorum.commit(peer(99), Command::Submit { job, spec: JobSpec::Compute(Box::new(spec(1))) }).unwrap();
+    world.ordered(2).await;
 }
 
 /// Goal: whatever the old primary said, the next one says again, under its own term.
