@@ -259,8 +259,9 @@ impl Round {
         let extra = self.enough_since.map(|since| since.plus(EXTRA_WAIT));
         let trust = self.granted.iter().map(|granted| granted.trusted_until);
         let volunteers = match self.volunteers {
-            Volunteers::AwaitedUntil(until) => Some(until),
-            Volunteers::NotWanted | Volunteers::Over => None,
+            // With enough promises nobody waits for volunteers any more, and their time may long be up.
+            Volunteers::AwaitedUntil(until) if self.enough_since.is_none() => Some(until),
+            _ => None,
         };
         questions.chain(trust).chain(extra).chain(volunteers).chain([self.started.plus(ROUND_DEADLINE)]).min()
     }

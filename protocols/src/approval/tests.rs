@@ -288,6 +288,21 @@ fn promises_that_run_out_while_the_round_lasts_are_not_counted() {
     assert_eq!(round.released(), [1]);
 }
 
+/// Goal: a round never asks to be woken for something that waking does not settle. Method: the wait for volunteers runs
+/// out while a round that has enough waits for more.
+#[test]
+fn a_round_that_has_enough_does_not_wake_for_volunteers_it_no_longer_awaits() {
+    let mut round = TestRound::new(spec(1, 2), [1]);
+    round.pass(SLOW.as_millis() as u64);
+    assert!(round.effects.contains(&RoundEffect::WantVolunteers));
+    round.pass(VOLUNTEERS_WAIT.as_millis() as u64 - 1);
+    round.input(RoundInput::Volunteered { peer: peer(2) }).unwrap();
+    round.approve(1);
+    round.pass(2);
+    assert!(!round.round.is_ended());
+    assert!(round.round.wake_at().is_some_and(|at| at > round.now), "it would be woken for nothing, over and over");
+}
+
 proptest! {
     // Every case signs and verifies dozens of times, slowly without optimisation.
     #![proptest_config(ProptestConfig::with_cases(32))]
