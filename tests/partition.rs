@@ -118,7 +118,7 @@ fn every_fault_is_shown_felt_and_healed() {
     for node in 1..=3 {
         assert_eq!(
             faults(&net, node),
-            json!({ "clock_offset_ms": 0, "disk": { "full": false, "flip_bits": false, "sync_delay_ms": 0 }, "links": [] })
+            json!({ "clock_offset_ms": 0, "disk": { "full": false, "flip_bits": false, "sync_delay_ms": 0 }, "lie": false, "links": [] })
         );
         let active = net.get(node, "/v1/testing/faults");
         assert_eq!((&active["clock_offset_ms"], &active["links"]), (&json!(0), &json!([])), "node {node}: {active}");

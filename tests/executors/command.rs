@@ -78,7 +78,10 @@ fn a_program_gets_its_input_and_nothing_else() {
         let finished = bench.run(env).await;
         let text = stdout(&finished);
         let names: Vec<&str> = text.lines().map(|line| line.split('=').next().unwrap()).collect();
-        assert_eq!(names, ["GREETING", "HOME", "LANG", "PATH", "QUORATE_TASK", "TMPDIR"]);
+        assert_eq!(
+            names,
+            ["GREETING", "HOME", "LANG", "PATH", "QUORATE_TASK", "QUORATE_TASK_COUNT", "QUORATE_TASK_INDEX", "TMPDIR"]
+        );
         assert!(text.contains("GREETING=hei\n") && text.contains("QUORATE_TASK=token\n"));
         assert!(text.contains("QUORATE_TASK_INDEX=2\n") && text.contains("QUORATE_TASK_COUNT=7\n"));
 

@@ -272,9 +272,12 @@ impl Election {
         self.round.0 += 1;
         let others: BTreeSet<_> =
             view.voters().into_iter().filter(|&voter| voter != self.me && Some(voter) != self.lost).collect();
-        // A primary whose own node denies that it leads is none: voters who never heard of its lead, and hear its node,
-        // would wait for it for ever.
-        let missing = view.primary.filter(|_| view.primary_leads).or(self.lost);
+        // A primary whose own node denies that it leads is none, nor is one that was lost and is back since: voters who
+        // never heard of its lead, and hear its node, would wait for it for ever.
+        let missing = match view.primary {
+            Some(primary) => view.primary_leads.then_some(primary),
+            None => self.lost.filter(|lost| view.suspected.contains(lost)),
+        };
         let question =
             PreVote { quorum: self.quorum, term: view.term, candidate: self.me, missing, last_log: view.last_log };
         effects.extend(others.iter().map(|&to| ElectionEffect::Ask { to, round: self.round, question }));

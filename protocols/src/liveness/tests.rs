@@ -412,6 +412,28 @@ fn a_voter_that_missed_the_last_primary_does_not_wait_for_it() {
     assert_eq!(quorum.elections.len(), 1);
 }
 
+/// Goal: the same when its loss was noticed first, before its node came back on an empty disk. Method: a voter waits for
+/// the lost primary's successor with nobody to ask until the node is back and denies that it leads.
+#[test]
+fn a_primary_that_was_lost_and_is_back_without_its_disk_is_not_waited_for() {
+    let mut quorum = Quorum::new(&[12, 11, 10]);
+    quorum.kill(member(1));
+    quorum.alive.remove(&member(3));
+    let informed = quorum.nodes.get_mut(&member(2)).unwrap();
+    (informed.view.term, informed.voted) = (Term(2), Term(2));
+    quorum.nodes.get_mut(&member(3)).unwrap().view.primary = None;
+    quorum.run(5_000);
+    assert_eq!(quorum.elections.len(), 0);
+    quorum.alive.insert(member(3));
+    for node in quorum.nodes.values_mut() {
+        node.view.suspected.clear();
+    }
+    quorum.nodes.get_mut(&member(2)).unwrap().view.primary_leads = false;
+    quorum.run(5_000);
+    assert_eq!(quorum.primary, Some(member(2)));
+    assert_eq!(quorum.elections.len(), 1);
+}
+
 #[test]
 fn a_joint_configuration_needs_a_majority_of_both() {
     let mut quorum = Quorum::new(&[10; 5]);

@@ -23,6 +23,7 @@ const ONCE_BROKEN: &[(u64, usize, u64, &str, &str)] = &[
     (80, 7, 600, "all", "a member that gave its founding up too early was missing from its quorum for good"),
     (109, 7, 600, "all", "a put waited for ever for pieces that a sealed column had lost with its disk"),
     (152, 5, 30, "all", "a member whose disk had been full stayed out of its quorum until it was restarted"),
+    (213, 5, 30, "all", "a voter asked for votes in the name of a lost primary whose node was back without its disk"),
 ];
 
 fn plan(seed: u64) -> Plan {
