@@ -16,4 +16,5 @@ pub mod piece;
 pub mod quorum;
 pub mod resources;
 pub mod task;
+pub mod trigger;
 pub mod wire;

@@ -97,6 +97,9 @@ fn code_of(rejection: &Rejection) -> ErrorCode {
         Rejection::IllegalState { .. }
         | Rejection::WrongKind { .. }
         | Rejection::UnknownWorker { .. }
+        | Rejection::NoTrigger { .. }
+        | Rejection::HasTrigger { .. }
+        | Rejection::EventGap { .. }
         | Rejection::Conflict { .. }
         | Rejection::StaleAttempt { .. }
         | Rejection::DifferentContent { .. } => ErrorCode::Conflict,

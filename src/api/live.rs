@@ -209,6 +209,7 @@ fn unexpected(quorum: QuorumId, asked: &str, answer: &QueryAnswer) -> ClientErro
         QueryAnswer::Tasks(_) => "tasks",
         QueryAnswer::Outputs(_) => "outputs",
         QueryAnswer::Workers(_) => "workers",
+        QueryAnswer::Fires(_) => "fires",
         QueryAnswer::Unknown => "nothing",
     };
     ClientError::Protocol { quorum, reason: format!("asked for {asked} it answered with {kind}") }

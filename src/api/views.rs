@@ -115,6 +115,7 @@ pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
         name: match &record.spec {
             JobSpec::Store(spec) => spec.name.clone(),
             JobSpec::Compute(spec) => spec.name.clone(),
+            JobSpec::Triggered(spec) => spec.job.name.clone(),
         },
         size: store.and_then(|(spec, _)| spec.size),
         profile: store.map(|(spec, _)| spec.profile),
@@ -337,6 +338,8 @@ pub fn applied(quorum: QuorumId, applied: &Event) -> Option<EventInfo> {
             *job,
             format!("step {step} of job {job}: {done} of {total} tasks are done"),
         ),
+        // Triggers are not driven yet.
+        Event::Fired { .. } => return None,
         Event::Assigned { .. } | Event::StopWanted { .. } | Event::RevealWanted { .. } => return None,
     })
 }

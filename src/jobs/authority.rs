@@ -1,9 +1,10 @@
 //! Who may propose what: asked by the primary before a command enters the log.
 //!
-//! - *Submit*: any admitted peer, within its quota.
-//! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *RemoveObject*: the owner of the job or the object, or an
+//! - *Submit*: any admitted peer, within its quota. Of a trigger it is asked here whether its lines, zone and expressions
+//!   can be read, for the state machine never reads them.
+//! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *Fire*, *Suspend*, *Unsuspend*, *RemoveObject*: the owner of the job or the object, or an
 //!   operator of the network.
-//! - Duties of the primary (holders, workers, timers, confirmations, releases, repairs, standbys, levels): this node
+//! - Duties of the primary (holders, workers, timers, triggers, confirmations, releases, repairs, standbys, levels): this node
 //!   itself, never a peer.
 //! - Commands of a run's worker, and of workers of tasks: the state machine compares the author with the worker that it
 //!   has on record, so they pass here. *Attach* is open to every admitted peer: whoever has the file may finish storing it when the node that
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use quorate_protocols::ids::PeerId;
+use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::Command;
 use tokio::time::Instant;
@@ -89,7 +91,13 @@ pub async fn check(
         | Command::FailRun { worker_attempt: Some(_), .. } => Ok(()),
         // What a worker says of its attempts.
         Command::Start { .. } | Command::Report { .. } | Command::SaveCheckpoint { .. } => Ok(()),
-        Command::Submit { .. } => authority.take_submit(by),
+        Command::Submit { spec, .. } => {
+            authority.take_submit(by)?;
+            match spec {
+                JobSpec::Triggered(spec) => spec.check_meaning().map_err(|fault| fault.to_string()),
+                JobSpec::Store(_) | JobSpec::Compute(_) => Ok(()),
+            }
+        }
         Command::FailRun { worker_attempt: None, .. }
         | Command::AddHolders { .. }
         | Command::Abandon { .. }
@@ -104,6 +112,9 @@ pub async fn check(
         | Command::LoseWorker { .. }
         | Command::ReleaseWorker { .. }
         | Command::Elapsed { .. }
+        | Command::Due { .. }
+        | Command::Deliver { .. }
+        | Command::Observe { .. }
         | Command::RaiseLevel { .. } => {
             if by == this_node {
                 Ok(())
@@ -117,6 +128,9 @@ pub async fn check(
         | Command::Retry { .. }
         | Command::Resolve { .. }
         | Command::Update { .. }
+        | Command::Fire { .. }
+        | Command::Suspend { .. }
+        | Command::Unsuspend { .. }
         | Command::RemoveObject { .. }
             if authority.operators.contains(&by) =>
         {
@@ -127,7 +141,10 @@ pub async fn check(
         | Command::Resume { job }
         | Command::Retry { job }
         | Command::Resolve { job, .. }
-        | Command::Update { job, .. } => match local.query(Query::Job { job: *job }, true).await {
+        | Command::Update { job, .. }
+        | Command::Fire { job, .. }
+        | Command::Suspend { job }
+        | Command::Unsuspend { job } => match local.query(Query::Job { job: *job }, true).await {
             Ok(QueryAnswer::Job(record)) if record.owner == by => Ok(()),
             Ok(QueryAnswer::Job(record)) => {
                 let (owner, verb) = (record.owner, verb(command));
@@ -156,6 +173,9 @@ fn verb(command: &Command) -> &'static str {
         Command::Retry { .. } => "retry",
         Command::Resolve { .. } => "resolve",
         Command::Update { .. } => "change",
+        Command::Fire { .. } => "fire",
+        Command::Suspend { .. } => "suspend",
+        Command::Unsuspend { .. } => "unsuspend",
         _ => "cancel",
     }
 }

@@ -5,7 +5,7 @@
 //! it again before it records anything. Everything here is settled before the submit: files have become inline bytes
 //! or objects, and sizes of objects are known (workers check them against the manifest).
 
-mod check;
+pub(crate) mod check;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -223,6 +223,14 @@ impl ComputeSpec {
             map => map.clone(),
         };
         outline
+    }
+
+    /// Has every program of the job find this content under that name.
+    pub(crate) fn give(&mut self, name: &str, content: &Content) {
+        let reduced = self.reduce.as_mut().map(|reduce| &mut reduce.call);
+        for call in [Some(&mut self.call), reduced, self.compensate.as_mut()].into_iter().flatten() {
+            call.inputs.insert(name.to_owned(), content.clone());
+        }
     }
 
     /// Every program that a worker of this job must be able to run.

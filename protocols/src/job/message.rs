@@ -11,6 +11,7 @@ use crate::quorum::command::{Command, CommandReply, Rejection};
 use crate::quorum::object::ObjectRecord;
 use crate::task::message::Given;
 use crate::task::record::{TaskRecord, WorkerRecord};
+use crate::trigger::record::FireRow;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobMessage {
@@ -64,6 +65,12 @@ pub enum Query {
         limit: u32,
     },
     Workers,
+    /// Rows of a trigger's fires that are still remembered, from number `from` on, at most `limit`.
+    Fires {
+        job: JobId,
+        from: u64,
+        limit: u32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +87,7 @@ pub enum QueryAnswer {
     Tasks(Vec<(TaskIndex, TaskRecord)>),
     Outputs(Vec<Given>),
     Workers(Vec<WorkerRecord>),
+    Fires(Vec<FireRow>),
 }
 
 /// One quorum as a member sees it.

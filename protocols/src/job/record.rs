@@ -8,6 +8,8 @@ use super::store::StoreRun;
 use crate::ids::{JobId, Millis, PeerId};
 use crate::object::layout::Profile;
 use crate::task::record::ComputeRun;
+use crate::trigger::record::TriggerRun;
+use crate::trigger::spec::TriggeredSpec;
 
 /// Where a run stands. The legal moves are data: [`crate::job::transition`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -68,6 +70,7 @@ pub struct HistoryEntry {
 pub enum Run {
     Store(StoreRun),
     Compute(ComputeRun),
+    Trigger(Box<TriggerRun>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,11 +113,24 @@ impl JobRecord {
             _ => None,
         }
     }
+    /// The state of a trigger, with its specification.
+    pub fn trigger(&self) -> Option<(&TriggeredSpec, &TriggerRun)> {
+        match (&self.spec, &self.run) {
+            (JobSpec::Triggered(spec), Run::Trigger(run)) => Some((spec, run)),
+            _ => None,
+        }
+    }
+    pub(crate) fn trigger_mut(&mut self) -> Option<(&TriggeredSpec, &mut TriggerRun)> {
+        match (&self.spec, &mut self.run) {
+            (JobSpec::Triggered(spec), Run::Trigger(run)) => Some((spec, run)),
+            _ => None,
+        }
+    }
     /// For what the transition table admits for store runs alone.
     pub(crate) fn stored(&self) -> &StoreRun {
         match &self.run {
             Run::Store(run) => run,
-            Run::Compute(_) => panic!("the kind was checked before a store run was touched"),
+            Run::Compute(_) | Run::Trigger(_) => panic!("the kind was checked before a store run was touched"),
         }
     }
     pub(crate) fn profile(&self) -> Option<Profile> {
@@ -123,7 +139,7 @@ impl JobRecord {
     pub(crate) fn stored_mut(&mut self) -> &mut StoreRun {
         match &mut self.run {
             Run::Store(run) => run,
-            Run::Compute(_) => panic!("the kind was checked before a store run was touched"),
+            Run::Compute(_) | Run::Trigger(_) => panic!("the kind was checked before a store run was touched"),
         }
     }
     pub(crate) fn compute_mut(&mut self) -> Option<(&ComputeSpec, &mut ComputeRun)> {

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::compute::ComputeSpec;
 use crate::object::layout::Profile;
+use crate::trigger::spec::TriggeredSpec;
 
 /// What sort of work a job is. Each kind has a planner in this crate and an executor in the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -31,6 +32,8 @@ impl std::fmt::Display for Kind {
 pub enum JobSpec {
     Store(StoreSpec),
     Compute(Box<ComputeSpec>),
+    /// A job that runs each time its trigger fires. The kind is that of its runs.
+    Triggered(Box<TriggeredSpec>),
 }
 
 impl JobSpec {
@@ -38,6 +41,7 @@ impl JobSpec {
         match self {
             Self::Store(_) => Kind::Store,
             Self::Compute(spec) => spec.kind(),
+            Self::Triggered(spec) => spec.job.kind(),
         }
     }
 }

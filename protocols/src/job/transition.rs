@@ -5,7 +5,8 @@
 //! that leaves the state alone. A run that computes may pass through all of them but *resuming* and *modifying*, which no
 //! kind of work needs yet: a resume and an update take effect in the entry that carries them. A store run goes through
 //! *pending* and *running* only, and its cancel is immediate: nothing of it needs to be undone before it may be called
-//! cancelled, and its holders are released afterwards as a duty of their own.
+//! cancelled, and its holders are released afterwards as a duty of their own. A job that has a trigger is *running* or, while
+//! suspended, *paused*; it ends when its last run has, and its runs are jobs of their own.
 
 use super::record::RunState::{self, *};
 use super::spec::Kind;
@@ -33,10 +34,14 @@ pub enum RunCommand {
     Retry,
     Resolve,
     Update,
+    /// Of triggers, not of their runs.
+    Fire,
+    Suspend,
+    Unsuspend,
 }
 
 impl RunCommand {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::AddHolders,
         Self::Attach,
         Self::Progress,
@@ -54,6 +59,9 @@ impl RunCommand {
         Self::Retry,
         Self::Resolve,
         Self::Update,
+        Self::Fire,
+        Self::Suspend,
+        Self::Unsuspend,
     ];
 
     /// As error messages and the README name it.
@@ -76,6 +84,9 @@ impl RunCommand {
             Self::Retry => "retry",
             Self::Resolve => "resolve",
             Self::Update => "update",
+            Self::Fire => "fire",
+            Self::Suspend => "suspend",
+            Self::Unsuspend => "unsuspend",
         }
     }
 
@@ -98,8 +109,16 @@ impl RunCommand {
             | Self::Resume
             | Self::Retry
             | Self::Resolve
-            | Self::Update => matches!(kind, Kind::Wasm | Kind::Command),
+            | Self::Update
+            | Self::Fire
+            | Self::Suspend
+            | Self::Unsuspend => matches!(kind, Kind::Wasm | Kind::Command),
         }
+    }
+
+    /// Whether it acts on jobs that have a trigger. All but the cancel act on either these or their runs.
+    pub const fn is_for_triggers(self) -> bool {
+        matches!(self, Self::Fire | Self::Suspend | Self::Unsuspend | Self::Cancel)
     }
 
     /// `None` for commands that do not act on an existing run.
@@ -119,6 +138,9 @@ impl RunCommand {
             Command::Retry { .. } => Self::Retry,
             Command::Resolve { .. } => Self::Resolve,
             Command::Update { .. } => Self::Update,
+            Command::Fire { .. } => Self::Fire,
+            Command::Suspend { .. } => Self::Suspend,
+            Command::Unsuspend { .. } => Self::Unsuspend,
             Command::Noop
             | Command::Submit { .. }
             | Command::Confirmed { .. }
@@ -135,7 +157,10 @@ impl RunCommand {
             | Command::Start { .. }
             | Command::Report { .. }
             | Command::SaveCheckpoint { .. }
-            | Command::Elapsed { .. } => return None,
+            | Command::Elapsed { .. }
+            | Command::Due { .. }
+            | Command::Deliver { .. }
+            | Command::Observe { .. } => return None,
         })
     }
 }
@@ -208,6 +233,9 @@ pub const TABLE: &[Row] = &[
     (Running, RunCommand::Elapsed, &[Running, Succeeded, Failed, Reverting, AwaitingResolution]),
     (Running, RunCommand::Pause, &[Pausing, Paused]),
     (Running, RunCommand::Update, &[Running]),
+    (Running, RunCommand::Fire, &[Running]),
+    (Running, RunCommand::Suspend, &[Paused]),
+    (Running, RunCommand::Unsuspend, &[Running]),
     (Pausing, RunCommand::FailRun, &[Failed]),
     (Pausing, RunCommand::Cancel, &[Cancelled, Cancelling, Reverting]),
     (
@@ -229,6 +257,9 @@ pub const TABLE: &[Row] = &[
     (Paused, RunCommand::Pause, &[Paused]),
     (Paused, RunCommand::Resume, &[Pending, Running, Reverting]),
     (Paused, RunCommand::Update, &[Paused]),
+    (Paused, RunCommand::Fire, &[Paused]),
+    (Paused, RunCommand::Suspend, &[Paused]),
+    (Paused, RunCommand::Unsuspend, &[Running]),
     (Resuming, RunCommand::FailRun, &[Failed]),
     (Resuming, RunCommand::Cancel, &[Cancelled]),
     (Modifying, RunCommand::FailRun, &[Failed]),

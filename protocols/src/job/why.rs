@@ -5,6 +5,9 @@ use super::spec::{JobSpec, StoreSpec};
 use super::store::StoreRun;
 use crate::ids::Millis;
 use crate::task::record::{ComputeRun, Ending, Tally};
+use crate::trigger::record::TriggerRun;
+use crate::trigger::show_instant;
+use crate::trigger::spec::{TriggeredSpec, When};
 
 impl JobRecord {
     /// Answers for every state; `now` is quorum time.
@@ -12,7 +15,8 @@ impl JobRecord {
         match (&self.spec, &self.run) {
             (JobSpec::Store(spec), Run::Store(run)) => self.why_stored(spec, run, now),
             (_, Run::Compute(run)) => self.why_computed(run, now),
-            (_, Run::Store(_)) => "its record contradicts itself".to_owned(),
+            (JobSpec::Triggered(spec), Run::Trigger(run)) => self.why_armed(spec, run),
+            (_, Run::Store(_) | Run::Trigger(_)) => "its record contradicts itself".to_owned(),
         }
     }
 
@@ -48,6 +52,36 @@ impl JobRecord {
             }
             state => ended_or_resting(state, reason),
         }
+    }
+
+    fn why_armed(&self, spec: &TriggeredSpec, run: &TriggerRun) -> String {
+        let reason = self.reason.as_deref();
+        if self.state == RunState::Paused {
+            return with("suspended by its owner; `job unsuspend` lets it fire again", reason);
+        }
+        if self.state.is_final() {
+            return ended_or_resting(self.state, reason);
+        }
+        let waits = match (&spec.trigger.when, &run.condition.last) {
+            (When::At(_) | When::Every { .. } | When::Cron { .. }, _) => match run.clock.next {
+                Some(next) => format!("waiting until {}", show_instant(next.due)),
+                None if run.clock.from.is_none() => "waiting for the primary to work out when it is due".to_owned(),
+                None => "its last instant has passed".to_owned(),
+            },
+            (When::Event(event), _) => format!("listening for events {:?}", event.name),
+            (When::Condition(_), None) => "waiting for the first look at its condition".to_owned(),
+            (When::Condition(_), Some(Err(why))) => format!("its condition cannot be told: {why}"),
+            (When::Condition(_), Some(Ok(value))) => match (run.condition.spent, run.condition.holds_since) {
+                (true, _) => format!("it fired, and its condition is not over yet: {value}"),
+                (false, Some(since)) => format!("its condition holds since {}: {value}", show_instant(since)),
+                (false, None) => format!("its condition does not hold: {value}"),
+            },
+            (When::After(jobs), _) => {
+                format!("waiting for {} of {} jobs to end", jobs.len() - run.ended.len().min(jobs.len()), jobs.len())
+            }
+        };
+        let rows = format!("{waits}; {} runs are live, {} fires wait for them", run.live.len(), run.waiting.len());
+        with(&rows, reason)
     }
 
     fn why_stored(&self, spec: &StoreSpec, run: &StoreRun, now: Millis) -> String {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::approval::Approval;
-use crate::ids::{Attempt, JobId, LeaseId, ManifestHash, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
+use crate::ids::{Attempt, JobId, LeaseId, ManifestHash, Millis, Nonce, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use crate::job::compute::Resources;
 use crate::job::record::RunState;
 use crate::job::spec::{JobSpec, Kind};
@@ -12,6 +12,9 @@ use crate::job::store::{ColumnRecord, Grant};
 use crate::piece::message::Receipt;
 use crate::task::message::{Report, ReportRefusal};
 use crate::task::record::{Output, TaskAttempt, WorkerRecord};
+use crate::trigger::condition::Observation;
+use crate::trigger::event::Delivery;
+use crate::trigger::record::{FireRow, Span};
 
 /// One log entry: commands that arrived while the entry before was in flight. Applied in order; each has its reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,6 +199,39 @@ pub enum Command {
         peer: PeerId,
         lease: LeaseId,
     },
+    /// Primary: triggers are due by its clock. Each span moves one trigger on, or changes nothing if the record has moved
+    /// since it was made.
+    Due {
+        spans: Vec<Span>,
+    },
+    /// Have a trigger fire now. The same nonce is the same fire.
+    Fire {
+        job: JobId,
+        nonce: Nonce,
+        /// Whether the overlap policy counts; else it runs beside whatever runs.
+        respect_overlap: bool,
+    },
+    /// Skip what falls due from now on. Runs go on.
+    Suspend {
+        job: JobId,
+    },
+    Unsuspend {
+        job: JobId,
+    },
+    /// Primary: events that `emitter` has sent, the ones after number `follows`. All of its events up to `reaches` that are
+    /// for this quorum are among them, but for `lost` that it could not keep.
+    Deliver {
+        emitter: PeerId,
+        follows: u64,
+        reaches: u64,
+        lost: u64,
+        deliveries: Vec<Delivery>,
+    },
+    /// Primary: it looked at the source of a condition.
+    Observe {
+        job: JobId,
+        observation: Observation,
+    },
 }
 
 /// How a person decides about a run that waits for one. To try again, see `Command::Retry`.
@@ -236,6 +272,12 @@ pub enum CommandReply {
     },
     /// To `Start` and `Report`, one answer each in their order; to `SaveCheckpoint`, one.
     Recorded(Vec<Result<(), ReportRefusal>>),
+    /// To `Fire`: what became of it.
+    Fired(Box<FireRow>),
+    /// To `Deliver`: how far the quorum has come with the emitter, who need not keep what is before.
+    Delivered {
+        reaches: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -275,4 +317,10 @@ pub enum Rejection {
     WrongKind { kind: Kind, command: String },
     #[error("{peer} has no such lease here")]
     UnknownWorker { peer: PeerId },
+    #[error("job {job} has no trigger, and {command} is for jobs that have one")]
+    NoTrigger { job: JobId, command: String },
+    #[error("job {job} has a trigger, and {command} is for its runs: `job fires {job}` lists them")]
+    HasTrigger { job: JobId, command: String },
+    #[error("the delivery follows event {follows}, and the quorum has come to {known}: send from there")]
+    EventGap { known: u64, follows: u64 },
 }

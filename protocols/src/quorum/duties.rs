@@ -5,6 +5,7 @@ use crate::ids::PieceIndex;
 use crate::job::limits::SPARES_WANTED;
 use crate::job::store::{ColumnState, Releasing};
 use crate::task::limits::SLOTS_SOUGHT_MAX;
+use crate::trigger::spec::When;
 
 impl QuorumState {
     /// What the primary has to bring about now, in order: confirmations first (they make a stored object safe), then
@@ -81,5 +82,13 @@ impl QuorumState {
         if let Some(due) = self.next_timer() {
             duties.push(Duty::Wake { due, after: due.since(self.time) });
         }
+        let (wall, steady) = self.index.triggers.next_due();
+        duties.extend(wall.map(|due| Duty::FireAt { due }));
+        duties.extend(steady.map(|due| Duty::FireAfter { due, after: due.since(self.time) }));
+        let looks = self.index.triggers.conditions.iter().filter_map(|job| Some((*job, self.trigger(*job)?.0)));
+        duties.extend(looks.filter_map(|(job, spec)| match &spec.trigger.when {
+            When::Condition(condition) => Some(Duty::Poll { job, every: condition.every }),
+            _ => None,
+        }));
     }
 }

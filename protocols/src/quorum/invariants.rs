@@ -14,6 +14,12 @@ use crate::object::layout::Profile;
 use crate::quorum::limits::{OBJECTS_MAX, OWNERS_MAX, STANDBYS_MAX};
 use crate::task::limits::{AVOIDED_MAX, COPIES_MAX, DEAD_NAMED_MAX, PRIORITY_MAX, PRIORITY_MIN, WORKERS_MAX};
 use crate::task::record::{TaskRecord, TaskState};
+use crate::trigger::limits::{
+    DELIVERY_BYTES_MAX, EMITTERS_MAX, FIRES_KEPT_MAX, QUEUE_MAX, RUNS_LIVE_MAX, SEEN_MAX, SEEN_PER_TRIGGER_MAX,
+    TRIGGERS_MAX, WAITING_BYTES_MAX,
+};
+use crate::trigger::record::{Cause, FireRow, Fired};
+use crate::trigger::spec::{Overlap, When};
 
 pub(super) type Checked = Result<(), String>;
 
@@ -28,6 +34,11 @@ impl QuorumState {
         rebuilt.rebuild_index();
         ensure(rebuilt.index == self.index, || format!("index {:?} should be {:?}", self.index, rebuilt.index))?;
         ensure(self.index.live.len() <= JOBS_LIVE_MAX, || format!("{} live jobs", self.index.live.len()))?;
+        let triggers = &self.index.triggers;
+        ensure(triggers.live.len() <= TRIGGERS_MAX, || format!("{} triggers", triggers.live.len()))?;
+        ensure(triggers.seen.len() <= SEEN_MAX, || format!("{} ids of events", triggers.seen.len()))?;
+        ensure(triggers.finished.is_empty(), || "jobs ended and nobody was told".to_owned())?;
+        ensure(self.emitters.len() <= EMITTERS_MAX, || format!("{} emitters", self.emitters.len()))?;
         ensure(self.objects.len() <= OBJECTS_MAX, || format!("{} objects", self.objects.len()))?;
         ensure(self.standbys.len() <= STANDBYS_MAX, || format!("{} standbys", self.standbys.len()))?;
         for (job, record) in &self.jobs {
@@ -45,6 +56,9 @@ impl QuorumState {
 
     fn check_job(&self, job: JobId, record: &JobRecord) -> Checked {
         ensure(record.job == job && job.quorum == self.quorum, || "kept under another id".to_owned())?;
+        if record.trigger().is_some() {
+            return self.check_trigger(job, record);
+        }
         let Some((spec, run)) = record.store() else { return self.check_compute(job, record) };
         let columns = run.columns.len();
         let Profile { data, parity } = spec.profile;
@@ -78,6 +92,64 @@ impl QuorumState {
         let whole = run.segments.iter().all(|pieces| pieces.is_empty() || pieces.len() == columns);
         ensure(whole, || "a segment has too few pieces".to_owned())?;
         ensure(run.manifest.is_none(), || "committed and not ended".to_owned())
+    }
+
+    fn check_trigger(&self, job: JobId, record: &JobRecord) -> Checked {
+        let (spec, run) = record.trigger().ok_or("its run is not of its kind")?;
+        spec.check().map_err(|fault| fault.to_string())?;
+        let state = record.state;
+        ensure(state.is_final() == record.finished_at.is_some(), || "ended without an end".to_owned())?;
+        ensure(state.is_final() || (state == RunState::Paused) == run.suspended, || "suspended and not".to_owned())?;
+        ensure(record.history.len() <= HISTORY_MAX, || format!("{} lines of history", record.history.len()))?;
+        let alone = !matches!(spec.trigger.overlap, Overlap::Allow);
+        let by_hand =
+            |row: &&FireRow| matches!((row.cause, row.what), (Cause::Manual(_), Fired::Run { end: None, .. }));
+        let besides = run.fires.iter().filter(by_hand).count();
+        ensure(!alone || run.live.len() <= 1 + besides, || format!("{} runs overlap", run.live.len()))?;
+        ensure(run.live.len() <= RUNS_LIVE_MAX, || format!("{} runs", run.live.len()))?;
+        ensure(run.waiting.len() <= QUEUE_MAX as usize, || format!("{} fires wait", run.waiting.len()))?;
+        ensure(run.rows < 1 << 62, || "impossibly many rows".to_owned())?;
+        let waits_for =
+            |job: &JobId| matches!(&spec.trigger.when, When::After(jobs) if jobs.iter().any(|after| after.job == *job));
+        ensure(run.ended.keys().all(waits_for), || "it knows of ends that nobody asked for".to_owned())?;
+        ensure(run.waiting.is_empty() || !run.live.is_empty(), || "fires wait for nothing".to_owned())?;
+        ensure(run.seen.len() <= SEEN_PER_TRIGGER_MAX, || format!("{} ids", run.seen.len()))?;
+        ensure(run.input_bytes() <= WAITING_BYTES_MAX + DELIVERY_BYTES_MAX, || "too much waits".to_owned())?;
+        let rows = run.fires.len();
+        ensure(rows <= FIRES_KEPT_MAX + RUNS_LIVE_MAX + QUEUE_MAX as usize, || format!("{rows} rows"))?;
+        let ordered = run.fires.iter().zip(run.fires.iter().skip(1)).all(|(row, next)| row.number < next.number);
+        let last = run.fires.back().map_or(0, |row| row.number);
+        ensure(ordered && last <= run.rows, || "rows are out of order".to_owned())?;
+        for row in &run.fires {
+            let number = row.number;
+            let waits = || run.waiting.iter().any(|waiting| waiting.number == number);
+            match row.what {
+                Fired::Waiting => ensure(waits(), || format!("row {number} waits and nobody knows"))?,
+                Fired::Run { run: made, end: None } => {
+                    ensure(run.live.contains(&made), || format!("row {number} runs and nobody knows"))?;
+                }
+                Fired::Run { run: made, .. } => {
+                    ensure(!run.live.contains(&made), || format!("row {number} has ended and runs"))?;
+                }
+                Fired::Skipped { count, .. } => ensure(count > 0, || format!("row {number} skips nothing"))?,
+            }
+        }
+        for made in &run.live {
+            let by = self.jobs.get(made).filter(|record| !record.state.is_final()).and_then(|record| record.compute());
+            let by = by.and_then(|(_, run)| run.fired_by).filter(|by| by.job == job);
+            let known = by.and_then(|by| run.row(by.number)).is_some();
+            ensure(known, || format!("run {made} is not its, has ended, or has no row"))?;
+        }
+        let known = run
+            .waiting
+            .iter()
+            .all(|waiting| matches!(run.row(waiting.number), Some(row) if row.what == Fired::Waiting));
+        ensure(known, || "a fire waits without a row".to_owned())?;
+        if state.is_final() {
+            return ensure(run.waiting.is_empty() && run.seen.is_empty(), || "ended and waits".to_owned());
+        }
+        let moved = state == RunState::Paused || run.is_busy() || run.debounced.is_some();
+        ensure(moved || self.index.triggers.moves(job, spec), || "nothing will ever fire it".to_owned())
     }
 
     fn check_compute(&self, job: JobId, record: &JobRecord) -> Checked {

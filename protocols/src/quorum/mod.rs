@@ -23,6 +23,7 @@ pub mod snapshot;
 pub mod state;
 mod steps;
 mod timers;
+mod triggers;
 mod work;
 
 pub use command::{Batch, BatchReply, Command, CommandReply, Rejection};
@@ -35,5 +36,9 @@ pub use work::Errands;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trigger_model;
+#[cfg(test)]
+mod trigger_tests;
 #[cfg(test)]
 mod work_tests;

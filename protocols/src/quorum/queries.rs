@@ -13,6 +13,7 @@ use crate::job::store::{ColumnRecord, StoreRun};
 use crate::task::limits::WORKERS_MAX;
 use crate::task::message::Given;
 use crate::task::table::Blob;
+use crate::trigger::spec::TriggeredSpec;
 use crate::wire;
 
 /// Workers that an answer to "why" names one by one.
@@ -27,7 +28,7 @@ impl QuorumState {
         let known = |answer: Option<QueryAnswer>| answer.unwrap_or(QueryAnswer::Unknown);
         Some(match query {
             Query::Quorum => return None,
-            Query::Job { job } => known(self.jobs.get(job).map(|record| QueryAnswer::Job(Box::new(record.clone())))),
+            Query::Job { job } => known(self.jobs.get(job).map(|record| QueryAnswer::Job(Box::new(whole(record))))),
             Query::History { job } => known(self.jobs.get(job).map(|job| QueryAnswer::History(job.history.clone()))),
             Query::Jobs { after, limit } => {
                 let rows = self.jobs.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
@@ -54,6 +55,10 @@ impl QuorumState {
                     Some(Given { task, output: **record.output.as_ref()?, bytes })
                 });
                 QueryAnswer::Outputs(page(rows, *limit))
+            })),
+            Query::Fires { job, from, limit } => known(self.trigger(*job).map(|(_, run)| {
+                let rows = run.fires.iter().filter(|row| row.number >= *from);
+                QueryAnswer::Fires(page(rows.cloned(), *limit))
             })),
             Query::Workers => QueryAnswer::Workers(self.workers.values().take(WORKERS_MAX).cloned().collect()),
         })
@@ -86,6 +91,18 @@ fn view(hash: ManifestHash, record: &ObjectRecord, manifest: Vec<u8>) -> ObjectV
     ObjectView { hash, manifest, record: record.clone() }
 }
 
+/// A job as its own page shows it: the rows of a trigger have pages of their own.
+fn whole(record: &JobRecord) -> JobRecord {
+    match &record.run {
+        Run::Trigger(run) => {
+            let run = Run::Trigger(Box::new(run.outline()));
+            let (spec, history, reason) = (record.spec.clone(), record.history.clone(), record.reason.clone());
+            JobRecord { spec, run, history, reason, ..*record }
+        }
+        _ => record.clone(),
+    }
+}
+
 /// A job without what only its own page shows.
 fn listed(record: &JobRecord) -> JobRecord {
     let run = match &record.run {
@@ -101,10 +118,15 @@ fn listed(record: &JobRecord) -> JobRecord {
             ..StoreRun::new(run.worker, 0, run.fed_at)
         }),
         Run::Compute(run) => Run::Compute(run.clone()),
+        Run::Trigger(run) => Run::Trigger(Box::new(run.outline())),
     };
     let spec = match &record.spec {
         JobSpec::Store(spec) => JobSpec::Store(spec.clone()),
         JobSpec::Compute(spec) => JobSpec::Compute(Box::new(spec.outline())),
+        JobSpec::Triggered(spec) => {
+            let TriggeredSpec { trigger, job } = &**spec;
+            JobSpec::Triggered(Box::new(TriggeredSpec { trigger: trigger.clone(), job: job.outline() }))
+        }
     };
     JobRecord {
         job: record.job,

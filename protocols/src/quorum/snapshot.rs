@@ -6,7 +6,7 @@
 //! from snapshot to snapshot fetches what changed, plus the head, which always changes.
 //!
 //! A chunk is a record of [`crate::wire`]: a version byte, then the section and its rows. Version 1: first.
-//! Version 2: runs that compute, with tasks, outputs, workers and stopped attempts; version 1 is refused by its number.
+//! Version 2: runs that compute, with tasks, outputs, workers and stopped attempts, and triggers with emitters of events; version 1 is refused by its number.
 
 use std::collections::BTreeMap;
 
@@ -18,11 +18,12 @@ use super::object::ObjectRecord;
 use super::pace::Paces;
 use super::state::QuorumState;
 use crate::approval::Approval;
-use crate::ids::{Digest, JobId, ManifestHash, Millis, QuorumId, StepIndex};
+use crate::ids::{Digest, JobId, ManifestHash, Millis, PeerId, QuorumId, StepIndex};
 use crate::job::record::JobRecord;
 use crate::task::limits::{COPIES_MAX, PAGE_TASKS};
 use crate::task::record::{Stopping, TaskAttempt, TaskRecord, WorkerRecord};
 use crate::task::table::{BlobKey, TaskTable};
+use crate::trigger::event::Emitter;
 use crate::wire::{self, DecodeError, Record};
 
 /// One key in this many ends a chunk.
@@ -64,6 +65,7 @@ struct Head {
     workers: u64,
     stopping: u64,
     paces: Paces,
+    emitters: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +79,7 @@ enum Chunk {
     Blobs(Vec<((JobId, BlobKey), Bytes)>),
     Workers(Vec<WorkerRecord>),
     Stopping(Vec<(TaskAttempt, Stopping)>),
+    Emitters(Vec<(PeerId, Emitter)>),
 }
 
 type PageKey = (JobId, StepIndex, u32);
@@ -89,14 +92,15 @@ const TASKS: u32 = 4;
 const BLOBS: u32 = 5;
 const WORKERS: u32 = 6;
 const STOPPING: u32 = 7;
+const EMITTERS: u32 = 8;
 
 impl Record for Chunk {
     const VERSION: u8 = 2;
 }
 
 impl QuorumState {
-    /// The head first, then jobs, objects, manifests, tasks, outputs, workers and stopped attempts in order of their
-    /// keys. Equal states have equal chunks.
+    /// The head first, then jobs, objects, manifests, tasks, outputs, workers, stopped attempts and emitters in order
+    /// of their keys. Equal states have equal chunks.
     pub fn encode_snapshot(&self) -> Vec<(Digest, Bytes)> {
         let head = Head {
             quorum: self.quorum,
@@ -113,6 +117,7 @@ impl QuorumState {
             workers: self.workers.len() as u64,
             stopping: self.stopping.len() as u64,
             paces: self.paces.clone(),
+            emitters: self.emitters.len() as u64,
         };
         let mut chunks = vec![wire::encode_record(&Chunk::Head(head))];
         write_section(&mut chunks, JOBS, self.jobs.iter().map(|(job, record)| (&job.local[..], wire::encode(record))));
@@ -130,6 +135,8 @@ impl QuorumState {
         write_section(&mut chunks, WORKERS, workers);
         let stopping = self.stopping.iter().map(|row| (&row.0.id.job.local[..], wire::encode(&row)));
         write_section(&mut chunks, STOPPING, stopping);
+        let emitters = self.emitters.iter().map(|row| (&row.0.0[..], wire::encode(&row)));
+        write_section(&mut chunks, EMITTERS, emitters);
         chunks.into_iter().map(|chunk| (Digest(*blake3::hash(&chunk).as_bytes()), Bytes::from(chunk))).collect()
     }
 
@@ -168,6 +175,7 @@ impl QuorumState {
                     append(&mut state.workers, rows.into_iter().map(|row| (row.grant.holder.peer, row)), chunk)?;
                 }
                 Chunk::Stopping(rows) => append(&mut state.stopping, rows.into_iter(), chunk)?,
+                Chunk::Emitters(rows) => append(&mut state.emitters, rows.into_iter(), chunk)?,
             }
         }
         let head = head.ok_or(SnapshotError::Head)?;
@@ -179,6 +187,7 @@ impl QuorumState {
             ("outputs", head.blobs, blobs.len()),
             ("workers", head.workers, state.workers.len()),
             ("stopping attempts", head.stopping, state.stopping.len()),
+            ("emitters", head.emitters, state.emitters.len()),
         ] {
             if expected != found as u64 {
                 return Err(SnapshotError::Count { what, expected, found: found as u64 });

@@ -18,6 +18,7 @@ use super::command::{Batch, BatchReply};
 use super::limits::LEVEL;
 use super::object::{ObjectRecord, ObjectState};
 use super::pace::Paces;
+use super::triggers::TriggerIndex;
 use super::work::WorkIndex;
 use crate::approval::Approval;
 use crate::ids::{
@@ -31,6 +32,8 @@ use crate::job::store::{ColumnState, Grant};
 use crate::task::limits::{ENDED_BYTES_MAX, ENDED_TASKS_MAX};
 use crate::task::record::{Stopping, TaskAttempt, TaskId, WorkerRecord};
 use crate::task::table::TaskTable;
+use crate::trigger::event::Emitter;
+use crate::trigger::record::FireRow;
 use crate::wire;
 
 /// Everything a quorum has agreed on. On disk and on the wire it travels as a snapshot's chunks only.
@@ -53,6 +56,8 @@ pub struct QuorumState {
     pub(super) pass: u64,
     /// How quick programs are: see `pace`.
     pub(super) paces: Paces,
+    /// Peers that send events, and how far the quorum has come with each.
+    pub emitters: BTreeMap<PeerId, Emitter>,
     /// Promises of peers that are ready to replace a member.
     pub standbys: Vec<Approval>,
     /// Digest over every applied entry: members that differ have diverged.
@@ -63,6 +68,7 @@ pub struct QuorumState {
 /// What follows from the records, kept so that nobody has to look at all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Index {
+    /// Jobs that run. Those that only wait to fire are in `triggers`.
     pub(super) live: BTreeSet<JobId>,
     /// Those of them that store: the primary has duties for each.
     pub(super) storing: BTreeSet<JobId>,
@@ -75,6 +81,7 @@ pub(super) struct Index {
     /// Bytes of piece hashes in live runs and manifests.
     pub(super) hash_bytes: usize,
     pub(super) work: WorkIndex,
+    pub(super) triggers: TriggerIndex,
 }
 
 /// What changed, for those who follow: the event stream, waiting clients, the primary's driver.
@@ -129,6 +136,11 @@ pub enum Event {
     },
     RevealWanted {
         worker: PeerId,
+    },
+    /// A trigger fired or skipped, or what became of it changed. Rows with the same number are one.
+    Fired {
+        job: JobId,
+        row: FireRow,
     },
 }
 
@@ -201,6 +213,22 @@ pub enum Duty {
         due: Millis,
         after: Duration,
     },
+    /// The earliest trigger on wall clocks: when the primary's says `due`, have `trigger::Planner` make the spans and
+    /// propose them as `Due`.
+    FireAt {
+        due: Millis,
+    },
+    /// The earliest trigger that is due as time passes: the same, when the wall clock says `due` or when `after` has
+    /// passed on the monotonic clock from when this was first seen.
+    FireAfter {
+        due: Millis,
+        after: Duration,
+    },
+    /// Look at the condition's source each `every` and propose `Observe` with what is news.
+    Poll {
+        job: JobId,
+        every: Duration,
+    },
 }
 
 impl QuorumState {
@@ -219,6 +247,7 @@ impl QuorumState {
         let mut events = Vec::new();
         let replies: Vec<_> =
             batch.commands.iter().map(|(by, command)| self.apply_command(*by, command, &mut events)).collect();
+        self.serve_finished(&mut events);
         self.schedule(&mut events);
         let halted = std::mem::take(&mut self.index.work.halted);
         events.extend(halted.into_iter().map(|worker| Event::StopWanted { worker }));
@@ -240,7 +269,7 @@ impl QuorumState {
 
     /// Live jobs, ended jobs that are still remembered, objects.
     pub fn counts(&self) -> (u32, u32, u32) {
-        let live = self.index.live.len();
+        let live = self.index.live.len() + self.index.triggers.live.len();
         (live as u32, (self.jobs.len() - live) as u32, self.objects.len() as u32)
     }
 
@@ -257,19 +286,24 @@ impl QuorumState {
             self.index.live.remove(&job);
             self.index.storing.remove(&job);
             self.index.releasing.remove(&job);
+            self.reindex_trigger(job);
             self.reindex_work(job);
             return;
         };
         let live = !record.state.is_final();
+        let defined = record.trigger().is_some();
         let store = record.store().map(|(_, run)| run);
         let releasing = store.is_some_and(|run| !run.releasing.is_empty());
         let holds_object =
             store.and_then(|run| run.manifest).and_then(|hash| self.objects.get(&hash)).is_some_and(|o| o.job == job);
         let ended = record.finished_at.unwrap_or_default();
-        keep(&mut self.index.live, job, live);
+        keep(&mut self.index.live, job, live && !defined);
         keep(&mut self.index.storing, job, live && store.is_some());
         keep(&mut self.index.releasing, job, releasing);
         keep(&mut self.index.ended, (ended, job), !live && !releasing && !holds_object);
+        if defined {
+            self.reindex_trigger(job);
+        }
         self.reindex_work(job);
     }
 
@@ -303,6 +337,9 @@ impl QuorumState {
         for manifest in self.objects.keys().copied().collect::<Vec<_>>() {
             self.reindex_object(manifest);
         }
+        let triggers = self.jobs.iter().filter_map(|(job, record)| Some((*job, record.trigger()?.1)));
+        self.index.triggers.seen =
+            triggers.flat_map(|(job, run)| run.seen.iter().map(move |(id, until)| (*until, job, *id))).collect();
         let runs = self.jobs.values().filter_map(JobRecord::store).map(|(_, run)| hash_bytes(&run.segments));
         self.index.hash_bytes = runs.chain(self.manifests.values().map(Bytes::len)).sum();
     }
@@ -330,7 +367,7 @@ pub(super) fn hash_bytes(segments: &[Vec<PieceHash>]) -> usize {
     segments.iter().map(|pieces| pieces.len() * PieceHash::LEN).sum()
 }
 
-fn keep<T: Ord>(set: &mut BTreeSet<T>, item: T, member: bool) {
+pub(super) fn keep<T: Ord>(set: &mut BTreeSet<T>, item: T, member: bool) {
     if member {
         set.insert(item);
     } else {

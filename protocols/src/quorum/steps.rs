@@ -7,9 +7,51 @@ use super::command::{Command, CommandReply, Rejection};
 use super::invariants::{Checked, ensure};
 use super::state::QuorumState;
 use crate::ids::JobId;
+use crate::job::record::JobRecord;
 use crate::job::store::Grant;
 use crate::job::transition::{RunCommand, targets};
 use crate::task::record::TaskState;
+use crate::trigger::record::{Due, Fired, TriggerRun};
+
+/// No instant is recorded twice, and what became of a fire is not taken back.
+fn check_trigger_step(job: JobId, old: &TriggerRun, new: &TriggerRun) -> Checked {
+    let (before, after) = (&old.clock, &new.clock);
+    ensure(before.from.is_none() || before.from == after.from, || format!("job {job}: it counts from elsewhere"))?;
+    ensure(after.done >= before.done && new.rows >= old.rows, || format!("job {job}: records are taken back"))?;
+    let instant = |due: &Due| due.instant;
+    match (before.next.as_ref().map(instant), after.next.as_ref().map(instant)) {
+        (Some(old), Some(new)) => {
+            ensure(new >= old, || format!("job {job}: its clock ran back from {old:?} to {new:?}"))?
+        }
+        (None, Some(new)) => {
+            ensure(before.from.is_none(), || format!("job {job}: it was over and goes on at {new:?}"))?;
+        }
+        _ => (),
+    }
+    for old in &old.fires {
+        let Some(new) = new.row(old.number) else { continue };
+        ensure(old.cause == new.cause, || format!("job {job}: row {} has another cause", old.number))?;
+        let same = match (old.what, new.what) {
+            (Fired::Run { run, end }, Fired::Run { run: now, end: then }) => {
+                run == now && (end.is_none() || end == then)
+            }
+            (Fired::Skipped { count, .. }, Fired::Skipped { count: now, .. }) => now >= count,
+            (Fired::Waiting, _) => true,
+            _ => false,
+        };
+        ensure(same, || format!("job {job}: row {} was {:?} and is {:?}", old.number, old.what, new.what))?;
+    }
+    Ok(())
+}
+
+/// Whether a record is what it was. Ids of events that may fire again are forgotten as time goes on.
+fn alike(old: &JobRecord, new: &JobRecord) -> bool {
+    let mut expected = old.clone();
+    if let (Some((_, run)), Some((_, new))) = (expected.trigger_mut(), new.trigger()) {
+        run.seen.retain(|id, _| new.seen.contains_key(id));
+    }
+    expected == *new
+}
 
 impl QuorumState {
     /// Attempts only grow, and a task has one result.
@@ -33,13 +75,18 @@ impl QuorumState {
             let same = self.objects == after.objects && self.manifests == after.manifests;
             let same = same && self.workers == after.workers && self.stopping == after.stopping;
             let same = same && self.standbys == after.standbys && self.level == after.level;
-            let same = same && after.jobs.iter().all(|(job, record)| self.jobs.get(job) == Some(record));
+            let same = same && self.emitters == after.emitters;
+            let same =
+                same && after.jobs.iter().all(|(job, record)| self.jobs.get(job).is_some_and(|old| alike(old, record)));
             ensure(same, || format!("refused ({rejection}), and something changed"))?;
         }
         for (job, old) in &self.jobs {
             let Some(new) = after.jobs.get(job) else { continue };
             let computes = old.compute().is_some();
-            if old.state != new.state && computes {
+            if let (Some((_, old)), Some((_, new))) = (old.trigger(), new.trigger()) {
+                check_trigger_step(*job, old, new)?;
+            }
+            if old.state != new.state && (computes || old.trigger().is_some()) {
                 ensure(!old.state.is_final(), || format!("job {job} was {} and is {}", old.state, new.state))?;
             } else if old.state != new.state {
                 let allowed = RunCommand::of(command).and_then(|by| targets(old.state, by)).unwrap_or_default();

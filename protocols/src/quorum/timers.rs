@@ -104,6 +104,9 @@ impl QuorumState {
         let stopped: Vec<_> = self.stopping_of(job).filter(|task| self.stopping.get(task).is_some_and(over)).collect();
         stopped.into_iter().for_each(|task| self.stop_ended(task));
         let Some(record) = self.jobs.get(&job) else { return };
+        if record.trigger().is_some() {
+            return self.wake_trigger(job, events);
+        }
         let due: Vec<_> =
             self.timers(record).into_iter().filter(|(_, due)| *due <= now).map(|(timer, _)| timer).collect();
         for timer in due {

@@ -141,6 +141,11 @@ impl WorkIndex {
         [self.live, self.ended] = sides;
     }
 
+    /// Bytes of a job's specification.
+    pub(super) fn specification(&self, job: JobId) -> usize {
+        self.sizes.get(&job).map_or(0, |size| size.specification)
+    }
+
     pub(super) fn is_queued(&self, job: JobId) -> bool {
         self.queued.contains_key(&job)
     }
@@ -212,10 +217,16 @@ impl QuorumState {
         self.index.work.wake_at(job, due);
         let record = self.jobs.get_mut(&job);
         let table = self.tables.get(&job);
-        let Some(Run::Compute(run)) = record.map(|record| &mut record.run) else {
-            self.index.work.enqueue(job, None);
-            self.index.work.weigh(job, None);
-            return;
+        let run = match record.map(|record| &mut record.run) {
+            Some(Run::Compute(run)) => run,
+            other => {
+                let waiting = match other {
+                    Some(Run::Trigger(run)) => Some(run.input_bytes()),
+                    _ => None,
+                };
+                self.index.work.enqueue(job, None);
+                return self.weigh_waiting(job, waiting);
+            }
         };
         if let Some(index) = table.and_then(|table| table.of(run.step)) {
             run.tally = index.tally;
@@ -233,6 +244,15 @@ impl QuorumState {
             ended: record.state.is_final(),
         };
         self.index.work.weigh(job, Some(size));
+    }
+
+    /// Of a trigger: its specification and what waits to be given to runs.
+    fn weigh_waiting(&mut self, job: JobId, waiting: Option<usize>) {
+        let Some((record, waiting)) = self.jobs.get(&job).zip(waiting) else { return self.index.work.weigh(job, None) };
+        let known = self.index.work.sizes.get(&job).map(|size| size.specification);
+        let specification = known.unwrap_or_else(|| wire::encode(&record.spec).len());
+        let ended = record.state.is_final();
+        self.index.work.weigh(job, Some(Size { bytes: specification + waiting, tasks: 0, specification, ended }));
     }
 
     fn wants_workers(&self, job: JobId) -> Option<(Demand, u64)> {
@@ -254,7 +274,8 @@ impl QuorumState {
         let stops = self.stopping_of(job).filter_map(|task| self.stopping.get(&task));
         let stops = stops.map(|stopping| stopping.since.plus(STOP_WAIT)).min();
         let timers = self.jobs.get(&job).map(|record| self.timers(record)).unwrap_or_default();
-        timers.into_iter().map(|(_, due)| due).chain(stops).min()
+        let debounced = self.trigger(job).and_then(|(_, run)| Some(run.debounced.as_ref()?.until));
+        timers.into_iter().map(|(_, due)| due).chain(stops).chain(debounced).min()
     }
 
     /// Live attempts of the worker that it is to run, or to report about. Sent by the primary, again after every

@@ -9,6 +9,7 @@ use crate::job::Kind;
 use crate::job::compute::{ComputeSpec, Resources};
 use crate::job::store::Grant;
 use crate::task::vote::Vote;
+use crate::trigger::record::FiredBy;
 
 /// One task, whatever the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -222,6 +223,8 @@ pub struct ComputeRun {
     pub stopped_at: Option<Millis>,
     /// From where the run's timeout counts: its submit, or the begin of undoing or parking.
     pub clock_at: Millis,
+    /// The trigger that made the run.
+    pub fired_by: Option<FiredBy>,
 }
 
 /// Tasks of one step by state.
@@ -290,6 +293,7 @@ impl ComputeRun {
             durations: Vec::new(),
             stopped_at: None,
             clock_at: now,
+            fired_by: None,
         }
     }
 }

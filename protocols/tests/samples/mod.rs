@@ -1,6 +1,6 @@
 //! One value of every variant of everything that travels or is kept, for the tests of its bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,6 +40,16 @@ use quorate_protocols::task::record::{
     TaskNotes, TaskRecord, TaskState, WorkerRecord,
 };
 use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict, Vote};
+use quorate_protocols::trigger::condition::{ConditionState, Observation, Seen};
+use quorate_protocols::trigger::event::{Delivery, Emitter, Event, Match};
+use quorate_protocols::trigger::record::{
+    Cause, Clock, Debounced, Due, Ended, FireRow, Fired, FiredBy, SeenId, SkipReason, Skipped, Span, TriggerRun,
+    Waiting,
+};
+use quorate_protocols::trigger::spec::{
+    After, AfterJob, Bounds, ConditionSpec, EventSpec, Missed, MissedPolicy, Overlap, Source, TriggerSpec,
+    TriggeredSpec, When,
+};
 use quorate_protocols::wire::{self, DECODE_BYTES_MAX, DecodeError};
 use quorate_protocols::{approval, job, liveness, piece, quorum, task};
 use serde::Serialize;
@@ -305,6 +315,7 @@ fn compute_record() -> JobRecord {
         stale_reports: 70_000,
         durations: vec![0, 1, 300],
         stopped_at: Some(Millis(1_700_000_000_200)),
+        fired_by: Some(FiredBy { job: JOB, number: 300 }),
         ..ComputeRun::new(&compute(), Millis(1_700_000_000_100))
     };
     let spec = JobSpec::Compute(Box::new(compute()));
@@ -380,6 +391,12 @@ fn commands() -> Vec<Command> {
         Command::Resolve { job: JOB, resolution: Resolution::Skip },
         Command::Update { job: JOB, priority: Some(9), parallelism: Some(300), resources: Some(resources()) },
         Command::ReleaseWorker { peer: peer(3), lease: LEASE },
+        Command::Due { spans: vec![span()] },
+        Command::Fire { job: JOB, nonce: Nonce([0x44; 16]), respect_overlap: true },
+        Command::Suspend { job: JOB },
+        Command::Unsuspend { job: JOB },
+        Command::Deliver { emitter: peer(6), follows: 300, reaches: 302, lost: 1, deliveries: vec![delivery()] },
+        Command::Observe { job: JOB, observation: observation() },
     ]
 }
 
@@ -399,6 +416,9 @@ fn rejections() -> Vec<Rejection> {
         Rejection::Level { needed: 2, level: 1 },
         Rejection::WrongKind { kind: Kind::Wasm, command: "attach".to_owned() },
         Rejection::UnknownWorker { peer: peer(3) },
+        Rejection::NoTrigger { job: JOB, command: "suspend".to_owned() },
+        Rejection::HasTrigger { job: JOB, command: "pause".to_owned() },
+        Rejection::EventGap { known: 7, follows: 300 },
     ]
 }
 
@@ -416,6 +436,8 @@ fn replies() -> Vec<CommandReply> {
         CommandReply::Columns(columns()),
         CommandReply::Committed { manifest: manifest().hash() },
         CommandReply::Recorded([Ok(())].into_iter().chain(report_refusals().into_iter().map(Err)).collect()),
+        CommandReply::Fired(Box::new(fire_rows().remove(0))),
+        CommandReply::Delivered { reaches: 302 },
     ]
 }
 
@@ -478,6 +500,7 @@ fn job_samples(samples: &mut Samples) {
         Query::Tasks { job: JOB, step: STEP, from: TASK, limit: 500 },
         Query::Outputs { job: JOB, step: STEP, from: TASK, limit: 500 },
         Query::Workers,
+        Query::Fires { job: JOB, from: 300, limit: 500 },
     ];
     samples.all("job", "query", limit, queries);
     let statement = MembershipStatement {
@@ -524,7 +547,7 @@ fn job_samples(samples: &mut Samples) {
     let answers = vec![
         QueryAnswer::Quorum(view),
         QueryAnswer::Job(Box::new(record())),
-        QueryAnswer::Jobs(vec![record(), compute_record()]),
+        QueryAnswer::Jobs(vec![record(), compute_record(), trigger_record()]),
         QueryAnswer::Object(Box::new(object.clone())),
         QueryAnswer::Objects(vec![object]),
         QueryAnswer::History(record().history),
@@ -533,6 +556,7 @@ fn job_samples(samples: &mut Samples) {
         QueryAnswer::Tasks(vec![(TASK, task_record())]),
         QueryAnswer::Outputs(vec![given()]),
         QueryAnswer::Workers(vec![worker(3)]),
+        QueryAnswer::Fires(fire_rows()),
     ];
     samples.all("job", "query-answer", limit, answers);
     samples.all("job", "run-state", limit, {
@@ -554,7 +578,7 @@ fn job_samples(samples: &mut Samples) {
         ]
     });
     samples.all("job", "kind", limit, vec![Kind::Store, Kind::Wasm, Kind::Command]);
-    samples.all("job", "spec", limit, vec![spec(), JobSpec::Compute(Box::new(compute()))]);
+    samples.all("job", "spec", limit, vec![spec(), JobSpec::Compute(Box::new(compute())), triggered()]);
     let maps = vec![Map::Single, Map::Count(300), Map::Items(vec![inline(), stored()]), compute().map];
     samples.all("job", "map", limit, maps);
     samples.all("job", "program", limit, vec![call().program, Program::Command { name: "ffmpeg".to_owned() }]);
@@ -600,6 +624,144 @@ fn quorum_samples(samples: &mut Samples) {
     samples.one("quorum", "batch", head, &Batch { now: Millis(1_700_000_000_000), commands });
     let all = replies().into_iter().map(Ok).chain(rejections().into_iter().map(Err));
     samples.one("quorum", "batch-reply", head, &BatchReply { replies: all.collect() });
+}
+
+fn schedules() -> Vec<When> {
+    let start = Some(Millis(1_700_000_000_000));
+    let bounds =
+        Bounds { start, until: Some(Millis(1_800_000_000_000)), jitter: Duration::from_secs(5), count: Some(300) };
+    let event = EventSpec {
+        name: "door.open".to_owned(),
+        filter: Some("data.level > 3".to_owned()),
+        debounce: Duration::from_secs(2),
+        dedupe_window: Duration::from_secs(600),
+    };
+    let condition = ConditionSpec {
+        source: Source::Http { url: "https://example.org/level".to_owned() },
+        when: "value > 3".to_owned(),
+        reset: Some("value < 2".to_owned()),
+        every: Duration::from_secs(10),
+        hold_for: Duration::from_secs(60),
+        hysteresis: Duration::from_secs(30),
+        verify: Some(Verify { copies: 3, agree: 2 }),
+    };
+    vec![
+        When::At(Millis(1_700_000_000_000)),
+        When::Every { period: Duration::from_secs(10), bounds: bounds.clone() },
+        When::Cron { lines: vec!["0 9 * * MON-FRI".to_owned()], timezone: "Europe/Berlin".to_owned(), bounds },
+        When::Event(event),
+        When::Condition(condition),
+        When::After(vec![AfterJob { job: JOB, on: After::Failure }]),
+    ]
+}
+
+fn triggered() -> JobSpec {
+    let missed = Missed { policy: MissedPolicy::CatchUp(9), deadline: Some(Duration::from_secs(3_600)) };
+    let trigger = TriggerSpec { when: schedules().remove(1), overlap: Overlap::Queue(9), missed };
+    JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job: compute() }))
+}
+
+fn causes() -> Vec<Cause> {
+    vec![
+        Cause::Instant(Millis(1_700_000_000_000)),
+        Cause::Event(SeenId([0x45; 16])),
+        Cause::Manual(Nonce([0x44; 16])),
+        Cause::Condition(300),
+        Cause::After(JOB),
+    ]
+}
+
+fn outcomes() -> Vec<Fired> {
+    let last = Millis(1_700_000_000_500);
+    vec![
+        Fired::Run { run: JOB, end: Some(RunState::Succeeded) },
+        Fired::Waiting,
+        Fired::Skipped { last, count: 300, reason: SkipReason::Deadline },
+    ]
+}
+
+fn fire_rows() -> Vec<FireRow> {
+    let at = Millis(1_700_000_000_900);
+    let rows = causes().into_iter().zip(outcomes()).zip(300..);
+    rows.map(|((cause, what), number)| FireRow { number, cause, at, what }).collect()
+}
+
+fn due() -> Due {
+    Due { instant: Millis(1_700_000_020_000), due: Millis(1_700_000_020_700) }
+}
+
+fn span() -> Span {
+    let skipped = Skipped { first: Millis(1_700_000_000_000), last: Millis(1_700_000_005_000), count: 6 };
+    Span {
+        job: JOB,
+        from: Millis(1_700_000_000_000),
+        expected: Some(Millis(1_700_000_000_000)),
+        skipped: Some(skipped),
+        named: vec![Millis(1_700_000_010_000)],
+        next: Some(due()),
+        at: Millis(1_700_000_011_000),
+        fault: Some(text()),
+    }
+}
+
+fn delivery() -> Delivery {
+    let data = Bytes::from_static(br#"{"level": 4}"#);
+    let event = Event { name: "door.open".to_owned(), id: Some("a".to_owned()), data, at: Millis(1_700_000_000_000) };
+    Delivery { sequence: 301, event, matches: vec![Match { job: JOB, fault: Some(text()) }] }
+}
+
+fn observation() -> Observation {
+    let seen = Seen { value: "4.5".to_owned(), holds: true, resets: false, witnesses: vec![peer(1), peer(2)] };
+    Observation { seen: Ok(seen) }
+}
+
+fn trigger_record() -> JobRecord {
+    let (input, at) = (Bytes::from_static(b"{}"), Millis(1_700_000_000_000));
+    let cause = Cause::Event(SeenId([0x45; 16]));
+    let run = TriggerRun {
+        clock: Clock { from: Some(at), next: Some(due()), done: 300, rest_until: Some(at) },
+        suspended: true,
+        resuming: true,
+        live: BTreeSet::from([JOB]),
+        waiting: VecDeque::from([Waiting { number: 301, input: input.clone() }]),
+        fires: fire_rows().into(),
+        rows: 302,
+        seen: BTreeMap::from([(SeenId([0x45; 16]), at)]),
+        debounced: Some(Debounced { cause, input, since: at, until: at }),
+        condition: ConditionState {
+            number: 9,
+            at,
+            last: Some(Err(text())),
+            holds_since: Some(at),
+            spent: true,
+            over_since: Some(at),
+        },
+        ended: BTreeMap::from([(JOB, Ended { run: JOB, state: RunState::Failed, at })]),
+    };
+    JobRecord { spec: triggered(), run: Run::Trigger(Box::new(run)), ..record() }
+}
+
+fn trigger_samples(samples: &mut Samples) {
+    let limit = job::limits::MESSAGE_BYTES_MAX;
+    samples.all("trigger", "when", limit, schedules());
+    let object = Source::Object(reference());
+    let http = Source::Http { url: "https://example.org/level".to_owned() };
+    let metric = Source::Metric { name: "load".to_owned() };
+    samples.all("trigger", "source", limit, vec![http, object, Source::Job(JOB), metric]);
+    samples.all("trigger", "after", limit, vec![After::Success, After::Failure, After::Any]);
+    let overlaps = vec![Overlap::Allow, Overlap::Forbid, Overlap::Replace, Overlap::Queue(300)];
+    samples.all("trigger", "overlap", limit, overlaps);
+    samples.all("trigger", "missed", limit, vec![MissedPolicy::Skip, MissedPolicy::Once, MissedPolicy::CatchUp(9)]);
+    samples.all("trigger", "cause", limit, causes());
+    samples.all("trigger", "outcome", limit, outcomes());
+    samples.all("trigger", "skip-reason", limit, {
+        use SkipReason::*;
+        vec![
+            Missed, Deadline, Overlap, QueueFull, Replaced, Suspended, Debounced, Full, Fault, Outcome, Lost, Cancelled,
+        ]
+    });
+    let emitter = Emitter { sequence: 300, at: Millis(1_700_000_000_000), lost: 2 };
+    samples.one("trigger", "emitter", limit, &emitter);
 }
 
 fn piece_samples(samples: &mut Samples) {
@@ -815,7 +977,7 @@ fn record_samples(samples: &mut Samples) {
 }
 
 /// Commands that leave a running job of each sort, an object and a manifest, a task's output and checkpoint, a worker and
-/// an attempt that is being stopped; each with its sender.
+/// an attempt that is being stopped, triggers that fired and that wait; each with its sender.
 pub fn history() -> Vec<(PeerId, Command)> {
     let hash = manifest();
     let (kept, running) = (JobId { quorum: QUORUM, local: [1; 16] }, JOB);
@@ -847,6 +1009,16 @@ pub fn history() -> Vec<(PeerId, Command)> {
     let result = TaskResult::Done { output: output(), bytes: given().bytes };
     let single = ComputeSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() }));
     let spec = ComputeSpec { map: Map::Items(vec![inline(), stored(), inline()]), ..single.clone() };
+    let [beat, door] = [5, 6].map(|local| JobId { quorum: QUORUM, local: [local; 16] });
+    let submit = |job, when, overlap| {
+        let job_spec = ComputeSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() }));
+        let trigger = TriggerSpec { overlap, ..TriggerSpec::new(when) };
+        let spec = JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job: job_spec }));
+        Command::Submit { job, spec }
+    };
+    let begun = Span { expected: None, skipped: None, fault: None, named: vec![Millis(1_700_000_010_000)], ..span() };
+    let debounce = Duration::from_secs(2);
+    let heard = Delivery { matches: vec![Match { job: door, fault: None }], ..delivery() };
     let computing = vec![
         (peer(9), Command::SetWorker { worker: worker(1) }),
         (peer(9), Command::Submit { job: counting, spec: JobSpec::Compute(Box::new(spec)) }),
@@ -854,6 +1026,11 @@ pub fn history() -> Vec<(PeerId, Command)> {
         (peer(1), Command::SaveCheckpoint { task: first(1), checkpoint: output(), bytes: given().bytes }),
         (peer(9), Command::Submit { job: cancelled, spec: JobSpec::Compute(Box::new(single)) }),
         (peer(9), Command::Cancel { job: cancelled }),
+        (peer(9), submit(beat, schedules().remove(1), Overlap::Forbid)),
+        (peer(9), Command::Due { spans: vec![Span { job: beat, ..begun }] }),
+        (peer(9), submit(door, When::Event(EventSpec { debounce, ..EventSpec::new("door.open") }), Overlap::Queue(2))),
+        (peer(9), Command::Fire { job: door, nonce: Nonce([0x44; 16]), respect_overlap: true }),
+        (peer(9), Command::Deliver { emitter: peer(6), follows: 300, reaches: 301, lost: 0, deliveries: vec![heard] }),
     ];
     commands.into_iter().map(|command| (peer(9), command)).chain(computing).collect()
 }
@@ -861,6 +1038,7 @@ pub fn history() -> Vec<(PeerId, Command)> {
 /// The state that `history` leads to.
 pub fn state() -> QuorumState {
     let mut state = QuorumState::new(QUORUM);
+    state.level = quorum::limits::LEVEL_TRIGGERS;
     // An entry each: attempts are handed out at the end of one.
     for (index, command) in (1..).zip(history()) {
         let batch = Batch { now: Millis(1_700_000_000_000), commands: vec![command] };
@@ -885,5 +1063,6 @@ pub fn samples() -> Vec<Sample> {
     quorum_samples(&mut samples);
     record_samples(&mut samples);
     task_samples(&mut samples);
+    trigger_samples(&mut samples);
     samples.0
 }

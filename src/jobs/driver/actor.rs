@@ -81,6 +81,8 @@ impl Key {
             Duty::ReleaseWorker { worker, lease } => Self::ReleaseWorker(*worker, *lease),
             Duty::Wake { due, .. } => Self::Wake(*due),
             Duty::Tend { .. } => return None,
+            // No quorum is raised to the level of triggers yet.
+            Duty::FireAt { .. } | Duty::FireAfter { .. } | Duty::Poll { .. } => return None,
         })
     }
 }
@@ -466,7 +468,7 @@ async fn perform(context: Context, tender: Tender, duty: Duty, tries: Tries) -> 
         }
         Duty::ReleaseWorker { worker, lease } => workers::release(&context, worker, lease).await,
         Duty::Wake { due, .. } => context.propose(Command::Elapsed { until: due }).await.map(drop),
-        // See `tend`.
-        Duty::Tend { .. } => Ok(()),
+        // See `tend` and `Key::of`.
+        Duty::Tend { .. } | Duty::FireAt { .. } | Duty::FireAfter { .. } | Duty::Poll { .. } => Ok(()),
     }
 }

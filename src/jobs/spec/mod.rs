@@ -52,6 +52,9 @@
 //! [quorum]
 //! dedicated = false                    # form a quorum for it
 //!
+//! [trigger]                            # when it runs, and how often: see `trigger`
+//! every = "10s"
+//!
 //! [parameters]                         # `${name}` in any string; `--set name=value` takes the default's place
 //! text = "REF"
 //! ```
@@ -59,6 +62,7 @@
 mod parameters;
 mod read;
 mod table;
+mod trigger;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -67,6 +71,7 @@ use bytes::Bytes;
 use quorate_protocols::ids::ObjectId;
 use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Map, Program, SpecFault};
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
+use quorate_protocols::trigger::spec::{TriggerSpec, TriggeredSpec};
 use quorate_protocols::wire;
 
 pub use read::read;
@@ -123,6 +128,8 @@ pub struct SpecFile {
     /// Where each key stands.
     lines: BTreeMap<String, usize>,
     dedicated: bool,
+    /// When it runs, if not once and at once.
+    trigger: Option<TriggerSpec>,
 }
 
 /// A place in the specification for a content.
@@ -170,13 +177,27 @@ impl SpecFile {
         self.open.values().collect()
     }
 
+    /// When the job runs, if not once and at once.
+    pub fn trigger(&self) -> Option<&TriggerSpec> {
+        self.trigger.as_ref()
+    }
+
+    fn triggered(&self, job: ComputeSpec) -> Option<TriggeredSpec> {
+        Some(TriggeredSpec { trigger: self.trigger.clone()?, job })
+    }
+
     /// Whether a quorum is to be formed for the job.
     pub fn is_dedicated(&self) -> bool {
         self.dedicated
     }
 
-    /// The specification with its contents. `content` gives what was fetched, or says why there is none.
+    /// The specification of a job that runs once, with its contents. One with a trigger is refused: nodes do not drive
+    /// triggers yet. `content` gives what was fetched, or says why there is none.
     pub fn build(&self, mut content: impl FnMut(&Source) -> Result<Content, String>) -> Result<ComputeSpec, SpecError> {
+        if self.trigger.is_some() {
+            let problem = "`trigger`: nodes do not fire triggers yet; without this section the job runs once, at once";
+            return Err(self.error(vec![Fault { line: self.line("trigger"), problem: problem.to_owned() }]));
+        }
         let mut spec = self.spec.clone();
         let mut faults = Vec::new();
         for (slot, source) in &self.open {

@@ -17,10 +17,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::parameters::{PARAMETERS_MAX, Parameters};
 use super::table::{Entry, Reader, Table, quoted, shown};
+use super::trigger::read_trigger;
 use super::{Fault, Slot, Source, SpecError, SpecFile, Step, awaited};
 
 /// Settings of a job of any kind.
-const COMMON: [&str; 22] = [
+const COMMON: [&str; 23] = [
     "kind",
     "name",
     "args",
@@ -40,6 +41,7 @@ const COMMON: [&str; 22] = [
     "stragglers",
     "idempotent",
     "quorum",
+    "trigger",
     "parameters",
     "module",
     "program",
@@ -71,6 +73,7 @@ pub fn read(text: &str, file: &str, given: &[(String, String)]) -> Result<SpecFi
         .table(&mut reader, "quorum", &["dedicated"])
         .and_then(|quorum| quorum.flag(&mut reader, "dedicated"))
         .unwrap_or(false);
+    let trigger = read_trigger(&mut reader, &root);
     // A parameter may be used in a value that a fault kept from being read: one thing at a time.
     if reader.faults.is_empty() {
         for problem in reader.parameters.unknown() {
@@ -81,9 +84,13 @@ pub fn read(text: &str, file: &str, given: &[(String, String)]) -> Result<SpecFi
     let Reader { faults, lines, .. } = reader;
     match spec {
         Some(spec) if faults.is_empty() => {
-            let read = SpecFile { file: file.to_owned(), spec, open, lines, dedicated };
+            let read = SpecFile { file: file.to_owned(), spec, trigger, open, lines, dedicated };
             // As far as it can be told before the contents are there.
-            read.spec.check().map_err(|fault| read.error(vec![read.explain(fault)]))?;
+            let checked = match read.triggered(read.spec.clone()) {
+                Some(triggered) => triggered.check_meaning(),
+                None => read.spec.check(),
+            };
+            checked.map_err(|fault| read.error(vec![read.explain(fault)]))?;
             Ok(read)
         }
         _ => Err(SpecError { file: file.to_owned(), faults }),

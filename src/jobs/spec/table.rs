@@ -85,7 +85,7 @@ impl<'t> Table<'t> {
     }
 
     /// Notes that a value is not what is needed.
-    fn refuse(&self, reader: &mut Reader<'_>, key: &str, found: impl Display, needed: impl Display) {
+    pub fn refuse(&self, reader: &mut Reader<'_>, key: &str, found: impl Display, needed: impl Display) {
         let key = format!("{}{key}", self.path);
         let line = reader.lines.get(&key).copied().unwrap_or(1);
         reader.fault(line, format!("`{key}` is {found}, but {needed} is needed"));

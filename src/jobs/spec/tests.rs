@@ -9,6 +9,10 @@ use quorate_protocols::job::compute::{OnFailure, OutputPlace, Split, Stragglers,
 use quorate_protocols::task::record::ErrorClass;
 
 use super::*;
+use quorate_protocols::ids::{JobId, Millis};
+use quorate_protocols::trigger::spec::{
+    After, AfterJob, Bounds, EventSpec, Missed, MissedPolicy, Overlap, Source as Watched, When,
+};
 
 /// A sound file of few lines, for faults to be added to.
 const SMALL: &str = "kind = \"wasm\"\nmodule = \"a.wat\"\n";
@@ -465,4 +469,113 @@ proptest! {
             Err(error) => prop_assert!(!error.faults.is_empty() && !error.to_string().is_empty()),
         }
     }
+}
+
+// ---- triggers ----
+
+fn trigger(section: &str) -> TriggerSpec {
+    let read = read(&format!("{SMALL}[trigger]\n{section}"), "spec.toml", &given(&[("zone", "Europe/Berlin")]));
+    read.unwrap_or_else(|error| panic!("{error}")).trigger().expect("a trigger").clone()
+}
+
+fn trigger_refused(section: &str) -> String {
+    refused(&format!("{SMALL}[trigger]\n{section}"))
+}
+
+#[test]
+fn every_form_of_a_trigger_is_read() {
+    let morning = Millis(1_798_790_400_000);
+    assert_eq!(trigger("at = \"2027-01-01T09:00:00+01:00\"").when, When::At(morning));
+    assert_eq!(trigger("at = 2027-01-01T09:00:00+01:00").when, When::At(morning), "as TOML has it");
+    let second = Duration::from_secs(1);
+    let every = trigger("every = \"10s\"\nstart = 2027-01-01T08:00:00Z\njitter = \"1s\"\ncount = 5");
+    let bounds = Bounds { start: Some(morning), until: None, jitter: second, count: Some(5) };
+    assert_eq!(every.when, When::Every { period: 10 * second, bounds });
+    let cron = trigger("cron = [\"0 9 * * MON-FRI\", \"@daily\"]\ntimezone = \"${zone}\"");
+    let lines = vec!["0 9 * * MON-FRI".to_owned(), "@daily".to_owned()];
+    assert_eq!(cron.when, When::Cron { lines, timezone: "Europe/Berlin".to_owned(), bounds: Bounds::NONE });
+    assert!(matches!(trigger("cron = \"* * * * *\"").when, When::Cron { timezone, .. } if timezone == "UTC"));
+    let event =
+        trigger("event = { name = \"door\", where = \"data.x > 1\", debounce = \"2s\", dedupe_window = \"1m\" }");
+    let wanted = EventSpec {
+        filter: Some("data.x > 1".to_owned()),
+        debounce: 2 * second,
+        dedupe_window: 60 * second,
+        ..EventSpec::new("door")
+    };
+    assert_eq!(event.when, When::Event(wanted));
+    let condition = trigger(
+        "condition = { source = { http = \"https://example.org/t\" }, when = \"value.t > 30\", reset = \"value.t < 25\", \
+         every = \"10s\", hold_for = \"1m\", hysteresis = \"5s\", verify = { copies = 3 } }",
+    );
+    let When::Condition(condition) = condition.when else { panic!("{condition:?}") };
+    assert_eq!(condition.source, Watched::Http { url: "https://example.org/t".to_owned() });
+    assert_eq!((condition.hold_for, condition.hysteresis, condition.every), (60 * second, 5 * second, 10 * second));
+    assert_eq!(condition.verify, Some(Verify { copies: 3, agree: 2 }));
+    let [first, second] = [1, 2].map(|local| JobId { quorum: QuorumId([1; 16]), local: [local; 16] });
+    let after = trigger(&format!("after = [\"{first}\", {{ job = \"{second}\", on = \"any\" }}]"));
+    let jobs = vec![AfterJob { job: first, on: After::Success }, AfterJob { job: second, on: After::Any }];
+    assert_eq!((after.when, after.overlap), (When::After(jobs), Overlap::Queue(16)));
+}
+
+#[test]
+fn policies_have_defaults_and_numbers() {
+    let plain = trigger("every = \"1s\"");
+    assert_eq!((plain.overlap, plain.missed.policy), (Overlap::Forbid, MissedPolicy::Once));
+    let chosen = trigger("every = \"1s\"\noverlap = \"queue(7)\"\nmissed = \"catch_up(9)\"\ndeadline = \"1h\"");
+    let deadline = Some(Duration::from_secs(3_600));
+    assert_eq!(
+        (chosen.overlap, chosen.missed),
+        (Overlap::Queue(7), Missed { policy: MissedPolicy::CatchUp(9), deadline })
+    );
+}
+
+#[test]
+fn every_fault_of_a_trigger_names_its_line_its_key_and_what_is_accepted() {
+    for (section, expected) in [
+        ("overlap = \"allow\"", "spec.toml:3: `trigger` has none of them, but one of at, every, cron"),
+        ("at = 2027-01-01T00:00:00Z\nevery = \"1s\"", "spec.toml:3: `trigger` has at and every, but one of"),
+        ("every = \"0s\"", "spec.toml:4: `trigger.every` is \"0s\", but a time from 100ms to"),
+        ("every = \"1ns\"", "spec.toml:4: `trigger.every` is \"1ns\", but a time from 100ms to"),
+        ("at = \"2027-02-30T00:00:00Z\"", "spec.toml:4: `trigger.at` is \"2027-02-30T00:00:00Z\": "),
+        ("at = 2027-01-01T09:00:00", "spec.toml:4: `trigger.at` is \"2027-01-01T09:00:00\": "),
+        ("at = 2027-01-01T09:00:00Z\njitter = \"1s\"", "spec.toml:5: `trigger.jitter` has no meaning for `trigger.at`"),
+        ("every = \"1s\"\ntimezone = \"UTC\"", "spec.toml:5: `trigger.timezone` has no meaning for `trigger.every`"),
+        ("cron = \"0 9 * * *\"\ntimezone = \"Mars/Base\"", "spec.toml:5: `trigger.timezone`: there is no time zone"),
+        (
+            "cron = [\n\"0 9 * * *\",\n\"0 9 1 1 * * *\"]",
+            "spec.toml:6: `trigger.cron.1`: \"0 9 1 1 * * *\" has 7 fields",
+        ),
+        ("cron = \"0 9 31 2 *\"", "spec.toml:4: `trigger.cron.0`: \"0 9 31 2 *\" names a time that never comes"),
+        ("event = { where = \"true\" }", "spec.toml:4: `trigger.event.name` is missing: the name of an event"),
+        ("event = { name = \"a\", where = \"x > 1\" }", "spec.toml:4: `trigger.event.where`: there is no \"x\" here"),
+        ("condition = { when = \"value > 1\" }", "spec.toml:4: `trigger.condition.source` is missing: one of http"),
+        (
+            "condition = { source = { job = \"x\" }, when = \"value > 1\" }",
+            "spec.toml:4: `trigger.condition.source.job` is \"x\", but a whole job id",
+        ),
+        (
+            "condition = { source = { metric = \"m\" }, when = \"value > \" }",
+            "spec.toml:4: `trigger.condition.when`: not an expression",
+        ),
+        ("after = [\"x\"]", "spec.toml:4: `trigger.after.0` is \"x\", but a whole job id"),
+        (
+            "every = \"1s\"\noverlap = \"queue\"",
+            "spec.toml:5: `trigger.overlap` is \"queue\", but \"allow\", \"forbid\"",
+        ),
+        ("every = \"1s\"\noverlap = \"queue(0)\"", "spec.toml:5: `trigger.overlap`: 0 is not between 1 and 100"),
+        ("every = \"1s\"\nmissed = \"catch_up(101)\"", "spec.toml:5: `trigger.missed`: 101 is not between 1 and 100"),
+        ("evry = \"1s\"", "spec.toml:4: `trigger.evry` is not a setting; did you mean `trigger.every`?"),
+    ] {
+        let found = trigger_refused(section);
+        assert!(found.lines().any(|line| line.starts_with(expected)), "{section}\n{found:?} has not {expected:?}");
+    }
+}
+
+/// A job that should run every night must not run once and be done.
+#[test]
+fn a_job_with_a_trigger_is_not_taken_for_one_without() {
+    let read = read(&format!("{SMALL}[trigger]\nevery = \"1s\""), "spec.toml", &[]).unwrap();
+    let error = read.build(content).unwrap_err().to_string();
+    assert!(error.starts_with("spec.toml:3: `trigger`: nodes do not fire triggers yet"), "{error}");
 }

@@ -14,17 +14,17 @@ pub struct SpecFault {
     pub problem: String,
 }
 
-type Checked = Result<(), SpecFault>;
+pub(crate) type Checked = Result<(), SpecFault>;
 
-fn ensure(holds: bool, key: impl Into<String>, problem: impl FnOnce() -> String) -> Checked {
+pub(crate) fn ensure(holds: bool, key: impl Into<String>, problem: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(SpecFault { key: key.into(), problem: problem() }) }
 }
 
-fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, min: T, max: T) -> Checked {
+pub(crate) fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, min: T, max: T) -> Checked {
     ensure(value >= min && value <= max, key, || format!("{value} is not between {min} and {max}"))
 }
 
-fn lasting(key: &str, value: Duration, min: Duration, max: Duration) -> Checked {
+pub(crate) fn lasting(key: &str, value: Duration, min: Duration, max: Duration) -> Checked {
     ensure(value >= min && value <= max, key, || format!("{value:?} is not between {min:?} and {max:?}"))
 }
 

@@ -270,6 +270,7 @@ impl QuorumState {
             record.finished_at = Some(now);
         }
         self.enter(job, by, to, what, events);
+        self.job_finished(job);
     }
 
     /// Has every attempt of the run's present step ended. What they report from here on is stale.

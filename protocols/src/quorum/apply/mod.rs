@@ -9,16 +9,18 @@ mod control;
 mod object;
 mod report;
 mod run;
+mod trigger;
 
 use std::collections::BTreeSet;
 
 use super::command::{Command, CommandReply, Rejection};
-use super::limits::{LEVEL, STANDBYS_MAX};
+use super::limits::{LEVEL, LEVEL_TRIGGERS, STANDBYS_MAX};
 use super::state::{Event, QuorumState, hash_bytes};
 use crate::approval::Subject;
 use crate::ids::{Attempt, JobId, ManifestHash, Millis, PeerId};
 use crate::job::limits::{HISTORY_MAX, REASON_BYTES_MAX};
 use crate::job::record::{HistoryEntry, JobRecord, RunState};
+use crate::job::spec::JobSpec;
 use crate::job::store::{ColumnRecord, ColumnState, Grant, Releasing};
 use crate::job::transition::{RunCommand, targets};
 
@@ -102,6 +104,14 @@ impl QuorumState {
             Command::Update { job, priority, parallelism, resources } => {
                 self.update(*job, *priority, *parallelism, resources.as_ref())
             }
+            Command::Due { spans } => self.due(spans, events),
+            Command::Fire { job, nonce, respect_overlap } => self.fire_now(by, *job, *nonce, *respect_overlap, events),
+            Command::Suspend { job } => self.suspend(by, *job, events),
+            Command::Unsuspend { job } => self.unsuspend(by, *job, events),
+            Command::Deliver { emitter, follows, reaches, lost, deliveries } => {
+                self.deliver(*emitter, (*follows, *reaches, *lost), deliveries, events)
+            }
+            Command::Observe { job, observation } => self.observe(*job, observation, events),
         }
     }
 
@@ -111,6 +121,14 @@ impl QuorumState {
         let kind = record.spec.kind();
         if !command.is_for(kind) {
             return Err(Rejection::WrongKind { kind, command: command.name().to_owned() });
+        }
+        let name = || command.name().to_owned();
+        match record.trigger().is_some() {
+            true if !command.is_for_triggers() => return Err(Rejection::HasTrigger { job, command: name() }),
+            false if command.is_for_triggers() && command != RunCommand::Cancel => {
+                return Err(Rejection::NoTrigger { job, command: name() });
+            }
+            _ => (),
         }
         if targets(record.state, command).is_none() {
             return Err(illegal(record, command));
@@ -138,6 +156,7 @@ impl QuorumState {
         record.finished_at = Some(now);
         record.move_to(now, state, what);
         events.push(Event::JobChanged { job, state });
+        self.job_finished(job);
         self.reindex_job(job);
     }
 }
@@ -145,7 +164,16 @@ impl QuorumState {
 impl Command {
     /// The state level that a quorum must have reached before this may be proposed.
     pub const fn level(&self) -> u16 {
-        1
+        match self {
+            Self::Submit { spec: JobSpec::Triggered(_), .. }
+            | Self::Due { .. }
+            | Self::Fire { .. }
+            | Self::Suspend { .. }
+            | Self::Unsuspend { .. }
+            | Self::Deliver { .. }
+            | Self::Observe { .. } => LEVEL_TRIGGERS,
+            _ => 1,
+        }
     }
 }
 

@@ -20,6 +20,10 @@ fn check_spec(spec: &JobSpec, encoded_bytes: usize) -> Result<(), Rejection> {
             spec.check().map_err(|fault| invalid(fault.to_string()))?;
             return check_size(encoded_bytes);
         }
+        JobSpec::Triggered(spec) => {
+            spec.check().map_err(|fault| invalid(fault.to_string()))?;
+            return check_size(encoded_bytes);
+        }
     };
     let name = store.name.as_deref().unwrap_or_default().len();
     if name > NAME_BYTES_MAX {
@@ -67,7 +71,7 @@ impl QuorumState {
         }
         let bytes = wire::encode(spec).len();
         check_spec(spec, bytes)?;
-        if self.index.live.len() >= JOBS_LIVE_MAX {
+        if self.index.live.len() >= JOBS_LIVE_MAX && !matches!(spec, JobSpec::Triggered(_)) {
             return Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX });
         }
         let run = match spec {
@@ -76,13 +80,19 @@ impl QuorumState {
                 self.check_room(spec, bytes)?;
                 self.new_compute_run(spec)
             }
+            JobSpec::Triggered(spec) => {
+                self.check_trigger_room(spec)?;
+                self.check_bytes(bytes)?;
+                Run::Trigger(Box::default())
+            }
         };
+        let state = if matches!(run, Run::Trigger(_)) { RunState::Running } else { RunState::Pending };
         let now = self.time;
         let mut record = JobRecord {
             job,
             spec: spec.clone(),
             owner: by,
-            state: RunState::Pending,
+            state,
             before_pause: None,
             reason: None,
             created_at: now,
@@ -91,14 +101,22 @@ impl QuorumState {
             run,
             history: Vec::new(),
         };
-        record.move_to(now, RunState::Pending, format!("submitted through {by}"));
+        record.move_to(now, state, format!("submitted through {by}"));
         self.jobs.insert(job, record);
-        if spec.kind() != Kind::Store {
-            self.begin_compute(job);
+        events.push(Event::JobChanged { job, state });
+        match spec {
+            JobSpec::Store(_) => self.reindex_job(job),
+            JobSpec::Compute(_) => {
+                self.begin_compute(job);
+                self.reindex_job(job);
+            }
+            JobSpec::Triggered(_) => {
+                self.reindex_job(job);
+                self.begin_trigger(job, events);
+            }
         }
-        events.push(Event::JobChanged { job, state: RunState::Pending });
-        self.reindex_job(job);
-        Ok(CommandReply::Submitted { existed: false, state: RunState::Pending })
+        let state = self.jobs.get(&job).map_or(state, |record| record.state);
+        Ok(CommandReply::Submitted { existed: false, state })
     }
 
     pub(super) fn add_holders(&mut self, job: JobId, grants: &[Grant], events: &mut Vec<Event>) -> Applied {
@@ -298,6 +316,9 @@ impl QuorumState {
         let record = self.run_for(job, RunCommand::Cancel)?;
         if record.compute().is_some() {
             return self.cancel_compute(by, job, events);
+        }
+        if record.trigger().is_some() {
+            return self.cancel_trigger(by, job, events);
         }
         if record.state != RunState::Cancelled {
             self.end_run(job, RunState::Cancelled, Some(format!("by {by}")), format!("cancelled by {by}"), events);

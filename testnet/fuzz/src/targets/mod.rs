@@ -7,6 +7,7 @@ mod quorum;
 mod resources;
 mod snapshot;
 mod text;
+mod triggers;
 mod wire;
 
 use crate::corpus;
@@ -59,6 +60,7 @@ pub fn all() -> Vec<Target> {
         snapshot::target(),
         quorum::bytes_target(),
         quorum::commands_target(),
+        triggers::target(),
         approval::target(),
         resources::tree_target(),
         resources::leases_target(),

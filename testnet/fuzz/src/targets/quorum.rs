@@ -21,7 +21,9 @@ use quorate_protocols::job::{ColumnRecord, Grant, JobSpec, StoreRun, StoreSpec};
 use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{Receipt, ReceiptStatement, Slot};
 use quorate_protocols::quorum::command::SegmentProgress;
-use quorate_protocols::quorum::{Batch, Command, Duty, QuorumState};
+use quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
+use quorate_protocols::quorum::{Batch, Command, Duty, Event, QuorumState};
+use quorate_protocols::trigger::record::FireRow;
 use quorate_protocols::wire::{self, DECODE_BYTES_MAX};
 
 use super::Target;
@@ -56,20 +58,23 @@ pub fn check(state: &QuorumState) {
 }
 
 /// Two members with one log: one follows it whole, the other from snapshot to snapshot.
-struct Members {
-    whole: QuorumState,
+pub(super) struct Members {
+    pub(super) whole: QuorumState,
     hopping: QuorumState,
     index: u64,
     trail: Trail,
 }
 
 impl Members {
-    fn new(quorum: QuorumId) -> Self {
-        let whole = QuorumState::new(quorum);
+    pub(super) fn new(quorum: QuorumId) -> Self {
+        let mut whole = QuorumState::new(quorum);
+        // As high as commands go, so that none is refused for its level alone.
+        whole.level = LEVEL_TRIGGERS;
         Self { hopping: whole.clone(), whole, index: 0, trail: Trail::default() }
     }
 
-    fn apply(&mut self, now: Millis, by: PeerId, command: Command) {
+    /// The rows of triggers that the command wrote or changed.
+    pub(super) fn apply(&mut self, now: Millis, by: PeerId, command: Command) -> Vec<(JobId, FireRow)> {
         let before = self.whole.clone();
         let batch = Batch { now, commands: vec![(by, command)] };
         let (reply, events) = self.whole.apply(LogIndex(self.index), &batch);
@@ -95,11 +100,16 @@ impl Members {
             self.hopping = reread(&self.hopping);
         }
         let other = self.hopping.apply(LogIndex(self.index), &batch);
-        assert_eq!((reply, events), other, "two members answered differently");
+        assert_eq!((&reply, &events), (&other.0, &other.1), "two members answered differently");
         self.index += 1;
+        let row = |event| match event {
+            Event::Fired { job, row } => Some((job, row)),
+            _ => None,
+        };
+        events.into_iter().filter_map(row).collect()
     }
 
-    fn finish(mut self) -> Trail {
+    pub(super) fn finish(mut self) -> Trail {
         assert!(self.whole.encode_snapshot() == self.hopping.encode_snapshot(), "two members ended differently");
         assert!(reread(&self.whole) == self.whole, "a snapshot reads back as another state");
         self.trail.mark(("counts", self.whole.counts()));
@@ -314,5 +324,6 @@ fn duty(state: &QuorumState, step: Step<'_>) -> Option<Command> {
         Duty::WatchIdle { job, fed, .. } => Command::Abandon { job, fed },
         Duty::Wake { due, .. } => Command::Elapsed { until: due },
         Duty::FindWorkers { .. } | Duty::Tend { .. } | Duty::ReleaseWorker { .. } => return None,
+        Duty::FireAt { .. } | Duty::FireAfter { .. } | Duty::Poll { .. } => return None,
     })
 }

@@ -21,7 +21,7 @@ const JOIN: &str =
     "quorate1-join:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff@192.168.1.4:7420,box:1";
 const PEER: &str = "12D3KooWGjMCpYvNvXHLBSLxCC8PW6pGnAEdkEVB6JvQ1bVEtk3e";
 
-const SETTINGS: [&str; 28] = [
+const SETTINGS: [&str; 40] = [
     "kind",
     "\"wasm\"",
     "\"command\"",
@@ -39,6 +39,18 @@ const SETTINGS: [&str; 28] = [
     "[stragglers]\n",
     "[parameters]\n",
     "[quorum]\n",
+    "[trigger]\n",
+    "at",
+    "every",
+    "cron",
+    "event",
+    "condition",
+    "after",
+    "timezone",
+    "where",
+    "\"* * * * *\"",
+    "2027-02-30T09:00:00Z",
+    "queue(5)",
     "object",
     "inline",
     "file",
@@ -52,12 +64,15 @@ const SETTINGS: [&str; 28] = [
     "\n",
 ];
 
-const SPECS: [&str; 3] = [
+const SPECS: [&str; 6] = [
     "kind = \"command\"\nprogram = \"ls\"\nargs = [\"${a}\"]\n[parameters]\na = \"${b}\"\nb = 1\n",
     "kind = \"wasm\"\nmodule = \"a.wat\"\ninputs.x = { inline = \"y\" }\n[map]\ncount = 5\n[reduce]\nfan_in = 2\n\
      [retry]\nbase = \"1s\"\non = [\"exit\"]\n[verify]\ncopies = 3\n",
     "kind = \"wasm\"\nmodule = { file = \"a\" }\non_failure = \"revert\"\n[compensate]\n[resources]\nmemory = \"1 GiB\"\n\
      [timeouts]\nrun = \"1h\"\n[stragglers]\ndone_percent = 9\n",
+    "kind = \"command\"\nprogram = \"ls\"\n[trigger]\ncron = [\"0 9 * * MON\"]\ntimezone = \"UTC\"\nmissed = \"catch_up(3)\"\n",
+    "kind = \"command\"\nprogram = \"ls\"\n[trigger]\nevent = { name = \"a\", where = \"data.x > 1\" }\noverlap = \"queue(2)\"\n",
+    "kind = \"command\"\nprogram = \"ls\"\n[trigger]\ncondition = { source = { metric = \"m\" }, when = \"value > 1\" }\n",
 ];
 
 pub fn targets() -> Vec<Target> {
@@ -170,6 +185,9 @@ fn job_spec(text: &str) -> Trail {
         "{largest} bytes at once, {allocated} in all for {}",
         text.len()
     );
+    if let Ok(read) = &read {
+        trail.mark(("trigger", read.trigger().map(|trigger| trigger.name())));
+    }
     let built = read.and_then(|read| read.build(|_| Ok(Content::Inline(bytes::Bytes::from_static(b"x")))));
     match built {
         Ok(spec) => {

@@ -4,7 +4,7 @@
 //! invariants that can be seen from inside are checked (G2, G5, G7, G8), and every operation that ended (G1, G6), the
 //! commands as histories of single copies. **Liveness**: faults end, every node runs, and within [`LIVENESS_BOUND`] every
 //! acknowledged object must read back and a new one must be stored (G4); then everything is removed, and nothing may stay
-//! reserved for it (G8). Nothing has triggers yet, so nothing fires and G3 is not fed. The schedule is drawn from the
+//! reserved for it (G8). Nodes do not fire triggers yet, so G3 is not fed. The schedule is drawn from the
 //! seed alone, so a failing seed fails again.
 
 mod breaking;
