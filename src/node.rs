@@ -231,7 +231,7 @@ impl Node {
             storage: storage.clone(),
             resources: resources.clone(),
             directory: directory.clone(),
-            memberships: Arc::new(quorums.clone()),
+            memberships: Arc::new(quorums.downgrade()),
             labels: settings.labels,
             kinds: settings.kinds,
             disk_bytes_max: settings.disk_bytes_max,

@@ -29,7 +29,7 @@ fn twenty_kills_and_every_other_fault_break_no_promise() {
     for fault in ["pause", "partition", "cut", "slow", "clock", "corrupt", "fill", "majority"] {
         assert!(count(&report["faults"], fault) >= 1, "no {fault}: {report:#}");
     }
-    for operation in ["put", "get", "command"] {
+    for operation in ["put", "get", "command", "job"] {
         assert!(count(&report["operations"][operation], "ok") >= 10, "too little work to prove anything: {report:#}");
     }
     let guarantees = report["guarantees"].as_array().expect("guarantees");
@@ -57,6 +57,25 @@ fn twenty_kills_and_every_other_fault_break_no_promise() {
         })
     }));
     assert!(healthy.is_ok(), "{}", last.borrow());
+}
+
+/// Goal: fifty jobs a second all succeed, each recorded once, while a node is killed every three seconds. Method: a minute
+/// of it; the ten minutes are a command that testnet/README.md names.
+#[test]
+fn a_minute_of_steady_jobs_loses_none_to_kills() {
+    let net = Net::with(7, |options| options.testing = true);
+    let chaos =
+        ["chaos", "--for", "1m", "--faults", "kill", "--every", "3s", "--workload", "job", "--jobs-per-second", "50"];
+    let report = net.testnet(&[&chaos[..], &["--json"]].concat());
+    println!("{}", report.stderr);
+    let report = report.json();
+    assert_eq!(report["violations"], Value::Array(vec![]), "{report:#}");
+    let jobs = &report["operations"]["job"];
+    // A slow machine submits later, not less than this.
+    assert!(jobs["ok"].as_u64().expect("a count") >= 500, "{report:#}");
+    assert_eq!((&jobs["failed"], &jobs["unknown"]), (&0.into(), &0.into()), "{report:#}");
+    let (kills, caught) = (report["faults"]["kill"].as_u64(), report["jobs_at_kills"]["kills"].as_u64());
+    assert!(kills >= Some(5) && caught >= Some(5), "{report:#}");
 }
 
 #[test]

@@ -187,6 +187,65 @@ fn a_program_that_no_operator_lists_waits_and_says_so() {
     assert_eq!(reaches(&net, 3, &job, "cancelled")["state"], "cancelled");
 }
 
+/// Processes with this word among their arguments.
+fn processes(word: &str) -> usize {
+    let has = |entry: &std::fs::DirEntry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().filter(has).count()
+}
+
+/// Goal: a listed program runs for those who may have it run, and whatever it started is gone once its job is said to be
+/// cancelled. Method: every node lists an echo, and a shell that starts two sleeps; node 1 may submit them.
+#[test]
+fn a_listed_program_runs_and_all_of_its_processes_end_with_its_job() {
+    let net = Net::up(3);
+    let owner = net.testnet.status()[0].peer_id.unwrap();
+    // A length of sleep that nobody else asks for.
+    let length = format!("4321.{}", std::process::id());
+    for node in 1..=3 {
+        net.testnet(&["kill", &node.to_string()]).ok();
+        let file = net.testnet.node_dir(node).join("quorate.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let listed = format!(
+            "\n[commands]\necho = {{ path = \"/bin/echo\", args = [\"-n\"], submitters = [\"{owner}\"] }}\n\
+             nap = {{ path = \"/bin/sh\", args = [\"-c\", \"sleep {length} & sleep {length}; true\"], submitters = \
+             [\"{owner}\"] }}\n"
+        );
+        assert!(text.contains("\n[commands]\n"), "{text}");
+        std::fs::write(&file, text.replacen("\n[commands]\n", &listed, 1)).unwrap();
+        net.testnet(&["restart", &node.to_string()]).ok();
+    }
+    let write = |name: &str, more: &str| {
+        let path = net.dir.path().join(format!("{name}.toml"));
+        std::fs::write(&path, format!("kind = \"command\"\nprogram = \"{name}\"\n{more}\n")).unwrap();
+        path
+    };
+    let echo = write("echo", "args = [\"to whom it may concern\"]\noutput = \"inline\"");
+    let plan = wait("the nodes to offer it", || {
+        let plan = net.at(1, &["job", "plan", echo.to_str().unwrap()]).stdout;
+        plan.contains("3 of 3 known would run it").then_some(plan)
+    });
+    println!("{plan}");
+    let done = submit(&net, 1, &echo, &["--wait", "--json"]).json();
+    assert_eq!(done["outcome"]["outputs"][0]["text"], "to whom it may concern", "{done}");
+
+    // Node 2 is not on the list.
+    let job = detached(&net, 2, &echo, &[]);
+    let why = wait("a reason", || {
+        Some(net.at(2, &["job", "why", &job]).ok().stdout).filter(|why| why.contains("submitters"))
+    });
+    println!("{why}");
+    net.at(2, &["job", "cancel", &job]).ok();
+
+    let job = detached(&net, 1, &write("nap", ""), &[]);
+    wait("both sleeps", || (processes(&length) >= 2).then_some(()));
+    net.at(1, &["job", "cancel", &job]).ok();
+    reaches(&net, 3, &job, "cancelled");
+    assert_eq!(processes(&length), 0, "said to be cancelled, and still there");
+}
+
 /// Goal: work that runs is stopped, goes on, is changed and is ended when a person says so; others may not.
 #[test]
 fn a_person_pauses_resumes_updates_and_cancels_work_that_runs() {

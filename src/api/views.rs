@@ -338,6 +338,10 @@ pub fn applied(quorum: QuorumId, applied: &Event) -> Option<EventInfo> {
             *job,
             format!("step {step} of job {job}: {done} of {total} tasks are done"),
         ),
+        Event::WorkerLost { worker, attempts } => {
+            let text = format!("worker {worker} is lost with {attempts} attempts");
+            EventInfo { peer: Some(*worker), ..base(EventKind::WorkerLost, text) }
+        }
         // Triggers are not driven yet.
         Event::Fired { .. } => return None,
         Event::Assigned { .. } | Event::StopWanted { .. } | Event::RevealWanted { .. } => return None,

@@ -462,9 +462,12 @@ pub struct ChaosArgs {
     /// kill, pause, partition, cut, slow, clock, corrupt, fill, majority, or all
     #[arg(long, default_value = "all", value_parser = faults)]
     pub faults: Faults,
-    /// put, get, command, rm, or all
+    /// put, get, command, rm, job, or all
     #[arg(long, default_value = "all", value_parser = workload)]
     pub workload: Workload,
+    /// Jobs submitted in a second, when they are part of the workload
+    #[arg(long, default_value_t = 5)]
+    pub jobs_per_second: u32,
     /// Draws the same faults and operations again; the report names it
     #[arg(long)]
     pub seed: Option<u64>,

@@ -108,6 +108,7 @@ async fn perform(common: &Common, net: &Path, start: bool, args: &ChaosArgs, see
         kills: args.kills,
         faults: args.faults.0.clone(),
         workload: args.workload.0.clone(),
+        jobs_per_s: args.jobs_per_second,
         seed,
         every: args.every,
         command: command(args, seed),
@@ -166,6 +167,9 @@ fn command(args: &ChaosArgs, seed: u64) -> String {
     if workload.len() < chaos::Operation::ALL.len() {
         let names: Vec<_> = workload.iter().map(|operation| operation.name()).collect();
         words.push(format!("--workload {}", names.join(",")));
+    }
+    if workload.contains(&chaos::Operation::Job) {
+        words.push(format!("--jobs-per-second {}", args.jobs_per_second));
     }
     words.push(format!("--every {}", humantime::format_duration(args.every).to_string().replace(' ', "")));
     words.push(format!("--nodes {}", args.nodes));

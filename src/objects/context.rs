@@ -54,8 +54,9 @@ pub trait HolderLeases: Send + Sync + 'static {
     fn is_alive(&self, lease: LeaseId) -> bool;
     /// The column is permanent: `bytes` of disk stay accounted for without an end, whatever the lease had.
     fn settle(&self, lease: LeaseId, bytes: u64);
-    /// The column is gone: give back what the lease, or the settled hold of `bytes`, had reserved.
-    fn release(&self, lease: LeaseId, bytes: u64);
+    /// The column is gone: give back what the lease, or the settled hold, had reserved. Nothing happens when it was
+    /// given back before.
+    fn release(&self, lease: LeaseId);
 }
 
 /// [`Quorums`] over the node's own handles.

@@ -349,9 +349,9 @@ impl PieceStore {
     }
 
     /// Lets go of the column unless a newer attempt of it is here. Its pieces become unreferenced and leave through the
-    /// quarantine. Returns what was let go: the row and its bytes.
-    pub async fn release(&self, slot: Slot) -> Result<Option<(ColumnRow, u64)>, StoreError> {
-        let (row, bytes, synced) = {
+    /// quarantine. Returns the row of what was let go.
+    pub async fn release(&self, slot: Slot) -> Result<Option<ColumnRow>, StoreError> {
+        let (row, synced) = {
             let _index = self.lock();
             let Some(row) = self.column(slot.job, slot.column)? else { return Ok(None) };
             if row.attempt > slot.attempt || matches!(row.state, HoldState::Released { .. }) {
@@ -371,10 +371,10 @@ impl PieceStore {
                 batch.delete(REFS, ref_key(row.hash, &key));
                 batch.delete(HELD, key);
             }
-            (row, held.iter().map(|(_, row)| row.bytes as u64).sum(), self.apply(batch)?)
+            (row, self.apply(batch)?)
         };
         synced.await?;
-        Ok(Some((row, bytes)))
+        Ok(Some(row))
     }
 
     /// Forgets a released column: its lease has long ended, so a late piece is refused for that.

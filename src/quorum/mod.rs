@@ -38,7 +38,7 @@ mod state_machine;
 pub(crate) mod tests;
 mod types;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -171,7 +171,22 @@ pub trait Promises: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct QuorumHost(Arc<host::Inner>);
 
+/// The same, without keeping them: for whoever the host keeps in turn.
+#[derive(Clone)]
+pub struct WeakQuorumHost(Weak<host::Inner>);
+
+impl WeakQuorumHost {
+    /// `None` once the node is gone.
+    pub fn upgrade(&self) -> Option<QuorumHost> {
+        self.0.upgrade().map(QuorumHost)
+    }
+}
+
 impl QuorumHost {
+    pub fn downgrade(&self) -> WeakQuorumHost {
+        WeakQuorumHost(Arc::downgrade(&self.0))
+    }
+
     /// Loads the quorums on disk, starts their groups and the liveness layer in the caller's task group.
     ///
     /// Call [`lost_quorums`] before, and give the node a new incarnation when it names any: a member whose disk forgot

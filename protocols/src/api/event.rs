@@ -50,6 +50,8 @@ pub enum EventKind {
     ColumnReassigned,
     ColumnOwed,
     ColumnRepaired,
+    /// A worker was given up with attempts on it.
+    WorkerLost,
     /// During a put through this node, a holder failed.
     ColumnFailed,
     /// A holder gave this node bytes that are not the piece, or none.

@@ -20,7 +20,7 @@ use crate::job::plan::Plan;
 use crate::job::record::RunState;
 use crate::job::transition::RunCommand;
 use crate::task::limits::{LOOKS_MAX, PASS_SLACK, SKIPS_MAX, STRIDE, TIMEOUT_GRACE};
-use crate::task::record::{AttemptRecord, Phase, TaskAttempt, TaskId, TaskRecord, TaskState, WorkerRecord};
+use crate::task::record::{AttemptRecord, Phase, Settings, TaskAttempt, TaskId, TaskRecord, TaskState, WorkerRecord};
 
 enum Placed {
     Yes(PeerId, TaskAttempt),
@@ -28,6 +28,11 @@ enum Placed {
     NoRoom,
     /// Workers have room, but none that this job's tasks may use.
     NotHere,
+}
+
+/// What a task adds to its job's pass.
+pub(in crate::quorum) fn price_of_turn(settings: &Settings) -> u64 {
+    (STRIDE * u64::from(settings.resources.slots) / u64::from(settings.priority.max(1))).max(1)
 }
 
 impl QuorumState {
@@ -118,11 +123,10 @@ impl QuorumState {
         let mut until = None;
         let mut copies = None;
         if let Some((spec, run)) = self.jobs.get_mut(&id.job).and_then(|record| record.compute_mut()) {
-            let price = STRIDE * u64::from(demand.resources.slots) / u64::from(run.settings.priority.max(1));
             // Turns that a job could not use are not saved up without end.
             let pass = run.pass.max(self.pass.saturating_sub(PASS_SLACK));
             self.pass = self.pass.max(pass);
-            run.pass = pass.saturating_add(price.max(1));
+            run.pass = pass.saturating_add(price_of_turn(&run.settings));
             until = Some(now.plus(spec.timeouts.task).plus(TIMEOUT_GRACE));
             copies = spec.verify.filter(|_| is_verified(spec, &Plan::of(spec), id.step)).map(|verify| verify.copies);
         }

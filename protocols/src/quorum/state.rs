@@ -130,6 +130,11 @@ pub enum Event {
         worker: PeerId,
         tasks: Vec<TaskAttempt>,
     },
+    /// A worker was given up with attempts on it. Their tasks go to others, or wait for a person.
+    WorkerLost {
+        worker: PeerId,
+        attempts: u32,
+    },
     /// For the primary: the worker has attempts that must end, or that are to be shown.
     StopWanted {
         worker: PeerId,

@@ -415,6 +415,23 @@ fn tasks_of_many_jobs_take_turns_by_priority() {
     assert_eq!(quorum.job_state(3), RunState::Succeeded);
 }
 
+/// Goal: nobody waits longer for having the higher id. Method: one slot; before each end comes another job of a lower id.
+#[test]
+fn who_came_first_is_not_overtaken_by_all_who_come_later() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(100, spec(1));
+    quorum.submit(99, spec(1));
+    for later in (90..99).rev() {
+        quorum.submit(later, spec(1));
+        let task = quorum.attempts(0)[0];
+        quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
+        quorum.report(0, task, done("x")).unwrap();
+    }
+    assert_eq!(quorum.job_state(99), RunState::Succeeded);
+    // All of one moment are served before any of the next.
+    assert!((94..99).all(|job| quorum.job_state(job) == RunState::Succeeded));
+}
+
 #[test]
 fn parallelism_and_slots_bound_what_runs_at_once() {
     let mut quorum = Quorum::new(&[(0, 5), (1, 5)]);

@@ -158,6 +158,11 @@ impl Keeper {
         let context = self.service.inner.context.clone();
         let every = match row.state {
             HoldState::Released { at } => {
+                // A column is let go before its lease ends, and power may have failed in between or before the end was
+                // synced. A hold without an end would then stay for good.
+                if !planted(Planted::ForgetTombstone) {
+                    context.leases.release(row.lease);
+                }
                 if context.seams.clock.wall().since(at) >= RELEASED_KEPT {
                     self.service.inner.store.forget(job, column).await?;
                     self.asked.remove(&(job, column));

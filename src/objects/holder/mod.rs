@@ -276,10 +276,10 @@ impl PieceService {
 
     /// Lets go of a column: its pieces leave through the quarantine, its disk is given back.
     async fn let_go(&self, slot: Slot, reason: &str) -> Result<(), StoreError> {
-        if let Some((row, bytes)) = self.inner.store.release(slot).await? {
+        if let Some(row) = self.inner.store.release(slot).await? {
             // The end of the lease would refuse late pieces as well as the tombstone does.
             if !planted(Planted::ForgetTombstone) {
-                self.inner.context.leases.release(row.lease, bytes);
+                self.inner.context.leases.release(row.lease);
             }
             let (job, column, reason) = (slot.job, slot.column, reason.to_owned());
             self.inner.events.send(ObjectEvent::ColumnCollected { job, column, reason });

@@ -418,7 +418,7 @@ impl HolderLeases for FakeLeases {
         self.world.leases.lock().unwrap().contains(&(self.here, lease))
     }
     fn settle(&self, _lease: LeaseId, _bytes: u64) {}
-    fn release(&self, lease: LeaseId, _bytes: u64) {
+    fn release(&self, lease: LeaseId) {
         self.world.leases.lock().unwrap().remove(&(self.here, lease));
     }
 }

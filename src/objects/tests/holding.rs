@@ -158,6 +158,19 @@ async fn a_shared_piece_outlives_the_first_of_its_references() {
     }
 }
 
+/// Goal: power that fails while a column is let go leaves nothing reserved for good. Method: the lease's end is undone, as
+/// if it had not been synced; the collector finds the column's tombstone.
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_end_was_lost_ends_with_the_tombstone() {
+    let (cluster, lease) = holder().await;
+    put_piece(&cluster, slot(1), lease, 0, b"a").await;
+    assert_eq!(cluster.ask(0, peer(1), PieceMessage::Release { slot: slot(1) }).await, PieceAnswer::Noted);
+    cluster.world.leases.lock().unwrap().insert((peer(1), lease));
+    let mut keeper = Keeper::new(cluster.nodes[1].service().clone());
+    cluster.tasks.scope(keeper.collect_round()).await;
+    assert!(!cluster.world.leases.lock().unwrap().contains(&(peer(1), lease)));
+}
+
 /// Goal: an ended lease alone deletes nothing. Method: leases end; columns of a live run and of a committed object are
 /// kept, a silent quorum keeps everything, and the columns of a cancelled run go.
 #[tokio::test(start_paused = true)]

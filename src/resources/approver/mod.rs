@@ -50,13 +50,14 @@ pub trait Memberships: Send + Sync + 'static {
     fn count(&self) -> usize;
 }
 
-impl Memberships for crate::quorum::QuorumHost {
+/// Weak, because the host has its promises kept by the approver. Without a host there is nothing to be a member of.
+impl Memberships for crate::quorum::WeakQuorumHost {
     fn is_member(&self, quorum: QuorumId) -> bool {
         // The host also answers for quorums that this node left: those hold nothing here any more.
-        self.quorum(quorum).is_some_and(|quorum| quorum.is_member())
+        self.upgrade().and_then(|host| host.quorum(quorum)).is_some_and(|quorum| quorum.is_member())
     }
     fn count(&self) -> usize {
-        self.quorums().len()
+        self.upgrade().map_or(0, |host| host.quorums().len())
     }
 }
 
@@ -457,7 +458,8 @@ impl Approver {
         scopes.into_values().collect()
     }
 
-    /// Deletes ended leases from disk and tells their users. A crash in between only makes them end once more.
+    /// Deletes ended leases from disk and tells their users. A crash before the deletion is synced only makes them end once
+    /// more: by their time, by the quorum that has no such member, or by the collector that finds their column let go.
     fn forget(&self, ended: Vec<(LeaseId, Lease)>) {
         let batch = record::delete(ended.iter().map(|(id, _)| *id));
         self.write_behind(batch);
@@ -517,7 +519,7 @@ impl HolderLeases for Approver {
         drop(state);
         self.write_behind(batch);
     }
-    fn release(&self, lease: LeaseId, _bytes: u64) {
+    fn release(&self, lease: LeaseId) {
         self.end(lease);
     }
 }

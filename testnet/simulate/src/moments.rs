@@ -37,6 +37,13 @@ pub struct Moments {
     pub refused_full: u64,
     /// Nodes that started on a disk which had kept part of what was not synced.
     pub torn_recovered: u64,
+    /// Jobs that compute and were acknowledged.
+    pub jobs_acknowledged: u64,
+    /// Attempts of tasks that workers began, and tasks of which another attempt began after one that did.
+    pub tasks_begun: u64,
+    pub tasks_begun_again: u64,
+    /// Workers that were given up with attempts on them, by every member that saw it.
+    pub workers_lost: u64,
     /// Members compared at the same index.
     pub digests_compared: u64,
     /// Whole states compared, at the end.
@@ -47,7 +54,7 @@ pub struct Moments {
 
 impl Moments {
     /// Every count with its name, in order.
-    pub fn named(&self) -> [(&'static str, u64); 22] {
+    pub fn named(&self) -> [(&'static str, u64); 26] {
         [
             ("faults", self.faults),
             ("crashes", self.crashes),
@@ -68,6 +75,10 @@ impl Moments {
             ("rotten reads", self.rotten_reads),
             ("refused full", self.refused_full),
             ("torn logs recovered", self.torn_recovered),
+            ("jobs acknowledged", self.jobs_acknowledged),
+            ("tasks begun", self.tasks_begun),
+            ("tasks begun again", self.tasks_begun_again),
+            ("workers lost with attempts", self.workers_lost),
             ("digests compared", self.digests_compared),
             ("states compared", self.states_compared),
             ("rests with nothing reserved", self.rests),
@@ -100,6 +111,10 @@ impl std::ops::AddAssign for Moments {
         self.rotten_reads += other.rotten_reads;
         self.refused_full += other.refused_full;
         self.torn_recovered += other.torn_recovered;
+        self.jobs_acknowledged += other.jobs_acknowledged;
+        self.tasks_begun += other.tasks_begun;
+        self.tasks_begun_again += other.tasks_begun_again;
+        self.workers_lost += other.workers_lost;
         self.digests_compared += other.digests_compared;
         self.states_compared += other.states_compared;
         self.rests += other.rests;

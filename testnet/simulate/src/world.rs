@@ -74,6 +74,8 @@ pub struct Seen {
     pub columns_repaired: AtomicU64,
     /// Puts that found pieces of an earlier try in place.
     pub puts_resumed: AtomicU64,
+    /// As above, for workers that were given up with attempts on them.
+    pub workers_lost: AtomicU64,
     /// Members that left a quorum by agreement, since this was last looked at.
     pub left: Mutex<Vec<(QuorumId, MemberId)>>,
 }
@@ -422,6 +424,7 @@ async fn record(
                         let counter = match event {
                             Event::ColumnReassigned { from: Some(_), to: Some(_), .. } => &seen.backups_used,
                             Event::ColumnRepaired { .. } => &seen.columns_repaired,
+                            Event::WorkerLost { .. } => &seen.workers_lost,
                             _ => continue,
                         };
                         counter.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,8 @@
 //! `testnet chaos`: work through several nodes of a real testnet while nodes are broken, and check what was promised.
 //!
 //! Three things go on at once. *Clients* put, read, remove and ask through nodes of their choice, and tell an
-//! [`oracle`] what they were told; what they saw of each object is judged as a [`history`] of a single copy. The *nemesis* breaks one node at a time (a minority of every quorum, at most one
+//! [`oracle`] what they were told; what they saw of each object is judged as a [`history`] of a single copy. [`jobs`] come
+//! in at a steady rate, and each must end once, with the right result. The *nemesis* breaks one node at a time (a minority of every quorum, at most one
 //! column of any object) or draws a line through the network that leaves each quorum a majority on one side, undoes it,
 //! and waits until the victim is whole again; wrong clocks and slow links stay while other faults come and go. Now and then
 //! it kills a majority of one quorum at once, keeps it down for a while and notes what clients of that quorum are told
@@ -16,6 +17,7 @@
 //! What is not checked: a machine that loses power.
 
 mod history;
+mod jobs;
 mod nemesis;
 mod oracle;
 mod report;
@@ -128,10 +130,12 @@ pub enum Operation {
     /// clients ever had about it must fit one order.
     Command,
     Rm,
+    /// A small job that computes, submitted at a steady rate beside everything else and followed to its end.
+    Job,
 }
 
 impl Operation {
-    pub const ALL: [Self; 4] = [Self::Put, Self::Get, Self::Command, Self::Rm];
+    pub const ALL: [Self; 5] = [Self::Put, Self::Get, Self::Command, Self::Rm, Self::Job];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -139,6 +143,7 @@ impl Operation {
             Self::Get => "get",
             Self::Command => "command",
             Self::Rm => "rm",
+            Self::Job => "job",
         }
     }
 }
@@ -152,6 +157,8 @@ pub struct Options {
     pub kills: Option<u64>,
     pub faults: BTreeSet<Fault>,
     pub workload: BTreeSet<Operation>,
+    /// Jobs submitted in a second, when they are part of the workload.
+    pub jobs_per_s: u32,
     pub seed: u64,
     /// Between the beginnings of two faults, at the least.
     pub every: Duration,
@@ -194,6 +201,9 @@ pub async fn run(
     let mut at_work = tokio::task::JoinSet::new();
     for number in 0..CLIENTS {
         at_work.spawn(workload::client(world.clone(), number));
+    }
+    if options.workload.contains(&Operation::Job) {
+        at_work.spawn(jobs::submit_steadily(world.clone()));
     }
     let mut watching = tokio::task::JoinSet::new();
     for quorum in world.quorums().into_iter().take(PROBES_MAX) {

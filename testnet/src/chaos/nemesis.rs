@@ -16,7 +16,7 @@ use quorate_protocols::ids::QuorumId;
 
 use super::rng::Dice;
 use super::world::{World, is_majority};
-use super::{ChaosError, Fault, RECOVERY_MAX};
+use super::{ChaosError, Fault, Operation, RECOVERY_MAX};
 use crate::checkers::{Guarantee, Violation, g4_progress};
 use crate::client::ClientError;
 
@@ -34,6 +34,9 @@ const MILD_FAULTS_MAX: u64 = 6;
 /// How long a quorum stays without its majority: some of them longer than a node tries to get an answer for a client.
 const OUTAGE_MIN: Duration = Duration::from_secs(2);
 const OUTAGE_MAX: Duration = Duration::from_secs(15);
+
+/// How long a kill waits for a job to be under way. At a job in a few seconds it may miss them all.
+const JOB_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Something wrong that takes no node away, and how many more faults it lasts.
 struct Mild {
@@ -252,6 +255,20 @@ impl Nemesis<'_> {
         state.taken.extend(led.into_iter().map(|quorum| (quorum, now)));
     }
 
+    /// Waits for a moment with a job under way, if jobs come in, and notes how many there are.
+    async fn catch_jobs(&self) {
+        if !self.world.options.workload.contains(&Operation::Job) {
+            return;
+        }
+        let began = Instant::now();
+        while self.world.state().jobs_in_flight == 0 && began.elapsed() < JOB_WAIT_MAX {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let mut state = self.world.state();
+        let in_flight = state.jobs_in_flight;
+        state.jobs_at_kills.push(in_flight);
+    }
+
     async fn hold(&mut self, from_ms: u64, to_ms: u64) {
         tokio::time::sleep(self.dice.between(Duration::from_millis(from_ms), Duration::from_millis(to_ms))).await;
     }
@@ -271,6 +288,7 @@ impl Nemesis<'_> {
     async fn kill(&mut self, role: &'static str, node: usize) -> Result<(), ChaosError> {
         let testnet = &self.world.testnet;
         self.take_node(node).await;
+        self.catch_jobs().await;
         tokio::task::block_in_place(|| testnet.kill(node))?;
         self.count(Fault::Kill);
         *self.world.state().kills_by_role.entry(role).or_default() += 1;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Fault;
+use super::{Fault, Operation};
 use crate::checkers::{Guarantee, Violation};
 
 #[derive(Clone, Debug, Default, Serialize)]
@@ -33,6 +33,8 @@ pub struct Report {
     pub faults: BTreeMap<&'static str, u64>,
     /// SIGKILLs by what the victim was at that moment; a node can be several things, and is counted as the first.
     pub kills_by_role: BTreeMap<&'static str, u64>,
+    /// Jobs under way when nodes were killed.
+    pub jobs_at_kills: JobsAtKills,
     /// What commands to a quorum that had lost its majority came to, by the code of the answer. None may be `done`.
     pub outage_answers: BTreeMap<String, u64>,
     /// From the fault that took a primary to the next command that its quorum committed.
@@ -53,6 +55,27 @@ pub struct Outcomes {
     pub failed: u64,
     /// No answer, or one that says so: it may have happened.
     pub unknown: u64,
+}
+
+/// How many jobs had been acknowledged and had not ended, kill by kill.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct JobsAtKills {
+    /// Kills with at least one.
+    pub kills: usize,
+    pub median: u64,
+    pub most: u64,
+}
+
+impl JobsAtKills {
+    pub fn of(samples: &[u64]) -> Self {
+        let mut sorted = samples.to_vec();
+        sorted.sort_unstable();
+        Self {
+            kills: sorted.iter().filter(|count| **count > 0).count(),
+            median: sorted.get(sorted.len() / 2).copied().unwrap_or(0),
+            most: sorted.last().copied().unwrap_or(0),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -143,6 +166,12 @@ impl Report {
         }
         let roles: Vec<String> = self.kills_by_role.iter().map(|(role, count)| format!("{count} {role}")).collect();
         line(format_args!("\nKilled: {}.\n", roles.join(", ")));
+        if self.operations.contains_key(Operation::Job.name()) {
+            let JobsAtKills { kills, median, most } = self.jobs_at_kills;
+            line(format_args!(
+                "Jobs were under way at {kills} of these kills: {median} in the median, {most} at most.\n"
+            ));
+        }
         if let Some(outages) = self.faults.get(Fault::Majority.name()) {
             let answers: Vec<String> =
                 self.outage_answers.iter().map(|(code, count)| format!("{count} {code}")).collect();

@@ -50,6 +50,8 @@ pub async fn all(world: &World) -> Result<(), ChaosError> {
     };
     world.say(format!("reading {} objects back", live.len()));
     objects(world, live, gone).await?;
+    world.say("looking at jobs again");
+    super::jobs::look_again(world).await;
     world.say("comparing members");
     agree(world).await;
     world.say("waiting until reservations are let go");

@@ -32,14 +32,14 @@ const REMOVALS_PERCENT: u64 = 8;
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum End {
+pub enum End {
     Ok,
     Failed,
     Unknown,
 }
 
 /// What an error means to whoever asked for a change.
-fn end_of(error: &ClientError) -> End {
+pub fn end_of(error: &ClientError) -> End {
     match error {
         // The connection was refused: nothing was sent.
         ClientError::NoAnswer { .. } | ClientError::File { .. } => End::Failed,
@@ -76,11 +76,13 @@ pub async fn client(world: Arc<World>, number: u64) {
         .options
         .workload
         .iter()
-        .map(|operation| match operation {
-            Operation::Put => (Operation::Put, 4),
-            Operation::Get => (Operation::Get, 3),
-            Operation::Command => (Operation::Command, 3),
-            Operation::Rm => (Operation::Rm, 1),
+        .filter_map(|operation| match operation {
+            Operation::Put => Some((Operation::Put, 4)),
+            Operation::Get => Some((Operation::Get, 3)),
+            Operation::Command => Some((Operation::Command, 3)),
+            Operation::Rm => Some((Operation::Rm, 1)),
+            // At a rate of their own.
+            Operation::Job => None,
         })
         .collect();
     while world.is_working() {
@@ -124,6 +126,7 @@ pub async fn client(world: Arc<World>, number: u64) {
                     None => continue,
                 }
             }
+            Operation::Job => continue,
         };
         let mut state = world.state();
         let counts = state.operations.entry(operation.name()).or_default();
@@ -136,7 +139,7 @@ pub async fn client(world: Arc<World>, number: u64) {
 }
 
 /// Mostly a node that works; sometimes whoever it may be.
-fn entry(world: &World, dice: &mut Dice) -> usize {
+pub fn entry(world: &World, dice: &mut Dice) -> usize {
     let all = world.testnet.indices();
     let unbroken = world.unbroken();
     let among = if dice.percent(90) { &unbroken } else { &all };

@@ -1,6 +1,6 @@
 //! What the parts of a run share: the testnet, who is broken now, what was promised, and the counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,8 +10,9 @@ use quorate_protocols::ids::QuorumId;
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 
 use super::history::Histories;
+use super::jobs::Ended;
 use super::oracle::Oracle;
-use super::report::{Checked, Finding, Outcomes, Report, Spread};
+use super::report::{Checked, Finding, JobsAtKills, Outcomes, Report, Spread};
 use super::{ChaosError, Options, Progress, RECOVERY_MAX};
 use crate::checkers::{Guarantee, Violation};
 use crate::client::{Client, ClientError};
@@ -46,6 +47,11 @@ pub struct State {
     pub primaries: BTreeMap<QuorumId, usize>,
     /// Nodes that work on an operation now.
     pub entries: BTreeMap<usize, u32>,
+    /// Jobs that were acknowledged and have not ended, and how many there were at each kill.
+    pub jobs_in_flight: u64,
+    pub jobs_at_kills: Vec<u64>,
+    /// The last that ended.
+    pub ended_jobs: VecDeque<Ended>,
     /// Holders of objects stored lately.
     pub holders: BTreeSet<usize>,
     /// A primary was taken at this moment; the next commit of its quorum that begins later ends the failover.
@@ -196,7 +202,7 @@ impl World {
         let state = self.state();
         let checked = |(guarantee, checks): (&Guarantee, &u64)| {
             let what = match guarantee {
-                Guarantee::G1 => "acknowledged objects and removals asked for again, histories judged",
+                Guarantee::G1 => "acknowledged objects, removals and ends of jobs asked for again, histories judged",
                 Guarantee::G2 => "looks at a member's term and lead",
                 Guarantee::G3 => "fires",
                 Guarantee::G4 => "recoveries and requests after the faults",
@@ -222,6 +228,7 @@ impl World {
             histories_undecided: state.histories.counts().2,
             faults: state.faults.clone(),
             kills_by_role: state.kills_by_role.clone(),
+            jobs_at_kills: JobsAtKills::of(&state.jobs_at_kills),
             outage_answers: state.outage_answers.clone(),
             failover: Spread::of(&state.failovers),
             recovery: Spread::of(&state.recoveries),

@@ -8,6 +8,7 @@ use crate::ids::{StepIndex, TaskIndex};
 use crate::job::compute::{ComputeSpec, OnFailure};
 use crate::job::plan::Plan;
 use crate::job::record::Run;
+use crate::quorum::schedule::price_of_turn;
 use crate::task::limits::{DEAD_NAMED_MAX, RECORD_BYTES_MAX, TASKS_MAX};
 use crate::task::record::{AttemptRecord, ComputeRun, Ending, Stopping, TaskAttempt, TaskId, TaskRecord, TaskState};
 use crate::task::table::{Blob, TaskTable};
@@ -42,8 +43,11 @@ impl QuorumState {
     }
 
     pub(super) fn new_compute_run(&self, spec: &ComputeSpec) -> Run {
-        // It waits its turn like those that are there already.
-        Run::Compute(ComputeRun { pass: self.pass, ..ComputeRun::new(spec, self.time) })
+        let run = ComputeRun::new(spec, self.time);
+        // It pays for its first task before it comes to its turn. At the pass that the others are served at, whoever came
+        // earlier could be overtaken by all who come later.
+        let pass = self.pass.saturating_add(price_of_turn(&run.settings));
+        Run::Compute(ComputeRun { pass, ..run })
     }
 
     pub(super) fn begin_compute(&mut self, job: JobId) {

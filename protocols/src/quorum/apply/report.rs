@@ -80,7 +80,11 @@ impl QuorumState {
 
     fn lose_attempts(&mut self, peer: PeerId, reason: &str, events: &mut Vec<Event>) {
         let mut touched = std::collections::BTreeSet::new();
-        for task in self.attempts_at(peer) {
+        let attempts = self.attempts_at(peer);
+        if !attempts.is_empty() {
+            events.push(Event::WorkerLost { worker: peer, attempts: attempts.len() as u32 });
+        }
+        for task in attempts {
             touched.insert(task.id.job);
             if self.stopping.contains_key(&task) {
                 self.stop_ended(task);

@@ -72,6 +72,9 @@ impl Session {
             waits.push((format!("reading {object:?}"), took));
         }
         if self.violations.is_empty() {
+            waits.extend(self.judge_computing(began, end).await);
+        }
+        if self.violations.is_empty() {
             self.violations.extend(g4_progress::check(&waits, LIVENESS_BOUND));
         }
         self.check().await;

@@ -1,18 +1,21 @@
 //! One run: a world from a seed, a schedule of operations and faults, and what the checkers say.
 //!
-//! Two phases. **Safety**: clients put and get files and command jobs while faults come and go, and after every step the
+//! Two phases. **Safety**: clients put and get files, command jobs and submit work while faults come and go, and after every step the
 //! invariants that can be seen from inside are checked (G2, G5, G7, G8), and every operation that ended (G1, G6), the
 //! commands as histories of single copies. **Liveness**: faults end, every node runs, and within [`LIVENESS_BOUND`] every
-//! acknowledged object must read back and a new one must be stored (G4); then everything is removed, and nothing may stay
+//! acknowledged object must read back, every acknowledged job must have ended with the results of its own tasks, and a new
+//! object must be stored (G4); then everything is removed, and nothing may stay
 //! reserved for it (G8). Nodes do not fire triggers yet, so G3 is not fed. The schedule is drawn from the
 //! seed alone, so a failing seed fails again.
 
 mod breaking;
 mod checking;
+mod computing;
 mod liveness;
 mod workload;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -20,6 +23,7 @@ use quorate::node::StartError;
 use quorate::quorum::lost_quorums;
 use quorate::seams::{DiskError, Planted};
 use quorate_protocols::ids::{JobId, MemberId, ObjectId, PieceIndex, QuorumId};
+use quorate_protocols::job::Kind;
 use quorate_testnet::checkers::commands::{Job, Object};
 use quorate_testnet::checkers::g2_one_primary::{Leaders, Terms};
 use quorate_testnet::checkers::g5_agreement::Digests;
@@ -27,6 +31,7 @@ use quorate_testnet::checkers::g6_readable::Holdings;
 use quorate_testnet::checkers::{Guarantee, Violation};
 use tokio::time::Instant;
 
+use crate::executor::SimExecutor;
 use crate::faults::{Fault, FaultSet};
 use crate::history::{self, Histories};
 use crate::moments::Moments;
@@ -37,6 +42,7 @@ use crate::rng::SimRng;
 use crate::runtime;
 use crate::transcript::Transcript;
 use crate::world::World;
+use computing::Computing;
 use workload::WatchedJob;
 
 /// After faults have ended, everything must serve again within this. Much longer than any failover: it covers a
@@ -109,6 +115,9 @@ struct Session {
     job_history: Histories<JobId, Job>,
     object_history: Histories<ObjectId, Object>,
     watched: Vec<WatchedJob>,
+    /// Jobs that compute, and what their tasks do.
+    computing: Vec<Computing>,
+    executor: SimExecutor,
     injected: BTreeMap<&'static str, u64>,
     high_water: BTreeMap<&'static str, (u64, u64)>,
     holdings: Holdings<MemberId, (JobId, PieceIndex)>,
@@ -132,6 +141,8 @@ impl Session {
         let transcript = Transcript::new(plan.is_detailed);
         let mut world = World::new(plan.seed, plan.nodes, transcript);
         world.planted = plan.planted;
+        let executor = SimExecutor::default();
+        world.work.executors = BTreeMap::from([(Kind::Wasm, Arc::new(executor.clone()) as Arc<_>)]);
         let mut rng = SimRng::new(plan.seed, "schedule");
         if plan.faults.0.contains(&Fault::Clock) {
             for index in 1..=plan.nodes {
@@ -153,6 +164,8 @@ impl Session {
             job_history: Histories::new(Job),
             object_history: Histories::new(Object),
             watched: Vec::new(),
+            computing: Vec::new(),
+            executor,
             injected: BTreeMap::new(),
             high_water: BTreeMap::new(),
             holdings: Holdings::default(),
@@ -235,6 +248,7 @@ impl Session {
         let seen = &self.world.seen;
         self.moments.backups_used = seen.backups_used.load(Ordering::Relaxed);
         self.moments.columns_repaired = seen.columns_repaired.load(Ordering::Relaxed);
+        self.moments.workers_lost = seen.workers_lost.load(Ordering::Relaxed);
         self.moments.puts_resumed = seen.puts_resumed.load(Ordering::Relaxed);
         let mut operations = self.oracle.counts;
         operations.calls_answered = self.job_history.answered + self.object_history.answered;

@@ -65,13 +65,14 @@ fn job_answer(result: Result<CommandReply, ClientError>) -> Option<JobAnswer> {
 impl Session {
     /// One operation of a client, one fault, or the end of one.
     pub(super) async fn step(&mut self) {
-        match self.rng.below(30) {
+        match self.rng.below(32) {
             0..=5 if self.oracle.open() < OPEN_MAX => self.put(),
             6..=11 if self.oracle.open() < OPEN_MAX => self.get(),
             12..=15 => self.call_job(),
             16..=18 => self.call_object(),
             19..=20 => self.recover().await,
             21 => self.compact().await,
+            22..=23 => self.compute().await,
             _ => self.fault().await,
         }
     }
@@ -117,7 +118,8 @@ impl Session {
         self.oracle.getting(object, get);
     }
 
-    fn quorum(&mut self) -> Option<QuorumId> {
+    /// One of those that keep objects.
+    pub(super) fn quorum(&mut self) -> Option<QuorumId> {
         let known: BTreeSet<QuorumId> = self.oracle.objects().iter().map(|object| object.quorum).collect();
         self.rng.pick(&known.into_iter().collect::<Vec<_>>()).copied()
     }
