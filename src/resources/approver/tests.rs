@@ -157,7 +157,7 @@ async fn promises_and_holds_outlive_the_process() {
     bench.ask(request(4, 250)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert!(!bench.approver.is_alive(lease) && bench.approver.is_alive(hold));
-    bench.approver.release(hold, 450);
+    bench.approver.release(hold);
     assert_eq!(bench.disk_used(), 0);
 }
 
