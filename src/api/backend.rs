@@ -11,10 +11,9 @@ use quorate_protocols::api::{
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
-use quorate_protocols::job::compute::ComputeSpec;
 use quorate_protocols::job::message::{Query, QueryAnswer};
-use quorate_protocols::job::{Kind, RunState};
-use quorate_protocols::quorum::Command;
+use quorate_protocols::job::{JobSpec, Kind, RunState};
+use quorate_protocols::quorum::{Command, CommandReply};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
@@ -48,10 +47,12 @@ pub trait Backend: Send + Sync + 'static {
     /// Asks the owning quorum about a job. What it does not know is *not found*.
     fn ask(&self, job: JobId, query: Query) -> Answer<'_, QueryAnswer>;
     /// Commits a command about a job as this node.
-    fn command(&self, job: JobId, command: Command) -> Answer<'_, ()>;
+    fn command(&self, job: JobId, command: Command) -> Answer<'_, CommandReply>;
+    /// Random bytes for an id.
+    fn random(&self) -> [u8; 16];
     /// An id to submit under.
     fn job_id(&self, wanted: Wanted) -> Answer<'_, JobId>;
-    fn submit(&self, job: JobId, spec: ComputeSpec) -> Answer<'_, SubmitInfo>;
+    fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo>;
     /// Part of a task's log. `holder` is the worker that has the attempt, if it is known.
     fn logs(&self, task: TaskAttempt, holder: Option<PeerId>, stream: LogStream, from: u64) -> Answer<'_, LogPage>;
     /// Who could run tasks of this kind that need this much, as far as this node knows, in order of peer id.

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use quorate_protocols::api::{BenchJobs, ErrorBody, JobsBench};
 use quorate_protocols::ids::JobId;
-use quorate_protocols::job::RunState;
 use quorate_protocols::job::compute::{Call, ComputeSpec, Content, OutputPlace, Program};
+use quorate_protocols::job::{JobSpec, RunState};
 use quorate_protocols::quorum::Event;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
@@ -72,7 +72,7 @@ pub async fn jobs(
                 }
             };
             run.flying.insert(job, Instant::now());
-            let (backend, spec) = (&backend, spec.clone());
+            let (backend, spec) = (&backend, JobSpec::Compute(Box::new(spec.clone())));
             submits.push(async move { (job, backend.submit(job, spec).await) });
         }
         if run.flying.is_empty() {

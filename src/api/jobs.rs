@@ -242,7 +242,7 @@ pub async fn update(
 }
 
 /// Commits the command; the job as it is afterwards.
-async fn told(backend: &Shared, job: JobId, command: Command) -> Result<Json<JobInfo>, ApiError> {
+pub async fn told(backend: &Shared, job: JobId, command: Command) -> Result<Json<JobInfo>, ApiError> {
     backend.command(job, command).await?;
     Ok(Json(backend.job(job).await?))
 }

@@ -21,6 +21,10 @@ pub const RECEIPT_TASKS_MAX: u32 = 10_000;
 /// Longest text that a request may name (a fingerprint; names have their own bound).
 pub const TEXT_BYTES_MAX: usize = 4 * 1024;
 
+/// Instants that `/v1/jobs/{job}/next` shows: if the request does not say how many, and at most.
+pub const NEXT_DEFAULT: usize = 5;
+pub const NEXT_MAX: usize = 1_000;
+
 /// Deadline of one question to one quorum. It is the job protocol's own: a failover fits in it.
 pub const QUESTION_DEADLINE: Duration = quorate_protocols::job::limits::DEADLINE;
 

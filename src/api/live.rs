@@ -15,12 +15,11 @@ use quorate_protocols::api::{
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, PeerId, QuorumId, TaskIndex};
-use quorate_protocols::job::compute::ComputeSpec;
 use quorate_protocols::job::limits::PAGE_MAX;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
-use quorate_protocols::job::{JobRecord, Kind, ObjectView, QuorumView, RunState};
-use quorate_protocols::quorum::{Command, ObjectState};
+use quorate_protocols::job::{JobRecord, JobSpec, Kind, ObjectView, QuorumView, RunState};
+use quorate_protocols::quorum::{Command, CommandReply, ObjectState};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
@@ -354,18 +353,19 @@ impl Backend for NodeBackend {
         })
     }
 
-    fn command(&self, job: JobId, command: Command) -> Answer<'_, ()> {
-        Box::pin(async move {
-            self.node.jobs().propose(job.quorum, command, QUESTION_DEADLINE).await?;
-            Ok(())
-        })
+    fn command(&self, job: JobId, command: Command) -> Answer<'_, CommandReply> {
+        Box::pin(async move { Ok(self.node.jobs().propose(job.quorum, command, QUESTION_DEADLINE).await?) })
+    }
+
+    fn random(&self) -> [u8; 16] {
+        self.node.seams().entropy.bytes()
     }
 
     fn job_id(&self, wanted: Wanted) -> Answer<'_, JobId> {
         Box::pin(async move { Ok(self.node.submits().id(&wanted).await?) })
     }
 
-    fn submit(&self, job: JobId, spec: ComputeSpec) -> Answer<'_, SubmitInfo> {
+    fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo> {
         Box::pin(async move {
             let (state, existed) = self.node.submits().submit(job, spec, QUESTION_DEADLINE).await?;
             Ok(SubmitInfo { job, state, existed })

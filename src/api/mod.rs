@@ -34,6 +34,7 @@ mod server;
 mod submit;
 mod tasks;
 mod testing;
+mod triggers;
 mod views;
 
 pub use backend::{Backend, JobFilter, TestingHooks};

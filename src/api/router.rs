@@ -16,7 +16,7 @@ use super::backend::Backend;
 use super::error::ApiError;
 use super::guard::{Guard, guard};
 use super::limits::{JSON_BYTES_MAX, SUBMIT_BYTES_MAX};
-use super::{bench, bench_jobs, events, jobs, metrics, node, objects, quorums, submit, tasks, testing};
+use super::{bench, bench_jobs, events, jobs, metrics, node, objects, quorums, submit, tasks, testing, triggers};
 
 pub type Shared = Arc<dyn Backend>;
 
@@ -68,6 +68,11 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
         .routes(routes!(jobs::retry))
         .routes(routes!(jobs::resolve))
         .routes(routes!(jobs::update))
+        .routes(routes!(triggers::fires))
+        .routes(routes!(triggers::next))
+        .routes(routes!(triggers::fire))
+        .routes(routes!(triggers::suspend))
+        .routes(routes!(triggers::unsuspend))
         .routes(routes!(tasks::tasks))
         .routes(routes!(tasks::outputs))
         .routes(routes!(tasks::receipts))

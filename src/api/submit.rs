@@ -1,4 +1,4 @@
-//! `POST /v1/jobs` and what comes before it: ids and plans of jobs that compute.
+//! `POST /v1/jobs` and what comes before it: ids and plans of jobs that compute, at once or when a trigger fires.
 //!
 //! The body of a submit has the specification as its file has it, and what the files hold that it names; this node
 //! knows the objects. So whoever speaks HTTP needs no library to submit, and what is wrong is told by line.
@@ -12,7 +12,8 @@ use futures::stream::{self, StreamExt};
 use quorate_protocols::api::{ErrorBody, FileContent, JobIdInfo, JobIdRequest, PlanInfo, SubmitInfo, SubmitRequest};
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::ObjectId;
-use quorate_protocols::job::compute::{ComputeSpec, Content};
+use quorate_protocols::job::JobSpec;
+use quorate_protocols::job::compute::Content;
 use std::collections::BTreeMap;
 
 use super::error::ApiError;
@@ -20,7 +21,7 @@ use super::extract;
 use super::limits::{LISTING_FAN_OUT, TEXT_BYTES_MAX};
 use super::router::Shared;
 use super::views;
-use crate::jobs::spec::{self, Source, SpecFile};
+use crate::jobs::spec::{self, Source, SpecFile, show};
 use crate::jobs::submit::Wanted;
 
 /// An id to submit under. Asking chooses the quorum, and forms one when there is none with room.
@@ -34,7 +35,7 @@ pub async fn id(
     Ok(Json(JobIdInfo { job: backend.job_id(Wanted { key, quorum, dedicated }).await? }))
 }
 
-/// Submits a job that computes. Committed when it is answered with success. A submit whose answer was lost is repeated
+/// Submits a job that computes, at once or each time its trigger fires. Committed when it is answered with success. A submit whose answer was lost is repeated
 /// under its id or key.
 #[utoipa::path(post, path = "/v1/jobs", tag = "jobs", request_body = SubmitRequest,
     responses((status = 200, body = SubmitInfo), (status = "default", body = ErrorBody)))]
@@ -45,7 +46,8 @@ pub async fn submit(
     let (file, spec) = built(&backend, &request).await?;
     let job = match request.job {
         None => {
-            let wanted = Wanted { key: request.key, quorum: request.quorum, dedicated: file.is_dedicated() };
+            let quorum = request.quorum.or(file.quorum());
+            let wanted = Wanted { key: request.key, quorum, dedicated: file.is_dedicated() };
             backend.job_id(wanted).await?
         }
         Some(_) if request.key.is_some() || request.quorum.is_some() => {
@@ -63,7 +65,8 @@ pub async fn plan(
     State(backend): State<Shared>,
     extract::Json(request): extract::Json<SubmitRequest>,
 ) -> Result<Json<PlanInfo>, ApiError> {
-    let (_, spec) = built(&backend, &request).await?;
+    let (file, built) = built(&backend, &request).await?;
+    let spec = built.computes().ok_or_else(|| ApiError::internal("a specification of a job that stores"))?;
     let needs = &spec.resources;
     let requirement = Requirement {
         disk_bytes: needs.disk_bytes,
@@ -74,14 +77,15 @@ pub async fn plan(
     Ok(Json(PlanInfo {
         kind: spec.kind(),
         name: spec.name.clone(),
-        steps: views::steps(&spec),
+        trigger: file.trigger().map(show::when),
+        steps: views::steps(spec),
         resources: views::resources(needs),
         peers: backend.candidates(spec.kind(), requirement),
     }))
 }
 
 /// The specification with everything that it names.
-async fn built(backend: &Shared, request: &SubmitRequest) -> Result<(SpecFile, ComputeSpec), ApiError> {
+async fn built(backend: &Shared, request: &SubmitRequest) -> Result<(SpecFile, JobSpec), ApiError> {
     let name = request.file.as_deref().filter(|name| name.len() <= TEXT_BYTES_MAX).unwrap_or("spec");
     let set: Vec<_> = request.set.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let file = spec::read(&request.spec, name, &set).map_err(ApiError::bad_request)?;

@@ -207,6 +207,10 @@ pub async fn record(backend: &Shared, job: JobId) -> Result<Box<JobRecord>, ApiE
 pub fn computing(record: &JobRecord) -> Result<(&ComputeSpec, &ComputeRun), ApiError> {
     record.compute().ok_or_else(|| {
         let (job, kind) = (record.job, record.spec.kind());
+        if record.trigger().is_some() {
+            let fault = format!("job {job} has a trigger: its runs have tasks, each of its own");
+            return ApiError::new(ErrorCode::Conflict, fault).hint(format!("`quorate job fires {job}` lists the runs"));
+        }
         ApiError::new(ErrorCode::Conflict, format!("job {job} is of kind {kind}, which has no tasks"))
     })
 }

@@ -1,6 +1,7 @@
 //! The edge over a node that is not there: a real socket, a real client, a made-up backend.
 
 mod jobs;
+mod triggers;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,11 +18,11 @@ use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::{
     BootId, Incarnation, JobId, LogIndex, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term,
 };
-use quorate_protocols::job::compute::ComputeSpec;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::keyed_job;
 use quorate_protocols::job::{JobSpec, Kind};
 use quorate_protocols::object::Profile;
+use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::{Batch, Command, CommandReply, QuorumState, Rejection};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
@@ -64,12 +65,14 @@ struct Fake {
 
 impl Fake {
     fn new(put_fails: bool) -> Self {
+        let mut state = QuorumState::new(QUORUM);
+        state.level = LEVEL;
         Self {
             tasks: TaskGroup::threaded(),
             hosts: broadcast::channel(4).0,
             objects: broadcast::channel(4).0,
             nodes: broadcast::channel(4).0,
-            state: Mutex::new(QuorumState::new(QUORUM)),
+            state: Mutex::new(state),
             filter: Mutex::default(),
             put: Mutex::default(),
             put_fails,
@@ -149,8 +152,11 @@ impl Backend for Fake {
             }
         })
     }
-    fn command(&self, _: JobId, command: Command) -> Answer<'_, ()> {
-        Box::pin(async move { self.commit(command).map(drop) })
+    fn command(&self, _: JobId, command: Command) -> Answer<'_, CommandReply> {
+        Box::pin(async move { self.commit(command) })
+    }
+    fn random(&self) -> [u8; 16] {
+        self.commits.load(Ordering::Relaxed).to_le_bytes().repeat(2).try_into().expect("twice eight bytes")
     }
     fn job_id(&self, wanted: Wanted) -> Answer<'_, JobId> {
         Box::pin(async move {
@@ -158,9 +164,9 @@ impl Backend for Fake {
             Ok(keyed_job(wanted.quorum.unwrap_or(QUORUM), &key))
         })
     }
-    fn submit(&self, job: JobId, spec: ComputeSpec) -> Answer<'_, SubmitInfo> {
+    fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo> {
         Box::pin(async move {
-            match self.commit(Command::Submit { job, spec: JobSpec::Compute(Box::new(spec)) })? {
+            match self.commit(Command::Submit { job, spec })? {
                 CommandReply::Submitted { existed, state } => Ok(SubmitInfo { job, state, existed }),
                 other => panic!("{other:?}"),
             }
@@ -504,6 +510,11 @@ async fn the_description_lists_every_route() {
         "/v1/jobs/{job}/retry",
         "/v1/jobs/{job}/resolve",
         "/v1/jobs/{job}/update",
+        "/v1/jobs/{job}/fires",
+        "/v1/jobs/{job}/next",
+        "/v1/jobs/{job}/fire",
+        "/v1/jobs/{job}/suspend",
+        "/v1/jobs/{job}/unsuspend",
         "/v1/jobs/{job}/tasks",
         "/v1/jobs/{job}/outputs",
         "/v1/jobs/{job}/receipts",
@@ -522,7 +533,7 @@ async fn the_description_lists_every_route() {
     ] {
         assert!(paths.iter().any(|found| found == path), "{path} is not described");
     }
-    assert_eq!(paths.len(), 32, "a new route belongs in this list: {paths:?}");
+    assert_eq!(paths.len(), 37, "a new route belongs in this list: {paths:?}");
     let edge = Edge::start().await;
     let served: serde_json::Value = edge.client.get("/openapi.json").await.unwrap();
     assert!(served["paths"]["/v1/testing/disk"].is_null(), "fault hooks are described only where they exist");

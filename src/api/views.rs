@@ -1,6 +1,7 @@
 //! From what the node knows to what the API says.
 
 mod compute;
+mod trigger;
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use quorate_protocols::api::{
 };
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{JobId, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::{ColumnRecord, ColumnState, Grant, JobRecord, JobSpec, ObjectView, QuorumView};
+use quorate_protocols::job::{ColumnRecord, ColumnState, Grant, JobRecord, ObjectView, QuorumView};
 use quorate_protocols::quorum::Event;
 
 use crate::directory::KnownPeer;
@@ -20,6 +21,13 @@ use crate::quorum::HostEvent;
 use crate::seams::PeerView;
 
 pub use compute::{output_info, plan_peer, resources, steps, task_info, task_receipts};
+pub use trigger::{fire_info, next_info};
+
+/// The serialized name of a plain enum value.
+fn word(value: &impl serde::Serialize) -> String {
+    let value = serde_json::to_value(value).ok();
+    value.and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
 
 fn peers(members: &[MemberId]) -> Vec<PeerId> {
     members.iter().map(|member| member.peer).collect()
@@ -112,11 +120,7 @@ pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
         why: record.reason.clone(),
         owner: record.owner,
         worker: run.map(|run| run.worker),
-        name: match &record.spec {
-            JobSpec::Store(spec) => spec.name.clone(),
-            JobSpec::Compute(spec) => spec.name.clone(),
-            JobSpec::Triggered(spec) => spec.job.name.clone(),
-        },
+        name: record.spec.name().map(str::to_owned),
         size: store.and_then(|(spec, _)| spec.size),
         profile: store.map(|(spec, _)| spec.profile),
         object: run.and_then(|run| run.manifest).map(object),
@@ -127,6 +131,8 @@ pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
         step: record.compute().map(|(_, run)| StepInfo { step: run.step, tasks: run.tally }),
         compute: record.compute().map(|(spec, run)| compute::compute_info(spec, run)),
         outcome: None,
+        trigger: trigger::trigger_info(record),
+        fired_by: trigger::fired_by(record),
     }
 }
 
@@ -303,8 +309,7 @@ pub fn applied(quorum: QuorumId, applied: &Event) -> Option<EventInfo> {
     };
     Some(match applied {
         Event::JobChanged { job, state } => {
-            let state_text = serde_json::to_value(state).ok().and_then(|value| value.as_str().map(str::to_owned));
-            let text = format!("job {job} is {}", state_text.unwrap_or_default());
+            let text = format!("job {job} is {}", word(state));
             EventInfo { state: Some(*state), ..of_job(EventKind::JobChanged, *job, text) }
         }
         Event::JobProgressed { job, segments } => {
@@ -342,8 +347,7 @@ pub fn applied(quorum: QuorumId, applied: &Event) -> Option<EventInfo> {
             let text = format!("worker {worker} is lost with {attempts} attempts");
             EventInfo { peer: Some(*worker), ..base(EventKind::WorkerLost, text) }
         }
-        // Triggers are not driven yet.
-        Event::Fired { .. } => return None,
+        Event::Fired { job, row } => trigger::fired(quorum, *job, row),
         Event::Assigned { .. } | Event::StopWanted { .. } | Event::RevealWanted { .. } => return None,
     })
 }

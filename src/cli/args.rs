@@ -12,6 +12,7 @@ use quorate_testnet::chaos::{Fault, Operation};
 
 use super::find::NodeChoice;
 use super::reference::{JobRef, ObjectRef};
+use crate::api::limits::{NEXT_DEFAULT, NEXT_MAX};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -182,7 +183,8 @@ pub enum JobCommand {
     /// Submit a job that computes, and wait for its end
     ///
     /// The file says what to run, on what, and how patiently: see examples/ and the README. Files that it names are sent
-    /// along, large ones as objects. Ctrl-C ends the waiting, not the job.
+    /// along, large ones as objects. Ctrl-C ends the waiting, not the job. A job with a trigger is not waited for unless
+    /// --wait or --follow ask for it: its end comes when nothing is left to fire, which may be never.
     Submit(SubmitArgs),
     /// Check a specification, without asking anyone
     Validate(SpecArgs),
@@ -266,6 +268,25 @@ pub enum JobCommand {
     },
     /// Change priority, parallelism or resources of a job that lives
     Update(UpdateArgs),
+    /// List what a trigger fired and what it skipped, and why
+    Fires {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+    },
+    /// Show when a trigger fires next: of a job, or of a specification before it is submitted
+    Next(NextArgs),
+    /// Have a trigger fire now
+    Fire(FireArgs),
+    /// Have a trigger skip what falls due from now on; its runs go on
+    Suspend {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+    },
+    /// Let a suspended trigger fire again
+    Unsuspend {
+        /// A job's id, or the first eight or more digits of it or of its second half
+        job: JobRef,
+    },
 }
 
 #[derive(Clone, Debug, ClapArgs)]
@@ -278,10 +299,32 @@ pub struct SpecArgs {
 }
 
 #[derive(Clone, Debug, ClapArgs)]
+pub struct NextArgs {
+    /// A job's id, or enough of its digits; or a specification, and `-` reads it from standard input
+    #[arg(value_name = "JOB|SPEC")]
+    pub job: String,
+    /// Instants to show
+    #[arg(short = 'n', long, default_value_t = NEXT_DEFAULT, value_parser = next_count)]
+    pub count: usize,
+    /// A value for a parameter of the specification; may be given several times
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    pub set: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
+pub struct FireArgs {
+    /// A job's id, or the first eight or more digits of it or of its second half
+    pub job: JobRef,
+    /// Apply the overlap policy; without this it runs beside whatever runs
+    #[arg(long)]
+    pub respect_overlap: bool,
+}
+
+#[derive(Clone, Debug, ClapArgs)]
 pub struct SubmitArgs {
     #[command(flatten)]
     pub spec: SpecArgs,
-    /// Wait for the end and show the job then; the exit code says whether it succeeded (the default)
+    /// Wait for the end and show the job then; the exit code says whether it succeeded (the default, but for triggers)
     #[arg(long, conflicts_with_all = ["follow", "detach"])]
     pub wait: bool,
     /// As --wait, and tell what happens meanwhile
@@ -582,6 +625,14 @@ pub struct DemoArgs {
     /// With --wordcount: how much text to make
     #[arg(long, default_value = "100MB", value_parser = bytes, requires = "wordcount", conflicts_with = "text")]
     pub size: u64,
+}
+
+/// As many as a node shows.
+fn next_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=NEXT_MAX).contains(&count) => Ok(count),
+        _ => Err(format!("{text:?} is not between 1 and {NEXT_MAX}")),
+    }
 }
 
 /// `NAME=VALUE`.

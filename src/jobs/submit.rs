@@ -1,4 +1,4 @@
-//! Submitting a job that computes: first an id, which says whose it is, then the job under that id.
+//! Submitting a job that computes, at once or each time its trigger fires: first an id, which says whose it is, then the job under that id.
 //!
 //! An id can be asked for again and again as long as nobody knows whether the submit under it was heard; the quorum
 //! takes the same specification under the same id as the same job, and another one as a conflict.
@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_protocols::ids::{JobId, Millis, QuorumId};
-use quorate_protocols::job::compute::ComputeSpec;
 use quorate_protocols::job::plan::keyed_job;
 use quorate_protocols::job::{JobSpec, RunState};
-use quorate_protocols::quorum::{Command, CommandReply};
+use quorate_protocols::quorum::{Command, CommandReply, Rejection};
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
 
 use super::{ClientError, Placement, PlacementError, QuorumClient};
 use crate::seams::{Clock, DiskError, KvBatch, Seams};
@@ -42,6 +42,9 @@ pub const KEY_BYTES_MAX: usize = 256;
 const FORGOTTEN_AT_ONCE: usize = 4;
 
 const PAGE: usize = 4_096;
+
+/// A submit that needs a state level to which its quorum is not raised yet is tried again after this.
+const LEVEL_PAUSE: Duration = Duration::from_millis(100);
 
 const _: () = assert!(KEY_KEPT.as_secs() > quorate_protocols::job::limits::JOBS_ENDED_RETENTION.as_secs());
 
@@ -127,18 +130,22 @@ impl Submits {
     }
 
     /// Submits under the id. Committed when it returns `Ok`; the flag says that it had been before.
-    pub async fn submit(
-        &self,
-        job: JobId,
-        spec: ComputeSpec,
-        deadline: Duration,
-    ) -> Result<(RunState, bool), SubmitError> {
-        let command = Command::Submit { job, spec: JobSpec::Compute(Box::new(spec)) };
-        match self.0.client.propose(job.quorum, command, deadline).await? {
-            CommandReply::Submitted { existed, state } => Ok((state, existed)),
-            other => {
-                let reason = format!("a submit was answered with {other:?}");
-                Err(ClientError::Protocol { quorum: job.quorum, reason }.into())
+    pub async fn submit(&self, job: JobId, spec: JobSpec, deadline: Duration) -> Result<(RunState, bool), SubmitError> {
+        let end = Instant::now() + deadline;
+        loop {
+            let command = Command::Submit { job, spec: spec.clone() };
+            let left = end.saturating_duration_since(Instant::now());
+            match self.0.client.propose(job.quorum, command, left).await {
+                Ok(CommandReply::Submitted { existed, state }) => return Ok((state, existed)),
+                Ok(other) => {
+                    let reason = format!("a submit was answered with {other:?}");
+                    return Err(ClientError::Protocol { quorum: job.quorum, reason }.into());
+                }
+                // A quorum that was just formed learns in a moment what its members can apply.
+                Err(ClientError::Rejected(Rejection::Level { .. })) if left > LEVEL_PAUSE => {
+                    sleep(LEVEL_PAUSE).await;
+                }
+                Err(error) => return Err(error.into()),
             }
         }
     }

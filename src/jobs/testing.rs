@@ -28,7 +28,7 @@ use crate::quorum::{HostEvent, QuorumError};
 use crate::seams::clock::SystemClock;
 use crate::seams::entropy::SeededEntropy;
 use crate::seams::{
-    Disk, DiskError, Files, Frame, Kv, KvBatch, Net, NetError, PeerView, Protocol, Seams, TaskGroup, Topic,
+    Clock, Disk, DiskError, Files, Frame, Kv, KvBatch, Net, NetError, PeerView, Protocol, Seams, TaskGroup, Topic,
 };
 
 /// The key of test node `n`, and its peer id.
@@ -396,6 +396,8 @@ impl LocalQuorum for Handle {
 /// A quorum of one member with the real state machine: what is proposed is committed at once.
 pub struct StateQuorum {
     this: u8,
+    /// What entries carry; none: the first millisecond of 1970.
+    clock: Option<Arc<dyn Clock>>,
     term: Mutex<Option<Term>>,
     /// Whether this member, when it does not lead, knows no primary either.
     pub electing: AtomicBool,
@@ -406,8 +408,15 @@ pub struct StateQuorum {
 
 impl StateQuorum {
     pub fn new(this: u8) -> Arc<Self> {
+        Self::of(this, None)
+    }
+    pub fn with_clock(this: u8, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::of(this, Some(clock))
+    }
+    fn of(this: u8, clock: Option<Arc<dyn Clock>>) -> Arc<Self> {
         Arc::new(Self {
             this,
+            clock,
             term: Mutex::new(Some(Term(1))),
             electing: AtomicBool::new(false),
             state: Mutex::new((LogIndex(0), QuorumState::new(QUORUM))),
@@ -429,7 +438,8 @@ impl StateQuorum {
         let mut held = self.state.lock().unwrap();
         held.0 = LogIndex(held.0.0 + 1);
         let (index, state) = &mut *held;
-        let (reply, events) = state.apply(*index, &Batch { now: Millis(1), commands: vec![(by, command)] });
+        let now = self.clock.as_ref().map_or(Millis(1), |clock| clock.wall());
+        let (reply, events) = state.apply(*index, &Batch { now, commands: vec![(by, command)] });
         drop(held);
         let _ = self.events.send(HostEvent::Applied { quorum: QUORUM, events: Arc::new(events) });
         self.changes.send_modify(|changes| *changes += 1);

@@ -45,6 +45,8 @@ pub enum EventKind {
     PrimaryElected,
     JobChanged,
     JobProgressed,
+    /// A trigger fired, or skipped, or what it fired has ended: `job` is the one that has the trigger.
+    TriggerFired,
     ObjectStored,
     ObjectRemoved,
     ColumnReassigned,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::as_text_or_null;
+use super::{FiredByInfo, TriggerInfo, as_text_or_null};
 use crate::ids::{Attempt, Digest, JobId, Millis, ObjectId, PeerId, PieceIndex, QuorumId, StepIndex, TaskIndex};
 use crate::job::{ColumnState, Kind, RunState};
 use crate::object::Profile;
@@ -53,6 +53,12 @@ pub struct JobInfo {
     /// What it came to: of a job that computes and has succeeded, when it is asked for by itself. Listings have none.
     #[serde(default)]
     pub outcome: Option<OutcomeInfo>,
+    /// Of a job that has a trigger: when it fires, and how far it is.
+    #[serde(default)]
+    pub trigger: Option<TriggerInfo>,
+    /// Of a run that a trigger made: which.
+    #[serde(default)]
+    pub fired_by: Option<FiredByInfo>,
 }
 
 /// A job that computes, beside what all jobs have.
@@ -311,6 +317,9 @@ pub struct SubmitInfo {
 pub struct PlanInfo {
     pub kind: Kind,
     pub name: Option<String>,
+    /// When it would fire, of a job that has a trigger.
+    #[serde(default)]
+    pub trigger: Option<String>,
     pub steps: Vec<PlannedStep>,
     /// What one task needs.
     pub resources: TaskResources,

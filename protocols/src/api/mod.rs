@@ -13,6 +13,7 @@ mod node;
 mod object;
 mod quorum;
 mod testnet;
+mod trigger;
 
 pub use bench::{BenchNode, CommitBench, FailoverBench, IdleBench, JobsBench, MapBench, TransferBench};
 pub use doctor::{Diagnosis, DoctorFinding, DoctorKind};
@@ -32,6 +33,7 @@ pub use quorum::{
     BenchCommit, BenchForm, BenchJobs, Listing, MemberView, OwnState, QuorumDetail, QuorumInfo, Unreachable,
 };
 pub use testnet::{DiskFaults, LinkFaults, NodeFaults, TestnetInfo, TestnetNode, TestnetNodeState, TestnetUp};
+pub use trigger::{FireCause, FireInfo, FireOutcome, FireRequest, FiredByInfo, InstantInfo, NextInfo, TriggerInfo};
 
 /// Names of the files in a node's data folder through which local clients find it.
 pub const TOKEN_FILE: &str = "api.token";

@@ -86,9 +86,23 @@ fn documented_fields_are_there() {
             step: None,
             compute: None,
             outcome: None,
+            trigger: None,
+            fired_by: None,
         },
         &["job", "kind", "state", "quorum", "primary", "attempts", "created_at", "finished_at", "why"],
     );
+    let fire = FireInfo {
+        instant_ms: Millis(1),
+        run: Some(job),
+        outcome: FireOutcome::Succeeded,
+        skipped: 0,
+        reason: None,
+        last_ms: None,
+        number: 1,
+        cause: FireCause::Instant,
+        recorded_ms: Millis(2),
+    };
+    assert_has(&fire, &["instant_ms", "run", "outcome", "skipped", "reason"]);
     let node = TestnetNode {
         index: 1,
         peer_id: Some(peer),

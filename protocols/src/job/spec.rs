@@ -44,6 +44,22 @@ impl JobSpec {
             Self::Triggered(spec) => spec.job.kind(),
         }
     }
+
+    /// What its tasks compute, whenever they do.
+    pub fn computes(&self) -> Option<&ComputeSpec> {
+        match self {
+            Self::Store(_) => None,
+            Self::Compute(spec) => Some(spec),
+            Self::Triggered(spec) => Some(&spec.job),
+        }
+    }
+
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Store(spec) => spec.name.as_deref(),
+            Self::Compute(_) | Self::Triggered(_) => self.computes()?.name.as_deref(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

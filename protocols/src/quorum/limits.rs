@@ -70,8 +70,8 @@ pub const OWNERS_MAX: usize = 256;
 /// guess at what a node can spare when it is a member of several full quorums.
 pub const HASH_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The newest state level this build proposes and applies. 1: first.
-pub const LEVEL: u16 = 1;
+/// The newest state level this build proposes and applies. 1: first. 2: triggers.
+pub const LEVEL: u16 = LEVEL_TRIGGERS;
 
-/// The level of triggers: decided and tested here, and not proposed before the node drives them.
+/// The level of triggers.
 pub const LEVEL_TRIGGERS: u16 = 2;

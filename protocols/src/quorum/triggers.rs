@@ -74,6 +74,11 @@ impl QuorumState {
         self.jobs.get(&job)?.trigger()
     }
 
+    /// When the next timed trigger is due: on wall clocks, and by quorum time as it passes.
+    pub fn next_trigger_due(&self) -> (Option<Millis>, Option<Millis>) {
+        self.index.triggers.next_due()
+    }
+
     /// Timed triggers that are due when clocks read this, the earliest first.
     pub fn due_triggers(&self, wall: Millis, steady: Millis, limit: usize) -> Vec<JobId> {
         let index = &self.index.triggers;

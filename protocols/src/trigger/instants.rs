@@ -175,6 +175,14 @@ impl Schedule {
         last.checked_sub(first.0).map_or(0, |span| span / period + 1)
     }
 
+    /// An instant as people read it: on the clocks of its time zone, with the offset from UTC.
+    pub fn show(&self, instant: Millis) -> String {
+        match (&self.pattern, timestamp(instant)) {
+            (Pattern::Cron { zone, .. }, Some(at)) => at.to_zoned(zone.clone()).to_string(),
+            _ => show_instant(instant),
+        }
+    }
+
     /// The next instants after `now`, for people.
     pub fn preview(&self, job: JobId, clock: &Clock, now: Millis, count: usize) -> Vec<Due> {
         let from = clock.from.unwrap_or(now);

@@ -4,6 +4,7 @@ mod logs;
 mod output;
 mod submit;
 mod text;
+mod triggers;
 mod watch;
 
 use quorate_protocols::api::{
@@ -28,9 +29,13 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
         // Nobody is asked, so nobody need be there.
         return submit::validate(common, args);
     }
+    if let JobCommand::Next(args) = command {
+        // Of a file nobody is asked either.
+        return triggers::next(common, args).await;
+    }
     let client = &client_of(common)?;
     match command {
-        JobCommand::Validate(_) => unreachable!("handled above, without a node"),
+        JobCommand::Validate(_) | JobCommand::Next(_) => unreachable!("handled above, without a node"),
         JobCommand::Submit(args) => submit::submit(common, client, args).await,
         JobCommand::Plan(args) => submit::plan(common, client, &args).await,
         JobCommand::Ls(args) => ls(common, client, args).await,
@@ -67,6 +72,10 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
         JobCommand::Cancel { job } => told(common, client, job, "cancel", &()).await,
         JobCommand::Pause { job } => told(common, client, job, "pause", &()).await,
         JobCommand::Resume { job } => told(common, client, job, "resume", &()).await,
+        JobCommand::Fires { job } => triggers::fires(common, client, job.resolve(client).await?).await,
+        JobCommand::Fire(args) => triggers::fire(common, client, args).await,
+        JobCommand::Suspend { job } => told(common, client, job, "suspend", &()).await,
+        JobCommand::Unsuspend { job } => told(common, client, job, "unsuspend", &()).await,
         JobCommand::Retry { job } => told(common, client, job, "retry", &()).await,
         JobCommand::Resolve { job, how } => {
             let resolution = match how {

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use quorate_protocols::api::{FileContent, JobIdInfo, JobIdRequest, PlanInfo, PutInfo, SubmitInfo, SubmitRequest};
+use quorate_protocols::api::{
+    FileContent, JobIdInfo, JobIdRequest, JobInfo, PlanInfo, PutInfo, SubmitInfo, SubmitRequest,
+};
 use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, QuorumId};
 use quorate_protocols::job::compute::Content;
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
@@ -23,8 +25,8 @@ use super::super::args::{Common, SpecArgs, SubmitArgs};
 use super::super::failure::Failure;
 use super::super::output::{bytes, print, print_json, progress};
 use super::super::transfer::{Upload, open_file, upload};
-use super::{text, watch};
-use crate::jobs::spec::{self, Source, SpecFile};
+use super::{show_info, text, watch};
+use crate::jobs::spec::{self, Source, SpecFile, show};
 
 /// A file up to this size travels in the specification; all of them together up to [`INLINE_BYTES_MAX`].
 const INLINE_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -37,13 +39,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// A specification as its file has it, read.
-struct Spec {
+pub struct Spec {
     text: String,
     /// As errors name it.
     name: String,
     /// What the names of files in it are relative to.
     folder: PathBuf,
-    file: SpecFile,
+    pub file: SpecFile,
 }
 
 /// What becomes of a file that the specification names.
@@ -53,7 +55,7 @@ enum Named {
     Large(u64, PathBuf),
 }
 
-fn read(args: &SpecArgs) -> Result<Spec, Failure> {
+pub fn read(args: &SpecArgs) -> Result<Spec, Failure> {
     let stdin = args.spec == Path::new("-");
     let name = if stdin { "standard input".to_owned() } else { args.spec.display().to_string() };
     let mut bytes = Vec::new();
@@ -122,10 +124,12 @@ pub fn validate(common: &Common, args: &SpecArgs) -> Result<(), Failure> {
         }
     });
     let built = built.map_err(|error| wrong(&error))?;
-    let steps = Plan::of(&built).steps.len();
+    let steps = built.computes().map_or(0, |spec| Plan::of(spec).steps.len());
+    let trigger = spec.file.trigger().map(show::when);
     if common.json {
         return print_json(&serde_json::json!({
-            "file": spec.name, "valid": true, "kind": built.kind(), "name": built.name, "steps": steps,
+            "file": spec.name, "valid": true, "kind": built.kind(), "name": built.name(), "steps": steps,
+            "trigger": trigger,
             "files": named.len(), "objects": objects,
         }));
     }
@@ -134,7 +138,8 @@ pub fn validate(common: &Common, args: &SpecArgs) -> Result<(), Failure> {
         _ => "; whether the objects are there, `quorate job plan` asks".to_owned(),
     };
     let steps = if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") };
-    print(format!("{} is sound: a job of kind {}, {steps}{objects}", spec.name, built.kind()))
+    let trigger = trigger.map(|when| format!(", {when}")).unwrap_or_default();
+    print(format!("{} is sound: a job of kind {}, {steps}{trigger}{objects}", spec.name, built.kind()))
 }
 
 /// Shows what a submit would do. Large files are not stored for it: an object of their size takes their place.
@@ -176,7 +181,8 @@ pub async fn submit(common: &Common, client: &Client, args: SubmitArgs) -> Resul
     }
     let spec = read(&args.spec)?;
     let named = spec.named()?;
-    let wanted = JobIdRequest { key: args.key, quorum: args.quorum, dedicated: spec.file.is_dedicated() };
+    let quorum = args.quorum.or(spec.file.quorum());
+    let wanted = JobIdRequest { key: args.key, quorum, dedicated: spec.file.is_dedicated() };
     let JobIdInfo { job } = client.post("/v1/jobs/ids", &wanted).await?;
     let mut files = BTreeMap::new();
     for (name, content) in named {
@@ -203,6 +209,11 @@ pub async fn submit(common: &Common, client: &Client, args: SubmitArgs) -> Resul
     }
     let how = if submitted.existed { ", which was submitted before" } else { "" };
     eprintln!("job {job}{how}");
+    if spec.file.trigger().is_some() && !args.wait && !args.follow {
+        let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
+        eprintln!("`quorate job fires {job}` shows what it fires; `quorate job cancel {job}` ends it");
+        return show_info(common, &info);
+    }
     watch::until_end(common, client, job, args.follow).await
 }
 

@@ -1,10 +1,17 @@
 //! Jobs as people read them.
 
+use std::time::Duration;
+
 use quorate_protocols::api::{
     ComputeInfo, JobInfo, OutcomeInfo, OutputInfo, PlanInfo, PlannedStep, ReceiptBundle, TaskInfo, TaskResources,
+    TriggerInfo,
 };
+use quorate_protocols::ids::JobId;
 use quorate_protocols::job::Kind;
 use quorate_protocols::task::vote::{Verdict, tally};
+use quorate_protocols::trigger::show_instant;
+
+use crate::jobs::spec::show;
 
 use super::super::output::{bytes, facts, instant, or_dash, table, word};
 
@@ -20,7 +27,10 @@ pub fn jobs_table(jobs: &[JobInfo]) -> String {
             job.job.to_string(),
             job.kind.to_string(),
             word(&job.state),
-            or_dash(job.step.map(|step| format!("{}/{}", step.tasks.done, step.tasks.total))),
+            match &job.trigger {
+                Some(trigger) => trigger.form.clone(),
+                None => or_dash(job.step.map(|step| format!("{}/{}", step.tasks.done, step.tasks.total))),
+            },
             instant(job.created_at),
             or_dash(job.name.as_ref()),
             job.why.clone().unwrap_or_default(),
@@ -47,6 +57,12 @@ pub fn job_text(job: &JobInfo) -> String {
             ("profile", or_dash(job.profile.map(|it| format!("{it}{}", if job.degraded { ", degraded" } else { "" })))),
         ]);
     }
+    if let Some(trigger) = &job.trigger {
+        rows.extend(trigger_rows(job, trigger));
+    }
+    if let Some(by) = job.fired_by {
+        rows.push(("fired by", format!("{} (row {} of its fires)", by.job, by.number)));
+    }
     rows.push(("created", instant(job.created_at)));
     rows.push(("finished", or_dash(job.finished_at.map(instant))));
     if job.kind == Kind::Store {
@@ -69,6 +85,24 @@ pub fn job_text(job: &JobInfo) -> String {
         text.push_str(alone.trim_end_matches('\n'));
     }
     text
+}
+
+fn trigger_rows(job: &JobInfo, trigger: &TriggerInfo) -> Vec<(&'static str, String)> {
+    let deadline = trigger.deadline_ms.map(Duration::from_millis);
+    let deadline = deadline.map(|deadline| format!(", none later than {}", show::span(deadline))).unwrap_or_default();
+    let mut rows = vec![
+        ("trigger", trigger.when.clone()),
+        ("overlap", trigger.overlap.clone()),
+        ("missed", format!("{}{deadline}", trigger.missed)),
+    ];
+    if !job.state.is_final() {
+        let suspended = if trigger.suspended { ", to be skipped: it is suspended" } else { "" };
+        rows.extend(trigger.next_ms.map(|next| ("next", format!("{}{suspended}", show_instant(next)))));
+    }
+    let fires = format!("`quorate job fires {}` shows them", job.job);
+    rows.push(("fires", format!("{} instants recorded, {} rows: {fires}", trigger.instants, trigger.rows)));
+    rows.extend(some("live run", trigger.live.iter().map(JobId::to_string)));
+    rows
 }
 
 /// The text of a job's only output.
@@ -223,6 +257,7 @@ pub fn plan_text(plan: &PlanInfo) -> String {
     let step = |planned| format!("{}, {}", step_text(planned), tasks(planned.tasks));
     rows.extend(plan.steps.iter().map(|planned| ("step", step(planned))));
     rows.push(("task", resources_text(&plan.resources)));
+    rows.extend(plan.trigger.clone().map(|when| ("trigger", when)));
     let would = plan.peers.iter().filter(|peer| peer.refusal.is_none()).count();
     rows.push(("peers", format!("{would} of {} known would run it", plan.peers.len())));
     let peers = plan.peers.iter().map(|peer| {

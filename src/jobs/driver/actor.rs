@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::{Context, DutyError, Surroundings, Tries};
 use super::patrol::Patrol;
 use super::tend::{self, Tender};
+use super::triggers::{self, Bell};
 use super::workers::{self, Wanted};
 use super::{DriverParts, columns, holders, leases, levels, repair};
 use crate::jobs::ports::LocalQuorums;
@@ -66,7 +67,7 @@ enum Key {
 }
 
 impl Key {
-    /// `None` for the tending of workers, which is never done.
+    /// `None` for the tending of workers and the firing of triggers, which are never done: each has a task of its own.
     fn of(duty: &Duty) -> Option<Self> {
         Some(match duty {
             Duty::FindHolders { job, open, .. } => Self::FindHolders(*job, *open > 0),
@@ -80,9 +81,9 @@ impl Key {
             }
             Duty::ReleaseWorker { worker, lease } => Self::ReleaseWorker(*worker, *lease),
             Duty::Wake { due, .. } => Self::Wake(*due),
-            Duty::Tend { .. } => return None,
-            // No quorum is raised to the level of triggers yet.
-            Duty::FireAt { .. } | Duty::FireAfter { .. } | Duty::Poll { .. } => return None,
+            Duty::Tend { .. } | Duty::FireAt { .. } | Duty::FireAfter { .. } => return None,
+            // Nobody looks at conditions yet.
+            Duty::Poll { .. } => return None,
         })
     }
 }
@@ -104,6 +105,8 @@ struct Led {
     /// Runs that nobody feeds: the count when last looked at, and since when it stands still.
     idle: BTreeMap<JobId, (u64, Instant)>,
     tender: Tender,
+    /// Wakes the task that fires triggers.
+    bell: Bell,
     /// Since when workers are idle, as this primary has seen it.
     idle_workers: BTreeMap<(PeerId, LeaseId), Instant>,
     /// The state's earliest timer, and when it runs out.
@@ -206,6 +209,7 @@ impl Actor {
             HostEvent::Applied { quorum, events } => {
                 if let Some(led) = self.led.get_mut(&quorum) {
                     led.touch(&events);
+                    led.bell.ring();
                     led.derive_soon();
                 }
             }
@@ -234,6 +238,7 @@ impl Actor {
             && led.term == term
         {
             led.tender.touch_all();
+            led.bell.ring();
             return led.derive_soon();
         }
         self.stop(quorum);
@@ -247,6 +252,9 @@ impl Actor {
         let tender = Tender::default();
         let tending = tend::run(context.clone(), term, tender.clone());
         self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), tending).map(drop));
+        let bell = Bell::default();
+        let firing = triggers::run(context.clone(), bell.clone());
+        self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), firing).map(drop));
         let patrol = Patrol::new(context);
         self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), patrol.run()).map(drop));
         let led = Led {
@@ -256,6 +264,7 @@ impl Actor {
             retries: BTreeMap::new(),
             idle: BTreeMap::new(),
             tender,
+            bell,
             idle_workers: BTreeMap::new(),
             wake: None,
             derived_at: None,
@@ -468,7 +477,7 @@ async fn perform(context: Context, tender: Tender, duty: Duty, tries: Tries) -> 
         }
         Duty::ReleaseWorker { worker, lease } => workers::release(&context, worker, lease).await,
         Duty::Wake { due, .. } => context.propose(Command::Elapsed { until: due }).await.map(drop),
-        // See `tend` and `Key::of`.
+        // See `tend`, `triggers` and `Key::of`.
         Duty::Tend { .. } | Duty::FireAt { .. } | Duty::FireAfter { .. } | Duty::Poll { .. } => Ok(()),
     }
 }

@@ -11,14 +11,18 @@ use tokio::time::sleep;
 
 use super::context::Context;
 
-/// Between two looks. A raise follows an upgrade of the last machine, which takes longer.
+/// Between two looks. The first ones follow each other quickly: the members of a new quorum may not have been heard of
+/// yet. Later ones wait for the upgrade of the last machine, which takes longer.
+const LOOK_SOON: Duration = Duration::from_millis(250);
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Runs until it is dropped, when this node stops leading.
 pub(super) async fn keep(context: Context) {
+    let mut pause = LOOK_SOON;
     loop {
         raise(&context).await;
-        sleep(LOOK_INTERVAL).await;
+        sleep(pause).await;
+        pause = (pause * 2).min(LOOK_INTERVAL);
     }
 }
 

@@ -13,6 +13,7 @@ pub struct DriverMetrics {
     pub columns_gone: Counter,
     pub attempts_given: Counter,
     pub workers_lost: Counter,
+    pub triggers_due: Counter,
     pub reports_recorded: Counter,
     pub reports_stale: Counter,
     pub reports_refused: Counter,
@@ -28,6 +29,7 @@ impl DriverMetrics {
         registry.register("columns_gone", "Columns whose holder was found gone for good", self.columns_gone.clone());
         registry.register("attempts_given", "Attempts of tasks sent to workers", self.attempts_given.clone());
         registry.register("workers_lost", "Workers given up with their attempts", self.workers_lost.clone());
+        registry.register("triggers_due", "Times that a trigger was due and moved on", self.triggers_due.clone());
         registry.register("reports_recorded", "Results of tasks that were recorded", self.reports_recorded.clone());
         registry.register(
             "reports_stale",

@@ -9,7 +9,8 @@
 //! - *repair*: win a new holder for a column, have it rebuild the column from the others, seal it;
 //! - *abandon* a run that nobody feeds;
 //! - *find workers* for tasks that wait, and *release* those that nothing waits for ([`workers`]);
-//! - *wake* the state when its earliest timer has run out.
+//! - *wake* the state when its earliest timer has run out;
+//! - *fire* the triggers that are due by the clock ([`triggers`]).
 //!
 //! Beside that a *patrol* per led quorum looks for what the state cannot know: holders that are gone past a grace, and
 //! pieces that rot, at once where a reader found one ([`patrol`], [`suspects`]). What it finds becomes a repair. Workers
@@ -35,6 +36,7 @@ mod pulse;
 mod repair;
 mod suspects;
 mod tend;
+mod triggers;
 mod workers;
 
 use std::sync::Arc;
@@ -115,5 +117,7 @@ pub fn start(parts: DriverParts) {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trigger_tests;
 #[cfg(test)]
 mod work_tests;

@@ -1,4 +1,4 @@
-//! The specification of a computing job as a person writes it: a TOML file, read into a [`ComputeSpec`].
+//! The specification of a computing job as a person writes it: a TOML file, read into a [`JobSpec`].
 //!
 //! Reading has two halves, because a file may name other files and objects. [`read`] looks at the text alone and finds
 //! everything that is wrong with it; [`SpecFile::build`] puts in the contents that were fetched meanwhile. What a
@@ -61,6 +61,7 @@
 
 mod parameters;
 mod read;
+pub mod show;
 mod table;
 mod trigger;
 
@@ -68,10 +69,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
-use quorate_protocols::ids::ObjectId;
+use quorate_protocols::ids::{ObjectId, QuorumId};
 use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Map, Program, SpecFault};
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
-use quorate_protocols::trigger::spec::{TriggerSpec, TriggeredSpec};
+use quorate_protocols::job::spec::JobSpec;
+use quorate_protocols::trigger::spec::{TriggerSpec, TriggeredSpec, When};
 use quorate_protocols::wire;
 
 pub use read::read;
@@ -182,8 +184,16 @@ impl SpecFile {
         self.trigger.as_ref()
     }
 
-    fn triggered(&self, job: ComputeSpec) -> Option<TriggeredSpec> {
-        Some(TriggeredSpec { trigger: self.trigger.clone()?, job })
+    fn triggered(&self, job: &ComputeSpec) -> Option<TriggeredSpec> {
+        Some(TriggeredSpec { trigger: self.trigger.clone()?, job: job.clone() })
+    }
+
+    /// The quorum that the job must go to, if it says: that of the jobs that it waits for.
+    pub fn quorum(&self) -> Option<QuorumId> {
+        match &self.trigger.as_ref()?.when {
+            When::After(jobs) => jobs.first().map(|after| after.job.quorum),
+            _ => None,
+        }
     }
 
     /// Whether a quorum is to be formed for the job.
@@ -191,13 +201,9 @@ impl SpecFile {
         self.dedicated
     }
 
-    /// The specification of a job that runs once, with its contents. One with a trigger is refused: nodes do not drive
-    /// triggers yet. `content` gives what was fetched, or says why there is none.
-    pub fn build(&self, mut content: impl FnMut(&Source) -> Result<Content, String>) -> Result<ComputeSpec, SpecError> {
-        if self.trigger.is_some() {
-            let problem = "`trigger`: nodes do not fire triggers yet; without this section the job runs once, at once";
-            return Err(self.error(vec![Fault { line: self.line("trigger"), problem: problem.to_owned() }]));
-        }
+    /// The specification with its contents: of a job that runs once and at once, or each time its trigger fires.
+    /// `content` gives what was fetched, or says why there is none.
+    pub fn build(&self, mut content: impl FnMut(&Source) -> Result<Content, String>) -> Result<JobSpec, SpecError> {
         let mut spec = self.spec.clone();
         let mut faults = Vec::new();
         for (slot, source) in &self.open {
@@ -212,7 +218,17 @@ impl SpecFile {
         if !faults.is_empty() {
             return Err(self.error(faults));
         }
-        spec.check().map_err(|fault| self.error(vec![self.explain(fault)]))?;
+        let (spec, checked) = match self.triggered(&spec) {
+            Some(triggered) => {
+                let checked = triggered.check_meaning();
+                (JobSpec::Triggered(Box::new(triggered)), checked)
+            }
+            None => {
+                let checked = spec.check();
+                (JobSpec::Compute(Box::new(spec)), checked)
+            }
+        };
+        checked.map_err(|fault| self.error(vec![self.explain(fault)]))?;
         let bytes = wire::encode(&spec).len();
         if bytes > SPEC_BYTES_MAX {
             let problem = format!(

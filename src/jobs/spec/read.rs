@@ -86,7 +86,7 @@ pub fn read(text: &str, file: &str, given: &[(String, String)]) -> Result<SpecFi
         Some(spec) if faults.is_empty() => {
             let read = SpecFile { file: file.to_owned(), spec, trigger, open, lines, dedicated };
             // As far as it can be told before the contents are there.
-            let checked = match read.triggered(read.spec.clone()) {
+            let checked = match read.triggered(&read.spec) {
                 Some(triggered) => triggered.check_meaning(),
                 None => read.spec.check(),
             };

@@ -35,7 +35,14 @@ fn content(source: &Source) -> Result<Content, String> {
 
 fn built(text: &str, set: &[(&str, &str)]) -> ComputeSpec {
     let read = read(text, "spec.toml", &given(set)).unwrap_or_else(|error| panic!("{error}"));
-    read.build(content).unwrap_or_else(|error| panic!("{error}"))
+    computed(&read)
+}
+
+fn computed(read: &SpecFile) -> ComputeSpec {
+    match read.build(content).unwrap_or_else(|error| panic!("{error}")) {
+        JobSpec::Compute(spec) => *spec,
+        other => panic!("{other:?} does not run at once"),
+    }
 }
 
 fn refused(text: &str) -> String {
@@ -133,7 +140,7 @@ priority = 1
     let wanted: Vec<_> = files.iter().cloned().chain([Source::Object(reference)]).collect();
     assert_eq!(read.sources().into_iter().cloned().collect::<Vec<_>>(), wanted);
 
-    let spec = read.build(content).unwrap_or_else(|error| panic!("{error}"));
+    let spec = computed(&read);
     assert_eq!(spec.name.as_deref(), Some("all of it"));
     assert_eq!(spec.call.args, ["--top", "10"]);
     let stored = Content::Object { object: reference, size: 48 << 20 };
@@ -169,7 +176,11 @@ fn the_example_of_the_essay_is_sound() {
     let lines = include_str!("mod.rs").lines().map(|line| line.trim_start_matches("//!"));
     let example = lines.skip_while(|line| *line != " ```toml").skip(1).take_while(|line| *line != " ```");
     let example: String = example.map(|line| format!("{line}\n")).collect();
-    let spec = built(&example, &[("text", &object(1).to_string())]);
+    let text = object(1).to_string();
+    let read = read(&example, "spec.toml", &given(&[("text", &text)])).unwrap_or_else(|error| panic!("{error}"));
+    let built = read.build(content).unwrap_or_else(|error| panic!("{error}"));
+    let spec = built.computes().expect("it computes");
+    assert!(matches!(built, JobSpec::Triggered(_)));
     assert!(spec.name.as_deref() == Some("word count") && spec.reduce.is_some() && spec.verify.is_some());
 }
 
@@ -463,7 +474,7 @@ proptest! {
         }
         match read(&text, "spec.toml", &[]) {
             Ok(read) => match read.build(content) {
-                Ok(spec) => prop_assert_eq!(spec.check(), Ok(())),
+                Ok(spec) => prop_assert_eq!(spec.computes().map(ComputeSpec::check), Some(Ok(()))),
                 Err(error) => prop_assert!(!error.faults.is_empty()),
             },
             Err(error) => prop_assert!(!error.faults.is_empty() && !error.to_string().is_empty()),
@@ -474,7 +485,8 @@ proptest! {
 // ---- triggers ----
 
 fn trigger(section: &str) -> TriggerSpec {
-    let read = read(&format!("{SMALL}[trigger]\n{section}"), "spec.toml", &given(&[("zone", "Europe/Berlin")]));
+    let text = format!("{SMALL}[trigger]\n{section}\n[parameters]\nzone = \"UTC\"\n");
+    let read = read(&text, "spec.toml", &given(&[("zone", "Europe/Berlin")]));
     read.unwrap_or_else(|error| panic!("{error}")).trigger().expect("a trigger").clone()
 }
 
@@ -576,6 +588,15 @@ fn every_fault_of_a_trigger_names_its_line_its_key_and_what_is_accepted() {
 #[test]
 fn a_job_with_a_trigger_is_not_taken_for_one_without() {
     let read = read(&format!("{SMALL}[trigger]\nevery = \"1s\""), "spec.toml", &[]).unwrap();
-    let error = read.build(content).unwrap_err().to_string();
-    assert!(error.starts_with("spec.toml:3: `trigger`: nodes do not fire triggers yet"), "{error}");
+    let JobSpec::Triggered(spec) = read.build(content).unwrap() else { panic!("it would run at once") };
+    assert_eq!((spec.trigger, spec.job), (trigger("every = \"1s\""), built(SMALL, &[])));
+}
+
+/// Goal: a job that waits for others goes to their quorum, for only there is their end known.
+#[test]
+fn a_job_after_others_goes_to_their_quorum() {
+    let quorum = |section: &str| read(&format!("{SMALL}[trigger]\n{section}"), "spec.toml", &[]).unwrap().quorum();
+    let job = JobId { quorum: QuorumId([3; 16]), local: [4; 16] };
+    assert_eq!(quorum(&format!("after = [\"{job}\"]")), Some(job.quorum));
+    assert_eq!(quorum("every = \"1s\""), None);
 }

@@ -1,0 +1,122 @@
+//! Triggers and what they fired.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{JobId, Millis, Nonce};
+use crate::trigger::SkipReason;
+
+/// A job that has a trigger, beside what all jobs have. Its runs are jobs of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TriggerInfo {
+    /// `at`, `every`, `cron`, `event`, `condition` or `after`.
+    pub form: String,
+    /// When it fires, as its specification says it.
+    pub when: String,
+    /// `allow`, `forbid`, `replace` or `queue(N)`.
+    pub overlap: String,
+    /// `skip`, `once` or `catch_up(N)`.
+    pub missed: String,
+    pub deadline_ms: Option<u64>,
+    /// What falls due or arrives meanwhile is skipped.
+    pub suspended: bool,
+    /// Of one that a clock fires: from when its instants count; `null` before its primary first looked.
+    pub since_ms: Option<Millis>,
+    /// The first instant that is not recorded yet; `null` when there is none, or none that a clock tells.
+    pub next_ms: Option<Millis>,
+    /// Instants recorded, skipped ones included.
+    pub instants: u64,
+    /// Rows of its table of fires so far; the oldest are forgotten in time.
+    pub rows: u64,
+    /// Runs that have not ended.
+    pub live: Vec<JobId>,
+}
+
+/// What a run was made by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct FiredByInfo {
+    /// The job that has the trigger.
+    pub job: JobId,
+    /// The row of its table of fires.
+    pub number: u64,
+}
+
+/// One row of a trigger's table of fires: what fired, or did not and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct FireInfo {
+    /// The instant; of what no clock fired, when it was recorded. Of several that were skipped in a row, the first.
+    pub instant_ms: Millis,
+    /// `null` of one that was skipped or still waits.
+    pub run: Option<JobId>,
+    pub outcome: FireOutcome,
+    /// How many the row stands for that did not run: 0 of one that ran or will.
+    pub skipped: u64,
+    pub reason: Option<SkipReason>,
+    /// Of several that were skipped in a row, the last.
+    pub last_ms: Option<Millis>,
+    pub number: u64,
+    pub cause: FireCause,
+    /// Quorum time of the record: how much later than the instant it was committed. Of a row that stands for several, when
+    /// the last of them was.
+    pub recorded_ms: Millis,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FireCause {
+    Instant,
+    Event,
+    Manual,
+    Condition,
+    After,
+    /// A cause that this build does not know.
+    #[serde(other)]
+    Other,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FireOutcome {
+    /// Its turn comes when an earlier run has ended.
+    Waiting,
+    /// The run has not ended.
+    Running,
+    Skipped,
+    Succeeded,
+    Failed,
+    Reverted,
+    Cancelled,
+    /// An outcome that this build does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// Asks for a fire now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct FireRequest {
+    /// Whether the overlap policy counts; else it runs beside whatever runs.
+    #[serde(default)]
+    pub respect_overlap: bool,
+    /// 32 hexadecimal digits. The same again within an hour is the same fire: for one whose answer was lost.
+    #[serde(default)]
+    pub nonce: Option<Nonce>,
+}
+
+/// What comes next of a trigger that a clock fires.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct NextInfo {
+    /// When it fires, as its specification says it.
+    pub when: String,
+    pub suspended: bool,
+    /// The clock that this was worked out by: the node's that was asked, or of a file this machine's.
+    pub now_ms: Millis,
+    pub next: Vec<InstantInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct InstantInfo {
+    pub instant_ms: Millis,
+    /// Later than the instant by its jitter.
+    pub due_ms: Millis,
+    /// The instant on the clocks of its time zone.
+    pub text: String,
+}

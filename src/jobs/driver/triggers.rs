@@ -1,0 +1,139 @@
+//! Firing what a clock fires (`Duty::FireAt`, `Duty::FireAfter`): at the right moment, and by the record alone.
+//!
+//! One task per led quorum. It sleeps until the earliest trigger is due, has the planner make the spans of all that are,
+//! and commits them; what they fire is decided where they are applied. It is woken by whatever is applied, for that may
+//! have brought a trigger that is due sooner.
+//!
+//! **Two clocks.** `at` and `cron` are due when this node's wall clock says so. `every` is also due when as much time
+//! has passed as was left, on the monotonic clock and counted from the newest quorum time that this primary saw: so a
+//! wall clock that is set back does not silence it. Sleeping follows the monotonic clock, so the wall clock is looked at
+//! again at least every [`LOOK_INTERVAL`] while anything is to come: a step in either direction is noticed within that.
+//!
+//! A proposal that is lost, doubled or too late does no harm: a span that was made from an older record changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate_protocols::ids::{JobId, Millis};
+use quorate_protocols::quorum::{Command, QuorumState};
+use quorate_protocols::trigger::{Planner, Span};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+use super::context::Context;
+
+/// The longest sleep while some trigger is to come.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A proposal that failed is made anew after this, doubled by each failure up to the maximum. A failover takes about as
+/// long as the first few.
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// A committed span moves its trigger on. Should one not do so this often, the task rests, lest it spins.
+const REPEATS_MAX: u32 = 3;
+
+/// Wakes the firing task of one led quorum: something was applied, or the lead was regained.
+#[derive(Clone, Default)]
+pub(super) struct Bell(Arc<Notify>);
+
+impl Bell {
+    pub fn ring(&self) {
+        self.0.notify_one();
+    }
+}
+
+/// Runs until it is dropped, when this node stops leading.
+pub(super) async fn run(context: Context, bell: Bell) {
+    let mut planner = Planner::default();
+    let mut steady = None;
+    let mut failures: u32 = 0;
+    let mut before: (Vec<Key>, u32) = Default::default();
+    loop {
+        match look(&context, &mut planner, &mut steady) {
+            Look::Nothing => bell.0.notified().await,
+            Look::Later(pause) => {
+                tokio::select! {
+                    () = sleep(pause) => (),
+                    () = bell.0.notified() => (),
+                }
+            }
+            Look::Due(spans) => {
+                let keys: Vec<Key> = spans.iter().map(key).collect();
+                let repeats = if keys == before.0 { before.1 + 1 } else { 0 };
+                before = (keys, repeats);
+                let count = spans.len();
+                match context.propose(Command::Due { spans }).await {
+                    Ok(_) => {
+                        failures = 0;
+                        context.around.metrics.triggers_due.inc_by(count as u64);
+                        if repeats >= REPEATS_MAX {
+                            tracing::warn!(quorum = %context.quorum.id(), repeats, "due triggers do not move on");
+                            sleep(LOOK_INTERVAL).await;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::debug!(quorum = %context.quorum.id(), failures, %error, "due triggers not committed");
+                        sleep(BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX)).await;
+                        failures = failures.saturating_add(1);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a span moves on, and from where.
+type Key = (JobId, Millis, Option<Millis>);
+
+fn key(span: &Span) -> Key {
+    (span.job, span.from, span.expected)
+}
+
+enum Look {
+    /// No trigger waits for a clock.
+    Nothing,
+    Later(Duration),
+    Due(Vec<Span>),
+}
+
+fn look(context: &Context, planner: &mut Planner, steady: &mut Option<Steady>) -> Look {
+    let (wall, now) = (context.around.seams.clock.wall(), Instant::now());
+    let mut seen = Look::Nothing;
+    context.quorum.look(&mut |state: &QuorumState| {
+        let steady = steady.get_or_insert(Steady { time: state.time, at: now }).read(state.time, now).max(wall);
+        let left = match state.next_trigger_due() {
+            (None, None) => return,
+            (by_wall, by_steady) => {
+                let left = [by_wall.map(|due| due.since(wall)), by_steady.map(|due| due.since(steady))];
+                left.into_iter().flatten().min().unwrap_or(LOOK_INTERVAL)
+            }
+        };
+        seen = match left.is_zero() {
+            false => Look::Later(left.min(LOOK_INTERVAL)),
+            true => match planner.spans(state, wall, steady) {
+                // Nothing is known that would bring it about; in a moment there may be.
+                spans if spans.is_empty() => Look::Later(LOOK_INTERVAL),
+                spans => Look::Due(spans),
+            },
+        };
+    });
+    seen
+}
+
+/// Quorum time as it goes on between entries.
+struct Steady {
+    time: Millis,
+    at: Instant,
+}
+
+impl Steady {
+    /// Never goes back: an entry that brings an earlier time than has passed tells nothing new.
+    fn read(&mut self, quorum_time: Millis, now: Instant) -> Millis {
+        let passed = self.time.plus(now - self.at);
+        if quorum_time > passed {
+            *self = Self { time: quorum_time, at: now };
+        }
+        passed.max(quorum_time)
+    }
+}
