@@ -297,6 +297,7 @@ impl Nemesis<'_> {
         if self.dice.percent(12) {
             testnet.start(node)?;
             self.hold(10, 500).await;
+            self.catch_jobs().await;
             tokio::task::block_in_place(|| testnet.kill(node))?;
             self.count(Fault::Kill);
             *self.world.state().kills_by_role.entry("node that was starting").or_default() += 1;

@@ -155,11 +155,14 @@ impl Report {
         for (name, Outcomes { ok, failed, unknown }) in &self.operations {
             line(format_args!("| {name} | {ok} | {failed} | {unknown} |"));
         }
-        line(format_args!(
-            "\n{} acknowledgements of puts and removals; {} unknown puts had happened. The {} calls of {} objects fit one \
-             order each; {} undecided.\n",
-            self.objects_acknowledged, self.unknown_happened, self.calls, self.histories, self.histories_undecided
-        ));
+        line(format_args!(""));
+        if self.operations.keys().any(|name| *name != Operation::Job.name()) {
+            line(format_args!(
+                "{} acknowledgements of puts and removals; {} unknown puts had happened. The {} calls of {} objects fit \
+                 one order each; {} undecided.\n",
+                self.objects_acknowledged, self.unknown_happened, self.calls, self.histories, self.histories_undecided
+            ));
+        }
         line(format_args!("| Fault | injected |\n| --- | ---: |"));
         for (name, count) in &self.faults {
             line(format_args!("| {name} | {count} |"));
