@@ -9,6 +9,7 @@ pub mod buffers;
 pub mod cli;
 pub mod config;
 pub mod directory;
+pub mod events;
 pub mod executors;
 pub mod identity;
 pub mod jobs;

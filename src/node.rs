@@ -26,6 +26,8 @@ use tokio::sync::{broadcast, mpsc};
 use self::promises::NodePromises;
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryParts};
+use crate::events::network::NetworkEvents;
+use crate::events::{Events, EventsParts, Hearing, NodeCarrier};
 use crate::executors::Executor;
 use crate::identity::Identity;
 use crate::jobs::approvals::ApprovalsParts;
@@ -171,6 +173,7 @@ struct Inner {
     objects: Objects,
     driver_metrics: DriverMetrics,
     workers: Workers,
+    emitter: Events,
     events: broadcast::Sender<NodeEvent>,
 }
 
@@ -212,8 +215,8 @@ impl Node {
         )
         .await?;
         // Subscribed before anything can be led, so that no lead goes unnoticed.
-        let (driver_events, feed_events) = (quorums.events(), quorums.events());
-        let (bus, _) = broadcast::channel(EVENTS_MAX);
+        let (driver_events, feed_events, own_events) = (quorums.events(), quorums.events(), quorums.events());
+        let (bus, bus_events) = broadcast::channel(EVENTS_MAX);
         feed::start(feed::FeedParts {
             seams: seams.clone(),
             directory: directory.clone(),
@@ -245,6 +248,7 @@ impl Node {
             (Arc::new(quorums.clone()), Arc::new(directory.clone()));
         let steward =
             Steward { quorums: local.clone(), pulses: notes.pulses().clone(), metrics: driver_metrics.clone() };
+        let hearing = Hearing::new(local.clone(), seams.clock.clone());
         let client = QuorumClient::new(ClientParts {
             net: net.clone(),
             quorums: local.clone(),
@@ -254,6 +258,7 @@ impl Node {
             notes: notes.clone(),
             suspects: suspects.clone(),
             steward: steward.clone(),
+            hearing: hearing.clone(),
         });
         let approvals = Approvals::new(ApprovalsParts {
             seams: seams.clone(),
@@ -306,6 +311,29 @@ impl Node {
             faults: work.faults,
         })
         .await?;
+        let carrier = NodeCarrier {
+            this: net.local_peer(),
+            client: client.clone(),
+            quorums: local.clone(),
+            knowledge: knowledge.clone(),
+        };
+        let emitter = Events::start(EventsParts {
+            seams: seams.clone(),
+            net: net.clone(),
+            storage: storage.clone(),
+            carrier: Arc::new(carrier),
+        })
+        .await?;
+        NetworkEvents {
+            seams: seams.clone(),
+            net: net.clone(),
+            directory: directory.clone(),
+            quorums: local.clone(),
+            events: emitter.clone(),
+            applied: own_events,
+            nodes: bus_events,
+        }
+        .start();
         let worker: Arc<dyn LocalTasks> = Arc::new(workers.clone());
         let logs = LogReader { net: net.clone(), worker: worker.clone(), client: client.clone() };
         driver::start(DriverParts {
@@ -323,7 +351,7 @@ impl Node {
             settings: settings.driver,
         });
         TaskService { net: net.clone(), steward, worker: Some(worker) }.start(&seams.tasks, task);
-        JobService { net: net.clone(), quorums: local, authority, notes, suspects }.start(&seams.tasks, job);
+        JobService { net: net.clone(), quorums: local, authority, notes, suspects, hearing }.start(&seams.tasks, job);
 
         let inner = Inner {
             seams,
@@ -342,6 +370,7 @@ impl Node {
             objects,
             driver_metrics,
             workers,
+            emitter,
             events: bus,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -401,6 +430,10 @@ impl Node {
     /// This node as a worker of quorums.
     pub fn workers(&self) -> &Workers {
         &self.inner.workers
+    }
+    /// The events that users emit here.
+    pub fn emitter(&self) -> &Events {
+        &self.inner.emitter
     }
     pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
         self.inner.events.subscribe()

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quorate_protocols::api::{
-    JobInfo, Listing, MemberView, NodeFaults, NodeInfo, ObjectInfo, PeerInfo, PlanPeer, QuorumDetail, QuorumInfo,
-    ResourcesInfo, SubmitInfo,
+    EmitInfo, EmitRequest, JobInfo, Listing, MemberView, NodeFaults, NodeInfo, ObjectInfo, PeerInfo, PlanPeer,
+    QuorumDetail, QuorumInfo, ResourcesInfo, SubmitInfo,
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
@@ -67,6 +67,8 @@ pub trait Backend: Send + Sync + 'static {
         progress: watch::Sender<PutProgress>,
     ) -> BoxFuture<'static, Result<PutOutcome, ApiError>>;
     fn get(&self, object: ObjectId, range: Option<(u64, Option<u64>)>) -> Answer<'_, GetStream>;
+    /// Emits an event through this node's outbox.
+    fn emit(&self, request: EmitRequest) -> Answer<'_, EmitInfo>;
     /// What happens in this node's quorums.
     fn quorum_events(&self) -> broadcast::Receiver<HostEvent>;
     /// What happens to objects on this node: its puts and gets, and the pieces that it holds.

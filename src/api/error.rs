@@ -5,7 +5,9 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use quorate_protocols::api::{ErrorBody, ErrorCode};
 use quorate_protocols::quorum::Rejection;
+use quorate_protocols::trigger::outbox::EmitError;
 
+use crate::events::EventError;
 use crate::jobs::logs::LogError;
 use crate::jobs::submit::SubmitError;
 use crate::jobs::{ClientError, PlacementError};
@@ -160,6 +162,21 @@ impl From<SubmitError> for ApiError {
                 .hint(format!("give --quorum {recorded}, no quorum at all, or another key")),
             SubmitError::Key { .. } | SubmitError::Contradiction { .. } => Self::bad_request(text),
             SubmitError::Disk(_) => Self::internal(text).hint("`quorate doctor` looks at this node's disk"),
+        }
+    }
+}
+
+impl From<EventError> for ApiError {
+    fn from(error: EventError) -> Self {
+        let text = chain(&error);
+        match error {
+            EventError::Refused(EmitError::Invalid(_)) => Self::bad_request(text),
+            EventError::Refused(EmitError::Full { .. }) => Self::new(ErrorCode::Busy, text).hint(
+                "nothing was taken; `quorate job ls` shows whether the jobs that listen keep up, and `quorate quorum ls` \
+                 whether their quorums answer. Then emit again",
+            ),
+            EventError::Disk(_) => Self::internal(text).hint("`quorate doctor` looks at this node's disk"),
+            EventError::Closing => Self::new(ErrorCode::Unknown, text).hint("emit it again under the same id"),
         }
     }
 }

@@ -1,18 +1,20 @@
-//! `/v1/events`: what happens here, live.
+//! `/v1/events`: what happens here, live; and events that users emit for jobs that wait for them.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
 
+use axum::Json;
 use axum::extract::State;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use futures::Stream;
-use quorate_protocols::api::{EventInfo, EventKind};
+use quorate_protocols::api::{EmitInfo, EmitRequest, ErrorBody, EventInfo, EventKind};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use super::error::ApiError;
 use super::router::Shared;
-use super::views;
+use super::{extract, views};
 use crate::node::NodeEvent;
 use crate::objects::ObjectEvent;
 use crate::quorum::HostEvent;
@@ -41,6 +43,17 @@ pub async fn events(State(backend): State<Shared>) -> Sse<impl Stream<Item = Res
         Some((Ok(sse), follower))
     });
     Sse::new(stream).keep_alive(KeepAlive::default())
+}
+
+/// Emits an event: jobs with a trigger for its name run, whichever quorum owns them. Success means that this node has it
+/// on disk and will deliver it. The same id under the same name is the same event, through whichever node it comes.
+#[utoipa::path(post, path = "/v1/events", tag = "node", request_body = EmitRequest,
+    responses((status = 200, body = EmitInfo), (status = "default", body = ErrorBody)))]
+pub async fn emit(
+    State(backend): State<Shared>,
+    extract::Json(request): extract::Json<EmitRequest>,
+) -> Result<Json<EmitInfo>, ApiError> {
+    Ok(Json(backend.emit(request).await?))
 }
 
 struct Follower {

@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use prometheus_client::registry::Registry;
 use quorate_protocols::api::{
-    JobInfo, Listing, MemberView, NodeInfo, ObjectInfo, OutcomeInfo, OwnState, PeerInfo, PlanPeer, QuorumDetail,
-    QuorumInfo, ResourcesInfo, ScopeInfo, SubmitInfo, Unreachable,
+    EmitInfo, EmitRequest, JobInfo, Listing, MemberView, NodeInfo, ObjectInfo, OutcomeInfo, OwnState, PeerInfo,
+    PlanPeer, QuorumDetail, QuorumInfo, ResourcesInfo, ScopeInfo, SubmitInfo, Unreachable,
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::directory::QuorumAdvert;
@@ -209,6 +209,7 @@ fn unexpected(quorum: QuorumId, asked: &str, answer: &QueryAnswer) -> ClientErro
         QueryAnswer::Outputs(_) => "outputs",
         QueryAnswer::Workers(_) => "workers",
         QueryAnswer::Fires(_) => "fires",
+        QueryAnswer::Listening { .. } => "names of events",
         QueryAnswer::Unknown => "nothing",
     };
     ClientError::Protocol { quorum, reason: format!("asked for {asked} it answered with {kind}") }
@@ -409,6 +410,14 @@ impl Backend for NodeBackend {
 
     fn get(&self, object: ObjectId, range: Option<(u64, Option<u64>)>) -> Answer<'_, GetStream> {
         Box::pin(async move { Ok(self.node.objects().get(object, range).await?) })
+    }
+
+    fn emit(&self, request: EmitRequest) -> Answer<'_, EmitInfo> {
+        Box::pin(async move {
+            let EmitRequest { name, id, data } = request;
+            let taken = self.node.emitter().emit(name, id, data.to_string().into()).await?;
+            Ok(EmitInfo { sequence: taken.sequence, existed: taken.existed })
+        })
     }
 
     fn quorum_events(&self) -> broadcast::Receiver<HostEvent> {

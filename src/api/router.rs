@@ -82,7 +82,7 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
         .routes(routes!(objects::list, objects::put))
         .routes(routes!(objects::show, objects::remove))
         .routes(routes!(objects::content))
-        .routes(routes!(events::events))
+        .routes(routes!(events::events, events::emit))
         .routes(routes!(metrics::metrics))
         .routes(routes!(bench::noop))
         .routes(routes!(bench::form))

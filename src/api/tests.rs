@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use quorate_protocols::api::{
-    ErrorBody, ErrorCode, EventKind, JobInfo, Listing, MemberView, NodeInfo, ObjectInfo, PeerInfo, PlanPeer, PutInfo,
-    PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo, ResourcesInfo, SubmitInfo,
+    EmitInfo, EmitRequest, ErrorBody, ErrorCode, EventKind, JobInfo, Listing, MemberView, NodeInfo, ObjectInfo,
+    PeerInfo, PlanPeer, PutInfo, PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo, ResourcesInfo, SubmitInfo,
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::{
@@ -256,6 +256,19 @@ impl Backend for Fake {
                 }
             };
             Ok(GetStream { size, start, length, name: None, bytes })
+        })
+    }
+    fn emit(&self, request: EmitRequest) -> Answer<'_, EmitInfo> {
+        let event = quorate_protocols::trigger::event::Event {
+            name: request.name,
+            id: request.id,
+            data: request.data.to_string().into(),
+            at: Millis(5),
+        };
+        let taken = quorate_protocols::trigger::Outbox::new(PeerId([9; 32])).emit(Millis(5), event);
+        Box::pin(async move {
+            let taken = taken.map_err(crate::events::EventError::from)?;
+            Ok(EmitInfo { sequence: taken.sequence, existed: taken.existed })
         })
     }
     fn quorum_events(&self) -> broadcast::Receiver<HostEvent> {

@@ -71,6 +71,9 @@ pub enum Command {
     /// A node tells what happens in quorums of which it is a member, its own puts and gets, the pieces it holds, and its
     /// connections. For what happens elsewhere, ask a node there: `quorate quorum ls` names primaries.
     Events,
+    /// Emit events that jobs wait for
+    #[command(subcommand)]
+    Event(EventCommand),
     /// Check a live network from outside, and say what is wrong and what to do
     ///
     /// Asks one node, which answers for its quorums' members and its peers; without --node on a testnet, every node. What
@@ -92,6 +95,24 @@ pub enum Command {
     Supervise,
     /// Show it all: seven nodes, a real file, a killed primary
     Demo(DemoArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EventCommand {
+    /// Emit an event
+    ///
+    /// The jobs whose trigger listens to the name run, wherever they are owned. Done means that the node has it on disk and
+    /// delivers it until it is taken.
+    Emit {
+        /// Letters, digits, '-', '_' and '.'; what begins with `quorate.` is the network's own
+        name: String,
+        /// What expressions and tasks are given
+        #[arg(long, value_name = "JSON", default_value = "null")]
+        data: String,
+        /// Events of one name and id are one, through whichever node they come
+        #[arg(long)]
+        id: Option<String>,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

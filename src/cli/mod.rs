@@ -10,6 +10,7 @@ mod args;
 mod chaos;
 mod demo;
 mod doctor;
+mod event;
 mod events;
 mod failure;
 mod find;
@@ -89,6 +90,7 @@ fn run(args: Args) -> Result<(), Failure> {
             Command::Receipt(command) => receipt::run(&common, command),
             Command::Doctor { deep } => doctor::run(&common, deep).await,
             Command::Events => events::run(&common).await,
+            Command::Event(command) => event::run(&common, command).await,
             Command::Testnet(command) => testnet::run(&common, command).await,
             Command::Bench(command) => crate::bench::run(&common, command).await,
             Command::Demo(demo) => demo::run(&common, &demo).await,

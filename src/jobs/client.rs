@@ -22,6 +22,7 @@ use quorate_protocols::job::message::{JobAnswer, JobMessage, Query, QueryAnswer}
 use quorate_protocols::quorum::{Command, CommandReply, Rejection};
 use quorate_protocols::task::limits::MESSAGE_BYTES_MAX as TASK_BYTES_MAX;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
+use quorate_protocols::trigger::event::{Dispatch, Heard};
 use quorate_protocols::wire;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,6 +34,7 @@ use super::driver::{Notes, Suspects};
 use super::ports::{Knowledge, LocalQuorum, LocalQuorums};
 use super::service::ELECTION_WAIT;
 use super::steward::Steward;
+use crate::events::Hearing;
 use crate::quorum::QuorumError;
 use crate::seams::{Entropy, Frame, Net, NetError, Protocol};
 
@@ -77,6 +79,8 @@ pub struct ClientParts {
     pub suspects: Suspects,
     /// What this node's own worker says to the quorums that this node leads.
     pub steward: Steward,
+    /// What this node emits for the quorums that it leads.
+    pub hearing: Hearing,
 }
 
 struct Inner {
@@ -132,12 +136,14 @@ enum Ask {
     Suspect(ManifestHash, PieceIndex),
     /// What a worker says to a primary.
     Tell(TaskMessage),
+    /// What an emitter of events says to one.
+    Dispatch(Dispatch),
 }
 
 impl Ask {
     /// Whether it may have changed the quorum's record though nothing was heard of it.
     fn changes(&self) -> bool {
-        matches!(self, Self::Propose(_) | Self::Tell(_))
+        matches!(self, Self::Propose(_) | Self::Tell(_) | Self::Dispatch(_))
     }
 }
 
@@ -147,6 +153,7 @@ enum Said {
     Answer(QueryAnswer),
     Noted,
     Told(TaskAnswer),
+    Heard(Result<Heard, Rejection>),
 }
 
 /// What one try told us.
@@ -166,7 +173,7 @@ enum Tried {
 }
 
 /// An answer of either protocol.
-enum Heard {
+enum Answered {
     Job(JobAnswer),
     Told(TaskAnswer),
 }
@@ -218,6 +225,19 @@ impl QuorumClient {
     ) -> Result<TaskAnswer, ClientError> {
         match self.ask(quorum, Ask::Tell(message), deadline).await? {
             Said::Told(answer) => Ok(answer),
+            _ => Err(mixed_up(quorum)),
+        }
+    }
+
+    /// Hands events that this node has emitted to the primary, whose answer follows the commit. May be said twice.
+    pub async fn dispatch(
+        &self,
+        quorum: QuorumId,
+        dispatch: Dispatch,
+        deadline: Duration,
+    ) -> Result<Heard, ClientError> {
+        match self.ask(quorum, Ask::Dispatch(dispatch), deadline).await? {
+            Said::Heard(heard) => Ok(heard?),
             _ => Err(mixed_up(quorum)),
         }
     }
@@ -428,6 +448,13 @@ impl QuorumClient {
                 parts.suspects.note(quorum, *manifest, *column);
                 Ok(Said::Noted)
             }
+            Ask::Dispatch(dispatch) => {
+                let heard = parts.hearing.hear(local, by, by, dispatch.clone());
+                match tokio::time::timeout(left, heard).await {
+                    Ok(heard) => heard.map(Said::Heard),
+                    Err(_) => return Tried::Unknown(None),
+                }
+            }
             Ask::Tell(message) => {
                 let told = parts.steward.answer(by, message.clone());
                 return match tokio::time::timeout(left, told).await {
@@ -459,15 +486,16 @@ impl QuorumClient {
         // A question changes nothing: its silence leaves nothing unknown.
         let silence = || if ask.changes() { Tried::Unknown(None) } else { Tried::Nothing };
         let patience = TRY_MIN.saturating_mul(1 << account.silent_tries.min(3));
-        let job = |message| async move { self.send_job(peer, &message, patience, end).await.map(Heard::Job) };
+        let job = |message| async move { self.send_job(peer, &message, patience, end).await.map(Answered::Job) };
         let answer = match ask {
             Ask::Propose(command) => job(JobMessage::Propose { quorum, command: command.clone() }).await,
             Ask::Query(query, stale) => job(JobMessage::Query { quorum, query: query.clone(), stale: *stale }).await,
+            Ask::Dispatch(dispatch) => job(JobMessage::Dispatch { quorum, dispatch: dispatch.clone() }).await,
             Ask::Suspect(manifest, column) => {
                 job(JobMessage::Suspect { quorum, manifest: *manifest, column: *column }).await
             }
             Ask::Tell(message) => {
-                self.send(peer, Protocol::Task, message, TASK_BYTES_MAX, patience, end).await.map(Heard::Told)
+                self.send(peer, Protocol::Task, message, TASK_BYTES_MAX, patience, end).await.map(Answered::Told)
             }
         };
         let answer = match answer {
@@ -490,8 +518,8 @@ impl QuorumClient {
         };
         account.failed.remove(&peer);
         let answer = match answer {
-            Heard::Job(answer) => answer,
-            Heard::Told(answer) => {
+            Answered::Job(answer) => answer,
+            Answered::Told(answer) => {
                 let tried = self.told(quorum, answer);
                 if !matches!(tried, Tried::Stranger) {
                     (account.reached, account.heard) = (true, true);
@@ -516,6 +544,11 @@ impl QuorumClient {
                 }
                 Tried::Done(Said::Answer(answer))
             }
+            (JobAnswer::Heard(heard), Ask::Dispatch(_)) => {
+                self.heard(quorum, peer);
+                Tried::Done(Said::Heard(Ok(heard)))
+            }
+            (JobAnswer::Reply(Err(rejection)), Ask::Dispatch(_)) => Tried::Done(Said::Heard(Err(rejection))),
             (JobAnswer::Noted, Ask::Suspect(..)) => Tried::Done(Said::Noted),
             (JobAnswer::NotPrimary { primary, voters }, _) => {
                 self.learn(quorum, primary, &voters);
@@ -538,7 +571,14 @@ impl QuorumClient {
             (JobAnswer::Unknown, _) => silence(),
             (JobAnswer::Forbidden { reason }, _) => Tried::Failed(ClientError::Forbidden { reason }),
             (JobAnswer::Malformed { reason }, _) => Tried::Failed(ClientError::Protocol { quorum, reason }),
-            (JobAnswer::Membership(_) | JobAnswer::Reply(_) | JobAnswer::Answer(_) | JobAnswer::Noted, _) => {
+            (
+                JobAnswer::Membership(_)
+                | JobAnswer::Reply(_)
+                | JobAnswer::Answer(_)
+                | JobAnswer::Noted
+                | JobAnswer::Heard(_),
+                _,
+            ) => {
                 self.0.parts.net.penalise(peer, "an answer to another question");
                 silence()
             }

@@ -27,7 +27,7 @@ pub mod steward;
 pub mod submit;
 pub mod task_service;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::time::Duration;
 

@@ -17,6 +17,7 @@ use super::authority::{self, Authority};
 use super::driver::{Notes, Suspects};
 use super::ports::{LocalQuorum, LocalQuorums};
 use super::serve;
+use crate::events::Hearing;
 use crate::quorum::QuorumError;
 use crate::seams::{Frame, InboundRequest, Net, TaskGroup};
 
@@ -30,6 +31,7 @@ pub struct JobService {
     pub authority: Authority,
     pub notes: Notes,
     pub suspects: Suspects,
+    pub hearing: Hearing,
 }
 
 impl serve::Service for JobService {
@@ -59,13 +61,17 @@ impl JobService {
             JobMessage::Membership { quorum }
             | JobMessage::Propose { quorum, .. }
             | JobMessage::Query { quorum, .. }
-            | JobMessage::Suspect { quorum, .. } => *quorum,
+            | JobMessage::Suspect { quorum, .. }
+            | JobMessage::Dispatch { quorum, .. } => *quorum,
         };
         let Some(local) = self.quorums.quorum(quorum) else { return JobAnswer::NotMember };
         if let Some(moved) = moved(&*local, self.net.local_peer()) {
             return moved;
         }
-        if matches!(message, JobMessage::Propose { .. } | JobMessage::Query { stale: false, .. }) {
+        if matches!(
+            message,
+            JobMessage::Propose { .. } | JobMessage::Query { stale: false, .. } | JobMessage::Dispatch { .. }
+        ) {
             // While a primary is being elected the question is held: to answer that there is none would only have it
             // asked again, and the winner would be found by chance. Nothing was done yet when the time is up.
             let _ = tokio::time::timeout(ELECTION_WAIT, local.primary_settled()).await;
@@ -90,6 +96,18 @@ impl JobService {
                     Ok(Ok(answer)) => JobAnswer::Answer(self.notes.add_to(&*local, &query, answer)),
                     Ok(Err(error)) => answer_to(error),
                     Err(_) => JobAnswer::Unknown,
+                }
+            }
+            JobMessage::Dispatch { .. } if local.leading().is_none() => not_leading(&*local),
+            JobMessage::Dispatch { dispatch, .. } => {
+                if let Err(reason) = dispatch.check() {
+                    self.net.penalise(from, "events that nobody may emit");
+                    return JobAnswer::Malformed { reason };
+                }
+                match self.hearing.hear(&*local, self.net.local_peer(), from, dispatch).await {
+                    Ok(Ok(heard)) => JobAnswer::Heard(heard),
+                    Ok(Err(rejection)) => JobAnswer::Reply(Err(rejection)),
+                    Err(error) => answer_to(error),
                 }
             }
             JobMessage::Suspect { .. } if local.leading().is_none() => not_leading(&*local),

@@ -5,6 +5,30 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{JobId, Millis, ObjectId, PeerId, QuorumId, Term};
 use crate::job::RunState;
 
+/// An event that a user emits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmitRequest {
+    /// What triggers listen to: letters, digits, `-`, `_` and `.`. Names that begin with `quorate.` are the network's own.
+    pub name: String,
+    /// Events of one name and id are one.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// What expressions and tasks are given.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub data: serde_json::Value,
+}
+
+/// An event that is on the disk of the node that took it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct EmitInfo {
+    /// Its number at that node.
+    pub sequence: u64,
+    /// It had been emitted there before, under its id.
+    pub existed: bool,
+}
+
 /// One event as the answering node saw it: its own quorums and connections, not the whole network's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct EventInfo {

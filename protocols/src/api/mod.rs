@@ -18,7 +18,7 @@ mod trigger;
 pub use bench::{BenchNode, CommitBench, FailoverBench, IdleBench, JobsBench, MapBench, TransferBench};
 pub use doctor::{Diagnosis, DoctorFinding, DoctorKind};
 pub use error::{ErrorBody, ErrorCode};
-pub use event::{EventInfo, EventKind};
+pub use event::{EmitInfo, EmitRequest, EventInfo, EventKind};
 pub use job::{
     AttemptInfo, AttemptPhase, ColumnProgress, ComputeInfo, DeadTask, FailureInfo, FileContent, JobIdInfo,
     JobIdRequest, JobInfo, LogInfo, OutcomeInfo, OutputInfo, PeerReason, PlanInfo, PlanPeer, PlannedStep,

@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use super::record::{HistoryEntry, JobRecord};
 use crate::approval::message::Signature;
 use crate::ids::{
-    Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, PieceIndex, QuorumId, StepIndex, TaskIndex, Term,
+    Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, PeerId, PieceIndex, QuorumId, StepIndex, TaskIndex, Term,
 };
 use crate::quorum::command::{Command, CommandReply, Rejection};
 use crate::quorum::object::ObjectRecord;
 use crate::task::message::Given;
 use crate::task::record::{TaskRecord, WorkerRecord};
+use crate::trigger::event::{Dispatch, Heard};
 use crate::trigger::record::FireRow;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +24,8 @@ pub enum JobMessage {
     Query { quorum: QuorumId, query: Query, stale: bool },
     /// A reader got no good piece of this column: the primary may want to look. Answered with `Noted`.
     Suspect { quorum: QuorumId, manifest: ManifestHash, column: PieceIndex },
+    /// Events that the asker has emitted, for the quorum's triggers. Answered with `Heard`, or a rejection as a reply.
+    Dispatch { quorum: QuorumId, dispatch: Dispatch },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +74,10 @@ pub enum Query {
         from: u64,
         limit: u32,
     },
+    /// Which events the quorum wants to hear of, and how far it has come with this emitter.
+    Listening {
+        emitter: PeerId,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +95,10 @@ pub enum QueryAnswer {
     Outputs(Vec<Given>),
     Workers(Vec<WorkerRecord>),
     Fires(Vec<FireRow>),
+    Listening {
+        known: Option<u64>,
+        names: Vec<String>,
+    },
 }
 
 /// One quorum as a member sees it.
@@ -182,4 +193,6 @@ pub enum JobAnswer {
     },
     /// Heard; nothing is promised.
     Noted,
+    /// To `Dispatch`: taken up to there, after the commit.
+    Heard(Heard),
 }

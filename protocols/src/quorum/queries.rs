@@ -60,6 +60,10 @@ impl QuorumState {
                 let rows = run.fires.iter().filter(|row| row.number >= *from);
                 QueryAnswer::Fires(page(rows.cloned(), *limit))
             })),
+            Query::Listening { emitter } => QueryAnswer::Listening {
+                known: self.emitters.get(emitter).map(|emitter| emitter.sequence),
+                names: self.event_names().map(str::to_owned).collect(),
+            },
             Query::Workers => QueryAnswer::Workers(self.workers.values().take(WORKERS_MAX).cloned().collect()),
         })
     }

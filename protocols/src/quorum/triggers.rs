@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::state::QuorumState;
 use crate::ids::{JobId, Millis};
+use crate::trigger::planner::Listener;
 use crate::trigger::record::{SeenId, TriggerRun};
 use crate::trigger::spec::{AfterJob, TriggeredSpec, When};
 
@@ -92,8 +93,14 @@ impl QuorumState {
     }
 
     /// Triggers that listen to events of this name.
-    pub fn listeners(&self, name: &str) -> impl Iterator<Item = JobId> + '_ {
-        self.index.triggers.names.get(name).into_iter().flatten().copied()
+    pub fn listeners(&self, name: &str) -> Vec<Listener> {
+        let jobs = self.index.triggers.names.get(name).into_iter().flatten();
+        let listener = |job: &JobId| {
+            let record = self.jobs.get(job)?;
+            let When::Event(event) = &record.trigger()?.0.trigger.when else { return None };
+            Some(Listener { job: *job, since: record.created_at, filter: event.filter.clone() })
+        };
+        jobs.filter_map(listener).collect()
     }
 
     /// Names of the events that this quorum wants to hear of.

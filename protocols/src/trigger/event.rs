@@ -5,10 +5,15 @@
 //! quorum can tell a repeat (behind its place), the next (at its place) and a gap (ahead of it, refused), and no event
 //! is taken twice or passed over in silence, whoever leads and however often it is sent.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::limits::{EVENT_DATA_BYTES_MAX, EVENT_ID_BYTES_MAX, EVENT_NAME_BYTES_MAX};
+use super::limits::{
+    DELIVERY_BYTES_MAX, EVENT_DATA_BYTES_MAX, EVENT_ID_BYTES_MAX, EVENT_NAME_BYTES_MAX, EVENTS_PER_DELIVERY_MAX,
+    OWN_PREFIX,
+};
 use super::record::SeenId;
 use crate::ids::{JobId, Millis, Nonce, PeerId};
 use crate::wire;
@@ -41,6 +46,35 @@ pub struct Match {
     pub fault: Option<String>,
 }
 
+/// What an emitter says to a quorum's primary, on the job protocol: all of its events up to `reaches` that may be for
+/// this quorum and that it has not been told of, but for `lost` that could not be kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dispatch {
+    /// The number of its last event that the quorum is known to have on record.
+    pub follows: u64,
+    pub reaches: u64,
+    pub lost: u64,
+    /// At most `EVENTS_PER_DELIVERY_MAX`, with at most `DELIVERY_BYTES_MAX` of data, in order of number.
+    pub events: Vec<Dispatched>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dispatched {
+    pub sequence: u64,
+    /// How long ago it was emitted: a trigger hears of what comes after its submit, and clocks differ.
+    pub age: Duration,
+    pub event: Event,
+}
+
+/// What the primary says to that. The emitter need not keep what is up to `reaches` for this quorum's sake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {
+    /// At most what was said; less when there was more than one command takes.
+    pub reaches: u64,
+    /// What the quorum has on record of the emitter now; `None`: nothing of it was for anyone, and nothing was recorded.
+    pub recorded: Option<u64>,
+}
+
 /// How far the quorum has come with one emitter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Emitter {
@@ -52,7 +86,32 @@ pub struct Emitter {
     pub lost: u64,
 }
 
+impl Dispatch {
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        if self.events.len() > EVENTS_PER_DELIVERY_MAX {
+            return Err(format!("more than {EVENTS_PER_DELIVERY_MAX} events at once"));
+        }
+        if self.events.iter().map(|sent| sent.event.data.len()).sum::<usize>() > DELIVERY_BYTES_MAX {
+            return Err(format!("more than {DELIVERY_BYTES_MAX} bytes of events at once"));
+        }
+        let mut before = self.follows;
+        for sent in &self.events {
+            if sent.sequence <= before {
+                return Err(format!("event {} is out of order", sent.sequence));
+            }
+            before = sent.sequence;
+            sent.event.check()?;
+        }
+        if self.reaches < before { Err(format!("it ends at {} and goes on to {before}", self.reaches)) } else { Ok(()) }
+    }
+}
+
 impl Event {
+    /// Whether it is the network's own.
+    pub fn is_own(&self) -> bool {
+        self.name.starts_with(OWN_PREFIX)
+    }
     /// What is wrong with it, with the key that an emitter's user knows.
     pub fn check(&self) -> Result<(), String> {
         self.check_size()?;

@@ -72,7 +72,7 @@ pub const SPANS_MAX: usize = 256;
 /// Events of one delivery, and their bytes.
 pub const EVENTS_PER_DELIVERY_MAX: usize = 64;
 pub const DELIVERY_BYTES_MAX: usize = 256 * KIB;
-/// Triggers that one event may fire.
+/// Triggers of a quorum that listen to one name: all that one event may fire.
 pub const MATCHES_MAX: usize = 256;
 /// Peers whose word on a condition's value counts together.
 pub const WITNESSES_MAX: usize = 7;
@@ -107,6 +107,42 @@ pub const EMITTER_SILENT: Duration = DAY;
 
 /// How long a trigger rests whose next instant the primary could not tell.
 pub const FAULT_REST: Duration = Duration::from_secs(300);
+
+// ---- what a node keeps of the events that it emits ----
+
+/// Events that wait for quorums to take them, their bytes of data, and for how long. Past either bound no more are taken;
+/// past the time they are given up, and that is recorded.
+pub const OUTBOX_EVENTS_MAX: usize = 100_000;
+pub const OUTBOX_BYTES_MAX: usize = 64 * KIB * KIB;
+pub const OUTBOX_RETENTION: Duration = DAY;
+/// An event that every quorum known has, or does not want, is kept this long for one that is not known yet, unless the
+/// room is needed. Announcements of a new quorum take a few seconds.
+pub const OUTBOX_GRACE: Duration = Duration::from_secs(60);
+/// Ids of events that are gone, so that none is taken twice; each is kept as long as an event may be.
+pub const OUTBOX_IDS_MAX: usize = OUTBOX_EVENTS_MAX;
+/// Quorums that an emitter keeps an eye on.
+pub const SUBSCRIBERS_MAX: usize = 16_384;
+/// Questions and deliveries that one emitter has under way.
+pub const ASKED_AT_ONCE_MAX: usize = 32;
+/// A quorum is asked which events it wants at most this often for the sake of users' events, and of the network's own.
+pub const ASK_INTERVAL: Duration = Duration::from_secs(1);
+pub const ASK_OWN_INTERVAL: Duration = Duration::from_secs(5);
+/// A quorum that does not answer, or has no room, is tried again after this, doubled up to the maximum.
+pub const DELIVERY_RETRY_MIN: Duration = Duration::from_millis(250);
+pub const DELIVERY_RETRY_MAX: Duration = Duration::from_secs(5);
+/// The same for one that is not announced any more: finding it costs a search of the network.
+pub const DELIVERY_RETRY_GONE: Duration = Duration::from_secs(60);
+/// The network's own events of which nobody knows yet whether they are wanted, and for how long they wait to be.
+pub const OWN_UNSURE_MAX: usize = 1_024;
+pub const OWN_UNSURE: Duration = Duration::from_secs(15);
+/// The network's own events that are kept, and taken per second after a burst of as many as ten seconds have. What is
+/// beyond is counted as lost: users' events must find room.
+pub const OWN_KEPT_MAX: usize = 10_000;
+pub const OWN_PER_SECOND: u64 = 100;
+/// Matches after which the primary ends a delivery early.
+pub const MATCHES_PER_DELIVERY: usize = 1_024;
+/// Names that begin with this are the network's own.
+pub const OWN_PREFIX: &str = "quorate.";
 
 /// The file by which a task finds what fired it.
 pub const INPUT_NAME: &str = "trigger.json";

@@ -19,8 +19,9 @@
 //! when as much time has passed since quorum time as was left, whichever is first: a clock that was set back by an hour
 //! does not silence it for an hour.
 //!
-//! **Events.** Emitters keep events until the quorum has committed them, in one sequence each; the quorum remembers how far
-//! it has come with each ([`event::Emitter`]). Ids that users give are remembered for the trigger's window.
+//! **Events.** Emitters keep events until the quorum has committed them, in one sequence each ([`outbox`]); the quorum
+//! remembers how far it has come with each ([`event::Emitter`]). Ids that users give are remembered for the trigger's
+//! window.
 //!
 //! **What a task is given.** Every program of the run finds the file `trigger.json` among its inputs: see [`input`].
 
@@ -32,12 +33,14 @@ pub mod expression;
 pub mod input;
 pub mod instants;
 pub mod limits;
+pub mod outbox;
 pub mod planner;
 pub mod record;
 pub mod spec;
 
 pub use expression::Expression;
 pub use instants::{Schedule, parse_instant, show_instant};
+pub use outbox::Outbox;
 pub use planner::Planner;
 pub use record::{Cause, FireRow, Fired, SkipReason, Span, TriggerRun};
 pub use spec::{TriggerSpec, TriggeredSpec, When};

@@ -9,7 +9,7 @@ use super::condition::{Observation, Seen};
 use super::event::{Event, Match};
 use super::expression::Expression;
 use super::instants::Schedule;
-use super::limits::{MATCHES_MAX, OBSERVED_BYTES_MAX, SPANS_MAX};
+use super::limits::{OBSERVED_BYTES_MAX, SPANS_MAX};
 use super::record::Span;
 use super::spec::{TriggerSpec, When};
 use crate::ids::{JobId, Millis, PeerId};
@@ -22,14 +22,28 @@ const READ_MAX: usize = 1_024;
 #[derive(Debug, Default)]
 pub struct Planner {
     read: BTreeMap<JobId, Result<Read, String>>,
+    /// What triggers want of an event beside its name.
+    filters: BTreeMap<JobId, Result<Option<Expression>, String>>,
+}
+
+/// A trigger that listens to an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    pub job: JobId,
+    /// Quorum time of its submit.
+    pub since: Millis,
+    pub filter: Option<String>,
 }
 
 #[derive(Debug)]
 enum Read {
     Timed(Schedule),
-    Event { filter: Option<Expression> },
-    Condition { when: Expression, reset: Option<Expression> },
-    After,
+    Condition {
+        when: Expression,
+        reset: Option<Expression>,
+    },
+    /// By others.
+    Caused,
 }
 
 impl Planner {
@@ -60,36 +74,33 @@ impl Planner {
         }
     }
 
-    /// The triggers that an event fires, for `Command::Deliver`. Beyond `MATCHES_MAX` they are left out, with the number
-    /// of those.
-    pub fn matches(&mut self, state: &QuorumState, from: PeerId, event: &Event) -> (Vec<Match>, usize) {
+    /// The triggers that an event fires, for `Command::Deliver`, out of those that listen to its name
+    /// ([`QuorumState::listeners`]). It may take some time; the state is not needed for it.
+    pub fn matches(&mut self, listeners: &[Listener], from: PeerId, event: &Event) -> Vec<Match> {
         let data = serde_json::from_slice(&event.data).unwrap_or(serde_json::Value::Null);
         let whole = serde_json::json!({
             "name": event.name, "id": event.id, "from": from.to_string(), "at_ms": event.at.0, "data": data,
         });
+        // The end of its own runs would fire a trigger for ever.
+        let own = event.is_own().then(|| data["trigger"].as_str().map(str::to_owned)).flatten();
         let mut matches = Vec::new();
-        let mut beyond = 0;
-        for job in state.listeners(&event.name) {
-            let Some((spec, _)) = state.trigger(job) else { continue };
+        for Listener { job, filter, .. } in listeners {
+            if own.as_ref().is_some_and(|own| *own == job.to_string()) {
+                continue;
+            }
             let bytes = event.data.len().saturating_mul(2);
-            let holds = match self.read(job, &spec.trigger) {
-                Ok(Read::Event { filter: Some(filter) }) => filter.holds(&[("event", &whole), ("data", &data)], bytes),
-                Ok(Read::Event { filter: None }) => Ok(true),
-                Ok(_) => Ok(false),
+            let holds = match self.filter(*job, filter.as_deref()) {
+                Ok(Some(filter)) => filter.holds(&[("event", &whole), ("data", &data)], bytes),
+                Ok(None) => Ok(true),
                 Err(why) => Err(why.clone()),
             };
-            let fault = match holds {
-                Ok(false) => continue,
-                Ok(true) => None,
-                Err(why) => Some(short(&why)),
-            };
-            if matches.len() < MATCHES_MAX {
-                matches.push(Match { job, fault });
-            } else {
-                beyond += 1;
+            match holds {
+                Ok(false) => (),
+                Ok(true) => matches.push(Match { job: *job, fault: None }),
+                Err(why) => matches.push(Match { job: *job, fault: Some(short(&why)) }),
             }
         }
-        (matches, beyond)
+        matches
     }
 
     /// What a look at a condition's source says, for `Command::Observe`. `value`: the JSON that was found, or why none was.
@@ -116,6 +127,14 @@ impl Planner {
         }
         self.read.entry(job).or_insert_with(|| read(spec)).as_ref()
     }
+
+    fn filter(&mut self, job: JobId, text: Option<&str>) -> Result<Option<&Expression>, &String> {
+        if self.filters.len() >= READ_MAX && !self.filters.contains_key(&job) {
+            self.filters.clear();
+        }
+        let read = || text.map(event_expression).transpose().map_err(|why| format!("trigger.event.where: {why}"));
+        self.filters.entry(job).or_insert_with(read).as_ref().map(Option::as_ref)
+    }
 }
 
 fn read(spec: &TriggerSpec) -> Result<Read, String> {
@@ -125,16 +144,12 @@ fn read(spec: &TriggerSpec) -> Result<Read, String> {
             let schedule = Schedule::compile(spec).map_err(|(key, problem)| format!("trigger.{key}: {problem}"))?;
             schedule.map(Read::Timed).ok_or_else(|| "the trigger has no schedule".to_owned())
         }
-        When::Event(event) => {
-            let filter = event.filter.as_deref().map(event_expression).transpose().map_err(fault("event.where"))?;
-            Ok(Read::Event { filter })
-        }
         When::Condition(condition) => {
             let when = condition_expression(&condition.when).map_err(fault("condition.when"))?;
             let reset = condition.reset.as_deref().map(condition_expression).transpose();
             Ok(Read::Condition { when, reset: reset.map_err(fault("condition.reset"))? })
         }
-        When::After(_) => Ok(Read::After),
+        When::Event(_) | When::After(_) => Ok(Read::Caused),
     }
 }
 

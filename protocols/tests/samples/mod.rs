@@ -41,7 +41,7 @@ use quorate_protocols::task::record::{
 };
 use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict, Vote};
 use quorate_protocols::trigger::condition::{ConditionState, Observation, Seen};
-use quorate_protocols::trigger::event::{Delivery, Emitter, Event, Match};
+use quorate_protocols::trigger::event::{Delivery, Dispatch, Dispatched, Emitter, Event, Heard, Match};
 use quorate_protocols::trigger::record::{
     Cause, Clock, Debounced, Due, Ended, FireRow, Fired, FiredBy, SeenId, SkipReason, Skipped, Span, TriggerRun,
     Waiting,
@@ -487,6 +487,7 @@ fn job_samples(samples: &mut Samples) {
         JobMessage::Propose { quorum: QUORUM, command: Command::Cancel { job: JOB } },
         JobMessage::Query { quorum: QUORUM, query: Query::Job { job: JOB }, stale: true },
         JobMessage::Suspect { quorum: QUORUM, manifest: hash, column: PieceIndex(2) },
+        JobMessage::Dispatch { quorum: QUORUM, dispatch: dispatch() },
     ];
     samples.all("job", "message", limit, messages);
     let queries = vec![
@@ -501,6 +502,7 @@ fn job_samples(samples: &mut Samples) {
         Query::Outputs { job: JOB, step: STEP, from: TASK, limit: 500 },
         Query::Workers,
         Query::Fires { job: JOB, from: 300, limit: 500 },
+        Query::Listening { emitter: peer(4) },
     ];
     samples.all("job", "query", limit, queries);
     let statement = MembershipStatement {
@@ -524,6 +526,7 @@ fn job_samples(samples: &mut Samples) {
         JobAnswer::Forbidden { reason: text() },
         JobAnswer::Malformed { reason: text() },
         JobAnswer::Noted,
+        JobAnswer::Heard(Heard { reaches: 9, recorded: Some(8) }),
     ];
     samples.all("job", "answer", limit, answers);
     let view = QuorumView {
@@ -557,6 +560,7 @@ fn job_samples(samples: &mut Samples) {
         QueryAnswer::Outputs(vec![given()]),
         QueryAnswer::Workers(vec![worker(3)]),
         QueryAnswer::Fires(fire_rows()),
+        QueryAnswer::Listening { known: Some(8), names: vec![text()] },
     ];
     samples.all("job", "query-answer", limit, answers);
     samples.all("job", "run-state", limit, {
@@ -708,6 +712,11 @@ fn delivery() -> Delivery {
     let data = Bytes::from_static(br#"{"level": 4}"#);
     let event = Event { name: "door.open".to_owned(), id: Some("a".to_owned()), data, at: Millis(1_700_000_000_000) };
     Delivery { sequence: 301, event, matches: vec![Match { job: JOB, fault: Some(text()) }] }
+}
+
+fn dispatch() -> Dispatch {
+    let sent = Dispatched { sequence: 301, age: Duration::from_millis(250), event: delivery().event };
+    Dispatch { follows: 300, reaches: 302, lost: 1, events: vec![sent] }
 }
 
 fn observation() -> Observation {

@@ -22,8 +22,9 @@ fn world(quorums: Arc<dyn LocalQuorums>) -> World {
     let net = ScriptedNet::new(peer(1), |_, _, _| Reaction::Unreachable);
     let (requests, receiver) = mpsc::channel(16);
     let authority = Authority::new([peer(8)]);
-    JobService { net: net.clone(), quorums, authority, notes: Notes::default(), suspects: Suspects::default() }
-        .start(&seams(1).tasks, receiver);
+    let hearing = Hearing::new(quorums.clone(), seams(1).clock);
+    let (notes, suspects) = (Notes::default(), Suspects::default());
+    JobService { net: net.clone(), quorums, authority, notes, suspects, hearing }.start(&seams(1).tasks, receiver);
     World { requests, net }
 }
 

@@ -33,6 +33,12 @@ impl QuorumState {
         if self.index.triggers.live.len() >= TRIGGERS_MAX {
             return Err(Rejection::Full { what: "triggers".to_owned(), limit: TRIGGERS_MAX });
         }
+        if let When::Event(event) = &spec.trigger.when
+            && self.index.triggers.names.get(&event.name).is_some_and(|jobs| jobs.len() >= MATCHES_MAX)
+        {
+            let what = format!("triggers that listen to {:?}", event.name);
+            return Err(Rejection::Full { what, limit: MATCHES_MAX });
+        }
         if let When::After(jobs) = &spec.trigger.when {
             for after in jobs {
                 if after.job.quorum != self.quorum {

@@ -202,7 +202,7 @@ fn deliver(state: &QuorumState, planner: &mut Planner, step: Step<'_>) -> Comman
     let mut deliveries = Vec::new();
     for index in 0..count {
         let event = event(index);
-        let (matches, _) = planner.matches(state, EMITTER, &event);
+        let matches = planner.matches(&state.listeners(&event.name), EMITTER, &event);
         deliveries.push(Delivery { sequence: follows + 1 + index, event, matches });
     }
     let lost = u64::from(step.byte(6) > 240);

@@ -1,0 +1,231 @@
+//! The emitter's actor: takes events, makes them durable, and keeps questions and dispatches under way.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use quorate_protocols::ids::{Millis, QuorumId};
+use quorate_protocols::trigger::event::Dispatch;
+use quorate_protocols::trigger::outbox::{Ask, Outbox, Taken};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use super::{Carried, Carrier, EventError, EventsParts, Order, rows};
+use crate::seams::{Clock, DiskError, Seams};
+use crate::storage::Storage;
+
+/// Events that one write makes durable.
+const BATCH_MAX: usize = 256;
+
+/// How often the known quorums are looked at while there is something to deliver.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How far before this process the outbox's clock begins: further back than any event is kept.
+const BEFORE: Duration = Duration::from_secs(2 * 24 * 3600);
+
+struct Actor {
+    seams: Seams,
+    storage: Storage,
+    carrier: Arc<dyn Carrier>,
+    orders: mpsc::Receiver<Order>,
+    outbox: Outbox,
+    under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
+    looked_at: Option<Instant>,
+    /// When to look again though nothing has happened.
+    wake: Option<Instant>,
+}
+
+struct Ended {
+    quorum: QuorumId,
+    said: Said,
+}
+
+enum Said {
+    Names {
+        newest: u64,
+        answer: Option<(Option<u64>, Vec<String>)>,
+    },
+    Carried {
+        dispatch: Dispatch,
+        carried: Carried,
+    },
+    /// The task was stopped, or is broken.
+    Nothing,
+}
+
+enum Event {
+    Shutdown,
+    Ended(Ended),
+    Orders(Vec<Order>),
+    Due,
+}
+
+pub(super) fn start(parts: EventsParts, orders: mpsc::Receiver<Order>) -> Result<(), DiskError> {
+    let EventsParts { seams, net, storage, carrier } = parts;
+    let outbox = rows::load(storage.kv(), net.local_peer(), now(&*seams.clock), seams.clock.wall())?;
+    let tasks = seams.tasks.clone();
+    let actor = Actor {
+        seams,
+        storage,
+        carrier,
+        orders,
+        outbox,
+        under_way: FuturesUnordered::new(),
+        looked_at: None,
+        wake: Some(Instant::now()),
+    };
+    tasks.spawn(actor.run());
+    Ok(())
+}
+
+/// The outbox's clock.
+fn now(clock: &dyn Clock) -> Millis {
+    clock.monotonic().plus(BEFORE)
+}
+
+impl Actor {
+    async fn run(mut self) {
+        loop {
+            match self.next_event().await {
+                Event::Shutdown => return,
+                Event::Ended(ended) => self.note(ended),
+                Event::Orders(orders) => self.take(orders).await,
+                Event::Due => (),
+            }
+            if self.go_on().await.is_err() {
+                // Nothing is promised of what was not written; it is tried again.
+                self.wake = Some(Instant::now() + LOOK);
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let shutdown = self.seams.tasks.shutdown_token();
+        let wake = self.wake;
+        let mut orders = Vec::new();
+        // Answers before new events: they make room.
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => Event::Shutdown,
+            Some(ended) = self.under_way.next(), if !self.under_way.is_empty() => Event::Ended(ended),
+            taken = self.orders.recv_many(&mut orders, BATCH_MAX) => match taken {
+                0 => Event::Shutdown,
+                _ => Event::Orders(orders),
+            },
+            () = async {
+                match wake {
+                    Some(wake) => sleep_until(wake).await,
+                    None => std::future::pending().await,
+                }
+            } => Event::Due,
+        }
+    }
+
+    /// Takes events and answers once they are durable.
+    async fn take(&mut self, orders: Vec<Order>) {
+        let now = self.now();
+        let mut replies: Vec<(oneshot::Sender<Result<Taken, EventError>>, Taken)> = Vec::new();
+        for order in orders {
+            match order {
+                Order::Own { event } => self.outbox.emit_own(now, event),
+                Order::Emit { event, reply } => match self.outbox.emit(now, event) {
+                    Ok(taken) => replies.push((reply, taken)),
+                    // Whoever asked may have gone.
+                    Err(error) => drop(reply.send(Err(error.into()))),
+                },
+            }
+        }
+        let written = self.write().await;
+        for (reply, taken) in replies {
+            let answer = match &written {
+                Ok(()) => Ok(taken),
+                Err(error) => {
+                    if !taken.existed {
+                        self.outbox.take_back(taken.sequence);
+                    }
+                    Err(error.clone().into())
+                }
+            };
+            drop(reply.send(answer));
+        }
+    }
+
+    async fn write(&mut self) -> Result<(), DiskError> {
+        let changes = self.outbox.take_changes();
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.storage.write(rows::batch(&changes, self.outbox.newest())).await
+    }
+
+    fn note(&mut self, ended: Ended) {
+        let (now, Ended { quorum, said }) = (self.now(), ended);
+        match said {
+            Said::Names { newest, answer: Some((known, names)) } => {
+                self.outbox.heard_names(now, quorum, newest, known, names);
+            }
+            Said::Carried { dispatch, carried: Carried::Heard(heard) } => {
+                self.outbox.delivered(now, quorum, &dispatch, heard);
+            }
+            Said::Carried { carried: Carried::Gap { known }, .. } => self.outbox.gap(now, quorum, known),
+            Said::Carried { carried: Carried::Full, .. } => self.outbox.full(now, quorum),
+            Said::Names { answer: None, .. } | Said::Carried { carried: Carried::Failed, .. } | Said::Nothing => {
+                self.outbox.failed(now, quorum);
+            }
+        }
+    }
+
+    /// Asks and sends whatever is due.
+    async fn go_on(&mut self) -> Result<(), DiskError> {
+        self.wake = None;
+        if self.outbox.is_idle() {
+            return self.write().await;
+        }
+        let instant = Instant::now();
+        let look = self.looked_at.map_or(instant, |at| at + LOOK);
+        if look <= instant {
+            self.looked_at = Some(instant);
+            let known = self.carrier.quorums().into_iter().collect();
+            self.outbox.announced(self.now(), &known);
+            self.outbox.tidy(self.now());
+        }
+        let now = self.now();
+        let (asks, later) = self.outbox.asks(now);
+        let later = later.map(|at| instant + at.since(now));
+        let next_look = self.looked_at.unwrap_or(instant) + LOOK;
+        self.wake = Some(later.map_or(next_look, |later| later.min(next_look)));
+        // What is sent may count on what was noted before.
+        let written = self.write().await;
+        for (quorum, ask) in asks {
+            match written {
+                Ok(()) => self.carry(quorum, ask),
+                Err(_) => self.outbox.failed(now, quorum),
+            }
+        }
+        written
+    }
+
+    fn carry(&mut self, quorum: QuorumId, ask: Ask) {
+        let carrier = self.carrier.clone();
+        let task = self.seams.tasks.spawn(async move {
+            match ask {
+                Ask::Names { newest } => Said::Names { newest, answer: carrier.listening(quorum).await },
+                Ask::Deliver(dispatch) => {
+                    let carried = carrier.dispatch(quorum, dispatch.clone()).await;
+                    Said::Carried { dispatch, carried }
+                }
+            }
+        });
+        let ended = async move {
+            let said = task.await.ok().flatten().unwrap_or(Said::Nothing);
+            Ended { quorum, said }
+        };
+        self.under_way.push(ended.boxed());
+    }
+
+    fn now(&self) -> Millis {
+        now(&*self.seams.clock)
+    }
+}

@@ -1,0 +1,120 @@
+//! Events: from whoever emits them, through this node's durable outbox, to the quorums whose triggers listen.
+//!
+//! - [`Events`] is the emitter. Its actor owns the outbox ([`quorate_protocols::trigger::outbox`] decides; [`rows`] is what
+//!   of it is on disk), acknowledges an event once it is synced, asks quorums what they want and sends them what is
+//!   theirs, through [`carrier`].
+//! - [`Hearing`] is the other end, on the primary: which triggers a dispatch fires, and the commit.
+//! - [`network`] emits what happens to the network itself, under names that begin with `quorate.`.
+//!
+//! Promised: an event that was acknowledged is either taken by every quorum that wants it, after its commit, or counted
+//! there as lost. Its author is the peer that the transport says. Not promised: an order between two emitters, and that
+//! an event which a trigger was submitted a moment after stays unheard when the clock of the primary is set meanwhile.
+//!
+//! Bounds: those of the outbox, [`QUEUE_MAX`] callers that wait, and one question or dispatch at a time per quorum.
+
+mod actor;
+mod carrier;
+mod hearing;
+pub mod network;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use quorate_protocols::ids::QuorumId;
+use quorate_protocols::trigger::event::{Dispatch, Event, Heard};
+use quorate_protocols::trigger::outbox::{EmitError, Taken};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::seams::{Clock, DiskError, Net, Seams};
+use crate::storage::Storage;
+
+pub use carrier::NodeCarrier;
+pub use hearing::Hearing;
+
+/// Events on their way to the actor; whoever emits more waits.
+pub const QUEUE_MAX: usize = 1_024;
+
+/// Largest JSON of an event.
+pub use quorate_protocols::trigger::limits::EVENT_DATA_BYTES_MAX;
+
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EventError {
+    #[error(transparent)]
+    Refused(#[from] EmitError),
+    #[error("the event cannot be recorded")]
+    Disk(#[from] DiskError),
+    #[error("this node is closing; whether the event was taken is unknown")]
+    Closing,
+}
+
+/// How the emitter reaches quorums.
+pub trait Carrier: Send + Sync + 'static {
+    /// Quorums that are known now.
+    fn quorums(&self) -> Vec<QuorumId>;
+    /// How far the quorum has come with this node, and the names that it listens to. `None`: nobody answered.
+    fn listening(&self, quorum: QuorumId) -> BoxFuture<'static, Option<(Option<u64>, Vec<String>)>>;
+    fn dispatch(&self, quorum: QuorumId, dispatch: Dispatch) -> BoxFuture<'static, Carried>;
+}
+
+/// What became of a dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    Heard(Heard),
+    Gap {
+        known: u64,
+    },
+    /// The quorum has no room.
+    Full,
+    /// No answer, or none that says anything.
+    Failed,
+}
+
+/// What the emitter is built from.
+pub struct EventsParts {
+    pub seams: Seams,
+    pub net: Arc<dyn Net>,
+    pub storage: Storage,
+    pub carrier: Arc<dyn Carrier>,
+}
+
+/// Handle to this node's emitter.
+#[derive(Clone)]
+pub struct Events {
+    queue: mpsc::Sender<Order>,
+    clock: Arc<dyn Clock>,
+}
+
+enum Order {
+    Emit { event: Event, reply: oneshot::Sender<Result<Taken, EventError>> },
+    Own { event: Event },
+}
+
+impl Events {
+    /// Reads what an earlier life has left to send, and starts the actor in the task group of the seams.
+    pub async fn start(parts: EventsParts) -> Result<Self, DiskError> {
+        let (queue, orders) = mpsc::channel(QUEUE_MAX);
+        let clock = parts.seams.clock.clone();
+        actor::start(parts, orders)?;
+        Ok(Self { queue, clock })
+    }
+
+    /// Takes an event. On disk when this returns; the same id under the same name is the same event.
+    pub async fn emit(&self, name: String, id: Option<String>, data: Bytes) -> Result<Taken, EventError> {
+        let (reply, answer) = oneshot::channel();
+        let event = Event { name, id, data, at: self.clock.wall() };
+        self.queue.send(Order::Emit { event, reply }).await.map_err(|_| EventError::Closing)?;
+        answer.await.unwrap_or(Err(EventError::Closing))
+    }
+
+    /// Takes an event of the network itself, if anyone listens.
+    async fn emit_own(&self, name: &'static str, id: Option<String>, data: &serde_json::Value) {
+        let data = Bytes::from(data.to_string());
+        let event = Event { name: name.to_owned(), id, data, at: self.clock.wall() };
+        // A node that closes has no news.
+        let _ = self.queue.send(Order::Own { event }).await;
+    }
+}
