@@ -29,7 +29,7 @@ pub const NOTHING_WAT: &str = r#"(module (memory (export "memory") 1) (func (exp
 /// Bytes of memory for it: its one page, and what a module costs besides.
 const NOTHING_MEMORY: u64 = 4 << 20;
 
-fn nothing() -> ComputeSpec {
+pub fn nothing() -> ComputeSpec {
     let module = Content::Inline(Bytes::from_static(NOTHING_WAT.as_bytes()));
     let mut spec = ComputeSpec::new(Call::new(Program::Wasm { module, fuel: None, deterministic: false }));
     spec.output = OutputPlace::Inline;

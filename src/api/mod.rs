@@ -17,6 +17,7 @@
 mod backend;
 mod bench;
 mod bench_jobs;
+mod bench_triggers;
 pub mod error;
 mod events;
 mod extract;

@@ -16,7 +16,9 @@ use super::backend::Backend;
 use super::error::ApiError;
 use super::guard::{Guard, guard};
 use super::limits::{JSON_BYTES_MAX, SUBMIT_BYTES_MAX};
-use super::{bench, bench_jobs, events, jobs, metrics, node, objects, quorums, submit, tasks, testing, triggers};
+use super::{
+    bench, bench_jobs, bench_triggers, events, jobs, metrics, node, objects, quorums, submit, tasks, testing, triggers,
+};
 
 pub type Shared = Arc<dyn Backend>;
 
@@ -86,7 +88,8 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
         .routes(routes!(metrics::metrics))
         .routes(routes!(bench::noop))
         .routes(routes!(bench::form))
-        .routes(routes!(bench_jobs::jobs));
+        .routes(routes!(bench_jobs::jobs))
+        .routes(routes!(bench_triggers::triggers));
     match testing {
         true => router.routes(routes!(testing::faults, testing::set_faults)),
         false => router,

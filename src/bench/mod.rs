@@ -3,7 +3,7 @@
 //! `put` and `get` set what the network reaches against a bound measured in the same run: one process on all cores
 //! that does the unavoidable work (read, hash, encode, encrypt, write) with the same crates and piece sizes, and no
 //! network ([`bound`]). `commit` measures the primary of one quorum, `jobs` and `map` what its jobs that compute cost,
-//! `failover` kills it, `idle` watches processes.
+//! `triggers` how late what a clock fires is, `failover` kills it, `idle` watches processes.
 //! Figures go to stdout (with `--json`, in the form of `quorate_protocols::api`), progress to stderr. Nothing here
 //! judges: what is fast enough is said elsewhere.
 
@@ -14,8 +14,9 @@ mod idle;
 mod jobs;
 mod map;
 mod noise;
-mod proc;
+pub(crate) mod proc;
 mod transfer;
+mod triggers;
 
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub async fn run(common: &Common, command: BenchCommand) -> Result<(), Failure> 
         BenchCommand::Commit { outstanding, time } => commit::run(common, &testnet, &outstanding, time).await,
         BenchCommand::Jobs { outstanding, time } => jobs::run(common, &testnet, &outstanding, time).await,
         BenchCommand::Map { tasks, runs } => map::run(common, &testnet, tasks, runs).await,
+        BenchCommand::Triggers { count, fires } => triggers::run(common, &testnet, count, fires).await,
         BenchCommand::Failover { kills } => failover::run(common, &testnet, kills).await,
         BenchCommand::Idle { quorums, seconds } => {
             idle::run(common, &testnet, quorums, Duration::from_secs(seconds)).await

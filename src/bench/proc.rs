@@ -1,4 +1,4 @@
-//! What the system says of processes: CPU time, from `/proc`.
+//! What the system says of processes: CPU time and memory, from `/proc`.
 
 use quorate_testnet::Testnet;
 
@@ -22,6 +22,13 @@ fn parse_cpu(stat: &str) -> Option<f64> {
 pub fn cpu_of_all(testnet: &Testnet) -> f64 {
     let nodes = testnet.status().into_iter().filter_map(|node| cpu_seconds(node.pid?)).sum::<f64>();
     nodes + own_cpu()
+}
+
+/// Bytes of this process that are in memory; `None` where the system does not say.
+pub fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 pub fn own_cpu() -> f64 {

@@ -607,6 +607,15 @@ pub enum BenchCommand {
         #[arg(long, default_value_t = 3)]
         runs: u32,
     },
+    /// Have one trigger fire again and again, and many at the same moment
+    Triggers {
+        /// Triggers that are due in the same second
+        #[arg(long, default_value_t = 10_000)]
+        count: u32,
+        /// Fires of the one that fires alone
+        #[arg(long, default_value_t = 200)]
+        fires: u32,
+    },
     /// Kill the primary and wait for the next committed command
     Failover {
         #[arg(long, default_value_t = 20)]

@@ -30,10 +30,12 @@ pub enum Planted {
     ForgetTombstone,
     /// A member that restarts reads its log without the changes of membership after the founding.
     DropMembershipChange,
+    /// A new primary has triggers go on from its clock and not from the record.
+    FireFromClock,
 }
 
 impl Planted {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AcknowledgeBeforeFlush,
         Self::SkipAttemptCheck,
         Self::CountSilentMember,
@@ -44,6 +46,7 @@ impl Planted {
         Self::DeleteWithoutAsking,
         Self::ForgetTombstone,
         Self::DropMembershipChange,
+        Self::FireFromClock,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -58,6 +61,7 @@ impl Planted {
             Self::DeleteWithoutAsking => "delete-without-asking",
             Self::ForgetTombstone => "forget-tombstone",
             Self::DropMembershipChange => "drop-membership-change",
+            Self::FireFromClock => "fire-from-clock",
         }
     }
 }

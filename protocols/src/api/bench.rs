@@ -49,6 +49,24 @@ pub struct JobsBench {
     pub failed: u64,
 }
 
+/// `bench triggers`: one row for a trigger that fires alone, one for many that are due at the same moment. How late: from
+/// the instant to the fire as the asked member has it applied, committed and synced on a majority.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TriggersBench {
+    pub triggers: u32,
+    pub fired: u64,
+    pub skipped: u64,
+    /// Submits that were refused.
+    pub failed: u64,
+    pub submits_per_s: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    /// When the last of them was applied.
+    pub max_ms: f64,
+    /// By how much the asked member's memory grew while they were submitted: its state, its log and its store's cache.
+    pub resident_bytes_per_trigger: Option<u64>,
+}
+
 /// `bench map`: one wide job, from its submit to its end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct MapBench {

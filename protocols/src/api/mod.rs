@@ -15,7 +15,7 @@ mod quorum;
 mod testnet;
 mod trigger;
 
-pub use bench::{BenchNode, CommitBench, FailoverBench, IdleBench, JobsBench, MapBench, TransferBench};
+pub use bench::{BenchNode, CommitBench, FailoverBench, IdleBench, JobsBench, MapBench, TransferBench, TriggersBench};
 pub use doctor::{Diagnosis, DoctorFinding, DoctorKind};
 pub use error::{ErrorBody, ErrorCode};
 pub use event::{EmitInfo, EmitRequest, EventInfo, EventKind};
@@ -30,7 +30,8 @@ pub use object::{
     ColumnHolder, ObjectColumn, ObjectInfo, OwedRepair, PutInfo, PutPhaseInfo, PutProgressInfo, PutUpdate,
 };
 pub use quorum::{
-    BenchCommit, BenchForm, BenchJobs, Listing, MemberView, OwnState, QuorumDetail, QuorumInfo, Unreachable,
+    BenchCommit, BenchForm, BenchJobs, BenchTriggers, Listing, MemberView, OwnState, QuorumDetail, QuorumInfo,
+    Unreachable,
 };
 pub use testnet::{DiskFaults, LinkFaults, NodeFaults, TestnetInfo, TestnetNode, TestnetNodeState, TestnetUp};
 pub use trigger::{FireCause, FireInfo, FireOutcome, FireRequest, FiredByInfo, InstantInfo, NextInfo, TriggerInfo};

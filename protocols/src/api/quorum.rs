@@ -107,6 +107,19 @@ pub struct BenchJobs {
     pub outstanding: u32,
 }
 
+/// Asks for triggers that fall due at the same instants, for measuring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BenchTriggers {
+    /// The asked node must be a member of it.
+    pub quorum: QuorumId,
+    /// Triggers. At most 10,000.
+    pub count: u32,
+    /// How often each fires. At most 1,000.
+    pub fires: u32,
+    /// Between two fires of one trigger. At least 100.
+    pub period_ms: u64,
+}
+
 /// Asks for a new quorum to be formed, for measuring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BenchForm {

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::context::Context;
+use crate::seams::{Planted, planted};
 
 /// The longest sleep while some trigger is to come.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -48,6 +49,7 @@ pub(super) async fn run(context: Context, bell: Bell) {
     let mut planner = Planner::default();
     let mut steady = None;
     let mut failures: u32 = 0;
+    let mut is_new = true;
     let mut before: (Vec<Key>, u32) = Default::default();
     loop {
         match look(&context, &mut planner, &mut steady) {
@@ -58,7 +60,10 @@ pub(super) async fn run(context: Context, bell: Bell) {
                     () = bell.0.notified() => (),
                 }
             }
-            Look::Due(spans) => {
+            Look::Due(mut spans) => {
+                if std::mem::take(&mut is_new) && planted(Planted::FireFromClock) {
+                    spans.iter_mut().for_each(|span| (span.skipped, span.named) = (None, Vec::new()));
+                }
                 let keys: Vec<Key> = spans.iter().map(key).collect();
                 let repeats = if keys == before.0 { before.1 + 1 } else { 0 };
                 before = (keys, repeats);

@@ -20,4 +20,5 @@ pub mod rng;
 pub mod run;
 pub mod runtime;
 pub mod transcript;
+pub mod triggers;
 pub mod world;

@@ -11,6 +11,7 @@ use quorate_simulate::campaign::{Sum, run_seeds};
 use quorate_simulate::faults::FaultSet;
 use quorate_simulate::minimise::minimise;
 use quorate_simulate::run::{Plan, Report, run};
+use quorate_simulate::triggers;
 
 /// Lines of the transcript shown with a violation.
 const TAIL_LINES: usize = 60;
@@ -56,6 +57,9 @@ struct Arguments {
     /// Give every node this deliberate bug, to see that it is found; its names are in testnet/README.md.
     #[arg(long, value_parser = bug)]
     planted: Option<Planted>,
+    /// Run triggers on five nodes, with crashes, partitions, wrong clocks and people, in place of the usual clients.
+    #[arg(long, conflicts_with_all = ["faults", "without", "transcript", "nodes"])]
+    triggers: bool,
     /// Go on after a seed that failed.
     #[arg(long)]
     keep_going: bool,
@@ -100,7 +104,35 @@ fn main() -> ExitCode {
     }
 }
 
+/// Each seed is one long history.
+fn run_triggers(arguments: &Arguments) -> std::io::Result<bool> {
+    let Plan { seed, duration, planted, .. } = arguments.plan();
+    let count = arguments.seeds.unwrap_or(1);
+    let (mut is_good, mut text) = (true, String::new());
+    for seed in seed..seed + count {
+        let began = Instant::now();
+        let report = triggers::run(triggers::Plan { seed, duration, planted })?;
+        let (simulated, took) = (duration.as_secs_f64(), began.elapsed().as_secs_f64());
+        let _ = writeln!(text, "seed {seed}, {simulated:.0} s in {took:.1} s: {report}");
+        for violation in report.violations.iter().take(SHOWN_MAX) {
+            let _ = writeln!(text, "    {violation}");
+        }
+        is_good &= report.violations.is_empty();
+        if !(is_good || arguments.keep_going) {
+            break;
+        }
+    }
+    print!("{text}");
+    if let Some(path) = &arguments.report {
+        std::fs::write(path, &text)?;
+    }
+    Ok(is_good)
+}
+
 fn run_all(arguments: &Arguments) -> std::io::Result<bool> {
+    if arguments.triggers {
+        return run_triggers(arguments);
+    }
     let plan = arguments.plan();
     if let Some(path) = &arguments.transcript {
         let report = run(Plan { is_detailed: true, ..plan.clone() })?;

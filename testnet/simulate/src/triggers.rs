@@ -1,0 +1,390 @@
+//! Triggers on whole simulated nodes, for as many virtual hours as asked, and the checker of G3 over what was recorded.
+//!
+//! A few triggers of every timed form, with every policy, belong to one quorum. Meanwhile nodes crash, the network falls
+//! apart, wall clocks are set wrong by up to an hour in either direction, and people fire, suspend and unsuspend. Rows are
+//! read through whichever node answers, before their quorum forgets them. In the end faults are over and every trigger is
+//! suspended; the checker works out from the specification alone which instants there were, and each must have one row.
+//! Every run must have come to its end (G4).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate::seams::Planted;
+use quorate_protocols::ids::{JobId, Millis, Nonce, QuorumId};
+use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Program};
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::job::record::JobRecord;
+use quorate_protocols::job::spec::{JobSpec, Kind};
+use quorate_protocols::quorum::limits::LEVEL;
+use quorate_protocols::quorum::{Command, CommandReply};
+use quorate_protocols::trigger::spec::{Bounds, Missed, MissedPolicy, Overlap, TriggerSpec, TriggeredSpec, When};
+use quorate_protocols::trigger::{FireRow, Fired};
+use quorate_testnet::checkers::g3_fires_once::{Reach, check_rows};
+use quorate_testnet::checkers::{Guarantee, Violation, g7_bounded};
+use tokio::time::Instant;
+
+use crate::executor::SimExecutor;
+use crate::panics;
+use crate::rng::SimRng;
+use crate::runtime;
+use crate::transcript::Transcript;
+use crate::world::World;
+
+pub const NODES: usize = 5;
+
+/// Between two steps: a fault, its end, or a person's command.
+const STEP_MIN: Duration = Duration::from_secs(2);
+const STEP_MAX: Duration = Duration::from_secs(45);
+
+/// Rows are read at least this often. In it no trigger makes as many as its quorum keeps.
+const READ_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How wrong a wall clock is set, at the most, in either direction.
+const WRONG_MS_MAX: i64 = 3_600_000;
+
+/// After the faults, until all is told and every run has ended.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// How long runs take, in milliseconds.
+const MILLIS: [u64; 4] = [0, 200, 3_000, 15_000];
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub seed: u64,
+    /// Virtual time under faults.
+    pub duration: Duration,
+    pub planted: Option<Planted>,
+}
+
+/// What one run did.
+#[derive(Debug, Default)]
+pub struct Report {
+    pub violations: Vec<Violation>,
+    /// Instants that were recorded, and of them those that were skipped.
+    pub instants: u64,
+    pub skipped: u64,
+    pub runs: u64,
+    pub crashes: u64,
+    pub partitions: u64,
+    pub clock_steps: u64,
+    pub suspensions: u64,
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { violations, instants, skipped, runs, crashes, partitions, clock_steps, suspensions } = self;
+        write!(
+            f,
+            "{instants} instants, {skipped} of them skipped; {runs} runs; {crashes} crashes, {partitions} partitions, \
+             {clock_steps} steps of clocks, {suspensions} suspensions; {} violations",
+            violations.len()
+        )
+    }
+}
+
+/// One trigger, and the rows of it that were read.
+struct Watched {
+    job: JobId,
+    spec: TriggerSpec,
+    rows: BTreeMap<u64, FireRow>,
+}
+
+impl Watched {
+    /// The first row that may have changed since it was read.
+    fn unsettled(&self) -> u64 {
+        let open = |row: &&FireRow| matches!(row.what, Fired::Waiting | Fired::Run { end: None, .. });
+        let open = self.rows.values().find(open).map(|row| row.number);
+        // What is skipped next may be counted in the last row.
+        open.or(self.rows.keys().next_back().copied()).unwrap_or(0)
+    }
+    fn is_settled(&self) -> bool {
+        self.rows.values().all(|row| !matches!(row.what, Fired::Waiting | Fired::Run { end: None, .. }))
+    }
+}
+
+struct Scene {
+    plan: Plan,
+    world: World,
+    rng: SimRng,
+    watched: Vec<Watched>,
+    read_at: Instant,
+    /// How wrong each machine's wall clock is.
+    wrong: BTreeMap<usize, i64>,
+    nonces: u64,
+    report: Report,
+}
+
+/// Runs the plan to its end.
+pub fn run(plan: Plan) -> std::io::Result<Report> {
+    panics::watch();
+    runtime::run(plan.seed, async move { Scene::new(plan).await.play().await })
+}
+
+impl Scene {
+    async fn new(plan: Plan) -> Self {
+        let mut world = World::new(plan.seed, NODES, Transcript::new(false));
+        world.planted = plan.planted;
+        let executor = SimExecutor::default();
+        world.work.executors = BTreeMap::from([(Kind::Wasm, Arc::new(executor) as Arc<_>)]);
+        let rng = SimRng::new(plan.seed, "triggers");
+        Self {
+            plan,
+            world,
+            rng,
+            watched: Vec::new(),
+            read_at: Instant::now(),
+            wrong: BTreeMap::new(),
+            nonces: 0,
+            report: Report::default(),
+        }
+    }
+
+    async fn play(mut self) -> Report {
+        if let Err(why) = self.act().await {
+            self.report.violations.push(Violation::new(Guarantee::G4, why));
+        }
+        self.report.violations.extend(g7_bounded::check::<&str>(&[], &panics::take()));
+        self.report
+    }
+
+    /// `Err`: something did not come about that had to.
+    async fn act(&mut self) -> Result<(), String> {
+        self.start_all().await?;
+        if !self.world.settle(PATIENCE).await {
+            return Err("the nodes did not see each other, without any fault".to_owned());
+        }
+        let quorum = self.quorum().await.ok_or("no quorum was formed, without any fault")?;
+        let is_raised = |world: &World| {
+            let views = world.node(1).map(|node| node.quorums().quorums()).unwrap_or_default();
+            let known = views.iter().find(|view| view.id() == quorum).map(|view| view.view().level);
+            known.is_none_or(|level| level >= LEVEL)
+        };
+        self.world.wait_until(PATIENCE, is_raised).await;
+        self.submit_all(quorum).await?;
+        let end = Instant::now() + self.plan.duration;
+        while Instant::now() < end {
+            tokio::time::sleep(self.rng.duration(STEP_MIN, STEP_MAX)).await;
+            self.step().await?;
+            if self.read_at.elapsed() >= READ_INTERVAL {
+                self.read_at = Instant::now();
+                self.read_rows().await;
+            }
+        }
+        self.world.fabric.heal();
+        self.start_all().await?;
+        for index in 1..=NODES {
+            self.world.clock(index).reset();
+        }
+        self.judge().await
+    }
+
+    async fn start_all(&mut self) -> Result<(), String> {
+        for index in self.world.down() {
+            self.world.start(index).await.map_err(|error| format!("node {index} does not start: {error}"))?;
+        }
+        Ok(())
+    }
+
+    async fn quorum(&self) -> Option<QuorumId> {
+        let node = self.world.node(1)?.clone();
+        let tasks = node.seams().tasks.clone();
+        tasks.spawn(async move { node.placement().quorum_for_job().await.ok() }).await.ok().flatten().flatten()
+    }
+
+    async fn submit_all(&mut self, quorum: QuorumId) -> Result<(), String> {
+        let now = self.world.node(1).map_or(Millis(0), |node| node.seams().clock.wall());
+        let half = Millis(now.0 + self.plan.duration.as_millis() as u64 / 2);
+        for (index, (spec, millis)) in (1..).zip(triggers(half).into_iter().zip(MILLIS.into_iter().cycle())) {
+            let job = JobId { quorum, local: [index; 16] };
+            let triggered = TriggeredSpec { trigger: spec.clone(), job: work(millis) };
+            let submit = Command::Submit { job, spec: JobSpec::Triggered(Box::new(triggered)) };
+            let end = Instant::now() + PATIENCE;
+            while !self.told(1, quorum, submit.clone()).await {
+                if Instant::now() >= end {
+                    return Err(format!("trigger {index} is not taken, without any fault"));
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            self.watched.push(Watched { job, spec, rows: BTreeMap::new() });
+        }
+        Ok(())
+    }
+
+    /// Whether the command was committed and not refused, as far as its client learned.
+    async fn told(&self, index: usize, quorum: QuorumId, command: Command) -> bool {
+        let done = |result: Result<CommandReply, _>| result.is_ok();
+        self.world.command(index, quorum, command, done).await.ok().flatten().unwrap_or(false)
+    }
+
+    async fn step(&mut self) -> Result<(), String> {
+        match self.rng.below(12) {
+            0..=1 => {
+                let up = self.world.up();
+                if up.len() == NODES
+                    && let Some(index) = self.rng.pick(&up).copied()
+                {
+                    self.world.crash(index);
+                    self.report.crashes += 1;
+                }
+            }
+            // Whoever leads: a crash at random mostly hits others.
+            2..=3 => {
+                let leads = self.world.leads();
+                if self.world.up().len() == NODES
+                    && let Some(lead) = self.rng.pick(&leads).copied()
+                {
+                    self.world.crash(lead.node);
+                    self.report.crashes += 1;
+                }
+            }
+            4..=5 => self.start_all().await?,
+            6 => {
+                let index = 1 + self.rng.below(NODES as u64) as usize;
+                let alone = self.world.peer(index);
+                for other in (1..=NODES).filter(|other| *other != index) {
+                    self.world.fabric.cut(alone, self.world.peer(other));
+                    self.world.fabric.cut(self.world.peer(other), alone);
+                }
+                self.report.partitions += 1;
+            }
+            7..=8 => self.world.fabric.heal(),
+            9 => {
+                let index = 1 + self.rng.below(NODES as u64) as usize;
+                let wrong = self.rng.below(2 * WRONG_MS_MAX as u64) as i64 - WRONG_MS_MAX;
+                let before = self.wrong.insert(index, wrong).unwrap_or_default();
+                self.world.clock(index).step(wrong - before);
+                self.report.clock_steps += 1;
+            }
+            _ => self.person(),
+        }
+        Ok(())
+    }
+
+    /// Whatever becomes of it: nobody waits for the answer.
+    fn person(&mut self) {
+        let Some(index) = self.rng.pick(&self.world.up()).copied() else { return };
+        let jobs: Vec<JobId> = self.watched.iter().map(|watched| watched.job).collect();
+        let Some(job) = self.rng.pick(&jobs).copied() else { return };
+        self.nonces += 1;
+        let mut nonce = [0; 16];
+        nonce[..8].copy_from_slice(&self.nonces.to_le_bytes());
+        let command = match self.rng.below(4) {
+            0 => Command::Suspend { job },
+            1..=2 => Command::Unsuspend { job },
+            _ => Command::Fire { job, nonce: Nonce(nonce), respect_overlap: self.rng.chance(500) },
+        };
+        self.report.suspensions += u64::from(matches!(command, Command::Suspend { .. }));
+        drop(self.world.command(index, job.quorum, command, drop));
+    }
+
+    async fn look(&self, quorum: QuorumId, query: Query) -> Option<QueryAnswer> {
+        let index = *self.world.up().first()?;
+        let looked = self.world.look(index, quorum, query, |result| result.as_ref().ok().cloned());
+        looked.await.ok().flatten().flatten()
+    }
+
+    /// What is not to be had now is read later.
+    async fn read_rows(&mut self) {
+        for at in 0..self.watched.len() {
+            let (job, mut from) = (self.watched[at].job, self.watched[at].unsettled());
+            while let Some(QueryAnswer::Fires(page)) =
+                self.look(job.quorum, Query::Fires { job, from, limit: u32::MAX }).await
+            {
+                let Some(last) = page.last() else { break };
+                from = last.number + 1;
+                self.watched[at].rows.extend(page.into_iter().map(|row| (row.number, row)));
+            }
+        }
+    }
+
+    /// Suspends every trigger, and reads and checks all that is recorded of them.
+    async fn judge(&mut self) -> Result<(), String> {
+        let end = Instant::now() + PATIENCE;
+        for at in 0..self.watched.len() {
+            let job = self.watched[at].job;
+            let record = loop {
+                // One that has nothing left to fire has ended.
+                let told = self.told(1, job.quorum, Command::Suspend { job }).await;
+                match self.look(job.quorum, Query::Job { job }).await {
+                    Some(QueryAnswer::Job(record)) if told || record.state.is_final() => break record,
+                    _ if Instant::now() >= end => return Err(format!("trigger {job:?} is not to be suspended")),
+                    _ => tokio::time::sleep(Duration::from_millis(500)).await,
+                }
+            };
+            loop {
+                self.read_rows().await;
+                let rows = record.trigger().map_or(0, |(_, run)| run.rows);
+                let watched = &self.watched[at];
+                // A person's fires may still add rows; instants may not.
+                if watched.is_settled() && watched.rows.keys().next_back().copied().unwrap_or(0) >= rows {
+                    break;
+                }
+                if Instant::now() >= end {
+                    return Err(format!("runs of trigger {job:?} do not come to their end"));
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            let found = self.check(at, &record);
+            self.report.violations.extend(found);
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, at: usize, record: &JobRecord) -> Vec<Violation> {
+        let watched = &self.watched[at];
+        let Some((_, run)) = record.trigger() else {
+            return vec![Violation::new(Guarantee::G3, format!("{:?} has no trigger any more", watched.job))];
+        };
+        for row in watched.rows.values() {
+            match row.what {
+                Fired::Skipped { count, .. } => self.report.skipped += count,
+                _ => self.report.runs += 1,
+            }
+        }
+        self.report.instants += run.clock.done;
+        let reach = Reach {
+            from: run.clock.from.unwrap_or_default(),
+            next: run.clock.next.map(|next| next.instant),
+            forgotten: 0,
+        };
+        check_rows(&watched.spec, reach, watched.rows.values())
+    }
+}
+
+fn work(millis: u64) -> ComputeSpec {
+    let module = Content::Inline(Bytes::from_static(b"simulated"));
+    let mut call = Call::new(Program::Wasm { module, fuel: None, deterministic: false });
+    call.args = vec![millis.to_string()];
+    let mut spec = ComputeSpec::new(call);
+    spec.resources.memory_bytes = 1 << 20;
+    spec.timeouts.task = Duration::from_secs(60);
+    spec.retry.base = Duration::from_millis(200);
+    spec
+}
+
+fn triggers(at: Millis) -> Vec<TriggerSpec> {
+    let every = |seconds, jitter| {
+        let bounds = Bounds { jitter: Duration::from_secs(jitter), ..Bounds::NONE };
+        When::Every { period: Duration::from_secs(seconds), bounds }
+    };
+    let cron = |line: &str, timezone: &str| When::Cron {
+        lines: vec![line.to_owned()],
+        timezone: timezone.to_owned(),
+        bounds: Bounds::NONE,
+    };
+    let spec = |when, overlap, policy, deadline: Option<u64>| TriggerSpec {
+        when,
+        overlap,
+        missed: Missed { policy, deadline: deadline.map(Duration::from_secs) },
+    };
+    vec![
+        spec(every(10, 0), Overlap::Allow, MissedPolicy::CatchUp(10), None),
+        spec(every(60, 20), Overlap::Forbid, MissedPolicy::Once, None),
+        spec(cron("*/5 * * * *", "UTC"), Overlap::Queue(2), MissedPolicy::Skip, None),
+        spec(cron("30 2 * * *", "Europe/Berlin"), Overlap::Replace, MissedPolicy::Once, None),
+        spec(every(7, 0), Overlap::Replace, MissedPolicy::Skip, Some(30)),
+        spec(When::At(at), Overlap::Forbid, MissedPolicy::Once, None),
+    ]
+}
