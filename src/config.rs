@@ -24,6 +24,7 @@ use quorate_protocols::{piece, quorum};
 
 use crate::executors::command::AllowedCommand;
 use crate::network::address::{Bootstrap, PublicAddress};
+use crate::sources::AllowedHost;
 
 pub use size::ByteSize;
 
@@ -61,6 +62,7 @@ pub struct Config {
     pub objects: ObjectsSection,
     /// Programs that jobs may run here, by name.
     pub commands: BTreeMap<String, AllowedCommand>,
+    pub conditions: ConditionsSection,
     pub log: LogSection,
 }
 
@@ -169,6 +171,12 @@ impl Default for ObjectsSection {
             lease: piece::limits::LEASE,
         }
     }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConditionsSection {
+    /// Hosts that this node asks for the sake of triggers.
+    pub hosts: BTreeSet<AllowedHost>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,5 +19,6 @@ pub mod objects;
 pub mod quorum;
 pub mod resources;
 pub mod seams;
+pub mod sources;
 pub mod storage;
 pub mod workers;

@@ -46,6 +46,7 @@ use crate::quorum::{QuorumContext, QuorumHost, QuorumInbound};
 use crate::resources::Resources;
 use crate::resources::approver::{Approver, ApproverParts};
 use crate::seams::{DiskError, Inbound, Net, Seams};
+use crate::sources::{AllowedHosts, NodeSources};
 use crate::storage::Storage;
 use crate::workers::faults::WorkerFaults;
 use crate::workers::neighbours::NodeStewards;
@@ -93,6 +94,8 @@ pub struct NodeSettings {
     /// Disk that may be promised; `None`: what the machine has.
     pub disk_bytes_max: Option<u64>,
     pub driver: DriverSettings,
+    /// Hosts that this node asks for triggers with a condition.
+    pub hosts: AllowedHosts,
 }
 
 impl Default for NodeSettings {
@@ -105,6 +108,7 @@ impl Default for NodeSettings {
             voters: VOTERS_DEFAULT,
             disk_bytes_max: None,
             driver: DriverSettings::default(),
+            hosts: AllowedHosts::default(),
         }
     }
 }
@@ -132,6 +136,7 @@ impl From<&Config> for NodeSettings {
                 audit_interval: config.objects.audit_interval,
                 ..DriverSettings::default()
             },
+            hosts: AllowedHosts::new(config.conditions.hosts.iter().cloned()),
         }
     }
 }
@@ -174,6 +179,7 @@ struct Inner {
     driver_metrics: DriverMetrics,
     workers: Workers,
     emitter: Events,
+    sources: NodeSources,
     events: broadcast::Sender<NodeEvent>,
 }
 
@@ -242,7 +248,8 @@ impl Node {
         })
         .await?;
 
-        let (authority, notes) = (Authority::new(settings.operators.clone()), Notes::default());
+        let (authority, notes) =
+            (Authority::new(settings.operators.clone()).with_hosts(settings.hosts.clone()), Notes::default());
         let (suspects, driver_metrics) = (Suspects::default(), DriverMetrics::default());
         let (local, knowledge): (Arc<dyn LocalQuorums>, Arc<dyn Knowledge>) =
             (Arc::new(quorums.clone()), Arc::new(directory.clone()));
@@ -336,6 +343,7 @@ impl Node {
         .start();
         let worker: Arc<dyn LocalTasks> = Arc::new(workers.clone());
         let logs = LogReader { net: net.clone(), worker: worker.clone(), client: client.clone() };
+        let sources = NodeSources::new(settings.hosts, client.clone(), Arc::new(objects.clone()));
         driver::start(DriverParts {
             seams: seams.clone(),
             net: net.clone(),
@@ -347,11 +355,21 @@ impl Node {
             worker: Some(worker.clone()),
             notes: notes.clone(),
             suspects: suspects.clone(),
+            sources: Arc::new(sources.clone()),
             metrics: driver_metrics.clone(),
             settings: settings.driver,
         });
         TaskService { net: net.clone(), steward, worker: Some(worker) }.start(&seams.tasks, task);
-        JobService { net: net.clone(), quorums: local, authority, notes, suspects, hearing }.start(&seams.tasks, job);
+        JobService {
+            net: net.clone(),
+            quorums: local,
+            authority,
+            notes,
+            suspects,
+            hearing,
+            sources: Arc::new(sources.clone()),
+        }
+        .start(&seams.tasks, job);
 
         let inner = Inner {
             seams,
@@ -371,6 +389,7 @@ impl Node {
             driver_metrics,
             workers,
             emitter,
+            sources,
             events: bus,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -434,6 +453,10 @@ impl Node {
     /// The events that users emit here.
     pub fn emitter(&self) -> &Events {
         &self.inner.emitter
+    }
+    /// Where this node finds the values of conditions.
+    pub fn sources(&self) -> &NodeSources {
+        &self.inner.sources
     }
     pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
         self.inner.events.subscribe()

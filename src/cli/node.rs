@@ -19,7 +19,7 @@ use quorate_protocols::resources::{Amounts, Limits, Scope};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::api::{NodeBackend, Server, TestingHooks};
+use crate::api::{Backend, NodeBackend, Server, TestingHooks};
 use crate::config::{self, Config};
 use crate::executors::Executor;
 use crate::executors::command::{CommandConfig, CommandExecutor, GRACE};
@@ -187,6 +187,9 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     let mut fatal = node.storage().fatal();
     let hooks = hooks.map(|hooks| Arc::new(hooks) as Arc<dyn TestingHooks>);
     let backend = Arc::new(NodeBackend::new(node.clone(), registry, hooks));
+    // Not to be kept alive by the node that it shows.
+    let metrics = Arc::downgrade(&backend);
+    node.sources().set_metrics(move || metrics.upgrade().map(|backend| backend.metrics()).unwrap_or_default());
     let serving = tasks.spawn(server.serve(backend));
     tracing::info!(%peer, api = %format!("http://{address}"), peers = ?net.listen_addresses(), folder = %dir.display(), "running");
 

@@ -19,6 +19,7 @@ use super::{ByteSize, Config, ConfigError};
 const BOOTSTRAP_MAX: usize = 64;
 const ANNOUNCE_MAX: usize = 8;
 const PEERS_MAX: usize = 1_000;
+const HOSTS_MAX: usize = 256;
 
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -30,6 +31,7 @@ struct Raw {
     quorum: RawQuorum,
     objects: RawObjects,
     commands: BTreeMap<String, RawCommand>,
+    conditions: RawConditions,
     log: RawLog,
 }
 
@@ -92,6 +94,12 @@ struct RawObjects {
     audit_interval: Text,
     repair_interval: Text,
     lease: Text,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+struct RawConditions {
+    hosts: Texts,
 }
 
 #[derive(Deserialize, Default)]
@@ -256,6 +264,9 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigError> {
     objects.lease = source.duration("objects.lease", raw.objects.lease, leases, objects.lease)?;
 
     config.commands = commands::read(&source, raw.commands)?;
+    let host = "a host with or without a port, such as \"api.example.org\" or \"127.0.0.1:8080\"";
+    config.conditions.hosts =
+        source.list("conditions.hosts", raw.conditions.hosts, HOSTS_MAX, host)?.into_iter().collect();
 
     if let Some(raw) = raw.log.filter {
         // The filter's own parser is where it is used; here an empty one is refused, which would log nothing at all.

@@ -140,6 +140,14 @@ pub(super) fn render(config: &Config) -> String {
         page.entry(name, commands::render(command));
     }
 
+    page.section("conditions");
+    page.value(
+        "Hosts that this node may ask over HTTP for triggers with a condition, such as [\"api.example.org\",\n\
+         \"127.0.0.1:8080\"]: none, unless they are listed. Whoever may submit jobs can then have this node ask them.",
+        "hosts",
+        list(&config.conditions.hosts),
+    );
+
     page.section("log");
     page.value(
         "A level (error, warn, info, debug, trace) or pairs such as \"info,quorate=debug\". QUORATE_LOG overrides it.",

@@ -56,6 +56,9 @@ fn every_setting_survives_the_file() {
                 env: BTreeSet::from(["LANG".to_owned()]),
             },
         )]),
+        conditions: ConditionsSection {
+            hosts: BTreeSet::from(["api.example.org".parse().unwrap(), "[::1]:8080".parse().unwrap()]),
+        },
         log: LogSection { filter: "warn,quorate=debug".to_owned() },
     };
     let text = config.to_toml();

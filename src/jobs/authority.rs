@@ -22,9 +22,11 @@ use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::Command;
+use quorate_protocols::trigger::When;
 use tokio::time::Instant;
 
 use super::ports::LocalQuorum;
+use crate::sources::AllowedHosts;
 
 /// Submits that one peer may make in a burst, and one more per this interval. Guesses: as fast as a quorum of small
 /// machines gets small jobs done, so that a stream of them is not slowed here; the burst is far below what fills a
@@ -40,6 +42,8 @@ const QUOTAS_MAX: usize = 4_096;
 pub struct Authority {
     operators: Arc<BTreeSet<PeerId>>,
     quotas: Arc<Mutex<Quotas>>,
+    /// Where conditions may have this node look.
+    hosts: AllowedHosts,
 }
 
 #[derive(Default)]
@@ -50,7 +54,12 @@ struct Quotas {
 
 impl Authority {
     pub fn new(operators: impl IntoIterator<Item = PeerId>) -> Self {
-        Self { operators: Arc::new(operators.into_iter().collect()), quotas: Arc::default() }
+        Self { operators: Arc::new(operators.into_iter().collect()), ..Self::default() }
+    }
+
+    /// A source that this node would not ask is refused when the trigger is submitted here.
+    pub fn with_hosts(self, hosts: AllowedHosts) -> Self {
+        Self { hosts, ..self }
     }
 
     /// Takes one submit from the peer's quota.
@@ -94,7 +103,16 @@ pub async fn check(
         Command::Submit { spec, .. } => {
             authority.take_submit(by)?;
             match spec {
-                JobSpec::Triggered(spec) => spec.check_meaning().map_err(|fault| fault.to_string()),
+                JobSpec::Triggered(spec) => {
+                    spec.check_meaning().map_err(|fault| fault.to_string())?;
+                    match &spec.trigger.when {
+                        When::Condition(condition) => {
+                            let checked = authority.hosts.check(&condition.source);
+                            checked.map_err(|why| format!("trigger.condition.source.http: {why}"))
+                        }
+                        _ => Ok(()),
+                    }
+                }
                 JobSpec::Store(_) | JobSpec::Compute(_) => Ok(()),
             }
         }

@@ -576,7 +576,8 @@ impl QuorumClient {
                 | JobAnswer::Reply(_)
                 | JobAnswer::Answer(_)
                 | JobAnswer::Noted
-                | JobAnswer::Heard(_),
+                | JobAnswer::Heard(_)
+                | JobAnswer::Looked(_),
                 _,
             ) => {
                 self.0.parts.net.penalise(peer, "an answer to another question");

@@ -17,6 +17,7 @@ use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMemb
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
 use quorate_protocols::quorum::{Command, CommandReply, Duty, QuorumState, Rejection};
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
+use quorate_protocols::trigger::spec::Source;
 use tokio::sync::mpsc;
 
 use crate::directory::{Directory, KnownPeer};
@@ -141,6 +142,12 @@ impl LocalPieces for crate::objects::PieceService {
 /// questions for logs; the rest is for a quorum's primary.
 pub trait LocalTasks: Send + Sync + 'static {
     fn answer(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer>;
+}
+
+/// Where this node finds the values of conditions.
+pub trait Sources: Send + Sync + 'static {
+    /// JSON, or why there is none. Bounded in size and time.
+    fn look(&self, source: Source) -> BoxFuture<'static, Result<String, String>>;
 }
 
 /// This node's own piece service: what a peer would reach over the piece protocol.

@@ -7,15 +7,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_protocols::ids::PeerId;
+use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::job::message::{JobAnswer, JobMessage};
+use quorate_protocols::trigger::When;
 use quorate_protocols::wire;
 use tokio::sync::mpsc;
 
 use super::authority::{self, Authority};
 use super::driver::{Notes, Suspects};
-use super::ports::{LocalQuorum, LocalQuorums};
+use super::ports::{LocalQuorum, LocalQuorums, Sources};
 use super::serve;
 use crate::events::Hearing;
 use crate::quorum::QuorumError;
@@ -32,6 +33,7 @@ pub struct JobService {
     pub notes: Notes,
     pub suspects: Suspects,
     pub hearing: Hearing,
+    pub sources: Arc<dyn Sources>,
 }
 
 impl serve::Service for JobService {
@@ -62,7 +64,8 @@ impl JobService {
             | JobMessage::Propose { quorum, .. }
             | JobMessage::Query { quorum, .. }
             | JobMessage::Suspect { quorum, .. }
-            | JobMessage::Dispatch { quorum, .. } => *quorum,
+            | JobMessage::Dispatch { quorum, .. }
+            | JobMessage::Look { quorum, .. } => *quorum,
         };
         let Some(local) = self.quorums.quorum(quorum) else { return JobAnswer::NotMember };
         if let Some(moved) = moved(&*local, self.net.local_peer()) {
@@ -110,11 +113,32 @@ impl JobService {
                     Err(error) => answer_to(error),
                 }
             }
+            JobMessage::Look { job, .. } => self.look(from, &*local, job).await,
             JobMessage::Suspect { .. } if local.leading().is_none() => not_leading(&*local),
             JobMessage::Suspect { manifest, column, .. } => {
                 self.suspects.note(quorum, manifest, column);
                 JobAnswer::Noted
             }
+        }
+    }
+}
+
+impl JobService {
+    /// Only for members of the quorum, and only at what the job's specification names: nobody sends this node anywhere.
+    async fn look(&self, from: PeerId, local: &dyn LocalQuorum, job: JobId) -> JobAnswer {
+        if !local.view().voters.iter().any(|voter| voter.peer == from) {
+            return JobAnswer::Forbidden { reason: "only members of the quorum may ask for a look".to_owned() };
+        }
+        let mut source = None;
+        local.look(&mut |state| {
+            source = state.trigger(job).and_then(|(spec, _)| match &spec.trigger.when {
+                When::Condition(condition) => Some(condition.source.clone()),
+                _ => None,
+            });
+        });
+        match source {
+            Some(source) => JobAnswer::Looked(self.sources.look(source).await),
+            None => JobAnswer::Looked(Err("this member knows no such condition yet".to_owned())),
         }
     }
 }

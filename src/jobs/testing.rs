@@ -521,6 +521,15 @@ impl LocalQuorum for StateHandle {
     }
 }
 
+/// A node that cannot look at anything.
+pub struct NoSources;
+
+impl super::ports::Sources for NoSources {
+    fn look(&self, _: quorate_protocols::trigger::spec::Source) -> BoxFuture<'static, Result<String, String>> {
+        async { Err("nothing is to be seen here".to_owned()) }.boxed()
+    }
+}
+
 /// A membership signed by node `n`.
 pub fn membership(n: u8, quorum: QuorumId, voters: Vec<MemberId>) -> SignedMembership {
     let statement =

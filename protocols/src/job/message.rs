@@ -26,6 +26,8 @@ pub enum JobMessage {
     Suspect { quorum: QuorumId, manifest: ManifestHash, column: PieceIndex },
     /// Events that the asker has emitted, for the quorum's triggers. Answered with `Heard`, or a rejection as a reply.
     Dispatch { quorum: QuorumId, dispatch: Dispatch },
+    /// A primary asks a member to look at the source of a job's condition. Answered with `Looked`.
+    Look { quorum: QuorumId, job: JobId },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,4 +197,6 @@ pub enum JobAnswer {
     Noted,
     /// To `Dispatch`: taken up to there, after the commit.
     Heard(Heard),
+    /// To `Look`: JSON, or why there is none.
+    Looked(Result<String, String>),
 }

@@ -488,6 +488,7 @@ fn job_samples(samples: &mut Samples) {
         JobMessage::Query { quorum: QUORUM, query: Query::Job { job: JOB }, stale: true },
         JobMessage::Suspect { quorum: QUORUM, manifest: hash, column: PieceIndex(2) },
         JobMessage::Dispatch { quorum: QUORUM, dispatch: dispatch() },
+        JobMessage::Look { quorum: QUORUM, job: JOB },
     ];
     samples.all("job", "message", limit, messages);
     let queries = vec![
@@ -527,6 +528,7 @@ fn job_samples(samples: &mut Samples) {
         JobAnswer::Malformed { reason: text() },
         JobAnswer::Noted,
         JobAnswer::Heard(Heard { reaches: 9, recorded: Some(8) }),
+        JobAnswer::Looked(Err(text())),
     ];
     samples.all("job", "answer", limit, answers);
     let view = QuorumView {

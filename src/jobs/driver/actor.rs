@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::{Context, DutyError, Surroundings, Tries};
 use super::patrol::Patrol;
+use super::poll::{self, POLLS_MAX, POLLS_PER_QUORUM_MAX};
 use super::tend::{self, Tender};
 use super::triggers::{self, Bell};
 use super::workers::{self, Wanted};
@@ -43,6 +44,9 @@ const FIND_BACKOFF_MAX: Duration = Duration::from_secs(3);
 /// A duty that was done and is still there (a run that needs yet more holders) waits this long.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// A look at a condition that found no room is tried again after this.
+const POLL_AGAIN: Duration = Duration::from_millis(250);
+
 /// Duties are derived at most this often per quorum: deriving walks the whole state, and a put applies entries much
 /// more often than it needs anything done.
 const DERIVE_INTERVAL: Duration = Duration::from_millis(20);
@@ -64,6 +68,8 @@ enum Key {
     FindWorkers(Digest),
     ReleaseWorker(PeerId, LeaseId),
     Wake(Millis),
+    /// With the time between two looks.
+    Poll(JobId, Duration),
 }
 
 impl Key {
@@ -82,8 +88,7 @@ impl Key {
             Duty::ReleaseWorker { worker, lease } => Self::ReleaseWorker(*worker, *lease),
             Duty::Wake { due, .. } => Self::Wake(*due),
             Duty::Tend { .. } | Duty::FireAt { .. } | Duty::FireAfter { .. } => return None,
-            // Nobody looks at conditions yet.
-            Duty::Poll { .. } => return None,
+            Duty::Poll { job, every } => Self::Poll(*job, *every),
         })
     }
 }
@@ -153,12 +158,24 @@ pub(super) fn start(parts: DriverParts) {
         worker,
         notes,
         suspects,
+        sources,
         metrics,
         settings,
     } = parts;
     let tasks = seams.tasks.clone();
-    let around =
-        Arc::new(Surroundings { seams, net, knowledge, approvals, pieces, worker, notes, suspects, metrics, settings });
+    let around = Arc::new(Surroundings {
+        seams,
+        net,
+        knowledge,
+        approvals,
+        pieces,
+        worker,
+        notes,
+        suspects,
+        sources,
+        metrics,
+        settings,
+    });
     let actor = Actor { around, quorums, events, led: BTreeMap::new(), running: FuturesUnordered::new() };
     tasks.spawn(actor.run());
 }
@@ -295,7 +312,8 @@ impl Actor {
         match result {
             Some(Ok(())) => {
                 self.around.metrics.duties_done.inc();
-                led.retries.insert(key, Retry { failures: 0, failing_since: None, not_before: now + AGAIN });
+                let again = if let Key::Poll(_, every) = key { every } else { AGAIN };
+                led.retries.insert(key, Retry { failures: 0, failing_since: None, not_before: now + again });
             }
             Some(Err(DutyError::NotLeading)) | None => (),
             Some(Err(error)) => {
@@ -329,6 +347,7 @@ impl Actor {
     /// Derives a quorum's duties and starts those that neither run nor wait.
     fn derive(&mut self, quorum: QuorumId, now: Instant) {
         let local = self.quorums.quorum(quorum);
+        let mut polls: usize = self.led.values().map(Led::polls).sum();
         let Some(led) = self.led.get_mut(&quorum) else { return };
         let Some(local) = local.filter(|local| local.leading() == Some(led.term)) else {
             // The host will say so, or has said so already; until then nothing is started.
@@ -369,6 +388,11 @@ impl Actor {
                 led.derive_at = led.derive_at.min(due);
                 continue;
             }
+            if matches!(key, Key::Poll(..)) && (polls >= POLLS_MAX || led.polls() >= POLLS_PER_QUORUM_MAX) {
+                // The end of a look derives its own quorum again, and may be another's.
+                led.derive_at = led.derive_at.min(now + POLL_AGAIN);
+                continue;
+            }
             if led.running.len() >= DUTIES_PER_QUORUM_MAX || self.running.len() >= DUTIES_MAX {
                 // The end of any of them derives again.
                 break;
@@ -377,6 +401,7 @@ impl Actor {
                 failures: retry.map_or(0, |retry| retry.failures),
                 failing_for: retry.and_then(|retry| retry.failing_since).map_or(Duration::ZERO, |since| now - since),
             };
+            polls += usize::from(matches!(key, Key::Poll(..)));
             led.running.insert(key);
             let (term, stop) = (led.term, led.stop.clone());
             let duty = perform(context.clone(), led.tender.clone(), duty, tries);
@@ -407,6 +432,10 @@ impl Led {
                 self.tender.touch(*worker);
             }
         }
+    }
+    /// Looks at conditions that are under way.
+    fn polls(&self) -> usize {
+        self.running.iter().filter(|key| matches!(key, Key::Poll(..))).count()
     }
     fn derive_soon(&mut self) {
         let soonest = self.derived_at.map_or_else(Instant::now, |at| at + DERIVE_INTERVAL);
@@ -439,6 +468,9 @@ impl Led {
 }
 
 fn backoff(key: &Key, failures: u32, entropy: &dyn Entropy) -> Duration {
+    if let Key::Poll(_, every) = key {
+        return poll::pause(*every, failures);
+    }
     let max = match key {
         Key::FindHolders(_, true) | Key::FindWorkers(_) | Key::Wake(_) => FIND_BACKOFF_MAX,
         _ => BACKOFF_MAX,
@@ -478,6 +510,7 @@ async fn perform(context: Context, tender: Tender, duty: Duty, tries: Tries) -> 
         Duty::ReleaseWorker { worker, lease } => workers::release(&context, worker, lease).await,
         Duty::Wake { due, .. } => context.propose(Command::Elapsed { until: due }).await.map(drop),
         // See `tend`, `triggers` and `Key::of`.
-        Duty::Tend { .. } | Duty::FireAt { .. } | Duty::FireAfter { .. } | Duty::Poll { .. } => Ok(()),
+        Duty::Tend { .. } | Duty::FireAt { .. } | Duty::FireAfter { .. } => Ok(()),
+        Duty::Poll { job, .. } => poll::look(&context, job).await,
     }
 }

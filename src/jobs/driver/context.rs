@@ -19,7 +19,7 @@ use super::notes::Notes;
 use super::suspects::Suspects;
 use super::{DriverMetrics, DriverSettings};
 use crate::jobs::approvals::Approvals;
-use crate::jobs::ports::{Knowledge, LocalPieces, LocalQuorum, LocalTasks};
+use crate::jobs::ports::{Knowledge, LocalPieces, LocalQuorum, LocalTasks, Sources};
 use crate::quorum::QuorumError;
 use crate::seams::{Frame, Net, NetError, Protocol, Seams};
 
@@ -66,6 +66,7 @@ pub(super) struct Surroundings {
     pub worker: Option<Arc<dyn LocalTasks>>,
     pub notes: Notes,
     pub suspects: Suspects,
+    pub sources: Arc<dyn Sources>,
     pub metrics: DriverMetrics,
     pub settings: DriverSettings,
 }

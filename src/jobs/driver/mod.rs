@@ -32,6 +32,7 @@ mod levels;
 mod metrics;
 mod notes;
 mod patrol;
+mod poll;
 mod pulse;
 mod repair;
 mod suspects;
@@ -51,7 +52,7 @@ pub use pulse::Pulses;
 pub use suspects::Suspects;
 
 use super::approvals::Approvals;
-use super::ports::{Knowledge, LocalPieces, LocalQuorums, LocalTasks};
+use super::ports::{Knowledge, LocalPieces, LocalQuorums, LocalTasks, Sources};
 use crate::quorum::HostEvent;
 use crate::seams::{Net, Seams};
 
@@ -106,6 +107,7 @@ pub struct DriverParts {
     pub worker: Option<Arc<dyn LocalTasks>>,
     pub notes: Notes,
     pub suspects: Suspects,
+    pub sources: Arc<dyn Sources>,
     pub metrics: DriverMetrics,
     pub settings: DriverSettings,
 }

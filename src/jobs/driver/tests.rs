@@ -151,6 +151,7 @@ fn world(peers: u8, settings: DriverSettings) -> World {
         worker: None,
         notes: notes.clone(),
         suspects: suspects.clone(),
+        sources: Arc::new(crate::jobs::testing::NoSources),
         settings,
     });
     World { quorum, holders, net, notes, suspects, seams }
@@ -405,6 +406,7 @@ async fn a_level_is_raised_when_the_last_member_says_that_it_can_apply_it() {
         worker: None,
         notes: Notes::default(),
         suspects: Suspects::default(),
+        sources: Arc::new(crate::jobs::testing::NoSources),
         settings: DriverSettings::default(),
     });
     leading.send(HostEvent::Leading { quorum: QUORUM, term: Term(1) }).unwrap();

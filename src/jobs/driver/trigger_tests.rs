@@ -62,6 +62,7 @@ fn world() -> World {
         worker: None,
         notes: Notes::default(),
         suspects: Suspects::default(),
+        sources: Arc::new(crate::jobs::testing::NoSources),
         metrics: DriverMetrics::default(),
         settings: DriverSettings::default(),
     });

@@ -147,6 +147,7 @@ fn world(peers: u8, slots: u32) -> World {
         worker: Some(local),
         notes: notes.clone(),
         suspects: Suspects::default(),
+        sources: Arc::new(crate::jobs::testing::NoSources),
         metrics,
         settings: DriverSettings::default(),
     });

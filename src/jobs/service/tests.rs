@@ -7,7 +7,7 @@ use quorate_protocols::quorum::{Command, CommandReply};
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::jobs::testing::{QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, peer, seams};
+use crate::jobs::testing::{NoSources, QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, peer, seams};
 use crate::resources::Reservation;
 use crate::seams::Reply;
 
@@ -24,7 +24,8 @@ fn world(quorums: Arc<dyn LocalQuorums>) -> World {
     let authority = Authority::new([peer(8)]);
     let hearing = Hearing::new(quorums.clone(), seams(1).clock);
     let (notes, suspects) = (Notes::default(), Suspects::default());
-    JobService { net: net.clone(), quorums, authority, notes, suspects, hearing }.start(&seams(1).tasks, receiver);
+    JobService { net: net.clone(), quorums, authority, notes, suspects, hearing, sources: Arc::new(NoSources) }
+        .start(&seams(1).tasks, receiver);
     World { requests, net }
 }
 

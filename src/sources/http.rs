@@ -1,0 +1,191 @@
+//! JSON over HTTP, from hosts that the operator lists and from no others, redirects included.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
+
+use futures::StreamExt;
+use quorate_protocols::trigger::limits::OBSERVED_BYTES_MAX;
+use quorate_protocols::trigger::spec::Source;
+use reqwest::redirect::Policy;
+use reqwest::{Client, Url};
+
+use super::DEADLINE;
+
+/// Redirects that one look follows.
+const REDIRECTS_MAX: usize = 5;
+
+/// A host that may be asked. Without a port it is the one that the scheme stands for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AllowedHost {
+    host: String,
+    port: Option<u16>,
+}
+
+impl FromStr for AllowedHost {
+    type Err = ();
+    /// `host`, `host:port`, `[::1]:port`.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        // The parser of addresses is the one that the sources go through, so both write a host in the same way.
+        let url = Url::parse(&format!("http://{text}/")).map_err(drop)?;
+        let plain = url.path() == "/" && url.query().is_none() && url.fragment().is_none() && url.username().is_empty();
+        let named = text.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        match url.host_str() {
+            Some(host) if plain && !text.contains(['/', '@', '?', '#']) => {
+                Ok(Self { host: host.to_owned(), port: url.port().or(named) })
+            }
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for AllowedHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", self.host),
+            None => f.write_str(&self.host),
+        }
+    }
+}
+
+/// Cloneable; clones share one client.
+#[derive(Clone, Debug, Default)]
+pub struct AllowedHosts(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    hosts: Vec<AllowedHost>,
+    client: OnceLock<Result<Client, String>>,
+}
+
+impl AllowedHosts {
+    pub fn new(hosts: impl IntoIterator<Item = AllowedHost>) -> Self {
+        Self(Arc::new(Inner { hosts: hosts.into_iter().collect(), client: OnceLock::new() }))
+    }
+
+    /// Whether this node would look there. `Err` is for a person to read.
+    pub fn check(&self, source: &Source) -> Result<(), String> {
+        match source {
+            Source::Http { url } => self.allowed(url).map(drop),
+            Source::Object(_) | Source::Job(_) | Source::Metric { .. } => Ok(()),
+        }
+    }
+
+    fn allowed(&self, url: &str) -> Result<Url, String> {
+        let url = Url::parse(url).map_err(|error| format!("{url:?} is no address: {error}"))?;
+        self.0.admits(&url)?;
+        Ok(url)
+    }
+
+    pub async fn get(&self, url: &str) -> Result<String, String> {
+        let url = self.allowed(url)?;
+        let client = self.0.client.get_or_init(|| client(&self.0.hosts)).as_ref().map_err(Clone::clone)?;
+        let failed = |error: reqwest::Error| crate::api::error::chain(&error.without_url());
+        let response = client.get(url).send().await.map_err(failed)?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(format!("it answered with status {status}"));
+        }
+        let (mut chunks, mut body) = (response.bytes_stream(), Vec::new());
+        while let Some(chunk) = chunks.next().await {
+            body.extend_from_slice(&chunk.map_err(failed)?);
+            if body.len() > OBSERVED_BYTES_MAX {
+                return Err(format!("it answered with more than the {OBSERVED_BYTES_MAX} bytes allowed"));
+            }
+        }
+        String::from_utf8(body).map_err(|_| "it did not answer with UTF-8".to_owned())
+    }
+}
+
+impl Inner {
+    fn admits(&self, url: &Url) -> Result<(), String> {
+        admits(&self.hosts, url)
+    }
+}
+
+fn admits(hosts: &[AllowedHost], url: &Url) -> Result<(), String> {
+    if url.scheme() == "https" {
+        return Err(
+            "https:// is not spoken by this build; put a proxy that does on this machine, and list that".to_owned()
+        );
+    }
+    if url.scheme() != "http" || !url.username().is_empty() || url.password().is_some() {
+        return Err("only http:// is asked, without a name or password in the address".to_owned());
+    }
+    let host = url.host_str().unwrap_or_default();
+    let fits = |allowed: &AllowedHost| {
+        let port = allowed.port.map_or_else(|| url.port().is_none(), |port| url.port_or_known_default() == Some(port));
+        allowed.host == host && port
+    };
+    if hosts.iter().any(fits) {
+        return Ok(());
+    }
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    Err(format!(
+        "{host}{port} is not among the hosts that this node may ask: its operator lists them under [conditions] in \
+         quorate.toml"
+    ))
+}
+
+fn client(hosts: &[AllowedHost]) -> Result<Client, String> {
+    let hosts = hosts.to_vec();
+    let redirects = Policy::custom(move |attempt| {
+        if attempt.previous().len() > REDIRECTS_MAX {
+            return attempt.error("too many redirects");
+        }
+        match admits(&hosts, attempt.url()) {
+            Ok(()) => attempt.follow(),
+            Err(why) => attempt.error(why),
+        }
+    });
+    let client = Client::builder().redirect(redirects).timeout(DEADLINE).no_proxy().referer(false);
+    client.build().map_err(|error| crate::api::error::chain(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hosts(list: &[&str]) -> AllowedHosts {
+        AllowedHosts::new(list.iter().map(|host| host.parse().expect("a host")))
+    }
+
+    #[test]
+    fn only_what_is_listed_is_asked() {
+        let allowed = hosts(&["api.example.org", "127.0.0.1:8080", "[::1]:80", "Mixed.Example:443"]);
+        for url in [
+            "http://api.example.org/a?b",
+            "http://API.example.org",
+            "http://127.0.0.1:8080/",
+            "http://[::1]/",
+            "http://mixed.example:443/",
+        ] {
+            assert!(allowed.check(&Source::Http { url: url.to_owned() }).is_ok(), "{url}");
+        }
+        for url in [
+            "http://api.example.org:81/",
+            "http://api.example.org.evil.example/",
+            "http://127.0.0.1/",
+            "http://127.0.0.2:8080/",
+            "http://api.example.org@evil.example/",
+            "http://api.example.org:x@127.0.0.1:8080/",
+            "http://mixed.example/",
+            "ftp://api.example.org/",
+            "https://api.example.org/",
+            "http:",
+        ] {
+            assert!(allowed.check(&Source::Http { url: url.to_owned() }).is_err(), "{url}");
+        }
+        assert!(hosts(&[]).check(&Source::Metric { name: "a".to_owned() }).is_ok());
+    }
+
+    #[test]
+    fn an_entry_is_a_host_and_nothing_more() {
+        for text in ["", "http://a", "a/b", "a:x", "a:99999", "me@a", "a b", "a?b", "*.example.org/"] {
+            assert!(text.parse::<AllowedHost>().is_err(), "{text:?}");
+        }
+        for text in ["api.example.org", "127.0.0.1:8080", "[::1]:80", "a:80"] {
+            assert_eq!(text.parse::<AllowedHost>().unwrap().to_string(), text);
+        }
+    }
+}
