@@ -21,9 +21,10 @@ const READ_MAX: usize = 1_024;
 
 #[derive(Debug, Default)]
 pub struct Planner {
-    read: BTreeMap<JobId, Result<Read, String>>,
+    /// With what was read: an id that was forgotten can come again, with another specification.
+    read: BTreeMap<JobId, (TriggerSpec, Result<Read, String>)>,
     /// What triggers want of an event beside its name.
-    filters: BTreeMap<JobId, Result<Option<Expression>, String>>,
+    filters: BTreeMap<JobId, (Option<String>, Result<Option<Expression>, String>)>,
 }
 
 /// A trigger that listens to an event.
@@ -125,7 +126,12 @@ impl Planner {
         if self.read.len() >= READ_MAX && !self.read.contains_key(&job) {
             self.read.clear();
         }
-        self.read.entry(job).or_insert_with(|| read(spec)).as_ref()
+        let fresh = || (spec.clone(), read(spec));
+        let kept = self.read.entry(job).or_insert_with(fresh);
+        if kept.0 != *spec {
+            *kept = fresh();
+        }
+        kept.1.as_ref()
     }
 
     fn filter(&mut self, job: JobId, text: Option<&str>) -> Result<Option<&Expression>, &String> {
@@ -133,7 +139,12 @@ impl Planner {
             self.filters.clear();
         }
         let read = || text.map(event_expression).transpose().map_err(|why| format!("trigger.event.where: {why}"));
-        self.filters.entry(job).or_insert_with(read).as_ref().map(Option::as_ref)
+        let fresh = || (text.map(str::to_owned), read());
+        let kept = self.filters.entry(job).or_insert_with(fresh);
+        if kept.0.as_deref() != text {
+            *kept = fresh();
+        }
+        kept.1.as_ref().map(Option::as_ref)
     }
 }
 

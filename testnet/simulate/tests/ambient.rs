@@ -38,7 +38,12 @@ const AROUND: [&str; 3] = ["campaign.rs", "main.rs", "minimise.rs"];
 const OF_THE_WORLD: [&str; 2] = ["tokio::spawn", "task::spawn"];
 
 /// Lines that may, by file and what they have.
-const ALLOWED: [(&str, &str, &str); 7] = [
+const ALLOWED: [(&str, &str, &str); 8] = [
+    (
+        "protocols/src/trigger/expression.rs",
+        "HashMap",
+        "what the expression library's maps are made of; the primary alone evaluates, and what it found is committed",
+    ),
     ("src/seams/clock.rs", "SystemTime", "the seam itself"),
     ("src/seams/entropy.rs", "getrandom", "the seam itself"),
     ("src/seams/tasks.rs", "tokio::spawn", "the seam itself"),

@@ -46,6 +46,11 @@ impl<H: Ord, C: Ord> Default for Holdings<H, C> {
 }
 
 impl<H: Ord + Copy + Debug, C: Ord + Clone + Debug> Holdings<H, C> {
+    /// The holder's disk lost writes that it had not called durable. Some may have been seen before they were gone: what
+    /// comes now is a beginning.
+    pub fn lost_writes(&mut self, holder: &H) {
+        self.seen.remove(holder);
+    }
     /// `columns`: all that one life of one holder's disk has now. A column that is not there any more was let go.
     pub fn check(&mut self, holder: H, columns: BTreeMap<C, Held>) -> Vec<Violation> {
         let before = self.seen.entry(holder).or_default();
@@ -92,6 +97,10 @@ mod tests {
         assert_eq!(look(None), []);
         assert_eq!(look(Some(held(3, false))).len(), 1, "forgotten and taken up again");
         assert_eq!(look(Some(held(4, false))), []);
+        // A column that was seen before it was durable, and was gone after a loss of power.
+        holdings.lost_writes(&"holder");
+        assert_eq!(holdings.check("holder", BTreeMap::new()), []);
+        assert_eq!(holdings.check("holder", BTreeMap::from([("column", held(4, false))])), []);
     }
 
     #[test]

@@ -121,6 +121,8 @@ struct Session {
     injected: BTreeMap<&'static str, u64>,
     high_water: BTreeMap<&'static str, (u64, u64)>,
     holdings: Holdings<MemberId, (JobId, PieceIndex)>,
+    /// Crashes of each node's disk that lost writes, as of its last start.
+    losses: BTreeMap<usize, u64>,
     voters: BTreeMap<QuorumId, BTreeSet<MemberId>>,
     /// Counters of the nodes' own at the last look, by node and what is counted.
     counted: BTreeMap<(usize, String), u64>,
@@ -169,6 +171,7 @@ impl Session {
             injected: BTreeMap::new(),
             high_water: BTreeMap::new(),
             holdings: Holdings::default(),
+            losses: BTreeMap::new(),
             voters: BTreeMap::new(),
             counted: BTreeMap::new(),
             tried: BTreeMap::new(),
@@ -218,8 +221,13 @@ impl Session {
             return;
         }
         self.counted.retain(|(node, _), _| *node != index);
+        let losses = self.world.disk(index).counts().crashes_with_loss;
+        let has_lost = self.losses.insert(index, losses).unwrap_or_default() < losses;
         let Some(node) = self.world.node(index) else { return };
         let member = node.identity().member();
+        if has_lost {
+            self.holdings.lost_writes(&member);
+        }
         match lost_quorums(node.storage(), member) {
             Ok(lost) if lost.is_empty() => {}
             // The disks of this world keep what they acknowledged, and a wiped one comes back as another member.
