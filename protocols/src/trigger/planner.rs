@@ -19,12 +19,15 @@ use crate::quorum::QuorumState;
 /// Triggers that are kept read, at some kilobytes each. Past it all are read anew when next needed.
 const READ_MAX: usize = 1_024;
 
+/// None: every event of the name.
+type Filter = Result<Option<Expression>, String>;
+
 #[derive(Debug, Default)]
 pub struct Planner {
     /// With what was read: an id that was forgotten can come again, with another specification.
     read: BTreeMap<JobId, (TriggerSpec, Result<Read, String>)>,
     /// What triggers want of an event beside its name.
-    filters: BTreeMap<JobId, (Option<String>, Result<Option<Expression>, String>)>,
+    filters: BTreeMap<JobId, (Option<String>, Filter)>,
 }
 
 /// A trigger that listens to an event.
