@@ -58,6 +58,8 @@ fn run(bytes: &[u8]) -> Trail {
         for (job, row) in members.apply(wall, by, command) {
             rows.insert((job, row.number), row);
         }
+        // An id that was forgotten may be given again, to another trigger with rows of its own.
+        rows.retain(|(job, _), _| members.whole.jobs.contains_key(job));
     }
     check_fires(&members.whole, &rows);
     members.finish()
