@@ -177,6 +177,8 @@ impl Default for ObjectsSection {
 pub struct ConditionsSection {
     /// Hosts that this node asks for the sake of triggers.
     pub hosts: BTreeSet<AllowedHost>,
+    /// Authorities that are believed over HTTPS beside those that the machine trusts: a file of certificates in PEM.
+    pub authorities: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

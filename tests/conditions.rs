@@ -43,12 +43,15 @@ impl Server {
     }
 }
 
-/// A specification whose condition looks at `source`.
+/// A specification whose condition looks at `source` for a level.
 fn spec(net: &Net, source: &str, more: &str) -> String {
+    spec_of(net, source, "value.level > 5", more)
+}
+
+fn spec_of(net: &Net, source: &str, when: &str, more: &str) -> String {
     let (head, rest) = DOORBELL.split_once("[trigger]\n").expect("the example has a trigger");
     let (_, module) = rest.split_once("[module]\n").expect("and a module");
-    let trigger =
-        format!("condition = {{ source = {{ {source} }}, when = \"value.level > 5\", every = \"1s\"{more} }}");
+    let trigger = format!("condition = {{ source = {{ {source} }}, when = \"{when}\", every = \"1s\"{more} }}");
     let path = net.dir.path().join("condition.toml");
     std::fs::write(&path, format!("{head}[trigger]\n{trigger}\n[module]\n{module}")).expect("a file can be written");
     path.to_str().unwrap().to_owned()
@@ -100,4 +103,39 @@ fn a_job_runs_when_a_number_that_a_server_tells_is_high() {
     let words = ["trigger.condition.source.http", "not among the hosts", "[conditions]"];
     net.at(1, &["job", "submit", &foreign, "--detach"]).fails(1, &words);
     assert_eq!(elsewhere.asked.load(Ordering::Relaxed), 0, "not by a redirect either");
+}
+
+/// Goal: what the network itself has is looked at as well: objects, the outcomes of jobs, metrics.
+#[test]
+fn objects_jobs_and_metrics_are_looked_at() {
+    let net = Net::up(4);
+    let submit = |path: &str| net.at(1, &["job", "submit", path, "--detach"]).ok().stdout.trim().to_owned();
+    let input_of = |job: &str| -> Value {
+        let rows = wait("the fire", || Some(fires(&net, job)).filter(|rows| rows.len() == 1));
+        let run = rows[0]["run"].as_str().unwrap();
+        net.at(1, &["job", "wait", run]).ok();
+        serde_json::from_str(&net.at(2, &["job", "output", run]).ok().stdout).unwrap()
+    };
+    let file = net.dir.path().join("level.json");
+    std::fs::write(&file, "{\"level\": 9}").unwrap();
+    let object = net.put(2, &file)["object"].as_str().unwrap().to_owned();
+    let by_object = submit(&spec(&net, &format!("object = \"{object}\""), ""));
+    assert_eq!(input_of(&by_object)["value"]["level"], 9);
+
+    // A job that runs when it is told to: before its first run there is no outcome.
+    let watched = submit(&spec_of(&net, "metric = \"none\"", "value > 0", ""));
+    why(&net, &watched, "has no metric");
+    let outcome = "value != null && value.state == 'succeeded'";
+    let by_job = submit(&spec_of(&net, &format!("job = \"{watched}\""), outcome, ""));
+    why(&net, &by_job, "does not hold: null");
+    net.at(3, &["job", "fire", &watched]).ok();
+    assert_eq!(input_of(&by_job)["value"]["state"], "succeeded");
+
+    let page = net.runtime.block_on(async {
+        let request = net.client(1).request(reqwest::Method::GET, "/metrics");
+        request.send().await.expect("the node answers").text().await.expect("with text")
+    });
+    let name = page.lines().find_map(|line| line.split(' ').next().filter(|name| name.contains("triggers_due")));
+    let by_metric = submit(&spec_of(&net, &format!("metric = \"{}\"", name.expect("there is one")), "value >= 0", ""));
+    assert!(input_of(&by_metric)["value"].is_number());
 }

@@ -115,16 +115,34 @@ fn thousands_of_events_are_all_in_the_record_though_primary_and_emitter_are_kill
     assert!(rows.iter().all(|row| row["reason"].is_null() || row["reason"] == "overlap"), "{rows:#?}");
 }
 
-/// Goal: what happens to the network is an event too.
+/// Goal: what happens to the network is an event too, and one however many nodes tell of it.
 #[test]
-fn an_object_that_is_stored_fires_a_job_that_listens_for_it() {
+fn what_happens_to_the_network_fires_jobs_that_listen_for_it() {
     let net = Net::up(4);
-    let job = submit(&net, 1, "event = { name = \"quorate.object.stored\", dedupe_window = \"1h\" }");
-    let stored = net.put(2, &net.file("a", 100_000, 1));
-    let rows = wait("the fire", || Some(fires(&net, 1, &job)).filter(|rows| !rows.is_empty()));
-    assert_eq!(rows.len(), 1, "each holder of the news tells it under one id: {rows:#?}");
-    let run = rows[0]["run"].as_str().unwrap();
-    net.at(1, &["job", "wait", run]).ok();
-    let input: Value = serde_json::from_str(&net.at(3, &["job", "output", run]).ok().stdout).unwrap();
-    assert_eq!(input["event"]["data"]["object"], stored["object"], "{input}");
+    let listen = |event: &str, filter: &str| {
+        let trigger = format!("event = {{ name = \"quorate.{event}\"{filter}, dedupe_window = \"1h\" }}");
+        submit(&net, 1, &trigger)
+    };
+    let stored = listen("object.stored", "");
+    // Runs of triggers end as well.
+    let ended = listen("job.ended", ", where = \"data.trigger == null && data.state == 'succeeded'\"");
+    let lost = listen("peer.lost", "");
+    let joined = listen("peer.joined", "");
+    let told = |job: &str| {
+        let rows = wait("the fire", || Some(fires(&net, 1, job)).filter(|rows| !rows.is_empty()));
+        assert_eq!(rows.len(), 1, "each witness of the news tells it under one id: {rows:#?}");
+        let run = rows[0]["run"].as_str().unwrap();
+        net.at(1, &["job", "wait", run]).ok();
+        let input: Value = serde_json::from_str(&net.at(3, &["job", "output", run]).ok().stdout).unwrap();
+        input["event"]["data"].clone()
+    };
+    let gone = net.testnet.peer_id(4).expect("there is a node 4");
+    net.testnet.kill(4).expect("node 4 is killed");
+    assert_eq!(told(&lost)["peer"], json!(gone));
+    net.restart(4);
+    assert_eq!(told(&joined)["peer"], json!(gone));
+    let object = net.put(2, &net.file("a", 100_000, 1));
+    assert_eq!(told(&stored)["object"], object["object"]);
+    // The put was a job that ended, too.
+    assert_eq!(told(&ended)["job"], object["job"]);
 }

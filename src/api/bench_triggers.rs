@@ -85,6 +85,8 @@ pub async fn triggers(
                 }
             },
             () = tokio::time::sleep_until(began + PACE * started), if started < count && submits.len() < OUTSTANDING => (),
+            // Not to be overrun with them when the first instant comes.
+            _ = events.recv() => (),
         }
     }
     let submitting = began.elapsed();

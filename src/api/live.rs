@@ -52,6 +52,7 @@ impl NodeBackend {
         node.quorums().metrics().register(&mut registry);
         node.driver_metrics().register(&mut registry);
         node.workers().metrics().register(&mut registry);
+        node.emitter().metrics().register(&mut registry);
         Self { node, tasks, started: tokio::time::Instant::now(), registry, testing }
     }
 

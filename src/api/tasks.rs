@@ -4,10 +4,10 @@ use axum::Json;
 use axum::extract::State;
 use quorate_protocols::api::{ErrorBody, ErrorCode, LogInfo, OutputInfo, ReceiptBundle, TaskInfo};
 use quorate_protocols::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
+use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::compute::ComputeSpec;
 use quorate_protocols::job::message::{Query as Question, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
-use quorate_protocols::job::{JobRecord, RunState};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::{ComputeRun, TaskAttempt, TaskId, TaskRecord};
 use serde::Deserialize;
@@ -33,7 +33,8 @@ pub struct Rows {
     limit: Option<u32>,
 }
 
-/// Tasks of a step. A step is remembered until the one after the next begins.
+/// Tasks of a step. A step is remembered until the one after the next begins, and the one that a job ended in as long as
+/// the job.
 #[utoipa::path(get, path = "/v1/jobs/{job}/tasks", tag = "jobs", params(("job" = JobId, Path), Rows),
     responses((status = 200, body = Vec<TaskInfo>), (status = "default", body = ErrorBody)))]
 pub async fn tasks(
@@ -43,11 +44,6 @@ pub async fn tasks(
 ) -> Result<Json<Vec<TaskInfo>>, ApiError> {
     let record = record(&backend, job).await?;
     let (_, run) = computing(&record)?;
-    if record.state.is_final() && record.state != RunState::Succeeded {
-        let fault = format!("job {job} is {}: its tasks are no longer kept", record.state);
-        return Err(ApiError::not_found(fault)
-            .hint(format!("`quorate job show {job}` names those that were given up, and why")));
-    }
     let step = rows.step.map_or(run.step, StepIndex);
     let tasks = page(&backend, job, step, rows.from.unwrap_or(0), rows.limit.unwrap_or(ROWS_MAX)).await?;
     Ok(Json(tasks.iter().map(|(task, record)| views::task_info(step, *task, record)).collect()))
@@ -133,25 +129,9 @@ pub async fn logs(
         return Ok(Json(log_info(task, backend.logs(task, Some(worker), stream, params.from).await?)));
     }
     let record = record(&backend, job).await?;
-    let (spec, run) = computing(&record)?;
+    let (_, run) = computing(&record)?;
     let step = params.step.map_or(run.step, StepIndex);
     let of = |attempt| TaskAttempt { id: TaskId { job, step, task }, attempt };
-    if record.state.is_final() && record.state != RunState::Succeeded {
-        // Its tasks are forgotten; what they wrote may not be. The newest attempt that somebody has is the one meant.
-        let attempts = match params.attempt {
-            Some(attempt) => attempt..=attempt,
-            None => 1..=u32::from(spec.retry.attempts).min(ATTEMPTS_TRIED_MAX),
-        };
-        let mut missing = ApiError::not_found(format!("task {step}.{task} of job {job} had no attempts"));
-        for attempt in attempts.rev().map(Attempt) {
-            match backend.logs(of(attempt), params.worker, stream, params.from).await {
-                Ok(page) => return Ok(Json(log_info(of(attempt), page))),
-                Err(error) if error.code() == ErrorCode::NotFound => missing = error,
-                Err(error) => return Err(error),
-            }
-        }
-        return Err(missing);
-    }
     let found = page(&backend, job, step, task.0, 1).await?.into_iter().find(|(found, _)| *found == task);
     let Some((_, found)) = found else {
         return Err(ApiError::not_found(format!("job {job} has no task {step}.{task}"))
@@ -163,12 +143,9 @@ pub async fn logs(
         let fault = format!("task {step}.{task} had {given} attempts so far: there is no attempt {attempt}");
         return Err(ApiError::not_found(fault));
     }
-    let holder = found.attempt(attempt).map(|live| live.worker).or(params.worker);
+    let holder = found.worker_of(attempt).or(params.worker);
     Ok(Json(log_info(of(attempt), backend.logs(of(attempt), holder, stream, params.from).await?)))
 }
-
-/// Attempts of a forgotten task that are asked for, the newest first.
-const ATTEMPTS_TRIED_MAX: u32 = 8;
 
 fn log_info(task: TaskAttempt, page: LogPage) -> LogInfo {
     LogInfo {

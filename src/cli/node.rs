@@ -177,7 +177,15 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
         .await
         .map_err(|error| Failure::of(&error))?;
     let peer = identity.peer();
-    let settings = NodeSettings::from(&config);
+    let mut settings = NodeSettings::from(&config);
+    if let Some(path) = &config.conditions.authorities {
+        let unusable = |why: String| {
+            Failure::failed(format!("conditions.authorities: {}: {why}", path.display()))
+                .hint("it is to be a file of certificates in PEM (-----BEGIN CERTIFICATE-----)")
+        };
+        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+        settings.hosts = settings.hosts.believing(&pem).map_err(unusable)?;
+    }
     let folder = dir.join("work");
     let executors = executors(&config, &folder, &seams).await?;
     let work = NodeWork { executors, folder: Some(folder), faults: worker_faults };

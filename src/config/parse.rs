@@ -100,6 +100,7 @@ struct RawObjects {
 #[serde(deny_unknown_fields, default)]
 struct RawConditions {
     hosts: Texts,
+    authorities: Text,
 }
 
 #[derive(Deserialize, Default)]
@@ -267,6 +268,14 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigError> {
     let host = "a host with or without a port, such as \"api.example.org\" or \"127.0.0.1:8080\"";
     config.conditions.hosts =
         source.list("conditions.hosts", raw.conditions.hosts, HOSTS_MAX, host)?.into_iter().collect();
+    if let Some(raw) = raw.conditions.authorities.filter(|raw| !raw.get_ref().is_empty()) {
+        let path = std::path::Path::new(raw.get_ref());
+        if !path.is_absolute() {
+            let expected = "the absolute path of a file of certificates, such as \"/etc/quorate/authorities.pem\"";
+            return Err(source.fault(&raw, "conditions.authorities", quoted(raw.get_ref()), expected));
+        }
+        config.conditions.authorities = Some(path.to_owned());
+    }
 
     if let Some(raw) = raw.log.filter {
         // The filter's own parser is where it is used; here an empty one is refused, which would log nothing at all.

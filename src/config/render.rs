@@ -142,10 +142,17 @@ pub(super) fn render(config: &Config) -> String {
 
     page.section("conditions");
     page.value(
-        "Hosts that this node may ask over HTTP for triggers with a condition, such as [\"api.example.org\",\n\
+        "Hosts that this node may ask over HTTP or HTTPS for triggers with a condition, such as [\"api.example.org\",\n\
          \"127.0.0.1:8080\"]: none, unless they are listed. Whoever may submit jobs can then have this node ask them.",
         "hosts",
         list(&config.conditions.hosts),
+    );
+    let authorities = config.conditions.authorities.as_ref().map(|path| path.display().to_string());
+    page.value(
+        "A file of certificates in PEM, by its absolute path: authorities that are believed over HTTPS beside those that\n\
+         this machine trusts. None when empty.",
+        "authorities",
+        text(authorities.unwrap_or_default()),
     );
 
     page.section("log");

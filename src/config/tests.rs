@@ -58,6 +58,7 @@ fn every_setting_survives_the_file() {
         )]),
         conditions: ConditionsSection {
             hosts: BTreeSet::from(["api.example.org".parse().unwrap(), "[::1]:8080".parse().unwrap()]),
+            authorities: Some("/etc/quorate/authorities.pem".into()),
         },
         log: LogSection { filter: "warn,quorate=debug".to_owned() },
     };
@@ -94,6 +95,8 @@ fn a_refused_value_names_file_line_key_and_what_is_accepted() {
         ),
         ("[commands]\na = { submitters = [] }", "path"),
         ("[commands]\n\"a b\" = { path = \"/x\", submitters = [] }", "with the name \"a b\""),
+        ("[conditions]\nhosts = [\"a/b\"]", "`conditions.hosts`"),
+        ("[conditions]\nauthorities = \"ca.pem\"", "the absolute path of a file of certificates"),
         ("[log]\nfilter = \"\"", "`log.filter` is empty"),
     ];
     for (text, expected) in cases {

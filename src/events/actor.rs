@@ -12,7 +12,7 @@ use quorate_protocols::trigger::outbox::{Ask, Outbox, Taken};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Carried, Carrier, EventError, EventsParts, Order, rows};
+use super::{Carried, Carrier, EventError, EventsMetrics, EventsParts, Order, rows};
 use crate::seams::{Clock, DiskError, Seams};
 use crate::storage::Storage;
 
@@ -31,6 +31,7 @@ struct Actor {
     carrier: Arc<dyn Carrier>,
     orders: mpsc::Receiver<Order>,
     outbox: Outbox,
+    metrics: EventsMetrics,
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
     looked_at: Option<Instant>,
     /// When to look again though nothing has happened.
@@ -62,7 +63,11 @@ enum Event {
     Due,
 }
 
-pub(super) fn start(parts: EventsParts, orders: mpsc::Receiver<Order>) -> Result<(), DiskError> {
+pub(super) fn start(
+    parts: EventsParts,
+    orders: mpsc::Receiver<Order>,
+    metrics: EventsMetrics,
+) -> Result<(), DiskError> {
     let EventsParts { seams, net, storage, carrier } = parts;
     let outbox = rows::load(storage.kv(), net.local_peer(), now(&*seams.clock), seams.clock.wall())?;
     let tasks = seams.tasks.clone();
@@ -72,6 +77,7 @@ pub(super) fn start(parts: EventsParts, orders: mpsc::Receiver<Order>) -> Result
         carrier,
         orders,
         outbox,
+        metrics,
         under_way: FuturesUnordered::new(),
         looked_at: None,
         wake: Some(Instant::now()),
@@ -94,7 +100,10 @@ impl Actor {
                 Event::Orders(orders) => self.take(orders).await,
                 Event::Due => (),
             }
-            if self.go_on().await.is_err() {
+            let done = self.go_on().await;
+            self.metrics.kept.set(self.outbox.events() as i64);
+            self.metrics.kept_bytes.set(self.outbox.bytes() as i64);
+            if done.is_err() {
                 // Nothing is promised of what was not written; it is tried again.
                 self.wake = Some(Instant::now() + LOOK);
             }
@@ -132,16 +141,23 @@ impl Actor {
                 Order::Own { event } => self.outbox.emit_own(now, event),
                 Order::Emit { event, reply } => match self.outbox.emit(now, event) {
                     Ok(taken) => replies.push((reply, taken)),
-                    // Whoever asked may have gone.
-                    Err(error) => drop(reply.send(Err(error.into()))),
+                    Err(error) => {
+                        self.metrics.refused.inc();
+                        // Whoever asked may have gone.
+                        drop(reply.send(Err(error.into())));
+                    }
                 },
             }
         }
         let written = self.write().await;
         for (reply, taken) in replies {
             let answer = match &written {
-                Ok(()) => Ok(taken),
+                Ok(()) => {
+                    self.metrics.taken.inc_by(u64::from(!taken.existed));
+                    Ok(taken)
+                }
                 Err(error) => {
+                    self.metrics.refused.inc();
                     if !taken.existed {
                         self.outbox.take_back(taken.sequence);
                     }
@@ -167,6 +183,8 @@ impl Actor {
                 self.outbox.heard_names(now, quorum, newest, known, names);
             }
             Said::Carried { dispatch, carried: Carried::Heard(heard) } => {
+                let told = dispatch.events.iter().take_while(|sent| sent.sequence <= heard.reaches);
+                self.metrics.told.inc_by(told.count() as u64);
                 self.outbox.delivered(now, quorum, &dispatch, heard);
             }
             Said::Carried { carried: Carried::Gap { known }, .. } => self.outbox.gap(now, quorum, known),

@@ -15,6 +15,7 @@
 mod actor;
 mod carrier;
 mod hearing;
+mod metrics;
 pub mod network;
 mod rows;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use crate::storage::Storage;
 
 pub use carrier::NodeCarrier;
 pub use hearing::Hearing;
+pub use metrics::EventsMetrics;
 
 /// Events on their way to the actor; whoever emits more waits.
 pub const QUEUE_MAX: usize = 1_024;
@@ -85,6 +87,7 @@ pub struct EventsParts {
 #[derive(Clone)]
 pub struct Events {
     queue: mpsc::Sender<Order>,
+    metrics: EventsMetrics,
     clock: Arc<dyn Clock>,
 }
 
@@ -98,8 +101,13 @@ impl Events {
     pub async fn start(parts: EventsParts) -> Result<Self, DiskError> {
         let (queue, orders) = mpsc::channel(QUEUE_MAX);
         let clock = parts.seams.clock.clone();
-        actor::start(parts, orders)?;
-        Ok(Self { queue, clock })
+        let metrics = EventsMetrics::default();
+        actor::start(parts, orders, metrics.clone())?;
+        Ok(Self { queue, metrics, clock })
+    }
+
+    pub fn metrics(&self) -> &EventsMetrics {
+        &self.metrics
     }
 
     /// Takes an event. On disk when this returns; the same id under the same name is the same event.

@@ -83,6 +83,7 @@ pub enum Stdout {
 pub struct Limits {
     /// From the start of the work to its forced end; compiling counts.
     pub time: Duration,
+    /// Of a module: what it wrote counts, for it stays in memory until it is delivered. A program's outputs are files.
     pub memory_bytes: u64,
     /// All outputs together, scratch included.
     pub output_bytes: u64,
@@ -106,14 +107,6 @@ impl Default for Limits {
             fuel: None,
             cpu: None,
         }
-    }
-}
-
-impl Limits {
-    /// What a module may take of this node's memory at most: its own, its outputs (which may be copied while they
-    /// grow), and its logs. To be reserved before it runs. A program's outputs are files.
-    pub fn wasm_memory_bytes(&self) -> u64 {
-        self.memory_bytes.saturating_add(self.output_bytes.saturating_mul(2)).saturating_add(4 * self.log_bytes as u64)
     }
 }
 

@@ -204,7 +204,7 @@ impl Group {
         let (state_machine, machine) =
             StateMachine::open(quorum, snapshots.clone(), events.clone(), told, fault.clone())?;
         let connector = Connector { quorum, links, machine: machine.clone() };
-        let raft = Raft::new(member, config(), connector, log.clone(), state_machine)
+        let raft = Raft::new(member, config(member), connector, log.clone(), state_machine)
             .await
             .map_err(|error| opening(&error))?;
         // openraft's metrics start blank and tell what is on disk only once its task has run. Before that the group

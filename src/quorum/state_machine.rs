@@ -160,7 +160,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        let applied = self.machine.read(Applied::clone);
+        let applied = Arc::new(self.machine.read(Applied::clone));
         Builder { applied, snapshots: self.snapshots.clone(), fault: self.fault.clone() }
     }
 
@@ -186,23 +186,22 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
 /// Builds one snapshot from a copy of the state, beside the applying of later entries.
 pub struct Builder {
-    applied: Applied,
+    applied: Arc<Applied>,
     snapshots: SnapshotStore,
     fault: LastFault,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
-        let Applied { state, last, membership, digest } = self.applied.clone();
-        let snapshots = self.snapshots.clone();
-        let rolling = state.rolling;
-        let kept = run_blocking(move || snapshots.keep_state(&state, digest)).await;
+        let (applied, snapshots) = (self.applied.clone(), self.snapshots.clone());
+        let kept = run_blocking(move || snapshots.keep_state(&applied.state, applied.digest)).await;
         let list = self.fault.note(kept).map_err(snapshot_error)?;
+        let Applied { state, last, membership, .. } = &*self.applied;
         let index = last.map_or(0, |last| last.index);
         let meta = SnapshotMeta {
-            last_log_id: last,
-            last_membership: membership,
-            snapshot_id: format!("{index}-{}", &rolling.to_string()[..16]),
+            last_log_id: *last,
+            last_membership: membership.clone(),
+            snapshot_id: format!("{index}-{}", &state.rolling.to_string()[..16]),
         };
         self.fault.note(self.snapshots.make_current(&meta, &list).await).map_err(snapshot_error)?;
         Ok(Snapshot { meta, snapshot: Box::new(list) })

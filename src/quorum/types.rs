@@ -43,11 +43,12 @@ pub struct SnapshotList {
     pub digest: (LogIndex, Digest),
 }
 
-/// The configuration of every group. A literal on purpose: `Config::validate` wants an election timeout above the
+/// The configuration of a member's groups. A literal on purpose: `Config::validate` wants an election timeout above the
 /// heartbeat interval, which makes sense only where openraft's own timers run. Here they are off; what remains of
 /// these numbers are deadlines. A test pins the version of openraft that this was read from.
 #[allow(deprecated)] // `send_snapshot_timeout` has to be named in a literal.
-pub fn config() -> Arc<Config> {
+pub fn config(member: MemberId) -> Arc<Config> {
+    let spread = limits::SNAPSHOT_SPREAD * u64::from(member.peer.0[31]) / 256;
     Arc::new(Config {
         cluster_name: "quorum".to_owned(),
         // The deadline of a vote, and the lease in which a voter that heard a primary refuses other candidates. The
@@ -60,8 +61,8 @@ pub fn config() -> Arc<Config> {
         send_snapshot_timeout: 0,
         // The bytes of one append are bounded by the log store, which cuts reads at `LOG_READ_BYTES_MAX`.
         max_payload_entries: 256,
-        replication_lag_threshold: limits::SNAPSHOT_INTERVAL + limits::LOG_KEPT,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(limits::SNAPSHOT_INTERVAL),
+        replication_lag_threshold: limits::SNAPSHOT_INTERVAL + limits::SNAPSHOT_SPREAD + limits::LOG_KEPT,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(limits::SNAPSHOT_INTERVAL + spread),
         snapshot_max_chunk_size: limits::SNAPSHOT_CHUNK_BYTES as u64,
         max_in_snapshot_log_to_keep: limits::LOG_KEPT,
         purge_batch_size: 64,

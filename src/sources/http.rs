@@ -1,4 +1,7 @@
-//! JSON over HTTP, from hosts that the operator lists and from no others, redirects included.
+//! JSON over HTTP and HTTPS, from hosts that the operator lists and from no others, redirects included.
+//!
+//! A host over HTTPS is believed when an authority that this machine trusts vouches for it, or one that the operator names
+//! beside those.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +11,7 @@ use futures::StreamExt;
 use quorate_protocols::trigger::limits::OBSERVED_BYTES_MAX;
 use quorate_protocols::trigger::spec::Source;
 use reqwest::redirect::Policy;
-use reqwest::{Client, Url};
+use reqwest::{Certificate, Client, Url};
 
 use super::DEADLINE;
 
@@ -55,12 +58,22 @@ pub struct AllowedHosts(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     hosts: Vec<AllowedHost>,
+    authorities: Vec<Certificate>,
     client: OnceLock<Result<Client, String>>,
 }
 
 impl AllowedHosts {
     pub fn new(hosts: impl IntoIterator<Item = AllowedHost>) -> Self {
-        Self(Arc::new(Inner { hosts: hosts.into_iter().collect(), client: OnceLock::new() }))
+        Self(Arc::new(Inner { hosts: hosts.into_iter().collect(), authorities: Vec::new(), client: OnceLock::new() }))
+    }
+
+    /// Believes these authorities too: certificates in PEM, of which there must be one at least.
+    pub fn believing(self, pem: &[u8]) -> Result<Self, String> {
+        let authorities = Certificate::from_pem_bundle(pem).map_err(|error| crate::api::error::chain(&error))?;
+        if authorities.is_empty() {
+            return Err("there is no certificate in it; PEM (-----BEGIN CERTIFICATE-----) is needed".to_owned());
+        }
+        Ok(Self(Arc::new(Inner { hosts: self.0.hosts.clone(), authorities, client: OnceLock::new() })))
     }
 
     /// Whether this node would look there. `Err` is for a person to read.
@@ -79,7 +92,7 @@ impl AllowedHosts {
 
     pub async fn get(&self, url: &str) -> Result<String, String> {
         let url = self.allowed(url)?;
-        let client = self.0.client.get_or_init(|| client(&self.0.hosts)).as_ref().map_err(Clone::clone)?;
+        let client = self.0.client.get_or_init(|| self.0.client()).as_ref().map_err(Clone::clone)?;
         let failed = |error: reqwest::Error| crate::api::error::chain(&error.without_url());
         let response = client.get(url).send().await.map_err(failed)?;
         let status = response.status();
@@ -101,16 +114,31 @@ impl Inner {
     fn admits(&self, url: &Url) -> Result<(), String> {
         admits(&self.hosts, url)
     }
+
+    fn client(&self) -> Result<Client, String> {
+        let hosts = self.hosts.clone();
+        let redirects = Policy::custom(move |attempt| {
+            if attempt.previous().len() > REDIRECTS_MAX {
+                return attempt.error("too many redirects");
+            }
+            let was_safe = attempt.previous().last().is_some_and(|from| from.scheme() == "https");
+            if was_safe && attempt.url().scheme() != "https" {
+                return attempt.error("a redirect from https:// to http:// is not followed");
+            }
+            match admits(&hosts, attempt.url()) {
+                Ok(()) => attempt.follow(),
+                Err(why) => attempt.error(why),
+            }
+        });
+        let client = Client::builder().redirect(redirects).timeout(DEADLINE).no_proxy().referer(false);
+        let client = client.tls_certs_merge(self.authorities.iter().cloned());
+        client.build().map_err(|error| crate::api::error::chain(&error))
+    }
 }
 
 fn admits(hosts: &[AllowedHost], url: &Url) -> Result<(), String> {
-    if url.scheme() == "https" {
-        return Err(
-            "https:// is not spoken by this build; put a proxy that does on this machine, and list that".to_owned()
-        );
-    }
-    if url.scheme() != "http" || !url.username().is_empty() || url.password().is_some() {
-        return Err("only http:// is asked, without a name or password in the address".to_owned());
+    if !matches!(url.scheme(), "http" | "https") || !url.username().is_empty() || url.password().is_some() {
+        return Err("only http:// and https:// are asked, without a name or password in the address".to_owned());
     }
     let host = url.host_str().unwrap_or_default();
     let fits = |allowed: &AllowedHost| {
@@ -125,21 +153,6 @@ fn admits(hosts: &[AllowedHost], url: &Url) -> Result<(), String> {
         "{host}{port} is not among the hosts that this node may ask: its operator lists them under [conditions] in \
          quorate.toml"
     ))
-}
-
-fn client(hosts: &[AllowedHost]) -> Result<Client, String> {
-    let hosts = hosts.to_vec();
-    let redirects = Policy::custom(move |attempt| {
-        if attempt.previous().len() > REDIRECTS_MAX {
-            return attempt.error("too many redirects");
-        }
-        match admits(&hosts, attempt.url()) {
-            Ok(()) => attempt.follow(),
-            Err(why) => attempt.error(why),
-        }
-    });
-    let client = Client::builder().redirect(redirects).timeout(DEADLINE).no_proxy().referer(false);
-    client.build().map_err(|error| crate::api::error::chain(&error))
 }
 
 #[cfg(test)]
@@ -159,6 +172,8 @@ mod tests {
             "http://127.0.0.1:8080/",
             "http://[::1]/",
             "http://mixed.example:443/",
+            "https://mixed.example/",
+            "https://api.example.org/",
         ] {
             assert!(allowed.check(&Source::Http { url: url.to_owned() }).is_ok(), "{url}");
         }
@@ -171,7 +186,7 @@ mod tests {
             "http://api.example.org:x@127.0.0.1:8080/",
             "http://mixed.example/",
             "ftp://api.example.org/",
-            "https://api.example.org/",
+            "https://127.0.0.1/",
             "http:",
         ] {
             assert!(allowed.check(&Source::Http { url: url.to_owned() }).is_err(), "{url}");
@@ -186,6 +201,58 @@ mod tests {
         }
         for text in ["api.example.org", "127.0.0.1:8080", "[::1]:80", "a:80"] {
             assert_eq!(text.parse::<AllowedHost>().unwrap().to_string(), text);
+        }
+    }
+
+    /// Answers every request over TLS with JSON; ends with the test's runtime.
+    async fn server(key: &rcgen::CertifiedKey) -> u16 {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let (certificate, secret) = (key.cert.der().clone(), key.key_pair.serialize_der());
+        let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+        let config = tokio_rustls::rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("there are some")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], secret.try_into().expect("a key"))
+            .expect("they belong together");
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut request = [0; 4096];
+                let read = stream.read(&mut request).await.unwrap_or(0);
+                let away = request[..read].starts_with(b"GET /away");
+                let head = match away {
+                    true => format!("HTTP/1.1 302 Found\r\nlocation: http://localhost:{port}/\r\n"),
+                    false => "HTTP/1.1 200 OK\r\n".to_owned(),
+                };
+                let answer = format!("{head}content-length: 2\r\nconnection: close\r\n\r\n{{}}");
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.shutdown().await;
+            }
+        });
+        port
+    }
+
+    /// Goal: a host over HTTPS is believed only when an authority vouches for it, and for the name that was asked.
+    #[tokio::test]
+    async fn a_host_over_https_is_believed_when_an_authority_vouches_for_it() {
+        let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let port = server(&key).await;
+        let allowed = hosts(&[&format!("localhost:{port}"), &format!("127.0.0.1:{port}")]);
+        let url = format!("https://localhost:{port}/");
+        let refused = allowed.get(&url).await.unwrap_err();
+        assert!(refused.contains("certificate"), "{refused}");
+        let believing = allowed.believing(key.cert.pem().as_bytes()).unwrap();
+        assert_eq!(believing.get(&url).await.as_deref(), Ok("{}"));
+        let other = believing.get(&format!("https://127.0.0.1:{port}/")).await.unwrap_err();
+        assert!(other.contains("certificate"), "{other}");
+        let lower = believing.get(&format!("https://localhost:{port}/away")).await.unwrap_err();
+        assert!(lower.contains("from https:// to http://"), "{lower}");
+        for pem in ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+            assert!(hosts(&[]).believing(pem.as_bytes()).is_err(), "{pem:?}");
         }
     }
 }

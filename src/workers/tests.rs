@@ -63,7 +63,7 @@ async fn words_of_an_object_are_given_once_and_folded_in_order() {
     let (object, size) = world.objects.add(text.clone().into_bytes());
     let map = Map::Segments { object, size, bytes: 64 * 1024, split: Split::Words };
     let mut spec = compute(map, call(&["read"]));
-    spec.reduce = Some(Reduce { call: call(&["read"]), fan_in: 4 });
+    spec.reduce = Some(Box::new(Reduce { call: call(&["read"]), fan_in: 4 }));
     let job = world.submit(1, spec);
     world.run_until(job, RunState::Succeeded).await;
     // Six parts of 64 KiB, more than one order carries: they come from objects and from the quorum's record.

@@ -166,6 +166,8 @@ pub struct TaskInfo {
     pub running: Vec<AttemptInfo>,
     /// Of a task that waits for its next try: when, in quorum time.
     pub until: Option<Millis>,
+    /// Whose result was taken.
+    pub worker: Option<PeerId>,
     /// Bytes and digest of its output.
     pub output_bytes: Option<u64>,
     pub output_digest: Option<Digest>,

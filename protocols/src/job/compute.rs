@@ -29,9 +29,9 @@ pub struct ComputeSpec {
     /// What the first step's tasks are made of.
     pub map: Map,
     /// Folds the outputs of the first step into one.
-    pub reduce: Option<Reduce>,
+    pub reduce: Option<Box<Reduce>>,
     /// Undoes one task of the first step; run for each that was begun when the run reverts.
-    pub compensate: Option<Call>,
+    pub compensate: Option<Box<Call>>,
     pub on_failure: OnFailure,
     pub output: OutputPlace,
     /// What one task needs.
@@ -212,7 +212,7 @@ impl ComputeSpec {
     pub(crate) fn outline(&self) -> Self {
         let mut outline = Self { map: Map::Single, ..self.clone() };
         let reduced = outline.reduce.as_mut().map(|reduce| &mut reduce.call);
-        for call in [Some(&mut outline.call), reduced, outline.compensate.as_mut()].into_iter().flatten() {
+        for call in [Some(&mut outline.call), reduced, outline.compensate.as_deref_mut()].into_iter().flatten() {
             if let Program::Wasm { module, .. } = &mut call.program {
                 module.empty();
             }
@@ -228,14 +228,16 @@ impl ComputeSpec {
     /// Has every program of the job find this content under that name.
     pub(crate) fn give(&mut self, name: &str, content: &Content) {
         let reduced = self.reduce.as_mut().map(|reduce| &mut reduce.call);
-        for call in [Some(&mut self.call), reduced, self.compensate.as_mut()].into_iter().flatten() {
+        for call in [Some(&mut self.call), reduced, self.compensate.as_deref_mut()].into_iter().flatten() {
             call.inputs.insert(name.to_owned(), content.clone());
         }
     }
 
     /// Every program that a worker of this job must be able to run.
     pub fn calls(&self) -> impl Iterator<Item = &Call> {
-        std::iter::once(&self.call).chain(self.reduce.as_ref().map(|reduce| &reduce.call)).chain(&self.compensate)
+        std::iter::once(&self.call)
+            .chain(self.reduce.as_ref().map(|reduce| &reduce.call))
+            .chain(self.compensate.as_deref())
     }
 }
 

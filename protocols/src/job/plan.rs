@@ -105,7 +105,7 @@ impl Plan {
         match self.step(step)?.role {
             Role::Map => Some(&spec.call),
             Role::Reduce { .. } => spec.reduce.as_ref().map(|reduce| &reduce.call),
-            Role::Compensate => spec.compensate.as_ref(),
+            Role::Compensate => spec.compensate.as_deref(),
         }
     }
 
@@ -183,8 +183,8 @@ mod tests {
     fn spec(map: Map, fan_in: Option<u32>, compensate: bool) -> ComputeSpec {
         ComputeSpec {
             map,
-            reduce: fan_in.map(|fan_in| Reduce { call: call("fold"), fan_in }),
-            compensate: compensate.then(|| call("undo")),
+            reduce: fan_in.map(|fan_in| Box::new(Reduce { call: call("fold"), fan_in })),
+            compensate: compensate.then(|| Box::new(call("undo"))),
             ..ComputeSpec::new(call("map"))
         }
     }

@@ -65,11 +65,12 @@ pub struct HistoryEntry {
     pub what: String,
 }
 
-/// What a run is doing, by kind of work. The tasks of one that computes are in a table of their own.
+/// What a run is doing, by kind of work. The tasks of one that computes are in a table of their own. In boxes, for a
+/// quorum has thousands of records, and many of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Run {
-    Store(StoreRun),
-    Compute(ComputeRun),
+    Store(Box<StoreRun>),
+    Compute(Box<ComputeRun>),
     Trigger(Box<TriggerRun>),
 }
 
@@ -102,7 +103,7 @@ impl JobRecord {
     /// The same, taken out of the record.
     pub fn into_store(self) -> Option<(StoreSpec, StoreRun)> {
         match (self.spec, self.run) {
-            (JobSpec::Store(spec), Run::Store(run)) => Some((spec, run)),
+            (JobSpec::Store(spec), Run::Store(run)) => Some((spec, *run)),
             _ => None,
         }
     }

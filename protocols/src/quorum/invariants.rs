@@ -164,9 +164,9 @@ impl QuorumState {
         ensure(run.durations.len() <= 64, || "too many durations".to_owned())?;
         ensure(record.history.len() <= HISTORY_MAX, || format!("{} lines of history", record.history.len()))?;
         ensure(state.is_final() == record.finished_at.is_some(), || "ended without an end".to_owned())?;
-        let kept = !state.is_final() || state == RunState::Succeeded;
-        let Some(table) = self.tables.get(&job) else { return ensure(!kept, || "its tasks are gone".to_owned()) };
-        ensure(kept, || "ended and keeps its tasks".to_owned())?;
+        let table = self.tables.get(&job).ok_or("its tasks are gone")?;
+        let over = state.is_final() && table.steps().any(|step| step != run.step);
+        ensure(!over, || "ended and keeps tasks of other steps than its last".to_owned())?;
         for step in table.steps() {
             let tasks = plan.step(step).ok_or("a step that the plan lacks")?.tasks as usize;
             ensure(table.tasks(step).len() == tasks, || format!("step {step} has not {tasks} tasks"))?;
@@ -261,7 +261,8 @@ fn check_task(task: &TaskRecord) -> Checked {
     let numbers: BTreeSet<_> = task.live.iter().map(|live| live.attempt).collect();
     ensure(numbers.len() == task.live.len(), || "an attempt is there twice".to_owned())?;
     ensure(task.live.len() <= COPIES_MAX as usize, || "too many copies".to_owned())?;
-    ensure(task.won <= task.newest, || "won by an attempt that was never given".to_owned())?;
+    let given = task.won.as_ref().is_none_or(|won| won.attempt > Attempt(0) && won.attempt <= task.newest);
+    ensure(given, || "won by an attempt that was never given".to_owned())?;
     match task.state {
         TaskState::Running => ensure(!task.live.is_empty(), || "runs nowhere".to_owned()),
         TaskState::Ready => ensure(!task.is_revealing(), || "shows results and wants copies".to_owned()),

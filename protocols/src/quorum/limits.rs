@@ -51,6 +51,9 @@ pub const SNAPSHOT_CHUNK_BYTES: usize = 1024 * 1024;
 pub const SNAPSHOT_INTERVAL: u64 = 5_000;
 pub const LOG_KEPT: u64 = 1_000;
 
+/// Each member waits for up to this many entries more, by its name, so that not all are busy with theirs at once.
+pub const SNAPSHOT_SPREAD: u64 = 2_000;
+
 /// Entries between comparisons of the members' state digests.
 pub const DIGEST_INTERVAL: u64 = 1_000;
 

@@ -52,7 +52,7 @@ impl QuorumState {
                 let rows = rows.filter_map(|(task, record)| {
                     let task = TaskIndex(task as u32);
                     let bytes = table.blob((*step, task, Blob::Output)).cloned();
-                    Some(Given { task, output: **record.output.as_ref()?, bytes })
+                    Some(Given { task, output: *record.output()?, bytes })
                 });
                 QueryAnswer::Outputs(page(rows, *limit))
             })),
@@ -110,7 +110,7 @@ fn whole(record: &JobRecord) -> JobRecord {
 /// A job without what only its own page shows.
 fn listed(record: &JobRecord) -> JobRecord {
     let run = match &record.run {
-        Run::Store(run) => Run::Store(StoreRun {
+        Run::Store(run) => Run::Store(Box::new(StoreRun {
             worker_attempt: run.worker_attempt,
             columns: run.columns.iter().map(|column| ColumnRecord { stored: Vec::new(), ..*column }).collect(),
             spares: run.spares.clone(),
@@ -120,7 +120,7 @@ fn listed(record: &JobRecord) -> JobRecord {
             degraded: run.degraded,
             fed: run.fed,
             ..StoreRun::new(run.worker, 0, run.fed_at)
-        }),
+        })),
         Run::Compute(run) => Run::Compute(run.clone()),
         Run::Trigger(run) => Run::Trigger(Box::new(run.outline())),
     };

@@ -19,6 +19,7 @@ use crate::job::store::Grant;
 use crate::task::message::{Report, TaskResult};
 use crate::task::record::{Output, Place, TaskAttempt, WorkerRecord};
 use crate::trigger::audit;
+use crate::trigger::limits::SPANS_MAX;
 use crate::trigger::record::{Cause, FireRow, Fired, SkipReason};
 use crate::trigger::spec::*;
 use crate::trigger::{Planner, parse_instant};
@@ -278,7 +279,7 @@ impl Model {
 
     fn lead(&mut self) {
         let (wall, steady) = (self.wall(), self.steady());
-        let spans = self.planner.spans(&self.state, wall, steady);
+        let spans = self.planner.spans(&self.state, wall, steady, SPANS_MAX);
         if !spans.is_empty() {
             return self.propose(Command::Due { spans });
         }

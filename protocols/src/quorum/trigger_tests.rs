@@ -120,7 +120,7 @@ impl Quorum {
     fn lead(&mut self) {
         loop {
             let (wall, steady) = (Millis(self.now), Millis(self.now));
-            let spans = self.planner.spans(&self.state, wall, steady);
+            let spans = self.planner.spans(&self.state, wall, steady, SPANS_MAX);
             if spans.is_empty() {
                 return;
             }
@@ -240,11 +240,11 @@ fn a_span_made_from_an_older_record_changes_nothing() {
     let mut quorum = Quorum::with_worker();
     let beat = quorum.submit(1, every(1));
     quorum.now += SECOND;
-    let spans = quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now));
+    let spans = quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now), SPANS_MAX);
     let mine = Command::Due { spans };
     // Another primary was quicker, by a clock that is an hour ahead.
     let hour = Millis(quorum.now + 3_600 * SECOND);
-    let spans = Planner::default().spans(&quorum.state, hour, hour);
+    let spans = Planner::default().spans(&quorum.state, hour, hour, SPANS_MAX);
     quorum.apply(Command::Due { spans }).unwrap();
     let story = quorum.story(beat);
     for _ in 0..3 {
@@ -254,8 +254,8 @@ fn a_span_made_from_an_older_record_changes_nothing() {
     assert_eq!(quorum.audit(beat), Vec::<String>::new());
     // And by the first clock nothing is due for an hour of quorum time, which goes on from where it was.
     let steady = Millis(quorum.state.time.0 + SECOND);
-    assert_eq!(quorum.planner.spans(&quorum.state, Millis(quorum.now), steady).len(), 1);
-    assert!(quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now)).is_empty());
+    assert_eq!(quorum.planner.spans(&quorum.state, Millis(quorum.now), steady, SPANS_MAX).len(), 1);
+    assert!(quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now), SPANS_MAX).is_empty());
 }
 
 #[test]
@@ -619,7 +619,7 @@ fn ten_thousand_triggers_fire_in_one_second() {
     let mut entries = 0;
     for now in [1_000_000, 1_060_000] {
         loop {
-            let spans = planner.spans(&quorum.state, Millis(now), Millis(now));
+            let spans = planner.spans(&quorum.state, Millis(now), Millis(now), SPANS_MAX);
             if spans.is_empty() {
                 break;
             }
@@ -652,7 +652,7 @@ fn rows_are_forgotten_oldest_first_and_those_that_matter_stay() {
     let output = Output { digest: Digest(*blake3::hash(b"").as_bytes()), bytes: 0, place: Place::Record };
     for _ in 0..FIRES_KEPT_MAX + 50 {
         quorum.now += SECOND;
-        let spans = quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now));
+        let spans = quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now), SPANS_MAX);
         let mut commands = vec![(OWNER, Command::Due { spans })];
         let live: Vec<_> = quorum.state.attempts_of(WORKER).map(|(task, _)| task).collect();
         let done = |task| Report { task, result: TaskResult::Done { output, bytes: Some(Bytes::new()) } };
@@ -746,7 +746,7 @@ proptest! {
                 Step::Back(seconds) => quorum.now -= (seconds as u64 * SECOND).min(quorum.now - 500_000),
                 Step::Lead => {
                     let steady = quorum.state.time.max(Millis(quorum.now));
-                    let spans = quorum.planner.spans(&quorum.state, Millis(quorum.now), steady);
+                    let spans = quorum.planner.spans(&quorum.state, Millis(quorum.now), steady, SPANS_MAX);
                     let command = Command::Due { spans };
                     old.push(command.clone());
                     quorum.apply(command).unwrap();
@@ -802,7 +802,7 @@ fn impossible_spans_and_deliveries_are_refused() {
     let mut quorum = Quorum::with_worker();
     let beat = quorum.submit(1, every(1));
     quorum.now += 5 * SECOND;
-    let good = quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now)).remove(0);
+    let good = quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now), SPANS_MAX).remove(0);
     let changed = |change: &dyn Fn(&mut crate::trigger::Span)| {
         let mut span = good.clone();
         change(&mut span);

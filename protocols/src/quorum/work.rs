@@ -434,7 +434,7 @@ impl QuorumState {
     fn folded(&self, job: JobId, input: &TaskInput) -> Option<Vec<Digest>> {
         let TaskInput::Outputs { step, from, to } = input else { return Some(Vec::new()) };
         let tasks = self.tables.get(&job)?.tasks(*step).get(from.0 as usize..to.0 as usize)?;
-        Some(tasks.iter().filter_map(|task| Some(task.output.as_ref()?.digest)).collect())
+        Some(tasks.iter().filter_map(|task| Some(task.output()?.digest)).collect())
     }
 }
 
@@ -461,7 +461,7 @@ pub(super) fn is_verified(spec: &ComputeSpec, plan: &Plan, step: StepIndex) -> b
 
 fn given(table: &TaskTable, step: StepIndex, task: TaskIndex, room: &mut usize) -> Option<Given> {
     let record: &TaskRecord = table.get(step, task)?;
-    let output = **record.output.as_ref()?;
+    let output = *record.output()?;
     Some(Given { task, output, bytes: fitting(table, (step, task, Blob::Output), room) })
 }
 

@@ -57,7 +57,7 @@ fn spec(tasks: u32) -> ComputeSpec {
 
 fn undoing(tasks: u32) -> ComputeSpec {
     let undo = Call::new(Program::Command { name: "undo".to_owned() });
-    ComputeSpec { compensate: Some(undo), on_failure: OnFailure::Revert, ..spec(tasks) }
+    ComputeSpec { compensate: Some(Box::new(undo)), on_failure: OnFailure::Revert, ..spec(tasks) }
 }
 
 fn output(bytes: &[u8]) -> Output {
@@ -172,7 +172,7 @@ fn a_job_goes_from_submit_to_success_in_two_entries() {
 fn a_map_is_reduced_and_the_reducers_are_given_the_outputs() {
     let mut quorum = Quorum::new(&[(0, 2), (1, 2)]);
     let fold = Call::new(Program::Command { name: "fold".to_owned() });
-    quorum.submit(1, ComputeSpec { reduce: Some(Reduce { call: fold, fan_in: 3 }), ..spec(5) });
+    quorum.submit(1, ComputeSpec { reduce: Some(Box::new(Reduce { call: fold, fan_in: 3 })), ..spec(5) });
     while quorum.run(1).step == StepIndex(0) {
         let by = if quorum.attempts(0).is_empty() { 1 } else { 0 };
         let task = quorum.attempts(by)[0];
@@ -833,7 +833,7 @@ fn drawn_spec(draw: &Draw) -> ComputeSpec {
     let fold = Call::new(Program::Command { name: "fold".to_owned() });
     let base = if draw.pick & 1 == 1 { undoing(1 + draw.pick as u32 % 7) } else { spec(1 + draw.pick as u32 % 7) };
     let spec = match draw.job {
-        1 => ComputeSpec { reduce: Some(Reduce { call: fold, fan_in: 2 }), ..base },
+        1 => ComputeSpec { reduce: Some(Box::new(Reduce { call: fold, fan_in: 2 })), ..base },
         2 => ComputeSpec { verify: Some(Verify { copies: 3, agree: 2 }), parallelism: 1, ..base },
         3 => ComputeSpec { idempotent: false, ..base },
         _ => ComputeSpec { stragglers: Some(Stragglers { slower_percent: 110, done_percent: 1 }), ..base },

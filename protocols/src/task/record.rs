@@ -168,10 +168,17 @@ pub struct TaskRecord {
     pub losses: u16,
     /// Attempts that may still report.
     pub live: Vec<AttemptRecord>,
-    /// The attempt whose result was taken; 0 when none was.
-    pub won: Attempt,
-    pub output: Option<Box<Output>>,
+    /// The result that was taken.
+    pub won: Option<Box<Won>>,
     pub notes: Option<Box<TaskNotes>>,
+}
+
+/// The attempt whose result a task has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Won {
+    pub attempt: Attempt,
+    pub worker: PeerId,
+    pub output: Output,
 }
 
 /// What only some tasks have.
@@ -315,8 +322,7 @@ impl TaskRecord {
             failures: 0,
             losses: 0,
             live: Vec::new(),
-            won: Attempt(0),
-            output: None,
+            won: None,
             notes: None,
         }
     }
@@ -331,5 +337,15 @@ impl TaskRecord {
     }
     pub fn attempt(&self, attempt: Attempt) -> Option<&AttemptRecord> {
         self.live.iter().find(|live| live.attempt == attempt)
+    }
+    pub fn output(&self) -> Option<&Output> {
+        self.won.as_ref().map(|won| &won.output)
+    }
+    /// Who has or had the attempt, as far as that is still known.
+    pub fn worker_of(&self, attempt: Attempt) -> Option<PeerId> {
+        let live = self.attempt(attempt).map(|live| live.worker);
+        let won = self.won.as_ref().filter(|won| won.attempt == attempt).map(|won| won.worker);
+        let last = self.notes.as_ref().and_then(|notes| notes.last.as_ref()).filter(|_| attempt == self.newest);
+        live.or(won).or_else(|| last.map(|failure| failure.worker))
     }
 }

@@ -119,6 +119,12 @@ impl TaskTable {
         keys.into_iter().take_while(|key| key.0 == step).for_each(|key| self.drop_blob(key));
     }
 
+    /// Keeps of all bytes the outputs alone: of a run that goes no further.
+    pub(crate) fn drop_unfinished(&mut self) {
+        let unfinished = self.blobs.keys().filter(|(_, _, blob)| *blob != Blob::Output);
+        unfinished.copied().collect::<Vec<_>>().into_iter().for_each(|key| self.drop_blob(key));
+    }
+
     pub fn get(&self, step: StepIndex, task: TaskIndex) -> Option<&TaskRecord> {
         self.steps.get(&step)?.get(task.0 as usize)
     }

@@ -403,6 +403,14 @@ impl Outbox {
         });
     }
 
+    /// Events that are kept, and the bytes of their data.
+    pub fn events(&self) -> usize {
+        self.rows.len()
+    }
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Whether anything is left to find out or to deliver.
     pub fn is_idle(&self) -> bool {
         self.unsure.is_empty() && self.rows.is_empty() && self.subscribers.values().all(|known| known.lost == 0)

@@ -9,7 +9,7 @@ use super::condition::{Observation, Seen};
 use super::event::{Event, Match};
 use super::expression::Expression;
 use super::instants::Schedule;
-use super::limits::{OBSERVED_BYTES_MAX, SPANS_MAX};
+use super::limits::OBSERVED_BYTES_MAX;
 use super::record::Span;
 use super::spec::{TriggerSpec, When};
 use crate::ids::{JobId, Millis, PeerId};
@@ -52,10 +52,11 @@ enum Read {
 
 impl Planner {
     /// What to propose as `Command::Due`: triggers that are due by the wall clock, or by quorum time as it has gone on
-    /// since the last entry (`steady`). At most `SPANS_MAX`; ask again while there are any.
-    pub fn spans(&mut self, state: &QuorumState, wall: Millis, steady: Millis) -> Vec<Span> {
+    /// since the last entry (`steady`). At most `limit`, of which one command takes `SPANS_MAX`; ask again while there are
+    /// any.
+    pub fn spans(&mut self, state: &QuorumState, wall: Millis, steady: Millis, limit: usize) -> Vec<Span> {
         let steady = steady.max(wall);
-        let due = state.due_triggers(wall, steady, SPANS_MAX);
+        let due = state.due_triggers(wall, steady, limit);
         due.into_iter().filter_map(|job| self.span(state, job, wall, steady)).collect()
     }
 

@@ -28,7 +28,7 @@ pub struct TriggerRun {
     pub rows: u64,
     /// Ids of events and manual fires that must not fire again, and until when.
     pub seen: BTreeMap<SeenId, Millis>,
-    pub debounced: Option<Debounced>,
+    pub debounced: Option<Box<Debounced>>,
     pub condition: ConditionState,
     /// Of the jobs that are waited for: the last end since the last fire.
     pub ended: BTreeMap<JobId, Ended>,
@@ -208,14 +208,14 @@ impl TriggerRun {
 
     /// Without what only its own pages show.
     pub(crate) fn outline(&self) -> Self {
-        let outline = |debounced: &Debounced| Debounced { input: Bytes::new(), ..debounced.clone() };
+        let outline = |debounced: &Debounced| Box::new(Debounced { input: Bytes::new(), ..debounced.clone() });
         Self {
             clock: self.clock.clone(),
             live: self.live.clone(),
             waiting: VecDeque::new(),
             fires: VecDeque::new(),
             seen: BTreeMap::new(),
-            debounced: self.debounced.as_ref().map(outline),
+            debounced: self.debounced.as_deref().map(outline),
             condition: self.condition.clone(),
             ended: self.ended.clone(),
             ..*self

@@ -37,7 +37,7 @@ use quorate_protocols::task::message::{
 };
 use quorate_protocols::task::record::{
     AttemptRecord, ComputeRun, Ending, ErrorClass, Failure, Output, Phase, Place, Settings, Tally, TaskAttempt, TaskId,
-    TaskNotes, TaskRecord, TaskState, WorkerRecord,
+    TaskNotes, TaskRecord, TaskState, Won, WorkerRecord,
 };
 use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict, Vote};
 use quorate_protocols::trigger::condition::{ConditionState, Observation, Seen};
@@ -186,7 +186,7 @@ fn record() -> JobRecord {
         created_at: Millis(1_700_000_000_000),
         changed_at: Millis(1_700_000_000_400),
         finished_at: None,
-        run: Run::Store(run),
+        run: Run::Store(Box::new(run)),
         history: vec![line],
     }
 }
@@ -228,8 +228,8 @@ fn compute() -> ComputeSpec {
         name: Some("count".to_owned()),
         call: call(),
         map: Map::Segments { object: reference(), size: 20_000_000, bytes: 1 << 20, split: Split::Words },
-        reduce: Some(Reduce { call: call(), fan_in: 16 }),
-        compensate: Some(Call::new(Program::Command { name: "undo".to_owned() })),
+        reduce: Some(Box::new(Reduce { call: call(), fan_in: 16 })),
+        compensate: Some(Box::new(Call::new(Program::Command { name: "undo".to_owned() }))),
         on_failure: OnFailure::Revert,
         output: OutputPlace::Object,
         resources: resources(),
@@ -298,8 +298,7 @@ fn task_record() -> TaskRecord {
         failures: 1,
         losses: 2,
         live: (1..).zip(phases).map(|(attempt, phase)| live(attempt, phase)).collect(),
-        won: Attempt(0),
-        output: Some(Box::new(output())),
+        won: Some(Box::new(Won { attempt: Attempt(4), worker: peer(4), output: output() })),
         notes: Some(Box::new(notes)),
     }
 }
@@ -319,7 +318,7 @@ fn compute_record() -> JobRecord {
         ..ComputeRun::new(&compute(), Millis(1_700_000_000_100))
     };
     let spec = JobSpec::Compute(Box::new(compute()));
-    JobRecord { spec, run: Run::Compute(run), before_pause: Some(RunState::Running), ..record() }
+    JobRecord { spec, run: Run::Compute(Box::new(run)), before_pause: Some(RunState::Running), ..record() }
 }
 
 fn object() -> ObjectRecord {
@@ -738,7 +737,7 @@ fn trigger_record() -> JobRecord {
         fires: fire_rows().into(),
         rows: 302,
         seen: BTreeMap::from([(SeenId([0x45; 16]), at)]),
-        debounced: Some(Debounced { cause, input, since: at, until: at }),
+        debounced: Some(Box::new(Debounced { cause, input, since: at, until: at })),
         condition: ConditionState {
             number: 9,
             at,

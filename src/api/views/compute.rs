@@ -103,8 +103,9 @@ pub fn task_info(step: StepIndex, task: TaskIndex, record: &TaskRecord) -> TaskI
         losses: record.losses,
         running: running.collect(),
         until,
-        output_bytes: record.output.as_ref().map(|output| output.bytes),
-        output_digest: record.output.as_ref().map(|output| output.digest),
+        worker: record.won.as_ref().map(|won| won.worker),
+        output_bytes: record.output().map(|output| output.bytes),
+        output_digest: record.output().map(|output| output.digest),
         failure: failure.map(|failure| FailureInfo {
             worker: failure.worker,
             class: failure.class,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_protocols::api::{JobInfo, LogInfo, TaskInfo};
+use quorate_protocols::api::{JobInfo, LogInfo, TaskInfo, TaskStateInfo};
 use quorate_protocols::ids::{Attempt, JobId, PeerId};
 use quorate_protocols::job::RunState;
 use quorate_testnet::{Client, ClientError};
@@ -88,33 +88,25 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
     }
 }
 
-/// A task whose log is wanted. Which attempt is the newest is not known of a job that has failed.
+/// A task whose log is wanted.
 struct Wanted {
     step: u16,
     task: u32,
     attempt: Option<Attempt>,
 }
 
-/// The tasks that were begun, and whether the step has several.
+/// The tasks that were begun, and whether the step has several. Of a job that failed: those that made it fail.
 async fn wanted(
     client: &Client,
     info: &JobInfo,
     task: Option<u32>,
     step: Option<u16>,
 ) -> Result<(Vec<Wanted>, bool), Failure> {
-    if info.state.is_final() && info.state != RunState::Succeeded {
-        let now = step.or(info.step.map(|now| now.step.0)).unwrap_or(0);
-        if let Some(task) = task {
-            return Ok((vec![Wanted { step: now, task, attempt: None }], false));
-        }
-        let dead = info.compute.iter().flat_map(|compute| &compute.dead);
-        let dead = dead.filter(|dead| step.is_none_or(|step| dead.step.0 == step));
-        let dead: Vec<_> = dead.map(|dead| Wanted { step: dead.step.0, task: dead.task.0, attempt: None }).collect();
-        let several = dead.len() > 1;
-        return Ok((dead, several));
-    }
     let tasks: Vec<TaskInfo> = all_tasks(client, info.job, step).await?;
-    let begun = tasks.iter().filter(|row| task.is_none_or(|task| row.task.0 == task) && row.attempts.0 > 0);
+    let dead = |row: &&TaskInfo| row.state == TaskStateInfo::Dead;
+    let failed = info.state == RunState::Failed && tasks.iter().any(|row| dead(&row));
+    let meant = |row: &&TaskInfo| task.map_or(!failed || dead(row), |task| row.task.0 == task);
+    let begun = tasks.iter().filter(|row| meant(row) && row.attempts.0 > 0);
     let begun = begun.map(|row| Wanted { step: row.step.0, task: row.task.0, attempt: Some(row.attempts) });
     Ok((begun.collect(), tasks.len() > 1 && task.is_none()))
 }

@@ -232,7 +232,8 @@ pub fn progress(job: &JobInfo) -> String {
 
 pub fn tasks_table(tasks: &[TaskInfo]) -> String {
     let rows = tasks.iter().map(|task| {
-        let workers = task.running.iter().map(|attempt| format!("{} {}", attempt.worker, word(&attempt.phase)));
+        let running = task.running.iter().map(|attempt| format!("{} {}", attempt.worker, word(&attempt.phase)));
+        let workers = task.worker.iter().map(ToString::to_string).chain(running);
         let why = match (&task.failure, task.until) {
             (Some(failure), until) => {
                 let next = until.map(|until| format!("; next try at {}", instant(until))).unwrap_or_default();

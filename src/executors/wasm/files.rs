@@ -10,10 +10,14 @@ use bytes::Bytes;
 
 use super::errno::{self, Errno};
 use super::input::Input;
+use super::memory::MemoryLimiter;
 use crate::executors::Source;
 
 /// Files and folders. A guess: far more than a module that streams its data makes.
 const NAMES_MAX: usize = 4096;
+
+/// A buffer that grows by doubling has room for twice what is in it.
+const BYTES_PER_BYTE_WRITTEN: usize = 2;
 
 /// Longest path from the root.
 const PATH_BYTES_MAX: usize = 1024;
@@ -46,6 +50,8 @@ pub(super) struct Files {
     next: NodeId,
     bytes: u64,
     bytes_max: u64,
+    /// What is written is part of what the module may take of the node's memory.
+    pub(super) memory: MemoryLimiter,
 }
 
 impl Files {
@@ -54,15 +60,17 @@ impl Files {
         inputs: BTreeMap<String, Source>,
         checkpoint: Option<Bytes>,
         bytes_max: u64,
+        memory: MemoryLimiter,
     ) -> std::io::Result<Self> {
         let (names, nodes, open) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut files = Self { names, nodes, open, next: 1, bytes: 0, bytes_max };
+        let mut files = Self { names, nodes, open, next: 1, bytes: 0, bytes_max, memory };
         for folder in ["", "in", "out", "tmp", "task"] {
             files.add(folder.to_owned(), Node::Folder);
         }
         files.add(REPORT.to_owned(), Node::Report);
         if let Some(bytes) = checkpoint {
             files.bytes += bytes.len() as u64;
+            files.memory.take(bytes.len() * BYTES_PER_BYTE_WRITTEN);
             files.add(CHECKPOINT.to_owned(), Node::Written(bytes.into()));
         }
         for (name, source) in inputs {
@@ -170,7 +178,7 @@ impl Files {
             return;
         }
         if let Some(Node::Written(bytes)) = self.nodes.remove(&id) {
-            self.bytes -= bytes.len() as u64;
+            self.give_room(bytes.len() as u64);
         }
     }
     pub(super) fn unlink(&mut self, path: &str) -> Result<(), Errno> {
@@ -251,8 +259,15 @@ impl Files {
         if bytes > self.bytes_max {
             return Err(WriteError::TooLarge);
         }
+        if !self.memory.take((more as usize).saturating_mul(BYTES_PER_BYTE_WRITTEN)) {
+            return Err(WriteError::Refused(errno::NOSPC));
+        }
         self.bytes = bytes;
         Ok(())
+    }
+    fn give_room(&mut self, less: u64) {
+        self.bytes -= less;
+        self.memory.give_back((less as usize).saturating_mul(BYTES_PER_BYTE_WRITTEN));
     }
     /// Sets the size of a written file, with zeros where it grows.
     pub(super) fn resize(&mut self, id: NodeId, size: u64) -> Result<(), WriteError> {
@@ -260,7 +275,7 @@ impl Files {
         let before = bytes.len() as u64;
         match size > before {
             true => self.take_room(size - before)?,
-            false => self.bytes -= before - size,
+            false => self.give_room(before - size),
         }
         if let Node::Written(bytes) = self.node(id) {
             bytes.resize(size as usize, 0);
@@ -306,7 +321,7 @@ mod tests {
 
     fn files(bytes_max: u64) -> Files {
         let inputs = BTreeMap::from([("a".to_owned(), Source::Bytes(Bytes::from_static(b"given")))]);
-        Files::new(inputs, None, bytes_max).unwrap()
+        Files::new(inputs, None, bytes_max, MemoryLimiter::new(1 << 20)).unwrap()
     }
 
     #[test]
@@ -328,6 +343,18 @@ mod tests {
         assert_eq!(files.rename("in/a", "out/a"), Err(errno::ROFS));
         assert_eq!(files.create("elsewhere").err(), Some(errno::ROFS));
         assert_eq!(files.remove_folder("out"), Err(errno::ROFS));
+    }
+
+    #[test]
+    fn what_is_written_takes_of_the_memory() {
+        let mut files = Files::new(BTreeMap::new(), None, 1 << 20, MemoryLimiter::new(100)).unwrap();
+        let id = files.create("out/a").unwrap();
+        files.write_at(id, 0, &[1; 50]).unwrap();
+        assert!(!files.memory.take(1));
+        assert!(matches!(files.write_at(id, 50, &[1]), Err(WriteError::Refused(errno::NOSPC))));
+        assert!(files.memory.refused);
+        files.resize(id, 10).unwrap();
+        assert!(files.memory.take(80));
     }
 
     #[test]
@@ -397,6 +424,7 @@ mod tests {
                     _ => 0,
                 }).sum();
                 prop_assert_eq!(files.bytes, kept);
+                prop_assert_eq!(files.memory.used, kept as usize * BYTES_PER_BYTE_WRITTEN);
                 prop_assert!(kept <= 600);
                 prop_assert!(files.names.values().all(|id| files.nodes.contains_key(id)));
                 prop_assert!(open.iter().all(|id| files.nodes.contains_key(id)));

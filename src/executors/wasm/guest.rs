@@ -8,7 +8,6 @@ use tokio::runtime::Handle;
 use super::errno::{self, Errno};
 use super::files::{Files, NodeId, WriteError};
 use super::input::{Input, ReadError};
-use super::memory::MemoryLimiter;
 use super::stop::Stop;
 use super::world::World;
 use crate::executors::log::LogBook;
@@ -94,7 +93,6 @@ pub(super) struct Guest {
     pub lines: Lines,
     pub descriptors: BTreeMap<u32, Descriptor>,
     pub descriptors_max: usize,
-    pub limiter: MemoryLimiter,
     pub stop: Stop,
     /// For the few host functions that wait.
     pub runtime: Handle,

@@ -1,4 +1,4 @@
-//! How much a module's memories and tables may take together.
+//! How much a module may take of its node's memory: its memories and tables, and what it wrote, together.
 
 use wasmtime::{Error, ResourceLimiter, Result};
 
@@ -16,7 +16,7 @@ pub(super) struct MachineFull;
 
 pub(super) struct MemoryLimiter {
     bytes_max: usize,
-    used: usize,
+    pub(super) used: usize,
     pub(super) peak: usize,
     /// Whether the module was ever told no.
     pub(super) refused: bool,
@@ -26,12 +26,19 @@ impl MemoryLimiter {
     pub(super) fn new(bytes_max: u64) -> Self {
         Self { bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX), used: 0, peak: 0, refused: false }
     }
+    /// Room for what is kept beside the module's memories; whether there is any.
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
+        self.grow(0, bytes, None)
+    }
+    pub(super) fn give_back(&mut self, bytes: usize) {
+        self.used = self.used.saturating_sub(bytes);
+    }
     fn grow(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> bool {
         // Beyond the module's own maximum it fails by the module's own will.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return false;
         }
-        let total = (self.used - current).saturating_add(desired);
+        let total = self.used.saturating_sub(current).saturating_add(desired);
         if total > self.bytes_max {
             self.refused = true;
             return false;

@@ -176,7 +176,8 @@ impl Inner {
     fn guest(&self, task: Task, host: Arc<dyn Host>, stop: Stop) -> Result<Guest, Ending> {
         let broken = |error: std::io::Error| Ending::InputBroken { reason: error.to_string() };
         let identity = task.identity();
-        let files = Files::new(task.inputs, task.checkpoint, task.limits.output_bytes).map_err(broken)?;
+        let memory = MemoryLimiter::new(task.limits.memory_bytes);
+        let files = Files::new(task.inputs, task.checkpoint, task.limits.output_bytes, memory).map_err(broken)?;
         let stdin = task.stdin.map(Input::open).transpose().map_err(broken)?;
         let world = match task.program {
             Program::Wasm { deterministic: Some(from), .. } => World::made(from),
@@ -202,7 +203,6 @@ impl Inner {
             log: LogBook::new(host.clone(), task.limits.log_bytes),
             host,
             lines: Lines::default(),
-            limiter: MemoryLimiter::new(task.limits.memory_bytes),
             stop,
             runtime: Handle::current(),
         })
@@ -213,7 +213,7 @@ impl Inner {
 fn execute(ready: &Ready, guest: Guest, limits: Limits) -> Finished {
     let stop = guest.stop.clone();
     let mut store = Store::new(&ready.engine, guest);
-    store.limiter(|guest| &mut guest.limiter);
+    store.limiter(|guest| &mut guest.files.memory);
     let watched = stop.clone();
     store.epoch_deadline_callback(move |_| match watched.reason() {
         Some(_) => Err(wasmtime::Error::new(Halt::Stopped)),
@@ -230,7 +230,7 @@ fn execute(ready: &Ready, guest: Guest, limits: Limits) -> Finished {
     let fuel = limits.fuel.map(|given| given.saturating_sub(store.get_fuel().unwrap_or(0)));
     let guest = store.into_data();
     let ending = ending(result, &guest, limits);
-    let used = Usage { wall: Duration::ZERO, fuel, memory_peak_bytes: guest.limiter.peak as u64 };
+    let used = Usage { wall: Duration::ZERO, fuel, memory_peak_bytes: guest.files.memory.peak as u64 };
     let logs = guest.log.take();
     match ending {
         Ending::Succeeded => Finished {
@@ -278,7 +278,7 @@ fn ending(result: wasmtime::Result<()>, guest: &Guest, limits: Limits) -> Ending
         },
     };
     // A program that was refused memory says so by failing in whatever way its language has.
-    match guest.limiter.refused {
+    match guest.files.memory.refused {
         true => Ending::OutOfMemory { limit: limits.memory_bytes },
         false => unfit,
     }

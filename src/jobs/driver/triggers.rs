@@ -14,17 +14,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use quorate_protocols::ids::{JobId, Millis};
 use quorate_protocols::quorum::{Command, QuorumState};
+use quorate_protocols::trigger::limits::SPANS_MAX;
 use quorate_protocols::trigger::{Planner, Span};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-use super::context::Context;
+use super::context::{Context, DutyError};
 use crate::seams::{Planted, planted};
 
 /// The longest sleep while some trigger is to come.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Commands of due triggers that are proposed without waiting for each other: enough to keep the disk and the network busy
+/// when thousands are due, and not so many that other commands wait long behind them.
+const PROPOSED_MAX: usize = 8;
 
 /// A proposal that failed is made anew after this, doubled by each failure up to the maximum. A failover takes about as
 /// long as the first few.
@@ -68,8 +74,8 @@ pub(super) async fn run(context: Context, bell: Bell) {
                 let repeats = if keys == before.0 { before.1 + 1 } else { 0 };
                 before = (keys, repeats);
                 let count = spans.len();
-                match context.propose(Command::Due { spans }).await {
-                    Ok(_) => {
+                match propose(&context, spans).await {
+                    Ok(()) => {
                         failures = 0;
                         context.around.metrics.triggers_due.inc_by(count as u64);
                         if repeats >= REPEATS_MAX {
@@ -86,6 +92,16 @@ pub(super) async fn run(context: Context, bell: Bell) {
             }
         }
     }
+}
+
+/// A trigger is in one of the commands only, so their order does not matter.
+async fn propose(context: &Context, mut spans: Vec<Span>) -> Result<(), DutyError> {
+    let mut commands = Vec::new();
+    while !spans.is_empty() {
+        let rest = spans.split_off(spans.len().min(SPANS_MAX));
+        commands.push(context.propose(Command::Due { spans: std::mem::replace(&mut spans, rest) }));
+    }
+    join_all(commands).await.into_iter().try_for_each(|outcome| outcome.map(drop))
 }
 
 /// What a span moves on, and from where.
@@ -116,7 +132,7 @@ fn look(context: &Context, planner: &mut Planner, steady: &mut Option<Steady>) -
         };
         seen = match left.is_zero() {
             false => Look::Later(left.min(LOOK_INTERVAL)),
-            true => match planner.spans(state, wall, steady) {
+            true => match planner.spans(state, wall, steady, PROPOSED_MAX * SPANS_MAX) {
                 // Nothing is known that would bring it about; in a moment there may be.
                 spans if spans.is_empty() => Look::Later(LOOK_INTERVAL),
                 spans => Look::Due(spans),

@@ -268,7 +268,7 @@ fn call_of(spec: &mut ComputeSpec, step: Step) -> Option<&mut Call> {
     match step {
         Step::Map => Some(&mut spec.call),
         Step::Reduce => spec.reduce.as_mut().map(|reduce| &mut reduce.call),
-        Step::Compensate => spec.compensate.as_mut(),
+        Step::Compensate => spec.compensate.as_deref_mut(),
     }
 }
 

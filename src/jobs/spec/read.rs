@@ -144,11 +144,11 @@ fn read_root(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Opti
         let program = read_program(reader, &table, kind, Step::Reduce, program.as_ref(), open);
         let call = program.map(|program| read_call(reader, &table, program, Step::Reduce, open));
         let fan_in = table.number(reader, "fan_in", 2..=FAN_IN_MAX.into()).unwrap_or(16) as u32;
-        spec.reduce = call.map(|call| Reduce { call, fan_in });
+        spec.reduce = call.map(|call| Box::new(Reduce { call, fan_in }));
     }
     if let Some(table) = root.table(reader, "compensate", &step_keys(&[])) {
         let program = read_program(reader, &table, kind, Step::Compensate, program.as_ref(), open);
-        spec.compensate = program.map(|program| read_call(reader, &table, program, Step::Compensate, open));
+        spec.compensate = program.map(|program| Box::new(read_call(reader, &table, program, Step::Compensate, open)));
     }
     // What a step takes over from the first it takes over with what is still to come.
     for step in [Step::Reduce, Step::Compensate] {

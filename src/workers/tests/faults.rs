@@ -113,13 +113,13 @@ async fn the_result_of_a_replaced_attempt_is_refused_and_forgotten() {
     world.quorum.set_away(first, true);
     world.lose(first);
     world.run_until(job, RunState::Succeeded).await;
-    assert_eq!(world.task(job, 0, 0).won.0, 2);
+    assert_eq!(world.task(job, 0, 0).won.unwrap().attempt.0, 2);
     world.quorum.set_away(first, false);
     world.run_while(|world| world.metrics(first).stale.get() < 1).await;
     world.settle().await;
     assert_eq!((world.metrics(first).held.get(), world.rows(first)), (0, 0));
     let stale = world.quorum.with(|state| state.jobs[&job].compute().unwrap().1.stale_reports);
-    assert_eq!((stale, world.task(job, 0, 0).won.0), (1, 2));
+    assert_eq!((stale, world.task(job, 0, 0).won.unwrap().attempt.0), (1, 2));
 }
 
 /// Goal: a full disk keeps no attempt from its result, and what must be on disk first is told as the node's failure.

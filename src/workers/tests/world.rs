@@ -500,7 +500,7 @@ impl World {
         self.quorum.with(|state| state.tables[&job].get(StepIndex(step), TaskIndex(task)).unwrap().clone())
     }
     pub fn result(&self, job: JobId, step: u16, task: u32) -> Output {
-        *self.task(job, step, task).output.unwrap()
+        *self.task(job, step, task).output().unwrap()
     }
     pub async fn output_bytes(&self, job: JobId, step: u16, task: u32) -> Vec<u8> {
         let (step, from) = (StepIndex(step), TaskIndex(task));

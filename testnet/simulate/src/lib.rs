@@ -5,6 +5,7 @@
 //! ([`runtime`]), so that **one seed is one history**: the [`transcript`] of two runs is the same, byte for byte. What
 //! is not simulated: libp2p's sockets, sled, and the threads that blocking work runs on in a real node.
 
+pub mod bells;
 pub mod campaign;
 pub mod clock;
 pub mod disk;

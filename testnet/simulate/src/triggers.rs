@@ -5,8 +5,11 @@
 //! read through whichever node answers, before their quorum forgets them. In the end faults are over and every trigger is
 //! suspended; the checker works out from the specification alone which instants there were, and each must have one row.
 //! Every run must have come to its end (G4).
+//!
+//! One more trigger listens to an event that is emitted through any node all the while. Each event that was acknowledged
+//! must have one row in the end, and each that was not at most one, through however many nodes it came.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +22,16 @@ use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::job::spec::{JobSpec, Kind};
 use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::{Command, CommandReply};
-use quorate_protocols::trigger::spec::{Bounds, Missed, MissedPolicy, Overlap, TriggerSpec, TriggeredSpec, When};
-use quorate_protocols::trigger::{FireRow, Fired};
-use quorate_testnet::checkers::g3_fires_once::{Reach, check_rows};
+use quorate_protocols::trigger::record::SeenId;
+use quorate_protocols::trigger::spec::{
+    Bounds, EventSpec, Missed, MissedPolicy, Overlap, TriggerSpec, TriggeredSpec, When,
+};
+use quorate_protocols::trigger::{Cause, FireRow, Fired};
+use quorate_testnet::checkers::g3_fires_once::{Reach, check_events, check_rows};
 use quorate_testnet::checkers::{Guarantee, Violation, g7_bounded};
 use tokio::time::Instant;
 
+use crate::bells::{self, Bells};
 use crate::executor::SimExecutor;
 use crate::panics;
 use crate::rng::SimRng;
@@ -70,15 +77,21 @@ pub struct Report {
     pub partitions: u64,
     pub clock_steps: u64,
     pub suspensions: u64,
+    /// Events that were tried, those of them that were acknowledged, and how often one was tried again.
+    pub events: u64,
+    pub acknowledged: u64,
+    pub again: u64,
 }
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { violations, instants, skipped, runs, crashes, partitions, clock_steps, suspensions } = self;
+        let Self { violations, instants, skipped, runs, crashes, partitions, clock_steps, suspensions, .. } = self;
+        let Self { events, acknowledged, again, .. } = self;
         write!(
             f,
-            "{instants} instants, {skipped} of them skipped; {runs} runs; {crashes} crashes, {partitions} partitions, \
-             {clock_steps} steps of clocks, {suspensions} suspensions; {} violations",
+            "{instants} instants, {skipped} of them skipped; {events} events, {acknowledged} of them acknowledged, {again} \
+             emitted again; {runs} runs; {crashes} crashes, {partitions} partitions, {clock_steps} steps of clocks, \
+             {suspensions} suspensions; {} violations",
             violations.len()
         )
     }
@@ -109,6 +122,7 @@ struct Scene {
     world: World,
     rng: SimRng,
     watched: Vec<Watched>,
+    bells: Bells,
     read_at: Instant,
     /// How wrong each machine's wall clock is.
     wrong: BTreeMap<usize, i64>,
@@ -134,6 +148,7 @@ impl Scene {
             world,
             rng,
             watched: Vec::new(),
+            bells: Bells::default(),
             read_at: Instant::now(),
             wrong: BTreeMap::new(),
             nonces: 0,
@@ -167,6 +182,7 @@ impl Scene {
         while Instant::now() < end {
             tokio::time::sleep(self.rng.duration(STEP_MIN, STEP_MAX)).await;
             self.step().await?;
+            self.bells.ring(&self.world, &mut self.rng);
             if self.read_at.elapsed() >= READ_INTERVAL {
                 self.read_at = Instant::now();
                 self.read_rows().await;
@@ -265,7 +281,9 @@ impl Scene {
     /// Whatever becomes of it: nobody waits for the answer.
     fn person(&mut self) {
         let Some(index) = self.rng.pick(&self.world.up()).copied() else { return };
-        let jobs: Vec<JobId> = self.watched.iter().map(|watched| watched.job).collect();
+        // What a suspended trigger is told of is skipped, and several such share a row: the bells are to be told apart.
+        let timed = self.watched.iter().filter(|watched| watched.spec.is_timed());
+        let jobs: Vec<JobId> = timed.map(|watched| watched.job).collect();
         let Some(job) = self.rng.pick(&jobs).copied() else { return };
         self.nonces += 1;
         let mut nonce = [0; 16];
@@ -304,6 +322,10 @@ impl Scene {
         let end = Instant::now() + PATIENCE;
         for at in 0..self.watched.len() {
             let job = self.watched[at].job;
+            if !self.watched[at].spec.is_timed() {
+                self.judge_bells(at, end).await;
+                continue;
+            }
             let record = loop {
                 // One that has nothing left to fire has ended.
                 let told = self.told(1, job.quorum, Command::Suspend { job }).await;
@@ -330,6 +352,36 @@ impl Scene {
             self.report.violations.extend(found);
         }
         Ok(())
+    }
+
+    /// Waits until what was acknowledged is recorded and has run, and checks that all of it is recorded once.
+    async fn judge_bells(&mut self, at: usize, end: Instant) {
+        self.bells.hear(end).await;
+        let recorded = loop {
+            self.read_rows().await;
+            let events = self.watched[at].rows.values().filter_map(|row| match row.cause {
+                Cause::Event(id) => Some(id),
+                _ => None,
+            });
+            let recorded: BTreeSet<SeenId> = events.collect();
+            let is_told = self.bells.acknowledged().all(|id| recorded.contains(&id));
+            if (is_told && self.watched[at].is_settled()) || Instant::now() >= end {
+                break recorded;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+        let unknown = recorded.into_iter().filter(|id| self.bells.is_rung(*id));
+        let expected: BTreeSet<SeenId> = self.bells.acknowledged().chain(unknown).collect();
+        let watched = &self.watched[at];
+        let rows: Vec<FireRow> = watched.rows.values().cloned().collect();
+        self.report.violations.extend(check_events(&rows, &expected));
+        if !watched.is_settled() {
+            let what = format!("runs of trigger {:?} do not come to their end", watched.job);
+            self.report.violations.push(Violation::new(Guarantee::G4, what));
+        }
+        self.report.runs += rows.len() as u64;
+        (self.report.events, self.report.again) = (self.bells.count() as u64, self.bells.again);
+        self.report.acknowledged = self.bells.acknowledged().count() as u64;
     }
 
     fn check(&mut self, at: usize, record: &JobRecord) -> Vec<Violation> {
@@ -379,6 +431,8 @@ fn triggers(at: Millis) -> Vec<TriggerSpec> {
         overlap,
         missed: Missed { policy, deadline: deadline.map(Duration::from_secs) },
     };
+    // Long against the time in which a bell is rung again, and in which what was rung before may be under way.
+    let bell = EventSpec { dedupe_window: Duration::from_secs(3_600), ..EventSpec::new(bells::NAME) };
     vec![
         spec(every(10, 0), Overlap::Allow, MissedPolicy::CatchUp(10), None),
         spec(every(60, 20), Overlap::Forbid, MissedPolicy::Once, None),
@@ -386,5 +440,6 @@ fn triggers(at: Millis) -> Vec<TriggerSpec> {
         spec(cron("30 2 * * *", "Europe/Berlin"), Overlap::Replace, MissedPolicy::Once, None),
         spec(every(7, 0), Overlap::Replace, MissedPolicy::Skip, Some(30)),
         spec(When::At(at), Overlap::Forbid, MissedPolicy::Once, None),
+        spec(When::Event(bell), Overlap::Allow, MissedPolicy::Once, None),
     ]
 }

@@ -221,7 +221,7 @@ mod tests {
             ("on_failure: to revert", ComputeSpec { on_failure: OnFailure::Revert, ..wasm() }),
             (
                 "reduce: there is nothing",
-                ComputeSpec { reduce: Some(Reduce { call: wasm().call, fan_in: 2 }), ..wasm() },
+                ComputeSpec { reduce: Some(Box::new(Reduce { call: wasm().call, fan_in: 2 })), ..wasm() },
             ),
             (
                 "verify.agree: 2 is not between 3 and 4",
@@ -244,7 +244,7 @@ mod tests {
             }),
             ("program: every step of a job is of one kind", {
                 let command = Call::new(Program::Command { name: "sh".into() });
-                ComputeSpec { compensate: Some(command), ..wasm() }
+                ComputeSpec { compensate: Some(Box::new(command)), ..wasm() }
             }),
             ("program: \"../sh\" is not", ComputeSpec::new(Call::new(Program::Command { name: "../sh".into() }))),
         ];
@@ -260,7 +260,7 @@ mod tests {
         let Program::Wasm { fuel, .. } = &mut spec.call.program else { unreachable!("wasm() is a module") };
         *fuel = None;
         assert!(refused(spec.clone()).starts_with("deterministic: its end must be the same"));
-        let step = ComputeSpec { compensate: Some(spec.call), ..wasm() };
+        let step = ComputeSpec { compensate: Some(Box::new(spec.call)), ..wasm() };
         assert!(refused(step).starts_with("compensate.deterministic: its end must be the same"));
     }
 

@@ -47,7 +47,7 @@ impl QuorumState {
         // It pays for its first task before it comes to its turn. At the pass that the others are served at, whoever came
         // earlier could be overtaken by all who come later.
         let pass = self.pass.saturating_add(price_of_turn(&run.settings));
-        Run::Compute(ComputeRun { pass, ..run })
+        Run::Compute(Box::new(ComputeRun { pass, ..run }))
     }
 
     pub(super) fn begin_compute(&mut self, job: JobId) {
@@ -242,7 +242,7 @@ impl QuorumState {
         self.enter(job, by, RunState::AwaitingResolution, reason, events);
     }
 
-    /// Ends a run. Attempts that still run are stopped; outputs of the last step stay when it succeeded.
+    /// Ends a run. Attempts that still run are stopped; the tasks and outputs of the step that it came to stay.
     pub(in crate::quorum) fn end_compute(
         &mut self,
         job: JobId,
@@ -254,14 +254,11 @@ impl QuorumState {
     ) {
         self.stop_all(job);
         let now = self.time;
-        let last = self.jobs.get(&job).and_then(JobRecord::compute).map(|(spec, _)| Plan::of(spec).last());
-        let mut kept = self.tables.remove(&job).filter(|_| to == RunState::Succeeded);
-        if let (Some(table), Some(last)) = (&mut kept, last) {
+        let last = self.jobs.get(&job).and_then(JobRecord::compute).map(|(_, run)| run.step);
+        if let (Some(table), Some(last)) = (self.tables.get_mut(&job), last) {
             let others: Vec<_> = table.steps().filter(|step| *step != last).collect();
             others.into_iter().for_each(|step| table.forget(step));
-        }
-        if let Some(table) = kept {
-            self.tables.insert(job, table);
+            table.drop_unfinished();
         }
         self.with_run(job, |run| {
             run.durations.clear();

@@ -16,7 +16,7 @@ use crate::task::limits::{
 };
 use crate::task::message::{Report, ReportRefusal, TaskResult};
 use crate::task::record::{
-    AttemptRecord, ErrorClass, Failure, Output, Phase, Place, TaskAttempt, TaskRecord, TaskState, WorkerRecord,
+    AttemptRecord, ErrorClass, Failure, Output, Phase, Place, TaskAttempt, TaskRecord, TaskState, Won, WorkerRecord,
 };
 use crate::task::retry::{self, Past};
 use crate::task::table::Blob;
@@ -152,7 +152,7 @@ impl QuorumState {
         let table = self.tables.get(&task.id.job);
         let record = table.and_then(|table| table.get(task.id.step, task.id.task));
         let Some(record) = record else {
-            // A run that failed or was cancelled has no table left; its workers were told to stop.
+            // The step is over, or the run is forgotten; its workers were told to stop.
             self.with_run(task.id.job, |run| run.stale_reports = run.stale_reports.saturating_add(1));
             return Err(ReportRefusal::Unknown);
         };
@@ -184,7 +184,7 @@ impl QuorumState {
         }
         let table = self.tables.get(&task.id.job);
         let record = table.and_then(|table| table.get(task.id.step, task.id.task));
-        let repeated = record.is_some_and(|record| record.won == task.attempt && task.attempt > Attempt(0));
+        let repeated = record.and_then(|record| record.won.as_ref()).is_some_and(|won| won.attempt == task.attempt);
         if repeated && matches!(report.result, TaskResult::Done { .. } | TaskResult::Reveal { .. }) {
             return Ok(());
         }
@@ -198,7 +198,7 @@ impl QuorumState {
             }
             TaskResult::Done { output, bytes } => {
                 self.take_bytes(task, output, bytes.as_ref(), Blob::Output)?;
-                self.task_done(task, Some(*output), Vec::new());
+                self.task_done(task, *output, Vec::new());
                 Ok(())
             }
             TaskResult::Failed { class, reason } => {
@@ -265,14 +265,14 @@ impl QuorumState {
         Ok(())
     }
 
-    fn task_done(&mut self, task: TaskAttempt, output: Option<Output>, votes: Vec<Vote>) {
+    fn task_done(&mut self, task: TaskAttempt, output: Output, votes: Vec<Vote>) {
         let now = self.time;
         let rest = self.change_task(task.id, |record| {
             let live = std::mem::take(&mut record.live);
             let (won, rest): (Vec<_>, Vec<_>) = live.into_iter().partition(|live| live.attempt == task.attempt);
             record.state = TaskState::Done;
-            record.won = task.attempt;
-            record.output = output.map(Box::new);
+            let winner = won.first().map(|won| Won { attempt: won.attempt, worker: won.worker, output });
+            record.won = winner.map(Box::new);
             record.notes = None;
             if !votes.is_empty() {
                 record.notes_mut().votes = votes;
@@ -506,14 +506,14 @@ impl QuorumState {
         let agreement = tally(votes.iter().map(|vote| &vote.receipt.statement), agree);
         let winner =
             agreement.as_ref().and_then(|agreement| votes.iter().find(|vote| vote.verdict() == agreement.verdict));
-        match (agreement.as_ref().map(|agreement| agreement.verdict), winner.copied()) {
-            (Some(Verdict::Output(_)), Some(winner)) => {
-                let won = winner.receipt.statement.task;
+        let winner = winner.and_then(|vote| Some((vote.receipt.statement.task, vote.output?)));
+        match (agreement.as_ref().map(|agreement| agreement.verdict), winner) {
+            (Some(Verdict::Output(_)), Some((won, output))) => {
                 if let Some(table) = self.tables.get_mut(&task.id.job) {
                     table.rename_blob((task.id.step, task.id.task, Blob::Copy(won.attempt)), Blob::Output);
                 }
                 self.drop_copies(&votes);
-                self.task_done(won, winner.output, votes);
+                self.task_done(won, output, votes);
             }
             (Some(Verdict::Failed(class)), _) => {
                 let now = self.time;

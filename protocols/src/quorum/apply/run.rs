@@ -75,7 +75,7 @@ impl QuorumState {
             return Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX });
         }
         let run = match spec {
-            JobSpec::Store(spec) => Run::Store(StoreRun::new(by, spec.profile.columns(), self.time)),
+            JobSpec::Store(spec) => Run::Store(Box::new(StoreRun::new(by, spec.profile.columns(), self.time))),
             JobSpec::Compute(spec) => {
                 self.check_room(spec, bytes)?;
                 self.new_compute_run(spec)
@@ -99,7 +99,8 @@ impl QuorumState {
             changed_at: now,
             finished_at: None,
             run,
-            history: Vec::new(),
+            // Many have one line for most of their life.
+            history: Vec::with_capacity(1),
         };
         record.move_to(now, state, format!("submitted through {by}"));
         self.jobs.insert(job, record);

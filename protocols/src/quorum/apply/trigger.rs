@@ -10,7 +10,6 @@ use crate::job::compute::{ComputeSpec, Content};
 use crate::job::limits::JOBS_LIVE_MAX;
 use crate::job::record::Run;
 use crate::job::spec::JobSpec;
-use crate::task::record::ComputeRun;
 use crate::trigger::condition::{ConditionState, Observation};
 use crate::trigger::event::{Delivery, Match};
 use crate::trigger::input::{Values, render};
@@ -398,7 +397,7 @@ impl QuorumState {
                 self.skip(job, before.cause, SkipReason::Debounced, events);
             }
             let until = now.plus(debounce).min(since.plus(debounce * DEBOUNCE_STRETCH));
-            self.with_trigger(job, |run| run.debounced = Some(Debounced { cause, input, since, until }));
+            self.with_trigger(job, |run| run.debounced = Some(Box::new(Debounced { cause, input, since, until })));
         }
         self.reindex_job(job);
     }
@@ -408,7 +407,7 @@ impl QuorumState {
         let now = self.time;
         let rested = self.with_trigger(job, |run| run.debounced.take_if(|debounced| debounced.until <= now)).flatten();
         let suspended = self.trigger(job).is_some_and(|(_, run)| run.suspended);
-        if let Some(Debounced { cause, input, .. }) = rested {
+        if let Some(Debounced { cause, input, .. }) = rested.map(|rested| *rested) {
             if suspended {
                 self.skip(job, cause, SkipReason::Suspended, events);
             } else {
@@ -556,10 +555,11 @@ impl QuorumState {
         if self.jobs.contains_key(&job) {
             return None;
         }
-        let Run::Compute(run) = self.new_compute_run(&spec) else { return None };
+        let Run::Compute(mut run) = self.new_compute_run(&spec) else { return None };
+        run.fired_by = Some(by);
         let mut record = JobRecord {
             job,
-            run: Run::Compute(ComputeRun { fired_by: Some(by), ..run }),
+            run: Run::Compute(run),
             spec: JobSpec::Compute(Box::new(spec)),
             owner,
             state: RunState::Pending,

@@ -15,6 +15,7 @@ use quorate_protocols::quorum::{Command, QuorumState};
 use quorate_protocols::task::message::{Report, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output, Place, WorkerRecord};
 use quorate_protocols::trigger::event::{Delivery, Event};
+use quorate_protocols::trigger::limits::SPANS_MAX;
 use quorate_protocols::trigger::record::FireRow;
 use quorate_protocols::trigger::spec::{
     After, AfterJob, Bounds, ConditionSpec, EventSpec, Missed, MissedPolicy, Overlap, Source, TriggerSpec,
@@ -135,7 +136,7 @@ fn command(
             Command::Submit { job, spec }
         }
         2..=5 => {
-            let mut spans = planner.spans(state, wall, state.time.max(wall));
+            let mut spans = planner.spans(state, wall, state.time.max(wall), SPANS_MAX);
             spans.iter_mut().for_each(|span| skew(span, step));
             Command::Due { spans }
         }

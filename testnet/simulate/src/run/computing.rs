@@ -12,7 +12,8 @@ use quorate_protocols::job::plan::idempotency_token;
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::quorum::{Command, CommandReply};
-use quorate_protocols::task::record::TaskId;
+use quorate_protocols::task::limits::LOSSES_MAX;
+use quorate_protocols::task::record::{TaskId, TaskState};
 use quorate_testnet::checkers::{Guarantee, Violation};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -157,6 +158,7 @@ impl Session {
             RunState::Succeeded => (),
             // A worker was lost in the middle of it: a person decides.
             RunState::AwaitingResolution if !computing.is_idempotent => return Ok(None),
+            RunState::Failed if self.lost_too_many(job).await? => return Ok(None),
             state if state.is_final() => return Ok(Some(format!("{job} is {state}: {:?}", record.reason))),
             state => return Err(format!("is {state}: {:?}", record.reason)),
         }
@@ -167,6 +169,15 @@ impl Session {
         let found: Vec<_> = outputs.into_iter().map(|given| given.bytes.unwrap_or_default()).collect();
         let expected: Vec<Bytes> = (0..computing.tasks).map(|task| token(job, task).into()).collect();
         Ok((found != expected).then(|| format!("{job} has outputs that are not its own: {found:?}")))
+    }
+
+    /// Whether one of its tasks lost so many workers that it was given up, as any task is that might be what kills them.
+    async fn lost_too_many(&self, job: JobId) -> Result<bool, String> {
+        let query = Query::Tasks { job, step: StepIndex(0), from: TaskIndex(0), limit: TASKS_MAX as u32 };
+        let Some(QueryAnswer::Tasks(tasks)) = self.ask(job, query).await else {
+            return Err("has tasks that nobody shows".to_owned());
+        };
+        Ok(tasks.iter().any(|(_, task)| task.state == TaskState::Dead && task.losses > LOSSES_MAX))
     }
 
     async fn ask(&self, job: JobId, query: Query) -> Option<QueryAnswer> {

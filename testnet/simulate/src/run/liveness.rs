@@ -129,7 +129,9 @@ impl Session {
                 for (index, column) in (0..).zip(&view.record.columns) {
                     // A holder that lost its disk since is the steward's to notice, in its own time.
                     let Some(node) = column.grant.and_then(|grant| holders.get(&grant.holder)) else { continue };
-                    if column.state == ColumnState::Confirmed {
+                    // One that is owed is known not to be whole, and its holder may be rebuilding it.
+                    let is_owed = view.record.owed.contains_key(&PieceIndex(index));
+                    if column.state == ColumnState::Confirmed && !is_owed {
                         let kept = node.objects().service().store().column(view.record.job, PieceIndex(index));
                         let kept = kept.ok().flatten().map(|row| held(&row));
                         let what = (view.record.job, PieceIndex(index));

@@ -1,0 +1,81 @@
+//! What a quorum's state takes of a member's memory, counted by the allocator itself. Alone in its process.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_protocols::ids::{JobId, LogIndex, Millis, PeerId, QuorumId};
+use quorate_protocols::job::JobSpec;
+use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Program};
+use quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
+use quorate_protocols::quorum::{Batch, Command, QuorumState};
+use quorate_protocols::trigger::Planner;
+use quorate_protocols::trigger::limits::{SPANS_MAX, TRIGGERS_MAX};
+use quorate_protocols::trigger::spec::{Bounds, TriggerSpec, TriggeredSpec, When};
+
+const QUORUM: QuorumId = QuorumId([1; 16]);
+const OWNER: PeerId = PeerId([9; 32]);
+
+/// Bytes that are allocated and not freed, as they were asked for.
+static IN_USE: AtomicUsize = AtomicUsize::new(0);
+
+struct Counting;
+
+#[allow(unsafe_code)] // An allocator cannot be written otherwise.
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        IN_USE.fetch_add(layout.size(), Ordering::Relaxed);
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        IN_USE.fetch_sub(layout.size(), Ordering::Relaxed);
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// A job as it comes over the wire: with blocks of its own.
+fn trigger() -> JobSpec {
+    let module = Content::Inline(Bytes::from(b"(module (memory 1))".to_vec()));
+    let call = Call::new(Program::Wasm { module, fuel: None, deterministic: false });
+    let bounds = Bounds { start: Some(Millis(10_000)), ..Bounds::NONE };
+    let trigger = TriggerSpec::new(When::Every { period: Duration::from_secs(60), bounds });
+    JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job: ComputeSpec::new(call) }))
+}
+
+/// Goal: ten thousand triggers that wait for their instants take less than 2 KiB each at every member; the primary's
+/// planner included.
+#[test]
+fn a_waiting_trigger_takes_less_than_two_kibibytes() {
+    let mut state = QuorumState::new(QUORUM);
+    state.level = LEVEL_TRIGGERS;
+    let mut planner = Planner::default();
+    let before = IN_USE.load(Ordering::Relaxed);
+    let mut index = 0;
+    let mut apply = |state: &mut QuorumState, command| {
+        index += 1;
+        let (reply, _) = state.apply(LogIndex(index), &Batch { now: Millis(1_000), commands: vec![(OWNER, command)] });
+        assert!(reply.replies[0].is_ok(), "{reply:?}");
+    };
+    for number in 0..TRIGGERS_MAX {
+        // Ids are random, and come in no order.
+        let mut local = [0; 16];
+        local.copy_from_slice(&blake3::hash(&number.to_le_bytes()).as_bytes()[..16]);
+        apply(&mut state, Command::Submit { job: JobId { quorum: QUORUM, local }, spec: trigger() });
+    }
+    loop {
+        let spans = planner.spans(&state, Millis(1_000), Millis(1_000), SPANS_MAX);
+        if spans.is_empty() {
+            break;
+        }
+        apply(&mut state, Command::Due { spans });
+    }
+    assert_eq!(state.next_trigger_due().0.or(state.next_trigger_due().1), Some(Millis(10_000)));
+    let each = (IN_USE.load(Ordering::Relaxed) - before) / TRIGGERS_MAX;
+    println!("{each} bytes each");
+    assert!(each < 2_048, "{each} bytes each");
+}
