@@ -34,7 +34,7 @@ fn running(jobs: u32) -> QuorumState {
         let submit = Command::Submit { job, spec: spec.clone() };
         [(WORKER, submit), (WORKER, Command::AddHolders { job, grants: grants.clone() })]
     });
-    state.apply(LogIndex(1), &Batch { now: Millis(1), commands: commands.collect() });
+    state.apply(LogIndex(1), &Batch::at(Millis(1), commands.collect()));
     state
 }
 
@@ -50,11 +50,11 @@ fn progress(number: u32, segment: u32) -> Command {
 fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("apply");
     group.throughput(Throughput::Elements(BATCH_COMMANDS_MAX as u64));
-    let noops = Batch { now: Millis(2), commands: vec![(WORKER, Command::Noop); BATCH_COMMANDS_MAX] };
+    let noops = Batch::at(Millis(2), vec![(WORKER, Command::Noop); BATCH_COMMANDS_MAX]);
     let mut state = running(1_000);
     group.bench_function("512 no-ops", |bencher| bencher.iter(|| black_box(state.apply(LogIndex(2), &noops))));
     let commands = (0..BATCH_COMMANDS_MAX as u32).map(|number| (WORKER, progress(number, 0))).collect();
-    let reports = Batch { now: Millis(2), commands };
+    let reports = Batch::at(Millis(2), commands);
     group.bench_function("512 progress reports of as many puts", |bencher| {
         bencher.iter_batched_ref(
             || running(1_000),

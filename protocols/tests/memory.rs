@@ -58,7 +58,7 @@ fn a_waiting_trigger_takes_less_than_two_kibibytes() {
     let mut index = 0;
     let mut apply = |state: &mut QuorumState, command| {
         index += 1;
-        let (reply, _) = state.apply(LogIndex(index), &Batch { now: Millis(1_000), commands: vec![(OWNER, command)] });
+        let (reply, _) = state.apply(LogIndex(index), &Batch::at(Millis(1_000), vec![(OWNER, command)]));
         assert!(reply.replies[0].is_ok(), "{reply:?}");
     };
     for number in 0..TRIGGERS_MAX {

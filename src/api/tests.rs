@@ -83,7 +83,7 @@ impl Fake {
 
 impl Fake {
     fn commit(&self, command: Command) -> Result<CommandReply, ApiError> {
-        let batch = Batch { now: Millis(1_000), commands: vec![(PeerId([9; 32]), command)] };
+        let batch = Batch::at(Millis(1_000), vec![(PeerId([9; 32]), command)]);
         let index = LogIndex(self.commits.fetch_add(1, Ordering::Relaxed) + 1);
         let (mut replies, _) = self.state.lock().unwrap().apply(index, &batch);
         let reply = replies.replies.pop().expect("one command, one reply");

@@ -439,7 +439,7 @@ impl StateQuorum {
         held.0 = LogIndex(held.0.0 + 1);
         let (index, state) = &mut *held;
         let now = self.clock.as_ref().map_or(Millis(1), |clock| clock.wall());
-        let (reply, events) = state.apply(*index, &Batch { now, commands: vec![(by, command)] });
+        let (reply, events) = state.apply(*index, &Batch::at(now, vec![(by, command)]));
         drop(held);
         let _ = self.events.send(HostEvent::Applied { quorum: QUORUM, events: Arc::new(events) });
         self.changes.send_modify(|changes| *changes += 1);

@@ -232,7 +232,7 @@ impl Group {
             stop,
             marking: tokio::sync::Mutex::new(Some(marking)),
         });
-        let proposer = Proposer { group: group.clone(), queue, clock: seams.clock.clone(), metrics };
+        let proposer = Proposer { group: group.clone(), queue, clock: seams.clock.clone(), metrics, wrote_at: None };
         crate::seams::spawn(proposer.run());
         crate::seams::spawn(Self::supervise(group.clone()));
         Ok(group)

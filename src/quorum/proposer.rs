@@ -17,7 +17,7 @@ use futures::stream::FuturesUnordered;
 use openraft::ServerState;
 use openraft::error::ClientWriteError;
 use openraft::raft::ClientWriteResponse;
-use quorate_protocols::ids::PeerId;
+use quorate_protocols::ids::{Millis, PeerId};
 use quorate_protocols::quorum::limits::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX};
 use quorate_protocols::quorum::{Batch, Command, CommandReply, Rejection};
 use tokio::sync::{mpsc, oneshot};
@@ -58,6 +58,8 @@ pub struct Proposer {
     pub queue: mpsc::Receiver<Proposal>,
     pub clock: Arc<dyn Clock>,
     pub metrics: QuorumMetrics,
+    /// When this member wrote its entry before, or was first seen to lead, on its monotonic clock.
+    pub wrote_at: Option<Millis>,
 }
 
 impl Proposer {
@@ -70,7 +72,10 @@ impl Proposer {
         let mut carried: Option<Proposal> = None;
         loop {
             let leads = matches!(server.borrow_and_update().state, ServerState::Leader);
-            if !leads {
+            if leads {
+                self.wrote_at.get_or_insert_with(|| self.clock.monotonic());
+            } else {
+                self.wrote_at = None;
                 current = 0;
                 if let Some(proposal) = carried.take() {
                     let _ = proposal.answer.send(Err(self.group.not_primary()));
@@ -125,14 +130,16 @@ impl Proposer {
         (proposals, None)
     }
 
-    fn write(&self, proposals: Vec<Proposal>) -> BoxFuture<'static, ()> {
+    fn write(&mut self, proposals: Vec<Proposal>) -> BoxFuture<'static, ()> {
         let mut commands = Vec::with_capacity(proposals.len());
         let mut answers = Vec::with_capacity(proposals.len());
         for proposal in proposals {
             commands.push((proposal.by, proposal.command));
             answers.push(proposal.answer);
         }
-        let batch = Batch { now: self.clock.wall(), commands };
+        let now = self.clock.monotonic();
+        let passed = now.since(self.wrote_at.replace(now).unwrap_or(now));
+        let batch = Batch { now: self.clock.wall(), passed, commands };
         let (group, metrics, started) = (self.group.clone(), self.metrics.clone(), Instant::now());
         Box::pin(async move {
             let written: Written = match group.raft.client_write_ff(batch).await {

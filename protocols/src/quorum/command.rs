@@ -1,5 +1,7 @@
 //! Commands: the only way to change a quorum's state.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +23,17 @@ use crate::trigger::record::{FireRow, Span};
 pub struct Batch {
     /// The primary's wall clock. State takes the larger of this and its own time.
     pub now: Millis,
+    /// What has passed since this primary's entry before, or since it leads, by its monotonic clock.
+    pub passed: Duration,
     /// Each with the peer that sent it, as the primary's transport authenticated it.
     pub commands: Vec<(PeerId, Command)>,
+}
+
+impl Batch {
+    /// The first entry of a primary: nothing has passed.
+    pub fn at(now: Millis, commands: Vec<(PeerId, Command)>) -> Self {
+        Self { now, passed: Duration::ZERO, commands }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -53,6 +53,7 @@ pub enum SnapshotError {
 struct Head {
     quorum: QuorumId,
     time: Millis,
+    led: Millis,
     level: u16,
     standbys: Vec<Approval>,
     rolling: Digest,
@@ -105,6 +106,7 @@ impl QuorumState {
         let head = Head {
             quorum: self.quorum,
             time: self.time,
+            led: self.led,
             level: self.level,
             standbys: self.standbys.clone(),
             rolling: self.rolling,
@@ -193,7 +195,7 @@ impl QuorumState {
                 return Err(SnapshotError::Count { what, expected, found: found as u64 });
             }
         }
-        (state.quorum, state.time, state.level) = (head.quorum, head.time, head.level);
+        (state.quorum, state.time, state.led, state.level) = (head.quorum, head.time, head.led, head.level);
         (state.standbys, state.rolling, state.pass) = (head.standbys, head.rolling, head.pass);
         state.paces = head.paces;
         state.tables = read_tables(pages, blobs)?;

@@ -41,6 +41,8 @@ use crate::wire;
 pub struct QuorumState {
     pub quorum: QuorumId,
     pub time: Millis,
+    /// How long the quorum was led, by the monotonic clocks of its primaries: what no wall clock that is set makes pass.
+    pub led: Millis,
     pub level: u16,
     pub jobs: BTreeMap<JobId, JobRecord>,
     pub objects: BTreeMap<ManifestHash, ObjectRecord>,
@@ -249,6 +251,7 @@ impl QuorumState {
     /// As `apply`, for callers that have the entry's bytes at hand (`encoded` is `wire::encode` of the batch).
     pub fn apply_encoded(&mut self, index: LogIndex, batch: &Batch, encoded: &[u8]) -> (BatchReply, Vec<Event>) {
         self.time = self.time.max(batch.now);
+        self.led = self.led.plus(batch.passed);
         let mut events = Vec::new();
         let replies: Vec<_> =
             batch.commands.iter().map(|(by, command)| self.apply_command(*by, command, &mut events)).collect();

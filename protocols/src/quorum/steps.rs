@@ -69,7 +69,7 @@ impl QuorumState {
     /// The first thing that `command`, answered with `reply`, must not have done on the way from this state to `after`, in
     /// words.
     pub fn check_step(&self, after: &Self, command: &Command, reply: &Result<CommandReply, Rejection>) -> Checked {
-        ensure(after.time >= self.time, || "time ran backwards".to_owned())?;
+        ensure(after.time >= self.time && after.led >= self.led, || "time ran backwards".to_owned())?;
         if let Err(rejection) = reply {
             // A refusal changes nothing; only time goes on, and with it what is remembered of ended jobs.
             let same = self.objects == after.objects && self.manifests == after.manifests;

@@ -98,7 +98,7 @@ impl Quorum {
     }
     fn apply_at(&mut self, by: PeerId, command: Command, now: u64) -> Result<CommandReply, Rejection> {
         self.index += 1;
-        let batch = Batch { now: Millis(now), commands: vec![(by, command)] };
+        let batch = Batch::at(Millis(now), vec![(by, command)]);
         let (reply, events) = self.state.apply(LogIndex(self.index), &batch);
         self.state.check_invariants().unwrap();
         self.events = events;
@@ -472,7 +472,7 @@ fn ended_jobs_are_forgotten_by_age_and_number_but_not_while_their_object_lives()
             [(peer(0), Command::Submit { job, spec: spec() }), (peer(0), Command::Cancel { job })]
         })
     };
-    let batch = Batch { now: Millis(10), commands: commands(0..JOBS_ENDED_MAX as u32 + 5).collect() };
+    let batch = Batch::at(Millis(10), commands(0..JOBS_ENDED_MAX as u32 + 5).collect());
     quorum.state.apply(LogIndex(100), &batch);
     quorum.state.check_invariants().unwrap();
     assert_eq!(quorum.state.counts(), (0, JOBS_ENDED_MAX as u32 + 1, 1));
@@ -489,7 +489,7 @@ fn live_jobs_are_limited() {
         local[..4].copy_from_slice(&number.to_be_bytes());
         (peer(0), Command::Submit { job: JobId { quorum: QUORUM, local }, spec: spec() })
     });
-    let (reply, _) = state.apply(LogIndex(1), &Batch { now: Millis(1), commands: commands.collect() });
+    let (reply, _) = state.apply(LogIndex(1), &Batch::at(Millis(1), commands.collect()));
     let full = Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX };
     assert_eq!(reply.replies.last(), Some(&Err(full)));
     // Pages are capped, follow on each other and end.
@@ -542,11 +542,11 @@ fn a_snapshot_changes_only_where_the_state_did() {
         Command::Submit { job, .. } => *job,
         _ => unreachable!(),
     };
-    state.apply(LogIndex(1), &Batch { now: Millis(1), commands: commands.clone() });
+    state.apply(LogIndex(1), &Batch::at(Millis(1), commands.clone()));
     let before: std::collections::BTreeSet<_> = state.encode_snapshot().into_iter().map(|(hash, _)| hash).collect();
     assert!(before.len() > 10, "{} chunks", before.len());
     let cancel = Command::Cancel { job: job_of(1_234) };
-    state.apply(LogIndex(2), &Batch { now: Millis(2), commands: vec![(peer(0), cancel)] });
+    state.apply(LogIndex(2), &Batch::at(Millis(2), vec![(peer(0), cancel)]));
     let after: std::collections::BTreeSet<_> = state.encode_snapshot().into_iter().map(|(hash, _)| hash).collect();
     // The head and the chunk of that job.
     assert_eq!(after.difference(&before).count(), 2);
@@ -709,7 +709,7 @@ proptest! {
         for (index, draw) in draws.iter().enumerate() {
             let (by, command) = concrete(&state, draw);
             let before = state.clone();
-            let batch = Batch { now: Millis(draw.time as u64), commands: vec![(by, command.clone())] };
+            let batch = Batch::at(Millis(draw.time as u64), vec![(by, command.clone())]);
             let reply = state.apply(LogIndex(index as u64), &batch);
             state.check_invariants().unwrap();
             before.check_step(&state, &command, &reply.0.replies[0]).unwrap();
@@ -734,7 +734,7 @@ proptest! {
     ) {
         let mut state = QuorumState::new(QUORUM);
         for (index, draw) in draws.iter().enumerate() {
-            let batch = Batch { now: Millis(draw.time as u64), commands: vec![concrete(&state, draw)] };
+            let batch = Batch::at(Millis(draw.time as u64), vec![concrete(&state, draw)]);
             state.apply(LogIndex(index as u64), &batch);
         }
         let mut chunks: Vec<Vec<u8>> = state.encode_snapshot().into_iter().map(|(_, chunk)| chunk.to_vec()).collect();
@@ -746,7 +746,7 @@ proptest! {
             let mut state = state;
             // Whatever it says, it goes on working.
             for (index, draw) in draws.iter().enumerate() {
-                let batch = Batch { now: Millis(draw.time as u64), commands: vec![concrete(&state, draw)] };
+                let batch = Batch::at(Millis(draw.time as u64), vec![concrete(&state, draw)]);
                 state.apply(LogIndex(index as u64), &batch);
             }
         }

@@ -81,6 +81,8 @@ struct Model {
     leader: usize,
     /// When the primary saw quorum time become what it is.
     seen: (u64, Millis),
+    /// When the primary wrote its entry before, or took the lead.
+    wrote_at: u64,
     /// Entries that are committed later, from whatever primary.
     strays: BTreeMap<(u64, u64), Batch>,
     working: BTreeMap<TaskAttempt, u64>,
@@ -148,6 +150,7 @@ impl Model {
             offsets: [0, 700, -1_300],
             leader: 0,
             seen: (now, Millis(0)),
+            wrote_at: now,
             strays: BTreeMap::new(),
             working: BTreeMap::new(),
             chaos_at: now + HOUR,
@@ -172,8 +175,14 @@ impl Model {
         Millis(self.seen.1.0 + (self.now - self.seen.0))
     }
 
+    fn batch(&mut self, by: PeerId, command: Command) -> Batch {
+        let passed = Duration::from_millis(self.now - self.wrote_at);
+        self.wrote_at = self.now;
+        Batch { passed, ..Batch::at(self.wall(), vec![(by, command)]) }
+    }
+
     fn commit(&mut self, command: Command) -> Result<CommandReply, Rejection> {
-        let batch = Batch { now: self.wall(), commands: vec![(OWNER, command)] };
+        let batch = self.batch(OWNER, command);
         self.apply(&batch)
     }
 
@@ -215,12 +224,13 @@ impl Model {
         self.planner = Planner::default();
         // It knows the record, and nothing of how long ago that was.
         self.seen = (self.now, self.state.time);
+        self.wrote_at = self.now;
         self.moments.leaders += 1;
     }
 
     /// What becomes of a proposal is not the primary's to know.
     fn propose(&mut self, command: Command) {
-        let batch = Batch { now: self.wall(), commands: vec![(OWNER, command)] };
+        let batch = self.batch(OWNER, command);
         let later = self.now + 1_000 + self.random.below(2 * HOUR);
         match self.random.below(1_000) {
             0..=9 => {
@@ -304,7 +314,7 @@ impl Model {
             }
         }
         if !reports.is_empty() {
-            let batch = Batch { now: self.wall(), commands: vec![(WORKER, Command::Report { reports })] };
+            let batch = self.batch(WORKER, Command::Report { reports });
             let _ = self.apply(&batch);
         }
     }

@@ -67,6 +67,8 @@ struct Quorum {
     index: u64,
     /// The primary's wall clock.
     now: u64,
+    /// What it said at the entry before.
+    wrote_at: u64,
     /// Every row that was ever written, as it was last.
     rows: BTreeMap<(JobId, u64), FireRow>,
 }
@@ -74,7 +76,14 @@ struct Quorum {
 impl Quorum {
     fn new() -> Self {
         let state = QuorumState { level: LEVEL_TRIGGERS, ..QuorumState::new(QUORUM) };
-        Self { state, planner: Planner::default(), index: 0, now: 1_000_000, rows: BTreeMap::new() }
+        Self {
+            state,
+            planner: Planner::default(),
+            index: 0,
+            now: 1_000_000,
+            wrote_at: 1_000_000,
+            rows: BTreeMap::new(),
+        }
     }
     fn with_worker() -> Self {
         let mut quorum = Self::new();
@@ -92,7 +101,9 @@ impl Quorum {
     }
     fn apply_by(&mut self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
         self.index += 1;
-        let batch = Batch { now: Millis(self.now), commands: vec![(by, command)] };
+        let passed = Duration::from_millis(self.now.saturating_sub(self.wrote_at));
+        self.wrote_at = self.now;
+        let batch = Batch { passed, ..Batch::at(Millis(self.now), vec![(by, command)]) };
         let before = self.state.clone();
         let (reply, events) = self.state.apply(LogIndex(self.index), &batch);
         let reply = reply.replies.into_iter().next().unwrap();
@@ -440,12 +451,17 @@ fn an_event_is_taken_once_however_often_and_by_whomever_it_is_sent() {
     assert_eq!(quorum.story(door), "r r");
     // A gap is not passed over.
     assert_eq!(quorum.deliver(9, &events), Err(Rejection::EventGap { known: 4, follows: 9 }));
-    // The window has passed: the id is another event's.
+    // The clock is set forward by an hour: the window has not passed.
+    quorum.now += 3_600 * SECOND;
+    quorum.wrote_at = quorum.now;
+    assert_eq!(quorum.deliver(4, &events[1..2]), Ok(CommandReply::Delivered { reaches: 5 }));
+    assert_eq!(quorum.story(door), "r r");
+    // Now it has: the id is another event's.
     quorum.now += 61 * SECOND;
-    quorum.deliver(4, &events[1..]).unwrap();
+    quorum.deliver(5, &events[1..]).unwrap();
     assert_eq!(quorum.story(door), "r r r");
     // What the emitter could not keep is recorded.
-    let lost = Command::Deliver { emitter: EMITTER, follows: 6, reaches: 20, lost: 3, deliveries: Vec::new() };
+    let lost = Command::Deliver { emitter: EMITTER, follows: 7, reaches: 20, lost: 3, deliveries: Vec::new() };
     quorum.apply(lost.clone()).unwrap();
     quorum.apply(lost).unwrap();
     assert_eq!((quorum.story(door).as_str(), quorum.state.emitters[&EMITTER].lost), ("r r r Lost3", 3));
@@ -485,7 +501,7 @@ fn events_for_which_there_is_no_room_are_refused_and_not_lost() {
         let command = Command::Deliver { emitter: EMITTER, follows: sequence, reaches, lost: 0, deliveries };
         // Without the checks of every entry, for there are thousands of ids.
         quorum.index += 1;
-        let batch = Batch { now: Millis(quorum.now), commands: vec![(OWNER, command)] };
+        let batch = Batch::at(Millis(quorum.now), vec![(OWNER, command)]);
         match quorum.state.apply(LogIndex(quorum.index), &batch).0.replies.remove(0) {
             Ok(_) => sequence = reaches,
             Err(refused) => break refused,
@@ -603,8 +619,7 @@ fn ten_thousand_triggers_fire_in_one_second() {
         .collect();
     let mut apply = |commands: Vec<Command>, now: u64| {
         quorum.index += 1;
-        let batch =
-            Batch { now: Millis(now), commands: commands.into_iter().map(|command| (OWNER, command)).collect() };
+        let batch = Batch::at(Millis(now), commands.into_iter().map(|command| (OWNER, command)).collect());
         let (reply, _) = quorum.state.apply(LogIndex(quorum.index), &batch);
         assert!(reply.replies.iter().all(Result::is_ok), "{:?}", reply.replies.iter().find(|reply| reply.is_err()));
     };
@@ -625,7 +640,7 @@ fn ten_thousand_triggers_fire_in_one_second() {
             }
             quorum.index += 1;
             entries += 1;
-            let batch = Batch { now: Millis(now), commands: vec![(OWNER, Command::Due { spans })] };
+            let batch = Batch::at(Millis(now), vec![(OWNER, Command::Due { spans })]);
             quorum.state.apply(LogIndex(quorum.index), &batch);
         }
     }
@@ -659,7 +674,7 @@ fn rows_are_forgotten_oldest_first_and_those_that_matter_stay() {
         let reports = live.into_iter().filter(|task| !lasting.contains(task)).map(done).collect();
         commands.push((WORKER, Command::Report { reports }));
         quorum.index += 1;
-        quorum.state.apply(LogIndex(quorum.index), &Batch { now: Millis(quorum.now), commands });
+        quorum.state.apply(LogIndex(quorum.index), &Batch::at(Millis(quorum.now), commands));
     }
     quorum.state.check_invariants().unwrap();
     let (_, run) = quorum.state.trigger(beat).unwrap();

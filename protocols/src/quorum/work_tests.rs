@@ -89,7 +89,7 @@ impl Quorum {
     }
     fn apply(&mut self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
         self.index += 1;
-        let batch = Batch { now: Millis(self.state.time.0 + 1), commands: vec![(by, command)] };
+        let batch = Batch::at(Millis(self.state.time.0 + 1), vec![(by, command)]);
         let (reply, events) = self.state.apply(LogIndex(self.index), &batch);
         self.state.check_invariants().unwrap();
         self.events = events;
@@ -360,6 +360,27 @@ fn a_failing_task_is_tried_again_and_given_up_with_its_reason() {
     assert!(quorum.control(Command::Retry { job: job(1) }).is_err(), "a final state is final");
 }
 
+/// Goal: a job that failed still shows which of its tasks were done and by whom, and what each of the others came to.
+#[test]
+fn a_failed_job_keeps_the_tasks_that_it_came_to() {
+    let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
+    let mut once = spec(3);
+    once.retry.attempts = 1;
+    quorum.submit(1, once);
+    let (a, b) = (quorum.attempts(0)[0], quorum.attempts(1)[0]);
+    quorum.report(0, a, done("kept")).unwrap();
+    quorum.report(1, b, failed(ErrorClass::Trap)).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Failed);
+    let table = &quorum.state.tables[&job(1)];
+    let task = |id: TaskAttempt| table.get(id.id.step, id.id.task).unwrap();
+    assert_eq!((task(a).state, task(a).worker_of(Attempt(1))), (TaskState::Done, Some(peer(0))));
+    assert_eq!(table.blob((a.id.step, a.id.task, Blob::Output)).map(|bytes| &bytes[..]), Some(&b"kept"[..]));
+    assert_eq!((task(b).state, task(b).worker_of(Attempt(1))), (TaskState::Dead, Some(peer(1))));
+    assert_eq!(table.tasks(a.id.step).len(), 3);
+    assert_eq!(quorum.state.index.work.live, Default::default(), "none of it counts as live");
+    assert!(quorum.attempts(0).is_empty() && quorum.attempts(1).is_empty());
+}
+
 #[test]
 fn a_task_that_kills_its_workers_ends() {
     let mut quorum = Quorum::new(&[(0, 1)]);
@@ -507,7 +528,7 @@ fn cancel_waits_for_the_workers_but_not_for_ever() {
     quorum.elapse();
     assert_eq!(quorum.job_state(1), RunState::Cancelled);
     assert!(quorum.stops(1).is_empty());
-    assert_eq!(quorum.report(1, b, done("late")), Err(ReportRefusal::Unknown));
+    assert_eq!(quorum.report(1, b, done("late")), Err(ReportRefusal::Stale { newest: Attempt(1) }));
     assert_eq!(quorum.run(1).stale_reports, 1);
 }
 
@@ -751,11 +772,11 @@ fn a_wide_job_is_bounded_in_every_way() {
     let mut quorum = Quorum::new(&[(0, 64)]);
     for index in 0..(TASKS_MAX as u32 / TASKS_PER_STEP_MAX) as u8 {
         let spec = JobSpec::Compute(Box::new(spec(TASKS_PER_STEP_MAX)));
-        let batch = Batch { now: Millis(1), commands: vec![(OWNER, Command::Submit { job: job(index), spec })] };
+        let batch = Batch::at(Millis(1), vec![(OWNER, Command::Submit { job: job(index), spec })]);
         assert!(quorum.state.apply(LogIndex(1), &batch).0.replies[0].is_ok());
     }
     let refused = JobSpec::Compute(Box::new(spec(1)));
-    let batch = Batch { now: Millis(1), commands: vec![(OWNER, Command::Submit { job: job(99), spec: refused })] };
+    let batch = Batch::at(Millis(1), vec![(OWNER, Command::Submit { job: job(99), spec: refused })]);
     let reply = quorum.state.apply(LogIndex(1), &batch).0.replies.remove(0);
     assert!(matches!(reply, Err(Rejection::Full { limit: TASKS_MAX, .. })), "{reply:?}");
     let chunks = quorum.state.encode_snapshot();
@@ -775,10 +796,10 @@ fn results_beyond_the_records_room_must_be_objects() {
     let mut taken = 0;
     let refused = loop {
         let task = quorum.attempts(0)[0];
-        let batch = Batch {
-            now: Millis(1),
-            commands: vec![(peer(0), Command::Report { reports: vec![Report { task, result: result.clone() }] })],
-        };
+        let batch = Batch::at(
+            Millis(1),
+            vec![(peer(0), Command::Report { reports: vec![Report { task, result: result.clone() }] })],
+        );
         let Ok(CommandReply::Recorded(answers)) = quorum.state.apply(LogIndex(1), &batch).0.replies.remove(0) else {
             panic!()
         };
@@ -930,7 +951,7 @@ proptest! {
             let (by, command) = concrete(&state, draw);
             let before = state.clone();
             let now = Millis(before.time.0 + draw.skew as u64 * 700);
-            let batch = Batch { now, commands: vec![(by, command.clone())] };
+            let batch = Batch::at(now, vec![(by, command.clone())]);
             let reply = state.apply(LogIndex(index as u64), &batch);
             state.check_invariants().unwrap();
             before.check_step(&state, &command, &reply.0.replies[0]).unwrap();

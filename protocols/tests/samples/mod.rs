@@ -626,7 +626,8 @@ fn quorum_samples(samples: &mut Samples) {
     samples.all("quorum", "resolution", limit, vec![Resolution::Skip, Resolution::Fail, Resolution::Revert]);
     samples.all("quorum", "object-state", limit, vec![ObjectState::Live, ObjectState::Removing]);
     let commands = commands().into_iter().map(|command| (peer(1), command)).collect();
-    samples.one("quorum", "batch", head, &Batch { now: Millis(1_700_000_000_000), commands });
+    let batch = Batch { passed: Duration::from_millis(1_500), ..Batch::at(Millis(1_700_000_000_000), commands) };
+    samples.one("quorum", "batch", head, &batch);
     let all = replies().into_iter().map(Ok).chain(rejections().into_iter().map(Err));
     samples.one("quorum", "batch-reply", head, &BatchReply { replies: all.collect() });
 }
@@ -1051,7 +1052,7 @@ pub fn state() -> QuorumState {
     state.level = quorum::limits::LEVEL_TRIGGERS;
     // An entry each: attempts are handed out at the end of one.
     for (index, command) in (1..).zip(history()) {
-        let batch = Batch { now: Millis(1_700_000_000_000), commands: vec![command] };
+        let batch = Batch::at(Millis(1_700_000_000_000), vec![command]);
         for reply in state.apply(LogIndex(index), &batch).0.replies {
             let refused = match &reply {
                 Ok(CommandReply::Recorded(answers)) => answers.iter().any(Result::is_err),

@@ -29,7 +29,7 @@ impl Edge {
         let now = Millis(now);
         let spans = Planner::default().spans(&self.fake.state.lock().unwrap(), now, now, SPANS_MAX);
         let index = LogIndex(self.fake.commits.fetch_add(1, Ordering::Relaxed) + 1);
-        let batch = Batch { now, commands: vec![(PeerId([9; 32]), Command::Due { spans })] };
+        let batch = Batch::at(now, vec![(PeerId([9; 32]), Command::Due { spans })]);
         let (replies, _) = self.fake.state.lock().unwrap().apply(index, &batch);
         replies.replies[0].as_ref().unwrap();
     }

@@ -31,7 +31,7 @@
 //! fan_in = 16
 //!
 //! [resources]
-//! memory = "256 MiB"
+//! memory = "256 MiB"                   # of a module: with what it writes, twice, until that is delivered
 //! slots = 1
 //! labels = { zone = "attic" }
 //!

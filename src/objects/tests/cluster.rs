@@ -224,7 +224,7 @@ fn apply(
     command: Command,
 ) -> Result<CommandReply, quorate_protocols::quorum::Rejection> {
     *index += 1;
-    let batch = Batch { now: Millis(*index), commands: vec![(by, command)] };
+    let batch = Batch::at(Millis(*index), vec![(by, command)]);
     state.apply(LogIndex(*index), &batch).0.replies.remove(0)
 }
 

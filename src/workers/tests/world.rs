@@ -87,7 +87,7 @@ impl FakeQuorum {
         let (state, index) = &mut *self.state.lock().unwrap();
         *index += 1;
         let now = Millis(1_000 + self.began_at.elapsed().as_millis() as u64);
-        let batch = Batch { now, commands: vec![(by, command)] };
+        let batch = Batch::at(now, vec![(by, command)]);
         let (reply, _) = state.apply(LogIndex(*index), &batch);
         state.check_invariants().unwrap();
         reply.replies.into_iter().next().unwrap()

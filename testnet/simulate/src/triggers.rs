@@ -431,7 +431,8 @@ fn triggers(at: Millis) -> Vec<TriggerSpec> {
         overlap,
         missed: Missed { policy, deadline: deadline.map(Duration::from_secs) },
     };
-    // Long against the time in which a bell is rung again, and in which what was rung before may be under way.
+    // Long against the time in which a bell is rung again, and in which what was rung before may be under way. Clocks that
+    // are set by as much do not end it.
     let bell = EventSpec { dedupe_window: Duration::from_secs(3_600), ..EventSpec::new(bells::NAME) };
     vec![
         spec(every(10, 0), Overlap::Allow, MissedPolicy::CatchUp(10), None),

@@ -709,7 +709,8 @@ impl QuorumState {
     // ---- ids that were seen ----
 
     fn see(&mut self, job: JobId, id: SeenId, window: std::time::Duration) {
-        let until = self.time.plus(window);
+        // A clock that is set forward must not end the window.
+        let until = self.led.plus(window);
         self.with_trigger(job, |run| run.seen.insert(id, until));
         self.index.triggers.seen.insert((until, job, id));
     }
@@ -725,7 +726,7 @@ impl QuorumState {
 
     fn forget_old_seen(&mut self) {
         while let Some((until, job, id)) =
-            self.index.triggers.seen.first().copied().filter(|(until, ..)| *until <= self.time)
+            self.index.triggers.seen.first().copied().filter(|(until, ..)| *until <= self.led)
         {
             self.index.triggers.seen.remove(&(until, job, id));
             self.with_trigger(job, |run| run.seen.remove(&id));

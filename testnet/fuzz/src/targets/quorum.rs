@@ -76,7 +76,10 @@ impl Members {
     /// The rows of triggers that the command wrote or changed.
     pub(super) fn apply(&mut self, now: Millis, by: PeerId, command: Command) -> Vec<(JobId, FireRow)> {
         let before = self.whole.clone();
-        let batch = Batch { now, commands: vec![(by, command)] };
+        let batch = Batch {
+            passed: Duration::from_millis(now.0.saturating_sub(self.whole.time.0)),
+            ..Batch::at(now, vec![(by, command)])
+        };
         let (reply, events) = self.whole.apply(LogIndex(self.index), &batch);
         check(&self.whole);
         let command = &batch.commands[0].1;

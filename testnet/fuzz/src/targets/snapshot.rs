@@ -35,7 +35,7 @@ fn run(bytes: &[u8]) -> Trail {
     quorum::check(&state);
     state.answer(&Query::Jobs { after: None, limit: 500 });
     state.answer(&Query::Objects { after: None, limit: 500 });
-    let batch = Batch { now: Millis(state.time.0.saturating_add(1)), commands: quorum::sample_commands() };
+    let batch = Batch::at(Millis(state.time.0.saturating_add(1)), quorum::sample_commands());
     state.apply(LogIndex(2), &batch);
     quorum::check(&state);
     trail
