@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use futures::StreamExt;
 use quorate_protocols::api::{EmitInfo, EmitRequest};
 use serde_json::{Value, json};
@@ -119,6 +121,7 @@ fn thousands_of_events_are_all_in_the_record_though_primary_and_emitter_are_kill
 #[test]
 fn what_happens_to_the_network_fires_jobs_that_listen_for_it() {
     let net = Net::up(4);
+    let up_at = Instant::now();
     let listen = |event: &str, filter: &str| {
         let trigger = format!("event = {{ name = \"quorate.{event}\"{filter}, dedupe_window = \"1h\" }}");
         submit(&net, 1, &trigger)
@@ -130,19 +133,28 @@ fn what_happens_to_the_network_fires_jobs_that_listen_for_it() {
     let joined = listen("peer.joined", "");
     let told = |job: &str| {
         let rows = wait("the fire", || Some(fires(&net, 1, job)).filter(|rows| !rows.is_empty()));
-        assert_eq!(rows.len(), 1, "each witness of the news tells it under one id: {rows:#?}");
         let run = rows[0]["run"].as_str().unwrap();
         net.at(1, &["job", "wait", run]).ok();
         let input: Value = serde_json::from_str(&net.at(3, &["job", "output", run]).ok().stdout).unwrap();
         input["event"]["data"].clone()
     };
+    let marks = submit(&net, 1, "event = { name = \"mark\" }\noverlap = \"allow\"");
     let gone = net.testnet.peer_id(4).expect("there is a node 4");
     net.testnet.kill(4).expect("node 4 is killed");
     assert_eq!(told(&lost)["peer"], json!(gone));
+    // A node that has just started knows nobody, and says nothing of those who join: fifteen seconds long.
+    std::thread::sleep(Duration::from_secs(16).saturating_sub(up_at.elapsed()));
     net.restart(4);
     assert_eq!(told(&joined)["peer"], json!(gone));
     let object = net.put(2, &net.file("a", 100_000, 1));
     assert_eq!(told(&stored)["object"], object["object"]);
     // The put was a job that ended, too.
     assert_eq!(told(&ended)["job"], object["job"]);
+    // What every node had to tell before this has been heard when this has.
+    (1..=4).for_each(|node| drop(emit(&net, node, "mark", "{}", &[])));
+    wait("the marks", || (fires(&net, 1, &marks).len() == 4).then_some(()));
+    for job in [&stored, &ended, &lost, &joined] {
+        let rows = fires(&net, 1, job);
+        assert_eq!(rows.len(), 1, "each witness of the news tells it under one id: {rows:#?}");
+    }
 }

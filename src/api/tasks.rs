@@ -129,13 +129,29 @@ pub async fn logs(
         return Ok(Json(log_info(task, backend.logs(task, Some(worker), stream, params.from).await?)));
     }
     let record = record(&backend, job).await?;
-    let (_, run) = computing(&record)?;
+    let (spec, run) = computing(&record)?;
     let step = params.step.map_or(run.step, StepIndex);
     let of = |attempt| TaskAttempt { id: TaskId { job, step, task }, attempt };
     let found = page(&backend, job, step, task.0, 1).await?.into_iter().find(|(found, _)| *found == task);
     let Some((_, found)) = found else {
-        return Err(ApiError::not_found(format!("job {job} has no task {step}.{task}"))
-            .hint(format!("`quorate job tasks {job}` lists those of the present step")));
+        let mut missing = ApiError::not_found(format!("job {job} has no task {step}.{task}"))
+            .hint(format!("`quorate job tasks {job}` lists those of the present step"));
+        if Plan::of(spec).step(step).is_none_or(|planned| task.0 >= planned.tasks) {
+            return Err(missing);
+        }
+        // Its record is not kept any more; what it wrote may be. The newest attempt that somebody has is the one meant.
+        let attempts = match params.attempt {
+            Some(attempt) => attempt..=attempt,
+            None => 1..=u32::from(spec.retry.attempts).min(ATTEMPTS_TRIED_MAX),
+        };
+        for attempt in attempts.rev().map(Attempt) {
+            match backend.logs(of(attempt), params.worker, stream, params.from).await {
+                Ok(page) => return Ok(Json(log_info(of(attempt), page))),
+                Err(error) if error.code() == ErrorCode::NotFound => missing = error,
+                Err(error) => return Err(error),
+            }
+        }
+        return Err(missing);
     };
     let attempt = params.attempt.map_or(found.newest, Attempt);
     if attempt.0 == 0 || attempt > found.newest {
@@ -143,9 +159,12 @@ pub async fn logs(
         let fault = format!("task {step}.{task} had {given} attempts so far: there is no attempt {attempt}");
         return Err(ApiError::not_found(fault));
     }
-    let holder = found.worker_of(attempt).or(params.worker);
+    let holder = params.worker.or(found.worker_of(attempt));
     Ok(Json(log_info(of(attempt), backend.logs(of(attempt), holder, stream, params.from).await?)))
 }
+
+/// Attempts that are asked for of a task whose record is not kept, the newest first.
+const ATTEMPTS_TRIED_MAX: u32 = 8;
 
 fn log_info(task: TaskAttempt, page: LogPage) -> LogInfo {
     LogInfo {

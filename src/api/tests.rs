@@ -329,7 +329,7 @@ impl Edge {
         (status, body.error)
     }
     fn stranger(&self, path: &str) -> reqwest::RequestBuilder {
-        reqwest::Client::new().get(self.client.url(path))
+        reqwest::Client::builder().tls_certs_only([]).build().unwrap().get(self.client.url(path))
     }
 }
 

@@ -73,7 +73,11 @@ impl AllowedHosts {
         if authorities.is_empty() {
             return Err("there is no certificate in it; PEM (-----BEGIN CERTIFICATE-----) is needed".to_owned());
         }
-        Ok(Self(Arc::new(Inner { hosts: self.0.hosts.clone(), authorities, client: OnceLock::new() })))
+        let inner = Inner { hosts: self.0.hosts.clone(), authorities, client: OnceLock::new() };
+        // Only now are the certificates looked into.
+        let client = inner.client()?;
+        inner.client.get_or_init(|| Ok(client));
+        Ok(Self(Arc::new(inner)))
     }
 
     /// Whether this node would look there. `Err` is for a person to read.
@@ -116,23 +120,30 @@ impl Inner {
     }
 
     fn client(&self) -> Result<Client, String> {
-        let hosts = self.hosts.clone();
-        let redirects = Policy::custom(move |attempt| {
-            if attempt.previous().len() > REDIRECTS_MAX {
-                return attempt.error("too many redirects");
-            }
-            let was_safe = attempt.previous().last().is_some_and(|from| from.scheme() == "https");
-            if was_safe && attempt.url().scheme() != "https" {
-                return attempt.error("a redirect from https:// to http:// is not followed");
-            }
-            match admits(&hosts, attempt.url()) {
-                Ok(()) => attempt.follow(),
-                Err(why) => attempt.error(why),
-            }
+        let redirects = || {
+            let hosts = self.hosts.clone();
+            Policy::custom(move |attempt| {
+                if attempt.previous().len() > REDIRECTS_MAX {
+                    return attempt.error("too many redirects");
+                }
+                let was_safe = attempt.previous().last().is_some_and(|from| from.scheme() == "https");
+                if was_safe && attempt.url().scheme() != "https" {
+                    return attempt.error("a redirect from https:// to http:// is not followed");
+                }
+                match admits(&hosts, attempt.url()) {
+                    Ok(()) => attempt.follow(),
+                    Err(why) => attempt.error(why),
+                }
+            })
+        };
+        let client = || Client::builder().timeout(DEADLINE).no_proxy().referer(false).redirect(redirects());
+        let believing = client().tls_certs_merge(self.authorities.iter().cloned()).build();
+        // A machine that trusts nobody has conditions over HTTP all the same.
+        let client = believing.or_else(|error| match self.authorities.is_empty() {
+            true => client().tls_certs_only([]).build(),
+            false => Err(error),
         });
-        let client = Client::builder().redirect(redirects).timeout(DEADLINE).no_proxy().referer(false);
-        let client = client.tls_certs_merge(self.authorities.iter().cloned());
-        client.build().map_err(|error| crate::api::error::chain(&error))
+        client.map_err(|error| crate::api::error::chain(&error))
     }
 }
 

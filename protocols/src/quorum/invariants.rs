@@ -164,7 +164,8 @@ impl QuorumState {
         ensure(run.durations.len() <= 64, || "too many durations".to_owned())?;
         ensure(record.history.len() <= HISTORY_MAX, || format!("{} lines of history", record.history.len()))?;
         ensure(state.is_final() == record.finished_at.is_some(), || "ended without an end".to_owned())?;
-        let table = self.tables.get(&job).ok_or("its tasks are gone")?;
+        let kept = !state.is_final() || state == RunState::Succeeded;
+        let Some(table) = self.tables.get(&job) else { return ensure(!kept, || "its tasks are gone".to_owned()) };
         let over = state.is_final() && table.steps().any(|step| step != run.step);
         ensure(!over, || "ended and keeps tasks of other steps than its last".to_owned())?;
         for step in table.steps() {

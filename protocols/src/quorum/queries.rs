@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use super::object::ObjectRecord;
 use super::state::QuorumState;
-use crate::ids::{JobId, ManifestHash, TaskIndex};
+use crate::ids::{JobId, ManifestHash, StepIndex, TaskIndex};
 use crate::job::limits::{PAGE_BYTES_MAX, PAGE_MAX};
 use crate::job::message::{ObjectView, Query, QueryAnswer};
 use crate::job::record::{JobRecord, Run};
@@ -12,6 +12,7 @@ use crate::job::spec::JobSpec;
 use crate::job::store::{ColumnRecord, StoreRun};
 use crate::task::limits::WORKERS_MAX;
 use crate::task::message::Given;
+use crate::task::record::TaskRecord;
 use crate::task::table::Blob;
 use crate::trigger::spec::TriggeredSpec;
 use crate::wire;
@@ -43,8 +44,8 @@ impl QuorumState {
                 QueryAnswer::Objects(page(rows.map(|(hash, record)| view(*hash, record, Vec::new())), *limit))
             }
             Query::Why { job } => known(self.why(*job).map(QueryAnswer::Why)),
-            Query::Tasks { job, step, from, limit } => known(self.tables.get(job).map(|table| {
-                let rows = table.tasks(*step).iter().enumerate().skip(from.0 as usize);
+            Query::Tasks { job, step, from, limit } => known(self.tasks_of(*job, *step).map(|tasks| {
+                let rows = tasks.iter().enumerate().skip(from.0 as usize);
                 QueryAnswer::Tasks(page(rows.map(|(task, record)| (TaskIndex(task as u32), record.clone())), *limit))
             })),
             Query::Outputs { job, step, from, limit } => known(self.tables.get(job).map(|table| {
@@ -70,6 +71,12 @@ impl QuorumState {
 }
 
 impl QuorumState {
+    /// Tasks of a step of a job that computes: none, when they are not kept any more.
+    fn tasks_of(&self, job: JobId, step: StepIndex) -> Option<&[TaskRecord]> {
+        self.jobs.get(&job)?.compute()?;
+        Some(self.tables.get(&job).map(|table| table.tasks(step)).unwrap_or_default())
+    }
+
     /// Why a job is where it is, with what each worker has against it while it waits; `None` for a job that is not
     /// known.
     pub fn why(&self, job: JobId) -> Option<String> {

@@ -11,6 +11,7 @@ use super::command::{Batch, Command, CommandReply, Rejection, Resolution};
 use super::state::{Duty, Event, QuorumState};
 use crate::ids::*;
 use crate::job::compute::*;
+use crate::job::message::{Query, QueryAnswer};
 use crate::job::record::RunState;
 use crate::job::spec::{JobSpec, Kind};
 use crate::job::store::Grant;
@@ -379,6 +380,21 @@ fn a_failed_job_keeps_the_tasks_that_it_came_to() {
     assert_eq!(table.tasks(a.id.step).len(), 3);
     assert_eq!(quorum.state.index.work.live, Default::default(), "none of it counts as live");
     assert!(quorum.attempts(0).is_empty() && quorum.attempts(1).is_empty());
+}
+
+/// Goal: wide jobs that came to nothing do not have the quorum forget the records of others.
+#[test]
+fn a_wide_job_that_was_cancelled_leaves_its_record_alone() {
+    let mut quorum = Quorum::new(&[]);
+    quorum.submit(1, spec(UNDONE_TASKS_MAX as u32 + 1));
+    quorum.submit(2, spec(UNDONE_TASKS_MAX as u32));
+    for index in [1, 2] {
+        quorum.control(Command::Cancel { job: job(index) }).unwrap();
+        assert_eq!(quorum.job_state(index), RunState::Cancelled);
+    }
+    assert_eq!(quorum.state.tables.keys().collect::<Vec<_>>(), [&job(2)]);
+    let query = Query::Tasks { job: job(1), step: StepIndex(0), from: TaskIndex(0), limit: 9 };
+    assert_eq!(quorum.state.answer(&query), Some(QueryAnswer::Tasks(Vec::new())));
 }
 
 #[test]

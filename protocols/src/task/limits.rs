@@ -86,6 +86,10 @@ pub const RECORD_BYTES_MAX: usize = 64 * MIB;
 pub const ENDED_BYTES_MAX: usize = 32 * MIB;
 pub const ENDED_TASKS_MAX: usize = TASKS_MAX / 2;
 
+/// Tasks of a job that ended without success: when there are more, none is kept. What wide jobs that were cancelled came to
+/// is worth less than the records of the many that the quorum would forget for them.
+pub const UNDONE_TASKS_MAX: usize = 4_096;
+
 /// Workers with a standing lease of one quorum.
 pub const WORKERS_MAX: usize = 256;
 pub const WORKER_SLOTS_MAX: u32 = 1024;

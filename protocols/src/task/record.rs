@@ -197,6 +197,7 @@ pub struct TaskNotes {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
+    pub attempt: Attempt,
     pub worker: PeerId,
     pub class: ErrorClass,
     pub reason: String,
@@ -345,7 +346,8 @@ impl TaskRecord {
     pub fn worker_of(&self, attempt: Attempt) -> Option<PeerId> {
         let live = self.attempt(attempt).map(|live| live.worker);
         let won = self.won.as_ref().filter(|won| won.attempt == attempt).map(|won| won.worker);
-        let last = self.notes.as_ref().and_then(|notes| notes.last.as_ref()).filter(|_| attempt == self.newest);
-        live.or(won).or_else(|| last.map(|failure| failure.worker))
+        let last = self.notes.as_ref().and_then(|notes| notes.last.as_ref());
+        let failed = last.filter(|failure| failure.attempt == attempt).map(|failure| failure.worker);
+        live.or(won).or(failed)
     }
 }

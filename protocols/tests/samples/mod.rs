@@ -284,7 +284,7 @@ fn task_record() -> TaskRecord {
         resources: resources(),
     };
     let notes = TaskNotes {
-        last: Some(Failure { worker: peer(3), class: ErrorClass::Exit, reason: text() }),
+        last: Some(Failure { attempt: Attempt(3), worker: peer(3), class: ErrorClass::Exit, reason: text() }),
         checkpoint: Some(output()),
         rounds: 1,
         revealing: true,

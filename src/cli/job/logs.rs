@@ -1,6 +1,6 @@
 //! `job logs`: what tasks wrote for people, as far as their workers still have it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use quorate_protocols::api::{JobInfo, LogInfo, TaskInfo, TaskStateInfo};
@@ -48,6 +48,12 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
             let count = wanted.len();
             return Err(Failure::usage(format!("the job has logs of {count} tasks; name one of them with --task")));
         }
+        // What is not wanted any more in the end has nothing more to tell.
+        if info.state.is_final() {
+            let present: BTreeSet<_> = wanted.iter().map(|row| (row.step, row.task)).collect();
+            let past = cursors.iter_mut().filter(|(task, _)| !present.contains(task));
+            past.for_each(|(_, cursor)| cursor.ended = true);
+        }
         for row in wanted {
             let cursor = cursors.entry((row.step, row.task)).or_insert_with(|| Cursor::new(row.attempt));
             if row.attempt.is_some_and(|newest| cursor.attempt.is_some_and(|read| read < newest)) {
@@ -88,7 +94,7 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
     }
 }
 
-/// A task whose log is wanted.
+/// A task whose log is wanted. Which attempt is the newest is not known of one whose step is over.
 struct Wanted {
     step: u16,
     task: u32,
@@ -108,7 +114,15 @@ async fn wanted(
     let meant = |row: &&TaskInfo| task.map_or(!failed || dead(row), |task| row.task.0 == task);
     let begun = tasks.iter().filter(|row| meant(row) && row.attempts.0 > 0);
     let begun = begun.map(|row| Wanted { step: row.step.0, task: row.task.0, attempt: Some(row.attempts) });
-    Ok((begun.collect(), tasks.len() > 1 && task.is_none()))
+    // What made it revert was in a step that is over.
+    let present = info.step.map(|now| now.step);
+    let dead = info.compute.iter().flat_map(|compute| &compute.dead).filter(|dead| Some(dead.step) != present);
+    let dead = dead.filter(|dead| step.is_none_or(|step| dead.step.0 == step));
+    let dead = dead.filter(|dead| task.is_none_or(|task| dead.task.0 == task));
+    let dead = dead.map(|dead| Wanted { step: dead.step.0, task: dead.task.0, attempt: None });
+    let wanted: Vec<_> = dead.chain(begun).collect();
+    let several = wanted.len() > 1 || (tasks.len() > 1 && task.is_none());
+    Ok((wanted, several))
 }
 
 enum Read {

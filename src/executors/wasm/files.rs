@@ -279,6 +279,10 @@ impl Files {
         }
         if let Node::Written(bytes) = self.node(id) {
             bytes.resize(size as usize, 0);
+            // What was given back is to be free.
+            if size < before {
+                bytes.shrink_to_fit();
+            }
         }
         Ok(())
     }
@@ -425,6 +429,12 @@ mod tests {
                 }).sum();
                 prop_assert_eq!(files.bytes, kept);
                 prop_assert_eq!(files.memory.used, kept as usize * BYTES_PER_BYTE_WRITTEN);
+                let taken: usize = files.nodes.values().map(|node| match node {
+                    // No vector of bytes has room for fewer than eight.
+                    Node::Written(bytes) => bytes.capacity().saturating_sub(8),
+                    _ => 0,
+                }).sum();
+                prop_assert!(taken <= files.memory.used);
                 prop_assert!(kept <= 600);
                 prop_assert!(files.names.values().all(|id| files.nodes.contains_key(id)));
                 prop_assert!(open.iter().all(|id| files.nodes.contains_key(id)));

@@ -73,17 +73,17 @@ pub(super) async fn run(context: Context, bell: Bell) {
                 let keys: Vec<Key> = spans.iter().map(key).collect();
                 let repeats = if keys == before.0 { before.1 + 1 } else { 0 };
                 before = (keys, repeats);
-                let count = spans.len();
-                match propose(&context, spans).await {
-                    Ok(()) => {
+                let (committed, failed) = propose(&context, spans).await;
+                context.around.metrics.triggers_due.inc_by(committed);
+                match failed {
+                    None => {
                         failures = 0;
-                        context.around.metrics.triggers_due.inc_by(count as u64);
                         if repeats >= REPEATS_MAX {
                             tracing::warn!(quorum = %context.quorum.id(), repeats, "due triggers do not move on");
                             sleep(LOOK_INTERVAL).await;
                         }
                     }
-                    Err(error) => {
+                    Some(error) => {
                         tracing::debug!(quorum = %context.quorum.id(), failures, %error, "due triggers not committed");
                         sleep(BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX)).await;
                         failures = failures.saturating_add(1);
@@ -94,14 +94,24 @@ pub(super) async fn run(context: Context, bell: Bell) {
     }
 }
 
-/// A trigger is in one of the commands only, so their order does not matter.
-async fn propose(context: &Context, mut spans: Vec<Span>) -> Result<(), DutyError> {
+/// How many spans were committed, and why others were not. A trigger is in one of the commands only, so their order does
+/// not matter.
+async fn propose(context: &Context, mut spans: Vec<Span>) -> (u64, Option<DutyError>) {
     let mut commands = Vec::new();
     while !spans.is_empty() {
         let rest = spans.split_off(spans.len().min(SPANS_MAX));
-        commands.push(context.propose(Command::Due { spans: std::mem::replace(&mut spans, rest) }));
+        let spans = std::mem::replace(&mut spans, rest);
+        let count = spans.len() as u64;
+        commands.push(async move { context.propose(Command::Due { spans }).await.map(|_| count) });
     }
-    join_all(commands).await.into_iter().try_for_each(|outcome| outcome.map(drop))
+    let (mut committed, mut failed) = (0, None);
+    for outcome in join_all(commands).await {
+        match outcome {
+            Ok(count) => committed += count,
+            Err(error) => failed = Some(error),
+        }
+    }
+    (committed, failed)
 }
 
 /// What a span moves on, and from where.

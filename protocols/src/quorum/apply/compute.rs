@@ -9,7 +9,7 @@ use crate::job::compute::{ComputeSpec, OnFailure};
 use crate::job::plan::Plan;
 use crate::job::record::Run;
 use crate::quorum::schedule::price_of_turn;
-use crate::task::limits::{DEAD_NAMED_MAX, RECORD_BYTES_MAX, TASKS_MAX};
+use crate::task::limits::{DEAD_NAMED_MAX, RECORD_BYTES_MAX, TASKS_MAX, UNDONE_TASKS_MAX};
 use crate::task::record::{AttemptRecord, ComputeRun, Ending, Stopping, TaskAttempt, TaskId, TaskRecord, TaskState};
 use crate::task::table::{Blob, TaskTable};
 
@@ -242,7 +242,8 @@ impl QuorumState {
         self.enter(job, by, RunState::AwaitingResolution, reason, events);
     }
 
-    /// Ends a run. Attempts that still run are stopped; the tasks and outputs of the step that it came to stay.
+    /// Ends a run. Attempts that still run are stopped; the tasks and outputs of the step that it came to stay, unless they
+    /// are too many for a run that did not succeed.
     pub(in crate::quorum) fn end_compute(
         &mut self,
         job: JobId,
@@ -259,6 +260,9 @@ impl QuorumState {
             let others: Vec<_> = table.steps().filter(|step| *step != last).collect();
             others.into_iter().for_each(|step| table.forget(step));
             table.drop_unfinished();
+            if to != RunState::Succeeded && table.task_count() > UNDONE_TASKS_MAX {
+                self.tables.remove(&job);
+            }
         }
         self.with_run(job, |run| {
             run.durations.clear();

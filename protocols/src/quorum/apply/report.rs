@@ -319,7 +319,8 @@ impl QuorumState {
                 ErrorClass::Refused => (),
                 _ => record.failures = record.failures.saturating_add(1),
             }
-            record.notes_mut().last = Some(Failure { worker: live.worker, class, reason: short(reason) });
+            record.notes_mut().last =
+                Some(Failure { attempt: live.attempt, worker: live.worker, class, reason: short(reason) });
             if parked {
                 record.state = TaskState::Parked;
             }
