@@ -129,11 +129,14 @@ impl Session {
                 for (index, column) in (0..).zip(&view.record.columns) {
                     // A holder that lost its disk since is the steward's to notice, in its own time.
                     let Some(node) = column.grant.and_then(|grant| holders.get(&grant.holder)) else { continue };
-                    // One that is owed is known not to be whole, and its holder may be rebuilding it.
-                    let is_owed = view.record.owed.contains_key(&PieceIndex(index));
-                    if column.state == ColumnState::Confirmed && !is_owed {
+                    if column.state == ColumnState::Confirmed {
                         let kept = node.objects().service().store().column(view.record.job, PieceIndex(index));
                         let kept = kept.ok().flatten().map(|row| held(&row));
+                        // One that is owed is known not to be whole: its holder may have begun to rebuild it in its place.
+                        let is_owed = view.record.owed.contains_key(&PieceIndex(index));
+                        if is_owed && kept.is_some_and(|held| held.attempt > u64::from(column.attempt.0)) {
+                            continue;
+                        }
                         let what = (view.record.job, PieceIndex(index));
                         self.violations.extend(g6_readable::check_confirmed(what, kept));
                     }
