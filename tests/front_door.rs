@@ -7,12 +7,12 @@ use support::{Net, content, quorate, wait};
 
 const MIB: usize = 1024 * 1024;
 
-/// Goal: the whole of the README's tour works. Method: one seven-node testnet, every command of the tour, in order.
 /// Without the machine's list of authorities, which it may not have.
 fn plain_client() -> reqwest::Client {
     reqwest::Client::builder().tls_certs_only([]).build().expect("a plain client")
 }
 
+/// Goal: the whole of the README's tour works. Method: one seven-node testnet, every command of the tour, in order.
 #[test]
 fn a_file_put_on_one_node_reads_back_from_another_after_its_primary_was_killed() {
     let net = Net::up(7);
