@@ -268,7 +268,7 @@ impl Actor {
                 }
             }
             Command::Dial(peer) => {
-                self.dialler.reset(peer);
+                self.dialler.hurry(peer, self.now());
                 self.dial(peer);
             }
             Command::FindProviders { quorum, reply } => {

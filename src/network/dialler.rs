@@ -81,13 +81,16 @@ impl Dialler {
         }
         self.peers.entry(peer).or_insert_with(|| Attempts::new(now)).failed(fault, now, jitter)
     }
-    /// Worth trying anew: the next dial is due at once.
-    pub fn reset(&mut self, peer: PeerId) {
-        self.peers.remove(&peer);
+    /// Somebody needs the peer: the next dial is due at once, and the waits start over. What it failed with before is
+    /// still no news.
+    pub fn hurry(&mut self, peer: PeerId, now: Millis) {
+        if let Some(attempts) = self.peers.get_mut(&peer) {
+            (attempts.due, attempts.wait) = (now, REDIAL_MIN);
+        }
     }
     /// The connection to the peer was a good one: should it break, the next dial is due at once.
     pub fn settled(&mut self, peer: PeerId, now: Millis) {
-        self.reset(peer);
+        self.peers.remove(&peer);
         for entry in self.bootstrap.iter_mut().filter(|entry| entry.peer == Some(peer)) {
             entry.attempts = Attempts::new(now);
         }
@@ -159,8 +162,12 @@ mod tests {
             assert!(dialler.is_due(peer, longest));
             now = longest;
         }
-        dialler.reset(peer);
+        dialler.hurry(peer, now);
         assert!(dialler.is_due(peer, now));
+        assert!(!dialler.failed(peer, DialFault::Refused, now, 0.5), "a hurry makes no news of what is known");
+        assert!(dialler.is_due(peer, now.plus(REDIAL_MIN * 2)), "the waits start over");
+        dialler.settled(peer, now);
+        assert!(dialler.failed(peer, DialFault::Refused, now, 0.5), "after a connection it is news again");
     }
 
     #[test]

@@ -109,10 +109,18 @@ impl Actor {
     fn on_dial_failed(&mut self, peer: Option<PeerId>, id: ConnectionId, error: &DialError) {
         let fault = explain::dial_fault(error);
         if let Some(index) = self.bootstrap_dials.remove(&id) {
-            return self.on_bootstrap_failed(index, fault);
+            let one_too_many = peer.filter(|_| matches!(error, DialError::Denied { .. }));
+            return match one_too_many.filter(|peer| self.connected.contains_key(peer)) {
+                Some(peer) => self.dialler.bootstrap_found(index, peer),
+                None => self.on_bootstrap_failed(index, fault),
+            };
         }
         let Some(peer) = peer.filter(|_| fault != DialFault::Superseded) else { return };
-        if fault == DialFault::Refused && !self.connected.contains_key(&peer) {
+        if self.connected.contains_key(&peer) {
+            // Both dialled at once, and this connection would have been one too many.
+            return;
+        }
+        if fault == DialFault::Refused {
             self.tell(NetEvent::Refused { peer });
         }
         let (now, jitter) = (self.now(), self.jitter());

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::confirmations::Confirmations;
 use super::log_store::{LastFault, LogStore, Trees};
 use super::mark::{self, MarkKeeper};
 use super::metrics::QuorumMetrics;
@@ -125,6 +126,9 @@ struct Status {
     led: Option<Term>,
     /// A majority of the voters gave a sign of life lately.
     unheard: Option<String>,
+    /// Since when no majority was heard, if none is, and for how long that was so before, on the monotonic clock.
+    unheard_since: Option<Millis>,
+    unheard_for: Duration,
     stopped: Option<Stop>,
 }
 
@@ -203,7 +207,7 @@ impl Group {
         let snapshots = SnapshotStore::new(storage.clone(), trees);
         let (state_machine, machine) =
             StateMachine::open(quorum, snapshots.clone(), events.clone(), told, fault.clone())?;
-        let connector = Connector { quorum, links, machine: machine.clone() };
+        let connector = Connector { quorum, links, machine: machine.clone(), confirmations: Confirmations::default() };
         let raft = Raft::new(member, config(member), connector, log.clone(), state_machine)
             .await
             .map_err(|error| opening(&error))?;
@@ -432,9 +436,13 @@ impl Group {
     // --- what others tell the group ---
 
     /// Told on every beat whether a majority was heard; acts on changes.
-    pub fn heard(&self, missing: Option<String>) {
+    pub fn heard(&self, now: Millis, missing: Option<String>) {
         let (before, after) = self.status(|status| {
             let before = status.clone();
+            match &missing {
+                Some(_) => drop(status.unheard_since.get_or_insert(now)),
+                None => status.unheard_for += status.unheard_since.take().map_or(Duration::ZERO, |at| now.since(at)),
+            }
             status.unheard = missing;
             (before, status.clone())
         });
@@ -490,6 +498,12 @@ impl Group {
         self.stop.cancel();
         let raft = self.raft.clone();
         crate::seams::spawn(async move { drop(raft.shutdown().await) });
+    }
+
+    /// For how long no majority was heard, altogether, since the group was opened.
+    pub fn unheard_for(&self, now: Millis) -> Duration {
+        let still = |since: Millis| now.since(since);
+        self.status(|status| status.unheard_for + status.unheard_since.map_or(Duration::ZERO, still))
     }
 
     /// Whether no majority was heard lately.

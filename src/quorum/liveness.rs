@@ -455,9 +455,10 @@ impl Liveness {
     }
 
     fn judge_majorities(&self) {
+        let now = self.now();
         for group in self.host.groups() {
             let configurations = group.configurations();
-            group.heard(self.missing_majority(&group, &configurations));
+            group.heard(now, self.missing_majority(&group, &configurations));
         }
     }
 

@@ -20,6 +20,7 @@
 //! refused; a state that differs from the primary's stops that member for good and says so; a disk error stops the
 //! member until its store takes writes again; a disk that forgot promises keeps the member out until it comes back in another incarnation.
 
+mod confirmations;
 mod group;
 mod host;
 mod liveness;

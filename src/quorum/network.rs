@@ -2,7 +2,8 @@
 //!
 //! A peer that the network says is not connected is unreachable at once, without waiting for a deadline, and is
 //! dialled beside; openraft then backs off for [`BACKOFF_FIRST`], doubling up to [`BACKOFF_MAX`]. Every failure is
-//! reported as unreachable, because openraft retries anything else without a pause.
+//! reported as unreachable, because openraft retries anything else without a pause. An append that did not arrive before
+//! its deadline is followed by smaller ones, until they arrive: openraft would send the same one again for ever.
 //!
 //! Three things are learnt on the way and kept in [`Links`] for others to act on: members that missed a message (a
 //! commit notice is not repeated by openraft: the liveness layer sends a heartbeat when the member is back), peers
@@ -32,6 +33,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::confirmations::Confirmations;
 use super::state_machine::Machine;
 use super::types::{Snapshot, SnapshotList, SnapshotMeta, TypeConfig, Vote};
 use crate::seams::{Frame, Net, NetError, Planted, Protocol, planted};
@@ -41,6 +43,11 @@ use crate::seams::{Frame, Net, NetError, Planted, Protocol, planted};
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// A member that stays away costs two tries a second and group.
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+
+/// The largest append, and the smallest that is still halved when it came late: 170 kbit/s carry that within the
+/// deadline. One entry is sent whatever its size.
+const APPEND_BYTES_MAX: usize = RAFT_HEAD_BYTES_MAX - 1024;
+const APPEND_BYTES_MIN: usize = 32 * 1024;
 
 /// A peer is dialled at most this often from here, however many groups miss it.
 const DIAL_INTERVAL: Duration = Duration::from_millis(250);
@@ -243,24 +250,63 @@ pub struct Connector {
     pub quorum: QuorumId,
     pub links: Arc<Links>,
     pub machine: Arc<Machine>,
+    pub confirmations: Confirmations,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Connector {
     type Network = Link;
     async fn new_client(&mut self, target: MemberId, _node: &EmptyNode) -> Link {
-        Link { group: self.clone(), target }
+        Link { group: self.clone(), target, is_used: false, append_bytes: APPEND_BYTES_MAX }
     }
 }
 
-/// From one group's member to another.
+impl Connector {
+    async fn call<T: DeserializeOwned>(
+        &self,
+        target: MemberId,
+        message: RaftMessage,
+        deadline: Duration,
+    ) -> Result<T, LinkError> {
+        self.links.call(self.quorum, target, message, deadline).await
+    }
+
+    fn append(&self, to: MemberId, request: AppendEntriesRequest<TypeConfig>) -> RaftMessage {
+        let digest = self.machine.read(|applied| applied.digest);
+        RaftMessage::Append { quorum: self.quorum, to, body: wire::encode(&AppendBody { request, digest }) }
+    }
+
+    /// An empty append, shared with whoever wants the same.
+    async fn confirm(
+        &self,
+        to: MemberId,
+        request: AppendEntriesRequest<TypeConfig>,
+        deadline: Duration,
+    ) -> Result<AppendEntriesResponse<MemberId>, Unreachable> {
+        let group = self.clone();
+        let call = move |request| {
+            let group = group.clone();
+            async move {
+                let message = group.append(to, request);
+                group.call(to, message, deadline).await.map_err(|error| Unreachable::new(&error))
+            }
+        };
+        self.confirmations.ask(to, request, call).await
+    }
+}
+
+/// From one group's member to another. openraft makes one for the entries that a member is sent, and one for each
+/// question whether this member still leads.
 pub struct Link {
     group: Connector,
     target: MemberId,
+    is_used: bool,
+    /// What an append may weigh now.
+    append_bytes: usize,
 }
 
 impl Link {
     async fn call<T: DeserializeOwned>(&self, message: RaftMessage, deadline: Duration) -> Result<T, Unreachable> {
-        let called = self.group.links.call(self.group.quorum, self.target, message, deadline).await;
+        let called = self.group.call(self.target, message, deadline).await;
         called.map_err(|error| Unreachable::new(&error))
     }
 }
@@ -273,20 +319,36 @@ impl RaftNetwork<TypeConfig> for Link {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<MemberId>, CallError> {
-        let entries = request.entries.len() as u64;
-        let body = wire::encode(&AppendBody { request, digest: self.group.machine.read(|applied| applied.digest) });
-        if body.len() > RAFT_HEAD_BYTES_MAX - 1024 && entries > 1 {
-            return Err(PayloadTooLarge::new_entries_hint(entries / 2).into());
+        let (entries, target) = (request.entries.len() as u64, self.target);
+        let missed =
+            |group: &Connector| Missed { links: group.links.clone(), quorum: group.quorum, target, armed: true };
+        // A question is the only message of its link; whatever else is empty comes one after the other.
+        if entries == 0 && !std::mem::replace(&mut self.is_used, true) {
+            let missed = missed(&self.group);
+            let answer = self.group.confirm(target, request, option.hard_ttl()).await;
+            missed.settle(answer.is_ok());
+            return answered(answer);
         }
-        let (quorum, to) = (self.group.quorum, self.target);
+        self.is_used = true;
+        let message = self.group.append(target, request);
+        let RaftMessage::Append { body, .. } = &message else { unreachable!("made just now") };
+        let bytes = body.len();
+        if bytes > self.append_bytes && entries > 1 {
+            let fitting = entries * self.append_bytes as u64 / bytes as u64;
+            return Err(PayloadTooLarge::new_entries_hint(fitting.clamp(1, entries - 1)).into());
+        }
         // openraft drops this future at its own deadline; one that is dropped has missed its message too.
-        let missed = Missed { link: self, armed: true };
-        let answer = missed.link.call(RaftMessage::Append { quorum, to, body }, option.hard_ttl()).await;
-        missed.settle(answer.is_ok());
-        if answer.is_err() && planted(Planted::CountSilentMember) {
-            return Ok(AppendEntriesResponse::Success);
+        let mut late = Late { limit: &mut self.append_bytes, bytes, armed: true };
+        let missed = missed(&self.group);
+        let answer = self.group.call(target, message, option.hard_ttl()).await;
+        late.armed = matches!(answer, Err(LinkError::Net(NetError::Timeout { .. })));
+        // A small one that arrives says nothing of large ones.
+        if answer.is_ok() && bytes > *late.limit / 2 {
+            *late.limit = (*late.limit * 2).min(APPEND_BYTES_MAX);
         }
-        answer.map_err(CallError::Unreachable)
+        drop(late);
+        missed.settle(answer.is_ok());
+        answered(answer.map_err(|error| Unreachable::new(&error)))
     }
 
     async fn vote(
@@ -328,22 +390,48 @@ impl RaftNetwork<TypeConfig> for Link {
     }
 }
 
-/// Notes that the target missed a message unless told otherwise.
-struct Missed<'a> {
-    link: &'a Link,
+fn answered(
+    answer: Result<AppendEntriesResponse<MemberId>, Unreachable>,
+) -> Result<AppendEntriesResponse<MemberId>, CallError> {
+    if answer.is_err() && planted(Planted::CountSilentMember) {
+        return Ok(AppendEntriesResponse::Success);
+    }
+    answer.map_err(CallError::Unreachable)
+}
+
+/// Makes the next append smaller unless told otherwise: this one did not arrive in time.
+struct Late<'a> {
+    limit: &'a mut usize,
+    bytes: usize,
     armed: bool,
 }
 
-impl Missed<'_> {
+impl Drop for Late<'_> {
+    fn drop(&mut self) {
+        if self.armed && self.bytes > APPEND_BYTES_MIN {
+            *self.limit = (self.bytes / 2).clamp(APPEND_BYTES_MIN, *self.limit);
+        }
+    }
+}
+
+/// Notes that the target missed a message unless told otherwise.
+struct Missed {
+    links: Arc<Links>,
+    quorum: QuorumId,
+    target: MemberId,
+    armed: bool,
+}
+
+impl Missed {
     fn settle(mut self, answered: bool) {
         self.armed = !answered;
     }
 }
 
-impl Drop for Missed<'_> {
+impl Drop for Missed {
     fn drop(&mut self) {
         if self.armed {
-            self.link.group.links.note_missed(self.link.group.quorum, self.link.target);
+            self.links.note_missed(self.quorum, self.target);
         }
     }
 }

@@ -10,6 +10,7 @@
 //! surprise.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -58,8 +59,9 @@ pub struct Proposer {
     pub queue: mpsc::Receiver<Proposal>,
     pub clock: Arc<dyn Clock>,
     pub metrics: QuorumMetrics,
-    /// When this member wrote its entry before, or was first seen to lead, on its monotonic clock.
-    pub wrote_at: Option<Millis>,
+    /// When this member wrote its entry before, or was first seen to lead, on its monotonic clock; and for how long it
+    /// had heard no majority by then.
+    pub wrote_at: Option<(Millis, Duration)>,
 }
 
 impl Proposer {
@@ -73,7 +75,7 @@ impl Proposer {
         loop {
             let leads = matches!(server.borrow_and_update().state, ServerState::Leader);
             if leads {
-                self.wrote_at.get_or_insert_with(|| self.clock.monotonic());
+                self.wrote_at = self.wrote_at.or_else(|| Some(self.now()));
             } else {
                 self.wrote_at = None;
                 current = 0;
@@ -110,6 +112,11 @@ impl Proposer {
         }
     }
 
+    fn now(&self) -> (Millis, Duration) {
+        let now = self.clock.monotonic();
+        (now, self.group.unheard_for(now))
+    }
+
     /// What waits, up to the size of a batch; and the command that no longer fitted.
     fn gather(&mut self, first: Proposal) -> (Vec<Proposal>, Option<Proposal>) {
         let (mut proposals, mut bytes, mut next) = (Vec::new(), 0, Some(first));
@@ -137,8 +144,9 @@ impl Proposer {
             commands.push((proposal.by, proposal.command));
             answers.push(proposal.answer);
         }
-        let now = self.clock.monotonic();
-        let passed = now.since(self.wrote_at.replace(now).unwrap_or(now));
+        let (now, unheard) = self.now();
+        let (before, unheard_before) = self.wrote_at.replace((now, unheard)).unwrap_or((now, unheard));
+        let passed = now.since(before).saturating_sub(unheard.saturating_sub(unheard_before));
         let batch = Batch { now: self.clock.wall(), passed, commands };
         let (group, metrics, started) = (self.group.clone(), self.metrics.clone(), Instant::now());
         Box::pin(async move {

@@ -2,6 +2,7 @@
 
 mod changes;
 mod faults;
+mod links;
 pub(crate) mod memory;
 mod proposing;
 

@@ -23,7 +23,8 @@ use crate::trigger::record::{FireRow, Span};
 pub struct Batch {
     /// The primary's wall clock. State takes the larger of this and its own time.
     pub now: Millis,
-    /// What has passed since this primary's entry before, or since it leads, by its monotonic clock.
+    /// What has passed since this primary's entry before, or since it leads, by its monotonic clock, without the times in
+    /// which it heard no majority.
     pub passed: Duration,
     /// Each with the peer that sent it, as the primary's transport authenticated it.
     pub commands: Vec<(PeerId, Command)>,

@@ -41,7 +41,8 @@ use crate::wire;
 pub struct QuorumState {
     pub quorum: QuorumId,
     pub time: Millis,
-    /// How long the quorum was led, by the monotonic clocks of its primaries: what no wall clock that is set makes pass.
+    /// How long the quorum was led by a primary with a majority, by their monotonic clocks: what no wall clock that is set
+    /// makes pass, and no outage.
     pub led: Millis,
     pub level: u16,
     pub jobs: BTreeMap<JobId, JobRecord>,

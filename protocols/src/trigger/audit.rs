@@ -3,7 +3,7 @@
 //! It sees the specification and the rows alone, and works out for itself which instants there are. So whatever went wrong
 //! between a clock and the record (an instant proposed twice, a primary that began anew, a leap too far) shows here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::instants::Schedule;
 use super::record::{Cause, FireRow, Fired, SeenId};
@@ -93,15 +93,16 @@ pub fn instants(
 /// What is wrong with rows of an event trigger, all of them, when these are the events that it was to be fired by.
 pub fn events(rows: &[FireRow], expected: &BTreeSet<SeenId>) -> Vec<String> {
     let mut faults = Vec::new();
-    let mut once = BTreeSet::new();
+    let mut once = BTreeMap::new();
     let mut recorded = 0;
     for row in rows {
         let Cause::Event(id) = row.cause else { continue };
         if !expected.contains(&id) {
             faults.push(format!("row {}: {id:?} was never emitted", row.number));
         }
-        if !once.insert(id) {
-            faults.push(format!("row {}: {id:?} has a row already", row.number));
+        if let Some(before) = once.insert(id, row) {
+            let later = row.at.since(before.at);
+            faults.push(format!("row {}: {id:?} has row {} already, {later:?} older", row.number, before.number));
         }
         recorded += match row.what {
             Fired::Skipped { count, .. } => count,

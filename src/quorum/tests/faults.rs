@@ -42,6 +42,31 @@ async fn a_restarted_member_catches_up_from_its_disk() {
     assert_eq!(jobs(&net.nodes[0]), 11);
 }
 
+/// Goal: what was remembered for a time of being led is remembered through an outage, however long.
+#[tokio::test(start_paused = true)]
+async fn time_without_a_majority_does_not_count_as_led() {
+    const MINUTES: Duration = Duration::from_secs(600);
+    let mut net = TestNet::founded(3, 3).await;
+    let led = |net: &TestNet| net.nodes[0].group().machine.read(|applied| applied.state.led);
+    net.commit(submit(0)).await.unwrap();
+    let before = led(&net);
+    tokio::time::sleep(MINUTES).await;
+    net.commit(submit(1)).await.unwrap();
+    let quiet = led(&net).since(before);
+    assert!(quiet >= MINUTES && quiet < MINUTES + Duration::from_secs(1), "{quiet:?} led in quiet {MINUTES:?}");
+
+    let before = led(&net);
+    net.crash(1);
+    net.crash(2);
+    tokio::time::sleep(MINUTES).await;
+    net.start(1).await;
+    net.start(2).await;
+    net.commit(submit(2)).await.unwrap();
+    net.converged(&[0, 1, 2]).await;
+    let alone = led(&net).since(before);
+    assert!(alone < Duration::from_secs(5), "{alone:?} led without a majority");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_primary_restarted_before_anyone_noticed_must_be_elected_again() {
     let mut net = TestNet::founded(3, 3).await;

@@ -202,7 +202,25 @@ struct Wires {
     ports: BTreeMap<PeerId, Port>,
     connected: BTreeSet<(PeerId, PeerId)>,
     cut: BTreeSet<PeerId>,
+    slow: BTreeMap<PeerId, Pace>,
     chunks_asked: usize,
+    raft_asked: BTreeMap<PeerId, usize>,
+}
+
+/// How the link to and from a peer is.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub latency: Duration,
+    pub bytes_per_second: usize,
+}
+
+const FAST: Pace = Pace { latency: LATENCY, bytes_per_second: usize::MAX };
+
+impl Pace {
+    fn takes(self, frame: &Frame) -> Duration {
+        let bytes = frame.head.len() + frame.payload.len();
+        self.latency + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64)
+    }
 }
 
 /// All nodes' network.
@@ -221,6 +239,9 @@ impl Wires {
     }
     fn is_cut(&self, one: PeerId, other: PeerId) -> bool {
         self.cut.contains(&one) != self.cut.contains(&other)
+    }
+    fn pace(&self, one: PeerId, other: PeerId) -> Pace {
+        self.slow.get(&one).or(self.slow.get(&other)).copied().unwrap_or(FAST)
     }
     fn connect(&mut self, one: PeerId, other: PeerId) {
         if one != other && self.connected.insert(pair(one, other)) {
@@ -258,6 +279,14 @@ impl World {
     pub fn heal(&self) {
         self.cut_off([]);
     }
+    /// All that goes to this node and comes from it takes longer from now on.
+    pub fn slow_down(&self, peer: PeerId, pace: Pace) {
+        self.0.lock().unwrap().slow.insert(peer, pace);
+    }
+    /// Raft messages that were sent to this node.
+    pub fn raft_asked(&self, peer: PeerId) -> usize {
+        self.0.lock().unwrap().raft_asked.get(&peer).copied().unwrap_or(0)
+    }
     pub fn chunks_asked(&self) -> usize {
         self.0.lock().unwrap().chunks_asked
     }
@@ -283,13 +312,17 @@ impl Net for MemoryNet {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Frame, NetError>> {
         let (me, world) = (self.me, self.world.clone());
+        if protocol == Protocol::Raft {
+            *world.0.lock().unwrap().raft_asked.entry(peer).or_default() += 1;
+        }
+        let pace = world.0.lock().unwrap().pace(me, peer);
         if protocol == Protocol::Raft
             && matches!(wire::decode(&frame.head, RAFT_HEAD_BYTES_MAX), Ok(RaftMessage::Chunk { .. }))
         {
             world.0.lock().unwrap().chunks_asked += 1;
         }
         let exchange = async move {
-            tokio::time::sleep(LATENCY).await;
+            tokio::time::sleep(pace.takes(&frame)).await;
             let (reply, answered) = oneshot::channel();
             let port = {
                 let wires = world.0.lock().unwrap();
@@ -309,7 +342,7 @@ impl Net for MemoryNet {
             let request = InboundRequest { from: me, frame, reply: Reply(reply), memory: Reservation::none() };
             inbox.try_send(request).map_err(|_| NetError::Busy { peer })?;
             let answer = answered.await.map_err(|_| NetError::Busy { peer })?;
-            tokio::time::sleep(LATENCY).await;
+            tokio::time::sleep(pace.takes(&answer)).await;
             if world.0.lock().unwrap().is_cut(me, peer) {
                 return std::future::pending().await;
             }

@@ -306,9 +306,13 @@ impl Scene {
     async fn read_rows(&mut self) {
         for at in 0..self.watched.len() {
             let (job, mut from) = (self.watched[at].job, self.watched[at].unsettled());
-            while let Some(QueryAnswer::Fires(page)) =
-                self.look(job.quorum, Query::Fires { job, from, limit: u32::MAX }).await
-            {
+            loop {
+                let page = match self.look(job.quorum, Query::Fires { job, from, limit: u32::MAX }).await {
+                    Some(QueryAnswer::Fires(page)) => page,
+                    Some(_) => break,
+                    // The faults wait for this: what one question cost is enough.
+                    None => return,
+                };
                 let Some(last) = page.last() else { break };
                 from = last.number + 1;
                 self.watched[at].rows.extend(page.into_iter().map(|row| (row.number, row)));
@@ -381,7 +385,14 @@ impl Scene {
         let expected: BTreeSet<SeenId> = self.bells.acknowledged().chain(unknown).collect();
         let watched = &self.watched[at];
         let rows: Vec<FireRow> = watched.rows.values().cloned().collect();
-        self.report.violations.extend(check_events(&rows, &expected));
+        let mut found = check_events(&rows, &expected);
+        let mut once = BTreeSet::new();
+        for id in rows.iter().filter_map(|row| if let Cause::Event(id) = row.cause { Some(id) } else { None }) {
+            if !once.insert(id) {
+                found.push(Violation::new(Guarantee::G3, format!("{id:?} was rung by {}", self.bells.story(id))));
+            }
+        }
+        self.report.violations.extend(found);
         if !watched.is_settled() {
             let what = format!("runs of trigger {:?} do not come to their end", watched.job);
             self.report.violations.push(Violation::new(Guarantee::G4, what));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use quorate_protocols::api::{
     BenchCommit, CommitBench, Listing, NodeFaults, ObjectInfo, QuorumDetail, TestnetNodeState,
 };
-use quorate_protocols::ids::QuorumId;
+use quorate_protocols::ids::{LogIndex, QuorumId};
 
 use super::rng::Dice;
 use super::world::{World, is_majority};
@@ -347,18 +347,22 @@ impl Nemesis<'_> {
     async fn whole_again(&mut self, node: usize, what: &'static str) -> Result<(), ChaosError> {
         self.world.say(format!("waiting until node {node}, which {what}, is whole again"));
         let began = Instant::now();
-        let mut took = None;
+        let (mut took, mut missing, mut goals) = (None, String::new(), BTreeMap::new());
         while began.elapsed() < RECOVERY_MAX {
-            if is_whole(self.world, node).await {
-                took = Some(began.elapsed());
-                break;
+            match missing_of(self.world, node, &mut goals).await {
+                None => {
+                    took = Some(began.elapsed());
+                    break;
+                }
+                Some(found) => missing = found,
             }
             // It may have been on its way out when the fault ended.
             self.start_again(node).await?;
             tokio::time::sleep(POLL).await;
         }
         self.world.count(Guarantee::G4, 1);
-        for violation in g4_progress::check(&[(format!("node {node}, which {what},"), took)], RECOVERY_MAX) {
+        for violation in g4_progress::check(&[(format!("node {node}, which {what} ({missing}),"), took)], RECOVERY_MAX)
+        {
             self.world.find(violation, format!("quorate quorum ls --node {node}; quorate doctor"));
         }
         match took {
@@ -416,32 +420,42 @@ fn answer_code<T>(answer: Result<T, ClientError>) -> String {
     }
 }
 
-/// Whether a node answers, and is where the others of its quorums are.
-pub async fn is_whole(world: &World, node: usize) -> bool {
-    let Ok(client) = world.client(node) else { return false };
+/// What a node lacks to be whole: to answer, and to have applied what others of its quorums had when they were first
+/// asked, which `goals` remembers.
+async fn missing_of(world: &World, node: usize, goals: &mut BTreeMap<QuorumId, LogIndex>) -> Option<String> {
+    let Ok(client) = world.client(node) else { return Some("it has no address".to_owned()) };
     for quorum in world.quorums() {
         let members = world.members(quorum);
-        if !members.contains(&node) {
-            continue;
-        }
-        let path = format!("/v1/quorums/{quorum}");
-        let own = client.get::<QuorumDetail>(&path);
-        let Ok(Ok(own)) = tokio::time::timeout(Duration::from_secs(2), own).await else { return false };
-        let Some(state) = &own.own else {
-            // It was replaced as a member, and another took its place.
+        let Some(other) = members.iter().find(|other| **other != node).filter(|_| members.contains(&node)) else {
             continue;
         };
-        if own.info.paused.is_some() || own.info.primary.is_none() {
-            return false;
+        if !goals.contains_key(&quorum) {
+            let Some(theirs) = quorum_at(world, *other, quorum).await else {
+                return Some(format!("node {other} does not answer for quorum {quorum}"));
+            };
+            goals.insert(quorum, theirs.own.map_or(LogIndex(0), |theirs| theirs.applied));
         }
-        let Some(other) = members.iter().find(|other| **other != node) else { continue };
-        let Ok(other) = world.client(*other) else { return false };
-        let theirs = other.get::<QuorumDetail>(&path);
-        let Ok(Ok(theirs)) = tokio::time::timeout(Duration::from_secs(2), theirs).await else { return false };
-        // Commits go on meanwhile; a beat's worth behind is caught up.
-        if theirs.own.is_some_and(|theirs| theirs.applied.0 > state.applied.0 + 32) {
-            return false;
+        let Some(own) = quorum_at(world, node, quorum).await else {
+            return Some(format!("it does not answer for quorum {quorum}"));
+        };
+        // It was replaced as a member, and another took its place.
+        let Some(state) = own.own else { continue };
+        if let Some(paused) = own.info.paused {
+            return Some(format!("quorum {quorum} is paused: {paused}"));
+        }
+        if own.info.primary.is_none() {
+            return Some(format!("it knows no primary of quorum {quorum}"));
+        }
+        if let Some(goal) = goals.get(&quorum).filter(|goal| **goal > state.applied) {
+            let applied = state.applied;
+            return Some(format!("it has applied {applied} entries of quorum {quorum}, and node {other} had {goal}"));
         }
     }
-    client.get::<serde_json::Value>("/v1/node").await.is_ok()
+    let answers = client.get::<serde_json::Value>("/v1/node").await.is_ok();
+    (!answers).then(|| "it does not answer".to_owned())
+}
+
+async fn quorum_at(world: &World, node: usize, quorum: QuorumId) -> Option<QuorumDetail> {
+    let asked = async { world.client(node)?.get::<QuorumDetail>(&format!("/v1/quorums/{quorum}")).await };
+    tokio::time::timeout(Duration::from_secs(2), asked).await.ok()?.ok()
 }

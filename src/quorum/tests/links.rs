@@ -1,0 +1,50 @@
+//! Members behind slow and narrow links.
+
+use futures::future::join_all;
+use quorate_protocols::job::message::Query;
+
+use super::memory::Pace;
+use super::*;
+
+/// A submit that weighs some twenty thousand bytes. It is refused for that, once it is committed; the log keeps it.
+fn heavy(number: u8) -> Command {
+    let spec = StoreSpec { name: Some("x".repeat(20_000)), size: None, profile: Profile { data: 2, parity: 1 } };
+    Command::Submit { job: JobId { quorum: QUORUM, local: [number; 16] }, spec: JobSpec::Store(spec) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reads_send_a_slow_member_one_message_at_a_time() {
+    let net = TestNet::founded(3, 3).await;
+    let far = net.nodes[2].member().peer;
+    net.world.slow_down(far, Pace { latency: Duration::from_millis(200), bytes_per_second: usize::MAX });
+    let quorum = net.nodes[net.led().await].quorum();
+    let before = net.world.raft_asked(far);
+    let began = tokio::time::Instant::now();
+    let reads = (0..2_000u64).map(|number| {
+        let quorum = quorum.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(number)).await;
+            quorum.query(Query::Objects { after: None, limit: 1 }, false).await
+        }
+    });
+    let answers = join_all(reads).await;
+    assert!(answers.iter().all(Result::is_ok), "a majority is near");
+    let (asked, took) = (net.world.raft_asked(far) - before, began.elapsed());
+    // One per round trip of 400 ms, and a few for commits and beats.
+    assert!(asked <= 20, "{asked} messages in {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_behind_a_narrow_link_catches_up_in_small_steps() {
+    let net = TestNet::founded(3, 3).await;
+    let far = net.nodes[2].member().peer;
+    net.world.cut_off([far]);
+    for number in 0..100 {
+        let refused = net.commit(heavy(number)).await;
+        assert!(matches!(refused, Err(Rejection::TooLarge { .. })), "{refused:?}");
+    }
+    // Two million bytes lack there. An append of all that one may carry would take ten seconds, and has one and a half.
+    net.world.slow_down(far, Pace { latency: Duration::from_millis(20), bytes_per_second: 100_000 });
+    net.world.heal();
+    net.converged(&[0, 1, 2]).await;
+}
