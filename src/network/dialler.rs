@@ -82,10 +82,11 @@ impl Dialler {
         self.peers.entry(peer).or_insert_with(|| Attempts::new(now)).failed(fault, now, jitter)
     }
     /// Somebody needs the peer: the next dial is due at once, and the waits start over. What it failed with before is
-    /// still no news.
+    /// still no news, except that one of another version may have come back in ours.
     pub fn hurry(&mut self, peer: PeerId, now: Millis) {
         if let Some(attempts) = self.peers.get_mut(&peer) {
             (attempts.due, attempts.wait) = (now, REDIAL_MIN);
+            attempts.last_fault.take_if(|fault| matches!(fault, DialFault::Version { .. }));
         }
     }
     /// The connection to the peer was a good one: should it break, the next dial is due at once.

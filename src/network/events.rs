@@ -109,15 +109,16 @@ impl Actor {
     fn on_dial_failed(&mut self, peer: Option<PeerId>, id: ConnectionId, error: &DialError) {
         let fault = explain::dial_fault(error);
         if let Some(index) = self.bootstrap_dials.remove(&id) {
-            let one_too_many = peer.filter(|_| matches!(error, DialError::Denied { .. }));
-            return match one_too_many.filter(|peer| self.connected.contains_key(peer)) {
+            // Denied as one connection too many to a peer that is connected: it is the one that was looked for.
+            let surplus_to = peer.filter(|_| matches!(error, DialError::Denied { .. }));
+            return match surplus_to.filter(|peer| self.connected.contains_key(peer)) {
                 Some(peer) => self.dialler.bootstrap_found(index, peer),
                 None => self.on_bootstrap_failed(index, fault),
             };
         }
         let Some(peer) = peer.filter(|_| fault != DialFault::Superseded) else { return };
         if self.connected.contains_key(&peer) {
-            // Both dialled at once, and this connection would have been one too many.
+            // It dialled this node meanwhile: whatever came of this dial is of no interest.
             return;
         }
         if fault == DialFault::Refused {

@@ -1,22 +1,35 @@
-//! Empty appends by which a primary makes sure that it still leads, once for all reads that wait for the same member.
+//! Empty appends by which a primary makes sure that it still leads, shared by the reads that wait for the same member.
 //!
 //! openraft sends one to every member for every read and goes on when a majority has answered. A member behind a slow
 //! link would then have hundreds of them on their way, and the appends that carry entries would wait behind them until
-//! their deadline: it would never catch up. So at most one of these is under way to a member; what is asked for
-//! meanwhile waits and goes as the next one. The answer to a message confirms the lead for whoever asked before it was
-//! sent, and for nobody else.
+//! their deadline: it would never catch up. So reads that arrive while one is on its way wait for the next, which goes
+//! when that one is answered, or [`ROUND_INTERVAL`] after it: a lost message, or a round trip of a second, must not cost
+//! a read its deadline. The answer to a message confirms the lead for whoever asked before it was sent, and for nobody
+//! else.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use openraft::error::Unreachable;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use quorate_protocols::ids::MemberId;
+use quorate_protocols::quorum::limits::APPEND_DEADLINE;
 use tokio::sync::oneshot;
 
 use super::types::TypeConfig;
+
+/// A member that does not answer is sent the next message after this. At most [`ROUNDS_MAX`] are then on their way to
+/// it, of the sixteen that may be.
+const ROUND_INTERVAL: Duration = Duration::from_millis(250);
+const ROUNDS_MAX: u128 = APPEND_DEADLINE.as_millis() / ROUND_INTERVAL.as_millis() + 1;
+
+/// Reads of one group that wait for the same message; the next has no answer from this member.
+const WAITING_MAX: usize = 8 * 1024;
 
 type Request = AppendEntriesRequest<TypeConfig>;
 type Answer = Result<AppendEntriesResponse<MemberId>, Unreachable>;
@@ -25,16 +38,19 @@ type Answer = Result<AppendEntriesResponse<MemberId>, Unreachable>;
 enum Unasked {
     #[error("the lead in which this was asked has ended")]
     OtherLead,
-    #[error("the node ends")]
-    Ending,
+    #[error("{WAITING_MAX} reads wait for this member")]
+    Full,
+    #[error("the question was given up")]
+    GivenUp,
 }
 
-/// What one group asks of its members. Clones share it. Members for whom nothing is asked take no room; whoever waits is
-/// a read, or one of openraft's tasks, which give up after `APPEND_DEADLINE`.
+/// What one group asks of its members. Clones share it. A member of whom nothing is asked takes no room.
 #[derive(Clone, Default)]
-pub struct Confirmations(Arc<Mutex<BTreeMap<MemberId, Option<Round>>>>);
+pub struct Confirmations(Arc<Mutex<Rounds>>);
 
-/// What is sent next to a member, once the answer to what was sent before has come.
+type Rounds = BTreeMap<MemberId, Option<Round>>;
+
+/// What is sent next to a member.
 struct Round {
     request: Request,
     waiting: Vec<oneshot::Sender<Answer>>,
@@ -47,15 +63,19 @@ impl Round {
 
     /// A lead that was won again confirms nothing of what was read in the lead before.
     fn join(&mut self, request: Request, waiting: oneshot::Sender<Answer>) {
-        let refuse = |waiting: oneshot::Sender<Answer>| drop(waiting.send(Err(Unreachable::new(&Unasked::OtherLead))));
-        if request.vote == self.request.vote {
+        let refuse = |waiting: oneshot::Sender<Answer>, why: Unasked| drop(waiting.send(Err(Unreachable::new(&why))));
+        if request.vote > self.request.vote {
+            let before = std::mem::replace(self, Self::new(request, waiting));
+            before.waiting.into_iter().for_each(|waiting| refuse(waiting, Unasked::OtherLead));
+        } else if request.vote != self.request.vote {
+            refuse(waiting, Unasked::OtherLead);
+        } else if self.waiting.len() >= WAITING_MAX {
+            refuse(waiting, Unasked::Full);
+        } else {
+            // Whoever has the later entry has the earlier one too.
+            self.request.prev_log_id = self.request.prev_log_id.max(request.prev_log_id);
             self.request.leader_commit = self.request.leader_commit.max(request.leader_commit);
             self.waiting.push(waiting);
-        } else if request.vote > self.request.vote {
-            let before = std::mem::replace(self, Self::new(request, waiting));
-            before.waiting.into_iter().for_each(refuse);
-        } else {
-            refuse(waiting);
         }
     }
 }
@@ -64,27 +84,42 @@ impl Confirmations {
     /// The member's answer to a message that was sent after this call. `call` sends one.
     pub async fn ask<F>(&self, to: MemberId, request: Request, call: impl Fn(Request) -> F + Send + 'static) -> Answer
     where
-        F: Future<Output = Answer> + Send,
+        F: Future<Output = Answer> + Send + 'static,
     {
         let (send, receive) = oneshot::channel();
         if self.enter(to, request, send) {
-            let this = self.clone();
             // A task of its own: who asked first may give up before the others.
-            crate::seams::spawn(async move {
-                while let Some(Round { request, waiting }) = this.next(to) {
-                    let answer = call(request).await;
-                    for waiting in waiting {
-                        let _ = waiting.send(copy(&answer));
-                    }
-                }
-            });
+            crate::seams::spawn(self.clone().send_rounds(to, call));
         }
-        receive.await.unwrap_or_else(|_| Err(Unreachable::new(&Unasked::Ending)))
+        receive.await.unwrap_or_else(|_| Err(Unreachable::new(&Unasked::GivenUp)))
+    }
+
+    async fn send_rounds<F: Future<Output = Answer>>(self, to: MemberId, call: impl Fn(Request) -> F) {
+        let mut sending = Sending { rounds: self.0.clone(), to, armed: true };
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            match self.next(to, under_way.is_empty()) {
+                Some(Round { request, waiting }) => {
+                    let asked = call(request);
+                    under_way.push(async {
+                        let answer = asked.await;
+                        waiting.into_iter().for_each(|waiting| drop(waiting.send(copy(&answer))));
+                    });
+                }
+                None if under_way.is_empty() => return sending.armed = false,
+                None => (),
+            }
+            tokio::select! {
+                biased;
+                Some(()) = under_way.next() => (),
+                () = tokio::time::sleep(ROUND_INTERVAL) => (),
+            }
+        }
     }
 
     /// Whether nobody sends to this member yet.
     fn enter(&self, to: MemberId, request: Request, waiting: oneshot::Sender<Answer>) -> bool {
-        let mut rounds = self.0.lock().expect("no panic under this lock");
+        let mut rounds = lock(&self.0);
         match rounds.entry(to) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Some(Round::new(request, waiting)));
@@ -100,15 +135,41 @@ impl Confirmations {
         }
     }
 
-    fn next(&self, to: MemberId) -> Option<Round> {
-        let mut rounds = self.0.lock().expect("no panic under this lock");
-        let next = rounds.get_mut(&to).and_then(Option::take);
-        if next.is_none() {
+    /// What to send now. With nothing left to do, whoever asks next begins anew.
+    fn next(&self, to: MemberId, is_idle: bool) -> Option<Round> {
+        let mut rounds = lock(&self.0);
+        let mut next = rounds.get_mut(&to).and_then(Option::take);
+        if let Some(round) = &mut next {
+            round.waiting.retain(|waiting| !waiting.is_closed());
+        }
+        let next = next.filter(|round| !round.waiting.is_empty());
+        if next.is_none() && is_idle {
             rounds.remove(&to);
         }
         next
     }
 }
+
+/// A task that sends to a member. Should it panic, those who wait hear that they are given up, and the next begins anew.
+struct Sending {
+    rounds: Arc<Mutex<Rounds>>,
+    to: MemberId,
+    armed: bool,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        if self.armed {
+            lock(&self.rounds).remove(&self.to);
+        }
+    }
+}
+
+fn lock(rounds: &Mutex<Rounds>) -> std::sync::MutexGuard<'_, Rounds> {
+    rounds.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const _: () = assert!(ROUNDS_MAX <= 8, "appends with entries need the other streams");
 
 /// openraft's answers cannot be cloned.
 fn copy(answer: &Answer) -> Answer {
@@ -166,12 +227,12 @@ mod tests {
                 // Some message went out after the question and was answered before the answer.
                 let proof = |at: &Instant| *at >= asked_at && *at + TRIP <= answered_at;
                 assert!(sent.lock().unwrap().iter().any(proof), "asked {asked_at:?}, answered {answered_at:?}");
-                assert!(answered_at - asked_at <= 2 * TRIP);
+                assert!(answered_at - asked_at <= TRIP + ROUND_INTERVAL);
             }
         });
         TaskGroup::inline().scope(join_all(asked)).await;
         let sent = sent.lock().unwrap().len();
-        assert!(sent <= 5, "{sent} messages for a second of reads over {TRIP:?}");
+        assert!(sent <= 8, "{sent} messages for a second of reads over {TRIP:?}");
         assert!(confirmations.0.lock().unwrap().is_empty());
     }
 
@@ -196,5 +257,54 @@ mod tests {
         };
         let answers = [first, second, third, fourth, fifth].map(voted);
         assert_eq!(answers, [Some(1), None, Some(3), Some(3), None]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_without_an_answer_holds_up_no_later_one_and_at_most_a_few_are_under_way() {
+        let under_way = Arc::new(Mutex::new((0, 0)));
+        let confirmations = Confirmations::default();
+        let ask = |number: u64| {
+            let (confirmations, under_way) = (confirmations.clone(), under_way.clone());
+            async move {
+                tokio::time::sleep(Duration::from_millis(number)).await;
+                let call = move |_| {
+                    let under_way = under_way.clone();
+                    async move {
+                        {
+                            let mut counted = under_way.lock().unwrap();
+                            counted.0 += 1;
+                            counted.1 = counted.1.max(counted.0);
+                        }
+                        // The link is whole again after two seconds.
+                        let lost = number < 2_000;
+                        tokio::time::sleep(if lost { APPEND_DEADLINE } else { Duration::from_millis(1) }).await;
+                        under_way.lock().unwrap().0 -= 1;
+                        if lost { Err(Unreachable::new(&Unasked::GivenUp)) } else { Ok(AppendEntriesResponse::Success) }
+                    }
+                };
+                tokio::time::timeout(APPEND_DEADLINE, confirmations.ask(MemberId::default(), request(1), call)).await
+            }
+        };
+        let asked = join_all((0..2_000).map(ask));
+        let answers = TaskGroup::inline().scope(asked).await;
+        assert!(answers.iter().all(|answer| !matches!(answer, Ok(Ok(_)))));
+        let most = under_way.lock().unwrap().1;
+        assert!(most as u128 <= ROUNDS_MAX, "{most} under way at once");
+        let answered = TaskGroup::inline().scope(ask(2_000)).await;
+        assert!(matches!(answered, Ok(Ok(AppendEntriesResponse::Success))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_panics_takes_nobody_with_it() {
+        let confirmations = Confirmations::default();
+        let ask = |panics: bool| {
+            let call = move |_| async move {
+                assert!(!panics, "planted");
+                Ok(AppendEntriesResponse::Success)
+            };
+            confirmations.ask(MemberId::default(), request(1), call)
+        };
+        let (first, second) = TaskGroup::inline().scope(async { (ask(true).await, ask(false).await) }).await;
+        assert!(first.is_err() && second.is_ok());
     }
 }

@@ -129,10 +129,18 @@ struct Status {
     /// Since when no majority was heard, if none is, and for how long that was so before, on the monotonic clock.
     unheard_since: Option<Millis>,
     unheard_for: Duration,
+    /// When that was judged last.
+    judged_at: Option<Millis>,
     stopped: Option<Stop>,
 }
 
 impl Status {
+    /// For how long no majority was heard, altogether. In a process that stood still nobody heard anything.
+    fn unheard_for(&self, now: Millis) -> Duration {
+        let stood_still = self.judged_at.filter(|at| now.since(*at) > MAJORITY_SILENCE_MAX);
+        let since = self.unheard_since.or(stood_still);
+        self.unheard_for + since.map_or(Duration::ZERO, |since| now.since(since))
+    }
     fn leading(&self) -> Option<Term> {
         self.led.filter(|_| self.unheard.is_none() && self.stopped.is_none())
     }
@@ -440,10 +448,10 @@ impl Group {
         let (before, after) = self.status(|status| {
             let before = status.clone();
             match &missing {
-                Some(_) => drop(status.unheard_since.get_or_insert(now)),
-                None => status.unheard_for += status.unheard_since.take().map_or(Duration::ZERO, |at| now.since(at)),
+                Some(_) => status.unheard_since = status.unheard_since.or(status.judged_at).or(Some(now)),
+                None => (status.unheard_for, status.unheard_since) = (status.unheard_for(now), None),
             }
-            status.unheard = missing;
+            (status.judged_at, status.unheard) = (Some(now), missing);
             (before, status.clone())
         });
         if after.stopped.is_some() {
@@ -502,8 +510,7 @@ impl Group {
 
     /// For how long no majority was heard, altogether, since the group was opened.
     pub fn unheard_for(&self, now: Millis) -> Duration {
-        let still = |since: Millis| now.since(since);
-        self.status(|status| status.unheard_for + status.unheard_since.map_or(Duration::ZERO, still))
+        self.status(|status| status.unheard_for(now))
     }
 
     /// Whether no majority was heard lately.

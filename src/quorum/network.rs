@@ -3,7 +3,7 @@
 //! A peer that the network says is not connected is unreachable at once, without waiting for a deadline, and is
 //! dialled beside; openraft then backs off for [`BACKOFF_FIRST`], doubling up to [`BACKOFF_MAX`]. Every failure is
 //! reported as unreachable, because openraft retries anything else without a pause. An append that did not arrive before
-//! its deadline is followed by smaller ones, until they arrive: openraft would send the same one again for ever.
+//! its deadline is followed by smaller ones, down to a single entry: openraft would send the same again for ever.
 //!
 //! Three things are learnt on the way and kept in [`Links`] for others to act on: members that missed a message (a
 //! commit notice is not repeated by openraft: the liveness layer sends a heartbeat when the member is back), peers
@@ -44,8 +44,8 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// A member that stays away costs two tries a second and group.
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-/// The largest append, and the smallest that is still halved when it came late: 170 kbit/s carry that within the
-/// deadline. One entry is sent whatever its size.
+/// The largest append, and the size to which one that came late is cut at the least: 180 kbit/s carry that within the
+/// deadline. One entry is sent whatever its size; a full batch of commands needs 6 Mbit/s.
 const APPEND_BYTES_MAX: usize = RAFT_HEAD_BYTES_MAX - 1024;
 const APPEND_BYTES_MIN: usize = 32 * 1024;
 
@@ -294,11 +294,12 @@ impl Connector {
     }
 }
 
-/// From one group's member to another. openraft makes one for the entries that a member is sent, and one for each
-/// question whether this member still leads.
+/// From one group's member to another. openraft makes one for what a member is sent in the course of a lead, and one for
+/// each vote, each snapshot and each question whether this member still leads.
 pub struct Link {
     group: Connector,
     target: MemberId,
+    /// An append was sent over it, so it is not there for one question.
     is_used: bool,
     /// What an append may weigh now.
     append_bytes: usize,
@@ -322,7 +323,8 @@ impl RaftNetwork<TypeConfig> for Link {
         let (entries, target) = (request.entries.len() as u64, self.target);
         let missed =
             |group: &Connector| Missed { links: group.links.clone(), quorum: group.quorum, target, armed: true };
-        // A question is the only message of its link; whatever else is empty comes one after the other.
+        // The first empty append of a link is a question, or a commit notice, which may be shared as well. A link of a
+        // lead sends its later ones by itself: one after the other, and no entries wait for a question.
         if entries == 0 && !std::mem::replace(&mut self.is_used, true) {
             let missed = missed(&self.group);
             let answer = self.group.confirm(target, request, option.hard_ttl()).await;

@@ -55,7 +55,7 @@ async fn time_without_a_majority_does_not_count_as_led() {
     let quiet = led(&net).since(before);
     assert!(quiet >= MINUTES && quiet < MINUTES + Duration::from_secs(1), "{quiet:?} led in quiet {MINUTES:?}");
 
-    let before = led(&net);
+    let (before, terms) = (led(&net), net.terms());
     net.crash(1);
     net.crash(2);
     tokio::time::sleep(MINUTES).await;
@@ -63,6 +63,7 @@ async fn time_without_a_majority_does_not_count_as_led() {
     net.start(2).await;
     net.commit(submit(2)).await.unwrap();
     net.converged(&[0, 1, 2]).await;
+    assert_eq!(net.terms(), terms, "one lead, from before the outage until after it");
     let alone = led(&net).since(before);
     assert!(alone < Duration::from_secs(5), "{alone:?} led without a majority");
 }

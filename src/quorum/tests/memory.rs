@@ -207,7 +207,7 @@ struct Wires {
     raft_asked: BTreeMap<PeerId, usize>,
 }
 
-/// How the link to and from a peer is.
+/// How the link to and from a peer is: each message takes this long, however many others are on their way.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     pub latency: Duration,

@@ -387,10 +387,10 @@ impl Scene {
         let rows: Vec<FireRow> = watched.rows.values().cloned().collect();
         let mut found = check_events(&rows, &expected);
         let mut once = BTreeSet::new();
-        for id in rows.iter().filter_map(|row| if let Cause::Event(id) = row.cause { Some(id) } else { None }) {
-            if !once.insert(id) {
-                found.push(Violation::new(Guarantee::G3, format!("{id:?} was rung by {}", self.bells.story(id))));
-            }
+        let id = |row: &FireRow| if let Cause::Event(id) = row.cause { Some(id) } else { None };
+        let twice: Vec<SeenId> = rows.iter().filter_map(id).filter(|id| !once.insert(*id)).collect();
+        if let Some(first) = found.first_mut() {
+            first.what.extend(twice.iter().map(|id| format!("; {id:?} was rung by {}", self.bells.story(*id))));
         }
         self.report.violations.extend(found);
         if !watched.is_settled() {

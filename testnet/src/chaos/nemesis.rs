@@ -420,20 +420,14 @@ fn answer_code<T>(answer: Result<T, ClientError>) -> String {
     }
 }
 
-/// What a node lacks to be whole: to answer, and to have applied what others of its quorums had when they were first
-/// asked, which `goals` remembers.
+/// What a node lacks to be whole: to answer, and to have applied what the primaries of its quorums had when they were
+/// first asked, which `goals` remembers.
 async fn missing_of(world: &World, node: usize, goals: &mut BTreeMap<QuorumId, LogIndex>) -> Option<String> {
     let Ok(client) = world.client(node) else { return Some("it has no address".to_owned()) };
     for quorum in world.quorums() {
         let members = world.members(quorum);
-        let Some(other) = members.iter().find(|other| **other != node).filter(|_| members.contains(&node)) else {
+        if !members.contains(&node) {
             continue;
-        };
-        if !goals.contains_key(&quorum) {
-            let Some(theirs) = quorum_at(world, *other, quorum).await else {
-                return Some(format!("node {other} does not answer for quorum {quorum}"));
-            };
-            goals.insert(quorum, theirs.own.map_or(LogIndex(0), |theirs| theirs.applied));
         }
         let Some(own) = quorum_at(world, node, quorum).await else {
             return Some(format!("it does not answer for quorum {quorum}"));
@@ -446,13 +440,36 @@ async fn missing_of(world: &World, node: usize, goals: &mut BTreeMap<QuorumId, L
         if own.info.primary.is_none() {
             return Some(format!("it knows no primary of quorum {quorum}"));
         }
-        if let Some(goal) = goals.get(&quorum).filter(|goal| **goal > state.applied) {
+        let Some(goal) = goal_of(world, quorum, &members, goals).await else {
+            return Some(format!("nobody leads quorum {quorum}"));
+        };
+        if state.applied < goal {
             let applied = state.applied;
-            return Some(format!("it has applied {applied} entries of quorum {quorum}, and node {other} had {goal}"));
+            return Some(format!("it has applied {applied} entries of quorum {quorum}, and its primary had {goal}"));
         }
     }
     let answers = client.get::<serde_json::Value>("/v1/node").await.is_ok();
     (!answers).then(|| "it does not answer".to_owned())
+}
+
+/// What was applied where the quorum is led, at the first look that found it led: everything committed before.
+async fn goal_of(
+    world: &World,
+    quorum: QuorumId,
+    members: &BTreeSet<usize>,
+    goals: &mut BTreeMap<QuorumId, LogIndex>,
+) -> Option<LogIndex> {
+    if let Some(goal) = goals.get(&quorum) {
+        return Some(*goal);
+    }
+    for member in members {
+        let theirs = quorum_at(world, *member, quorum).await.and_then(|theirs| theirs.own);
+        if let Some(theirs) = theirs.filter(|theirs| theirs.leading.is_some()) {
+            goals.insert(quorum, theirs.applied);
+            return Some(theirs.applied);
+        }
+    }
+    None
 }
 
 async fn quorum_at(world: &World, node: usize, quorum: QuorumId) -> Option<QuorumDetail> {
