@@ -284,8 +284,9 @@ impl Inner {
             batch.delete(DEPARTED_TREE, id.0);
         }
         self.storage.write(batch).await?;
-        group::erase(&self.storage, quorum).await?;
+        // The mark first: a store without the group, and a mark that tells of it, would be taken for a disk that forgot.
         self.forget(quorum).await?;
+        group::erase(&self.storage, quorum).await?;
         self.groups.write().expect("no panic under this lock").remove(&quorum);
         self.net.stop_providing(quorum);
         self.kick.notify_one();

@@ -13,6 +13,7 @@ const SEEDS: u64 = if cfg!(debug_assertions) { 6 } else { 300 };
 /// Seeds whose runs once broke a guarantee, with what they need to come to the place: nodes, seconds under faults,
 /// faults, and what was wrong.
 const ONCE_BROKEN: &[(u64, usize, u64, &str, &str)] = &[
+    (67, 7, 260, "all", "a node that fell while it left a quorum took that for a disk that forgot"),
     (
         72,
         7,
