@@ -22,9 +22,9 @@ use quorate_protocols::quorum::limits::APPEND_DEADLINE;
 use tokio::sync::oneshot;
 
 use super::types::TypeConfig;
+use crate::seams::Protocol;
 
-/// A member that does not answer is sent the next message after this. At most [`ROUNDS_MAX`] are then on their way to
-/// it, of the sixteen that may be.
+/// A member that does not answer is sent the next message after this. At most [`ROUNDS_MAX`] are then on their way to it.
 const ROUND_INTERVAL: Duration = Duration::from_millis(250);
 const ROUNDS_MAX: u128 = APPEND_DEADLINE.as_millis() / ROUND_INTERVAL.as_millis() + 1;
 
@@ -169,7 +169,7 @@ fn lock(rounds: &Mutex<Rounds>) -> std::sync::MutexGuard<'_, Rounds> {
     rounds.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const _: () = assert!(ROUNDS_MAX <= 8, "appends with entries need the other streams");
+const _: () = assert!(ROUNDS_MAX <= Protocol::Raft.streams_max() as u128 / 2, "appends with entries need the others");
 
 /// openraft's answers cannot be cloned.
 fn copy(answer: &Answer) -> Answer {
