@@ -277,6 +277,7 @@ impl Node {
             NodePromises { approver: approver.clone(), approvals: approvals.clone(), directory: directory.clone() };
         quorums.set_promises(Arc::new(promises));
         let placement = Placement::new(PlacementParts {
+            net: net.clone(),
             tasks: seams.tasks.clone(),
             entropy: seams.entropy.clone(),
             knowledge: knowledge.clone(),

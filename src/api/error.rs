@@ -124,6 +124,9 @@ impl From<ClientError> for ApiError {
                 ErrorCode::Unavailable,
                 Some("a majority of its members must answer and have room on their disks: see `quorate quorum show`"),
             ),
+            ClientError::NoPrimary { .. } => {
+                (ErrorCode::Unavailable, Some("try again in a moment; `quorate quorum show` says what its members see"))
+            }
             ClientError::Busy { .. } => (ErrorCode::Busy, Some("try again in a moment")),
             ClientError::Unknown { .. } => {
                 (ErrorCode::Unknown, Some("look at the state before trying again; repeating the command is safe"))

@@ -691,8 +691,7 @@ impl Account {
             return ClientError::Busy { quorum };
         }
         if self.reached {
-            let reason = format!("its members named no primary within {after:?}");
-            return ClientError::Paused { quorum, reason };
+            return ClientError::NoPrimary { quorum, after };
         }
         ClientError::QuorumUnknown { quorum }
     }

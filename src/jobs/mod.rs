@@ -50,6 +50,9 @@ pub enum ClientError {
     QuorumUnknown { quorum: QuorumId },
     #[error("quorum {quorum} is paused: {reason}")]
     Paused { quorum: QuorumId, reason: String },
+    /// Its members answer, and have no primary at the moment.
+    #[error("quorum {quorum} is electing a primary: its members named none within {after:?}")]
+    NoPrimary { quorum: QuorumId, after: Duration },
     #[error("quorum {quorum} is busy; try again")]
     Busy { quorum: QuorumId },
     #[error("quorum {quorum} gave no answer within {after:?}; whether it acted is unknown{}", because(reason))]

@@ -15,14 +15,17 @@ use quorate_protocols::approval::{Approval, Requirement, Subject};
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{JobId, MemberId, PeerId, QuorumId};
 use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::liveness::limits::DELAY_MAX;
 use quorate_protocols::quorum::limits::{STANDBYS, VOTERS_MAX, VOTERS_MIN};
+
+use tokio::time::Instant;
 
 use super::approvals::Approvals;
 use super::client::QuorumClient;
 use super::ports::Knowledge;
-use super::{PlacementError, RoundError};
+use super::{ClientError, PlacementError, RoundError};
 use crate::quorum::QuorumHost;
-use crate::seams::{Entropy, TaskGroup};
+use crate::seams::{Entropy, Net, TaskGroup};
 
 /// What a member sets aside for one quorum: its log between snapshots, and its state in memory. Guesses, to be
 /// replaced by what `bench idle` measures.
@@ -36,8 +39,12 @@ pub const MEMBER_LEASE: Duration = Duration::from_secs(120);
 /// Drawn quorums that are asked before a new one is formed.
 const CHOICES_TRIED_MAX: usize = 3;
 
-/// A quorum that does not answer within this is not given new work.
+/// A quorum that does not answer within this, and some round trips, is not given new work.
 const CHOICE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A quorum whose members answer and elect is given this long: another is not founded for want of patience. Over slow
+/// links and on slow disks an election takes seconds.
+const ELECTION_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a member must have room for.
 pub fn member_requirement() -> Requirement {
@@ -54,6 +61,7 @@ pub struct PlacementParts {
     pub entropy: Arc<dyn Entropy>,
     pub knowledge: Arc<dyn Knowledge>,
     pub client: QuorumClient,
+    pub net: Arc<dyn Net>,
     pub approvals: Approvals,
     pub host: QuorumHost,
     pub voters: usize,
@@ -84,13 +92,34 @@ impl Placement {
             let eligible: Vec<QuorumAdvert> =
                 parts.knowledge.quorums().into_iter().filter(|q| q.room > 0 && !refused.contains(&q.quorum)).collect();
             let Some(choice) = choose(&eligible, &*parts.entropy) else { break };
-            let asked = parts.client.query(choice, Query::Quorum, false, CHOICE_DEADLINE).await;
-            match asked {
-                Ok(QueryAnswer::Quorum(view)) if view.paused.is_none() => return Ok(choice),
-                _ => refused.insert(choice),
-            };
+            if self.is_open(choice).await {
+                return Ok(choice);
+            }
+            refused.insert(choice);
         }
         self.form_shared().await
+    }
+
+    /// Whether the quorum takes work now, or after the election that it is in.
+    async fn is_open(&self, quorum: QuorumId) -> bool {
+        let until = Instant::now() + ELECTION_PATIENCE;
+        loop {
+            match self.0.parts.client.query(quorum, Query::Quorum, false, self.choice_deadline()).await {
+                Ok(QueryAnswer::Quorum(view)) => return view.paused.is_none(),
+                Err(ClientError::NoPrimary { .. }) if Instant::now() < until => (),
+                other => {
+                    tracing::info!(%quorum, ?other, "a quorum is passed over for new work");
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Time for a member to answer, to name the primary, and for that one to ask the others.
+    fn choice_deadline(&self) -> Duration {
+        let round_trips = self.0.parts.net.peers().into_iter().filter(|peer| peer.connected);
+        let slowest = round_trips.filter_map(|peer| peer.rtt).max().unwrap_or_default().min(DELAY_MAX);
+        CHOICE_DEADLINE + 8 * slowest
     }
 
     /// One formation for all callers that come while it runs.

@@ -3,7 +3,7 @@
 //! openraft sends one to every member for every read and goes on when a majority has answered. A member behind a slow
 //! link would then have hundreds of them on their way, and the appends that carry entries would wait behind them until
 //! their deadline: it would never catch up. So reads that arrive while one is on its way wait for the next, which goes
-//! when that one is answered, or [`ROUND_INTERVAL`] after it: a lost message, or a round trip of a second, must not cost
+//! when that one is answered, or a share of the deadline after it: a lost message, or a round trip of a second, must not cost
 //! a read its deadline. The answer to a message confirms the lead for whoever asked before it was sent, and for nobody
 //! else.
 
@@ -18,15 +18,13 @@ use futures::stream::FuturesUnordered;
 use openraft::error::Unreachable;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use quorate_protocols::ids::MemberId;
-use quorate_protocols::quorum::limits::APPEND_DEADLINE;
 use tokio::sync::oneshot;
 
 use super::types::TypeConfig;
 use crate::seams::Protocol;
 
-/// A member that does not answer is sent the next message after this. At most [`ROUNDS_MAX`] are then on their way to it.
-const ROUND_INTERVAL: Duration = Duration::from_millis(250);
-const ROUNDS_MAX: u128 = APPEND_DEADLINE.as_millis() / ROUND_INTERVAL.as_millis() + 1;
+/// Messages on their way to one member. One that does not answer is sent the next after this share of the deadline.
+const ROUNDS_MAX: u32 = 6;
 
 /// Reads of one group that wait for the same message; the next has no answer from this member.
 const WAITING_MAX: usize = 8 * 1024;
@@ -82,19 +80,30 @@ impl Round {
 
 impl Confirmations {
     /// The member's answer to a message that was sent after this call. `call` sends one.
-    pub async fn ask<F>(&self, to: MemberId, request: Request, call: impl Fn(Request) -> F + Send + 'static) -> Answer
+    pub async fn ask<F>(
+        &self,
+        to: MemberId,
+        request: Request,
+        deadline: Duration,
+        call: impl Fn(Request) -> F + Send + 'static,
+    ) -> Answer
     where
         F: Future<Output = Answer> + Send + 'static,
     {
         let (send, receive) = oneshot::channel();
         if self.enter(to, request, send) {
             // A task of its own: who asked first may give up before the others.
-            crate::seams::spawn(self.clone().send_rounds(to, call));
+            crate::seams::spawn(self.clone().send_rounds(to, deadline / ROUNDS_MAX, call));
         }
         receive.await.unwrap_or_else(|_| Err(Unreachable::new(&Unasked::GivenUp)))
     }
 
-    async fn send_rounds<F: Future<Output = Answer>>(self, to: MemberId, call: impl Fn(Request) -> F) {
+    async fn send_rounds<F: Future<Output = Answer>>(
+        self,
+        to: MemberId,
+        interval: Duration,
+        call: impl Fn(Request) -> F,
+    ) {
         let mut sending = Sending { rounds: self.0.clone(), to, armed: true };
         let mut under_way = FuturesUnordered::new();
         loop {
@@ -112,7 +121,7 @@ impl Confirmations {
             tokio::select! {
                 biased;
                 Some(()) = under_way.next() => (),
-                () = tokio::time::sleep(ROUND_INTERVAL) => (),
+                () = tokio::time::sleep(interval) => (),
             }
         }
     }
@@ -169,7 +178,8 @@ fn lock(rounds: &Mutex<Rounds>) -> std::sync::MutexGuard<'_, Rounds> {
     rounds.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const _: () = assert!(ROUNDS_MAX <= Protocol::Raft.streams_max() as u128 / 2, "appends with entries need the others");
+const _: () =
+    assert!(ROUNDS_MAX as usize + 1 <= Protocol::Raft.streams_max() / 2, "appends with entries need the others");
 
 /// openraft's answers cannot be cloned.
 fn copy(answer: &Answer) -> Answer {
@@ -192,6 +202,8 @@ mod tests {
     use super::super::types::Vote;
     use super::*;
     use crate::seams::TaskGroup;
+
+    const DEADLINE: Duration = Duration::from_millis(1500);
 
     fn request(term: u64) -> Request {
         Request {
@@ -221,13 +233,13 @@ mod tests {
             async move {
                 tokio::time::sleep(Duration::from_millis(number)).await;
                 let asked_at = Instant::now();
-                let answer = confirmations.ask(MemberId::default(), request(1), call(sent.clone())).await;
+                let answer = confirmations.ask(MemberId::default(), request(1), DEADLINE, call(sent.clone())).await;
                 assert!(matches!(answer, Ok(AppendEntriesResponse::Success)));
                 let answered_at = Instant::now();
                 // Some message went out after the question and was answered before the answer.
                 let proof = |at: &Instant| *at >= asked_at && *at + TRIP <= answered_at;
                 assert!(sent.lock().unwrap().iter().any(proof), "asked {asked_at:?}, answered {answered_at:?}");
-                assert!(answered_at - asked_at <= TRIP + ROUND_INTERVAL);
+                assert!(answered_at - asked_at <= TRIP + DEADLINE / ROUNDS_MAX);
             }
         });
         TaskGroup::inline().scope(join_all(asked)).await;
@@ -243,7 +255,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
             Ok(AppendEntriesResponse::HigherVote(request.vote))
         };
-        let ask = |term| confirmations.ask(MemberId::default(), request(term), call);
+        let ask = |term| confirmations.ask(MemberId::default(), request(term), DEADLINE, call);
         let later = async {
             // The first is on its way by then.
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -277,19 +289,19 @@ mod tests {
                         }
                         // The link is whole again after two seconds.
                         let lost = number < 2_000;
-                        tokio::time::sleep(if lost { APPEND_DEADLINE } else { Duration::from_millis(1) }).await;
+                        tokio::time::sleep(if lost { DEADLINE } else { Duration::from_millis(1) }).await;
                         under_way.lock().unwrap().0 -= 1;
                         if lost { Err(Unreachable::new(&Unasked::GivenUp)) } else { Ok(AppendEntriesResponse::Success) }
                     }
                 };
-                tokio::time::timeout(APPEND_DEADLINE, confirmations.ask(MemberId::default(), request(1), call)).await
+                tokio::time::timeout(DEADLINE, confirmations.ask(MemberId::default(), request(1), DEADLINE, call)).await
             }
         };
         let asked = join_all((0..2_000).map(ask));
         let answers = TaskGroup::inline().scope(asked).await;
         assert!(answers.iter().all(|answer| !matches!(answer, Ok(Ok(_)))));
         let most = under_way.lock().unwrap().1;
-        assert!(most as u128 <= ROUNDS_MAX, "{most} under way at once");
+        assert!(most <= ROUNDS_MAX + 1, "{most} under way at once");
         let answered = TaskGroup::inline().scope(ask(2_000)).await;
         assert!(matches!(answered, Ok(Ok(AppendEntriesResponse::Success))));
     }
@@ -302,7 +314,7 @@ mod tests {
                 assert!(!panics, "planted");
                 Ok(AppendEntriesResponse::Success)
             };
-            confirmations.ask(MemberId::default(), request(1), call)
+            confirmations.ask(MemberId::default(), request(1), DEADLINE, call)
         };
         let (first, second) = TaskGroup::inline().scope(async { (ask(true).await, ask(false).await) }).await;
         assert!(first.is_err() && second.is_ok());

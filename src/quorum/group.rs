@@ -177,6 +177,7 @@ pub struct Group {
     /// What this member knows to be committed. openraft's metrics do not tell; its log store is told before entries are
     /// applied.
     committed: Arc<AtomicU64>,
+    links: Arc<Links>,
     events: broadcast::Sender<HostEvent>,
     metrics: QuorumMetrics,
     fault: LastFault,
@@ -215,7 +216,12 @@ impl Group {
         let snapshots = SnapshotStore::new(storage.clone(), trees);
         let (state_machine, machine) =
             StateMachine::open(quorum, snapshots.clone(), events.clone(), told, fault.clone())?;
-        let connector = Connector { quorum, links, machine: machine.clone(), confirmations: Confirmations::default() };
+        let connector = Connector {
+            quorum,
+            links: links.clone(),
+            machine: machine.clone(),
+            confirmations: Confirmations::default(),
+        };
         let raft = Raft::new(member, config(member), connector, log.clone(), state_machine)
             .await
             .map_err(|error| opening(&error))?;
@@ -238,6 +244,7 @@ impl Group {
             record: Mutex::new(record),
             status: Mutex::default(),
             committed,
+            links,
             events,
             metrics: metrics.clone(),
             fault,
@@ -398,7 +405,8 @@ impl Group {
     pub async fn confirm_lead(&self) -> Result<(), QuorumError> {
         self.check_leading()?;
         // openraft's own deadline ends the asking; waiting for the state machine has none of its own.
-        match tokio::time::timeout(2 * APPEND_DEADLINE, self.raft.ensure_linearizable()).await {
+        let deadline = 2 * self.append_deadline();
+        match tokio::time::timeout(deadline, self.raft.ensure_linearizable()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(_)))) => Err(self.not_primary()),
             Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(missing)))) => Err(QuorumError::Paused {
@@ -406,8 +414,15 @@ impl Group {
                 reason: format!("only {} voters confirmed the primary", missing.got.len()),
             }),
             Ok(Err(RaftError::Fatal(_))) => Err(self.closed()),
-            Err(_) => Err(QuorumError::Unknown { after: 2 * APPEND_DEADLINE, reason: None }),
+            Err(_) => Err(QuorumError::Unknown { after: deadline, reason: None }),
         }
+    }
+
+    /// How long an append to the slowest voter may take.
+    fn append_deadline(&self) -> Duration {
+        let voters = self.membership().voter_ids().collect::<Vec<_>>();
+        let others = voters.into_iter().filter(|voter| *voter != self.me);
+        others.map(|voter| self.links.latencies.append_deadline(voter.peer)).max().unwrap_or(APPEND_DEADLINE)
     }
 
     pub fn view(&self) -> QuorumView {

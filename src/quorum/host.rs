@@ -10,8 +10,9 @@ use openraft::{EmptyNode, LogIdOptionExt};
 use quorate_protocols::approval::{Approval, Subject};
 use quorate_protocols::ids::{Digest, LogIndex, MemberId, Millis, PeerId, QuorumId};
 use quorate_protocols::job::message::{MembershipStatement, SignedMembership};
+use quorate_protocols::liveness::Latency;
 use quorate_protocols::quorum::limits::{
-    QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_HEAD_BYTES_MAX, STANDBYS, VOTERS_MAX,
+    QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, RAFT_HEAD_BYTES_MAX, STANDBYS, VOTERS_MAX,
 };
 use quorate_protocols::quorum::{RaftAnswer, RaftMessage};
 use quorate_protocols::wire::{self, Record};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
 
 use super::group::{self, Group, GroupParts, GroupRecord, Stop};
+use super::latencies::Latencies;
 use super::mark;
 use super::metrics::QuorumMetrics;
 use super::network::{AppendBody, Links, SnapshotBody};
@@ -27,7 +29,7 @@ use super::snapshot::name_of;
 use super::types::Snapshot;
 use super::{FoundError, HostEvent, Promises, QuorumContext};
 use crate::identity::Identity;
-use crate::seams::{DiskError, Frame, InboundRequest, KvBatch, Net, Reply, Seams, run_blocking};
+use crate::seams::{DiskError, Frame, InboundRequest, KvBatch, Net, NetError, Reply, Seams, run_blocking};
 use crate::storage::Storage;
 
 /// Events kept for a follower that lags.
@@ -37,13 +39,18 @@ const EVENTS_MAX: usize = 1024;
 /// takes as busy.
 const REQUESTS_MAX: usize = 512;
 
-/// How long a founder tries to get a primary out of a quorum that its members created.
-const FOUND_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a founder tries to have a quorum created, and then to get a primary out of it.
+const FOUND_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Times that a member is asked to create a quorum. It syncs several times for that: a slow disk has it done when it is
+/// asked again, and a member that stands still does not hold up its founder for long.
+const FOUND_TRIES: usize = 2;
 
 /// Between its rounds of asking.
 const FOUND_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a member that was asked to initialize waits for its own election.
+/// How long a member that was asked to initialize waits for its own election, at least. It syncs the first entry and its
+/// vote before, and the others theirs.
 const ELECTED_DEADLINE: Duration = Duration::from_millis(1500);
 
 /// A member that left says who took its place for this long.
@@ -54,6 +61,15 @@ const DEPARTED_TREE: &str = "quorums.departed";
 /// Chunks of one snapshot that a member is ready to fetch: far above what the limits on a state allow.
 const SNAPSHOT_CHUNKS_MAX: usize = 4096;
 const CHUNKS_AT_ONCE: usize = 4;
+
+/// Why a peer did not create a quorum, or is not its primary.
+#[derive(Debug, thiserror::Error)]
+pub enum FoundRefusal {
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error("{0}")]
+    Refused(String),
+}
 
 /// Where a member went: its last word on the membership, signed when it left.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -112,7 +128,7 @@ impl Inner {
         let host = Arc::new(Self {
             seams,
             identity,
-            links: Arc::new(Links::new(net.clone())),
+            links: Arc::new(Links::new(net.clone(), Latencies::new(storage.clone()))),
             net,
             storage,
             events: broadcast::Sender::new(EVENTS_MAX),
@@ -406,7 +422,10 @@ impl Inner {
         }
         let mut server = group.raft.server_metrics();
         let elected = async { while !group.is_raft_leader() && server.changed().await.is_ok() {} };
-        match tokio::time::timeout(ELECTED_DEADLINE, elected).await {
+        let founders = group.founders();
+        let latencies = founders.iter().map(|member| self.links.latencies.of_member(member, group.me));
+        let slowest = latencies.fold(Latency::default(), Latency::max);
+        match tokio::time::timeout(ELECTED_DEADLINE.max(2 * slowest.commit()), elected).await {
             Ok(()) if group.is_raft_leader() => Ok(()),
             _ => Err("not elected".to_owned()),
         }
@@ -426,7 +445,7 @@ impl Inner {
             standbys: standbys.clone(),
             initialize,
         };
-        let asked = ids.iter().map(|member| self.ask_to_found(member.peer, message(false)));
+        let asked = ids.iter().map(|member| self.ask_to_create(member.peer, message(false)));
         let answers = futures::future::join_all(asked).await;
         let founded = answers.iter().filter(|answer| answer.is_ok()).count();
         if founded < ids.len() || ids.is_empty() {
@@ -455,17 +474,31 @@ impl Inner {
             .map_err(|_| FoundError::NoPrimary { quorum, after: FOUND_DEADLINE })
     }
 
+    /// Asks one peer to create a quorum, again when its answer is late: creating it twice changes nothing.
+    async fn ask_to_create(self: &Arc<Self>, peer: PeerId, message: RaftMessage) -> Result<(), String> {
+        let mut tries = 1;
+        loop {
+            match self.ask_to_found(peer, message.clone()).await {
+                Err(FoundRefusal::Net(NetError::Timeout { .. })) if tries < FOUND_TRIES => tries += 1,
+                answered => return answered.map_err(|refusal| refusal.to_string()),
+            }
+        }
+    }
+
     /// Asks one peer, or this node itself, to create a quorum.
-    pub async fn ask_to_found(self: &Arc<Self>, peer: PeerId, message: RaftMessage) -> Result<(), String> {
+    pub async fn ask_to_found(self: &Arc<Self>, peer: PeerId, message: RaftMessage) -> Result<(), FoundRefusal> {
         let answer = if peer == self.identity.peer() {
             self.answer(peer, message).await.0
         } else {
-            self.links.ask(peer, &message, RAFT_DEADLINE).await.map_err(|error| error.to_string())?.0
+            let initializes = matches!(message, RaftMessage::Found { initialize: true, .. });
+            // To be elected takes what its syncs take; nothing else is tried meanwhile.
+            let deadline = if initializes { RAFT_DEADLINE_MAX } else { RAFT_DEADLINE };
+            self.links.ask(peer, &message, deadline).await?.0
         };
         match answer {
             RaftAnswer::Founded => Ok(()),
-            RaftAnswer::Failed { reason } => Err(reason),
-            other => Err(format!("answered {other:?}")),
+            RaftAnswer::Failed { reason } => Err(FoundRefusal::Refused(reason)),
+            other => Err(FoundRefusal::Refused(format!("answered {other:?}"))),
         }
     }
 

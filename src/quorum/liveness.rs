@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_protocols::ids::{BootId, MemberId, Millis, PeerId, QuorumId, Term};
-use quorate_protocols::liveness::limits::{BEAT_INTERVAL, DEADLINE, LEADERLESS_MAX, MESSAGE_BYTES_MAX};
+use quorate_protocols::liveness::limits::{BEAT_INTERVAL, DEADLINE, DELAY_MAX, LEADERLESS_MAX, MESSAGE_BYTES_MAX};
 use quorate_protocols::liveness::{
     Beat, Detector, DetectorEffect, DetectorInput, Election, ElectionEffect, ElectionInput, LivenessAnswer,
-    LivenessMessage, PreVote, PreVoteRound, View,
+    LivenessMessage, PreVote, PreVoteRound, View, majority_latency,
 };
 use quorate_protocols::quorum::Voters;
 use quorate_protocols::quorum::limits::MAJORITY_SILENCE_MAX;
@@ -27,6 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::group::Group;
 use super::host::Inner;
+use super::resend::{RESEND_MIN, ask_again};
 use crate::seams::{Frame, InboundRequest, NetEvent, Protocol};
 
 /// Beats to one peer that may be under way at once. Several, because a lost one must not silence the next ones for
@@ -44,7 +45,7 @@ const CONTRADICTION_MAX: Duration = LEADERLESS_MAX.checked_div(2).expect("two is
 const REPEAT_BEATS: u64 = 5;
 
 enum Answer {
-    Beat { peer: PeerId, beat: Option<Beat> },
+    Beat { peer: PeerId, beat: Option<Beat>, took: Duration },
     PreVote { quorum: QuorumId, round: PreVoteRound, from: MemberId, answer: Option<LivenessAnswer> },
     Leading { peer: PeerId, led: Option<Vec<(QuorumId, Term)>> },
 }
@@ -142,8 +143,10 @@ impl Liveness {
             }
             *in_flight += 1;
             let message = LivenessMessage::Beat(self.own_beat(peer));
+            let asked_at = Instant::now();
             self.ask(peer, message, move |answer| Answer::Beat {
                 peer,
+                took: asked_at.elapsed(),
                 beat: match answer {
                     Some(LivenessAnswer::Beat(beat)) => Some(beat),
                     _ => None,
@@ -177,6 +180,7 @@ impl Liveness {
             // Repeating it changes nothing.
             self.detector.step(now, DetectorInput::Watch { peer });
         }
+        self.host.links.latencies.retain(&shared);
         self.in_flight.retain(|peer, in_flight| *in_flight > 0 || shared.contains(peer));
         let running: BTreeSet<QuorumId> = groups.iter().map(|group| group.id).collect();
         self.elections.retain(|quorum, _| running.contains(quorum));
@@ -187,7 +191,13 @@ impl Liveness {
     }
 
     fn own_beat(&self, to: PeerId) -> Beat {
-        Beat { boot: self.host.identity.boot, sequence: self.sequence, leading: digest(&self.led_for(to)) }
+        let sync = self.host.links.latencies.own_sync().as_micros();
+        Beat {
+            boot: self.host.identity.boot,
+            sequence: self.sequence,
+            leading: digest(&self.led_for(to)),
+            sync_us: sync.try_into().unwrap_or(u32::MAX),
+        }
     }
 
     /// What this node leads and the peer is a member of.
@@ -208,6 +218,7 @@ impl Liveness {
         if !self.detector.is_watched(peer) {
             return;
         }
+        self.host.links.latencies.record_sync(peer, beat.sync().min(DELAY_MAX));
         if beat.leading == digest(&self.believed(peer)) {
             self.contradicted.remove(&peer);
             return;
@@ -289,11 +300,14 @@ impl Liveness {
 
     async fn answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Beat { peer, beat } => {
+            Answer::Beat { peer, beat, took } => {
                 if let Some(in_flight) = self.in_flight.get_mut(&peer) {
                     *in_flight = in_flight.saturating_sub(1);
                 }
                 if let Some(beat) = beat {
+                    if self.detector.is_watched(peer) {
+                        self.host.links.latencies.record_round_trip(peer, took);
+                    }
                     self.heard(peer, beat).await;
                 }
             }
@@ -381,13 +395,16 @@ impl Liveness {
             Some(primary) if primary.peer == group.me.peer => false,
             _ => self.denied.get(&group.id) != Some(&term),
         };
+        let suspected = suspected.collect();
+        let latencies = &self.host.links.latencies;
+        let latency_of = |member| latencies.of_member(member, group.me);
         View {
             term,
             primary,
             primary_leads,
-            suspected: suspected.collect(),
-            primary_lost_at: primary.and_then(|primary| self.detector.lost_at(primary.peer)),
             last_log: group.last_log(),
+            latency: majority_latency(&configurations, group.me, &suspected, latency_of),
+            suspected,
             configurations,
         }
     }
@@ -420,8 +437,10 @@ impl Liveness {
                     self.ask(to.peer, LivenessMessage::PreVote(question), answer);
                 }
                 ElectionEffect::Elect => {
-                    let since_loss = view.primary_lost_at.map(|at| now.since(at));
-                    tracing::info!(quorum = %group.id, term = %view.term, ?since_loss, "starting an election");
+                    let lost_at = view.primary.and_then(|primary| self.detector.lost_at(primary.peer));
+                    let since_loss = lost_at.map(|at| now.since(at));
+                    let latency = view.latency;
+                    tracing::info!(quorum = %group.id, term = %view.term, ?since_loss, ?latency, "starting an election");
                     self.host.metrics.elections.inc();
                     // Fails only when the group has stopped, which its supervisor reports.
                     let _ = group.raft.trigger().elect().await;
@@ -436,10 +455,12 @@ impl Liveness {
     /// part, although its node is heard; others do not know of it.
     fn missing_majority(&self, group: &Group, configurations: &[Voters]) -> Option<String> {
         let (now, leads) = (self.now(), group.is_raft_leader());
+        // On a link whose beats come unevenly, silence is what the detector takes for it.
+        let silence_max = |peer| MAJORITY_SILENCE_MAX.max(self.detector.allowed(peer));
         let heard = |member: &MemberId| {
             *member == group.me
                 || (member.peer != group.me.peer
-                    && (self.detector.heard_within(now, member.peer, MAJORITY_SILENCE_MAX)
+                    && (self.detector.heard_within(now, member.peer, silence_max(member.peer))
                         || (group.is_new(now)
                             && !self.detector.is_suspected(member.peer)
                             && !self.detector.was_heard(member.peer)))
@@ -485,18 +506,24 @@ impl Liveness {
         answer: impl FnOnce(Option<LivenessAnswer>) -> Answer + Send + 'static,
     ) {
         // Nobody waits for a dial here: a peer without a connection is one that does not answer.
-        let asked =
-            self.host.net.is_connected(peer).then(|| {
-                self.host.net.request(peer, Protocol::Liveness, Frame::head(wire::encode(&message)), DEADLINE)
-            });
-        if asked.is_none() {
+        let is_connected = self.host.net.is_connected(peer);
+        if !is_connected {
             self.host.links.dial(peer);
         }
-        let answers = self.answers.clone();
+        // A lost pre-vote would cost a whole round, and may be asked twice. A lost beat is followed by others; asked twice,
+        // it would be measured as one that took long.
+        let late = match message {
+            LivenessMessage::PreVote(_) => Some(self.host.links.latencies.of(peer).round_trip.max(RESEND_MIN)),
+            LivenessMessage::Beat(_) | LivenessMessage::Leading => None,
+        };
+        let (answers, net) = (self.answers.clone(), self.host.net.clone());
         crate::seams::spawn(async move {
-            let answered = match asked {
-                Some(asked) => asked.await.ok(),
-                None => None,
+            let frame = Frame::head(wire::encode(&message));
+            let ask = || net.request(peer, Protocol::Liveness, frame.clone(), DEADLINE);
+            let answered = match late {
+                _ if !is_connected => None,
+                Some(late) => ask_again(late, ask).await.ok(),
+                None => ask().await.ok(),
             };
             let decoded = answered.and_then(|frame| wire::decode(&frame.head, MESSAGE_BYTES_MAX).ok());
             // Fails only when the actor has ended.

@@ -6,6 +6,7 @@
 //! - `network`, `host`: raft's messages out and in, and the founding of quorums;
 //! - `proposer`: many commands become one log entry;
 //! - `liveness`: when to elect, and whether a majority is heard (openraft's own timers are off);
+//! - `latencies`: how long members take to answer and to sync, which every wait follows;
 //! - `membership`: replacing members that are lost; `standbys`: who is ready to take their place;
 //! - `reopen`: a group whose store failed, a full disk for one, comes back without a restart;
 //! - `types`, `runtime`: what openraft is told about us.
@@ -23,6 +24,7 @@
 mod confirmations;
 mod group;
 mod host;
+mod latencies;
 mod liveness;
 mod log_store;
 mod mark;
@@ -31,6 +33,7 @@ mod metrics;
 mod network;
 mod proposer;
 mod reopen;
+mod resend;
 mod runtime;
 mod snapshot;
 mod standbys;

@@ -25,7 +25,8 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotRespon
 use openraft::{EmptyNode, OptionalSend};
 use quorate_protocols::ids::{Digest, Incarnation, LogIndex, MemberId, PeerId, QuorumId};
 use quorate_protocols::quorum::limits::{
-    APPEND_DEADLINE, QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_HEAD_BYTES_MAX, VOTERS_MAX,
+    APPEND_DEADLINE_MAX, QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, RAFT_HEAD_BYTES_MAX, VOTE_DEADLINE,
+    VOTERS_MAX,
 };
 use quorate_protocols::quorum::{RaftAnswer, RaftMessage};
 use quorate_protocols::wire;
@@ -34,6 +35,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::confirmations::Confirmations;
+use super::latencies::Latencies;
+use super::resend::{RESEND_MIN, ask_again};
 use super::state_machine::Machine;
 use super::types::{Snapshot, SnapshotList, SnapshotMeta, TypeConfig, Vote};
 use crate::seams::{Frame, Net, NetError, Planted, Protocol, planted};
@@ -96,6 +99,7 @@ pub enum LinkError {
 
 /// What all groups of a node share on their way to other members.
 pub struct Links {
+    pub latencies: Latencies,
     net: Arc<dyn Net>,
     dialled: Mutex<BTreeMap<PeerId, Instant>>,
     missed: Mutex<BTreeSet<(QuorumId, MemberId)>>,
@@ -111,8 +115,9 @@ struct Refusals {
 }
 
 impl Links {
-    pub fn new(net: Arc<dyn Net>) -> Self {
+    pub fn new(net: Arc<dyn Net>, latencies: Latencies) -> Self {
         Self {
+            latencies,
             net,
             dialled: Mutex::default(),
             missed: Mutex::default(),
@@ -276,8 +281,8 @@ impl Connector {
     }
 
     /// An empty append, shared with whoever wants the same.
-    async fn confirm(&self, to: MemberId, request: AppendEntriesRequest<TypeConfig>, deadline: Duration) -> Appended {
-        let group = self.clone();
+    async fn confirm(&self, to: MemberId, request: AppendEntriesRequest<TypeConfig>) -> Appended {
+        let (group, deadline) = (self.clone(), self.append_deadline(to));
         let call = move |request| {
             let group = group.clone();
             async move {
@@ -285,7 +290,11 @@ impl Connector {
                 group.call(to, message, deadline).await.map_err(|error| Unreachable::new(&error))
             }
         };
-        self.confirmations.ask(to, request, call).await
+        self.confirmations.ask(to, request, deadline, call).await
+    }
+
+    fn append_deadline(&self, to: MemberId) -> Duration {
+        self.links.latencies.append_deadline(to.peer)
     }
 }
 
@@ -313,7 +322,7 @@ impl RaftNetwork<TypeConfig> for Link {
     async fn append_entries(
         &mut self,
         request: AppendEntriesRequest<TypeConfig>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<AppendEntriesResponse<MemberId>, CallError> {
         let (entries, target) = (request.entries.len() as u64, self.target);
         let missed =
@@ -322,7 +331,7 @@ impl RaftNetwork<TypeConfig> for Link {
         // lead sends its later ones by itself: one after the other, and no entries wait for a question.
         if entries == 0 && !std::mem::replace(&mut self.is_used, true) {
             let missed = missed(&self.group);
-            let answer = self.group.confirm(target, request, option.hard_ttl()).await;
+            let answer = self.group.confirm(target, request).await;
             missed.settle(answer.is_ok());
             return unless_planted(answer).map_err(CallError::Unreachable);
         }
@@ -334,10 +343,16 @@ impl RaftNetwork<TypeConfig> for Link {
             let fitting = entries * self.append_bytes as u64 / bytes as u64;
             return Err(PayloadTooLarge::new_entries_hint(fitting.clamp(1, entries - 1)).into());
         }
-        // openraft drops this future at its own deadline; one that is dropped has missed its message too.
+        // openraft drops this future when the lead ends; one that is dropped has missed its message too.
         let mut late = Late { limit: &mut self.append_bytes, bytes, armed: true };
         let missed = missed(&self.group);
-        let answer = self.group.call(target, message, option.hard_ttl()).await;
+        let deadline = self.group.append_deadline(target);
+        let call = || self.group.call(target, message.clone(), deadline);
+        // A large one that is late is on its way, and sent twice it would be later still.
+        let answer = match bytes <= APPEND_BYTES_MIN {
+            true => ask_again(self.group.links.latencies.append_late(target.peer), call).await,
+            false => call().await,
+        };
         late.armed = matches!(answer, Err(LinkError::Net(NetError::Timeout { .. })));
         // A small one that arrives says nothing of large ones.
         if answer.is_ok() && bytes > *late.limit / 2 {
@@ -351,11 +366,14 @@ impl RaftNetwork<TypeConfig> for Link {
     async fn vote(
         &mut self,
         request: VoteRequest<MemberId>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<VoteResponse<MemberId>, CallError> {
-        let (quorum, to) = (self.group.quorum, self.target);
-        let message = RaftMessage::Vote { quorum, to, body: wire::encode(&request) };
-        self.call(message, option.hard_ttl()).await.map_err(CallError::Unreachable)
+        let (quorum, to, body) = (self.group.quorum, self.target, wire::encode(&request));
+        // A lost vote would cost a whole election, and a voter that hears it twice gives the same answer.
+        let latency = self.group.links.latencies.of(to.peer);
+        let late = RESEND_MIN.max(latency.round_trip + latency.sync);
+        let ask = || self.call(RaftMessage::Vote { quorum, to, body: body.clone() }, VOTE_DEADLINE);
+        ask_again(late, ask).await.map_err(CallError::Unreachable)
     }
 
     async fn full_snapshot(
@@ -433,4 +451,5 @@ impl Drop for Missed {
     }
 }
 
-const _: () = assert!(APPEND_DEADLINE.as_millis() < RAFT_DEADLINE.as_millis());
+const _: () = assert!(APPEND_DEADLINE_MAX.as_millis() <= RAFT_DEADLINE_MAX.as_millis());
+const _: () = assert!(VOTE_DEADLINE.as_millis() <= RAFT_DEADLINE_MAX.as_millis());

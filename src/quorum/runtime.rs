@@ -3,6 +3,9 @@
 //! openraft spawns through static methods, so a spawned future finds its node in a task-local
 //! ([`crate::seams::tasks`]). A crash of the node drops the future where it waits; its join handle then answers
 //! [`JoinError::Crashed`]. Nothing here draws from the machine: see [`FixedRng`].
+//!
+//! openraft puts one constant deadline around every call of its network: right for a LAN, or right for a slow link. Here
+//! such a deadline is stretched to [`CALL_DEADLINE`], and `network` ends each call by what was measured of its target.
 
 use std::fmt;
 use std::future::Future;
@@ -12,7 +15,11 @@ use std::time::Duration;
 
 use openraft::async_runtime::{AsyncOneshotSendExt, AsyncRuntime};
 use openraft::{OptionalSend, TokioInstant};
+use quorate_protocols::quorum::limits::RAFT_DEADLINE_MAX;
 use tokio::sync::oneshot;
+
+/// Longer than `network` lets any call last. openraft's own deadlines end only what has hung beyond that.
+const CALL_DEADLINE: Duration = RAFT_DEADLINE_MAX.saturating_mul(2);
 
 /// Runs openraft inside the task group of whoever calls it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -109,7 +116,7 @@ impl AsyncRuntime for GroupRuntime {
         tokio::time::sleep_until(deadline)
     }
     fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {
-        tokio::time::timeout(duration, future)
+        tokio::time::timeout(duration.max(CALL_DEADLINE), future)
     }
     fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: Self::Instant, future: F) -> Self::Timeout<R, F> {
         tokio::time::timeout_at(deadline, future)

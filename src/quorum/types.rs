@@ -44,18 +44,18 @@ pub struct SnapshotList {
 }
 
 /// The configuration of a member's groups. A literal on purpose: `Config::validate` wants an election timeout above the
-/// heartbeat interval, which makes sense only where openraft's own timers run. Here they are off; what remains of
-/// these numbers are deadlines. A test pins the version of openraft that this was read from.
+/// heartbeat interval, which makes sense only where openraft's own timers run. Here they are off. A test pins the version of openraft that this was read from.
 #[allow(deprecated)] // `send_snapshot_timeout` has to be named in a literal.
 pub fn config(member: MemberId) -> Arc<Config> {
     let spread = limits::SNAPSHOT_SPREAD * u64::from(member.peer.0[31]) / 256;
     Arc::new(Config {
         cluster_name: "quorum".to_owned(),
-        // The deadline of a vote, and the lease in which a voter that heard a primary refuses other candidates. The
-        // range must not be empty, and openraft draws from it once per group: it always draws the lower end.
-        election_timeout_min: limits::ELECTION_TIMEOUT.as_millis() as u64,
-        election_timeout_max: limits::ELECTION_TIMEOUT.as_millis() as u64 + 1,
-        // The deadline of an append and of a read's confirmation; one and a half of it is the tick.
+        // The upper end is the lease in which a voter that heard a primary refuses other candidates. The range must not
+        // be empty, and openraft draws from it once per group: it always draws the lower end, the deadline of a vote,
+        // which `runtime` stretches for `network` to end a vote by what was measured.
+        election_timeout_min: limits::VOTER_LEASE.as_millis() as u64 - 1,
+        election_timeout_max: limits::VOTER_LEASE.as_millis() as u64,
+        // One and a half of it is the tick. The deadline of appends and of reads' confirmations is stretched, too.
         heartbeat_interval: limits::APPEND_DEADLINE.as_millis() as u64,
         install_snapshot_timeout: limits::RAFT_DEADLINE.as_millis() as u64,
         send_snapshot_timeout: 0,

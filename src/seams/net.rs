@@ -67,7 +67,7 @@ impl Protocol {
         use quorate_protocols as p;
         match self {
             Self::Approval => p::approval::limits::DEADLINE,
-            Self::Raft => p::quorum::limits::RAFT_DEADLINE,
+            Self::Raft => p::quorum::limits::RAFT_DEADLINE_MAX,
             Self::Liveness => p::liveness::limits::DEADLINE,
             Self::Job => p::job::limits::DEADLINE,
             Self::Piece => p::piece::limits::DEADLINE,

@@ -46,6 +46,7 @@ impl Actor {
 
     async fn sync(&self, waiting: Vec<Ticket>) {
         let started = Instant::now();
+        self.counters.sync_began();
         let failed = self.fatal.borrow().clone();
         let result = match failed {
             Some(error) => Err(error),

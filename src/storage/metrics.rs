@@ -1,7 +1,12 @@
 //! What the storage actor counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use quorate_protocols::liveness::DelayEstimate;
+use quorate_protocols::liveness::limits::DELAY_MAX;
+use tokio::time::Instant;
 
 /// Counters of one [`super::Storage`], since it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,9 +32,31 @@ pub(super) struct Counters {
     sync_micros: AtomicU64,
     sync_micros_max: AtomicU64,
     waiting: AtomicU64,
+    latency: Mutex<SyncLatency>,
+}
+
+/// How long syncs take, and since when one is under way.
+#[derive(Default)]
+struct SyncLatency {
+    estimate: DelayEstimate,
+    since: Option<Instant>,
 }
 
 impl Counters {
+    pub(super) fn sync_began(&self) {
+        self.latency().since = Some(Instant::now());
+    }
+    /// What nearly every sync stays below. One that takes longer than it should tells so before it ends: as much again
+    /// may be to come.
+    pub(super) fn sync_latency(&self) -> Duration {
+        let latency = self.latency();
+        let usual = latency.estimate.bound().unwrap_or_default();
+        let under_way = latency.since.map_or(Duration::ZERO, |since| since.elapsed());
+        if under_way > usual * 5 / 4 { (2 * under_way).min(DELAY_MAX) } else { usual }
+    }
+    fn latency(&self) -> MutexGuard<'_, SyncLatency> {
+        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
+    }
     pub(super) fn wrote(&self) {
         self.writes.fetch_add(1, Ordering::Relaxed);
         self.waiting.fetch_add(1, Ordering::Relaxed);
@@ -37,6 +64,11 @@ impl Counters {
     /// A sync ended, well or not, and `writes` no longer wait for it.
     pub(super) fn synced(&self, writes: u64, took: Duration, is_ok: bool) {
         self.waiting.fetch_sub(writes, Ordering::Relaxed);
+        {
+            let mut latency = self.latency();
+            latency.since = None;
+            latency.estimate.record(took);
+        }
         if !is_ok {
             return;
         }

@@ -113,8 +113,9 @@ impl Storage {
         }
         if let Err(mpsc::error::SendError(ticket)) = self.tickets.send(Ticket { done: Box::new(done) }) {
             // The actor has closed with the node; those who close after it sync for themselves.
+            let began = tokio::time::Instant::now();
             let result = self.disk.kv.sync();
-            self.counters.synced(1, std::time::Duration::ZERO, result.is_ok());
+            self.counters.synced(1, began.elapsed(), result.is_ok());
             (ticket.done)(result);
         }
         Ok(())
@@ -123,6 +124,11 @@ impl Storage {
     /// Becomes `Some` when the record store could not be synced: the node must stop.
     pub fn fatal(&self) -> watch::Receiver<Option<DiskError>> {
         self.fatal.clone()
+    }
+
+    /// Until a write is durable: a bound that nearly every sync keeps, as of now. Zero before the first sync.
+    pub fn sync_latency(&self) -> std::time::Duration {
+        self.counters.sync_latency()
     }
 
     pub fn metrics(&self) -> StorageMetrics {

@@ -22,7 +22,8 @@ pub enum DetectorInput {
     Watch { peer: PeerId },
     /// No quorum is shared any longer.
     Unwatch { peer: PeerId },
-    /// A beat, an answer to ours, or any other message that proves the peer's process runs.
+    /// A beat, an answer to ours, or any other message that proves the peer's process runs. Without a connection it proves
+    /// only that the process ran when it was sent.
     Beat { peer: PeerId, boot: BootId },
     /// A connection exists. Proves nothing about the process behind it, but ends the evidence against it.
     Connected { peer: PeerId },
@@ -126,6 +127,11 @@ impl Detector {
             DetectorInput::Unwatch { peer } => drop(self.peers.remove(&peer)),
             DetectorInput::Beat { peer, boot } => {
                 let Some(watched) = self.peers.get_mut(&peer) else { return effects };
+                // Sent before the connection closed: a new one would have been told first.
+                let closed = watched.disconnected_at.is_some_and(|at| now.since(at) <= EVIDENCE_MAX);
+                if closed && watched.boot == Some(boot) {
+                    return effects;
+                }
                 if watched.heard && watched.suspected_since.is_none() {
                     watched.learn_lateness(now.since(watched.heard_at));
                 }
@@ -235,6 +241,10 @@ impl Detector {
     /// whether it still hears a majority.
     pub fn heard_within(&self, now: Millis, peer: PeerId, span: Duration) -> bool {
         self.peers.get(&peer).is_some_and(|watched| watched.heard && now.since(watched.heard_at) <= span)
+    }
+    /// Silence that is not suspected yet. For a peer that is not watched, the least.
+    pub fn allowed(&self, peer: PeerId) -> Duration {
+        self.peers.get(&peer).map_or(SUSPICION_MIN, Watched::allowed)
     }
     /// The boot in which the peer was last heard.
     pub fn boot(&self, peer: PeerId) -> Option<BootId> {

@@ -2,22 +2,22 @@
 //!
 //! openraft keeps the quorum safe whatever happens here; this core decides only *when* `trigger().elect()` is called.
 //! A voter whose primary is suspected (or that has known no primary for [`LEADERLESS_MAX`]) waits for its turn by
-//! rank, asks the other voters whether they miss the primary too (a pre-vote), and with a majority's yes waits out the
-//! voters' lease and elects. A voter with a longer log answers no: openraft would refuse the vote after the term had
+//! rank, asks the other voters whether they miss the primary too (a pre-vote), and with a majority's yes elects. A voter with a longer log answers no: openraft would refuse the vote after the term had
 //! been raised, for ever. So terms rise only when somebody can win.
 //!
 //! Promises: at most one candidacy of this node at a time; no election without a majority of every current
 //! configuration; an answer that belongs to an earlier round is ignored. It does not promise that two nodes never run
 //! at once, only that they rarely do: staggered starts, a granted pre-vote defers the granter's own candidacy, and
-//! failures back off with jitter.
+//! failures back off with jitter. All of its waits follow the latency of the voters that are needed: a voter never tries
+//! anew before an election that is under way has had the time that its round trips and syncs take.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::limits::{BACKOFF_MAX, CANDIDATE_STAGGER, DEADLINE, LEADERLESS_MAX, LEASE_SLACK};
+use super::latency::Latency;
+use super::limits::{BACKOFF_MAX, CANDIDATE_STAGGER, ELECTION_MIN, LEADERLESS_MAX, PRE_VOTE_MIN, RETRY_MIN};
 use super::message::{LivenessAnswer, LogPosition, PreVote};
 use crate::ids::{MemberId, Millis, QuorumId, Term};
-use crate::quorum::limits::ELECTION_TIMEOUT;
 use crate::quorum::membership::Voters;
 
 /// What this node believes about the quorum at the time of a call, read from raft and from the detector.
@@ -32,9 +32,9 @@ pub struct View {
     pub primary_leads: bool,
     /// Voters whose nodes the detector suspects.
     pub suspected: BTreeSet<MemberId>,
-    /// When the primary, if it is suspected, gave its last sign at the latest.
-    pub primary_lost_at: Option<Millis>,
     pub last_log: LogPosition,
+    /// Of the slowest voter that a majority needs, this one included.
+    pub latency: Latency,
 }
 
 impl View {
@@ -47,7 +47,18 @@ impl View {
     fn is_majority(&self, voices: &BTreeSet<MemberId>) -> bool {
         !self.configurations.is_empty() && self.configurations.iter().all(|voters| voters.is_majority(voices))
     }
+    /// How far apart candidates start.
+    fn stagger(&self) -> Duration {
+        CANDIDATE_STAGGER.max(self.latency.round_trip)
+    }
+    /// How long a primary that nobody suspects may lead nothing. Two elections fit in it.
+    fn leaderless_max(&self) -> Duration {
+        LEADERLESS_MAX.max(2 * (self.latency.election() + self.latency.round_trip))
+    }
 }
+
+/// After failures a candidate waits for up to so many times more.
+const PATIENCE_GROWTH_MAX: u32 = 3;
 
 /// Names one round of pre-votes of one quorum on this node; its answers repeat it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,7 +91,7 @@ enum Phase {
     Content,
     /// Nobody leads, and nobody is suspected: perhaps an election is under way.
     Leaderless {
-        since: Millis,
+        until: Millis,
     },
     /// Waiting for our turn.
     Waiting {
@@ -92,10 +103,8 @@ enum Phase {
         granted: BTreeSet<MemberId>,
         pending: BTreeSet<MemberId>,
     },
-    /// A majority agreed; the leases that voters gave to the lost primary run out.
-    Granted {
-        elect_at: Millis,
-    },
+    /// A majority agreed.
+    Granted,
     /// A vote of ours is under way.
     Electing {
         until: Millis,
@@ -108,9 +117,6 @@ pub struct Election {
     quorum: QuorumId,
     me: MemberId,
     phase: Phase,
-    /// When the present want of a primary began. A voter's lease to the lost primary cannot outlast this by more than
-    /// the election timeout.
-    missing_since: Option<Millis>,
     /// The primary that was lost, for ranking; openraft forgets it at the first higher term.
     lost: Option<MemberId>,
     round: PreVoteRound,
@@ -119,15 +125,7 @@ pub struct Election {
 
 impl Election {
     pub fn new(quorum: QuorumId, me: MemberId) -> Self {
-        Self {
-            quorum,
-            me,
-            phase: Phase::Content,
-            missing_since: None,
-            lost: None,
-            round: PreVoteRound::default(),
-            failures: 0,
-        }
+        Self { quorum, me, phase: Phase::Content, lost: None, round: PreVoteRound::default(), failures: 0 }
     }
 
     /// Contract: call for every input with a fresh view and perform the effects in order. `random` is 64 fresh random
@@ -139,7 +137,7 @@ impl Election {
         }
         match input {
             ElectionInput::Tick => {}
-            ElectionInput::Answered { round, from, granted: true, .. } => self.count(now, view, round, from),
+            ElectionInput::Answered { round, from, granted: true, .. } => self.count(view, round, from),
             ElectionInput::Answered { round, from, granted: false, log, primary } => {
                 self.note_refusal(now, view, random, round, from, log, primary);
             }
@@ -183,11 +181,12 @@ impl Election {
         let busy = insists && question.last_log == view.last_log;
         let granted = missed && !busy && view.is_voter(question.candidate) && question.last_log >= view.last_log;
         if granted && !matches!(self.phase, Phase::Content | Phase::Electing { .. }) {
-            let until = now.plus(ELECTION_TIMEOUT + 2 * CANDIDATE_STAGGER);
+            // The answer's way back, the election, and the winner's first append.
+            let until = now.plus(view.latency.election() + view.latency.round_trip + 2 * view.stagger());
             match &mut self.phase {
-                Phase::Leaderless { since } => *since = (*since).max(now),
+                Phase::Leaderless { until: own } => *own = (*own).max(now.plus(view.leaderless_max())),
                 // A majority already agreed to ours; yielding now would let each wait for the other.
-                Phase::Granted { .. } => {}
+                Phase::Granted => {}
                 Phase::Waiting { until: own } => *own = (*own).max(until),
                 _ => self.phase = Phase::Waiting { until },
             }
@@ -200,50 +199,48 @@ impl Election {
     /// When to tick next, if nothing happens before.
     pub fn wake_at(&self) -> Option<Millis> {
         match self.phase {
-            Phase::Content => None,
-            Phase::Leaderless { since } => Some(since.plus(LEADERLESS_MAX)),
-            Phase::Granted { elect_at } => Some(elect_at),
-            Phase::Waiting { until } | Phase::Asking { until, .. } | Phase::Electing { until } => Some(until),
+            Phase::Content | Phase::Granted => None,
+            Phase::Leaderless { until }
+            | Phase::Waiting { until }
+            | Phase::Asking { until, .. }
+            | Phase::Electing { until } => Some(until),
         }
     }
 
     /// Whether a candidacy of this node is under way.
     pub fn is_running(&self) -> bool {
-        matches!(self.phase, Phase::Asking { .. } | Phase::Granted { .. } | Phase::Electing { .. })
+        matches!(self.phase, Phase::Asking { .. } | Phase::Granted | Phase::Electing { .. })
     }
 
     /// Updates what we miss from the view; false when there is nothing to do.
     fn wants_primary(&mut self, now: Millis, view: &View) -> bool {
         let healthy = view.primary.is_some_and(|primary| view.primary_leads && !view.suspected.contains(&primary));
         if healthy || !view.is_voter(self.me) {
-            (self.phase, self.missing_since, self.lost, self.failures) = (Phase::Content, None, None, 0);
+            (self.phase, self.lost, self.failures) = (Phase::Content, None, 0);
             return false;
         }
-        // Not the moment of the suspicion: the voters' leases began to run out when the primary fell silent.
         let suspected = view.primary.filter(|primary| view.suspected.contains(primary));
         if suspected.is_some() && self.lost != suspected {
-            // Another loss than the one before, if there was one: turns and leases are counted anew. A wait that was left
-            // over from letting the primary run that is now lost would be the same at every voter.
-            (self.phase, self.missing_since, self.lost) = (Phase::Content, None, suspected);
+            // Another loss than the one before, if there was one: turns are counted anew. A wait that was left over from
+            // letting the primary run that is now lost would be the same at every voter.
+            (self.phase, self.lost) = (Phase::Content, suspected);
         }
-        let missing_since = *self.missing_since.get_or_insert(view.primary_lost_at.unwrap_or(now).min(now));
         match (&self.phase, suspected) {
             (Phase::Content | Phase::Leaderless { .. }, Some(_)) => {
                 self.phase = Phase::Waiting { until: now.plus(self.turn(view)) };
             }
-            (Phase::Content, None) => self.phase = Phase::Leaderless { since: missing_since },
+            (Phase::Content, None) => self.phase = Phase::Leaderless { until: now.plus(view.leaderless_max()) },
             _ => {}
         }
         true
     }
 
     fn advance(&mut self, now: Millis, view: &View, random: u64, effects: &mut Vec<ElectionEffect>) {
-        if let Phase::Leaderless { since } = self.phase {
-            let begin = since.plus(LEADERLESS_MAX);
-            if now < begin {
+        if let Phase::Leaderless { until } = self.phase {
+            if now < until {
                 return;
             }
-            self.phase = Phase::Waiting { until: begin.plus(self.turn(view)) };
+            self.phase = Phase::Waiting { until: until.plus(self.turn(view)) };
         }
         if let Phase::Waiting { until } = self.phase
             && now >= until
@@ -253,17 +250,19 @@ impl Election {
         if let Phase::Asking { until, pending, .. } = &self.phase
             && (now >= *until || pending.is_empty())
         {
-            self.back_off(now, random);
+            self.back_off(now, view, random);
         }
         match self.phase {
-            Phase::Granted { elect_at } if now >= elect_at => {
-                // Our own vote is synced before any is asked for; then come the vote's deadline, and as much again
-                // for its answers to be seen in the view. To give up sooner would raise the term under a winner.
-                self.phase = Phase::Electing { until: now.plus(3 * ELECTION_TIMEOUT) };
+            Phase::Granted => {
+                // To give up too soon would raise the term under a winner, for a sync may wait for another: twice what an
+                // election usually takes, and more after each that came to nothing, for latencies may have grown since.
+                let usual = 2 * view.latency.election() + ELECTION_MIN;
+                let patience = usual * (1 + self.failures.min(PATIENCE_GROWTH_MAX));
+                self.phase = Phase::Electing { until: now.plus(patience) };
                 effects.push(ElectionEffect::Elect);
             }
             // The view would have shown a primary by now.
-            Phase::Electing { until } if now >= until => self.back_off(now, random),
+            Phase::Electing { until } if now >= until => self.back_off(now, view, random),
             _ => {}
         }
     }
@@ -281,28 +280,27 @@ impl Election {
         let question =
             PreVote { quorum: self.quorum, term: view.term, candidate: self.me, missing, last_log: view.last_log };
         effects.extend(others.iter().map(|&to| ElectionEffect::Ask { to, round: self.round, question }));
-        self.phase =
-            Phase::Asking { round: self.round, until: now.plus(DEADLINE), granted: [self.me].into(), pending: others };
+        let until = now.plus(PRE_VOTE_MIN.max(2 * view.latency.round_trip));
+        self.phase = Phase::Asking { round: self.round, until, granted: [self.me].into(), pending: others };
         // A quorum of one voter, or whose others are gone from the configuration: our own voice may be enough.
-        self.settle(now, view);
+        self.settle(view);
     }
 
-    fn count(&mut self, now: Millis, view: &View, answered: PreVoteRound, from: MemberId) {
+    fn count(&mut self, view: &View, answered: PreVoteRound, from: MemberId) {
         if let Phase::Asking { round, granted, pending, .. } = &mut self.phase
             && *round == answered
             && pending.remove(&from)
         {
             granted.insert(from);
-            self.settle(now, view);
+            self.settle(view);
         }
     }
 
-    fn settle(&mut self, now: Millis, view: &View) {
+    fn settle(&mut self, view: &View) {
         if let Phase::Asking { granted, .. } = &self.phase
             && view.is_majority(granted)
         {
-            let lease_ends = self.missing_since.unwrap_or(now).plus(ELECTION_TIMEOUT + LEASE_SLACK);
-            self.phase = Phase::Granted { elect_at: lease_ends.max(now) };
+            self.phase = Phase::Granted;
         }
     }
 
@@ -323,16 +321,24 @@ impl Election {
         }
         if log > view.last_log {
             // Only the longest log can win: let its owner run first, by as much as a whole election takes.
-            let patience = ELECTION_TIMEOUT + 3 * CANDIDATE_STAGGER + jitter(random, CANDIDATE_STAGGER);
+            let stagger = view.stagger();
+            let patience = view.latency.election() + 3 * stagger + jitter(random, stagger);
             self.phase = Phase::Waiting { until: now.plus(patience) };
         } else if primary.is_some() {
-            // Somebody hears a primary that we do not: our own line may be the broken one.
-            self.back_off(now, random);
+            // Somebody hears a primary that we do not: our own line may be the broken one, or the news is still on its way
+            // there. So the first time it is asked again soon.
+            self.back_off_from(RETRY_MIN.max(view.latency.round_trip / 2), now, view, random);
         }
     }
 
-    fn back_off(&mut self, now: Millis, random: u64) {
-        let base = CANDIDATE_STAGGER.saturating_mul(1 << self.failures.min(5)).min(BACKOFF_MAX);
+    fn back_off(&mut self, now: Millis, view: &View, random: u64) {
+        self.back_off_from(view.stagger(), now, view, random);
+    }
+
+    /// Waits for `least`, twice as long with each failure.
+    fn back_off_from(&mut self, least: Duration, now: Millis, view: &View, random: u64) {
+        let most = BACKOFF_MAX.max(view.latency.election());
+        let base = least.saturating_mul(1 << self.failures.min(6)).min(most);
         self.failures = self.failures.saturating_add(1);
         self.phase = Phase::Waiting { until: now.plus(base + jitter(random, base)) };
     }
@@ -357,7 +363,7 @@ impl Election {
                 Some(voter) != self.lost && !view.suspected.contains(&voter) && self.distance(voter) < ours
             })
             .count();
-        CANDIDATE_STAGGER * ahead as u32
+        view.stagger() * ahead as u32
     }
 }
 

@@ -1,5 +1,7 @@
 //! Wire types of the liveness layer.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{BootId, LogIndex, MemberId, QuorumId, Term};
@@ -12,6 +14,14 @@ pub struct Beat {
     /// First eight bytes of BLAKE3 over the ids, in order, of the quorums that the sender leads and the receiver is a
     /// member of, with their terms. A receiver that believes otherwise for long asks with `Leading`.
     pub leading: u64,
+    /// Until a write is durable on the sender's disk, in microseconds: a bound that nearly every sync keeps, as of now.
+    pub sync_us: u32,
+}
+
+impl Beat {
+    pub fn sync(&self) -> Duration {
+        Duration::from_micros(self.sync_us.into())
+    }
 }
 
 /// The end of a log: compared term first, as Raft does.

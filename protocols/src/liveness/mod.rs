@@ -4,17 +4,20 @@
 //! about a second is *suspected*, adaptively; one whose connection closed and whose address then refuses is suspected
 //! at once. A backup that suspects its primary asks the other voters whether they miss it too, showing its last log
 //! id (a pre-vote); only with a majority's yes does it start an election, so that a cut-off or merely busy node
-//! raises no terms.
+//! raises no terms. How long each step of that may take follows the round trips and syncs that were measured
+//! ([`latency`]); the limits are what holds on a LAN.
 //!
 //! Wire: `/quorate/liveness/1`, one [`message::LivenessMessage`] in, one [`message::LivenessAnswer`] out.
 
 pub mod detector;
 pub mod election;
+pub mod latency;
 pub mod limits;
 pub mod message;
 
 pub use detector::{Cause, Detector, DetectorEffect, DetectorInput};
 pub use election::{Election, ElectionEffect, ElectionInput, PreVoteRound, View};
+pub use latency::{DelayEstimate, Latency, majority_latency};
 pub use message::{Beat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
 
 #[cfg(test)]

@@ -557,7 +557,7 @@ fn piece_samples(samples: &mut Samples) {
 
 fn liveness_samples(samples: &mut Samples) {
     let limit = liveness::limits::MESSAGE_BYTES_MAX;
-    let beat = Beat { boot: BootId([0x44; 16]), sequence: 70_000, leading: u64::MAX };
+    let beat = Beat { boot: BootId([0x44; 16]), sequence: 70_000, leading: u64::MAX, sync_us: 1_500 };
     let last_log = LogPosition { term: Term(7), index: LogIndex(1_000_000) };
     let vote = PreVote { quorum: QUORUM, term: Term(7), candidate: member(1), missing: Some(member(2)), last_log };
     let messages = vec![LivenessMessage::Beat(beat), LivenessMessage::PreVote(vote), LivenessMessage::Leading];

@@ -386,7 +386,13 @@ impl<E: Into<PutError>> From<E> for Feed {
 
 /// Errors after which asking the same quorum again may help.
 fn is_passing(error: &ClientError) -> bool {
-    matches!(error, ClientError::Unknown { .. } | ClientError::Paused { .. } | ClientError::Busy { .. })
+    matches!(
+        error,
+        ClientError::Unknown { .. }
+            | ClientError::Paused { .. }
+            | ClientError::NoPrimary { .. }
+            | ClientError::Busy { .. }
+    )
 }
 
 fn ended(job: JobId, reason: Option<&str>) -> PutError {

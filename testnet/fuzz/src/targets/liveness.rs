@@ -1,12 +1,13 @@
 //! The failure detector and the election under any order of beats, silences, answers and changing views.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use quorate_protocols::ids::{BootId, Incarnation, LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
 use quorate_protocols::liveness::limits::{BEAT_INTERVAL, SUSPICION_MAX};
 use quorate_protocols::liveness::{
-    Detector, DetectorEffect, DetectorInput, Election, ElectionEffect, ElectionInput, LivenessAnswer, LogPosition,
-    PreVote, PreVoteRound, View,
+    Detector, DetectorEffect, DetectorInput, Election, ElectionEffect, ElectionInput, Latency, LivenessAnswer,
+    LogPosition, PreVote, PreVoteRound, View,
 };
 use quorate_protocols::quorum::Voters;
 
@@ -124,7 +125,8 @@ fn run_election(bytes: &[u8]) -> Trail {
                 view.primary = (step.byte(1) % 8 < PEERS).then(|| member(step.byte(1) % PEERS));
                 view.primary_leads = step.is_set(2, 0);
                 view.suspected = members(step, 3);
-                view.primary_lost_at = step.is_set(2, 1).then(|| Millis(now.0.saturating_sub(u64::from(step.byte(4)))));
+                let of = |byte| Duration::from_millis(4 * u64::from(byte));
+                view.latency = Latency { round_trip: of(step.byte(4)), sync: of(step.byte(2)) };
                 (view.term, view.last_log) = (Term(u64::from(step.byte(5) % 8)), log(step, 6));
                 ElectionInput::Tick
             }

@@ -286,6 +286,14 @@ impl Fabric {
         self.lock().connected.contains(&pair(a, b))
     }
 
+    /// What a ping takes, there and back, without the jitter of this moment.
+    pub(super) fn round_trip(&self, one: PeerId, other: PeerId) -> Duration {
+        let state = self.lock();
+        let slow = |peer| state.slow.get(&peer).copied().unwrap_or_default();
+        let (least, most) = state.faults.latency;
+        least + most + 2 * (slow(one) + slow(other))
+    }
+
     /// Decides the fate of one message of this many bytes.
     pub(super) fn path(&self, from: PeerId, to: PeerId, bytes: usize, may_repeat: bool) -> Path {
         let mut state = self.lock();

@@ -72,7 +72,7 @@ impl Net for SimNet {
                 peer,
                 addresses: vec![format!("/memory/{index}")],
                 connected,
-                rtt: connected.then_some(Duration::from_millis(2)),
+                rtt: connected.then(|| self.fabric.round_trip(self.local, peer)),
                 last_seen: now.filter(|_| connected),
             }
         };
