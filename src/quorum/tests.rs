@@ -5,6 +5,7 @@ mod faults;
 mod links;
 pub(crate) mod memory;
 mod proposing;
+mod replication;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +64,10 @@ impl TestNode {
     }
     fn group(&self) -> Arc<Group> {
         self.host().0.group(QUORUM).expect("a member")
+    }
+    /// Has a command proposed here, whatever comes of it.
+    async fn propose_here(&self, by: PeerId, command: Command) -> Result<(), QuorumError> {
+        self.quorum().propose(by, command, Duration::from_secs(10)).await.map(drop)
     }
     /// This node's promise to be a member, asked for by `asker`.
     fn approve(&self, asker: PeerId) -> Approval {

@@ -58,6 +58,8 @@ pub struct MemoryDisk {
     small: Mutex<BTreeMap<String, Vec<u8>>>,
     is_full: AtomicBool,
     refused: AtomicU64,
+    sync_delay_ms: AtomicU64,
+    appends_unsynced_most: AtomicU64,
 }
 
 impl MemoryDisk {
@@ -67,6 +69,14 @@ impl MemoryDisk {
     /// Takes nothing that adds bytes.
     pub fn set_full(&self, is_full: bool) {
         self.is_full.store(is_full, Ordering::Relaxed);
+    }
+    /// Every sync takes this long from now on.
+    pub fn set_sync_delay(&self, delay: Duration) {
+        self.sync_delay_ms.store(delay.as_millis() as u64, Ordering::Relaxed);
+    }
+    /// Most appends to logs that ever waited for one sync.
+    pub fn appends_unsynced_most(&self) -> u64 {
+        self.appends_unsynced_most.load(Ordering::Relaxed)
     }
     /// Writes that found the disk full.
     pub fn refused(&self) -> u64 {
@@ -135,6 +145,9 @@ impl Kv for MemoryDisk {
         let mut records = self.records.lock().unwrap();
         change(&mut records.visible, &batch);
         records.unsynced.push(batch);
+        let is_append = |op: &KvOp| matches!(op, KvOp::Put { tree, .. } if tree.ends_with(".log"));
+        let appends = records.unsynced.iter().filter(|batch| batch.ops.iter().any(is_append)).count();
+        self.appends_unsynced_most.fetch_max(appends as u64, Ordering::Relaxed);
         Ok(())
     }
     fn sync(&self) -> Result<(), DiskError> {
@@ -143,6 +156,9 @@ impl Kv for MemoryDisk {
             change(&mut records.synced, &batch);
         }
         Ok(())
+    }
+    fn sync_delay(&self) -> Duration {
+        Duration::from_millis(self.sync_delay_ms.load(Ordering::Relaxed))
     }
 }
 
