@@ -3,6 +3,9 @@
 //! `quorate_protocols` decides; this crate does: sockets, disk, timers, HTTP. A [`node::Node`] is a set of actors, each
 //! owning one state, that reach the world only through [`seams`]. The map of the modules is in the README.
 
+// Whatever reaches a terminal goes through `cli::output`, where text of others is escaped.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod api;
 pub mod bench;
 pub mod buffers;

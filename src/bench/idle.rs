@@ -72,12 +72,10 @@ pub async fn run(common: &Common, testnet: &Testnet, quorums: u32, window: Durat
             node.quorums.to_string(),
         ]
     });
-    print(format!(
-        "{}\n\nall together {:.3} of one core over {window_s:.0} s; {} elections",
-        table(&["node", "of a core", "memory", "quorums"], rows),
-        result.cores_total,
-        result.term_changes
-    ))
+    print(table(&["node", "of a core", "memory", "quorums"], rows).below(format!(
+        "all together {:.3} of one core over {window_s:.0} s; {} elections",
+        result.cores_total, result.term_changes
+    )))
 }
 
 struct Look {

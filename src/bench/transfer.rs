@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use super::bound::{Bound, Run, write_random};
 use super::proc::cpu_of_all;
 use super::{entry, median};
-use crate::cli::{Common, Failure, TransferArgs, Upload, download, print, print_json, upload, write_file};
+use crate::cli::{Common, Failure, TransferArgs, Upload, download, facts, note, print, print_json, upload, write_file};
 
 /// Bytes read at once; every such block of a run carries a stamp, so that no piece of it was ever stored before.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -75,7 +75,7 @@ impl Runs {
         let last = |took: Option<Duration>| rate(args.size, took.unwrap_or_default());
         let (network, bound) = (self.network.last().map(|run| run.0), self.bound.last().map(|run| run.took));
         let (network, bound) = (last(network), last(bound));
-        eprintln!("{what} {}/{}: {network:.0} MB/s, bound {bound:.0} MB/s", self.network.len(), args.runs);
+        note(format!("{what} {}/{}: {network:.0} MB/s, bound {bound:.0} MB/s", self.network.len(), args.runs));
     }
 }
 
@@ -187,19 +187,22 @@ fn report(common: &Common, bytes: u64, runs: &Runs) -> Result<(), Failure> {
         format!("{low:.0} to {high:.0}")
     };
     let parts: Vec<String> = result.bound_parts_s.iter().map(|(part, s)| format!("{part} {s:.2} s")).collect();
-    print(format!(
-        "network  {mb_per_s:.0} MB/s (median of {}, {})  {:.4} CPU s/MB over all nodes and the client\n\
-         bound    {bound_mb_per_s:.0} MB/s (median of {}, {})  {:.4} CPU s/MB\n\
-         ratio    {:.2}\n\
-         of the bound, summed over threads: {}\n\
-         the rest of the network's CPU time goes to sockets and copies, HTTP, framing, consensus and scheduling",
+    let network = format!(
+        "{mb_per_s:.0} MB/s (median of {}, {})  {:.4} CPU s/MB over all nodes and the client",
         runs.len(),
         spread(&result.runs_mb_per_s),
-        result.cpu_s_per_mb,
+        result.cpu_s_per_mb
+    );
+    let bound = format!(
+        "{bound_mb_per_s:.0} MB/s (median of {}, {})  {:.4} CPU s/MB",
         bound.len(),
         spread(&result.bound_runs_mb_per_s),
-        result.bound_cpu_s_per_mb,
-        result.ratio,
-        parts.join(", ")
-    ))
+        result.bound_cpu_s_per_mb
+    );
+    let figures = facts(&[("network", network), ("bound", bound), ("ratio", format!("{:.2}", result.ratio))]);
+    print(
+        figures.and(format!("of the bound, summed over threads: {}", parts.join(", "))).and(
+            "the rest of the network's CPU time goes to sockets and copies, HTTP, framing, consensus and scheduling",
+        ),
+    )
 }

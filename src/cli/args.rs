@@ -197,6 +197,9 @@ pub struct GetArgs {
     /// Bytes to read: FIRST-LAST, FIRST- or -COUNT, counted from 0, both ends included
     #[arg(long, value_name = "RANGE", value_parser = range, allow_hyphen_values = true)]
     pub range: Option<String>,
+    /// On a terminal too, write control characters as they are
+    #[arg(long)]
+    pub raw: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -259,6 +262,9 @@ pub enum JobCommand {
         /// Where to write; standard output otherwise
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        /// On a terminal too, write control characters as they are
+        #[arg(long)]
+        raw: bool,
     },
     /// Cancel a job; a second cancel gives up undoing, too
     Cancel {
@@ -397,6 +403,9 @@ pub struct LogArgs {
     /// Standard output instead, of tasks whose output it is not
     #[arg(long)]
     pub stdout: bool,
+    /// On a terminal too, write control characters as they are
+    #[arg(long)]
+    pub raw: bool,
 }
 
 #[derive(Clone, Copy, Debug, ClapArgs)]

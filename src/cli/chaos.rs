@@ -10,8 +10,9 @@ use quorate_testnet::chaos::{self, ChaosError, Options, Progress, Report};
 use quorate_testnet::{Layout, Testnet, UpOptions};
 
 use super::args::{ChaosArgs, Common};
-use super::failure::Failure;
-use super::output::{print, print_json};
+use super::failure::{Failure, unless_reader_gone};
+use super::output::{Text, note, print, print_json};
+use super::reader;
 use super::testnet::own_binary;
 
 /// Without `--for` and `--kills`.
@@ -48,6 +49,8 @@ pub async fn run(common: &Common, dir: &Path, args: ChaosArgs) -> Result<(), Fai
         outcome = perform(common, &net, folder.is_some(), &args, seed) => outcome,
         _ = tokio::signal::ctrl_c() => Err(interrupted(folder.is_some())),
         _ = terminate.recv() => Err(interrupted(folder.is_some())),
+        // With a file for the report, standard output is not all that it is for.
+        () = reader::until_gone(), if args.report.is_none() => Err(interrupted(folder.is_some())),
     };
     if folder.is_some() {
         // However it ended, and however far the start had come: nothing is left running.
@@ -68,10 +71,10 @@ pub async fn run(common: &Common, dir: &Path, args: ChaosArgs) -> Result<(), Fai
         };
         file.write_all(text.as_bytes()).map_err(|error| file_failure(path, &error))?;
     }
-    match common.json {
-        true => print_json(&report)?,
-        false => print(report.to_markdown().trim_end())?,
-    }
+    unless_reader_gone(match common.json {
+        true => print_json(&report),
+        false => print(Text::paragraphs(report.to_markdown().trim_end())),
+    })?;
     match (report.violations.len(), short) {
         (0, None) => Ok(()),
         (0, Some(why)) => Err(Failure::failed(why)),
@@ -121,7 +124,7 @@ async fn perform(common: &Common, net: &Path, start: bool, args: &ChaosArgs, see
         shown.set_message(progress_text(&progress));
         let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !is_terminal && told.is_none_or(|told| progress.elapsed >= told + LINE_INTERVAL) {
-            eprintln!("{}", progress_text(&progress));
+            note(progress_text(&progress));
             *told = Some(progress.elapsed);
         }
     })

@@ -17,10 +17,12 @@ use quorate_testnet::{Testnet, UpOptions};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use super::advice::shell_path;
 use super::args::{Common, DemoArgs};
 use super::failure::Failure;
 use super::object::write_file;
-use super::output::{bytes, print, print_json};
+use super::output::{Text, bytes, facts, print, print_json, tell};
+use super::reader;
 use super::show::{peers_table, quorum_text};
 use super::testnet::own_binary;
 use super::transfer::{Upload, download, open_file, upload};
@@ -62,6 +64,7 @@ pub async fn run(common: &Common, args: &DemoArgs) -> Result<(), Failure> {
         outcome = shown(common, args, &net, folder.path()) => outcome,
         _ = tokio::signal::ctrl_c() => Err(Failure::failed("interrupted; everything was cleaned up")),
         _ = terminate.recv() => Err(Failure::failed("interrupted; everything was cleaned up")),
+        () = reader::until_gone() => Err(Failure::reader_gone()),
     };
     let keep = args.keep && outcome.is_ok();
     if !keep {
@@ -80,11 +83,7 @@ pub async fn run(common: &Common, args: &DemoArgs) -> Result<(), Failure> {
     if keep {
         let folder = folder.keep();
         if !common.json {
-            let (net, folder) = (net.display(), folder.display());
-            print(format!(
-                "\nThe network is still running. To talk to it:\n  export QUORATE_TESTNET_DIR={net}\n  quorate --peers --node 1\n  \
-                 quorate object ls --node 2\n  quorate testnet status\nTo end it:\n  quorate testnet down && rm -r {folder}"
-            ))?;
+            print(keep_text(&net, &folder))?;
         }
     }
     Ok(())
@@ -103,42 +102,47 @@ async fn shown(common: &Common, args: &DemoArgs, net: &Path, scratch: &Path) -> 
     }
 }
 
-fn summary_text(summary: &Summary) -> String {
-    format!(
-        "\nidentical: the file read back is the file that was put, byte for byte\n\n\
-         put       {:.0} MB/s ({}, the pause before the kill left out)\n\
-         get       {:.0} MB/s from another node\n\
-         failover  {:.0} ms from SIGKILL to the next committed command\n\
-         pieces    {} moved, {} columns went to a backup holder",
-        summary.put_mb_per_s,
-        bytes(summary.bytes),
-        summary.get_mb_per_s,
-        summary.failover_ms,
-        summary.pieces_moved,
-        summary.columns_replaced
-    )
+fn summary_text(summary: &Summary) -> Text {
+    let put =
+        format!("{:.0} MB/s ({}, the pause before the kill left out)", summary.put_mb_per_s, bytes(summary.bytes));
+    let failover = format!("{:.0} ms from SIGKILL to the next committed command", summary.failover_ms);
+    let moved = format!("{} moved, {} columns went to a backup holder", summary.pieces_moved, summary.columns_replaced);
+    let figures = facts(&[
+        ("put", put),
+        ("get", format!("{:.0} MB/s from another node", summary.get_mb_per_s)),
+        ("failover", failover),
+        ("pieces", moved),
+    ]);
+    Text::from("").and("identical: the file read back is the file that was put, byte for byte").below(figures)
+}
+
+/// What can be done with a network that was left running, each line as it is to be typed.
+fn keep_text(net: &Path, folder: &Path) -> Text {
+    Text::from("").and(Text::lines([
+        "The network is still running. To talk to it:".to_owned(),
+        format!("  export QUORATE_TESTNET_DIR={}", shell_path(net)),
+        "  quorate --peers --node 1".to_owned(),
+        "  quorate object ls --node 2".to_owned(),
+        "  quorate testnet status".to_owned(),
+        "To end it:".to_owned(),
+        format!("  quorate testnet down && rm -r {}", shell_path(folder)),
+    ]))
 }
 
 async fn perform(common: &Common, net: &Path, scratch: &Path) -> Result<Summary, Failure> {
-    let say = |text: String| match common.json {
-        true => Ok(()),
-        false => print(text),
-    };
     let file = own_binary()?;
-    say(format!("Starting {NODES} nodes on loopback, in {}", net.display()))?;
+    tell(common, format!("Starting {NODES} nodes on loopback, in {}", net.display()))?;
     let (testnet, up) = Testnet::up(UpOptions::new(net, NODES, &file)).await?;
-    say(format!("Every node sees every other after {:.1} s. Node 1's peers:\n", up.as_secs_f64()))?;
     let peers: Vec<PeerInfo> = testnet.client(1)?.get("/v1/peers").await?;
-    say(peers_table(&peers))?;
+    let seen = Text::from(format!("Every node sees every other after {:.1} s. Node 1's peers:", up.as_secs_f64()));
+    tell(common, seen.below(peers_table(&peers)))?;
 
     let note = Upload { name: Some("note".into()), ..Upload::default() };
     let hello = futures::stream::iter([Ok(Bytes::from_static(b"hello"))]);
     let quorum = upload(&testnet.client(1)?, &note, hello, |_| ()).await?.quorum;
     let detail: QuorumDetail = testnet.client(1)?.get(&format!("/v1/quorums/{quorum}")).await?;
-    say(format!(
-        "\nA small note was put through node 1, and these peers formed a quorum for it:\n\n{}",
-        quorum_text(&detail)
-    ))?;
+    let formed = Text::from("").and("A small note was put through node 1, and these peers formed a quorum for it:");
+    tell(common, formed.below(quorum_text(&detail)))?;
 
     let primary = primary_of(&testnet, 1, quorum).await?;
     let index_of = |peer: PeerId| {
@@ -154,11 +158,12 @@ async fn perform(common: &Common, net: &Path, scratch: &Path) -> Result<Summary,
     let part = (SEGMENT_BYTES as u64 + SEGMENT_BYTES as u64 / 4).min(size / 2);
     let (open_gate, gate) = watch::channel(false);
     let (note_progress, progress) = watch::channel((PutPhaseInfo::default(), 0u64, 0u64));
-    say(format!(
-        "\nPutting {} ({}) through node {entry}; node {victim} is the quorum's primary",
+    let putting = format!(
+        "Putting {} ({}) through node {entry}; node {victim} is the quorum's primary",
         file.display(),
         bytes(size)
-    ))?;
+    );
+    tell(common, Text::from("").and(putting))?;
     let client = testnet.client(entry)?;
     let what = Upload { quorum: Some(quorum), ..what };
     let began = Instant::now();
@@ -171,7 +176,7 @@ async fn perform(common: &Common, net: &Path, scratch: &Path) -> Result<Summary,
     let kill = async {
         let pieces = wait_for_pieces(progress, part).await?;
         let held_since = Instant::now();
-        say(format!("{pieces} pieces are with their holders; now SIGKILL to node {victim}, the primary"))?;
+        tell(common, format!("{pieces} pieces are with their holders; now SIGKILL to node {victim}, the primary"))?;
         let watching = testnet.client(watcher)?;
         let killed = Instant::now();
         tokio::task::block_in_place(|| testnet.kill(victim))?;
@@ -180,19 +185,20 @@ async fn perform(common: &Common, net: &Path, scratch: &Path) -> Result<Summary,
         commit(&watching, quorum).await?;
         let failover = killed.elapsed();
         let next = primary_of(&testnet, watcher, quorum).await?;
-        say(format!(
-            "Failover: node {} is primary, the next command was committed {:.0} ms after the kill",
-            index_of(next)?,
-            failover.as_secs_f64() * 1000.0
-        ))?;
+        tell(
+            common,
+            format!(
+                "Failover: node {} is primary, the next command was committed {:.0} ms after the kill",
+                index_of(next)?,
+                failover.as_secs_f64() * 1000.0
+            ),
+        )?;
         Ok::<_, Failure>((failover, held))
     };
     let (stored, (failover, held)): (PutInfo, _) = tokio::try_join!(put, kill)?;
     let put_took = began.elapsed().saturating_sub(held);
-    say(format!(
-        "The put went through: {} pieces moved, object {}\nReading it back through node {reader}",
-        stored.pieces_sent, stored.object
-    ))?;
+    tell(common, format!("The put went through: {} pieces moved, object {}", stored.pieces_sent, stored.object))?;
+    tell(common, format!("Reading it back through node {reader}"))?;
 
     let copy = scratch.join("copy");
     let began = Instant::now();

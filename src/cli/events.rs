@@ -1,4 +1,4 @@
-//! `events`: follows a node's event stream until Ctrl-C.
+//! `events`: follows a node's event stream until Ctrl-C, or until nobody reads it.
 
 use futures::StreamExt;
 use quorate_protocols::api::EventInfo;
@@ -7,7 +7,7 @@ use quorate_testnet::ClientError;
 use super::args::Common;
 use super::failure::Failure;
 use super::find::client_of;
-use super::output::{instant, print, word};
+use super::output::{instant, note, print, print_json_text, word};
 
 /// Longest line of a stream that is read: far above any event.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
@@ -30,12 +30,12 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
             let Some(data) = line.strip_prefix("data:") else { continue };
             let data = data.trim();
             if common.json {
-                print(data)?;
+                print_json_text(data)?;
                 continue;
             }
             match serde_json::from_str::<EventInfo>(data) {
                 Ok(event) => print(format!("{} {:18} {}", instant(event.at), word(&event.event), event.message))?,
-                Err(error) => eprintln!("warning: an event cannot be read: {error}"),
+                Err(error) => note(format!("warning: an event cannot be read: {error}")),
             }
         }
     }

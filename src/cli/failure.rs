@@ -3,6 +3,10 @@
 use quorate_testnet::chaos::ChaosError;
 use quorate_testnet::{ClientError, LayoutError, TestnetError};
 
+use super::output::Text;
+
+/// Nothing is wrong: see [`Failure::reader_gone`].
+const READER_GONE: u8 = 0;
 /// The request failed.
 pub const FAILED: u8 = 1;
 /// The command line is wrong.
@@ -13,26 +17,42 @@ pub const NO_NODE: u8 = 3;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub code: u8,
-    pub message: String,
+    pub message: Text,
     /// What to do next.
-    pub hint: Option<String>,
+    pub hint: Option<Text>,
 }
 
 impl Failure {
-    fn new(code: u8, message: impl std::fmt::Display) -> Self {
-        Self { code, message: message.to_string(), hint: None }
+    fn new(code: u8, message: impl Into<Text>) -> Self {
+        Self { code, message: message.into(), hint: None }
     }
-    pub fn failed(message: impl std::fmt::Display) -> Self {
+    pub fn failed(message: impl Into<Text>) -> Self {
         Self::new(FAILED, message)
     }
-    pub fn usage(message: impl std::fmt::Display) -> Self {
+    pub fn usage(message: impl Into<Text>) -> Self {
         Self::new(USAGE, message)
     }
-    pub fn no_node(message: impl std::fmt::Display) -> Self {
+    pub fn no_node(message: impl Into<Text>) -> Self {
         Self::new(NO_NODE, message)
     }
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    /// Whoever read standard output has had enough (`| head`). The command ends, and there is nothing to say and nobody
+    /// to say it to.
+    pub fn reader_gone() -> Self {
+        Self::new(READER_GONE, "nobody reads standard output any more")
+    }
+    pub fn is_reader_gone(&self) -> bool {
+        self.code == READER_GONE
+    }
+    pub fn hint(mut self, hint: impl Into<Text>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+    /// Another thing to do, on a line of its own.
+    pub fn and_hint(mut self, hint: impl Into<Text>) -> Self {
+        self.hint = Some(match self.hint {
+            Some(first) => first.and(hint),
+            None => hint.into(),
+        });
         self
     }
     /// An error with all its sources.
@@ -41,14 +61,25 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The message, and below it, indented, what to do next.
+    pub fn text(&self) -> Text {
+        let message = self.message.as_str().lines().enumerate();
+        let message = message.map(|(line, text)| if line == 0 { format!("error: {text}") } else { text.to_owned() });
+        let hints = self.hint.iter().flat_map(|hint| hint.as_str().lines()).map(|hint| format!("  {hint}"));
+        Text::lines(message.chain(hints))
+    }
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "error: {}", self.message)?;
-        match &self.hint {
-            Some(hint) => write!(f, "\n  {hint}"),
-            None => Ok(()),
-        }
+        f.write_str(self.text().as_str())
     }
+}
+
+/// What a command that has more to say than its output comes to: a reader that has gone does not decide that.
+pub fn unless_reader_gone(printed: Result<(), Failure>) -> Result<(), Failure> {
+    printed.or_else(|failure| if failure.is_reader_gone() { Ok(()) } else { Err(failure) })
 }
 
 impl From<ClientError> for Failure {
@@ -56,7 +87,9 @@ impl From<ClientError> for Failure {
         match error {
             ClientError::NoAnswer { url, reason } => Self::no_node(format!("no node answers at {url}: {reason}"))
                 .hint("start it with `quorate node`, or a testnet with `quorate testnet up`; --node chooses another"),
-            ClientError::Refused { message, hint, .. } => Self { code: FAILED, message, hint },
+            ClientError::Refused { message, hint, .. } => {
+                Self { code: FAILED, message: message.into(), hint: hint.map(Text::from) }
+            }
             ClientError::Transfer { .. } => Self::of(&error)
                 .hint("the node may have stopped; whether it acted is unknown. Look at the state, then try again"),
             other => Self::of(&other),

@@ -6,10 +6,11 @@ use crate::config::{self, Config};
 use crate::identity::{self, JoinLine};
 use crate::seams::entropy::OsEntropy;
 
+use super::advice::shell_path;
 use super::args::{Common, InitArgs};
 use super::failure::Failure;
 use super::find::default_node_dir;
-use super::output::{print, print_json};
+use super::output::{Text, facts, print, print_json};
 
 pub fn run(common: &Common, args: &InitArgs) -> Result<(), Failure> {
     let dir = common.dir.clone().unwrap_or_else(default_node_dir);
@@ -48,13 +49,16 @@ pub fn run(common: &Common, args: &InitArgs) -> Result<(), Failure> {
             "dir": dir.to_string_lossy(),
         }));
     }
-    let dir = dir.display();
-    print(format!(
-        "peer     {}\nfolder   {dir}\nsettings {}\n\nRun it:          quorate node --dir {dir}\nOther machines:  quorate init --join {line}\n\n\
-         The join line holds the network's secret: whoever has it may join.",
-        identity.peer(),
-        config_file.display()
-    ))
+    let made = facts(&[
+        ("peer", identity.peer().to_string()),
+        ("folder", dir.display().to_string()),
+        ("settings", config_file.display().to_string()),
+    ]);
+    let next = Text::lines([
+        format!("Run it:          quorate node --dir {}", shell_path(&dir)),
+        format!("Other machines:  quorate init --join {line}"),
+    ]);
+    print(made.below(next).below("The join line holds the network's secret: whoever has it may join."))
 }
 
 /// The address that other machines should try: the one listened at, or for a wildcard the one from which this machine

@@ -2,23 +2,28 @@
 //!
 //! Apart from `init` and `node`, which act on a data folder, and `testnet`, which acts on processes, every command
 //! speaks HTTP to a node and nothing else. What a person asked for goes to stdout (with `--json`, JSON and nothing
-//! but); progress, warnings and errors go to stderr, progress only to a terminal. Exit codes: 0 done, 1 the request
-//! failed, 2 wrong usage, 3 no node answers. Errors say what to do next.
+//! but); progress, warnings and errors go to stderr, progress only to a terminal. Either goes through [`output`], where
+//! text of others loses what would act on a terminal. Exit codes: 0 done, 1 the request failed, 2 wrong usage, 3 no node
+//! answers. Errors say what to do next.
 
+mod advice;
 mod allocator;
 mod args;
 mod chaos;
 mod demo;
 mod doctor;
+mod escape;
 mod event;
 mod events;
 mod failure;
 mod find;
 mod init;
 mod job;
+mod log;
 mod node;
 mod object;
 mod output;
+mod reader;
 mod receipt;
 mod reference;
 mod show;
@@ -26,12 +31,14 @@ mod testnet;
 mod transfer;
 mod wordcount;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
 pub use failure::Failure;
+use output::Text;
 
 /// Parses the command line, runs the command, and says how it went.
 pub fn main() -> ExitCode {
@@ -39,26 +46,35 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => {
             // Help and version are answers, not mistakes; clap knows which stream and code each takes.
-            let _ = error.print();
-            return ExitCode::from(error.exit_code().clamp(0, 2) as u8);
+            let printed = error.print().and_then(|()| std::io::stdout().flush());
+            return match printed {
+                Err(printing) if !error.use_stderr() => end(&Common::default(), &output::stdout_failure(&printing)),
+                _ => ExitCode::from(error.exit_code().clamp(0, 2) as u8),
+            };
         }
     };
     if args.command.is_none() && !args.peers && !args.quorums {
         // Nothing was asked for: what could be is the answer, though a script that forgot its command should notice.
-        eprint!("{}", Args::command().render_help());
+        note(Text::paragraphs(Args::command().render_help().to_string().trim_end()));
         return ExitCode::from(failure::USAGE);
     }
     if let Some(Command::Supervise) = args.command {
         // One thread, no runtime: see there.
         return crate::executors::command::supervisor::main();
     }
+    let common = args.common.clone();
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::from(failure.code)
-        }
+        Err(failure) => end(&common, &failure),
     }
+}
+
+/// Says how a command failed.
+fn end(common: &Common, failure: &Failure) -> ExitCode {
+    if !failure.is_reader_gone() {
+        note(advice::complete(common, &failure.text()));
+    }
+    ExitCode::from(failure.code)
 }
 
 fn run(args: Args) -> Result<(), Failure> {
@@ -83,16 +99,16 @@ fn run(args: Args) -> Result<(), Failure> {
             Command::Init(init) => init::run(&common, &init),
             Command::Node(_) => unreachable!("handled above, with a runtime of its own"),
             Command::Supervise => unreachable!("handled above, without a runtime"),
-            Command::Peers => show::peers(&common).await,
-            Command::Quorum(command) => show::quorums(&common, command).await,
+            Command::Peers => reader::while_read(show::peers(&common)).await,
+            Command::Quorum(command) => reader::while_read(show::quorums(&common, command)).await,
             Command::Object(command) => object::run(&common, command).await,
             Command::Job(command) => job::run(&common, command).await,
             Command::Receipt(command) => receipt::run(&common, command),
-            Command::Doctor { deep } => doctor::run(&common, deep).await,
-            Command::Events => events::run(&common).await,
+            Command::Doctor { deep } => reader::while_read(doctor::run(&common, deep)).await,
+            Command::Events => reader::while_read(events::run(&common)).await,
             Command::Event(command) => event::run(&common, command).await,
             Command::Testnet(command) => testnet::run(&common, command).await,
-            Command::Bench(command) => crate::bench::run(&common, command).await,
+            Command::Bench(command) => reader::while_read(crate::bench::run(&common, command)).await,
             Command::Demo(demo) => demo::run(&common, &demo).await,
         }
     });
@@ -104,7 +120,7 @@ fn run(args: Args) -> Result<(), Failure> {
 pub(crate) use args::{BenchCommand, Common, TransferArgs};
 pub(crate) use find::{NodeChoice, resolve_testnet};
 pub(crate) use object::write_file;
-pub(crate) use output::{print, print_json, table};
+pub(crate) use output::{facts, note, print, print_json, table};
 pub(crate) use transfer::{Upload, download, upload};
 
 #[cfg(test)]

@@ -17,7 +17,6 @@ use quorate_protocols::job::Kind;
 use quorate_protocols::resources::limits::Overrides;
 use quorate_protocols::resources::{Amounts, Limits, Scope};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::api::{Backend, NodeBackend, Server, TestingHooks};
 use crate::config::{self, Config};
@@ -39,7 +38,8 @@ use crate::workers::faults::WorkerFaults;
 use super::args::{Common, NodeArgs};
 use super::failure::Failure;
 use super::find::default_node_dir;
-use super::output::print;
+use super::log;
+use super::output::{Text, print};
 
 /// Threads that run tasks: all cores up to this many. Hashing, coding and files have threads of their own.
 const WORKERS_MAX: usize = 4;
@@ -53,9 +53,6 @@ const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// A node that does not close by itself is left behind: its disk is safe at every moment anyway.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Overrides the configuration's `log.filter`.
-const LOG_VARIABLE: &str = "QUORATE_LOG";
-
 pub fn run(common: &Common, args: &NodeArgs) -> Result<(), Failure> {
     let dir = common.dir.clone().unwrap_or_else(default_node_dir);
     let config = match &args.config {
@@ -64,13 +61,15 @@ pub fn run(common: &Common, args: &NodeArgs) -> Result<(), Failure> {
     };
     if args.print_config {
         return match config {
-            Ok(config) => print(config.to_toml()),
-            Err(config::ConfigError::Missing { .. }) if args.config.is_none() => print(Config::default_toml()),
+            Ok(config) => print(Text::paragraphs(&config.to_toml())),
+            Err(config::ConfigError::Missing { .. }) if args.config.is_none() => {
+                print(Text::paragraphs(&Config::default_toml()))
+            }
             Err(error) => Err(Failure::of(&error)),
         };
     }
     let config = config.map_err(|error| Failure::of(&error))?;
-    start_log(&config)?;
+    log::start(&config)?;
     super::allocator::tune();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -83,39 +82,6 @@ pub fn run(common: &Common, args: &NodeArgs) -> Result<(), Failure> {
     let outcome = runtime.block_on(serve(dir, config, args.testing));
     runtime.shutdown_background();
     outcome
-}
-
-fn start_log(config: &Config) -> Result<(), Failure> {
-    let variable = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.is_empty());
-    let (text, source) = match &variable {
-        Some(text) => (text, "$QUORATE_LOG"),
-        None => (&config.log.filter, "log.filter"),
-    };
-    let filter = EnvFilter::try_new(text)
-        .map_err(|error| Failure::failed(format!("{source} is {text:?}, which is no log filter: {error}")))?;
-    let filter = quiet_libraries(filter, text)?;
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
-    Ok(())
-}
-
-/// Libraries that say too much at levels that an operator reads, and the level from which on they are heard. Whoever
-/// wants more names the library in the filter.
-const LIBRARIES: [(&str, &str); 2] = [
-    // It reports every member that cannot be reached, for each group and try, as an error, and its inner life as
-    // information. That a member's node is suspected, that it is back, that an election starts and that a member has
-    // stopped is told by our own quorum layer, once; what stops openraft reaches our log as the reason.
-    ("openraft", "off"),
-    // It warns of every message that reaches nobody or comes twice, and of every peer that is gone while its messages
-    // wait. Announcements are repeated, and nothing depends on any one of them.
-    ("libp2p_gossipsub", "error"),
-];
-
-fn quiet_libraries(filter: EnvFilter, text: &str) -> Result<EnvFilter, Failure> {
-    LIBRARIES.iter().filter(|(library, _)| !text.contains(library)).try_fold(filter, |filter, (library, level)| {
-        let directive = format!("{library}={level}").parse().map_err(|error| Failure::of(&error))?;
-        Ok(filter.add_directive(directive))
-    })
 }
 
 async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failure> {
@@ -336,19 +302,5 @@ impl TestingHooks for Hooks {
             tracing::error!(%error, "faults were not set");
         }
         *now = faults;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn libraries_are_quiet_unless_the_filter_names_them() {
-        let told = |text: &str| quiet_libraries(EnvFilter::new(text), text).unwrap().to_string();
-        let usual = told("info");
-        assert!(usual.contains("openraft=off") && usual.contains("libp2p_gossipsub=error"), "{usual}");
-        let asked = told("info,openraft=debug");
-        assert!(asked.contains("openraft=debug") && !asked.contains("openraft=off"), "{asked}");
     }
 }

@@ -13,7 +13,10 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::args::{Common, GetArgs, ObjectCommand, PutArgs};
 use super::failure::Failure;
 use super::find::client_of;
-use super::output::{bytes, facts, instant, or_dash, print, print_json, progress, table, warn_unreachable, word};
+use super::output::{
+    Payload, Text, bytes, facts, instant, or_dash, print, print_json, progress, table, warn_unreachable, word,
+};
+use super::reader;
 use super::transfer::{READ_BYTES, Upload, download, open_file, upload};
 
 pub async fn run(common: &Common, command: ObjectCommand) -> Result<(), Failure> {
@@ -83,9 +86,7 @@ async fn put(common: &Common, client: &Client, args: PutArgs) -> Result<(), Fail
         Some(Ok(info)) => print(put_text(&info)),
         Some(Err(failure)) => match job {
             Some(job) if failure.code == super::failure::FAILED => {
-                let hint = failure.hint.clone().unwrap_or_default();
-                let look = format!("`quorate job show {job}` says where the run stands");
-                Err(failure.hint(if hint.is_empty() { look } else { format!("{hint}\n  {look}") }))
+                Err(failure.and_hint(format!("`quorate job show {job}` says where the run stands")))
             }
             _ => Err(failure),
         },
@@ -109,7 +110,7 @@ fn interrupted(job: Option<JobId>, stdin: bool, file: &Path) -> Failure {
     ))
 }
 
-fn put_text(info: &PutInfo) -> String {
+fn put_text(info: &PutInfo) -> Text {
     let seconds = info.took_ms as f64 / 1000.0;
     let mut rows = vec![
         ("object", info.object.to_string()),
@@ -149,7 +150,7 @@ async fn get(common: &Common, client: &Client, args: GetArgs) -> Result<(), Fail
     let stream = stream.inspect(move |chunk| tick.inc(chunk.as_ref().map_or(0, |chunk| chunk.len() as u64)));
     let writing = async {
         match &output {
-            None => copy(stream, tokio::io::stdout(), "standard output").await.map(Some),
+            None => print_payload(stream, args.raw).await.map(Some),
             Some(path) => write_file(stream, path).await.map(Some),
         }
     };
@@ -173,6 +174,26 @@ async fn get(common: &Common, client: &Client, args: GetArgs) -> Result<(), Fail
         }
         (Some(path), false) => print(format!("{written} bytes to {}", path.display())),
     }
+}
+
+/// Writes bytes on standard output as [`Payload`] says, for as long as somebody reads them.
+pub async fn print_payload(stream: impl Stream<Item = Result<Bytes, Failure>>, raw: bool) -> Result<u64, Failure> {
+    let mut payload = Payload::to_stdout(raw);
+    let writing = async {
+        if !payload.is_escaped() {
+            return copy(stream, tokio::io::stdout(), "standard output").await;
+        }
+        let mut stream = std::pin::pin!(stream);
+        let mut written = 0;
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk?;
+            payload.write(&chunk)?;
+            written += chunk.len() as u64;
+        }
+        payload.finish()?;
+        Ok(written)
+    };
+    reader::while_read(writing).await
 }
 
 pub async fn copy(
@@ -261,7 +282,7 @@ async fn fill(
     written.map_err(|error| Failure::failed(format!("writing {name}: {error}")))
 }
 
-fn objects_table(objects: &[ObjectInfo]) -> String {
+fn objects_table(objects: &[ObjectInfo]) -> Text {
     let rows = objects.iter().map(|object| {
         vec![
             object.object.to_string(),
@@ -275,7 +296,7 @@ fn objects_table(objects: &[ObjectInfo]) -> String {
     table(&["object", "size", "profile", "state", "created", "name"], rows)
 }
 
-fn object_text(info: &ObjectInfo) -> String {
+fn object_text(info: &ObjectInfo) -> Text {
     let mut rows = vec![
         ("object", info.object.to_string()),
         ("name", or_dash(info.name.as_ref())),
@@ -344,9 +365,10 @@ mod tests {
         let job = JobId { quorum: QuorumId([1; 16]), local: [2; 16] };
         let failure = interrupted(Some(job), false, Path::new("film.mkv"));
         let hint = failure.hint.unwrap();
+        let hint = hint.as_str();
         assert!(hint.contains("quorate object put film.mkv"), "{hint}");
         assert!(hint.contains(&format!("--resume {job}")), "{hint}");
         assert!(hint.contains(&format!("quorate job cancel {job}")), "{hint}");
-        assert!(interrupted(None, false, Path::new("x")).message.contains("nothing was stored"));
+        assert!(interrupted(None, false, Path::new("x")).message.as_str().contains("nothing was stored"));
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::args::{Common, ReceiptCommand};
 use super::failure::Failure;
 use super::job::verdict_text;
-use super::output::{print, print_json};
+use super::output::{Text, print, print_json};
 
 /// More than the receipts of the widest job need.
 const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -95,7 +95,7 @@ fn compare(path: &Path, proven: &[Proven]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn proven_text(bundle: &ReceiptBundle, proven: &[Proven], output: Option<&Path>) -> String {
+fn proven_text(bundle: &ReceiptBundle, proven: &[Proven], output: Option<&Path>) -> Text {
     let mut lines = vec![format!("job {}: every receipt is signed by its worker", bundle.job)];
     for task in proven {
         let voices = task.agreeing.len() + task.dissenting.len();
@@ -113,5 +113,5 @@ fn proven_text(bundle: &ReceiptBundle, proven: &[Proven], output: Option<&Path>)
     if let Some(path) = output {
         lines.push(format!("{} is that output", path.display()));
     }
-    lines.join("\n")
+    Text::lines(lines)
 }

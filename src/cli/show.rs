@@ -6,7 +6,7 @@ use quorate_protocols::ids::QuorumId;
 use super::args::{Common, QuorumCommand};
 use super::failure::Failure;
 use super::find::client_of;
-use super::output::{bytes, facts, instant, or_dash, print, print_json, table};
+use super::output::{Text, bytes, facts, instant, or_dash, print, print_json, table};
 
 pub async fn peers(common: &Common) -> Result<(), Failure> {
     let peers: Vec<PeerInfo> = client_of(common)?.get("/v1/peers").await?;
@@ -16,7 +16,7 @@ pub async fn peers(common: &Common) -> Result<(), Failure> {
     }
 }
 
-pub fn peers_table(peers: &[PeerInfo]) -> String {
+pub fn peers_table(peers: &[PeerInfo]) -> Text {
     let rows = peers.iter().map(|peer| {
         vec![
             peer.peer_id.to_string(),
@@ -78,7 +78,7 @@ pub async fn quorums(common: &Common, command: QuorumCommand) -> Result<(), Fail
     }
 }
 
-pub fn quorums_table(quorums: &[QuorumInfo]) -> String {
+pub fn quorums_table(quorums: &[QuorumInfo]) -> Text {
     let rows = quorums.iter().map(|quorum| {
         vec![
             quorum.quorum.to_string(),
@@ -93,7 +93,7 @@ pub fn quorums_table(quorums: &[QuorumInfo]) -> String {
     table(&["quorum", "primary", "members", "term", "jobs", "objects", ""], rows)
 }
 
-pub fn quorum_text(detail: &QuorumDetail) -> String {
+pub fn quorum_text(detail: &QuorumDetail) -> Text {
     let info = &detail.info;
     let mut rows =
         vec![("quorum", info.quorum.to_string()), ("primary", or_dash(info.primary)), ("term", info.term.to_string())];

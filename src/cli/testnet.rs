@@ -6,10 +6,11 @@ use std::time::Duration;
 use quorate_protocols::api::{LinkFaults, NodeFaults, TestnetInfo, TestnetUp};
 use quorate_testnet::{Testnet, UpOptions};
 
+use super::advice;
 use super::args::{Common, TestnetCommand};
 use super::failure::Failure;
 use super::find::resolve_testnet;
-use super::output::{or_dash, print, print_json, table, word};
+use super::output::{Text, or_dash, print, print_json, table, word};
 
 pub async fn run(common: &Common, command: TestnetCommand) -> Result<(), Failure> {
     let dir = resolve_testnet(common);
@@ -20,12 +21,12 @@ pub async fn run(common: &Common, command: TestnetCommand) -> Result<(), Failure
         let up = TestnetUp { testnet: testnet.info(), took_ms: took.as_millis() as u64 };
         return match common.json {
             true => print_json(&up),
-            false => print(format!(
-                "{}\n\n{nodes} nodes see each other after {:.1} s, in {}\nTry: quorate --peers --node 1",
-                status_table(&up.testnet),
-                took.as_secs_f64(),
-                up.testnet.dir
-            )),
+            false => {
+                let seconds = took.as_secs_f64();
+                let seen = format!("{nodes} nodes see each other after {seconds:.1} s, in {}", up.testnet.dir);
+                let next = advice::complete(common, &Text::from("Try: `quorate --peers --node 1`"));
+                print(status_table(&up.testnet).below(seen).and(next))
+            }
         };
     }
     if let TestnetCommand::Chaos(args) = command {
@@ -114,7 +115,7 @@ pub fn own_binary() -> Result<std::path::PathBuf, Failure> {
     std::env::current_exe().map_err(|error| Failure::failed(format!("cannot find this program's own file: {error}")))
 }
 
-pub fn status_table(info: &TestnetInfo) -> String {
+pub fn status_table(info: &TestnetInfo) -> Text {
     let rows = info.nodes.iter().map(|node| {
         vec![
             node.index.to_string(),

@@ -102,8 +102,56 @@ fn failures_say_what_to_do_next() {
 fn tables_keep_ids_whole() {
     let id = "ab".repeat(48);
     let text = super::table(&["object", "size"], [vec![id.clone(), "1 B".to_owned()], vec!["x".into(), "2 B".into()]]);
+    let text = text.as_str();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 3, "{text}");
     assert!(lines[0].starts_with("OBJECT") && lines[1].starts_with(&id), "{text}");
     assert_eq!(lines[1].find("1 B"), lines[2].find("2 B"), "{text}");
+}
+
+/// Text that would colour, move, retitle, reverse and make up a row.
+const HOSTILE: &str = "evil\u{1b}[31m\u{1b}]0;title\u{7}\u{9b}2J\r\n00000000 made-up row\t\u{202e}\u{200b}\u{2028}";
+
+/// Goal: whatever is printed for people, one thing is one line, and nothing in it acts on a terminal. Method: hostile text
+/// through every way to make a text.
+#[test]
+fn text_of_others_neither_acts_nor_makes_up_rows() {
+    use super::output::{Text, facts};
+    let safe = |text: &Text, lines: usize| {
+        let text = text.as_str();
+        assert!(!text.chars().any(|c| c != '\n' && super::escape::is_unsafe(c)), "{text:?}");
+        assert_eq!(text.lines().count(), lines, "{text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("00000000")), "{text:?}");
+    };
+    let hostile = HOSTILE.to_owned();
+    safe(&Text::from(HOSTILE), 1);
+    safe(&super::table(&["name", "why"], [vec![hostile.clone(), hostile.clone()], vec!["x".into(), "y".into()]]), 3);
+    safe(&facts(&[("name", hostile.clone()), ("why", hostile.clone())]), 2);
+    safe(&Text::lines([hostile.clone(), hostile.clone()]).below(HOSTILE).and(HOSTILE), 5);
+    let failure = Failure::failed(HOSTILE).hint(HOSTILE).and_hint(HOSTILE);
+    safe(&failure.text(), 3);
+    let refused = quorate_testnet::ClientError::Refused {
+        status: 409,
+        error: "conflict".into(),
+        message: hostile.clone(),
+        hint: Some(hostile.clone()),
+    };
+    safe(&Failure::from(refused).text(), 2);
+    let common = super::Common { dir: Some(HOSTILE.into()), ..super::Common::default() };
+    safe(&super::advice::complete(&common, &Text::from(format!("`quorate peers` {HOSTILE}"))), 1);
+    // What is shown for its own sake keeps its lines, and nothing else.
+    let shown = Text::paragraphs("a\n\tb\u{1b}[0m\u{202e}");
+    assert_eq!(shown.as_str(), "a\n\tb\\u{1b}[0m\\u{202e}");
+}
+
+/// Goal: a reader that has gone away is nothing to tell, and does not make a failure a success.
+#[test]
+fn a_reader_that_has_gone_decides_nothing_else() {
+    use super::failure::unless_reader_gone;
+    assert_eq!(Failure::reader_gone().code, 0);
+    assert!(unless_reader_gone(Err(Failure::reader_gone())).is_ok());
+    assert!(unless_reader_gone(Err(Failure::failed("a full disk"))).is_err());
+    assert!(super::output::stdout_failure(&std::io::Error::from(std::io::ErrorKind::BrokenPipe)).is_reader_gone());
+    let full = super::output::stdout_failure(&std::io::Error::from(std::io::ErrorKind::StorageFull));
+    assert_eq!(full.code, FAILED);
 }

@@ -68,7 +68,11 @@ where
             PutUpdate::Progress(progress) => report(&progress),
             PutUpdate::Done(info) => return Ok(info),
             PutUpdate::Error(error) => {
-                return Err(Failure { code: super::failure::FAILED, message: error.message, hint: error.hint });
+                let failure = Failure::failed(error.message);
+                return Err(match error.hint {
+                    Some(hint) => failure.hint(hint),
+                    None => failure,
+                });
             }
         }
     }

@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::args::{Common, DemoArgs};
 use super::failure::Failure;
 use super::job;
-use super::output::{bytes, counter, print, progress};
+use super::output::{Text, bytes, counter, facts, progress, tell};
 use super::testnet::own_binary;
 use super::transfer::{open_file, upload};
 
@@ -59,45 +59,42 @@ impl Summary {
         Self { dir, ..self }
     }
 
-    pub fn text(&self) -> String {
+    pub fn text(&self) -> Text {
         let rate = |seconds: f64| self.bytes as f64 / 1e6 / seconds.max(1e-9);
-        format!(
-            "\nidentical: the network and one process count the same\n\n\
-             text      {}, {} words, {} different ones\n\
-             network   {:.1} s, {:.0} MB/s, {} tasks on {} workers, by way of job {}\n\
-             alone     {:.1} s, {:.0} MB/s, one thread of this program",
-            bytes(self.bytes),
-            self.words,
-            self.distinct,
+        let network = format!(
+            "{:.1} s, {:.0} MB/s, {} tasks on {} workers, by way of job {}",
             self.job_s,
             rate(self.job_s),
             self.tasks,
             self.workers,
-            self.job,
-            self.alone_s,
-            rate(self.alone_s)
-        )
+            self.job
+        );
+        let figures = facts(&[
+            ("text", format!("{}, {} words, {} different ones", bytes(self.bytes), self.words, self.distinct)),
+            ("network", network),
+            ("alone", format!("{:.1} s, {:.0} MB/s, one thread of this program", self.alone_s, rate(self.alone_s))),
+        ]);
+        Text::from("").and("identical: the network and one process count the same").below(figures)
     }
 }
 
 pub async fn perform(common: &Common, args: &DemoArgs, net: &Path, scratch: &Path) -> Result<Summary, Failure> {
-    let say = |text: String| match common.json {
-        true => Ok(()),
-        false => print(text),
-    };
     let text = match &args.text {
         Some(file) => file.clone(),
         None => {
             let path = scratch.join("text");
-            say(format!("Writing {} of text: paragraphs of Moby-Dick, in a drawn order", bytes(args.size)))?;
+            tell(common, format!("Writing {} of text: paragraphs of Moby-Dick, in a drawn order", bytes(args.size)))?;
             tokio::task::block_in_place(|| write_text(&path, args.size))
                 .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
             path
         }
     };
-    say(format!("Starting {NODES} nodes on loopback, in {}", net.display()))?;
+    tell(common, format!("Starting {NODES} nodes on loopback, in {}", net.display()))?;
     let (testnet, up) = Testnet::up(UpOptions::new(net, NODES, &own_binary()?)).await?;
-    say(format!("Every node sees every other after {:.1} s; putting the text through node 1", up.as_secs_f64()))?;
+    tell(
+        common,
+        format!("Every node sees every other after {:.1} s; putting the text through node 1", up.as_secs_f64()),
+    )?;
 
     let (body, what) = open_file(&text).await?;
     let bar = progress(what.size, common.json);
@@ -109,7 +106,7 @@ pub async fn perform(common: &Common, args: &DemoArgs, net: &Path, scratch: &Pat
     bar.finish_and_clear();
     let stored = stored?;
     let rate = stored.bytes as f64 / 1e3 / (stored.took_ms.max(1)) as f64;
-    say(format!("Stored as object {} ({rate:.0} MB/s)", stored.object))?;
+    tell(common, format!("Stored as object {} ({rate:.0} MB/s)", stored.object))?;
 
     let request = SubmitRequest {
         spec: SPEC.to_owned(),
@@ -120,14 +117,14 @@ pub async fn perform(common: &Common, args: &DemoArgs, net: &Path, scratch: &Pat
     };
     let began = Instant::now();
     let SubmitInfo { job, .. } = testnet.client(2)?.post("/v1/jobs", &request).await?;
-    say(format!("Submitted through node 2 as job {job}; looking at it through node 3"))?;
+    tell(common, format!("Submitted through node 2 as job {job}; looking at it through node 3"))?;
     let (ended, workers) = until_end(common, &testnet.client(3)?, job).await?;
     let job_s = began.elapsed().as_secs_f64();
     let steps: &[PlannedStep] = ended.compute.as_ref().map(|compute| compute.steps.as_slice()).unwrap_or_default();
     let tasks = steps.iter().map(|step| step.tasks).sum();
 
     let reader = testnet.client(NODES)?;
-    say(format!("Counted in {job_s:.1} s; reading the result through node {NODES}, and counting alone"))?;
+    tell(common, format!("Counted in {job_s:.1} s; reading the result through node {NODES}, and counting alone"))?;
     let counted = scratch.join("counts");
     let outputs: Vec<OutputInfo> = reader.get(&format!("/v1/jobs/{job}/outputs")).await?;
     super::object::write_file(job::output_content(reader, job, outputs, None), &counted).await?;

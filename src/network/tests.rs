@@ -532,6 +532,7 @@ async fn a_peer_of_another_version_is_turned_away() {
 
 /// Goal: with discovery on the local network switched on a node starts, speaks, and ends. What it discovers depends on
 /// the machine's network and is not asserted.
+#[allow(clippy::print_stderr)] // Said to whoever runs the test.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn discovery_on_the_local_network_starts_and_stops() {
     let multicast = std::net::UdpSocket::bind("0.0.0.0:0")

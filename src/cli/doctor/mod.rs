@@ -13,9 +13,9 @@ use quorate_protocols::ids::ObjectId;
 use quorate_testnet::{Client, ClientError, reservations};
 
 use super::args::Common;
-use super::failure::Failure;
+use super::failure::{Failure, unless_reader_gone};
 use super::find::{client_of, whole_testnet};
-use super::output::{print, print_json};
+use super::output::{Text, print, print_json};
 use judge::{Asked, Facts, QuorumFacts};
 
 /// What one node is given to answer one question.
@@ -30,10 +30,10 @@ const READS: usize = 2;
 pub async fn run(common: &Common, deep: bool) -> Result<(), Failure> {
     let facts = gather(common, deep).await?;
     let diagnosis = judge::judge(&facts);
-    match common.json {
-        true => print_json(&diagnosis)?,
-        false => print(text(&diagnosis))?,
-    }
+    unless_reader_gone(match common.json {
+        true => print_json(&diagnosis),
+        false => print(text(&diagnosis)),
+    })?;
     match diagnosis.findings.len() {
         0 => Ok(()),
         1 => Err(Failure::failed("one finding")),
@@ -41,15 +41,15 @@ pub async fn run(common: &Common, deep: bool) -> Result<(), Failure> {
     }
 }
 
-fn text(diagnosis: &Diagnosis) -> String {
+fn text(diagnosis: &Diagnosis) -> Text {
     let checked: Vec<String> = diagnosis.checked.iter().map(|(what, count)| format!("{count} {what}")).collect();
     let mut lines: Vec<String> = Vec::new();
     for finding in &diagnosis.findings {
-        lines.push(format!("- {}\n  {}", finding.what, finding.advice));
+        lines.extend([format!("- {}", finding.what), format!("  {}", finding.advice)]);
     }
     let verdict = if diagnosis.healthy { "healthy" } else { "not healthy" };
     lines.push(format!("{verdict}; checked: {}", checked.join(", ")));
-    lines.join("\n")
+    Text::lines(lines)
 }
 
 async fn gather(common: &Common, deep: bool) -> Result<Facts, Failure> {

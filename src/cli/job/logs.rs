@@ -10,7 +10,7 @@ use quorate_testnet::{Client, ClientError};
 
 use super::super::args::{Common, LogArgs};
 use super::super::failure::Failure;
-use super::super::output::{print, print_json};
+use super::super::output::{Payload, note, print_json};
 use super::all_tasks;
 
 /// Tasks whose logs are read at once; of wider jobs one is named.
@@ -36,7 +36,7 @@ impl Cursor {
 }
 
 pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), Failure> {
-    let LogArgs { job, follow, task, step, stdout } = args;
+    let LogArgs { job, follow, task, step, stdout, raw } = args;
     let job = job.resolve(client).await?;
     let mut cursors: BTreeMap<(u16, u32), Cursor> = BTreeMap::new();
     let mut last_fault = None;
@@ -57,10 +57,10 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
         for row in wanted {
             let cursor = cursors.entry((row.step, row.task)).or_insert_with(|| Cursor::new(row.attempt));
             if row.attempt.is_some_and(|newest| cursor.attempt.is_some_and(|read| read < newest)) {
-                eprintln!("task {}.{} is tried again", row.step, row.task);
+                note(format!("task {}.{} is tried again", row.step, row.task));
                 *cursor = Cursor::new(row.attempt);
             }
-            match read(common, client, job, &row, stdout, several, cursor).await {
+            match read(common, client, job, &row, Shown { stdout, named: several, raw }, cursor).await {
                 Ok(()) => (),
                 // A worker that has not begun, or is gone: others have theirs.
                 Err(Read::None(fault)) => {
@@ -81,7 +81,7 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
     match last_fault {
         // Something was read: what is missing is worth a word and no more.
         Some(fault) if cursors.values().any(|cursor| cursor.worker.is_some()) => {
-            eprintln!("warning: {}", fault.message);
+            note(format!("warning: {}", fault.message.as_str()));
             Ok(())
         }
         Some(fault) => Err(fault),
@@ -136,16 +136,15 @@ async fn read(
     client: &Client,
     job: JobId,
     row: &Wanted,
-    stdout: bool,
-    named: bool,
+    shown: Shown,
     cursor: &mut Cursor,
 ) -> Result<(), Read> {
     while !cursor.ended {
         let worker = cursor.worker.map(|worker| format!("&worker={worker}")).unwrap_or_default();
         let attempt = cursor.attempt.map(|attempt| format!("&attempt={attempt}")).unwrap_or_default();
         let path = format!(
-            "/v1/jobs/{job}/logs?step={}&task={}&from={}&stdout={stdout}{attempt}{worker}",
-            row.step, row.task, cursor.next
+            "/v1/jobs/{job}/logs?step={}&task={}&from={}&stdout={}{attempt}{worker}",
+            row.step, row.task, cursor.next, shown.stdout
         );
         let page: LogInfo = match client.get(&path).await {
             Ok(page) => page,
@@ -157,9 +156,9 @@ async fn read(
             print_json(&page).map_err(Read::Failed)?;
         } else {
             if page.at > cursor.next {
-                eprintln!("task {}.{}: {} bytes were not kept", row.step, row.task, page.at - cursor.next);
+                note(format!("task {}.{}: {} bytes were not kept", row.step, row.task, page.at - cursor.next));
             }
-            show(row, named, &page, cursor).map_err(Read::Failed)?;
+            show(row, shown, &page, cursor).map_err(Read::Failed)?;
         }
         let read_on = page.next > cursor.next;
         (cursor.next, cursor.ended) = (page.next, page.ended);
@@ -170,16 +169,33 @@ async fn read(
     Ok(())
 }
 
-/// Prints whole lines, each with its task's name if there are several; the rest waits for its end.
-fn show(row: &Wanted, named: bool, page: &LogInfo, cursor: &mut Cursor) -> Result<(), Failure> {
-    let name = if named { format!("[{}.{}] ", row.step, row.task) } else { String::new() };
+/// What is shown of a log, and how.
+#[derive(Clone, Copy)]
+struct Shown {
+    stdout: bool,
+    /// Each line with its task's name.
+    named: bool,
+    raw: bool,
+}
+
+/// Prints whole lines; the rest waits for its end.
+fn show(row: &Wanted, shown: Shown, page: &LogInfo, cursor: &mut Cursor) -> Result<(), Failure> {
+    let name = if shown.named { format!("[{}.{}] ", row.step, row.task) } else { String::new() };
     cursor.rest.push_str(&page.text);
     while let Some(end) = cursor.rest.find('\n') {
         let line: String = cursor.rest.drain(..=end).collect();
-        print(format!("{name}{}", line.trim_end_matches('\n')))?;
+        show_line(&name, line.trim_end_matches('\n'), shown.raw)?;
     }
     if page.ended && !cursor.rest.is_empty() {
-        print(format!("{name}{}", std::mem::take(&mut cursor.rest)))?;
+        show_line(&name, &std::mem::take(&mut cursor.rest), shown.raw)?;
     }
     Ok(())
+}
+
+fn show_line(name: &str, line: &str, raw: bool) -> Result<(), Failure> {
+    let mut payload = Payload::to_stdout(raw);
+    // Elsewhere a carriage return is part of the end of a line.
+    let line = if payload.is_escaped() { line.trim_end_matches('\r') } else { line };
+    payload.write(format!("{name}{line}\n").as_bytes())?;
+    payload.finish()
 }

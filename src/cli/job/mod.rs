@@ -18,6 +18,7 @@ use super::args::{Common, JobCommand, ListArgs, Resolution, UpdateArgs};
 use super::failure::Failure;
 use super::find::client_of;
 use super::output::{instant, print, print_json, table, warn_unreachable, word};
+use super::reader::while_read;
 use super::reference::JobRef;
 
 pub use output::content as output_content;
@@ -65,9 +66,9 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
             }
         }
         JobCommand::Tasks { job, step } => tasks(common, client, job.resolve(client).await?, step).await,
-        JobCommand::Logs(args) => logs::run(common, client, args).await,
-        JobCommand::Output { job, task, output } => {
-            output::run(client, job.resolve(client).await?, task, output.as_deref()).await
+        JobCommand::Logs(args) => while_read(logs::run(common, client, args)).await,
+        JobCommand::Output { job, task, output, raw } => {
+            output::run(client, job.resolve(client).await?, task, output.as_deref(), raw).await
         }
         JobCommand::Cancel { job } => told(common, client, job, "cancel", &()).await,
         JobCommand::Pause { job } => told(common, client, job, "pause", &()).await,
@@ -137,8 +138,7 @@ async fn show(common: &Common, client: &Client, job: JobId, receipts: bool) -> R
         }
         return print_json(&WithReceipts { info, receipts: bundle });
     }
-    print(text::job_text(&info))?;
-    print(format!("\n{}", text::receipts_text(&bundle)))
+    print(text::job_text(&info).below(text::receipts_text(&bundle)))
 }
 
 async fn ls(common: &Common, client: &Client, args: ListArgs) -> Result<(), Failure> {

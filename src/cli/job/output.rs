@@ -11,11 +11,11 @@ use quorate_protocols::ids::JobId;
 use quorate_testnet::Client;
 
 use super::super::failure::Failure;
-use super::super::object::{copy, write_file};
+use super::super::object::{print_payload, write_file};
 use super::super::output::print;
 use super::super::transfer::download;
 
-pub async fn run(client: &Client, job: JobId, task: Option<u32>, to: Option<&Path>) -> Result<(), Failure> {
+pub async fn run(client: &Client, job: JobId, task: Option<u32>, to: Option<&Path>, raw: bool) -> Result<(), Failure> {
     // Asked for before anything is written, so that a job without outputs leaves no file.
     let first = page(client, job, task.unwrap_or(0)).await?;
     let wanted = |output: &OutputInfo| task.is_none_or(|task| output.task.0 == task);
@@ -26,7 +26,7 @@ pub async fn run(client: &Client, job: JobId, task: Option<u32>, to: Option<&Pat
     }
     let content = content(client.clone(), job, first, task);
     match to.filter(|path| *path != Path::new("-")) {
-        None => copy(content, tokio::io::stdout(), "standard output").await.map(drop),
+        None => print_payload(content, raw).await.map(drop),
         Some(path) => {
             let written = write_file(content, path).await?;
             print(format!("{written} bytes to {}", path.display()))

@@ -23,7 +23,7 @@ use quorate_testnet::{Client, ClientError};
 
 use super::super::args::{Common, SpecArgs, SubmitArgs};
 use super::super::failure::Failure;
-use super::super::output::{bytes, print, print_json, progress};
+use super::super::output::{Text, bytes, note, print, print_json, progress};
 use super::super::transfer::{Upload, open_file, upload};
 use super::{show_info, text, watch};
 use crate::jobs::spec::{self, Source, SpecFile, show};
@@ -77,7 +77,7 @@ pub fn read(args: &SpecArgs) -> Result<Spec, Failure> {
 }
 
 fn wrong(error: &spec::SpecError) -> Failure {
-    Failure::failed(error).hint("the README and examples/ show what a specification may say")
+    Failure::failed(Text::lines(error.lines())).hint("the README and examples/ show what a specification may say")
 }
 
 impl Spec {
@@ -208,10 +208,10 @@ pub async fn submit(common: &Common, client: &Client, args: SubmitArgs) -> Resul
         };
     }
     let how = if submitted.existed { ", which was submitted before" } else { "" };
-    eprintln!("job {job}{how}");
+    note(format!("job {job}{how}"));
     if spec.file.trigger().is_some() && !args.wait && !args.follow {
         let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
-        eprintln!("`quorate job fires {job}` shows what it fires; `quorate job cancel {job}` ends it");
+        note(format!("`quorate job fires {job}` shows what it fires; `quorate job cancel {job}` ends it"));
         return show_info(common, &info);
     }
     watch::until_end(common, client, job, args.follow).await
@@ -230,7 +230,7 @@ async fn store(common: &Common, client: &Client, place: &Path, size: u64, job: J
     .await;
     bar.finish_and_clear();
     let stored = stored?;
-    eprintln!("stored {} ({}) as object {}", place.display(), bytes(size), stored.object);
+    note(format!("stored {} ({}) as object {}", place.display(), bytes(size), stored.object));
     Ok(stored.object)
 }
 
@@ -243,15 +243,13 @@ async fn until_answered(client: &Client, request: &SubmitRequest, job: JobId) ->
             Ok(submitted) => return Ok(submitted),
             Err(error) if began.elapsed() < PATIENCE && watch::passes(&error) => {
                 if !std::mem::replace(&mut told, true) {
-                    eprintln!("{error}; asking again under the same id");
+                    note(format!("{error}; asking again under the same id"));
                 }
             }
             Err(error @ ClientError::Refused { .. }) => return Err(error.into()),
             Err(error) => {
-                let failure = Failure::from(error);
-                let hint = failure.hint.clone().map(|hint| format!("{hint}\n  ")).unwrap_or_default();
-                return Err(failure.hint(format!(
-                    "{hint}whether the job was submitted is unknown: `quorate job show {job}` through any node says"
+                return Err(Failure::from(error).and_hint(format!(
+                    "whether the job was submitted is unknown: `quorate job show {job}` through any node says"
                 )));
             }
         }

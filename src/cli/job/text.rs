@@ -13,7 +13,7 @@ use quorate_protocols::trigger::show_instant;
 
 use crate::jobs::spec::show;
 
-use super::super::output::{bytes, facts, instant, or_dash, table, word};
+use super::super::output::{Text, bytes, facts, instant, or_dash, table, word};
 
 /// Characters of an output that a row shows.
 const SHOWN_MAX: usize = 72;
@@ -21,7 +21,7 @@ const SHOWN_MAX: usize = 72;
 /// Rows of one sort that a page shows; the rest is counted.
 const ROWS_SHOWN_MAX: usize = 16;
 
-pub fn jobs_table(jobs: &[JobInfo]) -> String {
+pub fn jobs_table(jobs: &[JobInfo]) -> Text {
     let rows = jobs.iter().map(|job| {
         vec![
             job.job.to_string(),
@@ -39,7 +39,7 @@ pub fn jobs_table(jobs: &[JobInfo]) -> String {
     table(&["job", "kind", "state", "tasks", "created", "name", "why"], rows)
 }
 
-pub fn job_text(job: &JobInfo) -> String {
+pub fn job_text(job: &JobInfo) -> Text {
     let mut rows = vec![
         ("job", job.job.to_string()),
         ("kind", job.kind.to_string()),
@@ -79,12 +79,11 @@ pub fn job_text(job: &JobInfo) -> String {
     }
     let outcome = job.outcome.as_ref();
     rows.extend(outcome.into_iter().flat_map(|outcome| output_rows(job, outcome)));
-    let mut text = facts(&rows);
-    if let Some(alone) = outcome.and_then(only_text) {
-        text.push_str("\n\n");
-        text.push_str(alone.trim_end_matches('\n'));
+    let text = facts(&rows);
+    match outcome.and_then(only_text) {
+        Some(alone) => text.below(Text::paragraphs(alone.trim_end_matches('\n'))),
+        None => text,
     }
-    text
 }
 
 fn trigger_rows(job: &JobInfo, trigger: &TriggerInfo) -> Vec<(&'static str, String)> {
@@ -230,7 +229,7 @@ pub fn progress(job: &JobInfo) -> String {
     text
 }
 
-pub fn tasks_table(tasks: &[TaskInfo]) -> String {
+pub fn tasks_table(tasks: &[TaskInfo]) -> Text {
     let rows = tasks.iter().map(|task| {
         let running = task.running.iter().map(|attempt| format!("{} {}", attempt.worker, word(&attempt.phase)));
         let workers = task.worker.iter().map(ToString::to_string).chain(running);
@@ -253,7 +252,7 @@ pub fn tasks_table(tasks: &[TaskInfo]) -> String {
     table(&["task", "state", "attempts", "output", "workers", "last failure"], rows)
 }
 
-pub fn plan_text(plan: &PlanInfo) -> String {
+pub fn plan_text(plan: &PlanInfo) -> Text {
     let mut rows = vec![("kind", plan.kind.to_string()), ("name", or_dash(plan.name.as_ref()))];
     let step = |planned| format!("{}, {}", step_text(planned), tasks(planned.tasks));
     rows.extend(plan.steps.iter().map(|planned| ("step", step(planned))));
@@ -268,7 +267,7 @@ pub fn plan_text(plan: &PlanInfo) -> String {
         };
         vec![peer.peer.to_string(), answer]
     });
-    format!("{}\n\n{}", facts(&rows), table(&["peer", "would run it"], peers))
+    facts(&rows).below(table(&["peer", "would run it"], peers))
 }
 
 pub fn verdict_text(verdict: Verdict) -> String {
@@ -278,7 +277,7 @@ pub fn verdict_text(verdict: Verdict) -> String {
     }
 }
 
-pub fn receipts_text(bundle: &ReceiptBundle) -> String {
+pub fn receipts_text(bundle: &ReceiptBundle) -> Text {
     let rows = bundle.tasks.iter().flat_map(|task| {
         let agreed = tally(task.receipts.iter().map(|receipt| &receipt.statement), bundle.agree.into());
         task.receipts.iter().map(move |receipt| {

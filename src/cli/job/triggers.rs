@@ -12,7 +12,7 @@ use quorate_testnet::Client;
 use super::super::args::{Common, FireArgs, NextArgs, SpecArgs};
 use super::super::failure::Failure;
 use super::super::find::client_of;
-use super::super::output::{or_dash, print, print_json, table, word};
+use super::super::output::{Text, note, or_dash, print, print_json, table, word};
 use super::super::reference::JobRef;
 use super::{submit, watch};
 use crate::jobs::spec::show;
@@ -42,7 +42,7 @@ pub async fn fires(common: &Common, client: &Client, job: JobId) -> Result<(), F
     }
 }
 
-fn fires_table(rows: &[FireInfo]) -> String {
+fn fires_table(rows: &[FireInfo]) -> Text {
     let rows = rows.iter().map(|row| {
         let last = row.last_ms.map(|last| format!(" to {}", show_instant(last))).unwrap_or_default();
         let outcome = match row.outcome {
@@ -84,7 +84,7 @@ pub async fn next(common: &Common, args: NextArgs) -> Result<(), Failure> {
         return print_json(&info);
     }
     if info.suspended {
-        eprintln!("the trigger is suspended: what falls due is skipped until `quorate job unsuspend`");
+        note("the trigger is suspended: what falls due is skipped until `quorate job unsuspend`");
     }
     if info.next.is_empty() {
         return print(format!("no clock fires it any more, or ever: {}", info.when));
@@ -92,7 +92,7 @@ pub async fn next(common: &Common, args: NextArgs) -> Result<(), Failure> {
     print(next_table(&info.next))
 }
 
-fn next_table(next: &[InstantInfo]) -> String {
+fn next_table(next: &[InstantInfo]) -> Text {
     let has_jitter = next.iter().any(|next| next.due_ms != next.instant_ms);
     let rows = next.iter().map(|next| {
         let mut row = vec![next.text.clone()];
@@ -112,7 +112,7 @@ fn of_file(args: SpecArgs, count: usize) -> Result<NextInfo, Failure> {
     let now = Millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64);
     let jittered = !trigger.when.bounds().jitter.is_zero();
     if jittered {
-        eprintln!("its jitter follows from the job's id, which only a submit gives: each is due up to so much later");
+        note("its jitter follows from the job's id, which only a submit gives: each is due up to so much later");
     }
     let next = schedule.iter().flat_map(|schedule| {
         let somewhere = JobId { quorum: QuorumId([0; 16]), local: [0; 16] };

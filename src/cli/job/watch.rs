@@ -8,8 +8,9 @@ use quorate_protocols::job::record::HistoryEntry;
 use quorate_testnet::{Client, ClientError};
 
 use super::super::args::Common;
-use super::super::failure::Failure;
-use super::super::output::{counter, instant, word};
+use super::super::failure::{Failure, unless_reader_gone};
+use super::super::output::{counter, instant, note, word};
+use super::super::reader;
 use super::{show_info, text};
 
 /// How long one question waits for the end before the progress is shown again.
@@ -21,16 +22,20 @@ pub async fn until_end(common: &Common, client: &Client, job: JobId, follow: boo
     let bar = counter(common.json || follow);
     let mut told = Told::default();
     let ended = tokio::select! {
-        ended = wait(client, job, &bar, follow.then_some(&mut told)) => Some(ended),
-        _ = tokio::signal::ctrl_c() => None,
+        ended = wait(client, job, &bar, follow.then_some(&mut told)) => Ok(ended),
+        _ = tokio::signal::ctrl_c() => Err("interrupted"),
+        // Not quietly: how the job ended is not known, so the exit code cannot say that it succeeded.
+        () = reader::until_gone() => Err("nobody reads standard output any more"),
     };
     bar.finish_and_clear();
-    let Some(ended) = ended else {
-        return Err(Failure::failed(format!("interrupted; job {job} goes on"))
-            .hint(format!("`quorate job wait {job}` comes back to it, `quorate job cancel {job}` ends it")));
+    let ended = match ended {
+        Ok(ended) => ended?,
+        Err(left) => {
+            return Err(Failure::failed(format!("{left}; job {job} goes on"))
+                .hint(format!("`quorate job wait {job}` comes back to it, `quorate job cancel {job}` ends it")));
+        }
     };
-    let ended = ended?;
-    show_info(common, &ended)?;
+    unless_reader_gone(show_info(common, &ended))?;
     let reason = ended.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
     match ended.state {
         RunState::Succeeded => Ok(()),
@@ -95,12 +100,12 @@ pub fn show(bar: &ProgressBar, info: &JobInfo) {
 async fn tell(client: &Client, info: &JobInfo, told: &mut Told) -> Result<(), Failure> {
     let entries: Vec<HistoryEntry> = client.get(&format!("/v1/jobs/{}/history", info.job)).await?;
     for entry in entries.iter().skip(told.entries) {
-        eprintln!("{} {} {}", instant(entry.at), word(&entry.state), entry.what);
+        note(format!("{} {} {}", instant(entry.at), word(&entry.state), entry.what));
     }
     told.entries = entries.len().max(told.entries);
     let progress = text::progress(info);
     if progress != told.progress && !progress.is_empty() {
-        eprintln!("{} {progress}", instant(info.changed_at));
+        note(format!("{} {progress}", instant(info.changed_at)));
         told.progress = progress;
     }
     Ok(())

@@ -106,10 +106,17 @@ pub struct Fault {
 
 /// Everything that is wrong with a specification, by line.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", faults.iter().map(|fault| shown(file, fault)).collect::<Vec<_>>().join("\n"))]
+#[error("{}", self.lines().collect::<Vec<_>>().join("\n"))]
 pub struct SpecError {
     pub file: String,
     pub faults: Vec<Fault>,
+}
+
+impl SpecError {
+    /// A line for each fault.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.faults.iter().map(|fault| shown(&self.file, fault))
+    }
 }
 
 fn shown(file: &str, Fault { line, problem }: &Fault) -> String {
