@@ -36,7 +36,7 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("there is no configuration at {}. Create one with `quorate init`", path.display())]
+    #[error("there is no configuration at {}. {}", path.display(), creation(path))]
     Missing { path: PathBuf },
     #[error("reading {}", path.display())]
     Read {
@@ -49,6 +49,14 @@ pub enum ConfigError {
     Syntax { file: String, line: usize, reason: String },
     #[error("{file}:{line}: `{key}` is {found}, but {expected} is needed")]
     Value { file: String, line: usize, key: String, found: String, expected: String },
+}
+
+/// How to get one there: a data folder has it under a name of its own, anything else is a file of the user's.
+fn creation(path: &Path) -> String {
+    match path.parent().filter(|_| path.ends_with(FILE_NAME)) {
+        Some(dir) => format!("Create one with `quorate init --dir {}`", dir.display()),
+        None => format!("`quorate node --print-config > {}` begins one with every default", path.display()),
+    }
 }
 
 /// A node's settings.

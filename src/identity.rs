@@ -45,6 +45,14 @@ pub enum IdentityError {
     Damaged { path: PathBuf, expected: &'static str },
     #[error("{} is missing. Create a data folder with `quorate init --dir {}`", path.display(), dir.display())]
     Missing { path: PathBuf, dir: PathBuf },
+    /// The folder was set up, and part of what made it this node is gone. It is not drawn again: a member that forgot
+    /// who it is must not speak for the one that promised.
+    #[error(
+        "{} is gone from a folder that was set up. {}. Without it this node is lost: move the folder away (`mv {dir} \
+         {dir}.lost`) and set up a new one, which joins as a new member (`quorate init --dir {dir} --join LINE`)",
+        path.display(), way_back(path), dir = dir.display()
+    )]
+    Lost { path: PathBuf, dir: PathBuf },
     #[error(
         "{} can be read by others (mode {mode:03o}) and holds a secret. Run `chmod 600 {}`",
         path.display(), path.display()
@@ -52,6 +60,13 @@ pub enum IdentityError {
     Exposed { path: PathBuf, mode: u32 },
     #[error("{} belongs to another network: its secret differs from the one given", path.display())]
     OtherNetwork { path: PathBuf },
+}
+
+fn way_back(path: &Path) -> &'static str {
+    match path.ends_with(SECRET_FILE) {
+        true => "Bring the file back from a copy of the folder, or from any other node of its network",
+        false => "Bring the file back from a copy of the folder",
+    }
 }
 
 /// A node's key, its peer id, and the two numbers that tell its lives apart.
@@ -224,6 +239,18 @@ impl FromStr for JoinLine {
     }
 }
 
+/// Whether the folder holds any part of a node.
+fn is_begun(dir: &Path) -> bool {
+    let parts = [KEY_FILE, INCARNATION_FILE, SECRET_FILE, crate::config::FILE_NAME];
+    parts.into_iter().any(|part| dir.join(part).exists())
+}
+
+/// Whether a folder that was set up has all that makes it a node.
+pub fn check_whole(dir: &Path, entropy: &dyn Entropy) -> Result<(), IdentityError> {
+    load_secret(dir)?;
+    load(dir, entropy).map(drop)
+}
+
 fn exists(path: &Path) -> Result<bool, IdentityError> {
     path.try_exists().map_err(|source| IdentityError::Io { what: "looking at", path: path.to_owned(), source })
 }
@@ -246,7 +273,11 @@ fn read_hex<const N: usize>(
     let fault = |source| IdentityError::Io { what: "reading", path: path.to_owned(), source };
     let file = match File::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(IdentityError::Missing { path: path.to_owned(), dir: dir.to_owned() });
+            let (path, dir) = (path.to_owned(), dir.to_owned());
+            return Err(match is_begun(&dir) {
+                true => IdentityError::Lost { path, dir },
+                false => IdentityError::Missing { path, dir },
+            });
         }
         other => other.map_err(fault)?,
     };
@@ -315,6 +346,26 @@ mod tests {
         fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
         let error = load(dir.path(), &entropy).unwrap_err();
         assert!(error.to_string().contains("chmod 600"), "{error}");
+    }
+
+    /// Goal: no circle of advice. Method: each part taken away in turn; what is said names the part and a way out that does
+    /// not lead back to where the user is.
+    #[test]
+    fn a_folder_that_lost_a_part_is_said_to_have_lost_it() {
+        let entropy = SeededEntropy::new(1);
+        for part in [KEY_FILE, INCARNATION_FILE, SECRET_FILE] {
+            let dir = tempfile::tempdir().unwrap();
+            load_or_create_secret(dir.path(), None, &entropy).unwrap();
+            load_or_create(dir.path(), &entropy).unwrap();
+            check_whole(dir.path(), &entropy).unwrap();
+            fs::remove_file(dir.path().join(part)).unwrap();
+            let error = check_whole(dir.path(), &entropy).unwrap_err();
+            assert!(matches!(error, IdentityError::Lost { .. }), "{error}");
+            let text = error.to_string();
+            for word in [part, "from a copy", "move the folder away", "as a new member"] {
+                assert!(text.contains(word), "{word:?} is not in {text}");
+            }
+        }
     }
 
     #[test]

@@ -21,8 +21,12 @@ pub fn run(common: &Common, args: &InitArgs) -> Result<(), Failure> {
         .transpose()?;
     let config_file = dir.join(config::FILE_NAME);
     if config_file.exists() {
-        return Err(Failure::failed(format!("{} is set up already", dir.display()))
-            .hint(format!("run it with `quorate node --dir {}`, or choose another folder with --dir", dir.display())));
+        // What `quorate node` would refuse is said here too, so that neither sends the user to the other.
+        identity::check_whole(&dir, &OsEntropy).map_err(|error| Failure::of(&error))?;
+        return Err(Failure::failed(format!("{} is set up already", dir.display())).hint(format!(
+            "run it with `quorate node --dir {}`, or choose another folder with --dir",
+            shell_path(&dir)
+        )));
     }
     let mut config = Config::default();
     if let Some(listen) = args.listen {
