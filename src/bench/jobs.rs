@@ -5,7 +5,7 @@ use std::time::Duration;
 use quorate_protocols::api::{BenchJobs, JobsBench};
 use quorate_testnet::Testnet;
 
-use super::at_primary;
+use super::at_member;
 use crate::cli::{Common, Failure, note, print, print_json, table};
 
 /// Jobs with which the rate is guessed before it is measured, per job in flight. The first of them find workers and
@@ -22,7 +22,7 @@ pub async fn run(common: &Common, testnet: &Testnet, outstanding: &[u32], time: 
     if time > TIME_MAX || time.is_zero() {
         return Err(Failure::usage(format!("--time must be more than nothing and at most {TIME_MAX:?}")));
     }
-    let (quorum, client) = at_primary(common, testnet).await?;
+    let (quorum, client) = at_member(common, testnet).await?;
     let mut rows = Vec::new();
     for &outstanding in outstanding {
         let jobs = |count: u32| BenchJobs { quorum, count, outstanding };

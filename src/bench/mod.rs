@@ -20,12 +20,12 @@ mod triggers;
 
 use std::time::Duration;
 
-use quorate_protocols::api::{BenchForm, QuorumDetail, QuorumInfo};
+use quorate_protocols::api::{BenchForm, NodeInfo, QuorumDetail, QuorumInfo};
 use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 use quorate_testnet::{Client, Testnet};
 
-use crate::cli::{BenchCommand, Common, Failure, resolve_testnet};
+use crate::cli::{BenchCommand, Common, Failure, note, resolve_testnet};
 
 pub async fn run(common: &Common, command: BenchCommand) -> Result<(), Failure> {
     let testnet = Testnet::open(&resolve_testnet(common))?;
@@ -94,6 +94,26 @@ async fn at_primary(common: &Common, testnet: &Testnet) -> Result<(QuorumId, Cli
         _ => asked,
     };
     Ok((quorum, testnet.client(node)?))
+}
+
+/// The node through which something is measured that only a member hears the end of: as [`at_primary`], but of a node
+/// that is no member its quorum's primary takes the place.
+async fn at_member(common: &Common, testnet: &Testnet) -> Result<(QuorumId, Client), Failure> {
+    let (quorum, client) = at_primary(common, testnet).await?;
+    let node: NodeInfo = client.get("/v1/node").await?;
+    let detail: QuorumDetail = client.get(&format!("/v1/quorums/{quorum}")).await?;
+    if detail.info.members.contains(&node.peer_id) {
+        return Ok((quorum, client));
+    }
+    let Some(member) = detail.info.primary.or(detail.info.members.first().copied()) else {
+        return Err(Failure::failed(format!("quorum {quorum} names no members"))
+            .hint(format!("`quorate quorum show {quorum}` says what is known of it")));
+    };
+    let (asked, index) = (index_of(testnet, node.peer_id)?, index_of(testnet, member)?);
+    note(format!(
+        "node {asked} is no member of quorum {quorum}, and so hears of no end: measuring through node {index}"
+    ));
+    Ok((quorum, testnet.client(index)?))
 }
 
 fn index_of(testnet: &Testnet, peer: PeerId) -> Result<usize, Failure> {

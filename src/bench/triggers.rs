@@ -3,7 +3,7 @@
 use quorate_protocols::api::{BenchTriggers, TriggersBench};
 use quorate_testnet::Testnet;
 
-use super::at_primary;
+use super::at_member;
 use crate::cli::{Common, Failure, note, print, print_json, table};
 
 /// Between the instants of the trigger that fires alone.
@@ -13,7 +13,7 @@ const PERIOD_MS: u64 = 100;
 const LONG_MS: u64 = 3_600_000;
 
 pub async fn run(common: &Common, testnet: &Testnet, count: u32, fires: u32) -> Result<(), Failure> {
-    let (quorum, client) = at_primary(common, testnet).await?;
+    let (quorum, client) = at_member(common, testnet).await?;
     let mut rows = Vec::new();
     // The first of them has workers found, and the module compiled.
     for (name, count, fires, period_ms) in
