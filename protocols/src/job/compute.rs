@@ -49,6 +49,19 @@ pub struct ComputeSpec {
     pub idempotent: bool,
 }
 
+impl ComputeSpec {
+    /// Names of the programs that its tasks run, of a job of commands.
+    pub fn programs(&self) -> impl Iterator<Item = &str> {
+        let calls = std::iter::once(&self.call)
+            .chain(self.reduce.as_deref().map(|reduce| &reduce.call))
+            .chain(self.compensate.as_deref());
+        calls.filter_map(|call| match &call.program {
+            Program::Command { name } => Some(name.as_str()),
+            Program::Wasm { .. } => None,
+        })
+    }
+}
+
 /// A program and what it is given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Call {

@@ -86,6 +86,10 @@ impl QuorumState {
             if reasons.is_empty() {
                 text.push_str("; the quorum has no workers yet");
             }
+            if let Some(unlisted) = self.why_unlisted(job) {
+                text.push_str("; ");
+                text.push_str(&unlisted);
+            }
             for reason in reasons.iter().take(WORKERS_NAMED_MAX) {
                 text.push_str("; ");
                 text.push_str(reason);

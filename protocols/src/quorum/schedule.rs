@@ -16,6 +16,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use super::state::{Event, QuorumState};
 use super::work::{Demand, is_verified};
 use crate::ids::{Attempt, JobId, PeerId, TaskIndex};
+use crate::job::Kind;
 use crate::job::plan::Plan;
 use crate::job::record::RunState;
 use crate::job::transition::RunCommand;
@@ -184,6 +185,24 @@ impl QuorumState {
             format!("{peer}: {why}")
         };
         self.workers.iter().map(of_one).collect()
+    }
+
+    /// That no worker is known to list the programs of a job of commands, which only their operators can change.
+    pub(super) fn why_unlisted(&self, job: JobId) -> Option<String> {
+        let record = self.jobs.get(&job).filter(|record| record.spec.kind() == Kind::Command)?;
+        let (spec, run) = record.compute()?;
+        let lists = |(peer, worker): (&PeerId, &WorkerRecord)| {
+            worker.kinds.contains(&Kind::Command) && !run.avoided.contains_key(peer)
+        };
+        if self.workers.iter().any(lists) {
+            return None;
+        }
+        let programs: BTreeSet<String> = spec.programs().map(|name| format!("`{name}`")).collect();
+        let programs = programs.into_iter().collect::<Vec<_>>().join(", ");
+        let owner = record.owner;
+        Some(format!(
+            "no peer is known to list {programs} under [commands] in its quorate.toml with {owner} as a submitter"
+        ))
     }
 
     /// Slots that the job could use at once.

@@ -414,6 +414,29 @@ fn a_task_that_kills_its_workers_ends() {
     assert_eq!(quorum.job_state(1), RunState::Failed);
 }
 
+/// Goal: a job that waits for a program names it, and who would have to be allowed to run it. Method: no worker, one that
+/// takes no programs, one that refused this one; then one that may list it.
+#[test]
+fn a_program_that_nobody_lists_is_named() {
+    let mut quorum = Quorum::new(&[]);
+    quorum.submit(1, spec(1));
+    let named = |quorum: &Quorum| {
+        let why = quorum.state.why(job(1)).unwrap();
+        why.contains("list `count` under [commands]") && why.contains(&OWNER.to_string())
+    };
+    assert!(named(&quorum));
+    let modules_only = WorkerRecord { kinds: vec![Kind::Wasm], ..worker(0, 1) };
+    quorum.apply(OWNER, Command::SetWorker { worker: modules_only }).unwrap();
+    assert!(named(&quorum));
+    quorum.apply(OWNER, Command::SetWorker { worker: worker(1, 1) }).unwrap();
+    let task = quorum.attempts(1)[0];
+    quorum.report(1, task, TaskResult::Failed { class: ErrorClass::Refused, reason: "not listed".into() }).unwrap();
+    assert!(named(&quorum));
+    quorum.submit(2, spec(9));
+    quorum.apply(OWNER, Command::SetWorker { worker: worker(2, 1) }).unwrap();
+    assert!(!quorum.state.why(job(2)).unwrap().contains("[commands]"), "one may list it: it is busy");
+}
+
 #[test]
 fn a_peer_that_refuses_is_not_asked_again_and_why_says_so() {
     let mut quorum = Quorum::new(&[(0, 1)]);

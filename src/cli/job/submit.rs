@@ -16,13 +16,15 @@ use quorate_protocols::api::{
     FileContent, JobIdInfo, JobIdRequest, JobInfo, PlanInfo, PutInfo, SubmitInfo, SubmitRequest,
 };
 use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, QuorumId};
+use quorate_protocols::job::RunState;
 use quorate_protocols::job::compute::Content;
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
 use quorate_protocols::job::plan::Plan;
 use quorate_testnet::{Client, ClientError};
 
+use super::super::advice;
 use super::super::args::{Common, SpecArgs, SubmitArgs};
-use super::super::failure::Failure;
+use super::super::failure::{Failure, unless_reader_gone};
 use super::super::output::{Text, bytes, note, print, print_json, progress};
 use super::super::transfer::{Upload, open_file, upload};
 use super::{show_info, text, watch};
@@ -201,21 +203,41 @@ pub async fn submit(common: &Common, client: &Client, args: SubmitArgs) -> Resul
         ..SubmitRequest::default()
     };
     let submitted = until_answered(client, &request, job).await?;
+    let ended_badly = submitted.existed && submitted.state.is_final() && submitted.state != RunState::Succeeded;
     if args.detach {
-        return match common.json {
+        let printed = match common.json {
             true => print_json(&submitted),
             false => print(submitted.job),
         };
+        // What runs is not what the user may take it for: nothing does.
+        if ended_badly {
+            unless_reader_gone(printed)?;
+            let state = submitted.state;
+            return Err(Failure::failed(format!("job {job} was submitted before and is {state}; it was not run anew"))
+                .hint(format!("`quorate job why {job}` says why"))
+                .and_hint(RUN_ANEW));
+        }
+        if submitted.existed {
+            note(format!("job {job} was submitted before and is {}", submitted.state));
+        }
+        return printed;
     }
-    let how = if submitted.existed { ", which was submitted before" } else { "" };
-    note(format!("job {job}{how}"));
+    match submitted.existed {
+        true => note(format!("job {job}, which was submitted before and is {}", submitted.state)),
+        false => note(format!("job {job}")),
+    }
     if spec.file.trigger().is_some() && !args.wait && !args.follow {
         let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
-        note(format!("`quorate job fires {job}` shows what it fires; `quorate job cancel {job}` ends it"));
+        let next = format!("`quorate job fires {job}` shows what it fires; `quorate job cancel {job}` ends it");
+        note(advice::complete(common, &next.into()));
         return show_info(common, &info);
     }
-    watch::until_end(common, client, job, args.follow).await
+    let ended = watch::until_end(common, client, job, args.follow).await;
+    ended.map_err(|failure| if ended_badly { failure.and_hint(RUN_ANEW) } else { failure })
 }
+
+/// To whoever submits under the key of a job that has ended.
+const RUN_ANEW: &str = "a key stands for one job, however it ended: another --key, or none, runs it anew";
 
 /// Stores a file that the job needs. The same file in the same quorum is the same object, so a submit that is repeated
 /// under a key names the same.

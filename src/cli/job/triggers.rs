@@ -9,6 +9,7 @@ use quorate_protocols::trigger::record::Clock;
 use quorate_protocols::trigger::{Schedule, show_instant};
 use quorate_testnet::Client;
 
+use super::super::advice;
 use super::super::args::{Common, FireArgs, NextArgs, SpecArgs};
 use super::super::failure::Failure;
 use super::super::find::client_of;
@@ -84,7 +85,9 @@ pub async fn next(common: &Common, args: NextArgs) -> Result<(), Failure> {
         return print_json(&info);
     }
     if info.suspended {
-        note("the trigger is suspended: what falls due is skipped until `quorate job unsuspend`");
+        let resume = format!("`quorate job unsuspend {}`", path.display());
+        let what = format!("the trigger is suspended: what falls due is skipped until {resume}");
+        note(advice::complete(common, &what.into()));
     }
     if info.next.is_empty() {
         return print(format!("no clock fires it any more, or ever: {}", info.when));

@@ -1,7 +1,9 @@
 //! Waiting for the end of a job, with its progress on the way.
 
+use std::time::{Duration, Instant};
+
 use indicatif::ProgressBar;
-use quorate_protocols::api::{ErrorCode, JobInfo};
+use quorate_protocols::api::{ErrorCode, JobInfo, WhyInfo};
 use quorate_protocols::ids::JobId;
 use quorate_protocols::job::RunState;
 use quorate_protocols::job::record::HistoryEntry;
@@ -50,6 +52,53 @@ pub async fn until_end(common: &Common, client: &Client, job: JobId, follow: boo
     }
 }
 
+/// A job at rest for so long is asked why; then ever less often, up to the maximum.
+const WHY_AFTER: Duration = Duration::from_secs(3);
+const WHY_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// Says on stderr why a job does not go on: once, and when the reason is another.
+struct Reasons {
+    job: JobId,
+    due: Instant,
+    pause: Duration,
+    told: String,
+}
+
+impl Reasons {
+    fn new(job: JobId) -> Self {
+        Self { job, due: Instant::now() + WHY_AFTER, pause: WHY_AFTER, told: String::new() }
+    }
+
+    /// The job was seen to be as `info` says.
+    async fn look(&mut self, client: &Client, info: &JobInfo, bar: &ProgressBar) {
+        let rests = info.step.is_some_and(|step| step.tasks.running == 0) && !info.state.is_final();
+        if !rests {
+            self.due = Instant::now() + self.pause;
+        } else if Instant::now() >= self.due {
+            // Without an answer there is nothing to tell, and the job is waited for all the same.
+            if let Ok(why) = client.get::<WhyInfo>(&format!("/v1/jobs/{}/why", self.job)).await {
+                self.tell(why.why, bar);
+            }
+        }
+    }
+
+    /// For a moment the quorum did not answer.
+    fn unanswered(&mut self, error: &ClientError, bar: &ProgressBar) {
+        if Instant::now() >= self.due {
+            self.tell(error.to_string(), bar);
+        }
+    }
+
+    fn tell(&mut self, why: String, bar: &ProgressBar) {
+        if why != self.told {
+            bar.suspend(|| note(format!("job {}: {why}", self.job)));
+            self.told = why;
+            self.pause = (self.pause * 2).min(WHY_AFTER_MAX);
+        }
+        self.due = Instant::now() + self.pause;
+    }
+}
+
 /// What was told already.
 #[derive(Default)]
 struct Told {
@@ -58,6 +107,7 @@ struct Told {
 }
 
 async fn wait(client: &Client, job: JobId, bar: &ProgressBar, mut told: Option<&mut Told>) -> Result<JobInfo, Failure> {
+    let mut reasons = Reasons::new(job);
     loop {
         match client.get::<JobInfo>(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await {
             Ok(info) => {
@@ -68,9 +118,10 @@ async fn wait(client: &Client, job: JobId, bar: &ProgressBar, mut told: Option<&
                 if info.state.is_final() || info.state == RunState::AwaitingResolution {
                     return Ok(info);
                 }
+                reasons.look(client, &info, bar).await;
             }
             // A quorum between two primaries: the job is none the worse.
-            Err(error) if passes(&error) => {}
+            Err(error) if passes(&error) => reasons.unanswered(&error, bar),
             // The job does not depend on whoever watches it.
             Err(error @ (ClientError::NoAnswer { .. } | ClientError::Transfer { .. })) => {
                 return Err(Failure::from(error)
