@@ -52,7 +52,7 @@ pub async fn jobs(
     }
     if !backend.is_member(quorum) {
         return Err(ApiError::bad_request(format!("this node is no member of quorum {quorum}"))
-            .hint("a member hears when a job ends; `quorate quorum show` names the members"));
+            .hint(format!("a member hears when a job ends; `quorate quorum show {quorum}` names the members")));
     }
     // Before the first submit, so that no end is missed.
     let mut events = backend.quorum_events();

@@ -53,7 +53,7 @@ pub async fn triggers(
     }
     if !backend.is_member(quorum) {
         return Err(ApiError::bad_request(format!("this node is no member of quorum {quorum}"))
-            .hint("a member hears when a trigger fires; `quorate quorum show` names the members"));
+            .hint(format!("a member hears when a trigger fires; `quorate quorum show {quorum}` names the members")));
     }
     let mut events = backend.quorum_events();
     let before = resident_bytes();

@@ -114,32 +114,37 @@ fn code_of(rejection: &Rejection) -> ErrorCode {
 
 impl From<ClientError> for ApiError {
     fn from(error: ClientError) -> Self {
+        let said = |hint: &str| Some(hint.to_owned());
         let (code, hint) = match &error {
             ClientError::Rejected(rejection) => (code_of(rejection), None),
             ClientError::QuorumUnknown { .. } => (
                 ErrorCode::Unavailable,
-                Some("check the id; if it is right, its members are not reachable from here: see `quorate peers`"),
+                said("check the id; if it is right, its members are not reachable from here: see `quorate peers`"),
             ),
-            ClientError::Paused { .. } => (
+            ClientError::Paused { quorum, .. } => (
                 ErrorCode::Unavailable,
-                Some("a majority of its members must answer and have room on their disks: see `quorate quorum show`"),
+                Some(format!(
+                    "a majority of its members must answer and have room on their disks: see `quorate quorum show \
+                     {quorum}`"
+                )),
             ),
-            ClientError::NoPrimary { .. } => {
-                (ErrorCode::Unavailable, Some("try again in a moment; `quorate quorum show` says what its members see"))
-            }
-            ClientError::Busy { .. } => (ErrorCode::Busy, Some("try again in a moment")),
+            ClientError::NoPrimary { quorum, .. } => (
+                ErrorCode::Unavailable,
+                Some(format!("try again in a moment; `quorate quorum show {quorum}` says what its members see")),
+            ),
+            ClientError::Busy { .. } => (ErrorCode::Busy, said("try again in a moment")),
             ClientError::Unknown { .. } => {
-                (ErrorCode::Unknown, Some("look at the state before trying again; repeating the command is safe"))
+                (ErrorCode::Unknown, said("look at the state before trying again; repeating the command is safe"))
             }
             ClientError::Forbidden { .. } => (
                 ErrorCode::Forbidden,
-                Some("only the node through which it was submitted, or an operator of the network, may do this"),
+                said("only the node through which it was submitted, or an operator of the network, may do this"),
             ),
             ClientError::Protocol { .. } => {
-                (ErrorCode::Internal, Some("the two nodes may run different versions of quorate"))
+                (ErrorCode::Internal, said("the two nodes may run different versions of quorate"))
             }
         };
-        Self { body: ErrorBody { error: code, message: chain(&error), hint: hint.map(str::to_owned) }, size: None }
+        Self { body: ErrorBody { error: code, message: chain(&error), hint }, size: None }
     }
 }
 
@@ -192,8 +197,10 @@ impl From<LogError> for ApiError {
             LogError::None { .. } => Self::not_found(text)
                 .hint("what a task writes on standard error is kept by the worker that ran it, for a time; one that is gone has taken it \
                  along"),
-            LogError::Forbidden { .. } => Self::new(ErrorCode::Forbidden, text)
-                .hint("ask through the node that submitted the job; `quorate job show` names its owner"),
+            LogError::Forbidden { task, .. } => Self::new(ErrorCode::Forbidden, text).hint(format!(
+                "ask through the node that submitted the job; `quorate job show {}` names its owner",
+                task.id.job
+            )),
         }
     }
 }
@@ -214,8 +221,8 @@ impl From<PutError> for ApiError {
             PutError::DifferentContent { .. } => {
                 Self::new(ErrorCode::Conflict, text).hint("put it without --resume to store it as an object of its own")
             }
-            PutError::Ended { .. } => Self::new(ErrorCode::Conflict, text)
-                .hint("`quorate job show` says why; put the file again to start anew"),
+            PutError::Ended { job, .. } => Self::new(ErrorCode::Conflict, text)
+                .hint(format!("`quorate job show {job}` says why; put the file again to start anew")),
         }
     }
 }
@@ -226,8 +233,9 @@ impl From<GetError> for ApiError {
         match error {
             GetError::Unknown { .. } => Self::not_found(text).hint("`quorate object ls` lists what is stored"),
             GetError::Client(error) => error.into(),
-            GetError::Unreadable { .. } => Self::new(ErrorCode::Unavailable, text)
-                .hint("`quorate object show` names the holders; start those that are down and try again"),
+            GetError::Unreadable { object, .. } => Self::new(ErrorCode::Unavailable, text).hint(format!(
+                "`quorate object show {object}` names the holders; start those that are down and try again"
+            )),
             GetError::Range { size, .. } => {
                 let mut error = Self::new(ErrorCode::RangeNotSatisfiable, text);
                 error.size = Some(size);

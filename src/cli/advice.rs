@@ -30,6 +30,11 @@ pub fn complete(common: &Common, text: &Text) -> Text {
     Text::lines(lines)
 }
 
+/// A command that is printed alone, to be typed as it stands.
+pub fn command(common: &Common, command: &str) -> String {
+    format!("{command}{}", options_of(common, command))
+}
+
 /// The options that a command lacks, with a space before each.
 fn options_of(common: &Common, command: &str) -> String {
     let mut words = command.split_whitespace();

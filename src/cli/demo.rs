@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use quorate_protocols::api::{BenchCommit, CommitBench, PeerInfo, PutInfo, PutPhaseInfo, QuorumDetail};
+use quorate_protocols::api::{
+    BenchCommit, CommitBench, PeerInfo, PutInfo, PutPhaseInfo, QuorumDetail, TestnetNodeState,
+};
 use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::object::limits::SEGMENT_BYTES;
 use quorate_testnet::{Testnet, UpOptions};
@@ -83,7 +85,10 @@ pub async fn run(common: &Common, args: &DemoArgs) -> Result<(), Failure> {
     if keep {
         let folder = folder.keep();
         if !common.json {
-            print(keep_text(&net, &folder))?;
+            let status = Testnet::open(&net)?.status();
+            let running = status.iter().filter(|node| node.state == TestnetNodeState::Running);
+            let running: Vec<usize> = running.map(|node| node.index).collect();
+            print(keep_text(&net, &folder, &running))?;
         }
     }
     Ok(())
@@ -116,13 +121,15 @@ fn summary_text(summary: &Summary) -> Text {
     Text::from("").and("identical: the file read back is the file that was put, byte for byte").below(figures)
 }
 
-/// What can be done with a network that was left running, each line as it is to be typed.
-fn keep_text(net: &Path, folder: &Path) -> Text {
+/// What can be done with a network that was left running, each line as it is to be typed. Some of its nodes may have been
+/// killed on the way: those that `run` are named.
+fn keep_text(net: &Path, folder: &Path, run: &[usize]) -> Text {
+    let (one, other) = (run.first().copied().unwrap_or(1), run.last().copied().unwrap_or(1));
     Text::from("").and(Text::lines([
         "The network is still running. To talk to it:".to_owned(),
         format!("  export QUORATE_TESTNET_DIR={}", shell_path(net)),
-        "  quorate --peers --node 1".to_owned(),
-        "  quorate object ls --node 2".to_owned(),
+        format!("  quorate --peers --node {one}"),
+        format!("  quorate object ls --node {other}"),
         "  quorate testnet status".to_owned(),
         "To end it:".to_owned(),
         format!("  quorate testnet down && rm -r {}", shell_path(folder)),
@@ -311,6 +318,20 @@ fn same_bytes(one: &Path, other: &Path) -> Result<bool, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_that_is_left_running_is_talked_to_through_a_node_that_runs() {
+        let text = keep_text(Path::new("/tmp/a net"), Path::new("/tmp/a"), &[2, 3, 7]);
+        let lines: Vec<&str> = text.as_str().lines().map(str::trim).collect();
+        for line in [
+            "export QUORATE_TESTNET_DIR='/tmp/a net'",
+            "quorate --peers --node 2",
+            "quorate object ls --node 7",
+            "quorate testnet down && rm -r /tmp/a",
+        ] {
+            assert!(lines.contains(&line), "{line} is not in {lines:?}");
+        }
+    }
 
     #[test]
     fn files_are_compared_to_the_last_byte() {

@@ -127,6 +127,8 @@ impl From<TestnetError> for Failure {
             TestnetError::TwoGroups { .. } | TestnetError::OneGroup | TestnetError::SameNode { .. } => {
                 Self::usage(error)
             }
+            // The end of its log is told as it is.
+            died @ TestnetError::Died { .. } => Self::failed(Text::paragraphs(&died.to_string())),
             TestnetError::NotTesting => Self::of(&error).hint(
                 "start the testnet without --plain: `quorate testnet down`, then `quorate testnet up`; only nodes \
                  started with --testing take faults",

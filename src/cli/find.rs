@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use quorate_protocols::api::{ADDRESS_FILE, TOKEN_FILE, TestnetNodeState};
+use quorate_protocols::api::{ADDRESS_FILE, TOKEN_FILE, TestnetNode, TestnetNodeState};
 use quorate_testnet::{Client, Testnet, resolve_dir};
 
 use super::args::Common;
@@ -65,6 +65,13 @@ pub fn client_of(common: &Common) -> Result<Client, Failure> {
             let dir = resolve_testnet(common);
             let testnet = Testnet::open(&dir)?;
             testnet.layout().node(index)?;
+            let is_dead = |node: &TestnetNode| node.index == index && node.state == TestnetNodeState::Dead;
+            if testnet.status().iter().any(is_dead) {
+                let what = format!("no node answers: node {index} of the testnet in {} does not run", dir.display());
+                return Err(Failure::no_node(what).hint(format!(
+                    "`quorate testnet status` shows who runs; `quorate testnet restart {index}` starts it"
+                )));
+            }
             Ok(Client::of_data_dir(&testnet.node_dir(index))?)
         }
         None => nearest(common),

@@ -24,7 +24,7 @@ pub async fn run(common: &Common, command: TestnetCommand) -> Result<(), Failure
             false => {
                 let seconds = took.as_secs_f64();
                 let seen = format!("{nodes} nodes see each other after {seconds:.1} s, in {}", up.testnet.dir);
-                let next = advice::complete(common, &Text::from("Try: `quorate --peers --node 1`"));
+                let next = format!("Try: {}", advice::command(common, "quorate --peers --node 1"));
                 print(status_table(&up.testnet).below(seen).and(next))
             }
         };

@@ -303,7 +303,8 @@ impl Judge {
         }
         if !lost.is_empty() {
             let what = format!("{} objects have too few columns in reach to be read: {}", lost.len(), names(&lost));
-            self.find(Kind::Unreadable, what, "start the holders: `quorate object show` names them");
+            let first = lost[0];
+            self.find(Kind::Unreadable, what, format!("start the holders: `quorate object show {first}` names them"));
         }
         if !owed.is_empty() {
             let reasons: Vec<&str> = reasons.into_iter().collect();
@@ -320,7 +321,7 @@ impl Judge {
                 self.find(
                     Kind::Unreadable,
                     format!("object {object} was not read: {why}"),
-                    "`quorate object show` names its holders",
+                    format!("`quorate object show {object}` names its holders"),
                 );
             }
         }

@@ -12,6 +12,7 @@ use quorate_protocols::api::{
 use quorate_protocols::ids::ObjectId;
 use quorate_testnet::{Client, ClientError, reservations};
 
+use super::advice;
 use super::args::Common;
 use super::failure::{Failure, unless_reader_gone};
 use super::find::{client_of, whole_testnet};
@@ -32,7 +33,7 @@ pub async fn run(common: &Common, deep: bool) -> Result<(), Failure> {
     let diagnosis = judge::judge(&facts);
     unless_reader_gone(match common.json {
         true => print_json(&diagnosis),
-        false => print(text(&diagnosis)),
+        false => print(advice::complete(common, &text(&diagnosis))),
     })?;
     match diagnosis.findings.len() {
         0 => Ok(()),
