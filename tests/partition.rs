@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use support::{Net, content, wait};
 
@@ -141,4 +143,67 @@ fn plain_nodes_take_no_faults() {
     net.testnet(&["fill", "1"]).fails(1, &["--testing", "--plain"]);
     net.testnet(&["heal"]).fails(1, &["--testing"]);
     assert!(!net.testnet.node_dir(1).join("faults.json").exists());
+}
+
+/// Goal: a listing of a node that is cut off says so, soon, and so does one right after the cut is healed: old rows are never
+/// shown without a word. Method: a member of the quorum and a node that is none, each cut off while something is stored.
+#[test]
+fn listings_of_a_node_that_is_cut_off_say_so() {
+    let net = net(5);
+    let put = net.put(1, &net.file("before", 1_000, 1));
+    let id = put["quorum"].as_str().expect("a quorum").to_owned();
+    let members = members(&net, &quorum(&net, 1, &id));
+    let outsider = (1..=5).find(|node| !members.contains(node)).expect("five nodes, three members");
+    let listed = |node: usize, arguments: &[&str]| {
+        let began = Instant::now();
+        let ran = net.at(node, arguments);
+        assert!(began.elapsed() < Duration::from_secs(8), "{arguments:?} took {:?}", began.elapsed());
+        ran
+    };
+    wait("every node to know the object", || {
+        let knows =
+            |node| listed(node, &["object", "ls", "--complete"]).stdout.contains(put["object"].as_str().unwrap());
+        (1..=5).all(knows).then_some(())
+    });
+    for (seed, cut_off) in [(2, net.primary(1, &id)), (3, outsider)] {
+        net.testnet(&["partition", &cut_off.to_string()]).ok();
+        let other = *members.iter().find(|member| **member != cut_off).expect("another member");
+        wait("the others to go on", || commit(&net, other, &id).ok());
+        let file = net.file(&format!("during-{seed}"), 1_000, seed);
+        let during = net.at(other, &["object", "put", file.to_str().unwrap(), "--quorum", &id, "--json"]).json();
+        let object = during["object"].as_str().expect("a reference").to_owned();
+        for arguments in [&["object", "ls"][..], &["job", "ls"]] {
+            let ran = listed(cut_off, arguments).ok();
+            assert!(
+                ran.stderr.contains(&id) && ran.stderr.contains("could not be asked"),
+                "{arguments:?}: {}",
+                ran.stderr
+            );
+            let complete: Vec<&str> = arguments.iter().copied().chain(["--complete"]).collect();
+            listed(cut_off, &complete).fails(1, &["could not be asked", "not complete"]);
+        }
+        let listing = net.get(cut_off, "/v1/objects");
+        let unreachable = &listing["unreachable"][0];
+        assert_eq!(unreachable["quorum"], id, "{listing}");
+        if members.contains(&cut_off) {
+            assert!(unreachable["stale"] == true && unreachable["age_ms"].is_u64(), "{listing}");
+            assert!(!listing["items"].as_array().unwrap().is_empty(), "what it has is shown: {listing}");
+            for arguments in [&["quorum", "ls", "--complete"][..], &["peers", "--complete"]] {
+                let ran = wait("the word", || Some(listed(cut_off, arguments)).filter(|ran| ran.code == 1));
+                ran.fails(1, &["warning", "not complete"]);
+            }
+        }
+        net.testnet(&["heal"]).ok();
+        // As long as the new object is not in the list, the list says that it may be old.
+        wait("the whole list", || {
+            (1..=5)
+                .all(|node| {
+                    let ran = listed(node, &["object", "ls"]);
+                    let whole = ran.stdout.contains(&object);
+                    assert!(whole || ran.stderr.contains("could not be asked"), "node {node}: {}", ran.stdout);
+                    whole && ran.stderr.is_empty()
+                })
+                .then_some(())
+        });
+    }
 }

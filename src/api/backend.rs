@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quorate_protocols::api::{
-    EmitInfo, EmitRequest, JobInfo, Listing, MemberView, NodeFaults, NodeInfo, ObjectInfo, PeerInfo, PlanPeer,
-    QuorumDetail, QuorumInfo, ResourcesInfo, SubmitInfo,
+    ContactInfo, EmitInfo, EmitRequest, JobInfo, Listing, MemberView, NodeFaults, NodeInfo, ObjectInfo, PeerInfo,
+    PlanPeer, QuorumDetail, QuorumInfo, ResourcesInfo, SubmitInfo,
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
@@ -34,6 +34,8 @@ pub trait Backend: Send + Sync + 'static {
     fn node(&self) -> NodeInfo;
     /// Peers known to the transport or by announcement, this node excluded, in order of peer id.
     fn peers(&self) -> Vec<PeerInfo>;
+    /// Asks them whether they hear this node.
+    fn contact(&self) -> BoxFuture<'_, ContactInfo>;
     /// Every quorum known here, asked for its own view where it answers in time.
     fn quorums(&self) -> BoxFuture<'_, Vec<QuorumInfo>>;
     fn quorum(&self, quorum: QuorumId) -> Answer<'_, QuorumDetail>;

@@ -9,13 +9,12 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use prometheus_client::registry::Registry;
 use quorate_protocols::api::{
-    EmitInfo, EmitRequest, JobInfo, Listing, MemberView, NodeInfo, ObjectInfo, OutcomeInfo, OwnState, PeerInfo,
-    PlanPeer, QuorumDetail, QuorumInfo, ResourcesInfo, ScopeInfo, SubmitInfo, Unreachable,
+    ContactInfo, EmitInfo, EmitRequest, JobInfo, Listing, MemberView, NodeInfo, ObjectInfo, OutcomeInfo, OwnState,
+    PeerInfo, PlanPeer, QuorumDetail, QuorumInfo, ResourcesInfo, ScopeInfo, SubmitInfo, Unreachable,
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::directory::QuorumAdvert;
-use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, PeerId, QuorumId, TaskIndex};
-use quorate_protocols::job::limits::PAGE_MAX;
+use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId, TaskIndex};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::{JobRecord, JobSpec, Kind, ObjectView, QuorumView, RunState};
@@ -26,15 +25,18 @@ use tokio::sync::{broadcast, watch};
 
 use super::backend::{Answer, Backend, JobFilter, TestingHooks};
 use super::error::ApiError;
-use super::limits::{LISTING_DEADLINE, LISTING_FAN_OUT, LISTING_ROWS_MAX, OUTCOME_OUTPUTS_MAX, QUESTION_DEADLINE};
+use super::limits::{
+    CONTACT_DEADLINE, CONTACT_PEERS_MAX, LISTING_DEADLINE, LISTING_FAN_OUT, OUTCOME_OUTPUTS_MAX, QUESTION_DEADLINE,
+};
+use super::listing::{self, Gathering};
 use super::metrics::QuorumGauges;
 use super::views;
-use crate::jobs::ClientError;
 use crate::jobs::logs::LogPage;
 use crate::jobs::submit::Wanted;
+use crate::jobs::{ClientError, QuorumClient};
 use crate::node::{Node, NodeEvent};
 use crate::objects::{GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
-use crate::quorum::HostEvent;
+use crate::quorum::{HostEvent, Unheard};
 use crate::seams::TaskGroup;
 
 pub struct NodeBackend {
@@ -77,7 +79,7 @@ impl NodeBackend {
     }
 
     /// Announced quorums and those of this node, in order of id.
-    fn known_quorums(&self) -> BTreeMap<QuorumId, Option<QuorumAdvert>> {
+    pub(super) fn known_quorums(&self) -> BTreeMap<QuorumId, Option<QuorumAdvert>> {
         let mut known: BTreeMap<_, _> =
             self.node.quorums().quorums().iter().map(|quorum| (quorum.id(), None)).collect();
         known.extend(self.node.directory().quorums().into_iter().map(|advert| (advert.quorum, Some(advert))));
@@ -88,7 +90,7 @@ impl NodeBackend {
         self.node.quorums().quorum(quorum).and_then(|quorum| quorum.view().primary).map(|primary| primary.peer)
     }
 
-    async fn primary(&self, quorum: QuorumId) -> Option<PeerId> {
+    pub(super) async fn primary(&self, quorum: QuorumId) -> Option<PeerId> {
         match self.primary_of(quorum) {
             Some(primary) => Some(primary),
             None => self.view(quorum).await.ok()?.primary.map(|primary| primary.peer),
@@ -121,66 +123,23 @@ impl NodeBackend {
         }
     }
 
-    /// Gathers the pages of every quorum. One that fails is named, and what the others said stands.
-    async fn gather<T, F, P>(&self, pages: P) -> Listing<T>
-    where
-        P: Fn(QuorumId) -> F + Copy,
-        F: Future<Output = (Vec<T>, Option<ClientError>)>,
-    {
-        let quorums: Vec<QuorumId> = self.known_quorums().into_keys().collect();
-        let mut listing = Listing::default();
-        let mut answers =
-            stream::iter(quorums).map(|quorum| async move { (quorum, pages(quorum).await) }).buffered(LISTING_FAN_OUT);
-        while let Some((quorum, (rows, error))) = answers.next().await {
-            let room = LISTING_ROWS_MAX - listing.items.len();
-            listing.truncated |= rows.len() > room;
-            listing.items.extend(rows.into_iter().take(room));
-            if let Some(error) = error {
-                listing.unreachable.push(Unreachable { quorum, reason: super::error::chain(&error) });
-            }
-        }
-        listing
+    pub(super) fn jobs_client(&self) -> &QuorumClient {
+        self.node.jobs()
     }
 
-    async fn job_pages(&self, quorum: QuorumId, filter: &JobFilter) -> (Vec<JobInfo>, Option<ClientError>) {
-        let mut rows: Vec<JobInfo> = Vec::new();
-        let primary = self.primary(quorum).await;
-        let mut after = None;
-        while rows.len() <= LISTING_ROWS_MAX {
-            let page = match self.ask_any(quorum, Query::Jobs { after, limit: PAGE_MAX as u32 }).await {
-                Ok(QueryAnswer::Jobs(page)) => page,
-                Ok(other) => return (rows, Some(unexpected(quorum, "jobs", &other))),
-                Err(error) => return (rows, Some(error)),
-            };
-            // The next page begins behind this one: a page that does not lead on would be asked for ever.
-            let last = page.last().map(|record| record.job);
-            rows.extend(page.iter().map(|record| views::job_info(record, primary)).filter(|job| filter.admits(job)));
-            if last <= after {
-                break;
-            }
-            after = last;
-        }
-        (rows, None)
+    /// Says, of a quorum of which this node is a member, that it hears no majority of it.
+    pub(super) fn unheard(&self, quorum: QuorumId) -> Option<Unreachable> {
+        let Unheard { reason, since } = self.node.quorums().quorum(quorum)?.unheard()?;
+        let age_ms = since.map(|since| since.as_millis() as u64);
+        Some(Unreachable { quorum, reason, stale: true, age_ms })
     }
 
-    async fn object_pages(&self, quorum: QuorumId) -> (Vec<ObjectInfo>, Option<ClientError>) {
-        let mut rows: Vec<ObjectInfo> = Vec::new();
-        let mut after: Option<ManifestHash> = None;
-        while rows.len() <= LISTING_ROWS_MAX {
-            let page = match self.ask_any(quorum, Query::Objects { after, limit: PAGE_MAX as u32 }).await {
-                Ok(QueryAnswer::Objects(page)) => page,
-                Ok(other) => return (rows, Some(unexpected(quorum, "objects", &other))),
-                Err(error) => return (rows, Some(error)),
-            };
-            let last = page.last().map(|view| view.hash);
-            let live = page.iter().filter(|view| view.record.state == ObjectState::Live);
-            rows.extend(live.map(|view| views::object_info(quorum, view)));
-            if last <= after {
-                break;
-            }
-            after = last;
-        }
-        (rows, None)
+    /// The peers that count when it is asked who is heard: the address book remembers others for long.
+    fn peers_lately(&self) -> Vec<PeerInfo> {
+        let peers = Backend::peers(self);
+        let is_known = |peer: &&PeerInfo| peer.connected || self.node.directory().peer(peer.peer_id).is_some();
+        let lately: Vec<_> = peers.iter().filter(is_known).cloned().collect();
+        if lately.is_empty() { peers } else { lately }
     }
 
     async fn object_view(&self, object: ObjectId) -> Result<ObjectView, ApiError> {
@@ -197,7 +156,7 @@ fn no_job(job: JobId) -> ApiError {
         .hint("`quorate job ls` lists jobs; ended ones are kept for a week")
 }
 
-fn unexpected(quorum: QuorumId, asked: &str, answer: &QueryAnswer) -> ClientError {
+pub(super) fn unexpected(quorum: QuorumId, asked: &str, answer: &QueryAnswer) -> ClientError {
     let kind = match answer {
         QueryAnswer::Quorum(_) => "a quorum",
         QueryAnswer::Job(_) => "a job",
@@ -255,8 +214,23 @@ impl Backend for NodeBackend {
         }
         rows.iter()
             .filter(|(peer, _)| **peer != own)
-            .map(|(peer, (seen, known))| views::peer_info(*peer, seen.as_ref(), known.as_ref()))
+            .map(|(peer, (seen, known))| PeerInfo {
+                suspected: self.node.quorums().suspects(*peer),
+                ..views::peer_info(*peer, seen.as_ref(), known.as_ref())
+            })
             .collect()
+    }
+
+    fn contact(&self) -> BoxFuture<'_, ContactInfo> {
+        Box::pin(async move {
+            let peers = self.peers_lately();
+            let jobs = self.node.jobs();
+            let asked = peers.iter().take(CONTACT_PEERS_MAX).map(|peer| async move {
+                peer.connected && !peer.suspected && jobs.hears(peer.peer_id, CONTACT_DEADLINE).await
+            });
+            let heard = futures::future::join_all(asked).await.into_iter().filter(|heard| *heard).count();
+            listing::contact(heard, peers.len().min(CONTACT_PEERS_MAX))
+        })
     }
 
     fn quorums(&self) -> BoxFuture<'_, Vec<QuorumInfo>> {
@@ -264,7 +238,9 @@ impl Backend for NodeBackend {
             stream::iter(self.known_quorums())
                 .map(|(quorum, advert)| async move {
                     match (self.view(quorum).await, advert) {
-                        (Ok(view), _) => Some(views::quorum_info(&view)),
+                        (Ok(view), _) => {
+                            Some(QuorumInfo { unreachable: self.unheard(quorum), ..views::quorum_info(&view) })
+                        }
                         (Err(error), Some(advert)) => Some(views::announced(&advert, super::error::chain(&error))),
                         // It was this node's own a moment ago and is no more.
                         (Err(_), None) => None,
@@ -288,7 +264,9 @@ impl Backend for NodeBackend {
                     digest: progress.digest,
                 })
             });
-            Ok(QuorumDetail { own, ..views::quorum_detail(&self.view(quorum).await?) })
+            let mut detail = QuorumDetail { own, ..views::quorum_detail(&self.view(quorum).await?) };
+            detail.info.unreachable = self.unheard(quorum);
+            Ok(detail)
         })
     }
 
@@ -332,10 +310,7 @@ impl Backend for NodeBackend {
     }
 
     fn jobs(&self, filter: JobFilter) -> BoxFuture<'_, Listing<JobInfo>> {
-        Box::pin(async move {
-            let filter = &filter;
-            self.gather(|quorum| self.job_pages(quorum, filter)).await
-        })
+        Box::pin(async move { Gathering::new(self).jobs(&filter).await })
     }
 
     fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
@@ -384,7 +359,7 @@ impl Backend for NodeBackend {
     }
 
     fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>> {
-        Box::pin(self.gather(|quorum| self.object_pages(quorum)))
+        Box::pin(async move { Gathering::new(self).objects().await })
     }
 
     fn object(&self, object: ObjectId) -> Answer<'_, ObjectInfo> {

@@ -24,6 +24,7 @@ mod extract;
 mod guard;
 mod jobs;
 pub mod limits;
+mod listing;
 mod live;
 mod metrics;
 mod node;

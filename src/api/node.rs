@@ -1,8 +1,8 @@
-//! `/v1/node`, `/v1/peers`, `/v1/resources`.
+//! `/v1/node`, `/v1/peers`, `/v1/contact`, `/v1/resources`.
 
 use axum::Json;
 use axum::extract::State;
-use quorate_protocols::api::{NodeInfo, PeerInfo, ResourcesInfo};
+use quorate_protocols::api::{ContactInfo, NodeInfo, PeerInfo, ResourcesInfo};
 
 use super::router::Shared;
 
@@ -16,6 +16,12 @@ pub async fn node(State(backend): State<Shared>) -> Json<NodeInfo> {
 #[utoipa::path(get, path = "/v1/peers", tag = "node", responses((status = 200, body = Vec<PeerInfo>)))]
 pub async fn peers(State(backend): State<Shared>) -> Json<Vec<PeerInfo>> {
     Json(backend.peers())
+}
+
+/// Which of these answer now. A node that is cut off finds out here, whatever its connections look like.
+#[utoipa::path(get, path = "/v1/contact", tag = "node", responses((status = 200, body = ContactInfo)))]
+pub async fn contact(State(backend): State<Shared>) -> Json<ContactInfo> {
+    Json(backend.contact().await)
 }
 
 /// What this node has reserved, of what limits, and the disk it has left.

@@ -55,6 +55,7 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
     let router = OpenApiRouter::with_openapi(Description::openapi())
         .routes(routes!(node::node))
         .routes(routes!(node::peers))
+        .routes(routes!(node::contact))
         .routes(routes!(quorums::list))
         .routes(routes!(quorums::show))
         .routes(routes!(quorums::members))

@@ -11,8 +11,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use quorate_protocols::api::{
-    EmitInfo, EmitRequest, ErrorBody, ErrorCode, EventKind, JobInfo, Listing, MemberView, NodeInfo, ObjectInfo,
-    PeerInfo, PlanPeer, PutInfo, PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo, ResourcesInfo, SubmitInfo,
+    ContactInfo, EmitInfo, EmitRequest, ErrorBody, ErrorCode, EventKind, JobInfo, Listing, MemberView, NodeInfo,
+    ObjectInfo, PeerInfo, PlanPeer, PutInfo, PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo, ResourcesInfo,
+    SubmitInfo,
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::{
@@ -118,6 +119,9 @@ impl Backend for Fake {
     }
     fn peers(&self) -> Vec<PeerInfo> {
         Vec::new()
+    }
+    fn contact(&self) -> BoxFuture<'_, ContactInfo> {
+        Box::pin(async { ContactInfo::default() })
     }
     fn quorums(&self) -> BoxFuture<'_, Vec<QuorumInfo>> {
         Box::pin(async { Vec::new() })
@@ -508,6 +512,7 @@ async fn the_description_lists_every_route() {
     for path in [
         "/v1/node",
         "/v1/peers",
+        "/v1/contact",
         "/v1/quorums",
         "/v1/quorums/{quorum}",
         "/v1/jobs",

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate_protocols::api::{
     ColumnHolder, ColumnProgress, EventInfo, EventKind, JobInfo, ObjectColumn, ObjectInfo, OwedRepair, PeerInfo,
-    PutInfo, PutPhaseInfo, PutProgressInfo, QuorumDetail, QuorumInfo, StepInfo,
+    PutInfo, PutPhaseInfo, PutProgressInfo, QuorumDetail, QuorumInfo, StepInfo, Unreachable,
 };
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{JobId, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId};
@@ -39,6 +39,7 @@ pub fn peer_info(peer: PeerId, seen: Option<&PeerView>, known: Option<&KnownPeer
         peer_id: peer,
         addresses: seen.map(|seen| seen.addresses.clone()).unwrap_or_default(),
         connected: seen.is_some_and(|seen| seen.connected),
+        suspected: false,
         rtt_ms: seen.and_then(|seen| seen.rtt).map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3),
         kinds: advert.map(|advert| advert.kinds.clone()).unwrap_or_default(),
         free: advert.map(|advert| advert.free),
@@ -59,6 +60,7 @@ pub fn quorum_info(view: &QuorumView) -> QuorumInfo {
         jobs: view.jobs_live,
         objects: view.objects,
         paused: view.paused.clone(),
+        unreachable: None,
     }
 }
 
@@ -71,6 +73,7 @@ pub fn announced(advert: &QuorumAdvert, why: String) -> QuorumInfo {
         term: advert.term,
         jobs: advert.jobs,
         objects: advert.objects,
+        unreachable: Some(Unreachable { quorum: advert.quorum, reason: why.clone(), stale: true, age_ms: None }),
         paused: Some(why),
     }
 }

@@ -53,7 +53,11 @@ pub enum Command {
     /// Run a node in the foreground
     Node(NodeArgs),
     /// List the peers that a node knows
-    Peers,
+    Peers {
+        /// Fail if anything may be missing or old: a quorum or most peers cannot be asked
+        #[arg(long)]
+        complete: bool,
+    },
     /// Look at quorums
     #[command(subcommand)]
     Quorum(QuorumCommand),
@@ -141,7 +145,11 @@ pub struct NodeArgs {
 #[derive(Debug, Subcommand)]
 pub enum QuorumCommand {
     /// List quorums
-    Ls,
+    Ls {
+        /// Fail if anything may be missing or old: a quorum or most peers cannot be asked
+        #[arg(long)]
+        complete: bool,
+    },
     /// Show one quorum
     Show {
         /// A quorum's id, or the first eight or more of its digits
@@ -156,7 +164,11 @@ pub enum ObjectCommand {
     /// Read an object
     Get(GetArgs),
     /// List objects
-    Ls,
+    Ls {
+        /// Fail if anything may be missing or old: a quorum or most peers cannot be asked
+        #[arg(long)]
+        complete: bool,
+    },
     /// Show who holds what of an object
     Show {
         /// An object's reference, or the first eight or more digits of it or of its second half
@@ -385,6 +397,9 @@ pub struct ListArgs {
     /// Part of the name
     #[arg(long)]
     pub name: Option<String>,
+    /// Fail if anything may be missing or old: a quorum or most peers cannot be asked
+    #[arg(long)]
+    pub complete: bool,
 }
 
 #[derive(Clone, Debug, ClapArgs)]

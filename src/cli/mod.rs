@@ -46,11 +46,13 @@ pub fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => {
             // Help and version are answers, not mistakes; clap knows which stream and code each takes.
-            let printed = error.print().and_then(|()| std::io::stdout().flush());
-            return match printed {
-                Err(printing) if !error.use_stderr() => end(&Common::default(), &output::stdout_failure(&printing)),
-                _ => ExitCode::from(error.exit_code().clamp(0, 2) as u8),
-            };
+            if error.use_stderr() {
+                // It quotes what was typed, or pasted from somewhere.
+                note(Text::paragraphs(error.render().to_string().trim_end()));
+            } else if let Err(printing) = error.print().and_then(|()| std::io::stdout().flush()) {
+                return end(&Common::default(), &output::stdout_failure(&printing));
+            }
+            return ExitCode::from(error.exit_code().clamp(0, 2) as u8);
         }
     };
     if args.command.is_none() && !args.peers && !args.quorums {
@@ -81,8 +83,8 @@ fn run(args: Args) -> Result<(), Failure> {
     let Args { common, peers, quorums, command } = args;
     let command = match (command, peers, quorums) {
         (Some(command), false, false) => command,
-        (None, true, false) => Command::Peers,
-        (None, false, true) => Command::Quorum(args::QuorumCommand::Ls),
+        (None, true, false) => Command::Peers { complete: false },
+        (None, false, true) => Command::Quorum(args::QuorumCommand::Ls { complete: false }),
         (None, false, false) => return Err(Failure::usage("say what to do; `quorate --help` lists the commands")),
         _ => return Err(Failure::usage("--peers and --quorums are commands of their own: give one of them")),
     };
@@ -99,7 +101,7 @@ fn run(args: Args) -> Result<(), Failure> {
             Command::Init(init) => init::run(&common, &init),
             Command::Node(_) => unreachable!("handled above, with a runtime of its own"),
             Command::Supervise => unreachable!("handled above, without a runtime"),
-            Command::Peers => reader::while_read(show::peers(&common)).await,
+            Command::Peers { complete } => reader::while_read(show::peers(&common, complete)).await,
             Command::Quorum(command) => reader::while_read(show::quorums(&common, command)).await,
             Command::Object(command) => object::run(&common, command).await,
             Command::Job(command) => job::run(&common, command).await,

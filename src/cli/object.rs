@@ -13,9 +13,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::args::{Common, GetArgs, ObjectCommand, PutArgs};
 use super::failure::Failure;
 use super::find::client_of;
-use super::output::{
-    Payload, Text, bytes, facts, instant, or_dash, print, print_json, progress, table, warn_unreachable, word,
-};
+use super::output::{Missing, Payload, Text, bytes, facts, instant, or_dash, print, print_json, progress, table, word};
 use super::reader;
 use super::transfer::{READ_BYTES, Upload, download, open_file, upload};
 
@@ -24,13 +22,14 @@ pub async fn run(common: &Common, command: ObjectCommand) -> Result<(), Failure>
     match command {
         ObjectCommand::Put(args) => put(common, &client, args).await,
         ObjectCommand::Get(args) => get(common, &client, args).await,
-        ObjectCommand::Ls => {
+        ObjectCommand::Ls { complete } => {
             let listing: Listing<ObjectInfo> = client.get("/v1/objects").await?;
-            warn_unreachable(&listing.unreachable, listing.truncated);
+            let whole = Missing::of(&listing).warn(complete);
             match common.json {
                 true => print_json(&listing.items),
                 false => print(objects_table(&listing.items)),
-            }
+            }?;
+            whole
         }
         ObjectCommand::Show { object } => {
             let object = object.resolve(&client).await?;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use quorate_protocols::api::Unreachable;
+use quorate_protocols::api::{Listing, Unreachable};
 use quorate_protocols::ids::Millis;
 use serde::Serialize;
 
@@ -103,7 +103,10 @@ pub struct Payload {
 
 impl Payload {
     pub fn to_stdout(raw: bool) -> Self {
-        Self { escaper: (!raw && std::io::stdout().is_terminal()).then(ByteEscaper::default) }
+        Self::new(raw, std::io::stdout().is_terminal())
+    }
+    pub fn new(raw: bool, is_terminal: bool) -> Self {
+        Self { escaper: (!raw && is_terminal).then(ByteEscaper::default) }
     }
     /// Whether it is shown to a person.
     pub fn is_escaped(&self) -> bool {
@@ -161,13 +164,47 @@ pub fn word(value: &impl Serialize) -> String {
     }
 }
 
-/// Says which quorums did not answer.
-pub fn warn_unreachable(unreachable: &[Unreachable], truncated: bool) {
-    for missing in unreachable {
-        note(format!("warning: quorum {} did not answer: {}", missing.quorum, missing.reason));
+/// How old what is shown of a quorum is that could not be asked.
+pub fn age_text(missing: &Unreachable) -> String {
+    match (missing.stale, missing.age_ms) {
+        (false, _) => "its rows are missing".to_owned(),
+        (true, None) => "what is shown of it may be old".to_owned(),
+        (true, Some(age)) => format!("what is shown of it is {} s old", age / 1000),
     }
-    if truncated {
-        note("warning: there are more rows than one listing carries");
+}
+
+/// What a listing lacks.
+#[derive(Default)]
+pub struct Missing<'a> {
+    pub unreachable: Vec<&'a Unreachable>,
+    pub isolated: Option<&'a str>,
+    pub truncated: bool,
+}
+
+impl<'a> Missing<'a> {
+    pub fn of<T>(listing: &'a Listing<T>) -> Self {
+        let Listing { unreachable, truncated, isolated, .. } = listing;
+        Self { unreachable: unreachable.iter().collect(), isolated: isolated.as_deref(), truncated: *truncated }
+    }
+
+    /// Says on stderr what is missing or old. With `complete` anything of it is a failure, told once the rows are printed.
+    pub fn warn(&self, complete: bool) -> Result<(), Failure> {
+        let Self { unreachable, isolated, truncated } = self;
+        for missing in unreachable {
+            let Unreachable { quorum, reason, .. } = missing;
+            note(format!("warning: quorum {quorum} could not be asked; {}: {reason}", age_text(missing)));
+        }
+        if let Some(isolated) = isolated {
+            note(format!("warning: {isolated}"));
+        }
+        if *truncated {
+            note("warning: there are more rows than one listing carries");
+        }
+        match complete && (!unreachable.is_empty() || isolated.is_some() || *truncated) {
+            true => Err(Failure::failed("the listing is not complete")
+                .hint("`quorate peers` shows whom this node hears; another node may know more (--node)")),
+            false => Ok(()),
+        }
     }
 }
 

@@ -43,13 +43,16 @@ fn begins(id: &str, prefix: &str) -> bool {
     id.starts_with(prefix) || id.split_once('.').is_some_and(|(_, local)| local.starts_with(prefix))
 }
 
-fn only_one<T: ToString>(what: &str, prefix: &str, ids: impl Iterator<Item = T>) -> Result<T, Failure> {
+fn only_one<T: ToString>(what: &str, prefix: &str, ids: impl Iterator<Item = T>, is_whole: bool) -> Result<T, Failure> {
     let mut found: Vec<T> = ids.filter(|id| begins(&id.to_string(), prefix)).collect();
     match (found.pop(), found.len()) {
         (Some(id), 0) => Ok(id),
         (Some(_), more) => Err(Failure::usage(format!("{} {what}s begin with {prefix}; give more digits", more + 1))),
-        (None, _) => Err(Failure::failed(format!("no {what} begins with {prefix}"))
+        (None, _) if is_whole => Err(Failure::failed(format!("no {what} begins with {prefix}"))
             .hint(format!("`quorate {what} ls` lists those that this node can reach"))),
+        (None, _) => Err(Failure::failed(format!("no {what} that this node can reach begins with {prefix}")).hint(
+            format!("some quorums could not be asked: `quorate {what} ls` names them; the whole id may lead further"),
+        )),
     }
 }
 
@@ -59,7 +62,8 @@ impl JobRef {
             Self::Whole(job) => Ok(job),
             Self::Prefix(prefix) => {
                 let jobs: Listing<JobInfo> = client.get("/v1/jobs").await?;
-                only_one("job", &prefix, jobs.items.into_iter().map(|job| job.job))
+                let is_whole = jobs.unreachable.is_empty();
+                only_one("job", &prefix, jobs.items.into_iter().map(|job| job.job), is_whole)
             }
         }
     }
@@ -71,7 +75,8 @@ impl ObjectRef {
             Self::Whole(object) => Ok(object),
             Self::Prefix(prefix) => {
                 let objects: Listing<ObjectInfo> = client.get("/v1/objects").await?;
-                only_one("object", &prefix, objects.items.into_iter().map(|object| object.object))
+                let is_whole = objects.unreachable.is_empty();
+                only_one("object", &prefix, objects.items.into_iter().map(|object| object.object), is_whole)
             }
         }
     }
@@ -86,10 +91,13 @@ mod tests {
     fn a_prefix_names_one_thing_or_nothing() {
         let job = |last: u8| JobId { quorum: QuorumId([0xab; 16]), local: [last; 16] };
         let jobs = [job(1), job(2)];
-        assert_eq!(only_one("job", "01010101", jobs.into_iter()), Ok(job(1)));
-        assert_eq!(only_one("job", &job(2).to_string()[..40], jobs.into_iter()), Ok(job(2)));
-        assert_eq!(only_one("job", "abababab", jobs.into_iter()).unwrap_err().code, super::super::failure::USAGE);
-        assert_eq!(only_one("job", "99999999", jobs.into_iter()).unwrap_err().code, super::super::failure::FAILED);
+        assert_eq!(only_one("job", "01010101", jobs.into_iter(), true), Ok(job(1)));
+        assert_eq!(only_one("job", &job(2).to_string()[..40], jobs.into_iter(), true), Ok(job(2)));
+        assert_eq!(only_one("job", "abababab", jobs.into_iter(), true).unwrap_err().code, super::super::failure::USAGE);
+        assert_eq!(
+            only_one("job", "99999999", jobs.into_iter(), true).unwrap_err().code,
+            super::super::failure::FAILED
+        );
     }
 
     #[test]

@@ -1,26 +1,35 @@
 //! `peers`, `quorum ls`, `quorum show`.
 
-use quorate_protocols::api::{PeerInfo, QuorumDetail, QuorumInfo};
+use quorate_protocols::api::{ContactInfo, PeerInfo, QuorumDetail, QuorumInfo};
 use quorate_protocols::ids::QuorumId;
 
 use super::args::{Common, QuorumCommand};
 use super::failure::Failure;
 use super::find::client_of;
-use super::output::{Text, bytes, facts, instant, or_dash, print, print_json, table};
+use super::output::{Missing, Text, age_text, bytes, facts, instant, or_dash, print, print_json, table};
 
-pub async fn peers(common: &Common) -> Result<(), Failure> {
-    let peers: Vec<PeerInfo> = client_of(common)?.get("/v1/peers").await?;
+pub async fn peers(common: &Common, complete: bool) -> Result<(), Failure> {
+    let client = client_of(common)?;
+    let peers: Vec<PeerInfo> = client.get("/v1/peers").await?;
+    let contact: ContactInfo = client.get("/v1/contact").await?;
+    let whole = Missing { isolated: contact.isolated.as_deref(), ..Missing::default() }.warn(complete);
     match common.json {
         true => print_json(&peers),
         false => print(peers_table(&peers)),
-    }
+    }?;
+    whole
 }
 
 pub fn peers_table(peers: &[PeerInfo]) -> Text {
     let rows = peers.iter().map(|peer| {
         vec![
             peer.peer_id.to_string(),
-            if peer.connected { "yes" } else { "no" }.to_owned(),
+            match (peer.connected, peer.suspected) {
+                (false, _) => "no",
+                (true, true) => "silent",
+                (true, false) => "yes",
+            }
+            .to_owned(),
             or_dash(peer.rtt_ms.map(|rtt| format!("{rtt:.1} ms"))),
             match peer.kinds.is_empty() {
                 true => "-".to_owned(),
@@ -37,12 +46,17 @@ pub fn peers_table(peers: &[PeerInfo]) -> Text {
 pub async fn quorums(common: &Common, command: QuorumCommand) -> Result<(), Failure> {
     let client = client_of(common)?;
     match command {
-        QuorumCommand::Ls => {
+        QuorumCommand::Ls { complete } => {
             let quorums: Vec<QuorumInfo> = client.get("/v1/quorums").await?;
+            let contact: ContactInfo = client.get("/v1/contact").await?;
+            let unreachable = quorums.iter().filter_map(|quorum| quorum.unreachable.as_ref()).collect();
+            let missing = Missing { unreachable, isolated: contact.isolated.as_deref(), ..Missing::default() };
+            let whole = missing.warn(complete);
             match common.json {
                 true => print_json(&quorums),
                 false => print(quorums_table(&quorums)),
-            }
+            }?;
+            whole
         }
         QuorumCommand::Show { quorum } => {
             let quorum = match quorum.parse::<QuorumId>() {
@@ -107,6 +121,9 @@ pub fn quorum_text(detail: &QuorumDetail) -> Text {
     rows.push(("time", instant(detail.time)));
     if let Some(paused) = &info.paused {
         rows.push(("paused", paused.clone()));
+    }
+    if let Some(missing) = &info.unreachable {
+        rows.push(("old", age_text(missing)));
     }
     facts(&rows)
 }

@@ -21,7 +21,7 @@ fn global_options_stand_before_or_behind_the_command() {
         let args = parse(line).unwrap();
         assert_eq!(args.common.node, Some(NodeChoice::Index(3)));
         assert!(args.common.json);
-        assert!(matches!(args.command, Some(Command::Peers)));
+        assert!(matches!(args.command, Some(Command::Peers { .. })));
     }
     let args = parse("quorate --peers --node 3").unwrap();
     assert!(args.peers && args.command.is_none());
@@ -154,4 +154,12 @@ fn a_reader_that_has_gone_decides_nothing_else() {
     assert!(super::output::stdout_failure(&std::io::Error::from(std::io::ErrorKind::BrokenPipe)).is_reader_gone());
     let full = super::output::stdout_failure(&std::io::Error::from(std::io::ErrorKind::StorageFull));
     assert_eq!(full.code, FAILED);
+}
+
+#[test]
+fn bytes_are_escaped_for_a_terminal_alone_and_raw_wins() {
+    use super::output::Payload;
+    for (raw, is_terminal, escaped) in [(false, true, true), (true, true, false), (false, false, false)] {
+        assert_eq!(Payload::new(raw, is_terminal).is_escaped(), escaped, "raw: {raw}, a terminal: {is_terminal}");
+    }
 }

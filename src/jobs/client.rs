@@ -281,6 +281,13 @@ impl QuorumClient {
         }
     }
 
+    /// Whether the peer answers at all, within this time: a connection may look open for long after the last word.
+    pub async fn hears(&self, peer: PeerId, deadline: Duration) -> bool {
+        // Of a quorum that there is not: any peer says at once that it knows none.
+        let nothing = JobMessage::Membership { quorum: QuorumId([0; 16]) };
+        self.send_job(peer, &nothing, deadline, Instant::now() + deadline).await.is_ok()
+    }
+
     async fn ask(&self, quorum: QuorumId, ask: Ask, deadline: Duration) -> Result<Said, ClientError> {
         let began = Instant::now();
         let end = began + deadline;

@@ -29,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::Unheard;
 use super::confirmations::Confirmations;
 use super::log_store::{LastFault, LogStore, Trees};
 use super::mark::{self, MarkKeeper};
@@ -526,6 +527,17 @@ impl Group {
     /// For how long no majority was heard, altogether, since the group was opened.
     pub fn unheard_for(&self, now: Millis) -> Duration {
         self.status(|status| status.unheard_for(now))
+    }
+
+    /// That no majority is heard, and since when; or that this member has stopped.
+    pub fn unheard(&self, now: Millis) -> Option<Unheard> {
+        self.status(|status| match (&status.stopped, &status.unheard) {
+            (Some(stop), _) => Some(Unheard { reason: stop.to_string(), since: None }),
+            (None, Some(reason)) => {
+                Some(Unheard { reason: reason.clone(), since: status.unheard_since.map(|since| now.since(since)) })
+            }
+            (None, None) => None,
+        })
     }
 
     /// Whether no majority was heard lately.

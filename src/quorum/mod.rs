@@ -265,6 +265,14 @@ pub struct Progress {
     pub snapshots_installed: u64,
 }
 
+/// That a member hears no majority of its quorum, so that what it has applied may be old.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unheard {
+    pub reason: String,
+    /// For how long; `None` when it is not known.
+    pub since: Option<Duration>,
+}
+
 /// Handle to one quorum that this node is, or lately was, a member of.
 #[derive(Clone)]
 pub struct Quorum {
@@ -299,6 +307,10 @@ impl Quorum {
             Member::Active(group) => group.view(),
             Member::Departed(note) => departed_view(&note.membership),
         }
+    }
+    /// Why what this member has applied may be old. `None` while it hears a majority, and when it has left.
+    pub fn unheard(&self) -> Option<Unheard> {
+        self.group().ok()?.unheard(self.host.seams.clock.monotonic())
     }
     /// The newest term that this member knows.
     pub fn term(&self) -> Term {

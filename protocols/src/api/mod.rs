@@ -25,7 +25,7 @@ pub use job::{
     ReceiptBundle, ResolutionInfo, ResolveRequest, StepInfo, StepRole, SubmitInfo, SubmitRequest, TaskInfo,
     TaskReceipts, TaskResources, TaskStateInfo, UpdateRequest, VerifyInfo, WhyInfo,
 };
-pub use node::{LeasesInfo, NodeInfo, PeerInfo, ResourcesInfo, ScopeInfo};
+pub use node::{ContactInfo, LeasesInfo, NodeInfo, PeerInfo, ResourcesInfo, ScopeInfo};
 pub use object::{
     ColumnHolder, ObjectColumn, ObjectInfo, OwedRepair, PutInfo, PutPhaseInfo, PutProgressInfo, PutUpdate,
 };

@@ -34,6 +34,17 @@ pub struct NodeInfo {
     pub testing: bool,
 }
 
+/// Which peers the answering node hears, asked now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ContactInfo {
+    /// Peers heard of lately.
+    pub known: u32,
+    /// Those of them that answer.
+    pub heard: u32,
+    /// Said when these are few: what the node lists may be old, and there may be more.
+    pub isolated: Option<String>,
+}
+
 /// What the answering node has reserved and how much disk it has left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ResourcesInfo {
@@ -67,6 +78,9 @@ pub struct PeerInfo {
     pub peer_id: PeerId,
     pub addresses: Vec<String>,
     pub connected: bool,
+    /// Silent though a connection to it is open.
+    #[serde(default)]
+    pub suspected: bool,
     /// Last measured round trip.
     pub rtt_ms: Option<f64>,
     /// What it announced that it can do; empty until its announcement was heard.

@@ -19,6 +19,10 @@ pub struct QuorumInfo {
     /// Why it cannot commit now, if it cannot.
     #[serde(default)]
     pub paused: Option<String>,
+    /// Why this row may be old: nobody of the quorum could be asked, so that it is as last announced; or the answering
+    /// node is a member that hears no majority.
+    #[serde(default)]
+    pub unreachable: Option<Unreachable>,
 }
 
 /// One quorum in full.
@@ -64,19 +68,22 @@ pub struct MemberView {
     pub error: Option<String>,
 }
 
-/// Rows gathered from many quorums, with those that gave no answer in time.
+/// Rows gathered from many quorums, with those that gave no fresh answer in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Listing<T> {
     pub items: Vec<T>,
-    /// Quorums whose rows are missing here.
+    /// Quorums whose rows are missing here, or old.
     pub unreachable: Vec<Unreachable>,
     /// Whether rows were left out because there are more than one listing carries.
     pub truncated: bool,
+    /// Said by a node that hears few of the peers it knows: there may be more than it knows of.
+    #[serde(default)]
+    pub isolated: Option<String>,
 }
 
 impl<T> Default for Listing<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), unreachable: Vec::new(), truncated: false }
+        Self { items: Vec::new(), unreachable: Vec::new(), truncated: false, isolated: None }
     }
 }
 
@@ -84,6 +91,12 @@ impl<T> Default for Listing<T> {
 pub struct Unreachable {
     pub quorum: QuorumId,
     pub reason: String,
+    /// What is shown of it is what a member had last; otherwise nothing is.
+    #[serde(default)]
+    pub stale: bool,
+    /// How long ago that was; `null` when it is not known.
+    #[serde(default)]
+    pub age_ms: Option<u64>,
 }
 
 /// Asks for no-op commands to be committed, for measuring.

@@ -28,6 +28,7 @@ fn documented_fields_are_there() {
             peer_id: peer,
             addresses: vec![],
             connected: true,
+            suspected: false,
             rtt_ms: None,
             kinds: vec![Kind::Store],
             free: None,
@@ -39,8 +40,16 @@ fn documented_fields_are_there() {
         },
         &["peer_id", "addresses", "connected", "rtt_ms", "kinds", "free", "quorums", "last_seen_ms"],
     );
-    let info =
-        QuorumInfo { quorum, primary: None, members: vec![peer], term: Term(4), jobs: 0, objects: 0, paused: None };
+    let info = QuorumInfo {
+        quorum,
+        primary: None,
+        members: vec![peer],
+        term: Term(4),
+        jobs: 0,
+        objects: 0,
+        paused: None,
+        unreachable: None,
+    };
     assert_has(&info, &["quorum", "primary", "members", "term", "jobs"]);
     let put = PutInfo {
         object: ObjectId { quorum, manifest: ManifestHash([9; 32]) },

@@ -21,6 +21,7 @@ fn asked(number: u8) -> Asked {
         peer_id: peer(other),
         addresses: vec![],
         connected: true,
+        suspected: false,
         rtt_ms: None,
         kinds: vec![],
         free: None,
@@ -73,6 +74,7 @@ fn info() -> QuorumInfo {
         jobs: 0,
         objects: 1,
         paused: None,
+        unreachable: None,
     }
 }
 

@@ -17,7 +17,7 @@ use quorate_testnet::Client;
 use super::args::{Common, JobCommand, ListArgs, Resolution, UpdateArgs};
 use super::failure::Failure;
 use super::find::client_of;
-use super::output::{instant, print, print_json, table, warn_unreachable, word};
+use super::output::{Missing, instant, print, print_json, table, word};
 use super::reader::while_read;
 use super::reference::JobRef;
 
@@ -142,7 +142,7 @@ async fn show(common: &Common, client: &Client, job: JobId, receipts: bool) -> R
 }
 
 async fn ls(common: &Common, client: &Client, args: ListArgs) -> Result<(), Failure> {
-    let ListArgs { state, kind, owner, name } = args;
+    let ListArgs { state, kind, owner, name, complete } = args;
     let query: Vec<(&str, String)> =
         [("state", state), ("kind", kind.map(|kind| kind.to_string())), ("owner", owner), ("name", name)]
             .into_iter()
@@ -150,11 +150,12 @@ async fn ls(common: &Common, client: &Client, args: ListArgs) -> Result<(), Fail
             .collect();
     let response = client.send(client.request(reqwest::Method::GET, "/v1/jobs").query(&query)).await?;
     let listing: Listing<JobInfo> = response.json().await.map_err(|error| Failure::of(&error))?;
-    warn_unreachable(&listing.unreachable, listing.truncated);
+    let whole = Missing::of(&listing).warn(complete);
     match common.json {
         true => print_json(&listing.items),
         false => print(text::jobs_table(&listing.items)),
-    }
+    }?;
+    whole
 }
 
 async fn tasks(common: &Common, client: &Client, job: JobId, step: Option<u16>) -> Result<(), Failure> {
