@@ -23,8 +23,8 @@ pub const LOG_BYTES_DEFAULT: usize = 256 << 10;
 /// Largest checkpoint. It travels through the quorum's log.
 pub const CHECKPOINT_BYTES_MAX: usize = 256 << 10;
 
-/// Files that a task has open at once.
-pub const FILES_OPEN_DEFAULT: u32 = 256;
+/// Files that a task has open at once: what Linux gives a process that asks for nothing.
+pub const FILES_OPEN_DEFAULT: u32 = 1024;
 
 /// One attempt.
 pub struct Task {

@@ -3,37 +3,135 @@
 //! `in/` holds the declared inputs and cannot be changed. Below `out/` and `tmp/` the module makes what it likes.
 //! `task/report` takes lines for the node; `task/checkpoint` is a file that the node gave, or takes. Nothing here is a
 //! file of the machine except an input that was given as one, which is only read.
+//!
+//! The tree is made of nodes, as in every file system of Unix: a folder leads from names to nodes, a node may have
+//! several names (hard links), and an open descriptor keeps it when the last name goes. Each name has a number, given
+//! when it is made and never again: that is the cookie of `fd_readdir`, so a reader skips nothing that others, or the
+//! reader itself, do not remove. Symbolic links lead to places below the folder that the walk began at, or nowhere
+//! ([`lookup`]).
+//!
+//! Times are the module's own clock ([`super::world`]) when something is written, made, renamed or linked, or what the
+//! module sets. Reading moves none, as on a disk that is mounted `noatime`.
+//!
+//! Bounds: [`NAMES_MAX`] names at once, [`NAME_BYTES_MAX`] for one name, [`PATH_BYTES_MAX`] for a path, and what the task
+//! may write. Names, nodes, links and contents all count as the module's memory.
+
+mod lookup;
+mod names;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub(super) use self::lookup::{Links, Place};
+pub(super) use self::names::New;
 use super::errno::{self, Errno};
 use super::input::Input;
 use super::memory::MemoryLimiter;
 use crate::executors::Source;
 
-/// Files and folders. A guess: far more than a module that streams its data makes.
-const NAMES_MAX: usize = 4096;
+/// Files, folders and links that a task has at once: room for an unpacked archive of a language's library, and few
+/// enough that a walk over all of them is done between two looks at the deadline.
+pub(super) const NAMES_MAX: usize = 65_536;
+
+/// As on the file systems where outputs will be unpacked.
+const NAME_BYTES_MAX: usize = 255;
+
+/// Longest path: as given, from the root to any name, and what a symbolic link may hold.
+const PATH_BYTES_MAX: usize = 1024;
 
 /// A buffer that grows by doubling has room for twice what is in it.
 const BYTES_PER_BYTE_WRITTEN: usize = 2;
 
-/// Longest path from the root.
-const PATH_BYTES_MAX: usize = 1024;
+/// What a name and a node take of the node's memory beside their own bytes. Measured generously: maps are half empty.
+const NAME_BYTES: usize = 256;
+const NODE_BYTES: usize = 256;
+const FOLDER_BYTES: usize = 1024;
 
-pub(super) const REPORT: &str = "task/report";
-pub(super) const CHECKPOINT: &str = "task/checkpoint";
+const REPORT: &str = "report";
+const CHECKPOINT: &str = "checkpoint";
 
 /// What a name stands for, and what a descriptor stays with when the name goes.
 pub(super) type NodeId = u64;
 
+/// The folder that every path starts from.
+pub(super) const ROOT: NodeId = 1;
+
+/// Numbers of the two names that every folder has; those of others are higher.
+const NUMBER_SELF: u64 = 1;
+const NUMBER_PARENT: u64 = 2;
+
 pub(super) enum Node {
-    Folder,
+    Folder(Folder),
     Given(Input),
     Written(Vec<u8>),
+    /// A symbolic link and the path that it holds.
+    Link(String),
     Report,
 }
+
+pub(super) struct Folder {
+    /// None for the root, and for a folder that was removed while open.
+    parent: Option<NodeId>,
+    /// Bytes of its name there.
+    name_bytes: usize,
+    names: BTreeMap<Arc<str>, Name>,
+    /// The same names in the order they were made in.
+    by_number: BTreeMap<u64, Arc<str>>,
+    /// Whether the module may add and remove names.
+    own: bool,
+}
+
+impl Folder {
+    fn new(own: bool) -> Self {
+        let (names, by_number) = (BTreeMap::new(), BTreeMap::new());
+        Self { parent: None, name_bytes: 0, names, by_number, own }
+    }
+}
+
+/// What a folder knows of a name.
+#[derive(Clone, Copy)]
+struct Name {
+    node: NodeId,
+    number: u64,
+    /// Bytes that it takes of the module's memory.
+    charge: usize,
+}
+
+/// In nanoseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Times {
+    pub(super) accessed: u64,
+    pub(super) modified: u64,
+    pub(super) changed: u64,
+}
+
+/// A node and what is known of it.
+struct Kept {
+    node: Node,
+    times: Times,
+    names: u32,
+    descriptors: u32,
+    /// Bytes that it takes of the module's memory, beside what was written.
+    charge: usize,
+}
+
+/// What `stat` tells.
+pub(super) struct About {
+    pub(super) node: NodeId,
+    pub(super) kind: u8,
+    pub(super) names: u32,
+    pub(super) bytes: u64,
+    pub(super) times: Times,
+}
+
+pub(super) const KIND_UNKNOWN: u8 = 0;
+pub(super) const KIND_FOLDER: u8 = 3;
+pub(super) const KIND_FILE: u8 = 4;
+pub(super) const KIND_LINK: u8 = 7;
 
 #[derive(Debug)]
 pub(super) enum WriteError {
@@ -43,11 +141,16 @@ pub(super) enum WriteError {
 }
 
 pub(super) struct Files {
-    names: BTreeMap<String, NodeId>,
-    nodes: BTreeMap<NodeId, Node>,
-    /// Descriptors that are open, by node.
-    open: BTreeMap<NodeId, usize>,
+    nodes: BTreeMap<NodeId, Kept>,
+    /// The folders `task` and `out`.
+    task: NodeId,
+    out: NodeId,
     next: NodeId,
+    next_number: u64,
+    names: usize,
+    names_max: usize,
+    /// Whether a name was refused because there are too many.
+    pub(super) names_refused: bool,
     bytes: u64,
     bytes_max: u64,
     /// What is written is part of what the module may take of the node's memory.
@@ -55,203 +158,178 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// The tree as a module finds it; `bytes_max` bounds everything that it writes.
+    /// The tree as a module finds it; `bytes_max` bounds everything that it writes, `now` is its clock.
     pub(super) fn new(
         inputs: BTreeMap<String, Source>,
         checkpoint: Option<Bytes>,
         bytes_max: u64,
         memory: MemoryLimiter,
+        now: u64,
     ) -> std::io::Result<Self> {
-        let (names, nodes, open) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut files = Self { names, nodes, open, next: 1, bytes: 0, bytes_max, memory };
-        for folder in ["", "in", "out", "tmp", "task"] {
-            files.add(folder.to_owned(), Node::Folder);
-        }
-        files.add(REPORT.to_owned(), Node::Report);
+        let mut files = Self {
+            nodes: BTreeMap::new(),
+            task: 0,
+            out: 0,
+            next: ROOT,
+            next_number: NUMBER_PARENT + 1,
+            names: 0,
+            // The module's own: what it was given does not count.
+            names_max: NAMES_MAX,
+            names_refused: false,
+            bytes: 0,
+            bytes_max,
+            memory,
+        };
+        files.add_node(Node::Folder(Folder::new(false)), 0, now);
+        let folder = |files: &mut Self, name: &str, own| files.give(ROOT, name, Node::Folder(Folder::new(own)), now);
+        let given = folder(&mut files, "in", false);
+        files.out = folder(&mut files, "out", true);
+        folder(&mut files, "tmp", true);
+        files.task = folder(&mut files, "task", false);
+        files.give(files.task, REPORT, Node::Report, now);
         if let Some(bytes) = checkpoint {
             files.bytes += bytes.len() as u64;
             files.memory.take(bytes.len() * BYTES_PER_BYTE_WRITTEN);
-            files.add(CHECKPOINT.to_owned(), Node::Written(bytes.into()));
+            files.give(files.task, CHECKPOINT, Node::Written(bytes.into()), now);
         }
         for (name, source) in inputs {
             let input = Input::open(source)?;
-            files.add(format!("in/{name}"), Node::Given(input));
+            files.give(given, &name, Node::Given(input), now);
         }
+        files.names_max += files.names;
         Ok(files)
     }
-    fn add(&mut self, path: String, node: Node) -> NodeId {
-        let id = self.next;
-        self.next += 1;
-        self.nodes.insert(id, node);
-        self.names.insert(path, id);
+    /// Adds what the node gives: it costs the module nothing.
+    fn give(&mut self, folder: NodeId, name: &str, node: Node, now: u64) -> NodeId {
+        let id = self.add_node(node, 0, now);
+        self.attach(folder, name.into(), id, None, 0, now);
         id
     }
-    /// The path that `path` means from `folder`. Never leads out of the root.
-    pub(super) fn resolve(folder: &str, path: &str) -> Result<String, Errno> {
-        let mut parts: Vec<&str> = match path.starts_with('/') {
-            true => Vec::new(),
-            false => folder.split('/').filter(|part| !part.is_empty()).collect(),
-        };
-        for part in path.split('/') {
-            match part {
-                "" | "." => (),
-                ".." => {
-                    parts.pop().ok_or(errno::NOTCAPABLE)?;
-                }
-                part => parts.push(part),
-            }
-        }
-        let whole = parts.join("/");
-        if whole.len() > PATH_BYTES_MAX {
-            return Err(errno::NAMETOOLONG);
-        }
-        Ok(whole)
+    fn add_node(&mut self, node: Node, charge: usize, now: u64) -> NodeId {
+        let id = self.next;
+        self.next += 1;
+        let times = Times { accessed: now, modified: now, changed: now };
+        self.nodes.insert(id, Kept { node, times, names: u32::from(id == ROOT), descriptors: 0, charge });
+        id
     }
-    pub(super) fn find(&self, path: &str) -> Option<NodeId> {
-        self.names.get(path).copied()
+    fn kept(&self, id: NodeId) -> &Kept {
+        self.nodes.get(&id).expect("a name or a descriptor keeps its node")
     }
-    pub(super) fn node(&mut self, id: NodeId) -> &mut Node {
+    fn kept_mut(&mut self, id: NodeId) -> &mut Kept {
         self.nodes.get_mut(&id).expect("a name or a descriptor keeps its node")
     }
+    pub(super) fn node(&mut self, id: NodeId) -> &mut Node {
+        &mut self.kept_mut(id).node
+    }
+    fn folder(&self, id: NodeId) -> Result<&Folder, Errno> {
+        match &self.kept(id).node {
+            Node::Folder(folder) => Ok(folder),
+            _ => Err(errno::NOTDIR),
+        }
+    }
+    /// A folder that its caller knows to be one.
+    fn folder_mut(&mut self, id: NodeId) -> &mut Folder {
+        match &mut self.kept_mut(id).node {
+            Node::Folder(folder) => folder,
+            _ => unreachable!("only folders have names in them"),
+        }
+    }
     pub(super) fn is_folder(&self, id: NodeId) -> bool {
-        matches!(self.nodes.get(&id), Some(Node::Folder))
+        matches!(self.kept(id).node, Node::Folder(_))
+    }
+    /// The path that a symbolic link holds.
+    pub(super) fn link_target(&self, id: NodeId) -> Option<&str> {
+        match &self.kept(id).node {
+            Node::Link(target) => Some(target),
+            _ => None,
+        }
     }
     /// Its size where it is known.
     pub(super) fn len(&self, id: NodeId) -> u64 {
-        match self.nodes.get(&id) {
-            Some(Node::Given(input)) => input.len().unwrap_or(0),
-            Some(Node::Written(bytes)) => bytes.len() as u64,
-            Some(Node::Folder | Node::Report) | None => 0,
+        match &self.kept(id).node {
+            Node::Given(input) => input.len().unwrap_or(0),
+            Node::Written(bytes) => bytes.len() as u64,
+            Node::Link(target) => target.len() as u64,
+            Node::Folder(_) | Node::Report => 0,
         }
     }
-    /// Whether the module may make, change or remove what stands under this path.
-    fn may_change(path: &str) -> Result<(), Errno> {
-        match path.starts_with("out/") || path.starts_with("tmp/") || path == CHECKPOINT {
-            true => Ok(()),
-            false => Err(errno::ROFS),
+    fn kind(&self, id: NodeId) -> u8 {
+        match self.kept(id).node {
+            Node::Folder(_) => KIND_FOLDER,
+            Node::Link(_) => KIND_LINK,
+            Node::Given(_) | Node::Written(_) | Node::Report => KIND_FILE,
         }
     }
-    fn may_add(&self, path: &str) -> Result<(), Errno> {
-        Self::may_change(path)?;
-        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        match self.find(parent) {
-            None => Err(errno::NOENT),
-            Some(parent) if !self.is_folder(parent) => Err(errno::NOTDIR),
-            Some(_) if self.names.len() >= NAMES_MAX => Err(errno::NOSPC),
-            Some(_) => Ok(()),
-        }
-    }
-    pub(super) fn create(&mut self, path: &str) -> Result<NodeId, Errno> {
-        self.may_add(path)?;
-        Ok(self.add(path.to_owned(), Node::Written(Vec::new())))
-    }
-    pub(super) fn create_folder(&mut self, path: &str) -> Result<(), Errno> {
-        if self.find(path).is_some() {
-            return Err(errno::EXIST);
-        }
-        self.may_add(path)?;
-        self.add(path.to_owned(), Node::Folder);
-        Ok(())
+    pub(super) fn about(&self, id: NodeId) -> About {
+        let kept = self.kept(id);
+        About { node: id, kind: self.kind(id), names: kept.names, bytes: self.len(id), times: kept.times }
     }
     /// Whether a file may be opened for writing.
     pub(super) fn may_write(&self, id: NodeId) -> Result<(), Errno> {
-        match self.nodes.get(&id) {
-            Some(Node::Written(_) | Node::Report) => Ok(()),
-            Some(Node::Folder) => Err(errno::ISDIR),
-            Some(Node::Given(_)) | None => Err(errno::ROFS),
+        match self.kept(id).node {
+            Node::Written(_) | Node::Report => Ok(()),
+            Node::Folder(_) => Err(errno::ISDIR),
+            Node::Link(_) => Err(errno::LOOP),
+            Node::Given(_) => Err(errno::ROFS),
         }
+    }
+    /// Sets times: none for those that stay. What the node gave keeps its own.
+    pub(super) fn set_times(
+        &mut self,
+        id: NodeId,
+        accessed: Option<u64>,
+        modified: Option<u64>,
+        now: u64,
+    ) -> Result<(), Errno> {
+        let kept = self.kept_mut(id);
+        match &kept.node {
+            Node::Written(_) | Node::Link(_) => (),
+            Node::Folder(folder) if folder.own => (),
+            Node::Folder(_) | Node::Given(_) | Node::Report => return Err(errno::ROFS),
+        }
+        let times = &mut kept.times;
+        times.accessed = accessed.unwrap_or(times.accessed);
+        times.modified = modified.unwrap_or(times.modified);
+        times.changed = now;
+        Ok(())
+    }
+    fn was_modified(&mut self, id: NodeId, now: u64) {
+        let times = &mut self.kept_mut(id).times;
+        (times.modified, times.changed) = (now, now);
     }
     pub(super) fn opened(&mut self, id: NodeId) {
-        *self.open.entry(id).or_default() += 1;
+        self.kept_mut(id).descriptors += 1;
     }
     pub(super) fn closed(&mut self, id: NodeId) {
-        if let Some(count) = self.open.get_mut(&id) {
-            *count -= 1;
-            if *count == 0 {
-                self.open.remove(&id);
-                self.forget_unnamed(id);
-            }
-        }
+        self.kept_mut(id).descriptors -= 1;
+        self.forget_if_unused(id);
     }
-    fn forget_unnamed(&mut self, id: NodeId) {
-        if self.open.contains_key(&id) || self.names.values().any(|named| *named == id) {
+    /// Lets go of a node that has neither name nor descriptor, and of what it took.
+    fn forget_if_unused(&mut self, id: NodeId) {
+        let kept = self.kept(id);
+        if kept.names > 0 || kept.descriptors > 0 {
             return;
         }
-        if let Some(Node::Written(bytes)) = self.nodes.remove(&id) {
+        let kept = self.nodes.remove(&id).expect("seen above");
+        self.memory.give_back(kept.charge);
+        if let Node::Written(bytes) = kept.node {
             self.give_room(bytes.len() as u64);
         }
     }
-    pub(super) fn unlink(&mut self, path: &str) -> Result<(), Errno> {
-        let id = self.find(path).ok_or(errno::NOENT)?;
-        if self.is_folder(id) {
-            return Err(errno::ISDIR);
-        }
-        Self::may_change(path)?;
-        self.names.remove(path);
-        self.forget_unnamed(id);
-        Ok(())
-    }
-    pub(super) fn remove_folder(&mut self, path: &str) -> Result<(), Errno> {
-        let id = self.find(path).ok_or(errno::NOENT)?;
-        if !self.is_folder(id) {
-            return Err(errno::NOTDIR);
-        }
-        Self::may_change(path)?;
-        if !self.below(path).is_empty() {
-            return Err(errno::NOTEMPTY);
-        }
-        self.names.remove(path);
-        self.forget_unnamed(id);
-        Ok(())
-    }
-    /// Paths below a folder, at any depth.
-    fn below(&self, path: &str) -> Vec<String> {
-        let prefix = format!("{path}/");
-        let names = self.names.range(prefix.clone()..).map(|(name, _)| name);
-        names.take_while(|name| name.starts_with(&prefix)).cloned().collect()
-    }
-    pub(super) fn rename(&mut self, from: &str, to: &str) -> Result<(), Errno> {
-        let id = self.find(from).ok_or(errno::NOENT)?;
-        Self::may_change(from)?;
-        Self::may_change(to)?;
-        if from == to {
-            return Ok(());
-        }
-        if to.starts_with(&format!("{from}/")) {
-            return Err(errno::INVAL);
-        }
-        match self.find(to) {
-            None => self.may_add(to)?,
-            Some(there) => match (self.is_folder(id), self.is_folder(there)) {
-                (true, false) => return Err(errno::NOTDIR),
-                (false, true) => return Err(errno::ISDIR),
-                (true, true) if !self.below(to).is_empty() => return Err(errno::NOTEMPTY),
-                _ => {
-                    self.names.remove(to);
-                    self.forget_unnamed(there);
-                }
-            },
-        }
-        for name in self.below(from) {
-            let moved = format!("{to}{}", &name[from.len()..]);
-            let id = self.names.remove(&name).expect("listed just now");
-            self.names.insert(moved, id);
-        }
-        self.names.remove(from);
-        self.names.insert(to.to_owned(), id);
-        Ok(())
-    }
-    /// Names directly in a folder, with their nodes, in order.
-    pub(super) fn list(&self, folder: &str) -> Vec<(String, NodeId)> {
-        let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
-        self.names
-            .range(prefix.clone()..)
-            .take_while(|(name, _)| name.starts_with(&prefix))
-            .filter_map(|(name, id)| {
-                let rest = &name[prefix.len()..];
-                (!rest.is_empty() && !rest.contains('/')).then(|| (rest.to_owned(), *id))
-            })
-            .collect()
+    /// What comes after a number in a folder: number, name, node and kind, in the order the names were made in.
+    pub(super) fn list_after(
+        &self,
+        folder: NodeId,
+        number: u64,
+    ) -> Result<impl Iterator<Item = (u64, &str, NodeId, u8)>, Errno> {
+        let found = self.folder(folder)?;
+        // A folder that was removed lists nothing, not even itself.
+        let parent = if folder == ROOT { Some(ROOT) } else { found.parent };
+        let dots = parent.map(|parent| [(NUMBER_SELF, ".", folder), (NUMBER_PARENT, "..", parent)]);
+        let dots = dots.into_iter().flatten().filter(move |(own, ..)| *own > number);
+        let after = found.by_number.range(number.saturating_add(1)..);
+        let names = after.map(|(number, name)| (*number, &**name, found.names[name].node));
+        Ok(dots.chain(names).map(|(number, name, node)| (number, name, node, self.kind(node))))
     }
     /// Room for `more` bytes of anything that the module writes.
     pub(super) fn take_room(&mut self, more: u64) -> Result<(), WriteError> {
@@ -270,8 +348,8 @@ impl Files {
         self.memory.give_back((less as usize).saturating_mul(BYTES_PER_BYTE_WRITTEN));
     }
     /// Sets the size of a written file, with zeros where it grows.
-    pub(super) fn resize(&mut self, id: NodeId, size: u64) -> Result<(), WriteError> {
-        let Some(Node::Written(bytes)) = self.nodes.get(&id) else { return Err(WriteError::Refused(errno::INVAL)) };
+    pub(super) fn resize(&mut self, id: NodeId, size: u64, now: u64) -> Result<(), WriteError> {
+        let Node::Written(bytes) = &self.kept(id).node else { return Err(WriteError::Refused(errno::INVAL)) };
         let before = bytes.len() as u64;
         match size > before {
             true => self.take_room(size - before)?,
@@ -284,161 +362,55 @@ impl Files {
                 bytes.shrink_to_fit();
             }
         }
+        self.was_modified(id, now);
         Ok(())
     }
-    pub(super) fn write_at(&mut self, id: NodeId, at: u64, data: &[u8]) -> Result<(), WriteError> {
+    pub(super) fn write_at(&mut self, id: NodeId, at: u64, data: &[u8], now: u64) -> Result<(), WriteError> {
+        // Nothing written is nothing changed, wherever the place is.
+        if data.is_empty() {
+            return Ok(());
+        }
         let end = at.checked_add(data.len() as u64).ok_or(WriteError::TooLarge)?;
         if end > self.len(id) {
-            self.resize(id, end)?;
+            self.resize(id, end, now)?;
         }
         match self.node(id) {
             Node::Written(bytes) => bytes[at as usize..end as usize].copy_from_slice(data),
             _ => return Err(WriteError::Refused(errno::BADF)),
         }
+        self.was_modified(id, now);
         Ok(())
     }
     /// The checkpoint as it stands.
     pub(super) fn checkpoint(&self) -> Option<&[u8]> {
-        match self.nodes.get(&self.find(CHECKPOINT)?) {
-            Some(Node::Written(bytes)) => Some(bytes),
+        let name = self.folder(self.task).ok()?.names.get(CHECKPOINT)?;
+        match &self.kept(name.node).node {
+            Node::Written(bytes) => Some(bytes),
             _ => None,
         }
     }
-    /// What the module leaves under `out/`, by the path there.
-    pub(super) fn into_outputs(mut self) -> BTreeMap<String, Bytes> {
-        let outputs = self.below("out");
-        let mut found = BTreeMap::new();
-        for name in outputs {
-            let id = self.names[&name];
-            if let Node::Written(bytes) = self.node(id) {
-                found.insert(name["out/".len()..].to_owned(), Bytes::from(std::mem::take(bytes)));
-            }
-        }
-        found
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn files(bytes_max: u64) -> Files {
-        let inputs = BTreeMap::from([("a".to_owned(), Source::Bytes(Bytes::from_static(b"given")))]);
-        Files::new(inputs, None, bytes_max, MemoryLimiter::new(1 << 20)).unwrap()
-    }
-
-    #[test]
-    fn no_path_leads_out_of_the_root() {
-        assert_eq!(Files::resolve("out", "../in/./a"), Ok("in/a".to_owned()));
-        assert_eq!(Files::resolve("out", "/tmp//x/"), Ok("tmp/x".to_owned()));
-        assert_eq!(Files::resolve("", ".."), Err(errno::NOTCAPABLE));
-        assert_eq!(Files::resolve("out", "../../etc/passwd"), Err(errno::NOTCAPABLE));
-        assert_eq!(Files::resolve("", &"x/".repeat(2000)), Err(errno::NAMETOOLONG));
-    }
-
-    #[test]
-    fn inputs_cannot_be_changed_or_removed() {
-        let mut files = files(100);
-        let given = files.find("in/a").unwrap();
-        assert_eq!(files.may_write(given), Err(errno::ROFS));
-        assert_eq!(files.unlink("in/a"), Err(errno::ROFS));
-        assert_eq!(files.create("in/b").err(), Some(errno::ROFS));
-        assert_eq!(files.rename("in/a", "out/a"), Err(errno::ROFS));
-        assert_eq!(files.create("elsewhere").err(), Some(errno::ROFS));
-        assert_eq!(files.remove_folder("out"), Err(errno::ROFS));
-    }
-
-    #[test]
-    fn what_is_written_takes_of_the_memory() {
-        let mut files = Files::new(BTreeMap::new(), None, 1 << 20, MemoryLimiter::new(100)).unwrap();
-        let id = files.create("out/a").unwrap();
-        files.write_at(id, 0, &[1; 50]).unwrap();
-        assert!(!files.memory.take(1));
-        assert!(matches!(files.write_at(id, 50, &[1]), Err(WriteError::Refused(errno::NOSPC))));
-        assert!(files.memory.refused);
-        files.resize(id, 10).unwrap();
-        assert!(files.memory.take(80));
-    }
-
-    #[test]
-    fn a_folder_moves_with_what_is_in_it() {
-        let mut files = files(100);
-        files.create_folder("tmp/d").unwrap();
-        let id = files.create("tmp/d/x").unwrap();
-        files.write_at(id, 0, b"hello").unwrap();
-        assert_eq!(files.remove_folder("tmp/d"), Err(errno::NOTEMPTY));
-        assert_eq!(files.rename("tmp/d", "tmp/d/e"), Err(errno::INVAL));
-        files.rename("tmp/d", "out/e").unwrap();
-        assert_eq!(files.list("out").into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["e"]);
-        assert_eq!(files.into_outputs(), BTreeMap::from([("e/x".to_owned(), Bytes::from_static(b"hello"))]));
-    }
-
-    /// Goal: the bytes counted are the bytes kept, whatever is written, cut, removed and held open.
-    #[derive(Clone, Debug)]
-    enum Act {
-        Create(u8),
-        Write(u8, u8, u8),
-        Resize(u8, u8),
-        Open(u8),
-        Close(u8),
-        Unlink(u8),
-        Rename(u8, u8),
-    }
-
-    fn act() -> impl Strategy<Value = Act> {
-        let name = 0u8..4;
-        prop_oneof![
-            name.clone().prop_map(Act::Create),
-            (name.clone(), any::<u8>(), any::<u8>()).prop_map(|(n, at, len)| Act::Write(n, at, len)),
-            (name.clone(), any::<u8>()).prop_map(|(n, size)| Act::Resize(n, size)),
-            name.clone().prop_map(Act::Open),
-            name.clone().prop_map(Act::Close),
-            name.clone().prop_map(Act::Unlink),
-            (name.clone(), name).prop_map(|(from, to)| Act::Rename(from, to)),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn bytes_counted_are_bytes_kept(acts in prop::collection::vec(act(), 0..60)) {
-            let mut files = files(600);
-            let mut open: Vec<NodeId> = Vec::new();
-            let path = |n: u8| format!("tmp/{n}");
-            for act in acts {
-                match act {
-                    Act::Create(n) if files.find(&path(n)).is_none() => { files.create(&path(n)).unwrap(); }
-                    Act::Write(n, at, len) => if let Some(id) = files.find(&path(n)) {
-                        let _ = files.write_at(id, at.into(), &vec![1; len.into()]);
-                    },
-                    Act::Resize(n, size) => if let Some(id) = files.find(&path(n)) {
-                        let _ = files.resize(id, size.into());
-                    },
-                    Act::Open(n) => if let Some(id) = files.find(&path(n)) { files.opened(id); open.push(id); },
-                    Act::Close(n) => if !open.is_empty() {
-                        let id = open.swap_remove(usize::from(n) % open.len());
-                        files.closed(id);
-                    },
-                    Act::Unlink(n) => { let _ = files.unlink(&path(n)); }
-                    Act::Rename(from, to) => { let _ = files.rename(&path(from), &path(to)); }
-                    Act::Create(_) => (),
+    /// What the module leaves under `out/`, by the path there. Symbolic links are passed over, as in a program's folder.
+    /// None if it is more than the task may write: a file with several names is several outputs.
+    pub(super) fn into_outputs(mut self, stdout_bytes: u64) -> Option<BTreeMap<String, Bytes>> {
+        let (mut found, mut taken) = (BTreeMap::new(), BTreeMap::<NodeId, Bytes>::new());
+        let (mut bytes_left, mut path_bytes_left) = (self.bytes_max.checked_sub(stdout_bytes)?, self.bytes_max);
+        let mut folders = vec![(self.out, String::new())];
+        while let Some((folder, prefix)) = folders.pop() {
+            let names = std::mem::take(&mut self.folder_mut(folder).names);
+            for (name, Name { node, .. }) in names {
+                let path = format!("{prefix}{name}");
+                match self.node(node) {
+                    Node::Folder(_) => folders.push((node, format!("{path}/"))),
+                    Node::Written(bytes) => {
+                        let bytes = taken.entry(node).or_insert_with(|| std::mem::take(bytes).into()).clone();
+                        bytes_left = bytes_left.checked_sub(bytes.len() as u64)?;
+                        path_bytes_left = path_bytes_left.checked_sub(path.len() as u64)?;
+                        found.insert(path, bytes);
+                    }
+                    Node::Link(_) | Node::Given(_) | Node::Report => (),
                 }
-                let kept: u64 = files.nodes.values().map(|node| match node {
-                    Node::Written(bytes) => bytes.len() as u64,
-                    _ => 0,
-                }).sum();
-                prop_assert_eq!(files.bytes, kept);
-                prop_assert_eq!(files.memory.used, kept as usize * BYTES_PER_BYTE_WRITTEN);
-                let taken: usize = files.nodes.values().map(|node| match node {
-                    // No vector of bytes has room for fewer than eight.
-                    Node::Written(bytes) => bytes.capacity().saturating_sub(8),
-                    _ => 0,
-                }).sum();
-                prop_assert!(taken <= files.memory.used);
-                prop_assert!(kept <= 600);
-                prop_assert!(files.names.values().all(|id| files.nodes.contains_key(id)));
-                prop_assert!(open.iter().all(|id| files.nodes.contains_key(id)));
             }
         }
+        Some(found)
     }
 }

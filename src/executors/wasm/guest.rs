@@ -6,8 +6,9 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::errno::{self, Errno};
-use super::files::{Files, NodeId, WriteError};
+use super::files::{self, Files, NAMES_MAX, New, NodeId, Place, WriteError};
 use super::input::{Input, ReadError};
+use super::rights::Rights;
 use super::stop::Stop;
 use super::world::World;
 use crate::executors::log::LogBook;
@@ -69,13 +70,35 @@ impl From<ReadError> for Fault {
     }
 }
 
-#[derive(Clone, Debug)]
-pub(super) enum Descriptor {
+/// Flags of a descriptor, as the standard numbers them. Only `APPEND` does something: files in memory are in sync.
+pub(super) const APPEND: u16 = 1;
+pub(super) const FLAGS_ALL: u16 = 0x1f;
+
+/// What a descriptor stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
     Stdin,
     Stdout,
     Stderr,
-    Folder { path: String, node: NodeId },
-    File { node: NodeId, at: u64, read: bool, write: bool, append: bool },
+    Folder(NodeId),
+    File { node: NodeId, at: u64 },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Descriptor {
+    pub(super) target: Target,
+    pub(super) rights: Rights,
+    pub(super) flags: u16,
+}
+
+impl Descriptor {
+    /// The node that it keeps, if it is not a stream.
+    fn node(&self) -> Option<NodeId> {
+        match self.target {
+            Target::Folder(node) | Target::File { node, .. } => Some(node),
+            Target::Stdin | Target::Stdout | Target::Stderr => None,
+        }
+    }
 }
 
 pub(super) struct Guest {
@@ -93,6 +116,9 @@ pub(super) struct Guest {
     pub lines: Lines,
     pub descriptors: BTreeMap<u32, Descriptor>,
     pub descriptors_max: usize,
+    /// Whether the log says that a limit was met: once is enough.
+    pub descriptors_refused: bool,
+    pub names_refusal_told: bool,
     pub stop: Stop,
     /// For the few host functions that wait.
     pub runtime: Handle,
@@ -100,43 +126,81 @@ pub(super) struct Guest {
 
 impl Guest {
     /// The descriptors that a module starts with.
-    pub(super) fn first_descriptors(files: &Files) -> BTreeMap<u32, Descriptor> {
-        let node = files.find("").expect("there is a root");
+    pub(super) fn first_descriptors(files: &mut Files) -> BTreeMap<u32, Descriptor> {
+        files.opened(files::ROOT);
+        let first = |target, rights| Descriptor { target, rights, flags: 0 };
         BTreeMap::from([
-            (0, Descriptor::Stdin),
-            (1, Descriptor::Stdout),
-            (2, Descriptor::Stderr),
-            (ROOT, Descriptor::Folder { path: String::new(), node }),
+            (0, first(Target::Stdin, Rights::STDIN)),
+            (1, first(Target::Stdout, Rights::STDOUT)),
+            (2, first(Target::Stderr, Rights::STDOUT)),
+            (ROOT, first(Target::Folder(files::ROOT), Rights::ROOT)),
         ])
     }
     pub(super) fn descriptor(&mut self, fd: i32) -> Result<&mut Descriptor, Fault> {
         self.descriptors.get_mut(&(fd as u32)).ok_or(Fault::Errno(errno::BADF))
     }
-    /// The folder that a path starts from.
-    pub(super) fn folder(&self, fd: i32) -> Result<&str, Fault> {
-        match self.descriptors.get(&(fd as u32)) {
-            Some(Descriptor::Folder { path, .. }) => Ok(path),
-            Some(_) => Err(errno::NOTDIR.into()),
-            None => Err(errno::BADF.into()),
-        }
+    /// The folder that a path starts from, for what needs these rights.
+    pub(super) fn folder(&mut self, fd: i32, right: u64) -> Result<NodeId, Fault> {
+        let descriptor = self.descriptor(fd)?;
+        let Target::Folder(node) = descriptor.target else { return Err(errno::NOTDIR.into()) };
+        descriptor.rights.demand(right)?;
+        Ok(node)
+    }
+    /// The file behind a descriptor, for what needs these rights.
+    pub(super) fn file(&mut self, fd: i32, right: u64) -> Result<NodeId, Fault> {
+        let descriptor = self.descriptor(fd)?;
+        let Target::File { node, .. } = descriptor.target else { return Err(errno::BADF.into()) };
+        descriptor.rights.demand(right)?;
+        Ok(node)
     }
     pub(super) fn open(&mut self, descriptor: Descriptor) -> Result<u32, Fault> {
-        if self.descriptors.len() >= self.descriptors_max {
-            return Err(errno::MFILE.into());
-        }
+        self.may_open()?;
         let free = (0..).find(|fd| !self.descriptors.contains_key(fd)).expect("far fewer are open");
-        if let Descriptor::File { node, .. } | Descriptor::Folder { node, .. } = &descriptor {
-            self.files.opened(*node);
+        if let Some(node) = descriptor.node() {
+            self.files.opened(node);
         }
         self.descriptors.insert(free, descriptor);
         Ok(free)
     }
+    /// Whether there is a descriptor to be had.
+    pub(super) fn may_open(&mut self) -> Result<(), Fault> {
+        if self.descriptors.len() < self.descriptors_max {
+            return Ok(());
+        }
+        if !std::mem::replace(&mut self.descriptors_refused, true) {
+            self.tell(&format!("a task may have {} files and folders open at once", self.descriptors_max));
+        }
+        Err(errno::MFILE.into())
+    }
     pub(super) fn close(&mut self, fd: i32) -> Result<(), Fault> {
         let gone = self.descriptors.remove(&(fd as u32)).ok_or(errno::BADF)?;
-        if let Descriptor::File { node, .. } | Descriptor::Folder { node, .. } = gone {
+        if let Some(node) = gone.node() {
             self.files.closed(node);
         }
         Ok(())
+    }
+    /// Gives a descriptor another number, and closes what had it.
+    pub(super) fn renumber(&mut self, from: i32, to: i32) -> Result<(), Fault> {
+        self.descriptor(from)?;
+        self.descriptor(to)?;
+        if from != to {
+            self.close(to)?;
+            let moved = self.descriptors.remove(&(from as u32)).expect("seen above");
+            self.descriptors.insert(to as u32, moved);
+        }
+        Ok(())
+    }
+    /// Makes a file, folder or symbolic link.
+    pub(super) fn create(&mut self, place: &Place, new: New) -> Result<NodeId, Fault> {
+        let made = self.files.create(place, new, self.world.file_ns());
+        self.tell_names_refused();
+        Ok(made?)
+    }
+    /// Says once what limit it was that refused a name.
+    pub(super) fn tell_names_refused(&mut self) {
+        if self.files.names_refused && !std::mem::replace(&mut self.names_refusal_told, true) {
+            self.tell(&format!("a task may have {NAMES_MAX} files, folders and links at once"));
+        }
     }
     pub(super) fn write_stdout(&mut self, bytes: &[u8]) -> Result<(), Fault> {
         match &mut self.stdout {

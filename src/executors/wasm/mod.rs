@@ -2,8 +2,10 @@
 //!
 //! A module gets a memory with a limit, a stack with a limit, the arguments, variables and files that its task declares,
 //! and nothing of the machine: [`files`] is a tree in memory, clocks read to the millisecond, there are no sockets, no
-//! threads and no other module. Each runs on a thread of its own ([`threads`]), at most [`WasmConfig::running_max`] at
-//! once; who comes later waits, and its deadline runs.
+//! threads and no other module ([`wasi`] says what is absent). Names and open descriptors have limits of their own
+//! ([`files`], [`FILES_OPEN_DEFAULT`](super::task::FILES_OPEN_DEFAULT)); the task's log names one that is met.
+//! Each runs on a thread of its own ([`threads`]), at most [`WasmConfig::running_max`] at once; who comes later waits,
+//! and its deadline runs.
 //!
 //! What ends a module that does not end by itself: fuel where the task gives it (an instruction count, the same on
 //! every machine), and always the deadline and the `stop` token, through the engine's epoch ([`stop`]). A deterministic
@@ -16,7 +18,12 @@ mod guest;
 mod input;
 mod memory;
 mod modules;
+mod paths;
+mod poll;
+mod rights;
 mod stop;
+#[cfg(test)]
+mod tests;
 mod threads;
 mod wasi;
 mod world;
@@ -177,12 +184,13 @@ impl Inner {
         let broken = |error: std::io::Error| Ending::InputBroken { reason: error.to_string() };
         let identity = task.identity();
         let memory = MemoryLimiter::new(task.limits.memory_bytes);
-        let files = Files::new(task.inputs, task.checkpoint, task.limits.output_bytes, memory).map_err(broken)?;
-        let stdin = task.stdin.map(Input::open).transpose().map_err(broken)?;
         let world = match task.program {
             Program::Wasm { deterministic: Some(from), .. } => World::made(from),
             _ => World::real(self.clock.clone(), self.entropy.clone()),
         };
+        let mut files = Files::new(task.inputs, task.checkpoint, task.limits.output_bytes, memory, world.file_ns())
+            .map_err(broken)?;
+        let stdin = task.stdin.map(Input::open).transpose().map_err(broken)?;
         let ended = |mut text: Vec<u8>| {
             text.push(0);
             text
@@ -194,8 +202,10 @@ impl Inner {
             args: args.map(|arg| ended(arg.into())).collect(),
             env: env.map(|variable| ended(variable.into())).collect(),
             world,
-            descriptors: Guest::first_descriptors(&files),
+            descriptors: Guest::first_descriptors(&mut files),
             descriptors_max: task.limits.files_open as usize,
+            descriptors_refused: false,
+            names_refusal_told: false,
             files,
             stdin,
             stdin_at: 0,
@@ -232,17 +242,15 @@ fn execute(ready: &Ready, guest: Guest, limits: Limits) -> Finished {
     let ending = ending(result, &guest, limits);
     let used = Usage { wall: Duration::ZERO, fuel, memory_peak_bytes: guest.files.memory.peak as u64 };
     let logs = guest.log.take();
-    match ending {
-        Ending::Succeeded => Finished {
-            ending,
-            stdout: guest.stdout.map(|bytes| Content::Bytes(Bytes::from(bytes))),
-            outputs: contents(guest.files.into_outputs()),
-            logs,
-            used,
-            folder: None,
-        },
-        ending => Finished::without_outputs(ending, logs, used),
+    if ending != Ending::Succeeded {
+        return Finished::without_outputs(ending, logs, used);
     }
+    let stdout_bytes = guest.stdout.as_ref().map_or(0, Vec::len) as u64;
+    let Some(outputs) = guest.files.into_outputs(stdout_bytes) else {
+        return Finished::without_outputs(Ending::OutputTooLarge { limit: limits.output_bytes }, logs, used);
+    };
+    let stdout = guest.stdout.map(|bytes| Content::Bytes(Bytes::from(bytes)));
+    Finished { ending, stdout, outputs: contents(outputs), logs, used, folder: None }
 }
 
 fn start(ready: &Ready, store: &mut Store<Guest>) -> wasmtime::Result<()> {

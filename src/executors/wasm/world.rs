@@ -11,6 +11,9 @@ use crate::seams::{Clock, Entropy};
 /// Readings are no finer: nothing that a module may know needs more, and what shares a machine stays unmeasured.
 pub(super) const RESOLUTION_NS: u64 = 1_000_000;
 
+/// 1980-01-01: no file is older, whatever the clock says. Archives in the format of ZIP know no earlier time.
+const FILE_TIME_NS_MIN: u64 = 315_532_800_000_000_000;
+
 pub(super) enum World {
     Real {
         clock: Arc<dyn Clock>,
@@ -46,10 +49,19 @@ impl World {
             }
         }
     }
-    /// Nanoseconds since the module started.
+    /// The wall clock for the times of files: looking does not move it, so that a file which is written is never newer
+    /// than the clock that the module reads next.
+    pub(super) fn file_ns(&self) -> u64 {
+        let now = match self {
+            Self::Real { clock, .. } => nanoseconds(clock.wall().0),
+            Self::Made { start_ms, passed_ms, .. } => nanoseconds(start_ms.saturating_add(*passed_ms)),
+        };
+        now.max(FILE_TIME_NS_MIN)
+    }
+    /// Nanoseconds since just before the module started: never zero, which Go's runtime takes for a broken clock.
     pub(super) fn monotonic_ns(&mut self) -> u64 {
         match self {
-            Self::Real { clock, started, .. } => nanoseconds(clock.monotonic().0.saturating_sub(started.0)),
+            Self::Real { clock, started, .. } => nanoseconds(clock.monotonic().0.saturating_sub(started.0) + 1),
             Self::Made { passed_ms, .. } => {
                 *passed_ms = passed_ms.saturating_add(1);
                 nanoseconds(*passed_ms)
