@@ -112,7 +112,10 @@ fn launch(start: &Start) -> Result<Pid, String> {
             Limited::Cpu => value.saturating_add(1),
             _ => value,
         };
-        let both = Rlimit { current: Some(value), maximum: Some(hard) };
+        // More than this process may have cannot be given.
+        let most = getrlimit(resource_of(resource)).maximum;
+        let within = |value| Some(most.map_or(value, |most| most.min(value)));
+        let both = Rlimit { current: within(value), maximum: within(hard) };
         match prlimit(Some(pid), resource_of(resource), both) {
             // It has ended already.
             Ok(_) | Err(Errno::SRCH) => (),
