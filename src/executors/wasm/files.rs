@@ -4,17 +4,16 @@
 //! `task/report` takes lines for the node; `task/checkpoint` is a file that the node gave, or takes. Nothing here is a
 //! file of the machine except an input that was given as one, which is only read.
 //!
-//! The tree is made of nodes, as in every file system of Unix: a folder leads from names to nodes, a node may have
-//! several names (hard links), and an open descriptor keeps it when the last name goes. Each name has a number, given
-//! when it is made and never again: that is the cookie of `fd_readdir`, so a reader skips nothing that others, or the
-//! reader itself, do not remove. Symbolic links lead to places below the folder that the walk began at, or nowhere
-//! ([`lookup`]).
+//! The tree is made of inodes: a folder leads from names to inodes, one inode may have several names (hard links), and
+//! an open descriptor keeps it when the last name goes. A name gets a cookie when it is made, and no other name ever has
+//! that cookie: so `fd_readdir` skips no name that stays, whatever is removed or made between two calls. Symbolic links
+//! lead to places below the folder that the walk began at, or nowhere ([`lookup`]).
 //!
 //! Times are the module's own clock ([`super::world`]) when something is written, made, renamed or linked, or what the
 //! module sets. Reading moves none, as on a disk that is mounted `noatime`.
 //!
 //! Bounds: [`NAMES_MAX`] names at once, [`NAME_BYTES_MAX`] for one name, [`PATH_BYTES_MAX`] for a path, and what the task
-//! may write. Names, nodes, links and contents all count as the module's memory.
+//! may write. Names, inodes, links and contents all count as the module's memory.
 
 mod lookup;
 mod names;
@@ -60,9 +59,9 @@ pub(super) type NodeId = u64;
 /// The folder that every path starts from.
 pub(super) const ROOT: NodeId = 1;
 
-/// Numbers of the two names that every folder has; those of others are higher.
-const NUMBER_SELF: u64 = 1;
-const NUMBER_PARENT: u64 = 2;
+/// Cookies of the two names that every folder has; those of others are higher.
+const COOKIE_SELF: u64 = 1;
+const COOKIE_PARENT: u64 = 2;
 
 pub(super) enum Node {
     Folder(Folder),
@@ -78,25 +77,25 @@ pub(super) struct Folder {
     parent: Option<NodeId>,
     /// Bytes of its name there.
     name_bytes: usize,
-    names: BTreeMap<Arc<str>, Name>,
+    names: BTreeMap<Arc<str>, Entry>,
     /// The same names in the order they were made in.
-    by_number: BTreeMap<u64, Arc<str>>,
+    by_cookie: BTreeMap<u64, Arc<str>>,
     /// Whether the module may add and remove names.
     own: bool,
 }
 
 impl Folder {
     fn new(own: bool) -> Self {
-        let (names, by_number) = (BTreeMap::new(), BTreeMap::new());
-        Self { parent: None, name_bytes: 0, names, by_number, own }
+        let (names, by_cookie) = (BTreeMap::new(), BTreeMap::new());
+        Self { parent: None, name_bytes: 0, names, by_cookie, own }
     }
 }
 
-/// What a folder knows of a name.
+/// A directory entry, by its name.
 #[derive(Clone, Copy)]
-struct Name {
+struct Entry {
     node: NodeId,
-    number: u64,
+    cookie: u64,
     /// Bytes that it takes of the module's memory.
     charge: usize,
 }
@@ -109,8 +108,8 @@ pub(super) struct Times {
     pub(super) changed: u64,
 }
 
-/// A node and what is known of it.
-struct Kept {
+/// What is known of a node.
+struct Inode {
     node: Node,
     times: Times,
     names: u32,
@@ -119,8 +118,8 @@ struct Kept {
     charge: usize,
 }
 
-/// What `stat` tells.
-pub(super) struct About {
+/// The answer to `stat`.
+pub(super) struct Filestat {
     pub(super) node: NodeId,
     pub(super) kind: u8,
     pub(super) names: u32,
@@ -141,12 +140,12 @@ pub(super) enum WriteError {
 }
 
 pub(super) struct Files {
-    nodes: BTreeMap<NodeId, Kept>,
+    nodes: BTreeMap<NodeId, Inode>,
     /// The folders `task` and `out`.
     task: NodeId,
     out: NodeId,
     next: NodeId,
-    next_number: u64,
+    next_cookie: u64,
     names: usize,
     names_max: usize,
     /// Whether a name was refused because there are too many.
@@ -171,7 +170,7 @@ impl Files {
             task: 0,
             out: 0,
             next: ROOT,
-            next_number: NUMBER_PARENT + 1,
+            next_cookie: COOKIE_PARENT + 1,
             names: 0,
             // The module's own: what it was given does not count.
             names_max: NAMES_MAX,
@@ -181,26 +180,27 @@ impl Files {
             memory,
         };
         files.add_node(Node::Folder(Folder::new(false)), 0, now);
-        let folder = |files: &mut Self, name: &str, own| files.give(ROOT, name, Node::Folder(Folder::new(own)), now);
+        let folder =
+            |files: &mut Self, name: &str, own| files.add_given(ROOT, name, Node::Folder(Folder::new(own)), now);
         let given = folder(&mut files, "in", false);
         files.out = folder(&mut files, "out", true);
         folder(&mut files, "tmp", true);
         files.task = folder(&mut files, "task", false);
-        files.give(files.task, REPORT, Node::Report, now);
+        files.add_given(files.task, REPORT, Node::Report, now);
         if let Some(bytes) = checkpoint {
             files.bytes += bytes.len() as u64;
             files.memory.take(bytes.len() * BYTES_PER_BYTE_WRITTEN);
-            files.give(files.task, CHECKPOINT, Node::Written(bytes.into()), now);
+            files.add_given(files.task, CHECKPOINT, Node::Written(bytes.into()), now);
         }
         for (name, source) in inputs {
             let input = Input::open(source)?;
-            files.give(given, &name, Node::Given(input), now);
+            files.add_given(given, &name, Node::Given(input), now);
         }
         files.names_max += files.names;
         Ok(files)
     }
     /// Adds what the node gives: it costs the module nothing.
-    fn give(&mut self, folder: NodeId, name: &str, node: Node, now: u64) -> NodeId {
+    fn add_given(&mut self, folder: NodeId, name: &str, node: Node, now: u64) -> NodeId {
         let id = self.add_node(node, 0, now);
         self.attach(folder, name.into(), id, None, 0, now);
         id
@@ -209,44 +209,44 @@ impl Files {
         let id = self.next;
         self.next += 1;
         let times = Times { accessed: now, modified: now, changed: now };
-        self.nodes.insert(id, Kept { node, times, names: u32::from(id == ROOT), descriptors: 0, charge });
+        self.nodes.insert(id, Inode { node, times, names: u32::from(id == ROOT), descriptors: 0, charge });
         id
     }
-    fn kept(&self, id: NodeId) -> &Kept {
+    fn inode(&self, id: NodeId) -> &Inode {
         self.nodes.get(&id).expect("a name or a descriptor keeps its node")
     }
-    fn kept_mut(&mut self, id: NodeId) -> &mut Kept {
+    fn inode_mut(&mut self, id: NodeId) -> &mut Inode {
         self.nodes.get_mut(&id).expect("a name or a descriptor keeps its node")
     }
     pub(super) fn node(&mut self, id: NodeId) -> &mut Node {
-        &mut self.kept_mut(id).node
+        &mut self.inode_mut(id).node
     }
     fn folder(&self, id: NodeId) -> Result<&Folder, Errno> {
-        match &self.kept(id).node {
+        match &self.inode(id).node {
             Node::Folder(folder) => Ok(folder),
             _ => Err(errno::NOTDIR),
         }
     }
     /// A folder that its caller knows to be one.
     fn folder_mut(&mut self, id: NodeId) -> &mut Folder {
-        match &mut self.kept_mut(id).node {
+        match &mut self.inode_mut(id).node {
             Node::Folder(folder) => folder,
             _ => unreachable!("only folders have names in them"),
         }
     }
     pub(super) fn is_folder(&self, id: NodeId) -> bool {
-        matches!(self.kept(id).node, Node::Folder(_))
+        matches!(self.inode(id).node, Node::Folder(_))
     }
     /// The path that a symbolic link holds.
     pub(super) fn link_target(&self, id: NodeId) -> Option<&str> {
-        match &self.kept(id).node {
+        match &self.inode(id).node {
             Node::Link(target) => Some(target),
             _ => None,
         }
     }
     /// Its size where it is known.
     pub(super) fn len(&self, id: NodeId) -> u64 {
-        match &self.kept(id).node {
+        match &self.inode(id).node {
             Node::Given(input) => input.len().unwrap_or(0),
             Node::Written(bytes) => bytes.len() as u64,
             Node::Link(target) => target.len() as u64,
@@ -254,19 +254,19 @@ impl Files {
         }
     }
     fn kind(&self, id: NodeId) -> u8 {
-        match self.kept(id).node {
+        match self.inode(id).node {
             Node::Folder(_) => KIND_FOLDER,
             Node::Link(_) => KIND_LINK,
             Node::Given(_) | Node::Written(_) | Node::Report => KIND_FILE,
         }
     }
-    pub(super) fn about(&self, id: NodeId) -> About {
-        let kept = self.kept(id);
-        About { node: id, kind: self.kind(id), names: kept.names, bytes: self.len(id), times: kept.times }
+    pub(super) fn filestat(&self, id: NodeId) -> Filestat {
+        let inode = self.inode(id);
+        Filestat { node: id, kind: self.kind(id), names: inode.names, bytes: self.len(id), times: inode.times }
     }
     /// Whether a file may be opened for writing.
     pub(super) fn may_write(&self, id: NodeId) -> Result<(), Errno> {
-        match self.kept(id).node {
+        match self.inode(id).node {
             Node::Written(_) | Node::Report => Ok(()),
             Node::Folder(_) => Err(errno::ISDIR),
             Node::Link(_) => Err(errno::LOOP),
@@ -281,55 +281,55 @@ impl Files {
         modified: Option<u64>,
         now: u64,
     ) -> Result<(), Errno> {
-        let kept = self.kept_mut(id);
-        match &kept.node {
+        let inode = self.inode_mut(id);
+        match &inode.node {
             Node::Written(_) | Node::Link(_) => (),
             Node::Folder(folder) if folder.own => (),
             Node::Folder(_) | Node::Given(_) | Node::Report => return Err(errno::ROFS),
         }
-        let times = &mut kept.times;
+        let times = &mut inode.times;
         times.accessed = accessed.unwrap_or(times.accessed);
         times.modified = modified.unwrap_or(times.modified);
         times.changed = now;
         Ok(())
     }
     fn was_modified(&mut self, id: NodeId, now: u64) {
-        let times = &mut self.kept_mut(id).times;
+        let times = &mut self.inode_mut(id).times;
         (times.modified, times.changed) = (now, now);
     }
     pub(super) fn opened(&mut self, id: NodeId) {
-        self.kept_mut(id).descriptors += 1;
+        self.inode_mut(id).descriptors += 1;
     }
     pub(super) fn closed(&mut self, id: NodeId) {
-        self.kept_mut(id).descriptors -= 1;
+        self.inode_mut(id).descriptors -= 1;
         self.forget_if_unused(id);
     }
     /// Lets go of a node that has neither name nor descriptor, and of what it took.
     fn forget_if_unused(&mut self, id: NodeId) {
-        let kept = self.kept(id);
-        if kept.names > 0 || kept.descriptors > 0 {
+        let inode = self.inode(id);
+        if inode.names > 0 || inode.descriptors > 0 {
             return;
         }
-        let kept = self.nodes.remove(&id).expect("seen above");
-        self.memory.give_back(kept.charge);
-        if let Node::Written(bytes) = kept.node {
+        let inode = self.nodes.remove(&id).expect("seen above");
+        self.memory.give_back(inode.charge);
+        if let Node::Written(bytes) = inode.node {
             self.give_room(bytes.len() as u64);
         }
     }
-    /// What comes after a number in a folder: number, name, node and kind, in the order the names were made in.
+    /// What comes after a cookie in a folder: cookie, name, node and kind, in the order the names were made in.
     pub(super) fn list_after(
         &self,
         folder: NodeId,
-        number: u64,
+        cookie: u64,
     ) -> Result<impl Iterator<Item = (u64, &str, NodeId, u8)>, Errno> {
         let found = self.folder(folder)?;
         // A folder that was removed lists nothing, not even itself.
         let parent = if folder == ROOT { Some(ROOT) } else { found.parent };
-        let dots = parent.map(|parent| [(NUMBER_SELF, ".", folder), (NUMBER_PARENT, "..", parent)]);
-        let dots = dots.into_iter().flatten().filter(move |(own, ..)| *own > number);
-        let after = found.by_number.range(number.saturating_add(1)..);
-        let names = after.map(|(number, name)| (*number, &**name, found.names[name].node));
-        Ok(dots.chain(names).map(|(number, name, node)| (number, name, node, self.kind(node))))
+        let dots = parent.map(|parent| [(COOKIE_SELF, ".", folder), (COOKIE_PARENT, "..", parent)]);
+        let dots = dots.into_iter().flatten().filter(move |(own, ..)| *own > cookie);
+        let after = found.by_cookie.range(cookie.saturating_add(1)..);
+        let names = after.map(|(cookie, name)| (*cookie, &**name, found.names[name].node));
+        Ok(dots.chain(names).map(|(cookie, name, node)| (cookie, name, node, self.kind(node))))
     }
     /// Room for `more` bytes of anything that the module writes.
     pub(super) fn take_room(&mut self, more: u64) -> Result<(), WriteError> {
@@ -349,7 +349,7 @@ impl Files {
     }
     /// Sets the size of a written file, with zeros where it grows.
     pub(super) fn resize(&mut self, id: NodeId, size: u64, now: u64) -> Result<(), WriteError> {
-        let Node::Written(bytes) = &self.kept(id).node else { return Err(WriteError::Refused(errno::INVAL)) };
+        let Node::Written(bytes) = &self.inode(id).node else { return Err(WriteError::Refused(errno::INVAL)) };
         let before = bytes.len() as u64;
         match size > before {
             true => self.take_room(size - before)?,
@@ -384,7 +384,7 @@ impl Files {
     /// The checkpoint as it stands.
     pub(super) fn checkpoint(&self) -> Option<&[u8]> {
         let name = self.folder(self.task).ok()?.names.get(CHECKPOINT)?;
-        match &self.kept(name.node).node {
+        match &self.inode(name.node).node {
             Node::Written(bytes) => Some(bytes),
             _ => None,
         }
@@ -397,7 +397,7 @@ impl Files {
         let mut folders = vec![(self.out, String::new())];
         while let Some((folder, prefix)) = folders.pop() {
             let names = std::mem::take(&mut self.folder_mut(folder).names);
-            for (name, Name { node, .. }) in names {
+            for (name, Entry { node, .. }) in names {
                 let path = format!("{prefix}{name}");
                 match self.node(node) {
                     Node::Folder(_) => folders.push((node, format!("{path}/"))),

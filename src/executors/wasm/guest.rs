@@ -118,7 +118,7 @@ pub(super) struct Guest {
     pub descriptors_max: usize,
     /// Whether the log says that a limit was met: once is enough.
     pub descriptors_refused: bool,
-    pub names_refusal_told: bool,
+    pub names_refusal_logged: bool,
     pub stop: Stop,
     /// For the few host functions that wait.
     pub runtime: Handle,
@@ -193,12 +193,12 @@ impl Guest {
     /// Makes a file, folder or symbolic link.
     pub(super) fn create(&mut self, place: &Place, new: New) -> Result<NodeId, Fault> {
         let made = self.files.create(place, new, self.world.file_ns());
-        self.tell_names_refused();
+        self.log_names_refused();
         Ok(made?)
     }
     /// Says once what limit it was that refused a name.
-    pub(super) fn tell_names_refused(&mut self) {
-        if self.files.names_refused && !std::mem::replace(&mut self.names_refusal_told, true) {
+    pub(super) fn log_names_refused(&mut self) {
+        if self.files.names_refused && !std::mem::replace(&mut self.names_refusal_logged, true) {
             self.tell(&format!("a task may have {NAMES_MAX} files, folders and links at once"));
         }
     }

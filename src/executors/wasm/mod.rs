@@ -205,7 +205,7 @@ impl Inner {
             descriptors: Guest::first_descriptors(&mut files),
             descriptors_max: task.limits.files_open as usize,
             descriptors_refused: false,
-            names_refusal_told: false,
+            names_refusal_logged: false,
             files,
             stdin,
             stdin_at: 0,

@@ -29,14 +29,20 @@ struct Path {
 
 impl Path {
     /// Where it leads, for what needs these rights of the folder.
-    fn find(self, memory: &mut Memory<'_>, guest: &mut Guest, right: u64, links: Links) -> Result<Place, Fault> {
+    fn find_place(self, memory: &mut Memory<'_>, guest: &mut Guest, right: u64, links: Links) -> Result<Place, Fault> {
         let folder = guest.folder(self.folder, right)?;
         Ok(guest.files.lookup(folder, memory.path(self.at, self.len)?, links)?)
     }
     /// The same for what looks at a file and may be told not to follow. Behind a slash is never a link.
-    fn look(self, memory: &mut Memory<'_>, guest: &mut Guest, right: u64, lookup: i32) -> Result<Place, Fault> {
+    fn find_by_flags(
+        self,
+        memory: &mut Memory<'_>,
+        guest: &mut Guest,
+        right: u64,
+        lookup: i32,
+    ) -> Result<Place, Fault> {
         let follow = lookup & FOLLOW != 0 || memory.path(self.at, self.len)?.ends_with('/');
-        self.find(memory, guest, right, if follow { Links::Follow } else { Links::Keep })
+        self.find_place(memory, guest, right, if follow { Links::Follow } else { Links::Keep })
     }
 }
 
@@ -66,9 +72,9 @@ pub(super) fn offer(linker: &mut Linker<Guest>) -> Result<()> {
         "path_filestat_get",
         |mut c: Calling<'_>, folder: i32, lookup: i32, at: i32, len: i32, result: i32| {
             call(&mut c, |memory, guest| {
-                let place = Path { folder, at, len }.look(memory, guest, rights::PATH_FILESTAT_GET, lookup)?;
+                let place = Path { folder, at, len }.find_by_flags(memory, guest, rights::PATH_FILESTAT_GET, lookup)?;
                 let node = place.node.ok_or(errno::NOENT)?;
-                wasi::put_filestat(memory, &guest.files.about(node), result)
+                wasi::put_filestat(memory, &guest.files.filestat(node), result)
             })
         },
     )?;
@@ -77,7 +83,8 @@ pub(super) fn offer(linker: &mut Linker<Guest>) -> Result<()> {
         "path_filestat_set_times",
         |mut c: Calling<'_>, folder: i32, lookup: i32, at: i32, len: i32, accessed: i64, modified: i64, which: i32| {
             call(&mut c, |memory, guest| {
-                let place = Path { folder, at, len }.look(memory, guest, rights::PATH_FILESTAT_SET_TIMES, lookup)?;
+                let place =
+                    Path { folder, at, len }.find_by_flags(memory, guest, rights::PATH_FILESTAT_SET_TIMES, lookup)?;
                 let node = place.node.ok_or(errno::NOENT)?;
                 wasi::set_times(guest, node, accessed as u64, modified as u64, which)
             })
@@ -86,21 +93,21 @@ pub(super) fn offer(linker: &mut Linker<Guest>) -> Result<()> {
     linker.func_wrap(MODULE, "path_create_directory", |mut c: Calling<'_>, folder: i32, at: i32, len: i32| {
         call(&mut c, |memory, guest| {
             let path = Path { folder, at, len };
-            let place = path.find(memory, guest, rights::PATH_CREATE_DIRECTORY, Links::Keep)?;
+            let place = path.find_place(memory, guest, rights::PATH_CREATE_DIRECTORY, Links::Keep)?;
             guest.create(&place, New::Folder).map(|_| ())
         })
     })?;
     linker.func_wrap(MODULE, "path_remove_directory", |mut c: Calling<'_>, folder: i32, at: i32, len: i32| {
         call(&mut c, |memory, guest| {
             let path = Path { folder, at, len };
-            let place = path.find(memory, guest, rights::PATH_REMOVE_DIRECTORY, Links::Keep)?;
+            let place = path.find_place(memory, guest, rights::PATH_REMOVE_DIRECTORY, Links::Keep)?;
             Ok(guest.files.remove_folder(&place, guest.world.file_ns())?)
         })
     })?;
     linker.func_wrap(MODULE, "path_unlink_file", |mut c: Calling<'_>, folder: i32, at: i32, len: i32| {
         call(&mut c, |memory, guest| {
             let path = Path { folder, at, len };
-            let place = path.find(memory, guest, rights::PATH_UNLINK_FILE, Links::Keep)?;
+            let place = path.find_place(memory, guest, rights::PATH_UNLINK_FILE, Links::Keep)?;
             Ok(guest.files.unlink(&place, guest.world.file_ns())?)
         })
     })?;
@@ -110,8 +117,8 @@ pub(super) fn offer(linker: &mut Linker<Guest>) -> Result<()> {
         |mut c: Calling<'_>, folder: i32, at: i32, len: i32, new_folder: i32, new_at: i32, new_len: i32| {
             call(&mut c, |memory, guest| {
                 let (old, new) = (Path { folder, at, len }, Path { folder: new_folder, at: new_at, len: new_len });
-                let from = old.find(memory, guest, rights::PATH_RENAME_SOURCE, Links::Keep)?;
-                let to = new.find(memory, guest, rights::PATH_RENAME_TARGET, Links::Keep)?;
+                let from = old.find_place(memory, guest, rights::PATH_RENAME_SOURCE, Links::Keep)?;
+                let to = new.find_place(memory, guest, rights::PATH_RENAME_TARGET, Links::Keep)?;
                 Ok(guest.files.rename(&from, &to, guest.world.file_ns())?)
             })
         },
@@ -133,10 +140,10 @@ fn offer_links(linker: &mut Linker<Guest>) -> Result<()> {
          new_len: i32| {
             call(&mut c, |memory, guest| {
                 let (old, new) = (Path { folder, at, len }, Path { folder: new_folder, at: new_at, len: new_len });
-                let from = old.look(memory, guest, rights::PATH_LINK_SOURCE, lookup)?;
-                let to = new.find(memory, guest, rights::PATH_LINK_TARGET, Links::Keep)?;
+                let from = old.find_by_flags(memory, guest, rights::PATH_LINK_SOURCE, lookup)?;
+                let to = new.find_place(memory, guest, rights::PATH_LINK_TARGET, Links::Keep)?;
                 let linked = guest.files.link(&from, &to, guest.world.file_ns());
-                guest.tell_names_refused();
+                guest.log_names_refused();
                 Ok(linked?)
             })
         },
@@ -150,7 +157,7 @@ fn offer_links(linker: &mut Linker<Guest>) -> Result<()> {
                 if target.starts_with('/') && guest.folder(folder, rights::PATH_SYMLINK)? != files::ROOT {
                     return Err(errno::NOTCAPABLE.into());
                 }
-                let place = Path { folder, at, len }.find(memory, guest, rights::PATH_SYMLINK, Links::Keep)?;
+                let place = Path { folder, at, len }.find_place(memory, guest, rights::PATH_SYMLINK, Links::Keep)?;
                 guest.create(&place, New::Link(target)).map(|_| ())
             })
         },
@@ -160,7 +167,7 @@ fn offer_links(linker: &mut Linker<Guest>) -> Result<()> {
         "path_readlink",
         |mut c: Calling<'_>, folder: i32, at: i32, len: i32, buffer: i32, size: i32, result: i32| {
             call(&mut c, |memory, guest| {
-                let place = Path { folder, at, len }.look(memory, guest, rights::PATH_READLINK, 0)?;
+                let place = Path { folder, at, len }.find_by_flags(memory, guest, rights::PATH_READLINK, 0)?;
                 let node = place.node.ok_or(errno::NOENT)?;
                 let target = guest.files.link_target(node).ok_or(errno::INVAL)?;
                 // What does not fit is cut, as the standard has it.
@@ -190,9 +197,9 @@ fn open(
     let right = rights::PATH_OPEN | if create { rights::PATH_CREATE_FILE } else { 0 };
     // A link is something that exists, wherever it leads.
     let place = if exclusive {
-        path.find(memory, guest, right, Links::Keep)?
+        path.find_place(memory, guest, right, Links::Keep)?
     } else {
-        path.look(memory, guest, right, lookup)?
+        path.find_by_flags(memory, guest, right, lookup)?
     };
     guest.may_open()?;
     let from = guest.descriptor(path.folder)?.rights;

@@ -112,7 +112,7 @@ impl Caller {
             descriptors: Guest::first_descriptors(&mut files),
             descriptors_max: limits.files_open as usize,
             descriptors_refused: false,
-            names_refusal_told: false,
+            names_refusal_logged: false,
             files,
             stdin: None,
             stdin_at: 0,

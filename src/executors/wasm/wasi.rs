@@ -10,7 +10,7 @@
 use wasmtime::{Caller, Error, Extern, Linker, Result};
 
 use super::errno::{self, Errno};
-use super::files::{About, KIND_FILE, KIND_FOLDER, KIND_UNKNOWN, Node, NodeId, WriteError};
+use super::files::{Filestat, KIND_FILE, KIND_FOLDER, KIND_UNKNOWN, Node, NodeId, WriteError};
 use super::guest::{APPEND, FLAGS_ALL, Fault, Guest, Halt, ROOT, Target};
 use super::rights::{self, Rights};
 use super::world::RESOLUTION_NS;
@@ -268,7 +268,7 @@ fn offer_descriptors(linker: &mut Linker<Guest>) -> Result<()> {
             descriptor.rights.demand(rights::FD_FILESTAT_GET)?;
             match descriptor.target {
                 Target::Folder(node) | Target::File { node, .. } => {
-                    put_filestat(memory, &guest.files.about(node), result)
+                    put_filestat(memory, &guest.files.filestat(node), result)
                 }
                 Target::Stdin | Target::Stdout | Target::Stderr => memory.put(result, &[0u8; 64]),
             }
@@ -529,14 +529,14 @@ fn seek(guest: &mut Guest, fd: i32, right: u64, offset: i64, whence: i32) -> Res
     Ok(to)
 }
 
-pub(super) fn put_filestat(memory: &mut Memory<'_>, about: &About, result: i32) -> Result<(), Fault> {
+pub(super) fn put_filestat(memory: &mut Memory<'_>, found: &Filestat, result: i32) -> Result<(), Fault> {
     let mut stat = [0u8; 64];
-    let times = about.times;
+    let times = found.times;
     let numbers = [
         (0, 1),
-        (8, about.node),
-        (24, about.names.into()),
-        (32, about.bytes),
+        (8, found.node),
+        (24, found.names.into()),
+        (32, found.bytes),
         (40, times.accessed),
         (48, times.modified),
         (56, times.changed),
@@ -544,7 +544,7 @@ pub(super) fn put_filestat(memory: &mut Memory<'_>, about: &About, result: i32) 
     for (at, number) in numbers {
         stat[at..at + 8].copy_from_slice(&u64::to_le_bytes(number));
     }
-    stat[16] = about.kind;
+    stat[16] = found.kind;
     memory.put(result, &stat)
 }
 
@@ -570,7 +570,7 @@ pub(super) fn set_times(
     Ok(guest.files.set_times(node, accessed, modified, now)?)
 }
 
-/// Fills the buffer with entries after a cookie, which is the number of a name.
+/// Fills the buffer with entries after a cookie, which belongs to a name.
 fn read_folder(
     memory: &mut Memory<'_>,
     guest: &mut Guest,
@@ -582,9 +582,9 @@ fn read_folder(
     let folder = guest.folder(fd, rights::FD_READDIR)?;
     let into = memory.bytes(buffer, len as u32 as usize)?;
     let mut used = 0;
-    for (number, name, node, kind) in guest.files.list_after(folder, cookie)? {
+    for (cookie, name, node, kind) in guest.files.list_after(folder, cookie)? {
         let mut entry = Vec::with_capacity(24 + name.len());
-        entry.extend_from_slice(&number.to_le_bytes());
+        entry.extend_from_slice(&cookie.to_le_bytes());
         entry.extend_from_slice(&node.to_le_bytes());
         entry.extend_from_slice(&(name.len() as u32).to_le_bytes());
         entry.extend_from_slice(&[kind, 0, 0, 0]);

@@ -68,7 +68,7 @@ impl Files {
             let Some(found) = folder.names.get(part) else {
                 return if last { Ok(place(None)) } else { Err(errno::NOENT) };
             };
-            match &self.kept(found.node).node {
+            match &self.inode(found.node).node {
                 Node::Link(target) if !last || links == Links::Follow => {
                     followed += 1;
                     if followed > LINKS_FOLLOWED_MAX {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{FOLDER_BYTES, Files, Folder, NAME_BYTES, NODE_BYTES, Name, Node, NodeId, PATH_BYTES_MAX, Place, ROOT};
+use super::{Entry, FOLDER_BYTES, Files, Folder, NAME_BYTES, NODE_BYTES, Node, NodeId, PATH_BYTES_MAX, Place, ROOT};
 use crate::executors::wasm::errno::{self, Errno};
 
 /// What a module can make.
@@ -44,45 +44,45 @@ impl Files {
             false => Err(errno::NOSPC),
         }
     }
-    /// Adds a name whose memory was taken. One that moves within its folder keeps its number: a reader that renames what
+    /// Adds a name whose memory was taken. One that moves within its folder keeps its cookie: a reader that renames what
     /// it reads does not meet it again.
     pub(super) fn attach(
         &mut self,
         folder: NodeId,
         name: Arc<str>,
         node: NodeId,
-        number: Option<u64>,
+        cookie: Option<u64>,
         charge: usize,
         now: u64,
     ) {
-        let number = number.unwrap_or_else(|| {
-            self.next_number += 1;
-            self.next_number - 1
+        let cookie = cookie.unwrap_or_else(|| {
+            self.next_cookie += 1;
+            self.next_cookie - 1
         });
         let into = self.folder_mut(folder);
-        into.by_number.insert(number, name.clone());
+        into.by_cookie.insert(cookie, name.clone());
         let name_bytes = name.len();
-        let before = into.names.insert(name, Name { node, number, charge });
+        let before = into.names.insert(name, Entry { node, cookie, charge });
         assert!(before.is_none(), "a name was added twice");
         self.names += 1;
-        let kept = self.kept_mut(node);
-        kept.names += 1;
-        kept.times.changed = now;
-        if let Node::Folder(moved) = &mut kept.node {
+        let inode = self.inode_mut(node);
+        inode.names += 1;
+        inode.times.changed = now;
+        if let Node::Folder(moved) = &mut inode.node {
             (moved.parent, moved.name_bytes) = (Some(folder), name_bytes);
         }
         self.was_modified(folder, now);
     }
     /// Takes a name away; its node stays until `forget_if_unused`, its memory is the caller's to give back.
-    fn detach(&mut self, folder: NodeId, name: &str, now: u64) -> Name {
+    fn detach(&mut self, folder: NodeId, name: &str, now: u64) -> Entry {
         let from = self.folder_mut(folder);
         let gone = from.names.remove(name).expect("found by the caller");
-        from.by_number.remove(&gone.number);
+        from.by_cookie.remove(&gone.cookie);
         self.names -= 1;
-        let kept = self.kept_mut(gone.node);
-        kept.names -= 1;
-        kept.times.changed = now;
-        if let Node::Folder(moved) = &mut kept.node {
+        let inode = self.inode_mut(gone.node);
+        inode.names -= 1;
+        inode.times.changed = now;
+        if let Node::Folder(moved) = &mut inode.node {
             moved.parent = None;
         }
         self.was_modified(folder, now);
@@ -120,7 +120,7 @@ impl Files {
     /// Gives a file or a symbolic link one more name. What the node gave stays outside of what the module leaves.
     pub(in crate::executors::wasm) fn link(&mut self, from: &Place, to: &Place, now: u64) -> Result<(), Errno> {
         let node = from.node.ok_or(errno::NOENT)?;
-        match self.kept(node).node {
+        match self.inode(node).node {
             Node::Folder(_) => return Err(errno::PERM),
             Node::Given(_) | Node::Report => return Err(errno::XDEV),
             Node::Written(_) | Node::Link(_) => (),
@@ -187,8 +187,8 @@ impl Files {
             self.remove(to.folder, new, now);
         }
         let moved = self.detach(from.folder, old, now);
-        let number = (from.folder == to.folder).then_some(moved.number);
-        self.attach(to.folder, new.clone(), node, number, moved.charge + more, now);
+        let cookie = (from.folder == to.folder).then_some(moved.cookie);
+        self.attach(to.folder, new.clone(), node, cookie, moved.charge + more, now);
         Ok(())
     }
 }

@@ -41,23 +41,23 @@ impl Files {
     fn hard_link(&mut self, from: &str, to: &str) -> Result<(), Errno> {
         self.link(&self.at(from)?, &self.at(to)?, NOW)
     }
-    fn names_after(&self, folder: &str, number: u64) -> Vec<(u64, String)> {
-        let listed = self.list_after(self.stat(folder).unwrap(), number).unwrap();
-        listed.map(|(number, name, ..)| (number, name.to_owned())).collect()
+    fn names_after(&self, folder: &str, cookie: u64) -> Vec<(u64, String)> {
+        let listed = self.list_after(self.stat(folder).unwrap(), cookie).unwrap();
+        listed.map(|(cookie, name, ..)| (cookie, name.to_owned())).collect()
     }
     /// Everything that is counted, counted anew.
     fn check(&self) {
         let (mut names, mut charges, mut bytes) = (0, 0, 0);
         let mut links = BTreeMap::from([(ROOT, 1)]);
-        for (id, kept) in &self.nodes {
-            charges += kept.charge;
-            match &kept.node {
+        for (id, inode) in &self.nodes {
+            charges += inode.charge;
+            match &inode.node {
                 Node::Folder(folder) => {
-                    assert_eq!(folder.names.len(), folder.by_number.len());
+                    assert_eq!(folder.names.len(), folder.by_cookie.len());
                     for (name, found) in &folder.names {
                         names += 1;
                         charges += found.charge;
-                        assert_eq!(folder.by_number.get(&found.number), Some(name));
+                        assert_eq!(folder.by_cookie.get(&found.cookie), Some(name));
                         *links.entry(found.node).or_insert(0) += 1;
                         if let Ok(below) = self.folder(found.node) {
                             assert_eq!((below.parent, below.name_bytes), (Some(*id), name.len()));
@@ -72,10 +72,10 @@ impl Files {
                 }
                 Node::Given(_) | Node::Link(_) | Node::Report => (),
             }
-            assert!(kept.names > 0 || kept.descriptors > 0, "nothing leads to node {id}");
+            assert!(inode.names > 0 || inode.descriptors > 0, "nothing leads to node {id}");
         }
-        for (id, kept) in &self.nodes {
-            assert_eq!(kept.names, links.get(id).copied().unwrap_or(0));
+        for (id, inode) in &self.nodes {
+            assert_eq!(inode.names, links.get(id).copied().unwrap_or(0));
         }
         assert_eq!(self.names, names);
         assert_eq!(self.bytes, bytes as u64);
@@ -217,16 +217,16 @@ fn a_file_lives_by_each_of_its_names_and_descriptors() {
     let id = files.make("tmp/a", New::File).unwrap();
     files.write_at(id, 0, b"hello", NOW).unwrap();
     files.hard_link("tmp/a", "out/b").unwrap();
-    assert_eq!((files.stat("out/b"), files.about(id).names), (Ok(id), 2));
+    assert_eq!((files.stat("out/b"), files.filestat(id).names), (Ok(id), 2));
     assert_eq!(files.hard_link("tmp/a", "out/b"), Err(errno::EXIST));
     assert_eq!(files.hard_link("tmp/a", "out/c/"), Err(errno::NOENT));
     assert_eq!(files.hard_link("tmp", "out/c"), Err(errno::PERM));
     files.mv("tmp/a", "out/b").unwrap();
-    assert_eq!(files.about(id).names, 2, "both are the same file: a rename does nothing");
+    assert_eq!(files.filestat(id).names, 2, "both are the same file: a rename does nothing");
     files.remove_name("tmp/a").unwrap();
     files.opened(id);
     files.remove_name("out/b").unwrap();
-    assert_eq!((files.len(id), files.about(id).names), (5, 0));
+    assert_eq!((files.len(id), files.filestat(id).names), (5, 0));
     files.check();
     files.closed(id);
     assert!(!files.nodes.contains_key(&id));
@@ -285,14 +285,14 @@ fn times_are_those_of_the_last_change_or_those_that_were_set() {
     let id = files.make("tmp/a", New::File).unwrap();
     files.write_at(id, 0, b"x", NOW + 1).unwrap();
     files.write_at(id, 0, b"", NOW + 2).unwrap();
-    assert_eq!(files.about(id).times, Times { accessed: NOW, modified: NOW + 1, changed: NOW + 1 });
+    assert_eq!(files.filestat(id).times, Times { accessed: NOW, modified: NOW + 1, changed: NOW + 1 });
     files.set_times(id, Some(7), None, NOW + 3).unwrap();
-    assert_eq!(files.about(id).times, Times { accessed: 7, modified: NOW + 1, changed: NOW + 3 });
+    assert_eq!(files.filestat(id).times, Times { accessed: 7, modified: NOW + 1, changed: NOW + 3 });
     let folder = files.stat("tmp").unwrap();
     let (from, to) = (files.at("tmp/a").unwrap(), files.at("tmp/b").unwrap());
     files.rename(&from, &to, NOW + 4).unwrap();
-    assert_eq!(files.about(folder).times.modified, NOW + 4);
-    assert_eq!(files.about(id).times, Times { accessed: 7, modified: NOW + 1, changed: NOW + 4 });
+    assert_eq!(files.filestat(folder).times.modified, NOW + 4);
+    assert_eq!(files.filestat(id).times, Times { accessed: 7, modified: NOW + 1, changed: NOW + 4 });
     assert_eq!(files.set_times(folder, None, Some(9), NOW), Ok(()), "as copying a tree into `tmp` does");
 }
 
@@ -304,7 +304,7 @@ fn a_folder_moves_with_what_is_in_it() {
     files.write_at(id, 0, b"hello", NOW).unwrap();
     assert_eq!(files.remove_dir("tmp/d"), Err(errno::NOTEMPTY));
     files.mv("tmp/d", "out/e").unwrap();
-    let names: Vec<_> = files.names_after("out", NUMBER_PARENT).into_iter().map(|(_, name)| name).collect();
+    let names: Vec<_> = files.names_after("out", COOKIE_PARENT).into_iter().map(|(_, name)| name).collect();
     assert_eq!(names, ["e"]);
     files.check();
     let expected = BTreeMap::from([("e/x".to_owned(), Bytes::from_static(b"hello"))]);
@@ -371,7 +371,7 @@ fn reading_a_folder_while_changing_it_skips_nothing() {
     let all = files.names_after("tmp/d", 0);
     assert_eq!(all, files.names_after("tmp/d", 0), "rewinding gives the same numbers");
     files.remove_name("tmp/d/file-001").unwrap();
-    assert_eq!(files.names_after("tmp/d", all[3].0), all[4..], "the number of a name that is gone still is a place");
+    assert_eq!(files.names_after("tmp/d", all[3].0), all[4..], "the cookie of a name that is gone still is a place");
     assert!(files.names_after("tmp/d", u64::MAX).is_empty());
 }
 
@@ -537,13 +537,13 @@ fn act() -> impl Strategy<Value = Act> {
 fn snapshot(files: &Files) -> BTreeMap<String, Thing> {
     let (mut found, mut folders) = (BTreeMap::new(), vec![(files.stat("tmp").unwrap(), "tmp".to_owned())]);
     while let Some((folder, path)) = folders.pop() {
-        for (number, name, node, kind) in files.list_after(folder, NUMBER_PARENT).unwrap() {
-            assert!(number > NUMBER_PARENT);
+        for (cookie, name, node, kind) in files.list_after(folder, COOKIE_PARENT).unwrap() {
+            assert!(cookie > COOKIE_PARENT);
             let path = format!("{path}/{name}");
             if kind == KIND_FOLDER {
                 folders.push((node, path.clone()));
             }
-            let thing = match &files.kept(node).node {
+            let thing = match &files.inode(node).node {
                 Node::Folder(_) => Thing::Folder,
                 Node::Link(target) => Thing::Link(target.clone()),
                 _ => Thing::File(node),
