@@ -45,7 +45,8 @@ const PATH_BYTES_MAX: usize = 1024;
 /// A buffer that grows by doubling has room for twice what is in it.
 const BYTES_PER_BYTE_WRITTEN: usize = 2;
 
-/// What a name and a node take of the node's memory beside their own bytes. Measured generously: maps are half empty.
+/// What a name and an inode take of the node's memory beside their own bytes. Measured: 400 bytes for a file with its
+/// name, 1,400 for a folder with a file in it; these are more.
 const NAME_BYTES: usize = 256;
 const NODE_BYTES: usize = 256;
 const FOLDER_BYTES: usize = 1024;
