@@ -2,47 +2,52 @@
 //! says what a library of C, Go or Python would call, and reads what came back from the module's memory.
 
 use futures::FutureExt;
+use proptest::prelude::*;
 use wasmtime::{Engine, Instance, Linker, Module, Val};
 
 use super::errno::Errno;
 use super::rights::{self as right, Rights};
 use super::*;
 
-/// Parameters of the functions that are tested: `i` has 32 bits, `I` has 64.
-const FUNCTIONS: [(&str, &str); 29] = [
-    ("clock_time_get", "iIi"),
-    ("fd_advise", "iIIi"),
-    ("fd_allocate", "iII"),
-    ("fd_close", "i"),
-    ("fd_fdstat_get", "ii"),
-    ("fd_fdstat_set_flags", "ii"),
-    ("fd_fdstat_set_rights", "iII"),
-    ("fd_filestat_get", "ii"),
-    ("fd_filestat_set_size", "iI"),
-    ("fd_filestat_set_times", "iIIi"),
-    ("fd_pread", "iiiIi"),
-    ("fd_prestat_get", "ii"),
-    ("fd_pwrite", "iiiIi"),
-    ("fd_read", "iiii"),
-    ("fd_readdir", "iiiIi"),
-    ("fd_renumber", "ii"),
-    ("fd_seek", "iIii"),
-    ("fd_tell", "ii"),
-    ("fd_write", "iiii"),
-    ("path_create_directory", "iii"),
-    ("path_filestat_get", "iiiii"),
-    ("path_filestat_set_times", "iiiiIIi"),
-    ("path_link", "iiiiiii"),
-    ("path_open", "iiiiiIIii"),
-    ("path_readlink", "iiiiii"),
-    ("path_rename", "iiiiii"),
-    ("path_symlink", "iiiii"),
-    ("path_unlink_file", "iii"),
-    ("poll_oneoff", "iiii"),
+/// Parameters of the functions: a file descriptor, flags or counts (`i`), a text (`t`) and its length (`n`), vectors (`v`),
+/// a buffer (`b`), a place for the answer (`r`), all of 32 bits; and numbers of 64 (`I`).
+const FUNCTIONS: [(&str, &str); 32] = [
+    ("clock_time_get", "iIr"),
+    ("fd_advise", "fIIi"),
+    ("fd_allocate", "fII"),
+    ("fd_close", "f"),
+    ("fd_fdstat_get", "fr"),
+    ("fd_fdstat_set_flags", "fi"),
+    ("fd_fdstat_set_rights", "fII"),
+    ("fd_filestat_get", "fr"),
+    ("fd_filestat_set_size", "fI"),
+    ("fd_filestat_set_times", "fIIi"),
+    ("fd_pread", "fviIr"),
+    ("fd_prestat_get", "fr"),
+    ("fd_prestat_dir_name", "fbi"),
+    ("fd_pwrite", "fviIr"),
+    ("fd_read", "fvir"),
+    ("fd_readdir", "fbiIr"),
+    ("fd_renumber", "ff"),
+    ("fd_seek", "fIir"),
+    ("fd_sync", "f"),
+    ("fd_tell", "fr"),
+    ("fd_write", "fvir"),
+    ("path_create_directory", "ftn"),
+    ("path_filestat_get", "fitnr"),
+    ("path_filestat_set_times", "fitnIIi"),
+    ("path_link", "fitnftn"),
+    ("path_open", "fitniIIir"),
+    ("path_readlink", "ftnbir"),
+    ("path_remove_directory", "ftn"),
+    ("path_rename", "ftnftn"),
+    ("path_symlink", "tnftn"),
+    ("path_unlink_file", "ftn"),
+    ("poll_oneoff", "bbir"),
 ];
 
 const SOCKETS: [(&str, &str); 4] =
-    [("sock_accept", "iii"), ("sock_recv", "iiiiii"), ("sock_send", "iiiii"), ("sock_shutdown", "ii")];
+    [("sock_accept", "fir"), ("sock_recv", "fviirr"), ("sock_send", "fviir"), ("sock_shutdown", "fi")];
 
 fn functions() -> impl Iterator<Item = (&'static str, &'static str)> {
     FUNCTIONS.into_iter().chain(SOCKETS)
@@ -89,8 +94,7 @@ impl Caller {
         let mut text = String::new();
         let mut bodies = String::new();
         for (name, parameters) in functions() {
-            let kinds = parameters.replace('I', " i64").replace('i', " i32").replace(" i3264", " i64");
-            let kinds = kinds.replace("i 3264", "i64");
+            let kinds: String = parameters.chars().map(|kind| if kind == 'I' { " i64" } else { " i32" }).collect();
             text += &format!("(import \"{}\" \"{name}\" (func ${name} (param{kinds}) (result i32)))\n", wasi::MODULE);
             let gets: String = (0..parameters.len()).map(|n| format!("(local.get {n})")).collect();
             bodies += &format!("(func (export \"{name}\") (param{kinds}) (result i32) (call ${name} {gets}))\n");
@@ -128,21 +132,22 @@ impl Caller {
         Self { store, instance, texts: TEXTS, _runtime: runtime }
     }
     fn call(&mut self, name: &str, arguments: &[i64]) -> Result<(), Errno> {
-        let (_, parameters) = functions().find(|(found, _)| *found == name).unwrap();
-        let values: Vec<Val> = parameters
-            .chars()
-            .zip(arguments)
-            .map(|(kind, value)| if kind == 'I' { Val::I64(*value) } else { Val::I32(*value as i32) })
-            .collect();
-        assert_eq!((parameters.len(), values.len()), (arguments.len(), arguments.len()), "{name}");
-        let mut answer = [Val::I32(-1)];
-        let function = self.instance.get_func(&mut self.store, name).unwrap();
-        function.call(&mut self.store, &values, &mut answer).unwrap();
-        self.texts = TEXTS;
-        match answer[0].unwrap_i32() {
+        match self.try_call(name, arguments).unwrap() {
             errno::SUCCESS => Ok(()),
             error => Err(error),
         }
+    }
+    fn try_call(&mut self, name: &str, arguments: &[i64]) -> wasmtime::Result<Errno> {
+        let (_, parameters) = functions().find(|(found, _)| *found == name).unwrap();
+        assert_eq!(parameters.len(), arguments.len(), "{name}");
+        let values = parameters.chars().zip(arguments);
+        let values: Vec<Val> =
+            values.map(|(kind, value)| if kind == 'I' { Val::I64(*value) } else { Val::I32(*value as i32) }).collect();
+        let mut answer = [Val::I32(-1)];
+        let function = self.instance.get_func(&mut self.store, name).unwrap();
+        function.call(&mut self.store, &values, &mut answer)?;
+        self.texts = TEXTS;
+        Ok(answer[0].unwrap_i32())
     }
     fn memory(&mut self) -> &mut [u8] {
         let memory = self.instance.get_memory(&mut self.store, "memory").unwrap();
@@ -597,4 +602,65 @@ fn limits_that_are_met_are_named() {
     }
     assert_eq!((c.mkdir("tmp/x"), c.symlink("a", "tmp/x")), (Err(errno::NOSPC), Err(errno::NOSPC)));
     assert_eq!(c.log(), "[node] a task may have 65536 files, folders and links at once\n");
+}
+
+/// What a module without sense passes, mostly of the right kind: `dice` are thrown for each parameter.
+fn arguments(parameters: &str, dice: &[u32], texts: &[&str]) -> Vec<i64> {
+    let mut len = 0;
+    let pairs = parameters.chars().zip(dice);
+    pairs
+        .map(|(kind, die)| {
+            let (wild, n) = (die % 23 == 0, i64::from(die / 23));
+            match kind {
+                'I' => [-1, n % 300, n, READ_WRITE as i64, i64::MIN, 1 << 62][(n % 6) as usize],
+                _ if wild => n,
+                'f' => n % 10,
+                't' => {
+                    let chosen = (n as usize) % texts.len();
+                    len = texts[chosen].len() as i64;
+                    i64::from(TEXTS) + 32 * chosen as i64
+                }
+                'n' => len,
+                'v' => VECTORS.into(),
+                'b' => BUFFER.into(),
+                'r' => RESULT.into(),
+                _ => n % 33,
+            }
+        })
+        .collect()
+}
+
+proptest! {
+    // Each case compiles its module.
+    #![proptest_config(ProptestConfig::with_cases(100))]
+    /// Goal: no call that a module can make panics the node, and what is counted is what is kept, whatever it calls.
+    #[test]
+    fn senseless_calls_are_answered(
+        calls in prop::collection::vec((0..FUNCTIONS.len(), prop::collection::vec(any::<u32>(), 9)), 1..120),
+    ) {
+        const NAMES: [&str; 14] = [
+            "tmp/a", "tmp/b", "tmp/d", "tmp/d/c", "tmp/d/", "out/a", "a", "../a", "/tmp/a", "task/report", "task/checkpoint",
+            "in/given", ".", "",
+        ];
+        let mut c = Caller::with(CLOCK_MS, Limits { files_open: 9, memory_bytes: 20_000, output_bytes: 4000, ..Limits::default() });
+        for (n, name) in NAMES.iter().enumerate() {
+            c.put(TEXTS + 32 * n as i32, name.as_bytes());
+        }
+        c.put(VECTORS, &[BUFFER, 100, BUFFER, 900, TEXTS, 64].map(i32::to_le_bytes).concat());
+        for (function, dice) in calls {
+            let (name, parameters) = FUNCTIONS[function];
+            let arguments = arguments(parameters, &dice, &NAMES);
+            match c.try_call(name, &arguments) {
+                Ok(_) => (),
+                // Too much output ends the module, and nothing else here does.
+                Err(error) => match error.downcast_ref::<Halt>() {
+                    Some(Halt::OutputTooLarge) => break,
+                    other => prop_assert!(false, "{} {:?}: {:?} {}", name, arguments, other, error),
+                },
+            }
+            let guest = c.store.data();
+            guest.files.check(guest.stdout.as_ref().map_or(0, Vec::len));
+            prop_assert!(guest.descriptors.len() <= 9);
+        }
+    }
 }
