@@ -285,3 +285,35 @@ fn pointers_that_do_not_fit_are_answered_and_harm_nothing() {
         assert_eq!(run(&modules(), wasm(module(body))).await.ending, Ending::Succeeded);
     });
 }
+
+/// Goal: a hard link makes an output of its own, and what a task may write bounds them together.
+#[test]
+fn a_file_with_two_names_is_two_outputs_within_one_limit() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "path_open"
+          (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "path_link" (func $link (param i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 64) "out/aout/b")
+        (data (i32.const 16) "\00\04\00\00\58\02\00\00") ;; 600 bytes at 1024
+        (func (export "_start")
+          ;; Created, for writing.
+          (if (call $open (i32.const 3) (i32.const 0) (i32.const 64) (i32.const 5) (i32.const 1) (i64.const 64)
+                (i64.const 0) (i32.const 0) (i32.const 0)) (then (unreachable)))
+          (if (call $write (i32.load (i32.const 0)) (i32.const 16) (i32.const 1) (i32.const 8)) (then (unreachable)))
+          (if (call $link (i32.const 3) (i32.const 0) (i32.const 64) (i32.const 5) (i32.const 3) (i32.const 69)
+                (i32.const 5)) (then (unreachable)))))"#;
+    in_node(async {
+        let modules = modules();
+        for (limit, outputs) in [(1200, 2), (1199, 0)] {
+            let mut task = wasm(text);
+            task.limits.output_bytes = limit;
+            let finished = run(&modules, task).await;
+            assert_eq!(finished.outputs.len(), outputs, "{}", finished.ending);
+            assert!(finished.outputs.values().all(|output| output.len() == 600));
+            let expected = if outputs == 2 { Ending::Succeeded } else { Ending::OutputTooLarge { limit } };
+            assert_eq!(finished.ending, expected);
+        }
+    });
+}
