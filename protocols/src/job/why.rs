@@ -26,7 +26,13 @@ impl JobRecord {
         let step =
             format!("step {}: {done} of {total} tasks are done, {running} run, {ready} wait for a worker", run.step);
         let refusals = || match run.avoided.iter().next() {
-            Some((peer, why)) => format!("; {} peers refused, {peer} because: {why}", run.avoided.len()),
+            Some((peer, refusal)) => {
+                let again = match run.refusal_over_at() {
+                    Some(at) => format!("; the next is asked again within {} s", at.since(now).as_secs().max(1)),
+                    None => String::new(),
+                };
+                format!("; {} peers refused, {peer} because: {}{again}", run.avoided.len(), refusal.reason)
+            }
             None => String::new(),
         };
         match self.state {

@@ -20,7 +20,7 @@ use crate::job::Kind;
 use crate::job::plan::Plan;
 use crate::job::record::RunState;
 use crate::job::transition::RunCommand;
-use crate::task::limits::{LOOKS_MAX, PASS_SLACK, SKIPS_MAX, STRIDE, TIMEOUT_GRACE};
+use crate::task::limits::{LOOKS_MAX, PASS_SLACK, SKIPS_MAX, SLOTS_SOUGHT_MAX, STRIDE, TIMEOUT_GRACE};
 use crate::task::record::{AttemptRecord, Phase, Settings, TaskAttempt, TaskId, TaskRecord, TaskState, WorkerRecord};
 
 enum Placed {
@@ -107,9 +107,10 @@ impl QuorumState {
         let ready = index.partial.iter().chain(fresh.take(index.room(run.settings.parallelism))).take(LOOKS_MAX);
         ready.filter_map(|task| Some((*task, table.get(run.step, *task)?))).find_map(|(task, record)| {
             let failed = record.notes.as_ref().and_then(|notes| notes.last.as_ref()).map(|last| last.worker);
-            let workers = self.workers.iter().filter(|(peer, _)| {
-                !run.avoided.contains_key(peer) && record.live.iter().all(|live| live.worker != **peer)
-            });
+            let workers = self
+                .workers
+                .iter()
+                .filter(|(peer, _)| !run.avoids(peer) && record.live.iter().all(|live| live.worker != **peer));
             let rooms = workers.filter_map(|(peer, worker)| {
                 let left = self.room_at(*peer, worker, demand, ahead)?;
                 Some((failed != Some(*peer), left, *peer))
@@ -173,9 +174,13 @@ impl QuorumState {
         let Some(record) = self.jobs.get(&job) else { return Vec::new() };
         let (Some(demand), Some((_, run))) = (Demand::of(record), record.compute()) else { return Vec::new() };
         let of_one = |(peer, worker): (&PeerId, &WorkerRecord)| {
-            let why = match (worker.suits(&demand), run.avoided.get(peer)) {
+            let refusal = run.avoided.get(peer).and_then(|refusal| Some((refusal.until?, &refusal.reason)));
+            let why = match (worker.suits(&demand), refusal) {
                 (Err(why), _) => why,
-                (Ok(()), Some(why)) => format!("refused: {why}"),
+                (Ok(()), Some((until, why))) => {
+                    let seconds = until.since(self.time).as_secs();
+                    format!("refused: {why}; it is asked again within {} s", seconds.max(1))
+                }
                 (Ok(()), None) if self.room_at(*peer, worker, &demand, self.ahead_of(job)).is_none() => {
                     let busy = self.index.work.used.get(peer).map_or(0, |used| used.tasks.len());
                     format!("busy with {busy} tasks")
@@ -203,6 +208,22 @@ impl QuorumState {
         Some(format!(
             "no peer is known to list {programs} under [commands] in its quorate.toml with {owner} as a submitter"
         ))
+    }
+
+    /// Peers that no run with tasks like the job's may offer anything at present: each of them was refused there.
+    pub fn avoided_for(&self, job: JobId) -> BTreeSet<PeerId> {
+        let demand = self.jobs.get(&job).and_then(Demand::of);
+        let turns = demand.and_then(|demand| self.index.work.queue.get(&demand));
+        let jobs = turns.into_iter().flatten().take(SLOTS_SOUGHT_MAX as usize).map(|(_, job)| job);
+        let mut runs = jobs.filter_map(|job| self.jobs.get(job)?.compute()).map(|(_, run)| run);
+        let Some(first) = runs.next() else { return BTreeSet::new() };
+        let mut avoided: BTreeSet<_> = first.avoided.keys().filter(|peer| first.avoids(peer)).copied().collect();
+        runs.take_while(|run| {
+            avoided.retain(|peer| run.avoids(peer));
+            !avoided.is_empty()
+        })
+        .for_each(drop);
+        avoided
     }
 
     /// Slots that the job could use at once.

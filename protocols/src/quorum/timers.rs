@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Step,
     /// A delayed task may be tried again.
     Retry,
+    /// A peer that refused may be asked again.
+    Refusal,
     /// An attempt has outlived its time.
     Attempt,
     /// Work that a pause waits for.
@@ -44,6 +46,7 @@ impl QuorumState {
         }
         if matches!(record.state, RunState::Pending | RunState::Running | RunState::Reverting) {
             timers.extend(index.delayed.first().map(|(at, _)| (Timer::Retry, *at)));
+            timers.extend(run.refusal_over_at().map(|at| (Timer::Refusal, at)));
             timers.extend(self.straggler(record).map(|(at, _)| (Timer::Straggler, at)));
         }
         timers.extend(index.due.first().map(|(at, ..)| (Timer::Attempt, *at)));
@@ -137,6 +140,12 @@ impl QuorumState {
                     .collect();
                 for task in ready {
                     self.change_task(TaskId { job, step, task }, |task| task.state = TaskState::Ready);
+                }
+            }
+            Timer::Refusal => {
+                let Some((_, run)) = self.jobs.get_mut(&job).and_then(|record| record.compute_mut()) else { return };
+                for refusal in run.avoided.values_mut().filter(|refusal| refusal.until.is_some_and(|at| at <= now)) {
+                    refusal.until = None;
                 }
             }
             Timer::Attempt => {

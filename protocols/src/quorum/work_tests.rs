@@ -1,6 +1,8 @@
-//! Jobs that compute: scenarios by name. Random histories against the invariants are in [`histories`].
+//! Jobs that compute: scenarios by name. Random histories against the invariants are in [`histories`], what
+//! follows when workers refuse in [`refusals`].
 
 mod histories;
+mod refusals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -435,20 +437,6 @@ fn a_program_that_nobody_lists_is_named() {
     quorum.submit(2, spec(9));
     quorum.apply(OWNER, Command::SetWorker { worker: worker(2, 1) }).unwrap();
     assert!(!quorum.state.why(job(2)).unwrap().contains("[commands]"), "one may list it: it is busy");
-}
-
-#[test]
-fn a_peer_that_refuses_is_not_asked_again_and_why_says_so() {
-    let mut quorum = Quorum::new(&[(0, 1)]);
-    quorum.submit(1, spec(1));
-    let task = quorum.attempts(0)[0];
-    quorum.report(0, task, TaskResult::Failed { class: ErrorClass::Refused, reason: "not listed".into() }).unwrap();
-    assert!(quorum.attempts(0).is_empty());
-    assert!(quorum.state.why(job(1)).unwrap().contains("refused: not listed"));
-    assert!(quorum.state.duties().iter().any(|duty| matches!(duty, Duty::FindWorkers { slots: 1, .. })));
-    quorum.apply(OWNER, Command::SetWorker { worker: worker(1, 1) }).unwrap();
-    quorum.work(&[1]);
-    assert_eq!(quorum.job_state(1), RunState::Succeeded);
 }
 
 #[test]

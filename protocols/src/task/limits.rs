@@ -94,8 +94,13 @@ pub const UNDONE_TASKS_MAX: usize = 4_096;
 pub const WORKERS_MAX: usize = 256;
 pub const WORKER_SLOTS_MAX: u32 = 1024;
 
-/// Peers that one run has learnt not to ask again, with their reason.
+/// Peers that refused one run, with their reason.
 pub const AVOIDED_MAX: usize = 64;
+
+/// How long a peer that refused a run is not asked again: the first time, and at most, doubling between. An offer costs a
+/// message and an entry of the log, so the most is what a person who has just put the cause right still waits for.
+pub const REFUSAL_WAIT_MIN: Duration = Duration::from_secs(5);
+pub const REFUSAL_WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// Tasks that were given up, kept by name with their reason; the rest are counted.
 pub const DEAD_NAMED_MAX: usize = 32;

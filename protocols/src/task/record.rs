@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::retry::refusal_wait;
 use crate::ids::{Attempt, Digest, JobId, ManifestHash, Millis, PeerId, QuorumId, StepIndex, TaskIndex};
 use crate::job::Kind;
 use crate::job::compute::{ComputeSpec, Resources};
@@ -219,8 +220,8 @@ pub struct ComputeRun {
     pub ending: Option<Ending>,
     /// Stride scheduling: the job with the least has the next turn.
     pub pass: u64,
-    /// Peers that will not run this job, with the reason of each.
-    pub avoided: BTreeMap<PeerId, String>,
+    /// Peers that refused this job when they were last asked.
+    pub avoided: BTreeMap<PeerId, WorkerRefusal>,
     /// Tasks that were given up, by name up to a number.
     pub dead: Vec<(StepIndex, TaskIndex, String)>,
     /// Reports that came under an attempt that was replaced.
@@ -233,6 +234,17 @@ pub struct ComputeRun {
     pub clock_at: Millis,
     /// The trigger that made the run.
     pub fired_by: Option<FiredBy>,
+}
+
+/// A peer's refusal to run a job. What it is for may pass (a program is installed, a list is changed), so the peer is
+/// asked again, after ever longer waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerRefusal {
+    pub reason: String,
+    /// How often it refused, with a wait before each time but the first.
+    pub times: u16,
+    /// Nothing is offered to it until then; `None`: the wait is over.
+    pub until: Option<Millis>,
 }
 
 /// Tasks of one step by state.
@@ -282,6 +294,24 @@ pub struct Stopping {
 }
 
 impl ComputeRun {
+    /// Whether nothing of the run is offered to the peer at present.
+    pub fn avoids(&self, peer: &PeerId) -> bool {
+        self.avoided.get(peer).is_some_and(|refusal| refusal.until.is_some())
+    }
+    /// Several refusals that answer one offer count once. The caller sees to the number of peers.
+    pub fn record_refusal(&mut self, peer: PeerId, reason: String, now: Millis) {
+        let first = || WorkerRefusal { reason: String::new(), times: 0, until: None };
+        let refusal = self.avoided.entry(peer).or_insert_with(first);
+        refusal.reason = reason;
+        if refusal.until.is_none() {
+            refusal.times = refusal.times.saturating_add(1);
+            refusal.until = Some(now.plus(refusal_wait(refusal.times)));
+        }
+    }
+    /// When the first peer may be asked again.
+    pub fn refusal_over_at(&self) -> Option<Millis> {
+        self.avoided.values().filter_map(|refusal| refusal.until).min()
+    }
     pub fn new(spec: &ComputeSpec, now: Millis) -> Self {
         Self {
             step: StepIndex(0),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::limits::LOSSES_MAX;
+use super::limits::{LOSSES_MAX, REFUSAL_WAIT_MAX, REFUSAL_WAIT_MIN};
 use super::record::{ErrorClass, TaskId};
 use crate::ids::Millis;
 use crate::job::compute::RetryPolicy;
@@ -31,7 +31,7 @@ pub fn decide(policy: &RetryPolicy, task: TaskId, past: Past, class: ErrorClass,
             return Verdict::Never(format!("{} workers were lost while they ran it", past.losses));
         }
         ErrorClass::Lost => now.plus(wait(policy, task, past.losses)),
-        // It did not run; the peer is not asked again.
+        // It did not run; the peer is not asked again for a while, and others may be at once.
         ErrorClass::Refused => now,
         class if !policy.on.contains(&class) => {
             return Verdict::Never(format!("the retry policy does not try again after {class}"));
@@ -47,6 +47,12 @@ pub fn decide(policy: &RetryPolicy, task: TaskId, past: Past, class: ErrorClass,
         }
         _ => Verdict::At(at),
     }
+}
+
+/// How long a peer that refused a job for the nth time is not asked again.
+pub fn refusal_wait(times: u16) -> Duration {
+    let doublings = u32::from(times.saturating_sub(1)).min(31);
+    REFUSAL_WAIT_MIN.saturating_mul(1 << doublings).min(REFUSAL_WAIT_MAX)
 }
 
 /// The wait before try `tries + 1`. The jitter is drawn from the task's name, so every member draws the same.

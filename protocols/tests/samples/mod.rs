@@ -40,7 +40,7 @@ use quorate_protocols::task::message::{
 };
 use quorate_protocols::task::record::{
     AttemptRecord, ComputeRun, Ending, ErrorClass, Failure, Output, Phase, Place, Settings, Tally, TaskAttempt, TaskId,
-    TaskNotes, TaskRecord, TaskState, Won, WorkerRecord,
+    TaskNotes, TaskRecord, TaskState, Won, WorkerRecord, WorkerRefusal,
 };
 use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict, Vote};
 use quorate_protocols::trigger::condition::{ConditionState, Observation, Seen};

@@ -118,7 +118,10 @@ pub(super) fn compute_record() -> JobRecord {
         settings: Settings { priority: 9, parallelism: 300, resources: resources() },
         ending: Some(Ending::Reverted { reason: text() }),
         pass: 1 << 40,
-        avoided: BTreeMap::from([(peer(4), text())]),
+        avoided: BTreeMap::from([
+            (peer(4), WorkerRefusal { reason: text(), times: 300, until: Some(Millis(1_700_000_000_300)) }),
+            (peer(5), WorkerRefusal { reason: text(), times: 1, until: None }),
+        ]),
         dead: vec![(STEP, TASK, text())],
         stale_reports: 70_000,
         durations: vec![0, 1, 300],

@@ -50,7 +50,11 @@ pub fn compute_info(spec: &ComputeSpec, run: &ComputeRun) -> ComputeInfo {
         parallelism: run.settings.parallelism,
         resources: resources(&run.settings.resources),
         dead: run.dead.iter().map(dead).collect(),
-        refused: run.avoided.iter().map(|(peer, why)| PeerReason { peer: *peer, reason: why.clone() }).collect(),
+        refused: run
+            .avoided
+            .iter()
+            .map(|(peer, refusal)| PeerReason { peer: *peer, reason: refusal.reason.clone() })
+            .collect(),
         stale_reports: run.stale_reports,
         verify: spec.verify.map(|verify| VerifyInfo { copies: verify.copies, agree: verify.agree }),
     }

@@ -340,7 +340,7 @@ async fn a_cancel_reaches_the_worker_at_once_and_again_until_it_has_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_worker_refuses_goes_to_another_and_is_explained() {
+async fn what_a_worker_refuses_goes_to_another_is_explained_and_is_offered_again() {
     let world = world(3, 1);
     world.script.unwilling.lock().unwrap().extend([peer(2), peer(3)]);
     world.submit(spec(1));
@@ -351,6 +351,12 @@ async fn what_a_worker_refuses_goes_to_another_and_is_explained() {
     let why = world.quorum.read(|state| state.why(JOB).unwrap());
     assert!(why.contains("it is not on the list"), "{why}");
     assert_eq!(world.state(), RunState::Running);
+    // What it was refused for has passed at one of them: it is offered again, and runs there.
+    world.script.unwilling.lock().unwrap().remove(&peer(2));
+    world.quorum.reaches("another offer", |state| state.attempts_of(peer(2)).next().is_some()).await;
+    let task = world.quorum.read(|state| state.attempts_of(peer(2)).next().unwrap().0);
+    assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
+    assert_eq!(world.state(), RunState::Succeeded);
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,8 +62,7 @@ pub(super) async fn find(context: &Context, tender: &Tender, wanted: Wanted) -> 
     let mut avoided = BTreeSet::new();
     context.quorum.look(&mut |state| {
         workers.clone_from(&state.workers);
-        let run = state.jobs.get(&wanted.job).and_then(|record| record.compute());
-        avoided = run.map(|(_, run)| run.avoided.keys().copied().collect()).unwrap_or_default();
+        avoided = state.avoided_for(wanted.job);
     });
     let one = requirement(&wanted, 1, None);
     let known: BTreeMap<PeerId, KnownPeer> =

@@ -16,7 +16,8 @@ use crate::task::limits::{
 };
 use crate::task::message::{Report, ReportRefusal, TaskResult};
 use crate::task::record::{
-    AttemptRecord, ErrorClass, Failure, Output, Phase, Place, TaskAttempt, TaskRecord, TaskState, Won, WorkerRecord,
+    AttemptRecord, ComputeRun, ErrorClass, Failure, Output, Phase, Place, TaskAttempt, TaskRecord, TaskState, Won,
+    WorkerRecord,
 };
 use crate::task::retry::{self, Past};
 use crate::task::table::Blob;
@@ -62,7 +63,21 @@ impl QuorumState {
         self.workers.remove(&peer);
         self.paces.forget(peer);
         self.lose_attempts(peer, reason, events);
+        self.forgive_refusals(peer);
         Ok(CommandReply::Done)
+    }
+
+    /// A worker that was lost comes back as another run of its node, maybe with other settings: runs that wait for workers
+    /// need not wait for it any longer.
+    fn forgive_refusals(&mut self, peer: PeerId) {
+        let waiting = self.index.work.queue.values().flatten().map(|(_, job)| *job);
+        let avoids =
+            |job: &JobId| self.jobs.get(job).and_then(JobRecord::compute).is_some_and(|(_, run)| run.avoids(&peer));
+        let avoiding: Vec<_> = waiting.filter(avoids).collect();
+        for job in avoiding {
+            self.with_run(job, |run| run.avoided.get_mut(&peer).into_iter().for_each(|refusal| refusal.until = None));
+            self.reindex_work(job);
+        }
     }
 
     /// Lets go of a worker that has nothing to do.
@@ -277,9 +292,9 @@ impl QuorumState {
             if !votes.is_empty() {
                 record.notes_mut().votes = votes;
             }
-            (won.first().map(|won| won.since), rest)
+            (won.first().map(|won| won.since), won.first().map(|won| won.worker), rest)
         });
-        let Some((given_at, rest)) = rest else { return };
+        let Some((given_at, worker, rest)) = rest else { return };
         for live in rest.into_iter().filter(|live| !matches!(live.phase, Phase::Revealed(_))) {
             self.stop_attempt(TaskAttempt { id: task.id, attempt: live.attempt }, live);
         }
@@ -294,6 +309,8 @@ impl QuorumState {
                     run.durations.resize(bucket + 1, 0);
                 }
                 run.durations[bucket] = run.durations[bucket].saturating_add(1);
+                // It refuses no more.
+                worker.and_then(|worker| run.avoided.remove(&worker));
                 run.program
             });
             program.into_iter().for_each(|program| self.paces.note(program, given_at, now));
@@ -303,11 +320,11 @@ impl QuorumState {
     /// An attempt ended without a result.
     pub(in crate::quorum) fn attempt_failed(&mut self, task: TaskAttempt, class: ErrorClass, reason: &str) {
         let now = self.time;
-        let Some((spec, run)) = self.jobs.get(&task.id.job).and_then(JobRecord::compute) else { return };
+        let Some((spec, _)) = self.jobs.get(&task.id.job).and_then(JobRecord::compute) else { return };
         let (policy, idempotent) = (spec.retry.clone(), spec.idempotent);
         // A peer too many that refuses counts like any failure, or the task would go round for ever.
         let class = match class {
-            ErrorClass::Refused if run.avoided.len() >= AVOIDED_MAX => ErrorClass::Host,
+            ErrorClass::Refused if self.is_refused_too_often(task) => ErrorClass::Host,
             class => class,
         };
         let ended = self.change_task(task.id, |record| {
@@ -330,7 +347,7 @@ impl QuorumState {
         let Some(Some((live, past, parked, alone, revealing))) = ended else { return };
         self.drop_copy(task);
         if class == ErrorClass::Refused {
-            self.with_run(task.id.job, |run| run.avoided.insert(live.worker, short(reason)));
+            self.with_run(task.id.job, |run| run.record_refusal(live.worker, short(reason), now));
         }
         if parked {
             return;
@@ -365,6 +382,15 @@ impl QuorumState {
                 self.bury(task.id, &reason);
             }
         }
+    }
+
+    /// Whether the attempt's worker would be one too many to remember the refusal of.
+    fn is_refused_too_often(&self, task: TaskAttempt) -> bool {
+        let run = self.jobs.get(&task.id.job).and_then(JobRecord::compute).map(|(_, run)| run);
+        let live = self.tables.get(&task.id.job).and_then(|table| table.get(task.id.step, task.id.task));
+        let worker = live.and_then(|record| record.attempt(task.attempt)).map(|live| live.worker);
+        let known = |run: &&ComputeRun| worker.is_some_and(|worker| run.avoided.contains_key(&worker));
+        run.is_some_and(|run| run.avoided.len() >= AVOIDED_MAX && !known(&run))
     }
 
     /// An attempt was stopped before its end: by a pause, or because its worker shuts down.
