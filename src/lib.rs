@@ -24,4 +24,5 @@ pub mod resources;
 pub mod seams;
 pub mod sources;
 pub mod storage;
+pub mod streams;
 pub mod workers;

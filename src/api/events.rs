@@ -18,6 +18,7 @@ use super::{extract, views};
 use crate::node::NodeEvent;
 use crate::objects::ObjectEvent;
 use crate::quorum::HostEvent;
+use crate::streams;
 
 /// Events of this node from now on: its quorums, its own puts and gets, the pieces it holds, its connections. What other
 /// nodes do in quorums of which it is no member is told by those. Server-sent events with an `EventInfo` each. A client
@@ -34,7 +35,7 @@ pub async fn events(State(backend): State<Shared>) -> Sse<impl Stream<Item = Res
         sequence: 0,
         backend,
     };
-    let stream = futures::stream::unfold(follower, |mut follower| async {
+    let stream = streams::unfold(follower, |mut follower| async {
         let event = follower.next().await?;
         let sse = SseEvent::default().json_data(&event).unwrap_or_else(|error| {
             tracing::error!(%error, "an event cannot be written");

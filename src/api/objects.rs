@@ -23,7 +23,7 @@ use super::range::{self, Wanted};
 use super::router::Shared;
 use super::views;
 use crate::objects::{PutPhase, PutProgress, PutRequest};
-use crate::seams;
+use crate::{seams, streams};
 
 /// Asked for with `Accept`, an upload's progress comes as one JSON value per line.
 const NDJSON: &str = "application/x-ndjson";
@@ -138,9 +138,7 @@ pub async fn put(
     }
     let (send, receive) = mpsc::channel::<Bytes>(1);
     seams::spawn(follow(outcome, progress, send));
-    let lines = futures::stream::unfold(receive, |mut receive| async {
-        receive.recv().await.map(|line| (Ok::<_, Infallible>(line), receive))
-    });
+    let lines = streams::receiver(receive).map(Ok::<_, Infallible>);
     Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
 }
 
@@ -159,10 +157,7 @@ fn pumped(body: Body) -> BoxStream<'static, Result<Bytes, std::io::Error>> {
             }
         }
     });
-    // Fused: whoever stores the bytes may ask once more than there are.
-    futures::stream::unfold(receive, |mut receive| async { receive.recv().await.map(|chunk| (chunk, receive)) })
-        .fuse()
-        .boxed()
+    streams::receiver(receive).boxed()
 }
 
 fn line(update: &PutUpdate) -> Bytes {
@@ -284,8 +279,7 @@ pub async fn content(
             }
         }
     });
-    let stream =
-        futures::stream::unfold(receive, |mut receive| async { receive.recv().await.map(|chunk| (chunk, receive)) });
+    let stream = streams::receiver(receive);
     let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let mut response = Response::builder()
         .status(status)

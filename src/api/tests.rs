@@ -411,7 +411,7 @@ async fn a_download_has_ranges_and_breaks_rather_than_lies() {
 async fn a_put_reports_every_phase_and_its_progress_before_its_body_has_ended() {
     let edge = Edge::start().await;
     let (go, gate) = watch::channel(false);
-    let body = stream::unfold((0, gate), |(part, mut gate)| async move {
+    let body = crate::streams::unfold((0, gate), |(part, mut gate)| async move {
         if part == 1 {
             gate.wait_for(|open| *open).await.unwrap();
         }

@@ -15,6 +15,7 @@ use super::bound::{Bound, Run, write_random};
 use super::proc::cpu_of_all;
 use super::{entry, median};
 use crate::cli::{Common, Failure, TransferArgs, Upload, download, facts, note, print, print_json, upload, write_file};
+use crate::streams;
 
 /// Bytes read at once; every such block of a run carries a stamp, so that no piece of it was ever stored before.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -130,7 +131,7 @@ async fn stamped(
     stamp: String,
 ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>, Failure> {
     let file = tokio::fs::File::open(path).await.map_err(|error| Failure::of(&error))?;
-    Ok(futures::stream::unfold((file, 0u64, stamp), |(mut file, block, stamp)| async move {
+    Ok(streams::unfold((file, 0u64, stamp), |(mut file, block, stamp)| async move {
         let mut buffer = BytesMut::with_capacity(BLOCK_BYTES);
         while buffer.len() < BLOCK_BYTES {
             let room = (BLOCK_BYTES - buffer.len()) as u64;

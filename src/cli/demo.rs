@@ -29,6 +29,7 @@ use super::show::{peers_table, quorum_text};
 use super::testnet::own_binary;
 use super::transfer::{Upload, download, open_file, upload};
 use super::wordcount;
+use crate::streams;
 
 const NODES: usize = 7;
 
@@ -277,7 +278,7 @@ fn held_back<S>(body: S, part: u64, gate: watch::Receiver<bool>) -> impl Stream<
 where
     S: Stream<Item = std::io::Result<Bytes>> + Send + 'static,
 {
-    futures::stream::unfold((Box::pin(body), 0u64, gate), move |(mut body, sent, mut gate)| async move {
+    streams::unfold((Box::pin(body), 0u64, gate), move |(mut body, sent, mut gate)| async move {
         if sent >= part {
             // A gate that is gone stays open: nothing waits for ever.
             let _ = gate.wait_for(|open| *open).await;

@@ -14,8 +14,9 @@ use quorate_protocols::task::record::{ErrorClass, Output, Place, TaskAttempt};
 use super::ports::TaskObjects;
 use crate::executors::Content;
 use crate::seams::run_blocking;
+use crate::streams;
 
-/// How much of a file is read, hashed or sent at once.
+/// How much of what is in memory is sent at once.
 const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// How to store an object.
@@ -97,7 +98,8 @@ async fn keep_file(
         Ok(Digest(*hasher.finalize().as_bytes()))
     });
     let digest = digest.await.map_err(failed)?;
-    let stored = put(stores, task, "output", size, file_stream(path)).await?;
+    let body = streams::file(&path).await.map_err(failed)?;
+    let stored = put(stores, task, "output", size, body.boxed()).await?;
     Ok((Output { digest, bytes: size, place: place(stored) }, None))
 }
 
@@ -116,33 +118,68 @@ fn place(object: ObjectId) -> Place {
     Place::Object { quorum: object.quorum, manifest: object.manifest }
 }
 
-/// A file in chunks, read where reading may block.
-pub(super) fn file_stream(path: PathBuf) -> BoxStream<'static, std::io::Result<Bytes>> {
-    let next = |file: Option<std::fs::File>| async move {
-        use std::io::Read;
-        let mut file = file?;
-        let read = run_blocking(move || {
-            let mut chunk = vec![0; CHUNK_BYTES];
-            let mut filled = 0;
-            while filled < chunk.len() {
-                match file.read(&mut chunk[filled..]) {
-                    Ok(0) => break,
-                    Ok(count) => filled += count,
-                    Err(error) if error.kind() == std::io::ErrorKind::Interrupted => (),
-                    Err(error) => return Err(error),
-                }
-            }
-            chunk.truncate(filled);
-            Ok((Bytes::from(chunk), file))
-        });
-        match read.await {
-            Ok((chunk, _)) if chunk.is_empty() => None,
-            Ok((chunk, file)) => Some((Ok(chunk), Some(file))),
-            Err(error) => Some((Err(error), None)),
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::seams::TaskGroup;
+    use crate::workers::ports::ObjectBytes;
+    use crate::workers::tests::{QUORUM, attempt};
+
+    /// Remembers what was stored, and asks for more than there is, as a reader of segments does.
+    #[derive(Default)]
+    struct Stored(Arc<Mutex<Vec<u8>>>);
+
+    impl TaskObjects for Stored {
+        fn read(&self, _: ObjectId, _: Option<(u64, u64)>) -> BoxFuture<'static, Result<ObjectBytes, String>> {
+            unreachable!("nothing is read here")
         }
-    };
-    match std::fs::File::open(path) {
-        Ok(file) => futures::stream::unfold(Some(file), next).boxed(),
-        Err(error) => futures::stream::iter([Err(error)]).boxed(),
+        fn store(
+            &self,
+            _: String,
+            size: u64,
+            mut bytes: BoxStream<'static, std::io::Result<Bytes>>,
+        ) -> BoxFuture<'static, Result<ObjectId, String>> {
+            let stored = self.0.clone();
+            async move {
+                let mut whole = Vec::new();
+                while let Some(chunk) = bytes.next().await {
+                    whole.extend_from_slice(&chunk.map_err(|error| error.to_string())?);
+                }
+                assert!(bytes.next().await.is_none() && whole.len() as u64 == size);
+                *stored.lock().unwrap() = whole;
+                Ok(ObjectId { quorum: QUORUM, manifest: quorate_protocols::ids::ManifestHash([1; 32]) })
+            }
+            .boxed()
+        }
+    }
+
+    /// Goal: an output of any size is kept whole, be it in memory, as a module's is, or a file, as a program's is.
+    #[tokio::test]
+    async fn an_output_of_any_size_is_kept_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let around = |bytes: usize| [bytes - 1, bytes, bytes + 1];
+        let sizes = [OUTPUT_BYTES_MAX, CHUNK_BYTES, 16 << 20].map(around).concat();
+        for size in [0, 1].into_iter().chain(sizes) {
+            let content: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+            let path = folder.path().join(size.to_string());
+            std::fs::write(&path, &content).unwrap();
+            let whole = Content::Bytes(content.clone().into());
+            for given in [whole, Content::File { path, bytes: size as u64 }] {
+                let stored = Stored::default();
+                let bytes = stored.0.clone();
+                let stores: Stores = Arc::new(stored);
+                let taking = take(&stores, attempt(0, 1), OutputPlace::Object, given);
+                let (output, inline) = TaskGroup::threaded().scope(taking).await.unwrap();
+                assert_eq!((output.bytes, output.digest), (size as u64, digest(&content)));
+                let kept = inline.map_or_else(|| bytes.lock().unwrap().clone(), |inline| inline.to_vec());
+                assert!(kept == content, "{size} bytes");
+                assert_eq!(output.place == Place::Record, size <= OUTPUT_BYTES_MAX);
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -159,7 +159,8 @@ impl Client {
         let response = self.send(request).await?;
         let url = response.url().to_string();
         let chunks = response.bytes_stream();
-        Ok(futures::stream::unfold((Box::pin(chunks), Vec::<u8>::new(), url), |(mut chunks, mut buffer, url)| async {
+        // An error ends it, and so does the end of the answer, however often it is asked for more.
+        Ok(stream::try_unfold((Box::pin(chunks), Vec::<u8>::new(), url), |(mut chunks, mut buffer, url)| async {
             loop {
                 if let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
                     let line: Vec<u8> = buffer.drain(..=end).collect();
@@ -167,16 +168,13 @@ impl Client {
                         continue;
                     }
                     let value = serde_json::from_slice(&line)
-                        .map_err(|error| ClientError::Answer { url: url.clone(), reason: error.to_string() });
-                    return Some((value, (chunks, buffer, url)));
+                        .map_err(|error| ClientError::Answer { url: url.clone(), reason: error.to_string() })?;
+                    return Ok(Some((value, (chunks, buffer, url))));
                 }
                 match chunks.next().await {
                     Some(Ok(chunk)) => buffer.extend_from_slice(&chunk),
-                    Some(Err(error)) => {
-                        let broken = ClientError::Transfer { reason: error.to_string() };
-                        return Some((Err(broken), (chunks, buffer, url)));
-                    }
-                    None if buffer.trim_ascii().is_empty() => return None,
+                    Some(Err(error)) => return Err(ClientError::Transfer { reason: error.to_string() }),
+                    None if buffer.trim_ascii().is_empty() => return Ok(None),
                     None => buffer.push(b'\n'),
                 }
             }

@@ -31,6 +31,7 @@ use self::segment::Holders;
 use super::{GetError, GetStream, Objects};
 use crate::jobs::ClientError;
 use crate::seams::{TaskGroup, spawn};
+use crate::streams;
 
 /// Segments that are fetched at once: the one that the reader waits for, and the next two, so that a holder that reads
 /// its disk or a reader that hashes leaves no other idle.
@@ -154,10 +155,7 @@ impl Read {
         if !range.is_empty() {
             drop(spawn(self.produce(range, send)));
         }
-        let segments = futures::stream::unfold(receive, |mut receive: mpsc::Receiver<Result<Vec<Bytes>, GetError>>| {
-            Box::pin(async move { receive.recv().await.map(|segment| (segment, receive)) })
-        });
-        segments
+        streams::receiver(receive)
             .flat_map(|segment| match segment {
                 Ok(parts) => futures::stream::iter(parts.into_iter().map(Ok).collect::<Vec<_>>()),
                 Err(error) => futures::stream::iter(vec![Err(error)]),

@@ -4,14 +4,15 @@ use std::io;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, Fuse};
 use quorate_protocols::object::Profile;
 use quorate_protocols::object::limits::SEGMENT_BYTES;
 
 use crate::buffers::Buffer;
 
 pub(super) struct SegmentReader {
-    body: BoxStream<'static, Result<Bytes, io::Error>>,
+    /// Fused, because a segment that is short is followed by a look for the next.
+    body: Fuse<BoxStream<'static, Result<Bytes, io::Error>>>,
     /// What was received beyond the end of the last segment.
     rest: Bytes,
     /// Room for the padding of the last piece, so that the coder does not move the buffer.
@@ -21,7 +22,7 @@ pub(super) struct SegmentReader {
 
 impl SegmentReader {
     pub(super) fn new(body: BoxStream<'static, Result<Bytes, io::Error>>) -> Self {
-        Self { body, rest: Bytes::new(), capacity: SEGMENT_BYTES, bytes: 0 }
+        Self { body: body.fuse(), rest: Bytes::new(), capacity: SEGMENT_BYTES, bytes: 0 }
     }
 
     /// The profile is settled after the reader exists: a resumed run brings its own.
@@ -68,8 +69,8 @@ impl SegmentReader {
             front.push(Ok(part));
         }
         front.push(Ok(rest));
-        let body = std::mem::replace(&mut self.body, futures::stream::empty().boxed());
-        self.body = futures::stream::iter(front).chain(body).boxed();
+        let body = std::mem::replace(&mut self.body, futures::stream::empty().boxed().fuse());
+        self.body = futures::stream::iter(front).chain(body).boxed().fuse();
         self.bytes -= length as u64;
     }
 }
@@ -103,5 +104,32 @@ mod tests {
         let chunks = vec![Ok(Bytes::new()), Ok(Bytes::new())];
         let mut reader = SegmentReader::new(futures::stream::iter(chunks).boxed());
         assert!(reader.next().await.unwrap().is_none());
+    }
+
+    /// A body that panics when it is asked again after its end, as callers' may.
+    #[expect(clippy::disallowed_methods, reason = "the sort of stream that is meant")]
+    fn strict(content: Vec<u8>, chunk: usize) -> BoxStream<'static, io::Result<Bytes>> {
+        let next = move |mut rest: Bytes| async move {
+            let first = rest.split_to(rest.len().min(chunk));
+            (!first.is_empty()).then_some((Ok(first), rest))
+        };
+        futures::stream::unfold(Bytes::from(content), next).boxed()
+    }
+
+    /// Goal: a body is read to its end whatever its size, and not asked once more than it allows.
+    #[tokio::test]
+    async fn a_body_of_any_size_is_read_to_its_end() {
+        let around = |bytes: usize| [bytes - 1, bytes, bytes + 1];
+        let sizes = [SMALL_CHUNK, 1 << 20, SEGMENT_BYTES].map(around).concat();
+        for size in [0, 1].into_iter().chain(sizes) {
+            let mut reader = SegmentReader::new(strict(vec![7; size], 1 << 20));
+            reader.set_profile(Profile::DEFAULT);
+            let mut read = 0;
+            while let Some(segment) = reader.next().await.unwrap() {
+                assert!(segment.iter().all(|byte| *byte == 7));
+                read += segment.len();
+            }
+            assert_eq!((read, reader.bytes), (size, size as u64));
+        }
     }
 }
