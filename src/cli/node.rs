@@ -55,6 +55,9 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn run(common: &Common, args: &NodeArgs) -> Result<(), Failure> {
     let dir = common.dir.clone().unwrap_or_else(default_node_dir);
+    // Programs that it starts have working folders of their own.
+    let dir = std::path::absolute(&dir)
+        .map_err(|error| Failure::failed(format!("{} cannot be a data folder: {error}", dir.display())))?;
     let config = match &args.config {
         Some(file) => config::load_file(file),
         None => config::load(&dir),

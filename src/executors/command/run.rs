@@ -110,7 +110,8 @@ pub(super) async fn run(
 async fn prepare(config: &CommandConfig, entropy: &dyn Entropy, task: Task) -> Result<(Folder, Start), Ending> {
     task::check(&task)?;
     let AllowedCommand { path, args, .. } = admit(config, &task)?.clone();
-    let failed = |error: io::Error| Ending::HostFailed { reason: format!("preparing a folder: {error}") };
+    let root = config.folder.display();
+    let failed = |error: io::Error| Ending::HostFailed { reason: format!("preparing a folder in {root}: {error}") };
     let folder = Folder::create(&config.folder, entropy).map_err(failed)?;
     let place = folder.path().to_owned();
     let identity = task.identity();
@@ -166,7 +167,7 @@ async fn keep(source: Source, to: PathBuf) -> Result<(), Ending> {
 }
 
 fn create_new(path: &Path) -> io::Result<fs::File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| named(path, &error))
 }
 
 /// What a program left, after it succeeded.
@@ -219,7 +220,9 @@ impl Running<'_> {
             Stdout::Output => Some(create_new(&self.folder.join("stdout"))?),
             Stdout::Log => None,
         };
-        let reported = pipe::OpenOptions::new().read_write(true).open_receiver(self.folder.join("task/report"))?;
+        let report = self.folder.join("task/report");
+        let reported = pipe::OpenOptions::new().read_write(true).open_receiver(&report);
+        let reported = reported.map_err(|error| named(&report, &error))?;
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let (hearing, mut telling) = UnixStream::from_std(ours)?.into_split();
@@ -230,7 +233,8 @@ impl Running<'_> {
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()?;
+            .spawn()
+            .map_err(|error| named(&self.config.supervisor, &error))?;
         let out = child.stdout.take().expect("piped above");
         let err = child.stderr.take().expect("piped above");
         let mut line = serde_json::to_vec(&start).map_err(io::Error::other)?;
@@ -427,6 +431,11 @@ impl Running<'_> {
     fn tell(&self, text: &str) {
         self.log.push(Stream::Stderr, format!("[node] {text}\n").as_bytes());
     }
+}
+
+/// The error with the path that it is about, which the system does not say.
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// No value: a future of it does not end by itself.

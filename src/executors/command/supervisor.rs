@@ -104,7 +104,7 @@ fn launch(start: &Start) -> Result<Pid, String> {
     for (resource, before) in own {
         setrlimit(resource_of(resource), before).map_err(|error| format!("limiting {resource:?}: {error}"))?;
     }
-    let child = spawned.map_err(|error| format!("{}: {error}", start.program.display()))?;
+    let child = spawned.map_err(|error| start_fault(start, &error))?;
     let pid = Pid::from_raw(child.id() as i32).expect("a child has a process id");
     for (resource, value) in limits {
         let hard = match resource {
@@ -126,6 +126,19 @@ fn launch(start: &Start) -> Result<Pid, String> {
         }
     }
     Ok(pid)
+}
+
+/// Why the program did not start. The system gives one error for the program, its folder and what interprets it.
+fn start_fault(start: &Start, error: &io::Error) -> String {
+    let (program, folder) = (start.program.display(), start.folder.display());
+    match (start.folder.metadata(), start.program.metadata()) {
+        (Err(error), _) => format!("the folder that {program} was to run in, {folder}: {error}"),
+        (Ok(_), Err(error)) => format!("{program}: {error}"),
+        (Ok(_), Ok(_)) if error.kind() == io::ErrorKind::NotFound => {
+            format!("{program}: what runs it (its loader, or the interpreter that its first line names) is missing")
+        }
+        (Ok(_), Ok(_)) => format!("{program}: {error}"),
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
