@@ -5,14 +5,14 @@
 //! The runtime has few threads on purpose: several nodes on one small machine is an ordinary case, and every thread
 //! that allocates costs memory of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use quorate_protocols::api::{FAULTS_FILE, NodeFaults};
-use quorate_protocols::ids::QuorumId;
+use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::job::Kind;
 use quorate_protocols::resources::limits::Overrides;
 use quorate_protocols::resources::{Amounts, Limits, Scope};
@@ -156,7 +156,7 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
         settings.hosts = settings.hosts.believing(&pem).map_err(unusable)?;
     }
     let folder = dir.join("work");
-    let executors = executors(&config, &folder, &seams).await?;
+    let executors = executors(&config, peer, &folder, &seams).await?;
     let work = NodeWork { executors, folder: Some(folder), faults: worker_faults };
     let node = Node::start(NodeParts { seams, identity, settings, resources, net: net.clone(), inbound, work })
         .await
@@ -211,6 +211,7 @@ async fn forgotten(disk: &Disk, identity: &Identity) -> Result<Vec<QuorumId>, Di
 /// What this node runs tasks with: an executor for each kind that it takes on.
 async fn executors(
     config: &Config,
+    this_node: PeerId,
     folder: &Path,
     seams: &Seams,
 ) -> Result<BTreeMap<Kind, Arc<dyn Executor>>, Failure> {
@@ -222,7 +223,13 @@ async fn executors(
     if config.node.kinds.contains(&Kind::Command) {
         let supervisor = std::env::current_exe()
             .map_err(|error| Failure::failed(format!("finding this program's own file: {error}")))?;
-        let allowed = config.commands.clone();
+        let mut allowed = config.commands.clone();
+        if !config.network.allow_peers.is_empty() {
+            let admitted: BTreeSet<_> = config.network.allow_peers.iter().copied().chain([this_node]).collect();
+            for command in allowed.values_mut() {
+                command.submitters = std::mem::take(&mut command.submitters).among(&admitted);
+            }
+        }
         let folder = folder.join("commands");
         let command = CommandConfig { allowed, folder, supervisor, grace: GRACE };
         let commands = CommandExecutor::new(command, seams.entropy.clone());

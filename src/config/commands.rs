@@ -1,20 +1,22 @@
 //! `[commands]`: the programs that jobs may run on this node. Each entry is checked here for what can be seen without
 //! the machine; whether the program is there is asked when it is run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use quorate_protocols::ids::PeerId;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::ConfigError;
 use super::parse::{Source, quoted};
-use crate::executors::command::AllowedCommand;
+use crate::executors::command::{AllowedCommand, Submitters};
 
 /// Programs of one node, and words of one entry. More than a person would list.
 const COMMANDS_MAX: usize = 256;
 const WORDS_MAX: usize = 256;
+
+/// In a list of submitters, every peer of the network.
+const NETWORK: &str = "network";
 
 /// Longest name of an entry.
 const NAME_BYTES_MAX: usize = 64;
@@ -60,13 +62,23 @@ fn read_one(source: &Source<'_>, name: &str, raw: RawCommand) -> Result<AllowedC
     let env = words(source, key("env"), raw.env, fits, expected)?;
     if raw.submitters.get_ref().is_empty() || raw.submitters.get_ref().len() > WORDS_MAX {
         let found = format!("{} entries long", raw.submitters.get_ref().len());
-        let expected = format!("1 to {WORDS_MAX} peer ids (this node's own is one, if its jobs may run it)");
+        let expected = format!(
+            "1 to {WORDS_MAX} peer ids (this node's own is one, if its jobs may run it), or {NETWORK:?} for every peer"
+        );
         return Err(source.fault(&raw.submitters, key("submitters"), found, expected));
     }
-    let peer = |text: &String| {
-        text.parse().map_err(|_| source.fault(&raw.submitters, key("submitters"), quoted(text), "peer ids"))
-    };
-    let submitters: BTreeSet<PeerId> = raw.submitters.get_ref().iter().map(peer).collect::<Result<_, _>>()?;
+    let mut submitters = Submitters::default();
+    for text in raw.submitters.get_ref() {
+        if text == NETWORK {
+            submitters.network = true;
+            continue;
+        }
+        let expected = || format!("peer ids, or {NETWORK:?} for every peer of the network");
+        let peer = text.parse();
+        submitters
+            .peers
+            .insert(peer.map_err(|_| source.fault(&raw.submitters, key("submitters"), quoted(text), expected()))?);
+    }
     Ok(AllowedCommand { path, args, submitters, env: env.into_iter().collect() })
 }
 
@@ -94,7 +106,9 @@ pub(super) fn render(command: &AllowedCommand) -> toml::Value {
     let mut table = toml::Table::new();
     table.insert("path".to_owned(), text(&command.path.display()));
     table.insert("args".to_owned(), command.args.iter().map(|arg| text(arg)).collect::<Vec<_>>().into());
-    table.insert("submitters".to_owned(), command.submitters.iter().map(|peer| text(peer)).collect::<Vec<_>>().into());
+    let Submitters { network, peers } = &command.submitters;
+    let submitters = network.then(|| text(&NETWORK)).into_iter().chain(peers.iter().map(|peer| text(peer)));
+    table.insert("submitters".to_owned(), submitters.collect::<Vec<_>>().into());
     table.insert("env".to_owned(), command.env.iter().map(|name| text(name)).collect::<Vec<_>>().into());
     toml::Value::Table(table)
 }

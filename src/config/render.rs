@@ -133,8 +133,9 @@ pub(super) fn render(config: &Config) -> String {
         "Programs that jobs may run on this node, by name: none, unless they are listed here. A job names one and adds\n\
          arguments; there is no shell. They run as this node's user: list only what you would let the submitters run.\n\
          resize = { path = \"/usr/bin/convert\", args = [\"-limit\", \"disk\", \"1GiB\"], submitters = [\"PEER ID\"], env = [\"LANG\"] }\n\
-         path is absolute; args come before the job's own; submitters are the peers whose jobs may run it; env names the\n\
-         variables that a job may set (args and env may be left out).",
+         path is absolute; args come before the job's own; submitters are the peers whose jobs may run it, or \"network\" for\n\
+         every peer of the network (of allow_peers, where that is set); env names the variables that a job may set (args and\n\
+         env may be left out).",
     );
     for (name, command) in &config.commands {
         page.entry(name, commands::render(command));

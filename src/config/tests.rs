@@ -1,4 +1,5 @@
 use super::*;
+use crate::executors::command::Submitters;
 
 fn fault(text: &str) -> String {
     Config::parse(text, "quorate.toml").unwrap_err().to_string()
@@ -52,7 +53,7 @@ fn every_setting_survives_the_file() {
             AllowedCommand {
                 path: "/opt/a \"b\"/convert".into(),
                 args: vec!["-limit".to_owned(), "'x'\n".to_owned()],
-                submitters: BTreeSet::from([peer]),
+                submitters: Submitters { network: true, peers: BTreeSet::from([peer]) },
                 env: BTreeSet::from(["LANG".to_owned()]),
             },
         )]),
@@ -88,7 +89,10 @@ fn a_refused_value_names_file_line_key_and_what_is_accepted() {
         ("[objects]\nlease = \"2h\"", "a time from 10s to 1h"),
         ("[commands]\na = { path = \"cat\", submitters = [] }", "`commands.a.path` is \"cat\", but an absolute path"),
         ("[commands]\na = { path = \"/bin/cat\", submitters = [] }", "`commands.a.submitters` is 0 entries long"),
-        ("[commands]\na = { path = \"/bin/cat\", submitters = [\"bob\"] }", "`commands.a.submitters` is \"bob\""),
+        (
+            "[commands]\na = { path = \"/bin/cat\", submitters = [\"bob\"] }",
+            "`commands.a.submitters` is \"bob\", but peer ids, or \"network\"",
+        ),
         (
             "[commands]\na = { path = \"/x\", submitters = [], env = [\"LD_PRELOAD\"] }",
             "`commands.a.env` is \"LD_PRELOAD\"",

@@ -24,7 +24,7 @@ impl Bench {
             let command = AllowedCommand {
                 path: PathBuf::from(path),
                 args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-                submitters: BTreeSet::from([SUBMITTER]),
+                submitters: SUBMITTER.into(),
                 env: BTreeSet::from(["GREETING".to_owned()]),
             };
             ((*name).to_owned(), command)
@@ -103,8 +103,12 @@ fn what_is_not_allowed_is_refused_with_the_reason() {
         let garbage = folder.path().join("garbage");
         std::fs::write(&garbage, [0u8; 64]).unwrap();
         std::fs::set_permissions(&garbage, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let script = folder.path().join("script");
+        std::fs::write(&script, "#!/no/such/interpreter\n").unwrap();
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let bench = Bench::new(&[
             ("cat", "/bin/cat", &[]),
+            ("script", script.to_str().unwrap(), &[]),
             ("gone", "/nowhere/gone", &[]),
             ("plain", plain.to_str().unwrap(), &[]),
             ("garbage", garbage.to_str().unwrap(), &[]),
@@ -122,6 +126,7 @@ fn what_is_not_allowed_is_refused_with_the_reason() {
             (command("plain", &[]), "not executable"),
             (command("folder", &[]), "not a file"),
             (command("garbage", &[]), "garbage: "),
+            (command("script", &[]), "interpreter"),
         ];
         for (task, expected) in cases {
             match bench.run(task).await.ending {

@@ -48,10 +48,36 @@ pub struct AllowedCommand {
     pub path: PathBuf,
     /// Come before the task's own arguments.
     pub args: Vec<String>,
-    /// Whose tasks may run it.
-    pub submitters: BTreeSet<PeerId>,
+    pub submitters: Submitters,
     /// Variables that a task may set.
     pub env: BTreeSet<String>,
+}
+
+/// Whose tasks may run a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Submitters {
+    /// Every peer that is admitted to the network.
+    pub network: bool,
+    pub peers: BTreeSet<PeerId>,
+}
+
+impl Submitters {
+    pub fn contains(&self, peer: &PeerId) -> bool {
+        self.network || self.peers.contains(peer)
+    }
+    /// The same where a list, and not the network's secret alone, says who is admitted.
+    pub fn among(self, admitted: &BTreeSet<PeerId>) -> Self {
+        match self.network {
+            true => Self { network: false, peers: self.peers.union(admitted).copied().collect() },
+            false => self,
+        }
+    }
+}
+
+impl From<PeerId> for Submitters {
+    fn from(peer: PeerId) -> Self {
+        Self { network: false, peers: BTreeSet::from([peer]) }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -101,7 +127,8 @@ fn admit<'a>(config: &'a CommandConfig, task: &Task) -> Result<&'a AllowedComman
     };
     if !allowed.submitters.contains(&task.submitter) {
         return refused(format!(
-            "peer {} may not run `{name}` here; the node's operator can add it to commands.{name}.submitters",
+            "peer {} may not run `{name}` here; the node's operator can add it, or \"network\" for every peer, to \
+             commands.{name}.submitters",
             task.submitter
         ));
     }
@@ -125,5 +152,21 @@ fn program_fault(path: &Path) -> Option<String> {
         Ok(found) if !found.is_file() => Some("is not a file".to_owned()),
         Ok(found) if found.permissions().mode() & 0o111 == 0 => Some("is not executable".to_owned()),
         Ok(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_network_as_submitter_is_every_peer_that_is_admitted() {
+        let [listed, admitted, stranger] = [1, 2, 3].map(|byte| PeerId([byte; 32]));
+        let network = Submitters { network: true, ..listed.into() };
+        assert!(network.contains(&listed) && network.contains(&stranger));
+        let among = network.among(&BTreeSet::from([admitted]));
+        assert!(among.contains(&listed) && among.contains(&admitted) && !among.contains(&stranger));
+        let listed_alone = Submitters::from(listed);
+        assert_eq!(listed_alone.clone().among(&BTreeSet::from([admitted])), listed_alone);
     }
 }
