@@ -25,4 +25,5 @@ pub mod seams;
 pub mod sources;
 pub mod storage;
 pub mod streams;
+mod utf8;
 pub mod workers;

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use quorate_protocols::api::{ErrorBody, ErrorCode, LogInfo, OutputInfo, ReceiptBundle, TaskInfo};
+use quorate_protocols::api::{ErrorBody, ErrorCode, LogInfo, LogStreamInfo, OutputInfo, ReceiptBundle, TaskInfo};
 use quorate_protocols::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::compute::ComputeSpec;
@@ -18,6 +18,7 @@ use super::limits::RECEIPT_TASKS_MAX;
 use super::router::Shared;
 use super::views;
 use crate::jobs::logs::LogPage;
+use crate::utf8;
 
 /// Rows of one answer, if the request does not say: what one question to the quorum brings at most.
 const ROWS_MAX: u32 = quorate_protocols::job::limits::PAGE_MAX as u32;
@@ -102,7 +103,8 @@ pub struct LogParams {
     task: u32,
     /// The newest otherwise.
     attempt: Option<u32>,
-    /// Standard output in place of standard error. It is here only of tasks whose output it is not.
+    /// Standard output in place of standard error: of what runs, and of what failed. Of a task that succeeded it is the
+    /// output.
     #[serde(default)]
     stdout: bool,
     /// Byte of the stream to begin at.
@@ -126,7 +128,7 @@ pub async fn logs(
     if let (Some(step), Some(attempt), Some(worker)) = (params.step, params.attempt, params.worker) {
         let id = TaskId { job, step: StepIndex(step), task };
         let task = TaskAttempt { id, attempt: Attempt(attempt) };
-        return Ok(Json(log_info(task, backend.logs(task, Some(worker), stream, params.from).await?)));
+        return Ok(Json(log_info(task, stream, backend.logs(task, Some(worker), stream, params.from).await?)));
     }
     let record = record(&backend, job).await?;
     let (spec, run) = computing(&record)?;
@@ -146,7 +148,7 @@ pub async fn logs(
         };
         for attempt in attempts.rev().map(Attempt) {
             match backend.logs(of(attempt), params.worker, stream, params.from).await {
-                Ok(page) => return Ok(Json(log_info(of(attempt), page))),
+                Ok(page) => return Ok(Json(log_info(of(attempt), stream, page))),
                 Err(error) if error.code() == ErrorCode::NotFound => missing = error,
                 Err(error) => return Err(error),
             }
@@ -160,21 +162,28 @@ pub async fn logs(
         return Err(ApiError::not_found(fault));
     }
     let holder = params.worker.or(found.worker_of(attempt));
-    Ok(Json(log_info(of(attempt), backend.logs(of(attempt), holder, stream, params.from).await?)))
+    Ok(Json(log_info(of(attempt), stream, backend.logs(of(attempt), holder, stream, params.from).await?)))
 }
 
 /// Attempts that are asked for of a task whose record is not kept, the newest first.
 const ATTEMPTS_TRIED_MAX: u32 = 8;
 
-fn log_info(task: TaskAttempt, page: LogPage) -> LogInfo {
+fn log_info(task: TaskAttempt, stream: LogStream, page: LogPage) -> LogInfo {
+    // What a page cuts in two comes whole with the next.
+    let begun = if page.ended { 0 } else { utf8::unfinished(&page.bytes) };
+    let bytes = &page.bytes[..page.bytes.len() - begun];
     LogInfo {
         step: task.id.step,
         task: task.id.task,
         attempt: task.attempt,
         worker: page.worker,
+        stream: match stream {
+            LogStream::Stdout => LogStreamInfo::Stdout,
+            LogStream::Stderr => LogStreamInfo::Stderr,
+        },
         at: page.at,
-        next: page.at + page.bytes.len() as u64,
-        text: String::from_utf8_lossy(&page.bytes).into_owned(),
+        next: page.at + bytes.len() as u64,
+        text: String::from_utf8_lossy(bytes).into_owned(),
         ended: page.ended,
     }
 }
@@ -209,4 +218,31 @@ pub fn computing(record: &JobRecord) -> Result<(&ComputeSpec, &ComputeRun), ApiE
         }
         ApiError::new(ErrorCode::Conflict, format!("job {job} is of kind {kind}, which has no tasks"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use quorate_protocols::ids::QuorumId;
+
+    /// Goal: wherever a page ends, its text ends between two characters, and the next goes on there.
+    #[test]
+    fn a_character_that_a_page_cuts_comes_whole_with_the_next() {
+        let text = "aé€😀b".repeat(2);
+        let id =
+            TaskId { job: JobId { quorum: QuorumId([1; 16]), local: [1; 16] }, step: StepIndex(0), task: TaskIndex(0) };
+        let page = |from: usize, to: usize| {
+            let bytes = Bytes::copy_from_slice(&text.as_bytes()[from..to]);
+            let ended = to == text.len();
+            let page = LogPage { worker: PeerId([2; 32]), at: from as u64, bytes, ended };
+            log_info(TaskAttempt { id, attempt: Attempt(1) }, LogStream::Stdout, page)
+        };
+        for cut in 0..text.len() {
+            let first = page(0, cut);
+            let rest = page(first.next as usize, text.len());
+            assert_eq!(first.text.clone() + &rest.text, text, "cut at {cut}");
+            assert!(rest.ended && rest.next as usize == text.len());
+        }
+    }
 }

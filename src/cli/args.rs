@@ -415,7 +415,7 @@ pub struct LogArgs {
     /// The present step otherwise, or the last
     #[arg(long)]
     pub step: Option<u16>,
-    /// Standard output instead, of tasks whose output it is not
+    /// Standard output alone, of what runs or failed; of what succeeded, `job output` has it
     #[arg(long)]
     pub stdout: bool,
     /// On a terminal too, write control characters as they are

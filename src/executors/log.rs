@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use super::{Host, Stream};
+use crate::utf8;
 
 /// One stream, cut in the middle.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,14 +17,16 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// The text with a note where it was cut. Bytes that are no UTF-8 are replaced.
+    /// The text with a note where it was cut, between two characters. Bytes that are no UTF-8 are replaced.
     pub fn text(&self) -> String {
-        let mut text = String::from_utf8_lossy(&self.head).into_owned();
-        if self.dropped > 0 {
-            text.push_str(&format!("\n[{} bytes left out]\n", self.dropped));
+        let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if self.dropped == 0 {
+            return lossy(&[self.head.as_slice(), &self.tail].concat());
         }
-        text.push_str(&String::from_utf8_lossy(&self.tail));
-        text
+        let (before, after) = (utf8::unfinished(&self.head), utf8::continued(&self.tail));
+        let (head, tail) = (&self.head[..self.head.len() - before], &self.tail[after..]);
+        let left_out = self.dropped + (before + after) as u64;
+        format!("{}\n[{left_out} bytes left out]\n{}", lossy(head), lossy(tail))
     }
 }
 
@@ -82,6 +85,10 @@ impl LogBook {
             Stream::Stderr => rings.1.push(bytes),
         }
     }
+    /// Standard output that is the task's output, as it comes. It is told and not kept: it is in the task's hands.
+    pub(super) fn show_output(&self, bytes: &[u8]) {
+        self.host.log(Stream::Stdout, bytes);
+    }
     /// What was kept, leaving nothing behind.
     pub(super) fn take(&self) -> Logs {
         let mut rings = self.rings.lock().expect("nothing panics with the logs in hand");
@@ -95,6 +102,24 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        /// Goal: characters on the borders of what was kept come out whole, be anything between left out or not.
+        #[test]
+        fn no_character_is_broken(text in "[aé€😀]{0,40}", max in 8usize..64) {
+            let mut ring = Ring::new(max);
+            ring.push(text.as_bytes());
+            let kept = ring.take();
+            let shown = kept.text();
+            prop_assert!(!shown.contains(char::REPLACEMENT_CHARACTER), "{shown}");
+            match shown.split_once("\n[") {
+                None => prop_assert_eq!(shown, text),
+                Some((head, rest)) => {
+                    let (left_out, tail) = rest.split_once(" bytes left out]\n").unwrap();
+                    prop_assert!(text.starts_with(head) && text.ends_with(tail));
+                    prop_assert_eq!(left_out.parse::<usize>().unwrap(), text.len() - head.len() - tail.len());
+                }
+            }
+        }
+
         /// Goal: however a stream is cut into writes, its two ends are kept and what lies between is counted.
         #[test]
         fn both_ends_are_kept_and_the_middle_is_counted(

@@ -18,7 +18,7 @@
 //! | `task/checkpoint` | what the last attempt saved, if it did; write the next one here, then report it |
 //!
 //! Standard error is the log, kept at both ends and cut in the middle; standard output is output, or log if the task
-//! says so.
+//! says so. Both are told to the [`Host`] as they come, for of a task that fails there is no output.
 //!
 //! Stopping: when the `stop` token is cancelled or the deadline passes, a module stops at its next loop or call
 //! (microseconds; one bulk memory instruction over the whole memory, or one host call, is the most that comes before),
@@ -63,6 +63,7 @@ pub trait Host: Send + Sync + 'static {
     /// What the next attempt should start from. The future resolves when it is safe, or with why it is not; the task
     /// waits for it, so that a checkpoint it was told of survives.
     fn checkpoint(&self, bytes: Bytes) -> BoxFuture<'static, Result<(), String>>;
-    /// Bytes of a log stream as they come, before any of them is cut.
+    /// Bytes of a stream as they come, before any of them is cut: of the log, and of standard output also when that is the
+    /// task's output, which a task that fails does not leave.
     fn log(&self, stream: Stream, bytes: &[u8]);
 }

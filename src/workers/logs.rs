@@ -1,5 +1,8 @@
 //! What attempts write for people, kept here for a while after their end.
 //!
+//! That is standard error, and standard output of what did not succeed: of what did, it is the task's output, and is not
+//! kept here twice.
+//!
 //! While an attempt runs, both ends of each stream are in memory, cut in the middle ([`STREAM_BYTES_MAX`]); when it ends
 //! they are written to a file, if there is anything in them. Files are kept for [`KEPT`], at most [`FILES_MAX`] of them
 //! and [`FILES_BYTES_MAX`] bytes; the oldest go first. They are told to their job's owner, to operators and to members
@@ -20,6 +23,7 @@ use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::seams::{Clock, run_blocking};
+use crate::utf8;
 
 /// Of one stream of one attempt, half from its beginning and half from its end.
 const STREAM_BYTES_MAX: usize = 256 * 1024;
@@ -65,19 +69,38 @@ impl Kept {
         self.tail.extend(rest);
         self.dropped += (skipped + pushed_out) as u64;
     }
-    /// A page from byte `from` of the stream on, where it begins, and whether it reaches the end of what there is.
+    /// A page from byte `from` of the stream on, where it begins, and whether it reaches the end of what there is. Where
+    /// something was dropped, both ends are cut between two characters.
     fn page(&self, from: u64) -> (u64, Bytes, bool) {
-        let (head, tail) = (self.head.len() as u64, self.tail.len() as u64);
-        let tail_at = head + self.dropped;
-        if from < head {
-            let page: Vec<u8> = self.head[from as usize..].iter().copied().take(LOG_PAGE_BYTES_MAX).collect();
-            let whole = from + page.len() as u64 == head && tail == 0 && self.dropped == 0;
-            return (from, page.into(), whole);
+        let end = self.head.len() as u64 + self.dropped + self.tail.len() as u64;
+        if self.dropped == 0 {
+            let at = from.min(end);
+            let bytes = self.head.iter().chain(&self.tail).skip(at as usize);
+            let page: Vec<u8> = bytes.take(LOG_PAGE_BYTES_MAX).copied().collect();
+            let whole = at + page.len() as u64 == end;
+            return (at, page.into(), whole);
         }
-        let at = from.clamp(tail_at, tail_at + tail);
-        let page: Vec<u8> = self.tail.iter().skip((at - tail_at) as usize).copied().take(LOG_PAGE_BYTES_MAX).collect();
-        let whole = at + page.len() as u64 == tail_at + tail;
+        let head = &self.head[..self.head.len() - utf8::unfinished(&self.head)];
+        if from < head.len() as u64 {
+            let page: Vec<u8> = head[from as usize..].iter().take(LOG_PAGE_BYTES_MAX).copied().collect();
+            return (from, page.into(), false);
+        }
+        let kept_at = self.head.len() as u64 + self.dropped;
+        let at = from.clamp(kept_at + utf8::continued(&self.tail) as u64, end);
+        let bytes = self.tail.iter().skip((at - kept_at) as usize);
+        let page: Vec<u8> = bytes.take(LOG_PAGE_BYTES_MAX).copied().collect();
+        let whole = at + page.len() as u64 == end;
         (at, page.into(), whole)
+    }
+    /// The last line that says something, cut to `chars_max`. Longer ones than a few hundred bytes are told from within.
+    fn last_line(&self, chars_max: usize) -> Option<String> {
+        const BYTES: usize = 400;
+        let last: Vec<u8> = self.head.iter().chain(&self.tail).rev().take(BYTES).copied().collect();
+        let last: Vec<u8> = last.into_iter().rev().collect();
+        let last = &last[utf8::continued(&last)..last.len() - utf8::unfinished(&last)];
+        let text = String::from_utf8_lossy(last);
+        let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
+        Some(line.chars().take(chars_max).collect())
     }
     fn is_empty(&self) -> bool {
         self.head.is_empty()
@@ -114,16 +137,28 @@ impl LogWriter {
             LogStream::Stderr => logged.stderr.push(bytes),
         }
     }
-    /// The last line of standard error that says something, for a failure's reason.
-    pub fn last_line(&self) -> Option<String> {
-        const BYTES: usize = 400;
+    /// Standard output has become the task's output: what of it was kept here is there too.
+    pub fn drop_stdout(&self) {
+        lock(&self.0).stdout = Kept::default();
+    }
+    /// How both streams end, for a failure's reason: standard error first, which is meant for it.
+    pub fn last_words(&self) -> Option<String> {
         let logged = lock(&self.0);
-        let kept = &logged.stderr;
-        let last: Vec<u8> = kept.head.iter().chain(&kept.tail).rev().take(BYTES).copied().collect();
-        let text: Vec<u8> = last.into_iter().rev().collect();
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
-        Some(line.chars().take(160).collect())
+        // Each gets half of what a reason has room for, unless it is alone.
+        const CHARS: usize = 160;
+        // Output may be anything; only text says why.
+        let is_text = |line: &String| !line.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER);
+        let said = |chars| (logged.stderr.last_line(chars), logged.stdout.last_line(chars).filter(is_text));
+        match said(CHARS) {
+            (None, None) => None,
+            (Some(stderr), None) => Some(format!(": {stderr}")),
+            (None, Some(stdout)) => Some(format!("; its standard output ends with: {stdout}")),
+            (Some(_), Some(_)) => {
+                let (stderr, stdout) = said(CHARS / 2);
+                let (stderr, stdout) = (stderr.unwrap_or_default(), stdout.unwrap_or_default());
+                Some(format!(": {stderr}; its standard output ends with: {stdout}"))
+            }
+        }
     }
 }
 
@@ -326,6 +361,79 @@ mod tests {
         }
     }
 
+    /// Goal: no character is broken on a border of what is kept or of a page, be anything dropped or not, also for a reader
+    /// who follows while characters come in pieces. Method: texts around the size that is kept, read behind every write.
+    #[test]
+    fn no_character_of_a_log_is_broken() {
+        const HALF: usize = STREAM_BYTES_MAX / 2;
+        for (letters, shift) in [("é", 0), ("é", 1), ("€", 0), ("€", 1), ("€", 2), ("😀", 1), ("😀", 3)] {
+            for bytes in [10, HALF - 2, HALF + 9_000, 2 * HALF + 1, 3 * HALF] {
+                let text = "x".repeat(shift) + &letters.repeat(bytes / letters.len());
+                // As much as is read from a pipe at once, and one byte more or less.
+                for chunk in [65_535, 65_536, 65_537] {
+                    let (mut kept, mut shown, mut from, mut missing) = (Kept::default(), String::new(), 0, 0);
+                    let mut read = |kept: &Kept, ended: bool| {
+                        loop {
+                            let (at, page, whole) = kept.page(from);
+                            let begun = if ended && whole { 0 } else { utf8::unfinished(&page) };
+                            let page = &page[..page.len() - begun];
+                            shown.push_str(std::str::from_utf8(page).expect("whole characters"));
+                            missing += at - from;
+                            from = at + page.len() as u64;
+                            if whole {
+                                break;
+                            }
+                        }
+                    };
+                    for chunk in text.as_bytes().chunks(chunk) {
+                        kept.push(chunk);
+                        read(&kept, false);
+                    }
+                    read(&kept, true);
+                    assert!(shown == text, "who follows misses nothing");
+                    // Who comes later.
+                    (shown, from, missing) = (String::new(), 0, 0);
+                    let mut last = 0;
+                    loop {
+                        let (at, page, whole) = kept.page(from);
+                        shown.push_str(std::str::from_utf8(&page).expect("whole characters"));
+                        missing += at - from;
+                        from = at + page.len() as u64;
+                        last += 1;
+                        if whole {
+                            break;
+                        }
+                    }
+                    assert!(last <= 2 && shown.len() as u64 + missing == text.len() as u64);
+                    assert_eq!(missing == 0, kept.dropped == 0);
+                    assert!(missing <= kept.dropped + 6, "no more than what belongs to characters that are gone");
+                }
+            }
+        }
+    }
+
+    /// Goal: a failure's reason has how both streams end, as far as that is text.
+    #[test]
+    fn the_last_words_are_those_of_both_streams() {
+        let words = |stdout: &[u8], stderr: &[u8]| {
+            let logs = Logs::open(Arc::new(SystemClock::new()), None);
+            let writer = logs.begin(attempt(0, 1), OWNER);
+            writer.push(LogStream::Stdout, stdout);
+            writer.push(LogStream::Stderr, stderr);
+            writer.last_words()
+        };
+        assert_eq!(words(b"", b"\n \n"), None);
+        assert_eq!(words(b"", b"one\ntwo\n").as_deref(), Some(": two"));
+        assert_eq!(words(b"a\nb", b"").as_deref(), Some("; its standard output ends with: b"));
+        assert_eq!(words(b"b\n", b"two").as_deref(), Some(": two; its standard output ends with: b"));
+        assert_eq!(words(&[0; 500], b"two").as_deref(), Some(": two"), "no text");
+        assert_eq!(words(&[0xff; 500], b""), None, "no text");
+        let long = "é".repeat(3_000);
+        assert_eq!(words(long.as_bytes(), b"").unwrap().matches('é').count(), 160);
+        let both = words(long.as_bytes(), long.as_bytes()).unwrap();
+        assert_eq!((both.matches('é').count(), both.contains(char::REPLACEMENT_CHARACTER)), (160, false));
+    }
+
     /// Goal: a log is there while its attempt runs, after its end, and after a restart; and not for ever.
     #[tokio::test]
     async fn a_log_outlives_its_attempt_and_a_restart() {
@@ -338,7 +446,7 @@ mod tests {
                 writer.push(LogStream::Stderr, b"one\ntwo\n");
                 let page = logs.read(attempt(0, 1), LogStream::Stderr, 4).await.unwrap();
                 assert_eq!((page.at, &page.bytes[..], page.ended), (4, &b"two\n"[..], false));
-                assert_eq!(writer.last_line().as_deref(), Some("two"));
+                assert_eq!(writer.last_words().as_deref(), Some(": two"));
                 logs.end(attempt(0, 1)).await;
                 for logs in [logs, open()] {
                     let page = logs.read(attempt(0, 1), LogStream::Stderr, 0).await.unwrap();

@@ -85,12 +85,16 @@ impl Runner {
             Ended::Cancelled => return None,
             Ended::Succeeded => {
                 // File outputs are in the folder, so it stays until they were taken.
-                return self.take_output(work, order, stdout, outputs, folder, &stop).await;
+                let came = self.take_output(work, order, stdout, outputs, folder, &stop).await;
+                if matches!(came, Some(Ok(_))) {
+                    host.log.drop_stdout();
+                }
+                return came;
             }
             Ended::Failed(class) => class,
         };
-        let told = host.log.last_line().filter(|_| matches!(class, ErrorClass::Exit | ErrorClass::Trap));
-        Some(Err((class, told.map_or_else(|| ending.to_string(), |line| format!("{ending}: {line}")))))
+        let told = host.log.last_words().filter(|_| is_programs_doing(class)).unwrap_or_default();
+        Some(Err((class, format!("{ending}{told}"))))
     }
 
     async fn gather(&self, work: &Work, order: &Order) -> Result<(Task, Vec<Named>), Fault> {
@@ -201,6 +205,15 @@ fn class(ending: &Ending) -> Ended {
         Class::Input => ErrorClass::Input,
         Class::Host => ErrorClass::Host,
     })
+}
+
+/// Whether what the program wrote last may say why it ended so.
+fn is_programs_doing(class: ErrorClass) -> bool {
+    use ErrorClass::{Exit, Fuel, Host, Input, Lost, Memory, Output, Program, Refused, Timeout, Trap};
+    match class {
+        Exit | Trap | Fuel | Memory | Output | Timeout => true,
+        Program | Input | Host | Refused | Lost => false,
+    }
 }
 
 fn limits(work: &Work) -> Limits {

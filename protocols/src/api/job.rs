@@ -214,6 +214,13 @@ pub struct FailureInfo {
     pub reason: String,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStreamInfo {
+    Stdout,
+    Stderr,
+}
+
 /// Part of what an attempt wrote for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LogInfo {
@@ -222,11 +229,12 @@ pub struct LogInfo {
     pub attempt: Attempt,
     /// Who has it, and is to be asked for what follows.
     pub worker: PeerId,
+    pub stream: LogStreamInfo,
     /// Byte of the stream at which `text` begins: later than asked for when what lay between was not kept.
     pub at: u64,
     /// Where to go on.
     pub next: u64,
-    /// What is not UTF-8 in it is replaced.
+    /// It ends between two characters. What is not UTF-8 in it is replaced.
     pub text: String,
     /// Nothing follows.
     pub ended: bool,

@@ -21,9 +21,9 @@ pub use error::{ErrorBody, ErrorCode};
 pub use event::{EmitInfo, EmitRequest, EventInfo, EventKind};
 pub use job::{
     AttemptInfo, AttemptPhase, ColumnProgress, ComputeInfo, DeadTask, FailureInfo, FileContent, JobIdInfo,
-    JobIdRequest, JobInfo, LogInfo, OutcomeInfo, OutputInfo, PeerReason, PlanInfo, PlanPeer, PlannedStep,
-    ReceiptBundle, ResolutionInfo, ResolveRequest, StepInfo, StepRole, SubmitInfo, SubmitRequest, TaskInfo,
-    TaskReceipts, TaskResources, TaskStateInfo, UpdateRequest, VerifyInfo, WhyInfo,
+    JobIdRequest, JobInfo, LogInfo, LogStreamInfo, OutcomeInfo, OutputInfo, PeerReason, PlanInfo, PlanPeer,
+    PlannedStep, ReceiptBundle, ResolutionInfo, ResolveRequest, StepInfo, StepRole, SubmitInfo, SubmitRequest,
+    TaskInfo, TaskReceipts, TaskResources, TaskStateInfo, UpdateRequest, VerifyInfo, WhyInfo,
 };
 pub use node::{ContactInfo, LeasesInfo, NodeInfo, PeerInfo, ResourcesInfo, ScopeInfo};
 pub use object::{

@@ -1,9 +1,12 @@
 //! `job logs`: what tasks wrote for people, as far as their workers still have it.
+//!
+//! That is standard error. An attempt that failed left no output, so its standard output follows, as such: many
+//! programs give their reasons there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quorate_protocols::api::{JobInfo, LogInfo, TaskInfo, TaskStateInfo};
+use quorate_protocols::api::{JobInfo, LogInfo, LogStreamInfo, TaskInfo, TaskStateInfo};
 use quorate_protocols::ids::{Attempt, JobId, PeerId};
 use quorate_protocols::job::RunState;
 use quorate_testnet::{Client, ClientError};
@@ -27,11 +30,15 @@ struct Cursor {
     ended: bool,
     /// The last line, while its end has not come.
     rest: String,
+    /// A line above the first of what is read.
+    heading: Option<String>,
+    /// Standard output of the attempt was shown below.
+    output_shown: bool,
 }
 
 impl Cursor {
     fn new(attempt: Option<Attempt>) -> Self {
-        Self { attempt, worker: None, next: 0, ended: false, rest: String::new() }
+        Self { attempt, worker: None, next: 0, ended: false, rest: String::new(), heading: None, output_shown: false }
     }
 }
 
@@ -44,6 +51,7 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
         // Before the tasks: what was ended now had ended when they were looked at.
         let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
         let (wanted, several) = wanted(client, &info, task, step).await?;
+        let shown = Shown { stdout, named: several, raw };
         if wanted.len() > TASKS_MAX {
             let count = wanted.len();
             return Err(Failure::usage(format!("the job has logs of {count} tasks; name one of them with --task")));
@@ -57,10 +65,14 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
         for row in wanted {
             let cursor = cursors.entry((row.step, row.task)).or_insert_with(|| Cursor::new(row.attempt));
             if row.attempt.is_some_and(|newest| cursor.attempt.is_some_and(|read| read < newest)) {
+                show_output(common, client, job, &row, shown, cursor).await?;
                 note(format!("task {}.{} is tried again", row.step, row.task));
                 *cursor = Cursor::new(row.attempt);
             }
-            match read(common, client, job, &row, Shown { stdout, named: several, raw }, cursor).await {
+            match read(common, client, job, &row, shown, cursor).await {
+                Ok(()) if cursor.ended && row.failed => {
+                    show_output(common, client, job, &row, shown, cursor).await?;
+                }
                 Ok(()) => (),
                 // A worker that has not begun, or is gone: others have theirs.
                 Err(Read::None(fault)) => {
@@ -84,6 +96,10 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
             note(format!("warning: {}", fault.message.as_str()));
             Ok(())
         }
+        Some(fault) if stdout => {
+            let hint = format!("standard output of a task that succeeded is its output: `quorate job output {job}`");
+            Err(fault.hint(hint))
+        }
         Some(fault) => Err(fault),
         None if cursors.is_empty() => {
             let what = task.map_or("none of its tasks".to_owned(), |task| format!("no task {task}"));
@@ -99,6 +115,8 @@ struct Wanted {
     step: u16,
     task: u32,
     attempt: Option<Attempt>,
+    /// Its newest attempt failed, or it was given up.
+    failed: bool,
 }
 
 /// The tasks that were begun, and whether the step has several. Of a job that failed: those that made it fail.
@@ -113,13 +131,16 @@ async fn wanted(
     let failed = info.state == RunState::Failed && tasks.iter().any(|row| dead(&row));
     let meant = |row: &&TaskInfo| task.map_or(!failed || dead(row), |task| row.task.0 == task);
     let begun = tasks.iter().filter(|row| meant(row) && row.attempts.0 > 0);
-    let begun = begun.map(|row| Wanted { step: row.step.0, task: row.task.0, attempt: Some(row.attempts) });
+    let begun = begun.map(|row| {
+        let failed = row.failure.is_some() && row.running.is_empty() && row.state != TaskStateInfo::Done;
+        Wanted { step: row.step.0, task: row.task.0, attempt: Some(row.attempts), failed }
+    });
     // What made it revert was in a step that is over.
     let present = info.step.map(|now| now.step);
     let dead = info.compute.iter().flat_map(|compute| &compute.dead).filter(|dead| Some(dead.step) != present);
     let dead = dead.filter(|dead| step.is_none_or(|step| dead.step.0 == step));
     let dead = dead.filter(|dead| task.is_none_or(|task| dead.task.0 == task));
-    let dead = dead.map(|dead| Wanted { step: dead.step.0, task: dead.task.0, attempt: None });
+    let dead = dead.map(|dead| Wanted { step: dead.step.0, task: dead.task.0, attempt: None, failed: true });
     let wanted: Vec<_> = dead.chain(begun).collect();
     let several = wanted.len() > 1 || (tasks.len() > 1 && task.is_none());
     Ok((wanted, several))
@@ -128,6 +149,29 @@ async fn wanted(
 enum Read {
     None(Failure),
     Failed(Failure),
+}
+
+/// Prints the standard output of the attempt that the cursor has read, which failed; once, and only below its standard
+/// error.
+async fn show_output(
+    common: &Common,
+    client: &Client,
+    job: JobId,
+    row: &Wanted,
+    shown: Shown,
+    cursor: &mut Cursor,
+) -> Result<(), Failure> {
+    if shown.stdout || std::mem::replace(&mut cursor.output_shown, true) {
+        return Ok(());
+    }
+    // Lines of several tasks say themselves what they are.
+    let heading = (!shown.named).then(|| format!("--- standard output of task {}.{} ---", row.step, row.task));
+    let mut output = Cursor { worker: cursor.worker, heading, ..Cursor::new(cursor.attempt) };
+    match read(common, client, job, row, Shown { stdout: true, ..shown }, &mut output).await {
+        // What is not there any more was not asked for.
+        Ok(()) | Err(Read::None(_)) => Ok(()),
+        Err(Read::Failed(failure)) => Err(failure),
+    }
 }
 
 /// Prints what there is beyond the cursor.
@@ -155,9 +199,6 @@ async fn read(
         if common.json {
             print_json(&page).map_err(Read::Failed)?;
         } else {
-            if page.at > cursor.next {
-                note(format!("task {}.{}: {} bytes were not kept", row.step, row.task, page.at - cursor.next));
-            }
             show(row, shown, &page, cursor).map_err(Read::Failed)?;
         }
         let read_on = page.next > cursor.next;
@@ -178,10 +219,27 @@ struct Shown {
     raw: bool,
 }
 
-/// Prints whole lines; the rest waits for its end.
+/// Prints whole lines, each with its task's name if there are several; the rest waits for its end. Where something was
+/// not kept, the text says so itself, or it would look whole in a file.
 fn show(row: &Wanted, shown: Shown, page: &LogInfo, cursor: &mut Cursor) -> Result<(), Failure> {
-    let name = if shown.named { format!("[{}.{}] ", row.step, row.task) } else { String::new() };
+    let is_output = page.stream == LogStreamInfo::Stdout;
+    let name = match (shown.named, is_output) {
+        (true, true) => format!("[{}.{} stdout] ", row.step, row.task),
+        (true, false) => format!("[{}.{}] ", row.step, row.task),
+        (false, _) => String::new(),
+    };
+    if page.at > cursor.next {
+        let missing = page.at - cursor.next;
+        note(format!("task {}.{}: {missing} bytes were not kept", row.step, row.task));
+        if !cursor.rest.is_empty() {
+            show_line(&name, &std::mem::take(&mut cursor.rest), shown.raw)?;
+        }
+        show_line(&name, &format!("[{missing} bytes were not kept]"), shown.raw)?;
+    }
     cursor.rest.push_str(&page.text);
+    if let Some(heading) = cursor.heading.take_if(|_| !cursor.rest.is_empty()) {
+        show_line("", &heading, shown.raw)?;
+    }
     while let Some(end) = cursor.rest.find('\n') {
         let line: String = cursor.rest.drain(..=end).collect();
         show_line(&name, line.trim_end_matches('\n'), shown.raw)?;

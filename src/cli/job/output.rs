@@ -6,13 +6,14 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use quorate_protocols::api::OutputInfo;
+use quorate_protocols::api::{JobInfo, OutputInfo};
 use quorate_protocols::ids::JobId;
+use quorate_protocols::job::RunState;
 use quorate_testnet::Client;
 
 use super::super::failure::Failure;
 use super::super::object::{print_payload, write_file};
-use super::super::output::print;
+use super::super::output::{print, word};
 use super::super::transfer::download;
 
 pub async fn run(client: &Client, job: JobId, task: Option<u32>, to: Option<&Path>, raw: bool) -> Result<(), Failure> {
@@ -21,8 +22,17 @@ pub async fn run(client: &Client, job: JobId, task: Option<u32>, to: Option<&Pat
     let wanted = |output: &OutputInfo| task.is_none_or(|task| output.task.0 == task);
     if !first.iter().any(wanted) {
         let what = task.map_or("no outputs".to_owned(), |task| format!("no output of task {task}"));
-        return Err(Failure::failed(format!("job {job} has {what}"))
-            .hint(format!("`quorate job show {job}` says where it stands; outputs are there when it has succeeded")));
+        let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
+        let of = task.map(|task| format!(" --task {task}")).unwrap_or_default();
+        let hint = match info.state {
+            state if state.is_final() && state != RunState::Succeeded => format!(
+                "the job is {}, and what fails leaves no output; the two ends of what its tasks wrote to standard output \
+                 are in their logs: `quorate job logs {job} --stdout{of}`",
+                word(&state)
+            ),
+            _ => format!("`quorate job show {job}` says where it stands; outputs are there when it has succeeded"),
+        };
+        return Err(Failure::failed(format!("job {job} has {what}")).hint(hint));
     }
     let content = content(client.clone(), job, first, task);
     match to.filter(|path| *path != Path::new("-")) {

@@ -335,6 +335,7 @@ impl Running<'_> {
             if count == 0 {
                 return file.flush().await;
             }
+            self.log.show_output(&buffer[..count]);
             match room.checked_sub(count as u64) {
                 Some(rest) if !too_much.is_cancelled() => {
                     room = rest;

@@ -207,6 +207,7 @@ impl Guest {
             Some(stdout) => {
                 self.files.take_room(bytes.len() as u64)?;
                 stdout.extend_from_slice(bytes);
+                self.log.show_output(bytes);
             }
             None => self.log.push(Stream::Stdout, bytes),
         }
