@@ -22,7 +22,7 @@ use super::error::ApiError;
 use crate::jobs::logs::LogPage;
 use crate::jobs::submit::Wanted;
 use crate::node::NodeEvent;
-use crate::objects::{GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
+use crate::objects::{ByteRange, GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
 use crate::quorum::HostEvent;
 use crate::seams::TaskGroup;
 
@@ -68,7 +68,7 @@ pub trait Backend: Send + Sync + 'static {
         body: BoxStream<'static, Result<Bytes, std::io::Error>>,
         progress: watch::Sender<PutProgress>,
     ) -> BoxFuture<'static, Result<PutOutcome, ApiError>>;
-    fn get(&self, object: ObjectId, range: Option<(u64, Option<u64>)>) -> Answer<'_, GetStream>;
+    fn get(&self, object: ObjectId, range: Option<ByteRange>) -> Answer<'_, GetStream>;
     /// Emits an event through this node's outbox.
     fn emit(&self, request: EmitRequest) -> Answer<'_, EmitInfo>;
     /// What happens in this node's quorums.

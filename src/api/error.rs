@@ -236,7 +236,7 @@ impl From<GetError> for ApiError {
             GetError::Unreadable { object, .. } => Self::new(ErrorCode::Unavailable, text).hint(format!(
                 "`quorate object show {object}` names the holders; start those that are down and try again"
             )),
-            GetError::Range { size, .. } => {
+            GetError::Range { size, .. } | GetError::NoBytes { size } => {
                 let mut error = Self::new(ErrorCode::RangeNotSatisfiable, text);
                 error.size = Some(size);
                 error

@@ -35,7 +35,7 @@ use crate::jobs::logs::LogPage;
 use crate::jobs::submit::Wanted;
 use crate::jobs::{ClientError, QuorumClient};
 use crate::node::{Node, NodeEvent};
-use crate::objects::{GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
+use crate::objects::{ByteRange, GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
 use crate::quorum::{HostEvent, Unheard};
 use crate::seams::TaskGroup;
 
@@ -384,7 +384,7 @@ impl Backend for NodeBackend {
         Box::pin(async move { Ok(objects.put(request, body, progress).await?) })
     }
 
-    fn get(&self, object: ObjectId, range: Option<(u64, Option<u64>)>) -> Answer<'_, GetStream> {
+    fn get(&self, object: ObjectId, range: Option<ByteRange>) -> Answer<'_, GetStream> {
         Box::pin(async move { Ok(self.node.objects().get(object, range).await?) })
     }
 

@@ -30,7 +30,7 @@ mod metrics;
 mod node;
 mod objects;
 mod quorums;
-mod range;
+pub(crate) mod range;
 mod router;
 mod server;
 mod submit;

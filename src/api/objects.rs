@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use super::error::ApiError;
 use super::extract::{Path, Query};
 use super::limits::{DOWNLOAD_CHUNKS_MAX, DRAIN_PATIENCE, PROGRESS_INTERVAL, PROGRESS_SILENCE_MAX, TEXT_BYTES_MAX};
-use super::range::{self, Wanted};
+use super::range;
 use super::router::Shared;
 use super::views;
 use crate::objects::{PutPhase, PutProgress, PutRequest};
@@ -243,9 +243,10 @@ impl Teller {
     }
 }
 
-/// The object's bytes, each checked. Takes a Range of bytes.
+/// The object's bytes, each checked. Takes a Range of bytes, and If-Range with the object's ETag.
 ///
-/// If the rest cannot be read, the connection breaks before the announced length has been sent.
+/// An object whose first bytes cannot be read is refused with the reason before anything is sent. If the rest cannot be
+/// read, the connection breaks before the announced length has been sent.
 #[utoipa::path(get, path = "/v1/objects/{object}/content", tag = "objects", params(("object" = ObjectId, Path)),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, body = Vec<u8>, content_type = "application/octet-stream"),
@@ -253,16 +254,28 @@ impl Teller {
 pub async fn content(
     State(backend): State<Shared>,
     Path(object): Path<ObjectId>,
+    method: Method,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let wanted = match headers.get(header::RANGE) {
-        None => Wanted::Whole,
-        Some(value) => range::parse(value.to_str().map_err(|_| ApiError::bad_request("unreadable Range header"))?)?,
+    let etag = format!("\"{}\"", object.manifest);
+    let describe = |status, length: u64| {
+        Response::builder()
+            .status(status)
+            .header(header::CONTENT_TYPE, "application/octet-stream")
+            .header(header::CONTENT_LENGTH, length)
+            .header(header::ACCEPT_RANGES, "bytes")
+            .header(header::ETAG, &etag)
     };
-    let range = match wanted {
-        Wanted::Whole => None,
-        Wanted::From(start, length) => Some((start, length)),
-        Wanted::Last(count) => Some((backend.object(object).await?.bytes.saturating_sub(count), None)),
+    if method == Method::HEAD {
+        // A range means nothing here (RFC 9110, 14.2), and nobody fetches pieces for an answer without bytes.
+        let length = backend.object(object).await?.bytes;
+        return describe(StatusCode::OK, length).body(Body::empty()).map_err(ApiError::internal);
+    }
+    let range = match headers.get(header::RANGE) {
+        // The rest of something else is no use to whoever has the beginning of that.
+        Some(_) if headers.get(header::IF_RANGE).is_some_and(|known| known.as_bytes() != etag.as_bytes()) => None,
+        Some(value) => range::parse(value.to_str().map_err(|_| ApiError::bad_request("unreadable Range header"))?)?,
+        None => None,
     };
     let read = backend.get(object, range).await?;
     let mut bytes = read.bytes;
@@ -271,7 +284,8 @@ pub async fn content(
     seams::spawn(async move {
         while let Some(chunk) = bytes.next().await {
             if let Err(error) = &chunk {
-                tracing::warn!(?object, %error, "a download breaks off");
+                // Its client sees no more than that the connection broke.
+                tracing::warn!(%object, %error, "a download breaks off");
             }
             let broken = chunk.is_err();
             if send.send(chunk).await.is_err() || broken {
@@ -280,16 +294,14 @@ pub async fn content(
         }
     });
     let stream = streams::receiver(receive);
-    let status = if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
-    let mut response = Response::builder()
-        .status(status)
-        .header(header::CONTENT_TYPE, "application/octet-stream")
-        .header(header::CONTENT_LENGTH, read.length)
-        .header(header::ACCEPT_RANGES, "bytes")
-        .header(header::ETAG, format!("\"{}\"", object.manifest));
-    if range.is_some() && read.length > 0 {
-        let last = read.start + read.length - 1;
-        response = response.header(header::CONTENT_RANGE, format!("bytes {}-{last}/{}", read.start, read.size));
-    }
+    let response = match range {
+        // The last bytes of an empty object are the whole of it, and no Content-Range can name them.
+        Some(_) if read.length > 0 => {
+            let last = read.start + read.length - 1;
+            describe(StatusCode::PARTIAL_CONTENT, read.length)
+                .header(header::CONTENT_RANGE, format!("bytes {}-{last}/{}", read.start, read.size))
+        }
+        _ => describe(StatusCode::OK, read.length),
+    };
     response.body(Body::from_stream(stream)).map_err(ApiError::internal)
 }

@@ -1,40 +1,41 @@
-//! The Range header: one range of bytes, or the whole.
+//! The Range header (RFC 9110, section 14): one range of bytes, or the whole.
+//!
+//! Numbers of any length are taken: what is larger than any object means "to the end", "past the end" or "all of it".
+//! Units other than bytes and lists of several ranges are answered with the whole, as HTTP allows; a range that makes
+//! no sense is refused, so that a typing error does not download everything.
 
 use super::error::ApiError;
+use crate::objects::ByteRange;
 
-/// What part of an object is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    Whole,
-    /// From here, this many bytes or to the end.
-    From(u64, Option<u64>),
-    /// This many bytes from the end.
-    Last(u64),
-}
-
-/// Reads a Range header. Units other than bytes and lists of ranges are answered with the whole, as HTTP allows; a
-/// range that makes no sense is refused, so that a typing error does not download everything.
-pub fn parse(header: &str) -> Result<Wanted, ApiError> {
+/// Reads a Range header; `None` is the whole.
+pub fn parse(header: &str) -> Result<Option<ByteRange>, ApiError> {
     let fault = || {
         ApiError::bad_request(format!("cannot read the range {:?}", header.chars().take(80).collect::<String>()))
             .hint("a range is bytes=FIRST-LAST, bytes=FIRST- or bytes=-COUNT, counted from 0, both ends included")
     };
-    let Some(spec) = header.trim().strip_prefix("bytes=") else { return Ok(Wanted::Whole) };
-    if spec.contains(',') {
-        return Ok(Wanted::Whole);
+    let (unit, spec) = header.trim().split_once('=').ok_or_else(fault)?;
+    if !unit.eq_ignore_ascii_case("bytes") || spec.contains(',') {
+        return Ok(None);
     }
-    let (first, last) = spec.split_once('-').ok_or_else(fault)?;
-    let number = |text: &str| text.trim().parse::<u64>().map_err(|_| fault());
-    match (first.trim().is_empty(), last.trim().is_empty()) {
-        (true, true) => Err(fault()),
-        (true, false) => Ok(Wanted::Last(number(last)?)),
-        (false, true) => Ok(Wanted::From(number(first)?, None)),
+    let (first, last) = spec.trim().split_once('-').ok_or_else(fault)?;
+    let number = |text: &str| number(text).ok_or_else(fault);
+    Ok(Some(match (first.is_empty(), last.is_empty()) {
+        (true, true) => return Err(fault()),
+        (true, false) => ByteRange::Last(number(last)?),
+        (false, true) => ByteRange::From { start: number(first)?, length: None },
         (false, false) => {
-            let (first, last) = (number(first)?, number(last)?);
-            let length = last.checked_sub(first).ok_or_else(fault)?.checked_add(1).ok_or_else(fault)?;
-            Ok(Wanted::From(first, Some(length)))
+            let (start, last) = (number(first)?, number(last)?);
+            let length = last.checked_sub(start).ok_or_else(fault)?.saturating_add(1);
+            ByteRange::From { start, length: Some(length) }
         }
-    }
+    }))
+}
+
+/// Decimal digits, however many: a number too large for any object is the largest there is. `None` for what is no
+/// number, signs included.
+pub fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -43,12 +44,34 @@ mod tests {
 
     #[test]
     fn ranges_are_read_as_http_writes_them() {
-        assert_eq!(parse("bytes=0-0"), Ok(Wanted::From(0, Some(1))));
-        assert_eq!(parse("bytes=5-"), Ok(Wanted::From(5, None)));
-        assert_eq!(parse("bytes=-7"), Ok(Wanted::Last(7)));
-        assert_eq!(parse("lines=1-2"), Ok(Wanted::Whole));
-        assert_eq!(parse("bytes=0-1,3-4"), Ok(Wanted::Whole));
-        for wrong in ["bytes=", "bytes=-", "bytes=x-1", "bytes=3-2", "bytes=0-18446744073709551615", "bytes=9"] {
+        let from = |start, length| Ok(Some(ByteRange::From { start, length }));
+        assert_eq!(parse("bytes=0-0"), from(0, Some(1)));
+        assert_eq!(parse("bytes=5-"), from(5, None));
+        assert_eq!(parse("bytes=-7"), Ok(Some(ByteRange::Last(7))));
+        assert_eq!(parse("Bytes=5-"), from(5, None), "names of units know no case");
+        assert_eq!(parse("lines=1-2"), Ok(None));
+        assert_eq!(parse("bytes=0-1,3-4"), Ok(None));
+        assert_eq!(parse("bytes=0-18446744073709551615"), from(0, Some(u64::MAX)));
+        assert_eq!(parse("bytes=1-99999999999999999999999"), from(1, Some(u64::MAX)));
+        assert_eq!(parse("bytes=-18446744073709551615"), Ok(Some(ByteRange::Last(u64::MAX))));
+        assert_eq!(parse("bytes=99999999999999999999999-"), from(u64::MAX, None));
+        for wrong in [
+            "bytes=",
+            "bytes=-",
+            "bytes=x-1",
+            "bytes=3-2",
+            "bytes=9",
+            "bytes",
+            "",
+            "0-5",
+            "bytes=+1-2",
+            "bytes=1-+2",
+            "bytes=1 - 2",
+            "bytes=--5",
+            "bytes=0x1-2",
+            "bytes=1-2-3",
+            "bytes=\u{663}-\u{664}",
+        ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -38,7 +38,9 @@ use crate::jobs::ClientError;
 use crate::jobs::logs::{LogError, LogPage, Silent};
 use crate::jobs::submit::{SubmitError, Wanted};
 use crate::node::NodeEvent;
-use crate::objects::{GetError, GetStream, ObjectEvent, PutError, PutOutcome, PutPhase, PutProgress, PutRequest};
+use crate::objects::{
+    ByteRange, GetError, GetStream, ObjectEvent, PutError, PutOutcome, PutPhase, PutProgress, PutRequest,
+};
 use crate::quorum::HostEvent;
 use crate::seams::TaskGroup;
 use crate::seams::entropy::OsEntropy;
@@ -47,6 +49,11 @@ const QUORUM: QuorumId = QuorumId([1; 16]);
 const OBJECT: ObjectId = ObjectId { quorum: QUORUM, manifest: ManifestHash([2; 32]) };
 const JOB: JobId = JobId { quorum: QUORUM, local: [3; 16] };
 const CONTENT: &[u8] = b"0123456789";
+const EMPTY: ObjectId = ObjectId { quorum: QUORUM, manifest: ManifestHash([5; 32]) };
+/// Its first bytes cannot be read.
+const UNREADABLE: ObjectId = ObjectId { quorum: QUORUM, manifest: ManifestHash([6; 32]) };
+/// Its last bytes cannot be read.
+const DAMAGED: ObjectId = ObjectId { quorum: QUORUM, manifest: ManifestHash([4; 32]) };
 
 /// A node made of constants.
 struct Fake {
@@ -241,25 +248,24 @@ impl Backend for Fake {
             })
         })
     }
-    fn get(&self, object: ObjectId, range: Option<(u64, Option<u64>)>) -> Answer<'_, GetStream> {
+    fn get(&self, object: ObjectId, range: Option<ByteRange>) -> Answer<'_, GetStream> {
         Box::pin(async move {
-            let size = CONTENT.len() as u64;
-            let (start, length) = range.unwrap_or((0, None));
-            if start >= size {
-                return Err(GetError::Range { start, size }.into());
-            }
-            let length = length.unwrap_or(u64::MAX).min(size - start);
-            let part = Bytes::from_static(&CONTENT[start as usize..(start + length) as usize]);
-            let bytes = match object == OBJECT {
-                true => stream::iter(vec![Ok(part)]).boxed(),
-                // Half of it, and then no more: the rest of this object is lost.
-                false => {
-                    let faults = String::new();
-                    let lost = GetError::Unreadable { object, segment: 0, found: 1, needed: 4, faults };
-                    stream::iter(vec![Ok(part.slice(..5)), Err(lost)]).boxed()
-                }
+            let content: &[u8] = if object == EMPTY { b"" } else { CONTENT };
+            let size = content.len() as u64;
+            let wanted = range.map_or(Ok(0..size), |range| range.of_size(size))?;
+            let (start, length) = (wanted.start, wanted.end - wanted.start);
+            let part = Bytes::from_static(&content[start as usize..wanted.end as usize]);
+            let lost = |segment| {
+                let faults = "column 1: its holder is gone".to_owned();
+                GetError::Unreadable { object, segment, found: 3, needed: 4, faults }
             };
-            Ok(GetStream { size, start, length, name: None, bytes })
+            let bytes = match object {
+                UNREADABLE => return Err(lost(0).into()),
+                // Half of it, and then no more: the rest of this object is lost.
+                DAMAGED => stream::iter(vec![Ok(part.slice(..5)), Err(lost(1))]).boxed(),
+                _ => stream::iter(vec![Ok(part)]).boxed(),
+            };
+            Ok(GetStream { size, start, length, bytes })
         })
     }
     fn emit(&self, request: EmitRequest) -> Answer<'_, EmitInfo> {
@@ -400,9 +406,69 @@ async fn a_download_has_ranges_and_breaks_rather_than_lies() {
     assert_eq!(beyond.status(), StatusCode::RANGE_NOT_SATISFIABLE);
     assert_eq!(beyond.headers()["content-range"], "bytes */10");
     assert_eq!(edge.status(edge.get(&content).header("range", "bytes=9-2")).await.1, ErrorCode::BadRequest);
-    let damaged = ObjectId { manifest: ManifestHash([4; 32]), ..OBJECT };
-    let broken = edge.get(&format!("/v1/objects/{damaged}/content")).send().await.unwrap();
+    let broken = edge.get(&format!("/v1/objects/{DAMAGED}/content")).send().await.unwrap();
     assert!(broken.bytes().await.is_err(), "half an object must not look like a whole one");
+}
+
+/// Goal: what is known before the first byte is an error with its reason, never a 200 that breaks off.
+#[tokio::test]
+async fn a_download_that_cannot_begin_is_refused_with_the_reason() {
+    let edge = Edge::start().await;
+    for range in [None, Some("bytes=2-4"), Some("bytes=-1")] {
+        let mut request = edge.get(&format!("/v1/objects/{UNREADABLE}/content"));
+        if let Some(range) = range {
+            request = request.header("range", range);
+        }
+        let refused = request.send().await.unwrap();
+        assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE, "{range:?}");
+        let body: ErrorBody = refused.json().await.unwrap();
+        assert!(body.message.starts_with("3 of 4 needed holders answer"), "{}", body.message);
+        assert!(body.message.contains("column 1: its holder is gone"), "{}", body.message);
+    }
+}
+
+/// Goal: each Range header, odd ones too, has the status, the `Content-Range` and the bytes of RFC 9110.
+#[tokio::test]
+async fn ranges_are_answered_as_http_has_them() {
+    let edge = Edge::start().await;
+    let etag = format!("\"{}\"", OBJECT.manifest);
+    let (etag, other) = (Some(etag.as_str()), Some("\"another\""));
+    let cases = [
+        (EMPTY, "bytes=0-0", None, 416, Some("bytes */0"), ""),
+        (EMPTY, "bytes=0-", None, 416, Some("bytes */0"), ""),
+        (EMPTY, "bytes=-0", None, 416, Some("bytes */0"), ""),
+        (EMPTY, "bytes=0-18446744073709551615", None, 416, Some("bytes */0"), ""),
+        (EMPTY, "bytes=-5", None, 200, None, ""),
+        (EMPTY, "bytes=-18446744073709551615", None, 200, None, ""),
+        (OBJECT, "bytes=0-18446744073709551615", None, 206, Some("bytes 0-9/10"), "0123456789"),
+        (OBJECT, "bytes=8-99999999999999999999999", None, 206, Some("bytes 8-9/10"), "89"),
+        (OBJECT, "bytes=-18446744073709551615", None, 206, Some("bytes 0-9/10"), "0123456789"),
+        (OBJECT, "bytes=-3", None, 206, Some("bytes 7-9/10"), "789"),
+        (OBJECT, "bytes=-0", None, 416, Some("bytes */10"), ""),
+        (OBJECT, "bytes=9-9", None, 206, Some("bytes 9-9/10"), "9"),
+        (OBJECT, "bytes=10-10", None, 416, Some("bytes */10"), ""),
+        (OBJECT, "bytes=18446744073709551615-", None, 416, Some("bytes */10"), ""),
+        (OBJECT, "BYTES=1-2", None, 206, Some("bytes 1-2/10"), "12"),
+        (OBJECT, "bytes=0-1,4-5", None, 200, None, "0123456789"),
+        (OBJECT, "lines=0-1", None, 200, None, "0123456789"),
+        (OBJECT, "bytes=1-2", etag, 206, Some("bytes 1-2/10"), "12"),
+        (OBJECT, "bytes=1-2", other, 200, None, "0123456789"),
+        (OBJECT, "bytes=99-", other, 200, None, "0123456789"),
+        (OBJECT, "bytes=+1-2", None, 400, None, ""),
+        (OBJECT, "0-1", None, 400, None, ""),
+    ];
+    for (object, range, known, status, part, bytes) in cases {
+        let mut request = edge.get(&format!("/v1/objects/{object}/content")).header("range", range);
+        if let Some(known) = known {
+            request = request.header("if-range", known);
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{range}");
+        assert_eq!(answer.headers().get("content-range").map(|value| value.to_str().unwrap()), part, "{range}");
+        if status < 300 {
+            assert_eq!(answer.bytes().await.unwrap(), bytes, "{range}");
+        }
+    }
 }
 
 /// Goal: progress comes while the body is still on its way, and no phase is left out, however short. Method: the body's

@@ -757,9 +757,13 @@ fn offset(text: &str) -> Result<i64, String> {
 fn range(text: &str) -> Result<String, String> {
     let fault = || format!("{text:?} is no range; write FIRST-LAST, FIRST- or -COUNT");
     let (first, last) = text.split_once('-').ok_or_else(fault)?;
-    let number = |part: &str| part.is_empty() || part.parse::<u64>().is_ok();
-    match number(first) && number(last) && !(first.is_empty() && last.is_empty()) {
-        true => Ok(text.to_owned()),
-        false => Err(fault()),
+    // What the node will make of it, before anybody is asked.
+    let number = |part: &str| part.is_empty() || crate::api::range::number(part).is_some();
+    if !number(first) || !number(last) || (first.is_empty() && last.is_empty()) {
+        return Err(fault());
+    }
+    match crate::api::range::parse(&format!("bytes={text}")) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(format!("{text:?} ends before it begins; write FIRST-LAST with LAST not below FIRST")),
     }
 }

@@ -36,6 +36,9 @@ fn values_are_checked_before_anyone_is_asked() {
         ("quorate object get nonsense -o x", "nonsense"),
         ("quorate object put f --profile 4711", "4+2"),
         ("quorate object get abababab --range 5", "FIRST-LAST"),
+        ("quorate object get abababab --range 7-3", "ends before it begins"),
+        ("quorate object get abababab --range +1-3", "FIRST-LAST"),
+        ("quorate object get abababab --range 1-3,5-6", "FIRST-LAST"),
         ("quorate peers --node somewhere", "testnet node"),
         ("quorate bench put --size much", "256MiB"),
         ("quorate testnet kill", "Usage"),
@@ -53,6 +56,8 @@ fn values_are_checked_before_anyone_is_asked() {
         panic!("a get");
     };
     assert_eq!(get.range.as_deref(), Some("-5"));
+    let whole = "quorate object get abababab --range 0-18446744073709551615 -o -";
+    assert!(parse(whole).is_ok(), "to the end, as HTTP clients write it");
     let Some(Command::Bench(BenchCommand::Commit { outstanding, .. })) = parse("quorate bench commit").unwrap().command
     else {
         panic!("a bench");

@@ -23,6 +23,7 @@ use crate::storage::Storage;
 
 pub use context::{HolderLeases, NodeQuorums, Quorums};
 pub use events::{Events, Metrics, ObjectEvent};
+pub use get::ByteRange;
 pub use holder::{PieceCallError, PieceClient, PieceService};
 
 /// What a put was asked to do.
@@ -112,10 +113,14 @@ pub enum GetError {
     Unknown { object: ObjectId },
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("segment {segment} of {object}: only {found} of the {needed} pieces needed can be read now; {faults}")]
+    #[error(
+        "{found} of {needed} needed holders answer with a good piece of segment {segment} of {object}; missing: {faults}"
+    )]
     Unreadable { object: ObjectId, segment: u32, found: usize, needed: usize, faults: String },
     #[error("range starts at {start}, past the end of the object at {size}")]
     Range { start: u64, size: u64 },
+    #[error("a range of the last 0 bytes names none of the {size}")]
+    NoBytes { size: u64 },
 }
 
 /// A started read: what will come, and the bytes, each checked.
@@ -123,7 +128,6 @@ pub struct GetStream {
     pub size: u64,
     pub start: u64,
     pub length: u64,
-    pub name: Option<String>,
     pub bytes: BoxStream<'static, Result<Bytes, GetError>>,
 }
 
@@ -182,8 +186,9 @@ impl Objects {
     ) -> Result<PutOutcome, PutError> {
         self.put_object(request, body, progress).await
     }
-    /// Reads an object, or `length` bytes of it from `start`.
-    pub async fn get(&self, object: ObjectId, range: Option<(u64, Option<u64>)>) -> Result<GetStream, GetError> {
+    /// Reads an object, or a part of it. Returns once its first bytes are at hand, so that what cannot be read is an
+    /// error here and not in the middle of an answer.
+    pub async fn get(&self, object: ObjectId, range: Option<ByteRange>) -> Result<GetStream, GetError> {
         self.get_object(object, range).await
     }
 }
@@ -240,8 +245,9 @@ mod error_texts {
         let gets: Vec<GetError> = vec![
             GetError::Unknown { object },
             ClientError::Busy { quorum }.into(),
-            GetError::Unreadable { object, segment: 0, found: 1, needed: 4, faults: "no holder is known".into() },
+            GetError::Unreadable { object, segment: 0, found: 1, needed: 4, faults: "column 2: gone".into() },
             GetError::Range { start: 9, size: 3 },
+            GetError::NoBytes { size: 3 },
         ];
         puts.iter().for_each(|error| assert_reads_well(&crate::api::error::chain(error)));
         gets.iter().for_each(|error| assert_reads_well(&crate::api::error::chain(error)));

@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, watch};
 use super::ports::{ObjectBytes, Room, Stewards, TaskObjects, WorkerLeases};
 use crate::jobs::ports::{Knowledge, LocalQuorums};
 use crate::jobs::{ClientError, QuorumClient};
-use crate::objects::{Objects, PutProgress, PutRequest};
+use crate::objects::{ByteRange, Objects, PutProgress, PutRequest};
 use crate::resources::approver::{Approver, EndedLease, LeaseInfo};
 
 /// How long a worker looks for outputs of earlier tasks in a quorum's record.
@@ -90,7 +90,7 @@ impl TaskObjects for Objects {
     fn read(&self, object: ObjectId, range: Option<(u64, u64)>) -> BoxFuture<'static, Result<ObjectBytes, String>> {
         let objects = self.clone();
         async move {
-            let range = range.map(|(offset, length)| (offset, Some(length)));
+            let range = range.map(|(start, length)| ByteRange::From { start, length: Some(length) });
             let read = objects.get(object, range).await.map_err(|error| told(&error))?;
             let bytes = read.bytes.map(|chunk| chunk.map_err(|error| told(&error))).boxed();
             Ok(ObjectBytes { size: read.size, bytes })

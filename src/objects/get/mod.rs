@@ -9,6 +9,7 @@
 //! What it does not do: repair. It names a bad holder in an event, tells the steward which column it was, and goes on
 //! with the next.
 
+mod range;
 mod segment;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ use quorate_protocols::object::limits::SEGMENT_BYTES;
 use quorate_protocols::quorum::ObjectState;
 use tokio::sync::mpsc;
 
+pub use self::range::ByteRange;
 use self::segment::Holders;
 use super::{GetError, GetStream, Objects};
 use crate::jobs::ClientError;
@@ -66,20 +68,11 @@ struct Placement {
 }
 
 impl Objects {
-    pub(super) async fn get_object(
-        &self,
-        object: ObjectId,
-        range: Option<(u64, Option<u64>)>,
-    ) -> Result<GetStream, GetError> {
+    pub(super) async fn get_object(&self, object: ObjectId, range: Option<ByteRange>) -> Result<GetStream, GetError> {
         let (manifest, view) = self.find_object(object).await?;
         let size = manifest.size;
-        let (start, length) = match range {
-            None => (0, size),
-            Some((start, _)) if start > size || (start == size && size > 0) => {
-                return Err(GetError::Range { start, size });
-            }
-            Some((start, length)) => (start, length.unwrap_or(size).min(size - start)),
-        };
+        let part = range.map_or(Ok(0..size), |range| range.of_size(size))?;
+        let (start, length) = (part.start, part.end - part.start);
         let placement =
             Placement { columns: holders_of(&view, &manifest), generation: 0, asked_at: tokio::time::Instant::now() };
         let read = Arc::new(Read {
@@ -89,7 +82,7 @@ impl Objects {
             placement: tokio::sync::Mutex::new(placement),
             holders: Mutex::new(Holders::default()),
         });
-        Ok(GetStream { size, start, length, name: view.record.name, bytes: read.stream(start..start + length) })
+        Ok(GetStream { size, start, length, bytes: read.stream(part).await? })
     }
 
     /// The manifest, checked against the object's id, and the steward's view.
@@ -149,18 +142,26 @@ fn holders_of(view: &ObjectView, manifest: &Manifest) -> Vec<Option<PeerId>> {
 }
 
 impl Read {
-    /// The bytes of `range`, in order. The work stops when the stream is dropped, or with the node.
-    fn stream(self: Arc<Self>, range: Range<u64>) -> BoxStream<'static, Result<Bytes, GetError>> {
-        let (send, receive) = mpsc::channel(SEGMENTS_WAITING);
+    /// The bytes of `range`, in order, once the first of them are at hand: nobody can say anything to a client in the
+    /// middle of its bytes, and a reader waits for the first ones anyhow. The work stops when the stream is dropped, or
+    /// with the node.
+    async fn stream(
+        self: Arc<Self>,
+        range: Range<u64>,
+    ) -> Result<BoxStream<'static, Result<Bytes, GetError>>, GetError> {
+        let (send, mut receive) = mpsc::channel(SEGMENTS_WAITING);
         if !range.is_empty() {
             drop(spawn(self.produce(range, send)));
         }
-        streams::receiver(receive)
+        let first = receive.recv().await.transpose()?;
+        let bytes = futures::stream::iter(first.map(Ok))
+            .chain(streams::receiver(receive))
             .flat_map(|segment| match segment {
                 Ok(parts) => futures::stream::iter(parts.into_iter().map(Ok).collect::<Vec<_>>()),
                 Err(error) => futures::stream::iter(vec![Err(error)]),
             })
-            .boxed()
+            .boxed();
+        Ok(bytes)
     }
 
     async fn produce(self: Arc<Self>, range: Range<u64>, send: mpsc::Sender<Result<Vec<Bytes>, GetError>>) {

@@ -4,7 +4,7 @@
 //! slower than the others were, is backed up by the next best column; as soon as k pieces are there, whichever they
 //! are, the rest is computed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -76,7 +76,8 @@ impl Read {
             let coder = self.objects.coders.get(self.manifest.profile);
             let decoded = run_blocking(move || coder.and_then(|coder| coder.data(pieces, piece_bytes))).await;
             // `fetch` returned k checked pieces of one length: what it did not, it reported itself.
-            let decoded = decoded.map_err(|error| self.unreadable(segment, 0, vec![error.to_string()]))?;
+            let decoded =
+                decoded.map_err(|error| self.unreadable(segment, 0, BTreeMap::from([(0, error.to_string())])))?;
             decoded.into_iter().map(Some).collect()
         };
         let parts = touched.filter_map(|index| {
@@ -97,7 +98,8 @@ impl Read {
         let (columns, needed) = (self.manifest.profile.columns(), self.manifest.profile.data as usize);
         let mut pieces: Vec<Option<Bytes>> = vec![None; columns];
         let mut tried: Vec<Option<PeerId>> = vec![None; columns];
-        let mut faults = Vec::new();
+        // Of each column, why it gave no piece when last asked.
+        let mut faults = BTreeMap::new();
         let mut running = FuturesUnordered::new();
         let mut placement = self.placement.lock().await.clone();
         // Pieces that should be there or on their way. At first only those touched; once one of these fails or is slow,
@@ -126,6 +128,8 @@ impl Read {
                 }
                 // Nobody left to ask: perhaps columns have moved.
                 if fresh {
+                    let open = (0..columns).filter(|index| placement.columns[*index].is_none());
+                    faults.extend(open.map(|index| (index, format!("column {index} has no holder now"))));
                     return Err(self.unreadable(segment, found, faults));
                 }
                 // And whoever failed for a moment gets a second chance.
@@ -139,7 +143,7 @@ impl Read {
                 Some((index, fetched)) = running.next() => match fetched {
                     Ok(piece) => pieces[index] = Some(CheckedPiece::into_bytes(piece)),
                     Err(fault) => {
-                        faults.push(fault);
+                        faults.insert(index, fault);
                         (wanted, any) = (wanted.max(needed), true);
                     }
                 },
@@ -238,9 +242,8 @@ impl Read {
         }));
     }
 
-    fn unreadable(&self, segment: SegmentIndex, found: usize, mut faults: Vec<String>) -> GetError {
-        faults.truncate(FAULTS_TOLD_MAX);
-        let faults = if faults.is_empty() { "no holder is known".to_owned() } else { faults.join("; ") };
+    fn unreadable(&self, segment: SegmentIndex, found: usize, faults: BTreeMap<usize, String>) -> GetError {
+        let faults = faults.into_values().take(FAULTS_TOLD_MAX).collect::<Vec<_>>().join("; ");
         let needed = self.manifest.profile.data as usize;
         GetError::Unreadable { object: self.object, segment: segment.0, found, needed, faults }
     }

@@ -13,7 +13,7 @@ use quorate_protocols::object::limits::SEGMENT_BYTES;
 use tokio::sync::watch;
 
 use self::cluster::{Cluster, Manner, content, peer};
-use super::{GetError, Objects, PutError, PutOutcome, PutProgress, PutRequest};
+use super::{ByteRange, GetError, Objects, PutError, PutOutcome, PutProgress, PutRequest};
 
 /// A body in chunks of the size that HTTP brings.
 fn body(content: &Bytes) -> BoxStream<'static, Result<Bytes, std::io::Error>> {
@@ -35,6 +35,16 @@ async fn get(
     node: &Objects,
     object: ObjectId,
     range: Option<(u64, Option<u64>)>,
+) -> Result<Bytes, GetError> {
+    let range = range.map(|(start, length)| ByteRange::From { start, length });
+    get_part(cluster, node, object, range).await
+}
+
+async fn get_part(
+    cluster: &Cluster,
+    node: &Objects,
+    object: ObjectId,
+    range: Option<ByteRange>,
 ) -> Result<Bytes, GetError> {
     let reading = async {
         let mut stream = node.get(object, range).await?;

@@ -107,6 +107,82 @@ async fn with_fewer_than_k_columns_the_error_says_why() {
     let Err(GetError::Unreadable { needed, found, faults, .. }) = failed else { panic!("{failed:?}") };
     assert_eq!((needed, found), (4, 3));
     assert!(faults.contains("nothing listens"), "{faults}");
+    for (column, holder) in &outcome.columns[..3] {
+        let told = faults.matches(&format!("column {}", column.0)).count();
+        assert!(told == 1 && faults.contains(&holder.to_string()), "column {column} once, with its holder: {faults}");
+    }
+}
+
+/// Goal: a get that cannot succeed fails before it has promised anything, whole or in part; one that can is not made to
+/// read more than its first segment for that.
+#[tokio::test(start_paused = true)]
+async fn a_get_that_cannot_succeed_is_refused_before_its_first_byte() {
+    let cluster = Cluster::start(7).await;
+    let content = content(2 * SEGMENT_BYTES);
+    let outcome = stored(&cluster, &content).await;
+    let (object, reader) = (outcome.object, &cluster.nodes[6]);
+    let lose = |holders: &[(quorate_protocols::ids::PieceIndex, quorate_protocols::ids::PeerId)]| {
+        for (_, holder) in holders {
+            cluster.world.manners.lock().unwrap().insert(*holder, Manner::Dead);
+        }
+    };
+    // The rest of what is under way is lost to it: that can only be found out on the way.
+    let mut begun = cluster.tasks.scope(reader.get(object, None)).await.expect("all holders are there");
+    let first = begun.bytes.next().await.expect("its first bytes are at hand").unwrap();
+    assert_eq!(first, content.slice(..first.len()));
+    lose(&outcome.columns[..3]);
+    for range in
+        [None, Some(ByteRange::Last(1)), Some(ByteRange::From { start: SEGMENT_BYTES as u64 + 5, length: Some(1) })]
+    {
+        let refused = cluster.tasks.scope(reader.get(object, range)).await.map(|stream| stream.length);
+        assert!(matches!(refused, Err(GetError::Unreadable { found: 3, needed: 4, .. })), "{range:?}: {refused:?}");
+    }
+}
+
+/// Goal: every range of an object of every size is the part that RFC 9110 (14.1.2) names, or cannot be satisfied.
+#[tokio::test(start_paused = true)]
+async fn a_range_is_the_bytes_that_there_are_or_cannot_be_satisfied() {
+    let cluster = Cluster::start(3).await;
+    let (empty, ten) = (content(0), content(10));
+    let objects = [stored(&cluster, &empty).await.object, stored(&cluster, &ten).await.object];
+    let from = |start, length| ByteRange::From { start, length };
+    let huge = u64::MAX;
+    let beyond = [
+        (0, from(0, Some(1))),
+        (0, from(0, None)),
+        (0, from(0, Some(huge))),
+        (0, from(7, Some(3))),
+        (0, ByteRange::Last(0)),
+        (1, from(10, None)),
+        (1, from(10, Some(1))),
+        (1, from(huge, None)),
+        (1, from(huge, Some(huge))),
+        (1, ByteRange::Last(0)),
+    ];
+    for (which, range) in beyond {
+        let refused = get_part(&cluster, &cluster.nodes[1], objects[which], Some(range)).await;
+        let size = [0, 10][which];
+        let right =
+            matches!(refused, Err(GetError::Range { size: of, .. } | GetError::NoBytes { size: of }) if of == size);
+        assert!(right, "{range:?} of {size} bytes: {refused:?}");
+    }
+    let inside = [
+        (0, ByteRange::Last(5), 0..0),
+        (0, ByteRange::Last(huge), 0..0),
+        (1, from(0, Some(1)), 0..1),
+        (1, from(9, None), 9..10),
+        (1, from(9, Some(1)), 9..10),
+        (1, from(4, Some(97)), 4..10),
+        (1, from(0, Some(huge)), 0..10),
+        (1, from(4, Some(huge)), 4..10),
+        (1, ByteRange::Last(3), 7..10),
+        (1, ByteRange::Last(10), 0..10),
+        (1, ByteRange::Last(huge), 0..10),
+    ];
+    for (which, range, bytes) in inside {
+        let read = get_part(&cluster, &cluster.nodes[1], objects[which], Some(range)).await.unwrap();
+        assert_eq!(read, [&empty, &ten][which].slice(bytes), "{range:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
