@@ -15,6 +15,7 @@ pub mod directory;
 pub mod events;
 pub mod executors;
 pub mod identity;
+pub mod incarnation;
 pub mod jobs;
 pub mod network;
 pub mod node;

@@ -9,6 +9,7 @@ pub mod api;
 pub mod approval;
 pub mod directory;
 pub mod ids;
+pub mod incarnation;
 pub mod job;
 pub mod liveness;
 pub mod object;

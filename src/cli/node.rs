@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use quorate_protocols::api::{FAULTS_FILE, NodeFaults};
-use quorate_protocols::ids::{PeerId, QuorumId};
+use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::Kind;
 use quorate_protocols::resources::limits::Overrides;
 use quorate_protocols::resources::{Amounts, Limits, Scope};
@@ -23,16 +23,16 @@ use crate::config::{self, Config};
 use crate::executors::Executor;
 use crate::executors::command::{CommandConfig, CommandExecutor, GRACE};
 use crate::executors::wasm::{WasmConfig, WasmExecutor};
-use crate::identity::{self, Identity};
+use crate::identity;
+use crate::incarnation;
 use crate::network::{self, Admission, Link, LinkFault, NetFaults, NetworkConfig};
 use crate::node::{Node, NodeParts, NodeSettings, NodeWork};
-use crate::quorum::lost_quorums;
 use crate::resources::{Resources, machine};
 use crate::seams::clock::SystemClock;
 use crate::seams::entropy::OsEntropy;
-use crate::seams::{Disk, DiskError, Seams, TaskGroup};
+use crate::seams::{Seams, TaskGroup};
+use crate::storage;
 use crate::storage::faults::DiskFaults;
-use crate::storage::{self, Storage};
 use crate::workers::faults::WorkerFaults;
 
 use super::args::{Common, NodeArgs};
@@ -93,23 +93,15 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
 
     let entropy = Arc::new(OsEntropy);
-    let mut identity = identity::load(&dir, &*entropy).map_err(|error| Failure::of(&error))?;
+    let identity = identity::load(&dir, &*entropy).map_err(|error| Failure::of(&error))?;
     let secret = identity::load_secret(&dir).map_err(|error| Failure::of(&error))?;
     let folder = dir.clone();
     let disk = tokio::task::spawn_blocking(move || storage::open(&folder))
         .await
         .map_err(|error| Failure::of(&error))?
         .map_err(|error| Failure::of(&error))?;
-    let lost = forgotten(&disk, &identity).await.map_err(|error| Failure::of(&error))?;
-    if !lost.is_empty() {
-        identity::renew_incarnation(&dir, &*entropy).map_err(|error| Failure::of(&error))?;
-        identity = identity::load(&dir, &*entropy).map_err(|error| Failure::of(&error))?;
-        tracing::error!(
-            quorums = ?lost, incarnation = ?identity.incarnation,
-            "the record store lost what this node had promised; it comes back as a new member, with nothing to say \
-             in these quorums until they take it in"
-        );
-    }
+    let settled = incarnation::settle(&dir, &disk, identity, &*entropy).await;
+    let identity = settled.map_err(|error| Failure::of(&error))?;
     let (disk, disk_faults) = match testing {
         true => {
             let (disk, faults) = DiskFaults::wrap(disk);
@@ -197,15 +189,6 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     };
     closing.await;
     outcome
-}
-
-/// Quorums in which this disk no longer remembers what the node promised as a member.
-async fn forgotten(disk: &Disk, identity: &Identity) -> Result<Vec<QuorumId>, DiskError> {
-    let looking = TaskGroup::threaded();
-    let (disk, member) = (disk.clone(), identity.member());
-    let lost = looking.scope(async move { lost_quorums(&Storage::start(disk), member) }).await;
-    looking.close().await;
-    lost
 }
 
 /// What this node runs tasks with: an executor for each kind that it takes on.

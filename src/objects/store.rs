@@ -434,6 +434,36 @@ impl PieceStore {
         synced.await
     }
 
+    /// Damaged pieces after `after` in order, at most `limit`.
+    pub fn damaged(&self, after: Option<PieceHash>, limit: usize) -> Result<Vec<PieceHash>, StoreError> {
+        let from = after.map_or(Vec::new(), |hash| successor(hash.0.to_vec()));
+        let rows = self.inner.storage.kv().range(DAMAGED, &from, &[0xff; PieceHash::LEN + 1], limit, PAGE_BYTES)?;
+        rows.iter().map(|(key, _)| parse_hash(key)).collect()
+    }
+
+    /// Columns that a piece belongs to, at most `limit`.
+    pub fn columns_with(&self, hash: PieceHash, limit: usize) -> Result<Vec<(JobId, PieceIndex)>, StoreError> {
+        let mut end = hash.0.to_vec();
+        end.extend_from_slice(&[0xff; HELD_KEY + 1]);
+        let rows = self.inner.storage.kv().range(REFS, &hash.0, &end, limit, PAGE_BYTES)?;
+        let column = |key: &[u8]| key.get(PieceHash::LEN..PieceHash::LEN + COLUMN_KEY).map(parse_column_key);
+        rows.iter().filter_map(|(key, _)| column(key)).collect()
+    }
+
+    /// Takes the mark off a damaged piece that nobody refers to any more and that has no file. One that has a file keeps
+    /// its mark until the file is deleted: a writer would believe the file.
+    pub async fn forget_damaged(&self, hash: PieceHash) -> Result<(), StoreError> {
+        let _alone = self.inner.files.write().await;
+        let files = self.inner.storage.files();
+        if self.first_ref(hash)?.is_none() && run_blocking(move || files.read_piece(hash)).await?.is_none() {
+            let mut batch = KvBatch::new();
+            batch.delete(DAMAGED, hash.0);
+            // Not waited for: a mark without a piece says nothing.
+            drop(self.apply(batch)?);
+        }
+        Ok(())
+    }
+
     /// The length that the index gives for a piece, if any record refers to it.
     fn referred_length(&self, hash: PieceHash) -> Result<Option<u32>, StoreError> {
         let Some(key) = self.first_ref(hash)? else { return Ok(None) };
@@ -539,6 +569,11 @@ impl PieceStore {
         }
         Ok(missing)
     }
+}
+
+/// Whether any column was ever stored here and is not forgotten.
+pub fn has_columns(storage: &Storage) -> Result<bool, DiskError> {
+    Ok(!storage.kv().range(COLUMNS, &[], &[0xff; COLUMN_KEY + 1], 1, PAGE_BYTES)?.is_empty())
 }
 
 const COLUMN_KEY: usize = QuorumId::LEN + 16 + 1;

@@ -122,6 +122,11 @@ pub fn lost_quorums(storage: &Storage, member: MemberId) -> Result<Vec<QuorumId>
     Ok(lost)
 }
 
+/// Whether this disk knows of any quorum that it has a member of.
+pub fn has_members(storage: &Storage) -> Result<bool, DiskError> {
+    Ok(!group::read_records(storage)?.is_empty())
+}
+
 impl Inner {
     pub async fn load(context: QuorumContext) -> Result<Arc<Self>, DiskError> {
         let QuorumContext { seams, identity, net, storage } = context;

@@ -57,7 +57,7 @@ use quorate_protocols::quorum::{Command, CommandReply, Duty, Event, QuorumState,
 use quorate_protocols::wire;
 use tokio::sync::{broadcast, oneshot};
 
-pub use host::lost_quorums;
+pub use host::{has_members, lost_quorums};
 pub use metrics::QuorumMetrics;
 
 use crate::identity::Identity;

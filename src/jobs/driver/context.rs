@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_protocols::ids::{JobId, ManifestHash, PeerId};
+use quorate_protocols::ids::{JobId, ManifestHash, MemberId, PeerId};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::limits::DEADLINE;
 use quorate_protocols::job::message::{Query, QueryAnswer};
@@ -164,12 +164,9 @@ impl Context {
         HolderError::Confused { holder }
     }
 
-    /// Whether the holder announced another life of its disk than the one that made the promise.
-    pub fn has_lost_its_disk(&self, holder: quorate_protocols::ids::MemberId) -> bool {
-        self.around
-            .knowledge
-            .peers()
-            .iter()
-            .any(|known| known.peer == holder.peer && known.advert.incarnation != holder.incarnation)
+    /// Whether the holder is in another life of its disk, as it announced, than the one that made the promise.
+    pub fn has_lost_its_disk(&self, holder: MemberId) -> bool {
+        let announced = self.around.knowledge.peers().into_iter().find(|known| known.peer == holder.peer);
+        announced.is_some_and(|known| holder.is_over(known.advert.incarnation))
     }
 }

@@ -1,17 +1,18 @@
-//! The holder's slow background work, one bounded unit at a time: scrub, collect, sweep.
+//! The holder's slow background work, one bounded unit at a time: scrub, report, collect, sweep.
 //!
-//! *Scrub* reads one piece back at a time and marks what has rotted; the steward learns of it by audit, a resuming put
-//! by `Held`. *Collect* looks for columns whose lease has ended without the object having been confirmed, and now and
+//! *Scrub* reads one piece back at a time and marks what has rotted; a resuming put learns of it by `Held`. *Report*
+//! tells the stewards which columns have damaged pieces, as a reader would that got none: each looks for itself, and has
+//! the column rebuilt. What is lost of it is told again in the next round, for as long as the damage is there. *Collect* looks for columns whose lease has ended without the object having been confirmed, and now and
 //! then at confirmed ones, and asks the owning quorum whether it still wants them here. Only a definite no, from a
 //! linearizable read, lets a column go; anything else means asking again later. *Sweep* is mark and sweep over the
 //! piece files, with a quarantine.
 //!
 //! Nothing of it survives a restart, and nothing needs to: every round starts from the index.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quorate_protocols::ids::{JobId, ManifestHash, Millis, PeerId, PieceHash, PieceIndex};
+use quorate_protocols::ids::{JobId, ManifestHash, Millis, ObjectId, PeerId, PieceHash, PieceIndex};
 use quorate_protocols::job::limits::PAGE_MAX;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::store::ColumnRecord;
@@ -34,6 +35,11 @@ const COLLECT_PAUSE: Duration = Duration::from_secs(30);
 
 /// Columns looked at in one round.
 const COLLECT_MAX: usize = 64;
+
+/// Damaged pieces whose columns are reported in one round, and columns of one such piece: a disk that lost all is told
+/// of in a few rounds, and no steward is flooded.
+const REPORTED_MAX: usize = 64;
+const REPORTED_COLUMNS_MAX: usize = 16;
 
 /// How long an answer about a column is believed: an unconfirmed one is settled within minutes or resumed within the
 /// hour, a confirmed one is released by message unless the message was lost for good.
@@ -68,6 +74,7 @@ pub(super) async fn run(service: PieceService) {
             () = tokio::time::sleep_until(collect_at) => {
                 keeper.collect_round().await;
                 keeper.sweep_round(QUARANTINE).await;
+                keeper.report_round().await;
                 collect_at = tokio::time::Instant::now() + keeper.jitter(COLLECT_PAUSE);
             }
             () = tokio::time::sleep_until(scrub_at) => {
@@ -83,12 +90,13 @@ pub(in crate::objects) struct Keeper {
     scrubbed: Option<PieceHash>,
     collected: Option<(JobId, PieceIndex)>,
     swept: Option<PieceHash>,
+    reported: Option<PieceHash>,
     asked: BTreeMap<(JobId, PieceIndex), Millis>,
 }
 
 impl Keeper {
     pub(in crate::objects) fn new(service: PieceService) -> Self {
-        Self { service, scrubbed: None, collected: None, swept: None, asked: BTreeMap::new() }
+        Self { service, scrubbed: None, collected: None, swept: None, reported: None, asked: BTreeMap::new() }
     }
 
     /// Between three quarters and five quarters of the pause, so that nodes started together do not work in step.
@@ -134,6 +142,46 @@ impl Keeper {
                 self.swept = None;
             }
         }
+    }
+
+    /// Tells the stewards of the next columns with damaged pieces.
+    pub(in crate::objects) async fn report_round(&mut self) {
+        match self.damaged_columns().await {
+            Ok(columns) => {
+                for (object, column) in columns {
+                    let told = self.service.inner.context.quorums.suspect(object, column, ASK_DEADLINE).await;
+                    if let Err(error) = told {
+                        tracing::debug!(%object, %column, %error, "the steward was not told of a damaged column");
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the damaged pieces could not be listed");
+                self.reported = None;
+            }
+        }
+    }
+
+    /// Confirmed columns that a page of damaged pieces belongs to. The others have no object yet: whoever fills them
+    /// learns by `Held`.
+    async fn damaged_columns(&mut self) -> Result<BTreeSet<(ObjectId, PieceIndex)>, StoreError> {
+        let store = &self.service.inner.store;
+        let damaged = store.damaged(self.reported, REPORTED_MAX)?;
+        let mut columns = BTreeSet::new();
+        for hash in &damaged {
+            let with = store.columns_with(*hash, REPORTED_COLUMNS_MAX)?;
+            if with.is_empty() {
+                store.forget_damaged(*hash).await?;
+            }
+            for (job, column) in with {
+                let row = store.column(job, column)?;
+                if let Some(ColumnRow { state: HoldState::Confirmed { manifest }, .. }) = row {
+                    columns.insert((ObjectId { quorum: job.quorum, manifest }, column));
+                }
+            }
+        }
+        self.reported = if damaged.len() < REPORTED_MAX { None } else { damaged.last().copied() };
+        Ok(columns)
     }
 
     /// Looks at the next columns and lets go of those that nobody wants.

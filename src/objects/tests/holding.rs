@@ -142,6 +142,40 @@ async fn rot_is_found_by_the_scrub_and_mended_by_a_put() {
     assert_eq!(read, ReadPiece::Bytes(Bytes::from_static(b"rotten")));
 }
 
+/// Goal: a holder that finds its pieces gone says so to the steward itself, again and again until they are back, and
+/// only of what an object needs.
+#[tokio::test(start_paused = true)]
+async fn a_holder_reports_the_columns_whose_pieces_it_lost() {
+    let cluster = Cluster::start(7).await;
+    let committed = put(&cluster, &cluster.nodes[0], PutRequest::default(), &cluster::content(200_000)).await.unwrap();
+    cluster.settle().await;
+    let (column, holder) = committed.columns[2];
+    let node = cluster.nodes.iter().find(|node| node.service().peer() == holder).expect("a node of this cluster");
+    let lease = LeaseId([7; 16]);
+    cluster.world.leases.lock().unwrap().insert((holder, lease));
+    let unconfirmed = CheckedPiece::hash_of(Bytes::from_static(b"not yet an object's"));
+    let store = node.service().store().clone();
+    cluster.tasks.scope(store.put(slot(1), lease, SegmentIndex(0), unconfirmed)).await.unwrap();
+    cluster.disk_of(holder).pieces.lock().unwrap().clear();
+    let mut keeper = Keeper::new(node.service().clone());
+    let told = |rounds| vec![(committed.object, column); rounds];
+    for rounds in [0, 1, 2] {
+        assert_eq!(*cluster.world.suspected.lock().unwrap(), told(rounds));
+        cluster.tasks.scope(keeper.sweep_round(Duration::from_secs(3600))).await;
+        cluster.tasks.scope(keeper.report_round()).await;
+    }
+    // What is let go is not told of any more, and its marks are forgotten.
+    assert_eq!(store.damaged(None, 100).unwrap().len(), 2);
+    let jobs = [(committed.job, column), (JOB, PieceIndex(2))];
+    for (job, column) in jobs {
+        let row = store.column(job, column).unwrap().unwrap();
+        cluster.tasks.scope(store.release(Slot { job, column, attempt: row.attempt })).await.unwrap();
+    }
+    cluster.tasks.scope(keeper.report_round()).await;
+    assert_eq!(*cluster.world.suspected.lock().unwrap(), told(3));
+    assert_eq!(store.damaged(None, 100).unwrap(), []);
+}
+
 /// A piece that two columns share goes only when neither wants it.
 #[tokio::test(start_paused = true)]
 async fn a_shared_piece_outlives_the_first_of_its_references() {
