@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quorate_protocols::api::{
     ContactInfo, EmitInfo, EmitRequest, JobInfo, Listing, MemberView, NodeFaults, NodeInfo, ObjectInfo, PeerInfo,
-    PlanPeer, QuorumDetail, QuorumInfo, ResourcesInfo, SubmitInfo,
+    PlanPeer, QuorumDetail, QuorumInfo, RemovalInfo, ResourcesInfo, SubmitInfo,
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
@@ -19,6 +19,7 @@ use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
 
 use super::error::ApiError;
+use super::removal::Removal;
 use crate::jobs::logs::LogPage;
 use crate::jobs::submit::Wanted;
 use crate::node::NodeEvent;
@@ -61,7 +62,8 @@ pub trait Backend: Send + Sync + 'static {
     fn candidates(&self, kind: Kind, requirement: Requirement) -> Vec<PlanPeer>;
     fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>>;
     fn object(&self, object: ObjectId) -> Answer<'_, ObjectInfo>;
-    fn remove(&self, object: ObjectId) -> Answer<'_, ()>;
+    /// Gives up claims on an object.
+    fn remove(&self, object: ObjectId, removal: Removal) -> Answer<'_, RemovalInfo>;
     fn put(
         &self,
         request: PutRequest,

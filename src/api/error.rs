@@ -103,6 +103,7 @@ fn code_of(rejection: &Rejection) -> ErrorCode {
         | Rejection::HasTrigger { .. }
         | Rejection::EventGap { .. }
         | Rejection::Conflict { .. }
+        | Rejection::InUse { .. }
         | Rejection::StaleAttempt { .. }
         | Rejection::DifferentContent { .. } => ErrorCode::Conflict,
         Rejection::NotWorker { .. } => ErrorCode::Forbidden,
@@ -116,6 +117,10 @@ impl From<ClientError> for ApiError {
     fn from(error: ClientError) -> Self {
         let said = |hint: &str| Some(hint.to_owned());
         let (code, hint) = match &error {
+            ClientError::Rejected(rejection @ Rejection::InUse { .. }) => (
+                code_of(rejection),
+                Some("cancel what needs it with `quorate job cancel`, or remove it all the same with --force"),
+            ),
             ClientError::Rejected(rejection) => (code_of(rejection), None),
             ClientError::QuorumUnknown { .. } => (
                 ErrorCode::Unavailable,

@@ -10,7 +10,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use prometheus_client::registry::Registry;
 use quorate_protocols::api::{
     ContactInfo, EmitInfo, EmitRequest, JobInfo, Listing, MemberView, NodeInfo, ObjectInfo, OutcomeInfo, OwnState,
-    PeerInfo, PlanPeer, QuorumDetail, QuorumInfo, ResourcesInfo, ScopeInfo, SubmitInfo, Unreachable,
+    PeerInfo, PlanPeer, QuorumDetail, QuorumInfo, RemovalInfo, ResourcesInfo, ScopeInfo, SubmitInfo, Unreachable,
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::directory::QuorumAdvert;
@@ -18,7 +18,7 @@ use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId, TaskIndex};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::{JobRecord, JobSpec, Kind, ObjectView, QuorumView, RunState};
-use quorate_protocols::quorum::{Command, CommandReply, ObjectState};
+use quorate_protocols::quorum::{Command, CommandReply, ObjectState, Rejection, Uses};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
@@ -30,6 +30,7 @@ use super::limits::{
 };
 use super::listing::{self, Gathering};
 use super::metrics::QuorumGauges;
+use super::removal::{self, Removal};
 use super::views;
 use crate::jobs::logs::LogPage;
 use crate::jobs::submit::Wanted;
@@ -142,6 +143,39 @@ impl NodeBackend {
         if lately.is_empty() { peers } else { lately }
     }
 
+    /// Asks the quorums that this node knows, but for the object's own, whose live jobs need it; that one checks its own
+    /// jobs when it commits. A job that is submitted elsewhere in the same moment goes unseen.
+    async fn check_unused(&self, object: ObjectId) -> Result<(), ApiError> {
+        let others = self.known_quorums().into_keys().filter(|quorum| *quorum != object.quorum);
+        let mut answers = stream::iter(others)
+            .map(|quorum| async move { (quorum, self.uses_in(quorum, object).await) })
+            .buffer_unordered(LISTING_FAN_OUT);
+        let mut uses = Uses::default();
+        while let Some((quorum, found)) = answers.next().await {
+            match found {
+                Ok(found) => uses.extend(found),
+                Err(error) => return Err(removal::uncertain(object, quorum, &error)),
+            }
+        }
+        match uses.total {
+            0 => Ok(()),
+            _ => Err(ClientError::Rejected(Rejection::InUse { manifest: object.manifest, uses }).into()),
+        }
+    }
+
+    async fn uses_in(&self, quorum: QuorumId, object: ObjectId) -> Result<Uses, ClientError> {
+        let query = Query::Uses { object };
+        // The primary knows of every job that was acknowledged; without one, a member that may lag is better than none.
+        let answer = match self.node.jobs().query(quorum, query.clone(), false, LISTING_DEADLINE).await {
+            Ok(answer) => answer,
+            Err(_) => self.ask_any(quorum, query).await?,
+        };
+        match answer {
+            QueryAnswer::Uses(uses) => Ok(uses),
+            other => Err(unexpected(quorum, "who uses an object", &other)),
+        }
+    }
+
     async fn object_view(&self, object: ObjectId) -> Result<ObjectView, ApiError> {
         match self.ask_primary(object.quorum, Query::Object { manifest: object.manifest }).await? {
             QueryAnswer::Object(view) if view.record.state == ObjectState::Live => Ok(*view),
@@ -170,6 +204,7 @@ pub(super) fn unexpected(quorum: QuorumId, asked: &str, answer: &QueryAnswer) ->
         QueryAnswer::Workers(_) => "workers",
         QueryAnswer::Fires(_) => "fires",
         QueryAnswer::Listening { .. } => "names of events",
+        QueryAnswer::Uses(_) => "who uses an object",
         QueryAnswer::Unknown => "nothing",
     };
     ClientError::Protocol { quorum, reason: format!("asked for {asked} it answered with {kind}") }
@@ -366,11 +401,27 @@ impl Backend for NodeBackend {
         Box::pin(async move { Ok(views::object_info(object.quorum, &self.object_view(object).await?)) })
     }
 
-    fn remove(&self, object: ObjectId) -> Answer<'_, ()> {
+    fn remove(&self, object: ObjectId, removal: Removal) -> Answer<'_, RemovalInfo> {
         Box::pin(async move {
-            let command = Command::RemoveObject { manifest: object.manifest };
-            self.node.jobs().propose(object.quorum, command, QUESTION_DEADLINE).await?;
-            Ok(())
+            let claims = self.object_view(object).await?.record.claims;
+            let selector = removal.select(object, self.node.identity().peer(), &claims)?;
+            let (removed, kept) = claims.part(&selector);
+            if kept.is_empty() && !removal.force {
+                self.check_unused(object).await?;
+            }
+            let command = Command::RemoveObject { manifest: object.manifest, claims: selector, force: removal.force };
+            match self.node.jobs().propose(object.quorum, command, QUESTION_DEADLINE).await {
+                // What a try before this one gave up is not in its reply.
+                Ok(CommandReply::Removed { removed: now, kept }) => {
+                    let removed = if now.is_empty() { removed } else { now };
+                    Ok(RemovalInfo { object, removed, gone: kept.is_empty(), kept })
+                }
+                Err(ClientError::Rejected(Rejection::UnknownObject { .. })) => {
+                    Ok(RemovalInfo { object, removed, kept: Vec::new(), gone: true })
+                }
+                Ok(other) => Err(ApiError::internal(format!("a removal was answered with {other:?}"))),
+                Err(error) => Err(error.into()),
+            }
         })
     }
 

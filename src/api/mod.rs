@@ -31,6 +31,7 @@ mod node;
 mod objects;
 mod quorums;
 pub(crate) mod range;
+mod removal;
 mod router;
 mod server;
 mod submit;

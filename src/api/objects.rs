@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use quorate_protocols::api::{ErrorBody, Listing, ObjectInfo, PutInfo, PutProgressInfo, PutUpdate};
+use quorate_protocols::api::{ErrorBody, Listing, ObjectInfo, PutInfo, PutProgressInfo, PutUpdate, RemovalInfo};
 use quorate_protocols::ids::{JobId, ObjectId, QuorumId};
 use quorate_protocols::object::Profile;
 use quorate_protocols::object::limits::NAME_BYTES_MAX;
@@ -20,6 +20,7 @@ use super::error::ApiError;
 use super::extract::{Path, Query};
 use super::limits::{DOWNLOAD_CHUNKS_MAX, DRAIN_PATIENCE, PROGRESS_INTERVAL, PROGRESS_SILENCE_MAX, TEXT_BYTES_MAX};
 use super::range;
+use super::removal::Removal;
 use super::router::Shared;
 use super::views;
 use crate::objects::{PutPhase, PutProgress, PutRequest};
@@ -44,12 +45,19 @@ pub async fn show(
     Ok(axum::Json(backend.object(object).await?))
 }
 
-/// Removes an object. Its pieces are given back by their holders.
-#[utoipa::path(delete, path = "/v1/objects/{object}", tag = "objects", params(("object" = ObjectId, Path)),
-    responses((status = 204), (status = "default", body = ErrorBody)))]
-pub async fn remove(State(backend): State<Shared>, Path(object): Path<ObjectId>) -> Result<StatusCode, ApiError> {
-    backend.remove(object).await?;
-    Ok(StatusCode::NO_CONTENT)
+/// Gives up this node's claim on an object, or others. With the last claim the object is removed, and its pieces are given
+/// back by their holders; until then it is as readable as before.
+#[utoipa::path(delete, path = "/v1/objects/{object}", tag = "objects", params(("object" = ObjectId, Path), Removal),
+    responses((status = 200, body = RemovalInfo), (status = "default", body = ErrorBody)))]
+pub async fn remove(
+    State(backend): State<Shared>,
+    Path(object): Path<ObjectId>,
+    Query(removal): Query<Removal>,
+) -> Result<axum::Json<RemovalInfo>, ApiError> {
+    if removal.name.as_ref().is_some_and(|name| name.len() > NAME_BYTES_MAX) {
+        return Err(ApiError::bad_request(format!("name is longer than {NAME_BYTES_MAX} bytes")));
+    }
+    Ok(axum::Json(backend.remove(object, removal).await?))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -87,7 +95,7 @@ impl PutParams {
         // In a query a bare plus is a space.
         let profile = self.profile.map(|text| text.replace(' ', "+").parse::<Profile>());
         Ok(PutRequest {
-            name: self.name,
+            name: self.name.filter(|name| !name.is_empty()),
             size: self.size.or(announced),
             profile: profile.transpose().map_err(ApiError::bad_request)?,
             quorum: self.quorum,

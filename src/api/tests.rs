@@ -12,7 +12,8 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use quorate_protocols::api::{
     ContactInfo, EmitInfo, EmitRequest, ErrorBody, ErrorCode, EventKind, JobInfo, Listing, MemberView, NodeInfo,
-    ObjectInfo, PeerInfo, PlanPeer, PutInfo, PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo, ResourcesInfo,
+    ObjectInfo, PeerInfo, PlanPeer, PutInfo, PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo, RemovalInfo,
+    ResourcesInfo,
     SubmitInfo,
 };
 use quorate_protocols::approval::Requirement;
@@ -24,7 +25,7 @@ use quorate_protocols::job::plan::keyed_job;
 use quorate_protocols::job::{JobSpec, Kind};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::limits::LEVEL;
-use quorate_protocols::quorum::{Batch, Command, CommandReply, QuorumState, Rejection};
+use quorate_protocols::quorum::{Batch, Claim, ClaimSelector, Claims, Command, CommandReply, QuorumState, Rejection};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
 use quorate_testnet::Client;
@@ -33,6 +34,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::backend::Answer;
 use super::limits::JSON_BYTES_MAX;
+use super::removal::Removal;
 use super::*;
 use crate::jobs::ClientError;
 use crate::jobs::logs::{LogError, LogPage, Silent};
@@ -207,8 +209,22 @@ impl Backend for Fake {
     fn object(&self, object: ObjectId) -> Answer<'_, ObjectInfo> {
         Box::pin(async move { Err(GetError::Unknown { object }.into()) })
     }
-    fn remove(&self, _: ObjectId) -> Answer<'_, ()> {
-        Box::pin(async { Err(ClientError::Forbidden { reason: "not yours".into() }.into()) })
+    fn remove(&self, object: ObjectId, removal: Removal) -> Answer<'_, RemovalInfo> {
+        Box::pin(async move {
+            let claim = |owner, name: &str| Claim {
+                owner: PeerId([owner; 32]),
+                name: Some(name.to_owned()),
+                job: JOB,
+                at: Millis(5),
+            };
+            let claims = Claims::from(vec![claim(9, "a.txt"), claim(9, "b.txt"), claim(8, "a.txt")]);
+            let selector = removal.select(object, PeerId([9; 32]), &claims)?;
+            if selector == ClaimSelector::All {
+                return Err(ClientError::Forbidden { reason: "not yours".into() }.into());
+            }
+            let (removed, kept) = claims.part(&selector);
+            Ok(RemovalInfo { object, removed, gone: kept.is_empty(), kept: kept.into_vec() })
+        })
     }
     fn put(
         &self,
@@ -244,6 +260,7 @@ impl Backend for Fake {
                 profile: Profile::DEFAULT,
                 degraded: false,
                 columns: vec![(PieceIndex(0), PeerId([9; 32]))],
+                existed: Vec::new(),
                 progress: progress.borrow().clone(),
             })
         })
@@ -371,7 +388,7 @@ async fn every_failure_has_its_status_and_a_body() {
     assert_eq!(get(format!("/v1/objects/{OBJECT}")).await, (StatusCode::NOT_FOUND, ErrorCode::NotFound));
     assert_eq!(get(format!("/v1/jobs/{JOB}/wait?timeout_ms=x")).await.1, ErrorCode::BadRequest);
     let request = |method, path: &str| edge.client.request(method, path);
-    let delete = request(Method::DELETE, &format!("/v1/objects/{OBJECT}"));
+    let delete = request(Method::DELETE, &format!("/v1/objects/{OBJECT}?everyone=true"));
     assert_eq!(edge.status(delete).await, (StatusCode::FORBIDDEN, ErrorCode::Forbidden));
     let wrong_method = request(Method::DELETE, "/v1/node");
     assert_eq!(edge.status(wrong_method).await, (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed));
@@ -408,6 +425,33 @@ async fn a_download_has_ranges_and_breaks_rather_than_lies() {
     assert_eq!(edge.status(edge.get(&content).header("range", "bytes=9-2")).await.1, ErrorCode::BadRequest);
     let broken = edge.get(&format!("/v1/objects/{DAMAGED}/content")).send().await.unwrap();
     assert!(broken.bytes().await.is_err(), "half an object must not look like a whole one");
+}
+
+/// Goal: a removal says whose claims it took and whose keep the object; it takes one of several only when it is told which.
+#[tokio::test]
+async fn a_removal_names_what_it_took_and_what_is_kept() {
+    let edge = Edge::start().await;
+    let delete = async |query: &str| {
+        let path = format!("/v1/objects/{OBJECT}{query}");
+        edge.client.delete::<RemovalInfo>(&path).await
+    };
+    let names = |claims: &[Claim]| claims.iter().filter_map(|claim| claim.name.clone()).collect::<Vec<_>>();
+    let one = delete("?name=b.txt").await.unwrap();
+    assert_eq!(
+        (names(&one.removed), names(&one.kept), one.gone),
+        (vec!["b.txt".into()], vec!["a.txt".into(); 2], false)
+    );
+    let all = delete("?all=true").await.unwrap();
+    assert_eq!((names(&all.removed).len(), all.kept[0].owner, all.gone), (2, PeerId([8; 32]), false));
+    let plain = edge.client.request(Method::DELETE, &format!("/v1/objects/{OBJECT}"));
+    assert_eq!(edge.status(plain).await, (StatusCode::CONFLICT, ErrorCode::Conflict));
+    let other = format!("/v1/objects/{OBJECT}?owner={}&all=true", PeerId([7; 32]));
+    let other = edge.client.request(Method::DELETE, &other);
+    assert_eq!(edge.status(other).await, (StatusCode::NOT_FOUND, ErrorCode::NotFound));
+    for wrong in ["?owner=me", "?everyone=perhaps"] {
+        let wrong = edge.client.request(Method::DELETE, &format!("/v1/objects/{OBJECT}{wrong}"));
+        assert_eq!(edge.status(wrong).await, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest));
+    }
 }
 
 /// Goal: what is known before the first byte is an error with its reason, never a 200 that breaks off.

@@ -147,15 +147,17 @@ pub fn object_info(quorum: QuorumId, view: &ObjectView) -> ObjectInfo {
         attempt: column.attempt,
         state: column.state,
     });
+    let oldest = record.claims.oldest();
     ObjectInfo {
         object: ObjectId { quorum, manifest: view.hash },
         bytes: record.size,
-        name: record.name.clone(),
+        name: oldest.and_then(|claim| claim.name.clone()),
         profile: record.profile,
         state: record.state,
         job: record.job,
         quorum,
-        owner: record.owner,
+        owner: oldest.map(|claim| claim.owner).unwrap_or_default(),
+        claims: record.claims.iter().cloned().collect(),
         created_at: record.created_at,
         degraded: !record.owed.is_empty(),
         columns: columns.collect(),
@@ -203,6 +205,7 @@ pub fn put_info(outcome: PutOutcome, took: Duration) -> PutInfo {
         pieces_skipped: outcome.progress.pieces_skipped,
         columns_replaced: outcome.progress.columns_replaced,
         took_ms: took.as_millis() as u64,
+        existed: outcome.existed,
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use quorate_protocols::ids::QuorumId;
+use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::job::Kind;
 use quorate_protocols::object::Profile;
 use quorate_testnet::chaos::{Fault, Operation};
@@ -174,11 +174,36 @@ pub enum ObjectCommand {
         /// An object's reference, or the first eight or more digits of it or of its second half
         object: ObjectRef,
     },
-    /// Remove an object
-    Rm {
-        /// An object's reference, or the first eight or more digits of it or of its second half
-        object: ObjectRef,
-    },
+    /// Give up a claim on an object, and remove the object with the last one
+    ///
+    /// The same bytes are one object, whoever stores them and under whichever names. Each owner has a claim per name, and
+    /// the object stays readable for every peer until the last claim is gone; what is said names those that keep it. An
+    /// object that a live job or trigger needs is not removed without --force.
+    Rm(RmArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct RmArgs {
+    /// An object's reference, or the first eight or more digits of it or of its second half
+    pub object: ObjectRef,
+    /// The claim under this name; "" is the one without a name
+    #[arg(long, conflicts_with = "all")]
+    pub name: Option<String>,
+    /// All names of the owner
+    #[arg(long)]
+    pub all: bool,
+    /// The claims of this peer; those of the node that is asked otherwise. For operators
+    #[arg(long, value_name = "PEER")]
+    pub owner: Option<PeerId>,
+    /// The claims of everybody. For operators
+    #[arg(long, conflicts_with_all = ["name", "all", "owner"])]
+    pub everyone: bool,
+    /// Do not ask before the claims of others are removed
+    #[arg(long)]
+    pub yes: bool,
+    /// Remove the object even though live jobs need it
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -26,6 +26,7 @@ mod output;
 mod reader;
 mod receipt;
 mod reference;
+mod removal;
 mod show;
 mod testnet;
 mod transfer;

@@ -1,4 +1,4 @@
-//! `object put|get|ls|show|rm`.
+//! `object put|get|ls|show`.
 
 use std::io::IsTerminal;
 use std::path::Path;
@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use quorate_protocols::api::{Listing, ObjectInfo, PutInfo};
 use quorate_protocols::ids::JobId;
+use quorate_protocols::quorum::Claim;
 use quorate_testnet::Client;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -15,6 +16,7 @@ use super::failure::Failure;
 use super::find::client_of;
 use super::output::{Missing, Payload, Text, bytes, facts, instant, or_dash, print, print_json, progress, table, word};
 use super::reader;
+use super::removal::{self, claim_text};
 use super::transfer::{READ_BYTES, Upload, download, open_file, upload};
 
 pub async fn run(common: &Common, command: ObjectCommand) -> Result<(), Failure> {
@@ -39,14 +41,7 @@ pub async fn run(common: &Common, command: ObjectCommand) -> Result<(), Failure>
                 false => print(object_text(&info)),
             }
         }
-        ObjectCommand::Rm { object } => {
-            let object = object.resolve(&client).await?;
-            client.send(client.request(reqwest::Method::DELETE, &format!("/v1/objects/{object}"))).await?;
-            match common.json {
-                true => print_json(&serde_json::json!({ "object": object })),
-                false => print(format!("removed {object}")),
-            }
-        }
+        ObjectCommand::Rm(args) => removal::run(common, &client, args).await,
     }
 }
 
@@ -118,11 +113,15 @@ fn put_text(info: &PutInfo) -> Text {
         ("job", info.job.to_string()),
     ];
     rows.extend(info.columns.iter().map(|column| ("column", format!("{} {}", column.column, column.holder))));
+    rows.extend(info.existed.iter().map(|claim| ("was there", claim_text(claim))));
     if info.pieces_skipped > 0 {
         rows.push(("resumed", format!("{} pieces were there already, {} sent", info.pieces_skipped, info.pieces_sent)));
     }
     facts(&rows)
 }
+
+/// Names of one object in a listing; `object show` has them all.
+const NAMES_LISTED_MAX: usize = 4;
 
 /// Said only of what is large enough for a rate to say something.
 fn rate(bytes: u64, seconds: f64) -> String {
@@ -289,23 +288,35 @@ fn objects_table(objects: &[ObjectInfo]) -> Text {
             object.profile.to_string(),
             if object.degraded { "degraded".to_owned() } else { word(&object.state) },
             instant(object.created_at),
-            or_dash(object.name.as_ref()),
+            names(&object.claims),
         ]
     });
     table(&["object", "size", "profile", "state", "created", "name"], rows)
 }
 
+/// Names of an object, and how many keep it if it is more than one.
+fn names(claims: &[Claim]) -> String {
+    let mut names: Vec<String> = claims.iter().map(|claim| or_dash(claim.name.as_ref())).collect();
+    names.sort();
+    names.dedup();
+    let more = names.len().saturating_sub(NAMES_LISTED_MAX);
+    names.truncate(NAMES_LISTED_MAX);
+    let owners = claims.iter().map(|claim| claim.owner).collect::<std::collections::BTreeSet<_>>().len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let owners = if owners > 1 { format!(" ({owners} owners)") } else { String::new() };
+    format!("{}{more}{owners}", names.join(", "))
+}
+
 fn object_text(info: &ObjectInfo) -> Text {
     let mut rows = vec![
         ("object", info.object.to_string()),
-        ("name", or_dash(info.name.as_ref())),
         ("bytes", format!("{} ({})", info.bytes, bytes(info.bytes))),
         ("profile", info.profile.to_string()),
         ("state", format!("{}{}", word(&info.state), if info.degraded { ", degraded" } else { "" })),
-        ("owner", info.owner.to_string()),
         ("job", info.job.to_string()),
         ("created", instant(info.created_at)),
     ];
+    rows.extend(info.claims.iter().map(|claim| ("claim", claim_text(claim))));
     rows.extend(info.columns.iter().map(|column| {
         let holder = or_dash(column.holder);
         ("column", format!("{} {holder} {}", column.column, word(&column.state)))
@@ -351,6 +362,22 @@ mod tests {
         drop(theirs);
         let chunks = futures::stream::iter((0..3).map(|_| Ok(Bytes::from_static(b"chunk"))));
         assert!(copy(chunks, ours, "a pipe").await.is_ok());
+    }
+
+    #[test]
+    fn a_listing_names_an_object_by_all_its_names() {
+        let job = JobId { quorum: QuorumId([1; 16]), local: [2; 16] };
+        let claim = |owner, name: Option<&str>| Claim {
+            owner: quorate_protocols::ids::PeerId([owner; 32]),
+            name: name.map(str::to_owned),
+            job,
+            at: Default::default(),
+        };
+        assert_eq!(names(&[claim(1, None)]), "-");
+        assert_eq!(names(&[claim(1, Some("b.txt")), claim(1, Some("a.txt"))]), "a.txt, b.txt");
+        assert_eq!(names(&[claim(1, Some("a.txt")), claim(2, Some("a.txt"))]), "a.txt (2 owners)");
+        let many: Vec<_> = (0..6).map(|number| claim(number, Some(&format!("{number}")))).collect();
+        assert_eq!(names(&many), "0, 1, 2, 3 and 2 more (6 owners)");
     }
 
     #[test]

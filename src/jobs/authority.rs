@@ -2,8 +2,8 @@
 //!
 //! - *Submit*: any admitted peer, within its quota. Of a trigger it is asked here whether its lines, zone and expressions
 //!   can be read, for the state machine never reads them.
-//! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *Fire*, *Suspend*, *Unsuspend*, *RemoveObject*: the owner of the job or the object, or an
-//!   operator of the network.
+//! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *Fire*, *Suspend*, *Unsuspend*: the owner of the job, or an
+//!   operator of the network. *RemoveObject*: the owner of the claims that it names, or an operator.
 //! - Duties of the primary (holders, workers, timers, triggers, confirmations, releases, repairs, standbys, levels): this node
 //!   itself, never a peer.
 //! - Commands of a run's worker, and of workers of tasks: the state machine compares the author with the worker that it
@@ -171,15 +171,12 @@ pub async fn check(
             Ok(_) => Err(format!("the quorum knows no job {job}")),
             Err(error) => Err(format!("cannot tell who owns job {job}: {error}")),
         },
-        Command::RemoveObject { manifest } => match local.query(Query::Object { manifest: *manifest }, true).await {
-            Ok(QueryAnswer::Object(view)) if view.record.owned_by(by) => Ok(()),
-            Ok(QueryAnswer::Object(view)) => Err(format!(
-                "object {manifest} belongs to {}; only its owner and the operators may remove it",
-                view.record.owner
-            )),
-            Ok(_) => Err(format!("the quorum knows no object {manifest}")),
-            Err(error) => Err(format!("cannot tell who owns object {manifest}: {error}")),
-        },
+        // Whoever has no claim gives none up. Only its own are looked for, so that a command that is sent again after its
+        // first try was heard, and took the last of them, changes nothing and is not refused either.
+        Command::RemoveObject { claims, .. } if claims.is_of(by) => Ok(()),
+        Command::RemoveObject { manifest, .. } => {
+            Err(format!("only the operators may remove claims of others on object {manifest}"))
+        }
     }
 }
 

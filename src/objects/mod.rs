@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::object::Profile;
+use quorate_protocols::quorum::Claim;
 use tokio::sync::watch;
 
 use crate::identity::Identity;
@@ -84,6 +85,8 @@ pub struct PutOutcome {
     pub profile: Profile,
     pub degraded: bool,
     pub columns: Vec<(PieceIndex, PeerId)>,
+    /// Claims on the object that were there before this put.
+    pub existed: Vec<Claim>,
     pub progress: PutProgress,
 }
 

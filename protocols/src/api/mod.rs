@@ -27,7 +27,7 @@ pub use job::{
 };
 pub use node::{ContactInfo, LeasesInfo, NodeInfo, PeerInfo, ResourcesInfo, ScopeInfo};
 pub use object::{
-    ColumnHolder, ObjectColumn, ObjectInfo, OwedRepair, PutInfo, PutPhaseInfo, PutProgressInfo, PutUpdate,
+    ColumnHolder, ObjectColumn, ObjectInfo, OwedRepair, PutInfo, PutPhaseInfo, PutProgressInfo, PutUpdate, RemovalInfo,
 };
 pub use quorum::{
     BenchCommit, BenchForm, BenchJobs, BenchTriggers, Listing, MemberView, OwnState, QuorumDetail, QuorumInfo,

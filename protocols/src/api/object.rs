@@ -7,7 +7,7 @@ use super::error::ErrorBody;
 use crate::ids::{Attempt, JobId, Millis, ObjectId, PeerId, PieceIndex, QuorumId};
 use crate::job::ColumnState;
 use crate::object::Profile;
-use crate::quorum::ObjectState;
+use crate::quorum::{Claim, ObjectState};
 
 /// The result of a put.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -28,6 +28,9 @@ pub struct PutInfo {
     /// Columns that went to a backup because their holder failed.
     pub columns_replaced: u32,
     pub took_ms: u64,
+    /// Claims on the object that were there before: the same bytes had been stored already.
+    #[serde(default)]
+    pub existed: Vec<Claim>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -89,6 +92,7 @@ impl std::fmt::Display for PutPhaseInfo {
 pub struct ObjectInfo {
     pub object: ObjectId,
     pub bytes: u64,
+    /// The oldest of its names.
     pub name: Option<String>,
     #[serde(with = "as_text")]
     #[schema(value_type = String)]
@@ -96,13 +100,29 @@ pub struct ObjectInfo {
     pub state: ObjectState,
     pub job: JobId,
     pub quorum: QuorumId,
+    /// The oldest of its owners.
     pub owner: PeerId,
+    /// Who keeps it and under which names, oldest first. It is removed with the last of them.
+    #[serde(default)]
+    pub claims: Vec<Claim>,
     pub created_at: Millis,
     /// Fewer good columns than the profile has: a repair is owed.
     pub degraded: bool,
     pub columns: Vec<ObjectColumn>,
     /// Columns owed a repair, with the reason.
     pub owed: Vec<OwedRepair>,
+}
+
+/// What became of a removal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RemovalInfo {
+    pub object: ObjectId,
+    /// Claims that were given up.
+    pub removed: Vec<Claim>,
+    /// Claims that keep the object: it is as readable as before.
+    pub kept: Vec<Claim>,
+    /// Nothing keeps it any more: nobody can read it, and its pieces are deleted.
+    pub gone: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

@@ -2,6 +2,7 @@ use super::*;
 use crate::ids::{Attempt, JobId, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term};
 use crate::job::{Kind, RunState};
 use crate::object::Profile;
+use crate::quorum::Claim;
 
 fn keys(value: &impl serde::Serialize) -> Vec<String> {
     match serde_json::to_value(value).unwrap() {
@@ -63,8 +64,12 @@ fn documented_fields_are_there() {
         pieces_skipped: 0,
         columns_replaced: 0,
         took_ms: 3,
+        existed: vec![Claim { owner: peer, name: Some("a.txt".into()), job, at: Millis(1) }],
     };
-    assert_has(&put, &["object", "bytes", "job", "quorum", "profile", "degraded", "columns"]);
+    assert_has(&put, &["object", "bytes", "job", "quorum", "profile", "degraded", "columns", "existed"]);
+    let removal = RemovalInfo { object: put.object, removed: put.existed.clone(), kept: vec![], gone: true };
+    assert_has(&removal, &["object", "removed", "kept", "gone"]);
+    assert_has(&put.existed[0], &["owner", "name", "job", "at"]);
     let json = serde_json::to_value(&put).unwrap();
     assert_eq!(json["profile"], "4+2");
     assert_eq!(json["columns"][0]["column"], 0);

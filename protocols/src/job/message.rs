@@ -5,10 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::record::{HistoryEntry, JobRecord};
 use crate::approval::message::Signature;
 use crate::ids::{
-    Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, PeerId, PieceIndex, QuorumId, StepIndex, TaskIndex, Term,
+    Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId, StepIndex,
+    TaskIndex, Term,
 };
 use crate::quorum::command::{Command, CommandReply, Rejection};
 use crate::quorum::object::ObjectRecord;
+use crate::quorum::uses::Uses;
 use crate::task::message::Given;
 use crate::task::record::{TaskRecord, WorkerRecord};
 use crate::trigger::event::{Dispatch, Heard};
@@ -80,6 +82,10 @@ pub enum Query {
     Listening {
         emitter: PeerId,
     },
+    /// Which live jobs need this object, of whatever quorum it is.
+    Uses {
+        object: ObjectId,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +107,7 @@ pub enum QueryAnswer {
         known: Option<u64>,
         names: Vec<String>,
     },
+    Uses(Uses),
 }
 
 /// One quorum as a member sees it.

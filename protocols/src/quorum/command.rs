@@ -5,6 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::claims::{Claim, ClaimSelector};
+use super::uses::Uses;
 use crate::approval::Approval;
 use crate::ids::{Attempt, JobId, LeaseId, ManifestHash, Millis, Nonce, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use crate::job::compute::Resources;
@@ -112,10 +114,13 @@ pub enum Command {
         grant: Grant,
         attempt: Attempt,
     },
-    /// Give up the sender's claim on an object. When no other owner has one (or the sender is none of them: an
-    /// operator), the object is removed: its pieces are released and later deleted.
+    /// Give up claims on an object: the sender's own, or, for operators, those of others. With the last claim the object
+    /// is removed: its pieces are released and later deleted. Claims that are not there are given up already.
     RemoveObject {
         manifest: ManifestHash,
+        claims: ClaimSelector,
+        /// Remove it even though live jobs of this quorum name it.
+        force: bool,
     },
     /// Primary: the column is damaged, or its holder is gone. It is owed a repair from now on, whoever leads.
     OweRepair {
@@ -282,6 +287,12 @@ pub enum CommandReply {
     Committed {
         manifest: ManifestHash,
     },
+    /// To `RemoveObject`: the claims that are given up by it, and those that keep the object. It is removed when there are
+    /// none of the latter.
+    Removed {
+        removed: Vec<Claim>,
+        kept: Vec<Claim>,
+    },
     /// To `Start` and `Report`, one answer each in their order; to `SaveCheckpoint`, one.
     Recorded(Vec<Result<(), ReportRefusal>>),
     /// To `Fire`: what became of it.
@@ -333,6 +344,8 @@ pub enum Rejection {
     NoTrigger { job: JobId, command: String },
     #[error("job {job} has a trigger, and {command} is for its runs: `job fires {job}` lists them")]
     HasTrigger { job: JobId, command: String },
+    #[error("object {manifest} is in use: {uses}")]
+    InUse { manifest: ManifestHash, uses: Uses },
     #[error("the delivery follows event {follows}, and the quorum has come to {known}: send from there")]
     EventGap { known: u64, follows: u64 },
 }

@@ -11,7 +11,7 @@ use crate::job::plan::Plan;
 use crate::job::record::{JobRecord, RunState};
 use crate::job::store::ColumnState;
 use crate::object::layout::Profile;
-use crate::quorum::limits::{OBJECTS_MAX, OWNERS_MAX, STANDBYS_MAX};
+use crate::quorum::limits::{NAMES_MAX, OBJECTS_MAX, OWNERS_MAX, STANDBYS_MAX};
 use crate::task::limits::{AVOIDED_MAX, COPIES_MAX, DEAD_NAMED_MAX, PRIORITY_MAX, PRIORITY_MIN, WORKERS_MAX};
 use crate::task::record::{TaskRecord, TaskState};
 use crate::trigger::limits::{
@@ -218,8 +218,15 @@ impl QuorumState {
     fn check_object(&self, manifest: ManifestHash, object: &ObjectRecord) -> Checked {
         let columns = object.columns.len();
         ensure(columns == object.profile.columns() && columns == object.newest.len(), || format!("{columns} columns"))?;
-        ensure(object.shared.len() < OWNERS_MAX, || format!("{} owners", object.shared.len()))?;
-        ensure(!object.shared.contains_key(&object.owner), || "its owner shares it with itself".to_owned())?;
+        let claims = &object.claims;
+        ensure(claims.owners() <= OWNERS_MAX, || format!("{} owners", claims.owners()))?;
+        let named = claims.iter().filter(|claim| claim.name.is_some()).count();
+        ensure(named <= NAMES_MAX + OWNERS_MAX, || format!("{named} names"))?;
+        let distinct: BTreeSet<_> = claims.iter().map(|claim| (claim.owner, &claim.name)).collect();
+        ensure(distinct.len() == claims.iter().count(), || "a claim is there twice".to_owned())?;
+        ensure(claims.is_empty() == (object.state == ObjectState::Removing), || {
+            "kept by nobody, or removed".to_owned()
+        })?;
         let run = self.jobs.get(&object.job).and_then(|record| record.store()).map(|(_, run)| run);
         ensure(run.is_some_and(|run| run.manifest == Some(manifest)), || "its run is forgotten".to_owned())?;
         let live = object.state == ObjectState::Live;

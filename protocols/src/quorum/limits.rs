@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::object::limits::{MANIFEST_BYTES_MAX, NAME_BYTES_MAX};
+
 pub const RAFT_PROTOCOL: &str = "/quorate/raft/1";
 
 /// Largest raft message head: one log read (`LOG_READ_BYTES_MAX`) or one oversized batch, with room.
@@ -79,6 +81,20 @@ pub const STANDBYS_MAX: usize = 16;
 
 /// Peers that may own one object together, each by having stored the same content.
 pub const OWNERS_MAX: usize = 256;
+
+/// Names under which one of them keeps it.
+pub const NAMES_PER_OWNER_MAX: usize = 16;
+
+/// Names of all owners, beside each one's first: with names of full length, they and a manifest fit one message.
+pub const NAMES_MAX: usize = 512;
+
+const _: () = assert!(
+    (NAMES_MAX + OWNERS_MAX) * (NAME_BYTES_MAX + 80) + OWNERS_MAX * 80 + MANIFEST_BYTES_MAX
+        < crate::job::limits::MESSAGE_BYTES_MAX
+);
+
+/// Jobs that a refusal to remove an object names; it counts the others.
+pub const USES_NAMED_MAX: usize = 8;
 
 /// Bytes of piece hashes (of live runs and of manifests) that one quorum keeps in memory: 5 TiB of objects at 4+2. A
 /// guess at what a node can spare when it is a member of several full quorums.

@@ -8,6 +8,7 @@
 //! Raft itself is openraft's; its messages travel over `/quorate/raft/1` in [`message::RaftMessage`].
 
 mod apply;
+pub mod claims;
 pub mod command;
 mod duties;
 mod invariants;
@@ -24,14 +25,17 @@ pub mod state;
 mod steps;
 mod timers;
 mod triggers;
+pub mod uses;
 mod work;
 
+pub use claims::{Claim, ClaimSelector, Claims};
 pub use command::{Batch, BatchReply, Command, CommandReply, Rejection};
 pub use membership::Voters;
 pub use message::{RaftAnswer, RaftMessage};
 pub use object::{ObjectRecord, ObjectState};
 pub use snapshot::SnapshotError;
 pub use state::{Duty, Event, QuorumState};
+pub use uses::{ObjectUse, Part, Uses};
 pub use work::Errands;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use std::collections::BTreeMap;
 
+use super::claims::Claims;
 use crate::ids::{Attempt, JobId, Millis, PeerId, PieceIndex};
 use crate::job::store::{ColumnRecord, Grant};
 use crate::object::layout::Profile;
@@ -21,11 +22,8 @@ pub struct ObjectRecord {
     pub state: ObjectState,
     pub size: u64,
     pub profile: Profile,
-    pub name: Option<String>,
-    pub owner: PeerId,
-    /// Others whose put found the same content already here, with their runs. Each has a claim of its own: the object
-    /// goes when the last claim does.
-    pub shared: BTreeMap<PeerId, JobId>,
+    /// Who keeps it, and under which names. None when it is removed.
+    pub claims: Claims,
     /// The run that stored it; slots of its columns carry this id for as long as the object lives.
     pub job: JobId,
     pub created_at: Millis,
@@ -47,9 +45,9 @@ pub struct Repair {
 }
 
 impl ObjectRecord {
-    /// Whether this peer stored the object, or stored the same content again.
+    /// Whether this peer keeps the object: it stored it, or stored the same content again.
     pub fn owned_by(&self, peer: PeerId) -> bool {
-        self.owner == peer || self.shared.contains_key(&peer)
+        self.claims.of(peer).next().is_some()
     }
     /// Whether any column is owed a repair.
     pub fn degraded(&self) -> bool {

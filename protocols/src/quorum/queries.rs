@@ -65,6 +65,7 @@ impl QuorumState {
                 known: self.emitters.get(emitter).map(|emitter| emitter.sequence),
                 names: self.event_names().map(str::to_owned).collect(),
             },
+            Query::Uses { object } => QueryAnswer::Uses(self.uses_of(*object)),
             Query::Workers => QueryAnswer::Workers(self.workers.values().take(WORKERS_MAX).cloned().collect()),
         })
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 
+use super::claims::{Claim, ClaimSelector};
 use super::command::{Batch, Command, CommandReply, Rejection, SegmentProgress};
 use super::object::ObjectState;
 use super::state::{Duty, Event, QuorumState};
@@ -20,6 +21,8 @@ use crate::object::layout::{Layout, Profile};
 use crate::object::limits::SEGMENT_BYTES;
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, ReceiptStatement, Slot};
+
+mod removal;
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
 const PROFILE: Profile = Profile { data: 2, parity: 1 };
@@ -390,16 +393,25 @@ fn an_object_goes_with_its_last_owner_and_its_run_with_its_last_holder() {
     // The object was whole: it keeps its columns, and the second run's are let go.
     assert_eq!((quorum.job_state(2), quorum.state.objects[&hash].job), (RunState::Succeeded, job(1)));
     assert_eq!(quorum.state.jobs[&job(2)].stored().releasing.len(), 3);
-    let remove = Command::RemoveObject { manifest: hash };
-    quorum.apply(peer(0), remove.clone()).unwrap();
+    let remove =
+        |owner| Command::RemoveObject { manifest: hash, claims: ClaimSelector::OwnedBy(peer(owner)), force: false };
+    let said = |reply: Result<CommandReply, Rejection>| match reply {
+        Ok(CommandReply::Removed { removed, kept }) => {
+            let owners = |claims: Vec<Claim>| claims.iter().map(|claim| claim.owner).collect::<Vec<_>>();
+            (owners(removed), owners(kept))
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(said(quorum.apply(peer(0), remove(0))), (vec![peer(0)], vec![peer(8)]));
+    assert_eq!(said(quorum.apply(peer(0), remove(0))), (vec![], vec![peer(8)]), "a repeat takes nobody else's");
     assert_eq!(quorum.state.objects[&hash].state, ObjectState::Live);
     assert!(quorum.state.objects[&hash].owned_by(peer(8)) && !quorum.state.objects[&hash].owned_by(peer(0)));
-    quorum.apply(peer(8), remove.clone()).unwrap();
+    assert_eq!(said(quorum.apply(peer(8), remove(8))), (vec![peer(8)], vec![]));
     assert_eq!(quorum.events, [Event::ObjectRemoved { manifest: hash }]);
-    quorum.apply(peer(8), remove.clone()).unwrap();
+    assert_eq!(said(quorum.apply(peer(8), remove(8))), (vec![], vec![]));
     assert!(quorum.state.manifests.is_empty());
     quorum.release_all();
-    assert_eq!(quorum.apply(peer(8), remove), Err(Rejection::UnknownObject { manifest: hash }));
+    assert_eq!(quorum.apply(peer(8), remove(8)), Err(Rejection::UnknownObject { manifest: hash }));
     assert_eq!(quorum.state.duties(), []);
 }
 
@@ -415,7 +427,7 @@ fn a_whole_put_replaces_the_columns_of_a_degraded_object() {
     let receipts = quorum.receipts(2, 1);
     quorum.commit(2, 1, receipts, false).unwrap();
     let object = &quorum.state.objects[&hash];
-    assert_eq!((object.job, object.degraded(), object.owner), (job(2), false, peer(0)));
+    assert_eq!((object.job, object.degraded(), object.claims.owners()), (job(2), false, 1));
     assert_eq!(object.columns[0].grant, Some(grant(4)));
     assert_eq!(quorum.state.jobs[&job(1)].stored().releasing.len(), 3);
 }
@@ -666,7 +678,14 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
         11 if draw.mask < 80 => Command::Cancel { job },
         11 => Command::Abandon { job, fed: run.map_or(0, |run| run.fed) },
         12 => Command::Confirmed { manifest, column, attempt: skewed(held, draw.skew) },
-        13 => Command::RemoveObject { manifest },
+        13 => {
+            let claims = match draw.mask % 3 {
+                0 => ClaimSelector::Named { owner: peer(draw.peer), name: None },
+                1 => ClaimSelector::OwnedBy(peer(draw.peer)),
+                _ => ClaimSelector::All,
+            };
+            Command::RemoveObject { manifest, claims, force: draw.mask.is_multiple_of(2) }
+        }
         14 if draw.mask < 128 => Command::OweRepair { manifest, column, attempt: skewed(held, draw.skew), reason },
         14 => Command::SetStandbys { standbys: vec![standby(draw.peer)] },
         15 => {

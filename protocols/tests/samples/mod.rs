@@ -33,7 +33,8 @@ use quorate_protocols::piece::{
 use quorate_protocols::quorum::command::{Attached, Resolution, SegmentProgress};
 use quorate_protocols::quorum::object::{ObjectRecord, ObjectState, Repair};
 use quorate_protocols::quorum::{
-    Batch, BatchReply, Command, CommandReply, QuorumState, RaftAnswer, RaftMessage, Rejection,
+    Batch, BatchReply, Claim, ClaimSelector, Command, CommandReply, ObjectUse, Part, QuorumState, RaftAnswer,
+    RaftMessage, Rejection, Uses,
 };
 use quorate_protocols::task::message::{
     Given, LogStream, Order, Progress, Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult, Work,
@@ -208,15 +209,35 @@ fn object() -> ObjectRecord {
         state: ObjectState::Live,
         size: 20_000_000,
         profile: PROFILE,
-        name: Some("holiday.tar".to_owned()),
-        owner: peer(1),
-        shared: BTreeMap::from([(peer(2), JobId { quorum: QUORUM, local: [0x23; 16] })]),
+        claims: claims().into(),
         job: JOB,
         created_at: Millis(1_700_000_001_000),
         columns: vec![sealed(ColumnState::Confirmed, 1), sealed(ColumnState::Sealed, 2), ColumnRecord::open()],
         owed: BTreeMap::from([(COLUMN, text())]),
         repairs: BTreeMap::from([(COLUMN, Repair { grant: grant(6), attempt: Attempt(4) })]),
         newest: vec![Attempt(1), Attempt(1), Attempt(4)],
+    }
+}
+
+fn claims() -> Vec<Claim> {
+    let at = Millis(1_700_000_001_000);
+    let other = JobId { quorum: QUORUM, local: [0x23; 16] };
+    vec![
+        Claim { owner: peer(1), name: Some("holiday.tar".to_owned()), job: JOB, at },
+        Claim { owner: peer(2), name: None, job: other, at },
+    ]
+}
+
+fn uses() -> Uses {
+    let used = |trigger, part| ObjectUse { job: JOB, name: Some("nightly".to_owned()), trigger, part };
+    Uses {
+        total: 300,
+        first: vec![
+            used(true, Part::Module),
+            used(false, Part::Input),
+            used(true, Part::Source),
+            ObjectUse { job: JOB, name: None, trigger: false, part: Part::Output },
+        ],
     }
 }
 
@@ -252,7 +273,13 @@ fn commands() -> Vec<Command> {
         Command::Abandon { job: JOB, fed: 9 },
         Command::Confirmed { manifest: hash, column: COLUMN, attempt: ATTEMPT },
         Command::Released { job: JOB, column: COLUMN, grant: grant(3), attempt: ATTEMPT },
-        Command::RemoveObject { manifest: hash },
+        Command::RemoveObject {
+            manifest: hash,
+            claims: ClaimSelector::Named { owner: peer(1), name: Some("holiday.tar".to_owned()) },
+            force: false,
+        },
+        Command::RemoveObject { manifest: hash, claims: ClaimSelector::OwnedBy(peer(2)), force: false },
+        Command::RemoveObject { manifest: hash, claims: ClaimSelector::All, force: true },
         Command::OweRepair { manifest: hash, column: COLUMN, attempt: ATTEMPT, reason: text() },
         Command::StartRepair { manifest: hash, column: COLUMN, attempt: ATTEMPT, grant: grant(4), reason: text() },
         Command::FinishRepair { manifest: hash, column: COLUMN, receipt: receipt() },
@@ -299,6 +326,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::NoTrigger { job: JOB, command: "suspend".to_owned() },
         Rejection::HasTrigger { job: JOB, command: "pause".to_owned() },
         Rejection::EventGap { known: 7, follows: 300 },
+        Rejection::InUse { manifest: hash, uses: uses() },
     ]
 }
 
@@ -318,6 +346,7 @@ fn replies() -> Vec<CommandReply> {
         CommandReply::Recorded([Ok(())].into_iter().chain(report_refusals().into_iter().map(Err)).collect()),
         CommandReply::Fired(Box::new(fire_rows().remove(0))),
         CommandReply::Delivered { reaches: 302 },
+        CommandReply::Removed { removed: claims(), kept: claims() },
     ]
 }
 
@@ -384,6 +413,7 @@ fn job_samples(samples: &mut Samples) {
         Query::Workers,
         Query::Fires { job: JOB, from: 300, limit: 500 },
         Query::Listening { emitter: peer(4) },
+        Query::Uses { object: ObjectId { quorum: QUORUM, manifest: hash } },
     ];
     samples.all("job", "query", limit, queries);
     let statement = MembershipStatement {
@@ -443,6 +473,7 @@ fn job_samples(samples: &mut Samples) {
         QueryAnswer::Workers(vec![worker(3)]),
         QueryAnswer::Fires(fire_rows()),
         QueryAnswer::Listening { known: Some(8), names: vec![text()] },
+        QueryAnswer::Uses(uses()),
     ];
     samples.all("job", "query-answer", limit, answers);
     samples.all("job", "run-state", limit, {

@@ -110,6 +110,7 @@ fn object() -> ObjectInfo {
         job: JobId { quorum: QUORUM, local: [3; 16] },
         quorum: QUORUM,
         owner: peer(1),
+        claims: vec![],
         created_at: Millis(NOW),
         degraded: false,
         columns: (0..3).map(column).collect(),

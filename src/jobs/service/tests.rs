@@ -3,7 +3,7 @@
 use quorate_protocols::ids::{JobId, ManifestHash, Term};
 use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::object::Profile;
-use quorate_protocols::quorum::{Command, CommandReply};
+use quorate_protocols::quorum::{ClaimSelector, Command, CommandReply};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -62,7 +62,12 @@ async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() 
         Command::AddHolders { job: JOB, grants: Vec::new() },
         Command::FailRun { job: JOB, worker_attempt: None, reason: String::new() },
         Command::RaiseLevel { level: 1 },
-        Command::RemoveObject { manifest: ManifestHash([1; 32]) },
+        Command::RemoveObject { manifest: ManifestHash([1; 32]), claims: ClaimSelector::All, force: true },
+        Command::RemoveObject {
+            manifest: ManifestHash([1; 32]),
+            claims: ClaimSelector::OwnedBy(peer(3)),
+            force: false,
+        },
     ] {
         // Not even the owner.
         let answer = world.propose(2, command).await;

@@ -28,7 +28,7 @@ use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::job::store::ColumnRecord;
 use quorate_protocols::object::Profile;
 use quorate_protocols::object::limits::NAME_BYTES_MAX;
-use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::quorum::{Claim, Command, CommandReply, Rejection};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -326,10 +326,11 @@ impl Objects {
             Ok(stored) => {
                 let object = ObjectId { quorum: job.quorum, manifest: stored.manifest };
                 progress.send_modify(|progress| progress.enter(PutPhase::Done));
-                let (bytes, (degraded, columns)) = (stored.bytes, self.placed(object, job, &stored).await);
+                let (bytes, placed) = (stored.bytes, self.placed(object, job, &stored).await);
+                let Placed { degraded, columns, existed } = placed;
                 self.events.send(ObjectEvent::Stored { object, job, bytes, degraded });
                 let progress = progress.borrow().clone();
-                Ok(PutOutcome { object, job, bytes, profile, degraded, columns, progress })
+                Ok(PutOutcome { object, job, bytes, profile, degraded, columns, existed, progress })
             }
             Err(Feed::Error(error)) => {
                 // Only what no repetition can mend ends the run; after anything else it waits to be resumed. A resumed
@@ -348,17 +349,19 @@ impl Objects {
 }
 
 impl Objects {
-    /// Whether the object is degraded and who holds it: the columns just sealed, unless the quorum found the same
-    /// content stored before and kept those.
-    async fn placed(&self, object: ObjectId, job: JobId, stored: &Stored) -> (bool, Vec<(PieceIndex, PeerId)>) {
-        match self.ask_object(object, false, QUORUM_DEADLINE).await {
-            Ok(Some(view)) if view.record.job != job => {
-                let columns = (0..).map(PieceIndex).zip(&view.record.columns);
+    /// Where the object is, and what was there of it before this run.
+    async fn placed(&self, object: ObjectId, job: JobId, stored: &Stored) -> Placed {
+        // No answer changes nothing: the commit was acknowledged.
+        let found = self.ask_object(object, false, QUORUM_DEADLINE).await.ok().flatten().map(|view| view.record);
+        let claims = found.as_ref().into_iter().flat_map(|record| record.claims.iter());
+        let existed = claims.filter(|claim| claim.job != job).cloned().collect();
+        match found {
+            Some(record) if record.job != job => {
+                let columns = (0..).map(PieceIndex).zip(&record.columns);
                 let held = columns.filter_map(|(index, column)| Some((index, column.grant?.holder.peer)));
-                (view.record.degraded(), held.collect())
+                Placed { degraded: record.degraded(), columns: held.collect(), existed }
             }
-            // No answer changes nothing: the commit was acknowledged.
-            _ => (stored.degraded, stored.columns.clone()),
+            _ => Placed { degraded: stored.degraded, columns: stored.columns.clone(), existed },
         }
     }
 }
@@ -409,6 +412,14 @@ fn too_few(size: Option<u64>, holders: usize, profile: Profile) -> PutError {
         None => "at least 3 are needed for any profile".to_owned(),
     };
     PutError::TooFewHolders { holders, needed: profile.columns(), profile, fitting }
+}
+
+/// Where an object is: in the columns just sealed, unless the quorum found the same content stored before and kept those.
+struct Placed {
+    degraded: bool,
+    columns: Vec<(PieceIndex, PeerId)>,
+    /// Claims of other runs.
+    existed: Vec<Claim>,
 }
 
 /// Where a put's columns ended up.

@@ -1,8 +1,8 @@
 //! The commit: manifest and receipts turn a run into an object.
 //!
 //! **The same content again.** An object is named by its manifest, so a second put of equal content in one quorum
-//! names the object that is there already. The second owner gets a claim of its own (`ObjectRecord::shared`), so that
-//! the first cannot remove what the second was promised. If the object there is whole, the second run's columns are
+//! names the object that is there already. It adds a claim of its owner and name ([`crate::quorum::claims`]), so that
+//! nobody removes what another was promised. If the object there is whole, the second run's columns are
 //! released. If it is owed repairs and the second run brings more columns, the object takes the new run's columns and
 //! the old ones are released: the acknowledged put is never worse than its own receipts.
 
@@ -16,6 +16,7 @@ use crate::object::layout::{Layout, Profile};
 use crate::object::limits::MANIFEST_BYTES_MAX;
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, Slot};
+use crate::quorum::claims::{Claim, Claims};
 use crate::quorum::limits::{OBJECTS_MAX, OWNERS_MAX};
 use crate::quorum::object::{ObjectRecord, ObjectState};
 
@@ -54,10 +55,7 @@ impl QuorumState {
         }
         let (owner, existing) = (record.owner, self.objects.get(&hash));
         let existing = existing.filter(|object| object.state == ObjectState::Live);
-        if let Some(object) = existing
-            && !object.owned_by(owner)
-            && object.shared.len() + 1 >= OWNERS_MAX
-        {
+        if existing.is_some_and(|object| !object.claims.admits(owner)) {
             return Err(Rejection::Full { what: "owners of this object".to_owned(), limit: OWNERS_MAX });
         }
         if !self.objects.contains_key(&hash) && self.objects.len() >= OBJECTS_MAX {
@@ -69,10 +67,10 @@ impl QuorumState {
         if adopt {
             self.store_object(job, hash, &manifest, encoded, &sealed, events);
         }
-        if let Some(object) = self.objects.get_mut(&hash)
-            && !object.owned_by(owner)
-        {
-            object.shared.insert(owner, job);
+        let name = self.jobs.get(&job).and_then(|record| record.spec.name()).filter(|name| !name.is_empty());
+        let claim = Claim { owner, name: name.map(str::to_owned), job, at: self.time };
+        if let Some(object) = self.objects.get_mut(&hash) {
+            object.claims.add(claim);
         }
         let what = match (adopt, owed) {
             (false, _) => "the same content was stored here before: its columns are used".to_owned(),
@@ -116,14 +114,11 @@ impl QuorumState {
             }
             columns.push(ColumnRecord { grant, attempt: column.attempt, state, stored: Vec::new() });
         }
-        let name = record.store().and_then(|(spec, _)| spec.name.clone());
         let mut object = ObjectRecord {
             state: ObjectState::Live,
             size: manifest.size,
             profile: manifest.profile,
-            name,
-            owner: record.owner,
-            shared: BTreeMap::new(),
+            claims: Claims::default(),
             job,
             created_at: self.time,
             newest: columns.iter().map(|column| column.attempt).collect(),
@@ -136,10 +131,8 @@ impl QuorumState {
             self.release_columns(hash);
         }
         if let Some(before) = self.objects.get(&hash).filter(|object| object.state == ObjectState::Live) {
-            // The claims, the name and the age are the object's, whoever's columns it has.
-            object.owner = before.owner;
-            object.shared.clone_from(&before.shared);
-            object.name.clone_from(&before.name);
+            // The claims and the age are the object's, whoever's columns it has.
+            object.claims.clone_from(&before.claims);
             object.created_at = before.created_at;
         }
         self.objects.insert(hash, object);

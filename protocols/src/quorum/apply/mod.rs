@@ -55,7 +55,7 @@ impl QuorumState {
                 self.released(*job, Releasing { column: *column, grant: *grant, attempt: *attempt })
             }
             Command::Confirmed { manifest, column, attempt } => self.confirmed(*manifest, *column, *attempt),
-            Command::RemoveObject { manifest } => self.remove_object(by, *manifest, events),
+            Command::RemoveObject { manifest, claims, force } => self.remove_object(*manifest, claims, *force, events),
             Command::OweRepair { manifest, column, attempt, reason } => {
                 self.owe_repair(*manifest, *column, *attempt, reason, events)
             }

@@ -1,13 +1,14 @@
-//! Commands on objects: confirmation, removal, repair.
+//! Commands on objects: confirmation, removal (of claims, and with the last of the object), repair.
 //!
 //! While a column is rebuilt its old holder, if there is one, stays in the record and readable; only `FinishRepair`
 //! swaps the two. Every rebuild has an attempt that no assignment of the column ever had.
 
 use super::*;
-use crate::ids::PieceIndex;
+use crate::ids::{ObjectId, PieceIndex};
 use crate::job::limits::RELEASING_MAX;
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, Slot};
+use crate::quorum::claims::ClaimSelector;
 use crate::quorum::object::{ObjectRecord, ObjectState, Repair};
 
 impl QuorumState {
@@ -30,19 +31,30 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    pub(super) fn remove_object(&mut self, by: PeerId, manifest: ManifestHash, events: &mut Vec<Event>) -> Applied {
-        let object = self.objects.get_mut(&manifest).ok_or_else(|| unknown(manifest))?;
+    /// Gives up claims. With the last one the object goes, unless a live job names it and nobody insists.
+    pub(super) fn remove_object(
+        &mut self,
+        manifest: ManifestHash,
+        selector: &ClaimSelector,
+        force: bool,
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        let object = self.objects.get(&manifest).ok_or_else(|| unknown(manifest))?;
+        let (removed, kept) = object.claims.part(selector);
+        let reply = CommandReply::Removed { removed, kept: kept.clone().into_vec() };
         if object.state == ObjectState::Removing {
-            return Ok(CommandReply::Done);
+            return Ok(reply);
         }
-        if object.shared.remove(&by).is_some() {
-            return Ok(CommandReply::Done);
+        if kept.is_empty() && !force {
+            let uses = self.uses_of(ObjectId { quorum: self.quorum, manifest });
+            if uses.total > 0 {
+                return Err(Rejection::InUse { manifest, uses });
+            }
         }
-        if object.owner == by
-            && let Some((next, _)) = object.shared.pop_first()
-        {
-            object.owner = next;
-            return Ok(CommandReply::Done);
+        let object = self.objects.get_mut(&manifest).ok_or_else(|| unknown(manifest))?;
+        object.claims = kept;
+        if !object.claims.is_empty() {
+            return Ok(reply);
         }
         object.state = ObjectState::Removing;
         let job = object.job;
@@ -56,7 +68,7 @@ impl QuorumState {
         }
         self.reindex_object(manifest);
         self.reindex_job(job);
-        Ok(CommandReply::Done)
+        Ok(reply)
     }
 
     /// Hands every holder of the object, and every rebuild of it, to the run that stored it, to be told to let go.

@@ -22,7 +22,7 @@ use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{Receipt, ReceiptStatement, Slot};
 use quorate_protocols::quorum::command::SegmentProgress;
 use quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
-use quorate_protocols::quorum::{Batch, Command, Duty, Event, QuorumState};
+use quorate_protocols::quorum::{Batch, ClaimSelector, Command, Duty, Event, QuorumState};
 use quorate_protocols::trigger::record::FireRow;
 use quorate_protocols::wire::{self, DECODE_BYTES_MAX};
 
@@ -261,7 +261,14 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
             2 => (worker, Command::Cancel { job }),
             _ => (anybody, Command::Cancel { job }),
         },
-        12 => (anybody, Command::RemoveObject { manifest }),
+        12 => {
+            let claims = match step.below(6, 3) {
+                0 => ClaimSelector::Named { owner: anybody, name: None },
+                1 => ClaimSelector::OwnedBy(anybody),
+                _ => ClaimSelector::All,
+            };
+            (anybody, Command::RemoveObject { manifest, claims, force: step.is_set(7, 0) })
+        }
         13 => (anybody, Command::OweRepair { manifest, column, attempt: skewed(step, held), reason }),
         14 => {
             let attempt =

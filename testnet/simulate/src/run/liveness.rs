@@ -9,8 +9,8 @@ use quorate_protocols::job::limits::PAGE_MAX;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::store::ColumnState;
 use quorate_protocols::piece::limits::LEASE;
-use quorate_protocols::quorum::Command;
 use quorate_protocols::quorum::object::ObjectState;
+use quorate_protocols::quorum::{ClaimSelector, Command};
 use quorate_protocols::resources::{Resource, Scope, Service};
 use quorate_testnet::checkers::g8_reservations::{self, Account};
 use quorate_testnet::checkers::{g4_progress, g6_readable};
@@ -191,8 +191,11 @@ impl Session {
                 after = Some(last.hash);
                 let live = page.into_iter().filter(|view| view.record.state == ObjectState::Live);
                 commands.extend(live.flat_map(|view| {
-                    let claims = view.record.shared.keys().copied().chain([view.record.owner]).collect::<Vec<_>>();
-                    claims.into_iter().map(move |owner| (owner, Command::RemoveObject { manifest: view.hash }))
+                    let (manifest, claims) = (view.hash, view.record.claims.into_vec());
+                    claims.into_iter().map(move |claim| {
+                        let claims = ClaimSelector::OwnedBy(claim.owner);
+                        (claim.owner, Command::RemoveObject { manifest, claims, force: true })
+                    })
                 }));
             }
             for (owner, command) in commands {

@@ -9,7 +9,7 @@ use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::object::ObjectState;
-use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::quorum::{ClaimSelector, Command, CommandReply, Rejection};
 use quorate_testnet::checkers::commands::{JobAnswer, JobOperation, JobState, ObjectAnswer, ObjectOperation};
 
 use super::Session;
@@ -204,10 +204,11 @@ impl Session {
         let Some(owner) = self.oracle.owner(object) else { return };
         self.oracle.removing(object);
         let (moments, called) = (self.clock.clone(), self.clock.next());
-        let command = Command::RemoveObject { manifest: object.manifest };
+        let claims = ClaimSelector::OwnedBy(self.world.peer(owner));
+        let command = Command::RemoveObject { manifest: object.manifest, claims, force: true };
         let handle = self.world.command(owner, object.quorum, command, move |result| {
             let answer = match result {
-                Ok(CommandReply::Done) => Some(ObjectAnswer::Done),
+                Ok(CommandReply::Removed { .. }) => Some(ObjectAnswer::Done),
                 Err(ClientError::Rejected(Rejection::UnknownObject { .. })) => Some(ObjectAnswer::Missing),
                 _ => None,
             };
