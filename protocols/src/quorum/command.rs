@@ -287,12 +287,6 @@ pub enum CommandReply {
     Committed {
         manifest: ManifestHash,
     },
-    /// To `RemoveObject`: the claims that are given up by it, and those that keep the object. It is removed when there are
-    /// none of the latter.
-    Removed {
-        removed: Vec<Claim>,
-        kept: Vec<Claim>,
-    },
     /// To `Start` and `Report`, one answer each in their order; to `SaveCheckpoint`, one.
     Recorded(Vec<Result<(), ReportRefusal>>),
     /// To `Fire`: what became of it.
@@ -300,6 +294,12 @@ pub enum CommandReply {
     /// To `Deliver`: how far the quorum has come with the emitter, who need not keep what is before.
     Delivered {
         reaches: u64,
+    },
+    /// To `RemoveObject`: the claims that are given up by it, and those that keep the object. It is removed when there are
+    /// none of the latter.
+    Removed {
+        removed: Vec<Claim>,
+        kept: Vec<Claim>,
     },
 }
 
@@ -344,8 +344,8 @@ pub enum Rejection {
     NoTrigger { job: JobId, command: String },
     #[error("job {job} has a trigger, and {command} is for its runs: `job fires {job}` lists them")]
     HasTrigger { job: JobId, command: String },
-    #[error("object {manifest} is in use: {uses}")]
-    InUse { manifest: ManifestHash, uses: Uses },
     #[error("the delivery follows event {follows}, and the quorum has come to {known}: send from there")]
     EventGap { known: u64, follows: u64 },
+    #[error("object {manifest} is in use: {uses}")]
+    InUse { manifest: ManifestHash, uses: Uses },
 }

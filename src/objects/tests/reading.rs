@@ -131,12 +131,18 @@ async fn a_get_that_cannot_succeed_is_refused_before_its_first_byte() {
     let first = begun.bytes.next().await.expect("its first bytes are at hand").unwrap();
     assert_eq!(first, content.slice(..first.len()));
     lose(&outcome.columns[..3]);
-    for range in
-        [None, Some(ByteRange::Last(1)), Some(ByteRange::From { start: SEGMENT_BYTES as u64 + 5, length: Some(1) })]
-    {
+    // Each needs the first column, or enough of the others.
+    for range in [
+        None,
+        Some(ByteRange::Last(SEGMENT_BYTES as u64)),
+        Some(ByteRange::From { start: SEGMENT_BYTES as u64 + 5, length: Some(1) }),
+    ] {
         let refused = cluster.tasks.scope(reader.get(object, range)).await.map(|stream| stream.length);
         assert!(matches!(refused, Err(GetError::Unreadable { found: 3, needed: 4, .. })), "{range:?}: {refused:?}");
     }
+    // A data piece that is there needs no others.
+    let last = Some(ByteRange::Last(1));
+    assert_eq!(get_part(&cluster, reader, object, last).await.unwrap(), content.slice(content.len() - 1..));
 }
 
 /// Goal: every range of an object of every size is the part that RFC 9110 (14.1.2) names, or cannot be satisfied.
