@@ -354,6 +354,8 @@ pub fn applied(quorum: QuorumId, applied: &Event) -> Option<EventInfo> {
             EventInfo { peer: Some(*worker), ..base(EventKind::WorkerLost, text) }
         }
         Event::Fired { job, row } => trigger::fired(quorum, *job, row),
-        Event::Assigned { .. } | Event::StopWanted { .. } | Event::RevealWanted { .. } => return None,
+        Event::Assigned { .. } | Event::StopWanted { .. } | Event::RevealWanted { .. } | Event::DutiesChanged => {
+            return None;
+        }
     })
 }

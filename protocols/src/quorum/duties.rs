@@ -1,7 +1,7 @@
 //! What a primary has to bring about, derived from the state alone.
 
 use super::state::{Duty, QuorumState};
-use crate::ids::PieceIndex;
+use crate::ids::{Millis, PieceIndex};
 use crate::job::limits::SPARES_WANTED;
 use crate::job::store::{ColumnState, Releasing};
 use crate::task::limits::SLOTS_SOUGHT_MAX;
@@ -58,6 +58,11 @@ impl QuorumState {
         }));
         self.work_duties(&mut duties);
         duties
+    }
+
+    /// What can change the duties without an event of its own: the earliest timer, and which sorts of tasks want workers.
+    pub(super) fn quiet_duties(&self) -> (Option<Millis>, usize) {
+        (self.next_timer(), self.index.work.queue.len())
     }
 
     /// Of jobs that compute. As many as there are workers and sorts of tasks, however many jobs there are.

@@ -145,6 +145,9 @@ pub enum Event {
     RevealWanted {
         worker: PeerId,
     },
+    /// For the primary, of an entry that has nothing else to tell: a timer was set or has gone, or tasks want workers
+    /// that did not. A task that failed and waits for its next try is such a case.
+    DutiesChanged,
     /// A trigger fired or skipped, or what became of it changed. Rows with the same number are one.
     Fired {
         job: JobId,
@@ -254,6 +257,7 @@ impl QuorumState {
         self.time = self.time.max(batch.now);
         self.led = self.led.plus(batch.passed);
         let mut events = Vec::new();
+        let before = self.quiet_duties();
         let replies: Vec<_> =
             batch.commands.iter().map(|(by, command)| self.apply_command(*by, command, &mut events)).collect();
         self.serve_finished(&mut events);
@@ -261,6 +265,9 @@ impl QuorumState {
         let halted = std::mem::take(&mut self.index.work.halted);
         events.extend(halted.into_iter().map(|worker| Event::StopWanted { worker }));
         self.forget_ended();
+        if events.is_empty() && self.quiet_duties() != before {
+            events.push(Event::DutiesChanged);
+        }
         let reply = BatchReply { replies };
         self.rolling = self.next_digest(index, encoded, &reply);
         (reply, events)

@@ -72,3 +72,18 @@ fn a_peer_is_avoided_only_for_the_jobs_that_it_refused() {
     quorum.submit(2, spec(1));
     assert!(quorum.state.avoided_for(job(1)).is_empty() && quorum.state.avoided_for(job(2)).is_empty());
 }
+
+/// Goal: the primary hears of whatever it has to do next, also when an entry gave nothing to anybody: the timer of a next
+/// try, and tasks that want workers again.
+#[test]
+fn a_primary_hears_of_a_task_that_waits() {
+    for class in [ErrorClass::Refused, ErrorClass::Exit] {
+        let mut quorum = Quorum::new(&[(0, 1)]);
+        quorum.submit(1, spec(1));
+        let task = quorum.attempts(0)[0];
+        quorum.report(0, task, failed(class)).unwrap();
+        assert_eq!(quorum.events, [Event::DutiesChanged], "{class}");
+        quorum.apply(OWNER, Command::Noop).unwrap();
+        assert_eq!(quorum.events, [], "nothing changed");
+    }
+}
