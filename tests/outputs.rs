@@ -221,7 +221,9 @@ fn a_node_with_a_relative_folder_runs_programs() {
     let text = "kind = \"command\"\nprogram = \"sh\"\nargs = [\"cat in/given; cat; pwd\"]\noutput = \"inline\"\n\
         inputs.given = { inline = \"given, \" }\nresources.labels = { folder = \"relative\" }\n\
         map.items = [{ inline = \"and read in \" }]\n";
-    let (job, state) = ended(&net, 1, &spec(&net, "where", text));
+    let path = spec(&net, "where", text);
+    wait("the node", || net.at(1, &["job", "plan", &path]).stdout.contains("1 of 3 known would run it").then_some(()));
+    let (job, state) = ended(&net, 1, &path);
     assert_eq!(state, "succeeded");
     let said = String::from_utf8(output(&net, 1, &job, 0)).unwrap();
     let place = folder.join("work/commands").canonicalize().unwrap();

@@ -13,8 +13,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use quorate_protocols::api::{
     ContactInfo, EmitInfo, EmitRequest, ErrorBody, ErrorCode, EventKind, JobInfo, Listing, MemberView, NodeInfo,
     ObjectInfo, PeerInfo, PlanPeer, PutInfo, PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo, RemovalInfo,
-    ResourcesInfo,
-    SubmitInfo,
+    ResourcesInfo, SubmitInfo,
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::{

@@ -47,9 +47,11 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
     let job = job.resolve(client).await?;
     let mut cursors: BTreeMap<(u16, u32), Cursor> = BTreeMap::new();
     let mut last_fault = None;
+    let mut succeeded;
     loop {
         // Before the tasks: what was ended now had ended when they were looked at.
         let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
+        succeeded = info.state == RunState::Succeeded;
         let (wanted, several) = wanted(client, &info, task, step).await?;
         let shown = Shown { stdout, named: several, raw };
         if wanted.len() > TASKS_MAX {
@@ -91,6 +93,11 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
         }
     }
     match last_fault {
+        // What was read of it while it ran is there as well, and whole.
+        Some(_) if stdout && succeeded && cursors.values().any(|cursor| cursor.worker.is_some()) => {
+            note(format!("standard output of a task that succeeded is its output: `quorate job output {job}`"));
+            Ok(())
+        }
         // Something was read: what is missing is worth a word and no more.
         Some(fault) if cursors.values().any(|cursor| cursor.worker.is_some()) => {
             note(format!("warning: {}", fault.message.as_str()));
