@@ -657,11 +657,12 @@ async fn the_description_lists_every_route() {
         "/v1/bench/triggers",
         "/v1/quorums/{quorum}/members",
         "/v1/resources",
+        "/v1/contact",
         "/v1/testing/faults",
     ] {
         assert!(paths.iter().any(|found| found == path), "{path} is not described");
     }
-    assert_eq!(paths.len(), 38, "a new route belongs in this list: {paths:?}");
+    assert_eq!(paths.len(), 39, "a new route belongs in this list: {paths:?}");
     let edge = Edge::start().await;
     let served: serde_json::Value = edge.client.get("/openapi.json").await.unwrap();
     assert!(served["paths"]["/v1/testing/disk"].is_null(), "fault hooks are described only where they exist");
