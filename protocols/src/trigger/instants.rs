@@ -9,7 +9,8 @@
 //! So no day is without its daily run and none has two, and an hourly run is never two hours from the next. Several lines
 //! are one schedule: an instant that two of them name is one instant.
 //!
-//! **Day of month and day of week.** As in every cron: when a line restricts both, either suffices.
+//! **Day of month and day of week.** As crontab(5) has it: when a line restricts both, either suffices; a field that
+//! begins with `*` restricts nothing ([`super::crontab`] reads the line's shape).
 //!
 //! **Whose time zones.** The rules travel with the build. Two builds may know different ones, so this runs at the primary
 //! alone: what it finds is committed, and no member computes it again.
@@ -22,6 +23,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 
+use super::crontab;
 use super::limits::{INSTANT_MAX, INSTANTS_NAMED_MAX, INSTANTS_PER_SPAN_MAX};
 use super::record::{Clock, Due, Skipped, Span};
 use super::spec::{Bounds, TriggerSpec, When};
@@ -240,18 +242,17 @@ fn timestamp(instant: Millis) -> Option<Timestamp> {
 
 impl Line {
     fn read(text: &str) -> Result<Self, String> {
-        let needed = "a line has five fields (minute, hour, day of month, month, day of week), or six with the second in \
-                      front";
-        let fields = text.split_whitespace().count();
-        if !(5..=6).contains(&fields) && !text.trim_start().starts_with('@') {
-            return Err(format!("{text:?} has {fields} fields; {needed}"));
-        }
-        let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-        let cron = parser.parse(text).map_err(|error| format!("{text:?} is not a line of cron: {error}; {needed}"))?;
+        let fields = crontab::read(text)?;
+        let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed);
+        let parser = parser.dom_and_dow(fields.both_days).build();
+        let cron = parser
+            .parse(&fields.text)
+            .map_err(|error| format!("{text:?} is not a line of cron: {error}; {}", crontab::NEEDED))?;
         let every_hour = (0..24).all(|hour| cron.pattern.hour_match(hour).unwrap_or(false));
         let line = Self { cron, every_hour };
         let start = jiff::civil::date(SEARCH_FROM, 1, 1).at(0, 0, 0, 0);
-        line.civil(start, true).ok_or_else(|| format!("{text:?} names a time that never comes; {needed}"))?;
+        line.civil(start, true)
+            .ok_or_else(|| format!("{text:?} names a time that never comes; {}", crontab::NEEDED))?;
         Ok(line)
     }
 

@@ -28,6 +28,9 @@
 pub mod audit;
 mod check;
 pub mod condition;
+mod crontab;
+#[cfg(test)]
+mod crontab_tests;
 pub mod event;
 pub mod expression;
 pub mod input;

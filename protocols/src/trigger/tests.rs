@@ -349,7 +349,13 @@ fn every_refusal_names_the_key_and_what_is_accepted() {
         (line("*/0 * * * *"), "trigger.cron.0: \"*/0 * * * *\" is not a line of cron: "),
         (line("0 9 * * FUNDAY"), "trigger.cron.0: \"0 9 * * FUNDAY\" is not a line of cron: "),
         (line("0 0 30 2 *"), "trigger.cron.0: \"0 0 30 2 *\" names a time that never comes"),
-        (line("@reboot"), "trigger.cron.0: \"@reboot\" is not a line of cron"),
+        (line("@reboot"), "trigger.cron.0: \"@reboot\" is not a line of cron here: a network does not boot"),
+        (line("@every 5m"), "trigger.cron.0: \"@every 5m\" is not a line of cron: a period is `every = \"5m\"`"),
+        (
+            line("0,,5 * * * *"),
+            "trigger.cron.0: \"0,,5 * * * *\" is not a line of cron: the list \"0,,5\" of the minute",
+        ),
+        (line("*/90 * * * *"), "trigger.cron.0: \"*/90 * * * *\" is not a line of cron: a step of 90 in \"*/90\" goes"),
         (event(EventSpec::new("")), "trigger.event.name: \"\" is no name"),
         (event(EventSpec::new("a b")), "trigger.event.name: \"a b\" is no name"),
         (
