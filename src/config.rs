@@ -12,6 +12,7 @@ mod commands;
 mod parse;
 mod render;
 mod size;
+mod span;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,6 +28,7 @@ use crate::network::address::{Bootstrap, PublicAddress};
 use crate::sources::AllowedHost;
 
 pub use size::ByteSize;
+pub use span::{ParseSpanError, Span, parse_span};
 
 /// The configuration's file name inside a data folder.
 pub const FILE_NAME: &str = "quorate.toml";

@@ -13,6 +13,7 @@ use quorate_testnet::chaos::{Fault, Operation};
 use super::find::NodeChoice;
 use super::reference::{JobRef, ObjectRef};
 use crate::api::limits::{NEXT_DEFAULT, NEXT_MAX};
+use crate::config::parse_span;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -533,7 +534,7 @@ pub enum TestnetCommand {
     /// Make everything that a node sends or hears take longer, such as 200ms
     Slow {
         index: usize,
-        #[arg(value_parser = humantime::parse_duration)]
+        #[arg(value_parser = parse_span)]
         delay: Duration,
     },
     /// Flip a bit in every piece that a node reads from its disk
@@ -567,7 +568,7 @@ pub enum TestnetCommand {
 #[derive(Debug, ClapArgs)]
 pub struct ChaosArgs {
     /// How long to break things; then everything is healed and checked. 1m, or as long as --kills takes
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_span)]
     pub length: Option<Duration>,
     /// Go on until this many nodes were killed with SIGKILL
     #[arg(long)]
@@ -585,7 +586,7 @@ pub struct ChaosArgs {
     #[arg(long)]
     pub seed: Option<u64>,
     /// Between the beginnings of two faults, at the least
-    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "2s", value_parser = parse_span)]
     pub every: Duration,
     /// Nodes of a testnet that is started for this
     #[arg(long, default_value_t = 7)]
@@ -637,7 +638,7 @@ pub enum BenchCommand {
         #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 512])]
         outstanding: Vec<u32>,
         /// How long to measure each, about
-        #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
+        #[arg(long, default_value = "3s", value_parser = parse_span)]
         time: Duration,
     },
     /// Submit jobs that do nothing, and wait for their results
@@ -646,7 +647,7 @@ pub enum BenchCommand {
         #[arg(long, value_delimiter = ',', default_values_t = [1, 64, 512])]
         outstanding: Vec<u32>,
         /// How long to measure each, about
-        #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+        #[arg(long, default_value = "5s", value_parser = parse_span)]
         time: Duration,
     },
     /// Run one wide job of tasks that do nothing
@@ -775,7 +776,7 @@ fn offset(text: &str) -> Result<i64, String> {
         (_, Some(span)) => (-1, span),
         _ => return Err(fault()),
     };
-    let span = humantime::parse_duration(span).map_err(|_| fault())?;
+    let span = parse_span(span).map_err(|error| format!("{}: {error}", fault()))?;
     i64::try_from(span.as_millis()).map(|span| sign * span).map_err(|_| fault())
 }
 

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::commands::{self, RawCommand};
-use super::{ByteSize, Config, ConfigError};
+use super::{ByteSize, Config, ConfigError, ParseSpanError, Span};
 
 /// As many of each as a person would write by hand; the network's own bounds are elsewhere.
 const BOOTSTRAP_MAX: usize = 64;
@@ -191,16 +191,17 @@ impl Source<'_> {
         default: Duration,
     ) -> Result<Duration, ConfigError> {
         let Some(raw) = raw else { return Ok(default) };
-        match humantime::parse_duration(raw.get_ref()) {
-            Ok(duration) if range.contains(&duration) => Ok(duration),
+        let parsed = raw.get_ref().parse();
+        match parsed {
+            Ok(Span(duration)) if range.contains(&duration) => Ok(duration),
             _ => {
-                let (from, to) = (humantime::format_duration(*range.start()), humantime::format_duration(*range.end()));
-                Err(self.fault(
-                    &raw,
-                    key,
-                    quoted(raw.get_ref()),
-                    format!("a time from {from} to {to}, such as \"90s\""),
-                ))
+                let (from, to) = (Span(*range.start()), Span(*range.end()));
+                let calendar = match parsed {
+                    Err(calendar @ ParseSpanError::Calendar { .. }) => format!(" ({calendar})"),
+                    _ => String::new(),
+                };
+                let found = format!("{}{calendar}", quoted(raw.get_ref()));
+                Err(self.fault(&raw, key, found, format!("a time from {from} to {to}, such as \"90s\"")))
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use super::{ByteSize, Config, commands};
+use super::{ByteSize, Config, Span, commands};
 
 /// Writes lines; writing to a `String` cannot fail.
 struct Page(String);
@@ -36,7 +36,7 @@ fn list<T: Display>(values: impl IntoIterator<Item = T>) -> toml::Value {
 }
 
 fn time(duration: Duration) -> toml::Value {
-    text(humantime::format_duration(duration))
+    text(Span(duration))
 }
 
 fn auto_or(size: Option<ByteSize>) -> toml::Value {

@@ -76,6 +76,7 @@ fn a_refused_value_names_file_line_key_and_what_is_accepted() {
     let cases = [
         ("[quorum]\nvoters = 4", "`quorum.voters` is 4, but an odd number (3, 5 or 7)"),
         ("[quorum]\nvoters = 9", "`quorum.voters` is 9, but a number from 3 to 7"),
+        ("[quorum]\nreplace_grace = \"1M\"", "`quorum.replace_grace` is \"1M\" (\"M\" has no fixed length: write days"),
         ("[quorum]\nreplace_grace = \"1ms\"", "`quorum.replace_grace` is \"1ms\", but a time from 1s to 7days"),
         ("[resources]\ndisk_max = \"10 GB\"", "\"auto\" or a size of at least 64 MiB"),
         ("[resources]\nslots = 0", "\"auto\" or a number from 1 to 4096"),

@@ -62,5 +62,5 @@ pub fn missed(policy: MissedPolicy) -> String {
 
 /// `1m 30s`.
 pub fn span(span: Duration) -> String {
-    humantime::format_duration(span).to_string()
+    crate::config::Span(span).to_string()
 }

@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Fault;
 use super::parameters::Parameters;
-use crate::config::ByteSize;
+use crate::config::{ByteSize, ParseSpanError, Span};
 
 /// Faults of one file that are reported; the rest will show when these are mended.
 const FAULTS_MAX: usize = 20;
@@ -159,11 +159,16 @@ impl<'t> Table<'t> {
     }
 
     pub fn duration(&self, reader: &mut Reader<'_>, key: &str, range: RangeInclusive<Duration>) -> Option<Duration> {
-        let (from, to) = (humantime::format_duration(*range.start()), humantime::format_duration(*range.end()));
+        let (from, to) = (Span(*range.start()), Span(*range.end()));
         let needed = format!("a time from {from} to {to} with its unit, such as \"500ms\" or \"10m\"");
         let text = self.text(reader, key, &needed)?;
-        match humantime::parse_duration(&text) {
-            Ok(duration) if range.contains(&duration) => Some(duration),
+        match text.parse() {
+            Ok(Span(duration)) if range.contains(&duration) => Some(duration),
+            Err(calendar @ ParseSpanError::Calendar { .. }) => {
+                let hint = if key == "every" { ", or use `cron` (\"@monthly\", \"0 9 1 * *\")" } else { "" };
+                self.refuse(reader, key, format!("{}: {calendar}{hint}", quoted(&text)), needed);
+                None
+            }
             _ => {
                 self.refuse(reader, key, quoted(&text), needed);
                 None

@@ -548,6 +548,14 @@ fn every_fault_of_a_trigger_names_its_line_its_key_and_what_is_accepted() {
         ("overlap = \"allow\"", "spec.toml:3: `trigger` has none of them, but one of at, every, cron"),
         ("at = 2027-01-01T00:00:00Z\nevery = \"1s\"", "spec.toml:3: `trigger` has at and every, but one of"),
         ("every = \"0s\"", "spec.toml:4: `trigger.every` is \"0s\", but a time from 100ms to"),
+        (
+            "every = \"1month\"",
+            "spec.toml:4: `trigger.every` is \"1month\": \"month\" has no fixed length: write days, such as \"30days\", or use \
+             `cron` (\"@monthly\", \"0 9 1 * *\"), but a time from 100ms to 366days with its unit",
+        ),
+        ("every = \"1M\"", "spec.toml:4: `trigger.every` is \"1M\": \"M\" has no fixed length"),
+        ("every = \"1day\"\njitter = \"1y\"", "spec.toml:5: `trigger.jitter` is \"1y\": \"y\" has no fixed length"),
+        ("every = \"1s\"\ndeadline = \"1year\"", "spec.toml:5: `trigger.deadline` is \"1year\": \"year\" has no fixed"),
         ("every = \"1ns\"", "spec.toml:4: `trigger.every` is \"1ns\", but a time from 100ms to"),
         ("at = \"2027-02-30T00:00:00Z\"", "spec.toml:4: `trigger.at` is \"2027-02-30T00:00:00Z\": "),
         ("at = 2027-01-01T09:00:00", "spec.toml:4: `trigger.at` is \"2027-01-01T09:00:00\": "),

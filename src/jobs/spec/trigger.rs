@@ -4,7 +4,9 @@
 //! [trigger]                            # one of at, every, cron, event, condition, after
 //! at = "2027-01-01T09:00:00+01:00"
 //! every = "10s"                        # with: start, until, jitter, count
+//!                                      # a unit of fixed length: no month, no year
 //! cron = ["0 9 * * MON-FRI"]           # with: timezone (IANA; UTC by default), start, until, jitter, count
+//!                                      # lines of crontab(5), @daily and its like, a second in front, L, W and #
 //! event = { name = "door.open", where = "data.level > 3", debounce = "2s", dedupe_window = "10m" }
 //! condition = { source = { http = "https://..." }, when = "value > 3", reset = "value < 2", every = "10s",
 //!               hold_for = "1m", hysteresis = "30s", verify = { copies = 3, agree = 2 } }
