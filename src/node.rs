@@ -255,7 +255,7 @@ impl Node {
             (Arc::new(quorums.clone()), Arc::new(directory.clone()));
         let steward =
             Steward { quorums: local.clone(), pulses: notes.pulses().clone(), metrics: driver_metrics.clone() };
-        let hearing = Hearing::new(local.clone(), seams.clock.clone());
+        let hearing = Hearing::new(local.clone());
         let client = QuorumClient::new(ClientParts {
             net: net.clone(),
             quorums: local.clone(),

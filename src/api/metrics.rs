@@ -1,6 +1,6 @@
 //! `/metrics`.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use axum::extract::State;
 use axum::http::header;
@@ -27,6 +27,7 @@ struct Label {
 }
 
 type PerQuorum = Family<Label, Gauge<u64, AtomicU64>>;
+type PerQuorumSigned = Family<Label, Gauge<i64, AtomicI64>>;
 
 /// Gauges of this node's quorums, made anew for each scrape: quorums come and go, and a gauge that is kept would
 /// outlive its quorum.
@@ -47,6 +48,12 @@ impl QuorumGauges {
         let jobs = family("quorum_jobs_live", "Jobs that have not ended");
         let objects = family("quorum_objects", "Objects it stewards");
         let paused = family("quorum_paused", "Whether this member knows that the quorum cannot commit");
+        let apart = PerQuorumSigned::default();
+        registry.register(
+            "quorum_clock_apart_milliseconds",
+            "How far this member's clock is ahead of a majority's; negative: behind",
+            apart.clone(),
+        );
         let members = Gauge::<u64, AtomicU64>::default();
         registry.register("quorums", "Quorums this node is a member of", members.clone());
         for (leads, view) in quorums {
@@ -60,6 +67,9 @@ impl QuorumGauges {
             set(&jobs, view.jobs_live.into());
             set(&objects, view.objects.into());
             set(&paused, view.paused.is_some().into());
+            if let Some(ms) = view.clock_apart_ms {
+                apart.get_or_create(&Label { quorum: view.quorum.to_string() }).set(ms);
+            }
             members.inc();
         }
         registry

@@ -88,6 +88,8 @@ pub fn quorum_detail(view: &QuorumView) -> QuorumDetail {
         jobs_ended: view.jobs_ended,
         level: view.level,
         time: view.time,
+        clock_apart_ms: view.clock_apart_ms,
+        clock_step: view.clock_step.map(|step| step.explain()),
         digest: view.digest.1,
         digest_at: view.digest.0,
         own: None,

@@ -6,7 +6,7 @@
 //!
 //! **Which events are too old.** A trigger hears of what is emitted after its submit. Clocks of nodes differ, so the
 //! emitter says how old each event is, and the age is counted back from the quorum's time. While that stands still,
-//! because the clock of an earlier primary was ahead, nothing can be told from it, and the event counts.
+//! because the clocks of a majority were set back, nothing can be told from it, and the event counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,26 +23,25 @@ use quorate_protocols::trigger::planner::Listener;
 
 use crate::jobs::ports::{LocalQuorum, LocalQuorums};
 use crate::quorum::QuorumError;
-use crate::seams::{Clock, run_blocking};
+use crate::seams::run_blocking;
 
 /// Evaluations after which a dispatch is cut; the emitter sends the rest anew. A guess at what does not keep others from
 /// this thread for long: most take some microseconds.
 const EVALUATIONS_MAX: usize = 4_096;
 
-/// How far the wall clock may be behind quorum time before that counts as standing still.
+/// How far the clocks may be behind quorum time before that counts as standing still.
 const BEHIND_MAX: Duration = Duration::from_secs(1);
 
 /// Cloneable; all clones share what they have read of expressions.
 #[derive(Clone)]
 pub struct Hearing {
     quorums: Arc<dyn LocalQuorums>,
-    clock: Arc<dyn Clock>,
     planners: Arc<Mutex<BTreeMap<QuorumId, Arc<Mutex<Planner>>>>>,
 }
 
 impl Hearing {
-    pub fn new(quorums: Arc<dyn LocalQuorums>, clock: Arc<dyn Clock>) -> Self {
-        Self { quorums, clock, planners: Arc::default() }
+    pub fn new(quorums: Arc<dyn LocalQuorums>) -> Self {
+        Self { quorums, planners: Arc::default() }
     }
 
     /// Takes a dispatch of `from`, which the transport vouches for and [`Dispatch::check`] has passed, for a quorum that
@@ -71,12 +70,13 @@ impl Hearing {
         let mut time = Millis(0);
         let wanted: BTreeSet<&str> = fresh.iter().map(|sent| &*sent.event.name).collect();
         local.look(&mut |state| {
-            time = state.time;
+            time = state.wall();
             listeners = wanted.iter().map(|name| ((*name).to_owned(), state.listeners(name))).collect();
         });
-        let wall = self.clock.wall();
-        let stands_still = wall.plus(BEHIND_MAX) < time;
-        let time = time.max(wall);
+        // Not known for a moment, right after a start: then nothing can be told, and the event counts.
+        let clocks = local.clock().map(|judged| judged.time);
+        let stands_still = clocks.is_none_or(|clocks| clocks.plus(BEHIND_MAX) < time);
+        let time = clocks.map_or(time, |clocks| time.max(clocks));
         let planner = self.planner(local.id());
         let work = move || {
             let mut planner = planner.lock().unwrap_or_else(PoisonError::into_inner);

@@ -150,7 +150,7 @@ impl Primary {
         let level = quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
         quorum.commit(peer(1), Command::RaiseLevel { level }).unwrap();
         quorum.commit(peer(1), triggered(filter)).unwrap();
-        let hearing = Hearing::new(Arc::new(StateQuorums(quorum.clone())), seams(1).clock);
+        let hearing = Hearing::new(Arc::new(StateQuorums(quorum.clone())));
         Self { quorum, hearing }
     }
     async fn hear(&self, follows: u64, reaches: u64, lost: u64, events: Vec<Dispatched>) -> Result<Heard, Rejection> {

@@ -14,6 +14,7 @@ use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{MemberId, PeerId, QuorumId, Term};
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
+use quorate_protocols::liveness::Judgement;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
 use quorate_protocols::quorum::{Command, CommandReply, Duty, QuorumState, Rejection};
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
@@ -45,6 +46,7 @@ pub trait LocalQuorum: Send + Sync + 'static {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>>;
     fn query(&self, query: Query, stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>>;
+    fn clock(&self) -> Option<Judgement>;
     /// Looks at what this member has applied, which may lag. Applying waits meanwhile: copy what is needed and no more.
     fn look(&self, look: &mut dyn FnMut(&QuorumState));
 }
@@ -90,6 +92,9 @@ impl LocalQuorum for Quorum {
     fn query(&self, query: Query, stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
         let quorum = self.clone();
         Box::pin(async move { Self::query(&quorum, query, stale).await })
+    }
+    fn clock(&self) -> Option<Judgement> {
+        Self::clock(self)
     }
     fn look(&self, look: &mut dyn FnMut(&QuorumState)) {
         Self::look(self, look);

@@ -18,6 +18,7 @@ use quorate_protocols::ids::{
 };
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{MembershipStatement, Query, QueryAnswer, QuorumView, SignedMembership};
+use quorate_protocols::liveness::Judgement;
 use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, QuorumState, Rejection};
 use quorate_protocols::wire;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -359,6 +360,8 @@ impl LocalQuorum for Handle {
             objects: 1,
             level: self.0.level,
             time: Millis(0),
+            clock_apart_ms: None,
+            clock_step: None,
             paused: None,
         }
     }
@@ -387,6 +390,9 @@ impl LocalQuorum for Handle {
     fn query(&self, query: Query, _stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
         let answer = (self.0.answering)(&query);
         async move { Ok(answer) }.boxed()
+    }
+    fn clock(&self) -> Option<Judgement> {
+        None
     }
     fn look(&self, look: &mut dyn FnMut(&QuorumState)) {
         look(&QuorumState::new(QUORUM));
@@ -518,6 +524,9 @@ impl LocalQuorum for StateHandle {
     fn query(&self, query: Query, _stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
         let answer = self.0.read(|state| state.answer(&query)).unwrap_or(QueryAnswer::Unknown);
         async move { Ok(answer) }.boxed()
+    }
+    fn clock(&self) -> Option<Judgement> {
+        Some(Judgement { time: self.0.clock.as_ref().map_or(Millis(1), |clock| clock.wall()), apart_ms: 0 })
     }
     fn look(&self, look: &mut dyn FnMut(&QuorumState)) {
         self.0.read(|state| look(state));

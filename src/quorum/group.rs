@@ -19,7 +19,7 @@ use openraft::{LogIdOptionExt, ServerState};
 use quorate_protocols::approval::Approval;
 use quorate_protocols::ids::{Digest, LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
 use quorate_protocols::job::message::QuorumView;
-use quorate_protocols::liveness::LogPosition;
+use quorate_protocols::liveness::{Judgement, LogPosition};
 use quorate_protocols::quorum::Voters;
 use quorate_protocols::quorum::limits::{
     APPEND_DEADLINE, DIGEST_INTERVAL, MAJORITY_SILENCE_MAX, PROPOSALS_MAX, QUORUMS_PER_NODE_MAX,
@@ -30,6 +30,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::Unheard;
+use super::clocks::NodeClocks;
 use super::confirmations::Confirmations;
 use super::log_store::{LastFault, LogStore, Trees};
 use super::mark::{self, MarkKeeper};
@@ -157,6 +158,7 @@ pub struct GroupParts {
     pub links: Arc<Links>,
     pub events: broadcast::Sender<HostEvent>,
     pub metrics: QuorumMetrics,
+    pub clocks: Arc<NodeClocks>,
     /// When the group was created, on the monotonic clock; `None` when it was loaded from disk.
     pub created_at: Option<Millis>,
     /// What the group had applied, and told as events, when it was open before in this process.
@@ -172,6 +174,7 @@ pub struct Group {
     pub proposals: mpsc::Sender<Proposal>,
     /// Held while a snapshot is fetched: one at a time.
     pub receiving: tokio::sync::Mutex<()>,
+    clocks: Arc<NodeClocks>,
     created_at: Option<Millis>,
     record: Mutex<GroupRecord>,
     status: Mutex<Status>,
@@ -201,7 +204,8 @@ pub fn is_behind_mark(storage: &Storage, quorum: QuorumId, member: MemberId) -> 
 impl Group {
     /// Starts the group from what is on disk, and its actors in the caller's task group.
     pub async fn open(parts: GroupParts) -> Result<Arc<Self>, DiskError> {
-        let GroupParts { quorum, member, record, seams, storage, links, events, metrics, created_at, told } = parts;
+        let GroupParts { quorum, member, record, seams, storage, links, events, metrics, clocks, created_at, told } =
+            parts;
         let trees = Trees::of(quorum);
         let files = storage.files();
         let kept = mark::read(&*files, quorum)?;
@@ -241,6 +245,7 @@ impl Group {
             snapshots,
             proposals,
             receiving: tokio::sync::Mutex::default(),
+            clocks,
             created_at,
             record: Mutex::new(record),
             status: Mutex::default(),
@@ -252,7 +257,8 @@ impl Group {
             stop,
             marking: tokio::sync::Mutex::new(Some(marking)),
         });
-        let proposer = Proposer { group: group.clone(), queue, clock: seams.clock.clone(), metrics, wrote_at: None };
+        let proposer =
+            Proposer { group: group.clone(), queue, clock: seams.clock.clone(), metrics, wrote_at: None, wrote: false };
         crate::seams::spawn(proposer.run());
         crate::seams::spawn(Self::supervise(group.clone()));
         Ok(group)
@@ -426,6 +432,16 @@ impl Group {
         others.map(|voter| self.links.latencies.append_deadline(voter.peer)).max().unwrap_or(APPEND_DEADLINE)
     }
 
+    /// The time by the clocks of a majority; `None` while too few of them are known.
+    pub fn judge_clock(&self) -> Option<Judgement> {
+        self.clocks.judge(self.me, &self.configurations())
+    }
+
+    /// This node's own wall clock, for a record that knows no time yet.
+    pub fn own_clock(&self) -> Millis {
+        self.clocks.own()
+    }
+
     pub fn view(&self) -> QuorumView {
         let (mut voters, learners) = members_of(&self.membership());
         if voters.is_empty() {
@@ -449,12 +465,15 @@ impl Group {
                 jobs_ended,
                 objects,
                 level: applied.state.level,
-                time: applied.state.time,
+                time: applied.state.wall(),
+                clock_apart_ms: None,
+                clock_step: applied.state.stepped,
                 paused: None,
             }
         });
         let stopped = status.stopped.map(|stop| stop.to_string());
-        QuorumView { paused: stopped.or(status.unheard), ..applied }
+        let clock_apart_ms = self.judge_clock().map(|judged| judged.apart_ms);
+        QuorumView { paused: stopped.or(status.unheard), clock_apart_ms, ..applied }
     }
 
     // --- what others tell the group ---

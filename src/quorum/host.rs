@@ -19,6 +19,7 @@ use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
 
+use super::clocks::NodeClocks;
 use super::group::{self, Group, GroupParts, GroupRecord, Stop};
 use super::latencies::Latencies;
 use super::mark;
@@ -91,6 +92,7 @@ pub struct Inner {
     pub links: Arc<Links>,
     pub events: broadcast::Sender<HostEvent>,
     pub metrics: QuorumMetrics,
+    pub clocks: Arc<NodeClocks>,
     /// Peers that liveness suspects, and since when on the monotonic clock.
     pub suspected: Mutex<BTreeMap<PeerId, Millis>>,
     /// Quorums whose primary, as far as this node knows, says that it does not lead this node there.
@@ -130,6 +132,7 @@ pub fn has_members(storage: &Storage) -> Result<bool, DiskError> {
 impl Inner {
     pub async fn load(context: QuorumContext) -> Result<Arc<Self>, DiskError> {
         let QuorumContext { seams, identity, net, storage } = context;
+        let clocks = Arc::new(NodeClocks::new(seams.clock.clone()));
         let host = Arc::new(Self {
             seams,
             identity,
@@ -138,6 +141,7 @@ impl Inner {
             storage,
             events: broadcast::Sender::new(EVENTS_MAX),
             metrics: QuorumMetrics::default(),
+            clocks,
             suspected: Mutex::default(),
             denied: Mutex::default(),
             promises: OnceLock::new(),
@@ -218,6 +222,7 @@ impl Inner {
             links: self.links.clone(),
             events: self.events.clone(),
             metrics: self.metrics.clone(),
+            clocks: self.clocks.clone(),
             created_at,
             told,
         };

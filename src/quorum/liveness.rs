@@ -45,9 +45,23 @@ const CONTRADICTION_MAX: Duration = LEADERLESS_MAX.checked_div(2).expect("two is
 const REPEAT_BEATS: u64 = 5;
 
 enum Answer {
-    Beat { peer: PeerId, beat: Option<Beat>, took: Duration },
-    PreVote { quorum: QuorumId, round: PreVoteRound, from: MemberId, answer: Option<LivenessAnswer> },
-    Leading { peer: PeerId, led: Option<Vec<(QuorumId, Term)>> },
+    /// `asked`: when, on the monotonic clock.
+    Beat {
+        peer: PeerId,
+        beat: Option<Beat>,
+        asked: Millis,
+        took: Duration,
+    },
+    PreVote {
+        quorum: QuorumId,
+        round: PreVoteRound,
+        from: MemberId,
+        answer: Option<LivenessAnswer>,
+    },
+    Leading {
+        peer: PeerId,
+        led: Option<Vec<(QuorumId, Term)>>,
+    },
 }
 
 pub struct Liveness {
@@ -143,9 +157,10 @@ impl Liveness {
             }
             *in_flight += 1;
             let message = LivenessMessage::Beat(self.own_beat(peer));
-            let asked_at = Instant::now();
+            let (asked, asked_at) = (self.now(), Instant::now());
             self.ask(peer, message, move |answer| Answer::Beat {
                 peer,
+                asked,
                 took: asked_at.elapsed(),
                 beat: match answer {
                     Some(LivenessAnswer::Beat(beat)) => Some(beat),
@@ -181,6 +196,7 @@ impl Liveness {
             self.detector.step(now, DetectorInput::Watch { peer });
         }
         self.host.links.latencies.retain(&shared);
+        self.host.clocks.retain(|peer| shared.contains(&peer));
         self.in_flight.retain(|peer, in_flight| *in_flight > 0 || shared.contains(peer));
         let running: BTreeSet<QuorumId> = groups.iter().map(|group| group.id).collect();
         self.elections.retain(|quorum, _| running.contains(quorum));
@@ -195,6 +211,7 @@ impl Liveness {
         Beat {
             boot: self.host.identity.boot,
             sequence: self.sequence,
+            wall: self.host.clocks.own(),
             leading: digest(&self.led_for(to)),
             sync_us: sync.try_into().unwrap_or(u32::MAX),
         }
@@ -300,13 +317,14 @@ impl Liveness {
 
     async fn answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Beat { peer, beat, took } => {
+            Answer::Beat { peer, beat, asked, took } => {
                 if let Some(in_flight) = self.in_flight.get_mut(&peer) {
                     *in_flight = in_flight.saturating_sub(1);
                 }
                 if let Some(beat) = beat {
                     if self.detector.is_watched(peer) {
                         self.host.links.latencies.record_round_trip(peer, took);
+                        self.host.clocks.record(peer, beat.wall, asked, took);
                     }
                     self.heard(peer, beat).await;
                 }

@@ -21,6 +21,7 @@
 //! refused; a state that differs from the primary's stops that member for good and says so; a disk error stops the
 //! member until its store takes writes again; a disk that forgot promises keeps the member out until it comes back in another incarnation.
 
+mod clocks;
 mod confirmations;
 mod group;
 mod host;
@@ -52,6 +53,7 @@ use quorate_protocols::approval::Approval;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{Digest, LeaseId, LogIndex, MemberId, PeerId, QuorumId, Term};
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
+use quorate_protocols::liveness::Judgement;
 use quorate_protocols::quorum::limits::COMMAND_BYTES_MAX;
 use quorate_protocols::quorum::{Command, CommandReply, Duty, Event, QuorumState, Rejection};
 use quorate_protocols::wire;
@@ -368,6 +370,10 @@ impl Quorum {
         let answer = group.machine.read(|applied| applied.state.answer(&query));
         Ok(answer.unwrap_or_else(|| QueryAnswer::Quorum(group.view())))
     }
+    /// The time by the clocks of a majority; `None` while this member knows too few of them, or has left.
+    pub fn clock(&self) -> Option<Judgement> {
+        self.group().ok()?.judge_clock()
+    }
     /// Looks at what this member has applied, however old that is; not at all when it has left. Applying waits
     /// meanwhile, so `look` copies what it needs and nothing more.
     pub fn look(&self, look: impl FnOnce(&QuorumState)) {
@@ -465,6 +471,8 @@ fn departed_view(membership: &SignedMembership) -> QuorumView {
         objects: 0,
         level: 0,
         time: Default::default(),
+        clock_apart_ms: None,
+        clock_step: None,
         paused: Some("this node is no longer a member".to_owned()),
     }
 }

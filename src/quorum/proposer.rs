@@ -19,7 +19,7 @@ use openraft::ServerState;
 use openraft::error::ClientWriteError;
 use openraft::raft::ClientWriteResponse;
 use quorate_protocols::ids::{Millis, PeerId};
-use quorate_protocols::quorum::limits::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX};
+use quorate_protocols::quorum::limits::{BATCH_BYTES_MAX, BATCH_COMMANDS_MAX, MAJORITY_SILENCE_MAX};
 use quorate_protocols::quorum::{Batch, Command, CommandReply, Rejection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -62,7 +62,14 @@ pub struct Proposer {
     /// When this member wrote its entry before, or was first seen to lead, on its monotonic clock; and for how long it
     /// had heard no majority by then.
     pub wrote_at: Option<(Millis, Duration)>,
+    /// Whether that was an entry.
+    pub wrote: bool,
 }
+
+/// The first command of a new quorum waits this long for the clocks of a majority, which the first beats tell, and looks
+/// this often: its record begins with a right time, or it would begin with a step.
+const CLOCKS_WAIT: Duration = MAJORITY_SILENCE_MAX;
+const CLOCKS_LOOK: Duration = Duration::from_millis(5);
 
 impl Proposer {
     pub async fn run(mut self) {
@@ -77,7 +84,7 @@ impl Proposer {
             if leads {
                 self.wrote_at = self.wrote_at.or_else(|| Some(self.now()));
             } else {
-                self.wrote_at = None;
+                (self.wrote_at, self.wrote) = (None, false);
                 current = 0;
                 if let Some(proposal) = carried.take() {
                     let _ = proposal.answer.send(Err(self.group.not_primary()));
@@ -102,6 +109,11 @@ impl Proposer {
                 && in_flight.len() <= ABANDONED_MAX
                 && let Some(first) = carried.take()
             {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return self.close(Some(first), in_flight).await,
+                    () = self.wait_for_clocks() => (),
+                }
                 let (proposals, left) = self.gather(first);
                 carried = left;
                 if !proposals.is_empty() {
@@ -115,6 +127,23 @@ impl Proposer {
     fn now(&self) -> (Millis, Duration) {
         let now = self.clock.monotonic();
         (now, self.group.unheard_for(now))
+    }
+
+    /// Returns at once, but for the first command of a record that knows no time.
+    async fn wait_for_clocks(&self) {
+        let is_blank = || self.group.machine.read(|applied| applied.state.time == Millis(0));
+        let end = Instant::now() + CLOCKS_WAIT;
+        while self.group.judge_clock().is_none() && is_blank() && Instant::now() < end {
+            tokio::time::sleep(CLOCKS_LOOK).await;
+        }
+    }
+
+    /// The time by the clocks of a majority. While they are not known, time goes on as it passes.
+    fn time(&self, since: Option<Duration>) -> Millis {
+        self.group.judge_clock().map(|judged| judged.time).unwrap_or_else(|| {
+            let (time, wall) = self.group.machine.read(|applied| (applied.state.time, applied.state.wall()));
+            if time == Millis(0) { self.group.own_clock() } else { wall.plus(since.unwrap_or_default()) }
+        })
     }
 
     /// What waits, up to the size of a batch; and the command that no longer fitted.
@@ -146,8 +175,10 @@ impl Proposer {
         }
         let (now, unheard) = self.now();
         let (before, unheard_before) = self.wrote_at.replace((now, unheard)).unwrap_or((now, unheard));
-        let passed = now.since(before).saturating_sub(unheard.saturating_sub(unheard_before));
-        let batch = Batch { now: self.clock.wall(), passed, commands };
+        let elapsed = now.since(before);
+        let passed = elapsed.saturating_sub(unheard.saturating_sub(unheard_before));
+        let since = std::mem::replace(&mut self.wrote, true).then_some(elapsed);
+        let batch = Batch { now: self.time(since), since, passed, commands };
         let (group, metrics, started) = (self.group.clone(), self.metrics.clone(), Instant::now());
         Box::pin(async move {
             let written: Written = match group.raft.client_write_ff(batch).await {

@@ -1,6 +1,7 @@
 //! Whole groups over an in-memory network and disk, under virtual time.
 
 mod changes;
+mod clocks;
 mod faults;
 mod links;
 pub(crate) mod memory;
@@ -8,6 +9,7 @@ mod proposing;
 mod replication;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -39,6 +41,8 @@ struct TestNode {
     number: u8,
     incarnation: Incarnation,
     boots: u8,
+    /// How far its wall clock is off.
+    wrong_ms: Arc<AtomicI64>,
     disk: Arc<MemoryDisk>,
     running: Option<(QuorumHost, TaskGroup)>,
 }
@@ -94,7 +98,7 @@ impl TestNet {
         for number in 1..=nodes {
             let disk = Arc::new(MemoryDisk::default());
             let incarnation = Incarnation(u64::from(number) << 32);
-            net.nodes.push(TestNode { number, incarnation, boots: 0, disk, running: None });
+            net.nodes.push(TestNode { number, incarnation, boots: 0, wrong_ms: Arc::default(), disk, running: None });
             net.start(usize::from(number) - 1).await;
         }
         net
@@ -122,7 +126,7 @@ impl TestNet {
         let peer = node.member().peer;
         let context = QuorumContext {
             seams: Seams {
-                clock: Arc::new(TestClock(self.clock)),
+                clock: Arc::new(TestClock { began: self.clock, wrong_ms: node.wrong_ms.clone() }),
                 entropy: Arc::new(SeededEntropy::new(u64::from(node.number) * 1000 + u64::from(node.boots))),
                 disk: node.disk.disk(),
                 tasks: tasks.clone(),
@@ -369,8 +373,14 @@ async fn nobody_becomes_a_member_without_having_approved() {
     assert!(matches!(refused, Err(super::FoundError::TooFew { founded: 0, needed: 3, .. })), "{refused:?}");
     // A promise of another life of the node binds this one to nothing.
     let mut earlier = Vec::from([net.nodes[0].approve(asker), net.nodes[1].approve(asker)]);
-    let past =
-        TestNode { number: 3, incarnation: Incarnation(99), boots: 1, disk: net.nodes[2].disk.clone(), running: None };
+    let past = TestNode {
+        number: 3,
+        incarnation: Incarnation(99),
+        boots: 1,
+        wrong_ms: Arc::default(),
+        disk: net.nodes[2].disk.clone(),
+        running: None,
+    };
     earlier.push(past.approve(asker));
     let refused = net.nodes[0].host().found(QUORUM, earlier, vec![]).await;
     assert!(matches!(refused, Err(super::FoundError::TooFew { founded: 2, needed: 3, .. })), "{refused:?}");

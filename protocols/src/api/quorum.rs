@@ -37,8 +37,14 @@ pub struct QuorumDetail {
     pub jobs_ended: u32,
     /// State level: which commands may be proposed.
     pub level: u16,
-    /// The quorum's own time.
+    /// By the clocks of a majority, at the newest entry.
     pub time: Millis,
+    /// How far the answering member's own clock is ahead of a majority's (negative: behind); `null` while it does not know.
+    #[serde(default)]
+    pub clock_apart_ms: Option<i64>,
+    /// The last time that the clocks of a majority were set, and what became of triggers.
+    #[serde(default)]
+    pub clock_step: Option<String>,
     /// Rolling digest of applied state at `digest_at`; members that differ have diverged.
     pub digest: Digest,
     pub digest_at: LogIndex,

@@ -29,6 +29,13 @@ pub struct TriggerInfo {
     pub rows: u64,
     /// Runs that have not ended.
     pub live: Vec<JobId>,
+    /// Instants that are open again, from one to another, because clocks that ran ahead were put right. `next_ms` is in the
+    /// first of them.
+    #[serde(default)]
+    pub open_ms: Vec<[Millis; 2]>,
+    /// The first instant after all that are recorded, while others before it are open; else as `next_ms`.
+    #[serde(default)]
+    pub head_ms: Option<Millis>,
 }
 
 /// What a run was made by.
@@ -81,6 +88,8 @@ pub enum FireOutcome {
     /// The run has not ended.
     Running,
     Skipped,
+    /// Skipped by clocks that ran ahead and were put right: the instants are open again, and have rows of their own.
+    Withdrawn,
     Succeeded,
     Failed,
     Reverted,

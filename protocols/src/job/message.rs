@@ -8,6 +8,7 @@ use crate::ids::{
     Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId, StepIndex,
     TaskIndex, Term,
 };
+use crate::quorum::clock::ClockStep;
 use crate::quorum::command::{Command, CommandReply, Rejection};
 use crate::quorum::object::ObjectRecord;
 use crate::quorum::uses::Uses;
@@ -127,7 +128,13 @@ pub struct QuorumView {
     pub jobs_ended: u32,
     pub objects: u32,
     pub level: u16,
+    /// By the clocks of a majority, at the newest entry.
     pub time: Millis,
+    /// How far the answering member's own clock is ahead of a majority's, in milliseconds (negative: behind); none while it
+    /// does not know.
+    pub clock_apart_ms: Option<i64>,
+    /// The last time that the clocks of a majority were set.
+    pub clock_step: Option<ClockStep>,
     /// Set while the answering member knows that the quorum cannot commit, and why.
     pub paused: Option<String>,
 }

@@ -10,12 +10,13 @@ use crate::trigger::show_instant;
 use crate::trigger::spec::{TriggeredSpec, When};
 
 impl JobRecord {
-    /// Answers for every state; `now` is quorum time.
-    pub fn why(&self, now: Millis) -> String {
+    /// Answers for every state; `now` is record time, `wall` what the clocks say.
+    pub fn why(&self, now: Millis, wall: Millis) -> String {
+        let shown = |time: Millis| show_instant(Millis(wall.0.saturating_sub(now.since(time).as_millis() as u64)));
         match (&self.spec, &self.run) {
-            (JobSpec::Store(spec), Run::Store(run)) => self.why_stored(spec, run, now),
+            (JobSpec::Store(spec), Run::Store(run)) => self.why_stored(spec, run, wall),
             (_, Run::Compute(run)) => self.why_computed(run, now),
-            (JobSpec::Triggered(spec), Run::Trigger(run)) => self.why_armed(spec, run),
+            (JobSpec::Triggered(spec), Run::Trigger(run)) => self.why_armed(spec, run, shown),
             (_, Run::Store(_) | Run::Trigger(_)) => "its record contradicts itself".to_owned(),
         }
     }
@@ -60,7 +61,7 @@ impl JobRecord {
         }
     }
 
-    fn why_armed(&self, spec: &TriggeredSpec, run: &TriggerRun) -> String {
+    fn why_armed(&self, spec: &TriggeredSpec, run: &TriggerRun, shown: impl Fn(Millis) -> String) -> String {
         let reason = self.reason.as_deref();
         if self.state == RunState::Paused {
             return with("suspended by its owner; `job unsuspend` lets it fire again", reason);
@@ -79,7 +80,7 @@ impl JobRecord {
             (When::Condition(_), Some(Err(why))) => format!("its condition cannot be told: {why}"),
             (When::Condition(_), Some(Ok(value))) => match (run.condition.spent, run.condition.holds_since) {
                 (true, _) => format!("it fired, and its condition is not over yet: {value}"),
-                (false, Some(since)) => format!("its condition holds since {}: {value}", show_instant(since)),
+                (false, Some(since)) => format!("its condition holds since {}: {value}", shown(since)),
                 (false, None) => format!("its condition does not hold: {value}"),
             },
             (When::After(jobs), _) => {

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BootId, LogIndex, MemberId, QuorumId, Term};
+use crate::ids::{BootId, LogIndex, MemberId, Millis, QuorumId, Term};
 
 /// "I am here, in this boot, and lead these": the led quorums as a digest, spelled out only when asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
     pub boot: BootId,
     pub sequence: u64,
+    /// The sender's wall clock.
+    pub wall: Millis,
     /// First eight bytes of BLAKE3 over the ids, in order, of the quorums that the sender leads and the receiver is a
     /// member of, with their terms. A receiver that believes otherwise for long asks with `Leading`.
     pub leading: u64,

@@ -7,14 +7,18 @@
 //! raises no terms. How long each step of that may take follows the round trips and syncs that were measured
 //! ([`latency`]); the limits are what holds on a LAN.
 //!
+//! Beats carry the sender's wall clock too, so that a node knows whether its own is right: see [`clock`].
+//!
 //! Wire: `/quorate/liveness/1`, one [`message::LivenessMessage`] in, one [`message::LivenessAnswer`] out.
 
+pub mod clock;
 pub mod detector;
 pub mod election;
 pub mod latency;
 pub mod limits;
 pub mod message;
 
+pub use clock::{Clocks, Judgement};
 pub use detector::{Cause, Detector, DetectorEffect, DetectorInput};
 pub use election::{Election, ElectionEffect, ElectionInput, PreVoteRound, View};
 pub use latency::{DelayEstimate, Latency, majority_latency};

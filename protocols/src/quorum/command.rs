@@ -23,8 +23,10 @@ use crate::trigger::record::{FireRow, Span};
 /// One log entry: commands that arrived while the entry before was in flight. Applied in order; each has its reply.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Batch {
-    /// The primary's wall clock. State takes the larger of this and its own time.
+    /// The time by the clocks of a majority, as the primary knows it.
     pub now: Millis,
+    /// What has passed since this primary's entry before, by its monotonic clock; none for its first.
+    pub since: Option<Duration>,
     /// What has passed since this primary's entry before, or since it leads, by its monotonic clock, without the times in
     /// which it heard no majority.
     pub passed: Duration,
@@ -35,7 +37,7 @@ pub struct Batch {
 impl Batch {
     /// The first entry of a primary: nothing has passed.
     pub fn at(now: Millis, commands: Vec<(PeerId, Command)>) -> Self {
-        Self { now, passed: Duration::ZERO, commands }
+        Self { now, since: None, passed: Duration::ZERO, commands }
     }
 }
 

@@ -89,7 +89,7 @@ impl QuorumState {
         }
         let (wall, steady) = self.index.triggers.next_due();
         duties.extend(wall.map(|due| Duty::FireAt { due }));
-        duties.extend(steady.map(|due| Duty::FireAfter { due, after: due.since(self.time) }));
+        duties.extend(steady.map(|due| Duty::FireAfter { due, after: due.since(self.wall()) }));
         let looks = self.index.triggers.conditions.iter().filter_map(|job| Some((*job, self.trigger(*job)?.0)));
         duties.extend(looks.filter_map(|(job, spec)| match &spec.trigger.when {
             When::Condition(condition) => Some(Duty::Poll { job, every: condition.every }),

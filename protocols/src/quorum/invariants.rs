@@ -18,13 +18,31 @@ use crate::trigger::limits::{
     DELIVERY_BYTES_MAX, EMITTERS_MAX, FIRES_KEPT_MAX, QUEUE_MAX, RUNS_LIVE_MAX, SEEN_MAX, SEEN_PER_TRIGGER_MAX,
     TRIGGERS_MAX, WAITING_BYTES_MAX,
 };
-use crate::trigger::record::{Cause, FireRow, Fired};
+use crate::trigger::record::{Cause, Clock, FireRow, Fired};
+use crate::trigger::reopen::RANGES_MAX;
 use crate::trigger::spec::{Overlap, When};
 
 pub(super) type Checked = Result<(), String>;
 
 pub(super) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(what()) }
+}
+
+/// What is open again is in order, and the trigger goes on with it.
+fn check_clock(clock: &Clock) -> Checked {
+    let ordered = clock.open.windows(2).all(|pair| pair[0].last < pair[1].first);
+    let sound = ordered && clock.open.iter().all(|range| range.first <= range.last);
+    ensure(sound, || "open ranges are out of order".to_owned())?;
+    let ranges = clock.open.len() + clock.leaps.len();
+    ensure(ranges <= RANGES_MAX, || format!("{ranges} ranges of instants"))?;
+    let behind = clock.open.last().is_none_or(|last| clock.head.is_none_or(|head| last.last < head));
+    ensure(behind, || "it is open past its head".to_owned())?;
+    let goes_on = match (clock.open.first(), clock.next) {
+        (Some(range), Some(next)) => range.first <= next.instant && next.instant <= range.last,
+        (Some(_), None) => clock.from.is_none(),
+        (None, _) => true,
+    };
+    ensure(goes_on, || "it does not go on where it is open".to_owned())
 }
 
 impl QuorumState {
@@ -131,9 +149,12 @@ impl QuorumState {
                 Fired::Run { run: made, .. } => {
                     ensure(!run.live.contains(&made), || format!("row {number} has ended and runs"))?;
                 }
-                Fired::Skipped { count, .. } => ensure(count > 0, || format!("row {number} skips nothing"))?,
+                Fired::Skipped { count, .. } | Fired::Withdrawn { count, .. } => {
+                    ensure(count > 0, || format!("row {number} skips nothing"))?;
+                }
             }
         }
+        check_clock(&run.clock)?;
         for made in &run.live {
             let by = self.jobs.get(made).filter(|record| !record.state.is_final()).and_then(|record| record.compute());
             let by = by.and_then(|(_, run)| run.fired_by).filter(|by| by.job == job);

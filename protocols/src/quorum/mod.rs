@@ -9,6 +9,9 @@
 
 mod apply;
 pub mod claims;
+pub mod clock;
+#[cfg(test)]
+mod clock_tests;
 pub mod command;
 mod duties;
 mod invariants;

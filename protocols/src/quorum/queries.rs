@@ -1,6 +1,7 @@
 //! Reading the state.
 
 use std::ops::Bound;
+use std::time::Duration;
 
 use super::object::ObjectRecord;
 use super::state::QuorumState;
@@ -12,13 +13,16 @@ use crate::job::spec::JobSpec;
 use crate::job::store::{ColumnRecord, StoreRun};
 use crate::task::limits::WORKERS_MAX;
 use crate::task::message::Given;
-use crate::task::record::TaskRecord;
+use crate::task::record::{TaskRecord, TaskState};
 use crate::task::table::Blob;
 use crate::trigger::spec::TriggeredSpec;
 use crate::wire;
 
 /// Workers that an answer to "why" names one by one.
 const WORKERS_NAMED_MAX: usize = 16;
+
+/// How long after a step of the clocks the answers to "why" tell of it.
+const STEP_TOLD: Duration = Duration::from_secs(24 * 3600);
 
 impl QuorumState {
     /// Answers every query but `Query::Quorum`, which asks about Raft as well: `None` for that one.
@@ -46,7 +50,10 @@ impl QuorumState {
             Query::Why { job } => known(self.why(*job).map(QueryAnswer::Why)),
             Query::Tasks { job, step, from, limit } => known(self.tasks_of(*job, *step).map(|tasks| {
                 let rows = tasks.iter().enumerate().skip(from.0 as usize);
-                QueryAnswer::Tasks(page(rows.map(|(task, record)| (TaskIndex(task as u32), record.clone())), *limit))
+                QueryAnswer::Tasks(page(
+                    rows.map(|(task, record)| (TaskIndex(task as u32), self.shown(record))),
+                    *limit,
+                ))
             })),
             Query::Outputs { job, step, from, limit } => known(self.tables.get(job).map(|table| {
                 let rows = table.tasks(*step).iter().enumerate().skip(from.0 as usize);
@@ -78,10 +85,26 @@ impl QuorumState {
         Some(self.tables.get(&job).map(|table| table.tasks(step)).unwrap_or_default())
     }
 
+    /// A task with its times as the clocks say them.
+    fn shown(&self, record: &TaskRecord) -> TaskRecord {
+        let mut shown = record.clone();
+        shown.live.iter_mut().for_each(|live| live.since = self.wall_at(live.since));
+        if let TaskState::Delayed { until } = &mut shown.state {
+            *until = self.wall_at(*until);
+        }
+        shown
+    }
+
     /// Why a job is where it is, with what each worker has against it while it waits; `None` for a job that is not
     /// known.
     pub fn why(&self, job: JobId) -> Option<String> {
-        let mut text = self.jobs.get(&job)?.why(self.time);
+        let record = self.jobs.get(&job)?;
+        let mut text = record.why(self.time, self.wall());
+        if let Some(step) = self.stepped.filter(|step| self.wall().since(step.at) < STEP_TOLD)
+            && record.trigger().is_some_and(|(spec, _)| spec.trigger.is_timed())
+        {
+            text.push_str(&format!("; {}", step.explain()));
+        }
         if self.index.work.is_queued(job) {
             let reasons = self.why_not(job);
             if reasons.is_empty() {

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::clock::ClockStep;
 use super::limits::SNAPSHOT_CHUNK_BYTES;
 use super::object::ObjectRecord;
 use super::pace::Paces;
@@ -53,6 +54,8 @@ pub enum SnapshotError {
 struct Head {
     quorum: QuorumId,
     time: Millis,
+    clock_offset_ms: i64,
+    stepped: Option<ClockStep>,
     led: Millis,
     level: u16,
     standbys: Vec<Approval>,
@@ -106,6 +109,8 @@ impl QuorumState {
         let head = Head {
             quorum: self.quorum,
             time: self.time,
+            clock_offset_ms: self.clock_offset_ms,
+            stepped: self.stepped,
             led: self.led,
             level: self.level,
             standbys: self.standbys.clone(),
@@ -196,6 +201,7 @@ impl QuorumState {
             }
         }
         (state.quorum, state.time, state.led, state.level) = (head.quorum, head.time, head.led, head.level);
+        (state.clock_offset_ms, state.stepped) = (head.clock_offset_ms, head.stepped);
         (state.standbys, state.rolling, state.pass) = (head.standbys, head.rolling, head.pass);
         state.paces = head.paces;
         state.tables = read_tables(pages, blobs)?;

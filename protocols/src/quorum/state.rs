@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::clock::ClockStep;
 use super::command::{Batch, BatchReply};
 use super::limits::LEVEL;
 use super::object::{ObjectRecord, ObjectState};
@@ -40,7 +41,11 @@ use crate::wire;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QuorumState {
     pub quorum: QuorumId,
+    /// Record time: see [`super::clock`].
     pub time: Millis,
+    /// What the clocks say, less record time.
+    pub clock_offset_ms: i64,
+    pub stepped: Option<ClockStep>,
     /// How long the quorum was led by a primary with a majority, by their monotonic clocks: what no wall clock that is set
     /// makes pass, and no outage.
     pub led: Millis,
@@ -254,9 +259,8 @@ impl QuorumState {
 
     /// As `apply`, for callers that have the entry's bytes at hand (`encoded` is `wire::encode` of the batch).
     pub fn apply_encoded(&mut self, index: LogIndex, batch: &Batch, encoded: &[u8]) -> (BatchReply, Vec<Event>) {
-        self.time = self.time.max(batch.now);
-        self.led = self.led.plus(batch.passed);
         let mut events = Vec::new();
+        self.advance(batch, &mut events);
         let before = self.quiet_duties();
         let replies: Vec<_> =
             batch.commands.iter().map(|(by, command)| self.apply_command(*by, command, &mut events)).collect();
@@ -368,7 +372,7 @@ impl QuorumState {
             let too_many = self.index.ended.len() > JOBS_ENDED_MAX
                 || ended_work.bytes > ENDED_BYTES_MAX
                 || ended_work.tasks > ENDED_TASKS_MAX;
-            if !too_many && self.time.since(ended) < JOBS_ENDED_RETENTION {
+            if !too_many && self.wall().since(ended) < JOBS_ENDED_RETENTION {
                 break;
             }
             self.index.ended.pop_first();

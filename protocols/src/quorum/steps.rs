@@ -14,12 +14,16 @@ use crate::task::record::TaskState;
 use crate::trigger::record::{Due, Fired, TriggerRun};
 
 /// No instant is recorded twice, and what became of a fire is not taken back.
-fn check_trigger_step(job: JobId, old: &TriggerRun, new: &TriggerRun) -> Checked {
+/// But for instants that clocks which are set back give back: those get another row.
+fn check_trigger_step(job: JobId, set_back: bool, old: &TriggerRun, new: &TriggerRun) -> Checked {
     let (before, after) = (&old.clock, &new.clock);
-    ensure(before.from.is_none() || before.from == after.from, || format!("job {job}: it counts from elsewhere"))?;
-    ensure(after.done >= before.done && new.rows >= old.rows, || format!("job {job}: records are taken back"))?;
+    let from = before.from.is_none() || before.from == after.from;
+    ensure(from || set_back, || format!("job {job}: it counts from elsewhere"))?;
+    let rows = (set_back || after.done >= before.done) && new.rows >= old.rows;
+    ensure(rows, || format!("job {job}: records are taken back"))?;
     let instant = |due: &Due| due.instant;
     match (before.next.as_ref().map(instant), after.next.as_ref().map(instant)) {
+        _ if set_back => (),
         (Some(old), Some(new)) => {
             ensure(new >= old, || format!("job {job}: its clock ran back from {old:?} to {new:?}"))?
         }
@@ -36,6 +40,10 @@ fn check_trigger_step(job: JobId, old: &TriggerRun, new: &TriggerRun) -> Checked
                 run == now && (end.is_none() || end == then)
             }
             (Fired::Skipped { count, .. }, Fired::Skipped { count: now, .. }) => now >= count,
+            (Fired::Skipped { .. }, Fired::Withdrawn { .. }) => set_back,
+            (Fired::Withdrawn { last, count }, Fired::Withdrawn { last: now, count: then }) => {
+                (last, count) == (now, then)
+            }
             (Fired::Waiting, _) => true,
             _ => false,
         };
@@ -70,7 +78,11 @@ impl QuorumState {
     /// words.
     pub fn check_step(&self, after: &Self, command: &Command, reply: &Result<CommandReply, Rejection>) -> Checked {
         ensure(after.time >= self.time && after.led >= self.led, || "time ran backwards".to_owned())?;
-        if let Err(rejection) = reply {
+        // Clocks that are set back change stamps and open instants again, whatever becomes of the command.
+        let set_back = after.clock_offset_ms < self.clock_offset_ms;
+        if let Err(rejection) = reply
+            && !set_back
+        {
             // A refusal changes nothing; only time goes on, and with it what is remembered of ended jobs.
             let same = self.objects == after.objects && self.manifests == after.manifests;
             let same = same && self.workers == after.workers && self.stopping == after.stopping;
@@ -84,7 +96,7 @@ impl QuorumState {
             let Some(new) = after.jobs.get(job) else { continue };
             let computes = old.compute().is_some();
             if let (Some((_, old)), Some((_, new))) = (old.trigger(), new.trigger()) {
-                check_trigger_step(*job, old, new)?;
+                check_trigger_step(*job, set_back, old, new)?;
             }
             if old.state != new.state && (computes || old.trigger().is_some()) {
                 ensure(!old.state.is_final(), || format!("job {job} was {} and is {}", old.state, new.state))?;

@@ -532,13 +532,13 @@ fn every_live_run_has_a_duty_and_every_state_says_why() {
     let mut record = quorum.state.jobs[&job(1)].clone();
     for state in RunState::ALL {
         record.state = state;
-        assert!(!record.why(Millis(60_000)).is_empty(), "{state:?}");
+        assert!(!record.why(Millis(60_000), Millis(60_000)).is_empty(), "{state:?}");
     }
     record.state = RunState::Running;
     assert!(
-        record.why(Millis(60_000)).contains("nothing was heard from it for 59 s"),
+        record.why(Millis(60_000), Millis(60_000)).contains("nothing was heard from it for 59 s"),
         "{}",
-        record.why(Millis(60_000))
+        record.why(Millis(60_000), Millis(60_000))
     );
 }
 

@@ -2,8 +2,8 @@
 //!
 //! A timer is not stored; it follows from the records ([`QuorumState::timers`]), and the index knows every run's
 //! earliest. The primary is told of the earliest of all (`Duty::Wake`), waits for it on its monotonic clock, and
-//! proposes `Command::Elapsed` with the instant it waited for. Quorum time becomes that instant: so time passes in the
-//! quorum even while a wall clock that once ran ahead is waited for, and nothing in the state ever looks at a clock.
+//! proposes `Command::Elapsed` with the instant it waited for. Record time becomes that instant. Timers are record time
+//! ([`super::clock`]): clocks that are set move none, and nothing in the state ever looks at a clock.
 
 use super::state::{Event, QuorumState};
 use crate::ids::{JobId, Millis};

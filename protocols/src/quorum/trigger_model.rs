@@ -81,8 +81,9 @@ struct Model {
     leader: usize,
     /// When the primary saw quorum time become what it is.
     seen: (u64, Millis),
-    /// When the primary wrote its entry before, or took the lead.
+    /// When the primary wrote its entry before, or took the lead; and whether it wrote any.
     wrote_at: u64,
+    wrote: bool,
     /// Entries that are committed later, from whatever primary.
     strays: BTreeMap<(u64, u64), Batch>,
     working: BTreeMap<TaskAttempt, u64>,
@@ -151,6 +152,7 @@ impl Model {
             leader: 0,
             seen: (now, Millis(0)),
             wrote_at: now,
+            wrote: false,
             strays: BTreeMap::new(),
             working: BTreeMap::new(),
             chaos_at: now + HOUR,
@@ -170,7 +172,7 @@ impl Model {
         Millis(self.now.saturating_add_signed(self.offsets[self.leader]))
     }
 
-    /// Quorum time as the primary sees it go on.
+    /// Record time as the primary sees it go on.
     fn steady(&self) -> Millis {
         Millis(self.seen.1.0 + (self.now - self.seen.0))
     }
@@ -178,7 +180,8 @@ impl Model {
     fn batch(&mut self, by: PeerId, command: Command) -> Batch {
         let passed = Duration::from_millis(self.now - self.wrote_at);
         self.wrote_at = self.now;
-        Batch { passed, ..Batch::at(self.wall(), vec![(by, command)]) }
+        let since = std::mem::replace(&mut self.wrote, true).then_some(passed);
+        Batch { since, passed, ..Batch::at(self.wall(), vec![(by, command)]) }
     }
 
     fn commit(&mut self, command: Command) -> Result<CommandReply, Rejection> {
@@ -224,7 +227,7 @@ impl Model {
         self.planner = Planner::default();
         // It knows the record, and nothing of how long ago that was.
         self.seen = (self.now, self.state.time);
-        self.wrote_at = self.now;
+        (self.wrote_at, self.wrote) = (self.now, false);
         self.moments.leaders += 1;
     }
 
@@ -257,12 +260,13 @@ impl Model {
     /// When the primary will next have something to do, by what really passes.
     fn due_at(&self) -> u64 {
         let by_wall = |due: Millis| due.0.saturating_add_signed(-self.offsets[self.leader]);
-        let by_steady = |due: Millis| self.seen.0 + due.0.saturating_sub(self.seen.1.0);
+        let by_time = |due: Millis| self.seen.0 + due.0.saturating_sub(self.seen.1.0);
+        let by_steady = |due: Millis| self.seen.0 + due.0.saturating_sub(self.state.wall_at(self.seen.1).0);
         let duties = self.state.duties();
         let due = duties.iter().filter_map(|duty| match duty {
             super::state::Duty::FireAt { due } => Some(by_wall(*due)),
             super::state::Duty::FireAfter { due, .. } => Some(by_wall(*due).min(by_steady(*due))),
-            super::state::Duty::Wake { due, .. } => Some(by_steady(*due)),
+            super::state::Duty::Wake { due, .. } => Some(by_time(*due)),
             _ => None,
         });
         due.min().unwrap_or(u64::MAX).max(self.now)
@@ -289,7 +293,7 @@ impl Model {
 
     fn lead(&mut self) {
         let (wall, steady) = (self.wall(), self.steady());
-        let spans = self.planner.spans(&self.state, wall, steady, SPANS_MAX);
+        let spans = self.planner.spans(&self.state, wall, self.state.wall_at(steady), SPANS_MAX);
         if !spans.is_empty() {
             return self.propose(Command::Due { spans });
         }
@@ -369,8 +373,8 @@ impl Model {
             let Some((_, run)) = self.state.trigger(job) else { continue };
             let Some(from) = run.clock.from else { continue };
             let rows = self.rows.range((job, 0)..=(job, u64::MAX)).map(|(_, row)| row);
-            let next = run.clock.next.map(|next| next.instant);
-            let found = audit::instants(trigger, from, next, 0, &audit::covered(rows));
+            let (next, open) = (run.clock.end(), &run.clock.open);
+            let found = audit::instants(trigger, from, next, open, 0, &audit::covered(rows));
             faults.extend(found.into_iter().map(|fault| format!("trigger {index}: {fault}")));
         }
         faults

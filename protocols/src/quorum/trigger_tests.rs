@@ -20,7 +20,7 @@ use crate::task::record::{ErrorClass, Output, Place, WorkerRecord};
 use crate::trigger::condition::{Observation, Seen};
 use crate::trigger::event::{Delivery, Event as Emitted, Match};
 use crate::trigger::limits::*;
-use crate::trigger::record::{Cause, FireRow, Fired, SeenId, SkipReason};
+use crate::trigger::record::{Cause, Clock, FireRow, Fired, SeenId, SkipReason};
 use crate::trigger::spec::*;
 use crate::trigger::{Planner, audit};
 
@@ -176,6 +176,7 @@ impl Quorum {
             Fired::Run { .. } => "-".to_owned(),
             Fired::Waiting => "w".to_owned(),
             Fired::Skipped { count, reason, .. } => format!("{reason:?}{count}"),
+            Fired::Withdrawn { count, .. } => format!("Withdrawn{count}"),
         };
         rows.map(|(_, row)| word(row)).collect::<Vec<_>>().join(" ")
     }
@@ -185,8 +186,8 @@ impl Quorum {
     fn audit(&self, job: JobId) -> Vec<String> {
         let (spec, run) = self.state.trigger(job).unwrap();
         let rows = self.rows.range((job, 0)..=(job, u64::MAX)).map(|(_, row)| row);
-        let next = run.clock.next.map(|next| next.instant);
-        audit::instants(&spec.trigger, run.clock.from.unwrap(), next, 0, &audit::covered(rows))
+        let Clock { from, open, .. } = &run.clock;
+        audit::instants(&spec.trigger, from.unwrap(), run.clock.end(), open, 0, &audit::covered(rows))
     }
     /// What the newest run of a trigger is given.
     fn input(&self, job: JobId) -> serde_json::Value {
@@ -254,7 +255,8 @@ fn a_span_made_from_an_older_record_changes_nothing() {
     let spans = quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now), SPANS_MAX);
     let mine = Command::Due { spans };
     // Another primary was quicker, by a clock that is an hour ahead.
-    let hour = Millis(quorum.now + 3_600 * SECOND);
+    quorum.now += 3_600 * SECOND;
+    let hour = Millis(quorum.now);
     let spans = Planner::default().spans(&quorum.state, hour, hour, SPANS_MAX);
     quorum.apply(Command::Due { spans }).unwrap();
     let story = quorum.story(beat);
@@ -263,7 +265,7 @@ fn a_span_made_from_an_older_record_changes_nothing() {
     }
     assert_eq!(quorum.story(beat), story);
     assert_eq!(quorum.audit(beat), Vec::<String>::new());
-    // And by the first clock nothing is due for an hour of quorum time, which goes on from where it was.
+    // And nothing is due before the next second.
     let steady = Millis(quorum.state.time.0 + SECOND);
     assert_eq!(quorum.planner.spans(&quorum.state, Millis(quorum.now), steady, SPANS_MAX).len(), 1);
     assert!(quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now), SPANS_MAX).is_empty());

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::instants::Schedule;
 use super::record::{Cause, FireRow, Fired, SeenId};
+use super::reopen::InstantRange;
 use super::spec::TriggerSpec;
 use crate::ids::{JobId, Millis};
 
@@ -21,23 +22,29 @@ pub struct Covered {
     pub count: u64,
 }
 
-/// The instants that rows stand for, in their order. Manual fires are no instants.
+/// The instants that rows stand for, in their order. Manual fires are no instants, and rows that were withdrawn stand for
+/// none.
 pub fn covered<'r>(rows: impl IntoIterator<Item = &'r FireRow>) -> Vec<Covered> {
     let cover = |row: &FireRow| match (row.cause, row.what) {
+        (_, Fired::Withdrawn { .. }) => None,
         (Cause::Instant(first), Fired::Skipped { last, count, .. }) => Some(Covered { first, last, count }),
         (Cause::Instant(first), _) => Some(Covered { first, last: first, count: 1 }),
         _ => None,
     };
-    rows.into_iter().filter_map(cover).collect()
+    let mut covered: Vec<_> = rows.into_iter().filter_map(cover).collect();
+    covered.sort_by_key(|covered| covered.first);
+    covered
 }
 
 /// What is wrong with rows that reach from the first instant after `from` to `next` (exclusive; none: to the last of all).
 ///
-/// When the first rows were forgotten, give `forgotten`: how many instants they stood for.
+/// Instants in `open` have no row yet. When the first rows were forgotten, give `forgotten`: how many instants they stood
+/// for.
 pub fn instants(
     spec: &TriggerSpec,
     from: Millis,
     next: Option<Millis>,
+    open: &[InstantRange],
     forgotten: u64,
     covered: &[Covered],
 ) -> Vec<String> {
@@ -48,6 +55,19 @@ pub fn instants(
     };
     let mut left = spec.when.bounds().count.unwrap_or(u64::MAX);
     let mut take = |cursor: &mut Option<Millis>| {
+        while let Some(range) = cursor.and_then(|cursor| open.iter().find(|range| range.contains(cursor))) {
+            if spec.when.bounds().count.is_none() {
+                *cursor = schedule.next(from, range.last);
+                continue;
+            }
+            // They are to be recorded yet, and counted then.
+            while left > 0 && cursor.is_some_and(|cursor| range.contains(cursor)) {
+                (left, *cursor) = (left - 1, cursor.and_then(|cursor| schedule.next(from, cursor)));
+            }
+            if left == 0 {
+                break;
+            }
+        }
         let taken = cursor.filter(|_| left > 0)?;
         left -= 1;
         *cursor = schedule.next(from, taken);

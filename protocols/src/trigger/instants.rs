@@ -119,7 +119,9 @@ impl Schedule {
     pub fn span(&self, job: JobId, clock: &Clock, resuming: bool, now: Millis) -> Option<Span> {
         let from = clock.from.unwrap_or(now);
         let expected = clock.next.map(|next| next.instant);
-        let mut cursor = if clock.from.is_none() { self.first(from) } else { expected };
+        let mut cursor = if clock.from.is_none() { clock.skip_recorded(self.first(from)) } else { expected };
+        // A span ends where what is open next is recorded apart: its rows stand for instants in a row.
+        let open_until = cursor.and_then(|cursor| clock.open_until(cursor));
         let mut left = self.bounds.count.map_or(u64::MAX, |count| count.saturating_sub(clock.done));
         let mut skipped: Option<Skipped> = None;
         let mut named = VecDeque::new();
@@ -128,7 +130,8 @@ impl Schedule {
             (range.last, range.count) = (last, range.count + count);
         };
         if let (Some(first), Pattern::Every { period }) = (cursor, &self.pattern) {
-            let leap = self.surely_due(first, *period, now).min(left).saturating_sub(2 * INSTANTS_NAMED_MAX as u64);
+            let by = open_until.map_or(now.plus(clock.lag), |last| now.plus(clock.lag).min(last));
+            let leap = self.surely_due(first, *period, by).min(left).saturating_sub(2 * INSTANTS_NAMED_MAX as u64);
             if leap > 0 {
                 let last = Millis(first.0 + period * (leap - 1));
                 skip(&mut skipped, first, last, leap);
@@ -140,8 +143,8 @@ impl Schedule {
         let mut more = false;
         let next = loop {
             let Some(instant) = cursor.filter(|_| left > 0) else { break None };
-            let due = self.due(job, instant);
-            if due.due > now {
+            let due = clock.due(job, instant, self.bounds.jitter);
+            if due.due > now || open_until.is_some_and(|last| instant > last) {
                 break Some(due);
             }
             if visited == INSTANTS_PER_SPAN_MAX {
@@ -156,11 +159,11 @@ impl Schedule {
             {
                 skip(&mut skipped, old, old, 1);
             }
-            cursor = self.next(from, instant);
+            cursor = clock.skip_recorded(self.next(from, instant));
         };
         // The newest so far are not the newest of all: the next span decides about them.
         let next = match named.front() {
-            Some(instant) if more => Some(self.due(job, *instant)),
+            Some(instant) if more => Some(clock.due(job, *instant, self.bounds.jitter)),
             _ => next,
         };
         if more {
@@ -188,12 +191,15 @@ impl Schedule {
     /// The next instants after `now`, for people.
     pub fn preview(&self, job: JobId, clock: &Clock, now: Millis, count: usize) -> Vec<Due> {
         let from = clock.from.unwrap_or(now);
-        let mut cursor = if clock.from.is_none() { self.first(from) } else { clock.next.map(|next| next.instant) };
+        let mut cursor = match clock.from {
+            None => clock.skip_recorded(self.first(from)),
+            Some(_) => clock.next.map(|next| next.instant),
+        };
         let left = self.bounds.count.map_or(u64::MAX, |count| count.saturating_sub(clock.done));
         let mut found = Vec::new();
         while let Some(instant) = cursor.filter(|_| found.len() < count && (found.len() as u64) < left) {
-            found.push(self.due(job, instant));
-            cursor = self.next(from, instant);
+            found.push(clock.due(job, instant, self.bounds.jitter));
+            cursor = clock.skip_recorded(self.next(from, instant));
         }
         found
     }

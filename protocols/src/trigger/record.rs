@@ -1,12 +1,14 @@
 //! A trigger as its quorum remembers it: where its clock stands, what fired, what waits.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::condition::ConditionState;
 use super::limits::FIRES_RETENTION;
+use super::reopen::{InstantRange, Leap};
 use crate::ids::{JobId, Millis, Nonce};
 use crate::job::record::RunState;
 
@@ -45,6 +47,16 @@ pub struct Clock {
     pub done: u64,
     /// The primary could not tell what comes next; it is asked again then.
     pub rest_until: Option<Millis>,
+    /// Instants before the head that have no row, because their rows were withdrawn; in order. `next` is in the first.
+    pub open: Vec<InstantRange>,
+    /// The first instant after the last open range that has no row; meaningless without one.
+    pub head: Option<Millis>,
+    /// What was recorded from here on was recorded without a gap; `None`: all of it.
+    pub since: Option<Millis>,
+    /// Instants that were skipped, as far as they could still turn out to lie ahead.
+    pub leaps: Vec<Leap>,
+    /// How much earlier than they say the instants of a period fall due.
+    pub lag: Duration,
 }
 
 /// An instant, and when it is due: later by its jitter.
@@ -113,6 +125,9 @@ pub enum Fired {
     Waiting,
     /// `count` of them, of which the row's cause is the first. `last`: the last instant, or when the last came.
     Skipped { last: Millis, count: u64, reason: SkipReason },
+    /// `count` instants, of which the row's cause is the first, were skipped by clocks that ran ahead. They are open again:
+    /// each has, or will have, another row.
+    Withdrawn { last: Millis, count: u64 },
 }
 
 /// Why nothing ran.

@@ -30,6 +30,7 @@ use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{
     Holding, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, ReceiptStatement, Slot,
 };
+use quorate_protocols::quorum::clock::ClockStep;
 use quorate_protocols::quorum::command::{Attached, Resolution, SegmentProgress};
 use quorate_protocols::quorum::object::{ObjectRecord, ObjectState, Repair};
 use quorate_protocols::quorum::{
@@ -456,6 +457,8 @@ fn job_samples(samples: &mut Samples) {
         objects: 3,
         level: 1,
         time: Millis(1_700_000_000_000),
+        clock_apart_ms: Some(-300),
+        clock_step: Some(ClockStep { at: Millis(1_700_000_000_000), by_ms: -3_600_000, reopened: 300 }),
         paused: Some(text()),
     };
     let object = ObjectView { hash, manifest: manifest().encode(), record: object() };
@@ -538,7 +541,11 @@ fn quorum_samples(samples: &mut Samples) {
     samples.all("quorum", "resolution", limit, vec![Resolution::Skip, Resolution::Fail, Resolution::Revert]);
     samples.all("quorum", "object-state", limit, vec![ObjectState::Live, ObjectState::Removing]);
     let commands = commands().into_iter().map(|command| (peer(1), command)).collect();
-    let batch = Batch { passed: Duration::from_millis(1_500), ..Batch::at(Millis(1_700_000_000_000), commands) };
+    let batch = Batch {
+        since: Some(Duration::from_millis(1_600)),
+        passed: Duration::from_millis(1_500),
+        ..Batch::at(Millis(1_700_000_000_000), commands)
+    };
     samples.one("quorum", "batch", head, &batch);
     let all = replies().into_iter().map(Ok).chain(rejections().into_iter().map(Err));
     samples.one("quorum", "batch-reply", head, &BatchReply { replies: all.collect() });
@@ -588,7 +595,8 @@ fn piece_samples(samples: &mut Samples) {
 
 fn liveness_samples(samples: &mut Samples) {
     let limit = liveness::limits::MESSAGE_BYTES_MAX;
-    let beat = Beat { boot: BootId([0x44; 16]), sequence: 70_000, leading: u64::MAX, sync_us: 1_500 };
+    let (sequence, wall) = (70_000, Millis(1_700_000_000_000));
+    let beat = Beat { boot: BootId([0x44; 16]), sequence, wall, leading: u64::MAX, sync_us: 1_500 };
     let last_log = LogPosition { term: Term(7), index: LogIndex(1_000_000) };
     let vote = PreVote { quorum: QUORUM, term: Term(7), candidate: member(1), missing: Some(member(2)), last_log };
     let messages = vec![LivenessMessage::Beat(beat), LivenessMessage::PreVote(vote), LivenessMessage::Leading];

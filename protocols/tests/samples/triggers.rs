@@ -1,5 +1,7 @@
 //! Triggers, their rows and their events.
 
+use quorate_protocols::trigger::reopen::{InstantRange, Leap};
+
 use super::*;
 
 pub(super) fn schedules() -> Vec<When> {
@@ -53,6 +55,7 @@ fn outcomes() -> Vec<Fired> {
         Fired::Run { run: JOB, end: Some(RunState::Succeeded) },
         Fired::Waiting,
         Fired::Skipped { last, count: 300, reason: SkipReason::Deadline },
+        Fired::Withdrawn { last, count: 300 },
     ]
 }
 
@@ -100,7 +103,17 @@ pub(super) fn trigger_record() -> JobRecord {
     let (input, at) = (Bytes::from_static(b"{}"), Millis(1_700_000_000_000));
     let cause = Cause::Event(SeenId([0x45; 16]));
     let run = TriggerRun {
-        clock: Clock { from: Some(at), next: Some(due()), done: 300, rest_until: Some(at) },
+        clock: Clock {
+            from: Some(at),
+            next: Some(due()),
+            done: 300,
+            rest_until: Some(at),
+            open: vec![InstantRange { first: due().instant, last: at }],
+            head: Some(at),
+            since: Some(at),
+            leaps: vec![Leap { row: 300, range: InstantRange { first: at, last: at }, count: 1, suspended: true }],
+            lag: std::time::Duration::from_secs(1),
+        },
         suspended: true,
         resuming: true,
         live: BTreeSet::from([JOB]),

@@ -25,6 +25,8 @@ pub fn trigger_info(record: &JobRecord) -> Option<TriggerInfo> {
         instants: run.clock.done,
         rows: run.rows,
         live: run.live.iter().copied().collect(),
+        open_ms: run.clock.open.iter().map(|range| [range.first, range.last]).collect(),
+        head_ms: run.clock.end().filter(|_| !record.state.is_final()),
     })
 }
 
@@ -59,6 +61,9 @@ pub fn fire_info(row: &FireRow) -> FireInfo {
     match row.what {
         Fired::Waiting => blank,
         Fired::Run { run, end } => FireInfo { run: Some(run), outcome: outcome(end), ..blank },
+        Fired::Withdrawn { last, count } => {
+            FireInfo { outcome: FireOutcome::Withdrawn, skipped: count, last_ms: (count > 1).then_some(last), ..blank }
+        }
         Fired::Skipped { last, count, reason } => FireInfo {
             outcome: FireOutcome::Skipped,
             skipped: count,
@@ -110,6 +115,9 @@ pub fn fired(quorum: QuorumId, job: JobId, row: &FireRow) -> EventInfo {
     let what = match (info.run, info.reason) {
         (Some(run), _) => format!("run {run} is {}", super::word(&info.outcome)),
         (None, Some(reason)) => format!("{} skipped, because {}", info.skipped, reason.explain()),
+        (None, None) if info.outcome == FireOutcome::Withdrawn => {
+            format!("{} skipped by clocks that ran ahead, and open again", info.skipped)
+        }
         (None, None) => "waits for an earlier run".to_owned(),
     };
     let message = format!("trigger {job}, {cause}: {what}");

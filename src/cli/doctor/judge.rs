@@ -1,19 +1,26 @@
 //! What the gathered facts say: a pure function, so that each finding has a test.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use quorate_protocols::api::{
     Diagnosis, DoctorFinding, DoctorKind as Kind, Listing, MemberView, NodeFaults, NodeInfo, ObjectInfo, PeerInfo,
     QuorumDetail, QuorumInfo, ResourcesInfo, TestnetNodeState,
 };
-use quorate_protocols::ids::{ObjectId, PeerId};
+use quorate_protocols::ids::{ObjectId, PeerId, QuorumId};
+use quorate_protocols::quorum::clock::CLOCK_STEP_MIN;
 use quorate_testnet::checkers::g2_one_primary::Leaders;
 use quorate_testnet::checkers::g5_agreement::Digests;
 use quorate_testnet::checkers::g8_reservations;
 use quorate_testnet::reservations;
 
+use crate::config::Span;
+
 /// Wall clocks decide when `at` and `cron` fire and nothing else; a machine that keeps time is within a second.
 const CLOCK_SKEW_MS_MAX: u64 = 2_000;
+
+/// A record may be ahead of the clocks by as much as does not count as a step of theirs, and they of this machine's.
+const RECORD_AHEAD_MS_MAX: u64 = CLOCK_STEP_MIN.as_millis() as u64 + 2 * CLOCK_SKEW_MS_MAX;
 
 /// Less free disk than this and the node soon takes nothing more.
 const DISK_FREE_BYTES_MIN: u64 = 1 << 30;
@@ -59,6 +66,10 @@ pub struct Facts {
 #[derive(Default)]
 struct Judge {
     findings: Vec<DoctorFinding>,
+    /// Peers whose clock was found to be wrong.
+    wrong_clocks: BTreeSet<PeerId>,
+    /// This machine's clock, at the latest that it was looked at.
+    now: Option<u64>,
     checked: BTreeMap<String, u64>,
 }
 
@@ -127,15 +138,17 @@ impl Judge {
         }
         let (earliest, latest) = (asked.before.saturating_sub(CLOCK_SKEW_MS_MAX), asked.after + CLOCK_SKEW_MS_MAX);
         self.count("clocks", 1);
+        self.now = self.now.max(Some(asked.after));
         if !(earliest..=latest).contains(&asked.info.time.0) {
+            self.wrong_clocks.insert(asked.info.peer_id);
             let away = asked.info.time.0.abs_diff(asked.after);
             let side = if asked.info.time.0 < earliest { "behind" } else { "ahead of" };
-            let away = humantime::format_duration(std::time::Duration::from_secs(away / 1000));
+            let away = Span(Duration::from_secs(away / 1000));
             let what = format!("the clock of {name} is {away} {side} this machine's");
             self.find(
                 Kind::Clock,
                 what,
-                "let its machine keep time (NTP); times of `at` and `cron` are wrong until then",
+                "let its machine keep time (NTP); `at` and `cron` go by the clocks of each quorum's majority",
             );
         }
         if let Some(free) = asked.resources.disk_free_bytes.filter(|free| *free < DISK_FREE_BYTES_MIN) {
@@ -236,7 +249,33 @@ impl Judge {
                 );
             }
         }
+        self.clocks(quorum, &views);
         self.agreement(&views);
+    }
+
+    /// Members whose clock a majority does not bear out, and a record that is ahead of this machine's clock.
+    fn clocks(&mut self, quorum: QuorumId, views: &[(PeerId, &QuorumDetail)]) {
+        for (member, view) in views {
+            let apart = view.clock_apart_ms.unwrap_or(0);
+            if apart.unsigned_abs() > CLOCK_SKEW_MS_MAX && self.wrong_clocks.insert(*member) {
+                let side = if apart < 0 { "behind" } else { "ahead of" };
+                let apart = Span(Duration::from_secs(apart.unsigned_abs() / 1000));
+                let what = format!(
+                    "the clock of member {member} is {apart} {side} those of a majority of quorum {quorum}, and is not used"
+                );
+                self.find(Kind::Clock, what, "let its machine keep time (NTP)");
+            }
+        }
+        let ahead = views.iter().map(|(_, view)| view.time.0).max().zip(self.now);
+        let ahead = ahead.map_or(0, |(time, now)| time.saturating_sub(now));
+        // With a wrong clock among the nodes the cause is told already.
+        if ahead > RECORD_AHEAD_MS_MAX && self.wrong_clocks.is_empty() {
+            let ahead = Span(Duration::from_secs(ahead / 1000));
+            let what = format!("the time of quorum {quorum} is {ahead} ahead of this machine's clock");
+            let advice =
+                "if this machine's clock is right, the record follows within a minute; else let it keep time (NTP)";
+            self.find(Kind::Clock, what, advice);
+        }
     }
 
     fn agreement(&mut self, views: &[(PeerId, &QuorumDetail)]) {

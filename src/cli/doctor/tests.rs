@@ -88,6 +88,8 @@ fn view() -> QuorumDetail {
         jobs_ended: 0,
         level: 1,
         time: Millis(NOW),
+        clock_apart_ms: Some(0),
+        clock_step: None,
         digest: Digest([1; 32]),
         digest_at: LogIndex(5000),
         own: None,
@@ -156,12 +158,19 @@ fn a_well_network_is_healthy_and_says_what_was_looked_at() {
 #[test]
 fn each_trouble_is_found_as_what_it_is() {
     type Break = fn(&mut Facts);
-    let troubles: [(Kind, Break); 17] = [
+    let troubles: [(Kind, Break); 20] = [
         (Kind::NodeDown, |facts| facts.silent.push(("node 9".into(), TestnetNodeState::Dead, Some(9), "dead".into()))),
         (Kind::Versions, |facts| facts.asked[1].info.version = "2.0.0".into()),
         (Kind::Faults, |facts| facts.asked[0].faults.disk.flip_bits = true),
         (Kind::Clock, |facts| facts.asked[0].info.time = Millis(NOW + 3_600_000)),
         (Kind::Clock, |facts| facts.asked[2].info.time = Millis(NOW - 60_000)),
+        (Kind::Clock, |facts| member(facts, 1).view.as_mut().unwrap().clock_apart_ms = Some(-3_600_000)),
+        (Kind::Clock, |facts| {
+            // One wrong clock is told once.
+            facts.asked[1].info.time = Millis(NOW + 3_600_000);
+            member(facts, 1).view.as_mut().unwrap().clock_apart_ms = Some(3_600_000);
+        }),
+        (Kind::Clock, |facts| member(facts, 0).view.as_mut().unwrap().time = Millis(NOW + 60_000)),
         (Kind::DiskFull, |facts| facts.asked[0].resources.disk_free_bytes = Some(0)),
         (Kind::OverLimit, |facts| {
             let resources = &mut facts.asked[0].resources;

@@ -48,6 +48,7 @@ fn fires_table(rows: &[FireInfo]) -> Text {
         let last = row.last_ms.map(|last| format!(" to {}", show_instant(last))).unwrap_or_default();
         let outcome = match row.outcome {
             FireOutcome::Skipped if row.skipped != 1 => format!("{} skipped", row.skipped),
+            FireOutcome::Withdrawn => format!("{} withdrawn", row.skipped),
             outcome => word(&outcome),
         };
         let late = row.recorded_ms.0.saturating_sub(row.last_ms.unwrap_or(row.instant_ms).0);
@@ -58,7 +59,12 @@ fn fires_table(rows: &[FireInfo]) -> Text {
             outcome,
             or_dash(row.run),
             format!("{late} ms"),
-            row.reason.map(|reason| reason.explain().to_owned()).unwrap_or_default(),
+            match row.outcome {
+                FireOutcome::Withdrawn => {
+                    "skipped by clocks that ran ahead, and open again since they are right".to_owned()
+                }
+                _ => row.reason.map(|reason| reason.explain().to_owned()).unwrap_or_default(),
+            },
         ]
     });
     table(&["row", "instant", "cause", "outcome", "run", "late", "why"], rows)

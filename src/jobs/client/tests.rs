@@ -17,7 +17,7 @@ fn client(net: Arc<ScriptedNet>, knowledge: Arc<Known>, quorums: Arc<Quorums>) -
         authority: Authority::default(),
         notes: Notes::default(),
         suspects: Suspects::default(),
-        hearing: Hearing::new(quorums.clone(), seams(1).clock),
+        hearing: Hearing::new(quorums.clone()),
         steward: Steward { quorums, pulses: Notes::default().pulses().clone(), metrics: DriverMetrics::default() },
     })
 }

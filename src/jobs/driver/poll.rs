@@ -53,11 +53,13 @@ pub(super) async fn look(context: &Context, job: JobId) -> Result<(), DutyError>
         Some(verify) => gather(context, job, &condition, verify).await,
     };
     let mut news = None;
-    let wall = context.around.seams.clock.wall();
+    let clocks = context.quorum.clock().map(|judged| judged.time);
     context.quorum.look(&mut |state| {
         let Some((_, run)) = state.trigger(job) else { return };
+        // Record time as the entry would bring it.
+        let now = state.time.plus(clocks.map_or(Duration::ZERO, |clocks| clocks.since(state.wall())));
         let Some(seen) = agreed(state, job, &found, condition.verify) else { return };
-        let is_news = run.condition.is_news(&condition, state.time.max(wall), &seen);
+        let is_news = run.condition.is_news(&condition, now, &seen);
         news = Some((seen, is_news));
     });
     let Some((observation, is_news)) = news else { return Ok(()) };

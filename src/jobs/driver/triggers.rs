@@ -4,10 +4,12 @@
 //! and commits them; what they fire is decided where they are applied. It is woken by whatever is applied, for that may
 //! have brought a trigger that is due sooner.
 //!
-//! **Two clocks.** `at` and `cron` are due when this node's wall clock says so. `every` is also due when as much time
-//! has passed as was left, on the monotonic clock and counted from the newest quorum time that this primary saw: so a
-//! wall clock that is set back does not silence it. Sleeping follows the monotonic clock, so the wall clock is looked at
-//! again at least every [`LOOK_INTERVAL`] while anything is to come: a step in either direction is noticed within that.
+//! **Two clocks.** `at` and `cron` are due when the clocks of a majority say so: this node's own as long as they bear it
+//! out. While too few are known, nothing is due. `every` is also due when as much time has passed as was left, on the
+//! monotonic clock and counted from the newest record time that this primary saw: so clocks that are set back do not
+//! silence it. Sleeping follows the monotonic clock, so the clocks are looked at again at least every [`LOOK_INTERVAL`]
+//! while anything is to come: a step in either direction is noticed within that, and an entry is committed that tells the
+//! record of it.
 //!
 //! A proposal that is lost, doubled or too late does no harm: a span that was made from an older record changes nothing.
 
@@ -27,6 +29,12 @@ use crate::seams::{Planted, planted};
 
 /// The longest sleep while some trigger is to come.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How soon the clocks are looked at again while too few are known: beats tell them.
+const CLOCKS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// After an entry that told the record of a step.
+const STEPPED_REST: Duration = Duration::from_millis(200);
 
 /// Commands of due triggers that are proposed without waiting for each other: enough to keep the disk and the network busy
 /// when thousands are due, and not so many that other commands wait long behind them.
@@ -65,6 +73,14 @@ pub(super) async fn run(context: Context, bell: Bell) {
                     () = sleep(pause) => (),
                     () = bell.0.notified() => (),
                 }
+            }
+            Look::Stepped => {
+                tracing::warn!(quorum = %context.quorum.id(), "the clocks of a majority were set; telling the record");
+                if let Err(error) = context.propose(Command::Noop).await {
+                    tracing::debug!(quorum = %context.quorum.id(), %error, "the record is not told of a step of the clocks");
+                }
+                // Should the entry not mend it, this does not spin.
+                sleep(STEPPED_REST).await;
             }
             Look::Due(mut spans) => {
                 if std::mem::take(&mut is_new) && planted(Planted::FireFromClock) {
@@ -126,13 +142,27 @@ enum Look {
     Nothing,
     Later(Duration),
     Due(Vec<Span>),
+    /// The clocks differ from the record by more than has passed.
+    Stepped,
 }
 
 fn look(context: &Context, planner: &mut Planner, steady: &mut Option<Steady>) -> Look {
-    let (wall, now) = (context.around.seams.clock.wall(), Instant::now());
+    let (clocks, now) = (context.quorum.clock(), Instant::now());
     let mut seen = Look::Nothing;
     context.quorum.look(&mut |state: &QuorumState| {
-        let steady = steady.get_or_insert(Steady { time: state.time, at: now }).read(state.time, now).max(wall);
+        let time = steady.get_or_insert(Steady { time: state.time, at: now }).read(state.time, now);
+        if state.next_trigger_due() == (None, None) {
+            return;
+        }
+        let Some(wall) = clocks.map(|judged| judged.time) else {
+            seen = Look::Later(CLOCKS_INTERVAL);
+            return;
+        };
+        if state.is_stepped(wall, time) {
+            seen = Look::Stepped;
+            return;
+        }
+        let steady = state.wall_at(time).max(wall);
         let left = match state.next_trigger_due() {
             (None, None) => return,
             (by_wall, by_steady) => {
@@ -152,7 +182,7 @@ fn look(context: &Context, planner: &mut Planner, steady: &mut Option<Steady>) -
     seen
 }
 
-/// Quorum time as it goes on between entries.
+/// Record time as it goes on between entries.
 struct Steady {
     time: Millis,
     at: Instant,
@@ -160,11 +190,11 @@ struct Steady {
 
 impl Steady {
     /// Never goes back: an entry that brings an earlier time than has passed tells nothing new.
-    fn read(&mut self, quorum_time: Millis, now: Instant) -> Millis {
+    fn read(&mut self, record_time: Millis, now: Instant) -> Millis {
         let passed = self.time.plus(now - self.at);
-        if quorum_time > passed {
-            *self = Self { time: quorum_time, at: now };
+        if record_time > passed {
+            *self = Self { time: record_time, at: now };
         }
-        passed.max(quorum_time)
+        passed.max(record_time)
     }
 }

@@ -22,7 +22,7 @@ fn world(quorums: Arc<dyn LocalQuorums>) -> World {
     let net = ScriptedNet::new(peer(1), |_, _, _| Reaction::Unreachable);
     let (requests, receiver) = mpsc::channel(16);
     let authority = Authority::new([peer(8)]);
-    let hearing = Hearing::new(quorums.clone(), seams(1).clock);
+    let hearing = Hearing::new(quorums.clone());
     let (notes, suspects) = (Notes::default(), Suspects::default());
     JobService { net: net.clone(), quorums, authority, notes, suspects, hearing, sources: Arc::new(NoSources) }
         .start(&seams(1).tasks, receiver);

@@ -2,7 +2,7 @@
 //! latency, cuts and refusals, a clock that is tokio's. Virtual time makes every run of a test the same.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use quorate_protocols::ids::{Millis, PeerId, PieceHash, QuorumId};
 use quorate_protocols::quorum::RaftMessage;
 use quorate_protocols::quorum::limits::RAFT_HEAD_BYTES_MAX;
 use quorate_protocols::wire;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::resources::Reservation;
@@ -190,15 +191,29 @@ impl Files for MemoryDisk {
 
 // ---- clock ----
 
-/// tokio's clock, as wall and as monotonic time.
-pub struct TestClock(pub tokio::time::Instant);
+/// tokio's clock, as wall and as monotonic time; the wall clock may be off by some milliseconds.
+pub struct TestClock {
+    pub began: tokio::time::Instant,
+    pub wrong_ms: Arc<AtomicI64>,
+}
+
+impl TestClock {
+    pub fn right(began: tokio::time::Instant) -> Self {
+        Self { began, wrong_ms: Arc::default() }
+    }
+}
+
+/// What a wall clock says that is right.
+pub fn wall_of(began: tokio::time::Instant) -> Millis {
+    Millis(1_700_000_000_000 + began.elapsed().as_millis() as u64)
+}
 
 impl Clock for TestClock {
     fn wall(&self) -> Millis {
-        Millis(1_700_000_000_000 + self.0.elapsed().as_millis() as u64)
+        Millis(wall_of(self.began).0.saturating_add_signed(self.wrong_ms.load(Ordering::Relaxed)))
     }
     fn monotonic(&self) -> Millis {
-        Millis(1_000 + self.0.elapsed().as_millis() as u64)
+        Millis(1_000 + self.began.elapsed().as_millis() as u64)
     }
 }
 
@@ -250,7 +265,9 @@ fn pair(one: PeerId, other: PeerId) -> (PeerId, PeerId) {
 impl Wires {
     fn tell(&self, peer: PeerId, event: NetEvent) {
         if let Some(port) = self.ports.get(&peer) {
-            port.events.try_send(event).expect("a node reads its events");
+            // One that has closed, and is not unplugged yet, reads none.
+            let is_told = port.events.try_send(event);
+            assert!(!matches!(is_told, Err(TrySendError::Full(_))), "a node reads its events");
         }
     }
     fn is_cut(&self, one: PeerId, other: PeerId) -> bool {

@@ -331,7 +331,7 @@ impl World {
         node.boots += 1;
         let tasks = TaskGroup::inline();
         let entropy = Arc::new(SeededEntropy::new(u64::from(index) * 100 + node.boots));
-        let clock = Arc::new(TestClock(Instant::now()));
+        let clock = Arc::new(TestClock::right(Instant::now()));
         let seams = Seams { clock, entropy, disk: node.disk.disk(), tasks: tasks.clone() };
         let identity = Identity::new(key(index).to_bytes(), Incarnation(7), BootId([index; 16]));
         let executor: Arc<dyn Executor> = Arc::new(Scripted(node.double.clone()));

@@ -50,6 +50,15 @@ const READ_INTERVAL: Duration = Duration::from_secs(60);
 /// How wrong a wall clock is set, at the most, in either direction.
 const WRONG_MS_MAX: i64 = 3_600_000;
 
+/// How far ahead all clocks are now and then, until all are right again: seconds, an hour, eleven months.
+const ALL_AHEAD_MS: [i64; 3] = [20_000, 3_600_000, 11 * 30 * 86_400_000];
+
+/// Once all clocks are right, instants of the true time fire again within this.
+const HEALED_WITHIN: Duration = Duration::from_secs(60);
+
+/// The place of the trigger that shows it, in `triggers`.
+const BEAT: usize = 7;
+
 /// After the faults, until all is told and every run has ended.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -75,6 +84,8 @@ pub struct Report {
     pub crashes: u64,
     pub partitions: u64,
     pub clock_steps: u64,
+    /// Times that all clocks were ahead together, and were put right.
+    pub all_ahead: u64,
     pub suspensions: u64,
     /// Events that were tried, those of them that were acknowledged, and how often one was tried again.
     pub events: u64,
@@ -85,12 +96,12 @@ pub struct Report {
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { violations, instants, skipped, runs, crashes, partitions, clock_steps, suspensions, .. } = self;
-        let Self { events, acknowledged, again, .. } = self;
+        let Self { events, acknowledged, again, all_ahead, .. } = self;
         write!(
             f,
             "{instants} instants, {skipped} of them skipped; {events} events, {acknowledged} of them acknowledged, {again} \
              emitted again; {runs} runs; {crashes} crashes, {partitions} partitions, {clock_steps} steps of clocks, \
-             {suspensions} suspensions; {} violations",
+             {all_ahead} of all clocks; {suspensions} suspensions; {} violations",
             violations.len()
         )
     }
@@ -104,12 +115,18 @@ struct Watched {
 }
 
 impl Watched {
-    /// The first row that may have changed since it was read.
-    fn unsettled(&self) -> u64 {
+    /// The first row that may have changed since it was read: some are withdrawn when clocks are put right.
+    fn unsettled(&self, now: Millis) -> u64 {
+        let may_be_withdrawn = |row: &&FireRow| match row.what {
+            Fired::Skipped { last, .. } => last.0 > now.0.saturating_sub(WRONG_MS_MAX as u64),
+            _ => false,
+        };
+        let withdrawn = self.rows.values().find(may_be_withdrawn).map(|row| row.number);
         let open = |row: &&FireRow| matches!(row.what, Fired::Waiting | Fired::Run { end: None, .. });
         let open = self.rows.values().find(open).map(|row| row.number);
         // What is skipped next may be counted in the last row.
-        open.or(self.rows.keys().next_back().copied()).unwrap_or(0)
+        let unsettled = open.or(self.rows.keys().next_back().copied()).unwrap_or(0);
+        withdrawn.map_or(unsettled, |number| number.min(unsettled))
     }
     fn is_settled(&self) -> bool {
         self.rows.values().all(|row| !matches!(row.what, Fired::Waiting | Fired::Run { end: None, .. }))
@@ -125,6 +142,8 @@ struct Scene {
     read_at: Instant,
     /// How wrong each machine's wall clock is.
     wrong: BTreeMap<usize, i64>,
+    /// How far all clocks are ahead beside that.
+    all_ahead: i64,
     nonces: u64,
     report: Report,
 }
@@ -150,6 +169,7 @@ impl Scene {
             bells: Bells::default(),
             read_at: Instant::now(),
             wrong: BTreeMap::new(),
+            all_ahead: 0,
             nonces: 0,
             report: Report::default(),
         }
@@ -192,7 +212,40 @@ impl Scene {
         for index in 1..=NODES {
             self.world.clock(index).reset();
         }
+        (self.wrong, self.all_ahead) = (BTreeMap::new(), 0);
+        self.check_healed().await;
         self.judge().await
+    }
+
+    /// What the clock of a machine without a fault says.
+    fn true_time(&self) -> Millis {
+        let read = self.world.up().first().and_then(|index| {
+            let wall = self.world.node(*index)?.seams().clock.wall();
+            Some(wall.0.saturating_add_signed(-self.wrong.get(index).copied().unwrap_or(0) - self.all_ahead))
+        });
+        Millis(read.unwrap_or(0))
+    }
+
+    /// The clocks are right from now on: instants of the true time must run again soon.
+    async fn check_healed(&mut self) {
+        let (job, right_at) = (self.watched[BEAT].job, self.true_time());
+        let end = Instant::now() + HEALED_WITHIN;
+        let mut unsuspended = false;
+        while Instant::now() < end {
+            unsuspended = unsuspended || self.told(1, job.quorum, Command::Unsuspend { job }).await;
+            self.read_rows().await;
+            let now = self.true_time();
+            let is_true = |row: &FireRow| match (row.cause, row.what) {
+                (Cause::Instant(at), Fired::Run { .. }) => at > right_at && at <= now,
+                _ => false,
+            };
+            if self.watched[BEAT].rows.values().any(is_true) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        let what = format!("{job:?} ran at no instant in {HEALED_WITHIN:?} after the clocks were put right");
+        self.report.violations.push(Violation::new(Guarantee::G4, what));
     }
 
     async fn start_all(&mut self) -> Result<(), String> {
@@ -234,7 +287,7 @@ impl Scene {
     }
 
     async fn step(&mut self) -> Result<(), String> {
-        match self.rng.below(12) {
+        match self.rng.below(13) {
             0..=1 => {
                 let up = self.world.up();
                 if up.len() == NODES
@@ -272,6 +325,18 @@ impl Scene {
                 self.world.clock(index).step(wrong - before);
                 self.report.clock_steps += 1;
             }
+            10 => {
+                // Ahead for a while, and right again.
+                let ahead = match self.all_ahead {
+                    0 => self.rng.pick(&ALL_AHEAD_MS).copied().unwrap_or_default(),
+                    _ => 0,
+                };
+                for index in 1..=NODES {
+                    self.world.clock(index).step(ahead - self.all_ahead);
+                }
+                self.report.all_ahead += u64::from(ahead == 0);
+                self.all_ahead = ahead;
+            }
             _ => self.person(),
         }
         Ok(())
@@ -304,8 +369,9 @@ impl Scene {
 
     /// What is not to be had now is read later.
     async fn read_rows(&mut self) {
+        let now = self.true_time();
         for at in 0..self.watched.len() {
-            let (job, mut from) = (self.watched[at].job, self.watched[at].unsettled());
+            let (job, mut from) = (self.watched[at].job, self.watched[at].unsettled(now));
             loop {
                 let page = match self.look(job.quorum, Query::Fires { job, from, limit: u32::MAX }).await {
                     Some(QueryAnswer::Fires(page)) => page,
@@ -407,13 +473,15 @@ impl Scene {
         for row in watched.rows.values() {
             match row.what {
                 Fired::Skipped { count, .. } => self.report.skipped += count,
+                Fired::Withdrawn { .. } => (),
                 _ => self.report.runs += 1,
             }
         }
         self.report.instants += run.clock.done;
         let reach = Reach {
             from: run.clock.from.unwrap_or_default(),
-            next: run.clock.next.map(|next| next.instant),
+            next: run.clock.end(),
+            open: run.clock.open.clone(),
             forgotten: 0,
         };
         check_rows(&watched.spec, reach, watched.rows.values())
@@ -457,5 +525,6 @@ fn triggers(at: Millis) -> Vec<TriggerSpec> {
         spec(every(7, 0), Overlap::Replace, MissedPolicy::Skip, Some(30)),
         spec(When::At(at), Overlap::Forbid, MissedPolicy::Once, None),
         spec(When::Event(bell), Overlap::Allow, MissedPolicy::Once, None),
+        spec(cron("*/20 * * * * *", "UTC"), Overlap::Allow, MissedPolicy::Once, None),
     ]
 }

@@ -4,7 +4,8 @@
 //! [`oracle`] what they were told; what they saw of each object is judged as a [`history`] of a single copy. [`jobs`] come
 //! in at a steady rate, and each must end once, with the right result. The *nemesis* breaks one node at a time (a minority of every quorum, at most one
 //! column of any object) or draws a line through the network that leaves each quorum a majority on one side, undoes it,
-//! and waits until the victim is whole again; wrong clocks and slow links stay while other faults come and go. Now and then
+//! and waits until the victim is whole again; wrong clocks and slow links stay while other faults come and go
+//! (a trigger must fire again within a minute once the clocks are right). Now and then
 //! it kills a majority of one quorum at once, keeps it down for a while and notes what clients of that quorum are told
 //! meanwhile: nothing may be acknowledged, and everything from before must be there afterwards. No disk is lost, so
 //! whatever is lost is a bug. *Watchers* probe every quorum several times a second, and compare the members' terms and digests,
@@ -16,6 +17,7 @@
 //!
 //! What is not checked: a machine that loses power.
 
+mod beat;
 mod history;
 mod jobs;
 mod nemesis;
@@ -198,6 +200,10 @@ pub async fn run(
     let world = Arc::new(World::new(testnet, options.clone()));
     world.form_quorums(QUORUMS_MIN).await?;
 
+    let beat = match options.faults.contains(&Fault::Clock) {
+        true => Some(beat::submit(&world).await?),
+        false => None,
+    };
     let mut at_work = tokio::task::JoinSet::new();
     for number in 0..CLIENTS {
         at_work.spawn(workload::client(world.clone(), number));
@@ -225,7 +231,7 @@ pub async fn run(
         joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     }
     outcome?;
-    verify::all(&world).await?;
+    verify::all(&world, beat).await?;
     world.end();
     while let Some(joined) = watching.join_next().await {
         joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use quorate_protocols::api::{BenchCommit, CommitBench, Listing, ObjectInfo, QuorumDetail, ResourcesInfo};
-use quorate_protocols::ids::ObjectId;
+use quorate_protocols::ids::{JobId, ObjectId};
 
 use super::oracle::content_of;
 use super::rng::Dice;
@@ -38,10 +38,14 @@ pub async fn sample(world: &World) -> Result<(), ChaosError> {
 }
 
 /// All of it, with nothing in flight.
-pub async fn all(world: &World) -> Result<(), ChaosError> {
+pub async fn all(world: &World, beat: Option<JobId>) -> Result<(), ChaosError> {
     world.say("waiting until everything is whole");
     world.testnet.heal().await?;
     moves(world).await?;
+    if let Some(job) = beat {
+        world.say("waiting for a trigger to fire by the right clocks");
+        super::beat::check(world, job).await;
+    }
     world.say("listing what there is");
     settle(world).await?;
     let (live, gone) = {

@@ -9,17 +9,20 @@ use std::fmt::Debug;
 use quorate_protocols::ids::Millis;
 use quorate_protocols::trigger::audit::{self, Covered};
 use quorate_protocols::trigger::record::{FireRow, SeenId};
+use quorate_protocols::trigger::reopen::InstantRange;
 use quorate_protocols::trigger::spec::TriggerSpec;
 
 use super::{Guarantee, Violation};
 
 /// Where a timed trigger's record begins and ends, as its quorum tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reach {
     /// From when its instants count.
     pub from: Millis,
-    /// The first instant without a row; none after the last of all.
+    /// The first instant from which on there are no rows; none after the last of all.
     pub next: Option<Millis>,
+    /// Instants before that without a row: their rows were withdrawn.
+    pub open: Vec<InstantRange>,
     /// Instants whose rows were forgotten: those before the first row that is given.
     pub forgotten: u64,
 }
@@ -30,14 +33,14 @@ pub fn check_rows<'r>(
     reach: Reach,
     rows: impl IntoIterator<Item = &'r FireRow> + Clone,
 ) -> Vec<Violation> {
-    let mut faults = check_covered(trigger, reach, &audit::covered(rows.clone()));
+    let mut faults = check_covered(trigger, &reach, &audit::covered(rows.clone()));
     faults.extend(violations(audit::runs(rows)));
     faults
 }
 
 /// The same of rows that are known only by the instants that they stand for, as the HTTP API shows them.
-pub fn check_covered(trigger: &TriggerSpec, reach: Reach, covered: &[Covered]) -> Vec<Violation> {
-    violations(audit::instants(trigger, reach.from, reach.next, reach.forgotten, covered))
+pub fn check_covered(trigger: &TriggerSpec, reach: &Reach, covered: &[Covered]) -> Vec<Violation> {
+    violations(audit::instants(trigger, reach.from, reach.next, &reach.open, reach.forgotten, covered))
 }
 
 /// All rows of an event trigger, and the events that it was to be fired by.
@@ -96,7 +99,7 @@ mod tests {
     }
 
     fn faults(rows: &[FireRow], next: u64, forgotten: u64) -> usize {
-        let reach = Reach { from: Millis(0), next: Some(Millis(60_000 * next)), forgotten };
+        let reach = Reach { from: Millis(0), next: Some(Millis(60_000 * next)), open: Vec::new(), forgotten };
         check_rows(&minutely(), reach, rows).len()
     }
 

@@ -120,7 +120,7 @@ impl QuorumState {
             profile: manifest.profile,
             claims: Claims::default(),
             job,
-            created_at: self.time,
+            created_at: self.wall(),
             newest: columns.iter().map(|column| column.attempt).collect(),
             columns,
             owed,

@@ -116,7 +116,7 @@ impl QuorumState {
 
     /// Enters a state; the table says which are reached by what.
     pub(super) fn enter(&mut self, job: JobId, by: RunCommand, to: RunState, what: &str, events: &mut Vec<Event>) {
-        let now = self.time;
+        let now = self.wall();
         let Some(record) = self.jobs.get_mut(&job) else { return };
         debug_assert!(
             targets(record.state, by).is_some_and(|targets| targets.contains(&to)),
@@ -133,7 +133,7 @@ impl QuorumState {
     }
 
     fn step_done(&mut self, job: JobId, by: RunCommand, events: &mut Vec<Event>) {
-        let now = self.time;
+        let (now, stamp) = (self.time, self.wall());
         let Some((spec, run)) = self.jobs.get(&job).and_then(JobRecord::compute) else { return };
         let plan = Plan::of(spec);
         let (done, next) = (run.step, plan.next(run.step));
@@ -162,7 +162,7 @@ impl QuorumState {
                     table.begin(next, tasks);
                 }
                 if let Some(record) = self.jobs.get_mut(&job) {
-                    record.move_to(now, record.state, format!("step {done} is done; step {next} has {tasks} tasks"));
+                    record.move_to(stamp, record.state, format!("step {done} is done; step {next} has {tasks} tasks"));
                 }
             }
         }
@@ -254,7 +254,7 @@ impl QuorumState {
         events: &mut Vec<Event>,
     ) {
         self.stop_all(job);
-        let now = self.time;
+        let now = self.wall();
         let last = self.jobs.get(&job).and_then(JobRecord::compute).map(|(_, run)| run.step);
         if let (Some(table), Some(last)) = (self.tables.get_mut(&job), last) {
             let others: Vec<_> = table.steps().filter(|step| *step != last).collect();

@@ -172,7 +172,7 @@ impl QuorumState {
         if let Some(resources) = resources {
             resources.check().map_err(|fault| invalid(fault.to_string()))?;
         }
-        let now = self.time;
+        let now = self.wall();
         self.with_run(job, |run| {
             let settings = &mut run.settings;
             settings.priority = priority.unwrap_or(settings.priority);

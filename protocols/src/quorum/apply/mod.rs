@@ -138,7 +138,7 @@ impl QuorumState {
 
     /// Ends a run: its holders (all but those of the columns in `kept`) are to let go, its hashes are forgotten.
     fn end_run(&mut self, job: JobId, state: RunState, reason: Option<String>, what: String, events: &mut Vec<Event>) {
-        let now = self.time;
+        let now = self.wall();
         let Some(record) = self.jobs.get_mut(&job) else { return };
         let run = record.stored_mut();
         for (index, column) in run.columns.iter_mut().enumerate() {

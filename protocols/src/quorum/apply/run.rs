@@ -75,7 +75,7 @@ impl QuorumState {
             return Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX });
         }
         let run = match spec {
-            JobSpec::Store(spec) => Run::Store(Box::new(StoreRun::new(by, spec.profile.columns(), self.time))),
+            JobSpec::Store(spec) => Run::Store(Box::new(StoreRun::new(by, spec.profile.columns(), self.wall()))),
             JobSpec::Compute(spec) => {
                 self.check_room(spec, bytes)?;
                 self.new_compute_run(spec)
@@ -87,7 +87,7 @@ impl QuorumState {
             }
         };
         let state = if matches!(run, Run::Trigger(_)) { RunState::Running } else { RunState::Pending };
-        let now = self.time;
+        let now = self.wall();
         let mut record = JobRecord {
             job,
             spec: spec.clone(),
@@ -121,7 +121,7 @@ impl QuorumState {
     }
 
     pub(super) fn add_holders(&mut self, job: JobId, grants: &[Grant], events: &mut Vec<Event>) -> Applied {
-        let now = self.time;
+        let now = self.wall();
         let record = self.run_for(job, RunCommand::AddHolders)?;
         let mut known: std::collections::BTreeSet<PeerId> = record.stored().known_holders().collect();
         let mut assigned = 0;
@@ -169,7 +169,7 @@ impl QuorumState {
     }
 
     pub(super) fn attach(&mut self, by: PeerId, job: JobId) -> Applied {
-        let now = self.time;
+        let now = self.wall();
         let record = self.run_for(job, RunCommand::Attach)?;
         let run = record.stored_mut();
         run.worker = by;
@@ -193,7 +193,7 @@ impl QuorumState {
         segments: &[SegmentProgress],
         events: &mut Vec<Event>,
     ) -> Applied {
-        let now = self.time;
+        let now = self.wall();
         let room = HASH_BYTES_MAX.saturating_sub(self.index.hash_bytes);
         let record = self.run_for(job, RunCommand::Progress)?;
         record.check_worker((by, worker_attempt))?;
@@ -250,7 +250,7 @@ impl QuorumState {
         reason: &str,
         events: &mut Vec<Event>,
     ) -> Applied {
-        let now = self.time;
+        let now = self.wall();
         let record = self.run_for(job, RunCommand::ColumnFailed)?;
         record.check_worker(worker)?;
         let run = record.stored_mut();

@@ -15,9 +15,10 @@ use crate::trigger::event::{Delivery, Match};
 use crate::trigger::input::{Values, render};
 use crate::trigger::limits::*;
 use crate::trigger::record::{
-    Cause, Debounced, Due, Ended, FireRow, Fired, FiredBy, SkipReason, Skipped, Span, TriggerRun,
+    Cause, Clock, Debounced, Due, Ended, FireRow, Fired, FiredBy, SkipReason, Skipped, Span, TriggerRun,
 };
 use crate::trigger::record::{SeenId, Waiting};
+use crate::trigger::reopen::{InstantRange, Leap};
 use crate::trigger::spec::{MissedPolicy, Overlap, TriggeredSpec, When};
 use crate::wire;
 use bytes::Bytes;
@@ -114,7 +115,7 @@ impl QuorumState {
     }
 
     fn enter_trigger(&mut self, job: JobId, to: RunState, what: &str, events: &mut Vec<Event>) {
-        let now = self.time;
+        let now = self.wall();
         if let Some(record) = self.jobs.get_mut(&job) {
             record.move_to(now, to, what.to_owned());
             events.push(Event::JobChanged { job, state: to });
@@ -123,7 +124,7 @@ impl QuorumState {
     }
 
     fn end_trigger(&mut self, job: JobId, to: RunState, reason: Option<String>, what: &str, events: &mut Vec<Event>) {
-        let now = self.time;
+        let now = self.wall();
         self.forget_seen(job);
         self.with_trigger(job, |run| {
             (run.suspended, run.resuming) = (false, false);
@@ -197,6 +198,10 @@ impl QuorumState {
         let clock = &run.clock;
         let fresh =
             clock.next.map(|next| next.instant) == span.expected && clock.from.is_none_or(|from| from == span.from);
+        // Nothing that has a row gets another, wherever the primary believes that the record is open.
+        let ends = span.skipped.into_iter().flat_map(|skipped| [skipped.first, skipped.last]);
+        let mut named = ends.chain(span.named.iter().copied()).chain(span.next.map(|next| next.instant));
+        let fresh = fresh && named.all(|instant| clock.is_open(instant));
         let over = clock.from.is_some() && clock.next.is_none();
         #[cfg(test)]
         let fresh = fresh || crate::quorum::trigger_model::PLANTED.get();
@@ -205,7 +210,7 @@ impl QuorumState {
         }
         let (steady, jitter, missed) =
             (spec.trigger.is_steady(), spec.trigger.when.bounds().jitter, spec.trigger.missed);
-        let (resuming, now) = (run.resuming, self.time);
+        let (resuming, lag, now) = (run.resuming, clock.lag, self.wall());
         if let Some(fault) = &span.fault {
             self.with_trigger(job, |run| run.clock.rest_until = Some(now.plus(FAULT_REST)));
             self.note(job, fault);
@@ -215,16 +220,16 @@ impl QuorumState {
         let recorded = span.skipped.map_or(0, |skipped| skipped.count) + span.named.len() as u64;
         self.with_trigger(job, |run| {
             let clock = &mut run.clock;
-            (clock.from, clock.next, clock.rest_until) = (Some(span.from), span.next, None);
+            (clock.from, clock.rest_until) = (Some(span.from), None);
             clock.done = clock.done.saturating_add(recorded);
             // A span that is followed by one that is due already does not end the making up.
             run.resuming = resuming && span.next.is_some_and(|next| next.due <= span.at);
         });
         let reason = |reason| if resuming { SkipReason::Suspended } else { reason };
         if let Some(skipped) = span.skipped {
-            self.skip_range(job, skipped, reason(SkipReason::Missed), events);
+            self.leap(job, skipped, reason(SkipReason::Missed), events);
         }
-        let late = |instant: &Millis| span.at.since(Due::of(job, *instant, jitter).due);
+        let late = |instant: &Millis| span.at.plus(lag).since(Due::of(job, *instant, jitter).due);
         let is_late = |instant: &&Millis| late(instant) > MISSED_AFTER;
         let missing = span.named.iter().filter(is_late).count();
         // The newest few that were missed; none, if once is enough and there is one that was not missed.
@@ -248,8 +253,7 @@ impl QuorumState {
             };
             match skip {
                 Some(reason) => {
-                    let range = Skipped { first: *instant, last: *instant, count: ONE };
-                    self.skip_range(job, range, reason, events);
+                    self.leap(job, Skipped { first: *instant, last: *instant, count: ONE }, reason, events);
                 }
                 None => {
                     let input = render(job, &Values::Instant(*instant));
@@ -257,11 +261,53 @@ impl QuorumState {
                 }
             }
         }
+        self.with_trigger(job, |run| run.clock.move_to(span.next));
         // As a timer does: time has passed in the quorum, whatever a wall clock that was set back says.
         if let Some(last) = span.named.last().filter(|_| steady) {
-            self.time = self.time.max(Due::of(job, *last, jitter).due.min(span.at));
+            let due = Due::of(job, *last, jitter).due.0.saturating_sub(lag.as_millis() as u64);
+            let passed = Millis(due).min(span.at).since(self.wall());
+            self.time = self.time.plus(passed);
         }
         self.settle_trigger(job, events);
+    }
+
+    /// Skips instants that had passed when they were recorded, and remembers them: clocks that are set back give them back.
+    fn leap(&mut self, job: JobId, skipped: Skipped, reason: SkipReason, events: &mut Vec<Event>) {
+        let Skipped { first, last, count } = skipped;
+        let row = self.write(job, Cause::Instant(first), Fired::Skipped { last, count, reason }, events);
+        let (range, suspended) = (InstantRange { first, last }, reason == SkipReason::Suspended);
+        self.with_trigger(job, |run| run.clock.note_leap(Leap { row, range, count, suspended }));
+    }
+
+    /// The clocks were stepped, and wall time was `before`. How many instants are open again.
+    pub(in crate::quorum) fn step_triggers(&mut self, before: Millis, by_ms: i64, events: &mut Vec<Event>) -> u64 {
+        let now = self.wall();
+        let jobs: Vec<JobId> = self.index.triggers.live.iter().copied().collect();
+        let mut reopened = 0u64;
+        for job in jobs {
+            let Some((spec, run)) = self.jobs.get_mut(&job).and_then(|record| record.trigger_mut()) else { continue };
+            if !spec.trigger.is_timed() {
+                continue;
+            }
+            if by_ms > 0 {
+                run.clock.set_forward(std::time::Duration::from_millis(by_ms.unsigned_abs()));
+                self.reindex_job(job);
+                continue;
+            }
+            let withdrawn = run.clock.set_back(job, &spec.trigger, before, now);
+            run.resuming |= withdrawn.leaps.iter().any(|leap| leap.suspended);
+            for leap in &withdrawn.leaps {
+                reopened = reopened.saturating_add(leap.count);
+                let InstantRange { first, last } = leap.range;
+                let is_whole = |row: &&FireRow| row.cause == Cause::Instant(first);
+                // A row that was forgotten is not missed.
+                if self.trigger(job).and_then(|(_, run)| run.row(leap.row)).filter(is_whole).is_some() {
+                    self.change_row(job, leap.row, Fired::Withdrawn { last, count: leap.count }, events);
+                }
+            }
+            self.reindex_job(job);
+        }
+        reopened
     }
 
     /// By a person.
@@ -309,7 +355,7 @@ impl QuorumState {
         for (delivery, found) in matches() {
             self.hear(emitter, delivery, found, events);
         }
-        let now = self.time;
+        let (now, stamp) = (self.time, self.wall());
         let record = self.emitters.entry(emitter).or_default();
         // A repeat says again what was lost.
         let lost = if reaches > known { lost } else { 0 };
@@ -320,7 +366,7 @@ impl QuorumState {
             let jobs: Vec<_> = self.index.triggers.names.values().flatten().copied().collect();
             for job in jobs {
                 let cause = Cause::Event(SeenId([0; 16]));
-                self.write(job, cause, Fired::Skipped { last: now, count: lost, reason: SkipReason::Lost }, events);
+                self.write(job, cause, Fired::Skipped { last: stamp, count: lost, reason: SkipReason::Lost }, events);
             }
         }
         Ok(CommandReply::Delivered { reaches })
@@ -499,22 +545,18 @@ impl QuorumState {
     fn skip(&mut self, job: JobId, cause: Cause, reason: SkipReason, events: &mut Vec<Event>) -> u64 {
         let last = match cause {
             Cause::Instant(instant) => instant,
-            _ => self.time,
+            _ => self.wall(),
         };
         self.write(job, cause, Fired::Skipped { last, count: ONE, reason }, events)
     }
 
-    fn skip_range(&mut self, job: JobId, range: Skipped, reason: SkipReason, events: &mut Vec<Event>) {
-        let Skipped { first, last, count } = range;
-        self.write(job, Cause::Instant(first), Fired::Skipped { last, count, reason }, events);
-    }
-
     /// Writes a row; its number. What is skipped for the reason of the row before is counted there.
     fn write(&mut self, job: JobId, cause: Cause, what: Fired, events: &mut Vec<Event>) -> u64 {
-        let (now, share) = (self.time, FIRES_KEPT_TOTAL / self.index.triggers.live.len().max(1));
+        let (now, share) = (self.wall(), FIRES_KEPT_TOTAL / self.index.triggers.live.len().max(1));
         let share = share.clamp(FIRES_KEPT_MIN, FIRES_KEPT_MAX);
         let row = self.with_trigger(job, |run| {
-            if let Some(joined) = run.fires.back_mut().and_then(|before| join(before, cause, what, now)) {
+            let before = run.fires.back_mut().filter(|before| may_join(&run.clock, before, cause, what));
+            if let Some(joined) = before.and_then(|before| join(before, cause, what, now)) {
                 return joined;
             }
             run.rows += 1;
@@ -551,7 +593,7 @@ impl QuorumState {
         let bytes = self.index.work.specification(by.job) + input.len();
         self.check_room(&spec, bytes).ok()?;
         spec.give(INPUT_NAME, &Content::Inline(input));
-        let (job, now) = (run_of(by), self.time);
+        let (job, now) = (run_of(by), self.wall());
         if self.jobs.contains_key(&job) {
             return None;
         }
@@ -598,7 +640,7 @@ impl QuorumState {
             let row = self.trigger(job).and_then(|(_, run)| run.row(number));
             let last = match row.map(|row| row.cause) {
                 Some(Cause::Instant(instant)) => instant,
-                _ => self.time,
+                _ => self.wall(),
             };
             self.change_row(job, number, Fired::Skipped { last, count: ONE, reason }, events);
         }
@@ -661,7 +703,7 @@ impl QuorumState {
             let what = match self.begin_run(by, next.input, events) {
                 Some(run) => Fired::Run { run, end: None },
                 None => {
-                    let last = self.time;
+                    let last = self.wall();
                     Fired::Skipped { last, count: ONE, reason: SkipReason::Full }
                 }
             };
@@ -743,6 +785,17 @@ pub(in crate::quorum) fn run_of(by: FiredBy) -> JobId {
     JobId { quorum: by.job.quorum, local }
 }
 
+/// Whether a skip may be counted in the row before it: a row stands for instants in a row, and one whose instants may be
+/// given back is given back in whole.
+fn may_join(clock: &Clock, before: &FireRow, cause: Cause, what: Fired) -> bool {
+    let (Cause::Instant(first), Cause::Instant(next), Fired::Skipped { reason, .. }) = (before.cause, cause, what)
+    else {
+        return true;
+    };
+    let is_leap = matches!(reason, SkipReason::Missed | SkipReason::Suspended | SkipReason::Deadline);
+    clock.continues(first, next) && (!is_leap || clock.leaps.last().is_some_and(|leap| leap.row == before.number))
+}
+
 /// Counts a skip in the row before it, if that is of the same sort.
 fn join(before: &mut FireRow, cause: Cause, what: Fired, now: Millis) -> Option<FireRow> {
     let Fired::Skipped { last: new_last, count: more, reason } = what else { return None };
@@ -771,7 +824,8 @@ fn check_span(span: &Span) -> Result<(), Rejection> {
     let last = span.named.last().copied().or(span.skipped.map(|skipped| skipped.last));
     let begins = first.is_none() || span.expected.is_none() || first == span.expected;
     ensure(begins, "the first instant is not the one that was expected")?;
-    let onward = span.next.is_none_or(|next| next.due >= next.instant && last.is_none_or(|last| next.instant > last));
+    // It may fall due before it: see `Clock::lag`.
+    let onward = span.next.is_none_or(|next| last.is_none_or(|last| next.instant > last));
     ensure(onward, "the next instant is not later")
 }
 

@@ -72,8 +72,8 @@ fn check_fires(state: &QuorumState, rows: &BTreeMap<(JobId, u64), FireRow>) {
         let Some((spec, run)) = state.trigger(job) else { continue };
         let Some(from) = run.clock.from.filter(|_| spec.trigger.is_timed()) else { continue };
         let rows = rows.range((job, 0)..=(job, u64::MAX)).map(|(_, row)| row);
-        let next = run.clock.next.map(|next| next.instant);
-        let faults = audit::instants(&spec.trigger, from, next, 0, &audit::covered(rows));
+        let next = run.clock.end();
+        let faults = audit::instants(&spec.trigger, from, next, &run.clock.open, 0, &audit::covered(rows));
         assert_eq!(faults, Vec::<String>::new(), "{:?}", spec.trigger);
     }
 }
