@@ -142,11 +142,19 @@ impl Default for NodeSection {
 }
 
 /// What the node may lend to others. `None` is *auto*: a share of what the machine has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourcesSection {
     pub disk_max: Option<ByteSize>,
     pub memory_max: Option<ByteSize>,
     pub slots: Option<u32>,
+    /// Of the disk: for compiled modules. Zero keeps none.
+    pub module_cache_max: ByteSize,
+}
+
+impl Default for ResourcesSection {
+    fn default() -> Self {
+        Self { disk_max: None, memory_max: None, slots: None, module_cache_max: ByteSize(1 << 30) }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

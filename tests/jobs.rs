@@ -124,6 +124,43 @@ fn mistakes_in_a_specification_get_answers_that_help() {
             net.at(1, &["job", verb, path.to_str().unwrap()]).fails(1, words);
         }
     }
+    // Modules that no worker takes: inline, as a small file, and as one so large that it would be stored.
+    let folder = net.dir.path();
+    let start = "(memory (export \"memory\") 1) (func (export \"_start\"))";
+    let data = format!("(data (i32.const 0) \"{}\"))", "x".repeat(60_000));
+    let large = format!("(module (import \"env\" \"f\" (func)) {start} {}{data}", " ".repeat(9_000));
+    std::fs::write(folder.join("reactor.wat"), "(module (func (export \"_initialize\")))").unwrap();
+    std::fs::write(folder.join("component.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
+    std::fs::write(folder.join("cut.wasm"), b"\0asm\x01\0\0\0\x01\x60").unwrap();
+    std::fs::write(folder.join("large.wat"), large).unwrap();
+    let file = |name: &str| format!("kind = \"wasm\"\nmodule = \"{name}\"\n");
+    let cases: [(String, &[&str]); 6] = [
+        (good.to_owned(), &["wrong.toml:2", "_start", "library"]),
+        (file("reactor.wat"), &["wrong.toml:2", "reactor.wat", "_start", "reactor"]),
+        (file("component.wasm"), &["wrong.toml:2", "component.wasm", "wasip1"]),
+        (file("cut.wasm"), &["wrong.toml:2", "cut.wasm", "cut off"]),
+        (file("large.wat"), &["wrong.toml:2", "large.wat", "`env.f`", "wasi_snapshot_preview1"]),
+        (
+            format!(
+                "kind = \"wasm\"\nmodule = {{ inline = '(module (memory 900) (func (export \"_start\")))' }}\n\
+                     resources.memory = \"32 MiB\"\n"
+            ),
+            &["wrong.toml:3", "resources.memory", "58982400", "33554432"],
+        ),
+    ];
+    for (text, words) in cases {
+        let path = write(&text);
+        for verb in ["validate", "plan", "submit"] {
+            net.at(1, &["job", verb, path.to_str().unwrap()]).fails(1, words);
+        }
+    }
+    assert_eq!(net.at(1, &["object", "ls", "--json"]).json(), Value::Array(vec![]), "nothing was stored for them");
+    // As an object its bytes are in the network: found when a node is asked.
+    let stored = net.at(2, &["object", "put", folder.join("reactor.wat").to_str().unwrap(), "--json"]).json();
+    let path = write(&format!("kind = \"wasm\"\nmodule = {{ object = \"{}\" }}\n", stored["object"].as_str().unwrap()));
+    for verb in ["plan", "submit", "plan"] {
+        net.at(3, &["job", verb, path.to_str().unwrap()]).fails(1, &["wrong.toml:2", "object", "reactor"]);
+    }
     let missing = format!("{}.{}", "ab".repeat(16), "cd".repeat(32));
     let path = write(&format!("kind = \"wasm\"\nmodule = {{ object = \"{missing}\" }}\n"));
     quorate(&["job", "validate", path.to_str().unwrap()]).ok();
@@ -158,11 +195,6 @@ fn a_program_that_fails_is_told_as_what_it_is() {
         let why = info["why"].as_str().unwrap();
         assert!(why.contains(word), "{name}: {why}");
     }
-    // No module at all, and a program that nobody allows.
-    let path = net.dir.path().join("nonsense.toml");
-    std::fs::write(&path, format!("kind = \"wasm\"\nmodule = {{ inline = \"nonsense\" }}\n{SMALL}\n")).unwrap();
-    submit(&net, 2, &path, &[]).fails(1, &["failed"]);
-
     // What a task wrote before it failed can be read where it was submitted.
     let path = spec(&net, "logs", TRAP, SMALL);
     let job = detached(&net, 3, &path, &[]);

@@ -19,6 +19,7 @@ use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
 
 use super::error::ApiError;
+use super::modules::ModuleChecks;
 use super::removal::Removal;
 use crate::jobs::logs::LogPage;
 use crate::jobs::submit::Wanted;
@@ -58,8 +59,11 @@ pub trait Backend: Send + Sync + 'static {
     fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo>;
     /// Part of a task's log. `holder` is the worker that has the attempt, if it is known.
     fn logs(&self, task: TaskAttempt, holder: Option<PeerId>, stream: LogStream, from: u64) -> Answer<'_, LogPage>;
-    /// Who could run tasks of this kind that need this much, as far as this node knows, in order of peer id.
-    fn candidates(&self, kind: Kind, requirement: Requirement) -> Vec<PlanPeer>;
+    /// Who could run tasks of this kind that need this much, and so much memory to compile their module, as far as this
+    /// node knows, in order of peer id.
+    fn candidates(&self, kind: Kind, requirement: Requirement, compile_memory_bytes: u64) -> Vec<PlanPeer>;
+    /// What is known of modules that jobs name.
+    fn modules(&self) -> &ModuleChecks;
     fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>>;
     fn object(&self, object: ObjectId) -> Answer<'_, ObjectInfo>;
     /// Gives up claims on an object.

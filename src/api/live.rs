@@ -30,6 +30,7 @@ use super::limits::{
 };
 use super::listing::{self, Gathering};
 use super::metrics::QuorumGauges;
+use super::modules::ModuleChecks;
 use super::removal::{self, Removal};
 use super::views;
 use crate::jobs::logs::LogPage;
@@ -46,6 +47,7 @@ pub struct NodeBackend {
     started: tokio::time::Instant,
     /// What the network and the actors registered.
     registry: Registry,
+    modules: ModuleChecks,
     testing: Option<Arc<dyn TestingHooks>>,
 }
 
@@ -56,7 +58,8 @@ impl NodeBackend {
         node.driver_metrics().register(&mut registry);
         node.workers().metrics().register(&mut registry);
         node.emitter().metrics().register(&mut registry);
-        Self { node, tasks, started: tokio::time::Instant::now(), registry, testing }
+        let modules = ModuleChecks::default();
+        Self { node, tasks, started: tokio::time::Instant::now(), registry, modules, testing }
     }
 
     async fn ask_primary(&self, quorum: QuorumId, query: Query) -> Result<QueryAnswer, ClientError> {
@@ -388,9 +391,13 @@ impl Backend for NodeBackend {
         Box::pin(async move { Ok(self.node.logs().read(task, holder, stream, from).await?) })
     }
 
-    fn candidates(&self, kind: Kind, requirement: Requirement) -> Vec<PlanPeer> {
+    fn candidates(&self, kind: Kind, requirement: Requirement, compile_memory_bytes: u64) -> Vec<PlanPeer> {
         let peers = self.node.directory().peers();
-        peers.iter().map(|known| views::plan_peer(known, kind, &requirement)).collect()
+        peers.iter().map(|known| views::plan_peer(known, kind, &requirement, compile_memory_bytes)).collect()
+    }
+
+    fn modules(&self) -> &ModuleChecks {
+        &self.modules
     }
 
     fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>> {

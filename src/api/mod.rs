@@ -27,6 +27,7 @@ pub mod limits;
 mod listing;
 mod live;
 mod metrics;
+mod modules;
 mod node;
 mod objects;
 mod quorums;

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use super::error::ApiError;
 use super::extract;
 use super::limits::{LISTING_FAN_OUT, TEXT_BYTES_MAX};
+use super::modules::NOT_SENT;
 use super::router::Shared;
 use super::views;
 use crate::jobs::spec::{self, Source, SpecFile, show};
@@ -43,7 +44,7 @@ pub async fn submit(
     State(backend): State<Shared>,
     extract::Json(request): extract::Json<SubmitRequest>,
 ) -> Result<Json<SubmitInfo>, ApiError> {
-    let (file, spec) = built(&backend, &request).await?;
+    let Built { file, spec, .. } = built(&backend, &request, Use::Submit).await?;
     let job = match request.job {
         None => {
             let quorum = request.quorum.or(file.quorum());
@@ -65,8 +66,8 @@ pub async fn plan(
     State(backend): State<Shared>,
     extract::Json(request): extract::Json<SubmitRequest>,
 ) -> Result<Json<PlanInfo>, ApiError> {
-    let (file, built) = built(&backend, &request).await?;
-    let spec = built.computes().ok_or_else(|| ApiError::internal("a specification of a job that stores"))?;
+    let Built { file, spec, compile_memory_bytes } = built(&backend, &request, Use::Plan).await?;
+    let spec = spec.computes().ok_or_else(|| ApiError::internal("a specification of a job that stores"))?;
     let needs = &spec.resources;
     let requirement = Requirement {
         disk_bytes: needs.disk_bytes,
@@ -80,12 +81,27 @@ pub async fn plan(
         trigger: file.trigger().map(show::when),
         steps: views::steps(spec),
         resources: views::resources(needs),
-        peers: backend.candidates(spec.kind(), requirement),
+        compile_memory_bytes,
+        peers: backend.candidates(spec.kind(), requirement, compile_memory_bytes),
     }))
 }
 
-/// The specification with everything that it names.
-async fn built(backend: &Shared, request: &SubmitRequest) -> Result<(SpecFile, JobSpec), ApiError> {
+/// What a specification is built for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Submit,
+    Plan,
+}
+
+struct Built {
+    file: SpecFile,
+    spec: JobSpec,
+    /// What a worker sets aside to compile the largest of its modules.
+    compile_memory_bytes: u64,
+}
+
+/// The specification with everything that it names, its modules checked.
+async fn built(backend: &Shared, request: &SubmitRequest, purpose: Use) -> Result<Built, ApiError> {
     let name = request.file.as_deref().filter(|name| name.len() <= TEXT_BYTES_MAX).unwrap_or("spec");
     let set: Vec<_> = request.set.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
     let file = spec::read(&request.spec, name, &set).map_err(ApiError::bad_request)?;
@@ -104,11 +120,23 @@ async fn built(backend: &Shared, request: &SubmitRequest) -> Result<(SpecFile, J
                 Ok(bytes) => Ok(Content::Inline(Bytes::from(bytes))),
                 Err(error) => Err(format!("its content is not base64: {error}")),
             },
-            None => Err("its content was not sent along (`files`)".to_owned()),
+            Some(FileContent::Unsent { bytes, .. }) if purpose == Use::Plan => {
+                Ok(Content::Object { object: NOT_SENT, size: *bytes })
+            }
+            Some(FileContent::Unsent { .. }) | None => Err("its content was not sent along (`files`)".to_owned()),
         },
     });
     let spec = built.map_err(ApiError::bad_request)?;
-    Ok((file, spec))
+    let verdicts = backend.modules().of_spec(backend, &spec).await;
+    let verdict = |module: &Content| verdicts.iter().find(|(of, _)| of == module).map(|(_, verdict)| verdict.clone());
+    file.check_modules(&spec, verdict).map_err(ApiError::bad_request)?;
+    let known = verdicts.iter().filter_map(|(_, verdict)| Some(verdict.as_ref().ok()?.compile_memory_bytes));
+    let told = request.files.values().map(|content| match content {
+        FileContent::Unsent { compile_memory_bytes, .. } => *compile_memory_bytes,
+        _ => 0,
+    });
+    let compile_memory_bytes = known.chain(told).max().unwrap_or(0);
+    Ok(Built { file, spec, compile_memory_bytes })
 }
 
 /// Bytes of every object that the specification names, or why they are not known.

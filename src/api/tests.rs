@@ -33,6 +33,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::backend::Answer;
 use super::limits::JSON_BYTES_MAX;
+use super::modules::ModuleChecks;
 use super::removal::Removal;
 use super::*;
 use crate::jobs::ClientError;
@@ -70,6 +71,7 @@ struct Fake {
     put: Mutex<Option<(PutRequest, u64)>>,
     put_fails: bool,
     commits: AtomicU64,
+    modules: ModuleChecks,
 }
 
 impl Fake {
@@ -86,6 +88,7 @@ impl Fake {
             put: Mutex::default(),
             put_fails,
             commits: AtomicU64::new(0),
+            modules: ModuleChecks::default(),
         }
     }
 }
@@ -198,9 +201,12 @@ impl Backend for Fake {
             }
         })
     }
-    fn candidates(&self, kind: Kind, requirement: Requirement) -> Vec<PlanPeer> {
+    fn candidates(&self, kind: Kind, requirement: Requirement, _: u64) -> Vec<PlanPeer> {
         let refusal = (kind != Kind::Wasm).then(|| "it takes no jobs of kind command".to_owned());
         vec![PlanPeer { peer: PeerId([9; 32]), tasks: requirement.slots, refusal }]
+    }
+    fn modules(&self) -> &ModuleChecks {
+        &self.modules
     }
     fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>> {
         Box::pin(async { Listing::default() })

@@ -98,6 +98,9 @@ pub enum Command {
     /// Watch over one program of a job; nodes start this, people do not
     #[command(name = crate::executors::command::SUPERVISE, hide = true)]
     Supervise,
+    /// Compile one module of a job; nodes start this, people do not
+    #[command(name = crate::executors::wasm::compiler::COMPILE, hide = true)]
+    Compile,
     /// Show it all: seven nodes, a real file, a killed primary
     Demo(DemoArgs),
 }

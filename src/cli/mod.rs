@@ -61,9 +61,14 @@ pub fn main() -> ExitCode {
         note(Text::paragraphs(Args::command().render_help().to_string().trim_end()));
         return ExitCode::from(failure::USAGE);
     }
-    if let Some(Command::Supervise) = args.command {
-        // One thread, no runtime: see there.
-        return crate::executors::command::supervisor::main();
+    match args.command {
+        // No runtime: see there.
+        Some(Command::Supervise) => return crate::executors::command::supervisor::main(),
+        Some(Command::Compile) => {
+            allocator::tune();
+            return crate::executors::wasm::compiler::main();
+        }
+        _ => (),
     }
     let common = args.common.clone();
     match run(args) {
@@ -101,7 +106,7 @@ fn run(args: Args) -> Result<(), Failure> {
         match command {
             Command::Init(init) => init::run(&common, &init),
             Command::Node(_) => unreachable!("handled above, with a runtime of its own"),
-            Command::Supervise => unreachable!("handled above, without a runtime"),
+            Command::Supervise | Command::Compile => unreachable!("handled above, without a runtime"),
             Command::Peers { complete } => reader::while_read(show::peers(&common, complete)).await,
             Command::Quorum(command) => reader::while_read(show::quorums(&common, command)).await,
             Command::Object(command) => object::run(&common, command).await,

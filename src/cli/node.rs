@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use quorate_protocols::api::{FAULTS_FILE, NodeFaults};
-use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::Kind;
 use quorate_protocols::resources::limits::Overrides;
 use quorate_protocols::resources::{Amounts, Limits, Scope};
@@ -22,8 +21,8 @@ use crate::api::{Backend, NodeBackend, Server, TestingHooks};
 use crate::config::{self, Config};
 use crate::executors::Executor;
 use crate::executors::command::{CommandConfig, CommandExecutor, GRACE};
-use crate::executors::wasm::{WasmConfig, WasmExecutor};
-use crate::identity;
+use crate::executors::wasm::{ArtifactConfig, WasmConfig, WasmExecutor};
+use crate::identity::{self, Identity};
 use crate::incarnation;
 use crate::network::{self, Admission, Link, LinkFault, NetFaults, NetworkConfig};
 use crate::node::{Node, NodeParts, NodeSettings, NodeWork};
@@ -148,7 +147,8 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
         settings.hosts = settings.hosts.believing(&pem).map_err(unusable)?;
     }
     let folder = dir.join("work");
-    let executors = executors(&config, peer, &folder, &seams).await?;
+    let modules = dir.join("modules");
+    let executors = executors(&config, &identity, &folder, modules, &seams, &resources).await?;
     let work = NodeWork { executors, folder: Some(folder), faults: worker_faults };
     let node = Node::start(NodeParts { seams, identity, settings, resources, net: net.clone(), inbound, work })
         .await
@@ -194,27 +194,34 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
 /// What this node runs tasks with: an executor for each kind that it takes on.
 async fn executors(
     config: &Config,
-    this_node: PeerId,
+    identity: &Identity,
     folder: &Path,
+    modules: PathBuf,
     seams: &Seams,
+    resources: &Resources,
 ) -> Result<BTreeMap<Kind, Arc<dyn Executor>>, Failure> {
     let mut executors = BTreeMap::<Kind, Arc<dyn Executor>>::new();
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::failed(format!("finding this program's own file: {error}")))?;
     if config.node.kinds.contains(&Kind::Wasm) {
-        let wasm = WasmExecutor::new(WasmConfig::default(), seams.clock.clone(), seams.entropy.clone());
+        let bytes_max = config.resources.module_cache_max.0;
+        let key = blake3::derive_key("quorate 1 compiled modules of a node", &identity.secret_bytes());
+        // Opened with no room, too: what an earlier setting left goes.
+        let artifacts = Some(ArtifactConfig { folder: modules, key, bytes_max });
+        let config = WasmConfig { artifacts, ..WasmConfig::new(program.clone(), resources.clone()) };
+        let wasm = WasmExecutor::new(config, seams.clock.clone(), seams.entropy.clone());
         executors.insert(Kind::Wasm, Arc::new(wasm.map_err(|error| Failure::of(&error))?));
     }
     if config.node.kinds.contains(&Kind::Command) {
-        let supervisor = std::env::current_exe()
-            .map_err(|error| Failure::failed(format!("finding this program's own file: {error}")))?;
         let mut allowed = config.commands.clone();
         if !config.network.allow_peers.is_empty() {
-            let admitted: BTreeSet<_> = config.network.allow_peers.iter().copied().chain([this_node]).collect();
+            let admitted: BTreeSet<_> = config.network.allow_peers.iter().copied().chain([identity.peer()]).collect();
             for command in allowed.values_mut() {
                 command.submitters = std::mem::take(&mut command.submitters).among(&admitted);
             }
         }
         let folder = folder.join("commands");
-        let command = CommandConfig { allowed, folder, supervisor, grace: GRACE };
+        let command = CommandConfig { allowed, folder, supervisor: program, grace: GRACE };
         let commands = CommandExecutor::new(command, seams.entropy.clone());
         let sweeping = commands.clone();
         let swept = tokio::task::spawn_blocking(move || sweeping.sweep()).await;

@@ -72,6 +72,7 @@ struct RawResources {
     disk_max: Text,
     memory_max: Text,
     slots: Option<Spanned<AutoOr>>,
+    module_cache_max: Text,
 }
 
 #[derive(Deserialize)]
@@ -375,6 +376,12 @@ fn read_resources(source: &Source<'_>, raw: RawResources, config: &mut Config) -
     let resources = &mut config.resources;
     resources.disk_max = source.size("resources.disk_max", raw.disk_max, ByteSize(64 << 20))?;
     resources.memory_max = source.size("resources.memory_max", raw.memory_max, ByteSize(64 << 20))?;
+    resources.module_cache_max = source.text(
+        "resources.module_cache_max",
+        raw.module_cache_max,
+        "a size such as \"1 GiB\", or \"0 B\" to keep none",
+        resources.module_cache_max,
+    )?;
     resources.slots = match raw.slots {
         None => None,
         Some(raw) => match raw.get_ref() {

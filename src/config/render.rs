@@ -112,6 +112,12 @@ pub(super) fn render(config: &Config) -> String {
         resources.slots.map_or_else(|| text("auto"), |slots| toml::Value::Integer(slots.into()))
     });
 
+    page.value(
+        "Of the disk: for compiled modules, so that a restart does not compile them again; \"0 B\" keeps none.",
+        "module_cache_max",
+        text(resources.module_cache_max),
+    );
+
     page.section("quorum");
     page.value("Voters of a quorum that this node forms: 3, 5 or 7.", "voters", config.quorum.voters);
     page.value(

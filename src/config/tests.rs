@@ -41,6 +41,7 @@ fn every_setting_survives_the_file() {
             disk_max: Some(ByteSize(10 << 30)),
             memory_max: Some(ByteSize(100_000_001)),
             slots: Some(3),
+            module_cache_max: ByteSize(0),
         },
         quorum: QuorumSection { voters: 5, replace_grace: Duration::from_secs(90) },
         objects: ObjectsSection {

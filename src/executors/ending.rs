@@ -21,6 +21,11 @@ pub enum Ending {
     OutputTooLarge { limit: u64 },
     #[error("did not end within {after:?}")]
     DeadlinePassed { after: std::time::Duration },
+    /// A module that was still being compiled, or waited for its turn, when the task's time was over.
+    #[error(
+        "had not begun within {after:?}: its module was still being compiled; the next attempt finds that further on"
+    )]
+    NotReady { after: std::time::Duration },
     #[error("was cancelled")]
     Cancelled,
     /// The module or the task is wrong wherever it runs.
@@ -62,7 +67,7 @@ impl Ending {
             Self::OutOfFuel { .. } => Class::Fuel,
             Self::OutOfMemory { .. } => Class::Memory,
             Self::OutputTooLarge { .. } => Class::Output,
-            Self::DeadlinePassed { .. } => Class::Timeout,
+            Self::DeadlinePassed { .. } | Self::NotReady { .. } => Class::Timeout,
             Self::Cancelled => Class::Cancelled,
             Self::Invalid { .. } => Class::Invalid,
             Self::Refused { .. } => Class::Refused,

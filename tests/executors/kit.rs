@@ -12,6 +12,7 @@ use quorate::executors::wasm::{WasmConfig, WasmExecutor};
 use quorate::executors::{
     Content, Deterministic, Executor, Finished, Host, Limits, Program, Source, Stdout, Stream, Task,
 };
+use quorate::resources::Resources;
 use quorate::seams::TaskGroup;
 use quorate::seams::clock::SystemClock;
 use quorate::seams::entropy::OsEntropy;
@@ -26,6 +27,8 @@ pub const SUBMITTER: PeerId = PeerId([7; 32]);
 #[derive(Default)]
 pub struct TestHost {
     pub progress: Mutex<Vec<(u16, String)>>,
+    /// What was said before the module ran: what it waited for.
+    pub waits: Mutex<Vec<String>>,
     pub checkpoints: Mutex<Vec<Bytes>>,
     pub logged: Mutex<Vec<u8>>,
     /// Cancelled at the first progress or log line: "the work has begun".
@@ -34,6 +37,11 @@ pub struct TestHost {
 
 impl Host for TestHost {
     fn progress(&self, permille: u16, note: &str) {
+        // The programs of these tests report more than nothing.
+        if permille == 0 {
+            self.waits.lock().unwrap().push(note.to_owned());
+            return;
+        }
         self.progress.lock().unwrap().push((permille, note.to_owned()));
         self.begun.cancel();
     }
@@ -55,10 +63,13 @@ pub fn in_node<F: Future>(future: F) -> F::Output {
 }
 
 pub fn modules() -> WasmExecutor {
-    modules_with(WasmConfig::default())
+    modules_with(|_| ())
 }
 
-pub fn modules_with(config: WasmConfig) -> WasmExecutor {
+/// An executor with other settings than the usual ones.
+pub fn modules_with(change: impl FnOnce(&mut WasmConfig)) -> WasmExecutor {
+    let mut config = WasmConfig::new(env!("CARGO_BIN_EXE_quorate").into(), Resources::unlimited());
+    change(&mut config);
     WasmExecutor::new(config, Arc::new(SystemClock::new()), Arc::new(OsEntropy)).unwrap()
 }
 

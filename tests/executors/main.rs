@@ -2,6 +2,7 @@
 
 mod command;
 mod compilers;
+mod compiling;
 mod kit;
 mod wasm;
 mod wordcount;

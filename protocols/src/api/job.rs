@@ -292,6 +292,13 @@ pub enum FileContent {
     Text(String),
     Base64(String),
     Object(ObjectId),
+    /// A file that is not sent. Enough for a plan, and refused in a submit.
+    Unsent {
+        bytes: u64,
+        /// What a worker sets aside to compile it, if it is a module.
+        #[serde(default)]
+        compile_memory_bytes: u64,
+    },
 }
 
 /// Asks for an id to submit under.
@@ -333,6 +340,8 @@ pub struct PlanInfo {
     pub steps: Vec<PlannedStep>,
     /// What one task needs.
     pub resources: TaskResources,
+    /// Memory that a worker sets aside while it compiles the largest module, once; 0 where nothing is compiled.
+    pub compile_memory_bytes: u64,
     pub peers: Vec<PlanPeer>,
 }
 

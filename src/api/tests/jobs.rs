@@ -16,7 +16,7 @@ use crate::api::limits::SUBMIT_BYTES_MAX;
 const SPEC: &str = "name = \"two words\"\nkind = \"wasm\"\nmodule = \"a.wat\"\nmap.count = 2\n";
 
 fn request(spec: &str) -> SubmitRequest {
-    let files = [("a.wat".to_owned(), FileContent::Text("(module)".to_owned()))];
+    let files = [("a.wat".to_owned(), FileContent::Text(NOTHING_WAT.to_owned()))];
     SubmitRequest {
         spec: spec.to_owned(),
         file: Some("job.toml".to_owned()),
@@ -70,6 +70,8 @@ async fn what_is_wrong_with_a_submit_is_told_where_it_stands() {
         (SubmitRequest { files: Default::default(), ..request(SPEC) }, vec!["job.toml:3", "a.wat", "files"]),
         (with_file(FileContent::Base64("*".to_owned())), vec!["job.toml:3", "base64"]),
         (with_file(FileContent::Text(String::new())), vec!["job.toml:3", "empty"]),
+        (with_file(FileContent::Text("(module)".to_owned())), vec!["job.toml:3", "a.wat", "`_start`"]),
+        (with_file(FileContent::Base64("AGFzbQ0AAQA=".to_owned())), vec!["job.toml:3", "component"]),
         (with_file(FileContent::Object(OBJECT)), vec!["job.toml:3", "object"]),
         (SubmitRequest { set: [("x".to_owned(), "1".to_owned())].into(), ..request(SPEC) }, vec!["--set x"]),
     ];

@@ -128,9 +128,19 @@ pub fn task_receipts(step: StepIndex, task: TaskIndex, record: &TaskRecord, agre
     (!receipts.is_empty()).then_some(TaskReceipts { step, task, verdict, dissenting, receipts })
 }
 
-pub fn plan_peer(known: &KnownPeer, kind: Kind, requirement: &Requirement) -> PlanPeer {
-    let refusal = misfit(&known.advert, kind, requirement);
+pub fn plan_peer(known: &KnownPeer, kind: Kind, requirement: &Requirement, compile_memory_bytes: u64) -> PlanPeer {
     let free = &known.advert.free;
+    let refusal = misfit(&known.advert, kind, requirement).map(|refusal| refusal.to_string());
+    // A worker that has the module compiled needs no memory for it, but only that worker knows.
+    let refusal = refusal.or_else(|| {
+        (free.memory_bytes < compile_memory_bytes).then(|| {
+            format!(
+                "compiling the module takes up to {} MiB of memory, and it has {} MiB left",
+                compile_memory_bytes >> 20,
+                free.memory_bytes >> 20
+            )
+        })
+    });
     let times = |free: u64, needed: u64| free.checked_div(needed).unwrap_or(u64::MAX);
     let room = times(free.slots.into(), requirement.slots.into())
         .min(times(free.memory_bytes, requirement.memory_bytes))
@@ -138,7 +148,7 @@ pub fn plan_peer(known: &KnownPeer, kind: Kind, requirement: &Requirement) -> Pl
     PlanPeer {
         peer: known.peer,
         tasks: if refusal.is_some() { 0 } else { u32::try_from(room).unwrap_or(u32::MAX) },
-        refusal: refusal.map(|refusal| refusal.to_string()),
+        refusal,
     }
 }
 
@@ -146,8 +156,34 @@ pub fn plan_peer(known: &KnownPeer, kind: Kind, requirement: &Requirement) -> Pl
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use quorate_protocols::ids::{Digest, ManifestHash, QuorumId};
+    use quorate_protocols::directory::{Capacity, PeerAdvert};
+    use quorate_protocols::ids::{BootId, Digest, Incarnation, ManifestHash, Millis, PeerId, QuorumId};
     use quorate_protocols::task::record::Output;
+
+    /// Goal: a plan says who would refuse a module for what compiling it takes, and does not count it per task.
+    #[test]
+    fn a_peer_with_too_little_memory_to_compile_would_run_nothing() {
+        let advert = PeerAdvert {
+            incarnation: Incarnation(1),
+            boot: BootId([0; 16]),
+            sequence: 1,
+            kinds: vec![Kind::Wasm],
+            labels: Default::default(),
+            free: Capacity { memory_bytes: 100 << 20, slots: 8, ..Capacity::default() },
+            load_permille: 0,
+            quorums: 0,
+            draining: false,
+            level: 1,
+        };
+        let known = KnownPeer { peer: PeerId([1; 32]), advert, heard_at: Millis(0) };
+        let need = Requirement { memory_bytes: 20 << 20, slots: 1, ..Requirement::default() };
+        let planned = |compile: u64| plan_peer(&known, Kind::Wasm, &need, compile << 20);
+        assert_eq!((planned(100).tasks, planned(100).refusal), (5, None));
+        let refused = planned(101);
+        assert_eq!(refused.tasks, 0);
+        let refusal = refused.refusal.unwrap();
+        assert!(refusal.contains("101 MiB") && refusal.contains("100 MiB left"), "{refusal}");
+    }
 
     #[test]
     fn an_output_is_shown_as_what_it_is() {

@@ -1,9 +1,11 @@
 //! `job submit|validate|plan`: from a file to a job.
 //!
-//! The specification is read here before anyone is asked, so that most mistakes cost nothing. Files that it names are
-//! sent along; what is too large for the record is stored as an object first, in the quorum that the job's id names.
-//! The submit itself is repeated under its id until it is answered: a failover in the middle makes no second job.
+//! The specification is read here before anyone is asked, so that most mistakes cost nothing; modules are checked, and
+//! lose their custom sections (debug information), which workers have no use for. Files that it names are sent along;
+//! what is too large for the record is stored as an object first, in the quorum that the job's id names. The submit
+//! itself is repeated under its id until it is answered: a failover in the middle makes no second job.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -16,10 +18,11 @@ use quorate_protocols::api::{
     FileContent, JobIdInfo, JobIdRequest, JobInfo, PlanInfo, PutInfo, SubmitInfo, SubmitRequest,
 };
 use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, QuorumId};
-use quorate_protocols::job::RunState;
 use quorate_protocols::job::compute::Content;
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
 use quorate_protocols::job::plan::Plan;
+use quorate_protocols::job::{JobSpec, RunState};
+use quorate_protocols::task::limits::MODULE_BYTES_MAX;
 use quorate_testnet::{Client, ClientError};
 
 use super::super::advice;
@@ -28,6 +31,7 @@ use super::super::failure::{Failure, unless_reader_gone};
 use super::super::output::{Text, bytes, note, print, print_json, progress};
 use super::super::transfer::{Upload, open_file, upload};
 use super::{show_info, text, watch};
+use crate::executors::wasm::check;
 use crate::jobs::spec::{self, Source, SpecFile, show};
 
 /// A file up to this size travels in the specification; all of them together up to [`INLINE_BYTES_MAX`].
@@ -50,11 +54,16 @@ pub struct Spec {
     pub file: SpecFile,
 }
 
+/// Largest file that is read as a module, in bytes: as much debug information as code many times over.
+const MODULE_FILE_BYTES_MAX: u64 = 512 << 20;
+
 /// What becomes of a file that the specification names.
 enum Named {
     Inline(Vec<u8>),
     /// Too large for the record: bytes, and where they are.
     Large(u64, PathBuf),
+    /// A module that is too large for the record, as it will be stored, and the file that it was made from.
+    Module(Bytes, PathBuf),
 }
 
 pub fn read(args: &SpecArgs) -> Result<Spec, Failure> {
@@ -85,7 +94,7 @@ fn wrong(error: &spec::SpecError) -> Failure {
 impl Spec {
     /// Every file that it names, by that name. What the record has room for is read.
     fn named(&self) -> Result<BTreeMap<String, Named>, Failure> {
-        let mut named = BTreeMap::new();
+        let (mut named, modules) = (BTreeMap::new(), self.file.module_sources());
         let mut room = INLINE_BYTES_MAX;
         for source in self.file.sources() {
             let Source::File(path) = source else { continue };
@@ -94,7 +103,16 @@ impl Spec {
                 Failure::failed(format!("{}: cannot read {}: {error}", self.name, place.display()))
             };
             let size = std::fs::metadata(&place).map_err(fault)?.len();
-            let content = if size <= INLINE_FILE_BYTES_MAX.min(room) {
+            let content = if modules.contains(source) {
+                let module = read_module(&place).map_err(fault)?;
+                match module.len() as u64 <= INLINE_FILE_BYTES_MAX.min(room) {
+                    true => {
+                        room = room.saturating_sub(module.len() as u64);
+                        Named::Inline(module)
+                    }
+                    false => Named::Module(module.into(), place),
+                }
+            } else if size <= INLINE_FILE_BYTES_MAX.min(room) {
                 let content = std::fs::read(&place).map_err(fault)?;
                 room = room.saturating_sub(content.len() as u64);
                 Named::Inline(content)
@@ -107,25 +125,62 @@ impl Spec {
     }
 }
 
+/// A module as it is stored: without its custom sections. The same file always gives the same bytes.
+fn read_module(place: &Path) -> std::io::Result<Vec<u8>> {
+    let mut module = Vec::new();
+    std::fs::File::open(place)?.take(MODULE_FILE_BYTES_MAX + 1).read_to_end(&mut module)?;
+    if module.len() as u64 > MODULE_FILE_BYTES_MAX {
+        return Err(std::io::Error::other(format!("it is no module: it has more than {MODULE_FILE_BYTES_MAX} bytes")));
+    }
+    Ok(match check::strip(&module) {
+        Cow::Borrowed(_) => module,
+        Cow::Owned(stripped) => stripped,
+    })
+}
+
+impl Spec {
+    /// Checks everything that can be checked without asking anyone: the specification with its files, and the modules.
+    /// Objects stand in it for what is stored later.
+    fn check(&self, named: &BTreeMap<String, Named>) -> Result<JobSpec, Failure> {
+        // An object of its own for each file, which a verdict is found by.
+        let stand_in = |path: &str| {
+            let manifest = ManifestHash(*blake3::hash(path.as_bytes()).as_bytes());
+            ObjectId { quorum: QuorumId([0; 16]), manifest }
+        };
+        let built = self.file.build(|source| match source {
+            Source::File(path) => match named.get(path) {
+                Some(Named::Inline(content)) => Ok(Content::Inline(Bytes::copy_from_slice(content))),
+                Some(Named::Large(size, _)) => Ok(Content::Object { object: stand_in(path), size: *size }),
+                Some(Named::Module(module, _)) => {
+                    // The check says more of one that is too large than the bound of a specification does.
+                    let size = (module.len() as u64).min(MODULE_BYTES_MAX);
+                    Ok(Content::Object { object: stand_in(path), size })
+                }
+                None => Err("not read".to_owned()),
+            },
+            // How large it is only the network knows; whatever that says of the number of tasks is said by `job plan`.
+            Source::Object(object) => Ok(Content::Object { object: *object, size: 1 }),
+        });
+        let built = built.map_err(|error| wrong(&error))?;
+        let facts = |module: &[u8]| check::check(module).map(|checked| checked.facts);
+        let verdict = |module: &Content| match module {
+            Content::Inline(bytes) => Some(facts(bytes)),
+            Content::Object { object, .. } => named.iter().find_map(|(path, named)| match named {
+                Named::Module(module, _) if stand_in(path) == *object => Some(facts(module)),
+                _ => None,
+            }),
+        };
+        self.file.check_modules(&built, verdict).map_err(|error| wrong(&error))?;
+        Ok(built)
+    }
+}
+
 /// Says whether a specification is sound, as far as that can be said without asking anyone.
 pub fn validate(common: &Common, args: &SpecArgs) -> Result<(), Failure> {
     let spec = read(args)?;
     let named = spec.named()?;
-    let somewhere = ObjectId { quorum: QuorumId([0; 16]), manifest: ManifestHash([0; 32]) };
-    let mut objects = 0;
-    let built = spec.file.build(|source| match source {
-        Source::File(path) => match named.get(path) {
-            Some(Named::Inline(content)) => Ok(Content::Inline(Bytes::copy_from_slice(content))),
-            Some(Named::Large(size, _)) => Ok(Content::Object { object: somewhere, size: *size }),
-            None => Err("not read".to_owned()),
-        },
-        // How large it is only the network knows; whatever that says of the number of tasks is said by `job plan`.
-        Source::Object(object) => {
-            objects += 1;
-            Ok(Content::Object { object: *object, size: 1 })
-        }
-    });
-    let built = built.map_err(|error| wrong(&error))?;
+    let objects = spec.file.sources().iter().filter(|source| matches!(source, Source::Object(_))).count();
+    let built = spec.check(&named)?;
     let steps = built.computes().map_or(0, |spec| Plan::of(spec).steps.len());
     let trigger = spec.file.trigger().map(show::when);
     if common.json {
@@ -147,12 +202,18 @@ pub fn validate(common: &Common, args: &SpecArgs) -> Result<(), Failure> {
 /// Shows what a submit would do. Large files are not stored for it: an object of their size takes their place.
 pub async fn plan(common: &Common, client: &Client, args: &SpecArgs) -> Result<(), Failure> {
     let spec = read(args)?;
+    let named = spec.named()?;
+    spec.check(&named)?;
     let mut files = BTreeMap::new();
-    for (name, content) in spec.named()? {
-        // Nothing that a plan says depends on what is in them.
+    for (name, content) in named {
+        // Nothing else that a plan says depends on what is in them.
         let content = match content {
             Named::Inline(content) => inline(content),
-            Named::Large(..) => FileContent::Text("?".to_owned()),
+            Named::Large(bytes, _) => FileContent::Unsent { bytes, compile_memory_bytes: 0 },
+            Named::Module(module, _) => FileContent::Unsent {
+                bytes: module.len() as u64,
+                compile_memory_bytes: check::check(&module).map_or(0, |checked| checked.facts.compile_memory_bytes),
+            },
         };
         files.insert(name, content);
     }
@@ -183,6 +244,7 @@ pub async fn submit(common: &Common, client: &Client, args: SubmitArgs) -> Resul
     }
     let spec = read(&args.spec)?;
     let named = spec.named()?;
+    spec.check(&named)?;
     let quorum = args.quorum.or(spec.file.quorum());
     let wanted = JobIdRequest { key: args.key, quorum, dedicated: spec.file.is_dedicated() };
     let JobIdInfo { job } = client.post("/v1/jobs/ids", &wanted).await?;
@@ -190,7 +252,16 @@ pub async fn submit(common: &Common, client: &Client, args: SubmitArgs) -> Resul
     for (name, content) in named {
         let content = match content {
             Named::Inline(content) => inline(content),
-            Named::Large(size, place) => FileContent::Object(store(common, client, &place, size, job).await?),
+            Named::Large(size, place) => {
+                let (body, what) = open_file(&place).await?;
+                let what = Upload { quorum: Some(job.quorum), ..what };
+                FileContent::Object(store(common, client, &place, size, &what, body).await?)
+            }
+            Named::Module(module, place) => {
+                let (size, what) = (module.len() as u64, module_upload(&module, &place, job));
+                let body = futures::stream::iter([Ok(module)]);
+                FileContent::Object(store(common, client, &place, size, &what, body).await?)
+            }
         };
         files.insert(name, content);
     }
@@ -239,13 +310,32 @@ pub async fn submit(common: &Common, client: &Client, args: SubmitArgs) -> Resul
 /// To whoever submits under the key of a job that has ended.
 const RUN_ANEW: &str = "a key stands for one job, however it ended: another --key, or none, runs it anew";
 
+/// How a module says at its upload what it is. The fingerprint is of its bytes: the file has others.
+fn module_upload(module: &Bytes, place: &Path, job: JobId) -> Upload {
+    Upload {
+        name: place.file_name().map(|name| name.to_string_lossy().into_owned()),
+        size: Some(module.len() as u64),
+        quorum: Some(job.quorum),
+        fingerprint: Some(blake3::hash(module).to_hex().to_string()),
+        ..Upload::default()
+    }
+}
+
 /// Stores a file that the job needs. The same file in the same quorum is the same object, so a submit that is repeated
 /// under a key names the same.
-async fn store(common: &Common, client: &Client, place: &Path, size: u64, job: JobId) -> Result<ObjectId, Failure> {
-    let (body, what) = open_file(place).await?;
-    let what = Upload { quorum: Some(job.quorum), ..what };
+async fn store<S>(
+    common: &Common,
+    client: &Client,
+    place: &Path,
+    size: u64,
+    what: &Upload,
+    body: S,
+) -> Result<ObjectId, Failure>
+where
+    S: futures::Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static,
+{
     let bar = progress(Some(size), common.json);
-    let stored: Result<PutInfo, Failure> = upload(client, &what, body, |progress| {
+    let stored: Result<PutInfo, Failure> = upload(client, what, body, |progress| {
         bar.set_message(progress.phase.to_string());
         bar.set_position(progress.bytes_stored);
     })

@@ -257,6 +257,10 @@ pub fn plan_text(plan: &PlanInfo) -> Text {
     let step = |planned| format!("{}, {}", step_text(planned), tasks(planned.tasks));
     rows.extend(plan.steps.iter().map(|planned| ("step", step(planned))));
     rows.push(("task", resources_text(&plan.resources)));
+    if plan.compile_memory_bytes > 0 {
+        let memory = bytes(plan.compile_memory_bytes);
+        rows.push(("module", format!("each worker compiles it once, with up to {memory} of memory")));
+    }
     rows.extend(plan.trigger.clone().map(|when| ("trigger", when)));
     let would = plan.peers.iter().filter(|peer| peer.refusal.is_none()).count();
     rows.push(("peers", format!("{would} of {} known would run it", plan.peers.len())));

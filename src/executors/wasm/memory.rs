@@ -3,11 +3,11 @@
 use wasmtime::{Error, ResourceLimiter, Result};
 
 /// Charged per table element: a reference and what goes with it.
-const ELEMENT_BYTES: usize = 16;
+pub(super) const ELEMENT_BYTES: usize = 16;
 
 /// Memories and tables of one module. Compilers make one of each.
-const MEMORIES_MAX: usize = 8;
-const TABLES_MAX: usize = 16;
+pub(super) const MEMORIES_MAX: usize = 8;
+pub(super) const TABLES_MAX: usize = 16;
 
 /// The machine, not the module's limit, had no memory left.
 #[derive(Debug, thiserror::Error)]

@@ -11,16 +11,26 @@
 //! every machine), and always the deadline and the `stop` token, through the engine's epoch ([`stop`]). A deterministic
 //! task has its own clock and randomness and must have fuel; its outcome is the same bytes wherever it runs, unless
 //! time, memory or the machine ended it, which its [`Ending`] then says.
+//!
+//! Before it runs, a module is checked ([`check`], the same check that a submit makes) and compiled by a process with
+//! limits ([`compiler`]). The code is kept in memory and on disk ([`modules`], [`artifacts`]): once per node, for all
+//! tasks and processes of that node. It is not taken from other nodes, since nothing proves that code is harmless.
 
+mod artifacts;
+pub mod check;
+pub mod compiler;
+mod engine;
 mod errno;
 mod files;
 mod guest;
+mod imports;
 mod input;
 mod memory;
 mod modules;
 mod paths;
 mod poll;
 mod rights;
+mod scan;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -29,6 +39,7 @@ mod wasi;
 mod world;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,39 +52,44 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wasmtime::{Store, Trap, UpdateDeadline};
 
+pub use self::artifacts::ArtifactConfig;
+use self::artifacts::Artifacts;
+use self::engine::Flavour;
 use self::files::Files;
 use self::guest::{Guest, Halt};
 use self::input::Input;
 use self::memory::{MachineFull, MemoryLimiter};
-use self::modules::{Flavour, ModuleError, Modules, Ready};
+use self::modules::{Key, ModuleError, Modules, Ready, Stage};
 use self::stop::{Stop, StopOnDrop, StopReason};
 use self::world::World;
 use super::log::LogBook;
 use super::report::Lines;
 use super::{Content, Ending, Executor, Finished, Host, Limits, Program, Stdout, Task, Usage, task};
+use crate::resources::Resources;
 use crate::seams::{Clock, Entropy};
 
-/// Bounds of all modules together.
-#[derive(Clone, Copy, Debug)]
+/// How often a task whose module is not ready yet says how far that is.
+const READY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What all modules of a node share.
+#[derive(Clone)]
 pub struct WasmConfig {
     /// Modules that run at once.
     pub running_max: usize,
-    /// Largest module, text or binary.
-    pub module_bytes_max: usize,
-    /// Machine code kept for modules that may come again.
+    /// Machine code kept in memory for modules that may come again.
     pub cache_bytes_max: u64,
-    /// How long a compilation may keep its task waiting.
-    pub compile_deadline: Duration,
+    /// Machine code kept on disk; `None` keeps none.
+    pub artifacts: Option<ArtifactConfig>,
+    /// The program that compiles when it is started with [`compiler::COMPILE`]: this one.
+    pub compiler: PathBuf,
+    /// What compiling is charged to.
+    pub resources: Resources,
 }
 
-impl Default for WasmConfig {
-    fn default() -> Self {
-        Self {
-            running_max: 256,
-            module_bytes_max: 16 << 20,
-            cache_bytes_max: 256 << 20,
-            compile_deadline: Duration::from_secs(60),
-        }
+impl WasmConfig {
+    /// The usual bounds, and nothing on disk.
+    pub fn new(compiler: PathBuf, resources: Resources) -> Self {
+        Self { running_max: 256, cache_bytes_max: 256 << 20, artifacts: None, compiler, resources }
     }
 }
 
@@ -96,9 +112,12 @@ struct Inner {
 
 impl WasmExecutor {
     pub fn new(config: WasmConfig, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Result<Self, StartError> {
-        let modules = Modules::new(config.module_bytes_max, config.cache_bytes_max, config.compile_deadline)
-            .map_err(|error| StartError(modules::chain(&error)))?;
-        let running = Arc::new(Semaphore::new(config.running_max));
+        let WasmConfig { running_max, cache_bytes_max, artifacts, compiler, resources } = config;
+        let artifacts = artifacts.map(|artifacts| Artifacts::open(artifacts, &resources)).transpose();
+        let artifacts = artifacts.map_err(|error| StartError(format!("the folder of compiled modules: {error}")))?;
+        let modules = Modules::new(compiler, artifacts, resources, cache_bytes_max)
+            .map_err(|error| StartError(check::chain(&error)))?;
+        let running = Arc::new(Semaphore::new(running_max));
         Ok(Self { inner: Arc::new(Inner { modules, running, clock, entropy }) })
     }
 }
@@ -124,8 +143,8 @@ impl Inner {
         let (ready, place) = tokio::select! {
             biased;
             () = stop.cancelled() => return ended(Ending::Cancelled),
-            () = &mut deadline => return ended(Ending::DeadlinePassed { after: limits.time }),
-            prepared = self.prepare(&task) => match prepared {
+            () = &mut deadline => return ended(Ending::NotReady { after: limits.time }),
+            prepared = self.prepare(&task, &*host) => match prepared {
                 Ok(prepared) => prepared,
                 Err(ending) => return ended(ending),
             },
@@ -159,7 +178,11 @@ impl Inner {
         finished.used.wall = started.elapsed();
         finished
     }
-    async fn prepare(&self, task: &Task) -> Result<(Arc<Ready>, tokio::sync::OwnedSemaphorePermit), Ending> {
+    async fn prepare(
+        &self,
+        task: &Task,
+        host: &dyn Host,
+    ) -> Result<(Arc<Ready>, tokio::sync::OwnedSemaphorePermit), Ending> {
         task::check(task)?;
         let Program::Wasm { module, deterministic } = &task.program else {
             return Err(Ending::Refused { reason: "only WebAssembly modules run here".to_owned() });
@@ -172,12 +195,30 @@ impl Inner {
         }
         let flavour = if task.limits.fuel.is_some() { Flavour::Metered } else { Flavour::Free };
         let place = self.running.clone().acquire_owned().await.expect("the semaphore is never closed");
-        match self.modules.get(module.clone(), flavour).await {
+        let key = Key::of(module, flavour);
+        let getting = self.modules.get(key, module.clone());
+        tokio::pin!(getting);
+        let mut was_told = false;
+        let got = loop {
+            tokio::select! {
+                biased;
+                got = &mut getting => break got,
+                () = tokio::time::sleep(READY_INTERVAL) => {
+                    if let Some(stage) = self.modules.stage(&key) {
+                        host.progress(0, &describe(stage, module.len()));
+                        was_told = true;
+                    }
+                }
+            }
+        };
+        if was_told {
+            host.progress(0, "");
+        }
+        match got {
             Ok(ready) => Ok((ready, place)),
             Err(ModuleError::Invalid(reason)) => Err(Ending::Invalid { reason }),
-            Err(error @ (ModuleError::TooSlow(_) | ModuleError::Host(_))) => {
-                Err(Ending::HostFailed { reason: error.to_string() })
-            }
+            Err(ModuleError::Refused(reason)) => Err(Ending::Refused { reason }),
+            Err(ModuleError::Host(reason)) => Err(Ending::HostFailed { reason }),
         }
     }
     fn guest(&self, task: Task, host: Arc<dyn Host>, stop: Stop) -> Result<Guest, Ending> {
@@ -216,6 +257,17 @@ impl Inner {
             stop,
             runtime: Handle::current(),
         })
+    }
+}
+
+/// How far a module is, for people.
+fn describe(stage: Stage, bytes: usize) -> String {
+    let size = format!("{:.1} MB", bytes as f64 / 1e6);
+    match stage {
+        Stage::Checked => format!("checking the module ({size})"),
+        Stage::WaitsForPlace => format!("the module ({size}) waits until others are compiled"),
+        Stage::WaitsForMemory => format!("the module ({size}) waits for memory to be compiled with"),
+        Stage::Compiled { since } => format!("compiling the module ({size}), {} s", since.elapsed().as_secs()),
     }
 }
 
@@ -277,12 +329,12 @@ fn ending(result: wasmtime::Result<()>, guest: &Guest, limits: Limits) -> Ending
         Some(Halt::OutputTooLarge) => return Ending::OutputTooLarge { limit: limits.output_bytes },
         Some(Halt::InputBroken(reason)) => return Ending::InputBroken { reason: reason.clone() },
         Some(Halt::NoMemory) => return Ending::Invalid { reason: Halt::NoMemory.to_string() },
-        None if error.is::<MachineFull>() => return Ending::HostFailed { reason: modules::chain(&error) },
+        None if error.is::<MachineFull>() => return Ending::HostFailed { reason: check::chain(&error) },
         None => match error.downcast_ref::<Trap>() {
             Some(Trap::OutOfFuel) => return Ending::OutOfFuel { what: "fuel" },
             Some(trap) => Ending::Trapped { reason: trap.to_string() },
             // Instantiation: a segment that does not fit, a memory larger than allowed.
-            None => Ending::Trapped { reason: modules::chain(&error) },
+            None => Ending::Trapped { reason: check::chain(&error) },
         },
     };
     // A program that was refused memory says so by failing in whatever way its language has.

@@ -1,37 +1,45 @@
-//! Compiled modules, by the hash of their bytes: compiled once however many tasks ask at the same moment, kept while
-//! there is room, and never on disk (a compiled module that someone could change is code that runs unchecked).
+//! Compiled modules, by the hash of their bytes: compiled once however many tasks ask at the same moment, kept in
+//! memory while there is room, and on disk for the next process ([`artifacts`](super::artifacts)).
 //!
-//! Compiling is work that others decide the amount of. It has bounds: bytes of a module, compilations at once, and a
-//! deadline for the answer. A compilation cannot be ended from outside; one that overruns goes on alone, holds its
-//! place among [`COMPILATIONS_MAX`], and its result is used if it ever comes.
+//! Compiling is work that others decide the amount of. A module is checked first ([`check`]); then its compilation
+//! waits for a place, so that few run at once and a small module never waits for a large one; then for memory, which is
+//! reserved as any other; then a process compiles it, within limits ([`compiler`]). A compilation whose tasks are gone
+//! goes on, and its result is used if one comes again.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
-use wasmtime::{Config, Engine, ExternType, InstancePre, Linker, Module, OptLevel, UnknownImportError};
+use bytes::Bytes;
+use quorate_protocols::resources::{Amounts, Scope, Service};
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::time::Instant;
+use wasmtime::{Engine, InstancePre, Linker, Module};
 
+use super::artifacts::Artifacts;
+use super::engine::Flavour;
 use super::guest::Guest;
-use super::{threads, wasi};
+use super::{check, compiler, threads, wasi};
+use crate::resources::{Reservation, Resources};
 
-/// Compilations at once. Two leave room for a small module behind a huge one.
-const COMPILATIONS_MAX: usize = 2;
+/// Modules from this size on, or from this cost of their functions on, take long and have a place of their own.
+const LARGE_BYTES: usize = 1 << 20;
+const LARGE_COST: u64 = 1 << 18;
+
+/// Compilations at once: of large modules, of others, and checks. A large one takes a processor for a minute.
+const LARGE_MAX: usize = 1;
+const SMALL_MAX: usize = 2;
+const CHECKS_MAX: usize = 2;
+
+/// How often a compilation that found no memory asks again.
+const MEMORY_PAUSE: Duration = Duration::from_millis(500);
 
 /// Modules kept, whatever their size; those that could not be compiled count too.
 const MODULES_MAX: usize = 256;
-
-/// Stack of a module, inside that of its thread.
-const WASM_STACK_BYTES: usize = 1 << 20;
-
-/// How a module is compiled: with fuel counted and every result the same on every machine, or for speed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Flavour {
-    /// Only an epoch ends it.
-    Free,
-    /// Fuel is counted, NaNs have one form, relaxed SIMD one meaning.
-    Metered,
-}
 
 /// A module that is ready to be started.
 pub(super) struct Ready {
@@ -42,154 +50,298 @@ pub(super) struct Ready {
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum ModuleError {
+    /// Wherever it runs.
     #[error("{0}")]
     Invalid(String),
-    #[error("the module was not compiled within {0:?}")]
-    TooSlow(Duration),
+    /// This node has not what it takes; another may.
+    #[error("{0}")]
+    Refused(String),
+    /// At this moment.
     #[error("{0}")]
     Host(String),
 }
 
 type Compiled = Result<Arc<Ready>, ModuleError>;
-type Key = (blake3::Hash, Flavour);
 
-/// Ordered by bytes: hashes have no order of their own.
-fn ordered(key: &Key) -> ([u8; 32], Flavour) {
-    (*key.0.as_bytes(), key.1)
+/// A module and how it is to be compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    hash: [u8; 32],
+    flavour: Flavour,
+}
+
+impl Key {
+    pub(super) fn of(module: &[u8], flavour: Flavour) -> Self {
+        Self { hash: *blake3::hash(module).as_bytes(), flavour }
+    }
+}
+
+/// How far a module is that is not ready yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Checked,
+    WaitsForPlace,
+    WaitsForMemory,
+    Compiled { since: Instant },
 }
 
 struct Entry {
     /// Holds `None` until the compilation ends. Its sender is gone without a value when nobody compiles any more.
     result: watch::Receiver<Option<Compiled>>,
+    stage: Stage,
     last_used: u64,
 }
 
 #[derive(Default)]
 struct Cache {
-    entries: BTreeMap<([u8; 32], Flavour), Entry>,
+    entries: BTreeMap<Key, Entry>,
     uses: u64,
 }
 
 pub(super) struct Modules {
-    free: Parts,
-    metered: Parts,
+    free: Arc<Parts>,
+    metered: Arc<Parts>,
     cache: Mutex<Cache>,
-    compiling: Arc<Semaphore>,
-    module_bytes_max: usize,
+    checks: Arc<Semaphore>,
+    small: Arc<Semaphore>,
+    large: Arc<Semaphore>,
+    compiler: PathBuf,
+    artifacts: Option<Arc<Artifacts>>,
+    resources: Resources,
     cache_bytes_max: u64,
-    deadline: Duration,
 }
 
-#[derive(Clone)]
 struct Parts {
     engine: Engine,
-    linker: Arc<Linker<Guest>>,
+    linker: Linker<Guest>,
+    /// Stands for the engine's version, its settings and this processor.
+    version: u64,
 }
 
 impl Parts {
     fn new(flavour: Flavour) -> wasmtime::Result<Self> {
-        let mut config = Config::new();
-        config
-            .epoch_interruption(true)
-            .max_wasm_stack(WASM_STACK_BYTES)
-            .cranelift_opt_level(OptLevel::Speed)
-            // Only the standard's 32-bit pointers mean anything to WASI preview 1.
-            .wasm_memory64(false)
-            .wasm_backtrace_max_frames(None)
-            .generate_address_map(false);
-        if flavour == Flavour::Metered {
-            config.consume_fuel(true).cranelift_nan_canonicalization(true).relaxed_simd_deterministic(true);
-        }
-        let engine = Engine::new(&config)?;
+        let engine = flavour.engine()?;
         let mut linker = Linker::new(&engine);
         wasi::offer(&mut linker)?;
-        Ok(Self { engine, linker: Arc::new(linker) })
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        Ok(Self { engine, linker, version: hasher.finish() })
+    }
+
+    /// The name under which the code of a module is kept on disk.
+    fn artifact_name(&self, key: &Key) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&key.hash).update(&self.version.to_le_bytes()).update(&[key.flavour as u8]);
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// Makes code that a compiler of ours wrote ready to run.
+    #[allow(unsafe_code)]
+    fn load(&self, code: &[u8]) -> Compiled {
+        let invalid = |error: wasmtime::Error| ModuleError::Invalid(check::chain(&error));
+        // SAFETY: the bytes are what an engine with these settings serialized: they come from the pipe of a compiler
+        // that this process started from its own program, or from a file that bears this node's keyed hash of them.
+        // They are in memory that nobody else changes.
+        let module = unsafe { Module::deserialize(&self.engine, code) }
+            .map_err(|error| ModuleError::Host(format!("compiled code cannot be loaded: {}", check::chain(&error))))?;
+        let instance = self.linker.instantiate_pre(&module).map_err(invalid)?;
+        let image = module.image_range();
+        let image_bytes = (image.end as usize - image.start as usize) as u64;
+        Ok(Arc::new(Ready { engine: self.engine.clone(), instance, image_bytes }))
     }
 }
 
+/// What the first look at a module comes to.
+enum Look {
+    /// Its code was on disk.
+    Ready(Arc<Ready>),
+    /// To be compiled.
+    Sound { binary: Bytes, is_large: bool, memory_bytes: u64 },
+}
+
+fn sound(module: Bytes) -> Result<Look, ModuleError> {
+    let checked = check::check(&module).map_err(|fault| ModuleError::Invalid(fault.to_string()))?;
+    let facts = checked.facts;
+    let binary = match checked.binary {
+        Cow::Borrowed(_) => module,
+        Cow::Owned(binary) => binary.into(),
+    };
+    let is_large = binary.len() >= LARGE_BYTES || facts.cost >= LARGE_COST;
+    Ok(Look::Sound { binary, is_large, memory_bytes: facts.compile_memory_bytes })
+}
+
 impl Modules {
-    pub(super) fn new(module_bytes_max: usize, cache_bytes_max: u64, deadline: Duration) -> wasmtime::Result<Self> {
+    pub(super) fn new(
+        compiler: PathBuf,
+        artifacts: Option<Artifacts>,
+        resources: Resources,
+        cache_bytes_max: u64,
+    ) -> wasmtime::Result<Self> {
         Ok(Self {
-            free: Parts::new(Flavour::Free)?,
-            metered: Parts::new(Flavour::Metered)?,
+            free: Arc::new(Parts::new(Flavour::Free)?),
+            metered: Arc::new(Parts::new(Flavour::Metered)?),
             cache: Mutex::default(),
-            compiling: Arc::new(Semaphore::new(COMPILATIONS_MAX)),
-            module_bytes_max,
+            checks: Arc::new(Semaphore::new(CHECKS_MAX)),
+            small: Arc::new(Semaphore::new(SMALL_MAX)),
+            large: Arc::new(Semaphore::new(LARGE_MAX)),
+            compiler,
+            artifacts: artifacts.map(Arc::new),
+            resources,
             cache_bytes_max,
-            deadline,
         })
     }
-    /// The compiled module: from the cache, from a compilation under way, or from a new one.
-    pub(super) async fn get(&self, module: bytes::Bytes, flavour: Flavour) -> Compiled {
-        if module.len() > self.module_bytes_max {
-            let (bytes, limit) = (module.len(), self.module_bytes_max);
-            return Err(ModuleError::Invalid(format!(
-                "the module has {bytes} bytes, and at most {limit} are compiled"
-            )));
-        }
-        let key = (blake3::hash(&module), flavour);
-        let waiting = async {
-            loop {
-                let (mut result, sender) = self.entry(&key);
-                if let Some(sender) = sender {
-                    self.compile(module.clone(), flavour, sender).await;
-                }
-                match result.wait_for(Option::is_some).await.map(|found| found.clone()) {
-                    Ok(found) => return found.expect("waited for"),
-                    // Whoever was to compile it was dropped before it began.
-                    Err(_) => self.forget(&key),
-                }
+
+    /// The compiled module: from memory, from a compilation under way, from disk, or from a new compilation.
+    pub(super) async fn get(&self, key: Key, module: Bytes) -> Compiled {
+        let compiled = loop {
+            let (mut result, sender) = self.entry(key);
+            if let Some(sender) = sender {
+                self.compile(key, module.clone(), sender).await;
+            }
+            match result.wait_for(Option::is_some).await.map(|found| found.clone()) {
+                Ok(found) => break found.expect("waited for"),
+                // Whoever was to compile it was dropped before it began.
+                Err(_) => self.forget_abandoned(&key),
             }
         };
-        let answer = tokio::time::timeout(self.deadline, waiting).await;
+        self.forget_lack(&key);
         self.evict();
-        answer.unwrap_or(Err(ModuleError::TooSlow(self.deadline)))
+        compiled
     }
+
+    /// Forgets an outcome that says something of this node and this moment: what it lacked it may have the next time.
+    fn forget_lack(&self, key: &Key) {
+        let mut cache = self.lock();
+        let lacked =
+            |result: &Option<Compiled>| matches!(result, Some(Err(ModuleError::Refused(_) | ModuleError::Host(_))));
+        if cache.entries.get(key).is_some_and(|entry| lacked(&entry.result.borrow())) {
+            cache.entries.remove(key);
+        }
+    }
+
+    /// How far a module is whose tasks wait for it.
+    pub(super) fn stage(&self, key: &Key) -> Option<Stage> {
+        let cache = self.lock();
+        cache.entries.get(key).filter(|entry| entry.result.borrow().is_none()).map(|entry| entry.stage)
+    }
+
+    fn set_stage(&self, key: &Key, stage: Stage) {
+        if let Some(entry) = self.lock().entries.get_mut(key) {
+            entry.stage = stage;
+        }
+    }
+
     /// The entry of a key, and its sender for the one who made it.
-    fn entry(&self, key: &Key) -> (watch::Receiver<Option<Compiled>>, Option<watch::Sender<Option<Compiled>>>) {
-        let mut cache = self.cache.lock().expect("nothing panics with the cache in hand");
+    fn entry(&self, key: Key) -> (watch::Receiver<Option<Compiled>>, Option<watch::Sender<Option<Compiled>>>) {
+        let mut cache = self.lock();
         cache.uses += 1;
         let last_used = cache.uses;
-        if let Some(entry) = cache.entries.get_mut(&ordered(key)) {
+        if let Some(entry) = cache.entries.get_mut(&key) {
             entry.last_used = last_used;
             return (entry.result.clone(), None);
         }
         let (sender, result) = watch::channel(None);
-        cache.entries.insert(ordered(key), Entry { result: result.clone(), last_used });
+        cache.entries.insert(key, Entry { result: result.clone(), stage: Stage::Checked, last_used });
         (result, Some(sender))
     }
-    fn forget(&self, key: &Key) {
-        let mut cache = self.cache.lock().expect("nothing panics with the cache in hand");
+
+    fn forget_abandoned(&self, key: &Key) {
+        let mut cache = self.lock();
         let abandoned = |entry: &Entry| entry.result.borrow().is_none() && entry.result.has_changed().is_err();
-        if cache.entries.get(&ordered(key)).is_some_and(abandoned) {
-            cache.entries.remove(&ordered(key));
+        if cache.entries.get(key).is_some_and(abandoned) {
+            cache.entries.remove(key);
         }
     }
-    /// Starts a compilation as soon as there is a place for it.
-    async fn compile(&self, module: bytes::Bytes, flavour: Flavour, sender: watch::Sender<Option<Compiled>>) {
-        let place = self.compiling.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let parts = match flavour {
+
+    /// Has a module compiled; the sender's receivers learn what came of it. Returns once the compiler was started, or
+    /// there was no need for it.
+    async fn compile(&self, key: Key, module: Bytes, sender: watch::Sender<Option<Compiled>>) {
+        let parts = match key.flavour {
             Flavour::Free => self.free.clone(),
             Flavour::Metered => self.metered.clone(),
         };
+        let (binary, is_large, memory_bytes) = match self.look_at(&key, &parts, module).await {
+            Ok(Look::Ready(ready)) => return drop(sender.send_replace(Some(Ok(ready)))),
+            Ok(Look::Sound { binary, is_large, memory_bytes }) => (binary, is_large, memory_bytes),
+            Err(error) => return drop(sender.send_replace(Some(Err(error)))),
+        };
+        self.set_stage(&key, Stage::WaitsForPlace);
+        let places = if is_large { &self.large } else { &self.small };
+        let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+        self.set_stage(&key, Stage::WaitsForMemory);
+        let memory = match self.reserve(memory_bytes).await {
+            Ok(memory) => memory,
+            Err(error) => return drop(sender.send_replace(Some(Err(error)))),
+        };
+        self.set_stage(&key, Stage::Compiled { since: Instant::now() });
+        let (compiler, artifacts) = (self.compiler.clone(), self.artifacts.clone());
         let sender = Arc::new(sender);
         let telling = sender.clone();
         let started = threads::start("wasm-compile", move || {
-            let _place = place;
-            // A compiler that panics is our bug, and the module's author should hear of it all the same.
-            let compiled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| compile(&parts, &module)));
-            let compiled = compiled.unwrap_or_else(|_| {
-                Err(ModuleError::Invalid("the compiler failed on this module; this is a bug of quorate".to_owned()))
+            let work = AssertUnwindSafe(|| -> Compiled {
+                let code = compiler::compile(&compiler, &binary, key.flavour, memory_bytes)?;
+                let ready = parts.load(&code)?;
+                if let Some(artifacts) = artifacts {
+                    artifacts.save(&parts.artifact_name(&key), &code);
+                }
+                Ok(ready)
             });
+            // Its waiters would begin anew for ever if they heard nothing.
+            let compiled = std::panic::catch_unwind(work).unwrap_or_else(|_| {
+                Err(ModuleError::Invalid("compiling it failed in the node; this is a bug of quorate".to_owned()))
+            });
+            // Given back before anybody hears of the end, so that who comes next finds it free.
+            drop((place, memory));
             telling.send_replace(Some(compiled));
         });
         if let Err(error) = started {
             sender.send_replace(Some(Err(ModuleError::Host(error))));
         }
     }
+
+    /// Loads a module's code from disk, or checks the module.
+    async fn look_at(&self, key: &Key, parts: &Arc<Parts>, module: Bytes) -> Result<Look, ModuleError> {
+        let place = self.checks.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (parts, artifacts, name) = (parts.clone(), self.artifacts.clone(), parts.artifact_name(key));
+        let (answer, answered) = oneshot::channel();
+        threads::start("wasm-check", move || {
+            let _place = place;
+            let kept = artifacts.and_then(|artifacts| artifacts.load(&name)).and_then(|code| parts.load(&code).ok());
+            let look = match kept {
+                Some(ready) => Ok(Look::Ready(ready)),
+                None => sound(module),
+            };
+            // Nobody waits any more when the task was dropped.
+            let _ = answer.send(look);
+        })
+        .map_err(ModuleError::Host)?;
+        // A check that panics is our bug, and the module's author should hear of it all the same.
+        let bug = || ModuleError::Invalid("checking it failed; this is a bug of quorate".to_owned());
+        answered.await.map_err(|_| bug())?
+    }
+
+    /// Memory for a compilation, as soon as there is some.
+    async fn reserve(&self, bytes: u64) -> Result<Reservation, ModuleError> {
+        let scope = Scope::Service(Service::Jobs);
+        let most = self.resources.limit(scope).min(self.resources.limit(Scope::System)).memory_bytes;
+        if bytes > most {
+            return Err(ModuleError::Refused(format!(
+                "compiling the module takes up to {} MiB of memory, and this node spends at most {} on that",
+                bytes >> 20,
+                most >> 20
+            )));
+        }
+        loop {
+            match self.resources.reserve(scope, Amounts { memory_bytes: bytes, ..Amounts::ZERO }) {
+                Ok(memory) => return Ok(memory),
+                Err(_) => tokio::time::sleep(MEMORY_PAUSE).await,
+            }
+        }
+    }
+
     /// Lets go of what was used longest ago, until the rest fits. Modules that run meanwhile live on by themselves.
     fn evict(&self) {
-        let mut cache = self.cache.lock().expect("nothing panics with the cache in hand");
+        let mut cache = self.lock();
         loop {
             let size = |entry: &Entry| match &*entry.result.borrow() {
                 Some(Ok(ready)) => ready.image_bytes,
@@ -205,35 +357,35 @@ impl Modules {
             cache.entries.remove(&oldest);
         }
     }
-}
 
-fn compile(parts: &Parts, bytes: &[u8]) -> Compiled {
-    let invalid = |reason: String| ModuleError::Invalid(reason);
-    let module = Module::new(&parts.engine, bytes).map_err(|error| invalid(chain(&error)))?;
-    let is_command =
-        |export| matches!(export, ExternType::Func(start) if start.params().len() + start.results().len() == 0);
-    if !module.get_export("_start").is_some_and(is_command) {
-        return Err(invalid("it exports no `_start`: build it as a command, not as a library (reactor)".to_owned()));
+    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
+        self.cache.lock().expect("nothing panics with the cache in hand")
     }
-    let instance = parts.linker.instantiate_pre(&module).map_err(|error| {
-        invalid(match error.downcast_ref::<UnknownImportError>() {
-            Some(unknown) => format!(
-                "it imports `{}.{}`, which is not offered here: the functions of WASI preview 1 \
-                 (wasi_snapshot_preview1) are",
-                unknown.module(),
-                unknown.name()
-            ),
-            None => chain(&error),
-        })
-    })?;
-    let image = module.image_range();
-    let image_bytes = (image.end as usize - image.start as usize) as u64;
-    Ok(Arc::new(Ready { engine: parts.engine.clone(), instance, image_bytes }))
 }
 
-/// An error with its causes, in one line and bounded: a text module's errors quote the text.
-pub(super) fn chain(error: &wasmtime::Error) -> String {
-    let whole = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    let line = whole.split_whitespace().collect::<Vec<_>>().join(" ");
-    line.chars().take(500).collect()
+#[cfg(test)]
+mod tests {
+    use super::super::imports::FUNCTIONS;
+    use super::*;
+
+    /// Goal: the list that modules are checked against is what workers offer. Method: a module that imports all of it
+    /// is linked, with each function's own parameters.
+    #[test]
+    fn every_import_that_the_check_lets_through_can_be_linked() {
+        let word = |letter: char| if letter == 'i' { "i32 " } else { "i64 " };
+        let import = |(name, shape): &(&str, &str)| {
+            let (params, results) = shape.split_once(':').unwrap();
+            let words = |letters: &str| letters.chars().map(word).collect::<String>();
+            let (params, results) = (words(params), words(results));
+            format!("(import \"wasi_snapshot_preview1\" \"{name}\" (func (param {params}) (result {results})))")
+        };
+        let imports: String = FUNCTIONS.iter().map(import).collect();
+        let text = format!("(module {imports} (memory (export \"memory\") 1) (func (export \"_start\")))");
+        let checked = check::check(text.as_bytes()).unwrap();
+        for flavour in [Flavour::Free, Flavour::Metered] {
+            let parts = Parts::new(flavour).unwrap();
+            let module = Module::new(&parts.engine, &checked.binary).unwrap();
+            parts.linker.instantiate_pre(&module).unwrap();
+        }
+    }
 }

@@ -72,9 +72,10 @@ impl Notes {
     /// The answer, with the reasons known here in the records of live runs, and how far their tasks are.
     pub fn add_to(&self, local: &dyn LocalQuorum, query: &Query, mut answer: QueryAnswer) -> QueryAnswer {
         let add = |record: &mut JobRecord| {
-            if !record.state.is_final()
-                && let Some(reason) = self.get(record.job)
-            {
+            if record.state.is_final() {
+                return;
+            }
+            if let Some(reason) = self.get(record.job).or_else(|| self.told_of(record.job)) {
                 record.reason = Some(reason);
             }
         };
@@ -89,6 +90,12 @@ impl Notes {
             _ => (),
         }
         answer
+    }
+    /// What some worker says of a task of the job, if one says anything.
+    fn told_of(&self, job: JobId) -> Option<String> {
+        let running = self.pulses.of_job(job);
+        let (worker, progress) = running.iter().find(|(_, progress)| !progress.note.is_empty())?;
+        Some(format!("task {} at {worker}: {}", progress.task.id.task, progress.note))
     }
     fn explain(&self, local: &dyn LocalQuorum, job: JobId, text: &mut String) {
         let (mut is_live, mut waits) = (false, false);

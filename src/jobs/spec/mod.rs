@@ -9,7 +9,8 @@
 //! ```toml
 //! name = "word count"
 //! kind = "wasm"                        # or "command", with `program` in place of `module`
-//! module = "wordcount.wat"             # a file beside this one; or { object = REF }, or { inline = TEXT }
+//! module = "wordcount.wat"             # a file beside this one; or { object = REF }, or { inline = TEXT }: a command of
+//!                                      # WASI preview 1, up to 64 MiB without debug sections, as text up to 4 MiB
 //! fuel = 5_000_000_000                 # units of wasmtime's fuel per task; none: only the timeout
 //! deterministic = true                 # equal inputs give equal outputs; needs fuel, and is the default with it
 //! args = ["--lower"]
@@ -75,6 +76,8 @@ use quorate_protocols::job::limits::SPEC_BYTES_MAX;
 use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::trigger::spec::{TriggerSpec, TriggeredSpec, When};
 use quorate_protocols::wire;
+
+use crate::executors::wasm::check::{Facts, ModuleFault};
 
 pub use read::read;
 
@@ -191,6 +194,11 @@ impl SpecFile {
         self.trigger.as_ref()
     }
 
+    /// The modules among the sources.
+    pub fn module_sources(&self) -> BTreeSet<&Source> {
+        self.open.iter().filter(|(slot, _)| matches!(slot, Slot::Module(_))).map(|(_, source)| source).collect()
+    }
+
     fn triggered(&self, job: &ComputeSpec) -> Option<TriggeredSpec> {
         Some(TriggeredSpec { trigger: self.trigger.clone()?, job: job.clone() })
     }
@@ -245,6 +253,48 @@ impl SpecFile {
             return Err(self.error(vec![Fault { line: 1, problem }]));
         }
         Ok(spec)
+    }
+
+    /// Checks the modules of what was built from this. `verdict` says what the module check said of a content; nothing of
+    /// one whose bytes cannot be had here.
+    pub fn check_modules(
+        &self,
+        spec: &JobSpec,
+        verdict: impl Fn(&Content) -> Option<Result<Facts, ModuleFault>>,
+    ) -> Result<(), SpecError> {
+        let Some(spec) = spec.computes() else { return Ok(()) };
+        let (mut faults, mut checked) = (Vec::new(), Vec::new());
+        for step in [Step::Map, Step::Reduce, Step::Compensate] {
+            let call = match step {
+                Step::Map => Some(&spec.call),
+                Step::Reduce => spec.reduce.as_ref().map(|reduce| &reduce.call),
+                Step::Compensate => spec.compensate.as_deref(),
+            };
+            let Some(Call { program: Program::Wasm { module, .. }, .. }) = call else { continue };
+            // A step that says nothing else has the first one's module.
+            if checked.contains(&module) {
+                continue;
+            }
+            checked.push(module);
+            let slot = Slot::Module(step);
+            let (key, source) = (slot.key(), self.open.get(&slot));
+            let named = source.map(|source| format!("{source}: ")).unwrap_or_default();
+            match verdict(module) {
+                Some(Err(fault)) => {
+                    faults.push(Fault { line: self.line(&key), problem: format!("`{key}`: {named}{fault}") });
+                }
+                Some(Ok(facts)) if facts.memory_bytes > spec.resources.memory_bytes => {
+                    let key = "resources.memory";
+                    let problem = format!(
+                        "`{key}`: {named}the module begins with {} bytes of memory, and the job gives it {}: raise it",
+                        facts.memory_bytes, spec.resources.memory_bytes
+                    );
+                    faults.push(Fault { line: self.line(key), problem });
+                }
+                Some(Ok(_)) | None => (),
+            }
+        }
+        if faults.is_empty() { Ok(()) } else { Err(self.error(faults)) }
     }
 
     fn error(&self, faults: Vec<Fault>) -> SpecError {

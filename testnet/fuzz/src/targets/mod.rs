@@ -3,6 +3,7 @@
 mod approval;
 mod directory;
 mod liveness;
+mod modules;
 mod quorum;
 mod resources;
 mod snapshot;
@@ -67,6 +68,7 @@ pub fn all() -> Vec<Target> {
         liveness::detector_target(),
         liveness::election_target(),
         directory::target(),
+        modules::target(),
     ]);
     for target in &mut targets {
         target.seeds.extend(corpus::committed(&target.name).into_iter().map(|(_, bytes)| bytes));
