@@ -20,6 +20,7 @@ pub mod jobs;
 pub mod network;
 pub mod node;
 pub mod objects;
+pub mod presence;
 pub mod quorum;
 pub mod resources;
 pub mod seams;

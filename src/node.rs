@@ -42,6 +42,7 @@ use crate::jobs::steward::Steward;
 use crate::jobs::task_service::TaskService;
 use crate::jobs::{Approvals, Placement, QuorumClient, Submits};
 use crate::objects::{NodeQuorums, Objects, ObjectsContext};
+use crate::presence::ObservedNet;
 use crate::quorum::{QuorumContext, QuorumHost, QuorumInbound};
 use crate::resources::Resources;
 use crate::resources::approver::{Approver, ApproverParts};
@@ -194,6 +195,8 @@ impl Node {
 
     async fn start_actors(parts: NodeParts) -> Result<Self, StartError> {
         let NodeParts { seams, identity, mut settings, resources, net, inbound, work } = parts;
+        let observed = ObservedNet::new(net, seams.clock.clone(), seams.tasks.clone());
+        let net: Arc<dyn Net> = Arc::new(observed.clone());
         // What nothing here runs is not offered.
         settings.kinds.retain(|kind| *kind == Kind::Store || work.executors.contains_key(kind));
         let Inbound { approval, raft, liveness, job, piece, task, gossip, events: net_events } = inbound;
@@ -220,11 +223,13 @@ impl Node {
             QuorumInbound { raft, liveness, events },
         )
         .await?;
+        observed.follow_suspicions(quorums.downgrade());
         // Subscribed before anything can be led, so that no lead goes unnoticed.
         let (driver_events, feed_events, own_events) = (quorums.events(), quorums.events(), quorums.events());
         let (bus, bus_events) = broadcast::channel(EVENTS_MAX);
         feed::start(feed::FeedParts {
             seams: seams.clone(),
+            observed,
             directory: directory.clone(),
             quorums: quorums.clone(),
             events: feed_events,
@@ -297,6 +302,7 @@ impl Node {
                     client: client.clone(),
                     placement: placement.clone(),
                     directory: directory.clone(),
+                    net: net.clone(),
                 }),
                 leases: Arc::new(approver.clone()),
             },

@@ -32,7 +32,7 @@ fn running(jobs: u32) -> QuorumState {
     let commands = (0..jobs).flat_map(|number| {
         let job = job(number);
         let submit = Command::Submit { job, spec: spec.clone() };
-        [(WORKER, submit), (WORKER, Command::AddHolders { job, grants: grants.clone() })]
+        [(WORKER, submit), (WORKER, Command::AddHolders { job, grants: grants.clone(), exhausted: false })]
     });
     state.apply(LogIndex(1), &Batch::at(Millis(1), commands.collect()));
     state

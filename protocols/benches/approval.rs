@@ -32,6 +32,8 @@ fn spec() -> RoundSpec {
         needed: WANTED,
         wanted: WANTED,
         exclude: BTreeSet::new(),
+        absent: BTreeSet::new(),
+        volunteers: true,
     }
 }
 

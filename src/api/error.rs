@@ -210,14 +210,30 @@ impl From<LogError> for ApiError {
     }
 }
 
+/// Nodes that storing anything takes: a quorum has as many members, and each of them keeps the record of a file whose
+/// pieces are on others.
+const HOLDERS_MIN: usize = quorate_protocols::quorum::limits::VOTERS_MIN;
+
 impl From<PutError> for ApiError {
     fn from(error: PutError) -> Self {
         let text = chain(&error);
         match error {
             PutError::Placement(error) => error.into(),
             PutError::Client(error) => error.into(),
-            PutError::TooFewHolders { fitting, .. } => Self::new(ErrorCode::TooFewPeers, text)
-                .hint(format!("start more nodes, or choose a smaller profile with --profile ({fitting})")),
+            PutError::TooFewHolders { fitting: Some(fitting), .. } => Self::new(ErrorCode::TooFewPeers, text).hint(
+                format!("start more nodes or free some space, or choose a profile that fits with --profile {fitting}"),
+            ),
+            PutError::TooFewHolders { holders, fitting: None, .. } => {
+                let more = HOLDERS_MIN.saturating_sub(holders);
+                Self::new(ErrorCode::TooFewPeers, text).hint(format!(
+                    "a file is kept on at least {HOLDERS_MIN} nodes with room, whatever its profile: start {more} more \
+                     (`quorate init --join LINE` on another machine, then `quorate node`) or free some space; \
+                     `quorate peers` shows who is there and what they have left"
+                ))
+            }
+            PutError::NoRoom { .. } => Self::new(ErrorCode::TooFewPeers, text).hint(
+                "start more nodes or free some space; `quorate peers` shows who is there and what they have left",
+            ),
             PutError::Body { .. } => Self::bad_request(text).hint(
                 "put the same file again on this node, or with --resume JOB from another: only what is missing is sent",
             ),
@@ -272,5 +288,27 @@ impl From<PathRejection> for ApiError {
 impl From<QueryRejection> for ApiError {
     fn from(rejection: QueryRejection) -> Self {
         of_rejection(rejection.status(), rejection.body_text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_protocols::object::Profile;
+
+    use super::*;
+
+    fn hint(holders: usize, fitting: Option<Profile>) -> String {
+        let profile = fitting.unwrap_or(Profile { data: 2, parity: 1 });
+        ApiError::from(PutError::TooFewHolders { holders, needed: 3, profile, fitting }).body.hint.unwrap()
+    }
+
+    #[test]
+    fn a_put_that_finds_too_few_peers_says_what_to_do_about_it() {
+        for (holders, more) in [(0, "start 3 more"), (1, "start 2 more"), (2, "start 1 more")] {
+            let hint = hint(holders, None);
+            assert!(hint.contains(more) && !hint.contains("--profile"), "{hint}");
+        }
+        let hint = hint(4, Profile::new(2, 2));
+        assert!(hint.contains("--profile 2+2"), "{hint}");
     }
 }

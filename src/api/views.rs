@@ -191,6 +191,7 @@ pub fn put_progress(progress: &PutProgress) -> PutProgressInfo {
         pieces_sent: progress.pieces_sent,
         pieces_skipped: progress.pieces_skipped,
         columns_replaced: progress.columns_replaced,
+        waiting: progress.waiting.clone(),
     }
 }
 

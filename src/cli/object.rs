@@ -67,7 +67,10 @@ async fn put(common: &Common, client: &Client, args: PutArgs) -> Result<(), Fail
     let mut job: Option<JobId> = resume;
     let stored = upload(client, &what, body, |progress| {
         job = progress.job.or(job);
-        bar.set_message(progress.phase.to_string());
+        bar.set_message(match &progress.waiting {
+            Some(waiting) => format!("{}: waiting, {waiting}", progress.phase),
+            None => progress.phase.to_string(),
+        });
         bar.set_position(progress.bytes_stored);
     });
     let stored = tokio::select! {

@@ -14,6 +14,10 @@ use reqwest::header::{ACCEPT, RANGE};
 
 use super::failure::Failure;
 
+/// A node reports the progress of a put every few seconds, also while it waits. One that says nothing for so long is
+/// gone, or cut off.
+const SILENCE_MAX: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// Bytes read from a file at once.
 pub const READ_BYTES: usize = 256 * 1024;
 
@@ -61,7 +65,14 @@ where
         .header(ACCEPT, "application/x-ndjson")
         .body(reqwest::Body::wrap_stream(body));
     let mut lines = Box::pin(client.lines(request).await?);
-    while let Some(line) = lines.next().await {
+    let silent = |_| {
+        let seconds = SILENCE_MAX.as_secs();
+        Failure::failed(format!(
+            "the node has said nothing about the put for {seconds} s; whether it goes on is unknown"
+        ))
+        .hint("look at `quorate job ls`; putting the same file again goes on where it stopped")
+    };
+    while let Some(line) = tokio::time::timeout(SILENCE_MAX, lines.next()).await.map_err(silent)? {
         let update: PutUpdate = serde_json::from_value(line?)
             .map_err(|error| Failure::failed(format!("the node's progress cannot be read: {error}")))?;
         match update {

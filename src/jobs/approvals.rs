@@ -4,7 +4,10 @@
 //! Each gathering runs in a task of the node and outlives its caller: answers that come after the end are promises that
 //! somebody holds room for, and are given back. The same happens with everything that was won when the caller went
 //! away. This node itself is asked in process, like any other candidate.
+//!
+//! Peers that the network knows to be absent ([`Net::is_absent`]) are told to the round, at its start and while it waits.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +43,26 @@ pub struct ApprovalsParts {
     pub local: Arc<dyn LocalApprover>,
 }
 
-type Gathered = Result<Vec<Approval>, RoundError>;
+/// What a round won.
+#[derive(Clone, Debug)]
+pub struct Gathered {
+    pub approvals: Vec<Approval>,
+    /// Fewer than wanted, and whoever may come has answered: waiting for more is of no use just now.
+    pub exhausted: bool,
+}
+
+/// Whether a round waits for peers that are no candidates yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Volunteers {
+    /// Asked for when there are too few candidates.
+    Wanted,
+    /// As above, but only while peers are connected that have not announced themselves yet: what is won is enough to go
+    /// on with, and whoever can serve is known otherwise.
+    FromStrangers,
+}
+
+/// While answers are awaited, how often the network is asked whether their peers are absent by now.
+const ABSENCE_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Approvals {
     pub fn new(parts: ApprovalsParts) -> Self {
@@ -58,7 +80,24 @@ impl Approvals {
         exclude: Vec<PeerId>,
         duration: Duration,
     ) -> Result<Vec<Approval>, RoundError> {
+        let bounds = (needed, wanted);
+        let gathered = self.gather_from(subject, requirement, bounds, exclude, duration, Volunteers::Wanted).await?;
+        Ok(gathered.approvals)
+    }
+
+    /// As [`Self::gather`], and whether more may come. `bounds`: the approvals needed and wanted.
+    pub async fn gather_from(
+        &self,
+        subject: Subject,
+        requirement: Requirement,
+        bounds: (usize, usize),
+        exclude: Vec<PeerId>,
+        duration: Duration,
+        volunteers: Volunteers,
+    ) -> Result<Gathered, RoundError> {
         let parts = &self.0;
+        let (needed, wanted) = bounds;
+        let strangers = parts.has_strangers();
         let spec = RoundSpec {
             asker: parts.net.local_peer(),
             subject,
@@ -68,6 +107,8 @@ impl Approvals {
             needed,
             wanted,
             exclude: exclude.into_iter().collect(),
+            absent: BTreeSet::new(),
+            volunteers: volunteers == Volunteers::Wanted || strangers,
         };
         let (done, outcome) = oneshot::channel();
         let gathering = Gathering {
@@ -75,6 +116,7 @@ impl Approvals {
             needed,
             subject,
             requirement: spec.requirement.clone(),
+            strangers,
             done: Some(done),
             volunteers: None,
             questions: FuturesUnordered::new(),
@@ -86,6 +128,7 @@ impl Approvals {
             granted: 0,
             refusals: Vec::new(),
             silent: Vec::new(),
+            exhausted: false,
         }))
     }
 }
@@ -94,6 +137,9 @@ impl Approvals {
     /// Gives a promise back that this node or an earlier primary won. Whether the peer let go now; it does so by
     /// itself when the lease ends.
     pub async fn give_back(&self, peer: PeerId, lease: LeaseId) -> bool {
+        if self.0.net.is_absent(peer) {
+            return false;
+        }
         matches!(
             self.0.send(peer, ApprovalMessage::Release { lease }).await,
             // Not known there any more, or known to somebody else: nothing is held for us.
@@ -153,20 +199,23 @@ struct Gathering {
     needed: usize,
     subject: Subject,
     requirement: Requirement,
-    done: Option<oneshot::Sender<Gathered>>,
+    /// Peers are connected of whom nothing is known yet: they may be of use in a moment.
+    strangers: bool,
+    done: Option<oneshot::Sender<Result<Gathered, RoundError>>>,
     volunteers: Option<mpsc::Receiver<PeerId>>,
     questions: FuturesUnordered<BoxFuture<'static, Answered>>,
 }
 
 impl Gathering {
-    async fn run(mut self, spec: RoundSpec) {
+    async fn run(mut self, mut spec: RoundSpec) {
         let seams = self.parts.seams.clone();
         let shutdown = seams.tasks.shutdown_token();
         let candidates = self.parts.knowledge.candidates(kind_of(self.subject), &self.requirement);
+        spec.absent = candidates.iter().copied().filter(|peer| self.parts.net.is_absent(*peer)).collect();
         let (mut round, effects) = Round::start(seams.clock.monotonic(), spec, candidates);
         self.perform(effects);
         while !round.is_idle() {
-            let wake = round.wake_at().map(|at| at.since(seams.clock.monotonic()));
+            let wake = round.wake_at().map(|at| at.since(seams.clock.monotonic()).min(ABSENCE_INTERVAL));
             // Answers before volunteers: what was promised decides whether more are needed.
             let input = tokio::select! {
                 biased;
@@ -179,6 +228,16 @@ impl Gathering {
                 // A millisecond more than asked: the clock counts whole ones.
                 () = pause(wake.map(|wake| wake + Duration::from_millis(1))) => RoundInput::Tick,
             };
+            let gone = |peer: &PeerId| self.parts.net.is_absent(*peer);
+            let absent: Vec<PeerId> = match input {
+                RoundInput::Tick if !round.is_ended() => round.awaited().filter(gone).collect(),
+                _ => Vec::new(),
+            };
+            for peer in absent {
+                // Nobody's message, so nobody's fault.
+                let effects = round.step(seams.clock.monotonic(), RoundInput::Absent { peer }).unwrap_or_default();
+                self.perform(effects);
+            }
             let effects = match round.step(seams.clock.monotonic(), input) {
                 Ok(effects) => effects,
                 Err(fault) => {
@@ -202,17 +261,19 @@ impl Gathering {
                     let kind = kind_of(self.subject);
                     self.volunteers = Some(self.parts.knowledge.ask_for_volunteers(self.subject, kind, requirement));
                 }
-                RoundEffect::Done { granted } => {
+                RoundEffect::Done { granted, exhausted } => {
                     let approvals: Vec<_> = granted.into_iter().map(|granted| granted.approval).collect();
-                    if let Some(Err(Ok(unwanted))) = self.done.take().map(|done| done.send(Ok(approvals))) {
-                        for approval in unwanted {
+                    let gathered = Gathered { approvals, exhausted: exhausted && !self.strangers };
+                    if let Some(Err(Ok(unwanted))) = self.done.take().map(|done| done.send(Ok(gathered))) {
+                        for approval in unwanted.approvals {
                             self.release(approval.statement.approver, approval.statement.lease);
                         }
                     }
                     self.volunteers = None;
                 }
-                RoundEffect::Failed { granted, refusals, silent } => {
-                    let error = RoundError::TooFew { needed: self.needed, granted, refusals, silent };
+                RoundEffect::Failed { granted, refusals, silent, exhausted } => {
+                    let exhausted = exhausted && !self.strangers;
+                    let error = RoundError::TooFew { needed: self.needed, granted, refusals, silent, exhausted };
                     // A caller that went away needs no reason.
                     drop(self.done.take().map(|done| done.send(Err(error))));
                     self.volunteers = None;
@@ -241,6 +302,13 @@ impl Gathering {
 }
 
 impl ApprovalsParts {
+    /// Whether a peer is connected that has not announced itself to this node yet.
+    fn has_strangers(&self) -> bool {
+        let known: BTreeSet<PeerId> = self.knowledge.peers().into_iter().map(|known| known.peer).collect();
+        let connected = self.net.peers().into_iter().filter(|view| view.connected).map(|view| view.peer);
+        connected.into_iter().any(|peer| !known.contains(&peer) && !self.net.is_absent(peer))
+    }
+
     fn penalise(&self, fault: &PeerFault) {
         let (PeerFault::NotAsked { peer }
         | PeerFault::WrongAnswer { peer }

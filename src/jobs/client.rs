@@ -387,7 +387,7 @@ impl QuorumClient {
         let local = parts.net.local_peer();
         let mut seen = BTreeSet::new();
         order.retain(|peer| *peer != local && !account.strangers.contains(peer) && seen.insert(*peer));
-        order.sort_by_key(|peer| account.failed.contains(peer));
+        order.sort_by_key(|peer| (account.failed.contains(peer), parts.net.is_absent(*peer)));
         order.into()
     }
 

@@ -65,8 +65,9 @@ pub enum ClientError {
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RoundError {
+    /// `exhausted`: whoever may come has answered; only who is absent now, or full, could make a difference.
     #[error("{granted} of the {needed} peers needed approved{}", reasons(refusals, silent))]
-    TooFew { needed: usize, granted: usize, refusals: Vec<(PeerId, Refusal)>, silent: Vec<PeerId> },
+    TooFew { needed: usize, granted: usize, refusals: Vec<(PeerId, Refusal)>, silent: Vec<PeerId>, exhausted: bool },
 }
 
 /// Peers that one message names, of each sort; a person acts on the first few, and a reason has a limit in bytes.
@@ -114,7 +115,10 @@ mod tests {
     #[test]
     fn errors_of_a_round_and_a_placement_name_who_did_not_answer_and_repeat_nothing() {
         let (one, other) = (PeerId([1; 32]), PeerId([2; 32]));
-        let round = |refusals, silent| RoundError::TooFew { needed: 3, granted: 2, refusals, silent };
+        let round = |refusals, silent| {
+            let exhausted = false;
+            RoundError::TooFew { needed: 3, granted: 2, refusals, silent, exhausted }
+        };
         let full = Refusal::Draining;
         let examples = [
             round(vec![], vec![]),

@@ -181,6 +181,7 @@ impl Placement {
                 granted: few.distinct,
                 refusals: Vec::new(),
                 silent: Vec::new(),
+                exhausted: false,
             },
         })?;
         for unused in formation.unused {

@@ -13,11 +13,13 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{FEED_INTERVAL, NodeEvent};
 use crate::directory::Directory;
+use crate::presence::ObservedNet;
 use crate::quorum::{HostEvent, QuorumHost};
 use crate::seams::{NetEvent, Seams};
 
 pub(super) struct FeedParts {
     pub seams: Seams,
+    pub observed: ObservedNet,
     pub directory: Directory,
     pub quorums: QuorumHost,
     pub events: broadcast::Receiver<HostEvent>,
@@ -27,8 +29,8 @@ pub(super) struct FeedParts {
 }
 
 pub(super) fn start(parts: FeedParts) {
-    let FeedParts { seams, directory, quorums, events, net_events, host_events, bus } = parts;
-    let network = NetworkFeed { directory: directory.clone(), net_events, host_events, bus };
+    let FeedParts { seams, observed, directory, quorums, events, net_events, host_events, bus } = parts;
+    let network = NetworkFeed { observed, directory: directory.clone(), net_events, host_events, bus };
     let shutdown = seams.tasks.shutdown_token();
     seams.tasks.spawn(async move {
         tokio::select! {
@@ -49,6 +51,7 @@ pub(super) fn start(parts: FeedParts) {
 }
 
 struct NetworkFeed {
+    observed: ObservedNet,
     directory: Directory,
     net_events: mpsc::Receiver<NetEvent>,
     host_events: mpsc::Sender<NetEvent>,
@@ -58,6 +61,7 @@ struct NetworkFeed {
 impl NetworkFeed {
     async fn run(mut self) {
         while let Some(event) = self.net_events.recv().await {
+            self.observed.observe_event(&event);
             // Nobody following is fine.
             match &event {
                 NetEvent::Connected { peer } => {

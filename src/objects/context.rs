@@ -1,6 +1,7 @@
 //! What this module needs of the rest of the node, as narrow as it can be, so that it can be tested without a network,
 //! a quorum or a resource tree.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -10,8 +11,22 @@ use quorate_protocols::quorum::{Command, CommandReply};
 
 use crate::directory::Directory;
 use crate::jobs::{ClientError, Placement, PlacementError, QuorumClient};
+use crate::seams::Net;
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::job::Kind;
+
+/// Peers that could hold a column, counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HoldersKnown {
+    /// They announce room, and are not known to be absent.
+    pub present: usize,
+    /// They announced room and are absent now.
+    pub absent: usize,
+    /// They keep columns, and announce too little room for this one.
+    pub full: usize,
+    /// Connected, and not announced yet: they may have room.
+    pub strangers: usize,
+}
 
 /// The quorums, as objects see them.
 pub trait Quorums: Send + Sync + 'static {
@@ -41,8 +56,8 @@ pub trait Quorums: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<(), ClientError>>;
     /// Voters and learners of the quorum, as far as this node knows without asking; empty when it knows none.
     fn members_known(&self, quorum: QuorumId) -> Vec<PeerId>;
-    /// How many peers, this node included, announce that they could hold a column of `column_bytes`.
-    fn holders_eligible(&self, column_bytes: u64) -> usize;
+    /// Which peers, this node included, could hold a column of `column_bytes`, counted.
+    fn holders_known(&self, column_bytes: u64) -> HoldersKnown;
 }
 
 /// The leases that this node granted as a holder. The approver that lends from the resource tree implements it.
@@ -64,6 +79,7 @@ pub struct NodeQuorums {
     pub client: QuorumClient,
     pub placement: Placement,
     pub directory: Directory,
+    pub net: Arc<dyn Net>,
 }
 
 impl Quorums for NodeQuorums {
@@ -105,8 +121,15 @@ impl Quorums for NodeQuorums {
             .map(|advert| advert.members.iter().map(|member| member.peer).collect())
             .unwrap_or_default()
     }
-    fn holders_eligible(&self, column_bytes: u64) -> usize {
+    fn holders_known(&self, column_bytes: u64) -> HoldersKnown {
         let requirement = Requirement { disk_bytes: column_bytes, ..Requirement::default() };
-        self.directory.candidates(Kind::Store, &requirement).len()
+        let candidates = self.directory.candidates(Kind::Store, &requirement);
+        let keepers = self.directory.candidates(Kind::Store, &Requirement::default()).len();
+        let full = keepers.saturating_sub(candidates.len());
+        let absent = candidates.iter().filter(|peer| self.net.is_absent(**peer)).count();
+        let is_stranger = |peer: &PeerId| self.directory.peer(*peer).is_none() && !self.net.is_absent(*peer);
+        let connected = self.net.peers().into_iter().filter(|view| view.connected).map(|view| view.peer);
+        let strangers = connected.filter(is_stranger).count();
+        HoldersKnown { present: candidates.len() - absent, absent, full, strangers }
     }
 }

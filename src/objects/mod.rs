@@ -15,14 +15,14 @@ use futures::stream::BoxStream;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::Claim;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::identity::Identity;
 use crate::jobs::ClientError;
 use crate::seams::{InboundRequest, Net, Seams};
 use crate::storage::Storage;
 
-pub use context::{HolderLeases, NodeQuorums, Quorums};
+pub use context::{HolderLeases, HoldersKnown, NodeQuorums, Quorums};
 pub use events::{Events, Metrics, ObjectEvent};
 pub use get::ByteRange;
 pub use holder::{PieceCallError, PieceClient, PieceService};
@@ -55,12 +55,17 @@ pub struct PutProgress {
     pub pieces_sent: u64,
     pub pieces_skipped: u64,
     pub columns_replaced: u32,
+    /// What the put waits for, while it waits for peers with room.
+    pub waiting: Option<String>,
 }
 
 impl PutProgress {
     pub fn enter(&mut self, phase: PutPhase) {
         if self.phase != phase && !self.passed.contains(&self.phase) {
             self.passed.push(self.phase);
+        }
+        if self.phase != phase {
+            self.waiting = None;
         }
         self.phase = phase;
     }
@@ -96,8 +101,12 @@ pub enum PutError {
     Placement(#[from] crate::jobs::PlacementError),
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("only {holders} peers can hold a column and {needed} are needed for {profile}; {fitting}")]
-    TooFewHolders { holders: usize, needed: usize, profile: Profile, fitting: String },
+    /// `fitting`: the best profile for as many peers, if there is one.
+    #[error("only {holders} peers can hold a column and {needed} are needed for {profile}{}", would_fit(fitting))]
+    TooFewHolders { holders: usize, needed: usize, profile: Profile, fitting: Option<Profile> },
+    /// As the quorum says it, after peers with room were waited for.
+    #[error("no room was found for the object: {reason}")]
+    NoRoom { reason: String },
     #[error("reading the file failed: {reason}")]
     Body { reason: String },
     #[error("the file ended after {found} bytes, {expected} were announced")]
@@ -108,6 +117,10 @@ pub enum PutError {
     DifferentContent { job: JobId, segment: u32 },
     #[error("the run was ended: {reason}")]
     Ended { job: JobId, reason: String },
+}
+
+fn would_fit(fitting: &Option<Profile>) -> String {
+    fitting.map(|fitting| format!("; {fitting} would fit")).unwrap_or_default()
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -154,6 +167,8 @@ pub struct Objects {
     coders: coding::Coders,
     events: Events,
     metrics: Arc<Metrics>,
+    /// Runs of failed puts that wait to be ended.
+    endings: Arc<Semaphore>,
 }
 
 impl Objects {
@@ -164,7 +179,8 @@ impl Objects {
         let service = PieceService::new(context.clone(), events.clone(), metrics.clone());
         let pieces = PieceClient::new(context.net.clone(), service.clone());
         holder::actor::start(service.clone(), inbound);
-        Self { context, service, pieces, coders: coding::Coders::default(), events, metrics }
+        let (coders, endings) = (coding::Coders::default(), Arc::new(Semaphore::new(put::ENDINGS_MAX)));
+        Self { context, service, pieces, coders, events, metrics, endings }
     }
     /// Asks any holder, this node included, over the piece protocol.
     pub fn pieces(&self) -> &PieceClient {
@@ -225,7 +241,8 @@ mod error_texts {
         let (job, profile) = (JobId { quorum, local: [3; 16] }, Profile { data: 4, parity: 2 });
         let object = ObjectId { quorum, manifest: quorate_protocols::ids::ManifestHash([4; 32]) };
         let after = std::time::Duration::from_secs(10);
-        let source = RoundError::TooFew { needed: 3, granted: 2, refusals: Vec::new(), silent: vec![peer] };
+        let source =
+            RoundError::TooFew { needed: 3, granted: 2, refusals: Vec::new(), silent: vec![peer], exhausted: true };
         let puts: Vec<PutError> = vec![
             PlacementError::Form { needed: 3, source }.into(),
             PlacementError::Found(FoundError::NoPrimary { quorum, after }).into(),
@@ -238,7 +255,9 @@ mod error_texts {
             ClientError::Forbidden { reason: "the owner may cancel it".into() }.into(),
             ClientError::Protocol { quorum, reason: "a commit was answered with something else".into() }.into(),
             ClientError::Rejected(quorate_protocols::quorum::Rejection::UnknownJob { job }).into(),
-            PutError::TooFewHolders { holders: 4, needed: 6, profile, fitting: "2+2 would fit".into() },
+            PutError::TooFewHolders { holders: 4, needed: 6, profile, fitting: Profile::new(2, 2) },
+            PutError::TooFewHolders { holders: 2, needed: 3, profile, fitting: None },
+            PutError::NoRoom { reason: "0 peers can hold a column and 5 are needed for 3+2".into() },
             PutError::Body { reason: "the client went away".into() },
             PutError::Length { expected: 2, found: 1 },
             PutError::TooLarge { limit: profile.bytes_max() },

@@ -226,6 +226,11 @@ pub trait Net: Send + Sync + 'static {
     /// Every peer known to the transport, connected or not, in order of peer id. This node is not among them.
     fn peers(&self) -> Vec<PeerView>;
     fn is_connected(&self, peer: PeerId) -> bool;
+    /// Whether the peer is known to be absent just now: it is asked last, and not waited for. A network that keeps no
+    /// such record ([`crate::presence`] does) knows nobody to be absent.
+    fn is_absent(&self, _peer: PeerId) -> bool {
+        false
+    }
     /// Tries to connect now, without waiting. The outcome comes as a `NetEvent`.
     fn dial(&self, peer: PeerId);
     /// Addresses at which this node listens, in the form a peer can dial.

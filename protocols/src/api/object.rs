@@ -60,6 +60,9 @@ pub struct PutProgressInfo {
     pub pieces_sent: u64,
     pub pieces_skipped: u64,
     pub columns_replaced: u32,
+    /// What the put waits for, while it waits for peers with room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]

@@ -8,6 +8,10 @@
 //! gets the same promise. With `wanted` approvals the round ends at once; with `needed`, after a short wait for
 //! the rest. What is won and not used is released, also when it comes after the end.
 //!
+//! Nobody waits for a peer that is known to be absent, from the start or since ([`RoundInput::Absent`]): it is asked only
+//! when the others cannot be enough, and the round ends as if it had said no. A round that ends with less than was
+//! wanted says whether anybody who may come is left (`exhausted`).
+//!
 //! The asker trusts a promise for [`LEASE_TRUST_PERCENT`] of its duration, counted from when it *asked*: the approver's
 //! clock started later, so the approver lets go after the asker has stopped counting on it.
 //!
@@ -39,6 +43,10 @@ pub struct RoundSpec {
     pub wanted: usize,
     /// Never asked, whether they are candidates or volunteers.
     pub exclude: BTreeSet<PeerId>,
+    /// Known to be absent: asked when the others cannot be enough, and not waited for.
+    pub absent: BTreeSet<PeerId>,
+    /// Whether a round that lacks candidates asks for volunteers and waits for them.
+    pub volunteers: bool,
 }
 
 /// What a promise must repeat to be one for what was asked.
@@ -93,6 +101,10 @@ pub enum RoundInput {
     Volunteered {
         peer: PeerId,
     },
+    /// The peer is known to be absent from now on.
+    Absent {
+        peer: PeerId,
+    },
     Tick,
 }
 
@@ -109,15 +121,18 @@ pub enum RoundEffect {
     },
     /// Too few candidates are left: announce the job, and report those that offer themselves. At most once per round.
     WantVolunteers,
-    /// The best first: in the order in which they answered.
+    /// The best first: in the order in which they answered. `exhausted`: fewer than wanted, and whoever may come has
+    /// answered.
     Done {
         granted: Vec<Granted>,
+        exhausted: bool,
     },
     /// Everything that was granted has been released.
     Failed {
         granted: usize,
         refusals: Vec<(PeerId, Refusal)>,
         silent: Vec<PeerId>,
+        exhausted: bool,
     },
 }
 
@@ -184,6 +199,8 @@ pub struct Round {
     digest: Digest,
     started: Millis,
     queue: VecDeque<PeerId>,
+    /// Absent candidates, asked after all others.
+    last: VecDeque<PeerId>,
     /// Every candidate ever taken up, so that none is asked twice.
     known: BTreeSet<PeerId>,
     asked: BTreeMap<PeerId, Standing>,
@@ -209,6 +226,7 @@ impl Round {
             spec,
             started: now,
             queue: VecDeque::new(),
+            last: VecDeque::new(),
             known: BTreeSet::new(),
             asked: BTreeMap::new(),
             granted: Vec::new(),
@@ -239,7 +257,17 @@ impl Round {
                     *standing = Standing::Unanswered { first, again: now.since(at) >= SLOW };
                 }
             }
-            RoundInput::Volunteered { peer } => self.take_up(peer),
+            RoundInput::Volunteered { peer } => {
+                // Whoever offers itself is there.
+                self.spec.absent.remove(&peer);
+                self.take_up(peer);
+            }
+            RoundInput::Absent { peer } => {
+                self.spec.absent.insert(peer);
+                let (absent, present) = self.queue.drain(..).partition::<Vec<_>, _>(|queued| *queued == peer);
+                self.queue.extend(present);
+                self.last.extend(absent);
+            }
             RoundInput::Tick => {}
         }
         self.advance(now, &mut effects);
@@ -272,12 +300,20 @@ impl Round {
     }
     /// Whether the round ended and no answer is outstanding, so that nothing is left to release.
     pub fn is_idle(&self) -> bool {
-        self.ended && self.in_flight(true) == 0
+        self.ended && !self.asked.values().any(|standing| matches!(standing, Standing::Asked { .. }))
+    }
+    /// Peers whose answer the round waits for.
+    pub fn awaited(&self) -> impl Iterator<Item = PeerId> + '_ {
+        let asked = self.asked.iter().filter(|(_, standing)| matches!(standing, Standing::Asked { .. }));
+        asked.map(|(peer, _)| *peer).chain(self.queue.iter().copied()).filter(|peer| !self.spec.absent.contains(peer))
     }
 
     fn take_up(&mut self, peer: PeerId) {
         if self.known.len() < CANDIDATES_MAX && !self.spec.exclude.contains(&peer) && self.known.insert(peer) {
-            self.queue.push_back(peer);
+            match self.spec.absent.contains(&peer) {
+                true => self.last.push_back(peer),
+                false => self.queue.push_back(peer),
+            }
         }
     }
 
@@ -337,9 +373,12 @@ impl Round {
         asked_at.plus(Duration::from_millis(trusted_ms))
     }
 
+    /// Peers that were asked and may be waited for.
     fn in_flight(&self, with_slow: bool) -> usize {
-        let counts = |standing: &&Standing| matches!(standing, Standing::Asked { slow, .. } if with_slow || !slow);
-        self.asked.values().filter(counts).count()
+        let counts = |(peer, standing): &(&PeerId, &Standing)| {
+            matches!(standing, Standing::Asked { slow, .. } if with_slow || !slow) && !self.spec.absent.contains(peer)
+        };
+        self.asked.iter().filter(counts).count()
     }
 
     fn advance(&mut self, now: Millis, effects: &mut Vec<RoundEffect>) {
@@ -358,7 +397,7 @@ impl Round {
         }
         self.drop_expired(now, effects);
         if self.granted.len() >= self.spec.wanted {
-            return self.finish(effects);
+            return self.finish(false, effects);
         }
         self.ask_more(now, effects);
         self.ask_again(now, effects);
@@ -368,13 +407,16 @@ impl Round {
         let overdue = now.since(self.started) >= ROUND_DEADLINE;
         if let Some(since) = self.enough_since {
             if nothing_to_come || overdue || now.since(since) >= EXTRA_WAIT {
-                self.finish(effects);
+                self.finish(nothing_to_come, effects);
             }
             return;
         }
         // Those that could still say yes. When they cannot be enough, somebody new must be found; ask while they answer.
         let possible = self.granted.len() + self.in_flight(false) + self.queue.len();
         match self.volunteers {
+            Volunteers::NotWanted if possible < self.spec.needed && !self.spec.volunteers => {
+                self.volunteers = Volunteers::Over;
+            }
             Volunteers::NotWanted if possible < self.spec.needed => {
                 self.volunteers = Volunteers::AwaitedUntil(now.plus(VOLUNTEERS_WAIT));
                 effects.push(RoundEffect::WantVolunteers);
@@ -383,7 +425,7 @@ impl Round {
             _ => {}
         }
         if overdue || (nothing_to_come && self.volunteers == Volunteers::Over) {
-            self.fail(effects);
+            self.fail(nothing_to_come, effects);
         }
     }
 
@@ -392,9 +434,19 @@ impl Round {
         while self.granted.len() + self.in_flight(false) < target
             && let Some(peer) = self.queue.pop_front()
         {
-            self.asked.insert(peer, Standing::Asked { first: now, at: now, slow: false });
-            effects.push(RoundEffect::Ask { peer, request: self.request() });
+            self.ask(now, peer, effects);
         }
+        // An absent peer may be back before anybody knows.
+        while self.granted.len() + self.in_flight(false) + self.queue.len() < self.spec.needed
+            && let Some(peer) = self.last.pop_front()
+        {
+            self.ask(now, peer, effects);
+        }
+    }
+
+    fn ask(&mut self, now: Millis, peer: PeerId, effects: &mut Vec<RoundEffect>) {
+        self.asked.insert(peer, Standing::Asked { first: now, at: now, slow: false });
+        effects.push(RoundEffect::Ask { peer, request: self.request() });
     }
 
     /// When those that may yet say yes are too few, asks those again that were too busy to answer.
@@ -404,7 +456,9 @@ impl Round {
         }
         let request = self.request();
         for (&peer, standing) in &mut self.asked {
-            if let Standing::Unanswered { first, again: true } = *standing {
+            if let Standing::Unanswered { first, again: true } = *standing
+                && !self.spec.absent.contains(&peer)
+            {
                 *standing = Standing::Asked { first, at: now, slow: false };
                 effects.push(RoundEffect::Ask { peer, request: request.clone() });
             }
@@ -431,14 +485,14 @@ impl Round {
         });
     }
 
-    fn finish(&mut self, effects: &mut Vec<RoundEffect>) {
+    fn finish(&mut self, exhausted: bool, effects: &mut Vec<RoundEffect>) {
         self.ended = true;
         let surplus = self.granted.split_off(self.granted.len().min(self.spec.wanted));
         effects.extend(surplus.iter().map(release));
-        effects.push(RoundEffect::Done { granted: std::mem::take(&mut self.granted) });
+        effects.push(RoundEffect::Done { granted: std::mem::take(&mut self.granted), exhausted });
     }
 
-    fn fail(&mut self, effects: &mut Vec<RoundEffect>) {
+    fn fail(&mut self, exhausted: bool, effects: &mut Vec<RoundEffect>) {
         self.ended = true;
         effects.extend(self.granted.iter().map(release));
         let silent = |(peer, standing): (&PeerId, &Standing)| {
@@ -447,7 +501,8 @@ impl Round {
         effects.push(RoundEffect::Failed {
             granted: std::mem::take(&mut self.granted).len(),
             refusals: std::mem::take(&mut self.refusals),
-            silent: self.asked.iter().filter_map(silent).collect(),
+            silent: self.asked.iter().filter_map(silent).chain(self.last.iter().copied()).collect(),
+            exhausted,
         });
     }
 }

@@ -37,6 +37,8 @@ fn spec(needed: usize, wanted: usize) -> RoundSpec {
         needed,
         wanted,
         exclude: BTreeSet::new(),
+        absent: BTreeSet::new(),
+        volunteers: true,
     }
 }
 
@@ -107,7 +109,9 @@ impl TestRound {
     }
     fn done(&self) -> Option<Vec<u8>> {
         self.effects.iter().find_map(|effect| match effect {
-            RoundEffect::Done { granted } => Some(granted.iter().map(|g| g.approval.statement.lease.0[0]).collect()),
+            RoundEffect::Done { granted, .. } => {
+                Some(granted.iter().map(|g| g.approval.statement.lease.0[0]).collect())
+            }
             _ => None,
         })
     }
@@ -250,8 +254,12 @@ fn a_round_that_cannot_win_says_who_refused_and_who_was_silent_and_lets_go() {
     round.approve(1);
     round.refuse(2);
     round.run_to_end();
-    let failed =
-        RoundEffect::Failed { granted: 1, refusals: vec![(peer(2), Refusal::Draining)], silent: vec![peer(3)] };
+    let failed = RoundEffect::Failed {
+        granted: 1,
+        refusals: vec![(peer(2), Refusal::Draining)],
+        silent: vec![peer(3)],
+        exhausted: true,
+    };
     assert_eq!(round.effects.last(), Some(&failed));
     assert_eq!(round.released(), [1]);
     assert!(round.now.since(Millis(1_000)) <= ROUND_DEADLINE);
@@ -273,7 +281,7 @@ fn a_promise_is_trusted_for_less_than_it_lasts_from_when_it_was_asked() {
     let mut round = TestRound::new(spec(1, 1), [1]);
     round.pass(400);
     round.approve(1);
-    let Some(RoundEffect::Done { granted }) = round.effects.last() else { panic!("the round is done") };
+    let Some(RoundEffect::Done { granted, .. }) = round.effects.last() else { panic!("the round is done") };
     assert_eq!(granted[0].trusted_until, Millis(1_000 + 540_000));
 }
 
@@ -301,6 +309,73 @@ fn a_round_that_has_enough_does_not_wake_for_volunteers_it_no_longer_awaits() {
     round.pass(2);
     assert!(!round.round.is_ended());
     assert!(round.round.wake_at().is_some_and(|at| at > round.now), "it would be woken for nothing, over and over");
+}
+
+fn without(absent: &[u8], spec: RoundSpec) -> RoundSpec {
+    RoundSpec { absent: absent.iter().map(|n| peer(*n)).collect(), ..spec }
+}
+
+/// Whether the round said, when it ended, that nobody who may come is left.
+fn exhausted(round: &TestRound) -> Option<bool> {
+    round.effects.iter().find_map(|effect| match effect {
+        RoundEffect::Done { exhausted, .. } | RoundEffect::Failed { exhausted, .. } => Some(*exhausted),
+        _ => None,
+    })
+}
+
+#[test]
+fn an_absent_peer_is_not_asked_while_others_are_enough_and_not_waited_for() {
+    let mut round = TestRound::new(without(&[5], spec(4, 7)), 1..=5);
+    assert_eq!(round.asked(), 4);
+    (1..=4).for_each(|n| round.approve(n));
+    assert_eq!(round.done(), Some(vec![1, 2, 3, 4]), "at once, without a timer");
+    assert_eq!((round.now, exhausted(&round)), (Millis(1_000), Some(true)));
+}
+
+#[test]
+fn an_absent_peer_is_asked_when_the_others_are_too_few_and_its_answer_counts() {
+    let mut round = TestRound::new(without(&[3], spec(3, 3)), 1..=3);
+    assert_eq!(round.asked(), 3);
+    (1..=3).for_each(|n| round.approve(n));
+    assert_eq!(round.done(), Some(vec![1, 2, 3]), "it was back before anybody knew");
+}
+
+#[test]
+fn a_peer_that_turns_out_to_be_absent_ends_the_wait_for_it() {
+    let mut round = TestRound::new(spec(2, 3), 1..=3);
+    round.approve(1);
+    round.approve(2);
+    assert_eq!(round.round.awaited().collect::<Vec<_>>(), [peer(3)]);
+    round.input(RoundInput::Absent { peer: peer(3) }).unwrap();
+    assert_eq!((round.done(), exhausted(&round)), (Some(vec![1, 2]), Some(true)));
+    // Its promise may still come, and is given back.
+    assert!(!round.round.is_idle());
+    round.approve(3);
+    assert_eq!(round.released(), [3]);
+}
+
+#[test]
+fn a_round_without_volunteers_fails_as_soon_as_everybody_present_has_answered() {
+    let alone = RoundSpec { volunteers: false, ..spec(1, 3) };
+    let mut round = TestRound::new(without(&[9], alone.clone()), [9]);
+    assert_eq!(exhausted(&round), Some(true), "nobody but an absent peer");
+    assert!(matches!(round.effects.last(), Some(RoundEffect::Failed { silent, .. }) if *silent == [peer(9)]));
+    round.approve(9);
+    assert_eq!(round.released(), [9], "it is back: the next round asks it first");
+    let mut round = TestRound::new(alone, [1]);
+    assert_eq!(exhausted(&round), None, "somebody may still answer");
+    round.refuse(1);
+    assert_eq!(exhausted(&round), Some(true));
+    assert_eq!(round.now, Millis(1_000));
+}
+
+#[test]
+fn a_round_that_stops_waiting_for_a_slow_peer_does_not_call_itself_exhausted() {
+    let mut round = TestRound::new(spec(2, 3), 1..=3);
+    round.approve(1);
+    round.approve(2);
+    round.pass(EXTRA_WAIT.as_millis() as u64);
+    assert_eq!((round.done(), exhausted(&round)), (Some(vec![1, 2]), Some(false)));
 }
 
 proptest! {

@@ -25,7 +25,9 @@
 //!
 //! **One dead column.** A column with pieces in flight that stores nothing for [`STALL`] while another column does is
 //! reported as failed; so is one that leaves any request without progress for [`DEADLINE`], whatever the others do. The
-//! first rule needs a witness, so that a busy or suspended entry node does not blame every holder at once.
+//! first rule needs a witness, so that a busy or suspended entry node does not blame every holder at once. A holder whose
+//! node is known to be absent ([`Input::Absent`]) is not waited for at all, as long as enough others are there to
+//! commit: a node that is itself cut off sees everybody absent, and gives nobody up.
 //!
 //! **A lost source.** A holder may lose what it has stored, its whole disk even, and nobody is told. It shows when a
 //! rebuild fails because of its sources: these are then asked what they still hold ([`Effect::Check`]), and what they
@@ -34,13 +36,14 @@
 //!
 //! **The end.** With the end of the file known, every whole column is sealed. [`Effect::Commit`] is given once: when
 //! all columns are sealed, or when the columns that a degraded put may return with are, and the rest have made no
-//! progress for [`DEGRADED_AFTER`]. What can be neither sent nor rebuilt ends the put with [`Effect::Fail`].
+//! progress for [`DEGRADED_AFTER`], or cannot make any: they have no holder, and the quorum expects no further one
+//! ([`Input::Exhausted`]). What can be neither sent nor rebuilt ends the put with [`Effect::Fail`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::store::{ColumnRecord, Grant};
-use crate::ids::{Attempt, Millis, PieceHash, PieceIndex, SegmentIndex};
+use crate::ids::{Attempt, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use crate::object::layout::Profile;
 use crate::piece::limits::{DEADLINE, REBUILD_SEGMENTS_MAX, SEGMENTS_IN_MEMORY_MAX, STALL, WINDOW_PIECES};
 use crate::piece::message::RebuildPart;
@@ -83,6 +86,10 @@ pub enum Input {
     Sealed { column: PieceIndex, attempt: Attempt },
     /// The quorum's view of the columns, from any reply. Older views do no harm.
     Columns(Vec<ColumnRecord>),
+    /// Whether the quorum expects no further holders, as of its last search.
+    Exhausted(bool),
+    /// The nodes of these holders are known to be absent.
+    Absent(BTreeSet<PeerId>),
     /// The last `RecordProgress` is committed: the next may follow.
     Recorded,
     /// Time has passed.
@@ -268,6 +275,8 @@ pub struct ReplicatePlan {
     /// Stored pieces not yet handed to `RecordProgress`.
     unrecorded: BTreeMap<SegmentIndex, BTreeSet<(PieceIndex, Attempt)>>,
     recording: bool,
+    /// The quorum expects no further holders.
+    exhausted: bool,
     /// Whether only laggards keep the next segment from being cut, and the time lost so.
     held_up: bool,
     lag: Duration,
@@ -290,6 +299,7 @@ impl ReplicatePlan {
             end: None,
             unrecorded: BTreeMap::new(),
             recording: false,
+            exhausted: false,
             held_up: false,
             lag: Duration::ZERO,
             seen_at: now,
@@ -414,6 +424,8 @@ impl ReplicatePlan {
             }
             Input::ColumnFailed { column, attempt, reason } => self.fail(column, attempt, reason, effects),
             Input::Columns(records) => self.adopt(now, &records),
+            Input::Exhausted(exhausted) => self.exhausted = exhausted,
+            Input::Absent(peers) => self.give_up_absent(&peers, effects),
             Input::Recorded => self.recording = false,
             Input::Tick => (),
         }
@@ -457,6 +469,27 @@ impl ReplicatePlan {
             current.sealed = false;
             self.pieces_lost = true;
             effects.push(Effect::ReportFailure { column, attempt, reason });
+        }
+    }
+
+    /// Fails the columns of absent holders that have not signed yet, if the others are enough to commit.
+    fn give_up_absent(&mut self, peers: &BTreeSet<PeerId>, effects: &mut Vec<Effect>) {
+        let is_absent = |column: &Column| {
+            column.serving().is_some_and(|grant| !column.sealed && peers.contains(&grant.holder.peer))
+        };
+        let others = self.columns.iter().filter(|column| column.serving().is_some() && !is_absent(column)).count();
+        if others < self.profile.columns_min() {
+            return;
+        }
+        let absent: Vec<(usize, Attempt)> = self
+            .columns
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| is_absent(column))
+            .map(|(index, column)| (index, column.attempt))
+            .collect();
+        for (index, attempt) in absent {
+            self.fail(PieceIndex(index as u8), attempt, "its node does not answer".to_owned(), effects);
         }
     }
 
@@ -639,7 +672,7 @@ impl ReplicatePlan {
     }
 
     /// Where the other pieces of a segment are.
-    fn sources(&self, except: PieceIndex, segment: SegmentIndex) -> Vec<(PieceIndex, PieceHash, crate::ids::PeerId)> {
+    fn sources(&self, except: PieceIndex, segment: SegmentIndex) -> Vec<(PieceIndex, PieceHash, PeerId)> {
         let others = self.columns.iter().enumerate().filter(|(index, _)| *index != except.0 as usize);
         let holding = others.filter(|(_, column)| column.stored.contains(&segment));
         holding
@@ -727,6 +760,12 @@ impl ReplicatePlan {
         self.end.is_some() && self.sealed().len() >= self.profile.columns_min()
     }
 
+    /// Whether a column that is not sealed may yet be: it has a holder, its failure is being reported, or the quorum
+    /// looks for a holder.
+    fn may_improve(&self) -> bool {
+        self.columns.iter().any(|column| !column.sealed && (column.grant.is_some() || !self.exhausted))
+    }
+
     /// Last progress of any column: whoever waits for the missing ones waits from here.
     fn last_progress(&self) -> Millis {
         self.columns.iter().map(Column::last_progress).max().unwrap_or_default()
@@ -738,7 +777,7 @@ impl ReplicatePlan {
         }
         let sealed = self.sealed();
         let degraded = sealed.len() < self.columns.len();
-        if !degraded || now.since(self.last_progress()) >= DEGRADED_AFTER {
+        if !degraded || !self.may_improve() || now.since(self.last_progress()) >= DEGRADED_AFTER {
             self.ended = true;
             effects.push(Effect::Commit { sealed, degraded });
         }

@@ -53,6 +53,8 @@ pub struct StoreRun {
     /// Piece hashes of every segment sent so far, in order of the columns; empty for a segment not reported yet.
     /// Forgotten when the run ends: the manifest has them.
     pub segments: Vec<Vec<PieceHash>>,
+    /// Whoever may come was asked, as of the last search for holders: a column without a holder is not waited for.
+    pub exhausted: bool,
     /// Set by the commit.
     pub manifest: Option<ManifestHash>,
     pub degraded: bool,
@@ -89,6 +91,7 @@ impl StoreRun {
             spares: Vec::new(),
             failed: Vec::new(),
             segments: Vec::new(),
+            exhausted: false,
             manifest: None,
             degraded: false,
             releasing: Vec::new(),

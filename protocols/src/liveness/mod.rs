@@ -9,6 +9,9 @@
 //!
 //! Beats carry the sender's wall clock too, so that a node knows whether its own is right: see [`clock`].
 //!
+//! Peers without a common quorum exchange no beats: [`presence`] tells from connections and unanswered questions who is
+//! absent.
+//!
 //! Wire: `/quorate/liveness/1`, one [`message::LivenessMessage`] in, one [`message::LivenessAnswer`] out.
 
 pub mod clock;
@@ -17,12 +20,14 @@ pub mod election;
 pub mod latency;
 pub mod limits;
 pub mod message;
+pub mod presence;
 
 pub use clock::{Clocks, Judgement};
 pub use detector::{Cause, Detector, DetectorEffect, DetectorInput};
 pub use election::{Election, ElectionEffect, ElectionInput, PreVoteRound, View};
 pub use latency::{DelayEstimate, Latency, majority_latency};
 pub use message::{Beat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
+pub use presence::{Absence, Presence, Sign};
 
 #[cfg(test)]
 mod tests;

@@ -51,6 +51,24 @@ impl Profile {
             _ => Some(Self::DEFAULT),
         }
     }
+
+    /// The profile for an object of `bytes` when `present` peers can hold a column now, `absent` ones could if they were
+    /// there, and `full` ones have no room for it: the profile under which the object bears most losses as soon as it is
+    /// stored, and of equals the one that bears most once what it owes is repaired.
+    ///
+    /// With one of five absent that is 2+2 (two losses) and not 3+2 with four columns (one loss until the repair); with
+    /// one of four it is 2+2 with three columns (one loss, two after the repair) and not 2+1. Nothing of that fits on two
+    /// peers: they get two copies, which bear a loss too, and owe the third.
+    pub fn for_reachable(bytes: Option<u64>, present: usize, absent: usize, full: usize) -> Option<Self> {
+        let borne = |profile: &Self| present.min(profile.columns()).saturating_sub(profile.data as usize);
+        let (narrow, wide) = (Self::fitting(bytes, present), Self::fitting(bytes, present + absent));
+        let possible = [wide, narrow].into_iter().flatten().filter(|profile| present >= profile.columns_min());
+        // Of equals the last, which needs no repair.
+        let best = possible.max_by_key(|profile| (borne(profile), profile.parity));
+        let copies = Self { data: 1, parity: 2 };
+        let may_copy = present >= copies.columns_min() && present + absent + full >= copies.columns();
+        best.or(may_copy.then_some(copies))
+    }
 }
 
 impl std::fmt::Display for Profile {
@@ -110,6 +128,25 @@ mod tests {
 
     fn profile() -> impl Strategy<Value = Profile> {
         (1u8..=16, 0u8..16).prop_filter_map("too wide", |(data, parity)| Profile::new(data, parity))
+    }
+
+    #[test]
+    fn the_profile_for_who_is_reachable_bears_most_losses_at_once_and_then_after_its_repair() {
+        let shown = |profile: Option<Profile>| profile.map(|profile| profile.to_string());
+        let chosen = |present, absent, full| shown(Profile::for_reachable(Some(1 << 20), present, absent, full));
+        for holders in 0..=9 {
+            let fitting = shown(Profile::fitting(Some(1 << 20), holders));
+            assert_eq!(chosen(holders, 0, 0), fitting, "all {holders} are there");
+        }
+        for (present, profile) in [(2, "1+2"), (3, "2+2"), (4, "2+2"), (5, "3+2"), (6, "4+2"), (8, "4+2")] {
+            assert_eq!(chosen(present, 1, 0).as_deref(), Some(profile), "one is absent, {present} are there");
+        }
+        assert_eq!(chosen(3, 2, 0).as_deref(), Some("2+1"), "3+2 needs four");
+        assert_eq!(chosen(3, 0, 1).as_deref(), Some("2+1"), "who is full is not expected to have room soon");
+        assert_eq!(chosen(2, 0, 1).as_deref(), Some("1+2"));
+        assert_eq!((chosen(1, 4, 0), chosen(2, 0, 0)), (None, None));
+        let tiny = |present, absent| shown(Profile::for_reachable(Some(100), present, absent, 0));
+        assert_eq!((tiny(4, 1).as_deref(), tiny(2, 1).as_deref()), (Some("1+2"), Some("1+2")));
     }
 
     proptest! {

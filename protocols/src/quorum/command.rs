@@ -56,10 +56,12 @@ pub enum Command {
         job: JobId,
         spec: JobSpec,
     },
-    /// Primary: holders were won. They fill open columns in order; the rest become spares.
+    /// Primary: holders were won. They fill open columns in order; the rest become spares. `exhausted`: fewer than wanted,
+    /// and whoever may come was asked, so that the uploader does not wait for more.
     AddHolders {
         job: JobId,
         grants: Vec<Grant>,
+        exhausted: bool,
     },
     /// A (new) node feeds the run. Replies with the run, so that only what is missing is sent.
     Attach {

@@ -54,7 +54,8 @@ impl QuorumState {
         }
         duties.extend(storing().filter_map(|record| {
             let (_, run) = record.store()?;
-            Some(Duty::WatchIdle { job: record.job, fed: run.fed, since: run.fed_at })
+            let empty = run.segments.is_empty();
+            Some(Duty::WatchIdle { job: record.job, fed: run.fed, since: run.fed_at, empty })
         }));
         self.work_duties(&mut duties);
         duties

@@ -197,11 +197,13 @@ pub enum Duty {
         attempt: Attempt,
     },
     /// Nobody has fed the run since `since` (quorum time, for people). When `fed` has stood still for `STORE_IDLE_MAX`
-    /// by the primary's monotonic clock, it abandons the run.
+    /// by the primary's monotonic clock, it abandons the run; after `STORE_EMPTY_MAX` if the run is `empty`, with nothing
+    /// stored that could be gone on with.
     WatchIdle {
         job: JobId,
         fed: u64,
         since: Millis,
+        empty: bool,
     },
     /// Tasks wait and no worker has room: win approvals of peers for this many slots and `SetWorker` each. One per sort
     /// of task, with the job whose turn is next.

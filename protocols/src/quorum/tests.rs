@@ -112,7 +112,7 @@ impl Quorum {
     }
     fn add(&mut self, index: u8, holders: &[u8]) -> Result<CommandReply, Rejection> {
         let grants = holders.iter().map(|holder| grant(*holder)).collect();
-        self.apply(peer(0), Command::AddHolders { job: job(index), grants })
+        self.apply(peer(0), Command::AddHolders { job: job(index), grants, exhausted: false })
     }
     fn receipts(&self, index: u8, content: u8) -> Vec<Receipt> {
         let run = self.state.jobs[&job(index)].stored();
@@ -204,7 +204,7 @@ fn holders_fill_open_columns_then_wait_as_spares_and_one_peer_gets_one_column() 
     assert_eq!(run.spares, [grant(4)]);
     // A second promise of the same peer is given back, not kept.
     let again = Grant { lease: LeaseId([99; 16]), ..grant(2) };
-    quorum.apply(peer(0), Command::AddHolders { job: job(1), grants: vec![again] }).unwrap();
+    quorum.apply(peer(0), Command::AddHolders { job: job(1), grants: vec![again], exhausted: false }).unwrap();
     let release = Duty::Release { job: job(1), column: PieceIndex(0), grant: again, attempt: Attempt(0) };
     assert!(quorum.state.duties().contains(&release));
 }
@@ -233,7 +233,7 @@ fn a_failed_column_goes_to_the_next_spare_under_a_new_attempt_and_the_old_holder
     quorum.apply(peer(0), failed(1, 1, 2)).unwrap();
     quorum.add(1, &[2, 4]).unwrap();
     let renewed = [2, 4].map(|index| Grant { lease: LeaseId([77; 16]), ..grant(index) });
-    quorum.apply(peer(0), Command::AddHolders { job: job(1), grants: renewed.to_vec() }).unwrap();
+    quorum.apply(peer(0), Command::AddHolders { job: job(1), grants: renewed.to_vec(), exhausted: false }).unwrap();
     assert_eq!(quorum.state.jobs[&job(1)].stored().columns[1].state, ColumnState::Open);
     quorum.add(1, &[5]).unwrap();
     let column = &quorum.state.jobs[&job(1)].stored().columns[1];
@@ -646,7 +646,7 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
     let command = match draw.what {
         0 => Command::Noop,
         1 => Command::Submit { job, spec: spec() },
-        2 | 3 => Command::AddHolders { job, grants },
+        2 | 3 => Command::AddHolders { job, grants, exhausted: draw.what == 3 },
         4 => Command::Attach { job },
         5 | 6 => {
             by = worker;

@@ -252,7 +252,7 @@ fn commands() -> Vec<Command> {
     vec![
         Command::Noop,
         Command::Submit { job: JOB, spec: spec() },
-        Command::AddHolders { job: JOB, grants: vec![grant(1), grant(2)] },
+        Command::AddHolders { job: JOB, grants: vec![grant(1), grant(2)], exhausted: true },
         Command::Attach { job: JOB },
         Command::Progress { job: JOB, worker_attempt: Attempt(1), segments: vec![progress] },
         Command::ColumnFailed {
@@ -670,7 +670,7 @@ pub fn history() -> Vec<(PeerId, Command)> {
     let grants: Vec<_> = (1..=4).map(grant).collect();
     let commands = vec![
         Command::Submit { job: kept, spec: spec() },
-        Command::AddHolders { job: kept, grants: grants.clone() },
+        Command::AddHolders { job: kept, grants: grants.clone(), exhausted: false },
         Command::CommitObject {
             job: kept,
             worker_attempt: Attempt(1),
@@ -679,7 +679,7 @@ pub fn history() -> Vec<(PeerId, Command)> {
             degraded: true,
         },
         Command::Submit { job: running, spec: spec() },
-        Command::AddHolders { job: running, grants },
+        Command::AddHolders { job: running, grants, exhausted: true },
         Command::SetStandbys { standbys: vec![approval_of(5, Subject::Member { quorum: QUORUM })] },
     ];
     let [counting, cancelled] = [3, 4].map(|local| JobId { quorum: QUORUM, local: [local; 16] });

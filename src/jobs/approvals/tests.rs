@@ -33,7 +33,7 @@ fn gatherer(candidates: &[u8], dead: &'static [u8]) -> (Approvals, Arc<Known>, A
     (approvals, known, released)
 }
 
-async fn gather(approvals: &Approvals, needed: usize) -> Gathered {
+async fn gather(approvals: &Approvals, needed: usize) -> Result<Vec<Approval>, RoundError> {
     approvals.gather(SUBJECT, Requirement::default(), needed, needed, Vec::new(), Duration::from_secs(100)).await
 }
 

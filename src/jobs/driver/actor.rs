@@ -34,6 +34,12 @@ use crate::seams::Entropy;
 pub const DUTIES_MAX: usize = 64;
 const DUTIES_PER_QUORUM_MAX: usize = 16;
 
+/// Of these, kept for duties that somebody waits for: repairs and releases may all be waiting for nodes that are away.
+const DUTIES_URGENT: usize = 4;
+
+/// How often it is looked whether a peer came, or came back, at most.
+const ARRIVALS_INTERVAL: Duration = Duration::from_secs(1);
+
 /// A failed duty is tried again after this, doubled by each failure up to the maximum, with up to half as jitter.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
@@ -93,6 +99,17 @@ impl Key {
     }
 }
 
+impl Key {
+    /// Whether a user, or a task, waits for it.
+    fn is_urgent(&self) -> bool {
+        !matches!(self, Self::Release(..) | Self::Repair(..) | Self::Rebuild(..) | Self::FindHolders(_, false))
+    }
+    /// Whether it may have failed for want of peers.
+    fn wants_peers(&self) -> bool {
+        matches!(self, Self::FindHolders(..) | Self::Repair(..))
+    }
+}
+
 /// A duty that was tried.
 #[derive(Clone, Copy)]
 struct Retry {
@@ -144,6 +161,9 @@ struct Actor {
     events: broadcast::Receiver<HostEvent>,
     led: BTreeMap<QuorumId, Led>,
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
+    /// Peers that were there when last looked for, and when that was.
+    present: BTreeSet<PeerId>,
+    arrivals_at: Option<Instant>,
 }
 
 pub(super) fn start(parts: DriverParts) {
@@ -176,7 +196,15 @@ pub(super) fn start(parts: DriverParts) {
         metrics,
         settings,
     });
-    let actor = Actor { around, quorums, events, led: BTreeMap::new(), running: FuturesUnordered::new() };
+    let actor = Actor {
+        around,
+        quorums,
+        events,
+        led: BTreeMap::new(),
+        running: FuturesUnordered::new(),
+        present: BTreeSet::new(),
+        arrivals_at: None,
+    };
     tasks.spawn(actor.run());
 }
 
@@ -335,8 +363,29 @@ impl Actor {
         }
     }
 
+    /// A peer that came, or came back, may be what duties have failed for: these are tried at once.
+    fn notice_arrivals(&mut self, now: Instant) {
+        if self.led.is_empty() || self.arrivals_at.is_some_and(|at| now - at < ARRIVALS_INTERVAL) {
+            return;
+        }
+        self.arrivals_at = Some(now);
+        let known = self.around.knowledge.peers().into_iter().map(|known| known.peer);
+        let present: BTreeSet<PeerId> = known.filter(|peer| !self.around.net.is_absent(*peer)).collect();
+        if present.iter().any(|peer| !self.present.contains(peer)) {
+            for led in self.led.values_mut() {
+                led.retries
+                    .iter_mut()
+                    .filter(|(key, _)| key.wants_peers())
+                    .for_each(|(_, retry)| retry.not_before = now);
+                led.derive_soon();
+            }
+        }
+        self.present = present;
+    }
+
     fn derive_due(&mut self) {
         let now = Instant::now();
+        self.notice_arrivals(now);
         let due: Vec<QuorumId> =
             self.led.iter().filter(|(_, led)| led.derive_at <= now).map(|(quorum, _)| *quorum).collect();
         for quorum in due {
@@ -377,7 +426,12 @@ impl Actor {
                 continue;
             }
             let due = match duty {
-                Duty::WatchIdle { job, fed, .. } => led.idle_since(job, fed, now) + self.around.settings.store_idle,
+                Duty::WatchIdle { job, fed, empty, .. } => {
+                    let settings = &self.around.settings;
+                    let patience =
+                        if empty { settings.store_empty.min(settings.store_idle) } else { settings.store_idle };
+                    led.idle_since(job, fed, now) + patience
+                }
                 Duty::ReleaseWorker { worker, lease } => {
                     led.worker_idle_since(worker, lease, now) + self.around.settings.worker_idle
                 }
@@ -393,9 +447,10 @@ impl Actor {
                 led.derive_at = led.derive_at.min(now + POLL_AGAIN);
                 continue;
             }
-            if led.running.len() >= DUTIES_PER_QUORUM_MAX || self.running.len() >= DUTIES_MAX {
+            let kept = if key.is_urgent() { 0 } else { DUTIES_URGENT };
+            if led.running.len() + kept >= DUTIES_PER_QUORUM_MAX || self.running.len() + kept >= DUTIES_MAX {
                 // The end of any of them derives again.
-                break;
+                continue;
             }
             let tries = Tries {
                 failures: retry.map_or(0, |retry| retry.failures),

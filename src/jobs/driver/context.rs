@@ -112,7 +112,8 @@ impl Context {
         }
     }
 
-    /// Asks a holder; in process when it is this node.
+    /// Asks a holder; in process when it is this node. One that is known to be absent is not waited for: the duty is tried
+    /// again, and leaves its place to others meanwhile.
     pub async fn ask_holder(
         &self,
         holder: PeerId,
@@ -120,6 +121,9 @@ impl Context {
         deadline: Duration,
     ) -> Result<(PieceAnswer, Bytes), HolderError> {
         let net = &self.around.net;
+        if net.is_absent(holder) {
+            return Err(NetError::Unreachable { peer: holder, reason: "its node does not answer".to_owned() }.into());
+        }
         let (answer, payload) = if holder == net.local_peer() {
             let answer = self.around.pieces.answer(holder, message, Bytes::new());
             tokio::time::timeout(deadline, answer)

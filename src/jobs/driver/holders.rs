@@ -12,6 +12,7 @@ use quorate_protocols::quorum::Command;
 
 use super::context::{Context, DutyError, Tries};
 use crate::jobs::RoundError;
+use crate::jobs::approvals::{Gathered, Volunteers};
 
 /// Asked for a stream of unknown length: twice what has come so far, and never less than this many segments, so that
 /// most streams never ask again. A guess.
@@ -58,21 +59,32 @@ pub(super) async fn find(
     // A run can go on with fewer than all columns, degraded, but not with fewer than these.
     let floor = profile.columns_min().saturating_sub(filled).max(1);
     let exclude = run.known_holders().collect::<BTreeSet<PeerId>>().into_iter().collect();
-    let gathered = around
-        .approvals
-        .gather(Subject::Holder { job }, column_requirement(bytes), floor, open + spares, exclude, LEASE)
-        .await;
-    match gathered {
-        Ok(approvals) => {
+    // With enough columns to go on, the run waits for peers that may come, not for the hope of some.
+    let volunteers = if filled < profile.columns_min() { Volunteers::Wanted } else { Volunteers::FromStrangers };
+    let (subject, requirement) = (Subject::Holder { job }, column_requirement(bytes));
+    let bounds = (floor, open + spares);
+    match around.approvals.gather_from(subject, requirement, bounds, exclude, LEASE, volunteers).await {
+        Ok(Gathered { approvals, exhausted }) => {
             let grants: Vec<Grant> = approvals.iter().map(grant_of).collect();
             let won = grants.len();
-            context.propose(Command::AddHolders { job, grants }).await?;
+            context.propose(Command::AddHolders { job, grants, exhausted }).await?;
             if won < open {
                 around.notes.set(job, lacking(spec, profile, filled + won, None));
             } else {
                 around.notes.clear(job);
             }
             Ok(())
+        }
+        // Whoever sends the pieces waits for no more columns. Said once: the record keeps it.
+        Err(error @ RoundError::TooFew { exhausted: true, .. })
+            if filled >= profile.columns_min() && !run.exhausted =>
+        {
+            let reason = lacking(spec, profile, filled, Some(&error));
+            context.propose(Command::AddHolders { job, grants: Vec::new(), exhausted: true }).await?;
+            if open > 0 {
+                around.notes.set(job, reason.clone());
+            }
+            Err(DutyError::Other(reason))
         }
         // A run whose columns are filled is only short of spares.
         Err(error) if open == 0 => Err(DutyError::Other(format!("no spare holders: {error}"))),

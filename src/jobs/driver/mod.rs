@@ -43,7 +43,7 @@ mod workers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_protocols::job::limits::STORE_IDLE_MAX;
+use quorate_protocols::job::limits::{STORE_EMPTY_MAX, STORE_IDLE_MAX};
 use tokio::sync::broadcast;
 
 pub use metrics::DriverMetrics;
@@ -61,6 +61,8 @@ use crate::seams::{Net, Seams};
 pub struct DriverSettings {
     /// A store run that nobody feeds for this long is abandoned.
     pub store_idle: Duration,
+    /// The same for a run that has stored nothing yet.
+    pub store_empty: Duration,
     /// A run that finds too few holders for this long fails, and says how many there are.
     pub holders_wait: Duration,
     /// A holder must be gone this long before its columns are rebuilt elsewhere, so that a restart moves nothing.
@@ -82,6 +84,7 @@ impl Default for DriverSettings {
     fn default() -> Self {
         Self {
             store_idle: STORE_IDLE_MAX,
+            store_empty: STORE_EMPTY_MAX,
             holders_wait: Duration::from_secs(30),
             repair_grace: Duration::from_secs(300),
             release_wait: Duration::from_secs(3600),

@@ -13,6 +13,7 @@ use quorate_protocols::quorum::{Command, ObjectRecord, ObjectState};
 
 use super::context::{Context, DutyError, HolderError, Tries};
 use super::holders::{column_requirement, grant_of};
+use crate::jobs::approvals::Volunteers;
 
 /// A rebuild that failed this often is given to another holder.
 const REBUILD_FAILURES_MAX: u32 = 4;
@@ -36,9 +37,12 @@ pub(super) async fn start(
     let requirement = column_requirement(decoded.layout().column_bytes());
     let subject = Subject::Holder { job: record.job };
     let exclude = exclude.into_iter().collect();
-    let gathered = context.around.approvals.gather(subject, requirement, 1, 1, exclude, LEASE).await;
+    // Objects may owe very many repairs while a node is away: none of them holds up the rest by waiting for volunteers.
+    let volunteers = Volunteers::FromStrangers;
+    let gathered = context.around.approvals.gather_from(subject, requirement, (1, 1), exclude, LEASE, volunteers).await;
     let approvals = gathered
-        .map_err(|error| DutyError::Other(format!("no new holder for column {column} of {manifest}: {error}")))?;
+        .map_err(|error| DutyError::Other(format!("no new holder for column {column} of {manifest}: {error}")))?
+        .approvals;
     let Some(approval) = approvals.first() else {
         return Err(DutyError::Other(format!("no new holder for column {column} of {manifest}")));
     };
@@ -89,7 +93,8 @@ async fn rebuild_once(
     let mut missing: Vec<SegmentIndex> = (0..layout.segments()).map(SegmentIndex).collect();
     while !missing.is_empty() {
         let batch = &missing[..missing.len().min(REBUILD_SEGMENTS_MAX)];
-        let parts = batch.iter().map(|segment| part(record, manifest, column, *segment)).collect::<Result<_, _>>()?;
+        let part = |segment: &SegmentIndex| part(context, record, manifest, column, *segment);
+        let parts = batch.iter().map(part).collect::<Result<_, _>>()?;
         let message = PieceMessage::Rebuild { slot, lease: grant.lease, profile: manifest.profile, parts };
         let rebuilt = match context.ask_holder(holder, message, DEADLINE).await? {
             (PieceAnswer::Rebuilt(segments), _) => segments,
@@ -125,6 +130,7 @@ fn is_for(receipt: &Receipt, slot: Slot, grant: Grant, manifest: &Manifest) -> b
 
 /// Where the other pieces of the segment are. More than the profile needs, so that the holder has a choice.
 fn part(
+    context: &Context,
     record: &ObjectRecord,
     manifest: &Manifest,
     column: PieceIndex,
@@ -146,6 +152,7 @@ fn part(
         let (found, needed) = (sources.len(), manifest.profile.data);
         return Err(DutyError::Other(format!("only {found} of the {needed} columns needed are left")));
     }
+    sources.sort_by_key(|(_, _, peer)| context.around.net.is_absent(*peer));
     let piece_bytes = manifest.layout().piece_bytes(segment.0) as u32;
     Ok(RebuildPart { segment, hash: piece(column)?, piece_bytes, sources })
 }

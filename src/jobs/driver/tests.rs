@@ -340,6 +340,37 @@ async fn an_idle_run_is_abandoned_and_a_fed_one_is_not() {
     assert!(started.elapsed() >= Duration::from_secs(3 * 45 + 60), "{:?}", started.elapsed());
 }
 
+/// Goal: a put that died before it stored anything leaves nothing behind for long, and one that stored something can be
+/// gone on with. Method: two runs whose uploaders are never heard of again, one of them with a recorded segment.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_stored_nothing_is_let_go_after_a_minute_and_one_to_go_on_with_is_not() {
+    let world = world(7, DriverSettings::default());
+    world.submit(Profile::DEFAULT);
+    let started = tokio::time::Instant::now();
+    world.quorum.reaches("the end", |state| state.jobs[&JOB].state.is_final()).await;
+    assert!(started.elapsed() <= STORE_EMPTY_MAX * 3 / 2, "{:?}", started.elapsed());
+
+    let world = self::world(7, DriverSettings::default());
+    world.submit(Profile::DEFAULT);
+    world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
+    let progress =
+        SegmentProgress { segment: SegmentIndex(0), pieces: vec![PieceHash([1; 32]); 6], stored: Vec::new() };
+    world.commit(Command::Progress { job: JOB, worker_attempt: Attempt(1), segments: vec![progress] });
+    tokio::time::sleep(STORE_IDLE_MAX / 2).await;
+    assert!(!world.quorum.read(|state| state.jobs[&JOB].state.is_final()));
+}
+
+/// Goal: whoever sends the pieces learns at once that no further holder is expected. Method: four peers for five columns.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_everybody_was_asked_for_says_so_in_its_record() {
+    let world = world(4, DriverSettings::default());
+    let started = tokio::time::Instant::now();
+    world.submit(Profile { data: 3, parity: 2 });
+    world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.exhausted).await;
+    assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
+    assert_eq!(world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.open_columns()), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_primary_that_was_replaced_starts_nothing() {
     let world = world(7, DriverSettings::default());

@@ -70,7 +70,8 @@ pub(super) async fn find(context: &Context, tender: &Tender, wanted: Wanted) -> 
     let mut ranked: Vec<PeerId> = around.knowledge.candidates(wanted.kind, &one);
     let (this_node, view) = (around.net.local_peer(), context.quorum.view());
     let is_member = |peer: &PeerId| view.voters.iter().any(|member| member.peer == *peer);
-    ranked.retain(|peer| !avoided.contains(peer));
+    // An absent peer would hold up the others' answer for nothing; when it is back it is a candidate again.
+    ranked.retain(|peer| !avoided.contains(peer) && !around.net.is_absent(*peer));
     ranked.sort_by_key(|peer| (*peer != this_node, !is_member(peer)));
     let offers = ranked.iter().take(ASKED_MAX).filter_map(|peer| {
         let known = known.get(peer).filter(|known| fits(&known.advert, wanted.kind, &one))?;

@@ -59,7 +59,7 @@ async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() 
     assert!(matches!(world.propose(3, cancel()).await, JobAnswer::Forbidden { .. }));
     for command in [
         Command::Abandon { job: JOB, fed: 0 },
-        Command::AddHolders { job: JOB, grants: Vec::new() },
+        Command::AddHolders { job: JOB, grants: Vec::new(), exhausted: false },
         Command::FailRun { job: JOB, worker_attempt: None, reason: String::new() },
         Command::RaiseLevel { level: 1 },
         Command::RemoveObject { manifest: ManifestHash([1; 32]), claims: ClaimSelector::All, force: true },

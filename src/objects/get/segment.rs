@@ -105,6 +105,10 @@ impl Read {
         // Pieces that should be there or on their way. At first only those touched; once one of these fails or is slow,
         // enough of any to compute it, and one more for every further delay.
         let (mut wanted, mut any, mut fresh) = (touched.len(), false, false);
+        // A holder that is known to be absent is not waited for: the piece is computed from others' at once.
+        if touched.clone().any(|index| placement.columns[index].is_none_or(|holder| self.is_absent(holder))) {
+            (wanted, any) = (wanted.max(needed), true);
+        }
         let mut hedge_at = Instant::now() + self.holders().hedge_after();
         loop {
             let found = pieces.iter().flatten().count();
@@ -156,8 +160,12 @@ impl Read {
         }
     }
 
-    /// Columns in the order in which they should be asked: those without faults in this read first, connected before
-    /// unconnected, data before parity, then the quickest.
+    fn is_absent(&self, holder: PeerId) -> bool {
+        self.objects.context.net.is_absent(holder)
+    }
+
+    /// Columns in the order in which they should be asked: those without faults in this read first, present before absent,
+    /// connected before unconnected, data before parity, then the quickest.
     fn order(&self, placement: &[Option<PeerId>], touched: &Range<usize>, any: bool) -> Vec<usize> {
         let views = self.objects.context.net.peers();
         let here = self.objects.service.peer();
@@ -170,7 +178,7 @@ impl Read {
             let busy = holders.outstanding.get(&peer).copied().unwrap_or_default();
             let faults = holders.faults.get(&peer).copied().unwrap_or_default();
             let parity = index >= self.manifest.profile.data as usize;
-            (faults, !connected, !touched.contains(&index), parity, rtt * (busy + 1), index)
+            (faults, self.is_absent(peer), !connected, !touched.contains(&index), parity, rtt * (busy + 1), index)
         };
         let mut order: Vec<usize> = (0..placement.len()).filter(|index| any || touched.contains(index)).collect();
         order.sort_by_cached_key(|index| rank(*index));

@@ -82,6 +82,8 @@ impl PieceService {
     ) -> Result<Vec<Option<Bytes>>, PieceRefusal> {
         let needed = profile.data as usize;
         let client = PieceClient::new(self.inner.context.net.clone(), self.clone());
+        let mut sources = sources;
+        sources.sort_by_key(|(_, _, peer)| self.inner.context.net.is_absent(*peer));
         let mut waiting: VecDeque<_> = sources.into();
         let mut running = FuturesUnordered::new();
         let mut pieces = vec![None; profile.columns()];

@@ -8,8 +8,13 @@
 //! [`SEGMENTS_IN_MEMORY_MAX`](quorate_protocols::piece::limits::SEGMENTS_IN_MEMORY_MAX)); a returned outcome is
 //! committed by the quorum, with signed receipts; a failing holder costs only its own column; a failover of the quorum
 //! delays progress records and the commit, never the pieces; dropping the future leaves the run as it is, to be resumed
-//! here or elsewhere, and collected if nobody does. What goes where and when is decided by the pure
+//! here or elsewhere, and collected if nobody does: after an hour, or after a minute if nothing was stored. What goes where and when is decided by the pure
 //! [`ReplicatePlan`](quorate_protocols::job::replicate::ReplicatePlan); this module performs it.
+//!
+//! Nobody waits for a node that is known to be absent. The profile is the one that bears most losses on the peers that
+//! are there ([`Profile::for_reachable`]). When the quorum says that whoever may come was asked, the put goes on with the
+//! holders that it has, if they bear a loss, and is *degraded*: the quorum owes the repair. While it waits for room, it
+//! says what for ([`PutProgress::waiting`]).
 //!
 //! What it does not do: win holders (the primary's driver does), confirm or repair (the steward does).
 
@@ -35,8 +40,9 @@ use tokio::time::{Instant, sleep};
 use self::pipeline::Pipeline;
 use self::reader::SegmentReader;
 use super::events::ObjectEvent;
-use super::{Objects, PutError, PutOutcome, PutPhase, PutProgress, PutRequest};
+use super::{HoldersKnown, Objects, PutError, PutOutcome, PutPhase, PutProgress, PutRequest};
 use crate::jobs::ClientError;
+use crate::seams::PeerView;
 
 /// One command or question to the quorum, across a failover.
 const QUORUM_DEADLINE: Duration = Duration::from_secs(10);
@@ -47,11 +53,27 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long to wait for adverts of peers that are connected already: right after a start they are seconds apart.
 const ADVERTS_WAIT: Duration = Duration::from_secs(3);
 
-/// With enough holders for a degraded object, how long to wait for the rest before sending starts without them.
+/// With enough holders for a degraded object, how long to wait for the rest before sending starts without them. Not at all
+/// once the quorum expects no more.
 const HOLDERS_WAIT: Duration = Duration::from_secs(2);
 
-/// With fewer than that, how long before the put gives up.
+/// With fewer than that, or with a quorum that cannot take the run, how long before the put gives up. Nothing has been
+/// read by then that could be lost.
 const HOLDERS_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long the end of a failed put waits for the quorum to record it, and for how long it is tried behind the user's back.
+const FAIL_DEADLINE: Duration = Duration::from_secs(2);
+const FAIL_PAUSE: Duration = Duration::from_secs(2);
+const FAIL_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Runs whose end is tried at once; beyond that they are left to be abandoned.
+pub(super) const ENDINGS_MAX: usize = 64;
+
+/// How often a put begins anew under another profile because peers turned out to be absent.
+const REFITS_MAX: usize = 2;
+
+/// After this the user is told what the put waits for.
+const WAITING_TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// First pause between two looks at whether holders were won; it doubles up to the second.
 const POLL_MIN: Duration = Duration::from_millis(5);
@@ -66,6 +88,8 @@ struct Run {
     worker_attempt: Attempt,
     columns: Vec<ColumnRecord>,
     segments: Vec<Vec<PieceHash>>,
+    /// The quorum expects no further holders.
+    exhausted: bool,
     resumed: bool,
 }
 
@@ -149,6 +173,23 @@ impl Objects {
 
     async fn open_new_run(&self, request: &PutRequest, progress: &watch::Sender<PutProgress>) -> Result<Run, PutError> {
         progress.send_modify(|progress| progress.enter(PutPhase::Placing));
+        for _ in 0..REFITS_MAX {
+            if let Some(run) = self.try_new_run(request, true, progress).await? {
+                return Ok(run);
+            }
+        }
+        let run = self.try_new_run(request, false, progress).await?;
+        run.ok_or_else(|| too_few(request.size, 0, request.profile.unwrap_or(Profile::DEFAULT)))
+    }
+
+    /// One run with the profile for who is there now. `None`, if that `may_refit`: peers turned out to be absent, and for
+    /// those that are there another profile fits.
+    async fn try_new_run(
+        &self,
+        request: &PutRequest,
+        may_refit: bool,
+        progress: &watch::Sender<PutProgress>,
+    ) -> Result<Option<Run>, PutError> {
         let profile = self.choose_profile(request).await?;
         if request.size.is_some_and(|size| size > profile.bytes_max()) {
             return Err(PutError::TooLarge { limit: profile.bytes_max() });
@@ -169,13 +210,40 @@ impl Objects {
             name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
             name
         });
-        let spec = JobSpec::Store(StoreSpec { name, size: request.size, profile });
-        self.insist(job, Command::Submit { job, spec }).await?;
+        self.submit(job, StoreSpec { name, size: request.size, profile }, progress).await?;
         progress.send_modify(|progress| {
             progress.enter(PutPhase::Approval);
             progress.job = Some(job);
         });
-        self.wait_for_holders(job, profile, request.size).await
+        let may_refit = may_refit && request.profile.is_none();
+        self.wait_for_holders(job, (profile, request.size), may_refit, progress).await
+    }
+
+    /// Has the quorum take the run. Peers without room keep a quorum from committing as well: that is then the reason.
+    async fn submit(&self, job: JobId, spec: StoreSpec, progress: &watch::Sender<PutProgress>) -> Result<(), PutError> {
+        let (started, size, profile) = (Instant::now(), spec.size, spec.profile);
+        let command = Command::Submit { job, spec: JobSpec::Store(spec) };
+        loop {
+            let error = match self.context.quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
+                Ok(_) => return Ok(()),
+                Err(error) if !is_passing(&error) => return Err(error.into()),
+                Err(error) => error,
+            };
+            if started.elapsed() >= HOLDERS_PATIENCE {
+                let known = self.holders_known(size, profile);
+                return Err(match known.present < profile.columns_min() {
+                    true => too_few(size, known.present, profile),
+                    false => error.into(),
+                });
+            }
+            tracing::debug!(%job, %error, "asking the quorum again");
+            progress.send_modify(|progress| progress.waiting = Some(error.to_string()));
+            sleep(POLL_MAX).await;
+        }
+    }
+
+    fn holders_known(&self, size: Option<u64>, profile: Profile) -> HoldersKnown {
+        self.context.quorums.holders_known(size.unwrap_or(0).div_ceil(profile.data.max(1) as u64))
     }
 
     async fn attach(&self, job: JobId) -> Result<Run, PutError> {
@@ -193,40 +261,50 @@ impl Objects {
             worker_attempt: attached.worker_attempt,
             columns: attached.columns,
             segments: attached.segments,
+            exhausted: false,
             resumed: true,
         })
     }
 
-    /// The profile asked for, or the best that the peers known now can carry.
+    /// The profile asked for, or the best that the peers which are there now can carry.
     async fn choose_profile(&self, request: &PutRequest) -> Result<Profile, PutError> {
         let wide = request.profile.unwrap_or(Profile::DEFAULT);
-        let column_bytes = request.size.unwrap_or(0).div_ceil(wide.data.max(1) as u64);
         let waited = Instant::now();
         loop {
-            let holders = self.context.quorums.holders_eligible(column_bytes);
-            let connected = self.context.net.peers().iter().filter(|peer| peer.connected).count() + 1;
-            let expected = wide.columns().min(connected);
-            if holders < expected && waited.elapsed() < ADVERTS_WAIT {
+            let HoldersKnown { present, absent, full, strangers } = self.holders_known(request.size, wide);
+            if present < wide.columns() && strangers > 0 && waited.elapsed() < ADVERTS_WAIT {
                 sleep(POLL_MAX / 2).await;
                 continue;
             }
-            let fitting = Profile::fitting(request.size, holders);
+            let net = &self.context.net;
+            let is_there = |peer: &PeerView| peer.connected && !net.is_absent(peer.peer);
+            let connected = net.peers().iter().filter(|peer| is_there(peer)).count() + 1;
+            let fitting = Profile::for_reachable(request.size, present, absent, full);
             return match request.profile.or(fitting) {
-                Some(profile) if holders.max(connected) >= profile.columns_min() => Ok(profile),
-                profile => Err(too_few(request.size, holders, profile.unwrap_or(Profile { data: 2, parity: 1 }))),
+                // An announcement may be old: whether there is room is for the peers themselves to say.
+                Some(profile) if present.max(connected) >= profile.columns_min() => Ok(profile),
+                profile => Err(too_few(request.size, present, profile.unwrap_or(Profile { data: 2, parity: 1 }))),
             };
         }
     }
 
-    /// Waits until the primary has won holders for the run: all, or after a while enough for a degraded object.
-    async fn wait_for_holders(&self, job: JobId, profile: Profile, size: Option<u64>) -> Result<Run, PutError> {
+    /// Waits until the primary has won holders for the run: all, or enough for a degraded object when the primary expects
+    /// no more, or does not find them in time. `None` as for [`Self::try_new_run`].
+    async fn wait_for_holders(
+        &self,
+        job: JobId,
+        (profile, size): (Profile, Option<u64>),
+        may_refit: bool,
+        progress: &watch::Sender<PutProgress>,
+    ) -> Result<Option<Run>, PutError> {
         let (started, mut pause) = (Instant::now(), POLL_MIN);
         loop {
             let record = match self.job(job).await {
                 Ok(Some(record)) => record,
                 Ok(None) => return Err(ClientError::from(Rejection::UnknownJob { job }).into()),
                 Err(error) if started.elapsed() >= PATIENCE => return Err(error.into()),
-                Err(_) => {
+                Err(error) => {
+                    progress.send_modify(|progress| progress.waiting = Some(error.to_string()));
                     sleep(POLL_MAX).await;
                     continue;
                 }
@@ -234,26 +312,49 @@ impl Objects {
             if record.state.is_final() {
                 return Err(ended(job, record.reason.as_deref()));
             }
+            let reason = record.reason.clone();
             let Some((_, run)) = record.into_store() else {
                 return Err(protocol(job, "this is a job that computes"));
             };
             let granted = run.columns.iter().filter(|column| column.grant.is_some()).count();
-            let enough = granted >= profile.columns_min() && started.elapsed() >= HOLDERS_WAIT;
+            let no_more = run.exhausted || started.elapsed() >= HOLDERS_WAIT;
+            let enough = granted >= profile.columns_min() && no_more;
             if granted == profile.columns() || enough {
-                return Ok(Run {
+                return Ok(Some(Run {
                     job,
                     profile,
                     size,
                     worker_attempt: run.worker_attempt,
                     columns: run.columns,
                     segments: Vec::new(),
+                    exhausted: run.exhausted,
                     resumed: false,
-                });
+                }));
+            }
+            if may_refit && granted < profile.columns_min() {
+                let HoldersKnown { present, absent, full, .. } = self.holders_known(size, Profile::DEFAULT);
+                let fitting = Profile::for_reachable(size, present, absent, full);
+                if present < profile.columns_min() && fitting.is_some_and(|fitting| fitting != profile) {
+                    self.fail_run(job, run.worker_attempt, &too_few(size, present, profile)).await;
+                    return Ok(None);
+                }
             }
             if started.elapsed() >= HOLDERS_PATIENCE {
-                let failed = too_few(size, granted, profile);
+                let failed = match reason {
+                    Some(reason) => PutError::NoRoom { reason },
+                    None => too_few(size, granted, profile),
+                };
                 self.fail_run(job, run.worker_attempt, &failed).await;
                 return Err(failed);
+            }
+            if started.elapsed() >= WAITING_TOLD_AFTER {
+                let waiting =
+                    reason.unwrap_or_else(|| format!("{granted} of {} columns have a holder", profile.columns()));
+                progress.send_if_modified(|progress| {
+                    let is_news = progress.waiting.as_ref() != Some(&waiting);
+                    progress.waiting = Some(waiting);
+                    is_news
+                });
             }
             sleep(pause).await;
             pause = (pause * 2).min(POLL_MAX);
@@ -262,10 +363,37 @@ impl Objects {
 
     async fn fail_run(&self, job: JobId, worker_attempt: Attempt, why: &PutError) {
         let command = Command::FailRun { job, worker_attempt: Some(worker_attempt), reason: why.to_string() };
-        if let Err(error) = self.context.quorums.propose(job.quorum, command, QUORUM_DEADLINE).await {
+        match self.context.quorums.propose(job.quorum, command.clone(), FAIL_DEADLINE).await {
+            Ok(_) => (),
+            // What ended the put may keep its quorum from committing: the user does not wait for it.
+            Err(error) if is_passing(&error) => self.fail_run_later(job, command),
             // The run is idle from now on, and abandoned in time.
-            tracing::info!(%job, %error, "could not end the run of a failed put");
+            Err(error) => tracing::info!(%job, %error, "could not end the run of a failed put"),
         }
+    }
+
+    fn fail_run_later(&self, job: JobId, command: Command) {
+        let Ok(permit) = self.endings.clone().try_acquire_owned() else {
+            return tracing::info!(%job, "too many runs wait for their end; this one is abandoned in time");
+        };
+        let (context, until) = (self.context.clone(), Instant::now() + FAIL_PATIENCE);
+        let shutdown = context.seams.tasks.shutdown_token();
+        self.context.seams.tasks.spawn(async move {
+            let ending = async {
+                while let Err(error) = context.quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await
+                    && is_passing(&error)
+                    && Instant::now() < until
+                {
+                    sleep(FAIL_PAUSE).await;
+                }
+            };
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => (),
+                () = ending => (),
+            }
+            drop(permit);
+        });
     }
 
     /// The run as its quorum has it now; `None` when the quorum knows no such run.
@@ -407,10 +535,7 @@ fn protocol(job: JobId, reason: &str) -> PutError {
 }
 
 fn too_few(size: Option<u64>, holders: usize, profile: Profile) -> PutError {
-    let fitting = match Profile::fitting(size, holders) {
-        Some(fitting) => format!("{fitting} would fit"),
-        None => "at least 3 are needed for any profile".to_owned(),
-    };
+    let fitting = Profile::fitting(size, holders);
     PutError::TooFewHolders { holders, needed: profile.columns(), profile, fitting }
 }
 

@@ -5,7 +5,7 @@
 //! future whose end is the next input. Progress records and failure reports run beside the pieces and are repeated
 //! while the quorum is without a primary; only the commit at the end needs it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use quorate_protocols::ids::{Attempt, JobId, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
-use quorate_protocols::job::limits::STORE_IDLE_MAX;
+use quorate_protocols::job::limits::{STORE_EMPTY_MAX, STORE_IDLE_MAX};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::job::replicate::{Effect, Input, PlanFault, ReplicatePlan};
@@ -60,8 +60,12 @@ const QUORUM_PAUSE: Duration = Duration::from_millis(500);
 const OPEN_INTERVAL: Duration = Duration::from_millis(300);
 
 /// How often it is told that the run is alive while there is no progress to record: a commit each, and many times
-/// before the run would be given up.
+/// before the run would be given up. A run that has stored nothing is given up sooner.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(STORE_IDLE_MAX.as_secs() / 20);
+const ALIVE_INTERVAL_EMPTY: Duration = Duration::from_secs(STORE_EMPTY_MAX.as_secs() / 4);
+
+/// How often it is looked whether a holder's node is absent by now.
+const ABSENCE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Shortest sleep for a timer of the plan: one that has passed and changes nothing must not spin.
 const TICK_MIN: Duration = Duration::from_millis(20);
@@ -134,9 +138,9 @@ enum Done<'a> {
         recorded: bool,
         columns: Result<Option<Vec<ColumnRecord>>, Feed>,
     },
-    /// Who holds what, as far as it could be learnt.
+    /// Who holds what, as far as it could be learnt, and whether no further holder is expected.
     Asked {
-        columns: Result<Option<Vec<ColumnRecord>>, Feed>,
+        columns: Result<Option<(Vec<ColumnRecord>, bool)>, Feed>,
     },
     /// The column was given up meanwhile.
     Cancelled,
@@ -178,6 +182,12 @@ pub(super) struct Pipeline<'a> {
     /// When the quorum last heard of the run, and when it was last asked who holds what.
     told_at: Instant,
     asked_at: Instant,
+    /// When it was last looked whose node is absent.
+    absence_at: Instant,
+    /// The quorum knows of something stored.
+    has_recorded: bool,
+    /// Why the last column failed.
+    last_failure: Option<String>,
     /// A question is under way: the next waits for its answer.
     asking: bool,
 }
@@ -193,6 +203,7 @@ impl<'a> Pipeline<'a> {
         let held = if run.resumed { ask_held(objects.pieces(), &mut run).await } else { BTreeMap::new() };
         let now = objects.context.seams.clock.monotonic();
         let plan = ReplicatePlan::new(run.profile, &run.columns, run.segments.clone(), now);
+        let (exhausted, has_recorded) = (run.exhausted, !run.segments.is_empty());
         let coder = objects.coders.get(run.profile).map_err(|error| protocol(run.job, &error.to_string()));
         Self {
             objects,
@@ -202,7 +213,7 @@ impl<'a> Pipeline<'a> {
             progress,
             coder,
             plan,
-            inputs: VecDeque::from([Input::Tick]),
+            inputs: VecDeque::from([Input::Exhausted(exhausted)]),
             work: FuturesUnordered::new(),
             memory: BTreeMap::new(),
             hashes: Vec::new(),
@@ -212,6 +223,9 @@ impl<'a> Pipeline<'a> {
             cancels: BTreeMap::new(),
             told_at: Instant::now(),
             asked_at: Instant::now(),
+            absence_at: Instant::now(),
+            has_recorded,
+            last_failure: None,
             asking: false,
         }
     }
@@ -228,6 +242,9 @@ impl<'a> Pipeline<'a> {
                 }
             }
             self.look_around();
+            if !self.inputs.is_empty() {
+                continue;
+            }
             let tick = self.next_tick();
             tokio::select! {
                 biased;
@@ -244,10 +261,17 @@ impl<'a> Pipeline<'a> {
     fn next_tick(&self) -> Instant {
         let now = self.now();
         let plan = self.plan.wake_at().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)).max(TICK_MIN));
-        let alive = self.told_at + ALIVE_INTERVAL;
+        let alive = self.told_at + self.alive_interval();
         let look = if self.wants_holders() { alive.min(self.asked_at + OPEN_INTERVAL) } else { alive };
-        let look = look.saturating_duration_since(Instant::now()).max(TICK_MIN);
+        let look = look.saturating_duration_since(Instant::now()).clamp(TICK_MIN, ABSENCE_INTERVAL);
         Instant::now() + plan.map_or(look, |plan| plan.min(look))
+    }
+
+    fn alive_interval(&self) -> Duration {
+        match self.has_recorded {
+            true => ALIVE_INTERVAL,
+            false => ALIVE_INTERVAL_EMPTY,
+        }
     }
 
     fn wants_holders(&self) -> bool {
@@ -257,7 +281,16 @@ impl<'a> Pipeline<'a> {
     /// An empty progress record says that the run is alive, and its reply says who holds what now; in between a
     /// question says as much to a run that waits for holders.
     fn look_around(&mut self) {
-        if self.told_at.elapsed() >= ALIVE_INTERVAL {
+        if self.absence_at.elapsed() >= ABSENCE_INTERVAL {
+            self.absence_at = Instant::now();
+            let net = &self.objects.context.net;
+            let holders = self.run.columns.iter().filter_map(|column| Some(column.grant?.holder.peer));
+            let absent: BTreeSet<PeerId> = holders.filter(|peer| net.is_absent(*peer)).collect();
+            if !absent.is_empty() {
+                self.inputs.push_back(Input::Absent(absent));
+            }
+        }
+        if self.told_at.elapsed() >= self.alive_interval() {
             self.record(Vec::new(), false);
         } else if self.wants_holders() && self.asked_at.elapsed() >= OPEN_INTERVAL {
             self.ask_who_holds();
@@ -275,7 +308,7 @@ impl<'a> Pipeline<'a> {
                     Err(ended(job, record.reason.as_deref()).into())
                 }
                 Ok(QueryAnswer::Job(record)) if fed_by(&record, worker_attempt) => {
-                    Ok(record.into_store().map(|(_, run)| run.columns))
+                    Ok(record.into_store().map(|(_, run)| (run.columns, run.exhausted)))
                 }
                 // Another worker, or no answer now: the next command that is refused says what is the case.
                 _ => Ok(None),
@@ -378,6 +411,7 @@ impl<'a> Pipeline<'a> {
 
     fn record(&mut self, segments: Vec<SegmentProgress>, recorded: bool) {
         self.told_at = Instant::now();
+        self.has_recorded |= !segments.is_empty();
         let (quorums, job, worker_attempt) =
             (self.objects.context.quorums.clone(), self.run.job, self.run.worker_attempt);
         self.work.push(Box::pin(async move {
@@ -408,6 +442,7 @@ impl<'a> Pipeline<'a> {
             cancel.cancel();
         }
         let job = self.run.job;
+        self.last_failure = Some(reason.clone());
         if let Some(grant) = self.run.columns.get(column.0 as usize).and_then(|column| column.grant) {
             tracing::warn!(%job, %column, holder = %grant.holder.peer, reason, "a holder failed during a put");
             let (holder, reason) = (grant.holder.peer, reason.clone());
@@ -483,9 +518,10 @@ impl<'a> Pipeline<'a> {
             }
             Done::Asked { columns } => {
                 (self.asking, self.asked_at) = (false, Instant::now());
-                if let Some(columns) = columns? {
+                if let Some((columns, exhausted)) = columns? {
                     self.adopt(&columns);
                     self.inputs.push_back(Input::Columns(columns));
+                    self.inputs.push_back(Input::Exhausted(exhausted));
                 }
             }
             Done::Cancelled => (),
@@ -585,7 +621,10 @@ impl<'a> Pipeline<'a> {
             }
             PlanFault::Shorter { found, .. } => Feed::OtherContent(OtherContent { job, segment: found, pieces: None }),
             PlanFault::TooLarge { .. } => PutError::TooLarge { limit: self.run.profile.bytes_max() }.into(),
-            fault @ (PlanFault::Lost { .. } | PlanFault::Driver { .. }) => ended(job, Some(&fault.to_string())).into(),
+            fault @ (PlanFault::Lost { .. } | PlanFault::Driver { .. }) => {
+                let last = self.last_failure.iter().map(|reason| format!("; the last one failed because {reason}"));
+                ended(job, Some(&last.fold(fault.to_string(), |text, last| text + &last))).into()
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use quorate_protocols::wire;
 
 use crate::identity::Identity;
 use crate::jobs::{ClientError, PlacementError};
-use crate::objects::{HolderLeases, Objects, ObjectsContext, Quorums};
+use crate::objects::{HolderLeases, HoldersKnown, Objects, ObjectsContext, Quorums};
 use crate::seams::clock::SystemClock;
 use crate::seams::disk::KvOp;
 use crate::seams::entropy::SeededEntropy;
@@ -209,10 +209,12 @@ impl World {
                     Grant { holder: MemberId { peer, incarnation: Incarnation(1) }, lease }
                 })
                 .collect();
-            if grants.is_empty() {
+            let exhausted = grants.len() < wanted;
+            if grants.is_empty() && state.0.jobs[&job].store().unwrap().1.exhausted {
                 break;
             }
-            apply(&mut state, by, Command::AddHolders { job, grants }).expect("the state machine takes holders");
+            apply(&mut state, by, Command::AddHolders { job, grants, exhausted })
+                .expect("the state machine takes holders");
         }
         Ok(reply?)
     }
@@ -400,8 +402,8 @@ impl Quorums for FakeQuorums {
     fn members_known(&self, _quorum: QuorumId) -> Vec<PeerId> {
         vec![peer(0)]
     }
-    fn holders_eligible(&self, _column_bytes: u64) -> usize {
-        self.world.willing.lock().unwrap().len()
+    fn holders_known(&self, _column_bytes: u64) -> HoldersKnown {
+        HoldersKnown { present: self.world.willing.lock().unwrap().len(), ..HoldersKnown::default() }
     }
 }
 

@@ -297,6 +297,64 @@ fn every_piece_is_sent_once_and_recorded_when_all_goes_well() {
     assert!(world.recorded.len() > 15 * 6, "{}", world.recorded.len());
 }
 
+/// A world in which one column never gets a holder, and whether the quorum expects one.
+fn with_an_open_column(exhausted: bool) -> World {
+    let mut world = World::new(3, &[Holder::Answers(5); 6], 0);
+    world.columns[5] = record(None, 0, &[]);
+    world.plan = ReplicatePlan::new(PROFILE, &world.columns, Vec::new(), Millis(0));
+    world.step(Input::Exhausted(exhausted));
+    world
+}
+
+/// Goal: a put is not slower because a column has no holder and will get none. Method: the same file with all six
+/// columns, with five and nobody expected, and with five while somebody may come.
+#[test]
+fn a_column_that_no_holder_is_expected_for_is_not_waited_for() {
+    let mut whole = World::new(3, &[Holder::Answers(5); 6], 0);
+    whole.expect_commit(false);
+    let mut short = with_an_open_column(true);
+    short.expect_commit(true);
+    assert!(short.now <= whole.now, "{} ms against {}", short.now, whole.now);
+    let mut hopeful = with_an_open_column(false);
+    hopeful.expect_commit(true);
+    assert!(hopeful.now >= DEGRADED_AFTER.as_millis() as u64, "{}", hopeful.now);
+}
+
+#[test]
+fn nobody_is_settled_for_less_while_a_holder_that_may_finish_is_at_work() {
+    let mut holders = [Holder::Answers(5); 6];
+    holders[2] = Holder::Answers(900);
+    let mut world = World::new(3, &holders, 0);
+    world.step(Input::Exhausted(true));
+    world.expect_commit(false);
+}
+
+/// Goal: a holder whose node is absent costs the put no wait. Method: it is silent from its second piece on; with
+/// nobody to take its place the put commits without it, and with a spare it commits whole.
+#[test]
+fn an_absent_holder_is_given_up_at_once() {
+    for (spares, degraded) in [(0, true), (1, false)] {
+        let mut holders = [Holder::Answers(5); 6];
+        holders[4] = Holder::DiesAfter(5, 1);
+        let mut world = World::new(3, &holders, spares);
+        world.step(Input::Exhausted(true));
+        world.later(40, Input::Absent([grant(4).holder.peer].into()));
+        world.expect_commit(degraded);
+        assert_eq!(world.failures, [PieceIndex(4)]);
+        assert!(world.now < 1_000, "{} ms", world.now);
+    }
+}
+
+/// Goal: a node that is cut off itself sees everybody absent, and must not give its holders up.
+#[test]
+fn holders_are_not_given_up_when_the_others_are_too_few_to_commit() {
+    let mut world = World::new(3, &[Holder::Answers(5); 6], 0);
+    let absent = (0..2).map(|index| grant(index).holder.peer).collect();
+    world.step(Input::Absent(absent));
+    assert!(world.failures.is_empty());
+    world.expect_commit(false);
+}
+
 #[test]
 fn an_empty_file_is_sealed_at_once() {
     World::new(0, &[Holder::Answers(5); 6], 0).expect_commit(false);

@@ -35,7 +35,7 @@ impl QuorumState {
         match command {
             Command::Noop => Ok(CommandReply::Done),
             Command::Submit { job, spec } => self.submit(by, *job, spec, events),
-            Command::AddHolders { job, grants } => self.add_holders(*job, grants, events),
+            Command::AddHolders { job, grants, exhausted } => self.add_holders(*job, grants, *exhausted, events),
             Command::Attach { job } => self.attach(by, *job),
             Command::Progress { job, worker_attempt, segments } => {
                 self.progress(by, *job, *worker_attempt, segments, events)

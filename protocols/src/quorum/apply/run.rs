@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::ids::{PieceIndex, SegmentIndex};
-use crate::job::limits::{HOLDERS_FAILED_MAX, JOBS_LIVE_MAX, RELEASING_MAX, SPARES_MAX, SPEC_BYTES_MAX};
+use crate::job::limits::{
+    HOLDERS_FAILED_MAX, JOBS_LIVE_MAX, RELEASING_MAX, SPARES_MAX, SPEC_BYTES_MAX, STORE_EMPTY_MAX, STORE_IDLE_MAX,
+};
 use crate::job::record::Run;
 use crate::job::spec::{JobSpec, Kind, StoreSpec};
 use crate::job::store::StoreRun;
@@ -120,9 +122,16 @@ impl QuorumState {
         Ok(CommandReply::Submitted { existed: false, state })
     }
 
-    pub(super) fn add_holders(&mut self, job: JobId, grants: &[Grant], events: &mut Vec<Event>) -> Applied {
+    pub(super) fn add_holders(
+        &mut self,
+        job: JobId,
+        grants: &[Grant],
+        exhausted: bool,
+        events: &mut Vec<Event>,
+    ) -> Applied {
         let now = self.wall();
         let record = self.run_for(job, RunCommand::AddHolders)?;
+        record.stored_mut().exhausted = exhausted;
         let mut known: std::collections::BTreeSet<PeerId> = record.stored().known_holders().collect();
         let mut assigned = 0;
         for grant in grants {
@@ -335,7 +344,10 @@ impl QuorumState {
         if record.stored().fed != fed {
             return Err(invalid(format!("job {job} was fed again since it looked idle")));
         }
-        let reason = format!("nobody fed the run for {} minutes", crate::job::limits::STORE_IDLE_MAX.as_secs() / 60);
+        let reason = match record.stored().segments.is_empty() {
+            true => format!("its uploader was gone for {} s and nothing was stored", STORE_EMPTY_MAX.as_secs()),
+            false => format!("nobody fed the run for {} minutes", STORE_IDLE_MAX.as_secs() / 60),
+        };
         self.end_run(job, RunState::Failed, Some(reason.clone()), format!("abandoned: {reason}"), events);
         Ok(CommandReply::Done)
     }

@@ -45,6 +45,8 @@ fn spec(needed: usize, wanted: usize) -> RoundSpec {
         needed,
         wanted,
         exclude: BTreeSet::new(),
+        absent: BTreeSet::new(),
+        volunteers: true,
     }
 }
 
@@ -103,7 +105,7 @@ impl Account {
                 }
                 RoundEffect::Release { lease, .. } => *self.released.entry(lease).or_default() += 1,
                 RoundEffect::WantVolunteers => self.calls_for_volunteers += 1,
-                RoundEffect::Done { granted } => {
+                RoundEffect::Done { granted, .. } => {
                     self.endings += 1;
                     self.done = granted.iter().map(|granted| granted.approval.statement.lease).collect();
                     let most = spec.wanted.max(spec.needed);
@@ -131,6 +133,8 @@ fn run(bytes: &[u8]) -> Trail {
     let Some(first) = script.next() else { return Trail::default() };
     let mut spec = spec(first.below(0, 6), first.below(1, 8));
     spec.exclude = (0..PEERS).filter(|peer| first.is_set(2, *peer as u8)).take(3).map(|peer| PEER_IDS[peer]).collect();
+    spec.absent = (0..PEERS).filter(|peer| first.is_set(5, *peer as u8)).map(|peer| PEER_IDS[peer]).collect();
+    spec.volunteers = first.is_set(6, 0);
     let candidates = (0..first.below(3, 2 * PEERS)).map(|index| PEER_IDS[(index * 5) % PEERS]);
     let mut now = Millis(first.wide(4) >> 24);
     let (mut round, effects) = Round::start(now, spec.clone(), candidates);
@@ -151,6 +155,7 @@ fn run(bytes: &[u8]) -> Trail {
             4 if step.byte(3) > 200 => RoundInput::Answered { peer, answer: ApprovalAnswer::Noted },
             4 => RoundInput::Silent { peer },
             5 => RoundInput::Volunteered { peer },
+            6 => RoundInput::Absent { peer },
             _ => RoundInput::Tick,
         };
         // A question that came to nothing may be put again.

@@ -311,7 +311,7 @@ fn duty(state: &QuorumState, step: Step<'_>) -> Option<Command> {
             let lease = step.byte(3) % 3;
             let grants =
                 (0..PEERS).filter(|index| step.is_set(5, *index as u8)).map(|index| grant(index, lease)).collect();
-            Command::AddHolders { job, grants }
+            Command::AddHolders { job, grants, exhausted: step.is_set(6, 0) }
         }
         Duty::Confirm { manifest, column, attempt, .. } => {
             Command::Confirmed { manifest, column, attempt: skewed(step, attempt) }
