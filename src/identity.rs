@@ -348,8 +348,8 @@ mod tests {
         assert!(error.to_string().contains("chmod 600"), "{error}");
     }
 
-    /// Goal: no circle of advice. Method: each part taken away in turn; what is said names the part and a way out that does
-    /// not lead back to where the user is.
+    /// Goal: no circle of advice. Method: each part taken away in turn; what is said names the part and a way out that
+    /// does not lead back to where the user is.
     #[test]
     fn a_folder_that_lost_a_part_is_said_to_have_lost_it() {
         let entropy = SeededEntropy::new(1);

@@ -240,8 +240,8 @@ mod tests {
         drop(tokio::spawn(net.request(peer(2), protocol, Frame::default(), Duration::from_secs(30))));
     }
 
-    /// Goal: a peer that stands still is known to be absent after about a second of an unanswered question, and known to
-    /// be back soon after it goes on, without another question.
+    /// Goal: a peer that stands still is known to be absent after about a second of an unanswered question, and known
+    /// to be back soon after it goes on, without another question.
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_answers_nothing_is_absent_until_it_answers_again() {
         let (net, answers, _) = network();

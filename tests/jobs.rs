@@ -141,10 +141,9 @@ fn mistakes_in_a_specification_get_answers_that_help() {
         (file("cut.wasm"), &["wrong.toml:2", "cut.wasm", "cut off"]),
         (file("large.wat"), &["wrong.toml:2", "large.wat", "`env.f`", "wasi_snapshot_preview1"]),
         (
-            format!(
-                "kind = \"wasm\"\nmodule = {{ inline = '(module (memory 900) (func (export \"_start\")))' }}\n\
-                     resources.memory = \"32 MiB\"\n"
-            ),
+            "kind = \"wasm\"\nmodule = { inline = '(module (memory 900) (func (export \"_start\")))' }\n\
+             resources.memory = \"32 MiB\"\n"
+                .to_owned(),
             &["wrong.toml:3", "resources.memory", "58982400", "33554432"],
         ),
     ];

@@ -29,9 +29,9 @@ fn holders(net: &Net, asked: usize, object: &str) -> Vec<usize> {
         .collect()
 }
 
-/// Goal: equal bytes are one object, which lives as long as its last claim; whoever removes one is told who keeps it, and
-/// nobody removes what others keep, or what a live job needs, without knowing. Method: two owners, two names, a third
-/// node, a trigger in another quorum.
+/// Goal: equal bytes are one object, which lives as long as its last claim; whoever removes one is told who keeps it,
+/// and nobody removes what others keep, or what a live job needs, without knowing. Method: two owners, two names, a
+/// third node, a trigger in another quorum.
 #[test]
 fn an_object_lives_as_long_as_its_last_claim_and_what_needs_it() {
     let net = Net::up(5);
@@ -99,8 +99,8 @@ fn an_object_lives_as_long_as_its_last_claim_and_what_needs_it() {
     assert_eq!((gone["gone"].as_bool(), names(&gone["removed"])), (Some(true), vec!["every.wat"]), "{gone}");
 }
 
-/// Goal: a get that cannot succeed says before its first byte how many holders are missing and which, and works again when
-/// they are back; empty objects have the ranges of RFC 9110.
+/// Goal: a get that cannot succeed says before its first byte how many holders are missing and which, and works again
+/// when they are back; empty objects have the ranges of RFC 9110.
 #[test]
 fn a_get_without_enough_holders_names_those_that_are_missing() {
     let net = Net::up(5);
@@ -150,8 +150,8 @@ fn a_get_without_enough_holders_names_those_that_are_missing() {
     assert!(std::fs::read(out).unwrap() == content(bytes, 2));
 }
 
-/// Goal: pieces of a disk that was lost are rebuilt soon after its node is back, though nobody reads them and its key was
-/// kept. Method: a holder loses all but the files of its identity.
+/// Goal: pieces of a disk that was lost are rebuilt soon after its node is back, though nobody reads them and its key
+/// was kept. Method: a holder loses all but the files of its identity.
 #[test]
 fn pieces_of_a_lost_disk_are_rebuilt_without_anybody_reading_them() {
     let net = Net::with(5, |options| options.settings.push(("objects.repair_interval".to_owned(), "1s".into())));

@@ -74,8 +74,9 @@ fn yes(bytes: usize) -> Vec<u8> {
     b"0123456789abcde\n".iter().cycle().take(bytes).copied().collect()
 }
 
-/// Goal: outputs beyond what the record takes arrive whole: standard output, a file, and an archive of both, of programs
-/// and of modules. Method: sizes one more than what the record takes, than what is read at once, and than a segment.
+/// Goal: outputs beyond what the record takes arrive whole: standard output, a file, and an archive of both, of
+/// programs and of modules. Method: sizes one more than what the record takes, than what is read at once, and than a
+/// segment.
 #[test]
 fn outputs_arrive_whole_whatever_their_size() {
     let (net, _folder) = net();

@@ -145,8 +145,9 @@ fn plain_nodes_take_no_faults() {
     assert!(!net.testnet.node_dir(1).join("faults.json").exists());
 }
 
-/// Goal: a listing of a node that is cut off says so, soon, and so does one right after the cut is healed: old rows are never
-/// shown without a word. Method: a member of the quorum and a node that is none, each cut off while something is stored.
+/// Goal: a listing of a node that is cut off says so, soon, and so does one right after the cut is healed: old rows are
+/// never shown without a word. Method: a member of the quorum and a node that is none, each cut off while something is
+/// stored.
 #[test]
 fn listings_of_a_node_that_is_cut_off_say_so() {
     let net = net(5);

@@ -1,5 +1,5 @@
-//! What reaches a terminal, a pipe and a script: text of others is shown and does not act, whatever follows or waits ends
-//! with its reader, a full device is a failure, and a command that waits says why.
+//! What reaches a terminal, a pipe and a script: text of others is shown and does not act, whatever follows or waits
+//! ends with its reader, a full device is a failure, and a command that waits says why.
 
 mod support;
 
@@ -186,8 +186,8 @@ fn waiting(net: &Net) -> PathBuf {
     write(net, "waiting.toml", "kind = \"command\"\nprogram = \"nobody\"\n")
 }
 
-/// Goal: whatever follows or waits ends soon after its reader has gone, though it has nothing to print; and one that cannot
-/// know how it ended does not say that all is well. Method: each with a pipe whose other end is closed.
+/// Goal: whatever follows or waits ends soon after its reader has gone, though it has nothing to print; and one that
+/// cannot know how it ended does not say that all is well. Method: each with a pipe whose other end is closed.
 #[test]
 fn what_follows_or_waits_ends_when_its_reader_has_gone() {
     let net = Net::up(3);
@@ -238,8 +238,8 @@ fn a_full_device_is_a_failure() {
     quorate(&["--help"]).ok();
 }
 
-/// Goal: a job that waits is no riddle: `job why` names the program and who would have to list it, a command that waits says
-/// the same after some seconds, and Ctrl-C leaves the job as it is and says how to come back.
+/// Goal: a job that waits is no riddle: `job why` names the program and who would have to list it, a command that waits
+/// says the same after some seconds, and Ctrl-C leaves the job as it is and says how to come back.
 #[test]
 fn whoever_waits_for_a_program_that_nobody_lists_is_told() {
     let net = Net::up(3);
@@ -297,8 +297,8 @@ fn a_submit_under_the_key_of_a_job_that_ended_says_how_it_ended() {
     assert_ne!(submit(&waiting, &["--key", "c", "--detach"]).ok().stdout, job);
 }
 
-/// Goal: the advice of a command works as it is pasted, also for a testnet that is found by `--dir` alone. Method: the last
-/// line of `testnet up`, and what errors name, run as printed.
+/// Goal: the advice of a command works as it is pasted, also for a testnet that is found by `--dir` alone. Method: the
+/// last line of `testnet up`, and what errors name, run as printed.
 #[test]
 fn advice_works_as_it_is_pasted() {
     let dir = tempfile::tempdir().unwrap();

@@ -31,8 +31,8 @@ pub const QUESTION_DEADLINE: Duration = quorate_protocols::job::limits::DEADLINE
 /// Deadline per quorum while a listing gathers rows: a quorum without a majority must not hold up the others.
 pub const LISTING_DEADLINE: Duration = Duration::from_secs(2);
 
-/// The same once a quorum was silent for the whole deadline, and for old rows: whoever is cut off is not kept waiting for
-/// each of its quorums.
+/// The same once a quorum was silent for the whole deadline, and for old rows: whoever is cut off is not kept waiting
+/// for each of its quorums.
 pub const LISTING_DEADLINE_SHORT: Duration = Duration::from_millis(300);
 
 /// How long a peer is given to show that it hears this node, and how many are asked.

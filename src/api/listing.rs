@@ -1,8 +1,9 @@
 //! Listings over every quorum that this node knows.
 //!
 //! Each quorum is asked for a fresh answer, from its primary after a linearizable read. A quorum whose primary does not
-//! answer is named in the listing, with the reason; what a member still has of it is listed all the same, and said to be
-//! old. So nobody takes the rows of a node that is cut off, or of one that was until a moment ago, for the present state.
+//! answer is named in the listing, with the reason; what a member still has of it is listed all the same, and said to
+//! be old. So nobody takes the rows of a node that is cut off, or of one that was until a moment ago, for the present
+//! state.
 //!
 //! A listing is for a person who waits: a quorum has [`LISTING_DEADLINE`], once one was silent for that long the others
 //! have [`LISTING_DEADLINE_SHORT`], and a member that hears no majority does not ask at all, for it knows the answer.

@@ -146,8 +146,8 @@ impl NodeBackend {
         if lately.is_empty() { peers } else { lately }
     }
 
-    /// Asks the quorums that this node knows, but for the object's own, whose live jobs need it; that one checks its own
-    /// jobs when it commits. A job that is submitted elsewhere in the same moment goes unseen.
+    /// Asks the quorums that this node knows, but for the object's own, whose live jobs need it; that one checks its
+    /// own jobs when it commits. A job that is submitted elsewhere in the same moment goes unseen.
     async fn check_unused(&self, object: ObjectId) -> Result<(), ApiError> {
         let others = self.known_quorums().into_keys().filter(|quorum| *quorum != object.quorum);
         let mut answers = stream::iter(others)

@@ -1,8 +1,9 @@
 //! Module checks of submits and plans: the answer of [`check`](crate::executors::wasm::check) for modules that arrive
 //! inline or are named as objects.
 //!
-//! An object never changes, so what was said of one is remembered. Reading one that is new here costs a download, so few
-//! are read at once, each within a deadline. A module that cannot be read now is not refused: its workers may be able to.
+//! An object never changes, so what was said of one is remembered. Reading one that is new here costs a download, so
+//! few are read at once, each within a deadline. A module that cannot be read now is not refused: its workers may be
+//! able to.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

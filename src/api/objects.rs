@@ -45,8 +45,8 @@ pub async fn show(
     Ok(axum::Json(backend.object(object).await?))
 }
 
-/// Gives up this node's claim on an object, or others. With the last claim the object is removed, and its pieces are given
-/// back by their holders; until then it is as readable as before.
+/// Gives up this node's claim on an object, or others. With the last claim the object is removed, and its pieces are
+/// given back by their holders; until then it is as readable as before.
 #[utoipa::path(delete, path = "/v1/objects/{object}", tag = "objects", params(("object" = ObjectId, Path), Removal),
     responses((status = 200, body = RemovalInfo), (status = "default", body = ErrorBody)))]
 pub async fn remove(

@@ -1,8 +1,8 @@
 //! `DELETE /v1/objects/{object}`: whose claims are given up, and the words for what stands against it.
 //!
-//! Nothing is removed that was not asked for by name: this node's claim when it has one, the one that is named when it has
-//! several, and those of others only when they are named or everybody's are. Whether this node may do so is decided by
-//! the object's quorum.
+//! Nothing is removed that was not asked for by name: this node's claim when it has one, the one that is named when it
+//! has several, and those of others only when they are named or everybody's are. Whether this node may do so is decided
+//! by the object's quorum.
 
 use quorate_protocols::ids::{ObjectId, PeerId, QuorumId};
 use quorate_protocols::quorum::{Claim, ClaimSelector, Claims};

@@ -432,7 +432,8 @@ async fn a_download_has_ranges_and_breaks_rather_than_lies() {
     assert!(broken.bytes().await.is_err(), "half an object must not look like a whole one");
 }
 
-/// Goal: a removal says whose claims it took and whose keep the object; it takes one of several only when it is told which.
+/// Goal: a removal says whose claims it took and whose keep the object; it takes one of several only when it is told
+/// which.
 #[tokio::test]
 async fn a_removal_names_what_it_took_and_what_is_kept() {
     let edge = Edge::start().await;

@@ -1,8 +1,8 @@
 //! Advice that works as it is pasted.
 //!
-//! Errors and notes name commands (`` `quorate job why JOB` ``), and many come from the node, which does not know how it
-//! was found. Given `--node` or `--dir`, the same command without them asks another node or none; so they are added to
-//! each command that is named. What the environment says (`$QUORATE_NODE`) is there for the next command anyway.
+//! Errors and notes name commands (`` `quorate job why JOB` ``), and many come from the node, which does not know how
+//! it was found. Given `--node` or `--dir`, the same command without them asks another node or none; so they are added
+//! to each command that is named. What the environment says (`$QUORATE_NODE`) is there for the next command anyway.
 
 use std::path::Path;
 

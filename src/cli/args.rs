@@ -180,9 +180,9 @@ pub enum ObjectCommand {
     },
     /// Give up a claim on an object, and remove the object with the last one
     ///
-    /// The same bytes are one object, whoever stores them and under whichever names. Each owner has a claim per name, and
-    /// the object stays readable for every peer until the last claim is gone; what is said names those that keep it. An
-    /// object that a live job or trigger needs is not removed without --force.
+    /// The same bytes are one object, whoever stores them and under whichever names. Each owner has a claim per name,
+    /// and the object stays readable for every peer until the last claim is gone; what is said names those that keep
+    /// it. An object that a live job or trigger needs is not removed without --force.
     Rm(RmArgs),
 }
 

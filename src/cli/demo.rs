@@ -122,8 +122,8 @@ fn summary_text(summary: &Summary) -> Text {
     Text::from("").and("identical: the file read back is the file that was put, byte for byte").below(figures)
 }
 
-/// What can be done with a network that was left running, each line as it is to be typed. Some of its nodes may have been
-/// killed on the way: those that `run` are named.
+/// What can be done with a network that was left running, each line as it is to be typed. Some of its nodes may have
+/// been killed on the way: those that `run` are named.
 fn keep_text(net: &Path, folder: &Path, run: &[usize]) -> Text {
     let (one, other) = (run.first().copied().unwrap_or(1), run.last().copied().unwrap_or(1));
     Text::from("").and(Text::lines([

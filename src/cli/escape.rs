@@ -12,7 +12,8 @@
 use std::fmt::Write;
 
 /// Characters without a control function that are still no part of what a reader sees: those that Unicode has
-/// renderers ignore (`Default_Ignorable_Code_Point`), separators of lines and paragraphs, and format controls. In order. Left out are U+FE0E and U+FE0F, which choose between the two pictures of one emoji.
+/// renderers ignore (`Default_Ignorable_Code_Point`), separators of lines and paragraphs, and format controls. In
+/// order. Left out are U+FE0E and U+FE0F, which choose between the two pictures of one emoji.
 const INVISIBLE: [(char, char); 18] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),

@@ -187,7 +187,8 @@ impl<'a> Missing<'a> {
         Self { unreachable: unreachable.iter().collect(), isolated: isolated.as_deref(), truncated: *truncated }
     }
 
-    /// Says on stderr what is missing or old. With `complete` anything of it is a failure, told once the rows are printed.
+    /// Says on stderr what is missing or old. With `complete` anything of it is a failure, told once the rows are
+    /// printed.
     pub fn warn(&self, complete: bool) -> Result<(), Failure> {
         let Self { unreachable, isolated, truncated } = self;
         for missing in unreachable {

@@ -1,8 +1,9 @@
 //! The reader of standard output: whoever shows or processes what a command prints, and may have had enough (`| head`).
 //!
-//! A command that prints notices at its next line, for the write fails. A command that follows or waits may have nothing
-//! to print for hours, so it watches standard output beside its work: a pipe whose other end was closed reports an
-//! error at once. What only looks ends then ([`while_read`]); what has an effect goes on, for that was asked for too.
+//! A command that prints notices at its next line, for the write fails. A command that follows or waits may have
+//! nothing to print for hours, so it watches standard output beside its work: a pipe whose other end was closed reports
+//! an error at once. What only looks ends then ([`while_read`]); what has an effect goes on, for that was asked for
+//! too.
 
 use std::os::fd::AsFd;
 

@@ -1,4 +1,5 @@
-//! `object rm`: gives up claims, says whose they were and who keeps the object, and asks before it takes those of others.
+//! `object rm`: gives up claims, says whose they were and who keeps the object, and asks before it takes those of
+//! others.
 
 use std::io::{IsTerminal, Write};
 

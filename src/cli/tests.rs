@@ -117,8 +117,8 @@ fn tables_keep_ids_whole() {
 /// Text that would colour, move, retitle, reverse and make up a row.
 const HOSTILE: &str = "evil\u{1b}[31m\u{1b}]0;title\u{7}\u{9b}2J\r\n00000000 made-up row\t\u{202e}\u{200b}\u{2028}";
 
-/// Goal: whatever is printed for people, one thing is one line, and nothing in it acts on a terminal. Method: hostile text
-/// through every way to make a text.
+/// Goal: whatever is printed for people, one thing is one line, and nothing in it acts on a terminal. Method: hostile
+/// text through every way to make a text.
 #[test]
 fn text_of_others_neither_acts_nor_makes_up_rows() {
     use super::output::{Text, facts};

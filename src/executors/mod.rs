@@ -63,7 +63,7 @@ pub trait Host: Send + Sync + 'static {
     /// What the next attempt should start from. The future resolves when it is safe, or with why it is not; the task
     /// waits for it, so that a checkpoint it was told of survives.
     fn checkpoint(&self, bytes: Bytes) -> BoxFuture<'static, Result<(), String>>;
-    /// Bytes of a stream as they come, before any of them is cut: of the log, and of standard output also when that is the
-    /// task's output, which a task that fails does not leave.
+    /// Bytes of a stream as they come, before any of them is cut: of the log, and of standard output also when that is
+    /// the task's output, which a task that fails does not leave.
     fn log(&self, stream: Stream, bytes: &[u8]);
 }

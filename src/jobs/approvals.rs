@@ -5,7 +5,8 @@
 //! somebody holds room for, and are given back. The same happens with everything that was won when the caller went
 //! away. This node itself is asked in process, like any other candidate.
 //!
-//! Peers that the network knows to be absent ([`Net::is_absent`]) are told to the round, at its start and while it waits.
+//! Peers that the network knows to be absent ([`Net::is_absent`]) are told to the round, at its start and while it
+//! waits.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

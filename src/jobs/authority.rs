@@ -171,8 +171,8 @@ pub async fn check(
             Ok(_) => Err(format!("the quorum knows no job {job}")),
             Err(error) => Err(format!("cannot tell who owns job {job}: {error}")),
         },
-        // Whoever has no claim gives none up. Only its own are looked for, so that a command that is sent again after its
-        // first try was heard, and took the last of them, changes nothing and is not refused either.
+        // Whoever has no claim gives none up. Only its own are looked for, so that a command that is sent again after
+        // its first try was heard, and took the last of them, changes nothing and is not refused either.
         Command::RemoveObject { claims, .. } if claims.is_of(by) => Ok(()),
         Command::RemoveObject { manifest, .. } => {
             Err(format!("only the operators may remove claims of others on object {manifest}"))

@@ -450,8 +450,8 @@ impl PieceStore {
         rows.iter().filter_map(|(key, _)| column(key)).collect()
     }
 
-    /// Takes the mark off a damaged piece that nobody refers to any more and that has no file. One that has a file keeps
-    /// its mark until the file is deleted: a writer would believe the file.
+    /// Takes the mark off a damaged piece that nobody refers to any more and that has no file. One that has a file
+    /// keeps its mark until the file is deleted: a writer would believe the file.
     pub async fn forget_damaged(&self, hash: PieceHash) -> Result<(), StoreError> {
         let _alone = self.inner.files.write().await;
         let files = self.inner.storage.files();

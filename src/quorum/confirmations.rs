@@ -3,9 +3,9 @@
 //! openraft sends one to every member for every read and goes on when a majority has answered. A member behind a slow
 //! link would then have hundreds of them on their way, and the appends that carry entries would wait behind them until
 //! their deadline: it would never catch up. So reads that arrive while one is on its way wait for the next, which goes
-//! when that one is answered, or a share of the deadline after it: a lost message, or a round trip of a second, must not cost
-//! a read its deadline. The answer to a message confirms the lead for whoever asked before it was sent, and for nobody
-//! else.
+//! when that one is answered, or a share of the deadline after it: a lost message, or a round trip of a second, must
+//! not cost a read its deadline. The answer to a message confirms the lead for whoever asked before it was sent, and
+//! for nobody else.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -178,8 +178,7 @@ fn lock(rounds: &Mutex<Rounds>) -> std::sync::MutexGuard<'_, Rounds> {
     rounds.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const _: () =
-    assert!(ROUNDS_MAX as usize + 1 <= Protocol::Raft.streams_max() / 2, "appends with entries need the others");
+const _: () = assert!((ROUNDS_MAX as usize) < Protocol::Raft.streams_max() / 2, "appends with entries need the others");
 
 /// openraft's answers cannot be cloned.
 fn copy(answer: &Answer) -> Answer {

@@ -50,8 +50,8 @@ const FOUND_TRIES: usize = 2;
 /// Between its rounds of asking.
 const FOUND_PAUSE: Duration = Duration::from_millis(50);
 
-/// How long a member that was asked to initialize waits for its own election, at least. It syncs the first entry and its
-/// vote before, and the others theirs.
+/// How long a member that was asked to initialize waits for its own election, at least. It syncs the first entry and
+/// its vote before, and the others theirs.
 const ELECTED_DEADLINE: Duration = Duration::from_millis(1500);
 
 /// A member that left says who took its place for this long.

@@ -528,8 +528,8 @@ impl Liveness {
         if !is_connected {
             self.host.links.dial(peer);
         }
-        // A lost pre-vote would cost a whole round, and may be asked twice. A lost beat is followed by others; asked twice,
-        // it would be measured as one that took long.
+        // A lost pre-vote would cost a whole round, and may be asked twice. A lost beat is followed by others; asked
+        // twice, it would be measured as one that took long.
         let late = match message {
             LivenessMessage::PreVote(_) => Some(self.host.links.latencies.of(peer).round_trip.max(RESEND_MIN)),
             LivenessMessage::Beat(_) | LivenessMessage::Leading => None,

@@ -66,8 +66,8 @@ pub struct Proposer {
     pub wrote: bool,
 }
 
-/// The first command of a new quorum waits this long for the clocks of a majority, which the first beats tell, and looks
-/// this often: its record begins with a right time, or it would begin with a step.
+/// The first command of a new quorum waits this long for the clocks of a majority, which the first beats tell, and
+/// looks this often: its record begins with a right time, or it would begin with a step.
 const CLOCKS_WAIT: Duration = MAJORITY_SILENCE_MAX;
 const CLOCKS_LOOK: Duration = Duration::from_millis(5);
 

@@ -9,8 +9,8 @@ use futures::future::{Either, select};
 /// No question is asked again sooner than this: a busy machine on a LAN answers within.
 pub const RESEND_MIN: Duration = Duration::from_millis(20);
 
-/// Asks, and asks once more if there is no answer after `late`. The first answer counts; with two failures the later one
-/// is returned. For questions that may be carried out twice.
+/// Asks, and asks once more if there is no answer after `late`. The first answer counts; with two failures the later
+/// one is returned. For questions that may be carried out twice.
 pub async fn ask_again<T, E, F>(late: Duration, ask: impl Fn() -> F) -> Result<T, E>
 where
     F: Future<Output = Result<T, E>>,

@@ -4,8 +4,9 @@
 //! ([`crate::seams::tasks`]). A crash of the node drops the future where it waits; its join handle then answers
 //! [`JoinError::Crashed`]. Nothing here draws from the machine: see [`FixedRng`].
 //!
-//! openraft puts one constant deadline around every call of its network: right for a LAN, or right for a slow link. Here
-//! such a deadline is stretched to [`CALL_DEADLINE`], and `network` ends each call by what was measured of its target.
+//! openraft puts one constant deadline around every call of its network: right for a LAN, or right for a slow link.
+//! Here such a deadline is stretched to [`CALL_DEADLINE`], and `network` ends each call by what was measured of its
+//! target.
 
 use std::fmt;
 use std::future::Future;

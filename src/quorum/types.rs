@@ -44,7 +44,8 @@ pub struct SnapshotList {
 }
 
 /// The configuration of a member's groups. A literal on purpose: `Config::validate` wants an election timeout above the
-/// heartbeat interval, which makes sense only where openraft's own timers run. Here they are off. A test pins the version of openraft that this was read from.
+/// heartbeat interval, which makes sense only where openraft's own timers run. Here they are off. A test pins the
+/// version of openraft that this was read from.
 #[allow(deprecated)] // `send_snapshot_timeout` has to be named in a literal.
 pub fn config(member: MemberId) -> Arc<Config> {
     let spread = limits::SNAPSHOT_SPREAD * u64::from(member.peer.0[31]) / 256;

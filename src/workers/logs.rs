@@ -1,7 +1,7 @@
 //! What attempts write for people, kept here for a while after their end.
 //!
-//! That is standard error, and standard output of what did not succeed: of what did, it is the task's output, and is not
-//! kept here twice.
+//! That is standard error, and standard output of what did not succeed: of what did, it is the task's output, and is
+//! not kept here twice.
 //!
 //! While an attempt runs, both ends of each stream are in memory, cut in the middle ([`STREAM_BYTES_MAX`]); when it ends
 //! they are written to a file, if there is anything in them. Files are kept for [`KEPT`], at most [`FILES_MAX`] of them
@@ -69,8 +69,8 @@ impl Kept {
         self.tail.extend(rest);
         self.dropped += (skipped + pushed_out) as u64;
     }
-    /// A page from byte `from` of the stream on, where it begins, and whether it reaches the end of what there is. Where
-    /// something was dropped, both ends are cut between two characters.
+    /// A page from byte `from` of the stream on, where it begins, and whether it reaches the end of what there is.
+    /// Where something was dropped, both ends are cut between two characters.
     fn page(&self, from: u64) -> (u64, Bytes, bool) {
         let end = self.head.len() as u64 + self.dropped + self.tail.len() as u64;
         if self.dropped == 0 {
@@ -92,7 +92,8 @@ impl Kept {
         let whole = at + page.len() as u64 == end;
         (at, page.into(), whole)
     }
-    /// The last line that says something, cut to `chars_max`. Longer ones than a few hundred bytes are told from within.
+    /// The last line that says something, cut to `chars_max`. Longer ones than a few hundred bytes are told from
+    /// within.
     fn last_line(&self, chars_max: usize) -> Option<String> {
         const BYTES: usize = 400;
         let last: Vec<u8> = self.head.iter().chain(&self.tail).rev().take(BYTES).copied().collect();
@@ -361,8 +362,9 @@ mod tests {
         }
     }
 
-    /// Goal: no character is broken on a border of what is kept or of a page, be anything dropped or not, also for a reader
-    /// who follows while characters come in pieces. Method: texts around the size that is kept, read behind every write.
+    /// Goal: no character is broken on a border of what is kept or of a page, be anything dropped or not, also for a
+    /// reader who follows while characters come in pieces. Method: texts around the size that is kept, read behind
+    /// every write.
     #[test]
     fn no_character_of_a_log_is_broken() {
         const HALF: usize = STREAM_BYTES_MAX / 2;

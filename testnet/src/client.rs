@@ -48,8 +48,8 @@ impl Client {
             .connect_timeout(Duration::from_secs(5))
             // Nodes are spoken to on this machine, without TLS; the machine's list of authorities takes time to read.
             .tls_certs_only([]);
-        // The library gives a connection up after 30 s in which the other side takes no bytes, and a node that waits for
-        // room takes none. Whether it is still there shows in what it says meanwhile.
+        // The library gives a connection up after 30 s in which the other side takes no bytes, and a node that waits
+        // for room takes none. Whether it is still there shows in what it says meanwhile.
         #[cfg(target_os = "linux")]
         let http = http.tcp_user_timeout(None::<Duration>);
         let http = http.build().expect("a plain HTTP client needs nothing that could be missing");

@@ -39,7 +39,8 @@ pub struct QuorumDetail {
     pub level: u16,
     /// By the clocks of a majority, at the newest entry.
     pub time: Millis,
-    /// How far the answering member's own clock is ahead of a majority's (negative: behind); `null` while it does not know.
+    /// How far the answering member's own clock is ahead of a majority's (negative: behind); `null` while it does not
+    /// know.
     #[serde(default)]
     pub clock_apart_ms: Option<i64>,
     /// The last time that the clocks of a majority were set, and what became of triggers.

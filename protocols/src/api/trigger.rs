@@ -29,8 +29,8 @@ pub struct TriggerInfo {
     pub rows: u64,
     /// Runs that have not ended.
     pub live: Vec<JobId>,
-    /// Instants that are open again, from one to another, because clocks that ran ahead were put right. `next_ms` is in the
-    /// first of them.
+    /// Instants that are open again, from one to another, because clocks that ran ahead were put right. `next_ms` is in
+    /// the first of them.
     #[serde(default)]
     pub open_ms: Vec<[Millis; 2]>,
     /// The first instant after all that are recorded, while others before it are open; else as `next_ms`.

@@ -8,8 +8,8 @@
 //! gets the same promise. With `wanted` approvals the round ends at once; with `needed`, after a short wait for
 //! the rest. What is won and not used is released, also when it comes after the end.
 //!
-//! Nobody waits for a peer that is known to be absent, from the start or since ([`RoundInput::Absent`]): it is asked only
-//! when the others cannot be enough, and the round ends as if it had said no. A round that ends with less than was
+//! Nobody waits for a peer that is known to be absent, from the start or since ([`RoundInput::Absent`]): it is asked
+//! only when the others cannot be enough, and the round ends as if it had said no. A round that ends with less than was
 //! wanted says whether anybody who may come is left (`exhausted`).
 //!
 //! The asker trusts a promise for [`LEASE_TRUST_PERCENT`] of its duration, counted from when it *asked*: the approver's

@@ -45,8 +45,8 @@ pub const PAGE_MAX: usize = 500;
 /// `MESSAGE_BYTES_MAX`.
 pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 
-/// A store run that has stored nothing is abandoned after this without a sign of its uploader: there is nothing in it to
-/// go on with.
+/// A store run that has stored nothing is abandoned after this without a sign of its uploader: there is nothing in it
+/// to go on with.
 pub const STORE_EMPTY_MAX: Duration = Duration::from_secs(60);
 
 /// A store run that nobody fed for this long is abandoned, and what it stored is collected.

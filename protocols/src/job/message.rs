@@ -130,8 +130,8 @@ pub struct QuorumView {
     pub level: u16,
     /// By the clocks of a majority, at the newest entry.
     pub time: Millis,
-    /// How far the answering member's own clock is ahead of a majority's, in milliseconds (negative: behind); none while it
-    /// does not know.
+    /// How far the answering member's own clock is ahead of a majority's, in milliseconds (negative: behind); none
+    /// while it does not know.
     pub clock_apart_ms: Option<i64>,
     /// The last time that the clocks of a majority were set.
     pub clock_step: Option<ClockStep>,

@@ -25,8 +25,8 @@
 //!
 //! **One dead column.** A column with pieces in flight that stores nothing for [`STALL`] while another column does is
 //! reported as failed; so is one that leaves any request without progress for [`DEADLINE`], whatever the others do. The
-//! first rule needs a witness, so that a busy or suspended entry node does not blame every holder at once. A holder whose
-//! node is known to be absent ([`Input::Absent`]) is not waited for at all, as long as enough others are there to
+//! first rule needs a witness, so that a busy or suspended entry node does not blame every holder at once. A holder
+//! whose node is known to be absent ([`Input::Absent`]) is not waited for at all, as long as enough others are there to
 //! commit: a node that is itself cut off sees everybody absent, and gives nobody up.
 //!
 //! **A lost source.** A holder may lose what it has stored, its whole disk even, and nobody is told. It shows when a

@@ -1,14 +1,14 @@
 //! Which time a primary may take for the right one: its own wall clock as long as a majority bears it out, else theirs.
 //!
-//! Beats carry the sender's wall clock. An answer to a beat of ours says what a peer's clock read within a round trip that
-//! we measured, so [`Clocks`] knows each member's clock by our monotonic one, and may carry it on from there: whether our
-//! own wall clock or a peer's is set, the next look finds it apart at once.
+//! Beats carry the sender's wall clock. An answer to a beat of ours says what a peer's clock read within a round trip
+//! that we measured, so [`Clocks`] knows each member's clock by our monotonic one, and may carry it on from there:
+//! whether our own wall clock or a peer's is set, the next look finds it apart at once.
 //!
-//! [`Clocks::judge`] promises: no time that it names is ahead of the clocks of a majority of every configuration by more
-//! than [`CLOCK_APART_MAX`] (and half a round trip), whatever the others read. Its price is that with a bare majority known
-//! one slow clock makes the time slow: late is what a trigger makes up for, early is not. Nothing is decided about who
-//! leads: a primary with a wrong clock leads on by the others' time, so a clock that is set costs no election, and there is
-//! no deadlock when all are wrong.
+//! [`Clocks::judge`] promises: no time that it names is ahead of the clocks of a majority of every configuration by
+//! more than [`CLOCK_APART_MAX`] (and half a round trip), whatever the others read. Its price is that with a bare
+//! majority known one slow clock makes the time slow: late is what a trigger makes up for, early is not. Nothing is
+//! decided about who leads: a primary with a wrong clock leads on by the others' time, so a clock that is set costs no
+//! election, and there is no deadlock when all are wrong.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,13 +17,14 @@ use crate::ids::{MemberId, Millis, PeerId};
 use crate::quorum::membership::Voters;
 use crate::trigger::limits::INSTANT_MAX;
 
-/// A clock that differs from a majority's by at most this is good: machines without a time server drift by seconds a day.
-/// It must be more than the error of a reading, which is half a deadline of a beat.
+/// A clock that differs from a majority's by at most this is good: machines without a time server drift by seconds a
+/// day. It must be more than the error of a reading, which is half a deadline of a beat.
 pub const CLOCK_APART_MAX: Duration = Duration::from_secs(2);
 
 const _: () = assert!(CLOCK_APART_MAX.as_millis() > super::limits::DEADLINE.as_millis() / 2);
 
-/// How long a clock that is not heard any more is carried on: clocks drift apart by far less than the above in that time.
+/// How long a clock that is not heard any more is carried on: clocks drift apart by far less than the above in that
+/// time.
 pub const READING_KEPT: Duration = Duration::from_secs(3600);
 
 /// What a peer's wall clock read, at a moment of our monotonic clock.
@@ -55,8 +56,8 @@ impl Judgement {
 }
 
 impl Clocks {
-    /// A peer answered a beat that was sent at `asked`, on our monotonic clock, with its wall clock, after `took`. What no
-    /// calendar has is passed over.
+    /// A peer answered a beat that was sent at `asked`, on our monotonic clock, with its wall clock, after `took`. What
+    /// no calendar has is passed over.
     pub fn record(&mut self, peer: PeerId, wall: Millis, asked: Millis, took: Duration) {
         if wall.0 <= INSTANT_MAX {
             self.readings.insert(peer, Reading { wall, at: asked.plus(took / 2) });

@@ -22,8 +22,8 @@ pub enum DetectorInput {
     Watch { peer: PeerId },
     /// No quorum is shared any longer.
     Unwatch { peer: PeerId },
-    /// A beat, an answer to ours, or any other message that proves the peer's process runs. Without a connection it proves
-    /// only that the process ran when it was sent.
+    /// A beat, an answer to ours, or any other message that proves the peer's process runs. Without a connection it
+    /// proves only that the process ran when it was sent.
     Beat { peer: PeerId, boot: BootId },
     /// A connection exists. Proves nothing about the process behind it, but ends the evidence against it.
     Connected { peer: PeerId },

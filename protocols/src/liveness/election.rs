@@ -2,14 +2,15 @@
 //!
 //! openraft keeps the quorum safe whatever happens here; this core decides only *when* `trigger().elect()` is called.
 //! A voter whose primary is suspected (or that has known no primary for [`LEADERLESS_MAX`]) waits for its turn by
-//! rank, asks the other voters whether they miss the primary too (a pre-vote), and with a majority's yes elects. A voter with a longer log answers no: openraft would refuse the vote after the term had
-//! been raised, for ever. So terms rise only when somebody can win.
+//! rank, asks the other voters whether they miss the primary too (a pre-vote), and with a majority's yes elects. A
+//! voter with a longer log answers no: openraft would refuse the vote after the term had been raised, for ever. So
+//! terms rise only when somebody can win.
 //!
 //! Promises: at most one candidacy of this node at a time; no election without a majority of every current
 //! configuration; an answer that belongs to an earlier round is ignored. It does not promise that two nodes never run
 //! at once, only that they rarely do: staggered starts, a granted pre-vote defers the granter's own candidacy, and
-//! failures back off with jitter. All of its waits follow the latency of the voters that are needed: a voter never tries
-//! anew before an election that is under way has had the time that its round trips and syncs take.
+//! failures back off with jitter. All of its waits follow the latency of the voters that are needed: a voter never
+//! tries anew before an election that is under way has had the time that its round trips and syncs take.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -221,8 +222,8 @@ impl Election {
         }
         let suspected = view.primary.filter(|primary| view.suspected.contains(primary));
         if suspected.is_some() && self.lost != suspected {
-            // Another loss than the one before, if there was one: turns are counted anew. A wait that was left over from
-            // letting the primary run that is now lost would be the same at every voter.
+            // Another loss than the one before, if there was one: turns are counted anew. A wait that was left over
+            // from letting the primary run that is now lost would be the same at every voter.
             (self.phase, self.lost) = (Phase::Content, suspected);
         }
         match (&self.phase, suspected) {
@@ -254,8 +255,9 @@ impl Election {
         }
         match self.phase {
             Phase::Granted => {
-                // To give up too soon would raise the term under a winner, for a sync may wait for another: twice what an
-                // election usually takes, and more after each that came to nothing, for latencies may have grown since.
+                // To give up too soon would raise the term under a winner, for a sync may wait for another: twice what
+                // an election usually takes, and more after each that came to nothing, for latencies may have grown
+                // since.
                 let usual = 2 * view.latency.election() + ELECTION_MIN;
                 let patience = usual * (1 + self.failures.min(PATIENCE_GROWTH_MAX));
                 self.phase = Phase::Electing { until: now.plus(patience) };
@@ -325,8 +327,8 @@ impl Election {
             let patience = view.latency.election() + 3 * stagger + jitter(random, stagger);
             self.phase = Phase::Waiting { until: now.plus(patience) };
         } else if primary.is_some() {
-            // Somebody hears a primary that we do not: our own line may be the broken one, or the news is still on its way
-            // there. So the first time it is asked again soon.
+            // Somebody hears a primary that we do not: our own line may be the broken one, or the news is still on its
+            // way there. So the first time it is asked again soon.
             self.back_off_from(RETRY_MIN.max(view.latency.round_trip / 2), now, view, random);
         }
     }

@@ -1,10 +1,10 @@
 //! Latency estimates: how long a peer takes to answer, how long a disk takes to sync, and what an election that needs
 //! both may take.
 //!
-//! A [`DelayEstimate`] is the smoothed mean and deviation of TCP's retransmission timer (RFC 6298): with the mean `m` and
-//! the mean deviation `d`, nearly every sample lies below `m + 4 d`. That bound is what timing follows here, so that a
-//! quorum over slow links or on slow disks waits as long as they take, and one on a LAN no longer than it must. Estimates
-//! pace work; safety never rests on them.
+//! A [`DelayEstimate`] is the smoothed mean and deviation of TCP's retransmission timer (RFC 6298): with the mean `m`
+//! and the mean deviation `d`, nearly every sample lies below `m + 4 d`. That bound is what timing follows here, so
+//! that a quorum over slow links or on slow disks waits as long as they take, and one on a LAN no longer than it must.
+//! Estimates pace work; safety never rests on them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -56,14 +56,14 @@ impl Latency {
         Self { round_trip: self.round_trip.max(other.round_trip), sync: self.sync.max(other.sync) }
     }
 
-    /// What an election takes from `elect` to a winner: the candidate syncs its own vote, then asks, and each voter syncs
-    /// its vote before it answers. At least [`ELECTION_MIN`].
+    /// What an election takes from `elect` to a winner: the candidate syncs its own vote, then asks, and each voter
+    /// syncs its vote before it answers. At least [`ELECTION_MIN`].
     pub fn election(&self) -> Duration {
         ELECTION_MIN.max(self.round_trip + 2 * self.sync)
     }
 
-    /// What a command takes until it is committed, and every message that ends in an append: both sides sync once, and each
-    /// may first have to wait for a sync that is under way.
+    /// What a command takes until it is committed, and every message that ends in an append: both sides sync once, and
+    /// each may first have to wait for a sync that is under way.
     pub fn commit(&self) -> Duration {
         self.round_trip + 4 * self.sync
     }

@@ -34,12 +34,12 @@ pub const ELECTION_MIN: Duration = Duration::from_millis(60);
 /// Answers of pre-votes are waited for at least this long, and at least twice the round trip.
 pub const PRE_VOTE_MIN: Duration = Duration::from_millis(500);
 
-/// A voter that still heard the primary is asked again after this, or after half a round trip: two voters notice a death
-/// that far apart.
+/// A voter that still heard the primary is asked again after this, or after half a round trip: two voters notice a
+/// death that far apart.
 pub const RETRY_MIN: Duration = Duration::from_millis(20);
 
-/// Candidates of one quorum start at least this far apart, by rank, and at least a round trip, so that two rarely split a
-/// vote. On a LAN one election fits in it.
+/// Candidates of one quorum start at least this far apart, by rank, and at least a round trip, so that two rarely split
+/// a vote. On a LAN one election fits in it.
 pub const CANDIDATE_STAGGER: Duration = Duration::from_millis(80);
 
 /// A quorum whose primary is alive as a node but leads nothing for this long, and for two elections, elects another.

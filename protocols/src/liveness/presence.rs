@@ -3,9 +3,9 @@
 //! The failure detector beside it watches the nodes that share a quorum, with a beat every tenth of a second. This
 //! tracker covers every peer that the node talks to, and costs nothing while all is well: it is told of connections, of
 //! dials that were refused, and of what became of questions. A peer is absent when its connection closed and its
-//! address refuses ([`Absence::Gone`]), when its connection stayed closed for [`CLOSED_MAX`], or when it left a question
-//! and then a probe unanswered for several of its round trips ([`Absence::Silent`]). Any answer and any new connection
-//! ends the absence.
+//! address refuses ([`Absence::Gone`]), when its connection stayed closed for [`CLOSED_MAX`], or when it left a
+//! question and then a probe unanswered for several of its round trips ([`Absence::Silent`]). Any answer and any new
+//! connection ends the absence.
 //!
 //! Absence is a hint with a short life, not a verdict: whoever is absent is asked last and not waited for. Nothing is
 //! taken from a peer because it is absent.

@@ -112,8 +112,8 @@ fn a_refused_dial_of_a_peer_that_still_beats_is_no_proof() {
     assert_eq!(watch.suspected(), []);
 }
 
-/// Goal: over a slow link an answer may still be on its way when its sender is gone. It refutes nothing, and brings nobody
-/// back.
+/// Goal: over a slow link an answer may still be on its way when its sender is gone. It refutes nothing, and brings
+/// nobody back.
 #[test]
 fn a_beat_that_was_sent_before_the_connection_closed_does_not_refute_the_evidence() {
     let mut watch = Watch::new();

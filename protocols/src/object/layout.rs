@@ -52,13 +52,13 @@ impl Profile {
         }
     }
 
-    /// The profile for an object of `bytes` when `present` peers can hold a column now, `absent` ones could if they were
-    /// there, and `full` ones have no room for it: the profile under which the object bears most losses as soon as it is
-    /// stored, and of equals the one that bears most once what it owes is repaired.
+    /// The profile for an object of `bytes` when `present` peers can hold a column now, `absent` ones could if they
+    /// were there, and `full` ones have no room for it: the profile under which the object bears most losses as soon as
+    /// it is stored, and of equals the one that bears most once what it owes is repaired.
     ///
     /// With one of five absent that is 2+2 (two losses) and not 3+2 with four columns (one loss until the repair); with
-    /// one of four it is 2+2 with three columns (one loss, two after the repair) and not 2+1. Nothing of that fits on two
-    /// peers: they get two copies, which bear a loss too, and owe the third.
+    /// one of four it is 2+2 with three columns (one loss, two after the repair) and not 2+1. Nothing of that fits on
+    /// two peers: they get two copies, which bear a loss too, and owe the third.
     pub fn for_reachable(bytes: Option<u64>, present: usize, absent: usize, full: usize) -> Option<Self> {
         let borne = |profile: &Self| present.min(profile.columns()).saturating_sub(profile.data as usize);
         let (narrow, wide) = (Self::fitting(bytes, present), Self::fitting(bytes, present + absent));

@@ -146,8 +146,8 @@ mod tests {
         assert!(one.is_of(peer(1)) && !one.is_of(peer(2)) && !ClaimSelector::All.is_of(peer(1)));
     }
 
-    /// Goal: equal bytes under ever new names are neither refused nor remembered without end, and no owner keeps another
-    /// out by them.
+    /// Goal: equal bytes under ever new names are neither refused nor remembered without end, and no owner keeps
+    /// another out by them.
     #[test]
     fn names_are_bounded_and_a_further_one_is_kept_without_its_name() {
         let mut claims = Claims::default();

@@ -6,10 +6,10 @@
 //! - *Wall time* (`QuorumState::wall`) is what the clocks of a majority say ([`crate::liveness::clock`]). Stamps for people
 //!   and instants of triggers are wall time. It follows the clocks in either direction.
 //!
-//! Both go together until a clock is *stepped*: until wall time differs from what has passed by [`CLOCK_STEP_MIN`]. A step
-//! changes no timer. A step back is how a record heals that clocks of a majority had led into the future: stamps that
-//! lie ahead become the moment of the correction, and instants that were skipped because that future seemed to have
-//! come are open again ([`crate::trigger::reopen`]).
+//! Both go together until a clock is *stepped*: until wall time differs from what has passed by [`CLOCK_STEP_MIN`]. A
+//! step changes no timer. A step back is how a record heals that clocks of a majority had led into the future: stamps
+//! that lie ahead become the moment of the correction, and instants that were skipped because that future seemed to
+//! have come are open again ([`crate::trigger::reopen`]).
 
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ use crate::ids::{JobId, Millis};
 use crate::liveness::clock::CLOCK_APART_MAX;
 use crate::trigger::show_instant;
 
-/// A difference between what the clocks say has passed and what has passed, from which on it is a step of the clocks and
-/// no drift. Smaller ones are followed forward, and waited out when they lead back.
+/// A difference between what the clocks say has passed and what has passed, from which on it is a step of the clocks
+/// and no drift. Smaller ones are followed forward, and waited out when they lead back.
 pub const CLOCK_STEP_MIN: Duration = Duration::from_secs(5);
 
 /// A primary that has not written an entry yet cannot know to the millisecond what has passed.
@@ -70,8 +70,9 @@ impl QuorumState {
         Millis(time.0.saturating_add_signed(self.clock_offset_ms))
     }
 
-    /// Whether the clocks of a majority, reading `clocks` while record time has gone on to `time`, were stepped since the
-    /// newest entry: then an entry is due for that alone, or a record that waits for a time that was never true waits on.
+    /// Whether the clocks of a majority, reading `clocks` while record time has gone on to `time`, were stepped since
+    /// the newest entry: then an entry is due for that alone, or a record that waits for a time that was never true
+    /// waits on.
     pub fn is_stepped(&self, clocks: Millis, time: Millis) -> bool {
         // More than an entry needs to see it so too.
         let apart = millis_between(self.wall_at(time), clocks).unsigned_abs();

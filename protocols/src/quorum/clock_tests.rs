@@ -67,7 +67,7 @@ impl Quorum {
         let batch = Batch { since, ..Batch::at(self.wall(), vec![(OWNER, command)]) };
         self.index += 1;
         // A look at everything costs as much as hundreds of entries.
-        let looks = self.index % 509 == 0 || self.state.is_stepped(self.wall(), self.state.time);
+        let looks = self.index.is_multiple_of(509) || self.state.is_stepped(self.wall(), self.state.time);
         let before = looks.then(|| self.state.clone());
         let (reply, events) = self.state.apply(LogIndex(self.index), &batch);
         if let Some(before) = before {
@@ -147,8 +147,8 @@ impl Quorum {
     }
 }
 
-/// Goal: after clocks of a majority were ahead for eight seconds, a line of each second goes on in the next second, and in
-/// the time that they were ahead by nothing fires twice.
+/// Goal: after clocks of a majority were ahead for eight seconds, a line of each second goes on in the next second, and
+/// in the time that they were ahead by nothing fires twice.
 #[test]
 fn clocks_that_were_ahead_for_seconds_silence_no_trigger() {
     for (policy, made_up) in [(MissedPolicy::Once, 1), (MissedPolicy::Skip, 0), (MissedPolicy::CatchUp(5), 5)] {
@@ -180,8 +180,8 @@ fn clocks_that_were_ahead_for_seconds_silence_no_trigger() {
     }
 }
 
-/// Goal: all clocks are 11 months ahead for minutes, and then right. Lines, periods, stamps and new jobs are as if it had not
-/// been, within a minute; a downtime counts again.
+/// Goal: all clocks are 11 months ahead for minutes, and then right. Lines, periods, stamps and new jobs are as if it
+/// had not been, within a minute; a downtime counts again.
 #[test]
 fn a_record_that_clocks_led_months_ahead_heals_when_they_are_right() {
     let mut quorum = Quorum::new();

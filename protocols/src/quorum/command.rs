@@ -56,8 +56,8 @@ pub enum Command {
         job: JobId,
         spec: JobSpec,
     },
-    /// Primary: holders were won. They fill open columns in order; the rest become spares. `exhausted`: fewer than wanted,
-    /// and whoever may come was asked, so that the uploader does not wait for more.
+    /// Primary: holders were won. They fill open columns in order; the rest become spares. `exhausted`: fewer than
+    /// wanted, and whoever may come was asked, so that the uploader does not wait for more.
     AddHolders {
         job: JobId,
         grants: Vec<Grant>,
@@ -118,8 +118,8 @@ pub enum Command {
         grant: Grant,
         attempt: Attempt,
     },
-    /// Give up claims on an object: the sender's own, or, for operators, those of others. With the last claim the object
-    /// is removed: its pieces are released and later deleted. Claims that are not there are given up already.
+    /// Give up claims on an object: the sender's own, or, for operators, those of others. With the last claim the
+    /// object is removed: its pieces are released and later deleted. Claims that are not there are given up already.
     RemoveObject {
         manifest: ManifestHash,
         claims: ClaimSelector,
@@ -299,8 +299,8 @@ pub enum CommandReply {
     Delivered {
         reaches: u64,
     },
-    /// To `RemoveObject`: the claims that are given up by it, and those that keep the object. It is removed when there are
-    /// none of the latter.
+    /// To `RemoveObject`: the claims that are given up by it, and those that keep the object. It is removed when there
+    /// are none of the latter.
     Removed {
         removed: Vec<Claim>,
         kept: Vec<Claim>,

@@ -61,7 +61,8 @@ impl QuorumState {
         duties
     }
 
-    /// What can change the duties without an event of its own: the earliest timer, and which sorts of tasks want workers.
+    /// What can change the duties without an event of its own: the earliest timer, and which sorts of tasks want
+    /// workers.
     pub(super) fn quiet_duties(&self) -> (Option<Millis>, usize) {
         (self.next_timer(), self.index.work.queue.len())
     }

@@ -20,8 +20,8 @@ pub const APPEND_DEADLINE_MAX: Duration = Duration::from_secs(12);
 /// Deadline of one message about a snapshot or a founding.
 pub const RAFT_DEADLINE: Duration = Duration::from_secs(5);
 
-/// Deadline of a vote. Long, for nothing waits for it: a candidate gives up when the election core says so, and an answer
-/// that comes later than that belongs to no election any more.
+/// Deadline of a vote. Long, for nothing waits for it: a candidate gives up when the election core says so, and an
+/// answer that comes later than that belongs to no election any more.
 pub const VOTE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// No raft message is waited for longer than this.

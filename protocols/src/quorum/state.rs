@@ -197,8 +197,8 @@ pub enum Duty {
         attempt: Attempt,
     },
     /// Nobody has fed the run since `since` (quorum time, for people). When `fed` has stood still for `STORE_IDLE_MAX`
-    /// by the primary's monotonic clock, it abandons the run; after `STORE_EMPTY_MAX` if the run is `empty`, with nothing
-    /// stored that could be gone on with.
+    /// by the primary's monotonic clock, it abandons the run; after `STORE_EMPTY_MAX` if the run is `empty`, with
+    /// nothing stored that could be gone on with.
     WatchIdle {
         job: JobId,
         fed: u64,

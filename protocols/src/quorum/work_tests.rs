@@ -416,8 +416,8 @@ fn a_task_that_kills_its_workers_ends() {
     assert_eq!(quorum.job_state(1), RunState::Failed);
 }
 
-/// Goal: a job that waits for a program names it, and who would have to be allowed to run it. Method: no worker, one that
-/// takes no programs, one that refused this one; then one that may list it.
+/// Goal: a job that waits for a program names it, and who would have to be allowed to run it. Method: no worker, one
+/// that takes no programs, one that refused this one; then one that may list it.
 #[test]
 fn a_program_that_nobody_lists_is_named() {
     let mut quorum = Quorum::new(&[]);

@@ -61,9 +61,9 @@ pub const ROUNDS_MAX: u16 = 3;
 /// A module without its custom sections. The largest interpreters with their libraries have half of it.
 pub const MODULE_BYTES_MAX: u64 = 64 * MIB as u64;
 
-/// Memory that a worker sets aside to compile a module: so much, so many bytes for each of the module's, and for each unit
-/// of what its largest function costs (locals times blocks). The interpreters of Python and Ruby were measured to take
-/// from two thirds to nine tenths of it.
+/// Memory that a worker sets aside to compile a module: so much, so many bytes for each of the module's, and for each
+/// unit of what its largest function costs (locals times blocks). The interpreters of Python and Ruby were measured to
+/// take from two thirds to nine tenths of it.
 pub const COMPILE_MEMORY_BYTES_MIN: u64 = 24 * MIB as u64;
 pub const COMPILE_MEMORY_PER_BYTE: u64 = 20;
 pub const COMPILE_MEMORY_PER_COST: u64 = 1024;
@@ -110,8 +110,8 @@ pub const WORKER_SLOTS_MAX: u32 = 1024;
 /// Peers that refused one run, with their reason.
 pub const AVOIDED_MAX: usize = 64;
 
-/// How long a peer that refused a run is not asked again: the first time, and at most, doubling between. An offer costs a
-/// message and an entry of the log, so the most is what a person who has just put the cause right still waits for.
+/// How long a peer that refused a run is not asked again: the first time, and at most, doubling between. An offer costs
+/// a message and an entry of the log, so the most is what a person who has just put the cause right still waits for.
 pub const REFUSAL_WAIT_MIN: Duration = Duration::from_secs(5);
 pub const REFUSAL_WAIT_MAX: Duration = Duration::from_secs(120);
 

@@ -22,8 +22,8 @@ pub struct Covered {
     pub count: u64,
 }
 
-/// The instants that rows stand for, in their order. Manual fires are no instants, and rows that were withdrawn stand for
-/// none.
+/// The instants that rows stand for, in their order. Manual fires are no instants, and rows that were withdrawn stand
+/// for none.
 pub fn covered<'r>(rows: impl IntoIterator<Item = &'r FireRow>) -> Vec<Covered> {
     let cover = |row: &FireRow| match (row.cause, row.what) {
         (_, Fired::Withdrawn { .. }) => None,
@@ -38,8 +38,8 @@ pub fn covered<'r>(rows: impl IntoIterator<Item = &'r FireRow>) -> Vec<Covered> 
 
 /// What is wrong with rows that reach from the first instant after `from` to `next` (exclusive; none: to the last of all).
 ///
-/// Instants in `open` have no row yet. When the first rows were forgotten, give `forgotten`: how many instants they stood
-/// for.
+/// Instants in `open` have no row yet. When the first rows were forgotten, give `forgotten`: how many instants they
+/// stood for.
 pub fn instants(
     spec: &TriggerSpec,
     from: Millis,

@@ -17,9 +17,9 @@
 //! in the entry: instants, which triggers an event matched, whether a condition held. Applying is comparing and counting.
 //!
 //! **Clocks.** A primary judges by its own wall clock as long as a majority of the members' clocks bears it out, else by
-//! theirs ([`crate::liveness::clock`]). `at` and `cron` are due when that says so. `every` is due when it says so or when as
-//! much time has passed as was left, whichever is first: clocks that were set back by an hour do not silence it for an
-//! hour.
+//! theirs ([`crate::liveness::clock`]). `at` and `cron` are due when that says so. `every` is due when it says so or
+//! when as much time has passed as was left, whichever is first: clocks that were set back by an hour do not silence it
+//! for an hour.
 //!
 //! **Events.** Emitters keep events until the quorum has committed them, in one sequence each ([`outbox`]); the quorum
 //! remembers how far it has come with each ([`event::Emitter`]). Ids that users give are remembered for the trigger's

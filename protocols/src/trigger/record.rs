@@ -125,8 +125,8 @@ pub enum Fired {
     Waiting,
     /// `count` of them, of which the row's cause is the first. `last`: the last instant, or when the last came.
     Skipped { last: Millis, count: u64, reason: SkipReason },
-    /// `count` instants, of which the row's cause is the first, were skipped by clocks that ran ahead. They are open again:
-    /// each has, or will have, another row.
+    /// `count` instants, of which the row's cause is the first, were skipped by clocks that ran ahead. They are open
+    /// again: each has, or will have, another row.
     Withdrawn { last: Millis, count: u64 },
 }
 

@@ -1,13 +1,13 @@
 //! Instants that are open again: how a timed trigger heals after clocks that ran ahead were put right.
 //!
-//! While the clocks of a majority are ahead, everything up to their time is recorded: most of it as skipped in one leap,
-//! the newest as a run. When the clocks are set back, the leaps that reach past the true time are *withdrawn*: their rows
-//! say so, and their instants are open again. What ran in the false future stays recorded. So the record of a trigger is
-//! everything before its *head*, but for *open ranges*; the trigger goes through these first, in order, and then on from
-//! its head. Each instant has one row that counts, whatever the clocks did, and none fires twice.
+//! While the clocks of a majority are ahead, everything up to their time is recorded: most of it as skipped in one
+//! leap, the newest as a run. When the clocks are set back, the leaps that reach past the true time are *withdrawn*:
+//! their rows say so, and their instants are open again. What ran in the false future stays recorded. So the record of
+//! a trigger is everything before its *head*, but for *open ranges*; the trigger goes through these first, in order,
+//! and then on from its head. Each instant has one row that counts, whatever the clocks did, and none fires twice.
 //!
-//! Members never work out instants (see the module above), so a range is opened in whole: what of it has truly passed is
-//! recorded anew at once, as after any other pause.
+//! Members never work out instants (see the module above), so a range is opened in whole: what of it has truly passed
+//! is recorded anew at once, as after any other pause.
 //!
 //! A period (`every`) is not tied to the calendar: where going back would silence it, its instants go on as they are
 //! named and fall due earlier by its *lag*.

@@ -54,7 +54,8 @@ fn cpu_seconds(module_bytes: u64) -> u64 {
 
 // ---- the node's side ----
 
-/// Has a binary module compiled within so much memory, on the thread that calls this; the process ends with that thread.
+/// Has a binary module compiled within so much memory, on the thread that calls this; the process ends with that
+/// thread.
 pub(super) fn compile(
     compiler: &Path,
     binary: &[u8],
@@ -135,7 +136,8 @@ pub fn main() -> ExitCode {
     match serve() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("{error}");
+            // Its reader is the node, and may be gone.
+            let _ = writeln!(io::stderr(), "{error}");
             ExitCode::FAILURE
         }
     }

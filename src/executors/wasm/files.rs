@@ -5,15 +5,15 @@
 //! file of the machine except an input that was given as one, which is only read.
 //!
 //! The tree is made of inodes: a folder leads from names to inodes, one inode may have several names (hard links), and
-//! an open descriptor keeps it when the last name goes. A name gets a cookie when it is made, and no other name ever has
-//! that cookie: so `fd_readdir` skips no name that stays, whatever is removed or made between two calls. Symbolic links
-//! lead to places below the folder that the walk began at, or nowhere ([`lookup`]).
+//! an open descriptor keeps it when the last name goes. A name gets a cookie when it is made, and no other name ever
+//! has that cookie: so `fd_readdir` skips no name that stays, whatever is removed or made between two calls. Symbolic
+//! links lead to places below the folder that the walk began at, or nowhere ([`lookup`]).
 //!
 //! Times are the module's own clock ([`super::world`]) when something is written, made, renamed or linked, or what the
 //! module sets. Reading moves none, as on a disk that is mounted `noatime`.
 //!
-//! Bounds: [`NAMES_MAX`] names at once, [`NAME_BYTES_MAX`] for one name, [`PATH_BYTES_MAX`] for a path, and what the task
-//! may write. Names, inodes, links and contents all count as the module's memory.
+//! Bounds: [`NAMES_MAX`] names at once, [`NAME_BYTES_MAX`] for one name, [`PATH_BYTES_MAX`] for a path, and what the
+//! task may write. Names, inodes, links and contents all count as the module's memory.
 
 mod lookup;
 mod names;
@@ -390,8 +390,8 @@ impl Files {
             _ => None,
         }
     }
-    /// What the module leaves under `out/`, by the path there. Symbolic links are passed over, as in a program's folder.
-    /// None if it is more than the task may write: a file with several names is several outputs.
+    /// What the module leaves under `out/`, by the path there. Symbolic links are passed over, as in a program's
+    /// folder. None if it is more than the task may write: a file with several names is several outputs.
     pub(super) fn into_outputs(mut self, stdout_bytes: u64) -> Option<BTreeMap<String, Bytes>> {
         let (mut found, mut taken) = (BTreeMap::new(), BTreeMap::<NodeId, Bytes>::new());
         let (mut bytes_left, mut path_bytes_left) = (self.bytes_max.checked_sub(stdout_bytes)?, self.bytes_max);

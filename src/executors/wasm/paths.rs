@@ -1,6 +1,6 @@
-//! The functions of WASI preview 1 that take a path. A path starts at an open folder and cannot leave it: too many `..`,
-//! an absolute path and a link that leads out answer `ENOTCAPABLE`. From the root itself an absolute path is the same as
-//! a relative one.
+//! The functions of WASI preview 1 that take a path. A path starts at an open folder and cannot leave it: too many
+//! `..`, an absolute path and a link that leads out answer `ENOTCAPABLE`. From the root itself an absolute path is the
+//! same as a relative one.
 
 use wasmtime::{Linker, Result};
 

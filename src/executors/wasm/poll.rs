@@ -1,7 +1,7 @@
 //! `poll_oneoff`: waits for the first of several clocks and descriptors.
 //!
-//! A descriptor is always ready, for reading waits by itself; one that is not open is an event that says so, and so is a
-//! clock that does not exist. Made time passes without waiting.
+//! A descriptor is always ready, for reading waits by itself; one that is not open is an event that says so, and so is
+//! a clock that does not exist. Made time passes without waiting.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! The rights of WASI preview 1: what a descriptor may be used for, and what those opened from it may be used for.
 //!
 //! Each function demands the right that the standard names for it. A descriptor is opened with at most the rights that
-//! the folder it is opened from passes on and that apply to its kind; it can only lose rights afterwards. Libraries read
-//! them back: `F_GETFL` of C tells a descriptor for reading from one for writing by its rights.
+//! the folder it is opened from passes on and that apply to its kind; it can only lose rights afterwards. Libraries
+//! read them back: `F_GETFL` of C tells a descriptor for reading from one for writing by its rights.
 
 use super::errno::{self, Errno};
 

@@ -20,8 +20,8 @@ const FUNCTIONS_MAX: usize = 500_000;
 /// 5,000,000 took a compiler gigabytes.
 const FUNCTION_COST_MAX: u64 = 2 << 20;
 
-/// Of that cost a function gets memory for so much per byte: those of interpreters have up to 5. One made by hand to cost
-/// more for its size runs into the compiler's limit instead.
+/// Of that cost a function gets memory for so much per byte: those of interpreters have up to 5. One made by hand to
+/// cost more for its size runs into the compiler's limit instead.
 const MEMORY_COST_PER_BYTE: u64 = 8;
 
 const PAGE_BYTES: u64 = 64 * 1024;

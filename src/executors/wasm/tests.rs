@@ -9,8 +9,8 @@ use super::errno::Errno;
 use super::rights::{self as right, Rights};
 use super::*;
 
-/// Parameters of the functions: a file descriptor, flags or counts (`i`), a text (`t`) and its length (`n`), vectors (`v`),
-/// a buffer (`b`), a place for the answer (`r`), all of 32 bits; and numbers of 64 (`I`).
+/// Parameters of the functions: a file descriptor, flags or counts (`i`), a text (`t`) and its length (`n`), vectors
+/// (`v`), a buffer (`b`), a place for the answer (`r`), all of 32 bits; and numbers of 64 (`I`).
 const FUNCTIONS: [(&str, &str); 32] = [
     ("clock_time_get", "iIr"),
     ("fd_advise", "fIIi"),
@@ -494,7 +494,8 @@ fn links_are_made_read_and_followed() {
     assert_eq!(c.stat("out/l", FOLLOW), Err(errno::NOENT), "it holds a path, which starts at the link's folder");
 }
 
-/// Goal: the cookie belongs to the name. Method: what `rm -r` does with a buffer for three names: read, unlink, read on.
+/// Goal: the cookie belongs to the name. Method: what `rm -r` does with a buffer for three names: read, unlink, read
+/// on.
 #[test]
 fn a_folder_is_emptied_while_it_is_read() {
     let mut c = Caller::new();

@@ -112,8 +112,8 @@ impl Context {
         }
     }
 
-    /// Asks a holder; in process when it is this node. One that is known to be absent is not waited for: the duty is tried
-    /// again, and leaves its place to others meanwhile.
+    /// Asks a holder; in process when it is this node. One that is known to be absent is not waited for: the duty is
+    /// tried again, and leaves its place to others meanwhile.
     pub async fn ask_holder(
         &self,
         holder: PeerId,

@@ -360,7 +360,8 @@ async fn a_run_that_stored_nothing_is_let_go_after_a_minute_and_one_to_go_on_wit
     assert!(!world.quorum.read(|state| state.jobs[&JOB].state.is_final()));
 }
 
-/// Goal: whoever sends the pieces learns at once that no further holder is expected. Method: four peers for five columns.
+/// Goal: whoever sends the pieces learns at once that no further holder is expected. Method: four peers for five
+/// columns.
 #[tokio::test(start_paused = true)]
 async fn a_run_that_everybody_was_asked_for_says_so_in_its_record() {
     let world = world(4, DriverSettings::default());
@@ -398,6 +399,11 @@ async fn the_promises_of_a_live_run_are_renewed_until_it_ends() {
         let columns = run.columns.iter().filter_map(|column| column.grant);
         columns.chain(run.spares.iter().copied()).map(|grant| grant.holder.peer).collect::<Vec<_>>()
     });
+    // A run that has stored something is kept for whoever goes on with it; an empty one would end within a minute.
+    let attempt = world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.columns[0].attempt);
+    let (pieces, stored) = (vec![PieceHash([1; 32]); 3], vec![(PieceIndex(0), attempt)]);
+    let progress = SegmentProgress { segment: SegmentIndex(0), pieces, stored };
+    world.commit(Command::Progress { job: JOB, worker_attempt: Attempt(1), segments: vec![progress] });
     tokio::time::sleep(lease).await;
     let renewed = world.holders.renewed.lock().unwrap().clone();
     // This node renews its own promise in process.

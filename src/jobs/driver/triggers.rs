@@ -8,8 +8,8 @@
 //! out. While too few are known, nothing is due. `every` is also due when as much time has passed as was left, on the
 //! monotonic clock and counted from the newest record time that this primary saw: so clocks that are set back do not
 //! silence it. Sleeping follows the monotonic clock, so the clocks are looked at again at least every [`LOOK_INTERVAL`]
-//! while anything is to come: a step in either direction is noticed within that, and an entry is committed that tells the
-//! record of it.
+//! while anything is to come: a step in either direction is noticed within that, and an entry is committed that tells
+//! the record of it.
 //!
 //! A proposal that is lost, doubled or too late does no harm: a span that was made from an older record changes nothing.
 

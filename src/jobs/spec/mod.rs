@@ -9,7 +9,8 @@
 //! ```toml
 //! name = "word count"
 //! kind = "wasm"                        # or "command", with `program` in place of `module`
-//! module = "wordcount.wat"             # a file beside this one; or { object = REF }, or { inline = TEXT }: a command of
+//! module = "wordcount.wat"             # a file beside this one; or { object = REF }, or { inline = TEXT }: a command
+//! of
 //!                                      # WASI preview 1, up to 64 MiB without debug sections, as text up to 4 MiB
 //! fuel = 5_000_000_000                 # units of wasmtime's fuel per task; none: only the timeout
 //! deterministic = true                 # equal inputs give equal outputs; needs fuel, and is the default with it
@@ -255,8 +256,8 @@ impl SpecFile {
         Ok(spec)
     }
 
-    /// Checks the modules of what was built from this. `verdict` says what the module check said of a content; nothing of
-    /// one whose bytes cannot be had here.
+    /// Checks the modules of what was built from this. `verdict` says what the module check said of a content; nothing
+    /// of one whose bytes cannot be had here.
     pub fn check_modules(
         &self,
         spec: &JobSpec,

@@ -164,8 +164,8 @@ impl Read {
         self.objects.context.net.is_absent(holder)
     }
 
-    /// Columns in the order in which they should be asked: those without faults in this read first, present before absent,
-    /// connected before unconnected, data before parity, then the quickest.
+    /// Columns in the order in which they should be asked: those without faults in this read first, present before
+    /// absent, connected before unconnected, data before parity, then the quickest.
     fn order(&self, placement: &[Option<PeerId>], touched: &Range<usize>, any: bool) -> Vec<usize> {
         let views = self.objects.context.net.peers();
         let here = self.objects.service.peer();

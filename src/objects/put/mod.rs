@@ -8,13 +8,14 @@
 //! [`SEGMENTS_IN_MEMORY_MAX`](quorate_protocols::piece::limits::SEGMENTS_IN_MEMORY_MAX)); a returned outcome is
 //! committed by the quorum, with signed receipts; a failing holder costs only its own column; a failover of the quorum
 //! delays progress records and the commit, never the pieces; dropping the future leaves the run as it is, to be resumed
-//! here or elsewhere, and collected if nobody does: after an hour, or after a minute if nothing was stored. What goes where and when is decided by the pure
-//! [`ReplicatePlan`](quorate_protocols::job::replicate::ReplicatePlan); this module performs it.
+//! here or elsewhere, and collected if nobody does: after an hour, or after a minute if nothing was stored. What goes
+//! where and when is decided by the pure [`ReplicatePlan`](quorate_protocols::job::replicate::ReplicatePlan); this
+//! module performs it.
 //!
 //! Nobody waits for a node that is known to be absent. The profile is the one that bears most losses on the peers that
-//! are there ([`Profile::for_reachable`]). When the quorum says that whoever may come was asked, the put goes on with the
-//! holders that it has, if they bear a loss, and is *degraded*: the quorum owes the repair. While it waits for room, it
-//! says what for ([`PutProgress::waiting`]).
+//! are there ([`Profile::for_reachable`]). When the quorum says that whoever may come was asked, the put goes on with
+//! the holders that it has, if they bear a loss, and is *degraded*: the quorum owes the repair. While it waits for
+//! room, it says what for ([`PutProgress::waiting`]).
 //!
 //! What it does not do: win holders (the primary's driver does), confirm or repair (the steward does).
 
@@ -53,15 +54,16 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long to wait for adverts of peers that are connected already: right after a start they are seconds apart.
 const ADVERTS_WAIT: Duration = Duration::from_secs(3);
 
-/// With enough holders for a degraded object, how long to wait for the rest before sending starts without them. Not at all
-/// once the quorum expects no more.
+/// With enough holders for a degraded object, how long to wait for the rest before sending starts without them. Not at
+/// all once the quorum expects no more.
 const HOLDERS_WAIT: Duration = Duration::from_secs(2);
 
 /// With fewer than that, or with a quorum that cannot take the run, how long before the put gives up. Nothing has been
 /// read by then that could be lost.
 const HOLDERS_PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long the end of a failed put waits for the quorum to record it, and for how long it is tried behind the user's back.
+/// How long the end of a failed put waits for the quorum to record it, and for how long it is tried behind the user's
+/// back.
 const FAIL_DEADLINE: Duration = Duration::from_secs(2);
 const FAIL_PAUSE: Duration = Duration::from_secs(2);
 const FAIL_PATIENCE: Duration = Duration::from_secs(600);
@@ -182,8 +184,8 @@ impl Objects {
         run.ok_or_else(|| too_few(request.size, 0, request.profile.unwrap_or(Profile::DEFAULT)))
     }
 
-    /// One run with the profile for who is there now. `None`, if that `may_refit`: peers turned out to be absent, and for
-    /// those that are there another profile fits.
+    /// One run with the profile for who is there now. `None`, if that `may_refit`: peers turned out to be absent, and
+    /// for those that are there another profile fits.
     async fn try_new_run(
         &self,
         request: &PutRequest,
@@ -288,8 +290,8 @@ impl Objects {
         }
     }
 
-    /// Waits until the primary has won holders for the run: all, or enough for a degraded object when the primary expects
-    /// no more, or does not find them in time. `None` as for [`Self::try_new_run`].
+    /// Waits until the primary has won holders for the run: all, or enough for a degraded object when the primary
+    /// expects no more, or does not find them in time. `None` as for [`Self::try_new_run`].
     async fn wait_for_holders(
         &self,
         job: JobId,
@@ -539,7 +541,8 @@ fn too_few(size: Option<u64>, holders: usize, profile: Profile) -> PutError {
     PutError::TooFewHolders { holders, needed: profile.columns(), profile, fitting }
 }
 
-/// Where an object is: in the columns just sealed, unless the quorum found the same content stored before and kept those.
+/// Where an object is: in the columns just sealed, unless the quorum found the same content stored before and kept
+/// those.
 struct Placed {
     degraded: bool,
     columns: Vec<(PieceIndex, PeerId)>,

@@ -243,8 +243,8 @@ async fn a_body_of_another_length_than_announced_is_refused() {
     }
 }
 
-/// Goal: a put that ended leaves no live run behind, even if its quorum could not record the end at the time, and its user
-/// does not wait for that. Method: the quorum stops for half a minute just when the body turns out to be too long.
+/// Goal: a put that ended leaves no live run behind, even if its quorum could not record the end at the time, and its
+/// user does not wait for that. Method: the quorum stops for half a minute just when the body turns out to be too long.
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_failed_put_is_recorded_when_its_quorum_can_commit_again() {
     let cluster = Cluster::start(7).await;

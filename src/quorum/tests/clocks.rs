@@ -42,7 +42,8 @@ async fn one_wrong_clock_of_three_moves_neither_time_nor_the_lead() {
     assert_eq!(net.nodes[primary].quorum().view().clock_step, None);
 }
 
-/// Goal: the record follows the clocks of a majority ahead, and back as soon as they are right, also under another primary.
+/// Goal: the record follows the clocks of a majority ahead, and back as soon as they are right, also under another
+/// primary.
 #[tokio::test(start_paused = true)]
 async fn clocks_of_all_that_are_put_right_take_the_record_along() {
     let mut net = TestNet::founded(3, 3).await;

@@ -124,6 +124,7 @@ async fn a_primary_without_its_majority_pauses_and_steps_down_when_it_hears_the_
     assert_ne!(net.led().await, 0);
     net.world.heal();
     net.converged(&[0, 1, 2]).await;
+    net.until("the first is heard again", |net| net.nodes[0].quorum().view().paused.is_none().then_some(())).await;
     assert!(net.nodes[0].quorum().leading().is_none());
     let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
     assert!(told.iter().any(|event| matches!(event, HostEvent::NotLeading { .. })));

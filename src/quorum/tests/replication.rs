@@ -6,11 +6,11 @@ use quorate_protocols::quorum::limits::APPEND_DEADLINE_MAX;
 use super::memory::Pace;
 use super::*;
 
-/// Goal: an answer to an append of an earlier lead counts for nothing in a later one of the same node, although the member
-/// that gave it has since dropped what it answered for. A version that took such answers could call entries committed that
-/// no majority has. Method: a primary and a slow member are cut off together; what the primary proposes reaches that
-/// member, and is then dropped for the log of the primary that the others elect. The first node leads again when the
-/// answer arrives.
+/// Goal: an answer to an append of an earlier lead counts for nothing in a later one of the same node, although the
+/// member that gave it has since dropped what it answered for. A version that took such answers could call entries
+/// committed that no majority has. Method: a primary and a slow member are cut off together; what the primary proposes
+/// reaches that member, and is then dropped for the log of the primary that the others elect. The first node leads
+/// again when the answer arrives.
 #[tokio::test(start_paused = true)]
 async fn late_answers_of_an_earlier_lead_count_for_nothing_in_a_later_one() {
     const ONE_WAY: Duration = Duration::from_secs(3);
@@ -51,8 +51,8 @@ async fn late_answers_of_an_earlier_lead_count_for_nothing_in_a_later_one() {
 }
 
 /// Goal: appends to a log are synced one after the other, so that none can be told as synced before an earlier one. A
-/// version that has several under way loses track when they end out of order. Method: many commands at once on disks whose
-/// syncs are slow, through a change of primaries.
+/// version that has several under way loses track when they end out of order. Method: many commands at once on disks
+/// whose syncs are slow, through a change of primaries.
 #[tokio::test(start_paused = true)]
 async fn a_log_has_one_append_under_way_at_a_time() {
     let mut net = TestNet::founded(3, 3).await;

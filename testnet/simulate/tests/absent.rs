@@ -1,8 +1,8 @@
 //! Puts while one node is absent, on whole simulated nodes, in exact virtual time.
 //!
-//! Goal: a node that is known to be absent costs nobody a wait. Method: for networks of three to nine nodes, objects are
-//! put through a healthy network and while one node is down, stands still, is cut off or has a full disk. The first put
-//! may take as long as it takes to notice; those after it take no longer than one and a half times as long as the
+//! Goal: a node that is known to be absent costs nobody a wait. Method: for networks of three to nine nodes, objects
+//! are put through a healthy network and while one node is down, stands still, is cut off or has a full disk. The first
+//! put may take as long as it takes to notice; those after it take no longer than one and a half times as long as the
 //! healthy ones. What is stored reads back while the node is away, and what is owed is repaired once it is back.
 
 use std::time::Duration;

@@ -1,9 +1,9 @@
 //! Slow links and slow disks: quorums are founded, led, and led anew, on whole simulated nodes.
 //!
-//! Goal: over links of any round trip up to 400 ms with jitter and loss, and on disks whose syncs take up to a second, a
-//! killed primary is replaced within the time that a few round trips and syncs take, nobody founds a second quorum
-//! meanwhile, and nobody elects without a cause. Method: five nodes found a quorum; its primary crashes while a client asks
-//! for a place for its job; then nothing happens for ten minutes.
+//! Goal: over links of any round trip up to 400 ms with jitter and loss, and on disks whose syncs take up to a second,
+//! a killed primary is replaced within the time that a few round trips and syncs take, nobody founds a second quorum
+//! meanwhile, and nobody elects without a cause. Method: five nodes found a quorum; its primary crashes while a client
+//! asks for a place for its job; then nothing happens for ten minutes.
 
 use std::time::Duration;
 

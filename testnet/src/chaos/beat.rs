@@ -1,7 +1,7 @@
 //! A trigger that fires every few seconds, whatever is broken: once all clocks are right it must fire again soon.
 //!
-//! Wrong clocks of single nodes come and go while others die. Whatever the trigger's quorum recorded meanwhile, instants of
-//! the true time must run within a minute after the faults.
+//! Wrong clocks of single nodes come and go while others die. Whatever the trigger's quorum recorded meanwhile,
+//! instants of the true time must run within a minute after the faults.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -67,8 +67,8 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    /// A worker that was lost comes back as another run of its node, maybe with other settings: runs that wait for workers
-    /// need not wait for it any longer.
+    /// A worker that was lost comes back as another run of its node, maybe with other settings: runs that wait for
+    /// workers need not wait for it any longer.
     fn forgive_refusals(&mut self, peer: PeerId) {
         let waiting = self.index.work.queue.values().flatten().map(|(_, job)| *job);
         let avoids =

@@ -271,7 +271,8 @@ impl QuorumState {
         self.settle_trigger(job, events);
     }
 
-    /// Skips instants that had passed when they were recorded, and remembers them: clocks that are set back give them back.
+    /// Skips instants that had passed when they were recorded, and remembers them: clocks that are set back give them
+    /// back.
     fn leap(&mut self, job: JobId, skipped: Skipped, reason: SkipReason, events: &mut Vec<Event>) {
         let Skipped { first, last, count } = skipped;
         let row = self.write(job, Cause::Instant(first), Fired::Skipped { last, count, reason }, events);
@@ -785,8 +786,8 @@ pub(in crate::quorum) fn run_of(by: FiredBy) -> JobId {
     JobId { quorum: by.job.quorum, local }
 }
 
-/// Whether a skip may be counted in the row before it: a row stands for instants in a row, and one whose instants may be
-/// given back is given back in whole.
+/// Whether a skip may be counted in the row before it: a row stands for instants in a row, and one whose instants may
+/// be given back is given back in whole.
 fn may_join(clock: &Clock, before: &FireRow, cause: Cause, what: Fired) -> bool {
     let (Cause::Instant(first), Cause::Instant(next), Fired::Skipped { reason, .. }) = (before.cause, cause, what)
     else {

@@ -58,8 +58,8 @@ fn a_name_that_is_removed_takes_no_other_along() {
     assert_eq!(quorum.events, [Event::ObjectRemoved { manifest: hash() }]);
 }
 
-/// Goal: the last claim on what a live job or trigger needs is not given up unless somebody insists; other claims are, and
-/// so is what only ended jobs name.
+/// Goal: the last claim on what a live job or trigger needs is not given up unless somebody insists; other claims are,
+/// and so is what only ended jobs name.
 #[test]
 fn what_a_live_job_needs_keeps_its_last_claim() {
     let object = ObjectId { quorum: QUORUM, manifest: hash() };

@@ -73,8 +73,8 @@ fn a_peer_is_avoided_only_for_the_jobs_that_it_refused() {
     assert!(quorum.state.avoided_for(job(1)).is_empty() && quorum.state.avoided_for(job(2)).is_empty());
 }
 
-/// Goal: the primary hears of whatever it has to do next, also when an entry gave nothing to anybody: the timer of a next
-/// try, and tasks that want workers again.
+/// Goal: the primary hears of whatever it has to do next, also when an entry gave nothing to anybody: the timer of a
+/// next try, and tasks that want workers again.
 #[test]
 fn a_primary_hears_of_a_task_that_waits() {
     for class in [ErrorClass::Refused, ErrorClass::Exit] {

@@ -44,8 +44,8 @@ impl Files {
             false => Err(errno::NOSPC),
         }
     }
-    /// Adds a name whose memory was taken. One that moves within its folder keeps its cookie: a reader that renames what
-    /// it reads does not meet it again.
+    /// Adds a name whose memory was taken. One that moves within its folder keeps its cookie: a reader that renames
+    /// what it reads does not meet it again.
     pub(super) fn attach(
         &mut self,
         folder: NodeId,

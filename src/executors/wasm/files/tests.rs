@@ -331,8 +331,8 @@ fn each_name_of_a_file_is_an_output_of_its_own_and_links_are_none() {
     assert!(made(4).into_outputs(0).is_some());
 }
 
-/// Goal: a reader that removes, renames or makes names meanwhile meets each other name exactly once. Method: a folder is
-/// read three names at a time, as with a small buffer, and after each the given changes are made.
+/// Goal: a reader that removes, renames or makes names meanwhile meets each other name exactly once. Method: a folder
+/// is read three names at a time, as with a small buffer, and after each the given changes are made.
 #[test]
 fn reading_a_folder_while_changing_it_skips_nothing() {
     let name = |n: usize| format!("file-{n:03}");
