@@ -9,9 +9,9 @@
 //! ```toml
 //! name = "word count"
 //! kind = "wasm"                        # or "command", with `program` in place of `module`
-//! module = "wordcount.wat"             # a file beside this one; or { object = REF }, or { inline = TEXT }: a command
-//! of
-//!                                      # WASI preview 1, up to 64 MiB without debug sections, as text up to 4 MiB
+//! module = "wordcount.wat"             # a file beside this one; or { object = REF }, or { inline = TEXT }:
+//!                                      # a command of WASI preview 1, up to 64 MiB without debug sections,
+//!                                      # as text up to 4 MiB
 //! fuel = 5_000_000_000                 # units of wasmtime's fuel per task; none: only the timeout
 //! deterministic = true                 # equal inputs give equal outputs; needs fuel, and is the default with it
 //! args = ["--lower"]
