@@ -119,7 +119,7 @@ impl From<ClientError> for ApiError {
         let (code, hint) = match &error {
             ClientError::Rejected(rejection @ Rejection::InUse { .. }) => (
                 code_of(rejection),
-                said("cancel what needs it with `quorate job cancel`, or remove it all the same with --force"),
+                said("cancel what needs it with `quorate job cancel JOB`, or remove it all the same with --force"),
             ),
             ClientError::Rejected(rejection) => (code_of(rejection), None),
             ClientError::QuorumUnknown { .. } => (
