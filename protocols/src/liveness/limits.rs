@@ -16,8 +16,8 @@ pub const SUSPICION_MIN: Duration = Duration::from_millis(1000);
 /// Suspicion grows with the measured jitter up to this.
 pub const SUSPICION_MAX: Duration = Duration::from_millis(5000);
 
-/// How long an answer to a beat or a pre-vote is waited for. Round trips up to this are measured; a link that takes
-/// longer counts as silence.
+/// How long an answer to a beat or a pre-vote is waited for. Round trips up to this are measured; of one that
+/// takes longer nothing is learnt.
 pub const DEADLINE: Duration = Duration::from_millis(2000);
 
 /// The largest delay that timing follows. A disk or a link that takes longer is one that does not work.
