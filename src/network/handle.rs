@@ -207,6 +207,10 @@ impl Net for Handle {
         lock(&self.shared.peers).get(&peer).is_some_and(|view| view.connected)
     }
 
+    fn round_trip(&self, peer: PeerId) -> Option<Duration> {
+        lock(&self.shared.peers).get(&peer).filter(|view| view.connected).and_then(|view| view.rtt)
+    }
+
     fn dial(&self, peer: PeerId) {
         self.tell(Command::Dial(peer));
     }

@@ -231,6 +231,11 @@ pub trait Net: Send + Sync + 'static {
     fn is_absent(&self, _peer: PeerId) -> bool {
         false
     }
+    /// What a question to the peer and its answer took lately, when they cost the peer no work: a ping, a beat, an
+    /// approval. `None` while nothing was measured.
+    fn round_trip(&self, _peer: PeerId) -> Option<Duration> {
+        None
+    }
     /// Tries to connect now, without waiting. The outcome comes as a `NetEvent`.
     fn dial(&self, peer: PeerId);
     /// Addresses at which this node listens, in the form a peer can dial.

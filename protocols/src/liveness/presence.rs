@@ -37,6 +37,9 @@ const PATIENCE_MAX: Duration = Duration::from_secs(3);
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub const PROBE_FOR: Duration = crate::directory::limits::ADVERT_EXPIRY;
 
+/// A round trip that was measured longer ago says nothing of the peer as it is now. Two pings of the transport.
+pub const ROUND_TRIP_FRESH: Duration = Duration::from_secs(10);
+
 /// Something that shows whether a peer is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sign {
@@ -69,6 +72,8 @@ struct Entry {
     refused: bool,
     silent: bool,
     round_trip: Option<Duration>,
+    /// When the last question was answered that `round_trip` is made of.
+    measured_at: Millis,
 }
 
 /// See the module.
@@ -87,7 +92,8 @@ impl Presence {
         match sign {
             // Whoever makes a connection runs.
             Sign::Connected => {
-                *entry = Entry { connected: true, round_trip: entry.round_trip, ..Entry::default() };
+                let Entry { round_trip, measured_at, .. } = *entry;
+                *entry = Entry { connected: true, round_trip, measured_at, ..Entry::default() };
             }
             Sign::Closed => (entry.connected, entry.closed_at) = (false, Some(now)),
             // An old address that refuses says nothing of a peer that is connected.
@@ -96,6 +102,7 @@ impl Presence {
                 (entry.silent, entry.refused, entry.closed_at) = (false, false, None);
                 if let Some(took) = round_trip {
                     entry.round_trip = Some(entry.round_trip.map_or(took, |before| (before * 3 + took) / 4));
+                    entry.measured_at = now;
                 }
             }
             Sign::Unanswered => entry.silent = true,
@@ -112,6 +119,13 @@ impl Presence {
             Entry { silent: true, .. } => Some(Absence::Silent),
             _ => None,
         }
+    }
+
+    /// What questions to the peer took, averaged over the last few; `None` when the last of them is older than
+    /// [`ROUND_TRIP_FRESH`].
+    pub fn round_trip(&self, now: Millis, peer: PeerId) -> Option<Duration> {
+        let entry = self.peers.get(&peer)?;
+        entry.round_trip.filter(|_| now.since(entry.measured_at) <= ROUND_TRIP_FRESH)
     }
 
     /// How long a question to the peer may stay open before the peer is probed.

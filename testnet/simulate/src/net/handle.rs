@@ -83,6 +83,10 @@ impl Net for SimNet {
         self.fabric.is_connected(self.local, peer)
     }
 
+    fn round_trip(&self, peer: PeerId) -> Option<Duration> {
+        self.is_connected(peer).then(|| self.fabric.round_trip(self.local, peer))
+    }
+
     fn dial(&self, peer: PeerId) {
         self.fabric.dial(self.local, peer);
     }
