@@ -8,7 +8,8 @@
 //! Whether a node runs with fault injection is not a setting: it comes from the command line alone, so that no file
 //! left behind by a test weakens a node.
 
-mod commands;
+pub mod address;
+pub mod commands;
 mod parse;
 mod render;
 mod size;
@@ -23,9 +24,9 @@ use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::Kind;
 use quorate_protocols::{piece, quorum};
 
-use crate::executors::command::AllowedCommand;
-use crate::network::address::{Bootstrap, PublicAddress};
-use crate::sources::AllowedHost;
+use self::address::{Bootstrap, PublicAddress};
+use self::commands::AllowedCommand;
+use crate::hosts::AllowedHost;
 
 pub use size::ByteSize;
 pub use span::{ParseSpanError, Span, parse_span};

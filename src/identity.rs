@@ -232,7 +232,7 @@ impl FromStr for JoinLine {
             return Err(JoinLineError::TooLong);
         }
         for address in &addresses {
-            crate::network::address::Bootstrap::from_str(address)
+            crate::config::address::Bootstrap::from_str(address)
                 .map_err(|error| JoinLineError::Address { address: address.clone(), reason: error.to_string() })?;
         }
         Ok(Self { secret: NetworkSecret(bytes), addresses })

@@ -7,16 +7,19 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod api;
-pub mod bench;
+pub mod approver;
 pub mod buffers;
 pub mod cli;
 pub mod config;
 pub mod directory;
+mod error;
 pub mod events;
 pub mod executors;
+pub mod hosts;
 pub mod identity;
 pub mod incarnation;
 pub mod jobs;
+mod measure;
 pub mod network;
 pub mod node;
 pub mod objects;

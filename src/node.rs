@@ -9,6 +9,7 @@
 //! quorum, placement, objects, the worker, the driver of led quorums, the job and task services. Requests that arrive earlier wait in their
 //! bounded channels. All actors share one task group and end on its shutdown token; [`Node::close`] waits for them.
 
+mod adapters;
 mod feed;
 mod promises;
 
@@ -23,34 +24,33 @@ use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 use serde::Serialize;
 use tokio::sync::{broadcast, mpsc};
 
+use self::adapters::{NetworkEvents, NodeCarrier, NodeQuorums, NodeStewards};
 use self::promises::NodePromises;
+use crate::approver::{Approver, ApproverParts};
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryParts};
-use crate::events::network::NetworkEvents;
-use crate::events::{Events, EventsParts, Hearing, NodeCarrier};
+use crate::events::{Events, EventsParts};
 use crate::executors::Executor;
+use crate::hosts::AllowedHosts;
 use crate::identity::Identity;
 use crate::jobs::approvals::ApprovalsParts;
 use crate::jobs::authority::Authority;
 use crate::jobs::client::ClientParts;
-use crate::jobs::driver::{self, DriverMetrics, DriverParts, DriverSettings, Notes, Suspects};
+use crate::jobs::driver::{self, DriverMetrics, DriverParts, DriverSettings, PrimaryServices};
 use crate::jobs::logs::LogReader;
 use crate::jobs::placement::PlacementParts;
-use crate::jobs::ports::{Knowledge, LocalQuorums, LocalTasks};
+use crate::jobs::ports::{Knowledge, LocalQuorums, LocalTasks, PrimaryPort};
 use crate::jobs::service::JobService;
-use crate::jobs::steward::Steward;
 use crate::jobs::task_service::TaskService;
 use crate::jobs::{Approvals, Placement, QuorumClient, Submits};
-use crate::objects::{NodeQuorums, Objects, ObjectsContext};
+use crate::objects::{Objects, ObjectsContext};
 use crate::presence::ObservedNet;
 use crate::quorum::{QuorumContext, QuorumHost, QuorumInbound};
 use crate::resources::Resources;
-use crate::resources::approver::{Approver, ApproverParts};
 use crate::seams::{DiskError, Inbound, Net, Seams};
-use crate::sources::{AllowedHosts, NodeSources};
+use crate::sources::NodeSources;
 use crate::storage::Storage;
 use crate::workers::faults::WorkerFaults;
-use crate::workers::neighbours::NodeStewards;
 use crate::workers::{WorkerParts, Workers};
 
 /// Events kept for a follower that lags; the oldest are lost first.
@@ -253,24 +253,19 @@ impl Node {
         })
         .await?;
 
-        let (authority, notes) =
-            (Authority::new(settings.operators.clone()).with_hosts(settings.hosts.clone()), Notes::default());
-        let (suspects, driver_metrics) = (Suspects::default(), DriverMetrics::default());
+        let authority = Authority::new(settings.operators.clone()).with_hosts(settings.hosts.clone());
         let (local, knowledge): (Arc<dyn LocalQuorums>, Arc<dyn Knowledge>) =
             (Arc::new(quorums.clone()), Arc::new(directory.clone()));
-        let steward =
-            Steward { quorums: local.clone(), pulses: notes.pulses().clone(), metrics: driver_metrics.clone() };
-        let hearing = Hearing::new(local.clone());
+        let services = PrimaryServices::new(local.clone());
+        let (primary, driver_metrics): (Arc<dyn PrimaryPort>, _) =
+            (Arc::new(services.clone()), services.metrics.clone());
         let client = QuorumClient::new(ClientParts {
             net: net.clone(),
             quorums: local.clone(),
             knowledge: knowledge.clone(),
             entropy: seams.entropy.clone(),
             authority: authority.clone(),
-            notes: notes.clone(),
-            suspects: suspects.clone(),
-            steward: steward.clone(),
-            hearing: hearing.clone(),
+            primary: primary.clone(),
         });
         let approvals = Approvals::new(ApprovalsParts {
             seams: seams.clone(),
@@ -360,23 +355,15 @@ impl Node {
             approvals: approvals.clone(),
             pieces: Arc::new(objects.service().clone()),
             worker: Some(worker.clone()),
-            notes: notes.clone(),
-            suspects: suspects.clone(),
+            notes: services.notes,
+            suspects: services.suspects,
             sources: Arc::new(sources.clone()),
-            metrics: driver_metrics.clone(),
+            metrics: services.metrics,
             settings: settings.driver,
         });
-        TaskService { net: net.clone(), steward, worker: Some(worker) }.start(&seams.tasks, task);
-        JobService {
-            net: net.clone(),
-            quorums: local,
-            authority,
-            notes,
-            suspects,
-            hearing,
-            sources: Arc::new(sources.clone()),
-        }
-        .start(&seams.tasks, job);
+        TaskService { net: net.clone(), primary: primary.clone(), worker: Some(worker) }.start(&seams.tasks, task);
+        JobService { net: net.clone(), quorums: local, authority, primary, sources: Arc::new(sources.clone()) }
+            .start(&seams.tasks, job);
 
         let inner = Inner {
             seams,

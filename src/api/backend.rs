@@ -1,5 +1,6 @@
 //! What the API asks of a node. A trait, so that the edge (parsing, guards, errors, streams) is tested without one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,6 +28,9 @@ use crate::node::NodeEvent;
 use crate::objects::{ByteRange, GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
 use crate::quorum::HostEvent;
 use crate::seams::TaskGroup;
+
+/// The node, as handlers share it.
+pub type Shared = Arc<dyn Backend>;
 
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, ApiError>>;
 

@@ -8,11 +8,11 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use quorate_protocols::api::{BenchCommit, BenchForm, CommitBench, ErrorBody, QuorumDetail};
 use tokio::time::Instant;
 
+use super::backend::Shared;
 use super::error::ApiError;
 use super::extract;
 use super::limits::{BENCH_COMMITS_MAX, BENCH_OUTSTANDING_MAX, QUESTION_DEADLINE};
-use super::router::Shared;
-use crate::bench::percentile;
+use crate::measure::percentile;
 
 /// Commits `count` no-op commands, `outstanding` at a time, and says how long each took.
 #[utoipa::path(post, path = "/v1/bench/noop", tag = "bench", request_body = BenchCommit,

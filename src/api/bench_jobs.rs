@@ -15,12 +15,12 @@ use quorate_protocols::quorum::Event;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
+use super::backend::Shared;
 use super::error::ApiError;
 use super::extract;
 use super::limits::{BENCH_JOBS_MAX, BENCH_OUTSTANDING_MAX, BENCH_SILENCE_MAX};
-use super::router::Shared;
-use crate::bench::percentile;
 use crate::jobs::submit::Wanted;
+use crate::measure::percentile;
 use crate::quorum::HostEvent;
 
 /// A module that does nothing.

@@ -17,14 +17,13 @@ use quorate_protocols::trigger::{Cause, Fired};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
+use super::backend::Shared;
 use super::bench_jobs::nothing;
 use super::error::ApiError;
 use super::extract;
 use super::limits::{BENCH_FIRES_MAX, BENCH_SILENCE_MAX};
-use super::router::Shared;
-use crate::bench::percentile;
-use crate::bench::proc::resident_bytes;
 use crate::jobs::submit::Wanted;
+use crate::measure::{percentile, resident_bytes};
 use crate::quorum::HostEvent;
 
 /// Submits in flight at once, and between the beginnings of two: about half as many as a quorum takes from one peer.

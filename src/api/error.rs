@@ -7,6 +7,7 @@ use quorate_protocols::api::{ErrorBody, ErrorCode};
 use quorate_protocols::quorum::Rejection;
 use quorate_protocols::trigger::outbox::EmitError;
 
+use crate::error::chain;
 use crate::events::EventError;
 use crate::jobs::logs::LogError;
 use crate::jobs::submit::SubmitError;
@@ -75,22 +76,6 @@ impl IntoResponse for ApiError {
         }
         response
     }
-}
-
-/// The error and its sources, outermost first: a person needs all of it.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        // Some `Display`s already include their source.
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
 }
 
 fn code_of(rejection: &Rejection) -> ErrorCode {

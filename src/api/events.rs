@@ -12,8 +12,8 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
+use super::backend::Shared;
 use super::error::ApiError;
-use super::router::Shared;
 use super::{extract, views};
 use crate::node::NodeEvent;
 use crate::objects::ObjectEvent;

@@ -20,10 +20,10 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::backend::JobFilter;
+use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::{self, Path, Query};
 use super::limits::{WAIT_MAX, WAIT_POLL_MAX, WAIT_POLL_MIN};
-use super::router::Shared;
 use super::tasks;
 use crate::quorum::HostEvent;
 

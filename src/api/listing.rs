@@ -19,10 +19,10 @@ use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::ObjectState;
 
 use super::backend::{Backend, JobFilter};
-use super::error::chain;
 use super::limits::{LISTING_DEADLINE, LISTING_DEADLINE_SHORT, LISTING_FAN_OUT, LISTING_ROWS_MAX};
 use super::live::{NodeBackend, unexpected};
 use super::views;
+use crate::error::chain;
 use crate::jobs::ClientError;
 
 /// One listing under way.

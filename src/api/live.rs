@@ -279,7 +279,7 @@ impl Backend for NodeBackend {
                         (Ok(view), _) => {
                             Some(QuorumInfo { unreachable: self.unheard(quorum), ..views::quorum_info(&view) })
                         }
-                        (Err(error), Some(advert)) => Some(views::announced(&advert, super::error::chain(&error))),
+                        (Err(error), Some(advert)) => Some(views::announced(&advert, crate::error::chain(&error))),
                         // It was this node's own a moment ago and is no more.
                         (Err(_), None) => None,
                     }
@@ -327,7 +327,7 @@ impl Backend for NodeBackend {
                         let error = format!("no answer within {LISTING_DEADLINE:?}");
                         MemberView { member, view: None, error: Some(error) }
                     }
-                    Err(error) => MemberView { member, view: None, error: Some(super::error::chain(&error)) },
+                    Err(error) => MemberView { member, view: None, error: Some(crate::error::chain(&error)) },
                 }
             });
             Ok(futures::future::join_all(asked).await)

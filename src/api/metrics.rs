@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use quorate_protocols::job::QuorumView;
 
-use super::router::Shared;
+use super::backend::Shared;
 
 /// Counters and gauges for Prometheus (OpenMetrics text), among them each quorum's term: a term grows by one with
 /// every election that was tried.

@@ -17,7 +17,7 @@ use quorate_protocols::job::compute::{Content, Program};
 use quorate_protocols::task::limits::MODULE_BYTES_MAX;
 use tokio::sync::Semaphore;
 
-use super::router::Shared;
+use super::backend::Shared;
 use crate::executors::wasm::check::{self, Facts, ModuleFault};
 use crate::seams::run_blocking;
 

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use quorate_protocols::api::{ContactInfo, NodeInfo, PeerInfo, ResourcesInfo};
 
-use super::router::Shared;
+use super::backend::Shared;
 
 /// The node that answers.
 #[utoipa::path(get, path = "/v1/node", tag = "node", responses((status = 200, body = NodeInfo)))]

@@ -16,12 +16,12 @@ use serde::Deserialize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::{Path, Query};
 use super::limits::{DOWNLOAD_CHUNKS_MAX, DRAIN_PATIENCE, PROGRESS_INTERVAL, PROGRESS_SILENCE_MAX, TEXT_BYTES_MAX};
 use super::range;
 use super::removal::Removal;
-use super::router::Shared;
 use super::views;
 use crate::objects::{PutPhase, PutProgress, PutRequest};
 use crate::{seams, streams};

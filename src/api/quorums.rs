@@ -5,9 +5,9 @@ use axum::extract::State;
 use quorate_protocols::api::{ErrorBody, MemberView, QuorumDetail, QuorumInfo};
 use quorate_protocols::ids::QuorumId;
 
+use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::Path;
-use super::router::Shared;
 
 /// Quorums this node knows. One that does not answer is listed as last announced, with the reason in `paused`.
 #[utoipa::path(get, path = "/v1/quorums", tag = "quorums", responses((status = 200, body = Vec<QuorumInfo>)))]

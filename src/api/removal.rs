@@ -8,7 +8,8 @@ use quorate_protocols::ids::{ObjectId, PeerId, QuorumId};
 use quorate_protocols::quorum::{Claim, ClaimSelector, Claims};
 use serde::Deserialize;
 
-use super::error::{ApiError, chain};
+use super::error::ApiError;
+use crate::error::chain;
 use crate::jobs::ClientError;
 
 /// Names told in one message.

@@ -1,7 +1,5 @@
 //! All routes with their description, guarded.
 
-use std::sync::Arc;
-
 use axum::extract::DefaultBodyLimit;
 use axum::http::header;
 use axum::middleware;
@@ -12,15 +10,13 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::backend::Backend;
+use super::backend::Shared;
 use super::error::ApiError;
 use super::guard::{Guard, guard};
 use super::limits::{JSON_BYTES_MAX, SUBMIT_BYTES_MAX};
 use super::{
     bench, bench_jobs, bench_triggers, events, jobs, metrics, node, objects, quorums, submit, tasks, testing, triggers,
 };
-
-pub type Shared = Arc<dyn Backend>;
 
 #[derive(OpenApi)]
 #[openapi(

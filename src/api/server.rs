@@ -15,9 +15,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::backend::Shared;
 use super::guard::{Guard, Token};
 use super::limits::{CLOSE_PATIENCE, CONNECTIONS_MAX};
-use super::router::{Shared, router};
+use super::router::router;
 use crate::seams::Entropy;
 
 #[derive(Debug, thiserror::Error)]

@@ -16,11 +16,11 @@ use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::compute::Content;
 use std::collections::BTreeMap;
 
+use super::backend::Shared;
 use super::error::ApiError;
 use super::extract;
 use super::limits::{LISTING_FAN_OUT, TEXT_BYTES_MAX};
 use super::modules::NOT_SENT;
-use super::router::Shared;
 use super::views;
 use crate::jobs::spec::{self, Source, SpecFile, show};
 use crate::jobs::submit::Wanted;

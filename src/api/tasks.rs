@@ -12,10 +12,10 @@ use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::{ComputeRun, TaskAttempt, TaskId, TaskRecord};
 use serde::Deserialize;
 
+use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::{Path, Query};
 use super::limits::RECEIPT_TASKS_MAX;
-use super::router::Shared;
 use super::views;
 use crate::jobs::logs::LogPage;
 use crate::utf8;

@@ -4,10 +4,10 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use quorate_protocols::api::{ErrorBody, NodeFaults};
 
+use super::backend::Shared;
 use super::backend::TestingHooks;
 use super::error::ApiError;
 use super::extract::Json;
-use super::router::Shared;
 
 /// Links of one node that may be broken at once: a testnet has fewer nodes.
 const LINKS_MAX: usize = 256;

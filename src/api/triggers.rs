@@ -11,11 +11,11 @@ use quorate_protocols::trigger::spec::TriggeredSpec;
 use quorate_protocols::trigger::{Schedule, TriggerRun};
 use serde::Deserialize;
 
+use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::{self, Path, Query};
 use super::jobs::told;
 use super::limits::{NEXT_DEFAULT, NEXT_MAX};
-use super::router::Shared;
 use super::tasks::record;
 use super::views;
 

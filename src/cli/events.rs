@@ -25,7 +25,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
         let Some(chunk) = chunk else {
             return Err(Failure::no_node("the node closed the stream").hint("it may have been stopped; start it again"));
         };
-        let chunk = chunk.map_err(|error| ClientError::Transfer { reason: crate::api::error::chain(&error) })?;
+        let chunk = chunk.map_err(|error| ClientError::Transfer { reason: crate::error::chain(&error) })?;
         for line in lines.take(&chunk)? {
             let Some(data) = line.strip_prefix("data:") else { continue };
             let data = data.trim();

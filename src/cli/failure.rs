@@ -57,7 +57,7 @@ impl Failure {
     }
     /// An error with all its sources.
     pub fn of(error: &dyn std::error::Error) -> Self {
-        Self::failed(crate::api::error::chain(error))
+        Self::failed(crate::error::chain(error))
     }
 }
 

@@ -9,6 +9,7 @@
 mod advice;
 mod allocator;
 mod args;
+mod bench;
 mod chaos;
 mod demo;
 mod doctor;
@@ -116,7 +117,7 @@ fn run(args: Args) -> Result<(), Failure> {
             Command::Events => reader::while_read(events::run(&common)).await,
             Command::Event(command) => event::run(&common, command).await,
             Command::Testnet(command) => testnet::run(&common, command).await,
-            Command::Bench(command) => reader::while_read(crate::bench::run(&common, command)).await,
+            Command::Bench(command) => reader::while_read(bench::run(&common, command)).await,
             Command::Demo(demo) => demo::run(&common, &demo).await,
         }
     });

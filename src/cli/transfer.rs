@@ -127,7 +127,7 @@ pub async fn download(
     let length = response.content_length();
     let bytes = response.bytes_stream().map(|chunk| {
         chunk.map_err(|error| {
-            Failure::from(ClientError::Transfer { reason: crate::api::error::chain(&error) })
+            Failure::from(ClientError::Transfer { reason: crate::error::chain(&error) })
                 .hint("the node's log says which holders failed; what was read so far was thrown away")
         })
     });

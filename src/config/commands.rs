@@ -1,15 +1,15 @@
 //! `[commands]`: the programs that jobs may run on this node. Each entry is checked here for what can be seen without
 //! the machine; whether the program is there is asked when it is run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use quorate_protocols::ids::PeerId;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::ConfigError;
 use super::parse::{Source, quoted};
-use crate::executors::command::{AllowedCommand, Submitters};
 
 /// Programs of one node, and words of one entry. More than a person would list.
 const COMMANDS_MAX: usize = 256;
@@ -20,6 +20,45 @@ const NETWORK: &str = "network";
 
 /// Longest name of an entry.
 const NAME_BYTES_MAX: usize = 64;
+
+/// One program that jobs may run here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowedCommand {
+    /// Absolute.
+    pub path: PathBuf,
+    /// Come before the task's own arguments.
+    pub args: Vec<String>,
+    pub submitters: Submitters,
+    /// Variables that a task may set.
+    pub env: BTreeSet<String>,
+}
+
+/// Whose tasks may run a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Submitters {
+    /// Every peer that is admitted to the network.
+    pub network: bool,
+    pub peers: BTreeSet<PeerId>,
+}
+
+impl Submitters {
+    pub fn contains(&self, peer: &PeerId) -> bool {
+        self.network || self.peers.contains(peer)
+    }
+    /// The same where a list, and not the network's secret alone, says who is admitted.
+    pub fn among(self, admitted: &BTreeSet<PeerId>) -> Self {
+        match self.network {
+            true => Self { network: false, peers: self.peers.union(admitted).copied().collect() },
+            false => self,
+        }
+    }
+}
+
+impl From<PeerId> for Submitters {
+    fn from(peer: PeerId) -> Self {
+        Self { network: false, peers: BTreeSet::from([peer]) }
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -111,4 +150,20 @@ pub(super) fn render(command: &AllowedCommand) -> toml::Value {
     table.insert("submitters".to_owned(), submitters.collect::<Vec<_>>().into());
     table.insert("env".to_owned(), command.env.iter().map(|name| text(name)).collect::<Vec<_>>().into());
     toml::Value::Table(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_network_as_submitter_is_every_peer_that_is_admitted() {
+        let [listed, admitted, stranger] = [1, 2, 3].map(|byte| PeerId([byte; 32]));
+        let network = Submitters { network: true, ..listed.into() };
+        assert!(network.contains(&listed) && network.contains(&stranger));
+        let among = network.among(&BTreeSet::from([admitted]));
+        assert!(among.contains(&listed) && among.contains(&admitted) && !among.contains(&stranger));
+        let listed_alone = Submitters::from(listed);
+        assert_eq!(listed_alone.clone().among(&BTreeSet::from([admitted])), listed_alone);
+    }
 }

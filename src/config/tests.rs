@@ -1,5 +1,5 @@
+use super::commands::Submitters;
 use super::*;
-use crate::executors::command::Submitters;
 
 fn fault(text: &str) -> String {
     Config::parse(text, "quorate.toml").unwrap_err().to_string()

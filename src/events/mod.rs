@@ -1,10 +1,8 @@
-//! Events: from whoever emits them, through this node's durable outbox, to the quorums whose triggers listen.
+//! Events: the durable outbox of what is emitted on this node, and its way to the quorums whose triggers listen.
 //!
-//! - [`Events`] is the emitter. Its actor owns the outbox ([`quorate_protocols::trigger::outbox`] decides; [`rows`] is what
-//!   of it is on disk), acknowledges an event once it is synced, asks quorums what they want and sends them what is
-//!   theirs, through [`carrier`].
-//! - [`Hearing`] is the other end, on the primary: which triggers a dispatch fires, and the commit.
-//! - [`network`] emits what happens to the network itself, under names that begin with `quorate.`.
+//! [`Events`] is the emitter. Its actor owns the outbox ([`quorate_protocols::trigger::outbox`] decides; [`rows`] is what
+//! of it is on disk), acknowledges an event once it is synced, asks quorums what they want and sends them what is theirs,
+//! through a [`Carrier`]. Which triggers a dispatch fires is decided by the primary of each quorum.
 //!
 //! Promised: an event that was acknowledged is either taken by every quorum that wants it, after its commit, or counted
 //! there as lost. Its author is the peer that the transport says. Not promised: an order between two emitters, and that
@@ -13,10 +11,7 @@
 //! Bounds: those of the outbox, [`QUEUE_MAX`] callers that wait, and one question or dispatch at a time per quorum.
 
 mod actor;
-mod carrier;
-mod hearing;
 mod metrics;
-pub mod network;
 mod rows;
 #[cfg(test)]
 mod tests;
@@ -33,8 +28,6 @@ use tokio::sync::{mpsc, oneshot};
 use crate::seams::{Clock, DiskError, Net, Seams};
 use crate::storage::Storage;
 
-pub use carrier::NodeCarrier;
-pub use hearing::Hearing;
 pub use metrics::EventsMetrics;
 
 /// Events on their way to the actor; whoever emits more waits.
@@ -119,7 +112,7 @@ impl Events {
     }
 
     /// Takes an event of the network itself, if anyone listens.
-    async fn emit_own(&self, name: &'static str, id: Option<String>, data: &serde_json::Value) {
+    pub async fn emit_own(&self, name: &'static str, id: Option<String>, data: &serde_json::Value) {
         let data = Bytes::from(data.to_string());
         let event = Event { name: name.to_owned(), id, data, at: self.clock.wall() };
         // A node that closes has no news.

@@ -16,6 +16,7 @@ use quorate_protocols::trigger::{TriggerSpec, TriggeredSpec, When, spec::EventSp
 use tokio::sync::watch;
 
 use super::*;
+use crate::jobs::driver::Hearing;
 use crate::jobs::ports::LocalQuorums;
 use crate::jobs::testing::{QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, peer, seams};
 use crate::resources::testing::MemoryDisk;

@@ -26,7 +26,7 @@ use quorate_protocols::trigger::When;
 use tokio::time::Instant;
 
 use super::ports::LocalQuorum;
-use crate::sources::AllowedHosts;
+use crate::hosts::AllowedHosts;
 
 /// Submits that one peer may make in a burst, and one more per this interval. Guesses: as fast as a quorum of small
 /// machines gets small jobs done, so that a stream of them is not slowed here; the burst is far below what fills a

@@ -30,11 +30,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::ClientError;
 use super::authority::{self, Authority};
-use super::driver::{Notes, Suspects};
-use super::ports::{Knowledge, LocalQuorum, LocalQuorums};
-use super::service::ELECTION_WAIT;
-use super::steward::Steward;
-use crate::events::Hearing;
+use super::ports::{Knowledge, LocalQuorum, LocalQuorums, PrimaryPort};
+use super::serve::ELECTION_WAIT;
 use crate::quorum::QuorumError;
 use crate::seams::{Entropy, Frame, Net, NetError, Protocol};
 
@@ -75,12 +72,8 @@ pub struct ClientParts {
     pub knowledge: Arc<dyn Knowledge>,
     pub entropy: Arc<dyn Entropy>,
     pub authority: Authority,
-    pub notes: Notes,
-    pub suspects: Suspects,
-    /// What this node's own worker says to the quorums that this node leads.
-    pub steward: Steward,
-    /// What this node emits for the quorums that it leads.
-    pub hearing: Hearing,
+    /// The quorums that this node leads itself.
+    pub primary: Arc<dyn PrimaryPort>,
 }
 
 struct Inner {
@@ -448,22 +441,22 @@ impl QuorumClient {
                 local.propose(by, command.clone(), left.min(DEADLINE)).await.map(Said::Reply)
             }
             Ask::Query(query, stale) => match tokio::time::timeout(left, local.query(query.clone(), *stale)).await {
-                Ok(answer) => answer.map(|answer| Said::Answer(parts.notes.add_to(local, query, answer))),
+                Ok(answer) => answer.map(|answer| Said::Answer(parts.primary.add_reasons(local, query, answer))),
                 Err(_) => return Tried::Nothing,
             },
             Ask::Suspect(manifest, column) => {
-                parts.suspects.note(quorum, *manifest, *column);
+                parts.primary.suspect_column(quorum, *manifest, *column);
                 Ok(Said::Noted)
             }
             Ask::Dispatch(dispatch) => {
-                let heard = parts.hearing.hear(local, by, by, dispatch.clone());
+                let heard = parts.primary.deliver_events(local, by, by, dispatch.clone());
                 match tokio::time::timeout(left, heard).await {
                     Ok(heard) => heard.map(Said::Heard),
                     Err(_) => return Tried::Unknown(None),
                 }
             }
             Ask::Tell(message) => {
-                let told = parts.steward.answer(by, message.clone());
+                let told = parts.primary.answer_worker(by, message.clone());
                 return match tokio::time::timeout(left, told).await {
                     Ok(answer) => self.told(quorum, answer),
                     Err(_) => Tried::Unknown(None),

@@ -2,8 +2,7 @@
 //! that performs a primary's duties.
 //!
 //! - [`client`] commits and asks as this node, wherever the quorum is; [`service`] is the other end of that.
-//! - [`steward`] takes what workers of led quorums say, [`task_service`] serves the task protocol for it and for this
-//!   node's own worker.
+//! - [`task_service`] serves the task protocol for the primaries on this node and for its own worker.
 //! - [`placement`] chooses or forms the quorum of a new job, with promises that [`approvals`] gathers.
 //! - [`driver`] runs on the primary: whatever the state says is owed (holders, confirmations, releases, repairs), it
 //!   brings about, and it looks for damage that the state does not know of yet.
@@ -23,7 +22,6 @@ pub mod ports;
 mod serve;
 pub mod service;
 pub mod spec;
-pub mod steward;
 pub mod submit;
 pub mod task_service;
 #[cfg(test)]
@@ -135,11 +133,11 @@ mod tests {
             assert_eq!(text.contains("and 12 more"), refusals.len() == 20, "{text}");
             let refusals_told = refusals.len();
             let placed = PlacementError::Form { needed: 3, source };
-            let chain = crate::api::error::chain(&placed);
+            let chain = crate::error::chain(&placed);
             assert_eq!(chain.matches("of the 3 peers needed").count(), 1, "{chain}");
             // The long lists repeat themselves, being made of one peer.
             if refusals_told <= 1 {
-                crate::objects::assert_reads_well(&chain);
+                crate::error::assert_reads_well(&chain);
             }
         }
     }

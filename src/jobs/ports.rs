@@ -11,13 +11,14 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Requirement, Subject};
 use quorate_protocols::directory::QuorumAdvert;
-use quorate_protocols::ids::{MemberId, PeerId, QuorumId, Term};
+use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumId, Term};
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::liveness::Judgement;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
 use quorate_protocols::quorum::{Command, CommandReply, Duty, QuorumState, Rejection};
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
+use quorate_protocols::trigger::event::{Dispatch, Heard};
 use quorate_protocols::trigger::spec::Source;
 use tokio::sync::mpsc;
 
@@ -101,6 +102,26 @@ impl LocalQuorum for Quorum {
     }
 }
 
+/// What the primaries on this node do for whoever asks, in process ([`super::client`]) and over the network
+/// ([`super::service`], [`super::task_service`]) alike.
+pub trait PrimaryPort: Send + Sync + 'static {
+    /// The answer to a query, with what this node knows beside the record: why runs wait, and how far their tasks are.
+    fn add_reasons(&self, local: &dyn LocalQuorum, query: &Query, answer: QueryAnswer) -> QueryAnswer;
+    /// Remembers that a reader got no good piece of a column.
+    fn suspect_column(&self, quorum: QuorumId, manifest: ManifestHash, column: PieceIndex);
+    /// Takes a dispatch of `from`, which the transport vouches for and [`Dispatch::check`] has passed, for a quorum that
+    /// `this_node` leads.
+    fn deliver_events<'a>(
+        &'a self,
+        local: &'a dyn LocalQuorum,
+        this_node: PeerId,
+        from: PeerId,
+        dispatch: Dispatch,
+    ) -> BoxFuture<'a, Result<Result<Heard, Rejection>, QuorumError>>;
+    /// Answers a worker of a quorum that this node leads.
+    fn answer_worker(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer>;
+}
+
 /// What the network is known to hold: the part of [`Directory`] that placing and routing look at.
 pub trait Knowledge: Send + Sync + 'static {
     fn peers(&self) -> Vec<KnownPeer>;
@@ -135,12 +156,6 @@ impl Knowledge for Directory {
 /// This node's own approver: what a peer would reach over the approval protocol.
 pub trait LocalApprover: Send + Sync + 'static {
     fn answer(&self, from: PeerId, message: ApprovalMessage) -> BoxFuture<'static, ApprovalAnswer>;
-}
-
-impl LocalPieces for crate::objects::PieceService {
-    fn answer(&self, from: PeerId, message: PieceMessage, payload: Bytes) -> BoxFuture<'static, (PieceAnswer, Bytes)> {
-        self.handle(from, message, payload)
-    }
 }
 
 /// This node's own worker: what a primary would reach over the task protocol. Answers assignments, stops, reveals and

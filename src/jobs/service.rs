@@ -5,7 +5,6 @@
 //! quorum.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
@@ -15,24 +14,16 @@ use quorate_protocols::wire;
 use tokio::sync::mpsc;
 
 use super::authority::{self, Authority};
-use super::driver::{Notes, Suspects};
-use super::ports::{LocalQuorum, LocalQuorums, Sources};
-use super::serve;
-use crate::events::Hearing;
+use super::ports::{LocalQuorum, LocalQuorums, PrimaryPort, Sources};
+use super::serve::{self, ELECTION_WAIT};
 use crate::quorum::QuorumError;
 use crate::seams::{Frame, InboundRequest, Net, TaskGroup};
-
-/// How long a member that misses its primary holds a question for the next one: a few elections. Less than any asker
-/// waits for an answer, and short enough that one who is cut off from the others costs its asker little.
-pub const ELECTION_WAIT: Duration = Duration::from_millis(300);
 
 pub struct JobService {
     pub net: Arc<dyn Net>,
     pub quorums: Arc<dyn LocalQuorums>,
     pub authority: Authority,
-    pub notes: Notes,
-    pub suspects: Suspects,
-    pub hearing: Hearing,
+    pub primary: Arc<dyn PrimaryPort>,
     pub sources: Arc<dyn Sources>,
 }
 
@@ -96,7 +87,7 @@ impl JobService {
             }
             JobMessage::Query { query, stale, .. } => {
                 match tokio::time::timeout(DEADLINE, local.query(query.clone(), stale)).await {
-                    Ok(Ok(answer)) => JobAnswer::Answer(self.notes.add_to(&*local, &query, answer)),
+                    Ok(Ok(answer)) => JobAnswer::Answer(self.primary.add_reasons(&*local, &query, answer)),
                     Ok(Err(error)) => answer_to(error),
                     Err(_) => JobAnswer::Unknown,
                 }
@@ -107,7 +98,7 @@ impl JobService {
                     self.net.penalise(from, "events that nobody may emit");
                     return JobAnswer::Malformed { reason };
                 }
-                match self.hearing.hear(&*local, self.net.local_peer(), from, dispatch).await {
+                match self.primary.deliver_events(&*local, self.net.local_peer(), from, dispatch).await {
                     Ok(Ok(heard)) => JobAnswer::Heard(heard),
                     Ok(Err(rejection)) => JobAnswer::Reply(Err(rejection)),
                     Err(error) => answer_to(error),
@@ -116,7 +107,7 @@ impl JobService {
             JobMessage::Look { job, .. } => self.look(from, &*local, job).await,
             JobMessage::Suspect { .. } if local.leading().is_none() => not_leading(&*local),
             JobMessage::Suspect { manifest, column, .. } => {
-                self.suspects.note(quorum, manifest, column);
+                self.primary.suspect_column(quorum, manifest, column);
                 JobAnswer::Noted
             }
         }

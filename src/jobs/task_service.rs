@@ -13,14 +13,13 @@ use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use quorate_protocols::wire;
 use tokio::sync::mpsc;
 
-use super::ports::LocalTasks;
+use super::ports::{LocalTasks, PrimaryPort};
 use super::serve;
-use super::steward::Steward;
 use crate::seams::{Frame, InboundRequest, Net, TaskGroup};
 
 pub struct TaskService {
     pub net: Arc<dyn Net>,
-    pub steward: Steward,
+    pub primary: Arc<dyn PrimaryPort>,
     /// `None` on a node that runs no tasks: it has no lease to take any under.
     pub worker: Option<Arc<dyn LocalTasks>>,
 }
@@ -36,7 +35,7 @@ impl TaskService {
             TaskMessage::Start { .. }
             | TaskMessage::Report { .. }
             | TaskMessage::Checkpoint { .. }
-            | TaskMessage::Beat { .. } => self.steward.answer(from, message),
+            | TaskMessage::Beat { .. } => self.primary.answer_worker(from, message),
             TaskMessage::Assign { .. }
             | TaskMessage::Stop { .. }
             | TaskMessage::Reveal { .. }

@@ -18,7 +18,6 @@ use quorate_protocols::directory::limits::ADVERT_BYTES_MAX;
 use quorate_protocols::ids::{Millis, PeerId, QuorumId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::address::{from_libp2p, quic_listen, tcp_listen, to_libp2p};
 use super::address_book::{self, AddressBook};
 use super::behaviour::{self, Behaviour, BehaviourEvent};
 use super::codec::{Admission, Question};
@@ -29,6 +28,7 @@ use super::faults::Link;
 use super::handle::{Ask, Command, Shared};
 use super::{NetworkError, transport};
 use crate::buffers;
+use crate::config::address::{from_libp2p, quic_listen, tcp_listen, to_libp2p};
 use crate::identity::Identity;
 use crate::seams::{Frame, GossipMessage, InboundRequest, NetError, NetEvent, PeerView, Protocol, Seams, run_blocking};
 

@@ -11,8 +11,8 @@ use quorate_protocols::ids::{Millis, PeerId};
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 
-use super::address::is_dialable;
 use super::config::{BOOK_ADDRESSES_MAX, BOOK_EXPIRY, BOOK_PEERS_MAX};
+use crate::config::address::is_dialable;
 
 /// The book's file beside the record store.
 pub(super) const FILE: &str = "addresses";

@@ -14,9 +14,10 @@ use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{StreamProtocol, identify, mdns, ping};
 use quorate_protocols::directory::limits::ADVERT_BYTES_MAX;
 
+use super::NetworkError;
 use super::codec::{Admission, Codec};
 use super::config::*;
-use super::{NetworkError, address};
+use crate::config::address;
 use crate::seams::{Protocol, TaskGroup, Topic};
 
 pub(super) type AskBehaviour = ask::Behaviour<Codec>;

@@ -29,7 +29,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::buffers::Buffer;
-use crate::resources::Reservation;
+use crate::seams::Reservation;
 use crate::seams::{Frame, Protocol, TaskGroup};
 
 const STATUS_ANSWER: u8 = 0;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use libp2p::StreamProtocol;
 use quorate_protocols::ids::PeerId;
 
-use super::address::{Bootstrap, PublicAddress};
 use super::faults::NetFaults;
 use crate::config::NetworkSection;
+use crate::config::address::{Bootstrap, PublicAddress};
 use crate::identity::NetworkSecret;
 use crate::seams::Protocol;
 

@@ -9,9 +9,9 @@ use std::time::Duration;
 use libp2p::Multiaddr;
 use quorate_protocols::ids::{Millis, PeerId};
 
-use super::address::Bootstrap;
 use super::config::{BOOK_PEERS_MAX, REDIAL_MAX, REDIAL_MIN};
 use super::explain::DialFault;
+use crate::config::address::Bootstrap;
 
 #[derive(Debug, Clone)]
 pub(super) struct Attempts {

@@ -12,12 +12,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::actor::{Actor, Connection, is_local, ours, without_peer};
-use super::address::{is_dialable, to_libp2p};
 use super::behaviour::{BehaviourEvent, LaneEvent};
 use super::codec::{Answer, Question};
 use super::config::*;
 use super::explain::{self, DialFault, plain};
 use super::faults::Link;
+use crate::config::address::{is_dialable, to_libp2p};
 use crate::seams::{GossipMessage, InboundRequest, NetError, NetEvent, Protocol, Reply, Topic};
 
 type ServeEvent = AskEvent<Question, Answer>;
@@ -205,7 +205,7 @@ impl Actor {
         from: PeerId,
         protocol: Protocol,
         frame: crate::seams::Frame,
-        memory: crate::resources::Reservation,
+        memory: crate::seams::Reservation,
     ) -> Answer {
         let link = self.shared.faults.link(from);
         if link.from == Link::Cut {

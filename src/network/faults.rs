@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use quorate_protocols::ids::PeerId;
 
+use crate::error::FaultsAreOff;
+
 /// One direction of a link. A slow one delays questions and answers; announcements come as they do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Link {
@@ -38,10 +40,6 @@ impl LinkFault {
         slow(self.to) + slow(self.from)
     }
 }
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("faults can be injected only into a node started with --testing")]
-pub struct FaultsAreOff;
 
 #[derive(Clone, Debug, Default)]
 pub struct NetFaults(Option<Arc<Mutex<BTreeMap<PeerId, LinkFault>>>>);

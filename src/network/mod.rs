@@ -30,7 +30,6 @@
 //! What it does not do: relay, pierce NATs, guarantee delivery of announcements, or keep what peers say of others.
 
 mod actor;
-pub mod address;
 mod address_book;
 mod behaviour;
 pub mod codec;

@@ -15,7 +15,8 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::config::NetworkSection;
 use crate::identity::NetworkSecret;
-use crate::resources::{Reservation, Resources};
+use crate::resources::Resources;
+use crate::seams::Reservation;
 use crate::seams::clock::SystemClock;
 use crate::seams::disk::{Disk, DiskError, Files, Kv, KvBatch};
 use crate::seams::entropy::OsEntropy;
@@ -658,7 +659,7 @@ async fn a_cut_link_is_silent_and_heals() {
     let started = Instant::now();
     ask().await.unwrap();
     assert!(started.elapsed() >= Duration::from_millis(50));
-    assert_eq!(NetFaults::off().set(a.peer, LinkFault::CUT), Err(faults::FaultsAreOff));
+    assert_eq!(NetFaults::off().set(a.peer, LinkFault::CUT), Err(crate::error::FaultsAreOff));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

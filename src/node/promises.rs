@@ -7,11 +7,11 @@ use quorate_protocols::approval::{Approval, Subject};
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId};
 use quorate_protocols::quorum::level;
 
+use crate::approver::Approver;
 use crate::directory::Directory;
 use crate::jobs::approvals::Approvals;
 use crate::jobs::placement::{MEMBER_LEASE, member_requirement};
 use crate::quorum::Promises;
-use crate::resources::approver::Approver;
 
 pub struct NodePromises {
     pub approver: Approver,

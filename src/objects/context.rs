@@ -1,7 +1,6 @@
 //! What this module needs of the rest of the node, as narrow as it can be, so that it can be tested without a network,
 //! a quorum or a resource tree.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -9,11 +8,7 @@ use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, PieceIndex, Quoru
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply};
 
-use crate::directory::Directory;
-use crate::jobs::{ClientError, Placement, PlacementError, QuorumClient};
-use crate::seams::Net;
-use quorate_protocols::approval::Requirement;
-use quorate_protocols::job::Kind;
+use crate::jobs::{ClientError, PlacementError};
 
 /// Peers that could hold a column, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,64 +67,4 @@ pub trait HolderLeases: Send + Sync + 'static {
     /// The column is gone: give back what the lease, or the settled hold, had reserved. Nothing happens when it was
     /// given back before.
     fn release(&self, lease: LeaseId);
-}
-
-/// [`Quorums`] over the node's own handles.
-pub struct NodeQuorums {
-    pub client: QuorumClient,
-    pub placement: Placement,
-    pub directory: Directory,
-    pub net: Arc<dyn Net>,
-}
-
-impl Quorums for NodeQuorums {
-    fn place(&self) -> BoxFuture<'static, Result<QuorumId, PlacementError>> {
-        let placement = self.placement.clone();
-        Box::pin(async move { placement.quorum_for_job().await })
-    }
-    fn propose(
-        &self,
-        quorum: QuorumId,
-        command: Command,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<CommandReply, ClientError>> {
-        let client = self.client.clone();
-        Box::pin(async move { client.propose(quorum, command, deadline).await })
-    }
-    fn query(
-        &self,
-        quorum: QuorumId,
-        query: Query,
-        stale: bool,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>> {
-        let client = self.client.clone();
-        Box::pin(async move { client.query(quorum, query, stale, deadline).await })
-    }
-    fn suspect(
-        &self,
-        object: ObjectId,
-        column: PieceIndex,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<(), ClientError>> {
-        let client = self.client.clone();
-        Box::pin(async move { client.suspect(object, column, deadline).await })
-    }
-    fn members_known(&self, quorum: QuorumId) -> Vec<PeerId> {
-        self.directory
-            .quorum(quorum)
-            .map(|advert| advert.members.iter().map(|member| member.peer).collect())
-            .unwrap_or_default()
-    }
-    fn holders_known(&self, column_bytes: u64) -> HoldersKnown {
-        let requirement = Requirement { disk_bytes: column_bytes, ..Requirement::default() };
-        let candidates = self.directory.candidates(Kind::Store, &requirement);
-        let keepers = self.directory.candidates(Kind::Store, &Requirement::default()).len();
-        let full = keepers.saturating_sub(candidates.len());
-        let absent = candidates.iter().filter(|peer| self.net.is_absent(**peer)).count();
-        let is_stranger = |peer: &PeerId| self.directory.peer(*peer).is_none() && !self.net.is_absent(*peer);
-        let connected = self.net.peers().into_iter().filter(|view| view.connected).map(|view| view.peer);
-        let strangers = connected.filter(is_stranger).count();
-        HoldersKnown { present: candidates.len() - absent, absent, full, strangers }
-    }
 }

@@ -22,7 +22,7 @@ use crate::jobs::ClientError;
 use crate::seams::{InboundRequest, Net, Seams};
 use crate::storage::Storage;
 
-pub use context::{HolderLeases, HoldersKnown, NodeQuorums, Quorums};
+pub use context::{HolderLeases, HoldersKnown, Quorums};
 pub use events::{Events, Metrics, ObjectEvent};
 pub use get::ByteRange;
 pub use holder::{PieceCallError, PieceClient, PieceService};
@@ -215,22 +215,10 @@ impl Objects {
 #[cfg(test)]
 mod tests;
 
-/// What every error that a person reads must keep to.
-#[cfg(test)]
-pub(crate) fn assert_reads_well(chain: &str) {
-    for bad in ["; ;", ": :", ": ;", ";;", "::", "()", "  ", "0 refused"] {
-        assert!(!chain.contains(bad), "{bad:?} in {chain:?}");
-    }
-    assert!(!chain.trim_end().ends_with(['.', ':', ';']) && chain.trim() == chain, "{chain:?}");
-    let parts: Vec<&str> = chain.split(": ").collect();
-    for (index, part) in parts.iter().enumerate() {
-        assert!(!parts[..index].contains(part), "{part:?} is said twice in {chain:?}");
-    }
-}
-
 #[cfg(test)]
 mod error_texts {
     use super::*;
+    use crate::error::{assert_reads_well, chain};
     use crate::jobs::{PlacementError, RoundError};
     use crate::quorum::FoundError;
 
@@ -271,7 +259,7 @@ mod error_texts {
             GetError::Range { start: 9, size: 3 },
             GetError::NoBytes { size: 3 },
         ];
-        puts.iter().for_each(|error| assert_reads_well(&crate::api::error::chain(error)));
-        gets.iter().for_each(|error| assert_reads_well(&crate::api::error::chain(error)));
+        puts.iter().for_each(|error| assert_reads_well(&chain(error)));
+        gets.iter().for_each(|error| assert_reads_well(&chain(error)));
     }
 }

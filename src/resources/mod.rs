@@ -1,11 +1,9 @@
 //! The node's resources: reserve first, then use, release on drop.
 //!
-//! The accounting is a pure core in `quorate_protocols::resources`; this is its handle ([`Resources`]), its guards
-//! ([`Reservation`]), the reading of the machine ([`machine`]), and the service that lends to other nodes
-//! ([`approver`]). The tree sits behind a mutex and not behind an actor, because a guard must release in `drop`, where
+//! The accounting is a pure core in `quorate_protocols::resources`; this is its handle ([`Resources`]), and the
+//! reading of the machine ([`machine`]). What is reserved is held by a guard ([`Reservation`]). The tree sits behind a mutex and not behind an actor, because a guard must release in `drop`, where
 //! nothing can be awaited; no lock is held across an await, and every operation is a walk of at most five scopes.
 
-pub mod approver;
 pub mod machine;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -16,6 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_protocols::directory::Capacity;
 use quorate_protocols::resources::{Amounts, Limits, Refused, Resource, Scope, SpanId, Tree};
+
+use crate::seams::Reservation;
+use crate::seams::reservation::Account;
 
 /// Handle to the node's resources. All clones account in one tree.
 #[derive(Clone)]
@@ -57,7 +58,7 @@ impl Resources {
     pub fn reserve(&self, scope: Scope, need: Amounts) -> Result<Reservation, Refused> {
         let mut inner = self.lock();
         match inner.tree.reserve(scope, need) {
-            Ok(()) => Ok(Reservation { held: Some(Held { resources: self.clone(), scope, amounts: need }) }),
+            Ok(()) => Ok(Reservation::new(self.inner.clone(), scope, need)),
             Err(refused) => {
                 if let Refused::Limit { scope, resource, .. } = refused {
                     *inner.refusals.entry((scope_sort(scope), resource)).or_default() += 1;
@@ -111,8 +112,7 @@ impl Resources {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // The tree asserts before it changes anything, so a panic elsewhere leaves it whole.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 
@@ -120,6 +120,20 @@ impl fmt::Debug for Resources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Resources({:?})", self.used(Scope::System))
     }
+}
+
+impl Account for Mutex<Inner> {
+    fn reserve(&self, scope: Scope, need: Amounts) -> Result<(), Refused> {
+        lock(self).tree.reserve(scope, need)
+    }
+    fn release(&self, scope: Scope, amounts: Amounts) {
+        lock(self).tree.release(scope, amounts);
+    }
+}
+
+fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
+    // The tree asserts before it changes anything, so a panic elsewhere leaves it whole.
+    inner.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn scope_sort(scope: Scope) -> &'static str {
@@ -132,62 +146,6 @@ fn scope_sort(scope: Scope) -> &'static str {
         Scope::Job(_) => "job",
         Scope::Task(..) => "task",
         Scope::Span(_) => "span",
-    }
-}
-
-/// A part of the node's resources, released when dropped.
-#[derive(Default)]
-pub struct Reservation {
-    held: Option<Held>,
-}
-
-struct Held {
-    resources: Resources,
-    scope: Scope,
-    amounts: Amounts,
-}
-
-impl Reservation {
-    /// A reservation of nothing, for frames of no weight and for tests.
-    pub fn none() -> Self {
-        Self::default()
-    }
-    pub fn amounts(&self) -> Amounts {
-        self.held.as_ref().map_or(Amounts::ZERO, |held| held.amounts)
-    }
-    /// Gives back all but `rest`; what `rest` has beyond the reservation is not added.
-    pub fn shrink_to(&mut self, rest: Amounts) {
-        if let Some(held) = &mut self.held {
-            let rest = rest.min(held.amounts);
-            held.resources.lock().tree.release(held.scope, held.amounts.saturating_sub(rest));
-            held.amounts = rest;
-        }
-    }
-    /// Makes the reservation exactly `amounts`; on refusal, as much of that as it already has.
-    pub fn resize(&mut self, amounts: Amounts) -> Result<(), Refused> {
-        self.shrink_to(amounts);
-        let Some(held) = &mut self.held else { return Ok(()) };
-        let more = amounts.saturating_sub(held.amounts);
-        held.resources.lock().tree.reserve(held.scope, more)?;
-        held.amounts = held.amounts.saturating_add(more);
-        Ok(())
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        if let Some(held) = &self.held {
-            held.resources.lock().tree.release(held.scope, held.amounts);
-        }
-    }
-}
-
-impl fmt::Debug for Reservation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.held {
-            Some(held) => write!(f, "Reservation({}: {:?})", held.scope, held.amounts),
-            None => f.write_str("Reservation(none)"),
-        }
     }
 }
 

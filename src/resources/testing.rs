@@ -11,7 +11,7 @@ use quorate_protocols::ids::{BootId, Incarnation, PeerId, PieceHash, QuorumId};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::identity::Identity;
-use crate::resources::Reservation;
+use crate::seams::Reservation;
 use crate::seams::clock::SystemClock;
 use crate::seams::disk::KvOp;
 use crate::seams::entropy::SeededEntropy;

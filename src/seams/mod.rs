@@ -13,6 +13,7 @@ pub mod disk;
 pub mod entropy;
 pub mod net;
 pub mod planted;
+pub mod reservation;
 pub mod tasks;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use net::{
     Frame, GossipMessage, Inbound, InboundRequest, Net, NetError, NetEvent, PeerView, Protocol, Reply, Topic,
 };
 pub use planted::{Planted, planted};
+pub use reservation::Reservation;
 pub use tasks::{TaskGroup, run_blocking, spawn};
 
 /// Everything a node touches outside its own memory.

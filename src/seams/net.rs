@@ -12,7 +12,7 @@ use quorate_protocols::ids::{Millis, PeerId, QuorumId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::resources::Reservation;
+use super::Reservation;
 
 /// The request-response protocols, each with its own versioned name, size cap, deadline and stream quota
 /// (`quorate_protocols::*::limits`).

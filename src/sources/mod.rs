@@ -1,13 +1,9 @@
 //! Where the values of conditions come from: HTTP within the operator's list, objects, other jobs, this node's metrics.
 //!
-//! A look is JSON of at most [`OBSERVED_BYTES_MAX`] bytes within [`DEADLINE`], or one line that says why there is none.
-//! Nothing is remembered between two looks: when to look, and what follows, is the primary's business
-//! (`jobs::driver::poll`). Without `[conditions]` in the configuration no address is ever asked.
-
-mod http;
+//! A look is JSON of at most [`OBSERVED_BYTES_MAX`] bytes within [`SOURCE_DEADLINE`], or one line that says why there is
+//! none. Nothing is remembered between two looks: when to look, and what follows, is the primary's business. Without `[conditions]` in the configuration no address is ever asked.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::StreamExt;
@@ -15,19 +11,16 @@ use futures::future::BoxFuture;
 use quorate_protocols::ids::{JobId, ObjectId};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::message::{Query, QueryAnswer};
-use quorate_protocols::trigger::limits::OBSERVED_BYTES_MAX;
+use quorate_protocols::trigger::limits::{OBSERVED_BYTES_MAX, SOURCE_DEADLINE};
 use quorate_protocols::trigger::record::Fired;
 use quorate_protocols::trigger::spec::Source;
 use serde_json::{Value, json};
 
+use crate::error::chain;
+use crate::hosts::AllowedHosts;
 use crate::jobs::QuorumClient;
 use crate::jobs::ports::Sources;
 use crate::workers::ports::TaskObjects;
-
-pub use http::{AllowedHost, AllowedHosts};
-
-/// A look that takes longer is given up.
-pub const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Rows of a trigger's fires that are read at once, the newest last.
 const ROWS: u32 = 500;
@@ -94,10 +87,10 @@ impl NodeSources {
     }
 
     async fn record(&self, job: JobId) -> Result<Box<JobRecord>, String> {
-        match self.client.query(job.quorum, Query::Job { job }, false, DEADLINE).await {
+        match self.client.query(job.quorum, Query::Job { job }, false, SOURCE_DEADLINE).await {
             Ok(QueryAnswer::Job(record)) => Ok(record),
             Ok(_) => Err(format!("there is no job {job}")),
-            Err(error) => Err(crate::api::error::chain(&error)),
+            Err(error) => Err(chain(&error)),
         }
     }
 
@@ -105,10 +98,10 @@ impl NodeSources {
         let (mut from, mut last) = (0, None);
         loop {
             let query = Query::Fires { job, from, limit: ROWS };
-            let rows = match self.client.query(job.quorum, query, false, DEADLINE).await {
+            let rows = match self.client.query(job.quorum, query, false, SOURCE_DEADLINE).await {
                 Ok(QueryAnswer::Fires(rows)) => rows,
                 Ok(_) => return Err(format!("there is no job {job}")),
-                Err(error) => return Err(crate::api::error::chain(&error)),
+                Err(error) => return Err(chain(&error)),
             };
             let Some(newest) = rows.last() else { return Ok(last) };
             from = newest.number + 1;
@@ -125,9 +118,9 @@ impl Sources for NodeSources {
     fn look(&self, source: Source) -> BoxFuture<'static, Result<String, String>> {
         let sources = self.clone();
         async move {
-            match tokio::time::timeout(DEADLINE, sources.find(source)).await {
+            match tokio::time::timeout(SOURCE_DEADLINE, sources.find(source)).await {
                 Ok(found) => found,
-                Err(_) => Err(format!("no answer within {DEADLINE:?}")),
+                Err(_) => Err(format!("no answer within {SOURCE_DEADLINE:?}")),
             }
         }
         .boxed()

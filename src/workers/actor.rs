@@ -27,7 +27,7 @@ use super::outputs::{self, Stores};
 use super::ports::{Stewards, WorkerLeases};
 use super::runner::Runner;
 use super::{WorkerParts, rows};
-use crate::resources::approver::EndedLease;
+use crate::approver::EndedLease;
 use crate::seams::{DiskError, Entropy, KvBatch, TaskGroup};
 use crate::storage::Storage;
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::network::faults::FaultsAreOff;
+use crate::error::FaultsAreOff;
 
 #[derive(Clone, Debug, Default)]
 pub struct WorkerFaults(Option<Arc<AtomicBool>>);

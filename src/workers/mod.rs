@@ -42,7 +42,6 @@ mod ledger;
 pub mod limits;
 mod logs;
 mod metrics;
-pub mod neighbours;
 mod outputs;
 pub mod ports;
 mod rows;

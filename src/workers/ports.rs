@@ -9,8 +9,8 @@ use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, QuorumId, StepInd
 use quorate_protocols::task::message::{Given, TaskAnswer, TaskMessage};
 use tokio::sync::broadcast;
 
+use crate::approver::EndedLease;
 use crate::jobs::ClientError;
-use crate::resources::approver::EndedLease;
 
 /// The quorums that this worker works for.
 pub trait Stewards: Send + Sync + 'static {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate::executors::command::{AllowedCommand, CommandConfig, CommandExecutor};
+use quorate::config::commands::AllowedCommand;
+use quorate::executors::command::{CommandConfig, CommandExecutor};
 use quorate::executors::{Class, Ending, Executor, Finished, Program, Source, Stdout, Task};
 use quorate::seams::entropy::OsEntropy;
 use tokio_util::sync::CancellationToken;

@@ -47,6 +47,8 @@ pub const POLL_MIN: Duration = Duration::from_secs(1);
 pub const POLL_MAX: Duration = DAY;
 pub const HOLD_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const SOURCE_BYTES_MAX: usize = 1024;
+/// A look at a source that takes longer is given up.
+pub const SOURCE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Jobs that one waits for.
 pub const AFTER_MAX: usize = 32;

@@ -20,7 +20,7 @@ pub mod folder;
 mod run;
 pub mod supervisor;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,11 +28,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use quorate_protocols::ids::PeerId;
 use tokio_util::sync::CancellationToken;
 
 pub use self::folder::Folder;
 use super::{Ending, Executor, Finished, Host, Program, Task};
+use crate::config::commands::AllowedCommand;
 use crate::seams::Entropy;
 
 /// Between being told to end and being killed.
@@ -40,45 +40,6 @@ pub const GRACE: Duration = Duration::from_secs(3);
 
 /// The name of the hidden command of our own binary that supervises.
 pub const SUPERVISE: &str = "supervise-command";
-
-/// One program that jobs may run here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AllowedCommand {
-    /// Absolute.
-    pub path: PathBuf,
-    /// Come before the task's own arguments.
-    pub args: Vec<String>,
-    pub submitters: Submitters,
-    /// Variables that a task may set.
-    pub env: BTreeSet<String>,
-}
-
-/// Whose tasks may run a program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Submitters {
-    /// Every peer that is admitted to the network.
-    pub network: bool,
-    pub peers: BTreeSet<PeerId>,
-}
-
-impl Submitters {
-    pub fn contains(&self, peer: &PeerId) -> bool {
-        self.network || self.peers.contains(peer)
-    }
-    /// The same where a list, and not the network's secret alone, says who is admitted.
-    pub fn among(self, admitted: &BTreeSet<PeerId>) -> Self {
-        match self.network {
-            true => Self { network: false, peers: self.peers.union(admitted).copied().collect() },
-            false => self,
-        }
-    }
-}
-
-impl From<PeerId> for Submitters {
-    fn from(peer: PeerId) -> Self {
-        Self { network: false, peers: BTreeSet::from([peer]) }
-    }
-}
 
 #[derive(Clone, Debug)]
 pub struct CommandConfig {
@@ -152,21 +113,5 @@ fn program_fault(path: &Path) -> Option<String> {
         Ok(found) if !found.is_file() => Some("is not a file".to_owned()),
         Ok(found) if found.permissions().mode() & 0o111 == 0 => Some("is not executable".to_owned()),
         Ok(_) => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_network_as_submitter_is_every_peer_that_is_admitted() {
-        let [listed, admitted, stranger] = [1, 2, 3].map(|byte| PeerId([byte; 32]));
-        let network = Submitters { network: true, ..listed.into() };
-        assert!(network.contains(&listed) && network.contains(&stranger));
-        let among = network.among(&BTreeSet::from([admitted]));
-        assert!(among.contains(&listed) && among.contains(&admitted) && !among.contains(&stranger));
-        let listed_alone = Submitters::from(listed);
-        assert_eq!(listed_alone.clone().among(&BTreeSet::from([admitted])), listed_alone);
     }
 }

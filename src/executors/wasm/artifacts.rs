@@ -20,7 +20,8 @@ use std::time::SystemTime;
 
 use quorate_protocols::resources::{Amounts, Scope, Service};
 
-use crate::resources::{Reservation, Resources};
+use crate::resources::Resources;
+use crate::seams::Reservation;
 
 /// Files of one node. The smallest modules make some 10 KB.
 const FILES_MAX: usize = 4_096;

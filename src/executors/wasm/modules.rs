@@ -24,7 +24,8 @@ use super::artifacts::Artifacts;
 use super::engine::Flavour;
 use super::guest::Guest;
 use super::{check, compiler, threads, wasi};
-use crate::resources::{Reservation, Resources};
+use crate::resources::Resources;
+use crate::seams::Reservation;
 
 /// Modules from this size on, or from this cost of their functions on, take long and have a place of their own.
 const LARGE_BYTES: usize = 1 << 20;

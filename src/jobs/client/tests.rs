@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::jobs::driver::DriverMetrics;
+use crate::jobs::driver::PrimaryServices;
 use crate::jobs::testing::{
     Known, QUORUM, Quorums, Reaction, ScriptedNet, ScriptedQuorum, member, membership, peer, seams,
 };
@@ -15,10 +15,7 @@ fn client(net: Arc<ScriptedNet>, knowledge: Arc<Known>, quorums: Arc<Quorums>) -
         knowledge,
         entropy: seams(1).entropy,
         authority: Authority::default(),
-        notes: Notes::default(),
-        suspects: Suspects::default(),
-        hearing: Hearing::new(quorums.clone()),
-        steward: Steward { quorums, pulses: Notes::default().pulses().clone(), metrics: DriverMetrics::default() },
+        primary: Arc::new(PrimaryServices::new(quorums)),
     })
 }
 

@@ -26,6 +26,7 @@
 mod actor;
 mod columns;
 mod context;
+mod hearing;
 mod holders;
 mod leases;
 mod levels;
@@ -35,6 +36,8 @@ mod patrol;
 mod poll;
 mod pulse;
 mod repair;
+mod services;
+mod steward;
 mod suspects;
 mod tend;
 mod triggers;
@@ -46,9 +49,12 @@ use std::time::Duration;
 use quorate_protocols::job::limits::{STORE_EMPTY_MAX, STORE_IDLE_MAX};
 use tokio::sync::broadcast;
 
+pub use hearing::Hearing;
 pub use metrics::DriverMetrics;
 pub use notes::Notes;
 pub use pulse::Pulses;
+pub use services::PrimaryServices;
+pub use steward::Steward;
 pub use suspects::Suspects;
 
 use super::approvals::Approvals;

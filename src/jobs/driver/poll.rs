@@ -15,12 +15,12 @@ use quorate_protocols::job::message::{JobAnswer, JobMessage};
 use quorate_protocols::quorum::Command;
 use quorate_protocols::trigger::Planner;
 use quorate_protocols::trigger::condition::Observation;
+use quorate_protocols::trigger::limits::SOURCE_DEADLINE;
 use quorate_protocols::trigger::spec::{ConditionSpec, When};
 use quorate_protocols::wire;
 
 use super::context::{Context, DutyError};
 use crate::seams::{Frame, Protocol};
-use crate::sources::DEADLINE;
 
 /// Looks under way at once, on this node and for one quorum: the other duties of a quorum must find room too.
 pub(super) const POLLS_MAX: usize = 16;
@@ -31,7 +31,7 @@ const BACKOFF_TIMES: u32 = 10;
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
 
 /// Another member's look, with the way there and back.
-const ASK_DEADLINE: Duration = Duration::from_secs(DEADLINE.as_secs() + 1);
+const ASK_DEADLINE: Duration = Duration::from_secs(SOURCE_DEADLINE.as_secs() + 1);
 
 pub(super) fn pause(every: Duration, failures: u32) -> Duration {
     let longest = (every * BACKOFF_TIMES).min(BACKOFF_MAX).max(every);

@@ -19,7 +19,7 @@ use quorate_protocols::wire;
 use super::*;
 use crate::directory::KnownPeer;
 use crate::jobs::approvals::ApprovalsParts;
-use crate::jobs::steward::Steward;
+use crate::jobs::driver::Steward;
 use crate::jobs::testing::{Known, QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, approve, peer, seams};
 use crate::seams::Protocol;
 

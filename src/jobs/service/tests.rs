@@ -7,9 +7,10 @@ use quorate_protocols::quorum::{ClaimSelector, Command, CommandReply};
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::jobs::driver::PrimaryServices;
 use crate::jobs::testing::{NoSources, QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, peer, seams};
-use crate::resources::Reservation;
 use crate::seams::Reply;
+use crate::seams::Reservation;
 
 const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
 
@@ -22,9 +23,8 @@ fn world(quorums: Arc<dyn LocalQuorums>) -> World {
     let net = ScriptedNet::new(peer(1), |_, _, _| Reaction::Unreachable);
     let (requests, receiver) = mpsc::channel(16);
     let authority = Authority::new([peer(8)]);
-    let hearing = Hearing::new(quorums.clone());
-    let (notes, suspects) = (Notes::default(), Suspects::default());
-    JobService { net: net.clone(), quorums, authority, notes, suspects, hearing, sources: Arc::new(NoSources) }
+    let primary = Arc::new(PrimaryServices::new(quorums.clone()));
+    JobService { net: net.clone(), quorums, authority, primary, sources: Arc::new(NoSources) }
         .start(&seams(1).tasks, receiver);
     World { requests, net }
 }

@@ -12,10 +12,10 @@ use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskId, Worker
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::jobs::driver::{DriverMetrics, Pulses};
+use crate::jobs::driver::{DriverMetrics, PrimaryServices, Pulses};
 use crate::jobs::testing::{QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, member, peer, seams};
-use crate::resources::Reservation;
 use crate::seams::Reply;
+use crate::seams::Reservation;
 
 const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
 const WORKER: u8 = 3;
@@ -34,11 +34,11 @@ struct World {
 fn world() -> World {
     let net = ScriptedNet::new(peer(1), |_, _, _| Reaction::Unreachable);
     let quorum = StateQuorum::new(1);
-    let (pulses, metrics) = (Pulses::default(), DriverMetrics::default());
     let (requests, receiver) = mpsc::channel(16);
     let quorums = Arc::new(StateQuorums(quorum.clone()));
-    let steward = Steward { quorums, pulses: pulses.clone(), metrics: metrics.clone() };
-    TaskService { net: net.clone(), steward, worker: None }.start(&seams(1).tasks, receiver);
+    let primary = PrimaryServices::new(quorums);
+    let (pulses, metrics) = (primary.notes.pulses().clone(), primary.metrics.clone());
+    TaskService { net: net.clone(), primary: Arc::new(primary), worker: None }.start(&seams(1).tasks, receiver);
     let worker = WorkerRecord {
         grant: Grant { holder: member(WORKER), lease: LeaseId([3; 16]) },
         slots: 2,

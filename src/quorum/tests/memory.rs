@@ -16,7 +16,7 @@ use quorate_protocols::wire;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::resources::Reservation;
+use crate::seams::Reservation;
 use crate::seams::disk::KvOp;
 use crate::seams::{
     Clock, Disk, DiskError, Files, Frame, InboundRequest, Kv, KvBatch, Net, NetError, NetEvent, PeerView, Protocol,

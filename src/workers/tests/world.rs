@@ -29,12 +29,12 @@ use tokio::time::{Instant, sleep};
 
 use super::QUORUM;
 use super::double::{Double, Scripted};
+use crate::approver::EndedLease;
 use crate::executors::Executor;
 use crate::identity::Identity;
 use crate::jobs::ClientError;
 use crate::jobs::ports::LocalTasks;
 use crate::quorum::tests::memory::{MemoryDisk, TestClock};
-use crate::resources::approver::EndedLease;
 use crate::seams::entropy::SeededEntropy;
 use crate::seams::{Kv, Seams, TaskGroup};
 use crate::storage::Storage;

@@ -20,9 +20,8 @@ const FORBIDDEN: [(&str, &str); 12] = [
 ];
 
 /// Parts of `src/` that no simulated node runs, and why.
-const NOT_SIMULATED: [(&str, &str); 8] = [
+const NOT_SIMULATED: [(&str, &str); 7] = [
     ("api", "the HTTP edge: the simulator calls the handles that it calls"),
-    ("bench", "measures real time"),
     ("cli", "talks to a node over HTTP"),
     ("config", "read once, before the node starts"),
     ("config.rs", "read once, before the node starts"),

@@ -3,10 +3,10 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use quorate::config::address::{Bootstrap, PublicAddress};
 use quorate::config::{ByteSize, Config};
 use quorate::identity::JoinLine;
 use quorate::jobs::spec;
-use quorate::network::address::{Bootstrap, PublicAddress};
 use quorate_protocols::api;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
 use quorate_protocols::job::compute::Content;

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::resources::Reservation;
+use quorate::seams::Reservation;
 use quorate::seams::{
     Clock, Frame, GossipMessage, Inbound, InboundRequest, NetError, NetEvent, Protocol, Reply, Topic,
 };

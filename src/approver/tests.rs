@@ -130,8 +130,8 @@ async fn leases_end_by_themselves_and_traffic_keeps_them() {
     let idle = bench.ask(request(1, 100)).await.unwrap().statement.lease;
     let busy = bench.ask(request(2, 200)).await.unwrap().statement.lease;
     tokio::time::sleep(Duration::from_secs(30)).await;
-    assert!(bench.approver.touch(busy, job()));
-    assert!(!bench.approver.touch(busy, JobId { local: [9; 16], ..job() }), "not for another run");
+    assert!(bench.approver.touch_column_lease(busy, job()));
+    assert!(!bench.approver.touch_column_lease(busy, JobId { local: [9; 16], ..job() }), "not for another run");
     assert_eq!(ended.recv().await.unwrap().lease, idle);
     assert_eq!(bench.disk_used(), 200);
     assert!(!bench.approver.is_alive(idle) && bench.approver.is_alive(busy));
@@ -144,7 +144,7 @@ async fn promises_and_holds_outlive_the_process() {
     let bench = start(&disk).await;
     let lease = bench.ask(request(1, 300)).await.unwrap().statement.lease;
     let hold = bench.ask(request(2, 500)).await.unwrap().statement.lease;
-    bench.approver.settle(hold, 450);
+    bench.approver.settle_column(hold, 450);
     assert_eq!(bench.disk_used(), 750);
     bench.seams.tasks.crash();
     // What is held is written, so the disk has that much less left.
@@ -157,7 +157,7 @@ async fn promises_and_holds_outlive_the_process() {
     bench.ask(request(4, 250)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert!(!bench.approver.is_alive(lease) && bench.approver.is_alive(hold));
-    bench.approver.release(hold);
+    bench.approver.release_column(hold);
     assert_eq!(bench.disk_used(), 0);
 }
 

@@ -1,6 +1,6 @@
-//! What the system says of processes: CPU time and memory, from `/proc`.
+//! Measurements' small tools: percentiles, and what the system says of processes (CPU time and memory, from `/proc`).
 
-use quorate_testnet::Testnet;
+use std::time::Duration;
 
 /// Ticks per second of the times in `/proc`. The kernel has shown 100 to programs on every architecture for decades,
 /// whatever it uses inside.
@@ -18,12 +18,6 @@ fn parse_cpu(stat: &str) -> Option<f64> {
     Some((ticks(11)? + ticks(12)?) as f64 / TICKS_PER_SECOND)
 }
 
-/// CPU seconds of this process and of all nodes together.
-pub fn cpu_of_all(testnet: &Testnet) -> f64 {
-    let nodes = testnet.status().into_iter().filter_map(|node| cpu_seconds(node.pid?)).sum::<f64>();
-    nodes + own_cpu()
-}
-
 /// Bytes of this process that are in memory; `None` where the system does not say.
 pub fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -35,9 +29,25 @@ pub fn own_cpu() -> f64 {
     cpu_seconds(std::process::id()).unwrap_or(0.0)
 }
 
+/// The value that a `share` (0 to 1) of the sorted samples does not exceed; `None` of none.
+pub fn percentile(sorted: &[Duration], share: f64) -> Option<Duration> {
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn percentiles_of_few_samples() {
+        let samples: Vec<Duration> = (1..=100).map(Duration::from_millis).collect();
+        assert_eq!(percentile(&samples, 0.5), Some(Duration::from_millis(50)));
+        assert_eq!(percentile(&samples, 0.99), Some(Duration::from_millis(99)));
+        assert_eq!(percentile(&samples, 1.0), Some(Duration::from_millis(100)));
+        assert_eq!(percentile(&samples[..1], 0.99), Some(Duration::from_millis(1)));
+        assert_eq!(percentile(&[], 0.5), None);
+    }
 
     #[test]
     fn times_are_found_behind_the_strangest_name() {

@@ -14,7 +14,6 @@ mod idle;
 mod jobs;
 mod map;
 mod noise;
-pub(crate) mod proc;
 mod transfer;
 mod triggers;
 
@@ -26,6 +25,7 @@ use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 use quorate_testnet::{Client, Testnet};
 
 use crate::cli::{BenchCommand, Common, Failure, note, resolve_testnet};
+use crate::measure::{cpu_seconds, own_cpu};
 
 pub async fn run(common: &Common, command: BenchCommand) -> Result<(), Failure> {
     let testnet = Testnet::open(&resolve_testnet(common))?;
@@ -43,10 +43,10 @@ pub async fn run(common: &Common, command: BenchCommand) -> Result<(), Failure> 
     }
 }
 
-/// The value that a `share` (0 to 1) of the sorted samples does not exceed; `None` of none.
-pub fn percentile(sorted: &[Duration], share: f64) -> Option<Duration> {
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied()
+/// CPU seconds of this process and of all nodes together.
+pub fn cpu_of_all(testnet: &Testnet) -> f64 {
+    let nodes = testnet.status().into_iter().filter_map(|node| cpu_seconds(node.pid?)).sum::<f64>();
+    nodes + own_cpu()
 }
 
 /// The middle of the values; 0 of none.
@@ -125,13 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn percentiles_and_medians_of_few_samples() {
-        let samples: Vec<Duration> = (1..=100).map(Duration::from_millis).collect();
-        assert_eq!(percentile(&samples, 0.5), Some(Duration::from_millis(50)));
-        assert_eq!(percentile(&samples, 0.99), Some(Duration::from_millis(99)));
-        assert_eq!(percentile(&samples, 1.0), Some(Duration::from_millis(100)));
-        assert_eq!(percentile(&samples[..1], 0.99), Some(Duration::from_millis(1)));
-        assert_eq!(percentile(&[], 0.5), None);
+    fn medians_of_few_samples() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0]), 2.5);
         assert_eq!(median(&[]), 0.0);

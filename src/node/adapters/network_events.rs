@@ -16,8 +16,8 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until};
 
-use super::Events;
 use crate::directory::Directory;
+use crate::events::Events;
 use crate::jobs::ports::LocalQuorums;
 use crate::node::NodeEvent;
 use crate::quorum::HostEvent;

@@ -9,8 +9,8 @@ use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 use quorate_testnet::Testnet;
 use quorate_testnet::process::rss_bytes;
 
-use super::proc::cpu_seconds;
 use crate::cli::{Common, Failure, print, print_json, table};
+use crate::measure::cpu_seconds;
 
 /// Quorums formed at once. Each takes a few syncs on three nodes.
 const FORMING_MAX: usize = 4;

@@ -12,7 +12,7 @@ use quorate_testnet::{Client, Testnet};
 use tokio::io::AsyncReadExt;
 
 use super::bound::{Bound, Run, write_random};
-use super::proc::cpu_of_all;
+use super::cpu_of_all;
 use super::{entry, median};
 use crate::cli::{Common, Failure, TransferArgs, Upload, download, facts, note, print, print_json, upload, write_file};
 use crate::streams;

@@ -151,20 +151,20 @@ pub fn is_dialable(address: &Multiaddr) -> bool {
     }
 }
 
-pub(super) fn tcp_listen(address: SocketAddr) -> Multiaddr {
+pub(crate) fn tcp_listen(address: SocketAddr) -> Multiaddr {
     Multiaddr::from(address.ip()).with(Part::Tcp(address.port()))
 }
 
-pub(super) fn quic_listen(address: SocketAddr) -> Multiaddr {
+pub(crate) fn quic_listen(address: SocketAddr) -> Multiaddr {
     Multiaddr::from(address.ip()).with(Part::Udp(address.port())).with(Part::QuicV1)
 }
 
-pub(super) fn to_libp2p(peer: PeerId) -> Option<libp2p::PeerId> {
+pub(crate) fn to_libp2p(peer: PeerId) -> Option<libp2p::PeerId> {
     // Any 32 bytes that are not a point of the curve still make a well-formed id; nobody can prove to own it.
     libp2p::PeerId::from_bytes(&peer.to_multihash_bytes()).ok()
 }
 
-pub(super) fn from_libp2p(peer: &libp2p::PeerId) -> Option<PeerId> {
+pub(crate) fn from_libp2p(peer: &libp2p::PeerId) -> Option<PeerId> {
     PeerId::from_multihash_bytes(&peer.to_bytes())
 }
 

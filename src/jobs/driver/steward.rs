@@ -13,9 +13,9 @@ use quorate_protocols::quorum::{Command, CommandReply};
 use quorate_protocols::task::limits::DEADLINE;
 use quorate_protocols::task::message::{Progress, ReportRefusal, TaskAnswer, TaskMessage};
 
-use super::driver::{DriverMetrics, Pulses};
-use super::ports::{LocalQuorum, LocalQuorums};
-use super::service::ELECTION_WAIT;
+use super::{DriverMetrics, Pulses};
+use crate::jobs::ports::{LocalQuorum, LocalQuorums};
+use crate::jobs::serve::ELECTION_WAIT;
 use crate::quorum::QuorumError;
 
 /// Cloneable handle; it owns no task.

@@ -8,12 +8,12 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
 use futures::StreamExt;
-use quorate_protocols::trigger::limits::OBSERVED_BYTES_MAX;
+use quorate_protocols::trigger::limits::{OBSERVED_BYTES_MAX, SOURCE_DEADLINE};
 use quorate_protocols::trigger::spec::Source;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Url};
 
-use super::DEADLINE;
+use crate::error::chain;
 
 /// Redirects that one look follows.
 const REDIRECTS_MAX: usize = 5;
@@ -69,7 +69,7 @@ impl AllowedHosts {
 
     /// Believes these authorities too: certificates in PEM, of which there must be one at least.
     pub fn believing(self, pem: &[u8]) -> Result<Self, String> {
-        let authorities = Certificate::from_pem_bundle(pem).map_err(|error| crate::api::error::chain(&error))?;
+        let authorities = Certificate::from_pem_bundle(pem).map_err(|error| chain(&error))?;
         if authorities.is_empty() {
             return Err("there is no certificate in it; PEM (-----BEGIN CERTIFICATE-----) is needed".to_owned());
         }
@@ -97,7 +97,7 @@ impl AllowedHosts {
     pub async fn get(&self, url: &str) -> Result<String, String> {
         let url = self.allowed(url)?;
         let client = self.0.client.get_or_init(|| self.0.client()).as_ref().map_err(Clone::clone)?;
-        let failed = |error: reqwest::Error| crate::api::error::chain(&error.without_url());
+        let failed = |error: reqwest::Error| chain(&error.without_url());
         let response = client.get(url).send().await.map_err(failed)?;
         let status = response.status();
         if !status.is_success() {
@@ -136,14 +136,14 @@ impl Inner {
                 }
             })
         };
-        let client = || Client::builder().timeout(DEADLINE).no_proxy().referer(false).redirect(redirects());
+        let client = || Client::builder().timeout(SOURCE_DEADLINE).no_proxy().referer(false).redirect(redirects());
         let believing = client().tls_certs_merge(self.authorities.iter().cloned()).build();
         // A machine that trusts nobody has conditions over HTTP all the same.
         let client = believing.or_else(|error| match self.authorities.is_empty() {
             true => client().tls_certs_only([]).build(),
             false => Err(error),
         });
-        client.map_err(|error| crate::api::error::chain(&error))
+        client.map_err(|error| chain(&error))
     }
 }
 

@@ -10,7 +10,7 @@ use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::Rejection;
 use quorate_protocols::trigger::event::Dispatch;
 
-use super::{Carried, Carrier};
+use crate::events::{Carried, Carrier};
 use crate::jobs::ports::{Knowledge, LocalQuorums};
 use crate::jobs::{ClientError, QuorumClient};
 

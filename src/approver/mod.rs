@@ -21,7 +21,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use quorate_protocols::api::LeasesInfo;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
@@ -33,11 +32,10 @@ use quorate_protocols::quorum::limits::QUORUMS_PER_NODE_MAX;
 use quorate_protocols::resources::{Amounts, GrantError, Lease, Leases, Machine, Scope, Service};
 use tokio::sync::{Notify, broadcast, mpsc};
 
-use super::{Reservation, Resources};
 use crate::directory::Directory;
 use crate::identity::Identity;
-use crate::objects::HolderLeases;
-use crate::seams::{DiskError, InboundRequest, Net, Seams};
+use crate::resources::Resources;
+use crate::seams::{DiskError, InboundRequest, Net, Reservation, Seams};
 use crate::storage::Storage;
 use record::LeaseRecord;
 
@@ -48,17 +46,6 @@ const ENDED_MAX: usize = 1024;
 pub trait Memberships: Send + Sync + 'static {
     fn is_member(&self, quorum: QuorumId) -> bool;
     fn count(&self) -> usize;
-}
-
-/// Weak, because the host has its promises kept by the approver. Without a host there is nothing to be a member of.
-impl Memberships for crate::quorum::WeakQuorumHost {
-    fn is_member(&self, quorum: QuorumId) -> bool {
-        // The host also answers for quorums that this node left: those hold nothing here any more.
-        self.upgrade().and_then(|host| host.quorum(quorum)).is_some_and(|quorum| quorum.is_member())
-    }
-    fn count(&self) -> usize {
-        self.upgrade().map_or(0, |host| host.quorums().len())
-    }
 }
 
 /// What the approver is built from.
@@ -486,17 +473,21 @@ impl Approver {
     }
 }
 
-impl HolderLeases for Approver {
-    fn touch(&self, lease: LeaseId, job: JobId) -> bool {
+/// What a holder asks of the leases that it was granted.
+impl Approver {
+    /// Whether this lease for a column of `job` is alive. Asking counts as traffic.
+    pub fn touch_column_lease(&self, lease: LeaseId, job: JobId) -> bool {
         let now = self.inner.seams.clock.monotonic();
         let mut state = self.lock();
         let ours = state.leases.get(lease).is_some_and(|found| found.subject == Subject::Holder { job });
         ours && state.leases.renew(now, lease, piece::limits::LEASE)
     }
-    fn is_alive(&self, lease: LeaseId) -> bool {
+    /// Whether this lease is alive, without prolonging it.
+    pub fn is_alive(&self, lease: LeaseId) -> bool {
         self.lock().leases.get(lease).is_some()
     }
-    fn settle(&self, lease: LeaseId, bytes: u64) {
+    /// The column is permanent: `bytes` of disk stay accounted for without an end.
+    pub fn settle_column(&self, lease: LeaseId, bytes: u64) {
         let mut state = self.lock();
         let Some(found) = state.leases.get(lease).cloned() else {
             // A hold whose lease is not known here, after its record was lost: the room is taken all the same.
@@ -519,15 +510,9 @@ impl HolderLeases for Approver {
         drop(state);
         self.write_behind(batch);
     }
-    fn release(&self, lease: LeaseId) {
+    /// Gives back what the lease, or the settled hold, had reserved.
+    pub fn release_column(&self, lease: LeaseId) {
         self.end(lease);
-    }
-}
-
-impl crate::jobs::ports::LocalApprover for Approver {
-    fn answer(&self, from: PeerId, message: ApprovalMessage) -> BoxFuture<'static, ApprovalAnswer> {
-        let approver = self.clone();
-        Box::pin(async move { Self::answer(&approver, from, message).await })
     }
 }
 

@@ -9,8 +9,9 @@ use quorate_protocols::api::{BenchCommit, CommitBench, FailoverBench, QuorumDeta
 use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_testnet::{Client, Testnet};
 
-use super::{entry, index_of, percentile, some_quorum};
+use super::{entry, index_of, some_quorum};
 use crate::cli::{Common, Failure, note, print, print_json};
+use crate::measure::percentile;
 
 /// How long the quorum may take to be whole again between two kills.
 const PATIENCE: Duration = Duration::from_secs(60);

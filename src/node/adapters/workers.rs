@@ -13,11 +13,12 @@ use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::task::message::{Given, TaskAnswer, TaskMessage};
 use tokio::sync::{broadcast, watch};
 
-use super::ports::{ObjectBytes, Room, Stewards, TaskObjects, WorkerLeases};
+use crate::approver::{Approver, EndedLease, LeaseInfo};
+use crate::error::chain;
 use crate::jobs::ports::{Knowledge, LocalQuorums};
 use crate::jobs::{ClientError, QuorumClient};
 use crate::objects::{ByteRange, Objects, PutProgress, PutRequest};
-use crate::resources::approver::{Approver, EndedLease, LeaseInfo};
+use crate::workers::ports::{ObjectBytes, Room, Stewards, TaskObjects, WorkerLeases};
 
 /// How long a worker looks for outputs of earlier tasks in a quorum's record.
 const OUTPUTS_DEADLINE: Duration = Duration::from_secs(30);
@@ -91,8 +92,8 @@ impl TaskObjects for Objects {
         let objects = self.clone();
         async move {
             let range = range.map(|(start, length)| ByteRange::From { start, length: Some(length) });
-            let read = objects.get(object, range).await.map_err(|error| told(&error))?;
-            let bytes = read.bytes.map(|chunk| chunk.map_err(|error| told(&error))).boxed();
+            let read = objects.get(object, range).await.map_err(|error| chain(&error))?;
+            let bytes = read.bytes.map(|chunk| chunk.map_err(|error| chain(&error))).boxed();
             Ok(ObjectBytes { size: read.size, bytes })
         }
         .boxed()
@@ -107,14 +108,9 @@ impl TaskObjects for Objects {
         async move {
             let request = PutRequest { name: Some(name), size: Some(size), ..PutRequest::default() };
             let (progress, _) = watch::channel(PutProgress::default());
-            let stored = objects.put(request, bytes, progress).await.map_err(|error| told(&error))?;
+            let stored = objects.put(request, bytes, progress).await.map_err(|error| chain(&error))?;
             Ok(stored.object)
         }
         .boxed()
     }
-}
-
-/// An error with what caused it.
-fn told(error: &dyn std::error::Error) -> String {
-    crate::api::error::chain(error)
 }

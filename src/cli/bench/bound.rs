@@ -18,7 +18,7 @@ use quorate_protocols::object::{Layout, Profile};
 use reed_solomon_erasure::galois_8::ReedSolomon;
 
 use super::noise::Loopback;
-use super::proc::own_cpu;
+use crate::measure::own_cpu;
 
 /// One run of a bound.
 pub struct Run {
