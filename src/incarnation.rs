@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::{self, Identity, IdentityError};
 use crate::objects::store::has_columns;
-use crate::quorum::{has_members, lost_quorums};
+use crate::raft::{has_members, lost_quorums};
 use crate::seams::{Disk, DiskError, Entropy, KvBatch, TaskGroup};
 use crate::storage::Storage;
 
@@ -112,8 +112,8 @@ fn report(loss: Loss, lost: &[QuorumId], incarnation: Incarnation) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::testing::MemoryDisk;
     use crate::seams::entropy::SeededEntropy;
+    use crate::testing::memory::MemoryDisk;
 
     async fn start(dir: &Path, disk: &std::sync::Arc<MemoryDisk>, seed: u64) -> Identity {
         let entropy = SeededEntropy::new(seed);

@@ -1,34 +1,38 @@
 //! One node of a quorate network, and the command line that talks to it.
 //!
-//! `quorate_protocols` decides; this crate does: sockets, disk, timers, HTTP. A [`node::Node`] is a set of actors, each
+//! `quorate_protocols` decides; this crate does: sockets, disk, timers, HTTP. A [`compose::Node`] is a set of actors, each
 //! owning one state, that reach the world only through [`seams`]. The map of the modules is in the README.
 
 // Whatever reaches a terminal goes through `cli::output`, where text of others is escaped.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
-pub mod api;
 pub mod approver;
 pub mod buffers;
 pub mod cli;
+pub mod compose;
 pub mod config;
 pub mod directory;
 mod error;
 pub mod events;
 pub mod executors;
 pub mod hosts;
+pub mod http;
 pub mod identity;
 pub mod incarnation;
-pub mod jobs;
 mod measure;
 pub mod network;
-pub mod node;
 pub mod objects;
 pub mod presence;
-pub mod quorum;
+pub mod primary;
+pub mod quorums;
+pub mod raft;
 pub mod resources;
 pub mod seams;
 pub mod sources;
+pub mod spec;
 pub mod storage;
 pub mod streams;
+#[cfg(test)]
+mod testing;
 mod utf8;
 pub mod workers;

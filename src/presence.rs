@@ -21,7 +21,7 @@ use quorate_protocols::liveness::{Absence, LivenessMessage, Presence, Sign};
 use quorate_protocols::wire;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::quorum::WeakQuorumHost;
+use crate::raft::WeakQuorumHost;
 use crate::seams::{Clock, Frame, Net, NetError, NetEvent, PeerView, Protocol, TaskGroup, Topic};
 
 /// Peers that are probed at once; a further one is probed when its next question stays open. Each costs a small
@@ -221,7 +221,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use super::*;
-    use crate::jobs::testing::{Reaction, ScriptedNet, peer, seams};
+    use crate::testing::quorums::{Reaction, ScriptedNet, peer, seams};
 
     /// A network in which node 2 is connected and answers while the switch is on. It never answers pieces: its disk
     /// hangs.

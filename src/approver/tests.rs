@@ -8,8 +8,8 @@ use quorate_protocols::resources::Limits;
 
 use super::*;
 use crate::directory::DirectoryParts;
-use crate::resources::testing::{Hub, MemoryDisk, identity, seams};
 use crate::seams::Frame;
+use crate::testing::memory::{Hub, MemoryDisk, identity, seams};
 
 struct Joined(AtomicBool);
 

@@ -12,8 +12,8 @@ use quorate_testnet::chaos::{Fault, Operation};
 
 use super::find::NodeChoice;
 use super::reference::{JobRef, ObjectRef};
-use crate::api::limits::{NEXT_DEFAULT, NEXT_MAX};
 use crate::config::parse_span;
+use crate::http::limits::{NEXT_DEFAULT, NEXT_MAX};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -787,11 +787,11 @@ fn range(text: &str) -> Result<String, String> {
     let fault = || format!("{text:?} is no range; write FIRST-LAST, FIRST- or -COUNT");
     let (first, last) = text.split_once('-').ok_or_else(fault)?;
     // What the node will make of it, before anybody is asked.
-    let number = |part: &str| part.is_empty() || crate::api::range::number(part).is_some();
+    let number = |part: &str| part.is_empty() || crate::http::range::number(part).is_some();
     if !number(first) || !number(last) || (first.is_empty() && last.is_empty()) {
         return Err(fault());
     }
-    match crate::api::range::parse(&format!("bytes={text}")) {
+    match crate::http::range::parse(&format!("bytes={text}")) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err(format!("{text:?} ends before it begins; write FIRST-LAST with LAST not below FIRST")),
     }

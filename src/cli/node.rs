@@ -17,15 +17,15 @@ use quorate_protocols::resources::limits::Overrides;
 use quorate_protocols::resources::{Amounts, Limits, Scope};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::{Backend, NodeBackend, Server, TestingHooks};
+use crate::compose::{Node, NodeParts, NodeSettings, NodeWork};
 use crate::config::{self, Config};
 use crate::executors::Executor;
 use crate::executors::command::{CommandConfig, CommandExecutor, GRACE};
 use crate::executors::wasm::{ArtifactConfig, WasmConfig, WasmExecutor};
+use crate::http::{Backend, NodeBackend, Server, TestingHooks};
 use crate::identity::{self, Identity};
 use crate::incarnation;
 use crate::network::{self, Admission, Link, LinkFault, NetFaults, NetworkConfig};
-use crate::node::{Node, NodeParts, NodeSettings, NodeWork};
 use crate::resources::{Resources, machine};
 use crate::seams::clock::SystemClock;
 use crate::seams::entropy::OsEntropy;

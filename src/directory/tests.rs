@@ -8,8 +8,8 @@ use quorate_protocols::resources::{Amounts, Limits, Scope, Service};
 use quorate_protocols::wire;
 
 use super::*;
-use crate::resources::testing::{Hub, MemoryDisk, identity, seams};
 use crate::seams::Topic;
+use crate::testing::memory::{Hub, MemoryDisk, identity, seams};
 
 struct TestNode {
     directory: Directory,

@@ -23,7 +23,7 @@ use super::behaviour::{self, Behaviour, BehaviourEvent};
 use super::codec::{Admission, Question};
 use super::config::*;
 use super::dialler::Dialler;
-use super::explain::{self, DialFault, plain};
+use super::error_text::{self, DialFault, plain};
 use super::faults::Link;
 use super::handle::{Ask, Command, Shared};
 use super::{NetworkError, transport};
@@ -169,10 +169,10 @@ impl Actor {
             // to both, so the port is tried without sharing first.
             tokio::net::TcpListener::bind(config.listen)
                 .await
-                .map_err(|error| fault(explain::listen_fault(&TransportError::Other(error))))?;
+                .map_err(|error| fault(error_text::listen_fault(&TransportError::Other(error))))?;
         }
         for listen in listens {
-            swarm.listen_on(listen).map_err(|error| fault(explain::listen_fault(&error)))?;
+            swarm.listen_on(listen).map_err(|error| fault(error_text::listen_fault(&error)))?;
         }
         for announce in &config.announce {
             swarm.add_external_address(announce.to_multiaddr());
@@ -351,7 +351,7 @@ impl Actor {
                 Ok(()) => {
                     self.bootstrap_dials.insert(connection, index);
                 }
-                Err(error) => self.on_bootstrap_failed(index, explain::dial_fault(&error)),
+                Err(error) => self.on_bootstrap_failed(index, error_text::dial_fault(&error)),
             }
         }
         self.dial_known_peers(now);

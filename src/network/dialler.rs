@@ -10,7 +10,7 @@ use libp2p::Multiaddr;
 use quorate_protocols::ids::{Millis, PeerId};
 
 use super::config::{BOOK_PEERS_MAX, REDIAL_MAX, REDIAL_MIN};
-use super::explain::DialFault;
+use super::error_text::DialFault;
 use crate::config::address::Bootstrap;
 
 #[derive(Debug, Clone)]

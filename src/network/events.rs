@@ -15,7 +15,7 @@ use super::actor::{Actor, Connection, is_local, ours, without_peer};
 use super::behaviour::{BehaviourEvent, LaneEvent};
 use super::codec::{Answer, Question};
 use super::config::*;
-use super::explain::{self, DialFault, plain};
+use super::error_text::{self, DialFault, plain};
 use super::faults::Link;
 use crate::config::address::{is_dialable, to_libp2p};
 use crate::seams::{GossipMessage, InboundRequest, NetError, NetEvent, Protocol, Reply, Topic};
@@ -107,7 +107,7 @@ impl Actor {
     }
 
     fn on_dial_failed(&mut self, peer: Option<PeerId>, id: ConnectionId, error: &DialError) {
-        let fault = explain::dial_fault(error);
+        let fault = error_text::dial_fault(error);
         if let Some(index) = self.bootstrap_dials.remove(&id) {
             // Denied as one connection too many to a peer that is connected: it is the one that was looked for.
             let surplus_to = peer.filter(|_| matches!(error, DialError::Denied { .. }));
@@ -262,7 +262,9 @@ impl Actor {
                     self.penalise(peer, "a malformed answer");
                     Err(NetError::Broken { peer })
                 }
-                _ if explain::is_unsupported(&error) => Err(NetError::Unsupported { peer, protocol: protocol.name() }),
+                _ if error_text::is_unsupported(&error) => {
+                    Err(NetError::Unsupported { peer, protocol: protocol.name() })
+                }
                 _ => Err(NetError::Broken { peer }),
             },
         };

@@ -32,13 +32,13 @@
 mod actor;
 mod address_book;
 mod behaviour;
+mod coalesce;
 pub mod codec;
 pub mod config;
 mod dialler;
+mod error_text;
 mod events;
-mod explain;
 pub mod faults;
-mod gather;
 mod handle;
 mod metrics;
 mod transport;

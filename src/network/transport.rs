@@ -16,7 +16,7 @@ use libp2p::identity::Keypair;
 use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp, yamux};
 
 use super::NetworkError;
-use super::gather::GatheredNoise;
+use super::coalesce::GatheredNoise;
 use crate::identity::NetworkSecret;
 
 /// From the first packet to a multiplexed, authenticated connection. A stalled peer must not hold a dial for long.

@@ -8,7 +8,7 @@ use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, PieceIndex, Quoru
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply};
 
-use crate::jobs::{ClientError, PlacementError};
+use crate::quorums::{ClientError, PlacementError};
 
 /// Peers that could hold a column, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use quorate_protocols::quorum::Claim;
 use tokio::sync::{Semaphore, watch};
 
 use crate::identity::Identity;
-use crate::jobs::ClientError;
+use crate::quorums::ClientError;
 use crate::seams::{InboundRequest, Net, Seams};
 use crate::storage::Storage;
 
@@ -98,7 +98,7 @@ pub struct PutOutcome {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PutError {
     #[error(transparent)]
-    Placement(#[from] crate::jobs::PlacementError),
+    Placement(#[from] crate::quorums::PlacementError),
     #[error(transparent)]
     Client(#[from] ClientError),
     /// `fitting`: the best profile for as many peers, if there is one.
@@ -219,8 +219,8 @@ mod tests;
 mod error_texts {
     use super::*;
     use crate::error::{assert_reads_well, chain};
-    use crate::jobs::{PlacementError, RoundError};
-    use crate::quorum::FoundError;
+    use crate::quorums::{PlacementError, RoundError};
+    use crate::raft::FoundError;
 
     /// Goal: each error of a put and a get, with all that caused it, reads as one sentence that says nothing twice.
     #[test]

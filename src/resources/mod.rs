@@ -5,8 +5,6 @@
 //! nothing can be awaited; no lock is held across an await, and every operation is a walk of at most five scopes.
 
 pub mod machine;
-#[cfg(test)]
-pub(crate) mod testing;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 
 use crate::error::chain;
 use crate::hosts::AllowedHosts;
-use crate::jobs::QuorumClient;
-use crate::jobs::ports::Sources;
+use crate::quorums::QuorumClient;
+use crate::quorums::ports::Sources;
 use crate::workers::ports::TaskObjects;
 
 /// Rows of a trigger's fires that are read at once, the newest last.

@@ -15,7 +15,7 @@
 //! or its result is durable here, or when it is gone because the quorum has recorded it.** `Taken` is answered when all
 //! attempts of an assignment are safe. Whatever is not safe after `SAVE_AFTER` is written down, in one batch.
 
-mod desks;
+mod outboxes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -30,8 +30,8 @@ use tokio::time::Instant;
 use super::held::Held;
 use super::limits::{ATTEMPTS_MAX, DESKS_MAX, HELD_BYTES_MAX, SAVE_AFTER, STRAYS_MAX, WORTH_KEEPING};
 use super::ports::Room;
-use desks::Desk;
-pub(super) use desks::Sent;
+use outboxes::Desk;
+pub(super) use outboxes::Sent;
 
 /// Names one assignment whose sender waits for its answer.
 pub(super) type Ticket = u64;

@@ -68,7 +68,7 @@ use self::logs::Logs;
 use self::ports::{Stewards, TaskObjects, WorkerLeases};
 use crate::executors::Executor;
 use crate::identity::Identity;
-use crate::jobs::ports::LocalTasks;
+use crate::quorums::ports::LocalTasks;
 use crate::seams::{DiskError, Seams};
 use crate::storage::Storage;
 

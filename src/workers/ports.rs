@@ -10,7 +10,7 @@ use quorate_protocols::task::message::{Given, TaskAnswer, TaskMessage};
 use tokio::sync::broadcast;
 
 use crate::approver::EndedLease;
-use crate::jobs::ClientError;
+use crate::quorums::ClientError;
 
 /// The quorums that this worker works for.
 pub trait Stewards: Send + Sync + 'static {

@@ -9,8 +9,8 @@ use quorate_protocols::task::limits::TASKS_PER_STEP_MAX;
 use quorate_testnet::Testnet;
 
 use super::{at_primary, median};
-use crate::api::NOTHING_WAT;
 use crate::cli::{Common, Failure, note, print, print_json, table};
+use crate::http::NOTHING_WAT;
 
 /// How long one run may take.
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -32,7 +32,7 @@ use super::super::output::{Text, bytes, note, print, print_json, progress};
 use super::super::transfer::{Upload, open_file, upload};
 use super::{show_info, text, watch};
 use crate::executors::wasm::check;
-use crate::jobs::spec::{self, Source, SpecFile, show};
+use crate::spec::{self, Source, SpecFile, show};
 
 /// A file up to this size travels in the specification; all of them together up to [`INLINE_BYTES_MAX`].
 const INLINE_FILE_BYTES_MAX: u64 = 64 * 1024;

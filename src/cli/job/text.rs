@@ -11,7 +11,7 @@ use quorate_protocols::job::Kind;
 use quorate_protocols::task::vote::{Verdict, tally};
 use quorate_protocols::trigger::show_instant;
 
-use crate::jobs::spec::show;
+use crate::spec::show;
 
 use super::super::output::{Text, bytes, facts, instant, or_dash, table, word};
 

@@ -16,9 +16,9 @@ use super::super::find::client_of;
 use super::super::output::{Text, note, or_dash, print, print_json, table, word};
 use super::super::reference::JobRef;
 use super::{submit, watch};
-use crate::jobs::spec::show;
 use crate::seams::Entropy;
 use crate::seams::entropy::OsEntropy;
+use crate::spec::show;
 
 /// How long a fire is asked for again whose answer did not come: a failover and more.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -31,7 +31,7 @@ use tokio::sync::mpsc;
 pub use self::range::ByteRange;
 use self::segment::Holders;
 use super::{GetError, GetStream, Objects};
-use crate::jobs::ClientError;
+use crate::quorums::ClientError;
 use crate::seams::{TaskGroup, spawn};
 use crate::streams;
 

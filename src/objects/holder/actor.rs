@@ -12,7 +12,7 @@ use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal};
 use quorate_protocols::wire;
 use tokio::sync::mpsc;
 
-use super::{PieceService, keeper};
+use super::{PieceService, maintenance};
 use crate::seams::{Frame, InboundRequest, TaskGroup, spawn};
 
 /// Requests handled at once: each may hold one piece in memory (16 of 4 MiB at the default profile).
@@ -24,7 +24,7 @@ pub const HANDLING_PER_PEER_MAX: usize = 6;
 
 /// Starts serving, scrubbing and collecting in the caller's task group.
 pub fn start(service: PieceService, inbound: mpsc::Receiver<InboundRequest>) {
-    drop(spawn(keeper::run(service.clone())));
+    drop(spawn(maintenance::run(service.clone())));
     drop(spawn(run(service, inbound)));
 }
 

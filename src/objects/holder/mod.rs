@@ -12,7 +12,7 @@
 
 pub mod actor;
 pub(super) mod client;
-pub(super) mod keeper;
+pub(super) mod maintenance;
 mod rebuild;
 
 use std::collections::BTreeMap;

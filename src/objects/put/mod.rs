@@ -42,7 +42,7 @@ use self::pipeline::Pipeline;
 use self::reader::SegmentReader;
 use super::events::ObjectEvent;
 use super::{HoldersKnown, Objects, PutError, PutOutcome, PutPhase, PutProgress, PutRequest};
-use crate::jobs::ClientError;
+use crate::quorums::ClientError;
 use crate::seams::PeerView;
 
 /// One command or question to the quorum, across a failover.

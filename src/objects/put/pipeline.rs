@@ -34,11 +34,11 @@ use tokio_util::sync::CancellationToken;
 use super::reader::SegmentReader;
 use super::{Feed, QUORUM_DEADLINE, Run, Stored, ended, is_passing, protocol};
 use crate::buffers::Buffer;
-use crate::jobs::ClientError;
 use crate::objects::coding::Coder;
 use crate::objects::events::{Metrics, ObjectEvent};
 use crate::objects::holder::client::unexpected;
 use crate::objects::{Objects, PieceCallError, PieceClient, PutError, PutPhase, PutProgress, Quorums};
+use crate::quorums::ClientError;
 use crate::seams::{NetError, run_blocking};
 
 /// Progress is recorded at most this often: what a crash forgets is at most sent again, and `Held` finds most of it.

@@ -19,8 +19,8 @@ use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, QuorumState}
 use quorate_protocols::wire;
 
 use crate::identity::Identity;
-use crate::jobs::{ClientError, PlacementError};
 use crate::objects::{HolderLeases, HoldersKnown, Objects, ObjectsContext, Quorums};
+use crate::quorums::{ClientError, PlacementError};
 use crate::seams::clock::SystemClock;
 use crate::seams::disk::KvOp;
 use crate::seams::entropy::SeededEntropy;

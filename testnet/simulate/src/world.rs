@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use quorate::compose::{Node, NodeParts, NodeSettings, NodeWork, StartError};
 use quorate::identity::Identity;
-use quorate::jobs::ClientError;
-use quorate::node::{Node, NodeParts, NodeSettings, NodeWork, StartError};
 use quorate::objects::{GetError, PutError, PutOutcome, PutProgress, PutRequest};
-use quorate::quorum::HostEvent;
+use quorate::quorums::ClientError;
+use quorate::raft::HostEvent;
 use quorate::resources::Resources;
 use quorate::seams::entropy::SeededEntropy;
 use quorate::seams::{Entropy, Planted, Seams, TaskGroup};

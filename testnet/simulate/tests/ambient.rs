@@ -21,7 +21,7 @@ const FORBIDDEN: [(&str, &str); 12] = [
 
 /// Parts of `src/` that no simulated node runs, and why.
 const NOT_SIMULATED: [(&str, &str); 7] = [
-    ("api", "the HTTP edge: the simulator calls the handles that it calls"),
+    ("http", "the HTTP edge: the simulator calls the handles that it calls"),
     ("cli", "talks to a node over HTTP"),
     ("config", "read once, before the node starts"),
     ("config.rs", "read once, before the node starts"),
@@ -47,7 +47,7 @@ const ALLOWED: [(&str, &str, &str); 8] = [
     ("src/seams/entropy.rs", "getrandom", "the seam itself"),
     ("src/seams/tasks.rs", "tokio::spawn", "the seam itself"),
     ("src/seams/tasks.rs", "task::spawn", "the seam itself"),
-    ("src/quorum/runtime.rs", "thread_rng", "openraft's name for it: ours is seeded from the node's entropy"),
+    ("src/raft/runtime.rs", "thread_rng", "openraft's name for it: ours is seeded from the node's entropy"),
     ("src/resources/machine.rs", "std::thread", "counts the processors before the node starts"),
     (
         "src/storage/sled_kv.rs",
@@ -61,8 +61,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
         std::fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("readable").path()).collect();
     entries.sort();
     for path in entries {
-        let is_test =
-            path.file_name().is_some_and(|name| name == "tests.rs" || name == "tests" || name == "testing.rs");
+        let is_test = path.file_name().is_some_and(|name| name == "tests.rs" || name == "tests" || name == "testing");
         if path.is_dir() && !is_test {
             sources(&path, found);
         } else if path.extension().is_some_and(|end| end == "rs") && !is_test {

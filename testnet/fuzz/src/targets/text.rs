@@ -6,7 +6,7 @@ use std::str::FromStr;
 use quorate::config::address::{Bootstrap, PublicAddress};
 use quorate::config::{ByteSize, Config};
 use quorate::identity::JoinLine;
-use quorate::jobs::spec;
+use quorate::spec;
 use quorate_protocols::api;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
 use quorate_protocols::job::compute::Content;

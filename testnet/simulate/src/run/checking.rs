@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use quorate::node::Node;
+use quorate::compose::Node;
 use quorate::objects::store::{ColumnRow, HoldState};
 use quorate::resources::ScopeUsage;
 use quorate::seams::Protocol;

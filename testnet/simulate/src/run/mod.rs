@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quorate::node::StartError;
-use quorate::quorum::lost_quorums;
+use quorate::compose::StartError;
+use quorate::raft::lost_quorums;
 use quorate::seams::{DiskError, Planted};
 use quorate_protocols::ids::{JobId, MemberId, ObjectId, PieceIndex, QuorumId};
 use quorate_protocols::job::Kind;

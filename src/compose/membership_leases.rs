@@ -1,0 +1,54 @@
+//! What a node's quorums ask about promises of membership: its own from its approver, others' from a round of asking.
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use quorate_protocols::approval::standby::{self, Renewed};
+use quorate_protocols::approval::{Approval, Subject};
+use quorate_protocols::ids::{LeaseId, PeerId, QuorumId};
+use quorate_protocols::quorum::level;
+
+use crate::approver::Approver;
+use crate::directory::Directory;
+use crate::quorums::approvals::Approvals;
+use crate::quorums::placement::{MEMBER_LEASE, member_requirement};
+use crate::raft::Promises;
+
+pub struct NodePromises {
+    pub approver: Approver,
+    pub approvals: Approvals,
+    pub directory: Directory,
+}
+
+impl Promises for NodePromises {
+    fn stands(&self, lease: LeaseId, quorum: QuorumId) -> bool {
+        self.approver.check_member_lease(lease, quorum).is_some()
+    }
+
+    fn win_member(
+        &self,
+        quorum: QuorumId,
+        mut exclude: Vec<PeerId>,
+        level: u16,
+    ) -> BoxFuture<'static, Result<Approval, String>> {
+        let too_low = |peer: &crate::directory::KnownPeer| !level::may_join(level, Some(peer.advert.level));
+        exclude.extend(self.directory.peers().iter().filter(|peer| too_low(peer)).map(|peer| peer.peer));
+        let approvals = self.approvals.clone();
+        async move {
+            let subject = Subject::Member { quorum };
+            let won = approvals.gather(subject, member_requirement(), 1, 1, exclude, MEMBER_LEASE).await;
+            let won = won.map_err(|error| error.to_string())?;
+            won.into_iter().next().ok_or_else(|| "nobody was won".to_owned())
+        }
+        .boxed()
+    }
+
+    fn renew_standby(&self, peer: PeerId, lease: LeaseId) -> BoxFuture<'static, Renewed> {
+        let approvals = self.approvals.clone();
+        async move { approvals.renew(peer, lease, standby::LEASE).await }.boxed()
+    }
+
+    fn give_back(&self, peer: PeerId, lease: LeaseId) -> BoxFuture<'static, ()> {
+        let approvals = self.approvals.clone();
+        async move { approvals.give_back(peer, lease).map(drop).await }.boxed()
+    }
+}

@@ -1,0 +1,123 @@
+//! The primary's end: which triggers the events of a dispatch fire, and the commit of that.
+//!
+//! Nothing is committed for events that fire nothing. The state is read after the lead was confirmed, so that a trigger
+//! whose submit was acknowledged by an earlier primary is never overlooked. Expressions are evaluated beside the actors,
+//! on copies of what the triggers want.
+//!
+//! **Which events are too old.** A trigger hears of what is emitted after its submit. Clocks of nodes differ, so the
+//! emitter says how old each event is, and the age is counted back from the quorum's time. While that stands still,
+//! because the clocks of a majority were set back, nothing can be told from it, and the event counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use quorate_protocols::ids::{Millis, PeerId, QuorumId};
+use quorate_protocols::job::limits::DEADLINE;
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::trigger::Planner;
+use quorate_protocols::trigger::event::{Delivery, Dispatch, Dispatched, Heard};
+use quorate_protocols::trigger::limits::MATCHES_PER_DELIVERY;
+use quorate_protocols::trigger::planner::Listener;
+
+use crate::quorums::ports::{LocalQuorum, LocalQuorums};
+use crate::raft::QuorumError;
+use crate::seams::run_blocking;
+
+/// Evaluations after which a dispatch is cut; the emitter sends the rest anew. A guess at what does not keep others from
+/// this thread for long: most take some microseconds.
+const EVALUATIONS_MAX: usize = 4_096;
+
+/// How far the clocks may be behind quorum time before that counts as standing still.
+const BEHIND_MAX: Duration = Duration::from_secs(1);
+
+/// Cloneable; all clones share what they have read of expressions.
+#[derive(Clone)]
+pub struct Hearing {
+    quorums: Arc<dyn LocalQuorums>,
+    planners: Arc<Mutex<BTreeMap<QuorumId, Arc<Mutex<Planner>>>>>,
+}
+
+impl Hearing {
+    pub fn new(quorums: Arc<dyn LocalQuorums>) -> Self {
+        Self { quorums, planners: Arc::default() }
+    }
+
+    /// Takes a dispatch of `from`, which the transport vouches for and [`Dispatch::check`] has passed, for a quorum that
+    /// `this_node` leads.
+    pub async fn hear(
+        &self,
+        local: &dyn LocalQuorum,
+        this_node: PeerId,
+        from: PeerId,
+        dispatch: Dispatch,
+    ) -> Result<Result<Heard, Rejection>, QuorumError> {
+        let Dispatch { follows, reaches, lost, events } = dispatch;
+        let listening = local.query(Query::Listening { emitter: from }, false).await?;
+        let QueryAnswer::Listening { known, names } = listening else {
+            return Ok(Ok(Heard { reaches: follows, recorded: None }));
+        };
+        if let Some(known) = known.filter(|known| follows > *known) {
+            return Ok(Err(Rejection::EventGap { known, follows }));
+        }
+        if names.is_empty() {
+            return Ok(Ok(Heard { reaches, recorded: known }));
+        }
+        let fresh: Vec<Dispatched> =
+            events.into_iter().filter(|sent| known.is_none_or(|known| sent.sequence > known)).collect();
+        let mut listeners = BTreeMap::<String, Vec<Listener>>::new();
+        let mut time = Millis(0);
+        let wanted: BTreeSet<&str> = fresh.iter().map(|sent| &*sent.event.name).collect();
+        local.look(&mut |state| {
+            time = state.wall();
+            listeners = wanted.iter().map(|name| ((*name).to_owned(), state.listeners(name))).collect();
+        });
+        // Not known for a moment, right after a start: then nothing can be told, and the event counts.
+        let clocks = local.clock().map(|judged| judged.time);
+        let stands_still = clocks.is_none_or(|clocks| clocks.plus(BEHIND_MAX) < time);
+        let time = clocks.map_or(time, |clocks| time.max(clocks));
+        let planner = self.planner(local.id());
+        let work = move || {
+            let mut planner = planner.lock().unwrap_or_else(PoisonError::into_inner);
+            let (mut deliveries, mut found, mut evaluated) = (Vec::new(), 0, 0);
+            for Dispatched { sequence, age, event } in fresh {
+                if found >= MATCHES_PER_DELIVERY || evaluated >= EVALUATIONS_MAX {
+                    // Everything before this one.
+                    return (deliveries, sequence - 1);
+                }
+                let emitted = Millis(time.0.saturating_sub(age.as_millis() as u64));
+                let all = listeners.get(&event.name).map_or(&[][..], Vec::as_slice);
+                let hears = |listener: &&Listener| stands_still || listener.since <= emitted;
+                let listeners: Vec<Listener> = all.iter().filter(hears).cloned().collect();
+                evaluated += listeners.len();
+                let matches = planner.matches(&listeners, from, &event);
+                found += matches.len();
+                if !matches.is_empty() {
+                    deliveries.push(Delivery { sequence, event, matches });
+                }
+            }
+            (deliveries, reaches)
+        };
+        let (deliveries, reaches) = run_blocking(work).await;
+        if deliveries.is_empty() && lost == 0 {
+            return Ok(Ok(Heard { reaches, recorded: known }));
+        }
+        let command = Command::Deliver { emitter: from, follows, reaches, lost, deliveries };
+        Ok(match local.propose(this_node, command, DEADLINE).await? {
+            Ok(CommandReply::Delivered { reaches }) => Ok(Heard { reaches, recorded: Some(reaches) }),
+            // No other reply is given to it.
+            Ok(_) => Ok(Heard { reaches: follows, recorded: None }),
+            Err(rejection) => Err(rejection),
+        })
+    }
+
+    /// What was read for this quorum; nothing is kept for those that are not led here any more.
+    fn planner(&self, quorum: QuorumId) -> Arc<Mutex<Planner>> {
+        let mut planners = self.planners.lock().unwrap_or_else(PoisonError::into_inner);
+        if !planners.contains_key(&quorum) {
+            planners.retain(|id, _| self.quorums.quorum(*id).is_some_and(|local| local.leading().is_some()));
+        }
+        planners.entry(quorum).or_default().clone()
+    }
+}

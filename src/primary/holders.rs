@@ -1,0 +1,117 @@
+//! Winning holders for a run, and giving a run up when there are too few.
+
+use std::collections::BTreeSet;
+
+use quorate_protocols::approval::{Approval, Requirement, Subject};
+use quorate_protocols::ids::{JobId, MemberId, PeerId};
+use quorate_protocols::job::{Grant, StoreRun, StoreSpec};
+use quorate_protocols::object::limits::SEGMENT_BYTES;
+use quorate_protocols::object::{Layout, Profile};
+use quorate_protocols::piece::limits::LEASE;
+use quorate_protocols::quorum::Command;
+
+use super::context::{Context, DutyError, Tries};
+use crate::quorums::RoundError;
+use crate::quorums::approvals::{Gathered, Volunteers};
+
+/// Asked for a stream of unknown length: twice what has come so far, and never less than this many segments, so that
+/// most streams never ask again. A guess.
+const UNKNOWN_SEGMENTS_MIN: u64 = 16;
+
+/// Holders are asked to set disk aside and nothing else: the memory of a piece in flight is accounted by the
+/// holder's transport, per frame, and a lease that held it as well would count it twice.
+pub(super) fn column_requirement(bytes: u64) -> Requirement {
+    Requirement { disk_bytes: bytes, ..Requirement::default() }
+}
+
+/// A promise as the quorum records it.
+pub(super) fn grant_of(approval: &Approval) -> Grant {
+    let statement = &approval.statement;
+    let holder = MemberId { peer: statement.approver, incarnation: statement.incarnation };
+    Grant { holder, lease: statement.lease }
+}
+
+/// What one column of this run takes.
+fn column_bytes(spec: &StoreSpec, run: &StoreRun) -> (Profile, u64) {
+    let bytes = match spec.size {
+        Some(size) => size,
+        None => (2 * run.segments.len() as u64).max(UNKNOWN_SEGMENTS_MIN) * SEGMENT_BYTES as u64,
+    };
+    (spec.profile, Layout::new(bytes, spec.profile).column_bytes())
+}
+
+pub(super) async fn find(
+    context: &Context,
+    job: JobId,
+    open: usize,
+    spares: usize,
+    tries: Tries,
+) -> Result<(), DutyError> {
+    let around = &context.around;
+    let Some(record) = context.job(job).await?.filter(|record| !record.state.is_final()) else {
+        around.notes.clear(job);
+        return Ok(());
+    };
+    // Only runs that store have this duty.
+    let Some((spec, run)) = record.store() else { return Ok(()) };
+    let (profile, bytes) = column_bytes(spec, run);
+    let filled = run.columns.len() - run.open_columns();
+    // A run can go on with fewer than all columns, degraded, but not with fewer than these.
+    let floor = profile.columns_min().saturating_sub(filled).max(1);
+    let exclude = run.known_holders().collect::<BTreeSet<PeerId>>().into_iter().collect();
+    // With enough columns to go on, the run waits for peers that may come, not for the hope of some.
+    let volunteers = if filled < profile.columns_min() { Volunteers::Wanted } else { Volunteers::FromStrangers };
+    let (subject, requirement) = (Subject::Holder { job }, column_requirement(bytes));
+    let bounds = (floor, open + spares);
+    match around.approvals.gather_from(subject, requirement, bounds, exclude, LEASE, volunteers).await {
+        Ok(Gathered { approvals, exhausted }) => {
+            let grants: Vec<Grant> = approvals.iter().map(grant_of).collect();
+            let won = grants.len();
+            context.propose(Command::AddHolders { job, grants, exhausted }).await?;
+            if won < open {
+                around.notes.set(job, lacking(spec, profile, filled + won, None));
+            } else {
+                around.notes.clear(job);
+            }
+            Ok(())
+        }
+        // Whoever sends the pieces waits for no more columns. Said once: the record keeps it.
+        Err(error @ RoundError::TooFew { exhausted: true, .. })
+            if filled >= profile.columns_min() && !run.exhausted =>
+        {
+            let reason = lacking(spec, profile, filled, Some(&error));
+            context.propose(Command::AddHolders { job, grants: Vec::new(), exhausted: true }).await?;
+            if open > 0 {
+                around.notes.set(job, reason.clone());
+            }
+            Err(DutyError::Other(reason))
+        }
+        // A run whose columns are filled is only short of spares.
+        Err(error) if open == 0 => Err(DutyError::Other(format!("no spare holders: {error}"))),
+        Err(error) => {
+            let RoundError::TooFew { granted, .. } = &error;
+            let reason = lacking(spec, profile, filled + granted, Some(&error));
+            around.notes.set(job, reason.clone());
+            if tries.failing_for >= around.settings.holders_wait && filled < profile.columns_min() {
+                context.propose(Command::FailRun { job, worker_attempt: None, reason }).await?;
+                around.notes.clear(job);
+                return Ok(());
+            }
+            Err(DutyError::Other(reason))
+        }
+    }
+}
+
+/// For people: how many holders there are, how many are needed, and what would fit.
+fn lacking(spec: &StoreSpec, profile: Profile, holders: usize, error: Option<&RoundError>) -> String {
+    let fitting = match Profile::fitting(spec.size, holders) {
+        Some(fitting) => format!("{fitting} would fit"),
+        None => "at least 3 are needed to store anything".to_owned(),
+    };
+    let columns = profile.columns();
+    let what = format!("{holders} peers can hold a column and {columns} are needed for {profile}; {fitting}");
+    match error {
+        Some(error) => format!("{what} ({error})"),
+        None => what,
+    }
+}

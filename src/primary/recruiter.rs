@@ -1,0 +1,240 @@
+//! Winning workers for tasks that wait, and giving back those that nothing waits for.
+//!
+//! A worker is won for what it has room for, peer by peer, and not in a round: one more worker is as good as another,
+//! and the first that says yes is put to work at once. This node is asked first and members next, because what is near
+//! costs the least to talk to; then whoever the directory ranks best; then, when nobody fits at all, volunteers.
+//!
+//! A lease takes what tasks of the sort that waits could use: at most half of what the peer has left while little is
+//! wanted, all of it when more is. It can grow: a peer that works for the quorum already is asked again, for what it
+//! has and for more. An idle worker is kept for a while (`DriverSettings::worker_idle`), so that a stream of small jobs
+//! finds it there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::stream::{FuturesUnordered, StreamExt};
+use quorate_protocols::approval::limits::VOLUNTEERS_WAIT;
+use quorate_protocols::approval::{Requirement, Subject};
+use quorate_protocols::directory::state::fits;
+use quorate_protocols::ids::{JobId, LeaseId, PeerId};
+use quorate_protocols::job::Kind;
+use quorate_protocols::job::compute::Resources;
+use quorate_protocols::quorum::Command;
+use quorate_protocols::task::limits::WORKER_SLOTS_MAX;
+use quorate_protocols::task::record::WorkerRecord;
+use tokio::time::{Instant, timeout_at};
+
+use super::context::{Context, DutyError};
+use super::holders::grant_of;
+use super::worker_sessions::Tender;
+use crate::directory::KnownPeer;
+
+/// Peers asked at once.
+const ASKED_AT_ONCE: usize = 8;
+
+/// Peers asked in one go; the next go asks others.
+const ASKED_MAX: usize = 64;
+
+/// Refusals that a person is told of.
+const REFUSALS_TOLD: usize = 4;
+
+/// Tasks that wait for workers, all of one sort.
+pub(super) struct Wanted {
+    pub job: JobId,
+    pub kind: Kind,
+    /// What one task needs.
+    pub resources: Resources,
+    pub slots: u32,
+}
+
+/// A peer to ask, and for how much.
+struct Offer {
+    peer: PeerId,
+    requirement: Requirement,
+    /// Slots that it would add.
+    more: u32,
+    kinds: Vec<Kind>,
+    labels: BTreeMap<String, String>,
+}
+
+pub(super) async fn find(context: &Context, tender: &Tender, wanted: Wanted) -> Result<(), DutyError> {
+    let around = &context.around;
+    let mut workers = BTreeMap::new();
+    let mut avoided = BTreeSet::new();
+    context.quorum.look(&mut |state| {
+        workers.clone_from(&state.workers);
+        avoided = state.avoided_for(wanted.job);
+    });
+    let one = requirement(&wanted, 1, None);
+    let known: BTreeMap<PeerId, KnownPeer> =
+        around.knowledge.peers().into_iter().map(|known| (known.peer, known)).collect();
+    let mut ranked: Vec<PeerId> = around.knowledge.candidates(wanted.kind, &one);
+    let (this_node, view) = (around.net.local_peer(), context.quorum.view());
+    let is_member = |peer: &PeerId| view.voters.iter().any(|member| member.peer == *peer);
+    // An absent peer would hold up the others' answer for nothing; when it is back it is a candidate again.
+    ranked.retain(|peer| !avoided.contains(peer) && !around.net.is_absent(*peer));
+    ranked.sort_by_key(|peer| (*peer != this_node, !is_member(peer)));
+    let offers = ranked.iter().take(ASKED_MAX).filter_map(|peer| {
+        let known = known.get(peer).filter(|known| fits(&known.advert, wanted.kind, &one))?;
+        offer(&wanted, known, workers.get(peer))
+    });
+    let mut refusals = Vec::new();
+    let mut won = ask_all(context, tender, &wanted, offers.collect(), &mut refusals).await;
+    // Peers that this node has not heard of may hear an announcement. Not while others are at work on it already.
+    let served = workers.values().any(|worker| suits(worker, &wanted));
+    if won == 0 && !served {
+        let until = Instant::now() + VOLUNTEERS_WAIT;
+        let subject = Subject::Worker { quorum: context.quorum.id() };
+        let mut volunteers = around.knowledge.ask_for_volunteers(subject, wanted.kind, one.clone());
+        while let Ok(Some(peer)) = timeout_at(until, volunteers.recv()).await
+            && won == 0
+        {
+            if avoided.contains(&peer) || ranked.contains(&peer) || workers.contains_key(&peer) {
+                continue;
+            }
+            let offer = Offer {
+                peer,
+                requirement: one.clone(),
+                more: one.slots,
+                kinds: vec![wanted.kind],
+                labels: wanted.resources.labels.clone(),
+            };
+            won = ask_all(context, tender, &wanted, vec![offer], &mut refusals).await;
+        }
+    }
+    if won > 0 {
+        around.notes.clear_workers(context.quorum.id());
+        return Ok(());
+    }
+    let reason = lacking(&wanted, workers.len(), &refusals);
+    around.notes.set_workers(context.quorum.id(), reason.clone());
+    Err(DutyError::Other(reason))
+}
+
+/// Whether the worker takes such tasks, now or when others are done.
+fn suits(worker: &WorkerRecord, wanted: &Wanted) -> bool {
+    let Resources { memory_bytes, disk_bytes, slots, labels } = &wanted.resources;
+    worker.kinds.contains(&wanted.kind)
+        && worker.slots >= *slots
+        && worker.memory_bytes >= *memory_bytes
+        && worker.disk_bytes >= *disk_bytes
+        && labels.iter().all(|(key, value)| worker.labels.get(key) == Some(value))
+}
+
+/// What a lease for `tasks` tasks needs, on top of what the peer has for this quorum already.
+fn requirement(wanted: &Wanted, tasks: u32, has: Option<&WorkerRecord>) -> Requirement {
+    let Resources { memory_bytes, disk_bytes, slots, labels } = &wanted.resources;
+    let times = u64::from(tasks);
+    Requirement {
+        slots: slots.saturating_mul(tasks).saturating_add(has.map_or(0, |has| has.slots)),
+        memory_bytes: memory_bytes.saturating_mul(times).saturating_add(has.map_or(0, |has| has.memory_bytes)),
+        disk_bytes: disk_bytes.saturating_mul(times).saturating_add(has.map_or(0, |has| has.disk_bytes)),
+        labels: labels.clone(),
+    }
+}
+
+/// What to ask of a peer with room for at least one task.
+fn offer(wanted: &Wanted, known: &KnownPeer, has: Option<&WorkerRecord>) -> Option<Offer> {
+    let Resources { memory_bytes, disk_bytes, slots, .. } = &wanted.resources;
+    let free = known.advert.free;
+    let slots = (*slots).max(1);
+    let fitting = |free: u64, needs: u64| free.checked_div(needs).unwrap_or(u64::MAX);
+    let room = fitting(free.slots.into(), slots.into())
+        .min(fitting(free.memory_bytes, *memory_bytes))
+        .min(fitting(free.disk_bytes, *disk_bytes))
+        .min(u64::from(WORKER_SLOTS_MAX.saturating_sub(has.map_or(0, |has| has.slots)) / slots));
+    // Half of what is left stays for others, unless more than that is wanted.
+    let tasks = u64::from(wanted.slots.div_ceil(slots)).max(room.div_ceil(2)).min(room) as u32;
+    if tasks == 0 {
+        return None;
+    }
+    let advert = &known.advert;
+    Some(Offer {
+        peer: known.peer,
+        requirement: requirement(wanted, tasks, has),
+        more: tasks * slots,
+        kinds: advert.kinds.iter().copied().filter(|kind| *kind != Kind::Store).collect(),
+        labels: advert.labels.clone(),
+    })
+}
+
+/// Asks until as many slots were won as are wanted, in order but several at once. Returns how many were.
+async fn ask_all(
+    context: &Context,
+    tender: &Tender,
+    wanted: &Wanted,
+    offers: Vec<Offer>,
+    refusals: &mut Vec<(PeerId, String)>,
+) -> u32 {
+    let mut offers = offers.into_iter();
+    let mut asking = FuturesUnordered::new();
+    let (mut won, mut hoped) = (0u32, 0u32);
+    loop {
+        while hoped < wanted.slots
+            && asking.len() < ASKED_AT_ONCE
+            && let Some(offer) = offers.next()
+        {
+            hoped = hoped.saturating_add(offer.more);
+            asking.push(async move { (offer.peer, offer.more, win(context, tender, offer).await) });
+        }
+        match asking.next().await {
+            None => return won,
+            Some((_, more, Ok(()))) => won = won.saturating_add(more),
+            Some((peer, more, Err(reason))) => {
+                hoped = hoped.saturating_sub(more);
+                refusals.push((peer, reason));
+            }
+        }
+    }
+}
+
+async fn win(context: &Context, tender: &Tender, offer: Offer) -> Result<(), String> {
+    let around = &context.around;
+    let Offer { peer, requirement, kinds, labels, .. } = offer;
+    let subject = Subject::Worker { quorum: context.quorum.id() };
+    let lease_time = around.settings.worker_lease;
+    let approval = around.approvals.win(peer, subject, requirement.clone(), lease_time).await?;
+    let worker = WorkerRecord {
+        grant: grant_of(&approval),
+        slots: requirement.slots,
+        memory_bytes: requirement.memory_bytes,
+        disk_bytes: requirement.disk_bytes,
+        kinds,
+        labels,
+    };
+    let lease = worker.grant.lease;
+    if let Err(error) = context.propose(Command::SetWorker { worker }).await {
+        // Unknown is not no: a lease that the quorum counts on must not be given back, and one that it does not ends.
+        if matches!(error, DutyError::Rejected(_)) {
+            around.approvals.give_back(peer, lease).await;
+        }
+        return Err(error.to_string());
+    }
+    tender.touch(peer);
+    Ok(())
+}
+
+/// The worker has had nothing to do for a while: its lease goes back, unless it was given something meanwhile.
+pub(super) async fn release(context: &Context, worker: PeerId, lease: LeaseId) -> Result<(), DutyError> {
+    context.propose(Command::ReleaseWorker { peer: worker, lease }).await?;
+    // Best effort: the lease ends by itself.
+    context.around.approvals.give_back(worker, lease).await;
+    Ok(())
+}
+
+/// For people: what is looked for, and why nobody does it.
+fn lacking(wanted: &Wanted, workers: usize, refusals: &[(PeerId, String)]) -> String {
+    let Resources { memory_bytes, disk_bytes, slots, labels } = &wanted.resources;
+    let mut text =
+        format!("no further peer takes {} tasks of {slots} slots, {memory_bytes} bytes of memory", wanted.kind);
+    if *disk_bytes > 0 {
+        text.push_str(&format!(", {disk_bytes} bytes of disk"));
+    }
+    for (key, value) in labels {
+        text.push_str(&format!(", label {key} = {value:?}"));
+    }
+    text.push_str(&format!("; {workers} work for the quorum"));
+    for (peer, reason) in refusals.iter().take(REFUSALS_TOLD) {
+        text.push_str(&format!("; {peer}: {reason}"));
+    }
+    text
+}

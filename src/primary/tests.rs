@@ -1,0 +1,480 @@
+//! Duties over the real state machine and scripted peers, under virtual time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use quorate_protocols::approval::ApprovalMessage;
+use quorate_protocols::directory::{Capacity, PeerAdvert};
+use quorate_protocols::ids::{
+    Attempt, BootId, JobId, ManifestHash, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex, Term,
+};
+use quorate_protocols::job::{ColumnState, JobSpec, RunState, StoreSpec};
+use quorate_protocols::object::manifest::column_digest;
+use quorate_protocols::object::{Manifest, Profile};
+use quorate_protocols::piece::{PieceAnswer, PieceMessage, Receipt, ReceiptStatement, Slot};
+use quorate_protocols::quorum::command::SegmentProgress;
+use quorate_protocols::quorum::{Command, QuorumState};
+use quorate_protocols::wire;
+
+use super::*;
+use crate::directory::KnownPeer;
+use crate::quorums::approvals::ApprovalsParts;
+use crate::seams::{Frame, Protocol};
+use crate::testing::quorums::{
+    Approver, Known, QUORUM, Quorums, Reaction, ScriptedNet, ScriptedQuorum, StateQuorum, StateQuorums, approve, key,
+    member, peer, seams,
+};
+
+const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
+const PRIMARY: u8 = 1;
+
+/// What the holders of a test do. All of them approve, confirm, rebuild and let go, unless told otherwise.
+#[derive(Default)]
+struct Holders {
+    /// Nobody listens there.
+    dead: Mutex<BTreeSet<PeerId>>,
+    /// Finds segment 0 damaged.
+    rotten: Mutex<BTreeSet<PeerId>>,
+    /// How often each was asked to prolong a promise.
+    renewed: Mutex<BTreeMap<PeerId, usize>>,
+    /// What each was asked, in order.
+    heard: Mutex<BTreeMap<PeerId, Vec<PieceMessage>>>,
+}
+
+impl Holders {
+    fn answer(&self, n: u8, message: PieceMessage) -> PieceAnswer {
+        self.heard.lock().unwrap().entry(peer(n)).or_default().push(message.clone());
+        match message {
+            PieceMessage::Rebuild { parts, .. } => {
+                PieceAnswer::Rebuilt(parts.iter().map(|part| part.segment).collect())
+            }
+            PieceMessage::Seal { slot, lease, pieces } => PieceAnswer::Sealed(receipt(n, slot, lease, &pieces)),
+            PieceMessage::Audit { .. } if self.rotten.lock().unwrap().contains(&peer(n)) => {
+                PieceAnswer::Audited { next: None, damaged: vec![SegmentIndex(0)] }
+            }
+            PieceMessage::Audit { .. } => PieceAnswer::Audited { next: None, damaged: Vec::new() },
+            PieceMessage::Get { .. } => PieceAnswer::Piece { total: PIECE.len() as u32 },
+            PieceMessage::Held { .. } => PieceAnswer::Held(Vec::new()),
+            _ => PieceAnswer::Noted,
+        }
+    }
+    fn heard(&self, n: u8, wish: impl Fn(&PieceMessage) -> bool) -> bool {
+        self.heard.lock().unwrap().get(&peer(n)).is_some_and(|messages| messages.iter().any(wish))
+    }
+}
+
+/// Every piece of the tests' object: with one data piece, parity pieces are copies.
+const PIECE: &[u8] = b"a small object";
+
+fn receipt(n: u8, slot: Slot, lease: quorate_protocols::ids::LeaseId, pieces: &[PieceHash]) -> Receipt {
+    let column = column_digest(pieces.iter().copied());
+    let statement = ReceiptStatement { slot, holder: peer(n), lease, column, segments: pieces.len() as u32 };
+    Receipt::sign(&key(n), statement)
+}
+
+/// Of a node that holds nothing.
+pub(super) struct NoPieces;
+
+impl LocalPieces for NoPieces {
+    fn answer(&self, _: PeerId, _: PieceMessage, _: Bytes) -> BoxFuture<'static, (PieceAnswer, Bytes)> {
+        unreachable!("jobs that compute have no pieces")
+    }
+}
+
+struct LocalHolder(Arc<Holders>);
+
+impl LocalPieces for LocalHolder {
+    fn answer(&self, _: PeerId, message: PieceMessage, _: Bytes) -> BoxFuture<'static, (PieceAnswer, Bytes)> {
+        let answer = self.0.answer(PRIMARY, message);
+        async move { (answer, Bytes::from_static(PIECE)) }.boxed()
+    }
+}
+
+struct World {
+    quorum: Arc<StateQuorum>,
+    holders: Arc<Holders>,
+    net: Arc<ScriptedNet>,
+    notes: Notes,
+    suspects: Suspects,
+    seams: Seams,
+}
+
+/// A primary, node 1, and `peers` nodes in all that could hold columns.
+fn world(peers: u8, settings: DriverSettings) -> World {
+    let holders = Arc::new(Holders::default());
+    let theirs = holders.clone();
+    let net = ScriptedNet::new(peer(PRIMARY), move |to, protocol, frame| {
+        if theirs.dead.lock().unwrap().contains(&to) {
+            return Reaction::Unreachable;
+        }
+        let n = (1..=peers).find(|n| peer(*n) == to).expect("only known peers are asked");
+        match protocol {
+            Protocol::Approval => match wire::decode(&frame.head, 65_536).unwrap() {
+                ApprovalMessage::Ask(request) => Reaction::answer(&approve(n, peer(PRIMARY), &request)),
+                ApprovalMessage::Renew { duration, .. } => {
+                    assert_eq!(duration, quorate_protocols::piece::limits::LEASE);
+                    *theirs.renewed.lock().unwrap().entry(to).or_default() += 1;
+                    Reaction::answer(&quorate_protocols::approval::ApprovalAnswer::Noted)
+                }
+                _ => Reaction::answer(&quorate_protocols::approval::ApprovalAnswer::Noted),
+            },
+            Protocol::Piece => {
+                let answer = theirs.answer(n, wire::decode(&frame.head, 524_288).unwrap());
+                Reaction::Answer(Frame::new(wire::encode(&answer), Bytes::from_static(PIECE)))
+            }
+            other => panic!("{other:?} is not the driver's to speak"),
+        }
+    });
+    net.connected.lock().unwrap().extend((1..=peers).map(peer));
+    let known = Arc::new(Known::default());
+    known.candidates.lock().unwrap().extend((1..=peers).map(peer));
+    let seams = seams(u64::from(peers));
+    let (quorum, notes, suspects) = (StateQuorum::new(PRIMARY), Notes::default(), Suspects::default());
+    let approvals = Approvals::new(ApprovalsParts {
+        seams: seams.clone(),
+        net: net.clone(),
+        knowledge: known.clone(),
+        local: Arc::new(Approver(PRIMARY)),
+    });
+    start(DriverParts {
+        metrics: DriverMetrics::default(),
+        seams: seams.clone(),
+        net: net.clone(),
+        quorums: Arc::new(StateQuorums(quorum.clone())),
+        events: quorum.events(),
+        knowledge: known,
+        approvals,
+        pieces: Arc::new(LocalHolder(holders.clone())),
+        worker: None,
+        notes: notes.clone(),
+        suspects: suspects.clone(),
+        sources: Arc::new(crate::testing::quorums::NoSources),
+        settings,
+    });
+    World { quorum, holders, net, notes, suspects, seams }
+}
+
+impl World {
+    fn submit(&self, profile: Profile) {
+        let spec = JobSpec::Store(StoreSpec { name: None, size: Some(PIECE.len() as u64), profile });
+        self.quorum.commit(peer(99), Command::Submit { job: JOB, spec }).unwrap();
+    }
+
+    /// Stores the tests' object as its worker would, and returns its manifest's hash and who holds its columns.
+    async fn store(&self) -> ManifestHash {
+        let profile = Profile { data: 1, parity: 2 };
+        self.submit(profile);
+        self.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
+        let hash = PieceHash(*blake3::hash(PIECE).as_bytes());
+        let manifest = Manifest { size: PIECE.len() as u64, profile, pieces: vec![hash; 3] };
+        let columns = self.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.columns.clone());
+        let numbered = || columns.iter().enumerate().map(|(index, column)| (PieceIndex(index as u8), column));
+        let stored = numbered().map(|(index, column)| (index, column.attempt)).collect();
+        let progress = SegmentProgress { segment: SegmentIndex(0), pieces: vec![hash; 3], stored };
+        let worker_attempt = Attempt(1);
+        self.commit(Command::Progress { job: JOB, worker_attempt, segments: vec![progress] });
+        let receipts = numbered()
+            .map(|(index, column)| {
+                let grant = column.grant.unwrap();
+                let n = (1..=50).find(|n| peer(*n) == grant.holder.peer).unwrap();
+                receipt(n, Slot { job: JOB, column: index, attempt: column.attempt }, grant.lease, &[hash])
+            })
+            .collect();
+        let encoded = Bytes::from(manifest.encode());
+        self.commit(Command::CommitObject { job: JOB, worker_attempt, manifest: encoded, receipts, degraded: false });
+        manifest.hash()
+    }
+
+    fn commit(&self, command: Command) {
+        self.quorum.commit(peer(99), command).unwrap();
+    }
+
+    fn holder(&self, manifest: ManifestHash, column: u8) -> u8 {
+        let holder =
+            self.quorum.read(|state| state.objects[&manifest].columns[usize::from(column)].grant.unwrap().holder);
+        (1..=50).find(|n| peer(*n) == holder.peer).unwrap()
+    }
+}
+
+fn confirmed(state: &QuorumState, manifest: ManifestHash) -> bool {
+    let object = &state.objects[&manifest];
+    object.owed.is_empty() && object.columns.iter().all(|column| column.state == ColumnState::Confirmed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_run_gets_distinct_holders_and_spares() {
+    let world = world(7, DriverSettings::default());
+    world.submit(Profile::DEFAULT);
+    world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
+    let holders: Vec<PeerId> = world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.known_holders().collect());
+    assert_eq!(holders.iter().collect::<BTreeSet<_>>().len(), holders.len(), "{holders:?}");
+    assert_eq!(world.notes.get(JOB), None);
+}
+
+/// Goal: a run that cannot be placed says why at once, and ends with what would fit.
+#[tokio::test(start_paused = true)]
+async fn too_few_holders_are_explained_and_then_fail_the_run() {
+    let world = world(4, DriverSettings::default());
+    world.submit(Profile::DEFAULT);
+    let started = tokio::time::Instant::now();
+    world.quorum.reaches("failure", |state| state.jobs[&JOB].state == RunState::Failed).await;
+    assert!(started.elapsed() >= DriverSettings::default().holders_wait);
+    let reason = world.quorum.read(|state| state.jobs[&JOB].reason.clone()).unwrap();
+    assert!(reason.starts_with("4 peers can hold a column and 6 are needed for 4+2"), "{reason}");
+    assert!(reason.contains("1+2 would fit"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_run_waits_for_is_told_with_its_record() {
+    let world = world(4, DriverSettings { holders_wait: Duration::from_secs(600), ..DriverSettings::default() });
+    world.submit(Profile::DEFAULT);
+    let told = async {
+        while world.notes.get(JOB).is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), told).await.expect("the driver notes why the run waits");
+    let query = quorate_protocols::job::message::Query::Job { job: JOB };
+    let answer = world.quorum.read(|state| state.answer(&query)).unwrap();
+    let quorate_protocols::job::message::QueryAnswer::Job(record) =
+        world.notes.add_to(&*StateQuorums(world.quorum.clone()).quorum(QUORUM).unwrap(), &query, answer)
+    else {
+        panic!()
+    };
+    assert!(record.reason.unwrap().contains("6 are needed"), "the reason travels with the record");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_committed_object_is_confirmed_by_every_holder_and_spares_are_released() {
+    let world = world(7, DriverSettings::default());
+    let manifest = world.store().await;
+    world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
+    world.quorum.reaches("releases", |state| state.jobs[&JOB].store().unwrap().1.releasing.is_empty()).await;
+    for column in 0..3 {
+        let holder = world.holder(manifest, column);
+        assert!(world.holders.heard(holder, |message| matches!(message, PieceMessage::Confirm { .. })));
+    }
+}
+
+/// Goal: rot that an audit finds moves the column to a peer that has none, and the old holder lets go.
+#[tokio::test(start_paused = true)]
+async fn damage_found_by_an_audit_is_repaired_elsewhere() {
+    let world = world(5, DriverSettings::default());
+    let manifest = world.store().await;
+    world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
+    let rotten = world.holder(manifest, 2);
+    world.holders.rotten.lock().unwrap().insert(peer(rotten));
+    let gone = |state: &QuorumState| {
+        confirmed(state, manifest)
+            && state.objects[&manifest].columns.iter().all(|column| column.grant.unwrap().holder.peer != peer(rotten))
+    };
+    world.quorum.reaches("the repair", gone).await;
+    let new = world.holder(manifest, 2);
+    assert!(world.holders.heard(new, |message| matches!(message, PieceMessage::Rebuild { .. })));
+    let releases = |message: &PieceMessage| matches!(message, PieceMessage::Release { slot } if slot.column.0 == 2);
+    world.quorum.reaches("the release", |_| world.holders.heard(rotten, releases)).await;
+}
+
+/// Goal: a reader's complaint brings the audit forward, and a holder whose pieces are good is not condemned by it.
+#[tokio::test(start_paused = true)]
+async fn a_complaint_is_looked_into_at_once_and_believed_only_when_true() {
+    let settings = DriverSettings { audit_interval: Duration::from_secs(1_000_000), ..DriverSettings::default() };
+    let world = world(5, settings);
+    let manifest = world.store().await;
+    world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
+    let (rotten, good) = (world.holder(manifest, 2), world.holder(manifest, 1));
+    world.holders.rotten.lock().unwrap().insert(peer(rotten));
+    let complained = tokio::time::Instant::now();
+    for column in [1, 2, 7] {
+        world.suspects.note(JOB.quorum, manifest, PieceIndex(column));
+    }
+    let moved = |state: &QuorumState| {
+        let holder = state.objects[&manifest].columns[2].grant.unwrap().holder.peer;
+        confirmed(state, manifest) && holder != peer(rotten)
+    };
+    world.quorum.reaches("the repair", moved).await;
+    assert!(complained.elapsed() < Duration::from_secs(60), "{:?}", complained.elapsed());
+    assert!(world.holders.heard(good, |message| matches!(message, PieceMessage::Audit { .. })));
+    assert_eq!(world.holder(manifest, 1), good);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_gone_past_the_grace_is_replaced_and_one_back_in_time_is_not() {
+    let world = world(5, DriverSettings::default());
+    let manifest = world.store().await;
+    world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
+    let (lost, back) = (world.holder(manifest, 2), world.holder(manifest, 1));
+    let kill = |n: u8| {
+        world.holders.dead.lock().unwrap().insert(peer(n));
+        world.net.connected.lock().unwrap().remove(&peer(n));
+    };
+    // Neither is the primary itself, which cannot be gone.
+    assert!(lost != PRIMARY && back != PRIMARY);
+    kill(lost);
+    kill(back);
+    tokio::time::sleep(DriverSettings::default().repair_grace / 2).await;
+    world.holders.dead.lock().unwrap().remove(&peer(back));
+    world.net.connected.lock().unwrap().insert(peer(back));
+    let moved = |state: &QuorumState| {
+        let columns = &state.objects[&manifest].columns;
+        confirmed(state, manifest) && columns[2].grant.unwrap().holder.peer != peer(lost)
+    };
+    world.quorum.reaches("the repair", moved).await;
+    assert_eq!(world.holder(manifest, 1), back);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_run_is_abandoned_and_a_fed_one_is_not() {
+    let settings = DriverSettings { store_idle: Duration::from_secs(60), ..DriverSettings::default() };
+    let world = world(7, settings);
+    world.submit(Profile::DEFAULT);
+    let started = tokio::time::Instant::now();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_secs(45)).await;
+        world.commit(Command::Attach { job: JOB });
+    }
+    world.quorum.reaches("the end", |state| state.jobs[&JOB].state.is_final()).await;
+    assert!(started.elapsed() >= Duration::from_secs(3 * 45 + 60), "{:?}", started.elapsed());
+}
+
+/// Goal: a put that died before it stored anything leaves nothing behind for long, and one that stored something can be
+/// gone on with. Method: two runs whose uploaders are never heard of again, one of them with a recorded segment.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_stored_nothing_is_let_go_after_a_minute_and_one_to_go_on_with_is_not() {
+    let world = world(7, DriverSettings::default());
+    world.submit(Profile::DEFAULT);
+    let started = tokio::time::Instant::now();
+    world.quorum.reaches("the end", |state| state.jobs[&JOB].state.is_final()).await;
+    assert!(started.elapsed() <= STORE_EMPTY_MAX * 3 / 2, "{:?}", started.elapsed());
+
+    let world = self::world(7, DriverSettings::default());
+    world.submit(Profile::DEFAULT);
+    world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
+    let progress =
+        SegmentProgress { segment: SegmentIndex(0), pieces: vec![PieceHash([1; 32]); 6], stored: Vec::new() };
+    world.commit(Command::Progress { job: JOB, worker_attempt: Attempt(1), segments: vec![progress] });
+    tokio::time::sleep(STORE_IDLE_MAX / 2).await;
+    assert!(!world.quorum.read(|state| state.jobs[&JOB].state.is_final()));
+}
+
+/// Goal: whoever sends the pieces learns at once that no further holder is expected. Method: four peers for five
+/// columns.
+#[tokio::test(start_paused = true)]
+async fn a_run_that_everybody_was_asked_for_says_so_in_its_record() {
+    let world = world(4, DriverSettings::default());
+    let started = tokio::time::Instant::now();
+    world.submit(Profile { data: 3, parity: 2 });
+    world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.exhausted).await;
+    assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
+    assert_eq!(world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.open_columns()), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_was_replaced_starts_nothing() {
+    let world = world(7, DriverSettings::default());
+    world.quorum.set_term(None);
+    world.submit(Profile::DEFAULT);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.open_columns()), 6);
+    assert!(world.net.asked().is_empty());
+    // Leading again, it finds what is owed on its own.
+    world.quorum.set_term(Some(Term(2)));
+    world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
+    world.seams.tasks.close().await;
+}
+
+/// Goal: a put may take longer than a lease: neither its spares nor its silent columns run out, and nothing is
+/// prolonged once the run has ended.
+#[tokio::test(start_paused = true)]
+async fn the_promises_of_a_live_run_are_renewed_until_it_ends() {
+    let lease = quorate_protocols::piece::limits::LEASE;
+    let world = world(6, DriverSettings::default());
+    world.submit(Profile { data: 1, parity: 2 });
+    world.quorum.reaches("holders and spares", |state| state.jobs[&JOB].store().unwrap().1.spares.len() >= 2).await;
+    let promised = world.quorum.read(|state| {
+        let run = state.jobs[&JOB].store().unwrap().1;
+        let columns = run.columns.iter().filter_map(|column| column.grant);
+        columns.chain(run.spares.iter().copied()).map(|grant| grant.holder.peer).collect::<Vec<_>>()
+    });
+    // A run that has stored something is kept for whoever goes on with it; an empty one would end within a minute.
+    let attempt = world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.columns[0].attempt);
+    let (pieces, stored) = (vec![PieceHash([1; 32]); 3], vec![(PieceIndex(0), attempt)]);
+    let progress = SegmentProgress { segment: SegmentIndex(0), pieces, stored };
+    world.commit(Command::Progress { job: JOB, worker_attempt: Attempt(1), segments: vec![progress] });
+    tokio::time::sleep(lease).await;
+    let renewed = world.holders.renewed.lock().unwrap().clone();
+    // This node renews its own promise in process.
+    for peer in promised.iter().filter(|holder| **holder != peer(PRIMARY)) {
+        assert!(renewed.get(peer).is_some_and(|times| (2..=5).contains(times)), "{peer}: {renewed:?}");
+    }
+    world.commit(Command::Cancel { job: JOB });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let renewed = world.holders.renewed.lock().unwrap().clone();
+    tokio::time::sleep(2 * lease).await;
+    assert_eq!(*world.holders.renewed.lock().unwrap(), renewed);
+}
+
+/// Goal: the state level rises only when every member has announced that it can apply the next one.
+#[tokio::test(start_paused = true)]
+async fn a_level_is_raised_when_the_last_member_says_that_it_can_apply_it() {
+    let voters: Vec<_> = [PRIMARY, 2, 3].map(member).to_vec();
+    let quorum = Arc::new(ScriptedQuorum { level: 0, voters, ..ScriptedQuorum::leading(PRIMARY) });
+    let known = Arc::new(Known::default());
+    let net = ScriptedNet::new(peer(PRIMARY), |_, _, _| Reaction::Unreachable);
+    let seams = seams(1);
+    let (leading, events) = broadcast::channel(16);
+    start(DriverParts {
+        metrics: DriverMetrics::default(),
+        seams: seams.clone(),
+        net: net.clone(),
+        quorums: Quorums::of(quorum.clone()),
+        events,
+        knowledge: known.clone(),
+        approvals: Approvals::new(ApprovalsParts {
+            seams: seams.clone(),
+            net,
+            knowledge: known.clone(),
+            local: Arc::new(Approver(PRIMARY)),
+        }),
+        pieces: Arc::new(LocalHolder(Arc::default())),
+        worker: None,
+        notes: Notes::default(),
+        suspects: Suspects::default(),
+        sources: Arc::new(crate::testing::quorums::NoSources),
+        settings: DriverSettings::default(),
+    });
+    leading.send(HostEvent::Leading { quorum: QUORUM, term: Term(1) }).unwrap();
+    let raises = || quorum.proposed.lock().unwrap().iter().filter(|(_, command)| *command == RAISE).count();
+    let announce = |n, level| known.peers.lock().unwrap().push(known_peer(n, level));
+    announce(2, 1);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(raises(), 0, "node 3 was not heard of");
+    announce(3, 0);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(raises(), 0, "node 3 cannot apply it");
+    known.peers.lock().unwrap().pop();
+    announce(3, 1);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(raises() > 0);
+}
+
+const RAISE: Command = Command::RaiseLevel { level: 1 };
+
+fn known_peer(n: u8, level: u16) -> KnownPeer {
+    let advert = PeerAdvert {
+        incarnation: member(n).incarnation,
+        boot: BootId([n; 16]),
+        sequence: 1,
+        kinds: Vec::new(),
+        labels: BTreeMap::new(),
+        free: Capacity::default(),
+        load_permille: 0,
+        quorums: 1,
+        draining: false,
+        level,
+    };
+    KnownPeer { peer: peer(n), advert, heard_at: Millis(0) }
+}

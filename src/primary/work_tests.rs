@@ -1,0 +1,407 @@
+//! Jobs that compute, over the real state machine and scripted workers, under virtual time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Refusal};
+use quorate_protocols::directory::{Capacity, PeerAdvert};
+use quorate_protocols::ids::{Attempt, BootId, Digest, Incarnation, JobId, Millis, PeerId, Term};
+use quorate_protocols::job::compute::{Call, ComputeSpec, Map, Program};
+use quorate_protocols::job::{JobSpec, Kind, RunState};
+use quorate_protocols::quorum::{Command, QuorumState};
+use quorate_protocols::task::message::{Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult};
+use quorate_protocols::task::record::{ErrorClass, Output, Place, TaskAttempt};
+use quorate_protocols::wire;
+
+use super::*;
+use crate::directory::KnownPeer;
+use crate::primary::Steward;
+use crate::quorums::approvals::ApprovalsParts;
+use crate::seams::Protocol;
+use crate::testing::quorums::{Known, QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, approve, peer, seams};
+
+const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
+const PRIMARY: u8 = 1;
+
+/// What the workers of a test do: by default they take everything and wait for the test to report for them.
+#[derive(Default)]
+struct Script {
+    /// Nobody listens there.
+    dead: Mutex<BTreeSet<PeerId>>,
+    /// Does not answer what it is told.
+    silent: Mutex<BTreeSet<PeerId>>,
+    /// Their leases have ended.
+    forgetful: Mutex<BTreeSet<PeerId>>,
+    /// They will not run it.
+    unwilling: Mutex<BTreeSet<PeerId>>,
+    /// What each was told, in order.
+    heard: Mutex<BTreeMap<PeerId, Vec<TaskMessage>>>,
+}
+
+impl Script {
+    fn task(&self, n: u8, message: TaskMessage) -> TaskAnswer {
+        self.heard.lock().unwrap().entry(peer(n)).or_default().push(message.clone());
+        match message {
+            TaskMessage::Assign { orders, .. } => {
+                let tasks = orders.iter().map(|order| order.task);
+                if self.unwilling.lock().unwrap().contains(&peer(n)) {
+                    let refused = tasks.map(|task| (task, "it is not on the list".to_owned())).collect();
+                    return TaskAnswer::Taken { taken: Vec::new(), refused };
+                }
+                TaskAnswer::Taken { taken: tasks.collect(), refused: Vec::new() }
+            }
+            TaskMessage::Stop { .. } | TaskMessage::Reveal { .. } => TaskAnswer::Noted,
+            other => panic!("{other:?} is not for a worker"),
+        }
+    }
+    fn approval(&self, n: u8, message: ApprovalMessage) -> ApprovalAnswer {
+        match message {
+            ApprovalMessage::Ask(request) => approve(n, peer(PRIMARY), &request),
+            ApprovalMessage::Renew { .. } if self.forgetful.lock().unwrap().contains(&peer(n)) => {
+                ApprovalAnswer::Refused(Refusal::UnknownLease)
+            }
+            _ => ApprovalAnswer::Noted,
+        }
+    }
+}
+
+struct Local(Arc<Script>);
+
+impl LocalTasks for Local {
+    fn answer(&self, _: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer> {
+        let answer = self.0.task(PRIMARY, message);
+        async move { answer }.boxed()
+    }
+}
+
+impl crate::quorums::ports::LocalApprover for Local {
+    fn answer(&self, _: PeerId, message: ApprovalMessage) -> BoxFuture<'static, ApprovalAnswer> {
+        let answer = self.0.approval(PRIMARY, message);
+        async move { answer }.boxed()
+    }
+}
+
+struct World {
+    quorum: Arc<StateQuorum>,
+    script: Arc<Script>,
+    notes: Notes,
+    steward: Steward,
+}
+
+/// A primary, node 1, and nodes 2 to `peers` with `slots` slots each. Node 1 has none.
+fn world(peers: u8, slots: u32) -> World {
+    let script = Arc::new(Script::default());
+    let theirs = script.clone();
+    let net = ScriptedNet::new(peer(PRIMARY), move |to, protocol, frame| {
+        if theirs.dead.lock().unwrap().contains(&to) {
+            return Reaction::Unreachable;
+        }
+        let n = (1..=peers).find(|n| peer(*n) == to).expect("only known peers are asked");
+        match protocol {
+            Protocol::Approval => Reaction::answer(&theirs.approval(n, wire::decode(&frame.head, 65_536).unwrap())),
+            Protocol::Task if theirs.silent.lock().unwrap().contains(&to) => Reaction::Silent,
+            Protocol::Task => Reaction::answer(&theirs.task(n, wire::decode(&frame.head, 1 << 20).unwrap())),
+            other => panic!("{other:?} is not the driver's to speak"),
+        }
+    });
+    let known = Arc::new(Known::default());
+    for n in 2..=peers {
+        known.candidates.lock().unwrap().push(peer(n));
+        let advert = PeerAdvert {
+            incarnation: Incarnation(1),
+            boot: BootId([n; 16]),
+            sequence: 1,
+            kinds: vec![Kind::Store, Kind::Command],
+            labels: BTreeMap::new(),
+            free: Capacity { disk_bytes: 0, memory_bytes: 1 << 40, slots },
+            load_permille: 0,
+            quorums: 0,
+            draining: false,
+            level: 1,
+        };
+        known.peers.lock().unwrap().push(KnownPeer { peer: peer(n), advert, heard_at: Millis(0) });
+    }
+    let seams = seams(u64::from(peers));
+    let (quorum, notes) = (StateQuorum::new(PRIMARY), Notes::default());
+    let metrics = DriverMetrics::default();
+    let quorums = Arc::new(StateQuorums(quorum.clone()));
+    let local = Arc::new(Local(script.clone()));
+    let approvals = Approvals::new(ApprovalsParts {
+        seams: seams.clone(),
+        net: net.clone(),
+        knowledge: known.clone(),
+        local: local.clone(),
+    });
+    let steward = Steward { quorums: quorums.clone(), pulses: notes.pulses().clone(), metrics: metrics.clone() };
+    start(DriverParts {
+        seams,
+        net,
+        quorums,
+        events: quorum.events(),
+        knowledge: known,
+        approvals,
+        pieces: Arc::new(super::tests::NoPieces),
+        worker: Some(local),
+        notes: notes.clone(),
+        suspects: Suspects::default(),
+        sources: Arc::new(crate::testing::quorums::NoSources),
+        metrics,
+        settings: DriverSettings::default(),
+    });
+    World { quorum, script, notes, steward }
+}
+
+fn spec(tasks: u32) -> ComputeSpec {
+    let call = Call::new(Program::Command { name: "map".to_owned() });
+    ComputeSpec { map: Map::Count(tasks), ..ComputeSpec::new(call) }
+}
+
+fn done() -> TaskResult {
+    let output = Output { digest: Digest(*blake3::hash(b"").as_bytes()), bytes: 0, place: Place::Record };
+    TaskResult::Done { output, bytes: Some(Bytes::new()) }
+}
+
+impl World {
+    fn submit(&self, spec: ComputeSpec) {
+        let spec = JobSpec::Compute(Box::new(spec));
+        self.quorum.commit(peer(99), Command::Submit { job: JOB, spec }).unwrap();
+    }
+    fn state(&self) -> RunState {
+        self.quorum.read(|state| state.jobs[&JOB].state)
+    }
+    /// Orders that the worker was sent so far and that still count, by the term of their message.
+    fn orders(&self, n: u8) -> Vec<(Term, TaskAttempt)> {
+        let heard = self.script.heard.lock().unwrap();
+        let assigns = heard.get(&peer(n)).into_iter().flatten().filter_map(|message| match message {
+            TaskMessage::Assign { term, orders, .. } => Some((*term, orders.clone())),
+            _ => None,
+        });
+        let all = assigns.flat_map(|(term, orders)| orders.into_iter().map(move |order| (term, order.task)));
+        let live: BTreeSet<_> = self.quorum.read(|state| state.attempts_of(peer(n)).map(|(task, _)| task).collect());
+        all.filter(|(_, task)| live.contains(task)).collect()
+    }
+    fn messages(&self, n: u8) -> usize {
+        self.script.heard.lock().unwrap().get(&peer(n)).map_or(0, Vec::len)
+    }
+    async fn report(&self, n: u8, tasks: &[TaskAttempt], result: &TaskResult) -> Vec<Result<(), ReportRefusal>> {
+        let reports = tasks.iter().map(|task| Report { task: *task, result: result.clone() }).collect();
+        match self.steward.answer(peer(n), TaskMessage::Report { quorum: QUORUM, reports }).await {
+            TaskAnswer::Recorded(answers) => answers,
+            other => panic!("{other:?}"),
+        }
+    }
+    /// Waits, for at most a minute of virtual time, until the worker has orders that still count.
+    async fn ordered(&self, n: u8) -> Vec<TaskAttempt> {
+        for _ in 0..60_000 {
+            let orders = self.orders(n);
+            if !orders.is_empty() {
+                return orders.into_iter().map(|(_, task)| task).collect();
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("node {n} was given nothing; the state is {:#?}", self.quorum.read(|state| state.clone()));
+    }
+}
+
+/// Goal: a map is won workers for, handed out in few messages, and what a result frees is given away without a pause.
+#[tokio::test(start_paused = true)]
+async fn a_wide_map_goes_to_workers_in_batches_without_waiting() {
+    let world = world(3, 100);
+    world.submit(spec(1_000));
+    let started = tokio::time::Instant::now();
+    let mut rounds = 0;
+    while world.state() != RunState::Succeeded {
+        for n in [2, 3] {
+            let orders: Vec<_> = world.orders(n).into_iter().map(|(_, task)| task).collect();
+            for batch in orders.chunks(256) {
+                assert!(world.report(n, batch, &done()).await.iter().all(Result::is_ok));
+            }
+        }
+        rounds += 1;
+        assert!(rounds < 1_000, "{:?}", world.state());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    // Winning the workers takes some milliseconds; ten hands of a hundred tasks each take two or three each.
+    assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+    let messages = world.messages(2) + world.messages(3);
+    assert!(messages <= 24, "{messages} messages for 1000 tasks");
+}
+
+/// Goal: one result whatever a lost worker still says. Method: it takes a task, falls silent past its lease, and comes
+/// back with its result after another has the task.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_falls_silent_is_lost_and_its_late_result_refused() {
+    let world = world(2, 1);
+    world.submit(spec(1));
+    let old = world.ordered(2).await[0];
+    world.script.dead.lock().unwrap().insert(peer(2));
+    let lost = |state: &QuorumState| state.workers.is_empty();
+    let started = tokio::time::Instant::now();
+    world.quorum.reaches("the loss", lost).await;
+    let lease = DriverSettings::default().worker_lease;
+    assert!(started.elapsed() >= lease * 3 / 4 && started.elapsed() < lease * 2, "{:?}", started.elapsed());
+    assert_eq!(world.report(2, &[old], &done()).await, [Err(ReportRefusal::Stale { newest: old.attempt })]);
+    assert_eq!((world.steward.metrics.workers_lost.get(), world.steward.metrics.reports_stale.get()), (1, 1));
+    world.script.dead.lock().unwrap().clear();
+    let new = world.ordered(2).await[0];
+    assert_eq!((new.id, new.attempt), (old.id, Attempt(2)));
+    assert_eq!(world.report(2, &[new], &done()).await, [Ok(())]);
+    assert_eq!(world.state(), RunState::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_has_ended_at_its_worker_ends_here_at_the_next_renewal() {
+    let world = world(3, 1);
+    world.submit(spec(1));
+    let (first, other) = if world.ordered_by_any().await == 2 { (2, 3) } else { (3, 2) };
+    world.script.forgetful.lock().unwrap().insert(peer(first));
+    let started = tokio::time::Instant::now();
+    let lost = |state: &QuorumState| !state.workers.contains_key(&peer(first));
+    world.quorum.reaches("the loss", lost).await;
+    assert!(started.elapsed() <= DriverSettings::default().worker_lease / 2, "{:?}", started.elapsed());
+    world.script.dead.lock().unwrap().insert(peer(first));
+    let task = world.ordered(other).await[0];
+    assert_eq!(world.report(other, &[task], &done()).await, [Ok(())]);
+}
+
+impl World {
+    async fn ordered_by_any(&self) -> u8 {
+        for _ in 0..60_000 {
+            if let Some(n) = (2..=3).find(|n| !self.orders(*n).is_empty()) {
+                return n;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        panic!("nobody was given anything");
+    }
+}
+
+/// Goal: a message to a worker that was lost while it was on its way says nothing about the worker that was won again.
+/// Method: its questions go unanswered, so that it is lost with one under way; then it is back, with a new lease.
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_was_lost_and_won_again_is_told_its_tasks() {
+    let world = world(2, 3);
+    world.script.silent.lock().unwrap().insert(peer(2));
+    world.submit(spec(1));
+    world.quorum.reaches("the worker", |state| !state.workers.is_empty()).await;
+    world.quorum.reaches("an attempt", |state| state.attempts_of(peer(2)).next().is_some()).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let lease = world.quorum.read(|state| state.workers[&peer(2)].grant.lease);
+    let lose = Command::LoseWorker { peer: peer(2), lease, reason: "gone".to_owned() };
+    world.quorum.commit(peer(PRIMARY), lose).unwrap();
+    world.script.silent.lock().unwrap().clear();
+    let task = world.ordered(2).await[0];
+    assert!(task.attempt > Attempt(1));
+    // Past the end of the message that was never answered.
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
+    let job = JobId { local: [2; 16], ..JOB };
+    world.quorum.commit(peer(99), Command::Submit { job, spec: JobSpec::Compute(Box::new(spec(1))) }).unwrap();
+    world.ordered(2).await;
+}
+
+/// Goal: whatever the old primary said, the next one says again, under its own term.
+#[tokio::test(start_paused = true)]
+async fn a_new_primary_tells_workers_what_they_have() {
+    let world = world(2, 2);
+    world.submit(spec(2));
+    let tasks = world.ordered(2).await;
+    world.quorum.set_term(None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.quorum.set_term(Some(Term(2)));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let again: Vec<_> = world.orders(2).into_iter().filter(|(term, _)| *term == Term(2)).collect();
+    assert_eq!(again, tasks.iter().map(|task| (Term(2), *task)).collect::<Vec<_>>());
+    assert!(world.report(2, &tasks, &done()).await.iter().all(Result::is_ok));
+    assert_eq!(world.state(), RunState::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_reaches_the_worker_at_once_and_again_until_it_has_stopped() {
+    let world = world(2, 1);
+    world.submit(spec(1));
+    let task = world.ordered(2).await[0];
+    world.quorum.commit(peer(99), Command::Cancel { job: JOB }).unwrap();
+    let stops = || {
+        let heard = world.script.heard.lock().unwrap();
+        let stop = |message: &&TaskMessage| matches!(message, TaskMessage::Stop { tasks, .. } if tasks == &[task]);
+        heard[&peer(2)].iter().filter(stop).count()
+    };
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!((stops(), world.state()), (1, RunState::Cancelling));
+    // It may have restarted and forgotten.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!((2..=4).contains(&stops()), "{}", stops());
+    assert_eq!(world.report(2, &[task], &TaskResult::Stopped).await, [Ok(())]);
+    assert_eq!(world.state(), RunState::Cancelled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_worker_refuses_goes_to_another_is_explained_and_is_offered_again() {
+    let world = world(3, 1);
+    world.script.unwilling.lock().unwrap().extend([peer(2), peer(3)]);
+    world.submit(spec(1));
+    let refused = |state: &QuorumState| {
+        state.jobs[&JOB].compute().is_some_and(|(_, run)| run.avoided.contains_key(&peer(2)) && run.avoided.len() == 2)
+    };
+    world.quorum.reaches("both refusals", refused).await;
+    let why = world.quorum.read(|state| state.why(JOB).unwrap());
+    assert!(why.contains("it is not on the list"), "{why}");
+    assert_eq!(world.state(), RunState::Running);
+    // What it was refused for has passed at one of them: it is offered again, and runs there.
+    world.script.unwilling.lock().unwrap().remove(&peer(2));
+    world.quorum.reaches("another offer", |state| state.attempts_of(peer(2)).next().is_some()).await;
+    let task = world.quorum.read(|state| state.attempts_of(peer(2)).next().unwrap().0);
+    assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
+    assert_eq!(world.state(), RunState::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_task_is_tried_again_when_its_pause_is_over() {
+    let world = world(2, 1);
+    world.submit(spec(1));
+    let first = world.ordered(2).await[0];
+    let failed = TaskResult::Failed { class: ErrorClass::Exit, reason: "1".to_owned() };
+    assert_eq!(world.report(2, &[first], &failed).await, [Ok(())]);
+    let started = tokio::time::Instant::now();
+    let second = world.ordered(2).await[0];
+    assert_eq!(second.attempt, Attempt(2));
+    let pause = started.elapsed();
+    assert!(pause >= Duration::from_millis(700) && pause <= Duration::from_millis(1_200), "{pause:?}");
+}
+
+/// Goal: a worker that has nothing to do is kept for a while, and while it is used; then its lease goes back.
+#[tokio::test(start_paused = true)]
+async fn an_idle_worker_is_kept_for_a_while_and_let_go() {
+    let world = world(2, 1);
+    world.submit(spec(1));
+    let task = world.ordered(2).await[0];
+    assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
+    let idle = DriverSettings::default().worker_idle;
+    tokio::time::sleep(idle / 2).await;
+    let job = JobId { local: [2; 16], ..JOB };
+    let again = JobSpec::Compute(Box::new(spec(1)));
+    world.quorum.commit(peer(99), Command::Submit { job, spec: again }).unwrap();
+    let task = world.ordered(2).await[0];
+    assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
+    tokio::time::sleep(idle * 3 / 4).await;
+    assert_eq!(world.quorum.read(|state| state.workers.len()), 1, "it was used a moment ago");
+    world.quorum.reaches("the release", |state| state.workers.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_finds_no_worker_says_what_is_looked_for() {
+    let world = world(1, 1);
+    world.submit(spec(1));
+    for _ in 0..60_000 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if let Some(reason) = world.notes.workers(QUORUM) {
+            assert!(reason.contains("command tasks") && reason.contains("1 slot"), "{reason}");
+            return;
+        }
+    }
+    panic!("nothing is said");
+}

@@ -1,0 +1,705 @@
+//! Reaching a quorum from any node.
+//!
+//! A [`QuorumClient`] commits commands and asks questions as this node. When this node is a member and leads, that is
+//! a call in process. Otherwise it asks the members one after the other, best guess first: the primary that answered
+//! last, the one that the local member follows, the directory's members, and, when none of these answers, the peers
+//! that Kademlia names as providers, each of whom must first show a signed membership.
+//!
+//! What it promises: until the deadline it keeps trying across failovers, with short jittered pauses; a dead peer
+//! costs one refused dial or one short try, never the whole deadline; a command is sent again after an unknown outcome,
+//! which is right because every command is idempotent. [`ClientError::Unknown`] is returned only when some try may
+//! have been carried out. What it does not promise: order between two commands that are in flight together.
+//!
+//! Who misbehaves: an answer that cannot be read is penalised and the next member is asked.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use quorate_protocols::ids::{ManifestHash, MemberId, ObjectId, PeerId, PieceIndex, QuorumId};
+use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
+use quorate_protocols::job::message::{JobAnswer, JobMessage, Query, QueryAnswer};
+use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::task::limits::MESSAGE_BYTES_MAX as TASK_BYTES_MAX;
+use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
+use quorate_protocols::trigger::event::{Dispatch, Heard};
+use quorate_protocols::wire;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep_until};
+
+use super::ClientError;
+use super::authority::{self, Authority};
+use super::ports::{Knowledge, LocalQuorum, LocalQuorums, PrimaryPort};
+use super::serve::ELECTION_WAIT;
+use crate::raft::QuorumError;
+use crate::seams::{Entropy, Frame, Net, NetError, Protocol};
+
+/// Pause between two rounds over the members, with up to half of it as jitter. It stays at its minimum for as long as an
+/// election usually takes, so that a new primary is found when it begins to lead; then it doubles up to the maximum.
+const PAUSE_MIN: Duration = Duration::from_millis(15);
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+const ELECTION_USUAL: Duration = Duration::from_millis(600);
+
+/// How long one try may take at first. A connected member that stays silent for longer is most likely cut off; each
+/// silent try doubles it, so that a commit on a slow disk is not asked for again and again.
+const TRY_MIN: Duration = Duration::from_millis(1500);
+
+/// Members asked in one round. More than the widest quorum with all its standbys; redirections count.
+const ASKED_PER_ROUND_MAX: usize = 16;
+
+/// Kademlia is asked again no sooner than this by one call, and given up after so many empty answers.
+const PROVIDERS_INTERVAL: Duration = Duration::from_secs(1);
+const PROVIDERS_EMPTY_MAX: usize = 2;
+
+/// Providers of one answer that are asked to prove themselves.
+const PROVIDERS_ASKED_MAX: usize = 8;
+
+/// Quorums whose last primary and members are remembered; beyond that the one used longest ago is forgotten.
+const ROUTES_MAX: usize = 4_096;
+
+/// Members remembered of one quorum, whatever an answer claims.
+const MEMBERS_MAX: usize = 16;
+
+/// Reaches any quorum from this node: in process when it is a member, over the job protocol otherwise.
+#[derive(Clone)]
+pub struct QuorumClient(Arc<Inner>);
+
+/// What a client is built from.
+pub struct ClientParts {
+    pub net: Arc<dyn Net>,
+    pub quorums: Arc<dyn LocalQuorums>,
+    pub knowledge: Arc<dyn Knowledge>,
+    pub entropy: Arc<dyn Entropy>,
+    pub authority: Authority,
+    /// The quorums that this node leads itself.
+    pub primary: Arc<dyn PrimaryPort>,
+}
+
+struct Inner {
+    parts: ClientParts,
+    routes: Mutex<Routes>,
+}
+
+#[derive(Default)]
+struct Routes {
+    /// Counts uses; a route remembers the count of its last.
+    clock: u64,
+    known: BTreeMap<QuorumId, Route>,
+}
+
+#[derive(Clone, Default)]
+struct Route {
+    used: u64,
+    primary: Option<PeerId>,
+    members: Vec<PeerId>,
+}
+
+impl Routes {
+    fn read(&mut self, quorum: QuorumId) -> Route {
+        self.clock += 1;
+        let clock = self.clock;
+        match self.known.get_mut(&quorum) {
+            Some(route) => {
+                route.used = clock;
+                route.clone()
+            }
+            None => Route::default(),
+        }
+    }
+    fn change(&mut self, quorum: QuorumId, change: impl FnOnce(&mut Route)) {
+        self.clock += 1;
+        let route = self.known.entry(quorum).or_default();
+        route.used = self.clock;
+        change(route);
+        route.members.truncate(MEMBERS_MAX);
+        if self.known.len() > ROUTES_MAX
+            && let Some(oldest) = self.known.iter().min_by_key(|(_, route)| route.used).map(|(quorum, _)| *quorum)
+        {
+            self.known.remove(&oldest);
+        }
+    }
+}
+
+/// What is asked of the quorum.
+#[derive(Clone)]
+enum Ask {
+    Propose(Command),
+    Query(Query, bool),
+    Suspect(ManifestHash, PieceIndex),
+    /// What a worker says to a primary.
+    Tell(TaskMessage),
+    /// What an emitter of events says to one.
+    Dispatch(Dispatch),
+}
+
+impl Ask {
+    /// Whether it may have changed the quorum's record though nothing was heard of it.
+    fn changes(&self) -> bool {
+        matches!(self, Self::Propose(_) | Self::Tell(_) | Self::Dispatch(_))
+    }
+}
+
+/// What a quorum said in the end.
+enum Said {
+    Reply(Result<CommandReply, Rejection>),
+    Answer(QueryAnswer),
+    Noted,
+    Told(TaskAnswer),
+    Heard(Result<Heard, Rejection>),
+}
+
+/// What one try told us.
+enum Tried {
+    Done(Said),
+    Failed(ClientError),
+    /// Ask these next, the first of them first.
+    Redirected(Vec<PeerId>),
+    /// Nothing was done there.
+    Nothing,
+    /// It may have been done there; with what came in between, if that is known.
+    Unknown(Option<String>),
+    Paused(String),
+    Busy,
+    /// This peer does not belong to the quorum.
+    Stranger,
+}
+
+/// An answer of either protocol.
+enum Answered {
+    Job(JobAnswer),
+    Told(TaskAnswer),
+}
+
+/// What a call remembers between its tries, to say at the end what is known.
+#[derive(Default)]
+struct Account {
+    may_have_acted: bool,
+    unknown_because: Option<String>,
+    /// A member answered, whatever it said.
+    reached: bool,
+    paused: Option<String>,
+    busy: bool,
+    silent_tries: u32,
+    strangers: BTreeSet<PeerId>,
+    /// Peers that failed to answer in this call: asked after the others, who know sooner whether one of them is back.
+    failed: BTreeSet<PeerId>,
+    /// Whether a member answered in this round.
+    heard: bool,
+    providers_asked_at: Option<Instant>,
+    providers_empty: usize,
+}
+
+impl QuorumClient {
+    pub fn new(parts: ClientParts) -> Self {
+        Self(Arc::new(Inner { parts, routes: Mutex::default() }))
+    }
+
+    /// Commits a command as this node. Retries across failovers until the deadline; commands are idempotent.
+    pub async fn propose(
+        &self,
+        quorum: QuorumId,
+        command: Command,
+        deadline: Duration,
+    ) -> Result<CommandReply, ClientError> {
+        match self.ask(quorum, Ask::Propose(command), deadline).await? {
+            Said::Reply(reply) => Ok(reply?),
+            _ => Err(mixed_up(quorum)),
+        }
+    }
+
+    /// Says as this node's worker to whoever leads the quorum: `Start`, `Beat`, `Report` or `Checkpoint`. Tried again
+    /// like a command; all of these may be said twice.
+    pub async fn tell(
+        &self,
+        quorum: QuorumId,
+        message: TaskMessage,
+        deadline: Duration,
+    ) -> Result<TaskAnswer, ClientError> {
+        match self.ask(quorum, Ask::Tell(message), deadline).await? {
+            Said::Told(answer) => Ok(answer),
+            _ => Err(mixed_up(quorum)),
+        }
+    }
+
+    /// Hands events that this node has emitted to the primary, whose answer follows the commit. May be said twice.
+    pub async fn dispatch(
+        &self,
+        quorum: QuorumId,
+        dispatch: Dispatch,
+        deadline: Duration,
+    ) -> Result<Heard, ClientError> {
+        match self.ask(quorum, Ask::Dispatch(dispatch), deadline).await? {
+            Said::Heard(heard) => Ok(heard?),
+            _ => Err(mixed_up(quorum)),
+        }
+    }
+
+    /// Asks the primary after a linearizable read, or any member at once when `stale` will do.
+    pub async fn query(
+        &self,
+        quorum: QuorumId,
+        query: Query,
+        stale: bool,
+        deadline: Duration,
+    ) -> Result<QueryAnswer, ClientError> {
+        match self.ask(quorum, Ask::Query(query, stale), deadline).await? {
+            Said::Answer(answer) => Ok(answer),
+            _ => Err(mixed_up(quorum)),
+        }
+    }
+
+    /// Tells the primary of an object's steward that a column gave no good piece.
+    pub async fn suspect(&self, object: ObjectId, column: PieceIndex, deadline: Duration) -> Result<(), ClientError> {
+        self.ask(object.quorum, Ask::Suspect(object.manifest, column), deadline).await.map(drop)
+    }
+
+    /// Asks this peer and no other, once, for its own view.
+    pub async fn query_peer(
+        &self,
+        peer: PeerId,
+        quorum: QuorumId,
+        query: Query,
+        deadline: Duration,
+    ) -> Result<QueryAnswer, ClientError> {
+        // There is nobody else to turn to, so it gets all the patience at once.
+        let mut account = Account { silent_tries: u32::MAX - 1, ..Account::default() };
+        let end = Instant::now() + deadline;
+        let tried = self.ask_peer(quorum, peer, &Ask::Query(query, true), end, &mut account).await;
+        match account.note(tried, |_| ()) {
+            Some(Ok(Said::Answer(answer))) => Ok(answer),
+            Some(Ok(_)) => Err(mixed_up(quorum)),
+            Some(Err(error)) => Err(error),
+            None => Err(account.verdict(quorum, deadline)),
+        }
+    }
+
+    /// Whether the peer answers at all, within this time: a connection may look open for long after the last word.
+    pub async fn hears(&self, peer: PeerId, deadline: Duration) -> bool {
+        // Of a quorum that there is not: any peer says at once that it knows none.
+        let nothing = JobMessage::Membership { quorum: QuorumId([0; 16]) };
+        self.send_job(peer, &nothing, deadline, Instant::now() + deadline).await.is_ok()
+    }
+
+    async fn ask(&self, quorum: QuorumId, ask: Ask, deadline: Duration) -> Result<Said, ClientError> {
+        let began = Instant::now();
+        let end = began + deadline;
+        let mut account = Account::default();
+        let mut pause = PAUSE_MIN;
+        loop {
+            if let Some(result) = self.round(quorum, &ask, end, &mut account).await {
+                return result;
+            }
+            if account.providers_empty >= PROVIDERS_EMPTY_MAX && !account.reached && !account.may_have_acted {
+                return Err(ClientError::QuorumUnknown { quorum });
+            }
+            let jitter = Duration::from_millis(self.0.parts.entropy.below(pause.as_millis() as u64 / 2 + 1));
+            let next = Instant::now() + pause + jitter;
+            if next >= end {
+                return Err(account.verdict(quorum, deadline));
+            }
+            sleep_until(next).await;
+            if began.elapsed() > ELECTION_USUAL {
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+
+    /// Asks every member that is known, once. `None`: nobody could act, try again after a pause.
+    async fn round(
+        &self,
+        quorum: QuorumId,
+        ask: &Ask,
+        end: Instant,
+        account: &mut Account,
+    ) -> Option<Result<Said, ClientError>> {
+        if let Some(local) = self.0.parts.quorums.quorum(quorum) {
+            let stale = matches!(ask, Ask::Query(_, true));
+            if !stale {
+                // As any member does for those that ask it: the first news of an election is what is waited for.
+                let wait = (Instant::now() + ELECTION_WAIT).min(end);
+                let _ = tokio::time::timeout_at(wait, local.primary_settled()).await;
+            }
+            if stale || local.leading().is_some() {
+                account.reached |= local.leading().is_some();
+                let tried = self.ask_local(quorum, &*local, ask, end).await;
+                if let Some(result) = account.note(tried, |_| ()) {
+                    return Some(result);
+                }
+            } else if let Some(reason) = local.view().paused {
+                // Others may act all the same; if none does, this is why not here.
+                account.paused = Some(reason);
+            }
+        }
+        account.heard = false;
+        let mut queue = self.targets(quorum, account);
+        let mut asked = BTreeSet::from([self.0.parts.net.local_peer()]);
+        loop {
+            while let Some(peer) = queue.pop_front() {
+                if asked.len() > ASKED_PER_ROUND_MAX || Instant::now() >= end {
+                    return None;
+                }
+                if !asked.insert(peer) {
+                    continue;
+                }
+                let tried = self.ask_peer(quorum, peer, ask, end, account).await;
+                if matches!(tried, Tried::Stranger) {
+                    account.strangers.insert(peer);
+                }
+                if let Some(result) = account.note(tried, |next| {
+                    for peer in next.into_iter().rev().filter(|peer| !asked.contains(peer)) {
+                        queue.push_front(peer);
+                    }
+                }) {
+                    return Some(result);
+                }
+            }
+            let found = self.providers(quorum, end, account).await;
+            if found.iter().all(|peer| asked.contains(peer)) {
+                return None;
+            }
+            queue.extend(found);
+        }
+    }
+
+    /// Members in the order in which they are worth asking.
+    fn targets(&self, quorum: QuorumId, account: &Account) -> VecDeque<PeerId> {
+        let parts = &self.0.parts;
+        let route = self.routes().read(quorum);
+        let mut order: Vec<PeerId> = Vec::new();
+        // The local member hears of an election before anyone else can tell us of it.
+        let view = parts.quorums.quorum(quorum).map(|local| local.view());
+        order.extend(view.as_ref().and_then(|view| view.primary).map(|primary| primary.peer));
+        order.extend(route.primary);
+        let mut members = route.members;
+        members.extend(view.into_iter().flat_map(|view| view.voters).map(|member| member.peer));
+        members.extend(parts.knowledge.quorum(quorum).into_iter().flat_map(|a| a.members).map(|member| member.peer));
+        let (near, far): (Vec<_>, Vec<_>) = members.into_iter().partition(|peer| parts.net.is_connected(*peer));
+        order.extend(near);
+        order.extend(far);
+        let local = parts.net.local_peer();
+        let mut seen = BTreeSet::new();
+        order.retain(|peer| *peer != local && !account.strangers.contains(peer) && seen.insert(*peer));
+        order.sort_by_key(|peer| (account.failed.contains(peer), parts.net.is_absent(*peer)));
+        order.into()
+    }
+
+    /// Peers that proved, by a signed membership, that they know the quorum, and the members that they named.
+    async fn providers(&self, quorum: QuorumId, end: Instant, account: &mut Account) -> Vec<PeerId> {
+        let now = Instant::now();
+        let due = account.providers_asked_at.is_none_or(|at| now >= at + PROVIDERS_INTERVAL);
+        // Kademlia is for who knows no living member: a member that answers knows better than any record.
+        if !due || account.heard {
+            return Vec::new();
+        }
+        account.providers_asked_at = Some(now);
+        let parts = &self.0.parts;
+        // A lookup that finds nobody takes long. Who knows members that may come back does not wait for that.
+        let known = account.reached || account.may_have_acted;
+        let until = if known { end.min(now + TRY_MIN) } else { end };
+        let Ok(mut providers) = tokio::time::timeout_at(until, parts.net.find_providers(quorum)).await else {
+            return Vec::new();
+        };
+        let local = parts.net.local_peer();
+        providers.retain(|peer| *peer != local);
+        let questions = providers.into_iter().take(PROVIDERS_ASKED_MAX).map(|peer| async move {
+            let answer = self.send_job(peer, &JobMessage::Membership { quorum }, TRY_MIN, end).await;
+            match answer {
+                Ok(JobAnswer::Membership(signed)) => {
+                    let statement = &signed.statement;
+                    if statement.quorum != quorum || statement.by.peer != peer || !signed.is_genuine() {
+                        self.0.parts.net.penalise(peer, "a membership that is not the one asked for, or not signed");
+                        return Vec::new();
+                    }
+                    self.learn(quorum, statement.primary, &statement.voters);
+                    let voters = statement.voters.iter().take(MEMBERS_MAX).map(|member| member.peer);
+                    statement.primary.map(|primary| primary.peer).into_iter().chain([peer]).chain(voters).collect()
+                }
+                Ok(JobAnswer::Moved { voters }) => {
+                    self.learn(quorum, None, &voters);
+                    voters.iter().take(MEMBERS_MAX).map(|member| member.peer).collect()
+                }
+                _ => Vec::new(),
+            }
+        });
+        let found: Vec<PeerId> = futures::future::join_all(questions).await.into_iter().flatten().collect();
+        if found.is_empty() {
+            account.providers_empty += 1;
+        }
+        found
+    }
+
+    async fn ask_local(&self, quorum: QuorumId, local: &dyn LocalQuorum, ask: &Ask, end: Instant) -> Tried {
+        let parts = &self.0.parts;
+        let by = parts.net.local_peer();
+        let left = end.saturating_duration_since(Instant::now());
+        let result = match ask {
+            Ask::Propose(command) => {
+                if let Err(reason) = authority::check(&parts.authority, by, by, command, local).await {
+                    return Tried::Failed(ClientError::Forbidden { reason });
+                }
+                local.propose(by, command.clone(), left.min(DEADLINE)).await.map(Said::Reply)
+            }
+            Ask::Query(query, stale) => match tokio::time::timeout(left, local.query(query.clone(), *stale)).await {
+                Ok(answer) => answer.map(|answer| Said::Answer(parts.primary.add_reasons(local, query, answer))),
+                Err(_) => return Tried::Nothing,
+            },
+            Ask::Suspect(manifest, column) => {
+                parts.primary.suspect_column(quorum, *manifest, *column);
+                Ok(Said::Noted)
+            }
+            Ask::Dispatch(dispatch) => {
+                let heard = parts.primary.deliver_events(local, by, by, dispatch.clone());
+                match tokio::time::timeout(left, heard).await {
+                    Ok(heard) => heard.map(Said::Heard),
+                    Err(_) => return Tried::Unknown(None),
+                }
+            }
+            Ask::Tell(message) => {
+                let told = parts.primary.answer_worker(by, message.clone());
+                return match tokio::time::timeout(left, told).await {
+                    Ok(answer) => self.told(quorum, answer),
+                    Err(_) => Tried::Unknown(None),
+                };
+            }
+        };
+        match result {
+            Ok(said) => Tried::Done(said),
+            Err(QuorumError::NotPrimary { primary, voters, .. }) => {
+                self.learn(quorum, primary, &voters);
+                Tried::Nothing
+            }
+            Err(QuorumError::Paused { reason, .. }) => Tried::Paused(reason),
+            Err(QuorumError::Busy { .. }) => Tried::Busy,
+            Err(QuorumError::Unknown { reason, .. }) if ask.changes() => Tried::Unknown(reason),
+            Err(error @ QuorumError::TooLarge { .. }) => {
+                Tried::Failed(ClientError::Protocol { quorum, reason: error.to_string() })
+            }
+            Err(error @ QuorumError::DiskFull { .. }) => Tried::Paused(error.to_string()),
+            Err(QuorumError::Unknown { .. } | QuorumError::NotMember { .. } | QuorumError::Stopped { .. }) => {
+                Tried::Nothing
+            }
+        }
+    }
+
+    async fn ask_peer(&self, quorum: QuorumId, peer: PeerId, ask: &Ask, end: Instant, account: &mut Account) -> Tried {
+        // A question changes nothing: its silence leaves nothing unknown.
+        let silence = || if ask.changes() { Tried::Unknown(None) } else { Tried::Nothing };
+        let patience = TRY_MIN.saturating_mul(1 << account.silent_tries.min(3));
+        let job = |message| async move { self.send_job(peer, &message, patience, end).await.map(Answered::Job) };
+        let answer = match ask {
+            Ask::Propose(command) => job(JobMessage::Propose { quorum, command: command.clone() }).await,
+            Ask::Query(query, stale) => job(JobMessage::Query { quorum, query: query.clone(), stale: *stale }).await,
+            Ask::Dispatch(dispatch) => job(JobMessage::Dispatch { quorum, dispatch: dispatch.clone() }).await,
+            Ask::Suspect(manifest, column) => {
+                job(JobMessage::Suspect { quorum, manifest: *manifest, column: *column }).await
+            }
+            Ask::Tell(message) => {
+                self.send(peer, Protocol::Task, message, TASK_BYTES_MAX, patience, end).await.map(Answered::Told)
+            }
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(NetError::Timeout { .. } | NetError::Broken { .. }) => {
+                account.silent_tries += 1;
+                account.failed.insert(peer);
+                self.forget_primary(quorum, peer);
+                return silence();
+            }
+            Err(error @ NetError::TooLarge { .. }) => {
+                return Tried::Failed(ClientError::Protocol { quorum, reason: error.to_string() });
+            }
+            Err(NetError::Unreachable { .. } | NetError::Unsupported { .. } | NetError::Closed) => {
+                account.failed.insert(peer);
+                self.forget_primary(quorum, peer);
+                return Tried::Nothing;
+            }
+            Err(NetError::Busy { .. }) => return Tried::Busy,
+        };
+        account.failed.remove(&peer);
+        let answer = match answer {
+            Answered::Job(answer) => answer,
+            Answered::Told(answer) => {
+                let tried = self.told(quorum, answer);
+                if !matches!(tried, Tried::Stranger) {
+                    (account.reached, account.heard) = (true, true);
+                }
+                if matches!(tried, Tried::Done(_)) {
+                    self.heard(quorum, peer);
+                }
+                return tried;
+            }
+        };
+        if !matches!(answer, JobAnswer::NotMember | JobAnswer::Malformed { .. }) {
+            (account.reached, account.heard) = (true, true);
+        }
+        match (answer, ask) {
+            (JobAnswer::Reply(reply), Ask::Propose(_)) => {
+                self.routes().change(quorum, |route| route.primary = Some(peer));
+                Tried::Done(Said::Reply(reply))
+            }
+            (JobAnswer::Answer(answer), Ask::Query(_, stale)) => {
+                if !stale {
+                    self.routes().change(quorum, |route| route.primary = Some(peer));
+                }
+                Tried::Done(Said::Answer(answer))
+            }
+            (JobAnswer::Heard(heard), Ask::Dispatch(_)) => {
+                self.heard(quorum, peer);
+                Tried::Done(Said::Heard(Ok(heard)))
+            }
+            (JobAnswer::Reply(Err(rejection)), Ask::Dispatch(_)) => Tried::Done(Said::Heard(Err(rejection))),
+            (JobAnswer::Noted, Ask::Suspect(..)) => Tried::Done(Said::Noted),
+            (JobAnswer::NotPrimary { primary, voters }, _) => {
+                self.learn(quorum, primary, &voters);
+                let voters = voters.iter().take(MEMBERS_MAX).map(|member| member.peer);
+                Tried::Redirected(primary.map(|primary| primary.peer).into_iter().chain(voters).collect())
+            }
+            (JobAnswer::Moved { voters }, _) => {
+                self.learn(quorum, None, &voters);
+                Tried::Redirected(voters.iter().take(MEMBERS_MAX).map(|member| member.peer).collect())
+            }
+            (JobAnswer::NotMember, _) => {
+                self.routes().change(quorum, |route| {
+                    route.members.retain(|member| *member != peer);
+                    route.primary = route.primary.filter(|primary| *primary != peer);
+                });
+                Tried::Stranger
+            }
+            (JobAnswer::Paused { reason }, _) => Tried::Paused(reason),
+            (JobAnswer::Busy, _) => Tried::Busy,
+            (JobAnswer::Unknown, _) => silence(),
+            (JobAnswer::Forbidden { reason }, _) => Tried::Failed(ClientError::Forbidden { reason }),
+            (JobAnswer::Malformed { reason }, _) => Tried::Failed(ClientError::Protocol { quorum, reason }),
+            (
+                JobAnswer::Membership(_)
+                | JobAnswer::Reply(_)
+                | JobAnswer::Answer(_)
+                | JobAnswer::Noted
+                | JobAnswer::Heard(_)
+                | JobAnswer::Looked(_),
+                _,
+            ) => {
+                self.0.parts.net.penalise(peer, "an answer to another question");
+                silence()
+            }
+        }
+    }
+
+    /// What an answer of the task protocol means for the try that it answers.
+    fn told(&self, quorum: QuorumId, answer: TaskAnswer) -> Tried {
+        match answer {
+            TaskAnswer::NotPrimary { primary: None, voters } if voters.is_empty() => Tried::Stranger,
+            TaskAnswer::NotPrimary { primary, voters } => {
+                self.learn(quorum, primary, &voters);
+                let voters = voters.iter().take(MEMBERS_MAX).map(|member| member.peer);
+                Tried::Redirected(primary.map(|primary| primary.peer).into_iter().chain(voters).collect())
+            }
+            TaskAnswer::Busy => Tried::Busy,
+            TaskAnswer::Unknown => Tried::Unknown(None),
+            TaskAnswer::Malformed { reason } => Tried::Failed(ClientError::Protocol { quorum, reason }),
+            answer => Tried::Done(Said::Told(answer)),
+        }
+    }
+
+    async fn send_job(
+        &self,
+        peer: PeerId,
+        message: &JobMessage,
+        patience: Duration,
+        end: Instant,
+    ) -> Result<JobAnswer, NetError> {
+        self.send(peer, Protocol::Job, message, MESSAGE_BYTES_MAX, patience, end).await
+    }
+
+    /// One question to one peer, for at most `patience` and never past `end`.
+    async fn send<M: Serialize, A: DeserializeOwned>(
+        &self,
+        peer: PeerId,
+        protocol: Protocol,
+        message: &M,
+        bytes_max: usize,
+        patience: Duration,
+        end: Instant,
+    ) -> Result<A, NetError> {
+        let net = &self.0.parts.net;
+        let patience = patience.min(end.saturating_duration_since(Instant::now()));
+        let frame = net.request(peer, protocol, Frame::head(wire::encode(message)), patience).await?;
+        wire::decode(&frame.head, bytes_max).map_err(|_| {
+            net.penalise(peer, "an answer that cannot be read");
+            NetError::Broken { peer }
+        })
+    }
+
+    /// Notes who the members are, as one of them or their founder says.
+    pub(super) fn learn(&self, quorum: QuorumId, primary: Option<MemberId>, voters: &[MemberId]) {
+        self.routes().change(quorum, |route| {
+            if let Some(primary) = primary {
+                route.primary = Some(primary.peer);
+            }
+            if !voters.is_empty() {
+                route.members = voters.iter().take(MEMBERS_MAX).map(|member| member.peer).collect();
+            }
+        });
+        if !voters.is_empty() {
+            let voters = voters.iter().take(MEMBERS_MAX).copied().collect();
+            self.0.parts.knowledge.learn_members(quorum, primary, voters);
+        }
+    }
+
+    /// The peer has just spoken or answered as the quorum's primary: it is asked first.
+    pub fn heard(&self, quorum: QuorumId, primary: PeerId) {
+        self.routes().change(quorum, |route| route.primary = Some(primary));
+    }
+
+    fn forget_primary(&self, quorum: QuorumId, peer: PeerId) {
+        self.routes().change(quorum, |route| route.primary = route.primary.filter(|primary| *primary != peer));
+    }
+
+    fn routes(&self) -> std::sync::MutexGuard<'_, Routes> {
+        self.0.routes.lock().expect("no panic while holding the routes")
+    }
+}
+
+impl Account {
+    /// Takes one try into account; `Some` when it settles the call.
+    fn note(&mut self, tried: Tried, redirect: impl FnOnce(Vec<PeerId>)) -> Option<Result<Said, ClientError>> {
+        match tried {
+            Tried::Done(said) => return Some(Ok(said)),
+            Tried::Failed(error) => return Some(Err(error)),
+            Tried::Redirected(next) => redirect(next),
+            Tried::Nothing | Tried::Stranger => (),
+            Tried::Unknown(reason) => {
+                self.may_have_acted = true;
+                self.unknown_because = reason.or(self.unknown_because.take());
+            }
+            Tried::Paused(reason) => self.paused = Some(reason),
+            Tried::Busy => self.busy = true,
+        }
+        None
+    }
+    /// What to tell the caller once the deadline has passed. An outcome that may have happened comes first: it is the
+    /// only thing that the caller cannot find out by trying again later.
+    fn verdict(self, quorum: QuorumId, after: Duration) -> ClientError {
+        if self.may_have_acted {
+            return ClientError::Unknown { quorum, after, reason: self.unknown_because };
+        }
+        if let Some(reason) = self.paused {
+            return ClientError::Paused { quorum, reason };
+        }
+        if self.busy {
+            return ClientError::Busy { quorum };
+        }
+        if self.reached {
+            return ClientError::NoPrimary { quorum, after };
+        }
+        ClientError::QuorumUnknown { quorum }
+    }
+}
+
+fn mixed_up(quorum: QuorumId) -> ClientError {
+    ClientError::Protocol { quorum, reason: "an answer of another kind than the question".to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

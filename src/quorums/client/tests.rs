@@ -1,0 +1,197 @@
+//! The client against scripted members, under virtual time.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+use crate::primary::PrimaryServices;
+use crate::testing::quorums::{
+    Known, QUORUM, Quorums, Reaction, ScriptedNet, ScriptedQuorum, member, membership, peer, seams,
+};
+
+fn client(net: Arc<ScriptedNet>, knowledge: Arc<Known>, quorums: Arc<Quorums>) -> QuorumClient {
+    QuorumClient::new(ClientParts {
+        net,
+        quorums: quorums.clone(),
+        knowledge,
+        entropy: seams(1).entropy,
+        authority: Authority::default(),
+        primary: Arc::new(PrimaryServices::new(quorums)),
+    })
+}
+
+fn done() -> Reaction {
+    Reaction::answer(&JobAnswer::Reply(Ok(CommandReply::Done)))
+}
+
+fn not_primary(primary: u8) -> Reaction {
+    let voters = vec![member(1), member(2), member(3)];
+    Reaction::answer(&JobAnswer::NotPrimary { primary: Some(member(primary)), voters })
+}
+
+const DEADLINE_10: Duration = Duration::from_secs(10);
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_redirects_to_the_primary_and_the_next_call_starts_there() {
+    let net = ScriptedNet::new(peer(9), |to, _, _| if to == peer(3) { done() } else { not_primary(3) });
+    let known = Known::with_members(&[member(1), member(2), member(3)]);
+    let client = client(net.clone(), known.clone(), Arc::default());
+    assert_eq!(client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap(), CommandReply::Done);
+    assert_eq!(net.asked(), [peer(1), peer(3)]);
+    assert_eq!(known.learnt.lock().unwrap().len(), 1, "the directory learns what the backup said");
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    assert_eq!(net.asked(), [peer(1), peer(3), peer(3)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_dials_and_one_silent_peer_do_not_cost_the_deadline() {
+    let net = ScriptedNet::new(peer(9), |to, _, _| match to {
+        to if to == peer(1) => Reaction::Unreachable,
+        to if to == peer(2) => Reaction::Silent,
+        _ => done(),
+    });
+    let client = client(net, Known::with_members(&[member(1), member(2), member(3)]), Arc::default());
+    let started = Instant::now();
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    assert!(started.elapsed() < TRY_MIN + Duration::from_millis(10), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failover_is_bridged_with_short_pauses() {
+    // Nobody leads for the first twelve questions.
+    let asked = AtomicU32::new(0);
+    let net = ScriptedNet::new(peer(9), move |_, _, _| {
+        if asked.fetch_add(1, Ordering::Relaxed) < 12 {
+            let voters = vec![member(1), member(2), member(3)];
+            return Reaction::answer(&JobAnswer::NotPrimary { primary: None, voters });
+        }
+        done()
+    });
+    let client = client(net, Known::with_members(&[member(1), member(2), member(3)]), Arc::default());
+    let started = Instant::now();
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    // Four rounds over three members, and the pauses 25, 50, 100, 200 ms with up to half as jitter.
+    assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_leaves_a_command_unknown_and_a_question_unanswered() {
+    let net = ScriptedNet::new(peer(9), |_, _, _| Reaction::Silent);
+    let client = client(net, Known::with_members(&[member(1)]), Arc::default());
+    let started = Instant::now();
+    let error = client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap_err();
+    assert!(matches!(error, ClientError::Unknown { .. }), "{error}");
+    assert!(started.elapsed() <= DEADLINE_10);
+    let error = client.query(QUORUM, Query::Quorum, false, DEADLINE_10).await.unwrap_err();
+    assert!(matches!(error, ClientError::QuorumUnknown { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_quorum_is_reported_as_paused_with_its_reason() {
+    let net = ScriptedNet::new(peer(9), |_, _, _| {
+        Reaction::answer(&JobAnswer::Paused { reason: "two of three members are silent".into() })
+    });
+    let client = client(net, Known::with_members(&[member(1)]), Arc::default());
+    let error = client.propose(QUORUM, Command::Noop, Duration::from_secs(2)).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Paused { reason, .. } if reason.contains("silent")), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_quorum_is_found_through_a_provider_that_proves_itself() {
+    let net = ScriptedNet::new(peer(9), |to, _, frame| {
+        match wire::decode::<JobMessage>(&frame.head, MESSAGE_BYTES_MAX).unwrap() {
+            // Node 5 signs in the name of node 1: a forgery that must lead nowhere.
+            JobMessage::Membership { .. } if to == peer(5) => {
+                Reaction::answer(&JobAnswer::Membership(membership(1, QUORUM, vec![member(5)])))
+            }
+            JobMessage::Membership { .. } => {
+                Reaction::answer(&JobAnswer::Membership(membership(4, QUORUM, vec![member(1), member(4)])))
+            }
+            _ if to == peer(1) => done(),
+            _ if to == peer(5) => panic!("a forger is not asked to commit"),
+            _ => not_primary(1),
+        }
+    });
+    *net.providers.lock().unwrap() = vec![peer(5), peer(4)];
+    let client = client(net.clone(), Arc::default(), Arc::default());
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    assert_eq!(net.penalised.lock().unwrap().iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [peer(5)]);
+}
+
+/// Goal: who knew nobody but the primary finds the others when it dies, although its last command may have acted.
+#[tokio::test(start_paused = true)]
+async fn the_loss_of_the_only_member_known_sends_the_client_to_the_providers() {
+    let dead = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let script = dead.clone();
+    let net = ScriptedNet::new(peer(9), move |to, _, frame| match wire::decode::<JobMessage>(&frame.head, 4096) {
+        Ok(JobMessage::Membership { .. }) => {
+            Reaction::answer(&JobAnswer::Membership(membership(2, QUORUM, vec![member(2), member(1), member(3)])))
+        }
+        _ if to == peer(1) && script.load(Ordering::Relaxed) => Reaction::Silent,
+        _ => done(),
+    });
+    let client = client(net.clone(), Known::with_members(&[member(1)]), Arc::default());
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    dead.store(true, Ordering::Relaxed);
+    net.providers.lock().unwrap().push(peer(2));
+    let started = Instant::now();
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    assert!(started.elapsed() < TRY_MIN + Duration::from_millis(50), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quorum_that_nobody_provides_is_unknown_well_before_the_deadline() {
+    let net = ScriptedNet::new(peer(9), |_, _, _| Reaction::Unreachable);
+    let client = client(net, Arc::default(), Arc::default());
+    let started = Instant::now();
+    let error = client.query(QUORUM, Query::Quorum, false, Duration::from_secs(60)).await.unwrap_err();
+    assert!(matches!(error, ClientError::QuorumUnknown { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_machines_refusal_is_final() {
+    let refusal = Rejection::Invalid { reason: "no".into() };
+    let answer = JobAnswer::Reply(Err(refusal.clone()));
+    let net = ScriptedNet::new(peer(9), move |_, _, _| Reaction::answer(&answer));
+    let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
+    let error = client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap_err();
+    assert!(matches!(error, ClientError::Rejected(found) if found == refusal));
+    assert_eq!(net.asked().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leading_member_is_asked_in_process() {
+    let net = ScriptedNet::new(peer(9), |_, _, _| panic!("no need for the network"));
+    let quorum = Arc::new(ScriptedQuorum::leading(9));
+    let client = client(net, Arc::default(), Quorums::of(quorum.clone()));
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    assert_eq!(*quorum.proposed.lock().unwrap(), [(peer(9), Command::Noop)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_cannot_be_read_is_penalised_and_the_next_member_asked() {
+    let net =
+        ScriptedNet::new(
+            peer(9),
+            |to, _, _| {
+                if to == peer(1) { Reaction::Answer(Frame::head(vec![255, 255])) } else { done() }
+            },
+        );
+    let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    assert_eq!(net.penalised.lock().unwrap().len(), 1);
+}
+
+#[test]
+fn routes_stay_bounded_and_forget_the_one_used_longest_ago() {
+    let mut routes = Routes::default();
+    let id = |n: usize| QuorumId((n as u128).to_le_bytes());
+    for n in 0..ROUTES_MAX {
+        routes.change(id(n), |route| route.primary = Some(peer(1)));
+    }
+    routes.read(id(0));
+    routes.change(id(ROUTES_MAX), |route| route.members = vec![peer(2); 1000]);
+    assert_eq!(routes.known.len(), ROUTES_MAX);
+    assert!(routes.known.contains_key(&id(0)) && !routes.known.contains_key(&id(1)));
+    assert_eq!(routes.known[&id(ROUTES_MAX)].members.len(), MEMBERS_MAX);
+}

@@ -1,0 +1,206 @@
+//! Which quorum a new job belongs to.
+//!
+//! A job goes to an announced quorum with room: two are drawn and the less loaded is asked whether it lives (the power
+//! of two choices: near the balance of asking all, for two questions). When there is none, one is formed from signed
+//! approvals. Callers that arrive while a quorum is being formed share it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use quorate_protocols::approval::formation::{self, Volunteer, ZONE_LABEL};
+use quorate_protocols::approval::{Approval, Requirement, Subject};
+use quorate_protocols::directory::QuorumAdvert;
+use quorate_protocols::ids::{JobId, MemberId, PeerId, QuorumId};
+use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::liveness::limits::DELAY_MAX;
+use quorate_protocols::quorum::limits::{STANDBYS, VOTERS_MAX, VOTERS_MIN};
+
+use tokio::time::Instant;
+
+use super::approvals::Approvals;
+use super::client::QuorumClient;
+use super::ports::Knowledge;
+use super::{ClientError, PlacementError, RoundError};
+use crate::raft::QuorumHost;
+use crate::seams::{Entropy, Net, TaskGroup};
+
+/// What a member sets aside for one quorum: its log between snapshots, and its state in memory. Guesses, to be
+/// replaced by what `bench idle` measures.
+const MEMBER_DISK_BYTES: u64 = 64 * 1024 * 1024;
+const MEMBER_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
+
+/// A promise to be a member is used within seconds. The approver then makes it last for as long as its node is a member,
+/// and the primary prolongs those of the standbys.
+pub const MEMBER_LEASE: Duration = Duration::from_secs(120);
+
+/// Drawn quorums that are asked before a new one is formed.
+const CHOICES_TRIED_MAX: usize = 3;
+
+/// A quorum that does not answer within this, and some round trips, is not given new work.
+const CHOICE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A quorum whose members answer and elect is given this long: another is not founded for want of patience. Over slow
+/// links and on slow disks an election takes seconds.
+const ELECTION_PATIENCE: Duration = Duration::from_secs(15);
+
+/// What a member must have room for.
+pub fn member_requirement() -> Requirement {
+    Requirement { disk_bytes: MEMBER_DISK_BYTES, memory_bytes: MEMBER_MEMORY_BYTES, ..Requirement::default() }
+}
+
+/// Picks an eligible quorum with room, or forms one.
+#[derive(Clone)]
+pub struct Placement(Arc<Inner>);
+
+/// What a placement is built from. `voters` is the size of the quorums that it forms.
+pub struct PlacementParts {
+    pub tasks: TaskGroup,
+    pub entropy: Arc<dyn Entropy>,
+    pub knowledge: Arc<dyn Knowledge>,
+    pub client: QuorumClient,
+    pub net: Arc<dyn Net>,
+    pub approvals: Approvals,
+    pub host: QuorumHost,
+    pub voters: usize,
+}
+
+type Formation = Shared<BoxFuture<'static, Result<QuorumId, PlacementError>>>;
+
+struct Inner {
+    parts: PlacementParts,
+    /// The formation under way, which every caller that needs a quorum waits for.
+    forming: Mutex<Option<Formation>>,
+}
+
+impl Placement {
+    pub fn new(parts: PlacementParts) -> Self {
+        Self(Arc::new(Inner { parts, forming: Mutex::new(None) }))
+    }
+
+    /// A new id for a job of this quorum.
+    pub fn job_id(&self, quorum: QuorumId) -> JobId {
+        JobId { quorum, local: self.0.parts.entropy.bytes() }
+    }
+
+    pub async fn quorum_for_job(&self) -> Result<QuorumId, PlacementError> {
+        let mut refused = BTreeSet::new();
+        for _ in 0..CHOICES_TRIED_MAX {
+            let parts = &self.0.parts;
+            let eligible: Vec<QuorumAdvert> =
+                parts.knowledge.quorums().into_iter().filter(|q| q.room > 0 && !refused.contains(&q.quorum)).collect();
+            let Some(choice) = choose(&eligible, &*parts.entropy) else { break };
+            if self.is_open(choice).await {
+                return Ok(choice);
+            }
+            refused.insert(choice);
+        }
+        self.form_shared().await
+    }
+
+    /// Whether the quorum takes work now, or after the election that it is in.
+    async fn is_open(&self, quorum: QuorumId) -> bool {
+        let until = Instant::now() + ELECTION_PATIENCE;
+        loop {
+            match self.0.parts.client.query(quorum, Query::Quorum, false, self.choice_deadline()).await {
+                Ok(QueryAnswer::Quorum(view)) => return view.paused.is_none(),
+                Err(ClientError::NoPrimary { .. }) if Instant::now() < until => (),
+                other => {
+                    tracing::info!(%quorum, ?other, "a quorum is passed over for new work");
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Time for a member to answer, to name the primary, and for that one to ask the others.
+    fn choice_deadline(&self) -> Duration {
+        let round_trips = self.0.parts.net.peers().into_iter().filter(|peer| peer.connected);
+        let slowest = round_trips.filter_map(|peer| peer.rtt).max().unwrap_or_default().min(DELAY_MAX);
+        CHOICE_DEADLINE + 8 * slowest
+    }
+
+    /// One formation for all callers that come while it runs.
+    async fn form_shared(&self) -> Result<QuorumId, PlacementError> {
+        let formation = {
+            let mut forming = self.0.forming.lock().expect("no panic while holding the formation");
+            match forming.as_ref().filter(|formation| formation.peek().is_none()) {
+                Some(formation) => formation.clone(),
+                None => {
+                    let placement = self.clone();
+                    let formation = async move { placement.form_one().await };
+                    let formation = formation.boxed().shared();
+                    *forming = Some(formation.clone());
+                    formation
+                }
+            }
+        };
+        formation.await
+    }
+
+    /// Forms a new quorum of the size that this node's quorums have. It forms in a task of the node: a caller who goes
+    /// away leaves a quorum behind, not half of one.
+    pub async fn form_one(&self) -> Result<QuorumId, PlacementError> {
+        let placement = self.clone();
+        let voters = self.0.parts.voters;
+        match self.0.parts.tasks.spawn(async move { placement.form(voters).await }).await {
+            Ok(Some(result)) => result,
+            // The node stops, and its callers with it.
+            Ok(None) => std::future::pending().await,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+
+    /// Forms a new quorum whatever the directory holds.
+    pub async fn form(&self, voters: usize) -> Result<QuorumId, PlacementError> {
+        let parts = &self.0.parts;
+        let voters = voters.clamp(VOTERS_MIN, VOTERS_MAX);
+        let quorum = QuorumId(parts.entropy.bytes());
+        let requirement = member_requirement();
+        let subject = Subject::Member { quorum };
+        let approvals = parts
+            .approvals
+            .gather(subject, requirement, voters, voters + STANDBYS, Vec::new(), MEMBER_LEASE)
+            .await
+            .map_err(|source| PlacementError::Form { needed: voters, source })?;
+        let known = parts.knowledge.peers();
+        let zone_of = |peer: PeerId| {
+            let labels = known.iter().find(|known| known.peer == peer).map(|known| &known.advert.labels);
+            labels.and_then(|labels| labels.get(ZONE_LABEL)).cloned()
+        };
+        let volunteers = approvals
+            .into_iter()
+            .map(|approval| Volunteer { zone: zone_of(approval.statement.approver), approval })
+            .collect();
+        let formation = formation::choose(volunteers, voters, STANDBYS).map_err(|few| PlacementError::Form {
+            needed: voters,
+            source: RoundError::TooFew {
+                needed: few.needed,
+                granted: few.distinct,
+                refusals: Vec::new(),
+                silent: Vec::new(),
+                exhausted: false,
+            },
+        })?;
+        for unused in formation.unused {
+            let (approvals, statement) = (parts.approvals.clone(), unused.statement);
+            // Best effort: a lease ends by itself.
+            parts.tasks.spawn(async move { approvals.give_back(statement.approver, statement.lease).await });
+        }
+        let members: Vec<MemberId> = formation.members.iter().map(Approval::member).collect();
+        let primary = parts.host.found(quorum, formation.members, formation.standbys).await?;
+        // Who only knows the primary has nobody to ask when it dies before the first announcement.
+        parts.client.learn(quorum, Some(primary), &members);
+        Ok(quorum)
+    }
+}
+
+/// The less loaded of two drawn at random.
+fn choose(eligible: &[QuorumAdvert], entropy: &dyn Entropy) -> Option<QuorumId> {
+    let draw = || eligible.get(entropy.below(eligible.len() as u64) as usize);
+    let (one, other) = (draw()?, draw()?);
+    let load = |advert: &QuorumAdvert| (advert.jobs, advert.objects, advert.quorum);
+    Some(if load(one) <= load(other) { one.quorum } else { other.quorum })
+}

@@ -1,0 +1,176 @@
+//! What the job layer needs from its neighbours, as traits.
+//!
+//! The quorum host, the directory, the approver and the piece service are actors of their own. The job layer sees
+//! them through these narrow views, so that a test can put a scripted neighbour in their place and so that asking
+//! *this* node costs no connection. Nothing here decides anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Requirement, Subject};
+use quorate_protocols::directory::QuorumAdvert;
+use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumId, Term};
+use quorate_protocols::job::Kind;
+use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
+use quorate_protocols::liveness::Judgement;
+use quorate_protocols::piece::{PieceAnswer, PieceMessage};
+use quorate_protocols::quorum::{Command, CommandReply, Duty, QuorumState, Rejection};
+use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
+use quorate_protocols::trigger::event::{Dispatch, Heard};
+use quorate_protocols::trigger::spec::Source;
+use tokio::sync::mpsc;
+
+use crate::directory::{Directory, KnownPeer};
+use crate::raft::{Quorum, QuorumError, QuorumHost};
+
+/// The quorums that this node is a member of.
+pub trait LocalQuorums: Send + Sync + 'static {
+    fn quorum(&self, quorum: QuorumId) -> Option<Arc<dyn LocalQuorum>>;
+    /// In order of id.
+    fn all(&self) -> Vec<Arc<dyn LocalQuorum>>;
+}
+
+/// One of them. The meaning of every method is that of the method of the same name on [`Quorum`].
+pub trait LocalQuorum: Send + Sync + 'static {
+    fn id(&self) -> QuorumId;
+    fn view(&self) -> QuorumView;
+    fn membership(&self) -> SignedMembership;
+    fn leading(&self) -> Option<Term>;
+    fn primary_settled(&self) -> BoxFuture<'static, ()>;
+    fn duties(&self) -> Vec<Duty>;
+    fn propose(
+        &self,
+        by: PeerId,
+        command: Command,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>>;
+    fn query(&self, query: Query, stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>>;
+    fn clock(&self) -> Option<Judgement>;
+    /// Looks at what this member has applied, which may lag. Applying waits meanwhile: copy what is needed and no more.
+    fn look(&self, look: &mut dyn FnMut(&QuorumState));
+}
+
+impl LocalQuorums for QuorumHost {
+    fn quorum(&self, quorum: QuorumId) -> Option<Arc<dyn LocalQuorum>> {
+        Self::quorum(self, quorum).map(|quorum| Arc::new(quorum) as Arc<dyn LocalQuorum>)
+    }
+    fn all(&self) -> Vec<Arc<dyn LocalQuorum>> {
+        self.quorums().into_iter().map(|quorum| Arc::new(quorum) as Arc<dyn LocalQuorum>).collect()
+    }
+}
+
+impl LocalQuorum for Quorum {
+    fn id(&self) -> QuorumId {
+        Self::id(self)
+    }
+    fn view(&self) -> QuorumView {
+        Self::view(self)
+    }
+    fn membership(&self) -> SignedMembership {
+        Self::membership(self)
+    }
+    fn leading(&self) -> Option<Term> {
+        Self::leading(self)
+    }
+    fn primary_settled(&self) -> BoxFuture<'static, ()> {
+        let quorum = self.clone();
+        Box::pin(async move { Self::primary_settled(&quorum).await })
+    }
+    fn duties(&self) -> Vec<Duty> {
+        Self::duties(self)
+    }
+    fn propose(
+        &self,
+        by: PeerId,
+        command: Command,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>> {
+        let quorum = self.clone();
+        Box::pin(async move { Self::propose(&quorum, by, command, deadline).await })
+    }
+    fn query(&self, query: Query, stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
+        let quorum = self.clone();
+        Box::pin(async move { Self::query(&quorum, query, stale).await })
+    }
+    fn clock(&self) -> Option<Judgement> {
+        Self::clock(self)
+    }
+    fn look(&self, look: &mut dyn FnMut(&QuorumState)) {
+        Self::look(self, look);
+    }
+}
+
+/// What the primaries on this node do for whoever asks, in process ([`super::client`]) and over the network
+/// ([`super::server`], [`super::task_server`]) alike.
+pub trait PrimaryPort: Send + Sync + 'static {
+    /// The answer to a query, with what this node knows beside the record: why runs wait, and how far their tasks are.
+    fn add_reasons(&self, local: &dyn LocalQuorum, query: &Query, answer: QueryAnswer) -> QueryAnswer;
+    /// Remembers that a reader got no good piece of a column.
+    fn suspect_column(&self, quorum: QuorumId, manifest: ManifestHash, column: PieceIndex);
+    /// Takes a dispatch of `from`, which the transport vouches for and [`Dispatch::check`] has passed, for a quorum that
+    /// `this_node` leads.
+    fn deliver_events<'a>(
+        &'a self,
+        local: &'a dyn LocalQuorum,
+        this_node: PeerId,
+        from: PeerId,
+        dispatch: Dispatch,
+    ) -> BoxFuture<'a, Result<Result<Heard, Rejection>, QuorumError>>;
+    /// Answers a worker of a quorum that this node leads.
+    fn answer_worker(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer>;
+}
+
+/// What the network is known to hold: the part of [`Directory`] that placing and routing look at.
+pub trait Knowledge: Send + Sync + 'static {
+    fn peers(&self) -> Vec<KnownPeer>;
+    fn quorums(&self) -> Vec<QuorumAdvert>;
+    fn quorum(&self, quorum: QuorumId) -> Option<QuorumAdvert>;
+    fn learn_members(&self, quorum: QuorumId, primary: Option<MemberId>, voters: Vec<MemberId>);
+    fn candidates(&self, kind: Kind, requirement: &Requirement) -> Vec<PeerId>;
+    fn ask_for_volunteers(&self, subject: Subject, kind: Kind, requirement: Requirement) -> mpsc::Receiver<PeerId>;
+}
+
+impl Knowledge for Directory {
+    fn peers(&self) -> Vec<KnownPeer> {
+        Self::peers(self)
+    }
+    fn quorums(&self) -> Vec<QuorumAdvert> {
+        Self::quorums(self)
+    }
+    fn quorum(&self, quorum: QuorumId) -> Option<QuorumAdvert> {
+        Self::quorum(self, quorum)
+    }
+    fn learn_members(&self, quorum: QuorumId, primary: Option<MemberId>, voters: Vec<MemberId>) {
+        Self::learn_members(self, quorum, primary, voters);
+    }
+    fn candidates(&self, kind: Kind, requirement: &Requirement) -> Vec<PeerId> {
+        Self::candidates(self, kind, requirement)
+    }
+    fn ask_for_volunteers(&self, subject: Subject, kind: Kind, requirement: Requirement) -> mpsc::Receiver<PeerId> {
+        Self::ask_for_volunteers(self, subject, kind, requirement)
+    }
+}
+
+/// This node's own approver: what a peer would reach over the approval protocol.
+pub trait LocalApprover: Send + Sync + 'static {
+    fn answer(&self, from: PeerId, message: ApprovalMessage) -> BoxFuture<'static, ApprovalAnswer>;
+}
+
+/// This node's own worker: what a primary would reach over the task protocol. Answers assignments, stops, reveals and
+/// questions for logs; the rest is for a quorum's primary.
+pub trait LocalTasks: Send + Sync + 'static {
+    fn answer(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer>;
+}
+
+/// Where this node finds the values of conditions.
+pub trait Sources: Send + Sync + 'static {
+    /// JSON, or why there is none. Bounded in size and time.
+    fn look(&self, source: Source) -> BoxFuture<'static, Result<String, String>>;
+}
+
+/// This node's own piece service: what a peer would reach over the piece protocol.
+pub trait LocalPieces: Send + Sync + 'static {
+    fn answer(&self, from: PeerId, message: PieceMessage, payload: Bytes) -> BoxFuture<'static, (PieceAnswer, Bytes)>;
+}

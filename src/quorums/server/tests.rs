@@ -1,0 +1,129 @@
+//! The service over a scripted quorum.
+
+use quorate_protocols::ids::{JobId, ManifestHash, Term};
+use quorate_protocols::job::{JobSpec, StoreSpec};
+use quorate_protocols::object::Profile;
+use quorate_protocols::quorum::{ClaimSelector, Command, CommandReply};
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::primary::PrimaryServices;
+use crate::seams::Reply;
+use crate::seams::Reservation;
+use crate::testing::quorums::{
+    NoSources, QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, peer, seams,
+};
+
+const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
+
+struct World {
+    requests: mpsc::Sender<InboundRequest>,
+    net: Arc<ScriptedNet>,
+}
+
+fn world(quorums: Arc<dyn LocalQuorums>) -> World {
+    let net = ScriptedNet::new(peer(1), |_, _, _| Reaction::Unreachable);
+    let (requests, receiver) = mpsc::channel(16);
+    let authority = Authority::new([peer(8)]);
+    let primary = Arc::new(PrimaryServices::new(quorums.clone()));
+    JobService { net: net.clone(), quorums, authority, primary, sources: Arc::new(NoSources) }
+        .start(&seams(1).tasks, receiver);
+    World { requests, net }
+}
+
+impl World {
+    async fn ask_raw(&self, from: u8, head: Vec<u8>) -> JobAnswer {
+        let (reply, answer) = oneshot::channel();
+        let request = InboundRequest {
+            from: peer(from),
+            frame: Frame::head(head),
+            reply: Reply(reply),
+            memory: Reservation::none(),
+        };
+        self.requests.send(request).await.expect("the service runs");
+        wire::decode(&answer.await.expect("every request is answered").head, MESSAGE_BYTES_MAX).unwrap()
+    }
+    async fn propose(&self, from: u8, command: Command) -> JobAnswer {
+        self.ask_raw(from, wire::encode(&JobMessage::Propose { quorum: QUORUM, command })).await
+    }
+}
+
+fn submit() -> Command {
+    let profile = Profile { data: 1, parity: 2 };
+    Command::Submit { job: JOB, spec: JobSpec::Store(StoreSpec { name: None, size: Some(1), profile }) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() {
+    let world = world(Arc::new(StateQuorums(StateQuorum::new(1))));
+    assert!(matches!(world.propose(2, submit()).await, JobAnswer::Reply(Ok(CommandReply::Submitted { .. }))));
+    let cancel = || Command::Cancel { job: JOB };
+    assert!(matches!(world.propose(3, cancel()).await, JobAnswer::Forbidden { .. }));
+    for command in [
+        Command::Abandon { job: JOB, fed: 0 },
+        Command::AddHolders { job: JOB, grants: Vec::new(), exhausted: false },
+        Command::FailRun { job: JOB, worker_attempt: None, reason: String::new() },
+        Command::RaiseLevel { level: 1 },
+        Command::RemoveObject { manifest: ManifestHash([1; 32]), claims: ClaimSelector::All, force: true },
+        Command::RemoveObject {
+            manifest: ManifestHash([1; 32]),
+            claims: ClaimSelector::OwnedBy(peer(3)),
+            force: false,
+        },
+    ] {
+        // Not even the owner.
+        let answer = world.propose(2, command).await;
+        assert!(matches!(answer, JobAnswer::Forbidden { .. }), "{answer:?}");
+    }
+    assert!(matches!(world.propose(8, cancel()).await, JobAnswer::Reply(Ok(_))), "an operator may");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_submits_without_end_is_told_to_wait() {
+    let world = world(Arc::new(StateQuorums(StateQuorum::new(1))));
+    let mut refused = 0;
+    for _ in 0..1_100 {
+        refused += usize::from(matches!(world.propose(2, submit()).await, JobAnswer::Forbidden { .. }));
+    }
+    assert!(refused > 0, "the quota never ran out");
+    assert!(matches!(world.propose(3, submit()).await, JobAnswer::Reply(_)), "others are not held to it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn malformed_requests_are_answered_and_penalised_and_strangers_told_so() {
+    let world = world(Arc::new(Quorums::default()));
+    assert!(matches!(world.ask_raw(2, vec![0xff; 40]).await, JobAnswer::Malformed { .. }));
+    assert_eq!(world.net.penalised.lock().unwrap().len(), 1);
+    assert_eq!(world.propose(2, Command::Noop).await, JobAnswer::NotMember);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backup_names_the_primary_instead_of_acting() {
+    let quorum = StateQuorum::new(1);
+    quorum.set_term(None);
+    let world = world(Arc::new(StateQuorums(quorum.clone())));
+    assert!(matches!(world.propose(2, submit()).await, JobAnswer::NotPrimary { .. }));
+    assert!(quorum.read(|state| state.jobs.is_empty()));
+}
+
+/// Goal: who asks while a primary is being elected hears of the winner when there is one, and not that there is none.
+#[tokio::test(start_paused = true)]
+async fn a_backup_that_misses_its_primary_holds_a_question_until_there_is_one() {
+    let quorum = StateQuorum::new(1);
+    quorum.electing.store(true, std::sync::atomic::Ordering::Relaxed);
+    quorum.set_term(None);
+    let world = world(Arc::new(StateQuorums(quorum.clone())));
+    let started = tokio::time::Instant::now();
+    let electing = async {
+        tokio::time::sleep(ELECTION_WAIT / 3).await;
+        quorum.set_term(Some(Term(2)));
+    };
+    let (answer, ()) = tokio::join!(world.propose(2, submit()), electing);
+    assert!(matches!(answer, JobAnswer::Reply(Ok(_))), "{answer:?}");
+    assert_eq!(started.elapsed().as_millis(), ELECTION_WAIT.as_millis() / 3);
+    // Not for longer than it takes to elect one: another member may know more.
+    quorum.set_term(None);
+    let started = tokio::time::Instant::now();
+    assert!(matches!(world.propose(2, submit()).await, JobAnswer::NotPrimary { .. }));
+    assert_eq!(started.elapsed().as_millis(), ELECTION_WAIT.as_millis());
+}

@@ -1,0 +1,668 @@
+//! One quorum that this node is a member of: openraft, its stores, its proposer and what the node knows of its state.
+//!
+//! A group is opened from disk ([`Group::open`]) and runs until it is closed or stops by itself. Its *supervisor*
+//! follows openraft's own account of who leads and turns it into [`HostEvent`]s. To be *leading* is more than to be
+//! raft's leader: everything that was in the log when the lead was gained must be applied, and a majority must have been
+//! heard lately (openraft 0.9 has no check-quorum). Only then does the node propose, read or derive duties here. A
+//! member that is restarted leads again only when it is elected again ([`LogStore::end_own_lead`]).
+//!
+//! openraft ends for good at the first error of a store, a full disk among them. A group that ended so has *stopped*:
+//! it leads nothing, grants nothing and says why, and `reopen` opens it again from its store as a restart would.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use openraft::error::{CheckIsLeaderError, Fatal, RaftError};
+use openraft::{LogIdOptionExt, ServerState};
+use quorate_protocols::approval::Approval;
+use quorate_protocols::ids::{Digest, LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
+use quorate_protocols::job::message::QuorumView;
+use quorate_protocols::liveness::{Judgement, LogPosition};
+use quorate_protocols::quorum::Voters;
+use quorate_protocols::quorum::limits::{
+    APPEND_DEADLINE, DIGEST_INTERVAL, MAJORITY_SILENCE_MAX, PROPOSALS_MAX, QUORUMS_PER_NODE_MAX,
+};
+use quorate_protocols::wire::{self, Record};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::Unheard;
+use super::clocks::NodeClocks;
+use super::log_store::{LastFault, LogStore, Trees};
+use super::metrics::QuorumMetrics;
+use super::network::{Connector, Links};
+use super::proposer::{Proposal, Proposer};
+use super::read_index::Confirmations;
+use super::rollback_guard::{self, MarkKeeper};
+use super::snapshot::SnapshotStore;
+use super::state_machine::{Machine, StateMachine};
+use super::types::{Membership, Raft, config, members_of};
+use super::{HostEvent, QuorumError};
+use crate::seams::{DiskError, KvBatch, Seams};
+use crate::storage::Storage;
+
+/// The tree that says which groups there are: quorum id → [`GroupRecord`].
+const RECORDS: &str = "quorums";
+
+/// What a member keeps about its group from the founding on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupRecord {
+    pub member: MemberId,
+    /// The promises on which the group was founded, or on which this member was invited.
+    pub members: Vec<Approval>,
+    pub standbys: Vec<Approval>,
+    /// Who asked: the founder, or the primary that took this member in.
+    pub asked_by: PeerId,
+}
+
+impl Record for GroupRecord {
+    const VERSION: u8 = 1;
+}
+
+impl GroupRecord {
+    pub fn approvals(&self) -> impl Iterator<Item = &Approval> {
+        self.members.iter().chain(&self.standbys)
+    }
+    /// Peers whose raft messages are taken before any membership is known here.
+    fn invited(&self, peer: PeerId) -> bool {
+        peer == self.asked_by || self.approvals().any(|approval| approval.statement.approver == peer)
+    }
+}
+
+/// Every group on this disk, in order of id.
+pub fn read_records(storage: &Storage) -> Result<Vec<(QuorumId, GroupRecord)>, DiskError> {
+    let damaged = |reason: String| DiskError::Damaged { place: RECORDS.to_owned(), reason };
+    // No id is longer than the end of the range, and there are at most `QUORUMS_PER_NODE_MAX` of them.
+    let rows = storage.kv().range(RECORDS, &[], &[0xff; 17], QUORUMS_PER_NODE_MAX, usize::MAX)?;
+    let read = |(key, value): (Vec<u8>, Vec<u8>)| {
+        let id = <[u8; 16]>::try_from(key).map_err(|key| damaged(format!("a key of {} bytes", key.len())))?;
+        let record = wire::decode_record(&value).map_err(|error| damaged(error.to_string()))?;
+        Ok((QuorumId(id), record))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+pub async fn write_record(storage: &Storage, quorum: QuorumId, record: &GroupRecord) -> Result<(), DiskError> {
+    let mut batch = KvBatch::new();
+    batch.put(RECORDS, quorum.0, wire::encode_record(record));
+    storage.write(batch).await
+}
+
+/// Deletes everything that a group keeps in the record store.
+pub async fn erase(storage: &Storage, quorum: QuorumId) -> Result<(), DiskError> {
+    let mut batch = Trees::of(quorum).drop_all();
+    batch.delete(RECORDS, quorum.0);
+    storage.write(batch).await
+}
+
+/// Why a member takes no part in its quorum, although its node runs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// Until an operator acts.
+    #[error("{0}")]
+    ForGood(String),
+    /// Until the disk has room again.
+    #[error("the disk of this member's node is full")]
+    Full,
+    /// Until the store can be used again.
+    #[error("its store failed: {0}")]
+    Store(String),
+}
+
+impl From<DiskError> for Stop {
+    fn from(error: DiskError) -> Self {
+        match error {
+            DiskError::Full { .. } => Self::Full,
+            other => Self::Store(other.to_string()),
+        }
+    }
+}
+
+/// What changes while the group runs.
+#[derive(Clone, Debug, Default)]
+struct Status {
+    /// Raft's leader here, with everything from before applied.
+    led: Option<Term>,
+    /// A majority of the voters gave a sign of life lately.
+    unheard: Option<String>,
+    /// Since when no majority was heard, if none is, and for how long that was so before, on the monotonic clock.
+    unheard_since: Option<Millis>,
+    unheard_for: Duration,
+    /// When that was judged last.
+    judged_at: Option<Millis>,
+    stopped: Option<Stop>,
+}
+
+impl Status {
+    /// For how long no majority was heard, altogether. In a process that stood still nobody heard anything.
+    fn unheard_for(&self, now: Millis) -> Duration {
+        let stood_still = self.judged_at.filter(|at| now.since(*at) > MAJORITY_SILENCE_MAX);
+        let since = self.unheard_since.or(stood_still);
+        self.unheard_for + since.map_or(Duration::ZERO, |since| now.since(since))
+    }
+    fn leading(&self) -> Option<Term> {
+        self.led.filter(|_| self.unheard.is_none() && self.stopped.is_none())
+    }
+}
+
+/// What a group is opened with.
+pub struct GroupParts {
+    pub quorum: QuorumId,
+    pub member: MemberId,
+    pub record: GroupRecord,
+    pub seams: Seams,
+    pub storage: Storage,
+    pub links: Arc<Links>,
+    pub events: broadcast::Sender<HostEvent>,
+    pub metrics: QuorumMetrics,
+    pub clocks: Arc<NodeClocks>,
+    /// When the group was created, on the monotonic clock; `None` when it was loaded from disk.
+    pub created_at: Option<Millis>,
+    /// What the group had applied, and told as events, when it was open before in this process.
+    pub told: LogIndex,
+}
+
+pub struct Group {
+    pub id: QuorumId,
+    pub me: MemberId,
+    pub raft: Raft,
+    pub machine: Arc<Machine>,
+    pub snapshots: SnapshotStore,
+    pub proposals: mpsc::Sender<Proposal>,
+    /// Held while a snapshot is fetched: one at a time.
+    pub receiving: tokio::sync::Mutex<()>,
+    clocks: Arc<NodeClocks>,
+    created_at: Option<Millis>,
+    record: Mutex<GroupRecord>,
+    status: Mutex<Status>,
+    /// What this member knows to be committed. openraft's metrics do not tell; its log store is told before entries are
+    /// applied.
+    committed: Arc<AtomicU64>,
+    links: Arc<Links>,
+    events: broadcast::Sender<HostEvent>,
+    metrics: QuorumMetrics,
+    fault: LastFault,
+    stop: CancellationToken,
+    /// Ends once nothing writes the group's mark any more.
+    marking: tokio::sync::Mutex<Option<tokio::task::JoinHandle<Option<()>>>>,
+}
+
+/// Whether the store came back older than what the member had promised.
+pub fn is_behind_mark(storage: &Storage, quorum: QuorumId, member: MemberId) -> Result<bool, DiskError> {
+    let files = storage.files();
+    let Some(kept) = rollback_guard::read(&*files, quorum)?.filter(|mark| mark.member == member) else {
+        return Ok(false);
+    };
+    let keeper = MarkKeeper::new(files, quorum, member, Some(kept));
+    let store = LogStore::new(storage.clone(), Trees::of(quorum), keeper, LastFault::default());
+    let (term, voted_for) = store.vote()?.map_or((0, None), |vote| (vote.leader_id.term, vote.leader_id.voted_for));
+    let forgot_vote = kept.term.0 > term || (kept.term.0 == term && kept.voted_for.is_some() && voted_for.is_none());
+    Ok(forgot_vote || kept.last.0 > store.last()?.index().unwrap_or(0))
+}
+
+impl Group {
+    /// Starts the group from what is on disk, and its actors in the caller's task group.
+    pub async fn open(parts: GroupParts) -> Result<Arc<Self>, DiskError> {
+        let GroupParts { quorum, member, record, seams, storage, links, events, metrics, clocks, created_at, told } =
+            parts;
+        let trees = Trees::of(quorum);
+        let files = storage.files();
+        let kept = rollback_guard::read(&*files, quorum)?;
+        let keeper = MarkKeeper::new(files, quorum, member, kept);
+        let fault = LastFault::default();
+        let mut log = LogStore::new(storage.clone(), trees.clone(), keeper, fault.clone());
+        let opening = |error: &dyn std::fmt::Display| {
+            let damaged =
+                || DiskError::Damaged { place: format!("the log of quorum {quorum}"), reason: error.to_string() };
+            fault.get().unwrap_or_else(damaged)
+        };
+        log.end_own_lead(member).await.map_err(|error| opening(&error))?;
+        let snapshots = SnapshotStore::new(storage.clone(), trees);
+        let (state_machine, machine) =
+            StateMachine::open(quorum, snapshots.clone(), events.clone(), told, fault.clone())?;
+        let connector = Connector {
+            quorum,
+            links: links.clone(),
+            machine: machine.clone(),
+            confirmations: Confirmations::default(),
+        };
+        let raft = Raft::new(member, config(member), connector, log.clone(), state_machine)
+            .await
+            .map_err(|error| opening(&error))?;
+        // openraft's metrics start blank and tell what is on disk only once its task has run. Before that the group
+        // would seem to be in term 0, without members. Fails when that task ended at once, which the supervisor tells.
+        let _ = raft.server_metrics().wait_for(|told| told.id == member).await;
+        let (proposals, queue) = mpsc::channel(PROPOSALS_MAX);
+        let stop = CancellationToken::new();
+        let committed = log.committed.clone();
+        let marking = crate::seams::spawn(log.keep_marked(stop.clone()));
+        let group = Arc::new(Self {
+            id: quorum,
+            me: member,
+            raft,
+            machine,
+            snapshots,
+            proposals,
+            receiving: tokio::sync::Mutex::default(),
+            clocks,
+            created_at,
+            record: Mutex::new(record),
+            status: Mutex::default(),
+            committed,
+            links,
+            events,
+            metrics: metrics.clone(),
+            fault,
+            stop,
+            marking: tokio::sync::Mutex::new(Some(marking)),
+        });
+        let proposer =
+            Proposer { group: group.clone(), queue, clock: seams.clock.clone(), metrics, wrote_at: None, wrote: false };
+        crate::seams::spawn(proposer.run());
+        crate::seams::spawn(Self::supervise(group.clone()));
+        Ok(group)
+    }
+
+    /// Ends the group's actors and openraft. Once this has returned, nothing of the group changes what is on disk.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        // Fails only when openraft's task panicked, which it has logged.
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::warn!(quorum = ?self.id, %error, "closing a group");
+        }
+        if let Some(marking) = self.marking.lock().await.take() {
+            // Fails only when marking panicked.
+            let _ = marking.await;
+        }
+    }
+
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    pub fn record(&self) -> GroupRecord {
+        self.record.lock().expect("no panic under this lock").clone()
+    }
+
+    pub fn set_record(&self, record: GroupRecord) {
+        *self.record.lock().expect("no panic under this lock") = record;
+    }
+
+    fn status<T>(&self, look: impl FnOnce(&mut Status) -> T) -> T {
+        look(&mut self.status.lock().expect("no panic under this lock"))
+    }
+
+    // --- what openraft says ---
+
+    /// The configuration in force: every voter set of it, so two while a change is under way.
+    pub fn membership(&self) -> Membership {
+        self.raft.server_metrics().borrow().membership_config.membership().clone()
+    }
+
+    pub fn configurations(&self) -> Vec<Voters> {
+        self.membership().get_joint_config().iter().map(|voters| Voters::new(voters.iter().copied())).collect()
+    }
+
+    pub fn members(&self) -> BTreeSet<MemberId> {
+        self.membership().nodes().map(|(member, _)| *member).collect()
+    }
+
+    pub fn has_member(&self, peer: PeerId) -> bool {
+        self.raft.server_metrics().borrow().membership_config.nodes().any(|(member, _)| member.peer == peer)
+    }
+
+    pub fn term(&self) -> Term {
+        Term(self.raft.server_metrics().borrow().vote.leader_id.term)
+    }
+
+    /// The primary as openraft believes, whether or not it is reachable. What openraft last said of itself outlives it:
+    /// a member that has stopped leads nothing.
+    pub fn primary(&self) -> Option<MemberId> {
+        let believed = self.raft.server_metrics().borrow().current_leader;
+        believed.filter(|primary| *primary != self.me || !self.is_stopped())
+    }
+
+    /// Raft's leader here, ready or not.
+    pub fn is_raft_leader(&self) -> bool {
+        matches!(self.raft.server_metrics().borrow().state, ServerState::Leader) && !self.is_stopped()
+    }
+
+    pub fn last_log(&self) -> LogPosition {
+        let metrics = self.raft.data_metrics();
+        let last = metrics.borrow().last_log;
+        last.map_or(LogPosition::default(), |last| LogPosition {
+            term: Term(last.leader_id.term),
+            index: LogIndex(last.index),
+        })
+    }
+
+    /// Nothing was ever agreed on here: the founding did not get this far.
+    pub fn is_blank(&self) -> bool {
+        self.membership().nodes().next().is_none()
+    }
+
+    /// The voters with which the group was founded, or into which this member was invited.
+    pub fn founders(&self) -> Voters {
+        Voters::new(self.record().members.iter().map(Approval::member))
+    }
+
+    /// Whether the group is so new that the first beats of its members may still be on their way. A group that comes
+    /// from disk has no such grace: a primary that restarted must hear its majority before it acts.
+    pub fn is_new(&self, now: Millis) -> bool {
+        self.created_at.is_some_and(|at| now.since(at) <= MAJORITY_SILENCE_MAX)
+    }
+
+    /// Whether raft messages of this quorum are taken from this peer.
+    pub fn accepts(&self, peer: PeerId) -> bool {
+        let members = self.members();
+        members.iter().any(|member| member.peer == peer)
+            || self.record.lock().expect("no panic under this lock").invited(peer)
+    }
+
+    // --- what callers may do ---
+
+    pub fn leading(&self) -> Option<Term> {
+        self.status(|status| status.leading())
+    }
+
+    pub fn not_primary(&self) -> QuorumError {
+        let (voters, _) = members_of(&self.membership());
+        QuorumError::NotPrimary {
+            quorum: self.id,
+            primary: self.primary().filter(|primary| *primary != self.me),
+            voters,
+        }
+    }
+
+    pub fn stopped(&self, reason: &str) -> QuorumError {
+        QuorumError::Stopped { quorum: self.id, reason: reason.to_owned() }
+    }
+
+    fn refusal(&self, stop: &Stop) -> QuorumError {
+        match stop {
+            Stop::Full => QuorumError::DiskFull { quorum: self.id },
+            other => self.stopped(&other.to_string()),
+        }
+    }
+
+    /// What a command hears that was not proposed because the group has ended.
+    pub fn closed(&self) -> QuorumError {
+        let stop = self.status(|status| status.stopped.clone());
+        self.refusal(&stop.unwrap_or_else(|| self.ended_by()))
+    }
+
+    /// What a command hears that was in flight, for `after`, when the group ended.
+    pub fn interrupted(&self, after: Duration) -> QuorumError {
+        QuorumError::Unknown { after, reason: Some(self.ended_by().to_string()) }
+    }
+
+    /// The term in which this node may act as primary, or why it may not.
+    pub fn check_leading(&self) -> Result<Term, QuorumError> {
+        let status = self.status(|status| status.clone());
+        match status {
+            Status { stopped: Some(stop), .. } => Err(self.refusal(&stop)),
+            Status { led: Some(term), unheard: None, .. } => Ok(term),
+            Status { unheard: Some(reason), .. } => Err(QuorumError::Paused { quorum: self.id, reason }),
+            _ => Err(self.not_primary()),
+        }
+    }
+
+    /// Waits until everything committed before this call is applied here, and a majority has confirmed the lead.
+    pub async fn confirm_lead(&self) -> Result<(), QuorumError> {
+        self.check_leading()?;
+        // openraft's own deadline ends the asking; waiting for the state machine has none of its own.
+        let deadline = 2 * self.append_deadline();
+        match tokio::time::timeout(deadline, self.raft.ensure_linearizable()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(_)))) => Err(self.not_primary()),
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(missing)))) => Err(QuorumError::Paused {
+                quorum: self.id,
+                reason: format!("only {} voters confirmed the primary", missing.got.len()),
+            }),
+            Ok(Err(RaftError::Fatal(_))) => Err(self.closed()),
+            Err(_) => Err(QuorumError::Unknown { after: deadline, reason: None }),
+        }
+    }
+
+    /// How long an append to the slowest voter may take.
+    fn append_deadline(&self) -> Duration {
+        let voters = self.membership().voter_ids().collect::<Vec<_>>();
+        let others = voters.into_iter().filter(|voter| *voter != self.me);
+        others.map(|voter| self.links.latencies.append_deadline(voter.peer)).max().unwrap_or(APPEND_DEADLINE)
+    }
+
+    /// The time by the clocks of a majority; `None` while too few of them are known.
+    pub fn judge_clock(&self) -> Option<Judgement> {
+        self.clocks.judge(self.me, &self.configurations())
+    }
+
+    /// This node's own wall clock, for a record that knows no time yet.
+    pub fn own_clock(&self) -> Millis {
+        self.clocks.own()
+    }
+
+    pub fn view(&self) -> QuorumView {
+        let (mut voters, learners) = members_of(&self.membership());
+        if voters.is_empty() {
+            voters = self.record().members.iter().map(Approval::member).collect();
+        }
+        let status = self.status(|status| status.clone());
+        let applied = self.machine.read(|applied| {
+            let (jobs_live, jobs_ended, objects) = applied.state.counts();
+            QuorumView {
+                quorum: self.id,
+                term: self.term(),
+                primary: self.primary(),
+                voters,
+                learners,
+                standbys: applied.state.standbys.iter().map(Approval::member).collect(),
+                // A snapshot brings in what was applied elsewhere, and a restart begins with what is on disk.
+                committed: LogIndex(self.committed.load(Ordering::Acquire).max(applied.last.index().unwrap_or(0))),
+                applied: LogIndex(applied.last.index().unwrap_or(0)),
+                digest: applied.digest,
+                jobs_live,
+                jobs_ended,
+                objects,
+                level: applied.state.level,
+                time: applied.state.wall(),
+                clock_apart_ms: None,
+                clock_step: applied.state.stepped,
+                paused: None,
+            }
+        });
+        let stopped = status.stopped.map(|stop| stop.to_string());
+        let clock_apart_ms = self.judge_clock().map(|judged| judged.apart_ms);
+        QuorumView { paused: stopped.or(status.unheard), clock_apart_ms, ..applied }
+    }
+
+    // --- what others tell the group ---
+
+    /// Told on every beat whether a majority was heard; acts on changes.
+    pub fn heard(&self, now: Millis, missing: Option<String>) {
+        let (before, after) = self.status(|status| {
+            let before = status.clone();
+            match &missing {
+                Some(_) => status.unheard_since = status.unheard_since.or(status.judged_at).or(Some(now)),
+                None => (status.unheard_for, status.unheard_since) = (status.unheard_for(now), None),
+            }
+            (status.judged_at, status.unheard) = (Some(now), missing);
+            (before, status.clone())
+        });
+        if after.stopped.is_some() {
+            // Said to be paused already, for another reason.
+            return;
+        }
+        match (&before.unheard, &after.unheard) {
+            (None, Some(reason)) => {
+                if before.leading().is_some() {
+                    self.emit(HostEvent::NotLeading { quorum: self.id });
+                }
+                self.emit(HostEvent::Paused { quorum: self.id, reason: reason.clone() });
+            }
+            (Some(_), None) => {
+                self.emit(HostEvent::Unpaused { quorum: self.id });
+                if let Some(term) = after.leading() {
+                    self.emit(HostEvent::Leading { quorum: self.id, term });
+                }
+            }
+            _ => (),
+        }
+    }
+
+    /// Compares another member's state digest with our own of the same index.
+    pub fn compare(&self, theirs: (LogIndex, Digest)) -> bool {
+        let ours = self.machine.read(|applied| applied.digest);
+        debug_assert!(ours.0.0.is_multiple_of(DIGEST_INTERVAL));
+        ours.0 != theirs.0 || ours.0 == LogIndex(0) || ours.1 == theirs.1
+    }
+
+    /// Stops taking part, and says so loudly. A member that has stopped already only changes its reason: it does not
+    /// come back from one that needs an operator.
+    pub fn halt(&self, stop: Stop) {
+        let (before, led) = self.status(|status| {
+            let (before, led) = (status.stopped.clone(), status.leading().is_some());
+            if !matches!(before, Some(Stop::ForGood(_))) {
+                status.stopped = Some(stop.clone());
+            }
+            (before, led)
+        });
+        if before.as_ref() == Some(&stop) || matches!(before, Some(Stop::ForGood(_))) {
+            return;
+        }
+        tracing::error!(quorum = %self.id, reason = %stop, "this member of a quorum has stopped");
+        if led {
+            self.emit(HostEvent::NotLeading { quorum: self.id });
+        }
+        self.emit(HostEvent::Paused { quorum: self.id, reason: stop.to_string() });
+        if before.is_some() {
+            return;
+        }
+        self.stop.cancel();
+        let raft = self.raft.clone();
+        crate::seams::spawn(async move { drop(raft.shutdown().await) });
+    }
+
+    /// For how long no majority was heard, altogether, since the group was opened.
+    pub fn unheard_for(&self, now: Millis) -> Duration {
+        self.status(|status| status.unheard_for(now))
+    }
+
+    /// That no majority is heard, and since when; or that this member has stopped.
+    pub fn unheard(&self, now: Millis) -> Option<Unheard> {
+        self.status(|status| match (&status.stopped, &status.unheard) {
+            (Some(stop), _) => Some(Unheard { reason: stop.to_string(), since: None }),
+            (None, Some(reason)) => {
+                Some(Unheard { reason: reason.clone(), since: status.unheard_since.map(|since| now.since(since)) })
+            }
+            (None, None) => None,
+        })
+    }
+
+    /// Whether no majority was heard lately.
+    pub fn is_paused(&self) -> bool {
+        self.status(|status| status.unheard.is_some())
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.status(|status| status.stopped.is_some())
+    }
+
+    /// Whether the group has stopped in a way that opening it again may mend.
+    pub fn may_reopen(&self) -> bool {
+        self.status(|status| matches!(status.stopped, Some(Stop::Full | Stop::Store(_))))
+    }
+
+    /// What ended openraft, by its own account.
+    fn ended_by(&self) -> Stop {
+        let state = self.raft.metrics().borrow().running_state.clone();
+        match state {
+            Err(Fatal::StorageError(error)) => match self.fault.get() {
+                Some(fault) => fault.into(),
+                // Not the disk's doing: trying again would end the same.
+                None => Stop::ForGood(error.to_string()),
+            },
+            _ if self.stop.is_cancelled() => Stop::ForGood("the group closed".to_owned()),
+            Err(Fatal::Stopped | Fatal::Panicked) | Ok(()) => Stop::ForGood("openraft ended".to_owned()),
+        }
+    }
+
+    /// openraft's task is gone.
+    fn ended(&self) {
+        if !self.stop.is_cancelled() {
+            self.halt(self.ended_by());
+        }
+    }
+
+    fn emit(&self, event: HostEvent) {
+        // Fails only when nobody listens.
+        let _ = self.events.send(event);
+    }
+
+    // --- the supervisor ---
+
+    async fn supervise(group: Arc<Self>) {
+        let mut server = group.raft.server_metrics();
+        let mut primary_seen = None;
+        loop {
+            let now = server.borrow_and_update().clone();
+            let term = Term(now.vote.leader_id.term);
+            if let Some(primary) = now.current_leader
+                && primary_seen.replace((term, primary)) != Some((term, primary))
+            {
+                group.emit(HostEvent::Primary { quorum: group.id, term, primary });
+            }
+            match now.state {
+                ServerState::Shutdown => return group.ended(),
+                ServerState::Leader => {
+                    if group.status(|status| status.led) != Some(term) {
+                        group.lost_lead();
+                        // Whatever is in the log now may have been acknowledged by the primary before.
+                        let end = group.raft.metrics().borrow().last_log_index;
+                        let caught_up = group.raft.wait(None);
+                        tokio::select! {
+                            biased;
+                            () = group.stop.cancelled() => return,
+                            changed = server.changed() => {
+                                if changed.is_err() { return group.ended() }
+                                continue;
+                            }
+                            applied = caught_up.applied_index_at_least(end, "gaining the lead") => {
+                                if applied.is_err() { continue }
+                            }
+                        }
+                        group.metrics.leads.inc();
+                        let leading = group.status(|status| {
+                            status.led = Some(term);
+                            status.leading()
+                        });
+                        tracing::debug!(quorum = %group.id, %term, heard = leading.is_some(), "leading");
+                        if let Some(term) = leading {
+                            group.emit(HostEvent::Leading { quorum: group.id, term });
+                        }
+                    }
+                }
+                _ => group.lost_lead(),
+            }
+            tokio::select! {
+                biased;
+                () = group.stop.cancelled() => return,
+                // These metrics never tell of openraft's end: their sender goes with it.
+                changed = server.changed() => if changed.is_err() { return group.ended() },
+            }
+        }
+    }
+
+    fn lost_lead(&self) {
+        let led = self.status(|status| {
+            let led = status.leading().is_some();
+            status.led = None;
+            led
+        });
+        if led {
+            self.emit(HostEvent::NotLeading { quorum: self.id });
+        }
+    }
+}

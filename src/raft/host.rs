@@ -1,0 +1,684 @@
+//! All groups of one node: loading, founding, leaving, and answering other members.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::raft::VoteRequest;
+use openraft::{EmptyNode, LogIdOptionExt};
+use quorate_protocols::approval::{Approval, Subject};
+use quorate_protocols::ids::{Digest, LogIndex, MemberId, Millis, PeerId, QuorumId};
+use quorate_protocols::job::message::{MembershipStatement, SignedMembership};
+use quorate_protocols::liveness::Latency;
+use quorate_protocols::quorum::limits::{
+    QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, RAFT_HEAD_BYTES_MAX, STANDBYS, VOTERS_MAX,
+};
+use quorate_protocols::quorum::{RaftAnswer, RaftMessage};
+use quorate_protocols::wire::{self, Record};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc};
+
+use super::clocks::NodeClocks;
+use super::group::{self, Group, GroupParts, GroupRecord, Stop};
+use super::latencies::Latencies;
+use super::metrics::QuorumMetrics;
+use super::network::{AppendBody, Links, SnapshotBody};
+use super::reopen;
+use super::rollback_guard;
+use super::snapshot::name_of;
+use super::types::Snapshot;
+use super::{FoundError, HostEvent, Promises, QuorumContext};
+use crate::identity::Identity;
+use crate::seams::{DiskError, Frame, InboundRequest, KvBatch, Net, NetError, Reply, Seams, run_blocking};
+use crate::storage::Storage;
+
+/// Events kept for a follower that lags.
+const EVENTS_MAX: usize = 1024;
+
+/// Raft requests dealt with at once; the network bounds them per peer before. The next is dropped, which its sender
+/// takes as busy.
+const REQUESTS_MAX: usize = 512;
+
+/// How long a founder tries to have a quorum created, and then to get a primary out of it.
+const FOUND_DEADLINE: Duration = Duration::from_secs(20);
+
+/// Times that a member is asked to create a quorum. It syncs several times for that: a slow disk has it done when it is
+/// asked again, and a member that stands still does not hold up its founder for long.
+const FOUND_TRIES: usize = 2;
+
+/// Between its rounds of asking.
+const FOUND_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a member that was asked to initialize waits for its own election, at least. It syncs the first entry and
+/// its vote before, and the others theirs.
+const ELECTED_DEADLINE: Duration = Duration::from_millis(1500);
+
+/// A member that left says who took its place for this long.
+const DEPARTED_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+const DEPARTED_MAX: usize = 4 * QUORUMS_PER_NODE_MAX;
+const DEPARTED_TREE: &str = "quorums.departed";
+
+/// Chunks of one snapshot that a member is ready to fetch: far above what the limits on a state allow.
+const SNAPSHOT_CHUNKS_MAX: usize = 4096;
+const CHUNKS_AT_ONCE: usize = 4;
+
+/// Why a peer did not create a quorum, or is not its primary.
+#[derive(Debug, thiserror::Error)]
+pub enum FoundRefusal {
+    #[error(transparent)]
+    Net(#[from] NetError),
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Where a member went: its last word on the membership, signed when it left.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Departed {
+    pub membership: SignedMembership,
+    /// By this node's wall clock.
+    pub left_at: Millis,
+}
+
+impl Record for Departed {
+    const VERSION: u8 = 1;
+}
+
+pub struct Inner {
+    pub seams: Seams,
+    pub identity: Identity,
+    pub net: Arc<dyn Net>,
+    pub storage: Storage,
+    pub links: Arc<Links>,
+    pub events: broadcast::Sender<HostEvent>,
+    pub metrics: QuorumMetrics,
+    pub clocks: Arc<NodeClocks>,
+    /// Peers that liveness suspects, and since when on the monotonic clock.
+    pub suspected: Mutex<BTreeMap<PeerId, Millis>>,
+    /// Quorums whose primary, as far as this node knows, says that it does not lead this node there.
+    pub denied: Mutex<BTreeSet<QuorumId>>,
+    /// Set once the node's approver runs.
+    pub promises: OnceLock<Arc<dyn Promises>>,
+    /// Wakes the liveness layer: the set of groups changed.
+    pub kick: Notify,
+    groups: RwLock<BTreeMap<QuorumId, Arc<Group>>>,
+    departed: RwLock<BTreeMap<QuorumId, Departed>>,
+    /// Quorums whose member on this disk was an earlier life of this node: it may come back without a new promise.
+    rejoining: Mutex<BTreeSet<QuorumId>>,
+    /// Founding and leaving change several things on disk and happen one at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// Quorums of which this disk forgot what `member` promised. When there are any, the node must take a new incarnation
+/// before it starts its quorum host.
+pub fn lost_quorums(storage: &Storage, member: MemberId) -> Result<Vec<QuorumId>, DiskError> {
+    let records: BTreeMap<_, _> = group::read_records(storage)?.into_iter().collect();
+    let files = storage.files();
+    let mut lost = Vec::new();
+    for quorum in rollback_guard::list(&*files)? {
+        let ours = rollback_guard::read(&*files, quorum)?.is_some_and(|mark| mark.member == member);
+        if ours && (!records.contains_key(&quorum) || group::is_behind_mark(storage, quorum, member)?) {
+            lost.push(quorum);
+        }
+    }
+    Ok(lost)
+}
+
+/// Whether this disk knows of any quorum that it has a member of.
+pub fn has_members(storage: &Storage) -> Result<bool, DiskError> {
+    Ok(!group::read_records(storage)?.is_empty())
+}
+
+impl Inner {
+    pub async fn load(context: QuorumContext) -> Result<Arc<Self>, DiskError> {
+        let QuorumContext { seams, identity, net, storage } = context;
+        let clocks = Arc::new(NodeClocks::new(seams.clock.clone()));
+        let host = Arc::new(Self {
+            seams,
+            identity,
+            links: Arc::new(Links::new(net.clone(), Latencies::new(storage.clone()))),
+            net,
+            storage,
+            events: broadcast::Sender::new(EVENTS_MAX),
+            metrics: QuorumMetrics::default(),
+            clocks,
+            suspected: Mutex::default(),
+            denied: Mutex::default(),
+            promises: OnceLock::new(),
+            kick: Notify::new(),
+            groups: RwLock::default(),
+            departed: RwLock::default(),
+            rejoining: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        });
+        host.load_departed()?;
+        let me = host.identity.member();
+        let lost: BTreeSet<_> = lost_quorums(&host.storage, me)?.into_iter().collect();
+        let mut rejoining = rollback_guard::list(&*host.storage.files())?;
+        for (quorum, record) in group::read_records(&host.storage)? {
+            if record.member != me {
+                // An earlier life of this node made the promises in here; only the primary can take it in again.
+                group::erase(&host.storage, quorum).await?;
+                rejoining.insert(quorum);
+            } else if lost.contains(&quorum) {
+                tracing::error!(%quorum, "the disk forgot what this member promised: it does not take part");
+            } else {
+                rejoining.remove(&quorum);
+                host.open(quorum, record, None).await?;
+            }
+        }
+        *host.rejoining.lock().expect("no panic under this lock") = rejoining;
+        Ok(host)
+    }
+
+    async fn open(
+        self: &Arc<Self>,
+        quorum: QuorumId,
+        record: GroupRecord,
+        created_at: Option<Millis>,
+    ) -> Result<Arc<Group>, DiskError> {
+        let group = self.install(quorum, record, created_at, LogIndex(0)).await?;
+        crate::seams::spawn(reopen::keep_open(self.clone(), group.clone()));
+        Ok(group)
+    }
+
+    /// Opens a group again that its store had ended, by the rules of a restart. `None` when it is not to be opened any
+    /// more. An error leaves it closed.
+    pub async fn reopen(self: &Arc<Self>, ended: &Arc<Group>) -> Result<Option<Arc<Group>>, DiskError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let current = self.group(ended.id).is_some_and(|group| Arc::ptr_eq(&group, ended));
+        if !current || self.seams.tasks.is_ending() {
+            return Ok(None);
+        }
+        ended.close().await;
+        // Shows that the store takes writes. And whatever the group had written without a sync is synced with it: what
+        // openraft finds in a log that it opens, it takes for durable.
+        group::write_record(&self.storage, ended.id, &ended.record()).await?;
+        if group::is_behind_mark(&self.storage, ended.id, ended.me)? {
+            ended.halt(Stop::ForGood("the disk forgot what this member promised".to_owned()));
+            return Ok(None);
+        }
+        let told = ended.machine.read(|applied| LogIndex(applied.last.index().unwrap_or(0)));
+        let group = self.install(ended.id, ended.record(), None, told).await?;
+        self.metrics.reopened.inc();
+        tracing::info!(quorum = %group.id, "this member of a quorum takes part again");
+        let _ = self.events.send(HostEvent::Unpaused { quorum: group.id });
+        Ok(Some(group))
+    }
+
+    async fn install(
+        self: &Arc<Self>,
+        quorum: QuorumId,
+        record: GroupRecord,
+        created_at: Option<Millis>,
+        told: LogIndex,
+    ) -> Result<Arc<Group>, DiskError> {
+        let parts = GroupParts {
+            quorum,
+            member: self.identity.member(),
+            record,
+            seams: self.seams.clone(),
+            storage: self.storage.clone(),
+            links: self.links.clone(),
+            events: self.events.clone(),
+            metrics: self.metrics.clone(),
+            clocks: self.clocks.clone(),
+            created_at,
+            told,
+        };
+        let group = Group::open(parts).await?;
+        self.groups.write().expect("no panic under this lock").insert(quorum, group.clone());
+        self.net.provide(quorum);
+        self.kick.notify_one();
+        Ok(group)
+    }
+
+    pub fn group(&self, quorum: QuorumId) -> Option<Arc<Group>> {
+        self.groups.read().expect("no panic under this lock").get(&quorum).cloned()
+    }
+
+    /// In order of id.
+    pub fn groups(&self) -> Vec<Arc<Group>> {
+        self.groups.read().expect("no panic under this lock").values().cloned().collect()
+    }
+
+    pub fn suspects(&self, peer: PeerId) -> bool {
+        self.suspected.lock().expect("no panic under this lock").contains_key(&peer)
+    }
+
+    /// Ends every group, in order.
+    pub async fn close(&self) {
+        // A group that is just being opened again is among them.
+        let _one_at_a_time = self.changing.lock().await;
+        for group in self.groups() {
+            group.close().await;
+        }
+    }
+
+    pub fn sign_membership(&self, group: &Group) -> SignedMembership {
+        let view = group.view();
+        let statement = MembershipStatement {
+            quorum: group.id,
+            by: self.identity.member(),
+            term: view.term,
+            voters: view.voters,
+            primary: view.primary,
+        };
+        SignedMembership::sign(self.identity.signing_key(), statement)
+    }
+
+    // --- members that left ---
+
+    fn load_departed(&self) -> Result<(), DiskError> {
+        let now = self.seams.clock.wall();
+        let rows = self.storage.kv().range(DEPARTED_TREE, &[], &[0xff; 17], DEPARTED_MAX, usize::MAX)?;
+        let mut departed = self.departed.write().expect("no panic under this lock");
+        for (key, value) in rows {
+            let note: Option<Departed> = wire::decode_record(&value).ok();
+            // A note that cannot be read or is too old only routes: losing it costs a question to somebody else.
+            if let (Ok(id), Some(note)) = (<[u8; 16]>::try_from(key), note)
+                && now.since(note.left_at) < DEPARTED_KEPT
+            {
+                departed.insert(QuorumId(id), note);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn departed(&self, quorum: QuorumId) -> Option<Departed> {
+        let departed = self.departed.read().expect("no panic under this lock");
+        let now = self.seams.clock.wall();
+        departed.get(&quorum).filter(|note| now.since(note.left_at) < DEPARTED_KEPT).cloned()
+    }
+
+    /// Leaves a quorum whose members no longer count this node among them; keeps a note on where they are.
+    pub async fn leave(self: &Arc<Self>, quorum: QuorumId) -> Result<(), DiskError> {
+        let _one_at_a_time = self.changing.lock().await;
+        let Some(group) = self.group(quorum) else { return Ok(()) };
+        let note = Departed { membership: self.sign_membership(&group), left_at: self.seams.clock.wall() };
+        group.close().await;
+        let mut batch = KvBatch::new();
+        batch.put(DEPARTED_TREE, quorum.0, wire::encode_record(&note));
+        let overflow = {
+            let mut departed = self.departed.write().expect("no panic under this lock");
+            departed.insert(quorum, note);
+            let oldest = departed.iter().min_by_key(|(id, note)| (note.left_at, **id)).map(|(id, _)| *id);
+            let overflow = oldest.filter(|_| departed.len() > DEPARTED_MAX);
+            overflow.inspect(|id| drop(departed.remove(id)))
+        };
+        if let Some(id) = overflow {
+            batch.delete(DEPARTED_TREE, id.0);
+        }
+        self.storage.write(batch).await?;
+        // The mark first: a store without the group, and a mark that tells of it, would be taken for a disk that forgot.
+        self.forget(quorum).await?;
+        group::erase(&self.storage, quorum).await?;
+        self.groups.write().expect("no panic under this lock").remove(&quorum);
+        self.net.stop_providing(quorum);
+        self.kick.notify_one();
+        let _ = self.events.send(HostEvent::Left { quorum });
+        Ok(())
+    }
+
+    async fn forget(&self, quorum: QuorumId) -> Result<(), DiskError> {
+        let files = self.storage.files();
+        run_blocking(move || {
+            rollback_guard::clear(&*files, quorum)?;
+            let mut list = rollback_guard::list(&*files)?;
+            list.remove(&quorum);
+            rollback_guard::write_list(&*files, list)
+        })
+        .await
+    }
+
+    // --- founding ---
+
+    /// Creates the quorum here, if this node promised to be a member of it. Repeating it changes nothing.
+    pub async fn create(
+        self: &Arc<Self>,
+        from: PeerId,
+        quorum: QuorumId,
+        members: Vec<Approval>,
+        standbys: Vec<Approval>,
+    ) -> Result<Arc<Group>, String> {
+        self.check_founding(from, quorum, &members, &standbys)?;
+        let me = self.identity.member();
+        let record = GroupRecord { member: me, members, standbys, asked_by: from };
+        let _one_at_a_time = self.changing.lock().await;
+        if let Some(group) = self.group(quorum) {
+            if group.is_stopped() {
+                return Err("this member has stopped".to_owned());
+            }
+            return Ok(group);
+        }
+        // Asked only now: a founding that is repeated may outlive the lease, and one that rejoins has lost it.
+        let own = record.approvals().find(|approval| approval.statement.approver == me.peer);
+        let lease = own.map(|approval| approval.statement.lease);
+        let rejoins = self.rejoining.lock().expect("no panic under this lock").contains(&quorum);
+        if let (Some(promises), Some(lease), false) = (self.promises.get(), lease, rejoins)
+            && !promises.stands(lease, quorum)
+        {
+            return Err("the promise of this node has run out".to_owned());
+        }
+        if self.groups().len() >= QUORUMS_PER_NODE_MAX {
+            return Err(format!("this node is a member of {QUORUMS_PER_NODE_MAX} quorums already"));
+        }
+        let peers: Vec<_> = record.approvals().map(|approval| approval.statement.approver).collect();
+        let created = async {
+            group::write_record(&self.storage, quorum, &record).await?;
+            let files = self.storage.files();
+            run_blocking(move || {
+                let mut list = rollback_guard::list(&*files)?;
+                list.insert(quorum);
+                rollback_guard::clear(&*files, quorum)?;
+                rollback_guard::write_list(&*files, list)
+            })
+            .await?;
+            self.open(quorum, record, Some(self.seams.clock.monotonic())).await
+        };
+        let group = created.await.map_err(|error| error.to_string())?;
+        self.rejoining.lock().expect("no panic under this lock").remove(&quorum);
+        peers.into_iter().filter(|peer| *peer != me.peer && !self.net.is_connected(*peer)).for_each(|peer| {
+            self.links.dial(peer);
+        });
+        let _ = self.events.send(HostEvent::Joined { quorum });
+        Ok(group)
+    }
+
+    fn check_founding(
+        &self,
+        from: PeerId,
+        quorum: QuorumId,
+        members: &[Approval],
+        standbys: &[Approval],
+    ) -> Result<(), String> {
+        let subject = Subject::Member { quorum };
+        if members.is_empty() || members.len() > VOTERS_MAX || standbys.len() > VOTERS_MAX + STANDBYS {
+            return Err(format!("{} members and {} standbys", members.len(), standbys.len()));
+        }
+        let mut approvers = BTreeSet::new();
+        let me = self.identity.member();
+        let mut own = None;
+        for approval in members.iter().chain(standbys) {
+            let statement = &approval.statement;
+            if statement.subject != subject || !approval.is_genuine() {
+                return Err(format!("the approval of {} is not for this", statement.approver));
+            }
+            if !approvers.insert(statement.approver) {
+                return Err(format!("{} approved twice", statement.approver));
+            }
+            if statement.approver == me.peer {
+                own = Some(statement);
+            }
+        }
+        let own = own.ok_or("this node has not approved")?;
+        let rejoins = self.rejoining.lock().expect("no panic under this lock").contains(&quorum);
+        if own.incarnation != me.incarnation && !rejoins {
+            return Err("an earlier incarnation of this node approved".to_owned());
+        }
+        if from != own.asker && from != me.peer && !approvers.contains(&from) {
+            return Err("neither the asker nor a member".to_owned());
+        }
+        Ok(())
+    }
+
+    /// As a member: makes the first entry and waits to be elected by it.
+    async fn initialize(&self, group: &Group) -> Result<(), String> {
+        let members: BTreeMap<MemberId, EmptyNode> =
+            group.record().members.iter().map(|approval| (approval.member(), EmptyNode {})).collect();
+        // An error says that the group has a first entry already, which is as good.
+        if let Err(error) = group.raft.initialize(members).await {
+            tracing::debug!(quorum = ?group.id, %error, "initializing");
+        }
+        let mut server = group.raft.server_metrics();
+        let elected = async { while !group.is_raft_leader() && server.changed().await.is_ok() {} };
+        let founders = group.founders();
+        let latencies = founders.iter().map(|member| self.links.latencies.of_member(member, group.me));
+        let slowest = latencies.fold(Latency::default(), Latency::max);
+        match tokio::time::timeout(ELECTED_DEADLINE.max(2 * slowest.commit()), elected).await {
+            Ok(()) if group.is_raft_leader() => Ok(()),
+            _ => Err("not elected".to_owned()),
+        }
+    }
+
+    /// As the founder.
+    pub async fn found(
+        self: &Arc<Self>,
+        quorum: QuorumId,
+        members: Vec<Approval>,
+        standbys: Vec<Approval>,
+    ) -> Result<MemberId, FoundError> {
+        let ids: Vec<MemberId> = members.iter().map(Approval::member).collect();
+        let message = |initialize| RaftMessage::Found {
+            quorum,
+            members: members.clone(),
+            standbys: standbys.clone(),
+            initialize,
+        };
+        let asked = ids.iter().map(|member| self.ask_to_create(member.peer, message(false)));
+        let answers = futures::future::join_all(asked).await;
+        let founded = answers.iter().filter(|answer| answer.is_ok()).count();
+        if founded < ids.len() || ids.is_empty() {
+            let reasons = ids.iter().zip(&answers).filter_map(|(member, answer)| {
+                answer.as_ref().err().map(|reason| format!("{}: {reason}", member.peer))
+            });
+            let reason = reasons.collect::<Vec<_>>().join("; ");
+            return Err(FoundError::TooFew { quorum, founded, needed: ids.len(), reason });
+        }
+        // Ourselves first: then the primary is where the first commands come from.
+        let mut order = ids;
+        order.sort_by_key(|member| member.peer != self.identity.peer());
+        let elected = async {
+            loop {
+                for member in &order {
+                    match self.ask_to_found(member.peer, message(true)).await {
+                        Ok(()) => return *member,
+                        Err(reason) => tracing::debug!(?quorum, ?member, %reason, "asked to be the first primary"),
+                    }
+                }
+                tokio::time::sleep(FOUND_PAUSE).await;
+            }
+        };
+        tokio::time::timeout(FOUND_DEADLINE, elected)
+            .await
+            .map_err(|_| FoundError::NoPrimary { quorum, after: FOUND_DEADLINE })
+    }
+
+    /// Asks one peer to create a quorum, again when its answer is late: creating it twice changes nothing.
+    async fn ask_to_create(self: &Arc<Self>, peer: PeerId, message: RaftMessage) -> Result<(), String> {
+        let mut tries = 1;
+        loop {
+            match self.ask_to_found(peer, message.clone()).await {
+                Err(FoundRefusal::Net(NetError::Timeout { .. })) if tries < FOUND_TRIES => tries += 1,
+                answered => return answered.map_err(|refusal| refusal.to_string()),
+            }
+        }
+    }
+
+    /// Asks one peer, or this node itself, to create a quorum.
+    pub async fn ask_to_found(self: &Arc<Self>, peer: PeerId, message: RaftMessage) -> Result<(), FoundRefusal> {
+        let answer = if peer == self.identity.peer() {
+            self.answer(peer, message).await.0
+        } else {
+            let initializes = matches!(message, RaftMessage::Found { initialize: true, .. });
+            // To be elected takes what its syncs take; nothing else is tried meanwhile.
+            let deadline = if initializes { RAFT_DEADLINE_MAX } else { RAFT_DEADLINE };
+            self.links.ask(peer, &message, deadline).await?.0
+        };
+        match answer {
+            RaftAnswer::Founded => Ok(()),
+            RaftAnswer::Failed { reason } => Err(FoundRefusal::Refused(reason)),
+            other => Err(FoundRefusal::Refused(format!("answered {other:?}"))),
+        }
+    }
+
+    // --- other members' requests ---
+
+    /// Answers raft requests, each in a task of its own: one slow group holds up no other.
+    pub async fn serve(self: Arc<Self>, mut requests: mpsc::Receiver<InboundRequest>) {
+        let shutdown = self.seams.tasks.shutdown_token();
+        let room = Arc::new(Semaphore::new(REQUESTS_MAX));
+        loop {
+            let request = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                request = requests.recv() => match request {
+                    Some(request) => request,
+                    None => return,
+                },
+            };
+            let Ok(permit) = room.clone().try_acquire_owned() else { continue };
+            let (host, shutdown) = (self.clone(), shutdown.clone());
+            crate::seams::spawn(async move {
+                let InboundRequest { from, frame, reply, memory } = request;
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => (),
+                    () = host.handle(from, frame, reply) => (),
+                }
+                drop((memory, permit));
+            });
+        }
+    }
+
+    async fn handle(self: &Arc<Self>, from: PeerId, frame: Frame, reply: Reply) {
+        match wire::decode(&frame.head, RAFT_HEAD_BYTES_MAX) {
+            Ok(message) => {
+                let (answer, payload) = self.answer(from, message).await;
+                reply.send(Frame::new(wire::encode(&answer), payload));
+            }
+            Err(error) => {
+                tracing::debug!(%from, %error, "a raft message");
+                self.net.penalise(from, "malformed raft message");
+            }
+        }
+    }
+
+    async fn answer(self: &Arc<Self>, from: PeerId, message: RaftMessage) -> (RaftAnswer, Bytes) {
+        let answer = match message {
+            RaftMessage::Found { quorum, members, standbys, initialize } => {
+                match self.create(from, quorum, members, standbys).await {
+                    Ok(group) if initialize => self.initialize(&group).await.map(|()| RaftAnswer::Founded),
+                    Ok(_) => Ok(RaftAnswer::Founded),
+                    Err(reason) => Err(reason),
+                }
+            }
+            RaftMessage::Chunk { quorum, hash } => match self.chunk(from, quorum, hash) {
+                Ok(bytes) => return (RaftAnswer::Chunk, bytes),
+                Err(reason) => Err(reason),
+            },
+            RaftMessage::Append { quorum, to, body } => match self.addressed(from, quorum, to) {
+                Ok(group) => self.append(from, &group, &body).await,
+                Err(answer) => Ok(answer),
+            },
+            RaftMessage::Vote { quorum, to, body } => match self.addressed(from, quorum, to) {
+                Ok(group) => self.vote(from, &group, &body).await,
+                Err(answer) => Ok(answer),
+            },
+            RaftMessage::Snapshot { quorum, to, body } => match self.addressed(from, quorum, to) {
+                Ok(group) => self.snapshot(from, &group, &body).await,
+                Err(answer) => Ok(answer),
+            },
+        };
+        (answer.unwrap_or_else(|reason| RaftAnswer::Failed { reason }), Bytes::new())
+    }
+
+    /// The group that the message is for, if it is for this member, and from one.
+    fn addressed(&self, from: PeerId, quorum: QuorumId, to: MemberId) -> Result<Arc<Group>, RaftAnswer> {
+        let me = self.identity.member();
+        let not_member = RaftAnswer::NotMember { incarnation: me.incarnation };
+        let group = self.group(quorum).filter(|_| to == me).ok_or(not_member)?;
+        let failed = |reason: &str| RaftAnswer::Failed { reason: reason.to_owned() };
+        if group.is_stopped() {
+            return Err(failed("this member has stopped"));
+        }
+        if !group.accepts(from) {
+            return Err(failed("the sender is no member here"));
+        }
+        Ok(group)
+    }
+
+    fn malformed(&self, from: PeerId) -> String {
+        self.net.penalise(from, "malformed raft body");
+        "the body cannot be read".to_owned()
+    }
+
+    async fn append(&self, from: PeerId, group: &Group, body: &[u8]) -> Result<RaftAnswer, String> {
+        let AppendBody { request, digest } =
+            wire::decode(body, RAFT_HEAD_BYTES_MAX).map_err(|_| self.malformed(from))?;
+        if request.vote.leader_id.voted_for.map(|leader| leader.peer) != Some(from) {
+            return Err("the sender is not the leader that it names".to_owned());
+        }
+        if !group.compare(digest) {
+            self.metrics.diverged.inc();
+            group.halt(Stop::ForGood(format!("its state differs from the primary's at log index {}", digest.0)));
+            return Err("states differ".to_owned());
+        }
+        let answer = group.raft.append_entries(request).await.map_err(|error| error.to_string())?;
+        Ok(RaftAnswer::Ok { body: wire::encode(&answer) })
+    }
+
+    async fn vote(&self, from: PeerId, group: &Group, body: &[u8]) -> Result<RaftAnswer, String> {
+        let request: VoteRequest<MemberId> =
+            wire::decode(body, RAFT_HEAD_BYTES_MAX).map_err(|_| self.malformed(from))?;
+        if request.vote.leader_id.voted_for.map(|candidate| candidate.peer) != Some(from) {
+            return Err("the sender is not the candidate that it names".to_owned());
+        }
+        let answer = group.raft.vote(request).await.map_err(|error| error.to_string())?;
+        Ok(RaftAnswer::Ok { body: wire::encode(&answer) })
+    }
+
+    fn chunk(&self, from: PeerId, quorum: QuorumId, hash: Digest) -> Result<Bytes, String> {
+        let group = self.group(quorum).filter(|group| group.accepts(from)).ok_or("no member here")?;
+        match group.snapshots.chunk(hash) {
+            Ok(Some(bytes)) => Ok(bytes.into()),
+            Ok(None) => Err("no such chunk".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Fetches what is missing of a snapshot and installs it. What was fetched before a deadline is kept, so that the
+    /// sender's next try goes on from there.
+    async fn snapshot(self: &Arc<Self>, from: PeerId, group: &Group, body: &[u8]) -> Result<RaftAnswer, String> {
+        let SnapshotBody { vote, meta, list } =
+            wire::decode(body, RAFT_HEAD_BYTES_MAX).map_err(|_| self.malformed(from))?;
+        if vote.leader_id.voted_for.map(|leader| leader.peer) != Some(from) {
+            return Err("the sender is not the leader that it names".to_owned());
+        }
+        let chunks = list.chunks.len();
+        if chunks > SNAPSHOT_CHUNKS_MAX {
+            return Err(format!("{chunks} chunks are more than {SNAPSHOT_CHUNKS_MAX}"));
+        }
+        let Ok(_one_at_a_time) = group.receiving.try_lock() else {
+            return Err("already receiving a snapshot".to_owned());
+        };
+        let missing = group.snapshots.missing(&list).map_err(|error| error.to_string())?;
+        let fetch = async {
+            for names in missing.chunks(CHUNKS_AT_ONCE) {
+                futures::future::try_join_all(names.iter().map(|name| self.fetch(from, group, *name))).await?;
+            }
+            Ok::<(), String>(())
+        };
+        // Less than the sender waits, so that it hears why.
+        match tokio::time::timeout(RAFT_DEADLINE * 4 / 5, fetch).await {
+            Err(_) => return Err("the chunks are still on their way".to_owned()),
+            Ok(fetched) => fetched?,
+        };
+        let snapshot = Snapshot { meta, snapshot: Box::new(list) };
+        let answer = group.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| error.to_string())?;
+        Ok(RaftAnswer::Ok { body: wire::encode(&answer) })
+    }
+
+    async fn fetch(&self, from: PeerId, group: &Group, name: Digest) -> Result<(), String> {
+        let message = RaftMessage::Chunk { quorum: group.id, hash: name };
+        let (answer, bytes) = self.links.ask(from, &message, RAFT_DEADLINE).await.map_err(|error| error.to_string())?;
+        if !matches!(answer, RaftAnswer::Chunk) {
+            return Err(format!("chunk {name}: {answer:?}"));
+        }
+        if name_of(&bytes) != name {
+            self.net.penalise(from, "a snapshot chunk with other bytes than its name");
+            return Err(format!("chunk {name} has other bytes"));
+        }
+        group.snapshots.keep(name, &bytes).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,4 @@
+//! Test doubles that tests of more than one module use.
+
+pub(crate) mod memory;
+pub(crate) mod quorums;

@@ -1,0 +1,550 @@
+//! Scripted peers, members and quorums.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use quorate_protocols::approval::{
+    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Requirement, Statement, Subject,
+};
+use quorate_protocols::directory::QuorumAdvert;
+use quorate_protocols::ids::{
+    BootId, Digest, Incarnation, LeaseId, LogIndex, MemberId, Millis, PeerId, QuorumId, Term,
+};
+use quorate_protocols::job::Kind;
+use quorate_protocols::job::message::{MembershipStatement, Query, QueryAnswer, QuorumView, SignedMembership};
+use quorate_protocols::liveness::Judgement;
+use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, QuorumState, Rejection};
+use quorate_protocols::wire;
+use tokio::sync::{broadcast, mpsc, watch};
+
+use crate::directory::KnownPeer;
+use crate::quorums::ports::{Knowledge, LocalApprover, LocalQuorum, LocalQuorums};
+use crate::raft::{HostEvent, QuorumError};
+use crate::seams::clock::SystemClock;
+use crate::seams::entropy::SeededEntropy;
+use crate::seams::{
+    Clock, Disk, DiskError, Files, Frame, Kv, KvBatch, Net, NetError, PeerView, Protocol, Seams, TaskGroup, Topic,
+};
+
+/// The key of test node `n`, and its peer id.
+pub fn key(n: u8) -> SigningKey {
+    SigningKey::from_bytes(&[n; 32])
+}
+pub fn peer(n: u8) -> PeerId {
+    PeerId(key(n).verifying_key().to_bytes())
+}
+pub fn member(n: u8) -> MemberId {
+    MemberId { peer: peer(n), incarnation: Incarnation(1) }
+}
+pub const QUORUM: QuorumId = QuorumId([7; 16]);
+
+pub fn seams(seed: u64) -> Seams {
+    let disk = Disk { kv: Arc::new(NoDisk), files: Arc::new(NoDisk) };
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SeededEntropy::new(seed)));
+    Seams { clock, entropy, disk, tasks: TaskGroup::inline() }
+}
+
+/// Nothing in this layer touches the disk.
+struct NoDisk;
+
+fn no_disk<T>() -> Result<T, DiskError> {
+    Err(DiskError::Io { what: "anything", place: "no disk".into(), reason: "none in this test".into() })
+}
+
+impl Kv for NoDisk {
+    fn get(&self, _: &str, _: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        no_disk()
+    }
+    fn range(&self, _: &str, _: &[u8], _: &[u8], _: usize, _: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DiskError> {
+        no_disk()
+    }
+    fn last(&self, _: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, DiskError> {
+        no_disk()
+    }
+    fn trees(&self) -> Result<Vec<String>, DiskError> {
+        no_disk()
+    }
+    fn apply(&self, _: KvBatch) -> Result<(), DiskError> {
+        no_disk()
+    }
+    fn sync(&self) -> Result<(), DiskError> {
+        no_disk()
+    }
+}
+
+impl Files for NoDisk {
+    fn write_piece(&self, _: quorate_protocols::ids::PieceHash, _: &[u8]) -> Result<(), DiskError> {
+        no_disk()
+    }
+    fn read_piece(&self, _: quorate_protocols::ids::PieceHash) -> Result<Option<Bytes>, DiskError> {
+        no_disk()
+    }
+    fn remove_piece(&self, _: quorate_protocols::ids::PieceHash) -> Result<(), DiskError> {
+        no_disk()
+    }
+    fn list_pieces(
+        &self,
+        _: Option<quorate_protocols::ids::PieceHash>,
+        _: usize,
+    ) -> Result<Vec<quorate_protocols::ids::PieceHash>, DiskError> {
+        no_disk()
+    }
+    fn write_small(&self, _: &str, _: &[u8]) -> Result<(), DiskError> {
+        no_disk()
+    }
+    fn read_small(&self, _: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        no_disk()
+    }
+    fn free_space(&self) -> Result<(u64, u64), DiskError> {
+        no_disk()
+    }
+}
+
+/// What a scripted peer does with a question.
+pub enum Reaction {
+    Answer(Frame),
+    /// Nobody listens there.
+    Unreachable,
+    /// Says nothing until the asker gives up.
+    Silent,
+}
+
+impl Reaction {
+    pub fn answer<T: serde::Serialize>(answer: &T) -> Self {
+        Self::Answer(Frame::head(wire::encode(answer)))
+    }
+}
+
+type Script = dyn Fn(PeerId, Protocol, &Frame) -> Reaction + Send + Sync;
+
+/// A network whose peers follow a script. Answers take a millisecond.
+pub struct ScriptedNet {
+    local: PeerId,
+    script: Box<Script>,
+    pub asked: Mutex<Vec<(PeerId, Protocol)>>,
+    pub providers: Mutex<Vec<PeerId>>,
+    pub penalised: Mutex<Vec<(PeerId, &'static str)>>,
+    pub connected: Mutex<BTreeSet<PeerId>>,
+}
+
+impl ScriptedNet {
+    pub fn new(
+        local: PeerId,
+        script: impl Fn(PeerId, Protocol, &Frame) -> Reaction + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            local,
+            script: Box::new(script),
+            asked: Mutex::default(),
+            providers: Mutex::default(),
+            penalised: Mutex::default(),
+            connected: Mutex::default(),
+        })
+    }
+    pub fn asked(&self) -> Vec<PeerId> {
+        self.asked.lock().unwrap().iter().map(|(peer, _)| *peer).collect()
+    }
+}
+
+impl Net for ScriptedNet {
+    fn local_peer(&self) -> PeerId {
+        self.local
+    }
+    fn request(
+        &self,
+        peer: PeerId,
+        protocol: Protocol,
+        frame: Frame,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Frame, NetError>> {
+        self.asked.lock().unwrap().push((peer, protocol));
+        let reaction = (self.script)(peer, protocol, &frame);
+        async move {
+            match reaction {
+                Reaction::Answer(frame) => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    Ok(frame)
+                }
+                Reaction::Unreachable => Err(NetError::Unreachable { peer, reason: "connection refused".into() }),
+                Reaction::Silent => {
+                    tokio::time::sleep(deadline).await;
+                    Err(NetError::Timeout { peer, after: deadline })
+                }
+            }
+        }
+        .boxed()
+    }
+    fn publish(&self, _topic: Topic, _bytes: Bytes) {}
+    fn peers(&self) -> Vec<PeerView> {
+        Vec::new()
+    }
+    fn is_connected(&self, peer: PeerId) -> bool {
+        self.connected.lock().unwrap().contains(&peer)
+    }
+    fn dial(&self, _peer: PeerId) {}
+    fn listen_addresses(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn provide(&self, _quorum: QuorumId) {}
+    fn stop_providing(&self, _quorum: QuorumId) {}
+    fn find_providers(&self, _quorum: QuorumId) -> BoxFuture<'static, Vec<PeerId>> {
+        let providers = self.providers.lock().unwrap().clone();
+        async move { providers }.boxed()
+    }
+    fn penalise(&self, peer: PeerId, reason: &'static str) {
+        self.penalised.lock().unwrap().push((peer, reason));
+    }
+}
+
+/// A directory that knows what a test tells it.
+#[derive(Default)]
+pub struct Known {
+    pub quorums: Mutex<BTreeMap<QuorumId, QuorumAdvert>>,
+    pub candidates: Mutex<Vec<PeerId>>,
+    pub volunteers: Mutex<Vec<PeerId>>,
+    pub learnt: Mutex<Vec<(Option<MemberId>, Vec<MemberId>)>>,
+    pub peers: Mutex<Vec<KnownPeer>>,
+}
+
+impl Known {
+    pub fn with_members(members: &[MemberId]) -> Arc<Self> {
+        let known = Self::default();
+        known.quorums.lock().unwrap().insert(QUORUM, advert(members));
+        Arc::new(known)
+    }
+}
+
+pub fn advert(members: &[MemberId]) -> QuorumAdvert {
+    QuorumAdvert {
+        quorum: QUORUM,
+        term: Term(1),
+        members: members.to_vec(),
+        standbys: 0,
+        jobs: 0,
+        objects: 0,
+        room: 100,
+    }
+}
+
+impl Knowledge for Known {
+    fn peers(&self) -> Vec<KnownPeer> {
+        self.peers.lock().unwrap().clone()
+    }
+    fn quorums(&self) -> Vec<QuorumAdvert> {
+        self.quorums.lock().unwrap().values().cloned().collect()
+    }
+    fn quorum(&self, quorum: QuorumId) -> Option<QuorumAdvert> {
+        self.quorums.lock().unwrap().get(&quorum).cloned()
+    }
+    fn learn_members(&self, _quorum: QuorumId, primary: Option<MemberId>, voters: Vec<MemberId>) {
+        self.learnt.lock().unwrap().push((primary, voters));
+    }
+    fn candidates(&self, _kind: Kind, _requirement: &Requirement) -> Vec<PeerId> {
+        self.candidates.lock().unwrap().clone()
+    }
+    fn ask_for_volunteers(&self, _: Subject, _: Kind, _: Requirement) -> mpsc::Receiver<PeerId> {
+        let (send, receive) = mpsc::channel(16);
+        for peer in self.volunteers.lock().unwrap().iter() {
+            send.try_send(*peer).expect("a test has few volunteers");
+        }
+        receive
+    }
+}
+
+/// Signs what is asked for, as node `n` would.
+pub fn approve(n: u8, asker: PeerId, request: &ApprovalRequest) -> ApprovalAnswer {
+    let statement = Statement {
+        asker,
+        approver: peer(n),
+        incarnation: Incarnation(1),
+        boot: BootId([n; 16]),
+        subject: request.subject,
+        requirement: request.requirement.digest(),
+        nonce: request.nonce,
+        duration: request.duration,
+        lease: LeaseId([n; 16]),
+    };
+    ApprovalAnswer::Granted(Approval::sign(&key(n), statement))
+}
+
+/// Node `n` approves whatever it is asked.
+pub struct Approver(pub u8);
+
+impl LocalApprover for Approver {
+    fn answer(&self, from: PeerId, message: ApprovalMessage) -> BoxFuture<'static, ApprovalAnswer> {
+        let answer = match message {
+            ApprovalMessage::Ask(request) => approve(self.0, from, &request),
+            _ => ApprovalAnswer::Noted,
+        };
+        async move { answer }.boxed()
+    }
+}
+
+type Commit = dyn Fn(PeerId, &Command) -> Result<Result<CommandReply, Rejection>, QuorumError> + Send + Sync;
+type Answering = dyn Fn(&Query) -> QueryAnswer + Send + Sync;
+
+/// A quorum of one scripted member: commits and answers as told.
+pub struct ScriptedQuorum {
+    pub this: u8,
+    pub term: Mutex<Option<Term>>,
+    pub duties: Mutex<Vec<Duty>>,
+    pub voters: Vec<MemberId>,
+    pub level: u16,
+    pub proposed: Mutex<Vec<(PeerId, Command)>>,
+    pub commit: Box<Commit>,
+    pub answering: Box<Answering>,
+}
+
+impl ScriptedQuorum {
+    /// Led by node `this`; commits everything, knows nothing.
+    pub fn leading(this: u8) -> Self {
+        Self {
+            this,
+            term: Mutex::new(Some(Term(1))),
+            duties: Mutex::default(),
+            voters: vec![member(this)],
+            level: 1,
+            proposed: Mutex::default(),
+            commit: Box::new(|_, _| Ok(Ok(CommandReply::Done))),
+            answering: Box::new(|_| QueryAnswer::Unknown),
+        }
+    }
+}
+
+/// The quorums of one node: one or none.
+#[derive(Default)]
+pub struct Quorums(pub Mutex<Option<Arc<ScriptedQuorum>>>);
+
+impl Quorums {
+    pub fn of(quorum: Arc<ScriptedQuorum>) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Some(quorum))))
+    }
+}
+
+struct Handle(Arc<ScriptedQuorum>);
+
+impl LocalQuorums for Quorums {
+    fn quorum(&self, quorum: QuorumId) -> Option<Arc<dyn LocalQuorum>> {
+        let held = self.0.lock().unwrap().clone().filter(|_| quorum == QUORUM)?;
+        Some(Arc::new(Handle(held)))
+    }
+    fn all(&self) -> Vec<Arc<dyn LocalQuorum>> {
+        self.quorum(QUORUM).into_iter().collect()
+    }
+}
+
+impl LocalQuorum for Handle {
+    fn id(&self) -> QuorumId {
+        QUORUM
+    }
+    fn view(&self) -> QuorumView {
+        let primary = self.leading().map(|_| member(self.0.this));
+        QuorumView {
+            quorum: QUORUM,
+            term: Term(1),
+            primary,
+            voters: self.0.voters.clone(),
+            learners: Vec::new(),
+            standbys: Vec::new(),
+            committed: LogIndex(1),
+            applied: LogIndex(1),
+            digest: (LogIndex(0), Digest::default()),
+            jobs_live: 0,
+            jobs_ended: 0,
+            objects: 1,
+            level: self.0.level,
+            time: Millis(0),
+            clock_apart_ms: None,
+            clock_step: None,
+            paused: None,
+        }
+    }
+    fn membership(&self) -> SignedMembership {
+        membership(self.0.this, QUORUM, vec![member(self.0.this)])
+    }
+    fn leading(&self) -> Option<Term> {
+        *self.0.term.lock().unwrap()
+    }
+    fn primary_settled(&self) -> BoxFuture<'static, ()> {
+        std::future::ready(()).boxed()
+    }
+    fn duties(&self) -> Vec<Duty> {
+        self.0.duties.lock().unwrap().clone()
+    }
+    fn propose(
+        &self,
+        by: PeerId,
+        command: Command,
+        _deadline: Duration,
+    ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>> {
+        let result = (self.0.commit)(by, &command);
+        self.0.proposed.lock().unwrap().push((by, command));
+        async move { result }.boxed()
+    }
+    fn query(&self, query: Query, _stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
+        let answer = (self.0.answering)(&query);
+        async move { Ok(answer) }.boxed()
+    }
+    fn clock(&self) -> Option<Judgement> {
+        None
+    }
+    fn look(&self, look: &mut dyn FnMut(&QuorumState)) {
+        look(&QuorumState::new(QUORUM));
+    }
+}
+
+/// A quorum of one member with the real state machine: what is proposed is committed at once.
+pub struct StateQuorum {
+    this: u8,
+    /// What entries carry; none: the first millisecond of 1970.
+    clock: Option<Arc<dyn Clock>>,
+    term: Mutex<Option<Term>>,
+    /// Whether this member, when it does not lead, knows no primary either.
+    pub electing: AtomicBool,
+    state: Mutex<(LogIndex, QuorumState)>,
+    changes: watch::Sender<u64>,
+    events: broadcast::Sender<HostEvent>,
+}
+
+impl StateQuorum {
+    pub fn new(this: u8) -> Arc<Self> {
+        Self::of(this, None)
+    }
+    pub fn with_clock(this: u8, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Self::of(this, Some(clock))
+    }
+    fn of(this: u8, clock: Option<Arc<dyn Clock>>) -> Arc<Self> {
+        Arc::new(Self {
+            this,
+            clock,
+            term: Mutex::new(Some(Term(1))),
+            electing: AtomicBool::new(false),
+            state: Mutex::new((LogIndex(0), QuorumState::new(QUORUM))),
+            changes: watch::channel(0).0,
+            events: broadcast::channel(1024).0,
+        })
+    }
+    pub fn events(&self) -> broadcast::Receiver<HostEvent> {
+        self.events.subscribe()
+    }
+    pub fn set_term(&self, term: Option<Term>) {
+        *self.term.lock().unwrap() = term;
+        let _ = self.events.send(match term {
+            Some(term) => HostEvent::Leading { quorum: QUORUM, term },
+            None => HostEvent::NotLeading { quorum: QUORUM },
+        });
+    }
+    pub fn commit(&self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
+        let mut held = self.state.lock().unwrap();
+        held.0 = LogIndex(held.0.0 + 1);
+        let (index, state) = &mut *held;
+        let now = self.clock.as_ref().map_or(Millis(1), |clock| clock.wall());
+        let (reply, events) = state.apply(*index, &Batch::at(now, vec![(by, command)]));
+        drop(held);
+        // As the state machine of a real member: what has no events is not told.
+        if !events.is_empty() {
+            let _ = self.events.send(HostEvent::Applied { quorum: QUORUM, events: Arc::new(events) });
+        }
+        self.changes.send_modify(|changes| *changes += 1);
+        reply.replies.into_iter().next().expect("one command has one reply")
+    }
+    pub fn read<T>(&self, read: impl FnOnce(&QuorumState) -> T) -> T {
+        read(&self.state.lock().unwrap().1)
+    }
+    /// Waits until the state is as wished for, for at most an hour of virtual time.
+    pub async fn reaches(&self, what: &str, wish: impl Fn(&QuorumState) -> bool) {
+        let mut changes = self.changes.subscribe();
+        let reached = async {
+            while !self.read(&wish) {
+                changes.changed().await.expect("the sender is this quorum");
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(3600), reached).await.is_err() {
+            panic!("not reached: {what}; the state is {:#?}", self.read(|state| state.clone()));
+        }
+    }
+}
+
+/// The node whose only quorum this is.
+pub struct StateQuorums(pub Arc<StateQuorum>);
+
+struct StateHandle(Arc<StateQuorum>);
+
+impl LocalQuorums for StateQuorums {
+    fn quorum(&self, quorum: QuorumId) -> Option<Arc<dyn LocalQuorum>> {
+        (quorum == QUORUM).then(|| Arc::new(StateHandle(self.0.clone())) as Arc<dyn LocalQuorum>)
+    }
+    fn all(&self) -> Vec<Arc<dyn LocalQuorum>> {
+        self.quorum(QUORUM).into_iter().collect()
+    }
+}
+
+impl LocalQuorum for StateHandle {
+    fn id(&self) -> QuorumId {
+        QUORUM
+    }
+    fn view(&self) -> QuorumView {
+        let mut view = Handle(Arc::new(ScriptedQuorum::leading(self.0.this))).view();
+        view.objects = self.0.read(|state| state.objects.len() as u32);
+        view
+    }
+    fn membership(&self) -> SignedMembership {
+        membership(self.0.this, QUORUM, vec![member(self.0.this)])
+    }
+    fn leading(&self) -> Option<Term> {
+        *self.0.term.lock().unwrap()
+    }
+    fn primary_settled(&self) -> BoxFuture<'static, ()> {
+        let (quorum, mut events) = (self.0.clone(), self.0.events());
+        async move {
+            while quorum.electing.load(Ordering::Relaxed) && quorum.term.lock().unwrap().is_none() {
+                events.recv().await.expect("the sender is this quorum");
+            }
+        }
+        .boxed()
+    }
+    fn duties(&self) -> Vec<Duty> {
+        self.0.read(QuorumState::duties)
+    }
+    fn propose(
+        &self,
+        by: PeerId,
+        command: Command,
+        _deadline: Duration,
+    ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>> {
+        let quorum = self.0.clone();
+        async move { Ok(quorum.commit(by, command)) }.boxed()
+    }
+    fn query(&self, query: Query, _stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
+        let answer = self.0.read(|state| state.answer(&query)).unwrap_or(QueryAnswer::Unknown);
+        async move { Ok(answer) }.boxed()
+    }
+    fn clock(&self) -> Option<Judgement> {
+        Some(Judgement { time: self.0.clock.as_ref().map_or(Millis(1), |clock| clock.wall()), apart_ms: 0 })
+    }
+    fn look(&self, look: &mut dyn FnMut(&QuorumState)) {
+        self.0.read(|state| look(state));
+    }
+}
+
+/// A node that cannot look at anything.
+pub struct NoSources;
+
+impl crate::quorums::ports::Sources for NoSources {
+    fn look(&self, _: quorate_protocols::trigger::spec::Source) -> BoxFuture<'static, Result<String, String>> {
+        async { Err("nothing is to be seen here".to_owned()) }.boxed()
+    }
+}
+
+/// A membership signed by node `n`.
+pub fn membership(n: u8, quorum: QuorumId, voters: Vec<MemberId>) -> SignedMembership {
+    let statement =
+        MembershipStatement { quorum, by: member(n), term: Term(1), primary: voters.first().copied(), voters };
+    SignedMembership::sign(&key(n), statement)
+}
