@@ -1,8 +1,8 @@
 //! Events: the durable outbox of what is emitted on this node, and its way to the quorums whose triggers listen.
 //!
-//! [`Events`] is the emitter. Its actor owns the outbox ([`quorate_protocols::trigger::outbox`] decides; [`rows`] is what
-//! of it is on disk), acknowledges an event once it is synced, asks quorums what they want and sends them what is theirs,
-//! through a [`Carrier`]. Which triggers a dispatch fires is decided by the primary of each quorum.
+//! [`Events`] is the emitter. Its actor owns the outbox ([`quorate_protocols::trigger::outbox`] decides; [`rows`] is
+//! what of it is on disk), acknowledges an event once it is synced, asks quorums what they want and sends them what is
+//! theirs, through a [`Carrier`]. Which triggers a dispatch fires is decided by the primary of each quorum.
 //!
 //! Promised: an event that was acknowledged is either taken by every quorum that wants it, after its commit, or counted
 //! there as lost. Its author is the peer that the transport says. Not promised: an order between two emitters, and that

@@ -3,8 +3,8 @@
 //! One task per led quorum. Each round looks at one page of objects, never at all of them, and now and then audits one
 //! column: its holder reads every piece back from its disk, and one piece, drawn at random, is fetched whole and
 //! checked by hash here, so that a holder that merely claims to have read is found out. What a round finds is
-//! committed as an owed repair; the duties do the rest. A column that a reader complained of ([`super::audit_hints`]) is
-//! audited out of turn.
+//! committed as an owed repair; the duties do the rest. A column that a reader complained of ([`super::audit_hints`])
+//! is audited out of turn.
 //!
 //! A holder is *gone* when it is neither connected nor announced itself for a grace, and then does not answer a
 //! question either; or when it announced another life of its disk. Times are measured on the monotonic clock.

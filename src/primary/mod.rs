@@ -12,12 +12,13 @@
 //! - *wake* the state when its earliest timer has run out;
 //! - *fire* the triggers that are due by the clock ([`triggers`]), *poll* the conditions of others ([`conditions`]).
 //!
-//! Beside that, per led quorum, an [`auditor`] looks for what the state cannot know: holders that are gone past a grace,
-//! and pieces that rot, at once where a reader found one ([`audit_hints`]). What it finds becomes a repair. The
-//! [`worker_sessions`] send workers what they are assigned, and keep their leases: applied entries wake them directly, so
-//! between a result and the next task there is no derivation and no wait. Other tasks keep the leases of live runs
-//! ([`leases`]) and raise the state level when every member is ready for it ([`levels`]). Workers' reports come in through
-//! [`report_intake`], emitted events through [`event_intake`]; [`services`] is how clients and servers reach both.
+//! Beside that, per led quorum, an [`auditor`] looks for what the state cannot know: holders that are gone past a
+//! grace, and pieces that rot, at once where a reader found one ([`audit_hints`]). What it finds becomes a repair. The
+//! [`worker_sessions`] send workers what they are assigned, and keep their leases: applied entries wake them directly,
+//! so between a result and the next task there is no derivation and no wait. Other tasks keep the leases of live runs
+//! ([`leases`]) and raise the state level when every member is ready for it ([`levels`]). Workers' reports come in
+//! through [`report_intake`], emitted events through [`event_intake`]; [`services`] is how clients and servers reach
+//! both.
 //!
 //! Promises: a duty is performed by at most one task at a time; failing ones are tried again with backoff and jitter;
 //! at most [`actor::DUTIES_MAX`] run at once; all of a quorum's tasks end when this node stops leading it. Nothing is

@@ -46,8 +46,8 @@ impl Steward {
         .boxed()
     }
 
-    /// The quorum, if this node leads it. While a primary is being elected the answer is held: to say that there is none
-    /// would only have the worker ask again.
+    /// The quorum, if this node leads it. While a primary is being elected the answer is held: to say that there is
+    /// none would only have the worker ask again.
     async fn led(&self, quorum: QuorumId) -> Result<Arc<dyn LocalQuorum>, TaskAnswer> {
         let nobody = || TaskAnswer::NotPrimary { primary: None, voters: Vec::new() };
         let local = self.quorums.quorum(quorum).ok_or_else(nobody)?;

@@ -1,17 +1,18 @@
 //! Firing what a clock fires (`Duty::FireAt`, `Duty::FireAfter`): at the right moment, and by the record alone.
 //!
-//! One task per led quorum. It sleeps until the earliest trigger is due, has the planner make the spans of all that are,
-//! and commits them; what they fire is decided where they are applied. It is woken by whatever is applied, for that may
-//! have brought a trigger that is due sooner.
+//! One task per led quorum. It sleeps until the earliest trigger is due, has the planner make the spans of all that
+//! are, and commits them; what they fire is decided where they are applied. It is woken by whatever is applied, for
+//! that may have brought a trigger that is due sooner.
 //!
-//! **Two clocks.** `at` and `cron` are due when the clocks of a majority say so: this node's own as long as they bear it
-//! out. While too few are known, nothing is due. `every` is also due when as much time has passed as was left, on the
-//! monotonic clock and counted from the newest record time that this primary saw: so clocks that are set back do not
-//! silence it. Sleeping follows the monotonic clock, so the clocks are looked at again at least every [`LOOK_INTERVAL`]
-//! while anything is to come: a step in either direction is noticed within that, and an entry is committed that tells
-//! the record of it.
+//! **Two clocks.** `at` and `cron` are due when the clocks of a majority say so: this node's own as long as they bear
+//! it out. While too few are known, nothing is due. `every` is also due when as much time has passed as was left, on
+//! the monotonic clock and counted from the newest record time that this primary saw: so clocks that are set back do
+//! not silence it. Sleeping follows the monotonic clock, so the clocks are looked at again at least every
+//! [`LOOK_INTERVAL`] while anything is to come: a step in either direction is noticed within that, and an entry is
+//! committed that tells the record of it.
 //!
-//! A proposal that is lost, doubled or too late does no harm: a span that was made from an older record changes nothing.
+//! A proposal that is lost, doubled or too late does no harm: a span that was made from an older record changes
+//! nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,8 +37,8 @@ const CLOCKS_INTERVAL: Duration = Duration::from_millis(100);
 /// After an entry that told the record of a step.
 const STEPPED_REST: Duration = Duration::from_millis(200);
 
-/// Commands of due triggers that are proposed without waiting for each other: enough to keep the disk and the network busy
-/// when thousands are due, and not so many that other commands wait long behind them.
+/// Commands of due triggers that are proposed without waiting for each other: enough to keep the disk and the network
+/// busy when thousands are due, and not so many that other commands wait long behind them.
 const PROPOSED_MAX: usize = 8;
 
 /// A proposal that failed is made anew after this, doubled by each failure up to the maximum. A failover takes about as
@@ -110,8 +111,8 @@ pub(super) async fn run(context: Context, bell: Bell) {
     }
 }
 
-/// How many spans were committed, and why others were not. A trigger is in one of the commands only, so their order does
-/// not matter.
+/// How many spans were committed, and why others were not. A trigger is in one of the commands only, so their order
+/// does not matter.
 async fn propose(context: &Context, mut spans: Vec<Span>) -> (u64, Option<DutyError>) {
     let mut commands = Vec::new();
     while !spans.is_empty() {

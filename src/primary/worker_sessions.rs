@@ -2,8 +2,8 @@
 //!
 //! One task per led quorum, with one *hand* per worker that holds a lease. A hand compares what the state has for its
 //! worker with what the worker was told: attempts to run, attempts to end, verdicts to show. What is missing travels in
-//! one message. A worker may answer only once the attempts are safe with it, which takes a moment, so a few messages may
-//! be on their way at a time; then the next one gathers, and many small tasks cost few messages. Nothing is asked
+//! one message. A worker may answer only once the attempts are safe with it, which takes a moment, so a few messages
+//! may be on their way at a time; then the next one gathers, and many small tasks cost few messages. Nothing is asked
 //! again and again: the driver touches a hand when an applied entry names its worker, and the end of a message, or of a
 //! pause after a failure, looks once more.
 //!
@@ -40,8 +40,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// have restarted.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 
-/// Messages to one worker on their way at once. A worker answers an assignment when its attempts are on disk or over, and
-/// what those that are over made room for should not wait for the others.
+/// Messages to one worker on their way at once. A worker answers an assignment when its attempts are on disk or over,
+/// and what those that are over made room for should not wait for the others.
 const TALKS_MAX: usize = 4;
 
 /// Room in an assignment for what is not orders.

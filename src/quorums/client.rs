@@ -35,8 +35,8 @@ use super::serve::ELECTION_WAIT;
 use crate::raft::QuorumError;
 use crate::seams::{Entropy, Frame, Net, NetError, Protocol};
 
-/// Pause between two rounds over the members, with up to half of it as jitter. It stays at its minimum for as long as an
-/// election usually takes, so that a new primary is found when it begins to lead; then it doubles up to the maximum.
+/// Pause between two rounds over the members, with up to half of it as jitter. It stays at its minimum for as long as
+/// an election usually takes, so that a new primary is found when it begins to lead; then it doubles up to the maximum.
 const PAUSE_MIN: Duration = Duration::from_millis(15);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 const ELECTION_USUAL: Duration = Duration::from_millis(600);

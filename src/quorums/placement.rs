@@ -32,8 +32,8 @@ use crate::seams::{Entropy, Net, TaskGroup};
 const MEMBER_DISK_BYTES: u64 = 64 * 1024 * 1024;
 const MEMBER_MEMORY_BYTES: u64 = 4 * 1024 * 1024;
 
-/// A promise to be a member is used within seconds. The approver then makes it last for as long as its node is a member,
-/// and the primary prolongs those of the standbys.
+/// A promise to be a member is used within seconds. The approver then makes it last for as long as its node is a
+/// member, and the primary prolongs those of the standbys.
 pub const MEMBER_LEASE: Duration = Duration::from_secs(120);
 
 /// Drawn quorums that are asked before a new one is formed.

@@ -109,8 +109,8 @@ pub trait PrimaryPort: Send + Sync + 'static {
     fn add_reasons(&self, local: &dyn LocalQuorum, query: &Query, answer: QueryAnswer) -> QueryAnswer;
     /// Remembers that a reader got no good piece of a column.
     fn suspect_column(&self, quorum: QuorumId, manifest: ManifestHash, column: PieceIndex);
-    /// Takes a dispatch of `from`, which the transport vouches for and [`Dispatch::check`] has passed, for a quorum that
-    /// `this_node` leads.
+    /// Takes a dispatch of `from`, which the transport vouches for and [`Dispatch::check`] has passed, for a quorum
+    /// that `this_node` leads.
     fn deliver_events<'a>(
         &'a self,
         local: &'a dyn LocalQuorum,

@@ -1,8 +1,9 @@
 //! The node's resources: reserve first, then use, release on drop.
 //!
 //! The accounting is a pure core in `quorate_protocols::resources`; this is its handle ([`Resources`]), and the
-//! reading of the machine ([`machine`]). What is reserved is held by a guard ([`Reservation`]). The tree sits behind a mutex and not behind an actor, because a guard must release in `drop`, where
-//! nothing can be awaited; no lock is held across an await, and every operation is a walk of at most five scopes.
+//! reading of the machine ([`machine`]). What is reserved is held by a guard ([`Reservation`]). The tree sits behind a
+//! mutex and not behind an actor, because a guard must release in `drop`, where nothing can be awaited; no lock is held
+//! across an await, and every operation is a walk of at most five scopes.
 
 pub mod machine;
 

@@ -1,7 +1,8 @@
 //! Where the values of conditions come from: HTTP within the operator's list, objects, other jobs, this node's metrics.
 //!
-//! A look is JSON of at most [`OBSERVED_BYTES_MAX`] bytes within [`SOURCE_DEADLINE`], or one line that says why there is
-//! none. Nothing is remembered between two looks: when to look, and what follows, is the primary's business. Without `[conditions]` in the configuration no address is ever asked.
+//! A look is JSON of at most [`OBSERVED_BYTES_MAX`] bytes within [`SOURCE_DEADLINE`], or one line that says why there
+//! is none. Nothing is remembered between two looks: when to look, and what follows, is the primary's business. Without
+//! `[conditions]` in the configuration no address is ever asked.
 
 use std::sync::{Arc, OnceLock};
 

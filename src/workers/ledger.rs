@@ -341,8 +341,8 @@ impl Ledger {
         TaskAnswer::Noted
     }
 
-    /// Shows verdicts. One that is not here has been shown and recorded, or is gone with a disk; either way the quorum's
-    /// own timer is the better judge: to say now that it is lost could undo what was recorded a moment ago.
+    /// Shows verdicts. One that is not here has been shown and recorded, or is gone with a disk; either way the
+    /// quorum's own timer is the better judge: to say now that it is lost could undo what was recorded a moment ago.
     pub fn reveal(&mut self, quorum: QuorumId, term: Term, lease: LeaseId, tasks: Vec<TaskAttempt>) -> TaskAnswer {
         if let Err(answer) = self.hear(quorum, term, lease) {
             return answer;

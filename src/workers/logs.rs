@@ -3,11 +3,11 @@
 //! That is standard error, and standard output of what did not succeed: of what did, it is the task's output, and is
 //! not kept here twice.
 //!
-//! While an attempt runs, both ends of each stream are in memory, cut in the middle ([`STREAM_BYTES_MAX`]); when it ends
-//! they are written to a file, if there is anything in them. Files are kept for [`KEPT`], at most [`FILES_MAX`] of them
-//! and [`FILES_BYTES_MAX`] bytes; the oldest go first. They are told to their job's owner, to operators and to members
-//! of its quorum, and are no part of any guarantee: they are not synced, and a node that dies in the middle of an
-//! attempt loses what that attempt wrote.
+//! While an attempt runs, both ends of each stream are in memory, cut in the middle ([`STREAM_BYTES_MAX`]); when it
+//! ends they are written to a file, if there is anything in them. Files are kept for [`KEPT`], at most [`FILES_MAX`] of
+//! them and [`FILES_BYTES_MAX`] bytes; the oldest go first. They are told to their job's owner, to operators and to
+//! members of its quorum, and are no part of any guarantee: they are not synced, and a node that dies in the middle of
+//! an attempt loses what that attempt wrote.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};

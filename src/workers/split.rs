@@ -101,8 +101,8 @@ mod tests {
     }
 
     proptest! {
-        /// Goal: however an object is cut and however its bytes arrive, the ranges' parts are the object, in order, and no
-        /// part but the last ends inside a record.
+        /// Goal: however an object is cut and however its bytes arrive, the ranges' parts are the object, in order, and
+        /// no part but the last ends inside a record.
         #[test]
         fn every_record_is_given_once_and_whole(
             text in "[ab \n\t]{0,120}", bytes in 1usize..40, piece in 1usize..50, lines: bool,

@@ -59,7 +59,8 @@ pub fn decide(now: Millis, situation: &Situation, grace: Duration) -> Decision {
     if now < due {
         return Decision::WaitUntil(due);
     }
-    // A node of another incarnation is another member of the same machine: it may take its own place, but nobody else's.
+    // A node of another incarnation is another member of the same machine: it may take its own place, but nobody
+    // else's.
     let fit = |standby: &&MemberId| {
         let elsewhere = voters.iter().all(|voter| voter == lost || voter.peer != standby.peer);
         elsewhere && !situation.suspected.contains_key(standby)

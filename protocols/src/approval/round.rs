@@ -16,7 +16,8 @@
 //! clock started later, so the approver lets go after the asker has stopped counting on it.
 //!
 //! Whoever drives the round performs the effects, reports every answer and every failure to answer, and ticks at
-//! [`Round::wake_at`]. It stops when [`Round::is_idle`]; answers that it does not wait for end by themselves, as leases.
+//! [`Round::wake_at`]. It stops when [`Round::is_idle`]; answers that it does not wait for end by themselves, as
+//! leases.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -411,7 +412,8 @@ impl Round {
             }
             return;
         }
-        // Those that could still say yes. When they cannot be enough, somebody new must be found; ask while they answer.
+        // Those that could still say yes. When they cannot be enough, somebody new must be found; ask while they
+        // answer.
         let possible = self.granted.len() + self.in_flight(false) + self.queue.len();
         match self.volunteers {
             Volunteers::NotWanted if possible < self.spec.needed && !self.spec.volunteers => {

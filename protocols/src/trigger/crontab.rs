@@ -5,8 +5,9 @@
 //! first three letters only. So [`read`] checks the fields, replaces every name by its number and every nickname by its
 //! five fields, and says whether a day must satisfy both fields of days.
 //!
-//! **Day of month and day of week.** When both are restricted, a day that satisfies either is taken. A field that begins
-//! with `*` restricts nothing by itself, so then a day must satisfy both: `0 9 */2 * 1` is odd days that are Mondays.
+//! **Day of month and day of week.** When both are restricted, a day that satisfies either is taken. A field that
+//! begins with `*` restricts nothing by itself, so then a day must satisfy both: `0 9 */2 * 1` is odd days that are
+//! Mondays.
 
 /// What the library is given.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -406,8 +406,8 @@ impl Objects {
         }
     }
 
-    /// As [`Self::job`], asking again while the quorum is silent, paused or busy: after the crash that interrupted the put
-    /// it may still be electing.
+    /// As [`Self::job`], asking again while the quorum is silent, paused or busy: after the crash that interrupted the
+    /// put it may still be electing.
     async fn job_in_time(&self, job: JobId) -> Result<Option<JobRecord>, ClientError> {
         let started = Instant::now();
         loop {

@@ -726,8 +726,8 @@ fn lacking(
     gone.map(|(segment, _)| segment).collect()
 }
 
-/// Which of these pieces the holder lacks. A holder that is busy, restarting or out of reach is asked again, for as long
-/// as the plan has patience with its column.
+/// Which of these pieces the holder lacks. A holder that is busy, restarting or out of reach is asked again, for as
+/// long as the plan has patience with its column.
 async fn check_column(
     client: PieceClient,
     holder: PeerId,
