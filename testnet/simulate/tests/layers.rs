@@ -1,0 +1,370 @@
+//! The layers of the sources, and the words that they left behind, read from the sources themselves: which room may
+//! import which, how wide a comment is, and what may only become rarer.
+//!
+//! A room is a file or folder right below `src/` or `protocols/src/`. Rows stand in order: a room imports only rooms of
+//! rows before its own, so no cycle can be allowed by mistake. Tests may import what they like.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// A room, and the rooms that it imports.
+type Row = (&'static str, &'static str);
+
+/// The node, from the ground up.
+const NODE: &[Row] = &[
+    ("buffers", ""),
+    ("error", ""),
+    ("measure", ""),
+    ("seams", ""),
+    ("streams", ""),
+    ("utf8", ""),
+    ("hosts", "error"),
+    ("resources", "seams"),
+    ("storage", "buffers seams"),
+    ("config", "hosts"),
+    ("events", "seams storage"),
+    ("executors", "config resources seams utf8"),
+    ("identity", "config seams"),
+    ("directory", "identity resources seams"),
+    ("network", "buffers config error identity resources seams"),
+    ("raft", "identity seams storage"),
+    ("spec", "config executors"),
+    ("approver", "directory identity resources seams storage"),
+    ("presence", "raft seams"),
+    ("quorums", "directory hosts raft seams storage"),
+    ("objects", "buffers error identity quorums raft seams storage streams"),
+    ("primary", "directory quorums raft seams"),
+    ("workers", "approver error executors identity quorums seams storage streams utf8"),
+    ("incarnation", "identity objects raft seams storage"),
+    ("sources", "error hosts quorums workers"),
+    (
+        "compose",
+        "approver config directory error events executors hosts identity objects presence primary quorums \
+         raft resources seams sources storage workers",
+    ),
+    (
+        "http",
+        "compose directory error events executors measure objects quorums raft resources seams spec streams \
+         utf8",
+    ),
+    (
+        "cli",
+        "compose config error events executors http identity incarnation measure network resources seams spec \
+         storage streams workers",
+    ),
+];
+
+/// The pure core.
+const CORE: &[Row] = &[
+    ("ids", ""),
+    ("wire", ""),
+    ("approval", "ids quorum wire"),
+    ("incarnation", "ids"),
+    ("object", "ids wire"),
+    ("directory", "approval ids job quorum"),
+    ("piece", "approval ids object"),
+    ("task", "approval ids job quorum trigger wire"),
+    ("liveness", "directory ids quorum trigger"),
+    ("resources", "approval directory ids"),
+    ("trigger", "ids job quorum task wire"),
+    ("job", "approval ids object piece quorum task trigger wire"),
+    ("quorum", "approval ids job liveness object piece task trigger wire"),
+    ("api", "directory ids job object quorum resources task trigger"),
+];
+
+/// Imports of the core that go against the order of its rows. None may be added.
+const CORE_UPWARDS: &[(&str, &str)] = &[
+    ("approval", "quorum"),
+    ("directory", "job"),
+    ("directory", "quorum"),
+    ("job", "quorum"),
+    ("liveness", "quorum"),
+    ("liveness", "trigger"),
+    ("task", "job"),
+    ("task", "quorum"),
+    ("task", "trigger"),
+    ("trigger", "job"),
+    ("trigger", "quorum"),
+];
+
+/// `Result<_, String>` in code that is no test: an error that nothing but a person can tell from another. May only fall.
+const STRING_ERRORS_MAX: usize = 108;
+/// The same bound must not be so high that new ones hide under it.
+const STRING_ERRORS_SLACK: usize = 8;
+
+/// Comment lines are at most this wide: the formatter does not wrap them.
+const COLUMNS_MAX: usize = 120;
+/// Wider ones that are left, in the core of jobs, tasks and quorums. May only fall.
+const WIDE_MAX: usize = 28;
+
+/// Names in the code of the node that gave way to the field's words, and what stands in their place.
+const RETIRED: &[(&str, &str)] = &[];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Files below a folder, in order, with their names below the root.
+fn sources(folder: &str) -> Vec<(String, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        let entries =
+            std::fs::read_dir(folder).expect("the folder is there").map(|entry| entry.expect("readable").path());
+        for path in entries {
+            match path.is_dir() {
+                true if path.file_name().is_some_and(|name| name == "target") => (),
+                true => walk(&path, found),
+                false if path.extension().is_some_and(|end| end == "rs") => found.push(path),
+                false => (),
+            }
+        }
+    }
+    let (root, mut found) = (root(), Vec::new());
+    walk(&root.join(folder), &mut found);
+    found.sort();
+    let read = |path: PathBuf| {
+        let name = path.strip_prefix(&root).expect("below the root").to_string_lossy().replace('\\', "/");
+        (name, std::fs::read_to_string(path).expect("a source is text"))
+    };
+    found.into_iter().map(read).collect()
+}
+
+fn is_test(name: &str) -> bool {
+    let mut parts = name.split('/');
+    parts.any(|part| matches!(part, "tests" | "testing" | "benches") || part.ends_with("tests.rs"))
+        || name.ends_with("trigger_model.rs")
+}
+
+/// What of a source is code that is no test: without comments, and with empty strings. Test modules stand last.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let (mut code, mut rest) = (String::new(), text);
+    while let Some(next) = rest.chars().next() {
+        let end = match next {
+            _ if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '"' => {
+                code.push_str("\"\"");
+                1 + end_of_string(&rest[1..])
+            }
+            'r' if raw_quotes(rest).is_some()
+                && !code.ends_with(|last: char| last.is_alphanumeric() || last == '_') =>
+            {
+                let close = raw_quotes(rest).expect("asked a moment ago");
+                let open = close.len() + 1;
+                rest[open..].find(&close).map_or(rest.len(), |at| open + at + close.len())
+            }
+            '\'' if rest.starts_with("'\"'") || rest.starts_with("'\\'") => rest[2..].find('\'').map_or(1, |at| at + 3),
+            _ => {
+                code.push(next);
+                next.len_utf8()
+            }
+        };
+        rest = &rest[end..];
+    }
+    code
+}
+
+/// How long a string's text is, with the quote that ends it.
+fn end_of_string(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, next) in text.char_indices() {
+        match next {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => (),
+        }
+    }
+    text.len()
+}
+
+/// What ends the raw string that begins here, if one does.
+fn raw_quotes(text: &str) -> Option<String> {
+    let hashes = text[1..].chars().take_while(|next| *next == '#').count();
+    text[1 + hashes..].starts_with('"').then(|| format!("\"{}", "#".repeat(hashes)))
+}
+
+/// The words of a code, each with whether `::` stands before it.
+fn words(code: &str) -> impl Iterator<Item = &str> {
+    code.split(|next: char| !(next.is_alphanumeric() || next == '_')).filter(|word| !word.is_empty())
+}
+
+/// The rooms that a file's code names: by `crate::`, or by as many `super::` as lead out of its own.
+fn imports(file: &str, code: &str) -> BTreeSet<String> {
+    let mut module: Vec<&str> = file.trim_end_matches(".rs").split('/').collect();
+    if module.last() == Some(&"mod") {
+        module.pop();
+    }
+    let out = format!("{}::", vec!["super"; module.len()].join("::"));
+    let mut found = BTreeSet::new();
+    for start in ["crate::", &out] {
+        for (at, _) in code.match_indices(start) {
+            let is_path = code[..at].ends_with(|last: char| last.is_alphanumeric() || matches!(last, '_' | ':' | '$'));
+            if is_path {
+                continue;
+            }
+            let rest = &code[at + start.len()..];
+            match rest.strip_prefix('{') {
+                None => found.extend(words(rest).next().map(str::to_owned)),
+                // A group: the first word of each of its parts.
+                Some(group) => {
+                    let (mut depth, mut is_first) = (0, true);
+                    let mut parts = group.split_inclusive(|next: char| !(next.is_alphanumeric() || next == '_'));
+                    while let Some(part) = parts.next().filter(|_| depth >= 0) {
+                        let word = words(part).next();
+                        if let Some(word) = word.filter(|_| is_first && depth == 0) {
+                            found.insert(word.to_owned());
+                            is_first = false;
+                        }
+                        match part.chars().last() {
+                            Some('{') => depth += 1,
+                            Some('}') => depth -= 1,
+                            Some(',') if depth == 0 => is_first = true,
+                            _ => (),
+                        }
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// What each room imports, with one file that does.
+fn edges(folder: &str) -> BTreeMap<(String, String), String> {
+    let files = sources(folder);
+    let inside = |name: &str| name.strip_prefix(folder).map(|name| name.trim_start_matches('/').to_owned());
+    let room = |name: &str| name.split('/').next().unwrap_or_default().trim_end_matches(".rs").to_owned();
+    let names: Vec<String> = files.iter().filter_map(|(name, _)| inside(name)).collect();
+    let rooms: BTreeSet<String> = names.iter().map(|name| room(name)).collect();
+    let mut edges = BTreeMap::new();
+    for (name, (_, text)) in names.iter().zip(&files) {
+        let from = room(name);
+        if is_test(name) || matches!(&*from, "lib" | "main") {
+            continue;
+        }
+        for to in imports(name, &code(text)) {
+            if to != from && rooms.contains(&to) {
+                edges.entry((from.clone(), to)).or_insert_with(|| format!("{folder}/{name}"));
+            }
+        }
+    }
+    edges
+}
+
+fn check(folder: &str, rows: &[Row], upwards: &[(&str, &str)]) {
+    let edges = edges(folder);
+    let mut wrong = Vec::new();
+    let place = |room: &str| rows.iter().position(|(name, _)| *name == room);
+    for (at, (room, may)) in rows.iter().enumerate() {
+        for to in may.split_whitespace() {
+            if place(to).is_none_or(|to| to >= at) && !upwards.contains(&(room, to)) {
+                wrong.push(format!("the row of {room} names {to}, which has no row before it: the rows allow a cycle"));
+            }
+            if !edges.contains_key(&((*room).to_owned(), to.to_owned())) {
+                wrong.push(format!("{room} may import {to} and does not: take it out of its row"));
+            }
+        }
+    }
+    for ((from, to), file) in &edges {
+        match rows.iter().find(|(room, _)| room == from) {
+            None => wrong.push(format!("{folder}/{from} has no row")),
+            Some((_, may)) if !may.split_whitespace().any(|may| may == to) => {
+                wrong.push(format!("{file}: {from} may not import {to}"))
+            }
+            Some(_) => (),
+        }
+    }
+    for upward in upwards {
+        if !rows.iter().any(|(room, may)| *room == upward.0 && may.split_whitespace().any(|may| may == upward.1)) {
+            wrong.push(format!("{upward:?} is an exception without need"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Goal: what is below knows nothing of what is above it.
+#[test]
+fn rooms_of_the_node_import_only_what_is_below_them() {
+    check("src", NODE, &[]);
+}
+
+#[test]
+fn rooms_of_the_core_import_only_what_is_below_them() {
+    check("protocols/src", CORE, CORE_UPWARDS);
+}
+
+/// Goal: the reading above sees every way to name a room. Method: a file with all of them.
+#[test]
+fn imports_are_read_whatever_their_form() {
+    let text = "use crate::{a::{x, y}, b, c::z};\nuse crate::d;\n// crate::e\nlet f = \"crate::f\"; crate::g::h();\n\
+                use super::super::i; use super::j; let k = r#\"crate::k \"crate::k\"#; 'l'; crate::m!();\n\
+                #[cfg(test)]\nmod tests {\n    use crate::n;\n}\n";
+    let found: Vec<String> = imports("room/file.rs", &code(text)).into_iter().collect();
+    assert_eq!(found, ["a", "b", "c", "d", "g", "i", "m"]);
+    let results = "fn a() -> Result<Vec<(u8, String)>, String>; fn b() -> Result<Result<u8, String>, Fault>; \
+                   fn c(of: impl Fn(u8) -> Result<String, Fault>); type D = Map<u8, String>;";
+    assert_eq!(string_errors(results), 2);
+}
+
+const ALL: [&str; 6] = ["src", "protocols", "testnet", "tests", "benches", "examples"];
+
+#[test]
+fn comments_are_no_wider_than_code() {
+    let mut wide = Vec::new();
+    for (name, text) in ALL.iter().flat_map(|folder| sources(folder)) {
+        for (number, line) in (1..).zip(text.lines()) {
+            if line.trim_start().starts_with("//") && line.chars().count() > COLUMNS_MAX {
+                wide.push(format!("{name}:{number}"));
+            }
+        }
+    }
+    assert!(wide.len() <= WIDE_MAX, "wider than {COLUMNS_MAX} columns:\n{}", wide.join("\n"));
+}
+
+/// Results whose error is a `String`.
+fn string_errors(code: &str) -> usize {
+    let is_text = |(at, start): (usize, &str)| {
+        let (mut depth, mut comma) = (0, None);
+        for (at, next) in code[at + start.len()..].char_indices().map(|(after, next)| (at + start.len() + after, next))
+        {
+            match next {
+                '<' | '(' | '[' => depth += 1,
+                '>' | ')' | ']' if depth == 0 => {
+                    return comma.is_some_and(|comma: usize| code[comma + 1..at].trim() == "String");
+                }
+                '>' if code[..at].ends_with('-') => (),
+                '>' | ')' | ']' => depth -= 1,
+                ',' if depth == 0 => comma = Some(at),
+                ';' => return false,
+                _ => (),
+            }
+        }
+        false
+    };
+    code.match_indices("Result<").filter(|found| is_text(*found)).count()
+}
+
+#[test]
+fn errors_that_are_mere_text_do_not_grow_in_number() {
+    let mut count = 0;
+    for (name, text) in ["src", "protocols/src"].iter().flat_map(|folder| sources(folder)) {
+        if !is_test(&name) {
+            count += string_errors(&code(&text));
+        }
+    }
+    assert!(count <= STRING_ERRORS_MAX, "{count} results have a String for an error: give the new one a type");
+    assert!(count + STRING_ERRORS_SLACK > STRING_ERRORS_MAX, "only {count} are left: lower the bound");
+}
+
+#[test]
+fn retired_names_do_not_come_back() {
+    let mut wrong = Vec::new();
+    for (name, text) in sources("src").into_iter().filter(|(name, _)| !is_test(name)) {
+        let code = code(&text);
+        let used: BTreeSet<&str> = words(&code).collect();
+        for (word, instead) in RETIRED.iter().filter(|(word, _)| used.contains(word)) {
+            wrong.push(format!("{name}: {word} is called {instead}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
