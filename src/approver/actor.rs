@@ -29,7 +29,7 @@ pub(super) async fn run(approver: Approver, mut requests: mpsc::Receiver<Inbound
         approver.expire();
         let now = approver.inner.seams.clock.monotonic();
         if now >= look_at {
-            approver.look().await;
+            approver.review_holds().await;
             look_at = now.plus(LOOK_INTERVAL);
         }
         let next = approver.lock().leases.next_end().unwrap_or(look_at).min(look_at);
@@ -130,7 +130,7 @@ impl Approver {
     }
 
     /// Follows the disk, and lets go of memberships that ended.
-    async fn look(&self) {
+    async fn review_holds(&self) {
         let left = self.members_where(Lease::is_lasting, false);
         left.into_iter().for_each(|id| self.end(id));
         let held = self.lock().held_disk_bytes();

@@ -61,7 +61,7 @@ pub async fn run(common: &Common, dir: &Path, args: ChaosArgs) -> Result<(), Fai
     let (report, short) = match outcome {
         Ok(report) => (report, None),
         Err(Stopped::Short { report, why }) => (*report, Some(why)),
-        Err(Stopped::Failed(failure)) => return Err(keep(folder, &net, failure)),
+        Err(Stopped::Failed(failure)) => return Err(keep_folder(folder, &net, failure)),
     };
     if let Some((path, mut file)) = report_file {
         use std::io::Write;
@@ -78,7 +78,9 @@ pub async fn run(common: &Common, dir: &Path, args: ChaosArgs) -> Result<(), Fai
     match (report.violations.len(), short) {
         (0, None) => Ok(()),
         (0, Some(why)) => Err(Failure::failed(why)),
-        (count, _) => Err(keep(folder, &net, Failure::failed(format!("{count} violations; the report says of what")))),
+        (count, _) => {
+            Err(keep_folder(folder, &net, Failure::failed(format!("{count} violations; the report says of what"))))
+        }
     }
 }
 
@@ -181,7 +183,7 @@ fn command(args: &ChaosArgs, seed: u64) -> String {
 }
 
 /// What a run that went wrong leaves behind to be looked at.
-fn keep(folder: Option<tempfile::TempDir>, net: &Path, failure: Failure) -> Failure {
+fn keep_folder(folder: Option<tempfile::TempDir>, net: &Path, failure: Failure) -> Failure {
     if failure.code != super::failure::FAILED || folder.is_none() {
         return failure;
     }

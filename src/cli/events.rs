@@ -26,7 +26,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
             return Err(Failure::no_node("the node closed the stream").hint("it may have been stopped; start it again"));
         };
         let chunk = chunk.map_err(|error| ClientError::Transfer { reason: crate::error::chain(&error) })?;
-        for line in lines.take(&chunk)? {
+        for line in lines.take_lines(&chunk)? {
             let Some(data) = line.strip_prefix("data:") else { continue };
             let data = data.trim();
             if common.json {
@@ -46,7 +46,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
 struct Lines(Vec<u8>);
 
 impl Lines {
-    fn take(&mut self, chunk: &[u8]) -> Result<Vec<String>, Failure> {
+    fn take_lines(&mut self, chunk: &[u8]) -> Result<Vec<String>, Failure> {
         self.0.extend_from_slice(chunk);
         let mut lines = Vec::new();
         while let Some(end) = self.0.iter().position(|&byte| byte == b'\n') {
@@ -67,9 +67,9 @@ mod tests {
     #[test]
     fn lines_come_whole_however_the_bytes_arrive() {
         let mut lines = Lines::default();
-        assert_eq!(lines.take(b"data: a\n\nda").unwrap(), ["data: a", ""]);
-        assert_eq!(lines.take(b"ta: b").unwrap(), Vec::<String>::new());
-        assert_eq!(lines.take(b"\r\n").unwrap(), ["data: b"]);
-        assert!(lines.take(&vec![b'x'; LINE_BYTES_MAX + 1]).is_err());
+        assert_eq!(lines.take_lines(b"data: a\n\nda").unwrap(), ["data: a", ""]);
+        assert_eq!(lines.take_lines(b"ta: b").unwrap(), Vec::<String>::new());
+        assert_eq!(lines.take_lines(b"\r\n").unwrap(), ["data: b"]);
+        assert!(lines.take_lines(&vec![b'x'; LINE_BYTES_MAX + 1]).is_err());
     }
 }

@@ -60,7 +60,7 @@ pub fn print(text: impl Into<Text>) -> Result<(), Failure> {
 }
 
 /// Prints what is told on the way: with `--json`, nothing.
-pub fn tell(common: &Common, text: impl Into<Text>) -> Result<(), Failure> {
+pub fn print_unless_json(common: &Common, text: impl Into<Text>) -> Result<(), Failure> {
     match common.json {
         true => Ok(()),
         false => print(text),

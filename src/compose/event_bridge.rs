@@ -1,5 +1,5 @@
-//! Carries news between actors: who connected, to the quorums, the directory and those who follow the node; and what
-//! this node's quorums are, to the directory that announces them.
+//! The bridge of events between actors: who connected, to the quorums, the directory and those who follow the node; and
+//! what this node's quorums are, to the directory that announces them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,9 +19,9 @@ use crate::raft::{HostEvent, QuorumHost};
 use crate::seams::{NetEvent, Seams};
 
 /// Between two looks at what the led quorums should be announced as.
-const FEED_INTERVAL: Duration = Duration::from_secs(2);
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(2);
 
-pub(super) struct FeedParts {
+pub(super) struct BridgeParts {
     pub seams: Seams,
     pub observed: ObservedNet,
     pub directory: Directory,
@@ -32,9 +32,9 @@ pub(super) struct FeedParts {
     pub bus: broadcast::Sender<NodeEvent>,
 }
 
-pub(super) fn start(parts: FeedParts) {
-    let FeedParts { seams, observed, directory, quorums, events, net_events, host_events, bus } = parts;
-    let network = NetworkFeed { observed, directory: directory.clone(), net_events, host_events, bus };
+pub(super) fn start(parts: BridgeParts) {
+    let BridgeParts { seams, observed, directory, quorums, events, net_events, host_events, bus } = parts;
+    let network = NetworkBridge { observed, directory: directory.clone(), net_events, host_events, bus };
     let shutdown = seams.tasks.shutdown_token();
     seams.tasks.spawn(async move {
         tokio::select! {
@@ -44,7 +44,7 @@ pub(super) fn start(parts: FeedParts) {
         }
     });
     let shutdown = seams.tasks.shutdown_token();
-    let quorums = QuorumFeed { directory, quorums, events, told: BTreeSet::new() };
+    let quorums = QuorumBridge { directory, quorums, events, told: BTreeSet::new() };
     seams.tasks.spawn(async move {
         tokio::select! {
             biased;
@@ -54,7 +54,7 @@ pub(super) fn start(parts: FeedParts) {
     });
 }
 
-struct NetworkFeed {
+struct NetworkBridge {
     observed: ObservedNet,
     directory: Directory,
     net_events: mpsc::Receiver<NetEvent>,
@@ -62,7 +62,7 @@ struct NetworkFeed {
     bus: broadcast::Sender<NodeEvent>,
 }
 
-impl NetworkFeed {
+impl NetworkBridge {
     async fn run(mut self) {
         while let Some(event) = self.net_events.recv().await {
             self.observed.observe_event(&event);
@@ -85,7 +85,7 @@ impl NetworkFeed {
     }
 }
 
-struct QuorumFeed {
+struct QuorumBridge {
     directory: Directory,
     quorums: QuorumHost,
     events: broadcast::Receiver<HostEvent>,
@@ -93,18 +93,18 @@ struct QuorumFeed {
     told: BTreeSet<QuorumId>,
 }
 
-impl QuorumFeed {
+impl QuorumBridge {
     async fn run(mut self) {
-        self.tell_all();
-        let mut next = Instant::now() + FEED_INTERVAL;
+        self.announce_all();
+        let mut next = Instant::now() + ANNOUNCE_INTERVAL;
         loop {
             let event = tokio::select! {
                 biased;
                 event = self.events.recv() => event,
                 () = sleep_until(next) => {
                     // Loads change with every command; they are told at this pace.
-                    self.tell_all();
-                    next = Instant::now() + FEED_INTERVAL;
+                    self.announce_all();
+                    next = Instant::now() + ANNOUNCE_INTERVAL;
                     continue;
                 }
             };
@@ -117,26 +117,26 @@ impl QuorumFeed {
                     | HostEvent::Left { quorum },
                 ) => {
                     let here = self.quorums.quorums().iter().any(|member| member.id() == quorum);
-                    self.tell(quorum, here);
-                    self.tell_memberships();
+                    self.announce_quorum(quorum, here);
+                    self.announce_memberships();
                 }
                 Ok(HostEvent::Applied { .. } | HostEvent::Paused { .. } | HostEvent::Unpaused { .. }) => (),
-                Err(RecvError::Lagged(_)) => self.tell_all(),
+                Err(RecvError::Lagged(_)) => self.announce_all(),
                 Err(RecvError::Closed) => return,
             }
         }
     }
 
-    fn tell_all(&mut self) {
+    fn announce_all(&mut self) {
         let here: BTreeSet<QuorumId> = self.quorums.quorums().iter().map(|quorum| quorum.id()).collect();
         for quorum in self.told.union(&here).copied().collect::<Vec<_>>() {
-            self.tell(quorum, here.contains(&quorum));
+            self.announce_quorum(quorum, here.contains(&quorum));
         }
-        self.tell_memberships();
+        self.announce_memberships();
     }
 
     /// `here`: this node is a member. The host also answers for quorums that it left, which are not for it to announce.
-    fn tell(&mut self, id: QuorumId, here: bool) {
+    fn announce_quorum(&mut self, id: QuorumId, here: bool) {
         let Some(quorum) = self.quorums.quorum(id).filter(|_| here) else {
             if self.told.remove(&id) {
                 self.directory.leave_quorum(id);
@@ -153,7 +153,7 @@ impl QuorumFeed {
         }
     }
 
-    fn tell_memberships(&self) {
+    fn announce_memberships(&self) {
         self.directory.set_memberships(self.quorums.quorums().len() as u32);
     }
 }

@@ -1,4 +1,5 @@
-//! What a node's quorums ask about promises of membership: its own from its approver, others' from a round of asking.
+//! Leases of membership, as this node's quorums ask for them: its own from its approver, others' from a round of
+//! asking.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -11,15 +12,15 @@ use crate::approver::Approver;
 use crate::directory::Directory;
 use crate::quorums::approvals::Approvals;
 use crate::quorums::placement::{MEMBER_LEASE, member_requirement};
-use crate::raft::Promises;
+use crate::raft::MembershipLeases;
 
-pub struct NodePromises {
+pub struct NodeMembershipLeases {
     pub approver: Approver,
     pub approvals: Approvals,
     pub directory: Directory,
 }
 
-impl Promises for NodePromises {
+impl MembershipLeases for NodeMembershipLeases {
     fn stands(&self, lease: LeaseId, quorum: QuorumId) -> bool {
         self.approver.check_member_lease(lease, quorum).is_some()
     }

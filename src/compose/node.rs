@@ -20,9 +20,9 @@ use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 use serde::Serialize;
 use tokio::sync::{broadcast, mpsc};
 
-use super::adapters::{NetworkEvents, NodeCarrier, NodeQuorums, NodeStewards};
+use super::adapters::{NetworkEvents, NodeEventDelivery, NodeQuorumPort, NodeQuorums};
 use super::event_bridge;
-use super::membership_leases::NodePromises;
+use super::membership_leases::NodeMembershipLeases;
 use crate::approver::{Approver, ApproverParts};
 use crate::config::Config;
 use crate::directory::{Directory, DirectoryParts};
@@ -130,7 +130,7 @@ impl From<&Config> for NodeSettings {
             disk_bytes_max: config.resources.disk_max.map(|size| size.0),
             driver: DriverSettings {
                 repair_grace: config.quorum.replace_grace * REPAIR_GRACE_PER_REPLACE_GRACE,
-                patrol_interval: config.objects.repair_interval,
+                round_interval: config.objects.repair_interval,
                 audit_interval: config.objects.audit_interval,
                 ..DriverSettings::default()
             },
@@ -222,14 +222,14 @@ impl Node {
         .await?;
         observed.follow_suspicions(quorums.downgrade());
         // Subscribed before anything can be led, so that no lead goes unnoticed.
-        let (driver_events, feed_events, own_events) = (quorums.events(), quorums.events(), quorums.events());
+        let (driver_events, bridge_events, own_events) = (quorums.events(), quorums.events(), quorums.events());
         let (bus, bus_events) = broadcast::channel(EVENTS_MAX);
-        event_bridge::start(event_bridge::FeedParts {
+        event_bridge::start(event_bridge::BridgeParts {
             seams: seams.clone(),
             observed,
             directory: directory.clone(),
             quorums: quorums.clone(),
-            events: feed_events,
+            events: bridge_events,
             net_events,
             host_events,
             bus: bus.clone(),
@@ -269,9 +269,12 @@ impl Node {
             knowledge: knowledge.clone(),
             local: Arc::new(approver.clone()),
         });
-        let promises =
-            NodePromises { approver: approver.clone(), approvals: approvals.clone(), directory: directory.clone() };
-        quorums.set_promises(Arc::new(promises));
+        let membership_leases = NodeMembershipLeases {
+            approver: approver.clone(),
+            approvals: approvals.clone(),
+            directory: directory.clone(),
+        };
+        quorums.set_membership_leases(Arc::new(membership_leases));
         let placement = Placement::new(PlacementParts {
             net: net.clone(),
             tasks: seams.tasks.clone(),
@@ -303,7 +306,7 @@ impl Node {
             seams: seams.clone(),
             identity: identity.clone(),
             storage: storage.clone(),
-            stewards: Arc::new(NodeStewards {
+            quorum_port: Arc::new(NodeQuorumPort {
                 client: client.clone(),
                 quorums: local.clone(),
                 knowledge: knowledge.clone(),
@@ -316,7 +319,7 @@ impl Node {
             faults: work.faults,
         })
         .await?;
-        let carrier = NodeCarrier {
+        let delivery = NodeEventDelivery {
             this: net.local_peer(),
             client: client.clone(),
             quorums: local.clone(),
@@ -326,7 +329,7 @@ impl Node {
             seams: seams.clone(),
             net: net.clone(),
             storage: storage.clone(),
-            carrier: Arc::new(carrier),
+            delivery: Arc::new(delivery),
         })
         .await?;
         NetworkEvents {
@@ -351,8 +354,8 @@ impl Node {
             approvals: approvals.clone(),
             pieces: Arc::new(objects.service().clone()),
             worker: Some(worker.clone()),
-            notes: services.notes,
-            suspects: services.suspects,
+            wait_reasons: services.wait_reasons,
+            audit_hints: services.audit_hints,
             sources: Arc::new(sources.clone()),
             metrics: services.metrics,
             settings: settings.driver,

@@ -12,7 +12,7 @@ impl Page {
     fn section(&mut self, name: &str) {
         let _ = write!(self.0, "\n[{name}]\n");
     }
-    fn note(&mut self, meaning: &str) {
+    fn write_comment(&mut self, meaning: &str) {
         for line in meaning.lines() {
             let _ = writeln!(self.0, "# {line}");
         }
@@ -22,7 +22,7 @@ impl Page {
         let _ = writeln!(self.0, "{} = {value}", text(key));
     }
     fn value(&mut self, meaning: &str, key: &str, value: impl Display) {
-        self.note(meaning);
+        self.write_comment(meaning);
         let _ = writeln!(self.0, "{key} = {value}");
     }
 }
@@ -135,7 +135,7 @@ pub(super) fn render(config: &Config) -> String {
     page.value("How long room is kept for an upload without traffic (10s to 1h).", "lease", time(objects.lease));
 
     page.section("commands");
-    page.note(
+    page.write_comment(
         "Programs that jobs may run on this node, by name: none, unless they are listed here. A job names one and adds\n\
          arguments; there is no shell. They run as this node's user: list only what you would let the submitters run.\n\
          resize = { path = \"/usr/bin/convert\", args = [\"-limit\", \"disk\", \"1GiB\"], submitters = [\"PEER ID\"], env = [\"LANG\"] }\n\

@@ -44,7 +44,7 @@ pub(super) async fn run(shared: Arc<Shared>, mut gossip: mpsc::Receiver<GossipMe
             count = gossip.recv_many(&mut batch, GOSSIP_BATCH), if listening => {
                 listening = count > 0;
                 for message in batch.drain(..) {
-                    actor.hear(message);
+                    actor.on_announcement(message);
                 }
             }
         }
@@ -81,7 +81,7 @@ impl Actor {
         self.shared.net.publish(topic, Bytes::from(bytes));
     }
 
-    fn hear(&mut self, message: GossipMessage) {
+    fn on_announcement(&mut self, message: GossipMessage) {
         if message.author == self.shared.identity.peer() {
             return;
         }

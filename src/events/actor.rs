@@ -12,7 +12,7 @@ use quorate_protocols::trigger::outbox::{Ask, Outbox, Taken};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Carried, Carrier, EventError, EventsMetrics, EventsParts, Order, rows};
+use super::{DeliveryOutcome, EventDelivery, EventError, EventsMetrics, EventsParts, Order, rows};
 use crate::seams::{Clock, DiskError, Seams};
 use crate::storage::Storage;
 
@@ -28,7 +28,7 @@ const BEFORE: Duration = Duration::from_secs(2 * 24 * 3600);
 struct Actor {
     seams: Seams,
     storage: Storage,
-    carrier: Arc<dyn Carrier>,
+    delivery: Arc<dyn EventDelivery>,
     orders: mpsc::Receiver<Order>,
     outbox: Outbox,
     metrics: EventsMetrics,
@@ -48,9 +48,9 @@ enum Said {
         newest: u64,
         answer: Option<(Option<u64>, Vec<String>)>,
     },
-    Carried {
+    Dispatched {
         dispatch: Dispatch,
-        carried: Carried,
+        carried: DeliveryOutcome,
     },
     /// The task was stopped, or is broken.
     Nothing,
@@ -68,13 +68,13 @@ pub(super) fn start(
     orders: mpsc::Receiver<Order>,
     metrics: EventsMetrics,
 ) -> Result<(), DiskError> {
-    let EventsParts { seams, net, storage, carrier } = parts;
+    let EventsParts { seams, net, storage, delivery } = parts;
     let outbox = rows::load(storage.kv(), net.local_peer(), now(&*seams.clock), seams.clock.wall())?;
     let tasks = seams.tasks.clone();
     let actor = Actor {
         seams,
         storage,
-        carrier,
+        delivery,
         orders,
         outbox,
         metrics,
@@ -96,11 +96,11 @@ impl Actor {
         loop {
             match self.next_event().await {
                 Event::Shutdown => return,
-                Event::Ended(ended) => self.note(ended),
-                Event::Orders(orders) => self.take(orders).await,
+                Event::Ended(ended) => self.note_end(ended),
+                Event::Orders(orders) => self.take_orders(orders).await,
                 Event::Due => (),
             }
-            let done = self.go_on().await;
+            let done = self.send_due().await;
             self.metrics.kept.set(self.outbox.events() as i64);
             self.metrics.kept_bytes.set(self.outbox.bytes() as i64);
             if done.is_err() {
@@ -133,7 +133,7 @@ impl Actor {
     }
 
     /// Takes events and answers once they are durable.
-    async fn take(&mut self, orders: Vec<Order>) {
+    async fn take_orders(&mut self, orders: Vec<Order>) {
         let now = self.now();
         let mut replies: Vec<(oneshot::Sender<Result<Taken, EventError>>, Taken)> = Vec::new();
         for order in orders {
@@ -176,27 +176,29 @@ impl Actor {
         self.storage.write(rows::batch(&changes, self.outbox.newest())).await
     }
 
-    fn note(&mut self, ended: Ended) {
+    fn note_end(&mut self, ended: Ended) {
         let (now, Ended { quorum, said }) = (self.now(), ended);
         match said {
             Said::Names { newest, answer: Some((known, names)) } => {
                 self.outbox.heard_names(now, quorum, newest, known, names);
             }
-            Said::Carried { dispatch, carried: Carried::Heard(heard) } => {
+            Said::Dispatched { dispatch, carried: DeliveryOutcome::Heard(heard) } => {
                 let told = dispatch.events.iter().take_while(|sent| sent.sequence <= heard.reaches);
                 self.metrics.told.inc_by(told.count() as u64);
                 self.outbox.delivered(now, quorum, &dispatch, heard);
             }
-            Said::Carried { carried: Carried::Gap { known }, .. } => self.outbox.gap(now, quorum, known),
-            Said::Carried { carried: Carried::Full, .. } => self.outbox.full(now, quorum),
-            Said::Names { answer: None, .. } | Said::Carried { carried: Carried::Failed, .. } | Said::Nothing => {
+            Said::Dispatched { carried: DeliveryOutcome::Gap { known }, .. } => self.outbox.gap(now, quorum, known),
+            Said::Dispatched { carried: DeliveryOutcome::Full, .. } => self.outbox.full(now, quorum),
+            Said::Names { answer: None, .. }
+            | Said::Dispatched { carried: DeliveryOutcome::Failed, .. }
+            | Said::Nothing => {
                 self.outbox.failed(now, quorum);
             }
         }
     }
 
     /// Asks and sends whatever is due.
-    async fn go_on(&mut self) -> Result<(), DiskError> {
+    async fn send_due(&mut self) -> Result<(), DiskError> {
         self.wake = None;
         if self.outbox.is_idle() {
             return self.write().await;
@@ -205,7 +207,7 @@ impl Actor {
         let look = self.looked_at.map_or(instant, |at| at + LOOK);
         if look <= instant {
             self.looked_at = Some(instant);
-            let known = self.carrier.quorums().into_iter().collect();
+            let known = self.delivery.quorums().into_iter().collect();
             self.outbox.announced(self.now(), &known);
             self.outbox.tidy(self.now());
         }
@@ -226,13 +228,13 @@ impl Actor {
     }
 
     fn carry(&mut self, quorum: QuorumId, ask: Ask) {
-        let carrier = self.carrier.clone();
+        let delivery = self.delivery.clone();
         let task = self.seams.tasks.spawn(async move {
             match ask {
-                Ask::Names { newest } => Said::Names { newest, answer: carrier.listening(quorum).await },
+                Ask::Names { newest } => Said::Names { newest, answer: delivery.listening(quorum).await },
                 Ask::Deliver(dispatch) => {
-                    let carried = carrier.dispatch(quorum, dispatch.clone()).await;
-                    Said::Carried { dispatch, carried }
+                    let carried = delivery.dispatch(quorum, dispatch.clone()).await;
+                    Said::Dispatched { dispatch, carried }
                 }
             }
         });

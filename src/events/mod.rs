@@ -2,7 +2,7 @@
 //!
 //! [`Events`] is the emitter. Its actor owns the outbox ([`quorate_protocols::trigger::outbox`] decides; [`rows`] is
 //! what of it is on disk), acknowledges an event once it is synced, asks quorums what they want and sends them what is
-//! theirs, through a [`Carrier`]. Which triggers a dispatch fires is decided by the primary of each quorum.
+//! theirs, through an [`EventDelivery`]. Which triggers a dispatch fires is decided by the primary of each quorum.
 //!
 //! Promised: an event that was acknowledged is either taken by every quorum that wants it, after its commit, or counted
 //! there as lost. Its author is the peer that the transport says. Not promised: an order between two emitters, and that
@@ -47,17 +47,17 @@ pub enum EventError {
 }
 
 /// How the emitter reaches quorums.
-pub trait Carrier: Send + Sync + 'static {
+pub trait EventDelivery: Send + Sync + 'static {
     /// Quorums that are known now.
     fn quorums(&self) -> Vec<QuorumId>;
     /// How far the quorum has come with this node, and the names that it listens to. `None`: nobody answered.
     fn listening(&self, quorum: QuorumId) -> BoxFuture<'static, Option<(Option<u64>, Vec<String>)>>;
-    fn dispatch(&self, quorum: QuorumId, dispatch: Dispatch) -> BoxFuture<'static, Carried>;
+    fn dispatch(&self, quorum: QuorumId, dispatch: Dispatch) -> BoxFuture<'static, DeliveryOutcome>;
 }
 
 /// What became of a dispatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carried {
+pub enum DeliveryOutcome {
     Heard(Heard),
     Gap {
         known: u64,
@@ -73,7 +73,7 @@ pub struct EventsParts {
     pub seams: Seams,
     pub net: Arc<dyn Net>,
     pub storage: Storage,
-    pub carrier: Arc<dyn Carrier>,
+    pub delivery: Arc<dyn EventDelivery>,
 }
 
 /// Handle to this node's emitter.

@@ -33,7 +33,7 @@ impl Listener {
 
 struct Network(Arc<Listener>);
 
-impl Carrier for Network {
+impl EventDelivery for Network {
     fn quorums(&self) -> Vec<QuorumId> {
         vec![QUORUM]
     }
@@ -44,18 +44,18 @@ impl Carrier for Network {
         }
         .boxed()
     }
-    fn dispatch(&self, _: QuorumId, dispatch: Dispatch) -> BoxFuture<'static, Carried> {
+    fn dispatch(&self, _: QuorumId, dispatch: Dispatch) -> BoxFuture<'static, DeliveryOutcome> {
         let quorum = self.0.clone();
         async move {
             if !quorum.up.load(Ordering::Relaxed) {
-                return Carried::Failed;
+                return DeliveryOutcome::Failed;
             }
             let mut known = quorum.known.lock().unwrap();
             let before = known.unwrap_or(dispatch.follows);
             let fresh = dispatch.events.iter().map(|sent| sent.sequence).filter(|sequence| *sequence > before);
             quorum.taken.send_modify(|taken| taken.extend(fresh));
             *known = Some(dispatch.reaches.max(before));
-            Carried::Heard(Heard { reaches: dispatch.reaches, recorded: *known })
+            DeliveryOutcome::Heard(Heard { reaches: dispatch.reaches, recorded: *known })
         }
         .boxed()
     }
@@ -67,7 +67,7 @@ async fn emitter(disk: &Arc<MemoryDisk>, quorum: &Arc<Listener>) -> (Events, Tas
     let tasks = seams.tasks.clone();
     let net = ScriptedNet::new(peer(1), |_, _, _| Reaction::Unreachable);
     let storage = tasks.scope(async { Storage::start(disk.disk()) }).await;
-    let parts = EventsParts { seams, net, storage, carrier: Arc::new(Network(quorum.clone())) };
+    let parts = EventsParts { seams, net, storage, delivery: Arc::new(Network(quorum.clone())) };
     (Events::start(parts).await.unwrap(), tasks)
 }
 

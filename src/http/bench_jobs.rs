@@ -81,7 +81,7 @@ pub async fn jobs(
         tokio::select! {
             biased;
             received = events.recv() => match received {
-                Ok(HostEvent::Applied { quorum: of, events }) if of == quorum => run.take(&events),
+                Ok(HostEvent::Applied { quorum: of, events }) if of == quorum => run.record_events(&events),
                 Ok(_) => (),
                 // What was missed is asked for.
                 Err(RecvError::Lagged(_)) => run.ask(&backend).await,
@@ -136,15 +136,15 @@ impl Run {
         self.taken.len() + self.failures.len()
     }
 
-    fn take(&mut self, events: &[Event]) {
+    fn record_events(&mut self, events: &[Event]) {
         for event in events {
             if let Event::JobChanged { job, state } = event {
-                self.note(*job, *state);
+                self.record_end(*job, *state);
             }
         }
     }
 
-    fn note(&mut self, job: JobId, state: RunState) {
+    fn record_end(&mut self, job: JobId, state: RunState) {
         if !state.is_final() {
             return;
         }
@@ -158,7 +158,7 @@ impl Run {
     async fn ask(&mut self, backend: &Shared) {
         for job in self.flying.keys().copied().collect::<Vec<_>>() {
             if let Ok(info) = backend.job(job).await {
-                self.note(job, info.state);
+                self.record_end(job, info.state);
             }
         }
     }

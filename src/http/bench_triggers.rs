@@ -103,7 +103,7 @@ pub async fn triggers(
             received = events.recv() => match received {
                 Ok(HostEvent::Applied { quorum: of, events }) if of == quorum => {
                     let now = backend.node().time;
-                    events.iter().for_each(|event| heard.take(event, now, &jobs));
+                    events.iter().for_each(|event| heard.record_event(event, now, &jobs));
                 }
                 Ok(_) => (),
                 Err(RecvError::Lagged(missed)) => {
@@ -147,7 +147,7 @@ impl Heard {
         self.late.len() as u64 + self.skipped.values().sum::<u64>()
     }
 
-    fn take(&mut self, event: &Event, now: Millis, jobs: &BTreeSet<JobId>) {
+    fn record_event(&mut self, event: &Event, now: Millis, jobs: &BTreeSet<JobId>) {
         let Event::Fired { job, row } = event else { return };
         if !jobs.contains(job) {
             return;

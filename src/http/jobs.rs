@@ -172,28 +172,28 @@ async fn ended(events: &mut broadcast::Receiver<HostEvent>, job: JobId) {
 #[utoipa::path(post, path = "/v1/jobs/{job}/cancel", tag = "jobs", params(("job" = JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn cancel(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    told(&backend, job, Command::Cancel { job }).await
+    command_job(&backend, job, Command::Cancel { job }).await
 }
 
 /// Stops the work of a job that computes, until it is resumed. Tasks go on from their checkpoints.
 #[utoipa::path(post, path = "/v1/jobs/{job}/pause", tag = "jobs", params(("job" = JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn pause(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    told(&backend, job, Command::Pause { job }).await
+    command_job(&backend, job, Command::Pause { job }).await
 }
 
 /// Lets a paused job go on.
 #[utoipa::path(post, path = "/v1/jobs/{job}/resume", tag = "jobs", params(("job" = JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn resume(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    told(&backend, job, Command::Resume { job }).await
+    command_job(&backend, job, Command::Resume { job }).await
 }
 
 /// Has the tasks that were given up, or parked, tried again: of a job that waits for a person.
 #[utoipa::path(post, path = "/v1/jobs/{job}/retry", tag = "jobs", params(("job" = JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn retry(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    told(&backend, job, Command::Retry { job }).await
+    command_job(&backend, job, Command::Retry { job }).await
 }
 
 /// Decides about a job that waits for a person.
@@ -210,7 +210,7 @@ pub async fn resolve(
         ResolutionInfo::Fail => Resolution::Fail,
         ResolutionInfo::Revert => Resolution::Revert,
     };
-    told(&backend, job, Command::Resolve { job, resolution }).await
+    command_job(&backend, job, Command::Resolve { job, resolution }).await
 }
 
 /// Changes priority, parallelism or resources of a job that lives. Attempts that run keep what they have.
@@ -238,11 +238,11 @@ pub async fn update(
             labels: labels.unwrap_or(now.labels),
         });
     }
-    told(&backend, job, Command::Update { job, priority, parallelism, resources }).await
+    command_job(&backend, job, Command::Update { job, priority, parallelism, resources }).await
 }
 
 /// Commits the command; the job as it is afterwards.
-pub async fn told(backend: &Shared, job: JobId, command: Command) -> Result<Json<JobInfo>, ApiError> {
+pub async fn command_job(backend: &Shared, job: JobId, command: Command) -> Result<Json<JobInfo>, ApiError> {
     backend.command(job, command).await?;
     Ok(Json(backend.job(job).await?))
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::{self, Path, Query};
-use super::jobs::told;
+use super::jobs::command_job;
 use super::limits::{NEXT_DEFAULT, NEXT_MAX};
 use super::tasks::record;
 use super::views;
@@ -102,14 +102,14 @@ pub async fn fire(
 #[utoipa::path(post, path = "/v1/jobs/{job}/suspend", tag = "triggers", params(("job" = JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn suspend(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    told(&backend, job, Command::Suspend { job }).await
+    command_job(&backend, job, Command::Suspend { job }).await
 }
 
 /// Lets a suspended trigger fire again. What fell due meanwhile is recorded as skipped.
 #[utoipa::path(post, path = "/v1/jobs/{job}/unsuspend", tag = "triggers", params(("job" = JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn unsuspend(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    told(&backend, job, Command::Unsuspend { job }).await
+    command_job(&backend, job, Command::Unsuspend { job }).await
 }
 
 fn triggered(record: &JobRecord) -> Result<(&TriggeredSpec, &TriggerRun), ApiError> {

@@ -495,7 +495,7 @@ impl Actor {
         self.seams.entropy.below(1024) as f64 / 1024.0
     }
 
-    pub fn tell(&self, event: NetEvent) {
+    pub fn send_event(&self, event: NetEvent) {
         if self.outlets.events.try_send(event).is_err() {
             self.shared.metrics.dropped("events");
         }

@@ -1,4 +1,4 @@
-//! Gathers what the muxer writes into full encrypted frames.
+//! Coalesced writes: what the muxer writes is gathered into full encrypted frames.
 //!
 //! Yamux flushes after every frame of its own (16 KiB): each would become an encrypted frame, a system call and a
 //! packet by itself, and a wake-up at the other end. Here a flush that follows a write is put off until the

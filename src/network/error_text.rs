@@ -1,4 +1,4 @@
-//! libp2p's errors in words that say what to do.
+//! Texts of libp2p's errors, which say what to do.
 
 use std::io;
 

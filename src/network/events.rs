@@ -75,7 +75,7 @@ impl Actor {
         connected.connections.insert(id, Connection { remote, dialled, pings_lost: 0 });
         self.publish_view(peer);
         if first {
-            self.tell(NetEvent::Connected { peer });
+            self.send_event(NetEvent::Connected { peer });
         }
     }
 
@@ -89,7 +89,7 @@ impl Actor {
         self.connected.remove(&peer);
         self.book.touch(peer, self.seams.clock.wall());
         self.publish_view(peer);
-        self.tell(NetEvent::Disconnected { peer });
+        self.send_event(NetEvent::Disconnected { peer });
         let (now, jitter) = (self.now(), self.jitter());
         let fault = match introduced {
             Some(Ok(())) => {
@@ -122,7 +122,7 @@ impl Actor {
             return;
         }
         if fault == DialFault::Refused {
-            self.tell(NetEvent::Refused { peer });
+            self.send_event(NetEvent::Refused { peer });
         }
         let (now, jitter) = (self.now(), self.jitter());
         let reason = fault.to_string();
@@ -137,7 +137,7 @@ impl Actor {
         let reason = fault.to_string();
         let peer = self.dialler.bootstrap.get(index).and_then(|entry| entry.peer);
         if let Some(peer) = peer.filter(|peer| fault == DialFault::Refused && !self.connected.contains_key(peer)) {
-            self.tell(NetEvent::Refused { peer });
+            self.send_event(NetEvent::Refused { peer });
         }
         let quiet = matches!(fault, DialFault::Own | DialFault::Superseded);
         if self.dialler.bootstrap_failed(index, fault, now, jitter) && !quiet {

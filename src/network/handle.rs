@@ -118,7 +118,7 @@ impl Handle {
     pub fn new(shared: Arc<Shared>, commands: mpsc::Sender<Command>) -> Self {
         Self { shared, commands }
     }
-    fn tell(&self, command: Command) {
+    fn send_command(&self, command: Command) {
         // Full only in a storm of the node's own making: what is dropped here is repeated by whoever needs it.
         if self.commands.try_send(command).is_err() {
             self.shared.metrics.dropped("commands");
@@ -196,7 +196,7 @@ impl Net for Handle {
     }
 
     fn publish(&self, topic: Topic, bytes: Bytes) {
-        self.tell(Command::Publish { topic, bytes });
+        self.send_command(Command::Publish { topic, bytes });
     }
 
     fn peers(&self) -> Vec<PeerView> {
@@ -212,7 +212,7 @@ impl Net for Handle {
     }
 
     fn dial(&self, peer: PeerId) {
-        self.tell(Command::Dial(peer));
+        self.send_command(Command::Dial(peer));
     }
 
     fn listen_addresses(&self) -> Vec<String> {
@@ -245,7 +245,7 @@ impl Net for Handle {
     }
 
     fn penalise(&self, peer: PeerId, reason: &'static str) {
-        self.tell(Command::Penalise { peer, reason });
+        self.send_command(Command::Penalise { peer, reason });
     }
 }
 

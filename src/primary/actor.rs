@@ -18,12 +18,12 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::auditor::Patrol;
+use super::auditor::Auditor;
 use super::conditions::{self, POLLS_MAX, POLLS_PER_QUORUM_MAX};
-use super::context::{Context, DutyError, Surroundings, Tries};
+use super::context::{Context, DriverEnv, DutyError, Tries};
 use super::recruiter::{self, Wanted};
-use super::triggers::{self, Bell};
-use super::worker_sessions::{self, Tender};
+use super::triggers::{self, Wakeup};
+use super::worker_sessions::{self, WorkerSessions};
 use super::{DriverParts, columns, holders, leases, levels, repair};
 use crate::quorums::ports::LocalQuorums;
 use crate::raft::HostEvent;
@@ -79,7 +79,7 @@ enum Key {
 }
 
 impl Key {
-    /// `None` for the tending of workers and the firing of triggers, which are never done: each has a task of its own.
+    /// `None` for worker sessions and the firing of triggers, which are never done: each has a task of its own.
     fn of(duty: &Duty) -> Option<Self> {
         Some(match duty {
             Duty::FindHolders { job, open, .. } => Self::FindHolders(*job, *open > 0),
@@ -119,16 +119,16 @@ struct Retry {
 }
 
 /// A quorum that this node leads.
-struct Led {
+struct LedQuorum {
     term: Term,
     stop: CancellationToken,
     running: BTreeSet<Key>,
     retries: BTreeMap<Key, Retry>,
     /// Runs that nobody feeds: the count when last looked at, and since when it stands still.
     idle: BTreeMap<JobId, (u64, Instant)>,
-    tender: Tender,
+    worker_sessions: WorkerSessions,
     /// Wakes the task that fires triggers.
-    bell: Bell,
+    wakeup: Wakeup,
     /// Since when workers are idle, as this primary has seen it.
     idle_workers: BTreeMap<(PeerId, LeaseId), Instant>,
     /// The state's earliest timer, and when it runs out.
@@ -156,10 +156,10 @@ enum Event {
 }
 
 struct Actor {
-    around: Arc<Surroundings>,
+    env: Arc<DriverEnv>,
     quorums: Arc<dyn LocalQuorums>,
     events: broadcast::Receiver<HostEvent>,
-    led: BTreeMap<QuorumId, Led>,
+    led: BTreeMap<QuorumId, LedQuorum>,
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
     /// Peers that were there when last looked for, and when that was.
     present: BTreeSet<PeerId>,
@@ -176,28 +176,28 @@ pub(super) fn start(parts: DriverParts) {
         approvals,
         pieces,
         worker,
-        notes,
-        suspects,
+        wait_reasons,
+        audit_hints,
         sources,
         metrics,
         settings,
     } = parts;
     let tasks = seams.tasks.clone();
-    let around = Arc::new(Surroundings {
+    let env = Arc::new(DriverEnv {
         seams,
         net,
         knowledge,
         approvals,
         pieces,
         worker,
-        notes,
-        suspects,
+        wait_reasons,
+        audit_hints,
         sources,
         metrics,
         settings,
     });
     let actor = Actor {
-        around,
+        env,
         quorums,
         events,
         led: BTreeMap::new(),
@@ -225,7 +225,7 @@ impl Actor {
     }
 
     async fn next_event(&mut self) -> Event {
-        let shutdown = self.around.seams.tasks.shutdown_token();
+        let shutdown = self.env.seams.tasks.shutdown_token();
         let due = self.led.values().map(|led| led.derive_at).min();
         // Ended duties before host events: they free room for what the events ask for.
         tokio::select! {
@@ -254,7 +254,7 @@ impl Actor {
             HostEvent::Applied { quorum, events } => {
                 if let Some(led) = self.led.get_mut(&quorum) {
                     led.touch(&events);
-                    led.bell.ring();
+                    led.wakeup.wake_up();
                     led.derive_soon();
                 }
             }
@@ -282,34 +282,34 @@ impl Actor {
         if let Some(led) = self.led.get_mut(&quorum)
             && led.term == term
         {
-            led.tender.touch_all();
-            led.bell.ring();
+            led.worker_sessions.touch_all();
+            led.wakeup.wake_up();
             return led.derive_soon();
         }
         self.stop(quorum);
         let Some(local) = self.quorums.quorum(quorum) else { return };
         let stop = CancellationToken::new();
-        let context = Context { around: self.around.clone(), quorum: local };
-        let renewing = leases::keep(context.clone());
-        self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), renewing).map(drop));
-        let raising = levels::keep(context.clone());
-        self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), raising).map(drop));
-        let tender = Tender::default();
-        let tending = worker_sessions::run(context.clone(), term, tender.clone());
-        self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), tending).map(drop));
-        let bell = Bell::default();
-        let firing = triggers::run(context.clone(), bell.clone());
-        self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), firing).map(drop));
-        let patrol = Patrol::new(context);
-        self.around.seams.tasks.spawn(until(stop.clone(), self.around.clone(), patrol.run()).map(drop));
-        let led = Led {
+        let context = Context { env: self.env.clone(), quorum: local };
+        let renewing = leases::renew_leases(context.clone());
+        self.env.seams.tasks.spawn(until(stop.clone(), self.env.clone(), renewing).map(drop));
+        let raising = levels::raise_level(context.clone());
+        self.env.seams.tasks.spawn(until(stop.clone(), self.env.clone(), raising).map(drop));
+        let worker_sessions = WorkerSessions::default();
+        let serving = worker_sessions::run(context.clone(), term, worker_sessions.clone());
+        self.env.seams.tasks.spawn(until(stop.clone(), self.env.clone(), serving).map(drop));
+        let wakeup = Wakeup::default();
+        let firing = triggers::run(context.clone(), wakeup.clone());
+        self.env.seams.tasks.spawn(until(stop.clone(), self.env.clone(), firing).map(drop));
+        let auditor = Auditor::new(context);
+        self.env.seams.tasks.spawn(until(stop.clone(), self.env.clone(), auditor.run()).map(drop));
+        let led = LedQuorum {
             term,
             stop,
             running: BTreeSet::new(),
             retries: BTreeMap::new(),
             idle: BTreeMap::new(),
-            tender,
-            bell,
+            worker_sessions,
+            wakeup,
             idle_workers: BTreeMap::new(),
             wake: None,
             derived_at: None,
@@ -321,7 +321,7 @@ impl Actor {
     fn stop(&mut self, quorum: QuorumId) {
         if let Some(led) = self.led.remove(&quorum) {
             led.stop.cancel();
-            self.around.notes.clear_quorum(quorum);
+            self.env.wait_reasons.clear_quorum(quorum);
         }
     }
 
@@ -339,17 +339,17 @@ impl Actor {
         let now = Instant::now();
         match result {
             Some(Ok(())) => {
-                self.around.metrics.duties_done.inc();
+                self.env.metrics.duties_done.inc();
                 let again = if let Key::Poll(_, every) = key { every } else { AGAIN };
                 led.retries.insert(key, Retry { failures: 0, failing_since: None, not_before: now + again });
             }
             Some(Err(DutyError::NotLeading)) | None => (),
             Some(Err(error)) => {
-                self.around.metrics.duties_failed.inc();
+                self.env.metrics.duties_failed.inc();
                 let before = led.retries.get(&key);
                 let failures = before.map_or(0, |retry| retry.failures).saturating_add(1);
                 let failing_since = before.and_then(|retry| retry.failing_since).or(Some(now));
-                let pause = backoff(&key, failures, &*self.around.seams.entropy);
+                let pause = backoff(&key, failures, &*self.env.seams.entropy);
                 led.retries.insert(key, Retry { failures, failing_since, not_before: now + pause });
                 tracing::debug!(?quorum, ?key, failures, %error, "duty failed");
             }
@@ -369,8 +369,8 @@ impl Actor {
             return;
         }
         self.arrivals_at = Some(now);
-        let known = self.around.knowledge.peers().into_iter().map(|known| known.peer);
-        let present: BTreeSet<PeerId> = known.filter(|peer| !self.around.net.is_absent(*peer)).collect();
+        let known = self.env.knowledge.peers().into_iter().map(|known| known.peer);
+        let present: BTreeSet<PeerId> = known.filter(|peer| !self.env.net.is_absent(*peer)).collect();
         if present.iter().any(|peer| !self.present.contains(peer)) {
             for led in self.led.values_mut() {
                 led.retries
@@ -396,7 +396,7 @@ impl Actor {
     /// Derives a quorum's duties and starts those that neither run nor wait.
     fn derive(&mut self, quorum: QuorumId, now: Instant) {
         let local = self.quorums.quorum(quorum);
-        let mut polls: usize = self.led.values().map(Led::polls).sum();
+        let mut polls: usize = self.led.values().map(LedQuorum::polls).sum();
         let Some(led) = self.led.get_mut(&quorum) else { return };
         let Some(local) = local.filter(|local| local.leading() == Some(led.term)) else {
             // The host will say so, or has said so already; until then nothing is started.
@@ -410,11 +410,11 @@ impl Actor {
         led.idle.retain(|job, _| keys.contains(&Key::WatchIdle(*job)));
         led.idle_workers.retain(|(worker, lease), _| keys.contains(&Key::ReleaseWorker(*worker, *lease)));
         if led.derived_at.is_none_or(|at| now - at >= DERIVE_ANYWAY) {
-            led.tender.touch_all();
+            led.worker_sessions.touch_all();
         }
         led.derived_at = Some(now);
         led.derive_at = now + DERIVE_ANYWAY;
-        let context = Context { around: self.around.clone(), quorum: local };
+        let context = Context { env: self.env.clone(), quorum: local };
         for duty in duties {
             let Some(key) = Key::of(&duty) else { continue };
             if led.running.contains(&key) {
@@ -427,13 +427,13 @@ impl Actor {
             }
             let due = match duty {
                 Duty::WatchIdle { job, fed, empty, .. } => {
-                    let settings = &self.around.settings;
+                    let settings = &self.env.settings;
                     let patience =
                         if empty { settings.store_empty.min(settings.store_idle) } else { settings.store_idle };
                     led.idle_since(job, fed, now) + patience
                 }
                 Duty::ReleaseWorker { worker, lease } => {
-                    led.worker_idle_since(worker, lease, now) + self.around.settings.worker_idle
+                    led.worker_idle_since(worker, lease, now) + self.env.settings.worker_idle
                 }
                 Duty::Wake { due, after } => led.wakes_at(due, after, now),
                 _ => now,
@@ -459,8 +459,8 @@ impl Actor {
             polls += usize::from(matches!(key, Key::Poll(..)));
             led.running.insert(key);
             let (term, stop) = (led.term, led.stop.clone());
-            let duty = perform(context.clone(), led.tender.clone(), duty, tries);
-            let task = self.around.seams.tasks.spawn(until(stop, self.around.clone(), duty));
+            let duty = perform(context.clone(), led.worker_sessions.clone(), duty, tries);
+            let task = self.env.seams.tasks.spawn(until(stop, self.env.clone(), duty));
             self.running.push(
                 async move {
                     let result = match task.await {
@@ -476,7 +476,7 @@ impl Actor {
     }
 }
 
-impl Led {
+impl LedQuorum {
     /// Has the workers looked at that the applied entries have something for.
     fn touch(&self, events: &[Applied]) {
         for event in events {
@@ -484,7 +484,7 @@ impl Led {
             | Applied::StopWanted { worker }
             | Applied::RevealWanted { worker } = event
             {
-                self.tender.touch(*worker);
+                self.worker_sessions.touch(*worker);
             }
         }
     }
@@ -507,7 +507,7 @@ impl Led {
     /// Since when the worker has had nothing to do; at least since it was last given something.
     fn worker_idle_since(&mut self, worker: PeerId, lease: LeaseId, now: Instant) -> Instant {
         let seen = *self.idle_workers.entry((worker, lease)).or_insert(now);
-        self.tender.given_at(worker).map_or(seen, |given| given.max(seen))
+        self.worker_sessions.given_at(worker).map_or(seen, |given| given.max(seen))
     }
     /// When the timer runs out by this node's monotonic clock, counted from when it was first seen to be the earliest.
     fn wakes_at(&mut self, due: Millis, after: Duration, now: Instant) -> Instant {
@@ -535,8 +535,8 @@ fn backoff(key: &Key, failures: u32, entropy: &dyn Entropy) -> Duration {
 }
 
 /// Runs the future for as long as this node leads and is not closing. `None`: stopped before it was done.
-async fn until<F: Future>(stop: CancellationToken, around: Arc<Surroundings>, future: F) -> Option<F::Output> {
-    let shutdown = around.seams.tasks.shutdown_token();
+async fn until<F: Future>(stop: CancellationToken, env: Arc<DriverEnv>, future: F) -> Option<F::Output> {
+    let shutdown = env.seams.tasks.shutdown_token();
     tokio::select! {
         biased;
         () = stop.cancelled() => None,
@@ -545,7 +545,7 @@ async fn until<F: Future>(stop: CancellationToken, around: Arc<Surroundings>, fu
     }
 }
 
-async fn perform(context: Context, tender: Tender, duty: Duty, tries: Tries) -> Result<(), DutyError> {
+async fn perform(context: Context, worker_sessions: WorkerSessions, duty: Duty, tries: Tries) -> Result<(), DutyError> {
     match duty {
         Duty::FindHolders { job, open, spares } => holders::find(&context, job, open, spares, tries).await,
         Duty::Confirm { manifest, job, column, grant, attempt } => {
@@ -560,12 +560,12 @@ async fn perform(context: Context, tender: Tender, duty: Duty, tries: Tries) -> 
         }
         Duty::WatchIdle { job, fed, .. } => context.propose(Command::Abandon { job, fed }).await.map(drop),
         Duty::FindWorkers { job, kind, resources, slots } => {
-            recruiter::find(&context, &tender, Wanted { job, kind, resources, slots }).await
+            recruiter::find(&context, &worker_sessions, Wanted { job, kind, resources, slots }).await
         }
         Duty::ReleaseWorker { worker, lease } => recruiter::release(&context, worker, lease).await,
         Duty::Wake { due, .. } => context.propose(Command::Elapsed { until: due }).await.map(drop),
-        // See `tend`, `triggers` and `Key::of`.
+        // See `worker_sessions`, `triggers` and `Key::of`.
         Duty::Tend { .. } | Duty::FireAt { .. } | Duty::FireAfter { .. } => Ok(()),
-        Duty::Poll { job, .. } => conditions::look(&context, job).await,
+        Duty::Poll { job, .. } => conditions::probe(&context, job).await,
     }
 }

@@ -1,4 +1,4 @@
-//! Columns that a reader found damaged, waiting for the primary to look for itself.
+//! Audit hints: columns that a reader found damaged, waiting for the primary to look for itself.
 //!
 //! A reader's word condemns nobody: it only brings forward the audit that would have come anyway. So a hint is
 //! remembered in memory alone, by the primary that was told; what is lost with it, the regular round of audits finds.
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Hints and recent audits remembered over all quorums; beyond that a new hint is dropped, and the round finds it.
-const SUSPECTS_MAX: usize = 1_024;
+const HINTS_MAX: usize = 1_024;
 
 /// A column that was audited on a hint is not audited on another before this.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
@@ -22,24 +22,24 @@ const AGAIN_AFTER: Duration = Duration::from_secs(60);
 type Column = (QuorumId, ManifestHash, PieceIndex);
 
 #[derive(Clone)]
-pub struct Suspects {
+pub struct AuditHints {
     /// `None` waits for its audit; otherwise, when that began.
     columns: Arc<Mutex<BTreeMap<Column, Option<Instant>>>>,
     news: watch::Sender<()>,
 }
 
-impl Default for Suspects {
+impl Default for AuditHints {
     fn default() -> Self {
         Self { columns: Arc::default(), news: watch::Sender::new(()) }
     }
 }
 
-impl Suspects {
+impl AuditHints {
     /// Remembers a hint.
-    pub fn note(&self, quorum: QuorumId, manifest: ManifestHash, column: PieceIndex) {
+    pub fn add_hint(&self, quorum: QuorumId, manifest: ManifestHash, column: PieceIndex) {
         let mut columns = self.lock();
         columns.retain(|_, audited| audited.is_none_or(|at| at.elapsed() < AGAIN_AFTER));
-        if columns.len() < SUSPECTS_MAX {
+        if columns.len() < HINTS_MAX {
             columns.entry((quorum, manifest, column)).or_insert(None);
             drop(columns);
             self.news.send_replace(());
@@ -86,29 +86,29 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_hint_is_handed_out_once_and_again_only_after_a_while() {
-        let suspects = Suspects::default();
-        assert!(suspects.next(QUORUM).now_or_never().is_none());
+        let audit_hints = AuditHints::default();
+        assert!(audit_hints.next(QUORUM).now_or_never().is_none());
         let waiting = tokio::spawn({
-            let suspects = suspects.clone();
-            async move { suspects.next(QUORUM).await }
+            let audit_hints = audit_hints.clone();
+            async move { audit_hints.next(QUORUM).await }
         });
         tokio::task::yield_now().await;
-        suspects.note(QuorumId([2; 16]), manifest(9), PieceIndex(0));
-        suspects.note(QUORUM, manifest(7), PieceIndex(3));
+        audit_hints.add_hint(QuorumId([2; 16]), manifest(9), PieceIndex(0));
+        audit_hints.add_hint(QUORUM, manifest(7), PieceIndex(3));
         assert_eq!(waiting.await.unwrap(), (manifest(7), PieceIndex(3)));
-        suspects.note(QUORUM, manifest(7), PieceIndex(3));
-        assert!(suspects.next(QUORUM).now_or_never().is_none(), "it was audited a moment ago");
+        audit_hints.add_hint(QUORUM, manifest(7), PieceIndex(3));
+        assert!(audit_hints.next(QUORUM).now_or_never().is_none(), "it was audited a moment ago");
         tokio::time::advance(AGAIN_AFTER).await;
-        suspects.note(QUORUM, manifest(7), PieceIndex(3));
-        assert_eq!(suspects.next(QUORUM).await, (manifest(7), PieceIndex(3)));
+        audit_hints.add_hint(QUORUM, manifest(7), PieceIndex(3));
+        assert_eq!(audit_hints.next(QUORUM).await, (manifest(7), PieceIndex(3)));
     }
 
     #[tokio::test]
     async fn what_is_remembered_is_bounded() {
-        let suspects = Suspects::default();
-        for number in 0..2 * SUSPECTS_MAX as u16 {
-            suspects.note(QUORUM, manifest(number), PieceIndex(0));
+        let audit_hints = AuditHints::default();
+        for number in 0..2 * HINTS_MAX as u16 {
+            audit_hints.add_hint(QUORUM, manifest(number), PieceIndex(0));
         }
-        assert_eq!(suspects.lock().len(), SUSPECTS_MAX);
+        assert_eq!(audit_hints.lock().len(), HINTS_MAX);
     }
 }

@@ -1,4 +1,4 @@
-//! Looking for what the state cannot know: holders that are gone, and pieces that rot.
+//! The auditor: looks for what the state cannot know, holders that are gone and pieces that rot.
 //!
 //! One task per led quorum. Each round looks at one page of objects, never at all of them, and now and then audits one
 //! column: its holder reads every piece back from its disk, and one piece, drawn at random, is fetched whole and
@@ -38,7 +38,7 @@ const ABSENT_MAX: usize = 4_096;
 /// Between two audits at least, however many columns there are.
 const AUDIT_PAUSE_MIN: Duration = Duration::from_secs(1);
 
-pub(super) struct Patrol {
+pub(super) struct Auditor {
     context: Context,
     /// Where the next page starts.
     page_after: Option<ManifestHash>,
@@ -56,7 +56,7 @@ struct AuditCursor {
     columns: u32,
 }
 
-/// One column, as a patrol looks at it.
+/// One column, as the auditor looks at it.
 struct Watched {
     manifest: ManifestHash,
     column: PieceIndex,
@@ -65,10 +65,10 @@ struct Watched {
     slot: Slot,
 }
 
-impl Patrol {
+impl Auditor {
     pub fn new(context: Context) -> Self {
         // The first audit comes at a random moment of the interval: primaries that rose together spread out.
-        let interval = context.around.settings.audit_interval;
+        let interval = context.env.settings.audit_interval;
         let due = Instant::now() + jittered(&context, interval / 2);
         let audit = AuditCursor { due, object: None, column: 0, seen: 0, columns: 0 };
         Self { context, page_after: None, absent: BTreeMap::new(), audit }
@@ -77,12 +77,12 @@ impl Patrol {
     /// Runs until it is dropped, when this node stops leading.
     pub async fn run(mut self) {
         loop {
-            let interval = self.context.around.settings.patrol_interval;
+            let interval = self.context.env.settings.round_interval;
             let due = Instant::now() + jittered(&self.context, interval);
             while let Ok((manifest, column)) =
-                timeout_at(due, self.context.around.suspects.next(self.context.quorum.id())).await
+                timeout_at(due, self.context.env.audit_hints.next(self.context.quorum.id())).await
             {
-                if let Err(error) = self.audit_suspect(manifest, column).await {
+                if let Err(error) = self.audit_hinted(manifest, column).await {
                     tracing::debug!(quorum = ?self.context.quorum.id(), %manifest, %column, %error, "not audited");
                 }
                 // Complaints do not make holders read their disks without a pause.
@@ -102,7 +102,7 @@ impl Patrol {
         self.look_for_absent_holders().await?;
         if Instant::now() >= self.audit.due {
             let result = self.audit_next().await;
-            let interval = self.context.around.settings.audit_interval;
+            let interval = self.context.env.settings.audit_interval;
             let pause = (interval / self.audit.columns.max(1)).max(AUDIT_PAUSE_MIN);
             self.audit.due = Instant::now() + jittered(&self.context, pause);
             result?;
@@ -134,21 +134,21 @@ impl Patrol {
             let Some(reason) = self.gone(&watched, &mut answering).await else { continue };
             let Watched { manifest, column, attempt, .. } = watched;
             self.context.propose(Command::OweRepair { manifest, column, attempt, reason }).await?;
-            self.context.around.metrics.columns_gone.inc();
+            self.context.env.metrics.columns_gone.inc();
             reports += 1;
         }
         Ok(())
     }
 
     fn is_present(&self, peer: PeerId) -> bool {
-        let around = &self.context.around;
-        if peer == around.net.local_peer() || around.net.is_connected(peer) {
+        let env = &self.context.env;
+        if peer == env.net.local_peer() || env.net.is_connected(peer) {
             return true;
         }
         // Nobody keeps a connection to everyone: a fresh announcement is as good a sign of life.
-        let now = around.seams.clock.wall();
-        let heard = around.knowledge.peers().into_iter().find(|known| known.peer == peer);
-        heard.is_some_and(|known| now.since(known.heard_at) < around.settings.repair_grace)
+        let now = env.seams.clock.wall();
+        let heard = env.knowledge.peers().into_iter().find(|known| known.peer == peer);
+        heard.is_some_and(|known| now.since(known.heard_at) < env.settings.repair_grace)
     }
 
     /// Why the holder of this column is gone for good, if it is.
@@ -165,7 +165,7 @@ impl Patrol {
             return None;
         }
         let since = *self.absent.entry(peer).or_insert(now);
-        let grace = self.context.around.settings.repair_grace;
+        let grace = self.context.env.settings.repair_grace;
         if now - since < grace {
             return None;
         }
@@ -203,7 +203,7 @@ impl Patrol {
     }
 
     /// Audits a column that a reader complained of, if it is still where it was.
-    async fn audit_suspect(&self, manifest: ManifestHash, column: PieceIndex) -> Result<(), DutyError> {
+    async fn audit_hinted(&self, manifest: ManifestHash, column: PieceIndex) -> Result<(), DutyError> {
         let QueryAnswer::Object(view) = self.context.quorum.query(Query::Object { manifest }, true).await? else {
             return Ok(());
         };
@@ -215,16 +215,16 @@ impl Patrol {
 
     async fn audit_column(&self, watched: Watched) -> Result<(), DutyError> {
         let Some((_, manifest)) = self.context.object(watched.manifest).await? else { return Ok(()) };
-        self.context.around.metrics.audits.inc();
+        self.context.env.metrics.audits.inc();
         match audit(&self.context, &watched, &manifest).await {
             Ok(None) => Ok(()),
             Ok(Some(reason)) => {
                 let Watched { manifest, column, attempt, .. } = watched;
                 tracing::warn!(%manifest, %column, %reason, "audit found damage");
-                self.context.around.metrics.audits_damaged.inc();
+                self.context.env.metrics.audits_damaged.inc();
                 self.context.propose(Command::OweRepair { manifest, column, attempt, reason }).await.map(drop)
             }
-            // Whether it is gone is for the other half of the patrol to say.
+            // Whether it is gone is for the other half of the auditor to say.
             Err(HolderError::Net(error)) => Err(HolderError::Net(error).into()),
             Err(error) => Err(error.into()),
         }
@@ -297,7 +297,7 @@ async fn audit(context: &Context, watched: &Watched, manifest: &Manifest) -> Res
 /// Fetches one whole piece, drawn at random, and checks it by hash.
 async fn spot_check(context: &Context, watched: &Watched, manifest: &Manifest) -> Result<Option<String>, HolderError> {
     let holder = watched.grant.holder.peer;
-    let segment = SegmentIndex(context.around.seams.entropy.below(manifest.layout().segments().into()) as u32);
+    let segment = SegmentIndex(context.env.seams.entropy.below(manifest.layout().segments().into()) as u32);
     let Some(hash) = manifest.piece(segment, watched.column) else { return Ok(None) };
     let length = manifest.layout().piece_bytes(segment.0) as u32;
     let message = PieceMessage::Get { hash, offset: 0, length };
@@ -316,5 +316,5 @@ async fn spot_check(context: &Context, watched: &Watched, manifest: &Manifest) -
 /// From one half to one and a half of the time.
 fn jittered(context: &Context, time: Duration) -> Duration {
     let millis = time.as_millis() as u64;
-    time / 2 + Duration::from_millis(context.around.seams.entropy.below(millis + 1))
+    time / 2 + Duration::from_millis(context.env.seams.entropy.below(millis + 1))
 }

@@ -29,7 +29,7 @@ pub(super) async fn confirm(
         Ok(_) => return Err(context.confused(grant.holder.peer).into()),
         Err(HolderError::Refused { refusal, .. }) if means_lost(&refusal) => refusal.to_string(),
         Err(_) if context.has_lost_its_disk(grant.holder) => "its disk was lost".to_owned(),
-        // Away for now. The patrol decides whether it is gone for good.
+        // Away for now. The auditor decides whether it is gone for good.
         Err(error) => return Err(error.into()),
     };
     let reason = format!("holder {} could not confirm: {lost}", grant.holder.peer);
@@ -54,8 +54,8 @@ pub(super) async fn release(
     let released = Command::Released { job, column, grant, attempt };
     // It never got a column: there is a lease to give back, and nothing else.
     if attempt == Attempt(0) {
-        let patience = context.around.settings.release_wait;
-        if !context.around.approvals.give_back(grant.holder.peer, grant.lease).await
+        let patience = context.env.settings.release_wait;
+        if !context.env.approvals.give_back(grant.holder.peer, grant.lease).await
             && !context.has_lost_its_disk(grant.holder)
             && tries.failing_for < LEASE.min(patience)
         {
@@ -73,11 +73,11 @@ pub(super) async fn release(
             refusal: PieceRefusal::UnknownLease | PieceRefusal::NotHeld | PieceRefusal::StaleAttempt { .. },
             ..
         }) => {
-            let _ = context.around.approvals.give_back(grant.holder.peer, grant.lease).await;
+            let _ = context.env.approvals.give_back(grant.holder.peer, grant.lease).await;
         }
         Err(_) if context.has_lost_its_disk(grant.holder) => (),
         // Should it come back, it asks the steward about columns with ended leases and collects them on its own.
-        Err(_) if tries.failing_for >= context.around.settings.release_wait => (),
+        Err(_) if tries.failing_for >= context.env.settings.release_wait => (),
         Err(error) => return Err(error.into()),
     }
     context.propose(released).await.map(drop)

@@ -1,4 +1,4 @@
-//! Looking at conditions (`Duty::Poll`): ask the source, judge, and commit what is news.
+//! Polls of conditions (`Duty::Poll`): ask the source, judge, and commit what is news.
 //!
 //! A trigger that asks for several copies has that many members of its quorum look, this one included, and counts only
 //! what enough of them say of the condition: whether it holds and whether it is over. Their values may differ. A source
@@ -38,9 +38,9 @@ pub(super) fn pause(every: Duration, failures: u32) -> Duration {
     every.saturating_mul(1 << failures.min(8)).min(longest)
 }
 
-pub(super) async fn look(context: &Context, job: JobId) -> Result<(), DutyError> {
+pub(super) async fn probe(context: &Context, job: JobId) -> Result<(), DutyError> {
     let mut condition: Option<ConditionSpec> = None;
-    context.quorum.look(&mut |state| {
+    context.quorum.with_state(&mut |state| {
         condition = state.trigger(job).and_then(|(spec, _)| match &spec.trigger.when {
             When::Condition(condition) => Some(condition.clone()),
             _ => None,
@@ -49,12 +49,12 @@ pub(super) async fn look(context: &Context, job: JobId) -> Result<(), DutyError>
     // Gone since the duty was derived.
     let Some(condition) = condition else { return Ok(()) };
     let found = match condition.verify {
-        None => vec![(context.around.net.local_peer(), context.around.sources.look(condition.source.clone()).await)],
-        Some(verify) => gather(context, job, &condition, verify).await,
+        None => vec![(context.env.net.local_peer(), context.env.sources.fetch(condition.source.clone()).await)],
+        Some(verify) => probe_members(context, job, &condition, verify).await,
     };
     let mut news = None;
     let clocks = context.quorum.clock().map(|judged| judged.time);
-    context.quorum.look(&mut |state| {
+    context.quorum.with_state(&mut |state| {
         let Some((_, run)) = state.trigger(job) else { return };
         // Record time as the entry would bring it.
         let now = state.time.plus(clocks.map_or(Duration::ZERO, |clocks| clocks.since(state.wall())));
@@ -73,12 +73,12 @@ pub(super) async fn look(context: &Context, job: JobId) -> Result<(), DutyError>
 type Found = (PeerId, Result<String, String>);
 
 /// What this node and other members found, as many as the trigger asks for and the quorum has.
-async fn gather(context: &Context, job: JobId, condition: &ConditionSpec, verify: Verify) -> Vec<Found> {
-    let local = context.around.net.local_peer();
+async fn probe_members(context: &Context, job: JobId, condition: &ConditionSpec, verify: Verify) -> Vec<Found> {
+    let local = context.env.net.local_peer();
     let voters = context.quorum.view().voters;
     let others = voters.iter().map(|voter| voter.peer).filter(|peer| *peer != local);
     let others: Vec<PeerId> = others.take(usize::from(verify.copies).saturating_sub(1)).collect();
-    let own = async { (local, context.around.sources.look(condition.source.clone()).await) };
+    let own = async { (local, context.env.sources.fetch(condition.source.clone()).await) };
     let asked = others.into_iter().map(|peer| async move { (peer, ask(context, peer, job).await) });
     let (own, others) = tokio::join!(own, join_all(asked));
     std::iter::once(own).chain(others).collect()
@@ -86,7 +86,7 @@ async fn gather(context: &Context, job: JobId, condition: &ConditionSpec, verify
 
 async fn ask(context: &Context, peer: PeerId, job: JobId) -> Result<String, String> {
     let message = JobMessage::Look { quorum: context.quorum.id(), job };
-    let net = &context.around.net;
+    let net = &context.env.net;
     let frame = net.request(peer, Protocol::Job, Frame::head(wire::encode(&message)), ASK_DEADLINE).await;
     let frame = frame.map_err(|error| error.to_string())?;
     match wire::decode(&frame.head, MESSAGE_BYTES_MAX) {

@@ -15,8 +15,8 @@ use quorate_protocols::quorum::{Command, CommandReply, ObjectRecord};
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use quorate_protocols::{task, wire};
 
-use super::audit_hints::Suspects;
-use super::wait_reasons::Notes;
+use super::audit_hints::AuditHints;
+use super::wait_reasons::WaitReasons;
 use super::{DriverMetrics, DriverSettings};
 use crate::quorums::approvals::Approvals;
 use crate::quorums::ports::{Knowledge, LocalPieces, LocalQuorum, LocalTasks, Sources};
@@ -57,15 +57,15 @@ pub(super) struct Tries {
 }
 
 /// Shared by all duties of the node.
-pub(super) struct Surroundings {
+pub(super) struct DriverEnv {
     pub seams: Seams,
     pub net: Arc<dyn Net>,
     pub knowledge: Arc<dyn Knowledge>,
     pub approvals: Approvals,
     pub pieces: Arc<dyn LocalPieces>,
     pub worker: Option<Arc<dyn LocalTasks>>,
-    pub notes: Notes,
-    pub suspects: Suspects,
+    pub wait_reasons: WaitReasons,
+    pub audit_hints: AuditHints,
     pub sources: Arc<dyn Sources>,
     pub metrics: DriverMetrics,
     pub settings: DriverSettings,
@@ -74,7 +74,7 @@ pub(super) struct Surroundings {
 /// One duty's view: the surroundings, and the quorum that it is for.
 #[derive(Clone)]
 pub(super) struct Context {
-    pub around: Arc<Surroundings>,
+    pub env: Arc<DriverEnv>,
     pub quorum: Arc<dyn LocalQuorum>,
 }
 
@@ -84,7 +84,7 @@ impl Context {
         if self.quorum.leading().is_none() {
             return Err(DutyError::NotLeading);
         }
-        match self.quorum.propose(self.around.net.local_peer(), command, DEADLINE).await {
+        match self.quorum.propose(self.env.net.local_peer(), command, DEADLINE).await {
             Ok(reply) => Ok(reply?),
             Err(QuorumError::NotPrimary { .. }) => Err(DutyError::NotLeading),
             Err(error) => Err(error.into()),
@@ -120,12 +120,12 @@ impl Context {
         message: PieceMessage,
         deadline: Duration,
     ) -> Result<(PieceAnswer, Bytes), HolderError> {
-        let net = &self.around.net;
+        let net = &self.env.net;
         if net.is_absent(holder) {
             return Err(NetError::Unreachable { peer: holder, reason: "its node does not answer".to_owned() }.into());
         }
         let (answer, payload) = if holder == net.local_peer() {
-            let answer = self.around.pieces.answer(holder, message, Bytes::new());
+            let answer = self.env.pieces.answer(holder, message, Bytes::new());
             tokio::time::timeout(deadline, answer)
                 .await
                 .map_err(|_| NetError::Timeout { peer: holder, after: deadline })?
@@ -146,9 +146,9 @@ impl Context {
 
     /// Tells a worker; in process when it is this node.
     pub async fn ask_worker(&self, worker: PeerId, message: TaskMessage) -> Result<TaskAnswer, NetError> {
-        let net = &self.around.net;
+        let net = &self.env.net;
         if worker == net.local_peer() {
-            let Some(local) = &self.around.worker else { return Ok(TaskAnswer::UnknownLease) };
+            let Some(local) = &self.env.worker else { return Ok(TaskAnswer::UnknownLease) };
             let answer = tokio::time::timeout(task::limits::DEADLINE, local.answer(worker, message)).await;
             return answer.map_err(|_| NetError::Timeout { peer: worker, after: task::limits::DEADLINE });
         }
@@ -162,15 +162,15 @@ impl Context {
 
     /// An answer that does not belong to the question.
     pub fn confused(&self, holder: PeerId) -> HolderError {
-        if holder != self.around.net.local_peer() {
-            self.around.net.penalise(holder, "an answer to another question");
+        if holder != self.env.net.local_peer() {
+            self.env.net.penalise(holder, "an answer to another question");
         }
         HolderError::Confused { holder }
     }
 
     /// Whether the holder is in another life of its disk, as it announced, than the one that made the promise.
     pub fn has_lost_its_disk(&self, holder: MemberId) -> bool {
-        let announced = self.around.knowledge.peers().into_iter().find(|known| known.peer == holder.peer);
+        let announced = self.env.knowledge.peers().into_iter().find(|known| known.peer == holder.peer);
         announced.is_some_and(|known| holder.is_over(known.advert.incarnation))
     }
 }

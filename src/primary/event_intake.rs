@@ -1,4 +1,4 @@
-//! The primary's end: which triggers the events of a dispatch fire, and the commit of that.
+//! The intake of events at a primary: which triggers a dispatch fires, and the commit of that.
 //!
 //! Nothing is committed for events that fire nothing. The state is read after the lead was confirmed, so that a trigger
 //! whose submit was acknowledged by an earlier primary is never overlooked. Expressions are evaluated beside the
@@ -34,19 +34,19 @@ const BEHIND_MAX: Duration = Duration::from_secs(1);
 
 /// Cloneable; all clones share what they have read of expressions.
 #[derive(Clone)]
-pub struct Hearing {
+pub struct EventIntake {
     quorums: Arc<dyn LocalQuorums>,
     planners: Arc<Mutex<BTreeMap<QuorumId, Arc<Mutex<Planner>>>>>,
 }
 
-impl Hearing {
+impl EventIntake {
     pub fn new(quorums: Arc<dyn LocalQuorums>) -> Self {
         Self { quorums, planners: Arc::default() }
     }
 
     /// Takes a dispatch of `from`, which the transport vouches for and [`Dispatch::check`] has passed, for a quorum
     /// that `this_node` leads.
-    pub async fn hear(
+    pub async fn deliver_events(
         &self,
         local: &dyn LocalQuorum,
         this_node: PeerId,
@@ -69,7 +69,7 @@ impl Hearing {
         let mut listeners = BTreeMap::<String, Vec<Listener>>::new();
         let mut time = Millis(0);
         let wanted: BTreeSet<&str> = fresh.iter().map(|sent| &*sent.event.name).collect();
-        local.look(&mut |state| {
+        local.with_state(&mut |state| {
             time = state.wall();
             listeners = wanted.iter().map(|name| ((*name).to_owned(), state.listeners(name))).collect();
         });

@@ -35,7 +35,7 @@ fn sent(sequence: u64, age: Duration, data: &'static str) -> Dispatched {
 
 struct Primary {
     quorum: Arc<StateQuorum>,
-    hearing: Hearing,
+    event_intake: EventIntake,
 }
 
 impl Primary {
@@ -44,15 +44,21 @@ impl Primary {
         let level = quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
         quorum.commit(peer(1), Command::RaiseLevel { level }).unwrap();
         quorum.commit(peer(1), triggered(filter)).unwrap();
-        let hearing = Hearing::new(Arc::new(StateQuorums(quorum.clone())));
-        Self { quorum, hearing }
+        let event_intake = EventIntake::new(Arc::new(StateQuorums(quorum.clone())));
+        Self { quorum, event_intake }
     }
-    async fn hear(&self, follows: u64, reaches: u64, lost: u64, events: Vec<Dispatched>) -> Result<Heard, Rejection> {
+    async fn deliver_events(
+        &self,
+        follows: u64,
+        reaches: u64,
+        lost: u64,
+        events: Vec<Dispatched>,
+    ) -> Result<Heard, Rejection> {
         let dispatch = Dispatch { follows, reaches, lost, events };
         dispatch.check().unwrap();
         let local = StateQuorums(self.quorum.clone()).quorum(QUORUM).unwrap();
-        let hearing = self.hearing.hear(&*local, peer(1), peer(2), dispatch);
-        TaskGroup::inline().scope(hearing).await.unwrap()
+        let event_intake = self.event_intake.deliver_events(&*local, peer(1), peer(2), dispatch);
+        TaskGroup::inline().scope(event_intake).await.unwrap()
     }
     /// What became of the fires so far.
     fn fired(&self) -> Vec<Fired> {
@@ -65,18 +71,18 @@ async fn a_primary_commits_what_matches_once_and_nothing_for_the_rest() {
     let primary = Primary::new(Some("data.open == true"));
     let now = Duration::ZERO;
     let shut = vec![sent(1, now, "{\"open\": false}"), sent(2, now, "{\"open\": false}")];
-    assert_eq!(primary.hear(0, 2, 0, shut).await, Ok(Heard { reaches: 2, recorded: None }));
+    assert_eq!(primary.deliver_events(0, 2, 0, shut).await, Ok(Heard { reaches: 2, recorded: None }));
     assert_eq!(primary.fired(), []);
     let open = vec![sent(3, now, "{\"open\": true}"), sent(4, now, "{\"open\": false}")];
     for _ in 0..2 {
-        let heard = primary.hear(2, 4, 0, open.clone()).await;
+        let heard = primary.deliver_events(2, 4, 0, open.clone()).await;
         assert_eq!(heard, Ok(Heard { reaches: 4, recorded: Some(4) }), "a repeat is no other answer");
         assert!(matches!(primary.fired()[..], [Fired::Run { .. }]), "{:?}", primary.fired());
     }
-    assert_eq!(primary.hear(9, 12, 0, Vec::new()).await, Err(Rejection::EventGap { known: 4, follows: 9 }));
+    assert_eq!(primary.deliver_events(9, 12, 0, Vec::new()).await, Err(Rejection::EventGap { known: 4, follows: 9 }));
     // What cannot be evaluated, and what was lost, is a recorded skip.
-    primary.hear(4, 5, 0, vec![sent(5, now, "[1]")]).await.unwrap();
-    primary.hear(5, 9, 3, Vec::new()).await.unwrap();
+    primary.deliver_events(4, 5, 0, vec![sent(5, now, "[1]")]).await.unwrap();
+    primary.deliver_events(5, 9, 3, Vec::new()).await.unwrap();
     let fired = primary.fired();
     assert!(matches!(fired[1], Fired::Skipped { count: 1, reason: SkipReason::Fault, .. }), "{fired:?}");
     assert!(matches!(fired[2], Fired::Skipped { count: 3, reason: SkipReason::Lost, .. }), "{fired:?}");
@@ -88,7 +94,10 @@ async fn a_primary_commits_what_matches_once_and_nothing_for_the_rest() {
 async fn a_trigger_does_not_hear_of_what_came_before_it() {
     let primary = Primary::new(None);
     let old = Duration::from_secs(100 * 365 * 24 * 3600);
-    assert_eq!(primary.hear(0, 1, 0, vec![sent(1, old, "{}")]).await, Ok(Heard { reaches: 1, recorded: None }));
-    primary.hear(0, 2, 0, vec![sent(2, Duration::ZERO, "{}")]).await.unwrap();
+    assert_eq!(
+        primary.deliver_events(0, 1, 0, vec![sent(1, old, "{}")]).await,
+        Ok(Heard { reaches: 1, recorded: None })
+    );
+    primary.deliver_events(0, 2, 0, vec![sent(2, Duration::ZERO, "{}")]).await.unwrap();
     assert_eq!(primary.fired().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! What a primary hears of its quorums' workers beside what is recorded: that they are alive, and how far they are.
+//! Heartbeats of workers: the last one of each, which says that it is alive and how far its tasks are.
 //!
 //! Beats change nothing that is agreed on, so they stay in the memory of the primary that heard them; a new primary
 //! hears the next ones within seconds. Only peers that the quorum has a lease of are noted, so there are at most
@@ -13,25 +13,26 @@ use quorate_protocols::task::limits::BATCH_MAX;
 use quorate_protocols::task::message::Progress;
 use tokio::time::Instant;
 
-struct Pulse {
+struct LastHeartbeat {
     heard_at: Instant,
     running: Vec<Progress>,
 }
 
 /// Cloneable; clones share what was heard.
 #[derive(Clone, Default)]
-pub struct Pulses(Arc<Mutex<BTreeMap<(QuorumId, PeerId), Pulse>>>);
+pub struct WorkerHeartbeats(Arc<Mutex<BTreeMap<(QuorumId, PeerId), LastHeartbeat>>>);
 
-impl Pulses {
+impl WorkerHeartbeats {
     /// The worker was heard, whatever it said.
-    pub fn note(&self, quorum: QuorumId, worker: PeerId) {
+    pub fn record_contact(&self, quorum: QuorumId, worker: PeerId) {
         let heard_at = Instant::now();
-        let mut pulses = self.lock();
-        let pulse = pulses.entry((quorum, worker)).or_insert_with(|| Pulse { heard_at, running: Vec::new() });
-        pulse.heard_at = heard_at;
+        let mut heartbeats = self.lock();
+        let last =
+            heartbeats.entry((quorum, worker)).or_insert_with(|| LastHeartbeat { heard_at, running: Vec::new() });
+        last.heard_at = heard_at;
     }
     /// The worker said what it runs.
-    pub fn note_beat(&self, quorum: QuorumId, worker: PeerId, mut running: Vec<Progress>) {
+    pub fn record_heartbeat(&self, quorum: QuorumId, worker: PeerId, mut running: Vec<Progress>) {
         running.truncate(BATCH_MAX);
         for progress in &mut running {
             progress.permille = progress.permille.min(1000);
@@ -42,16 +43,16 @@ impl Pulses {
             progress.note.truncate(end);
             progress.note.shrink_to_fit();
         }
-        self.lock().insert((quorum, worker), Pulse { heard_at: Instant::now(), running });
+        self.lock().insert((quorum, worker), LastHeartbeat { heard_at: Instant::now(), running });
     }
     pub fn heard_at(&self, quorum: QuorumId, worker: PeerId) -> Option<Instant> {
-        self.lock().get(&(quorum, worker)).map(|pulse| pulse.heard_at)
+        self.lock().get(&(quorum, worker)).map(|last| last.heard_at)
     }
     /// How far the job's tasks are that some worker spoke of, each with its worker.
     pub fn of_job(&self, job: JobId) -> Vec<(PeerId, Progress)> {
-        let pulses = self.lock();
-        let of_quorum = pulses.iter().filter(|((quorum, _), _)| *quorum == job.quorum);
-        let running = of_quorum.flat_map(|((_, worker), pulse)| pulse.running.iter().map(|run| (*worker, run)));
+        let heartbeats = self.lock();
+        let of_quorum = heartbeats.iter().filter(|((quorum, _), _)| *quorum == job.quorum);
+        let running = of_quorum.flat_map(|((_, worker), last)| last.running.iter().map(|run| (*worker, run)));
         running.filter(|(_, run)| run.task.id.job == job).map(|(worker, run)| (worker, run.clone())).collect()
     }
     /// Forgets a worker that has no lease any more.
@@ -62,7 +63,7 @@ impl Pulses {
     pub fn clear_quorum(&self, quorum: QuorumId) {
         self.lock().retain(|(of, _), _| *of != quorum);
     }
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(QuorumId, PeerId), Pulse>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(QuorumId, PeerId), LastHeartbeat>> {
         // Changed one entry at a time: a panic elsewhere left nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -47,9 +47,9 @@ pub(super) async fn find(
     spares: usize,
     tries: Tries,
 ) -> Result<(), DutyError> {
-    let around = &context.around;
+    let env = &context.env;
     let Some(record) = context.job(job).await?.filter(|record| !record.state.is_final()) else {
-        around.notes.clear(job);
+        env.wait_reasons.clear(job);
         return Ok(());
     };
     // Only runs that store have this duty.
@@ -63,15 +63,15 @@ pub(super) async fn find(
     let volunteers = if filled < profile.columns_min() { Volunteers::Wanted } else { Volunteers::FromStrangers };
     let (subject, requirement) = (Subject::Holder { job }, column_requirement(bytes));
     let bounds = (floor, open + spares);
-    match around.approvals.gather_from(subject, requirement, bounds, exclude, LEASE, volunteers).await {
+    match env.approvals.gather_from(subject, requirement, bounds, exclude, LEASE, volunteers).await {
         Ok(Gathered { approvals, exhausted }) => {
             let grants: Vec<Grant> = approvals.iter().map(grant_of).collect();
             let won = grants.len();
             context.propose(Command::AddHolders { job, grants, exhausted }).await?;
             if won < open {
-                around.notes.set(job, lacking(spec, profile, filled + won, None));
+                env.wait_reasons.set(job, lacking(spec, profile, filled + won, None));
             } else {
-                around.notes.clear(job);
+                env.wait_reasons.clear(job);
             }
             Ok(())
         }
@@ -82,7 +82,7 @@ pub(super) async fn find(
             let reason = lacking(spec, profile, filled, Some(&error));
             context.propose(Command::AddHolders { job, grants: Vec::new(), exhausted: true }).await?;
             if open > 0 {
-                around.notes.set(job, reason.clone());
+                env.wait_reasons.set(job, reason.clone());
             }
             Err(DutyError::Other(reason))
         }
@@ -91,10 +91,10 @@ pub(super) async fn find(
         Err(error) => {
             let RoundError::TooFew { granted, .. } = &error;
             let reason = lacking(spec, profile, filled + granted, Some(&error));
-            around.notes.set(job, reason.clone());
-            if tries.failing_for >= around.settings.holders_wait && filled < profile.columns_min() {
+            env.wait_reasons.set(job, reason.clone());
+            if tries.failing_for >= env.settings.holders_wait && filled < profile.columns_min() {
                 context.propose(Command::FailRun { job, worker_attempt: None, reason }).await?;
-                around.notes.clear(job);
+                env.wait_reasons.clear(job);
                 return Ok(());
             }
             Err(DutyError::Other(reason))

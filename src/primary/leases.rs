@@ -25,11 +25,11 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE.as_secs() / 4);
 const RENEWALS_MAX: usize = 16;
 
 /// Runs until it is dropped, when this node stops leading.
-pub(super) async fn keep(context: Context) {
+pub(super) async fn renew_leases(context: Context) {
     let spread = RENEW_INTERVAL.as_millis() as u64 / 4;
     loop {
         // Primaries that rose together spread out. A new primary begins within a quarter of the interval.
-        sleep(Duration::from_millis(context.around.seams.entropy.below(spread + 1))).await;
+        sleep(Duration::from_millis(context.env.seams.entropy.below(spread + 1))).await;
         renew_all(&context).await;
         sleep(RENEW_INTERVAL - Duration::from_millis(spread)).await;
     }
@@ -45,7 +45,7 @@ async fn renew_all(context: &Context) {
         stream::iter(grants)
             .for_each_concurrent(RENEWALS_MAX, |grant| async move {
                 let holder = grant.holder.peer;
-                if context.around.approvals.renew(holder, grant.lease, LEASE).await != Renewed::Stands {
+                if context.env.approvals.renew(holder, grant.lease, LEASE).await != Renewed::Stands {
                     tracing::debug!(%job, %holder, "a lease was not renewed");
                 }
             })

@@ -17,7 +17,7 @@ const LOOK_SOON: Duration = Duration::from_millis(250);
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Runs until it is dropped, when this node stops leading.
-pub(super) async fn keep(context: Context) {
+pub(super) async fn raise_level(context: Context) {
     let mut pause = LOOK_SOON;
     loop {
         raise(&context).await;
@@ -32,8 +32,8 @@ async fn raise(context: &Context) {
     if view.level >= LEVEL {
         return;
     }
-    let this_node = context.around.net.local_peer();
-    let peers = context.around.knowledge.peers();
+    let this_node = context.env.net.local_peer();
+    let peers = context.env.knowledge.peers();
     let advertised = view.voters.iter().chain(&view.learners).map(|member| {
         // Another incarnation may be another build.
         let known =

@@ -51,13 +51,13 @@ use std::time::Duration;
 use quorate_protocols::job::limits::{STORE_EMPTY_MAX, STORE_IDLE_MAX};
 use tokio::sync::broadcast;
 
-pub use audit_hints::Suspects;
-pub use event_intake::Hearing;
-pub use heartbeats::Pulses;
+pub use audit_hints::AuditHints;
+pub use event_intake::EventIntake;
+pub use heartbeats::WorkerHeartbeats;
 pub use metrics::DriverMetrics;
-pub use report_intake::Steward;
+pub use report_intake::ReportIntake;
 pub use services::PrimaryServices;
-pub use wait_reasons::Notes;
+pub use wait_reasons::WaitReasons;
 
 use crate::quorums::approvals::Approvals;
 use crate::quorums::ports::{Knowledge, LocalPieces, LocalQuorums, LocalTasks, Sources};
@@ -77,8 +77,8 @@ pub struct DriverSettings {
     pub repair_grace: Duration,
     /// A holder that never answers a release is given up after this long: it collects on its own when it returns.
     pub release_wait: Duration,
-    /// Between two looks of a patrol at a page of objects.
-    pub patrol_interval: Duration,
+    /// Between two rounds of the auditor, each over a page of objects.
+    pub round_interval: Duration,
     /// Between two audits of a column, per quorum.
     pub audit_interval: Duration,
     /// A worker promises itself for this long and is asked again several times in it. One that neither renews nor says
@@ -96,7 +96,7 @@ impl Default for DriverSettings {
             holders_wait: Duration::from_secs(30),
             repair_grace: Duration::from_secs(300),
             release_wait: Duration::from_secs(3600),
-            patrol_interval: Duration::from_secs(10),
+            round_interval: Duration::from_secs(10),
             audit_interval: Duration::from_secs(600),
             worker_lease: Duration::from_secs(16),
             worker_idle: Duration::from_secs(10),
@@ -116,8 +116,8 @@ pub struct DriverParts {
     pub pieces: Arc<dyn LocalPieces>,
     /// This node's own worker, if it runs tasks.
     pub worker: Option<Arc<dyn LocalTasks>>,
-    pub notes: Notes,
-    pub suspects: Suspects,
+    pub wait_reasons: WaitReasons,
+    pub audit_hints: AuditHints,
     pub sources: Arc<dyn Sources>,
     pub metrics: DriverMetrics,
     pub settings: DriverSettings,

@@ -1,4 +1,4 @@
-//! Winning workers for tasks that wait, and giving back those that nothing waits for.
+//! The recruiter: wins workers for tasks that wait, and gives back those that nothing waits for.
 //!
 //! A worker is won for what it has room for, peer by peer, and not in a round: one more worker is as good as another,
 //! and the first that says yes is put to work at once. This node is asked first and members next, because what is near
@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::context::{Context, DutyError};
 use super::holders::grant_of;
-use super::worker_sessions::Tender;
+use super::worker_sessions::WorkerSessions;
 use crate::directory::KnownPeer;
 
 /// Peers asked at once.
@@ -56,35 +56,35 @@ struct Offer {
     labels: BTreeMap<String, String>,
 }
 
-pub(super) async fn find(context: &Context, tender: &Tender, wanted: Wanted) -> Result<(), DutyError> {
-    let around = &context.around;
+pub(super) async fn find(context: &Context, worker_sessions: &WorkerSessions, wanted: Wanted) -> Result<(), DutyError> {
+    let env = &context.env;
     let mut workers = BTreeMap::new();
     let mut avoided = BTreeSet::new();
-    context.quorum.look(&mut |state| {
+    context.quorum.with_state(&mut |state| {
         workers.clone_from(&state.workers);
         avoided = state.avoided_for(wanted.job);
     });
     let one = requirement(&wanted, 1, None);
     let known: BTreeMap<PeerId, KnownPeer> =
-        around.knowledge.peers().into_iter().map(|known| (known.peer, known)).collect();
-    let mut ranked: Vec<PeerId> = around.knowledge.candidates(wanted.kind, &one);
-    let (this_node, view) = (around.net.local_peer(), context.quorum.view());
+        env.knowledge.peers().into_iter().map(|known| (known.peer, known)).collect();
+    let mut ranked: Vec<PeerId> = env.knowledge.candidates(wanted.kind, &one);
+    let (this_node, view) = (env.net.local_peer(), context.quorum.view());
     let is_member = |peer: &PeerId| view.voters.iter().any(|member| member.peer == *peer);
     // An absent peer would hold up the others' answer for nothing; when it is back it is a candidate again.
-    ranked.retain(|peer| !avoided.contains(peer) && !around.net.is_absent(*peer));
+    ranked.retain(|peer| !avoided.contains(peer) && !env.net.is_absent(*peer));
     ranked.sort_by_key(|peer| (*peer != this_node, !is_member(peer)));
     let offers = ranked.iter().take(ASKED_MAX).filter_map(|peer| {
         let known = known.get(peer).filter(|known| fits(&known.advert, wanted.kind, &one))?;
         offer(&wanted, known, workers.get(peer))
     });
     let mut refusals = Vec::new();
-    let mut won = ask_all(context, tender, &wanted, offers.collect(), &mut refusals).await;
+    let mut won = ask_all(context, worker_sessions, &wanted, offers.collect(), &mut refusals).await;
     // Peers that this node has not heard of may hear an announcement. Not while others are at work on it already.
     let served = workers.values().any(|worker| suits(worker, &wanted));
     if won == 0 && !served {
         let until = Instant::now() + VOLUNTEERS_WAIT;
         let subject = Subject::Worker { quorum: context.quorum.id() };
-        let mut volunteers = around.knowledge.ask_for_volunteers(subject, wanted.kind, one.clone());
+        let mut volunteers = env.knowledge.ask_for_volunteers(subject, wanted.kind, one.clone());
         while let Ok(Some(peer)) = timeout_at(until, volunteers.recv()).await
             && won == 0
         {
@@ -98,15 +98,15 @@ pub(super) async fn find(context: &Context, tender: &Tender, wanted: Wanted) -> 
                 kinds: vec![wanted.kind],
                 labels: wanted.resources.labels.clone(),
             };
-            won = ask_all(context, tender, &wanted, vec![offer], &mut refusals).await;
+            won = ask_all(context, worker_sessions, &wanted, vec![offer], &mut refusals).await;
         }
     }
     if won > 0 {
-        around.notes.clear_workers(context.quorum.id());
+        env.wait_reasons.clear_workers(context.quorum.id());
         return Ok(());
     }
     let reason = lacking(&wanted, workers.len(), &refusals);
-    around.notes.set_workers(context.quorum.id(), reason.clone());
+    env.wait_reasons.set_workers(context.quorum.id(), reason.clone());
     Err(DutyError::Other(reason))
 }
 
@@ -160,7 +160,7 @@ fn offer(wanted: &Wanted, known: &KnownPeer, has: Option<&WorkerRecord>) -> Opti
 /// Asks until as many slots were won as are wanted, in order but several at once. Returns how many were.
 async fn ask_all(
     context: &Context,
-    tender: &Tender,
+    worker_sessions: &WorkerSessions,
     wanted: &Wanted,
     offers: Vec<Offer>,
     refusals: &mut Vec<(PeerId, String)>,
@@ -174,7 +174,7 @@ async fn ask_all(
             && let Some(offer) = offers.next()
         {
             hoped = hoped.saturating_add(offer.more);
-            asking.push(async move { (offer.peer, offer.more, win(context, tender, offer).await) });
+            asking.push(async move { (offer.peer, offer.more, win(context, worker_sessions, offer).await) });
         }
         match asking.next().await {
             None => return won,
@@ -187,12 +187,12 @@ async fn ask_all(
     }
 }
 
-async fn win(context: &Context, tender: &Tender, offer: Offer) -> Result<(), String> {
-    let around = &context.around;
+async fn win(context: &Context, worker_sessions: &WorkerSessions, offer: Offer) -> Result<(), String> {
+    let env = &context.env;
     let Offer { peer, requirement, kinds, labels, .. } = offer;
     let subject = Subject::Worker { quorum: context.quorum.id() };
-    let lease_time = around.settings.worker_lease;
-    let approval = around.approvals.win(peer, subject, requirement.clone(), lease_time).await?;
+    let lease_time = env.settings.worker_lease;
+    let approval = env.approvals.win(peer, subject, requirement.clone(), lease_time).await?;
     let worker = WorkerRecord {
         grant: grant_of(&approval),
         slots: requirement.slots,
@@ -205,11 +205,11 @@ async fn win(context: &Context, tender: &Tender, offer: Offer) -> Result<(), Str
     if let Err(error) = context.propose(Command::SetWorker { worker }).await {
         // Unknown is not no: a lease that the quorum counts on must not be given back, and one that it does not ends.
         if matches!(error, DutyError::Rejected(_)) {
-            around.approvals.give_back(peer, lease).await;
+            env.approvals.give_back(peer, lease).await;
         }
         return Err(error.to_string());
     }
-    tender.touch(peer);
+    worker_sessions.touch(peer);
     Ok(())
 }
 
@@ -217,7 +217,7 @@ async fn win(context: &Context, tender: &Tender, offer: Offer) -> Result<(), Str
 pub(super) async fn release(context: &Context, worker: PeerId, lease: LeaseId) -> Result<(), DutyError> {
     context.propose(Command::ReleaseWorker { peer: worker, lease }).await?;
     // Best effort: the lease ends by itself.
-    context.around.approvals.give_back(worker, lease).await;
+    context.env.approvals.give_back(worker, lease).await;
     Ok(())
 }
 

@@ -39,7 +39,7 @@ pub(super) async fn start(
     let exclude = exclude.into_iter().collect();
     // Objects may owe very many repairs while a node is away: none of them holds up the rest by waiting for volunteers.
     let volunteers = Volunteers::FromStrangers;
-    let gathered = context.around.approvals.gather_from(subject, requirement, (1, 1), exclude, LEASE, volunteers).await;
+    let gathered = context.env.approvals.gather_from(subject, requirement, (1, 1), exclude, LEASE, volunteers).await;
     let approvals = gathered
         .map_err(|error| DutyError::Other(format!("no new holder for column {column} of {manifest}: {error}")))?
         .approvals;
@@ -152,12 +152,12 @@ fn part(
         let (found, needed) = (sources.len(), manifest.profile.data);
         return Err(DutyError::Other(format!("only {found} of the {needed} columns needed are left")));
     }
-    sources.sort_by_key(|(_, _, peer)| context.around.net.is_absent(*peer));
+    sources.sort_by_key(|(_, _, peer)| context.env.net.is_absent(*peer));
     let piece_bytes = manifest.layout().piece_bytes(segment.0) as u32;
     Ok(RebuildPart { segment, hash: piece(column)?, piece_bytes, sources })
 }
 
-/// What a patrol asks before it believes that a holder is gone: any answer will do.
+/// What the auditor asks before it believes that a holder is gone: any answer will do.
 pub(super) async fn answers(context: &Context, slot: Slot, grant: Grant) -> bool {
     let message = PieceMessage::Held { slot, from: SegmentIndex(0) };
     match context.ask_holder(grant.holder.peer, message, Duration::from_secs(3)).await {

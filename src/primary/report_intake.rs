@@ -1,8 +1,8 @@
-//! The quorums that this node leads, as their workers reach them: what begins, what was done, who is alive.
+//! The intake of workers' reports at a primary: what begins, what was done, who is alive.
 //!
 //! Begins, reports and checkpoints are committed as the worker's own commands before they are answered; the state
-//! machine compares their author with the worker that each attempt was given to. Beats are noted in memory. A worker
-//! on this very node comes the same way, without the network ([`Steward::answer`]).
+//! machine compares their author with the worker that each attempt was given to. Heartbeats are kept in memory. A
+//! worker on this very node comes the same way, without the network ([`ReportIntake::answer`]).
 
 use std::sync::Arc;
 
@@ -13,33 +13,35 @@ use quorate_protocols::quorum::{Command, CommandReply};
 use quorate_protocols::task::limits::DEADLINE;
 use quorate_protocols::task::message::{Progress, ReportRefusal, TaskAnswer, TaskMessage};
 
-use super::{DriverMetrics, Pulses};
+use super::{DriverMetrics, WorkerHeartbeats};
 use crate::quorums::ports::{LocalQuorum, LocalQuorums};
 use crate::quorums::serve::ELECTION_WAIT;
 use crate::raft::QuorumError;
 
 /// Cloneable handle; it owns no task.
 #[derive(Clone)]
-pub struct Steward {
+pub struct ReportIntake {
     pub quorums: Arc<dyn LocalQuorums>,
-    pub pulses: Pulses,
+    pub heartbeats: WorkerHeartbeats,
     pub metrics: DriverMetrics,
 }
 
-impl Steward {
+impl ReportIntake {
     /// Answers a worker. Messages that only a worker can answer are malformed here.
     pub fn answer(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer> {
-        let steward = self.clone();
+        let report_intake = self.clone();
         async move {
             match message {
-                TaskMessage::Start { quorum, tasks } => steward.commit(quorum, from, Command::Start { tasks }).await,
+                TaskMessage::Start { quorum, tasks } => {
+                    report_intake.commit(quorum, from, Command::Start { tasks }).await
+                }
                 TaskMessage::Report { quorum, reports } => {
-                    steward.commit(quorum, from, Command::Report { reports }).await
+                    report_intake.commit(quorum, from, Command::Report { reports }).await
                 }
                 TaskMessage::Checkpoint { quorum, task, checkpoint, bytes } => {
-                    steward.commit(quorum, from, Command::SaveCheckpoint { task, checkpoint, bytes }).await
+                    report_intake.commit(quorum, from, Command::SaveCheckpoint { task, checkpoint, bytes }).await
                 }
-                TaskMessage::Beat { quorum, lease, running } => steward.beat(quorum, from, lease, running).await,
+                TaskMessage::Beat { quorum, lease, running } => report_intake.beat(quorum, from, lease, running).await,
                 _ => TaskAnswer::Malformed { reason: "this is for a worker, not for a primary".to_owned() },
             }
         }
@@ -69,7 +71,7 @@ impl Steward {
         let is_report = matches!(command, Command::Report { .. });
         match local.propose(from, command, DEADLINE).await {
             Ok(Ok(CommandReply::Recorded(answers))) => {
-                self.pulses.note(quorum, from);
+                self.heartbeats.record_contact(quorum, from);
                 if is_report {
                     self.count(&answers);
                 }
@@ -106,13 +108,13 @@ impl Steward {
             Err(elsewhere) => return elsewhere,
         };
         let mut is_worker = false;
-        local.look(&mut |state| {
+        local.with_state(&mut |state| {
             is_worker = state.workers.get(&from).is_some_and(|worker| worker.grant.lease == lease);
         });
         if !is_worker {
             return TaskAnswer::UnknownLease;
         }
-        self.pulses.note_beat(quorum, from, running);
+        self.heartbeats.record_heartbeat(quorum, from, running);
         TaskAnswer::Noted
     }
 }

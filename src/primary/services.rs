@@ -11,34 +11,44 @@ use quorate_protocols::quorum::Rejection;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use quorate_protocols::trigger::event::{Dispatch, Heard};
 
-use super::{DriverMetrics, Hearing, Notes, Steward, Suspects};
+use super::{AuditHints, DriverMetrics, EventIntake, ReportIntake, WaitReasons};
 use crate::quorums::ports::{LocalQuorum, LocalQuorums, PrimaryPort};
 use crate::raft::QuorumError;
 
 /// Cloneable; clones share all.
 #[derive(Clone)]
 pub struct PrimaryServices {
-    pub notes: Notes,
-    pub suspects: Suspects,
+    pub wait_reasons: WaitReasons,
+    pub audit_hints: AuditHints,
     pub metrics: DriverMetrics,
-    pub steward: Steward,
-    hearing: Hearing,
+    pub report_intake: ReportIntake,
+    event_intake: EventIntake,
 }
 
 impl PrimaryServices {
     pub fn new(quorums: Arc<dyn LocalQuorums>) -> Self {
-        let (notes, metrics) = (Notes::default(), DriverMetrics::default());
-        let steward = Steward { quorums: quorums.clone(), pulses: notes.pulses().clone(), metrics: metrics.clone() };
-        Self { notes, suspects: Suspects::default(), metrics, steward, hearing: Hearing::new(quorums) }
+        let (wait_reasons, metrics) = (WaitReasons::default(), DriverMetrics::default());
+        let report_intake = ReportIntake {
+            quorums: quorums.clone(),
+            heartbeats: wait_reasons.heartbeats().clone(),
+            metrics: metrics.clone(),
+        };
+        Self {
+            wait_reasons,
+            audit_hints: AuditHints::default(),
+            metrics,
+            report_intake,
+            event_intake: EventIntake::new(quorums),
+        }
     }
 }
 
 impl PrimaryPort for PrimaryServices {
     fn add_reasons(&self, local: &dyn LocalQuorum, query: &Query, answer: QueryAnswer) -> QueryAnswer {
-        self.notes.add_to(local, query, answer)
+        self.wait_reasons.add_to(local, query, answer)
     }
     fn suspect_column(&self, quorum: QuorumId, manifest: ManifestHash, column: PieceIndex) {
-        self.suspects.note(quorum, manifest, column);
+        self.audit_hints.add_hint(quorum, manifest, column);
     }
     fn deliver_events<'a>(
         &'a self,
@@ -47,9 +57,9 @@ impl PrimaryPort for PrimaryServices {
         from: PeerId,
         dispatch: Dispatch,
     ) -> BoxFuture<'a, Result<Result<Heard, Rejection>, QuorumError>> {
-        self.hearing.hear(local, this_node, from, dispatch).boxed()
+        self.event_intake.deliver_events(local, this_node, from, dispatch).boxed()
     }
     fn answer_worker(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer> {
-        self.steward.answer(from, message)
+        self.report_intake.answer(from, message)
     }
 }

@@ -97,8 +97,8 @@ struct World {
     quorum: Arc<StateQuorum>,
     holders: Arc<Holders>,
     net: Arc<ScriptedNet>,
-    notes: Notes,
-    suspects: Suspects,
+    wait_reasons: WaitReasons,
+    audit_hints: AuditHints,
     seams: Seams,
 }
 
@@ -132,7 +132,8 @@ fn world(peers: u8, settings: DriverSettings) -> World {
     let known = Arc::new(Known::default());
     known.candidates.lock().unwrap().extend((1..=peers).map(peer));
     let seams = seams(u64::from(peers));
-    let (quorum, notes, suspects) = (StateQuorum::new(PRIMARY), Notes::default(), Suspects::default());
+    let (quorum, wait_reasons, audit_hints) =
+        (StateQuorum::new(PRIMARY), WaitReasons::default(), AuditHints::default());
     let approvals = Approvals::new(ApprovalsParts {
         seams: seams.clone(),
         net: net.clone(),
@@ -149,12 +150,12 @@ fn world(peers: u8, settings: DriverSettings) -> World {
         approvals,
         pieces: Arc::new(LocalHolder(holders.clone())),
         worker: None,
-        notes: notes.clone(),
-        suspects: suspects.clone(),
+        wait_reasons: wait_reasons.clone(),
+        audit_hints: audit_hints.clone(),
         sources: Arc::new(crate::testing::quorums::NoSources),
         settings,
     });
-    World { quorum, holders, net, notes, suspects, seams }
+    World { quorum, holders, net, wait_reasons, audit_hints, seams }
 }
 
 impl World {
@@ -211,7 +212,7 @@ async fn a_new_run_gets_distinct_holders_and_spares() {
     world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
     let holders: Vec<PeerId> = world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.known_holders().collect());
     assert_eq!(holders.iter().collect::<BTreeSet<_>>().len(), holders.len(), "{holders:?}");
-    assert_eq!(world.notes.get(JOB), None);
+    assert_eq!(world.wait_reasons.get(JOB), None);
 }
 
 /// Goal: a run that cannot be placed says why at once, and ends with what would fit.
@@ -232,7 +233,7 @@ async fn what_a_run_waits_for_is_told_with_its_record() {
     let world = world(4, DriverSettings { holders_wait: Duration::from_secs(600), ..DriverSettings::default() });
     world.submit(Profile::DEFAULT);
     let told = async {
-        while world.notes.get(JOB).is_none() {
+        while world.wait_reasons.get(JOB).is_none() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
@@ -240,7 +241,7 @@ async fn what_a_run_waits_for_is_told_with_its_record() {
     let query = quorate_protocols::job::message::Query::Job { job: JOB };
     let answer = world.quorum.read(|state| state.answer(&query)).unwrap();
     let quorate_protocols::job::message::QueryAnswer::Job(record) =
-        world.notes.add_to(&*StateQuorums(world.quorum.clone()).quorum(QUORUM).unwrap(), &query, answer)
+        world.wait_reasons.add_to(&*StateQuorums(world.quorum.clone()).quorum(QUORUM).unwrap(), &query, answer)
     else {
         panic!()
     };
@@ -289,7 +290,7 @@ async fn a_complaint_is_looked_into_at_once_and_believed_only_when_true() {
     world.holders.rotten.lock().unwrap().insert(peer(rotten));
     let complained = tokio::time::Instant::now();
     for column in [1, 2, 7] {
-        world.suspects.note(JOB.quorum, manifest, PieceIndex(column));
+        world.audit_hints.add_hint(JOB.quorum, manifest, PieceIndex(column));
     }
     let moved = |state: &QuorumState| {
         let holder = state.objects[&manifest].columns[2].grant.unwrap().holder.peer;
@@ -441,8 +442,8 @@ async fn a_level_is_raised_when_the_last_member_says_that_it_can_apply_it() {
         }),
         pieces: Arc::new(LocalHolder(Arc::default())),
         worker: None,
-        notes: Notes::default(),
-        suspects: Suspects::default(),
+        wait_reasons: WaitReasons::default(),
+        audit_hints: AuditHints::default(),
         sources: Arc::new(crate::testing::quorums::NoSources),
         settings: DriverSettings::default(),
     });

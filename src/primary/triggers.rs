@@ -51,28 +51,28 @@ const REPEATS_MAX: u32 = 3;
 
 /// Wakes the firing task of one led quorum: something was applied, or the lead was regained.
 #[derive(Clone, Default)]
-pub(super) struct Bell(Arc<Notify>);
+pub(super) struct Wakeup(Arc<Notify>);
 
-impl Bell {
-    pub fn ring(&self) {
+impl Wakeup {
+    pub fn wake_up(&self) {
         self.0.notify_one();
     }
 }
 
 /// Runs until it is dropped, when this node stops leading.
-pub(super) async fn run(context: Context, bell: Bell) {
+pub(super) async fn run(context: Context, wakeup: Wakeup) {
     let mut planner = Planner::default();
     let mut steady = None;
     let mut failures: u32 = 0;
     let mut is_new = true;
     let mut before: (Vec<Key>, u32) = Default::default();
     loop {
-        match look(&context, &mut planner, &mut steady) {
-            Look::Nothing => bell.0.notified().await,
+        match find_due(&context, &mut planner, &mut steady) {
+            Look::Nothing => wakeup.0.notified().await,
             Look::Later(pause) => {
                 tokio::select! {
                     () = sleep(pause) => (),
-                    () = bell.0.notified() => (),
+                    () = wakeup.0.notified() => (),
                 }
             }
             Look::Stepped => {
@@ -91,7 +91,7 @@ pub(super) async fn run(context: Context, bell: Bell) {
                 let repeats = if keys == before.0 { before.1 + 1 } else { 0 };
                 before = (keys, repeats);
                 let (committed, failed) = propose(&context, spans).await;
-                context.around.metrics.triggers_due.inc_by(committed);
+                context.env.metrics.triggers_due.inc_by(committed);
                 match failed {
                     None => {
                         failures = 0;
@@ -147,10 +147,10 @@ enum Look {
     Stepped,
 }
 
-fn look(context: &Context, planner: &mut Planner, steady: &mut Option<Steady>) -> Look {
+fn find_due(context: &Context, planner: &mut Planner, steady: &mut Option<Steady>) -> Look {
     let (clocks, now) = (context.quorum.clock(), Instant::now());
     let mut seen = Look::Nothing;
-    context.quorum.look(&mut |state: &QuorumState| {
+    context.quorum.with_state(&mut |state: &QuorumState| {
         let time = steady.get_or_insert(Steady { time: state.time, at: now }).read(state.time, now);
         if state.next_trigger_due() == (None, None) {
             return;

@@ -1,4 +1,4 @@
-//! Why a run waits, as the primary sees it right now.
+//! Wait reasons: why a run waits, as the primary sees it right now.
 //!
 //! A run that lacks holders has nothing to commit about it, and a reason in the log every few seconds would be noise.
 //! So the driver keeps the reason in memory, and whoever answers for a job here adds it to the record. A new primary
@@ -12,19 +12,19 @@ use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::task::message::Progress;
 
-use super::heartbeats::Pulses;
+use super::heartbeats::WorkerHeartbeats;
 use crate::quorums::ports::LocalQuorum;
 
 /// Reasons kept; beyond that new ones are dropped, and `why` says only what the record says.
-const NOTES_MAX: usize = 10_000;
+const REASONS_MAX: usize = 10_000;
 
 /// Tasks whose progress one answer tells of; a person reads no more.
 const TASKS_TOLD: usize = 8;
 
 #[derive(Clone, Default)]
-pub struct Notes {
+pub struct WaitReasons {
     reasons: Arc<Mutex<Reasons>>,
-    pulses: Pulses,
+    heartbeats: WorkerHeartbeats,
 }
 
 #[derive(Default)]
@@ -34,14 +34,14 @@ struct Reasons {
     workers: BTreeMap<QuorumId, String>,
 }
 
-impl Notes {
+impl WaitReasons {
     /// What the workers of led quorums say of their tasks.
-    pub fn pulses(&self) -> &Pulses {
-        &self.pulses
+    pub fn heartbeats(&self) -> &WorkerHeartbeats {
+        &self.heartbeats
     }
     pub fn set(&self, job: JobId, reason: String) {
         let jobs = &mut self.lock().jobs;
-        if jobs.len() < NOTES_MAX || jobs.contains_key(&job) {
+        if jobs.len() < REASONS_MAX || jobs.contains_key(&job) {
             jobs.insert(job, reason);
         }
     }
@@ -60,7 +60,7 @@ impl Notes {
         reasons.jobs.retain(|job, _| job.quorum != quorum);
         reasons.workers.remove(&quorum);
         drop(reasons);
-        self.pulses.clear_quorum(quorum);
+        self.heartbeats.clear_quorum(quorum);
     }
     /// Why the quorum finds no further workers, if it looks for some in vain.
     pub fn workers(&self, quorum: QuorumId) -> Option<String> {
@@ -93,13 +93,13 @@ impl Notes {
     }
     /// What some worker says of a task of the job, if one says anything.
     fn told_of(&self, job: JobId) -> Option<String> {
-        let running = self.pulses.of_job(job);
+        let running = self.heartbeats.of_job(job);
         let (worker, progress) = running.iter().find(|(_, progress)| !progress.note.is_empty())?;
         Some(format!("task {} at {worker}: {}", progress.task.id.task, progress.note))
     }
     fn explain(&self, local: &dyn LocalQuorum, job: JobId, text: &mut String) {
         let (mut is_live, mut waits) = (false, false);
-        local.look(&mut |state| {
+        local.with_state(&mut |state| {
             is_live = state.jobs.get(&job).is_some_and(|record| !record.state.is_final());
             waits = state.waits_for_workers(job);
         });
@@ -109,7 +109,7 @@ impl Notes {
         if let Some(reason) = self.workers(job.quorum).filter(|_| waits) {
             text.push_str(&format!("; {reason}"));
         }
-        let running = self.pulses.of_job(job);
+        let running = self.heartbeats.of_job(job);
         for (worker, Progress { task, permille, note }) in running.iter().take(TASKS_TOLD) {
             let percent = f64::from(*permille) / 10.0;
             text.push_str(&format!("; task {} at {worker} is {percent} % done", task.id.task));

@@ -18,7 +18,7 @@ use quorate_protocols::wire;
 
 use super::*;
 use crate::directory::KnownPeer;
-use crate::primary::Steward;
+use crate::primary::ReportIntake;
 use crate::quorums::approvals::ApprovalsParts;
 use crate::seams::Protocol;
 use crate::testing::quorums::{Known, QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, approve, peer, seams};
@@ -87,8 +87,8 @@ impl crate::quorums::ports::LocalApprover for Local {
 struct World {
     quorum: Arc<StateQuorum>,
     script: Arc<Script>,
-    notes: Notes,
-    steward: Steward,
+    wait_reasons: WaitReasons,
+    report_intake: ReportIntake,
 }
 
 /// A primary, node 1, and nodes 2 to `peers` with `slots` slots each. Node 1 has none.
@@ -125,7 +125,7 @@ fn world(peers: u8, slots: u32) -> World {
         known.peers.lock().unwrap().push(KnownPeer { peer: peer(n), advert, heard_at: Millis(0) });
     }
     let seams = seams(u64::from(peers));
-    let (quorum, notes) = (StateQuorum::new(PRIMARY), Notes::default());
+    let (quorum, wait_reasons) = (StateQuorum::new(PRIMARY), WaitReasons::default());
     let metrics = DriverMetrics::default();
     let quorums = Arc::new(StateQuorums(quorum.clone()));
     let local = Arc::new(Local(script.clone()));
@@ -135,7 +135,11 @@ fn world(peers: u8, slots: u32) -> World {
         knowledge: known.clone(),
         local: local.clone(),
     });
-    let steward = Steward { quorums: quorums.clone(), pulses: notes.pulses().clone(), metrics: metrics.clone() };
+    let report_intake = ReportIntake {
+        quorums: quorums.clone(),
+        heartbeats: wait_reasons.heartbeats().clone(),
+        metrics: metrics.clone(),
+    };
     start(DriverParts {
         seams,
         net,
@@ -145,13 +149,13 @@ fn world(peers: u8, slots: u32) -> World {
         approvals,
         pieces: Arc::new(super::tests::NoPieces),
         worker: Some(local),
-        notes: notes.clone(),
-        suspects: Suspects::default(),
+        wait_reasons: wait_reasons.clone(),
+        audit_hints: AuditHints::default(),
         sources: Arc::new(crate::testing::quorums::NoSources),
         metrics,
         settings: DriverSettings::default(),
     });
-    World { quorum, script, notes, steward }
+    World { quorum, script, wait_reasons, report_intake }
 }
 
 fn spec(tasks: u32) -> ComputeSpec {
@@ -188,7 +192,7 @@ impl World {
     }
     async fn report(&self, n: u8, tasks: &[TaskAttempt], result: &TaskResult) -> Vec<Result<(), ReportRefusal>> {
         let reports = tasks.iter().map(|task| Report { task: *task, result: result.clone() }).collect();
-        match self.steward.answer(peer(n), TaskMessage::Report { quorum: QUORUM, reports }).await {
+        match self.report_intake.answer(peer(n), TaskMessage::Report { quorum: QUORUM, reports }).await {
             TaskAnswer::Recorded(answers) => answers,
             other => panic!("{other:?}"),
         }
@@ -244,7 +248,10 @@ async fn a_worker_that_falls_silent_is_lost_and_its_late_result_refused() {
     let lease = DriverSettings::default().worker_lease;
     assert!(started.elapsed() >= lease * 3 / 4 && started.elapsed() < lease * 2, "{:?}", started.elapsed());
     assert_eq!(world.report(2, &[old], &done()).await, [Err(ReportRefusal::Stale { newest: old.attempt })]);
-    assert_eq!((world.steward.metrics.workers_lost.get(), world.steward.metrics.reports_stale.get()), (1, 1));
+    assert_eq!(
+        (world.report_intake.metrics.workers_lost.get(), world.report_intake.metrics.reports_stale.get()),
+        (1, 1)
+    );
     world.script.dead.lock().unwrap().clear();
     let new = world.ordered(2).await[0];
     assert_eq!((new.id, new.attempt), (old.id, Attempt(2)));
@@ -398,7 +405,7 @@ async fn a_job_that_finds_no_worker_says_what_is_looked_for() {
     world.submit(spec(1));
     for _ in 0..60_000 {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        if let Some(reason) = world.notes.workers(QUORUM) {
+        if let Some(reason) = world.wait_reasons.workers(QUORUM) {
             assert!(reason.contains("command tasks") && reason.contains("1 slot"), "{reason}");
             return;
         }

@@ -1,13 +1,14 @@
-//! Tending workers: what the state gives to each is told to it at once, and what it keeps promising is kept alive.
+//! Worker sessions: send each worker its assignments, stops and reveals as soon as the state has them, and renew its
+//! lease.
 //!
-//! One task per led quorum, with one *hand* per worker that holds a lease. A hand compares what the state has for its
-//! worker with what the worker was told: attempts to run, attempts to end, verdicts to show. What is missing travels in
-//! one message. A worker may answer only once the attempts are safe with it, which takes a moment, so a few messages
-//! may be on their way at a time; then the next one gathers, and many small tasks cost few messages. Nothing is asked
-//! again and again: the driver touches a hand when an applied entry names its worker, and the end of a message, or of a
-//! pause after a failure, looks once more.
+//! One task per led quorum, with one session per worker that holds a lease. A session compares what the state has for
+//! its worker with what the worker was told: attempts to run, attempts to end, verdicts to show. What is missing
+//! travels in one message. A worker may answer only once the attempts are safe with it, which takes a moment, so a few
+//! messages may be in flight at a time; then the next one gathers, and many small tasks cost few messages. Nothing is
+//! asked again and again: the driver wakes a session when an applied entry names its worker, and the end of a message,
+//! or of a pause after a failure, looks once more.
 //!
-//! A hand also renews its worker's lease. A worker whose lease is gone, or that neither renews nor says anything for
+//! A session also renews its worker's lease. A worker whose lease is gone, or that neither renews nor says anything for
 //! too long, is lost: that is committed, and its attempts go to others under new numbers. What it reports afterwards is
 //! refused as stale.
 //!
@@ -42,7 +43,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Messages to one worker on their way at once. A worker answers an assignment when its attempts are on disk or over,
 /// and what those that are over made room for should not wait for the others.
-const TALKS_MAX: usize = 4;
+const IN_FLIGHT_MAX: usize = 4;
 
 /// Room in an assignment for what is not orders.
 const ASSIGN_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 64 * 1024;
@@ -51,9 +52,9 @@ const ASSIGN_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 64 * 1024;
 const RENEWALS_PER_LEASE: u32 = 4;
 const RENEW_AGAIN: Duration = Duration::from_secs(1);
 
-/// A hand on the tending task of one led quorum.
+/// Handle to the sessions of one led quorum, for whoever has news for them.
 #[derive(Clone, Default)]
-pub(super) struct Tender(Arc<Shared>);
+pub(super) struct WorkerSessions(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -66,11 +67,11 @@ struct Touched {
     workers: BTreeSet<PeerId>,
     /// Events may have been lost: look at every worker.
     all: bool,
-    /// When each worker was last given something. As many as there are hands.
+    /// When each worker was last given something. As many as there are sessions.
     given_at: BTreeMap<PeerId, Instant>,
 }
 
-impl Tender {
+impl WorkerSessions {
     /// The state has something for this worker, or the worker is new.
     pub fn touch(&self, worker: PeerId) {
         self.lock().workers.insert(worker);
@@ -91,7 +92,7 @@ impl Tender {
 }
 
 /// What this primary knows of one worker beside the state.
-struct Hand {
+struct WorkerSession {
     number: u64,
     lease: LeaseId,
     /// Attempts that it has, as far as they are still its to run.
@@ -101,29 +102,29 @@ struct Hand {
     /// Attempts that it was asked to end or to show, and when.
     asked: BTreeMap<TaskAttempt, Instant>,
     /// Messages on their way.
-    talks: usize,
+    in_flight: usize,
     /// Its lease is being renewed, or it is being declared lost.
     is_renewing: bool,
     failures: u32,
     /// After a failure: not before then.
-    talk_at: Option<Instant>,
+    send_at: Option<Instant>,
     renew_at: Instant,
     /// When it was last known to be there.
     stood_at: Instant,
 }
 
-/// The end of something that a hand had begun for its worker.
+/// The end of something that a session had begun for its worker.
 struct Ended {
     worker: PeerId,
-    /// A worker that was lost and won again has another hand: what the old one began says nothing to it.
-    hand: u64,
+    /// A worker that was lost and won again has another session: what the old one began says nothing to it.
+    session: u64,
     what: What,
 }
 
 enum What {
-    Talked {
+    Sent {
         tasks: Vec<TaskAttempt>,
-        talk: Talk,
+        outcome: SendOutcome,
     },
     Renewed {
         lease: LeaseId,
@@ -134,7 +135,7 @@ enum What {
 }
 
 /// What came of a message.
-enum Talk {
+enum SendOutcome {
     /// It knows of these attempts now.
     Told(Vec<TaskAttempt>),
     /// It was asked to end or to show what the message was about.
@@ -151,48 +152,48 @@ enum Event {
     Due,
 }
 
-struct Tending {
+struct SessionsTask {
     context: Context,
     quorum: QuorumId,
     term: Term,
-    tender: Tender,
-    hands: BTreeMap<PeerId, Hand>,
-    /// Hands that there have been.
+    worker_sessions: WorkerSessions,
+    sessions: BTreeMap<PeerId, WorkerSession>,
+    /// Sessions that there have been.
     numbered: u64,
-    /// At most `TALKS_MAX` messages and one renewal or loss per hand.
+    /// At most `IN_FLIGHT_MAX` messages and one renewal or loss per session.
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
 }
 
 /// Runs until it is dropped, when this node stops leading in this term.
-pub(super) async fn run(context: Context, term: Term, tender: Tender) {
+pub(super) async fn run(context: Context, term: Term, worker_sessions: WorkerSessions) {
     let quorum = context.quorum.id();
-    let mut tending = Tending {
+    let mut serving = SessionsTask {
         context,
         quorum,
         term,
-        tender,
-        hands: BTreeMap::new(),
+        worker_sessions,
+        sessions: BTreeMap::new(),
         numbered: 0,
         running: FuturesUnordered::new(),
     };
-    tending.tender.touch_all();
+    serving.worker_sessions.touch_all();
     loop {
-        match tending.next_event().await {
-            Event::Ended(ended) => tending.note_end(ended),
-            Event::News => tending.note_news(),
-            Event::Due => tending.note_due(),
+        match serving.next_event().await {
+            Event::Ended(ended) => serving.note_end(ended),
+            Event::News => serving.note_news(),
+            Event::Due => serving.note_due(),
         }
     }
 }
 
-impl Tending {
+impl SessionsTask {
     async fn next_event(&mut self) -> Event {
-        let due = self.hands.values().map(Hand::due).min();
-        // What has ended frees a hand for what the news ask of it.
+        let due = self.sessions.values().map(WorkerSession::due).min();
+        // What has ended frees a session for what the news ask of it.
         tokio::select! {
             biased;
             Some(ended) = self.running.next(), if !self.running.is_empty() => Event::Ended(ended),
-            () = self.tender.0.news.notified() => Event::News,
+            () = self.worker_sessions.0.news.notified() => Event::News,
             () = async {
                 match due {
                     Some(due) => sleep_until(due).await,
@@ -204,69 +205,69 @@ impl Tending {
 
     fn note_news(&mut self) {
         let (mut workers, all) = {
-            let mut touched = self.tender.lock();
+            let mut touched = self.worker_sessions.lock();
             (std::mem::take(&mut touched.workers), std::mem::take(&mut touched.all))
         };
         if all {
-            self.context.quorum.look(&mut |state| workers.extend(state.workers.keys()));
-            workers.extend(self.hands.keys());
+            self.context.quorum.with_state(&mut |state| workers.extend(state.workers.keys()));
+            workers.extend(self.sessions.keys());
         }
         workers.into_iter().for_each(|worker| self.serve(worker));
     }
 
     fn note_due(&mut self) {
         let now = Instant::now();
-        let due = self.hands.iter().filter(|(_, hand)| hand.due() <= now).map(|(worker, _)| *worker);
+        let due = self.sessions.iter().filter(|(_, session)| session.due() <= now).map(|(worker, _)| *worker);
         due.collect::<Vec<_>>().into_iter().for_each(|worker| self.serve(worker));
     }
 
     fn note_end(&mut self, ended: Ended) {
         let now = Instant::now();
-        let Ended { worker, hand: number, what } = ended;
-        let Some(hand) = self.hands.get_mut(&worker).filter(|hand| hand.number == number) else { return };
+        let Ended { worker, session: number, what } = ended;
+        let Some(session) = self.sessions.get_mut(&worker).filter(|session| session.number == number) else { return };
         match what {
-            What::Talked { tasks, talk } => {
-                hand.talks -= 1;
+            What::Sent { tasks, outcome } => {
+                session.in_flight -= 1;
                 for task in &tasks {
-                    hand.telling.remove(task);
+                    session.telling.remove(task);
                 }
-                match talk {
-                    Talk::Told(tasks) => hand.told.extend(tasks),
-                    Talk::Asked => hand.asked.extend(tasks.into_iter().map(|task| (task, now))),
+                match outcome {
+                    SendOutcome::Told(tasks) => session.told.extend(tasks),
+                    SendOutcome::Asked => session.asked.extend(tasks.into_iter().map(|task| (task, now))),
                     // Ended, or it does not know yet that this node may speak for the quorum: the renewal tells which.
-                    Talk::NoLease => {
-                        hand.talk_at = Some(now + BACKOFF_MAX);
-                        hand.renew_at = now;
+                    SendOutcome::NoLease => {
+                        session.send_at = Some(now + BACKOFF_MAX);
+                        session.renew_at = now;
                         return self.serve(worker);
                     }
-                    Talk::Failed(reason) => {
-                        let pause = BACKOFF_MIN.saturating_mul(1 << hand.failures.min(16)).min(BACKOFF_MAX);
-                        hand.failures = hand.failures.saturating_add(1);
-                        hand.talk_at = Some(now + pause);
+                    SendOutcome::Failed(reason) => {
+                        let pause = BACKOFF_MIN.saturating_mul(1 << session.failures.min(16)).min(BACKOFF_MAX);
+                        session.failures = session.failures.saturating_add(1);
+                        session.send_at = Some(now + pause);
                         tracing::debug!(quorum = %self.quorum, %worker, %reason, "a worker could not be told");
                         return;
                     }
                 }
-                hand.failures = 0;
+                session.failures = 0;
                 // Heard from: an answer is a sign of life like any other.
-                hand.stood_at = now;
+                session.stood_at = now;
                 // More may have come meanwhile, or not have fitted.
                 self.serve(worker);
             }
             What::Renewed { lease, renewed } => {
-                hand.is_renewing = false;
-                let lease_time = self.context.around.settings.worker_lease;
-                hand.renew_at = now + lease_time / RENEWALS_PER_LEASE;
-                if hand.lease != lease {
+                session.is_renewing = false;
+                let lease_time = self.context.env.settings.worker_lease;
+                session.renew_at = now + lease_time / RENEWALS_PER_LEASE;
+                if session.lease != lease {
                     return;
                 }
                 match renewed {
-                    Renewed::Stands => hand.stood_at = now,
+                    Renewed::Stands => session.stood_at = now,
                     Renewed::Gone => self.lose(worker, "its lease has ended there".to_owned()),
                     Renewed::Unsure => {
-                        hand.renew_at = now + RENEW_AGAIN.min(lease_time / RENEWALS_PER_LEASE);
-                        let heard = self.context.around.notes.pulses().heard_at(self.quorum, worker);
-                        let silent = now - hand.stood_at.max(heard.unwrap_or(hand.stood_at));
+                        session.renew_at = now + RENEW_AGAIN.min(lease_time / RENEWALS_PER_LEASE);
+                        let heard = self.context.env.wait_reasons.heartbeats().heard_at(self.quorum, worker);
+                        let silent = now - session.stood_at.max(heard.unwrap_or(session.stood_at));
                         if silent >= lease_time * LEASE_TRUST_PERCENT as u32 / 100 {
                             self.lose(worker, format!("nothing was heard from it for {} s", silent.as_secs()));
                         }
@@ -274,7 +275,7 @@ impl Tending {
                 }
             }
             What::Dropped => {
-                hand.is_renewing = false;
+                session.is_renewing = false;
                 self.serve(worker);
             }
         }
@@ -283,47 +284,47 @@ impl Tending {
     /// Does for a worker what is due: its lease, then whatever it was not told.
     fn serve(&mut self, worker: PeerId) {
         let now = Instant::now();
-        let lease_time = self.context.around.settings.worker_lease;
-        let Self { context, quorum, term, hands, numbered, running, tender } = self;
+        let lease_time = self.context.env.settings.worker_lease;
+        let Self { context, quorum, term, sessions, numbered, running, worker_sessions } = self;
         let mut message = None;
         let mut lease = None;
-        context.quorum.look(&mut |state| {
+        context.quorum.with_state(&mut |state| {
             let Some(record) = state.workers.get(&worker) else { return };
             lease = Some(record.grant.lease);
-            let hand = hands.entry(worker).or_insert_with(|| {
+            let session = sessions.entry(worker).or_insert_with(|| {
                 *numbered += 1;
-                Hand::new(*numbered, record.grant.lease, now, lease_time)
+                WorkerSession::new(*numbered, record.grant.lease, now, lease_time)
             });
-            hand.follow(record.grant.lease, now);
-            if hand.may_talk(now) {
-                message = hand.next_message(state, worker, (*quorum, *term), now);
+            session.follow(record.grant.lease, now);
+            if session.may_send(now) {
+                message = session.next_message(state, worker, (*quorum, *term), now);
             }
         });
-        let (Some(lease), Some(hand)) = (lease, hands.get_mut(&worker)) else { return self.forget(worker) };
-        let number = hand.number;
+        let (Some(lease), Some(session)) = (lease, sessions.get_mut(&worker)) else { return self.forget(worker) };
+        let number = session.number;
         if let Some((message, tasks)) = message {
-            hand.talks += 1;
-            hand.telling.extend(&tasks);
+            session.in_flight += 1;
+            session.telling.extend(&tasks);
             if matches!(message, TaskMessage::Assign { .. }) {
-                tender.lock().given_at.insert(worker, now);
-                context.around.metrics.attempts_given.inc_by(tasks.len() as u64);
+                worker_sessions.lock().given_at.insert(worker, now);
+                context.env.metrics.attempts_given.inc_by(tasks.len() as u64);
             }
             let context = context.clone();
             running.push(
                 async move {
-                    let talk = talk(&context, worker, message, &tasks).await;
-                    Ended { worker, hand: number, what: What::Talked { tasks, talk } }
+                    let outcome = send_message(&context, worker, message, &tasks).await;
+                    Ended { worker, session: number, what: What::Sent { tasks, outcome } }
                 }
                 .boxed(),
             );
         }
-        if !hand.is_renewing && hand.renew_at <= now {
-            hand.is_renewing = true;
-            let approvals = context.around.approvals.clone();
+        if !session.is_renewing && session.renew_at <= now {
+            session.is_renewing = true;
+            let approvals = context.env.approvals.clone();
             running.push(
                 async move {
                     let renewed = approvals.renew(worker, lease, lease_time).await;
-                    Ended { worker, hand: number, what: What::Renewed { lease, renewed } }
+                    Ended { worker, session: number, what: What::Renewed { lease, renewed } }
                 }
                 .boxed(),
             );
@@ -332,18 +333,18 @@ impl Tending {
 
     /// Commits that the worker is lost. Its attempts go to others.
     fn lose(&mut self, worker: PeerId, reason: String) {
-        let Some(hand) = self.hands.get_mut(&worker) else { return };
-        hand.is_renewing = true;
-        hand.renew_at = Instant::now() + RENEW_AGAIN;
-        let (number, lease, context) = (hand.number, hand.lease, self.context.clone());
+        let Some(session) = self.sessions.get_mut(&worker) else { return };
+        session.is_renewing = true;
+        session.renew_at = Instant::now() + RENEW_AGAIN;
+        let (number, lease, context) = (session.number, session.lease, self.context.clone());
         tracing::info!(quorum = %self.quorum, %worker, reason, "a worker is lost");
         self.running.push(
             async move {
                 if context.propose(Command::LoseWorker { peer: worker, lease, reason }).await.is_ok() {
                     // Its lease ends by itself: to give it back now could take it from whoever wins the worker again.
-                    context.around.metrics.workers_lost.inc();
+                    context.env.metrics.workers_lost.inc();
                 }
-                Ended { worker, hand: number, what: What::Dropped }
+                Ended { worker, session: number, what: What::Dropped }
             }
             .boxed(),
         );
@@ -351,13 +352,13 @@ impl Tending {
 
     /// The worker has no lease of this quorum any more.
     fn forget(&mut self, worker: PeerId) {
-        self.hands.remove(&worker);
-        self.tender.lock().given_at.remove(&worker);
-        self.context.around.notes.pulses().forget(self.quorum, worker);
+        self.sessions.remove(&worker);
+        self.worker_sessions.lock().given_at.remove(&worker);
+        self.context.env.wait_reasons.heartbeats().forget(self.quorum, worker);
     }
 }
 
-impl Hand {
+impl WorkerSession {
     fn new(number: u64, lease: LeaseId, now: Instant, lease_time: Duration) -> Self {
         Self {
             number,
@@ -365,10 +366,10 @@ impl Hand {
             told: BTreeSet::new(),
             asked: BTreeMap::new(),
             telling: BTreeSet::new(),
-            talks: 0,
+            in_flight: 0,
             is_renewing: false,
             failures: 0,
-            talk_at: None,
+            send_at: None,
             renew_at: now + lease_time / RENEWALS_PER_LEASE,
             stood_at: now,
         }
@@ -377,7 +378,7 @@ impl Hand {
     /// Another lease is another promise: what was told under the old one does not count.
     fn follow(&mut self, lease: LeaseId, now: Instant) {
         if self.lease != lease {
-            (self.lease, self.stood_at, self.talk_at) = (lease, now, None);
+            (self.lease, self.stood_at, self.send_at) = (lease, now, None);
             self.told.clear();
             self.asked.clear();
         }
@@ -387,15 +388,15 @@ impl Hand {
     fn due(&self) -> Instant {
         // After a failure everything waits; else only what was asked and may have to be asked again.
         let asked = || self.asked.values().min().map(|at| *at + ASK_AGAIN);
-        let talk = self.talk_at.or_else(asked).filter(|_| self.talks < TALKS_MAX);
+        let outcome = self.send_at.or_else(asked).filter(|_| self.in_flight < IN_FLIGHT_MAX);
         let renew = (!self.is_renewing).then_some(self.renew_at);
-        talk.into_iter().chain(renew).min().unwrap_or_else(far)
+        outcome.into_iter().chain(renew).min().unwrap_or_else(far)
     }
 
-    fn may_talk(&mut self, now: Instant) -> bool {
-        let may = self.talks < TALKS_MAX && self.talk_at.is_none_or(|at| at <= now);
+    fn may_send(&mut self, now: Instant) -> bool {
+        let may = self.in_flight < IN_FLIGHT_MAX && self.send_at.is_none_or(|at| at <= now);
         if may {
-            self.talk_at = None;
+            self.send_at = None;
         }
         may
     }
@@ -439,11 +440,11 @@ impl Hand {
 }
 
 /// Tells a worker, and has what it refuses recorded.
-async fn talk(context: &Context, worker: PeerId, message: TaskMessage, tasks: &[TaskAttempt]) -> Talk {
+async fn send_message(context: &Context, worker: PeerId, message: TaskMessage, tasks: &[TaskAttempt]) -> SendOutcome {
     let assigns = matches!(message, TaskMessage::Assign { .. });
     let answer = match context.ask_worker(worker, message).await {
         Ok(answer) => answer,
-        Err(error) => return Talk::Failed(error.to_string()),
+        Err(error) => return SendOutcome::Failed(error.to_string()),
     };
     match answer {
         TaskAnswer::Taken { taken, refused } if assigns => {
@@ -458,27 +459,27 @@ async fn talk(context: &Context, worker: PeerId, message: TaskMessage, tasks: &[
                 })
                 .collect();
             if taken.is_empty() && reports.is_empty() {
-                return Talk::Failed("it neither took nor refused any of its tasks".to_owned());
+                return SendOutcome::Failed("it neither took nor refused any of its tasks".to_owned());
             }
             // As its own word: the state machine takes such a report from nobody else.
             if !reports.is_empty() {
                 let told = context.quorum.propose(worker, Command::Report { reports }, DEADLINE).await;
                 if let Err(error) = told {
-                    return Talk::Failed(format!("what it refused was not recorded: {error}"));
+                    return SendOutcome::Failed(format!("what it refused was not recorded: {error}"));
                 }
             }
-            Talk::Told(taken)
+            SendOutcome::Told(taken)
         }
-        TaskAnswer::Noted if !assigns => Talk::Asked,
-        TaskAnswer::UnknownLease => Talk::NoLease,
-        TaskAnswer::StaleTerm { seen } => Talk::Failed(format!("it has heard of term {seen}")),
-        TaskAnswer::Busy | TaskAnswer::Unknown => Talk::Failed("it is busy".to_owned()),
-        TaskAnswer::Malformed { reason } => Talk::Failed(format!("it does not understand: {reason}")),
+        TaskAnswer::Noted if !assigns => SendOutcome::Asked,
+        TaskAnswer::UnknownLease => SendOutcome::NoLease,
+        TaskAnswer::StaleTerm { seen } => SendOutcome::Failed(format!("it has heard of term {seen}")),
+        TaskAnswer::Busy | TaskAnswer::Unknown => SendOutcome::Failed("it is busy".to_owned()),
+        TaskAnswer::Malformed { reason } => SendOutcome::Failed(format!("it does not understand: {reason}")),
         _ => {
-            if worker != context.around.net.local_peer() {
-                context.around.net.penalise(worker, "an answer to another question");
+            if worker != context.env.net.local_peer() {
+                context.env.net.penalise(worker, "an answer to another question");
             }
-            Talk::Failed("it answered something else".to_owned())
+            SendOutcome::Failed("it answered something else".to_owned())
         }
     }
 }

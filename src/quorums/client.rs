@@ -210,7 +210,7 @@ impl QuorumClient {
 
     /// Says as this node's worker to whoever leads the quorum: `Start`, `Beat`, `Report` or `Checkpoint`. Tried again
     /// like a command; all of these may be said twice.
-    pub async fn tell(
+    pub async fn send_to_primary(
         &self,
         quorum: QuorumId,
         message: TaskMessage,
@@ -266,7 +266,7 @@ impl QuorumClient {
         let mut account = Account { silent_tries: u32::MAX - 1, ..Account::default() };
         let end = Instant::now() + deadline;
         let tried = self.ask_peer(quorum, peer, &Ask::Query(query, true), end, &mut account).await;
-        match account.note(tried, |_| ()) {
+        match account.record_try(tried, |_| ()) {
             Some(Ok(Said::Answer(answer))) => Ok(answer),
             Some(Ok(_)) => Err(mixed_up(quorum)),
             Some(Err(error)) => Err(error),
@@ -323,7 +323,7 @@ impl QuorumClient {
             if stale || local.leading().is_some() {
                 account.reached |= local.leading().is_some();
                 let tried = self.ask_local(quorum, &*local, ask, end).await;
-                if let Some(result) = account.note(tried, |_| ()) {
+                if let Some(result) = account.record_try(tried, |_| ()) {
                     return Some(result);
                 }
             } else if let Some(reason) = local.view().paused {
@@ -346,7 +346,7 @@ impl QuorumClient {
                 if matches!(tried, Tried::Stranger) {
                     account.strangers.insert(peer);
                 }
-                if let Some(result) = account.note(tried, |next| {
+                if let Some(result) = account.record_try(tried, |next| {
                     for peer in next.into_iter().rev().filter(|peer| !asked.contains(peer)) {
                         queue.push_front(peer);
                     }
@@ -458,7 +458,7 @@ impl QuorumClient {
             Ask::Tell(message) => {
                 let told = parts.primary.answer_worker(by, message.clone());
                 return match tokio::time::timeout(left, told).await {
-                    Ok(answer) => self.told(quorum, answer),
+                    Ok(answer) => self.judge_task_answer(quorum, answer),
                     Err(_) => Tried::Unknown(None),
                 };
             }
@@ -520,12 +520,12 @@ impl QuorumClient {
         let answer = match answer {
             Answered::Job(answer) => answer,
             Answered::Told(answer) => {
-                let tried = self.told(quorum, answer);
+                let tried = self.judge_task_answer(quorum, answer);
                 if !matches!(tried, Tried::Stranger) {
                     (account.reached, account.heard) = (true, true);
                 }
                 if matches!(tried, Tried::Done(_)) {
-                    self.heard(quorum, peer);
+                    self.remember_primary(quorum, peer);
                 }
                 return tried;
             }
@@ -545,7 +545,7 @@ impl QuorumClient {
                 Tried::Done(Said::Answer(answer))
             }
             (JobAnswer::Heard(heard), Ask::Dispatch(_)) => {
-                self.heard(quorum, peer);
+                self.remember_primary(quorum, peer);
                 Tried::Done(Said::Heard(Ok(heard)))
             }
             (JobAnswer::Reply(Err(rejection)), Ask::Dispatch(_)) => Tried::Done(Said::Heard(Err(rejection))),
@@ -587,7 +587,7 @@ impl QuorumClient {
     }
 
     /// What an answer of the task protocol means for the try that it answers.
-    fn told(&self, quorum: QuorumId, answer: TaskAnswer) -> Tried {
+    fn judge_task_answer(&self, quorum: QuorumId, answer: TaskAnswer) -> Tried {
         match answer {
             TaskAnswer::NotPrimary { primary: None, voters } if voters.is_empty() => Tried::Stranger,
             TaskAnswer::NotPrimary { primary, voters } => {
@@ -648,7 +648,7 @@ impl QuorumClient {
     }
 
     /// The peer has just spoken or answered as the quorum's primary: it is asked first.
-    pub fn heard(&self, quorum: QuorumId, primary: PeerId) {
+    pub fn remember_primary(&self, quorum: QuorumId, primary: PeerId) {
         self.routes().change(quorum, |route| route.primary = Some(primary));
     }
 
@@ -663,7 +663,7 @@ impl QuorumClient {
 
 impl Account {
     /// Takes one try into account; `Some` when it settles the call.
-    fn note(&mut self, tried: Tried, redirect: impl FnOnce(Vec<PeerId>)) -> Option<Result<Said, ClientError>> {
+    fn record_try(&mut self, tried: Tried, redirect: impl FnOnce(Vec<PeerId>)) -> Option<Result<Said, ClientError>> {
         match tried {
             Tried::Done(said) => return Some(Ok(said)),
             Tried::Failed(error) => return Some(Err(error)),

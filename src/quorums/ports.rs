@@ -49,7 +49,7 @@ pub trait LocalQuorum: Send + Sync + 'static {
     fn query(&self, query: Query, stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>>;
     fn clock(&self) -> Option<Judgement>;
     /// Looks at what this member has applied, which may lag. Applying waits meanwhile: copy what is needed and no more.
-    fn look(&self, look: &mut dyn FnMut(&QuorumState));
+    fn with_state(&self, look: &mut dyn FnMut(&QuorumState));
 }
 
 impl LocalQuorums for QuorumHost {
@@ -97,8 +97,8 @@ impl LocalQuorum for Quorum {
     fn clock(&self) -> Option<Judgement> {
         Self::clock(self)
     }
-    fn look(&self, look: &mut dyn FnMut(&QuorumState)) {
-        Self::look(self, look);
+    fn with_state(&self, look: &mut dyn FnMut(&QuorumState)) {
+        Self::with_state(self, look);
     }
 }
 
@@ -167,7 +167,7 @@ pub trait LocalTasks: Send + Sync + 'static {
 /// Where this node finds the values of conditions.
 pub trait Sources: Send + Sync + 'static {
     /// JSON, or why there is none. Bounded in size and time.
-    fn look(&self, source: Source) -> BoxFuture<'static, Result<String, String>>;
+    fn fetch(&self, source: Source) -> BoxFuture<'static, Result<String, String>>;
 }
 
 /// This node's own piece service: what a peer would reach over the piece protocol.

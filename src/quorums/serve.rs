@@ -56,14 +56,14 @@ impl<S: Service> Actor<S> {
                 () = shutdown.cancelled() => return,
                 Some(peer) = ends.recv() => self.note_end(peer),
                 request = requests.recv() => match request {
-                    Some(request) => self.take(request, ended.clone()),
+                    Some(request) => self.take_request(request, ended.clone()),
                     None => return,
                 },
             }
         }
     }
 
-    fn take(&mut self, request: InboundRequest, ended: mpsc::Sender<PeerId>) {
+    fn take_request(&mut self, request: InboundRequest, ended: mpsc::Sender<PeerId>) {
         let InboundRequest { from, frame, reply, memory } = request;
         let running = self.running.entry(from).or_default();
         if *running >= HANDLERS_PER_PEER_MAX || self.running_total >= HANDLERS_MAX {

@@ -104,7 +104,7 @@ impl JobService {
                     Err(error) => answer_to(error),
                 }
             }
-            JobMessage::Look { job, .. } => self.look(from, &*local, job).await,
+            JobMessage::Look { job, .. } => self.probe_condition(from, &*local, job).await,
             JobMessage::Suspect { .. } if local.leading().is_none() => not_leading(&*local),
             JobMessage::Suspect { manifest, column, .. } => {
                 self.primary.suspect_column(quorum, manifest, column);
@@ -116,19 +116,19 @@ impl JobService {
 
 impl JobService {
     /// Only for members of the quorum, and only at what the job's specification names: nobody sends this node anywhere.
-    async fn look(&self, from: PeerId, local: &dyn LocalQuorum, job: JobId) -> JobAnswer {
+    async fn probe_condition(&self, from: PeerId, local: &dyn LocalQuorum, job: JobId) -> JobAnswer {
         if !local.view().voters.iter().any(|voter| voter.peer == from) {
             return JobAnswer::Forbidden { reason: "only members of the quorum may ask for a look".to_owned() };
         }
         let mut source = None;
-        local.look(&mut |state| {
+        local.with_state(&mut |state| {
             source = state.trigger(job).and_then(|(spec, _)| match &spec.trigger.when {
                 When::Condition(condition) => Some(condition.source.clone()),
                 _ => None,
             });
         });
         match source {
-            Some(source) => JobAnswer::Looked(self.sources.look(source).await),
+            Some(source) => JobAnswer::Looked(self.sources.fetch(source).await),
             None => JobAnswer::Looked(Err("this member knows no such condition yet".to_owned())),
         }
     }

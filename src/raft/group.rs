@@ -35,8 +35,8 @@ use super::log_store::{LastFault, LogStore, Trees};
 use super::metrics::QuorumMetrics;
 use super::network::{Connector, Links};
 use super::proposer::{Proposal, Proposer};
-use super::read_index::Confirmations;
-use super::rollback_guard::{self, MarkKeeper};
+use super::read_index::ReadIndex;
+use super::rollback_guard::{self, RollbackGuard};
 use super::snapshot::SnapshotStore;
 use super::state_machine::{Machine, StateMachine};
 use super::types::{Membership, Raft, config, members_of};
@@ -196,7 +196,7 @@ pub fn is_behind_mark(storage: &Storage, quorum: QuorumId, member: MemberId) -> 
     let Some(kept) = rollback_guard::read(&*files, quorum)?.filter(|mark| mark.member == member) else {
         return Ok(false);
     };
-    let keeper = MarkKeeper::new(files, quorum, member, Some(kept));
+    let keeper = RollbackGuard::new(files, quorum, member, Some(kept));
     let store = LogStore::new(storage.clone(), Trees::of(quorum), keeper, LastFault::default());
     let (term, voted_for) = store.vote()?.map_or((0, None), |vote| (vote.leader_id.term, vote.leader_id.voted_for));
     let forgot_vote = kept.term.0 > term || (kept.term.0 == term && kept.voted_for.is_some() && voted_for.is_none());
@@ -211,7 +211,7 @@ impl Group {
         let trees = Trees::of(quorum);
         let files = storage.files();
         let kept = rollback_guard::read(&*files, quorum)?;
-        let keeper = MarkKeeper::new(files, quorum, member, kept);
+        let keeper = RollbackGuard::new(files, quorum, member, kept);
         let fault = LastFault::default();
         let mut log = LogStore::new(storage.clone(), trees.clone(), keeper, fault.clone());
         let opening = |error: &dyn std::fmt::Display| {
@@ -223,12 +223,8 @@ impl Group {
         let snapshots = SnapshotStore::new(storage.clone(), trees);
         let (state_machine, machine) =
             StateMachine::open(quorum, snapshots.clone(), events.clone(), told, fault.clone())?;
-        let connector = Connector {
-            quorum,
-            links: links.clone(),
-            machine: machine.clone(),
-            confirmations: Confirmations::default(),
-        };
+        let connector =
+            Connector { quorum, links: links.clone(), machine: machine.clone(), read_index: ReadIndex::default() };
         let raft = Raft::new(member, config(member), connector, log.clone(), state_machine)
             .await
             .map_err(|error| opening(&error))?;
@@ -481,7 +477,7 @@ impl Group {
     // --- what others tell the group ---
 
     /// Told on every beat whether a majority was heard; acts on changes.
-    pub fn heard(&self, now: Millis, missing: Option<String>) {
+    pub fn record_beat(&self, now: Millis, missing: Option<String>) {
         let (before, after) = self.status(|status| {
             let before = status.clone();
             match &missing {

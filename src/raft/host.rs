@@ -28,7 +28,7 @@ use super::reopen;
 use super::rollback_guard;
 use super::snapshot::name_of;
 use super::types::Snapshot;
-use super::{FoundError, HostEvent, Promises, QuorumContext};
+use super::{FoundError, HostEvent, MembershipLeases, QuorumContext};
 use crate::identity::Identity;
 use crate::seams::{DiskError, Frame, InboundRequest, KvBatch, Net, NetError, Reply, Seams, run_blocking};
 use crate::storage::Storage;
@@ -98,7 +98,7 @@ pub struct Inner {
     /// Quorums whose primary, as far as this node knows, says that it does not lead this node there.
     pub denied: Mutex<BTreeSet<QuorumId>>,
     /// Set once the node's approver runs.
-    pub promises: OnceLock<Arc<dyn Promises>>,
+    pub membership_leases: OnceLock<Arc<dyn MembershipLeases>>,
     /// Wakes the liveness layer: the set of groups changed.
     pub kick: Notify,
     groups: RwLock<BTreeMap<QuorumId, Arc<Group>>>,
@@ -144,7 +144,7 @@ impl Inner {
             clocks,
             suspected: Mutex::default(),
             denied: Mutex::default(),
-            promises: OnceLock::new(),
+            membership_leases: OnceLock::new(),
             kick: Notify::new(),
             groups: RwLock::default(),
             departed: RwLock::default(),
@@ -356,8 +356,8 @@ impl Inner {
         let own = record.approvals().find(|approval| approval.statement.approver == me.peer);
         let lease = own.map(|approval| approval.statement.lease);
         let rejoins = self.rejoining.lock().expect("no panic under this lock").contains(&quorum);
-        if let (Some(promises), Some(lease), false) = (self.promises.get(), lease, rejoins)
-            && !promises.stands(lease, quorum)
+        if let (Some(membership_leases), Some(lease), false) = (self.membership_leases.get(), lease, rejoins)
+            && !membership_leases.stands(lease, quorum)
         {
             return Err("the promise of this node has run out".to_owned());
         }
@@ -680,6 +680,6 @@ impl Inner {
             self.net.penalise(from, "a snapshot chunk with other bytes than its name");
             return Err(format!("chunk {name} has other bytes"));
         }
-        group.snapshots.keep(name, &bytes).map_err(|error| error.to_string())
+        group.snapshots.keep_chunk(name, &bytes).map_err(|error| error.to_string())
     }
 }

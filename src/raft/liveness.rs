@@ -230,7 +230,7 @@ impl Liveness {
         led.map(|group| (group.id, group.term())).collect()
     }
 
-    async fn heard(&mut self, peer: PeerId, beat: Beat) {
+    async fn record_beat(&mut self, peer: PeerId, beat: Beat) {
         self.alive(peer, beat.boot).await;
         if !self.detector.is_watched(peer) {
             return;
@@ -326,7 +326,7 @@ impl Liveness {
                         self.host.links.latencies.record_round_trip(peer, took);
                         self.host.clocks.record(peer, beat.wall, asked, took);
                     }
-                    self.heard(peer, beat).await;
+                    self.record_beat(peer, beat).await;
                 }
             }
             Answer::PreVote { quorum, round, from, answer } => {
@@ -367,7 +367,7 @@ impl Liveness {
         };
         let answer = match message {
             LivenessMessage::Beat(beat) => {
-                self.heard(from, beat).await;
+                self.record_beat(from, beat).await;
                 LivenessAnswer::Beat(self.own_beat(from))
             }
             LivenessMessage::PreVote(question) if question.candidate.peer == from => {
@@ -497,7 +497,7 @@ impl Liveness {
         let now = self.now();
         for group in self.host.groups() {
             let configurations = group.configurations();
-            group.heard(now, self.missing_majority(&group, &configurations));
+            group.record_beat(now, self.missing_majority(&group, &configurations));
         }
     }
 

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::rollback_guard::MarkKeeper;
+use super::rollback_guard::RollbackGuard;
 use super::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
 use crate::seams::{DiskError, KvBatch, Planted, planted};
 use crate::storage::Storage;
@@ -99,7 +99,7 @@ impl LastFault {
         self.0.lock().expect("no panic under this lock").clone()
     }
     /// Passes a result on, and remembers its error.
-    pub fn note<T>(&self, result: Result<T, DiskError>) -> Result<T, DiskError> {
+    pub fn record_fault<T>(&self, result: Result<T, DiskError>) -> Result<T, DiskError> {
         result.inspect_err(|error| *self.0.lock().expect("no panic under this lock") = Some(error.clone()))
     }
 }
@@ -109,7 +109,7 @@ impl LastFault {
 pub struct LogStore {
     storage: Storage,
     trees: Trees,
-    mark: MarkKeeper,
+    mark: RollbackGuard,
     fault: LastFault,
     /// The end of the synced log, for the mark; the notice wakes whoever marks it.
     pub synced: Arc<(AtomicU64, Notify)>,
@@ -118,7 +118,7 @@ pub struct LogStore {
 }
 
 impl LogStore {
-    pub fn new(storage: Storage, trees: Trees, mark: MarkKeeper, fault: LastFault) -> Self {
+    pub fn new(storage: Storage, trees: Trees, mark: RollbackGuard, fault: LastFault) -> Self {
         let synced = Arc::new((AtomicU64::new(0), Notify::new()));
         Self { storage, trees, mark, fault, synced, committed: Arc::default() }
     }
@@ -223,11 +223,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Unbounded => u64::MAX,
         };
         // openraft needs the whole range here: it is what it applies.
-        self.fault.note(self.read(start, end, usize::MAX)).map_err(read_error)
+        self.fault.record_fault(self.read(start, end, usize::MAX)).map_err(read_error)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
-        self.fault.note(self.read(start, end, LOG_READ_BYTES_MAX)).map_err(read_error)
+        self.fault.record_fault(self.read(start, end, LOG_READ_BYTES_MAX)).map_err(read_error)
     }
 }
 
@@ -251,7 +251,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // and whoever forgets the news in a crash hears it again. The next synced entry makes it durable.
         let kept = self.vote().map_err(|error| StorageIoError::read_vote(&error))?;
         if vote.committed && kept.is_some_and(|kept| kept.leader_id == vote.leader_id) {
-            let applied = self.fault.note(self.storage.kv().apply(batch));
+            let applied = self.fault.record_fault(self.storage.kv().apply(batch));
             return applied.map_err(|error| StorageIoError::write_vote(&error).into());
         }
         let began = tokio::time::Instant::now();
@@ -262,7 +262,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             tracing::debug!(%vote, ?synced, marked = ?began.elapsed(), "a vote was saved");
             Ok(())
         };
-        self.fault.note(saved.await).map_err(|error: DiskError| StorageIoError::write_vote(&error).into())
+        self.fault.record_fault(saved.await).map_err(|error: DiskError| StorageIoError::write_vote(&error).into())
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
@@ -275,7 +275,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         let mut batch = KvBatch::new();
         put_meta(&mut batch, &self.trees, COMMITTED, committed);
-        self.fault.note(self.storage.kv().apply(batch)).map_err(write_error)?;
+        self.fault.record_fault(self.storage.kv().apply(batch)).map_err(write_error)?;
         self.committed.fetch_max(committed.map_or(0, |committed| committed.index), Ordering::AcqRel);
         Ok(())
     }
@@ -304,9 +304,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 synced.0.store(last, Ordering::Release);
                 synced.1.notify_one();
             }
-            callback.log_io_completed(fault.note(result).map_err(io::Error::other));
+            callback.log_io_completed(fault.record_fault(result).map_err(io::Error::other));
         };
-        self.fault.note(self.storage.write_then(batch, done)).map_err(write_error)
+        self.fault.record_fault(self.storage.write_then(batch, done)).map_err(write_error)
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
@@ -318,7 +318,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             self.mark.truncating(LogIndex(kept)).await?;
             self.storage.write(batch).await
         };
-        self.fault.note(truncated.await).map_err(write_error)
+        self.fault.record_fault(truncated.await).map_err(write_error)
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
@@ -326,6 +326,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         put_meta(&mut batch, &self.trees, PURGED, log_id);
         batch.delete_range(&self.trees.log, 0u64.to_be_bytes(), (log_id.index + 1).to_be_bytes());
         // Not synced: after a crash the entries may be there again, which is harmless.
-        self.fault.note(self.storage.kv().apply(batch)).map_err(write_error)
+        self.fault.record_fault(self.storage.kv().apply(batch)).map_err(write_error)
     }
 }

@@ -75,17 +75,17 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(LOOK_INTERVAL) => this.look().await,
+                () = tokio::time::sleep(LOOK_INTERVAL) => this.review_groups().await,
             }
             if looks.is_multiple_of(STANDBY_LOOKS) {
                 let led: Vec<_> = this.host.groups().into_iter().filter(|group| group.leading().is_some()).collect();
-                this.standbys.look(&this.host, &led);
+                this.standbys.start_rounds(&this.host, &led);
             }
             looks = looks.wrapping_add(1);
         }
     }
 
-    async fn look(&mut self) {
+    async fn review_groups(&mut self) {
         let groups = self.host.groups();
         let running: BTreeSet<_> = groups.iter().map(|group| group.id).collect();
         self.changing.retain(|_, task| !task.is_finished());
@@ -230,11 +230,13 @@ async fn perform(host: &Arc<Inner>, group: &Arc<Group>, change: Change) -> Resul
 /// Replaces `lost` by a peer that promises now. Its own peer may come back too, as another member.
 async fn recruit(host: &Arc<Inner>, group: &Arc<Group>, lost: MemberId) -> Result<(), QuorumError> {
     let failed = |reason: String| QuorumError::Paused { quorum: group.id, reason };
-    let Some(promises) = host.promises.get() else { return Err(failed("no standby is there".to_owned())) };
+    let Some(membership_leases) = host.membership_leases.get() else {
+        return Err(failed("no standby is there".to_owned()));
+    };
     let (voters, _) = members_of(&group.membership());
     let exclude = voters.iter().filter(|voter| **voter != lost).map(|voter| voter.peer).collect();
     let level = group.machine.read(|applied| applied.state.level);
-    let approval = promises.win_member(group.id, exclude, level).await.map_err(failed)?;
+    let approval = membership_leases.win_member(group.id, exclude, level).await.map_err(failed)?;
     swap(host, group, lost, approval.member(), approval).await
 }
 

@@ -157,7 +157,7 @@ pub enum FoundError {
 }
 
 /// Promises of membership, which a quorum host needs and its node deals in.
-pub trait Promises: Send + Sync + 'static {
+pub trait MembershipLeases: Send + Sync + 'static {
     /// Whether this node's own promise to be a member of the quorum still stands.
     fn stands(&self, lease: LeaseId, quorum: QuorumId) -> bool;
     /// Asks peers other than `exclude`, and not below the state level `level`, to become a member, as this node. `Err`:
@@ -215,9 +215,9 @@ impl QuorumHost {
     }
     /// Tells where promises come from; the first call counts. Until then promises are taken on their signature alone,
     /// no standbys are kept, and lost members are replaced by those of the founding only.
-    pub fn set_promises(&self, promises: Arc<dyn Promises>) {
+    pub fn set_membership_leases(&self, membership_leases: Arc<dyn MembershipLeases>) {
         // A second call is a mistake that changes nothing.
-        let _ = self.0.promises.set(promises);
+        let _ = self.0.membership_leases.set(membership_leases);
     }
     /// Also finds quorums that this node left within the last 30 days: their view names those who took its place.
     pub fn quorum(&self, quorum: QuorumId) -> Option<Quorum> {
@@ -377,7 +377,7 @@ impl Quorum {
     }
     /// Looks at what this member has applied, however old that is; not at all when it has left. Applying waits
     /// meanwhile, so `look` copies what it needs and nothing more.
-    pub fn look(&self, look: impl FnOnce(&QuorumState)) {
+    pub fn with_state(&self, look: impl FnOnce(&QuorumState)) {
         if let Ok(group) = self.group() {
             group.machine.read(|applied| look(&applied.state));
         }

@@ -36,7 +36,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::latencies::Latencies;
-use super::read_index::Confirmations;
+use super::read_index::ReadIndex;
 use super::resend::{RESEND_MIN, ask_again};
 use super::state_machine::Machine;
 use super::types::{Snapshot, SnapshotList, SnapshotMeta, TypeConfig, Vote};
@@ -256,7 +256,7 @@ pub struct Connector {
     pub quorum: QuorumId,
     pub links: Arc<Links>,
     pub machine: Arc<Machine>,
-    pub confirmations: Confirmations,
+    pub read_index: ReadIndex,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Connector {
@@ -291,7 +291,7 @@ impl Connector {
                 group.call(to, message, deadline).await.map_err(|error| Unreachable::new(&error))
             }
         };
-        self.confirmations.ask(to, request, deadline, call).await
+        self.read_index.ask(to, request, deadline, call).await
     }
 
     fn append_deadline(&self, to: MemberId) -> Duration {

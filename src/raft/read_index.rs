@@ -1,4 +1,5 @@
-//! Empty appends by which a primary makes sure that it still leads, shared by the reads that wait for the same member.
+//! Read-index rounds: the empty appends by which a primary makes sure that it still leads, shared by the reads that
+//! wait for the same member.
 //!
 //! openraft sends one to every member for every read and goes on when a majority has answered. A member behind a slow
 //! link would then have hundreds of them on their way, and the appends that carry entries would wait behind them until
@@ -44,7 +45,7 @@ enum Unasked {
 
 /// What one group asks of its members. Clones share it. A member of whom nothing is asked takes no room.
 #[derive(Clone, Default)]
-pub struct Confirmations(Arc<Mutex<Rounds>>);
+pub struct ReadIndex(Arc<Mutex<Rounds>>);
 
 type Rounds = BTreeMap<MemberId, Option<Round>>;
 
@@ -78,7 +79,7 @@ impl Round {
     }
 }
 
-impl Confirmations {
+impl ReadIndex {
     /// The member's answer to a message that was sent after this call. `call` sends one.
     pub async fn ask<F>(
         &self,
@@ -218,7 +219,7 @@ mod tests {
     async fn reads_that_wait_for_a_slow_member_share_what_is_sent_after_they_asked() {
         const TRIP: Duration = Duration::from_millis(400);
         let sent: Arc<Mutex<Vec<Instant>>> = Arc::default();
-        let confirmations = Confirmations::default();
+        let read_index = ReadIndex::default();
         let call = |sent: Arc<Mutex<Vec<Instant>>>| {
             move |_| {
                 sent.lock().unwrap().push(Instant::now());
@@ -229,11 +230,11 @@ mod tests {
             }
         };
         let asked = (0..1_000u64).map(|number| {
-            let (confirmations, sent) = (confirmations.clone(), sent.clone());
+            let (read_index, sent) = (read_index.clone(), sent.clone());
             async move {
                 tokio::time::sleep(Duration::from_millis(number)).await;
                 let asked_at = Instant::now();
-                let answer = confirmations.ask(MemberId::default(), request(1), DEADLINE, call(sent.clone())).await;
+                let answer = read_index.ask(MemberId::default(), request(1), DEADLINE, call(sent.clone())).await;
                 assert!(matches!(answer, Ok(AppendEntriesResponse::Success)));
                 let answered_at = Instant::now();
                 // Some message went out after the question and was answered before the answer.
@@ -245,17 +246,17 @@ mod tests {
         TaskGroup::inline().scope(join_all(asked)).await;
         let sent = sent.lock().unwrap().len();
         assert!(sent <= 8, "{sent} messages for a second of reads over {TRIP:?}");
-        assert!(confirmations.0.lock().unwrap().is_empty());
+        assert!(read_index.0.lock().unwrap().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_answer_to_a_later_lead_confirms_nothing_of_an_earlier_one() {
-        let confirmations = Confirmations::default();
+        let read_index = ReadIndex::default();
         let call = |request: Request| async move {
             tokio::time::sleep(Duration::from_millis(10)).await;
             Ok(AppendEntriesResponse::HigherVote(request.vote))
         };
-        let ask = |term| confirmations.ask(MemberId::default(), request(term), DEADLINE, call);
+        let ask = |term| read_index.ask(MemberId::default(), request(term), DEADLINE, call);
         let later = async {
             // The first is on its way by then.
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -274,9 +275,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_message_without_an_answer_holds_up_no_later_one_and_at_most_a_few_are_under_way() {
         let under_way = Arc::new(Mutex::new((0, 0)));
-        let confirmations = Confirmations::default();
+        let read_index = ReadIndex::default();
         let ask = |number: u64| {
-            let (confirmations, under_way) = (confirmations.clone(), under_way.clone());
+            let (read_index, under_way) = (read_index.clone(), under_way.clone());
             async move {
                 tokio::time::sleep(Duration::from_millis(number)).await;
                 let call = move |_| {
@@ -294,7 +295,7 @@ mod tests {
                         if lost { Err(Unreachable::new(&Unasked::GivenUp)) } else { Ok(AppendEntriesResponse::Success) }
                     }
                 };
-                tokio::time::timeout(DEADLINE, confirmations.ask(MemberId::default(), request(1), DEADLINE, call)).await
+                tokio::time::timeout(DEADLINE, read_index.ask(MemberId::default(), request(1), DEADLINE, call)).await
             }
         };
         let asked = join_all((0..2_000).map(ask));
@@ -308,13 +309,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sender_that_panics_takes_nobody_with_it() {
-        let confirmations = Confirmations::default();
+        let read_index = ReadIndex::default();
         let ask = |panics: bool| {
             let call = move |_| async move {
                 assert!(!panics, "planted");
                 Ok(AppendEntriesResponse::Success)
             };
-            confirmations.ask(MemberId::default(), request(1), DEADLINE, call)
+            read_index.ask(MemberId::default(), request(1), DEADLINE, call)
         };
         let (first, second) = TaskGroup::inline().scope(async { (ask(true).await, ask(false).await) }).await;
         assert!(first.is_err() && second.is_ok());

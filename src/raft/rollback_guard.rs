@@ -1,4 +1,4 @@
-//! Marks: what a member promised, remembered outside the record store.
+//! The guard against rollback: what a member promised, marked outside the record store.
 //!
 //! A member that forgets a vote or an entry it acknowledged can make its quorum lose an acknowledged command. If the
 //! record store comes back older than it was (a wiped or restored disk), only something outside it can tell. So each
@@ -30,7 +30,7 @@ const LIST_FILE: &str = "quorum-list";
 
 /// What one member promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mark {
+pub struct RollbackMark {
     pub member: MemberId,
     pub term: Term,
     pub voted_for: Option<MemberId>,
@@ -38,14 +38,14 @@ pub struct Mark {
     pub last: LogIndex,
 }
 
-impl Record for Mark {
+impl Record for RollbackMark {
     const VERSION: u8 = 1;
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct MarkList(BTreeSet<QuorumId>);
+struct RollbackMarkList(BTreeSet<QuorumId>);
 
-impl Record for MarkList {
+impl Record for RollbackMarkList {
     const VERSION: u8 = 1;
 }
 
@@ -58,7 +58,7 @@ fn damaged(place: &str, reason: impl ToString) -> DiskError {
 }
 
 /// Reads one group's mark; `None` when there is none (an empty file is a mark that was taken back).
-pub fn read(files: &dyn Files, quorum: QuorumId) -> Result<Option<Mark>, DiskError> {
+pub fn read(files: &dyn Files, quorum: QuorumId) -> Result<Option<RollbackMark>, DiskError> {
     let name = mark_file(quorum);
     match files.read_small(&name)? {
         None => Ok(None),
@@ -71,14 +71,14 @@ pub fn read(files: &dyn Files, quorum: QuorumId) -> Result<Option<Mark>, DiskErr
 pub fn list(files: &dyn Files) -> Result<BTreeSet<QuorumId>, DiskError> {
     match files.read_small(LIST_FILE)? {
         None => Ok(BTreeSet::new()),
-        Some(bytes) => {
-            wire::decode_record::<MarkList>(&bytes).map(|list| list.0).map_err(|error| damaged(LIST_FILE, error))
-        }
+        Some(bytes) => wire::decode_record::<RollbackMarkList>(&bytes)
+            .map(|list| list.0)
+            .map_err(|error| damaged(LIST_FILE, error)),
     }
 }
 
 pub fn write_list(files: &dyn Files, quorums: BTreeSet<QuorumId>) -> Result<(), DiskError> {
-    files.write_small(LIST_FILE, &wire::encode_record(&MarkList(quorums)))
+    files.write_small(LIST_FILE, &wire::encode_record(&RollbackMarkList(quorums)))
 }
 
 /// Forgets a group's mark: the group left in good order, or lives on under another incarnation.
@@ -88,20 +88,20 @@ pub fn clear(files: &dyn Files, quorum: QuorumId) -> Result<(), DiskError> {
 
 /// The mark of a running group. Writes are serialized, so that an older mark never replaces a newer one.
 #[derive(Clone)]
-pub struct MarkKeeper {
+pub struct RollbackGuard {
     quorum: QuorumId,
     files: Arc<dyn Files>,
-    mark: Arc<Mutex<Mark>>,
+    mark: Arc<Mutex<RollbackMark>>,
 }
 
-impl MarkKeeper {
-    pub fn new(files: Arc<dyn Files>, quorum: QuorumId, member: MemberId, kept: Option<Mark>) -> Self {
-        let fresh = Mark { member, term: Term(0), voted_for: None, last: LogIndex(0) };
+impl RollbackGuard {
+    pub fn new(files: Arc<dyn Files>, quorum: QuorumId, member: MemberId, kept: Option<RollbackMark>) -> Self {
+        let fresh = RollbackMark { member, term: Term(0), voted_for: None, last: LogIndex(0) };
         let mark = kept.filter(|mark| mark.member == member).unwrap_or(fresh);
         Self { quorum, files, mark: Arc::new(Mutex::new(mark)) }
     }
     /// Changes the mark and returns once it is on disk. Does nothing when the change changes nothing.
-    async fn update(&self, change: impl FnOnce(&mut Mark)) -> Result<(), DiskError> {
+    async fn update(&self, change: impl FnOnce(&mut RollbackMark)) -> Result<(), DiskError> {
         let mut mark = self.mark.lock().await;
         let mut next = *mark;
         change(&mut next);
@@ -133,9 +133,9 @@ mod tests {
 
     #[test]
     fn a_mark_reads_back_and_a_torn_one_is_damage() {
-        let mark = Mark { member: MemberId::default(), term: Term(3), voted_for: None, last: LogIndex(9) };
+        let mark = RollbackMark { member: MemberId::default(), term: Term(3), voted_for: None, last: LogIndex(9) };
         let bytes = wire::encode_record(&mark);
-        assert_eq!(wire::decode_record::<Mark>(&bytes).unwrap(), mark);
-        assert!(wire::decode_record::<Mark>(&bytes[..bytes.len() - 1]).is_err());
+        assert_eq!(wire::decode_record::<RollbackMark>(&bytes).unwrap(), mark);
+        assert!(wire::decode_record::<RollbackMark>(&bytes[..bytes.len() - 1]).is_err());
     }
 }

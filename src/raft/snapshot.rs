@@ -57,7 +57,7 @@ impl SnapshotStore {
     }
 
     /// Keeps a chunk that was checked against its name. Durable with the next sync; losing it costs fetching it again.
-    pub fn keep(&self, name: Digest, bytes: &[u8]) -> Result<(), DiskError> {
+    pub fn keep_chunk(&self, name: Digest, bytes: &[u8]) -> Result<(), DiskError> {
         let mut batch = KvBatch::new();
         batch.put(&self.trees.chunks, name.0, bytes);
         self.storage.kv().apply(batch)
@@ -68,7 +68,7 @@ impl SnapshotStore {
         let mut chunks = Vec::new();
         for (name, bytes) in state.encode_snapshot() {
             if self.chunk(name)?.is_none() {
-                self.keep(name, &bytes)?;
+                self.keep_chunk(name, &bytes)?;
             }
             chunks.push(name);
         }

@@ -33,11 +33,11 @@ pub struct Standbys {
 
 impl Standbys {
     /// Starts a round for every group of `led` that has none under way.
-    pub fn look(&mut self, host: &Arc<Inner>, led: &[Arc<Group>]) {
+    pub fn start_rounds(&mut self, host: &Arc<Inner>, led: &[Arc<Group>]) {
         self.rounds.retain(|_, round| !round.is_finished());
         self.pools.retain(|quorum, _| led.iter().any(|group| group.id == *quorum));
         // Without somebody to ask there is nothing to keep.
-        if host.promises.get().is_none() {
+        if host.membership_leases.get().is_none() {
             return;
         }
         for group in led {
@@ -67,7 +67,7 @@ fn look_at(host: &Inner, group: &Group, pool: &Mutex<Pool>) -> Vec<PoolEffect> {
 }
 
 async fn perform(host: Arc<Inner>, group: Arc<Group>, pool: Arc<Mutex<Pool>>, effects: Vec<PoolEffect>) {
-    let Some(promises) = host.promises.get() else { return };
+    let Some(membership_leases) = host.membership_leases.get() else { return };
     let level = group.machine.read(|applied| applied.state.level);
     for effect in effects {
         // What follows would be another primary's to decide.
@@ -87,15 +87,15 @@ async fn perform(host: Arc<Inner>, group: Arc<Group>, pool: Arc<Mutex<Pool>>, ef
             }
             PoolEffect::Renew { standby } => {
                 let statement = standby.statement;
-                let renewed = promises.renew_standby(statement.approver, statement.lease).await;
+                let renewed = membership_leases.renew_standby(statement.approver, statement.lease).await;
                 let now = host.seams.clock.monotonic();
                 pool.lock().expect("no panic under this lock").renewed(now, statement.approver, renewed);
             }
             PoolEffect::GiveBack { standby } => {
-                promises.give_back(standby.statement.approver, standby.statement.lease).await;
+                membership_leases.give_back(standby.statement.approver, standby.statement.lease).await;
             }
             PoolEffect::Seek { exclude } => {
-                let won = promises.win_member(group.id, exclude, level).await;
+                let won = membership_leases.win_member(group.id, exclude, level).await;
                 let won = won.inspect_err(|reason| tracing::debug!(quorum = %group.id, reason, "no standby was won"));
                 let now = host.seams.clock.monotonic();
                 pool.lock().expect("no panic under this lock").sought(now, won.ok());

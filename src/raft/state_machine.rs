@@ -170,16 +170,16 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, list: Box<SnapshotList>) -> Result<(), StorageError> {
         // On disk first: a state in memory that the next start does not find would be a state that went back.
-        self.fault.note(self.snapshots.make_current(meta, &list).await).map_err(snapshot_error)?;
+        self.fault.record_fault(self.snapshots.make_current(meta, &list).await).map_err(snapshot_error)?;
         let (this, meta) = (self.clone(), meta.clone());
         let replaced = run_blocking(move || this.replace(&meta, &list)).await;
-        self.fault.note(replaced).map_err(snapshot_error)?;
+        self.fault.record_fault(replaced).map_err(snapshot_error)?;
         self.machine.snapshots_installed.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
-        let current = self.fault.note(self.snapshots.current()).map_err(snapshot_error)?;
+        let current = self.fault.record_fault(self.snapshots.current()).map_err(snapshot_error)?;
         Ok(current.map(|(meta, list)| Snapshot { meta, snapshot: Box::new(list) }))
     }
 }
@@ -195,7 +195,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
         let (applied, snapshots) = (self.applied.clone(), self.snapshots.clone());
         let kept = run_blocking(move || snapshots.keep_state(&applied.state, applied.digest)).await;
-        let list = self.fault.note(kept).map_err(snapshot_error)?;
+        let list = self.fault.record_fault(kept).map_err(snapshot_error)?;
         let Applied { state, last, membership, .. } = &*self.applied;
         let index = last.map_or(0, |last| last.index);
         let meta = SnapshotMeta {
@@ -203,7 +203,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
             last_membership: membership.clone(),
             snapshot_id: format!("{index}-{}", &state.rolling.to_string()[..16]),
         };
-        self.fault.note(self.snapshots.make_current(&meta, &list).await).map_err(snapshot_error)?;
+        self.fault.record_fault(self.snapshots.make_current(&meta, &list).await).map_err(snapshot_error)?;
         Ok(Snapshot { meta, snapshot: Box::new(list) })
     }
 }

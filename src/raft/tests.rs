@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 
 use self::memory::{MemoryDisk, Port, TestClock, World};
 use super::group::Group;
-use super::{HostEvent, Promises, Quorum, QuorumContext, QuorumError, QuorumHost, QuorumInbound, lost_quorums};
+use super::{HostEvent, MembershipLeases, Quorum, QuorumContext, QuorumError, QuorumHost, QuorumInbound, lost_quorums};
 use crate::identity::Identity;
 use crate::seams::entropy::SeededEntropy;
 use crate::seams::{Frame, InboundRequest, Net, Seams, TaskGroup};
@@ -219,7 +219,7 @@ impl TestNet {
 /// Promises made in advance; whoever can be reached keeps its own.
 struct Volunteers(Arc<dyn Net>, Vec<Approval>);
 
-impl Promises for Volunteers {
+impl MembershipLeases for Volunteers {
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         true
     }
@@ -241,7 +241,7 @@ impl Promises for Volunteers {
 /// A node whose promises have all run out.
 struct Bankrupt;
 
-impl Promises for Bankrupt {
+impl MembershipLeases for Bankrupt {
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         false
     }

@@ -116,7 +116,7 @@ impl NodeSources {
 }
 
 impl Sources for NodeSources {
-    fn look(&self, source: Source) -> BoxFuture<'static, Result<String, String>> {
+    fn fetch(&self, source: Source) -> BoxFuture<'static, Result<String, String>> {
         let sources = self.clone();
         async move {
             match tokio::time::timeout(SOURCE_DEADLINE, sources.find(source)).await {

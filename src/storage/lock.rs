@@ -22,7 +22,7 @@ pub(super) struct FolderLock(#[expect(dead_code, reason = "the lock ends with th
 
 impl FolderLock {
     /// Keeps every other process, and every other store of this one, out of the folder.
-    pub(super) fn take(folder: &Path) -> Result<Self, DiskError> {
+    pub(super) fn acquire(folder: &Path) -> Result<Self, DiskError> {
         fs::create_dir_all(folder).map_err(|error| io_error("creating", folder, &error))?;
         let path = folder.join("lock");
         let fault = |what, error: &io::Error| io_error(what, &path, error);

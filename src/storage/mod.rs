@@ -43,7 +43,7 @@ pub use sled_kv::SledKv;
 /// Opens the disk of a node in its data folder, and keeps other processes out of it for as long as the disk is used.
 /// Blocks, for as long as sled takes to read its log.
 pub fn open(folder: &Path) -> Result<Disk, DiskError> {
-    let lock = Arc::new(FolderLock::take(folder)?);
+    let lock = Arc::new(FolderLock::acquire(folder)?);
     let kv = Locked::new(SledKv::open(&folder.join("records"))?, lock.clone());
     let files = Locked::new(DirFiles::open(folder)?, lock);
     Ok(Disk { kv: Arc::new(kv), files: Arc::new(files) })

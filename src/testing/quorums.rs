@@ -394,7 +394,7 @@ impl LocalQuorum for Handle {
     fn clock(&self) -> Option<Judgement> {
         None
     }
-    fn look(&self, look: &mut dyn FnMut(&QuorumState)) {
+    fn with_state(&self, look: &mut dyn FnMut(&QuorumState)) {
         look(&QuorumState::new(QUORUM));
     }
 }
@@ -528,7 +528,7 @@ impl LocalQuorum for StateHandle {
     fn clock(&self) -> Option<Judgement> {
         Some(Judgement { time: self.0.clock.as_ref().map_or(Millis(1), |clock| clock.wall()), apart_ms: 0 })
     }
-    fn look(&self, look: &mut dyn FnMut(&QuorumState)) {
+    fn with_state(&self, look: &mut dyn FnMut(&QuorumState)) {
         self.0.read(|state| look(state));
     }
 }
@@ -537,7 +537,7 @@ impl LocalQuorum for StateHandle {
 pub struct NoSources;
 
 impl crate::quorums::ports::Sources for NoSources {
-    fn look(&self, _: quorate_protocols::trigger::spec::Source) -> BoxFuture<'static, Result<String, String>> {
+    fn fetch(&self, _: quorate_protocols::trigger::spec::Source) -> BoxFuture<'static, Result<String, String>> {
         async { Err("nothing is to be seen here".to_owned()) }.boxed()
     }
 }

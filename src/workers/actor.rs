@@ -16,15 +16,15 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::held::Held;
 use super::host::AttemptHost;
 use super::inputs::Inputs;
-use super::ledger::{Assignment, Effect, Ledger, Sent, Ticket};
+use super::ledger::{Assignment, Effect, Ledger, PendingReply, Sent};
 use super::limits::{BEAT_DEADLINE, BEAT_INTERVAL, CLOSE_PATIENCE, ENDED_QUEUE};
 use super::logs::Logs;
 use super::metrics::WorkerMetrics;
 use super::outputs::{self, Stores};
-use super::ports::{Stewards, WorkerLeases};
+use super::pending_result::PendingResult;
+use super::ports::{QuorumPort, WorkerLeases};
 use super::runner::Runner;
 use super::{WorkerParts, rows};
 use crate::approver::EndedLease;
@@ -42,7 +42,7 @@ type Answers = Option<Vec<Result<(), ReportRefusal>>>;
 
 /// What was started here and has come to something.
 enum Ended {
-    Attempt { task: TaskAttempt, held: Option<Held>, took: Duration },
+    Attempt { task: TaskAttempt, held: Option<PendingResult>, took: Duration },
     Started { quorum: QuorumId, tasks: Vec<TaskAttempt>, answers: Answers },
     Reported { quorum: QuorumId, sent: Sent, answers: Answers },
     Moved { task: TaskAttempt, moved: Result<Output, String> },
@@ -71,7 +71,7 @@ pub(super) struct Actor {
     tasks: TaskGroup,
     entropy: Arc<dyn Entropy>,
     storage: Storage,
-    stewards: Arc<dyn Stewards>,
+    quorum_port: Arc<dyn QuorumPort>,
     leases: Arc<dyn WorkerLeases>,
     stores: Stores,
     runner: Arc<Runner>,
@@ -82,7 +82,7 @@ pub(super) struct Actor {
     end: mpsc::Sender<Ended>,
     lease_ends: broadcast::Receiver<EndedLease>,
     ledger: Ledger,
-    replies: BTreeMap<Ticket, oneshot::Sender<TaskAnswer>>,
+    replies: BTreeMap<PendingReply, oneshot::Sender<TaskAnswer>>,
     running: BTreeMap<TaskAttempt, Running>,
     /// Steps whose work has a row.
     works_on_disk: BTreeSet<(JobId, StepIndex)>,
@@ -113,10 +113,11 @@ impl Actor {
         metrics: WorkerMetrics,
         requests: mpsc::Receiver<Request>,
     ) -> Result<Self, DiskError> {
-        let WorkerParts { seams, identity, storage, stewards, leases, objects, executors, folder, faults, .. } = parts;
+        let WorkerParts { seams, identity, storage, quorum_port, leases, objects, executors, folder, faults, .. } =
+            parts;
         let (end, ended) = mpsc::channel(ENDED_QUEUE);
         let folder = folder.map(|folder| folder.join("inputs"));
-        let inputs = Inputs::new(seams.tasks.clone(), stewards.clone(), objects.clone(), folder);
+        let inputs = Inputs::new(seams.tasks.clone(), quorum_port.clone(), objects.clone(), folder);
         let entropy = seams.entropy.clone();
         let runner = Runner { executors, inputs, stores: objects.clone(), identity, entropy: entropy.clone(), faults };
         let mut actor = Self {
@@ -124,7 +125,7 @@ impl Actor {
             entropy,
             lease_ends: leases.ended(),
             storage,
-            stewards,
+            quorum_port,
             leases,
             stores: objects,
             runner: Arc::new(runner),
@@ -188,7 +189,7 @@ impl Actor {
     async fn next_event(&mut self, shutdown: &CancellationToken) -> Event {
         let now = Instant::now();
         let save = self.ledger.save_due(now);
-        let (_, pause) = self.ledger.busy_desks(now);
+        let (_, pause) = self.ledger.busy_outboxes(now);
         // Writing down what was due is an effect; it is performed before anything is waited for.
         if !self.ledger.effects.is_empty() {
             return Event::Timer;
@@ -271,11 +272,11 @@ impl Actor {
                     (!executors.contains_key(&kind)).then(|| format!("this worker runs no tasks of kind {kind}"))
                 };
                 match self.ledger.assign(Instant::now(), assignment, refusal) {
-                    Ok(ticket) => {
-                        self.stewards.heard(quorum, from);
+                    Ok(pending_reply) => {
+                        self.quorum_port.remember_primary(quorum, from);
                         self.leases_used.insert(lease);
                         self.metrics.taken.inc_by(taken);
-                        self.replies.insert(ticket, reply);
+                        self.replies.insert(pending_reply, reply);
                         return;
                     }
                     Err(answer) => answer,
@@ -288,7 +289,7 @@ impl Actor {
             _ => return,
         };
         if answer == TaskAnswer::Noted {
-            self.stewards.heard(quorum, from);
+            self.quorum_port.remember_primary(quorum, from);
         }
         // An asker that gave up needs no answer.
         let _ = reply.send(answer);
@@ -379,8 +380,8 @@ impl Actor {
                 }
             }
             Effect::MoveOut(task) => self.move_out(task),
-            Effect::Answer(ticket, answer) => {
-                if let Some(reply) = self.replies.remove(&ticket) {
+            Effect::Answer(pending_reply, answer) => {
+                if let Some(reply) = self.replies.remove(&pending_reply) {
                     // An asker that gave up asks again.
                     let _ = reply.send(answer);
                 }
@@ -392,8 +393,8 @@ impl Actor {
         let Some(entry) = self.ledger.get(task).filter(|_| !self.closing) else { return };
         let (work, order) = (entry.work.clone(), entry.order.clone());
         let log = self.logs.begin(task, work.owner);
-        let (stewards, stores) = (self.stewards.clone(), self.stores.clone());
-        let host = AttemptHost::new(task, self.tasks.clone(), stewards, stores, log, work.verified);
+        let (quorum_port, stores) = (self.quorum_port.clone(), self.stores.clone());
+        let host = AttemptHost::new(task, self.tasks.clone(), quorum_port, stores, log, work.verified);
         let running = Running { stop: CancellationToken::new(), host: Arc::new(host) };
         let (stop, host) = (running.stop.clone(), running.host.clone());
         let (runner, logs, end) = (self.runner.clone(), self.logs.clone(), self.end.clone());
@@ -455,23 +456,28 @@ impl Actor {
             return;
         }
         let now = Instant::now();
-        let (due, _) = self.ledger.busy_desks(now);
+        let (due, _) = self.ledger.busy_outboxes(now);
         for quorum in due {
             let tasks = self.ledger.next_starts(now, quorum);
             if !tasks.is_empty() {
                 let message = TaskMessage::Start { quorum, tasks: tasks.clone() };
-                self.tell(quorum, message, move |answers| Ended::Started { quorum, tasks, answers });
+                self.send_to_primary(quorum, message, move |answers| Ended::Started { quorum, tasks, answers });
             }
             let (sent, reports) = self.ledger.next_reports(now, quorum);
             if !reports.is_empty() {
                 let message = TaskMessage::Report { quorum, reports };
-                self.tell(quorum, message, move |answers| Ended::Reported { quorum, sent, answers });
+                self.send_to_primary(quorum, message, move |answers| Ended::Reported { quorum, sent, answers });
             }
         }
     }
 
-    fn tell(&self, quorum: QuorumId, message: TaskMessage, ended: impl FnOnce(Answers) -> Ended + Send + 'static) {
-        let (told, end) = (self.stewards.tell(quorum, message, DEADLINE), self.end.clone());
+    fn send_to_primary(
+        &self,
+        quorum: QuorumId,
+        message: TaskMessage,
+        ended: impl FnOnce(Answers) -> Ended + Send + 'static,
+    ) {
+        let (told, end) = (self.quorum_port.send_to_primary(quorum, message, DEADLINE), self.end.clone());
         self.tasks.spawn(async move {
             let answers = match told.await {
                 Ok(TaskAnswer::Recorded(answers)) => Some(answers),
@@ -500,7 +506,7 @@ impl Actor {
             let first = pages.pop_front().unwrap_or_default();
             for page in std::iter::once(first).chain(pages) {
                 let message = TaskMessage::Beat { quorum, lease, running: page.iter().map(now).collect() };
-                let told = self.stewards.tell(quorum, message, BEAT_DEADLINE);
+                let told = self.quorum_port.send_to_primary(quorum, message, BEAT_DEADLINE);
                 self.tasks.spawn(async move {
                     if let Err(error) = told.await {
                         tracing::debug!(%quorum, %error, "a beat was not heard");

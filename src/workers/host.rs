@@ -13,7 +13,7 @@ use quorate_protocols::task::record::TaskAttempt;
 
 use super::logs::LogWriter;
 use super::outputs::{self, Stores};
-use super::ports::Stewards;
+use super::ports::QuorumPort;
 use crate::executors::{Host, Stream};
 use crate::seams::TaskGroup;
 
@@ -21,7 +21,7 @@ use crate::seams::TaskGroup;
 pub(super) struct AttemptHost {
     pub task: TaskAttempt,
     pub tasks: TaskGroup,
-    pub stewards: Arc<dyn Stewards>,
+    pub quorum_port: Arc<dyn QuorumPort>,
     pub stores: Stores,
     pub log: LogWriter,
     /// Copies that are compared must not lean on what one of them made.
@@ -35,13 +35,13 @@ impl AttemptHost {
     pub fn new(
         task: TaskAttempt,
         tasks: TaskGroup,
-        stewards: Arc<dyn Stewards>,
+        quorum_port: Arc<dyn QuorumPort>,
         stores: Stores,
         log: LogWriter,
         verified: bool,
     ) -> Self {
         let (progress, discard) = (Mutex::default(), AtomicBool::new(false));
-        Self { task, tasks, stewards, stores, log, verified, progress, discard }
+        Self { task, tasks, quorum_port, stores, log, verified, progress, discard }
     }
     pub fn progress_now(&self) -> Progress {
         let (permille, note) = self.lock().clone();
@@ -68,12 +68,12 @@ impl Host for AttemptHost {
         if self.discard.load(Ordering::Relaxed) {
             return futures::future::ready(Err("the task is being stopped".to_owned())).boxed();
         }
-        let (task, stewards, stores) = (self.task, self.stewards.clone(), self.stores.clone());
+        let (task, quorum_port, stores) = (self.task, self.quorum_port.clone(), self.stores.clone());
         let saving = self.tasks.spawn(async move {
-            let (output, bytes) = outputs::keep(&stores, task, "checkpoint", bytes, CHECKPOINT_BYTES_MAX).await?;
+            let (output, bytes) = outputs::keep_bytes(&stores, task, "checkpoint", bytes, CHECKPOINT_BYTES_MAX).await?;
             let quorum = task.id.job.quorum;
             let message = TaskMessage::Checkpoint { quorum, task, checkpoint: output, bytes };
-            match stewards.tell(quorum, message, DEADLINE).await {
+            match quorum_port.send_to_primary(quorum, message, DEADLINE).await {
                 Ok(TaskAnswer::Recorded(answers)) => match answers.into_iter().next() {
                     Some(Ok(())) => Ok(()),
                     Some(Err(refusal)) => Err(refusal.to_string()),

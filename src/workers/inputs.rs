@@ -21,7 +21,7 @@ use quorate_protocols::task::record::{ErrorClass, Output, Place};
 use tokio::sync::{OnceCell, mpsc};
 
 use super::outputs::{Fault, Stores};
-use super::ports::Stewards;
+use super::ports::QuorumPort;
 use super::split::Splitter;
 use crate::executors::Source;
 use crate::seams::{TaskGroup, run_blocking};
@@ -52,7 +52,7 @@ pub(super) struct Inputs {
 
 struct Inner {
     tasks: TaskGroup,
-    stewards: Arc<dyn Stewards>,
+    quorum_port: Arc<dyn QuorumPort>,
     stores: Stores,
     /// Where large inputs are files; a simulated node has no such place.
     folder: Option<PathBuf>,
@@ -75,9 +75,9 @@ fn broken(reason: impl Into<String>) -> io::Error {
 }
 
 impl Inputs {
-    pub fn new(tasks: TaskGroup, stewards: Arc<dyn Stewards>, stores: Stores, folder: Option<PathBuf>) -> Self {
+    pub fn new(tasks: TaskGroup, quorum_port: Arc<dyn QuorumPort>, stores: Stores, folder: Option<PathBuf>) -> Self {
         let (small, files) = (Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { tasks, stewards, stores, folder, small, files }) }
+        Self { inner: Arc::new(Inner { tasks, quorum_port, stores, folder, small, files }) }
     }
 
     /// A module's bytes.
@@ -317,7 +317,7 @@ impl Inputs {
                         None => {
                             if !asked.contains_key(&given.task) {
                                 let limit = to.0.saturating_sub(given.task.0);
-                                let page = self.inner.stewards.outputs(job, step, given.task, limit).await;
+                                let page = self.inner.quorum_port.outputs(job, step, given.task, limit).await;
                                 let page = page.map_err(|error| broken(error.to_string()))?;
                                 asked = page.into_iter().map(|given| (given.task, given)).collect();
                             }

@@ -1,7 +1,8 @@
 //! Every attempt that this worker has, from its order to the quorum's last word about it.
 //!
 //! Decides and does nothing: each input leaves [`Effect`]s that the actor performs in their order. An attempt is an
-//! [`Entry`]; what there is to say to one quorum waits at its [`Desk`]; what a lease has room for is in a [`Bench`].
+//! [`Entry`]; what there is to say to one quorum waits at its [`QuorumOutbox`]; what a lease has room for is in a
+//! [`LeaseUsage`].
 //!
 //! ```text
 //!   Assign -> Waiting -> Running -> Ended -> (recorded) gone
@@ -27,14 +28,14 @@ use quorate_protocols::task::message::{Order, TaskAnswer, TaskResult, Work};
 use quorate_protocols::task::record::{ErrorClass, TaskAttempt};
 use tokio::time::Instant;
 
-use super::held::Held;
-use super::limits::{ATTEMPTS_MAX, DESKS_MAX, HELD_BYTES_MAX, SAVE_AFTER, STRAYS_MAX, WORTH_KEEPING};
+use super::limits::{ATTEMPTS_MAX, HELD_BYTES_MAX, ORPHANS_MAX, OUTBOXES_MAX, SAVE_AFTER, WORTH_KEEPING};
+use super::pending_result::PendingResult;
 use super::ports::Room;
-use outboxes::Desk;
+use outboxes::QuorumOutbox;
 pub(super) use outboxes::Sent;
 
 /// Names one assignment whose sender waits for its answer.
-pub(super) type Ticket = u64;
+pub(super) type PendingReply = u64;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -53,7 +54,7 @@ pub(super) enum Effect {
     EraseWork(JobId, StepIndex),
     /// The quorum's record is full: store this output as an object; then [`Ledger::moved`].
     MoveOut(TaskAttempt),
-    Answer(Ticket, TaskAnswer),
+    Answer(PendingReply, TaskAnswer),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ pub(super) struct Entry {
     order_on: OnDisk,
     result_on: OnDisk,
     /// Assignments that wait for it to be safe.
-    tickets: Vec<Ticket>,
+    pending_replies: Vec<PendingReply>,
     /// The quorum wants it to end. `Some(true)`: its task goes on later.
     stop: Option<bool>,
     /// Its lease ended under it.
@@ -86,14 +87,14 @@ enum Stage {
     },
     Running,
     Ended {
-        held: Held,
-        /// In the queue of its desk, on its way to the quorum, or being moved out.
+        held: PendingResult,
+        /// In the queue of its outbox, on its way to the quorum, or being moved out.
         under_way: bool,
     },
 }
 
 /// What a lease has, and what runs under it.
-struct Bench {
+struct LeaseUsage {
     room: Room,
     slots: u64,
     memory_bytes: u64,
@@ -127,10 +128,10 @@ pub(super) struct Assignment {
 pub(super) struct Ledger {
     entries: BTreeMap<TaskAttempt, Entry>,
     works: BTreeMap<(JobId, StepIndex), WorkUse>,
-    desks: BTreeMap<QuorumId, Desk>,
-    benches: BTreeMap<LeaseId, Bench>,
-    takings: BTreeMap<Ticket, Taking>,
-    tickets: Ticket,
+    outboxes: BTreeMap<QuorumId, QuorumOutbox>,
+    lease_usages: BTreeMap<LeaseId, LeaseUsage>,
+    takings: BTreeMap<PendingReply, Taking>,
+    pending_replies: PendingReply,
     /// Attempts by when they must be on disk, in that order.
     unsafe_since: VecDeque<(Instant, TaskAttempt)>,
     weight: usize,
@@ -146,7 +147,7 @@ impl Ledger {
     pub fn len(&self) -> usize {
         self.entries.len()
     }
-    pub fn held(&self, task: TaskAttempt) -> Option<&Held> {
+    pub fn held(&self, task: TaskAttempt) -> Option<&PendingResult> {
         match &self.entries.get(&task)?.stage {
             Stage::Ended { held, .. } => Some(held),
             _ => None,
@@ -163,35 +164,35 @@ impl Ledger {
     // ---- what a primary says ----
 
     /// Checks that a primary of this term may speak. Old ones are told of the newer.
-    fn hear(&mut self, quorum: QuorumId, term: Term, lease: LeaseId) -> Result<&mut Desk, TaskAnswer> {
+    fn open_outbox(&mut self, quorum: QuorumId, term: Term, lease: LeaseId) -> Result<&mut QuorumOutbox, TaskAnswer> {
         self.clock += 1;
         let clock = self.clock;
-        self.forget_idle_desks();
-        let desk = self.desks.entry(quorum).or_default();
-        if term < desk.term {
-            return Err(TaskAnswer::StaleTerm { seen: desk.term });
+        self.forget_idle_outboxes();
+        let outbox = self.outboxes.entry(quorum).or_default();
+        if term < outbox.term {
+            return Err(TaskAnswer::StaleTerm { seen: outbox.term });
         }
-        (desk.term, desk.lease, desk.used) = (term, lease, clock);
-        Ok(desk)
+        (outbox.term, outbox.lease, outbox.used) = (term, lease, clock);
+        Ok(outbox)
     }
 
-    fn forget_idle_desks(&mut self) {
-        while self.desks.len() >= DESKS_MAX {
-            let idle = self.desks.iter().filter(|(_, desk)| desk.entries == 0 && desk.strays.is_empty());
-            let Some(oldest) = idle.min_by_key(|(_, desk)| desk.used).map(|(quorum, _)| *quorum) else { return };
-            self.desks.remove(&oldest);
+    fn forget_idle_outboxes(&mut self) {
+        while self.outboxes.len() >= OUTBOXES_MAX {
+            let idle = self.outboxes.iter().filter(|(_, outbox)| outbox.entries == 0 && outbox.orphans.is_empty());
+            let Some(oldest) = idle.min_by_key(|(_, outbox)| outbox.used).map(|(quorum, _)| *quorum) else { return };
+            self.outboxes.remove(&oldest);
         }
     }
 
-    /// Takes an assignment in. The answer comes as an [`Effect::Answer`] under the ticket.
+    /// Takes an assignment in. The answer comes as an [`Effect::Answer`] under the pending reply's number.
     pub fn assign(
         &mut self,
         now: Instant,
         assignment: Assignment,
         refusal: impl Fn(&Work) -> Option<String>,
-    ) -> Result<Ticket, TaskAnswer> {
+    ) -> Result<PendingReply, TaskAnswer> {
         let Assignment { quorum, term, lease, room, works, orders } = assignment;
-        self.hear(quorum, term, lease)?;
+        self.open_outbox(quorum, term, lease)?;
         let works: BTreeMap<_, _> = works.into_iter().map(|work| ((work.job, work.step), work)).collect();
         for order in &orders {
             let id = order.task.id;
@@ -204,9 +205,9 @@ impl Ledger {
         if self.entries.len() + orders.len() > ATTEMPTS_MAX || self.weight + added > HELD_BYTES_MAX {
             return Err(TaskAnswer::Busy);
         }
-        self.bench(lease, room);
-        self.tickets += 1;
-        let ticket = self.tickets;
+        self.usage(lease, room);
+        self.pending_replies += 1;
+        let pending_reply = self.pending_replies;
         let mut taking = Taking { left: 0, taken: Vec::with_capacity(orders.len()), refused: Vec::new() };
         let works: BTreeMap<_, Arc<Work>> = works.into_iter().map(|(key, work)| (key, self.share(work))).collect();
         for order in orders {
@@ -215,7 +216,7 @@ impl Ledger {
             if let Some(entry) = self.entries.get_mut(&task) {
                 // Said twice: the primary does not know that it was heard, or that it came to something.
                 if !entry.is_safe() {
-                    entry.tickets.push(ticket);
+                    entry.pending_replies.push(pending_reply);
                     taking.left += 1;
                     if !entry.is_safe_soon() {
                         self.unsafe_since.push_back((now + SAVE_AFTER, task));
@@ -230,15 +231,15 @@ impl Ledger {
             }
             taking.left += 1;
             taking.taken.push(task);
-            self.insert(now, order, lease, work.clone(), ticket);
+            self.insert(now, order, lease, work.clone(), pending_reply);
         }
         self.drop_unused_works(works.into_keys());
-        self.takings.insert(ticket, taking);
-        self.answer_if_safe(ticket);
-        Ok(ticket)
+        self.takings.insert(pending_reply, taking);
+        self.answer_if_safe(pending_reply);
+        Ok(pending_reply)
     }
 
-    fn insert(&mut self, now: Instant, order: Order, lease: LeaseId, work: Arc<Work>, ticket: Ticket) {
+    fn insert(&mut self, now: Instant, order: Order, lease: LeaseId, work: Arc<Work>, pending_reply: PendingReply) {
         let (task, weight) = (order.task, order_weight(&order));
         let idempotent = work.idempotent;
         let entry = Entry {
@@ -248,7 +249,7 @@ impl Ledger {
             stage: Stage::Waiting { may_begin: idempotent },
             order_on: OnDisk::No,
             result_on: OnDisk::No,
-            tickets: vec![ticket],
+            pending_replies: vec![pending_reply],
             stop: None,
             evicted: false,
             weight,
@@ -260,12 +261,19 @@ impl Ledger {
         } else {
             // Both at once; it begins when both are done.
             self.save_order(task);
-            self.desk_of(task).starts.push_back(task);
+            self.outbox_of(task).starts.push_back(task);
         }
     }
 
     /// Adds an attempt as the disk had it. One that must not begin twice and may have begun is lost.
-    pub fn restore(&mut self, order: Order, lease: LeaseId, room: Option<Room>, work: Work, held: Option<Held>) {
+    pub fn restore(
+        &mut self,
+        order: Order,
+        lease: LeaseId,
+        room: Option<Room>,
+        work: Work,
+        held: Option<PendingResult>,
+    ) {
         let (task, weight) = (order.task, order_weight(&order));
         let (order_on, result_on) = match held {
             Some(_) => (OnDisk::No, OnDisk::Yes),
@@ -273,13 +281,13 @@ impl Ledger {
         };
         let held = held.or_else(|| match room {
             _ if !work.idempotent => {
-                Some(Held::failed(ErrorClass::Lost, "the worker was restarted when it may have begun"))
+                Some(PendingResult::failed(ErrorClass::Lost, "the worker was restarted when it may have begun"))
             }
-            None => Some(Held::failed(ErrorClass::Lost, "the worker was restarted, and its lease had ended")),
+            None => Some(PendingResult::failed(ErrorClass::Lost, "the worker was restarted, and its lease had ended")),
             Some(_) => None,
         });
         if let Some(room) = room {
-            self.bench(lease, room);
+            self.usage(lease, room);
         }
         let work = self.share(work);
         let stage = match held {
@@ -288,11 +296,21 @@ impl Ledger {
         };
         let ended = matches!(stage, Stage::Ended { .. });
         let order = Arc::new(order);
-        let tickets = Vec::new();
-        let entry =
-            Entry { lease, work, order, stage, order_on, result_on, tickets, stop: None, evicted: false, weight };
+        let pending_replies = Vec::new();
+        let entry = Entry {
+            lease,
+            work,
+            order,
+            stage,
+            order_on,
+            result_on,
+            pending_replies,
+            stop: None,
+            evicted: false,
+            weight,
+        };
         self.count_in(task, entry);
-        self.desk_of(task).lease = lease;
+        self.outbox_of(task).lease = lease;
         match ended {
             true => self.queue_report(task),
             false => self.wait_for_room(task),
@@ -308,11 +326,11 @@ impl Ledger {
         tasks: Vec<TaskAttempt>,
         keep: bool,
     ) -> TaskAnswer {
-        let desk = match self.hear(quorum, term, lease) {
-            Ok(desk) => desk,
+        let outbox = match self.open_outbox(quorum, term, lease) {
+            Ok(outbox) => outbox,
             Err(answer) => return answer,
         };
-        if tasks.len() > BATCH_MAX || desk.strays.len() + tasks.len() > STRAYS_MAX {
+        if tasks.len() > BATCH_MAX || outbox.orphans.len() + tasks.len() > ORPHANS_MAX {
             return TaskAnswer::Busy;
         }
         for task in tasks {
@@ -320,18 +338,18 @@ impl Ledger {
                 continue;
             }
             let Some(entry) = self.entries.get_mut(&task) else {
-                self.desk(quorum).strays.insert(task);
+                self.outbox(quorum).orphans.insert(task);
                 continue;
             };
             match &mut entry.stage {
-                Stage::Waiting { .. } => self.end(task, Held::Plain(TaskResult::Stopped)),
+                Stage::Waiting { .. } => self.end(task, PendingResult::Plain(TaskResult::Stopped)),
                 Stage::Running => {
                     entry.stop = Some(keep);
                     self.effects.push_back(Effect::Cancel { task, keep });
                 }
                 // A verdict that nobody will ask for.
-                Stage::Ended { held: held @ Held::Sealed(_), .. } => {
-                    *held = Held::Plain(TaskResult::Stopped);
+                Stage::Ended { held: held @ PendingResult::Sealed(_), .. } => {
+                    *held = PendingResult::Plain(TaskResult::Stopped);
                     self.queue_report(task);
                 }
                 // Whatever it came to will be told.
@@ -344,11 +362,11 @@ impl Ledger {
     /// Shows verdicts. One that is not here has been shown and recorded, or is gone with a disk; either way the
     /// quorum's own timer is the better judge: to say now that it is lost could undo what was recorded a moment ago.
     pub fn reveal(&mut self, quorum: QuorumId, term: Term, lease: LeaseId, tasks: Vec<TaskAttempt>) -> TaskAnswer {
-        if let Err(answer) = self.hear(quorum, term, lease) {
+        if let Err(answer) = self.open_outbox(quorum, term, lease) {
             return answer;
         }
         for task in tasks.into_iter().filter(|task| task.id.job.quorum == quorum) {
-            if let Some(Stage::Ended { held: Held::Sealed(sealed), .. }) =
+            if let Some(Stage::Ended { held: PendingResult::Sealed(sealed), .. }) =
                 self.entries.get_mut(&task).map(|entry| &mut entry.stage)
             {
                 sealed.shown = true;
@@ -360,7 +378,7 @@ impl Ledger {
 
     /// The lease is no more: what runs under it must end.
     pub fn lease_ended(&mut self, lease: LeaseId) {
-        if self.benches.remove(&lease).is_none() {
+        if self.lease_usages.remove(&lease).is_none() {
             return;
         }
         let under: Vec<_> =
@@ -368,7 +386,7 @@ impl Ledger {
         for task in under {
             let Some(entry) = self.entries.get_mut(&task) else { continue };
             match entry.stage {
-                Stage::Waiting { .. } => self.end(task, Held::failed(ErrorClass::Lost, LEASE_ENDED)),
+                Stage::Waiting { .. } => self.end(task, PendingResult::failed(ErrorClass::Lost, LEASE_ENDED)),
                 Stage::Running => {
                     entry.evicted = true;
                     self.effects.push_back(Effect::Cancel { task, keep: false });
@@ -381,7 +399,7 @@ impl Ledger {
     // ---- what happens here ----
 
     /// An attempt that was begun came to something, after `took`. `None`: it was cancelled.
-    pub fn finished(&mut self, task: TaskAttempt, held: Option<Held>, took: Duration) {
+    pub fn finished(&mut self, task: TaskAttempt, held: Option<PendingResult>, took: Duration) {
         let Some(entry) = self.entries.get_mut(&task) else { return };
         if !matches!(entry.stage, Stage::Running) {
             return;
@@ -390,16 +408,16 @@ impl Ledger {
         let resources = &work.resources;
         let held = match held {
             Some(held) if !entry.evicted => held,
-            None if entry.stop.is_some() => Held::Plain(TaskResult::Stopped),
-            Some(_) | None => Held::failed(ErrorClass::Lost, LEASE_ENDED),
+            None if entry.stop.is_some() => PendingResult::Plain(TaskResult::Stopped),
+            Some(_) | None => PendingResult::failed(ErrorClass::Lost, LEASE_ENDED),
         };
         let must_keep = must_keep(&work, &held, took);
         entry.stage = Stage::Ended { held, under_way: false };
         self.reweigh(task);
-        if let Some(bench) = self.benches.get_mut(&lease) {
-            bench.slots -= u64::from(resources.slots);
-            bench.memory_bytes -= resources.memory_bytes;
-            bench.disk_bytes -= resources.disk_bytes;
+        if let Some(usage) = self.lease_usages.get_mut(&lease) {
+            usage.slots -= u64::from(resources.slots);
+            usage.memory_bytes -= resources.memory_bytes;
+            usage.disk_bytes -= resources.disk_bytes;
             self.begin_waiting(lease);
         }
         match must_keep {
@@ -417,7 +435,10 @@ impl Ledger {
             let waits = matches!(entry.stage, Stage::Waiting { .. });
             match error {
                 Some(error) if waits && !entry.work.idempotent => {
-                    self.end(*task, Held::failed(ErrorClass::Host, format!("its order could not be kept: {error}")));
+                    self.end(
+                        *task,
+                        PendingResult::failed(ErrorClass::Host, format!("its order could not be kept: {error}")),
+                    );
                 }
                 Some(_) => self.give_back_tickets(*task),
                 None => self.wait_for_room(*task),
@@ -468,11 +489,11 @@ impl Ledger {
 
     // ---- the small moves ----
 
-    fn bench(&mut self, lease: LeaseId, room: Room) {
-        let new = Bench { room, slots: 0, memory_bytes: 0, disk_bytes: 0, waiting: VecDeque::new() };
-        let bench = self.benches.entry(lease).or_insert(new);
-        let grew = bench.room != room;
-        bench.room = room;
+    fn usage(&mut self, lease: LeaseId, room: Room) {
+        let new = LeaseUsage { room, slots: 0, memory_bytes: 0, disk_bytes: 0, waiting: VecDeque::new() };
+        let usage = self.lease_usages.entry(lease).or_insert(new);
+        let grew = usage.room != room;
+        usage.room = room;
         if grew {
             self.begin_waiting(lease);
         }
@@ -511,7 +532,7 @@ impl Ledger {
         if let Some(known) = self.works.get_mut(&(task.id.job, task.id.step)) {
             known.entries += 1;
         }
-        self.desk_of(task).entries += 1;
+        self.outbox_of(task).entries += 1;
         self.entries.insert(task, entry);
     }
 
@@ -530,10 +551,10 @@ impl Ledger {
         if entry.order_on != OnDisk::No || entry.result_on != OnDisk::No {
             self.effects.push_back(Effect::Erase(task));
         }
-        for ticket in entry.tickets {
-            self.one_safe(ticket);
+        for pending_reply in entry.pending_replies {
+            self.one_safe(pending_reply);
         }
-        self.desk_of(task).entries -= 1;
+        self.outbox_of(task).entries -= 1;
         let key = (task.id.job, task.id.step);
         if let Some(known) = self.works.get_mut(&key) {
             known.entries -= 1;
@@ -546,7 +567,7 @@ impl Ledger {
     }
 
     /// Ends an attempt that did not begin.
-    fn end(&mut self, task: TaskAttempt, held: Held) {
+    fn end(&mut self, task: TaskAttempt, held: PendingResult) {
         let Some(entry) = self.entries.get_mut(&task) else { return };
         entry.stage = Stage::Ended { held, under_way: false };
         self.queue_report(task);
@@ -560,7 +581,7 @@ impl Ledger {
             return;
         }
         *under_way = true;
-        self.desk_of(task).reports.push_back(task);
+        self.outbox_of(task).reports.push_back(task);
     }
 
     fn save_order(&mut self, task: TaskAttempt) {
@@ -587,10 +608,10 @@ impl Ledger {
             return;
         }
         let lease = entry.lease;
-        if let Some(bench) = self.benches.get_mut(&lease)
-            && !bench.waiting.contains(&task)
+        if let Some(usage) = self.lease_usages.get_mut(&lease)
+            && !usage.waiting.contains(&task)
         {
-            bench.waiting.push_back(task);
+            usage.waiting.push_back(task);
             self.begin_waiting(lease);
         }
     }
@@ -598,23 +619,23 @@ impl Ledger {
     /// Begins what the lease has room for, in order. The quorum gives no more than that; what it gave for the place of
     /// something that has not ended yet waits here.
     fn begin_waiting(&mut self, lease: LeaseId) {
-        let Some(bench) = self.benches.get_mut(&lease) else { return };
-        while let Some(task) = bench.waiting.front().copied() {
+        let Some(usage) = self.lease_usages.get_mut(&lease) else { return };
+        while let Some(task) = usage.waiting.front().copied() {
             let entry = self.entries.get_mut(&task);
             let Some(entry) = entry.filter(|entry| matches!(entry.stage, Stage::Waiting { .. })) else {
-                bench.waiting.pop_front();
+                usage.waiting.pop_front();
                 continue;
             };
             let needs = &entry.work.resources;
-            let slots = bench.slots + u64::from(needs.slots);
+            let slots = usage.slots + u64::from(needs.slots);
             let (memory_bytes, disk_bytes) =
-                (bench.memory_bytes + needs.memory_bytes, bench.disk_bytes + needs.disk_bytes);
-            let room = &bench.room;
+                (usage.memory_bytes + needs.memory_bytes, usage.disk_bytes + needs.disk_bytes);
+            let room = &usage.room;
             if slots > room.slots || memory_bytes > room.memory_bytes || disk_bytes > room.disk_bytes {
                 return;
             }
-            (bench.slots, bench.memory_bytes, bench.disk_bytes) = (slots, memory_bytes, disk_bytes);
-            bench.waiting.pop_front();
+            (usage.slots, usage.memory_bytes, usage.disk_bytes) = (slots, memory_bytes, disk_bytes);
+            usage.waiting.pop_front();
             entry.stage = Stage::Running;
             self.effects.push_back(Effect::Begin(task));
         }
@@ -622,33 +643,33 @@ impl Ledger {
 
     fn settle_tickets(&mut self, task: TaskAttempt) {
         let Some(entry) = self.entries.get_mut(&task).filter(|entry| entry.is_safe()) else { return };
-        for ticket in std::mem::take(&mut entry.tickets) {
-            self.one_safe(ticket);
+        for pending_reply in std::mem::take(&mut entry.pending_replies) {
+            self.one_safe(pending_reply);
         }
     }
 
     /// The attempt could not be made safe: its primary is to say it again.
     fn give_back_tickets(&mut self, task: TaskAttempt) {
         let Some(entry) = self.entries.get_mut(&task) else { return };
-        for ticket in std::mem::take(&mut entry.tickets) {
-            if self.takings.remove(&ticket).is_some() {
-                self.effects.push_back(Effect::Answer(ticket, TaskAnswer::Busy));
+        for pending_reply in std::mem::take(&mut entry.pending_replies) {
+            if self.takings.remove(&pending_reply).is_some() {
+                self.effects.push_back(Effect::Answer(pending_reply, TaskAnswer::Busy));
             }
         }
     }
 
-    fn one_safe(&mut self, ticket: Ticket) {
-        if let Some(taking) = self.takings.get_mut(&ticket) {
+    fn one_safe(&mut self, pending_reply: PendingReply) {
+        if let Some(taking) = self.takings.get_mut(&pending_reply) {
             taking.left -= 1;
-            self.answer_if_safe(ticket);
+            self.answer_if_safe(pending_reply);
         }
     }
 
-    fn answer_if_safe(&mut self, ticket: Ticket) {
-        if self.takings.get(&ticket).is_some_and(|taking| taking.left == 0)
-            && let Some(Taking { taken, refused, .. }) = self.takings.remove(&ticket)
+    fn answer_if_safe(&mut self, pending_reply: PendingReply) {
+        if self.takings.get(&pending_reply).is_some_and(|taking| taking.left == 0)
+            && let Some(Taking { taken, refused, .. }) = self.takings.remove(&pending_reply)
         {
-            self.effects.push_back(Effect::Answer(ticket, TaskAnswer::Taken { taken, refused }));
+            self.effects.push_back(Effect::Answer(pending_reply, TaskAnswer::Taken { taken, refused }));
         }
     }
 }
@@ -667,9 +688,9 @@ impl Entry {
 /// Whether a result must be durable before it is reported. An idempotent attempt that took less than a few syncs is
 /// cheaper to run again, and its order is still safe, or still the primary's to send. A copy's verdict is kept because
 /// its nonce is drawn once: another would not fit what was committed to.
-fn must_keep(work: &Work, held: &Held, took: Duration) -> bool {
+fn must_keep(work: &Work, held: &PendingResult, took: Duration) -> bool {
     let result = match held {
-        Held::Plain(TaskResult::Failed { .. } | TaskResult::Stopped) => !work.idempotent,
+        PendingResult::Plain(TaskResult::Failed { .. } | TaskResult::Stopped) => !work.idempotent,
         held => !work.idempotent || work.verified || held.is_object(),
     };
     result || took >= WORTH_KEEPING

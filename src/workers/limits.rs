@@ -12,10 +12,10 @@ pub const HELD_BYTES_MAX: usize = 128 * 1024 * 1024;
 
 /// Stops of attempts that this worker does not know, per quorum, until they are confirmed. Past it stops are answered
 /// *busy*.
-pub const STRAYS_MAX: usize = 1_024;
+pub const ORPHANS_MAX: usize = 1_024;
 
 /// Quorums that this worker has something of, or has lately worked for; the idle one used longest ago is forgotten.
-pub const DESKS_MAX: usize = 256;
+pub const OUTBOXES_MAX: usize = 256;
 
 /// Requests on their way to the worker's actor; whoever brings more waits, holding a handler of the task service.
 pub const REQUESTS_QUEUE: usize = 64;

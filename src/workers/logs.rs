@@ -225,13 +225,13 @@ impl Logs {
         let live = lock(&self.inner.live).get(&task).cloned();
         let Some(logged) = live.map(|live| lock(&live).clone()) else { return };
         if !logged.stdout.is_empty() || !logged.stderr.is_empty() {
-            self.keep(logged).await;
+            self.keep_log(logged).await;
         }
         // Only now, so that a reader finds it in one place or the other.
         lock(&self.inner.live).remove(&task);
     }
 
-    async fn keep(&self, logged: Logged) {
+    async fn keep_log(&self, logged: Logged) {
         let Some(folder) = self.inner.folder.clone() else {
             let mut ended = lock(&self.inner.ended);
             ended.memory.push_back(logged);

@@ -35,7 +35,6 @@
 
 mod actor;
 pub mod faults;
-mod held;
 mod host;
 mod inputs;
 mod ledger;
@@ -43,6 +42,7 @@ pub mod limits;
 mod logs;
 mod metrics;
 mod outputs;
+mod pending_result;
 pub mod ports;
 mod rows;
 mod runner;
@@ -65,7 +65,7 @@ use self::actor::{Actor, Request};
 use self::faults::WorkerFaults;
 use self::limits::REQUESTS_QUEUE;
 use self::logs::Logs;
-use self::ports::{Stewards, TaskObjects, WorkerLeases};
+use self::ports::{QuorumPort, TaskObjects, WorkerLeases};
 use crate::executors::Executor;
 use crate::identity::Identity;
 use crate::quorums::ports::LocalTasks;
@@ -79,7 +79,7 @@ pub struct WorkerParts {
     pub seams: Seams,
     pub identity: Identity,
     pub storage: Storage,
-    pub stewards: Arc<dyn Stewards>,
+    pub quorum_port: Arc<dyn QuorumPort>,
     pub leases: Arc<dyn WorkerLeases>,
     pub objects: Arc<dyn TaskObjects>,
     /// What this node runs.
@@ -96,7 +96,7 @@ pub struct WorkerParts {
 pub struct Workers {
     requests: mpsc::Sender<Request>,
     logs: Logs,
-    stewards: Arc<dyn Stewards>,
+    quorum_port: Arc<dyn QuorumPort>,
     operators: Arc<BTreeSet<PeerId>>,
     metrics: WorkerMetrics,
 }
@@ -107,12 +107,12 @@ impl Workers {
         let (requests, receiver) = mpsc::channel(REQUESTS_QUEUE);
         let (clock, folder) = (parts.seams.clock.clone(), parts.folder.clone());
         let logs = Logs::open(clock, folder.map(|folder| folder.join("logs")));
-        let (stewards, metrics) = (parts.stewards.clone(), WorkerMetrics::default());
+        let (quorum_port, metrics) = (parts.quorum_port.clone(), WorkerMetrics::default());
         let operators = Arc::new(parts.operators.clone());
         let tasks = parts.seams.tasks.clone();
         let actor = Actor::load(parts, logs.clone(), metrics.clone(), receiver)?;
         tasks.spawn(actor.run());
-        Ok(Self { requests, logs, stewards, operators, metrics })
+        Ok(Self { requests, logs, quorum_port, operators, metrics })
     }
 
     /// Counters, to be registered once.
@@ -125,8 +125,9 @@ impl Workers {
             return TaskAnswer::Malformed { reason: "this is for a primary, not for a worker".to_owned() };
         };
         let Some(page) = self.logs.read(task, stream, at).await else { return TaskAnswer::NoLogs };
-        let allowed =
-            page.owner == from || self.operators.contains(&from) || self.stewards.is_member(task.id.job.quorum, from);
+        let allowed = page.owner == from
+            || self.operators.contains(&from)
+            || self.quorum_port.is_member(task.id.job.quorum, from);
         if !allowed {
             return TaskAnswer::Forbidden;
         }

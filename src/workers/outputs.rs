@@ -26,7 +26,7 @@ pub(super) type Stores = Arc<dyn TaskObjects>;
 pub(super) type Fault = (ErrorClass, String);
 
 /// Keeps one output of a task. Larger than what the record takes, it becomes an object, if the job allows.
-pub(super) async fn take(
+pub(super) async fn keep_output(
     stores: &Stores,
     task: TaskAttempt,
     place: OutputPlace,
@@ -41,18 +41,18 @@ pub(super) async fn take(
         return Err((ErrorClass::Output, reason));
     }
     match content {
-        Content::Bytes(bytes) => keep(stores, task, "output", bytes, OUTPUT_BYTES_MAX).await.map_err(host),
+        Content::Bytes(bytes) => keep_bytes(stores, task, "output", bytes, OUTPUT_BYTES_MAX).await.map_err(host),
         Content::File { path, .. } if bytes <= OUTPUT_BYTES_MAX as u64 => {
             let read = run_blocking(move || std::fs::read(&path)).await;
             let read = read.map_err(|error| host(format!("reading its output back: {error}")))?;
-            keep(stores, task, "output", read.into(), OUTPUT_BYTES_MAX).await.map_err(host)
+            keep_bytes(stores, task, "output", read.into(), OUTPUT_BYTES_MAX).await.map_err(host)
         }
         Content::File { path, .. } => keep_file(stores, task, path, bytes).await.map_err(host),
     }
 }
 
 /// Keeps bytes in the record if they are at most `inline_max`, as an object otherwise.
-pub(super) async fn keep(
+pub(super) async fn keep_bytes(
     stores: &Stores,
     task: TaskAttempt,
     what: &str,
@@ -173,7 +173,7 @@ mod tests {
                 let stored = Stored::default();
                 let bytes = stored.0.clone();
                 let stores: Stores = Arc::new(stored);
-                let taking = take(&stores, attempt(0, 1), OutputPlace::Object, given);
+                let taking = keep_output(&stores, attempt(0, 1), OutputPlace::Object, given);
                 let (output, inline) = TaskGroup::threaded().scope(taking).await.unwrap();
                 assert_eq!((output.bytes, output.digest), (size as u64, digest(&content)));
                 let kept = inline.map_or_else(|| bytes.lock().unwrap().clone(), |inline| inline.to_vec());

@@ -13,16 +13,16 @@ use crate::approver::EndedLease;
 use crate::quorums::ClientError;
 
 /// The quorums that this worker works for.
-pub trait Stewards: Send + Sync + 'static {
+pub trait QuorumPort: Send + Sync + 'static {
     /// Says it to whoever leads the quorum, looking for it until the deadline. What a worker says may be said again.
-    fn tell(
+    fn send_to_primary(
         &self,
         quorum: QuorumId,
         message: TaskMessage,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<TaskAnswer, ClientError>>;
     /// `primary` has just spoken for the quorum: it is asked first.
-    fn heard(&self, quorum: QuorumId, primary: PeerId);
+    fn remember_primary(&self, quorum: QuorumId, primary: PeerId);
     /// Outputs of a step's tasks from `from` on, at most `limit`, in order; fewer when they are large.
     fn outputs(
         &self,

@@ -16,7 +16,7 @@ use quorate_protocols::task::record::TaskAttempt;
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 
-use super::held::Held;
+use super::pending_result::PendingResult;
 use crate::seams::{DiskError, Kv, KvBatch};
 
 const ORDERS: &str = "worker.orders";
@@ -42,7 +42,7 @@ struct WorkRow {
 struct ResultRow {
     lease: LeaseId,
     order: Order,
-    held: Held,
+    held: PendingResult,
 }
 
 impl Record for OrderRow {
@@ -87,7 +87,7 @@ pub(super) fn put_work(batch: &mut KvBatch, work: &Work) {
 }
 
 /// In the place of the order.
-pub(super) fn put_result(batch: &mut KvBatch, lease: LeaseId, order: &Order, held: &Held) {
+pub(super) fn put_result(batch: &mut KvBatch, lease: LeaseId, order: &Order, held: &PendingResult) {
     // What it was given is not needed any more.
     let order = Order { given: Vec::new(), checkpoint: None, ..order.clone() };
     let row = ResultRow { lease, order, held: held.clone() };
@@ -107,7 +107,7 @@ pub(super) fn erase_work(batch: &mut KvBatch, job: JobId, step: StepIndex) {
 pub(super) struct Found {
     pub lease: LeaseId,
     pub order: Order,
-    pub held: Option<Held>,
+    pub held: Option<PendingResult>,
 }
 
 pub(super) struct Loaded {

@@ -17,10 +17,10 @@ use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict};
 use tokio_util::sync::CancellationToken;
 
 use super::faults::WorkerFaults;
-use super::held::{Held, Sealed};
 use super::host::AttemptHost;
 use super::inputs::{Inputs, Named};
 use super::outputs::{self, Fault, Stores};
+use super::pending_result::{PendingResult, Sealed};
 use crate::executors::command::Folder;
 use crate::executors::{self, Class, Content, Deterministic, Ending, Executor, Finished, Limits, Stdout, Task};
 use crate::identity::Identity;
@@ -47,7 +47,7 @@ impl Runner {
         order: &Order,
         host: Arc<AttemptHost>,
         stop: CancellationToken,
-    ) -> Option<Held> {
+    ) -> Option<PendingResult> {
         // A bug on the way is this attempt's end, and nobody else's.
         let came = AssertUnwindSafe(self.attempt(work, order, host, stop)).catch_unwind().await;
         let came = came.unwrap_or_else(|panic| {
@@ -161,26 +161,26 @@ impl Runner {
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            taken = outputs::take(&self.stores, order.task, work.output, content) => Some(taken),
+            taken = outputs::keep_output(&self.stores, order.task, work.output, content) => Some(taken),
         }
     }
 
     /// What the quorum is told. A copy's verdict is sealed first.
-    fn conclude(&self, work: &Work, order: &Order, came: Came) -> Held {
+    fn conclude(&self, work: &Work, order: &Order, came: Came) -> PendingResult {
         let (verdict, output, bytes) = match came {
-            Ok((output, bytes)) if !work.verified => return Held::Plain(TaskResult::Done { output, bytes }),
+            Ok((output, bytes)) if !work.verified => return PendingResult::Plain(TaskResult::Done { output, bytes }),
             Ok((output, bytes)) => (Verdict::Output(output.digest), Some(output), bytes),
             Err((class, _)) if work.verified && class.is_vote() => (Verdict::Failed(class), None, None),
             Err((class, reason)) => {
                 let end = reason.floor_char_boundary(REASON_BYTES_MAX.min(reason.len()));
-                return Held::failed(class, &reason[..end]);
+                return PendingResult::failed(class, &reason[..end]);
             }
         };
         let worker: PeerId = self.identity.peer();
         let statement = ResultStatement { task: order.task, worker, inputs: order.inputs, verdict };
         let receipt = ResultReceipt::sign(self.identity.signing_key(), statement);
         let nonce = Nonce(self.entropy.bytes());
-        Held::Sealed(Sealed { nonce, output, bytes, receipt, committed: false, shown: false })
+        PendingResult::Sealed(Sealed { nonce, output, bytes, receipt, committed: false, shown: false })
     }
 }
 

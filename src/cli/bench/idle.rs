@@ -34,11 +34,11 @@ pub async fn run(common: &Common, testnet: &Testnet, quorums: u32, window: Durat
         .buffer_unordered(FORMING_MAX)
         .try_collect::<()>()
         .await?;
-    let before = look(testnet).await?;
+    let before = measure_nodes(testnet).await?;
     let began = Instant::now();
     tokio::time::sleep(window).await;
     let window_s = began.elapsed().as_secs_f64();
-    let after = look(testnet).await?;
+    let after = measure_nodes(testnet).await?;
     let mut nodes = Vec::new();
     for (index, now) in &after {
         // A node that was restarted in between would count from nothing.
@@ -86,7 +86,7 @@ struct Look {
     terms: BTreeMap<String, u64>,
 }
 
-async fn look(testnet: &Testnet) -> Result<BTreeMap<usize, Look>, Failure> {
+async fn measure_nodes(testnet: &Testnet) -> Result<BTreeMap<usize, Look>, Failure> {
     let mut looks = BTreeMap::new();
     for node in testnet.status() {
         let Some(pid) = node.pid else { continue };

@@ -31,7 +31,7 @@ pub async fn put(common: &Common, testnet: &Testnet, args: &TransferArgs) -> Res
         let stored = set_up.store(&client, run).await?;
         runs.network.push((began.elapsed(), cpu_of_all(testnet) - cpu));
         remove(&client, &stored).await?;
-        runs.tell("put", args);
+        runs.note_rates("put", args);
     }
     report(common, args.size, &runs)
 }
@@ -58,7 +58,7 @@ pub async fn get(common: &Common, testnet: &Testnet, args: &TransferArgs) -> Res
         }
         // As the bound does: what the system has not written to the disk yet must not slow the next run.
         std::fs::remove_file(&out).map_err(|error| Failure::of(&error))?;
-        runs.tell("get", args);
+        runs.note_rates("get", args);
     }
     remove(&writing, &stored).await?;
     report(common, args.size, &runs)
@@ -72,7 +72,7 @@ struct Runs {
 }
 
 impl Runs {
-    fn tell(&self, what: &str, args: &TransferArgs) {
+    fn note_rates(&self, what: &str, args: &TransferArgs) {
         let last = |took: Option<Duration>| rate(args.size, took.unwrap_or_default());
         let (network, bound) = (self.network.last().map(|run| run.0), self.bound.last().map(|run| run.took));
         let (network, bound) = (last(network), last(bound));

@@ -29,7 +29,7 @@ const LEASE_LOOKS: usize = 3;
 const READS: usize = 2;
 
 pub async fn run(common: &Common, deep: bool) -> Result<(), Failure> {
-    let facts = gather(common, deep).await?;
+    let facts = gather_facts(common, deep).await?;
     let diagnosis = judge::judge(&facts);
     unless_reader_gone(match common.json {
         true => print_json(&diagnosis),
@@ -53,7 +53,7 @@ fn text(diagnosis: &Diagnosis) -> Text {
     Text::lines(lines)
 }
 
-async fn gather(common: &Common, deep: bool) -> Result<Facts, Failure> {
+async fn gather_facts(common: &Common, deep: bool) -> Result<Facts, Failure> {
     let mut facts = Facts::default();
     let mut clients: Vec<Client> = Vec::new();
     match whole_testnet(common) {

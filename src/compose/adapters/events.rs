@@ -10,21 +10,21 @@ use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::Rejection;
 use quorate_protocols::trigger::event::Dispatch;
 
-use crate::events::{Carried, Carrier};
+use crate::events::{DeliveryOutcome, EventDelivery};
 use crate::quorums::ports::{Knowledge, LocalQuorums};
 use crate::quorums::{ClientError, QuorumClient};
 
 /// One question or dispatch: a failover fits in it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub struct NodeCarrier {
+pub struct NodeEventDelivery {
     pub this: PeerId,
     pub client: QuorumClient,
     pub quorums: Arc<dyn LocalQuorums>,
     pub knowledge: Arc<dyn Knowledge>,
 }
 
-impl Carrier for NodeCarrier {
+impl EventDelivery for NodeEventDelivery {
     fn quorums(&self) -> Vec<QuorumId> {
         let announced = self.knowledge.quorums().into_iter().map(|advert| advert.quorum);
         announced.chain(self.quorums.all().iter().map(|quorum| quorum.id())).collect()
@@ -45,16 +45,18 @@ impl Carrier for NodeCarrier {
         .boxed()
     }
 
-    fn dispatch(&self, quorum: QuorumId, dispatch: Dispatch) -> BoxFuture<'static, Carried> {
+    fn dispatch(&self, quorum: QuorumId, dispatch: Dispatch) -> BoxFuture<'static, DeliveryOutcome> {
         let client = self.client.clone();
         async move {
             match client.dispatch(quorum, dispatch, PATIENCE).await {
-                Ok(heard) => Carried::Heard(heard),
-                Err(ClientError::Rejected(Rejection::EventGap { known, .. })) => Carried::Gap { known },
-                Err(ClientError::Rejected(Rejection::Full { .. } | Rejection::TooLarge { .. })) => Carried::Full,
+                Ok(heard) => DeliveryOutcome::Heard(heard),
+                Err(ClientError::Rejected(Rejection::EventGap { known, .. })) => DeliveryOutcome::Gap { known },
+                Err(ClientError::Rejected(Rejection::Full { .. } | Rejection::TooLarge { .. })) => {
+                    DeliveryOutcome::Full
+                }
                 Err(error) => {
                     tracing::debug!(?quorum, %error, "events could not be delivered");
-                    Carried::Failed
+                    DeliveryOutcome::Failed
                 }
             }
         }

@@ -8,7 +8,7 @@ mod network_events;
 mod objects;
 mod workers;
 
-pub use events::NodeCarrier;
+pub use events::NodeEventDelivery;
 pub use network_events::NetworkEvents;
 pub use objects::NodeQuorums;
-pub use workers::NodeStewards;
+pub use workers::NodeQuorumPort;

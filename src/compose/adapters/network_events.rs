@@ -70,14 +70,14 @@ impl NetworkEvents {
             tokio::select! {
                 biased;
                 node = self.nodes.recv() => match node {
-                    Ok(node) if pending.len() < PEERS_MAX => note(&mut pending, node, began),
+                    Ok(node) if pending.len() < PEERS_MAX => note_connection(&mut pending, node, began),
                     Ok(_) | Err(RecvError::Lagged(_)) => (),
                     Err(RecvError::Closed) => return,
                 },
                 applied = self.applied.recv() => match applied {
                     Ok(HostEvent::Applied { quorum, events }) => {
                         for event in events.iter() {
-                            self.tell_applied(quorum, event).await;
+                            self.emit_applied(quorum, event).await;
                         }
                     }
                     Ok(_) | Err(RecvError::Lagged(_)) => (),
@@ -94,14 +94,14 @@ impl NetworkEvents {
                     let (due, later): (BTreeMap<_, _>, BTreeMap<_, _>) = all;
                     pending = later;
                     for (peer, (_, news)) in due {
-                        self.tell_peer(peer, news).await;
+                        self.emit_peer(peer, news).await;
                     }
                 }
             }
         }
     }
 
-    async fn tell_peer(&self, peer: PeerId, news: News) {
+    async fn emit_peer(&self, peer: PeerId, news: News) {
         let connected = self.net.is_connected(peer);
         let name = match news {
             News::Joined if connected => "quorate.peer.joined",
@@ -113,12 +113,12 @@ impl NetworkEvents {
         self.events.emit_own(name, id, &json!({ "peer": peer })).await;
     }
 
-    async fn tell_applied(&self, quorum: QuorumId, event: &Applied) {
+    async fn emit_applied(&self, quorum: QuorumId, event: &Applied) {
         match event {
             Applied::JobChanged { job, state } if state.is_final() => {
                 let mut trigger = None;
                 if let Some(local) = self.quorums.quorum(quorum) {
-                    local.look(&mut |state| {
+                    local.with_state(&mut |state| {
                         let run = state.jobs.get(job).and_then(|record| record.compute());
                         trigger = run.and_then(|(_, run)| run.fired_by).map(|by| by.job);
                     });
@@ -136,7 +136,7 @@ impl NetworkEvents {
     }
 }
 
-fn note(pending: &mut BTreeMap<PeerId, (Instant, News)>, event: NodeEvent, began: Instant) {
+fn note_connection(pending: &mut BTreeMap<PeerId, (Instant, News)>, event: NodeEvent, began: Instant) {
     let now = Instant::now();
     match event {
         NodeEvent::PeerConnected { peer } => {

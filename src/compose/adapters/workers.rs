@@ -18,30 +18,30 @@ use crate::error::chain;
 use crate::objects::{ByteRange, Objects, PutProgress, PutRequest};
 use crate::quorums::ports::{Knowledge, LocalQuorums};
 use crate::quorums::{ClientError, QuorumClient};
-use crate::workers::ports::{ObjectBytes, Room, Stewards, TaskObjects, WorkerLeases};
+use crate::workers::ports::{ObjectBytes, QuorumPort, Room, TaskObjects, WorkerLeases};
 
 /// How long a worker looks for outputs of earlier tasks in a quorum's record.
 const OUTPUTS_DEADLINE: Duration = Duration::from_secs(30);
 
-/// [`Stewards`] over the node's client of quorums.
-pub struct NodeStewards {
+/// [`QuorumPort`] over the node's client of quorums.
+pub struct NodeQuorumPort {
     pub client: QuorumClient,
     pub quorums: Arc<dyn LocalQuorums>,
     pub knowledge: Arc<dyn Knowledge>,
 }
 
-impl Stewards for NodeStewards {
-    fn tell(
+impl QuorumPort for NodeQuorumPort {
+    fn send_to_primary(
         &self,
         quorum: QuorumId,
         message: TaskMessage,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<TaskAnswer, ClientError>> {
         let client = self.client.clone();
-        async move { client.tell(quorum, message, deadline).await }.boxed()
+        async move { client.send_to_primary(quorum, message, deadline).await }.boxed()
     }
-    fn heard(&self, quorum: QuorumId, primary: PeerId) {
-        self.client.heard(quorum, primary);
+    fn remember_primary(&self, quorum: QuorumId, primary: PeerId) {
+        self.client.remember_primary(quorum, primary);
     }
     fn outputs(
         &self,

@@ -116,7 +116,7 @@ async fn prepare(config: &CommandConfig, entropy: &dyn Entropy, task: Task) -> R
     let place = folder.path().to_owned();
     let identity = task.identity();
     for (name, source) in task.inputs {
-        keep(source, place.join("in").join(name)).await?;
+        copy_input(source, place.join("in").join(name)).await?;
     }
     let stdin = match task.stdin {
         None => None,
@@ -124,12 +124,12 @@ async fn prepare(config: &CommandConfig, entropy: &dyn Entropy, task: Task) -> R
         Some(Source::File(path)) => Some(path),
         Some(source) => {
             let path = place.join("stdin");
-            keep(source, path.clone()).await?;
+            copy_input(source, path.clone()).await?;
             Some(path)
         }
     };
     if let Some(bytes) = task.checkpoint {
-        keep(Source::Bytes(bytes), place.join("task/checkpoint")).await?;
+        copy_input(Source::Bytes(bytes), place.join("task/checkpoint")).await?;
     }
     mknodat(CWD, place.join("task/report"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0)
         .map_err(|error| failed(error.into()))?;
@@ -148,7 +148,7 @@ async fn prepare(config: &CommandConfig, entropy: &dyn Entropy, task: Task) -> R
 }
 
 /// Puts an input into the folder: a copy, because the program may do with it what it likes.
-async fn keep(source: Source, to: PathBuf) -> Result<(), Ending> {
+async fn copy_input(source: Source, to: PathBuf) -> Result<(), Ending> {
     let broken = |error: io::Error| Ending::InputBroken { reason: error.to_string() };
     match source {
         Source::Bytes(bytes) => run_blocking(move || create_new(&to)?.write_all(&bytes)).await.map_err(broken),
@@ -404,10 +404,10 @@ impl Running<'_> {
                 Line::Progress { permille, note } => self.host.progress(permille, &note),
                 Line::Checkpoint => {
                     if let Err(reason) = self.save_checkpoint().await {
-                        self.tell(&format!("a checkpoint was not saved: {reason}"));
+                        self.log_line(&format!("a checkpoint was not saved: {reason}"));
                     }
                 }
-                Line::Unknown(text) => self.tell(&format!("task/report does not know {text:?}")),
+                Line::Unknown(text) => self.log_line(&format!("task/report does not know {text:?}")),
             }
         }
     }
@@ -429,7 +429,7 @@ impl Running<'_> {
             false => self.host.checkpoint(Bytes::from(bytes)).await,
         }
     }
-    fn tell(&self, text: &str) {
+    fn log_line(&self, text: &str) {
         self.log.push(Stream::Stderr, format!("[node] {text}\n").as_bytes());
     }
 }

@@ -40,12 +40,12 @@ pub fn main() -> ExitCode {
         Err(reason) => Event::Failed { reason },
     };
     // A node that is gone hears nothing, and needs nothing.
-    let _ = tell(control, &event);
+    let _ = send_event(control, &event);
     ExitCode::SUCCESS
 }
 
 fn supervise(control: BorrowedFd<'_>) -> Result<Event, String> {
-    let start: Start = hear(control)?;
+    let start: Start = read_start(control)?;
     let because = |what: &'static str| move |error: Errno| format!("{what}: {error}");
     // Its own session: no terminal of the node's, and no signal meant for it.
     setsid().map_err(because("starting a session"))?;
@@ -56,7 +56,7 @@ fn supervise(control: BorrowedFd<'_>) -> Result<Event, String> {
     let pid = launch(&start)?;
     let main = pidfd_open(pid, PidfdFlags::empty()).map_err(because("watching the program"))?;
     // If the node is gone, the socket is at its end and the next wait says so.
-    let _ = tell(control, &Event::Started { pid: pid.as_raw_nonzero().get() });
+    let _ = send_event(control, &Event::Started { pid: pid.as_raw_nonzero().get() });
 
     let mut family = Family { main: pid, status: None };
     let mut waits = [PollFd::new(&control, PollFlags::IN), PollFd::new(&main, PollFlags::IN)];
@@ -265,7 +265,7 @@ fn process(number: i32) -> Option<Member> {
 }
 
 /// Reads one line.
-fn hear(control: BorrowedFd<'_>) -> Result<Start, String> {
+fn read_start(control: BorrowedFd<'_>) -> Result<Start, String> {
     let mut line = Vec::new();
     let mut buffer = [0u8; 8192];
     while line.last() != Some(&b'\n') {
@@ -285,7 +285,7 @@ fn hear(control: BorrowedFd<'_>) -> Result<Start, String> {
         .map_err(|error| format!("what to start cannot be read: {error}; this command is for nodes, not for people"))
 }
 
-fn tell(control: BorrowedFd<'_>, event: &Event) -> Result<(), Errno> {
+fn send_event(control: BorrowedFd<'_>, event: &Event) -> Result<(), Errno> {
     let mut line = serde_json::to_vec(event).expect("plain data");
     line.push(b'\n');
     let mut rest = &line[..];

@@ -168,7 +168,7 @@ impl Guest {
             return Ok(());
         }
         if !std::mem::replace(&mut self.descriptors_refused, true) {
-            self.tell(&format!("a task may have {} files and folders open at once", self.descriptors_max));
+            self.log_line(&format!("a task may have {} files and folders open at once", self.descriptors_max));
         }
         Err(errno::MFILE.into())
     }
@@ -199,7 +199,7 @@ impl Guest {
     /// Says once what limit it was that refused a name.
     pub(super) fn log_names_refused(&mut self) {
         if self.files.names_refused && !std::mem::replace(&mut self.names_refusal_logged, true) {
-            self.tell(&format!("a task may have {NAMES_MAX} files, folders and links at once"));
+            self.log_line(&format!("a task may have {NAMES_MAX} files, folders and links at once"));
         }
     }
     pub(super) fn write_stdout(&mut self, bytes: &[u8]) -> Result<(), Fault> {
@@ -219,18 +219,18 @@ impl Guest {
             match line {
                 Line::Progress { permille, note } => self.host.progress(permille, &note),
                 Line::Checkpoint => self.save_checkpoint()?,
-                Line::Unknown(text) => self.tell(&format!("task/report does not know {text:?}")),
+                Line::Unknown(text) => self.log_line(&format!("task/report does not know {text:?}")),
             }
         }
         Ok(())
     }
     fn save_checkpoint(&mut self) -> Result<(), Fault> {
         let Some(bytes) = self.files.checkpoint() else {
-            self.tell("a checkpoint was reported, but there is no task/checkpoint");
+            self.log_line("a checkpoint was reported, but there is no task/checkpoint");
             return Err(errno::NOENT.into());
         };
         if bytes.len() > CHECKPOINT_BYTES_MAX {
-            self.tell(&format!("a checkpoint may have {CHECKPOINT_BYTES_MAX} bytes; this one was not saved"));
+            self.log_line(&format!("a checkpoint may have {CHECKPOINT_BYTES_MAX} bytes; this one was not saved"));
             return Err(errno::FBIG.into());
         }
         let saving = self.host.checkpoint(bytes.to_vec().into());
@@ -243,12 +243,12 @@ impl Guest {
             }
         })?;
         saved.map_err(|reason| {
-            self.tell(&format!("a checkpoint was not saved: {reason}"));
+            self.log_line(&format!("a checkpoint was not saved: {reason}"));
             errno::IO.into()
         })
     }
     /// A line of the node's own in the task's log.
-    fn tell(&self, text: &str) {
+    fn log_line(&self, text: &str) {
         self.log.push(Stream::Stderr, format!("[node] {text}\n").as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! The holder's slow background work, one bounded unit at a time: scrub, report, collect, sweep.
+//! Maintenance of a holder: slow background work, one bounded unit at a time: scrub, report, collect, sweep.
 //!
 //! *Scrub* reads one piece back at a time and marks what has rotted; a resuming put learns of it by `Held`. *Report*
 //! tells the stewards which columns have damaged pieces, as a reader would that got none: each looks for itself, and
@@ -65,28 +65,28 @@ pub(super) enum Wanted {
 
 pub(super) async fn run(service: PieceService) {
     let shutdown = TaskGroup::current().shutdown_token();
-    let mut keeper = Keeper::new(service);
-    let mut scrub_at = tokio::time::Instant::now() + keeper.jitter(SCRUB_PAUSE);
-    let mut collect_at = tokio::time::Instant::now() + keeper.jitter(COLLECT_PAUSE);
+    let mut maintenance = Maintenance::new(service);
+    let mut scrub_at = tokio::time::Instant::now() + maintenance.jitter(SCRUB_PAUSE);
+    let mut collect_at = tokio::time::Instant::now() + maintenance.jitter(COLLECT_PAUSE);
     loop {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep_until(collect_at) => {
-                keeper.collect_round().await;
-                keeper.sweep_round(QUARANTINE).await;
-                keeper.report_round().await;
-                collect_at = tokio::time::Instant::now() + keeper.jitter(COLLECT_PAUSE);
+                maintenance.collect_round().await;
+                maintenance.sweep_round(QUARANTINE).await;
+                maintenance.report_round().await;
+                collect_at = tokio::time::Instant::now() + maintenance.jitter(COLLECT_PAUSE);
             }
             () = tokio::time::sleep_until(scrub_at) => {
-                let pause = if keeper.scrub_one().await { SCRUB_PAUSE } else { SCRUB_IDLE };
-                scrub_at = tokio::time::Instant::now() + keeper.jitter(pause);
+                let pause = if maintenance.scrub_one().await { SCRUB_PAUSE } else { SCRUB_IDLE };
+                scrub_at = tokio::time::Instant::now() + maintenance.jitter(pause);
             }
         }
     }
 }
 
-pub(in crate::objects) struct Keeper {
+pub(in crate::objects) struct Maintenance {
     service: PieceService,
     scrubbed: Option<PieceHash>,
     collected: Option<(JobId, PieceIndex)>,
@@ -95,7 +95,7 @@ pub(in crate::objects) struct Keeper {
     asked: BTreeMap<(JobId, PieceIndex), Millis>,
 }
 
-impl Keeper {
+impl Maintenance {
     pub(in crate::objects) fn new(service: PieceService) -> Self {
         Self { service, scrubbed: None, collected: None, swept: None, reported: None, asked: BTreeMap::new() }
     }

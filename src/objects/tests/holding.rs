@@ -9,7 +9,7 @@ use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
 use quorate_protocols::quorum::{ClaimSelector, Command};
 
 use super::*;
-use crate::objects::holder::keeper::Keeper;
+use crate::objects::holder::maintenance::Maintenance;
 use crate::objects::store::{HoldState, PieceStore, ReadPiece, StoreError};
 
 const JOB: JobId = JobId { quorum: cluster::QUORUM, local: [4; 16] };
@@ -130,8 +130,8 @@ async fn rot_is_found_by_the_scrub_and_mended_by_a_put() {
     put_piece(&cluster, slot(1), lease, 0, b"good").await;
     put_piece(&cluster, slot(1), lease, 1, b"rotten").await;
     cluster.disks[1].corrupt(hash(b"rotten"));
-    let mut keeper = Keeper::new(cluster.nodes[1].service().clone());
-    cluster.tasks.scope(async { while keeper.scrub_one().await {} }).await;
+    let mut maintenance = Maintenance::new(cluster.nodes[1].service().clone());
+    cluster.tasks.scope(async { while maintenance.scrub_one().await {} }).await;
     let held = cluster.ask(0, peer(1), PieceMessage::Held { slot: slot(1), from: SegmentIndex(0) }).await;
     assert!(matches!(&held, PieceAnswer::Held(held) if held.len() == 1), "{held:?}");
     let audited = cluster.ask(0, peer(1), PieceMessage::Audit { slot: slot(1), from: SegmentIndex(0) }).await;
@@ -157,12 +157,12 @@ async fn a_holder_reports_the_columns_whose_pieces_it_lost() {
     let store = node.service().store().clone();
     cluster.tasks.scope(store.put(slot(1), lease, SegmentIndex(0), unconfirmed)).await.unwrap();
     cluster.disk_of(holder).pieces.lock().unwrap().clear();
-    let mut keeper = Keeper::new(node.service().clone());
+    let mut maintenance = Maintenance::new(node.service().clone());
     let told = |rounds| vec![(committed.object, column); rounds];
     for rounds in [0, 1, 2] {
         assert_eq!(*cluster.world.suspected.lock().unwrap(), told(rounds));
-        cluster.tasks.scope(keeper.sweep_round(Duration::from_secs(3600))).await;
-        cluster.tasks.scope(keeper.report_round()).await;
+        cluster.tasks.scope(maintenance.sweep_round(Duration::from_secs(3600))).await;
+        cluster.tasks.scope(maintenance.report_round()).await;
     }
     // What is let go is not told of any more, and its marks are forgotten.
     assert_eq!(store.damaged(None, 100).unwrap().len(), 2);
@@ -171,7 +171,7 @@ async fn a_holder_reports_the_columns_whose_pieces_it_lost() {
         let row = store.column(job, column).unwrap().unwrap();
         cluster.tasks.scope(store.release(Slot { job, column, attempt: row.attempt })).await.unwrap();
     }
-    cluster.tasks.scope(keeper.report_round()).await;
+    cluster.tasks.scope(maintenance.report_round()).await;
     assert_eq!(*cluster.world.suspected.lock().unwrap(), told(3));
     assert_eq!(store.damaged(None, 100).unwrap(), []);
 }
@@ -200,8 +200,8 @@ async fn a_lease_whose_end_was_lost_ends_with_the_tombstone() {
     put_piece(&cluster, slot(1), lease, 0, b"a").await;
     assert_eq!(cluster.ask(0, peer(1), PieceMessage::Release { slot: slot(1) }).await, PieceAnswer::Noted);
     cluster.world.leases.lock().unwrap().insert((peer(1), lease));
-    let mut keeper = Keeper::new(cluster.nodes[1].service().clone());
-    cluster.tasks.scope(keeper.collect_round()).await;
+    let mut maintenance = Maintenance::new(cluster.nodes[1].service().clone());
+    cluster.tasks.scope(maintenance.collect_round()).await;
     assert!(!cluster.world.leases.lock().unwrap().contains(&(peer(1), lease)));
 }
 
@@ -217,12 +217,12 @@ async fn only_a_definite_no_of_the_quorum_lets_a_column_go() {
     cluster.world.leases.lock().unwrap().clear();
     let collect = async |cluster: &Cluster| {
         for node in &cluster.nodes {
-            let mut keeper = Keeper::new(node.service().clone());
+            let mut maintenance = Maintenance::new(node.service().clone());
             cluster
                 .tasks
                 .scope(async {
-                    keeper.collect_round().await;
-                    keeper.sweep_round(Duration::ZERO).await;
+                    maintenance.collect_round().await;
+                    maintenance.sweep_round(Duration::ZERO).await;
                 })
                 .await;
         }

@@ -12,7 +12,7 @@ use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskId, Worker
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::primary::{DriverMetrics, PrimaryServices, Pulses};
+use crate::primary::{DriverMetrics, PrimaryServices, WorkerHeartbeats};
 use crate::seams::Reply;
 use crate::seams::Reservation;
 use crate::testing::quorums::{QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, member, peer, seams};
@@ -26,7 +26,7 @@ struct World {
     requests: mpsc::Sender<InboundRequest>,
     net: Arc<ScriptedNet>,
     quorum: Arc<StateQuorum>,
-    pulses: Pulses,
+    heartbeats: WorkerHeartbeats,
     metrics: DriverMetrics,
 }
 
@@ -37,7 +37,7 @@ fn world() -> World {
     let (requests, receiver) = mpsc::channel(16);
     let quorums = Arc::new(StateQuorums(quorum.clone()));
     let primary = PrimaryServices::new(quorums);
-    let (pulses, metrics) = (primary.notes.pulses().clone(), primary.metrics.clone());
+    let (heartbeats, metrics) = (primary.wait_reasons.heartbeats().clone(), primary.metrics.clone());
     TaskService { net: net.clone(), primary: Arc::new(primary), worker: None }.start(&seams(1).tasks, receiver);
     let worker = WorkerRecord {
         grant: Grant { holder: member(WORKER), lease: LeaseId([3; 16]) },
@@ -51,7 +51,7 @@ fn world() -> World {
     let spec = ComputeSpec::new(Call::new(Program::Command { name: "true".to_owned() }));
     quorum.commit(peer(9), Command::Submit { job: JOB, spec: JobSpec::Compute(Box::new(spec)) }).unwrap();
     assert_eq!(quorum.read(|state| state.attempts_of(peer(WORKER)).map(|(task, _)| task).collect::<Vec<_>>()), [TASK]);
-    World { requests, net, quorum, pulses, metrics }
+    World { requests, net, quorum, heartbeats, metrics }
 }
 
 impl World {
@@ -102,9 +102,9 @@ async fn beats_count_only_under_a_lease_and_say_how_far_tasks_are() {
     };
     assert_eq!(world.ask(4, beat(3)).await, TaskAnswer::UnknownLease);
     assert_eq!(world.ask(WORKER, beat(4)).await, TaskAnswer::UnknownLease);
-    assert_eq!(world.pulses.heard_at(QUORUM, peer(WORKER)), None);
+    assert_eq!(world.heartbeats.heard_at(QUORUM, peer(WORKER)), None);
     assert_eq!(world.ask(WORKER, beat(3)).await, TaskAnswer::Noted);
-    let [(worker, progress)] = &world.pulses.of_job(JOB)[..] else { panic!("one task was spoken of") };
+    let [(worker, progress)] = &world.heartbeats.of_job(JOB)[..] else { panic!("one task was spoken of") };
     assert_eq!((*worker, progress.permille), (peer(WORKER), 1000));
     assert!(progress.note.len() <= quorate_protocols::job::limits::REASON_BYTES_MAX);
 }

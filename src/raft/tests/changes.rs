@@ -97,7 +97,7 @@ async fn one_lost_member_after_another_is_replaced_by_peers_that_promise_then() 
         let asker = node.member().peer;
         let willing = net.nodes[3..].iter().filter(|other| other.member().peer != asker);
         let willing = willing.map(|other| other.approve(asker)).collect();
-        node.host().set_promises(Arc::new(Volunteers(net.world.net(asker), willing)));
+        node.host().set_membership_leases(Arc::new(Volunteers(net.world.net(asker), willing)));
     }
     for round in 0..3 {
         net.commit(submit(round)).await.unwrap();
@@ -154,7 +154,7 @@ async fn a_promise_that_has_run_out_makes_nobody_a_member() {
     let net = TestNet::new(3).await;
     let asker = net.nodes[0].member().peer;
     let members = || net.nodes.iter().map(|node| node.approve(asker)).collect::<Vec<_>>();
-    net.nodes[2].host().set_promises(Arc::new(Bankrupt));
+    net.nodes[2].host().set_membership_leases(Arc::new(Bankrupt));
     let refused = net.nodes[0].host().found(QUORUM, members(), vec![]).await;
     assert!(matches!(refused, Err(crate::raft::FoundError::TooFew { founded: 2, needed: 3, .. })), "{refused:?}");
     assert!(net.nodes[2].host().quorum(QUORUM).is_none());
@@ -173,7 +173,7 @@ async fn a_quorum_keeps_standbys_and_takes_its_newcomers_from_them() {
     for (index, node) in net.nodes.iter().enumerate() {
         // Only the first primary can win anybody, and only once.
         let willing = if index == 0 { vec![other.clone()] } else { Vec::new() };
-        node.host().set_promises(Arc::new(Volunteers(net.world.net(node.member().peer), willing)));
+        node.host().set_membership_leases(Arc::new(Volunteers(net.world.net(node.member().peer), willing)));
     }
     let standbys = |net: &TestNet, index: usize| {
         let mut standbys = net.nodes[index].quorum().view().standbys;

@@ -1,4 +1,4 @@
-//! What there is to say to each quorum, what is on its way there, and what its answers mean.
+//! Per-quorum outboxes: queued starts and reports, what is in flight, and how answers are applied.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -9,19 +9,19 @@ use quorate_protocols::task::message::{Report, ReportRefusal, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output, TaskAttempt};
 use tokio::time::Instant;
 
-use super::super::held::{Held, Said};
 use super::super::limits::{PAUSE_MAX, PAUSE_MIN, RESULTS_KEPT};
+use super::super::pending_result::{PendingResult, ReportPart};
 use super::{Effect, Ledger, Stage};
 
-/// What there is between this worker and one quorum.
+/// What waits for one quorum, and what is on its way to it.
 #[derive(Default)]
-pub(super) struct Desk {
+pub(super) struct QuorumOutbox {
     pub(super) term: Term,
     pub(super) lease: LeaseId,
     pub(super) starts: VecDeque<TaskAttempt>,
     pub(super) reports: VecDeque<TaskAttempt>,
     /// Stops to be confirmed of attempts that are not here.
-    pub(super) strays: BTreeSet<TaskAttempt>,
+    pub(super) orphans: BTreeSet<TaskAttempt>,
     pub(super) starts_away: bool,
     pub(super) reports_away: bool,
     /// After a failed try: not before this, and twice the wait after the next.
@@ -33,11 +33,11 @@ pub(super) struct Desk {
 }
 
 /// A batch on its way to a quorum: what of each attempt is said in it.
-pub(in crate::workers) type Sent = Vec<(TaskAttempt, Said)>;
+pub(in crate::workers) type Sent = Vec<(TaskAttempt, ReportPart)>;
 
 /// What an answer of a quorum was good for, for the counters and the log.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::workers) struct Told {
+pub(in crate::workers) struct RecordedCounts {
     pub recorded: u64,
     pub stale: u64,
     pub refused: Vec<(TaskAttempt, String)>,
@@ -46,16 +46,16 @@ pub(in crate::workers) struct Told {
 impl Ledger {
     /// Starts to ask for now, if any are due and none are on their way.
     pub fn next_starts(&mut self, now: Instant, quorum: QuorumId) -> Vec<TaskAttempt> {
-        let Some(desk) = self.desks.get_mut(&quorum) else { return Vec::new() };
-        if desk.starts_away || desk.is_pausing(now) {
+        let Some(outbox) = self.outboxes.get_mut(&quorum) else { return Vec::new() };
+        if outbox.starts_away || outbox.is_pausing(now) {
             return Vec::new();
         }
         let entries = &self.entries;
         let waits = |task: &TaskAttempt| {
             entries.get(task).is_some_and(|entry| matches!(entry.stage, Stage::Waiting { may_begin: false }))
         };
-        let batch: Vec<_> = desk.starts.drain(..desk.starts.len().min(BATCH_MAX)).filter(waits).collect();
-        desk.starts_away = !batch.is_empty();
+        let batch: Vec<_> = outbox.starts.drain(..outbox.starts.len().min(BATCH_MAX)).filter(waits).collect();
+        outbox.starts_away = !batch.is_empty();
         batch
     }
 
@@ -67,14 +67,14 @@ impl Ledger {
         answers: Option<Vec<Result<(), ReportRefusal>>>,
         jitter: u64,
     ) {
-        let desk = self.desk(quorum);
-        desk.starts_away = false;
+        let outbox = self.outbox(quorum);
+        outbox.starts_away = false;
         let Some(answers) = answers.filter(|answers| answers.len() == tasks.len()) else {
-            tasks.iter().rev().for_each(|task| desk.starts.push_front(*task));
-            desk.failed(now, jitter);
+            tasks.iter().rev().for_each(|task| outbox.starts.push_front(*task));
+            outbox.failed(now, jitter);
             return;
         };
-        desk.pause = None;
+        outbox.pause = None;
         for (task, answer) in tasks.iter().zip(answers) {
             let Some(entry) = self.entries.get_mut(task) else { continue };
             match (answer, &mut entry.stage) {
@@ -91,31 +91,31 @@ impl Ledger {
     /// Reports to send now, if any are due and none are on their way.
     pub fn next_reports(&mut self, now: Instant, quorum: QuorumId) -> (Sent, Vec<Report>) {
         let (mut sent, mut reports, mut weight) = (Vec::new(), Vec::new(), 0);
-        let Some(desk) = self.desks.get_mut(&quorum) else { return (sent, reports) };
-        if desk.reports_away || desk.is_pausing(now) {
+        let Some(outbox) = self.outboxes.get_mut(&quorum) else { return (sent, reports) };
+        if outbox.reports_away || outbox.is_pausing(now) {
             return (sent, reports);
         }
         while reports.len() < BATCH_MAX
-            && let Some(task) = desk.reports.front().copied()
+            && let Some(task) = outbox.reports.front().copied()
         {
             let Some(Stage::Ended { held, .. }) = self.entries.get(&task).map(|entry| &entry.stage) else {
-                desk.reports.pop_front();
+                outbox.reports.pop_front();
                 continue;
             };
             weight += held.weight();
             if weight > REPORT_BYTES_MAX && !reports.is_empty() {
                 break;
             }
-            desk.reports.pop_front();
-            let Some(said) = held.next() else { continue };
-            sent.push((task, said));
-            reports.push(Report { task, result: held.say(task, said) });
+            outbox.reports.pop_front();
+            let Some(part) = held.next() else { continue };
+            sent.push((task, part));
+            reports.push(Report { task, result: held.report_of(task, part) });
         }
-        for task in desk.strays.iter().take(BATCH_MAX - reports.len()) {
-            sent.push((*task, Said::Plain));
+        for task in outbox.orphans.iter().take(BATCH_MAX - reports.len()) {
+            sent.push((*task, ReportPart::Plain));
             reports.push(Report { task: *task, result: TaskResult::Stopped });
         }
-        desk.reports_away = !reports.is_empty();
+        outbox.reports_away = !reports.is_empty();
         (sent, reports)
     }
 
@@ -127,29 +127,29 @@ impl Ledger {
         sent: Sent,
         answers: Option<Vec<Result<(), ReportRefusal>>>,
         jitter: u64,
-    ) -> Told {
-        let mut told = Told::default();
-        let desk = self.desk(quorum);
-        desk.reports_away = false;
+    ) -> RecordedCounts {
+        let mut told = RecordedCounts::default();
+        let outbox = self.outbox(quorum);
+        outbox.reports_away = false;
         let Some(answers) = answers.filter(|answers| answers.len() == sent.len()) else {
-            desk.failed(now, jitter);
-            let is_silent = now - *desk.silent_since.get_or_insert(now) >= RESULTS_KEPT;
-            let lease = desk.lease;
-            if is_silent && !self.benches.contains_key(&lease) {
+            outbox.failed(now, jitter);
+            let is_silent = now - *outbox.silent_since.get_or_insert(now) >= RESULTS_KEPT;
+            let lease = outbox.lease;
+            if is_silent && !self.lease_usages.contains_key(&lease) {
                 self.give_up(quorum);
                 return told;
             }
             for (task, _) in sent.into_iter().rev() {
                 if self.entries.contains_key(&task) {
-                    self.desk(quorum).reports.push_front(task);
+                    self.outbox(quorum).reports.push_front(task);
                 }
             }
             return told;
         };
-        (desk.pause, desk.silent_since) = (None, None);
-        for ((task, said), answer) in sent.into_iter().zip(answers) {
+        (outbox.pause, outbox.silent_since) = (None, None);
+        for ((task, part), answer) in sent.into_iter().zip(answers) {
             let Some(entry) = self.entries.get_mut(&task) else {
-                self.desk(quorum).strays.remove(&task);
+                self.outbox(quorum).orphans.remove(&task);
                 continue;
             };
             let Stage::Ended { held, under_way } = &mut entry.stage else { continue };
@@ -158,12 +158,12 @@ impl Ledger {
                 Ok(()) => {
                     told.recorded += 1;
                     match held {
-                        Held::Sealed(sealed) if said == Said::Commitment => {
+                        PendingResult::Sealed(sealed) if part == ReportPart::Commitment => {
                             sealed.committed = true;
                             // It may have been asked for, or called off, while this was on its way.
                             self.queue_report(task);
                         }
-                        held if held.next() == Some(said) => self.forget(task),
+                        held if held.next() == Some(part) => self.forget(task),
                         _ => self.queue_report(task),
                     }
                 }
@@ -174,8 +174,9 @@ impl Ledger {
                 Err(ReportRefusal::Invalid { reason }) if held.is_result() => {
                     // The quorum will not have this result, and still waits for one.
                     told.refused.push((task, reason.clone()));
-                    let class = if matches!(held, Held::Plain(_)) { ErrorClass::Host } else { ErrorClass::Lost };
-                    *held = Held::failed(class, format!("its result was refused: {reason}"));
+                    let class =
+                        if matches!(held, PendingResult::Plain(_)) { ErrorClass::Host } else { ErrorClass::Lost };
+                    *held = PendingResult::failed(class, format!("its result was refused: {reason}"));
                     self.queue_report(task);
                 }
                 Err(refusal) => {
@@ -197,7 +198,7 @@ impl Ledger {
         let lost: Vec<_> = self.entries.keys().filter(of_it).filter(ended).copied().collect();
         tracing::warn!(%quorum, results = lost.len(), "a quorum that cannot be reached is given up, with results for it");
         lost.into_iter().for_each(|task| self.forget(task));
-        self.desk(quorum).strays.clear();
+        self.outbox(quorum).orphans.clear();
     }
 
     /// An output was stored as an object, because the quorum's record was full; or could not be.
@@ -215,22 +216,22 @@ impl Ledger {
                 self.save_result(task);
             }
             Err(reason) => {
-                *held = Held::failed(ErrorClass::Host, reason);
+                *held = PendingResult::failed(ErrorClass::Host, reason);
                 self.queue_report(task);
             }
         }
     }
 
     /// Quorums that have something to hear, or will after a pause; and the end of the earliest pause.
-    pub fn busy_desks(&self, now: Instant) -> (Vec<QuorumId>, Option<Instant>) {
+    pub fn busy_outboxes(&self, now: Instant) -> (Vec<QuorumId>, Option<Instant>) {
         let (mut due, mut next) = (Vec::new(), None::<Instant>);
-        for (quorum, desk) in &self.desks {
-            let nothing = desk.reports.is_empty() && desk.strays.is_empty();
-            let reports = !(desk.reports_away || nothing);
-            if !reports && (desk.starts_away || desk.starts.is_empty()) {
+        for (quorum, outbox) in &self.outboxes {
+            let nothing = outbox.reports.is_empty() && outbox.orphans.is_empty();
+            let reports = !(outbox.reports_away || nothing);
+            if !reports && (outbox.starts_away || outbox.starts.is_empty()) {
                 continue;
             }
-            match desk.pause {
+            match outbox.pause {
                 Some((until, _)) if until > now => next = Some(next.map_or(until, |next| next.min(until))),
                 _ => due.push(*quorum),
             }
@@ -241,9 +242,9 @@ impl Ledger {
     /// Quorums to tell that this worker lives, each with its lease and the attempts it has here.
     pub fn beats(&self) -> BTreeMap<QuorumId, (LeaseId, Vec<TaskAttempt>)> {
         let mut beats = BTreeMap::<_, (LeaseId, Vec<_>)>::new();
-        for (quorum, desk) in &self.desks {
-            if desk.entries > 0 || self.benches.contains_key(&desk.lease) {
-                beats.insert(*quorum, (desk.lease, Vec::new()));
+        for (quorum, outbox) in &self.outboxes {
+            if outbox.entries > 0 || self.lease_usages.contains_key(&outbox.lease) {
+                beats.insert(*quorum, (outbox.lease, Vec::new()));
             }
         }
         for task in self.entries.keys() {
@@ -254,16 +255,16 @@ impl Ledger {
         beats
     }
 
-    pub(super) fn desk(&mut self, quorum: QuorumId) -> &mut Desk {
-        self.desks.entry(quorum).or_default()
+    pub(super) fn outbox(&mut self, quorum: QuorumId) -> &mut QuorumOutbox {
+        self.outboxes.entry(quorum).or_default()
     }
 
-    pub(super) fn desk_of(&mut self, task: TaskAttempt) -> &mut Desk {
-        self.desk(task.id.job.quorum)
+    pub(super) fn outbox_of(&mut self, task: TaskAttempt) -> &mut QuorumOutbox {
+        self.outbox(task.id.job.quorum)
     }
 }
 
-impl Desk {
+impl QuorumOutbox {
     fn is_pausing(&self, now: Instant) -> bool {
         self.pause.is_some_and(|(until, _)| until > now)
     }

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use super::world::{World, call, compute};
 use super::{QUORUM, attempt};
-use crate::workers::held::Held;
 use crate::workers::ledger::{Assignment, Effect, Ledger};
-use crate::workers::limits::{ATTEMPTS_MAX, HELD_BYTES_MAX, RESULTS_KEPT, STRAYS_MAX};
+use crate::workers::limits::{ATTEMPTS_MAX, HELD_BYTES_MAX, ORPHANS_MAX, RESULTS_KEPT};
+use crate::workers::pending_result::PendingResult;
 use crate::workers::ports::Room;
 
 const LEASE: LeaseId = LeaseId([1; 16]);
@@ -97,11 +97,11 @@ fn stops_of_what_is_not_here_are_confirmed_and_bounded() {
         let tasks = (from..from + BATCH_MAX).map(|task| attempt(task as u32, 1)).collect();
         ledger.stop(QUORUM, Term(1), LEASE, tasks, false)
     };
-    for batch in 0..STRAYS_MAX / BATCH_MAX {
+    for batch in 0..ORPHANS_MAX / BATCH_MAX {
         assert_eq!(stop(batch * BATCH_MAX), TaskAnswer::Noted);
     }
-    assert_eq!(stop(STRAYS_MAX), TaskAnswer::Busy);
-    for _ in 0..STRAYS_MAX / BATCH_MAX {
+    assert_eq!(stop(ORPHANS_MAX), TaskAnswer::Busy);
+    for _ in 0..ORPHANS_MAX / BATCH_MAX {
         let (sent, reports) = ledger.next_reports(now, QUORUM);
         assert!(ledger.next_reports(now, QUORUM).1.is_empty(), "one batch at a time");
         let answers = reports.iter().map(|_| Err(ReportRefusal::Unknown)).collect();
@@ -118,7 +118,7 @@ fn results_for_a_quorum_that_is_gone_are_given_up_in_time() {
         ledger.assign(now, assignment(work(&[]), 0..1), |_| None).unwrap();
         ledger.finished(
             attempt(0, 1),
-            Some(Held::failed(quorate_protocols::task::record::ErrorClass::Exit, "")),
+            Some(PendingResult::failed(quorate_protocols::task::record::ErrorClass::Exit, "")),
             Duration::ZERO,
         );
         if !has_lease {

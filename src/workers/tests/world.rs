@@ -39,7 +39,7 @@ use crate::seams::entropy::SeededEntropy;
 use crate::seams::{Kv, Seams, TaskGroup};
 use crate::storage::Storage;
 use crate::workers::faults::WorkerFaults;
-use crate::workers::ports::{ObjectBytes, Room, Stewards, TaskObjects, WorkerLeases};
+use crate::workers::ports::{ObjectBytes, QuorumPort, Room, TaskObjects, WorkerLeases};
 use crate::workers::{WorkerMetrics, WorkerParts, Workers};
 
 pub const OWNER: PeerId = PeerId([200; 32]);
@@ -114,19 +114,19 @@ impl FakeQuorum {
     }
 }
 
-struct FakeSteward {
+struct FakePort {
     quorum: Arc<FakeQuorum>,
     worker: u8,
 }
 
-impl FakeSteward {
+impl FakePort {
     fn unreachable(&self) -> ClientError {
         ClientError::Busy { quorum: QUORUM }
     }
 }
 
-impl Stewards for FakeSteward {
-    fn tell(
+impl QuorumPort for FakePort {
+    fn send_to_primary(
         &self,
         _: QuorumId,
         message: TaskMessage,
@@ -164,7 +164,7 @@ impl Stewards for FakeSteward {
         }
         .boxed()
     }
-    fn heard(&self, _: QuorumId, _: PeerId) {}
+    fn remember_primary(&self, _: QuorumId, _: PeerId) {}
     fn outputs(
         &self,
         job: JobId,
@@ -340,7 +340,7 @@ impl World {
             seams: seams.clone(),
             identity,
             storage,
-            stewards: Arc::new(FakeSteward { quorum: self.quorum.clone(), worker: index }),
+            quorum_port: Arc::new(FakePort { quorum: self.quorum.clone(), worker: index }),
             leases: node.leases.clone(),
             objects: self.objects.clone(),
             executors,

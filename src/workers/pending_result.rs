@@ -1,4 +1,4 @@
-//! What an attempt came to, as the outbox holds it until its quorum has recorded it.
+//! The pending result of an attempt, held until its quorum has recorded it.
 
 use bytes::Bytes;
 use quorate_protocols::ids::Nonce;
@@ -8,7 +8,7 @@ use quorate_protocols::task::vote::{ResultReceipt, commitment};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Held {
+pub(super) enum PendingResult {
     Plain(TaskResult),
     /// A verdict of one copy: first only bound to, then shown.
     Sealed(Sealed),
@@ -30,31 +30,31 @@ pub(super) struct Sealed {
 
 /// What of it was said: an answer belongs to that, not to what there is to say meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Said {
+pub(super) enum ReportPart {
     Plain,
     Commitment,
     Reveal,
 }
 
-impl Held {
+impl PendingResult {
     pub fn failed(class: ErrorClass, reason: impl Into<String>) -> Self {
         Self::Plain(TaskResult::Failed { class, reason: reason.into() })
     }
 
     /// What the quorum is to hear next; `None` while it is the quorum's turn.
-    pub fn next(&self) -> Option<Said> {
+    pub fn next(&self) -> Option<ReportPart> {
         match self {
-            Self::Plain(_) => Some(Said::Plain),
-            Self::Sealed(sealed) if sealed.shown => Some(Said::Reveal),
+            Self::Plain(_) => Some(ReportPart::Plain),
+            Self::Sealed(sealed) if sealed.shown => Some(ReportPart::Reveal),
             Self::Sealed(sealed) if sealed.committed => None,
-            Self::Sealed(_) => Some(Said::Commitment),
+            Self::Sealed(_) => Some(ReportPart::Commitment),
         }
     }
 
-    pub fn say(&self, task: TaskAttempt, said: Said) -> TaskResult {
-        match (self, said) {
+    pub fn report_of(&self, task: TaskAttempt, part: ReportPart) -> TaskResult {
+        match (self, part) {
             (Self::Plain(result), _) => result.clone(),
-            (Self::Sealed(Sealed { nonce, output, bytes, receipt, .. }), Said::Reveal) => {
+            (Self::Sealed(Sealed { nonce, output, bytes, receipt, .. }), ReportPart::Reveal) => {
                 TaskResult::Reveal { nonce: *nonce, output: *output, bytes: bytes.clone(), receipt: *receipt }
             }
             (Self::Sealed(Sealed { nonce, receipt, .. }), _) => {
