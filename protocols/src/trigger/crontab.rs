@@ -1,13 +1,14 @@
 //! A line of cron as crontab(5) has it, read before the library that searches for its times reads it.
 //!
 //! The library takes more than crontab(5) and less: it joins day of month and day of week in one way for all lines,
-//! puts a number for a name wherever the name stands, passes over empty entries of a list, takes no `*` beside others in
-//! a list, knows names by their first three letters only, and names no field in its errors. So [`read`] checks the
+//! puts a number for a name wherever the name stands, passes over empty entries of a list, takes no `*` beside others
+//! in a list, knows names by their first three letters only, and names no field in its errors. So [`read`] checks the
 //! fields, replaces every name by its number and every nickname by its five fields, and says whether a day must satisfy
 //! both fields of days.
 //!
-//! **Day of month and day of week.** When both are restricted, a day that satisfies either is taken. A field that begins
-//! with `*` restricts nothing by itself, so then a day must satisfy both: `0 9 */2 * 1` is odd days that are Mondays.
+//! **Day of month and day of week.** When both are restricted, a day that satisfies either is taken. A field that
+//! begins with `*` restricts nothing by itself, so then a day must satisfy both: `0 9 */2 * 1` is odd days that are
+//! Mondays.
 
 /// What the library is given.
 #[derive(Clone, Debug, PartialEq, Eq)]
