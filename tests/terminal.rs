@@ -304,13 +304,13 @@ fn a_submit_under_the_key_of_a_job_that_ended_says_how_it_ended() {
 }
 
 /// Goal: the advice of a command works as it is pasted, also for a testnet that is found by `--dir` alone. Method: the
-/// last line of `testnet up`, and what errors name, run as printed.
+/// last line of `testnet up`, and what errors and a trigger's facts name, run as printed.
 #[test]
 fn advice_works_as_it_is_pasted() {
     let dir = tempfile::tempdir().unwrap();
     let net = dir.path().join("my net");
     let net = net.to_str().unwrap();
-    let up = quorate(&["testnet", "up", "--nodes", "1", "--dir", net]);
+    let up = quorate(&["testnet", "up", "--nodes", "3", "--dir", net]);
     let down = Down(net.to_owned());
     let up = up.ok().stdout;
     let advised = |text: &str| -> Vec<String> {
@@ -325,6 +325,14 @@ fn advice_works_as_it_is_pasted() {
     assert!(!tries.is_empty(), "{}", missing.stderr);
     for line in tries.iter().filter(|line| !line.contains("show")) {
         pasted(line).ok();
+    }
+    let spec = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/heartbeat.toml");
+    let job = quorate(&["job", "submit", spec, "--detach", "--node", "1", "--dir", net]).ok().stdout;
+    let shown = quorate(&["job", "show", job.trim(), "--node", "1", "--dir", net]).ok().stdout;
+    let tries = advised(&shown);
+    assert!(tries.iter().any(|line| line.contains("job fires")), "{shown}");
+    for line in tries {
+        pasted(&line).ok();
     }
     // A node of a testnet that is down is started with the testnet's own command.
     quorate(&["testnet", "kill", "1", "--dir", net]).ok();

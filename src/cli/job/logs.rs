@@ -11,6 +11,7 @@ use quorate_protocols::ids::{Attempt, JobId, PeerId};
 use quorate_protocols::job::RunState;
 use quorate_testnet::{Client, ClientError};
 
+use super::super::advice;
 use super::super::args::{Common, LogArgs};
 use super::super::failure::Failure;
 use super::super::output::{Payload, print_json, print_to_stderr};
@@ -95,9 +96,8 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
     match last_fault {
         // What was read of it while it ran is there as well, and whole.
         Some(_) if stdout && succeeded && cursors.values().any(|cursor| cursor.worker.is_some()) => {
-            print_to_stderr(format!(
-                "standard output of a task that succeeded is its output: `quorate job output {job}`"
-            ));
+            let whole = format!("standard output of a task that succeeded is its output: `quorate job output {job}`");
+            print_to_stderr(advice::complete(common, &whole.into()));
             Ok(())
         }
         // Something was read: what is missing is worth a word and no more.

@@ -14,6 +14,7 @@ use quorate_protocols::ids::JobId;
 use quorate_protocols::job::record::HistoryEntry;
 use quorate_testnet::Client;
 
+use super::advice;
 use super::args::{Common, JobCommand, ListArgs, Resolution, UpdateArgs};
 use super::failure::Failure;
 use super::find::client_of;
@@ -118,7 +119,7 @@ async fn send_command(
 fn show_info(common: &Common, info: &JobInfo) -> Result<(), Failure> {
     match common.json {
         true => print_json(info),
-        false => print(text::job_text(info)),
+        false => print(advice::complete(common, &text::job_text(info))),
     }
 }
 
