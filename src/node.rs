@@ -6,8 +6,9 @@
 //!
 //! The order of the start is the order of need: storage, directory and quorums (what this node is a member of), the
 //! approver (what it has promised, and who may use it), then everything that makes use of them: the client of any
-//! quorum, placement, objects, the worker, the driver of led quorums, the job and task services. Requests that arrive earlier wait in their
-//! bounded channels. All actors share one task group and end on its shutdown token; [`Node::close`] waits for them.
+//! quorum, placement, objects, the worker, the driver of led quorums, the job and task services. Requests that arrive
+//! earlier wait in their bounded channels. All actors share one task group and end on its shutdown token;
+//! [`Node::close`] waits for them.
 
 mod feed;
 mod promises;

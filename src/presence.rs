@@ -180,7 +180,8 @@ impl Net for ObservedNet {
     fn round_trip(&self, peer: PeerId) -> Option<Duration> {
         let inner = &self.0;
         let observed = lock(&inner.presence).round_trip(inner.clock.monotonic(), peer);
-        // Pings notice that a peer became quicker, and questions that it became slower: the larger errs towards waiting.
+        // Pings notice that a peer became quicker, and questions that it became slower: the larger errs towards
+        // waiting.
         observed.max(inner.net.round_trip(peer))
     }
 

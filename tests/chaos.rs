@@ -1,4 +1,5 @@
-//! `testnet chaos` through the built binary: a short run in which every kind of fault happens and nothing promised breaks.
+//! `testnet chaos` through the built binary: a short run in which every kind of fault happens and nothing promised
+//! breaks.
 
 mod support;
 
@@ -59,8 +60,8 @@ fn twenty_kills_and_every_other_fault_break_no_promise() {
     assert!(healthy.is_ok(), "{}", last.borrow());
 }
 
-/// Goal: fifty jobs a second all succeed, each recorded once, while a node is killed every three seconds. Method: a minute
-/// of it; the ten minutes are a command that testnet/README.md names.
+/// Goal: fifty jobs a second all succeed, each recorded once, while a node is killed every three seconds. Method: a
+/// minute of it; the ten minutes are a command that testnet/README.md names.
 #[test]
 fn a_minute_of_steady_jobs_loses_none_to_kills() {
     let net = Net::with(7, |options| options.testing = true);

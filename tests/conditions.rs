@@ -66,8 +66,8 @@ fn why(net: &Net, job: &str, words: &str) {
     wait(words, || net.at(1, &["job", "why", job]).stdout.contains(words).then_some(()));
 }
 
-/// Goal: a condition fires once each time that it comes to hold, by the word of one member or of several; what the operator
-/// did not list is asked by nobody.
+/// Goal: a condition fires once each time that it comes to hold, by the word of one member or of several; what the
+/// operator did not list is asked by nobody.
 #[test]
 fn a_job_runs_when_a_number_that_a_server_tells_is_high() {
     let elsewhere = Server::start("http://127.0.0.1:1/");

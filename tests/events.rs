@@ -79,8 +79,8 @@ fn an_event_fires_a_job_that_another_node_submitted_once() {
     net.at(1, &["event", "emit", "door", "--data", &long]).fails(2, &["data", "16384"]);
 }
 
-/// Goal: ten thousand events at once are taken at the pace of the quorum, also while its primary is killed and the emitter
-/// restarts; each that was acknowledged is a fire or a recorded skip.
+/// Goal: ten thousand events at once are taken at the pace of the quorum, also while its primary is killed and the
+/// emitter restarts; each that was acknowledged is a fire or a recorded skip.
 #[test]
 fn thousands_of_events_are_all_in_the_record_though_primary_and_emitter_are_killed() {
     const EVENTS: u32 = 10_000;

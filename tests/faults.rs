@@ -47,8 +47,8 @@ fn put_with_full_disk(net: &Net, entry: usize, file: &Path, node: usize) -> supp
     ran
 }
 
-/// Goal: a holder whose disk is full costs its own column and no more. Method: fill the disk of a node that held a column
-/// of the last put, put again through another.
+/// Goal: a holder whose disk is full costs its own column and no more. Method: fill the disk of a node that held a
+/// column of the last put, put again through another.
 #[test]
 fn a_holder_whose_disk_is_full_is_left_out_and_nothing_is_lost() {
     let net = faulty_net();
@@ -95,8 +95,8 @@ fn an_entry_node_whose_disk_is_full_goes_on_and_loses_nothing() {
     reads_back(&net, 5, &again, &content(size, 12));
 }
 
-/// Goal: a member whose wall clock is an hour ahead, or behind, neither loses nor refuses anything: leases run on clocks
-/// that never step, and the quorum's time never goes back.
+/// Goal: a member whose wall clock is an hour ahead, or behind, neither loses nor refuses anything: leases run on
+/// clocks that never step, and the quorum's time never goes back.
 #[test]
 fn a_clock_that_is_an_hour_wrong_changes_nothing() {
     let net = faulty_net();

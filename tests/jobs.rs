@@ -230,8 +230,8 @@ fn processes(word: &str) -> usize {
     std::fs::read_dir("/proc").unwrap().flatten().filter(has).count()
 }
 
-/// Goal: a listed program runs for those who may have it run, and whatever it started is gone once its job is said to be
-/// cancelled. Method: every node lists an echo, and a shell that starts two sleeps; node 1 may submit them.
+/// Goal: a listed program runs for those who may have it run, and whatever it started is gone once its job is said to
+/// be cancelled. Method: every node lists an echo, and a shell that starts two sleeps; node 1 may submit them.
 #[test]
 fn a_listed_program_runs_and_all_of_its_processes_end_with_its_job() {
     let net = Net::up(3);
@@ -411,8 +411,8 @@ fn a_word_count_survives_a_killed_worker_and_a_killed_primary() {
     assert!(std::fs::read_to_string(&out).unwrap() == counted(text.as_bytes()), "the counts differ");
 }
 
-/// Goal: copies that agree leave receipts which prove it to anyone with nothing but the file, and to nobody once a digit
-/// of them is changed.
+/// Goal: copies that agree leave receipts which prove it to anyone with nothing but the file, and to nobody once a
+/// digit of them is changed.
 #[test]
 fn receipts_of_a_verified_job_are_checked_offline() {
     let net = Net::with(5, |options| options.testing = true);

@@ -1,4 +1,5 @@
-//! The bytes of everything that travels or is kept are what they were. What hostile ones do is `testnet/fuzz`'s to find.
+//! The bytes of everything that travels or is kept are what they were. What hostile ones do is `testnet/fuzz`'s to
+//! find.
 //!
 //! The fixtures are text (`name hex`, a file per protocol), so that a change of a format shows in review. To change one
 //! on purpose: `UPDATE_FIXTURES=1 cargo test -p quorate-protocols --test wire`, in a commit of its own that says why.

@@ -20,9 +20,9 @@ use crate::objects::ObjectEvent;
 use crate::quorum::HostEvent;
 use crate::streams;
 
-/// Events of this node from now on: its quorums, its own puts and gets, the pieces it holds, its connections. What other
-/// nodes do in quorums of which it is no member is told by those. Server-sent events with an `EventInfo` each. A client
-/// that is too slow is told `lagged` and misses what it missed.
+/// Events of this node from now on: its quorums, its own puts and gets, the pieces it holds, its connections. What
+/// other nodes do in quorums of which it is no member is told by those. Server-sent events with an `EventInfo` each. A
+/// client that is too slow is told `lagged` and misses what it missed.
 #[utoipa::path(get, path = "/v1/events", tag = "node",
     responses((status = 200, body = EventInfo, content_type = "text/event-stream")))]
 pub async fn events(State(backend): State<Shared>) -> Sse<impl Stream<Item = Result<SseEvent, Infallible>>> {
@@ -46,8 +46,8 @@ pub async fn events(State(backend): State<Shared>) -> Sse<impl Stream<Item = Res
     Sse::new(stream).keep_alive(KeepAlive::default())
 }
 
-/// Emits an event: jobs with a trigger for its name run, whichever quorum owns them. Success means that this node has it
-/// on disk and will deliver it. The same id under the same name is the same event, through whichever node it comes.
+/// Emits an event: jobs with a trigger for its name run, whichever quorum owns them. Success means that this node has
+/// it on disk and will deliver it. The same id under the same name is the same event, through whichever node it comes.
 #[utoipa::path(post, path = "/v1/events", tag = "node", request_body = EmitRequest,
     responses((status = 200, body = EmitInfo), (status = "default", body = ErrorBody)))]
 pub async fn emit(

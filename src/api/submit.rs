@@ -36,8 +36,8 @@ pub async fn id(
     Ok(Json(JobIdInfo { job: backend.job_id(Wanted { key, quorum, dedicated }).await? }))
 }
 
-/// Submits a job that computes, at once or each time its trigger fires. Committed when it is answered with success. A submit whose answer was lost is repeated
-/// under its id or key.
+/// Submits a job that computes, at once or each time its trigger fires. Committed when it is answered with success. A
+/// submit whose answer was lost is repeated under its id or key.
 #[utoipa::path(post, path = "/v1/jobs", tag = "jobs", request_body = SubmitRequest,
     responses((status = 200, body = SubmitInfo), (status = "default", body = ErrorBody)))]
 pub async fn submit(

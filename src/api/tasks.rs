@@ -34,8 +34,8 @@ pub struct Rows {
     limit: Option<u32>,
 }
 
-/// Tasks of a step. A step is remembered until the one after the next begins, and the one that a job ended in as long as
-/// the job.
+/// Tasks of a step. A step is remembered until the one after the next begins, and the one that a job ended in as long
+/// as the job.
 #[utoipa::path(get, path = "/v1/jobs/{job}/tasks", tag = "jobs", params(("job" = JobId, Path), Rows),
     responses((status = 200, body = Vec<TaskInfo>), (status = "default", body = ErrorBody)))]
 pub async fn tasks(

@@ -10,7 +10,7 @@ use quorate_testnet::Testnet;
 
 use super::{at_primary, median};
 use crate::api::NOTHING_WAT;
-use crate::cli::{Common, Failure, note, print, print_json, table};
+use crate::cli::{Common, Failure, print, print_json, print_to_stderr, table};
 
 /// How long one run may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -51,7 +51,7 @@ pub async fn run(common: &Common, testnet: &Testnet, tasks: u32, runs: u32) -> R
         }
         if run > 0 {
             let rate = f64::from(tasks) / began.elapsed().as_secs_f64();
-            note(format!("run {run}: {rate:.0} tasks per second"));
+            print_to_stderr(format!("run {run}: {rate:.0} tasks per second"));
             rates.push(rate);
         }
     }

@@ -73,17 +73,17 @@ pub enum Command {
     Receipt(ReceiptCommand),
     /// Follow what happens, until Ctrl-C
     ///
-    /// A node tells what happens in quorums of which it is a member, its own puts and gets, the pieces it holds, and its
-    /// connections. For what happens elsewhere, ask a node there: `quorate quorum ls` names primaries.
+    /// A node tells what happens in quorums of which it is a member, its own puts and gets, the pieces it holds, and
+    /// its connections. For what happens elsewhere, ask a node there: `quorate quorum ls` names primaries.
     Events,
     /// Emit events that jobs wait for
     #[command(subcommand)]
     Event(EventCommand),
     /// Check a live network from outside, and say what is wrong and what to do
     ///
-    /// Asks one node, which answers for its quorums' members and its peers; without --node on a testnet, every node. What
-    /// only a node itself can tell (its clock, disk, reservations) is checked of the nodes that are asked. Exit code 0:
-    /// healthy; 1: findings.
+    /// Asks one node, which answers for its quorums' members and its peers; without --node on a testnet, every node.
+    /// What only a node itself can tell (its clock, disk, reservations) is checked of the nodes that are asked. Exit
+    /// code 0: healthy; 1: findings.
     Doctor {
         /// Read every object whole
         #[arg(long)]
@@ -109,8 +109,8 @@ pub enum Command {
 pub enum EventCommand {
     /// Emit an event
     ///
-    /// The jobs whose trigger listens to the name run, wherever they are owned. Done means that the node has it on disk and
-    /// delivers it until it is taken.
+    /// The jobs whose trigger listens to the name run, wherever they are owned. Done means that the node has it on disk
+    /// and delivers it until it is taken.
     Emit {
         /// Letters, digits, '-', '_' and '.'; what begins with `quorate.` is the network's own
         name: String,
@@ -247,9 +247,9 @@ pub struct GetArgs {
 pub enum JobCommand {
     /// Submit a job that computes, and wait for its end
     ///
-    /// The file says what to run, on what, and how patiently: see examples/ and the README. Files that it names are sent
-    /// along, large ones as objects. Ctrl-C ends the waiting, not the job. A job with a trigger is not waited for unless
-    /// --wait or --follow ask for it: its end comes when nothing is left to fire, which may be never.
+    /// The file says what to run, on what, and how patiently: see examples/ and the README. Files that it names are
+    /// sent along, large ones as objects. Ctrl-C ends the waiting, not the job. A job with a trigger is not waited for
+    /// unless --wait or --follow ask for it: its end comes when nothing is left to fire, which may be never.
     Submit(SubmitArgs),
     /// Check a specification, without asking anyone
     Validate(SpecArgs),
@@ -290,8 +290,8 @@ pub enum JobCommand {
     },
     /// Show what tasks wrote on standard error
     ///
-    /// Workers keep it for a time, and show it through the node that submitted the job, an operator's, or one of a member
-    /// of its quorum.
+    /// Workers keep it for a time, and show it through the node that submitted the job, an operator's, or one of a
+    /// member of its quorum.
     Logs(LogArgs),
     /// Write the outputs of a job that computes, one after the other
     Output {
@@ -554,9 +554,9 @@ pub enum TestnetCommand {
     },
     /// Work and break nodes at once, and check what was promised
     ///
-    /// Uses the testnet that is up, else starts one in a temporary folder and takes it down. Never more is broken at once
-    /// than a minority of every quorum and one column of any object, so every violation is a bug: it is printed with a
-    /// command to look closer, and the exit code is 1.
+    /// Uses the testnet that is up, else starts one in a temporary folder and takes it down. Never more is broken at
+    /// once than a minority of every quorum and one column of any object, so every violation is a bug: it is printed
+    /// with a command to look closer, and the exit code is 1.
     Chaos(ChaosArgs),
     /// End every partition, cut, delay, corruption, full disk, lie and wrong clock
     Heal,

@@ -23,7 +23,7 @@ use super::advice::shell_path;
 use super::args::{Common, DemoArgs};
 use super::failure::Failure;
 use super::object::write_file;
-use super::output::{Text, bytes, facts, print, print_json, tell};
+use super::output::{Text, bytes, facts, print, print_json, print_unless_json};
 use super::reader;
 use super::show::{peers_table, quorum_text};
 use super::testnet::own_binary;
@@ -139,18 +139,18 @@ fn keep_text(net: &Path, folder: &Path, run: &[usize]) -> Text {
 
 async fn perform(common: &Common, net: &Path, scratch: &Path) -> Result<Summary, Failure> {
     let file = own_binary()?;
-    tell(common, format!("Starting {NODES} nodes on loopback, in {}", net.display()))?;
+    print_unless_json(common, format!("Starting {NODES} nodes on loopback, in {}", net.display()))?;
     let (testnet, up) = Testnet::up(UpOptions::new(net, NODES, &file)).await?;
     let peers: Vec<PeerInfo> = testnet.client(1)?.get("/v1/peers").await?;
     let seen = Text::from(format!("Every node sees every other after {:.1} s. Node 1's peers:", up.as_secs_f64()));
-    tell(common, seen.below(peers_table(&peers)))?;
+    print_unless_json(common, seen.below(peers_table(&peers)))?;
 
     let note = Upload { name: Some("note".into()), ..Upload::default() };
     let hello = futures::stream::iter([Ok(Bytes::from_static(b"hello"))]);
     let quorum = upload(&testnet.client(1)?, &note, hello, |_| ()).await?.quorum;
     let detail: QuorumDetail = testnet.client(1)?.get(&format!("/v1/quorums/{quorum}")).await?;
     let formed = Text::from("").and("A small note was put through node 1, and these peers formed a quorum for it:");
-    tell(common, formed.below(quorum_text(&detail)))?;
+    print_unless_json(common, formed.below(quorum_text(&detail)))?;
 
     let primary = primary_of(&testnet, 1, quorum).await?;
     let index_of = |peer: PeerId| {
@@ -171,7 +171,7 @@ async fn perform(common: &Common, net: &Path, scratch: &Path) -> Result<Summary,
         file.display(),
         bytes(size)
     );
-    tell(common, Text::from("").and(putting))?;
+    print_unless_json(common, Text::from("").and(putting))?;
     let client = testnet.client(entry)?;
     let what = Upload { quorum: Some(quorum), ..what };
     let began = Instant::now();
@@ -184,7 +184,10 @@ async fn perform(common: &Common, net: &Path, scratch: &Path) -> Result<Summary,
     let kill = async {
         let pieces = wait_for_pieces(progress, part).await?;
         let held_since = Instant::now();
-        tell(common, format!("{pieces} pieces are with their holders; now SIGKILL to node {victim}, the primary"))?;
+        print_unless_json(
+            common,
+            format!("{pieces} pieces are with their holders; now SIGKILL to node {victim}, the primary"),
+        )?;
         let watching = testnet.client(watcher)?;
         let killed = Instant::now();
         tokio::task::block_in_place(|| testnet.kill(victim))?;
@@ -193,7 +196,7 @@ async fn perform(common: &Common, net: &Path, scratch: &Path) -> Result<Summary,
         commit(&watching, quorum).await?;
         let failover = killed.elapsed();
         let next = primary_of(&testnet, watcher, quorum).await?;
-        tell(
+        print_unless_json(
             common,
             format!(
                 "Failover: node {} is primary, the next command was committed {:.0} ms after the kill",
@@ -205,8 +208,11 @@ async fn perform(common: &Common, net: &Path, scratch: &Path) -> Result<Summary,
     };
     let (stored, (failover, held)): (PutInfo, _) = tokio::try_join!(put, kill)?;
     let put_took = began.elapsed().saturating_sub(held);
-    tell(common, format!("The put went through: {} pieces moved, object {}", stored.pieces_sent, stored.object))?;
-    tell(common, format!("Reading it back through node {reader}"))?;
+    print_unless_json(
+        common,
+        format!("The put went through: {} pieces moved, object {}", stored.pieces_sent, stored.object),
+    )?;
+    print_unless_json(common, format!("Reading it back through node {reader}"))?;
 
     let copy = scratch.join("copy");
     let began = Instant::now();

@@ -78,8 +78,8 @@ pub fn client_of(common: &Common) -> Result<Client, Failure> {
     }
 }
 
-/// The testnet that a command is about which names no node; `None` when it names one, or when the node of this machine is
-/// meant.
+/// The testnet that a command is about which names no node; `None` when it names one, or when the node of this machine
+/// is meant.
 pub fn whole_testnet(common: &Common) -> Option<Testnet> {
     let names_a_node = common.node.is_some() || std::env::var(NODE_VARIABLE).is_ok_and(|text| !text.is_empty());
     let node_dir = common.dir.clone().unwrap_or_else(default_node_dir);

@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::args::{Common, DemoArgs};
 use super::failure::Failure;
 use super::job;
-use super::output::{Text, bytes, counter, facts, progress, tell};
+use super::output::{Text, bytes, counter, facts, print_unless_json, progress};
 use super::testnet::own_binary;
 use super::transfer::{open_file, upload};
 
@@ -83,15 +83,18 @@ pub async fn perform(common: &Common, args: &DemoArgs, net: &Path, scratch: &Pat
         Some(file) => file.clone(),
         None => {
             let path = scratch.join("text");
-            tell(common, format!("Writing {} of text: paragraphs of Moby-Dick, in a drawn order", bytes(args.size)))?;
+            print_unless_json(
+                common,
+                format!("Writing {} of text: paragraphs of Moby-Dick, in a drawn order", bytes(args.size)),
+            )?;
             tokio::task::block_in_place(|| write_text(&path, args.size))
                 .map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
             path
         }
     };
-    tell(common, format!("Starting {NODES} nodes on loopback, in {}", net.display()))?;
+    print_unless_json(common, format!("Starting {NODES} nodes on loopback, in {}", net.display()))?;
     let (testnet, up) = Testnet::up(UpOptions::new(net, NODES, &own_binary()?)).await?;
-    tell(
+    print_unless_json(
         common,
         format!("Every node sees every other after {:.1} s; putting the text through node 1", up.as_secs_f64()),
     )?;
@@ -106,7 +109,7 @@ pub async fn perform(common: &Common, args: &DemoArgs, net: &Path, scratch: &Pat
     bar.finish_and_clear();
     let stored = stored?;
     let rate = stored.bytes as f64 / 1e3 / (stored.took_ms.max(1)) as f64;
-    tell(common, format!("Stored as object {} ({rate:.0} MB/s)", stored.object))?;
+    print_unless_json(common, format!("Stored as object {} ({rate:.0} MB/s)", stored.object))?;
 
     let request = SubmitRequest {
         spec: SPEC.to_owned(),
@@ -117,14 +120,17 @@ pub async fn perform(common: &Common, args: &DemoArgs, net: &Path, scratch: &Pat
     };
     let began = Instant::now();
     let SubmitInfo { job, .. } = testnet.client(2)?.post("/v1/jobs", &request).await?;
-    tell(common, format!("Submitted through node 2 as job {job}; looking at it through node 3"))?;
+    print_unless_json(common, format!("Submitted through node 2 as job {job}; looking at it through node 3"))?;
     let (ended, workers) = until_end(common, &testnet.client(3)?, job).await?;
     let job_s = began.elapsed().as_secs_f64();
     let steps: &[PlannedStep] = ended.compute.as_ref().map(|compute| compute.steps.as_slice()).unwrap_or_default();
     let tasks = steps.iter().map(|step| step.tasks).sum();
 
     let reader = testnet.client(NODES)?;
-    tell(common, format!("Counted in {job_s:.1} s; reading the result through node {NODES}, and counting alone"))?;
+    print_unless_json(
+        common,
+        format!("Counted in {job_s:.1} s; reading the result through node {NODES}, and counting alone"),
+    )?;
     let counted = scratch.join("counts");
     let outputs: Vec<OutputInfo> = reader.get(&format!("/v1/jobs/{job}/outputs")).await?;
     super::object::write_file(job::output_content(reader, job, outputs, None), &counted).await?;

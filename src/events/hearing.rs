@@ -1,8 +1,8 @@
 //! The primary's end: which triggers the events of a dispatch fire, and the commit of that.
 //!
 //! Nothing is committed for events that fire nothing. The state is read after the lead was confirmed, so that a trigger
-//! whose submit was acknowledged by an earlier primary is never overlooked. Expressions are evaluated beside the actors,
-//! on copies of what the triggers want.
+//! whose submit was acknowledged by an earlier primary is never overlooked. Expressions are evaluated beside the
+//! actors, on copies of what the triggers want.
 //!
 //! **Which events are too old.** A trigger hears of what is emitted after its submit. Clocks of nodes differ, so the
 //! emitter says how old each event is, and the age is counted back from the quorum's time. While that stands still,
@@ -25,8 +25,8 @@ use crate::jobs::ports::{LocalQuorum, LocalQuorums};
 use crate::quorum::QuorumError;
 use crate::seams::run_blocking;
 
-/// Evaluations after which a dispatch is cut; the emitter sends the rest anew. A guess at what does not keep others from
-/// this thread for long: most take some microseconds.
+/// Evaluations after which a dispatch is cut; the emitter sends the rest anew. A guess at what does not keep others
+/// from this thread for long: most take some microseconds.
 const EVALUATIONS_MAX: usize = 4_096;
 
 /// How far the clocks may be behind quorum time before that counts as standing still.
@@ -44,8 +44,8 @@ impl Hearing {
         Self { quorums, planners: Arc::default() }
     }
 
-    /// Takes a dispatch of `from`, which the transport vouches for and [`Dispatch::check`] has passed, for a quorum that
-    /// `this_node` leads.
+    /// Takes a dispatch of `from`, which the transport vouches for and [`Dispatch::check`] has passed, for a quorum
+    /// that `this_node` leads.
     pub async fn hear(
         &self,
         local: &dyn LocalQuorum,

@@ -1,8 +1,8 @@
 //! Events: from whoever emits them, through this node's durable outbox, to the quorums whose triggers listen.
 //!
-//! - [`Events`] is the emitter. Its actor owns the outbox ([`quorate_protocols::trigger::outbox`] decides; [`rows`] is what
-//!   of it is on disk), acknowledges an event once it is synced, asks quorums what they want and sends them what is
-//!   theirs, through [`carrier`].
+//! - [`Events`] is the emitter. Its actor owns the outbox ([`quorate_protocols::trigger::outbox`] decides; [`rows`] is
+//!   what of it is on disk), acknowledges an event once it is synced, asks quorums what they want and sends them what
+//!   is theirs, through [`carrier`].
 //! - [`Hearing`] is the other end, on the primary: which triggers a dispatch fires, and the commit.
 //! - [`network`] emits what happens to the network itself, under names that begin with `quorate.`.
 //!

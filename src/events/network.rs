@@ -1,9 +1,9 @@
-//! What happens to the network itself, as events: `quorate.peer.joined`, `quorate.peer.lost`, `quorate.object.stored` and
-//! `quorate.job.ended`.
+//! What happens to the network itself, as events: `quorate.peer.joined`, `quorate.peer.lost`, `quorate.object.stored`
+//! and `quorate.job.ended`.
 //!
-//! Several nodes see the same thing, and each says so, for each may crash before it has: the id says that it is one. So a
-//! trigger hears of it once, within its `dedupe_window`. A peer is *joined* for each start of its process, and *lost* when
-//! nobody here has been connected to it for [`LOST_AFTER`]. What a node sees as it starts itself is no news.
+//! Several nodes see the same thing, and each says so, for each may crash before it has: the id says that it is one. So
+//! a trigger hears of it once, within its `dedupe_window`. A peer is *joined* for each start of its process, and *lost*
+//! when nobody here has been connected to it for [`LOST_AFTER`]. What a node sees as it starts itself is no news.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,14 +1,14 @@
 //! Who may propose what: asked by the primary before a command enters the log.
 //!
-//! - *Submit*: any admitted peer, within its quota. Of a trigger it is asked here whether its lines, zone and expressions
-//!   can be read, for the state machine never reads them.
-//! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *Fire*, *Suspend*, *Unsuspend*: the owner of the job, or an
-//!   operator of the network. *RemoveObject*: the owner of the claims that it names, or an operator.
-//! - Duties of the primary (holders, workers, timers, triggers, confirmations, releases, repairs, standbys, levels): this node
-//!   itself, never a peer.
+//! - *Submit*: any admitted peer, within its quota. Of a trigger it is asked here whether its lines, zone and
+//!   expressions can be read, for the state machine never reads them.
+//! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *Fire*, *Suspend*, *Unsuspend*: the owner of the job,
+//!   or an operator of the network. *RemoveObject*: the owner of the claims that it names, or an operator.
+//! - Duties of the primary (holders, workers, timers, triggers, confirmations, releases, repairs, standbys, levels):
+//!   this node itself, never a peer.
 //! - Commands of a run's worker, and of workers of tasks: the state machine compares the author with the worker that it
-//!   has on record, so they pass here. *Attach* is open to every admitted peer: whoever has the file may finish storing it when the node that
-//!   began is gone, and the piece hashes already recorded refuse any other file.
+//!   has on record, so they pass here. *Attach* is open to every admitted peer: whoever has the file may finish storing
+//!   it when the node that began is gone, and the piece hashes already recorded refuse any other file.
 //!
 //! A check reads this member's own state, which may lag. That is safe: an owner never changes, and a job not seen
 //! yet is left to the state machine, which answers that it knows no such job or, if it was committed meanwhile, is

@@ -1,12 +1,13 @@
-//! Submitting a job that computes, at once or each time its trigger fires: first an id, which says whose it is, then the job under that id.
+//! Submitting a job that computes, at once or each time its trigger fires: first an id, which says whose it is, then
+//! the job under that id.
 //!
 //! An id can be asked for again and again as long as nobody knows whether the submit under it was heard; the quorum
 //! takes the same specification under the same id as the same job, and another one as a conflict.
 //!
 //! A *key* stands for an id: which quorum it went to is on this node's disk before anything is submitted, and the rest
 //! of the id follows from quorum and key. So submits that race with one key through this node are one job, and through
-//! several nodes too when they name the quorum. Through several nodes without naming it, each chooses for itself and two
-//! jobs may come of it. Keys are forgotten after [`KEY_KEPT`], or when there are more than [`KEYS_MAX`], the oldest
+//! several nodes too when they name the quorum. Through several nodes without naming it, each chooses for itself and
+//! two jobs may come of it. Keys are forgotten after [`KEY_KEPT`], or when there are more than [`KEYS_MAX`], the oldest
 //! first.
 
 use std::sync::Arc;

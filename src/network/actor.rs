@@ -1,4 +1,5 @@
-//! The task that owns the swarm: wait, apply, and wait again. What the swarm reports is dealt with in [`super::events`].
+//! The task that owns the swarm: wait, apply, and wait again. What the swarm reports is dealt with in
+//! [`super::events`].
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -200,7 +200,8 @@ fn kademlia(local: libp2p::PeerId) -> kad::Behaviour<MemoryStore> {
     let mut config = kad::Config::new(KAD_PROTOCOL);
     config
         .set_query_timeout(KAD_QUERY_TIMEOUT)
-        // Only peers that said over an authenticated connection where they listen come in, and the actor puts them there.
+        // Only peers that said over an authenticated connection where they listen come in, and the actor puts them
+        // there.
         .set_kbucket_inserts(kad::BucketInserts::Manual)
         .set_record_filtering(kad::StoreInserts::Unfiltered)
         .set_provider_record_ttl(Some(PROVIDER_TTL))

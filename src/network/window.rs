@@ -1,9 +1,9 @@
 //! How many pieces may be on their way to and from one peer: all that the protocol allows while the peer's liveness
 //! answers come as quickly as they used to, fewer when these begin to wait.
 //!
-//! Liveness messages and pieces share the connection, the machine at the other end and its disk. A round trip that grows
-//! says that one of them is full; what is taken back then is bulk, so that it never starves consensus. A peer with
-//! which this node shares no quorum has no liveness traffic, and nothing to starve.
+//! Liveness messages and pieces share the connection, the machine at the other end and its disk. A round trip that
+//! grows says that one of them is full; what is taken back then is bulk, so that it never starves consensus. A peer
+//! with which this node shares no quorum has no liveness traffic, and nothing to starve.
 //!
 //! Pure: round trips in, a weight out.
 

@@ -159,7 +159,8 @@ impl Confirmations {
     }
 }
 
-/// A task that sends to a member. Should it panic, those who wait hear that they are given up, and the next begins anew.
+/// A task that sends to a member. Should it panic, those who wait hear that they are given up, and the next begins
+/// anew.
 struct Sending {
     rounds: Arc<Mutex<Rounds>>,
     to: MemberId,

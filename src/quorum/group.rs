@@ -2,8 +2,8 @@
 //!
 //! A group is opened from disk ([`Group::open`]) and runs until it is closed or stops by itself. Its *supervisor*
 //! follows openraft's own account of who leads and turns it into [`HostEvent`]s. To be *leading* is more than to be
-//! raft's leader: everything that was in the log when the lead was gained must be applied, and a majority must have been
-//! heard lately (openraft 0.9 has no check-quorum). Only then does the node propose, read or derive duties here. A
+//! raft's leader: everything that was in the log when the lead was gained must be applied, and a majority must have
+//! been heard lately (openraft 0.9 has no check-quorum). Only then does the node propose, read or derive duties here. A
 //! member that is restarted leads again only when it is elected again ([`LogStore::end_own_lead`]).
 //!
 //! openraft ends for good at the first error of a store, a full disk among them. A group that ended so has *stopped*:

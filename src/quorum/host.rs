@@ -310,7 +310,8 @@ impl Inner {
             batch.delete(DEPARTED_TREE, id.0);
         }
         self.storage.write(batch).await?;
-        // The mark first: a store without the group, and a mark that tells of it, would be taken for a disk that forgot.
+        // The mark first: a store without the group, and a mark that tells of it, would be taken for a disk that
+        // forgot.
         self.forget(quorum).await?;
         group::erase(&self.storage, quorum).await?;
         self.groups.write().expect("no panic under this lock").remove(&quorum);

@@ -4,8 +4,9 @@
 //! the group's record, the snapshot's record) and `raft.<quorum>.chunks` (digest → snapshot chunk).
 //!
 //! Promises: an entry is readable when `append` returns and synced before openraft hears that it was flushed; a vote
-//! is synced, and marked outside the store, before it is used (that it won is written without a sync); what a truncation removed does not come back. The
-//! commit pointer is written without a sync: it saves work after a restart and promises nothing.
+//! is synced, and marked outside the store, before it is used (that it won is written without a sync); what a
+//! truncation removed does not come back. The commit pointer is written without a sync: it saves work after a restart
+//! and promises nothing.
 
 use std::fmt::Debug;
 use std::io;
@@ -246,8 +247,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
         let mut batch = KvBatch::new();
         put_meta(&mut batch, &self.trees, VOTE, *vote);
-        // That the candidate of a vote has won is news, not a promise: the vote itself was synced when it was given, and
-        // whoever forgets the news in a crash hears it again. The next synced entry makes it durable.
+        // That the candidate of a vote has won is news, not a promise: the vote itself was synced when it was given,
+        // and whoever forgets the news in a crash hears it again. The next synced entry makes it durable.
         let kept = self.vote().map_err(|error| StorageIoError::read_vote(&error))?;
         if vote.committed && kept.is_some_and(|kept| kept.leader_id == vote.leader_id) {
             let applied = self.fault.note(self.storage.kv().apply(batch));

@@ -6,8 +6,8 @@
 //! Either way the newcomer first creates the group on the strength of its own signed promise, then catches up as a
 //! learner, and only then swaps places with the lost voter through a joint configuration. One change per group at a
 //! time. The newcomer is one of the standbys that the quorum keeps (`standbys`); when none of them is there, or its
-//! promise has run out, the primary asks for a fresh promise. One that finds a joint configuration left behind by another
-//! finishes it, and a learner that nobody waits for any more is let go.
+//! promise has run out, the primary asks for a fresh promise. One that finds a joint configuration left behind by
+//! another finishes it, and a learner that nobody waits for any more is let go.
 //!
 //! A member that was replaced while away finds out when it is back: a majority of the voters it knows say, signed,
 //! that it is none of them ([`check_own_membership`]); it leaves, and keeps a note on where the quorum went.

@@ -19,7 +19,8 @@
 //!
 //! What faults cost: a peer's malformed bytes are penalised and dropped; a message from a peer that is no member is
 //! refused; a state that differs from the primary's stops that member for good and says so; a disk error stops the
-//! member until its store takes writes again; a disk that forgot promises keeps the member out until it comes back in another incarnation.
+//! member until its store takes writes again; a disk that forgot promises keeps the member out until it comes back in
+//! another incarnation.
 
 mod clocks;
 mod confirmations;
@@ -212,8 +213,8 @@ impl QuorumHost {
         });
         Ok(Self(host))
     }
-    /// Tells where promises come from; the first call counts. Until then promises are taken on their signature alone, no
-    /// standbys are kept, and lost members are replaced by those of the founding only.
+    /// Tells where promises come from; the first call counts. Until then promises are taken on their signature alone,
+    /// no standbys are kept, and lost members are replaced by those of the founding only.
     pub fn set_promises(&self, promises: Arc<dyn Promises>) {
         // A second call is a mistake that changes nothing.
         let _ = self.0.promises.set(promises);

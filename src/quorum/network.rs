@@ -2,8 +2,9 @@
 //!
 //! A peer that the network says is not connected is unreachable at once, without waiting for a deadline, and is
 //! dialled beside; openraft then backs off for [`BACKOFF_FIRST`], doubling up to [`BACKOFF_MAX`]. Every failure is
-//! reported as unreachable, because openraft retries anything else without a pause. An append that did not arrive before
-//! its deadline is followed by smaller ones, down to a single entry: openraft would send the same again for ever.
+//! reported as unreachable, because openraft retries anything else without a pause. An append that did not arrive
+//! before its deadline is followed by smaller ones, down to a single entry: openraft would send the same again for
+//! ever.
 //!
 //! Three things are learnt on the way and kept in [`Links`] for others to act on: members that missed a message (a
 //! commit notice is not repeated by openraft: the liveness layer sends a heartbeat when the member is back), peers
@@ -298,8 +299,8 @@ impl Connector {
     }
 }
 
-/// From one group's member to another. openraft makes one for what a member is sent in the course of a lead, and one for
-/// each vote, each snapshot and each question whether this member still leads.
+/// From one group's member to another. openraft makes one for what a member is sent in the course of a lead, and one
+/// for each vote, each snapshot and each question whether this member still leads.
 pub struct Link {
     group: Connector,
     target: MemberId,

@@ -42,7 +42,8 @@ struct Inner {
 #[derive(Default)]
 struct Pause {
     is_paused: AtomicBool,
-    /// Whoever became ready meanwhile. A task that is not polled arms nothing new, so each is in here a few times at most.
+    /// Whoever became ready meanwhile. A task that is not polled arms nothing new, so each is in here a few times at
+    /// most.
     ready: Mutex<Vec<Waker>>,
 }
 

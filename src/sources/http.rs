@@ -1,7 +1,7 @@
 //! JSON over HTTP and HTTPS, from hosts that the operator lists and from no others, redirects included.
 //!
-//! A host over HTTPS is believed when an authority that this machine trusts vouches for it, or one that the operator names
-//! beside those.
+//! A host over HTTPS is believed when an authority that this machine trusts vouches for it, or one that the operator
+//! names beside those.
 
 use std::fmt;
 use std::str::FromStr;

@@ -195,8 +195,8 @@ fn one_seed_gives_the_same_bytes() {
     });
 }
 
-/// Goal: cancelling ends a module in whatever it is doing, and nothing of it goes on. Method: a tight loop, a sleep of a
-/// year and a read that never comes, each cancelled once it has begun.
+/// Goal: cancelling ends a module in whatever it is doing, and nothing of it goes on. Method: a tight loop, a sleep of
+/// a year and a read that never comes, each cancelled once it has begun.
 #[test]
 fn a_cancelled_module_stops_in_loops_sleeps_and_reads() {
     let sleep = format!(

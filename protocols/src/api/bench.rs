@@ -49,8 +49,8 @@ pub struct JobsBench {
     pub failed: u64,
 }
 
-/// `bench triggers`: one row for a trigger that fires alone, one for many that are due at the same moment. How late: from
-/// the instant to the fire as the asked member has it applied, committed and synced on a majority.
+/// `bench triggers`: one row for a trigger that fires alone, one for many that are due at the same moment. How late:
+/// from the instant to the fire as the asked member has it applied, committed and synced on a majority.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TriggersBench {
     pub triggers: u32,

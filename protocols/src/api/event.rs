@@ -9,7 +9,8 @@ use crate::job::RunState;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EmitRequest {
-    /// What triggers listen to: letters, digits, `-`, `_` and `.`. Names that begin with `quorate.` are the network's own.
+    /// What triggers listen to: letters, digits, `-`, `_` and `.`. Names that begin with `quorate.` are the network's
+    /// own.
     pub name: String,
     /// Events of one name and id are one.
     #[serde(default)]

@@ -62,8 +62,8 @@ pub struct FireInfo {
     pub last_ms: Option<Millis>,
     pub number: u64,
     pub cause: FireCause,
-    /// Quorum time of the record: how much later than the instant it was committed. Of a row that stands for several, when
-    /// the last of them was.
+    /// Quorum time of the record: how much later than the instant it was committed. Of a row that stands for several,
+    /// when the last of them was.
     pub recorded_ms: Millis,
 }
 

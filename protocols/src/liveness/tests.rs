@@ -414,8 +414,8 @@ fn a_voter_that_missed_the_last_primary_does_not_wait_for_it() {
     assert_eq!(quorum.elections.len(), 1);
 }
 
-/// Goal: the same when its loss was noticed first, before its node came back on an empty disk. Method: a voter waits for
-/// the lost primary's successor with nobody to ask until the node is back and denies that it leads.
+/// Goal: the same when its loss was noticed first, before its node came back on an empty disk. Method: a voter waits
+/// for the lost primary's successor with nobody to ask until the node is back and denies that it leads.
 #[test]
 fn a_primary_that_was_lost_and_is_back_without_its_disk_is_not_waited_for() {
     let mut quorum = Quorum::new(&[12, 11, 10]);

@@ -56,9 +56,9 @@ pub struct Leases {
     by_end: BTreeSet<(Millis, LeaseId)>,
     by_asker: BTreeMap<PeerId, usize>,
     by_nonce: BTreeMap<(PeerId, Nonce), LeaseId>,
-    /// A node is a member of a quorum once, and one worker of it, so a second promise for one is refused (a worker's may
-    /// be changed instead: [`Leases::regrant`]). A run may have several columns in one place only if nobody else has
-    /// room, and asks for each with a nonce of its own; those are not unique.
+    /// A node is a member of a quorum once, and one worker of it, so a second promise for one is refused (a worker's
+    /// may be changed instead: [`Leases::regrant`]). A run may have several columns in one place only if nobody else
+    /// has room, and asks for each with a nonce of its own; those are not unique.
     unique: BTreeMap<Subject, LeaseId>,
 }
 

@@ -1,7 +1,8 @@
 //! Whether a record of fires is what its specification asks for: each instant once, each event once.
 //!
-//! It sees the specification and the rows alone, and works out for itself which instants there are. So whatever went wrong
-//! between a clock and the record (an instant proposed twice, a primary that began anew, a leap too far) shows here.
+//! It sees the specification and the rows alone, and works out for itself which instants there are. So whatever went
+//! wrong between a clock and the record (an instant proposed twice, a primary that began anew, a leap too far) shows
+//! here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +37,8 @@ pub fn covered<'r>(rows: impl IntoIterator<Item = &'r FireRow>) -> Vec<Covered> 
     covered
 }
 
-/// What is wrong with rows that reach from the first instant after `from` to `next` (exclusive; none: to the last of all).
+/// What is wrong with rows that reach from the first instant after `from` to `next` (exclusive; none: to the last of
+/// all).
 ///
 /// Instants in `open` have no row yet. When the first rows were forgotten, give `forgotten`: how many instants they
 /// stood for.

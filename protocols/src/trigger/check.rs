@@ -1,7 +1,8 @@
 //! Whether a trigger may be recorded, and whether this build can tell what it means.
 //!
 //! Members check sizes and shapes alone ([`TriggeredSpec::check`]): that answer is the same in every build. Whether a
-//! line of cron, a zone or an expression can be read is for those who take the job in: [`TriggeredSpec::check_meaning`].
+//! line of cron, a zone or an expression can be read is for those who take the job in:
+//! [`TriggeredSpec::check_meaning`].
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -31,8 +32,8 @@ impl TriggeredSpec {
         self.job.check()
     }
 
-    /// As `check`, and whether this build can tell what lines of cron, zones and expressions mean. Asked by whoever takes
-    /// the job in, before it is proposed.
+    /// As `check`, and whether this build can tell what lines of cron, zones and expressions mean. Asked by whoever
+    /// takes the job in, before it is proposed.
     pub fn check_meaning(&self) -> Checked {
         self.check()?;
         self.trigger.check_meaning()

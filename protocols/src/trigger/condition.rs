@@ -114,7 +114,8 @@ mod tests {
         }
     }
 
-    /// The seconds at which a condition fires that holds (`+`), does not (`-`), or cannot be told (`?`), second by second.
+    /// The seconds at which a condition fires that holds (`+`), does not (`-`), or cannot be told (`?`), second by
+    /// second.
     fn fires(spec: &ConditionSpec, looks: &str) -> Vec<usize> {
         let mut state = ConditionState::default();
         let mut fired = Vec::new();

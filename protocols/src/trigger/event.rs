@@ -71,7 +71,8 @@ pub struct Dispatched {
 pub struct Heard {
     /// At most what was said; less when there was more than one command takes.
     pub reaches: u64,
-    /// What the quorum has on record of the emitter now; `None`: nothing of it was for anyone, and nothing was recorded.
+    /// What the quorum has on record of the emitter now; `None`: nothing of it was for anyone, and nothing was
+    /// recorded.
     pub recorded: Option<u64>,
 }
 

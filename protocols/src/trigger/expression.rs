@@ -1,7 +1,7 @@
 //! Expressions over event data and observed values: CEL, with every cost bounded before it is paid.
 //!
-//! *Size*: the text is at most [`EXPRESSION_BYTES_MAX`] long, its tree has at most [`EXPRESSION_NODES_MAX`] nodes and is
-//! at most [`EXPRESSION_DEPTH_MAX`] deep; data is capped where it comes in. *Names*: only the given variables may be
+//! *Size*: the text is at most [`EXPRESSION_BYTES_MAX`] long, its tree has at most [`EXPRESSION_NODES_MAX`] nodes and
+//! is at most [`EXPRESSION_DEPTH_MAX`] deep; data is capped where it comes in. *Names*: only the given variables may be
 //! used. *Time and memory*: CEL always ends, but a macro within a macro multiplies. So an upper bound of the work is
 //! computed from the tree and the size of the data, and what could exceed [`EXPRESSION_WORK_MAX`] is not begun: an
 //! expression that would be too dear on a mere [`SMALL_DATA`] bytes is refused when it is written, the others when the
@@ -335,8 +335,8 @@ mod tests {
         }
     }
 
-    /// Goal: what would take long is refused by its size, whatever the machine. Method: macros that multiply, on as much
-    /// data as may come.
+    /// Goal: what would take long is refused by its size, whatever the machine. Method: macros that multiply, on as
+    /// much data as may come.
     #[test]
     fn an_expression_that_multiplies_is_not_begun() {
         let numbers: Vec<_> = (0..5_000).collect();
@@ -362,8 +362,8 @@ mod tests {
         }
     }
 
-    /// Goal: whatever is accepted can be evaluated on the stack of an ordinary thread. Method: every way to go deep, up to
-    /// where it is refused and far beyond.
+    /// Goal: whatever is accepted can be evaluated on the stack of an ordinary thread. Method: every way to go deep, up
+    /// to where it is refused and far beyond.
     #[test]
     fn the_deepest_that_is_allowed_fits_the_stack() {
         let forms = [

@@ -7,8 +7,8 @@
 //! With cause *event*: `event` has `name`, `id`, `from`, `at_ms` and `data`. *condition*: `value` is what was seen.
 //! *manual*: `by` is the peer that asked. *after*: `ended` lists the jobs with their run, state and time.
 //!
-//! It is written while an entry is applied, so it is put together from its parts: JSON that came from outside was read by
-//! the primary and is copied here as it is, for writing it anew could differ between builds.
+//! It is written while an entry is applied, so it is put together from its parts: JSON that came from outside was read
+//! by the primary and is copied here as it is, for writing it anew could differ between builds.
 
 use bytes::Bytes;
 

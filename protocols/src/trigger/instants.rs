@@ -1,19 +1,19 @@
 //! Which instants a schedule has: arithmetic on the calendar, without a clock.
 //!
 //! **The clock's face and daylight saving.** A line of cron is read on the clocks of its time zone.
-//! - A line that names hours (`30 2 * * *`) means those times of day, each once. A time that the clocks skip comes at the
-//!   first moment after the gap; a time that they show twice counts the first time.
-//! - A line that runs in every hour (`*/10 * * * *`) follows the time that passes: it comes in both halves of an hour that
-//!   is shown twice, and nothing is added for one that is skipped.
+//! - A line that names hours (`30 2 * * *`) means those times of day, each once. A time that the clocks skip comes at
+//!   the first moment after the gap; a time that they show twice counts the first time.
+//! - A line that runs in every hour (`*/10 * * * *`) follows the time that passes: it comes in both halves of an hour
+//!   that is shown twice, and nothing is added for one that is skipped.
 //!
-//! So no day is without its daily run and none has two, and an hourly run is never two hours from the next. Several lines
-//! are one schedule: an instant that two of them name is one instant.
+//! So no day is without its daily run and none has two, and an hourly run is never two hours from the next. Several
+//! lines are one schedule: an instant that two of them name is one instant.
 //!
 //! **Day of month and day of week.** As crontab(5) has it: when a line restricts both, either suffices; a field that
 //! begins with `*` restricts nothing ([`super::crontab`] reads the line's shape).
 //!
-//! **Whose time zones.** The rules travel with the build. Two builds may know different ones, so this runs at the primary
-//! alone: what it finds is committed, and no member computes it again.
+//! **Whose time zones.** The rules travel with the build. Two builds may know different ones, so this runs at the
+//! primary alone: what it finds is committed, and no member computes it again.
 
 use std::collections::VecDeque;
 
@@ -111,9 +111,9 @@ impl Schedule {
 
     /// What became due by `now`, and what comes after it; `None` when that is nothing that the record does not know.
     ///
-    /// Bounded, however long nobody looked: at most [`INSTANTS_PER_SPAN_MAX`] instants are visited, and a regular period
-    /// is leapt over. When more are due, the span holds only such as are followed by more than could be caught up with;
-    /// asking again goes on from there.
+    /// Bounded, however long nobody looked: at most [`INSTANTS_PER_SPAN_MAX`] instants are visited, and a regular
+    /// period is leapt over. When more are due, the span holds only such as are followed by more than could be caught
+    /// up with; asking again goes on from there.
     ///
     /// `resuming`: the record waits for a span, even an empty one.
     pub fn span(&self, job: JobId, clock: &Clock, resuming: bool, now: Millis) -> Option<Span> {

@@ -58,7 +58,8 @@ pub const QUEUE_DEFAULT: u32 = 16;
 /// Missed instants that are caught up with, one run each.
 pub const CATCH_UP_MAX: u32 = 100;
 
-/// An instant that is committed at most this late was not missed: a failover, a slow disk. It fires whatever the policy.
+/// An instant that is committed at most this late was not missed: a failover, a slow disk. It fires whatever the
+/// policy.
 pub const MISSED_AFTER: Duration = Duration::from_secs(10);
 
 // ---- what one command carries ----
@@ -93,8 +94,8 @@ pub const RUNS_LIVE_MAX: usize = 1_000;
 /// Bytes of what waiting fires will give their tasks, per trigger. It must fit a snapshot's chunk with all the rest.
 pub const WAITING_BYTES_MAX: usize = 256 * KIB;
 
-/// Ids of events that are remembered so that none fires twice, over all triggers and of one. When it is full, deliveries
-/// are refused until windows have passed: the emitters keep what was refused.
+/// Ids of events that are remembered so that none fires twice, over all triggers and of one. When it is full,
+/// deliveries are refused until windows have passed: the emitters keep what was refused.
 pub const SEEN_MAX: usize = 65_536;
 pub const SEEN_PER_TRIGGER_MAX: usize = 8_192;
 
@@ -110,8 +111,8 @@ pub const FAULT_REST: Duration = Duration::from_secs(300);
 
 // ---- what a node keeps of the events that it emits ----
 
-/// Events that wait for quorums to take them, their bytes of data, and for how long. Past either bound no more are taken;
-/// past the time they are given up, and that is recorded.
+/// Events that wait for quorums to take them, their bytes of data, and for how long. Past either bound no more are
+/// taken; past the time they are given up, and that is recorded.
 pub const OUTBOX_EVENTS_MAX: usize = 100_000;
 pub const OUTBOX_BYTES_MAX: usize = 64 * KIB * KIB;
 pub const OUTBOX_RETENTION: Duration = DAY;
@@ -150,8 +151,8 @@ pub const INPUT_NAME: &str = "trigger.json";
 // Every instant within the time of grace is named, so that none of them is skipped for lack of room.
 const _: () = assert!(MISSED_AFTER.as_millis() <= PERIOD_MIN.as_millis() * INSTANTS_NAMED_MAX as u128);
 const _: () = assert!(CATCH_UP_MAX as usize <= INSTANTS_NAMED_MAX && INSTANTS_NAMED_MAX < INSTANTS_PER_SPAN_MAX);
-// A trigger's record must fit one chunk of a snapshot: its specification, what waits, and some 25 bytes per id, 32 per run
-// and 64 per row.
+// A trigger's record must fit one chunk of a snapshot: its specification, what waits, and some 25 bytes per id, 32 per
+// run and 64 per row.
 const _: () = assert!(
     crate::job::limits::SPEC_BYTES_MAX
         + WAITING_BYTES_MAX

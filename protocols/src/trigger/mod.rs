@@ -1,23 +1,24 @@
 //! Triggers: when a job runs, decided so that each instant or event is one record.
 //!
-//! A job with a trigger is a *definition*: it lives in its quorum's record and runs nothing itself. Each *fire* makes a run,
-//! which is a job of its own, or a recorded skip with its reason; the row that says so is keyed (definition, instant or
-//! event id) and committed before anything happens.
+//! A job with a trigger is a *definition*: it lives in its quorum's record and runs nothing itself. Each *fire* makes a
+//! run, which is a job of its own, or a recorded skip with its reason; the row that says so is keyed (definition,
+//! instant or event id) and committed before anything happens.
 //!
-//! **Who decides what.** *Which* instants there are follows from the specification: [`instants`]. *When* one is due is said
-//! by the primary's clock, and by nothing else. The primary proposes a [`record::Span`]: everything that became due since
-//! the instant that the record names as next, and what comes after. The members apply it if the record still names that
-//! instant, else it is an old primary's and changes nothing. So no clock, however wrong, can make an instant fire twice or
-//! vanish; it can only make it early or late. When clocks that ran ahead are put right, instants that were skipped for
-//! that are open again ([`reopen`]). Policies (overlap, missed instants) are applied with the span, by all
-//! members alike.
+//! **Who decides what.** *Which* instants there are follows from the specification: [`instants`]. *When* one is due is
+//! said by the primary's clock, and by nothing else. The primary proposes a [`record::Span`]: everything that became
+//! due since the instant that the record names as next, and what comes after. The members apply it if the record still
+//! names that instant, else it is an old primary's and changes nothing. So no clock, however wrong, can make an instant
+//! fire twice or vanish; it can only make it early or late. When clocks that ran ahead are put right, instants that
+//! were skipped for that are open again ([`reopen`]). Policies (overlap, missed instants) are applied with the span, by
+//! all members alike.
 //!
-//! **What members never compute.** Time zones and expressions come from libraries whose answers change with their version,
-//! and the members of one quorum may run different builds. So only the primary evaluates them, and what it found is
-//! in the entry: instants, which triggers an event matched, whether a condition held. Applying is comparing and counting.
+//! **What members never compute.** Time zones and expressions come from libraries whose answers change with their
+//! version, and the members of one quorum may run different builds. So only the primary evaluates them, and what it
+//! found is in the entry: instants, which triggers an event matched, whether a condition held. Applying is comparing
+//! and counting.
 //!
-//! **Clocks.** A primary judges by its own wall clock as long as a majority of the members' clocks bears it out, else by
-//! theirs ([`crate::liveness::clock`]). `at` and `cron` are due when that says so. `every` is due when it says so or
+//! **Clocks.** A primary judges by its own wall clock as long as a majority of the members' clocks bears it out, else
+//! by theirs ([`crate::liveness::clock`]). `at` and `cron` are due when that says so. `every` is due when it says so or
 //! when as much time has passed as was left, whichever is first: clocks that were set back by an hour do not silence it
 //! for an hour.
 //!

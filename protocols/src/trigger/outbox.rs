@@ -1,23 +1,23 @@
 //! Events on their way from the node that emitted them to the quorums that listen: what is kept, who is owed what.
 //!
 //! **Keeping.** A node numbers what it emits, from 1, and keeps it until every quorum it knows has taken it or does not
-//! want it, and for [`OUTBOX_GRACE`] beyond that: a quorum may be so new that nobody has heard of it. When the outbox is
-//! full of events that are still owed, no more are taken. What is owed for longer than [`OUTBOX_RETENTION`] is given up,
-//! and counted as lost to the quorums it may have been for, who record that.
+//! want it, and for [`OUTBOX_GRACE`] beyond that: a quorum may be so new that nobody has heard of it. When the outbox
+//! is full of events that are still owed, no more are taken. What is owed for longer than [`OUTBOX_RETENTION`] is given
+//! up, and counted as lost to the quorums it may have been for, who record that.
 //!
 //! **Who wants what.** Quorums are asked which names they listen to, and only while there is an event of which nobody
-//! knows whether they want it: an idle network asks nothing. An answer holds for all events that were emitted before the
-//! question. What comes later under a name that the quorum wanted is sent at once; under another name it waits for the
-//! next question. So an event that is emitted after a trigger was submitted finds it, wherever both were.
+//! knows whether they want it: an idle network asks nothing. An answer holds for all events that were emitted before
+//! the question. What comes later under a name that the quorum wanted is sent at once; under another name it waits for
+//! the next question. So an event that is emitted after a trigger was submitted finds it, wherever both were.
 //!
-//! **Sending.** One dispatch at a time to each quorum, in order, until it is answered: see [`super::event::Dispatch`]. The
-//! quorum says how far it has come, also after a failover or when the emitter has forgotten; so a dispatch may be lost,
-//! doubled or late and every event is taken once. A quorum without room keeps its events waiting here, in ever smaller
-//! dispatches.
+//! **Sending.** One dispatch at a time to each quorum, in order, until it is answered: see [`super::event::Dispatch`].
+//! The quorum says how far it has come, also after a failover or when the emitter has forgotten; so a dispatch may be
+//! lost, doubled or late and every event is taken once. A quorum without room keeps its events waiting here, in ever
+//! smaller dispatches.
 //!
-//! **The network's own events** happen whether anyone wants them or not. They are numbered and kept only once a quorum is
-//! known to listen; until then the newest few wait in memory for the quorums to be asked. They have a rate and a room of
-//! their own, and what is beyond is counted as lost.
+//! **The network's own events** happen whether anyone wants them or not. They are numbered and kept only once a quorum
+//! is known to listen; until then the newest few wait in memory for the quorums to be asked. They have a rate and a
+//! room of their own, and what is beyond is counted as lost.
 //!
 //! Time is the node's monotonic clock, with enough before its beginning to place events of an earlier life in it.
 

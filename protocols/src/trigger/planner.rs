@@ -52,8 +52,8 @@ enum Read {
 
 impl Planner {
     /// What to propose as `Command::Due`: triggers that are due by the wall clock, or by quorum time as it has gone on
-    /// since the last entry (`steady`). At most `limit`, of which one command takes `SPANS_MAX`; ask again while there are
-    /// any.
+    /// since the last entry (`steady`). At most `limit`, of which one command takes `SPANS_MAX`; ask again while there
+    /// are any.
     pub fn spans(&mut self, state: &QuorumState, wall: Millis, steady: Millis, limit: usize) -> Vec<Span> {
         let steady = steady.max(wall);
         let due = state.due_triggers(wall, steady, limit);
@@ -108,7 +108,8 @@ impl Planner {
         matches
     }
 
-    /// What a look at a condition's source says, for `Command::Observe`. `value`: the JSON that was found, or why none was.
+    /// What a look at a condition's source says, for `Command::Observe`. `value`: the JSON that was found, or why none
+    /// was.
     pub fn judge(
         &mut self,
         state: &QuorumState,

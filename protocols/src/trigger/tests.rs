@@ -143,7 +143,8 @@ fn several_lines_are_one_schedule() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
-    /// Goal: in any zone, a daily time comes once each civil day; what runs each hour is never further apart than an hour.
+    /// Goal: in any zone, a daily time comes once each civil day; what runs each hour is never further apart than an
+    /// hour.
     #[test]
     fn no_day_is_without_its_run_and_none_has_two(
         zone in prop::sample::select(vec![
@@ -253,8 +254,8 @@ fn lines_of_cron_are_caught_up_with_in_bounded_steps() {
 }
 
 proptest! {
-    /// Goal: however long nobody looked and however the looks fall, every instant is in one span. Method: look at random
-    /// times, and compare with a walk.
+    /// Goal: however long nobody looked and however the looks fall, every instant is in one span. Method: look at
+    /// random times, and compare with a walk.
     #[test]
     fn spans_cover_every_instant_once(
         period in 100u64..400_000,

@@ -655,8 +655,8 @@ fn record_samples(samples: &mut Samples) {
     samples.0.push(Sample { file, name: "snapshot.empty".to_owned(), bytes, reread: chunk_again, limit });
 }
 
-/// Commands that leave a running job of each sort, an object and a manifest, a task's output and checkpoint, a worker and
-/// an attempt that is being stopped, triggers that fired and that wait; each with its sender.
+/// Commands that leave a running job of each sort, an object and a manifest, a task's output and checkpoint, a worker
+/// and an attempt that is being stopped, triggers that fired and that wait; each with its sender.
 pub fn history() -> Vec<(PeerId, Command)> {
     let hash = manifest();
     let (kept, running) = (JobId { quorum: QUORUM, local: [1; 16] }, JOB);

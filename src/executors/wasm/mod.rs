@@ -1,11 +1,11 @@
 //! Runs WASI preview 1 command modules, as compilers of C, Rust, Zig, AssemblyScript and others make them, unchanged.
 //!
-//! A module gets a memory with a limit, a stack with a limit, the arguments, variables and files that its task declares,
-//! and nothing of the machine: [`files`] is a tree in memory, clocks read to the millisecond, there are no sockets, no
-//! threads and no other module ([`wasi`] says what is absent). Names and open descriptors have limits of their own
-//! ([`files`], [`FILES_OPEN_DEFAULT`](super::task::FILES_OPEN_DEFAULT)); the task's log names one that is met.
-//! Each runs on a thread of its own ([`threads`]), at most [`WasmConfig::running_max`] at once; who comes later waits,
-//! and its deadline runs.
+//! A module gets a memory with a limit, a stack with a limit, the arguments, variables and files that its task
+//! declares, and nothing of the machine: [`files`] is a tree in memory, clocks read to the millisecond, there are no
+//! sockets, no threads and no other module ([`wasi`] says what is absent). Names and open descriptors have limits of
+//! their own ([`files`], [`FILES_OPEN_DEFAULT`](super::task::FILES_OPEN_DEFAULT)); the task's log names one that is
+//! met. Each runs on a thread of its own ([`threads`]), at most [`WasmConfig::running_max`] at once; who comes later
+//! waits, and its deadline runs.
 //!
 //! What ends a module that does not end by itself: fuel where the task gives it (an instruction count, the same on
 //! every machine), and always the deadline and the `stop` token, through the engine's epoch ([`stop`]). A deterministic

@@ -40,7 +40,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Opens a table whose keys are `accepted`; others are faults, and are passed over. `path` ends in a dot or is empty.
+    /// Opens a table whose keys are `accepted`; others are faults, and are passed over. `path` ends in a dot or is
+    /// empty.
     pub fn open<'t>(&mut self, path: &str, table: &'t DeTable<'t>, accepted: &[&'static str]) -> Table<'t> {
         for (key, _) in table {
             let line = self.line_at(key.span().start);

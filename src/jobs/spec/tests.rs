@@ -214,7 +214,8 @@ fn parameters_are_put_in_and_defaults_may_use_each_other() {
     );
 }
 
-/// Goal: what is wrong, where, and what is right, in a person's words. One fault each; line 3 is the first after `SMALL`.
+/// Goal: what is wrong, where, and what is right, in a person's words. One fault each; line 3 is the first after
+/// `SMALL`.
 #[test]
 fn a_fault_names_the_line_the_key_and_what_is_accepted() {
     let reference = object(1);

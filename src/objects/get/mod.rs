@@ -87,8 +87,9 @@ impl Objects {
 
     /// The manifest, checked against the object's id, and the steward's view.
     async fn find_object(&self, object: ObjectId) -> Result<(Manifest, ObjectView), GetError> {
-        // What was removed is gone for readers at once, so the primary is asked first. A quorum that cannot answer in time
-        // does not keep its objects from being read: any member's record names the holders, and every piece is checked.
+        // What was removed is gone for readers at once, so the primary is asked first. A quorum that cannot answer in
+        // time does not keep its objects from being read: any member's record names the holders, and every piece is
+        // checked.
         let fresh = match self.ask_object(object, false, FRESH_DEADLINE).await {
             Ok(Some(view)) => return named(view, object),
             Ok(None) => return Err(GetError::Unknown { object }),

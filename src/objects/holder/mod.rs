@@ -1,8 +1,9 @@
 //! This node as a holder: it keeps columns for others, under leases that it granted, and proves that it does.
 //!
 //! Who may what: `Put`, `Rebuild` and `Seal` are for whoever names the lease of the column, a secret between this node,
-//! the quorum that asked for it and the node that feeds the run. `Confirm`, `Release` and `Audit` are for members of the
-//! quorum that owns the run. `Get` and `Held` are for everyone admitted to the network: a piece is asked for by its hash.
+//! the quorum that asked for it and the node that feeds the run. `Confirm`, `Release` and `Audit` are for members of
+//! the quorum that owns the run. `Get` and `Held` are for everyone admitted to the network: a piece is asked for by its
+//! hash.
 //!
 //! A lease that this node no longer knows still counts when its index names it for the column: a restart of the holder
 //! loses leases but not promises, and the collector lets go of nothing that the steward still wants.

@@ -192,8 +192,8 @@ async fn a_shared_piece_outlives_the_first_of_its_references() {
     }
 }
 
-/// Goal: power that fails while a column is let go leaves nothing reserved for good. Method: the lease's end is undone, as
-/// if it had not been synced; the collector finds the column's tombstone.
+/// Goal: power that fails while a column is let go leaves nothing reserved for good. Method: the lease's end is undone,
+/// as if it had not been synced; the collector finds the column's tombstone.
 #[tokio::test(start_paused = true)]
 async fn a_lease_whose_end_was_lost_ends_with_the_tombstone() {
     let (cluster, lease) = holder().await;

@@ -458,8 +458,9 @@ impl Approver {
         scopes.into_values().collect()
     }
 
-    /// Deletes ended leases from disk and tells their users. A crash before the deletion is synced only makes them end once
-    /// more: by their time, by the quorum that has no such member, or by the collector that finds their column let go.
+    /// Deletes ended leases from disk and tells their users. A crash before the deletion is synced only makes them end
+    /// once more: by their time, by the quorum that has no such member, or by the collector that finds their column let
+    /// go.
     fn forget(&self, ended: Vec<(LeaseId, Lease)>) {
         let batch = record::delete(ended.iter().map(|(id, _)| *id));
         self.write_behind(batch);
@@ -510,7 +511,8 @@ impl HolderLeases for Approver {
         };
         state.leases.convert(lease);
         if let Some(reservation) = state.reserved.get_mut(&lease) {
-            // The object may have turned out larger than was asked for; its pieces are on the disk whether it fits or not.
+            // The object may have turned out larger than was asked for; its pieces are on the disk whether it fits or
+            // not.
             if let Err(refused) = reservation.resize(Amounts::disk(bytes)) {
                 tracing::warn!(%lease, %refused, "a confirmed column takes more room than may be promised");
             }

@@ -36,8 +36,8 @@ pub struct Report {
     pub marks: usize,
 }
 
-/// Tries `inputs` inputs: the seeds themselves, then what is made of them. `before` sees each before it is run, and says
-/// whether to go on: a round may be left early.
+/// Tries `inputs` inputs: the seeds themselves, then what is made of them. `before` sees each before it is run, and
+/// says whether to go on: a round may be left early.
 pub fn round(
     target: &Target,
     seed: u64,

@@ -1,7 +1,7 @@
 //! Bytes as a history: each few of them choose what happens next to a state machine.
 //!
-//! A step is [`STEP_BYTES`] long, so that the mutator can repeat, drop and swap whole steps. Numbers are read modulo what
-//! is asked for: every script means something, and a small change of the bytes is a small change of the history.
+//! A step is [`STEP_BYTES`] long, so that the mutator can repeat, drop and swap whole steps. Numbers are read modulo
+//! what is asked for: every script means something, and a small change of the bytes is a small change of the history.
 
 /// Bytes of one step: what to do, and seven small arguments.
 pub const STEP_BYTES: usize = 8;

@@ -61,8 +61,8 @@ impl Bells {
         self.waiting.push((seen, ringing));
     }
 
-    /// Waits for answers that are to come, no longer than until `end`. A node that crashed gives none: that ring may have
-    /// been taken or not.
+    /// Waits for answers that are to come, no longer than until `end`. A node that crashed gives none: that ring may
+    /// have been taken or not.
     pub async fn hear(&mut self, end: Instant) {
         for (seen, ringing) in std::mem::take(&mut self.waiting) {
             if let Ok(Ok(Some(true))) = tokio::time::timeout_at(end, ringing).await {

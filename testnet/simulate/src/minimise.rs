@@ -1,7 +1,7 @@
 //! Makes a failing run smaller: fewer kinds of faults, less time, while the same guarantee still breaks.
 //!
-//! A fault that is left out is still drawn, so that the rest of the schedule stays as it was for as long as the nodes do
-//! the same.
+//! A fault that is left out is still drawn, so that the rest of the schedule stays as it was for as long as the nodes
+//! do the same.
 
 use std::time::{Duration, Instant};
 

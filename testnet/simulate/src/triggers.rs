@@ -1,13 +1,13 @@
 //! Triggers on whole simulated nodes, for as many virtual hours as asked, and the checker of G3 over what was recorded.
 //!
-//! A few triggers of every timed form, with every policy, belong to one quorum. Meanwhile nodes crash, the network falls
-//! apart, wall clocks are set wrong by up to an hour in either direction, and people fire, suspend and unsuspend. Rows are
-//! read through whichever node answers, before their quorum forgets them. In the end faults are over and every trigger is
-//! suspended; the checker works out from the specification alone which instants there were, and each must have one row.
-//! Every run must have come to its end (G4).
+//! A few triggers of every timed form, with every policy, belong to one quorum. Meanwhile nodes crash, the network
+//! falls apart, wall clocks are set wrong by up to an hour in either direction, and people fire, suspend and unsuspend.
+//! Rows are read through whichever node answers, before their quorum forgets them. In the end faults are over and every
+//! trigger is suspended; the checker works out from the specification alone which instants there were, and each must
+//! have one row. Every run must have come to its end (G4).
 //!
-//! One more trigger listens to an event that is emitted through any node all the while. Each event that was acknowledged
-//! must have one row in the end, and each that was not at most one, through however many nodes it came.
+//! One more trigger listens to an event that is emitted through any node all the while. Each event that was
+//! acknowledged must have one row in the end, and each that was not at most one, through however many nodes it came.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -514,8 +514,8 @@ fn triggers(at: Millis) -> Vec<TriggerSpec> {
         overlap,
         missed: Missed { policy, deadline: deadline.map(Duration::from_secs) },
     };
-    // Long against the time in which a bell is rung again, and in which what was rung before may be under way. Clocks that
-    // are set by as much do not end it.
+    // Long against the time in which a bell is rung again, and in which what was rung before may be under way. Clocks
+    // that are set by as much do not end it.
     let bell = EventSpec { dedupe_window: Duration::from_secs(3_600), ..EventSpec::new(bells::NAME) };
     vec![
         spec(every(10, 0), Overlap::Allow, MissedPolicy::CatchUp(10), None),

@@ -6,8 +6,8 @@ use quorate_simulate::runtime;
 use quorate_simulate::transcript::Transcript;
 use quorate_simulate::world::{World, content};
 
-/// Goal: what a node kept is freed once it has crashed. Method: nodes store an object, so that each has quorums, leases and
-/// promises; then all crash, and nobody holds the host of their quorums any more.
+/// Goal: what a node kept is freed once it has crashed. Method: nodes store an object, so that each has quorums, leases
+/// and promises; then all crash, and nobody holds the host of their quorums any more.
 #[test]
 fn a_node_that_crashed_is_freed() {
     let hosts = runtime::run(1, async {

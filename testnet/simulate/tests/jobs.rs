@@ -1,8 +1,8 @@
 //! Jobs that compute, on whole simulated nodes that crash, stand still and lose sight of each other.
 //!
 //! Goal: every job that was acknowledged comes to its end, every task has exactly its own result, and what must not
-//! begin twice does not. Method: jobs are submitted through any node while nodes crash and paths are cut, all drawn from
-//! a seed; then faults end, and everything is waited for and looked at.
+//! begin twice does not. Method: jobs are submitted through any node while nodes crash and paths are cut, all drawn
+//! from a seed; then faults end, and everything is waited for and looked at.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

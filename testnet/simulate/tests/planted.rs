@@ -1,4 +1,5 @@
-//! The harness proves itself: nodes with a deliberate bug, and the seeds within which a checker must name what it broke.
+//! The harness proves itself: nodes with a deliberate bug, and the seeds within which a checker must name what it
+//! broke.
 
 use std::time::Duration;
 

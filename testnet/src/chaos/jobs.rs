@@ -1,7 +1,9 @@
-//! Jobs at a steady rate, whatever is broken: each is followed to its end, and its record must say what it came to, once.
+//! Jobs at a steady rate, whatever is broken: each is followed to its end, and its record must say what it came to,
+//! once.
 //!
 //! Unlike the other operations these do not wait for each other: what comes in does not slow down because a node is
-//! away. A job has an id before it is submitted, so a submit without an answer is repeated under it through another node.
+//! away. A job has an id before it is submitted, so a submit without an answer is repeated under it through another
+//! node.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,19 +1,20 @@
 //! `testnet chaos`: work through several nodes of a real testnet while nodes are broken, and check what was promised.
 //!
 //! Three things go on at once. *Clients* put, read, remove and ask through nodes of their choice, and tell an
-//! [`oracle`] what they were told; what they saw of each object is judged as a [`history`] of a single copy. [`jobs`] come
-//! in at a steady rate, and each must end once, with the right result. The *nemesis* breaks one node at a time (a minority of every quorum, at most one
-//! column of any object) or draws a line through the network that leaves each quorum a majority on one side, undoes it,
-//! and waits until the victim is whole again; wrong clocks and slow links stay while other faults come and go
-//! (a trigger must fire again within a minute once the clocks are right). Now and then
-//! it kills a majority of one quorum at once, keeps it down for a while and notes what clients of that quorum are told
-//! meanwhile: nothing may be acknowledged, and everything from before must be there afterwards. No disk is lost, so
-//! whatever is lost is a bug. *Watchers* probe every quorum several times a second, and compare the members' terms and digests,
-//! memory and reservations against their limits.
+//! [`oracle`] what they were told; what they saw of each object is judged as a [`history`] of a single copy. [`jobs`]
+//! come in at a steady rate, and each must end once, with the right result. The *nemesis* breaks one node at a time (a
+//! minority of every quorum, at most one column of any object) or draws a line through the network that leaves each
+//! quorum a majority on one side, undoes it, and waits until the victim is whole again; wrong clocks and slow links
+//! stay while other faults come and go (a trigger must fire again within a minute once the clocks are right). Now and
+//! then it kills a majority of one quorum at once, keeps it down for a while and notes what clients of that quorum are
+//! told meanwhile: nothing may be acknowledged, and everything from before must be there afterwards. No disk is lost,
+//! so whatever is lost is a bug. *Watchers* probe every quorum several times a second, and compare the members' terms
+//! and digests, memory and reservations against their limits.
 //!
-//! In the end every fault is healed; then all must move again within [`RECOVERY_MAX`], every acknowledged object be there
-//! and read back identical, every acknowledged removal hold, members agree, and reservations be let go. One seed draws
-//! one series of faults and operations; real processes do the rest, so two runs of a seed are alike and not equal.
+//! In the end every fault is healed; then all must move again within [`RECOVERY_MAX`], every acknowledged object be
+//! there and read back identical, every acknowledged removal hold, members agree, and reservations be let go. One seed
+//! draws one series of faults and operations; real processes do the rest, so two runs of a seed are alike and not
+//! equal.
 //!
 //! What is not checked: a machine that loses power.
 

@@ -2,9 +2,9 @@
 //!
 //! At most one node is broken at once, so a minority of every quorum and one column of every object; a line through the
 //! network leaves each quorum its majority on one side. The exception is a majority of one quorum that is killed at
-//! once: it may decide nothing until it is back, and no disk is lost. A disk that gives flipped bits may cost a column for good, so
-//! the next one is not touched before every repair is done. Wrong clocks and slow links take no node away: one such
-//! fault may last while others come and go.
+//! once: it may decide nothing until it is back, and no disk is lost. A disk that gives flipped bits may cost a column
+//! for good, so the next one is not touched before every repair is done. Wrong clocks and slow links take no node away:
+//! one such fault may last while others come and go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

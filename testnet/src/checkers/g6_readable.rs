@@ -46,8 +46,8 @@ impl<H: Ord, C: Ord> Default for Holdings<H, C> {
 }
 
 impl<H: Ord + Copy + Debug, C: Ord + Clone + Debug> Holdings<H, C> {
-    /// The holder's disk lost writes that it had not called durable. Some may have been seen before they were gone: what
-    /// comes now is a beginning.
+    /// The holder's disk lost writes that it had not called durable. Some may have been seen before they were gone:
+    /// what comes now is a beginning.
     pub fn lost_writes(&mut self, holder: &H) {
         self.seen.remove(holder);
     }

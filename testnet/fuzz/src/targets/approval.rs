@@ -1,5 +1,5 @@
-//! An approval round against peers that answer late, twice, wrongly or not at all: it ends, once; it counts a peer once;
-//! and every promise that it took in is in its result or given back, never both.
+//! An approval round against peers that answer late, twice, wrongly or not at all: it ends, once; it counts a peer
+//! once; and every promise that it took in is in its result or given back, never both.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;

@@ -1,8 +1,8 @@
 //! A quorum's state under hostile histories: two ways of making them.
 //!
-//! *bytes*: the log as a faulty member could send it, commands as they are encoded, beginning with those that the samples
-//! know. *commands*: commands made around the state as it is, by a worker and a primary that are mostly right, so that
-//! histories go deep: objects are stored, lost, repaired, shared and removed.
+//! *bytes*: the log as a faulty member could send it, commands as they are encoded, beginning with those that the
+//! samples know. *commands*: commands made around the state as it is, by a worker and a primary that are mostly right,
+//! so that histories go deep: objects are stored, lost, repaired, shared and removed.
 //!
 //! After every command: the state's own invariants, what must hold between two states, and a refusal changes nothing.
 //! A second member that goes through a snapshot now and then must give the same replies and end in the same bytes.

@@ -1,4 +1,5 @@
-//! Snapshots from a damaged disk or a faulty member: refused, or a state that keeps every invariant and goes on working.
+//! Snapshots from a damaged disk or a faulty member: refused, or a state that keeps every invariant and goes on
+//! working.
 
 use quorate_protocols::ids::{LogIndex, Millis};
 use quorate_protocols::job::message::Query;

@@ -1,8 +1,8 @@
 //! Triggers under hostile histories: a primary that is mostly right about what is due, what matches and what holds, old
 //! commands again, clocks that leap, workers that finish now and then.
 //!
-//! After every command what the quorum's target checks. At the end the checker of fires looks at every row that was ever
-//! written: each instant must have had one.
+//! After every command what the quorum's target checks. At the end the checker of fires looks at every row that was
+//! ever written: each instant must have had one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

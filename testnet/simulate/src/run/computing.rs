@@ -171,7 +171,8 @@ impl Session {
         Ok((found != expected).then(|| format!("{job} has outputs that are not its own: {found:?}")))
     }
 
-    /// Whether one of its tasks lost so many workers that it was given up, as any task is that might be what kills them.
+    /// Whether one of its tasks lost so many workers that it was given up, as any task is that might be what kills
+    /// them.
     async fn lost_too_many(&self, job: JobId) -> Result<bool, String> {
         let query = Query::Tasks { job, step: StepIndex(0), from: TaskIndex(0), limit: TASKS_MAX as u32 };
         let Some(QueryAnswer::Tasks(tasks)) = self.ask(job, query).await else {

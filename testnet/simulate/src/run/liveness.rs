@@ -132,7 +132,8 @@ impl Session {
                     if column.state == ColumnState::Confirmed {
                         let kept = node.objects().service().store().column(view.record.job, PieceIndex(index));
                         let kept = kept.ok().flatten().map(|row| held(&row));
-                        // One that is owed is known not to be whole: its holder may have begun to rebuild it in its place.
+                        // One that is owed is known not to be whole: its holder may have begun to rebuild it in its
+                        // place.
                         let is_owed = view.record.owed.contains_key(&PieceIndex(index));
                         if is_owed && kept.is_some_and(|held| held.attempt > u64::from(column.attempt.0)) {
                             continue;
