@@ -2,9 +2,8 @@
 //!
 //! A data folder holds the node's ed25519 key (`identity.key`), the incarnation drawn when the folder was created
 //! (`incarnation`), and the network's secret (`network.secret`). Secrets are readable by their owner only, and files
-//! are replaced whole, so that a crash leaves the old one or the new one.
-//! These files are read before the node's seams exist, so they are opened directly; nothing here runs in a
-//! simulation, which builds its [`Identity`] from a seed.
+//! are replaced whole, so that a crash leaves the old one or the new one. These files are read before the node's seams
+//! exist, so they are opened directly; nothing here runs in a simulation, which builds its [`Identity`] from a seed.
 //!
 //! The *join line* is what a person pastes on the next machine: the network's secret and where to find its nodes.
 

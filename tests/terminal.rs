@@ -5,7 +5,6 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use serde_json::Value;
 use support::{Net, PATIENCE, Ran, command, quorate, wait};
@@ -170,8 +169,12 @@ impl Running {
         Ran { code: status.code().unwrap_or(-1), stdout: String::new(), stderr }
     }
     fn stderr_has(&mut self, word: &str) -> String {
-        use std::io::Read;
-        let pipe = self.0.stderr.as_mut().expect("stderr is piped");
+        Self::read_until(self.0.stderr.as_mut().expect("stderr is piped"), word)
+    }
+    fn stdout_has(&mut self, word: &str) -> String {
+        Self::read_until(self.0.stdout.as_mut().expect("stdout is piped"), word)
+    }
+    fn read_until(pipe: &mut impl std::io::Read, word: &str) -> String {
         let (mut text, mut byte) = (Vec::new(), [0]);
         while !String::from_utf8_lossy(&text).contains(word) {
             assert_eq!(pipe.read(&mut byte).expect("it can be read"), 1, "{}", String::from_utf8_lossy(&text));
@@ -210,10 +213,13 @@ fn what_follows_or_waits_ends_when_its_reader_has_gone() {
         assert!(ran.stderr.contains(word), "{arguments:?}: {}", ran.stderr);
         assert!(!ran.stderr.contains("panicked"), "{arguments:?}: {}", ran.stderr);
     }
-    // With a reader they go on.
+    // With a reader they go on: what happens after the first line is printed too, and they run still.
     let mut running = Running::start(&net, &["events"]);
-    net.at(1, &["object", "put", spec]).ok();
-    std::thread::sleep(Duration::from_millis(50));
+    running.stdout_has("listening");
+    for name in ["first", "second"] {
+        let stored = net.at(1, &["object", "put", spec, "--name", name, "--json"]).json();
+        running.stdout_has(stored["job"].as_str().unwrap());
+    }
     assert!(running.0.try_wait().unwrap().is_none(), "events ended though they are read");
     // A command with an effect has it, read or not.
     let mut running = Running::start(&net, &["job", "cancel", &job]);
@@ -298,13 +304,13 @@ fn a_submit_under_the_key_of_a_job_that_ended_says_how_it_ended() {
 }
 
 /// Goal: the advice of a command works as it is pasted, also for a testnet that is found by `--dir` alone. Method: the
-/// last line of `testnet up`, and what errors name, run as printed.
+/// last line of `testnet up`, and what errors and a trigger's facts name, run as printed.
 #[test]
 fn advice_works_as_it_is_pasted() {
     let dir = tempfile::tempdir().unwrap();
     let net = dir.path().join("my net");
     let net = net.to_str().unwrap();
-    let up = quorate(&["testnet", "up", "--nodes", "1", "--dir", net]);
+    let up = quorate(&["testnet", "up", "--nodes", "3", "--dir", net]);
     let down = Down(net.to_owned());
     let up = up.ok().stdout;
     let advised = |text: &str| -> Vec<String> {
@@ -319,6 +325,14 @@ fn advice_works_as_it_is_pasted() {
     assert!(!tries.is_empty(), "{}", missing.stderr);
     for line in tries.iter().filter(|line| !line.contains("show")) {
         pasted(line).ok();
+    }
+    let spec = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/heartbeat.toml");
+    let job = quorate(&["job", "submit", spec, "--detach", "--node", "1", "--dir", net]).ok().stdout;
+    let shown = quorate(&["job", "show", job.trim(), "--node", "1", "--dir", net]).ok().stdout;
+    let tries = advised(&shown);
+    assert!(tries.iter().any(|line| line.contains("job fires")), "{shown}");
+    for line in tries {
+        pasted(&line).ok();
     }
     // A node of a testnet that is down is started with the testnet's own command.
     quorate(&["testnet", "kill", "1", "--dir", net]).ok();

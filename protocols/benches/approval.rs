@@ -33,6 +33,7 @@ fn spec() -> RoundSpec {
         wanted: WANTED,
         exclude: BTreeSet::new(),
         absent: BTreeSet::new(),
+        round_trips: BTreeMap::new(),
         volunteers: true,
     }
 }

@@ -11,7 +11,7 @@ use quorate_testnet::{Layout, Testnet, UpOptions};
 
 use super::args::{ChaosArgs, Common};
 use super::failure::{Failure, unless_reader_gone};
-use super::output::{Text, note, print, print_json};
+use super::output::{Text, print, print_json, print_to_stderr};
 use super::reader;
 use super::testnet::own_binary;
 
@@ -126,7 +126,7 @@ async fn perform(common: &Common, net: &Path, start: bool, args: &ChaosArgs, see
         shown.set_message(progress_text(&progress));
         let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if !is_terminal && told.is_none_or(|told| progress.elapsed >= told + LINE_INTERVAL) {
-            note(progress_text(&progress));
+            print_to_stderr(progress_text(&progress));
             *told = Some(progress.elapsed);
         }
     })

@@ -7,7 +7,7 @@ use quorate_testnet::ClientError;
 use super::args::Common;
 use super::failure::Failure;
 use super::find::client_of;
-use super::output::{instant, note, print, print_json_text, word};
+use super::output::{instant, print, print_json_text, print_to_stderr, word};
 
 /// Longest line of a stream that is read: far above any event.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
@@ -35,7 +35,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
             }
             match serde_json::from_str::<EventInfo>(data) {
                 Ok(event) => print(format!("{} {:18} {}", instant(event.at), word(&event.event), event.message))?,
-                Err(error) => note(format!("warning: an event cannot be read: {error}")),
+                Err(error) => print_to_stderr(format!("warning: an event cannot be read: {error}")),
             }
         }
     }

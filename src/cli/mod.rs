@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
             // Help and version are answers, not mistakes; clap knows which stream and code each takes.
             if error.use_stderr() {
                 // It quotes what was typed, or pasted from somewhere.
-                note(Text::paragraphs(error.render().to_string().trim_end()));
+                print_to_stderr(Text::paragraphs(error.render().to_string().trim_end()));
             } else if let Err(printing) = error.print().and_then(|()| std::io::stdout().flush()) {
                 return end(&Common::default(), &output::stdout_failure(&printing));
             }
@@ -59,7 +59,7 @@ pub fn main() -> ExitCode {
     };
     if args.command.is_none() && !args.peers && !args.quorums {
         // Nothing was asked for: what could be is the answer, though a script that forgot its command should notice.
-        note(Text::paragraphs(Args::command().render_help().to_string().trim_end()));
+        print_to_stderr(Text::paragraphs(Args::command().render_help().to_string().trim_end()));
         return ExitCode::from(failure::USAGE);
     }
     match args.command {
@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
 /// Says how a command failed.
 fn end(common: &Common, failure: &Failure) -> ExitCode {
     if !failure.is_reader_gone() {
-        note(advice::complete(common, &failure.text()));
+        print_to_stderr(advice::complete(common, &failure.text()));
     }
     ExitCode::from(failure.code)
 }
@@ -129,7 +129,7 @@ fn run(args: Args) -> Result<(), Failure> {
 pub(crate) use args::{BenchCommand, Common, TransferArgs};
 pub(crate) use find::{NodeChoice, resolve_testnet};
 pub(crate) use object::write_file;
-pub(crate) use output::{facts, note, print, print_json, table};
+pub(crate) use output::{facts, print, print_json, print_to_stderr, table};
 pub(crate) use transfer::{Upload, download, upload};
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ pub fn stdout_failure(error: &std::io::Error) -> Failure {
 }
 
 /// Says something on stderr, beside what was asked for. Nobody may be there to read it, which is no fault.
-pub fn note(text: impl Into<Text>) {
+pub fn print_to_stderr(text: impl Into<Text>) {
     let _ = writeln!(std::io::stderr().lock(), "{}", text.into().0);
 }
 
@@ -193,13 +193,13 @@ impl<'a> Missing<'a> {
         let Self { unreachable, isolated, truncated } = self;
         for missing in unreachable {
             let Unreachable { quorum, reason, .. } = missing;
-            note(format!("warning: quorum {quorum} could not be asked; {}: {reason}", age_text(missing)));
+            print_to_stderr(format!("warning: quorum {quorum} could not be asked; {}: {reason}", age_text(missing)));
         }
         if let Some(isolated) = isolated {
-            note(format!("warning: {isolated}"));
+            print_to_stderr(format!("warning: {isolated}"));
         }
         if *truncated {
-            note("warning: there are more rows than one listing carries");
+            print_to_stderr("warning: there are more rows than one listing carries");
         }
         match complete && (!unreachable.is_empty() || isolated.is_some() || *truncated) {
             true => Err(Failure::failed("the listing is not complete")

@@ -39,7 +39,7 @@ pub async fn run(common: &Common, client: &Client, args: RmArgs) -> Result<(), F
         .map_err(|error| Failure::failed(format!("the node's answer to a removal cannot be read: {error}")))?;
     match common.json {
         true => print_json(&removed),
-        false => outcome_lines(&removed, node.peer_id).into_iter().try_for_each(print),
+        false => describe_removal(&removed, node.peer_id).into_iter().try_for_each(print),
     }
 }
 
@@ -98,7 +98,7 @@ pub fn claim_text(claim: &Claim) -> String {
 }
 
 /// What became of it, for people: a line for each claim that was taken and for each that keeps the object.
-fn outcome_lines(info: &RemovalInfo, here: PeerId) -> Vec<String> {
+fn describe_removal(info: &RemovalInfo, here: PeerId) -> Vec<String> {
     let whose = |claim: &Claim| if claim.owner == here { "your claim" } else { "the claim" };
     let mut lines = vec![match info.gone {
         true => format!("removed {}", info.object),
@@ -154,11 +154,11 @@ mod tests {
         let here = PeerId([1; 32]);
         let removed = vec![claim(1, Some("a.txt"))];
         let kept = RemovalInfo { object, removed: removed.clone(), kept: vec![claim(2, None)], gone: false };
-        let text = outcome_lines(&kept, here).join("\n");
+        let text = describe_removal(&kept, here).join("\n");
         assert!(text.starts_with(&format!("claim removed, and {object} stays readable")), "{text}");
         assert!(text.contains("your claim is gone: \"a.txt\" of"), "{text}");
         assert!(text.contains(&format!("it is kept by the claim: without a name of {}", PeerId([2; 32]))), "{text}");
         let gone = RemovalInfo { object, removed, kept: vec![], gone: true };
-        assert!(outcome_lines(&gone, here)[0] == format!("removed {object}"));
+        assert!(describe_removal(&gone, here)[0] == format!("removed {object}"));
     }
 }

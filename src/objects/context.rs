@@ -6,19 +6,15 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::object::Reachable;
 use quorate_protocols::quorum::{Command, CommandReply};
 
 use crate::quorums::{ClientError, PlacementError};
 
-/// Peers that could hold a column, counted.
+/// Peers that could hold a column, counted by what they announce.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HoldersKnown {
-    /// They announce room, and are not known to be absent.
-    pub present: usize,
-    /// They announced room and are absent now.
-    pub absent: usize,
-    /// They keep columns, and announce too little room for this one.
-    pub full: usize,
+    pub reachable: Reachable,
     /// Connected, and not announced yet: they may have room.
     pub strangers: usize,
 }

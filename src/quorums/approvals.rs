@@ -6,16 +6,16 @@
 //! away. This node itself is asked in process, like any other candidate.
 //!
 //! Peers that the network knows to be absent ([`Net::is_absent`]) are told to the round, at its start and while it
-//! waits.
+//! waits; what round trips to the candidates take ([`Net::round_trip`]) is told at its start.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use quorate_protocols::approval::limits::{DEADLINE, LEASE_DURATION_MAX, MESSAGE_BYTES_MAX};
+use quorate_protocols::approval::limits::{LEASE_DURATION_MAX, MESSAGE_BYTES_MAX, deadline};
 use quorate_protocols::approval::round::{Asked, PeerFault, Round, RoundEffect, RoundInput, RoundSpec};
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::approval::{
@@ -109,6 +109,7 @@ impl Approvals {
             wanted,
             exclude: exclude.into_iter().collect(),
             absent: BTreeSet::new(),
+            round_trips: BTreeMap::new(),
             volunteers: volunteers == Volunteers::Wanted || strangers,
         };
         let (done, outcome) = oneshot::channel();
@@ -212,6 +213,8 @@ impl Gathering {
         let seams = self.parts.seams.clone();
         let shutdown = seams.tasks.shutdown_token();
         let candidates = self.parts.knowledge.candidates(kind_of(self.subject), &self.requirement);
+        let measured = |peer: &PeerId| Some((*peer, self.parts.net.round_trip(*peer)?));
+        spec.round_trips = candidates.iter().filter(|peer| !spec.exclude.contains(peer)).filter_map(measured).collect();
         spec.absent = candidates.iter().copied().filter(|peer| self.parts.net.is_absent(*peer)).collect();
         let (mut round, effects) = Round::start(seams.clock.monotonic(), spec, candidates);
         self.perform(effects);
@@ -322,11 +325,12 @@ impl ApprovalsParts {
 
     async fn send(&self, peer: PeerId, message: ApprovalMessage) -> Option<ApprovalAnswer> {
         let this_node = self.net.local_peer();
+        let deadline = deadline(self.net.round_trip(peer).unwrap_or_default());
         if peer == this_node {
-            return tokio::time::timeout(DEADLINE, self.local.answer(this_node, message)).await.ok();
+            return tokio::time::timeout(deadline, self.local.answer(this_node, message)).await.ok();
         }
         let frame = Frame::head(wire::encode(&message));
-        let answer = self.net.request(peer, Protocol::Approval, frame, DEADLINE).await.ok()?;
+        let answer = self.net.request(peer, Protocol::Approval, frame, deadline).await.ok()?;
         let decoded = wire::decode(&answer.head, MESSAGE_BYTES_MAX);
         if decoded.is_err() {
             self.net.penalise(peer, "an approval answer that cannot be read");

@@ -362,6 +362,12 @@ impl QuorumClient {
         }
     }
 
+    /// The quorum's primary, as far as this node knows without asking.
+    pub fn primary_known(&self, quorum: QuorumId) -> Option<PeerId> {
+        let local = self.0.parts.quorums.quorum(quorum).and_then(|local| local.view().primary);
+        local.map(|primary| primary.peer).or_else(|| self.routes().read(quorum).primary)
+    }
+
     /// Members in the order in which they are worth asking.
     fn targets(&self, quorum: QuorumId, account: &Account) -> VecDeque<PeerId> {
         let parts = &self.0.parts;

@@ -3,6 +3,9 @@
 //! A job goes to an announced quorum with room: two are drawn and the less loaded is asked whether it lives (the power
 //! of two choices: near the balance of asking all, for two questions). When there is none, one is formed from signed
 //! approvals. Callers that arrive while a quorum is being formed share it.
+//!
+//! Every command of a job makes a round trip to its quorum's primary, so quorums that are led from afar are passed over
+//! while a nearer one has room, or can be formed.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -14,7 +17,9 @@ use quorate_protocols::approval::formation::{self, Volunteer, ZONE_LABEL};
 use quorate_protocols::approval::{Approval, Requirement, Subject};
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{JobId, MemberId, PeerId, QuorumId};
+use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::liveness::distant_peers;
 use quorate_protocols::liveness::limits::DELAY_MAX;
 use quorate_protocols::quorum::limits::{STANDBYS, VOTERS_MAX, VOTERS_MIN};
 
@@ -91,6 +96,7 @@ impl Placement {
             let parts = &self.0.parts;
             let eligible: Vec<QuorumAdvert> =
                 parts.knowledge.quorums().into_iter().filter(|q| q.room > 0 && !refused.contains(&q.quorum)).collect();
+            let Some(eligible) = self.nearest(eligible) else { break };
             let Some(choice) = choose(&eligible, &*parts.entropy) else { break };
             if self.is_open(choice).await {
                 return Ok(choice);
@@ -98,6 +104,26 @@ impl Placement {
             refused.insert(choice);
         }
         self.form_shared().await
+    }
+
+    /// The quorums among these that are not led from afar. All of them if each is and the nearer peers are too few to
+    /// form another; `None` if they are enough.
+    fn nearest(&self, quorums: Vec<QuorumAdvert>) -> Option<Vec<QuorumAdvert>> {
+        let parts = &self.0.parts;
+        let connected = parts.net.peers().into_iter().filter(|view| view.connected);
+        let measured = connected.filter_map(|view| Some((view.peer, parts.net.round_trip(view.peer)?)));
+        let distant = distant_peers(&measured.collect());
+        let is_near = |quorum: &QuorumAdvert| {
+            parts.client.primary_known(quorum.quorum).is_none_or(|primary| !distant.contains(&primary))
+        };
+        let (near, far): (Vec<_>, Vec<_>) = quorums.into_iter().partition(is_near);
+        if !near.is_empty() || far.is_empty() {
+            return Some(near);
+        }
+        let candidates = parts.knowledge.candidates(Kind::Store, &member_requirement());
+        let can_serve = |peer: &&PeerId| !distant.contains(peer) && !parts.net.is_absent(**peer);
+        let is_enough = candidates.iter().filter(can_serve).count() >= parts.voters;
+        (!is_enough).then_some(far)
     }
 
     /// Whether the quorum takes work now, or after the election that it is in.

@@ -66,7 +66,7 @@ impl Protocol {
     pub const fn deadline_max(self) -> Duration {
         use quorate_protocols as p;
         match self {
-            Self::Approval => p::approval::limits::DEADLINE,
+            Self::Approval => p::approval::limits::DEADLINE_MAX,
             Self::Raft => p::quorum::limits::RAFT_DEADLINE_MAX,
             Self::Liveness => p::liveness::limits::DEADLINE,
             Self::Job => p::job::limits::DEADLINE,

@@ -8,8 +8,13 @@ pub const PROTOCOL: &str = "/quorate/approval/1";
 /// Largest message: a requirement with labels, with room. A guess, far above what is sent.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
-/// A peer that has not answered by then is not a good candidate anyway.
+/// A peer that has not answered by then, and some round trips more, is not a good candidate anyway. An approver syncs
+/// what it promises, and may first have to wait for a sync that is under way: on the slowest disk that timing allows
+/// for, of a second a sync, this leaves it a second to spare.
 pub const DEADLINE: Duration = Duration::from_secs(3);
+
+/// The longest that any approver is waited for, whatever its round trip.
+pub const DEADLINE_MAX: Duration = Duration::from_secs(6);
 
 /// Peers asked at once beyond the number needed, so that one slow peer does not set the pace.
 pub const OVER_ASK: usize = 3;
@@ -24,11 +29,13 @@ pub const LEASE_TRUST_PERCENT: u64 = 90;
 /// Longest lease an approver grants before it must be renewed.
 pub const LEASE_DURATION_MAX: Duration = Duration::from_secs(3600);
 
-/// A peer that was asked this long ago and is silent no longer counts as an answer to come: another is asked as well.
+/// A peer that was asked this long ago, and two of its round trips, and is silent no longer counts as an answer to
+/// come: another is asked as well.
 pub const SLOW: Duration = Duration::from_millis(500);
 
-/// With enough approvals won, how much longer to wait for the spares that were wished for. Short against what a job
-/// takes, long against the answer of a peer that is well.
+/// With enough approvals won, how much longer to wait for the spares that were wished for, and half a round trip more.
+/// Short against what a job takes, long against the answer of a peer that is well; answers over one link differ by less
+/// than half of what they take.
 pub const EXTRA_WAIT: Duration = Duration::from_millis(150);
 
 /// How long volunteers may take to hear an announcement and offer themselves: a few gossip heartbeats.
@@ -40,6 +47,17 @@ pub const ROUND_DEADLINE: Duration = Duration::from_secs(10);
 /// Candidates of one round; further volunteers are not heard. Far more than any round asks.
 pub const CANDIDATES_MAX: usize = 1024;
 
+/// How long an approver is waited for whose answers usually take `round_trip`.
+pub fn deadline(round_trip: Duration) -> Duration {
+    (DEADLINE + 4 * round_trip).min(DEADLINE_MAX)
+}
+
+/// When an approver is slow whose answers usually take `round_trip`.
+pub fn slow_after(round_trip: Duration) -> Duration {
+    (SLOW + 2 * round_trip).min(DEADLINE)
+}
+
 // An over-asked round must be able to top up before a silent peer's deadline passes.
-const _: () = assert!(SLOW.as_millis() < DEADLINE.as_millis() && DEADLINE.as_millis() < ROUND_DEADLINE.as_millis());
+const _: () = assert!(SLOW.as_millis() < DEADLINE.as_millis() && DEADLINE.as_millis() < DEADLINE_MAX.as_millis());
+const _: () = assert!(DEADLINE_MAX.as_millis() < ROUND_DEADLINE.as_millis());
 const _: () = assert!(LEASE_TRUST_PERCENT < 100);

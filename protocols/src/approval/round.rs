@@ -8,6 +8,9 @@
 //! gets the same promise. With `wanted` approvals the round ends at once; with `needed`, after a short wait for
 //! the rest. What is won and not used is released, also when it comes after the end.
 //!
+//! Distant peers ([`distant_peers`]) are asked only when the nearer ones cannot be enough, and waited for then. How
+//! long anybody is waited for follows the round trip that was measured to it.
+//!
 //! Nobody waits for a peer that is known to be absent, from the start or since ([`RoundInput::Absent`]): it is asked
 //! only when the others cannot be enough, and the round ends as if it had said no. A round that ends with less than was
 //! wanted says whether anybody who may come is left (`exhausted`).
@@ -23,11 +26,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::limits::{
-    CANDIDATES_MAX, DEADLINE, EXTRA_WAIT, LEASE_DURATION_MAX, LEASE_TRUST_PERCENT, OVER_ASK, ROUND_DEADLINE, SLOW,
-    VOLUNTEERS_WAIT,
+    CANDIDATES_MAX, EXTRA_WAIT, LEASE_DURATION_MAX, LEASE_TRUST_PERCENT, OVER_ASK, ROUND_DEADLINE, VOLUNTEERS_WAIT,
+    deadline, slow_after,
 };
 use super::message::{Approval, ApprovalAnswer, ApprovalRequest, Refusal, Requirement, Subject};
 use crate::ids::{Digest, LeaseId, Millis, Nonce, PeerId};
+use crate::liveness::distant_peers;
 
 /// What a round is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +50,9 @@ pub struct RoundSpec {
     pub exclude: BTreeSet<PeerId>,
     /// Known to be absent: asked when the others cannot be enough, and not waited for.
     pub absent: BTreeSet<PeerId>,
+    /// What answers of the peers take, as far as it was measured. The distant ones among them are asked when the others
+    /// cannot be enough.
+    pub round_trips: BTreeMap<PeerId, Duration>,
     /// Whether a round that lacks candidates asks for volunteers and waits for them.
     pub volunteers: bool,
 }
@@ -200,8 +207,11 @@ pub struct Round {
     digest: Digest,
     started: Millis,
     queue: VecDeque<PeerId>,
-    /// Absent candidates, asked after all others.
+    /// Distant candidates, asked after the nearer ones, and absent ones, asked after all others.
+    distant: VecDeque<PeerId>,
     last: VecDeque<PeerId>,
+    /// Who is distant among those whose round trip is known.
+    far: BTreeSet<PeerId>,
     /// Every candidate ever taken up, so that none is asked twice.
     known: BTreeSet<PeerId>,
     asked: BTreeMap<PeerId, Standing>,
@@ -223,6 +233,8 @@ impl Round {
         spec.wanted = spec.wanted.max(spec.needed);
         spec.duration = spec.duration.min(LEASE_DURATION_MAX);
         let mut round = Self {
+            far: distant_peers(&spec.round_trips),
+            distant: VecDeque::new(),
             digest: spec.requirement.digest(),
             spec,
             started: now,
@@ -251,11 +263,12 @@ impl Round {
         match input {
             RoundInput::Answered { peer, answer } => self.note_answer(now, peer, answer, &mut effects)?,
             RoundInput::Silent { peer } => {
+                let slow = slow_after(self.round_trip(peer));
                 if let Some(standing) = self.asked.get_mut(&peer)
                     && let Standing::Asked { first, at, .. } | Standing::Silent { first, at } = *standing
                 {
                     // Only now: while the question is under way, a second answer would look like one unasked for.
-                    *standing = Standing::Unanswered { first, again: now.since(at) >= SLOW };
+                    *standing = Standing::Unanswered { first, again: now.since(at) >= slow };
                 }
             }
             RoundInput::Volunteered { peer } => {
@@ -265,9 +278,11 @@ impl Round {
             }
             RoundInput::Absent { peer } => {
                 self.spec.absent.insert(peer);
-                let (absent, present) = self.queue.drain(..).partition::<Vec<_>, _>(|queued| *queued == peer);
-                self.queue.extend(present);
-                self.last.extend(absent);
+                for queue in [&mut self.queue, &mut self.distant] {
+                    let before = queue.len();
+                    queue.retain(|queued| *queued != peer);
+                    self.last.extend((queue.len() < before).then_some(peer));
+                }
             }
             RoundInput::Tick => {}
         }
@@ -280,12 +295,12 @@ impl Round {
         if self.ended {
             return None;
         }
-        let questions = self.asked.values().filter_map(|standing| match standing {
-            Standing::Asked { at, slow: false, .. } => Some(at.plus(SLOW)),
-            Standing::Asked { at, slow: true, .. } => Some(at.plus(DEADLINE)),
+        let questions = self.asked.iter().filter_map(|(peer, standing)| match standing {
+            Standing::Asked { at, slow: false, .. } => Some(at.plus(slow_after(self.round_trip(*peer)))),
+            Standing::Asked { at, slow: true, .. } => Some(at.plus(deadline(self.round_trip(*peer)))),
             _ => None,
         });
-        let extra = self.enough_since.map(|since| since.plus(EXTRA_WAIT));
+        let extra = self.enough_since.map(|since| since.plus(self.extra_wait()));
         let trust = self.granted.iter().map(|granted| granted.trusted_until);
         let volunteers = match self.volunteers {
             // With enough promises nobody waits for volunteers any more, and their time may long be up.
@@ -306,15 +321,18 @@ impl Round {
     /// Peers whose answer the round waits for.
     pub fn awaited(&self) -> impl Iterator<Item = PeerId> + '_ {
         let asked = self.asked.iter().filter(|(_, standing)| matches!(standing, Standing::Asked { .. }));
-        asked.map(|(peer, _)| *peer).chain(self.queue.iter().copied()).filter(|peer| !self.spec.absent.contains(peer))
+        let queued = self.queue.iter().chain(&self.distant).copied();
+        asked.map(|(peer, _)| *peer).chain(queued).filter(|peer| !self.spec.absent.contains(peer))
     }
 
     fn take_up(&mut self, peer: PeerId) {
         if self.known.len() < CANDIDATES_MAX && !self.spec.exclude.contains(&peer) && self.known.insert(peer) {
-            match self.spec.absent.contains(&peer) {
-                true => self.last.push_back(peer),
-                false => self.queue.push_back(peer),
-            }
+            let queue = match (self.spec.absent.contains(&peer), self.far.contains(&peer)) {
+                (true, _) => &mut self.last,
+                (false, true) => &mut self.distant,
+                (false, false) => &mut self.queue,
+            };
+            queue.push_back(peer);
         }
     }
 
@@ -383,13 +401,13 @@ impl Round {
     }
 
     fn advance(&mut self, now: Millis, effects: &mut Vec<RoundEffect>) {
-        for standing in self.asked.values_mut() {
+        for (peer, standing) in &mut self.asked {
             if let Standing::Asked { first, at, slow } = *standing {
-                let age = now.since(at);
-                if age >= DEADLINE {
+                let (age, round_trip) = (now.since(at), measured(&self.spec, *peer));
+                if age >= deadline(round_trip) {
                     *standing = Standing::Silent { first, at };
                 } else {
-                    *standing = Standing::Asked { first, at, slow: slow || age >= SLOW };
+                    *standing = Standing::Asked { first, at, slow: slow || age >= slow_after(round_trip) };
                 }
             }
         }
@@ -407,14 +425,14 @@ impl Round {
         let nothing_to_come = self.in_flight(true) == 0 && self.queue.is_empty();
         let overdue = now.since(self.started) >= ROUND_DEADLINE;
         if let Some(since) = self.enough_since {
-            if nothing_to_come || overdue || now.since(since) >= EXTRA_WAIT {
+            if nothing_to_come || overdue || now.since(since) >= self.extra_wait() {
                 self.finish(nothing_to_come, effects);
             }
             return;
         }
         // Those that could still say yes. When they cannot be enough, somebody new must be found; ask while they
         // answer.
-        let possible = self.granted.len() + self.in_flight(false) + self.queue.len();
+        let possible = self.granted.len() + self.in_flight(false) + self.queue.len() + self.distant.len();
         match self.volunteers {
             Volunteers::NotWanted if possible < self.spec.needed && !self.spec.volunteers => {
                 self.volunteers = Volunteers::Over;
@@ -437,6 +455,13 @@ impl Round {
             && let Some(peer) = self.queue.pop_front()
         {
             self.ask(now, peer, effects);
+        }
+        if self.granted.len() + self.in_flight(false) < self.spec.needed {
+            while self.granted.len() + self.in_flight(false) < target
+                && let Some(peer) = self.distant.pop_front()
+            {
+                self.ask(now, peer, effects);
+            }
         }
         // An absent peer may be back before anybody knows.
         while self.granted.len() + self.in_flight(false) + self.queue.len() < self.spec.needed
@@ -465,6 +490,18 @@ impl Round {
                 effects.push(RoundEffect::Ask { peer, request: request.clone() });
             }
         }
+    }
+
+    fn round_trip(&self, peer: PeerId) -> Duration {
+        measured(&self.spec, peer)
+    }
+
+    /// How long a round with enough promises waits for more: as long as answers under way may differ from those that
+    /// have come.
+    fn extra_wait(&self) -> Duration {
+        let awaited = self.asked.iter().filter(|(_, standing)| matches!(standing, Standing::Asked { .. }));
+        let longest = awaited.map(|(peer, _)| self.round_trip(*peer)).max().unwrap_or_default();
+        EXTRA_WAIT + Duration::from_millis(longest.as_millis() as u64 / 2)
     }
 
     fn request(&self) -> ApprovalRequest {
@@ -507,6 +544,13 @@ impl Round {
             exhausted,
         });
     }
+}
+
+/// What answers of the peer take; nothing while it was not measured. In whole milliseconds, as the round's clock
+/// counts: a timer that ends between two of them would wake the round before anything is due.
+fn measured(spec: &RoundSpec, peer: PeerId) -> Duration {
+    let round_trip = spec.round_trips.get(&peer).copied().unwrap_or_default();
+    Duration::from_millis(round_trip.as_millis() as u64)
 }
 
 fn release(granted: &Granted) -> RoundEffect {

@@ -38,6 +38,7 @@ fn spec(needed: usize, wanted: usize) -> RoundSpec {
         wanted,
         exclude: BTreeSet::new(),
         absent: BTreeSet::new(),
+        round_trips: BTreeMap::new(),
         volunteers: true,
     }
 }
@@ -340,6 +341,50 @@ fn an_absent_peer_is_asked_when_the_others_are_too_few_and_its_answer_counts() {
     assert_eq!(round.done(), Some(vec![1, 2, 3]), "it was back before anybody knew");
 }
 
+/// Round trips of 1 ms, but 400 ms to those.
+fn with_distant(distant: &[u8], candidates: u8, spec: RoundSpec) -> RoundSpec {
+    let round_trip = |n| Duration::from_millis(if distant.contains(&n) { 400 } else { 1 });
+    RoundSpec { round_trips: (1..=candidates).map(|n| (peer(n), round_trip(n))).collect(), ..spec }
+}
+
+#[test]
+fn a_distant_peer_is_not_asked_while_nearer_ones_are_enough() {
+    let mut round = TestRound::new(with_distant(&[1], 5, spec(4, 5)), 1..=5);
+    assert_eq!(round.asked(), 4);
+    (2..=5).for_each(|n| round.approve(n));
+    assert_eq!(round.done(), Some(vec![2, 3, 4, 5]), "at once, though one more was wished for");
+    assert_eq!((round.now, exhausted(&round)), (Millis(1_000), Some(true)));
+}
+
+#[test]
+fn distant_peers_are_asked_and_waited_for_when_nearer_ones_are_too_few() {
+    let mut round = TestRound::new(with_distant(&[1, 2], 5, spec(4, 5)), 1..=5);
+    assert_eq!(round.asked(), 5);
+    (3..=5).for_each(|n| round.approve(n));
+    round.pass(1_200);
+    assert_eq!(round.done(), None);
+    round.approve(1);
+    round.pass(EXTRA_WAIT.as_millis() as u64 + 150);
+    assert_eq!(round.done(), None, "the other one's answer may take half a round trip longer");
+    round.approve(2);
+    assert_eq!(round.done(), Some(vec![3, 4, 5, 1, 2]));
+    // The last one that is left is asked however far it is.
+    assert_eq!(TestRound::new(with_distant(&[1], 1, spec(1, 1)), [1]).asked(), 1);
+}
+
+#[test]
+fn a_peer_at_the_end_of_a_slow_link_is_not_taken_for_a_slow_one() {
+    let far = with_distant(&[1, 2, 3], 3, RoundSpec { volunteers: false, ..spec(2, 2) });
+    let mut round = TestRound::new(far, 1..=3);
+    round.pass(SLOW.as_millis() as u64 + 700);
+    assert_eq!((round.asked(), round.done()), (3, None));
+    round.pass((DEADLINE.as_millis() - SLOW.as_millis()) as u64);
+    round.approve(1);
+    round.approve(2);
+    assert_eq!(round.done(), Some(vec![1, 2]), "answers that came after the deadline of a quick link count");
+    assert_eq!(deadline(Duration::from_secs(60)), DEADLINE_MAX);
+}
+
 #[test]
 fn a_peer_that_turns_out_to_be_absent_ends_the_wait_for_it() {
     let mut round = TestRound::new(spec(2, 3), 1..=3);
@@ -389,9 +434,12 @@ proptest! {
         needed in 1usize..5,
         extra in 0usize..4,
         fates in proptest::collection::vec((0u8..4, 0u64..6_000), 0..14),
+        round_trips in proptest::collection::vec(0u64..2_000, 0..14),
     ) {
         let wanted = needed + extra;
-        let mut round = TestRound::new(spec(needed, wanted), 1..=fates.len() as u8);
+        let round_trips = (1..).map(peer).zip(round_trips.iter().map(|ms| Duration::from_millis(*ms))).collect();
+        let spec = RoundSpec { round_trips, ..spec(needed, wanted) };
+        let mut round = TestRound::new(spec, 1..=fates.len() as u8);
         let mut answers: BTreeMap<u64, Vec<(u8, u8)>> = BTreeMap::new();
         let peers: Vec<_> = (1..=fates.len() as u8).map(peer).collect();
         let mut seen = 0;

@@ -10,10 +10,10 @@
 //! slower than the others therefore sets the pace, which is what backpressure should do, but not at any price: the time
 //! for which the others have nothing to send is added up, the time for which they do is taken off again, and at
 //! [`LAG_MAX`] (so only if somebody is less than half as fast as the rest) the oldest segment is let go without the
-//! laggards, which rebuild it later from the others: more traffic for a slow holder, but nobody else waits. From then on
-//! a laggard gets what happens to be in memory, but is not waited for again before it has caught up; so a slow holder
-//! costs the put one `LAG_MAX`, not one per segment. A column without a holder never holds memory: its next holder
-//! rebuilds.
+//! laggards, which rebuild it later from the others: more traffic for a slow holder, but nobody else waits. From then
+//! on a laggard gets what happens to be in memory, but is not waited for again before it has caught up; so a slow
+//! holder costs the put one `LAG_MAX`, not one per segment. A column without a holder never holds memory: its next
+//! holder rebuilds.
 //!
 //! **What may be lost.** A segment that is not yet on every column is let go only to make room for the next one, the
 //! oldest first, and only when one more column holds it than are needed: otherwise the put waits. So one loss is always

@@ -2,11 +2,11 @@
 //!
 //! The quorum's core asks this table before it acts on a run; the README shows it as [`markdown`] renders it. A pair
 //! that is not in the table is refused with a typed error. A row whose target is its own state is a repeat or a report
-//! that leaves the state alone. A run that computes may pass through all of them but *resuming* and *modifying*, which no
-//! kind of work needs yet: a resume and an update take effect in the entry that carries them. A store run goes through
-//! *pending* and *running* only, and its cancel is immediate: nothing of it needs to be undone before it may be called
-//! cancelled, and its holders are released afterwards as a duty of their own. A job that has a trigger is *running* or, while
-//! suspended, *paused*; it ends when its last run has, and its runs are jobs of their own.
+//! that leaves the state alone. A run that computes may pass through all of them but *resuming* and *modifying*, which
+//! no kind of work needs yet: a resume and an update take effect in the entry that carries them. A store run goes
+//! through *pending* and *running* only, and its cancel is immediate: nothing of it needs to be undone before it may be
+//! called cancelled, and its holders are released afterwards as a duty of their own. A job that has a trigger is
+//! *running* or, while suspended, *paused*; it ends when its last run has, and its runs are jobs of their own.
 
 use super::record::RunState::{self, *};
 use super::spec::Kind;

@@ -10,12 +10,13 @@
 //! Beats carry the sender's wall clock too, so that a node knows whether its own is right: see [`clock`].
 //!
 //! Peers without a common quorum exchange no beats: [`presence`] tells from connections and unanswered questions who is
-//! absent.
+//! absent, and [`distance`] from round trips who is far away.
 //!
 //! Wire: `/quorate/liveness/1`, one [`message::LivenessMessage`] in, one [`message::LivenessAnswer`] out.
 
 pub mod clock;
 pub mod detector;
+pub mod distance;
 pub mod election;
 pub mod latency;
 pub mod limits;
@@ -24,6 +25,7 @@ pub mod presence;
 
 pub use clock::{Clocks, Judgement};
 pub use detector::{Cause, Detector, DetectorEffect, DetectorInput};
+pub use distance::distant_peers;
 pub use election::{Election, ElectionEffect, ElectionInput, PreVoteRound, View};
 pub use latency::{DelayEstimate, Latency, majority_latency};
 pub use message::{Beat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};

@@ -52,6 +52,16 @@ impl Profile {
         }
     }
 
+    /// The profile for an object of `bytes` over these peers. The distant ones are left out, or given their columns by
+    /// the repair, if the object then bears as many losses once it is whole: a put waits for a distant peer only where
+    /// the nearer ones are too few.
+    pub fn for_reachable(bytes: Option<u64>, peers: Reachable) -> Option<Self> {
+        let Reachable { near, distant, absent, full } = peers;
+        let without = Self::for_present(bytes, near, absent + distant, full);
+        let with = Self::for_present(bytes, near + distant, absent, full);
+        without.filter(|without| with.is_none_or(|with| without.parity >= with.parity)).or(with)
+    }
+
     /// The profile for an object of `bytes` when `present` peers can hold a column now, `absent` ones could if they
     /// were there, and `full` ones have no room for it: the profile under which the object bears most losses as soon as
     /// it is stored, and of equals the one that bears most once what it owes is repaired.
@@ -59,7 +69,7 @@ impl Profile {
     /// With one of five absent that is 2+2 (two losses) and not 3+2 with four columns (one loss until the repair); with
     /// one of four it is 2+2 with three columns (one loss, two after the repair) and not 2+1. Nothing of that fits on
     /// two peers: they get two copies, which bear a loss too, and owe the third.
-    pub fn for_reachable(bytes: Option<u64>, present: usize, absent: usize, full: usize) -> Option<Self> {
+    fn for_present(bytes: Option<u64>, present: usize, absent: usize, full: usize) -> Option<Self> {
         let borne = |profile: &Self| present.min(profile.columns()).saturating_sub(profile.data as usize);
         let (narrow, wide) = (Self::fitting(bytes, present), Self::fitting(bytes, present + absent));
         let possible = [wide, narrow].into_iter().flatten().filter(|profile| present >= profile.columns_min());
@@ -83,6 +93,26 @@ impl std::str::FromStr for Profile {
         text.split_once('+').and_then(|(data, parity)| Self::new(data.parse().ok()?, parity.parse().ok()?)).ok_or_else(
             || format!("a profile is data+parity with at most {COLUMNS_MAX} together, such as 4+2; found {text:?}"),
         )
+    }
+}
+
+/// Peers that may hold a column, counted by what can be expected of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reachable {
+    /// They have room, and answer as quickly as most.
+    pub near: usize,
+    /// They have room, and are far away ([`crate::liveness::distance`]).
+    pub distant: usize,
+    /// They had room, and do not answer now.
+    pub absent: usize,
+    /// They keep columns, and have too little room for this one.
+    pub full: usize,
+}
+
+impl Reachable {
+    /// Peers that can hold a column now.
+    pub const fn present(&self) -> usize {
+        self.near + self.distant
     }
 }
 
@@ -133,7 +163,9 @@ mod tests {
     #[test]
     fn the_profile_for_who_is_reachable_bears_most_losses_at_once_and_then_after_its_repair() {
         let shown = |profile: Option<Profile>| profile.map(|profile| profile.to_string());
-        let chosen = |present, absent, full| shown(Profile::for_reachable(Some(1 << 20), present, absent, full));
+        let chosen = |near, absent, full| {
+            shown(Profile::for_reachable(Some(1 << 20), Reachable { near, absent, full, ..Reachable::default() }))
+        };
         for holders in 0..=9 {
             let fitting = shown(Profile::fitting(Some(1 << 20), holders));
             assert_eq!(chosen(holders, 0, 0), fitting, "all {holders} are there");
@@ -145,8 +177,25 @@ mod tests {
         assert_eq!(chosen(3, 0, 1).as_deref(), Some("2+1"), "who is full is not expected to have room soon");
         assert_eq!(chosen(2, 0, 1).as_deref(), Some("1+2"));
         assert_eq!((chosen(1, 4, 0), chosen(2, 0, 0)), (None, None));
-        let tiny = |present, absent| shown(Profile::for_reachable(Some(100), present, absent, 0));
+        let tiny =
+            |near, absent| shown(Profile::for_reachable(Some(100), Reachable { near, absent, ..Reachable::default() }));
         assert_eq!((tiny(4, 1).as_deref(), tiny(2, 1).as_deref()), (Some("1+2"), Some("1+2")));
+    }
+
+    #[test]
+    fn a_distant_peer_is_left_out_or_owed_its_column_where_the_object_bears_as_many_losses_once_it_is_whole() {
+        let chosen = |near, distant| {
+            let peers = Reachable { near, distant, ..Reachable::default() };
+            Profile::for_reachable(Some(1 << 20), peers).map(|profile| profile.to_string())
+        };
+        // Stored on the near ones alone: none of them, or one column is owed to the distant one.
+        for (near, profile) in [(2, "1+2"), (3, "2+2"), (4, "2+2"), (5, "3+2"), (6, "4+2"), (8, "4+2")] {
+            assert_eq!(chosen(near, 1).as_deref(), Some(profile), "one is distant, {near} are near");
+        }
+        assert_eq!(chosen(3, 2).as_deref(), Some("3+2"), "the near ones alone would bear one loss for ever");
+        assert_eq!(chosen(1, 2).as_deref(), Some("2+1"));
+        assert_eq!(chosen(0, 4).as_deref(), Some("2+2"));
+        assert_eq!((chosen(1, 0), chosen(0, 2)), (None, None));
     }
 
     proptest! {

@@ -11,5 +11,5 @@ pub mod layout;
 pub mod limits;
 pub mod manifest;
 
-pub use layout::{Layout, Profile};
+pub use layout::{Layout, Profile, Reachable};
 pub use manifest::{CheckedPiece, Manifest, ManifestError, PieceFault};

@@ -3,8 +3,8 @@
 //! Two readings are kept apart, because wall clocks are set and durations are not.
 //! - *Record time* (`QuorumState::time`) never goes back, and every timer is measured by it. While one primary leads it
 //!   grows by what passed on that primary's monotonic clock; across a change of primary by as much as the clocks say.
-//! - *Wall time* (`QuorumState::wall`) is what the clocks of a majority say ([`crate::liveness::clock`]). Stamps for people
-//!   and instants of triggers are wall time. It follows the clocks in either direction.
+//! - *Wall time* (`QuorumState::wall`) is what the clocks of a majority say ([`crate::liveness::clock`]). Stamps for
+//!   people and instants of triggers are wall time. It follows the clocks in either direction.
 //!
 //! Both go together until a clock is *stepped*: until wall time differs from what has passed by [`CLOCK_STEP_MIN`]. A
 //! step changes no timer. A step back is how a record heals that clocks of a majority had led into the future: stamps

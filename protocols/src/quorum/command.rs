@@ -27,8 +27,8 @@ pub struct Batch {
     pub now: Millis,
     /// What has passed since this primary's entry before, by its monotonic clock; none for its first.
     pub since: Option<Duration>,
-    /// What has passed since this primary's entry before, or since it leads, by its monotonic clock, without the times in
-    /// which it heard no majority.
+    /// What has passed since this primary's entry before, or since it leads, by its monotonic clock, without the times
+    /// in which it heard no majority.
     pub passed: Duration,
     /// Each with the peer that sent it, as the primary's transport authenticated it.
     pub commands: Vec<(PeerId, Command)>,
@@ -215,13 +215,14 @@ pub enum Command {
         parallelism: Option<u32>,
         resources: Option<Resources>,
     },
-    /// Primary: the worker has had nothing to do for a while, and its lease goes back. Refused when it has something now.
+    /// Primary: the worker has had nothing to do for a while, and its lease goes back. Refused when it has something
+    /// now.
     ReleaseWorker {
         peer: PeerId,
         lease: LeaseId,
     },
-    /// Primary: triggers are due by its clock. Each span moves one trigger on, or changes nothing if the record has moved
-    /// since it was made.
+    /// Primary: triggers are due by its clock. Each span moves one trigger on, or changes nothing if the record has
+    /// moved since it was made.
     Due {
         spans: Vec<Span>,
     },
@@ -239,8 +240,8 @@ pub enum Command {
     Unsuspend {
         job: JobId,
     },
-    /// Primary: events that `emitter` has sent, the ones after number `follows`. All of its events up to `reaches` that are
-    /// for this quorum are among them, but for `lost` that it could not keep.
+    /// Primary: events that `emitter` has sent, the ones after number `follows`. All of its events up to `reaches` that
+    /// are for this quorum are among them, but for `lost` that it could not keep.
     Deliver {
         emitter: PeerId,
         follows: u64,

@@ -1,8 +1,8 @@
 //! When a quorum's state level rises.
 //!
 //! A level names what members must be able to apply. Commands of a level are proposed only after a committed *raise* to
-//! it, and a raise is proposed only when every member advertises that it can apply the level: one that cannot would have
-//! to stop. A level never falls, so a peer below it is not taken in as a member either ([`may_join`]).
+//! it, and a raise is proposed only when every member advertises that it can apply the level: one that cannot would
+//! have to stop. A level never falls, so a peer below it is not taken in as a member either ([`may_join`]).
 
 /// The level to raise to, if it is above the present one: the newest that this build (`own`) and every member can
 /// apply. `advertised` has one entry per voter and learner; a member that was not heard of allows no raise.

@@ -3,9 +3,9 @@
 //! A small task takes less time than its result needs to be recorded and the next one to be sent. So a worker may be
 //! given more of them than its lease runs at a time; they wait there, and its slots stay busy. How many depends on the
 //! program: the number grows by one with each task that was done soon after it was given, its wait at the worker
-//! included, and is halved when one took longer. So what waits at a worker is about [`AHEAD_TIME`] of work, whatever the
-//! program, and a program that was never seen to be quick gets nothing ahead. A worker that has reported nothing for as
-//! long, as one that has died, gets nothing ahead either.
+//! included, and is halved when one took longer. So what waits at a worker is about [`AHEAD_TIME`] of work, whatever
+//! the program, and a program that was never seen to be quick gets nothing ahead. A worker that has reported nothing
+//! for as long, as one that has died, gets nothing ahead either.
 //!
 //! It is part of the state, because it decides who gets what: every member must come to the same.
 

@@ -6,7 +6,8 @@
 //! from snapshot to snapshot fetches what changed, plus the head, which always changes.
 //!
 //! A chunk is a record of [`crate::wire`]: a version byte, then the section and its rows. Version 1: first.
-//! Version 2: runs that compute, with tasks, outputs, workers and stopped attempts, and triggers with emitters of events; version 1 is refused by its number.
+//! Version 2: runs that compute, with tasks, outputs, workers and stopped attempts, and triggers with emitters of
+//! events; version 1 is refused by its number.
 
 use std::collections::BTreeMap;
 

@@ -46,8 +46,8 @@ pub struct QuorumState {
     /// What the clocks say, less record time.
     pub clock_offset_ms: i64,
     pub stepped: Option<ClockStep>,
-    /// How long the quorum was led by a primary with a majority, by their monotonic clocks: what no wall clock that is set
-    /// makes pass, and no outage.
+    /// How long the quorum was led by a primary with a majority, by their monotonic clocks: what no wall clock that is
+    /// set makes pass, and no outage.
     pub led: Millis,
     pub level: u16,
     pub jobs: BTreeMap<JobId, JobRecord>,

@@ -74,8 +74,8 @@ impl QuorumState {
         Ok(())
     }
 
-    /// The first thing that `command`, answered with `reply`, must not have done on the way from this state to `after`, in
-    /// words.
+    /// The first thing that `command`, answered with `reply`, must not have done on the way from this state to `after`,
+    /// in words.
     pub fn check_step(&self, after: &Self, command: &Command, reply: &Result<CommandReply, Rejection>) -> Checked {
         ensure(after.time >= self.time && after.led >= self.led, || "time ran backwards".to_owned())?;
         // Clocks that are set back change stamps and open instants again, whatever becomes of the command.

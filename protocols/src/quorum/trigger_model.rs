@@ -1,7 +1,8 @@
-//! A thousand days of triggers in seconds: the core, a model of the quorum around it, and a checker that sees the record.
+//! A thousand days of triggers in seconds: the core, a model of the quorum around it, and a checker that sees the
+//! record.
 //!
-//! Time jumps to whatever is next. Members' clocks differ and are set forward and back by an hour; primaries come and go,
-//! with proposals of theirs lost, committed without their knowledge, committed twice, or committed hours later; the
+//! Time jumps to whatever is next. Members' clocks differ and are set forward and back by an hour; primaries come and
+//! go, with proposals of theirs lost, committed without their knowledge, committed twice, or committed hours later; the
 //! quorum pauses for days. What is modelled is what Raft leaves open: which proposals are committed, and when.
 
 use std::cell::Cell;
@@ -381,8 +382,8 @@ impl Model {
     }
 }
 
-/// Goal: each instant of each trigger is one fire or one recorded skip. Method: a thousand days of the above, and a checker
-/// that works out the instants for itself.
+/// Goal: each instant of each trigger is one fire or one recorded skip. Method: a thousand days of the above, and a
+/// checker that works out the instants for itself.
 #[test]
 fn in_a_thousand_days_each_instant_is_one_record() {
     let mut model = Model::new(20_260_101);

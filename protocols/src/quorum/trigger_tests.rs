@@ -167,7 +167,8 @@ impl Quorum {
     fn fail(&mut self) {
         self.work(TaskResult::Failed { class: ErrorClass::Trap, reason: "because".to_owned() });
     }
-    /// The rows of a trigger in a few letters: `r` runs, `+` succeeded, `-` ended otherwise, `w` waits, and skips by reason.
+    /// The rows of a trigger in a few letters: `r` runs, `+` succeeded, `-` ended otherwise, `w` waits, and skips by
+    /// reason.
     fn story(&self, job: JobId) -> String {
         let rows = self.rows.range((job, 0)..=(job, u64::MAX));
         let word = |row: &FireRow| match row.what {
@@ -746,8 +747,8 @@ fn random_trigger(when: u8, overlap: u8) -> TriggerSpec {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 60 } else { 600 }))]
-    /// Goal: whatever is proposed in whatever order, every invariant holds and the checker finds each instant once. Method:
-    /// random commands, old ones again, and clocks that go back.
+    /// Goal: whatever is proposed in whatever order, every invariant holds and the checker finds each instant once.
+    /// Method: random commands, old ones again, and clocks that go back.
     #[test]
     fn random_histories_keep_every_invariant(steps in prop::collection::vec(step(), 1..80)) {
         let mut quorum = Quorum::with_worker();

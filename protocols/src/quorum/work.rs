@@ -182,8 +182,8 @@ impl WorkerRecord {
         Ok(())
     }
 
-    /// Slots that would be left if it took such a task now, less than none when the task would wait there: up to `ahead`
-    /// may. `None` when there is no room.
+    /// Slots that would be left if it took such a task now, less than none when the task would wait there: up to
+    /// `ahead` may. `None` when there is no room.
     pub(super) fn room(&self, used: Option<&Used>, demand: &Demand, ahead: u32) -> Option<i128> {
         let nothing = Used::default();
         let used = used.unwrap_or(&nothing);
@@ -359,8 +359,8 @@ impl QuorumState {
         self.order_under(task, call_digest(Plan::of(spec).call(spec, task.id.step)?))
     }
 
-    /// As many of the attempts as fit into a message of `bytes_max`, with what their steps have in common; at least one,
-    /// if any is live. `bytes_max` leaves room for the largest single one.
+    /// As many of the attempts as fit into a message of `bytes_max`, with what their steps have in common; at least
+    /// one, if any is live. `bytes_max` leaves room for the largest single one.
     pub fn assignment(
         &self,
         tasks: impl IntoIterator<Item = TaskAttempt>,

@@ -464,7 +464,8 @@ fn tasks_of_many_jobs_take_turns_by_priority() {
     assert_eq!(quorum.job_state(3), RunState::Succeeded);
 }
 
-/// Goal: nobody waits longer for having the higher id. Method: one slot; before each end comes another job of a lower id.
+/// Goal: nobody waits longer for having the higher id. Method: one slot; before each end comes another job of a lower
+/// id.
 #[test]
 fn who_came_first_is_not_overtaken_by_all_who_come_later() {
     let mut quorum = Quorum::new(&[(0, 1)]);

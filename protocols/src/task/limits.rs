@@ -99,8 +99,8 @@ pub const RECORD_BYTES_MAX: usize = 64 * MIB;
 pub const ENDED_BYTES_MAX: usize = 32 * MIB;
 pub const ENDED_TASKS_MAX: usize = TASKS_MAX / 2;
 
-/// Tasks of a job that ended without success: when there are more, none is kept. What wide jobs that were cancelled came to
-/// is worth less than the records of the many that the quorum would forget for them.
+/// Tasks of a job that ended without success: when there are more, none is kept. What wide jobs that were cancelled
+/// came to is worth less than the records of the many that the quorum would forget for them.
 pub const UNDONE_TASKS_MAX: usize = 4_096;
 
 /// Workers with a standing lease of one quorum.
@@ -123,11 +123,11 @@ pub const PAGE_TASKS: usize = 32;
 
 // ---- driving ----
 
-/// Tasks that a worker may be given beyond the slots of its lease, when their program is known to be quick, and how long
-/// one of those may wait and run. Long against a commit and a round trip, also on a machine that is busy with other
-/// things (or small batches would make it busier still); short against a wait that a person minds, and so far below
-/// `TIMEOUT_GRACE` that waiting at a worker is never taken for a timeout. The number is a guess at what keeps a slot busy
-/// through a commit.
+/// Tasks that a worker may be given beyond the slots of its lease, when their program is known to be quick, and how
+/// long one of those may wait and run. Long against a commit and a round trip, also on a machine that is busy with
+/// other things (or small batches would make it busier still); short against a wait that a person minds, and so far
+/// below `TIMEOUT_GRACE` that waiting at a worker is never taken for a timeout. The number is a guess at what keeps a
+/// slot busy through a commit.
 pub const AHEAD_MAX: u16 = 64;
 pub const AHEAD_TIME: Duration = Duration::from_millis(500);
 

@@ -1,9 +1,10 @@
 //! A line of cron as crontab(5) has it, read before the library that searches for its times reads it.
 //!
 //! The library takes more than crontab(5) and less: it joins day of month and day of week in one way for all lines,
-//! puts a number for a name wherever the name stands, passes over empty entries of a list, and knows names by their
-//! first three letters only. So [`read`] checks the fields, replaces every name by its number and every nickname by its
-//! five fields, and says whether a day must satisfy both fields of days.
+//! puts a number for a name wherever the name stands, passes over empty entries of a list, takes no `*` beside others
+//! in a list, knows names by their first three letters only, and names no field in its errors. So [`read`] checks the
+//! fields, replaces every name by its number and every nickname by its five fields, and says whether a day must satisfy
+//! both fields of days.
 //!
 //! **Day of month and day of week.** When both are restricted, a day that satisfies either is taken. A field that
 //! begins with `*` restricts nothing by itself, so then a day must satisfy both: `0 9 */2 * 1` is odd days that are
@@ -113,7 +114,11 @@ fn refuse_nickname(line: &str) -> String {
 
 impl Field {
     fn read(&self, text: &str) -> Result<String, String> {
-        let entries = text.split(',').map(|entry| self.read_entry(entry, text));
+        let is_list = text.contains(',');
+        let entries = text.split(',').map(|entry| match entry {
+            "*" if is_list => Ok(format!("{}-{}", self.least, self.greatest)),
+            _ => self.read_entry(entry, text),
+        });
         Ok(entries.collect::<Result<Vec<_>, _>>()?.join(","))
     }
 
@@ -142,7 +147,32 @@ impl Field {
             }
             rest = after;
         }
+        self.check_numbers(&read, entry)?;
         Ok(read)
+    }
+
+    /// Whether the field has the numbers of an entry, as a number or a range of them. What is neither is left to the
+    /// library.
+    fn check_numbers(&self, numbers: &str, entry: &str) -> Result<(), String> {
+        let Self { name, least, greatest, .. } = self;
+        let (range, step) = numbers.split_once('/').map_or((numbers, None), |(range, step)| (range, Some(step)));
+        let number = |text: &str| match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => Some(text.parse().unwrap_or(u16::MAX)),
+            false => None,
+        };
+        let Some(found) = range.split('-').map(number).collect::<Option<Vec<u16>>>() else { return Ok(()) };
+        if found.iter().any(|number| !(least..=greatest).contains(&number)) {
+            return Err(format!("{entry:?} goes beyond the {name} ({least} to {greatest})"));
+        }
+        match (&found[..], step) {
+            ([first, last], _) if first > last => Err(format!(
+                "the range {entry:?} of the {name} runs backwards: write \"{first}-{greatest},{least}-{last}\""
+            )),
+            ([first], Some(step)) => {
+                Err(format!("the step in {entry:?} of the {name} has no range: write \"{first}-{greatest}/{step}\""))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The number that the library knows a word by, or the word if it is one of its letters.
@@ -198,6 +228,32 @@ mod tests {
         ] {
             let found = read(line).unwrap_err();
             assert!(found.contains(expected), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_star_in_a_list_is_every_number_of_its_field() {
+        assert_eq!(text("0 9 *,1 * 1,*"), "0 9 1-31,1 * 1,0-7");
+        assert!(read("0 9 *,1 * 1").unwrap().both_days, "it begins with a star");
+    }
+
+    #[test]
+    fn numbers_that_a_field_does_not_have_are_refused_by_its_name() {
+        for (line, expected) in [
+            ("60 * * * *", "\"60\" goes beyond the minute (0 to 59)"),
+            ("0 0 0 * *", "\"0\" goes beyond the day of month (1 to 31)"),
+            ("0 0 * 1-13 *", "\"1-13\" goes beyond the month (1 to 12)"),
+            ("0 99999999 * * *", "goes beyond the hour (0 to 23)"),
+            ("0 22-2 * * *", "\"22-2\" of the hour runs backwards: write \"22-23,0-2\""),
+            ("0 0 * NOV-feb *", "\"NOV-feb\" of the month runs backwards: write \"11-12,1-2\""),
+            ("0 0 * * SAT-MON", "\"SAT-MON\" of the day of week runs backwards: write \"6-7,0-1\""),
+            ("10/5 * * * *", "\"10/5\" of the minute has no range: write \"10-59/5\""),
+        ] {
+            let found = read(line).unwrap_err();
+            assert!(found.contains(expected), "{found}");
+        }
+        for line in ["59 23 31 12 7", "0-59/1 0-23 1-31 1-12 0-7", "0 9 15W,L * 5L,1#2"] {
+            assert_eq!(text(line), line);
         }
     }
 

@@ -6,7 +6,7 @@ use quorate_protocols::api::{BenchCommit, CommitBench};
 use quorate_testnet::Testnet;
 
 use super::at_primary;
-use crate::cli::{Common, Failure, note, print, print_json, table};
+use crate::cli::{Common, Failure, print, print_json, print_to_stderr, table};
 
 /// Commands with which the rate is guessed before it is measured, per command in flight.
 const WARM_UP: u32 = 20;
@@ -25,7 +25,7 @@ pub async fn run(common: &Common, testnet: &Testnet, outstanding: &[u32], time: 
         let warm: CommitBench = client.post("/v1/bench/noop", &commit(outstanding.saturating_mul(WARM_UP))).await?;
         let count = (warm.per_s * time.as_secs_f64()).max(f64::from(outstanding)).min(f64::from(u32::MAX)) as u32;
         let row: CommitBench = client.post("/v1/bench/noop", &commit(count.clamp(1, 1_000_000))).await?;
-        note(format!("{outstanding} outstanding: {:.0} per second", row.per_s));
+        print_to_stderr(format!("{outstanding} outstanding: {:.0} per second", row.per_s));
         rows.push(row);
     }
     if common.json {

@@ -10,7 +10,7 @@ use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_testnet::{Client, Testnet};
 
 use super::{entry, index_of, some_quorum};
-use crate::cli::{Common, Failure, note, print, print_json};
+use crate::cli::{Common, Failure, print, print_json, print_to_stderr};
 use crate::measure::percentile;
 
 /// How long the quorum may take to be whole again between two kills.
@@ -35,7 +35,7 @@ pub async fn run(common: &Common, testnet: &Testnet, kills: u32) -> Result<(), F
         let took = began.elapsed();
         let place = if outside { "outside" } else { "a member" };
         let ms = took.as_secs_f64() * 1000.0;
-        note(format!("kill {kill}/{kills}: node {primary}, {ms:.0} ms seen from node {watcher} ({place})"));
+        print_to_stderr(format!("kill {kill}/{kills}: node {primary}, {ms:.0} ms seen from node {watcher} ({place})"));
         samples.push(took);
         testnet.restart(primary).await?;
         wait_whole(testnet, quorum, primary, &client).await?;

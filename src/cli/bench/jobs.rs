@@ -6,7 +6,7 @@ use quorate_protocols::api::{BenchJobs, JobsBench};
 use quorate_testnet::Testnet;
 
 use super::at_member;
-use crate::cli::{Common, Failure, note, print, print_json, table};
+use crate::cli::{Common, Failure, print, print_json, print_to_stderr, table};
 
 /// Jobs with which the rate is guessed before it is measured, per job in flight. The first of them find workers and
 /// have the module compiled, once per node.
@@ -30,7 +30,7 @@ pub async fn run(common: &Common, testnet: &Testnet, outstanding: &[u32], time: 
         let warm: JobsBench = client.post("/v1/bench/jobs", &jobs(warm_up)).await?;
         let count = (warm.per_s * time.as_secs_f64()).max(f64::from(outstanding)) as u32;
         let row: JobsBench = client.post("/v1/bench/jobs", &jobs(count.clamp(1, JOBS_MAX))).await?;
-        note(format!("{outstanding} outstanding: {:.0} per second", row.per_s));
+        print_to_stderr(format!("{outstanding} outstanding: {:.0} per second", row.per_s));
         rows.push(row);
     }
     if common.json {

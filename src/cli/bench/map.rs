@@ -9,7 +9,7 @@ use quorate_protocols::task::limits::TASKS_PER_STEP_MAX;
 use quorate_testnet::Testnet;
 
 use super::{at_primary, median};
-use crate::cli::{Common, Failure, note, print, print_json, table};
+use crate::cli::{Common, Failure, print, print_json, print_to_stderr, table};
 use crate::http::NOTHING_WAT;
 
 /// How long one run may take.
@@ -51,7 +51,7 @@ pub async fn run(common: &Common, testnet: &Testnet, tasks: u32, runs: u32) -> R
         }
         if run > 0 {
             let rate = f64::from(tasks) / began.elapsed().as_secs_f64();
-            note(format!("run {run}: {rate:.0} tasks per second"));
+            print_to_stderr(format!("run {run}: {rate:.0} tasks per second"));
             rates.push(rate);
         }
     }

@@ -24,7 +24,7 @@ use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 use quorate_testnet::{Client, Testnet};
 
-use crate::cli::{BenchCommand, Common, Failure, note, resolve_testnet};
+use crate::cli::{BenchCommand, Common, Failure, print_to_stderr, resolve_testnet};
 use crate::measure::{cpu_seconds, own_cpu};
 
 pub async fn run(common: &Common, command: BenchCommand) -> Result<(), Failure> {
@@ -110,7 +110,7 @@ async fn at_member(common: &Common, testnet: &Testnet) -> Result<(QuorumId, Clie
             .hint(format!("`quorate quorum show {quorum}` says what is known of it")));
     };
     let (asked, index) = (index_of(testnet, node.peer_id)?, index_of(testnet, member)?);
-    note(format!(
+    print_to_stderr(format!(
         "node {asked} is no member of quorum {quorum}, and so hears of no end: measuring through node {index}"
     ));
     Ok((quorum, testnet.client(index)?))

@@ -14,7 +14,9 @@ use tokio::io::AsyncReadExt;
 use super::bound::{Bound, Run, write_random};
 use super::cpu_of_all;
 use super::{entry, median};
-use crate::cli::{Common, Failure, TransferArgs, Upload, download, facts, note, print, print_json, upload, write_file};
+use crate::cli::{
+    Common, Failure, TransferArgs, Upload, download, facts, print, print_json, print_to_stderr, upload, write_file,
+};
 use crate::streams;
 
 /// Bytes read at once; every such block of a run carries a stamp, so that no piece of it was ever stored before.
@@ -31,7 +33,7 @@ pub async fn put(common: &Common, testnet: &Testnet, args: &TransferArgs) -> Res
         let stored = set_up.store(&client, run).await?;
         runs.network.push((began.elapsed(), cpu_of_all(testnet) - cpu));
         remove(&client, &stored).await?;
-        runs.note_rates("put", args);
+        runs.print_last_run("put", args);
     }
     report(common, args.size, &runs)
 }
@@ -58,7 +60,7 @@ pub async fn get(common: &Common, testnet: &Testnet, args: &TransferArgs) -> Res
         }
         // As the bound does: what the system has not written to the disk yet must not slow the next run.
         std::fs::remove_file(&out).map_err(|error| Failure::of(&error))?;
-        runs.note_rates("get", args);
+        runs.print_last_run("get", args);
     }
     remove(&writing, &stored).await?;
     report(common, args.size, &runs)
@@ -72,11 +74,15 @@ struct Runs {
 }
 
 impl Runs {
-    fn note_rates(&self, what: &str, args: &TransferArgs) {
+    fn print_last_run(&self, what: &str, args: &TransferArgs) {
         let last = |took: Option<Duration>| rate(args.size, took.unwrap_or_default());
         let (network, bound) = (self.network.last().map(|run| run.0), self.bound.last().map(|run| run.took));
         let (network, bound) = (last(network), last(bound));
-        note(format!("{what} {}/{}: {network:.0} MB/s, bound {bound:.0} MB/s", self.network.len(), args.runs));
+        print_to_stderr(format!(
+            "{what} {}/{}: {network:.0} MB/s, bound {bound:.0} MB/s",
+            self.network.len(),
+            args.runs
+        ));
     }
 }
 

@@ -4,7 +4,7 @@ use quorate_protocols::api::{BenchTriggers, TriggersBench};
 use quorate_testnet::Testnet;
 
 use super::at_member;
-use crate::cli::{Common, Failure, note, print, print_json, table};
+use crate::cli::{Common, Failure, print, print_json, print_to_stderr, table};
 
 /// Between the instants of the trigger that fires alone.
 const PERIOD_MS: u64 = 100;
@@ -22,7 +22,7 @@ pub async fn run(common: &Common, testnet: &Testnet, count: u32, fires: u32) -> 
         let request = BenchTriggers { quorum, count, fires, period_ms };
         let row: TriggersBench = client.post("/v1/bench/triggers", &request).await?;
         if !name.is_empty() {
-            note(format!("{name}: {} fires, p99 {:.0} ms late", row.fired, row.p99_ms));
+            print_to_stderr(format!("{name}: {} fires, p99 {:.0} ms late", row.fired, row.p99_ms));
             rows.push(row);
         }
     }

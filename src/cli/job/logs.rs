@@ -11,9 +11,10 @@ use quorate_protocols::ids::{Attempt, JobId, PeerId};
 use quorate_protocols::job::RunState;
 use quorate_testnet::{Client, ClientError};
 
+use super::super::advice;
 use super::super::args::{Common, LogArgs};
 use super::super::failure::Failure;
-use super::super::output::{Payload, note, print_json};
+use super::super::output::{Payload, print_json, print_to_stderr};
 use super::all_tasks;
 
 /// Tasks whose logs are read at once; of wider jobs one is named.
@@ -68,7 +69,7 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
             let cursor = cursors.entry((row.step, row.task)).or_insert_with(|| Cursor::new(row.attempt));
             if row.attempt.is_some_and(|newest| cursor.attempt.is_some_and(|read| read < newest)) {
                 show_output(common, client, job, &row, shown, cursor).await?;
-                note(format!("task {}.{} is tried again", row.step, row.task));
+                print_to_stderr(format!("task {}.{} is tried again", row.step, row.task));
                 *cursor = Cursor::new(row.attempt);
             }
             match read(common, client, job, &row, shown, cursor).await {
@@ -95,12 +96,13 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
     match last_fault {
         // What was read of it while it ran is there as well, and whole.
         Some(_) if stdout && succeeded && cursors.values().any(|cursor| cursor.worker.is_some()) => {
-            note(format!("standard output of a task that succeeded is its output: `quorate job output {job}`"));
+            let whole = format!("standard output of a task that succeeded is its output: `quorate job output {job}`");
+            print_to_stderr(advice::complete(common, &whole.into()));
             Ok(())
         }
         // Something was read: what is missing is worth a word and no more.
         Some(fault) if cursors.values().any(|cursor| cursor.worker.is_some()) => {
-            note(format!("warning: {}", fault.message.as_str()));
+            print_to_stderr(format!("warning: {}", fault.message.as_str()));
             Ok(())
         }
         Some(fault) if stdout => {
@@ -237,7 +239,7 @@ fn show(row: &Wanted, shown: Shown, page: &LogInfo, cursor: &mut Cursor) -> Resu
     };
     if page.at > cursor.next {
         let missing = page.at - cursor.next;
-        note(format!("task {}.{}: {missing} bytes were not kept", row.step, row.task));
+        print_to_stderr(format!("task {}.{}: {missing} bytes were not kept", row.step, row.task));
         if !cursor.rest.is_empty() {
             show_line(&name, &std::mem::take(&mut cursor.rest), shown.raw)?;
         }

@@ -14,6 +14,7 @@ use quorate_protocols::ids::JobId;
 use quorate_protocols::job::record::HistoryEntry;
 use quorate_testnet::Client;
 
+use super::advice;
 use super::args::{Common, JobCommand, ListArgs, Resolution, UpdateArgs};
 use super::failure::Failure;
 use super::find::client_of;
@@ -70,14 +71,14 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
         JobCommand::Output { job, task, output, raw } => {
             output::run(client, job.resolve(client).await?, task, output.as_deref(), raw).await
         }
-        JobCommand::Cancel { job } => command_job(common, client, job, "cancel", &()).await,
-        JobCommand::Pause { job } => command_job(common, client, job, "pause", &()).await,
-        JobCommand::Resume { job } => command_job(common, client, job, "resume", &()).await,
+        JobCommand::Cancel { job } => send_command(common, client, job, "cancel", &()).await,
+        JobCommand::Pause { job } => send_command(common, client, job, "pause", &()).await,
+        JobCommand::Resume { job } => send_command(common, client, job, "resume", &()).await,
         JobCommand::Fires { job } => triggers::fires(common, client, job.resolve(client).await?).await,
         JobCommand::Fire(args) => triggers::fire(common, client, args).await,
-        JobCommand::Suspend { job } => command_job(common, client, job, "suspend", &()).await,
-        JobCommand::Unsuspend { job } => command_job(common, client, job, "unsuspend", &()).await,
-        JobCommand::Retry { job } => command_job(common, client, job, "retry", &()).await,
+        JobCommand::Suspend { job } => send_command(common, client, job, "suspend", &()).await,
+        JobCommand::Unsuspend { job } => send_command(common, client, job, "unsuspend", &()).await,
+        JobCommand::Retry { job } => send_command(common, client, job, "retry", &()).await,
         JobCommand::Resolve { job, how } => {
             let resolution = match how {
                 Resolution { skip: true, .. } => ResolutionInfo::Skip,
@@ -85,7 +86,7 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
                 // One of the three is given: the group is required.
                 Resolution { .. } => ResolutionInfo::Fail,
             };
-            command_job(common, client, job, "resolve", &ResolveRequest { resolution }).await
+            send_command(common, client, job, "resolve", &ResolveRequest { resolution }).await
         }
         JobCommand::Update(args) => {
             let UpdateArgs { job, priority, parallelism, memory, disk, slots, label } = args;
@@ -97,13 +98,13 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
                     "nothing to change: give --priority, --parallelism, --memory, --disk, --slots or --label",
                 ));
             }
-            command_job(common, client, job, "update", &request).await
+            send_command(common, client, job, "update", &request).await
         }
     }
 }
 
 /// Tells the quorum something about the job, and shows the job as it is then.
-async fn command_job(
+async fn send_command(
     common: &Common,
     client: &Client,
     job: JobRef,
@@ -118,7 +119,7 @@ async fn command_job(
 fn show_info(common: &Common, info: &JobInfo) -> Result<(), Failure> {
     match common.json {
         true => print_json(info),
-        false => print(text::job_text(info)),
+        false => print(advice::complete(common, &text::job_text(info))),
     }
 }
 

@@ -28,7 +28,7 @@ use quorate_testnet::{Client, ClientError};
 use super::super::advice;
 use super::super::args::{Common, SpecArgs, SubmitArgs};
 use super::super::failure::{Failure, unless_reader_gone};
-use super::super::output::{Text, bytes, note, print, print_json, progress};
+use super::super::output::{Text, bytes, print, print_json, print_to_stderr, progress};
 use super::super::transfer::{Upload, open_file, upload};
 use super::{show_info, text, watch};
 use crate::executors::wasm::check;
@@ -289,18 +289,18 @@ pub async fn submit(common: &Common, client: &Client, args: SubmitArgs) -> Resul
                 .and_hint(RUN_ANEW));
         }
         if submitted.existed {
-            note(format!("job {job} was submitted before and is {}", submitted.state));
+            print_to_stderr(format!("job {job} was submitted before and is {}", submitted.state));
         }
         return printed;
     }
     match submitted.existed {
-        true => note(format!("job {job}, which was submitted before and is {}", submitted.state)),
-        false => note(format!("job {job}")),
+        true => print_to_stderr(format!("job {job}, which was submitted before and is {}", submitted.state)),
+        false => print_to_stderr(format!("job {job}")),
     }
     if spec.file.trigger().is_some() && !args.wait && !args.follow {
         let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
         let next = format!("`quorate job fires {job}` shows what it fires; `quorate job cancel {job}` ends it");
-        note(advice::complete(common, &next.into()));
+        print_to_stderr(advice::complete(common, &next.into()));
         return show_info(common, &info);
     }
     let ended = watch::until_end(common, client, job, args.follow).await;
@@ -342,7 +342,7 @@ where
     .await;
     bar.finish_and_clear();
     let stored = stored?;
-    note(format!("stored {} ({}) as object {}", place.display(), bytes(size), stored.object));
+    print_to_stderr(format!("stored {} ({}) as object {}", place.display(), bytes(size), stored.object));
     Ok(stored.object)
 }
 
@@ -355,7 +355,7 @@ async fn until_answered(client: &Client, request: &SubmitRequest, job: JobId) ->
             Ok(submitted) => return Ok(submitted),
             Err(error) if began.elapsed() < PATIENCE && watch::passes(&error) => {
                 if !std::mem::replace(&mut told, true) {
-                    note(format!("{error}; asking again under the same id"));
+                    print_to_stderr(format!("{error}; asking again under the same id"));
                 }
             }
             Err(error @ ClientError::Refused { .. }) => return Err(error.into()),

@@ -13,7 +13,7 @@ use super::super::advice;
 use super::super::args::{Common, FireArgs, NextArgs, SpecArgs};
 use super::super::failure::Failure;
 use super::super::find::client_of;
-use super::super::output::{Text, note, or_dash, print, print_json, table, word};
+use super::super::output::{Text, or_dash, print, print_json, print_to_stderr, table, word};
 use super::super::reference::JobRef;
 use super::{submit, watch};
 use crate::seams::Entropy;
@@ -93,7 +93,7 @@ pub async fn next(common: &Common, args: NextArgs) -> Result<(), Failure> {
     if info.suspended {
         let resume = format!("`quorate job unsuspend {}`", path.display());
         let what = format!("the trigger is suspended: what falls due is skipped until {resume}");
-        note(advice::complete(common, &what.into()));
+        print_to_stderr(advice::complete(common, &what.into()));
     }
     if info.next.is_empty() {
         return print(format!("no clock fires it any more, or ever: {}", info.when));
@@ -121,7 +121,9 @@ fn of_file(args: SpecArgs, count: usize) -> Result<NextInfo, Failure> {
     let now = Millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64);
     let jittered = !trigger.when.bounds().jitter.is_zero();
     if jittered {
-        note("its jitter follows from the job's id, which only a submit gives: each is due up to so much later");
+        print_to_stderr(
+            "its jitter follows from the job's id, which only a submit gives: each is due up to so much later",
+        );
     }
     let next = schedule.iter().flat_map(|schedule| {
         let somewhere = JobId { quorum: QuorumId([0; 16]), local: [0; 16] };

@@ -11,7 +11,7 @@ use quorate_testnet::{Client, ClientError};
 
 use super::super::args::Common;
 use super::super::failure::{Failure, unless_reader_gone};
-use super::super::output::{counter, instant, note, word};
+use super::super::output::{counter, instant, print_to_stderr, word};
 use super::super::reader;
 use super::{show_info, text};
 
@@ -70,14 +70,14 @@ impl Reasons {
     }
 
     /// The job was seen to be as `info` says.
-    async fn show_why_if_due(&mut self, client: &Client, info: &JobInfo, bar: &ProgressBar) {
+    async fn ask_why_if_at_rest(&mut self, client: &Client, info: &JobInfo, bar: &ProgressBar) {
         let rests = info.step.is_some_and(|step| step.tasks.running == 0) && !info.state.is_final();
         if !rests {
             self.due = Instant::now() + self.pause;
         } else if Instant::now() >= self.due {
             // Without an answer there is nothing to tell, and the job is waited for all the same.
             if let Ok(why) = client.get::<WhyInfo>(&format!("/v1/jobs/{}/why", self.job)).await {
-                self.show_why(why.why, bar);
+                self.print_reason_if_new(why.why, bar);
             }
         }
     }
@@ -85,13 +85,13 @@ impl Reasons {
     /// For a moment the quorum did not answer.
     fn unanswered(&mut self, error: &ClientError, bar: &ProgressBar) {
         if Instant::now() >= self.due {
-            self.show_why(error.to_string(), bar);
+            self.print_reason_if_new(error.to_string(), bar);
         }
     }
 
-    fn show_why(&mut self, why: String, bar: &ProgressBar) {
+    fn print_reason_if_new(&mut self, why: String, bar: &ProgressBar) {
         if why != self.told {
-            bar.suspend(|| note(format!("job {}: {why}", self.job)));
+            bar.suspend(|| print_to_stderr(format!("job {}: {why}", self.job)));
             self.told = why;
             self.pause = (self.pause * 2).min(WHY_AFTER_MAX);
         }
@@ -112,13 +112,13 @@ async fn wait(client: &Client, job: JobId, bar: &ProgressBar, mut told: Option<&
         match client.get::<JobInfo>(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await {
             Ok(info) => {
                 if let Some(told) = &mut told {
-                    show_progress(client, &info, told).await?;
+                    print_news(client, &info, told).await?;
                 }
                 show(bar, &info);
                 if info.state.is_final() || info.state == RunState::AwaitingResolution {
                     return Ok(info);
                 }
-                reasons.show_why_if_due(client, &info, bar).await;
+                reasons.ask_why_if_at_rest(client, &info, bar).await;
             }
             // A quorum between two primaries: the job is none the worse.
             Err(error) if passes(&error) => reasons.unanswered(&error, bar),
@@ -148,15 +148,16 @@ pub fn show(bar: &ProgressBar, info: &JobInfo) {
     bar.tick();
 }
 
-async fn show_progress(client: &Client, info: &JobInfo, told: &mut Told) -> Result<(), Failure> {
+/// Says on stderr what the history and the progress have that was not told yet.
+async fn print_news(client: &Client, info: &JobInfo, told: &mut Told) -> Result<(), Failure> {
     let entries: Vec<HistoryEntry> = client.get(&format!("/v1/jobs/{}/history", info.job)).await?;
     for entry in entries.iter().skip(told.entries) {
-        note(format!("{} {} {}", instant(entry.at), word(&entry.state), entry.what));
+        print_to_stderr(format!("{} {} {}", instant(entry.at), word(&entry.state), entry.what));
     }
     told.entries = entries.len().max(told.entries);
     let progress = text::progress(info);
     if progress != told.progress && !progress.is_empty() {
-        note(format!("{} {progress}", instant(info.changed_at)));
+        print_to_stderr(format!("{} {progress}", instant(info.changed_at)));
         told.progress = progress;
     }
     Ok(())

@@ -10,6 +10,8 @@ use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::liveness::distant_peers;
+use quorate_protocols::object::Reachable;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
 use quorate_protocols::quorum::{Command, CommandReply};
 
@@ -93,10 +95,13 @@ impl Quorums for NodeQuorums {
         let candidates = self.directory.candidates(Kind::Store, &requirement);
         let keepers = self.directory.candidates(Kind::Store, &Requirement::default()).len();
         let full = keepers.saturating_sub(candidates.len());
-        let absent = candidates.iter().filter(|peer| self.net.is_absent(**peer)).count();
+        let (absent, present): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|peer| self.net.is_absent(*peer));
+        let measured = |peer: &PeerId| Some((*peer, self.net.round_trip(*peer)?));
+        let distant = distant_peers(&present.iter().filter_map(measured).collect()).len();
+        let near = present.len() - distant;
         let is_stranger = |peer: &PeerId| self.directory.peer(*peer).is_none() && !self.net.is_absent(*peer);
         let connected = self.net.peers().into_iter().filter(|view| view.connected).map(|view| view.peer);
         let strangers = connected.filter(is_stranger).count();
-        HoldersKnown { present: candidates.len() - absent, absent, full, strangers }
+        HoldersKnown { reachable: Reachable { near, distant, absent: absent.len(), full }, strangers }
     }
 }

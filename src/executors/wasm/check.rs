@@ -133,6 +133,7 @@ fn check_binary(binary: &[u8]) -> Result<Facts, ModuleFault> {
     let Scan { imports, start, is_reactor, memory_bytes, cost, largest_cost } =
         scan(binary).map_err(|error| match error {
             ScanError::Damaged(error) => ModuleFault::Damaged(line(&error.to_string())),
+            ScanError::Unsupported(what) => ModuleFault::Invalid(what.to_owned()),
             ScanError::Refused(reason) => ModuleFault::TooMuch(reason),
         })?;
     match start {

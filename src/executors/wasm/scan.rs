@@ -3,8 +3,8 @@
 //! error.
 
 use wasmparser::{
-    BinaryReaderError, CompositeInnerType, ExternalKind, FuncType, FunctionBody, Operator, Parser, Payload, TableType,
-    TypeRef, ValType,
+    BinaryReaderError, CompositeInnerType, ExternalKind, FuncType, FunctionBody, Imports, Operator, Parser, Payload,
+    TableType, TypeRef, ValType,
 };
 
 use super::imports::Import;
@@ -54,6 +54,8 @@ pub(super) enum Start {
 #[derive(Debug)]
 pub(super) enum ScanError {
     Damaged(BinaryReaderError),
+    /// What it uses that the compiler of workers does not have.
+    Unsupported(&'static str),
     /// A sentence about the module.
     Refused(String),
 }
@@ -108,8 +110,13 @@ pub(super) fn scan(module: &[u8]) -> Result<Scan<'_>, ScanError> {
                 }
             }
             Payload::ImportSection(imports) => {
-                for import in imports.into_imports() {
-                    let import = import?;
+                for group in imports {
+                    // The engine's validation reads every encoding that there is, its compiler only what is enabled.
+                    let Imports::Single(_, import) = group? else {
+                        return Err(ScanError::Unsupported(
+                            "its imports have the encoding of the compact-imports proposal",
+                        ));
+                    };
                     bounded("imports", scan.imports.len() + 1, IMPORTS_MAX)?;
                     scan.imports.push(walk.import(&import, &mut scan.memory_bytes)?);
                 }

@@ -12,10 +12,10 @@
 //! where and when is decided by the pure [`ReplicatePlan`](quorate_protocols::job::replicate::ReplicatePlan); this
 //! module performs it.
 //!
-//! Nobody waits for a node that is known to be absent. The profile is the one that bears most losses on the peers that
-//! are there ([`Profile::for_reachable`]). When the quorum says that whoever may come was asked, the put goes on with
-//! the holders that it has, if they bear a loss, and is *degraded*: the quorum owes the repair. While it waits for
-//! room, it says what for ([`PutProgress::waiting`]).
+//! Nobody waits for a node that is known to be absent, nor for a distant one where nearer ones do as well. The profile
+//! is the one that bears most losses on the peers that are there ([`Profile::for_reachable`]). When the quorum says
+//! that whoever may come was asked, the put goes on with the holders that it has, if they bear a loss, and is
+//! *degraded*: the quorum owes the repair. While it waits for room, it says what for ([`PutProgress::waiting`]).
 //!
 //! What it does not do: win holders (the primary's driver does), confirm or repair (the steward does).
 
@@ -232,9 +232,9 @@ impl Objects {
                 Err(error) => error,
             };
             if started.elapsed() >= HOLDERS_PATIENCE {
-                let known = self.holders_known(size, profile);
-                return Err(match known.present < profile.columns_min() {
-                    true => too_few(size, known.present, profile),
+                let present = self.holders_known(size, profile).reachable.present();
+                return Err(match present < profile.columns_min() {
+                    true => too_few(size, present, profile),
                     false => error.into(),
                 });
             }
@@ -273,7 +273,8 @@ impl Objects {
         let wide = request.profile.unwrap_or(Profile::DEFAULT);
         let waited = Instant::now();
         loop {
-            let HoldersKnown { present, absent, full, strangers } = self.holders_known(request.size, wide);
+            let HoldersKnown { reachable, strangers } = self.holders_known(request.size, wide);
+            let present = reachable.present();
             if present < wide.columns() && strangers > 0 && waited.elapsed() < ADVERTS_WAIT {
                 sleep(POLL_MAX / 2).await;
                 continue;
@@ -281,7 +282,7 @@ impl Objects {
             let net = &self.context.net;
             let is_there = |peer: &PeerView| peer.connected && !net.is_absent(peer.peer);
             let connected = net.peers().iter().filter(|peer| is_there(peer)).count() + 1;
-            let fitting = Profile::for_reachable(request.size, present, absent, full);
+            let fitting = Profile::for_reachable(request.size, reachable);
             return match request.profile.or(fitting) {
                 // An announcement may be old: whether there is room is for the peers themselves to say.
                 Some(profile) if present.max(connected) >= profile.columns_min() => Ok(profile),
@@ -334,8 +335,8 @@ impl Objects {
                 }));
             }
             if may_refit && granted < profile.columns_min() {
-                let HoldersKnown { present, absent, full, .. } = self.holders_known(size, Profile::DEFAULT);
-                let fitting = Profile::for_reachable(size, present, absent, full);
+                let HoldersKnown { reachable, .. } = self.holders_known(size, Profile::DEFAULT);
+                let (present, fitting) = (reachable.present(), Profile::for_reachable(size, reachable));
                 if present < profile.columns_min() && fitting.is_some_and(|fitting| fitting != profile) {
                     self.fail_run(job, run.worker_attempt, &too_few(size, present, profile)).await;
                     return Ok(None);

@@ -13,6 +13,7 @@ use quorate_protocols::ids::{
 };
 use quorate_protocols::job::message::{ObjectView, Query, QueryAnswer};
 use quorate_protocols::job::store::Grant;
+use quorate_protocols::object::Reachable;
 use quorate_protocols::piece::limits::HEAD_BYTES_MAX;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
 use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, QuorumState};
@@ -403,7 +404,8 @@ impl Quorums for FakeQuorums {
         vec![peer(0)]
     }
     fn holders_known(&self, _column_bytes: u64) -> HoldersKnown {
-        HoldersKnown { present: self.world.willing.lock().unwrap().len(), ..HoldersKnown::default() }
+        let near = self.world.willing.lock().unwrap().len();
+        HoldersKnown { reachable: Reachable { near, ..Reachable::default() }, ..HoldersKnown::default() }
     }
 }
 

@@ -1,7 +1,8 @@
-//! Puts while one node is absent, on whole simulated nodes, in exact virtual time.
+//! Puts while one node is absent or far away, on whole simulated nodes, in exact virtual time.
 //!
-//! Goal: a node that is known to be absent costs nobody a wait. Method: for networks of three to nine nodes, objects
-//! are put through a healthy network and while one node is down, stands still, is cut off or has a full disk. The first
+//! Goal: a node that is known to be absent costs nobody a wait, and a distant one only those who need it. Method: for
+//! networks of three to nine nodes, objects are put through a healthy network and while one node is down, stands still,
+//! is cut off, has a full disk or is reached over a slow link. The first
 //! put may take as long as it takes to notice; those after it take no longer than one and a half times as long as the
 //! healthy ones. What is stored reads back while the node is away, and what is owed is repaired once it is back.
 
@@ -38,9 +39,13 @@ enum Fault {
     Paused,
     Partitioned,
     Full,
+    Slow,
 }
 
-const FAULTS: [Fault; 4] = [Fault::Killed, Fault::Paused, Fault::Partitioned, Fault::Full];
+const FAULTS: [Fault; 5] = [Fault::Killed, Fault::Paused, Fault::Partitioned, Fault::Full, Fault::Slow];
+
+/// What a slow link adds to a message, each way.
+const SLOW_BY: Duration = Duration::from_millis(200);
 
 struct Net {
     world: World,
@@ -100,6 +105,7 @@ impl Net {
                 }
             }
             Fault::Full => self.world.disk(node).set_full(true),
+            Fault::Slow => self.world.fabric.slow(self.world.peer(node), SLOW_BY),
         }
     }
 
@@ -157,12 +163,41 @@ async fn compare(nodes: usize) {
             here > usize::from(stored.profile.data),
             "{nodes} nodes, {fault:?}: no loss is borne by {here} columns"
         );
-        assert_eq!(net.owed(through, &stored).await, stored.profile.columns() - here);
+        match fault {
+            // What is owed to a distant node is brought to it at once, and nobody waits.
+            Fault::Slow => net.repaired(through, &stored).await,
+            _ => assert_eq!(net.owed(through, &stored).await, stored.profile.columns() - here),
+        }
         let read = net.world.get(through, stored.object).await.expect("no panic").expect("the node runs");
         assert_eq!(read.expect("it reads back").len(), BYTES);
         net.end(victim).await;
         net.repaired(through, &stored).await;
     }
+}
+
+/// Puts while the node that leads their quorum is reached over a slow link.
+async fn compare_slow_primary() {
+    let mut net = Net::new(5).await;
+    net.put(1).await.1.expect("the first put founds the quorum");
+    let (_, through) = net.victim();
+    let (healthy, _) = net.median(through).await;
+    let leads = net.world.leads();
+    assert_eq!(leads.len(), 1, "one quorum is enough for a healthy network");
+    net.inject(Fault::Slow, leads[0].node);
+    // Puts learn whom their quorum is led by, and that it is far away.
+    let began = Instant::now();
+    while began.elapsed() < SILENT {
+        net.put(through).await.1.expect("a put through a quorum that is led from afar");
+    }
+    let (slow, stored) = net.median(through).await;
+    println!("5 nodes, slow primary: {healthy:?}, then {slow:?}, {}", stored.profile);
+    assert!(slow <= healthy * 3 / 2, "{slow:?} against {healthy:?}");
+    assert_eq!(net.world.leads().len(), 2, "one nearer quorum is founded, and no more");
+}
+
+#[test]
+fn puts_found_a_nearer_quorum_when_theirs_is_led_from_afar() {
+    runtime::run(5, compare_slow_primary()).expect("a runtime");
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub async fn check(world: &World, job: JobId) {
     world.count(Guarantee::G3, 1);
     let mut last = None;
     while began.elapsed() < HEALED_WITHIN {
-        match look(world, job).await {
+        match fetch_newest_fires(world, job).await {
             Ok(rows) => {
                 let ran = |row: &&FireInfo| row.run.is_some() && (right_at..=now_ms()).contains(&row.instant_ms.0);
                 if rows.iter().any(|row| ran(&row)) {
@@ -68,7 +68,7 @@ pub async fn check(world: &World, job: JobId) {
     world.find(Violation::new(Guarantee::G3, what), format!("quorate job why {job}; quorate job fires {job}"));
 }
 
-async fn look(world: &World, job: JobId) -> Result<Vec<FireInfo>, ClientError> {
+async fn fetch_newest_fires(world: &World, job: JobId) -> Result<Vec<FireInfo>, ClientError> {
     let client = world.client(1)?;
     let rows = client.get::<JobInfo>(&format!("/v1/jobs/{job}")).await?.trigger.map_or(0, |trigger| trigger.rows);
     client.get(&format!("/v1/jobs/{job}/fires?from={}", rows.saturating_sub(50))).await

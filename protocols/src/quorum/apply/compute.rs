@@ -44,8 +44,8 @@ impl QuorumState {
 
     pub(super) fn new_compute_run(&self, spec: &ComputeSpec) -> Run {
         let run = ComputeRun::new(spec, self.time);
-        // It pays for its first task before it comes to its turn. At the pass that the others are served at, whoever came
-        // earlier could be overtaken by all who come later.
+        // It pays for its first task before it comes to its turn. At the pass that the others are served at, whoever
+        // came earlier could be overtaken by all who come later.
         let pass = self.pass.saturating_add(price_of_turn(&run.settings));
         Run::Compute(Box::new(ComputeRun { pass, ..run }))
     }
@@ -242,8 +242,8 @@ impl QuorumState {
         self.enter(job, by, RunState::AwaitingResolution, reason, events);
     }
 
-    /// Ends a run. Attempts that still run are stopped; the tasks and outputs of the step that it came to stay, unless they
-    /// are too many for a run that did not succeed.
+    /// Ends a run. Attempts that still run are stopped; the tasks and outputs of the step that it came to stay, unless
+    /// they are too many for a run that did not succeed.
     pub(in crate::quorum) fn end_compute(
         &mut self,
         job: JobId,

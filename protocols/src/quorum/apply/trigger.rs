@@ -1,8 +1,8 @@
 //! Triggers: from an instant, an event, a condition or a person to a run or a recorded skip.
 //!
-//! Every way to a fire ends in [`QuorumState::fire`], which applies the overlap policy and writes the row. Runs tell their
-//! trigger that they ended through `finished`, at the end of the entry: so a run that ends while another command is half
-//! applied changes nothing under it.
+//! Every way to a fire ends in [`QuorumState::fire`], which applies the overlap policy and writes the row. Runs tell
+//! their trigger that they ended through `finished`, at the end of the entry: so a run that ends while another command
+//! is half applied changes nothing under it.
 
 use super::*;
 use crate::ids::Nonce;

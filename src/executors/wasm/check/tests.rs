@@ -36,6 +36,31 @@ fn nested(locals: usize, blocks: usize, opening: &str) -> Vec<u8> {
     binary(&text)
 }
 
+/// A command whose imports are in one of the two groups of the compact-imports proposal: several names for one module.
+fn compact_imports(group: u8) -> Vec<u8> {
+    let module = b"\x16wasi_snapshot_preview1\0";
+    let names: &[u8] = match group {
+        // One type for all names, or one for each.
+        0x7e => b"\0\0\x01\x0bsched_yield",
+        _ => b"\x01\x0bsched_yield\0\0",
+    };
+    let imports = [&[1][..], module, &[group], names].concat();
+    // Two types, the imports, one function, its export and its body.
+    let sections: [(u8, &[u8]); 5] = [
+        (1, b"\x02\x60\0\x01\x7f\x60\0\0"),
+        (2, &imports),
+        (3, b"\x01\x01"),
+        (7, b"\x01\x06_start\0\x01"),
+        (10, b"\x01\x02\0\x0b"),
+    ];
+    let mut module = [MAGIC, CORE].concat();
+    for (id, content) in sections {
+        module.extend([id, content.len() as u8]);
+        module.extend(content);
+    }
+    module
+}
+
 #[test]
 fn each_wrong_kind_of_module_is_told_as_what_it_is() {
     let many_imports: String = (0..2_000).map(|n| format!("(import \"env\" \"f{n}\" (func))")).collect();
@@ -63,6 +88,8 @@ fn each_wrong_kind_of_module_is_told_as_what_it_is() {
         (binary("(module (memory (export \"memory\") 1 1 shared) (func (export \"_start\")))"), "threads"),
         (binary("(module (memory i64 1) (func (export \"_start\")))"), "memory64"),
         (binary("(module (func (export \"_start\") i32.add drop))"), "invalid"),
+        (compact_imports(0x7f), "compact-imports"),
+        (compact_imports(0x7e), "compact-imports"),
         (nested(5_000, 1_000, "loop"), "5000 locals in 1000 blocks"),
     ];
     for (module, expected) in cases {

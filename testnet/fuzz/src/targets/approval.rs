@@ -46,6 +46,10 @@ fn spec(needed: usize, wanted: usize) -> RoundSpec {
         wanted,
         exclude: BTreeSet::new(),
         absent: BTreeSet::new(),
+        // Every third is far away.
+        round_trips: (0..PEERS)
+            .map(|index| (PEER_IDS[index], Duration::from_millis(if index % 3 == 0 { 400 } else { 1 })))
+            .collect(),
         volunteers: true,
     }
 }

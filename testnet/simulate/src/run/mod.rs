@@ -4,9 +4,9 @@
 //! every step the invariants that can be seen from inside are checked (G2, G5, G7, G8), and every operation that ended
 //! (G1, G6), the commands as histories of single copies. **Liveness**: faults end, every node runs, and within
 //! [`LIVENESS_BOUND`] every acknowledged object must read back, every acknowledged job must have ended with the results
-//! of its own tasks, and a new object must be stored (G4); then everything is removed, and nothing may stay
-//! reserved for it (G8). No client submits a trigger here, so G3 is not fed. The schedule is drawn from the
-//! seed alone, so a failing seed fails again.
+//! of its own tasks, and a new object must be stored (G4); then everything is removed, and nothing may stay reserved
+//! for it (G8). No client submits a trigger here, so G3 is not fed. The schedule is drawn from the seed alone, so a
+//! failing seed fails again.
 
 mod breaking;
 mod checking;
