@@ -39,8 +39,8 @@ pub struct Buffer {
 
 impl Buffer {
     /// A buffer of `length` bytes with unspecified content.
-    pub fn take(length: usize) -> Self {
-        POOL.take(length)
+    pub fn with_length(length: usize) -> Self {
+        POOL.take_buffer(length)
     }
 
     /// Shows only the first `length` bytes from now on.
@@ -51,7 +51,7 @@ impl Buffer {
     /// Makes it `length` bytes long: what is new is zero. Moves only when the buffer has no room for it.
     pub fn resize(&mut self, length: usize) {
         if length > self.bytes.len() {
-            let mut larger = self.pool.take(length);
+            let mut larger = self.pool.take_buffer(length);
             larger[..self.length].copy_from_slice(self);
             larger.length = self.length;
             *self = larger;
@@ -74,7 +74,7 @@ impl Buffer {
 
 impl From<&[u8]> for Buffer {
     fn from(bytes: &[u8]) -> Self {
-        let mut buffer = Self::take(bytes.len());
+        let mut buffer = Self::with_length(bytes.len());
         buffer.copy_from_slice(bytes);
         buffer
     }
@@ -90,7 +90,7 @@ impl Pool {
         Self { free: Mutex::new(Vec::new()) }
     }
 
-    fn take(&'static self, length: usize) -> Buffer {
+    fn take_buffer(&'static self, length: usize) -> Buffer {
         let mut free = self.lock();
         // The newest first: its pages are the warmest. Not one that is much too large: a small piece that is kept for
         // long must not keep a segment's memory.
@@ -170,13 +170,13 @@ mod tests {
     #[test]
     fn a_buffer_is_used_again_once_its_last_reader_is_gone() {
         let pool = pool();
-        let bytes = pool.take(POOLED_FROM_BYTES).freeze();
+        let bytes = pool.take_buffer(POOLED_FROM_BYTES).freeze();
         let (place, part) = (bytes.as_ptr(), bytes.slice(10..20));
         drop(bytes);
-        assert_ne!(pool.take(POOLED_FROM_BYTES).as_ptr(), place, "a slice still shows it");
+        assert_ne!(pool.take_buffer(POOLED_FROM_BYTES).as_ptr(), place, "a slice still shows it");
         drop(part);
         // Both are free now: one of them is handed out, whichever length within reason is asked for.
-        let mut again = pool.take(POOLED_FROM_BYTES);
+        let mut again = pool.take_buffer(POOLED_FROM_BYTES);
         again.truncate(7);
         assert_eq!((again.len(), kept(pool)), (7, POOLED_FROM_BYTES));
     }
@@ -184,16 +184,16 @@ mod tests {
     #[test]
     fn a_large_buffer_is_not_spent_on_a_small_piece() {
         let pool = pool();
-        drop(pool.take(8 * POOLED_FROM_BYTES));
-        let small = pool.take(POOLED_FROM_BYTES);
+        drop(pool.take_buffer(8 * POOLED_FROM_BYTES));
+        let small = pool.take_buffer(POOLED_FROM_BYTES);
         assert_eq!((small.bytes.len(), kept(pool)), (POOLED_FROM_BYTES, 8 * POOLED_FROM_BYTES));
-        assert_eq!(pool.take(5 * POOLED_FROM_BYTES).len(), 5 * POOLED_FROM_BYTES);
+        assert_eq!(pool.take_buffer(5 * POOLED_FROM_BYTES).len(), 5 * POOLED_FROM_BYTES);
         assert_eq!(kept(pool), 8 * POOLED_FROM_BYTES);
     }
 
     #[test]
     fn growing_shows_zeros_and_never_what_was_there_before() {
-        let mut buffer = pool().take(10);
+        let mut buffer = pool().take_buffer(10);
         buffer.fill(7);
         buffer.truncate(4);
         buffer.resize(6);
@@ -206,12 +206,12 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_and_given_back_when_idle() {
         let pool = pool();
-        let many: Vec<Buffer> = (0..20).map(|_| pool.take(4 * 1024 * 1024)).collect();
+        let many: Vec<Buffer> = (0..20).map(|_| pool.take_buffer(4 * 1024 * 1024)).collect();
         drop(many);
-        drop(pool.take(100));
+        drop(pool.take_buffer(100));
         assert_eq!(kept(pool), FREE_BYTES_MAX);
         pool.trim();
-        drop(pool.take(4 * 1024 * 1024));
+        drop(pool.take_buffer(4 * 1024 * 1024));
         pool.trim();
         assert_eq!(kept(pool), 4 * 1024 * 1024, "only what was wanted meanwhile");
         pool.trim();

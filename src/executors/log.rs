@@ -57,7 +57,7 @@ impl Ring {
         self.tail.extend(rest);
         self.dropped += (skipped + pushed_out) as u64;
     }
-    fn take(&mut self) -> Captured {
+    fn take_captured(&mut self) -> Captured {
         Captured {
             head: std::mem::take(&mut self.head),
             tail: std::mem::take(&mut self.tail).into(),
@@ -90,9 +90,9 @@ impl LogBook {
         self.host.log(Stream::Stdout, bytes);
     }
     /// What was kept, leaving nothing behind.
-    pub(super) fn take(&self) -> Logs {
+    pub(super) fn take_logs(&self) -> Logs {
         let mut rings = self.rings.lock().expect("nothing panics with the logs in hand");
-        Logs { stdout: rings.0.take(), stderr: rings.1.take() }
+        Logs { stdout: rings.0.take_captured(), stderr: rings.1.take_captured() }
     }
 }
 
@@ -107,7 +107,7 @@ mod tests {
         fn no_character_is_broken(text in "[aé€😀]{0,40}", max in 8usize..64) {
             let mut ring = Ring::new(max);
             ring.push(text.as_bytes());
-            let kept = ring.take();
+            let kept = ring.take_captured();
             let shown = kept.text();
             prop_assert!(!shown.contains(char::REPLACEMENT_CHARACTER), "{shown}");
             match shown.split_once("\n[") {
@@ -130,7 +130,7 @@ mod tests {
             for write in &writes {
                 ring.push(write);
             }
-            let kept = ring.take();
+            let kept = ring.take_captured();
             prop_assert!(whole.starts_with(&kept.head) && whole.ends_with(&kept.tail));
             prop_assert_eq!((kept.head.len() + kept.tail.len()) as u64 + kept.dropped, whole.len() as u64);
             prop_assert!(kept.head.len() <= max / 2 && kept.tail.len() <= max / 2);

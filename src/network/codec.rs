@@ -133,7 +133,7 @@ fn length(bytes: usize) -> io::Result<[u8; 4]> {
 }
 
 async fn read_body<T: AsyncRead + Unpin + Send>(io: &mut T, head: usize, payload: usize) -> io::Result<Frame> {
-    let mut body = Buffer::take(head + payload);
+    let mut body = Buffer::with_length(head + payload);
     io.read_exact(&mut body).await?;
     let mut body = body.freeze();
     let head = body.split_to(head);

@@ -65,7 +65,7 @@ impl Coder {
             None => pieces.extend((0..parity).map(|_| pieces[0].clone()).collect::<Vec<_>>()),
             Some(code) => {
                 // Coding overwrites all of it.
-                let mut made = Buffer::take(piece_bytes * parity);
+                let mut made = Buffer::with_length(piece_bytes * parity);
                 {
                     let sources: Vec<&[u8]> = segment.chunks_exact(piece_bytes).collect();
                     let mut targets: Vec<&mut [u8]> = made.chunks_exact_mut(piece_bytes).collect();
@@ -184,7 +184,7 @@ impl ReconstructShard<Field> for Shard {
     fn get_or_initialize(&mut self, len: usize) -> Result<&mut [u8], Result<&mut [u8], reed_solomon_erasure::Error>> {
         let was_missing = matches!(self, Self::Missing);
         if was_missing {
-            *self = Self::There(Buffer::take(len));
+            *self = Self::There(Buffer::with_length(len));
         }
         let Self::There(bytes) = self else { return Err(Err(reed_solomon_erasure::Error::EmptyShard)) };
         if was_missing { Err(Ok(bytes)) } else { Ok(bytes) }

@@ -170,7 +170,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn read_buffer(path: &Path) -> io::Result<Bytes> {
     let mut file = fs::File::open(path)?;
     let length = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
-    let mut buffer = Buffer::take(length);
+    let mut buffer = Buffer::with_length(length);
     file.read_exact(&mut buffer)?;
     Ok(buffer.freeze())
 }

@@ -94,14 +94,14 @@ pub(super) async fn run(
             ending: Ending::Succeeded,
             stdout,
             outputs,
-            logs: log.take(),
+            logs: log.take_logs(),
             used: used(),
             folder: Some(folder),
         },
         Err(ending) => {
             // A folder can be large.
             run_blocking(move || drop(folder)).await;
-            ended(ending, log.take())
+            ended(ending, log.take_logs())
         }
     }
 }

@@ -190,7 +190,7 @@ impl Files {
         files.add_given(files.task, REPORT, Node::Report, now);
         if let Some(bytes) = checkpoint {
             files.bytes += bytes.len() as u64;
-            files.memory.take(bytes.len() * BYTES_PER_BYTE_WRITTEN);
+            files.memory.take_room(bytes.len() * BYTES_PER_BYTE_WRITTEN);
             files.add_given(files.task, CHECKPOINT, Node::Written(bytes.into()), now);
         }
         for (name, source) in inputs {
@@ -338,7 +338,7 @@ impl Files {
         if bytes > self.bytes_max {
             return Err(WriteError::TooLarge);
         }
-        if !self.memory.take((more as usize).saturating_mul(BYTES_PER_BYTE_WRITTEN)) {
+        if !self.memory.take_room((more as usize).saturating_mul(BYTES_PER_BYTE_WRITTEN)) {
             return Err(WriteError::Refused(errno::NOSPC));
         }
         self.bytes = bytes;

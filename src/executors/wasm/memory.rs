@@ -27,7 +27,7 @@ impl MemoryLimiter {
         Self { bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX), used: 0, peak: 0, refused: false }
     }
     /// Room for what is kept beside the module's memories; whether there is any.
-    pub(super) fn take(&mut self, bytes: usize) -> bool {
+    pub(super) fn take_room(&mut self, bytes: usize) -> bool {
         self.grow(0, bytes, None)
     }
     pub(super) fn give_back(&mut self, bytes: usize) {

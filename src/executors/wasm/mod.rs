@@ -293,7 +293,7 @@ fn execute(ready: &Ready, guest: Guest, limits: Limits) -> Finished {
     let guest = store.into_data();
     let ending = ending(result, &guest, limits);
     let used = Usage { wall: Duration::ZERO, fuel, memory_peak_bytes: guest.files.memory.peak as u64 };
-    let logs = guest.log.take();
+    let logs = guest.log.take_logs();
     if ending != Ending::Succeeded {
         return Finished::without_outputs(ending, logs, used);
     }

@@ -279,7 +279,7 @@ impl Caller {
         (found, used < size)
     }
     fn log(&self) -> String {
-        self.store.data().log.take().stderr.text()
+        self.store.data().log.take_logs().stderr.text()
     }
 }
 

@@ -81,7 +81,7 @@ const WAITING_TOLD_AFTER: Duration = Duration::from_secs(1);
 const POLL_MIN: Duration = Duration::from_millis(5);
 const POLL_MAX: Duration = Duration::from_millis(200);
 
-/// The run that a put feeds.
+/// The run that a put uploads into.
 #[derive(Clone, Debug)]
 struct Run {
     job: JobId,
@@ -105,10 +105,10 @@ impl Objects {
         let mut reader = SegmentReader::new(body);
         let run = self.open_run(&request, &progress).await?;
         let by_fingerprint = run.resumed && request.resume.is_none();
-        match self.feed(run, &request, &mut reader, &progress).await {
+        match self.upload(run, &request, &mut reader, &progress).await {
             // The file changed although its fingerprint did not. What was read so far can be put back only when the
             // very first segment differs; later the caller has to start over, and will then find no run.
-            Err(Feed::OtherContent(segment)) if by_fingerprint => {
+            Err(UploadFault::OtherContent(segment)) if by_fingerprint => {
                 self.forget(&request).await;
                 match segment {
                     pipeline::OtherContent { job, segment: 0, pieces: Some((pieces, length)) } => {
@@ -116,18 +116,22 @@ impl Objects {
                         reader.unread(&pieces, length);
                         drop(pieces);
                         let run = self.open_new_run(&request, &progress).await?;
-                        let fed = self.feed(run, &request, &mut reader, &progress).await;
-                        self.finish(&request, fed.map_err(Feed::into_error)).await
+                        let uploaded = self.upload(run, &request, &mut reader, &progress).await;
+                        self.finish(&request, uploaded.map_err(UploadFault::into_error)).await
                     }
-                    other => Err(Feed::OtherContent(other).into_error()),
+                    other => Err(UploadFault::OtherContent(other).into_error()),
                 }
             }
-            fed => self.finish(&request, fed.map_err(Feed::into_error)).await,
+            uploaded => self.finish(&request, uploaded.map_err(UploadFault::into_error)).await,
         }
     }
 
-    async fn finish(&self, request: &PutRequest, fed: Result<PutOutcome, PutError>) -> Result<PutOutcome, PutError> {
-        match &fed {
+    async fn finish(
+        &self,
+        request: &PutRequest,
+        uploaded: Result<PutOutcome, PutError>,
+    ) -> Result<PutOutcome, PutError> {
+        match &uploaded {
             Ok(_) => self.forget(request).await,
             // A run that has ended can never be resumed.
             Err(PutError::Ended { .. } | PutError::TooLarge { .. } | PutError::Length { .. }) => {
@@ -135,7 +139,7 @@ impl Objects {
             }
             Err(_) => (),
         }
-        fed
+        uploaded
     }
 
     async fn forget(&self, request: &PutRequest) {
@@ -436,15 +440,15 @@ impl Objects {
         }
     }
 
-    // ---- feeding it ----
+    // ---- the upload ----
 
-    async fn feed(
+    async fn upload(
         &self,
         run: Run,
         request: &PutRequest,
         reader: &mut SegmentReader,
         progress: &watch::Sender<PutProgress>,
-    ) -> Result<PutOutcome, Feed> {
+    ) -> Result<PutOutcome, UploadFault> {
         progress.send_modify(|progress| {
             progress.enter(PutPhase::Sending);
             progress.job = Some(run.job);
@@ -452,8 +456,8 @@ impl Objects {
         let (job, profile, worker_attempt, resumed) = (run.job, run.profile, run.worker_attempt, run.resumed);
         let expected = request.size.or(run.size);
         reader.set_profile(profile);
-        let fed = Pipeline::new(self, run, expected, reader, progress).await.run().await;
-        match fed {
+        let uploaded = Pipeline::new(self, run, expected, reader, progress).await.run().await;
+        match uploaded {
             Ok(stored) => {
                 let object = ObjectId { quorum: job.quorum, manifest: stored.manifest };
                 progress.send_modify(|progress| progress.enter(PutPhase::Done));
@@ -463,7 +467,7 @@ impl Objects {
                 let progress = progress.borrow().clone();
                 Ok(PutOutcome { object, job, bytes, profile, degraded, columns, existed, progress })
             }
-            Err(Feed::Error(error)) => {
+            Err(UploadFault::Error(error)) => {
                 // Only what no repetition can mend ends the run; after anything else it waits to be resumed. A resumed
                 // run is not ended by someone who came with the wrong file.
                 let wrong_file = resumed && matches!(error, PutError::Length { .. });
@@ -472,7 +476,7 @@ impl Objects {
                 if final_ && !wrong_file {
                     self.fail_run(job, worker_attempt, &error).await;
                 }
-                Err(Feed::Error(error))
+                Err(UploadFault::Error(error))
             }
             Err(other) => Err(other),
         }
@@ -497,13 +501,13 @@ impl Objects {
     }
 }
 
-/// Why feeding a run stopped.
-enum Feed {
+/// Why the upload into a run stopped.
+enum UploadFault {
     Error(PutError),
     OtherContent(pipeline::OtherContent),
 }
 
-impl Feed {
+impl UploadFault {
     fn into_error(self) -> PutError {
         match self {
             Self::Error(error) => error,
@@ -512,7 +516,7 @@ impl Feed {
     }
 }
 
-impl<E: Into<PutError>> From<E> for Feed {
+impl<E: Into<PutError>> From<E> for UploadFault {
     fn from(error: E) -> Self {
         Self::Error(error.into())
     }

@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::reader::SegmentReader;
-use super::{Feed, QUORUM_DEADLINE, Run, Stored, ended, is_passing, protocol};
+use super::{QUORUM_DEADLINE, Run, Stored, UploadFault, ended, is_passing, protocol};
 use crate::buffers::Buffer;
 use crate::objects::coding::Coder;
 use crate::objects::events::{Metrics, ObjectEvent};
@@ -136,11 +136,11 @@ enum Done<'a> {
     /// `recorded`: this was a `RecordProgress` of the plan, not a look around.
     Told {
         recorded: bool,
-        columns: Result<Option<Vec<ColumnRecord>>, Feed>,
+        columns: Result<Option<Vec<ColumnRecord>>, UploadFault>,
     },
     /// Who holds what, as far as it could be learnt, and whether no further holder is expected.
     Asked {
-        columns: Result<Option<(Vec<ColumnRecord>, bool)>, Feed>,
+        columns: Result<Option<(Vec<ColumnRecord>, bool)>, UploadFault>,
     },
     /// The column was given up meanwhile.
     Cancelled,
@@ -230,7 +230,7 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    pub(super) async fn run(mut self) -> Result<Stored, Feed> {
+    pub(super) async fn run(mut self) -> Result<Stored, UploadFault> {
         loop {
             while let Some(input) = self.inputs.pop_front() {
                 for effect in self.plan.step(self.now(), input) {
@@ -248,7 +248,7 @@ impl<'a> Pipeline<'a> {
             let tick = self.next_tick();
             tokio::select! {
                 biased;
-                Some(done) = self.work.next() => self.take(done)?,
+                Some(done) = self.work.next() => self.on_done(done)?,
                 () = sleep_until(tick) => self.inputs.push_back(Input::Tick),
             }
         }
@@ -319,7 +319,7 @@ impl<'a> Pipeline<'a> {
 
     // ---- effects ----
 
-    fn perform(&mut self, effect: Effect) -> Result<(), Feed> {
+    fn perform(&mut self, effect: Effect) -> Result<(), UploadFault> {
         match effect {
             Effect::Load { segment: _ } => self.load()?,
             Effect::Send { column, attempt, grant, segment, hash } => self.send(column, attempt, grant, segment, hash),
@@ -334,7 +334,7 @@ impl<'a> Pipeline<'a> {
         Ok(())
     }
 
-    fn load(&mut self) -> Result<(), Feed> {
+    fn load(&mut self) -> Result<(), UploadFault> {
         let coder = self.coder.clone()?;
         let Some(reader) = self.reader.take() else { return Ok(()) };
         let (resident, expected) = (Resident::new(self.objects.metrics.clone()), self.expected);
@@ -425,7 +425,7 @@ impl<'a> Pipeline<'a> {
             }
             for segments in chunks {
                 let command = Command::Progress { job, worker_attempt, segments };
-                columns = tell(&*quorums, job, worker_attempt, command).await;
+                columns = send_command(&*quorums, job, worker_attempt, command).await;
                 if columns.is_err() {
                     break;
                 }
@@ -451,7 +451,7 @@ impl<'a> Pipeline<'a> {
         let (quorums, worker_attempt) = (self.objects.context.quorums.clone(), self.run.worker_attempt);
         self.work.push(Box::pin(async move {
             let command = Command::ColumnFailed { job, worker_attempt, column, attempt, reason };
-            let columns = tell(&*quorums, job, worker_attempt, command).await;
+            let columns = send_command(&*quorums, job, worker_attempt, command).await;
             Done::Told { recorded: false, columns }
         }));
     }
@@ -474,7 +474,7 @@ impl<'a> Pipeline<'a> {
 
     // ---- what came of them ----
 
-    fn take(&mut self, done: Done<'a>) -> Result<(), Feed> {
+    fn on_done(&mut self, done: Done<'a>) -> Result<(), UploadFault> {
         match done {
             Done::Loaded { reader, loaded } => {
                 self.reader = Some(reader);
@@ -577,7 +577,7 @@ impl<'a> Pipeline<'a> {
 
     // ---- the end ----
 
-    async fn commit(self, sealed: Vec<(PieceIndex, Attempt)>, degraded: bool) -> Result<Stored, Feed> {
+    async fn commit(self, sealed: Vec<(PieceIndex, Attempt)>, degraded: bool) -> Result<Stored, UploadFault> {
         self.progress.send_modify(|progress| progress.enter(PutPhase::Commit));
         let job = self.run.job;
         let manifest = Manifest {
@@ -609,7 +609,7 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    fn fault(&mut self, fault: PlanFault) -> Feed {
+    fn fault(&mut self, fault: PlanFault) -> UploadFault {
         let job = self.run.job;
         match fault {
             PlanFault::DifferentContent { segment } => {
@@ -617,9 +617,11 @@ impl<'a> Pipeline<'a> {
                     let data = self.run.profile.data as usize;
                     (segment.pieces.into_iter().take(data).map(CheckedPiece::into_bytes).collect(), segment.length)
                 });
-                Feed::OtherContent(OtherContent { job, segment: segment.0, pieces })
+                UploadFault::OtherContent(OtherContent { job, segment: segment.0, pieces })
             }
-            PlanFault::Shorter { found, .. } => Feed::OtherContent(OtherContent { job, segment: found, pieces: None }),
+            PlanFault::Shorter { found, .. } => {
+                UploadFault::OtherContent(OtherContent { job, segment: found, pieces: None })
+            }
             PlanFault::TooLarge { .. } => PutError::TooLarge { limit: self.run.profile.bytes_max() }.into(),
             fault @ (PlanFault::Lost { .. } | PlanFault::Driver { .. }) => {
                 let last = self.last_failure.iter().map(|reason| format!("; the last one failed because {reason}"));
@@ -796,12 +798,12 @@ async fn ask_held(client: &PieceClient, run: &mut Run) -> BTreeMap<(PieceIndex, 
 
 /// Tells the quorum something about the run, across failovers and for as long as it takes: the pieces do not wait for
 /// this. The reply says who holds what now.
-async fn tell(
+async fn send_command(
     quorums: &dyn Quorums,
     job: JobId,
     worker_attempt: Attempt,
     command: Command,
-) -> Result<Option<Vec<ColumnRecord>>, Feed> {
+) -> Result<Option<Vec<ColumnRecord>>, UploadFault> {
     loop {
         match quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
             Ok(CommandReply::Columns(columns)) => return Ok(Some(columns)),
@@ -818,21 +820,22 @@ async fn tell(
     }
 }
 
-/// Whether that worker still feeds the run.
+/// Whether that worker still uploads into the run.
 fn fed_by(record: &JobRecord, worker_attempt: Attempt) -> bool {
     record.store().is_some_and(|(_, run)| run.worker_attempt == worker_attempt)
 }
 
-/// A stale attempt may be the worker's (then another node feeds the run) or a column's (then look at the columns).
+/// A stale attempt may be the worker's (then another node uploads into the run) or a column's (then look at the
+/// columns).
 async fn after_rejection(
     quorums: &dyn Quorums,
     job: JobId,
     worker_attempt: Attempt,
     rejection: Rejection,
-) -> Result<Option<Vec<ColumnRecord>>, Feed> {
+) -> Result<Option<Vec<ColumnRecord>>, UploadFault> {
     match rejection {
         Rejection::DifferentContent { segment } => {
-            Err(Feed::OtherContent(OtherContent { job, segment: segment.0, pieces: None }))
+            Err(UploadFault::OtherContent(OtherContent { job, segment: segment.0, pieces: None }))
         }
         Rejection::StaleAttempt { .. } => {
             match quorums.query(job.quorum, Query::Job { job }, false, QUORUM_DEADLINE).await {

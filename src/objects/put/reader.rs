@@ -33,7 +33,7 @@ impl SegmentReader {
 
     /// The next segment; `None` at the end. A segment shorter than `SEGMENT_BYTES` is the last.
     pub(super) async fn next(&mut self) -> Result<Option<Buffer>, io::Error> {
-        let (mut segment, mut filled) = (Buffer::take(0), 0);
+        let (mut segment, mut filled) = (Buffer::with_length(0), 0);
         while filled < SEGMENT_BYTES {
             if self.rest.is_empty() {
                 match self.body.next().await {
@@ -46,7 +46,7 @@ impl SegmentReader {
             if filled + taken.len() > segment.len() {
                 // Small objects are common: they get no 16 MiB. The first chunk of a large one is large.
                 let small = filled == 0 && taken.len() <= SMALL_CHUNK;
-                let mut larger = Buffer::take(if small { SMALL_CHUNK } else { self.capacity });
+                let mut larger = Buffer::with_length(if small { SMALL_CHUNK } else { self.capacity });
                 larger[..filled].copy_from_slice(&segment[..filled]);
                 segment = larger;
             }

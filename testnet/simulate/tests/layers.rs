@@ -119,6 +119,7 @@ const RETIRED: &[(&str, &str)] = &[
     ("Confirmations", "ReadIndex"),
     ("MarkKeeper", "RollbackGuard"),
     ("Keeper", "Maintenance"),
+    ("Feed", "UploadFault"),
     ("NetworkFeed", "NetworkBridge"),
     ("QuorumFeed", "QuorumBridge"),
     ("tend", "worker_sessions"),
@@ -128,9 +129,8 @@ const RETIRED: &[(&str, &str)] = &[
     ("pulses", "heartbeats"),
 ];
 
-/// Verbs that say nothing without an object, and functions of the node that are named by one alone. May only fall.
+/// Verbs that say nothing without an object: no function of the node is named by one alone.
 const BARE_VERBS: [&str; 10] = ["take", "tell", "told", "hear", "heard", "note", "keep", "go_on", "see", "look"];
-const BARE_VERBS_MAX: usize = 7;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -410,5 +410,13 @@ fn functions_are_named_by_verb_and_object() {
         let functions = code.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
         bare.extend(functions.filter(|name| BARE_VERBS.contains(name)).map(|verb| format!("{name}: fn {verb}")));
     }
-    assert!(bare.len() <= BARE_VERBS_MAX, "{} of them, and {BARE_VERBS_MAX} may be:\n{}", bare.len(), bare.join("\n"));
+    assert!(
+        bare.is_empty(),
+        "name what they act on:
+{}",
+        bare.join(
+            "
+"
+        )
+    );
 }

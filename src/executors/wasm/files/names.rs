@@ -39,7 +39,7 @@ impl Files {
             return Err(errno::NOSPC);
         }
         let charge = NAME_BYTES + name.len();
-        match self.memory.take(charge + more) {
+        match self.memory.take_room(charge + more) {
             true => Ok(charge),
             false => Err(errno::NOSPC),
         }
@@ -180,7 +180,7 @@ impl Files {
         }
         // A longer name takes more; a shorter one keeps what it has.
         let more = new.len().saturating_sub(old.len());
-        if !self.memory.take(more) {
+        if !self.memory.take_room(more) {
             return Err(errno::NOSPC);
         }
         if to.node.is_some() {
