@@ -14,7 +14,7 @@ use super::{Carried, Carrier};
 use crate::jobs::ports::{Knowledge, LocalQuorums};
 use crate::jobs::{ClientError, QuorumClient};
 
-/// One question or dispatch: a failover fits in it.
+/// One question or dispatch: a failover fits in it, over slow links and on slow disks too. What does not is said again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct NodeCarrier {

@@ -5,11 +5,11 @@
 //! quorum.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::job::message::{JobAnswer, JobMessage};
+use quorate_protocols::liveness::patience::election_wait;
 use quorate_protocols::trigger::When;
 use quorate_protocols::wire;
 use tokio::sync::mpsc;
@@ -21,10 +21,6 @@ use super::serve;
 use crate::events::Hearing;
 use crate::quorum::QuorumError;
 use crate::seams::{Frame, InboundRequest, Net, TaskGroup};
-
-/// How long a member that misses its primary holds a question for the next one: a few elections. Less than any asker
-/// waits for an answer, and short enough that one who is cut off from the others costs its asker little.
-pub const ELECTION_WAIT: Duration = Duration::from_millis(300);
 
 pub struct JobService {
     pub net: Arc<dyn Net>,
@@ -77,7 +73,7 @@ impl JobService {
         ) {
             // While a primary is being elected the question is held: to answer that there is none would only have it
             // asked again, and the winner would be found by chance. Nothing was done yet when the time is up.
-            let _ = tokio::time::timeout(ELECTION_WAIT, local.primary_settled()).await;
+            let _ = tokio::time::timeout(election_wait(local.latency()), local.primary_settled()).await;
         }
         match message {
             JobMessage::Membership { .. } => JobAnswer::Membership(local.membership()),
