@@ -32,7 +32,7 @@ pub const QUESTION_DEADLINE: Duration = quorate_protocols::job::limits::DEADLINE
 pub const LISTING_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The same once a quorum was silent for the whole deadline, and for old rows: whoever is cut off is not kept waiting
-/// for each of its quorums.
+/// for each of its quorums. Far from its peers it waits as long as these take to answer: see [`listing_deadline_short`].
 pub const LISTING_DEADLINE_SHORT: Duration = Duration::from_millis(300);
 
 /// How long a peer is given to show that it hears this node, and how many are asked.
@@ -77,3 +77,20 @@ pub const BENCH_FIRES_MAX: u32 = 1_000;
 
 /// A benchmark of which nothing has ended for so long is over.
 pub const BENCH_SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// The short deadline of a listing whose slowest peer answers within `round_trip`: one question and its repetition.
+pub fn listing_deadline_short(round_trip: Duration) -> Duration {
+    LISTING_DEADLINE_SHORT.max(3 * round_trip).min(LISTING_DEADLINE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_rows_of_far_members_arrive_and_a_lan_waits_no_longer() {
+        assert_eq!(listing_deadline_short(Duration::from_millis(2)), LISTING_DEADLINE_SHORT);
+        assert!(listing_deadline_short(Duration::from_millis(400)) > 2 * Duration::from_millis(520), "with jitter");
+        assert_eq!(listing_deadline_short(Duration::from_secs(60)), LISTING_DEADLINE);
+    }
+}

@@ -6,7 +6,7 @@
 //! state.
 //!
 //! A listing is for a person who waits: a quorum has [`LISTING_DEADLINE`], once one was silent for that long the others
-//! have [`LISTING_DEADLINE_SHORT`], and a member that hears no majority does not ask at all, for it knows the answer.
+//! have [`super::limits::listing_deadline_short`], and a member that hears no majority does not ask at all, for it knows the answer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::ObjectState;
 
 use super::backend::{Backend, JobFilter};
-use super::limits::{LISTING_DEADLINE, LISTING_DEADLINE_SHORT, LISTING_FAN_OUT, LISTING_ROWS_MAX};
+use super::limits::{LISTING_DEADLINE, LISTING_FAN_OUT, LISTING_ROWS_MAX};
 use super::live::{NodeBackend, unexpected};
 use super::views;
 use crate::error::chain;
@@ -116,7 +116,7 @@ impl<'a> Gathering<'a> {
     }
 
     fn patience(&self) -> Duration {
-        if self.silence.load(Ordering::Relaxed) { LISTING_DEADLINE_SHORT } else { LISTING_DEADLINE }
+        if self.silence.load(Ordering::Relaxed) { self.backend.listing_deadline_short() } else { LISTING_DEADLINE }
     }
 }
 
@@ -138,7 +138,8 @@ impl Pages<'_> {
             };
             self.unreachable = Some(missing);
         }
-        let answer = jobs.query(self.quorum, query, true, LISTING_DEADLINE_SHORT).await.ok();
+        let patience = self.gathering.backend.listing_deadline_short();
+        let answer = jobs.query(self.quorum, query, true, patience).await.ok();
         if let (None, Some(missing)) = (&answer, &mut self.unreachable) {
             (missing.stale, missing.age_ms) = (false, None);
         }

@@ -27,6 +27,7 @@ use super::backend::{Answer, Backend, JobFilter, TestingHooks};
 use super::error::ApiError;
 use super::limits::{
     CONTACT_DEADLINE, CONTACT_PEERS_MAX, LISTING_DEADLINE, LISTING_FAN_OUT, OUTCOME_OUTPUTS_MAX, QUESTION_DEADLINE,
+    listing_deadline_short,
 };
 use super::listing::{self, Gathering};
 use super::metrics::QuorumGauges;
@@ -129,6 +130,14 @@ impl NodeBackend {
 
     pub(super) fn jobs_client(&self) -> &QuorumClient {
         self.node.jobs()
+    }
+
+    /// The short deadline of a listing, by the slowest of the peers that are connected.
+    pub(super) fn listing_deadline_short(&self) -> Duration {
+        let net = self.node.net();
+        let connected = net.peers().into_iter().filter(|peer| peer.connected);
+        let slowest = connected.filter_map(|view| net.round_trip(view.peer)).max();
+        listing_deadline_short(slowest.unwrap_or_default())
     }
 
     /// Says, of a quorum of which this node is a member, that it hears no majority of it.

@@ -8,6 +8,7 @@ use quorate_protocols::ids::{JobId, ManifestHash, MemberId, PeerId};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::limits::DEADLINE;
 use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::liveness::limits::DELAY_MAX;
 use quorate_protocols::object::Manifest;
 use quorate_protocols::piece::limits::HEAD_BYTES_MAX;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal};
@@ -110,6 +111,11 @@ impl Context {
             }
             _ => Ok(None),
         }
+    }
+
+    /// What a question to a peer and its answer take, as far as that was measured.
+    pub fn round_trip(&self, peer: PeerId) -> Duration {
+        self.env.net.round_trip(peer).unwrap_or_default().min(DELAY_MAX)
     }
 
     /// Asks a holder; in process when it is this node. One that is known to be absent is not waited for: the duty is

@@ -9,29 +9,43 @@
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
+use quorate_protocols::approval::limits::LEASE_TRUST_PERCENT;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::JobId;
 use quorate_protocols::job::Grant;
+use quorate_protocols::liveness::patience::{RENEWAL_TRIES, RENEWALS_PER_LEASE};
 use quorate_protocols::piece::limits::LEASE;
 use quorate_protocols::quorum::Duty;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::context::Context;
 
-/// Between two renewals: a lease survives two that fail.
-const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE.as_secs() / 4);
+/// Between the beginnings of two rounds of renewals.
+const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE.as_secs() / RENEWALS_PER_LEASE as u64);
 
-/// Renewals of one quorum that wait for an answer at once.
-const RENEWALS_MAX: usize = 16;
+/// How much later than that a round begins, at most.
+const SPREAD: Duration = Duration::from_secs(RENEW_INTERVAL.as_secs() / 8);
+
+/// Renewals of one quorum that wait for an answer at once, over all of its runs: far from their holders, a round takes as
+/// many round trips as there are grants for each of these.
+const RENEWALS_MAX: usize = 32;
+
+// A lease survives two rounds that fail, and the third has as long as a spread for its answers.
+const _: () = assert!(
+    (RENEW_INTERVAL.as_secs() + SPREAD.as_secs()) * RENEWAL_TRIES as u64 + SPREAD.as_secs()
+        <= LEASE.as_secs() * LEASE_TRUST_PERCENT / 100
+);
 
 /// Runs until it is dropped, when this node stops leading.
 pub(super) async fn renew_leases(context: Context) {
-    let spread = RENEW_INTERVAL.as_millis() as u64 / 4;
+    let mut round_at = Instant::now();
     loop {
-        // Primaries that rose together spread out. A new primary begins within a quarter of the interval.
-        sleep(Duration::from_millis(context.env.seams.entropy.below(spread + 1))).await;
+        // Primaries that rose together spread out.
+        let spread = context.env.seams.entropy.below(SPREAD.as_millis() as u64 + 1);
+        sleep_until(round_at + Duration::from_millis(spread)).await;
         renew_all(&context).await;
-        sleep(RENEW_INTERVAL - Duration::from_millis(spread)).await;
+        // However long the round took: its answers are slow where links are.
+        round_at = (round_at + RENEW_INTERVAL).max(Instant::now());
     }
 }
 
@@ -40,26 +54,29 @@ async fn renew_all(context: &Context) {
         Duty::WatchIdle { job, .. } => Some(job),
         _ => None,
     });
+    let mut grants = Vec::new();
     for job in live {
-        let grants = grants_of(context, job).await;
-        stream::iter(grants)
-            .for_each_concurrent(RENEWALS_MAX, |grant| async move {
-                let holder = grant.holder.peer;
-                if context.env.approvals.renew(holder, grant.lease, LEASE).await != Renewed::Stands {
-                    tracing::debug!(%job, %holder, "a lease was not renewed");
-                }
-            })
-            .await;
+        grants.extend(grants_of(context, job).await);
     }
+    stream::iter(grants)
+        .for_each_concurrent(RENEWALS_MAX, |(job, grant)| async move {
+            let holder = grant.holder.peer;
+            // Nobody waits for an absent one: it is asked again in the next round.
+            let is_absent = context.env.net.is_absent(holder);
+            if is_absent || context.env.approvals.renew(holder, grant.lease, LEASE).await != Renewed::Stands {
+                tracing::debug!(%job, %holder, is_absent, "a lease was not renewed");
+            }
+        })
+        .await;
 }
 
 /// What the run counts on: its columns, and the spares that may take one over.
-async fn grants_of(context: &Context, job: JobId) -> Vec<Grant> {
+async fn grants_of(context: &Context, job: JobId) -> Vec<(JobId, Grant)> {
     match context.job(job).await {
         Ok(Some(record)) if !record.state.is_final() => {
             let Some((_, run)) = record.store() else { return Vec::new() };
             let columns = run.columns.iter().filter_map(|column| column.grant);
-            columns.chain(run.spares.iter().copied()).collect()
+            columns.chain(run.spares.iter().copied()).map(|grant| (job, grant)).collect()
         }
         _ => Vec::new(),
     }

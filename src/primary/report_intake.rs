@@ -9,13 +9,13 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId};
+use quorate_protocols::liveness::patience::election_wait;
 use quorate_protocols::quorum::{Command, CommandReply};
 use quorate_protocols::task::limits::DEADLINE;
 use quorate_protocols::task::message::{Progress, ReportRefusal, TaskAnswer, TaskMessage};
 
 use super::{DriverMetrics, WorkerHeartbeats};
 use crate::quorums::ports::{LocalQuorum, LocalQuorums};
-use crate::quorums::serve::ELECTION_WAIT;
 use crate::raft::QuorumError;
 
 /// Cloneable handle; it owns no task.
@@ -54,7 +54,7 @@ impl ReportIntake {
         let nobody = || TaskAnswer::NotPrimary { primary: None, voters: Vec::new() };
         let local = self.quorums.quorum(quorum).ok_or_else(nobody)?;
         if local.leading().is_none() {
-            let _ = tokio::time::timeout(ELECTION_WAIT, local.primary_settled()).await;
+            let _ = tokio::time::timeout(election_wait(local.latency()), local.primary_settled()).await;
         }
         if local.leading().is_some() {
             return Ok(local);

@@ -11,10 +11,14 @@ use quorate_protocols::directory::{Capacity, PeerAdvert};
 use quorate_protocols::ids::{Attempt, BootId, Digest, Incarnation, JobId, Millis, PeerId, Term};
 use quorate_protocols::job::compute::{Call, ComputeSpec, Map, Program};
 use quorate_protocols::job::{JobSpec, Kind, RunState};
+use quorate_protocols::liveness::Latency;
+use quorate_protocols::liveness::patience::{RENEWAL_TRIES, trusted};
 use quorate_protocols::quorum::{Command, QuorumState};
 use quorate_protocols::task::message::{Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output, Place, TaskAttempt};
 use quorate_protocols::wire;
+
+use tokio::time::Instant;
 
 use super::*;
 use crate::directory::KnownPeer;
@@ -37,6 +41,10 @@ struct Script {
     forgetful: Mutex<BTreeSet<PeerId>>,
     /// They will not run it.
     unwilling: Mutex<BTreeSet<PeerId>>,
+    /// Leave their renewals unanswered.
+    lost: Mutex<BTreeSet<PeerId>>,
+    /// When each was asked to renew.
+    renewals: Mutex<Vec<Instant>>,
     /// What each was told, in order.
     heard: Mutex<BTreeMap<PeerId, Vec<TaskMessage>>>,
 }
@@ -58,6 +66,9 @@ impl Script {
         }
     }
     fn approval(&self, n: u8, message: ApprovalMessage) -> ApprovalAnswer {
+        if matches!(message, ApprovalMessage::Renew { .. }) {
+            self.renewals.lock().unwrap().push(Instant::now());
+        }
         match message {
             ApprovalMessage::Ask(request) => approve(n, peer(PRIMARY), &request),
             ApprovalMessage::Renew { .. } if self.forgetful.lock().unwrap().contains(&peer(n)) => {
@@ -101,7 +112,11 @@ fn world(peers: u8, slots: u32) -> World {
         }
         let n = (1..=peers).find(|n| peer(*n) == to).expect("only known peers are asked");
         match protocol {
-            Protocol::Approval => Reaction::answer(&theirs.approval(n, wire::decode(&frame.head, 65_536).unwrap())),
+            Protocol::Approval => {
+                let answer = theirs.approval(n, wire::decode(&frame.head, 65_536).unwrap());
+                let is_lost = matches!(answer, ApprovalAnswer::Noted) && theirs.lost.lock().unwrap().contains(&to);
+                if is_lost { Reaction::Silent } else { Reaction::answer(&answer) }
+            }
             Protocol::Task if theirs.silent.lock().unwrap().contains(&to) => Reaction::Silent,
             Protocol::Task => Reaction::answer(&theirs.task(n, wire::decode(&frame.head, 1 << 20).unwrap())),
             other => panic!("{other:?} is not the driver's to speak"),
@@ -259,6 +274,44 @@ async fn a_worker_that_falls_silent_is_lost_and_its_late_result_refused() {
     assert_eq!(world.state(), RunState::Succeeded);
 }
 
+/// Goal: how soon a worker that died is given up follows from its lease alone, whether its address refuses or nothing is
+/// heard, and whatever links and disks take: three renewals were tried by then.
+#[tokio::test(start_paused = true)]
+async fn a_dead_worker_is_given_up_when_its_lease_is_trusted_no_more_whatever_the_latency() {
+    for (round_trip, sync) in [(0, 0), (60, 60), (400, 0), (400, 1_000)] {
+        for is_refused in [true, false] {
+            let world = world(2, 1);
+            let (round_trip, sync) = (Duration::from_millis(round_trip), Duration::from_millis(sync));
+            *world.quorum.latency.lock().unwrap() = Latency { round_trip, sync };
+            world.submit(spec(1));
+            world.ordered(2).await;
+            let script = &world.script;
+            let gone = if is_refused { &script.dead } else { &script.lost };
+            gone.lock().unwrap().insert(peer(2));
+            let started = Instant::now();
+            world.quorum.reaches("the loss", |state| state.workers.is_empty()).await;
+            let (took, trusted) = (started.elapsed(), trusted(DriverSettings::default().worker_lease));
+            assert!(took <= trusted && took + Duration::from_millis(100) > trusted, "{took:?} of {trusted:?}");
+            let tries = script.renewals.lock().unwrap().len();
+            assert!(is_refused || tries == RENEWAL_TRIES as usize, "{tries} tries");
+        }
+    }
+}
+
+/// Goal: a lease that was last renewed while the old primary was dying does not end while the new one settles.
+#[tokio::test(start_paused = true)]
+async fn a_new_primary_renews_the_leases_that_it_finds_at_once() {
+    let world = world(2, 1);
+    world.submit(spec(1));
+    world.ordered(2).await;
+    world.quorum.set_term(None);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.script.renewals.lock().unwrap().len(), 0, "a worker that was just won needs none yet");
+    world.quorum.set_term(Some(Term(2)));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(world.script.renewals.lock().unwrap().len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_has_ended_at_its_worker_ends_here_at_the_next_renewal() {
     let world = world(3, 1);
@@ -344,6 +397,22 @@ async fn a_cancel_reaches_the_worker_at_once_and_again_until_it_has_stopped() {
     assert!((2..=4).contains(&stops()), "{}", stops());
     assert_eq!(world.report(2, &[task], &TaskResult::Stopped).await, [Ok(())]);
     assert_eq!(world.state(), RunState::Cancelled);
+}
+
+/// Goal: no worker is asked again while what it came to may still be on its way to the record.
+#[tokio::test(start_paused = true)]
+async fn over_slow_links_and_disks_a_worker_has_the_time_to_stop_before_it_is_asked_again() {
+    let world = world(2, 1);
+    let latency = Latency { round_trip: Duration::from_millis(400), sync: Duration::from_secs(1) };
+    *world.quorum.latency.lock().unwrap() = latency;
+    world.submit(spec(1));
+    world.ordered(2).await;
+    let before = world.messages(2);
+    world.quorum.commit(peer(99), Command::Cancel { job: JOB }).unwrap();
+    tokio::time::sleep(latency.round_trip + 2 * latency.sync + latency.commit()).await;
+    assert_eq!(world.messages(2) - before, 1);
+    tokio::time::sleep(latency.commit()).await;
+    assert_eq!(world.messages(2) - before, 2, "it may have restarted");
 }
 
 #[tokio::test(start_paused = true)]

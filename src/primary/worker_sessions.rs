@@ -21,15 +21,15 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use quorate_protocols::approval::limits::LEASE_TRUST_PERCENT;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId, Term};
+use quorate_protocols::liveness::patience::{self, Renewal};
 use quorate_protocols::quorum::{Command, Errands, QuorumState};
 use quorate_protocols::task::limits::{BATCH_MAX, DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::task::message::{Report, TaskAnswer, TaskMessage, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, TaskAttempt};
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::context::Context;
 
@@ -37,22 +37,14 @@ use super::context::Context;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// What is to end or to be shown, and still is this long after its worker was asked, is asked for again: the worker may
-/// have restarted.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
-
-/// Messages to one worker on their way at once. A worker answers an assignment when its attempts are on disk or over,
-/// and what those that are over made room for should not wait for the others.
+/// Messages to one worker on their way at once. A worker answers an assignment when its attempts are on disk or over, and
+/// what those that are over made room for should not wait for the others.
 const IN_FLIGHT_MAX: usize = 4;
 
 /// Room in an assignment for what is not orders.
 const ASSIGN_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 64 * 1024;
 
-/// Renewals per lease, and how soon one is tried again.
-const RENEWALS_PER_LEASE: u32 = 4;
-const RENEW_AGAIN: Duration = Duration::from_secs(1);
-
-/// Handle to the sessions of one led quorum, for whoever has news for them.
+/// A session on the tending task of one led quorum.
 #[derive(Clone, Default)]
 pub(super) struct WorkerSessions(Arc<Shared>);
 
@@ -99,12 +91,14 @@ struct WorkerSession {
     told: BTreeSet<TaskAttempt>,
     /// Attempts in messages that are on their way.
     telling: BTreeSet<TaskAttempt>,
-    /// Attempts that it was asked to end or to show, and when.
+    /// Attempts that it was asked to end or to show, and when it is asked again.
     asked: BTreeMap<TaskAttempt, Instant>,
     /// Messages on their way.
     in_flight: usize,
     /// Its lease is being renewed, or it is being declared lost.
     is_renewing: bool,
+    /// The last renewal came to nothing.
+    is_unsure: bool,
     failures: u32,
     /// After a failure: not before then.
     send_at: Option<Instant>,
@@ -160,6 +154,8 @@ struct SessionsTask {
     sessions: BTreeMap<PeerId, WorkerSession>,
     /// Sessions that there have been.
     numbered: u64,
+    /// Whether the workers that an earlier primary had have their sessions.
+    began: bool,
     /// At most `IN_FLIGHT_MAX` messages and one renewal or loss per session.
     running: FuturesUnordered<BoxFuture<'static, Ended>>,
 }
@@ -174,6 +170,7 @@ pub(super) async fn run(context: Context, term: Term, worker_sessions: WorkerSes
         worker_sessions,
         sessions: BTreeMap::new(),
         numbered: 0,
+        began: false,
         running: FuturesUnordered::new(),
     };
     serving.worker_sessions.touch_all();
@@ -213,6 +210,8 @@ impl SessionsTask {
             workers.extend(self.sessions.keys());
         }
         workers.into_iter().for_each(|worker| self.serve(worker));
+        // The first news are of all workers: this primary has won none yet.
+        self.began = true;
     }
 
     fn note_due(&mut self) {
@@ -233,7 +232,11 @@ impl SessionsTask {
                 }
                 match outcome {
                     SendOutcome::Told(tasks) => session.told.extend(tasks),
-                    SendOutcome::Asked => session.asked.extend(tasks.into_iter().map(|task| (task, now))),
+                    SendOutcome::Asked => {
+                        let (quorum, trip) = (self.context.quorum.latency(), self.context.round_trip(worker));
+                        let again = now + patience::ask_again(quorum, trip);
+                        session.asked.extend(tasks.into_iter().map(|task| (task, again)));
+                    }
                     // Ended, or it does not know yet that this node may speak for the quorum: the renewal tells which.
                     SendOutcome::NoLease => {
                         session.send_at = Some(now + BACKOFF_MAX);
@@ -257,20 +260,20 @@ impl SessionsTask {
             What::Renewed { lease, renewed } => {
                 session.is_renewing = false;
                 let lease_time = self.context.env.settings.worker_lease;
-                session.renew_at = now + lease_time / RENEWALS_PER_LEASE;
+                let renewal = Renewal::of(lease_time);
+                session.renew_at = now + renewal.after;
                 if session.lease != lease {
                     return;
                 }
+                session.is_unsure = renewed == Renewed::Unsure;
                 match renewed {
                     Renewed::Stands => session.stood_at = now,
                     Renewed::Gone => self.lose(worker, "its lease has ended there".to_owned()),
                     Renewed::Unsure => {
-                        session.renew_at = now + RENEW_AGAIN.min(lease_time / RENEWALS_PER_LEASE);
-                        let heard = self.context.env.wait_reasons.heartbeats().heard_at(self.quorum, worker);
-                        let silent = now - session.stood_at.max(heard.unwrap_or(session.stood_at));
-                        if silent >= lease_time * LEASE_TRUST_PERCENT as u32 / 100 {
-                            self.lose(worker, format!("nothing was heard from it for {} s", silent.as_secs()));
-                        }
+                        let lost_at =
+                            session.heard_at(&self.context, self.quorum, worker) + patience::trusted(lease_time);
+                        session.renew_at = (now + renewal.pause).min(lost_at.max(now));
+                        self.serve(worker);
                     }
                 }
             }
@@ -285,7 +288,9 @@ impl SessionsTask {
     fn serve(&mut self, worker: PeerId) {
         let now = Instant::now();
         let lease_time = self.context.env.settings.worker_lease;
-        let Self { context, quorum, term, sessions, numbered, running, worker_sessions } = self;
+        let Self { context, quorum, term, sessions, numbered, running, worker_sessions, began } = self;
+        // What an earlier primary won may not have been renewed for as long as it was dying and another was elected.
+        let renew_at = if *began { now + Renewal::of(lease_time).after } else { now };
         let mut message = None;
         let mut lease = None;
         context.quorum.with_state(&mut |state| {
@@ -293,7 +298,7 @@ impl SessionsTask {
             lease = Some(record.grant.lease);
             let session = sessions.entry(worker).or_insert_with(|| {
                 *numbered += 1;
-                WorkerSession::new(*numbered, record.grant.lease, now, lease_time)
+                WorkerSession::new(*numbered, record.grant.lease, now, renew_at)
             });
             session.follow(record.grant.lease, now);
             if session.may_send(now) {
@@ -319,11 +324,20 @@ impl SessionsTask {
             );
         }
         if !session.is_renewing && session.renew_at <= now {
+            let heard_at = session.heard_at(context, *quorum, worker);
+            let left = (heard_at + patience::trusted(lease_time)).saturating_duration_since(now);
+            if session.is_unsure && left.is_zero() {
+                return self.lose(worker, format!("nothing was heard from it for {} s", (now - heard_at).as_secs()));
+            }
             session.is_renewing = true;
+            // No further try outlasts the moment at which its worker is given up.
+            let try_max = Renewal::of(lease_time).try_max;
+            let try_max = if session.is_unsure { try_max.min(left) } else { try_max };
             let approvals = context.env.approvals.clone();
             running.push(
                 async move {
-                    let renewed = approvals.renew(worker, lease, lease_time).await;
+                    let renewed = timeout(try_max, approvals.renew(worker, lease, lease_time));
+                    let renewed = renewed.await.unwrap_or(Renewed::Unsure);
                     Ended { worker, session: number, what: What::Renewed { lease, renewed } }
                 }
                 .boxed(),
@@ -335,7 +349,7 @@ impl SessionsTask {
     fn lose(&mut self, worker: PeerId, reason: String) {
         let Some(session) = self.sessions.get_mut(&worker) else { return };
         session.is_renewing = true;
-        session.renew_at = Instant::now() + RENEW_AGAIN;
+        session.renew_at = Instant::now() + Renewal::of(self.context.env.settings.worker_lease).pause;
         let (number, lease, context) = (session.number, session.lease, self.context.clone());
         tracing::info!(quorum = %self.quorum, %worker, reason, "a worker is lost");
         self.running.push(
@@ -359,7 +373,7 @@ impl SessionsTask {
 }
 
 impl WorkerSession {
-    fn new(number: u64, lease: LeaseId, now: Instant, lease_time: Duration) -> Self {
+    fn new(number: u64, lease: LeaseId, now: Instant, renew_at: Instant) -> Self {
         Self {
             number,
             lease,
@@ -368,9 +382,10 @@ impl WorkerSession {
             telling: BTreeSet::new(),
             in_flight: 0,
             is_renewing: false,
+            is_unsure: false,
             failures: 0,
             send_at: None,
-            renew_at: now + lease_time / RENEWALS_PER_LEASE,
+            renew_at,
             stood_at: now,
         }
     }
@@ -378,16 +393,22 @@ impl WorkerSession {
     /// Another lease is another promise: what was told under the old one does not count.
     fn follow(&mut self, lease: LeaseId, now: Instant) {
         if self.lease != lease {
-            (self.lease, self.stood_at, self.send_at) = (lease, now, None);
+            (self.lease, self.stood_at, self.send_at, self.is_unsure) = (lease, now, None, false);
             self.told.clear();
             self.asked.clear();
         }
     }
 
+    /// When anything was last heard of its worker.
+    fn heard_at(&self, context: &Context, quorum: QuorumId, worker: PeerId) -> Instant {
+        let beat = context.env.wait_reasons.heartbeats().heard_at(quorum, worker);
+        self.stood_at.max(beat.unwrap_or(self.stood_at))
+    }
+
     /// When something is to be done without news.
     fn due(&self) -> Instant {
         // After a failure everything waits; else only what was asked and may have to be asked again.
-        let asked = || self.asked.values().min().map(|at| *at + ASK_AGAIN);
+        let asked = || self.asked.values().min().copied();
         let outcome = self.send_at.or_else(asked).filter(|_| self.in_flight < IN_FLIGHT_MAX);
         let renew = (!self.is_renewing).then_some(self.renew_at);
         outcome.into_iter().chain(renew).min().unwrap_or_else(far)
@@ -412,7 +433,7 @@ impl WorkerSession {
         let Errands { run, stop, reveal } = state.errands_of(worker);
         if !self.asked.is_empty() {
             let wanted: BTreeSet<_> = stop.iter().map(|(task, _)| task).chain(&reveal).collect();
-            self.asked.retain(|task, at| wanted.contains(task) && *at + ASK_AGAIN > now);
+            self.asked.retain(|task, at| wanted.contains(task) && *at > now);
         }
         // What is still being told is ended after that, or the one message could overtake the other.
         let unasked = |task: &TaskAttempt| !self.asked.contains_key(task) && !self.telling.contains(task);

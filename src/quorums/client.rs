@@ -16,9 +16,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use quorate_protocols::ids::{ManifestHash, MemberId, ObjectId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::job::message::{JobAnswer, JobMessage, Query, QueryAnswer};
+use quorate_protocols::liveness::DelayEstimate;
+use quorate_protocols::liveness::limits::DELAY_MAX;
+use quorate_protocols::liveness::patience::{TRY_MIN, election_wait, try_patience};
 use quorate_protocols::quorum::{Command, CommandReply, Rejection};
 use quorate_protocols::task::limits::MESSAGE_BYTES_MAX as TASK_BYTES_MAX;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
@@ -26,12 +30,11 @@ use quorate_protocols::trigger::event::{Dispatch, Heard};
 use quorate_protocols::wire;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::ClientError;
 use super::authority::{self, Authority};
 use super::ports::{Knowledge, LocalQuorum, LocalQuorums, PrimaryPort};
-use super::serve::ELECTION_WAIT;
 use crate::raft::QuorumError;
 use crate::seams::{Entropy, Frame, Net, NetError, Protocol};
 
@@ -41,9 +44,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(15);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 const ELECTION_USUAL: Duration = Duration::from_millis(600);
 
-/// How long one try may take at first. A connected member that stays silent for longer is most likely cut off; each
-/// silent try doubles it, so that a commit on a slow disk is not asked for again and again.
-const TRY_MIN: Duration = Duration::from_millis(1500);
+/// A try that is waited for longer than [`TRY_MIN`], because links or disks are slow, ends all the same when its peer is
+/// known to be absent: looked at this often.
+const ABSENCE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Members asked in one round. More than the widest quorum with all its standbys; redirections count.
 const ASKED_PER_ROUND_MAX: usize = 16;
@@ -93,6 +96,8 @@ struct Route {
     used: u64,
     primary: Option<PeerId>,
     members: Vec<PeerId>,
+    /// What commands took that a primary answered.
+    commits: DelayEstimate,
 }
 
 impl Routes {
@@ -137,6 +142,10 @@ impl Ask {
     /// Whether it may have changed the quorum's record though nothing was heard of it.
     fn changes(&self) -> bool {
         matches!(self, Self::Propose(_) | Self::Tell(_) | Self::Dispatch(_))
+    }
+    /// Whether its answer follows a commit. Beats are noted in memory.
+    fn commits(&self) -> bool {
+        self.changes() && !matches!(self, Self::Tell(TaskMessage::Beat { .. }))
     }
 }
 
@@ -317,7 +326,7 @@ impl QuorumClient {
             let stale = matches!(ask, Ask::Query(_, true));
             if !stale {
                 // As any member does for those that ask it: the first news of an election is what is waited for.
-                let wait = (Instant::now() + ELECTION_WAIT).min(end);
+                let wait = (Instant::now() + election_wait(local.latency())).min(end);
                 let _ = tokio::time::timeout_at(wait, local.primary_settled()).await;
             }
             if stale || local.leading().is_some() {
@@ -409,7 +418,8 @@ impl QuorumClient {
         let local = parts.net.local_peer();
         providers.retain(|peer| *peer != local);
         let questions = providers.into_iter().take(PROVIDERS_ASKED_MAX).map(|peer| async move {
-            let answer = self.send_job(peer, &JobMessage::Membership { quorum }, TRY_MIN, end).await;
+            let patience = self.patience(quorum, peer);
+            let answer = self.send_job(peer, &JobMessage::Membership { quorum }, patience, end).await;
             match answer {
                 Ok(JobAnswer::Membership(signed)) => {
                     let statement = &signed.statement;
@@ -491,7 +501,8 @@ impl QuorumClient {
     async fn ask_peer(&self, quorum: QuorumId, peer: PeerId, ask: &Ask, end: Instant, account: &mut Account) -> Tried {
         // A question changes nothing: its silence leaves nothing unknown.
         let silence = || if ask.changes() { Tried::Unknown(None) } else { Tried::Nothing };
-        let patience = TRY_MIN.saturating_mul(1 << account.silent_tries.min(3));
+        let began = Instant::now();
+        let patience = self.patience(quorum, peer).saturating_mul(1 << account.silent_tries.min(3));
         let job = |message| async move { self.send_job(peer, &message, patience, end).await.map(Answered::Job) };
         let answer = match ask {
             Ask::Propose(command) => job(JobMessage::Propose { quorum, command: command.clone() }).await,
@@ -524,8 +535,16 @@ impl QuorumClient {
         };
         account.failed.remove(&peer);
         let answer = match answer {
-            Answered::Job(answer) => answer,
+            Answered::Job(answer) => {
+                if ask.commits() && matches!(answer, JobAnswer::Reply(_) | JobAnswer::Heard(_)) {
+                    self.routes().change(quorum, |route| route.commits.record(began.elapsed()));
+                }
+                answer
+            }
             Answered::Told(answer) => {
+                if ask.commits() && matches!(answer, TaskAnswer::Recorded(_)) {
+                    self.routes().change(quorum, |route| route.commits.record(began.elapsed()));
+                }
                 let tried = self.judge_task_answer(quorum, answer);
                 if !matches!(tried, Tried::Stranger) {
                     (account.reached, account.heard) = (true, true);
@@ -608,6 +627,35 @@ impl QuorumClient {
         }
     }
 
+    /// How long one try may take at first: as long as this peer and commits of this quorum usually do, with room.
+    fn patience(&self, quorum: QuorumId, peer: PeerId) -> Duration {
+        let parts = &self.0.parts;
+        let round_trip = parts.net.round_trip(peer).unwrap_or_default().min(DELAY_MAX);
+        let learnt = self.routes().read(quorum).commits.bound().unwrap_or_default();
+        // A member knows it before the first answer.
+        let measured = parts.quorums.quorum(quorum).map(|local| local.latency().commit()).unwrap_or_default();
+        try_patience(round_trip, learnt.max(measured))
+    }
+
+    /// Waits for an answer, and from `TRY_MIN` on no longer than its peer is there.
+    async fn answer_or_absence(
+        &self,
+        peer: PeerId,
+        mut asked: BoxFuture<'static, Result<Frame, NetError>>,
+    ) -> Result<Frame, NetError> {
+        let began = Instant::now();
+        let mut wait = TRY_MIN;
+        loop {
+            match timeout(wait, &mut asked).await {
+                Ok(answer) => return answer,
+                Err(_) if self.0.parts.net.is_absent(peer) => {
+                    return Err(NetError::Timeout { peer, after: began.elapsed() });
+                }
+                Err(_) => wait = ABSENCE_INTERVAL,
+            }
+        }
+    }
+
     async fn send_job(
         &self,
         peer: PeerId,
@@ -630,7 +678,8 @@ impl QuorumClient {
     ) -> Result<A, NetError> {
         let net = &self.0.parts.net;
         let patience = patience.min(end.saturating_duration_since(Instant::now()));
-        let frame = net.request(peer, protocol, Frame::head(wire::encode(message)), patience).await?;
+        let asked = net.request(peer, protocol, Frame::head(wire::encode(message)), patience);
+        let frame = self.answer_or_absence(peer, asked).await?;
         wire::decode(&frame.head, bytes_max).map_err(|_| {
             net.penalise(peer, "an answer that cannot be read");
             NetError::Broken { peer }

@@ -14,7 +14,7 @@ use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumId, Term};
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
-use quorate_protocols::liveness::Judgement;
+use quorate_protocols::liveness::{Judgement, Latency};
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
 use quorate_protocols::quorum::{Command, CommandReply, Duty, QuorumState, Rejection};
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
@@ -39,6 +39,7 @@ pub trait LocalQuorum: Send + Sync + 'static {
     fn membership(&self) -> SignedMembership;
     fn leading(&self) -> Option<Term>;
     fn primary_settled(&self) -> BoxFuture<'static, ()>;
+    fn latency(&self) -> Latency;
     fn duties(&self) -> Vec<Duty>;
     fn propose(
         &self,
@@ -77,6 +78,9 @@ impl LocalQuorum for Quorum {
     fn primary_settled(&self) -> BoxFuture<'static, ()> {
         let quorum = self.clone();
         Box::pin(async move { Self::primary_settled(&quorum).await })
+    }
+    fn latency(&self) -> Latency {
+        Self::latency(self)
     }
     fn duties(&self) -> Vec<Duty> {
         Self::duties(self)

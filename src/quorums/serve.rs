@@ -6,16 +6,11 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use quorate_protocols::ids::PeerId;
 use tokio::sync::mpsc;
 
 use crate::seams::{Frame, InboundRequest, TaskGroup};
-
-/// How long a member that misses its primary holds a question for the next one: a few elections. Less than any asker
-/// waits for an answer, and short enough that one who is cut off from the others costs its asker little.
-pub const ELECTION_WAIT: Duration = Duration::from_millis(300);
 
 /// Requests handled at once by one service, in all and for one peer. A handler mostly waits for a commit, so it costs
 /// little more than its message (at most 1 MiB, reserved by the network).

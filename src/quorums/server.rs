@@ -9,13 +9,14 @@ use std::sync::Arc;
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::job::message::{JobAnswer, JobMessage};
+use quorate_protocols::liveness::patience::election_wait;
 use quorate_protocols::trigger::When;
 use quorate_protocols::wire;
 use tokio::sync::mpsc;
 
 use super::authority::{self, Authority};
 use super::ports::{LocalQuorum, LocalQuorums, PrimaryPort, Sources};
-use super::serve::{self, ELECTION_WAIT};
+use super::serve;
 use crate::raft::QuorumError;
 use crate::seams::{Frame, InboundRequest, Net, TaskGroup};
 
@@ -68,7 +69,7 @@ impl JobService {
         ) {
             // While a primary is being elected the question is held: to answer that there is none would only have it
             // asked again, and the winner would be found by chance. Nothing was done yet when the time is up.
-            let _ = tokio::time::timeout(ELECTION_WAIT, local.primary_settled()).await;
+            let _ = tokio::time::timeout(election_wait(local.latency()), local.primary_settled()).await;
         }
         match message {
             JobMessage::Membership { .. } => JobAnswer::Membership(local.membership()),

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use quorate_protocols::ids::{MemberId, PeerId};
 use quorate_protocols::liveness::limits::DELAY_UNKNOWN;
-use quorate_protocols::liveness::{DelayEstimate, Latency};
+use quorate_protocols::liveness::{DelayEstimate, Latency, majority_latency};
 use quorate_protocols::quorum::limits::{APPEND_DEADLINE, APPEND_DEADLINE_MAX};
+use quorate_protocols::quorum::membership::Voters;
 
 use crate::storage::Storage;
 
@@ -66,6 +67,11 @@ impl Latencies {
             true => Latency { round_trip: Duration::ZERO, sync: self.own_sync() },
             false => self.of(member.peer),
         }
+    }
+
+    /// What paces elections and commits of `me`, with these voters suspected.
+    pub fn of_majority(&self, configurations: &[Voters], me: MemberId, suspected: &BTreeSet<MemberId>) -> Latency {
+        majority_latency(configurations, me, suspected, |member| self.of_member(member, me))
     }
 
     /// How long an append to this peer may take: several times what it usually does, for it may be large or wait behind

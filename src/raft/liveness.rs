@@ -17,7 +17,7 @@ use quorate_protocols::ids::{BootId, MemberId, Millis, PeerId, QuorumId, Term};
 use quorate_protocols::liveness::limits::{BEAT_INTERVAL, DEADLINE, DELAY_MAX, LEADERLESS_MAX, MESSAGE_BYTES_MAX};
 use quorate_protocols::liveness::{
     Beat, Detector, DetectorEffect, DetectorInput, Election, ElectionEffect, ElectionInput, LivenessAnswer,
-    LivenessMessage, PreVote, PreVoteRound, View, majority_latency,
+    LivenessMessage, PreVote, PreVoteRound, View,
 };
 use quorate_protocols::quorum::Voters;
 use quorate_protocols::quorum::limits::MAJORITY_SILENCE_MAX;
@@ -414,14 +414,12 @@ impl Liveness {
             _ => self.denied.get(&group.id) != Some(&term),
         };
         let suspected = suspected.collect();
-        let latencies = &self.host.links.latencies;
-        let latency_of = |member| latencies.of_member(member, group.me);
         View {
             term,
             primary,
             primary_leads,
             last_log: group.last_log(),
-            latency: majority_latency(&configurations, group.me, &suspected, latency_of),
+            latency: self.host.links.latencies.of_majority(&configurations, group.me, &suspected),
             suspected,
             configurations,
         }

@@ -54,8 +54,9 @@ use quorate_protocols::approval::Approval;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{Digest, LeaseId, LogIndex, MemberId, PeerId, QuorumId, Term};
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
-use quorate_protocols::liveness::Judgement;
+use quorate_protocols::liveness::{Judgement, Latency};
 use quorate_protocols::quorum::limits::COMMAND_BYTES_MAX;
+use quorate_protocols::quorum::membership::Voters;
 use quorate_protocols::quorum::{Command, CommandReply, Duty, Event, QuorumState, Rejection};
 use quorate_protocols::wire;
 use tokio::sync::{broadcast, oneshot};
@@ -331,6 +332,14 @@ impl Quorum {
     /// The term in which this node is primary and hears a majority.
     pub fn leading(&self) -> Option<Term> {
         self.group().ok()?.leading()
+    }
+    /// What elections and commits take, as this member measured it. Nothing when it has left.
+    pub fn latency(&self) -> Latency {
+        let Ok(group) = self.group() else { return Latency::default() };
+        let configurations = group.configurations();
+        let voters = configurations.iter().flat_map(Voters::iter);
+        let suspected = voters.filter(|voter| *voter != group.me && self.host.suspects(voter.peer)).collect();
+        self.host.links.latencies.of_majority(&configurations, group.me, &suspected)
     }
     /// Commits a command on behalf of `by`; the inner result is the state machine's answer.
     pub async fn propose(

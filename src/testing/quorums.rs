@@ -18,7 +18,7 @@ use quorate_protocols::ids::{
 };
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{MembershipStatement, Query, QueryAnswer, QuorumView, SignedMembership};
-use quorate_protocols::liveness::Judgement;
+use quorate_protocols::liveness::{Judgement, Latency};
 use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, QuorumState, Rejection};
 use quorate_protocols::wire;
 use tokio::sync::{broadcast, mpsc, watch};
@@ -123,7 +123,7 @@ impl Reaction {
 
 type Script = dyn Fn(PeerId, Protocol, &Frame) -> Reaction + Send + Sync;
 
-/// A network whose peers follow a script. Answers take a millisecond.
+/// A network whose peers follow a script.
 pub struct ScriptedNet {
     local: PeerId,
     script: Box<Script>,
@@ -131,6 +131,11 @@ pub struct ScriptedNet {
     pub providers: Mutex<Vec<PeerId>>,
     pub penalised: Mutex<Vec<(PeerId, &'static str)>>,
     pub connected: Mutex<BTreeSet<PeerId>>,
+    pub absent: Mutex<BTreeSet<PeerId>>,
+    /// What every answer takes; a millisecond at first.
+    pub answers_after: Mutex<Duration>,
+    /// What was measured of every peer.
+    pub round_trip: Mutex<Option<Duration>>,
 }
 
 impl ScriptedNet {
@@ -145,6 +150,9 @@ impl ScriptedNet {
             providers: Mutex::default(),
             penalised: Mutex::default(),
             connected: Mutex::default(),
+            absent: Mutex::default(),
+            answers_after: Mutex::new(Duration::from_millis(1)),
+            round_trip: Mutex::default(),
         })
     }
     pub fn asked(&self) -> Vec<PeerId> {
@@ -165,14 +173,15 @@ impl Net for ScriptedNet {
     ) -> BoxFuture<'static, Result<Frame, NetError>> {
         self.asked.lock().unwrap().push((peer, protocol));
         let reaction = (self.script)(peer, protocol, &frame);
+        let after = *self.answers_after.lock().unwrap();
         async move {
             match reaction {
-                Reaction::Answer(frame) => {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
+                Reaction::Answer(frame) if after <= deadline => {
+                    tokio::time::sleep(after).await;
                     Ok(frame)
                 }
                 Reaction::Unreachable => Err(NetError::Unreachable { peer, reason: "connection refused".into() }),
-                Reaction::Silent => {
+                Reaction::Answer(_) | Reaction::Silent => {
                     tokio::time::sleep(deadline).await;
                     Err(NetError::Timeout { peer, after: deadline })
                 }
@@ -186,6 +195,12 @@ impl Net for ScriptedNet {
     }
     fn is_connected(&self, peer: PeerId) -> bool {
         self.connected.lock().unwrap().contains(&peer)
+    }
+    fn is_absent(&self, peer: PeerId) -> bool {
+        self.absent.lock().unwrap().contains(&peer)
+    }
+    fn round_trip(&self, _peer: PeerId) -> Option<Duration> {
+        *self.round_trip.lock().unwrap()
     }
     fn dial(&self, _peer: PeerId) {}
     fn listen_addresses(&self) -> Vec<String> {
@@ -374,6 +389,9 @@ impl LocalQuorum for Handle {
     fn primary_settled(&self) -> BoxFuture<'static, ()> {
         std::future::ready(()).boxed()
     }
+    fn latency(&self) -> Latency {
+        Latency::default()
+    }
     fn duties(&self) -> Vec<Duty> {
         self.0.duties.lock().unwrap().clone()
     }
@@ -407,6 +425,8 @@ pub struct StateQuorum {
     term: Mutex<Option<Term>>,
     /// Whether this member, when it does not lead, knows no primary either.
     pub electing: AtomicBool,
+    /// What it measured of its voters.
+    pub latency: Mutex<Latency>,
     state: Mutex<(LogIndex, QuorumState)>,
     changes: watch::Sender<u64>,
     events: broadcast::Sender<HostEvent>,
@@ -425,6 +445,7 @@ impl StateQuorum {
             clock,
             term: Mutex::new(Some(Term(1))),
             electing: AtomicBool::new(false),
+            latency: Mutex::default(),
             state: Mutex::new((LogIndex(0), QuorumState::new(QUORUM))),
             changes: watch::channel(0).0,
             events: broadcast::channel(1024).0,
@@ -508,6 +529,9 @@ impl LocalQuorum for StateHandle {
             }
         }
         .boxed()
+    }
+    fn latency(&self) -> Latency {
+        *self.0.latency.lock().unwrap()
     }
     fn duties(&self) -> Vec<Duty> {
         self.0.read(QuorumState::duties)

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::host::AttemptHost;
 use super::inputs::Inputs;
 use super::ledger::{Assignment, Effect, Ledger, PendingReply, Sent};
-use super::limits::{BEAT_DEADLINE, BEAT_INTERVAL, CLOSE_PATIENCE, ENDED_QUEUE};
+use super::limits::{BEAT_INTERVAL, CLOSE_PATIENCE, ENDED_QUEUE};
 use super::logs::Logs;
 use super::metrics::WorkerMetrics;
 use super::outputs::{self, Stores};
@@ -46,6 +46,7 @@ enum Ended {
     Started { quorum: QuorumId, tasks: Vec<TaskAttempt>, answers: Answers },
     Reported { quorum: QuorumId, sent: Sent, answers: Answers },
     Moved { task: TaskAttempt, moved: Result<Output, String> },
+    Beat { quorum: QuorumId },
 }
 
 /// What is being written, and whom to tell.
@@ -89,6 +90,8 @@ pub(super) struct Actor {
     rows: Rows,
     writing: Option<Writing>,
     beat_at: Instant,
+    /// Quorums to which a beat is on its way. Each is heard of within the protocol's deadline.
+    beating: BTreeSet<QuorumId>,
     /// Leases that things here are under, to be looked at when news of leases was missed.
     leases_used: BTreeSet<LeaseId>,
     /// The node closes: nothing begins any more, and what was cancelled is not the quorum's to hear.
@@ -141,6 +144,7 @@ impl Actor {
             rows: Rows::default(),
             writing: None,
             beat_at: Instant::now() + BEAT_INTERVAL,
+            beating: BTreeSet::new(),
             leases_used: BTreeSet::new(),
             closing: false,
         };
@@ -319,6 +323,7 @@ impl Actor {
                 }
             }
             Ended::Moved { task, moved } => self.ledger.moved(task, moved),
+            Ended::Beat { quorum } => drop(self.beating.remove(&quorum)),
         }
     }
 
@@ -494,25 +499,31 @@ impl Actor {
         });
     }
 
-    /// Tells each quorum what runs here for it.
+    /// Tells each quorum what runs here for it. A beat that has not arrived yet is not overtaken: it is tried until it
+    /// is heard, or until the protocol's deadline.
     fn beat(&mut self) {
         self.beat_at = Instant::now() + BEAT_INTERVAL;
         for (quorum, (lease, tasks)) in self.ledger.beats() {
+            if !self.beating.insert(quorum) {
+                continue;
+            }
             let now = |task: &TaskAttempt| match self.running.get(task) {
                 Some(running) => running.host.progress_now(),
                 None => Progress { task: *task, permille: 0, note: String::new() },
             };
             let mut pages: VecDeque<_> = tasks.chunks(BATCH_MAX).collect();
             let first = pages.pop_front().unwrap_or_default();
-            for page in std::iter::once(first).chain(pages) {
+            let told = std::iter::once(first).chain(pages).map(|page| {
                 let message = TaskMessage::Beat { quorum, lease, running: page.iter().map(now).collect() };
-                let told = self.quorum_port.send_to_primary(quorum, message, BEAT_DEADLINE);
-                self.tasks.spawn(async move {
-                    if let Err(error) = told.await {
-                        tracing::debug!(%quorum, %error, "a beat was not heard");
-                    }
-                });
-            }
+                self.quorum_port.send_to_primary(quorum, message, DEADLINE)
+            });
+            let (told, end) = (futures::future::join_all(told), self.end.clone());
+            self.tasks.spawn(async move {
+                for error in told.await.into_iter().filter_map(Result::err) {
+                    tracing::debug!(%quorum, %error, "a beat was not heard");
+                }
+                let _ = end.send(Ended::Beat { quorum }).await;
+            });
         }
     }
 

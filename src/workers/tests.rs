@@ -56,6 +56,17 @@ async fn long_tasks_are_kept_and_leave_nothing_behind() {
     assert_eq!((metrics.held.get(), world.rows(0)), (0, 0));
 }
 
+/// Goal: a quorum far away, or in an election, hears of its worker all the same, and no beats pile up on their way to it.
+#[tokio::test(start_paused = true)]
+async fn a_beat_that_takes_long_is_heard_and_is_the_only_one_on_its_way() {
+    let mut world = World::new(1, 1).await;
+    world.quorum.slow_beats(Duration::from_secs(3));
+    let job = world.submit(1, compute(Map::Single, call(&["sleep", "20000", "done"])));
+    world.run_until(job, RunState::Succeeded).await;
+    let beats = world.quorum.beats();
+    assert!(beats.heard >= 4 && beats.most == 1, "{beats:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn words_of_an_object_are_given_once_and_folded_in_order() {
     let mut world = World::new(2, 3).await;

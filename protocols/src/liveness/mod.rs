@@ -5,7 +5,7 @@
 //! at once. A backup that suspects its primary asks the other voters whether they miss it too, showing its last log
 //! id (a pre-vote); only with a majority's yes does it start an election, so that a cut-off or merely busy node
 //! raises no terms. How long each step of that may take follows the round trips and syncs that were measured
-//! ([`latency`]); the limits are what holds on a LAN.
+//! ([`latency`]); the limits are what holds on a LAN. The waits of other protocols follow them too ([`patience`]).
 //!
 //! Beats carry the sender's wall clock too, so that a node knows whether its own is right: see [`clock`].
 //!
@@ -21,6 +21,7 @@ pub mod election;
 pub mod latency;
 pub mod limits;
 pub mod message;
+pub mod patience;
 pub mod presence;
 
 pub use clock::{Clocks, Judgement};

@@ -14,7 +14,7 @@ use crate::events::{DeliveryOutcome, EventDelivery};
 use crate::quorums::ports::{Knowledge, LocalQuorums};
 use crate::quorums::{ClientError, QuorumClient};
 
-/// One question or dispatch: a failover fits in it.
+/// One question or dispatch: a failover fits in it, over slow links and on slow disks too. What does not is said again.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub struct NodeEventDelivery {

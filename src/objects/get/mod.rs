@@ -44,7 +44,8 @@ const SEGMENTS_WAITING: usize = 1;
 
 const QUERY_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long the primary is waited for before any member will do: several failovers.
+/// How long the primary is waited for before any member will do: several failovers of a LAN. Where links or disks are
+/// slow, one takes longer, and an old placement serves: a read that finds it wrong asks for a fresh one.
 const FRESH_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How often at most one read asks the steward for a fresh placement.

@@ -56,6 +56,53 @@ async fn refused_dials_and_one_silent_peer_do_not_cost_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_member_far_away_is_asked_once_and_given_the_time_that_its_link_takes() {
+    let net = ScriptedNet::new(peer(9), |_, _, _| done());
+    *net.round_trip.lock().unwrap() = Some(Duration::from_millis(400));
+    *net.answers_after.lock().unwrap() = Duration::from_millis(2_000);
+    let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    assert_eq!(net.asked().len(), 1);
+}
+
+/// Goal: a quorum on slow disks is not asked for the same commit again and again, once it is known.
+#[tokio::test(start_paused = true)]
+async fn a_quorum_whose_commits_take_long_is_known_after_the_first() {
+    let net = ScriptedNet::new(peer(9), |_, _, _| done());
+    *net.answers_after.lock().unwrap() = Duration::from_millis(4_400);
+    let client = client(net.clone(), Known::with_members(&[member(1)]), Arc::default());
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    let before = net.asked().len();
+    assert!(before > 1, "nothing was known of it");
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    assert_eq!(net.asked().len(), before + 1);
+}
+
+/// Goal: the patience that a slow quorum has earned is not spent on a member that died.
+#[tokio::test(start_paused = true)]
+async fn a_long_wait_for_a_member_ends_when_it_is_known_to_be_absent() {
+    let dead = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let script = dead.clone();
+    let net = ScriptedNet::new(peer(9), move |to, _, _| match to == peer(1) && script.load(Ordering::Relaxed) {
+        true => Reaction::Silent,
+        false => done(),
+    });
+    *net.answers_after.lock().unwrap() = Duration::from_millis(4_400);
+    let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
+    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.remember_primary(QUORUM, peer(1));
+    dead.store(true, Ordering::Relaxed);
+    let started = Instant::now();
+    let noticed = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        net.absent.lock().unwrap().insert(peer(1));
+    };
+    let (done, ()) = tokio::join!(client.propose(QUORUM, Command::Noop, DEADLINE_10), noticed);
+    done.unwrap();
+    assert!(started.elapsed() < Duration::from_millis(2_300 + 4_400), "{:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failover_is_bridged_with_short_pauses() {
     // Nobody leads for the first twelve questions.
     let asked = AtomicU32::new(0);

@@ -76,10 +76,40 @@ pub struct FakeQuorum {
     away: Mutex<BTreeSet<u8>>,
     full_once: AtomicBool,
     deaf_once: AtomicBool,
+    /// What a beat takes until it is heard.
+    beats_take: Mutex<Duration>,
+    beats: Mutex<Beats>,
     began_at: Instant,
 }
 
+/// Beats that were heard, and that are on their way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beats {
+    pub heard: usize,
+    pub under_way: usize,
+    pub most: usize,
+}
+
 impl FakeQuorum {
+    pub fn slow_beats(&self, take: Duration) {
+        *self.beats_take.lock().unwrap() = take;
+    }
+    pub fn beats(&self) -> Beats {
+        *self.beats.lock().unwrap()
+    }
+    async fn beat(&self, deadline: Duration) -> bool {
+        let take = *self.beats_take.lock().unwrap();
+        {
+            let mut beats = self.beats.lock().unwrap();
+            beats.under_way += 1;
+            beats.most = beats.most.max(beats.under_way);
+        }
+        sleep(take.min(deadline)).await;
+        let mut beats = self.beats.lock().unwrap();
+        beats.under_way -= 1;
+        beats.heard += usize::from(take <= deadline);
+        take <= deadline
+    }
     pub fn with<R>(&self, look: impl FnOnce(&QuorumState) -> R) -> R {
         look(&self.state.lock().unwrap().0)
     }
@@ -139,6 +169,9 @@ impl QuorumPort for FakePort {
             if quorum.is_away(worker) {
                 sleep(deadline).await;
                 return Err(unreachable);
+            }
+            if matches!(message, TaskMessage::Beat { .. }) {
+                return if quorum.beat(deadline).await { Ok(TaskAnswer::Noted) } else { Err(unreachable) };
             }
             let is_report = matches!(message, TaskMessage::Report { .. });
             let command = match message {
@@ -284,7 +317,15 @@ impl World {
     pub async fn new(nodes: u8, slots: u32) -> Self {
         let state = Mutex::new((QuorumState::new(QUORUM), 0));
         let (full_once, deaf_once) = (AtomicBool::new(false), AtomicBool::new(false));
-        let quorum = FakeQuorum { state, away: Mutex::default(), full_once, deaf_once, began_at: Instant::now() };
+        let quorum = FakeQuorum {
+            state,
+            away: Mutex::default(),
+            full_once,
+            deaf_once,
+            beats_take: Mutex::default(),
+            beats: Mutex::default(),
+            began_at: Instant::now(),
+        };
         let mut world = Self { quorum: Arc::new(quorum), objects: Arc::default(), nodes: Vec::new(), slots };
         for index in 0..nodes {
             let room = Room { slots: slots.into(), memory_bytes: 1 << 40, disk_bytes: 1 << 40 };

@@ -12,6 +12,7 @@ pub mod disk;
 pub mod executor;
 pub mod faults;
 pub mod history;
+pub mod links;
 pub mod minimise;
 pub mod moments;
 pub mod net;

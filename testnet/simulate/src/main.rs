@@ -9,6 +9,7 @@ use clap::Parser;
 use quorate::seams::Planted;
 use quorate_simulate::campaign::{Sum, run_seeds};
 use quorate_simulate::faults::FaultSet;
+use quorate_simulate::links::Links;
 use quorate_simulate::minimise::minimise;
 use quorate_simulate::run::{Plan, Report, run};
 use quorate_simulate::triggers;
@@ -51,6 +52,18 @@ struct Arguments {
     /// Faults that are drawn but not injected: what a smaller replay leaves out.
     #[arg(long, default_value = "none")]
     without: FaultSet,
+    /// Milliseconds of a round trip between any two machines, with jitter; 0 is a LAN.
+    #[arg(long, default_value_t = 0)]
+    round_trip: u64,
+    /// Messages of a thousand that are lost, whatever the faults.
+    #[arg(long, default_value_t = 0)]
+    loss: u32,
+    /// Milliseconds of a sync of every disk; each has its own, and is quick, when none is given.
+    #[arg(long)]
+    sync: Option<u64>,
+    /// Only one machine has such links and such a disk.
+    #[arg(long)]
+    one_slow: bool,
     /// Seeds that run at once, each on a thread of its own.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
@@ -82,6 +95,12 @@ impl Arguments {
             nodes: usize::from(self.nodes),
             duration: Duration::from_secs(if seconds == 0 { 600 } else { seconds }),
             faults: self.faults.clone(),
+            links: Links {
+                round_trip: Duration::from_millis(self.round_trip),
+                loss_per_mille: self.loss,
+                sync: self.sync.map(Duration::from_millis),
+                is_one_slow: self.one_slow,
+            },
             without: self.without.clone(),
             is_detailed: false,
             planted: self.planted,
@@ -106,12 +125,12 @@ fn main() -> ExitCode {
 
 /// Each seed is one long history.
 fn run_triggers(arguments: &Arguments) -> std::io::Result<bool> {
-    let Plan { seed, duration, planted, .. } = arguments.plan();
+    let Plan { seed, duration, links, planted, .. } = arguments.plan();
     let count = arguments.seeds.unwrap_or(1);
     let (mut is_good, mut text) = (true, String::new());
     for seed in seed..seed + count {
         let began = Instant::now();
-        let report = triggers::run(triggers::Plan { seed, duration, planted })?;
+        let report = triggers::run(triggers::Plan { seed, duration, links, planted })?;
         let (simulated, took) = (duration.as_secs_f64(), began.elapsed().as_secs_f64());
         let _ = writeln!(text, "seed {seed}, {simulated:.0} s in {took:.1} s: {report}");
         for violation in report.violations.iter().take(SHOWN_MAX) {
@@ -187,11 +206,21 @@ fn explain(text: &mut String, report: &Report) {
 }
 
 fn replay(plan: &Plan) -> String {
-    let Plan { seed, nodes, duration, faults, without, planted, .. } = plan;
+    let Plan { seed, nodes, duration, faults, links, without, planted, .. } = plan;
     let mut command = format!(
         "cargo run --release -p quorate-simulate -- --seed {seed} --nodes {nodes} --seconds {} --faults {faults}",
         duration.as_secs()
     );
+    let Links { round_trip, loss_per_mille, sync, is_one_slow } = links;
+    if *links != Links::LAN {
+        let _ = write!(command, " --round-trip {} --loss {loss_per_mille}", round_trip.as_millis());
+    }
+    if let Some(sync) = sync {
+        let _ = write!(command, " --sync {}", sync.as_millis());
+    }
+    if *is_one_slow {
+        command.push_str(" --one-slow");
+    }
     if !without.0.is_empty() {
         let _ = write!(command, " --without {without}");
     }

@@ -32,6 +32,7 @@ use tokio::time::Instant;
 
 use crate::bells::{self, Bells};
 use crate::executor::SimExecutor;
+use crate::links::Links;
 use crate::panics;
 use crate::rng::SimRng;
 use crate::runtime;
@@ -70,6 +71,7 @@ pub struct Plan {
     pub seed: u64,
     /// Virtual time under faults.
     pub duration: Duration,
+    pub links: Links,
     pub planted: Option<Planted>,
 }
 
@@ -158,6 +160,7 @@ impl Scene {
     async fn new(plan: Plan) -> Self {
         let mut world = World::new(plan.seed, NODES, Transcript::new(false));
         world.planted = plan.planted;
+        plan.links.apply(&world);
         let executor = SimExecutor::default();
         world.work.executors = BTreeMap::from([(Kind::Wasm, Arc::new(executor) as Arc<_>)]);
         let rng = SimRng::new(plan.seed, "triggers");

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use quorate_protocols::ids::{QuorumId, Term};
+use quorate_simulate::links::Links;
 use quorate_simulate::rng::SimRng;
 use quorate_simulate::runtime;
 use quorate_simulate::transcript::Transcript;
@@ -49,22 +50,8 @@ struct Stage {
 impl Stage {
     async fn new(scene: Scene) -> Self {
         let mut world = World::new(scene.seed, NODES, Transcript::new(false));
-        let one_way = scene.round_trip / 2;
-        for index in 1..=NODES {
-            if !scene.is_one_slow || index == NODES {
-                world.disk(index).set_sync_usual(scene.sync);
-            }
-        }
-        world.fabric.change_faults(|faults| {
-            faults.loss_per_mille = 10;
-            if !scene.is_one_slow {
-                let (least, most) = (one_way.mul_f64(0.7), one_way.mul_f64(1.3));
-                faults.latency = (faults.latency.0.max(least), faults.latency.1.max(most));
-            }
-        });
-        if scene.is_one_slow {
-            world.fabric.slow(world.peer(NODES), one_way);
-        }
+        let Scene { round_trip, sync, is_one_slow, .. } = scene;
+        Links { round_trip, loss_per_mille: 10, sync: Some(sync), is_one_slow }.apply(&world);
         for index in 1..=NODES {
             world.start(index).await.expect("a new machine starts");
         }

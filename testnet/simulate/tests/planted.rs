@@ -6,6 +6,7 @@ use std::time::Duration;
 use quorate::seams::Planted;
 use quorate_simulate::campaign::run_seeds;
 use quorate_simulate::faults::FaultSet;
+use quorate_simulate::links::Links;
 use quorate_simulate::run::Plan;
 use quorate_testnet::checkers::Guarantee;
 
@@ -17,6 +18,7 @@ fn finds(bug: Planted, faults: &str, seconds: u64, seeds: u64) -> Guarantee {
         nodes: 5,
         duration: Duration::from_secs(seconds),
         faults: faults.parse().expect("the faults are known"),
+        links: Links::LAN,
         without: FaultSet::none(),
         is_detailed: false,
         planted: Some(bug),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use quorate_simulate::campaign::run_seeds;
 use quorate_simulate::faults::FaultSet;
+use quorate_simulate::links::Links;
 use quorate_simulate::run::{Plan, Report, run};
 
 /// A build that is not optimised takes some twenty times longer.
@@ -33,6 +34,7 @@ fn plan(seed: u64) -> Plan {
         nodes: 5,
         duration: Duration::from_secs(30),
         faults: "all".parse().expect("all faults are known"),
+        links: Links::LAN,
         without: FaultSet::none(),
         is_detailed: false,
         planted: None,

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use quorate::seams::Planted;
+use quorate_simulate::links::Links;
 use quorate_simulate::triggers::{Plan, Report, run};
 use quorate_testnet::checkers::Guarantee;
 
 fn report(seed: u64, minutes: u64, planted: Option<Planted>) -> Report {
-    let plan = Plan { seed, duration: Duration::from_secs(60 * minutes), planted };
+    let plan = Plan { seed, duration: Duration::from_secs(60 * minutes), links: Links::LAN, planted };
     let report = run(plan).expect("a runtime");
     println!("seed {seed}: {report}");
     report

@@ -68,6 +68,8 @@ pub struct Fabric {
 struct State {
     rng: SimRng,
     faults: Faults,
+    /// What is left when faults end.
+    usual: Faults,
     /// Every machine that was ever attached, in the order of its id.
     ports: BTreeMap<PeerId, Port>,
     /// Pairs that hold a connection, lower id first.
@@ -76,6 +78,8 @@ struct State {
     cut: BTreeSet<(PeerId, PeerId)>,
     /// Machines whose messages, in and out, take this much longer.
     slow: BTreeMap<PeerId, Duration>,
+    /// The same, of machines that are far away whatever the faults.
+    distant: BTreeMap<PeerId, Duration>,
     providers: BTreeMap<QuorumId, BTreeSet<PeerId>>,
     counts: NetCounts,
 }
@@ -133,10 +137,12 @@ impl Fabric {
         let state = State {
             rng: SimRng::new(seed, "network"),
             faults: Faults::NONE,
+            usual: Faults::NONE,
             ports: BTreeMap::new(),
             connected: BTreeSet::new(),
             cut: BTreeSet::new(),
             slow: BTreeMap::new(),
+            distant: BTreeMap::new(),
             providers: BTreeMap::new(),
             counts: NetCounts::default(),
         };
@@ -201,6 +207,15 @@ impl Fabric {
         }
     }
 
+    /// How the network is from now on, and again whenever faults end.
+    pub fn set_usual(&self, usual: Faults) {
+        let mut state = self.lock();
+        (state.usual, state.faults) = (usual, usual);
+    }
+    /// The machine is this much farther from the others, one way, also when faults end.
+    pub fn set_distance(&self, peer: PeerId, by: Duration) {
+        self.lock().distant.insert(peer, by);
+    }
     pub fn change_faults(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.lock().faults);
     }
@@ -218,7 +233,7 @@ impl Fabric {
             let mut state = self.lock();
             state.cut.clear();
             state.slow.clear();
-            state.faults = Faults::NONE;
+            state.faults = state.usual;
             let is_up = |state: &State, peer: &PeerId| state.ports[peer].inbound.is_some();
             let gone: Vec<_> =
                 state.connected.iter().copied().filter(|(a, b)| !is_up(&state, a) || !is_up(&state, b)).collect();
@@ -289,9 +304,8 @@ impl Fabric {
     /// What a ping takes, there and back, without the jitter of this moment.
     pub(super) fn round_trip(&self, one: PeerId, other: PeerId) -> Duration {
         let state = self.lock();
-        let slow = |peer| state.slow.get(&peer).copied().unwrap_or_default();
         let (least, most) = state.faults.latency;
-        least + most + 2 * (slow(one) + slow(other))
+        least + most + 2 * (state.extra(one) + state.extra(other))
     }
 
     /// Decides the fate of one message of this many bytes.
@@ -428,10 +442,14 @@ impl Fabric {
 }
 
 impl State {
+    /// What messages of this machine take beside what all take.
+    fn extra(&self, peer: PeerId) -> Duration {
+        let of = |machines: &BTreeMap<PeerId, Duration>| machines.get(&peer).copied().unwrap_or_default();
+        of(&self.slow) + of(&self.distant)
+    }
     fn delay(&mut self, from: PeerId, to: PeerId, bytes: usize) -> Duration {
         let (least, most) = self.faults.latency;
-        let slow = |peer| self.slow.get(&peer).copied().unwrap_or_default();
-        let extra = slow(from) + slow(to) + Duration::from_micros(bytes as u64 * 1_000_000 / BANDWIDTH);
+        let extra = self.extra(from) + self.extra(to) + Duration::from_micros(bytes as u64 * 1_000_000 / BANDWIDTH);
         self.rng.duration(least, most) + extra
     }
 }

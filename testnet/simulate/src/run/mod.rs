@@ -34,6 +34,7 @@ use tokio::time::Instant;
 use crate::executor::SimExecutor;
 use crate::faults::{Fault, FaultSet};
 use crate::history::{self, Histories};
+use crate::links::Links;
 use crate::moments::Moments;
 use crate::net::NetCounts;
 use crate::oracle::{Operations, Oracle};
@@ -65,6 +66,7 @@ pub struct Plan {
     /// Virtual time under faults.
     pub duration: Duration,
     pub faults: FaultSet,
+    pub links: Links,
     /// Of these, the ones that are drawn and then not injected: what is left of a schedule when it is made smaller.
     pub without: FaultSet,
     /// Every message becomes a line of the transcript.
@@ -143,6 +145,7 @@ impl Session {
         let transcript = Transcript::new(plan.is_detailed);
         let mut world = World::new(plan.seed, plan.nodes, transcript);
         world.planted = plan.planted;
+        plan.links.apply(&world);
         let executor = SimExecutor::default();
         world.work.executors = BTreeMap::from([(Kind::Wasm, Arc::new(executor.clone()) as Arc<_>)]);
         let mut rng = SimRng::new(plan.seed, "schedule");
