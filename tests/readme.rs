@@ -9,6 +9,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use quorate::api as http;
 use quorate_protocols::api::ErrorCode;
 use serde_json::Value;
 use support::{Net, Ran, command, quorate, wait};
@@ -402,7 +403,7 @@ fn the_settings_of_a_node_are_those_that_it_prints() {
 /// Goal: the pages of the API have each route and each error, and no other.
 #[test]
 fn the_routes_and_errors_of_the_api_are_those_that_it_describes() {
-    let description = serde_json::to_value(quorate::api::description(true)).expect("it is JSON");
+    let description = serde_json::to_value(http::description(true)).expect("it is JSON");
     let page = Page::named("docs/api.md");
     let routes: BTreeSet<String> = description["paths"]
         .as_object()
@@ -425,7 +426,7 @@ fn the_routes_and_errors_of_the_api_are_those_that_it_describes() {
     for row in page.rows("error") {
         let name = code(&row[0]).expect("a code stands in backticks");
         let code: ErrorCode = serde_json::from_value(name.into()).expect("a code");
-        assert_eq!(row[1], quorate::api::error::status(code).as_u16().to_string(), "{name}");
+        assert_eq!(row[1], http::error::status(code).as_u16().to_string(), "{name}");
         documented.insert(name.to_owned());
     }
     assert_eq!(documented, codes);
