@@ -127,7 +127,7 @@ pub struct NodeSection {
     pub operators: BTreeSet<PeerId>,
     /// Kinds of work this node takes on.
     pub kinds: BTreeSet<Kind>,
-    /// Take nothing new on, and let what is here move away.
+    /// Take nothing new on. What is here stays.
     pub drain: bool,
 }
 

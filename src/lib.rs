@@ -1,7 +1,8 @@
 //! One node of a quorate network, and the command line that talks to it.
 //!
 //! `quorate_protocols` decides; this crate does: sockets, disk, timers, HTTP. A [`compose::Node`] is a set of actors,
-//! each owning one state, that reach the world only through [`seams`]. The map of the modules is in the README.
+//! each owning one state, that reach the world only through [`seams`]. The map of the modules is in
+//! docs/architecture.md.
 
 // Whatever reaches a terminal goes through `cli::output`, where text of others is escaped.
 #![deny(clippy::print_stdout, clippy::print_stderr)]

@@ -61,7 +61,7 @@ fn twenty_kills_and_every_other_fault_break_no_promise() {
 }
 
 /// Goal: fifty jobs a second all succeed, each recorded once, while a node is killed every three seconds. Method: a
-/// minute of it; the ten minutes are a command that testnet/README.md names.
+/// minute of it; the ten minutes are a report in testnet/reports/.
 #[test]
 fn a_minute_of_steady_jobs_loses_none_to_kills() {
     let net = Net::with(7, |options| options.testing = true);

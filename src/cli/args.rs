@@ -247,7 +247,7 @@ pub struct GetArgs {
 pub enum JobCommand {
     /// Submit a job that computes, and wait for its end
     ///
-    /// The file says what to run, on what, and how patiently: see examples/ and the README. Files that it names are
+    /// The file says what to run, on what, and how patiently: see examples/ and docs/jobs.md. Files that it names are
     /// sent along, large ones as objects. Ctrl-C ends the waiting, not the job. A job with a trigger is not waited for
     /// unless --wait or --follow ask for it: its end comes when nothing is left to fire, which may be never.
     Submit(SubmitArgs),

@@ -90,7 +90,7 @@ pub(super) fn render(config: &Config) -> String {
         "kinds",
         list(&config.node.kinds),
     );
-    page.value("Take nothing new on, and let what is here move away.", "drain", config.node.drain);
+    page.value("Take nothing new on. What is here stays.", "drain", config.node.drain);
     let labels: toml::Table = config.node.labels.iter().map(|(key, value)| (key.clone(), text(value))).collect();
     page.value(
         "Labels that jobs can ask for, such as { site = \"attic\", ssd = \"yes\" }.",

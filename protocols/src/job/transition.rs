@@ -1,6 +1,6 @@
 //! Which command a run accepts in which state, as data.
 //!
-//! The quorum's core asks this table before it acts on a run; the README shows it as [`markdown`] renders it. A pair
+//! The quorum's core asks this table before it acts on a run; docs/jobs.md shows it as [`markdown`] renders it. A pair
 //! that is not in the table is refused with a typed error. A row whose target is its own state is a repeat or a report
 //! that leaves the state alone. A run that computes may pass through all of them but *resuming* and *modifying*, which
 //! no kind of work needs yet: a resume and an update take effect in the entry that carries them. A store run goes
@@ -64,7 +64,7 @@ impl RunCommand {
         Self::Unsuspend,
     ];
 
-    /// As error messages and the README name it.
+    /// As error messages and docs/jobs.md name it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::AddHolders => "add holders",
@@ -296,7 +296,7 @@ pub fn targets(state: RunState, command: RunCommand) -> Option<&'static [RunStat
     TABLE.iter().find(|(from, by, _)| *from == state && *by == command).map(|(_, _, to)| *to)
 }
 
-/// The table as the README shows it: a line per state, with what leads on from there and what leaves it alone.
+/// The table as docs/jobs.md shows it: a line per state, with what leads on from there and what leaves it alone.
 pub fn markdown() -> String {
     let mut text = String::from("| state | what leads where | accepted, and nothing changes |\n|---|---|---|\n");
     for state in RunState::ALL {

@@ -88,7 +88,7 @@ pub fn read(args: &SpecArgs) -> Result<Spec, Failure> {
 }
 
 fn wrong(error: &spec::SpecError) -> Failure {
-    Failure::failed(Text::lines(error.lines())).hint("the README and examples/ show what a specification may say")
+    Failure::failed(Text::lines(error.lines())).hint("docs/jobs.md and examples/ show what a specification may say")
 }
 
 impl Spec {

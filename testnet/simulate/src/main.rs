@@ -67,7 +67,7 @@ struct Arguments {
     /// Seeds that run at once, each on a thread of its own.
     #[arg(long, default_value_t = std::thread::available_parallelism().map_or(1, usize::from))]
     jobs: usize,
-    /// Give every node this deliberate bug, to see that it is found; its names are in testnet/README.md.
+    /// Give every node this deliberate bug, to see that it is found; its names are in docs/testing.md.
     #[arg(long, value_parser = bug)]
     planted: Option<Planted>,
     /// Run triggers on five nodes, with crashes, partitions, wrong clocks and people, in place of the usual clients.
