@@ -3,9 +3,11 @@
 
 mod support;
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::Value;
 use support::{Net, PATIENCE, Ran, command, quorate, wait};
 
@@ -169,19 +171,24 @@ impl Running {
         Ran { code: status.code().unwrap_or(-1), stdout: String::new(), stderr }
     }
     fn stderr_has(&mut self, word: &str) -> String {
-        Self::read_until(self.0.stderr.as_mut().expect("stderr is piped"), word)
+        read_until(self.0.stderr.as_mut().expect("stderr is piped"), word)
     }
     fn stdout_has(&mut self, word: &str) -> String {
-        Self::read_until(self.0.stdout.as_mut().expect("stdout is piped"), word)
+        read_until(self.0.stdout.as_mut().expect("stdout is piped"), word)
     }
-    fn read_until(pipe: &mut impl std::io::Read, word: &str) -> String {
-        let (mut text, mut byte) = (Vec::new(), [0]);
-        while !String::from_utf8_lossy(&text).contains(word) {
-            assert_eq!(pipe.read(&mut byte).expect("it can be read"), 1, "{}", String::from_utf8_lossy(&text));
-            text.push(byte[0]);
-        }
-        String::from_utf8_lossy(&text).into_owned()
+}
+
+/// Reads a pipe until `word` was in it. A command that says nothing for too long is a failure, not a test that hangs.
+fn read_until(pipe: &mut (impl std::io::Read + AsFd), word: &str) -> String {
+    let patience = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+    let (mut text, mut byte) = (Vec::new(), [0]);
+    while !String::from_utf8_lossy(&text).contains(word) {
+        let ready = poll(&mut [PollFd::new(&*pipe, PollFlags::IN)], Some(&patience)).expect("a pipe can be polled");
+        assert!(ready > 0, "{word:?} is not in it after {PATIENCE:?}: {}", String::from_utf8_lossy(&text));
+        assert_eq!(pipe.read(&mut byte).expect("it can be read"), 1, "{}", String::from_utf8_lossy(&text));
+        text.push(byte[0]);
     }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// A job that waits for a program which nobody lists.
