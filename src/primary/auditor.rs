@@ -124,18 +124,24 @@ impl Auditor {
             self.absent.remove(&peer);
         }
         let page = self.objects(self.page_after, PAGE).await?;
-        self.page_after = if page.len() < PAGE as usize { None } else { page.last().map(|view| view.hash) };
         let mut reports = 0;
         let mut answering: BTreeMap<PeerId, bool> = BTreeMap::new();
-        for watched in page.iter().flat_map(watched_columns) {
-            if reports >= REPORTS_PER_ROUND_MAX {
-                break;
+        for view in &page {
+            for watched in watched_columns(view) {
+                if reports >= REPORTS_PER_ROUND_MAX {
+                    // The next round goes on with this object.
+                    return Ok(());
+                }
+                let Some(reason) = self.gone(&watched, &mut answering).await else { continue };
+                let Watched { manifest, column, attempt, .. } = watched;
+                self.context.propose(Command::OweRepair { manifest, column, attempt, reason }).await?;
+                self.context.env.metrics.columns_gone.inc();
+                reports += 1;
             }
-            let Some(reason) = self.gone(&watched, &mut answering).await else { continue };
-            let Watched { manifest, column, attempt, .. } = watched;
-            self.context.propose(Command::OweRepair { manifest, column, attempt, reason }).await?;
-            self.context.env.metrics.columns_gone.inc();
-            reports += 1;
+            self.page_after = Some(view.hash);
+        }
+        if page.len() < PAGE as usize {
+            self.page_after = None;
         }
         Ok(())
     }
