@@ -1,8 +1,8 @@
 //! README.md and docs/ are true: their commands run, and their tables are those of the tree.
 //!
 //! In a block of `sh` each `quorate` command is run, in the order of its page, on a testnet of seven nodes. A block of
-//! `sh shown` has commands that would run too long, or act on a machine: their names and flags alone are checked. A block
-//! of `toml` is a specification that `job validate` accepts; `toml shown` is anything else.
+//! `sh shown` has commands that would run too long, or act on a machine: their names and flags alone are checked. A
+//! block of `toml` is a specification that `job validate` accepts; `toml shown` is anything else.
 
 mod support;
 

@@ -32,7 +32,8 @@ pub const QUESTION_DEADLINE: Duration = quorate_protocols::job::limits::DEADLINE
 pub const LISTING_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The same once a quorum was silent for the whole deadline, and for old rows: whoever is cut off is not kept waiting
-/// for each of its quorums. Far from its peers it waits as long as these take to answer: see [`listing_deadline_short`].
+/// for each of its quorums. Far from its peers it waits as long as these take to answer: see
+/// [`listing_deadline_short`].
 pub const LISTING_DEADLINE_SHORT: Duration = Duration::from_millis(300);
 
 /// How long a peer is given to show that it hears this node, and how many are asked.

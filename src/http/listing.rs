@@ -6,7 +6,8 @@
 //! state.
 //!
 //! A listing is for a person who waits: a quorum has [`LISTING_DEADLINE`], once one was silent for that long the others
-//! have [`super::limits::listing_deadline_short`], and a member that hears no majority does not ask at all, for it knows the answer.
+//! have [`super::limits::listing_deadline_short`], and a member that hears no majority does not ask at all, for it
+//! knows the answer.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -10,8 +10,8 @@ use quorate_protocols::quorum::Command;
 
 use super::context::{Context, DutyError, HolderError, Tries};
 
-/// A holder answers these from its index, and syncs what it notes; longer, also over slow links and on slow disks, means
-/// that it is not there.
+/// A holder answers these from its index, and syncs what it notes; longer, also over slow links and on slow disks,
+/// means that it is not there.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The object is committed: the lease becomes a lasting hold.

@@ -26,8 +26,8 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(LEASE.as_secs() / RENEWALS_
 /// How much later than that a round begins, at most.
 const SPREAD: Duration = Duration::from_secs(RENEW_INTERVAL.as_secs() / 8);
 
-/// Renewals of one quorum that wait for an answer at once, over all of its runs: far from their holders, a round takes as
-/// many round trips as there are grants for each of these.
+/// Renewals of one quorum that wait for an answer at once, over all of its runs: far from their holders, a round takes
+/// as many round trips as there are grants for each of these.
 const RENEWALS_MAX: usize = 32;
 
 // A lease survives two rounds that fail, and the third has as long as a spread for its answers.

@@ -274,8 +274,8 @@ async fn a_worker_that_falls_silent_is_lost_and_its_late_result_refused() {
     assert_eq!(world.state(), RunState::Succeeded);
 }
 
-/// Goal: how soon a worker that died is given up follows from its lease alone, whether its address refuses or nothing is
-/// heard, and whatever links and disks take: three renewals were tried by then.
+/// Goal: how soon a worker that died is given up follows from its lease alone, whether its address refuses or nothing
+/// is heard, and whatever links and disks take: three renewals were tried by then.
 #[tokio::test(start_paused = true)]
 async fn a_dead_worker_is_given_up_when_its_lease_is_trusted_no_more_whatever_the_latency() {
     for (round_trip, sync) in [(0, 0), (60, 60), (400, 0), (400, 1_000)] {

@@ -37,14 +37,14 @@ use super::context::Context;
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Messages to one worker on their way at once. A worker answers an assignment when its attempts are on disk or over, and
-/// what those that are over made room for should not wait for the others.
+/// Messages to one worker on their way at once. A worker answers an assignment when its attempts are on disk or over,
+/// and what those that are over made room for should not wait for the others.
 const IN_FLIGHT_MAX: usize = 4;
 
 /// Room in an assignment for what is not orders.
 const ASSIGN_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 64 * 1024;
 
-/// A session on the tending task of one led quorum.
+/// Handle to the sessions of one led quorum, for whoever has news for them.
 #[derive(Clone, Default)]
 pub(super) struct WorkerSessions(Arc<Shared>);
 

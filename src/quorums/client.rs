@@ -44,8 +44,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(15);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 const ELECTION_USUAL: Duration = Duration::from_millis(600);
 
-/// A try that is waited for longer than [`TRY_MIN`], because links or disks are slow, ends all the same when its peer is
-/// known to be absent: looked at this often.
+/// A try that is waited for longer than [`TRY_MIN`], because links or disks are slow, ends all the same when its peer
+/// is known to be absent: looked at this often.
 const ABSENCE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Members asked in one round. More than the widest quorum with all its standbys; redirections count.

@@ -56,7 +56,8 @@ async fn long_tasks_are_kept_and_leave_nothing_behind() {
     assert_eq!((metrics.held.get(), world.rows(0)), (0, 0));
 }
 
-/// Goal: a quorum far away, or in an election, hears of its worker all the same, and no beats pile up on their way to it.
+/// Goal: a quorum far away, or in an election, hears of its worker all the same, and no beats pile up on their way to
+/// it.
 #[tokio::test(start_paused = true)]
 async fn a_beat_that_takes_long_is_heard_and_is_the_only_one_on_its_way() {
     let mut world = World::new(1, 1).await;

@@ -1,8 +1,8 @@
 //! Patience: how long an answer is waited for, and how soon something is asked again, by what links and disks take.
 //!
 //! Each of these has a least that suits a LAN, grows with what was measured, and ends at a named most. A lease is the
-//! exception: its end is promised, so the tries of its renewal are fitted into it instead. Safety rests on none of them:
-//! whoever loses patience asks again, and what is asked may be asked twice.
+//! exception: its end is promised, so the tries of its renewal are fitted into it instead. Safety rests on none of
+//! them: whoever loses patience asks again, and what is asked may be asked twice.
 
 use std::time::Duration;
 

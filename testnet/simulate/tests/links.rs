@@ -118,7 +118,8 @@ impl Calm {
         Self { links, world }
     }
 
-    /// What the median of such things may take: what is done in a row for one of them takes so many round trips and syncs.
+    /// What the median of such things may take: what is done in a row for one of them takes so many round trips and
+    /// syncs.
     fn bound(&self) -> Duration {
         let sync = self.links.sync.unwrap_or_default();
         Duration::from_secs(1) + 20 * self.links.round_trip + 20 * sync
