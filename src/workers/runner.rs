@@ -14,6 +14,7 @@ use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
 use quorate_protocols::task::message::{Order, TaskResult, Work};
 use quorate_protocols::task::record::{ErrorClass, Output};
 use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict};
+use quorate_protocols::text::truncate;
 use tokio_util::sync::CancellationToken;
 
 use super::faults::WorkerFaults;
@@ -172,8 +173,7 @@ impl Runner {
             Ok((output, bytes)) => (Verdict::Output(output.digest), Some(output), bytes),
             Err((class, _)) if work.verified && class.is_vote() => (Verdict::Failed(class), None, None),
             Err((class, reason)) => {
-                let end = reason.floor_char_boundary(REASON_BYTES_MAX.min(reason.len()));
-                return Held::failed(class, &reason[..end]);
+                return Held::failed(class, truncate(&reason, REASON_BYTES_MAX));
             }
         };
         let worker: PeerId = self.identity.peer();

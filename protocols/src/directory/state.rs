@@ -14,7 +14,7 @@ use super::message::{PeerAdvert, QuorumAdvert};
 use crate::approval::{Refusal, Requirement};
 use crate::ids::{BootId, MemberId, Millis, PeerId, QuorumId, Term};
 use crate::job::Kind;
-use crate::quorum::limits::VOTERS_MAX;
+use crate::membership::VOTERS_MAX;
 
 /// Kinds one advert may list. There are far fewer; the bound only keeps an advert small.
 const KINDS_MAX: usize = 32;

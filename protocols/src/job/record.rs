@@ -19,8 +19,6 @@ pub enum RunState {
     Running,
     Pausing,
     Paused,
-    Resuming,
-    Modifying,
     Cancelling,
     Reverting,
     Succeeded,
@@ -32,21 +30,7 @@ pub enum RunState {
 
 impl std::fmt::Display for RunState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Pending => "pending",
-            Self::Running => "running",
-            Self::Pausing => "pausing",
-            Self::Paused => "paused",
-            Self::Resuming => "resuming",
-            Self::Modifying => "modifying",
-            Self::Cancelling => "cancelling",
-            Self::Reverting => "reverting",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Reverted => "reverted",
-            Self::Cancelled => "cancelled",
-            Self::AwaitingResolution => "awaiting-resolution",
-        })
+        f.write_str(self.name())
     }
 }
 

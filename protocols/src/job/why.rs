@@ -141,8 +141,6 @@ fn ended_or_resting(state: RunState, reason: Option<&str>) -> String {
         RunState::Running => "at work",
         RunState::Pausing => "stopping its work, to be paused",
         RunState::Paused => "paused by its owner; `job resume` lets it go on",
-        RunState::Resuming => "starting its work again after a pause",
-        RunState::Modifying => "its specification is being changed",
         RunState::Cancelling => "stopping its work, to be cancelled",
         RunState::Reverting => "undoing what it did",
         RunState::AwaitingResolution => "waiting for a person to decide how to go on",

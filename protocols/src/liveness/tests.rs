@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::limits::*;
 use super::*;
 use crate::ids::{BootId, Incarnation, LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
-use crate::quorum::membership::Voters;
+use crate::membership::Voters;
 
 const A: PeerId = PeerId([1; 32]);
 const B: PeerId = PeerId([2; 32]);

@@ -13,6 +13,7 @@ use crate::job::compute::Resources;
 use crate::job::record::RunState;
 use crate::job::spec::{JobSpec, Kind};
 use crate::job::store::{ColumnRecord, Grant};
+use crate::job::transition::RunCommand;
 use crate::piece::message::Receipt;
 use crate::task::message::{Report, ReportRefusal};
 use crate::task::record::{Output, TaskAttempt, WorkerRecord};
@@ -253,6 +254,51 @@ pub enum Command {
         job: JobId,
         observation: Observation,
     },
+}
+
+impl Command {
+    /// What the command is to the run that it acts on; `None` for those that act on none.
+    pub const fn run_command(&self) -> Option<RunCommand> {
+        Some(match self {
+            Self::AddHolders { .. } => RunCommand::AddHolders,
+            Self::Attach { .. } => RunCommand::Attach,
+            Self::Progress { .. } => RunCommand::Progress,
+            Self::ColumnFailed { .. } => RunCommand::ColumnFailed,
+            Self::CommitObject { .. } => RunCommand::CommitObject,
+            Self::FailRun { .. } => RunCommand::FailRun,
+            Self::Cancel { .. } => RunCommand::Cancel,
+            Self::Abandon { .. } => RunCommand::Abandon,
+            Self::Released { .. } => RunCommand::Released,
+            Self::Pause { .. } => RunCommand::Pause,
+            Self::Resume { .. } => RunCommand::Resume,
+            Self::Retry { .. } => RunCommand::Retry,
+            Self::Resolve { .. } => RunCommand::Resolve,
+            Self::Update { .. } => RunCommand::Update,
+            Self::Fire { .. } => RunCommand::Fire,
+            Self::Suspend { .. } => RunCommand::Suspend,
+            Self::Unsuspend { .. } => RunCommand::Unsuspend,
+            Self::Noop
+            | Self::Submit { .. }
+            | Self::Confirmed { .. }
+            | Self::RemoveObject { .. }
+            | Self::OweRepair { .. }
+            | Self::StartRepair { .. }
+            | Self::FinishRepair { .. }
+            | Self::FailRepair { .. }
+            | Self::SetStandbys { .. }
+            | Self::RaiseLevel { .. }
+            | Self::SetWorker { .. }
+            | Self::LoseWorker { .. }
+            | Self::ReleaseWorker { .. }
+            | Self::Start { .. }
+            | Self::Report { .. }
+            | Self::SaveCheckpoint { .. }
+            | Self::Elapsed { .. }
+            | Self::Due { .. }
+            | Self::Deliver { .. }
+            | Self::Observe { .. } => return None,
+        })
+    }
 }
 
 /// How a person decides about a run that waits for one. To try again, see `Command::Retry`.

@@ -17,7 +17,6 @@ mod duties;
 mod invariants;
 pub mod level;
 pub mod limits;
-pub mod membership;
 pub mod message;
 pub mod object;
 mod pace;
@@ -31,9 +30,9 @@ mod triggers;
 pub mod uses;
 mod work;
 
+pub use crate::membership::Voters;
 pub use claims::{Claim, ClaimSelector, Claims};
 pub use command::{Batch, BatchReply, Command, CommandReply, Rejection};
-pub use membership::Voters;
 pub use message::{RaftAnswer, RaftMessage};
 pub use object::{ObjectRecord, ObjectState};
 pub use snapshot::SnapshotError;

@@ -256,11 +256,6 @@ impl QuorumState {
 
     /// Applies one entry. Deterministic: the same entries give the same state, replies and events on every member.
     pub fn apply(&mut self, index: LogIndex, batch: &Batch) -> (BatchReply, Vec<Event>) {
-        self.apply_encoded(index, batch, &wire::encode(batch))
-    }
-
-    /// As `apply`, for callers that have the entry's bytes at hand (`encoded` is `wire::encode` of the batch).
-    pub fn apply_encoded(&mut self, index: LogIndex, batch: &Batch, encoded: &[u8]) -> (BatchReply, Vec<Event>) {
         let mut events = Vec::new();
         self.advance(batch, &mut events);
         let before = self.quiet_duties();
@@ -275,7 +270,7 @@ impl QuorumState {
             events.push(Event::DutiesChanged);
         }
         let reply = BatchReply { replies };
-        self.rolling = self.next_digest(index, encoded, &reply);
+        self.rolling = self.next_digest(index, &wire::encode(batch), &reply);
         (reply, events)
     }
 

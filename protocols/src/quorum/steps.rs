@@ -9,7 +9,7 @@ use super::state::QuorumState;
 use crate::ids::JobId;
 use crate::job::record::JobRecord;
 use crate::job::store::Grant;
-use crate::job::transition::{RunCommand, targets};
+use crate::job::transition::targets;
 use crate::task::record::TaskState;
 use crate::trigger::record::{Due, Fired, TriggerRun};
 
@@ -101,7 +101,7 @@ impl QuorumState {
             if old.state != new.state && (computes || old.trigger().is_some()) {
                 ensure(!old.state.is_final(), || format!("job {job} was {} and is {}", old.state, new.state))?;
             } else if old.state != new.state {
-                let allowed = RunCommand::of(command).and_then(|by| targets(old.state, by)).unwrap_or_default();
+                let allowed = command.run_command().and_then(|by| targets(old.state, by)).unwrap_or_default();
                 ensure(allowed.contains(&new.state), || format!("job {job} went from {} to {}", old.state, new.state))?;
             }
             if computes {

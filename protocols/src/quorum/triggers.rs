@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::state::QuorumState;
 use crate::ids::{JobId, Millis};
-use crate::trigger::planner::Listener;
+use crate::trigger::planner::{Listener, TriggerBook};
 use crate::trigger::record::{SeenId, TriggerRun};
 use crate::trigger::spec::{AfterJob, TriggeredSpec, When};
 
@@ -69,6 +69,23 @@ impl TriggerIndex {
     }
 }
 
+impl TriggerBook for QuorumState {
+    fn trigger(&self, job: JobId) -> Option<(&TriggeredSpec, &TriggerRun)> {
+        self.trigger(job)
+    }
+
+    fn due_triggers(&self, wall: Millis, steady: Millis, limit: usize) -> Vec<JobId> {
+        let index = &self.index.triggers;
+        let due = |set: &BTreeSet<(Millis, JobId)>, now: Millis| {
+            set.iter().take_while(|(due, _)| *due <= now).take(limit).copied().collect::<Vec<_>>()
+        };
+        let mut jobs = due(&index.wall, wall);
+        jobs.extend(due(&index.steady, steady));
+        jobs.sort_unstable();
+        jobs.into_iter().take(limit).map(|(_, job)| job).collect()
+    }
+}
+
 impl QuorumState {
     /// The trigger of a job that has one, and where it stands.
     pub fn trigger(&self, job: JobId) -> Option<(&TriggeredSpec, &TriggerRun)> {
@@ -78,18 +95,6 @@ impl QuorumState {
     /// When the next timed trigger is due: on wall clocks, and by quorum time as it passes.
     pub fn next_trigger_due(&self) -> (Option<Millis>, Option<Millis>) {
         self.index.triggers.next_due()
-    }
-
-    /// Timed triggers that are due when clocks read this, the earliest first.
-    pub fn due_triggers(&self, wall: Millis, steady: Millis, limit: usize) -> Vec<JobId> {
-        let index = &self.index.triggers;
-        let due = |set: &BTreeSet<(Millis, JobId)>, now: Millis| {
-            set.iter().take_while(|(due, _)| *due <= now).take(limit).copied().collect::<Vec<_>>()
-        };
-        let mut jobs = due(&index.wall, wall);
-        jobs.extend(due(&index.steady, steady));
-        jobs.sort_unstable();
-        jobs.into_iter().take(limit).map(|(_, job)| job).collect()
     }
 
     /// Triggers that listen to events of this name.

@@ -486,8 +486,6 @@ fn job_samples(samples: &mut Samples) {
             Running,
             Pausing,
             Paused,
-            Resuming,
-            Modifying,
             Cancelling,
             Reverting,
             Succeeded,

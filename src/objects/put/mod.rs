@@ -35,6 +35,7 @@ use quorate_protocols::job::store::ColumnRecord;
 use quorate_protocols::object::Profile;
 use quorate_protocols::object::limits::NAME_BYTES_MAX;
 use quorate_protocols::quorum::{Claim, Command, CommandReply, Rejection};
+use quorate_protocols::text::truncate;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -208,10 +209,7 @@ impl Objects {
                 tracing::warn!(%error, "could not record the run of this file");
             }
         }
-        let name = request.name.clone().map(|mut name| {
-            name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-            name
-        });
+        let name = request.name.as_deref().map(|name| truncate(name, NAME_BYTES_MAX).to_owned());
         self.submit(job, StoreSpec { name, size: request.size, profile }, progress).await?;
         progress.send_modify(|progress| {
             progress.enter(PutPhase::Approval);

@@ -26,7 +26,7 @@ use quorate_protocols::api::LeasesInfo;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
 };
-use quorate_protocols::ids::{JobId, LeaseId, Millis, PeerId, QuorumId};
+use quorate_protocols::ids::{LeaseId, Millis, PeerId, QuorumId};
 use quorate_protocols::job::Kind;
 use quorate_protocols::piece;
 use quorate_protocols::quorum::limits::QUORUMS_PER_NODE_MAX;
@@ -405,10 +405,6 @@ impl Approver {
         let found = state.leases.get(lease)?;
         let reserved = state.reserved.get(&lease).map(Reservation::amounts).unwrap_or_default();
         Some(LeaseInfo { asker: found.asker, subject: found.subject, reserved, expires: found.expires })
-    }
-    /// The lease, if it is alive and for this run.
-    pub fn check_holder_lease(&self, lease: LeaseId, job: JobId) -> Option<LeaseInfo> {
-        self.lease(lease).filter(|info| info.subject == Subject::Holder { job })
     }
     /// The lease, if it is alive and for this quorum: asked before a quorum is founded or joined here.
     pub fn check_member_lease(&self, lease: LeaseId, quorum: QuorumId) -> Option<LeaseInfo> {

@@ -23,6 +23,7 @@ use crate::job::record::{HistoryEntry, JobRecord, RunState};
 use crate::job::spec::JobSpec;
 use crate::job::store::{ColumnRecord, ColumnState, Grant, Releasing};
 use crate::job::transition::{RunCommand, targets};
+use crate::text::truncate;
 
 type Applied = Result<CommandReply, Rejection>;
 
@@ -136,7 +137,7 @@ impl QuorumState {
         Ok(record)
     }
 
-    /// Ends a run: its holders (all but those of the columns in `kept`) are to let go, its hashes are forgotten.
+    /// Ends a run that stores: its holders are to let go, its hashes are forgotten.
     fn end_run(&mut self, job: JobId, state: RunState, reason: Option<String>, what: String, events: &mut Vec<Event>) {
         let now = self.wall();
         let Some(record) = self.jobs.get_mut(&job) else { return };
@@ -245,9 +246,5 @@ fn unknown(manifest: ManifestHash) -> Rejection {
 
 /// Cuts a text that came from elsewhere to what a record may keep.
 fn short(text: &str) -> String {
-    let mut end = text.len().min(REASON_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+    truncate(text, REASON_BYTES_MAX).to_owned()
 }

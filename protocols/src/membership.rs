@@ -4,6 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::ids::MemberId;
 
+/// Voters of a quorum.
+pub const VOTERS_MIN: usize = 3;
+pub const VOTERS_MAX: usize = 7;
+pub const VOTERS_DEFAULT: usize = 3;
+
 /// The voters of one configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Voters(BTreeSet<MemberId>);
@@ -27,10 +32,6 @@ impl Voters {
     /// Smallest number of voters that any other such number shares a voter with.
     pub fn majority(&self) -> usize {
         self.0.len() / 2 + 1
-    }
-    /// How many voters may be lost without the quorum pausing.
-    pub fn tolerates(&self) -> usize {
-        self.0.len() - self.majority().min(self.0.len())
     }
     /// Whether the voters among `voices` are a majority. A repeat is not a second voice.
     pub fn is_majority(&self, voices: &BTreeSet<MemberId>) -> bool {
