@@ -15,7 +15,7 @@ use std::time::Duration;
 use quorate_protocols::ids::{Millis, PeerId, QuorumId};
 use quorate_protocols::job::limits::DEADLINE;
 use quorate_protocols::job::message::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::quorum::{Command, CommandReply, Rejection, TriggerCommand};
 use quorate_protocols::trigger::Planner;
 use quorate_protocols::trigger::event::{Delivery, Dispatch, Dispatched, Heard};
 use quorate_protocols::trigger::limits::MATCHES_PER_DELIVERY;
@@ -103,7 +103,7 @@ impl Hearing {
         if deliveries.is_empty() && lost == 0 {
             return Ok(Ok(Heard { reaches, recorded: known }));
         }
-        let command = Command::Deliver { emitter: from, follows, reaches, lost, deliveries };
+        let command = Command::Trigger(TriggerCommand::Deliver { emitter: from, follows, reaches, lost, deliveries });
         Ok(match local.propose(this_node, command, DEADLINE).await? {
             Ok(CommandReply::Delivered { reaches }) => Ok(Heard { reaches, recorded: Some(reaches) }),
             // No other reply is given to it.

@@ -9,7 +9,7 @@ use futures::FutureExt;
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::compute::{Call, ComputeSpec, Program};
-use quorate_protocols::quorum::{Command, Rejection};
+use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, Rejection};
 use quorate_protocols::trigger::event::Dispatched;
 use quorate_protocols::trigger::record::{Fired, SkipReason};
 use quorate_protocols::trigger::{TriggerSpec, TriggeredSpec, When, spec::EventSpec};
@@ -130,7 +130,7 @@ fn triggered(filter: Option<&str>) -> Command {
     let event = EventSpec { filter: filter.map(str::to_owned), ..EventSpec::new("door") };
     let trigger = TriggerSpec::new(When::Event(event));
     let job = ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
-    Command::Submit { job: JOB, spec: JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job })) }
+    Command::Job(JOB, JobCommand::Submit { spec: JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job })) })
 }
 
 fn sent(sequence: u64, age: Duration, data: &'static str) -> Dispatched {
@@ -148,7 +148,7 @@ impl Primary {
     fn new(filter: Option<&str>) -> Self {
         let quorum = StateQuorum::new(1);
         let level = quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
-        quorum.commit(peer(1), Command::RaiseLevel { level }).unwrap();
+        quorum.commit(peer(1), Command::Quorum(QuorumCommand::RaiseLevel { level })).unwrap();
         quorum.commit(peer(1), triggered(filter)).unwrap();
         let hearing = Hearing::new(Arc::new(StateQuorums(quorum.clone())));
         Self { quorum, hearing }

@@ -442,7 +442,7 @@ impl QuorumClient {
         let left = end.saturating_duration_since(Instant::now());
         let result = match ask {
             Ask::Propose(command) => {
-                if let Err(reason) = authority::check(&parts.authority, by, by, command, local).await {
+                if let Err(reason) = authority::check(&parts.authority, by, by, command, local) {
                     return Tried::Failed(ClientError::Forbidden { reason });
                 }
                 local.propose(by, command.clone(), left.min(DEADLINE)).await.map(Said::Reply)

@@ -86,7 +86,7 @@ impl JobService {
                     return not_leading(&*local);
                 }
                 let this_node = self.net.local_peer();
-                if let Err(reason) = authority::check(&self.authority, this_node, from, &command, &*local).await {
+                if let Err(reason) = authority::check(&self.authority, this_node, from, &command, &*local) {
                     return JobAnswer::Forbidden { reason };
                 }
                 match local.propose(from, command, DEADLINE).await {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId};
-use quorate_protocols::quorum::{Command, CommandReply};
+use quorate_protocols::quorum::{Command, CommandReply, TaskCommand};
 use quorate_protocols::task::limits::DEADLINE;
 use quorate_protocols::task::message::{Progress, ReportRefusal, TaskAnswer, TaskMessage};
 
@@ -32,12 +32,16 @@ impl Steward {
         let steward = self.clone();
         async move {
             match message {
-                TaskMessage::Start { quorum, tasks } => steward.commit(quorum, from, Command::Start { tasks }).await,
+                TaskMessage::Start { quorum, tasks } => {
+                    steward.commit(quorum, from, Command::Task(TaskCommand::Start { tasks })).await
+                }
                 TaskMessage::Report { quorum, reports } => {
-                    steward.commit(quorum, from, Command::Report { reports }).await
+                    steward.commit(quorum, from, Command::Task(TaskCommand::Report { reports })).await
                 }
                 TaskMessage::Checkpoint { quorum, task, checkpoint, bytes } => {
-                    steward.commit(quorum, from, Command::SaveCheckpoint { task, checkpoint, bytes }).await
+                    steward
+                        .commit(quorum, from, Command::Task(TaskCommand::SaveCheckpoint { task, checkpoint, bytes }))
+                        .await
                 }
                 TaskMessage::Beat { quorum, lease, running } => steward.beat(quorum, from, lease, running).await,
                 _ => TaskAnswer::Malformed { reason: "this is for a worker, not for a primary".to_owned() },
@@ -66,7 +70,7 @@ impl Steward {
             Ok(local) => local,
             Err(elsewhere) => return elsewhere,
         };
-        let is_report = matches!(command, Command::Report { .. });
+        let is_report = matches!(command, Command::Task(TaskCommand::Report { .. }));
         match local.propose(from, command, DEADLINE).await {
             Ok(Ok(CommandReply::Recorded(answers))) => {
                 self.pulses.note(quorum, from);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use quorate_protocols::ids::{Attempt, JobId, LeaseId, PeerId, QuorumId, StepIndex, TaskIndex, Term};
 use quorate_protocols::job::compute::{Content, Map, OutputPlace, Reduce, Split};
 use quorate_protocols::job::record::RunState;
-use quorate_protocols::quorum::Command;
+use quorate_protocols::quorum::{Command, JobCommand};
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
 use quorate_protocols::task::message::{LogStream, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{ErrorClass, Place, TaskAttempt, TaskId};
@@ -136,7 +136,7 @@ async fn cancelled_work_is_stopped_and_confirmed() {
     let mut world = World::new(1, 2).await;
     let job = world.submit(1, compute(Map::Count(5), call(&["wait"])));
     world.run_while(|world| world.running(0) < 2).await;
-    world.apply(OWNER, Command::Cancel { job });
+    world.apply(OWNER, Command::Job(job, JobCommand::Cancel));
     world.run_until(job, RunState::Cancelled).await;
     world.settle().await;
     assert_eq!((world.running(0), world.metrics(0).held.get(), world.rows(0)), (0, 0, 0));

@@ -111,20 +111,13 @@ impl JobRecord {
             _ => None,
         }
     }
-    /// For what the transition table admits for store runs alone.
-    pub(crate) fn stored(&self) -> &StoreRun {
-        match &self.run {
-            Run::Store(run) => run,
-            Run::Compute(_) | Run::Trigger(_) => panic!("the kind was checked before a store run was touched"),
-        }
-    }
     pub(crate) fn profile(&self) -> Option<Profile> {
         self.store().map(|(spec, _)| spec.profile)
     }
-    pub(crate) fn stored_mut(&mut self) -> &mut StoreRun {
-        match &mut self.run {
-            Run::Store(run) => run,
-            Run::Compute(_) | Run::Trigger(_) => panic!("the kind was checked before a store run was touched"),
+    pub(crate) fn store_mut(&mut self) -> Option<(&StoreSpec, &mut StoreRun)> {
+        match (&self.spec, &mut self.run) {
+            (JobSpec::Store(spec), Run::Store(run)) => Some((spec, run)),
+            _ => None,
         }
     }
     pub(crate) fn compute_mut(&mut self) -> Option<(&ComputeSpec, &mut ComputeRun)> {

@@ -99,6 +99,11 @@ impl StoreRun {
             fed_at: now,
         }
     }
+    /// A sign of life from the uploader.
+    pub(crate) fn feed(&mut self, now: Millis) {
+        self.fed = self.fed.saturating_add(1);
+        self.fed_at = now;
+    }
     /// Columns without a holder.
     pub fn open_columns(&self) -> usize {
         self.columns.iter().filter(|column| column.grant.is_none()).count()

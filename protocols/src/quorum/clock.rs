@@ -134,8 +134,7 @@ impl QuorumState {
                 run.fires.iter_mut().for_each(|row| row.at = row.at.min(at));
                 run.ended.values_mut().for_each(|ended| ended.at = ended.at.min(at));
             }
-            if record.store().is_some() {
-                let run = record.stored_mut();
+            if let Some((_, run)) = record.store_mut() {
                 run.fed_at = run.fed_at.min(at);
             }
             self.reindex_job(job);

@@ -101,6 +101,9 @@ pub const HASH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The newest state level this build proposes and applies. 1: first. 2: triggers.
 pub const LEVEL: u16 = LEVEL_TRIGGERS;
 
+/// What every quorum begins with.
+pub const LEVEL_FIRST: u16 = 1;
+
 /// The level of triggers.
 pub const LEVEL_TRIGGERS: u16 = 2;
 

@@ -8,6 +8,7 @@
 //! Raft itself is openraft's; its messages travel over `/quorate/raft/1` in [`message::RaftMessage`].
 
 mod apply;
+pub mod authority;
 pub mod claims;
 pub mod clock;
 #[cfg(test)]
@@ -31,8 +32,12 @@ pub mod uses;
 mod work;
 
 pub use crate::membership::Voters;
+pub use authority::{Author, Authorship, Forbidden};
 pub use claims::{Claim, ClaimSelector, Claims};
-pub use command::{Batch, BatchReply, Command, CommandReply, Rejection};
+pub use command::{
+    Batch, BatchReply, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, Rejection, StoreCommand,
+    TaskCommand, TriggerCommand,
+};
 pub use message::{RaftAnswer, RaftMessage};
 pub use object::{ObjectRecord, ObjectState};
 pub use snapshot::SnapshotError;

@@ -2,7 +2,7 @@
 //!
 //! A timer is not stored; it follows from the records ([`QuorumState::timers`]), and the index knows every run's
 //! earliest. The primary is told of the earliest of all (`Duty::Wake`), waits for it on its monotonic clock, and
-//! proposes `Command::Elapsed` with the instant it waited for. Record time becomes that instant. Timers are record time
+//! proposes `QuorumCommand::Elapsed` with the instant it waited for. Record time becomes that instant. Timers are record time
 //! ([`super::clock`]): clocks that are set move none, and nothing in the state ever looks at a clock.
 
 use super::state::{Event, QuorumState};

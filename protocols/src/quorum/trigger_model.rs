@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::command::{Batch, Command, CommandReply, Rejection};
+use super::command::{Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand};
 use super::state::{Event, QuorumState};
 use crate::ids::*;
 use crate::job::compute::{Call, ComputeSpec, Program};
@@ -159,11 +159,13 @@ impl Model {
             rows: BTreeMap::new(),
             moments: Moments::default(),
         };
-        model.commit(Command::SetWorker { worker: worker() }).unwrap();
+        model.commit(Command::Task(TaskCommand::SetWorker { worker: worker() })).unwrap();
         for (index, trigger) in triggers().into_iter().enumerate() {
             let spec = TriggeredSpec { trigger, job: work() };
             spec.check_meaning().unwrap();
-            model.commit(Command::Submit { job: job(index as u8), spec: JobSpec::Triggered(Box::new(spec)) }).unwrap();
+            model
+                .commit(Command::Job(job(index as u8), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) }))
+                .unwrap();
         }
         model
     }
@@ -295,10 +297,10 @@ impl Model {
         let (wall, steady) = (self.wall(), self.steady());
         let spans = self.planner.spans(&self.state, wall, self.state.wall_at(steady), SPANS_MAX);
         if !spans.is_empty() {
-            return self.propose(Command::Due { spans });
+            return self.propose(Command::Trigger(TriggerCommand::Due { spans }));
         }
         match self.state.next_timer().filter(|until| *until <= steady) {
-            Some(until) => self.propose(Command::Elapsed { until }),
+            Some(until) => self.propose(Command::Quorum(QuorumCommand::Elapsed { until })),
             None => panic!("woken for nothing at {}: {:?}", self.now, self.state.duties()),
         }
     }
@@ -318,7 +320,7 @@ impl Model {
             }
         }
         if !reports.is_empty() {
-            let batch = self.batch(WORKER, Command::Report { reports });
+            let batch = self.batch(WORKER, Command::Task(TaskCommand::Report { reports }));
             let _ = self.apply(&batch);
         }
     }
@@ -348,19 +350,23 @@ impl Model {
                 self.moments.suspensions += 1;
                 let job = job(self.random.below(8) as u8);
                 let suspended = self.state.trigger(job).is_some_and(|(_, run)| run.suspended);
-                self.propose(if suspended { Command::Unsuspend { job } } else { Command::Suspend { job } });
+                self.propose(if suspended {
+                    Command::Trigger(TriggerCommand::Unsuspend { job })
+                } else {
+                    Command::Trigger(TriggerCommand::Suspend { job })
+                });
             }
             _ => {
                 let (job, nonce) = (job(self.random.below(8) as u8), Nonce([self.random.below(250) as u8; 16]));
                 let respect_overlap = self.random.percent(50);
-                self.propose(Command::Fire { job, nonce, respect_overlap });
+                self.propose(Command::Trigger(TriggerCommand::Fire { job, nonce, respect_overlap }));
             }
         }
         // Nobody forgets a suspended trigger for good.
         if self.random.percent(30) {
             let suspended = (0..8).map(job).find(|job| self.state.trigger(*job).is_some_and(|(_, run)| run.suspended));
             if let Some(job) = suspended {
-                self.propose(Command::Unsuspend { job });
+                self.propose(Command::Trigger(TriggerCommand::Unsuspend { job }));
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::command::{Batch, Command, CommandReply, Rejection};
+use super::command::{Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand};
 use super::limits::LEVEL_TRIGGERS;
 use super::state::{Duty, Event, QuorumState};
 use crate::ids::*;
@@ -96,7 +96,7 @@ impl Quorum {
             kinds: vec![Kind::Command],
             labels: BTreeMap::new(),
         };
-        quorum.apply(Command::SetWorker { worker }).unwrap();
+        quorum.apply(Command::Task(TaskCommand::SetWorker { worker })).unwrap();
         quorum
     }
     fn apply_by(&mut self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
@@ -123,7 +123,7 @@ impl Quorum {
     }
     fn submit(&mut self, index: u8, trigger: TriggerSpec) -> JobId {
         let spec = TriggeredSpec { trigger, job: work() };
-        self.apply(Command::Submit { job: job(index), spec: JobSpec::Triggered(Box::new(spec)) }).unwrap();
+        self.apply(Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })).unwrap();
         self.lead();
         job(index)
     }
@@ -135,14 +135,14 @@ impl Quorum {
             if spans.is_empty() {
                 return;
             }
-            self.apply(Command::Due { spans }).unwrap();
+            self.apply(Command::Trigger(TriggerCommand::Due { spans })).unwrap();
         }
     }
     fn pass(&mut self, seconds: u64) {
         self.now += seconds * SECOND;
         self.lead();
         while let Some(until) = self.state.next_timer().filter(|until| until.0 <= self.now) {
-            self.apply(Command::Elapsed { until }).unwrap();
+            self.apply(Command::Quorum(QuorumCommand::Elapsed { until })).unwrap();
         }
     }
     /// Every run ends.
@@ -157,7 +157,7 @@ impl Quorum {
             if reports.is_empty() {
                 return;
             }
-            self.apply_by(WORKER, Command::Report { reports }).unwrap();
+            self.apply_by(WORKER, Command::Task(TaskCommand::Report { reports })).unwrap();
         }
     }
     fn succeed(&mut self) {
@@ -209,7 +209,13 @@ impl Quorum {
         };
         let deliveries: Vec<_> = events.iter().enumerate().map(deliver).collect();
         let reaches = follows + events.len() as u64;
-        self.apply(Command::Deliver { emitter: EMITTER, follows, reaches, lost: 0, deliveries })
+        self.apply(Command::Trigger(TriggerCommand::Deliver {
+            emitter: EMITTER,
+            follows,
+            reaches,
+            lost: 0,
+            deliveries,
+        }))
     }
     fn observe(
         &mut self,
@@ -218,7 +224,7 @@ impl Quorum {
         witnesses: &[PeerId],
     ) -> Result<CommandReply, Rejection> {
         let observation = self.planner.judge(&self.state, job, value, witnesses.to_vec()).unwrap();
-        self.apply(Command::Observe { job, observation })
+        self.apply(Command::Trigger(TriggerCommand::Observe { job, observation }))
     }
 }
 
@@ -253,12 +259,12 @@ fn a_span_made_from_an_older_record_changes_nothing() {
     let beat = quorum.submit(1, every(1));
     quorum.now += SECOND;
     let spans = quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now), SPANS_MAX);
-    let mine = Command::Due { spans };
+    let mine = Command::Trigger(TriggerCommand::Due { spans });
     // Another primary was quicker, by a clock that is an hour ahead.
     quorum.now += 3_600 * SECOND;
     let hour = Millis(quorum.now);
     let spans = Planner::default().spans(&quorum.state, hour, hour, SPANS_MAX);
-    quorum.apply(Command::Due { spans }).unwrap();
+    quorum.apply(Command::Trigger(TriggerCommand::Due { spans })).unwrap();
     let story = quorum.story(beat);
     for _ in 0..3 {
         quorum.apply(mine.clone()).unwrap();
@@ -347,12 +353,12 @@ fn what_falls_due_while_suspended_is_recorded_when_it_goes_on() {
     let beat = quorum.submit(1, every(1));
     quorum.pass(1);
     quorum.succeed();
-    quorum.apply(Command::Suspend { job: beat }).unwrap();
+    quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: beat })).unwrap();
     assert_eq!(quorum.job_state(beat), RunState::Paused);
     quorum.pass(5);
     assert_eq!(quorum.story(beat), "+");
     assert!(quorum.state.why(beat).unwrap().contains("suspended"));
-    quorum.apply(Command::Unsuspend { job: beat }).unwrap();
+    quorum.apply(Command::Trigger(TriggerCommand::Unsuspend { job: beat })).unwrap();
     quorum.lead();
     assert_eq!(quorum.story(beat), "+ Suspended5");
     quorum.pass(1);
@@ -364,7 +370,9 @@ fn what_falls_due_while_suspended_is_recorded_when_it_goes_on() {
 fn a_manual_fire_is_one_fire_however_often_it_is_asked_for() {
     let mut quorum = Quorum::with_worker();
     let beat = quorum.submit(1, every(3_600));
-    let fire = |nonce, respect_overlap| Command::Fire { job: job(1), nonce: Nonce([nonce; 16]), respect_overlap };
+    let fire = |nonce, respect_overlap| {
+        Command::Trigger(TriggerCommand::Fire { job: job(1), nonce: Nonce([nonce; 16]), respect_overlap })
+    };
     let first = quorum.apply(fire(1, true)).unwrap();
     assert!(matches!(&first, CommandReply::Fired(row) if row.number == 1), "{first:?}");
     assert_eq!(quorum.apply(fire(1, true)).unwrap(), first);
@@ -380,25 +388,25 @@ fn cancelling_a_trigger_ends_its_runs_and_its_queue() {
     let mut quorum = Quorum::with_worker();
     let beat = quorum.submit(1, TriggerSpec { overlap: Overlap::Queue(9), ..every(1) });
     (0..3).for_each(|_| quorum.pass(1));
-    quorum.apply(Command::Cancel { job: beat }).unwrap();
+    quorum.apply(Command::Job(beat, JobCommand::Cancel)).unwrap();
     assert_eq!((quorum.story(beat).as_str(), quorum.job_state(beat)), ("r Cancelled1 Cancelled1", RunState::Cancelled));
     quorum.succeed();
     assert_eq!(quorum.story(beat), "- Cancelled1 Cancelled1");
     quorum.pass(10);
-    assert_eq!(quorum.apply(Command::Cancel { job: beat }), Ok(CommandReply::Done));
-    assert!(quorum.apply(Command::Suspend { job: beat }).is_err());
+    assert_eq!(quorum.apply(Command::Job(beat, JobCommand::Cancel)), Ok(CommandReply::Done));
+    assert!(quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: beat })).is_err());
 }
 
 #[test]
 fn commands_for_runs_are_not_for_triggers_and_the_other_way_round() {
     let mut quorum = Quorum::with_worker();
     let beat = quorum.submit(1, every(1));
-    let error = quorum.apply(Command::Pause { job: beat }).unwrap_err();
+    let error = quorum.apply(Command::Job(beat, JobCommand::Pause)).unwrap_err();
     assert!(error.to_string().contains("is for its runs: `job fires"), "{error}");
-    quorum.apply(Command::Submit { job: job(2), spec: JobSpec::Compute(Box::new(work())) }).unwrap();
-    let error = quorum.apply(Command::Suspend { job: job(2) }).unwrap_err();
+    quorum.apply(Command::Job(job(2), JobCommand::Submit { spec: JobSpec::Compute(Box::new(work())) })).unwrap();
+    let error = quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: job(2) })).unwrap_err();
     assert!(error.to_string().contains("has no trigger"), "{error}");
-    let low = Command::Suspend { job: beat };
+    let low = Command::Trigger(TriggerCommand::Suspend { job: beat });
     quorum.state.level = 1;
     assert_eq!(quorum.apply(low), Err(Rejection::Level { needed: LEVEL_TRIGGERS, level: 1 }));
 }
@@ -409,7 +417,7 @@ fn a_schedule_that_the_primary_cannot_read_rests_and_says_so() {
     let cron = When::Cron { lines: vec!["0 9 * * *".into()], timezone: "Mars/Base".into(), bounds: Bounds::NONE };
     let spec = TriggeredSpec { trigger: TriggerSpec::new(cron), job: work() };
     assert!(spec.check().is_ok() && spec.check_meaning().is_err());
-    quorum.apply(Command::Submit { job: job(1), spec: JobSpec::Triggered(Box::new(spec)) }).unwrap();
+    quorum.apply(Command::Job(job(1), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })).unwrap();
     quorum.lead();
     assert!(quorum.state.why(job(1)).unwrap().contains("there is no time zone"), "{:?}", quorum.state.why(job(1)));
     let rest = Millis(quorum.now).plus(FAULT_REST);
@@ -463,7 +471,13 @@ fn an_event_is_taken_once_however_often_and_by_whomever_it_is_sent() {
     quorum.deliver(5, &events[1..]).unwrap();
     assert_eq!(quorum.story(door), "r r r");
     // What the emitter could not keep is recorded.
-    let lost = Command::Deliver { emitter: EMITTER, follows: 7, reaches: 20, lost: 3, deliveries: Vec::new() };
+    let lost = Command::Trigger(TriggerCommand::Deliver {
+        emitter: EMITTER,
+        follows: 7,
+        reaches: 20,
+        lost: 3,
+        deliveries: Vec::new(),
+    });
     quorum.apply(lost.clone()).unwrap();
     quorum.apply(lost).unwrap();
     assert_eq!((quorum.story(door).as_str(), quorum.state.emitters[&EMITTER].lost), ("r r r Lost3", 3));
@@ -500,7 +514,13 @@ fn events_for_which_there_is_no_room_are_refused_and_not_lost() {
     let refused = loop {
         let deliveries: Vec<_> = (1..=EVENTS_PER_DELIVERY_MAX as u64).map(|next| event(sequence + next)).collect();
         let reaches = sequence + EVENTS_PER_DELIVERY_MAX as u64;
-        let command = Command::Deliver { emitter: EMITTER, follows: sequence, reaches, lost: 0, deliveries };
+        let command = Command::Trigger(TriggerCommand::Deliver {
+            emitter: EMITTER,
+            follows: sequence,
+            reaches,
+            lost: 0,
+            deliveries,
+        });
         // Without the checks of every entry, for there are thousands of ids.
         quorum.index += 1;
         let batch = Batch::at(Millis(quorum.now), vec![(OWNER, command)]);
@@ -516,13 +536,13 @@ fn events_for_which_there_is_no_room_are_refused_and_not_lost() {
     assert_eq!(run.live.len(), RUNS_LIVE_MAX, "the others were skipped, and recorded so");
     // Later the windows have passed, and the same delivery is taken.
     quorum.now += DEDUPE_WINDOW_DEFAULT.as_millis() as u64 + SECOND;
-    let command = Command::Deliver {
+    let command = Command::Trigger(TriggerCommand::Deliver {
         emitter: EMITTER,
         follows: sequence,
         reaches: sequence + 1,
         lost: 0,
         deliveries: vec![event(sequence + 1)],
-    };
+    });
     assert_eq!(quorum.apply(command), Ok(CommandReply::Delivered { reaches: sequence + 1 }));
 }
 
@@ -542,7 +562,7 @@ fn a_condition_fires_with_the_value_that_was_seen() {
     assert!(quorum.state.why(load).unwrap().contains("cannot be told: no answer"));
     quorum.observe(load, Ok("{\"not\": \"a number\"}"), &[]).unwrap();
     assert!(quorum.state.why(load).unwrap().contains("cannot be told"));
-    quorum.apply(Command::Suspend { job: load }).unwrap();
+    quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: load })).unwrap();
     assert!(matches!(quorum.observe(load, Ok("1"), &[]), Err(Rejection::IllegalState { .. })));
     assert!(!quorum.state.duties().iter().any(|duty| matches!(duty, Duty::Poll { .. })));
 }
@@ -577,7 +597,7 @@ fn a_job_runs_after_others_that_ended_as_it_wants() {
     assert_eq!((quorum.story(good).as_str(), quorum.story(bad).as_str()), ("+ Outcome1", "Outcome1 -"));
     assert_eq!(quorum.input(good)["ended"][0]["state"], "succeeded");
     // When nothing is left to wait for, they end.
-    quorum.apply(Command::Cancel { job: beat }).unwrap();
+    quorum.apply(Command::Job(beat, JobCommand::Cancel)).unwrap();
     assert_eq!([good, bad].map(|job| quorum.job_state(job)), [RunState::Succeeded; 2]);
 }
 
@@ -585,11 +605,13 @@ fn a_job_runs_after_others_that_ended_as_it_wants() {
 fn of_several_jobs_each_must_end_and_those_that_have_count() {
     let mut quorum = Quorum::with_worker();
     for index in [1, 2] {
-        quorum.apply(Command::Submit { job: job(index), spec: JobSpec::Compute(Box::new(work())) }).unwrap();
+        quorum
+            .apply(Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Compute(Box::new(work())) }))
+            .unwrap();
     }
     quorum.succeed();
     let long = ComputeSpec { map: Map::Count(2), ..work() };
-    quorum.apply(Command::Submit { job: job(3), spec: JobSpec::Compute(Box::new(long)) }).unwrap();
+    quorum.apply(Command::Job(job(3), JobCommand::Submit { spec: JobSpec::Compute(Box::new(long)) })).unwrap();
     let all = [1, 2, 3].map(|index| AfterJob { job: job(index), on: After::Any });
     let last = quorum.submit(4, TriggerSpec::new(When::After(all.to_vec())));
     assert_eq!(quorum.story(last), "");
@@ -601,7 +623,7 @@ fn of_several_jobs_each_must_end_and_those_that_have_count() {
     assert_eq!(quorum.story(late), "r");
     let unknown = When::After(vec![AfterJob { job: job(99), on: After::Any }]);
     let spec = TriggeredSpec { trigger: TriggerSpec::new(unknown), job: work() };
-    let submit = Command::Submit { job: job(6), spec: JobSpec::Triggered(Box::new(spec)) };
+    let submit = Command::Job(job(6), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) });
     assert_eq!(quorum.apply(submit), Err(Rejection::UnknownJob { job: job(99) }));
 }
 
@@ -628,7 +650,7 @@ fn ten_thousand_triggers_fire_in_one_second() {
     for ids in ids.chunks(500) {
         let submit = |job: &JobId| {
             let spec = TriggeredSpec { trigger: every(60), job: work() };
-            Command::Submit { job: *job, spec: JobSpec::Triggered(Box::new(spec)) }
+            Command::Job(*job, JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })
         };
         apply(ids.iter().map(submit).collect(), 1_000_000);
     }
@@ -642,7 +664,7 @@ fn ten_thousand_triggers_fire_in_one_second() {
             }
             quorum.index += 1;
             entries += 1;
-            let batch = Batch::at(Millis(now), vec![(OWNER, Command::Due { spans })]);
+            let batch = Batch::at(Millis(now), vec![(OWNER, Command::Trigger(TriggerCommand::Due { spans }))]);
             quorum.state.apply(LogIndex(quorum.index), &batch);
         }
     }
@@ -652,10 +674,10 @@ fn ten_thousand_triggers_fire_in_one_second() {
     quorum.state.check_invariants().unwrap();
     // One more is refused.
     let spec = TriggeredSpec { trigger: every(60), job: work() };
-    let refused = quorum.apply(Command::Submit {
-        job: JobId { quorum: QUORUM, local: [255; 16] },
-        spec: JobSpec::Triggered(Box::new(spec)),
-    });
+    let refused = quorum.apply(Command::Job(
+        JobId { quorum: QUORUM, local: [255; 16] },
+        JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) },
+    ));
     assert!(matches!(refused, Err(Rejection::Full { limit: TRIGGERS_MAX, .. })), "{refused:?}");
 }
 
@@ -670,11 +692,11 @@ fn rows_are_forgotten_oldest_first_and_those_that_matter_stay() {
     for _ in 0..FIRES_KEPT_MAX + 50 {
         quorum.now += SECOND;
         let spans = quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now), SPANS_MAX);
-        let mut commands = vec![(OWNER, Command::Due { spans })];
+        let mut commands = vec![(OWNER, Command::Trigger(TriggerCommand::Due { spans }))];
         let live: Vec<_> = quorum.state.attempts_of(WORKER).map(|(task, _)| task).collect();
         let done = |task| Report { task, result: TaskResult::Done { output, bytes: Some(Bytes::new()) } };
         let reports = live.into_iter().filter(|task| !lasting.contains(task)).map(done).collect();
-        commands.push((WORKER, Command::Report { reports }));
+        commands.push((WORKER, Command::Task(TaskCommand::Report { reports })));
         quorum.index += 1;
         quorum.state.apply(LogIndex(quorum.index), &Batch::at(Millis(quorum.now), commands));
     }
@@ -757,14 +779,14 @@ proptest! {
             match step {
                 Step::Submit(index, when, overlap) => {
                     let spec = TriggeredSpec { trigger: random_trigger(when, overlap), job: work() };
-                    let _ = quorum.apply(Command::Submit { job: job(index), spec: JobSpec::Triggered(Box::new(spec)) });
+                    let _ = quorum.apply(Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) }));
                 }
                 Step::Pass(seconds) => quorum.now += seconds as u64 * SECOND,
                 Step::Back(seconds) => quorum.now -= (seconds as u64 * SECOND).min(quorum.now - 500_000),
                 Step::Lead => {
                     let steady = quorum.state.time.max(Millis(quorum.now));
                     let spans = quorum.planner.spans(&quorum.state, Millis(quorum.now), steady, SPANS_MAX);
-                    let command = Command::Due { spans };
+                    let command = Command::Trigger(TriggerCommand::Due { spans });
                     old.push(command.clone());
                     quorum.apply(command).unwrap();
                 }
@@ -789,16 +811,16 @@ proptest! {
                     }
                 }
                 Step::Fire(index, nonce, respect_overlap) => {
-                    let _ = quorum.apply(Command::Fire { job: job(index), nonce: Nonce([nonce; 16]), respect_overlap });
+                    let _ = quorum.apply(Command::Trigger(TriggerCommand::Fire { job: job(index), nonce: Nonce([nonce; 16]), respect_overlap }));
                 }
-                Step::Suspend(index) => drop(quorum.apply(Command::Suspend { job: job(index) })),
-                Step::Unsuspend(index) => drop(quorum.apply(Command::Unsuspend { job: job(index) })),
-                Step::Cancel(index) => drop(quorum.apply(Command::Cancel { job: job(index) })),
+                Step::Suspend(index) => drop(quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: job(index) }))),
+                Step::Unsuspend(index) => drop(quorum.apply(Command::Trigger(TriggerCommand::Unsuspend { job: job(index) }))),
+                Step::Cancel(index) => drop(quorum.apply(Command::Job(job(index), JobCommand::Cancel))),
                 Step::Work(true) => quorum.succeed(),
                 Step::Work(false) => quorum.fail(),
                 Step::Elapse => {
                     if let Some(until) = quorum.state.next_timer() {
-                        quorum.apply(Command::Elapsed { until }).unwrap();
+                        quorum.apply(Command::Quorum(QuorumCommand::Elapsed { until })).unwrap();
                     }
                 }
             }
@@ -823,7 +845,7 @@ fn impossible_spans_and_deliveries_are_refused() {
     let changed = |change: &dyn Fn(&mut crate::trigger::Span)| {
         let mut span = good.clone();
         change(&mut span);
-        Command::Due { spans: vec![span] }
+        Command::Trigger(TriggerCommand::Due { spans: vec![span] })
     };
     let skipped =
         |first, last, count| Some(crate::trigger::record::Skipped { first: Millis(first), last: Millis(last), count });
@@ -838,13 +860,14 @@ fn impossible_spans_and_deliveries_are_refused() {
         changed(&|span| span.skipped = skipped(9, 8, 1)),
         changed(&|span| span.skipped = skipped(8, 9, 0)),
         changed(&|span| span.skipped = skipped(8, u64::MAX, 5)),
-        Command::Due { spans: vec![good.clone(); SPANS_MAX + 1] },
+        Command::Trigger(TriggerCommand::Due { spans: vec![good.clone(); SPANS_MAX + 1] }),
     ] {
         assert!(quorum.apply(command.clone()).is_err(), "{command:?}");
     }
     let delivery = |sequence| Delivery { sequence, event: event(None, "1"), matches: Vec::new() };
-    let deliver =
-        |follows, reaches, deliveries| Command::Deliver { emitter: EMITTER, follows, reaches, lost: 0, deliveries };
+    let deliver = |follows, reaches, deliveries| {
+        Command::Trigger(TriggerCommand::Deliver { emitter: EMITTER, follows, reaches, lost: 0, deliveries })
+    };
     let twice = vec![Match { job: beat, fault: None }; 2];
     for command in [
         deliver(5, 4, Vec::new()),
@@ -865,6 +888,10 @@ fn impossible_spans_and_deliveries_are_refused() {
     assert_eq!(quorum.story(beat), "");
     let long = Seen { value: "1".repeat(OBSERVED_BYTES_MAX + 1), holds: true, resets: false, witnesses: Vec::new() };
     let load = quorum.submit(2, on_condition(0, None));
-    assert!(quorum.apply(Command::Observe { job: load, observation: Observation { seen: Ok(long) } }).is_err());
+    assert!(
+        quorum
+            .apply(Command::Trigger(TriggerCommand::Observe { job: load, observation: Observation { seen: Ok(long) } }))
+            .is_err()
+    );
     assert_eq!(audit::events(&[], &BTreeSet::<SeenId>::new()), Vec::<String>::new());
 }

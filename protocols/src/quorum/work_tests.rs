@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
-use super::command::{Batch, Command, CommandReply, Rejection, Resolution};
+use super::command::{
+    Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, Resolution, StoreCommand, TaskCommand,
+};
 use super::state::{Duty, Event, QuorumState};
 use crate::ids::*;
 use crate::job::compute::*;
@@ -87,7 +89,7 @@ impl Quorum {
     fn new(workers: &[(u8, u32)]) -> Self {
         let mut quorum = Self { state: QuorumState::new(QUORUM), index: 0, events: Vec::new() };
         for (index, slots) in workers {
-            quorum.apply(OWNER, Command::SetWorker { worker: worker(*index, *slots) }).unwrap();
+            quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(*index, *slots) })).unwrap();
         }
         quorum
     }
@@ -101,10 +103,12 @@ impl Quorum {
     }
     fn submit(&mut self, index: u8, spec: ComputeSpec) {
         let spec = JobSpec::Compute(Box::new(spec));
-        self.apply(OWNER, Command::Submit { job: job(index), spec }).unwrap();
+        self.apply(OWNER, Command::Job(job(index), JobCommand::Submit { spec })).unwrap();
     }
     fn report(&mut self, by: u8, task: TaskAttempt, result: TaskResult) -> Result<(), ReportRefusal> {
-        let reply = self.apply(peer(by), Command::Report { reports: vec![Report { task, result }] }).unwrap();
+        let reply = self
+            .apply(peer(by), Command::Task(TaskCommand::Report { reports: vec![Report { task, result }] }))
+            .unwrap();
         let CommandReply::Recorded(mut answers) = reply else { panic!("{reply:?}") };
         answers.remove(0)
     }
@@ -125,7 +129,7 @@ impl Quorum {
     }
     fn elapse(&mut self) {
         let until = self.state.next_timer().expect("a timer");
-        self.apply(OWNER, Command::Elapsed { until }).unwrap();
+        self.apply(OWNER, Command::Quorum(QuorumCommand::Elapsed { until })).unwrap();
     }
     /// Lets time pass until the state of the job is another, at most `timers` times.
     fn elapse_until(&mut self, index: u8, state: RunState, timers: usize) {
@@ -198,8 +202,9 @@ fn a_report_of_a_replaced_attempt_is_refused_told_and_counted() {
     let mut quorum = Quorum::new(&[(0, 1)]);
     quorum.submit(1, spec(1));
     let old = quorum.attempts(0)[0];
-    quorum.apply(OWNER, Command::SetWorker { worker: worker(1, 1) }).unwrap();
-    let lose = Command::LoseWorker { peer: peer(0), lease: LeaseId([0; 16]), reason: "silent".to_owned() };
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(1, 1) })).unwrap();
+    let lose =
+        Command::Task(TaskCommand::LoseWorker { peer: peer(0), lease: LeaseId([0; 16]), reason: "silent".to_owned() });
     quorum.apply(OWNER, lose).unwrap();
     quorum.elapse();
     let new = quorum.attempts(1)[0];
@@ -219,16 +224,16 @@ fn a_report_of_a_replaced_attempt_is_refused_told_and_counted() {
 fn losing_a_worker_needs_the_lease_that_was_lost() {
     let mut quorum = Quorum::new(&[(0, 1)]);
     quorum.submit(1, spec(1));
-    let lose = Command::LoseWorker { peer: peer(0), lease: LeaseId([9; 16]), reason: String::new() };
+    let lose = Command::Task(TaskCommand::LoseWorker { peer: peer(0), lease: LeaseId([9; 16]), reason: String::new() });
     assert_eq!(quorum.apply(OWNER, lose), Err(Rejection::UnknownWorker { peer: peer(0) }));
     // A worker that restarts and promises anew keeps its attempts; one that lost its disk does not.
     let task = quorum.attempts(0)[0];
     let again = WorkerRecord { grant: Grant { lease: LeaseId([9; 16]), ..worker(0, 1).grant }, ..worker(0, 1) };
-    quorum.apply(OWNER, Command::SetWorker { worker: again }).unwrap();
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: again })).unwrap();
     assert_eq!(quorum.attempts(0), [task]);
     let mut reborn = worker(0, 1);
     reborn.grant.holder.incarnation = Incarnation(8);
-    quorum.apply(OWNER, Command::SetWorker { worker: reborn }).unwrap();
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: reborn })).unwrap();
     assert_eq!(quorum.task(task).losses, 1);
 }
 
@@ -248,7 +253,7 @@ fn quick_tasks_are_given_ahead_of_a_slot_and_slow_ones_are_not() {
         assert_eq!(quorum.attempts(0).len(), 2 + finished.min(AHEAD_MAX as usize));
     }
     // A job of the same program is known at once; another program is not, and neither is what must not begin twice.
-    quorum.control(Command::Cancel { job: job(1) }).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
     for task in quorum.stops(0) {
         quorum.report(0, task, TaskResult::Stopped).unwrap();
     }
@@ -264,7 +269,7 @@ fn quick_tasks_are_given_ahead_of_a_slot_and_slow_ones_are_not() {
     }
     // Nothing was heard of the worker for a while: what is freed is not filled up.
     quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
-    quorum.control(Command::Cancel { job: job(3) }).unwrap();
+    quorum.control(Command::Job(job(3), JobCommand::Cancel)).unwrap();
     quorum.submit(5, spec(100));
     let task = quorum.attempts(0)[0];
     let before = quorum.attempts(0).len();
@@ -284,7 +289,7 @@ fn quick_tasks_are_given_ahead_of_a_slot_and_slow_ones_are_not() {
 #[test]
 fn an_idle_worker_is_let_go_and_a_busy_one_is_not() {
     let mut quorum = Quorum::new(&[(0, 1)]);
-    let release = |lease: u8| Command::ReleaseWorker { peer: peer(0), lease: LeaseId([lease; 16]) };
+    let release = |lease: u8| Command::Task(TaskCommand::ReleaseWorker { peer: peer(0), lease: LeaseId([lease; 16]) });
     assert_eq!(quorum.apply(OWNER, release(9)), Err(Rejection::UnknownWorker { peer: peer(0) }));
     quorum.submit(1, spec(1));
     let task = quorum.attempts(0)[0];
@@ -300,7 +305,7 @@ fn an_entry_that_stops_work_names_its_workers() {
     let mut quorum = Quorum::new(&[(0, 1), (1, 1), (2, 1)]);
     quorum.submit(1, spec(2));
     let busy: Vec<_> = (0..3).filter(|worker| !quorum.attempts(*worker).is_empty()).collect();
-    quorum.control(Command::Cancel { job: job(1) }).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
     let named = quorum.events.iter().filter_map(|event| match event {
         Event::StopWanted { worker } => Some(*worker),
         _ => None,
@@ -361,7 +366,7 @@ fn a_failing_task_is_tried_again_and_given_up_with_its_reason() {
     assert_eq!(quorum.job_state(1), RunState::Failed);
     let why = quorum.state.why(job(1)).unwrap();
     assert!(why.contains("exit") && why.contains("because") && why.contains("3 times"), "{why}");
-    assert!(quorum.control(Command::Retry { job: job(1) }).is_err(), "a final state is final");
+    assert!(quorum.control(Command::Job(job(1), JobCommand::Retry)).is_err(), "a final state is final");
 }
 
 /// Goal: a job that failed still shows which of its tasks were done and by whom, and what each of the others came to.
@@ -392,7 +397,7 @@ fn a_wide_job_that_was_cancelled_leaves_its_record_alone() {
     quorum.submit(1, spec(UNDONE_TASKS_MAX as u32 + 1));
     quorum.submit(2, spec(UNDONE_TASKS_MAX as u32));
     for index in [1, 2] {
-        quorum.control(Command::Cancel { job: job(index) }).unwrap();
+        quorum.control(Command::Job(job(index), JobCommand::Cancel)).unwrap();
         assert_eq!(quorum.job_state(index), RunState::Cancelled);
     }
     assert_eq!(quorum.state.tables.keys().collect::<Vec<_>>(), [&job(2)]);
@@ -405,9 +410,13 @@ fn a_task_that_kills_its_workers_ends() {
     let mut quorum = Quorum::new(&[(0, 1)]);
     quorum.submit(1, spec(1));
     for _ in 0..=LOSSES_MAX {
-        let lose = Command::LoseWorker { peer: peer(0), lease: LeaseId([0; 16]), reason: "killed".to_owned() };
+        let lose = Command::Task(TaskCommand::LoseWorker {
+            peer: peer(0),
+            lease: LeaseId([0; 16]),
+            reason: "killed".to_owned(),
+        });
         quorum.apply(OWNER, lose).unwrap();
-        quorum.apply(OWNER, Command::SetWorker { worker: worker(0, 1) }).unwrap();
+        quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(0, 1) })).unwrap();
         if quorum.job_state(1).is_final() {
             break;
         }
@@ -428,14 +437,14 @@ fn a_program_that_nobody_lists_is_named() {
     };
     assert!(named(&quorum));
     let modules_only = WorkerRecord { kinds: vec![Kind::Wasm], ..worker(0, 1) };
-    quorum.apply(OWNER, Command::SetWorker { worker: modules_only }).unwrap();
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: modules_only })).unwrap();
     assert!(named(&quorum));
-    quorum.apply(OWNER, Command::SetWorker { worker: worker(1, 1) }).unwrap();
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(1, 1) })).unwrap();
     let task = quorum.attempts(1)[0];
     quorum.report(1, task, TaskResult::Failed { class: ErrorClass::Refused, reason: "not listed".into() }).unwrap();
     assert!(named(&quorum));
     quorum.submit(2, spec(9));
-    quorum.apply(OWNER, Command::SetWorker { worker: worker(2, 1) }).unwrap();
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(2, 1) })).unwrap();
     assert!(!quorum.state.why(job(2)).unwrap().contains("[commands]"), "one may list it: it is busy");
 }
 
@@ -486,7 +495,7 @@ fn parallelism_and_slots_bound_what_runs_at_once() {
     let mut quorum = Quorum::new(&[(0, 5), (1, 5)]);
     quorum.submit(1, ComputeSpec { parallelism: 3, ..spec(100) });
     assert_eq!(quorum.run(1).tally.running, 3);
-    let update = Command::Update { job: job(1), priority: None, parallelism: Some(0), resources: None };
+    let update = Command::Job(job(1), JobCommand::Update { priority: None, parallelism: Some(0), resources: None });
     quorum.control(update).unwrap();
     assert_eq!(quorum.run(1).tally.running, 10);
     assert_eq!((quorum.attempts(0).len(), quorum.attempts(1).len()), (5, 5));
@@ -497,20 +506,24 @@ fn a_pause_stops_the_work_and_a_resume_goes_on_from_the_checkpoint() {
     let mut quorum = Quorum::new(&[(0, 1)]);
     quorum.submit(1, spec(1));
     let task = quorum.attempts(0)[0];
-    let save = Command::SaveCheckpoint { task, checkpoint: output(b"half"), bytes: Some(Bytes::from("half")) };
+    let save = Command::Task(TaskCommand::SaveCheckpoint {
+        task,
+        checkpoint: output(b"half"),
+        bytes: Some(Bytes::from("half")),
+    });
     assert_eq!(quorum.apply(peer(0), save.clone()), Ok(CommandReply::Recorded(vec![Ok(())])));
-    quorum.control(Command::Pause { job: job(1) }).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
     assert_eq!((quorum.job_state(1), quorum.stops(0)), (RunState::Pausing, vec![task]));
     quorum.report(0, task, TaskResult::Stopped).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Paused);
     assert!(matches!(quorum.apply(peer(0), save), Ok(CommandReply::Recorded(answers)) if answers[0].is_err()));
-    quorum.control(Command::Pause { job: job(1) }).unwrap();
-    quorum.control(Command::Resume { job: job(1) }).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Resume)).unwrap();
     let again = quorum.attempts(0)[0];
     assert_eq!(again.attempt, Attempt(2));
     let order = quorum.state.order(again).unwrap();
     assert_eq!(order.checkpoint.unwrap().bytes.unwrap(), Bytes::from("half"));
-    let illegal = quorum.control(Command::Resume { job: job(1) });
+    let illegal = quorum.control(Command::Job(job(1), JobCommand::Resume));
     assert!(matches!(illegal, Err(Rejection::IllegalState { state: RunState::Running, .. })), "{illegal:?}");
     quorum.work(&[0]);
     assert_eq!(quorum.job_state(1), RunState::Succeeded);
@@ -521,7 +534,7 @@ fn a_pause_does_not_wait_for_a_worker_that_does_not_stop() {
     let mut quorum = Quorum::new(&[(0, 1)]);
     quorum.submit(1, spec(2));
     let task = quorum.attempts(0)[0];
-    quorum.control(Command::Pause { job: job(1) }).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
     quorum.elapse_until(1, RunState::Paused, 3);
     assert_eq!(quorum.report(0, task, done("late")), Err(ReportRefusal::Stale { newest: Attempt(1) }));
 }
@@ -530,16 +543,16 @@ fn a_pause_does_not_wait_for_a_worker_that_does_not_stop() {
 fn the_state_before_a_pause_is_returned_to() {
     let mut quorum = Quorum::new(&[]);
     quorum.submit(1, spec(1));
-    quorum.control(Command::Pause { job: job(1) }).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Paused);
-    quorum.control(Command::Resume { job: job(1) }).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Resume)).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Pending);
     let mut quorum = Quorum::new(&[(0, 1)]);
     quorum.submit(1, undoing(2));
-    quorum.control(Command::Cancel { job: job(1) }).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Reverting);
-    quorum.control(Command::Pause { job: job(1) }).unwrap();
-    quorum.control(Command::Resume { job: job(1) }).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Resume)).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Reverting);
 }
 
@@ -548,11 +561,11 @@ fn cancel_waits_for_the_workers_but_not_for_ever() {
     let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
     quorum.submit(1, spec(5));
     let (a, b) = (quorum.attempts(0)[0], quorum.attempts(1)[0]);
-    quorum.control(Command::Cancel { job: job(1) }).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
     assert_eq!((quorum.job_state(1), quorum.stops(0), quorum.stops(1)), (RunState::Cancelling, vec![a], vec![b]));
     quorum.report(0, a, TaskResult::Stopped).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Cancelling);
-    quorum.control(Command::Cancel { job: job(1) }).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
     quorum.elapse();
     assert_eq!(quorum.job_state(1), RunState::Cancelled);
     assert!(quorum.stops(1).is_empty());
@@ -589,18 +602,18 @@ fn a_parked_run_waits_for_a_person_who_may_retry_skip_fail_or_cancel() {
         quorum
     };
     let mut quorum = parked();
-    quorum.control(Command::Retry { job: job(1) }).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Retry)).unwrap();
     quorum.work(&[0]);
     assert_eq!(quorum.job_state(1), RunState::Succeeded);
     let resolved = |resolution| {
         let mut quorum = parked();
-        quorum.control(Command::Resolve { job: job(1), resolution }).map(|_| quorum.job_state(1))
+        quorum.control(Command::Job(job(1), JobCommand::Resolve { resolution })).map(|_| quorum.job_state(1))
     };
     assert_eq!(resolved(Resolution::Skip), Ok(RunState::Succeeded));
     assert_eq!(resolved(Resolution::Fail), Ok(RunState::Failed));
     assert!(resolved(Resolution::Revert).is_err(), "it does not say how");
     let mut quorum = parked();
-    quorum.control(Command::Cancel { job: job(1) }).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Cancelled);
     let mut quorum = parked();
     quorum.elapse_until(1, RunState::Failed, 3);
@@ -614,14 +627,16 @@ fn a_task_that_must_not_begin_twice_is_parked_when_it_may_have_begun() {
         let by = if quorum.attempts(0).is_empty() { 1 } else { 0 };
         (quorum, by)
     };
-    let lose = |by: u8| Command::LoseWorker { peer: peer(by), lease: LeaseId([by; 16]), reason: "gone".to_owned() };
+    let lose = |by: u8| {
+        Command::Task(TaskCommand::LoseWorker { peer: peer(by), lease: LeaseId([by; 16]), reason: "gone".to_owned() })
+    };
     let (mut quorum, by) = once();
     quorum.apply(OWNER, lose(by)).unwrap();
     quorum.elapse();
     assert_eq!(quorum.run(1).tally.running, 1, "it had not begun: another may");
     let (mut quorum, by) = once();
     let task = quorum.attempts(by)[0];
-    let begun = quorum.apply(peer(by), Command::Start { tasks: vec![task] });
+    let begun = quorum.apply(peer(by), Command::Task(TaskCommand::Start { tasks: vec![task] }));
     assert_eq!(begun, Ok(CommandReply::Recorded(vec![Ok(())])));
     quorum.apply(OWNER, lose(by)).unwrap();
     assert_eq!(quorum.job_state(1), RunState::AwaitingResolution);
@@ -630,7 +645,7 @@ fn a_task_that_must_not_begin_twice_is_parked_when_it_may_have_begun() {
     let (mut quorum, by) = once();
     let task = quorum.attempts(by)[0];
     quorum.apply(OWNER, lose(by)).unwrap();
-    let begun = quorum.apply(peer(by), Command::Start { tasks: vec![task] });
+    let begun = quorum.apply(peer(by), Command::Task(TaskCommand::Start { tasks: vec![task] }));
     assert!(matches!(begun, Ok(CommandReply::Recorded(answers)) if answers[0].is_err()));
 }
 
@@ -800,11 +815,11 @@ fn a_wide_job_is_bounded_in_every_way() {
     let mut quorum = Quorum::new(&[(0, 64)]);
     for index in 0..(TASKS_MAX as u32 / TASKS_PER_STEP_MAX) as u8 {
         let spec = JobSpec::Compute(Box::new(spec(TASKS_PER_STEP_MAX)));
-        let batch = Batch::at(Millis(1), vec![(OWNER, Command::Submit { job: job(index), spec })]);
+        let batch = Batch::at(Millis(1), vec![(OWNER, Command::Job(job(index), JobCommand::Submit { spec }))]);
         assert!(quorum.state.apply(LogIndex(1), &batch).0.replies[0].is_ok());
     }
     let refused = JobSpec::Compute(Box::new(spec(1)));
-    let batch = Batch::at(Millis(1), vec![(OWNER, Command::Submit { job: job(99), spec: refused })]);
+    let batch = Batch::at(Millis(1), vec![(OWNER, Command::Job(job(99), JobCommand::Submit { spec: refused }))]);
     let reply = quorum.state.apply(LogIndex(1), &batch).0.replies.remove(0);
     assert!(matches!(reply, Err(Rejection::Full { limit: TASKS_MAX, .. })), "{reply:?}");
     let chunks = quorum.state.encode_snapshot();
@@ -826,7 +841,10 @@ fn results_beyond_the_records_room_must_be_objects() {
         let task = quorum.attempts(0)[0];
         let batch = Batch::at(
             Millis(1),
-            vec![(peer(0), Command::Report { reports: vec![Report { task, result: result.clone() }] })],
+            vec![(
+                peer(0),
+                Command::Task(TaskCommand::Report { reports: vec![Report { task, result: result.clone() }] }),
+            )],
         );
         let Ok(CommandReply::Recorded(answers)) = quorum.state.apply(LogIndex(1), &batch).0.replies.remove(0) else {
             panic!()
@@ -848,11 +866,11 @@ fn results_beyond_the_records_room_must_be_objects() {
 fn submitting_again_is_the_same_job_and_another_specification_a_conflict() {
     let mut quorum = Quorum::new(&[]);
     quorum.submit(1, spec(1));
-    let again = Command::Submit { job: job(1), spec: JobSpec::Compute(Box::new(spec(1))) };
-    let other = Command::Submit { job: job(1), spec: JobSpec::Compute(Box::new(spec(2))) };
+    let again = Command::Job(job(1), JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec(1))) });
+    let other = Command::Job(job(1), JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec(2))) });
     assert!(matches!(quorum.apply(peer(5), again), Ok(CommandReply::Submitted { existed: true, .. })));
     assert_eq!(quorum.state.jobs[&job(1)].owner, OWNER);
     assert_eq!(quorum.apply(OWNER, other), Err(Rejection::Conflict { job: job(1) }));
-    let wrong = quorum.apply(OWNER, Command::Attach { job: job(1) });
+    let wrong = quorum.apply(OWNER, Command::Store(job(1), StoreCommand::Attach));
     assert!(matches!(wrong, Err(Rejection::WrongKind { .. })), "{wrong:?}");
 }

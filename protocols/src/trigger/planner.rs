@@ -59,7 +59,7 @@ enum Read {
 }
 
 impl Planner {
-    /// What to propose as `Command::Due`: triggers that are due by the wall clock, or by quorum time as it has gone on
+    /// What to propose as `TriggerCommand::Due`: triggers that are due by the wall clock, or by quorum time as it has gone on
     /// since the last entry (`steady`). At most `limit`, of which one command takes `SPANS_MAX`; ask again while there are
     /// any.
     pub fn spans(&mut self, book: &impl TriggerBook, wall: Millis, steady: Millis, limit: usize) -> Vec<Span> {
@@ -87,7 +87,7 @@ impl Planner {
         }
     }
 
-    /// The triggers that an event fires, for `Command::Deliver`, out of those that listen to its name
+    /// The triggers that an event fires, for `TriggerCommand::Deliver`, out of those that listen to its name
     /// (`QuorumState::listeners`). It may take some time; the state is not needed for it.
     pub fn matches(&mut self, listeners: &[Listener], from: PeerId, event: &Event) -> Vec<Match> {
         let data = serde_json::from_slice(&event.data).unwrap_or(serde_json::Value::Null);
@@ -116,7 +116,7 @@ impl Planner {
         matches
     }
 
-    /// What a look at a condition's source says, for `Command::Observe`. `value`: the JSON that was found, or why none was.
+    /// What a look at a condition's source says, for `TriggerCommand::Observe`. `value`: the JSON that was found, or why none was.
     pub fn judge(
         &mut self,
         book: &impl TriggerBook,

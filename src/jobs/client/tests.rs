@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use quorate_protocols::quorum::QuorumCommand;
+
 use super::*;
 use crate::jobs::driver::DriverMetrics;
 use crate::jobs::testing::{
@@ -38,10 +40,13 @@ async fn a_backup_redirects_to_the_primary_and_the_next_call_starts_there() {
     let net = ScriptedNet::new(peer(9), |to, _, _| if to == peer(3) { done() } else { not_primary(3) });
     let known = Known::with_members(&[member(1), member(2), member(3)]);
     let client = client(net.clone(), known.clone(), Arc::default());
-    assert_eq!(client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap(), CommandReply::Done);
+    assert_eq!(
+        client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap(),
+        CommandReply::Done
+    );
     assert_eq!(net.asked(), [peer(1), peer(3)]);
     assert_eq!(known.learnt.lock().unwrap().len(), 1, "the directory learns what the backup said");
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.asked(), [peer(1), peer(3), peer(3)]);
 }
 
@@ -54,7 +59,7 @@ async fn refused_dials_and_one_silent_peer_do_not_cost_the_deadline() {
     });
     let client = client(net, Known::with_members(&[member(1), member(2), member(3)]), Arc::default());
     let started = Instant::now();
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert!(started.elapsed() < TRY_MIN + Duration::from_millis(10), "{:?}", started.elapsed());
 }
 
@@ -71,7 +76,7 @@ async fn a_failover_is_bridged_with_short_pauses() {
     });
     let client = client(net, Known::with_members(&[member(1), member(2), member(3)]), Arc::default());
     let started = Instant::now();
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     // Four rounds over three members, and the pauses 25, 50, 100, 200 ms with up to half as jitter.
     assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
 }
@@ -81,7 +86,7 @@ async fn silence_leaves_a_command_unknown_and_a_question_unanswered() {
     let net = ScriptedNet::new(peer(9), |_, _, _| Reaction::Silent);
     let client = client(net, Known::with_members(&[member(1)]), Arc::default());
     let started = Instant::now();
-    let error = client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap_err();
+    let error = client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap_err();
     assert!(matches!(error, ClientError::Unknown { .. }), "{error}");
     assert!(started.elapsed() <= DEADLINE_10);
     let error = client.query(QUORUM, Query::Quorum, false, DEADLINE_10).await.unwrap_err();
@@ -94,7 +99,7 @@ async fn a_paused_quorum_is_reported_as_paused_with_its_reason() {
         Reaction::answer(&JobAnswer::Paused { reason: "two of three members are silent".into() })
     });
     let client = client(net, Known::with_members(&[member(1)]), Arc::default());
-    let error = client.propose(QUORUM, Command::Noop, Duration::from_secs(2)).await.unwrap_err();
+    let error = client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), Duration::from_secs(2)).await.unwrap_err();
     assert!(matches!(&error, ClientError::Paused { reason, .. } if reason.contains("silent")), "{error}");
 }
 
@@ -116,7 +121,7 @@ async fn an_unknown_quorum_is_found_through_a_provider_that_proves_itself() {
     });
     *net.providers.lock().unwrap() = vec![peer(5), peer(4)];
     let client = client(net.clone(), Arc::default(), Arc::default());
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.penalised.lock().unwrap().iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [peer(5)]);
 }
 
@@ -133,11 +138,11 @@ async fn the_loss_of_the_only_member_known_sends_the_client_to_the_providers() {
         _ => done(),
     });
     let client = client(net.clone(), Known::with_members(&[member(1)]), Arc::default());
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     dead.store(true, Ordering::Relaxed);
     net.providers.lock().unwrap().push(peer(2));
     let started = Instant::now();
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert!(started.elapsed() < TRY_MIN + Duration::from_millis(50), "{:?}", started.elapsed());
 }
 
@@ -157,7 +162,7 @@ async fn the_state_machines_refusal_is_final() {
     let answer = JobAnswer::Reply(Err(refusal.clone()));
     let net = ScriptedNet::new(peer(9), move |_, _, _| Reaction::answer(&answer));
     let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
-    let error = client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap_err();
+    let error = client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap_err();
     assert!(matches!(error, ClientError::Rejected(found) if found == refusal));
     assert_eq!(net.asked().len(), 1);
 }
@@ -167,8 +172,8 @@ async fn a_leading_member_is_asked_in_process() {
     let net = ScriptedNet::new(peer(9), |_, _, _| panic!("no need for the network"));
     let quorum = Arc::new(ScriptedQuorum::leading(9));
     let client = client(net, Arc::default(), Quorums::of(quorum.clone()));
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
-    assert_eq!(*quorum.proposed.lock().unwrap(), [(peer(9), Command::Noop)]);
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
+    assert_eq!(*quorum.proposed.lock().unwrap(), [(peer(9), Command::Quorum(QuorumCommand::Noop))]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,7 +186,7 @@ async fn an_answer_that_cannot_be_read_is_penalised_and_the_next_member_asked() 
             },
         );
     let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.penalised.lock().unwrap().len(), 1);
 }
 

@@ -11,7 +11,7 @@ use quorate_protocols::ids::{
     Attempt, Digest, JobId, LeaseId, ManifestHash, Millis, PeerId, PieceIndex, QuorumId, Term,
 };
 use quorate_protocols::piece::Slot;
-use quorate_protocols::quorum::{Command, Duty, Event as Applied};
+use quorate_protocols::quorum::{Command, Duty, Event as Applied, QuorumCommand, StoreCommand};
 use quorate_protocols::wire;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -558,12 +558,16 @@ async fn perform(context: Context, tender: Tender, duty: Duty, tries: Tries) -> 
         Duty::Rebuild { manifest, column, grant, attempt } => {
             repair::rebuild(&context, manifest, column, grant, attempt, tries).await
         }
-        Duty::WatchIdle { job, fed, .. } => context.propose(Command::Abandon { job, fed }).await.map(drop),
+        Duty::WatchIdle { job, fed, .. } => {
+            context.propose(Command::Store(job, StoreCommand::Abandon { fed })).await.map(drop)
+        }
         Duty::FindWorkers { job, kind, resources, slots } => {
             workers::find(&context, &tender, Wanted { job, kind, resources, slots }).await
         }
         Duty::ReleaseWorker { worker, lease } => workers::release(&context, worker, lease).await,
-        Duty::Wake { due, .. } => context.propose(Command::Elapsed { until: due }).await.map(drop),
+        Duty::Wake { due, .. } => {
+            context.propose(Command::Quorum(QuorumCommand::Elapsed { until: due })).await.map(drop)
+        }
         // See `tend`, `triggers` and `Key::of`.
         Duty::Tend { .. } | Duty::FireAt { .. } | Duty::FireAfter { .. } => Ok(()),
         Duty::Poll { job, .. } => poll::look(&context, job).await,

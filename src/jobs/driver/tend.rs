@@ -23,7 +23,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use quorate_protocols::approval::limits::LEASE_TRUST_PERCENT;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId, Term};
-use quorate_protocols::quorum::{Command, Errands, QuorumState};
+use quorate_protocols::quorum::{Command, Errands, QuorumState, TaskCommand};
 use quorate_protocols::task::limits::{BATCH_MAX, DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::task::message::{Report, TaskAnswer, TaskMessage, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, TaskAttempt};
@@ -339,7 +339,8 @@ impl Tending {
         tracing::info!(quorum = %self.quorum, %worker, reason, "a worker is lost");
         self.running.push(
             async move {
-                if context.propose(Command::LoseWorker { peer: worker, lease, reason }).await.is_ok() {
+                if context.propose(Command::Task(TaskCommand::LoseWorker { peer: worker, lease, reason })).await.is_ok()
+                {
                     // Its lease ends by itself: to give it back now could take it from whoever wins the worker again.
                     context.around.metrics.workers_lost.inc();
                 }
@@ -462,7 +463,8 @@ async fn talk(context: &Context, worker: PeerId, message: TaskMessage, tasks: &[
             }
             // As its own word: the state machine takes such a report from nobody else.
             if !reports.is_empty() {
-                let told = context.quorum.propose(worker, Command::Report { reports }, DEADLINE).await;
+                let told =
+                    context.quorum.propose(worker, Command::Task(TaskCommand::Report { reports }), DEADLINE).await;
                 if let Err(error) = told {
                     return Talk::Failed(format!("what it refused was not recorded: {error}"));
                 }

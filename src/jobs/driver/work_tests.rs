@@ -11,7 +11,7 @@ use quorate_protocols::directory::{Capacity, PeerAdvert};
 use quorate_protocols::ids::{Attempt, BootId, Digest, Incarnation, JobId, Millis, PeerId, Term};
 use quorate_protocols::job::compute::{Call, ComputeSpec, Map, Program};
 use quorate_protocols::job::{JobSpec, Kind, RunState};
-use quorate_protocols::quorum::{Command, QuorumState};
+use quorate_protocols::quorum::{Command, JobCommand, QuorumState, TaskCommand};
 use quorate_protocols::task::message::{Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output, Place, TaskAttempt};
 use quorate_protocols::wire;
@@ -167,7 +167,7 @@ fn done() -> TaskResult {
 impl World {
     fn submit(&self, spec: ComputeSpec) {
         let spec = JobSpec::Compute(Box::new(spec));
-        self.quorum.commit(peer(99), Command::Submit { job: JOB, spec }).unwrap();
+        self.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Submit { spec })).unwrap();
     }
     fn state(&self) -> RunState {
         self.quorum.read(|state| state.jobs[&JOB].state)
@@ -290,7 +290,7 @@ async fn a_worker_that_was_lost_and_won_again_is_told_its_tasks() {
     world.quorum.reaches("an attempt", |state| state.attempts_of(peer(2)).next().is_some()).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
     let lease = world.quorum.read(|state| state.workers[&peer(2)].grant.lease);
-    let lose = Command::LoseWorker { peer: peer(2), lease, reason: "gone".to_owned() };
+    let lose = Command::Task(TaskCommand::LoseWorker { peer: peer(2), lease, reason: "gone".to_owned() });
     world.quorum.commit(peer(PRIMARY), lose).unwrap();
     world.script.silent.lock().unwrap().clear();
     let task = world.ordered(2).await[0];
@@ -299,7 +299,10 @@ async fn a_worker_that_was_lost_and_won_again_is_told_its_tasks() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
     let job = JobId { local: [2; 16], ..JOB };
-    world.quorum.commit(peer(99), Command::Submit { job, spec: JobSpec::Compute(Box::new(spec(1))) }).unwrap();
+    world
+        .quorum
+        .commit(peer(99), Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec(1))) }))
+        .unwrap();
     world.ordered(2).await;
 }
 
@@ -324,7 +327,7 @@ async fn a_cancel_reaches_the_worker_at_once_and_again_until_it_has_stopped() {
     let world = world(2, 1);
     world.submit(spec(1));
     let task = world.ordered(2).await[0];
-    world.quorum.commit(peer(99), Command::Cancel { job: JOB }).unwrap();
+    world.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Cancel)).unwrap();
     let stops = || {
         let heard = world.script.heard.lock().unwrap();
         let stop = |message: &&TaskMessage| matches!(message, TaskMessage::Stop { tasks, .. } if tasks == &[task]);
@@ -384,7 +387,7 @@ async fn an_idle_worker_is_kept_for_a_while_and_let_go() {
     tokio::time::sleep(idle / 2).await;
     let job = JobId { local: [2; 16], ..JOB };
     let again = JobSpec::Compute(Box::new(spec(1)));
-    world.quorum.commit(peer(99), Command::Submit { job, spec: again }).unwrap();
+    world.quorum.commit(peer(99), Command::Job(job, JobCommand::Submit { spec: again })).unwrap();
     let task = world.ordered(2).await[0];
     assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
     tokio::time::sleep(idle * 3 / 4).await;

@@ -18,7 +18,7 @@ use quorate_protocols::directory::state::fits;
 use quorate_protocols::ids::{JobId, LeaseId, PeerId};
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::compute::Resources;
-use quorate_protocols::quorum::Command;
+use quorate_protocols::quorum::{Command, TaskCommand};
 use quorate_protocols::task::limits::WORKER_SLOTS_MAX;
 use quorate_protocols::task::record::WorkerRecord;
 use tokio::time::{Instant, timeout_at};
@@ -202,7 +202,7 @@ async fn win(context: &Context, tender: &Tender, offer: Offer) -> Result<(), Str
         labels,
     };
     let lease = worker.grant.lease;
-    if let Err(error) = context.propose(Command::SetWorker { worker }).await {
+    if let Err(error) = context.propose(Command::Task(TaskCommand::SetWorker { worker })).await {
         // Unknown is not no: a lease that the quorum counts on must not be given back, and one that it does not ends.
         if matches!(error, DutyError::Rejected(_)) {
             around.approvals.give_back(peer, lease).await;
@@ -215,7 +215,7 @@ async fn win(context: &Context, tender: &Tender, offer: Offer) -> Result<(), Str
 
 /// The worker has had nothing to do for a while: its lease goes back, unless it was given something meanwhile.
 pub(super) async fn release(context: &Context, worker: PeerId, lease: LeaseId) -> Result<(), DutyError> {
-    context.propose(Command::ReleaseWorker { peer: worker, lease }).await?;
+    context.propose(Command::Task(TaskCommand::ReleaseWorker { peer: worker, lease })).await?;
     // Best effort: the lease ends by itself.
     context.around.approvals.give_back(worker, lease).await;
     Ok(())

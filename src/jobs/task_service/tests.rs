@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_protocols::ids::{Attempt, Digest, JobId, LeaseId, StepIndex, TaskIndex};
 use quorate_protocols::job::compute::{Call, ComputeSpec, Program};
 use quorate_protocols::job::{Grant, JobSpec, Kind};
-use quorate_protocols::quorum::Command;
+use quorate_protocols::quorum::{Command, JobCommand, TaskCommand};
 use quorate_protocols::task::message::{Progress, Report, ReportRefusal, TaskResult};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskId, WorkerRecord};
 use tokio::sync::oneshot;
@@ -47,9 +47,9 @@ fn world() -> World {
         kinds: vec![Kind::Command],
         labels: BTreeMap::new(),
     };
-    quorum.commit(peer(1), Command::SetWorker { worker }).unwrap();
+    quorum.commit(peer(1), Command::Task(TaskCommand::SetWorker { worker })).unwrap();
     let spec = ComputeSpec::new(Call::new(Program::Command { name: "true".to_owned() }));
-    quorum.commit(peer(9), Command::Submit { job: JOB, spec: JobSpec::Compute(Box::new(spec)) }).unwrap();
+    quorum.commit(peer(9), Command::Job(JOB, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) })).unwrap();
     assert_eq!(quorum.read(|state| state.attempts_of(peer(WORKER)).map(|(task, _)| task).collect::<Vec<_>>()), [TASK]);
     World { requests, net, quorum, pulses, metrics }
 }

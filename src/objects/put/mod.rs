@@ -34,7 +34,7 @@ use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::job::store::ColumnRecord;
 use quorate_protocols::object::Profile;
 use quorate_protocols::object::limits::NAME_BYTES_MAX;
-use quorate_protocols::quorum::{Claim, Command, CommandReply, Rejection};
+use quorate_protocols::quorum::{Claim, Command, CommandReply, JobCommand, Rejection, StoreCommand};
 use quorate_protocols::text::truncate;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -222,7 +222,7 @@ impl Objects {
     /// Has the quorum take the run. Peers without room keep a quorum from committing as well: that is then the reason.
     async fn submit(&self, job: JobId, spec: StoreSpec, progress: &watch::Sender<PutProgress>) -> Result<(), PutError> {
         let (started, size, profile) = (Instant::now(), spec.size, spec.profile);
-        let command = Command::Submit { job, spec: JobSpec::Store(spec) };
+        let command = Command::Job(job, JobCommand::Submit { spec: JobSpec::Store(spec) });
         loop {
             let error = match self.context.quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
                 Ok(_) => return Ok(()),
@@ -247,7 +247,7 @@ impl Objects {
     }
 
     async fn attach(&self, job: JobId) -> Result<Run, PutError> {
-        let reply = self.insist(job, Command::Attach { job }).await?;
+        let reply = self.insist(job, Command::Store(job, StoreCommand::Attach)).await?;
         let CommandReply::Attached(attached) = reply else {
             return Err(protocol(job, "an attach was answered with something else"));
         };
@@ -362,7 +362,8 @@ impl Objects {
     }
 
     async fn fail_run(&self, job: JobId, worker_attempt: Attempt, why: &PutError) {
-        let command = Command::FailRun { job, worker_attempt: Some(worker_attempt), reason: why.to_string() };
+        let command =
+            Command::Store(job, StoreCommand::Fail { worker_attempt: Some(worker_attempt), reason: why.to_string() });
         match self.context.quorums.propose(job.quorum, command.clone(), FAIL_DEADLINE).await {
             Ok(_) => (),
             // What ended the put may keep its quorum from committing: the user does not wait for it.

@@ -26,7 +26,7 @@ use quorate_protocols::object::{CheckedPiece, Manifest};
 use quorate_protocols::piece::limits::DEADLINE;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, Slot};
 use quorate_protocols::quorum::command::SegmentProgress;
-use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::quorum::{Command, CommandReply, Rejection, StoreCommand};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -424,7 +424,7 @@ impl<'a> Pipeline<'a> {
                 chunks.push_back(Vec::new());
             }
             for segments in chunks {
-                let command = Command::Progress { job, worker_attempt, segments };
+                let command = Command::Store(job, StoreCommand::Progress { worker_attempt, segments });
                 columns = tell(&*quorums, job, worker_attempt, command).await;
                 if columns.is_err() {
                     break;
@@ -450,7 +450,7 @@ impl<'a> Pipeline<'a> {
         }
         let (quorums, worker_attempt) = (self.objects.context.quorums.clone(), self.run.worker_attempt);
         self.work.push(Box::pin(async move {
-            let command = Command::ColumnFailed { job, worker_attempt, column, attempt, reason };
+            let command = Command::Store(job, StoreCommand::ColumnFailed { worker_attempt, column, attempt, reason });
             let columns = tell(&*quorums, job, worker_attempt, command).await;
             Done::Told { recorded: false, columns }
         }));
@@ -588,13 +588,15 @@ impl<'a> Pipeline<'a> {
         let receipts: Vec<Receipt> = sealed.iter().filter_map(|key| self.receipts.get(key).copied()).collect();
         let columns: Vec<(PieceIndex, PeerId)> =
             receipts.iter().map(|receipt| (receipt.statement.slot.column, receipt.statement.holder)).collect();
-        let command = Command::CommitObject {
+        let command = Command::Store(
             job,
-            worker_attempt: self.run.worker_attempt,
-            manifest: manifest.encode().into(),
-            receipts,
-            degraded,
-        };
+            StoreCommand::Commit {
+                worker_attempt: self.run.worker_attempt,
+                manifest: manifest.encode().into(),
+                receipts,
+                degraded,
+            },
+        );
         match self.objects.insist(job, command).await {
             Ok(CommandReply::Committed { manifest }) => {
                 let bytes = self.bytes;

@@ -220,7 +220,7 @@ async fn a_member_whose_state_differs_stops() {
     net.converged(&[0, 1, 2]).await;
     net.nodes[2].group().machine.corrupt();
     while net.nodes[0].quorum().view().applied.0 < DIGEST_INTERVAL + 10 {
-        net.commit(Command::Noop).await.unwrap();
+        net.commit(Command::Quorum(QuorumCommand::Noop)).await.unwrap();
     }
     net.until("the member stops", |net| net.nodes[2].group().is_stopped().then_some(())).await;
     let view = net.nodes[2].quorum().view();

@@ -26,7 +26,7 @@ use quorate_protocols::api::LeasesInfo;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
 };
-use quorate_protocols::ids::{LeaseId, Millis, PeerId, QuorumId};
+use quorate_protocols::ids::{JobId, LeaseId, Millis, PeerId, QuorumId};
 use quorate_protocols::job::Kind;
 use quorate_protocols::piece;
 use quorate_protocols::quorum::limits::QUORUMS_PER_NODE_MAX;

@@ -20,7 +20,9 @@ use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::job::store::Grant;
-use quorate_protocols::quorum::{Batch, Command, CommandReply, QuorumState, Rejection};
+use quorate_protocols::quorum::{
+    Batch, Command, CommandReply, JobCommand, QuorumCommand, QuorumState, Rejection, TaskCommand,
+};
 use quorate_protocols::task::message::{Given, ReportRefusal, TaskAnswer, TaskMessage, Work};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskRecord, WorkerRecord};
 use tokio::sync::broadcast;
@@ -142,14 +144,14 @@ impl Stewards for FakeSteward {
             }
             let is_report = matches!(message, TaskMessage::Report { .. });
             let command = match message {
-                TaskMessage::Start { tasks, .. } => Command::Start { tasks },
+                TaskMessage::Start { tasks, .. } => Command::Task(TaskCommand::Start { tasks }),
                 TaskMessage::Report { reports, .. } if quorum.full_once.swap(false, Ordering::SeqCst) => {
                     let full = reports.iter().map(|_| Err(ReportRefusal::RecordFull));
                     return Ok(TaskAnswer::Recorded(full.collect()));
                 }
-                TaskMessage::Report { reports, .. } => Command::Report { reports },
+                TaskMessage::Report { reports, .. } => Command::Task(TaskCommand::Report { reports }),
                 TaskMessage::Checkpoint { task, checkpoint, bytes, .. } => {
-                    Command::SaveCheckpoint { task, checkpoint, bytes }
+                    Command::Task(TaskCommand::SaveCheckpoint { task, checkpoint, bytes })
                 }
                 _ => return Ok(TaskAnswer::Noted),
             };
@@ -323,7 +325,7 @@ impl World {
             kinds: vec![Kind::Wasm, Kind::Command],
             labels: BTreeMap::new(),
         };
-        self.apply(PRIMARY, Command::SetWorker { worker });
+        self.apply(PRIMARY, Command::Task(TaskCommand::SetWorker { worker }));
     }
 
     pub async fn start(&mut self, index: u8) {
@@ -377,7 +379,10 @@ impl World {
     pub fn lose(&mut self, index: u8) {
         let lease = LeaseId([index + 1; 16]);
         self.nodes[index as usize].told.clear();
-        self.apply(PRIMARY, Command::LoseWorker { peer: peer(index), lease, reason: "gone".to_owned() });
+        self.apply(
+            PRIMARY,
+            Command::Task(TaskCommand::LoseWorker { peer: peer(index), lease, reason: "gone".to_owned() }),
+        );
     }
 
     pub fn apply(&self, by: PeerId, command: Command) -> CommandReply {
@@ -387,7 +392,7 @@ impl World {
     pub fn submit(&self, index: u8, spec: ComputeSpec) -> JobId {
         spec.check().unwrap();
         let job = JobId { quorum: QUORUM, local: [index; 16] };
-        self.apply(OWNER, Command::Submit { job, spec: JobSpec::Compute(Box::new(spec)) });
+        self.apply(OWNER, Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) }));
         job
     }
 
@@ -454,7 +459,7 @@ impl World {
         let due = self.quorum.with(|state| state.next_timer().map(|due| (due, due.since(state.time))));
         let now = Millis(1_000 + self.quorum.began_at.elapsed().as_millis() as u64);
         if let Some((until, _)) = due.filter(|(until, _)| *until <= now) {
-            self.apply(PRIMARY, Command::Elapsed { until });
+            self.apply(PRIMARY, Command::Quorum(QuorumCommand::Elapsed { until }));
         }
     }
 

@@ -34,7 +34,7 @@ impl QuorumState {
         let record = self.run_for(job, RunCommand::CommitObject)?;
         if record.state == RunState::Succeeded {
             // A repeat, unless it names something else.
-            return if record.stored().manifest == Some(hash) {
+            return if record.stored()?.manifest == Some(hash) {
                 Ok(CommandReply::Committed { manifest: hash })
             } else {
                 Err(illegal(record, RunCommand::CommitObject))
@@ -43,7 +43,7 @@ impl QuorumState {
         record.check_worker(worker)?;
         let manifest = check_manifest(record, encoded)?;
         let sealed = check_receipts(record, &manifest, receipts)?;
-        let columns = record.stored().columns.len();
+        let columns = record.stored()?.columns.len();
         let min = record.profile().map_or(columns, Profile::columns_min);
         if sealed.len() < min {
             return Err(invalid(format!("{} of {columns} columns have a receipt and {min} are needed", sealed.len())));
@@ -77,9 +77,9 @@ impl QuorumState {
             (true, 0) => format!("stored as {hash}"),
             (true, owed) => format!("stored as {hash}; {owed} columns are owed"),
         };
-        if let Some(record) = self.jobs.get_mut(&job) {
-            record.stored_mut().manifest = Some(hash);
-            record.stored_mut().degraded = adopt && owed > 0;
+        if let Some((_, run)) = self.jobs.get_mut(&job).and_then(JobRecord::store_mut) {
+            run.manifest = Some(hash);
+            run.degraded = adopt && owed > 0;
         }
         // Columns that went into the object left the run above; what is left is released.
         self.end_run(job, RunState::Succeeded, None, what, events);
@@ -98,10 +98,10 @@ impl QuorumState {
         sealed: &BTreeMap<PieceIndex, Receipt>,
         events: &mut Vec<Event>,
     ) {
-        let Some(record) = self.jobs.get_mut(&job) else { return };
-        let mut columns = Vec::with_capacity(record.stored().columns.len());
+        let Some((_, run)) = self.jobs.get_mut(&job).and_then(JobRecord::store_mut) else { return };
+        let mut columns = Vec::with_capacity(run.columns.len());
         let mut owed = BTreeMap::new();
-        for (index, column) in record.stored_mut().columns.iter_mut().enumerate() {
+        for (index, column) in run.columns.iter_mut().enumerate() {
             let index = PieceIndex(index as u8);
             let (state, grant) = match sealed.contains_key(&index) {
                 true => (ColumnState::Sealed, column.grant.take()),
@@ -181,7 +181,7 @@ fn check_receipts(
     for receipt in receipts {
         let index = receipt.statement.slot.column;
         let column =
-            record.stored().columns.get(index.0 as usize).ok_or_else(|| invalid(format!("no column {index}")))?;
+            record.stored()?.columns.get(index.0 as usize).ok_or_else(|| invalid(format!("no column {index}")))?;
         let grant = column.grant.ok_or_else(|| invalid(format!("column {index} has no holder")))?;
         check_receipt(receipt, Slot { job: record.job, column: index, attempt: column.attempt }, grant, manifest)?;
         if sealed.insert(index, *receipt).is_some() {

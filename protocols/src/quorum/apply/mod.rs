@@ -13,15 +13,17 @@ mod trigger;
 
 use std::collections::BTreeSet;
 
-use super::command::{Command, CommandReply, Rejection};
-use super::limits::{LEVEL, LEVEL_TRIGGERS, STANDBYS_MAX};
+use super::command::{
+    Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, Rejection, StoreCommand, TaskCommand,
+    TriggerCommand,
+};
+use super::limits::{LEVEL, STANDBYS_MAX};
 use super::state::{Event, QuorumState, hash_bytes};
-use crate::approval::Subject;
+use crate::approval::{Approval, Subject};
 use crate::ids::{Attempt, JobId, ManifestHash, Millis, PeerId};
 use crate::job::limits::{HISTORY_MAX, REASON_BYTES_MAX};
 use crate::job::record::{HistoryEntry, JobRecord, RunState};
-use crate::job::spec::JobSpec;
-use crate::job::store::{ColumnRecord, ColumnState, Grant, Releasing};
+use crate::job::store::{ColumnRecord, ColumnState, Grant, Releasing, StoreRun};
 use crate::job::transition::{RunCommand, targets};
 use crate::text::truncate;
 
@@ -34,85 +36,125 @@ impl QuorumState {
             return Err(Rejection::Level { needed, level: self.level });
         }
         match command {
-            Command::Noop => Ok(CommandReply::Done),
-            Command::Submit { job, spec } => self.submit(by, *job, spec, events),
-            Command::AddHolders { job, grants, exhausted } => self.add_holders(*job, grants, *exhausted, events),
-            Command::Attach { job } => self.attach(by, *job),
-            Command::Progress { job, worker_attempt, segments } => {
-                self.progress(by, *job, *worker_attempt, segments, events)
+            Command::Quorum(command) => self.apply_quorum(command, events),
+            Command::Job(job, command) => self.apply_job(by, *job, command, events),
+            Command::Store(job, command) => self.apply_store(by, *job, command, events),
+            Command::Task(command) => self.apply_task(by, command, events),
+            Command::Object(manifest, command) => self.apply_object(*manifest, command, events),
+            Command::Trigger(command) => self.apply_trigger(by, command, events),
+        }
+    }
+
+    fn apply_quorum(&mut self, command: &QuorumCommand, events: &mut Vec<Event>) -> Applied {
+        match command {
+            QuorumCommand::Noop => Ok(CommandReply::Done),
+            QuorumCommand::Elapsed { until } => Ok(self.elapsed(*until, events)),
+            QuorumCommand::SetStandbys { standbys } => self.set_standbys(standbys),
+            QuorumCommand::RaiseLevel { level } => self.raise_level(*level),
+        }
+    }
+
+    fn set_standbys(&mut self, standbys: &[Approval]) -> Applied {
+        if standbys.len() > STANDBYS_MAX {
+            return Err(Rejection::Full { what: "standbys".to_owned(), limit: STANDBYS_MAX });
+        }
+        let peers: BTreeSet<_> = standbys.iter().map(|standby| standby.statement.approver).collect();
+        let subject = Subject::Member { quorum: self.quorum };
+        if peers.len() < standbys.len() || standbys.iter().any(|standby| standby.statement.subject != subject) {
+            return Err(invalid("a standby is named twice, or promised something else"));
+        }
+        self.standbys = standbys.to_vec();
+        Ok(CommandReply::Done)
+    }
+
+    fn raise_level(&mut self, level: u16) -> Applied {
+        // Proposed only when every member advertises the level, so a build that cannot apply it never sees it.
+        if level > LEVEL {
+            return Err(invalid(format!("level {level} is above {LEVEL}, the newest that this build applies")));
+        }
+        self.level = self.level.max(level);
+        Ok(CommandReply::Done)
+    }
+
+    fn apply_job(&mut self, by: PeerId, job: JobId, command: &JobCommand, events: &mut Vec<Event>) -> Applied {
+        match command {
+            JobCommand::Submit { spec } => self.submit(by, job, spec, events),
+            JobCommand::Cancel => self.cancel(by, job, events),
+            JobCommand::Pause => self.pause(by, job, events),
+            JobCommand::Resume => self.resume(by, job, events),
+            JobCommand::Retry => self.retry(by, job, events),
+            JobCommand::Resolve { resolution } => self.resolve(by, job, *resolution, events),
+            JobCommand::Update { priority, parallelism, resources } => {
+                self.update(job, *priority, *parallelism, resources.as_ref())
             }
-            Command::ColumnFailed { job, worker_attempt, column, attempt, reason } => {
-                self.column_failed((by, *worker_attempt), *job, *column, *attempt, reason, events)
+        }
+    }
+
+    fn apply_store(&mut self, by: PeerId, job: JobId, command: &StoreCommand, events: &mut Vec<Event>) -> Applied {
+        match command {
+            StoreCommand::AddHolders { grants, exhausted } => self.add_holders(job, grants, *exhausted, events),
+            StoreCommand::Attach => self.attach(by, job),
+            StoreCommand::Progress { worker_attempt, segments } => {
+                self.progress(by, job, *worker_attempt, segments, events)
             }
-            Command::CommitObject { job, worker_attempt, manifest, receipts, degraded } => {
-                self.commit_object((by, *worker_attempt), *job, manifest, receipts, *degraded, events)
+            StoreCommand::ColumnFailed { worker_attempt, column, attempt, reason } => {
+                self.column_failed((by, *worker_attempt), job, *column, *attempt, reason, events)
             }
-            Command::FailRun { job, worker_attempt, reason } => {
-                self.fail_run(worker_attempt.map(|attempt| (by, attempt)), *job, reason, events)
+            StoreCommand::Commit { worker_attempt, manifest, receipts, degraded } => {
+                self.commit_object((by, *worker_attempt), job, manifest, receipts, *degraded, events)
             }
-            Command::Cancel { job } => self.cancel(by, *job, events),
-            Command::Abandon { job, fed } => self.abandon(*job, *fed, events),
-            Command::Released { job, column, grant, attempt } => {
-                self.released(*job, Releasing { column: *column, grant: *grant, attempt: *attempt })
+            StoreCommand::Fail { worker_attempt, reason } => {
+                self.fail_run(worker_attempt.map(|attempt| (by, attempt)), job, reason, events)
             }
-            Command::Confirmed { manifest, column, attempt } => self.confirmed(*manifest, *column, *attempt),
-            Command::RemoveObject { manifest, claims, force } => self.remove_object(*manifest, claims, *force, events),
-            Command::OweRepair { manifest, column, attempt, reason } => {
-                self.owe_repair(*manifest, *column, *attempt, reason, events)
+            StoreCommand::Abandon { fed } => self.abandon(job, *fed, events),
+            StoreCommand::Released { column, grant, attempt } => {
+                self.released(job, Releasing { column: *column, grant: *grant, attempt: *attempt })
             }
-            Command::StartRepair { manifest, column, attempt, grant, reason } => {
-                self.start_repair(*manifest, *column, *attempt, *grant, reason, events)
-            }
-            Command::FinishRepair { manifest, column, receipt } => {
-                self.finish_repair(*manifest, *column, receipt, events)
-            }
-            Command::FailRepair { manifest, column, attempt, reason } => {
-                self.fail_repair(*manifest, *column, *attempt, reason)
-            }
-            Command::SetStandbys { standbys } => {
-                if standbys.len() > STANDBYS_MAX {
-                    return Err(Rejection::Full { what: "standbys".to_owned(), limit: STANDBYS_MAX });
-                }
-                let peers: BTreeSet<_> = standbys.iter().map(|standby| standby.statement.approver).collect();
-                let subject = Subject::Member { quorum: self.quorum };
-                if peers.len() < standbys.len() || standbys.iter().any(|standby| standby.statement.subject != subject) {
-                    return Err(invalid("a standby is named twice, or promised something else"));
-                }
-                self.standbys.clone_from(standbys);
-                Ok(CommandReply::Done)
-            }
-            Command::RaiseLevel { level } => {
-                // Proposed only when every member advertises the level, so a build that cannot apply it never sees it.
-                if *level > LEVEL {
-                    return Err(invalid(format!("level {level} is above {LEVEL}, the newest that this build applies")));
-                }
-                self.level = self.level.max(*level);
-                Ok(CommandReply::Done)
-            }
-            Command::SetWorker { worker } => self.set_worker(worker, events),
-            Command::LoseWorker { peer, lease, reason } => self.lose_worker(*peer, *lease, reason, events),
-            Command::ReleaseWorker { peer, lease } => self.release_worker(*peer, *lease),
-            Command::Start { tasks } => self.start(by, tasks),
-            Command::Report { reports } => self.report(by, reports, events),
-            Command::SaveCheckpoint { task, checkpoint, bytes } => {
+        }
+    }
+
+    fn apply_task(&mut self, by: PeerId, command: &TaskCommand, events: &mut Vec<Event>) -> Applied {
+        match command {
+            TaskCommand::SetWorker { worker } => self.set_worker(worker, events),
+            TaskCommand::LoseWorker { peer, lease, reason } => self.lose_worker(*peer, *lease, reason, events),
+            TaskCommand::ReleaseWorker { peer, lease } => self.release_worker(*peer, *lease),
+            TaskCommand::Start { tasks } => self.start(by, tasks),
+            TaskCommand::Report { reports } => self.report(by, reports, events),
+            TaskCommand::SaveCheckpoint { task, checkpoint, bytes } => {
                 self.save_checkpoint(by, *task, checkpoint, bytes.as_ref())
             }
-            Command::Elapsed { until } => Ok(self.elapsed(*until, events)),
-            Command::Pause { job } => self.pause(by, *job, events),
-            Command::Resume { job } => self.resume(by, *job, events),
-            Command::Retry { job } => self.retry(by, *job, events),
-            Command::Resolve { job, resolution } => self.resolve(by, *job, *resolution, events),
-            Command::Update { job, priority, parallelism, resources } => {
-                self.update(*job, *priority, *parallelism, resources.as_ref())
+        }
+    }
+
+    fn apply_object(&mut self, manifest: ManifestHash, command: &ObjectCommand, events: &mut Vec<Event>) -> Applied {
+        match command {
+            ObjectCommand::Confirmed { column, attempt } => self.confirmed(manifest, *column, *attempt),
+            ObjectCommand::Remove { claims, force } => self.remove_object(manifest, claims, *force, events),
+            ObjectCommand::OweRepair { column, attempt, reason } => {
+                self.owe_repair(manifest, *column, *attempt, reason, events)
             }
-            Command::Due { spans } => self.due(spans, events),
-            Command::Fire { job, nonce, respect_overlap } => self.fire_now(by, *job, *nonce, *respect_overlap, events),
-            Command::Suspend { job } => self.suspend(by, *job, events),
-            Command::Unsuspend { job } => self.unsuspend(by, *job, events),
-            Command::Deliver { emitter, follows, reaches, lost, deliveries } => {
+            ObjectCommand::StartRepair { column, attempt, grant, reason } => {
+                self.start_repair(manifest, *column, *attempt, *grant, reason, events)
+            }
+            ObjectCommand::FinishRepair { column, receipt } => self.finish_repair(manifest, *column, receipt, events),
+            ObjectCommand::FailRepair { column, attempt, reason } => {
+                self.fail_repair(manifest, *column, *attempt, reason)
+            }
+        }
+    }
+
+    fn apply_trigger(&mut self, by: PeerId, command: &TriggerCommand, events: &mut Vec<Event>) -> Applied {
+        match command {
+            TriggerCommand::Due { spans } => self.due(spans, events),
+            TriggerCommand::Fire { job, nonce, respect_overlap } => {
+                self.fire_now(by, *job, *nonce, *respect_overlap, events)
+            }
+            TriggerCommand::Suspend { job } => self.suspend(by, *job, events),
+            TriggerCommand::Unsuspend { job } => self.unsuspend(by, *job, events),
+            TriggerCommand::Deliver { emitter, follows, reaches, lost, deliveries } => {
                 self.deliver(*emitter, (*follows, *reaches, *lost), deliveries, events)
             }
-            Command::Observe { job, observation } => self.observe(*job, observation, events),
+            TriggerCommand::Observe { job, observation } => self.observe(*job, observation, events),
         }
     }
 
@@ -141,7 +183,7 @@ impl QuorumState {
     fn end_run(&mut self, job: JobId, state: RunState, reason: Option<String>, what: String, events: &mut Vec<Event>) {
         let now = self.wall();
         let Some(record) = self.jobs.get_mut(&job) else { return };
-        let run = record.stored_mut();
+        let Some((_, run)) = record.store_mut() else { return };
         for (index, column) in run.columns.iter_mut().enumerate() {
             if let Some(grant) = column.grant.take() {
                 run.releasing.push(releasing(index, grant, column.attempt));
@@ -159,22 +201,6 @@ impl QuorumState {
         events.push(Event::JobChanged { job, state });
         self.job_finished(job);
         self.reindex_job(job);
-    }
-}
-
-impl Command {
-    /// The state level that a quorum must have reached before this may be proposed.
-    pub const fn level(&self) -> u16 {
-        match self {
-            Self::Submit { spec: JobSpec::Triggered(_), .. }
-            | Self::Due { .. }
-            | Self::Fire { .. }
-            | Self::Suspend { .. }
-            | Self::Unsuspend { .. }
-            | Self::Deliver { .. }
-            | Self::Observe { .. } => LEVEL_TRIGGERS,
-            _ => 1,
-        }
     }
 }
 
@@ -198,15 +224,23 @@ impl JobRecord {
         self.history.push(HistoryEntry { at: now, state, what: short(&what) });
     }
 
-    /// A sign of life from the worker.
-    fn fed(&mut self, now: Millis) {
-        let run = self.stored_mut();
-        run.fed = run.fed.saturating_add(1);
-        run.fed_at = now;
+    /// The run of a job that stores. The transition table admits a store command for no other; should one slip through,
+    /// it is refused, on every member alike.
+    fn stored(&self) -> Result<&StoreRun, Rejection> {
+        self.store().map(|(_, run)| run).ok_or_else(|| self.stores_nothing())
+    }
+
+    fn stored_mut(&mut self) -> Result<&mut StoreRun, Rejection> {
+        let refusal = self.stores_nothing();
+        self.store_mut().map(|(_, run)| run).ok_or(refusal)
+    }
+
+    fn stores_nothing(&self) -> Rejection {
+        Rejection::WrongKind { kind: self.spec.kind(), command: "store".to_owned() }
     }
 
     fn check_worker(&self, (by, attempt): (PeerId, Attempt)) -> Result<(), Rejection> {
-        let run = self.stored();
+        let run = self.stored()?;
         if by != run.worker {
             return Err(Rejection::NotWorker { job: self.job, by });
         }
@@ -217,9 +251,9 @@ impl JobRecord {
     }
 
     /// The columns as replies carry them: without their stored bits.
-    fn column_summary(&self) -> CommandReply {
-        let columns = self.stored().columns.iter().map(|column| ColumnRecord { stored: Vec::new(), ..*column });
-        CommandReply::Columns(columns.collect())
+    fn column_summary(&self) -> Applied {
+        let columns = self.stored()?.columns.iter().map(|column| ColumnRecord { stored: Vec::new(), ..*column });
+        Ok(CommandReply::Columns(columns.collect()))
     }
 }
 

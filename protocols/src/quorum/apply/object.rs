@@ -63,7 +63,7 @@ impl QuorumState {
             self.index.hash_bytes -= bytes.len();
         }
         events.push(Event::ObjectRemoved { manifest });
-        if self.jobs.get(&job).is_none_or(|record| record.stored().releasing.is_empty()) {
+        if self.releasing_of(job) == 0 {
             self.forget_removed(job, manifest);
         }
         self.reindex_object(manifest);
@@ -88,10 +88,15 @@ impl QuorumState {
             attempt,
         }));
         let job = object.job;
-        if let Some(record) = self.jobs.get_mut(&job) {
-            record.stored_mut().releasing.extend(leaving);
+        if let Some((_, run)) = self.jobs.get_mut(&job).and_then(JobRecord::store_mut) {
+            run.releasing.extend(leaving);
         }
         self.reindex_job(job);
+    }
+
+    /// Holders that the run has yet to see let go.
+    fn releasing_of(&self, job: JobId) -> usize {
+        self.jobs.get(&job).and_then(JobRecord::store).map_or(0, |(_, run)| run.releasing.len())
     }
 
     /// Forgets an object that was removed, once the run that stored it has nobody left to release.
@@ -132,7 +137,7 @@ impl QuorumState {
         events: &mut Vec<Event>,
     ) -> Applied {
         let job = self.live_object(manifest)?.job;
-        let waiting = self.jobs.get(&job).map_or(0, |record| record.stored().releasing.len());
+        let waiting = self.releasing_of(job);
         let object = self.live_object(manifest)?;
         column_of(object, column)?;
         let newest = object.newest[column.0 as usize];
@@ -191,8 +196,8 @@ impl QuorumState {
         record.attempt = attempt;
         record.state = ColumnState::Sealed;
         let from = before.map(|before| before.grant);
-        if let Some(record) = self.jobs.get_mut(&job) {
-            record.stored_mut().releasing.extend(before);
+        if let Some((_, run)) = self.jobs.get_mut(&job).and_then(JobRecord::store_mut) {
+            run.releasing.extend(before);
         }
         events.push(Event::ColumnReassigned { job, column, from, to: Some(grant) });
         events.push(Event::ColumnRepaired { manifest, column });
@@ -218,8 +223,9 @@ impl QuorumState {
         let job = object.job;
         let failed = object.repairs.remove(&column);
         object.owed.insert(column, short(&format!("the last rebuild failed: {reason}")));
-        if let (Some(record), Some(Repair { grant, attempt })) = (self.jobs.get_mut(&job), failed) {
-            record.stored_mut().releasing.push(Releasing { column, grant, attempt });
+        let run = self.jobs.get_mut(&job).and_then(JobRecord::store_mut);
+        if let (Some((_, run)), Some(Repair { grant, attempt })) = (run, failed) {
+            run.releasing.push(Releasing { column, grant, attempt });
         }
         self.reindex_object(manifest);
         self.reindex_job(job);

@@ -131,11 +131,11 @@ impl QuorumState {
     ) -> Applied {
         let now = self.wall();
         let record = self.run_for(job, RunCommand::AddHolders)?;
-        record.stored_mut().exhausted = exhausted;
-        let mut known: std::collections::BTreeSet<PeerId> = record.stored().known_holders().collect();
+        record.stored_mut()?.exhausted = exhausted;
+        let mut known: std::collections::BTreeSet<PeerId> = record.stored()?.known_holders().collect();
         let mut assigned = 0;
         for grant in grants {
-            let run = record.stored_mut();
+            let run = record.stored_mut()?;
             let here = |other: &Grant| other == grant;
             let repeat = run.columns.iter().filter_map(|column| column.grant.as_ref()).any(here)
                 || run.spares.iter().any(here)
@@ -163,10 +163,10 @@ impl QuorumState {
                 run.releasing.push(unused(*grant));
             }
         }
-        let held = record.stored().columns.len() - record.stored().open_columns();
+        let held = record.stored()?.columns.len() - record.stored()?.open_columns();
         let ready = held >= record.profile().map_or(held, Profile::columns_min);
         if record.state == RunState::Pending && ready {
-            let what = format!("{held} columns have a holder, {} peers are spare", record.stored().spares.len());
+            let what = format!("{held} columns have a holder, {} peers are spare", record.stored()?.spares.len());
             record.move_to(now, RunState::Running, what);
             events.push(Event::JobChanged { job, state: RunState::Running });
         } else if assigned > 0 {
@@ -174,18 +174,18 @@ impl QuorumState {
         }
         let reply = record.column_summary();
         self.reindex_job(job);
-        Ok(reply)
+        reply
     }
 
     pub(super) fn attach(&mut self, by: PeerId, job: JobId) -> Applied {
         let now = self.wall();
         let record = self.run_for(job, RunCommand::Attach)?;
-        let run = record.stored_mut();
+        let run = record.stored_mut()?;
         run.worker = by;
         run.worker_attempt.0 = run.worker_attempt.0.saturating_add(1);
-        record.fed(now);
+        record.stored_mut()?.feed(now);
         record.move_to(now, record.state, format!("{by} feeds the run now"));
-        let run = record.stored();
+        let run = record.stored()?;
         Ok(CommandReply::Attached(Box::new(Attached {
             worker_attempt: run.worker_attempt,
             spec: record.spec.clone(),
@@ -207,10 +207,10 @@ impl QuorumState {
         let record = self.run_for(job, RunCommand::Progress)?;
         record.check_worker((by, worker_attempt))?;
         let limit = record.store().map_or(0, |(spec, _)| segments_max(spec));
-        let columns = record.stored().columns.len();
+        let columns = record.stored()?.columns.len();
         let mut seen = std::collections::BTreeMap::new();
         for progress in segments {
-            check_progress(record.stored(), progress, columns, limit)?;
+            check_progress(record.stored()?, progress, columns, limit)?;
             if seen.insert(progress.segment, &progress.pieces).is_some_and(|pieces| *pieces != progress.pieces) {
                 return Err(Rejection::DifferentContent { segment: progress.segment });
             }
@@ -220,7 +220,7 @@ impl QuorumState {
         if most > room {
             return Err(Rejection::Full { what: "bytes of piece hashes".to_owned(), limit: HASH_BYTES_MAX });
         }
-        let run = record.stored_mut();
+        let run = record.stored_mut()?;
         let before = hash_bytes(&run.segments);
         for progress in segments {
             let index = progress.segment.0 as usize;
@@ -240,11 +240,11 @@ impl QuorumState {
             }
         }
         let grown = hash_bytes(&run.segments) - before;
-        record.fed(now);
+        run.feed(now);
+        let complete = |segment: &usize| run.columns.iter().all(|column| column.stored[*segment]);
+        let complete = (0..run.segments.len()).filter(complete).count() as u32;
         record.changed_at = now;
-        let complete = |segment: &usize| record.stored().columns.iter().all(|column| column.stored[*segment]);
-        let complete = (0..record.stored().segments.len()).filter(complete).count() as u32;
-        let reply = record.column_summary();
+        let reply = record.column_summary()?;
         self.index.hash_bytes += grown;
         events.push(Event::JobProgressed { job, segments: complete });
         Ok(reply)
@@ -262,14 +262,14 @@ impl QuorumState {
         let now = self.wall();
         let record = self.run_for(job, RunCommand::ColumnFailed)?;
         record.check_worker(worker)?;
-        let run = record.stored_mut();
+        let run = record.stored_mut()?;
         let target = run.columns.get_mut(column.0 as usize).ok_or_else(|| invalid(format!("no column {column}")))?;
         if attempt > target.attempt {
             return Err(Rejection::StaleAttempt { given: attempt, current: target.attempt });
         }
         let Some(lost) = target.grant.filter(|_| attempt == target.attempt) else {
             // A repeat, or the column has moved on: nothing to do but to say how things stand.
-            return Ok(record.column_summary());
+            return record.column_summary();
         };
         run.releasing.push(Releasing { column, grant: lost, attempt });
         run.failed.push((lost, short(reason)));
@@ -282,7 +282,7 @@ impl QuorumState {
             target.stored.resize(run.segments.len(), false);
         }
         events.push(Event::ColumnReassigned { job, column, from: Some(lost), to: next });
-        record.fed(now);
+        record.stored_mut()?.feed(now);
         let lost_peer = lost.holder.peer;
         let what = match next {
             Some(spare) => format!("column {column}: {} takes over from {lost_peer}: {reason}", spare.holder.peer),
@@ -290,7 +290,7 @@ impl QuorumState {
         };
         record.reason = Some(short(&format!("column {column} lost {lost_peer}: {reason}")));
         record.move_to(now, record.state, what);
-        if record.stored().failed.len() >= HOLDERS_FAILED_MAX {
+        if record.stored()?.failed.len() >= HOLDERS_FAILED_MAX {
             let reason = format!("{HOLDERS_FAILED_MAX} holders failed, the last because: {reason}");
             self.end_run(
                 job,
@@ -301,7 +301,7 @@ impl QuorumState {
             );
         }
         self.reindex_job(job);
-        Ok(self.jobs.get(&job).map_or(CommandReply::Done, JobRecord::column_summary))
+        self.jobs.get(&job).map_or(Ok(CommandReply::Done), JobRecord::column_summary)
     }
 
     pub(super) fn fail_run(
@@ -341,10 +341,10 @@ impl QuorumState {
         if record.state == RunState::Failed {
             return Ok(CommandReply::Done);
         }
-        if record.stored().fed != fed {
+        if record.stored()?.fed != fed {
             return Err(invalid(format!("job {job} was fed again since it looked idle")));
         }
-        let reason = match record.stored().segments.is_empty() {
+        let reason = match record.stored()?.segments.is_empty() {
             true => format!("its uploader was gone for {} s and nothing was stored", STORE_EMPTY_MAX.as_secs()),
             false => format!("nobody fed the run for {} minutes", STORE_IDLE_MAX.as_secs() / 60),
         };
@@ -354,9 +354,10 @@ impl QuorumState {
 
     pub(super) fn released(&mut self, job: JobId, released: Releasing) -> Applied {
         let record = self.run_for(job, RunCommand::Released)?;
-        record.stored_mut().releasing.retain(|releasing| *releasing != released);
+        let run = record.stored_mut()?;
+        run.releasing.retain(|releasing| *releasing != released);
         // The last holder of a removed object has let go: the object is gone.
-        let gone = record.stored_mut().manifest.filter(|_| record.stored_mut().releasing.is_empty());
+        let gone = run.manifest.filter(|_| run.releasing.is_empty());
         if let Some(manifest) = gone {
             self.forget_removed(job, manifest);
         }

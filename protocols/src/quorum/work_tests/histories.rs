@@ -52,12 +52,16 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
     if draw.skew == 0 {
         task.attempt.0 = task.attempt.0.saturating_sub(1);
     }
-    let report = |task, result| Command::Report { reports: vec![Report { task, result }] };
+    let report = |task, result| Command::Task(TaskCommand::Report { reports: vec![Report { task, result }] });
     let text = if draw.skew == 1 { "lie" } else { "true" };
     let command = match draw.what {
-        0 | 1 => Command::Submit { job, spec: JobSpec::Compute(Box::new(drawn_spec(draw))) },
-        2 | 3 => Command::SetWorker { worker: worker(draw.peer, 1 + draw.pick as u32 % 3) },
-        4 => Command::LoseWorker { peer: by, lease: LeaseId([draw.peer; 16]), reason: "gone".to_owned() },
+        0 | 1 => Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(drawn_spec(draw))) }),
+        2 | 3 => Command::Task(TaskCommand::SetWorker { worker: worker(draw.peer, 1 + draw.pick as u32 % 3) }),
+        4 => Command::Task(TaskCommand::LoseWorker {
+            peer: by,
+            lease: LeaseId([draw.peer; 16]),
+            reason: "gone".to_owned(),
+        }),
         5..=8 => report(task, done(text)),
         9 => report(task, failed(ErrorClass::ALL[draw.pick as usize % ErrorClass::ALL.len()])),
         10 => report(pick(&stops).unwrap_or(task), TaskResult::Stopped),
@@ -70,23 +74,27 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
                 let bytes = Some(Bytes::from(text));
                 report(task, TaskResult::Reveal { nonce: NONCE, output: Some(output(text.as_bytes())), bytes, receipt })
             }
-            None => Command::Noop,
+            None => Command::Quorum(QuorumCommand::Noop),
         },
-        15 => Command::Start { tasks: vec![task] },
-        16 => Command::SaveCheckpoint { task, checkpoint: output(b"half"), bytes: Some(Bytes::from("half")) },
-        17 | 18 => Command::Elapsed { until: state.next_timer().unwrap_or_default() },
-        19 => Command::Pause { job },
-        20 => Command::Resume { job },
-        21 if draw.pick < 128 => Command::Cancel { job },
-        21 => Command::Retry { job },
+        15 => Command::Task(TaskCommand::Start { tasks: vec![task] }),
+        16 => Command::Task(TaskCommand::SaveCheckpoint {
+            task,
+            checkpoint: output(b"half"),
+            bytes: Some(Bytes::from("half")),
+        }),
+        17 | 18 => Command::Quorum(QuorumCommand::Elapsed { until: state.next_timer().unwrap_or_default() }),
+        19 => Command::Job(job, JobCommand::Pause),
+        20 => Command::Job(job, JobCommand::Resume),
+        21 if draw.pick < 128 => Command::Job(job, JobCommand::Cancel),
+        21 => Command::Job(job, JobCommand::Retry),
         22 => {
             let resolution = [Resolution::Skip, Resolution::Fail, Resolution::Revert][draw.pick as usize % 3];
-            Command::Resolve { job, resolution }
+            Command::Job(job, JobCommand::Resolve { resolution })
         }
         _ => {
             let resources = (draw.skew == 2).then(|| Resources { slots: 2, ..spec(1).resources });
             let (priority, parallelism) = (Some(draw.pick), Some(draw.skew as u32));
-            Command::Update { job, priority, parallelism, resources }
+            Command::Job(job, JobCommand::Update { priority, parallelism, resources })
         }
     };
     (by, command)
@@ -101,11 +109,11 @@ fn check_given(before: &QuorumState, after: &QuorumState, (by, command): &(PeerI
         used.flat_map(|(worker, used)| used.tasks.iter().map(|task| (*worker, *task))).collect()
     };
     for (worker, task) in tasks(before).difference(&tasks(after)) {
-        let said = *by == *worker && matches!(command, Command::Report { .. });
+        let said = *by == *worker && matches!(command, Command::Task(TaskCommand::Report { .. }));
         // A vote that is over ends all its copies; those have nothing more to say.
-        let voted = matches!(command, Command::Report { .. })
+        let voted = matches!(command, Command::Task(TaskCommand::Report { .. }))
             && before.jobs[&task.id.job].compute().is_some_and(|(spec, _)| spec.verify.is_some());
-        let late = matches!(command, Command::Elapsed { .. });
+        let late = matches!(command, Command::Quorum(QuorumCommand::Elapsed { .. }));
         assert!(said || voted || late || !after.workers.contains_key(worker), "{task:?} was forgotten by {command:?}");
     }
 }
@@ -152,14 +160,14 @@ proptest! {
             let _ = quorum.apply(by, command);
         }
         for index in 0..4 {
-            let _ = quorum.apply(OWNER, Command::SetWorker { worker: worker(index, 3) });
+            let _ = quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(index, 3) }));
         }
         for _ in 0..2_000 {
             let Some(live) = quorum.state.jobs.values().find(|record| !record.state.is_final()) else { break };
             let (job, state) = (live.job, live.state);
             let _ = match state {
-                RunState::Paused | RunState::Pausing => quorum.control(Command::Resume { job }),
-                RunState::AwaitingResolution => quorum.control(Command::Resolve { job, resolution: Resolution::Skip }),
+                RunState::Paused | RunState::Pausing => quorum.control(Command::Job(job, JobCommand::Resume)),
+                RunState::AwaitingResolution => quorum.control(Command::Job(job, JobCommand::Resolve { resolution: Resolution::Skip })),
                 _ => Ok(CommandReply::Done),
             };
             // A copy that committed to a lie has nothing that it could show: only time helps there.

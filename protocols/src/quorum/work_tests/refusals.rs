@@ -11,7 +11,7 @@ fn a_peer_that_refuses_is_not_asked_again_at_once_and_why_says_so() {
     assert!(quorum.attempts(0).is_empty());
     assert!(quorum.state.why(job(1)).unwrap().contains("refused: not listed"));
     assert!(quorum.state.duties().iter().any(|duty| matches!(duty, Duty::FindWorkers { slots: 1, .. })));
-    quorum.apply(OWNER, Command::SetWorker { worker: worker(1, 1) }).unwrap();
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(1, 1) })).unwrap();
     quorum.work(&[1]);
     assert_eq!(quorum.job_state(1), RunState::Succeeded);
 }
@@ -52,10 +52,14 @@ fn a_worker_that_refused_and_restarted_is_asked_at_once() {
     let task = quorum.attempts(0)[0];
     quorum.report(0, task, failed(ErrorClass::Refused)).unwrap();
     assert_eq!(quorum.state.avoided_for(job(1)), BTreeSet::from([peer(0)]));
-    let lose = Command::LoseWorker { peer: peer(0), lease: LeaseId([0; 16]), reason: "restarted".to_owned() };
+    let lose = Command::Task(TaskCommand::LoseWorker {
+        peer: peer(0),
+        lease: LeaseId([0; 16]),
+        reason: "restarted".to_owned(),
+    });
     quorum.apply(OWNER, lose).unwrap();
     assert!(quorum.state.avoided_for(job(1)).is_empty());
-    quorum.apply(OWNER, Command::SetWorker { worker: worker(0, 1) }).unwrap();
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(0, 1) })).unwrap();
     quorum.work(&[0]);
     assert_eq!(quorum.job_state(1), RunState::Succeeded);
 }
@@ -67,7 +71,7 @@ fn a_peer_is_avoided_only_for_the_jobs_that_it_refused() {
     quorum.submit(1, spec(1));
     let task = quorum.attempts(0)[0];
     quorum.report(0, task, failed(ErrorClass::Refused)).unwrap();
-    quorum.apply(OWNER, Command::ReleaseWorker { peer: peer(0), lease: LeaseId([0; 16]) }).unwrap();
+    quorum.apply(OWNER, Command::Task(TaskCommand::ReleaseWorker { peer: peer(0), lease: LeaseId([0; 16]) })).unwrap();
     assert_eq!(quorum.state.avoided_for(job(1)), BTreeSet::from([peer(0)]));
     quorum.submit(2, spec(1));
     assert!(quorum.state.avoided_for(job(1)).is_empty() && quorum.state.avoided_for(job(2)).is_empty());
@@ -83,7 +87,7 @@ fn a_primary_hears_of_a_task_that_waits() {
         let task = quorum.attempts(0)[0];
         quorum.report(0, task, failed(class)).unwrap();
         assert_eq!(quorum.events, [Event::DutiesChanged], "{class}");
-        quorum.apply(OWNER, Command::Noop).unwrap();
+        quorum.apply(OWNER, Command::Quorum(QuorumCommand::Noop)).unwrap();
         assert_eq!(quorum.events, [], "nothing changed");
     }
 }
