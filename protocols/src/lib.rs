@@ -17,6 +17,7 @@ pub mod object;
 pub mod piece;
 pub mod quorum;
 pub mod resources;
+pub mod shared_map;
 pub mod task;
 pub mod text;
 pub mod trigger;

@@ -111,7 +111,7 @@ impl Steward {
         };
         let mut is_worker = false;
         local.look(&mut |state| {
-            is_worker = state.workers.get(&from).is_some_and(|worker| worker.grant.lease == lease);
+            is_worker = state.tasks.workers().get(&from).is_some_and(|worker| worker.grant.lease == lease);
         });
         if !is_worker {
             return TaskAnswer::UnknownLease;

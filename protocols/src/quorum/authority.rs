@@ -12,9 +12,11 @@
 //! The check reads what the primary has applied, which may lag behind what is committed. That is safe: an owner never
 //! changes, and a job that is not there yet is refused here as unknown, so that nobody slips through in between.
 
-use super::command::{Command, JobCommand, ObjectCommand, QuorumCommand, StoreCommand, TaskCommand, TriggerCommand};
-use super::state::QuorumState;
 use crate::ids::{JobId, ManifestHash, PeerId};
+use crate::quorum::command::{
+    Command, JobCommand, ObjectCommand, QuorumCommand, StoreCommand, TaskCommand, TriggerCommand,
+};
+use crate::quorum::state::QuorumState;
 
 /// The peer that sent a command, as the primary's transport authenticated it, and what the primary knows of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::command::{Batch, Command, JobCommand, QuorumCommand, TriggerCommand};
-use super::limits::LEVEL_TRIGGERS;
-use super::state::{Event, QuorumState};
 use crate::ids::*;
 use crate::job::compute::{Call, ComputeSpec, Program};
 use crate::job::spec::JobSpec;
+use crate::quorum::command::{Batch, Command, JobCommand, QuorumCommand, TriggerCommand};
+use crate::quorum::limits::LEVEL_TRIGGERS;
+use crate::quorum::state::{Event, QuorumState};
 use crate::trigger::record::{Cause, FireRow, Fired, SkipReason};
 use crate::trigger::spec::*;
 use crate::trigger::{Planner, audit, parse_instant};

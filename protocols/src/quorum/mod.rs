@@ -9,47 +9,39 @@
 
 mod apply;
 pub mod authority;
-pub mod claims;
 pub mod clock;
 #[cfg(test)]
 mod clock_tests;
 pub mod command;
 mod duties;
 mod invariants;
+mod jobs;
 pub mod level;
 pub mod limits;
 pub mod message;
-pub mod object;
-mod pace;
+mod objects;
 mod queries;
-mod schedule;
 pub mod snapshot;
 pub mod state;
 mod steps;
-mod timers;
+mod tasks;
+#[cfg(test)]
+mod tests;
 mod triggers;
-pub mod uses;
-mod work;
 
 pub use crate::membership::Voters;
 pub use authority::{Author, Authorship, Forbidden};
-pub use claims::{Claim, ClaimSelector, Claims};
 pub use command::{
     Batch, BatchReply, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, Rejection, StoreCommand,
     TaskCommand, TriggerCommand,
 };
+pub use jobs::JobBook;
 pub use message::{RaftAnswer, RaftMessage};
-pub use object::{ObjectRecord, ObjectState};
-pub use snapshot::SnapshotError;
+pub use objects::Catalog;
+pub use objects::claims::{self, Claim, ClaimSelector, Claims};
+pub use objects::record::{self as object, ObjectRecord, ObjectState};
+pub use objects::uses::{self, ObjectUse, Part, Uses};
+pub use snapshot::{SnapshotError, SnapshotView};
 pub use state::{Duty, Event, QuorumState};
-pub use uses::{ObjectUse, Part, Uses};
-pub use work::Errands;
-
-#[cfg(test)]
-mod tests;
-#[cfg(test)]
-mod trigger_model;
-#[cfg(test)]
-mod trigger_tests;
-#[cfg(test)]
-mod work_tests;
+pub use tasks::{Errands, TaskPool};
+pub use triggers::Triggers;

@@ -208,7 +208,7 @@ impl Tending {
             (std::mem::take(&mut touched.workers), std::mem::take(&mut touched.all))
         };
         if all {
-            self.context.quorum.look(&mut |state| workers.extend(state.workers.keys()));
+            self.context.quorum.look(&mut |state| workers.extend(state.tasks.workers().keys()));
             workers.extend(self.hands.keys());
         }
         workers.into_iter().for_each(|worker| self.serve(worker));
@@ -288,7 +288,7 @@ impl Tending {
         let mut message = None;
         let mut lease = None;
         context.quorum.look(&mut |state| {
-            let Some(record) = state.workers.get(&worker) else { return };
+            let Some(record) = state.tasks.workers().get(&worker) else { return };
             lease = Some(record.grant.lease);
             let hand = hands.entry(worker).or_insert_with(|| {
                 *numbered += 1;

@@ -238,7 +238,7 @@ async fn a_worker_that_falls_silent_is_lost_and_its_late_result_refused() {
     world.submit(spec(1));
     let old = world.ordered(2).await[0];
     world.script.dead.lock().unwrap().insert(peer(2));
-    let lost = |state: &QuorumState| state.workers.is_empty();
+    let lost = |state: &QuorumState| state.tasks.workers().is_empty();
     let started = tokio::time::Instant::now();
     world.quorum.reaches("the loss", lost).await;
     let lease = DriverSettings::default().worker_lease;
@@ -259,7 +259,7 @@ async fn a_lease_that_has_ended_at_its_worker_ends_here_at_the_next_renewal() {
     let (first, other) = if world.ordered_by_any().await == 2 { (2, 3) } else { (3, 2) };
     world.script.forgetful.lock().unwrap().insert(peer(first));
     let started = tokio::time::Instant::now();
-    let lost = |state: &QuorumState| !state.workers.contains_key(&peer(first));
+    let lost = |state: &QuorumState| !state.tasks.workers().contains_key(&peer(first));
     world.quorum.reaches("the loss", lost).await;
     assert!(started.elapsed() <= DriverSettings::default().worker_lease / 2, "{:?}", started.elapsed());
     world.script.dead.lock().unwrap().insert(peer(first));
@@ -286,10 +286,10 @@ async fn a_worker_that_was_lost_and_won_again_is_told_its_tasks() {
     let world = world(2, 3);
     world.script.silent.lock().unwrap().insert(peer(2));
     world.submit(spec(1));
-    world.quorum.reaches("the worker", |state| !state.workers.is_empty()).await;
+    world.quorum.reaches("the worker", |state| !state.tasks.workers().is_empty()).await;
     world.quorum.reaches("an attempt", |state| state.attempts_of(peer(2)).next().is_some()).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
-    let lease = world.quorum.read(|state| state.workers[&peer(2)].grant.lease);
+    let lease = world.quorum.read(|state| state.tasks.workers()[&peer(2)].grant.lease);
     let lose = Command::Task(TaskCommand::LoseWorker { peer: peer(2), lease, reason: "gone".to_owned() });
     world.quorum.commit(peer(PRIMARY), lose).unwrap();
     world.script.silent.lock().unwrap().clear();
@@ -391,8 +391,8 @@ async fn an_idle_worker_is_kept_for_a_while_and_let_go() {
     let task = world.ordered(2).await[0];
     assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
     tokio::time::sleep(idle * 3 / 4).await;
-    assert_eq!(world.quorum.read(|state| state.workers.len()), 1, "it was used a moment ago");
-    world.quorum.reaches("the release", |state| state.workers.is_empty()).await;
+    assert_eq!(world.quorum.read(|state| state.tasks.workers().len()), 1, "it was used a moment ago");
+    world.quorum.reaches("the release", |state| state.tasks.workers().is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]

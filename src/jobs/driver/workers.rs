@@ -61,7 +61,7 @@ pub(super) async fn find(context: &Context, tender: &Tender, wanted: Wanted) -> 
     let mut workers = BTreeMap::new();
     let mut avoided = BTreeSet::new();
     context.quorum.look(&mut |state| {
-        workers.clone_from(&state.workers);
+        workers.clone_from(state.tasks.workers());
         avoided = state.avoided_for(wanted.job);
     });
     let one = requirement(&wanted, 1, None);

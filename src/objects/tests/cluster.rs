@@ -375,7 +375,7 @@ impl Quorums for FakeQuorums {
                 Query::Object { manifest } => state.objects.get(&manifest).map_or(QueryAnswer::Unknown, |record| {
                     QueryAnswer::Object(Box::new(ObjectView {
                         hash: manifest,
-                        manifest: state.manifests[&manifest].to_vec(),
+                        manifest: state.objects.manifest(&manifest).unwrap().to_vec(),
                         record: record.clone(),
                     }))
                 }),

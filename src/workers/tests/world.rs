@@ -409,7 +409,7 @@ impl World {
             let mut messages = Vec::new();
             self.quorum.with(|state| {
                 let is_lease = |worker: &WorkerRecord| worker.grant.lease == lease;
-                if !state.workers.get(&me).is_some_and(is_lease) {
+                if !state.tasks.workers().get(&me).is_some_and(is_lease) {
                     return;
                 }
                 for (task, keep) in state.stops_of(me).into_iter().filter(|(task, _)| !busy.contains(task)) {
@@ -502,7 +502,8 @@ impl World {
         self.quorum.with(|state| state.jobs[&job].reason.clone().unwrap_or_default())
     }
     pub fn task(&self, job: JobId, step: u16, task: u32) -> TaskRecord {
-        self.quorum.with(|state| state.tables[&job].get(StepIndex(step), TaskIndex(task)).unwrap().clone())
+        self.quorum
+            .with(|state| state.tasks.table(&job).unwrap().get(StepIndex(step), TaskIndex(task)).unwrap().clone())
     }
     pub fn result(&self, job: JobId, step: u16, task: u32) -> Output {
         *self.task(job, step, task).output().unwrap()
@@ -532,7 +533,7 @@ impl World {
     }
     pub fn checkpoints(&self, job: JobId) -> usize {
         self.quorum.with(|state| {
-            let tasks = state.tables[&job].tasks(StepIndex(0)).iter();
+            let tasks = state.tasks.table(&job).unwrap().tasks(StepIndex(0)).iter();
             tasks.filter(|task| task.notes.as_ref().is_some_and(|notes| notes.checkpoint.is_some())).count()
         })
     }

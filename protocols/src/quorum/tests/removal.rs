@@ -3,7 +3,7 @@
 use super::*;
 use crate::job::compute::{Call, ComputeSpec, Content, Map, Program, Split};
 use crate::quorum::limits::LEVEL;
-use crate::quorum::uses::Part;
+use crate::quorum::objects::uses::Part;
 use crate::trigger::spec::{Bounds, ConditionSpec, Source, TriggerSpec, TriggeredSpec, When};
 
 fn named(name: &str) -> JobSpec {
@@ -52,7 +52,7 @@ fn a_name_that_is_removed_takes_no_other_along() {
     assert_eq!(kept(quorum.apply(peer(0), remove(one(0, "a.txt"), false))), ["b.txt", "a.txt"], "sent again");
     assert_eq!(kept(quorum.apply(peer(8), remove(one(8, "a.txt"), false))), ["b.txt"]);
     assert_eq!(quorum.state.objects[&hash()].state, ObjectState::Live);
-    assert!(quorum.state.manifests.contains_key(&hash()));
+    assert!(quorum.state.objects.manifest(&hash()).is_some());
     assert!(kept(quorum.apply(peer(0), remove(one(0, "b.txt"), false))).is_empty());
     assert_eq!(quorum.state.objects[&hash()].state, ObjectState::Removing);
     assert_eq!(quorum.events, [Event::ObjectRemoved { manifest: hash() }]);

@@ -207,7 +207,7 @@ fn skew(span: &mut Span, step: Step<'_>) {
 }
 
 fn deliver(state: &QuorumState, planner: &mut Planner, step: Step<'_>) -> Command {
-    let known = state.emitters.get(&EMITTER).map_or(0, |emitter| emitter.sequence);
+    let known = state.triggers.emitters().get(&EMITTER).map_or(0, |emitter| emitter.sequence);
     let follows = known.saturating_sub(u64::from(step.byte(3) % 3)) + u64::from(step.byte(3) > 250);
     let count = u64::from(step.byte(4) % 4);
     let event = |index: u64| Event {

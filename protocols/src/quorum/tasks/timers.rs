@@ -5,17 +5,17 @@
 //! proposes `QuorumCommand::Elapsed` with the instant it waited for. Record time becomes that instant. Timers are record time
 //! ([`super::clock`]): clocks that are set move none, and nothing in the state ever looks at a clock.
 
-use super::state::{Event, QuorumState};
 use crate::ids::{JobId, Millis};
 use crate::job::compute::{ComputeSpec, Stragglers};
 use crate::job::record::{JobRecord, RunState};
 use crate::job::transition::RunCommand;
 use crate::quorum::command::CommandReply;
+use crate::quorum::state::{Event, QuorumState};
 use crate::task::limits::{STOP_WAIT, WAKES_MAX};
 use crate::task::record::{ErrorClass, TaskAttempt, TaskId, TaskState};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Timer {
+pub(in crate::quorum) enum Timer {
     Run,
     Step,
     /// A delayed task may be tried again.
@@ -32,13 +32,15 @@ pub(super) enum Timer {
 
 impl QuorumState {
     /// The run's timers, without those of attempts that are being stopped.
-    pub(super) fn timers(&self, record: &JobRecord) -> Vec<(Timer, Millis)> {
+    pub(in crate::quorum) fn timers(&self, record: &JobRecord) -> Vec<(Timer, Millis)> {
         let Some((spec, run)) = record.compute().filter(|_| !record.state.is_final()) else { return Vec::new() };
         let mut timers = Vec::new();
         if record.state != RunState::Cancelling {
             timers.push((Timer::Run, run.clock_at.plus(spec.timeouts.run)));
         }
-        let Some(index) = self.tables.get(&record.job).and_then(|table| table.of(run.step)) else { return timers };
+        let Some(index) = self.tasks.tables.get(&record.job).and_then(|table| table.of(run.step)) else {
+            return timers;
+        };
         if matches!(record.state, RunState::Pending | RunState::Running)
             && let Some(step) = spec.timeouts.step
         {
@@ -63,7 +65,7 @@ impl QuorumState {
     fn straggler(&self, record: &JobRecord) -> Option<(Millis, TaskId)> {
         let (spec, run) = record.compute()?;
         let Stragglers { slower_percent, done_percent } = spec.stragglers?;
-        let table = self.tables.get(&record.job)?;
+        let table = self.tasks.tables.get(&record.job)?;
         let index = table.of(run.step)?;
         let enough = index.tally.done as u64 * 100 >= index.tally.total as u64 * done_percent as u64;
         if !enough || index.tally.done == 0 || !index.ready.is_empty() || run.ending.is_some() {
@@ -81,17 +83,17 @@ impl QuorumState {
 
     /// The earliest timer of all.
     pub fn next_timer(&self) -> Option<Millis> {
-        self.index.work.due.first().map(|(due, _)| *due)
+        self.tasks.next_timer()
     }
 
-    pub(super) fn elapsed(&mut self, until: Millis, events: &mut Vec<Event>) -> CommandReply {
+    pub(in crate::quorum) fn elapsed(&mut self, until: Millis, events: &mut Vec<Event>) -> CommandReply {
         // Another timer was set meanwhile, or this one was seen to: nothing to do.
         if self.next_timer() != Some(until) {
             return CommandReply::Done;
         }
         self.time = self.time.max(until);
         for _ in 0..WAKES_MAX {
-            let Some(&(due, job)) = self.index.work.due.first() else { break };
+            let Some(&(due, job)) = self.tasks.index.due.first() else { break };
             if due > self.time {
                 break;
             }
@@ -103,8 +105,8 @@ impl QuorumState {
     /// Serves every timer of the run that has run out.
     fn wake(&mut self, job: JobId, events: &mut Vec<Event>) {
         let now = self.time;
-        let over = |stopping: &crate::task::record::Stopping| stopping.since.plus(STOP_WAIT) <= now;
-        let stopped: Vec<_> = self.stopping_of(job).filter(|task| self.stopping.get(task).is_some_and(over)).collect();
+        let over = self.tasks.stopping_of(job).filter(|(_, stopping)| stopping.since.plus(STOP_WAIT) <= now);
+        let stopped: Vec<_> = over.map(|(task, _)| *task).collect();
         stopped.into_iter().for_each(|task| self.stop_ended(task));
         let Some(record) = self.jobs.get(&job) else { return };
         if record.trigger().is_some() {
@@ -123,7 +125,7 @@ impl QuorumState {
         let Some(record) = self.jobs.get(&job).filter(|record| !record.state.is_final()) else { return };
         let Some((spec, run)) = record.compute() else { return };
         let (step, by) = (run.step, RunCommand::Elapsed);
-        let index = self.tables.get(&job).and_then(|table| table.of(step));
+        let index = self.tasks.tables.get(&job).and_then(|table| table.of(step));
         match timer {
             Timer::Run => self.run_over(job, &spec.clone(), events),
             Timer::Step => {
@@ -174,7 +176,7 @@ impl QuorumState {
 
     /// An attempt that its worker should have ended long ago: another may try, and the worker is told to stop.
     fn give_up(&mut self, task: TaskAttempt, timeout: std::time::Duration) {
-        let table = self.tables.get(&task.id.job);
+        let table = self.tasks.tables.get(&task.id.job);
         let live = table.and_then(|table| table.get(task.id.step, task.id.task)?.attempt(task.attempt).cloned());
         let Some(live) = live else { return };
         let reason = format!("nothing was heard of it past its timeout of {timeout:?}");

@@ -1,27 +1,28 @@
-//! Triggers: from an instant, an event, a condition or a person to a run or a recorded skip.
+//! Fires: the life of a trigger, and of each fire from its cause to the end of its run.
 //!
 //! Every way to a fire ends in [`QuorumState::fire`], which applies the overlap policy and writes the row. Runs tell their
 //! trigger that they ended through `finished`, at the end of the entry: so a run that ends while another command is half
 //! applied changes nothing under it.
 
-use super::*;
-use crate::ids::Nonce;
+use bytes::Bytes;
+
+use crate::ids::{JobId, Millis, Nonce, PeerId};
 use crate::job::compute::{ComputeSpec, Content};
-use crate::job::limits::JOBS_LIVE_MAX;
-use crate::job::record::Run;
+use crate::job::limits::{JOBS_LIVE_MAX, REASON_BYTES_MAX};
+use crate::job::record::{JobRecord, Run, RunState};
 use crate::job::spec::JobSpec;
-use crate::trigger::condition::{ConditionState, Observation};
-use crate::trigger::event::{Delivery, Match};
+use crate::job::transition::RunCommand;
+use crate::quorum::apply::{Applied, invalid, short};
+use crate::quorum::command::{CommandReply, Rejection};
+use crate::quorum::state::{Event, QuorumState};
 use crate::trigger::input::{Values, render};
 use crate::trigger::limits::*;
 use crate::trigger::record::{
-    Cause, Clock, Debounced, Due, Ended, FireRow, Fired, FiredBy, SkipReason, Skipped, Span, TriggerRun,
+    Cause, Clock, Due, Ended, FireRow, Fired, FiredBy, SeenId, SkipReason, Skipped, Span, TriggerRun, Waiting,
 };
-use crate::trigger::record::{SeenId, Waiting};
 use crate::trigger::reopen::{InstantRange, Leap};
 use crate::trigger::spec::{MissedPolicy, Overlap, TriggeredSpec, When};
 use crate::wire;
-use bytes::Bytes;
 
 /// What one row stands for, until others of its sort join it.
 const ONE: u64 = 1;
@@ -29,12 +30,12 @@ const ONE: u64 = 1;
 impl QuorumState {
     // ---- the trigger's own life ----
 
-    pub(super) fn check_trigger_room(&self, spec: &TriggeredSpec) -> Result<(), Rejection> {
-        if self.index.triggers.live.len() >= TRIGGERS_MAX {
+    pub(in crate::quorum) fn check_trigger_room(&self, spec: &TriggeredSpec) -> Result<(), Rejection> {
+        if self.triggers.index.live.len() >= TRIGGERS_MAX {
             return Err(Rejection::Full { what: "triggers".to_owned(), limit: TRIGGERS_MAX });
         }
         if let When::Event(event) = &spec.trigger.when
-            && self.index.triggers.names.get(&event.name).is_some_and(|jobs| jobs.len() >= MATCHES_MAX)
+            && self.triggers.index.names.get(&event.name).is_some_and(|jobs| jobs.len() >= MATCHES_MAX)
         {
             let what = format!("triggers that listen to {:?}", event.name);
             return Err(Rejection::Full { what, limit: MATCHES_MAX });
@@ -56,7 +57,7 @@ impl QuorumState {
     }
 
     /// Right after its record was made: jobs that it waits for may have ended long ago.
-    pub(super) fn begin_trigger(&mut self, job: JobId, events: &mut Vec<Event>) {
+    pub(in crate::quorum) fn begin_trigger(&mut self, job: JobId, events: &mut Vec<Event>) {
         self.reindex_trigger(job);
         let Some((spec, _)) = self.trigger(job) else { return };
         let When::After(jobs) = &spec.trigger.when else { return };
@@ -73,8 +74,8 @@ impl QuorumState {
         self.settle_trigger(job, events);
     }
 
-    pub(super) fn suspend(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
-        let state = self.run_for(job, RunCommand::Suspend)?.state;
+    pub(in crate::quorum) fn suspend(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
+        let state = self.jobs.run_for(job, RunCommand::Suspend)?.state;
         if state == RunState::Paused {
             return Ok(CommandReply::Done);
         }
@@ -86,8 +87,8 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    pub(super) fn unsuspend(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
-        let state = self.run_for(job, RunCommand::Unsuspend)?.state;
+    pub(in crate::quorum) fn unsuspend(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
+        let state = self.jobs.run_for(job, RunCommand::Unsuspend)?.state;
         if state == RunState::Running {
             return Ok(CommandReply::Done);
         }
@@ -101,7 +102,7 @@ impl QuorumState {
     }
 
     /// Ends the trigger, and its runs with it.
-    pub(super) fn cancel_trigger(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
+    pub(in crate::quorum) fn cancel_trigger(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
         if self.jobs.get(&job).is_some_and(|record| record.state.is_final()) {
             return Ok(CommandReply::Done);
         }
@@ -136,13 +137,13 @@ impl QuorumState {
         }
         self.enter_trigger(job, to, what, events);
         // Whoever waits for its runs learns that there will be no more.
-        if self.index.triggers.after.contains_key(&job) {
-            self.index.triggers.finished.insert(job);
+        if self.triggers.index.after.contains_key(&job) {
+            self.triggers.index.finished.insert(job);
         }
     }
 
     /// Ends a trigger that has nothing more to fire and nothing that runs; brings the index up to date.
-    fn settle_trigger(&mut self, job: JobId, events: &mut Vec<Event>) {
+    pub(super) fn settle_trigger(&mut self, job: JobId, events: &mut Vec<Event>) {
         let over = self.jobs.get(&job).filter(|record| !record.state.is_final()).and_then(|record| {
             let (spec, run) = record.trigger()?;
             (!run.is_busy() && run.debounced.is_none() && self.is_exhausted(spec, run)).then_some(run.rows)
@@ -171,13 +172,13 @@ impl QuorumState {
         }
     }
 
-    fn with_trigger<R>(&mut self, job: JobId, change: impl FnOnce(&mut TriggerRun) -> R) -> Option<R> {
+    pub(super) fn with_trigger<R>(&mut self, job: JobId, change: impl FnOnce(&mut TriggerRun) -> R) -> Option<R> {
         self.jobs.get_mut(&job)?.trigger_mut().map(|(_, run)| change(run))
     }
 
     // ---- what fires ----
 
-    pub(super) fn due(&mut self, spans: &[Span], events: &mut Vec<Event>) -> Applied {
+    pub(in crate::quorum) fn due(&mut self, spans: &[Span], events: &mut Vec<Event>) -> Applied {
         if spans.len() > SPANS_MAX {
             return Err(Rejection::Full { what: "triggers in one command".to_owned(), limit: SPANS_MAX });
         }
@@ -204,7 +205,7 @@ impl QuorumState {
         let fresh = fresh && named.all(|instant| clock.is_open(instant));
         let over = clock.from.is_some() && clock.next.is_none();
         #[cfg(test)]
-        let fresh = fresh || crate::quorum::trigger_model::PLANTED.get();
+        let fresh = fresh || super::model::PLANTED.get();
         if !fresh || over {
             return;
         }
@@ -283,7 +284,7 @@ impl QuorumState {
     /// The clocks were stepped, and wall time was `before`. How many instants are open again.
     pub(in crate::quorum) fn step_triggers(&mut self, before: Millis, by_ms: i64, events: &mut Vec<Event>) -> u64 {
         let now = self.wall();
-        let jobs: Vec<JobId> = self.index.triggers.live.iter().copied().collect();
+        let jobs: Vec<JobId> = self.triggers.index.live.iter().copied().collect();
         let mut reopened = 0u64;
         for job in jobs {
             let Some((spec, run)) = self.jobs.get_mut(&job).and_then(|record| record.trigger_mut()) else { continue };
@@ -312,7 +313,7 @@ impl QuorumState {
     }
 
     /// By a person.
-    pub(super) fn fire_now(
+    pub(in crate::quorum) fn fire_now(
         &mut self,
         by: PeerId,
         job: JobId,
@@ -320,7 +321,7 @@ impl QuorumState {
         respect_overlap: bool,
         events: &mut Vec<Event>,
     ) -> Applied {
-        self.run_for(job, RunCommand::Fire)?;
+        self.jobs.run_for(job, RunCommand::Fire)?;
         self.forget_old_seen();
         let (id, cause) = (SeenId::from(nonce), Cause::Manual(nonce));
         let Some((_, run)) = self.trigger(job) else { return Err(Rejection::UnknownJob { job }) };
@@ -336,178 +337,17 @@ impl QuorumState {
         Ok(row.map_or(CommandReply::Done, |row| CommandReply::Fired(Box::new(row))))
     }
 
-    pub(super) fn deliver(
-        &mut self,
-        emitter: PeerId,
-        (follows, reaches, lost): (u64, u64, u64),
-        deliveries: &[Delivery],
-        events: &mut Vec<Event>,
-    ) -> Applied {
-        check_delivery(follows, reaches, deliveries)?;
-        let known = self.emitters.get(&emitter).map_or(follows, |emitter| emitter.sequence);
-        if follows > known {
-            return Err(Rejection::EventGap { known, follows });
-        }
-        self.forget_old_seen();
-        let fresh = || deliveries.iter().filter(|delivery| delivery.sequence > known);
-        let matches = || fresh().flat_map(|delivery| delivery.matches.iter().map(move |found| (delivery, found)));
-        self.check_delivery_room(matches())?;
-        self.make_room_for(emitter)?;
-        for (delivery, found) in matches() {
-            self.hear(emitter, delivery, found, events);
-        }
-        let (now, stamp) = (self.time, self.wall());
-        let record = self.emitters.entry(emitter).or_default();
-        // A repeat says again what was lost.
-        let lost = if reaches > known { lost } else { 0 };
-        (record.sequence, record.at) = (known.max(reaches), now);
-        record.lost = record.lost.saturating_add(lost);
-        let reaches = record.sequence;
-        if lost > 0 {
-            let jobs: Vec<_> = self.index.triggers.names.values().flatten().copied().collect();
-            for job in jobs {
-                let cause = Cause::Event(SeenId([0; 16]));
-                self.write(job, cause, Fired::Skipped { last: stamp, count: lost, reason: SkipReason::Lost }, events);
-            }
-        }
-        Ok(CommandReply::Delivered { reaches })
-    }
-
-    /// Refuses a delivery that the quorum has no room for, before any of it is taken.
-    fn check_delivery_room<'d>(
-        &self,
-        matches: impl Iterator<Item = (&'d Delivery, &'d Match)>,
-    ) -> Result<(), Rejection> {
-        let (mut starts, mut bytes) = (0, 0);
-        let mut seen = std::collections::BTreeMap::<JobId, usize>::new();
-        for (delivery, found) in matches.filter(|(_, found)| found.fault.is_none()) {
-            starts += 1;
-            bytes += delivery.event.data.len() + self.index.work.specification(found.job);
-            *seen.entry(found.job).or_default() += usize::from(delivery.event.id.is_some());
-        }
-        if starts > 0 && self.index.live.len() + starts > JOBS_LIVE_MAX {
-            return Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX });
-        }
-        if starts > 0 {
-            self.check_bytes(bytes)?;
-        }
-        let all: usize = seen.values().sum();
-        if all > 0 && self.index.triggers.seen.len() + all > SEEN_MAX {
-            return Err(Rejection::Full { what: "ids of events within their windows".to_owned(), limit: SEEN_MAX });
-        }
-        seen.into_iter().try_for_each(|(job, more)| self.check_seen(job, more))
-    }
-
-    fn make_room_for(&mut self, emitter: PeerId) -> Result<(), Rejection> {
-        if self.emitters.contains_key(&emitter) || self.emitters.len() < EMITTERS_MAX {
-            return Ok(());
-        }
-        let silent = self.emitters.iter().map(|(peer, emitter)| (emitter.at, *peer)).min();
-        match silent {
-            Some((at, peer)) if self.time.since(at) >= EMITTER_SILENT => {
-                self.emitters.remove(&peer);
-                Ok(())
-            }
-            _ => Err(Rejection::Full { what: "emitters of events".to_owned(), limit: EMITTERS_MAX }),
-        }
-    }
-
-    /// One event for one trigger.
-    fn hear(&mut self, emitter: PeerId, delivery: &Delivery, found: &Match, events: &mut Vec<Event>) {
-        let (job, event, now) = (found.job, &delivery.event, self.time);
-        let Some(record) = self.jobs.get(&job).filter(|record| !record.state.is_final()) else { return };
-        let Some((spec, run)) = record.trigger() else { return };
-        let When::Event(wanted) = &spec.trigger.when else { return };
-        let id = event.seen_id(emitter, delivery.sequence);
-        if wanted.name != event.name || run.seen.contains_key(&id) {
-            return;
-        }
-        let (debounce, window, suspended) = (wanted.debounce, wanted.dedupe_window, run.suspended);
-        let cause = Cause::Event(id);
-        // What has no id of its own is told apart by its place at its emitter, and no place is taken twice.
-        if event.id.is_some() && !window.is_zero() {
-            self.see(job, id, window);
-        }
-        if let Some(fault) = &found.fault {
-            self.note(job, fault);
-            self.skip(job, cause, SkipReason::Fault, events);
-        } else if suspended {
-            self.skip(job, cause, SkipReason::Suspended, events);
-        } else if debounce.is_zero() {
-            let input = render(job, &Values::Event { event, from: emitter });
-            self.fire(job, cause, input, true, events);
-        } else {
-            let input = render(job, &Values::Event { event, from: emitter });
-            let before = self.with_trigger(job, |run| run.debounced.take()).flatten();
-            let since = before.as_ref().map_or(now, |before| before.since);
-            if let Some(before) = before {
-                self.skip(job, before.cause, SkipReason::Debounced, events);
-            }
-            let until = now.plus(debounce).min(since.plus(debounce * DEBOUNCE_STRETCH));
-            self.with_trigger(job, |run| run.debounced = Some(Box::new(Debounced { cause, input, since, until })));
-        }
-        self.reindex_job(job);
-    }
-
-    /// The stream of events has come to rest.
-    pub(in crate::quorum) fn wake_trigger(&mut self, job: JobId, events: &mut Vec<Event>) {
-        let now = self.time;
-        let rested = self.with_trigger(job, |run| run.debounced.take_if(|debounced| debounced.until <= now)).flatten();
-        let suspended = self.trigger(job).is_some_and(|(_, run)| run.suspended);
-        if let Some(Debounced { cause, input, .. }) = rested.map(|rested| *rested) {
-            if suspended {
-                self.skip(job, cause, SkipReason::Suspended, events);
-            } else {
-                self.fire(job, cause, input, true, events);
-            }
-        }
-        self.settle_trigger(job, events);
-    }
-
-    pub(super) fn observe(&mut self, job: JobId, observation: &Observation, events: &mut Vec<Event>) -> Applied {
-        let now = self.time;
-        let record = self.jobs.get(&job).ok_or(Rejection::UnknownJob { job })?;
-        let command = || "observe".to_owned();
-        let Some((spec, run)) = record.trigger() else { return Err(Rejection::NoTrigger { job, command: command() }) };
-        let When::Condition(condition) = &spec.trigger.when else {
-            return Err(invalid(format!("the trigger of job {job} is {} and has no condition", spec.trigger.name())));
-        };
-        if record.state.is_final() || run.suspended {
-            return Err(Rejection::IllegalState { job, state: record.state, command: command() });
-        }
-        if let Ok(seen) = &observation.seen {
-            let distinct = seen.witnesses.iter().collect::<BTreeSet<_>>().len();
-            let needed = condition.verify.map_or(0, |verify| verify.agree as usize);
-            if distinct < needed || seen.witnesses.len() > WITNESSES_MAX {
-                return Err(invalid(format!("{distinct} peers saw it and {needed} must")));
-            }
-            if seen.value.len() > OBSERVED_BYTES_MAX {
-                let bytes = seen.value.len();
-                return Err(Rejection::TooLarge { what: "value".to_owned(), bytes, limit: OBSERVED_BYTES_MAX });
-            }
-        }
-        let condition = condition.clone();
-        // The record keeps enough of the value for people; the run is given the whole.
-        let kept = Observation {
-            seen: match &observation.seen {
-                Ok(seen) => Ok(crate::trigger::condition::Seen { value: short(&seen.value), ..seen.clone() }),
-                Err(why) => Err(short(why)),
-            },
-        };
-        let observed = |state: &mut ConditionState| (state.observe(&condition, now, &kept), state.number);
-        let (fires, number) = self.with_trigger(job, |run| observed(&mut run.condition)).unwrap_or_default();
-        if let (true, Ok(seen)) = (fires, &observation.seen) {
-            let input = render(job, &Values::Condition { value: &seen.value });
-            self.fire(job, Cause::Condition(number), input, true, events);
-        }
-        self.reindex_job(job);
-        Ok(CommandReply::Done)
-    }
-
     // ---- one fire ----
 
     /// Runs, queues or skips, as the overlap policy says, and writes the row; its number.
-    fn fire(&mut self, job: JobId, cause: Cause, input: Bytes, respect_overlap: bool, events: &mut Vec<Event>) -> u64 {
+    pub(super) fn fire(
+        &mut self,
+        job: JobId,
+        cause: Cause,
+        input: Bytes,
+        respect_overlap: bool,
+        events: &mut Vec<Event>,
+    ) -> u64 {
         let Some((spec, run)) = self.trigger(job) else { return 0 };
         let (busy, waiting, owner) = (run.is_busy(), run.waiting.len(), self.jobs.get(&job).map(|record| record.owner));
         let room = run.input_bytes() + input.len() <= WAITING_BYTES_MAX;
@@ -543,7 +383,7 @@ impl QuorumState {
         number
     }
 
-    fn skip(&mut self, job: JobId, cause: Cause, reason: SkipReason, events: &mut Vec<Event>) -> u64 {
+    pub(super) fn skip(&mut self, job: JobId, cause: Cause, reason: SkipReason, events: &mut Vec<Event>) -> u64 {
         let last = match cause {
             Cause::Instant(instant) => instant,
             _ => self.wall(),
@@ -552,8 +392,8 @@ impl QuorumState {
     }
 
     /// Writes a row; its number. What is skipped for the reason of the row before is counted there.
-    fn write(&mut self, job: JobId, cause: Cause, what: Fired, events: &mut Vec<Event>) -> u64 {
-        let (now, share) = (self.wall(), FIRES_KEPT_TOTAL / self.index.triggers.live.len().max(1));
+    pub(super) fn write(&mut self, job: JobId, cause: Cause, what: Fired, events: &mut Vec<Event>) -> u64 {
+        let (now, share) = (self.wall(), FIRES_KEPT_TOTAL / self.triggers.index.live.len().max(1));
         let share = share.clamp(FIRES_KEPT_MIN, FIRES_KEPT_MAX);
         let row = self.with_trigger(job, |run| {
             let before = run.fires.back_mut().filter(|before| may_join(&run.clock, before, cause, what));
@@ -587,11 +427,11 @@ impl QuorumState {
         let record = self.jobs.get(&by.job)?;
         let owner = record.owner;
         let (triggered, trigger) = record.trigger()?;
-        if self.index.live.len() >= JOBS_LIVE_MAX || trigger.live.len() >= RUNS_LIVE_MAX {
+        if self.jobs.live_len() >= JOBS_LIVE_MAX || trigger.live.len() >= RUNS_LIVE_MAX {
             return None;
         }
         let mut spec: ComputeSpec = triggered.job.clone();
-        let bytes = self.index.work.specification(by.job) + input.len();
+        let bytes = self.tasks.specification_bytes(by.job) + input.len();
         self.check_room(&spec, bytes).ok()?;
         spec.give(INPUT_NAME, &Content::Inline(input));
         let (job, now) = (run_of(by), self.wall());
@@ -600,20 +440,8 @@ impl QuorumState {
         }
         let Run::Compute(mut run) = self.new_compute_run(&spec) else { return None };
         run.fired_by = Some(by);
-        let mut record = JobRecord {
-            job,
-            run: Run::Compute(run),
-            spec: JobSpec::Compute(Box::new(spec)),
-            owner,
-            state: RunState::Pending,
-            before_pause: None,
-            reason: None,
-            created_at: now,
-            changed_at: now,
-            finished_at: None,
-            history: Vec::new(),
-        };
-        record.move_to(now, RunState::Pending, format!("fired by {}", by.job));
+        let spec = JobSpec::Compute(Box::new(spec));
+        let record = JobRecord::begin((job, owner), now, spec, Run::Compute(run), format!("fired by {}", by.job));
         self.jobs.insert(job, record);
         self.begin_compute(job);
         events.push(Event::JobChanged { job, state: RunState::Pending });
@@ -648,7 +476,7 @@ impl QuorumState {
     }
 
     /// A note for people, kept until the next.
-    fn note(&mut self, job: JobId, what: &str) {
+    pub(super) fn note(&mut self, job: JobId, what: &str) {
         if let Some(record) = self.jobs.get_mut(&job) {
             record.reason = Some(short(what));
         }
@@ -657,16 +485,16 @@ impl QuorumState {
     // ---- what ended ----
 
     /// Called wherever a job ends.
-    pub(super) fn job_finished(&mut self, job: JobId) {
+    pub(in crate::quorum) fn job_finished(&mut self, job: JobId) {
         let fired = self.jobs.get(&job).and_then(JobRecord::compute).is_some_and(|(_, run)| run.fired_by.is_some());
-        if fired || self.index.triggers.after.contains_key(&job) {
-            self.index.triggers.finished.insert(job);
+        if fired || self.triggers.index.after.contains_key(&job) {
+            self.triggers.index.finished.insert(job);
         }
     }
 
     /// Tells triggers what ended in this entry. Called once per entry, after its commands.
     pub(in crate::quorum) fn serve_finished(&mut self, events: &mut Vec<Event>) {
-        while let Some(job) = self.index.triggers.finished.pop_first() {
+        while let Some(job) = self.triggers.index.finished.pop_first() {
             let Some(record) = self.jobs.get(&job) else { continue };
             let by = record.compute().and_then(|(_, run)| run.fired_by);
             let ended = Ended { run: job, state: record.state, at: record.finished_at.unwrap_or_default() };
@@ -675,7 +503,7 @@ impl QuorumState {
                 self.run_ended(by, ended, events);
             }
             for upstream in [Some(job), by.map(|by| by.job)].into_iter().flatten() {
-                let waiting: Vec<_> = self.index.triggers.after.get(&upstream).into_iter().flatten().copied().collect();
+                let waiting: Vec<_> = self.triggers.index.after.get(&upstream).into_iter().flatten().copied().collect();
                 for waiting in waiting {
                     if !defined {
                         self.upstream_ended(waiting, upstream, ended, events);
@@ -748,37 +576,10 @@ impl QuorumState {
             self.skip(job, cause, SkipReason::Outcome, events);
         }
     }
-
-    // ---- ids that were seen ----
-
-    fn see(&mut self, job: JobId, id: SeenId, window: std::time::Duration) {
-        // A clock that is set forward must not end the window.
-        let until = self.led.plus(window);
-        self.with_trigger(job, |run| run.seen.insert(id, until));
-        self.index.triggers.seen.insert((until, job, id));
-    }
-
-    fn check_seen(&self, job: JobId, more: usize) -> Result<(), Rejection> {
-        let seen = self.trigger(job).map_or(0, |(_, run)| run.seen.len());
-        if seen + more > SEEN_PER_TRIGGER_MAX {
-            let what = format!("ids within their window for job {job}");
-            return Err(Rejection::Full { what, limit: SEEN_PER_TRIGGER_MAX });
-        }
-        Ok(())
-    }
-
-    fn forget_old_seen(&mut self) {
-        while let Some((until, job, id)) =
-            self.index.triggers.seen.first().copied().filter(|(until, ..)| *until <= self.led)
-        {
-            self.index.triggers.seen.remove(&(until, job, id));
-            self.with_trigger(job, |run| run.seen.remove(&id));
-        }
-    }
 }
 
 /// The id of the run that a row makes: whoever works it out again finds the same.
-pub(in crate::quorum) fn run_of(by: FiredBy) -> JobId {
+fn run_of(by: FiredBy) -> JobId {
     let mut hasher = blake3::Hasher::new_derive_key("quorate 2026 trigger run 1");
     hasher.update(&wire::encode(&by));
     let mut local = [0; 16];
@@ -828,30 +629,4 @@ fn check_span(span: &Span) -> Result<(), Rejection> {
     // It may fall due before it: see `Clock::lag`.
     let onward = span.next.is_none_or(|next| last.is_none_or(|last| next.instant > last));
     ensure(onward, "the next instant is not later")
-}
-
-fn check_delivery(follows: u64, reaches: u64, deliveries: &[Delivery]) -> Result<(), Rejection> {
-    if deliveries.len() > EVENTS_PER_DELIVERY_MAX {
-        return Err(Rejection::Full { what: "events in one delivery".to_owned(), limit: EVENTS_PER_DELIVERY_MAX });
-    }
-    let bytes: usize = deliveries.iter().map(|delivery| delivery.event.data.len()).sum();
-    if bytes > DELIVERY_BYTES_MAX {
-        return Err(Rejection::TooLarge { what: "delivery".to_owned(), bytes, limit: DELIVERY_BYTES_MAX });
-    }
-    let mut before = follows;
-    for Delivery { sequence, event, matches } in deliveries {
-        if *sequence <= before || *sequence > reaches {
-            return Err(invalid(format!("event {sequence} is out of order between {follows} and {reaches}")));
-        }
-        before = *sequence;
-        event.check_size().map_err(invalid)?;
-        let distinct: BTreeSet<_> = matches.iter().map(|found| found.job).collect();
-        if matches.len() > MATCHES_MAX || distinct.len() != matches.len() {
-            return Err(invalid(format!("event {sequence} names a trigger twice, or more than {MATCHES_MAX}")));
-        }
-    }
-    if reaches < follows {
-        return Err(invalid(format!("a delivery cannot reach from {follows} back to {reaches}")));
-    }
-    Ok(())
 }

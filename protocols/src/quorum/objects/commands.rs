@@ -3,23 +3,33 @@
 //! While a column is rebuilt its old holder, if there is one, stays in the record and readable; only `FinishRepair`
 //! swaps the two. Every rebuild has an attempt that no assignment of the column ever had.
 
-use super::*;
+use crate::ids::{Attempt, JobId, ManifestHash};
 use crate::ids::{ObjectId, PieceIndex};
 use crate::job::limits::RELEASING_MAX;
+use crate::job::store::{ColumnRecord, ColumnState, Grant, Releasing};
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, Slot};
-use crate::quorum::claims::ClaimSelector;
-use crate::quorum::object::{ObjectRecord, ObjectState, Repair};
+use crate::quorum::apply::{Applied, invalid, releasing, short, unknown};
+use crate::quorum::command::{CommandReply, Rejection};
+use crate::quorum::objects::claims::ClaimSelector;
+use crate::quorum::objects::record::{ObjectRecord, ObjectState, Repair};
+use crate::quorum::state::{Event, QuorumState};
 
 impl QuorumState {
     fn live_object(&mut self, manifest: ManifestHash) -> Result<&mut ObjectRecord, Rejection> {
         self.objects
+            .records
             .get_mut(&manifest)
             .filter(|object| object.state == ObjectState::Live)
             .ok_or_else(|| unknown(manifest))
     }
 
-    pub(super) fn confirmed(&mut self, manifest: ManifestHash, column: PieceIndex, attempt: Attempt) -> Applied {
+    pub(in crate::quorum) fn confirmed(
+        &mut self,
+        manifest: ManifestHash,
+        column: PieceIndex,
+        attempt: Attempt,
+    ) -> Applied {
         let record = column_of(self.live_object(manifest)?, column)?;
         if record.attempt != attempt {
             return Err(Rejection::StaleAttempt { given: attempt, current: record.attempt });
@@ -27,12 +37,12 @@ impl QuorumState {
         if record.state == ColumnState::Sealed {
             record.state = ColumnState::Confirmed;
         }
-        self.reindex_object(manifest);
+        self.objects.reindex(manifest);
         Ok(CommandReply::Done)
     }
 
     /// Gives up claims. With the last one the object goes, unless a live job names it and nobody insists.
-    pub(super) fn remove_object(
+    pub(in crate::quorum) fn remove_object(
         &mut self,
         manifest: ManifestHash,
         selector: &ClaimSelector,
@@ -51,7 +61,7 @@ impl QuorumState {
                 return Err(Rejection::InUse { manifest, uses });
             }
         }
-        let object = self.objects.get_mut(&manifest).ok_or_else(|| unknown(manifest))?;
+        let object = self.objects.records.get_mut(&manifest).ok_or_else(|| unknown(manifest))?;
         object.claims = kept;
         if !object.claims.is_empty() {
             return Ok(reply);
@@ -59,21 +69,21 @@ impl QuorumState {
         object.state = ObjectState::Removing;
         let job = object.job;
         self.release_columns(manifest);
-        if let Some(bytes) = self.manifests.remove(&manifest) {
-            self.index.hash_bytes -= bytes.len();
+        if let Some(bytes) = self.objects.manifests.remove(&manifest) {
+            self.objects.index.manifest_bytes -= bytes.len();
         }
         events.push(Event::ObjectRemoved { manifest });
-        if self.releasing_of(job) == 0 {
+        if self.jobs.releasing_of(&job) == 0 {
             self.forget_removed(job, manifest);
         }
-        self.reindex_object(manifest);
+        self.objects.reindex(manifest);
         self.reindex_job(job);
         Ok(reply)
     }
 
     /// Hands every holder of the object, and every rebuild of it, to the run that stored it, to be told to let go.
-    pub(super) fn release_columns(&mut self, manifest: ManifestHash) {
-        let Some(object) = self.objects.get_mut(&manifest) else { return };
+    pub(in crate::quorum) fn release_columns(&mut self, manifest: ManifestHash) {
+        let Some(object) = self.objects.records.get_mut(&manifest) else { return };
         let mut leaving = Vec::new();
         for (index, column) in object.columns.iter_mut().enumerate() {
             if let Some(grant) = column.grant.take() {
@@ -88,26 +98,19 @@ impl QuorumState {
             attempt,
         }));
         let job = object.job;
-        if let Some((_, run)) = self.jobs.get_mut(&job).and_then(JobRecord::store_mut) {
-            run.releasing.extend(leaving);
-        }
+        self.jobs.release(&job, leaving);
         self.reindex_job(job);
     }
 
-    /// Holders that the run has yet to see let go.
-    fn releasing_of(&self, job: JobId) -> usize {
-        self.jobs.get(&job).and_then(JobRecord::store).map_or(0, |(_, run)| run.releasing.len())
-    }
-
     /// Forgets an object that was removed, once the run that stored it has nobody left to release.
-    pub(super) fn forget_removed(&mut self, job: JobId, manifest: ManifestHash) {
+    pub(in crate::quorum) fn forget_removed(&mut self, job: JobId, manifest: ManifestHash) {
         let removed = |object: &&ObjectRecord| object.state == ObjectState::Removing && object.job == job;
         if self.objects.get(&manifest).filter(removed).is_some() {
-            self.objects.remove(&manifest);
+            self.objects.records.remove(&manifest);
         }
     }
 
-    pub(super) fn owe_repair(
+    pub(in crate::quorum) fn owe_repair(
         &mut self,
         manifest: ManifestHash,
         column: PieceIndex,
@@ -123,11 +126,11 @@ impl QuorumState {
         if object.owed.insert(column, short(reason)).is_none() {
             events.push(Event::ColumnOwed { manifest, column, reason: short(reason) });
         }
-        self.reindex_object(manifest);
+        self.objects.reindex(manifest);
         Ok(CommandReply::Done)
     }
 
-    pub(super) fn start_repair(
+    pub(in crate::quorum) fn start_repair(
         &mut self,
         manifest: ManifestHash,
         column: PieceIndex,
@@ -137,7 +140,7 @@ impl QuorumState {
         events: &mut Vec<Event>,
     ) -> Applied {
         let job = self.live_object(manifest)?.job;
-        let waiting = self.releasing_of(job);
+        let waiting = self.jobs.releasing_of(&job);
         let object = self.live_object(manifest)?;
         column_of(object, column)?;
         let newest = object.newest[column.0 as usize];
@@ -162,11 +165,11 @@ impl QuorumState {
         if object.owed.insert(column, short(reason)).is_none() {
             events.push(Event::ColumnOwed { manifest, column, reason: short(reason) });
         }
-        self.reindex_object(manifest);
+        self.objects.reindex(manifest);
         Ok(CommandReply::Done)
     }
 
-    pub(super) fn finish_repair(
+    pub(in crate::quorum) fn finish_repair(
         &mut self,
         manifest: ManifestHash,
         column: PieceIndex,
@@ -185,7 +188,7 @@ impl QuorumState {
                 Err(Rejection::StaleAttempt { given, current })
             };
         };
-        let encoded = self.manifests.get(&manifest).ok_or_else(|| unknown(manifest))?;
+        let encoded = self.objects.manifests.get(&manifest).ok_or_else(|| unknown(manifest))?;
         let decoded = Manifest::decode(encoded).map_err(|error| invalid(format!("manifest: {error}")))?;
         super::commit::check_receipt(receipt, Slot { job, column, attempt }, grant, &decoded)?;
         let object = self.live_object(manifest)?;
@@ -196,17 +199,15 @@ impl QuorumState {
         record.attempt = attempt;
         record.state = ColumnState::Sealed;
         let from = before.map(|before| before.grant);
-        if let Some((_, run)) = self.jobs.get_mut(&job).and_then(JobRecord::store_mut) {
-            run.releasing.extend(before);
-        }
+        self.jobs.release(&job, before);
         events.push(Event::ColumnReassigned { job, column, from, to: Some(grant) });
         events.push(Event::ColumnRepaired { manifest, column });
-        self.reindex_object(manifest);
+        self.objects.reindex(manifest);
         self.reindex_job(job);
         Ok(CommandReply::Done)
     }
 
-    pub(super) fn fail_repair(
+    pub(in crate::quorum) fn fail_repair(
         &mut self,
         manifest: ManifestHash,
         column: PieceIndex,
@@ -223,11 +224,8 @@ impl QuorumState {
         let job = object.job;
         let failed = object.repairs.remove(&column);
         object.owed.insert(column, short(&format!("the last rebuild failed: {reason}")));
-        let run = self.jobs.get_mut(&job).and_then(JobRecord::store_mut);
-        if let (Some((_, run)), Some(Repair { grant, attempt })) = (run, failed) {
-            run.releasing.push(Releasing { column, grant, attempt });
-        }
-        self.reindex_object(manifest);
+        self.jobs.release(&job, failed.map(|Repair { grant, attempt }| Releasing { column, grant, attempt }));
+        self.objects.reindex(manifest);
         self.reindex_job(job);
         Ok(CommandReply::Done)
     }

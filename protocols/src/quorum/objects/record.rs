@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use std::collections::BTreeMap;
 
-use super::claims::Claims;
 use crate::ids::{Attempt, JobId, Millis, PeerId, PieceIndex};
 use crate::job::store::{ColumnRecord, Grant};
 use crate::object::layout::Profile;
+use crate::quorum::objects::claims::Claims;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]

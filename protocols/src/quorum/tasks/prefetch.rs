@@ -13,13 +13,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::invariants::{Checked, ensure};
-use super::state::QuorumState;
 use crate::ids::{Digest, JobId, Millis, PeerId};
+use crate::quorum::invariants::{Checked, ensure};
+use crate::quorum::state::QuorumState;
 use crate::task::limits::{AHEAD_MAX, AHEAD_TIME, PROGRAMS_MAX};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Paces {
+pub(in crate::quorum) struct Paces {
     programs: BTreeMap<Digest, Pace>,
     /// When each worker last reported anything. Only of peers that have a lease.
     reported: BTreeMap<PeerId, Millis>,
@@ -75,11 +75,11 @@ impl Paces {
         self.reported.get(&worker).is_some_and(|at| now.since(*at) <= AHEAD_TIME)
     }
 
-    pub(super) fn check(&self, state: &QuorumState) -> Checked {
+    /// `is_worker`: whether a peer has a lease.
+    pub(super) fn check(&self, is_worker: impl Fn(&PeerId) -> bool) -> Checked {
         ensure(self.programs.len() <= PROGRAMS_MAX, || format!("the paces of {} programs", self.programs.len()))?;
         ensure(self.programs.values().all(|pace| pace.ahead <= AHEAD_MAX), || "an impossible pace".to_owned())?;
-        let known = self.reported.keys().all(|worker| state.workers.contains_key(worker));
-        ensure(known, || "a peer that is no worker reported".to_owned())
+        ensure(self.reported.keys().all(is_worker), || "a peer that is no worker reported".to_owned())
     }
 }
 
@@ -89,6 +89,6 @@ impl QuorumState {
     pub(super) fn ahead_of(&self, job: JobId) -> u32 {
         let run = self.jobs.get(&job).and_then(|record| record.compute());
         let run = run.filter(|(spec, _)| spec.idempotent && spec.verify.is_none());
-        run.map_or(0, |(_, run)| self.paces.of(run.program))
+        run.map_or(0, |(_, run)| self.tasks.paces.of(run.program))
     }
 }

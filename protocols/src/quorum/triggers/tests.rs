@@ -6,15 +6,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::command::{Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand};
-use super::limits::LEVEL_TRIGGERS;
-use super::state::{Duty, Event, QuorumState};
 use crate::ids::*;
 use crate::job::compute::{Call, ComputeSpec, Content, Map, Program, Verify};
 use crate::job::message::{Query, QueryAnswer};
 use crate::job::record::RunState;
 use crate::job::spec::{JobSpec, Kind};
 use crate::job::store::Grant;
+use crate::quorum::command::{
+    Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand,
+};
+use crate::quorum::limits::LEVEL_TRIGGERS;
+use crate::quorum::state::{Duty, Event, QuorumState};
 use crate::task::message::{Report, TaskResult};
 use crate::task::record::{ErrorClass, Output, Place, WorkerRecord};
 use crate::trigger::condition::{Observation, Seen};
@@ -480,7 +482,7 @@ fn an_event_is_taken_once_however_often_and_by_whomever_it_is_sent() {
     });
     quorum.apply(lost.clone()).unwrap();
     quorum.apply(lost).unwrap();
-    assert_eq!((quorum.story(door).as_str(), quorum.state.emitters[&EMITTER].lost), ("r r r Lost3", 3));
+    assert_eq!((quorum.story(door).as_str(), quorum.state.triggers.emitters[&EMITTER].lost), ("r r r Lost3", 3));
 }
 
 #[test]
@@ -530,7 +532,7 @@ fn events_for_which_there_is_no_room_are_refused_and_not_lost() {
         }
     };
     assert!(matches!(refused, Rejection::Full { limit: SEEN_PER_TRIGGER_MAX, .. }), "{refused:?}");
-    assert_eq!(quorum.state.emitters[&EMITTER].sequence, sequence);
+    assert_eq!(quorum.state.triggers.emitters[&EMITTER].sequence, sequence);
     quorum.state.check_invariants().unwrap();
     let (_, run) = quorum.state.trigger(job(1)).unwrap();
     assert_eq!(run.live.len(), RUNS_LIVE_MAX, "the others were skipped, and recorded so");

@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::state::QuorumState;
 use crate::ids::{JobId, Millis};
+use crate::quorum::jobs::set_member;
+use crate::quorum::state::QuorumState;
 use crate::trigger::planner::{Listener, TriggerBook};
 use crate::trigger::record::{SeenId, TriggerRun};
 use crate::trigger::spec::{AfterJob, TriggeredSpec, When};
@@ -75,7 +76,7 @@ impl TriggerBook for QuorumState {
     }
 
     fn due_triggers(&self, wall: Millis, steady: Millis, limit: usize) -> Vec<JobId> {
-        let index = &self.index.triggers;
+        let index = &self.triggers.index;
         let due = |set: &BTreeSet<(Millis, JobId)>, now: Millis| {
             set.iter().take_while(|(due, _)| *due <= now).take(limit).copied().collect::<Vec<_>>()
         };
@@ -94,12 +95,12 @@ impl QuorumState {
 
     /// When the next timed trigger is due: on wall clocks, and by quorum time as it passes.
     pub fn next_trigger_due(&self) -> (Option<Millis>, Option<Millis>) {
-        self.index.triggers.next_due()
+        self.triggers.index.next_due()
     }
 
     /// Triggers that listen to events of this name.
     pub fn listeners(&self, name: &str) -> Vec<Listener> {
-        let jobs = self.index.triggers.names.get(name).into_iter().flatten();
+        let jobs = self.triggers.index.names.get(name).into_iter().flatten();
         let listener = |job: &JobId| {
             let record = self.jobs.get(job)?;
             let When::Event(event) = &record.trigger()?.0.trigger.when else { return None };
@@ -110,27 +111,27 @@ impl QuorumState {
 
     /// Names of the events that this quorum wants to hear of.
     pub fn event_names(&self) -> impl Iterator<Item = &str> + '_ {
-        self.index.triggers.names.keys().map(String::as_str)
+        self.triggers.index.names.keys().map(String::as_str)
     }
 
     /// Called after every change to a job that has a trigger.
-    pub(super) fn reindex_trigger(&mut self, job: JobId) {
+    pub(in crate::quorum) fn reindex_trigger(&mut self, job: JobId) {
         let record = self.jobs.get(&job);
         let live = record.is_some_and(|record| !record.state.is_final());
-        let index = &mut self.index.triggers;
+        let index = &mut self.triggers.index;
         let Some((spec, run)) = record.and_then(|record| record.trigger()) else {
             index.live.remove(&job);
             index.set_due(job, None);
             return;
         };
-        super::state::keep(&mut index.live, job, live);
+        set_member(&mut index.live, job, live);
         let due = live && !run.suspended && spec.trigger.is_timed();
         let due = due.then(|| next_look(run)).flatten();
         index.set_due(job, due.map(|due| (spec.trigger.is_steady(), due)));
         match &spec.trigger.when {
             // One that is suspended still hears: what it is told of is recorded as skipped.
             When::Event(event) => keep_under(&mut index.names, event.name.clone(), job, live),
-            When::Condition(_) => super::state::keep(&mut index.conditions, job, live && !run.suspended),
+            When::Condition(_) => set_member(&mut index.conditions, job, live && !run.suspended),
             When::After(jobs) => {
                 for after in jobs {
                     keep_under(&mut index.after, after.job, job, live);
@@ -144,7 +145,7 @@ impl QuorumState {
     pub(super) fn forget_seen(&mut self, job: JobId) {
         let Some((_, run)) = self.jobs.get_mut(&job).and_then(|record| record.trigger_mut()) else { return };
         for (id, until) in std::mem::take(&mut run.seen) {
-            self.index.triggers.seen.remove(&(until, job, id));
+            self.triggers.index.seen.remove(&(until, job, id));
         }
     }
 }

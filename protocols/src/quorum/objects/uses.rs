@@ -7,11 +7,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::USES_NAMED_MAX;
-use super::state::QuorumState;
 use crate::ids::{JobId, ObjectId};
 use crate::job::compute::{ComputeSpec, Content, Map, Program};
 use crate::job::spec::JobSpec;
+use crate::quorum::limits::USES_NAMED_MAX;
+use crate::quorum::state::QuorumState;
 use crate::task::record::Place;
 use crate::trigger::spec::{Source, When};
 
@@ -131,8 +131,8 @@ impl QuorumState {
     /// rare, and an index would cost every submit.
     pub fn uses_of(&self, object: ObjectId) -> Uses {
         let mut uses = Uses::default();
-        let (runs, triggers) = (&self.index.live, &self.index.triggers.live);
-        for (job, record) in runs.iter().chain(triggers).filter_map(|job| Some((*job, self.jobs.get(job)?))) {
+        let live = self.jobs.live().chain(self.triggers.live());
+        for (job, record) in live.filter_map(|job| Some((*job, self.jobs.get(job)?))) {
             let part = record.spec.part_of(object).or_else(|| self.has_put_out(job, object).then_some(Part::Output));
             if let Some(part) = part {
                 let (name, trigger) = (record.spec.name().map(str::to_owned), record.trigger().is_some());
@@ -144,7 +144,7 @@ impl QuorumState {
 
     fn has_put_out(&self, job: JobId, object: ObjectId) -> bool {
         let place = Place::Object { quorum: object.quorum, manifest: object.manifest };
-        let mut tasks = self.tables.get(&job).into_iter().flat_map(|table| table.all());
+        let mut tasks = self.tasks.table(&job).into_iter().flat_map(|table| table.all());
         tasks.any(|(_, _, task)| task.output().is_some_and(|output| output.place == place))
     }
 }

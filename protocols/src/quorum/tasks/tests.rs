@@ -10,16 +10,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
-use super::command::{
-    Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, Resolution, StoreCommand, TaskCommand,
-};
-use super::state::{Duty, Event, QuorumState};
 use crate::ids::*;
 use crate::job::compute::*;
 use crate::job::message::{Query, QueryAnswer};
 use crate::job::record::RunState;
 use crate::job::spec::{JobSpec, Kind};
 use crate::job::store::Grant;
+use crate::quorum::command::{
+    Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, Resolution, StoreCommand, TaskCommand,
+};
+use crate::quorum::state::{Duty, Event, QuorumState};
 use crate::task::limits::*;
 use crate::task::message::{Report, ReportRefusal, TaskResult};
 use crate::task::record::*;
@@ -125,7 +125,7 @@ impl Quorum {
         self.state.jobs[&job(index)].state
     }
     fn task(&self, task: TaskAttempt) -> &TaskRecord {
-        self.state.tables[&task.id.job].get(task.id.step, task.id.task).unwrap()
+        self.state.tasks.tables[&task.id.job].get(task.id.step, task.id.task).unwrap()
     }
     fn elapse(&mut self) {
         let until = self.state.next_timer().expect("a timer");
@@ -169,7 +169,7 @@ fn a_job_goes_from_submit_to_success_in_two_entries() {
     assert!(quorum.events.contains(&Event::Assigned { worker: peer(0), tasks: vec![task] }));
     assert_eq!(quorum.report(0, task, done("42")), Ok(()));
     assert_eq!(quorum.job_state(1), RunState::Succeeded);
-    let table = &quorum.state.tables[&job(1)];
+    let table = &quorum.state.tasks.tables[&job(1)];
     assert_eq!(table.blob((StepIndex(0), TaskIndex(0), Blob::Output)).unwrap(), &Bytes::from("42"));
     // The worker's outbox repeats until it hears: that is no second result.
     assert_eq!(quorum.report(0, task, done("42")), Ok(()));
@@ -194,7 +194,7 @@ fn a_map_is_reduced_and_the_reducers_are_given_the_outputs() {
     quorum.work(&[0, 1]);
     assert_eq!(quorum.job_state(1), RunState::Succeeded);
     // Only the last step's outputs are kept.
-    assert_eq!(quorum.state.tables[&job(1)].steps().collect::<Vec<_>>(), [StepIndex(2)]);
+    assert_eq!(quorum.state.tasks.tables[&job(1)].steps().collect::<Vec<_>>(), [StepIndex(2)]);
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn an_idle_worker_is_let_go_and_a_busy_one_is_not() {
     assert!(matches!(quorum.apply(OWNER, release(0)), Err(Rejection::Invalid { .. })));
     assert_eq!(quorum.report(0, task, done("x")), Ok(()));
     quorum.apply(OWNER, release(0)).unwrap();
-    assert!(quorum.state.workers.is_empty());
+    assert!(quorum.state.tasks.workers.is_empty());
 }
 
 /// Goal: whoever has something to stop is named by the entry that brought it, so that nobody has to look for it.
@@ -380,13 +380,13 @@ fn a_failed_job_keeps_the_tasks_that_it_came_to() {
     quorum.report(0, a, done("kept")).unwrap();
     quorum.report(1, b, failed(ErrorClass::Trap)).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Failed);
-    let table = &quorum.state.tables[&job(1)];
+    let table = &quorum.state.tasks.tables[&job(1)];
     let task = |id: TaskAttempt| table.get(id.id.step, id.id.task).unwrap();
     assert_eq!((task(a).state, task(a).worker_of(Attempt(1))), (TaskState::Done, Some(peer(0))));
     assert_eq!(table.blob((a.id.step, a.id.task, Blob::Output)).map(|bytes| &bytes[..]), Some(&b"kept"[..]));
     assert_eq!((task(b).state, task(b).worker_of(Attempt(1))), (TaskState::Dead, Some(peer(1))));
     assert_eq!(table.tasks(a.id.step).len(), 3);
-    assert_eq!(quorum.state.index.work.live, Default::default(), "none of it counts as live");
+    assert_eq!(quorum.state.tasks.index.live, Default::default(), "none of it counts as live");
     assert!(quorum.attempts(0).is_empty() && quorum.attempts(1).is_empty());
 }
 
@@ -400,7 +400,7 @@ fn a_wide_job_that_was_cancelled_leaves_its_record_alone() {
         quorum.control(Command::Job(job(index), JobCommand::Cancel)).unwrap();
         assert_eq!(quorum.job_state(index), RunState::Cancelled);
     }
-    assert_eq!(quorum.state.tables.keys().collect::<Vec<_>>(), [&job(2)]);
+    assert_eq!(quorum.state.tasks.tables.keys().collect::<Vec<_>>(), [&job(2)]);
     let query = Query::Tasks { job: job(1), step: StepIndex(0), from: TaskIndex(0), limit: 9 };
     assert_eq!(quorum.state.answer(&query), Some(QueryAnswer::Tasks(Vec::new())));
 }
@@ -747,9 +747,9 @@ fn copies_commit_before_anybody_shows_and_the_liar_is_named() {
     world.reveal(2, "true").unwrap();
     assert_eq!(world.quorum.job_state(1), RunState::Succeeded);
     let record = world.quorum.task(task);
-    let table = &world.quorum.state.tables[&job(1)];
+    let table = &world.quorum.state.tasks.tables[&job(1)];
     assert_eq!(table.blob((StepIndex(0), TaskIndex(0), Blob::Output)).unwrap(), &Bytes::from("true"));
-    assert_eq!(table.blobs.len(), 1, "what the others showed is forgotten");
+    assert_eq!(table.rows().blobs.len(), 1, "what the others showed is forgotten");
     let receipts: Vec<_> = record.notes.as_ref().unwrap().votes.iter().map(|vote| vote.receipt).collect();
     let agreement = check_receipts(&receipts, 2).unwrap();
     assert_eq!(agreement.dissenting, [peer(world.copies[1].0)]);
@@ -767,7 +767,7 @@ fn a_copy_without_a_vote_is_replaced_and_a_commitment_holds_no_slot() {
     waiting.commit(0, "true").unwrap();
     let (by, _) = waiting.copies[0];
     waiting.quorum.submit(2, ComputeSpec { parallelism: 1, ..spec(1) });
-    let worker = &waiting.quorum.state.index.work.used[&peer(by)];
+    let worker = &waiting.quorum.state.tasks.index.used[&peer(by)];
     assert_eq!(worker.slots as usize, worker.tasks.len() - 1);
 }
 

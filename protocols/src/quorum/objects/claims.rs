@@ -12,8 +12,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::limits::{NAMES_MAX, NAMES_PER_OWNER_MAX, OWNERS_MAX};
 use crate::ids::{JobId, Millis, PeerId};
+use crate::quorum::limits::{NAMES_MAX, NAMES_PER_OWNER_MAX, OWNERS_MAX};
 
 /// One owner's word that an object is to be kept, under one name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

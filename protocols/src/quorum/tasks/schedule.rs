@@ -13,13 +13,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 
-use super::state::{Event, QuorumState};
-use super::work::{Demand, is_verified};
+use super::assignment::is_verified;
+use super::index::Demand;
 use crate::ids::{Attempt, JobId, PeerId, TaskIndex};
 use crate::job::Kind;
 use crate::job::plan::Plan;
 use crate::job::record::RunState;
 use crate::job::transition::RunCommand;
+use crate::quorum::state::{Event, QuorumState};
 use crate::task::limits::{LOOKS_MAX, PASS_SLACK, SKIPS_MAX, SLOTS_SOUGHT_MAX, STRIDE, TIMEOUT_GRACE};
 use crate::task::record::{AttemptRecord, Phase, Settings, TaskAttempt, TaskId, TaskRecord, TaskState, WorkerRecord};
 
@@ -38,13 +39,13 @@ pub(in crate::quorum) fn price_of_turn(settings: &Settings) -> u64 {
 
 impl QuorumState {
     /// Gives away what can be given away. Called once per entry, after its commands.
-    pub(super) fn schedule(&mut self, events: &mut Vec<Event>) {
-        if self.index.work.queue.is_empty() || self.workers.is_empty() {
+    pub(in crate::quorum) fn schedule(&mut self, events: &mut Vec<Event>) {
+        if self.tasks.index.queue.is_empty() || self.tasks.workers.is_empty() {
             return;
         }
-        let most = self.paces.most();
+        let most = self.tasks.paces.most();
         let demands: Vec<Demand> =
-            self.index.work.queue.keys().filter(|demand| self.any_room(demand, most)).cloned().collect();
+            self.tasks.index.queue.keys().filter(|demand| self.any_room(demand, most)).cloned().collect();
         let mut heads = BTreeSet::new();
         for (number, demand) in demands.iter().enumerate() {
             heads.extend(self.turn_after(demand, None).map(|(pass, job)| (pass, job, number)));
@@ -71,25 +72,25 @@ impl QuorumState {
     }
 
     fn turn_after(&self, demand: &Demand, after: Option<(u64, JobId)>) -> Option<(u64, JobId)> {
-        let turns = self.index.work.queue.get(demand)?;
+        let turns = self.tasks.index.queue.get(demand)?;
         turns.range((after.map_or(Unbounded, Excluded), Unbounded)).next().copied()
     }
 
     fn any_room(&self, demand: &Demand, ahead: u32) -> bool {
-        self.workers.iter().any(|(peer, worker)| self.room_at(*peer, worker, demand, ahead).is_some())
+        self.tasks.workers.iter().any(|(peer, worker)| self.room_at(*peer, worker, demand, ahead).is_some())
     }
 
     fn room_at(&self, peer: PeerId, worker: &WorkerRecord, demand: &Demand, ahead: u32) -> Option<i128> {
         worker.suits(demand).ok()?;
-        let ahead = if ahead > 0 && self.paces.is_lively(peer, self.time) { ahead } else { 0 };
-        worker.room(self.index.work.used.get(&peer), demand, ahead)
+        let ahead = if ahead > 0 && self.tasks.paces.is_lively(peer, self.time) { ahead } else { 0 };
+        worker.room(self.tasks.index.used.get(&peer), demand, ahead)
     }
 
     fn place(&mut self, job: JobId, demand: &Demand, events: &mut Vec<Event>) -> Placed {
         let ahead = self.ahead_of(job);
         if !self.any_room(demand, ahead) {
             // A job that is further ahead may still find some.
-            return if ahead >= self.paces.most() { Placed::NoRoom } else { Placed::NotHere };
+            return if ahead >= self.tasks.paces.most() { Placed::NoRoom } else { Placed::NotHere };
         }
         let Some((id, worker)) = self.choose(job, demand, ahead) else { return Placed::NotHere };
         let task = self.give(id, worker, demand);
@@ -100,7 +101,7 @@ impl QuorumState {
     /// The first ready task that some worker may have, and that worker.
     fn choose(&self, job: JobId, demand: &Demand, ahead: u32) -> Option<(TaskId, PeerId)> {
         let (_, run) = self.jobs.get(&job)?.compute()?;
-        let table = self.tables.get(&job)?;
+        let table = self.tasks.tables.get(&job)?;
         let index = table.of(run.step)?;
         // Tasks that have some of their copies come first, whatever the job's limit: the others wait for theirs.
         let fresh = index.ready.iter().filter(|task| !index.partial.contains(task));
@@ -108,6 +109,7 @@ impl QuorumState {
         ready.filter_map(|task| Some((*task, table.get(run.step, *task)?))).find_map(|(task, record)| {
             let failed = record.notes.as_ref().and_then(|notes| notes.last.as_ref()).map(|last| last.worker);
             let workers = self
+                .tasks
                 .workers
                 .iter()
                 .filter(|(peer, _)| !run.avoids(peer) && record.live.iter().all(|live| live.worker != **peer));
@@ -126,8 +128,8 @@ impl QuorumState {
         let mut copies = None;
         if let Some((spec, run)) = self.jobs.get_mut(&id.job).and_then(|record| record.compute_mut()) {
             // Turns that a job could not use are not saved up without end.
-            let pass = run.pass.max(self.pass.saturating_sub(PASS_SLACK));
-            self.pass = self.pass.max(pass);
+            let pass = run.pass.max(self.tasks.pass.saturating_sub(PASS_SLACK));
+            self.tasks.pass = self.tasks.pass.max(pass);
             run.pass = pass.saturating_add(price_of_turn(&run.settings));
             until = Some(now.plus(spec.timeouts.task).plus(TIMEOUT_GRACE));
             copies = spec.verify.filter(|_| is_verified(spec, &Plan::of(spec), id.step)).map(|verify| verify.copies);
@@ -156,9 +158,13 @@ impl QuorumState {
     }
 
     /// The only way to change a task of this state.
-    pub(super) fn change_task<R>(&mut self, id: TaskId, change: impl FnOnce(&mut TaskRecord) -> R) -> Option<R> {
-        let table = self.tables.get_mut(&id.job)?;
-        let work = &mut self.index.work;
+    pub(in crate::quorum) fn change_task<R>(
+        &mut self,
+        id: TaskId,
+        change: impl FnOnce(&mut TaskRecord) -> R,
+    ) -> Option<R> {
+        let table = self.tasks.tables.get_mut(&id.job)?;
+        let work = &mut self.tasks.index;
         for live in &table.get(id.step, id.task)?.live {
             work.leave(live.worker, TaskAttempt { id, attempt: live.attempt }, live.taken());
         }
@@ -170,7 +176,7 @@ impl QuorumState {
     }
 
     /// Why a job's tasks are not given away, worker by worker; for people.
-    pub(super) fn why_not(&self, job: JobId) -> Vec<String> {
+    pub(in crate::quorum) fn why_not(&self, job: JobId) -> Vec<String> {
         let Some(record) = self.jobs.get(&job) else { return Vec::new() };
         let (Some(demand), Some((_, run))) = (Demand::of(record), record.compute()) else { return Vec::new() };
         let of_one = |(peer, worker): (&PeerId, &WorkerRecord)| {
@@ -182,24 +188,24 @@ impl QuorumState {
                     format!("refused: {why}; it is asked again within {} s", seconds.max(1))
                 }
                 (Ok(()), None) if self.room_at(*peer, worker, &demand, self.ahead_of(job)).is_none() => {
-                    let busy = self.index.work.used.get(peer).map_or(0, |used| used.tasks.len());
+                    let busy = self.tasks.index.used.get(peer).map_or(0, |used| used.tasks.len());
                     format!("busy with {busy} tasks")
                 }
                 (Ok(()), None) => "runs another copy of each task that waits".to_owned(),
             };
             format!("{peer}: {why}")
         };
-        self.workers.iter().map(of_one).collect()
+        self.tasks.workers.iter().map(of_one).collect()
     }
 
     /// That no worker is known to list the programs of a job of commands, which only their operators can change.
-    pub(super) fn why_unlisted(&self, job: JobId) -> Option<String> {
+    pub(in crate::quorum) fn why_unlisted(&self, job: JobId) -> Option<String> {
         let record = self.jobs.get(&job).filter(|record| record.spec.kind() == Kind::Command)?;
         let (spec, run) = record.compute()?;
         let lists = |(peer, worker): (&PeerId, &WorkerRecord)| {
             worker.kinds.contains(&Kind::Command) && !run.avoided.contains_key(peer)
         };
-        if self.workers.iter().any(lists) {
+        if self.tasks.workers.iter().any(lists) {
             return None;
         }
         let programs: BTreeSet<String> = spec.programs().map(|name| format!("`{name}`")).collect();
@@ -213,7 +219,7 @@ impl QuorumState {
     /// Peers that no run with tasks like the job's may offer anything at present: each of them was refused there.
     pub fn avoided_for(&self, job: JobId) -> BTreeSet<PeerId> {
         let demand = self.jobs.get(&job).and_then(Demand::of);
-        let turns = demand.and_then(|demand| self.index.work.queue.get(&demand));
+        let turns = demand.and_then(|demand| self.tasks.index.queue.get(&demand));
         let jobs = turns.into_iter().flatten().take(SLOTS_SOUGHT_MAX as usize).map(|(_, job)| job);
         let mut runs = jobs.filter_map(|job| self.jobs.get(job)?.compute()).map(|(_, run)| run);
         let Some(first) = runs.next() else { return BTreeSet::new() };
@@ -227,11 +233,11 @@ impl QuorumState {
     }
 
     /// Slots that the job could use at once.
-    pub(super) fn slots_wanted(&self, job: JobId) -> u32 {
+    pub(in crate::quorum) fn slots_wanted(&self, job: JobId) -> u32 {
         let wanted = || {
             let record = self.jobs.get(&job).filter(|record| record.state != RunState::Paused)?;
             let (_, run) = record.compute()?;
-            let index = self.tables.get(&job)?.of(run.step)?;
+            let index = self.tasks.tables.get(&job)?.of(run.step)?;
             let fresh = index.room(run.settings.parallelism).min(index.ready.len() - index.partial.len());
             let more = u32::try_from(index.partial.len() + fresh).unwrap_or(u32::MAX);
             Some(more.saturating_mul(run.settings.resources.slots))
@@ -240,10 +246,10 @@ impl QuorumState {
     }
 
     /// Tasks of the present step that some worker has.
-    pub(super) fn live_tasks(&self, job: JobId) -> Vec<TaskIndex> {
+    pub(in crate::quorum) fn live_tasks(&self, job: JobId) -> Vec<TaskIndex> {
         let live = || {
             let (_, run) = self.jobs.get(&job)?.compute()?;
-            Some(self.tables.get(&job)?.of(run.step)?.live.iter().copied().collect())
+            Some(self.tasks.tables.get(&job)?.of(run.step)?.live.iter().copied().collect())
         };
         live().unwrap_or_default()
     }

@@ -3,12 +3,17 @@
 //! Whatever changes a run calls [`QuorumState::settle`] afterwards, which looks at where its tasks stand and makes the
 //! moves that follow. So each rule (when a step is done, when failure is final, when a pause is complete) stands once.
 
-use super::*;
+use super::schedule::price_of_turn;
+use crate::ids::{Attempt, JobId};
 use crate::ids::{StepIndex, TaskIndex};
 use crate::job::compute::{ComputeSpec, OnFailure};
 use crate::job::plan::Plan;
 use crate::job::record::Run;
-use crate::quorum::schedule::price_of_turn;
+use crate::job::record::{JobRecord, RunState};
+use crate::job::transition::{RunCommand, targets};
+use crate::quorum::apply::short;
+use crate::quorum::command::Rejection;
+use crate::quorum::state::{Event, QuorumState};
 use crate::task::limits::{DEAD_NAMED_MAX, RECORD_BYTES_MAX, TASKS_MAX, UNDONE_TASKS_MAX};
 use crate::task::record::{AttemptRecord, ComputeRun, Ending, Stopping, TaskAttempt, TaskId, TaskRecord, TaskState};
 use crate::task::table::{Blob, TaskTable};
@@ -26,36 +31,36 @@ enum Move {
 
 impl QuorumState {
     /// Room for one more job that computes.
-    pub(super) fn check_room(&self, spec: &ComputeSpec, encoded_bytes: usize) -> Result<(), Rejection> {
+    pub(in crate::quorum) fn check_room(&self, spec: &ComputeSpec, encoded_bytes: usize) -> Result<(), Rejection> {
         let tasks = Plan::of(spec).steps.iter().map(|step| step.tasks as usize).max().unwrap_or(0);
-        if self.index.work.live.tasks + tasks > TASKS_MAX {
+        if self.tasks.index.live.tasks + tasks > TASKS_MAX {
             return Err(Rejection::Full { what: "tasks of live jobs".to_owned(), limit: TASKS_MAX });
         }
         self.check_bytes(encoded_bytes)
     }
 
-    pub(super) fn check_bytes(&self, more: usize) -> Result<(), Rejection> {
-        if self.index.work.live.bytes + more > RECORD_BYTES_MAX {
+    pub(in crate::quorum) fn check_bytes(&self, more: usize) -> Result<(), Rejection> {
+        if self.tasks.index.live.bytes + more > RECORD_BYTES_MAX {
             let what = "bytes of specifications and outputs".to_owned();
             return Err(Rejection::Full { what, limit: RECORD_BYTES_MAX });
         }
         Ok(())
     }
 
-    pub(super) fn new_compute_run(&self, spec: &ComputeSpec) -> Run {
+    pub(in crate::quorum) fn new_compute_run(&self, spec: &ComputeSpec) -> Run {
         let run = ComputeRun::new(spec, self.time);
         // It pays for its first task before it comes to its turn. At the pass that the others are served at, whoever came
         // earlier could be overtaken by all who come later.
-        let pass = self.pass.saturating_add(price_of_turn(&run.settings));
+        let pass = self.tasks.pass.saturating_add(price_of_turn(&run.settings));
         Run::Compute(Box::new(ComputeRun { pass, ..run }))
     }
 
-    pub(super) fn begin_compute(&mut self, job: JobId) {
+    pub(in crate::quorum) fn begin_compute(&mut self, job: JobId) {
         let mut table = TaskTable::default();
         if let Some((spec, _)) = self.jobs.get(&job).and_then(JobRecord::compute) {
             table.begin(StepIndex(0), Plan::of(spec).step(StepIndex(0)).map_or(0, |step| step.tasks));
         }
-        self.tables.insert(job, table);
+        self.tasks.tables.insert(job, table);
     }
 
     /// Makes every move that follows from where the run's tasks stand, and brings the index up to date.
@@ -84,12 +89,12 @@ impl QuorumState {
         let record = self.jobs.get(&job)?;
         let (spec, run) = record.compute()?;
         if record.state == RunState::Cancelling {
-            return self.stopping_of(job).next().is_none().then_some(Move::Cancelled);
+            return self.tasks.stopping_of(job).next().is_none().then_some(Move::Cancelled);
         }
         if !matches!(record.state, RunState::Pending | RunState::Running | RunState::Pausing | RunState::Reverting) {
             return None;
         }
-        let index = self.tables.get(&job)?.of(run.step)?;
+        let index = self.tasks.tables.get(&job)?.of(run.step)?;
         let tally = index.tally;
         let why = || run.dead.last().map_or_else(|| "a task was given up".to_owned(), |(_, _, why)| why.clone());
         // What undoes is worth a person's look when it cannot be done.
@@ -115,7 +120,14 @@ impl QuorumState {
     }
 
     /// Enters a state; the table says which are reached by what.
-    pub(super) fn enter(&mut self, job: JobId, by: RunCommand, to: RunState, what: &str, events: &mut Vec<Event>) {
+    pub(in crate::quorum) fn enter(
+        &mut self,
+        job: JobId,
+        by: RunCommand,
+        to: RunState,
+        what: &str,
+        events: &mut Vec<Event>,
+    ) {
         let now = self.wall();
         let Some(record) = self.jobs.get_mut(&job) else { return };
         debug_assert!(
@@ -128,7 +140,11 @@ impl QuorumState {
         events.push(Event::JobChanged { job, state: to });
     }
 
-    pub(super) fn with_run<R>(&mut self, job: JobId, change: impl FnOnce(&mut ComputeRun) -> R) -> Option<R> {
+    pub(in crate::quorum) fn with_run<R>(
+        &mut self,
+        job: JobId,
+        change: impl FnOnce(&mut ComputeRun) -> R,
+    ) -> Option<R> {
         self.jobs.get_mut(&job)?.compute_mut().map(|(_, run)| change(run))
     }
 
@@ -154,7 +170,7 @@ impl QuorumState {
                     run.program = program.unwrap_or(run.program);
                     run.durations.clear();
                 });
-                if let Some(table) = self.tables.get_mut(&job) {
+                if let Some(table) = self.tasks.tables.get_mut(&job) {
                     // The new step is given outputs of the one before it alone.
                     if done.0 > 0 {
                         table.forget(StepIndex(done.0 - 1));
@@ -191,7 +207,7 @@ impl QuorumState {
     }
 
     /// Stops the work and begins to undo it. Tasks that no worker ever had need no undoing.
-    pub(super) fn revert(&mut self, job: JobId, by: RunCommand, ending: Ending, events: &mut Vec<Event>) {
+    pub(in crate::quorum) fn revert(&mut self, job: JobId, by: RunCommand, ending: Ending, events: &mut Vec<Event>) {
         let now = self.time;
         self.stop_all(job);
         let undoing = || {
@@ -200,7 +216,7 @@ impl QuorumState {
             Some((plan.compensation()?, plan, program))
         };
         let Some((step, plan, program)) = undoing() else { return };
-        if let Some(table) = self.tables.get_mut(&job) {
+        if let Some(table) = self.tasks.tables.get_mut(&job) {
             // Once a later step has begun, every task of the first had.
             let begun: Vec<bool> = table.tasks(StepIndex(0)).iter().map(|task| task.newest > Attempt(0)).collect();
             table.steps().collect::<Vec<_>>().into_iter().for_each(|step| table.forget(step));
@@ -210,7 +226,7 @@ impl QuorumState {
                 let state = if needed { TaskState::Ready } else { TaskState::Done };
                 TaskRecord { state, ..TaskRecord::ready() }
             };
-            table.adopt(step, (0..tasks).map(undo).collect());
+            table.adopt(step, (0..tasks).map(undo).collect::<Vec<_>>().into());
         }
         let what = match &ending {
             Ending::Cancelled => "cancelled: what was begun is undone".to_owned(),
@@ -256,12 +272,12 @@ impl QuorumState {
         self.stop_all(job);
         let now = self.wall();
         let last = self.jobs.get(&job).and_then(JobRecord::compute).map(|(_, run)| run.step);
-        if let (Some(table), Some(last)) = (self.tables.get_mut(&job), last) {
+        if let (Some(table), Some(last)) = (self.tasks.tables.get_mut(&job), last) {
             let others: Vec<_> = table.steps().filter(|step| *step != last).collect();
             others.into_iter().for_each(|step| table.forget(step));
             table.drop_unfinished();
             if to != RunState::Succeeded && table.task_count() > UNDONE_TASKS_MAX {
-                self.tables.remove(&job);
+                self.tasks.tables.remove(&job);
             }
         }
         self.with_run(job, |run| {
@@ -287,7 +303,7 @@ impl QuorumState {
     }
 
     /// Has every attempt of the task ended.
-    pub(super) fn stop_task(&mut self, id: TaskId) {
+    pub(in crate::quorum) fn stop_task(&mut self, id: TaskId) {
         let stopped = self.change_task(id, |task| {
             if !task.is_settled() {
                 task.state = TaskState::Ready;
@@ -306,29 +322,29 @@ impl QuorumState {
     /// Remembers that an attempt, which its task has forgotten, must end where it runs.
     pub(in crate::quorum) fn stop_attempt(&mut self, task: TaskAttempt, live: AttemptRecord) {
         // A worker that is gone needs no telling.
-        if self.workers.contains_key(&live.worker) {
-            self.index.work.occupy(live.worker, task, Some(&live.resources));
+        if self.tasks.workers.contains_key(&live.worker) {
+            self.tasks.index.occupy(live.worker, task, Some(&live.resources));
             let stopping = Stopping { worker: live.worker, since: self.time, resources: live.resources };
-            self.stopping.insert(task, stopping);
-            self.index.work.halted.insert(live.worker);
+            self.tasks.stopping.insert(task, stopping);
+            self.tasks.index.halted.insert(live.worker);
         }
     }
 
     pub(in crate::quorum) fn stop_ended(&mut self, task: TaskAttempt) {
-        if let Some(stopping) = self.stopping.remove(&task) {
-            self.index.work.leave(stopping.worker, task, Some(&stopping.resources));
+        if let Some(stopping) = self.tasks.stopping.remove(&task) {
+            self.tasks.index.leave(stopping.worker, task, Some(&stopping.resources));
         }
     }
 
     /// Forgets what a copy of a verified task showed.
-    pub(super) fn drop_copy(&mut self, task: TaskAttempt) {
-        if let Some(table) = self.tables.get_mut(&task.id.job) {
+    pub(in crate::quorum) fn drop_copy(&mut self, task: TaskAttempt) {
+        if let Some(table) = self.tasks.tables.get_mut(&task.id.job) {
             table.drop_blob((task.id.step, task.id.task, Blob::Copy(task.attempt)));
         }
     }
 
     /// Gives a task up: the dead letter.
-    pub(super) fn bury(&mut self, id: TaskId, reason: &str) {
+    pub(in crate::quorum) fn bury(&mut self, id: TaskId, reason: &str) {
         self.stop_task(id);
         self.change_task(id, |task| task.state = TaskState::Dead);
         self.with_run(id.job, |run| {
@@ -340,10 +356,11 @@ impl QuorumState {
     }
 
     /// Tasks of the present step in that state.
-    pub(super) fn tasks_in(&self, job: JobId, state: impl Fn(TaskState) -> bool) -> Vec<TaskId> {
+    pub(in crate::quorum) fn tasks_in(&self, job: JobId, state: impl Fn(TaskState) -> bool) -> Vec<TaskId> {
         let Some((_, run)) = self.jobs.get(&job).and_then(JobRecord::compute) else { return Vec::new() };
-        let tasks = self.tables.get(&job).map(|table| table.tasks(run.step)).unwrap_or_default();
-        let found = tasks.iter().enumerate().filter(|(_, task)| state(task.state));
-        found.map(|(task, _)| TaskId { job, step: run.step, task: TaskIndex(task as u32) }).collect()
+        let tasks =
+            self.tasks.tables.get(&job).into_iter().flat_map(|table| table.tasks(run.step).iter_from(TaskIndex(0)));
+        let found = tasks.filter(|(_, task)| state(task.state));
+        found.map(|(task, _)| TaskId { job, step: run.step, task }).collect()
     }
 }

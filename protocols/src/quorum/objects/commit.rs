@@ -10,18 +10,24 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::*;
 use crate::ids::PieceIndex;
+use crate::ids::{Attempt, JobId, ManifestHash, PeerId};
+use crate::job::record::{JobRecord, RunState};
+use crate::job::store::{ColumnRecord, ColumnState, Grant};
+use crate::job::transition::RunCommand;
 use crate::object::layout::{Layout, Profile};
 use crate::object::limits::MANIFEST_BYTES_MAX;
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, Slot};
-use crate::quorum::claims::{Claim, Claims};
+use crate::quorum::apply::{Applied, invalid};
+use crate::quorum::command::{CommandReply, Rejection};
 use crate::quorum::limits::{OBJECTS_MAX, OWNERS_MAX};
-use crate::quorum::object::{ObjectRecord, ObjectState};
+use crate::quorum::objects::claims::{Claim, Claims};
+use crate::quorum::objects::record::{ObjectRecord, ObjectState};
+use crate::quorum::state::{Event, QuorumState};
 
 impl QuorumState {
-    pub(super) fn commit_object(
+    pub(in crate::quorum) fn commit_object(
         &mut self,
         worker: (PeerId, Attempt),
         job: JobId,
@@ -31,13 +37,13 @@ impl QuorumState {
         events: &mut Vec<Event>,
     ) -> Applied {
         let hash = ManifestHash(*blake3::hash(encoded).as_bytes());
-        let record = self.run_for(job, RunCommand::CommitObject)?;
+        let record = self.jobs.run_for(job, RunCommand::CommitObject)?;
         if record.state == RunState::Succeeded {
             // A repeat, unless it names something else.
             return if record.stored()?.manifest == Some(hash) {
                 Ok(CommandReply::Committed { manifest: hash })
             } else {
-                Err(illegal(record, RunCommand::CommitObject))
+                Err(record.refuses(RunCommand::CommitObject))
             };
         }
         record.check_worker(worker)?;
@@ -69,7 +75,7 @@ impl QuorumState {
         }
         let name = self.jobs.get(&job).and_then(|record| record.spec.name()).filter(|name| !name.is_empty());
         let claim = Claim { owner, name: name.map(str::to_owned), job, at: self.time };
-        if let Some(object) = self.objects.get_mut(&hash) {
+        if let Some(object) = self.objects.records.get_mut(&hash) {
             object.claims.add(claim);
         }
         let what = match (adopt, owed) {
@@ -83,7 +89,7 @@ impl QuorumState {
         }
         // Columns that went into the object left the run above; what is left is released.
         self.end_run(job, RunState::Succeeded, None, what, events);
-        self.reindex_object(hash);
+        self.objects.reindex(hash);
         events.push(Event::ObjectStored { manifest: hash, job, degraded: adopt && owed > 0 });
         Ok(CommandReply::Committed { manifest: hash })
     }
@@ -135,9 +141,9 @@ impl QuorumState {
             object.claims.clone_from(&before.claims);
             object.created_at = before.created_at;
         }
-        self.objects.insert(hash, object);
-        if self.manifests.insert(hash, encoded.clone()).is_none() {
-            self.index.hash_bytes += encoded.len();
+        self.objects.records.insert(hash, object);
+        if self.objects.manifests.insert(hash, encoded.clone()).is_none() {
+            self.objects.index.manifest_bytes += encoded.len();
         }
         if let Some((before, _)) = before {
             self.reindex_job(before);
@@ -191,7 +197,12 @@ fn check_receipts(
     Ok(sealed)
 }
 
-pub(super) fn check_receipt(receipt: &Receipt, slot: Slot, grant: Grant, manifest: &Manifest) -> Result<(), Rejection> {
+pub(in crate::quorum) fn check_receipt(
+    receipt: &Receipt,
+    slot: Slot,
+    grant: Grant,
+    manifest: &Manifest,
+) -> Result<(), Rejection> {
     let statement = &receipt.statement;
     let column = slot.column;
     if statement.slot.attempt != slot.attempt && statement.slot.job == slot.job && statement.slot.column == column {

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::command::{Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand};
-use super::state::{Event, QuorumState};
 use crate::ids::*;
 use crate::job::compute::{Call, ComputeSpec, Program};
 use crate::job::spec::{JobSpec, Kind};
 use crate::job::store::Grant;
+use crate::quorum::command::{
+    Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand,
+};
+use crate::quorum::state::{Event, QuorumState};
 use crate::task::message::{Report, TaskResult};
 use crate::task::record::{Output, Place, TaskAttempt, WorkerRecord};
 use crate::trigger::audit;
@@ -144,7 +146,7 @@ impl Model {
         let now = parse_instant("2024-01-01T00:00:00Z").unwrap().0;
         let mut model = Self {
             random: Random(seed),
-            state: QuorumState { level: super::limits::LEVEL_TRIGGERS, ..QuorumState::new(QUORUM) },
+            state: QuorumState { level: crate::quorum::limits::LEVEL_TRIGGERS, ..QuorumState::new(QUORUM) },
             planner: Planner::default(),
             index: 0,
             now,
@@ -266,9 +268,9 @@ impl Model {
         let by_steady = |due: Millis| self.seen.0 + due.0.saturating_sub(self.state.wall_at(self.seen.1).0);
         let duties = self.state.duties();
         let due = duties.iter().filter_map(|duty| match duty {
-            super::state::Duty::FireAt { due } => Some(by_wall(*due)),
-            super::state::Duty::FireAfter { due, .. } => Some(by_wall(*due).min(by_steady(*due))),
-            super::state::Duty::Wake { due, .. } => Some(by_time(*due)),
+            crate::quorum::state::Duty::FireAt { due } => Some(by_wall(*due)),
+            crate::quorum::state::Duty::FireAfter { due, .. } => Some(by_wall(*due).min(by_steady(*due))),
+            crate::quorum::state::Duty::Wake { due, .. } => Some(by_time(*due)),
             _ => None,
         });
         due.min().unwrap_or(u64::MAX).max(self.now)

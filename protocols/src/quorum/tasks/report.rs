@@ -5,11 +5,16 @@
 
 use bytes::Bytes;
 
-use super::*;
+use super::assignment::is_verified;
+use crate::ids::{Attempt, JobId, Millis, PeerId};
 use crate::ids::{Digest, LeaseId, Nonce};
 use crate::job::compute::OutputPlace;
 use crate::job::plan::Plan;
-use crate::quorum::work::is_verified;
+use crate::job::record::{JobRecord, RunState};
+use crate::job::transition::RunCommand;
+use crate::quorum::apply::{Applied, invalid, short};
+use crate::quorum::command::{CommandReply, Rejection};
+use crate::quorum::state::{Event, QuorumState};
 use crate::task::limits::{
     AVOIDED_MAX, BATCH_MAX, CHECKPOINT_BYTES_MAX, OUTPUT_BYTES_MAX, REVEAL_WAIT, ROUNDS_MAX, WORKER_SLOTS_MAX,
     WORKERS_MAX,
@@ -30,7 +35,7 @@ fn refuse(reason: impl Into<String>) -> Recorded {
 }
 
 impl QuorumState {
-    pub(super) fn set_worker(&mut self, worker: &WorkerRecord, events: &mut Vec<Event>) -> Applied {
+    pub(in crate::quorum) fn set_worker(&mut self, worker: &WorkerRecord, events: &mut Vec<Event>) -> Applied {
         let peer = worker.grant.holder.peer;
         if worker.slots == 0 || worker.slots > WORKER_SLOTS_MAX {
             return Err(invalid(format!("{} slots are not between 1 and {WORKER_SLOTS_MAX}", worker.slots)));
@@ -38,30 +43,30 @@ impl QuorumState {
         if worker.labels.len() > 64 || worker.kinds.len() > 8 || crate::wire::encode(worker).len() > 16 * 1024 {
             return Err(invalid("a worker's record is too long"));
         }
-        let before = self.workers.get(&peer).map(|before| before.grant);
-        if before.is_none() && self.workers.len() >= WORKERS_MAX {
+        let before = self.tasks.workers.get(&peer).map(|before| before.grant);
+        if before.is_none() && self.tasks.workers.len() >= WORKERS_MAX {
             return Err(Rejection::Full { what: "workers".to_owned(), limit: WORKERS_MAX });
         }
         // Another incarnation has another disk: its outbox and its work are gone.
         if before.is_some_and(|before| before.holder.incarnation != worker.grant.holder.incarnation) {
             self.lose_attempts(peer, "the worker lost its disk", events);
         }
-        self.workers.insert(peer, worker.clone());
+        self.tasks.workers.insert(peer, worker.clone());
         Ok(CommandReply::Done)
     }
 
-    pub(super) fn lose_worker(
+    pub(in crate::quorum) fn lose_worker(
         &mut self,
         peer: PeerId,
         lease: LeaseId,
         reason: &str,
         events: &mut Vec<Event>,
     ) -> Applied {
-        if self.workers.get(&peer).is_none_or(|worker| worker.grant.lease != lease) {
+        if self.tasks.workers.get(&peer).is_none_or(|worker| worker.grant.lease != lease) {
             return Err(Rejection::UnknownWorker { peer });
         }
-        self.workers.remove(&peer);
-        self.paces.forget(peer);
+        self.tasks.workers.remove(&peer);
+        self.tasks.paces.forget(peer);
         self.lose_attempts(peer, reason, events);
         self.forgive_refusals(peer);
         Ok(CommandReply::Done)
@@ -70,7 +75,7 @@ impl QuorumState {
     /// A worker that was lost comes back as another run of its node, maybe with other settings: runs that wait for
     /// workers need not wait for it any longer.
     fn forgive_refusals(&mut self, peer: PeerId) {
-        let waiting = self.index.work.queue.values().flatten().map(|(_, job)| *job);
+        let waiting = self.tasks.index.queue.values().flatten().map(|(_, job)| *job);
         let avoids =
             |job: &JobId| self.jobs.get(job).and_then(JobRecord::compute).is_some_and(|(_, run)| run.avoids(&peer));
         let avoiding: Vec<_> = waiting.filter(avoids).collect();
@@ -81,27 +86,27 @@ impl QuorumState {
     }
 
     /// Lets go of a worker that has nothing to do.
-    pub(super) fn release_worker(&mut self, peer: PeerId, lease: LeaseId) -> Applied {
-        if self.workers.get(&peer).is_none_or(|worker| worker.grant.lease != lease) {
+    pub(in crate::quorum) fn release_worker(&mut self, peer: PeerId, lease: LeaseId) -> Applied {
+        if self.tasks.workers.get(&peer).is_none_or(|worker| worker.grant.lease != lease) {
             return Err(Rejection::UnknownWorker { peer });
         }
-        if self.index.work.used.contains_key(&peer) {
+        if self.tasks.index.used.contains_key(&peer) {
             return Err(invalid(format!("{peer} has work of this quorum")));
         }
-        self.workers.remove(&peer);
-        self.paces.forget(peer);
+        self.tasks.workers.remove(&peer);
+        self.tasks.paces.forget(peer);
         Ok(CommandReply::Done)
     }
 
     fn lose_attempts(&mut self, peer: PeerId, reason: &str, events: &mut Vec<Event>) {
         let mut touched = std::collections::BTreeSet::new();
-        let attempts = self.attempts_at(peer);
+        let attempts = self.tasks.attempts_at(peer);
         if !attempts.is_empty() {
             events.push(Event::WorkerLost { worker: peer, attempts: attempts.len() as u32 });
         }
         for task in attempts {
             touched.insert(task.id.job);
-            if self.stopping.contains_key(&task) {
+            if self.tasks.stopping.contains_key(&task) {
                 self.stop_ended(task);
             } else {
                 self.attempt_failed(task, ErrorClass::Lost, reason);
@@ -112,7 +117,7 @@ impl QuorumState {
         }
     }
 
-    pub(super) fn start(&mut self, by: PeerId, tasks: &[TaskAttempt]) -> Applied {
+    pub(in crate::quorum) fn start(&mut self, by: PeerId, tasks: &[TaskAttempt]) -> Applied {
         check_batch(tasks.len())?;
         let mut touched = std::collections::BTreeSet::new();
         let mut start = |task: &TaskAttempt| {
@@ -135,10 +140,10 @@ impl QuorumState {
         Ok(CommandReply::Recorded(answers))
     }
 
-    pub(super) fn report(&mut self, by: PeerId, reports: &[Report], events: &mut Vec<Event>) -> Applied {
+    pub(in crate::quorum) fn report(&mut self, by: PeerId, reports: &[Report], events: &mut Vec<Event>) -> Applied {
         check_batch(reports.len())?;
-        if self.workers.contains_key(&by) {
-            self.paces.reported(by, self.time);
+        if self.tasks.workers.contains_key(&by) {
+            self.tasks.paces.reported(by, self.time);
         }
         let mut touched = std::collections::BTreeSet::new();
         let mut answers = Vec::with_capacity(reports.len());
@@ -164,7 +169,7 @@ impl QuorumState {
 
     /// The attempt, if it may still report and is this worker's.
     fn live_attempt(&mut self, by: PeerId, task: TaskAttempt) -> Result<AttemptRecord, ReportRefusal> {
-        let table = self.tables.get(&task.id.job);
+        let table = self.tasks.tables.get(&task.id.job);
         let record = table.and_then(|table| table.get(task.id.step, task.id.task));
         let Some(record) = record else {
             // The step is over, or the run is forgotten; its workers were told to stop.
@@ -187,7 +192,7 @@ impl QuorumState {
 
     fn report_one(&mut self, by: PeerId, report: &Report, events: &mut Vec<Event>) -> Recorded {
         let task = report.task;
-        if let Some(stopping) = self.stopping.get(&task) {
+        if let Some(stopping) = self.tasks.stopping.get(&task) {
             if stopping.worker != by {
                 return Err(ReportRefusal::NotYours);
             }
@@ -197,7 +202,7 @@ impl QuorumState {
                 return Ok(());
             }
         }
-        let table = self.tables.get(&task.id.job);
+        let table = self.tasks.tables.get(&task.id.job);
         let record = table.and_then(|table| table.get(task.id.step, task.id.task));
         let repeated = record.and_then(|record| record.won.as_ref()).is_some_and(|won| won.attempt == task.attempt);
         if repeated && matches!(report.result, TaskResult::Done { .. } | TaskResult::Reveal { .. }) {
@@ -257,7 +262,7 @@ impl QuorumState {
                 if blob != Blob::Checkpoint && spec.is_some_and(|(spec, _)| spec.output == OutputPlace::Inline) {
                     return refuse("the job wants its outputs in the record");
                 }
-                if let Some(table) = self.tables.get_mut(&task.id.job) {
+                if let Some(table) = self.tasks.tables.get_mut(&task.id.job) {
                     table.drop_blob(key);
                 }
                 return Ok(());
@@ -272,7 +277,7 @@ impl QuorumState {
         if self.check_bytes(bytes.len()).is_err() {
             return Err(ReportRefusal::RecordFull);
         }
-        if let Some(table) = self.tables.get_mut(&task.id.job) {
+        if let Some(table) = self.tasks.tables.get_mut(&task.id.job) {
             table.keep_blob(key, bytes.clone());
         }
         // The next output in this entry must see what this one took.
@@ -298,7 +303,7 @@ impl QuorumState {
         for live in rest.into_iter().filter(|live| !matches!(live.phase, Phase::Revealed(_))) {
             self.stop_attempt(TaskAttempt { id: task.id, attempt: live.attempt }, live);
         }
-        if let Some(table) = self.tables.get_mut(&task.id.job) {
+        if let Some(table) = self.tasks.tables.get_mut(&task.id.job) {
             table.drop_blob((task.id.step, task.id.task, Blob::Checkpoint));
         }
         if let Some(given_at) = given_at {
@@ -313,7 +318,7 @@ impl QuorumState {
                 worker.and_then(|worker| run.avoided.remove(&worker));
                 run.program
             });
-            program.into_iter().for_each(|program| self.paces.note(program, given_at, now));
+            program.into_iter().for_each(|program| self.tasks.paces.note(program, given_at, now));
         }
     }
 
@@ -387,7 +392,7 @@ impl QuorumState {
     /// Whether the attempt's worker would be one too many to remember the refusal of.
     fn is_refused_too_often(&self, task: TaskAttempt) -> bool {
         let run = self.jobs.get(&task.id.job).and_then(JobRecord::compute).map(|(_, run)| run);
-        let live = self.tables.get(&task.id.job).and_then(|table| table.get(task.id.step, task.id.task));
+        let live = self.tasks.tables.get(&task.id.job).and_then(|table| table.get(task.id.step, task.id.task));
         let worker = live.and_then(|record| record.attempt(task.attempt)).map(|live| live.worker);
         let known = |run: &&ComputeRun| worker.is_some_and(|worker| run.avoided.contains_key(&worker));
         run.is_some_and(|run| run.avoided.len() >= AVOIDED_MAX && !known(&run))
@@ -418,11 +423,11 @@ impl QuorumState {
     }
 
     fn is_revealing(&self, task: TaskAttempt) -> bool {
-        let table = self.tables.get(&task.id.job);
+        let table = self.tasks.tables.get(&task.id.job);
         table.and_then(|table| table.get(task.id.step, task.id.task)).is_some_and(TaskRecord::is_revealing)
     }
 
-    pub(super) fn save_checkpoint(
+    pub(in crate::quorum) fn save_checkpoint(
         &mut self,
         by: PeerId,
         task: TaskAttempt,
@@ -517,7 +522,7 @@ impl QuorumState {
         let Some((spec, _)) = self.jobs.get(&task.id.job).and_then(JobRecord::compute) else { return };
         let agree = spec.verify.map_or(1, |verify| verify.agree as usize);
         let policy = spec.retry.clone();
-        let table = self.tables.get(&task.id.job);
+        let table = self.tasks.tables.get(&task.id.job);
         let Some(record) = table.and_then(|table| table.get(task.id.step, task.id.task)) else { return };
         let votes: Vec<Vote> = record
             .live
@@ -536,7 +541,7 @@ impl QuorumState {
         let winner = winner.and_then(|vote| Some((vote.receipt.statement.task, vote.output?)));
         match (agreement.as_ref().map(|agreement| agreement.verdict), winner) {
             (Some(Verdict::Output(_)), Some((won, output))) => {
-                if let Some(table) = self.tables.get_mut(&task.id.job) {
+                if let Some(table) = self.tasks.tables.get_mut(&task.id.job) {
                     table.rename_blob((task.id.step, task.id.task, Blob::Copy(won.attempt)), Blob::Output);
                 }
                 self.drop_copies(&votes);
@@ -560,7 +565,7 @@ impl QuorumState {
                     let notes = record.notes_mut();
                     notes.rounds = notes.rounds.saturating_add(1);
                 });
-                let table = self.tables.get(&task.id.job);
+                let table = self.tasks.tables.get(&task.id.job);
                 let record = table.and_then(|table| table.get(task.id.step, task.id.task));
                 let rounds = record.and_then(|record| record.notes.as_ref()).map_or(0, |notes| notes.rounds);
                 if rounds >= ROUNDS_MAX {

@@ -1,15 +1,20 @@
 //! What a person asks of a run that computes: pause, resume, cancel, retry, resolve, update.
 
-use super::*;
+use crate::ids::{JobId, Millis, PeerId};
 use crate::job::compute::{OnFailure, Resources};
+use crate::job::record::RunState;
+use crate::job::transition::RunCommand;
+use crate::quorum::apply::{Applied, invalid};
+use crate::quorum::command::CommandReply;
 use crate::quorum::command::Resolution;
+use crate::quorum::state::{Event, QuorumState};
 use crate::task::limits::{PRIORITY_MAX, PRIORITY_MIN, TASKS_PER_STEP_MAX};
 use crate::task::record::{Ending, TaskState};
 
 impl QuorumState {
     /// Stops the work of a run. Tasks that must not begin twice and have begun are waited for.
-    pub(super) fn pause(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
-        let state = self.run_for(job, RunCommand::Pause)?.state;
+    pub(in crate::quorum) fn pause(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
+        let state = self.jobs.run_for(job, RunCommand::Pause)?.state;
         if matches!(state, RunState::Pausing | RunState::Paused) {
             return Ok(CommandReply::Done);
         }
@@ -29,8 +34,8 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    pub(super) fn resume(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
-        let record = self.run_for(job, RunCommand::Resume)?;
+    pub(in crate::quorum) fn resume(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
+        let record = self.jobs.run_for(job, RunCommand::Resume)?;
         let (state, before) = (record.state, record.before_pause.take().unwrap_or(RunState::Running));
         // A run that had begun to wait for workers when it was paused may have got one before it stopped.
         let to = if state == RunState::Pausing && before == RunState::Pending { RunState::Running } else { before };
@@ -48,8 +53,8 @@ impl QuorumState {
 
     /// Cancel of a run that computes. What was begun is undone when the specification says that a failure reverts; a
     /// second cancel gives that up too.
-    pub(super) fn cancel_compute(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
-        let record = self.run_for(job, RunCommand::Cancel)?;
+    pub(in crate::quorum) fn cancel_compute(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
+        let record = self.jobs.run_for(job, RunCommand::Cancel)?;
         let state = record.state;
         let reverts = record.compute().is_some_and(|(spec, run)| {
             let begun = state != RunState::Pending && record.before_pause != Some(RunState::Pending);
@@ -65,7 +70,7 @@ impl QuorumState {
             self.settle(job, RunCommand::Reported, events);
         } else {
             self.stop_all(job);
-            if self.stopping_of(job).next().is_none() {
+            if self.tasks.stopping_of(job).next().is_none() {
                 self.end_compute(job, RunCommand::Cancel, RunState::Cancelled, Some(format!("by {by}")), &what, events);
             } else {
                 if let Some(record) = self.jobs.get_mut(&job) {
@@ -81,8 +86,8 @@ impl QuorumState {
     }
 
     /// Begins anew what was given up or parked. The tries that the policy allows are counted from nothing.
-    pub(super) fn retry(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
-        self.run_for(job, RunCommand::Retry)?;
+    pub(in crate::quorum) fn retry(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
+        self.jobs.run_for(job, RunCommand::Retry)?;
         let again = self.tasks_in(job, |state| matches!(state, TaskState::Dead | TaskState::Parked));
         let count = again.len();
         for id in again {
@@ -99,14 +104,14 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    pub(super) fn resolve(
+    pub(in crate::quorum) fn resolve(
         &mut self,
         by: PeerId,
         job: JobId,
         resolution: Resolution,
         events: &mut Vec<Event>,
     ) -> Applied {
-        let record = self.run_for(job, RunCommand::Resolve)?;
+        let record = self.jobs.run_for(job, RunCommand::Resolve)?;
         let undoing = record.compute().is_some_and(|(_, run)| run.ending.is_some());
         let can_revert = record.compute().is_some_and(|(spec, _)| spec.compensate.is_some()) && !undoing;
         match resolution {
@@ -155,14 +160,14 @@ impl QuorumState {
         self.settle(job, RunCommand::Reported, events);
     }
 
-    pub(super) fn update(
+    pub(in crate::quorum) fn update(
         &mut self,
         job: JobId,
         priority: Option<u8>,
         parallelism: Option<u32>,
         resources: Option<&Resources>,
     ) -> Applied {
-        self.run_for(job, RunCommand::Update)?;
+        self.jobs.run_for(job, RunCommand::Update)?;
         if let Some(priority) = priority.filter(|priority| !(PRIORITY_MIN..=PRIORITY_MAX).contains(priority)) {
             return Err(invalid(format!("priority: {priority} is not between {PRIORITY_MIN} and {PRIORITY_MAX}")));
         }
@@ -190,6 +195,6 @@ impl QuorumState {
 
     fn workers_of(&self, job: JobId) -> std::collections::BTreeSet<PeerId> {
         let of_job = |worker: &PeerId| self.attempts_of(*worker).any(|(task, _)| task.id.job == job);
-        self.workers.keys().copied().filter(|worker| of_job(worker)).collect()
+        self.tasks.workers.keys().copied().filter(|worker| of_job(worker)).collect()
     }
 }

@@ -105,7 +105,7 @@ fn check_given(before: &QuorumState, after: &QuorumState, (by, command): &(PeerI
     // What a worker was given leaves the record when the worker says what became of it, when time does, or when the
     // worker is gone: never unseen.
     let tasks = |state: &QuorumState| -> BTreeSet<(PeerId, TaskAttempt)> {
-        let used = state.index.work.used.iter();
+        let used = state.tasks.index.used.iter();
         used.flat_map(|(worker, used)| used.tasks.iter().map(|task| (*worker, *task))).collect()
     };
     for (worker, task) in tasks(before).difference(&tasks(after)) {
@@ -114,7 +114,10 @@ fn check_given(before: &QuorumState, after: &QuorumState, (by, command): &(PeerI
         let voted = matches!(command, Command::Task(TaskCommand::Report { .. }))
             && before.jobs[&task.id.job].compute().is_some_and(|(spec, _)| spec.verify.is_some());
         let late = matches!(command, Command::Quorum(QuorumCommand::Elapsed { .. }));
-        assert!(said || voted || late || !after.workers.contains_key(worker), "{task:?} was forgotten by {command:?}");
+        assert!(
+            said || voted || late || !after.tasks.workers.contains_key(worker),
+            "{task:?} was forgotten by {command:?}"
+        );
     }
 }
 

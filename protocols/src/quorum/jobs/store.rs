@@ -1,54 +1,17 @@
-//! Commands on runs: submit, holders, worker, progress, failure, and every end but the commit.
+//! Runs that store: holders, uploader, progress, failure, and every end but the commit.
 
-use super::*;
-use crate::ids::{PieceIndex, SegmentIndex};
-use crate::job::limits::{
-    HOLDERS_FAILED_MAX, JOBS_LIVE_MAX, RELEASING_MAX, SPARES_MAX, SPEC_BYTES_MAX, STORE_EMPTY_MAX, STORE_IDLE_MAX,
-};
-use crate::job::record::Run;
-use crate::job::spec::{JobSpec, Kind, StoreSpec};
-use crate::job::store::StoreRun;
+use super::{hash_bytes, unused};
+use crate::ids::{Attempt, JobId, PeerId, PieceIndex, SegmentIndex};
+use crate::job::limits::{HOLDERS_FAILED_MAX, RELEASING_MAX, SPARES_MAX, STORE_EMPTY_MAX, STORE_IDLE_MAX};
+use crate::job::record::{JobRecord, RunState};
+use crate::job::spec::StoreSpec;
+use crate::job::store::{ColumnRecord, ColumnState, Grant, Releasing, StoreRun};
+use crate::job::transition::RunCommand;
 use crate::object::layout::{Layout, Profile};
-use crate::object::limits::NAME_BYTES_MAX;
-use crate::quorum::command::{Attached, SegmentProgress};
+use crate::quorum::apply::{Applied, invalid, releasing, short};
+use crate::quorum::command::{Attached, CommandReply, Rejection, SegmentProgress};
 use crate::quorum::limits::HASH_BYTES_MAX;
-use crate::wire;
-
-/// Refuses what no run could do, before anything is recorded.
-fn check_spec(spec: &JobSpec, encoded_bytes: usize) -> Result<(), Rejection> {
-    let store = match spec {
-        JobSpec::Store(store) => store,
-        JobSpec::Compute(spec) => {
-            spec.check().map_err(|fault| invalid(fault.to_string()))?;
-            return check_size(encoded_bytes);
-        }
-        JobSpec::Triggered(spec) => {
-            spec.check().map_err(|fault| invalid(fault.to_string()))?;
-            return check_size(encoded_bytes);
-        }
-    };
-    let name = store.name.as_deref().unwrap_or_default().len();
-    if name > NAME_BYTES_MAX {
-        return Err(Rejection::TooLarge { what: "name".to_owned(), bytes: name, limit: NAME_BYTES_MAX });
-    }
-    check_size(encoded_bytes)?;
-    let Profile { data, parity } = store.profile;
-    let profile =
-        Profile::new(data, parity).ok_or_else(|| invalid(format!("profile {data}+{parity} is not possible")))?;
-    match store.size {
-        Some(size) if size > profile.bytes_max() => {
-            Err(invalid(format!("an object of {size} bytes is larger than the {} allowed", profile.bytes_max())))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_size(bytes: usize) -> Result<(), Rejection> {
-    if bytes > SPEC_BYTES_MAX {
-        return Err(Rejection::TooLarge { what: "specification".to_owned(), bytes, limit: SPEC_BYTES_MAX });
-    }
-    Ok(())
-}
+use crate::quorum::state::{Event, QuorumState};
 
 /// Segments that the run may have: what its size says, or what its profile allows.
 fn segments_max(store: &StoreSpec) -> usize {
@@ -59,70 +22,7 @@ fn segments_max(store: &StoreSpec) -> usize {
 }
 
 impl QuorumState {
-    pub(super) fn submit(&mut self, by: PeerId, job: JobId, spec: &JobSpec, events: &mut Vec<Event>) -> Applied {
-        if let Some(record) = self.jobs.get(&job) {
-            // Work is the same through whichever peer it came; a file is on one of them.
-            return if record.spec == *spec && (record.owner == by || spec.kind() != Kind::Store) {
-                Ok(CommandReply::Submitted { existed: true, state: record.state })
-            } else {
-                Err(Rejection::Conflict { job })
-            };
-        }
-        if job.quorum != self.quorum {
-            return Err(invalid(format!("job {job} belongs to another quorum than {}", self.quorum)));
-        }
-        let bytes = wire::encode(spec).len();
-        check_spec(spec, bytes)?;
-        if self.index.live.len() >= JOBS_LIVE_MAX && !matches!(spec, JobSpec::Triggered(_)) {
-            return Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX });
-        }
-        let run = match spec {
-            JobSpec::Store(spec) => Run::Store(Box::new(StoreRun::new(by, spec.profile.columns(), self.wall()))),
-            JobSpec::Compute(spec) => {
-                self.check_room(spec, bytes)?;
-                self.new_compute_run(spec)
-            }
-            JobSpec::Triggered(spec) => {
-                self.check_trigger_room(spec)?;
-                self.check_bytes(bytes)?;
-                Run::Trigger(Box::default())
-            }
-        };
-        let state = if matches!(run, Run::Trigger(_)) { RunState::Running } else { RunState::Pending };
-        let now = self.wall();
-        let mut record = JobRecord {
-            job,
-            spec: spec.clone(),
-            owner: by,
-            state,
-            before_pause: None,
-            reason: None,
-            created_at: now,
-            changed_at: now,
-            finished_at: None,
-            run,
-            // Many have one line for most of their life.
-            history: Vec::with_capacity(1),
-        };
-        record.move_to(now, state, format!("submitted through {by}"));
-        self.jobs.insert(job, record);
-        events.push(Event::JobChanged { job, state });
-        match spec {
-            JobSpec::Store(_) => self.reindex_job(job),
-            JobSpec::Compute(_) => {
-                self.begin_compute(job);
-                self.reindex_job(job);
-            }
-            JobSpec::Triggered(_) => {
-                self.reindex_job(job);
-                self.begin_trigger(job, events);
-            }
-        }
-        let state = self.jobs.get(&job).map_or(state, |record| record.state);
-        Ok(CommandReply::Submitted { existed: false, state })
-    }
-
-    pub(super) fn add_holders(
+    pub(in crate::quorum) fn add_holders(
         &mut self,
         job: JobId,
         grants: &[Grant],
@@ -130,7 +30,7 @@ impl QuorumState {
         events: &mut Vec<Event>,
     ) -> Applied {
         let now = self.wall();
-        let record = self.run_for(job, RunCommand::AddHolders)?;
+        let record = self.jobs.run_for(job, RunCommand::AddHolders)?;
         record.stored_mut()?.exhausted = exhausted;
         let mut known: std::collections::BTreeSet<PeerId> = record.stored()?.known_holders().collect();
         let mut assigned = 0;
@@ -177,9 +77,9 @@ impl QuorumState {
         reply
     }
 
-    pub(super) fn attach(&mut self, by: PeerId, job: JobId) -> Applied {
+    pub(in crate::quorum) fn attach(&mut self, by: PeerId, job: JobId) -> Applied {
         let now = self.wall();
-        let record = self.run_for(job, RunCommand::Attach)?;
+        let record = self.jobs.run_for(job, RunCommand::Attach)?;
         let run = record.stored_mut()?;
         run.worker = by;
         run.worker_attempt.0 = run.worker_attempt.0.saturating_add(1);
@@ -194,7 +94,7 @@ impl QuorumState {
         })))
     }
 
-    pub(super) fn progress(
+    pub(in crate::quorum) fn progress(
         &mut self,
         by: PeerId,
         job: JobId,
@@ -203,8 +103,8 @@ impl QuorumState {
         events: &mut Vec<Event>,
     ) -> Applied {
         let now = self.wall();
-        let room = HASH_BYTES_MAX.saturating_sub(self.index.hash_bytes);
-        let record = self.run_for(job, RunCommand::Progress)?;
+        let room = HASH_BYTES_MAX.saturating_sub(self.jobs.hash_bytes() + self.objects.manifest_bytes());
+        let record = self.jobs.run_for(job, RunCommand::Progress)?;
         record.check_worker((by, worker_attempt))?;
         let limit = record.store().map_or(0, |(spec, _)| segments_max(spec));
         let columns = record.stored()?.columns.len();
@@ -245,12 +145,12 @@ impl QuorumState {
         let complete = (0..run.segments.len()).filter(complete).count() as u32;
         record.changed_at = now;
         let reply = record.column_summary()?;
-        self.index.hash_bytes += grown;
+        self.jobs.index.hash_bytes += grown;
         events.push(Event::JobProgressed { job, segments: complete });
         Ok(reply)
     }
 
-    pub(super) fn column_failed(
+    pub(in crate::quorum) fn column_failed(
         &mut self,
         worker: (PeerId, Attempt),
         job: JobId,
@@ -260,7 +160,7 @@ impl QuorumState {
         events: &mut Vec<Event>,
     ) -> Applied {
         let now = self.wall();
-        let record = self.run_for(job, RunCommand::ColumnFailed)?;
+        let record = self.jobs.run_for(job, RunCommand::ColumnFailed)?;
         record.check_worker(worker)?;
         let run = record.stored_mut()?;
         let target = run.columns.get_mut(column.0 as usize).ok_or_else(|| invalid(format!("no column {column}")))?;
@@ -304,14 +204,14 @@ impl QuorumState {
         self.jobs.get(&job).map_or(Ok(CommandReply::Done), JobRecord::column_summary)
     }
 
-    pub(super) fn fail_run(
+    pub(in crate::quorum) fn fail_run(
         &mut self,
         worker: Option<(PeerId, Attempt)>,
         job: JobId,
         reason: &str,
         events: &mut Vec<Event>,
     ) -> Applied {
-        let record = self.run_for(job, RunCommand::FailRun)?;
+        let record = self.jobs.run_for(job, RunCommand::FailRun)?;
         if record.state == RunState::Failed {
             return Ok(CommandReply::Done);
         }
@@ -322,8 +222,8 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    pub(super) fn cancel(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
-        let record = self.run_for(job, RunCommand::Cancel)?;
+    pub(in crate::quorum) fn cancel(&mut self, by: PeerId, job: JobId, events: &mut Vec<Event>) -> Applied {
+        let record = self.jobs.run_for(job, RunCommand::Cancel)?;
         if record.compute().is_some() {
             return self.cancel_compute(by, job, events);
         }
@@ -336,8 +236,8 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    pub(super) fn abandon(&mut self, job: JobId, fed: u64, events: &mut Vec<Event>) -> Applied {
-        let record = self.run_for(job, RunCommand::Abandon)?;
+    pub(in crate::quorum) fn abandon(&mut self, job: JobId, fed: u64, events: &mut Vec<Event>) -> Applied {
+        let record = self.jobs.run_for(job, RunCommand::Abandon)?;
         if record.state == RunState::Failed {
             return Ok(CommandReply::Done);
         }
@@ -352,8 +252,8 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    pub(super) fn released(&mut self, job: JobId, released: Releasing) -> Applied {
-        let record = self.run_for(job, RunCommand::Released)?;
+    pub(in crate::quorum) fn released(&mut self, job: JobId, released: Releasing) -> Applied {
+        let record = self.jobs.run_for(job, RunCommand::Released)?;
         let run = record.stored_mut()?;
         run.releasing.retain(|releasing| *releasing != released);
         // The last holder of a removed object has let go: the object is gone.
@@ -363,6 +263,57 @@ impl QuorumState {
         }
         self.reindex_job(job);
         Ok(CommandReply::Done)
+    }
+
+    /// Ends a run that stores: its holders are to let go, its hashes are forgotten.
+    pub(in crate::quorum) fn end_run(
+        &mut self,
+        job: JobId,
+        state: RunState,
+        reason: Option<String>,
+        what: String,
+        events: &mut Vec<Event>,
+    ) {
+        let now = self.wall();
+        let Some(record) = self.jobs.get_mut(&job) else { return };
+        let Some((_, run)) = record.store_mut() else { return };
+        for (index, column) in run.columns.iter_mut().enumerate() {
+            if let Some(grant) = column.grant.take() {
+                run.releasing.push(releasing(index, grant, column.attempt));
+            }
+            column.state = ColumnState::Open;
+        }
+        let dropped = hash_bytes(&run.segments);
+        run.segments = Vec::new();
+        run.columns.iter_mut().for_each(|column| column.stored = Vec::new());
+        let spares = std::mem::take(&mut run.spares);
+        run.releasing.extend(spares.into_iter().map(unused));
+        record.reason = reason;
+        record.finished_at = Some(now);
+        record.move_to(now, state, what);
+        events.push(Event::JobChanged { job, state });
+        self.jobs.index.hash_bytes -= dropped;
+        self.job_finished(job);
+        self.reindex_job(job);
+    }
+}
+
+impl JobRecord {
+    pub(in crate::quorum) fn check_worker(&self, (by, attempt): (PeerId, Attempt)) -> Result<(), Rejection> {
+        let run = self.stored()?;
+        if by != run.worker {
+            return Err(Rejection::NotWorker { job: self.job, by });
+        }
+        if attempt != run.worker_attempt {
+            return Err(Rejection::StaleAttempt { given: attempt, current: run.worker_attempt });
+        }
+        Ok(())
+    }
+
+    /// The columns as replies carry them: without their stored bits.
+    fn column_summary(&self) -> Applied {
+        let columns = self.stored()?.columns.iter().map(|column| ColumnRecord { stored: Vec::new(), ..*column });
+        Ok(CommandReply::Columns(columns.collect()))
     }
 }
 
