@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod approval;
+pub mod capacity;
 pub mod directory;
 pub mod ids;
 pub mod incarnation;

@@ -22,6 +22,8 @@ pub mod message;
 mod objects;
 mod queries;
 pub mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 pub mod state;
 mod steps;
 mod tasks;

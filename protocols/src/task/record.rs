@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::retry::refusal_wait;
+use crate::capacity::{Capacity, Shortage, missing_label};
 use crate::ids::{Attempt, Digest, JobId, ManifestHash, Millis, PeerId, QuorumId, StepIndex, TaskIndex};
 use crate::job::Kind;
 use crate::job::compute::{ComputeSpec, Resources};
@@ -282,6 +283,27 @@ pub struct WorkerRecord {
     pub disk_bytes: u64,
     pub kinds: Vec<Kind>,
     pub labels: BTreeMap<String, String>,
+}
+
+impl WorkerRecord {
+    /// What the lease reserves, for all tasks together.
+    pub fn capacity(&self) -> Capacity {
+        Capacity { disk_bytes: self.disk_bytes, memory_bytes: self.memory_bytes, slots: self.slots }
+    }
+
+    /// Whether the worker could run such a task when it had nothing else to do; else why not, for people.
+    pub fn suits(&self, kind: Kind, resources: &Resources) -> Result<(), String> {
+        if !self.kinds.contains(&kind) {
+            return Err(format!("does not take {kind} work"));
+        }
+        if let Some((name, wanted)) = missing_label(&self.labels, &resources.labels) {
+            return Err(format!("label {name} is not {wanted:?}"));
+        }
+        match self.capacity().shortage(&resources.capacity()) {
+            Some(Shortage { what, has, needs }) => Err(format!("its lease has {has} {what} and {needs} are needed")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// An attempt that must end: the worker has been told, or will be.

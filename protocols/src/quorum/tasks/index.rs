@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::capacity::Capacity;
 use crate::ids::{JobId, Millis, PeerId};
 use crate::job::Kind;
 use crate::job::compute::Resources;
@@ -41,9 +42,7 @@ pub(super) struct Demand {
 /// What attempts take at a worker, those that are being stopped included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Used {
-    pub(super) slots: u64,
-    memory_bytes: u64,
-    disk_bytes: u64,
+    pub(super) taken: Capacity,
     pub(super) tasks: BTreeSet<TaskAttempt>,
 }
 
@@ -63,9 +62,7 @@ impl WorkIndex {
         if used.tasks.insert(task)
             && let Some(resources) = resources
         {
-            used.slots += resources.slots as u64;
-            used.memory_bytes += resources.memory_bytes;
-            used.disk_bytes += resources.disk_bytes;
+            used.taken = used.taken.plus(&resources.capacity());
         }
     }
 
@@ -74,9 +71,7 @@ impl WorkIndex {
         if used.tasks.remove(&task)
             && let Some(resources) = resources
         {
-            used.slots -= resources.slots as u64;
-            used.memory_bytes -= resources.memory_bytes;
-            used.disk_bytes -= resources.disk_bytes;
+            used.taken = used.taken.minus(&resources.capacity());
         }
         if used.tasks.is_empty() {
             self.used.remove(&worker);
@@ -144,46 +139,17 @@ impl Demand {
 }
 
 impl WorkerRecord {
-    /// Whether the worker could run such a task when it had nothing else to do; else why not, for people.
-    pub(super) fn suits(&self, demand: &Demand) -> Result<(), String> {
-        let Demand { kind, resources } = demand;
-        if !self.kinds.contains(kind) {
-            return Err(format!("does not take {kind} work"));
-        }
-        for (name, wanted) in &resources.labels {
-            if self.labels.get(name) != Some(wanted) {
-                return Err(format!("label {name} is not {wanted:?}"));
-            }
-        }
-        for (what, has, needs) in [
-            ("slots", self.slots as u64, resources.slots as u64),
-            ("bytes of memory", self.memory_bytes, resources.memory_bytes),
-            ("bytes of disk", self.disk_bytes, resources.disk_bytes),
-        ] {
-            if has < needs {
-                return Err(format!("its lease has {has} {what} and {needs} are needed"));
-            }
-        }
-        Ok(())
-    }
-
     /// Slots that would be left if it took such a task now, less than none when the task would wait there: up to `ahead`
     /// may. `None` when there is no room.
-    pub(super) fn room(&self, used: Option<&Used>, demand: &Demand, ahead: u32) -> Option<i128> {
+    pub(super) fn room(&self, used: Option<&Used>, demand: &Demand, ahead: u32) -> Option<i64> {
         let nothing = Used::default();
         let used = used.unwrap_or(&nothing);
-        let left = |has: u64, used: u64, needs: u64| i128::from(has) - i128::from(used) - i128::from(needs);
-        let Resources { memory_bytes, disk_bytes, slots, .. } = &demand.resources;
-        let slots_left = left(self.slots as u64, used.slots, *slots as u64);
-        let least = slots_left.min(left(self.memory_bytes, used.memory_bytes, *memory_bytes)).min(left(
-            self.disk_bytes,
-            used.disk_bytes,
-            *disk_bytes,
-        ));
-        if least >= 0 {
+        let (has, needs) = (self.capacity(), demand.resources.capacity());
+        let slots_left = i64::from(has.slots) - i64::from(used.taken.slots) - i64::from(needs.slots);
+        if has.shortage(&used.taken.plus(&needs)).is_none() {
             return Some(slots_left);
         }
-        let fit = self.slots / (*slots).max(1);
+        let fit = has.slots / needs.slots.max(1);
         ((used.tasks.len() as u64) < u64::from(fit.saturating_add(ahead)) && ahead > 0).then_some(slots_left.min(-1))
     }
 }

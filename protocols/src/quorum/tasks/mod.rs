@@ -194,7 +194,7 @@ impl QuorumState {
         }
         for (peer, worker) in &self.tasks.workers {
             let lease = worker.grant.lease;
-            let wanted = || work.queue.keys().any(|demand| worker.suits(demand).is_ok());
+            let wanted = || work.queue.keys().any(|demand| worker.suits(demand.kind, &demand.resources).is_ok());
             if work.used.contains_key(peer) {
                 duties.push(Duty::Tend { worker: *peer, lease });
             } else if !wanted() {

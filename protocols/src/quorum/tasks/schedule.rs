@@ -80,8 +80,8 @@ impl QuorumState {
         self.tasks.workers.iter().any(|(peer, worker)| self.room_at(*peer, worker, demand, ahead).is_some())
     }
 
-    fn room_at(&self, peer: PeerId, worker: &WorkerRecord, demand: &Demand, ahead: u32) -> Option<i128> {
-        worker.suits(demand).ok()?;
+    fn room_at(&self, peer: PeerId, worker: &WorkerRecord, demand: &Demand, ahead: u32) -> Option<i64> {
+        worker.suits(demand.kind, &demand.resources).ok()?;
         let ahead = if ahead > 0 && self.tasks.paces.is_lively(peer, self.time) { ahead } else { 0 };
         worker.room(self.tasks.index.used.get(&peer), demand, ahead)
     }
@@ -181,7 +181,7 @@ impl QuorumState {
         let (Some(demand), Some((_, run))) = (Demand::of(record), record.compute()) else { return Vec::new() };
         let of_one = |(peer, worker): (&PeerId, &WorkerRecord)| {
             let refusal = run.avoided.get(peer).and_then(|refusal| Some((refusal.until?, &refusal.reason)));
-            let why = match (worker.suits(&demand), refusal) {
+            let why = match (worker.suits(demand.kind, &demand.resources), refusal) {
                 (Err(why), _) => why,
                 (Ok(()), Some((until, why))) => {
                     let seconds = until.since(self.time).as_secs();

@@ -768,7 +768,7 @@ fn a_copy_without_a_vote_is_replaced_and_a_commitment_holds_no_slot() {
     let (by, _) = waiting.copies[0];
     waiting.quorum.submit(2, ComputeSpec { parallelism: 1, ..spec(1) });
     let worker = &waiting.quorum.state.tasks.index.used[&peer(by)];
-    assert_eq!(worker.slots as usize, worker.tasks.len() - 1);
+    assert_eq!(worker.taken.slots as usize, worker.tasks.len() - 1);
 }
 
 #[test]
