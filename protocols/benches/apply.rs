@@ -47,7 +47,7 @@ fn progress(number: u32, segment: u32) -> Command {
         pieces: (0..6).map(|column| PieceHash([column; 32])).collect(),
         stored: (0..6).map(|column| (PieceIndex(column), Attempt(1))).collect(),
     };
-    Command::Store(job(number), StoreCommand::Progress { worker_attempt: Attempt(1), segments: vec![progress] })
+    Command::Store(job(number), StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] })
 }
 
 fn benches(criterion: &mut Criterion) {

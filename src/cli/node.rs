@@ -25,7 +25,7 @@ use crate::executors::wasm::{ArtifactConfig, WasmConfig, WasmExecutor};
 use crate::identity::{self, Identity};
 use crate::incarnation;
 use crate::network::{self, Admission, Link, LinkFault, NetFaults, NetworkConfig};
-use crate::node::{Node, NodeParts, NodeSettings, NodeWork};
+use crate::node::{Node, NodeExecutors, NodeParts, NodeSettings};
 use crate::resources::{Resources, machine};
 use crate::seams::clock::SystemClock;
 use crate::seams::entropy::OsEntropy;
@@ -149,7 +149,7 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     let folder = dir.join("work");
     let modules = dir.join("modules");
     let executors = executors(&config, &identity, &folder, modules, &seams, &resources).await?;
-    let work = NodeWork { executors, folder: Some(folder), faults: worker_faults };
+    let work = NodeExecutors { executors, folder: Some(folder), faults: worker_faults };
     let node = Node::start(NodeParts { seams, identity, settings, resources, net: net.clone(), inbound, work })
         .await
         .map_err(|error| Failure::of(&error))?;

@@ -49,7 +49,7 @@ impl Carrier for NodeCarrier {
         let client = self.client.clone();
         async move {
             match client.dispatch(quorum, dispatch, PATIENCE).await {
-                Ok(heard) => Carried::Heard(heard),
+                Ok(heard) => Carried::DeliveryAck(heard),
                 Err(ClientError::Rejected(Rejection::EventGap { known, .. })) => Carried::Gap { known },
                 Err(ClientError::Rejected(Rejection::Full { .. } | Rejection::TooLarge { .. })) => Carried::Full,
                 Err(error) => {

@@ -64,7 +64,7 @@ impl Carrier for Network {
             let fresh = dispatch.events.iter().map(|sent| sent.sequence).filter(|sequence| *sequence > before);
             quorum.taken.send_modify(|taken| taken.extend(fresh));
             *known = Some(dispatch.reaches.max(before));
-            Carried::Heard(Heard { reaches: dispatch.reaches, recorded: *known })
+            Carried::DeliveryAck(DeliveryAck { reaches: dispatch.reaches, recorded: *known })
         }
         .boxed()
     }
@@ -153,7 +153,13 @@ impl Primary {
         let hearing = Hearing::new(Arc::new(StateQuorums(quorum.clone())));
         Self { quorum, hearing }
     }
-    async fn hear(&self, follows: u64, reaches: u64, lost: u64, events: Vec<Dispatched>) -> Result<Heard, Rejection> {
+    async fn hear(
+        &self,
+        follows: u64,
+        reaches: u64,
+        lost: u64,
+        events: Vec<Dispatched>,
+    ) -> Result<DeliveryAck, Rejection> {
         let dispatch = Dispatch { follows, reaches, lost, events };
         dispatch.check().unwrap();
         let local = StateQuorums(self.quorum.clone()).quorum(QUORUM).unwrap();
@@ -171,12 +177,12 @@ async fn a_primary_commits_what_matches_once_and_nothing_for_the_rest() {
     let primary = Primary::new(Some("data.open == true"));
     let now = Duration::ZERO;
     let shut = vec![sent(1, now, "{\"open\": false}"), sent(2, now, "{\"open\": false}")];
-    assert_eq!(primary.hear(0, 2, 0, shut).await, Ok(Heard { reaches: 2, recorded: None }));
+    assert_eq!(primary.hear(0, 2, 0, shut).await, Ok(DeliveryAck { reaches: 2, recorded: None }));
     assert_eq!(primary.fired(), []);
     let open = vec![sent(3, now, "{\"open\": true}"), sent(4, now, "{\"open\": false}")];
     for _ in 0..2 {
         let heard = primary.hear(2, 4, 0, open.clone()).await;
-        assert_eq!(heard, Ok(Heard { reaches: 4, recorded: Some(4) }), "a repeat is no other answer");
+        assert_eq!(heard, Ok(DeliveryAck { reaches: 4, recorded: Some(4) }), "a repeat is no other answer");
         assert!(matches!(primary.fired()[..], [Fired::Run { .. }]), "{:?}", primary.fired());
     }
     assert_eq!(primary.hear(9, 12, 0, Vec::new()).await, Err(Rejection::EventGap { known: 4, follows: 9 }));
@@ -194,7 +200,7 @@ async fn a_primary_commits_what_matches_once_and_nothing_for_the_rest() {
 async fn a_trigger_does_not_hear_of_what_came_before_it() {
     let primary = Primary::new(None);
     let old = Duration::from_secs(100 * 365 * 24 * 3600);
-    assert_eq!(primary.hear(0, 1, 0, vec![sent(1, old, "{}")]).await, Ok(Heard { reaches: 1, recorded: None }));
+    assert_eq!(primary.hear(0, 1, 0, vec![sent(1, old, "{}")]).await, Ok(DeliveryAck { reaches: 1, recorded: None }));
     primary.hear(0, 2, 0, vec![sent(2, Duration::ZERO, "{}")]).await.unwrap();
     assert_eq!(primary.fired().len(), 1);
 }

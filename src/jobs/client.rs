@@ -22,7 +22,7 @@ use quorate_protocols::job::message::{JobAnswer, JobMessage, Query, QueryAnswer}
 use quorate_protocols::quorum::{Command, CommandReply, Rejection};
 use quorate_protocols::task::limits::MESSAGE_BYTES_MAX as TASK_BYTES_MAX;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
-use quorate_protocols::trigger::event::{Dispatch, Heard};
+use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
 use quorate_protocols::wire;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -153,7 +153,7 @@ enum Said {
     Answer(QueryAnswer),
     Noted,
     Told(TaskAnswer),
-    Heard(Result<Heard, Rejection>),
+    DeliveryAck(Result<DeliveryAck, Rejection>),
 }
 
 /// What one try told us.
@@ -215,7 +215,7 @@ impl QuorumClient {
         }
     }
 
-    /// Says as this node's worker to whoever leads the quorum: `Start`, `Beat`, `Report` or `Checkpoint`. Tried again
+    /// Says as this node's worker to whoever leads the quorum: `Start`, `Heartbeat`, `Report` or `Checkpoint`. Tried again
     /// like a command; all of these may be said twice.
     pub async fn tell(
         &self,
@@ -235,9 +235,9 @@ impl QuorumClient {
         quorum: QuorumId,
         dispatch: Dispatch,
         deadline: Duration,
-    ) -> Result<Heard, ClientError> {
+    ) -> Result<DeliveryAck, ClientError> {
         match self.ask(quorum, Ask::Dispatch(dispatch), deadline).await? {
-            Said::Heard(heard) => Ok(heard?),
+            Said::DeliveryAck(heard) => Ok(heard?),
             _ => Err(mixed_up(quorum)),
         }
     }
@@ -458,7 +458,7 @@ impl QuorumClient {
             Ask::Dispatch(dispatch) => {
                 let heard = parts.hearing.hear(local, by, by, dispatch.clone());
                 match tokio::time::timeout(left, heard).await {
-                    Ok(heard) => heard.map(Said::Heard),
+                    Ok(heard) => heard.map(Said::DeliveryAck),
                     Err(_) => return Tried::Unknown(None),
                 }
             }
@@ -551,11 +551,11 @@ impl QuorumClient {
                 }
                 Tried::Done(Said::Answer(answer))
             }
-            (JobAnswer::Heard(heard), Ask::Dispatch(_)) => {
+            (JobAnswer::DeliveryAck(heard), Ask::Dispatch(_)) => {
                 self.heard(quorum, peer);
-                Tried::Done(Said::Heard(Ok(heard)))
+                Tried::Done(Said::DeliveryAck(Ok(heard)))
             }
-            (JobAnswer::Reply(Err(rejection)), Ask::Dispatch(_)) => Tried::Done(Said::Heard(Err(rejection))),
+            (JobAnswer::Reply(Err(rejection)), Ask::Dispatch(_)) => Tried::Done(Said::DeliveryAck(Err(rejection))),
             (JobAnswer::Noted, Ask::Suspect(..)) => Tried::Done(Said::Noted),
             (JobAnswer::NotPrimary { primary, voters }, _) => {
                 self.learn(quorum, primary, &voters);
@@ -583,7 +583,7 @@ impl QuorumClient {
                 | JobAnswer::Reply(_)
                 | JobAnswer::Answer(_)
                 | JobAnswer::Noted
-                | JobAnswer::Heard(_)
+                | JobAnswer::DeliveryAck(_)
                 | JobAnswer::Looked(_),
                 _,
             ) => {

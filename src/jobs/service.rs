@@ -108,7 +108,7 @@ impl JobService {
                     return JobAnswer::Malformed { reason };
                 }
                 match self.hearing.hear(&*local, self.net.local_peer(), from, dispatch).await {
-                    Ok(Ok(heard)) => JobAnswer::Heard(heard),
+                    Ok(Ok(heard)) => JobAnswer::DeliveryAck(heard),
                     Ok(Err(rejection)) => JobAnswer::Reply(Err(rejection)),
                     Err(error) => answer_to(error),
                 }

@@ -43,7 +43,7 @@ impl Steward {
                         .commit(quorum, from, Command::Task(TaskCommand::SaveCheckpoint { task, checkpoint, bytes }))
                         .await
                 }
-                TaskMessage::Beat { quorum, lease, running } => steward.beat(quorum, from, lease, running).await,
+                TaskMessage::Heartbeat { quorum, lease, running } => steward.beat(quorum, from, lease, running).await,
                 _ => TaskAnswer::Malformed { reason: "this is for a worker, not for a primary".to_owned() },
             }
         }

@@ -36,7 +36,7 @@ impl TaskService {
             TaskMessage::Start { .. }
             | TaskMessage::Report { .. }
             | TaskMessage::Checkpoint { .. }
-            | TaskMessage::Beat { .. } => self.steward.answer(from, message),
+            | TaskMessage::Heartbeat { .. } => self.steward.answer(from, message),
             TaskMessage::Assign { .. }
             | TaskMessage::Stop { .. }
             | TaskMessage::Reveal { .. }
@@ -83,7 +83,7 @@ fn items(message: &TaskMessage) -> usize {
         TaskMessage::Stop { tasks, .. } | TaskMessage::Reveal { tasks, .. } | TaskMessage::Start { tasks, .. } => {
             tasks.len()
         }
-        TaskMessage::Beat { running, .. } => running.len(),
+        TaskMessage::Heartbeat { running, .. } => running.len(),
         TaskMessage::Report { reports, .. } => reports.len(),
         TaskMessage::Checkpoint { .. } | TaskMessage::Logs { .. } => 1,
     }

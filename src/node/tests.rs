@@ -44,7 +44,7 @@ async fn start(n: u8, folder: &Path, bootstrap: &[String]) -> Node {
     let (net, inbound) =
         tasks.scope(network::start(&seams, &identity, config, admission, &mut registry)).await.unwrap();
     let (resources, settings) = (Resources::unlimited(), NodeSettings::default());
-    let work = NodeWork::default();
+    let work = NodeExecutors::default();
     Node::start(NodeParts { seams, identity, settings, resources, net, inbound, work }).await.unwrap()
 }
 

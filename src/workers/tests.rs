@@ -158,7 +158,7 @@ async fn a_lease_that_ends_ends_what_runs_under_it() {
 #[tokio::test(start_paused = true)]
 async fn a_primary_of_an_older_term_is_not_obeyed() {
     let world = World::new(1, 2).await;
-    assert!(matches!(world.assign_nothing(0, Term(5)).await, TaskAnswer::Taken { .. }));
+    assert!(matches!(world.assign_nothing(0, Term(5)).await, TaskAnswer::Accepted { .. }));
     assert_eq!(world.assign_nothing(0, Term(4)).await, TaskAnswer::StaleTerm { seen: Term(5) });
     let stop = TaskMessage::Stop {
         quorum: QUORUM,

@@ -120,8 +120,8 @@ impl StoreCommand {
         match self {
             Self::Attach => Author::Anyone,
             Self::Progress { .. } | Self::ColumnFailed { .. } | Self::Commit { .. } => Author::Worker,
-            Self::Fail { worker_attempt: Some(_), .. } => Author::Worker,
-            Self::Fail { worker_attempt: None, .. }
+            Self::Fail { upload_attempt: Some(_), .. } => Author::Worker,
+            Self::Fail { upload_attempt: None, .. }
             | Self::AddHolders { .. }
             | Self::Abandon { .. }
             | Self::Released { .. } => Author::Primary,
@@ -159,5 +159,94 @@ impl TriggerCommand {
             Self::Unsuspend { job } => Author::Owner { job: *job, verb: "unsuspend" },
             Self::Due { .. } | Self::Deliver { .. } | Self::Observe { .. } => Author::Primary,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::claims::ClaimSelector;
+    use super::super::command::Batch;
+    use super::*;
+    use crate::ids::{LogIndex, Millis, Nonce, QuorumId};
+    use crate::job::compute::{Call, ComputeSpec, Program};
+    use crate::job::spec::JobSpec;
+
+    const QUORUM: QuorumId = QuorumId([1; 16]);
+    const JOB: JobId = JobId { quorum: QUORUM, local: [2; 16] };
+    const MANIFEST: ManifestHash = ManifestHash([3; 32]);
+    const PRIMARY: u8 = 1;
+    const OWNER: u8 = 2;
+    const OPERATOR: u8 = 8;
+    const STRANGER: u8 = 9;
+
+    fn author(peer: u8) -> Authorship {
+        Authorship { by: PeerId([peer; 32]), is_primary: peer == PRIMARY, is_operator: peer == OPERATOR }
+    }
+
+    fn state() -> QuorumState {
+        let spec = ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
+        let submit = Command::Job(JOB, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) });
+        let mut state = QuorumState::new(QUORUM);
+        let batch = Batch::at(Millis(1), vec![(PeerId([OWNER; 32]), submit)]);
+        state.apply(LogIndex(1), &batch).0.replies[0].as_ref().unwrap();
+        state
+    }
+
+    /// Those of the four who may propose the command.
+    fn allowed(command: &Command) -> Vec<u8> {
+        let state = state();
+        let may = |peer: &u8| state.check_author(author(*peer), command).is_ok();
+        [PRIMARY, OWNER, OPERATOR, STRANGER].into_iter().filter(may).collect()
+    }
+
+    #[test]
+    fn only_the_owner_and_the_operators_command_a_job() {
+        for command in [JobCommand::Cancel, JobCommand::Pause, JobCommand::Resume, JobCommand::Retry] {
+            assert_eq!(allowed(&Command::Job(JOB, command)), [OWNER, OPERATOR]);
+        }
+        let fire = TriggerCommand::Fire { job: JOB, nonce: Nonce([5; 16]), respect_overlap: true };
+        for command in [fire, TriggerCommand::Suspend { job: JOB }, TriggerCommand::Unsuspend { job: JOB }] {
+            assert_eq!(allowed(&Command::Trigger(command)), [OWNER, OPERATOR]);
+        }
+        let refusal = state().check_author(author(STRANGER), &Command::Job(JOB, JobCommand::Cancel)).unwrap_err();
+        assert!(refusal.to_string().ends_with("only its owner and the operators may cancel it"), "{refusal}");
+    }
+
+    #[test]
+    fn a_job_that_is_not_known_has_no_owner() {
+        let other = JobId { local: [7; 16], ..JOB };
+        let cancel = Command::Job(other, JobCommand::Cancel);
+        assert_eq!(state().check_author(author(OWNER), &cancel), Err(Forbidden::UnknownJob { job: other }));
+        assert_eq!(state().check_author(author(OPERATOR), &cancel), Ok(()));
+    }
+
+    #[test]
+    fn the_primarys_duties_are_nobody_elses_not_even_an_operators() {
+        for command in [
+            Command::Quorum(QuorumCommand::RaiseLevel { level: 2 }),
+            Command::Quorum(QuorumCommand::Elapsed { until: Millis(1) }),
+            Command::Store(JOB, StoreCommand::AddHolders { grants: Vec::new(), exhausted: false }),
+            Command::Store(JOB, StoreCommand::Fail { upload_attempt: None, reason: String::new() }),
+            Command::Trigger(TriggerCommand::Due { spans: Vec::new() }),
+        ] {
+            assert_eq!(allowed(&command), [PRIMARY], "{command:?}");
+        }
+    }
+
+    #[test]
+    fn claims_are_given_up_by_their_owner_or_an_operator() {
+        let remove = |claims| Command::Object(MANIFEST, ObjectCommand::Remove { claims, force: false });
+        let of = |peer: u8| remove(ClaimSelector::OwnedBy(PeerId([peer; 32])));
+        assert_eq!(allowed(&of(OWNER)), [OWNER, OPERATOR]);
+        assert_eq!(allowed(&of(STRANGER)), [OPERATOR, STRANGER]);
+        assert_eq!(allowed(&remove(ClaimSelector::All)), [OPERATOR]);
+    }
+
+    #[test]
+    fn everybody_submits_and_workers_are_told_apart_by_the_state() {
+        let all = [PRIMARY, OWNER, OPERATOR, STRANGER];
+        assert_eq!(allowed(&Command::Quorum(QuorumCommand::Noop)), all);
+        assert_eq!(allowed(&Command::Store(JOB, StoreCommand::Attach)), all);
+        assert_eq!(allowed(&Command::Task(TaskCommand::Report { reports: Vec::new() })), all);
     }
 }

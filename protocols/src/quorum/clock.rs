@@ -81,7 +81,7 @@ impl QuorumState {
 
     /// Takes the time of an entry in.
     pub(super) fn advance(&mut self, batch: &Batch, events: &mut Vec<Event>) {
-        self.led = self.led.plus(batch.passed);
+        self.led_time = self.led_time.plus(batch.passed);
         let ahead = millis_between(self.wall(), batch.now);
         let (passed, step) = match batch.since {
             // Nobody counted: as much has passed as the clocks say.

@@ -108,17 +108,17 @@ pub enum StoreCommand {
     /// A (new) node feeds the run. Replies with the run, so that only what is missing is sent.
     Attach,
     /// Worker: these segments were cut, with these piece hashes, and these columns' pieces of them are synced.
-    Progress { worker_attempt: Attempt, segments: Vec<SegmentProgress> },
+    Progress { upload_attempt: Attempt, segments: Vec<SegmentProgress> },
     /// Worker: the column's holder refuses, stalls or died. A spare takes its place under a new attempt.
-    ColumnFailed { worker_attempt: Attempt, column: PieceIndex, attempt: Attempt, reason: String },
+    ColumnFailed { upload_attempt: Attempt, column: PieceIndex, attempt: Attempt, reason: String },
     /// Worker: everything is stored. `manifest` is the encoded manifest. Columns without a receipt are owed a repair,
     /// and then `degraded` must be set.
-    Commit { worker_attempt: Attempt, manifest: Bytes, receipts: Vec<Receipt>, degraded: bool },
+    Commit { upload_attempt: Attempt, manifest: Bytes, receipts: Vec<Receipt>, degraded: bool },
     /// Worker or primary: the run cannot go on.
-    Fail { worker_attempt: Option<Attempt>, reason: String },
-    /// Primary: nobody fed the run for `STORE_IDLE_MAX`, by its own monotonic clock. `fed` is the duty's count: a run
+    Fail { upload_attempt: Option<Attempt>, reason: String },
+    /// Primary: nobody fed the run for `STORE_IDLE_MAX`, by its own monotonic clock. `upload_seq` is the duty's count: a run
     /// that was fed since then lives on.
-    Abandon { fed: u64 },
+    Abandon { upload_seq: u64 },
     /// Primary: the holder has let go (or can never answer again). Names the duty it answers, field by field.
     Released { column: PieceIndex, grant: Grant, attempt: Attempt },
 }
@@ -385,7 +385,7 @@ pub enum CommandReply {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
-    pub worker_attempt: Attempt,
+    pub upload_attempt: Attempt,
     pub spec: JobSpec,
     pub columns: Vec<ColumnRecord>,
     pub segments: Vec<Vec<PieceHash>>,

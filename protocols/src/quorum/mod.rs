@@ -45,5 +45,5 @@ pub use objects::record::{self as object, ObjectRecord, ObjectState};
 pub use objects::uses::{self, ObjectUse, Part, Uses};
 pub use snapshot::{SnapshotError, SnapshotView};
 pub use state::{Duty, Event, QuorumState};
-pub use tasks::{Errands, TaskPool};
+pub use tasks::{TaskPool, WorkerInstructions};
 pub use triggers::Triggers;

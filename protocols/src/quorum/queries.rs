@@ -11,7 +11,7 @@ use crate::job::store::{ColumnRecord, StoreRun};
 use crate::quorum::objects::record::ObjectRecord;
 use crate::quorum::state::QuorumState;
 use crate::task::limits::WORKERS_MAX;
-use crate::task::message::Given;
+use crate::task::message::OutputRef;
 use crate::task::record::{TaskRecord, TaskState};
 use crate::task::table::{Blob, Tasks};
 use crate::trigger::spec::TriggeredSpec;
@@ -54,7 +54,7 @@ impl QuorumState {
             Query::Outputs { job, step, from, limit } => known(self.tasks.table(job).map(|table| {
                 let rows = table.tasks(*step).iter_from(*from).filter_map(|(task, record)| {
                     let bytes = table.blob((*step, task, Blob::Output)).cloned();
-                    Some(Given { task, output: *record.output()?, bytes })
+                    Some(OutputRef { task, output: *record.output()?, bytes })
                 });
                 QueryAnswer::Outputs(page(rows, *limit))
             })),
@@ -140,15 +140,15 @@ fn whole(record: &JobRecord) -> JobRecord {
 fn listed(record: &JobRecord) -> JobRecord {
     let run = match &record.run {
         Run::Store(run) => Run::Store(Box::new(StoreRun {
-            worker_attempt: run.worker_attempt,
+            upload_attempt: run.upload_attempt,
             columns: run.columns.iter().map(|column| ColumnRecord { stored: Vec::new(), ..*column }).collect(),
             spares: run.spares.clone(),
             failed: run.failed.clone(),
             releasing: run.releasing.clone(),
             manifest: run.manifest,
             degraded: run.degraded,
-            fed: run.fed,
-            ..StoreRun::new(run.worker, 0, run.fed_at)
+            upload_seq: run.upload_seq,
+            ..StoreRun::new(run.uploader, 0, run.upload_seen_at)
         })),
         Run::Compute(run) => Run::Compute(run.clone()),
         Run::Trigger(run) => Run::Trigger(Box::new(run.outline())),

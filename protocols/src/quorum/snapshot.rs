@@ -19,7 +19,7 @@ use super::limits::SNAPSHOT_CHUNK_BYTES;
 use super::objects::Catalog;
 use super::objects::record::ObjectRecord;
 use super::state::QuorumState;
-use super::tasks::{Paces, TaskPool, TaskRows};
+use super::tasks::{PrefetchWindows, TaskPool, TaskRows};
 use super::triggers::Triggers;
 use crate::approval::Approval;
 use crate::ids::{Digest, JobId, ManifestHash, Millis, PeerId, QuorumId, StepIndex};
@@ -60,7 +60,7 @@ struct Head {
     time: Millis,
     clock_offset_ms: i64,
     stepped: Option<ClockStep>,
-    led: Millis,
+    led_time: Millis,
     level: u16,
     standbys: Vec<Approval>,
     rolling: Digest,
@@ -72,7 +72,7 @@ struct Head {
     blobs: u64,
     workers: u64,
     stopping: u64,
-    paces: Paces,
+    prefetch_windows: PrefetchWindows,
     emitters: u64,
 }
 
@@ -127,12 +127,12 @@ impl SnapshotView {
     /// The head first, then jobs, objects, manifests, tasks, outputs, workers, stopped attempts and emitters in order
     /// of their keys. Equal states have equal chunks.
     pub fn encode(&self) -> Vec<(Digest, Bytes)> {
-        let TaskRows { tables, workers, stopping, pass, paces } = &self.tasks;
+        let TaskRows { tables, workers, stopping, pass, prefetch_windows } = &self.tasks;
         let head = Head {
             task_pages: self.task_pages().count() as u64,
             blobs: tables.iter().map(|(_, rows)| rows.blobs.len() as u64).sum(),
             pass: *pass,
-            paces: paces.clone(),
+            prefetch_windows: prefetch_windows.clone(),
             ..self.head.clone()
         };
         let mut chunks = vec![wire::encode_record(&Chunk::Head(head))];
@@ -171,7 +171,7 @@ impl QuorumState {
             time: self.time,
             clock_offset_ms: self.clock_offset_ms,
             stepped: self.stepped,
-            led: self.led,
+            led_time: self.led_time,
             level: self.level,
             standbys: self.standbys.clone(),
             rolling: self.rolling,
@@ -229,13 +229,13 @@ impl QuorumState {
             time: head.time,
             clock_offset_ms: head.clock_offset_ms,
             stepped: head.stepped,
-            led: head.led,
+            led_time: head.led_time,
             level: head.level,
             standbys: head.standbys,
             rolling: head.rolling,
             jobs: JobBook::from_records(rows.jobs),
             objects: Catalog::from_rows(rows.objects, rows.manifests),
-            tasks: TaskPool::from_parts(tables, rows.workers, rows.stopping, head.pass, head.paces),
+            tasks: TaskPool::from_parts(tables, rows.workers, rows.stopping, head.pass, head.prefetch_windows),
             triggers: Triggers::from_emitters(rows.emitters),
         };
         state.rebuild_index();

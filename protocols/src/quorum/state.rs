@@ -44,7 +44,7 @@ pub struct QuorumState {
     pub stepped: Option<ClockStep>,
     /// Total time this quorum has had a primary with a majority, on the primaries' monotonic clocks. Clock changes and
     /// outages do not advance it.
-    pub led: Millis,
+    pub led_time: Millis,
     pub level: u16,
     /// Promises of peers that are ready to replace a member.
     pub standbys: Vec<Approval>,
@@ -160,12 +160,12 @@ pub enum Duty {
         grant: Grant,
         attempt: Attempt,
     },
-    /// Nobody has fed the run since `since` (quorum time, for people). When `fed` has stood still for `STORE_IDLE_MAX`
+    /// Nobody has fed the run since `since` (quorum time, for people). When `upload_seq` has stood still for `STORE_IDLE_MAX`
     /// by the primary's monotonic clock, it abandons the run; after `STORE_EMPTY_MAX` if the run is `empty`, with
     /// nothing stored that could be gone on with.
     WatchIdle {
         job: JobId,
-        fed: u64,
+        upload_seq: u64,
         since: Millis,
         empty: bool,
     },
@@ -178,7 +178,7 @@ pub enum Duty {
         resources: Resources,
         slots: u32,
     },
-    /// The worker has attempts: see that it knows of them (`errands_of`, `assignment`), of those that must end and
+    /// The worker has attempts: see that it knows of them (`instructions_of`, `assignment`), of those that must end and
     /// of those to be shown. Hear its beats; renew its lease, or say that it is lost.
     Tend {
         worker: PeerId,

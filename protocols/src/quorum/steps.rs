@@ -77,7 +77,7 @@ impl QuorumState {
     /// The first thing that `command`, answered with `reply`, must not have done on the way from this state to `after`, in
     /// words.
     pub fn check_step(&self, after: &Self, command: &Command, reply: &Result<CommandReply, Rejection>) -> Checked {
-        ensure(after.time >= self.time && after.led >= self.led, || "time ran backwards".to_owned())?;
+        ensure(after.time >= self.time && after.led_time >= self.led_time, || "time ran backwards".to_owned())?;
         // Clocks that are set back change stamps and open instants again, whatever becomes of the command.
         let set_back = after.clock_offset_ms < self.clock_offset_ms;
         if let Err(rejection) = reply
@@ -108,7 +108,7 @@ impl QuorumState {
                 self.check_tasks_step(after, *job)?;
             }
             let (Some((_, old)), Some((_, new))) = (old.store(), new.store()) else { continue };
-            let older = new.worker_attempt < old.worker_attempt || new.fed < old.fed;
+            let older = new.upload_attempt < old.upload_attempt || new.upload_seq < old.upload_seq;
             ensure(!older, || format!("job {job}: the worker's attempt or its signs of life went back"))?;
             for (old, new) in old.columns.iter().zip(&new.columns) {
                 let changed = new.grant.is_some() && new.grant != old.grant;

@@ -132,12 +132,12 @@ impl Quorum {
         receipts: Vec<Receipt>,
         degraded: bool,
     ) -> Result<CommandReply, Rejection> {
-        let worker_attempt = self.state.jobs[&job(index)].store().unwrap().1.worker_attempt;
-        let worker = self.state.jobs[&job(index)].store().unwrap().1.worker;
+        let upload_attempt = self.state.jobs[&job(index)].store().unwrap().1.upload_attempt;
+        let worker = self.state.jobs[&job(index)].store().unwrap().1.uploader;
         let manifest = encoded(content);
         self.apply(
             worker,
-            Command::Store(job(index), StoreCommand::Commit { worker_attempt, manifest, receipts, degraded }),
+            Command::Store(job(index), StoreCommand::Commit { upload_attempt, manifest, receipts, degraded }),
         )
     }
     fn stored(holders: &[u8]) -> Self {
@@ -169,7 +169,7 @@ fn failed(index: u8, column: u8, attempt: u32) -> Command {
     Command::Store(
         job(index),
         StoreCommand::ColumnFailed {
-            worker_attempt: Attempt(1),
+            upload_attempt: Attempt(1),
             column: PieceIndex(column),
             attempt: Attempt(attempt),
             reason: "stalled".to_owned(),
@@ -226,7 +226,7 @@ fn a_failed_column_goes_to_the_next_spare_under_a_new_attempt_and_the_old_holder
     let report = |stored: &[(u8, u32)]| {
         Command::Store(
             job(1),
-            StoreCommand::Progress { worker_attempt: Attempt(1), segments: vec![progress(0, 1, stored)] },
+            StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress(0, 1, stored)] },
         )
     };
     quorum.apply(peer(0), report(&[(0, 1), (1, 1), (2, 1)])).unwrap();
@@ -257,11 +257,11 @@ fn progress_needs_the_current_worker_and_the_same_content() {
     let mut quorum = Quorum::new();
     quorum.submit(1);
     quorum.add(1, &[1, 2, 3]).unwrap();
-    let report = |worker_attempt, segments| Command::Store(job(1), StoreCommand::Progress { worker_attempt, segments });
+    let report = |upload_attempt, segments| Command::Store(job(1), StoreCommand::Progress { upload_attempt, segments });
     quorum.apply(peer(0), report(Attempt(1), vec![progress(0, 1, &[(0, 1)])])).unwrap();
     let attached = quorum.apply(peer(5), Command::Store(job(1), StoreCommand::Attach)).unwrap();
     let CommandReply::Attached(attached) = attached else { panic!("{attached:?}") };
-    assert_eq!((attached.worker_attempt, attached.segments.len()), (Attempt(2), 1));
+    assert_eq!((attached.upload_attempt, attached.segments.len()), (Attempt(2), 1));
     assert_eq!(attached.columns[0].stored, [true]);
     let old = quorum.apply(peer(0), report(Attempt(1), vec![]));
     assert_eq!(old, Err(Rejection::NotWorker { job: job(1), by: peer(0) }));
@@ -329,7 +329,7 @@ fn a_commit_of_another_file_than_was_reported_is_refused() {
     quorum.add(1, &[1, 2, 3]).unwrap();
     let segments = vec![progress(1, 2, &[])];
     quorum
-        .apply(peer(0), Command::Store(job(1), StoreCommand::Progress { worker_attempt: Attempt(1), segments }))
+        .apply(peer(0), Command::Store(job(1), StoreCommand::Progress { upload_attempt: Attempt(1), segments }))
         .unwrap();
     let receipts = quorum.receipts(1, 1);
     let refused = quorum.commit(1, 1, receipts, false);
@@ -355,7 +355,7 @@ fn a_degraded_commit_owes_the_missing_column_until_it_is_rebuilt() {
     let commit = Command::Store(
         job(1),
         StoreCommand::Commit {
-            worker_attempt: Attempt(1),
+            upload_attempt: Attempt(1),
             manifest: Bytes::from(manifest.encode()),
             receipts: vec![sign(1, 0, 1), sign(2, 1, 1)],
             degraded: true,
@@ -478,17 +478,17 @@ fn a_run_that_was_fed_is_not_abandoned_even_when_time_stands_still() {
     quorum.submit(1);
     quorum.add(1, &[1, 2, 3]).unwrap();
     let idle = quorum.state.duties().into_iter().find_map(|duty| match duty {
-        Duty::WatchIdle { fed, .. } => Some(fed),
+        Duty::WatchIdle { upload_seq, .. } => Some(upload_seq),
         _ => None,
     });
     let segments = vec![progress(0, 1, &[])];
     let now = quorum.state.time.0;
     quorum
-        .apply_at(peer(0), Command::Store(job(1), StoreCommand::Progress { worker_attempt: Attempt(1), segments }), now)
+        .apply_at(peer(0), Command::Store(job(1), StoreCommand::Progress { upload_attempt: Attempt(1), segments }), now)
         .unwrap();
-    let refused = quorum.apply(peer(0), Command::Store(job(1), StoreCommand::Abandon { fed: idle.unwrap() }));
+    let refused = quorum.apply(peer(0), Command::Store(job(1), StoreCommand::Abandon { upload_seq: idle.unwrap() }));
     assert!(matches!(refused, Err(Rejection::Invalid { .. })), "{refused:?}");
-    quorum.apply(peer(0), Command::Store(job(1), StoreCommand::Abandon { fed: idle.unwrap() + 1 })).unwrap();
+    quorum.apply(peer(0), Command::Store(job(1), StoreCommand::Abandon { upload_seq: idle.unwrap() + 1 })).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Failed);
 }
 
@@ -610,8 +610,8 @@ fn an_empty_object_is_stored_like_any_other() {
     });
     let receipts = receipts.collect();
     let manifest = Bytes::from(manifest.encode());
-    let worker_attempt = Attempt(1);
-    let commit = Command::Store(job(1), StoreCommand::Commit { worker_attempt, manifest, receipts, degraded: false });
+    let upload_attempt = Attempt(1);
+    let commit = Command::Store(job(1), StoreCommand::Commit { upload_attempt, manifest, receipts, degraded: false });
     assert!(quorum.apply(peer(0), commit).is_ok());
 }
 
@@ -655,8 +655,8 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
     let job = job(draw.job);
     let column = PieceIndex(draw.column);
     let run = state.jobs.get(&job).map(|record| record.store().unwrap().1);
-    let worker = run.map_or(peer(draw.peer), |run| if draw.mask == 0 { peer(draw.peer) } else { run.worker });
-    let worker_attempt = skewed(run.map_or(Attempt(1), |run| run.worker_attempt), draw.skew);
+    let worker = run.map_or(peer(draw.peer), |run| if draw.mask == 0 { peer(draw.peer) } else { run.uploader });
+    let upload_attempt = skewed(run.map_or(Attempt(1), |run| run.upload_attempt), draw.skew);
     let current = run.and_then(|run| run.columns.get(draw.column as usize)).map_or(Attempt(0), |c| c.attempt);
     let manifest = manifest(draw.content).hash();
     let object = state.objects.get(&manifest);
@@ -685,13 +685,13 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
                 .map(|column| (column, run.map_or(1, |run| skewed(run.columns[column as usize].attempt, draw.skew).0)))
                 .collect();
             let segments = vec![progress(draw.mask as u32 % 3, draw.content, &stored)];
-            Command::Store(job, StoreCommand::Progress { worker_attempt, segments })
+            Command::Store(job, StoreCommand::Progress { upload_attempt, segments })
         }
         7 | 8 => {
             by = worker;
             Command::Store(
                 job,
-                StoreCommand::ColumnFailed { worker_attempt, column, attempt: skewed(current, draw.skew), reason },
+                StoreCommand::ColumnFailed { upload_attempt, column, attempt: skewed(current, draw.skew), reason },
             )
         }
         9 | 10 => {
@@ -707,12 +707,12 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
             let degraded = draw.mask.is_multiple_of(2);
             Command::Store(
                 job,
-                StoreCommand::Commit { worker_attempt, manifest: encoded(draw.content), receipts, degraded },
+                StoreCommand::Commit { upload_attempt, manifest: encoded(draw.content), receipts, degraded },
             )
         }
-        11 if draw.mask < 40 => Command::Store(job, StoreCommand::Fail { worker_attempt: None, reason }),
+        11 if draw.mask < 40 => Command::Store(job, StoreCommand::Fail { upload_attempt: None, reason }),
         11 if draw.mask < 80 => Command::Job(job, JobCommand::Cancel),
-        11 => Command::Store(job, StoreCommand::Abandon { fed: run.map_or(0, |run| run.fed) }),
+        11 => Command::Store(job, StoreCommand::Abandon { upload_seq: run.map_or(0, |run| run.upload_seq) }),
         12 => Command::Object(manifest, ObjectCommand::Confirmed { column, attempt: skewed(held, draw.skew) }),
         13 => {
             let claims = match draw.mask % 3 {

@@ -127,7 +127,7 @@ impl Planner {
         let (spec, _) = book.trigger(job)?;
         let read = self.read(job, &spec.trigger);
         let seen = value.map_err(str::to_owned).and_then(|text| match read {
-            Ok(Read::Condition { when, reset }) => look(when, reset.as_ref(), text, witnesses),
+            Ok(Read::Condition { when, reset }) => evaluate(when, reset.as_ref(), text, witnesses),
             Ok(_) => Err("the trigger has no condition".to_owned()),
             Err(why) => Err(why.clone()),
         });
@@ -184,7 +184,7 @@ pub(super) fn condition_expression(text: &str) -> Result<Expression, String> {
     Expression::compile(text, &["value"])
 }
 
-fn look(when: &Expression, reset: Option<&Expression>, text: &str, witnesses: Vec<PeerId>) -> Result<Seen, String> {
+fn evaluate(when: &Expression, reset: Option<&Expression>, text: &str, witnesses: Vec<PeerId>) -> Result<Seen, String> {
     if text.len() > OBSERVED_BYTES_MAX {
         return Err(format!("the source gave {} bytes, more than the {OBSERVED_BYTES_MAX} allowed", text.len()));
     }

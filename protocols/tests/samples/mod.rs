@@ -25,7 +25,7 @@ use quorate_protocols::job::plan::TaskInput;
 use quorate_protocols::job::record::{HistoryEntry, JobRecord, Run, RunState};
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::job::store::{ColumnRecord, ColumnState, Grant, Releasing, StoreRun};
-use quorate_protocols::liveness::{Beat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
+use quorate_protocols::liveness::{Heartbeat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
 use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{
     Holding, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, ReceiptStatement, Slot,
@@ -38,15 +38,15 @@ use quorate_protocols::quorum::{
     QuorumCommand, QuorumState, RaftAnswer, RaftMessage, Rejection, StoreCommand, TaskCommand, TriggerCommand, Uses,
 };
 use quorate_protocols::task::message::{
-    Given, LogStream, Order, Progress, Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult, Work,
+    Assignment, LogStream, OutputRef, Progress, Report, ReportRefusal, StepContext, TaskAnswer, TaskMessage, TaskResult,
 };
 use quorate_protocols::task::record::{
-    AttemptRecord, ComputeRun, Ending, ErrorClass, Failure, Output, Phase, Place, Settings, Tally, TaskAttempt, TaskId,
-    TaskNotes, TaskRecord, TaskState, Won, WorkerRecord, WorkerRefusal,
+    AttemptRecord, ComputeRun, Ending, ErrorClass, Failure, Output, Phase, Place, Settings, Tally, TaskAttempt,
+    TaskExtras, TaskId, TaskRecord, TaskState, Won, WorkerRecord, WorkerRefusal,
 };
 use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict, Vote};
 use quorate_protocols::trigger::condition::{ConditionState, Observation, Seen};
-use quorate_protocols::trigger::event::{Delivery, Dispatch, Dispatched, Emitter, Event, Heard, Match};
+use quorate_protocols::trigger::event::{Delivery, DeliveryAck, Dispatch, Dispatched, Emitter, Event, Match};
 use quorate_protocols::trigger::record::{
     Cause, Clock, Debounced, Due, Ended, FireRow, Fired, FiredBy, SeenId, SkipReason, Skipped, Span, TriggerRun,
     Waiting,
@@ -185,7 +185,7 @@ fn record() -> JobRecord {
         failed: vec![(grant(5), text())],
         segments: vec![vec![PieceHash([1; 32]); 3], Vec::new()],
         releasing: vec![Releasing { column: COLUMN, grant: grant(5), attempt: Attempt(3) }],
-        fed: 7,
+        upload_seq: 7,
         ..StoreRun::new(peer(1), 3, Millis(1_700_000_000_500))
     };
     let line = HistoryEntry { at: Millis(1_700_000_000_000), state: RunState::Pending, what: text() };
@@ -254,23 +254,23 @@ fn commands() -> Vec<Command> {
         Command::Job(JOB, JobCommand::Submit { spec: spec() }),
         Command::Store(JOB, StoreCommand::AddHolders { grants: vec![grant(1), grant(2)], exhausted: true }),
         Command::Store(JOB, StoreCommand::Attach),
-        Command::Store(JOB, StoreCommand::Progress { worker_attempt: Attempt(1), segments: vec![progress] }),
+        Command::Store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }),
         Command::Store(
             JOB,
-            StoreCommand::ColumnFailed { worker_attempt: Attempt(1), column: COLUMN, attempt: ATTEMPT, reason: text() },
+            StoreCommand::ColumnFailed { upload_attempt: Attempt(1), column: COLUMN, attempt: ATTEMPT, reason: text() },
         ),
         Command::Store(
             JOB,
             StoreCommand::Commit {
-                worker_attempt: Attempt(1),
+                upload_attempt: Attempt(1),
                 manifest: Bytes::from(manifest().encode()),
                 receipts: vec![receipt()],
                 degraded: true,
             },
         ),
-        Command::Store(JOB, StoreCommand::Fail { worker_attempt: Some(Attempt(1)), reason: text() }),
+        Command::Store(JOB, StoreCommand::Fail { upload_attempt: Some(Attempt(1)), reason: text() }),
         Command::Job(JOB, JobCommand::Cancel),
-        Command::Store(JOB, StoreCommand::Abandon { fed: 9 }),
+        Command::Store(JOB, StoreCommand::Abandon { upload_seq: 9 }),
         Command::Object(hash, ObjectCommand::Confirmed { column: COLUMN, attempt: ATTEMPT }),
         Command::Store(JOB, StoreCommand::Released { column: COLUMN, grant: grant(3), attempt: ATTEMPT }),
         Command::Object(
@@ -350,7 +350,7 @@ fn rejections() -> Vec<Rejection> {
 
 fn replies() -> Vec<CommandReply> {
     let attached = Attached {
-        worker_attempt: Attempt(2),
+        upload_attempt: Attempt(2),
         spec: spec(),
         columns: columns(),
         segments: vec![vec![PieceHash([1; 32]); 3], Vec::new()],
@@ -455,7 +455,7 @@ fn job_samples(samples: &mut Samples) {
         JobAnswer::Forbidden { reason: text() },
         JobAnswer::Malformed { reason: text() },
         JobAnswer::Noted,
-        JobAnswer::Heard(Heard { reaches: 9, recorded: Some(8) }),
+        JobAnswer::DeliveryAck(DeliveryAck { reaches: 9, recorded: Some(8) }),
         JobAnswer::Looked(Err(text())),
     ];
     samples.all("job", "answer", limit, answers);
@@ -611,13 +611,13 @@ fn piece_samples(samples: &mut Samples) {
 fn liveness_samples(samples: &mut Samples) {
     let limit = liveness::limits::MESSAGE_BYTES_MAX;
     let (sequence, wall) = (70_000, Millis(1_700_000_000_000));
-    let beat = Beat { boot: BootId([0x44; 16]), sequence, wall, leading: u64::MAX, sync_us: 1_500 };
+    let beat = Heartbeat { boot: BootId([0x44; 16]), sequence, wall, leading: u64::MAX, sync_us: 1_500 };
     let last_log = LogPosition { term: Term(7), index: LogIndex(1_000_000) };
     let vote = PreVote { quorum: QUORUM, term: Term(7), candidate: member(1), missing: Some(member(2)), last_log };
-    let messages = vec![LivenessMessage::Beat(beat), LivenessMessage::PreVote(vote), LivenessMessage::Leading];
+    let messages = vec![LivenessMessage::Heartbeat(beat), LivenessMessage::PreVote(vote), LivenessMessage::Leading];
     samples.all("liveness", "message", limit, messages);
     let answers = vec![
-        LivenessAnswer::Beat(beat),
+        LivenessAnswer::Heartbeat(beat),
         LivenessAnswer::PreVote { granted: true, my_log: last_log, primary: None },
         LivenessAnswer::Leading(vec![(QUORUM, Term(7))]),
         LivenessAnswer::NotMember,
@@ -689,7 +689,7 @@ pub fn history() -> Vec<(PeerId, Command)> {
         Command::Store(
             kept,
             StoreCommand::Commit {
-                worker_attempt: Attempt(1),
+                upload_attempt: Attempt(1),
                 manifest: Bytes::from(hash.encode()),
                 receipts: vec![receipt(1), receipt(2)],
                 degraded: true,

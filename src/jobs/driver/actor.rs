@@ -426,11 +426,11 @@ impl Actor {
                 continue;
             }
             let due = match duty {
-                Duty::WatchIdle { job, fed, empty, .. } => {
+                Duty::WatchIdle { job, upload_seq, empty, .. } => {
                     let settings = &self.around.settings;
                     let patience =
                         if empty { settings.store_empty.min(settings.store_idle) } else { settings.store_idle };
-                    led.idle_since(job, fed, now) + patience
+                    led.idle_since(job, upload_seq, now) + patience
                 }
                 Duty::ReleaseWorker { worker, lease } => {
                     led.worker_idle_since(worker, lease, now) + self.around.settings.worker_idle
@@ -497,10 +497,10 @@ impl Led {
         self.derive_at = self.derive_at.min(soonest);
     }
     /// Since when this run's count of signs of life stands still, as this primary has seen it.
-    fn idle_since(&mut self, job: JobId, fed: u64, now: Instant) -> Instant {
-        let entry = self.idle.entry(job).or_insert((fed, now));
-        if entry.0 != fed {
-            *entry = (fed, now);
+    fn idle_since(&mut self, job: JobId, upload_seq: u64, now: Instant) -> Instant {
+        let entry = self.idle.entry(job).or_insert((upload_seq, now));
+        if entry.0 != upload_seq {
+            *entry = (upload_seq, now);
         }
         entry.1
     }
@@ -558,8 +558,8 @@ async fn perform(context: Context, tender: Tender, duty: Duty, tries: Tries) -> 
         Duty::Rebuild { manifest, column, grant, attempt } => {
             repair::rebuild(&context, manifest, column, grant, attempt, tries).await
         }
-        Duty::WatchIdle { job, fed, .. } => {
-            context.propose(Command::Store(job, StoreCommand::Abandon { fed })).await.map(drop)
+        Duty::WatchIdle { job, upload_seq, .. } => {
+            context.propose(Command::Store(job, StoreCommand::Abandon { upload_seq })).await.map(drop)
         }
         Duty::FindWorkers { job, kind, resources, slots } => {
             workers::find(&context, &tender, Wanted { job, kind, resources, slots }).await

@@ -95,7 +95,7 @@ pub(super) async fn find(
             let reason = lacking(spec, profile, filled + granted, Some(&error));
             around.notes.set(job, reason.clone());
             if tries.failing_for >= around.settings.holders_wait && filled < profile.columns_min() {
-                context.propose(Command::Store(job, StoreCommand::Fail { worker_attempt: None, reason })).await?;
+                context.propose(Command::Store(job, StoreCommand::Fail { upload_attempt: None, reason })).await?;
                 around.notes.clear(job);
                 return Ok(());
             }

@@ -23,7 +23,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use quorate_protocols::approval::limits::LEASE_TRUST_PERCENT;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId, Term};
-use quorate_protocols::quorum::{Command, Errands, QuorumState, TaskCommand};
+use quorate_protocols::quorum::{Command, QuorumState, TaskCommand, WorkerInstructions};
 use quorate_protocols::task::limits::{BATCH_MAX, DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::task::message::{Report, TaskAnswer, TaskMessage, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, TaskAttempt};
@@ -409,7 +409,7 @@ impl Hand {
         (quorum, term): (QuorumId, Term),
         now: Instant,
     ) -> Option<(TaskMessage, Vec<TaskAttempt>)> {
-        let Errands { run, stop, reveal } = state.errands_of(worker);
+        let WorkerInstructions { run, stop, reveal } = state.instructions_of(worker);
         if !self.asked.is_empty() {
             let wanted: BTreeSet<_> = stop.iter().map(|(task, _)| task).chain(&reveal).collect();
             self.asked.retain(|task, at| wanted.contains(task) && *at + ASK_AGAIN > now);
@@ -447,7 +447,7 @@ async fn talk(context: &Context, worker: PeerId, message: TaskMessage, tasks: &[
         Err(error) => return Talk::Failed(error.to_string()),
     };
     match answer {
-        TaskAnswer::Taken { taken, refused } if assigns => {
+        TaskAnswer::Accepted { taken, refused } if assigns => {
             let about = |task: &TaskAttempt| tasks.contains(task);
             let taken: Vec<_> = taken.into_iter().filter(about).collect();
             let reports: Vec<_> = refused

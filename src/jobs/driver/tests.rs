@@ -174,8 +174,8 @@ impl World {
         let numbered = || columns.iter().enumerate().map(|(index, column)| (PieceIndex(index as u8), column));
         let stored = numbered().map(|(index, column)| (index, column.attempt)).collect();
         let progress = SegmentProgress { segment: SegmentIndex(0), pieces: vec![hash; 3], stored };
-        let worker_attempt = Attempt(1);
-        self.commit(Command::Store(JOB, StoreCommand::Progress { worker_attempt, segments: vec![progress] }));
+        let upload_attempt = Attempt(1);
+        self.commit(Command::Store(JOB, StoreCommand::Progress { upload_attempt, segments: vec![progress] }));
         let receipts = numbered()
             .map(|(index, column)| {
                 let grant = column.grant.unwrap();
@@ -186,7 +186,7 @@ impl World {
         let encoded = Bytes::from(manifest.encode());
         self.commit(Command::Store(
             JOB,
-            StoreCommand::Commit { worker_attempt, manifest: encoded, receipts, degraded: false },
+            StoreCommand::Commit { upload_attempt, manifest: encoded, receipts, degraded: false },
         ));
         manifest.hash()
     }
@@ -358,7 +358,7 @@ async fn a_run_that_stored_nothing_is_let_go_after_a_minute_and_one_to_go_on_wit
     world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
     let progress =
         SegmentProgress { segment: SegmentIndex(0), pieces: vec![PieceHash([1; 32]); 6], stored: Vec::new() };
-    world.commit(Command::Store(JOB, StoreCommand::Progress { worker_attempt: Attempt(1), segments: vec![progress] }));
+    world.commit(Command::Store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }));
     tokio::time::sleep(STORE_IDLE_MAX / 2).await;
     assert!(!world.quorum.read(|state| state.jobs[&JOB].state.is_final()));
 }
@@ -406,7 +406,7 @@ async fn the_promises_of_a_live_run_are_renewed_until_it_ends() {
     let attempt = world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.columns[0].attempt);
     let (pieces, stored) = (vec![PieceHash([1; 32]); 3], vec![(PieceIndex(0), attempt)]);
     let progress = SegmentProgress { segment: SegmentIndex(0), pieces, stored };
-    world.commit(Command::Store(JOB, StoreCommand::Progress { worker_attempt: Attempt(1), segments: vec![progress] }));
+    world.commit(Command::Store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }));
     tokio::time::sleep(lease).await;
     let renewed = world.holders.renewed.lock().unwrap().clone();
     // This node renews its own promise in process.

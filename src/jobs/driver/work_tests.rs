@@ -49,9 +49,9 @@ impl Script {
                 let tasks = orders.iter().map(|order| order.task);
                 if self.unwilling.lock().unwrap().contains(&peer(n)) {
                     let refused = tasks.map(|task| (task, "it is not on the list".to_owned())).collect();
-                    return TaskAnswer::Taken { taken: Vec::new(), refused };
+                    return TaskAnswer::Accepted { taken: Vec::new(), refused };
                 }
-                TaskAnswer::Taken { taken: tasks.collect(), refused: Vec::new() }
+                TaskAnswer::Accepted { taken: tasks.collect(), refused: Vec::new() }
             }
             TaskMessage::Stop { .. } | TaskMessage::Reveal { .. } => TaskAnswer::Noted,
             other => panic!("{other:?} is not for a worker"),

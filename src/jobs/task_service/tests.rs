@@ -95,7 +95,7 @@ async fn reports_are_committed_as_the_worker_that_made_them() {
 #[tokio::test(start_paused = true)]
 async fn beats_count_only_under_a_lease_and_say_how_far_tasks_are() {
     let world = world();
-    let beat = |lease: u8| TaskMessage::Beat {
+    let beat = |lease: u8| TaskMessage::Heartbeat {
         quorum: QUORUM,
         lease: LeaseId([lease; 16]),
         running: vec![Progress { task: TASK, permille: 9_999, note: "ä".repeat(10_000) }],

@@ -88,7 +88,7 @@ struct Run {
     job: JobId,
     profile: Profile,
     size: Option<u64>,
-    worker_attempt: Attempt,
+    upload_attempt: Attempt,
     columns: Vec<ColumnRecord>,
     segments: Vec<Vec<PieceHash>>,
     /// The quorum expects no further holders.
@@ -258,7 +258,7 @@ impl Objects {
             job,
             profile: spec.profile,
             size: spec.size,
-            worker_attempt: attached.worker_attempt,
+            upload_attempt: attached.upload_attempt,
             columns: attached.columns,
             segments: attached.segments,
             exhausted: false,
@@ -324,7 +324,7 @@ impl Objects {
                     job,
                     profile,
                     size,
-                    worker_attempt: run.worker_attempt,
+                    upload_attempt: run.upload_attempt,
                     columns: run.columns,
                     segments: Vec::new(),
                     exhausted: run.exhausted,
@@ -335,7 +335,7 @@ impl Objects {
                 let HoldersKnown { present, absent, full, .. } = self.holders_known(size, Profile::DEFAULT);
                 let fitting = Profile::for_reachable(size, present, absent, full);
                 if present < profile.columns_min() && fitting.is_some_and(|fitting| fitting != profile) {
-                    self.fail_run(job, run.worker_attempt, &too_few(size, present, profile)).await;
+                    self.fail_run(job, run.upload_attempt, &too_few(size, present, profile)).await;
                     return Ok(None);
                 }
             }
@@ -344,7 +344,7 @@ impl Objects {
                     Some(reason) => PutError::NoRoom { reason },
                     None => too_few(size, granted, profile),
                 };
-                self.fail_run(job, run.worker_attempt, &failed).await;
+                self.fail_run(job, run.upload_attempt, &failed).await;
                 return Err(failed);
             }
             if started.elapsed() >= WAITING_TOLD_AFTER {
@@ -361,9 +361,9 @@ impl Objects {
         }
     }
 
-    async fn fail_run(&self, job: JobId, worker_attempt: Attempt, why: &PutError) {
+    async fn fail_run(&self, job: JobId, upload_attempt: Attempt, why: &PutError) {
         let command =
-            Command::Store(job, StoreCommand::Fail { worker_attempt: Some(worker_attempt), reason: why.to_string() });
+            Command::Store(job, StoreCommand::Fail { upload_attempt: Some(upload_attempt), reason: why.to_string() });
         match self.context.quorums.propose(job.quorum, command.clone(), FAIL_DEADLINE).await {
             Ok(_) => (),
             // What ended the put may keep its quorum from committing: the user does not wait for it.
@@ -447,7 +447,7 @@ impl Objects {
             progress.enter(PutPhase::Sending);
             progress.job = Some(run.job);
         });
-        let (job, profile, worker_attempt, resumed) = (run.job, run.profile, run.worker_attempt, run.resumed);
+        let (job, profile, upload_attempt, resumed) = (run.job, run.profile, run.upload_attempt, run.resumed);
         let expected = request.size.or(run.size);
         reader.set_profile(profile);
         let fed = Pipeline::new(self, run, expected, reader, progress).await.run().await;
@@ -468,7 +468,7 @@ impl Objects {
                 let final_ =
                     matches!(error, PutError::TooLarge { .. } | PutError::Length { .. } | PutError::Ended { .. });
                 if final_ && !wrong_file {
-                    self.fail_run(job, worker_attempt, &error).await;
+                    self.fail_run(job, upload_attempt, &error).await;
                 }
                 Err(Feed::Error(error))
             }

@@ -299,15 +299,15 @@ impl<'a> Pipeline<'a> {
 
     fn ask_who_holds(&mut self) {
         self.asking = true;
-        let (quorums, job, worker_attempt) =
-            (self.objects.context.quorums.clone(), self.run.job, self.run.worker_attempt);
+        let (quorums, job, upload_attempt) =
+            (self.objects.context.quorums.clone(), self.run.job, self.run.upload_attempt);
         self.work.push(Box::pin(async move {
             let query = Query::Job { job };
             let columns = match quorums.query(job.quorum, query, false, QUORUM_DEADLINE).await {
                 Ok(QueryAnswer::Job(record)) if record.state.is_final() => {
                     Err(ended(job, record.reason.as_deref()).into())
                 }
-                Ok(QueryAnswer::Job(record)) if fed_by(&record, worker_attempt) => {
+                Ok(QueryAnswer::Job(record)) if fed_by(&record, upload_attempt) => {
                     Ok(record.into_store().map(|(_, run)| (run.columns, run.exhausted)))
                 }
                 // Another worker, or no answer now: the next command that is refused says what is the case.
@@ -412,8 +412,8 @@ impl<'a> Pipeline<'a> {
     fn record(&mut self, segments: Vec<SegmentProgress>, recorded: bool) {
         self.told_at = Instant::now();
         self.has_recorded |= !segments.is_empty();
-        let (quorums, job, worker_attempt) =
-            (self.objects.context.quorums.clone(), self.run.job, self.run.worker_attempt);
+        let (quorums, job, upload_attempt) =
+            (self.objects.context.quorums.clone(), self.run.job, self.run.upload_attempt);
         self.work.push(Box::pin(async move {
             let started = Instant::now();
             let mut columns = Ok(None);
@@ -424,8 +424,8 @@ impl<'a> Pipeline<'a> {
                 chunks.push_back(Vec::new());
             }
             for segments in chunks {
-                let command = Command::Store(job, StoreCommand::Progress { worker_attempt, segments });
-                columns = tell(&*quorums, job, worker_attempt, command).await;
+                let command = Command::Store(job, StoreCommand::Progress { upload_attempt, segments });
+                columns = tell(&*quorums, job, upload_attempt, command).await;
                 if columns.is_err() {
                     break;
                 }
@@ -448,10 +448,10 @@ impl<'a> Pipeline<'a> {
             let (holder, reason) = (grant.holder.peer, reason.clone());
             self.objects.events.send(ObjectEvent::ColumnFailed { job, column, holder, reason });
         }
-        let (quorums, worker_attempt) = (self.objects.context.quorums.clone(), self.run.worker_attempt);
+        let (quorums, upload_attempt) = (self.objects.context.quorums.clone(), self.run.upload_attempt);
         self.work.push(Box::pin(async move {
-            let command = Command::Store(job, StoreCommand::ColumnFailed { worker_attempt, column, attempt, reason });
-            let columns = tell(&*quorums, job, worker_attempt, command).await;
+            let command = Command::Store(job, StoreCommand::ColumnFailed { upload_attempt, column, attempt, reason });
+            let columns = tell(&*quorums, job, upload_attempt, command).await;
             Done::Told { recorded: false, columns }
         }));
     }
@@ -591,7 +591,7 @@ impl<'a> Pipeline<'a> {
         let command = Command::Store(
             job,
             StoreCommand::Commit {
-                worker_attempt: self.run.worker_attempt,
+                upload_attempt: self.run.upload_attempt,
                 manifest: manifest.encode().into(),
                 receipts,
                 degraded,
@@ -801,7 +801,7 @@ async fn ask_held(client: &PieceClient, run: &mut Run) -> BTreeMap<(PieceIndex, 
 async fn tell(
     quorums: &dyn Quorums,
     job: JobId,
-    worker_attempt: Attempt,
+    upload_attempt: Attempt,
     command: Command,
 ) -> Result<Option<Vec<ColumnRecord>>, Feed> {
     loop {
@@ -809,7 +809,7 @@ async fn tell(
             Ok(CommandReply::Columns(columns)) => return Ok(Some(columns)),
             Ok(_) => return Ok(None),
             Err(ClientError::Rejected(rejection)) => {
-                return after_rejection(quorums, job, worker_attempt, rejection).await;
+                return after_rejection(quorums, job, upload_attempt, rejection).await;
             }
             Err(error) if is_passing(&error) || matches!(error, ClientError::QuorumUnknown { .. }) => {
                 tracing::debug!(%job, %error, "telling the quorum again");
@@ -821,15 +821,15 @@ async fn tell(
 }
 
 /// Whether that worker still feeds the run.
-fn fed_by(record: &JobRecord, worker_attempt: Attempt) -> bool {
-    record.store().is_some_and(|(_, run)| run.worker_attempt == worker_attempt)
+fn fed_by(record: &JobRecord, upload_attempt: Attempt) -> bool {
+    record.store().is_some_and(|(_, run)| run.upload_attempt == upload_attempt)
 }
 
 /// A stale attempt may be the worker's (then another node feeds the run) or a column's (then look at the columns).
 async fn after_rejection(
     quorums: &dyn Quorums,
     job: JobId,
-    worker_attempt: Attempt,
+    upload_attempt: Attempt,
     rejection: Rejection,
 ) -> Result<Option<Vec<ColumnRecord>>, Feed> {
     match rejection {
@@ -838,7 +838,7 @@ async fn after_rejection(
         }
         Rejection::StaleAttempt { .. } => {
             match quorums.query(job.quorum, Query::Job { job }, false, QUORUM_DEADLINE).await {
-                Ok(QueryAnswer::Job(record)) if fed_by(&record, worker_attempt) => {
+                Ok(QueryAnswer::Job(record)) if fed_by(&record, upload_attempt) => {
                     Ok(record.into_store().map(|(_, run)| run.columns))
                 }
                 Ok(_) => Err(ended(job, Some("another node took it over")).into()),

@@ -23,7 +23,7 @@ use quorate_protocols::job::store::Grant;
 use quorate_protocols::quorum::{
     Batch, Command, CommandReply, JobCommand, QuorumCommand, QuorumState, Rejection, TaskCommand,
 };
-use quorate_protocols::task::message::{Given, ReportRefusal, TaskAnswer, TaskMessage, Work};
+use quorate_protocols::task::message::{OutputRef, ReportRefusal, StepContext, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskRecord, WorkerRecord};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -173,7 +173,7 @@ impl Stewards for FakeSteward {
         step: StepIndex,
         from: TaskIndex,
         limit: u32,
-    ) -> BoxFuture<'static, Result<Vec<Given>, ClientError>> {
+    ) -> BoxFuture<'static, Result<Vec<OutputRef>, ClientError>> {
         let answer = self.quorum.with(|state| state.answer(&Query::Outputs { job, step, from, limit }));
         let Some(QueryAnswer::Outputs(outputs)) = answer else { panic!("{answer:?}") };
         futures::future::ready(Ok(outputs)).boxed()
@@ -423,7 +423,8 @@ impl World {
                 let new = live.into_iter().filter(|task| !busy.contains(task) && !node.told.contains(task));
                 let orders: Vec<_> = new.filter_map(|task| state.order(task)).collect();
                 let steps: BTreeSet<_> = orders.iter().map(|order| (order.task.id.job, order.task.id.step)).collect();
-                let works: Vec<Work> = steps.into_iter().filter_map(|(job, step)| state.work(job, step)).collect();
+                let works: Vec<StepContext> =
+                    steps.into_iter().filter_map(|(job, step)| state.work(job, step)).collect();
                 if !orders.is_empty() {
                     let about = orders.iter().map(|order| order.task).collect();
                     messages.push((about, TaskMessage::Assign { quorum, term, lease, works, orders }));
@@ -443,7 +444,7 @@ impl World {
             node.talking = on_the_way;
             let done: Vec<(Vec<TaskAttempt>, JoinHandle<Option<TaskAnswer>>)> = done;
             for (_, talk) in done {
-                if let Some(TaskAnswer::Taken { taken, refused }) = talk.await.unwrap() {
+                if let Some(TaskAnswer::Accepted { taken, refused }) = talk.await.unwrap() {
                     assert_eq!(refused, []);
                     node.told.extend(taken);
                 }
@@ -534,7 +535,7 @@ impl World {
     pub fn checkpoints(&self, job: JobId) -> usize {
         self.quorum.with(|state| {
             let tasks = state.tasks.table(&job).unwrap().tasks(StepIndex(0)).iter();
-            tasks.filter(|task| task.notes.as_ref().is_some_and(|notes| notes.checkpoint.is_some())).count()
+            tasks.filter(|task| task.extras.as_ref().is_some_and(|notes| notes.checkpoint.is_some())).count()
         })
     }
     pub fn metrics(&self, index: u8) -> WorkerMetrics {

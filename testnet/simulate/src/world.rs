@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use quorate::identity::Identity;
 use quorate::jobs::ClientError;
-use quorate::node::{Node, NodeParts, NodeSettings, NodeWork, StartError};
+use quorate::node::{Node, NodeExecutors, NodeParts, NodeSettings, StartError};
 use quorate::objects::{GetError, PutError, PutOutcome, PutProgress, PutRequest};
 use quorate::quorum::HostEvent;
 use quorate::resources::Resources;
@@ -62,7 +62,7 @@ pub struct World {
     /// The deliberate bug of every node that starts from now on.
     pub planted: Option<Planted>,
     /// What every node that starts from now on runs tasks with; nothing at first.
-    pub work: NodeWork,
+    pub work: NodeExecutors,
     pub seen: Arc<Seen>,
 }
 
@@ -131,7 +131,7 @@ impl World {
             rng,
             machines,
             planted: None,
-            work: NodeWork::default(),
+            work: NodeExecutors::default(),
             seen: Arc::default(),
         }
     }

@@ -171,7 +171,7 @@ impl JobBook {
                 run.ended.values_mut().for_each(|ended| ended.at = ended.at.min(at));
             }
             if let Some((_, run)) = record.store_mut() {
-                run.fed_at = run.fed_at.min(at);
+                run.upload_seen_at = run.upload_seen_at.min(at);
             }
         }
         jobs
@@ -240,19 +240,19 @@ impl QuorumState {
         match command {
             StoreCommand::AddHolders { grants, exhausted } => self.add_holders(job, grants, *exhausted, events),
             StoreCommand::Attach => self.attach(by, job),
-            StoreCommand::Progress { worker_attempt, segments } => {
-                self.progress(by, job, *worker_attempt, segments, events)
+            StoreCommand::Progress { upload_attempt, segments } => {
+                self.progress(by, job, *upload_attempt, segments, events)
             }
-            StoreCommand::ColumnFailed { worker_attempt, column, attempt, reason } => {
-                self.column_failed((by, *worker_attempt), job, *column, *attempt, reason, events)
+            StoreCommand::ColumnFailed { upload_attempt, column, attempt, reason } => {
+                self.column_failed((by, *upload_attempt), job, *column, *attempt, reason, events)
             }
-            StoreCommand::Commit { worker_attempt, manifest, receipts, degraded } => {
-                self.commit_object((by, *worker_attempt), job, manifest, receipts, *degraded, events)
+            StoreCommand::Commit { upload_attempt, manifest, receipts, degraded } => {
+                self.commit_object((by, *upload_attempt), job, manifest, receipts, *degraded, events)
             }
-            StoreCommand::Fail { worker_attempt, reason } => {
-                self.fail_run(worker_attempt.map(|attempt| (by, attempt)), job, reason, events)
+            StoreCommand::Fail { upload_attempt, reason } => {
+                self.fail_run(upload_attempt.map(|attempt| (by, attempt)), job, reason, events)
             }
-            StoreCommand::Abandon { fed } => self.abandon(job, *fed, events),
+            StoreCommand::Abandon { upload_seq } => self.abandon(job, *upload_seq, events),
             StoreCommand::Released { column, grant, attempt } => {
                 self.released(job, Releasing { column: *column, grant: *grant, attempt: *attempt })
             }
@@ -319,7 +319,7 @@ impl QuorumState {
         duties.extend(self.storing().filter_map(|record| {
             let (_, run) = record.store()?;
             let empty = run.segments.is_empty();
-            Some(Duty::WatchIdle { job: record.job, fed: run.fed, since: run.fed_at, empty })
+            Some(Duty::WatchIdle { job: record.job, upload_seq: run.upload_seq, since: run.upload_seen_at, empty })
         }));
     }
 

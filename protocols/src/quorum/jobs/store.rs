@@ -81,13 +81,13 @@ impl QuorumState {
         let now = self.wall();
         let record = self.jobs.run_for(job, RunCommand::Attach)?;
         let run = record.stored_mut()?;
-        run.worker = by;
-        run.worker_attempt.0 = run.worker_attempt.0.saturating_add(1);
-        record.stored_mut()?.feed(now);
+        run.uploader = by;
+        run.upload_attempt.0 = run.upload_attempt.0.saturating_add(1);
+        record.stored_mut()?.record_upload(now);
         record.move_to(now, record.state, format!("{by} feeds the run now"));
         let run = record.stored()?;
         Ok(CommandReply::Attached(Box::new(Attached {
-            worker_attempt: run.worker_attempt,
+            upload_attempt: run.upload_attempt,
             spec: record.spec.clone(),
             columns: run.columns.clone(),
             segments: run.segments.clone(),
@@ -98,14 +98,14 @@ impl QuorumState {
         &mut self,
         by: PeerId,
         job: JobId,
-        worker_attempt: Attempt,
+        upload_attempt: Attempt,
         segments: &[SegmentProgress],
         events: &mut Vec<Event>,
     ) -> Applied {
         let now = self.wall();
         let room = HASH_BYTES_MAX.saturating_sub(self.jobs.hash_bytes() + self.objects.manifest_bytes());
         let record = self.jobs.run_for(job, RunCommand::Progress)?;
-        record.check_worker((by, worker_attempt))?;
+        record.check_uploader((by, upload_attempt))?;
         let limit = record.store().map_or(0, |(spec, _)| segments_max(spec));
         let columns = record.stored()?.columns.len();
         let mut seen = std::collections::BTreeMap::new();
@@ -140,7 +140,7 @@ impl QuorumState {
             }
         }
         let grown = hash_bytes(&run.segments) - before;
-        run.feed(now);
+        run.record_upload(now);
         let complete = |segment: &usize| run.columns.iter().all(|column| column.stored[*segment]);
         let complete = (0..run.segments.len()).filter(complete).count() as u32;
         record.changed_at = now;
@@ -161,7 +161,7 @@ impl QuorumState {
     ) -> Applied {
         let now = self.wall();
         let record = self.jobs.run_for(job, RunCommand::ColumnFailed)?;
-        record.check_worker(worker)?;
+        record.check_uploader(worker)?;
         let run = record.stored_mut()?;
         let target = run.columns.get_mut(column.0 as usize).ok_or_else(|| invalid(format!("no column {column}")))?;
         if attempt > target.attempt {
@@ -182,7 +182,7 @@ impl QuorumState {
             target.stored.resize(run.segments.len(), false);
         }
         events.push(Event::ColumnReassigned { job, column, from: Some(lost), to: next });
-        record.stored_mut()?.feed(now);
+        record.stored_mut()?.record_upload(now);
         let lost_peer = lost.holder.peer;
         let what = match next {
             Some(spare) => format!("column {column}: {} takes over from {lost_peer}: {reason}", spare.holder.peer),
@@ -216,7 +216,7 @@ impl QuorumState {
             return Ok(CommandReply::Done);
         }
         if let Some(worker) = worker {
-            record.check_worker(worker)?;
+            record.check_uploader(worker)?;
         }
         self.end_run(job, RunState::Failed, Some(short(reason)), format!("failed: {reason}"), events);
         Ok(CommandReply::Done)
@@ -236,17 +236,17 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    pub(in crate::quorum) fn abandon(&mut self, job: JobId, fed: u64, events: &mut Vec<Event>) -> Applied {
+    pub(in crate::quorum) fn abandon(&mut self, job: JobId, upload_seq: u64, events: &mut Vec<Event>) -> Applied {
         let record = self.jobs.run_for(job, RunCommand::Abandon)?;
         if record.state == RunState::Failed {
             return Ok(CommandReply::Done);
         }
-        if record.stored()?.fed != fed {
+        if record.stored()?.upload_seq != upload_seq {
             return Err(invalid(format!("job {job} was fed again since it looked idle")));
         }
         let reason = match record.stored()?.segments.is_empty() {
             true => format!("its uploader was gone for {} s and nothing was stored", STORE_EMPTY_MAX.as_secs()),
-            false => format!("nobody fed the run for {} minutes", STORE_IDLE_MAX.as_secs() / 60),
+            false => format!("no upload progress for {} minutes", STORE_IDLE_MAX.as_secs() / 60),
         };
         self.end_run(job, RunState::Failed, Some(reason.clone()), format!("abandoned: {reason}"), events);
         Ok(CommandReply::Done)
@@ -299,13 +299,13 @@ impl QuorumState {
 }
 
 impl JobRecord {
-    pub(in crate::quorum) fn check_worker(&self, (by, attempt): (PeerId, Attempt)) -> Result<(), Rejection> {
+    pub(in crate::quorum) fn check_uploader(&self, (by, attempt): (PeerId, Attempt)) -> Result<(), Rejection> {
         let run = self.stored()?;
-        if by != run.worker {
+        if by != run.uploader {
             return Err(Rejection::NotWorker { job: self.job, by });
         }
-        if attempt != run.worker_attempt {
-            return Err(Rejection::StaleAttempt { given: attempt, current: run.worker_attempt });
+        if attempt != run.upload_attempt {
+            return Err(Rejection::StaleAttempt { given: attempt, current: run.upload_attempt });
         }
         Ok(())
     }

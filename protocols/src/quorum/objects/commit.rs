@@ -46,7 +46,7 @@ impl QuorumState {
                 Err(record.refuses(RunCommand::CommitObject))
             };
         }
-        record.check_worker(worker)?;
+        record.check_uploader(worker)?;
         let manifest = check_manifest(record, encoded)?;
         let sealed = check_receipts(record, &manifest, receipts)?;
         let columns = record.stored()?.columns.len();

@@ -8,14 +8,14 @@ use crate::job::plan::{Plan, Role, TaskInput, call_digest, idempotency_token, in
 use crate::job::record::RunState;
 use crate::quorum::state::QuorumState;
 use crate::task::limits::GIVEN_BYTES_MAX;
-use crate::task::message::{Given, Order, Work};
+use crate::task::message::{Assignment, OutputRef, StepContext};
 use crate::task::record::{AttemptRecord, Phase, TaskAttempt, TaskId, TaskRecord};
 use crate::task::table::{Blob, BlobKey, TaskTable};
 use crate::wire;
 
 /// What a worker is to know of its attempts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Errands {
+pub struct WorkerInstructions {
     /// Attempts that it is to run, if it does not already.
     pub run: Vec<TaskAttempt>,
     /// Attempts that must end. The second says that the task goes on later, from its checkpoint.
@@ -36,12 +36,12 @@ impl QuorumState {
     }
 
     /// Everything that the worker is to know, in one look at each of its attempts.
-    pub fn errands_of(&self, worker: PeerId) -> Errands {
-        let mut errands = Errands::default();
-        let Some(used) = self.tasks.index.used.get(&worker) else { return errands };
+    pub fn instructions_of(&self, worker: PeerId) -> WorkerInstructions {
+        let mut instructions = WorkerInstructions::default();
+        let Some(used) = self.tasks.index.used.get(&worker) else { return instructions };
         for task in &used.tasks {
             if self.tasks.stopping.contains_key(task) {
-                errands.stop.push((*task, false));
+                instructions.stop.push((*task, false));
                 continue;
             }
             let record = self.tasks.tables.get(&task.id.job).and_then(|table| table.get(task.id.step, task.id.task));
@@ -49,15 +49,15 @@ impl QuorumState {
             let Some(live) = record.attempt(task.attempt) else { continue };
             let pausing = self.is_pausing(*task, &live.phase);
             if pausing {
-                errands.stop.push((*task, true));
+                instructions.stop.push((*task, true));
             }
             match live.phase {
-                Phase::Given | Phase::Started if !pausing => errands.run.push(*task),
-                Phase::Committed(_) if record.is_revealing() => errands.reveal.push(*task),
+                Phase::Assigned | Phase::Started if !pausing => instructions.run.push(*task),
+                Phase::Committed(_) if record.is_revealing() => instructions.reveal.push(*task),
                 _ => (),
             }
         }
-        errands
+        instructions
     }
 
     /// Whether the attempt is to end because its run is being paused. One that must not begin twice is waited for.
@@ -69,12 +69,12 @@ impl QuorumState {
 
     /// Attempts of the worker that must end. The second says that the task goes on later, from its checkpoint.
     pub fn stops_of(&self, worker: PeerId) -> Vec<(TaskAttempt, bool)> {
-        self.errands_of(worker).stop
+        self.instructions_of(worker).stop
     }
 
     /// Attempts of the worker that are asked to show their verdict.
     pub fn reveals_of(&self, worker: PeerId) -> Vec<TaskAttempt> {
-        self.errands_of(worker).reveal
+        self.instructions_of(worker).reveal
     }
 
     /// Whether the run has tasks that want a worker now.
@@ -83,10 +83,10 @@ impl QuorumState {
     }
 
     /// What the tasks of a step have in common, for the workers. `None` when the run is not there or not at work.
-    pub fn work(&self, job: JobId, step: StepIndex) -> Option<Work> {
+    pub fn work(&self, job: JobId, step: StepIndex) -> Option<StepContext> {
         let record = self.jobs.get(&job)?;
         let (spec, run) = record.compute()?;
-        Some(Work {
+        Some(StepContext {
             job,
             step,
             owner: record.owner,
@@ -101,7 +101,7 @@ impl QuorumState {
     }
 
     /// One attempt as it is sent to its worker. `None` when it is not live any more.
-    pub fn order(&self, task: TaskAttempt) -> Option<Order> {
+    pub fn order(&self, task: TaskAttempt) -> Option<Assignment> {
         let (spec, _) = self.jobs.get(&task.id.job)?.compute()?;
         self.order_under(task, call_digest(Plan::of(spec).call(spec, task.id.step)?))
     }
@@ -112,8 +112,8 @@ impl QuorumState {
         &self,
         tasks: impl IntoIterator<Item = TaskAttempt>,
         bytes_max: usize,
-    ) -> (Vec<Work>, Vec<Order>) {
-        let (mut works, mut orders, mut bytes) = (Vec::<Work>::new(), Vec::new(), 0);
+    ) -> (Vec<StepContext>, Vec<Assignment>) {
+        let (mut works, mut orders, mut bytes) = (Vec::<StepContext>::new(), Vec::new(), 0);
         // Attempts come in the order of their jobs and steps.
         let (mut call, mut new) = (None, None);
         for task in tasks {
@@ -135,7 +135,7 @@ impl QuorumState {
         (works, orders)
     }
 
-    fn order_under(&self, task: TaskAttempt, call: Digest) -> Option<Order> {
+    fn order_under(&self, task: TaskAttempt, call: Digest) -> Option<Assignment> {
         let TaskId { job, step, task: index } = task.id;
         let (spec, _) = self.jobs.get(&job)?.compute()?;
         let table = self.tasks.tables.get(&job)?;
@@ -151,14 +151,14 @@ impl QuorumState {
             _ => Vec::new(),
         };
         let mut room = GIVEN_BYTES_MAX;
-        let checkpoint = record.notes.as_ref().and_then(|notes| notes.checkpoint).map(|output| Given {
+        let checkpoint = record.extras.as_ref().and_then(|extras| extras.checkpoint).map(|output| OutputRef {
             task: index,
             output,
             bytes: fitting(table, (step, index, Blob::Checkpoint), &mut room),
         });
         // A verified copy starts from nothing, or it would lean on what another made.
         let checkpoint = checkpoint.filter(|_| !is_verified(spec, &plan, step));
-        Some(Order {
+        Some(Assignment {
             task,
             of: plan.step(step)?.tasks,
             inputs: inputs_digest_under(call, &input, &self.folded(job, &input)?),
@@ -186,7 +186,7 @@ impl QuorumState {
     }
 }
 
-impl Order {
+impl Assignment {
     /// Roughly its encoded size, and not less.
     pub(super) fn bytes_about(&self) -> usize {
         /// Ids, digests, numbers; and those of one output.
@@ -207,10 +207,10 @@ pub(super) fn is_verified(spec: &ComputeSpec, plan: &Plan, step: StepIndex) -> b
     spec.verify.is_some() && plan.step(step).is_some_and(|plan| plan.role != Role::Compensate)
 }
 
-fn given(table: &TaskTable, step: StepIndex, task: TaskIndex, room: &mut usize) -> Option<Given> {
+fn given(table: &TaskTable, step: StepIndex, task: TaskIndex, room: &mut usize) -> Option<OutputRef> {
     let record: &TaskRecord = table.get(step, task)?;
     let output = *record.output()?;
-    Some(Given { task, output, bytes: fitting(table, (step, task, Blob::Output), room) })
+    Some(OutputRef { task, output, bytes: fitting(table, (step, task, Blob::Output), room) })
 }
 
 fn fitting(table: &TaskTable, key: BlobKey, room: &mut usize) -> Option<Bytes> {

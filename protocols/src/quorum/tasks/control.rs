@@ -95,8 +95,8 @@ impl QuorumState {
                 task.state = TaskState::Ready;
                 (task.failures, task.losses) = (0, 0);
                 task.first_at = Millis(0);
-                if let Some(notes) = &mut task.notes {
-                    notes.rounds = 0;
+                if let Some(extras) = &mut task.extras {
+                    extras.rounds = 0;
                 }
             });
         }

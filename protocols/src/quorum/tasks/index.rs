@@ -17,7 +17,7 @@ use crate::task::table::TaskTable;
 use crate::wire;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct WorkIndex {
+pub(super) struct SchedulerIndex {
     /// Runs with tasks to give away, by what such a task needs, in the order of their turns.
     pub(super) queue: BTreeMap<Demand, BTreeSet<(u64, JobId)>>,
     queued: BTreeMap<JobId, (Demand, u64)>,
@@ -55,7 +55,7 @@ pub(super) struct Size {
     ended: bool,
 }
 
-impl WorkIndex {
+impl SchedulerIndex {
     /// `None`: the worker has something to tell of the attempt, and runs it no more.
     pub(super) fn occupy(&mut self, worker: PeerId, task: TaskAttempt, resources: Option<&Resources>) {
         let used = self.used.entry(worker).or_default();

@@ -20,7 +20,7 @@ impl TaskPool {
 
     fn check_workers(&self) -> Checked {
         ensure(self.workers.len() <= WORKERS_MAX, || format!("{} workers", self.workers.len()))?;
-        self.paces.check(|peer| self.workers.contains_key(peer))?;
+        self.prefetch_windows.check(|peer| self.workers.contains_key(peer))?;
         for (peer, worker) in &self.workers {
             ensure(worker.grant.holder.peer == *peer, || format!("{peer} is kept under another name"))?;
         }

@@ -308,8 +308,8 @@ impl QuorumState {
             if !task.is_settled() {
                 task.state = TaskState::Ready;
             }
-            if let Some(notes) = &mut task.notes {
-                notes.revealing = false;
+            if let Some(extras) = &mut task.extras {
+                extras.revealing = false;
             }
             std::mem::take(&mut task.live)
         });
@@ -344,7 +344,7 @@ impl QuorumState {
     }
 
     /// Gives a task up: the dead letter.
-    pub(in crate::quorum) fn bury(&mut self, id: TaskId, reason: &str) {
+    pub(in crate::quorum) fn dead_letter(&mut self, id: TaskId, reason: &str) {
         self.stop_task(id);
         self.change_task(id, |task| task.state = TaskState::Dead);
         self.with_run(id.job, |run| {

@@ -29,10 +29,10 @@ use crate::shared_map::SharedMap;
 use crate::task::limits::{ENDED_BYTES_MAX, ENDED_TASKS_MAX, SLOTS_SOUGHT_MAX};
 use crate::task::record::{Stopping, TaskAttempt, TaskId, WorkerRecord};
 use crate::task::table::{TableRows, TaskTable};
-use index::WorkIndex;
+use index::SchedulerIndex;
 
-pub use assignment::Errands;
-pub(super) use prefetch::Paces;
+pub use assignment::WorkerInstructions;
+pub(super) use prefetch::PrefetchWindows;
 
 /// The tasks and workers of a quorum.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub struct TaskPool {
     /// How far the jobs' turns have come: see `schedule`.
     pass: u64,
     /// How quick programs are: see `prefetch`.
-    paces: Paces,
-    index: WorkIndex,
+    prefetch_windows: PrefetchWindows,
+    index: SchedulerIndex,
 }
 
 /// What a snapshot keeps of the pool: shared with it, not copied.
@@ -57,7 +57,7 @@ pub(super) struct TaskRows {
     pub(super) workers: BTreeMap<PeerId, WorkerRecord>,
     pub(super) stopping: SharedMap<TaskAttempt, Stopping>,
     pub(super) pass: u64,
-    pub(super) paces: Paces,
+    pub(super) prefetch_windows: PrefetchWindows,
 }
 
 // ---- reading, for everybody ----
@@ -86,9 +86,9 @@ impl TaskPool {
         workers: BTreeMap<PeerId, WorkerRecord>,
         stopping: SharedMap<TaskAttempt, Stopping>,
         pass: u64,
-        paces: Paces,
+        prefetch_windows: PrefetchWindows,
     ) -> Self {
-        Self { tables, workers, stopping, pass, paces, index: WorkIndex::default() }
+        Self { tables, workers, stopping, pass, prefetch_windows, index: SchedulerIndex::default() }
     }
 
     pub(super) fn rows(&self) -> TaskRows {
@@ -97,7 +97,7 @@ impl TaskPool {
             workers: self.workers.clone(),
             stopping: self.stopping.clone(),
             pass: self.pass,
-            paces: self.paces.clone(),
+            prefetch_windows: self.prefetch_windows.clone(),
         }
     }
 
@@ -152,7 +152,7 @@ impl TaskPool {
 
     /// What workers are busy with, built from the records alone.
     pub(super) fn rebuild_index(&mut self) {
-        self.index = WorkIndex::default();
+        self.index = SchedulerIndex::default();
         for (job, table) in &self.tables {
             for (step, task, record) in table.all() {
                 let id = TaskId { job: *job, step, task };

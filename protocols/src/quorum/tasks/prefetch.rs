@@ -19,15 +19,15 @@ use crate::quorum::state::QuorumState;
 use crate::task::limits::{AHEAD_MAX, AHEAD_TIME, PROGRAMS_MAX};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::quorum) struct Paces {
-    programs: BTreeMap<Digest, Pace>,
+pub(in crate::quorum) struct PrefetchWindows {
+    programs: BTreeMap<Digest, PrefetchWindow>,
     /// When each worker last reported anything. Only of peers that have a lease.
     reported: BTreeMap<PeerId, Millis>,
 }
 
 /// How quick tasks of one program are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Pace {
+struct PrefetchWindow {
     /// Tasks that a worker may have beyond its slots.
     ahead: u16,
     /// When it was last halved: what was given before that says nothing new.
@@ -35,26 +35,26 @@ struct Pace {
     used_at: Millis,
 }
 
-impl Paces {
+impl PrefetchWindows {
     /// A task of the program was done, so long after it was given.
-    pub(super) fn note(&mut self, program: Digest, given_at: Millis, now: Millis) {
+    pub(super) fn record_done(&mut self, program: Digest, given_at: Millis, now: Millis) {
         if self.programs.len() >= PROGRAMS_MAX && !self.programs.contains_key(&program) {
-            let oldest = self.programs.iter().min_by_key(|(program, pace)| (pace.used_at, **program));
+            let oldest = self.programs.iter().min_by_key(|(program, window)| (window.used_at, **program));
             if let Some(oldest) = oldest.map(|(program, _)| *program) {
                 self.programs.remove(&oldest);
             }
         }
-        let pace = self.programs.entry(program).or_default();
-        pace.used_at = now;
+        let window = self.programs.entry(program).or_default();
+        window.used_at = now;
         if now.since(given_at) <= AHEAD_TIME {
-            pace.ahead = (pace.ahead + 1).min(AHEAD_MAX);
-        } else if given_at >= pace.halved_at {
-            pace.ahead /= 2;
-            pace.halved_at = now;
+            window.ahead = (window.ahead + 1).min(AHEAD_MAX);
+        } else if given_at >= window.halved_at {
+            window.ahead /= 2;
+            window.halved_at = now;
         }
     }
 
-    pub(super) fn reported(&mut self, worker: PeerId, now: Millis) {
+    pub(super) fn record_report(&mut self, worker: PeerId, now: Millis) {
         self.reported.insert(worker, now);
     }
 
@@ -63,12 +63,12 @@ impl Paces {
     }
 
     fn of(&self, program: Digest) -> u32 {
-        self.programs.get(&program).map_or(0, |pace| u32::from(pace.ahead))
+        self.programs.get(&program).map_or(0, |window| u32::from(window.ahead))
     }
 
     /// The most that any program gets.
     pub(super) fn most(&self) -> u32 {
-        self.programs.values().map(|pace| u32::from(pace.ahead)).max().unwrap_or(0)
+        self.programs.values().map(|window| u32::from(window.ahead)).max().unwrap_or(0)
     }
 
     pub(super) fn is_lively(&self, worker: PeerId, now: Millis) -> bool {
@@ -78,7 +78,7 @@ impl Paces {
     /// `is_worker`: whether a peer has a lease.
     pub(super) fn check(&self, is_worker: impl Fn(&PeerId) -> bool) -> Checked {
         ensure(self.programs.len() <= PROGRAMS_MAX, || format!("the paces of {} programs", self.programs.len()))?;
-        ensure(self.programs.values().all(|pace| pace.ahead <= AHEAD_MAX), || "an impossible pace".to_owned())?;
+        ensure(self.programs.values().all(|window| window.ahead <= AHEAD_MAX), || "an impossible pace".to_owned())?;
         ensure(self.reported.keys().all(is_worker), || "a peer that is no worker reported".to_owned())
     }
 }
@@ -89,6 +89,6 @@ impl QuorumState {
     pub(super) fn ahead_of(&self, job: JobId) -> u32 {
         let run = self.jobs.get(&job).and_then(|record| record.compute());
         let run = run.filter(|(spec, _)| spec.idempotent && spec.verify.is_none());
-        run.map_or(0, |(_, run)| self.tasks.paces.of(run.program))
+        run.map_or(0, |(_, run)| self.tasks.prefetch_windows.of(run.program))
     }
 }

@@ -66,7 +66,7 @@ impl QuorumState {
             return Err(Rejection::UnknownWorker { peer });
         }
         self.tasks.workers.remove(&peer);
-        self.tasks.paces.forget(peer);
+        self.tasks.prefetch_windows.forget(peer);
         self.lose_attempts(peer, reason, events);
         self.forgive_refusals(peer);
         Ok(CommandReply::Done)
@@ -94,7 +94,7 @@ impl QuorumState {
             return Err(invalid(format!("{peer} has work of this quorum")));
         }
         self.tasks.workers.remove(&peer);
-        self.tasks.paces.forget(peer);
+        self.tasks.prefetch_windows.forget(peer);
         Ok(CommandReply::Done)
     }
 
@@ -129,7 +129,7 @@ impl QuorumState {
                 return Err(ReportRefusal::Stale { newest: task.attempt });
             }
             self.change_attempt(*task, |live| {
-                if live.phase == Phase::Given {
+                if live.phase == Phase::Assigned {
                     live.phase = Phase::Started;
                 }
             });
@@ -143,7 +143,7 @@ impl QuorumState {
     pub(in crate::quorum) fn report(&mut self, by: PeerId, reports: &[Report], events: &mut Vec<Event>) -> Applied {
         check_batch(reports.len())?;
         if self.tasks.workers.contains_key(&by) {
-            self.tasks.paces.reported(by, self.time);
+            self.tasks.prefetch_windows.record_report(by, self.time);
         }
         let mut touched = std::collections::BTreeSet::new();
         let mut answers = Vec::with_capacity(reports.len());
@@ -293,9 +293,9 @@ impl QuorumState {
             record.state = TaskState::Done;
             let winner = won.first().map(|won| Won { attempt: won.attempt, worker: won.worker, output });
             record.won = winner.map(Box::new);
-            record.notes = None;
+            record.extras = None;
             if !votes.is_empty() {
-                record.notes_mut().votes = votes;
+                record.extras_mut().votes = votes;
             }
             (won.first().map(|won| won.since), won.first().map(|won| won.worker), rest)
         });
@@ -318,7 +318,7 @@ impl QuorumState {
                 worker.and_then(|worker| run.avoided.remove(&worker));
                 run.program
             });
-            program.into_iter().for_each(|program| self.tasks.paces.note(program, given_at, now));
+            program.into_iter().for_each(|program| self.tasks.prefetch_windows.record_done(program, given_at, now));
         }
     }
 
@@ -341,7 +341,7 @@ impl QuorumState {
                 ErrorClass::Refused => (),
                 _ => record.failures = record.failures.saturating_add(1),
             }
-            record.notes_mut().last =
+            record.extras_mut().last =
                 Some(Failure { attempt: live.attempt, worker: live.worker, class, reason: short(reason) });
             if parked {
                 record.state = TaskState::Parked;
@@ -362,8 +362,8 @@ impl QuorumState {
             return;
         }
         self.change_task(task.id, |record| {
-            if let Some(notes) = &mut record.notes {
-                notes.revealing = false;
+            if let Some(extras) = &mut record.extras {
+                extras.revealing = false;
             }
         });
         match retry::decide(&policy, task.id, past, class, now) {
@@ -384,7 +384,7 @@ impl QuorumState {
             }
             retry::Verdict::Never(why) => {
                 let reason = format!("{class} at {}: {}; {why}", live.worker, short(reason));
-                self.bury(task.id, &reason);
+                self.dead_letter(task.id, &reason);
             }
         }
     }
@@ -409,8 +409,8 @@ impl QuorumState {
         let alone = self.change_task(task.id, |record| {
             record.live.retain(|live| live.attempt != task.attempt);
             let alone = record.live.is_empty();
-            if let Some(notes) = record.notes.as_mut().filter(|_| alone) {
-                notes.revealing = false;
+            if let Some(extras) = record.extras.as_mut().filter(|_| alone) {
+                extras.revealing = false;
             }
             if !record.is_revealing() {
                 record.state = TaskState::Ready;
@@ -440,7 +440,7 @@ impl QuorumState {
                 return refuse("verified copies start from nothing");
             }
             self.take_bytes(task, checkpoint, bytes, Blob::Checkpoint)?;
-            self.change_task(task.id, |record| record.notes_mut().checkpoint = Some(*checkpoint));
+            self.change_task(task.id, |record| record.extras_mut().checkpoint = Some(*checkpoint));
             Ok(())
         };
         let saved = save();
@@ -459,7 +459,7 @@ impl QuorumState {
     ) -> Recorded {
         match live.phase {
             Phase::Committed(before) if before == digest => return Ok(()),
-            Phase::Given | Phase::Started => (),
+            Phase::Assigned | Phase::Started => (),
             _ => return refuse("this attempt has committed to something else"),
         }
         let Some((spec, _)) = self.jobs.get(&task.id.job).and_then(JobRecord::compute) else { return Ok(()) };
@@ -473,7 +473,7 @@ impl QuorumState {
             if record.live.len() < copies || !all {
                 return Vec::new();
             }
-            record.notes_mut().revealing = true;
+            record.extras_mut().revealing = true;
             record.live.iter_mut().for_each(|live| live.until = Some(until));
             record.live.iter().map(|live| live.worker).collect()
         });
@@ -556,22 +556,24 @@ impl QuorumState {
                     retry::Verdict::At(until) => {
                         self.change_task(task.id, |record| record.state = TaskState::Delayed { until });
                     }
-                    retry::Verdict::Never(why) => self.bury(task.id, &format!("the copies agree on {class}; {why}")),
+                    retry::Verdict::Never(why) => {
+                        self.dead_letter(task.id, &format!("the copies agree on {class}; {why}"))
+                    }
                 }
             }
             _ => {
                 let heard = votes.len();
                 self.round_over(task, votes, |record| {
-                    let notes = record.notes_mut();
-                    notes.rounds = notes.rounds.saturating_add(1);
+                    let extras = record.extras_mut();
+                    extras.rounds = extras.rounds.saturating_add(1);
                 });
                 let table = self.tasks.tables.get(&task.id.job);
                 let record = table.and_then(|table| table.get(task.id.step, task.id.task));
-                let rounds = record.and_then(|record| record.notes.as_ref()).map_or(0, |notes| notes.rounds);
+                let rounds = record.and_then(|record| record.extras.as_ref()).map_or(0, |extras| extras.rounds);
                 if rounds >= ROUNDS_MAX {
                     let reason =
                         format!("{rounds} rounds of copies ended without {agree} that agree ({heard} in the last)");
-                    self.bury(task.id, &reason);
+                    self.dead_letter(task.id, &reason);
                 }
             }
         }
@@ -583,8 +585,8 @@ impl QuorumState {
         let past = self.change_task(task.id, |record| {
             record.live.clear();
             record.state = TaskState::Ready;
-            record.notes_mut().revealing = false;
-            record.notes_mut().votes = votes;
+            record.extras_mut().revealing = false;
+            record.extras_mut().votes = votes;
             note(record);
             Past { failures: record.failures, losses: record.losses, first_at: record.first_at }
         });

@@ -43,7 +43,7 @@ impl QuorumState {
         if self.tasks.index.queue.is_empty() || self.tasks.workers.is_empty() {
             return;
         }
-        let most = self.tasks.paces.most();
+        let most = self.tasks.prefetch_windows.most();
         let demands: Vec<Demand> =
             self.tasks.index.queue.keys().filter(|demand| self.any_room(demand, most)).cloned().collect();
         let mut heads = BTreeSet::new();
@@ -82,7 +82,7 @@ impl QuorumState {
 
     fn room_at(&self, peer: PeerId, worker: &WorkerRecord, demand: &Demand, ahead: u32) -> Option<i64> {
         worker.suits(demand.kind, &demand.resources).ok()?;
-        let ahead = if ahead > 0 && self.tasks.paces.is_lively(peer, self.time) { ahead } else { 0 };
+        let ahead = if ahead > 0 && self.tasks.prefetch_windows.is_lively(peer, self.time) { ahead } else { 0 };
         worker.room(self.tasks.index.used.get(&peer), demand, ahead)
     }
 
@@ -90,10 +90,10 @@ impl QuorumState {
         let ahead = self.ahead_of(job);
         if !self.any_room(demand, ahead) {
             // A job that is further ahead may still find some.
-            return if ahead >= self.tasks.paces.most() { Placed::NoRoom } else { Placed::NotHere };
+            return if ahead >= self.tasks.prefetch_windows.most() { Placed::NoRoom } else { Placed::NotHere };
         }
         let Some((id, worker)) = self.choose(job, demand, ahead) else { return Placed::NotHere };
-        let task = self.give(id, worker, demand);
+        let task = self.assign(id, worker, demand);
         self.settle(job, RunCommand::Assigned, events);
         Placed::Yes(worker, task)
     }
@@ -107,7 +107,7 @@ impl QuorumState {
         let fresh = index.ready.iter().filter(|task| !index.partial.contains(task));
         let ready = index.partial.iter().chain(fresh.take(index.room(run.settings.parallelism))).take(LOOKS_MAX);
         ready.filter_map(|task| Some((*task, table.get(run.step, *task)?))).find_map(|(task, record)| {
-            let failed = record.notes.as_ref().and_then(|notes| notes.last.as_ref()).map(|last| last.worker);
+            let failed = record.extras.as_ref().and_then(|extras| extras.last.as_ref()).map(|last| last.worker);
             let workers = self
                 .tasks
                 .workers
@@ -122,7 +122,7 @@ impl QuorumState {
         })
     }
 
-    fn give(&mut self, id: TaskId, worker: PeerId, demand: &Demand) -> TaskAttempt {
+    fn assign(&mut self, id: TaskId, worker: PeerId, demand: &Demand) -> TaskAttempt {
         let now = self.time;
         let mut until = None;
         let mut copies = None;
@@ -140,7 +140,7 @@ impl QuorumState {
             task.live.push(AttemptRecord {
                 attempt: task.newest,
                 worker,
-                phase: Phase::Given,
+                phase: Phase::Assigned,
                 since: now,
                 until,
                 resources,

@@ -750,7 +750,7 @@ fn copies_commit_before_anybody_shows_and_the_liar_is_named() {
     let table = &world.quorum.state.tasks.tables[&job(1)];
     assert_eq!(table.blob((StepIndex(0), TaskIndex(0), Blob::Output)).unwrap(), &Bytes::from("true"));
     assert_eq!(table.rows().blobs.len(), 1, "what the others showed is forgotten");
-    let receipts: Vec<_> = record.notes.as_ref().unwrap().votes.iter().map(|vote| vote.receipt).collect();
+    let receipts: Vec<_> = record.extras.as_ref().unwrap().votes.iter().map(|vote| vote.receipt).collect();
     let agreement = check_receipts(&receipts, 2).unwrap();
     assert_eq!(agreement.dissenting, [peer(world.copies[1].0)]);
 }

@@ -36,7 +36,7 @@ impl QuorumState {
         self.check_delivery_room(matches())?;
         self.make_room_for(emitter)?;
         for (delivery, found) in matches() {
-            self.hear(emitter, delivery, found, events);
+            self.on_event(emitter, delivery, found, events);
         }
         let (now, stamp) = (self.time, self.wall());
         let record = self.triggers.emitters.entry(emitter).or_default();
@@ -49,7 +49,12 @@ impl QuorumState {
             let jobs: Vec<_> = self.triggers.index.names.values().flatten().copied().collect();
             for job in jobs {
                 let cause = Cause::Event(SeenId([0; 16]));
-                self.write(job, cause, Fired::Skipped { last: stamp, count: lost, reason: SkipReason::Lost }, events);
+                self.write_row(
+                    job,
+                    cause,
+                    Fired::Skipped { last: stamp, count: lost, reason: SkipReason::Lost },
+                    events,
+                );
             }
         }
         Ok(CommandReply::Delivered { reaches })
@@ -95,7 +100,7 @@ impl QuorumState {
     }
 
     /// One event for one trigger.
-    fn hear(&mut self, emitter: PeerId, delivery: &Delivery, found: &Match, events: &mut Vec<Event>) {
+    fn on_event(&mut self, emitter: PeerId, delivery: &Delivery, found: &Match, events: &mut Vec<Event>) {
         let (job, event, now) = (found.job, &delivery.event, self.time);
         let Some(record) = self.jobs.get(&job).filter(|record| !record.state.is_final()) else { return };
         let Some((spec, run)) = record.trigger() else { return };
@@ -108,10 +113,10 @@ impl QuorumState {
         let cause = Cause::Event(id);
         // What has no id of its own is told apart by its place at its emitter, and no place is taken twice.
         if event.id.is_some() && !window.is_zero() {
-            self.see(job, id, window);
+            self.remember_id(job, id, window);
         }
         if let Some(fault) = &found.fault {
-            self.note(job, fault);
+            self.set_reason(job, fault);
             self.skip(job, cause, SkipReason::Fault, events);
         } else if suspended {
             self.skip(job, cause, SkipReason::Suspended, events);
@@ -191,9 +196,9 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    pub(super) fn see(&mut self, job: JobId, id: SeenId, window: std::time::Duration) {
+    pub(super) fn remember_id(&mut self, job: JobId, id: SeenId, window: std::time::Duration) {
         // A clock that is set forward must not end the window.
-        let until = self.led.plus(window);
+        let until = self.led_time.plus(window);
         self.with_trigger(job, |run| run.seen.insert(id, until));
         self.triggers.index.seen.insert((until, job, id));
     }
@@ -209,7 +214,7 @@ impl QuorumState {
 
     pub(super) fn forget_old_seen(&mut self) {
         while let Some((until, job, id)) =
-            self.triggers.index.seen.first().copied().filter(|(until, ..)| *until <= self.led)
+            self.triggers.index.seen.first().copied().filter(|(until, ..)| *until <= self.led_time)
         {
             self.triggers.index.seen.remove(&(until, job, id));
             self.with_trigger(job, |run| run.seen.remove(&id));

@@ -214,7 +214,7 @@ impl QuorumState {
         let (resuming, lag, now) = (run.resuming, clock.lag, self.wall());
         if let Some(fault) = &span.fault {
             self.with_trigger(job, |run| run.clock.rest_until = Some(now.plus(FAULT_REST)));
-            self.note(job, fault);
+            self.set_reason(job, fault);
             self.reindex_job(job);
             return;
         }
@@ -276,7 +276,7 @@ impl QuorumState {
     /// back.
     fn leap(&mut self, job: JobId, skipped: Skipped, reason: SkipReason, events: &mut Vec<Event>) {
         let Skipped { first, last, count } = skipped;
-        let row = self.write(job, Cause::Instant(first), Fired::Skipped { last, count, reason }, events);
+        let row = self.write_row(job, Cause::Instant(first), Fired::Skipped { last, count, reason }, events);
         let (range, suspended) = (InstantRange { first, last }, reason == SkipReason::Suspended);
         self.with_trigger(job, |run| run.clock.note_leap(Leap { row, range, count, suspended }));
     }
@@ -330,7 +330,7 @@ impl QuorumState {
             return Ok(row.map_or(CommandReply::Done, |row| CommandReply::Fired(Box::new(row.clone()))));
         }
         self.check_seen(job, 1)?;
-        self.see(job, id, MANUAL_WINDOW);
+        self.remember_id(job, id, MANUAL_WINDOW);
         let number = self.fire(job, cause, render(job, &Values::Manual { by }), respect_overlap, events);
         let row = self.trigger(job).and_then(|(_, run)| run.row(number)).cloned();
         self.reindex_job(job);
@@ -359,10 +359,10 @@ impl QuorumState {
             Overlap::Queue(places) if waiting >= places as usize || !room => {
                 self.skip(job, cause, SkipReason::QueueFull, events)
             }
-            Overlap::Queue(_) => self.wait(job, cause, input, events),
+            Overlap::Queue(_) => self.enqueue_fire(job, cause, input, events),
             Overlap::Replace => {
                 self.drop_waiting(job, SkipReason::Replaced, events);
-                let number = self.wait(job, cause, input, events);
+                let number = self.enqueue_fire(job, cause, input, events);
                 self.stop_runs(owner.unwrap_or_default(), job, events);
                 number
             }
@@ -372,13 +372,13 @@ impl QuorumState {
     fn run_now(&mut self, job: JobId, cause: Cause, input: Bytes, events: &mut Vec<Event>) -> u64 {
         let number = self.trigger(job).map_or(0, |(_, run)| run.rows) + 1;
         match self.begin_run(FiredBy { job, number }, input, events) {
-            Some(run) => self.write(job, cause, Fired::Run { run, end: None }, events),
+            Some(run) => self.write_row(job, cause, Fired::Run { run, end: None }, events),
             None => self.skip(job, cause, SkipReason::Full, events),
         }
     }
 
-    fn wait(&mut self, job: JobId, cause: Cause, input: Bytes, events: &mut Vec<Event>) -> u64 {
-        let number = self.write(job, cause, Fired::Waiting, events);
+    fn enqueue_fire(&mut self, job: JobId, cause: Cause, input: Bytes, events: &mut Vec<Event>) -> u64 {
+        let number = self.write_row(job, cause, Fired::Waiting, events);
         self.with_trigger(job, |run| run.waiting.push_back(Waiting { number, input }));
         number
     }
@@ -388,11 +388,11 @@ impl QuorumState {
             Cause::Instant(instant) => instant,
             _ => self.wall(),
         };
-        self.write(job, cause, Fired::Skipped { last, count: ONE, reason }, events)
+        self.write_row(job, cause, Fired::Skipped { last, count: ONE, reason }, events)
     }
 
     /// Writes a row; its number. What is skipped for the reason of the row before is counted there.
-    pub(super) fn write(&mut self, job: JobId, cause: Cause, what: Fired, events: &mut Vec<Event>) -> u64 {
+    pub(super) fn write_row(&mut self, job: JobId, cause: Cause, what: Fired, events: &mut Vec<Event>) -> u64 {
         let (now, share) = (self.wall(), FIRES_KEPT_TOTAL / self.triggers.index.live.len().max(1));
         let share = share.clamp(FIRES_KEPT_MIN, FIRES_KEPT_MAX);
         let row = self.with_trigger(job, |run| {
@@ -476,7 +476,7 @@ impl QuorumState {
     }
 
     /// A note for people, kept until the next.
-    pub(super) fn note(&mut self, job: JobId, what: &str) {
+    pub(super) fn set_reason(&mut self, job: JobId, what: &str) {
         if let Some(record) = self.jobs.get_mut(&job) {
             record.reason = Some(short(what));
         }

@@ -227,8 +227,8 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
     let column = PieceIndex(step.byte(4) % 4);
     let reason = "reason".to_owned();
     let run = state.jobs.get(&job).and_then(|record| record.store()).map(|(_, run)| run);
-    let worker = run.map_or(anybody, |run| run.worker);
-    let worker_attempt = skewed(step, run.map_or(Attempt(1), |run| run.worker_attempt));
+    let worker = run.map_or(anybody, |run| run.uploader);
+    let upload_attempt = skewed(step, run.map_or(Attempt(1), |run| run.upload_attempt));
     let current = |run: &StoreRun| run.columns.get(usize::from(column.0)).map(|column| column.attempt);
     let object = state.objects.get(&manifest);
     let held = object.and_then(|object| object.columns.get(usize::from(column.0))).map_or(Attempt(1), |c| c.attempt);
@@ -248,21 +248,21 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
             let segment = u32::from(step.byte(4)) % (SEGMENTS + u32::from(step.byte(7) > 250));
             let pieces = hashes(content as u8, segment);
             let segments = vec![SegmentProgress { segment: SegmentIndex(segment), pieces, stored }];
-            (worker, Command::Store(job, StoreCommand::Progress { worker_attempt, segments }))
+            (worker, Command::Store(job, StoreCommand::Progress { upload_attempt, segments }))
         }
         7 => {
             let attempt = skewed(step, run.and_then(current).unwrap_or_default());
-            (worker, Command::Store(job, StoreCommand::ColumnFailed { worker_attempt, column, attempt, reason }))
+            (worker, Command::Store(job, StoreCommand::ColumnFailed { upload_attempt, column, attempt, reason }))
         }
         8 | 9 => {
             let receipts = run.map(|run| receipts(job, run, step, content)).unwrap_or_default();
             let (manifest, degraded) = (Bytes::from(MANIFESTS[content].encode()), step.is_set(5, 7));
-            (worker, Command::Store(job, StoreCommand::Commit { worker_attempt, manifest, receipts, degraded }))
+            (worker, Command::Store(job, StoreCommand::Commit { upload_attempt, manifest, receipts, degraded }))
         }
         10 => (anybody, Command::Store(job, StoreCommand::Attach)),
         11 => match step.below(5, 4) {
-            0 => (anybody, Command::Store(job, StoreCommand::Fail { worker_attempt: None, reason })),
-            1 => (worker, Command::Store(job, StoreCommand::Fail { worker_attempt: Some(worker_attempt), reason })),
+            0 => (anybody, Command::Store(job, StoreCommand::Fail { upload_attempt: None, reason })),
+            1 => (worker, Command::Store(job, StoreCommand::Fail { upload_attempt: Some(upload_attempt), reason })),
             2 => (worker, Command::Job(job, JobCommand::Cancel)),
             _ => (anybody, Command::Job(job, JobCommand::Cancel)),
         },
@@ -351,7 +351,7 @@ fn duty(state: &QuorumState, step: Step<'_>) -> Option<Command> {
                 ObjectCommand::FinishRepair { column, receipt: receipt(grant, slot, step.below(3, CONTENTS))? },
             )
         }
-        Duty::WatchIdle { job, fed, .. } => Command::Store(job, StoreCommand::Abandon { fed }),
+        Duty::WatchIdle { job, upload_seq, .. } => Command::Store(job, StoreCommand::Abandon { upload_seq }),
         Duty::Wake { due, .. } => Command::Quorum(QuorumCommand::Elapsed { until: due }),
         Duty::FindWorkers { .. } | Duty::Tend { .. } | Duty::ReleaseWorker { .. } => return None,
         Duty::FireAt { .. } | Duty::FireAfter { .. } | Duty::Poll { .. } => return None,

@@ -184,7 +184,7 @@ proptest! {
                     moved |= quorum.report(by, task, reveal).is_ok();
                 }
                 let attempts = quorum.state.attempts_of(peer(by));
-                let open = attempts.filter(|(_, live)| matches!(live.phase, Phase::Given | Phase::Started));
+                let open = attempts.filter(|(_, live)| matches!(live.phase, Phase::Assigned | Phase::Started));
                 for task in open.map(|(task, _)| task).collect::<Vec<_>>() {
                     let digest = commitment(task, peer(by), Copies::verdict("true"), NONCE);
                     let done = quorum.report(by, task, done("true"));
