@@ -7,7 +7,7 @@ use quorate_protocols::job::store::Grant;
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::command::SegmentProgress;
 use quorate_protocols::quorum::limits::BATCH_COMMANDS_MAX;
-use quorate_protocols::quorum::{Batch, Command, QuorumState};
+use quorate_protocols::quorum::{Batch, Command, JobCommand, QuorumCommand, QuorumState, StoreCommand};
 use std::hint::black_box;
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
@@ -31,8 +31,11 @@ fn running(jobs: u32) -> QuorumState {
     let spec = JobSpec::Store(StoreSpec { name: None, size: None, profile: Profile::DEFAULT });
     let commands = (0..jobs).flat_map(|number| {
         let job = job(number);
-        let submit = Command::Submit { job, spec: spec.clone() };
-        [(WORKER, submit), (WORKER, Command::AddHolders { job, grants: grants.clone(), exhausted: false })]
+        let submit = Command::Job(job, JobCommand::Submit { spec: spec.clone() });
+        [
+            (WORKER, submit),
+            (WORKER, Command::Store(job, StoreCommand::AddHolders { grants: grants.clone(), exhausted: false })),
+        ]
     });
     state.apply(LogIndex(1), &Batch::at(Millis(1), commands.collect()));
     state
@@ -44,13 +47,13 @@ fn progress(number: u32, segment: u32) -> Command {
         pieces: (0..6).map(|column| PieceHash([column; 32])).collect(),
         stored: (0..6).map(|column| (PieceIndex(column), Attempt(1))).collect(),
     };
-    Command::Progress { job: job(number), worker_attempt: Attempt(1), segments: vec![progress] }
+    Command::Store(job(number), StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] })
 }
 
 fn benches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("apply");
     group.throughput(Throughput::Elements(BATCH_COMMANDS_MAX as u64));
-    let noops = Batch::at(Millis(2), vec![(WORKER, Command::Noop); BATCH_COMMANDS_MAX]);
+    let noops = Batch::at(Millis(2), vec![(WORKER, Command::Quorum(QuorumCommand::Noop)); BATCH_COMMANDS_MAX]);
     let mut state = running(1_000);
     group.bench_function("512 no-ops", |bencher| bencher.iter(|| black_box(state.apply(LogIndex(2), &noops))));
     let commands = (0..BATCH_COMMANDS_MAX as u32).map(|number| (WORKER, progress(number, 0))).collect();

@@ -7,15 +7,19 @@
 
 pub mod api;
 pub mod approval;
+pub mod capacity;
 pub mod directory;
 pub mod ids;
 pub mod incarnation;
 pub mod job;
 pub mod liveness;
+pub mod membership;
 pub mod object;
 pub mod piece;
 pub mod quorum;
 pub mod resources;
+pub mod shared_map;
 pub mod task;
+pub mod text;
 pub mod trigger;
 pub mod wire;

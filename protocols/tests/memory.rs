@@ -9,7 +9,7 @@ use quorate_protocols::ids::{JobId, LogIndex, Millis, PeerId, QuorumId};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Program};
 use quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
-use quorate_protocols::quorum::{Batch, Command, QuorumState};
+use quorate_protocols::quorum::{Batch, Command, JobCommand, QuorumState, TriggerCommand};
 use quorate_protocols::trigger::Planner;
 use quorate_protocols::trigger::limits::{SPANS_MAX, TRIGGERS_MAX};
 use quorate_protocols::trigger::spec::{Bounds, TriggerSpec, TriggeredSpec, When};
@@ -65,14 +65,14 @@ fn a_waiting_trigger_takes_less_than_two_kibibytes() {
         // Ids are random, and come in no order.
         let mut local = [0; 16];
         local.copy_from_slice(&blake3::hash(&number.to_le_bytes()).as_bytes()[..16]);
-        apply(&mut state, Command::Submit { job: JobId { quorum: QUORUM, local }, spec: trigger() });
+        apply(&mut state, Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: trigger() }));
     }
     loop {
         let spans = planner.spans(&state, Millis(1_000), Millis(1_000), SPANS_MAX);
         if spans.is_empty() {
             break;
         }
-        apply(&mut state, Command::Due { spans });
+        apply(&mut state, Command::Trigger(TriggerCommand::Due { spans }));
     }
     assert_eq!(state.next_trigger_due().0.or(state.next_trigger_due().1), Some(Millis(10_000)));
     let each = (IN_USE.load(Ordering::Relaxed) - before) / TRIGGERS_MAX;

@@ -393,10 +393,6 @@ impl Approver {
         let reserved = state.reserved.get(&lease).map(Reservation::amounts).unwrap_or_default();
         Some(LeaseInfo { asker: found.asker, subject: found.subject, reserved, expires: found.expires })
     }
-    /// The lease, if it is alive and for this run.
-    pub fn check_holder_lease(&self, lease: LeaseId, job: JobId) -> Option<LeaseInfo> {
-        self.lease(lease).filter(|info| info.subject == Subject::Holder { job })
-    }
     /// The lease, if it is alive and for this quorum: asked before a quorum is founded or joined here.
     pub fn check_member_lease(&self, lease: LeaseId, quorum: QuorumId) -> Option<LeaseInfo> {
         self.lease(lease).filter(|info| info.subject == Subject::Member { quorum })

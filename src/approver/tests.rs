@@ -108,7 +108,7 @@ async fn a_promise_is_a_reservation_and_a_signature_over_it() {
     assert!(approval.is_genuine());
     assert_eq!(approval.statement.asker, identity(ASKER).peer());
     assert_eq!(bench.disk_used(), 600);
-    assert!(bench.approver.check_holder_lease(approval.statement.lease, job()).is_some());
+    assert_eq!(bench.approver.lease(approval.statement.lease).unwrap().subject, Subject::Holder { job: job() });
     let refused = bench.ask(request(2, 600)).await.unwrap_err();
     assert!(matches!(refused, Refusal::Resources { needed: 600, available: 400, limit: 1000, .. }), "{refused:?}");
     assert_eq!(bench.disk_used(), 600);

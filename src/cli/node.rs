@@ -17,7 +17,7 @@ use quorate_protocols::resources::limits::Overrides;
 use quorate_protocols::resources::{Amounts, Limits, Scope};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::compose::{Node, NodeParts, NodeSettings, NodeWork};
+use crate::compose::{Node, NodeExecutors, NodeParts, NodeSettings};
 use crate::config::{self, Config};
 use crate::executors::Executor;
 use crate::executors::command::{CommandConfig, CommandExecutor, GRACE};
@@ -149,7 +149,7 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     let folder = dir.join("work");
     let modules = dir.join("modules");
     let executors = executors(&config, &identity, &folder, modules, &seams, &resources).await?;
-    let work = NodeWork { executors, folder: Some(folder), faults: worker_faults };
+    let work = NodeExecutors { executors, folder: Some(folder), faults: worker_faults };
     let node = Node::start(NodeParts { seams, identity, settings, resources, net: net.clone(), inbound, work })
         .await
         .map_err(|error| Failure::of(&error))?;

@@ -8,4 +8,4 @@ mod event_bridge;
 mod membership_leases;
 mod node;
 
-pub use node::{EVENTS_MAX, Node, NodeEvent, NodeParts, NodeSettings, NodeWork, StartError};
+pub use node::{EVENTS_MAX, Node, NodeEvent, NodeExecutors, NodeParts, NodeSettings, StartError};

@@ -65,12 +65,12 @@ pub struct NodeParts {
     pub resources: Resources,
     pub net: Arc<dyn Net>,
     pub inbound: Inbound,
-    pub work: NodeWork,
+    pub work: NodeExecutors,
 }
 
 /// What a node can run tasks with.
 #[derive(Clone, Default)]
-pub struct NodeWork {
+pub struct NodeExecutors {
     /// By the kind of work that they do. A kind that is not here is not offered to anyone.
     pub executors: BTreeMap<Kind, Arc<dyn Executor>>,
     /// Where logs of tasks and large inputs are kept; without it they are in memory.

@@ -182,7 +182,7 @@ impl Actor {
             Said::Names { newest, answer: Some((known, names)) } => {
                 self.outbox.heard_names(now, quorum, newest, known, names);
             }
-            Said::Dispatched { dispatch, carried: DeliveryOutcome::Heard(heard) } => {
+            Said::Dispatched { dispatch, carried: DeliveryOutcome::DeliveryAck(heard) } => {
                 let told = dispatch.events.iter().take_while(|sent| sent.sequence <= heard.reaches);
                 self.metrics.told.inc_by(told.count() as u64);
                 self.outbox.delivered(now, quorum, &dispatch, heard);

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use quorate_protocols::ids::QuorumId;
-use quorate_protocols::trigger::event::{Dispatch, Event, Heard};
+use quorate_protocols::trigger::event::{DeliveryAck, Dispatch, Event};
 use quorate_protocols::trigger::outbox::{EmitError, Taken};
 use tokio::sync::{mpsc, oneshot};
 
@@ -58,7 +58,7 @@ pub trait EventDelivery: Send + Sync + 'static {
 /// What became of a dispatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryOutcome {
-    Heard(Heard),
+    DeliveryAck(DeliveryAck),
     Gap {
         known: u64,
     },

@@ -55,7 +55,7 @@ impl EventDelivery for Network {
             let fresh = dispatch.events.iter().map(|sent| sent.sequence).filter(|sequence| *sequence > before);
             quorum.taken.send_modify(|taken| taken.extend(fresh));
             *known = Some(dispatch.reaches.max(before));
-            DeliveryOutcome::Heard(Heard { reaches: dispatch.reaches, recorded: *known })
+            DeliveryOutcome::DeliveryAck(DeliveryAck { reaches: dispatch.reaches, recorded: *known })
         }
         .boxed()
     }

@@ -78,20 +78,6 @@ impl Ending {
 }
 
 impl Class {
-    /// Whether another attempt may end differently. What only the task decides is not tried again in deterministic
-    /// mode: it would end the same way. Whether it *should* be tried again is the job's retry policy.
-    pub fn retryable(self, deterministic: bool) -> bool {
-        match self {
-            Self::Success | Self::Cancelled | Self::Invalid => false,
-            Self::Fuel | Self::Memory | Self::Output => false,
-            Self::Exit | Self::Trap => !deterministic,
-            Self::Timeout | Self::Refused | Self::Input | Self::Host => true,
-        }
-    }
-    /// Whether trying again on the same machine is pointless or worse.
-    pub fn wants_another_worker(self) -> bool {
-        matches!(self, Self::Timeout | Self::Refused | Self::Host)
-    }
     /// Whether a verified copy that ended so has said what it thinks the outcome is. A copy that time, memory, the
     /// machine or a person stopped has not.
     pub fn is_vote(self) -> bool {

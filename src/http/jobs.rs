@@ -13,7 +13,7 @@ use quorate_protocols::job::message::{Query as Question, QueryAnswer};
 use quorate_protocols::job::record::HistoryEntry;
 use quorate_protocols::job::{Kind, RunState};
 use quorate_protocols::quorum::command::Resolution;
-use quorate_protocols::quorum::{Command, Event};
+use quorate_protocols::quorum::{Command, Event, JobCommand};
 use serde::Deserialize;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -172,28 +172,28 @@ async fn ended(events: &mut broadcast::Receiver<HostEvent>, job: JobId) {
 #[utoipa::path(post, path = "/v1/jobs/{job}/cancel", tag = "jobs", params(("job" = JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn cancel(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    command_job(&backend, job, Command::Cancel { job }).await
+    command_job(&backend, job, Command::Job(job, JobCommand::Cancel)).await
 }
 
 /// Stops the work of a job that computes, until it is resumed. Tasks go on from their checkpoints.
 #[utoipa::path(post, path = "/v1/jobs/{job}/pause", tag = "jobs", params(("job" = JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn pause(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    command_job(&backend, job, Command::Pause { job }).await
+    command_job(&backend, job, Command::Job(job, JobCommand::Pause)).await
 }
 
 /// Lets a paused job go on.
 #[utoipa::path(post, path = "/v1/jobs/{job}/resume", tag = "jobs", params(("job" = JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn resume(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    command_job(&backend, job, Command::Resume { job }).await
+    command_job(&backend, job, Command::Job(job, JobCommand::Resume)).await
 }
 
 /// Has the tasks that were given up, or parked, tried again: of a job that waits for a person.
 #[utoipa::path(post, path = "/v1/jobs/{job}/retry", tag = "jobs", params(("job" = JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn retry(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    command_job(&backend, job, Command::Retry { job }).await
+    command_job(&backend, job, Command::Job(job, JobCommand::Retry)).await
 }
 
 /// Decides about a job that waits for a person.
@@ -210,7 +210,7 @@ pub async fn resolve(
         ResolutionInfo::Fail => Resolution::Fail,
         ResolutionInfo::Revert => Resolution::Revert,
     };
-    command_job(&backend, job, Command::Resolve { job, resolution }).await
+    command_job(&backend, job, Command::Job(job, JobCommand::Resolve { resolution })).await
 }
 
 /// Changes priority, parallelism or resources of a job that lives. Attempts that run keep what they have.
@@ -238,7 +238,7 @@ pub async fn update(
             labels: labels.unwrap_or(now.labels),
         });
     }
-    command_job(&backend, job, Command::Update { job, priority, parallelism, resources }).await
+    command_job(&backend, job, Command::Job(job, JobCommand::Update { priority, parallelism, resources })).await
 }
 
 /// Commits the command; the job as it is afterwards.

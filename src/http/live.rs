@@ -18,7 +18,7 @@ use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId, TaskIndex};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::{JobRecord, JobSpec, Kind, ObjectView, QuorumView, RunState};
-use quorate_protocols::quorum::{Command, CommandReply, ObjectState, Rejection, Uses};
+use quorate_protocols::quorum::{Command, CommandReply, ObjectCommand, ObjectState, QuorumCommand, Rejection, Uses};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
@@ -425,7 +425,8 @@ impl Backend for NodeBackend {
             if kept.is_empty() && !removal.force {
                 self.check_unused(object).await?;
             }
-            let command = Command::RemoveObject { manifest: object.manifest, claims: selector, force: removal.force };
+            let command =
+                Command::Object(object.manifest, ObjectCommand::Remove { claims: selector, force: removal.force });
             match self.node.jobs().propose(object.quorum, command, QUESTION_DEADLINE).await {
                 // What a try before this one gave up is not in its reply.
                 Ok(CommandReply::Removed { removed: now, kept }) => {
@@ -497,7 +498,7 @@ impl Backend for NodeBackend {
 
     fn commit_noop(&self, quorum: QuorumId, deadline: Duration) -> Answer<'_, ()> {
         Box::pin(async move {
-            self.node.jobs().propose(quorum, Command::Noop, deadline).await?;
+            self.node.jobs().propose(quorum, Command::Quorum(QuorumCommand::Noop), deadline).await?;
             Ok(())
         })
     }

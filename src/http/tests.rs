@@ -24,7 +24,9 @@ use quorate_protocols::job::plan::keyed_job;
 use quorate_protocols::job::{JobSpec, Kind};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::limits::LEVEL;
-use quorate_protocols::quorum::{Batch, Claim, ClaimSelector, Claims, Command, CommandReply, QuorumState, Rejection};
+use quorate_protocols::quorum::{
+    Batch, Claim, ClaimSelector, Claims, Command, CommandReply, JobCommand, QuorumState, Rejection,
+};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
 use quorate_testnet::Client;
@@ -181,7 +183,7 @@ impl Backend for Fake {
     }
     fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo> {
         Box::pin(async move {
-            match self.commit(Command::Submit { job, spec })? {
+            match self.commit(Command::Job(job, JobCommand::Submit { spec }))? {
                 CommandReply::Submitted { existed, state } => Ok(SubmitInfo { job, state, existed }),
                 other => panic!("{other:?}"),
             }

@@ -6,7 +6,7 @@ use quorate_protocols::api::{ErrorBody, ErrorCode, FireInfo, FireRequest, JobInf
 use quorate_protocols::ids::{JobId, Nonce};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::message::{Query as Question, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply};
+use quorate_protocols::quorum::{Command, CommandReply, TriggerCommand};
 use quorate_protocols::trigger::spec::TriggeredSpec;
 use quorate_protocols::trigger::{Schedule, TriggerRun};
 use serde::Deserialize;
@@ -88,7 +88,7 @@ pub async fn fire(
 ) -> Result<Json<FireInfo>, ApiError> {
     let FireRequest { respect_overlap, nonce } = request;
     let nonce = nonce.unwrap_or_else(|| Nonce(backend.random()));
-    match backend.command(job, Command::Fire { job, nonce, respect_overlap }).await? {
+    match backend.command(job, Command::Trigger(TriggerCommand::Fire { job, nonce, respect_overlap })).await? {
         CommandReply::Fired(row) => Ok(Json(views::fire_info(&row))),
         CommandReply::Done => Err(ApiError::new(
             ErrorCode::Conflict,
@@ -102,14 +102,14 @@ pub async fn fire(
 #[utoipa::path(post, path = "/v1/jobs/{job}/suspend", tag = "triggers", params(("job" = JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn suspend(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    command_job(&backend, job, Command::Suspend { job }).await
+    command_job(&backend, job, Command::Trigger(TriggerCommand::Suspend { job })).await
 }
 
 /// Lets a suspended trigger fire again. What fell due meanwhile is recorded as skipped.
 #[utoipa::path(post, path = "/v1/jobs/{job}/unsuspend", tag = "triggers", params(("job" = JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn unsuspend(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
-    command_job(&backend, job, Command::Unsuspend { job }).await
+    command_job(&backend, job, Command::Trigger(TriggerCommand::Unsuspend { job })).await
 }
 
 fn triggered(record: &JobRecord) -> Result<(&TriggeredSpec, &TriggerRun), ApiError> {

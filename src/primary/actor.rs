@@ -11,7 +11,7 @@ use quorate_protocols::ids::{
     Attempt, Digest, JobId, LeaseId, ManifestHash, Millis, PeerId, PieceIndex, QuorumId, Term,
 };
 use quorate_protocols::piece::Slot;
-use quorate_protocols::quorum::{Command, Duty, Event as Applied};
+use quorate_protocols::quorum::{Command, Duty, Event as Applied, QuorumCommand, StoreCommand};
 use quorate_protocols::wire;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -426,11 +426,11 @@ impl Actor {
                 continue;
             }
             let due = match duty {
-                Duty::WatchIdle { job, fed, empty, .. } => {
+                Duty::WatchIdle { job, upload_seq, empty, .. } => {
                     let settings = &self.env.settings;
                     let patience =
                         if empty { settings.store_empty.min(settings.store_idle) } else { settings.store_idle };
-                    led.idle_since(job, fed, now) + patience
+                    led.idle_since(job, upload_seq, now) + patience
                 }
                 Duty::ReleaseWorker { worker, lease } => {
                     led.worker_idle_since(worker, lease, now) + self.env.settings.worker_idle
@@ -497,10 +497,10 @@ impl LedQuorum {
         self.derive_at = self.derive_at.min(soonest);
     }
     /// Since when this run's count of signs of life stands still, as this primary has seen it.
-    fn idle_since(&mut self, job: JobId, fed: u64, now: Instant) -> Instant {
-        let entry = self.idle.entry(job).or_insert((fed, now));
-        if entry.0 != fed {
-            *entry = (fed, now);
+    fn idle_since(&mut self, job: JobId, upload_seq: u64, now: Instant) -> Instant {
+        let entry = self.idle.entry(job).or_insert((upload_seq, now));
+        if entry.0 != upload_seq {
+            *entry = (upload_seq, now);
         }
         entry.1
     }
@@ -558,12 +558,16 @@ async fn perform(context: Context, worker_sessions: WorkerSessions, duty: Duty, 
         Duty::Rebuild { manifest, column, grant, attempt } => {
             repair::rebuild(&context, manifest, column, grant, attempt, tries).await
         }
-        Duty::WatchIdle { job, fed, .. } => context.propose(Command::Abandon { job, fed }).await.map(drop),
+        Duty::WatchIdle { job, upload_seq, .. } => {
+            context.propose(Command::Store(job, StoreCommand::Abandon { upload_seq })).await.map(drop)
+        }
         Duty::FindWorkers { job, kind, resources, slots } => {
             recruiter::find(&context, &worker_sessions, Wanted { job, kind, resources, slots }).await
         }
         Duty::ReleaseWorker { worker, lease } => recruiter::release(&context, worker, lease).await,
-        Duty::Wake { due, .. } => context.propose(Command::Elapsed { until: due }).await.map(drop),
+        Duty::Wake { due, .. } => {
+            context.propose(Command::Quorum(QuorumCommand::Elapsed { until: due })).await.map(drop)
+        }
         // See `worker_sessions`, `triggers` and `Key::of`.
         Duty::Tend { .. } | Duty::FireAt { .. } | Duty::FireAfter { .. } => Ok(()),
         Duty::Poll { job, .. } => conditions::probe(&context, job).await,

@@ -18,7 +18,7 @@ use quorate_protocols::job::{ColumnState, Grant};
 use quorate_protocols::object::{CheckedPiece, Manifest};
 use quorate_protocols::piece::limits::DEADLINE;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
-use quorate_protocols::quorum::{Command, ObjectState};
+use quorate_protocols::quorum::{Command, ObjectCommand, ObjectState};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::context::{Context, DutyError, HolderError};
@@ -134,7 +134,8 @@ impl Auditor {
                 }
                 let Some(reason) = self.gone(&watched, &mut answering).await else { continue };
                 let Watched { manifest, column, attempt, .. } = watched;
-                self.context.propose(Command::OweRepair { manifest, column, attempt, reason }).await?;
+                let owed = ObjectCommand::OweRepair { column, attempt, reason };
+                self.context.propose(Command::Object(manifest, owed)).await?;
                 self.context.env.metrics.columns_gone.inc();
                 reports += 1;
             }
@@ -228,7 +229,10 @@ impl Auditor {
                 let Watched { manifest, column, attempt, .. } = watched;
                 tracing::warn!(%manifest, %column, %reason, "audit found damage");
                 self.context.env.metrics.audits_damaged.inc();
-                self.context.propose(Command::OweRepair { manifest, column, attempt, reason }).await.map(drop)
+                self.context
+                    .propose(Command::Object(manifest, ObjectCommand::OweRepair { column, attempt, reason }))
+                    .await
+                    .map(drop)
             }
             // Whether it is gone is for the other half of the auditor to say.
             Err(HolderError::Net(error)) => Err(HolderError::Net(error).into()),

@@ -6,7 +6,7 @@ use quorate_protocols::ids::{Attempt, JobId, ManifestHash, PieceIndex};
 use quorate_protocols::job::Grant;
 use quorate_protocols::piece::limits::LEASE;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
-use quorate_protocols::quorum::Command;
+use quorate_protocols::quorum::{Command, ObjectCommand, StoreCommand};
 
 use super::context::{Context, DutyError, HolderError, Tries};
 
@@ -24,7 +24,8 @@ pub(super) async fn confirm(
     let message = PieceMessage::Confirm { slot, lease: grant.lease, manifest };
     let lost = match context.ask_holder(grant.holder.peer, message, ANSWER_DEADLINE).await {
         Ok((PieceAnswer::Noted, _)) => {
-            let confirmed = Command::Confirmed { manifest, column: slot.column, attempt: slot.attempt };
+            let confirmed =
+                Command::Object(manifest, ObjectCommand::Confirmed { column: slot.column, attempt: slot.attempt });
             return context.propose(confirmed).await.map(drop);
         }
         Ok(_) => return Err(context.confused(grant.holder.peer).into()),
@@ -34,7 +35,8 @@ pub(super) async fn confirm(
         Err(error) => return Err(error.into()),
     };
     let reason = format!("holder {} could not confirm: {lost}", grant.holder.peer);
-    let owe = Command::OweRepair { manifest, column: slot.column, attempt: slot.attempt, reason };
+    let owe =
+        Command::Object(manifest, ObjectCommand::OweRepair { column: slot.column, attempt: slot.attempt, reason });
     context.propose(owe).await.map(drop)
 }
 
@@ -52,7 +54,7 @@ pub(super) async fn release(
     grant: Grant,
     tries: Tries,
 ) -> Result<(), DutyError> {
-    let released = Command::Released { job, column, grant, attempt };
+    let released = Command::Store(job, StoreCommand::Released { column, grant, attempt });
     // It never got a column: there is a lease to give back, and nothing else.
     if attempt == Attempt(0) {
         let patience = context.env.settings.release_wait;

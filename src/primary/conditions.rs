@@ -12,7 +12,7 @@ use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::compute::Verify;
 use quorate_protocols::job::limits::MESSAGE_BYTES_MAX;
 use quorate_protocols::job::message::{JobAnswer, JobMessage};
-use quorate_protocols::quorum::Command;
+use quorate_protocols::quorum::{Command, TriggerCommand};
 use quorate_protocols::trigger::Planner;
 use quorate_protocols::trigger::condition::Observation;
 use quorate_protocols::trigger::limits::SOURCE_DEADLINE;
@@ -65,7 +65,7 @@ pub(super) async fn probe(context: &Context, job: JobId) -> Result<(), DutyError
     let Some((observation, is_news)) = news else { return Ok(()) };
     let failure = observation.seen.as_ref().err().cloned();
     if is_news {
-        context.propose(Command::Observe { job, observation }).await?;
+        context.propose(Command::Trigger(TriggerCommand::Observe { job, observation })).await?;
     }
     failure.map_or(Ok(()), |why| Err(DutyError::Other(why)))
 }

@@ -15,9 +15,9 @@ use std::time::Duration;
 use quorate_protocols::ids::{Millis, PeerId, QuorumId};
 use quorate_protocols::job::limits::DEADLINE;
 use quorate_protocols::job::message::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::quorum::{Command, CommandReply, Rejection, TriggerCommand};
 use quorate_protocols::trigger::Planner;
-use quorate_protocols::trigger::event::{Delivery, Dispatch, Dispatched, Heard};
+use quorate_protocols::trigger::event::{Delivery, DeliveryAck, Dispatch, Dispatched};
 use quorate_protocols::trigger::limits::MATCHES_PER_DELIVERY;
 use quorate_protocols::trigger::planner::Listener;
 
@@ -52,17 +52,17 @@ impl EventIntake {
         this_node: PeerId,
         from: PeerId,
         dispatch: Dispatch,
-    ) -> Result<Result<Heard, Rejection>, QuorumError> {
+    ) -> Result<Result<DeliveryAck, Rejection>, QuorumError> {
         let Dispatch { follows, reaches, lost, events } = dispatch;
         let listening = local.query(Query::Listening { emitter: from }, false).await?;
         let QueryAnswer::Listening { known, names } = listening else {
-            return Ok(Ok(Heard { reaches: follows, recorded: None }));
+            return Ok(Ok(DeliveryAck { reaches: follows, recorded: None }));
         };
         if let Some(known) = known.filter(|known| follows > *known) {
             return Ok(Err(Rejection::EventGap { known, follows }));
         }
         if names.is_empty() {
-            return Ok(Ok(Heard { reaches, recorded: known }));
+            return Ok(Ok(DeliveryAck { reaches, recorded: known }));
         }
         let fresh: Vec<Dispatched> =
             events.into_iter().filter(|sent| known.is_none_or(|known| sent.sequence > known)).collect();
@@ -101,13 +101,13 @@ impl EventIntake {
         };
         let (deliveries, reaches) = run_blocking(work).await;
         if deliveries.is_empty() && lost == 0 {
-            return Ok(Ok(Heard { reaches, recorded: known }));
+            return Ok(Ok(DeliveryAck { reaches, recorded: known }));
         }
-        let command = Command::Deliver { emitter: from, follows, reaches, lost, deliveries };
+        let command = Command::Trigger(TriggerCommand::Deliver { emitter: from, follows, reaches, lost, deliveries });
         Ok(match local.propose(this_node, command, DEADLINE).await? {
-            Ok(CommandReply::Delivered { reaches }) => Ok(Heard { reaches, recorded: Some(reaches) }),
+            Ok(CommandReply::Delivered { reaches }) => Ok(DeliveryAck { reaches, recorded: Some(reaches) }),
             // No other reply is given to it.
-            Ok(_) => Ok(Heard { reaches: follows, recorded: None }),
+            Ok(_) => Ok(DeliveryAck { reaches: follows, recorded: None }),
             Err(rejection) => Err(rejection),
         })
     }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::compute::{Call, ComputeSpec, Program};
-use quorate_protocols::quorum::{Command, Rejection};
-use quorate_protocols::trigger::event::{Dispatch, Dispatched, Event, Heard};
+use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, Rejection};
+use quorate_protocols::trigger::event::{DeliveryAck, Dispatch, Dispatched, Event};
 use quorate_protocols::trigger::record::{Fired, SkipReason};
 use quorate_protocols::trigger::{TriggerSpec, TriggeredSpec, When, spec::EventSpec};
 
@@ -24,7 +24,7 @@ fn triggered(filter: Option<&str>) -> Command {
     let event = EventSpec { filter: filter.map(str::to_owned), ..EventSpec::new("door") };
     let trigger = TriggerSpec::new(When::Event(event));
     let job = ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
-    Command::Submit { job: JOB, spec: JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job })) }
+    Command::Job(JOB, JobCommand::Submit { spec: JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job })) })
 }
 
 fn sent(sequence: u64, age: Duration, data: &'static str) -> Dispatched {
@@ -42,7 +42,7 @@ impl Primary {
     fn new(filter: Option<&str>) -> Self {
         let quorum = StateQuorum::new(1);
         let level = quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
-        quorum.commit(peer(1), Command::RaiseLevel { level }).unwrap();
+        quorum.commit(peer(1), Command::Quorum(QuorumCommand::RaiseLevel { level })).unwrap();
         quorum.commit(peer(1), triggered(filter)).unwrap();
         let event_intake = EventIntake::new(Arc::new(StateQuorums(quorum.clone())));
         Self { quorum, event_intake }
@@ -53,7 +53,7 @@ impl Primary {
         reaches: u64,
         lost: u64,
         events: Vec<Dispatched>,
-    ) -> Result<Heard, Rejection> {
+    ) -> Result<DeliveryAck, Rejection> {
         let dispatch = Dispatch { follows, reaches, lost, events };
         dispatch.check().unwrap();
         let local = StateQuorums(self.quorum.clone()).quorum(QUORUM).unwrap();
@@ -71,12 +71,12 @@ async fn a_primary_commits_what_matches_once_and_nothing_for_the_rest() {
     let primary = Primary::new(Some("data.open == true"));
     let now = Duration::ZERO;
     let shut = vec![sent(1, now, "{\"open\": false}"), sent(2, now, "{\"open\": false}")];
-    assert_eq!(primary.deliver_events(0, 2, 0, shut).await, Ok(Heard { reaches: 2, recorded: None }));
+    assert_eq!(primary.deliver_events(0, 2, 0, shut).await, Ok(DeliveryAck { reaches: 2, recorded: None }));
     assert_eq!(primary.fired(), []);
     let open = vec![sent(3, now, "{\"open\": true}"), sent(4, now, "{\"open\": false}")];
     for _ in 0..2 {
         let heard = primary.deliver_events(2, 4, 0, open.clone()).await;
-        assert_eq!(heard, Ok(Heard { reaches: 4, recorded: Some(4) }), "a repeat is no other answer");
+        assert_eq!(heard, Ok(DeliveryAck { reaches: 4, recorded: Some(4) }), "a repeat is no other answer");
         assert!(matches!(primary.fired()[..], [Fired::Run { .. }]), "{:?}", primary.fired());
     }
     assert_eq!(primary.deliver_events(9, 12, 0, Vec::new()).await, Err(Rejection::EventGap { known: 4, follows: 9 }));
@@ -86,7 +86,7 @@ async fn a_primary_commits_what_matches_once_and_nothing_for_the_rest() {
     let fired = primary.fired();
     assert!(matches!(fired[1], Fired::Skipped { count: 1, reason: SkipReason::Fault, .. }), "{fired:?}");
     assert!(matches!(fired[2], Fired::Skipped { count: 3, reason: SkipReason::Lost, .. }), "{fired:?}");
-    let emitters: BTreeSet<PeerId> = primary.quorum.read(|state| state.emitters.keys().copied().collect());
+    let emitters: BTreeSet<PeerId> = primary.quorum.read(|state| state.triggers.emitters().keys().copied().collect());
     assert_eq!(emitters, BTreeSet::from([peer(2)]), "the author is who sent it");
 }
 
@@ -96,7 +96,7 @@ async fn a_trigger_does_not_hear_of_what_came_before_it() {
     let old = Duration::from_secs(100 * 365 * 24 * 3600);
     assert_eq!(
         primary.deliver_events(0, 1, 0, vec![sent(1, old, "{}")]).await,
-        Ok(Heard { reaches: 1, recorded: None })
+        Ok(DeliveryAck { reaches: 1, recorded: None })
     );
     primary.deliver_events(0, 2, 0, vec![sent(2, Duration::ZERO, "{}")]).await.unwrap();
     assert_eq!(primary.fired().len(), 1);

@@ -11,6 +11,7 @@ use quorate_protocols::ids::{JobId, PeerId, QuorumId};
 use quorate_protocols::job::limits::REASON_BYTES_MAX;
 use quorate_protocols::task::limits::BATCH_MAX;
 use quorate_protocols::task::message::Progress;
+use quorate_protocols::text::truncate;
 use tokio::time::Instant;
 
 struct LastHeartbeat {
@@ -36,12 +37,7 @@ impl WorkerHeartbeats {
         running.truncate(BATCH_MAX);
         for progress in &mut running {
             progress.permille = progress.permille.min(1000);
-            let mut end = progress.note.len().min(REASON_BYTES_MAX);
-            while !progress.note.is_char_boundary(end) {
-                end -= 1;
-            }
-            progress.note.truncate(end);
-            progress.note.shrink_to_fit();
+            progress.note = truncate(&progress.note, REASON_BYTES_MAX).to_owned();
         }
         self.lock().insert((quorum, worker), LastHeartbeat { heard_at: Instant::now(), running });
     }

@@ -8,7 +8,7 @@ use quorate_protocols::job::{Grant, StoreRun, StoreSpec};
 use quorate_protocols::object::limits::SEGMENT_BYTES;
 use quorate_protocols::object::{Layout, Profile};
 use quorate_protocols::piece::limits::LEASE;
-use quorate_protocols::quorum::Command;
+use quorate_protocols::quorum::{Command, StoreCommand};
 
 use super::context::{Context, DutyError, Tries};
 use crate::quorums::RoundError;
@@ -67,7 +67,7 @@ pub(super) async fn find(
         Ok(Gathered { approvals, exhausted }) => {
             let grants: Vec<Grant> = approvals.iter().map(grant_of).collect();
             let won = grants.len();
-            context.propose(Command::AddHolders { job, grants, exhausted }).await?;
+            context.propose(Command::Store(job, StoreCommand::AddHolders { grants, exhausted })).await?;
             if won < open {
                 env.wait_reasons.set(job, lacking(spec, profile, filled + won, None));
             } else {
@@ -80,7 +80,9 @@ pub(super) async fn find(
             if filled >= profile.columns_min() && !run.exhausted =>
         {
             let reason = lacking(spec, profile, filled, Some(&error));
-            context.propose(Command::AddHolders { job, grants: Vec::new(), exhausted: true }).await?;
+            context
+                .propose(Command::Store(job, StoreCommand::AddHolders { grants: Vec::new(), exhausted: true }))
+                .await?;
             if open > 0 {
                 env.wait_reasons.set(job, reason.clone());
             }
@@ -93,7 +95,7 @@ pub(super) async fn find(
             let reason = lacking(spec, profile, filled + granted, Some(&error));
             env.wait_reasons.set(job, reason.clone());
             if tries.failing_for >= env.settings.holders_wait && filled < profile.columns_min() {
-                context.propose(Command::FailRun { job, worker_attempt: None, reason }).await?;
+                context.propose(Command::Store(job, StoreCommand::Fail { upload_attempt: None, reason })).await?;
                 env.wait_reasons.clear(job);
                 return Ok(());
             }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use quorate_protocols::quorum::limits::LEVEL;
-use quorate_protocols::quorum::{Command, level};
+use quorate_protocols::quorum::{Command, QuorumCommand, level};
 use tokio::time::sleep;
 
 use super::context::Context;
@@ -41,7 +41,7 @@ async fn raise(context: &Context) {
         if member.peer == this_node { Some(LEVEL) } else { known.map(|known| known.advert.level) }
     });
     let Some(level) = level::raise(view.level, LEVEL, advertised) else { return };
-    match context.propose(Command::RaiseLevel { level }).await {
+    match context.propose(Command::Quorum(QuorumCommand::RaiseLevel { level })).await {
         Ok(_) => tracing::info!(quorum = %view.quorum, level, "every member can apply this state level: raised"),
         Err(error) => tracing::debug!(quorum = %view.quorum, level, %error, "the state level was not raised"),
     }

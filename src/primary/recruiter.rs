@@ -14,11 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::stream::{FuturesUnordered, StreamExt};
 use quorate_protocols::approval::limits::VOLUNTEERS_WAIT;
 use quorate_protocols::approval::{Requirement, Subject};
+use quorate_protocols::capacity::Capacity;
 use quorate_protocols::directory::state::fits;
 use quorate_protocols::ids::{JobId, LeaseId, PeerId};
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::compute::Resources;
-use quorate_protocols::quorum::Command;
+use quorate_protocols::quorum::{Command, TaskCommand};
 use quorate_protocols::task::limits::WORKER_SLOTS_MAX;
 use quorate_protocols::task::record::WorkerRecord;
 use tokio::time::{Instant, timeout_at};
@@ -61,7 +62,7 @@ pub(super) async fn find(context: &Context, worker_sessions: &WorkerSessions, wa
     let mut workers = BTreeMap::new();
     let mut avoided = BTreeSet::new();
     context.quorum.with_state(&mut |state| {
-        workers.clone_from(&state.workers);
+        workers.clone_from(state.tasks.workers());
         avoided = state.avoided_for(wanted.job);
     });
     let one = requirement(&wanted, 1, None);
@@ -80,7 +81,7 @@ pub(super) async fn find(context: &Context, worker_sessions: &WorkerSessions, wa
     let mut refusals = Vec::new();
     let mut won = ask_all(context, worker_sessions, &wanted, offers.collect(), &mut refusals).await;
     // Peers that this node has not heard of may hear an announcement. Not while others are at work on it already.
-    let served = workers.values().any(|worker| suits(worker, &wanted));
+    let served = workers.values().any(|worker| worker.suits(wanted.kind, &wanted.resources).is_ok());
     if won == 0 && !served {
         let until = Instant::now() + VOLUNTEERS_WAIT;
         let subject = Subject::Worker { quorum: context.quorum.id() };
@@ -110,38 +111,18 @@ pub(super) async fn find(context: &Context, worker_sessions: &WorkerSessions, wa
     Err(DutyError::Other(reason))
 }
 
-/// Whether the worker takes such tasks, now or when others are done.
-fn suits(worker: &WorkerRecord, wanted: &Wanted) -> bool {
-    let Resources { memory_bytes, disk_bytes, slots, labels } = &wanted.resources;
-    worker.kinds.contains(&wanted.kind)
-        && worker.slots >= *slots
-        && worker.memory_bytes >= *memory_bytes
-        && worker.disk_bytes >= *disk_bytes
-        && labels.iter().all(|(key, value)| worker.labels.get(key) == Some(value))
-}
-
 /// What a lease for `tasks` tasks needs, on top of what the peer has for this quorum already.
 fn requirement(wanted: &Wanted, tasks: u32, has: Option<&WorkerRecord>) -> Requirement {
-    let Resources { memory_bytes, disk_bytes, slots, labels } = &wanted.resources;
-    let times = u64::from(tasks);
-    Requirement {
-        slots: slots.saturating_mul(tasks).saturating_add(has.map_or(0, |has| has.slots)),
-        memory_bytes: memory_bytes.saturating_mul(times).saturating_add(has.map_or(0, |has| has.memory_bytes)),
-        disk_bytes: disk_bytes.saturating_mul(times).saturating_add(has.map_or(0, |has| has.disk_bytes)),
-        labels: labels.clone(),
-    }
+    let has = has.map(WorkerRecord::capacity).unwrap_or_default();
+    let Capacity { disk_bytes, memory_bytes, slots } = wanted.resources.capacity().times(tasks).plus(&has);
+    Requirement { disk_bytes, memory_bytes, slots, labels: wanted.resources.labels.clone() }
 }
 
 /// What to ask of a peer with room for at least one task.
 fn offer(wanted: &Wanted, known: &KnownPeer, has: Option<&WorkerRecord>) -> Option<Offer> {
-    let Resources { memory_bytes, disk_bytes, slots, .. } = &wanted.resources;
-    let free = known.advert.free;
-    let slots = (*slots).max(1);
-    let fitting = |free: u64, needs: u64| free.checked_div(needs).unwrap_or(u64::MAX);
-    let room = fitting(free.slots.into(), slots.into())
-        .min(fitting(free.memory_bytes, *memory_bytes))
-        .min(fitting(free.disk_bytes, *disk_bytes))
-        .min(u64::from(WORKER_SLOTS_MAX.saturating_sub(has.map_or(0, |has| has.slots)) / slots));
+    let slots = wanted.resources.slots.max(1);
+    let leasable = WORKER_SLOTS_MAX.saturating_sub(has.map_or(0, |has| has.slots)) / slots;
+    let room = known.advert.free.fits(&wanted.resources.capacity()).min(leasable.into());
     // Half of what is left stays for others, unless more than that is wanted.
     let tasks = u64::from(wanted.slots.div_ceil(slots)).max(room.div_ceil(2)).min(room) as u32;
     if tasks == 0 {
@@ -202,7 +183,7 @@ async fn win(context: &Context, worker_sessions: &WorkerSessions, offer: Offer) 
         labels,
     };
     let lease = worker.grant.lease;
-    if let Err(error) = context.propose(Command::SetWorker { worker }).await {
+    if let Err(error) = context.propose(Command::Task(TaskCommand::SetWorker { worker })).await {
         // Unknown is not no: a lease that the quorum counts on must not be given back, and one that it does not ends.
         if matches!(error, DutyError::Rejected(_)) {
             env.approvals.give_back(peer, lease).await;
@@ -215,7 +196,7 @@ async fn win(context: &Context, worker_sessions: &WorkerSessions, offer: Offer) 
 
 /// The worker has had nothing to do for a while: its lease goes back, unless it was given something meanwhile.
 pub(super) async fn release(context: &Context, worker: PeerId, lease: LeaseId) -> Result<(), DutyError> {
-    context.propose(Command::ReleaseWorker { peer: worker, lease }).await?;
+    context.propose(Command::Task(TaskCommand::ReleaseWorker { peer: worker, lease })).await?;
     // Best effort: the lease ends by itself.
     context.env.approvals.give_back(worker, lease).await;
     Ok(())

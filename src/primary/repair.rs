@@ -9,7 +9,7 @@ use quorate_protocols::job::{ColumnState, Grant};
 use quorate_protocols::object::Manifest;
 use quorate_protocols::piece::limits::{DEADLINE, LEASE, REBUILD_SEGMENTS_MAX};
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, RebuildPart, Receipt, Slot};
-use quorate_protocols::quorum::{Command, ObjectRecord, ObjectState};
+use quorate_protocols::quorum::{Command, ObjectCommand, ObjectRecord, ObjectState};
 
 use super::context::{Context, DutyError, HolderError, Tries};
 use super::holders::{column_requirement, grant_of};
@@ -47,7 +47,10 @@ pub(super) async fn start(
         return Err(DutyError::Other(format!("no new holder for column {column} of {manifest}")));
     };
     let (grant, reason) = (grant_of(approval), reason.clone());
-    context.propose(Command::StartRepair { manifest, column, attempt, grant, reason }).await.map(drop)
+    context
+        .propose(Command::Object(manifest, ObjectCommand::StartRepair { column, attempt, grant, reason }))
+        .await
+        .map(drop)
 }
 
 async fn live_object(context: &Context, manifest: ManifestHash) -> Result<Option<(ObjectRecord, Manifest)>, DutyError> {
@@ -66,13 +69,13 @@ pub(super) async fn rebuild(
     let Some((record, decoded)) = live_object(context, manifest).await? else { return Ok(()) };
     match rebuild_once(context, &record, &decoded, column, grant, attempt).await {
         Ok(receipt) => {
-            context.propose(Command::FinishRepair { manifest, column, receipt }).await?;
+            context.propose(Command::Object(manifest, ObjectCommand::FinishRepair { column, receipt })).await?;
             Ok(())
         }
         Err(DutyError::NotLeading) => Err(DutyError::NotLeading),
         Err(error) if tries.failures + 1 >= REBUILD_FAILURES_MAX => {
             let reason = error.to_string();
-            context.propose(Command::FailRepair { manifest, column, attempt, reason }).await?;
+            context.propose(Command::Object(manifest, ObjectCommand::FailRepair { column, attempt, reason })).await?;
             Err(error)
         }
         Err(error) => Err(error),

@@ -10,7 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId};
 use quorate_protocols::liveness::patience::election_wait;
-use quorate_protocols::quorum::{Command, CommandReply};
+use quorate_protocols::quorum::{Command, CommandReply, TaskCommand};
 use quorate_protocols::task::limits::DEADLINE;
 use quorate_protocols::task::message::{Progress, ReportRefusal, TaskAnswer, TaskMessage};
 
@@ -33,15 +33,19 @@ impl ReportIntake {
         async move {
             match message {
                 TaskMessage::Start { quorum, tasks } => {
-                    report_intake.commit(quorum, from, Command::Start { tasks }).await
+                    report_intake.commit(quorum, from, Command::Task(TaskCommand::Start { tasks })).await
                 }
                 TaskMessage::Report { quorum, reports } => {
-                    report_intake.commit(quorum, from, Command::Report { reports }).await
+                    report_intake.commit(quorum, from, Command::Task(TaskCommand::Report { reports })).await
                 }
                 TaskMessage::Checkpoint { quorum, task, checkpoint, bytes } => {
-                    report_intake.commit(quorum, from, Command::SaveCheckpoint { task, checkpoint, bytes }).await
+                    report_intake
+                        .commit(quorum, from, Command::Task(TaskCommand::SaveCheckpoint { task, checkpoint, bytes }))
+                        .await
                 }
-                TaskMessage::Beat { quorum, lease, running } => report_intake.beat(quorum, from, lease, running).await,
+                TaskMessage::Heartbeat { quorum, lease, running } => {
+                    report_intake.beat(quorum, from, lease, running).await
+                }
                 _ => TaskAnswer::Malformed { reason: "this is for a worker, not for a primary".to_owned() },
             }
         }
@@ -68,7 +72,7 @@ impl ReportIntake {
             Ok(local) => local,
             Err(elsewhere) => return elsewhere,
         };
-        let is_report = matches!(command, Command::Report { .. });
+        let is_report = matches!(command, Command::Task(TaskCommand::Report { .. }));
         match local.propose(from, command, DEADLINE).await {
             Ok(Ok(CommandReply::Recorded(answers))) => {
                 self.heartbeats.record_contact(quorum, from);
@@ -109,7 +113,7 @@ impl ReportIntake {
         };
         let mut is_worker = false;
         local.with_state(&mut |state| {
-            is_worker = state.workers.get(&from).is_some_and(|worker| worker.grant.lease == lease);
+            is_worker = state.tasks.workers().get(&from).is_some_and(|worker| worker.grant.lease == lease);
         });
         if !is_worker {
             return TaskAnswer::UnknownLease;

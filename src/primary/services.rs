@@ -9,7 +9,7 @@ use quorate_protocols::ids::{ManifestHash, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::Rejection;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
-use quorate_protocols::trigger::event::{Dispatch, Heard};
+use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
 
 use super::{AuditHints, DriverMetrics, EventIntake, ReportIntake, WaitReasons};
 use crate::quorums::ports::{LocalQuorum, LocalQuorums, PrimaryPort};
@@ -56,7 +56,7 @@ impl PrimaryPort for PrimaryServices {
         this_node: PeerId,
         from: PeerId,
         dispatch: Dispatch,
-    ) -> BoxFuture<'a, Result<Result<Heard, Rejection>, QuorumError>> {
+    ) -> BoxFuture<'a, Result<Result<DeliveryAck, Rejection>, QuorumError>> {
         self.event_intake.deliver_events(local, this_node, from, dispatch).boxed()
     }
     fn answer_worker(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer> {

@@ -16,7 +16,7 @@ use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, Receipt, ReceiptStatement, Slot};
 use quorate_protocols::quorum::command::SegmentProgress;
-use quorate_protocols::quorum::{Command, QuorumState};
+use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, QuorumState, StoreCommand};
 use quorate_protocols::wire;
 
 use super::*;
@@ -161,7 +161,7 @@ fn world(peers: u8, settings: DriverSettings) -> World {
 impl World {
     fn submit(&self, profile: Profile) {
         let spec = JobSpec::Store(StoreSpec { name: None, size: Some(PIECE.len() as u64), profile });
-        self.quorum.commit(peer(99), Command::Submit { job: JOB, spec }).unwrap();
+        self.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Submit { spec })).unwrap();
     }
 
     /// Stores the tests' object as its worker would, and returns its manifest's hash and who holds its columns.
@@ -175,8 +175,8 @@ impl World {
         let numbered = || columns.iter().enumerate().map(|(index, column)| (PieceIndex(index as u8), column));
         let stored = numbered().map(|(index, column)| (index, column.attempt)).collect();
         let progress = SegmentProgress { segment: SegmentIndex(0), pieces: vec![hash; 3], stored };
-        let worker_attempt = Attempt(1);
-        self.commit(Command::Progress { job: JOB, worker_attempt, segments: vec![progress] });
+        let upload_attempt = Attempt(1);
+        self.commit(Command::Store(JOB, StoreCommand::Progress { upload_attempt, segments: vec![progress] }));
         let receipts = numbered()
             .map(|(index, column)| {
                 let grant = column.grant.unwrap();
@@ -185,7 +185,10 @@ impl World {
             })
             .collect();
         let encoded = Bytes::from(manifest.encode());
-        self.commit(Command::CommitObject { job: JOB, worker_attempt, manifest: encoded, receipts, degraded: false });
+        self.commit(Command::Store(
+            JOB,
+            StoreCommand::Commit { upload_attempt, manifest: encoded, receipts, degraded: false },
+        ));
         manifest.hash()
     }
 
@@ -335,7 +338,7 @@ async fn an_idle_run_is_abandoned_and_a_fed_one_is_not() {
     let started = tokio::time::Instant::now();
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_secs(45)).await;
-        world.commit(Command::Attach { job: JOB });
+        world.commit(Command::Store(JOB, StoreCommand::Attach));
     }
     world.quorum.reaches("the end", |state| state.jobs[&JOB].state.is_final()).await;
     assert!(started.elapsed() >= Duration::from_secs(3 * 45 + 60), "{:?}", started.elapsed());
@@ -356,7 +359,7 @@ async fn a_run_that_stored_nothing_is_let_go_after_a_minute_and_one_to_go_on_wit
     world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
     let progress =
         SegmentProgress { segment: SegmentIndex(0), pieces: vec![PieceHash([1; 32]); 6], stored: Vec::new() };
-    world.commit(Command::Progress { job: JOB, worker_attempt: Attempt(1), segments: vec![progress] });
+    world.commit(Command::Store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }));
     tokio::time::sleep(STORE_IDLE_MAX / 2).await;
     assert!(!world.quorum.read(|state| state.jobs[&JOB].state.is_final()));
 }
@@ -404,14 +407,14 @@ async fn the_promises_of_a_live_run_are_renewed_until_it_ends() {
     let attempt = world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.columns[0].attempt);
     let (pieces, stored) = (vec![PieceHash([1; 32]); 3], vec![(PieceIndex(0), attempt)]);
     let progress = SegmentProgress { segment: SegmentIndex(0), pieces, stored };
-    world.commit(Command::Progress { job: JOB, worker_attempt: Attempt(1), segments: vec![progress] });
+    world.commit(Command::Store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }));
     tokio::time::sleep(lease).await;
     let renewed = world.holders.renewed.lock().unwrap().clone();
     // This node renews its own promise in process.
     for peer in promised.iter().filter(|holder| **holder != peer(PRIMARY)) {
         assert!(renewed.get(peer).is_some_and(|times| (2..=5).contains(times)), "{peer}: {renewed:?}");
     }
-    world.commit(Command::Cancel { job: JOB });
+    world.commit(Command::Job(JOB, JobCommand::Cancel));
     tokio::time::sleep(Duration::from_secs(1)).await;
     let renewed = world.holders.renewed.lock().unwrap().clone();
     tokio::time::sleep(2 * lease).await;
@@ -462,7 +465,7 @@ async fn a_level_is_raised_when_the_last_member_says_that_it_can_apply_it() {
     assert!(raises() > 0);
 }
 
-const RAISE: Command = Command::RaiseLevel { level: 1 };
+const RAISE: Command = Command::Quorum(QuorumCommand::RaiseLevel { level: 1 });
 
 fn known_peer(n: u8, level: u16) -> KnownPeer {
     let advert = PeerAdvert {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use quorate_protocols::ids::{JobId, Millis, Term};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::compute::{Call, ComputeSpec, Program};
-use quorate_protocols::quorum::Command;
 use quorate_protocols::quorum::limits::LEVEL;
+use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand};
 use quorate_protocols::trigger::spec::{Bounds, Overlap, TriggerSpec, TriggeredSpec, When};
 use quorate_protocols::trigger::{Cause, Fired};
 use tokio::time::Instant;
@@ -66,7 +66,7 @@ fn world() -> World {
         metrics: DriverMetrics::default(),
         settings: DriverSettings::default(),
     });
-    quorum.commit(peer(PRIMARY), Command::RaiseLevel { level: LEVEL }).unwrap();
+    quorum.commit(peer(PRIMARY), Command::Quorum(QuorumCommand::RaiseLevel { level: LEVEL })).unwrap();
     World { quorum, wall }
 }
 
@@ -75,7 +75,7 @@ impl World {
         let call = Call::new(Program::Command { name: "true".to_owned() });
         let trigger = TriggerSpec { overlap: Overlap::Allow, ..TriggerSpec::new(when) };
         let spec = JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job: ComputeSpec::new(call) }));
-        self.quorum.commit(peer(2), Command::Submit { job, spec }).unwrap();
+        self.quorum.commit(peer(2), Command::Job(job, JobCommand::Submit { spec })).unwrap();
     }
     /// The instants that have a run, in order, and by how much each was late.
     fn fired(&self, job: JobId) -> Vec<(u64, u64)> {

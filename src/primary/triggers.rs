@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use quorate_protocols::ids::{JobId, Millis};
-use quorate_protocols::quorum::{Command, QuorumState};
+use quorate_protocols::quorum::{Command, QuorumCommand, QuorumState, TriggerCommand};
 use quorate_protocols::trigger::limits::SPANS_MAX;
 use quorate_protocols::trigger::{Planner, Span};
 use tokio::sync::Notify;
@@ -77,7 +77,7 @@ pub(super) async fn run(context: Context, wakeup: Wakeup) {
             }
             Look::Stepped => {
                 tracing::warn!(quorum = %context.quorum.id(), "the clocks of a majority were set; telling the record");
-                if let Err(error) = context.propose(Command::Noop).await {
+                if let Err(error) = context.propose(Command::Quorum(QuorumCommand::Noop)).await {
                     tracing::debug!(quorum = %context.quorum.id(), %error, "the record is not told of a step of the clocks");
                 }
                 // Should the entry not mend it, this does not spin.
@@ -119,7 +119,8 @@ async fn propose(context: &Context, mut spans: Vec<Span>) -> (u64, Option<DutyEr
         let rest = spans.split_off(spans.len().min(SPANS_MAX));
         let spans = std::mem::replace(&mut spans, rest);
         let count = spans.len() as u64;
-        commands.push(async move { context.propose(Command::Due { spans }).await.map(|_| count) });
+        commands
+            .push(async move { context.propose(Command::Trigger(TriggerCommand::Due { spans })).await.map(|_| count) });
     }
     let (mut committed, mut failed) = (0, None);
     for outcome in join_all(commands).await {

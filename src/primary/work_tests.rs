@@ -13,7 +13,7 @@ use quorate_protocols::job::compute::{Call, ComputeSpec, Map, Program};
 use quorate_protocols::job::{JobSpec, Kind, RunState};
 use quorate_protocols::liveness::Latency;
 use quorate_protocols::liveness::patience::{RENEWAL_TRIES, trusted};
-use quorate_protocols::quorum::{Command, QuorumState};
+use quorate_protocols::quorum::{Command, JobCommand, QuorumState, TaskCommand};
 use quorate_protocols::task::message::{Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output, Place, TaskAttempt};
 use quorate_protocols::wire;
@@ -57,9 +57,9 @@ impl Script {
                 let tasks = orders.iter().map(|order| order.task);
                 if self.unwilling.lock().unwrap().contains(&peer(n)) {
                     let refused = tasks.map(|task| (task, "it is not on the list".to_owned())).collect();
-                    return TaskAnswer::Taken { taken: Vec::new(), refused };
+                    return TaskAnswer::Accepted { taken: Vec::new(), refused };
                 }
-                TaskAnswer::Taken { taken: tasks.collect(), refused: Vec::new() }
+                TaskAnswer::Accepted { taken: tasks.collect(), refused: Vec::new() }
             }
             TaskMessage::Stop { .. } | TaskMessage::Reveal { .. } => TaskAnswer::Noted,
             other => panic!("{other:?} is not for a worker"),
@@ -186,7 +186,7 @@ fn done() -> TaskResult {
 impl World {
     fn submit(&self, spec: ComputeSpec) {
         let spec = JobSpec::Compute(Box::new(spec));
-        self.quorum.commit(peer(99), Command::Submit { job: JOB, spec }).unwrap();
+        self.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Submit { spec })).unwrap();
     }
     fn state(&self) -> RunState {
         self.quorum.read(|state| state.jobs[&JOB].state)
@@ -257,7 +257,7 @@ async fn a_worker_that_falls_silent_is_lost_and_its_late_result_refused() {
     world.submit(spec(1));
     let old = world.ordered(2).await[0];
     world.script.dead.lock().unwrap().insert(peer(2));
-    let lost = |state: &QuorumState| state.workers.is_empty();
+    let lost = |state: &QuorumState| state.tasks.workers().is_empty();
     let started = tokio::time::Instant::now();
     world.quorum.reaches("the loss", lost).await;
     let lease = DriverSettings::default().worker_lease;
@@ -289,7 +289,7 @@ async fn a_dead_worker_is_given_up_when_its_lease_is_trusted_no_more_whatever_th
             let gone = if is_refused { &script.dead } else { &script.lost };
             gone.lock().unwrap().insert(peer(2));
             let started = Instant::now();
-            world.quorum.reaches("the loss", |state| state.workers.is_empty()).await;
+            world.quorum.reaches("the loss", |state| state.tasks.workers().is_empty()).await;
             let (took, trusted) = (started.elapsed(), trusted(DriverSettings::default().worker_lease));
             assert!(took <= trusted && took + Duration::from_millis(100) > trusted, "{took:?} of {trusted:?}");
             let tries = script.renewals.lock().unwrap().len();
@@ -319,7 +319,7 @@ async fn a_lease_that_has_ended_at_its_worker_ends_here_at_the_next_renewal() {
     let (first, other) = if world.ordered_by_any().await == 2 { (2, 3) } else { (3, 2) };
     world.script.forgetful.lock().unwrap().insert(peer(first));
     let started = tokio::time::Instant::now();
-    let lost = |state: &QuorumState| !state.workers.contains_key(&peer(first));
+    let lost = |state: &QuorumState| !state.tasks.workers().contains_key(&peer(first));
     world.quorum.reaches("the loss", lost).await;
     assert!(started.elapsed() <= DriverSettings::default().worker_lease / 2, "{:?}", started.elapsed());
     world.script.dead.lock().unwrap().insert(peer(first));
@@ -346,11 +346,11 @@ async fn a_worker_that_was_lost_and_won_again_is_told_its_tasks() {
     let world = world(2, 3);
     world.script.silent.lock().unwrap().insert(peer(2));
     world.submit(spec(1));
-    world.quorum.reaches("the worker", |state| !state.workers.is_empty()).await;
+    world.quorum.reaches("the worker", |state| !state.tasks.workers().is_empty()).await;
     world.quorum.reaches("an attempt", |state| state.attempts_of(peer(2)).next().is_some()).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
-    let lease = world.quorum.read(|state| state.workers[&peer(2)].grant.lease);
-    let lose = Command::LoseWorker { peer: peer(2), lease, reason: "gone".to_owned() };
+    let lease = world.quorum.read(|state| state.tasks.workers()[&peer(2)].grant.lease);
+    let lose = Command::Task(TaskCommand::LoseWorker { peer: peer(2), lease, reason: "gone".to_owned() });
     world.quorum.commit(peer(PRIMARY), lose).unwrap();
     world.script.silent.lock().unwrap().clear();
     let task = world.ordered(2).await[0];
@@ -359,7 +359,10 @@ async fn a_worker_that_was_lost_and_won_again_is_told_its_tasks() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
     let job = JobId { local: [2; 16], ..JOB };
-    world.quorum.commit(peer(99), Command::Submit { job, spec: JobSpec::Compute(Box::new(spec(1))) }).unwrap();
+    world
+        .quorum
+        .commit(peer(99), Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec(1))) }))
+        .unwrap();
     world.ordered(2).await;
 }
 
@@ -384,7 +387,7 @@ async fn a_cancel_reaches_the_worker_at_once_and_again_until_it_has_stopped() {
     let world = world(2, 1);
     world.submit(spec(1));
     let task = world.ordered(2).await[0];
-    world.quorum.commit(peer(99), Command::Cancel { job: JOB }).unwrap();
+    world.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Cancel)).unwrap();
     let stops = || {
         let heard = world.script.heard.lock().unwrap();
         let stop = |message: &&TaskMessage| matches!(message, TaskMessage::Stop { tasks, .. } if tasks == &[task]);
@@ -408,7 +411,7 @@ async fn over_slow_links_and_disks_a_worker_has_the_time_to_stop_before_it_is_as
     world.submit(spec(1));
     world.ordered(2).await;
     let before = world.messages(2);
-    world.quorum.commit(peer(99), Command::Cancel { job: JOB }).unwrap();
+    world.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Cancel)).unwrap();
     tokio::time::sleep(latency.round_trip + 2 * latency.sync + latency.commit()).await;
     assert_eq!(world.messages(2) - before, 1);
     tokio::time::sleep(latency.commit()).await;
@@ -460,12 +463,12 @@ async fn an_idle_worker_is_kept_for_a_while_and_let_go() {
     tokio::time::sleep(idle / 2).await;
     let job = JobId { local: [2; 16], ..JOB };
     let again = JobSpec::Compute(Box::new(spec(1)));
-    world.quorum.commit(peer(99), Command::Submit { job, spec: again }).unwrap();
+    world.quorum.commit(peer(99), Command::Job(job, JobCommand::Submit { spec: again })).unwrap();
     let task = world.ordered(2).await[0];
     assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
     tokio::time::sleep(idle * 3 / 4).await;
-    assert_eq!(world.quorum.read(|state| state.workers.len()), 1, "it was used a moment ago");
-    world.quorum.reaches("the release", |state| state.workers.is_empty()).await;
+    assert_eq!(world.quorum.read(|state| state.tasks.workers().len()), 1, "it was used a moment ago");
+    world.quorum.reaches("the release", |state| state.tasks.workers().is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]

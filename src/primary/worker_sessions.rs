@@ -24,7 +24,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId, Term};
 use quorate_protocols::liveness::patience::{self, Renewal};
-use quorate_protocols::quorum::{Command, Errands, QuorumState};
+use quorate_protocols::quorum::{Command, QuorumState, TaskCommand, WorkerInstructions};
 use quorate_protocols::task::limits::{BATCH_MAX, DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::task::message::{Report, TaskAnswer, TaskMessage, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, TaskAttempt};
@@ -206,7 +206,7 @@ impl SessionsTask {
             (std::mem::take(&mut touched.workers), std::mem::take(&mut touched.all))
         };
         if all {
-            self.context.quorum.with_state(&mut |state| workers.extend(state.workers.keys()));
+            self.context.quorum.with_state(&mut |state| workers.extend(state.tasks.workers().keys()));
             workers.extend(self.sessions.keys());
         }
         workers.into_iter().for_each(|worker| self.serve(worker));
@@ -294,7 +294,7 @@ impl SessionsTask {
         let mut message = None;
         let mut lease = None;
         context.quorum.with_state(&mut |state| {
-            let Some(record) = state.workers.get(&worker) else { return };
+            let Some(record) = state.tasks.workers().get(&worker) else { return };
             lease = Some(record.grant.lease);
             let session = sessions.entry(worker).or_insert_with(|| {
                 *numbered += 1;
@@ -354,7 +354,8 @@ impl SessionsTask {
         tracing::info!(quorum = %self.quorum, %worker, reason, "a worker is lost");
         self.running.push(
             async move {
-                if context.propose(Command::LoseWorker { peer: worker, lease, reason }).await.is_ok() {
+                if context.propose(Command::Task(TaskCommand::LoseWorker { peer: worker, lease, reason })).await.is_ok()
+                {
                     // Its lease ends by itself: to give it back now could take it from whoever wins the worker again.
                     context.env.metrics.workers_lost.inc();
                 }
@@ -430,7 +431,7 @@ impl WorkerSession {
         (quorum, term): (QuorumId, Term),
         now: Instant,
     ) -> Option<(TaskMessage, Vec<TaskAttempt>)> {
-        let Errands { run, stop, reveal } = state.errands_of(worker);
+        let WorkerInstructions { run, stop, reveal } = state.instructions_of(worker);
         if !self.asked.is_empty() {
             let wanted: BTreeSet<_> = stop.iter().map(|(task, _)| task).chain(&reveal).collect();
             self.asked.retain(|task, at| wanted.contains(task) && *at > now);
@@ -468,7 +469,7 @@ async fn send_message(context: &Context, worker: PeerId, message: TaskMessage, t
         Err(error) => return SendOutcome::Failed(error.to_string()),
     };
     match answer {
-        TaskAnswer::Taken { taken, refused } if assigns => {
+        TaskAnswer::Accepted { taken, refused } if assigns => {
             let about = |task: &TaskAttempt| tasks.contains(task);
             let taken: Vec<_> = taken.into_iter().filter(about).collect();
             let reports: Vec<_> = refused
@@ -484,7 +485,8 @@ async fn send_message(context: &Context, worker: PeerId, message: TaskMessage, t
             }
             // As its own word: the state machine takes such a report from nobody else.
             if !reports.is_empty() {
-                let told = context.quorum.propose(worker, Command::Report { reports }, DEADLINE).await;
+                let told =
+                    context.quorum.propose(worker, Command::Task(TaskCommand::Report { reports }), DEADLINE).await;
                 if let Err(error) = told {
                     return SendOutcome::Failed(format!("what it refused was not recorded: {error}"));
                 }

@@ -1,18 +1,10 @@
-//! Who may propose what: asked by the primary before a command enters the log.
+//! What this node's operators allow of commands, before they enter the log.
 //!
-//! - *Submit*: any admitted peer, within its quota. Of a trigger it is asked here whether its lines, zone and
-//!   expressions can be read, for the state machine never reads them.
-//! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *Fire*, *Suspend*, *Unsuspend*: the owner of the job,
-//!   or an operator of the network. *RemoveObject*: the owner of the claims that it names, or an operator.
-//! - Duties of the primary (holders, workers, timers, triggers, confirmations, releases, repairs, standbys, levels):
-//!   this node itself, never a peer.
-//! - Commands of a run's worker, and of workers of tasks: the state machine compares the author with the worker that it
-//!   has on record, so they pass here. *Attach* is open to every admitted peer: whoever has the file may finish storing
-//!   it when the node that began is gone, and the piece hashes already recorded refuse any other file.
+//! Who may propose what is decided by the quorum's state ([`QuorumState::check_author`]). The node adds what only its
+//! settings and its memory know: which peers are operators, how many jobs a peer has submitted lately, and which hosts
+//! the conditions of triggers may have it ask.
 //!
-//! A check reads this member's own state, which may lag. That is safe: an owner never changes, and a job not seen
-//! yet is left to the state machine, which answers that it knows no such job or, if it was committed meanwhile, is
-//! asked again by a check on the next try. To keep that second case from slipping through, the unknown is refused here.
+//! [`QuorumState::check_author`]: quorate_protocols::quorum::QuorumState::check_author
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -20,8 +12,7 @@ use std::time::Duration;
 
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::JobSpec;
-use quorate_protocols::job::message::{Query, QueryAnswer};
-use quorate_protocols::quorum::Command;
+use quorate_protocols::quorum::{Authorship, Command, JobCommand};
 use quorate_protocols::trigger::When;
 use tokio::time::Instant;
 
@@ -62,6 +53,16 @@ impl Authority {
         Self { hosts, ..self }
     }
 
+    /// Of a trigger it is asked here whether its lines, zone and expressions can be read, for the state machine never
+    /// reads them.
+    fn check_sources(&self, spec: &JobSpec) -> Result<(), String> {
+        let JobSpec::Triggered(spec) = spec else { return Ok(()) };
+        spec.check_meaning().map_err(|fault| fault.to_string())?;
+        let When::Condition(condition) = &spec.trigger.when else { return Ok(()) };
+        let checked = self.hosts.check(&condition.source);
+        checked.map_err(|why| format!("trigger.condition.source.http: {why}"))
+    }
+
     /// Takes one submit from the peer's quota.
     fn take_submit(&self, by: PeerId) -> Result<(), String> {
         let now = Instant::now();
@@ -84,113 +85,19 @@ impl Authority {
 
 /// Whether `by` may propose `command` to this quorum, of which `local` is this node's member. `Err` is for the asker
 /// to read.
-pub async fn check(
+pub fn check(
     authority: &Authority,
     this_node: PeerId,
     by: PeerId,
     command: &Command,
     local: &dyn LocalQuorum,
 ) -> Result<(), String> {
-    match command {
-        Command::Noop
-        | Command::Attach { .. }
-        | Command::Progress { .. }
-        | Command::ColumnFailed { .. }
-        | Command::CommitObject { .. }
-        | Command::FailRun { worker_attempt: Some(_), .. } => Ok(()),
-        // What a worker says of its attempts.
-        Command::Start { .. } | Command::Report { .. } | Command::SaveCheckpoint { .. } => Ok(()),
-        Command::Submit { spec, .. } => {
-            authority.take_submit(by)?;
-            match spec {
-                JobSpec::Triggered(spec) => {
-                    spec.check_meaning().map_err(|fault| fault.to_string())?;
-                    match &spec.trigger.when {
-                        When::Condition(condition) => {
-                            let checked = authority.hosts.check(&condition.source);
-                            checked.map_err(|why| format!("trigger.condition.source.http: {why}"))
-                        }
-                        _ => Ok(()),
-                    }
-                }
-                JobSpec::Store(_) | JobSpec::Compute(_) => Ok(()),
-            }
-        }
-        Command::FailRun { worker_attempt: None, .. }
-        | Command::AddHolders { .. }
-        | Command::Abandon { .. }
-        | Command::Confirmed { .. }
-        | Command::Released { .. }
-        | Command::OweRepair { .. }
-        | Command::StartRepair { .. }
-        | Command::FinishRepair { .. }
-        | Command::FailRepair { .. }
-        | Command::SetStandbys { .. }
-        | Command::SetWorker { .. }
-        | Command::LoseWorker { .. }
-        | Command::ReleaseWorker { .. }
-        | Command::Elapsed { .. }
-        | Command::Due { .. }
-        | Command::Deliver { .. }
-        | Command::Observe { .. }
-        | Command::RaiseLevel { .. } => {
-            if by == this_node {
-                Ok(())
-            } else {
-                Err("only the primary itself proposes this".to_owned())
-            }
-        }
-        Command::Cancel { .. }
-        | Command::Pause { .. }
-        | Command::Resume { .. }
-        | Command::Retry { .. }
-        | Command::Resolve { .. }
-        | Command::Update { .. }
-        | Command::Fire { .. }
-        | Command::Suspend { .. }
-        | Command::Unsuspend { .. }
-        | Command::RemoveObject { .. }
-            if authority.operators.contains(&by) =>
-        {
-            Ok(())
-        }
-        Command::Cancel { job }
-        | Command::Pause { job }
-        | Command::Resume { job }
-        | Command::Retry { job }
-        | Command::Resolve { job, .. }
-        | Command::Update { job, .. }
-        | Command::Fire { job, .. }
-        | Command::Suspend { job }
-        | Command::Unsuspend { job } => match local.query(Query::Job { job: *job }, true).await {
-            Ok(QueryAnswer::Job(record)) if record.owner == by => Ok(()),
-            Ok(QueryAnswer::Job(record)) => {
-                let (owner, verb) = (record.owner, verb(command));
-                Err(format!("job {job} belongs to {owner}; only its owner and the operators may {verb} it"))
-            }
-            Ok(_) => Err(format!("the quorum knows no job {job}")),
-            Err(error) => Err(format!("cannot tell who owns job {job}: {error}")),
-        },
-        // Whoever has no claim gives none up. Only its own are looked for, so that a command that is sent again after
-        // its first try was heard, and took the last of them, changes nothing and is not refused either.
-        Command::RemoveObject { claims, .. } if claims.is_of(by) => Ok(()),
-        Command::RemoveObject { manifest, .. } => {
-            Err(format!("only the operators may remove claims of others on object {manifest}"))
-        }
+    if let Command::Job(_, JobCommand::Submit { spec }) = command {
+        authority.take_submit(by)?;
+        authority.check_sources(spec)?;
     }
-}
-
-/// What a command of the owner does to its job.
-fn verb(command: &Command) -> &'static str {
-    match command {
-        Command::Pause { .. } => "pause",
-        Command::Resume { .. } => "resume",
-        Command::Retry { .. } => "retry",
-        Command::Resolve { .. } => "resolve",
-        Command::Update { .. } => "change",
-        Command::Fire { .. } => "fire",
-        Command::Suspend { .. } => "suspend",
-        Command::Unsuspend { .. } => "unsuspend",
-        _ => "cancel",
-    }
+    let author = Authorship { by, is_primary: by == this_node, is_operator: authority.operators.contains(&by) };
+    let mut allowed = Ok(());
+    local.with_state(&mut |state| allowed = state.check_author(author, command));
+    allowed.map_err(|forbidden| forbidden.to_string())
 }

@@ -26,7 +26,7 @@ use quorate_protocols::liveness::patience::{TRY_MIN, election_wait, try_patience
 use quorate_protocols::quorum::{Command, CommandReply, Rejection};
 use quorate_protocols::task::limits::MESSAGE_BYTES_MAX as TASK_BYTES_MAX;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
-use quorate_protocols::trigger::event::{Dispatch, Heard};
+use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
 use quorate_protocols::wire;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -145,7 +145,7 @@ impl Ask {
     }
     /// Whether its answer follows a commit. Beats are noted in memory.
     fn commits(&self) -> bool {
-        self.changes() && !matches!(self, Self::Tell(TaskMessage::Beat { .. }))
+        self.changes() && !matches!(self, Self::Tell(TaskMessage::Heartbeat { .. }))
     }
 }
 
@@ -155,7 +155,7 @@ enum Said {
     Answer(QueryAnswer),
     Noted,
     Told(TaskAnswer),
-    Heard(Result<Heard, Rejection>),
+    DeliveryAck(Result<DeliveryAck, Rejection>),
 }
 
 /// What one try told us.
@@ -217,8 +217,8 @@ impl QuorumClient {
         }
     }
 
-    /// Says as this node's worker to whoever leads the quorum: `Start`, `Beat`, `Report` or `Checkpoint`. Tried again
-    /// like a command; all of these may be said twice.
+    /// Says as this node's worker to whoever leads the quorum: `Start`, `Heartbeat`, `Report` or `Checkpoint`. Tried
+    /// again like a command; all of these may be said twice.
     pub async fn send_to_primary(
         &self,
         quorum: QuorumId,
@@ -237,9 +237,9 @@ impl QuorumClient {
         quorum: QuorumId,
         dispatch: Dispatch,
         deadline: Duration,
-    ) -> Result<Heard, ClientError> {
+    ) -> Result<DeliveryAck, ClientError> {
         match self.ask(quorum, Ask::Dispatch(dispatch), deadline).await? {
-            Said::Heard(heard) => Ok(heard?),
+            Said::DeliveryAck(heard) => Ok(heard?),
             _ => Err(mixed_up(quorum)),
         }
     }
@@ -451,7 +451,7 @@ impl QuorumClient {
         let left = end.saturating_duration_since(Instant::now());
         let result = match ask {
             Ask::Propose(command) => {
-                if let Err(reason) = authority::check(&parts.authority, by, by, command, local).await {
+                if let Err(reason) = authority::check(&parts.authority, by, by, command, local) {
                     return Tried::Failed(ClientError::Forbidden { reason });
                 }
                 local.propose(by, command.clone(), left.min(DEADLINE)).await.map(Said::Reply)
@@ -467,7 +467,7 @@ impl QuorumClient {
             Ask::Dispatch(dispatch) => {
                 let heard = parts.primary.deliver_events(local, by, by, dispatch.clone());
                 match tokio::time::timeout(left, heard).await {
-                    Ok(heard) => heard.map(Said::Heard),
+                    Ok(heard) => heard.map(Said::DeliveryAck),
                     Err(_) => return Tried::Unknown(None),
                 }
             }
@@ -536,7 +536,7 @@ impl QuorumClient {
         account.failed.remove(&peer);
         let answer = match answer {
             Answered::Job(answer) => {
-                if ask.commits() && matches!(answer, JobAnswer::Reply(_) | JobAnswer::Heard(_)) {
+                if ask.commits() && matches!(answer, JobAnswer::Reply(_) | JobAnswer::DeliveryAck(_)) {
                     self.routes().change(quorum, |route| route.commits.record(began.elapsed()));
                 }
                 answer
@@ -569,11 +569,11 @@ impl QuorumClient {
                 }
                 Tried::Done(Said::Answer(answer))
             }
-            (JobAnswer::Heard(heard), Ask::Dispatch(_)) => {
+            (JobAnswer::DeliveryAck(heard), Ask::Dispatch(_)) => {
                 self.remember_primary(quorum, peer);
-                Tried::Done(Said::Heard(Ok(heard)))
+                Tried::Done(Said::DeliveryAck(Ok(heard)))
             }
-            (JobAnswer::Reply(Err(rejection)), Ask::Dispatch(_)) => Tried::Done(Said::Heard(Err(rejection))),
+            (JobAnswer::Reply(Err(rejection)), Ask::Dispatch(_)) => Tried::Done(Said::DeliveryAck(Err(rejection))),
             (JobAnswer::Noted, Ask::Suspect(..)) => Tried::Done(Said::Noted),
             (JobAnswer::NotPrimary { primary, voters }, _) => {
                 self.learn(quorum, primary, &voters);
@@ -601,7 +601,7 @@ impl QuorumClient {
                 | JobAnswer::Reply(_)
                 | JobAnswer::Answer(_)
                 | JobAnswer::Noted
-                | JobAnswer::Heard(_)
+                | JobAnswer::DeliveryAck(_)
                 | JobAnswer::Looked(_),
                 _,
             ) => {

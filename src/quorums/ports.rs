@@ -18,7 +18,7 @@ use quorate_protocols::liveness::{Judgement, Latency};
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
 use quorate_protocols::quorum::{Command, CommandReply, Duty, QuorumState, Rejection};
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
-use quorate_protocols::trigger::event::{Dispatch, Heard};
+use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
 use quorate_protocols::trigger::spec::Source;
 use tokio::sync::mpsc;
 
@@ -121,7 +121,7 @@ pub trait PrimaryPort: Send + Sync + 'static {
         this_node: PeerId,
         from: PeerId,
         dispatch: Dispatch,
-    ) -> BoxFuture<'a, Result<Result<Heard, Rejection>, QuorumError>>;
+    ) -> BoxFuture<'a, Result<Result<DeliveryAck, Rejection>, QuorumError>>;
     /// Answers a worker of a quorum that this node leads.
     fn answer_worker(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer>;
 }

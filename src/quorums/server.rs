@@ -78,7 +78,7 @@ impl JobService {
                     return not_leading(&*local);
                 }
                 let this_node = self.net.local_peer();
-                if let Err(reason) = authority::check(&self.authority, this_node, from, &command, &*local).await {
+                if let Err(reason) = authority::check(&self.authority, this_node, from, &command, &*local) {
                     return JobAnswer::Forbidden { reason };
                 }
                 match local.propose(from, command, DEADLINE).await {
@@ -100,7 +100,7 @@ impl JobService {
                     return JobAnswer::Malformed { reason };
                 }
                 match self.primary.deliver_events(&*local, self.net.local_peer(), from, dispatch).await {
-                    Ok(Ok(heard)) => JobAnswer::Heard(heard),
+                    Ok(Ok(heard)) => JobAnswer::DeliveryAck(heard),
                     Ok(Err(rejection)) => JobAnswer::Reply(Err(rejection)),
                     Err(error) => answer_to(error),
                 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use quorate_protocols::ids::{JobId, Millis, QuorumId};
 use quorate_protocols::job::plan::keyed_job;
 use quorate_protocols::job::{JobSpec, RunState};
-use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::quorum::{Command, CommandReply, JobCommand, Rejection};
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
@@ -134,7 +134,7 @@ impl Submits {
     pub async fn submit(&self, job: JobId, spec: JobSpec, deadline: Duration) -> Result<(RunState, bool), SubmitError> {
         let end = Instant::now() + deadline;
         loop {
-            let command = Command::Submit { job, spec: spec.clone() };
+            let command = Command::Job(job, JobCommand::Submit { spec: spec.clone() });
             let left = end.saturating_duration_since(Instant::now());
             match self.0.client.propose(job.quorum, command, left).await {
                 Ok(CommandReply::Submitted { existed, state }) => return Ok((state, existed)),

@@ -35,7 +35,7 @@ impl TaskService {
             TaskMessage::Start { .. }
             | TaskMessage::Report { .. }
             | TaskMessage::Checkpoint { .. }
-            | TaskMessage::Beat { .. } => self.primary.answer_worker(from, message),
+            | TaskMessage::Heartbeat { .. } => self.primary.answer_worker(from, message),
             TaskMessage::Assign { .. }
             | TaskMessage::Stop { .. }
             | TaskMessage::Reveal { .. }
@@ -82,7 +82,7 @@ fn items(message: &TaskMessage) -> usize {
         TaskMessage::Stop { tasks, .. } | TaskMessage::Reveal { tasks, .. } | TaskMessage::Start { tasks, .. } => {
             tasks.len()
         }
-        TaskMessage::Beat { running, .. } => running.len(),
+        TaskMessage::Heartbeat { running, .. } => running.len(),
         TaskMessage::Report { reports, .. } => reports.len(),
         TaskMessage::Checkpoint { .. } | TaskMessage::Logs { .. } => 1,
     }

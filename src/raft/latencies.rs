@@ -11,8 +11,8 @@ use std::time::Duration;
 use quorate_protocols::ids::{MemberId, PeerId};
 use quorate_protocols::liveness::limits::DELAY_UNKNOWN;
 use quorate_protocols::liveness::{DelayEstimate, Latency, majority_latency};
+use quorate_protocols::membership::Voters;
 use quorate_protocols::quorum::limits::{APPEND_DEADLINE, APPEND_DEADLINE_MAX};
-use quorate_protocols::quorum::membership::Voters;
 
 use crate::storage::Storage;
 

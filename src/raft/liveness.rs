@@ -16,7 +16,7 @@ use std::time::Duration;
 use quorate_protocols::ids::{BootId, MemberId, Millis, PeerId, QuorumId, Term};
 use quorate_protocols::liveness::limits::{BEAT_INTERVAL, DEADLINE, DELAY_MAX, LEADERLESS_MAX, MESSAGE_BYTES_MAX};
 use quorate_protocols::liveness::{
-    Beat, Detector, DetectorEffect, DetectorInput, Election, ElectionEffect, ElectionInput, LivenessAnswer,
+    Detector, DetectorEffect, DetectorInput, Election, ElectionEffect, ElectionInput, Heartbeat, LivenessAnswer,
     LivenessMessage, PreVote, PreVoteRound, View,
 };
 use quorate_protocols::quorum::Voters;
@@ -46,9 +46,9 @@ const REPEAT_BEATS: u64 = 5;
 
 enum Answer {
     /// `asked`: when, on the monotonic clock.
-    Beat {
+    Heartbeat {
         peer: PeerId,
-        beat: Option<Beat>,
+        beat: Option<Heartbeat>,
         asked: Millis,
         took: Duration,
     },
@@ -156,14 +156,14 @@ impl Liveness {
                 continue;
             }
             *in_flight += 1;
-            let message = LivenessMessage::Beat(self.own_beat(peer));
+            let message = LivenessMessage::Heartbeat(self.own_beat(peer));
             let (asked, asked_at) = (self.now(), Instant::now());
-            self.ask(peer, message, move |answer| Answer::Beat {
+            self.ask(peer, message, move |answer| Answer::Heartbeat {
                 peer,
                 asked,
                 took: asked_at.elapsed(),
                 beat: match answer {
-                    Some(LivenessAnswer::Beat(beat)) => Some(beat),
+                    Some(LivenessAnswer::Heartbeat(beat)) => Some(beat),
                     _ => None,
                 },
             });
@@ -206,9 +206,9 @@ impl Liveness {
         }
     }
 
-    fn own_beat(&self, to: PeerId) -> Beat {
+    fn own_beat(&self, to: PeerId) -> Heartbeat {
         let sync = self.host.links.latencies.own_sync().as_micros();
-        Beat {
+        Heartbeat {
             boot: self.host.identity.boot,
             sequence: self.sequence,
             wall: self.host.clocks.own(),
@@ -230,7 +230,7 @@ impl Liveness {
         led.map(|group| (group.id, group.term())).collect()
     }
 
-    async fn record_beat(&mut self, peer: PeerId, beat: Beat) {
+    async fn record_beat(&mut self, peer: PeerId, beat: Heartbeat) {
         self.alive(peer, beat.boot).await;
         if !self.detector.is_watched(peer) {
             return;
@@ -255,7 +255,7 @@ impl Liveness {
     }
 
     async fn alive(&mut self, peer: PeerId, boot: BootId) {
-        let effects = self.detector.step(self.now(), DetectorInput::Beat { peer, boot });
+        let effects = self.detector.step(self.now(), DetectorInput::Heartbeat { peer, boot });
         self.detected(effects).await;
     }
 
@@ -317,7 +317,7 @@ impl Liveness {
 
     async fn answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Beat { peer, beat, asked, took } => {
+            Answer::Heartbeat { peer, beat, asked, took } => {
                 if let Some(in_flight) = self.in_flight.get_mut(&peer) {
                     *in_flight = in_flight.saturating_sub(1);
                 }
@@ -366,9 +366,9 @@ impl Liveness {
             return;
         };
         let answer = match message {
-            LivenessMessage::Beat(beat) => {
+            LivenessMessage::Heartbeat(beat) => {
                 self.record_beat(from, beat).await;
-                LivenessAnswer::Beat(self.own_beat(from))
+                LivenessAnswer::Heartbeat(self.own_beat(from))
             }
             LivenessMessage::PreVote(question) if question.candidate.peer == from => {
                 if let Some(group) = self.host.group(question.quorum).filter(|group| group.is_raft_leader()) {
@@ -530,7 +530,7 @@ impl Liveness {
         // twice, it would be measured as one that took long.
         let late = match message {
             LivenessMessage::PreVote(_) => Some(self.host.links.latencies.of(peer).round_trip.max(RESEND_MIN)),
-            LivenessMessage::Beat(_) | LivenessMessage::Leading => None,
+            LivenessMessage::Heartbeat(_) | LivenessMessage::Leading => None,
         };
         let (answers, net) = (self.answers.clone(), self.host.net.clone());
         crate::seams::spawn(async move {

@@ -10,8 +10,8 @@
 use std::collections::BTreeSet;
 
 use quorate_protocols::ids::{Digest, LogIndex};
-use quorate_protocols::quorum::QuorumState;
 use quorate_protocols::quorum::limits::SNAPSHOT_CHUNK_BYTES;
+use quorate_protocols::quorum::{QuorumState, SnapshotView};
 
 use super::log_store::{Trees, put_meta, read_meta};
 use super::types::{SnapshotList, SnapshotMeta};
@@ -64,9 +64,9 @@ impl SnapshotStore {
     }
 
     /// Writes the chunks that are new; returns the list that names all of them.
-    pub fn keep_state(&self, state: &QuorumState, digest: (LogIndex, Digest)) -> Result<SnapshotList, DiskError> {
+    pub fn keep_state(&self, view: &SnapshotView, digest: (LogIndex, Digest)) -> Result<SnapshotList, DiskError> {
         let mut chunks = Vec::new();
-        for (name, bytes) in state.encode_snapshot() {
+        for (name, bytes) in view.encode() {
             if self.chunk(name)?.is_none() {
                 self.keep_chunk(name, &bytes)?;
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use quorate_protocols::approval::standby::{Pool, PoolEffect, Sight};
 use quorate_protocols::ids::QuorumId;
-use quorate_protocols::quorum::Command;
+use quorate_protocols::quorum::{Command, QuorumCommand};
 
 use super::group::Group;
 use super::host::Inner;
@@ -78,7 +78,7 @@ async fn perform(host: Arc<Inner>, group: Arc<Group>, pool: Arc<Mutex<Pool>>, ef
             PoolEffect::Record { standbys } => {
                 let quorum = Quorum { host: host.clone(), id: group.id, member: Member::Active(group.clone()) };
                 let count = standbys.len();
-                let command = Command::SetStandbys { standbys };
+                let command = Command::Quorum(QuorumCommand::SetStandbys { standbys });
                 match quorum.propose(host.identity.peer(), command, RECORD_DEADLINE).await {
                     Ok(Ok(_)) => tracing::debug!(quorum = %group.id, count, "standbys recorded"),
                     Ok(Err(rejection)) => tracing::warn!(quorum = %group.id, %rejection, "recording standbys"),

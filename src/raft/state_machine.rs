@@ -11,7 +11,7 @@ use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use quorate_protocols::ids::{Digest, LogIndex, QuorumId};
 use quorate_protocols::quorum::limits::DIGEST_INTERVAL;
-use quorate_protocols::quorum::{BatchReply, QuorumState};
+use quorate_protocols::quorum::{BatchReply, QuorumState, SnapshotView};
 use tokio::sync::broadcast;
 
 use super::HostEvent;
@@ -23,7 +23,6 @@ use super::types::{
 use crate::seams::{DiskError, run_blocking};
 
 /// What a group has applied.
-#[derive(Clone)]
 pub struct Applied {
     pub state: QuorumState,
     pub last: Option<LogId>,
@@ -92,14 +91,11 @@ impl StateMachine {
 
     fn replace(&self, meta: &SnapshotMeta, list: &SnapshotList) -> Result<(), DiskError> {
         let state = self.snapshots.load(list)?;
-        self.machine.change(|applied| {
-            *applied = Applied {
-                state,
-                last: meta.last_log_id,
-                membership: meta.last_membership.clone(),
-                digest: list.digest,
-            };
-        });
+        let applied =
+            Applied { state, last: meta.last_log_id, membership: meta.last_membership.clone(), digest: list.digest };
+        // What was there before is dropped when the lock is free again: it may be large.
+        let before = self.machine.change(|present| std::mem::replace(present, applied));
+        drop(before);
         Ok(())
     }
 }
@@ -160,7 +156,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        let applied = Arc::new(self.machine.read(Applied::clone));
+        let applied = Arc::new(self.machine.read(|applied| Viewed {
+            state: applied.state.snapshot_view(),
+            last: applied.last,
+            membership: applied.membership.clone(),
+            digest: applied.digest,
+        }));
         Builder { applied, snapshots: self.snapshots.clone(), fault: self.fault.clone() }
     }
 
@@ -184,9 +185,18 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 }
 
-/// Builds one snapshot from a copy of the state, beside the applying of later entries.
+/// What a group had applied when a snapshot was begun. The state shares its rows with the one that goes on, so that
+/// applying waits for a few references to be taken and not for a copy.
+struct Viewed {
+    state: SnapshotView,
+    last: Option<LogId>,
+    membership: StoredMembership,
+    digest: (LogIndex, Digest),
+}
+
+/// Builds one snapshot, beside the applying of later entries.
 pub struct Builder {
-    applied: Arc<Applied>,
+    applied: Arc<Viewed>,
     snapshots: SnapshotStore,
     fault: LastFault,
 }
@@ -196,12 +206,12 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let (applied, snapshots) = (self.applied.clone(), self.snapshots.clone());
         let kept = run_blocking(move || snapshots.keep_state(&applied.state, applied.digest)).await;
         let list = self.fault.record_fault(kept).map_err(snapshot_error)?;
-        let Applied { state, last, membership, .. } = &*self.applied;
+        let Viewed { state, last, membership, .. } = &*self.applied;
         let index = last.map_or(0, |last| last.index);
         let meta = SnapshotMeta {
             last_log_id: *last,
             last_membership: membership.clone(),
-            snapshot_id: format!("{index}-{}", &state.rolling.to_string()[..16]),
+            snapshot_id: format!("{index}-{}", &state.rolling().to_string()[..16]),
         };
         self.fault.record_fault(self.snapshots.make_current(&meta, &list).await).map_err(snapshot_error)?;
         Ok(Snapshot { meta, snapshot: Box::new(list) })

@@ -19,7 +19,7 @@ use quorate_protocols::ids::{BootId, Incarnation, JobId, LeaseId, MemberId, Nonc
 use quorate_protocols::job::message::JobAnswer;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::object::layout::Profile;
-use quorate_protocols::quorum::{Command, CommandReply, RaftMessage, Rejection};
+use quorate_protocols::quorum::{Command, CommandReply, JobCommand, QuorumCommand, RaftMessage, Rejection};
 use quorate_protocols::wire;
 use tokio::sync::mpsc;
 
@@ -271,7 +271,7 @@ fn submit(number: u16) -> Command {
     let mut local = [0; 16];
     local.copy_from_slice(&hash.as_bytes()[..16]);
     let spec = StoreSpec { name: Some("x".repeat(200)), size: None, profile: Profile { data: 2, parity: 1 } };
-    Command::Submit { job: JobId { quorum: QUORUM, local }, spec: JobSpec::Store(spec) }
+    Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: JobSpec::Store(spec) })
 }
 
 fn jobs(node: &TestNode) -> usize {
@@ -279,7 +279,7 @@ fn jobs(node: &TestNode) -> usize {
 }
 
 async fn noop(quorum: &Quorum) -> Result<Result<CommandReply, Rejection>, QuorumError> {
-    quorum.propose(PeerId::default(), Command::Noop, Duration::from_secs(5)).await
+    quorum.propose(PeerId::default(), Command::Quorum(QuorumCommand::Noop), Duration::from_secs(5)).await
 }
 
 #[test]
@@ -390,7 +390,7 @@ async fn nobody_becomes_a_member_without_having_approved() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_minute_raises_no_term() {
     let net = TestNet::founded(3, 3).await;
-    net.commit(Command::Noop).await.unwrap();
+    net.commit(Command::Quorum(QuorumCommand::Noop)).await.unwrap();
     net.converged(&[0, 1, 2]).await;
     let before = net.terms();
     tokio::time::sleep(Duration::from_secs(60)).await;

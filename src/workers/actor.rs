@@ -10,7 +10,7 @@ use std::time::Duration;
 use quorate_protocols::ids::{JobId, LeaseId, PeerId, QuorumId, StepIndex};
 use quorate_protocols::job::compute::OutputPlace;
 use quorate_protocols::task::limits::{BATCH_MAX, DEADLINE};
-use quorate_protocols::task::message::{Progress, ReportRefusal, TaskAnswer, TaskMessage, Work};
+use quorate_protocols::task::message::{Progress, ReportRefusal, StepContext, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{Output, TaskAttempt};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::host::AttemptHost;
 use super::inputs::Inputs;
-use super::ledger::{Assignment, Effect, Ledger, PendingReply, Sent};
+use super::ledger::{AssignRequest, Effect, Ledger, PendingReply, Sent};
 use super::limits::{BEAT_INTERVAL, CLOSE_PATIENCE, ENDED_QUEUE};
 use super::logs::Logs;
 use super::metrics::WorkerMetrics;
@@ -105,7 +105,7 @@ enum Event {
     LeaseEnded(LeaseId),
     LeasesMissed,
     Timer,
-    Beat,
+    Heartbeat,
     Request(Request),
 }
 
@@ -227,7 +227,7 @@ impl Actor {
                 }
             },
             () = timer => Event::Timer,
-            () = tokio::time::sleep_until(self.beat_at) => Event::Beat,
+            () = tokio::time::sleep_until(self.beat_at) => Event::Heartbeat,
             Some(request) = self.requests.recv() => Event::Request(request),
         }
     }
@@ -243,7 +243,7 @@ impl Actor {
                     self.leases_used.iter().filter(|lease| self.leases.room(**lease).is_none()).copied().collect();
                 gone.into_iter().for_each(|lease| self.lease_ended(lease));
             }
-            Event::Beat => self.beat(),
+            Event::Heartbeat => self.beat(),
             Event::Request(request) => self.take_request(request),
         }
     }
@@ -269,9 +269,9 @@ impl Actor {
         let answer = match message {
             TaskMessage::Assign { quorum, term, lease, works, orders } => {
                 let taken = orders.len() as u64;
-                let assignment = Assignment { quorum, term, lease, room, works, orders };
+                let assignment = AssignRequest { quorum, term, lease, room, works, orders };
                 let executors = &self.runner.executors;
-                let refusal = |work: &Work| {
+                let refusal = |work: &StepContext| {
                     let kind = work.call.program.kind();
                     (!executors.contains_key(&kind)).then(|| format!("this worker runs no tasks of kind {kind}"))
                 };
@@ -514,7 +514,7 @@ impl Actor {
             let mut pages: VecDeque<_> = tasks.chunks(BATCH_MAX).collect();
             let first = pages.pop_front().unwrap_or_default();
             let told = std::iter::once(first).chain(pages).map(|page| {
-                let message = TaskMessage::Beat { quorum, lease, running: page.iter().map(now).collect() };
+                let message = TaskMessage::Heartbeat { quorum, lease, running: page.iter().map(now).collect() };
                 self.quorum_port.send_to_primary(quorum, message, DEADLINE)
             });
             let (told, end) = (futures::future::join_all(told), self.end.clone());

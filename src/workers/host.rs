@@ -10,6 +10,7 @@ use quorate_protocols::job::limits::REASON_BYTES_MAX;
 use quorate_protocols::task::limits::{CHECKPOINT_BYTES_MAX, DEADLINE};
 use quorate_protocols::task::message::{LogStream, Progress, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::TaskAttempt;
+use quorate_protocols::text::truncate;
 
 use super::logs::LogWriter;
 use super::outputs::{self, Stores};
@@ -58,8 +59,7 @@ impl AttemptHost {
 
 impl Host for AttemptHost {
     fn progress(&self, permille: u16, note: &str) {
-        let end = note.floor_char_boundary(REASON_BYTES_MAX.min(note.len()));
-        *self.lock() = (permille, note[..end].to_owned());
+        *self.lock() = (permille, truncate(note, REASON_BYTES_MAX).to_owned());
     }
     fn checkpoint(&self, bytes: Bytes) -> BoxFuture<'static, Result<(), String>> {
         if self.verified {

@@ -16,7 +16,7 @@ use quorate_protocols::ids::{ObjectId, TaskIndex};
 use quorate_protocols::job::compute::Content;
 use quorate_protocols::job::plan::TaskInput;
 use quorate_protocols::task::limits::MODULE_BYTES_MAX;
-use quorate_protocols::task::message::{Given, Order};
+use quorate_protocols::task::message::{Assignment, OutputRef};
 use quorate_protocols::task::record::{ErrorClass, Output, Place};
 use tokio::sync::{OnceCell, mpsc};
 
@@ -106,7 +106,7 @@ impl Inputs {
     }
 
     /// What the task itself is given, read once and in order.
-    pub fn stdin(&self, order: &Order) -> Option<Source> {
+    pub fn stdin(&self, order: &Assignment) -> Option<Source> {
         match &order.input {
             TaskInput::None => None,
             TaskInput::Item(Content::Inline(bytes)) => Some(Source::Bytes(bytes.clone())),
@@ -139,7 +139,7 @@ impl Inputs {
     }
 
     /// What an earlier attempt left to go on from.
-    pub async fn checkpoint(&self, order: &Order) -> Result<Option<Bytes>, Fault> {
+    pub async fn checkpoint(&self, order: &Assignment) -> Result<Option<Bytes>, Fault> {
         let Some(given) = &order.checkpoint else { return Ok(None) };
         match (&given.bytes, given.output.place) {
             (Some(bytes), _) if is_whole(given) => Ok(Some(bytes.clone())),
@@ -300,11 +300,11 @@ impl Inputs {
         Ok(())
     }
 
-    async fn send_outputs(&self, send: &mpsc::Sender<io::Result<Bytes>>, order: &Order) -> io::Result<()> {
+    async fn send_outputs(&self, send: &mpsc::Sender<io::Result<Bytes>>, order: &Assignment) -> io::Result<()> {
         let TaskInput::Outputs { step, to, .. } = order.input else { return Ok(()) };
         let job = order.task.id.job;
         // Bytes that the order had no room for, a page at a time.
-        let mut asked = BTreeMap::<TaskIndex, Given>::new();
+        let mut asked = BTreeMap::<TaskIndex, OutputRef>::new();
         for given in &order.given {
             match given.output.place {
                 Place::Object { quorum, manifest } => {
@@ -324,7 +324,7 @@ impl Inputs {
                             asked.remove(&given.task).and_then(|given| given.bytes)
                         }
                     };
-                    let found = Given { bytes, ..given.clone() };
+                    let found = OutputRef { bytes, ..given.clone() };
                     let Some(bytes) = found.bytes.clone().filter(|_| is_whole(&found)) else {
                         return Err(broken(format!("the output of task {} is not in the quorum's record", given.task)));
                     };
@@ -339,7 +339,7 @@ impl Inputs {
 }
 
 /// Whether the bytes are those that the quorum recorded.
-fn is_whole(given: &Given) -> bool {
+fn is_whole(given: &OutputRef) -> bool {
     given.bytes.as_ref().is_some_and(|bytes| *blake3::hash(bytes).as_bytes() == given.output.digest.0)
 }
 

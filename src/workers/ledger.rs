@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use quorate_protocols::ids::{JobId, LeaseId, QuorumId, StepIndex, Term};
 use quorate_protocols::task::limits::BATCH_MAX;
-use quorate_protocols::task::message::{Order, TaskAnswer, TaskResult, Work};
+use quorate_protocols::task::message::{Assignment, StepContext, TaskAnswer, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, TaskAttempt};
 use tokio::time::Instant;
 
@@ -66,8 +66,8 @@ enum OnDisk {
 
 pub(super) struct Entry {
     pub lease: LeaseId,
-    pub work: Arc<Work>,
-    pub order: Arc<Order>,
+    pub work: Arc<StepContext>,
+    pub order: Arc<Assignment>,
     stage: Stage,
     order_on: OnDisk,
     result_on: OnDisk,
@@ -109,19 +109,19 @@ struct Taking {
 }
 
 struct WorkUse {
-    work: Arc<Work>,
+    work: Arc<StepContext>,
     entries: usize,
     weight: usize,
 }
 
 /// An assignment as it came.
-pub(super) struct Assignment {
+pub(super) struct AssignRequest {
     pub quorum: QuorumId,
     pub term: Term,
     pub lease: LeaseId,
     pub room: Room,
-    pub works: Vec<Work>,
-    pub orders: Vec<Order>,
+    pub works: Vec<StepContext>,
+    pub orders: Vec<Assignment>,
 }
 
 #[derive(Default)]
@@ -157,7 +157,7 @@ impl Ledger {
     pub fn steps(&self) -> impl Iterator<Item = (JobId, StepIndex)> + '_ {
         self.works.keys().copied()
     }
-    pub fn work(&self, task: TaskAttempt) -> Option<&Arc<Work>> {
+    pub fn work(&self, task: TaskAttempt) -> Option<&Arc<StepContext>> {
         Some(&self.entries.get(&task)?.work)
     }
 
@@ -188,10 +188,10 @@ impl Ledger {
     pub fn assign(
         &mut self,
         now: Instant,
-        assignment: Assignment,
-        refusal: impl Fn(&Work) -> Option<String>,
+        assignment: AssignRequest,
+        refusal: impl Fn(&StepContext) -> Option<String>,
     ) -> Result<PendingReply, TaskAnswer> {
-        let Assignment { quorum, term, lease, room, works, orders } = assignment;
+        let AssignRequest { quorum, term, lease, room, works, orders } = assignment;
         self.open_outbox(quorum, term, lease)?;
         let works: BTreeMap<_, _> = works.into_iter().map(|work| ((work.job, work.step), work)).collect();
         for order in &orders {
@@ -209,7 +209,8 @@ impl Ledger {
         self.pending_replies += 1;
         let pending_reply = self.pending_replies;
         let mut taking = Taking { left: 0, taken: Vec::with_capacity(orders.len()), refused: Vec::new() };
-        let works: BTreeMap<_, Arc<Work>> = works.into_iter().map(|(key, work)| (key, self.share(work))).collect();
+        let works: BTreeMap<_, Arc<StepContext>> =
+            works.into_iter().map(|(key, work)| (key, self.share(work))).collect();
         for order in orders {
             let task = order.task;
             let work = &works[&(task.id.job, task.id.step)];
@@ -239,7 +240,14 @@ impl Ledger {
         Ok(pending_reply)
     }
 
-    fn insert(&mut self, now: Instant, order: Order, lease: LeaseId, work: Arc<Work>, pending_reply: PendingReply) {
+    fn insert(
+        &mut self,
+        now: Instant,
+        order: Assignment,
+        lease: LeaseId,
+        work: Arc<StepContext>,
+        pending_reply: PendingReply,
+    ) {
         let (task, weight) = (order.task, order_weight(&order));
         let idempotent = work.idempotent;
         let entry = Entry {
@@ -268,10 +276,10 @@ impl Ledger {
     /// Adds an attempt as the disk had it. One that must not begin twice and may have begun is lost.
     pub fn restore(
         &mut self,
-        order: Order,
+        order: Assignment,
         lease: LeaseId,
         room: Option<Room>,
-        work: Work,
+        work: StepContext,
         held: Option<PendingResult>,
     ) {
         let (task, weight) = (order.task, order_weight(&order));
@@ -500,7 +508,7 @@ impl Ledger {
     }
 
     /// One copy of what all tasks of a step have in common, not counted as used yet.
-    fn share(&mut self, work: Work) -> Arc<Work> {
+    fn share(&mut self, work: StepContext) -> Arc<StepContext> {
         let key = (work.job, work.step);
         if let Some(known) = self.works.get(&key)
             && *known.work == work
@@ -669,7 +677,7 @@ impl Ledger {
         if self.takings.get(&pending_reply).is_some_and(|taking| taking.left == 0)
             && let Some(Taking { taken, refused, .. }) = self.takings.remove(&pending_reply)
         {
-            self.effects.push_back(Effect::Answer(pending_reply, TaskAnswer::Taken { taken, refused }));
+            self.effects.push_back(Effect::Answer(pending_reply, TaskAnswer::Accepted { taken, refused }));
         }
     }
 }
@@ -688,7 +696,7 @@ impl Entry {
 /// Whether a result must be durable before it is reported. An idempotent attempt that took less than a few syncs is
 /// cheaper to run again, and its order is still safe, or still the primary's to send. A copy's verdict is kept because
 /// its nonce is drawn once: another would not fit what was committed to.
-fn must_keep(work: &Work, held: &PendingResult, took: Duration) -> bool {
+fn must_keep(work: &StepContext, held: &PendingResult, took: Duration) -> bool {
     let result = match held {
         PendingResult::Plain(TaskResult::Failed { .. } | TaskResult::Stopped) => !work.idempotent,
         held => !work.idempotent || work.verified || held.is_object(),
@@ -697,7 +705,7 @@ fn must_keep(work: &Work, held: &PendingResult, took: Duration) -> bool {
 }
 
 /// Why a task can never run under the lease, if it cannot.
-fn too_large(work: &Work, room: &Room) -> Option<String> {
+fn too_large(work: &StepContext, room: &Room) -> Option<String> {
     let needs = &work.resources;
     let fits = u64::from(needs.slots) <= room.slots
         && needs.memory_bytes <= room.memory_bytes
@@ -705,7 +713,7 @@ fn too_large(work: &Work, room: &Room) -> Option<String> {
     (!fits).then(|| "its task needs more than this worker's whole lease".to_owned())
 }
 
-fn order_weight(order: &Order) -> usize {
+fn order_weight(order: &Assignment) -> usize {
     use quorate_protocols::job::compute::Content;
     use quorate_protocols::job::plan::TaskInput;
     const FRAME: usize = 512;
@@ -720,7 +728,7 @@ fn order_weight(order: &Order) -> usize {
     FRAME + given + order.given.len() * 128 + item
 }
 
-fn work_weight(work: &Work) -> usize {
+fn work_weight(work: &StepContext) -> usize {
     use quorate_protocols::job::compute::{Content, Program};
     const FRAME: usize = 1024;
     let content = |content: &Content| if let Content::Inline(bytes) = content { bytes.len() } else { 0 };

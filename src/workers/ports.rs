@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, QuorumId, StepIndex, TaskIndex};
-use quorate_protocols::task::message::{Given, TaskAnswer, TaskMessage};
+use quorate_protocols::task::message::{OutputRef, TaskAnswer, TaskMessage};
 use tokio::sync::broadcast;
 
 use crate::approver::EndedLease;
@@ -30,7 +30,7 @@ pub trait QuorumPort: Send + Sync + 'static {
         step: StepIndex,
         from: TaskIndex,
         limit: u32,
-    ) -> BoxFuture<'static, Result<Vec<Given>, ClientError>>;
+    ) -> BoxFuture<'static, Result<Vec<OutputRef>, ClientError>>;
     /// Whether the peer is a member of the quorum, as far as this node knows without asking.
     fn is_member(&self, quorum: QuorumId, peer: PeerId) -> bool;
 }

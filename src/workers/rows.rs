@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use quorate_protocols::ids::{JobId, LeaseId, StepIndex};
-use quorate_protocols::task::message::{Order, Work};
+use quorate_protocols::task::message::{Assignment, StepContext};
 use quorate_protocols::task::record::TaskAttempt;
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
@@ -30,18 +30,18 @@ const PAGE_BYTES: usize = 4 * 1024 * 1024;
 #[derive(Serialize, Deserialize)]
 struct OrderRow {
     lease: LeaseId,
-    order: Order,
+    order: Assignment,
 }
 
 #[derive(Serialize, Deserialize)]
 struct WorkRow {
-    work: Work,
+    work: StepContext,
 }
 
 #[derive(Serialize, Deserialize)]
 struct ResultRow {
     lease: LeaseId,
-    order: Order,
+    order: Assignment,
     held: PendingResult,
 }
 
@@ -76,20 +76,20 @@ fn step_key(job: JobId, step: StepIndex) -> Vec<u8> {
     key
 }
 
-pub(super) fn put_order(batch: &mut KvBatch, lease: LeaseId, order: &Order) {
+pub(super) fn put_order(batch: &mut KvBatch, lease: LeaseId, order: &Assignment) {
     let row = OrderRow { lease, order: order.clone() };
     batch.put(ORDERS, key(order.task), wire::encode_record(&row));
 }
 
-pub(super) fn put_work(batch: &mut KvBatch, work: &Work) {
+pub(super) fn put_work(batch: &mut KvBatch, work: &StepContext) {
     let row = WorkRow { work: work.clone() };
     batch.put(WORKS, step_key(work.job, work.step), wire::encode_record(&row));
 }
 
 /// In the place of the order.
-pub(super) fn put_result(batch: &mut KvBatch, lease: LeaseId, order: &Order, held: &PendingResult) {
+pub(super) fn put_result(batch: &mut KvBatch, lease: LeaseId, order: &Assignment, held: &PendingResult) {
     // What it was given is not needed any more.
-    let order = Order { given: Vec::new(), checkpoint: None, ..order.clone() };
+    let order = Assignment { given: Vec::new(), checkpoint: None, ..order.clone() };
     let row = ResultRow { lease, order, held: held.clone() };
     batch.put(RESULTS, key(row.order.task), wire::encode_record(&row));
     batch.delete(ORDERS, key(row.order.task));
@@ -106,12 +106,12 @@ pub(super) fn erase_work(batch: &mut KvBatch, job: JobId, step: StepIndex) {
 /// One attempt as the disk has it.
 pub(super) struct Found {
     pub lease: LeaseId,
-    pub order: Order,
+    pub order: Assignment,
     pub held: Option<PendingResult>,
 }
 
 pub(super) struct Loaded {
-    pub works: BTreeMap<(JobId, StepIndex), Work>,
+    pub works: BTreeMap<(JobId, StepIndex), StepContext>,
     pub found: Vec<Found>,
 }
 

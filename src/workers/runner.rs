@@ -11,9 +11,10 @@ use quorate_protocols::job::Kind;
 use quorate_protocols::job::compute::{OutputPlace, Program};
 use quorate_protocols::job::limits::REASON_BYTES_MAX;
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
-use quorate_protocols::task::message::{Order, TaskResult, Work};
+use quorate_protocols::task::message::{Assignment, StepContext, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output};
 use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict};
+use quorate_protocols::text::truncate;
 use tokio_util::sync::CancellationToken;
 
 use super::faults::WorkerFaults;
@@ -43,8 +44,8 @@ impl Runner {
     /// Runs an attempt to its end. `None` when it was stopped: then nothing of it is left running.
     pub async fn run(
         &self,
-        work: &Work,
-        order: &Order,
+        work: &StepContext,
+        order: &Assignment,
         host: Arc<AttemptHost>,
         stop: CancellationToken,
     ) -> Option<PendingResult> {
@@ -61,8 +62,8 @@ impl Runner {
 
     async fn attempt(
         &self,
-        work: &Work,
-        order: &Order,
+        work: &StepContext,
+        order: &Assignment,
         host: Arc<AttemptHost>,
         stop: CancellationToken,
     ) -> Option<Came> {
@@ -97,7 +98,7 @@ impl Runner {
         Some(Err((class, format!("{ending}{told}"))))
     }
 
-    async fn gather(&self, work: &Work, order: &Order) -> Result<(Task, Vec<Named>), Fault> {
+    async fn gather(&self, work: &StepContext, order: &Assignment) -> Result<(Task, Vec<Named>), Fault> {
         let call = &work.call;
         let program = match &call.program {
             Program::Wasm { module, deterministic, .. } => {
@@ -135,8 +136,8 @@ impl Runner {
     /// `None` when the attempt was stopped while its output was stored.
     async fn take_output(
         &self,
-        work: &Work,
-        order: &Order,
+        work: &StepContext,
+        order: &Assignment,
         stdout: Option<Content>,
         outputs: BTreeMap<String, Content>,
         folder: Option<Folder>,
@@ -166,14 +167,13 @@ impl Runner {
     }
 
     /// What the quorum is told. A copy's verdict is sealed first.
-    fn conclude(&self, work: &Work, order: &Order, came: Came) -> PendingResult {
+    fn conclude(&self, work: &StepContext, order: &Assignment, came: Came) -> PendingResult {
         let (verdict, output, bytes) = match came {
             Ok((output, bytes)) if !work.verified => return PendingResult::Plain(TaskResult::Done { output, bytes }),
             Ok((output, bytes)) => (Verdict::Output(output.digest), Some(output), bytes),
             Err((class, _)) if work.verified && class.is_vote() => (Verdict::Failed(class), None, None),
             Err((class, reason)) => {
-                let end = reason.floor_char_boundary(REASON_BYTES_MAX.min(reason.len()));
-                return PendingResult::failed(class, &reason[..end]);
+                return PendingResult::failed(class, truncate(&reason, REASON_BYTES_MAX));
             }
         };
         let worker: PeerId = self.identity.peer();
@@ -216,7 +216,7 @@ fn is_programs_doing(class: ErrorClass) -> bool {
     }
 }
 
-fn limits(work: &Work) -> Limits {
+fn limits(work: &StepContext) -> Limits {
     let resources = &work.resources;
     let default = Limits::default();
     let fuel = if let Program::Wasm { fuel, .. } = work.call.program { fuel } else { None };

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use quorate_protocols::ids::{Attempt, JobId, LeaseId, PeerId, QuorumId, StepIndex, TaskIndex, Term};
 use quorate_protocols::job::compute::{Content, Map, OutputPlace, Reduce, Split};
 use quorate_protocols::job::record::RunState;
-use quorate_protocols::quorum::Command;
+use quorate_protocols::quorum::{Command, JobCommand};
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
 use quorate_protocols::task::message::{LogStream, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{ErrorClass, Place, TaskAttempt, TaskId};
@@ -148,7 +148,7 @@ async fn cancelled_work_is_stopped_and_confirmed() {
     let mut world = World::new(1, 2).await;
     let job = world.submit(1, compute(Map::Count(5), call(&["wait"])));
     world.run_while(|world| world.running(0) < 2).await;
-    world.apply(OWNER, Command::Cancel { job });
+    world.apply(OWNER, Command::Job(job, JobCommand::Cancel));
     world.run_until(job, RunState::Cancelled).await;
     world.settle().await;
     assert_eq!((world.running(0), world.metrics(0).held.get(), world.rows(0)), (0, 0, 0));
@@ -170,7 +170,7 @@ async fn a_lease_that_ends_ends_what_runs_under_it() {
 #[tokio::test(start_paused = true)]
 async fn a_primary_of_an_older_term_is_not_obeyed() {
     let world = World::new(1, 2).await;
-    assert!(matches!(world.assign_nothing(0, Term(5)).await, TaskAnswer::Taken { .. }));
+    assert!(matches!(world.assign_nothing(0, Term(5)).await, TaskAnswer::Accepted { .. }));
     assert_eq!(world.assign_nothing(0, Term(4)).await, TaskAnswer::StaleTerm { seen: Term(5) });
     let stop = TaskMessage::Stop {
         quorum: QUORUM,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::as_text;
-use crate::directory::Capacity;
+use crate::capacity::Capacity;
 use crate::ids::{BootId, Incarnation, Millis, PeerId};
 use crate::job::Kind;
 use crate::resources::Amounts;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::ids::{MemberId, Millis};
-use crate::quorum::membership::Voters;
+use crate::membership::Voters;
 
 /// What the primary sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

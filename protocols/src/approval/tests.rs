@@ -12,8 +12,8 @@ use super::replacement::{self, Decision, Situation};
 use super::standby::{AWAY_MAX, Pool, PoolEffect, Renewed, Sight};
 use super::*;
 use crate::ids::{BootId, Incarnation, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId};
+use crate::membership::Voters;
 use crate::quorum::limits::STANDBYS;
-use crate::quorum::membership::Voters;
 
 fn key(n: u8) -> SigningKey {
     SigningKey::from_bytes(&[n; 32])

@@ -5,16 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::approval::{Requirement, Subject};
+use crate::capacity::Capacity;
 use crate::ids::{BootId, Incarnation, MemberId, QuorumId, Term};
 use crate::job::Kind;
-
-/// What a node has left to give.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct Capacity {
-    pub disk_bytes: u64,
-    pub memory_bytes: u64,
-    pub slots: u32,
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerAdvert {
@@ -24,6 +17,7 @@ pub struct PeerAdvert {
     pub sequence: u64,
     pub kinds: Vec<Kind>,
     pub labels: BTreeMap<String, String>,
+    /// What the node has left to give.
     pub free: Capacity,
     /// How busy the node is, in thousandths.
     pub load_permille: u16,

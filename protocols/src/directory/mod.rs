@@ -7,7 +7,8 @@ pub mod limits;
 pub mod message;
 pub mod state;
 
-pub use message::{Capacity, JobAnnouncement, PeerAdvert, QuorumAdvert};
+pub use crate::capacity::Capacity;
+pub use message::{JobAnnouncement, PeerAdvert, QuorumAdvert};
 pub use state::{AdvertFault, DirectoryState, Noted, PeerEntry, misfit};
 
 #[cfg(test)]

@@ -12,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::limits::{ADVERT_EXPIRY, LABEL_BYTES_MAX, LABELS_MAX, PEERS_MAX, QUORUMS_MAX};
 use super::message::{PeerAdvert, QuorumAdvert};
 use crate::approval::{Refusal, Requirement};
+use crate::capacity::{Capacity, Shortage, missing_label};
 use crate::ids::{BootId, MemberId, Millis, PeerId, QuorumId, Term};
 use crate::job::Kind;
-use crate::quorum::limits::VOTERS_MAX;
+use crate::membership::VOTERS_MAX;
 
 /// Kinds one advert may list. There are far fewer; the bound only keeps an advert small.
 const KINDS_MAX: usize = 32;
@@ -263,19 +264,12 @@ pub fn misfit(advert: &PeerAdvert, kind: Kind, requirement: &Requirement) -> Opt
         return Some(Refusal::Unfit { reason: format!("it takes no jobs of kind {kind}") });
     }
     let Requirement { disk_bytes, memory_bytes, slots, labels } = requirement;
-    for (resource, needed, available) in [
-        ("bytes of disk", *disk_bytes, advert.free.disk_bytes),
-        ("bytes of memory", *memory_bytes, advert.free.memory_bytes),
-        ("slots", u64::from(*slots), u64::from(advert.free.slots)),
-    ] {
-        if needed > available {
-            return Some(Refusal::Unfit {
-                reason: format!("it has {available} {resource} left and {needed} are needed"),
-            });
-        }
+    let needs = Capacity { disk_bytes: *disk_bytes, memory_bytes: *memory_bytes, slots: *slots };
+    if let Some(Shortage { what, has, needs }) = advert.free.shortage(&needs) {
+        return Some(Refusal::Unfit { reason: format!("it has {has} {what} left and {needs} are needed") });
     }
-    let other = labels.iter().find(|(key, wanted)| advert.labels.get(*key) != Some(*wanted));
-    other.map(|(key, wanted)| Refusal::Label { key: key.clone(), wanted: wanted.clone() })
+    missing_label(&advert.labels, labels)
+        .map(|(key, wanted)| Refusal::Label { key: key.clone(), wanted: wanted.clone() })
 }
 
 /// Whether labels keep to the limits; also asked of this node's own configuration.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::spec::Kind;
+use crate::capacity::Capacity;
 use crate::ids::{Digest, ObjectId};
 use crate::task::record::ErrorClass;
 use crate::wire;
@@ -150,6 +151,12 @@ pub struct Resources {
     pub slots: u32,
     /// Labels that the worker must carry.
     pub labels: BTreeMap<String, String>,
+}
+
+impl Resources {
+    pub fn capacity(&self) -> Capacity {
+        Capacity { disk_bytes: self.disk_bytes, memory_bytes: self.memory_bytes, slots: self.slots }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,9 +12,9 @@ use crate::quorum::clock::ClockStep;
 use crate::quorum::command::{Command, CommandReply, Rejection};
 use crate::quorum::object::ObjectRecord;
 use crate::quorum::uses::Uses;
-use crate::task::message::Given;
+use crate::task::message::OutputRef;
 use crate::task::record::{TaskRecord, WorkerRecord};
-use crate::trigger::event::{Dispatch, Heard};
+use crate::trigger::event::{DeliveryAck, Dispatch};
 use crate::trigger::record::FireRow;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +27,8 @@ pub enum JobMessage {
     Query { quorum: QuorumId, query: Query, stale: bool },
     /// A reader got no good piece of this column: the primary may want to look. Answered with `Noted`.
     Suspect { quorum: QuorumId, manifest: ManifestHash, column: PieceIndex },
-    /// Events that the asker has emitted, for the quorum's triggers. Answered with `Heard`, or a rejection as a reply.
+    /// Events that the asker has emitted, for the quorum's triggers. Answered with `DeliveryAck`, or a rejection as a
+    /// reply.
     Dispatch { quorum: QuorumId, dispatch: Dispatch },
     /// A primary asks a member to look at the source of a job's condition. Answered with `Looked`.
     Look { quorum: QuorumId, job: JobId },
@@ -101,7 +102,7 @@ pub enum QueryAnswer {
     Unknown,
     Why(String),
     Tasks(Vec<(TaskIndex, TaskRecord)>),
-    Outputs(Vec<Given>),
+    Outputs(Vec<OutputRef>),
     Workers(Vec<WorkerRecord>),
     Fires(Vec<FireRow>),
     Listening {
@@ -210,7 +211,7 @@ pub enum JobAnswer {
     /// Heard; nothing is promised.
     Noted,
     /// To `Dispatch`: taken up to there, after the commit.
-    Heard(Heard),
+    DeliveryAck(DeliveryAck),
     /// To `Look`: JSON, or why there is none.
     Looked(Result<String, String>),
 }

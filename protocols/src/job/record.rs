@@ -19,8 +19,6 @@ pub enum RunState {
     Running,
     Pausing,
     Paused,
-    Resuming,
-    Modifying,
     Cancelling,
     Reverting,
     Succeeded,
@@ -32,21 +30,7 @@ pub enum RunState {
 
 impl std::fmt::Display for RunState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Pending => "pending",
-            Self::Running => "running",
-            Self::Pausing => "pausing",
-            Self::Paused => "paused",
-            Self::Resuming => "resuming",
-            Self::Modifying => "modifying",
-            Self::Cancelling => "cancelling",
-            Self::Reverting => "reverting",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Reverted => "reverted",
-            Self::Cancelled => "cancelled",
-            Self::AwaitingResolution => "awaiting-resolution",
-        })
+        f.write_str(self.name())
     }
 }
 
@@ -127,20 +111,13 @@ impl JobRecord {
             _ => None,
         }
     }
-    /// For what the transition table admits for store runs alone.
-    pub(crate) fn stored(&self) -> &StoreRun {
-        match &self.run {
-            Run::Store(run) => run,
-            Run::Compute(_) | Run::Trigger(_) => panic!("the kind was checked before a store run was touched"),
-        }
-    }
     pub(crate) fn profile(&self) -> Option<Profile> {
         self.store().map(|(spec, _)| spec.profile)
     }
-    pub(crate) fn stored_mut(&mut self) -> &mut StoreRun {
-        match &mut self.run {
-            Run::Store(run) => run,
-            Run::Compute(_) | Run::Trigger(_) => panic!("the kind was checked before a store run was touched"),
+    pub(crate) fn store_mut(&mut self) -> Option<(&StoreSpec, &mut StoreRun)> {
+        match (&self.spec, &mut self.run) {
+            (JobSpec::Store(spec), Run::Store(run)) => Some((spec, run)),
+            _ => None,
         }
     }
     pub(crate) fn compute_mut(&mut self) -> Option<(&ComputeSpec, &mut ComputeRun)> {

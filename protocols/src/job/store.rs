@@ -42,9 +42,9 @@ pub struct ColumnRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreRun {
     /// The node that has the file and sends it. Changes when another node resumes.
-    pub worker: PeerId,
+    pub uploader: PeerId,
     /// Grows with every (re)attachment of a worker; an older worker's commands are refused.
-    pub worker_attempt: Attempt,
+    pub upload_attempt: Attempt,
     pub columns: Vec<ColumnRecord>,
     /// Approved backups, in the order in which they will be used.
     pub spares: Vec<Grant>,
@@ -62,8 +62,8 @@ pub struct StoreRun {
     pub releasing: Vec<Releasing>,
     /// Counts the worker's signs of life (submit, attach, progress, failures reported): a run whose count stands still
     /// is idle. A count, because quorum time may stand still while a clock that ran ahead is waited for.
-    pub fed: u64,
-    pub fed_at: Millis,
+    pub upload_seq: u64,
+    pub upload_seen_at: Millis,
 }
 
 /// A holder to be told to let go. Attempt 0 is a grant that never got a column: only its lease is given back.
@@ -83,10 +83,10 @@ impl ColumnRecord {
 
 impl StoreRun {
     /// A run that has just been submitted by `worker`.
-    pub fn new(worker: PeerId, columns: usize, now: Millis) -> Self {
+    pub fn new(uploader: PeerId, columns: usize, now: Millis) -> Self {
         Self {
-            worker,
-            worker_attempt: Attempt(1),
+            uploader,
+            upload_attempt: Attempt(1),
             columns: vec![ColumnRecord::open(); columns],
             spares: Vec::new(),
             failed: Vec::new(),
@@ -95,9 +95,14 @@ impl StoreRun {
             manifest: None,
             degraded: false,
             releasing: Vec::new(),
-            fed: 0,
-            fed_at: now,
+            upload_seq: 0,
+            upload_seen_at: now,
         }
+    }
+    /// A sign of life from the uploader.
+    pub(crate) fn record_upload(&mut self, now: Millis) {
+        self.upload_seq = self.upload_seq.saturating_add(1);
+        self.upload_seen_at = now;
     }
     /// Columns without a holder.
     pub fn open_columns(&self) -> usize {

@@ -2,15 +2,13 @@
 //!
 //! The quorum's core asks this table before it acts on a run; docs/jobs.md shows it as [`markdown`] renders it. A pair
 //! that is not in the table is refused with a typed error. A row whose target is its own state is a repeat or a report
-//! that leaves the state alone. A run that computes may pass through all of them but *resuming* and *modifying*, which
-//! no kind of work needs yet: a resume and an update take effect in the entry that carries them. A store run goes
-//! through *pending* and *running* only, and its cancel is immediate: nothing of it needs to be undone before it may be
-//! called cancelled, and its holders are released afterwards as a duty of their own. A job that has a trigger is
-//! *running* or, while suspended, *paused*; it ends when its last run has, and its runs are jobs of their own.
+//! that leaves the state alone. A run that computes may pass through all of them. A store run goes through
+//! *pending* and *running* only, and its cancel is immediate: nothing of it needs to be undone before it may be called
+//! cancelled, and its holders are released afterwards as a duty of their own. A job that has a trigger is *running* or,
+//! while suspended, *paused*; it ends when its last run has, and its runs are jobs of their own.
 
 use super::record::RunState::{self, *};
 use super::spec::Kind;
-use crate::quorum::command::Command;
 
 /// The commands that act on a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,59 +118,14 @@ impl RunCommand {
     pub const fn is_for_triggers(self) -> bool {
         matches!(self, Self::Fire | Self::Suspend | Self::Unsuspend | Self::Cancel)
     }
-
-    /// `None` for commands that do not act on an existing run.
-    pub const fn of(command: &Command) -> Option<Self> {
-        Some(match command {
-            Command::AddHolders { .. } => Self::AddHolders,
-            Command::Attach { .. } => Self::Attach,
-            Command::Progress { .. } => Self::Progress,
-            Command::ColumnFailed { .. } => Self::ColumnFailed,
-            Command::CommitObject { .. } => Self::CommitObject,
-            Command::FailRun { .. } => Self::FailRun,
-            Command::Cancel { .. } => Self::Cancel,
-            Command::Abandon { .. } => Self::Abandon,
-            Command::Released { .. } => Self::Released,
-            Command::Pause { .. } => Self::Pause,
-            Command::Resume { .. } => Self::Resume,
-            Command::Retry { .. } => Self::Retry,
-            Command::Resolve { .. } => Self::Resolve,
-            Command::Update { .. } => Self::Update,
-            Command::Fire { .. } => Self::Fire,
-            Command::Suspend { .. } => Self::Suspend,
-            Command::Unsuspend { .. } => Self::Unsuspend,
-            Command::Noop
-            | Command::Submit { .. }
-            | Command::Confirmed { .. }
-            | Command::RemoveObject { .. }
-            | Command::OweRepair { .. }
-            | Command::StartRepair { .. }
-            | Command::FinishRepair { .. }
-            | Command::FailRepair { .. }
-            | Command::SetStandbys { .. }
-            | Command::RaiseLevel { .. }
-            | Command::SetWorker { .. }
-            | Command::LoseWorker { .. }
-            | Command::ReleaseWorker { .. }
-            | Command::Start { .. }
-            | Command::Report { .. }
-            | Command::SaveCheckpoint { .. }
-            | Command::Elapsed { .. }
-            | Command::Due { .. }
-            | Command::Deliver { .. }
-            | Command::Observe { .. } => return None,
-        })
-    }
 }
 
 impl RunState {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 11] = [
         Pending,
         Running,
         Pausing,
         Paused,
-        Resuming,
-        Modifying,
         Cancelling,
         Reverting,
         AwaitingResolution,
@@ -189,8 +142,6 @@ impl RunState {
             Running => "running",
             Pausing => "pausing",
             Paused => "paused",
-            Resuming => "resuming",
-            Modifying => "modifying",
             Cancelling => "cancelling",
             Reverting => "reverting",
             Succeeded => "succeeded",
@@ -260,10 +211,6 @@ pub const TABLE: &[Row] = &[
     (Paused, RunCommand::Fire, &[Paused]),
     (Paused, RunCommand::Suspend, &[Paused]),
     (Paused, RunCommand::Unsuspend, &[Running]),
-    (Resuming, RunCommand::FailRun, &[Failed]),
-    (Resuming, RunCommand::Cancel, &[Cancelled]),
-    (Modifying, RunCommand::FailRun, &[Failed]),
-    (Modifying, RunCommand::Cancel, &[Cancelled]),
     (Cancelling, RunCommand::FailRun, &[Failed]),
     (Cancelling, RunCommand::Cancel, &[Cancelling]),
     (Cancelling, RunCommand::Reported, &[Cancelling, Cancelled]),
@@ -351,7 +298,7 @@ mod tests {
         for state in RunState::ALL {
             assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{}\"", state.name()));
         }
-        assert_eq!(RunState::ALL.into_iter().collect::<BTreeSet<_>>().len(), 13);
+        assert_eq!(RunState::ALL.into_iter().collect::<BTreeSet<_>>().len(), 11);
         let shown = markdown();
         assert!(shown.contains("*commit object*: succeeded; "), "{shown}");
         assert!(shown.contains("| succeeded |  | commit object, released |"), "{shown}");

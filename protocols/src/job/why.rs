@@ -107,11 +107,11 @@ impl JobRecord {
             RunState::Running => {
                 let (stored, known) = run.pieces_stored();
                 let mut text = if known == 0 {
-                    format!("holders are found; {} has not reported any pieces yet", run.worker)
+                    format!("holders are found; {} has not reported any pieces yet", run.uploader)
                 } else {
-                    format!("{} is sending: {stored} of {known} pieces known so far are stored", run.worker)
+                    format!("{} is sending: {stored} of {known} pieces known so far are stored", run.uploader)
                 };
-                let idle = now.since(run.fed_at).as_secs();
+                let idle = now.since(run.upload_seen_at).as_secs();
                 if idle >= 10 {
                     text.push_str(&format!("; nothing was heard from it for {idle} s"));
                 }
@@ -141,8 +141,6 @@ fn ended_or_resting(state: RunState, reason: Option<&str>) -> String {
         RunState::Running => "at work",
         RunState::Pausing => "stopping its work, to be paused",
         RunState::Paused => "paused by its owner; `job resume` lets it go on",
-        RunState::Resuming => "starting its work again after a pause",
-        RunState::Modifying => "its specification is being changed",
         RunState::Cancelling => "stopping its work, to be cancelled",
         RunState::Reverting => "undoing what it did",
         RunState::AwaitingResolution => "waiting for a person to decide how to go on",

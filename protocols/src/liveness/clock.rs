@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::ids::{MemberId, Millis, PeerId};
-use crate::quorum::membership::Voters;
+use crate::membership::Voters;
 use crate::trigger::limits::INSTANT_MAX;
 
 /// A clock that differs from a majority's by at most this is good: machines without a time server drift by seconds a

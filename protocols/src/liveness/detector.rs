@@ -24,7 +24,7 @@ pub enum DetectorInput {
     Unwatch { peer: PeerId },
     /// A beat, an answer to ours, or any other message that proves the peer's process runs. Without a connection it
     /// proves only that the process ran when it was sent.
-    Beat { peer: PeerId, boot: BootId },
+    Heartbeat { peer: PeerId, boot: BootId },
     /// A connection exists. Proves nothing about the process behind it, but ends the evidence against it.
     Connected { peer: PeerId },
     /// The last connection closed.
@@ -125,7 +125,7 @@ impl Detector {
                 });
             }
             DetectorInput::Unwatch { peer } => drop(self.peers.remove(&peer)),
-            DetectorInput::Beat { peer, boot } => {
+            DetectorInput::Heartbeat { peer, boot } => {
                 let Some(watched) = self.peers.get_mut(&peer) else { return effects };
                 // Sent before the connection closed: a new one would have been told first.
                 let closed = watched.disconnected_at.is_some_and(|at| now.since(at) <= EVIDENCE_MAX);

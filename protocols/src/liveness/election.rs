@@ -19,7 +19,7 @@ use super::latency::Latency;
 use super::limits::{BACKOFF_MAX, CANDIDATE_STAGGER, ELECTION_MIN, LEADERLESS_MAX, PRE_VOTE_MIN, RETRY_MIN};
 use super::message::{LivenessAnswer, LogPosition, PreVote};
 use crate::ids::{MemberId, Millis, QuorumId, Term};
-use crate::quorum::membership::Voters;
+use crate::membership::Voters;
 
 /// What this node believes about the quorum at the time of a call, read from raft and from the detector.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -206,11 +206,6 @@ impl Election {
             | Phase::Asking { until, .. }
             | Phase::Electing { until } => Some(until),
         }
-    }
-
-    /// Whether a candidacy of this node is under way.
-    pub fn is_running(&self) -> bool {
-        matches!(self.phase, Phase::Asking { .. } | Phase::Granted | Phase::Electing { .. })
     }
 
     /// Updates what we miss from the view; false when there is nothing to do.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::limits::{DELAY_MAX, ELECTION_MIN};
 use crate::ids::MemberId;
-use crate::quorum::membership::Voters;
+use crate::membership::Voters;
 
 /// Running estimate of one delay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use crate::ids::{BootId, LogIndex, MemberId, Millis, QuorumId, Term};
 
 /// "I am here, in this boot, and lead these": the led quorums as a digest, spelled out only when asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Beat {
+pub struct Heartbeat {
     pub boot: BootId,
     pub sequence: u64,
     /// The sender's wall clock.
@@ -20,7 +20,7 @@ pub struct Beat {
     pub sync_us: u32,
 }
 
-impl Beat {
+impl Heartbeat {
     pub fn sync(&self) -> Duration {
         Duration::from_micros(self.sync_us.into())
     }
@@ -47,7 +47,7 @@ pub struct PreVote {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LivenessMessage {
-    Beat(Beat),
+    Heartbeat(Heartbeat),
     PreVote(PreVote),
     /// Which of the quorums we share do you lead?
     Leading,
@@ -55,7 +55,7 @@ pub enum LivenessMessage {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LivenessAnswer {
-    Beat(Beat),
+    Heartbeat(Heartbeat),
     /// `granted`: I miss it too and my log is not longer. `my_log` lets the loser step aside for a longer log.
     PreVote {
         granted: bool,

@@ -29,7 +29,7 @@ pub use detector::{Cause, Detector, DetectorEffect, DetectorInput};
 pub use distance::distant_peers;
 pub use election::{Election, ElectionEffect, ElectionInput, PreVoteRound, View};
 pub use latency::{DelayEstimate, Latency, majority_latency};
-pub use message::{Beat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
+pub use message::{Heartbeat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
 pub use presence::{Absence, Presence, Sign};
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::limits::*;
 use super::*;
 use crate::ids::{BootId, Incarnation, LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
-use crate::quorum::membership::Voters;
+use crate::membership::Voters;
 
 const A: PeerId = PeerId([1; 32]);
 const B: PeerId = PeerId([2; 32]);
@@ -39,7 +39,7 @@ impl Watch {
         for _ in 0..ms / 100 {
             self.now.0 += 100;
             for &peer in beating {
-                self.input(DetectorInput::Beat { peer, boot: boot(1) });
+                self.input(DetectorInput::Heartbeat { peer, boot: boot(1) });
             }
             self.input(DetectorInput::Tick);
         }
@@ -59,7 +59,7 @@ fn silence_of_about_a_second_is_suspected_and_a_beat_forgiven() {
     assert_eq!(watch.suspected(), [A]);
     assert!(!watch.detector.heard_within(watch.now, A, Duration::from_millis(1_000)));
     watch.effects.clear();
-    watch.input(DetectorInput::Beat { peer: A, boot: boot(1) });
+    watch.input(DetectorInput::Heartbeat { peer: A, boot: boot(1) });
     assert_eq!(watch.effects, [DetectorEffect::Recovered { peer: A }]);
     assert_eq!(watch.suspected(), []);
 }
@@ -107,7 +107,7 @@ fn a_refused_dial_of_a_peer_that_still_beats_is_no_proof() {
     watch.input(DetectorInput::Refused { peer: A });
     watch.input(DetectorInput::Disconnected { peer: A });
     watch.input(DetectorInput::Connected { peer: A });
-    watch.input(DetectorInput::Beat { peer: A, boot: boot(1) });
+    watch.input(DetectorInput::Heartbeat { peer: A, boot: boot(1) });
     watch.input(DetectorInput::Refused { peer: A });
     assert_eq!(watch.suspected(), []);
 }
@@ -119,18 +119,18 @@ fn a_beat_that_was_sent_before_the_connection_closed_does_not_refute_the_evidenc
     let mut watch = Watch::new();
     watch.run(500, &[A, B]);
     watch.input(DetectorInput::Disconnected { peer: A });
-    watch.input(DetectorInput::Beat { peer: A, boot: boot(1) });
+    watch.input(DetectorInput::Heartbeat { peer: A, boot: boot(1) });
     watch.input(DetectorInput::Refused { peer: A });
     assert_eq!(watch.suspected(), [A]);
-    watch.input(DetectorInput::Beat { peer: A, boot: boot(1) });
+    watch.input(DetectorInput::Heartbeat { peer: A, boot: boot(1) });
     assert_eq!(watch.suspected(), [A]);
     // Another life of it is news, and so is this one once it has connected.
-    watch.input(DetectorInput::Beat { peer: A, boot: boot(2) });
+    watch.input(DetectorInput::Heartbeat { peer: A, boot: boot(2) });
     assert_eq!(watch.suspected(), []);
     watch.input(DetectorInput::Disconnected { peer: A });
     watch.input(DetectorInput::Refused { peer: A });
     watch.input(DetectorInput::Connected { peer: A });
-    watch.input(DetectorInput::Beat { peer: A, boot: boot(2) });
+    watch.input(DetectorInput::Heartbeat { peer: A, boot: boot(2) });
     assert_eq!(watch.suspected(), []);
 }
 
@@ -142,7 +142,7 @@ fn a_pause_of_this_node_makes_nobody_suspect() {
         // The laptop sleeps for an hour.
         watch.now.0 += 3_600_000;
         if beat_first {
-            watch.input(DetectorInput::Beat { peer: B, boot: boot(1) });
+            watch.input(DetectorInput::Heartbeat { peer: B, boot: boot(1) });
         }
         watch.input(DetectorInput::Tick);
         assert_eq!(watch.suspected(), []);
@@ -156,7 +156,7 @@ fn late_beats_stretch_patience_up_to_a_ceiling() {
     let mut watch = Watch::new();
     for _ in 0..40 {
         watch.run(800, &[]);
-        watch.input(DetectorInput::Beat { peer: A, boot: boot(1) });
+        watch.input(DetectorInput::Heartbeat { peer: A, boot: boot(1) });
     }
     watch.run(1_500, &[]);
     assert!(!watch.detector.is_suspected(A), "such gaps are usual for this peer");
@@ -169,7 +169,7 @@ fn another_boot_is_seen() {
     let mut watch = Watch::new();
     watch.run(200, &[A]);
     watch.effects.clear();
-    watch.input(DetectorInput::Beat { peer: A, boot: boot(2) });
+    watch.input(DetectorInput::Heartbeat { peer: A, boot: boot(2) });
     assert_eq!(watch.effects, [DetectorEffect::Restarted { peer: A, boot: boot(2) }]);
 }
 
@@ -187,7 +187,7 @@ proptest! {
                 prop_assert!(!(watch.detector.is_suspected(A) && silence <= SUSPICION_MIN));
                 prop_assert!(watch.detector.is_suspected(A) || silence <= SUSPICION_MAX);
             }
-            watch.input(DetectorInput::Beat { peer: A, boot: boot(1) });
+            watch.input(DetectorInput::Heartbeat { peer: A, boot: boot(1) });
         }
     }
 }

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::Batch;
-use super::state::{Event, QuorumState};
-use crate::ids::{JobId, Millis};
+use crate::ids::Millis;
 use crate::liveness::clock::CLOCK_APART_MAX;
+use crate::quorum::command::Batch;
+use crate::quorum::state::{Event, QuorumState};
 use crate::trigger::show_instant;
 
 /// A difference between what the clocks say has passed and what has passed, from which on it is a step of the clocks
@@ -81,7 +81,7 @@ impl QuorumState {
 
     /// Takes the time of an entry in.
     pub(super) fn advance(&mut self, batch: &Batch, events: &mut Vec<Event>) {
-        self.led = self.led.plus(batch.passed);
+        self.led_time = self.led_time.plus(batch.passed);
         let ahead = millis_between(self.wall(), batch.now);
         let (passed, step) = match batch.since {
             // Nobody counted: as much has passed as the clocks say.
@@ -107,40 +107,14 @@ impl QuorumState {
         let at = self.wall();
         self.stepped = Some(ClockStep { at, by_ms, reopened: 0 });
         if by_ms < 0 {
-            self.withdraw_stamps(at);
+            // Stamps of a future that did not come become the moment of the correction.
+            for job in self.jobs.withdraw_stamps(at) {
+                self.reindex_job(job);
+            }
+            self.objects.withdraw_stamps(at);
         }
         let reopened = self.step_triggers(before, by_ms, events);
         self.stepped = Some(ClockStep { at, by_ms, reopened });
-    }
-
-    /// Stamps of a future that did not come become the moment of the correction.
-    fn withdraw_stamps(&mut self, at: Millis) {
-        let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
-        for job in jobs {
-            let Some(record) = self.jobs.get_mut(&job) else { continue };
-            if record.changed_at <= at && record.finished_at.is_none_or(|finished| finished <= at) {
-                continue;
-            }
-            // It is found by the stamp of its end.
-            self.index.ended.remove(&(record.finished_at.unwrap_or_default(), job));
-            // The clock that deterministic copies of a task are shown must not change between them.
-            if record.compute().is_none() || record.state.is_final() {
-                record.created_at = record.created_at.min(at);
-            }
-            record.changed_at = record.changed_at.min(at);
-            record.finished_at = record.finished_at.map(|finished| finished.min(at));
-            record.history.iter_mut().for_each(|entry| entry.at = entry.at.min(at));
-            if let Some((_, run)) = record.trigger_mut() {
-                run.fires.iter_mut().for_each(|row| row.at = row.at.min(at));
-                run.ended.values_mut().for_each(|ended| ended.at = ended.at.min(at));
-            }
-            if record.store().is_some() {
-                let run = record.stored_mut();
-                run.fed_at = run.fed_at.min(at);
-            }
-            self.reindex_job(job);
-        }
-        self.objects.values_mut().for_each(|object| object.created_at = object.created_at.min(at));
     }
 }
 

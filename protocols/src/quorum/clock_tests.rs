@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::command::{Batch, Command};
-use super::limits::LEVEL_TRIGGERS;
-use super::state::{Event, QuorumState};
 use crate::ids::*;
 use crate::job::compute::{Call, ComputeSpec, Program};
 use crate::job::spec::JobSpec;
+use crate::quorum::command::{Batch, Command, JobCommand, QuorumCommand, TriggerCommand};
+use crate::quorum::limits::LEVEL_TRIGGERS;
+use crate::quorum::state::{Event, QuorumState};
 use crate::trigger::record::{Cause, FireRow, Fired, SkipReason};
 use crate::trigger::spec::*;
 use crate::trigger::{Planner, audit, parse_instant};
@@ -86,7 +86,7 @@ impl Quorum {
     fn submit(&mut self, index: u8, trigger: TriggerSpec) -> JobId {
         let job_spec = ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
         let spec = JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job: job_spec }));
-        self.apply(Command::Submit { job: job(index), spec });
+        self.apply(Command::Job(job(index), JobCommand::Submit { spec }));
         job(index)
     }
 
@@ -98,13 +98,13 @@ impl Quorum {
             let since = self.wrote_at.map_or(0, |before| self.now - before);
             let time = self.state.time.plus(Duration::from_millis(since));
             if self.state.is_stepped(self.wall(), time) {
-                self.apply(Command::Noop);
+                self.apply(Command::Quorum(QuorumCommand::Noop));
                 continue;
             }
             let steady = self.state.wall_at(time);
             let spans = self.planner.spans(&self.state, self.wall(), steady, 256);
             if !spans.is_empty() {
-                self.apply(Command::Due { spans });
+                self.apply(Command::Trigger(TriggerCommand::Due { spans }));
                 self.end_runs();
             }
         }
@@ -114,7 +114,7 @@ impl Quorum {
     fn end_runs(&mut self) {
         let triggers = self.state.jobs.values().filter_map(|record| record.trigger());
         let live: Vec<JobId> = triggers.flat_map(|(_, run)| run.live.iter().copied()).collect();
-        live.into_iter().for_each(|job| self.apply(Command::Cancel { job }));
+        live.into_iter().for_each(|job| self.apply(Command::Job(job, JobCommand::Cancel)));
     }
 
     /// Nobody leads for a time, and then another primary does.
@@ -258,8 +258,8 @@ fn clocks_that_jump_ahead_and_back_many_times_leave_one_row_for_each_instant() {
         quorum.pass(20 + 17 * (round % 7));
         match round % 6 {
             2 => quorum.down(90),
-            4 => quorum.apply(Command::Suspend { job: jobs[0] }),
-            5 => quorum.apply(Command::Unsuspend { job: jobs[0] }),
+            4 => quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: jobs[0] })),
+            5 => quorum.apply(Command::Trigger(TriggerCommand::Unsuspend { job: jobs[0] })),
             _ => (),
         }
         for job in jobs {
@@ -302,18 +302,18 @@ fn a_step_of_the_clocks_moves_no_timer() {
     let mut quorum = Quorum::new();
     quorum.submit(1, every(600));
     quorum.pass(100);
-    quorum.apply(Command::Noop);
+    quorum.apply(Command::Quorum(QuorumCommand::Noop));
     let time = quorum.state.time;
     for off in [HOUR as i64, -(HOUR as i64), MONTHS as i64, 0] {
         quorum.off = off;
         quorum.pass(10);
     }
-    quorum.apply(Command::Noop);
+    quorum.apply(Command::Quorum(QuorumCommand::Noop));
     let passed = quorum.state.time.since(time);
     assert!((39..=41).contains(&passed.as_secs()), "{passed:?}");
     // Across a change of primary nobody knows better than the clocks.
     quorum.down(3_600);
-    quorum.apply(Command::Noop);
+    quorum.apply(Command::Quorum(QuorumCommand::Noop));
     assert!((3_600..=3_650).contains(&quorum.state.time.since(time).as_secs()));
 }
 
@@ -321,11 +321,11 @@ fn a_step_of_the_clocks_moves_no_timer() {
 #[test]
 fn small_differences_are_no_steps() {
     let mut quorum = Quorum::new();
-    quorum.apply(Command::Noop);
+    quorum.apply(Command::Quorum(QuorumCommand::Noop));
     for (off, ahead) in [(2_000, 0), (-2_000, 4_000 - SECOND), (0, 0)] {
         quorum.off = off;
         quorum.now += SECOND;
-        quorum.apply(Command::Noop);
+        quorum.apply(Command::Quorum(QuorumCommand::Noop));
         assert_eq!(quorum.state.wall().since(quorum.wall()), Duration::from_millis(ahead), "{off}");
     }
     assert_eq!((quorum.state.stepped, quorum.state.clock_offset_ms), (None, 0));

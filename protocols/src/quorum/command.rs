@@ -5,15 +5,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::claims::{Claim, ClaimSelector};
-use super::uses::Uses;
 use crate::approval::Approval;
 use crate::ids::{Attempt, JobId, LeaseId, ManifestHash, Millis, Nonce, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use crate::job::compute::Resources;
 use crate::job::record::RunState;
 use crate::job::spec::{JobSpec, Kind};
 use crate::job::store::{ColumnRecord, Grant};
+use crate::job::transition::RunCommand;
 use crate::piece::message::Receipt;
+use crate::quorum::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
+use crate::quorum::objects::claims::{Claim, ClaimSelector};
+use crate::quorum::objects::uses::Uses;
 use crate::task::message::{Report, ReportRefusal};
 use crate::task::record::{Output, TaskAttempt, WorkerRecord};
 use crate::trigger::condition::Observation;
@@ -46,89 +48,113 @@ pub struct BatchReply {
     pub replies: Vec<Result<CommandReply, Rejection>>,
 }
 
+/// A change of the state, by the part of it that owns the change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
+    Quorum(QuorumCommand),
+    Job(JobId, JobCommand),
+    Store(JobId, StoreCommand),
+    Task(TaskCommand),
+    Object(ManifestHash, ObjectCommand),
+    /// Without a job of its own: two of them act on many triggers at once.
+    Trigger(TriggerCommand),
+}
+
+/// On the quorum as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum QuorumCommand {
     /// Changes nothing: measures a commit.
     Noop,
-    /// Create a job. The sender becomes its owner and first worker. Repeating it is the same job; another spec under
+    /// Primary: it has waited, by its monotonic clock, for the earliest timer of the state (`Duty::Wake`). Quorum time
+    /// becomes `until`, if that still is the earliest timer.
+    Elapsed { until: Millis },
+    /// Primary: these peers promised to replace a member when needed. Whole promises, so that every later primary can
+    /// use, prolong and return them.
+    SetStandbys { standbys: Vec<Approval> },
+    /// Primary: every member can apply this level; from here on it may be proposed.
+    RaiseLevel { level: u16 },
+}
+
+/// On a job of any kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobCommand {
+    /// Create the job. The sender becomes its owner and first worker. Repeating it is the same job; another spec under
     /// the same id is a conflict.
     Submit {
-        job: JobId,
         spec: JobSpec,
     },
+    Cancel,
+    Pause,
+    Resume,
+    /// Tasks that were given up or parked begin anew.
+    Retry,
+    Resolve {
+        resolution: Resolution,
+    },
+    /// Changes what may be changed while the job lives; `None` leaves it. Attempts that run keep what they have.
+    Update {
+        priority: Option<u8>,
+        parallelism: Option<u32>,
+        resources: Option<Resources>,
+    },
+}
+
+/// On a run that stores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StoreCommand {
     /// Primary: holders were won. They fill open columns in order; the rest become spares. `exhausted`: fewer than
     /// wanted, and whoever may come was asked, so that the uploader does not wait for more.
-    AddHolders {
-        job: JobId,
-        grants: Vec<Grant>,
-        exhausted: bool,
-    },
+    AddHolders { grants: Vec<Grant>, exhausted: bool },
     /// A (new) node feeds the run. Replies with the run, so that only what is missing is sent.
-    Attach {
-        job: JobId,
-    },
+    Attach,
     /// Worker: these segments were cut, with these piece hashes, and these columns' pieces of them are synced.
-    Progress {
-        job: JobId,
-        worker_attempt: Attempt,
-        segments: Vec<SegmentProgress>,
-    },
+    Progress { upload_attempt: Attempt, segments: Vec<SegmentProgress> },
     /// Worker: the column's holder refuses, stalls or died. A spare takes its place under a new attempt.
-    ColumnFailed {
-        job: JobId,
-        worker_attempt: Attempt,
-        column: PieceIndex,
-        attempt: Attempt,
-        reason: String,
-    },
+    ColumnFailed { upload_attempt: Attempt, column: PieceIndex, attempt: Attempt, reason: String },
     /// Worker: everything is stored. `manifest` is the encoded manifest. Columns without a receipt are owed a repair,
     /// and then `degraded` must be set.
-    CommitObject {
-        job: JobId,
-        worker_attempt: Attempt,
-        manifest: Bytes,
-        receipts: Vec<Receipt>,
-        degraded: bool,
-    },
+    Commit { upload_attempt: Attempt, manifest: Bytes, receipts: Vec<Receipt>, degraded: bool },
     /// Worker or primary: the run cannot go on.
-    FailRun {
-        job: JobId,
-        worker_attempt: Option<Attempt>,
-        reason: String,
-    },
-    Cancel {
-        job: JobId,
-    },
-    /// Primary: nobody fed the run for `STORE_IDLE_MAX`, by its own monotonic clock. `fed` is the duty's count: a run
-    /// that was fed since then lives on.
-    Abandon {
-        job: JobId,
-        fed: u64,
-    },
-    /// Primary: the holder has confirmed the column of a committed object.
-    Confirmed {
-        manifest: ManifestHash,
-        column: PieceIndex,
-        attempt: Attempt,
-    },
+    Fail { upload_attempt: Option<Attempt>, reason: String },
+    /// Primary: nobody fed the run for `STORE_IDLE_MAX`, by its own monotonic clock. `upload_seq` is the duty's count:
+    /// a run that was fed since then lives on.
+    Abandon { upload_seq: u64 },
     /// Primary: the holder has let go (or can never answer again). Names the duty it answers, field by field.
-    Released {
-        job: JobId,
-        column: PieceIndex,
-        grant: Grant,
-        attempt: Attempt,
-    },
-    /// Give up claims on an object: the sender's own, or, for operators, those of others. With the last claim the
+    Released { column: PieceIndex, grant: Grant, attempt: Attempt },
+}
+
+/// On workers, and on the tasks that they run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TaskCommand {
+    /// Primary: this peer promised to run tasks, or promised anew. Attempts that it has go on, unless it lost its disk.
+    SetWorker { worker: WorkerRecord },
+    /// Primary: the lease has ended or is given back. Attempts under it are lost, and given to others.
+    LoseWorker { peer: PeerId, lease: LeaseId, reason: String },
+    /// Primary: the worker has had nothing to do for a while, and its lease goes back. Refused when it has something
+    /// now.
+    ReleaseWorker { peer: PeerId, lease: LeaseId },
+    /// Worker: about to begin tasks that must not begin twice. Each has its own answer.
+    Start { tasks: Vec<TaskAttempt> },
+    /// Worker: what became of attempts. Each has its own answer.
+    Report { reports: Vec<Report> },
+    /// Worker: the attempt's task can go on from here. `bytes` when the checkpoint's place is the record.
+    SaveCheckpoint { task: TaskAttempt, checkpoint: Output, bytes: Option<Bytes> },
+}
+
+/// On an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ObjectCommand {
+    /// Primary: the holder has confirmed the column of a committed object.
+    Confirmed { column: PieceIndex, attempt: Attempt },
+    /// Give up claims on the object: the sender's own, or, for operators, those of others. With the last claim the
     /// object is removed: its pieces are released and later deleted. Claims that are not there are given up already.
-    RemoveObject {
-        manifest: ManifestHash,
+    Remove {
         claims: ClaimSelector,
         /// Remove it even though live jobs of this quorum name it.
         force: bool,
     },
     /// Primary: the column is damaged, or its holder is gone. It is owed a repair from now on, whoever leads.
     OweRepair {
-        manifest: ManifestHash,
         column: PieceIndex,
         /// Of the holder that failed; a column that was rebuilt since is left alone.
         attempt: Attempt,
@@ -136,91 +162,16 @@ pub enum Command {
     },
     /// Primary: `grant` rebuilds the column. `attempt` is the newest attempt of the column as the primary saw it
     /// (`ObjectRecord::newest`); the rebuild gets the next one. The old holder stays readable until `FinishRepair`.
-    StartRepair {
-        manifest: ManifestHash,
-        column: PieceIndex,
-        attempt: Attempt,
-        grant: Grant,
-        reason: String,
-    },
+    StartRepair { column: PieceIndex, attempt: Attempt, grant: Grant, reason: String },
     /// Primary: the column was rebuilt; the receipt is the new holder's.
-    FinishRepair {
-        manifest: ManifestHash,
-        column: PieceIndex,
-        receipt: Receipt,
-    },
+    FinishRepair { column: PieceIndex, receipt: Receipt },
     /// Primary: the rebuild under `attempt` failed; the column is owed again.
-    FailRepair {
-        manifest: ManifestHash,
-        column: PieceIndex,
-        attempt: Attempt,
-        reason: String,
-    },
-    /// Primary: these peers promised to replace a member when needed. Whole promises, so that every later primary can
-    /// use, prolong and return them.
-    SetStandbys {
-        standbys: Vec<Approval>,
-    },
-    /// Primary: every member can apply this level; from here on it may be proposed.
-    RaiseLevel {
-        level: u16,
-    },
-    /// Primary: this peer promised to run tasks, or promised anew. Attempts that it has go on, unless it lost its disk.
-    SetWorker {
-        worker: WorkerRecord,
-    },
-    /// Primary: the lease has ended or is given back. Attempts under it are lost, and given to others.
-    LoseWorker {
-        peer: PeerId,
-        lease: LeaseId,
-        reason: String,
-    },
-    /// Worker: about to begin tasks that must not begin twice. Each has its own answer.
-    Start {
-        tasks: Vec<TaskAttempt>,
-    },
-    /// Worker: what became of attempts. Each has its own answer.
-    Report {
-        reports: Vec<Report>,
-    },
-    /// Worker: the attempt's task can go on from here. `bytes` when the checkpoint's place is the record.
-    SaveCheckpoint {
-        task: TaskAttempt,
-        checkpoint: Output,
-        bytes: Option<Bytes>,
-    },
-    /// Primary: it has waited, by its monotonic clock, for the earliest timer of the state (`Duty::Wake`). Quorum time
-    /// becomes `until`, if that still is the earliest timer.
-    Elapsed {
-        until: Millis,
-    },
-    Pause {
-        job: JobId,
-    },
-    Resume {
-        job: JobId,
-    },
-    /// Tasks that were given up or parked begin anew.
-    Retry {
-        job: JobId,
-    },
-    Resolve {
-        job: JobId,
-        resolution: Resolution,
-    },
-    /// Changes what may be changed while the job lives; `None` leaves it. Attempts that run keep what they have.
-    Update {
-        job: JobId,
-        priority: Option<u8>,
-        parallelism: Option<u32>,
-        resources: Option<Resources>,
-    },
-    /// Primary: the worker has had nothing to do for a while, and its lease goes back. Refused when it has something
-    /// now.
-    ReleaseWorker {
-        peer: PeerId,
-        lease: LeaseId,
-    },
+    FailRepair { column: PieceIndex, attempt: Attempt, reason: String },
+}
+
+/// On triggers, and on events that fire them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TriggerCommand {
     /// Primary: triggers are due by its clock. Each span moves one trigger on, or changes nothing if the record has
     /// moved since it was made.
     Due {
@@ -249,14 +200,139 @@ pub enum Command {
         lost: u64,
         deliveries: Vec<Delivery>,
     },
-    /// Primary: it looked at the source of a condition.
+    /// Primary: it probed the source of a condition.
     Observe {
         job: JobId,
         observation: Observation,
     },
 }
 
-/// How a person decides about a run that waits for one. To try again, see `Command::Retry`.
+impl Command {
+    /// The state level that a quorum must have reached before this may be proposed. Exhaustive, group by group: a
+    /// member that does not know a command must never meet it.
+    pub const fn level(&self) -> u16 {
+        match self {
+            Self::Quorum(command) => command.level(),
+            Self::Job(_, command) => command.level(),
+            Self::Store(_, command) => command.level(),
+            Self::Task(command) => command.level(),
+            Self::Object(_, command) => command.level(),
+            Self::Trigger(command) => command.level(),
+        }
+    }
+
+    /// What the command is to the run that it acts on; `None` for those that act on none.
+    pub const fn run_command(&self) -> Option<RunCommand> {
+        Some(match self {
+            Self::Job(_, command) => match command {
+                JobCommand::Submit { .. } => return None,
+                JobCommand::Cancel => RunCommand::Cancel,
+                JobCommand::Pause => RunCommand::Pause,
+                JobCommand::Resume => RunCommand::Resume,
+                JobCommand::Retry => RunCommand::Retry,
+                JobCommand::Resolve { .. } => RunCommand::Resolve,
+                JobCommand::Update { .. } => RunCommand::Update,
+            },
+            Self::Store(_, command) => match command {
+                StoreCommand::AddHolders { .. } => RunCommand::AddHolders,
+                StoreCommand::Attach => RunCommand::Attach,
+                StoreCommand::Progress { .. } => RunCommand::Progress,
+                StoreCommand::ColumnFailed { .. } => RunCommand::ColumnFailed,
+                StoreCommand::Commit { .. } => RunCommand::CommitObject,
+                StoreCommand::Fail { .. } => RunCommand::FailRun,
+                StoreCommand::Abandon { .. } => RunCommand::Abandon,
+                StoreCommand::Released { .. } => RunCommand::Released,
+            },
+            Self::Trigger(command) => match command {
+                TriggerCommand::Fire { .. } => RunCommand::Fire,
+                TriggerCommand::Suspend { .. } => RunCommand::Suspend,
+                TriggerCommand::Unsuspend { .. } => RunCommand::Unsuspend,
+                TriggerCommand::Due { .. } | TriggerCommand::Deliver { .. } | TriggerCommand::Observe { .. } => {
+                    return None;
+                }
+            },
+            Self::Quorum(_) | Self::Task(_) | Self::Object(..) => return None,
+        })
+    }
+}
+
+impl QuorumCommand {
+    pub const fn level(&self) -> u16 {
+        match self {
+            Self::Noop | Self::Elapsed { .. } | Self::SetStandbys { .. } | Self::RaiseLevel { .. } => LEVEL_FIRST,
+        }
+    }
+}
+
+impl JobCommand {
+    pub const fn level(&self) -> u16 {
+        match self {
+            Self::Submit { spec } => match spec {
+                JobSpec::Store(_) | JobSpec::Compute(_) => LEVEL_FIRST,
+                JobSpec::Triggered(_) => LEVEL_TRIGGERS,
+            },
+            Self::Cancel | Self::Pause | Self::Resume | Self::Retry | Self::Resolve { .. } | Self::Update { .. } => {
+                LEVEL_FIRST
+            }
+        }
+    }
+}
+
+impl StoreCommand {
+    pub const fn level(&self) -> u16 {
+        match self {
+            Self::AddHolders { .. }
+            | Self::Attach
+            | Self::Progress { .. }
+            | Self::ColumnFailed { .. }
+            | Self::Commit { .. }
+            | Self::Fail { .. }
+            | Self::Abandon { .. }
+            | Self::Released { .. } => LEVEL_FIRST,
+        }
+    }
+}
+
+impl TaskCommand {
+    pub const fn level(&self) -> u16 {
+        match self {
+            Self::SetWorker { .. }
+            | Self::LoseWorker { .. }
+            | Self::ReleaseWorker { .. }
+            | Self::Start { .. }
+            | Self::Report { .. }
+            | Self::SaveCheckpoint { .. } => LEVEL_FIRST,
+        }
+    }
+}
+
+impl ObjectCommand {
+    pub const fn level(&self) -> u16 {
+        match self {
+            Self::Confirmed { .. }
+            | Self::Remove { .. }
+            | Self::OweRepair { .. }
+            | Self::StartRepair { .. }
+            | Self::FinishRepair { .. }
+            | Self::FailRepair { .. } => LEVEL_FIRST,
+        }
+    }
+}
+
+impl TriggerCommand {
+    pub const fn level(&self) -> u16 {
+        match self {
+            Self::Due { .. }
+            | Self::Fire { .. }
+            | Self::Suspend { .. }
+            | Self::Unsuspend { .. }
+            | Self::Deliver { .. }
+            | Self::Observe { .. } => LEVEL_TRIGGERS,
+        }
+    }
+}
+
+/// How a person decides about a run that waits for one. To try again, see [`JobCommand::Retry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Resolution {
     /// Take the tasks that were given up as done, with empty outputs.
@@ -310,7 +386,7 @@ pub enum CommandReply {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
-    pub worker_attempt: Attempt,
+    pub upload_attempt: Attempt,
     pub spec: JobSpec,
     pub columns: Vec<ColumnRecord>,
     pub segments: Vec<Vec<PieceHash>>,

@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use crate::object::limits::{MANIFEST_BYTES_MAX, NAME_BYTES_MAX};
+use crate::trigger::limits as trigger;
+
+pub use crate::membership::{VOTERS_DEFAULT, VOTERS_MAX, VOTERS_MIN};
 
 pub const RAFT_PROTOCOL: &str = "/quorate/raft/1";
 
@@ -31,11 +34,6 @@ pub const RAFT_DEADLINE_MAX: Duration = Duration::from_secs(15);
 /// pre-vote keeps candidates away from a primary that a majority hears, and reads ask a majority. So it is as short as
 /// openraft takes it, and costs no failover.
 pub const VOTER_LEASE: Duration = Duration::from_millis(2);
-
-/// Voters of a quorum.
-pub const VOTERS_MIN: usize = 3;
-pub const VOTERS_MAX: usize = 7;
-pub const VOTERS_DEFAULT: usize = 3;
 
 /// Standbys that a quorum tries to keep.
 pub const STANDBYS: usize = 2;
@@ -103,5 +101,24 @@ pub const HASH_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The newest state level this build proposes and applies. 1: first. 2: triggers.
 pub const LEVEL: u16 = LEVEL_TRIGGERS;
 
+/// What every quorum begins with.
+pub const LEVEL_FIRST: u16 = 1;
+
 /// The level of triggers.
 pub const LEVEL_TRIGGERS: u16 = 2;
+
+// A batch of reports is one command.
+const _: () = assert!(crate::task::limits::REPORT_BYTES_MAX < COMMAND_BYTES_MAX);
+
+// A trigger's record must fit one chunk of a snapshot: its specification, what waits, and some 25 bytes per id, 32 per
+// run and 64 per row.
+const _: () = assert!(
+    crate::job::limits::SPEC_BYTES_MAX
+        + trigger::WAITING_BYTES_MAX
+        + trigger::EVENT_DATA_BYTES_MAX
+        + 25 * trigger::SEEN_PER_TRIGGER_MAX
+        + (32 + 64) * trigger::RUNS_LIVE_MAX
+        + 64 * (trigger::FIRES_KEPT_MAX + trigger::QUEUE_MAX as usize)
+        + 64 * 1024
+        < SNAPSHOT_CHUNK_BYTES
+);

@@ -8,44 +8,42 @@
 //! Raft itself is openraft's; its messages travel over `/quorate/raft/1` in [`message::RaftMessage`].
 
 mod apply;
-pub mod claims;
+pub mod authority;
 pub mod clock;
 #[cfg(test)]
 mod clock_tests;
 pub mod command;
 mod duties;
 mod invariants;
+mod jobs;
 pub mod level;
 pub mod limits;
-pub mod membership;
 pub mod message;
-pub mod object;
-mod pace;
+mod objects;
 mod queries;
-mod schedule;
 pub mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 pub mod state;
 mod steps;
-mod timers;
-mod triggers;
-pub mod uses;
-mod work;
-
-pub use claims::{Claim, ClaimSelector, Claims};
-pub use command::{Batch, BatchReply, Command, CommandReply, Rejection};
-pub use membership::Voters;
-pub use message::{RaftAnswer, RaftMessage};
-pub use object::{ObjectRecord, ObjectState};
-pub use snapshot::SnapshotError;
-pub use state::{Duty, Event, QuorumState};
-pub use uses::{ObjectUse, Part, Uses};
-pub use work::Errands;
-
+mod tasks;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod trigger_model;
-#[cfg(test)]
-mod trigger_tests;
-#[cfg(test)]
-mod work_tests;
+mod triggers;
+
+pub use crate::membership::Voters;
+pub use authority::{Author, Authorship, Forbidden};
+pub use command::{
+    Batch, BatchReply, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, Rejection, StoreCommand,
+    TaskCommand, TriggerCommand,
+};
+pub use jobs::JobBook;
+pub use message::{RaftAnswer, RaftMessage};
+pub use objects::Catalog;
+pub use objects::claims::{self, Claim, ClaimSelector, Claims};
+pub use objects::record::{self as object, ObjectRecord, ObjectState};
+pub use objects::uses::{self, ObjectUse, Part, Uses};
+pub use snapshot::{SnapshotError, SnapshotView};
+pub use state::{Duty, Event, QuorumState};
+pub use tasks::{TaskPool, WorkerInstructions};
+pub use triggers::Triggers;

@@ -1,20 +1,19 @@
 //! Reading the state.
 
-use std::ops::Bound;
 use std::time::Duration;
 
-use super::object::ObjectRecord;
-use super::state::QuorumState;
-use crate::ids::{JobId, ManifestHash, StepIndex, TaskIndex};
+use crate::ids::{JobId, ManifestHash, StepIndex};
 use crate::job::limits::{PAGE_BYTES_MAX, PAGE_MAX};
 use crate::job::message::{ObjectView, Query, QueryAnswer};
 use crate::job::record::{JobRecord, Run};
 use crate::job::spec::JobSpec;
 use crate::job::store::{ColumnRecord, StoreRun};
+use crate::quorum::objects::record::ObjectRecord;
+use crate::quorum::state::QuorumState;
 use crate::task::limits::WORKERS_MAX;
-use crate::task::message::Given;
+use crate::task::message::OutputRef;
 use crate::task::record::{TaskRecord, TaskState};
-use crate::task::table::Blob;
+use crate::task::table::{Blob, Tasks};
 use crate::trigger::spec::TriggeredSpec;
 use crate::wire;
 
@@ -36,31 +35,26 @@ impl QuorumState {
             Query::Job { job } => known(self.jobs.get(job).map(|record| QueryAnswer::Job(Box::new(whole(record))))),
             Query::History { job } => known(self.jobs.get(job).map(|job| QueryAnswer::History(job.history.clone()))),
             Query::Jobs { after, limit } => {
-                let rows = self.jobs.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+                let rows = self.jobs.after(after.as_ref());
                 QueryAnswer::Jobs(page(rows.map(|(_, record)| listed(record)), *limit))
             }
             Query::Object { manifest } => known(self.objects.get(manifest).map(|record| {
-                let bytes = self.manifests.get(manifest).map(|bytes| bytes.to_vec()).unwrap_or_default();
+                let bytes = self.objects.manifest(manifest).map(|bytes| bytes.to_vec()).unwrap_or_default();
                 QueryAnswer::Object(Box::new(view(*manifest, record, bytes)))
             })),
             Query::Objects { after, limit } => {
-                let rows = self.objects.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded));
+                let rows = self.objects.after(after.as_ref());
                 QueryAnswer::Objects(page(rows.map(|(hash, record)| view(*hash, record, Vec::new())), *limit))
             }
             Query::Why { job } => known(self.why(*job).map(QueryAnswer::Why)),
             Query::Tasks { job, step, from, limit } => known(self.tasks_of(*job, *step).map(|tasks| {
-                let rows = tasks.iter().enumerate().skip(from.0 as usize);
-                QueryAnswer::Tasks(page(
-                    rows.map(|(task, record)| (TaskIndex(task as u32), self.shown(record))),
-                    *limit,
-                ))
+                let rows = tasks.into_iter().flat_map(|tasks| tasks.iter_from(*from));
+                QueryAnswer::Tasks(page(rows.map(|(task, record)| (task, self.shown(record))), *limit))
             })),
-            Query::Outputs { job, step, from, limit } => known(self.tables.get(job).map(|table| {
-                let rows = table.tasks(*step).iter().enumerate().skip(from.0 as usize);
-                let rows = rows.filter_map(|(task, record)| {
-                    let task = TaskIndex(task as u32);
+            Query::Outputs { job, step, from, limit } => known(self.tasks.table(job).map(|table| {
+                let rows = table.tasks(*step).iter_from(*from).filter_map(|(task, record)| {
                     let bytes = table.blob((*step, task, Blob::Output)).cloned();
-                    Some(Given { task, output: *record.output()?, bytes })
+                    Some(OutputRef { task, output: *record.output()?, bytes })
                 });
                 QueryAnswer::Outputs(page(rows, *limit))
             })),
@@ -69,20 +63,20 @@ impl QuorumState {
                 QueryAnswer::Fires(page(rows.cloned(), *limit))
             })),
             Query::Listening { emitter } => QueryAnswer::Listening {
-                known: self.emitters.get(emitter).map(|emitter| emitter.sequence),
+                known: self.triggers.emitters().get(emitter).map(|emitter| emitter.sequence),
                 names: self.event_names().map(str::to_owned).collect(),
             },
             Query::Uses { object } => QueryAnswer::Uses(self.uses_of(*object)),
-            Query::Workers => QueryAnswer::Workers(self.workers.values().take(WORKERS_MAX).cloned().collect()),
+            Query::Workers => QueryAnswer::Workers(self.tasks.workers().values().take(WORKERS_MAX).cloned().collect()),
         })
     }
 }
 
 impl QuorumState {
     /// Tasks of a step of a job that computes: none, when they are not kept any more.
-    fn tasks_of(&self, job: JobId, step: StepIndex) -> Option<&[TaskRecord]> {
+    fn tasks_of(&self, job: JobId, step: StepIndex) -> Option<Option<&Tasks>> {
         self.jobs.get(&job)?.compute()?;
-        Some(self.tables.get(&job).map(|table| table.tasks(step)).unwrap_or_default())
+        Some(self.tasks.table(&job).map(|table| table.tasks(step)))
     }
 
     /// A task with its times as the clocks say them.
@@ -105,7 +99,7 @@ impl QuorumState {
         {
             text.push_str(&format!("; {}", step.explain()));
         }
-        if self.index.work.is_queued(job) {
+        if self.tasks.is_queued(job) {
             let reasons = self.why_not(job);
             if reasons.is_empty() {
                 text.push_str("; the quorum has no workers yet");
@@ -146,15 +140,15 @@ fn whole(record: &JobRecord) -> JobRecord {
 fn listed(record: &JobRecord) -> JobRecord {
     let run = match &record.run {
         Run::Store(run) => Run::Store(Box::new(StoreRun {
-            worker_attempt: run.worker_attempt,
+            upload_attempt: run.upload_attempt,
             columns: run.columns.iter().map(|column| ColumnRecord { stored: Vec::new(), ..*column }).collect(),
             spares: run.spares.clone(),
             failed: run.failed.clone(),
             releasing: run.releasing.clone(),
             manifest: run.manifest,
             degraded: run.degraded,
-            fed: run.fed,
-            ..StoreRun::new(run.worker, 0, run.fed_at)
+            upload_seq: run.upload_seq,
+            ..StoreRun::new(run.uploader, 0, run.upload_seen_at)
         })),
         Run::Compute(run) => Run::Compute(run.clone()),
         Run::Trigger(run) => Run::Trigger(Box::new(run.outline())),

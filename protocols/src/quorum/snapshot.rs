@@ -15,13 +15,17 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::clock::ClockStep;
+use super::jobs::JobBook;
 use super::limits::SNAPSHOT_CHUNK_BYTES;
-use super::object::ObjectRecord;
-use super::pace::Paces;
+use super::objects::Catalog;
+use super::objects::record::ObjectRecord;
 use super::state::QuorumState;
+use super::tasks::{PrefetchWindows, TaskPool, TaskRows};
+use super::triggers::Triggers;
 use crate::approval::Approval;
 use crate::ids::{Digest, JobId, ManifestHash, Millis, PeerId, QuorumId, StepIndex};
 use crate::job::record::JobRecord;
+use crate::shared_map::SharedMap;
 use crate::task::limits::{COPIES_MAX, PAGE_TASKS};
 use crate::task::record::{Stopping, TaskAttempt, TaskRecord, WorkerRecord};
 use crate::task::table::{BlobKey, TaskTable};
@@ -51,13 +55,13 @@ pub enum SnapshotError {
     Invariant { what: String },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Head {
     quorum: QuorumId,
     time: Millis,
     clock_offset_ms: i64,
     stepped: Option<ClockStep>,
-    led: Millis,
+    led_time: Millis,
     level: u16,
     standbys: Vec<Approval>,
     rolling: Digest,
@@ -69,7 +73,7 @@ struct Head {
     blobs: u64,
     workers: u64,
     stopping: u64,
-    paces: Paces,
+    prefetch_windows: PrefetchWindows,
     emitters: u64,
 }
 
@@ -103,29 +107,34 @@ impl Record for Chunk {
     const VERSION: u8 = 2;
 }
 
-impl QuorumState {
+/// A state as it was at one entry, ready to be encoded. It shares its rows with the state, which goes on: taking one
+/// costs a few references, encoding it takes its time elsewhere.
+#[derive(Clone, Debug)]
+pub struct SnapshotView {
+    head: Head,
+    jobs: SharedMap<JobId, JobRecord>,
+    objects: SharedMap<ManifestHash, ObjectRecord>,
+    manifests: SharedMap<ManifestHash, Bytes>,
+    tasks: TaskRows,
+    emitters: BTreeMap<PeerId, Emitter>,
+}
+
+impl SnapshotView {
+    /// The digest over every entry that was applied.
+    pub fn rolling(&self) -> Digest {
+        self.head.rolling
+    }
+
     /// The head first, then jobs, objects, manifests, tasks, outputs, workers, stopped attempts and emitters in order
     /// of their keys. Equal states have equal chunks.
-    pub fn encode_snapshot(&self) -> Vec<(Digest, Bytes)> {
+    pub fn encode(&self) -> Vec<(Digest, Bytes)> {
+        let TaskRows { tables, workers, stopping, pass, prefetch_windows } = &self.tasks;
         let head = Head {
-            quorum: self.quorum,
-            time: self.time,
-            clock_offset_ms: self.clock_offset_ms,
-            stepped: self.stepped,
-            led: self.led,
-            level: self.level,
-            standbys: self.standbys.clone(),
-            rolling: self.rolling,
-            jobs: self.jobs.len() as u64,
-            objects: self.objects.len() as u64,
-            manifests: self.manifests.len() as u64,
-            pass: self.pass,
             task_pages: self.task_pages().count() as u64,
-            blobs: self.tables.values().map(|table| table.blobs.len() as u64).sum(),
-            workers: self.workers.len() as u64,
-            stopping: self.stopping.len() as u64,
-            paces: self.paces.clone(),
-            emitters: self.emitters.len() as u64,
+            blobs: tables.iter().map(|(_, rows)| rows.blobs.len() as u64).sum(),
+            pass: *pass,
+            prefetch_windows: prefetch_windows.clone(),
+            ..self.head.clone()
         };
         let mut chunks = vec![wire::encode_record(&Chunk::Head(head))];
         write_section(&mut chunks, JOBS, self.jobs.iter().map(|(job, record)| (&job.local[..], wire::encode(record))));
@@ -135,13 +144,12 @@ impl QuorumState {
         write_section(&mut chunks, MANIFESTS, manifests);
         let pages: Vec<_> = self.task_pages().map(|row| (scatter(&row.0), wire::encode(&row))).collect();
         write_section(&mut chunks, TASKS, pages.iter().map(|(key, row)| (&key[..], row.clone())));
-        let blobs =
-            self.tables.iter().flat_map(|(job, table)| table.blobs.iter().map(|(key, bytes)| ((*job, *key), bytes)));
+        let blobs = tables.iter().flat_map(|(job, rows)| rows.blobs.iter().map(|(key, bytes)| ((*job, *key), bytes)));
         let blobs: Vec<_> = blobs.map(|row| (scatter(&row.0), wire::encode(&row))).collect();
         write_section(&mut chunks, BLOBS, blobs.iter().map(|(key, row)| (&key[..], row.clone())));
-        let workers = self.workers.iter().map(|(peer, worker)| (&peer.0[..], wire::encode(worker)));
+        let workers = workers.iter().map(|(peer, worker)| (&peer.0[..], wire::encode(worker)));
         write_section(&mut chunks, WORKERS, workers);
-        let stopping = self.stopping.iter().map(|row| (&row.0.id.job.local[..], wire::encode(&row)));
+        let stopping = stopping.iter().map(|row| (&row.0.id.job.local[..], wire::encode(&row)));
         write_section(&mut chunks, STOPPING, stopping);
         let emitters = self.emitters.iter().map(|row| (&row.0.0[..], wire::encode(&row)));
         write_section(&mut chunks, EMITTERS, emitters);
@@ -149,20 +157,53 @@ impl QuorumState {
     }
 
     fn task_pages(&self) -> impl Iterator<Item = (PageKey, &[TaskRecord])> + '_ {
-        self.tables.iter().flat_map(|(job, table)| {
-            table.steps().flat_map(move |step| {
-                let pages = table.tasks(step).chunks(PAGE_TASKS).enumerate();
-                pages.map(move |(page, tasks)| ((*job, step, (page * PAGE_TASKS) as u32), tasks))
-            })
+        self.tasks.tables.iter().flat_map(|(job, rows)| {
+            rows.steps.iter().flat_map(|(step, tasks)| tasks.pages().map(|(first, page)| ((*job, *step, first), page)))
         })
+    }
+}
+
+impl QuorumState {
+    /// The state as it is now, for a snapshot.
+    pub fn snapshot_view(&self) -> SnapshotView {
+        let tasks = self.tasks.rows();
+        let head = Head {
+            quorum: self.quorum,
+            time: self.time,
+            clock_offset_ms: self.clock_offset_ms,
+            stepped: self.stepped,
+            led_time: self.led_time,
+            level: self.level,
+            standbys: self.standbys.clone(),
+            rolling: self.rolling,
+            jobs: self.jobs.len() as u64,
+            objects: self.objects.len() as u64,
+            manifests: self.objects.manifests().len() as u64,
+            workers: tasks.workers.len() as u64,
+            stopping: tasks.stopping.len() as u64,
+            emitters: self.triggers.emitters().len() as u64,
+            // Counted where it does not hold up the state.
+            ..Head::default()
+        };
+        SnapshotView {
+            head,
+            jobs: self.jobs.records().clone(),
+            objects: self.objects.records().clone(),
+            manifests: self.objects.manifests().clone(),
+            tasks,
+            emitters: self.triggers.emitters().clone(),
+        }
+    }
+
+    pub fn encode_snapshot(&self) -> Vec<(Digest, Bytes)> {
+        self.snapshot_view().encode()
     }
 
     /// Reads what `encode_snapshot` wrote, chunk by chunk in its order. The bytes may come from a damaged disk or a
     /// faulty member: whatever they are, the answer is a state that keeps every invariant, or an error.
     pub fn decode_snapshot<B: AsRef<[u8]>>(chunks: impl IntoIterator<Item = B>) -> Result<Self, SnapshotError> {
-        let mut state = Self::default();
         let mut head = None;
-        let (mut pages, mut blobs) = (BTreeMap::new(), BTreeMap::new());
+        let mut rows = Rows::default();
         for (chunk, bytes) in chunks.into_iter().enumerate() {
             let bytes = bytes.as_ref();
             if bytes.len() > SNAPSHOT_CHUNK_BYTES {
@@ -174,50 +215,86 @@ impl QuorumState {
             }
             match decoded {
                 Chunk::Head(found) => head = Some(found),
-                Chunk::Jobs(rows) => append(&mut state.jobs, rows.into_iter().map(|row| (row.job, row)), chunk)?,
-                Chunk::Objects(rows) => append(&mut state.objects, rows.into_iter(), chunk)?,
-                Chunk::Manifests(rows) => append(&mut state.manifests, rows.into_iter(), chunk)?,
-                Chunk::Tasks(rows) => append(&mut pages, rows.into_iter(), chunk)?,
-                Chunk::Blobs(rows) => append(&mut blobs, rows.into_iter(), chunk)?,
-                Chunk::Workers(rows) => {
-                    append(&mut state.workers, rows.into_iter().map(|row| (row.grant.holder.peer, row)), chunk)?;
-                }
-                Chunk::Stopping(rows) => append(&mut state.stopping, rows.into_iter(), chunk)?,
-                Chunk::Emitters(rows) => append(&mut state.emitters, rows.into_iter(), chunk)?,
+                decoded => rows.append(decoded).ok_or(SnapshotError::Order { chunk })?,
             }
         }
         let head = head.ok_or(SnapshotError::Head)?;
-        for (what, expected, found) in [
-            ("jobs", head.jobs, state.jobs.len()),
-            ("objects", head.objects, state.objects.len()),
-            ("manifests", head.manifests, state.manifests.len()),
-            ("pages of tasks", head.task_pages, pages.len()),
-            ("outputs", head.blobs, blobs.len()),
-            ("workers", head.workers, state.workers.len()),
-            ("stopping attempts", head.stopping, state.stopping.len()),
-            ("emitters", head.emitters, state.emitters.len()),
-        ] {
-            if expected != found as u64 {
-                return Err(SnapshotError::Count { what, expected, found: found as u64 });
-            }
-        }
-        (state.quorum, state.time, state.led, state.level) = (head.quorum, head.time, head.led, head.level);
-        (state.clock_offset_ms, state.stepped) = (head.clock_offset_ms, head.stepped);
-        (state.standbys, state.rolling, state.pass) = (head.standbys, head.rolling, head.pass);
-        state.paces = head.paces;
-        state.tables = read_tables(pages, blobs)?;
-        let odd = state.stopping.values().find(|stopping| stopping.resources.check().is_err());
+        rows.check_counts(&head)?;
+        let odd = rows.stopping.values().find(|stopping| stopping.resources.check().is_err());
         if odd.is_some() {
             return Err(SnapshotError::Invariant { what: "a stopped attempt takes an impossible share".to_owned() });
         }
+        let tables = read_tables(rows.pages, rows.blobs)?;
+        let mut state = Self {
+            quorum: head.quorum,
+            time: head.time,
+            clock_offset_ms: head.clock_offset_ms,
+            stepped: head.stepped,
+            led_time: head.led_time,
+            level: head.level,
+            standbys: head.standbys,
+            rolling: head.rolling,
+            jobs: JobBook::from_records(rows.jobs),
+            objects: Catalog::from_rows(rows.objects, rows.manifests),
+            tasks: TaskPool::from_parts(tables, rows.workers, rows.stopping, head.pass, head.prefetch_windows),
+            triggers: Triggers::from_emitters(rows.emitters),
+        };
         state.rebuild_index();
         state.check_invariants().map_err(|what| SnapshotError::Invariant { what })?;
-        for (hash, bytes) in &state.manifests {
+        for (hash, bytes) in state.objects.manifests().iter() {
             if hash.0 != *blake3::hash(bytes).as_bytes() {
                 return Err(SnapshotError::Invariant { what: format!("manifest {hash} has other bytes") });
             }
         }
         Ok(state)
+    }
+}
+
+/// What has been read of a snapshot.
+#[derive(Default)]
+struct Rows {
+    jobs: SharedMap<JobId, JobRecord>,
+    objects: SharedMap<ManifestHash, ObjectRecord>,
+    manifests: SharedMap<ManifestHash, Bytes>,
+    pages: BTreeMap<PageKey, Vec<TaskRecord>>,
+    blobs: BTreeMap<(JobId, BlobKey), Bytes>,
+    workers: BTreeMap<PeerId, WorkerRecord>,
+    stopping: SharedMap<TaskAttempt, Stopping>,
+    emitters: BTreeMap<PeerId, Emitter>,
+}
+
+impl Rows {
+    /// `None` when the rows are out of order.
+    fn append(&mut self, chunk: Chunk) -> Option<()> {
+        match chunk {
+            Chunk::Head(_) => None,
+            Chunk::Jobs(rows) => append_shared(&mut self.jobs, rows.into_iter().map(|row| (row.job, row))),
+            Chunk::Objects(rows) => append_shared(&mut self.objects, rows),
+            Chunk::Manifests(rows) => append_shared(&mut self.manifests, rows),
+            Chunk::Tasks(rows) => append(&mut self.pages, rows),
+            Chunk::Blobs(rows) => append(&mut self.blobs, rows),
+            Chunk::Workers(rows) => append(&mut self.workers, rows.into_iter().map(|row| (row.grant.holder.peer, row))),
+            Chunk::Stopping(rows) => append_shared(&mut self.stopping, rows),
+            Chunk::Emitters(rows) => append(&mut self.emitters, rows),
+        }
+    }
+
+    fn check_counts(&self, head: &Head) -> Result<(), SnapshotError> {
+        for (what, expected, found) in [
+            ("jobs", head.jobs, self.jobs.len()),
+            ("objects", head.objects, self.objects.len()),
+            ("manifests", head.manifests, self.manifests.len()),
+            ("pages of tasks", head.task_pages, self.pages.len()),
+            ("outputs", head.blobs, self.blobs.len()),
+            ("workers", head.workers, self.workers.len()),
+            ("stopping attempts", head.stopping, self.stopping.len()),
+            ("emitters", head.emitters, self.emitters.len()),
+        ] {
+            if expected != found as u64 {
+                return Err(SnapshotError::Count { what, expected, found: found as u64 });
+            }
+        }
+        Ok(())
     }
 }
 
@@ -244,7 +321,7 @@ fn read_tables(
     }
     let mut tables = BTreeMap::<JobId, TaskTable>::new();
     for ((job, step), records) in steps {
-        tables.entry(job).or_default().adopt(step, records);
+        tables.entry(job).or_default().adopt(step, records.into());
     }
     for ((job, key), bytes) in blobs {
         tables.get_mut(&job).ok_or_else(|| fault("an output belongs to no job"))?.keep_blob(key, bytes);
@@ -257,18 +334,27 @@ fn scatter<K: Serialize>(key: &K) -> [u8; 32] {
     *blake3::hash(&wire::encode(key)).as_bytes()
 }
 
-fn append<K: Ord, V>(
-    map: &mut BTreeMap<K, V>,
-    rows: impl Iterator<Item = (K, V)>,
-    chunk: usize,
-) -> Result<(), SnapshotError> {
+fn append<K: Ord, V>(map: &mut BTreeMap<K, V>, rows: impl IntoIterator<Item = (K, V)>) -> Option<()> {
     for (key, value) in rows {
         if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
-            return Err(SnapshotError::Order { chunk });
+            return None;
         }
         map.insert(key, value);
     }
-    Ok(())
+    Some(())
+}
+
+fn append_shared<K: Ord + Clone, V: Clone>(
+    map: &mut SharedMap<K, V>,
+    rows: impl IntoIterator<Item = (K, V)>,
+) -> Option<()> {
+    for (key, value) in rows {
+        if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
+            return None;
+        }
+        map.insert(key, value);
+    }
+    Some(())
 }
 
 fn write_section<'a>(chunks: &mut Vec<Vec<u8>>, section: u32, rows: impl Iterator<Item = (&'a [u8], Vec<u8>)>) {

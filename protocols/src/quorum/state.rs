@@ -1,39 +1,35 @@
-//! The state machine of a quorum: what is in it, and how one entry is applied.
+//! The state machine of a quorum: its frame, and how one entry is applied.
 //!
-//! [`QuorumState::apply`] is the only way in. It dispatches each command to `apply/` (one file per group of commands),
-//! takes time from the entry, and folds entry and replies into a rolling digest. [`QuorumState::duties`] (in
-//! `duties`) derives what the primary must bring about; [`QuorumState::answer`] (in `queries`) reads; `snapshot` turns
-//! the whole into chunks and back; `invariants` says what is always true.
+//! The state is four sub-states that keep their fields to themselves: jobs, objects, tasks and triggers, each in a
+//! folder with its commands, duties, invariants and part of a snapshot. The frame has what they share: time, level,
+//! standbys and the rolling digest. [`QuorumState::apply`] is the only way in: it takes time from the entry (`clock`),
+//! hands each command to the sub-state that owns it (`apply`), and folds entry and replies into the digest.
+//! [`QuorumState::duties`] derives what the primary must bring about, [`QuorumState::answer`] reads, `snapshot` turns
+//! the whole into chunks and back, `invariants` and `steps` say what is always true.
 //!
-//! Beside the state proper there is an index, derived from it and rebuilt when a snapshot is read: it makes duties,
-//! limits and retention cost what there is to do, not what there is.
+//! Beside its records each sub-state has an index, derived from them and rebuilt when a snapshot is read: it makes
+//! duties, limits and retention cost what there is to do, not what there is.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::clock::ClockStep;
 use super::command::{Batch, BatchReply};
-use super::limits::LEVEL;
-use super::object::{ObjectRecord, ObjectState};
-use super::pace::Paces;
-use super::triggers::TriggerIndex;
-use super::work::WorkIndex;
+use super::jobs::JobBook;
+use super::limits::{LEVEL, LEVEL_FIRST};
+use super::objects::Catalog;
+use super::tasks::TaskPool;
+use super::triggers::Triggers;
 use crate::approval::Approval;
 use crate::ids::{
-    Attempt, Digest, JobId, LeaseId, LogIndex, ManifestHash, Millis, PeerId, PieceHash, PieceIndex, QuorumId, StepIndex,
+    Attempt, Digest, JobId, LeaseId, LogIndex, ManifestHash, Millis, PeerId, PieceIndex, QuorumId, StepIndex,
 };
 use crate::job::compute::Resources;
-use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION};
-use crate::job::record::{JobRecord, RunState};
+use crate::job::record::RunState;
 use crate::job::spec::Kind;
-use crate::job::store::{ColumnState, Grant};
-use crate::task::limits::{ENDED_BYTES_MAX, ENDED_TASKS_MAX};
-use crate::task::record::{Stopping, TaskAttempt, TaskId, WorkerRecord};
-use crate::task::table::TaskTable;
-use crate::trigger::event::Emitter;
+use crate::job::store::Grant;
+use crate::task::record::TaskAttempt;
 use crate::trigger::record::FireRow;
 use crate::wire;
 
@@ -46,50 +42,18 @@ pub struct QuorumState {
     /// What the clocks say, less record time.
     pub clock_offset_ms: i64,
     pub stepped: Option<ClockStep>,
-    /// How long the quorum was led by a primary with a majority, by their monotonic clocks: what no wall clock that is
-    /// set makes pass, and no outage.
-    pub led: Millis,
+    /// Total time this quorum has had a primary with a majority, on the primaries' monotonic clocks. Clock changes and
+    /// outages do not advance it.
+    pub led_time: Millis,
     pub level: u16,
-    pub jobs: BTreeMap<JobId, JobRecord>,
-    pub objects: BTreeMap<ManifestHash, ObjectRecord>,
-    /// Encoded manifests of the live objects.
-    pub manifests: BTreeMap<ManifestHash, Bytes>,
-    /// Tasks of runs that compute, and outputs that are small.
-    pub tables: BTreeMap<JobId, TaskTable>,
-    /// Peers with a standing lease to run tasks.
-    pub workers: BTreeMap<PeerId, WorkerRecord>,
-    /// Attempts that must end where they run.
-    pub stopping: BTreeMap<TaskAttempt, Stopping>,
-    /// How far the jobs' turns have come: see `schedule`.
-    pub(super) pass: u64,
-    /// How quick programs are: see `pace`.
-    pub(super) paces: Paces,
-    /// Peers that send events, and how far the quorum has come with each.
-    pub emitters: BTreeMap<PeerId, Emitter>,
     /// Promises of peers that are ready to replace a member.
     pub standbys: Vec<Approval>,
     /// Digest over every applied entry: members that differ have diverged.
     pub rolling: Digest,
-    pub(super) index: Index,
-}
-
-/// What follows from the records, kept so that nobody has to look at all of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Index {
-    /// Jobs that run. Those that only wait to fire are in `triggers`.
-    pub(super) live: BTreeSet<JobId>,
-    /// Those of them that store: the primary has duties for each.
-    pub(super) storing: BTreeSet<JobId>,
-    /// Jobs, live or ended, with holders to be told to let go.
-    pub(super) releasing: BTreeSet<JobId>,
-    /// Ended jobs that nothing depends on any more, by their end: the first to be forgotten.
-    pub(super) ended: BTreeSet<(Millis, JobId)>,
-    /// Live objects with a column to confirm, to repair or under repair.
-    pub(super) tended: BTreeSet<ManifestHash>,
-    /// Bytes of piece hashes in live runs and manifests.
-    pub(super) hash_bytes: usize,
-    pub(super) work: WorkIndex,
-    pub(super) triggers: TriggerIndex,
+    pub jobs: JobBook,
+    pub objects: Catalog,
+    pub tasks: TaskPool,
+    pub triggers: Triggers,
 }
 
 /// What changed, for those who follow: the event stream, waiting clients, the primary's driver.
@@ -196,12 +160,12 @@ pub enum Duty {
         grant: Grant,
         attempt: Attempt,
     },
-    /// Nobody has fed the run since `since` (quorum time, for people). When `fed` has stood still for `STORE_IDLE_MAX`
-    /// by the primary's monotonic clock, it abandons the run; after `STORE_EMPTY_MAX` if the run is `empty`, with
-    /// nothing stored that could be gone on with.
+    /// Nobody has fed the run since `since` (quorum time, for people). When `upload_seq` has stood still for
+    /// `STORE_IDLE_MAX` by the primary's monotonic clock, it abandons the run; after `STORE_EMPTY_MAX` if the run is
+    /// `empty`, with nothing stored that could be gone on with.
     WatchIdle {
         job: JobId,
-        fed: u64,
+        upload_seq: u64,
         since: Millis,
         empty: bool,
     },
@@ -214,7 +178,7 @@ pub enum Duty {
         resources: Resources,
         slots: u32,
     },
-    /// The worker has attempts: see that it knows of them (`errands_of`, `assignment`), of those that must end and
+    /// The worker has attempts: see that it knows of them (`instructions_of`, `assignment`), of those that must end and
     /// of those to be shown. Hear its beats; renew its lease, or say that it is lost.
     Tend {
         worker: PeerId,
@@ -251,16 +215,11 @@ pub enum Duty {
 
 impl QuorumState {
     pub fn new(quorum: QuorumId) -> Self {
-        Self { quorum, level: 1, ..Self::default() }
+        Self { quorum, level: LEVEL_FIRST, ..Self::default() }
     }
 
     /// Applies one entry. Deterministic: the same entries give the same state, replies and events on every member.
     pub fn apply(&mut self, index: LogIndex, batch: &Batch) -> (BatchReply, Vec<Event>) {
-        self.apply_encoded(index, batch, &wire::encode(batch))
-    }
-
-    /// As `apply`, for callers that have the entry's bytes at hand (`encoded` is `wire::encode` of the batch).
-    pub fn apply_encoded(&mut self, index: LogIndex, batch: &Batch, encoded: &[u8]) -> (BatchReply, Vec<Event>) {
         let mut events = Vec::new();
         self.advance(batch, &mut events);
         let before = self.quiet_duties();
@@ -268,14 +227,13 @@ impl QuorumState {
             batch.commands.iter().map(|(by, command)| self.apply_command(*by, command, &mut events)).collect();
         self.serve_finished(&mut events);
         self.schedule(&mut events);
-        let halted = std::mem::take(&mut self.index.work.halted);
-        events.extend(halted.into_iter().map(|worker| Event::StopWanted { worker }));
+        self.tasks.report_halted(&mut events);
         self.forget_ended();
         if events.is_empty() && self.quiet_duties() != before {
             events.push(Event::DutiesChanged);
         }
         let reply = BatchReply { replies };
-        self.rolling = self.next_digest(index, encoded, &reply);
+        self.rolling = self.next_digest(index, &wire::encode(batch), &reply);
         (reply, events)
     }
 
@@ -291,7 +249,7 @@ impl QuorumState {
 
     /// Live jobs, ended jobs that are still remembered, objects.
     pub fn counts(&self) -> (u32, u32, u32) {
-        let live = self.index.live.len() + self.index.triggers.live.len();
+        let live = self.jobs.live_len() + self.triggers.live_len();
         (live as u32, (self.jobs.len() - live) as u32, self.objects.len() as u32)
     }
 
@@ -300,99 +258,11 @@ impl QuorumState {
         self.level <= LEVEL
     }
 
-    // ---- the index ----
-
-    /// Called after every change to a job.
-    pub(super) fn reindex_job(&mut self, job: JobId) {
-        let Some(record) = self.jobs.get(&job) else {
-            self.index.live.remove(&job);
-            self.index.storing.remove(&job);
-            self.index.releasing.remove(&job);
-            self.reindex_trigger(job);
-            self.reindex_work(job);
-            return;
-        };
-        let live = !record.state.is_final();
-        let defined = record.trigger().is_some();
-        let store = record.store().map(|(_, run)| run);
-        let releasing = store.is_some_and(|run| !run.releasing.is_empty());
-        let holds_object =
-            store.and_then(|run| run.manifest).and_then(|hash| self.objects.get(&hash)).is_some_and(|o| o.job == job);
-        let ended = record.finished_at.unwrap_or_default();
-        keep(&mut self.index.live, job, live && !defined);
-        keep(&mut self.index.storing, job, live && store.is_some());
-        keep(&mut self.index.releasing, job, releasing);
-        keep(&mut self.index.ended, (ended, job), !live && !releasing && !holds_object);
-        if defined {
-            self.reindex_trigger(job);
-        }
-        self.reindex_work(job);
-    }
-
-    /// Called after every change to an object.
-    pub(super) fn reindex_object(&mut self, manifest: ManifestHash) {
-        let tended = self.objects.get(&manifest).is_some_and(|object| {
-            let unconfirmed = object.columns.iter().any(|column| column.state != ColumnState::Confirmed);
-            object.state == ObjectState::Live && (unconfirmed || !object.owed.is_empty() || !object.repairs.is_empty())
-        });
-        keep(&mut self.index.tended, manifest, tended);
-    }
-
-    /// Builds the index from the records alone.
+    /// Builds every index from the records alone.
     pub(super) fn rebuild_index(&mut self) {
-        self.index = Index::default();
-        for (job, table) in &self.tables {
-            for (step, task, record) in table.all() {
-                let id = TaskId { job: *job, step, task };
-                for live in &record.live {
-                    let task = TaskAttempt { id, attempt: live.attempt };
-                    self.index.work.occupy(live.worker, task, live.taken());
-                }
-            }
-        }
-        for (task, stopping) in &self.stopping {
-            self.index.work.occupy(stopping.worker, *task, Some(&stopping.resources));
-        }
-        for job in self.jobs.keys().copied().collect::<Vec<_>>() {
-            self.reindex_job(job);
-        }
-        for manifest in self.objects.keys().copied().collect::<Vec<_>>() {
-            self.reindex_object(manifest);
-        }
-        let triggers = self.jobs.iter().filter_map(|(job, record)| Some((*job, record.trigger()?.1)));
-        self.index.triggers.seen =
-            triggers.flat_map(|(job, run)| run.seen.iter().map(move |(id, until)| (*until, job, *id))).collect();
-        let runs = self.jobs.values().filter_map(JobRecord::store).map(|(_, run)| hash_bytes(&run.segments));
-        self.index.hash_bytes = runs.chain(self.manifests.values().map(Bytes::len)).sum();
-    }
-
-    /// Forgets ended jobs past their number or their time. A job stays while its object lives, because slots of the
-    /// object's columns carry its id, and while it has holders to release.
-    fn forget_ended(&mut self) {
-        while let Some(&(ended, job)) = self.index.ended.first() {
-            let ended_work = self.index.work.ended;
-            let too_many = self.index.ended.len() > JOBS_ENDED_MAX
-                || ended_work.bytes > ENDED_BYTES_MAX
-                || ended_work.tasks > ENDED_TASKS_MAX;
-            if !too_many && self.wall().since(ended) < JOBS_ENDED_RETENTION {
-                break;
-            }
-            self.index.ended.pop_first();
-            self.jobs.remove(&job);
-            self.tables.remove(&job);
-            self.reindex_work(job);
-        }
-    }
-}
-
-pub(super) fn hash_bytes(segments: &[Vec<PieceHash>]) -> usize {
-    segments.iter().map(|pieces| pieces.len() * PieceHash::LEN).sum()
-}
-
-pub(super) fn keep<T: Ord>(set: &mut BTreeSet<T>, item: T, member: bool) {
-    if member {
-        set.insert(item);
-    } else {
-        set.remove(&item);
+        self.objects.rebuild_index();
+        self.tasks.rebuild_index();
+        self.triggers.rebuild_index(self.jobs.iter());
+        self.rebuild_job_index();
     }
 }

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use super::command::{Command, CommandReply, Rejection};
-use super::invariants::{Checked, ensure};
-use super::state::QuorumState;
 use crate::ids::JobId;
 use crate::job::record::JobRecord;
 use crate::job::store::Grant;
-use crate::job::transition::{RunCommand, targets};
+use crate::job::transition::targets;
+use crate::quorum::command::{Command, CommandReply, Rejection};
+use crate::quorum::invariants::{Checked, ensure};
+use crate::quorum::state::QuorumState;
 use crate::task::record::TaskState;
 use crate::trigger::record::{Due, Fired, TriggerRun};
 
@@ -64,7 +64,7 @@ fn alike(old: &JobRecord, new: &JobRecord) -> bool {
 impl QuorumState {
     /// Attempts only grow, and a task has one result.
     fn check_tasks_step(&self, after: &Self, job: JobId) -> Checked {
-        let (Some(old), Some(new)) = (self.tables.get(&job), after.tables.get(&job)) else { return Ok(()) };
+        let (Some(old), Some(new)) = (self.tasks.table(&job), after.tasks.table(&job)) else { return Ok(()) };
         for (step, task, old) in old.all() {
             let Some(new) = new.get(step, task) else { continue };
             ensure(new.newest >= old.newest, || format!("job {job}, task {task}: attempts ran backwards"))?;
@@ -77,22 +77,22 @@ impl QuorumState {
     /// The first thing that `command`, answered with `reply`, must not have done on the way from this state to `after`,
     /// in words.
     pub fn check_step(&self, after: &Self, command: &Command, reply: &Result<CommandReply, Rejection>) -> Checked {
-        ensure(after.time >= self.time && after.led >= self.led, || "time ran backwards".to_owned())?;
+        ensure(after.time >= self.time && after.led_time >= self.led_time, || "time ran backwards".to_owned())?;
         // Clocks that are set back change stamps and open instants again, whatever becomes of the command.
         let set_back = after.clock_offset_ms < self.clock_offset_ms;
         if let Err(rejection) = reply
             && !set_back
         {
             // A refusal changes nothing; only time goes on, and with it what is remembered of ended jobs.
-            let same = self.objects == after.objects && self.manifests == after.manifests;
-            let same = same && self.workers == after.workers && self.stopping == after.stopping;
-            let same = same && self.standbys == after.standbys && self.level == after.level;
-            let same = same && self.emitters == after.emitters;
+            let same = self.objects == after.objects && self.standbys == after.standbys && self.level == after.level;
+            let same = same && self.tasks.workers() == after.tasks.workers();
+            let same = same && self.tasks.stopping().eq(after.tasks.stopping());
+            let same = same && self.triggers.emitters() == after.triggers.emitters();
             let same =
                 same && after.jobs.iter().all(|(job, record)| self.jobs.get(job).is_some_and(|old| alike(old, record)));
             ensure(same, || format!("refused ({rejection}), and something changed"))?;
         }
-        for (job, old) in &self.jobs {
+        for (job, old) in self.jobs.iter() {
             let Some(new) = after.jobs.get(job) else { continue };
             let computes = old.compute().is_some();
             if let (Some((_, old)), Some((_, new))) = (old.trigger(), new.trigger()) {
@@ -101,14 +101,14 @@ impl QuorumState {
             if old.state != new.state && (computes || old.trigger().is_some()) {
                 ensure(!old.state.is_final(), || format!("job {job} was {} and is {}", old.state, new.state))?;
             } else if old.state != new.state {
-                let allowed = RunCommand::of(command).and_then(|by| targets(old.state, by)).unwrap_or_default();
+                let allowed = command.run_command().and_then(|by| targets(old.state, by)).unwrap_or_default();
                 ensure(allowed.contains(&new.state), || format!("job {job} went from {} to {}", old.state, new.state))?;
             }
             if computes {
                 self.check_tasks_step(after, *job)?;
             }
             let (Some((_, old)), Some((_, new))) = (old.store(), new.store()) else { continue };
-            let older = new.worker_attempt < old.worker_attempt || new.fed < old.fed;
+            let older = new.upload_attempt < old.upload_attempt || new.upload_seq < old.upload_seq;
             ensure(!older, || format!("job {job}: the worker's attempt or its signs of life went back"))?;
             for (old, new) in old.columns.iter().zip(&new.columns) {
                 let changed = new.grant.is_some() && new.grant != old.grant;
@@ -116,7 +116,7 @@ impl QuorumState {
                 ensure(fenced, || format!("job {job}: {old:?} became {new:?}"))?;
             }
         }
-        for (hash, old) in &self.objects {
+        for (hash, old) in self.objects.iter() {
             let Some(new) = after.objects.get(hash).filter(|new| new.job == old.job) else { continue };
             let newest = old.newest.iter().zip(&new.newest).all(|(old, new)| new >= old);
             let columns = old.columns.iter().zip(&new.columns).all(|(old, new)| new.attempt >= old.attempt);

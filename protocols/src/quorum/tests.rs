@@ -6,10 +6,6 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 
-use super::claims::{Claim, ClaimSelector};
-use super::command::{Batch, Command, CommandReply, Rejection, SegmentProgress};
-use super::object::ObjectState;
-use super::state::{Duty, Event, QuorumState};
 use crate::approval::{Approval, Requirement, Statement, Subject};
 use crate::ids::*;
 use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, PAGE_MAX};
@@ -21,6 +17,12 @@ use crate::object::layout::{Layout, Profile};
 use crate::object::limits::SEGMENT_BYTES;
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, ReceiptStatement, Slot};
+use crate::quorum::command::{
+    Batch, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, Rejection, SegmentProgress, StoreCommand,
+};
+use crate::quorum::objects::claims::{Claim, ClaimSelector};
+use crate::quorum::objects::record::ObjectState;
+use crate::quorum::state::{Duty, Event, QuorumState};
 
 mod removal;
 
@@ -108,14 +110,14 @@ impl Quorum {
         reply.replies.into_iter().next().unwrap()
     }
     fn submit(&mut self, index: u8) {
-        self.apply(peer(0), Command::Submit { job: job(index), spec: spec() }).unwrap();
+        self.apply(peer(0), Command::Job(job(index), JobCommand::Submit { spec: spec() })).unwrap();
     }
     fn add(&mut self, index: u8, holders: &[u8]) -> Result<CommandReply, Rejection> {
         let grants = holders.iter().map(|holder| grant(*holder)).collect();
-        self.apply(peer(0), Command::AddHolders { job: job(index), grants, exhausted: false })
+        self.apply(peer(0), Command::Store(job(index), StoreCommand::AddHolders { grants, exhausted: false }))
     }
     fn receipts(&self, index: u8, content: u8) -> Vec<Receipt> {
-        let run = self.state.jobs[&job(index)].stored();
+        let run = self.state.jobs[&job(index)].store().unwrap().1;
         let held = run.columns.iter().enumerate().filter_map(|(column, record)| Some((column, record, record.grant?)));
         held.filter_map(|(column, record, grant)| {
             let slot = Slot { job: job(index), column: PieceIndex(column as u8), attempt: record.attempt };
@@ -130,10 +132,13 @@ impl Quorum {
         receipts: Vec<Receipt>,
         degraded: bool,
     ) -> Result<CommandReply, Rejection> {
-        let worker_attempt = self.state.jobs[&job(index)].stored().worker_attempt;
-        let worker = self.state.jobs[&job(index)].stored().worker;
+        let upload_attempt = self.state.jobs[&job(index)].store().unwrap().1.upload_attempt;
+        let worker = self.state.jobs[&job(index)].store().unwrap().1.uploader;
         let manifest = encoded(content);
-        self.apply(worker, Command::CommitObject { job: job(index), worker_attempt, manifest, receipts, degraded })
+        self.apply(
+            worker,
+            Command::Store(job(index), StoreCommand::Commit { upload_attempt, manifest, receipts, degraded }),
+        )
     }
     fn stored(holders: &[u8]) -> Self {
         let mut quorum = Self::new();
@@ -146,7 +151,7 @@ impl Quorum {
     fn release_all(&mut self) {
         for duty in self.state.duties() {
             if let Duty::Release { job, column, grant, attempt } = duty {
-                self.apply(peer(0), Command::Released { job, column, grant, attempt }).unwrap();
+                self.apply(peer(0), Command::Store(job, StoreCommand::Released { column, grant, attempt })).unwrap();
             }
         }
     }
@@ -161,19 +166,21 @@ fn progress(segment: u32, content: u8, stored: &[(u8, u32)]) -> SegmentProgress 
 }
 
 fn failed(index: u8, column: u8, attempt: u32) -> Command {
-    Command::ColumnFailed {
-        job: job(index),
-        worker_attempt: Attempt(1),
-        column: PieceIndex(column),
-        attempt: Attempt(attempt),
-        reason: "stalled".to_owned(),
-    }
+    Command::Store(
+        job(index),
+        StoreCommand::ColumnFailed {
+            upload_attempt: Attempt(1),
+            column: PieceIndex(column),
+            attempt: Attempt(attempt),
+            reason: "stalled".to_owned(),
+        },
+    )
 }
 
 #[test]
 fn a_submit_repeated_is_the_same_job_and_another_spec_is_a_conflict() {
     let mut quorum = Quorum::new();
-    let submit = |spec| Command::Submit { job: job(1), spec };
+    let submit = |spec| Command::Job(job(1), JobCommand::Submit { spec });
     let first = quorum.apply(peer(0), submit(spec()));
     assert_eq!(first, Ok(CommandReply::Submitted { existed: false, state: RunState::Pending }));
     let again = quorum.apply(peer(0), submit(spec()));
@@ -182,10 +189,10 @@ fn a_submit_repeated_is_the_same_job_and_another_spec_is_a_conflict() {
     assert_eq!(quorum.apply(peer(0), submit(other)), Err(Rejection::Conflict { job: job(1) }));
     assert_eq!(quorum.apply(peer(1), submit(spec())), Err(Rejection::Conflict { job: job(1) }));
     let elsewhere = JobId { quorum: QuorumId([2; 16]), local: [1; 16] };
-    let refused = quorum.apply(peer(0), Command::Submit { job: elsewhere, spec: spec() });
+    let refused = quorum.apply(peer(0), Command::Job(elsewhere, JobCommand::Submit { spec: spec() }));
     assert!(matches!(refused, Err(Rejection::Invalid { .. })), "{refused:?}");
     let impossible = JobSpec::Store(StoreSpec { name: None, size: None, profile: Profile { data: 0, parity: 3 } });
-    let refused = quorum.apply(peer(0), Command::Submit { job: job(2), spec: impossible });
+    let refused = quorum.apply(peer(0), Command::Job(job(2), JobCommand::Submit { spec: impossible }));
     assert!(matches!(refused, Err(Rejection::Invalid { .. })), "{refused:?}");
 }
 
@@ -198,13 +205,15 @@ fn holders_fill_open_columns_then_wait_as_spares_and_one_peer_gets_one_column() 
     assert_eq!(quorum.job_state(1), RunState::Pending);
     quorum.add(1, &[1, 2, 3, 4]).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Running);
-    let run = quorum.state.jobs[&job(1)].stored();
+    let run = quorum.state.jobs[&job(1)].store().unwrap().1;
     let holders: Vec<_> = run.columns.iter().map(|column| (column.grant, column.attempt)).collect();
     assert_eq!(holders, [1, 2, 3].map(|holder| (Some(grant(holder)), Attempt(1))));
     assert_eq!(run.spares, [grant(4)]);
     // A second promise of the same peer is given back, not kept.
     let again = Grant { lease: LeaseId([99; 16]), ..grant(2) };
-    quorum.apply(peer(0), Command::AddHolders { job: job(1), grants: vec![again], exhausted: false }).unwrap();
+    quorum
+        .apply(peer(0), Command::Store(job(1), StoreCommand::AddHolders { grants: vec![again], exhausted: false }))
+        .unwrap();
     let release = Duty::Release { job: job(1), column: PieceIndex(0), grant: again, attempt: Attempt(0) };
     assert!(quorum.state.duties().contains(&release));
 }
@@ -214,29 +223,32 @@ fn a_failed_column_goes_to_the_next_spare_under_a_new_attempt_and_the_old_holder
     let mut quorum = Quorum::new();
     quorum.submit(1);
     quorum.add(1, &[1, 2, 3, 4]).unwrap();
-    let report = |stored: &[(u8, u32)]| Command::Progress {
-        job: job(1),
-        worker_attempt: Attempt(1),
-        segments: vec![progress(0, 1, stored)],
+    let report = |stored: &[(u8, u32)]| {
+        Command::Store(
+            job(1),
+            StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress(0, 1, stored)] },
+        )
     };
     quorum.apply(peer(0), report(&[(0, 1), (1, 1), (2, 1)])).unwrap();
     assert_eq!(quorum.events, [Event::JobProgressed { job: job(1), segments: 1 }]);
     quorum.apply(peer(0), failed(1, 1, 1)).unwrap();
-    let column = quorum.state.jobs[&job(1)].stored().columns[1].clone();
+    let column = quorum.state.jobs[&job(1)].store().unwrap().1.columns[1].clone();
     assert_eq!((column.grant, column.attempt, column.stored), (Some(grant(4)), Attempt(2), vec![false]));
     // News of the old holder changes nothing; nor does the same report again.
     quorum.apply(peer(0), report(&[(1, 1)])).unwrap();
     quorum.apply(peer(0), failed(1, 1, 1)).unwrap();
-    let column = quorum.state.jobs[&job(1)].stored().columns[1].clone();
+    let column = quorum.state.jobs[&job(1)].store().unwrap().1.columns[1].clone();
     assert_eq!((column.grant, column.attempt, column.stored), (Some(grant(4)), Attempt(2), vec![false]));
     // No spare is left: the column waits, and a peer that failed is not taken again.
     quorum.apply(peer(0), failed(1, 1, 2)).unwrap();
     quorum.add(1, &[2, 4]).unwrap();
     let renewed = [2, 4].map(|index| Grant { lease: LeaseId([77; 16]), ..grant(index) });
-    quorum.apply(peer(0), Command::AddHolders { job: job(1), grants: renewed.to_vec(), exhausted: false }).unwrap();
-    assert_eq!(quorum.state.jobs[&job(1)].stored().columns[1].state, ColumnState::Open);
+    quorum
+        .apply(peer(0), Command::Store(job(1), StoreCommand::AddHolders { grants: renewed.to_vec(), exhausted: false }))
+        .unwrap();
+    assert_eq!(quorum.state.jobs[&job(1)].store().unwrap().1.columns[1].state, ColumnState::Open);
     quorum.add(1, &[5]).unwrap();
-    let column = &quorum.state.jobs[&job(1)].stored().columns[1];
+    let column = &quorum.state.jobs[&job(1)].store().unwrap().1.columns[1];
     assert_eq!((column.grant, column.attempt), (Some(grant(5)), Attempt(3)));
 }
 
@@ -245,11 +257,11 @@ fn progress_needs_the_current_worker_and_the_same_content() {
     let mut quorum = Quorum::new();
     quorum.submit(1);
     quorum.add(1, &[1, 2, 3]).unwrap();
-    let report = |worker_attempt, segments| Command::Progress { job: job(1), worker_attempt, segments };
+    let report = |upload_attempt, segments| Command::Store(job(1), StoreCommand::Progress { upload_attempt, segments });
     quorum.apply(peer(0), report(Attempt(1), vec![progress(0, 1, &[(0, 1)])])).unwrap();
-    let attached = quorum.apply(peer(5), Command::Attach { job: job(1) }).unwrap();
+    let attached = quorum.apply(peer(5), Command::Store(job(1), StoreCommand::Attach)).unwrap();
     let CommandReply::Attached(attached) = attached else { panic!("{attached:?}") };
-    assert_eq!((attached.worker_attempt, attached.segments.len()), (Attempt(2), 1));
+    assert_eq!((attached.upload_attempt, attached.segments.len()), (Attempt(2), 1));
     assert_eq!(attached.columns[0].stored, [true]);
     let old = quorum.apply(peer(0), report(Attempt(1), vec![]));
     assert_eq!(old, Err(Rejection::NotWorker { job: job(1), by: peer(0) }));
@@ -258,7 +270,7 @@ fn progress_needs_the_current_worker_and_the_same_content() {
     // Nothing of a refused command stays: segment 1 came before the one that differs.
     let other = quorum.apply(peer(5), report(Attempt(2), vec![progress(1, 1, &[]), progress(0, 2, &[])]));
     assert_eq!(other, Err(Rejection::DifferentContent { segment: SegmentIndex(0) }));
-    assert_eq!(quorum.state.jobs[&job(1)].stored().segments.len(), 1);
+    assert_eq!(quorum.state.jobs[&job(1)].store().unwrap().1.segments.len(), 1);
     let far = quorum.apply(peer(5), report(Attempt(2), vec![progress(1 << 20, 1, &[])]));
     assert!(matches!(far, Err(Rejection::Invalid { .. })), "{far:?}");
 }
@@ -302,7 +314,8 @@ fn a_commit_needs_genuine_receipts_of_the_current_assignment() {
     // The spare is let go.
     assert_eq!(duties.iter().filter(|duty| matches!(duty, Duty::Release { .. })).count(), 1);
     for column in 0..3 {
-        let confirmed = Command::Confirmed { manifest: hash, column: PieceIndex(column), attempt: Attempt(1) };
+        let confirmed =
+            Command::Object(hash, ObjectCommand::Confirmed { column: PieceIndex(column), attempt: Attempt(1) });
         quorum.apply(peer(0), confirmed).unwrap();
     }
     quorum.release_all();
@@ -315,7 +328,9 @@ fn a_commit_of_another_file_than_was_reported_is_refused() {
     quorum.submit(1);
     quorum.add(1, &[1, 2, 3]).unwrap();
     let segments = vec![progress(1, 2, &[])];
-    quorum.apply(peer(0), Command::Progress { job: job(1), worker_attempt: Attempt(1), segments }).unwrap();
+    quorum
+        .apply(peer(0), Command::Store(job(1), StoreCommand::Progress { upload_attempt: Attempt(1), segments }))
+        .unwrap();
     let receipts = quorum.receipts(1, 1);
     let refused = quorum.commit(1, 1, receipts, false);
     assert_eq!(refused, Err(Rejection::DifferentContent { segment: SegmentIndex(1) }));
@@ -327,7 +342,7 @@ fn a_degraded_commit_owes_the_missing_column_until_it_is_rebuilt() {
     assert_eq!(profile.columns_min(), 2);
     let mut quorum = Quorum::new();
     let spec = JobSpec::Store(StoreSpec { name: None, size: None, profile });
-    quorum.apply(peer(0), Command::Submit { job: job(1), spec }).unwrap();
+    quorum.apply(peer(0), Command::Job(job(1), JobCommand::Submit { spec })).unwrap();
     quorum.add(1, &[1, 2]).unwrap();
     let manifest = Manifest { profile, ..manifest(1) };
     let hash = manifest.hash();
@@ -337,21 +352,27 @@ fn a_degraded_commit_owes_the_missing_column_until_it_is_rebuilt() {
         let (holder_id, lease) = (peer(holder), grant(holder).lease);
         Receipt::sign(&key(holder), ReceiptStatement { slot, holder: holder_id, lease, column, segments: SEGMENTS })
     };
-    let commit = Command::CommitObject {
-        job: job(1),
-        worker_attempt: Attempt(1),
-        manifest: Bytes::from(manifest.encode()),
-        receipts: vec![sign(1, 0, 1), sign(2, 1, 1)],
-        degraded: true,
-    };
+    let commit = Command::Store(
+        job(1),
+        StoreCommand::Commit {
+            upload_attempt: Attempt(1),
+            manifest: Bytes::from(manifest.encode()),
+            receipts: vec![sign(1, 0, 1), sign(2, 1, 1)],
+            degraded: true,
+        },
+    );
     quorum.apply(peer(0), commit).unwrap();
     assert!(quorum.state.duties().contains(&Duty::Repair { manifest: hash, column: PieceIndex(2) }));
-    let start = |attempt, holder, column| Command::StartRepair {
-        manifest: hash,
-        column: PieceIndex(column),
-        attempt: Attempt(attempt),
-        grant: grant(holder),
-        reason: "owed".to_owned(),
+    let start = |attempt, holder, column| {
+        Command::Object(
+            hash,
+            ObjectCommand::StartRepair {
+                column: PieceIndex(column),
+                attempt: Attempt(attempt),
+                grant: grant(holder),
+                reason: "owed".to_owned(),
+            },
+        )
     };
     let taken = quorum.apply(peer(0), start(0, 1, 2));
     assert!(matches!(taken, Err(Rejection::Invalid { .. })), "a holder of another column: {taken:?}");
@@ -359,14 +380,14 @@ fn a_degraded_commit_owes_the_missing_column_until_it_is_rebuilt() {
     let rebuild = Duty::Rebuild { manifest: hash, column: PieceIndex(2), grant: grant(3), attempt: Attempt(1) };
     assert!(quorum.state.duties().contains(&rebuild));
     let (column, attempt) = (PieceIndex(2), Attempt(1));
-    let fail = Command::FailRepair { manifest: hash, column, attempt, reason: "sources".to_owned() };
+    let fail = Command::Object(hash, ObjectCommand::FailRepair { column, attempt, reason: "sources".to_owned() });
     quorum.apply(peer(0), fail).unwrap();
     assert!(quorum.state.duties().contains(&Duty::Repair { manifest: hash, column }));
     // The next try is fenced from the one that failed.
     quorum.apply(peer(0), start(1, 4, 2)).unwrap();
-    let stale = Command::FinishRepair { manifest: hash, column, receipt: sign(3, 2, 1) };
+    let stale = Command::Object(hash, ObjectCommand::FinishRepair { column, receipt: sign(3, 2, 1) });
     assert!(quorum.apply(peer(0), stale).is_err());
-    let finish = Command::FinishRepair { manifest: hash, column, receipt: sign(4, 2, 2) };
+    let finish = Command::Object(hash, ObjectCommand::FinishRepair { column, receipt: sign(4, 2, 2) });
     quorum.apply(peer(0), finish.clone()).unwrap();
     quorum.apply(peer(0), finish).unwrap();
     let object = &quorum.state.objects[&hash];
@@ -374,7 +395,7 @@ fn a_degraded_commit_owes_the_missing_column_until_it_is_rebuilt() {
     // A damaged column stays readable while another peer rebuilds it, and is released afterwards.
     quorum.apply(peer(0), start(1, 5, 0)).unwrap();
     assert_eq!(quorum.state.objects[&hash].columns[0].grant, Some(grant(1)));
-    let finish = Command::FinishRepair { manifest: hash, column: PieceIndex(0), receipt: sign(5, 0, 2) };
+    let finish = Command::Object(hash, ObjectCommand::FinishRepair { column: PieceIndex(0), receipt: sign(5, 0, 2) });
     quorum.apply(peer(0), finish).unwrap();
     assert_eq!(quorum.state.objects[&hash].columns[0].grant, Some(grant(5)));
     let release = Duty::Release { job: job(1), column: PieceIndex(0), grant: grant(1), attempt: Attempt(1) };
@@ -386,15 +407,16 @@ fn an_object_goes_with_its_last_owner_and_its_run_with_its_last_holder() {
     let mut quorum = Quorum::stored(&[1, 2, 3]);
     let hash = manifest(1).hash();
     let spec = spec();
-    quorum.apply(peer(8), Command::Submit { job: job(2), spec }).unwrap();
+    quorum.apply(peer(8), Command::Job(job(2), JobCommand::Submit { spec })).unwrap();
     quorum.add(2, &[4, 5, 6]).unwrap();
     let receipts = quorum.receipts(2, 1);
     quorum.commit(2, 1, receipts, false).unwrap();
     // The object was whole: it keeps its columns, and the second run's are let go.
     assert_eq!((quorum.job_state(2), quorum.state.objects[&hash].job), (RunState::Succeeded, job(1)));
-    assert_eq!(quorum.state.jobs[&job(2)].stored().releasing.len(), 3);
-    let remove =
-        |owner| Command::RemoveObject { manifest: hash, claims: ClaimSelector::OwnedBy(peer(owner)), force: false };
+    assert_eq!(quorum.state.jobs[&job(2)].store().unwrap().1.releasing.len(), 3);
+    let remove = |owner| {
+        Command::Object(hash, ObjectCommand::Remove { claims: ClaimSelector::OwnedBy(peer(owner)), force: false })
+    };
     let said = |reply: Result<CommandReply, Rejection>| match reply {
         Ok(CommandReply::Removed { removed, kept }) => {
             let owners = |claims: Vec<Claim>| claims.iter().map(|claim| claim.owner).collect::<Vec<_>>();
@@ -409,7 +431,7 @@ fn an_object_goes_with_its_last_owner_and_its_run_with_its_last_holder() {
     assert_eq!(said(quorum.apply(peer(8), remove(8))), (vec![peer(8)], vec![]));
     assert_eq!(quorum.events, [Event::ObjectRemoved { manifest: hash }]);
     assert_eq!(said(quorum.apply(peer(8), remove(8))), (vec![], vec![]));
-    assert!(quorum.state.manifests.is_empty());
+    assert!(quorum.state.objects.manifests().is_empty());
     quorum.release_all();
     assert_eq!(quorum.apply(peer(8), remove(8)), Err(Rejection::UnknownObject { manifest: hash }));
     assert_eq!(quorum.state.duties(), []);
@@ -420,7 +442,10 @@ fn a_whole_put_replaces_the_columns_of_a_degraded_object() {
     let mut quorum = Quorum::stored(&[1, 2, 3]);
     let hash = manifest(1).hash();
     let (column, attempt) = (PieceIndex(1), Attempt(1));
-    let owe = Command::OweRepair { manifest: hash, column, attempt, reason: "two pieces are damaged".to_owned() };
+    let owe = Command::Object(
+        hash,
+        ObjectCommand::OweRepair { column, attempt, reason: "two pieces are damaged".to_owned() },
+    );
     quorum.apply(peer(0), owe).unwrap();
     quorum.submit(2);
     quorum.add(2, &[4, 5, 6]).unwrap();
@@ -429,7 +454,7 @@ fn a_whole_put_replaces_the_columns_of_a_degraded_object() {
     let object = &quorum.state.objects[&hash];
     assert_eq!((object.job, object.degraded(), object.claims.owners()), (job(2), false, 1));
     assert_eq!(object.columns[0].grant, Some(grant(4)));
-    assert_eq!(quorum.state.jobs[&job(1)].stored().releasing.len(), 3);
+    assert_eq!(quorum.state.jobs[&job(1)].store().unwrap().1.releasing.len(), 3);
 }
 
 #[test]
@@ -437,10 +462,10 @@ fn cancel_releases_every_holder_and_is_final() {
     let mut quorum = Quorum::new();
     quorum.submit(1);
     quorum.add(1, &[1, 2, 3, 4]).unwrap();
-    quorum.apply(peer(0), Command::Cancel { job: job(1) }).unwrap();
-    quorum.apply(peer(0), Command::Cancel { job: job(1) }).unwrap();
+    quorum.apply(peer(0), Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    quorum.apply(peer(0), Command::Job(job(1), JobCommand::Cancel)).unwrap();
     assert_eq!(quorum.state.duties().len(), 4);
-    let late = quorum.apply(peer(0), Command::Attach { job: job(1) });
+    let late = quorum.apply(peer(0), Command::Store(job(1), StoreCommand::Attach));
     let refused = Rejection::IllegalState { job: job(1), state: RunState::Cancelled, command: "attach".to_owned() };
     assert_eq!(late, Err(refused));
     quorum.release_all();
@@ -453,23 +478,25 @@ fn a_run_that_was_fed_is_not_abandoned_even_when_time_stands_still() {
     quorum.submit(1);
     quorum.add(1, &[1, 2, 3]).unwrap();
     let idle = quorum.state.duties().into_iter().find_map(|duty| match duty {
-        Duty::WatchIdle { fed, .. } => Some(fed),
+        Duty::WatchIdle { upload_seq, .. } => Some(upload_seq),
         _ => None,
     });
     let segments = vec![progress(0, 1, &[])];
     let now = quorum.state.time.0;
-    quorum.apply_at(peer(0), Command::Progress { job: job(1), worker_attempt: Attempt(1), segments }, now).unwrap();
-    let refused = quorum.apply(peer(0), Command::Abandon { job: job(1), fed: idle.unwrap() });
+    quorum
+        .apply_at(peer(0), Command::Store(job(1), StoreCommand::Progress { upload_attempt: Attempt(1), segments }), now)
+        .unwrap();
+    let refused = quorum.apply(peer(0), Command::Store(job(1), StoreCommand::Abandon { upload_seq: idle.unwrap() }));
     assert!(matches!(refused, Err(Rejection::Invalid { .. })), "{refused:?}");
-    quorum.apply(peer(0), Command::Abandon { job: job(1), fed: idle.unwrap() + 1 }).unwrap();
+    quorum.apply(peer(0), Command::Store(job(1), StoreCommand::Abandon { upload_seq: idle.unwrap() + 1 })).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Failed);
 }
 
 #[test]
 fn time_never_runs_backwards() {
     let mut quorum = Quorum::new();
-    quorum.apply_at(peer(0), Command::Noop, 5_000).unwrap();
-    quorum.apply_at(peer(0), Command::Noop, 10).unwrap();
+    quorum.apply_at(peer(0), Command::Quorum(QuorumCommand::Noop), 5_000).unwrap();
+    quorum.apply_at(peer(0), Command::Quorum(QuorumCommand::Noop), 10).unwrap();
     assert_eq!(quorum.state.time, Millis(5_000));
 }
 
@@ -481,7 +508,10 @@ fn ended_jobs_are_forgotten_by_age_and_number_but_not_while_their_object_lives()
             let mut local = [0xee; 16];
             local[..4].copy_from_slice(&number.to_be_bytes());
             let job = JobId { quorum: QUORUM, local };
-            [(peer(0), Command::Submit { job, spec: spec() }), (peer(0), Command::Cancel { job })]
+            [
+                (peer(0), Command::Job(job, JobCommand::Submit { spec: spec() })),
+                (peer(0), Command::Job(job, JobCommand::Cancel)),
+            ]
         })
     };
     let batch = Batch::at(Millis(10), commands(0..JOBS_ENDED_MAX as u32 + 5).collect());
@@ -489,7 +519,7 @@ fn ended_jobs_are_forgotten_by_age_and_number_but_not_while_their_object_lives()
     quorum.state.check_invariants().unwrap();
     assert_eq!(quorum.state.counts(), (0, JOBS_ENDED_MAX as u32 + 1, 1));
     let later = 11 + JOBS_ENDED_RETENTION.as_millis() as u64;
-    quorum.apply_at(peer(0), Command::Noop, later).unwrap();
+    quorum.apply_at(peer(0), Command::Quorum(QuorumCommand::Noop), later).unwrap();
     assert_eq!(quorum.state.jobs.keys().collect::<Vec<_>>(), [&job(1)]);
 }
 
@@ -499,7 +529,7 @@ fn live_jobs_are_limited() {
     let commands = (0..=JOBS_LIVE_MAX as u32).map(|number| {
         let mut local = [0; 16];
         local[..4].copy_from_slice(&number.to_be_bytes());
-        (peer(0), Command::Submit { job: JobId { quorum: QUORUM, local }, spec: spec() })
+        (peer(0), Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: spec() }))
     });
     let (reply, _) = state.apply(LogIndex(1), &Batch::at(Millis(1), commands.collect()));
     let full = Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX };
@@ -547,17 +577,17 @@ fn a_snapshot_changes_only_where_the_state_did() {
     let mut state = QuorumState::new(QUORUM);
     let commands = (0..3_000u32).map(|number| {
         let local = blake3::hash(&number.to_be_bytes()).as_bytes()[..16].try_into().unwrap();
-        (peer(0), Command::Submit { job: JobId { quorum: QUORUM, local }, spec: spec() })
+        (peer(0), Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: spec() }))
     });
     let commands: Vec<_> = commands.collect();
     let job_of = |index: usize| match &commands[index].1 {
-        Command::Submit { job, .. } => *job,
+        Command::Job(job, JobCommand::Submit { .. }) => *job,
         _ => unreachable!(),
     };
     state.apply(LogIndex(1), &Batch::at(Millis(1), commands.clone()));
     let before: std::collections::BTreeSet<_> = state.encode_snapshot().into_iter().map(|(hash, _)| hash).collect();
     assert!(before.len() > 10, "{} chunks", before.len());
-    let cancel = Command::Cancel { job: job_of(1_234) };
+    let cancel = Command::Job(job_of(1_234), JobCommand::Cancel);
     state.apply(LogIndex(2), &Batch::at(Millis(2), vec![(peer(0), cancel)]));
     let after: std::collections::BTreeSet<_> = state.encode_snapshot().into_iter().map(|(hash, _)| hash).collect();
     // The head and the chunk of that job.
@@ -580,8 +610,8 @@ fn an_empty_object_is_stored_like_any_other() {
     });
     let receipts = receipts.collect();
     let manifest = Bytes::from(manifest.encode());
-    let worker_attempt = Attempt(1);
-    let commit = Command::CommitObject { job: job(1), worker_attempt, manifest, receipts, degraded: false };
+    let upload_attempt = Attempt(1);
+    let commit = Command::Store(job(1), StoreCommand::Commit { upload_attempt, manifest, receipts, degraded: false });
     assert!(quorum.apply(peer(0), commit).is_ok());
 }
 
@@ -624,9 +654,9 @@ fn skewed(attempt: Attempt, skew: u8) -> Attempt {
 fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
     let job = job(draw.job);
     let column = PieceIndex(draw.column);
-    let run = state.jobs.get(&job).map(|record| record.stored());
-    let worker = run.map_or(peer(draw.peer), |run| if draw.mask == 0 { peer(draw.peer) } else { run.worker });
-    let worker_attempt = skewed(run.map_or(Attempt(1), |run| run.worker_attempt), draw.skew);
+    let run = state.jobs.get(&job).map(|record| record.store().unwrap().1);
+    let worker = run.map_or(peer(draw.peer), |run| if draw.mask == 0 { peer(draw.peer) } else { run.uploader });
+    let upload_attempt = skewed(run.map_or(Attempt(1), |run| run.upload_attempt), draw.skew);
     let current = run.and_then(|run| run.columns.get(draw.column as usize)).map_or(Attempt(0), |c| c.attempt);
     let manifest = manifest(draw.content).hash();
     let object = state.objects.get(&manifest);
@@ -644,10 +674,10 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
             .collect();
     let mut by = peer(draw.peer);
     let command = match draw.what {
-        0 => Command::Noop,
-        1 => Command::Submit { job, spec: spec() },
-        2 | 3 => Command::AddHolders { job, grants, exhausted: draw.what == 3 },
-        4 => Command::Attach { job },
+        0 => Command::Quorum(QuorumCommand::Noop),
+        1 => Command::Job(job, JobCommand::Submit { spec: spec() }),
+        2 | 3 => Command::Store(job, StoreCommand::AddHolders { grants, exhausted: draw.what == 3 }),
+        4 => Command::Store(job, StoreCommand::Attach),
         5 | 6 => {
             by = worker;
             let stored: Vec<_> = (0..3u8)
@@ -655,11 +685,14 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
                 .map(|column| (column, run.map_or(1, |run| skewed(run.columns[column as usize].attempt, draw.skew).0)))
                 .collect();
             let segments = vec![progress(draw.mask as u32 % 3, draw.content, &stored)];
-            Command::Progress { job, worker_attempt, segments }
+            Command::Store(job, StoreCommand::Progress { upload_attempt, segments })
         }
         7 | 8 => {
             by = worker;
-            Command::ColumnFailed { job, worker_attempt, column, attempt: skewed(current, draw.skew), reason }
+            Command::Store(
+                job,
+                StoreCommand::ColumnFailed { upload_attempt, column, attempt: skewed(current, draw.skew), reason },
+            )
         }
         9 | 10 => {
             by = worker;
@@ -672,36 +705,43 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
             });
             let receipts = receipts.collect();
             let degraded = draw.mask.is_multiple_of(2);
-            Command::CommitObject { job, worker_attempt, manifest: encoded(draw.content), receipts, degraded }
+            Command::Store(
+                job,
+                StoreCommand::Commit { upload_attempt, manifest: encoded(draw.content), receipts, degraded },
+            )
         }
-        11 if draw.mask < 40 => Command::FailRun { job, worker_attempt: None, reason },
-        11 if draw.mask < 80 => Command::Cancel { job },
-        11 => Command::Abandon { job, fed: run.map_or(0, |run| run.fed) },
-        12 => Command::Confirmed { manifest, column, attempt: skewed(held, draw.skew) },
+        11 if draw.mask < 40 => Command::Store(job, StoreCommand::Fail { upload_attempt: None, reason }),
+        11 if draw.mask < 80 => Command::Job(job, JobCommand::Cancel),
+        11 => Command::Store(job, StoreCommand::Abandon { upload_seq: run.map_or(0, |run| run.upload_seq) }),
+        12 => Command::Object(manifest, ObjectCommand::Confirmed { column, attempt: skewed(held, draw.skew) }),
         13 => {
             let claims = match draw.mask % 3 {
                 0 => ClaimSelector::Named { owner: peer(draw.peer), name: None },
                 1 => ClaimSelector::OwnedBy(peer(draw.peer)),
                 _ => ClaimSelector::All,
             };
-            Command::RemoveObject { manifest, claims, force: draw.mask.is_multiple_of(2) }
+            Command::Object(manifest, ObjectCommand::Remove { claims, force: draw.mask.is_multiple_of(2) })
         }
-        14 if draw.mask < 128 => Command::OweRepair { manifest, column, attempt: skewed(held, draw.skew), reason },
-        14 => Command::SetStandbys { standbys: vec![standby(draw.peer)] },
+        14 if draw.mask < 128 => {
+            Command::Object(manifest, ObjectCommand::OweRepair { column, attempt: skewed(held, draw.skew), reason })
+        }
+        14 => Command::Quorum(QuorumCommand::SetStandbys { standbys: vec![standby(draw.peer)] }),
         15 => {
             let attempt = skewed(newest, draw.skew);
-            Command::StartRepair { manifest, column, attempt, grant: grant(draw.peer), reason }
+            Command::Object(manifest, ObjectCommand::StartRepair { column, attempt, grant: grant(draw.peer), reason })
         }
         16 => match object.and_then(|object| Some((object.job, object.repairs.get(&column)?))) {
             Some((job, repair)) if draw.mask < 200 => {
                 let slot = Slot { job, column, attempt: skewed(repair.attempt, draw.skew) };
                 match receipt(repair.grant.holder.peer, repair.grant.lease, slot, draw.content) {
-                    Some(receipt) => Command::FinishRepair { manifest, column, receipt },
-                    None => Command::Noop,
+                    Some(receipt) => Command::Object(manifest, ObjectCommand::FinishRepair { column, receipt }),
+                    None => Command::Quorum(QuorumCommand::Noop),
                 }
             }
-            Some((_, repair)) => Command::FailRepair { manifest, column, attempt: repair.attempt, reason },
-            None => Command::Noop,
+            Some((_, repair)) => {
+                Command::Object(manifest, ObjectCommand::FailRepair { column, attempt: repair.attempt, reason })
+            }
+            None => Command::Quorum(QuorumCommand::Noop),
         },
         _ => match state
             .duties()
@@ -709,8 +749,10 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
             .filter(|duty| matches!(duty, Duty::Release { .. }))
             .nth(draw.mask as usize % 4)
         {
-            Some(Duty::Release { job, column, grant, attempt }) => Command::Released { job, column, grant, attempt },
-            _ => Command::RaiseLevel { level: 1 },
+            Some(Duty::Release { job, column, grant, attempt }) => {
+                Command::Store(job, StoreCommand::Released { column, grant, attempt })
+            }
+            _ => Command::Quorum(QuorumCommand::RaiseLevel { level: 1 }),
         },
     };
     (by, command)

@@ -166,5 +166,4 @@ pub const fn compile_memory_bytes(module_bytes: u64, function_cost: u64) -> u64 
     COMPILE_MEMORY_BYTES_MIN + COMPILE_MEMORY_PER_BYTE * module_bytes + COMPILE_MEMORY_PER_COST * function_cost
 }
 
-const _: () = assert!(REPORT_BYTES_MAX < crate::quorum::limits::COMMAND_BYTES_MAX);
 const _: () = assert!(GIVEN_BYTES_MAX * 2 < MESSAGE_BYTES_MAX);

@@ -13,9 +13,9 @@ use crate::job::plan::TaskInput;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskMessage {
-    /// Primary: run these under the lease. Answered `Taken` once they are in the worker's durable inbox; an attempt
+    /// Primary: run these under the lease. Answered `Accepted` once they are in the worker's durable inbox; an attempt
     /// that is there already, or whose result is, is taken as well. `works` has each order's (job, step) once.
-    Assign { quorum: QuorumId, term: Term, lease: LeaseId, works: Vec<Work>, orders: Vec<Order> },
+    Assign { quorum: QuorumId, term: Term, lease: LeaseId, works: Vec<StepContext>, orders: Vec<Assignment> },
     /// Primary: end these and report `Stopped`, whether or not they are known. `keep` says that a last checkpoint is
     /// welcome: the task will go on, here or elsewhere. The lease, here as in `Assign`, shows that the sender knows
     /// the quorum's record.
@@ -25,7 +25,7 @@ pub enum TaskMessage {
     /// Worker: about to begin tasks that must not begin twice. Only those answered `Recorded` may.
     Start { quorum: QuorumId, tasks: Vec<TaskAttempt> },
     /// Worker: what runs, how far it is, and that the worker is alive. Not recorded.
-    Beat { quorum: QuorumId, lease: LeaseId, running: Vec<Progress> },
+    Heartbeat { quorum: QuorumId, lease: LeaseId, running: Vec<Progress> },
     /// Worker: results from its outbox. Repeated until each is answered.
     Report { quorum: QuorumId, reports: Vec<Report> },
     /// Worker: where the attempt could go on from.
@@ -46,11 +46,11 @@ pub enum LogStream {
 pub enum TaskAnswer {
     /// To `Assign`: attempts in the inbox. The others were refused, each with its reason, and are proposed by the
     /// primary as reports of class *refused*.
-    Taken {
+    Accepted {
         taken: Vec<TaskAttempt>,
         refused: Vec<(TaskAttempt, String)>,
     },
-    /// To `Stop`, `Reveal` and `Beat`: heard.
+    /// To `Stop`, `Reveal` and `Heartbeat`: heard.
     Noted,
     /// To `Start`, `Report` and `Checkpoint`: committed, one answer each in their order.
     Recorded(Vec<Result<(), ReportRefusal>>),
@@ -87,7 +87,7 @@ pub enum TaskAnswer {
 
 /// What the tasks of one step have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Work {
+pub struct StepContext {
     pub job: JobId,
     pub step: StepIndex,
     /// Whose job it is: a worker's operator may list who may run what.
@@ -106,24 +106,24 @@ pub struct Work {
 
 /// One attempt to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Order {
+pub struct Assignment {
     pub task: TaskAttempt,
     /// Tasks in the step: the program is told its number and this.
     pub of: u32,
     pub input: TaskInput,
     /// The outputs that `input` names, with their bytes where they fit (`limits::GIVEN_BYTES_MAX` per order).
-    pub given: Vec<Given>,
+    pub given: Vec<OutputRef>,
     /// `job::plan::inputs_digest`, for the receipt.
     pub inputs: Digest,
     /// The same for every attempt of the task.
     pub token: Digest,
-    pub checkpoint: Option<Given>,
+    pub checkpoint: Option<OutputRef>,
 }
 
 /// Something that an earlier task or attempt left. Without its bytes it is fetched: from the object, or from the
 /// quorum (`Query::Outputs`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Given {
+pub struct OutputRef {
     pub task: TaskIndex,
     pub output: Output,
     pub bytes: Option<Bytes>,

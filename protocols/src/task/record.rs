@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::retry::refusal_wait;
+use crate::capacity::{Capacity, Shortage, missing_label};
 use crate::ids::{Attempt, Digest, JobId, ManifestHash, Millis, PeerId, QuorumId, StepIndex, TaskIndex};
 use crate::job::Kind;
 use crate::job::compute::{ComputeSpec, Resources};
@@ -124,7 +125,7 @@ pub enum TaskState {
     /// Has all the attempts that it wants.
     Running,
     Done,
-    /// Given up; the reason is in `TaskNotes`.
+    /// Given up; the reason is in `TaskExtras`.
     Dead,
     /// It may have begun on a worker that is lost, and must not begin twice: a person decides.
     Parked,
@@ -134,7 +135,7 @@ pub enum TaskState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Handed out. A task that must not begin twice has not begun.
-    Given,
+    Assigned,
     /// Begun. Recorded only for tasks that must not begin twice; others may have begun when they are *given*.
     Started,
     /// Verified tasks: the worker has committed to a result that it has not shown.
@@ -171,7 +172,7 @@ pub struct TaskRecord {
     pub live: Vec<AttemptRecord>,
     /// The result that was taken.
     pub won: Option<Box<Won>>,
-    pub notes: Option<Box<TaskNotes>>,
+    pub extras: Option<Box<TaskExtras>>,
 }
 
 /// The attempt whose result a task has.
@@ -184,7 +185,7 @@ pub struct Won {
 
 /// What only some tasks have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskNotes {
+pub struct TaskExtras {
     /// The last failure, and who had it: another worker is preferred for the next try.
     pub last: Option<Failure>,
     pub checkpoint: Option<Output>,
@@ -284,6 +285,27 @@ pub struct WorkerRecord {
     pub labels: BTreeMap<String, String>,
 }
 
+impl WorkerRecord {
+    /// What the lease reserves, for all tasks together.
+    pub fn capacity(&self) -> Capacity {
+        Capacity { disk_bytes: self.disk_bytes, memory_bytes: self.memory_bytes, slots: self.slots }
+    }
+
+    /// Whether the worker could run such a task when it had nothing else to do; else why not, for people.
+    pub fn suits(&self, kind: Kind, resources: &Resources) -> Result<(), String> {
+        if !self.kinds.contains(&kind) {
+            return Err(format!("does not take {kind} work"));
+        }
+        if let Some((name, wanted)) = missing_label(&self.labels, &resources.labels) {
+            return Err(format!("label {name} is not {wanted:?}"));
+        }
+        match self.capacity().shortage(&resources.capacity()) {
+            Some(Shortage { what, has, needs }) => Err(format!("its lease has {has} {what} and {needs} are needed")),
+            None => Ok(()),
+        }
+    }
+}
+
 /// An attempt that must end: the worker has been told, or will be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stopping {
@@ -340,7 +362,7 @@ impl AttemptRecord {
     /// What it takes at its worker: nothing, once it has committed to a result. Tasks that wait for their last copies
     /// would otherwise keep each other from them.
     pub fn taken(&self) -> Option<&Resources> {
-        matches!(self.phase, Phase::Given | Phase::Started).then_some(&self.resources)
+        matches!(self.phase, Phase::Assigned | Phase::Started).then_some(&self.resources)
     }
 }
 
@@ -354,17 +376,17 @@ impl TaskRecord {
             losses: 0,
             live: Vec::new(),
             won: None,
-            notes: None,
+            extras: None,
         }
     }
     pub fn is_settled(&self) -> bool {
         matches!(self.state, TaskState::Done | TaskState::Dead | TaskState::Parked)
     }
-    pub fn notes_mut(&mut self) -> &mut TaskNotes {
-        self.notes.get_or_insert_default()
+    pub fn extras_mut(&mut self) -> &mut TaskExtras {
+        self.extras.get_or_insert_default()
     }
     pub fn is_revealing(&self) -> bool {
-        self.notes.as_ref().is_some_and(|notes| notes.revealing)
+        self.extras.as_ref().is_some_and(|extras| extras.revealing)
     }
     pub fn attempt(&self, attempt: Attempt) -> Option<&AttemptRecord> {
         self.live.iter().find(|live| live.attempt == attempt)
@@ -376,7 +398,7 @@ impl TaskRecord {
     pub fn worker_of(&self, attempt: Attempt) -> Option<PeerId> {
         let live = self.attempt(attempt).map(|live| live.worker);
         let won = self.won.as_ref().filter(|won| won.attempt == attempt).map(|won| won.worker);
-        let last = self.notes.as_ref().and_then(|notes| notes.last.as_ref());
+        let last = self.extras.as_ref().and_then(|extras| extras.last.as_ref());
         let failed = last.filter(|failure| failure.attempt == attempt).map(|failure| failure.worker);
         live.or(won).or(failed)
     }

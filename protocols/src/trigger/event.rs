@@ -68,7 +68,7 @@ pub struct Dispatched {
 
 /// What the primary says to that. The emitter need not keep what is up to `reaches` for this quorum's sake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Heard {
+pub struct DeliveryAck {
     /// At most what was said; less when there was more than one command takes.
     pub reaches: u64,
     /// What the quorum has on record of the emitter now; `None`: nothing of it was for anyone, and nothing was

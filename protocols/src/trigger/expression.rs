@@ -265,12 +265,7 @@ fn is_flat(function: &str) -> bool {
 }
 
 fn short(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    let mut end = line.len().min(ERROR_BYTES_MAX);
-    while !line.is_char_boundary(end) {
-        end -= 1;
-    }
-    line[..end].to_owned()
+    crate::text::truncate(text.lines().next().unwrap_or_default(), ERROR_BYTES_MAX).to_owned()
 }
 
 #[cfg(test)]

@@ -153,16 +153,4 @@ pub const INPUT_NAME: &str = "trigger.json";
 // Every instant within the time of grace is named, so that none of them is skipped for lack of room.
 const _: () = assert!(MISSED_AFTER.as_millis() <= PERIOD_MIN.as_millis() * INSTANTS_NAMED_MAX as u128);
 const _: () = assert!(CATCH_UP_MAX as usize <= INSTANTS_NAMED_MAX && INSTANTS_NAMED_MAX < INSTANTS_PER_SPAN_MAX);
-// A trigger's record must fit one chunk of a snapshot: its specification, what waits, and some 25 bytes per id, 32 per
-// run and 64 per row.
-const _: () = assert!(
-    crate::job::limits::SPEC_BYTES_MAX
-        + WAITING_BYTES_MAX
-        + EVENT_DATA_BYTES_MAX
-        + 25 * SEEN_PER_TRIGGER_MAX
-        + (32 + 64) * RUNS_LIVE_MAX
-        + 64 * (FIRES_KEPT_MAX + QUEUE_MAX as usize)
-        + 64 * KIB
-        < crate::quorum::limits::SNAPSHOT_CHUNK_BYTES
-);
 const _: () = assert!(EVENT_DATA_BYTES_MAX * 4 <= DELIVERY_BYTES_MAX);

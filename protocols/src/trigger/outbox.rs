@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{Dispatch, Dispatched, Event, Heard};
+use super::event::{DeliveryAck, Dispatch, Dispatched, Event};
 use super::limits::*;
 use super::record::SeenId;
 use crate::ids::{Millis, PeerId, QuorumId};
@@ -514,7 +514,7 @@ impl Outbox {
     }
 
     /// The answer to `Ask::Deliver(sent)`.
-    pub fn delivered(&mut self, now: Millis, quorum: QuorumId, sent: &Dispatch, heard: Heard) {
+    pub fn delivered(&mut self, now: Millis, quorum: QuorumId, sent: &Dispatch, heard: DeliveryAck) {
         let Some(subscriber) = self.ended(quorum) else { return };
         let moves = heard.reaches > subscriber.done || (sent.lost > 0 && heard.reaches >= subscriber.done);
         if !moves || heard.reaches > sent.reaches.max(heard.recorded.unwrap_or(0)) {

@@ -149,7 +149,7 @@ impl World {
                 if quorum.is_mute {
                     return outbox.failed(now, id);
                 }
-                let heard = Heard { reaches: dispatch.reaches, recorded: quorum.known };
+                let heard = DeliveryAck { reaches: dispatch.reaches, recorded: quorum.known };
                 outbox.delivered(now, id, &dispatch, heard);
             }
         }

@@ -10,11 +10,11 @@ use super::event::{Event, Match};
 use super::expression::Expression;
 use super::instants::Schedule;
 use super::limits::OBSERVED_BYTES_MAX;
-use super::record::Span;
-use super::spec::{TriggerSpec, When};
+use super::record::{Span, TriggerRun};
+use super::spec::{TriggerSpec, TriggeredSpec, When};
 use crate::ids::{JobId, Millis, PeerId};
 use crate::job::limits::REASON_BYTES_MAX;
-use crate::quorum::QuorumState;
+use crate::text::truncate;
 
 /// Triggers that are kept read, at some kilobytes each. Past it all are read anew when next needed.
 const READ_MAX: usize = 1_024;
@@ -28,6 +28,14 @@ pub struct Planner {
     read: BTreeMap<JobId, (TriggerSpec, Result<Read, String>)>,
     /// What triggers want of an event beside its name.
     filters: BTreeMap<JobId, (Option<String>, Filter)>,
+}
+
+/// The records of triggers, as the planner reads them.
+pub trait TriggerBook {
+    /// The trigger of a job that has one, and where it stands.
+    fn trigger(&self, job: JobId) -> Option<(&TriggeredSpec, &TriggerRun)>;
+    /// Timed triggers that are due when clocks read this, the earliest first.
+    fn due_triggers(&self, wall: Millis, steady: Millis, limit: usize) -> Vec<JobId>;
 }
 
 /// A trigger that listens to an event.
@@ -51,17 +59,17 @@ enum Read {
 }
 
 impl Planner {
-    /// What to propose as `Command::Due`: triggers that are due by the wall clock, or by quorum time as it has gone on
-    /// since the last entry (`steady`). At most `limit`, of which one command takes `SPANS_MAX`; ask again while there
-    /// are any.
-    pub fn spans(&mut self, state: &QuorumState, wall: Millis, steady: Millis, limit: usize) -> Vec<Span> {
+    /// What to propose as `TriggerCommand::Due`: triggers that are due by the wall clock, or by quorum time as it has
+    /// gone on since the last entry (`steady`). At most `limit`, of which one command takes `SPANS_MAX`; ask again
+    /// while there are any.
+    pub fn spans(&mut self, book: &impl TriggerBook, wall: Millis, steady: Millis, limit: usize) -> Vec<Span> {
         let steady = steady.max(wall);
-        let due = state.due_triggers(wall, steady, limit);
-        due.into_iter().filter_map(|job| self.span(state, job, wall, steady)).collect()
+        let due = book.due_triggers(wall, steady, limit);
+        due.into_iter().filter_map(|job| self.span(book, job, wall, steady)).collect()
     }
 
-    fn span(&mut self, state: &QuorumState, job: JobId, wall: Millis, steady: Millis) -> Option<Span> {
-        let (spec, run) = state.trigger(job)?;
+    fn span(&mut self, book: &impl TriggerBook, job: JobId, wall: Millis, steady: Millis) -> Option<Span> {
+        let (spec, run) = book.trigger(job)?;
         let now = if spec.trigger.is_steady() { steady } else { wall };
         match self.read(job, &spec.trigger) {
             Ok(Read::Timed(schedule)) => schedule.span(job, &run.clock, run.resuming, now),
@@ -79,8 +87,8 @@ impl Planner {
         }
     }
 
-    /// The triggers that an event fires, for `Command::Deliver`, out of those that listen to its name
-    /// ([`QuorumState::listeners`]). It may take some time; the state is not needed for it.
+    /// The triggers that an event fires, for `TriggerCommand::Deliver`, out of those that listen to its name
+    /// (`QuorumState::listeners`). It may take some time; the state is not needed for it.
     pub fn matches(&mut self, listeners: &[Listener], from: PeerId, event: &Event) -> Vec<Match> {
         let data = serde_json::from_slice(&event.data).unwrap_or(serde_json::Value::Null);
         let whole = serde_json::json!({
@@ -108,19 +116,19 @@ impl Planner {
         matches
     }
 
-    /// What a look at a condition's source says, for `Command::Observe`. `value`: the JSON that was found, or why none
-    /// was.
+    /// What a look at a condition's source says, for `TriggerCommand::Observe`. `value`: the JSON that was found, or
+    /// why none was.
     pub fn judge(
         &mut self,
-        state: &QuorumState,
+        book: &impl TriggerBook,
         job: JobId,
         value: Result<&str, &str>,
         witnesses: Vec<PeerId>,
     ) -> Option<Observation> {
-        let (spec, _) = state.trigger(job)?;
+        let (spec, _) = book.trigger(job)?;
         let read = self.read(job, &spec.trigger);
         let seen = value.map_err(str::to_owned).and_then(|text| match read {
-            Ok(Read::Condition { when, reset }) => look(when, reset.as_ref(), text, witnesses),
+            Ok(Read::Condition { when, reset }) => evaluate(when, reset.as_ref(), text, witnesses),
             Ok(_) => Err("the trigger has no condition".to_owned()),
             Err(why) => Err(why.clone()),
         });
@@ -177,7 +185,7 @@ pub(super) fn condition_expression(text: &str) -> Result<Expression, String> {
     Expression::compile(text, &["value"])
 }
 
-fn look(when: &Expression, reset: Option<&Expression>, text: &str, witnesses: Vec<PeerId>) -> Result<Seen, String> {
+fn evaluate(when: &Expression, reset: Option<&Expression>, text: &str, witnesses: Vec<PeerId>) -> Result<Seen, String> {
     if text.len() > OBSERVED_BYTES_MAX {
         return Err(format!("the source gave {} bytes, more than the {OBSERVED_BYTES_MAX} allowed", text.len()));
     }
@@ -189,9 +197,5 @@ fn look(when: &Expression, reset: Option<&Expression>, text: &str, witnesses: Ve
 }
 
 fn short(text: &str) -> String {
-    let mut end = text.len().min(REASON_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+    truncate(text, REASON_BYTES_MAX).to_owned()
 }

@@ -25,7 +25,7 @@ use quorate_protocols::job::plan::TaskInput;
 use quorate_protocols::job::record::{HistoryEntry, JobRecord, Run, RunState};
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::job::store::{ColumnRecord, ColumnState, Grant, Releasing, StoreRun};
-use quorate_protocols::liveness::{Beat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
+use quorate_protocols::liveness::{Heartbeat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
 use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{
     Holding, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, ReceiptStatement, Slot,
@@ -34,19 +34,19 @@ use quorate_protocols::quorum::clock::ClockStep;
 use quorate_protocols::quorum::command::{Attached, Resolution, SegmentProgress};
 use quorate_protocols::quorum::object::{ObjectRecord, ObjectState, Repair};
 use quorate_protocols::quorum::{
-    Batch, BatchReply, Claim, ClaimSelector, Command, CommandReply, ObjectUse, Part, QuorumState, RaftAnswer,
-    RaftMessage, Rejection, Uses,
+    Batch, BatchReply, Claim, ClaimSelector, Command, CommandReply, JobCommand, ObjectCommand, ObjectUse, Part,
+    QuorumCommand, QuorumState, RaftAnswer, RaftMessage, Rejection, StoreCommand, TaskCommand, TriggerCommand, Uses,
 };
 use quorate_protocols::task::message::{
-    Given, LogStream, Order, Progress, Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult, Work,
+    Assignment, LogStream, OutputRef, Progress, Report, ReportRefusal, StepContext, TaskAnswer, TaskMessage, TaskResult,
 };
 use quorate_protocols::task::record::{
-    AttemptRecord, ComputeRun, Ending, ErrorClass, Failure, Output, Phase, Place, Settings, Tally, TaskAttempt, TaskId,
-    TaskNotes, TaskRecord, TaskState, Won, WorkerRecord, WorkerRefusal,
+    AttemptRecord, ComputeRun, Ending, ErrorClass, Failure, Output, Phase, Place, Settings, Tally, TaskAttempt,
+    TaskExtras, TaskId, TaskRecord, TaskState, Won, WorkerRecord, WorkerRefusal,
 };
 use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict, Vote};
 use quorate_protocols::trigger::condition::{ConditionState, Observation, Seen};
-use quorate_protocols::trigger::event::{Delivery, Dispatch, Dispatched, Emitter, Event, Heard, Match};
+use quorate_protocols::trigger::event::{Delivery, DeliveryAck, Dispatch, Dispatched, Emitter, Event, Match};
 use quorate_protocols::trigger::record::{
     Cause, Clock, Debounced, Due, Ended, FireRow, Fired, FiredBy, SeenId, SkipReason, Skipped, Span, TriggerRun,
     Waiting,
@@ -185,7 +185,7 @@ fn record() -> JobRecord {
         failed: vec![(grant(5), text())],
         segments: vec![vec![PieceHash([1; 32]); 3], Vec::new()],
         releasing: vec![Releasing { column: COLUMN, grant: grant(5), attempt: Attempt(3) }],
-        fed: 7,
+        upload_seq: 7,
         ..StoreRun::new(peer(1), 3, Millis(1_700_000_000_500))
     };
     let line = HistoryEntry { at: Millis(1_700_000_000_000), state: RunState::Pending, what: text() };
@@ -250,61 +250,78 @@ fn commands() -> Vec<Command> {
         stored: vec![(COLUMN, ATTEMPT)],
     };
     vec![
-        Command::Noop,
-        Command::Submit { job: JOB, spec: spec() },
-        Command::AddHolders { job: JOB, grants: vec![grant(1), grant(2)], exhausted: true },
-        Command::Attach { job: JOB },
-        Command::Progress { job: JOB, worker_attempt: Attempt(1), segments: vec![progress] },
-        Command::ColumnFailed {
-            job: JOB,
-            worker_attempt: Attempt(1),
-            column: COLUMN,
-            attempt: ATTEMPT,
-            reason: text(),
-        },
-        Command::CommitObject {
-            job: JOB,
-            worker_attempt: Attempt(1),
-            manifest: Bytes::from(manifest().encode()),
-            receipts: vec![receipt()],
-            degraded: true,
-        },
-        Command::FailRun { job: JOB, worker_attempt: Some(Attempt(1)), reason: text() },
-        Command::Cancel { job: JOB },
-        Command::Abandon { job: JOB, fed: 9 },
-        Command::Confirmed { manifest: hash, column: COLUMN, attempt: ATTEMPT },
-        Command::Released { job: JOB, column: COLUMN, grant: grant(3), attempt: ATTEMPT },
-        Command::RemoveObject {
-            manifest: hash,
-            claims: ClaimSelector::Named { owner: peer(1), name: Some("holiday.tar".to_owned()) },
-            force: false,
-        },
-        Command::RemoveObject { manifest: hash, claims: ClaimSelector::OwnedBy(peer(2)), force: false },
-        Command::RemoveObject { manifest: hash, claims: ClaimSelector::All, force: true },
-        Command::OweRepair { manifest: hash, column: COLUMN, attempt: ATTEMPT, reason: text() },
-        Command::StartRepair { manifest: hash, column: COLUMN, attempt: ATTEMPT, grant: grant(4), reason: text() },
-        Command::FinishRepair { manifest: hash, column: COLUMN, receipt: receipt() },
-        Command::FailRepair { manifest: hash, column: COLUMN, attempt: ATTEMPT, reason: text() },
-        Command::SetStandbys { standbys: vec![approval_of(4, Subject::Member { quorum: QUORUM })] },
-        Command::RaiseLevel { level: 2 },
-        Command::SetWorker { worker: worker(3) },
-        Command::LoseWorker { peer: peer(3), lease: LEASE, reason: text() },
-        Command::Start { tasks: vec![task()] },
-        Command::Report { reports: results().into_iter().map(|result| Report { task: task(), result }).collect() },
-        Command::SaveCheckpoint { task: task(), checkpoint: output(), bytes: given().bytes },
-        Command::Elapsed { until: Millis(1_700_000_000_000) },
-        Command::Pause { job: JOB },
-        Command::Resume { job: JOB },
-        Command::Retry { job: JOB },
-        Command::Resolve { job: JOB, resolution: Resolution::Skip },
-        Command::Update { job: JOB, priority: Some(9), parallelism: Some(300), resources: Some(resources()) },
-        Command::ReleaseWorker { peer: peer(3), lease: LEASE },
-        Command::Due { spans: vec![span()] },
-        Command::Fire { job: JOB, nonce: Nonce([0x44; 16]), respect_overlap: true },
-        Command::Suspend { job: JOB },
-        Command::Unsuspend { job: JOB },
-        Command::Deliver { emitter: peer(6), follows: 300, reaches: 302, lost: 1, deliveries: vec![delivery()] },
-        Command::Observe { job: JOB, observation: observation() },
+        Command::Quorum(QuorumCommand::Noop),
+        Command::Job(JOB, JobCommand::Submit { spec: spec() }),
+        Command::Store(JOB, StoreCommand::AddHolders { grants: vec![grant(1), grant(2)], exhausted: true }),
+        Command::Store(JOB, StoreCommand::Attach),
+        Command::Store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }),
+        Command::Store(
+            JOB,
+            StoreCommand::ColumnFailed { upload_attempt: Attempt(1), column: COLUMN, attempt: ATTEMPT, reason: text() },
+        ),
+        Command::Store(
+            JOB,
+            StoreCommand::Commit {
+                upload_attempt: Attempt(1),
+                manifest: Bytes::from(manifest().encode()),
+                receipts: vec![receipt()],
+                degraded: true,
+            },
+        ),
+        Command::Store(JOB, StoreCommand::Fail { upload_attempt: Some(Attempt(1)), reason: text() }),
+        Command::Job(JOB, JobCommand::Cancel),
+        Command::Store(JOB, StoreCommand::Abandon { upload_seq: 9 }),
+        Command::Object(hash, ObjectCommand::Confirmed { column: COLUMN, attempt: ATTEMPT }),
+        Command::Store(JOB, StoreCommand::Released { column: COLUMN, grant: grant(3), attempt: ATTEMPT }),
+        Command::Object(
+            hash,
+            ObjectCommand::Remove {
+                claims: ClaimSelector::Named { owner: peer(1), name: Some("holiday.tar".to_owned()) },
+                force: false,
+            },
+        ),
+        Command::Object(hash, ObjectCommand::Remove { claims: ClaimSelector::OwnedBy(peer(2)), force: false }),
+        Command::Object(hash, ObjectCommand::Remove { claims: ClaimSelector::All, force: true }),
+        Command::Object(hash, ObjectCommand::OweRepair { column: COLUMN, attempt: ATTEMPT, reason: text() }),
+        Command::Object(
+            hash,
+            ObjectCommand::StartRepair { column: COLUMN, attempt: ATTEMPT, grant: grant(4), reason: text() },
+        ),
+        Command::Object(hash, ObjectCommand::FinishRepair { column: COLUMN, receipt: receipt() }),
+        Command::Object(hash, ObjectCommand::FailRepair { column: COLUMN, attempt: ATTEMPT, reason: text() }),
+        Command::Quorum(QuorumCommand::SetStandbys {
+            standbys: vec![approval_of(4, Subject::Member { quorum: QUORUM })],
+        }),
+        Command::Quorum(QuorumCommand::RaiseLevel { level: 2 }),
+        Command::Task(TaskCommand::SetWorker { worker: worker(3) }),
+        Command::Task(TaskCommand::LoseWorker { peer: peer(3), lease: LEASE, reason: text() }),
+        Command::Task(TaskCommand::Start { tasks: vec![task()] }),
+        Command::Task(TaskCommand::Report {
+            reports: results().into_iter().map(|result| Report { task: task(), result }).collect(),
+        }),
+        Command::Task(TaskCommand::SaveCheckpoint { task: task(), checkpoint: output(), bytes: given().bytes }),
+        Command::Quorum(QuorumCommand::Elapsed { until: Millis(1_700_000_000_000) }),
+        Command::Job(JOB, JobCommand::Pause),
+        Command::Job(JOB, JobCommand::Resume),
+        Command::Job(JOB, JobCommand::Retry),
+        Command::Job(JOB, JobCommand::Resolve { resolution: Resolution::Skip }),
+        Command::Job(
+            JOB,
+            JobCommand::Update { priority: Some(9), parallelism: Some(300), resources: Some(resources()) },
+        ),
+        Command::Task(TaskCommand::ReleaseWorker { peer: peer(3), lease: LEASE }),
+        Command::Trigger(TriggerCommand::Due { spans: vec![span()] }),
+        Command::Trigger(TriggerCommand::Fire { job: JOB, nonce: Nonce([0x44; 16]), respect_overlap: true }),
+        Command::Trigger(TriggerCommand::Suspend { job: JOB }),
+        Command::Trigger(TriggerCommand::Unsuspend { job: JOB }),
+        Command::Trigger(TriggerCommand::Deliver {
+            emitter: peer(6),
+            follows: 300,
+            reaches: 302,
+            lost: 1,
+            deliveries: vec![delivery()],
+        }),
+        Command::Trigger(TriggerCommand::Observe { job: JOB, observation: observation() }),
     ]
 }
 
@@ -333,7 +350,7 @@ fn rejections() -> Vec<Rejection> {
 
 fn replies() -> Vec<CommandReply> {
     let attached = Attached {
-        worker_attempt: Attempt(2),
+        upload_attempt: Attempt(2),
         spec: spec(),
         columns: columns(),
         segments: vec![vec![PieceHash([1; 32]); 3], Vec::new()],
@@ -394,7 +411,7 @@ fn job_samples(samples: &mut Samples) {
     let hash = manifest().hash();
     let messages = vec![
         JobMessage::Membership { quorum: QUORUM },
-        JobMessage::Propose { quorum: QUORUM, command: Command::Cancel { job: JOB } },
+        JobMessage::Propose { quorum: QUORUM, command: Command::Job(JOB, JobCommand::Cancel) },
         JobMessage::Query { quorum: QUORUM, query: Query::Job { job: JOB }, stale: true },
         JobMessage::Suspect { quorum: QUORUM, manifest: hash, column: PieceIndex(2) },
         JobMessage::Dispatch { quorum: QUORUM, dispatch: dispatch() },
@@ -438,7 +455,7 @@ fn job_samples(samples: &mut Samples) {
         JobAnswer::Forbidden { reason: text() },
         JobAnswer::Malformed { reason: text() },
         JobAnswer::Noted,
-        JobAnswer::Heard(Heard { reaches: 9, recorded: Some(8) }),
+        JobAnswer::DeliveryAck(DeliveryAck { reaches: 9, recorded: Some(8) }),
         JobAnswer::Looked(Err(text())),
     ];
     samples.all("job", "answer", limit, answers);
@@ -486,8 +503,6 @@ fn job_samples(samples: &mut Samples) {
             Running,
             Pausing,
             Paused,
-            Resuming,
-            Modifying,
             Cancelling,
             Reverting,
             Succeeded,
@@ -596,13 +611,13 @@ fn piece_samples(samples: &mut Samples) {
 fn liveness_samples(samples: &mut Samples) {
     let limit = liveness::limits::MESSAGE_BYTES_MAX;
     let (sequence, wall) = (70_000, Millis(1_700_000_000_000));
-    let beat = Beat { boot: BootId([0x44; 16]), sequence, wall, leading: u64::MAX, sync_us: 1_500 };
+    let beat = Heartbeat { boot: BootId([0x44; 16]), sequence, wall, leading: u64::MAX, sync_us: 1_500 };
     let last_log = LogPosition { term: Term(7), index: LogIndex(1_000_000) };
     let vote = PreVote { quorum: QUORUM, term: Term(7), candidate: member(1), missing: Some(member(2)), last_log };
-    let messages = vec![LivenessMessage::Beat(beat), LivenessMessage::PreVote(vote), LivenessMessage::Leading];
+    let messages = vec![LivenessMessage::Heartbeat(beat), LivenessMessage::PreVote(vote), LivenessMessage::Leading];
     samples.all("liveness", "message", limit, messages);
     let answers = vec![
-        LivenessAnswer::Beat(beat),
+        LivenessAnswer::Heartbeat(beat),
         LivenessAnswer::PreVote { granted: true, my_log: last_log, primary: None },
         LivenessAnswer::Leading(vec![(QUORUM, Term(7))]),
         LivenessAnswer::NotMember,
@@ -669,18 +684,22 @@ pub fn history() -> Vec<(PeerId, Command)> {
     };
     let grants: Vec<_> = (1..=4).map(grant).collect();
     let commands = vec![
-        Command::Submit { job: kept, spec: spec() },
-        Command::AddHolders { job: kept, grants: grants.clone(), exhausted: false },
-        Command::CommitObject {
-            job: kept,
-            worker_attempt: Attempt(1),
-            manifest: Bytes::from(hash.encode()),
-            receipts: vec![receipt(1), receipt(2)],
-            degraded: true,
-        },
-        Command::Submit { job: running, spec: spec() },
-        Command::AddHolders { job: running, grants, exhausted: true },
-        Command::SetStandbys { standbys: vec![approval_of(5, Subject::Member { quorum: QUORUM })] },
+        Command::Job(kept, JobCommand::Submit { spec: spec() }),
+        Command::Store(kept, StoreCommand::AddHolders { grants: grants.clone(), exhausted: false }),
+        Command::Store(
+            kept,
+            StoreCommand::Commit {
+                upload_attempt: Attempt(1),
+                manifest: Bytes::from(hash.encode()),
+                receipts: vec![receipt(1), receipt(2)],
+                degraded: true,
+            },
+        ),
+        Command::Job(running, JobCommand::Submit { spec: spec() }),
+        Command::Store(running, StoreCommand::AddHolders { grants, exhausted: true }),
+        Command::Quorum(QuorumCommand::SetStandbys {
+            standbys: vec![approval_of(5, Subject::Member { quorum: QUORUM })],
+        }),
     ];
     let [counting, cancelled] = [3, 4].map(|local| JobId { quorum: QUORUM, local: [local; 16] });
     let first = |task| TaskId { job: counting, step: StepIndex(0), task: TaskIndex(task) };
@@ -693,23 +712,38 @@ pub fn history() -> Vec<(PeerId, Command)> {
         let job_spec = ComputeSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() }));
         let trigger = TriggerSpec { overlap, ..TriggerSpec::new(when) };
         let spec = JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job: job_spec }));
-        Command::Submit { job, spec }
+        Command::Job(job, JobCommand::Submit { spec })
     };
     let begun = Span { expected: None, skipped: None, fault: None, named: vec![Millis(1_700_000_010_000)], ..span() };
     let debounce = Duration::from_secs(2);
     let heard = Delivery { matches: vec![Match { job: door, fault: None }], ..delivery() };
     let computing = vec![
-        (peer(9), Command::SetWorker { worker: worker(1) }),
-        (peer(9), Command::Submit { job: counting, spec: JobSpec::Compute(Box::new(spec)) }),
-        (peer(1), Command::Report { reports: vec![Report { task: first(0), result }] }),
-        (peer(1), Command::SaveCheckpoint { task: first(1), checkpoint: output(), bytes: given().bytes }),
-        (peer(9), Command::Submit { job: cancelled, spec: JobSpec::Compute(Box::new(single)) }),
-        (peer(9), Command::Cancel { job: cancelled }),
+        (peer(9), Command::Task(TaskCommand::SetWorker { worker: worker(1) })),
+        (peer(9), Command::Job(counting, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) })),
+        (peer(1), Command::Task(TaskCommand::Report { reports: vec![Report { task: first(0), result }] })),
+        (
+            peer(1),
+            Command::Task(TaskCommand::SaveCheckpoint { task: first(1), checkpoint: output(), bytes: given().bytes }),
+        ),
+        (peer(9), Command::Job(cancelled, JobCommand::Submit { spec: JobSpec::Compute(Box::new(single)) })),
+        (peer(9), Command::Job(cancelled, JobCommand::Cancel)),
         (peer(9), submit(beat, schedules().remove(1), Overlap::Forbid)),
-        (peer(9), Command::Due { spans: vec![Span { job: beat, ..begun }] }),
+        (peer(9), Command::Trigger(TriggerCommand::Due { spans: vec![Span { job: beat, ..begun }] })),
         (peer(9), submit(door, When::Event(EventSpec { debounce, ..EventSpec::new("door.open") }), Overlap::Queue(2))),
-        (peer(9), Command::Fire { job: door, nonce: Nonce([0x44; 16]), respect_overlap: true }),
-        (peer(9), Command::Deliver { emitter: peer(6), follows: 300, reaches: 301, lost: 0, deliveries: vec![heard] }),
+        (
+            peer(9),
+            Command::Trigger(TriggerCommand::Fire { job: door, nonce: Nonce([0x44; 16]), respect_overlap: true }),
+        ),
+        (
+            peer(9),
+            Command::Trigger(TriggerCommand::Deliver {
+                emitter: peer(6),
+                follows: 300,
+                reaches: 301,
+                lost: 0,
+                deliveries: vec![heard],
+            }),
+        ),
     ];
     commands.into_iter().map(|command| (peer(9), command)).chain(computing).collect()
 }

@@ -80,8 +80,8 @@ pub(super) fn worker(index: u8) -> WorkerRecord {
         labels: resources().labels,
     }
 }
-pub(super) fn given() -> Given {
-    Given { task: TASK, output: output(), bytes: Some(Bytes::from_static(b"bytes")) }
+pub(super) fn given() -> OutputRef {
+    OutputRef { task: TASK, output: output(), bytes: Some(Bytes::from_static(b"bytes")) }
 }
 pub(super) fn task_record() -> TaskRecord {
     let live = |attempt, phase| AttemptRecord {
@@ -92,14 +92,14 @@ pub(super) fn task_record() -> TaskRecord {
         until: Some(Millis(1_700_000_600_000)),
         resources: resources(),
     };
-    let notes = TaskNotes {
+    let extras = TaskExtras {
         last: Some(Failure { attempt: Attempt(3), worker: peer(3), class: ErrorClass::Exit, reason: text() }),
         checkpoint: Some(output()),
         rounds: 1,
         revealing: true,
         votes: vec![vote()],
     };
-    let phases = [Phase::Given, Phase::Started, Phase::Committed(Digest([0xbb; 32])), Phase::Revealed(vote())];
+    let phases = [Phase::Assigned, Phase::Started, Phase::Committed(Digest([0xbb; 32])), Phase::Revealed(vote())];
     TaskRecord {
         state: TaskState::Running,
         newest: Attempt(4),
@@ -108,7 +108,7 @@ pub(super) fn task_record() -> TaskRecord {
         losses: 2,
         live: (1..).zip(phases).map(|(attempt, phase)| live(attempt, phase)).collect(),
         won: Some(Box::new(Won { attempt: Attempt(4), worker: peer(4), output: output() })),
-        notes: Some(Box::new(notes)),
+        extras: Some(Box::new(extras)),
     }
 }
 pub(super) fn compute_record() -> JobRecord {
@@ -176,7 +176,7 @@ fn task_inputs() -> Vec<TaskInput> {
 pub(super) fn task_samples(samples: &mut Samples) {
     let limit = task::limits::MESSAGE_BYTES_MAX;
     let (quorum, term, tasks) = (QUORUM, Term(7), vec![task()]);
-    let work = Work {
+    let work = StepContext {
         job: JOB,
         step: STEP,
         owner: peer(1),
@@ -188,14 +188,14 @@ pub(super) fn task_samples(samples: &mut Samples) {
         idempotent: true,
         verified: true,
     };
-    let order = |input| Order {
+    let order = |input| Assignment {
         task: task(),
         of: 70_000,
         input,
         given: vec![given()],
         inputs: Digest([0xaa; 32]),
         token: Digest([0xcc; 32]),
-        checkpoint: Some(Given { bytes: None, ..given() }),
+        checkpoint: Some(OutputRef { bytes: None, ..given() }),
     };
     let orders = task_inputs().into_iter().map(order).collect();
     let progress = Progress { task: task(), permille: 125, note: text() };
@@ -205,7 +205,7 @@ pub(super) fn task_samples(samples: &mut Samples) {
         TaskMessage::Stop { quorum, term, lease: LEASE, tasks: tasks.clone(), keep: true },
         TaskMessage::Reveal { quorum, term, lease: LEASE, tasks: tasks.clone() },
         TaskMessage::Start { quorum, tasks: tasks.clone() },
-        TaskMessage::Beat { quorum, lease: LEASE, running: vec![progress] },
+        TaskMessage::Heartbeat { quorum, lease: LEASE, running: vec![progress] },
         TaskMessage::Report { quorum, reports },
         TaskMessage::Checkpoint { quorum, task: task(), checkpoint: output(), bytes: given().bytes },
         TaskMessage::Logs { task: task(), stream: LogStream::Stderr, from: 4096 },
@@ -213,7 +213,7 @@ pub(super) fn task_samples(samples: &mut Samples) {
     ];
     samples.all("task", "message", limit, messages);
     let answers = vec![
-        TaskAnswer::Taken { taken: tasks.clone(), refused: vec![(task(), text())] },
+        TaskAnswer::Accepted { taken: tasks.clone(), refused: vec![(task(), text())] },
         TaskAnswer::Noted,
         TaskAnswer::Recorded(vec![Ok(()), Err(ReportRefusal::Unknown)]),
         TaskAnswer::StaleTerm { seen: Term(8) },

@@ -49,7 +49,7 @@ impl EventDelivery for NodeEventDelivery {
         let client = self.client.clone();
         async move {
             match client.dispatch(quorum, dispatch, PATIENCE).await {
-                Ok(heard) => DeliveryOutcome::Heard(heard),
+                Ok(heard) => DeliveryOutcome::DeliveryAck(heard),
                 Err(ClientError::Rejected(Rejection::EventGap { known, .. })) => DeliveryOutcome::Gap { known },
                 Err(ClientError::Rejected(Rejection::Full { .. } | Rejection::TooLarge { .. })) => {
                     DeliveryOutcome::Full

@@ -10,7 +10,7 @@ use futures::{FutureExt, StreamExt};
 use quorate_protocols::approval::Subject;
 use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, QuorumId, StepIndex, TaskIndex};
 use quorate_protocols::job::message::{Query, QueryAnswer};
-use quorate_protocols::task::message::{Given, TaskAnswer, TaskMessage};
+use quorate_protocols::task::message::{OutputRef, TaskAnswer, TaskMessage};
 use tokio::sync::{broadcast, watch};
 
 use crate::approver::{Approver, EndedLease, LeaseInfo};
@@ -49,7 +49,7 @@ impl QuorumPort for NodeQuorumPort {
         step: StepIndex,
         from: TaskIndex,
         limit: u32,
-    ) -> BoxFuture<'static, Result<Vec<Given>, ClientError>> {
+    ) -> BoxFuture<'static, Result<Vec<OutputRef>, ClientError>> {
         let client = self.client.clone();
         async move {
             let query = Query::Outputs { job, step, from, limit };

@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use prometheus_client::registry::Registry;
 use quorate_protocols::ids::{BootId, Incarnation, ObjectId, QuorumId};
 use quorate_protocols::job::message::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply};
+use quorate_protocols::quorum::{Command, CommandReply, QuorumCommand};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -45,7 +45,7 @@ async fn start(n: u8, folder: &Path, bootstrap: &[String]) -> Node {
     let (net, inbound) =
         tasks.scope(network::start(&seams, &identity, config, admission, &mut registry)).await.unwrap();
     let (resources, settings) = (Resources::unlimited(), NodeSettings::default());
-    let work = NodeWork::default();
+    let work = NodeExecutors::default();
     Node::start(NodeParts { seams, identity, settings, resources, net, inbound, work }).await.unwrap()
 }
 
@@ -122,7 +122,7 @@ async fn a_file_outlives_the_crash_of_its_quorums_primary() {
     let crashed = nodes.remove(primary_at);
     crashed.seams().tasks.crash();
     let outsider = nodes.iter().find(|node| node.quorums().quorum(quorum).is_none()).expect("5 nodes, 3 members");
-    let committed = outsider.jobs().propose(quorum, Command::Noop, PATIENCE).await.unwrap();
+    let committed = outsider.jobs().propose(quorum, Command::Quorum(QuorumCommand::Noop), PATIENCE).await.unwrap();
     assert_eq!(committed, CommandReply::Done);
     for node in &nodes {
         assert_eq!(get(node, outcome.object).await, bytes);

@@ -10,6 +10,8 @@ use quorate_protocols::task::message::{Report, TaskResult};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskId, WorkerRecord};
 use serde_json::{Value, json};
 
+use quorate_protocols::quorum::TaskCommand;
+
 use super::*;
 use crate::http::limits::SUBMIT_BYTES_MAX;
 
@@ -148,7 +150,7 @@ async fn tasks_and_outputs_are_shown_as_they_come() {
         kinds: vec![Kind::Wasm],
         labels: Default::default(),
     };
-    edge.fake.commit(Command::SetWorker { worker }).unwrap();
+    edge.fake.commit(Command::Task(TaskCommand::SetWorker { worker })).unwrap();
     let tasks: Vec<TaskInfo> = edge.client.get(&format!("/v1/jobs/{job}/tasks")).await.unwrap();
     assert_eq!(tasks.iter().map(|task| task.state).collect::<Vec<_>>(), [TaskStateInfo::Running; 2]);
     assert_eq!(tasks[1].running[0].worker, PeerId([9; 32]));
@@ -175,7 +177,7 @@ async fn tasks_and_outputs_are_shown_as_they_come() {
             bytes: Some(Bytes::from(text)),
         },
     };
-    edge.fake.commit(Command::Report { reports: vec![done(0, "hello"), done(1, "world")] }).unwrap();
+    edge.fake.commit(Command::Task(TaskCommand::Report { reports: vec![done(0, "hello"), done(1, "world")] })).unwrap();
     let info: JobInfo = edge.client.get(&format!("/v1/jobs/{job}")).await.unwrap();
     assert_eq!(info.state, RunState::Succeeded);
     let outputs: Vec<OutputInfo> = edge.client.get(&format!("/v1/jobs/{job}/outputs")).await.unwrap();

@@ -5,6 +5,7 @@ use quorate_protocols::api::{
 };
 use quorate_protocols::ids::{LogIndex, Nonce};
 use quorate_protocols::job::RunState;
+use quorate_protocols::quorum::TriggerCommand;
 use quorate_protocols::trigger::limits::SPANS_MAX;
 use quorate_protocols::trigger::{Planner, SkipReason};
 use serde_json::json;
@@ -27,9 +28,9 @@ impl Edge {
     /// Has everything fire that is due when a clock says `now`.
     fn due(&self, now: u64) {
         let now = Millis(now);
-        let spans = Planner::default().spans(&self.fake.state.lock().unwrap(), now, now, SPANS_MAX);
+        let spans = Planner::default().spans(&*self.fake.state.lock().unwrap(), now, now, SPANS_MAX);
         let index = LogIndex(self.fake.commits.fetch_add(1, Ordering::Relaxed) + 1);
-        let batch = Batch::at(now, vec![(PeerId([9; 32]), Command::Due { spans })]);
+        let batch = Batch::at(now, vec![(PeerId([9; 32]), Command::Trigger(TriggerCommand::Due { spans }))]);
         let (replies, _) = self.fake.state.lock().unwrap().apply(index, &batch);
         replies.replies[0].as_ref().unwrap();
     }

@@ -12,7 +12,7 @@ use quorate_protocols::ids::{ObjectId, StepIndex, TaskIndex};
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::compute::{ComputeSpec, Resources};
 use quorate_protocols::job::plan::{Plan, Role};
-use quorate_protocols::task::message::Given;
+use quorate_protocols::task::message::OutputRef;
 use quorate_protocols::task::record::{ComputeRun, Phase, Place, TaskRecord, TaskState};
 use quorate_protocols::task::vote::{ResultReceipt, tally};
 
@@ -60,7 +60,7 @@ pub fn compute_info(spec: &ComputeSpec, run: &ComputeRun) -> ComputeInfo {
     }
 }
 
-pub fn output_info(given: &Given) -> OutputInfo {
+pub fn output_info(given: &OutputRef) -> OutputInfo {
     let bytes = given.bytes.as_deref();
     let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
     OutputInfo {
@@ -86,7 +86,7 @@ pub fn task_info(step: StepIndex, task: TaskIndex, record: &TaskRecord) -> TaskI
         TaskState::Parked => (TaskStateInfo::Parked, None),
     };
     let phase = |phase: &Phase| match phase {
-        Phase::Given => AttemptPhase::Given,
+        Phase::Assigned => AttemptPhase::Given,
         Phase::Started => AttemptPhase::Started,
         Phase::Committed(_) => AttemptPhase::Committed,
         Phase::Revealed(_) => AttemptPhase::Revealed,
@@ -97,7 +97,7 @@ pub fn task_info(step: StepIndex, task: TaskIndex, record: &TaskRecord) -> TaskI
         phase: phase(&live.phase),
         since: live.since,
     });
-    let failure = record.notes.as_ref().and_then(|notes| notes.last.as_ref());
+    let failure = record.extras.as_ref().and_then(|notes| notes.last.as_ref());
     TaskInfo {
         step,
         task,
@@ -120,7 +120,7 @@ pub fn task_info(step: StepIndex, task: TaskIndex, record: &TaskRecord) -> TaskI
 
 /// What the copies of a task said, when they have; `None` of a task that was not voted on.
 pub fn task_receipts(step: StepIndex, task: TaskIndex, record: &TaskRecord, agree: u8) -> Option<TaskReceipts> {
-    let votes = &record.notes.as_ref()?.votes;
+    let votes = &record.extras.as_ref()?.votes;
     let receipts: Vec<ResultReceipt> = votes.iter().map(|vote| vote.receipt).collect();
     let agreement = tally(receipts.iter().map(|receipt| &receipt.statement), agree.into());
     let (verdict, dissenting) =
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn an_output_is_shown_as_what_it_is() {
-        let given = |place, bytes: Option<&'static [u8]>| Given {
+        let given = |place, bytes: Option<&'static [u8]>| OutputRef {
             task: TaskIndex(3),
             output: Output { digest: Digest([1; 32]), bytes: 5, place },
             bytes: bytes.map(Bytes::from_static),

@@ -34,7 +34,8 @@ use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::job::store::ColumnRecord;
 use quorate_protocols::object::Profile;
 use quorate_protocols::object::limits::NAME_BYTES_MAX;
-use quorate_protocols::quorum::{Claim, Command, CommandReply, Rejection};
+use quorate_protocols::quorum::{Claim, Command, CommandReply, JobCommand, Rejection, StoreCommand};
+use quorate_protocols::text::truncate;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -87,7 +88,7 @@ struct Run {
     job: JobId,
     profile: Profile,
     size: Option<u64>,
-    worker_attempt: Attempt,
+    upload_attempt: Attempt,
     columns: Vec<ColumnRecord>,
     segments: Vec<Vec<PieceHash>>,
     /// The quorum expects no further holders.
@@ -212,10 +213,7 @@ impl Objects {
                 tracing::warn!(%error, "could not record the run of this file");
             }
         }
-        let name = request.name.clone().map(|mut name| {
-            name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-            name
-        });
+        let name = request.name.as_deref().map(|name| truncate(name, NAME_BYTES_MAX).to_owned());
         self.submit(job, StoreSpec { name, size: request.size, profile }, progress).await?;
         progress.send_modify(|progress| {
             progress.enter(PutPhase::Approval);
@@ -228,7 +226,7 @@ impl Objects {
     /// Has the quorum take the run. Peers without room keep a quorum from committing as well: that is then the reason.
     async fn submit(&self, job: JobId, spec: StoreSpec, progress: &watch::Sender<PutProgress>) -> Result<(), PutError> {
         let (started, size, profile) = (Instant::now(), spec.size, spec.profile);
-        let command = Command::Submit { job, spec: JobSpec::Store(spec) };
+        let command = Command::Job(job, JobCommand::Submit { spec: JobSpec::Store(spec) });
         loop {
             let error = match self.context.quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
                 Ok(_) => return Ok(()),
@@ -253,7 +251,7 @@ impl Objects {
     }
 
     async fn attach(&self, job: JobId) -> Result<Run, PutError> {
-        let reply = self.insist(job, Command::Attach { job }).await?;
+        let reply = self.insist(job, Command::Store(job, StoreCommand::Attach)).await?;
         let CommandReply::Attached(attached) = reply else {
             return Err(protocol(job, "an attach was answered with something else"));
         };
@@ -264,7 +262,7 @@ impl Objects {
             job,
             profile: spec.profile,
             size: spec.size,
-            worker_attempt: attached.worker_attempt,
+            upload_attempt: attached.upload_attempt,
             columns: attached.columns,
             segments: attached.segments,
             exhausted: false,
@@ -331,7 +329,7 @@ impl Objects {
                     job,
                     profile,
                     size,
-                    worker_attempt: run.worker_attempt,
+                    upload_attempt: run.upload_attempt,
                     columns: run.columns,
                     segments: Vec::new(),
                     exhausted: run.exhausted,
@@ -342,7 +340,7 @@ impl Objects {
                 let HoldersKnown { reachable, .. } = self.holders_known(size, Profile::DEFAULT);
                 let (present, fitting) = (reachable.present(), Profile::for_reachable(size, reachable));
                 if present < profile.columns_min() && fitting.is_some_and(|fitting| fitting != profile) {
-                    self.fail_run(job, run.worker_attempt, &too_few(size, present, profile)).await;
+                    self.fail_run(job, run.upload_attempt, &too_few(size, present, profile)).await;
                     return Ok(None);
                 }
             }
@@ -351,7 +349,7 @@ impl Objects {
                     Some(reason) => PutError::NoRoom { reason },
                     None => too_few(size, granted, profile),
                 };
-                self.fail_run(job, run.worker_attempt, &failed).await;
+                self.fail_run(job, run.upload_attempt, &failed).await;
                 return Err(failed);
             }
             if started.elapsed() >= WAITING_TOLD_AFTER {
@@ -368,8 +366,9 @@ impl Objects {
         }
     }
 
-    async fn fail_run(&self, job: JobId, worker_attempt: Attempt, why: &PutError) {
-        let command = Command::FailRun { job, worker_attempt: Some(worker_attempt), reason: why.to_string() };
+    async fn fail_run(&self, job: JobId, upload_attempt: Attempt, why: &PutError) {
+        let command =
+            Command::Store(job, StoreCommand::Fail { upload_attempt: Some(upload_attempt), reason: why.to_string() });
         match self.context.quorums.propose(job.quorum, command.clone(), FAIL_DEADLINE).await {
             Ok(_) => (),
             // What ended the put may keep its quorum from committing: the user does not wait for it.
@@ -453,7 +452,7 @@ impl Objects {
             progress.enter(PutPhase::Sending);
             progress.job = Some(run.job);
         });
-        let (job, profile, worker_attempt, resumed) = (run.job, run.profile, run.worker_attempt, run.resumed);
+        let (job, profile, upload_attempt, resumed) = (run.job, run.profile, run.upload_attempt, run.resumed);
         let expected = request.size.or(run.size);
         reader.set_profile(profile);
         let uploaded = Pipeline::new(self, run, expected, reader, progress).await.run().await;
@@ -474,7 +473,7 @@ impl Objects {
                 let final_ =
                     matches!(error, PutError::TooLarge { .. } | PutError::Length { .. } | PutError::Ended { .. });
                 if final_ && !wrong_file {
-                    self.fail_run(job, worker_attempt, &error).await;
+                    self.fail_run(job, upload_attempt, &error).await;
                 }
                 Err(UploadFault::Error(error))
             }

@@ -26,7 +26,7 @@ use quorate_protocols::object::{CheckedPiece, Manifest};
 use quorate_protocols::piece::limits::DEADLINE;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, Slot};
 use quorate_protocols::quorum::command::SegmentProgress;
-use quorate_protocols::quorum::{Command, CommandReply, Rejection};
+use quorate_protocols::quorum::{Command, CommandReply, Rejection, StoreCommand};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -299,15 +299,15 @@ impl<'a> Pipeline<'a> {
 
     fn ask_who_holds(&mut self) {
         self.asking = true;
-        let (quorums, job, worker_attempt) =
-            (self.objects.context.quorums.clone(), self.run.job, self.run.worker_attempt);
+        let (quorums, job, upload_attempt) =
+            (self.objects.context.quorums.clone(), self.run.job, self.run.upload_attempt);
         self.work.push(Box::pin(async move {
             let query = Query::Job { job };
             let columns = match quorums.query(job.quorum, query, false, QUORUM_DEADLINE).await {
                 Ok(QueryAnswer::Job(record)) if record.state.is_final() => {
                     Err(ended(job, record.reason.as_deref()).into())
                 }
-                Ok(QueryAnswer::Job(record)) if fed_by(&record, worker_attempt) => {
+                Ok(QueryAnswer::Job(record)) if fed_by(&record, upload_attempt) => {
                     Ok(record.into_store().map(|(_, run)| (run.columns, run.exhausted)))
                 }
                 // Another worker, or no answer now: the next command that is refused says what is the case.
@@ -412,8 +412,8 @@ impl<'a> Pipeline<'a> {
     fn record(&mut self, segments: Vec<SegmentProgress>, recorded: bool) {
         self.told_at = Instant::now();
         self.has_recorded |= !segments.is_empty();
-        let (quorums, job, worker_attempt) =
-            (self.objects.context.quorums.clone(), self.run.job, self.run.worker_attempt);
+        let (quorums, job, upload_attempt) =
+            (self.objects.context.quorums.clone(), self.run.job, self.run.upload_attempt);
         self.work.push(Box::pin(async move {
             let started = Instant::now();
             let mut columns = Ok(None);
@@ -424,8 +424,8 @@ impl<'a> Pipeline<'a> {
                 chunks.push_back(Vec::new());
             }
             for segments in chunks {
-                let command = Command::Progress { job, worker_attempt, segments };
-                columns = send_command(&*quorums, job, worker_attempt, command).await;
+                let command = Command::Store(job, StoreCommand::Progress { upload_attempt, segments });
+                columns = send_command(&*quorums, job, upload_attempt, command).await;
                 if columns.is_err() {
                     break;
                 }
@@ -448,10 +448,10 @@ impl<'a> Pipeline<'a> {
             let (holder, reason) = (grant.holder.peer, reason.clone());
             self.objects.events.send(ObjectEvent::ColumnFailed { job, column, holder, reason });
         }
-        let (quorums, worker_attempt) = (self.objects.context.quorums.clone(), self.run.worker_attempt);
+        let (quorums, upload_attempt) = (self.objects.context.quorums.clone(), self.run.upload_attempt);
         self.work.push(Box::pin(async move {
-            let command = Command::ColumnFailed { job, worker_attempt, column, attempt, reason };
-            let columns = send_command(&*quorums, job, worker_attempt, command).await;
+            let command = Command::Store(job, StoreCommand::ColumnFailed { upload_attempt, column, attempt, reason });
+            let columns = send_command(&*quorums, job, upload_attempt, command).await;
             Done::Told { recorded: false, columns }
         }));
     }
@@ -588,13 +588,15 @@ impl<'a> Pipeline<'a> {
         let receipts: Vec<Receipt> = sealed.iter().filter_map(|key| self.receipts.get(key).copied()).collect();
         let columns: Vec<(PieceIndex, PeerId)> =
             receipts.iter().map(|receipt| (receipt.statement.slot.column, receipt.statement.holder)).collect();
-        let command = Command::CommitObject {
+        let command = Command::Store(
             job,
-            worker_attempt: self.run.worker_attempt,
-            manifest: manifest.encode().into(),
-            receipts,
-            degraded,
-        };
+            StoreCommand::Commit {
+                upload_attempt: self.run.upload_attempt,
+                manifest: manifest.encode().into(),
+                receipts,
+                degraded,
+            },
+        );
         match self.objects.insist(job, command).await {
             Ok(CommandReply::Committed { manifest }) => {
                 let bytes = self.bytes;
@@ -801,7 +803,7 @@ async fn ask_held(client: &PieceClient, run: &mut Run) -> BTreeMap<(PieceIndex, 
 async fn send_command(
     quorums: &dyn Quorums,
     job: JobId,
-    worker_attempt: Attempt,
+    upload_attempt: Attempt,
     command: Command,
 ) -> Result<Option<Vec<ColumnRecord>>, UploadFault> {
     loop {
@@ -809,7 +811,7 @@ async fn send_command(
             Ok(CommandReply::Columns(columns)) => return Ok(Some(columns)),
             Ok(_) => return Ok(None),
             Err(ClientError::Rejected(rejection)) => {
-                return after_rejection(quorums, job, worker_attempt, rejection).await;
+                return after_rejection(quorums, job, upload_attempt, rejection).await;
             }
             Err(error) if is_passing(&error) || matches!(error, ClientError::QuorumUnknown { .. }) => {
                 tracing::debug!(%job, %error, "telling the quorum again");
@@ -821,8 +823,8 @@ async fn send_command(
 }
 
 /// Whether that worker still uploads into the run.
-fn fed_by(record: &JobRecord, worker_attempt: Attempt) -> bool {
-    record.store().is_some_and(|(_, run)| run.worker_attempt == worker_attempt)
+fn fed_by(record: &JobRecord, upload_attempt: Attempt) -> bool {
+    record.store().is_some_and(|(_, run)| run.upload_attempt == upload_attempt)
 }
 
 /// A stale attempt may be the worker's (then another node uploads into the run) or a column's (then look at the
@@ -830,7 +832,7 @@ fn fed_by(record: &JobRecord, worker_attempt: Attempt) -> bool {
 async fn after_rejection(
     quorums: &dyn Quorums,
     job: JobId,
-    worker_attempt: Attempt,
+    upload_attempt: Attempt,
     rejection: Rejection,
 ) -> Result<Option<Vec<ColumnRecord>>, UploadFault> {
     match rejection {
@@ -839,7 +841,7 @@ async fn after_rejection(
         }
         Rejection::StaleAttempt { .. } => {
             match quorums.query(job.quorum, Query::Job { job }, false, QUORUM_DEADLINE).await {
-                Ok(QueryAnswer::Job(record)) if fed_by(&record, worker_attempt) => {
+                Ok(QueryAnswer::Job(record)) if fed_by(&record, upload_attempt) => {
                     Ok(record.into_store().map(|(_, run)| run.columns))
                 }
                 Ok(_) => Err(ended(job, Some("another node took it over")).into()),

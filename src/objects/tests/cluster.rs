@@ -16,7 +16,7 @@ use quorate_protocols::job::store::Grant;
 use quorate_protocols::object::Reachable;
 use quorate_protocols::piece::limits::HEAD_BYTES_MAX;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
-use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, QuorumState};
+use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, ObjectCommand, QuorumState, StoreCommand};
 use quorate_protocols::wire;
 
 use crate::identity::Identity;
@@ -214,7 +214,7 @@ impl World {
             if grants.is_empty() && state.0.jobs[&job].store().unwrap().1.exhausted {
                 break;
             }
-            apply(&mut state, by, Command::AddHolders { job, grants, exhausted })
+            apply(&mut state, by, Command::Store(job, StoreCommand::AddHolders { grants, exhausted }))
                 .expect("the state machine takes holders");
         }
         Ok(reply?)
@@ -376,7 +376,7 @@ impl Quorums for FakeQuorums {
                 Query::Object { manifest } => state.objects.get(&manifest).map_or(QueryAnswer::Unknown, |record| {
                     QueryAnswer::Object(Box::new(ObjectView {
                         hash: manifest,
-                        manifest: state.manifests[&manifest].to_vec(),
+                        manifest: state.objects.manifest(&manifest).unwrap().to_vec(),
                         record: record.clone(),
                     }))
                 }),
@@ -514,7 +514,7 @@ impl Cluster {
                     let slot = Slot { job, column, attempt };
                     let message = PieceMessage::Confirm { slot, lease: grant.lease, manifest };
                     assert_eq!(self.ask(0, grant.holder.peer, message).await, PieceAnswer::Noted);
-                    let command = Command::Confirmed { manifest, column, attempt };
+                    let command = Command::Object(manifest, ObjectCommand::Confirmed { column, attempt });
                     self.world.propose(peer(0), command).unwrap();
                 }
                 Duty::Release { job, column, grant, attempt }
@@ -523,7 +523,7 @@ impl Cluster {
                     let slot = Slot { job, column, attempt };
                     let message = PieceMessage::Release { slot };
                     assert_eq!(self.ask(0, grant.holder.peer, message).await, PieceAnswer::Noted);
-                    let command = Command::Released { job, column, grant, attempt };
+                    let command = Command::Store(job, StoreCommand::Released { column, grant, attempt });
                     self.world.propose(peer(0), command).unwrap();
                 }
                 _ => (),

@@ -6,7 +6,7 @@ use quorate_protocols::ids::{Attempt, JobId, LeaseId, ManifestHash, PieceIndex, 
 use quorate_protocols::object::CheckedPiece;
 use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
-use quorate_protocols::quorum::{ClaimSelector, Command};
+use quorate_protocols::quorum::{ClaimSelector, Command, ObjectCommand};
 
 use super::*;
 use crate::objects::holder::maintenance::Maintenance;
@@ -237,7 +237,7 @@ async fn only_a_definite_no_of_the_quorum_lets_a_column_go() {
     assert_eq!(row.map(|row| row.state), Some(confirmed));
 
     let command =
-        Command::RemoveObject { manifest: committed.object.manifest, claims: ClaimSelector::All, force: false };
+        Command::Object(committed.object.manifest, ObjectCommand::Remove { claims: ClaimSelector::All, force: false });
     cluster.nodes[0].context.quorums.propose(cluster::QUORUM, command, Duration::from_secs(1)).await.unwrap();
     *cluster.world.paused_until.lock().unwrap() = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
     collect(&cluster).await;

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use quorate_protocols::quorum::QuorumCommand;
+
 use super::*;
 use crate::primary::PrimaryServices;
 use crate::testing::quorums::{
@@ -35,10 +37,13 @@ async fn a_backup_redirects_to_the_primary_and_the_next_call_starts_there() {
     let net = ScriptedNet::new(peer(9), |to, _, _| if to == peer(3) { done() } else { not_primary(3) });
     let known = Known::with_members(&[member(1), member(2), member(3)]);
     let client = client(net.clone(), known.clone(), Arc::default());
-    assert_eq!(client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap(), CommandReply::Done);
+    assert_eq!(
+        client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap(),
+        CommandReply::Done
+    );
     assert_eq!(net.asked(), [peer(1), peer(3)]);
     assert_eq!(known.learnt.lock().unwrap().len(), 1, "the directory learns what the backup said");
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.asked(), [peer(1), peer(3), peer(3)]);
 }
 
@@ -51,7 +56,7 @@ async fn refused_dials_and_one_silent_peer_do_not_cost_the_deadline() {
     });
     let client = client(net, Known::with_members(&[member(1), member(2), member(3)]), Arc::default());
     let started = Instant::now();
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert!(started.elapsed() < TRY_MIN + Duration::from_millis(10), "{:?}", started.elapsed());
 }
 
@@ -61,7 +66,7 @@ async fn a_member_far_away_is_asked_once_and_given_the_time_that_its_link_takes(
     *net.round_trip.lock().unwrap() = Some(Duration::from_millis(400));
     *net.answers_after.lock().unwrap() = Duration::from_millis(2_000);
     let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.asked().len(), 1);
 }
 
@@ -71,10 +76,10 @@ async fn a_quorum_whose_commits_take_long_is_known_after_the_first() {
     let net = ScriptedNet::new(peer(9), |_, _, _| done());
     *net.answers_after.lock().unwrap() = Duration::from_millis(4_400);
     let client = client(net.clone(), Known::with_members(&[member(1)]), Arc::default());
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     let before = net.asked().len();
     assert!(before > 1, "nothing was known of it");
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.asked().len(), before + 1);
 }
 
@@ -89,7 +94,7 @@ async fn a_long_wait_for_a_member_ends_when_it_is_known_to_be_absent() {
     });
     *net.answers_after.lock().unwrap() = Duration::from_millis(4_400);
     let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     client.remember_primary(QUORUM, peer(1));
     dead.store(true, Ordering::Relaxed);
     let started = Instant::now();
@@ -97,7 +102,7 @@ async fn a_long_wait_for_a_member_ends_when_it_is_known_to_be_absent() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         net.absent.lock().unwrap().insert(peer(1));
     };
-    let (done, ()) = tokio::join!(client.propose(QUORUM, Command::Noop, DEADLINE_10), noticed);
+    let (done, ()) = tokio::join!(client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10), noticed);
     done.unwrap();
     assert!(started.elapsed() < Duration::from_millis(2_300 + 4_400), "{:?}", started.elapsed());
 }
@@ -115,7 +120,7 @@ async fn a_failover_is_bridged_with_short_pauses() {
     });
     let client = client(net, Known::with_members(&[member(1), member(2), member(3)]), Arc::default());
     let started = Instant::now();
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     // Four rounds over three members, and the pauses 25, 50, 100, 200 ms with up to half as jitter.
     assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
 }
@@ -125,7 +130,7 @@ async fn silence_leaves_a_command_unknown_and_a_question_unanswered() {
     let net = ScriptedNet::new(peer(9), |_, _, _| Reaction::Silent);
     let client = client(net, Known::with_members(&[member(1)]), Arc::default());
     let started = Instant::now();
-    let error = client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap_err();
+    let error = client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap_err();
     assert!(matches!(error, ClientError::Unknown { .. }), "{error}");
     assert!(started.elapsed() <= DEADLINE_10);
     let error = client.query(QUORUM, Query::Quorum, false, DEADLINE_10).await.unwrap_err();
@@ -138,7 +143,7 @@ async fn a_paused_quorum_is_reported_as_paused_with_its_reason() {
         Reaction::answer(&JobAnswer::Paused { reason: "two of three members are silent".into() })
     });
     let client = client(net, Known::with_members(&[member(1)]), Arc::default());
-    let error = client.propose(QUORUM, Command::Noop, Duration::from_secs(2)).await.unwrap_err();
+    let error = client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), Duration::from_secs(2)).await.unwrap_err();
     assert!(matches!(&error, ClientError::Paused { reason, .. } if reason.contains("silent")), "{error}");
 }
 
@@ -160,7 +165,7 @@ async fn an_unknown_quorum_is_found_through_a_provider_that_proves_itself() {
     });
     *net.providers.lock().unwrap() = vec![peer(5), peer(4)];
     let client = client(net.clone(), Arc::default(), Arc::default());
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.penalised.lock().unwrap().iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [peer(5)]);
 }
 
@@ -177,11 +182,11 @@ async fn the_loss_of_the_only_member_known_sends_the_client_to_the_providers() {
         _ => done(),
     });
     let client = client(net.clone(), Known::with_members(&[member(1)]), Arc::default());
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     dead.store(true, Ordering::Relaxed);
     net.providers.lock().unwrap().push(peer(2));
     let started = Instant::now();
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert!(started.elapsed() < TRY_MIN + Duration::from_millis(50), "{:?}", started.elapsed());
 }
 
@@ -201,7 +206,7 @@ async fn the_state_machines_refusal_is_final() {
     let answer = JobAnswer::Reply(Err(refusal.clone()));
     let net = ScriptedNet::new(peer(9), move |_, _, _| Reaction::answer(&answer));
     let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
-    let error = client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap_err();
+    let error = client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap_err();
     assert!(matches!(error, ClientError::Rejected(found) if found == refusal));
     assert_eq!(net.asked().len(), 1);
 }
@@ -211,8 +216,8 @@ async fn a_leading_member_is_asked_in_process() {
     let net = ScriptedNet::new(peer(9), |_, _, _| panic!("no need for the network"));
     let quorum = Arc::new(ScriptedQuorum::leading(9));
     let client = client(net, Arc::default(), Quorums::of(quorum.clone()));
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
-    assert_eq!(*quorum.proposed.lock().unwrap(), [(peer(9), Command::Noop)]);
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
+    assert_eq!(*quorum.proposed.lock().unwrap(), [(peer(9), Command::Quorum(QuorumCommand::Noop))]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,7 +230,7 @@ async fn an_answer_that_cannot_be_read_is_penalised_and_the_next_member_asked() 
             },
         );
     let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
-    client.propose(QUORUM, Command::Noop, DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.penalised.lock().unwrap().len(), 1);
 }
 

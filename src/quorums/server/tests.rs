@@ -7,7 +7,9 @@ use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::liveness::Latency;
 use quorate_protocols::liveness::patience::ELECTION_WAIT_MIN;
 use quorate_protocols::object::Profile;
-use quorate_protocols::quorum::{ClaimSelector, Command, CommandReply};
+use quorate_protocols::quorum::{
+    ClaimSelector, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, StoreCommand,
+};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -54,26 +56,25 @@ impl World {
 
 fn submit() -> Command {
     let profile = Profile { data: 1, parity: 2 };
-    Command::Submit { job: JOB, spec: JobSpec::Store(StoreSpec { name: None, size: Some(1), profile }) }
+    Command::Job(JOB, JobCommand::Submit { spec: JobSpec::Store(StoreSpec { name: None, size: Some(1), profile }) })
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() {
     let world = world(Arc::new(StateQuorums(StateQuorum::new(1))));
     assert!(matches!(world.propose(2, submit()).await, JobAnswer::Reply(Ok(CommandReply::Submitted { .. }))));
-    let cancel = || Command::Cancel { job: JOB };
+    let cancel = || Command::Job(JOB, JobCommand::Cancel);
     assert!(matches!(world.propose(3, cancel()).await, JobAnswer::Forbidden { .. }));
     for command in [
-        Command::Abandon { job: JOB, fed: 0 },
-        Command::AddHolders { job: JOB, grants: Vec::new(), exhausted: false },
-        Command::FailRun { job: JOB, worker_attempt: None, reason: String::new() },
-        Command::RaiseLevel { level: 1 },
-        Command::RemoveObject { manifest: ManifestHash([1; 32]), claims: ClaimSelector::All, force: true },
-        Command::RemoveObject {
-            manifest: ManifestHash([1; 32]),
-            claims: ClaimSelector::OwnedBy(peer(3)),
-            force: false,
-        },
+        Command::Store(JOB, StoreCommand::Abandon { upload_seq: 0 }),
+        Command::Store(JOB, StoreCommand::AddHolders { grants: Vec::new(), exhausted: false }),
+        Command::Store(JOB, StoreCommand::Fail { upload_attempt: None, reason: String::new() }),
+        Command::Quorum(QuorumCommand::RaiseLevel { level: 1 }),
+        Command::Object(ManifestHash([1; 32]), ObjectCommand::Remove { claims: ClaimSelector::All, force: true }),
+        Command::Object(
+            ManifestHash([1; 32]),
+            ObjectCommand::Remove { claims: ClaimSelector::OwnedBy(peer(3)), force: false },
+        ),
     ] {
         // Not even the owner.
         let answer = world.propose(2, command).await;
@@ -98,7 +99,7 @@ async fn malformed_requests_are_answered_and_penalised_and_strangers_told_so() {
     let world = world(Arc::new(Quorums::default()));
     assert!(matches!(world.ask_raw(2, vec![0xff; 40]).await, JobAnswer::Malformed { .. }));
     assert_eq!(world.net.penalised.lock().unwrap().len(), 1);
-    assert_eq!(world.propose(2, Command::Noop).await, JobAnswer::NotMember);
+    assert_eq!(world.propose(2, Command::Quorum(QuorumCommand::Noop)).await, JobAnswer::NotMember);
 }
 
 #[tokio::test(start_paused = true)]

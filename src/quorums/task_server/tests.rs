@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_protocols::ids::{Attempt, Digest, JobId, LeaseId, StepIndex, TaskIndex};
 use quorate_protocols::job::compute::{Call, ComputeSpec, Program};
 use quorate_protocols::job::{Grant, JobSpec, Kind};
-use quorate_protocols::quorum::Command;
+use quorate_protocols::quorum::{Command, JobCommand, TaskCommand};
 use quorate_protocols::task::message::{Progress, Report, ReportRefusal, TaskResult};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskId, WorkerRecord};
 use tokio::sync::oneshot;
@@ -47,9 +47,9 @@ fn world() -> World {
         kinds: vec![Kind::Command],
         labels: BTreeMap::new(),
     };
-    quorum.commit(peer(1), Command::SetWorker { worker }).unwrap();
+    quorum.commit(peer(1), Command::Task(TaskCommand::SetWorker { worker })).unwrap();
     let spec = ComputeSpec::new(Call::new(Program::Command { name: "true".to_owned() }));
-    quorum.commit(peer(9), Command::Submit { job: JOB, spec: JobSpec::Compute(Box::new(spec)) }).unwrap();
+    quorum.commit(peer(9), Command::Job(JOB, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) })).unwrap();
     assert_eq!(quorum.read(|state| state.attempts_of(peer(WORKER)).map(|(task, _)| task).collect::<Vec<_>>()), [TASK]);
     World { requests, net, quorum, heartbeats, metrics }
 }
@@ -95,7 +95,7 @@ async fn reports_are_committed_as_the_worker_that_made_them() {
 #[tokio::test(start_paused = true)]
 async fn beats_count_only_under_a_lease_and_say_how_far_tasks_are() {
     let world = world();
-    let beat = |lease: u8| TaskMessage::Beat {
+    let beat = |lease: u8| TaskMessage::Heartbeat {
         quorum: QUORUM,
         lease: LeaseId([lease; 16]),
         running: vec![Progress { task: TASK, permille: 9_999, note: "ä".repeat(10_000) }],

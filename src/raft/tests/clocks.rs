@@ -16,7 +16,7 @@ impl TestNet {
     async fn record_ahead_ms(&self) -> i64 {
         // What a member hears of the others' clocks is a beat old.
         tokio::time::sleep(Duration::from_millis(500)).await;
-        self.commit(Command::Noop).await.unwrap();
+        self.commit(Command::Quorum(QuorumCommand::Noop)).await.unwrap();
         let time = self.nodes[self.led().await].quorum().view().time;
         time.0 as i64 - memory::wall_of(self.clock).0 as i64
     }

@@ -47,7 +47,7 @@ async fn a_restarted_member_catches_up_from_its_disk() {
 async fn time_without_a_majority_does_not_count_as_led() {
     const MINUTES: Duration = Duration::from_secs(600);
     let mut net = TestNet::founded(3, 3).await;
-    let led = |net: &TestNet| net.nodes[0].group().machine.read(|applied| applied.state.led);
+    let led = |net: &TestNet| net.nodes[0].group().machine.read(|applied| applied.state.led_time);
     net.commit(submit(0)).await.unwrap();
     let before = led(&net);
     tokio::time::sleep(MINUTES).await;
@@ -220,7 +220,7 @@ async fn a_member_whose_state_differs_stops() {
     net.converged(&[0, 1, 2]).await;
     net.nodes[2].group().machine.corrupt();
     while net.nodes[0].quorum().view().applied.0 < DIGEST_INTERVAL + 10 {
-        net.commit(Command::Noop).await.unwrap();
+        net.commit(Command::Quorum(QuorumCommand::Noop)).await.unwrap();
     }
     net.until("the member stops", |net| net.nodes[2].group().is_stopped().then_some(())).await;
     let view = net.nodes[2].quorum().view();

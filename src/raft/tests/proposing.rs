@@ -40,7 +40,8 @@ async fn a_full_queue_refuses_and_a_large_command_is_never_proposed() {
     assert!(busy > 0 && done >= PROPOSALS_MAX && busy + done == replies.len(), "{busy} busy, {done} done");
     let spec =
         StoreSpec { name: Some("x".repeat(COMMAND_BYTES_MAX)), size: None, profile: Profile { data: 2, parity: 1 } };
-    let command = Command::Submit { job: JobId { quorum: QUORUM, local: [0; 16] }, spec: JobSpec::Store(spec) };
+    let command =
+        Command::Job(JobId { quorum: QUORUM, local: [0; 16] }, JobCommand::Submit { spec: JobSpec::Store(spec) });
     let refused = quorum.propose(PeerId::default(), command, Duration::from_secs(5)).await;
     assert!(matches!(refused, Err(QuorumError::TooLarge { .. })), "{refused:?}");
 }
@@ -49,7 +50,7 @@ async fn a_full_queue_refuses_and_a_large_command_is_never_proposed() {
 async fn reads_see_what_was_acknowledged_and_backups_send_them_on() {
     let net = TestNet::founded(3, 3).await;
     net.commit(submit(1)).await.unwrap();
-    let Command::Submit { job, .. } = submit(1) else { unreachable!() };
+    let Command::Job(job, JobCommand::Submit { .. }) = submit(1) else { unreachable!() };
     let answer = net.nodes[0].quorum().query(Query::Job { job }, false).await;
     assert!(matches!(answer, Ok(QueryAnswer::Job(_))), "{answer:?}");
     let refused = net.nodes[1].quorum().query(Query::Job { job }, false).await;

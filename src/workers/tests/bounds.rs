@@ -6,13 +6,13 @@ use quorate_protocols::ids::{LeaseId, PeerId, Term};
 use quorate_protocols::job::compute::{Map, OutputPlace, Resources};
 use quorate_protocols::job::plan::TaskInput;
 use quorate_protocols::task::limits::BATCH_MAX;
-use quorate_protocols::task::message::{Order, Report, ReportRefusal, TaskAnswer, Work};
+use quorate_protocols::task::message::{Assignment, Report, ReportRefusal, StepContext, TaskAnswer};
 use quorate_protocols::task::record::TaskAttempt;
 use tokio::time::Instant;
 
 use super::world::{World, call, compute};
 use super::{QUORUM, attempt};
-use crate::workers::ledger::{Assignment, Effect, Ledger};
+use crate::workers::ledger::{AssignRequest, Effect, Ledger};
 use crate::workers::limits::{ATTEMPTS_MAX, HELD_BYTES_MAX, ORPHANS_MAX, RESULTS_KEPT};
 use crate::workers::pending_result::PendingResult;
 use crate::workers::ports::Room;
@@ -20,9 +20,9 @@ use crate::workers::ports::Room;
 const LEASE: LeaseId = LeaseId([1; 16]);
 const ROOM: Room = Room { slots: 4, memory_bytes: 1 << 30, disk_bytes: 0 };
 
-fn work(args: &[&str]) -> Work {
+fn work(args: &[&str]) -> StepContext {
     let task = attempt(0, 1).id;
-    Work {
+    StepContext {
         job: task.job,
         step: task.step,
         owner: PeerId([9; 32]),
@@ -36,14 +36,14 @@ fn work(args: &[&str]) -> Work {
     }
 }
 
-fn order(task: TaskAttempt) -> Order {
+fn order(task: TaskAttempt) -> Assignment {
     let (inputs, token) = Default::default();
-    Order { task, of: 1, input: TaskInput::None, given: Vec::new(), inputs, token, checkpoint: None }
+    Assignment { task, of: 1, input: TaskInput::None, given: Vec::new(), inputs, token, checkpoint: None }
 }
 
-fn assignment(work: Work, tasks: impl Iterator<Item = u32>) -> Assignment {
+fn assignment(work: StepContext, tasks: impl Iterator<Item = u32>) -> AssignRequest {
     let orders = tasks.map(|task| order(attempt(task, 1))).collect();
-    Assignment { quorum: QUORUM, term: Term(1), lease: LEASE, room: ROOM, works: vec![work], orders }
+    AssignRequest { quorum: QUORUM, term: Term(1), lease: LEASE, room: ROOM, works: vec![work], orders }
 }
 
 #[test]
@@ -71,8 +71,8 @@ fn orders_that_weigh_too_much_are_busy() {
 #[test]
 fn orders_that_make_no_sense_are_malformed() {
     let (now, mut ledger) = (Instant::now(), Ledger::default());
-    let without_work = Assignment { works: Vec::new(), ..assignment(work(&[]), 0..1) };
-    let of_another = Assignment { quorum: quorate_protocols::ids::QuorumId([8; 16]), ..assignment(work(&[]), 0..1) };
+    let without_work = AssignRequest { works: Vec::new(), ..assignment(work(&[]), 0..1) };
+    let of_another = AssignRequest { quorum: quorate_protocols::ids::QuorumId([8; 16]), ..assignment(work(&[]), 0..1) };
     for wrong in [without_work, of_another] {
         let answer = ledger.assign(now, wrong, |_| None);
         assert!(matches!(answer, Err(TaskAnswer::Malformed { .. })), "{answer:?}");
@@ -86,7 +86,7 @@ fn a_task_that_no_lease_has_room_for_is_refused_by_name() {
     let mut wide = work(&[]);
     wide.resources.slots = 5;
     ledger.assign(now, assignment(wide, 0..1), |_| None).unwrap();
-    let Some(Effect::Answer(_, TaskAnswer::Taken { taken, refused })) = ledger.effects.pop_front() else { panic!() };
+    let Some(Effect::Answer(_, TaskAnswer::Accepted { taken, refused })) = ledger.effects.pop_front() else { panic!() };
     assert!(taken.is_empty() && refused[0].0 == attempt(0, 1) && refused[0].1.contains("lease"));
 }
 

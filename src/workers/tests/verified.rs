@@ -22,7 +22,7 @@ async fn a_liar_is_outvoted_and_named() {
     let job = world.submit(1, verified(&["say", "the truth"]));
     world.run_until(job, RunState::Succeeded).await;
     assert_eq!(world.output(job, 0, 0), "the truth");
-    let votes = world.task(job, 0, 0).notes.unwrap().votes;
+    let votes = world.task(job, 0, 0).extras.unwrap().votes;
     let receipts: Vec<_> = votes.iter().map(|vote| vote.receipt).collect();
     let agreement = check_receipts(&receipts, 2).unwrap();
     assert_eq!(agreement.dissenting, [peer(1)]);

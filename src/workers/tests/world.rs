@@ -20,8 +20,10 @@ use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::job::store::Grant;
-use quorate_protocols::quorum::{Batch, Command, CommandReply, QuorumState, Rejection};
-use quorate_protocols::task::message::{Given, ReportRefusal, TaskAnswer, TaskMessage, Work};
+use quorate_protocols::quorum::{
+    Batch, Command, CommandReply, JobCommand, QuorumCommand, QuorumState, Rejection, TaskCommand,
+};
+use quorate_protocols::task::message::{OutputRef, ReportRefusal, StepContext, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskRecord, WorkerRecord};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -170,19 +172,19 @@ impl QuorumPort for FakePort {
                 sleep(deadline).await;
                 return Err(unreachable);
             }
-            if matches!(message, TaskMessage::Beat { .. }) {
+            if matches!(message, TaskMessage::Heartbeat { .. }) {
                 return if quorum.beat(deadline).await { Ok(TaskAnswer::Noted) } else { Err(unreachable) };
             }
             let is_report = matches!(message, TaskMessage::Report { .. });
             let command = match message {
-                TaskMessage::Start { tasks, .. } => Command::Start { tasks },
+                TaskMessage::Start { tasks, .. } => Command::Task(TaskCommand::Start { tasks }),
                 TaskMessage::Report { reports, .. } if quorum.full_once.swap(false, Ordering::SeqCst) => {
                     let full = reports.iter().map(|_| Err(ReportRefusal::RecordFull));
                     return Ok(TaskAnswer::Recorded(full.collect()));
                 }
-                TaskMessage::Report { reports, .. } => Command::Report { reports },
+                TaskMessage::Report { reports, .. } => Command::Task(TaskCommand::Report { reports }),
                 TaskMessage::Checkpoint { task, checkpoint, bytes, .. } => {
-                    Command::SaveCheckpoint { task, checkpoint, bytes }
+                    Command::Task(TaskCommand::SaveCheckpoint { task, checkpoint, bytes })
                 }
                 _ => return Ok(TaskAnswer::Noted),
             };
@@ -204,7 +206,7 @@ impl QuorumPort for FakePort {
         step: StepIndex,
         from: TaskIndex,
         limit: u32,
-    ) -> BoxFuture<'static, Result<Vec<Given>, ClientError>> {
+    ) -> BoxFuture<'static, Result<Vec<OutputRef>, ClientError>> {
         let answer = self.quorum.with(|state| state.answer(&Query::Outputs { job, step, from, limit }));
         let Some(QueryAnswer::Outputs(outputs)) = answer else { panic!("{answer:?}") };
         futures::future::ready(Ok(outputs)).boxed()
@@ -364,7 +366,7 @@ impl World {
             kinds: vec![Kind::Wasm, Kind::Command],
             labels: BTreeMap::new(),
         };
-        self.apply(PRIMARY, Command::SetWorker { worker });
+        self.apply(PRIMARY, Command::Task(TaskCommand::SetWorker { worker }));
     }
 
     pub async fn start(&mut self, index: u8) {
@@ -418,7 +420,10 @@ impl World {
     pub fn lose(&mut self, index: u8) {
         let lease = LeaseId([index + 1; 16]);
         self.nodes[index as usize].told.clear();
-        self.apply(PRIMARY, Command::LoseWorker { peer: peer(index), lease, reason: "gone".to_owned() });
+        self.apply(
+            PRIMARY,
+            Command::Task(TaskCommand::LoseWorker { peer: peer(index), lease, reason: "gone".to_owned() }),
+        );
     }
 
     pub fn apply(&self, by: PeerId, command: Command) -> CommandReply {
@@ -428,7 +433,7 @@ impl World {
     pub fn submit(&self, index: u8, spec: ComputeSpec) -> JobId {
         spec.check().unwrap();
         let job = JobId { quorum: QUORUM, local: [index; 16] };
-        self.apply(OWNER, Command::Submit { job, spec: JobSpec::Compute(Box::new(spec)) });
+        self.apply(OWNER, Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) }));
         job
     }
 
@@ -445,7 +450,7 @@ impl World {
             let mut messages = Vec::new();
             self.quorum.with(|state| {
                 let is_lease = |worker: &WorkerRecord| worker.grant.lease == lease;
-                if !state.workers.get(&me).is_some_and(is_lease) {
+                if !state.tasks.workers().get(&me).is_some_and(is_lease) {
                     return;
                 }
                 for (task, keep) in state.stops_of(me).into_iter().filter(|(task, _)| !busy.contains(task)) {
@@ -459,7 +464,8 @@ impl World {
                 let new = live.into_iter().filter(|task| !busy.contains(task) && !node.told.contains(task));
                 let orders: Vec<_> = new.filter_map(|task| state.order(task)).collect();
                 let steps: BTreeSet<_> = orders.iter().map(|order| (order.task.id.job, order.task.id.step)).collect();
-                let works: Vec<Work> = steps.into_iter().filter_map(|(job, step)| state.work(job, step)).collect();
+                let works: Vec<StepContext> =
+                    steps.into_iter().filter_map(|(job, step)| state.work(job, step)).collect();
                 if !orders.is_empty() {
                     let about = orders.iter().map(|order| order.task).collect();
                     messages.push((about, TaskMessage::Assign { quorum, term, lease, works, orders }));
@@ -479,7 +485,7 @@ impl World {
             node.talking = on_the_way;
             let done: Vec<(Vec<TaskAttempt>, JoinHandle<Option<TaskAnswer>>)> = done;
             for (_, talk) in done {
-                if let Some(TaskAnswer::Taken { taken, refused }) = talk.await.unwrap() {
+                if let Some(TaskAnswer::Accepted { taken, refused }) = talk.await.unwrap() {
                     assert_eq!(refused, []);
                     node.told.extend(taken);
                 }
@@ -495,7 +501,7 @@ impl World {
         let due = self.quorum.with(|state| state.next_timer().map(|due| (due, due.since(state.time))));
         let now = Millis(1_000 + self.quorum.began_at.elapsed().as_millis() as u64);
         if let Some((until, _)) = due.filter(|(until, _)| *until <= now) {
-            self.apply(PRIMARY, Command::Elapsed { until });
+            self.apply(PRIMARY, Command::Quorum(QuorumCommand::Elapsed { until }));
         }
     }
 
@@ -538,7 +544,8 @@ impl World {
         self.quorum.with(|state| state.jobs[&job].reason.clone().unwrap_or_default())
     }
     pub fn task(&self, job: JobId, step: u16, task: u32) -> TaskRecord {
-        self.quorum.with(|state| state.tables[&job].get(StepIndex(step), TaskIndex(task)).unwrap().clone())
+        self.quorum
+            .with(|state| state.tasks.table(&job).unwrap().get(StepIndex(step), TaskIndex(task)).unwrap().clone())
     }
     pub fn result(&self, job: JobId, step: u16, task: u32) -> Output {
         *self.task(job, step, task).output().unwrap()
@@ -568,8 +575,8 @@ impl World {
     }
     pub fn checkpoints(&self, job: JobId) -> usize {
         self.quorum.with(|state| {
-            let tasks = state.tables[&job].tasks(StepIndex(0)).iter();
-            tasks.filter(|task| task.notes.as_ref().is_some_and(|notes| notes.checkpoint.is_some())).count()
+            let tasks = state.tasks.table(&job).unwrap().tasks(StepIndex(0)).iter();
+            tasks.filter(|task| task.extras.as_ref().is_some_and(|notes| notes.checkpoint.is_some())).count()
         })
     }
     pub fn metrics(&self, index: u8) -> WorkerMetrics {

@@ -20,7 +20,7 @@ use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Program};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::spec::{JobSpec, Kind};
 use quorate_protocols::quorum::limits::LEVEL;
-use quorate_protocols::quorum::{Command, CommandReply};
+use quorate_protocols::quorum::{Command, CommandReply, JobCommand, TriggerCommand};
 use quorate_protocols::trigger::record::{SeenId, TriggerRun};
 use quorate_protocols::trigger::spec::{
     Bounds, EventSpec, Missed, MissedPolicy, Overlap, TriggerSpec, TriggeredSpec, When,
@@ -235,7 +235,8 @@ impl Scene {
         let end = Instant::now() + HEALED_WITHIN;
         let mut unsuspended = false;
         while Instant::now() < end {
-            unsuspended = unsuspended || self.told(1, job.quorum, Command::Unsuspend { job }).await;
+            unsuspended =
+                unsuspended || self.told(1, job.quorum, Command::Trigger(TriggerCommand::Unsuspend { job })).await;
             self.read_rows().await;
             let now = self.true_time();
             let is_true = |row: &FireRow| match (row.cause, row.what) {
@@ -270,7 +271,7 @@ impl Scene {
         for (index, (spec, millis)) in (1..).zip(triggers(half).into_iter().zip(MILLIS.into_iter().cycle())) {
             let job = JobId { quorum, local: [index; 16] };
             let triggered = TriggeredSpec { trigger: spec.clone(), job: work(millis) };
-            let submit = Command::Submit { job, spec: JobSpec::Triggered(Box::new(triggered)) };
+            let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::Triggered(Box::new(triggered)) });
             let end = Instant::now() + PATIENCE;
             while !self.told(1, quorum, submit.clone()).await {
                 if Instant::now() >= end {
@@ -356,11 +357,15 @@ impl Scene {
         let mut nonce = [0; 16];
         nonce[..8].copy_from_slice(&self.nonces.to_le_bytes());
         let command = match self.rng.below(4) {
-            0 => Command::Suspend { job },
-            1..=2 => Command::Unsuspend { job },
-            _ => Command::Fire { job, nonce: Nonce(nonce), respect_overlap: self.rng.chance(500) },
+            0 => Command::Trigger(TriggerCommand::Suspend { job }),
+            1..=2 => Command::Trigger(TriggerCommand::Unsuspend { job }),
+            _ => Command::Trigger(TriggerCommand::Fire {
+                job,
+                nonce: Nonce(nonce),
+                respect_overlap: self.rng.chance(500),
+            }),
         };
-        self.report.suspensions += u64::from(matches!(command, Command::Suspend { .. }));
+        self.report.suspensions += u64::from(matches!(command, Command::Trigger(TriggerCommand::Suspend { .. })));
         drop(self.world.command(index, job.quorum, command, drop));
     }
 
@@ -400,7 +405,7 @@ impl Scene {
             }
             let record = loop {
                 // One that has nothing left to fire has ended.
-                let told = self.told(1, job.quorum, Command::Suspend { job }).await;
+                let told = self.told(1, job.quorum, Command::Trigger(TriggerCommand::Suspend { job })).await;
                 match self.look(job.quorum, Query::Job { job }).await {
                     Some(QueryAnswer::Job(record)) if told || record.state.is_final() => break Some(record),
                     // Thousands of jobs have ended after this one.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use quorate::compose::{Node, NodeParts, NodeSettings, NodeWork, StartError};
+use quorate::compose::{Node, NodeExecutors, NodeParts, NodeSettings, StartError};
 use quorate::identity::Identity;
 use quorate::objects::{GetError, PutError, PutOutcome, PutProgress, PutRequest};
 use quorate::quorums::ClientError;
@@ -62,7 +62,7 @@ pub struct World {
     /// The deliberate bug of every node that starts from now on.
     pub planted: Option<Planted>,
     /// What every node that starts from now on runs tasks with; nothing at first.
-    pub work: NodeWork,
+    pub work: NodeExecutors,
     pub seen: Arc<Seen>,
 }
 
@@ -131,7 +131,7 @@ impl World {
             rng,
             machines,
             planted: None,
-            work: NodeWork::default(),
+            work: NodeExecutors::default(),
             seen: Arc::default(),
         }
     }

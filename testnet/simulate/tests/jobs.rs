@@ -16,7 +16,7 @@ use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::idempotency_token;
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
-use quorate_protocols::quorum::{Command, CommandReply};
+use quorate_protocols::quorum::{Command, CommandReply, JobCommand};
 use quorate_protocols::task::record::TaskId;
 use quorate_simulate::executor::SimExecutor;
 use quorate_simulate::rng::SimRng;
@@ -96,7 +96,7 @@ impl Run {
         let mut local = [0; 16];
         self.rng.fill(&mut local);
         let (job, idempotent) = (JobId { quorum, local }, spec.idempotent);
-        let submit = Command::Submit { job, spec: JobSpec::Compute(Box::new(spec)) };
+        let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) });
         let is_taken = |result| matches!(result, Ok(CommandReply::Submitted { .. }));
         let submitting = self.world.command(index, quorum, submit, is_taken);
         self.submitting.push((Submitted { job, tasks, idempotent }, submitting));

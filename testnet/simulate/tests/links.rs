@@ -17,7 +17,7 @@ use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Map, Program};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
-use quorate_protocols::quorum::{Command, CommandReply};
+use quorate_protocols::quorum::{Command, CommandReply, JobCommand};
 use quorate_simulate::executor::SimExecutor;
 use quorate_simulate::faults::FaultSet;
 use quorate_simulate::links::Links;
@@ -140,7 +140,7 @@ impl Calm {
         call.args = vec!["100".to_owned()];
         let mut spec = ComputeSpec { map: Map::Count(4), ..ComputeSpec::new(call) };
         spec.resources.memory_bytes = 1 << 20;
-        let submit = Command::Submit { job, spec: JobSpec::Compute(Box::new(spec)) };
+        let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) });
         let taken = |result| matches!(result, Ok(CommandReply::Submitted { .. }));
         let taken = self.world.command(index, quorum, submit, taken).await.expect("no panic");
         assert_eq!(taken, Some(true), "{}: job {number} is not taken", self.links);

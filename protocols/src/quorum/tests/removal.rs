@@ -3,7 +3,7 @@
 use super::*;
 use crate::job::compute::{Call, ComputeSpec, Content, Map, Program, Split};
 use crate::quorum::limits::LEVEL;
-use crate::quorum::uses::Part;
+use crate::quorum::objects::uses::Part;
 use crate::trigger::spec::{Bounds, ConditionSpec, Source, TriggerSpec, TriggeredSpec, When};
 
 fn named(name: &str) -> JobSpec {
@@ -15,7 +15,7 @@ fn stored_as(claims: &[(u8, &str)]) -> Quorum {
     let mut quorum = Quorum::new();
     for (index, (owner, name)) in claims.iter().enumerate() {
         let index = index as u8 + 1;
-        quorum.apply(peer(*owner), Command::Submit { job: job(index), spec: named(name) }).unwrap();
+        quorum.apply(peer(*owner), Command::Job(job(index), JobCommand::Submit { spec: named(name) })).unwrap();
         quorum.add(index, &[1, 2, 3]).unwrap();
         let receipts = quorum.receipts(index, 1);
         quorum.commit(index, 1, receipts, false).unwrap();
@@ -29,7 +29,7 @@ fn hash() -> ManifestHash {
 }
 
 fn remove(claims: ClaimSelector, force: bool) -> Command {
-    Command::RemoveObject { manifest: hash(), claims, force }
+    Command::Object(hash(), ObjectCommand::Remove { claims, force })
 }
 
 fn one(owner: u8, name: &str) -> ClaimSelector {
@@ -52,7 +52,7 @@ fn a_name_that_is_removed_takes_no_other_along() {
     assert_eq!(kept(quorum.apply(peer(0), remove(one(0, "a.txt"), false))), ["b.txt", "a.txt"], "sent again");
     assert_eq!(kept(quorum.apply(peer(8), remove(one(8, "a.txt"), false))), ["b.txt"]);
     assert_eq!(quorum.state.objects[&hash()].state, ObjectState::Live);
-    assert!(quorum.state.manifests.contains_key(&hash()));
+    assert!(quorum.state.objects.manifest(&hash()).is_some());
     assert!(kept(quorum.apply(peer(0), remove(one(0, "b.txt"), false))).is_empty());
     assert_eq!(quorum.state.objects[&hash()].state, ObjectState::Removing);
     assert_eq!(quorum.events, [Event::ObjectRemoved { manifest: hash() }]);
@@ -99,7 +99,7 @@ fn what_a_live_job_needs_keeps_its_last_claim() {
     for (spec, part) in cases {
         let mut quorum = stored_as(&[(0, "tool.wasm"), (8, "copy.wasm")]);
         let user = job(7);
-        quorum.apply(peer(5), Command::Submit { job: user, spec }).unwrap();
+        quorum.apply(peer(5), Command::Job(user, JobCommand::Submit { spec })).unwrap();
         assert_eq!(kept(quorum.apply(peer(0), remove(one(0, "tool.wasm"), false))), ["copy.wasm"]);
         let refused = quorum.apply(peer(8), remove(ClaimSelector::All, false));
         let Err(Rejection::InUse { uses, .. }) = &refused else { panic!("{refused:?}") };
@@ -107,7 +107,7 @@ fn what_a_live_job_needs_keeps_its_last_claim() {
         assert!(quorum.state.objects[&hash()].owned_by(peer(8)), "a refusal leaves no trace");
         let mut insisted = Quorum { state: quorum.state.clone(), index: quorum.index, events: Vec::new() };
         assert!(kept(insisted.apply(peer(8), remove(ClaimSelector::All, true))).is_empty());
-        quorum.apply(peer(5), Command::Cancel { job: user }).unwrap();
+        quorum.apply(peer(5), Command::Job(user, JobCommand::Cancel)).unwrap();
         assert!(kept(quorum.apply(peer(8), remove(ClaimSelector::All, false))).is_empty(), "{part}: the job has ended");
     }
 }
@@ -121,7 +121,9 @@ fn the_jobs_that_need_an_object_are_counted_and_the_first_are_named() {
     let program = Program::Wasm { module, fuel: None, deterministic: false };
     for index in 0..20 {
         let spec = ComputeSpec { name: Some(format!("job {index}")), ..ComputeSpec::new(Call::new(program.clone())) };
-        quorum.apply(peer(0), Command::Submit { job: job(index), spec: JobSpec::Compute(Box::new(spec)) }).unwrap();
+        quorum
+            .apply(peer(0), Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) }))
+            .unwrap();
     }
     let Some(QueryAnswer::Uses(uses)) = quorum.state.answer(&Query::Uses { object: elsewhere }) else { panic!() };
     assert_eq!((uses.total as usize, uses.first.len()), (20, crate::quorum::limits::USES_NAMED_MAX));

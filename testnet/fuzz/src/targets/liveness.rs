@@ -66,7 +66,7 @@ fn run_detector(bytes: &[u8]) -> Trail {
             match step.below(0, 10) {
                 0 => DetectorInput::Watch { peer },
                 1 if step.byte(2) > 200 => DetectorInput::Unwatch { peer },
-                1..=3 => DetectorInput::Beat { peer, boot },
+                1..=3 => DetectorInput::Heartbeat { peer, boot },
                 4 => DetectorInput::Connected { peer },
                 5 => DetectorInput::Disconnected { peer },
                 6 => DetectorInput::Refused { peer },
@@ -82,7 +82,7 @@ fn run_detector(bytes: &[u8]) -> Trail {
     let watched: BTreeSet<_> = watch.detector.watched().collect();
     assert_eq!(watch.suspected, watched, "a silent peer is never suspected");
     for peer in watched {
-        watch.step(now, DetectorInput::Beat { peer, boot: BootId([9; 16]) });
+        watch.step(now, DetectorInput::Heartbeat { peer, boot: BootId([9; 16]) });
     }
     assert_eq!(watch.suspected, BTreeSet::new());
     watch.trail

@@ -22,7 +22,9 @@ use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{Receipt, ReceiptStatement, Slot};
 use quorate_protocols::quorum::command::SegmentProgress;
 use quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
-use quorate_protocols::quorum::{Batch, ClaimSelector, Command, Duty, Event, QuorumState};
+use quorate_protocols::quorum::{
+    Batch, ClaimSelector, Command, Duty, Event, JobCommand, ObjectCommand, QuorumCommand, QuorumState, StoreCommand,
+};
 use quorate_protocols::trigger::record::FireRow;
 use quorate_protocols::wire::{self, DECODE_BYTES_MAX};
 
@@ -225,8 +227,8 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
     let column = PieceIndex(step.byte(4) % 4);
     let reason = "reason".to_owned();
     let run = state.jobs.get(&job).and_then(|record| record.store()).map(|(_, run)| run);
-    let worker = run.map_or(anybody, |run| run.worker);
-    let worker_attempt = skewed(step, run.map_or(Attempt(1), |run| run.worker_attempt));
+    let worker = run.map_or(anybody, |run| run.uploader);
+    let upload_attempt = skewed(step, run.map_or(Attempt(1), |run| run.upload_attempt));
     let current = |run: &StoreRun| run.columns.get(usize::from(column.0)).map(|column| column.attempt);
     let object = state.objects.get(&manifest);
     let held = object.and_then(|object| object.columns.get(usize::from(column.0))).map_or(Attempt(1), |c| c.attempt);
@@ -235,31 +237,34 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
             let name = step.is_set(5, 0).then(|| "name".to_owned());
             let profile =
                 if step.byte(5) > 250 { Profile { data: step.byte(4), parity: step.byte(3) } } else { PROFILE };
-            (anybody, Command::Submit { job, spec: JobSpec::Store(StoreSpec { name, size: None, profile }) })
+            (
+                anybody,
+                Command::Job(job, JobCommand::Submit { spec: JobSpec::Store(StoreSpec { name, size: None, profile }) }),
+            )
         }
-        1..=4 => (anybody, duty(state, step).unwrap_or(Command::Noop)),
+        1..=4 => (anybody, duty(state, step).unwrap_or(Command::Quorum(QuorumCommand::Noop))),
         5 | 6 => {
             let stored = run.map(|run| stored(run, step)).unwrap_or_default();
             let segment = u32::from(step.byte(4)) % (SEGMENTS + u32::from(step.byte(7) > 250));
             let pieces = hashes(content as u8, segment);
             let segments = vec![SegmentProgress { segment: SegmentIndex(segment), pieces, stored }];
-            (worker, Command::Progress { job, worker_attempt, segments })
+            (worker, Command::Store(job, StoreCommand::Progress { upload_attempt, segments }))
         }
         7 => {
             let attempt = skewed(step, run.and_then(current).unwrap_or_default());
-            (worker, Command::ColumnFailed { job, worker_attempt, column, attempt, reason })
+            (worker, Command::Store(job, StoreCommand::ColumnFailed { upload_attempt, column, attempt, reason }))
         }
         8 | 9 => {
             let receipts = run.map(|run| receipts(job, run, step, content)).unwrap_or_default();
             let (manifest, degraded) = (Bytes::from(MANIFESTS[content].encode()), step.is_set(5, 7));
-            (worker, Command::CommitObject { job, worker_attempt, manifest, receipts, degraded })
+            (worker, Command::Store(job, StoreCommand::Commit { upload_attempt, manifest, receipts, degraded }))
         }
-        10 => (anybody, Command::Attach { job }),
+        10 => (anybody, Command::Store(job, StoreCommand::Attach)),
         11 => match step.below(5, 4) {
-            0 => (anybody, Command::FailRun { job, worker_attempt: None, reason }),
-            1 => (worker, Command::FailRun { job, worker_attempt: Some(worker_attempt), reason }),
-            2 => (worker, Command::Cancel { job }),
-            _ => (anybody, Command::Cancel { job }),
+            0 => (anybody, Command::Store(job, StoreCommand::Fail { upload_attempt: None, reason })),
+            1 => (worker, Command::Store(job, StoreCommand::Fail { upload_attempt: Some(upload_attempt), reason })),
+            2 => (worker, Command::Job(job, JobCommand::Cancel)),
+            _ => (anybody, Command::Job(job, JobCommand::Cancel)),
         },
         12 => {
             let claims = match step.below(6, 3) {
@@ -267,22 +272,31 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
                 1 => ClaimSelector::OwnedBy(anybody),
                 _ => ClaimSelector::All,
             };
-            (anybody, Command::RemoveObject { manifest, claims, force: step.is_set(7, 0) })
+            (anybody, Command::Object(manifest, ObjectCommand::Remove { claims, force: step.is_set(7, 0) }))
         }
-        13 => (anybody, Command::OweRepair { manifest, column, attempt: skewed(step, held), reason }),
+        13 => (
+            anybody,
+            Command::Object(manifest, ObjectCommand::OweRepair { column, attempt: skewed(step, held), reason }),
+        ),
         14 => {
             let attempt =
                 object.and_then(|object| object.newest.get(usize::from(column.0))).copied().unwrap_or_default();
             let grant = grant(step.below(5, PEERS), 1);
-            (anybody, Command::StartRepair { manifest, column, attempt: skewed(step, attempt), grant, reason })
+            (
+                anybody,
+                Command::Object(
+                    manifest,
+                    ObjectCommand::StartRepair { column, attempt: skewed(step, attempt), grant, reason },
+                ),
+            )
         }
         _ => match step.below(5, 3) {
             0 => {
                 let standbys = (0..step.below(4, 20)).map(|index| STANDBYS[index % PEERS].clone()).collect();
-                (anybody, Command::SetStandbys { standbys })
+                (anybody, Command::Quorum(QuorumCommand::SetStandbys { standbys }))
             }
-            1 => (anybody, Command::RaiseLevel { level: u16::from(step.byte(4) % 3) }),
-            _ => (anybody, Command::Noop),
+            1 => (anybody, Command::Quorum(QuorumCommand::RaiseLevel { level: u16::from(step.byte(4) % 3) })),
+            _ => (anybody, Command::Quorum(QuorumCommand::Noop)),
         },
     }
 }
@@ -311,28 +325,34 @@ fn duty(state: &QuorumState, step: Step<'_>) -> Option<Command> {
             let lease = step.byte(3) % 3;
             let grants =
                 (0..PEERS).filter(|index| step.is_set(5, *index as u8)).map(|index| grant(index, lease)).collect();
-            Command::AddHolders { job, grants, exhausted: step.is_set(6, 0) }
+            Command::Store(job, StoreCommand::AddHolders { grants, exhausted: step.is_set(6, 0) })
         }
         Duty::Confirm { manifest, column, attempt, .. } => {
-            Command::Confirmed { manifest, column, attempt: skewed(step, attempt) }
+            Command::Object(manifest, ObjectCommand::Confirmed { column, attempt: skewed(step, attempt) })
         }
         Duty::Release { job, column, grant, attempt } => {
-            Command::Released { job, column, grant, attempt: skewed(step, attempt) }
+            Command::Store(job, StoreCommand::Released { column, grant, attempt: skewed(step, attempt) })
         }
         Duty::Repair { manifest, column } => {
             let attempt = state.objects.get(&manifest)?.newest.get(usize::from(column.0)).copied()?;
             let grant = grant(step.below(2, PEERS), 1);
-            Command::StartRepair { manifest, column, attempt: skewed(step, attempt), grant, reason }
+            Command::Object(
+                manifest,
+                ObjectCommand::StartRepair { column, attempt: skewed(step, attempt), grant, reason },
+            )
         }
         Duty::Rebuild { manifest, column, attempt, .. } if step.byte(4) > 200 => {
-            Command::FailRepair { manifest, column, attempt: skewed(step, attempt), reason }
+            Command::Object(manifest, ObjectCommand::FailRepair { column, attempt: skewed(step, attempt), reason })
         }
         Duty::Rebuild { manifest, column, grant, attempt } => {
             let slot = Slot { job: state.objects.get(&manifest)?.job, column, attempt: skewed(step, attempt) };
-            Command::FinishRepair { manifest, column, receipt: receipt(grant, slot, step.below(3, CONTENTS))? }
+            Command::Object(
+                manifest,
+                ObjectCommand::FinishRepair { column, receipt: receipt(grant, slot, step.below(3, CONTENTS))? },
+            )
         }
-        Duty::WatchIdle { job, fed, .. } => Command::Abandon { job, fed },
-        Duty::Wake { due, .. } => Command::Elapsed { until: due },
+        Duty::WatchIdle { job, upload_seq, .. } => Command::Store(job, StoreCommand::Abandon { upload_seq }),
+        Duty::Wake { due, .. } => Command::Quorum(QuorumCommand::Elapsed { until: due }),
         Duty::FindWorkers { .. } | Duty::Tend { .. } | Duty::ReleaseWorker { .. } => return None,
         Duty::FireAt { .. } | Duty::FireAfter { .. } | Duty::Poll { .. } => return None,
     })

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use quorate_protocols::ids::{Digest, Incarnation, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId};
 use quorate_protocols::job::compute::{Call, ComputeSpec, Program};
 use quorate_protocols::job::{Grant, JobSpec, Kind};
-use quorate_protocols::quorum::{Command, QuorumState};
+use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, QuorumState, TaskCommand, TriggerCommand};
 use quorate_protocols::task::message::{Report, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output, Place, WorkerRecord};
 use quorate_protocols::trigger::event::{Delivery, Event};
@@ -53,7 +53,10 @@ fn run(bytes: &[u8]) -> Trail {
         now = Millis(now.0.saturating_add(step.wide(6) >> 30).min(1 << 42));
         let wall = if step.byte(7) > 240 { Millis(now.0.saturating_sub(u64::from(step.byte(5)) << 16)) } else { now };
         let (by, command) = command(&members.whole, &mut planner, step, wall, &old);
-        if matches!(command, Command::Due { .. } | Command::Deliver { .. }) {
+        if matches!(
+            command,
+            Command::Trigger(TriggerCommand::Due { .. }) | Command::Trigger(TriggerCommand::Deliver { .. })
+        ) {
             old.push((by, command.clone()));
         }
         for (job, row) in members.apply(wall, by, command) {
@@ -133,30 +136,41 @@ fn command(
                 255 => JobSpec::Compute(Box::new(work())),
                 _ => JobSpec::Triggered(Box::new(TriggeredSpec { trigger: trigger(step), job: work() })),
             };
-            Command::Submit { job, spec }
+            Command::Job(job, JobCommand::Submit { spec })
         }
         2..=5 => {
             let mut spans = planner.spans(state, wall, state.time.max(wall), SPANS_MAX);
             spans.iter_mut().for_each(|span| skew(span, step));
-            Command::Due { spans }
+            Command::Trigger(TriggerCommand::Due { spans })
         }
-        6 => return old.get(step.below(1, old.len().max(1))).cloned().unwrap_or((OWNER, Command::Noop)),
+        6 => {
+            return old
+                .get(step.below(1, old.len().max(1)))
+                .cloned()
+                .unwrap_or((OWNER, Command::Quorum(QuorumCommand::Noop)));
+        }
         7 | 8 => deliver(state, planner, step),
         9 => {
             let value = (i32::from(step.byte(4)) - 250).to_string();
             let value = if step.byte(5) > 200 { Err("no answer") } else { Ok(value.as_str()) };
             match planner.judge(state, job, value, Vec::new()) {
-                Some(observation) => Command::Observe { job, observation },
-                None => Command::Noop,
+                Some(observation) => Command::Trigger(TriggerCommand::Observe { job, observation }),
+                None => Command::Quorum(QuorumCommand::Noop),
             }
         }
-        10 => Command::Fire { job, nonce: Nonce([step.byte(4) % 4; 16]), respect_overlap: step.is_set(5, 0) },
+        10 => Command::Trigger(TriggerCommand::Fire {
+            job,
+            nonce: Nonce([step.byte(4) % 4; 16]),
+            respect_overlap: step.is_set(5, 0),
+        }),
         11 => match step.below(4, 5) {
-            0 | 1 => Command::Suspend { job },
-            2 | 3 => Command::Unsuspend { job },
-            _ => Command::Cancel { job },
+            0 | 1 => Command::Trigger(TriggerCommand::Suspend { job }),
+            2 | 3 => Command::Trigger(TriggerCommand::Unsuspend { job }),
+            _ => Command::Job(job, JobCommand::Cancel),
         },
-        12 => state.next_timer().map_or(Command::Noop, |until| Command::Elapsed { until }),
+        12 => state
+            .next_timer()
+            .map_or(Command::Quorum(QuorumCommand::Noop), |until| Command::Quorum(QuorumCommand::Elapsed { until })),
         13 => {
             let holder = MemberId { peer: WORKER, incarnation: Incarnation(7) };
             let worker = WorkerRecord {
@@ -167,7 +181,7 @@ fn command(
                 kinds: vec![Kind::Command],
                 labels: BTreeMap::new(),
             };
-            Command::SetWorker { worker }
+            Command::Task(TaskCommand::SetWorker { worker })
         }
         _ => return (WORKER, report(state, step)),
     };
@@ -193,7 +207,7 @@ fn skew(span: &mut Span, step: Step<'_>) {
 }
 
 fn deliver(state: &QuorumState, planner: &mut Planner, step: Step<'_>) -> Command {
-    let known = state.emitters.get(&EMITTER).map_or(0, |emitter| emitter.sequence);
+    let known = state.triggers.emitters().get(&EMITTER).map_or(0, |emitter| emitter.sequence);
     let follows = known.saturating_sub(u64::from(step.byte(3) % 3)) + u64::from(step.byte(3) > 250);
     let count = u64::from(step.byte(4) % 4);
     let event = |index: u64| Event {
@@ -209,7 +223,7 @@ fn deliver(state: &QuorumState, planner: &mut Planner, step: Step<'_>) -> Comman
         deliveries.push(Delivery { sequence: follows + 1 + index, event, matches });
     }
     let lost = u64::from(step.byte(6) > 240);
-    Command::Deliver { emitter: EMITTER, follows, reaches: follows + count, lost, deliveries }
+    Command::Trigger(TriggerCommand::Deliver { emitter: EMITTER, follows, reaches: follows + count, lost, deliveries })
 }
 
 fn report(state: &QuorumState, step: Step<'_>) -> Command {
@@ -224,5 +238,5 @@ fn report(state: &QuorumState, step: Step<'_>) -> Command {
         stops.into_iter().map(|task| Report { task, result: TaskResult::Stopped }).take(64).collect();
     let result = || if step.byte(5) > 200 { failed() } else { done() };
     reports.extend(live.into_iter().map(|task| Report { task, result: result() }));
-    Command::Report { reports }
+    Command::Task(TaskCommand::Report { reports })
 }

@@ -10,7 +10,7 @@ use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::store::ColumnState;
 use quorate_protocols::piece::limits::LEASE;
 use quorate_protocols::quorum::object::ObjectState;
-use quorate_protocols::quorum::{ClaimSelector, Command};
+use quorate_protocols::quorum::{ClaimSelector, Command, JobCommand, ObjectCommand};
 use quorate_protocols::resources::{Resource, Scope, Service};
 use quorate_testnet::checkers::g8_reservations::{self, Account};
 use quorate_testnet::checkers::{g4_progress, g6_readable};
@@ -184,7 +184,7 @@ impl Session {
                 let Some(last) = page.last() else { break };
                 after = Some(last.job);
                 let live = page.into_iter().filter(|record| !record.state.is_final());
-                commands.extend(live.map(|record| (record.owner, Command::Cancel { job: record.job })));
+                commands.extend(live.map(|record| (record.owner, Command::Job(record.job, JobCommand::Cancel))));
             }
             let mut after = None;
             while let Ok(QueryAnswer::Objects(page)) = quorum.query(Query::Objects { after, limit }, true).await {
@@ -195,7 +195,7 @@ impl Session {
                     let (manifest, claims) = (view.hash, view.record.claims.into_vec());
                     claims.into_iter().map(move |claim| {
                         let claims = ClaimSelector::OwnedBy(claim.owner);
-                        (claim.owner, Command::RemoveObject { manifest, claims, force: true })
+                        (claim.owner, Command::Object(manifest, ObjectCommand::Remove { claims, force: true }))
                     })
                 }));
             }

@@ -9,7 +9,7 @@ use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::object::ObjectState;
-use quorate_protocols::quorum::{ClaimSelector, Command, CommandReply, Rejection};
+use quorate_protocols::quorum::{ClaimSelector, Command, CommandReply, JobCommand, ObjectCommand, Rejection};
 use quorate_testnet::checkers::commands::{JobAnswer, JobOperation, JobState, ObjectAnswer, ObjectOperation};
 
 use super::Session;
@@ -145,8 +145,13 @@ impl Session {
                 return;
             }
             match self.rng.below(10) {
-                0..=1 => self.job_command(owner, job, JobOperation::Submit, Command::Submit { job, spec: spec() }),
-                2 => self.job_command(owner, job, JobOperation::Cancel, Command::Cancel { job }),
+                0..=1 => self.job_command(
+                    owner,
+                    job,
+                    JobOperation::Submit,
+                    Command::Job(job, JobCommand::Submit { spec: spec() }),
+                ),
+                2 => self.job_command(owner, job, JobOperation::Cancel, Command::Job(job, JobCommand::Cancel)),
                 _ => {
                     let (moments, called) = (self.clock.clone(), self.clock.next());
                     let handle = self.world.look(index, job.quorum, Query::Job { job }, move |result| {
@@ -205,7 +210,7 @@ impl Session {
         self.oracle.removing(object);
         let (moments, called) = (self.clock.clone(), self.clock.next());
         let claims = ClaimSelector::OwnedBy(self.world.peer(owner));
-        let command = Command::RemoveObject { manifest: object.manifest, claims, force: true };
+        let command = Command::Object(object.manifest, ObjectCommand::Remove { claims, force: true });
         let handle = self.world.command(owner, object.quorum, command, move |result| {
             let answer = match result {
                 Ok(CommandReply::Removed { .. }) => Some(ObjectAnswer::Done),

@@ -1,0 +1,142 @@
+//! Capacity: how much disk, how much memory and how many slots, and whether one amount fits into another.
+//!
+//! What a peer has left, what a lease reserves, what a task needs and what running tasks take are all this one type,
+//! and [`Capacity::shortage`] is the one place that says whether something fits. Labels are asked for beside it
+//! ([`missing_label`]): a peer carries them or not, however much it has.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Capacity {
+    pub disk_bytes: u64,
+    pub memory_bytes: u64,
+    pub slots: u32,
+}
+
+/// The first part of a capacity that is too small.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    pub what: Part,
+    pub has: u64,
+    pub needs: u64,
+}
+
+/// A part of a capacity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Disk,
+    Memory,
+    Slots,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Disk => "bytes of disk",
+            Self::Memory => "bytes of memory",
+            Self::Slots => "slots",
+        })
+    }
+}
+
+impl Capacity {
+    /// Why this cannot take `needs`; `None` when it fits.
+    pub fn shortage(&self, needs: &Self) -> Option<Shortage> {
+        let parts = [
+            (Part::Disk, self.disk_bytes, needs.disk_bytes),
+            (Part::Memory, self.memory_bytes, needs.memory_bytes),
+            (Part::Slots, u64::from(self.slots), u64::from(needs.slots)),
+        ];
+        let short = parts.into_iter().find(|(_, has, needs)| has < needs);
+        short.map(|(what, has, needs)| Shortage { what, has, needs })
+    }
+
+    pub fn plus(&self, more: &Self) -> Self {
+        Self {
+            disk_bytes: self.disk_bytes.saturating_add(more.disk_bytes),
+            memory_bytes: self.memory_bytes.saturating_add(more.memory_bytes),
+            slots: self.slots.saturating_add(more.slots),
+        }
+    }
+
+    /// What is left without `less`; nothing is less than nothing.
+    pub fn minus(&self, less: &Self) -> Self {
+        Self {
+            disk_bytes: self.disk_bytes.saturating_sub(less.disk_bytes),
+            memory_bytes: self.memory_bytes.saturating_sub(less.memory_bytes),
+            slots: self.slots.saturating_sub(less.slots),
+        }
+    }
+
+    /// So many of it.
+    pub fn times(&self, count: u32) -> Self {
+        Self {
+            disk_bytes: self.disk_bytes.saturating_mul(count.into()),
+            memory_bytes: self.memory_bytes.saturating_mul(count.into()),
+            slots: self.slots.saturating_mul(count),
+        }
+    }
+
+    /// How many of `one` fit, at one slot each at least.
+    pub fn fits(&self, one: &Self) -> u64 {
+        let fitting = |has: u64, needs: u64| has.checked_div(needs).unwrap_or(u64::MAX);
+        fitting(self.slots.into(), one.slots.max(1).into())
+            .min(fitting(self.memory_bytes, one.memory_bytes))
+            .min(fitting(self.disk_bytes, one.disk_bytes))
+    }
+}
+
+/// The first label that is wanted and not carried with that value.
+pub fn missing_label<'w>(
+    carried: &BTreeMap<String, String>,
+    wanted: &'w BTreeMap<String, String>,
+) -> Option<(&'w String, &'w String)> {
+    wanted.iter().find(|(key, value)| carried.get(*key) != Some(*value))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn capacity() -> impl Strategy<Value = Capacity> {
+        (0u64..50, 0u64..50, 0u32..50).prop_map(|(disk_bytes, memory_bytes, slots)| Capacity {
+            disk_bytes,
+            memory_bytes,
+            slots,
+        })
+    }
+
+    proptest! {
+        /// Goal: what fits so many times is what can be reserved that often, and once more is too much.
+        #[test]
+        fn as_many_fit_as_can_be_reserved(has in capacity(), one in capacity()) {
+            let one = Capacity { slots: one.slots.max(1), ..one };
+            let count = has.fits(&one) as u32;
+            prop_assert_eq!(has.shortage(&one.times(count)), None);
+            prop_assert!(has.shortage(&one.times(count + 1)).is_some());
+            prop_assert_eq!(has.shortage(&one).is_none(), count > 0);
+        }
+
+        #[test]
+        fn what_is_taken_and_given_back_was_never_taken(has in capacity(), taken in capacity()) {
+            prop_assert_eq!(has.plus(&taken).minus(&taken), has);
+            prop_assert!(has.plus(&taken).shortage(&taken).is_none());
+        }
+    }
+
+    #[test]
+    fn a_shortage_names_what_is_short_and_by_how_much() {
+        let has = Capacity { disk_bytes: 5, memory_bytes: 10, slots: 1 };
+        let needs = Capacity { disk_bytes: 5, memory_bytes: 11, slots: 2 };
+        assert_eq!(has.shortage(&needs), Some(Shortage { what: Part::Memory, has: 10, needs: 11 }));
+        let (carried, wanted) =
+            (BTreeMap::from([("a".into(), "b".into())]), BTreeMap::from([("a".into(), "c".into())]));
+        assert_eq!(missing_label(&carried, &carried), None);
+        assert_eq!(missing_label(&carried, &wanted), Some((&"a".to_owned(), &"c".to_owned())));
+    }
+}

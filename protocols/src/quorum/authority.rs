@@ -1,0 +1,252 @@
+//! Who may propose what: decided by the quorum's primary before a command enters the log.
+//!
+//! - *Submit*: any admitted peer. Quotas and the sources that a condition may name are the node's own to check.
+//! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *Fire*, *Suspend*, *Unsuspend*: the owner of the job,
+//!   or an operator of the network. *Remove*: the owner of the claims that it names, or an operator.
+//! - Duties of the primary (holders, workers, timers, triggers, confirmations, releases, repairs, standbys, levels):
+//!   the primary's node itself, never a peer.
+//! - Commands of a run's uploader, and of workers of tasks: the state machine compares the author with the peer that it
+//!   has on record, so they pass here. *Attach* is open to every admitted peer: whoever has the file may finish storing
+//!   it when the node that began is gone, and the piece hashes already recorded refuse any other file.
+//!
+//! The check reads what the primary has applied, which may lag behind what is committed. That is safe: an owner never
+//! changes, and a job that is not there yet is refused here as unknown, so that nobody slips through in between.
+
+use crate::ids::{JobId, ManifestHash, PeerId};
+use crate::quorum::command::{
+    Command, JobCommand, ObjectCommand, QuorumCommand, StoreCommand, TaskCommand, TriggerCommand,
+};
+use crate::quorum::state::QuorumState;
+
+/// The peer that sent a command, as the primary's transport authenticated it, and what the primary knows of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Authorship {
+    pub by: PeerId,
+    /// The command comes from the primary's own node.
+    pub is_primary: bool,
+    /// The primary's settings name the peer as an operator of the network.
+    pub is_operator: bool,
+}
+
+/// Who may propose a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author<'c> {
+    /// Any admitted peer.
+    Anyone,
+    /// The worker or uploader on record, whom the state machine compares with the author.
+    Worker,
+    /// The primary's own node.
+    Primary,
+    /// The owner of the job or an operator. The verb says what is done to the job.
+    Owner { job: JobId, verb: &'static str },
+    /// The owner of every claim that is given up, or an operator.
+    Claimant { manifest: ManifestHash, claims: &'c super::claims::ClaimSelector },
+}
+
+/// Why a command must not be proposed, for the peer that sent it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Forbidden {
+    #[error("only the primary itself proposes this")]
+    NotPrimary,
+    #[error("the quorum knows no job {job}")]
+    UnknownJob { job: JobId },
+    #[error("job {job} belongs to {owner}; only its owner and the operators may {verb} it")]
+    NotOwner { job: JobId, owner: PeerId, verb: &'static str },
+    #[error("only the operators may remove claims of others on object {manifest}")]
+    NotClaimant { manifest: ManifestHash },
+}
+
+impl QuorumState {
+    /// Whether the author may propose the command.
+    pub fn check_author(&self, author: Authorship, command: &Command) -> Result<(), Forbidden> {
+        match command.author() {
+            Author::Anyone | Author::Worker => Ok(()),
+            Author::Primary if author.is_primary => Ok(()),
+            Author::Primary => Err(Forbidden::NotPrimary),
+            Author::Owner { .. } | Author::Claimant { .. } if author.is_operator => Ok(()),
+            Author::Owner { job, verb } => match self.jobs.get(&job).map(|record| record.owner) {
+                Some(owner) if owner == author.by => Ok(()),
+                Some(owner) => Err(Forbidden::NotOwner { job, owner, verb }),
+                None => Err(Forbidden::UnknownJob { job }),
+            },
+            // A peer without a claim gives none up. Only its own are looked for, so that a command that is sent again
+            // after its first try took the last of them changes nothing and is not refused either.
+            Author::Claimant { claims, .. } if claims.is_of(author.by) => Ok(()),
+            Author::Claimant { manifest, .. } => Err(Forbidden::NotClaimant { manifest }),
+        }
+    }
+}
+
+impl Command {
+    /// Who may propose it. Exhaustive, group by group.
+    pub const fn author(&self) -> Author<'_> {
+        match self {
+            Self::Quorum(command) => command.author(),
+            Self::Job(job, command) => command.author(*job),
+            Self::Store(_, command) => command.author(),
+            Self::Task(command) => command.author(),
+            Self::Object(manifest, command) => command.author(*manifest),
+            Self::Trigger(command) => command.author(),
+        }
+    }
+}
+
+impl QuorumCommand {
+    const fn author(&self) -> Author<'_> {
+        match self {
+            Self::Noop => Author::Anyone,
+            Self::Elapsed { .. } | Self::SetStandbys { .. } | Self::RaiseLevel { .. } => Author::Primary,
+        }
+    }
+}
+
+impl JobCommand {
+    const fn author(&self, job: JobId) -> Author<'_> {
+        let verb = match self {
+            Self::Submit { .. } => return Author::Anyone,
+            Self::Cancel => "cancel",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Retry => "retry",
+            Self::Resolve { .. } => "resolve",
+            Self::Update { .. } => "change",
+        };
+        Author::Owner { job, verb }
+    }
+}
+
+impl StoreCommand {
+    const fn author(&self) -> Author<'_> {
+        match self {
+            Self::Attach => Author::Anyone,
+            Self::Progress { .. } | Self::ColumnFailed { .. } | Self::Commit { .. } => Author::Worker,
+            Self::Fail { upload_attempt: Some(_), .. } => Author::Worker,
+            Self::Fail { upload_attempt: None, .. }
+            | Self::AddHolders { .. }
+            | Self::Abandon { .. }
+            | Self::Released { .. } => Author::Primary,
+        }
+    }
+}
+
+impl TaskCommand {
+    const fn author(&self) -> Author<'_> {
+        match self {
+            Self::SetWorker { .. } | Self::LoseWorker { .. } | Self::ReleaseWorker { .. } => Author::Primary,
+            Self::Start { .. } | Self::Report { .. } | Self::SaveCheckpoint { .. } => Author::Worker,
+        }
+    }
+}
+
+impl ObjectCommand {
+    const fn author(&self, manifest: ManifestHash) -> Author<'_> {
+        match self {
+            Self::Remove { claims, .. } => Author::Claimant { manifest, claims },
+            Self::Confirmed { .. }
+            | Self::OweRepair { .. }
+            | Self::StartRepair { .. }
+            | Self::FinishRepair { .. }
+            | Self::FailRepair { .. } => Author::Primary,
+        }
+    }
+}
+
+impl TriggerCommand {
+    const fn author(&self) -> Author<'_> {
+        match self {
+            Self::Fire { job, .. } => Author::Owner { job: *job, verb: "fire" },
+            Self::Suspend { job } => Author::Owner { job: *job, verb: "suspend" },
+            Self::Unsuspend { job } => Author::Owner { job: *job, verb: "unsuspend" },
+            Self::Due { .. } | Self::Deliver { .. } | Self::Observe { .. } => Author::Primary,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::claims::ClaimSelector;
+    use super::super::command::Batch;
+    use super::*;
+    use crate::ids::{LogIndex, Millis, Nonce, QuorumId};
+    use crate::job::compute::{Call, ComputeSpec, Program};
+    use crate::job::spec::JobSpec;
+
+    const QUORUM: QuorumId = QuorumId([1; 16]);
+    const JOB: JobId = JobId { quorum: QUORUM, local: [2; 16] };
+    const MANIFEST: ManifestHash = ManifestHash([3; 32]);
+    const PRIMARY: u8 = 1;
+    const OWNER: u8 = 2;
+    const OPERATOR: u8 = 8;
+    const STRANGER: u8 = 9;
+
+    fn author(peer: u8) -> Authorship {
+        Authorship { by: PeerId([peer; 32]), is_primary: peer == PRIMARY, is_operator: peer == OPERATOR }
+    }
+
+    fn state() -> QuorumState {
+        let spec = ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
+        let submit = Command::Job(JOB, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) });
+        let mut state = QuorumState::new(QUORUM);
+        let batch = Batch::at(Millis(1), vec![(PeerId([OWNER; 32]), submit)]);
+        state.apply(LogIndex(1), &batch).0.replies[0].as_ref().unwrap();
+        state
+    }
+
+    /// Those of the four who may propose the command.
+    fn allowed(command: &Command) -> Vec<u8> {
+        let state = state();
+        let may = |peer: &u8| state.check_author(author(*peer), command).is_ok();
+        [PRIMARY, OWNER, OPERATOR, STRANGER].into_iter().filter(may).collect()
+    }
+
+    #[test]
+    fn only_the_owner_and_the_operators_command_a_job() {
+        for command in [JobCommand::Cancel, JobCommand::Pause, JobCommand::Resume, JobCommand::Retry] {
+            assert_eq!(allowed(&Command::Job(JOB, command)), [OWNER, OPERATOR]);
+        }
+        let fire = TriggerCommand::Fire { job: JOB, nonce: Nonce([5; 16]), respect_overlap: true };
+        for command in [fire, TriggerCommand::Suspend { job: JOB }, TriggerCommand::Unsuspend { job: JOB }] {
+            assert_eq!(allowed(&Command::Trigger(command)), [OWNER, OPERATOR]);
+        }
+        let refusal = state().check_author(author(STRANGER), &Command::Job(JOB, JobCommand::Cancel)).unwrap_err();
+        assert!(refusal.to_string().ends_with("only its owner and the operators may cancel it"), "{refusal}");
+    }
+
+    #[test]
+    fn a_job_that_is_not_known_has_no_owner() {
+        let other = JobId { local: [7; 16], ..JOB };
+        let cancel = Command::Job(other, JobCommand::Cancel);
+        assert_eq!(state().check_author(author(OWNER), &cancel), Err(Forbidden::UnknownJob { job: other }));
+        assert_eq!(state().check_author(author(OPERATOR), &cancel), Ok(()));
+    }
+
+    #[test]
+    fn the_primarys_duties_are_nobody_elses_not_even_an_operators() {
+        for command in [
+            Command::Quorum(QuorumCommand::RaiseLevel { level: 2 }),
+            Command::Quorum(QuorumCommand::Elapsed { until: Millis(1) }),
+            Command::Store(JOB, StoreCommand::AddHolders { grants: Vec::new(), exhausted: false }),
+            Command::Store(JOB, StoreCommand::Fail { upload_attempt: None, reason: String::new() }),
+            Command::Trigger(TriggerCommand::Due { spans: Vec::new() }),
+        ] {
+            assert_eq!(allowed(&command), [PRIMARY], "{command:?}");
+        }
+    }
+
+    #[test]
+    fn claims_are_given_up_by_their_owner_or_an_operator() {
+        let remove = |claims| Command::Object(MANIFEST, ObjectCommand::Remove { claims, force: false });
+        let of = |peer: u8| remove(ClaimSelector::OwnedBy(PeerId([peer; 32])));
+        assert_eq!(allowed(&of(OWNER)), [OWNER, OPERATOR]);
+        assert_eq!(allowed(&of(STRANGER)), [OPERATOR, STRANGER]);
+        assert_eq!(allowed(&remove(ClaimSelector::All)), [OPERATOR]);
+    }
+
+    #[test]
+    fn everybody_submits_and_workers_are_told_apart_by_the_state() {
+        let all = [PRIMARY, OWNER, OPERATOR, STRANGER];
+        assert_eq!(allowed(&Command::Quorum(QuorumCommand::Noop)), all);
+        assert_eq!(allowed(&Command::Store(JOB, StoreCommand::Attach)), all);
+        assert_eq!(allowed(&Command::Task(TaskCommand::Report { reports: Vec::new() })), all);
+    }
+}

@@ -1,0 +1,188 @@
+//! The catalog: the objects that a quorum is the steward of, and which of them need the primary's attention.
+//!
+//! [`Catalog`] has the records and the encoded manifests of live objects, with an index of those that have a column to
+//! confirm, to repair or under repair. `commit` turns a run into an object, `commands` is what becomes of it later,
+//! [`claims`] says who keeps it and [`uses`] which live jobs need it.
+
+pub mod claims;
+mod commands;
+mod commit;
+mod invariants;
+pub mod record;
+pub mod uses;
+
+use std::collections::BTreeSet;
+use std::ops::{Bound, Index};
+
+use bytes::Bytes;
+
+use super::apply::Applied;
+use super::command::ObjectCommand;
+use super::jobs::set_member;
+use super::state::{Duty, Event, QuorumState};
+use crate::ids::{ManifestHash, Millis, PieceIndex};
+use crate::job::store::ColumnState;
+use crate::shared_map::SharedMap;
+use record::{ObjectRecord, ObjectState};
+
+/// The objects of a quorum.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Catalog {
+    records: SharedMap<ManifestHash, ObjectRecord>,
+    /// Encoded manifests of the live objects.
+    manifests: SharedMap<ManifestHash, Bytes>,
+    index: ObjectIndex,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct ObjectIndex {
+    /// Live objects with a column to confirm, to repair or under repair.
+    tended: BTreeSet<ManifestHash>,
+    manifest_bytes: usize,
+}
+
+// ---- reading, for everybody ----
+
+impl Catalog {
+    pub fn get(&self, manifest: &ManifestHash) -> Option<&ObjectRecord> {
+        self.records.get(manifest)
+    }
+    pub fn contains_key(&self, manifest: &ManifestHash) -> bool {
+        self.records.contains_key(manifest)
+    }
+    /// The encoded manifest of a live object.
+    pub fn manifest(&self, manifest: &ManifestHash) -> Option<&Bytes> {
+        self.manifests.get(manifest)
+    }
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+    pub fn iter(&self) -> impl Iterator<Item = (&ManifestHash, &ObjectRecord)> + Clone {
+        self.records.iter()
+    }
+    pub fn values(&self) -> impl Iterator<Item = &ObjectRecord> {
+        self.records.values()
+    }
+    /// Records behind this one, in order of their names.
+    pub fn after(&self, after: Option<&ManifestHash>) -> impl Iterator<Item = (&ManifestHash, &ObjectRecord)> {
+        self.records.range_from(after.map_or(Bound::Unbounded, Bound::Excluded))
+    }
+}
+
+impl Index<&ManifestHash> for Catalog {
+    type Output = ObjectRecord;
+    fn index(&self, manifest: &ManifestHash) -> &ObjectRecord {
+        &self.records[manifest]
+    }
+}
+
+// ---- for the other sub-states ----
+
+impl Catalog {
+    /// As a snapshot keeps them: without an index.
+    pub(super) fn from_rows(
+        records: SharedMap<ManifestHash, ObjectRecord>,
+        manifests: SharedMap<ManifestHash, Bytes>,
+    ) -> Self {
+        Self { records, manifests, index: ObjectIndex::default() }
+    }
+
+    /// For a snapshot: shared, not copied.
+    pub(super) fn records(&self) -> &SharedMap<ManifestHash, ObjectRecord> {
+        &self.records
+    }
+
+    pub(super) fn manifests(&self) -> &SharedMap<ManifestHash, Bytes> {
+        &self.manifests
+    }
+
+    pub(super) fn manifest_bytes(&self) -> usize {
+        self.index.manifest_bytes
+    }
+
+    /// Stamps of a future that did not come become the moment of the correction.
+    pub(super) fn withdraw_stamps(&mut self, at: Millis) {
+        let ahead: Vec<_> = self.iter().filter(|(_, object)| object.created_at > at).map(|(hash, _)| *hash).collect();
+        for hash in ahead {
+            if let Some(object) = self.records.get_mut(&hash) {
+                object.created_at = at;
+            }
+        }
+    }
+
+    /// Builds the index from the records alone.
+    pub(super) fn rebuild_index(&mut self) {
+        self.index = ObjectIndex::default();
+        for manifest in self.records.keys().copied().collect::<Vec<_>>() {
+            self.reindex(manifest);
+        }
+        self.index.manifest_bytes = self.manifests.values().map(Bytes::len).sum();
+    }
+
+    /// Called after every change to an object.
+    fn reindex(&mut self, manifest: ManifestHash) {
+        let tended = self.records.get(&manifest).is_some_and(|object| {
+            let unconfirmed = object.columns.iter().any(|column| column.state != ColumnState::Confirmed);
+            object.state == ObjectState::Live && (unconfirmed || !object.owed.is_empty() || !object.repairs.is_empty())
+        });
+        set_member(&mut self.index.tended, manifest, tended);
+    }
+
+    fn tended(&self) -> impl Iterator<Item = (ManifestHash, &ObjectRecord)> {
+        self.index.tended.iter().filter_map(|hash| Some((*hash, self.records.get(hash)?)))
+    }
+
+    /// Columns to confirm: they make a stored object safe.
+    pub(super) fn confirm_duties(&self, duties: &mut Vec<Duty>) {
+        for (manifest, object) in self.tended() {
+            let sealed = object.columns.iter().enumerate().filter(|(_, column)| column.state == ColumnState::Sealed);
+            duties.extend(sealed.filter_map(|(index, column)| {
+                let index = PieceIndex(index as u8);
+                // A column that is owed a repair is not worth confirming.
+                let grant = column.grant.filter(|_| !object.owed.contains_key(&index))?;
+                Some(Duty::Confirm { manifest, job: object.job, column: index, grant, attempt: column.attempt })
+            }));
+        }
+    }
+
+    /// Rebuilds under way, and columns that wait for one.
+    pub(super) fn repair_duties(&self, duties: &mut Vec<Duty>) {
+        for (manifest, object) in self.tended() {
+            duties.extend(object.repairs.iter().map(|(column, repair)| Duty::Rebuild {
+                manifest,
+                column: *column,
+                grant: repair.grant,
+                attempt: repair.attempt,
+            }));
+            let waiting = object.owed.keys().filter(|column| !object.repairs.contains_key(column));
+            duties.extend(waiting.map(|column| Duty::Repair { manifest, column: *column }));
+        }
+    }
+}
+
+impl QuorumState {
+    pub(super) fn apply_object(
+        &mut self,
+        manifest: ManifestHash,
+        command: &ObjectCommand,
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        match command {
+            ObjectCommand::Confirmed { column, attempt } => self.confirmed(manifest, *column, *attempt),
+            ObjectCommand::Remove { claims, force } => self.remove_object(manifest, claims, *force, events),
+            ObjectCommand::OweRepair { column, attempt, reason } => {
+                self.owe_repair(manifest, *column, *attempt, reason, events)
+            }
+            ObjectCommand::StartRepair { column, attempt, grant, reason } => {
+                self.start_repair(manifest, *column, *attempt, *grant, reason, events)
+            }
+            ObjectCommand::FinishRepair { column, receipt } => self.finish_repair(manifest, *column, receipt, events),
+            ObjectCommand::FailRepair { column, attempt, reason } => {
+                self.fail_repair(manifest, *column, *attempt, reason)
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Snapshots of a quorum at its limits: what applying waits for while one is taken.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::command::{Batch, Command, JobCommand, ObjectCommand};
+use super::jobs::JobBook;
+use super::limits::OBJECTS_MAX;
+use super::objects::Catalog;
+use super::objects::claims::{Claim, Claims};
+use super::objects::record::{ObjectRecord, ObjectState};
+use super::state::QuorumState;
+use crate::ids::*;
+use crate::job::compute::{Call, ComputeSpec, Map, Program};
+use crate::job::limits::JOBS_LIVE_MAX;
+use crate::job::record::{JobRecord, Run, RunState};
+use crate::job::spec::{JobSpec, StoreSpec};
+use crate::job::store::{ColumnRecord, ColumnState, Grant, StoreRun};
+use crate::object::layout::Profile;
+use crate::shared_map::SharedMap;
+
+const QUORUM: QuorumId = QuorumId([1; 16]);
+const OWNER: PeerId = PeerId([9; 32]);
+const PROFILE: Profile = Profile { data: 4, parity: 2 };
+const NOW: Millis = Millis(1_000);
+
+/// Ids are random, and come in no order.
+fn job(number: usize) -> JobId {
+    let mut local = [0; 16];
+    local.copy_from_slice(&blake3::hash(&number.to_le_bytes()).as_bytes()[..16]);
+    JobId { quorum: QUORUM, local }
+}
+
+fn manifest(number: usize) -> Bytes {
+    let pieces = (0..7u8).flat_map(|piece| *blake3::hash(&[&number.to_le_bytes()[..], &[piece]].concat()).as_bytes());
+    Bytes::from(pieces.collect::<Vec<_>>())
+}
+
+fn hash(number: usize) -> ManifestHash {
+    ManifestHash(*blake3::hash(&manifest(number)).as_bytes())
+}
+
+fn store_spec() -> StoreSpec {
+    StoreSpec { name: Some("a file of some name.txt".to_owned()), size: Some(60_000), profile: PROFILE }
+}
+
+fn stored(number: usize) -> (JobRecord, ObjectRecord) {
+    let grant = |column: usize| Grant {
+        holder: MemberId { peer: PeerId([column as u8; 32]), incarnation: Incarnation::default() },
+        lease: LeaseId([number as u8; 16]),
+    };
+    let columns = (0..PROFILE.columns()).map(|column| ColumnRecord {
+        grant: Some(grant(column)),
+        attempt: Attempt(1),
+        state: ColumnState::Confirmed,
+        stored: Vec::new(),
+    });
+    let claim = Claim { owner: OWNER, name: store_spec().name, job: job(number), at: NOW };
+    let object = ObjectRecord {
+        state: ObjectState::Live,
+        size: 60_000,
+        profile: PROFILE,
+        claims: Claims::from(vec![claim]),
+        job: job(number),
+        created_at: NOW,
+        columns: columns.collect(),
+        owed: BTreeMap::new(),
+        repairs: BTreeMap::new(),
+        newest: vec![Attempt(1); PROFILE.columns()],
+    };
+    let run = StoreRun { manifest: Some(hash(number)), ..StoreRun::new(OWNER, PROFILE.columns(), NOW) };
+    let (spec, run) = (JobSpec::Store(store_spec()), Run::Store(Box::new(run)));
+    let mut record = JobRecord::begin((job(number), OWNER), NOW, spec, run, format!("submitted through {OWNER}"));
+    record.move_to(NOW, RunState::Running, "6 columns have a holder, 2 peers are spare".to_owned());
+    record.move_to(NOW, RunState::Succeeded, format!("stored as {}", hash(number)));
+    record.finished_at = Some(NOW);
+    (record, object)
+}
+
+/// As many objects and live jobs as a quorum may have; half of the jobs store, half compute.
+fn full() -> QuorumState {
+    let (mut jobs, mut objects, mut manifests) = (SharedMap::new(), SharedMap::new(), SharedMap::new());
+    for number in 0..OBJECTS_MAX {
+        let (record, object) = stored(number);
+        jobs.insert(record.job, record);
+        objects.insert(hash(number), object);
+        manifests.insert(hash(number), manifest(number));
+    }
+    let mut state = QuorumState::new(QUORUM);
+    state.jobs = JobBook::from_records(jobs);
+    state.objects = Catalog::from_rows(objects, manifests);
+    state.rebuild_index();
+    let submit = |number: usize| {
+        let call = Call::new(Program::Command { name: "work".to_owned() });
+        let spec = match number % 2 {
+            0 => JobSpec::Store(store_spec()),
+            _ => JobSpec::Compute(Box::new(ComputeSpec { map: Map::Count(20), ..ComputeSpec::new(call) })),
+        };
+        (OWNER, Command::Job(job(OBJECTS_MAX + number), JobCommand::Submit { spec }))
+    };
+    let numbers: Vec<usize> = (0..JOBS_LIVE_MAX).collect();
+    for (entry, numbers) in numbers.chunks(500).enumerate() {
+        let commands = numbers.iter().map(|number| submit(*number)).collect();
+        let (replies, _) = state.apply(LogIndex(entry as u64), &Batch::at(NOW, commands));
+        assert!(replies.replies.iter().all(Result::is_ok));
+    }
+    assert_eq!(state.counts(), (JOBS_LIVE_MAX as u32, OBJECTS_MAX as u32, OBJECTS_MAX as u32));
+    state
+}
+
+/// Changes a live job and an object somewhere.
+fn entry(number: usize) -> Batch {
+    let paused = job(OBJECTS_MAX + (number.wrapping_mul(7_919) % JOBS_LIVE_MAX | 1));
+    let pause = if number.is_multiple_of(2) { JobCommand::Pause } else { JobCommand::Resume };
+    let owe = ObjectCommand::OweRepair { column: PieceIndex(0), attempt: Attempt(1), reason: String::new() };
+    let commands = vec![
+        (OWNER, Command::Job(paused, pause)),
+        (OWNER, Command::Object(hash(number.wrapping_mul(104_729) % OBJECTS_MAX), owe)),
+    ];
+    Batch::at(NOW, commands)
+}
+
+/// The longest that an entry had to wait and took, while `snapshot` was taken and encoded beside it.
+fn longest_entry<T>(
+    state: &Mutex<QuorumState>,
+    snapshot: impl FnOnce(&QuorumState) -> T,
+    encode: impl FnOnce(&T),
+) -> Duration {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let applying = scope.spawn(|| {
+            let (mut longest, mut number) = (Duration::ZERO, 0);
+            while !over.load(Ordering::Relaxed) {
+                number += 1;
+                let batch = entry(number);
+                let began = Instant::now();
+                state.lock().unwrap().apply(LogIndex(1_000 + number as u64), &batch);
+                longest = longest.max(began.elapsed());
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            longest
+        });
+        let taken = snapshot(&state.lock().unwrap());
+        encode(&taken);
+        over.store(true, Ordering::Relaxed);
+        applying.join().unwrap()
+    })
+}
+
+/// Goal: a snapshot of a full quorum holds up no entry for long. The time is the machine's, so it is held against what
+/// it takes to encode the whole state on the same machine while entries wait.
+#[test]
+fn a_snapshot_of_a_full_quorum_does_not_hold_up_applying() {
+    let state = Mutex::new(full());
+    let held = longest_entry(&state, QuorumState::encode_snapshot, |_| ());
+    // The best of a few: other work on the machine only ever adds.
+    let views = (0..3).map(|_| longest_entry(&state, QuorumState::snapshot_view, |view| drop(view.encode())));
+    let viewed = views.min().unwrap_or_default();
+    println!("longest entry beside a snapshot: {held:?} when it is encoded at once, {viewed:?} when it is shared");
+    assert!(viewed * 4 < held, "{viewed:?} is not much less than {held:?}");
+    let state = state.into_inner().unwrap();
+    let view = state.snapshot_view();
+    assert_eq!(QuorumState::decode_snapshot(view.encode().iter().map(|(_, chunk)| chunk)), Ok(state));
+}
+
+/// Goal: a snapshot is the state at its entry, whatever is applied before it is encoded.
+#[test]
+fn what_is_applied_later_is_not_in_a_snapshot() {
+    let mut state = QuorumState::new(QUORUM);
+    let call = Call::new(Program::Command { name: "work".to_owned() });
+    let spec = JobSpec::Compute(Box::new(ComputeSpec { map: Map::Count(100), ..ComputeSpec::new(call) }));
+    for number in 0..200 {
+        let submit = Command::Job(job(number), JobCommand::Submit { spec: spec.clone() });
+        state.apply(LogIndex(number as u64), &Batch::at(NOW, vec![(OWNER, submit)])).0.replies[0].as_ref().unwrap();
+    }
+    let (view, before) = (state.snapshot_view(), state.encode_snapshot());
+    for number in 0..200 {
+        let cancel = Command::Job(job(number), JobCommand::Cancel);
+        state.apply(LogIndex(200 + number as u64), &Batch::at(NOW, vec![(OWNER, cancel)]));
+    }
+    assert_eq!(view.encode(), before);
+    assert_ne!(state.encode_snapshot(), before);
+}

@@ -1,0 +1,220 @@
+//! Assignments: what a worker is told of its attempts, and what the tasks of a step have in common.
+
+use bytes::Bytes;
+
+use crate::ids::{Digest, JobId, PeerId, StepIndex, TaskIndex};
+use crate::job::compute::{ComputeSpec, Content};
+use crate::job::plan::{Plan, Role, TaskInput, call_digest, idempotency_token, inputs_digest, inputs_digest_under};
+use crate::job::record::RunState;
+use crate::quorum::state::QuorumState;
+use crate::task::limits::GIVEN_BYTES_MAX;
+use crate::task::message::{Assignment, OutputRef, StepContext};
+use crate::task::record::{AttemptRecord, Phase, TaskAttempt, TaskId, TaskRecord};
+use crate::task::table::{Blob, BlobKey, TaskTable};
+use crate::wire;
+
+/// What a worker is to know of its attempts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkerInstructions {
+    /// Attempts that it is to run, if it does not already.
+    pub run: Vec<TaskAttempt>,
+    /// Attempts that must end. The second says that the task goes on later, from its checkpoint.
+    pub stop: Vec<(TaskAttempt, bool)>,
+    /// Attempts that are asked to show their verdict.
+    pub reveal: Vec<TaskAttempt>,
+}
+
+impl QuorumState {
+    /// Live attempts of the worker that it is to run, or to report about. Sent by the primary, again after every
+    /// takeover; a worker that has them already says so.
+    pub fn attempts_of(&self, worker: PeerId) -> impl Iterator<Item = (TaskAttempt, &AttemptRecord)> + '_ {
+        let tasks = self.tasks.index.used.get(&worker).into_iter().flat_map(|used| &used.tasks);
+        tasks.filter_map(|task| {
+            let record = self.tasks.tables.get(&task.id.job)?.get(task.id.step, task.id.task)?;
+            Some((*task, record.attempt(task.attempt)?))
+        })
+    }
+
+    /// Everything that the worker is to know, in one look at each of its attempts.
+    pub fn instructions_of(&self, worker: PeerId) -> WorkerInstructions {
+        let mut instructions = WorkerInstructions::default();
+        let Some(used) = self.tasks.index.used.get(&worker) else { return instructions };
+        for task in &used.tasks {
+            if self.tasks.stopping.contains_key(task) {
+                instructions.stop.push((*task, false));
+                continue;
+            }
+            let record = self.tasks.tables.get(&task.id.job).and_then(|table| table.get(task.id.step, task.id.task));
+            let Some(record) = record else { continue };
+            let Some(live) = record.attempt(task.attempt) else { continue };
+            let pausing = self.is_pausing(*task, &live.phase);
+            if pausing {
+                instructions.stop.push((*task, true));
+            }
+            match live.phase {
+                Phase::Assigned | Phase::Started if !pausing => instructions.run.push(*task),
+                Phase::Committed(_) if record.is_revealing() => instructions.reveal.push(*task),
+                _ => (),
+            }
+        }
+        instructions
+    }
+
+    /// Whether the attempt is to end because its run is being paused. One that must not begin twice is waited for.
+    fn is_pausing(&self, task: TaskAttempt, phase: &Phase) -> bool {
+        let record = self.jobs.get(&task.id.job).filter(|record| record.state == RunState::Pausing);
+        let spec = record.and_then(|record| record.compute()).map(|(spec, _)| spec);
+        spec.is_some_and(|spec| spec.idempotent || *phase != Phase::Started)
+    }
+
+    /// Attempts of the worker that must end. The second says that the task goes on later, from its checkpoint.
+    pub fn stops_of(&self, worker: PeerId) -> Vec<(TaskAttempt, bool)> {
+        self.instructions_of(worker).stop
+    }
+
+    /// Attempts of the worker that are asked to show their verdict.
+    pub fn reveals_of(&self, worker: PeerId) -> Vec<TaskAttempt> {
+        self.instructions_of(worker).reveal
+    }
+
+    /// Whether the run has tasks that want a worker now.
+    pub fn waits_for_workers(&self, job: JobId) -> bool {
+        self.tasks.index.is_queued(job)
+    }
+
+    /// What the tasks of a step have in common, for the workers. `None` when the run is not there or not at work.
+    pub fn work(&self, job: JobId, step: StepIndex) -> Option<StepContext> {
+        let record = self.jobs.get(&job)?;
+        let (spec, run) = record.compute()?;
+        Some(StepContext {
+            job,
+            step,
+            owner: record.owner,
+            submitted_at: record.created_at,
+            call: Plan::of(spec).call(spec, step)?.clone(),
+            resources: run.settings.resources.clone(),
+            timeout: spec.timeouts.task,
+            output: spec.output,
+            idempotent: spec.idempotent,
+            verified: is_verified(spec, &Plan::of(spec), step),
+        })
+    }
+
+    /// One attempt as it is sent to its worker. `None` when it is not live any more.
+    pub fn order(&self, task: TaskAttempt) -> Option<Assignment> {
+        let (spec, _) = self.jobs.get(&task.id.job)?.compute()?;
+        self.order_under(task, call_digest(Plan::of(spec).call(spec, task.id.step)?))
+    }
+
+    /// As many of the attempts as fit into a message of `bytes_max`, with what their steps have in common; at least
+    /// one, if any is live. `bytes_max` leaves room for the largest single one.
+    pub fn assignment(
+        &self,
+        tasks: impl IntoIterator<Item = TaskAttempt>,
+        bytes_max: usize,
+    ) -> (Vec<StepContext>, Vec<Assignment>) {
+        let (mut works, mut orders, mut bytes) = (Vec::<StepContext>::new(), Vec::new(), 0);
+        // Attempts come in the order of their jobs and steps.
+        let (mut call, mut new) = (None, None);
+        for task in tasks {
+            let step = (task.id.job, task.id.step);
+            if call.is_none_or(|(of, _)| of != step) {
+                let Some(work) = self.work(task.id.job, task.id.step) else { continue };
+                bytes += wire::encode(&work).len();
+                call = Some((step, call_digest(&work.call)));
+                new = Some(work);
+            }
+            let Some(order) = call.and_then(|(_, digest)| self.order_under(task, digest)) else { continue };
+            bytes += order.bytes_about();
+            if bytes > bytes_max && !orders.is_empty() {
+                break;
+            }
+            works.extend(new.take());
+            orders.push(order);
+        }
+        (works, orders)
+    }
+
+    fn order_under(&self, task: TaskAttempt, call: Digest) -> Option<Assignment> {
+        let TaskId { job, step, task: index } = task.id;
+        let (spec, _) = self.jobs.get(&job)?.compute()?;
+        let table = self.tasks.tables.get(&job)?;
+        let record = table.get(step, index)?;
+        record.attempt(task.attempt)?;
+        let plan = Plan::of(spec);
+        let input = plan.input(spec, step, index)?;
+        let mut room = GIVEN_BYTES_MAX;
+        let given = match input {
+            TaskInput::Outputs { step: before, from, to } => {
+                (from.0..to.0).filter_map(|task| given(table, before, TaskIndex(task), &mut room)).collect()
+            }
+            _ => Vec::new(),
+        };
+        let mut room = GIVEN_BYTES_MAX;
+        let checkpoint = record.extras.as_ref().and_then(|extras| extras.checkpoint).map(|output| OutputRef {
+            task: index,
+            output,
+            bytes: fitting(table, (step, index, Blob::Checkpoint), &mut room),
+        });
+        // A verified copy starts from nothing, or it would lean on what another made.
+        let checkpoint = checkpoint.filter(|_| !is_verified(spec, &plan, step));
+        Some(Assignment {
+            task,
+            of: plan.step(step)?.tasks,
+            inputs: inputs_digest_under(call, &input, &self.folded(job, &input)?),
+            input,
+            given,
+            token: idempotency_token(task.id),
+            checkpoint,
+        })
+    }
+
+    /// What the receipts of a task must say that it was given.
+    pub(super) fn inputs_digest(&self, id: TaskId) -> Option<Digest> {
+        let (spec, _) = self.jobs.get(&id.job)?.compute()?;
+        let plan = Plan::of(spec);
+        let input = plan.input(spec, id.step, id.task)?;
+        Some(inputs_digest(plan.call(spec, id.step)?, &input, &self.folded(id.job, &input)?))
+    }
+
+    /// Digests of the outputs that a task folds.
+    fn folded(&self, job: JobId, input: &TaskInput) -> Option<Vec<Digest>> {
+        let TaskInput::Outputs { step, from, to } = input else { return Some(Vec::new()) };
+        let tasks = self.tasks.tables.get(&job)?.tasks(*step);
+        let folded = tasks.iter_from(*from).take_while(|(task, _)| task < to);
+        Some(folded.filter_map(|(_, task)| Some(task.output()?.digest)).collect())
+    }
+}
+
+impl Assignment {
+    /// Roughly its encoded size, and not less.
+    pub(super) fn bytes_about(&self) -> usize {
+        /// Ids, digests, numbers; and those of one output.
+        const FIXED: usize = 512;
+        const OUTPUT: usize = 128;
+        let given = self.given.iter().chain(&self.checkpoint);
+        let given: usize = given.map(|given| OUTPUT + given.bytes.as_ref().map_or(0, Bytes::len)).sum();
+        let item = match &self.input {
+            TaskInput::Item(Content::Inline(bytes)) => bytes.len(),
+            _ => 0,
+        };
+        FIXED + given + item
+    }
+}
+
+/// Whether tasks of the step run in copies. What undoes must not be done several times.
+pub(super) fn is_verified(spec: &ComputeSpec, plan: &Plan, step: StepIndex) -> bool {
+    spec.verify.is_some() && plan.step(step).is_some_and(|plan| plan.role != Role::Compensate)
+}
+
+fn given(table: &TaskTable, step: StepIndex, task: TaskIndex, room: &mut usize) -> Option<OutputRef> {
+    let record: &TaskRecord = table.get(step, task)?;
+    let output = *record.output()?;
+    Some(OutputRef { task, output, bytes: fitting(table, (step, task, Blob::Output), room) })
+}
+
+fn fitting(table: &TaskTable, key: BlobKey, room: &mut usize) -> Option<Bytes> {
+    let bytes = table.blob(key).filter(|bytes| bytes.len() <= *room)?;
+    *room -= bytes.len();
+    Some(bytes.clone())
+}

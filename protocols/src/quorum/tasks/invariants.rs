@@ -1,0 +1,110 @@
+//! What is true of every pool of tasks.
+
+use std::collections::BTreeSet;
+
+use super::TaskPool;
+use crate::ids::{Attempt, JobId};
+use crate::job::limits::HISTORY_MAX;
+use crate::job::plan::Plan;
+use crate::job::record::{JobRecord, RunState};
+use crate::quorum::invariants::{Checked, ensure};
+use crate::quorum::state::QuorumState;
+use crate::task::limits::{AVOIDED_MAX, COPIES_MAX, DEAD_NAMED_MAX, PRIORITY_MAX, PRIORITY_MIN, WORKERS_MAX};
+use crate::task::record::{TaskRecord, TaskState};
+
+impl TaskPool {
+    pub(in crate::quorum) fn check_index(&self, rebuilt: &Self) -> Checked {
+        let (index, right) = (&self.index, &rebuilt.index);
+        ensure(index == right, || format!("index {index:?} should be {right:?}"))
+    }
+
+    fn check_workers(&self) -> Checked {
+        ensure(self.workers.len() <= WORKERS_MAX, || format!("{} workers", self.workers.len()))?;
+        self.prefetch_windows.check(|peer| self.workers.contains_key(peer))?;
+        for (peer, worker) in &self.workers {
+            ensure(worker.grant.holder.peer == *peer, || format!("{peer} is kept under another name"))?;
+        }
+        for (task, stopping) in self.stopping.iter() {
+            ensure(self.workers.contains_key(&stopping.worker), || format!("{task:?} stops at a peer that is gone"))?;
+            let table = self.tables.get(&task.id.job);
+            let record = table.and_then(|table| table.get(task.id.step, task.id.task));
+            let both = record.is_some_and(|record| record.attempt(task.attempt).is_some());
+            ensure(!both, || format!("{task:?} is stopped and runs"))?;
+        }
+        Ok(())
+    }
+}
+
+impl QuorumState {
+    pub(in crate::quorum) fn check_tasks(&self) -> Checked {
+        self.tasks.check_workers()?;
+        let computes = |job: &JobId| self.jobs.get(job).is_some_and(|record| record.compute().is_some());
+        let orphan = self.tasks.tables.keys().find(|job| !computes(job));
+        ensure(orphan.is_none(), || format!("tasks of {orphan:?} belong to no job"))
+    }
+
+    pub(in crate::quorum) fn check_compute(&self, job: JobId, record: &JobRecord) -> Checked {
+        let (spec, run) = record.compute().ok_or("its run is not of its kind")?;
+        spec.check().map_err(|fault| fault.to_string())?;
+        let plan = Plan::of(spec);
+        let state = record.state;
+        ensure(plan.step(run.step).is_some(), || format!("no step {}", run.step))?;
+        ensure(run.settings.resources.check().is_ok(), || "impossible resources".to_owned())?;
+        ensure((PRIORITY_MIN..=PRIORITY_MAX).contains(&run.settings.priority), || "impossible priority".to_owned())?;
+        ensure(run.avoided.len() <= AVOIDED_MAX && run.dead.len() <= DEAD_NAMED_MAX, || "too many notes".to_owned())?;
+        ensure(run.durations.len() <= 64, || "too many durations".to_owned())?;
+        ensure(record.history.len() <= HISTORY_MAX, || format!("{} lines of history", record.history.len()))?;
+        ensure(state.is_final() == record.finished_at.is_some(), || "ended without an end".to_owned())?;
+        let kept = !state.is_final() || state == RunState::Succeeded;
+        let Some(table) = self.tasks.tables.get(&job) else { return ensure(!kept, || "its tasks are gone".to_owned()) };
+        let over = state.is_final() && table.steps().any(|step| step != run.step);
+        ensure(!over, || "ended and keeps tasks of other steps than its last".to_owned())?;
+        for step in table.steps() {
+            let tasks = plan.step(step).ok_or("a step that the plan lacks")?.tasks as usize;
+            ensure(table.tasks(step).len() == tasks, || format!("step {step} has not {tasks} tasks"))?;
+        }
+        for (step, task, record) in table.all() {
+            check_task(record).map_err(|what| format!("step {step} task {task}: {what}"))?;
+            let present = step == run.step && !state.is_final();
+            ensure(present || record.live.is_empty(), || format!("step {step} is over and task {task} runs"))?;
+            let known = record.live.iter().all(|live| self.tasks.workers.contains_key(&live.worker));
+            ensure(known, || format!("task {task} runs at a peer that is no worker"))?;
+        }
+        let orphan = table.orphan();
+        ensure(orphan.is_none(), || format!("bytes of {orphan:?} belong to no task"))?;
+        if state.is_final() {
+            return Ok(());
+        }
+        let index = table.of(run.step).ok_or("its step has no tasks")?;
+        ensure(index.tally == run.tally, || format!("{:?} should be {:?}", run.tally, index.tally))?;
+        // No silent idle: what is not for a person to move has something that moves it.
+        let moved = match state {
+            RunState::Paused | RunState::AwaitingResolution => true,
+            RunState::Cancelling => self.tasks.stopping_of(job).next().is_some(),
+            _ => {
+                let waits = self.tasks.is_queued(job) || !index.delayed.is_empty();
+                waits || !index.live.is_empty() || self.tasks.stopping_of(job).next().is_some()
+            }
+        };
+        ensure(moved, || format!("{state} and nothing moves it: {:?}", run.tally))?;
+        ensure(state == RunState::Cancelling || !self.timers(record).is_empty(), || format!("{state} without a timer"))
+    }
+}
+
+fn check_task(task: &TaskRecord) -> Checked {
+    let mut workers = BTreeSet::new();
+    for live in &task.live {
+        ensure(live.attempt > Attempt(0) && live.attempt <= task.newest, || format!("{live:?} was never given"))?;
+        ensure(workers.insert(live.worker), || format!("{} has two attempts", live.worker))?;
+    }
+    let numbers: BTreeSet<_> = task.live.iter().map(|live| live.attempt).collect();
+    ensure(numbers.len() == task.live.len(), || "an attempt is there twice".to_owned())?;
+    ensure(task.live.len() <= COPIES_MAX as usize, || "too many copies".to_owned())?;
+    let given = task.won.as_ref().is_none_or(|won| won.attempt > Attempt(0) && won.attempt <= task.newest);
+    ensure(given, || "won by an attempt that was never given".to_owned())?;
+    match task.state {
+        TaskState::Running => ensure(!task.live.is_empty(), || "runs nowhere".to_owned()),
+        TaskState::Ready => ensure(!task.is_revealing(), || "shows results and wants copies".to_owned()),
+        _ => ensure(task.live.is_empty(), || format!("{:?} and runs", task.state)),
+    }
+}

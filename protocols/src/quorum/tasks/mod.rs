@@ -1,0 +1,208 @@
+//! The task pool: the tasks of runs that compute, the workers that have a lease to run them, and who runs what.
+//!
+//! [`TaskPool`] has a table of tasks per run, the workers, and the attempts that must end where they run, with an index
+//! of what wants a worker, what is busy, what times out and what all of it weighs. `life` is the life of a run,
+//! `control` what its owner asks of it, `report` what workers say, `schedule` who gets what, `prefetch` how much of it
+//! in advance, `assignment` what a worker is told, `timers` when the state asks to be looked at again.
+
+mod assignment;
+mod control;
+mod index;
+mod invariants;
+mod life;
+mod prefetch;
+mod report;
+mod schedule;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::apply::Applied;
+use super::command::TaskCommand;
+use super::state::{Duty, Event, QuorumState};
+use crate::ids::{Attempt, JobId, Millis, PeerId, StepIndex, TaskIndex};
+use crate::shared_map::SharedMap;
+use crate::task::limits::{ENDED_BYTES_MAX, ENDED_TASKS_MAX, SLOTS_SOUGHT_MAX};
+use crate::task::record::{Stopping, TaskAttempt, TaskId, WorkerRecord};
+use crate::task::table::{TableRows, TaskTable};
+use index::SchedulerIndex;
+
+pub use assignment::WorkerInstructions;
+pub(super) use prefetch::PrefetchWindows;
+
+/// The tasks and workers of a quorum.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskPool {
+    /// Tasks of runs that compute, and outputs that are small.
+    tables: BTreeMap<JobId, TaskTable>,
+    /// Peers with a standing lease to run tasks.
+    workers: BTreeMap<PeerId, WorkerRecord>,
+    /// Attempts that must end where they run.
+    stopping: SharedMap<TaskAttempt, Stopping>,
+    /// How far the jobs' turns have come: see `schedule`.
+    pass: u64,
+    /// How quick programs are: see `prefetch`.
+    prefetch_windows: PrefetchWindows,
+    index: SchedulerIndex,
+}
+
+/// What a snapshot keeps of the pool: shared with it, not copied.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TaskRows {
+    pub(super) tables: Vec<(JobId, Arc<TableRows>)>,
+    pub(super) workers: BTreeMap<PeerId, WorkerRecord>,
+    pub(super) stopping: SharedMap<TaskAttempt, Stopping>,
+    pub(super) pass: u64,
+    pub(super) prefetch_windows: PrefetchWindows,
+}
+
+// ---- reading, for everybody ----
+
+impl TaskPool {
+    /// The tasks of a run that computes.
+    pub fn table(&self, job: &JobId) -> Option<&TaskTable> {
+        self.tables.get(job)
+    }
+    /// Peers with a standing lease to run tasks.
+    pub fn workers(&self) -> &BTreeMap<PeerId, WorkerRecord> {
+        &self.workers
+    }
+    /// Attempts that must end where they run.
+    pub fn stopping(&self) -> impl Iterator<Item = (&TaskAttempt, &Stopping)> {
+        self.stopping.iter()
+    }
+}
+
+// ---- for the other sub-states ----
+
+impl TaskPool {
+    /// As a snapshot keeps it: without an index.
+    pub(super) fn from_parts(
+        tables: BTreeMap<JobId, TaskTable>,
+        workers: BTreeMap<PeerId, WorkerRecord>,
+        stopping: SharedMap<TaskAttempt, Stopping>,
+        pass: u64,
+        prefetch_windows: PrefetchWindows,
+    ) -> Self {
+        Self { tables, workers, stopping, pass, prefetch_windows, index: SchedulerIndex::default() }
+    }
+
+    pub(super) fn rows(&self) -> TaskRows {
+        TaskRows {
+            tables: self.tables.iter().map(|(job, table)| (*job, table.rows())).collect(),
+            workers: self.workers.clone(),
+            stopping: self.stopping.clone(),
+            pass: self.pass,
+            prefetch_windows: self.prefetch_windows.clone(),
+        }
+    }
+
+    /// Whether the run has tasks that want a worker now.
+    pub(super) fn is_queued(&self, job: JobId) -> bool {
+        self.index.is_queued(job)
+    }
+
+    /// Bytes of a job's specification.
+    pub(super) fn specification_bytes(&self, job: JobId) -> usize {
+        self.index.specification(job)
+    }
+
+    /// Sorts of tasks that want workers.
+    pub(super) fn sorts_wanted(&self) -> usize {
+        self.index.queue.len()
+    }
+
+    /// The earliest timer of all.
+    pub(super) fn next_timer(&self) -> Option<Millis> {
+        self.index.due.first().map(|(due, _)| *due)
+    }
+
+    /// Whether ended jobs take more room than they may.
+    pub(super) fn has_too_much_ended(&self) -> bool {
+        self.index.ended.bytes > ENDED_BYTES_MAX || self.index.ended.tasks > ENDED_TASKS_MAX
+    }
+
+    pub(super) fn forget_table(&mut self, job: JobId) {
+        self.tables.remove(&job);
+    }
+
+    /// Of the entry that is being applied: workers that got something to stop.
+    pub(super) fn report_halted(&mut self, events: &mut Vec<Event>) {
+        let halted = std::mem::take(&mut self.index.halted);
+        events.extend(halted.into_iter().map(|worker| Event::StopWanted { worker }));
+    }
+
+    /// Attempts of a job that must end and have not been seen to.
+    pub(super) fn stopping_of(&self, job: JobId) -> impl Iterator<Item = (&TaskAttempt, &Stopping)> {
+        let first = TaskId { job, step: StepIndex(0), task: TaskIndex(0) };
+        let first = TaskAttempt { id: first, attempt: Attempt(0) };
+        let rest = self.stopping.range_from(Bound::Included(&first));
+        rest.take_while(move |(task, _)| task.id.job == job).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Everything that a worker is busy with.
+    fn attempts_at(&self, worker: PeerId) -> Vec<TaskAttempt> {
+        let used = self.index.used.get(&worker);
+        used.into_iter().flat_map(|used| used.tasks.iter().copied()).collect()
+    }
+
+    /// What workers are busy with, built from the records alone.
+    pub(super) fn rebuild_index(&mut self) {
+        self.index = SchedulerIndex::default();
+        for (job, table) in &self.tables {
+            for (step, task, record) in table.all() {
+                let id = TaskId { job: *job, step, task };
+                for live in &record.live {
+                    let task = TaskAttempt { id, attempt: live.attempt };
+                    self.index.occupy(live.worker, task, live.taken());
+                }
+            }
+        }
+        for (task, stopping) in self.stopping.iter() {
+            self.index.occupy(stopping.worker, *task, Some(&stopping.resources));
+        }
+    }
+}
+
+impl QuorumState {
+    pub(super) fn apply_task(&mut self, by: PeerId, command: &TaskCommand, events: &mut Vec<Event>) -> Applied {
+        match command {
+            TaskCommand::SetWorker { worker } => self.set_worker(worker, events),
+            TaskCommand::LoseWorker { peer, lease, reason } => self.lose_worker(*peer, *lease, reason, events),
+            TaskCommand::ReleaseWorker { peer, lease } => self.release_worker(*peer, *lease),
+            TaskCommand::Start { tasks } => self.start(by, tasks),
+            TaskCommand::Report { reports } => self.report(by, reports, events),
+            TaskCommand::SaveCheckpoint { task, checkpoint, bytes } => {
+                self.save_checkpoint(by, *task, checkpoint, bytes.as_ref())
+            }
+        }
+    }
+
+    /// Of jobs that compute. As many as there are workers and sorts of tasks, however many jobs there are.
+    pub(super) fn task_duties(&self, duties: &mut Vec<Duty>) {
+        let work = &self.tasks.index;
+        for (demand, turns) in &work.queue {
+            let Some((_, job)) = turns.first() else { continue };
+            let wanted = turns.iter().take(SLOTS_SOUGHT_MAX as usize).map(|(_, job)| self.slots_wanted(*job));
+            let slots = wanted.fold(0u32, u32::saturating_add).min(SLOTS_SOUGHT_MAX);
+            let (kind, resources) = (demand.kind, demand.resources.clone());
+            duties.push(Duty::FindWorkers { job: *job, kind, resources, slots });
+        }
+        for (peer, worker) in &self.tasks.workers {
+            let lease = worker.grant.lease;
+            let wanted = || work.queue.keys().any(|demand| worker.suits(demand.kind, &demand.resources).is_ok());
+            if work.used.contains_key(peer) {
+                duties.push(Duty::Tend { worker: *peer, lease });
+            } else if !wanted() {
+                duties.push(Duty::ReleaseWorker { worker: *peer, lease });
+            }
+        }
+        if let Some(due) = self.tasks.next_timer() {
+            duties.push(Duty::Wake { due, after: due.since(self.time) });
+        }
+    }
+}

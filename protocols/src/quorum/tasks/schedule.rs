@@ -1,0 +1,256 @@
+//! Who runs what: after every entry, free slots of workers are given to the tasks whose turn it is.
+//!
+//! Stride scheduling: every job has a *pass*; the job with the least is next, and pays for each task in inverse
+//! proportion to its priority. So jobs share the workers by priority, no job starves however low its priority, and a
+//! wide job does not keep others waiting. Within a job, tasks go in order. Among workers that fit, the one with the
+//! most slots left is taken, the last that failed the task only if there is no other. Quick tasks may be given to a
+//! worker whose slots are taken (see `pace`).
+//!
+//! It is part of applying an entry, so every member gives the same tasks to the same workers, and an assignment costs
+//! no entry of its own. What is handed out is in `Event::Assigned`, and in [`QuorumState::attempts_of`] after a
+//! takeover.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound::{Excluded, Unbounded};
+
+use super::assignment::is_verified;
+use super::index::Demand;
+use crate::ids::{Attempt, JobId, PeerId, TaskIndex};
+use crate::job::Kind;
+use crate::job::plan::Plan;
+use crate::job::record::RunState;
+use crate::job::transition::RunCommand;
+use crate::quorum::state::{Event, QuorumState};
+use crate::task::limits::{LOOKS_MAX, PASS_SLACK, SKIPS_MAX, SLOTS_SOUGHT_MAX, STRIDE, TIMEOUT_GRACE};
+use crate::task::record::{AttemptRecord, Phase, Settings, TaskAttempt, TaskId, TaskRecord, TaskState, WorkerRecord};
+
+enum Placed {
+    Yes(PeerId, TaskAttempt),
+    /// No worker has room for such tasks.
+    NoRoom,
+    /// Workers have room, but none that this job's tasks may use.
+    NotHere,
+}
+
+/// What a task adds to its job's pass.
+pub(in crate::quorum) fn price_of_turn(settings: &Settings) -> u64 {
+    (STRIDE * u64::from(settings.resources.slots) / u64::from(settings.priority.max(1))).max(1)
+}
+
+impl QuorumState {
+    /// Gives away what can be given away. Called once per entry, after its commands.
+    pub(in crate::quorum) fn schedule(&mut self, events: &mut Vec<Event>) {
+        if self.tasks.index.queue.is_empty() || self.tasks.workers.is_empty() {
+            return;
+        }
+        let most = self.tasks.prefetch_windows.most();
+        let demands: Vec<Demand> =
+            self.tasks.index.queue.keys().filter(|demand| self.any_room(demand, most)).cloned().collect();
+        let mut heads = BTreeSet::new();
+        for (number, demand) in demands.iter().enumerate() {
+            heads.extend(self.turn_after(demand, None).map(|(pass, job)| (pass, job, number)));
+        }
+        let mut given = BTreeMap::<PeerId, Vec<TaskAttempt>>::new();
+        let mut skips = 0;
+        while let Some((pass, job, number)) = heads.pop_first() {
+            let next = match self.place(job, &demands[number], events) {
+                Placed::Yes(worker, task) => {
+                    given.entry(worker).or_default().push(task);
+                    // Those that were passed over stay so: nothing got freer since. This one is behind its turn now.
+                    self.turn_after(&demands[number], Some((pass, job)))
+                }
+                Placed::NoRoom => None,
+                Placed::NotHere if skips >= SKIPS_MAX => None,
+                Placed::NotHere => {
+                    skips += 1;
+                    self.turn_after(&demands[number], Some((pass, job)))
+                }
+            };
+            heads.extend(next.map(|(pass, job)| (pass, job, number)));
+        }
+        events.extend(given.into_iter().map(|(worker, tasks)| Event::Assigned { worker, tasks }));
+    }
+
+    fn turn_after(&self, demand: &Demand, after: Option<(u64, JobId)>) -> Option<(u64, JobId)> {
+        let turns = self.tasks.index.queue.get(demand)?;
+        turns.range((after.map_or(Unbounded, Excluded), Unbounded)).next().copied()
+    }
+
+    fn any_room(&self, demand: &Demand, ahead: u32) -> bool {
+        self.tasks.workers.iter().any(|(peer, worker)| self.room_at(*peer, worker, demand, ahead).is_some())
+    }
+
+    fn room_at(&self, peer: PeerId, worker: &WorkerRecord, demand: &Demand, ahead: u32) -> Option<i64> {
+        worker.suits(demand.kind, &demand.resources).ok()?;
+        let ahead = if ahead > 0 && self.tasks.prefetch_windows.is_lively(peer, self.time) { ahead } else { 0 };
+        worker.room(self.tasks.index.used.get(&peer), demand, ahead)
+    }
+
+    fn place(&mut self, job: JobId, demand: &Demand, events: &mut Vec<Event>) -> Placed {
+        let ahead = self.ahead_of(job);
+        if !self.any_room(demand, ahead) {
+            // A job that is further ahead may still find some.
+            return if ahead >= self.tasks.prefetch_windows.most() { Placed::NoRoom } else { Placed::NotHere };
+        }
+        let Some((id, worker)) = self.choose(job, demand, ahead) else { return Placed::NotHere };
+        let task = self.assign(id, worker, demand);
+        self.settle(job, RunCommand::Assigned, events);
+        Placed::Yes(worker, task)
+    }
+
+    /// The first ready task that some worker may have, and that worker.
+    fn choose(&self, job: JobId, demand: &Demand, ahead: u32) -> Option<(TaskId, PeerId)> {
+        let (_, run) = self.jobs.get(&job)?.compute()?;
+        let table = self.tasks.tables.get(&job)?;
+        let index = table.of(run.step)?;
+        // Tasks that have some of their copies come first, whatever the job's limit: the others wait for theirs.
+        let fresh = index.ready.iter().filter(|task| !index.partial.contains(task));
+        let ready = index.partial.iter().chain(fresh.take(index.room(run.settings.parallelism))).take(LOOKS_MAX);
+        ready.filter_map(|task| Some((*task, table.get(run.step, *task)?))).find_map(|(task, record)| {
+            let failed = record.extras.as_ref().and_then(|extras| extras.last.as_ref()).map(|last| last.worker);
+            let workers = self
+                .tasks
+                .workers
+                .iter()
+                .filter(|(peer, _)| !run.avoids(peer) && record.live.iter().all(|live| live.worker != **peer));
+            let rooms = workers.filter_map(|(peer, worker)| {
+                let left = self.room_at(*peer, worker, demand, ahead)?;
+                Some((failed != Some(*peer), left, *peer))
+            });
+            let (_, _, peer) = rooms.max()?;
+            Some((TaskId { job, step: run.step, task }, peer))
+        })
+    }
+
+    fn assign(&mut self, id: TaskId, worker: PeerId, demand: &Demand) -> TaskAttempt {
+        let now = self.time;
+        let mut until = None;
+        let mut copies = None;
+        if let Some((spec, run)) = self.jobs.get_mut(&id.job).and_then(|record| record.compute_mut()) {
+            // Turns that a job could not use are not saved up without end.
+            let pass = run.pass.max(self.tasks.pass.saturating_sub(PASS_SLACK));
+            self.tasks.pass = self.tasks.pass.max(pass);
+            run.pass = pass.saturating_add(price_of_turn(&run.settings));
+            until = Some(now.plus(spec.timeouts.task).plus(TIMEOUT_GRACE));
+            copies = spec.verify.filter(|_| is_verified(spec, &Plan::of(spec), id.step)).map(|verify| verify.copies);
+        }
+        let attempt = self.change_task(id, |task| {
+            task.newest = Attempt(task.newest.0.saturating_add(1));
+            let resources = demand.resources.clone();
+            task.live.push(AttemptRecord {
+                attempt: task.newest,
+                worker,
+                phase: Phase::Assigned,
+                since: now,
+                until,
+                resources,
+            });
+            let wanted = copies.map_or(0, usize::from);
+            if task.live.len() >= wanted {
+                task.state = TaskState::Running;
+            }
+            if task.newest == Attempt(1) {
+                task.first_at = now;
+            }
+            task.newest
+        });
+        TaskAttempt { id, attempt: attempt.unwrap_or_default() }
+    }
+
+    /// The only way to change a task of this state.
+    pub(in crate::quorum) fn change_task<R>(
+        &mut self,
+        id: TaskId,
+        change: impl FnOnce(&mut TaskRecord) -> R,
+    ) -> Option<R> {
+        let table = self.tasks.tables.get_mut(&id.job)?;
+        let work = &mut self.tasks.index;
+        for live in &table.get(id.step, id.task)?.live {
+            work.leave(live.worker, TaskAttempt { id, attempt: live.attempt }, live.taken());
+        }
+        let result = table.change(id.step, id.task, change);
+        for live in &table.get(id.step, id.task)?.live {
+            work.occupy(live.worker, TaskAttempt { id, attempt: live.attempt }, live.taken());
+        }
+        result
+    }
+
+    /// Why a job's tasks are not given away, worker by worker; for people.
+    pub(in crate::quorum) fn why_not(&self, job: JobId) -> Vec<String> {
+        let Some(record) = self.jobs.get(&job) else { return Vec::new() };
+        let (Some(demand), Some((_, run))) = (Demand::of(record), record.compute()) else { return Vec::new() };
+        let of_one = |(peer, worker): (&PeerId, &WorkerRecord)| {
+            let refusal = run.avoided.get(peer).and_then(|refusal| Some((refusal.until?, &refusal.reason)));
+            let why = match (worker.suits(demand.kind, &demand.resources), refusal) {
+                (Err(why), _) => why,
+                (Ok(()), Some((until, why))) => {
+                    let seconds = until.since(self.time).as_secs();
+                    format!("refused: {why}; it is asked again within {} s", seconds.max(1))
+                }
+                (Ok(()), None) if self.room_at(*peer, worker, &demand, self.ahead_of(job)).is_none() => {
+                    let busy = self.tasks.index.used.get(peer).map_or(0, |used| used.tasks.len());
+                    format!("busy with {busy} tasks")
+                }
+                (Ok(()), None) => "runs another copy of each task that waits".to_owned(),
+            };
+            format!("{peer}: {why}")
+        };
+        self.tasks.workers.iter().map(of_one).collect()
+    }
+
+    /// That no worker is known to list the programs of a job of commands, which only their operators can change.
+    pub(in crate::quorum) fn why_unlisted(&self, job: JobId) -> Option<String> {
+        let record = self.jobs.get(&job).filter(|record| record.spec.kind() == Kind::Command)?;
+        let (spec, run) = record.compute()?;
+        let lists = |(peer, worker): (&PeerId, &WorkerRecord)| {
+            worker.kinds.contains(&Kind::Command) && !run.avoided.contains_key(peer)
+        };
+        if self.tasks.workers.iter().any(lists) {
+            return None;
+        }
+        let programs: BTreeSet<String> = spec.programs().map(|name| format!("`{name}`")).collect();
+        let programs = programs.into_iter().collect::<Vec<_>>().join(", ");
+        let owner = record.owner;
+        Some(format!(
+            "no peer is known to list {programs} under [commands] in its quorate.toml with {owner} as a submitter"
+        ))
+    }
+
+    /// Peers that no run with tasks like the job's may offer anything at present: each of them was refused there.
+    pub fn avoided_for(&self, job: JobId) -> BTreeSet<PeerId> {
+        let demand = self.jobs.get(&job).and_then(Demand::of);
+        let turns = demand.and_then(|demand| self.tasks.index.queue.get(&demand));
+        let jobs = turns.into_iter().flatten().take(SLOTS_SOUGHT_MAX as usize).map(|(_, job)| job);
+        let mut runs = jobs.filter_map(|job| self.jobs.get(job)?.compute()).map(|(_, run)| run);
+        let Some(first) = runs.next() else { return BTreeSet::new() };
+        let mut avoided: BTreeSet<_> = first.avoided.keys().filter(|peer| first.avoids(peer)).copied().collect();
+        runs.take_while(|run| {
+            avoided.retain(|peer| run.avoids(peer));
+            !avoided.is_empty()
+        })
+        .for_each(drop);
+        avoided
+    }
+
+    /// Slots that the job could use at once.
+    pub(in crate::quorum) fn slots_wanted(&self, job: JobId) -> u32 {
+        let wanted = || {
+            let record = self.jobs.get(&job).filter(|record| record.state != RunState::Paused)?;
+            let (_, run) = record.compute()?;
+            let index = self.tasks.tables.get(&job)?.of(run.step)?;
+            let fresh = index.room(run.settings.parallelism).min(index.ready.len() - index.partial.len());
+            let more = u32::try_from(index.partial.len() + fresh).unwrap_or(u32::MAX);
+            Some(more.saturating_mul(run.settings.resources.slots))
+        };
+        wanted().unwrap_or(0)
+    }
+
+    /// Tasks of the present step that some worker has.
+    pub(in crate::quorum) fn live_tasks(&self, job: JobId) -> Vec<TaskIndex> {
+        let live = || {
+            let (_, run) = self.jobs.get(&job)?.compute()?;
+            Some(self.tasks.tables.get(&job)?.of(run.step)?.live.iter().copied().collect())
+        };
+        live().unwrap_or_default()
+    }
+}

@@ -1,0 +1,877 @@
+//! Jobs that compute: scenarios by name. Random histories against the invariants are in [`histories`], what
+//! follows when workers refuse in [`refusals`].
+
+mod histories;
+mod refusals;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+
+use crate::ids::*;
+use crate::job::compute::*;
+use crate::job::message::{Query, QueryAnswer};
+use crate::job::record::RunState;
+use crate::job::spec::{JobSpec, Kind};
+use crate::job::store::Grant;
+use crate::quorum::command::{
+    Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, Resolution, StoreCommand, TaskCommand,
+};
+use crate::quorum::state::{Duty, Event, QuorumState};
+use crate::task::limits::*;
+use crate::task::message::{Report, ReportRefusal, TaskResult};
+use crate::task::record::*;
+use crate::task::table::Blob;
+use crate::task::vote::{ResultReceipt, ResultStatement, Verdict, check_receipts, commitment};
+
+const QUORUM: QuorumId = QuorumId([1; 16]);
+const OWNER: PeerId = PeerId([200; 32]);
+
+fn key(index: u8) -> SigningKey {
+    SigningKey::from_bytes(&[index + 1; 32])
+}
+
+fn peer(index: u8) -> PeerId {
+    PeerId(key(index).verifying_key().to_bytes())
+}
+
+fn job(index: u8) -> JobId {
+    JobId { quorum: QUORUM, local: [index; 16] }
+}
+
+fn worker(index: u8, slots: u32) -> WorkerRecord {
+    WorkerRecord {
+        grant: Grant {
+            holder: MemberId { peer: peer(index), incarnation: Incarnation(7) },
+            lease: LeaseId([index; 16]),
+        },
+        slots,
+        memory_bytes: 1 << 40,
+        disk_bytes: 1 << 40,
+        kinds: vec![Kind::Wasm, Kind::Command],
+        labels: BTreeMap::new(),
+    }
+}
+
+fn spec(tasks: u32) -> ComputeSpec {
+    let spec = ComputeSpec::new(Call::new(Program::Command { name: "count".to_owned() }));
+    let retry = RetryPolicy { attempts: 3, jitter_percent: 0, ..spec.retry.clone() };
+    ComputeSpec { map: Map::Count(tasks), retry, ..spec }
+}
+
+fn undoing(tasks: u32) -> ComputeSpec {
+    let undo = Call::new(Program::Command { name: "undo".to_owned() });
+    ComputeSpec { compensate: Some(Box::new(undo)), on_failure: OnFailure::Revert, ..spec(tasks) }
+}
+
+fn output(bytes: &[u8]) -> Output {
+    Output { digest: Digest(*blake3::hash(bytes).as_bytes()), bytes: bytes.len() as u64, place: Place::Record }
+}
+
+fn done(text: &str) -> TaskResult {
+    TaskResult::Done { output: output(text.as_bytes()), bytes: Some(Bytes::from(text.to_owned())) }
+}
+
+fn failed(class: ErrorClass) -> TaskResult {
+    TaskResult::Failed { class, reason: "because".to_owned() }
+}
+
+/// A state with a log in front of it.
+struct Quorum {
+    state: QuorumState,
+    index: u64,
+    events: Vec<Event>,
+}
+
+impl Quorum {
+    fn new(workers: &[(u8, u32)]) -> Self {
+        let mut quorum = Self { state: QuorumState::new(QUORUM), index: 0, events: Vec::new() };
+        for (index, slots) in workers {
+            quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(*index, *slots) })).unwrap();
+        }
+        quorum
+    }
+    fn apply(&mut self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
+        self.index += 1;
+        let batch = Batch::at(Millis(self.state.time.0 + 1), vec![(by, command)]);
+        let (reply, events) = self.state.apply(LogIndex(self.index), &batch);
+        self.state.check_invariants().unwrap();
+        self.events = events;
+        reply.replies.into_iter().next().unwrap()
+    }
+    fn submit(&mut self, index: u8, spec: ComputeSpec) {
+        let spec = JobSpec::Compute(Box::new(spec));
+        self.apply(OWNER, Command::Job(job(index), JobCommand::Submit { spec })).unwrap();
+    }
+    fn report(&mut self, by: u8, task: TaskAttempt, result: TaskResult) -> Result<(), ReportRefusal> {
+        let reply = self
+            .apply(peer(by), Command::Task(TaskCommand::Report { reports: vec![Report { task, result }] }))
+            .unwrap();
+        let CommandReply::Recorded(mut answers) = reply else { panic!("{reply:?}") };
+        answers.remove(0)
+    }
+    fn attempts(&self, worker: u8) -> Vec<TaskAttempt> {
+        self.state.attempts_of(peer(worker)).map(|(task, _)| task).collect()
+    }
+    fn stops(&self, worker: u8) -> Vec<TaskAttempt> {
+        self.state.stops_of(peer(worker)).into_iter().map(|(task, _)| task).collect()
+    }
+    fn run(&self, index: u8) -> &ComputeRun {
+        self.state.jobs[&job(index)].compute().unwrap().1
+    }
+    fn job_state(&self, index: u8) -> RunState {
+        self.state.jobs[&job(index)].state
+    }
+    fn task(&self, task: TaskAttempt) -> &TaskRecord {
+        self.state.tasks.tables[&task.id.job].get(task.id.step, task.id.task).unwrap()
+    }
+    fn elapse(&mut self) {
+        let until = self.state.next_timer().expect("a timer");
+        self.apply(OWNER, Command::Quorum(QuorumCommand::Elapsed { until })).unwrap();
+    }
+    /// Lets time pass until the state of the job is another, at most `timers` times.
+    fn elapse_until(&mut self, index: u8, state: RunState, timers: usize) {
+        for _ in 0..timers {
+            if self.job_state(index) == state {
+                return;
+            }
+            self.elapse();
+        }
+        assert_eq!(self.job_state(index), state);
+    }
+    /// Every worker does what it has, until nobody has anything.
+    fn work(&mut self, workers: &[u8]) {
+        while let Some((by, task)) = workers.iter().find_map(|by| Some((*by, *self.attempts(*by).first()?))) {
+            assert_eq!(self.report(by, task, done(&format!("{}", task.id.task))), Ok(()));
+        }
+    }
+    /// What a worker shows that had committed to "true".
+    fn true_reveal(&self, by: u8, task: TaskAttempt) -> TaskResult {
+        let inputs = self.state.order(task).map(|order| order.inputs).unwrap_or_default();
+        let statement = ResultStatement { task, worker: peer(by), inputs, verdict: Copies::verdict("true") };
+        let receipt = ResultReceipt::sign(&key(by), statement);
+        let (output, bytes) = (Some(output(b"true")), Some(Bytes::from("true")));
+        TaskResult::Reveal { nonce: NONCE, output, bytes, receipt }
+    }
+    fn control(&mut self, command: Command) -> Result<CommandReply, Rejection> {
+        self.apply(OWNER, command)
+    }
+}
+
+#[test]
+fn a_job_goes_from_submit_to_success_in_two_entries() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, ComputeSpec { map: Map::Single, ..spec(1) });
+    assert_eq!(quorum.job_state(1), RunState::Running);
+    let task = quorum.attempts(0)[0];
+    assert!(quorum.events.contains(&Event::Assigned { worker: peer(0), tasks: vec![task] }));
+    assert_eq!(quorum.report(0, task, done("42")), Ok(()));
+    assert_eq!(quorum.job_state(1), RunState::Succeeded);
+    let table = &quorum.state.tasks.tables[&job(1)];
+    assert_eq!(table.blob((StepIndex(0), TaskIndex(0), Blob::Output)).unwrap(), &Bytes::from("42"));
+    // The worker's outbox repeats until it hears: that is no second result.
+    assert_eq!(quorum.report(0, task, done("42")), Ok(()));
+    assert_eq!(quorum.run(1).stale_reports, 0);
+}
+
+#[test]
+fn a_map_is_reduced_and_the_reducers_are_given_the_outputs() {
+    let mut quorum = Quorum::new(&[(0, 2), (1, 2)]);
+    let fold = Call::new(Program::Command { name: "fold".to_owned() });
+    quorum.submit(1, ComputeSpec { reduce: Some(Box::new(Reduce { call: fold, fan_in: 3 })), ..spec(5) });
+    while quorum.run(1).step == StepIndex(0) {
+        let by = if quorum.attempts(0).is_empty() { 1 } else { 0 };
+        let task = quorum.attempts(by)[0];
+        quorum.report(by, task, done(&format!("out {}", task.id.task))).unwrap();
+    }
+    let task = quorum.attempts(0).into_iter().chain(quorum.attempts(1)).min().unwrap();
+    let order = quorum.state.order(task).unwrap();
+    let given: Vec<_> = order.given.iter().map(|given| given.bytes.clone().unwrap()).collect();
+    assert_eq!(given, ["out 0", "out 1", "out 2"]);
+    assert_eq!(quorum.state.work(job(1), task.id.step).unwrap().call.program, Program::Command { name: "fold".into() });
+    quorum.work(&[0, 1]);
+    assert_eq!(quorum.job_state(1), RunState::Succeeded);
+    // Only the last step's outputs are kept.
+    assert_eq!(quorum.state.tasks.tables[&job(1)].steps().collect::<Vec<_>>(), [StepIndex(2)]);
+}
+
+#[test]
+fn a_report_of_a_replaced_attempt_is_refused_told_and_counted() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, spec(1));
+    let old = quorum.attempts(0)[0];
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(1, 1) })).unwrap();
+    let lose =
+        Command::Task(TaskCommand::LoseWorker { peer: peer(0), lease: LeaseId([0; 16]), reason: "silent".to_owned() });
+    quorum.apply(OWNER, lose).unwrap();
+    quorum.elapse();
+    let new = quorum.attempts(1)[0];
+    assert_eq!((old.id, new.attempt), (new.id, Attempt(2)));
+    // The partitioned worker comes back with its result: exactly one is taken.
+    assert_eq!(quorum.report(0, old, done("late")), Err(ReportRefusal::Stale { newest: Attempt(2) }));
+    assert_eq!(quorum.run(1).stale_reports, 1);
+    assert_eq!(quorum.report(0, new, done("stolen")), Err(ReportRefusal::NotYours));
+    assert_eq!(quorum.report(1, new, done("in time")), Ok(()));
+    assert_eq!(quorum.report(0, old, done("late")), Err(ReportRefusal::Stale { newest: Attempt(2) }));
+    assert_eq!(quorum.job_state(1), RunState::Succeeded);
+    let never = TaskAttempt { attempt: Attempt(9), ..new };
+    assert!(matches!(quorum.report(0, never, done("x")), Err(ReportRefusal::Invalid { .. })));
+}
+
+#[test]
+fn losing_a_worker_needs_the_lease_that_was_lost() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, spec(1));
+    let lose = Command::Task(TaskCommand::LoseWorker { peer: peer(0), lease: LeaseId([9; 16]), reason: String::new() });
+    assert_eq!(quorum.apply(OWNER, lose), Err(Rejection::UnknownWorker { peer: peer(0) }));
+    // A worker that restarts and promises anew keeps its attempts; one that lost its disk does not.
+    let task = quorum.attempts(0)[0];
+    let again = WorkerRecord { grant: Grant { lease: LeaseId([9; 16]), ..worker(0, 1).grant }, ..worker(0, 1) };
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: again })).unwrap();
+    assert_eq!(quorum.attempts(0), [task]);
+    let mut reborn = worker(0, 1);
+    reborn.grant.holder.incarnation = Incarnation(8);
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: reborn })).unwrap();
+    assert_eq!(quorum.task(task).losses, 1);
+}
+
+/// Goal: tasks that were seen to be quick are given ahead, to workers that are alive and not without end; those that
+/// take long, that must not begin twice, or of which nothing is known, wait for a slot.
+#[test]
+fn quick_tasks_are_given_ahead_of_a_slot_and_slow_ones_are_not() {
+    let mut quorum = Quorum::new(&[(0, 2)]);
+    let finish = |quorum: &mut Quorum| {
+        let task = quorum.attempts(0)[0];
+        quorum.report(0, task, done("x")).unwrap();
+    };
+    quorum.submit(1, spec(400));
+    assert_eq!(quorum.attempts(0).len(), 2, "nothing is known of it yet");
+    for finished in 1..=100 {
+        finish(&mut quorum);
+        assert_eq!(quorum.attempts(0).len(), 2 + finished.min(AHEAD_MAX as usize));
+    }
+    // A job of the same program is known at once; another program is not, and neither is what must not begin twice.
+    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    for task in quorum.stops(0) {
+        quorum.report(0, task, TaskResult::Stopped).unwrap();
+    }
+    quorum.submit(2, spec(100));
+    assert_eq!(quorum.attempts(0).len(), 2 + AHEAD_MAX as usize);
+    let one = ComputeSpec { idempotent: false, ..spec(100) };
+    let mut other = spec(100);
+    other.call.program = Program::Command { name: "other".to_owned() };
+    for (number, spec) in [(3, one), (4, other)] {
+        let before = quorum.attempts(0).len();
+        quorum.submit(number, spec);
+        assert_eq!(quorum.attempts(0).len(), before);
+    }
+    // Nothing was heard of the worker for a while: what is freed is not filled up.
+    quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
+    quorum.control(Command::Job(job(3), JobCommand::Cancel)).unwrap();
+    quorum.submit(5, spec(100));
+    let task = quorum.attempts(0)[0];
+    let before = quorum.attempts(0).len();
+    quorum.report(0, task, failed(ErrorClass::Exit)).unwrap();
+    assert!(quorum.attempts(0).len() >= before, "its report is a sign of life");
+    // What is done took long now: the number falls at once, and to nothing when that goes on.
+    for _ in 0..12 {
+        quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
+        finish(&mut quorum);
+    }
+    let left = quorum.attempts(0).len();
+    quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
+    finish(&mut quorum);
+    assert_eq!(quorum.attempts(0).len(), left - 1, "nothing is given ahead any more");
+}
+
+#[test]
+fn an_idle_worker_is_let_go_and_a_busy_one_is_not() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    let release = |lease: u8| Command::Task(TaskCommand::ReleaseWorker { peer: peer(0), lease: LeaseId([lease; 16]) });
+    assert_eq!(quorum.apply(OWNER, release(9)), Err(Rejection::UnknownWorker { peer: peer(0) }));
+    quorum.submit(1, spec(1));
+    let task = quorum.attempts(0)[0];
+    assert!(matches!(quorum.apply(OWNER, release(0)), Err(Rejection::Invalid { .. })));
+    assert_eq!(quorum.report(0, task, done("x")), Ok(()));
+    quorum.apply(OWNER, release(0)).unwrap();
+    assert!(quorum.state.tasks.workers.is_empty());
+}
+
+/// Goal: whoever has something to stop is named by the entry that brought it, so that nobody has to look for it.
+#[test]
+fn an_entry_that_stops_work_names_its_workers() {
+    let mut quorum = Quorum::new(&[(0, 1), (1, 1), (2, 1)]);
+    quorum.submit(1, spec(2));
+    let busy: Vec<_> = (0..3).filter(|worker| !quorum.attempts(*worker).is_empty()).collect();
+    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    let named = quorum.events.iter().filter_map(|event| match event {
+        Event::StopWanted { worker } => Some(*worker),
+        _ => None,
+    });
+    let mut named: Vec<_> = named.collect();
+    named.sort();
+    let mut expected: Vec<_> = busy.iter().map(|worker| peer(*worker)).collect();
+    expected.sort();
+    assert_eq!(named, expected);
+    assert!(busy.len() == 2 && busy.iter().all(|worker| quorum.stops(*worker).len() == 1));
+}
+
+/// Goal: a message to a worker has each call once, whole, and no more bytes than fit; what is left comes next.
+#[test]
+fn an_assignment_has_each_call_once_and_keeps_to_its_size() {
+    let mut quorum = Quorum::new(&[(0, 8)]);
+    let item = |n: u8| Content::Inline(Bytes::from(vec![n; 10_000]));
+    quorum.submit(1, ComputeSpec { map: Map::Items((0..4).map(item).collect()), ..spec(1) });
+    quorum.submit(2, spec(2));
+    let tasks = quorum.attempts(0);
+    let (works, orders) = quorum.state.assignment(tasks.clone(), 1 << 20);
+    assert_eq!((works.len(), orders.len()), (2, 6));
+    for order in &orders {
+        assert_eq!(Some(order), quorum.state.order(order.task).as_ref());
+        assert!(crate::wire::encode(order).len() <= order.bytes_about());
+    }
+    let mut left = tasks;
+    let mut messages = 0;
+    while !left.is_empty() {
+        let (works, orders) = quorum.state.assignment(left.clone(), 25_000);
+        assert!(!orders.is_empty() && crate::wire::encode(&(works, &orders)).len() <= 25_000);
+        left.drain(..orders.len());
+        messages += 1;
+    }
+    assert_eq!(messages, 2);
+    let gone = TaskAttempt { attempt: Attempt(9), ..orders[0].task };
+    let (works, orders) = quorum.state.assignment([gone, orders[1].task], 1 << 20);
+    assert_eq!((works.len(), orders.len()), (1, 1), "one that is gone leaves its call to the next");
+}
+
+#[test]
+fn a_failing_task_is_tried_again_and_given_up_with_its_reason() {
+    let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
+    quorum.submit(1, spec(1));
+    for attempt in 1..=3 {
+        let by = if quorum.attempts(0).is_empty() { 1 } else { 0 };
+        let task = quorum.attempts(by)[0];
+        assert_eq!(task.attempt, Attempt(attempt));
+        quorum.report(by, task, failed(ErrorClass::Exit)).unwrap();
+        if attempt < 3 {
+            assert_eq!(quorum.run(1).tally.delayed, 1);
+            assert!(quorum.attempts(0).is_empty() && quorum.attempts(1).is_empty());
+            quorum.elapse();
+            let elsewhere = if quorum.attempts(0).is_empty() { 1 } else { 0 };
+            assert_ne!(by, elsewhere, "another worker is preferred");
+        }
+    }
+    assert_eq!(quorum.job_state(1), RunState::Failed);
+    let why = quorum.state.why(job(1)).unwrap();
+    assert!(why.contains("exit") && why.contains("because") && why.contains("3 times"), "{why}");
+    assert!(quorum.control(Command::Job(job(1), JobCommand::Retry)).is_err(), "a final state is final");
+}
+
+/// Goal: a job that failed still shows which of its tasks were done and by whom, and what each of the others came to.
+#[test]
+fn a_failed_job_keeps_the_tasks_that_it_came_to() {
+    let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
+    let mut once = spec(3);
+    once.retry.attempts = 1;
+    quorum.submit(1, once);
+    let (a, b) = (quorum.attempts(0)[0], quorum.attempts(1)[0]);
+    quorum.report(0, a, done("kept")).unwrap();
+    quorum.report(1, b, failed(ErrorClass::Trap)).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Failed);
+    let table = &quorum.state.tasks.tables[&job(1)];
+    let task = |id: TaskAttempt| table.get(id.id.step, id.id.task).unwrap();
+    assert_eq!((task(a).state, task(a).worker_of(Attempt(1))), (TaskState::Done, Some(peer(0))));
+    assert_eq!(table.blob((a.id.step, a.id.task, Blob::Output)).map(|bytes| &bytes[..]), Some(&b"kept"[..]));
+    assert_eq!((task(b).state, task(b).worker_of(Attempt(1))), (TaskState::Dead, Some(peer(1))));
+    assert_eq!(table.tasks(a.id.step).len(), 3);
+    assert_eq!(quorum.state.tasks.index.live, Default::default(), "none of it counts as live");
+    assert!(quorum.attempts(0).is_empty() && quorum.attempts(1).is_empty());
+}
+
+/// Goal: wide jobs that came to nothing do not have the quorum forget the records of others.
+#[test]
+fn a_wide_job_that_was_cancelled_leaves_its_record_alone() {
+    let mut quorum = Quorum::new(&[]);
+    quorum.submit(1, spec(UNDONE_TASKS_MAX as u32 + 1));
+    quorum.submit(2, spec(UNDONE_TASKS_MAX as u32));
+    for index in [1, 2] {
+        quorum.control(Command::Job(job(index), JobCommand::Cancel)).unwrap();
+        assert_eq!(quorum.job_state(index), RunState::Cancelled);
+    }
+    assert_eq!(quorum.state.tasks.tables.keys().collect::<Vec<_>>(), [&job(2)]);
+    let query = Query::Tasks { job: job(1), step: StepIndex(0), from: TaskIndex(0), limit: 9 };
+    assert_eq!(quorum.state.answer(&query), Some(QueryAnswer::Tasks(Vec::new())));
+}
+
+#[test]
+fn a_task_that_kills_its_workers_ends() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, spec(1));
+    for _ in 0..=LOSSES_MAX {
+        let lose = Command::Task(TaskCommand::LoseWorker {
+            peer: peer(0),
+            lease: LeaseId([0; 16]),
+            reason: "killed".to_owned(),
+        });
+        quorum.apply(OWNER, lose).unwrap();
+        quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(0, 1) })).unwrap();
+        if quorum.job_state(1).is_final() {
+            break;
+        }
+        quorum.elapse();
+    }
+    assert_eq!(quorum.job_state(1), RunState::Failed);
+}
+
+/// Goal: a job that waits for a program names it, and who would have to be allowed to run it. Method: no worker, one
+/// that takes no programs, one that refused this one; then one that may list it.
+#[test]
+fn a_program_that_nobody_lists_is_named() {
+    let mut quorum = Quorum::new(&[]);
+    quorum.submit(1, spec(1));
+    let named = |quorum: &Quorum| {
+        let why = quorum.state.why(job(1)).unwrap();
+        why.contains("list `count` under [commands]") && why.contains(&OWNER.to_string())
+    };
+    assert!(named(&quorum));
+    let modules_only = WorkerRecord { kinds: vec![Kind::Wasm], ..worker(0, 1) };
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: modules_only })).unwrap();
+    assert!(named(&quorum));
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(1, 1) })).unwrap();
+    let task = quorum.attempts(1)[0];
+    quorum.report(1, task, TaskResult::Failed { class: ErrorClass::Refused, reason: "not listed".into() }).unwrap();
+    assert!(named(&quorum));
+    quorum.submit(2, spec(9));
+    quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(2, 1) })).unwrap();
+    assert!(!quorum.state.why(job(2)).unwrap().contains("[commands]"), "one may list it: it is busy");
+}
+
+#[test]
+fn tasks_of_many_jobs_take_turns_by_priority() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, ComputeSpec { priority: 10, ..spec(300) });
+    quorum.submit(2, ComputeSpec { priority: 30, ..spec(300) });
+    let mut counts = BTreeMap::new();
+    for _ in 0..200 {
+        let task = quorum.attempts(0)[0];
+        *counts.entry(task.id.job).or_insert(0u32) += 1;
+        // Slow enough that nothing is given ahead of its turn.
+        quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
+        quorum.report(0, task, done("x")).unwrap();
+    }
+    let (low, high) = (counts[&job(1)], counts[&job(2)]);
+    assert!((45..=55).contains(&low) && (145..=155).contains(&high), "{low} and {high}");
+    // A job that comes later waits for its turn, not for the end of the others.
+    quorum.submit(3, spec(1));
+    for _ in 0..4 {
+        let task = quorum.attempts(0)[0];
+        quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
+        quorum.report(0, task, done("x")).unwrap();
+    }
+    assert_eq!(quorum.job_state(3), RunState::Succeeded);
+}
+
+/// Goal: nobody waits longer for having the higher id. Method: one slot; before each end comes another job of a lower
+/// id.
+#[test]
+fn who_came_first_is_not_overtaken_by_all_who_come_later() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(100, spec(1));
+    quorum.submit(99, spec(1));
+    for later in (90..99).rev() {
+        quorum.submit(later, spec(1));
+        let task = quorum.attempts(0)[0];
+        quorum.state.time = quorum.state.time.plus(AHEAD_TIME * 2);
+        quorum.report(0, task, done("x")).unwrap();
+    }
+    assert_eq!(quorum.job_state(99), RunState::Succeeded);
+    // All of one moment are served before any of the next.
+    assert!((94..99).all(|job| quorum.job_state(job) == RunState::Succeeded));
+}
+
+#[test]
+fn parallelism_and_slots_bound_what_runs_at_once() {
+    let mut quorum = Quorum::new(&[(0, 5), (1, 5)]);
+    quorum.submit(1, ComputeSpec { parallelism: 3, ..spec(100) });
+    assert_eq!(quorum.run(1).tally.running, 3);
+    let update = Command::Job(job(1), JobCommand::Update { priority: None, parallelism: Some(0), resources: None });
+    quorum.control(update).unwrap();
+    assert_eq!(quorum.run(1).tally.running, 10);
+    assert_eq!((quorum.attempts(0).len(), quorum.attempts(1).len()), (5, 5));
+}
+
+#[test]
+fn a_pause_stops_the_work_and_a_resume_goes_on_from_the_checkpoint() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, spec(1));
+    let task = quorum.attempts(0)[0];
+    let save = Command::Task(TaskCommand::SaveCheckpoint {
+        task,
+        checkpoint: output(b"half"),
+        bytes: Some(Bytes::from("half")),
+    });
+    assert_eq!(quorum.apply(peer(0), save.clone()), Ok(CommandReply::Recorded(vec![Ok(())])));
+    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
+    assert_eq!((quorum.job_state(1), quorum.stops(0)), (RunState::Pausing, vec![task]));
+    quorum.report(0, task, TaskResult::Stopped).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Paused);
+    assert!(matches!(quorum.apply(peer(0), save), Ok(CommandReply::Recorded(answers)) if answers[0].is_err()));
+    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Resume)).unwrap();
+    let again = quorum.attempts(0)[0];
+    assert_eq!(again.attempt, Attempt(2));
+    let order = quorum.state.order(again).unwrap();
+    assert_eq!(order.checkpoint.unwrap().bytes.unwrap(), Bytes::from("half"));
+    let illegal = quorum.control(Command::Job(job(1), JobCommand::Resume));
+    assert!(matches!(illegal, Err(Rejection::IllegalState { state: RunState::Running, .. })), "{illegal:?}");
+    quorum.work(&[0]);
+    assert_eq!(quorum.job_state(1), RunState::Succeeded);
+}
+
+#[test]
+fn a_pause_does_not_wait_for_a_worker_that_does_not_stop() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, spec(2));
+    let task = quorum.attempts(0)[0];
+    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
+    quorum.elapse_until(1, RunState::Paused, 3);
+    assert_eq!(quorum.report(0, task, done("late")), Err(ReportRefusal::Stale { newest: Attempt(1) }));
+}
+
+#[test]
+fn the_state_before_a_pause_is_returned_to() {
+    let mut quorum = Quorum::new(&[]);
+    quorum.submit(1, spec(1));
+    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Paused);
+    quorum.control(Command::Job(job(1), JobCommand::Resume)).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Pending);
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, undoing(2));
+    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Reverting);
+    quorum.control(Command::Job(job(1), JobCommand::Pause)).unwrap();
+    quorum.control(Command::Job(job(1), JobCommand::Resume)).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Reverting);
+}
+
+#[test]
+fn cancel_waits_for_the_workers_but_not_for_ever() {
+    let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
+    quorum.submit(1, spec(5));
+    let (a, b) = (quorum.attempts(0)[0], quorum.attempts(1)[0]);
+    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    assert_eq!((quorum.job_state(1), quorum.stops(0), quorum.stops(1)), (RunState::Cancelling, vec![a], vec![b]));
+    quorum.report(0, a, TaskResult::Stopped).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Cancelling);
+    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    quorum.elapse();
+    assert_eq!(quorum.job_state(1), RunState::Cancelled);
+    assert!(quorum.stops(1).is_empty());
+    assert_eq!(quorum.report(1, b, done("late")), Err(ReportRefusal::Stale { newest: Attempt(1) }));
+    assert_eq!(quorum.run(1).stale_reports, 1);
+}
+
+#[test]
+fn a_failed_run_undoes_what_was_begun_and_only_that() {
+    let mut quorum = Quorum::new(&[(0, 2)]);
+    quorum.submit(1, undoing(5));
+    let [a, b] = quorum.attempts(0)[..] else { panic!() };
+    quorum.report(0, a, failed(ErrorClass::Fuel)).unwrap();
+    assert_eq!((quorum.job_state(1), quorum.stops(0)), (RunState::Reverting, vec![b]));
+    assert!(quorum.attempts(0).is_empty(), "nothing is undone while it may still be going on");
+    quorum.report(0, b, TaskResult::Stopped).unwrap();
+    let undone: Vec<_> = quorum.attempts(0).iter().map(|task| task.id.task.0).collect();
+    assert_eq!((undone, quorum.run(1).tally.done), (vec![0, 1], 3));
+    quorum.work(&[0]);
+    assert_eq!(quorum.job_state(1), RunState::Reverted);
+    assert!(quorum.state.why(job(1)).unwrap().contains("fuel"));
+}
+
+#[test]
+fn a_parked_run_waits_for_a_person_who_may_retry_skip_fail_or_cancel() {
+    let parked = || {
+        let mut quorum = Quorum::new(&[(0, 2)]);
+        quorum.submit(1, ComputeSpec { on_failure: OnFailure::Park, ..spec(2) });
+        let [a, b] = quorum.attempts(0)[..] else { panic!() };
+        quorum.report(0, a, failed(ErrorClass::Trap)).unwrap();
+        assert_eq!(quorum.job_state(1), RunState::Running, "the others go on");
+        quorum.report(0, b, done("b")).unwrap();
+        assert_eq!(quorum.job_state(1), RunState::AwaitingResolution);
+        quorum
+    };
+    let mut quorum = parked();
+    quorum.control(Command::Job(job(1), JobCommand::Retry)).unwrap();
+    quorum.work(&[0]);
+    assert_eq!(quorum.job_state(1), RunState::Succeeded);
+    let resolved = |resolution| {
+        let mut quorum = parked();
+        quorum.control(Command::Job(job(1), JobCommand::Resolve { resolution })).map(|_| quorum.job_state(1))
+    };
+    assert_eq!(resolved(Resolution::Skip), Ok(RunState::Succeeded));
+    assert_eq!(resolved(Resolution::Fail), Ok(RunState::Failed));
+    assert!(resolved(Resolution::Revert).is_err(), "it does not say how");
+    let mut quorum = parked();
+    quorum.control(Command::Job(job(1), JobCommand::Cancel)).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::Cancelled);
+    let mut quorum = parked();
+    quorum.elapse_until(1, RunState::Failed, 3);
+}
+
+#[test]
+fn a_task_that_must_not_begin_twice_is_parked_when_it_may_have_begun() {
+    let once = || {
+        let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
+        quorum.submit(1, ComputeSpec { idempotent: false, ..spec(1) });
+        let by = if quorum.attempts(0).is_empty() { 1 } else { 0 };
+        (quorum, by)
+    };
+    let lose = |by: u8| {
+        Command::Task(TaskCommand::LoseWorker { peer: peer(by), lease: LeaseId([by; 16]), reason: "gone".to_owned() })
+    };
+    let (mut quorum, by) = once();
+    quorum.apply(OWNER, lose(by)).unwrap();
+    quorum.elapse();
+    assert_eq!(quorum.run(1).tally.running, 1, "it had not begun: another may");
+    let (mut quorum, by) = once();
+    let task = quorum.attempts(by)[0];
+    let begun = quorum.apply(peer(by), Command::Task(TaskCommand::Start { tasks: vec![task] }));
+    assert_eq!(begun, Ok(CommandReply::Recorded(vec![Ok(())])));
+    quorum.apply(OWNER, lose(by)).unwrap();
+    assert_eq!(quorum.job_state(1), RunState::AwaitingResolution);
+    assert!(quorum.state.why(job(1)).unwrap().contains("must not begin twice"));
+    // Whoever was replaced must not begin at all.
+    let (mut quorum, by) = once();
+    let task = quorum.attempts(by)[0];
+    quorum.apply(OWNER, lose(by)).unwrap();
+    let begun = quorum.apply(peer(by), Command::Task(TaskCommand::Start { tasks: vec![task] }));
+    assert!(matches!(begun, Ok(CommandReply::Recorded(answers)) if answers[0].is_err()));
+}
+
+#[test]
+fn a_straggler_gets_a_copy_elsewhere_and_the_first_result_wins() {
+    let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
+    let stragglers = Some(Stragglers { slower_percent: 150, done_percent: 50 });
+    quorum.submit(1, ComputeSpec { stragglers, ..spec(4) });
+    let slow = quorum.attempts(0)[0];
+    for _ in 0..3 {
+        let task = quorum.attempts(1)[0];
+        quorum.report(1, task, done("quick")).unwrap();
+    }
+    assert!(quorum.attempts(1).is_empty());
+    quorum.elapse();
+    let copy = quorum.attempts(1)[0];
+    assert_eq!((copy.id, copy.attempt), (slow.id, Attempt(2)));
+    quorum.report(1, copy, done("first")).unwrap();
+    assert_eq!((quorum.job_state(1), quorum.stops(0)), (RunState::Succeeded, vec![slow]));
+    assert!(matches!(quorum.report(0, slow, done("second")), Err(ReportRefusal::Stale { .. })));
+    assert!(quorum.stops(0).is_empty());
+}
+
+#[test]
+fn an_attempt_that_outlives_its_timeout_is_replaced() {
+    let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
+    let timeouts = Timeouts { task: Duration::from_secs(5), ..spec(1).timeouts };
+    quorum.submit(1, ComputeSpec { timeouts, ..spec(1) });
+    let by = if quorum.attempts(0).is_empty() { 1 } else { 0 };
+    let task = quorum.attempts(by)[0];
+    quorum.elapse();
+    assert_eq!((quorum.stops(by), quorum.task(task).failures), (vec![task], 1));
+    quorum.elapse();
+    assert_eq!(quorum.run(1).tally.running, 1);
+}
+
+#[test]
+fn a_run_past_its_timeout_fails_wherever_it_is() {
+    let mut quorum = Quorum::new(&[]);
+    quorum.submit(1, spec(1));
+    quorum.elapse();
+    assert_eq!(quorum.job_state(1), RunState::Failed);
+    quorum.submit(2, undoing(1));
+    quorum.elapse();
+    assert_eq!(quorum.job_state(2), RunState::Failed, "nothing was begun, so nothing is undone");
+}
+
+// ---- verified tasks ----
+
+struct Copies {
+    quorum: Quorum,
+    copies: Vec<(u8, TaskAttempt)>,
+}
+
+const NONCE: Nonce = Nonce([5; 16]);
+
+impl Copies {
+    fn new(workers: u8) -> Self {
+        let slots: Vec<_> = (0..workers).map(|index| (index, 4)).collect();
+        let mut quorum = Quorum::new(&slots);
+        quorum.submit(1, ComputeSpec { verify: Some(Verify { copies: 3, agree: 2 }), ..spec(1) });
+        let copies = (0..workers).flat_map(|by| quorum.attempts(by).into_iter().map(move |task| (by, task))).collect();
+        Self { quorum, copies }
+    }
+    fn verdict(text: &str) -> Verdict {
+        Verdict::Output(output(text.as_bytes()).digest)
+    }
+    fn commit(&mut self, copy: usize, text: &str) -> Result<(), ReportRefusal> {
+        let (by, task) = self.copies[copy];
+        let digest = commitment(task, peer(by), Self::verdict(text), NONCE);
+        self.quorum.report(by, task, TaskResult::Commitment(digest))
+    }
+    fn reveal(&mut self, copy: usize, text: &str) -> Result<(), ReportRefusal> {
+        let (by, task) = self.copies[copy];
+        let inputs = self.quorum.state.order(task).unwrap().inputs;
+        let statement = ResultStatement { task, worker: peer(by), inputs, verdict: Self::verdict(text) };
+        let receipt = ResultReceipt::sign(&key(by), statement);
+        let (output, bytes) = (Some(output(text.as_bytes())), Some(Bytes::from(text.to_owned())));
+        self.quorum.report(by, task, TaskResult::Reveal { nonce: NONCE, output, bytes, receipt })
+    }
+}
+
+#[test]
+fn copies_commit_before_anybody_shows_and_the_liar_is_named() {
+    let mut world = Copies::new(3);
+    assert_eq!(world.copies.iter().map(|(by, _)| *by).collect::<BTreeSet<_>>().len(), 3, "distinct peers");
+    let (by, task) = world.copies[0];
+    assert!(world.quorum.report(by, task, done("plain")).is_err(), "no result without a commitment");
+    world.commit(0, "true").unwrap();
+    assert!(world.reveal(0, "true").is_err(), "not before all have committed");
+    world.commit(1, "lie").unwrap();
+    assert!(world.quorum.state.reveals_of(peer(by)).is_empty());
+    world.commit(2, "true").unwrap();
+    assert_eq!(world.quorum.state.reveals_of(peer(by)), [task]);
+    assert!(world.reveal(1, "true").is_err(), "nobody shows what it did not commit to");
+    world.reveal(1, "lie").unwrap();
+    world.reveal(0, "true").unwrap();
+    world.reveal(0, "true").unwrap();
+    world.reveal(2, "true").unwrap();
+    assert_eq!(world.quorum.job_state(1), RunState::Succeeded);
+    let record = world.quorum.task(task);
+    let table = &world.quorum.state.tasks.tables[&job(1)];
+    assert_eq!(table.blob((StepIndex(0), TaskIndex(0), Blob::Output)).unwrap(), &Bytes::from("true"));
+    assert_eq!(table.rows().blobs.len(), 1, "what the others showed is forgotten");
+    let receipts: Vec<_> = record.extras.as_ref().unwrap().votes.iter().map(|vote| vote.receipt).collect();
+    let agreement = check_receipts(&receipts, 2).unwrap();
+    assert_eq!(agreement.dissenting, [peer(world.copies[1].0)]);
+}
+
+#[test]
+fn a_copy_without_a_vote_is_replaced_and_a_commitment_holds_no_slot() {
+    let mut world = Copies::new(4);
+    world.commit(0, "true").unwrap();
+    let (by, task) = world.copies[1];
+    world.quorum.report(by, task, failed(ErrorClass::Memory)).unwrap_or(());
+    let classless = world.quorum.report(world.copies[2].0, world.copies[2].1, failed(ErrorClass::Fuel));
+    assert!(classless.is_err(), "a verdict is committed to, not reported");
+    let mut waiting = Copies::new(3);
+    waiting.commit(0, "true").unwrap();
+    let (by, _) = waiting.copies[0];
+    waiting.quorum.submit(2, ComputeSpec { parallelism: 1, ..spec(1) });
+    let worker = &waiting.quorum.state.tasks.index.used[&peer(by)];
+    assert_eq!(worker.taken.slots as usize, worker.tasks.len() - 1);
+}
+
+#[test]
+fn a_replacement_is_sought_when_the_policy_allows_it() {
+    let mut world = Copies::new(4);
+    world.commit(0, "true").unwrap();
+    let (by, task) = world.copies[1];
+    world.quorum.report(by, task, failed(ErrorClass::Timeout)).unwrap();
+    let live = &world.quorum.task(task).live;
+    assert_eq!(live.len(), 3);
+    assert!(live.iter().all(|live| live.worker != peer(by)), "another peer has it");
+}
+
+#[test]
+fn rounds_without_agreement_end() {
+    let mut world = Copies::new(3);
+    for _ in 0..ROUNDS_MAX {
+        for (copy, text) in ["a", "b", "c"].into_iter().enumerate() {
+            world.commit(copy, text).unwrap();
+        }
+        for (copy, text) in ["a", "b", "c"].into_iter().enumerate() {
+            world.reveal(copy, text).unwrap();
+        }
+        world.copies =
+            (0..3).flat_map(|by| world.quorum.attempts(by).into_iter().map(move |task| (by, task))).collect();
+    }
+    assert_eq!(world.quorum.job_state(1), RunState::Failed);
+    assert!(world.quorum.state.why(job(1)).unwrap().contains("without 2 that agree"));
+}
+
+#[test]
+fn a_copy_that_does_not_show_in_time_has_no_vote() {
+    let mut world = Copies::new(3);
+    (0..3).for_each(|copy| world.commit(copy, "true").unwrap());
+    (0..2).for_each(|copy| world.reveal(copy, "true").unwrap());
+    world.quorum.elapse();
+    assert_eq!(world.quorum.job_state(1), RunState::Succeeded);
+}
+
+// ---- size ----
+
+#[test]
+fn a_wide_job_is_bounded_in_every_way() {
+    let mut quorum = Quorum::new(&[(0, 64)]);
+    for index in 0..(TASKS_MAX as u32 / TASKS_PER_STEP_MAX) as u8 {
+        let spec = JobSpec::Compute(Box::new(spec(TASKS_PER_STEP_MAX)));
+        let batch = Batch::at(Millis(1), vec![(OWNER, Command::Job(job(index), JobCommand::Submit { spec }))]);
+        assert!(quorum.state.apply(LogIndex(1), &batch).0.replies[0].is_ok());
+    }
+    let refused = JobSpec::Compute(Box::new(spec(1)));
+    let batch = Batch::at(Millis(1), vec![(OWNER, Command::Job(job(99), JobCommand::Submit { spec: refused }))]);
+    let reply = quorum.state.apply(LogIndex(1), &batch).0.replies.remove(0);
+    assert!(matches!(reply, Err(Rejection::Full { limit: TASKS_MAX, .. })), "{reply:?}");
+    let chunks = quorum.state.encode_snapshot();
+    let again = QuorumState::decode_snapshot(chunks.iter().map(|(_, chunk)| chunk)).unwrap();
+    assert_eq!(again, quorum.state);
+    let bytes: usize = chunks.iter().map(|(_, chunk)| chunk.len()).sum();
+    assert!(bytes < 16 * TASKS_MAX, "{bytes} bytes for {TASKS_MAX} tasks");
+    assert!(quorum.state.duties().len() < 10, "duties do not grow with the tasks");
+}
+
+#[test]
+fn results_beyond_the_records_room_must_be_objects() {
+    let mut quorum = Quorum::new(&[(0, 1)]);
+    quorum.submit(1, spec(2_000));
+    let big = vec![7; OUTPUT_BYTES_MAX];
+    let result = TaskResult::Done { output: output(&big), bytes: Some(Bytes::from(big)) };
+    let mut taken = 0;
+    let refused = loop {
+        let task = quorum.attempts(0)[0];
+        let batch = Batch::at(
+            Millis(1),
+            vec![(
+                peer(0),
+                Command::Task(TaskCommand::Report { reports: vec![Report { task, result: result.clone() }] }),
+            )],
+        );
+        let Ok(CommandReply::Recorded(answers)) = quorum.state.apply(LogIndex(1), &batch).0.replies.remove(0) else {
+            panic!()
+        };
+        match &answers[0] {
+            Ok(()) => taken += 1,
+            Err(refusal) => break refusal.clone(),
+        }
+    };
+    assert_eq!(refused, ReportRefusal::RecordFull);
+    assert!(taken * OUTPUT_BYTES_MAX <= RECORD_BYTES_MAX && taken > 1_000, "{taken}");
+    let task = quorum.attempts(0)[0];
+    let object = Place::Object { quorum: QUORUM, manifest: ManifestHash([1; 32]) };
+    let output = Output { place: object, ..output(b"big") };
+    assert_eq!(quorum.report(0, task, TaskResult::Done { output, bytes: None }), Ok(()));
+}
+
+#[test]
+fn submitting_again_is_the_same_job_and_another_specification_a_conflict() {
+    let mut quorum = Quorum::new(&[]);
+    quorum.submit(1, spec(1));
+    let again = Command::Job(job(1), JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec(1))) });
+    let other = Command::Job(job(1), JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec(2))) });
+    assert!(matches!(quorum.apply(peer(5), again), Ok(CommandReply::Submitted { existed: true, .. })));
+    assert_eq!(quorum.state.jobs[&job(1)].owner, OWNER);
+    assert_eq!(quorum.apply(OWNER, other), Err(Rejection::Conflict { job: job(1) }));
+    let wrong = quorum.apply(OWNER, Command::Store(job(1), StoreCommand::Attach));
+    assert!(matches!(wrong, Err(Rejection::WrongKind { .. })), "{wrong:?}");
+}

@@ -1,0 +1,900 @@
+//! Triggers in a quorum: scenarios by name, then random histories against the invariants.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use crate::ids::*;
+use crate::job::compute::{Call, ComputeSpec, Content, Map, Program, Verify};
+use crate::job::message::{Query, QueryAnswer};
+use crate::job::record::RunState;
+use crate::job::spec::{JobSpec, Kind};
+use crate::job::store::Grant;
+use crate::quorum::command::{
+    Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand,
+};
+use crate::quorum::limits::LEVEL_TRIGGERS;
+use crate::quorum::state::{Duty, Event, QuorumState};
+use crate::task::message::{Report, TaskResult};
+use crate::task::record::{ErrorClass, Output, Place, WorkerRecord};
+use crate::trigger::condition::{Observation, Seen};
+use crate::trigger::event::{Delivery, Event as Emitted, Match};
+use crate::trigger::limits::*;
+use crate::trigger::record::{Cause, Clock, FireRow, Fired, SeenId, SkipReason};
+use crate::trigger::spec::*;
+use crate::trigger::{Planner, audit};
+
+const QUORUM: QuorumId = QuorumId([1; 16]);
+const OWNER: PeerId = PeerId([9; 32]);
+const WORKER: PeerId = PeerId([8; 32]);
+const EMITTER: PeerId = PeerId([7; 32]);
+const SECOND: u64 = 1_000;
+
+fn job(index: u8) -> JobId {
+    JobId { quorum: QUORUM, local: [index; 16] }
+}
+
+fn work() -> ComputeSpec {
+    ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }))
+}
+
+fn every(seconds: u64) -> TriggerSpec {
+    TriggerSpec::new(When::Every { period: Duration::from_secs(seconds), bounds: Bounds::NONE })
+}
+
+fn on_event(change: impl FnOnce(&mut EventSpec)) -> TriggerSpec {
+    let mut event = EventSpec::new("door");
+    change(&mut event);
+    TriggerSpec { overlap: Overlap::Allow, ..TriggerSpec::new(When::Event(event)) }
+}
+
+fn on_condition(hold: u64, verify: Option<Verify>) -> TriggerSpec {
+    TriggerSpec::new(When::Condition(ConditionSpec {
+        source: Source::Metric { name: "load".to_owned() },
+        when: "value > 5".to_owned(),
+        reset: None,
+        every: Duration::from_secs(1),
+        hold_for: Duration::from_secs(hold),
+        hysteresis: Duration::ZERO,
+        verify,
+    }))
+}
+
+/// A state with a log in front of it and a primary beside it.
+struct Quorum {
+    state: QuorumState,
+    planner: Planner,
+    index: u64,
+    /// The primary's wall clock.
+    now: u64,
+    /// What it said at the entry before.
+    wrote_at: u64,
+    /// Every row that was ever written, as it was last.
+    rows: BTreeMap<(JobId, u64), FireRow>,
+}
+
+impl Quorum {
+    fn new() -> Self {
+        let state = QuorumState { level: LEVEL_TRIGGERS, ..QuorumState::new(QUORUM) };
+        Self {
+            state,
+            planner: Planner::default(),
+            index: 0,
+            now: 1_000_000,
+            wrote_at: 1_000_000,
+            rows: BTreeMap::new(),
+        }
+    }
+    fn with_worker() -> Self {
+        let mut quorum = Self::new();
+        let holder = MemberId { peer: WORKER, incarnation: Incarnation(7) };
+        let worker = WorkerRecord {
+            grant: Grant { holder, lease: LeaseId([8; 16]) },
+            slots: 1_000,
+            memory_bytes: 1 << 40,
+            disk_bytes: 1 << 40,
+            kinds: vec![Kind::Command],
+            labels: BTreeMap::new(),
+        };
+        quorum.apply(Command::Task(TaskCommand::SetWorker { worker })).unwrap();
+        quorum
+    }
+    fn apply_by(&mut self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
+        self.index += 1;
+        let passed = Duration::from_millis(self.now.saturating_sub(self.wrote_at));
+        self.wrote_at = self.now;
+        let batch = Batch { passed, ..Batch::at(Millis(self.now), vec![(by, command)]) };
+        let before = self.state.clone();
+        let (reply, events) = self.state.apply(LogIndex(self.index), &batch);
+        let reply = reply.replies.into_iter().next().unwrap();
+        self.state.check_invariants().unwrap();
+        before.check_step(&self.state, &batch.commands[0].1, &reply).unwrap();
+        for event in events {
+            if let Event::Fired { job, row } = event {
+                self.rows.insert((job, row.number), row);
+            }
+        }
+        let chunks = self.state.encode_snapshot();
+        assert_eq!(QuorumState::decode_snapshot(chunks.iter().map(|(_, chunk)| chunk)).as_ref(), Ok(&self.state));
+        reply
+    }
+    fn apply(&mut self, command: Command) -> Result<CommandReply, Rejection> {
+        self.apply_by(OWNER, command)
+    }
+    fn submit(&mut self, index: u8, trigger: TriggerSpec) -> JobId {
+        let spec = TriggeredSpec { trigger, job: work() };
+        self.apply(Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })).unwrap();
+        self.lead();
+        job(index)
+    }
+    /// The primary proposes what is due.
+    fn lead(&mut self) {
+        loop {
+            let (wall, steady) = (Millis(self.now), Millis(self.now));
+            let spans = self.planner.spans(&self.state, wall, steady, SPANS_MAX);
+            if spans.is_empty() {
+                return;
+            }
+            self.apply(Command::Trigger(TriggerCommand::Due { spans })).unwrap();
+        }
+    }
+    fn pass(&mut self, seconds: u64) {
+        self.now += seconds * SECOND;
+        self.lead();
+        while let Some(until) = self.state.next_timer().filter(|until| until.0 <= self.now) {
+            self.apply(Command::Quorum(QuorumCommand::Elapsed { until })).unwrap();
+        }
+    }
+    /// Every run ends.
+    fn work(&mut self, result: TaskResult) {
+        loop {
+            let live: Vec<_> = self.state.attempts_of(WORKER).map(|(task, _)| task).collect();
+            let stops: Vec<_> = self.state.stops_of(WORKER).into_iter().map(|(task, _)| task).collect();
+            let mut reports: Vec<_> =
+                stops.iter().map(|task| Report { task: *task, result: TaskResult::Stopped }).collect();
+            let live = live.into_iter().filter(|task| !stops.contains(task));
+            reports.extend(live.map(|task| Report { task, result: result.clone() }));
+            if reports.is_empty() {
+                return;
+            }
+            self.apply_by(WORKER, Command::Task(TaskCommand::Report { reports })).unwrap();
+        }
+    }
+    fn succeed(&mut self) {
+        let output = Output { digest: Digest(*blake3::hash(b"").as_bytes()), bytes: 0, place: Place::Record };
+        self.work(TaskResult::Done { output, bytes: Some(Bytes::new()) });
+    }
+    fn fail(&mut self) {
+        self.work(TaskResult::Failed { class: ErrorClass::Trap, reason: "because".to_owned() });
+    }
+    /// The rows of a trigger in a few letters: `r` runs, `+` succeeded, `-` ended otherwise, `w` waits, and skips by
+    /// reason.
+    fn story(&self, job: JobId) -> String {
+        let rows = self.rows.range((job, 0)..=(job, u64::MAX));
+        let word = |row: &FireRow| match row.what {
+            Fired::Run { end: None, .. } => "r".to_owned(),
+            Fired::Run { end: Some(RunState::Succeeded), .. } => "+".to_owned(),
+            Fired::Run { .. } => "-".to_owned(),
+            Fired::Waiting => "w".to_owned(),
+            Fired::Skipped { count, reason, .. } => format!("{reason:?}{count}"),
+            Fired::Withdrawn { count, .. } => format!("Withdrawn{count}"),
+        };
+        rows.map(|(_, row)| word(row)).collect::<Vec<_>>().join(" ")
+    }
+    fn job_state(&self, job: JobId) -> RunState {
+        self.state.jobs[&job].state
+    }
+    fn audit(&self, job: JobId) -> Vec<String> {
+        let (spec, run) = self.state.trigger(job).unwrap();
+        let rows = self.rows.range((job, 0)..=(job, u64::MAX)).map(|(_, row)| row);
+        let Clock { from, open, .. } = &run.clock;
+        audit::instants(&spec.trigger, from.unwrap(), run.clock.end(), open, 0, &audit::covered(rows))
+    }
+    /// What the newest run of a trigger is given.
+    fn input(&self, job: JobId) -> serde_json::Value {
+        let rows = self.rows.range((job, 0)..=(job, u64::MAX)).rev();
+        let run = rows.into_iter().find_map(|(_, row)| match row.what {
+            Fired::Run { run, .. } => Some(run),
+            _ => None,
+        });
+        let (spec, _) = self.state.jobs[&run.expect("a run")].compute().unwrap();
+        let Content::Inline(bytes) = &spec.call.inputs[INPUT_NAME] else { panic!("inline") };
+        serde_json::from_slice(bytes).unwrap()
+    }
+    /// The emitter sends its events after `follows`, the first with the next number.
+    fn deliver(&mut self, follows: u64, events: &[Emitted]) -> Result<CommandReply, Rejection> {
+        let deliver = |(index, event): (usize, &Emitted)| {
+            event.check().unwrap();
+            let matches = self.planner.matches(&self.state.listeners(&event.name), EMITTER, event);
+            Delivery { sequence: follows + 1 + index as u64, event: event.clone(), matches }
+        };
+        let deliveries: Vec<_> = events.iter().enumerate().map(deliver).collect();
+        let reaches = follows + events.len() as u64;
+        self.apply(Command::Trigger(TriggerCommand::Deliver {
+            emitter: EMITTER,
+            follows,
+            reaches,
+            lost: 0,
+            deliveries,
+        }))
+    }
+    fn observe(
+        &mut self,
+        job: JobId,
+        value: Result<&str, &str>,
+        witnesses: &[PeerId],
+    ) -> Result<CommandReply, Rejection> {
+        let observation = self.planner.judge(&self.state, job, value, witnesses.to_vec()).unwrap();
+        self.apply(Command::Trigger(TriggerCommand::Observe { job, observation }))
+    }
+}
+
+fn event(id: Option<&str>, data: &str) -> Emitted {
+    Emitted { name: "door".to_owned(), id: id.map(str::to_owned), data: Bytes::from(data.to_owned()), at: Millis(5) }
+}
+
+// ---- instants ----
+
+#[test]
+fn a_period_fires_once_per_instant_and_says_what_it_was() {
+    let mut quorum = Quorum::with_worker();
+    let beat = quorum.submit(1, every(1));
+    assert!(matches!(quorum.state.duties()[..], [.., Duty::FireAfter { due: Millis(1_001_000), .. }]));
+    for _ in 0..5 {
+        quorum.pass(1);
+        quorum.succeed();
+    }
+    assert_eq!(quorum.story(beat), "+ + + + +");
+    assert_eq!(quorum.input(beat)["instant_ms"], 1_005_000);
+    assert_eq!(quorum.audit(beat), Vec::<String>::new());
+    let Some(QueryAnswer::Fires(rows)) = quorum.state.answer(&Query::Fires { job: beat, from: 3, limit: 2 }) else {
+        panic!("rows")
+    };
+    assert_eq!(rows.iter().map(|row| row.number).collect::<Vec<_>>(), [3, 4]);
+    assert!(quorum.state.why(beat).unwrap().starts_with("waiting until 1970-01-01T00:16:46Z"));
+}
+
+#[test]
+fn a_span_made_from_an_older_record_changes_nothing() {
+    let mut quorum = Quorum::with_worker();
+    let beat = quorum.submit(1, every(1));
+    quorum.now += SECOND;
+    let spans = quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now), SPANS_MAX);
+    let mine = Command::Trigger(TriggerCommand::Due { spans });
+    // Another primary was quicker, by a clock that is an hour ahead.
+    quorum.now += 3_600 * SECOND;
+    let hour = Millis(quorum.now);
+    let spans = Planner::default().spans(&quorum.state, hour, hour, SPANS_MAX);
+    quorum.apply(Command::Trigger(TriggerCommand::Due { spans })).unwrap();
+    let story = quorum.story(beat);
+    for _ in 0..3 {
+        quorum.apply(mine.clone()).unwrap();
+    }
+    assert_eq!(quorum.story(beat), story);
+    assert_eq!(quorum.audit(beat), Vec::<String>::new());
+    // And nothing is due before the next second.
+    let steady = Millis(quorum.state.time.0 + SECOND);
+    assert_eq!(quorum.planner.spans(&quorum.state, Millis(quorum.now), steady, SPANS_MAX).len(), 1);
+    assert!(quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now), SPANS_MAX).is_empty());
+}
+
+#[test]
+fn missed_instants_are_made_up_for_as_the_policy_says() {
+    let hour = 3_600;
+    for (policy, deadline, expected) in [
+        // The newest two are at most ten seconds late, which is not missed.
+        (MissedPolicy::Skip, None, "Missed358 r r"),
+        (MissedPolicy::Once, None, "Missed358 r r"),
+        (MissedPolicy::CatchUp(3), None, "Missed355 r r r r r"),
+        (MissedPolicy::CatchUp(100), Some(25), "Missed260 Deadline97 r r r"),
+        (MissedPolicy::Skip, Some(5), "Missed358 Deadline1 r"),
+    ] {
+        let mut quorum = Quorum::with_worker();
+        let trigger = TriggerSpec {
+            overlap: Overlap::Allow,
+            missed: Missed { policy, deadline: deadline.map(Duration::from_secs) },
+            ..every(10)
+        };
+        let beat = quorum.submit(1, trigger);
+        quorum.pass(hour);
+        assert_eq!(quorum.story(beat), expected, "{policy:?} {deadline:?}");
+        assert_eq!(quorum.audit(beat), Vec::<String>::new());
+    }
+    // When nothing but what was missed is due, once is the newest of it.
+    let mut quorum = Quorum::with_worker();
+    let daily = quorum.submit(1, every(24 * hour));
+    quorum.pass(3 * 24 * hour + 60);
+    assert_eq!(quorum.story(daily), "Missed2 r");
+}
+
+#[test]
+fn a_trigger_ends_when_its_last_run_has() {
+    let mut quorum = Quorum::with_worker();
+    let at = quorum.submit(1, TriggerSpec::new(When::At(Millis(1_005_000))));
+    assert!(matches!(quorum.state.duties()[..], [.., Duty::FireAt { due: Millis(1_005_000) }]));
+    quorum.pass(4);
+    assert_eq!(quorum.story(at), "");
+    quorum.pass(1);
+    assert_eq!((quorum.story(at).as_str(), quorum.job_state(at)), ("r", RunState::Running));
+    quorum.succeed();
+    assert_eq!((quorum.story(at).as_str(), quorum.job_state(at)), ("+", RunState::Succeeded));
+    let twice = When::Every { period: Duration::from_secs(1), bounds: Bounds { count: Some(2), ..Bounds::NONE } };
+    let twice = quorum.submit(2, TriggerSpec::new(twice));
+    for _ in 0..5 {
+        quorum.pass(1);
+        quorum.succeed();
+    }
+    assert_eq!((quorum.story(twice).as_str(), quorum.job_state(twice)), ("+ +", RunState::Succeeded));
+    // An instant that had passed when it was submitted is a missed one.
+    let past = quorum.submit(3, TriggerSpec::new(When::At(Millis(5))));
+    assert_eq!(quorum.story(past), "r");
+}
+
+#[test]
+fn overlap_is_as_the_policy_says() {
+    for (overlap, early, late) in [
+        (Overlap::Allow, "r r r r", "+ + + +"),
+        (Overlap::Forbid, "r Overlap3", "+ Overlap3"),
+        (Overlap::Queue(2), "r w w QueueFull1", "+ + + QueueFull1"),
+        (Overlap::Replace, "r Replaced1 Replaced1 w", "- Replaced1 Replaced1 +"),
+    ] {
+        let mut quorum = Quorum::with_worker();
+        let beat = quorum.submit(1, TriggerSpec { overlap, ..every(1) });
+        (0..4).for_each(|_| quorum.pass(1));
+        assert_eq!(quorum.story(beat), early, "{overlap:?}");
+        quorum.succeed();
+        assert_eq!(quorum.story(beat), late, "{overlap:?}");
+        assert_eq!(quorum.audit(beat), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn what_falls_due_while_suspended_is_recorded_when_it_goes_on() {
+    let mut quorum = Quorum::with_worker();
+    let beat = quorum.submit(1, every(1));
+    quorum.pass(1);
+    quorum.succeed();
+    quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: beat })).unwrap();
+    assert_eq!(quorum.job_state(beat), RunState::Paused);
+    quorum.pass(5);
+    assert_eq!(quorum.story(beat), "+");
+    assert!(quorum.state.why(beat).unwrap().contains("suspended"));
+    quorum.apply(Command::Trigger(TriggerCommand::Unsuspend { job: beat })).unwrap();
+    quorum.lead();
+    assert_eq!(quorum.story(beat), "+ Suspended5");
+    quorum.pass(1);
+    assert_eq!(quorum.story(beat), "+ Suspended5 r");
+    assert_eq!(quorum.audit(beat), Vec::<String>::new());
+}
+
+#[test]
+fn a_manual_fire_is_one_fire_however_often_it_is_asked_for() {
+    let mut quorum = Quorum::with_worker();
+    let beat = quorum.submit(1, every(3_600));
+    let fire = |nonce, respect_overlap| {
+        Command::Trigger(TriggerCommand::Fire { job: job(1), nonce: Nonce([nonce; 16]), respect_overlap })
+    };
+    let first = quorum.apply(fire(1, true)).unwrap();
+    assert!(matches!(&first, CommandReply::Fired(row) if row.number == 1), "{first:?}");
+    assert_eq!(quorum.apply(fire(1, true)).unwrap(), first);
+    assert_eq!(quorum.input(beat)["by"], OWNER.to_string());
+    let CommandReply::Fired(row) = quorum.apply(fire(2, true)).unwrap() else { panic!("a row") };
+    assert!(matches!(row.what, Fired::Skipped { reason: SkipReason::Overlap, .. }));
+    quorum.apply(fire(3, false)).unwrap();
+    assert_eq!(quorum.story(beat), "r Overlap1 r");
+}
+
+#[test]
+fn cancelling_a_trigger_ends_its_runs_and_its_queue() {
+    let mut quorum = Quorum::with_worker();
+    let beat = quorum.submit(1, TriggerSpec { overlap: Overlap::Queue(9), ..every(1) });
+    (0..3).for_each(|_| quorum.pass(1));
+    quorum.apply(Command::Job(beat, JobCommand::Cancel)).unwrap();
+    assert_eq!((quorum.story(beat).as_str(), quorum.job_state(beat)), ("r Cancelled1 Cancelled1", RunState::Cancelled));
+    quorum.succeed();
+    assert_eq!(quorum.story(beat), "- Cancelled1 Cancelled1");
+    quorum.pass(10);
+    assert_eq!(quorum.apply(Command::Job(beat, JobCommand::Cancel)), Ok(CommandReply::Done));
+    assert!(quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: beat })).is_err());
+}
+
+#[test]
+fn commands_for_runs_are_not_for_triggers_and_the_other_way_round() {
+    let mut quorum = Quorum::with_worker();
+    let beat = quorum.submit(1, every(1));
+    let error = quorum.apply(Command::Job(beat, JobCommand::Pause)).unwrap_err();
+    assert!(error.to_string().contains("is for its runs: `job fires"), "{error}");
+    quorum.apply(Command::Job(job(2), JobCommand::Submit { spec: JobSpec::Compute(Box::new(work())) })).unwrap();
+    let error = quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: job(2) })).unwrap_err();
+    assert!(error.to_string().contains("has no trigger"), "{error}");
+    let low = Command::Trigger(TriggerCommand::Suspend { job: beat });
+    quorum.state.level = 1;
+    assert_eq!(quorum.apply(low), Err(Rejection::Level { needed: LEVEL_TRIGGERS, level: 1 }));
+}
+
+#[test]
+fn a_schedule_that_the_primary_cannot_read_rests_and_says_so() {
+    let mut quorum = Quorum::with_worker();
+    let cron = When::Cron { lines: vec!["0 9 * * *".into()], timezone: "Mars/Base".into(), bounds: Bounds::NONE };
+    let spec = TriggeredSpec { trigger: TriggerSpec::new(cron), job: work() };
+    assert!(spec.check().is_ok() && spec.check_meaning().is_err());
+    quorum.apply(Command::Job(job(1), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })).unwrap();
+    quorum.lead();
+    assert!(quorum.state.why(job(1)).unwrap().contains("there is no time zone"), "{:?}", quorum.state.why(job(1)));
+    let rest = Millis(quorum.now).plus(FAULT_REST);
+    assert!(matches!(quorum.state.duties()[..], [.., Duty::FireAt { due }] if due == rest));
+}
+
+// ---- events ----
+
+#[test]
+fn an_event_fires_what_it_matches_and_brings_its_data() {
+    let mut quorum = Quorum::with_worker();
+    let hot = quorum.submit(1, on_event(|event| event.filter = Some("data.t > 30".to_owned())));
+    let any = quorum.submit(2, on_event(|_| ()));
+    let other = quorum.submit(3, on_event(|event| event.name = "window".to_owned()));
+    let reply = quorum.deliver(0, &[event(None, r#"{"t": 20}"#), event(None, r#"{"t": 31.5, "who": "é"}"#)]);
+    assert_eq!(reply, Ok(CommandReply::Delivered { reaches: 2 }));
+    assert_eq!([hot, any, other].map(|job| quorum.story(job)), ["r", "r r", ""]);
+    let input = quorum.input(hot);
+    assert_eq!((&input["event"]["data"]["who"], &input["event"]["name"]), (&"é".into(), &"door".into()));
+    assert_eq!(quorum.state.event_names().collect::<Vec<_>>(), ["door", "window"]);
+    // What cannot be told is a recorded skip.
+    quorum.deliver(2, &[event(None, r#"{"p": 1}"#)]).unwrap();
+    assert_eq!(quorum.story(hot), "r Fault1");
+    assert!(quorum.state.jobs[&hot].reason.as_deref().unwrap().contains('t'));
+}
+
+#[test]
+fn an_event_is_taken_once_however_often_and_by_whomever_it_is_sent() {
+    let mut quorum = Quorum::with_worker();
+    let door = quorum.submit(1, on_event(|event| event.dedupe_window = Duration::from_secs(60)));
+    let events = [event(None, "1"), event(Some("a"), "2"), event(Some("a"), "3")];
+    assert_eq!(quorum.deliver(0, &events), Ok(CommandReply::Delivered { reaches: 3 }));
+    assert_eq!(quorum.story(door), "r r");
+    // Sent again, as a whole and from the middle.
+    assert_eq!(quorum.deliver(0, &events), Ok(CommandReply::Delivered { reaches: 3 }));
+    assert_eq!(
+        quorum.deliver(1, &events),
+        Ok(CommandReply::Delivered { reaches: 4 }),
+        "the last is new, with an old id"
+    );
+    assert_eq!(quorum.story(door), "r r");
+    // A gap is not passed over.
+    assert_eq!(quorum.deliver(9, &events), Err(Rejection::EventGap { known: 4, follows: 9 }));
+    // The clock is set forward by an hour: the window has not passed.
+    quorum.now += 3_600 * SECOND;
+    quorum.wrote_at = quorum.now;
+    assert_eq!(quorum.deliver(4, &events[1..2]), Ok(CommandReply::Delivered { reaches: 5 }));
+    assert_eq!(quorum.story(door), "r r");
+    // Now it has: the id is another event's.
+    quorum.now += 61 * SECOND;
+    quorum.deliver(5, &events[1..]).unwrap();
+    assert_eq!(quorum.story(door), "r r r");
+    // What the emitter could not keep is recorded.
+    let lost = Command::Trigger(TriggerCommand::Deliver {
+        emitter: EMITTER,
+        follows: 7,
+        reaches: 20,
+        lost: 3,
+        deliveries: Vec::new(),
+    });
+    quorum.apply(lost.clone()).unwrap();
+    quorum.apply(lost).unwrap();
+    assert_eq!((quorum.story(door).as_str(), quorum.state.triggers.emitters[&EMITTER].lost), ("r r r Lost3", 3));
+}
+
+#[test]
+fn a_stream_of_events_fires_when_it_rests_and_not_for_ever_later() {
+    let mut quorum = Quorum::with_worker();
+    let door = quorum.submit(1, on_event(|event| event.debounce = Duration::from_secs(10)));
+    for sequence in 0..3 {
+        quorum.deliver(sequence, &[event(None, &format!("{sequence}"))]).unwrap();
+        quorum.pass(9);
+    }
+    assert_eq!(quorum.story(door), "Debounced2");
+    quorum.pass(1);
+    assert_eq!((quorum.story(door).as_str(), &quorum.input(door)["event"]["data"]), ("Debounced2 r", &2.into()));
+    for sequence in 3..15 {
+        quorum.deliver(sequence, &[event(None, "0")]).unwrap();
+        quorum.pass(9);
+    }
+    assert_eq!(quorum.story(door), "Debounced2 r Debounced11 r");
+}
+
+#[test]
+fn events_for_which_there_is_no_room_are_refused_and_not_lost() {
+    let mut quorum = Quorum::new();
+    quorum.submit(1, on_event(|_| ()));
+    let event = |sequence: u64| Delivery {
+        sequence,
+        event: event(Some(&sequence.to_string()), "0"),
+        matches: vec![Match { job: job(1), fault: None }],
+    };
+    let mut sequence = 0;
+    let refused = loop {
+        let deliveries: Vec<_> = (1..=EVENTS_PER_DELIVERY_MAX as u64).map(|next| event(sequence + next)).collect();
+        let reaches = sequence + EVENTS_PER_DELIVERY_MAX as u64;
+        let command = Command::Trigger(TriggerCommand::Deliver {
+            emitter: EMITTER,
+            follows: sequence,
+            reaches,
+            lost: 0,
+            deliveries,
+        });
+        // Without the checks of every entry, for there are thousands of ids.
+        quorum.index += 1;
+        let batch = Batch::at(Millis(quorum.now), vec![(OWNER, command)]);
+        match quorum.state.apply(LogIndex(quorum.index), &batch).0.replies.remove(0) {
+            Ok(_) => sequence = reaches,
+            Err(refused) => break refused,
+        }
+    };
+    assert!(matches!(refused, Rejection::Full { limit: SEEN_PER_TRIGGER_MAX, .. }), "{refused:?}");
+    assert_eq!(quorum.state.triggers.emitters[&EMITTER].sequence, sequence);
+    quorum.state.check_invariants().unwrap();
+    let (_, run) = quorum.state.trigger(job(1)).unwrap();
+    assert_eq!(run.live.len(), RUNS_LIVE_MAX, "the others were skipped, and recorded so");
+    // Later the windows have passed, and the same delivery is taken.
+    quorum.now += DEDUPE_WINDOW_DEFAULT.as_millis() as u64 + SECOND;
+    let command = Command::Trigger(TriggerCommand::Deliver {
+        emitter: EMITTER,
+        follows: sequence,
+        reaches: sequence + 1,
+        lost: 0,
+        deliveries: vec![event(sequence + 1)],
+    });
+    assert_eq!(quorum.apply(command), Ok(CommandReply::Delivered { reaches: sequence + 1 }));
+}
+
+// ---- conditions ----
+
+#[test]
+fn a_condition_fires_with_the_value_that_was_seen() {
+    let mut quorum = Quorum::with_worker();
+    let load = quorum.submit(1, on_condition(2, None));
+    assert!(matches!(quorum.state.duties()[..], [.., Duty::Poll { every, .. }] if every == Duration::from_secs(1)));
+    for value in ["3", "9", "9", "9.5", "9", "1", "7"] {
+        quorum.observe(load, Ok(value), &[]).unwrap();
+        quorum.pass(1);
+    }
+    assert_eq!((quorum.story(load).as_str(), &quorum.input(load)["value"]), ("r", &9.5.into()));
+    quorum.observe(load, Err("no answer"), &[]).unwrap();
+    assert!(quorum.state.why(load).unwrap().contains("cannot be told: no answer"));
+    quorum.observe(load, Ok("{\"not\": \"a number\"}"), &[]).unwrap();
+    assert!(quorum.state.why(load).unwrap().contains("cannot be told"));
+    quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: load })).unwrap();
+    assert!(matches!(quorum.observe(load, Ok("1"), &[]), Err(Rejection::IllegalState { .. })));
+    assert!(!quorum.state.duties().iter().any(|duty| matches!(duty, Duty::Poll { .. })));
+}
+
+#[test]
+fn no_single_peers_word_fires_a_verified_condition() {
+    let mut quorum = Quorum::with_worker();
+    let load = quorum.submit(1, on_condition(0, Some(Verify { copies: 3, agree: 2 })));
+    for witnesses in [&[][..], &[OWNER], &[OWNER, OWNER]] {
+        let refused = quorum.observe(load, Ok("9"), witnesses);
+        assert!(matches!(refused, Err(Rejection::Invalid { .. })), "{refused:?}");
+    }
+    quorum.observe(load, Ok("9"), &[OWNER, WORKER]).unwrap();
+    assert_eq!(quorum.story(load), "r");
+}
+
+// ---- after others ----
+
+#[test]
+fn a_job_runs_after_others_that_ended_as_it_wants() {
+    let mut quorum = Quorum::with_worker();
+    let beat = quorum.submit(1, every(60));
+    let after = |job, on| TriggerSpec::new(When::After(vec![AfterJob { job, on }]));
+    let good = quorum.submit(2, after(beat, After::Success));
+    let bad = quorum.submit(3, after(beat, After::Failure));
+    quorum.pass(60);
+    quorum.succeed();
+    quorum.pass(60);
+    quorum.fail();
+    quorum.succeed();
+    assert_eq!(quorum.story(beat), "+ -");
+    assert_eq!((quorum.story(good).as_str(), quorum.story(bad).as_str()), ("+ Outcome1", "Outcome1 -"));
+    assert_eq!(quorum.input(good)["ended"][0]["state"], "succeeded");
+    // When nothing is left to wait for, they end.
+    quorum.apply(Command::Job(beat, JobCommand::Cancel)).unwrap();
+    assert_eq!([good, bad].map(|job| quorum.job_state(job)), [RunState::Succeeded; 2]);
+}
+
+#[test]
+fn of_several_jobs_each_must_end_and_those_that_have_count() {
+    let mut quorum = Quorum::with_worker();
+    for index in [1, 2] {
+        quorum
+            .apply(Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Compute(Box::new(work())) }))
+            .unwrap();
+    }
+    quorum.succeed();
+    let long = ComputeSpec { map: Map::Count(2), ..work() };
+    quorum.apply(Command::Job(job(3), JobCommand::Submit { spec: JobSpec::Compute(Box::new(long)) })).unwrap();
+    let all = [1, 2, 3].map(|index| AfterJob { job: job(index), on: After::Any });
+    let last = quorum.submit(4, TriggerSpec::new(When::After(all.to_vec())));
+    assert_eq!(quorum.story(last), "");
+    assert!(quorum.state.why(last).unwrap().contains("1 of 3 jobs"));
+    quorum.succeed();
+    assert_eq!((quorum.story(last).as_str(), quorum.job_state(last)), ("+", RunState::Succeeded));
+    // All of them ended long ago.
+    let late = quorum.submit(5, TriggerSpec::new(When::After(all.to_vec())));
+    assert_eq!(quorum.story(late), "r");
+    let unknown = When::After(vec![AfterJob { job: job(99), on: After::Any }]);
+    let spec = TriggeredSpec { trigger: TriggerSpec::new(unknown), job: work() };
+    let submit = Command::Job(job(6), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) });
+    assert_eq!(quorum.apply(submit), Err(Rejection::UnknownJob { job: job(99) }));
+}
+
+// ---- bounds ----
+
+/// Goal: ten thousand triggers that are due in one second are all recorded, and what each takes is small. Method: count
+/// entries and encoded bytes; time and memory are measured elsewhere.
+#[test]
+fn ten_thousand_triggers_fire_in_one_second() {
+    let mut quorum = Quorum::new();
+    let ids: Vec<_> = (0..TRIGGERS_MAX as u32)
+        .map(|index| {
+            let mut local = [0; 16];
+            local[..4].copy_from_slice(&index.to_le_bytes());
+            JobId { quorum: QUORUM, local }
+        })
+        .collect();
+    let mut apply = |commands: Vec<Command>, now: u64| {
+        quorum.index += 1;
+        let batch = Batch::at(Millis(now), commands.into_iter().map(|command| (OWNER, command)).collect());
+        let (reply, _) = quorum.state.apply(LogIndex(quorum.index), &batch);
+        assert!(reply.replies.iter().all(Result::is_ok), "{:?}", reply.replies.iter().find(|reply| reply.is_err()));
+    };
+    for ids in ids.chunks(500) {
+        let submit = |job: &JobId| {
+            let spec = TriggeredSpec { trigger: every(60), job: work() };
+            Command::Job(*job, JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })
+        };
+        apply(ids.iter().map(submit).collect(), 1_000_000);
+    }
+    let mut planner = Planner::default();
+    let mut entries = 0;
+    for now in [1_000_000, 1_060_000] {
+        loop {
+            let spans = planner.spans(&quorum.state, Millis(now), Millis(now), SPANS_MAX);
+            if spans.is_empty() {
+                break;
+            }
+            quorum.index += 1;
+            entries += 1;
+            let batch = Batch::at(Millis(now), vec![(OWNER, Command::Trigger(TriggerCommand::Due { spans }))]);
+            quorum.state.apply(LogIndex(quorum.index), &batch);
+        }
+    }
+    assert_eq!(entries, 2 * TRIGGERS_MAX.div_ceil(SPANS_MAX), "as many entries as there must be");
+    let fired = ids.iter().filter(|job| quorum.state.trigger(**job).unwrap().1.live.len() == 1).count();
+    assert_eq!(fired, TRIGGERS_MAX);
+    quorum.state.check_invariants().unwrap();
+    // One more is refused.
+    let spec = TriggeredSpec { trigger: every(60), job: work() };
+    let refused = quorum.apply(Command::Job(
+        JobId { quorum: QUORUM, local: [255; 16] },
+        JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) },
+    ));
+    assert!(matches!(refused, Err(Rejection::Full { limit: TRIGGERS_MAX, .. })), "{refused:?}");
+}
+
+#[test]
+fn rows_are_forgotten_oldest_first_and_those_that_matter_stay() {
+    let mut quorum = Quorum::with_worker();
+    let beat = quorum.submit(1, TriggerSpec { overlap: Overlap::Allow, ..every(1) });
+    // The first run lasts.
+    quorum.pass(1);
+    let lasting: BTreeSet<_> = quorum.state.attempts_of(WORKER).map(|(task, _)| task).collect();
+    let output = Output { digest: Digest(*blake3::hash(b"").as_bytes()), bytes: 0, place: Place::Record };
+    for _ in 0..FIRES_KEPT_MAX + 50 {
+        quorum.now += SECOND;
+        let spans = quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now), SPANS_MAX);
+        let mut commands = vec![(OWNER, Command::Trigger(TriggerCommand::Due { spans }))];
+        let live: Vec<_> = quorum.state.attempts_of(WORKER).map(|(task, _)| task).collect();
+        let done = |task| Report { task, result: TaskResult::Done { output, bytes: Some(Bytes::new()) } };
+        let reports = live.into_iter().filter(|task| !lasting.contains(task)).map(done).collect();
+        commands.push((WORKER, Command::Task(TaskCommand::Report { reports })));
+        quorum.index += 1;
+        quorum.state.apply(LogIndex(quorum.index), &Batch::at(Millis(quorum.now), commands));
+    }
+    quorum.state.check_invariants().unwrap();
+    let (_, run) = quorum.state.trigger(beat).unwrap();
+    assert_eq!(run.rows, FIRES_KEPT_MAX as u64 + 51);
+    assert!(run.fires.len() <= FIRES_KEPT_MAX + 2, "{}", run.fires.len());
+    assert!(matches!(run.row(1), Some(FireRow { what: Fired::Run { end: None, .. }, .. })), "it still runs");
+    assert!(run.row(2).is_none() && run.row(run.rows).is_some());
+    assert_eq!(run.row(run.rows).unwrap().cause, Cause::Instant(Millis(1_000_000 + 1_051 * SECOND)));
+}
+
+// ---- random histories ----
+
+#[derive(Clone, Debug)]
+enum Step {
+    Submit(u8, u8, u8),
+    Pass(u16),
+    Back(u16),
+    Lead,
+    Replay(u8),
+    Deliver(u8, u8, bool),
+    Observe(u8, Option<i8>),
+    Fire(u8, u8, bool),
+    Suspend(u8),
+    Unsuspend(u8),
+    Cancel(u8),
+    Work(bool),
+    Elapse,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => (0u8..6, 0u8..6, 0u8..4).prop_map(|(job, when, overlap)| Step::Submit(job, when, overlap)),
+        4 => (0u16..400).prop_map(Step::Pass),
+        1 => (0u16..4_000).prop_map(Step::Back),
+        4 => Just(Step::Lead),
+        2 => any::<u8>().prop_map(Step::Replay),
+        3 => (any::<u8>(), 0u8..4, any::<bool>()).prop_map(|(follows, id, fault)| Step::Deliver(follows, id, fault)),
+        2 => (0u8..6, prop::option::of(any::<i8>())).prop_map(|(job, value)| Step::Observe(job, value)),
+        1 => (0u8..6, 0u8..4, any::<bool>()).prop_map(|(job, nonce, respect)| Step::Fire(job, nonce, respect)),
+        1 => (0u8..6).prop_map(Step::Suspend),
+        1 => (0u8..6).prop_map(Step::Unsuspend),
+        1 => (0u8..6).prop_map(Step::Cancel),
+        2 => any::<bool>().prop_map(Step::Work),
+        1 => Just(Step::Elapse),
+    ]
+}
+
+fn random_trigger(when: u8, overlap: u8) -> TriggerSpec {
+    let trigger = match when {
+        0 => every(10),
+        1 => TriggerSpec::new(When::Cron {
+            lines: vec!["* * * * *".to_owned(), "*/7 * * * * *".to_owned()],
+            timezone: "Europe/Berlin".to_owned(),
+            bounds: Bounds { jitter: Duration::from_secs(20), count: Some(40), ..Bounds::NONE },
+        }),
+        2 => on_event(|_| ()),
+        3 => on_event(|event| event.debounce = Duration::from_secs(7)),
+        4 => on_condition(3, None),
+        _ => TriggerSpec::new(When::After(vec![
+            AfterJob { job: job(0), on: After::Success },
+            AfterJob { job: job(1), on: After::Any },
+        ])),
+    };
+    let overlap = [Overlap::Allow, Overlap::Forbid, Overlap::Replace, Overlap::Queue(2)][overlap as usize];
+    TriggerSpec { overlap, missed: Missed { policy: MissedPolicy::CatchUp(3), deadline: None }, ..trigger }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(debug_assertions) { 60 } else { 600 }))]
+    /// Goal: whatever is proposed in whatever order, every invariant holds and the checker finds each instant once.
+    /// Method: random commands, old ones again, and clocks that go back.
+    #[test]
+    fn random_histories_keep_every_invariant(steps in prop::collection::vec(step(), 1..80)) {
+        let mut quorum = Quorum::with_worker();
+        let mut old = Vec::new();
+        let mut emitted = 0u64;
+        for step in steps {
+            match step {
+                Step::Submit(index, when, overlap) => {
+                    let spec = TriggeredSpec { trigger: random_trigger(when, overlap), job: work() };
+                    let _ = quorum.apply(Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) }));
+                }
+                Step::Pass(seconds) => quorum.now += seconds as u64 * SECOND,
+                Step::Back(seconds) => quorum.now -= (seconds as u64 * SECOND).min(quorum.now - 500_000),
+                Step::Lead => {
+                    let steady = quorum.state.time.max(Millis(quorum.now));
+                    let spans = quorum.planner.spans(&quorum.state, Millis(quorum.now), steady, SPANS_MAX);
+                    let command = Command::Trigger(TriggerCommand::Due { spans });
+                    old.push(command.clone());
+                    quorum.apply(command).unwrap();
+                }
+                Step::Replay(which) => {
+                    if let Some(command) = old.get(which as usize % old.len().max(1)).cloned() {
+                        let _ = quorum.apply(command);
+                    }
+                }
+                Step::Deliver(follows, id, fault) => {
+                    let follows = emitted.saturating_sub(follows as u64 % 4);
+                    let id = (id > 0).then(|| id.to_string());
+                    let data = if fault { "[]" } else { "{\"t\": 31}" };
+                    if quorum.deliver(follows, &[event(id.as_deref(), data)]).is_ok() {
+                        emitted = emitted.max(follows + 1);
+                    }
+                }
+                Step::Observe(index, value) => {
+                    let value = value.map(|value| value.to_string());
+                    let value = value.as_deref().ok_or("no answer");
+                    if quorum.state.trigger(job(index)).is_some() {
+                        let _ = quorum.observe(job(index), value, &[]);
+                    }
+                }
+                Step::Fire(index, nonce, respect_overlap) => {
+                    let _ = quorum.apply(Command::Trigger(TriggerCommand::Fire { job: job(index), nonce: Nonce([nonce; 16]), respect_overlap }));
+                }
+                Step::Suspend(index) => drop(quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: job(index) }))),
+                Step::Unsuspend(index) => drop(quorum.apply(Command::Trigger(TriggerCommand::Unsuspend { job: job(index) }))),
+                Step::Cancel(index) => drop(quorum.apply(Command::Job(job(index), JobCommand::Cancel))),
+                Step::Work(true) => quorum.succeed(),
+                Step::Work(false) => quorum.fail(),
+                Step::Elapse => {
+                    if let Some(until) = quorum.state.next_timer() {
+                        quorum.apply(Command::Quorum(QuorumCommand::Elapsed { until })).unwrap();
+                    }
+                }
+            }
+        }
+        for index in 0..6 {
+            let Some((spec, run)) = quorum.state.trigger(job(index)) else { continue };
+            if spec.trigger.is_timed() && run.clock.from.is_some() {
+                prop_assert_eq!(quorum.audit(job(index)), Vec::<String>::new());
+            }
+        }
+        prop_assert_eq!(audit::runs(quorum.rows.values()), Vec::<String>::new());
+    }
+}
+
+/// What the wire may bring: values no honest primary makes.
+#[test]
+fn impossible_spans_and_deliveries_are_refused() {
+    let mut quorum = Quorum::with_worker();
+    let beat = quorum.submit(1, every(1));
+    quorum.now += 5 * SECOND;
+    let good = quorum.planner.spans(&quorum.state, Millis(quorum.now), Millis(quorum.now), SPANS_MAX).remove(0);
+    let changed = |change: &dyn Fn(&mut crate::trigger::Span)| {
+        let mut span = good.clone();
+        change(&mut span);
+        Command::Trigger(TriggerCommand::Due { spans: vec![span] })
+    };
+    let skipped =
+        |first, last, count| Some(crate::trigger::record::Skipped { first: Millis(first), last: Millis(last), count });
+    for command in [
+        changed(&|span| span.named.reverse()),
+        changed(&|span| span.named = vec![Millis(1); 3]),
+        changed(&|span| span.named = (0..=INSTANTS_NAMED_MAX as u64).map(Millis).collect()),
+        changed(&|span| {
+            span.named.remove(0);
+        }),
+        changed(&|span| span.next = Some(crate::trigger::record::Due { instant: Millis(1), due: Millis(1) })),
+        changed(&|span| span.skipped = skipped(9, 8, 1)),
+        changed(&|span| span.skipped = skipped(8, 9, 0)),
+        changed(&|span| span.skipped = skipped(8, u64::MAX, 5)),
+        Command::Trigger(TriggerCommand::Due { spans: vec![good.clone(); SPANS_MAX + 1] }),
+    ] {
+        assert!(quorum.apply(command.clone()).is_err(), "{command:?}");
+    }
+    let delivery = |sequence| Delivery { sequence, event: event(None, "1"), matches: Vec::new() };
+    let deliver = |follows, reaches, deliveries| {
+        Command::Trigger(TriggerCommand::Deliver { emitter: EMITTER, follows, reaches, lost: 0, deliveries })
+    };
+    let twice = vec![Match { job: beat, fault: None }; 2];
+    for command in [
+        deliver(5, 4, Vec::new()),
+        deliver(0, 1, vec![delivery(2)]),
+        deliver(0, 2, vec![delivery(2), delivery(1)]),
+        deliver(0, 1, vec![Delivery { matches: twice, ..delivery(1) }]),
+        deliver(0, 99, (1..99).map(delivery).collect()),
+        deliver(0, 1, vec![Delivery { event: event(None, &"9".repeat(EVENT_DATA_BYTES_MAX + 1)), ..delivery(1) }]),
+    ] {
+        assert!(quorum.apply(command.clone()).is_err(), "{command:?}");
+    }
+    // A trigger that another peer invents in a match is passed over.
+    let stray = Delivery {
+        matches: vec![Match { job: beat, fault: None }, Match { job: job(77), fault: None }],
+        ..delivery(1)
+    };
+    quorum.apply(deliver(0, 1, vec![stray])).unwrap();
+    assert_eq!(quorum.story(beat), "");
+    let long = Seen { value: "1".repeat(OBSERVED_BYTES_MAX + 1), holds: true, resets: false, witnesses: Vec::new() };
+    let load = quorum.submit(2, on_condition(0, None));
+    assert!(
+        quorum
+            .apply(Command::Trigger(TriggerCommand::Observe { job: load, observation: Observation { seen: Ok(long) } }))
+            .is_err()
+    );
+    assert_eq!(audit::events(&[], &BTreeSet::<SeenId>::new()), Vec::<String>::new());
+}

@@ -1,0 +1,22 @@
+//! Text that came from elsewhere, cut to what may be kept of it.
+
+/// The beginning of `text`, at most `bytes_max` long and cut between characters.
+pub fn truncate(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::truncate;
+
+    #[test]
+    fn a_text_is_cut_between_characters_and_never_longer_than_allowed() {
+        assert_eq!(truncate("short", 5), "short");
+        assert_eq!(truncate("short", 64), "short");
+        assert_eq!(truncate("shorter", 5), "short");
+        // Two bytes each: an odd limit falls into one of them.
+        assert_eq!(truncate("ééé", 3), "é");
+        assert_eq!(truncate("é", 1), "");
+        assert_eq!(truncate("", 0), "");
+    }
+}
