@@ -1,10 +1,10 @@
 //! A copy-on-write ordered map: a copy costs one reference per leaf, and a change after it copies one leaf.
 //!
 //! The state of a quorum is a few of these, so that a snapshot can be taken while entries are applied: the copy shares
-//! every row with the state, and the state copies the few rows of a leaf when it next changes one of them. A
-//! `BTreeMap` would have to be copied row by row. Rows lie in sorted leaves of at most [`LEAF_MAX`], each value behind
-//! a reference of its own, so that a change copies the keys and references of a leaf and the value of one row. Where
-//! one leaf ends depends on the history, and nothing that is read does: equal maps are equal whatever their leaves.
+//! every row with the state, and the state copies the few rows of a leaf when it next changes one of them. A `BTreeMap`
+//! would have to be copied row by row. Rows lie in sorted leaves of at most [`LEAF_MAX`], each value behind a reference
+//! of its own, so that a change copies the keys and references of a leaf and the value of one row. Where one leaf ends
+//! depends on the history, and nothing that is read does: equal maps are equal whatever their leaves.
 //!
 //! Own code, because what is needed of a persistent map is this little, and the libraries for it are large and unsafe.
 

@@ -49,5 +49,5 @@ pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 /// to go on with.
 pub const STORE_EMPTY_MAX: Duration = Duration::from_secs(60);
 
-/// A store run that nobody fed for this long is abandoned, and what it stored is collected.
+/// A store run without upload progress for this long is abandoned, and what it stored is collected.
 pub const STORE_IDLE_MAX: Duration = Duration::from_secs(3600);

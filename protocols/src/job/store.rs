@@ -1,6 +1,6 @@
-//! A store run: which peer feeds it, who holds which column, and how far each column is.
+//! A store run: its uploader, the holders of its columns, and how far each column is.
 //!
-//! Steps: *approve* (the primary gathers holders), *replicate* (the worker, the node with the file, sends pieces and
+//! Steps: *approve* (the primary gathers holders), *replicate* (the uploader, the node with the file, sends pieces and
 //! records progress), *commit* (manifest and receipts), *confirm* (the primary tells the holders to keep).
 
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ pub struct ColumnRecord {
 pub struct StoreRun {
     /// The node that has the file and sends it. Changes when another node resumes.
     pub uploader: PeerId,
-    /// Grows with every (re)attachment of a worker; an older worker's commands are refused.
+    /// Grows with every (re)attachment of an uploader; an older uploader's commands are refused.
     pub upload_attempt: Attempt,
     pub columns: Vec<ColumnRecord>,
     /// Approved backups, in the order in which they will be used.
@@ -60,8 +60,8 @@ pub struct StoreRun {
     pub degraded: bool,
     /// Holders to be told to let go (after failure, cancel, abandonment), until each has answered.
     pub releasing: Vec<Releasing>,
-    /// Counts the worker's signs of life (submit, attach, progress, failures reported): a run whose count stands still
-    /// is idle. A count, because quorum time may stand still while a clock that ran ahead is waited for.
+    /// Counts the uploader's signs of life (submit, attach, progress, failures reported): a run whose count stands
+    /// still is idle. A count, because quorum time may stand still while a clock that ran ahead is waited for.
     pub upload_seq: u64,
     pub upload_seen_at: Millis,
 }
@@ -82,7 +82,7 @@ impl ColumnRecord {
 }
 
 impl StoreRun {
-    /// A run that has just been submitted by `worker`.
+    /// A run that has just been submitted through `uploader`.
     pub fn new(uploader: PeerId, columns: usize, now: Millis) -> Self {
         Self {
             uploader,

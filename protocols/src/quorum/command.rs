@@ -78,8 +78,8 @@ pub enum QuorumCommand {
 /// On a job of any kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobCommand {
-    /// Create the job. The sender becomes its owner and first worker. Repeating it is the same job; another spec under
-    /// the same id is a conflict.
+    /// Create the job. The sender becomes its owner and, of a job that stores, its first uploader. Repeating it is the
+    /// same job; another spec under the same id is a conflict.
     Submit {
         spec: JobSpec,
     },
@@ -105,19 +105,19 @@ pub enum StoreCommand {
     /// Primary: holders were won. They fill open columns in order; the rest become spares. `exhausted`: fewer than
     /// wanted, and whoever may come was asked, so that the uploader does not wait for more.
     AddHolders { grants: Vec<Grant>, exhausted: bool },
-    /// A (new) node feeds the run. Replies with the run, so that only what is missing is sent.
+    /// A (new) node uploads to the run. Replies with the run, so that only what is missing is sent.
     Attach,
-    /// Worker: these segments were cut, with these piece hashes, and these columns' pieces of them are synced.
+    /// Uploader: these segments were cut, with these piece hashes, and these columns' pieces of them are synced.
     Progress { upload_attempt: Attempt, segments: Vec<SegmentProgress> },
-    /// Worker: the column's holder refuses, stalls or died. A spare takes its place under a new attempt.
+    /// Uploader: the column's holder refuses, stalls or died. A spare takes its place under a new attempt.
     ColumnFailed { upload_attempt: Attempt, column: PieceIndex, attempt: Attempt, reason: String },
-    /// Worker: everything is stored. `manifest` is the encoded manifest. Columns without a receipt are owed a repair,
+    /// Uploader: everything is stored. `manifest` is the encoded manifest. Columns without a receipt are owed a repair,
     /// and then `degraded` must be set.
     Commit { upload_attempt: Attempt, manifest: Bytes, receipts: Vec<Receipt>, degraded: bool },
-    /// Worker or primary: the run cannot go on.
+    /// Uploader or primary: the run cannot go on.
     Fail { upload_attempt: Option<Attempt>, reason: String },
-    /// Primary: nobody fed the run for `STORE_IDLE_MAX`, by its own monotonic clock. `upload_seq` is the duty's count:
-    /// a run that was fed since then lives on.
+    /// Primary: there was no upload progress for `STORE_IDLE_MAX`, by its own monotonic clock. `upload_seq` is the
+    /// duty's count: a run that was fed since then lives on.
     Abandon { upload_seq: u64 },
     /// Primary: the holder has let go (or can never answer again). Names the duty it answers, field by field.
     Released { column: PieceIndex, grant: Grant, attempt: Attempt },

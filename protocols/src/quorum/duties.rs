@@ -1,4 +1,4 @@
-//! What a primary has to bring about, derived from the state alone.
+//! Duties of the primary, derived from the state alone.
 
 use super::state::{Duty, QuorumState};
 use crate::ids::Millis;

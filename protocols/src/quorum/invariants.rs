@@ -1,5 +1,6 @@
-//! What is true of every state, whatever commands made it. Checked by tests after every command, and once when a
-//! snapshot is read, so that the rest of the core may rely on it. Each sub-state has its own part in its folder.
+//! Invariants: true of every state, whatever commands made it. Tests check them after every command, and a snapshot is
+//! held to them when it is read, so that the rest of the core may rely on them. Each sub-state has its own in its
+//! folder.
 
 use super::limits::STANDBYS_MAX;
 use super::state::QuorumState;

@@ -5,9 +5,9 @@
 //! before: a record that comes, goes or grows changes its own chunk and rarely a neighbour. So a member that follows
 //! from snapshot to snapshot fetches what changed, plus the head, which always changes.
 //!
-//! A chunk is a record of [`crate::wire`]: a version byte, then the section and its rows. Version 1: first.
-//! Version 2: runs that compute, with tasks, outputs, workers and stopped attempts, and triggers with emitters of
-//! events; version 1 is refused by its number.
+//! A chunk is a record of [`crate::wire`]: a version byte, then the section and its rows. Version 1: first. Version 2:
+//! runs that compute, with tasks, outputs, workers and stopped attempts, and triggers with emitters of events; version
+//! 1 is refused by its number.
 
 use std::collections::BTreeMap;
 

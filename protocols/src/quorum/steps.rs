@@ -1,4 +1,4 @@
-//! What must hold between a state and the next, whatever the command: the other half of `invariants`. Checked by tests
+//! Invariants between a state and the next, whatever the command: the other half of `invariants`. Tests check them
 //! after every command.
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! What is true of every job book.
+//! Invariants of the job book.
 
 use std::collections::BTreeSet;
 

@@ -402,3 +402,26 @@ pub(super) fn set_member<T: Ord>(set: &mut BTreeSet<T>, item: T, member: bool) {
         set.remove(&item);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::QuorumId;
+    use crate::job::compute::{Call, ComputeSpec, Program};
+    use crate::job::spec::Kind;
+    use crate::task::record::ComputeRun;
+
+    /// Goal: no entry of a log stops the members that apply it, whatever a handler forgets to ask first.
+    #[test]
+    fn a_store_command_on_another_kind_of_run_is_refused() {
+        let job = JobId { quorum: QuorumId([1; 16]), local: [2; 16] };
+        let spec = ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
+        let run = Run::Compute(Box::new(ComputeRun::new(&spec, Millis(1))));
+        let spec = JobSpec::Compute(Box::new(spec));
+        let mut record = JobRecord::begin((job, PeerId([9; 32])), Millis(1), spec, run, "submitted".to_owned());
+        let refusal = Rejection::WrongKind { kind: Kind::Command, command: "store".to_owned() };
+        assert_eq!(record.stored().unwrap_err(), refusal);
+        assert_eq!(record.stored_mut().unwrap_err(), refusal);
+        assert_eq!(record.check_uploader((PeerId([9; 32]), Attempt(1))).unwrap_err(), refusal);
+    }
+}

@@ -1,4 +1,4 @@
-//! What is true of every catalog.
+//! Invariants of the catalog.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Which live jobs need an object.
+//! Uses of objects: the live jobs that need them.
 //!
 //! A job needs what its specification names (modules, inputs, what it maps over, the source of its condition) and what
 //! its tasks have put out so far, for a later step may fold it. A quorum knows this of its own jobs. The object may be

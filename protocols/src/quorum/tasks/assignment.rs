@@ -1,4 +1,4 @@
-//! Assignments: what a worker is told of its attempts, and what the tasks of a step have in common.
+//! Assignments: instructions of a worker, its attempts as they are sent to it, and the context of a step.
 
 use bytes::Bytes;
 

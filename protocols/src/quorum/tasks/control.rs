@@ -1,4 +1,4 @@
-//! What a person asks of a run that computes: pause, resume, cancel, retry, resolve, update.
+//! Control of runs that compute: pause, resume, cancel, retry, resolve, update.
 
 use crate::ids::{JobId, Millis, PeerId};
 use crate::job::compute::{OnFailure, Resources};

@@ -1,4 +1,5 @@
-//! The index of work: which runs want workers, what workers are busy with, what times out next, what all of it weighs.
+//! The scheduler's index: runs that want workers, what workers are busy with, the next timers, and the weight of it
+//! all.
 //!
 //! Derived from the records and rebuilt with them, like every index. It makes an entry cost what it changes:
 //! nobody looks at all jobs, nor at all tasks of one.

@@ -1,4 +1,4 @@
-//! What is true of every pool of tasks.
+//! Invariants of the pool of tasks.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Giving quick tasks ahead of a free slot.
+//! Prefetch: quick tasks are assigned ahead of a free slot, as many as an additive-increase window allows.
 //!
 //! A small task takes less time than its result needs to be recorded and the next one to be sent. So a worker may be
 //! given more of them than its lease runs at a time; they wait there, and its slots stay busy. How many depends on the

@@ -1,4 +1,4 @@
-//! What workers say: that they begin, what came of it, where one could go on from; and that they are gone.
+//! Reports of workers: starts, results, checkpoints, votes of verified copies, and the loss of a worker.
 //!
 //! Every attempt is checked against the task's live ones. What comes under another is refused and counted, and changes
 //! nothing. A report that was recorded before is recorded: workers repeat until they hear so.

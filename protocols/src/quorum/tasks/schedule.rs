@@ -1,4 +1,4 @@
-//! Who runs what: after every entry, free slots of workers are given to the tasks whose turn it is.
+//! The scheduler: after every entry, free slots of workers are given to the tasks whose turn it is.
 //!
 //! Stride scheduling: every job has a *pass*; the job with the least is next, and pays for each task in inverse
 //! proportion to its priority. So jobs share the workers by priority, no job starves however low its priority, and a
@@ -56,7 +56,8 @@ impl QuorumState {
             let next = match self.place(job, &demands[number], events) {
                 Placed::Yes(worker, task) => {
                     given.entry(worker).or_default().push(task);
-                    // Those that were passed over stay so: nothing got freer since. This one is behind its turn now.
+                    // Jobs skipped in this round stay skipped, since capacity only shrinks. The job just served is
+                    // queued again at its new pass.
                     self.turn_after(&demands[number], Some((pass, job)))
                 }
                 Placed::NoRoom => None,

@@ -1,4 +1,4 @@
-//! What is true of every trigger, and of what is known beside their records.
+//! Invariants of triggers, and of what is known beside their records.
 
 use super::Triggers;
 use crate::ids::JobId;
