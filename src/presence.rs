@@ -83,7 +83,7 @@ impl Inner {
 
     fn observe_result(&self, peer: PeerId, protocol: Protocol, result: &Result<Frame, NetError>, took: Duration) {
         // The answers to others wait for a disk or for other peers.
-        let is_light = matches!(protocol, Protocol::Approval | Protocol::Liveness);
+        let is_light = protocol == Protocol::Liveness;
         match result {
             Ok(_) => self.observe(peer, Sign::Answered { round_trip: is_light.then_some(took) }),
             Err(NetError::Unreachable { .. }) if !self.net.is_connected(peer) => self.observe(peer, Sign::Refused),

@@ -128,11 +128,14 @@ impl Placement {
 
     /// Whether the quorum takes work now, or after the election that it is in.
     async fn is_open(&self, quorum: QuorumId) -> bool {
-        let until = Instant::now() + ELECTION_PATIENCE;
+        let (began, slowest) = (Instant::now(), self.slowest_round_trip());
         loop {
-            match self.0.parts.client.query(quorum, Query::Quorum, false, self.choice_deadline()).await {
+            match self.0.parts.client.query(quorum, Query::Quorum, false, CHOICE_DEADLINE + 8 * slowest).await {
                 Ok(QueryAnswer::Quorum(view)) => return view.paused.is_none(),
-                Err(ClientError::NoPrimary { .. }) if Instant::now() < until => (),
+                Err(ClientError::NoPrimary { .. }) if began.elapsed() < ELECTION_PATIENCE => (),
+                // A member that has just lost its primary may hear no majority either, and over a slow link the
+                // question after the election is under way when the time is up.
+                Err(ClientError::Paused { .. } | ClientError::Unknown { .. }) if began.elapsed() < 16 * slowest => (),
                 other => {
                     tracing::info!(%quorum, ?other, "a quorum is passed over for new work");
                     return false;
@@ -141,11 +144,11 @@ impl Placement {
         }
     }
 
-    /// Time for a member to answer, to name the primary, and for that one to ask the others.
-    fn choice_deadline(&self) -> Duration {
+    /// Of all connected peers. A question takes several: a member answers, names the primary, and that one asks the
+    /// others.
+    fn slowest_round_trip(&self) -> Duration {
         let round_trips = self.0.parts.net.peers().into_iter().filter(|peer| peer.connected);
-        let slowest = round_trips.filter_map(|peer| peer.rtt).max().unwrap_or_default().min(DELAY_MAX);
-        CHOICE_DEADLINE + 8 * slowest
+        round_trips.filter_map(|peer| peer.rtt).max().unwrap_or_default().min(DELAY_MAX)
     }
 
     /// One formation for all callers that come while it runs.

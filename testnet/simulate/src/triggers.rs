@@ -22,6 +22,7 @@ use quorate_protocols::job::spec::{JobSpec, Kind};
 use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::{Command, CommandReply, JobCommand, TriggerCommand};
 use quorate_protocols::trigger::record::{SeenId, TriggerRun};
+use quorate_protocols::trigger::reopen::InstantRange;
 use quorate_protocols::trigger::spec::{
     Bounds, EventSpec, Missed, MissedPolicy, Overlap, TriggerSpec, TriggeredSpec, When,
 };
@@ -114,6 +115,8 @@ struct Watched {
     job: JobId,
     spec: TriggerSpec,
     rows: BTreeMap<u64, FireRow>,
+    /// Rows before this number are forgotten: their time is over by the clocks of the quorum, which may be far ahead.
+    kept_from: u64,
 }
 
 impl Watched {
@@ -125,13 +128,33 @@ impl Watched {
         };
         let withdrawn = self.rows.values().find(may_be_withdrawn).map(|row| row.number);
         let open = |row: &&FireRow| matches!(row.what, Fired::Waiting | Fired::Run { end: None, .. });
-        let open = self.rows.values().find(open).map(|row| row.number);
+        let open = self.rows.range(self.kept_from..).map(|(_, row)| row).find(open).map(|row| row.number);
         // What is skipped next may be counted in the last row.
         let unsettled = open.or(self.rows.keys().next_back().copied()).unwrap_or(0);
         withdrawn.map_or(unsettled, |number| number.min(unsettled))
     }
+    /// What was still open when it was forgotten is never known.
     fn is_settled(&self) -> bool {
-        self.rows.values().all(|row| !matches!(row.what, Fired::Waiting | Fired::Run { end: None, .. }))
+        let mut kept = self.rows.range(self.kept_from..).map(|(_, row)| row);
+        kept.all(|row| !matches!(row.what, Fired::Waiting | Fired::Run { end: None, .. }))
+    }
+    /// Instants of rows that were forgotten before they could be read: where numbers are missing.
+    fn unread(&self, from: Millis) -> Vec<InstantRange> {
+        let mut unread = Vec::new();
+        let (mut number, mut instant, mut is_missing) = (1, from, false);
+        for row in self.rows.range(..=self.kept_from).map(|(_, row)| row) {
+            is_missing |= row.number > number;
+            number = row.number + 1;
+            let Cause::Instant(first) = row.cause else { continue };
+            if std::mem::take(&mut is_missing) {
+                unread.push(InstantRange { first: Millis(instant.0 + 1), last: Millis(first.0 - 1) });
+            }
+            instant = match row.what {
+                Fired::Skipped { last, .. } | Fired::Withdrawn { last, .. } => last,
+                _ => first,
+            };
+        }
+        unread
     }
 }
 
@@ -144,8 +167,9 @@ struct Scene {
     read_at: Instant,
     /// How wrong each machine's wall clock is.
     wrong: BTreeMap<usize, i64>,
-    /// How far all clocks are ahead beside that.
+    /// How far all clocks are ahead beside that, and whether they ever were.
     all_ahead: i64,
+    has_been_ahead: bool,
     nonces: u64,
     report: Report,
 }
@@ -173,6 +197,7 @@ impl Scene {
             read_at: Instant::now(),
             wrong: BTreeMap::new(),
             all_ahead: 0,
+            has_been_ahead: false,
             nonces: 0,
             report: Report::default(),
         }
@@ -279,7 +304,7 @@ impl Scene {
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
-            self.watched.push(Watched { job, spec, rows: BTreeMap::new() });
+            self.watched.push(Watched { job, spec, rows: BTreeMap::new(), kept_from: 0 });
         }
         Ok(())
     }
@@ -340,6 +365,7 @@ impl Scene {
                 }
                 self.report.all_ahead += u64::from(ahead == 0);
                 self.all_ahead = ahead;
+                self.has_been_ahead |= ahead != 0;
             }
             _ => self.person(),
         }
@@ -387,7 +413,10 @@ impl Scene {
                     // The faults wait for this: what one question cost is enough.
                     None => return,
                 };
-                let Some(last) = page.last() else { break };
+                let (Some(first), Some(last)) = (page.first(), page.last()) else { break };
+                if first.number > from.max(1) {
+                    self.watched[at].kept_from = first.number;
+                }
                 from = last.number + 1;
                 self.watched[at].rows.extend(page.into_iter().map(|row| (row.number, row)));
             }
@@ -414,6 +443,10 @@ impl Scene {
                     _ => tokio::time::sleep(Duration::from_millis(500)).await,
                 }
             };
+            if record.is_none() && self.has_been_ahead {
+                // It ended, and the clocks of the quorum ran past the time for which what has ended is kept.
+                continue;
+            }
             let run = record.as_ref().map(|record| record.trigger().map(|(_, run)| run.clone()));
             let Some(run) = run.unwrap_or_else(|| Some(TriggerRun::default())) else {
                 let what = format!("{job:?} has no trigger any more");
@@ -489,7 +522,7 @@ impl Scene {
         let reach = Reach {
             from: run.clock.from.unwrap_or_default(),
             next: run.clock.end(),
-            open: run.clock.open.clone(),
+            open: run.clock.open.iter().copied().chain(watched.unread(run.clock.from.unwrap_or_default())).collect(),
             forgotten: 0,
         };
         check_rows(&watched.spec, reach, watched.rows.values())

@@ -17,6 +17,7 @@ use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Map, Program};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
+use quorate_protocols::piece::limits::STALL;
 use quorate_protocols::quorum::{Command, CommandReply, JobCommand};
 use quorate_simulate::executor::SimExecutor;
 use quorate_simulate::faults::FaultSet;
@@ -141,9 +142,15 @@ impl Calm {
         let mut spec = ComputeSpec { map: Map::Count(4), ..ComputeSpec::new(call) };
         spec.resources.memory_bytes = 1 << 20;
         let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) });
-        let taken = |result| matches!(result, Ok(CommandReply::Submitted { .. }));
-        let taken = self.world.command(index, quorum, submit, taken).await.expect("no panic");
-        assert_eq!(taken, Some(true), "{}: job {number} is not taken", self.links);
+        // A client whose answer does not come in time submits the same job again.
+        loop {
+            let taken = |result| matches!(result, Ok(CommandReply::Submitted { .. }));
+            let taken = self.world.command(index, quorum, submit.clone(), taken).await.expect("no panic");
+            if taken == Some(true) {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{}: job {number} is not taken", self.links);
+        }
         loop {
             let state = self.world.look(index, quorum, Query::Job { job }, |looked| match looked {
                 Ok(QueryAnswer::Job(record)) => Some((record.state, record.reason.clone())),
@@ -172,8 +179,9 @@ impl Calm {
         let mut failed = Vec::new();
         for (what, mut took) in [("puts", puts), ("jobs", jobs)] {
             took.sort_unstable();
-            // A lost message costs a repetition of its question.
-            let longest = 2 * self.bound() + Duration::from_secs(2);
+            // A lost message costs a repetition of its question, and a lost piece the time after which its holder counts as
+            // stalled.
+            let longest = 2 * self.bound() + Duration::from_secs(2) + STALL;
             if took[THINGS / 2] > self.bound() || took[THINGS - 1] > longest {
                 failed.push(format!("{}: {what} {took:?} of {:?}", self.links, self.bound()));
             }

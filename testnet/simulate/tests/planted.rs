@@ -54,7 +54,7 @@ fn a_dropped_confirmation_is_found() {
 
 #[test]
 fn an_acknowledgement_before_the_flush_is_found() {
-    assert_eq!(finds(Planted::AcknowledgeBeforeFlush, "power", 60, 4), Guarantee::G1);
+    assert_eq!(finds(Planted::AcknowledgeBeforeFlush, "power", 60, 12), Guarantee::G1);
 }
 
 #[test]
