@@ -179,8 +179,8 @@ impl Calm {
         let mut failed = Vec::new();
         for (what, mut took) in [("puts", puts), ("jobs", jobs)] {
             took.sort_unstable();
-            // A lost message costs a repetition of its question, and a lost piece the time after which its holder counts as
-            // stalled.
+            // A lost message costs a repetition of its question, and a lost piece the time after which its holder
+            // counts as stalled.
             let longest = 2 * self.bound() + Duration::from_secs(2) + STALL;
             if took[THINGS / 2] > self.bound() || took[THINGS - 1] > longest {
                 failed.push(format!("{}: {what} {took:?} of {:?}", self.links, self.bound()));
