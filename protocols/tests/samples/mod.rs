@@ -251,7 +251,21 @@ fn commands() -> Vec<Command> {
     };
     vec![
         Command::Quorum(QuorumCommand::Noop),
+        Command::Quorum(QuorumCommand::Elapsed { until: Millis(1_700_000_000_000) }),
+        Command::Quorum(QuorumCommand::SetStandbys {
+            standbys: vec![approval_of(4, Subject::Member { quorum: QUORUM })],
+        }),
+        Command::Quorum(QuorumCommand::RaiseLevel { level: 2 }),
         Command::Job(JOB, JobCommand::Submit { spec: spec() }),
+        Command::Job(JOB, JobCommand::Cancel),
+        Command::Job(JOB, JobCommand::Pause),
+        Command::Job(JOB, JobCommand::Resume),
+        Command::Job(JOB, JobCommand::Retry),
+        Command::Job(JOB, JobCommand::Resolve { resolution: Resolution::Skip }),
+        Command::Job(
+            JOB,
+            JobCommand::Update { priority: Some(9), parallelism: Some(300), resources: Some(resources()) },
+        ),
         Command::Store(JOB, StoreCommand::AddHolders { grants: vec![grant(1), grant(2)], exhausted: true }),
         Command::Store(JOB, StoreCommand::Attach),
         Command::Store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }),
@@ -269,10 +283,17 @@ fn commands() -> Vec<Command> {
             },
         ),
         Command::Store(JOB, StoreCommand::Fail { upload_attempt: Some(Attempt(1)), reason: text() }),
-        Command::Job(JOB, JobCommand::Cancel),
         Command::Store(JOB, StoreCommand::Abandon { upload_seq: 9 }),
-        Command::Object(hash, ObjectCommand::Confirmed { column: COLUMN, attempt: ATTEMPT }),
         Command::Store(JOB, StoreCommand::Released { column: COLUMN, grant: grant(3), attempt: ATTEMPT }),
+        Command::Task(TaskCommand::SetWorker { worker: worker(3) }),
+        Command::Task(TaskCommand::LoseWorker { peer: peer(3), lease: LEASE, reason: text() }),
+        Command::Task(TaskCommand::ReleaseWorker { peer: peer(3), lease: LEASE }),
+        Command::Task(TaskCommand::Start { tasks: vec![task()] }),
+        Command::Task(TaskCommand::Report {
+            reports: results().into_iter().map(|result| Report { task: task(), result }).collect(),
+        }),
+        Command::Task(TaskCommand::SaveCheckpoint { task: task(), checkpoint: output(), bytes: given().bytes }),
+        Command::Object(hash, ObjectCommand::Confirmed { column: COLUMN, attempt: ATTEMPT }),
         Command::Object(
             hash,
             ObjectCommand::Remove {
@@ -289,27 +310,6 @@ fn commands() -> Vec<Command> {
         ),
         Command::Object(hash, ObjectCommand::FinishRepair { column: COLUMN, receipt: receipt() }),
         Command::Object(hash, ObjectCommand::FailRepair { column: COLUMN, attempt: ATTEMPT, reason: text() }),
-        Command::Quorum(QuorumCommand::SetStandbys {
-            standbys: vec![approval_of(4, Subject::Member { quorum: QUORUM })],
-        }),
-        Command::Quorum(QuorumCommand::RaiseLevel { level: 2 }),
-        Command::Task(TaskCommand::SetWorker { worker: worker(3) }),
-        Command::Task(TaskCommand::LoseWorker { peer: peer(3), lease: LEASE, reason: text() }),
-        Command::Task(TaskCommand::Start { tasks: vec![task()] }),
-        Command::Task(TaskCommand::Report {
-            reports: results().into_iter().map(|result| Report { task: task(), result }).collect(),
-        }),
-        Command::Task(TaskCommand::SaveCheckpoint { task: task(), checkpoint: output(), bytes: given().bytes }),
-        Command::Quorum(QuorumCommand::Elapsed { until: Millis(1_700_000_000_000) }),
-        Command::Job(JOB, JobCommand::Pause),
-        Command::Job(JOB, JobCommand::Resume),
-        Command::Job(JOB, JobCommand::Retry),
-        Command::Job(JOB, JobCommand::Resolve { resolution: Resolution::Skip }),
-        Command::Job(
-            JOB,
-            JobCommand::Update { priority: Some(9), parallelism: Some(300), resources: Some(resources()) },
-        ),
-        Command::Task(TaskCommand::ReleaseWorker { peer: peer(3), lease: LEASE }),
         Command::Trigger(TriggerCommand::Due { spans: vec![span()] }),
         Command::Trigger(TriggerCommand::Fire { job: JOB, nonce: Nonce([0x44; 16]), respect_overlap: true }),
         Command::Trigger(TriggerCommand::Suspend { job: JOB }),
@@ -551,6 +551,36 @@ fn quorum_samples(samples: &mut Samples) {
     samples.all("quorum", "raft-answer", head, answers);
     let limit = job::limits::MESSAGE_BYTES_MAX;
     samples.all("quorum", "command", limit, commands());
+    let group = commands().into_iter().filter_map(|command| match command {
+        Command::Quorum(command) => Some(command),
+        _ => None,
+    });
+    samples.all("quorum", "command.quorum", limit, group.collect());
+    let group = commands().into_iter().filter_map(|command| match command {
+        Command::Job(_, command) => Some(command),
+        _ => None,
+    });
+    samples.all("quorum", "command.job", limit, group.collect());
+    let group = commands().into_iter().filter_map(|command| match command {
+        Command::Store(_, command) => Some(command),
+        _ => None,
+    });
+    samples.all("quorum", "command.store", limit, group.collect());
+    let group = commands().into_iter().filter_map(|command| match command {
+        Command::Task(command) => Some(command),
+        _ => None,
+    });
+    samples.all("quorum", "command.task", limit, group.collect());
+    let group = commands().into_iter().filter_map(|command| match command {
+        Command::Object(_, command) => Some(command),
+        _ => None,
+    });
+    samples.all("quorum", "command.object", limit, group.collect());
+    let group = commands().into_iter().filter_map(|command| match command {
+        Command::Trigger(command) => Some(command),
+        _ => None,
+    });
+    samples.all("quorum", "command.trigger", limit, group.collect());
     samples.all("quorum", "reply", limit, replies());
     samples.all("quorum", "rejection", limit, rejections());
     samples.all("quorum", "resolution", limit, vec![Resolution::Skip, Resolution::Fail, Resolution::Revert]);
