@@ -30,10 +30,11 @@ use quorate_protocols::piece::Slot;
 use quorate_protocols::wire::{self, DecodeError, Record};
 use serde::{Deserialize, Serialize};
 
-use crate::seams::{Clock, DiskError, KvBatch, Planted, planted, run_blocking};
+use crate::seams::{Clock, DiskError, Failpoint, KvBatch, failpoint, run_blocking};
 use crate::storage::Storage;
 
-const COLUMNS: &str = "pieces.columns";
+/// The tree of the rows of columns.
+pub const COLUMNS: &str = "pieces.columns";
 const HELD: &str = "pieces.held";
 const REFS: &str = "pieces.refs";
 const DAMAGED: &str = "pieces.damaged";
@@ -81,6 +82,14 @@ pub struct ColumnRow {
     pub attempt: Attempt,
     pub lease: LeaseId,
     pub state: HoldState,
+}
+
+/// A piece of `slot` asks to be stored under `lease`, and this is what is known of the column so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    pub slot: Slot,
+    pub lease: LeaseId,
+    pub row: Option<ColumnRow>,
 }
 
 impl Record for ColumnRow {
@@ -202,10 +211,9 @@ impl PieceStore {
 
     /// The row with which a piece of this slot may be stored: fenced, and moved to a newer attempt where needed.
     fn admit(&self, slot: Slot, lease: LeaseId) -> Result<ColumnRow, StoreError> {
-        match self.column(slot.job, slot.column)? {
-            _ if planted(Planted::SkipAttemptCheck) => {
-                Ok(ColumnRow { attempt: slot.attempt, lease, state: HoldState::Filling })
-            }
+        let mut admission = Admission { slot, lease, row: self.column(slot.job, slot.column)? };
+        failpoint(Failpoint::PieceAdmitted, &mut admission);
+        match admission.row {
             Some(row) if row.attempt > slot.attempt => {
                 Err(StoreError::StaleAttempt { given: slot.attempt, newest: row.attempt })
             }
@@ -342,6 +350,7 @@ impl PieceStore {
             row.state = HoldState::Confirmed { manifest };
             let mut batch = KvBatch::new();
             batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&row));
+            failpoint(Failpoint::ColumnConfirmed, &mut batch);
             (row, self.apply(batch)?)
         };
         synced.await?;
@@ -361,16 +370,13 @@ impl PieceStore {
             let mut batch = KvBatch::new();
             let released =
                 ColumnRow { attempt: slot.attempt, state: HoldState::Released { at: self.inner.clock.wall() }, ..row };
-            if planted(Planted::ForgetTombstone) {
-                batch.delete(COLUMNS, column_key(slot.job, slot.column));
-            } else {
-                batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&released));
-            }
+            batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&released));
             for (segment, row) in &held {
                 let key = held_key(slot.job, slot.column, *segment);
                 batch.delete(REFS, ref_key(row.hash, &key));
                 batch.delete(HELD, key);
             }
+            failpoint(Failpoint::ColumnReleased, &mut batch);
             (row, self.apply(batch)?)
         };
         synced.await?;

@@ -62,10 +62,13 @@ use quorate_protocols::wire;
 use tokio::sync::{broadcast, oneshot};
 
 pub use host::{has_members, lost_quorums};
+pub use log_store::LogRead;
 pub use metrics::QuorumMetrics;
+pub use network::Appended;
+pub use types::{Entry, Vote};
 
 use crate::identity::Identity;
-use crate::seams::{InboundRequest, Net, NetEvent, Planted, Seams, planted};
+use crate::seams::{Failpoint, InboundRequest, Net, NetEvent, Seams, failpoint};
 use crate::storage::Storage;
 
 /// What the quorum host is built from.
@@ -371,9 +374,10 @@ impl Quorum {
         }
     }
     /// Reads after a majority confirmed this node's lead, or at once when `stale` will do.
-    pub async fn query(&self, query: Query, stale: bool) -> Result<QueryAnswer, QuorumError> {
+    pub async fn query(&self, query: Query, mut stale: bool) -> Result<QueryAnswer, QuorumError> {
         let group = self.group()?;
-        if !stale && !planted(Planted::ServeStaleReads) {
+        failpoint(Failpoint::QueryAsked, &mut stale);
+        if !stale {
             group.confirm_lead().await?;
         }
         // `None` is the question about the quorum itself, which the state alone cannot answer.

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::seams::{Disk, DiskError, Files, Kv, KvBatch, Planted, TaskGroup, planted};
+use crate::seams::{Disk, DiskError, Failpoint, Files, Kv, KvBatch, TaskGroup, failpoint};
 use actor::{Actor, Ticket};
 use lock::{FolderLock, Locked};
 use metrics::Counters;
@@ -48,6 +48,9 @@ pub fn open(folder: &Path) -> Result<Disk, DiskError> {
     let files = Locked::new(DirFiles::open(folder)?, lock);
     Ok(Disk { kv: Arc::new(kv), files: Arc::new(files) })
 }
+
+/// What is called with the outcome of a write.
+pub type Done = Box<dyn FnOnce(Result<(), DiskError>) + Send>;
 
 /// Group commit over the record store. Cloneable; all clones share one sync.
 #[derive(Clone)]
@@ -106,12 +109,9 @@ impl Storage {
         }
         self.disk.kv.apply(batch)?;
         self.counters.wrote();
-        if planted(Planted::AcknowledgeBeforeFlush) {
-            done(Ok(()));
-            let _ = self.tickets.send(Ticket { done: Box::new(|_| ()) });
-            return Ok(());
-        }
-        if let Err(mpsc::error::SendError(ticket)) = self.tickets.send(Ticket { done: Box::new(done) }) {
+        let mut done: Done = Box::new(done);
+        failpoint(Failpoint::WriteApplied, &mut done);
+        if let Err(mpsc::error::SendError(ticket)) = self.tickets.send(Ticket { done }) {
             // The actor has closed with the node; those who close after it sync for themselves.
             let began = tokio::time::Instant::now();
             let result = self.disk.kv.sync();
