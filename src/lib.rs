@@ -16,6 +16,7 @@ pub mod directory;
 mod error;
 pub mod events;
 pub mod executors;
+mod gauges;
 pub mod hosts;
 pub mod http;
 pub mod identity;

@@ -14,6 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::Kind;
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
@@ -28,6 +30,7 @@ use crate::config::Config;
 use crate::directory::{Directory, DirectoryParts};
 use crate::events::{Events, EventsParts};
 use crate::executors::Executor;
+use crate::gauges;
 use crate::hosts::AllowedHosts;
 use crate::identity::Identity;
 use crate::objects::{Objects, ObjectsContext};
@@ -44,7 +47,7 @@ use crate::quorums::task_server::TaskService;
 use crate::quorums::{Approvals, Placement, QuorumClient, Submits};
 use crate::raft::{QuorumContext, QuorumHost, QuorumInbound};
 use crate::resources::Resources;
-use crate::seams::{DiskError, Inbound, Net, Seams};
+use crate::seams::{DiskError, Inbound, Net, Protocol, Seams};
 use crate::sources::NodeSources;
 use crate::storage::Storage;
 use crate::workers::faults::WorkerFaults;
@@ -178,6 +181,9 @@ struct Inner {
     workers: Workers,
     emitter: Events,
     sources: NodeSources,
+    /// Requests of the job and the task protocol that are being answered.
+    jobs_handling: Gauge,
+    tasks_handling: Gauge,
     events: broadcast::Sender<NodeEvent>,
 }
 
@@ -360,9 +366,16 @@ impl Node {
             metrics: services.metrics,
             settings: settings.driver,
         });
-        TaskService { net: net.clone(), primary: led.clone(), worker: Some(worker) }.start(&seams.tasks, task);
-        JobService { net: net.clone(), quorums: local, authority, primary: led, sources: Arc::new(sources.clone()) }
-            .start(&seams.tasks, job);
+        let task_service = TaskService { net: net.clone(), primary: led.clone(), worker: Some(worker) };
+        let tasks_handling = task_service.start(&seams.tasks, task);
+        let jobs_handling = JobService {
+            net: net.clone(),
+            quorums: local,
+            authority,
+            primary: led,
+            sources: Arc::new(sources.clone()),
+        }
+        .start(&seams.tasks, job);
 
         let inner = Inner {
             seams,
@@ -383,6 +396,8 @@ impl Node {
             workers,
             emitter,
             sources,
+            jobs_handling,
+            tasks_handling,
             events: bus,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -399,6 +414,29 @@ impl Node {
     }
     pub fn resources(&self) -> &Resources {
         &self.inner.resources
+    }
+    /// Registers what every part of the node counts, and how full its queues are. Once.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        let inner = &self.inner;
+        inner.resources.register_metrics(registry);
+        inner.storage.metrics().register(registry);
+        inner.directory.register_metrics(registry);
+        inner.approver.register_metrics(registry);
+        inner.quorums.register_metrics(registry);
+        inner.driver_metrics.register(registry);
+        inner.objects.register_metrics(registry);
+        inner.workers.register_metrics(registry);
+        inner.emitter.register_metrics(registry);
+        let handling = [
+            (Protocol::Job, inner.jobs_handling.clone()),
+            (Protocol::Task, inner.tasks_handling.clone()),
+            (Protocol::Piece, inner.objects.metrics().requests_handling.clone()),
+        ];
+        let registry = registry.sub_registry_with_prefix("quorate");
+        let help = "Requests of peers that are being answered";
+        gauges::register_by(registry, "requests_handling", help, "protocol", move || {
+            handling.iter().map(|(protocol, gauge)| (protocol.name(), gauge.get() as u64)).collect()
+        });
     }
     /// The node's record store. Watch [`Storage::fatal`]: after a failed sync the node must stop.
     pub fn storage(&self) -> &Storage {

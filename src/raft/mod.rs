@@ -50,6 +50,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use openraft::LogIdOptionExt;
 use openraft::error::Fatal;
+use prometheus_client::registry::Registry;
 use quorate_protocols::approval::Approval;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{Digest, LeaseId, LogIndex, MemberId, PeerId, QuorumId, Term};
@@ -67,6 +68,7 @@ pub use metrics::QuorumMetrics;
 pub use network::Appended;
 pub use types::{Entry, Vote};
 
+use crate::gauges;
 use crate::identity::Identity;
 use crate::seams::{Failpoint, InboundRequest, Net, NetEvent, Seams, failpoint};
 use crate::storage::Storage;
@@ -252,9 +254,21 @@ impl QuorumHost {
     pub fn suspects(&self, peer: PeerId) -> bool {
         self.0.suspects(peer)
     }
-    /// Counters of all quorums here, to be registered once.
+    /// Counters of all quorums here.
     pub fn metrics(&self) -> &QuorumMetrics {
         &self.0.metrics
+    }
+    /// Registers what the quorums here count, and how many commands wait to be proposed.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics().register(registry);
+        let host = self.clone();
+        let registry = registry.sub_registry_with_prefix("quorate_quorum");
+        gauges::register(
+            registry,
+            "proposals_queued",
+            "Commands that wait to be proposed, of all quorums",
+            move || host.0.groups().iter().map(|group| gauges::waiting(&group.proposals)).sum(),
+        );
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Ticket {
 
 pub(super) struct Actor {
     pub(super) kv: Arc<dyn Kv>,
-    pub(super) tickets: mpsc::UnboundedReceiver<Ticket>,
+    pub(super) tickets: mpsc::Receiver<Ticket>,
     pub(super) fatal: watch::Sender<Option<DiskError>>,
     pub(super) counters: Arc<Counters>,
     pub(super) shutdown: CancellationToken,
