@@ -8,6 +8,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod approver;
+mod backoff;
 pub mod buffers;
 pub mod cli;
 pub mod compose;

@@ -26,6 +26,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::context::{Context, DutyError};
+use crate::backoff::Backoff;
 use crate::seams::{Failpoint, failpoint};
 
 /// The longest sleep while some trigger is to come.
@@ -43,8 +44,7 @@ const PROPOSED_MAX: usize = 8;
 
 /// A proposal that failed is made anew after this, doubled by each failure up to the maximum. A failover takes about as
 /// long as the first few.
-const BACKOFF_MIN: Duration = Duration::from_millis(20);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
 
 /// A committed span moves its trigger on. Should one not do so this often, the task rests, lest it spins.
 const REPEATS_MAX: u32 = 3;
@@ -109,7 +109,7 @@ pub(super) async fn run(context: Context, wakeup: Wakeup) {
                     }
                     Some(error) => {
                         tracing::debug!(quorum = %context.quorum.id(), failures, %error, "due triggers not committed");
-                        sleep(BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX)).await;
+                        sleep(BACKOFF.pause(failures)).await;
                         failures = failures.saturating_add(1);
                     }
                 }

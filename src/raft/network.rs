@@ -401,8 +401,7 @@ impl RaftNetwork<TypeConfig> for Link {
     }
 
     fn backoff(&self) -> Backoff {
-        let doubling = std::iter::successors(Some(BACKOFF_FIRST), |pause| Some((*pause * 2).min(BACKOFF_MAX)));
-        Backoff::new(doubling)
+        Backoff::new(crate::backoff::Backoff::new(BACKOFF_FIRST, BACKOFF_MAX).pauses())
     }
 }
 

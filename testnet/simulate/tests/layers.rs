@@ -12,6 +12,7 @@ type Row = (&'static str, &'static str);
 
 /// The node, from the ground up.
 const NODE: &[Row] = &[
+    ("backoff", ""),
     ("buffers", ""),
     ("error", ""),
     ("gauges", ""),
@@ -27,20 +28,20 @@ const NODE: &[Row] = &[
     ("executors", "config resources seams utf8"),
     ("identity", "config seams"),
     ("directory", "gauges identity resources seams"),
-    ("network", "buffers config error gauges identity resources seams"),
-    ("raft", "gauges identity seams storage"),
+    ("network", "backoff buffers config error gauges identity resources seams"),
+    ("raft", "backoff gauges identity seams storage"),
     ("spec", "config executors"),
     ("approver", "directory gauges identity resources seams storage"),
     ("presence", "raft seams"),
     ("quorums", "directory hosts raft seams storage"),
     ("objects", "buffers gauges identity quorums seams storage streams"),
-    ("primary", "directory quorums raft seams"),
-    ("workers", "approver error executors gauges identity quorums seams storage streams utf8"),
+    ("primary", "backoff directory quorums raft seams"),
+    ("workers", "approver backoff error executors gauges identity quorums seams storage streams utf8"),
     ("incarnation", "identity objects raft seams storage"),
     ("sources", "error hosts quorums workers"),
     (
         "compose",
-        "approver config directory error events executors hosts identity objects presence primary quorums \
+        "approver config directory error events executors gauges hosts identity objects presence primary quorums \
          raft resources seams sources storage workers",
     ),
     (
