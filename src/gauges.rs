@@ -1,7 +1,7 @@
 //! Gauges that are read when somebody asks for the metrics: how full a queue is, how much an actor keeps.
 //!
-//! What is counted as it happens is a counter of the registry; what somebody owns anyway is read here, so that no second
-//! number beside it can go wrong.
+//! What is counted as it happens is a counter of the registry; what somebody owns anyway is read here, so that no
+//! second number beside it can go wrong.
 
 use std::fmt;
 

@@ -50,8 +50,8 @@ pub struct Metrics {
     pub columns_replaced: Counter,
     /// Piece requests that are being answered now.
     pub requests_handling: Gauge,
-    /// Segments that puts and gets of this node hold in memory now, and the most that one put ever held. Puts read them,
-    /// so they are no gauges.
+    /// Segments that puts and gets of this node hold in memory now, and the most that one put ever held. Puts read
+    /// them, so they are no gauges.
     pub segments_in_memory: AtomicU64,
     pub segments_in_memory_peak: AtomicU64,
 }

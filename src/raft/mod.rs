@@ -37,6 +37,7 @@ mod reopen;
 mod resend;
 mod rollback_guard;
 mod runtime;
+mod server;
 mod snapshot;
 mod standbys;
 mod state_machine;

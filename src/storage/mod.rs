@@ -6,10 +6,10 @@
 //! share a sync: this is what lets hundreds of quorums share one disk. **An acknowledgement follows a sync, never the
 //! apply.**
 //!
-//! At most [`TICKETS_MAX`] tickets wait. That is more than the node's callers have at once, since `write` holds its caller
-//! until it is done and `write_then` is for a caller that has at most one write under way (a quorum's log appends one
-//! entry at a time). Should they be more, `write` waits for room and `write_then` refuses; neither has applied anything
-//! then. A ticket is some hundred bytes and holds no data; the data is in the record store already.
+//! At most [`TICKETS_MAX`] tickets wait. That is more than the node's callers have at once, since `write` holds its
+//! caller until it is done and `write_then` is for a caller that has at most one write under way (a quorum's log
+//! appends one entry at a time). Should they be more, `write` waits for room and `write_then` refuses; neither has
+//! applied anything then. A ticket is some hundred bytes and holds no data; the data is in the record store already.
 //!
 //! A sync that fails is the end of this node's promises: after a failed fsync nobody knows what is on the disk. Every
 //! waiting write and every later one gets the error, nothing is tried again, and [`Storage::fatal`] tells whoever runs
