@@ -8,6 +8,7 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod approver;
+mod backoff;
 pub mod buffers;
 pub mod cli;
 pub mod compose;
@@ -16,6 +17,7 @@ pub mod directory;
 mod error;
 pub mod events;
 pub mod executors;
+mod gauges;
 pub mod hosts;
 pub mod http;
 pub mod identity;

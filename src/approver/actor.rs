@@ -74,7 +74,7 @@ impl Approver {
             Err(error) => {
                 // Unanswered: there is nothing to say to who does not speak the protocol.
                 tracing::debug!(%from, %error, "malformed approval message");
-                self.lock().counts.malformed += 1;
+                self.inner.metrics.malformed.inc();
                 self.inner.net.penalise(from, "approval: malformed message");
             }
         }
@@ -95,7 +95,7 @@ impl Approver {
             let mut state = self.lock();
             let ended = state.leases.expire(now);
             ended.iter().for_each(|(id, _)| drop(state.reserved.remove(id)));
-            state.counts.expired += ended.len() as u64;
+            self.inner.metrics.expired.inc_by(ended.len() as u64);
             ended
         };
         if !ended.is_empty() {

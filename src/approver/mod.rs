@@ -13,6 +13,7 @@
 //! and by `LEASES_PER_ASKER_MAX`.
 
 mod actor;
+mod metrics;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use quorate_protocols::api::LeasesInfo;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
@@ -33,11 +35,14 @@ use quorate_protocols::resources::{Amounts, GrantError, Lease, Leases, Machine, 
 use tokio::sync::{Notify, broadcast, mpsc};
 
 use crate::directory::Directory;
+use crate::gauges;
 use crate::identity::Identity;
 use crate::resources::Resources;
 use crate::seams::{DiskError, InboundRequest, Net, Reservation, Seams};
 use crate::storage::Storage;
 use record::LeaseRecord;
+
+pub use metrics::ApproverMetrics;
 
 /// Ended leases kept for a follower that lags; one that loses some looks at what is left instead.
 const ENDED_MAX: usize = 1024;
@@ -83,18 +88,6 @@ pub struct LeaseInfo {
     pub expires: Option<Millis>,
 }
 
-/// Counters for `/metrics`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ApproverCounts {
-    pub leases: usize,
-    pub granted: u64,
-    pub repeated: u64,
-    pub refused: u64,
-    pub expired: u64,
-    pub released: u64,
-    pub malformed: u64,
-}
-
 /// Handle to the approver.
 #[derive(Clone)]
 pub struct Approver {
@@ -113,6 +106,7 @@ struct Inner {
     kinds: BTreeSet<Kind>,
     disk_bytes_max: Option<u64>,
     state: Mutex<State>,
+    metrics: ApproverMetrics,
     ended: broadcast::Sender<EndedLease>,
     /// A lease was granted that may end earlier than the actor thinks.
     wake: Notify,
@@ -123,7 +117,6 @@ struct State {
     leases: Leases,
     /// One per lease and per hold.
     reserved: BTreeMap<LeaseId, Reservation>,
-    counts: ApproverCounts,
 }
 
 impl State {
@@ -136,7 +129,6 @@ impl State {
         reservation.resize(held.saturating_add(need.saturating_sub(held)))?;
         reservation.resize(need)?;
         self.leases.regrant(now, id, lease);
-        self.counts.granted += 1;
         let lease = self.leases.get(id).ok_or(Refusal::UnknownLease)?;
         Ok((id, LeaseRecord::of(lease, None)))
     }
@@ -165,6 +157,7 @@ impl Approver {
             kinds: parts.kinds,
             disk_bytes_max: parts.disk_bytes_max,
             state: Mutex::new(State::default()),
+            metrics: ApproverMetrics::default(),
             ended: broadcast::channel(ENDED_MAX).0,
             wake: Notify::new(),
         });
@@ -237,7 +230,7 @@ impl Approver {
             }
         };
         answer.unwrap_or_else(|refusal| {
-            self.lock().counts.refused += 1;
+            self.inner.metrics.refused.inc();
             ApprovalAnswer::Refused(refusal)
         })
     }
@@ -316,7 +309,7 @@ impl Approver {
                 let lease =
                     state.leases.get(id).filter(|lease| lease.requirement == requirement && !lease.is_lasting());
                 let record = lease.map(|lease| LeaseRecord::of(lease, None)).ok_or(Refusal::AlreadyPromised)?;
-                state.counts.repeated += 1;
+                self.inner.metrics.repeated.inc();
                 return Ok((id, record));
             }
             Err(GrantError::Promised { lease: id }) => {
@@ -325,7 +318,9 @@ impl Approver {
                     return Err(Refusal::AlreadyPromised);
                 }
                 let lease = Lease { asker: from, subject, requirement, nonce, duration, expires: None };
-                return state.regrant(now, id, lease);
+                return state.regrant(now, id, lease).inspect(|_| {
+                    self.inner.metrics.granted.inc();
+                });
             }
             Err(error) => return Err(error.into()),
         }
@@ -335,7 +330,7 @@ impl Approver {
         let id = LeaseId(self.inner.seams.entropy.bytes());
         state.leases.grant(now, id, lease)?;
         state.reserved.insert(id, reservation);
-        state.counts.granted += 1;
+        self.inner.metrics.granted.inc();
         let lease = state.leases.get(id).expect("the lease was just granted");
         Ok((id, LeaseRecord::of(lease, None)))
     }
@@ -376,7 +371,7 @@ impl Approver {
                 Err(Refusal::NotAllowed)
             }
             Ok(_) => {
-                self.lock().counts.released += 1;
+                self.inner.metrics.released.inc();
                 self.end(id);
                 Ok(ApprovalAnswer::Noted)
             }
@@ -418,9 +413,20 @@ impl Approver {
             self.forget(vec![(lease, ended)]);
         }
     }
-    pub fn counts(&self) -> ApproverCounts {
-        let state = self.lock();
-        ApproverCounts { leases: state.leases.len(), ..state.counts }
+    pub fn leases_held(&self) -> usize {
+        self.lock().leases.len()
+    }
+    pub fn metrics(&self) -> &ApproverMetrics {
+        &self.inner.metrics
+    }
+    /// Registers what it counts, and how many leases it holds.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("quorate_leases");
+        self.metrics().register(registry);
+        let approver = self.clone();
+        gauges::register(registry, "held", "Leases that this node has granted and that go on", move || {
+            approver.leases_held() as u64
+        });
     }
 
     /// What all leases set aside, by the scope in which it is accounted.

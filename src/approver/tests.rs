@@ -10,6 +10,7 @@ use super::*;
 use crate::directory::DirectoryParts;
 use crate::seams::Frame;
 use crate::testing::memory::{Hub, MemoryDisk, identity, seams};
+use crate::testing::metrics::value;
 
 struct Joined(AtomicBool);
 
@@ -269,4 +270,27 @@ async fn the_lease_of_a_worker_is_one_and_follows_what_is_asked_for() {
     assert_eq!((slots(), bench.disk_used()), (2, 100));
     assert_eq!(bench.say(ASKER, ApprovalMessage::Release { lease }).await, ApprovalAnswer::Noted);
     assert_eq!((slots(), bench.disk_used()), (0, 0));
+}
+
+/// Goal: the metrics follow what is granted, held, refused and given back.
+#[tokio::test(start_paused = true)]
+async fn leases_are_counted() {
+    let bench = start(&MemoryDisk::new(1000)).await;
+    let mut registry = Registry::default();
+    bench.approver.register_metrics(&mut registry);
+    bench.resources.register_metrics(&mut registry);
+    let leases = |name: &str| value(&registry, &format!("quorate_leases_{name}"));
+    assert_eq!(leases("held"), 0.0);
+    let first = bench.ask(request(1, 600)).await.unwrap();
+    assert_eq!(bench.ask(request(1, 600)).await.unwrap(), first);
+    bench.ask(request(2, 600)).await.unwrap_err();
+    assert_eq!((leases("held"), leases("granted_total"), leases("repeated_total")), (1.0, 1.0, 1.0));
+    assert_eq!(leases("refused_total"), 1.0);
+    let refused = "quorate_resources_refused_total{scope=\"system\",resource=\"disk_bytes\"}";
+    assert_eq!(value(&registry, refused), 1.0);
+    bench.say(ASKER, ApprovalMessage::Release { lease: first.statement.lease }).await;
+    assert_eq!((leases("held"), leases("released_total")), (0.0, 1.0));
+    bench.ask(request(3, 600)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert_eq!((leases("held"), leases("expired_total")), (0.0, 1.0));
 }

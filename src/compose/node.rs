@@ -10,45 +10,39 @@
 //! earlier wait in their bounded channels. All actors share one task group and end on its shutdown token;
 //! [`Node::close`] waits for them.
 
+mod start;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::Kind;
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 use serde::Serialize;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 
-use super::adapters::{NetworkEvents, NodeEventDelivery, NodeQuorumPort, NodeQuorums};
-use super::event_bridge;
-use super::membership_leases::NodeMembershipLeases;
-use crate::approver::{Approver, ApproverParts};
+use crate::approver::Approver;
 use crate::config::Config;
-use crate::directory::{Directory, DirectoryParts};
-use crate::events::{Events, EventsParts};
+use crate::directory::Directory;
+use crate::events::Events;
 use crate::executors::Executor;
+use crate::gauges;
 use crate::hosts::AllowedHosts;
 use crate::identity::Identity;
-use crate::objects::{Objects, ObjectsContext};
-use crate::presence::ObservedNet;
-use crate::primary::{self, DriverMetrics, DriverParts, DriverSettings, PrimaryServices};
-use crate::quorums::approvals::ApprovalsParts;
-use crate::quorums::authority::Authority;
-use crate::quorums::client::ClientParts;
+use crate::objects::Objects;
+use crate::primary::{DriverMetrics, DriverSettings};
 use crate::quorums::logs::LogReader;
-use crate::quorums::placement::PlacementParts;
-use crate::quorums::ports::{Knowledge, LocalQuorums, LocalTasks, PrimaryPort};
-use crate::quorums::server::JobService;
-use crate::quorums::task_server::TaskService;
 use crate::quorums::{Approvals, Placement, QuorumClient, Submits};
-use crate::raft::{QuorumContext, QuorumHost, QuorumInbound};
+use crate::raft::QuorumHost;
 use crate::resources::Resources;
-use crate::seams::{DiskError, Inbound, Net, Seams};
+use crate::seams::{DiskError, Inbound, Net, Protocol, Seams};
 use crate::sources::NodeSources;
 use crate::storage::Storage;
+use crate::workers::Workers;
 use crate::workers::faults::WorkerFaults;
-use crate::workers::{WorkerParts, Workers};
 
 /// Events kept for a follower that lags; the oldest are lost first.
 pub const EVENTS_MAX: usize = 1024;
@@ -178,6 +172,9 @@ struct Inner {
     workers: Workers,
     emitter: Events,
     sources: NodeSources,
+    /// Requests of the job and the task protocol that are being answered.
+    jobs_handling: Gauge,
+    tasks_handling: Gauge,
     events: broadcast::Sender<NodeEvent>,
 }
 
@@ -187,205 +184,7 @@ impl Node {
     pub async fn start(parts: NodeParts) -> Result<Self, StartError> {
         // Actors that spawn on their own do so in the group of whoever starts them.
         let tasks = parts.seams.tasks.clone();
-        tasks.scope(Self::start_actors(parts)).await
-    }
-
-    async fn start_actors(parts: NodeParts) -> Result<Self, StartError> {
-        let NodeParts { seams, identity, mut settings, resources, net, inbound, work } = parts;
-        let observed = ObservedNet::new(net, seams.clock.clone(), seams.tasks.clone());
-        let net: Arc<dyn Net> = Arc::new(observed.clone());
-        // What nothing here runs is not offered.
-        settings.kinds.retain(|kind| *kind == Kind::Store || work.executors.contains_key(kind));
-        let Inbound { approval, raft, liveness, job, piece, task, gossip, events: net_events } = inbound;
-        let storage = Storage::start(seams.disk.clone());
-        let directory = Directory::start(DirectoryParts {
-            seams: seams.clone(),
-            identity: identity.clone(),
-            net: net.clone(),
-            resources: resources.clone(),
-            gossip,
-            kinds: settings.kinds.iter().copied().collect(),
-            labels: settings.labels.clone(),
-        });
-        directory.set_draining(settings.draining);
-
-        let (host_events, events) = mpsc::channel(NET_EVENTS_QUEUE);
-        let quorums = QuorumHost::start(
-            QuorumContext {
-                seams: seams.clone(),
-                identity: identity.clone(),
-                net: net.clone(),
-                storage: storage.clone(),
-            },
-            QuorumInbound { raft, liveness, events },
-        )
-        .await?;
-        observed.follow_suspicions(quorums.downgrade());
-        // Subscribed before anything can be led, so that no lead goes unnoticed.
-        let (driver_events, bridge_events, own_events) = (quorums.events(), quorums.events(), quorums.events());
-        let (bus, bus_events) = broadcast::channel(EVENTS_MAX);
-        event_bridge::start(event_bridge::BridgeParts {
-            seams: seams.clone(),
-            observed,
-            directory: directory.clone(),
-            quorums: quorums.clone(),
-            events: bridge_events,
-            net_events,
-            host_events,
-            bus: bus.clone(),
-        });
-
-        let approver = Approver::start(ApproverParts {
-            seams: seams.clone(),
-            identity: identity.clone(),
-            net: net.clone(),
-            storage: storage.clone(),
-            resources: resources.clone(),
-            directory: directory.clone(),
-            memberships: Arc::new(quorums.downgrade()),
-            labels: settings.labels,
-            kinds: settings.kinds,
-            disk_bytes_max: settings.disk_bytes_max,
-            requests: approval,
-        })
-        .await?;
-
-        let authority = Authority::new(settings.operators.clone()).with_hosts(settings.hosts.clone());
-        let (local, knowledge): (Arc<dyn LocalQuorums>, Arc<dyn Knowledge>) =
-            (Arc::new(quorums.clone()), Arc::new(directory.clone()));
-        let services = PrimaryServices::new(local.clone());
-        let (led, driver_metrics): (Arc<dyn PrimaryPort>, _) = (Arc::new(services.clone()), services.metrics.clone());
-        let client = QuorumClient::new(ClientParts {
-            net: net.clone(),
-            quorums: local.clone(),
-            knowledge: knowledge.clone(),
-            entropy: seams.entropy.clone(),
-            authority: authority.clone(),
-            primary: led.clone(),
-        });
-        let approvals = Approvals::new(ApprovalsParts {
-            seams: seams.clone(),
-            net: net.clone(),
-            knowledge: knowledge.clone(),
-            local: Arc::new(approver.clone()),
-        });
-        let membership_leases = NodeMembershipLeases {
-            approver: approver.clone(),
-            approvals: approvals.clone(),
-            directory: directory.clone(),
-        };
-        quorums.set_membership_leases(Arc::new(membership_leases));
-        let placement = Placement::new(PlacementParts {
-            net: net.clone(),
-            tasks: seams.tasks.clone(),
-            entropy: seams.entropy.clone(),
-            knowledge: knowledge.clone(),
-            client: client.clone(),
-            approvals: approvals.clone(),
-            host: quorums.clone(),
-            voters: settings.voters,
-        });
-        let submits = Submits::new(&seams, storage.clone(), placement.clone(), client.clone());
-        let objects = Objects::start(
-            ObjectsContext {
-                seams: seams.clone(),
-                identity: identity.clone(),
-                net: net.clone(),
-                storage: storage.clone(),
-                quorums: Arc::new(NodeQuorums {
-                    client: client.clone(),
-                    placement: placement.clone(),
-                    directory: directory.clone(),
-                    net: net.clone(),
-                }),
-                leases: Arc::new(approver.clone()),
-            },
-            piece,
-        );
-        let workers = Workers::start(WorkerParts {
-            seams: seams.clone(),
-            identity: identity.clone(),
-            storage: storage.clone(),
-            quorum_port: Arc::new(NodeQuorumPort {
-                client: client.clone(),
-                quorums: local.clone(),
-                knowledge: knowledge.clone(),
-            }),
-            leases: Arc::new(approver.clone()),
-            objects: Arc::new(objects.clone()),
-            executors: work.executors,
-            operators: settings.operators,
-            folder: work.folder,
-            faults: work.faults,
-        })
-        .await?;
-        let delivery = NodeEventDelivery {
-            this: net.local_peer(),
-            client: client.clone(),
-            quorums: local.clone(),
-            knowledge: knowledge.clone(),
-        };
-        let emitter = Events::start(EventsParts {
-            seams: seams.clone(),
-            net: net.clone(),
-            storage: storage.clone(),
-            delivery: Arc::new(delivery),
-        })
-        .await?;
-        NetworkEvents {
-            seams: seams.clone(),
-            net: net.clone(),
-            directory: directory.clone(),
-            quorums: local.clone(),
-            events: emitter.clone(),
-            applied: own_events,
-            nodes: bus_events,
-        }
-        .start();
-        let worker: Arc<dyn LocalTasks> = Arc::new(workers.clone());
-        let logs = LogReader { net: net.clone(), worker: worker.clone(), client: client.clone() };
-        let sources = NodeSources::new(settings.hosts, client.clone(), Arc::new(objects.clone()));
-        primary::start(DriverParts {
-            seams: seams.clone(),
-            net: net.clone(),
-            quorums: local.clone(),
-            events: driver_events,
-            knowledge,
-            approvals: approvals.clone(),
-            pieces: Arc::new(objects.service().clone()),
-            worker: Some(worker.clone()),
-            wait_reasons: services.wait_reasons,
-            audit_hints: services.audit_hints,
-            sources: Arc::new(sources.clone()),
-            metrics: services.metrics,
-            settings: settings.driver,
-        });
-        TaskService { net: net.clone(), primary: led.clone(), worker: Some(worker) }.start(&seams.tasks, task);
-        JobService { net: net.clone(), quorums: local, authority, primary: led, sources: Arc::new(sources.clone()) }
-            .start(&seams.tasks, job);
-
-        let inner = Inner {
-            seams,
-            identity,
-            net,
-            resources,
-            storage,
-            directory,
-            approver,
-            quorums,
-            client,
-            approvals,
-            placement,
-            submits,
-            logs,
-            objects,
-            driver_metrics,
-            workers,
-            emitter,
-            sources,
-            events: bus,
-        };
-        Ok(Self { inner: Arc::new(inner) })
+        tasks.scope(start::start_actors(parts)).await
     }
 
     pub fn seams(&self) -> &Seams {
@@ -399,6 +198,29 @@ impl Node {
     }
     pub fn resources(&self) -> &Resources {
         &self.inner.resources
+    }
+    /// Registers what every part of the node counts, and how full its queues are. Once.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        let inner = &self.inner;
+        inner.resources.register_metrics(registry);
+        inner.storage.metrics().register(registry);
+        inner.directory.register_metrics(registry);
+        inner.approver.register_metrics(registry);
+        inner.quorums.register_metrics(registry);
+        inner.driver_metrics.register(registry);
+        inner.objects.register_metrics(registry);
+        inner.workers.register_metrics(registry);
+        inner.emitter.register_metrics(registry);
+        let handling = [
+            (Protocol::Job, inner.jobs_handling.clone()),
+            (Protocol::Task, inner.tasks_handling.clone()),
+            (Protocol::Piece, inner.objects.metrics().requests_handling.clone()),
+        ];
+        let registry = registry.sub_registry_with_prefix("quorate");
+        let help = "Requests of peers that are being answered";
+        gauges::register_by(registry, "requests_handling", help, "protocol", move || {
+            handling.iter().map(|(protocol, gauge)| (protocol.name(), gauge.get() as u64)).collect()
+        });
     }
     /// The node's record store. Watch [`Storage::fatal`]: after a failed sync the node must stop.
     pub fn storage(&self) -> &Storage {

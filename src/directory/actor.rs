@@ -62,7 +62,8 @@ impl Actor {
         let due = core.announcer.due(now, own, || shared.seams.entropy.u64());
         let jobs = core.searches.due(now);
         let wake_at = core.announcer.wake_at(now).min(core.searches.wake_at().unwrap_or(Millis(u64::MAX)));
-        core.counts.adverts_sent += (due.quorums.len() + jobs.len() + usize::from(due.peer.is_some())) as u64;
+        let sent = due.quorums.len() + jobs.len() + usize::from(due.peer.is_some());
+        shared.metrics.adverts_sent.inc_by(sent as u64);
         shared.refresh_own(&mut core);
         drop(core);
         due.peer.iter().for_each(|advert| self.publish(Topic::Peers, advert));
@@ -86,9 +87,11 @@ impl Actor {
             return;
         }
         match self.take_in(&message) {
-            Ok(()) => self.shared.lock().counts.adverts_heard += 1,
+            Ok(()) => {
+                self.shared.metrics.adverts_received.inc();
+            }
             Err(reason) => {
-                self.shared.lock().counts.adverts_refused += 1;
+                self.shared.metrics.adverts_refused.inc();
                 tracing::debug!(author = %message.author, topic = message.topic.name(), reason, "announcement refused");
                 self.shared.net.penalise(message.author, "gossip: malformed or oversized announcement");
             }
@@ -136,7 +139,7 @@ impl Actor {
         if !self.offered.is_fresh(now, author, subject) {
             return;
         }
-        shared.lock().counts.offers_made += 1;
+        shared.metrics.offers_sent.inc();
         let delay = Duration::from_millis(shared.seams.entropy.below(OFFER_SPREAD.as_millis() as u64));
         let tasks = shared.seams.tasks.clone();
         tasks.spawn(async move {

@@ -9,6 +9,7 @@
 
 mod actor;
 mod announcer;
+mod metrics;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -17,17 +18,21 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus_client::registry::Registry;
 use quorate_protocols::approval::{Requirement, Subject};
 use quorate_protocols::directory::{DirectoryState, PeerAdvert, QuorumAdvert};
 use quorate_protocols::ids::{MemberId, Millis, PeerId, QuorumId};
 use quorate_protocols::job::Kind;
 use tokio::sync::{Notify, mpsc};
 
+use crate::gauges;
 use crate::identity::Identity;
 use crate::resources::Resources;
 use crate::seams::{GossipMessage, Net, Seams};
 use announcer::Announcer;
 use search::Searches;
+
+pub use metrics::DirectoryMetrics;
 
 /// One peer as announced.
 #[derive(Clone, Debug)]
@@ -50,19 +55,6 @@ pub struct DirectoryParts {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Counters for `/metrics`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DirectoryCounts {
-    pub peers: usize,
-    pub quorums: usize,
-    pub adverts_sent: u64,
-    pub adverts_heard: u64,
-    /// Malformed, too large, or breaking a limit.
-    pub adverts_refused: u64,
-    pub offers_made: u64,
-    pub offers_heard: u64,
-}
-
 /// Handle to the directory.
 #[derive(Clone)]
 pub struct Directory {
@@ -80,6 +72,7 @@ struct Shared {
     /// Quorums that this node is a voter of.
     memberships: AtomicU32,
     core: Mutex<Core>,
+    metrics: DirectoryMetrics,
     /// Something may be due earlier than the actor thinks.
     wake: Notify,
 }
@@ -88,7 +81,6 @@ struct Core {
     state: DirectoryState,
     announcer: Announcer,
     searches: Searches,
-    counts: DirectoryCounts,
 }
 
 impl Directory {
@@ -99,7 +91,6 @@ impl Directory {
             state: DirectoryState::new(),
             announcer: Announcer::new(seams.clock.monotonic()),
             searches: Searches::default(),
-            counts: DirectoryCounts::default(),
         };
         let shared = Arc::new(Shared {
             seams: seams.clone(),
@@ -111,6 +102,7 @@ impl Directory {
             draining: AtomicBool::new(false),
             memberships: AtomicU32::new(0),
             core: Mutex::new(core),
+            metrics: DirectoryMetrics::default(),
             wake: Notify::new(),
         });
         let directory = Self { shared };
@@ -167,9 +159,8 @@ impl Directory {
     }
     /// A peer offered itself (an `Offer` on the approval protocol).
     pub fn offered(&self, peer: PeerId, subject: Subject) {
-        let mut core = self.lock();
-        core.counts.offers_heard += 1;
-        core.searches.offered(peer, subject);
+        self.shared.metrics.offers_received.inc();
+        self.lock().searches.offered(peer, subject);
     }
 
     /// This node leads the quorum, and this is how it stands: announced when it changed, and now and then.
@@ -212,9 +203,24 @@ impl Directory {
         self.lock().announcer.connected(now);
         self.shared.wake.notify_one();
     }
-    pub fn counts(&self) -> DirectoryCounts {
-        let core = self.lock();
-        DirectoryCounts { peers: core.state.peers().count(), quorums: core.state.quorums().len(), ..core.counts }
+    pub fn metrics(&self) -> &DirectoryMetrics {
+        &self.shared.metrics
+    }
+    /// Registers what it counts, and how many adverts it knows.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("quorate_directory");
+        self.metrics().register(registry);
+        let directory = self.clone();
+        gauges::register_by(
+            registry,
+            "adverts_known",
+            "Adverts known now, this node's own included",
+            "of",
+            move || {
+                let core = directory.lock();
+                vec![("peers", core.state.peers().count() as u64), ("quorums", core.state.quorums().len() as u64)]
+            },
+        );
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {

@@ -10,6 +10,7 @@ use quorate_protocols::wire;
 use super::*;
 use crate::seams::Topic;
 use crate::testing::memory::{Hub, MemoryDisk, identity, seams};
+use crate::testing::metrics::value;
 
 struct TestNode {
     directory: Directory,
@@ -108,6 +109,10 @@ async fn a_search_finds_those_that_could_serve_each_once() {
 async fn a_led_quorum_becomes_known_and_its_members_are_found() {
     let hub = Hub::default();
     let (leader, other) = (node(&hub, 1, 1000), node(&hub, 2, 1000));
+    let mut registry = Registry::default();
+    other.directory.register_metrics(&mut registry);
+    let known = |of: &str| value(&registry, &format!("quorate_directory_adverts_known{{of=\"{of}\"}}"));
+    assert_eq!(known("quorums"), 0.0);
     let quorum = QuorumId([3; 16]);
     let members = vec![identity(1).member()];
     let advert = QuorumAdvert { quorum, term: Term(1), members, standbys: 0, jobs: 0, objects: 0, room: 9 };
@@ -115,6 +120,8 @@ async fn a_led_quorum_becomes_known_and_its_members_are_found() {
     settle(50).await;
     assert_eq!(other.directory.quorum(quorum), Some(advert));
     assert_eq!(other.directory.pick_quorum(|_| true), Some(quorum));
+    assert_eq!((known("peers"), known("quorums")), (2.0, 1.0));
+    assert!(value(&registry, "quorate_directory_adverts_received_total") >= 2.0, "a peer's and a quorum's");
     // A later joiner hears of it when it connects.
     let late = node(&hub, 3, 1000);
     leader.directory.connected(late.peer);
@@ -129,6 +136,6 @@ async fn garbage_is_counted_and_penalised() {
     other.net.publish(Topic::Peers, vec![255; 100].into());
     other.net.publish(Topic::Quorums, vec![0; 5000].into());
     settle(100).await;
-    assert_eq!(one.directory.counts().adverts_refused, 2);
+    assert_eq!(one.directory.metrics().adverts_refused.get(), 2);
     assert_eq!(*hub.penalised.lock().unwrap(), [other.peer, other.peer]);
 }

@@ -20,11 +20,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use prometheus_client::registry::Registry;
 use quorate_protocols::ids::QuorumId;
 use quorate_protocols::trigger::event::{DeliveryAck, Dispatch, Event};
 use quorate_protocols::trigger::outbox::{EmitError, Taken};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::gauges;
 use crate::seams::{Clock, DiskError, Net, Seams};
 use crate::storage::Storage;
 
@@ -101,6 +103,13 @@ impl Events {
 
     pub fn metrics(&self) -> &EventsMetrics {
         &self.metrics
+    }
+    /// Registers what it counts, and how many events wait to be taken.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+        let queue = self.queue.downgrade();
+        let registry = registry.sub_registry_with_prefix("quorate_events");
+        gauges::register(registry, "queued", "Events that wait to be taken", move || gauges::depth(&queue));
     }
 
     /// Takes an event. On disk when this returns; the same id under the same name is the same event.

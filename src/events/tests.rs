@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::seams::TaskGroup;
 use crate::testing::memory::MemoryDisk;
+use crate::testing::metrics::value;
 use crate::testing::quorums::{QUORUM, Reaction, ScriptedNet, peer, seams};
 
 /// A quorum that listens to `door`, while it is up.
@@ -113,4 +114,19 @@ async fn an_id_is_one_event_in_every_life_and_a_full_disk_takes_none() {
     assert!(emit(&events, Some("a")).await.unwrap().existed);
     let next = emit(&events, Some("b")).await.unwrap().sequence;
     assert_eq!(quorum.takes(2).await, [one.sequence, next]);
+}
+
+/// Goal: events that wait to be taken are seen, and those that are on disk.
+#[tokio::test(start_paused = true)]
+async fn events_that_wait_are_counted() {
+    let (disk, quorum) = (MemoryDisk::new(1 << 30), Listener::new(false));
+    let (events, _tasks) = emitter(&disk, &quorum).await;
+    let mut registry = Registry::default();
+    events.register_metrics(&mut registry);
+    let measured = |name: &str| value(&registry, &format!("quorate_events_{name}"));
+    let mut emitting = std::pin::pin!(emit(&events, None));
+    assert!(futures::poll!(emitting.as_mut()).is_pending());
+    assert_eq!((measured("queued"), measured("taken_total")), (1.0, 0.0));
+    emitting.await.unwrap();
+    assert_eq!((measured("queued"), measured("taken_total")), (0.0, 1.0));
 }

@@ -1,17 +1,19 @@
-//! `/v1/bench`: work that measures and changes nothing.
+//! `/v1/bench`: measurements, served only by a node started with `--testing`. They commit commands, submit jobs and
+//! form quorums on request, which is nothing for a node that others rely on.
 
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use futures::stream::{FuturesUnordered, StreamExt};
+use quorate_protocols::api::bench_limits::{BENCH_COMMITS_MAX, BENCH_OUTSTANDING_MAX};
 use quorate_protocols::api::{BenchCommit, BenchForm, CommitBench, ErrorBody, QuorumDetail};
 use tokio::time::Instant;
 
 use super::backend::Shared;
 use super::error::ApiError;
 use super::extract;
-use super::limits::{BENCH_COMMITS_MAX, BENCH_OUTSTANDING_MAX, QUESTION_DEADLINE};
+use super::limits::QUESTION_DEADLINE;
 use crate::measure::percentile;
 
 /// Commits `count` no-op commands, `outstanding` at a time, and says how long each took.

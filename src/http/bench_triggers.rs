@@ -7,11 +7,11 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use futures::stream::{FuturesUnordered, StreamExt};
+use quorate_protocols::api::bench_limits::{BENCH_FIRES_MAX, BENCH_PERIOD_MS_MIN, BENCH_TRIGGERS_MAX};
 use quorate_protocols::api::{BenchTriggers, ErrorBody, TriggersBench};
 use quorate_protocols::ids::{JobId, Millis};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::quorum::Event;
-use quorate_protocols::trigger::limits::{PERIOD_MIN, TRIGGERS_MAX};
 use quorate_protocols::trigger::spec::{Bounds, Overlap, TriggerSpec, TriggeredSpec, When};
 use quorate_protocols::trigger::{Cause, Fired};
 use tokio::sync::broadcast::error::RecvError;
@@ -21,7 +21,7 @@ use super::backend::Shared;
 use super::bench_jobs::nothing;
 use super::error::ApiError;
 use super::extract;
-use super::limits::{BENCH_FIRES_MAX, BENCH_SILENCE_MAX};
+use super::limits::BENCH_SILENCE_MAX;
 use crate::measure::{percentile, resident_bytes};
 use crate::quorums::submit::Wanted;
 use crate::raft::HostEvent;
@@ -44,10 +44,11 @@ pub async fn triggers(
 ) -> Result<Json<TriggersBench>, ApiError> {
     let BenchTriggers { quorum, count, fires, period_ms } = request;
     let period = Duration::from_millis(period_ms);
-    if !(1..=TRIGGERS_MAX as u32).contains(&count) || !(1..=BENCH_FIRES_MAX).contains(&fires) || period < PERIOD_MIN {
+    let is_bounded = (1..=BENCH_TRIGGERS_MAX).contains(&count) && (1..=BENCH_FIRES_MAX).contains(&fires);
+    if !is_bounded || period_ms < BENCH_PERIOD_MS_MIN {
         return Err(ApiError::bad_request(format!(
-            "count must be 1 to {TRIGGERS_MAX}, fires 1 to {BENCH_FIRES_MAX}, and period_ms at least {}",
-            PERIOD_MIN.as_millis()
+            "count must be 1 to {BENCH_TRIGGERS_MAX}, fires 1 to {BENCH_FIRES_MAX}, and period_ms at least \
+             {BENCH_PERIOD_MS_MIN}"
         )));
     }
     if !backend.is_member(quorum) {

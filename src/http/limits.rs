@@ -66,16 +66,6 @@ pub const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// A closing server gives requests this long to end.
 pub const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Commands of one benchmark request, and how many of them may be in flight.
-pub const BENCH_COMMITS_MAX: u32 = 1_000_000;
-pub const BENCH_OUTSTANDING_MAX: u32 = 1024;
-
-/// Jobs of one benchmark request.
-pub const BENCH_JOBS_MAX: u32 = 100_000;
-
-/// Fires of each trigger of one benchmark request.
-pub const BENCH_FIRES_MAX: u32 = 1_000;
-
 /// A benchmark of which nothing has ended for so long is over.
 pub const BENCH_SILENCE_MAX: Duration = Duration::from_secs(20);
 

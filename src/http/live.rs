@@ -55,10 +55,7 @@ pub struct NodeBackend {
 impl NodeBackend {
     pub fn new(node: Node, mut registry: Registry, testing: Option<Arc<dyn TestingHooks>>) -> Self {
         let tasks = node.seams().tasks.clone();
-        node.quorums().metrics().register(&mut registry);
-        node.driver_metrics().register(&mut registry);
-        node.workers().metrics().register(&mut registry);
-        node.emitter().metrics().register(&mut registry);
+        node.register_metrics(&mut registry);
         let modules = ModuleChecks::default();
         Self { node, tasks, started: tokio::time::Instant::now(), registry, modules, testing }
     }
@@ -485,10 +482,6 @@ impl Backend for NodeBackend {
         let views = self.node.quorums().quorums().into_iter().map(|quorum| (quorum.leading().is_some(), quorum.view()));
         let gauges = QuorumGauges::of(views);
         let encoded = prometheus_client::encoding::text::encode_registry(&mut text, &self.registry)
-            .and_then(|()| {
-                let objects = self.node.objects().metrics().scrape();
-                prometheus_client::encoding::text::encode_registry(&mut text, &objects)
-            })
             .and_then(|()| prometheus_client::encoding::text::encode(&mut text, &gauges));
         if let Err(error) = encoded {
             tracing::error!(%error, "metrics cannot be written");

@@ -1,7 +1,7 @@
 //! All routes with their description, guarded.
 
 use axum::extract::DefaultBodyLimit;
-use axum::http::header;
+use axum::http::{Uri, header};
 use axum::middleware;
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -82,14 +82,29 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
         .routes(routes!(objects::show, objects::remove))
         .routes(routes!(objects::content))
         .routes(routes!(events::events, events::emit))
-        .routes(routes!(metrics::metrics))
-        .routes(routes!(bench::noop))
-        .routes(routes!(bench::form))
-        .routes(routes!(bench_jobs::jobs))
-        .routes(routes!(bench_triggers::triggers));
+        .routes(routes!(metrics::metrics));
     match testing {
-        true => router.routes(routes!(testing::faults, testing::set_faults)),
+        true => router
+            .routes(routes!(testing::faults, testing::set_faults))
+            .routes(routes!(bench::noop))
+            .routes(routes!(bench::form))
+            .routes(routes!(bench_jobs::jobs))
+            .routes(routes!(bench_triggers::triggers)),
         false => router,
+    }
+}
+
+/// Where the routes of testing nodes are.
+const OF_TESTING: [&str; 2] = ["/v1/bench/", "/v1/testing/"];
+
+/// The answer to a path that leads nowhere on this node.
+fn no_route(path: &str, testing: bool) -> ApiError {
+    match !testing && OF_TESTING.iter().any(|prefix| path.starts_with(prefix)) {
+        true => {
+            ApiError::not_found("this node was not started with --testing, and has no routes for tests and benchmarks")
+                .hint("measure and break nodes of a testnet: `quorate testnet up` starts them with --testing")
+        }
+        false => ApiError::not_found("no such route").hint("GET /openapi.json lists all"),
     }
 }
 
@@ -100,7 +115,8 @@ pub fn description(testing: bool) -> utoipa::openapi::OpenApi {
 
 /// The whole API over a node.
 pub fn router(backend: Shared, required: Guard) -> axum::Router {
-    let (router, description) = described(backend.testing().is_some()).split_for_parts();
+    let testing = backend.testing().is_some();
+    let (router, description) = described(testing).split_for_parts();
     let description = description.to_json().unwrap_or_else(|error| {
         // The description is made of constants; a test reads it.
         tracing::error!(%error, "the API description cannot be written");
@@ -109,7 +125,7 @@ pub fn router(backend: Shared, required: Guard) -> axum::Router {
     let tasks = backend.tasks().clone();
     router
         .route("/openapi.json", get(move || async move { ([(header::CONTENT_TYPE, "application/json")], description) }))
-        .fallback(|| async { ApiError::not_found("no such route").hint("GET /openapi.json lists all").into_response() })
+        .fallback(move |uri: Uri| async move { no_route(uri.path(), testing).into_response() })
         .method_not_allowed_fallback(|| async {
             ApiError::new(ErrorCode::MethodNotAllowed, "this route does not take this method").into_response()
         })

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use quorate_protocols::api::{
-    ContactInfo, EmitInfo, EmitRequest, ErrorBody, ErrorCode, EventKind, JobInfo, Listing, MemberView, NodeInfo,
-    ObjectInfo, PeerInfo, PlanPeer, PutInfo, PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo, RemovalInfo,
+    ContactInfo, EmitInfo, EmitRequest, ErrorBody, ErrorCode, EventKind, JobInfo, Listing, MemberView, NodeFaults,
+    NodeInfo, ObjectInfo, PeerInfo, PlanPeer, PutInfo, PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo, RemovalInfo,
     ResourcesInfo, SubmitInfo,
 };
 use quorate_protocols::approval::Requirement;
@@ -59,6 +59,16 @@ const UNREADABLE: ObjectId = ObjectId { quorum: QUORUM, manifest: ManifestHash([
 /// Its last bytes cannot be read.
 const DAMAGED: ObjectId = ObjectId { quorum: QUORUM, manifest: ManifestHash([4; 32]) };
 
+/// The fault hooks of a node in which nothing breaks.
+struct NoFaults;
+
+impl TestingHooks for NoFaults {
+    fn faults(&self) -> NodeFaults {
+        NodeFaults::default()
+    }
+    fn set_faults(&self, _: NodeFaults) {}
+}
+
 /// A node made of constants.
 struct Fake {
     tasks: TaskGroup,
@@ -73,6 +83,8 @@ struct Fake {
     put: Mutex<Option<(PutRequest, u64)>>,
     put_fails: bool,
     commits: AtomicU64,
+    /// Of a node started with `--testing`.
+    faults: Option<NoFaults>,
     modules: ModuleChecks,
 }
 
@@ -90,6 +102,7 @@ impl Fake {
             put: Mutex::default(),
             put_fails,
             commits: AtomicU64::new(0),
+            faults: Some(NoFaults),
             modules: ModuleChecks::default(),
         }
     }
@@ -328,7 +341,7 @@ impl Backend for Fake {
         Box::pin(async { Ok(QUORUM) })
     }
     fn testing(&self) -> Option<&dyn TestingHooks> {
-        None
+        self.faults.as_ref().map(|faults| faults as &dyn TestingHooks)
     }
 }
 
@@ -399,9 +412,6 @@ async fn every_failure_has_its_status_and_a_body() {
     assert_eq!(edge.status(delete).await, (StatusCode::FORBIDDEN, ErrorCode::Forbidden));
     let wrong_method = request(Method::DELETE, "/v1/node");
     assert_eq!(edge.status(wrong_method).await, (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::MethodNotAllowed));
-    // Fault hooks do not exist on a node that is not under test.
-    let hook = request(Method::POST, "/v1/testing/faults").json(&serde_json::json!({ "full": true }));
-    assert_eq!(edge.status(hook).await, (StatusCode::NOT_FOUND, ErrorCode::NotFound));
     let noop =
         |body: Vec<u8>| request(Method::POST, "/v1/bench/noop").header("content-type", "application/json").body(body);
     assert_eq!(edge.status(noop(b"{".to_vec())).await, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest));
@@ -674,8 +684,56 @@ async fn the_description_lists_every_route() {
     assert_eq!(paths.len(), 39, "a new route belongs in this list: {paths:?}");
     let edge = Edge::start().await;
     let served: serde_json::Value = edge.client.get("/openapi.json").await.unwrap();
-    assert!(served["paths"]["/v1/testing/disk"].is_null(), "fault hooks are described only where they exist");
+    assert!(served["paths"]["/v1/testing/faults"].is_object() && served["paths"]["/v1/bench/noop"].is_object());
     assert!(served["components"]["schemas"]["JobInfo"].is_object());
+}
+
+/// Goal: what measures and breaks a node is not there on a node that others rely on. Method: the routes of the two
+/// descriptions are compared, and each that is missing is asked for, well formed.
+#[tokio::test]
+async fn only_a_testing_node_can_be_measured_and_broken() {
+    let paths = |testing| {
+        let described = serde_json::to_value(description(testing)).unwrap();
+        described["paths"].as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>()
+    };
+    let missing: Vec<String> = paths(true).difference(&paths(false)).cloned().collect();
+    let expected = ["/v1/bench/form", "/v1/bench/jobs", "/v1/bench/noop", "/v1/bench/triggers", "/v1/testing/faults"];
+    assert_eq!(missing, expected);
+
+    let edge = Edge::with(Fake { faults: None, ..Fake::new(false) }).await;
+    let served: serde_json::Value = edge.client.get("/openapi.json").await.unwrap();
+    let commit = serde_json::json!({ "quorum": QUORUM, "count": 1, "outstanding": 1 });
+    for path in &missing {
+        assert!(served["paths"][path].is_null(), "{path} is described");
+        let response = edge.client.request(Method::POST, path).json(&commit).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::NOT_FOUND, "{path}");
+        let body: ErrorBody = response.json().await.unwrap();
+        assert!(body.message.contains("--testing") && body.hint.unwrap().contains("testnet up"), "{}", body.message);
+    }
+    assert_eq!(edge.fake.commits.load(Ordering::Relaxed), 0);
+}
+
+/// Goal: the bounds that the description names are those by which a request is refused.
+#[test]
+fn the_bounds_of_measurements_are_described_as_they_are() {
+    use quorate_protocols::api::bench_limits::*;
+    use quorate_protocols::quorum::limits::{VOTERS_MAX, VOTERS_MIN};
+    let described = serde_json::to_value(description(true)).unwrap();
+    let schemas = &described["components"]["schemas"];
+    for (schema, field, least, most) in [
+        ("BenchCommit", "count", 1, Some(BENCH_COMMITS_MAX)),
+        ("BenchCommit", "outstanding", 1, Some(BENCH_OUTSTANDING_MAX)),
+        ("BenchJobs", "count", 1, Some(BENCH_JOBS_MAX)),
+        ("BenchJobs", "outstanding", 1, Some(BENCH_OUTSTANDING_MAX)),
+        ("BenchTriggers", "count", 1, Some(BENCH_TRIGGERS_MAX)),
+        ("BenchTriggers", "fires", 1, Some(BENCH_FIRES_MAX)),
+        ("BenchTriggers", "period_ms", BENCH_PERIOD_MS_MIN, None),
+        ("BenchForm", "voters", VOTERS_MIN as u64, Some(VOTERS_MAX as u32)),
+    ] {
+        let field_schema = &schemas[schema]["properties"][field];
+        assert_eq!(field_schema["minimum"].as_u64(), Some(least), "{schema}.{field}");
+        assert_eq!(field_schema["maximum"].as_u64(), most.map(u64::from), "{schema}.{field}");
+    }
 }
 
 #[tokio::test]

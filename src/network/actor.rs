@@ -360,7 +360,7 @@ impl Actor {
             let target = self.look_target();
             self.looking = Some(self.swarm.behaviour_mut().kad.get_closest_peers(target));
             self.look_due = now.plus(self.look_wait.mul_f64(0.75 + self.jitter() / 2.0));
-            self.look_wait = (self.look_wait * 2).min(DISCOVERY_MAX);
+            self.look_wait = DISCOVERY.next(self.look_wait);
         }
         if now >= self.save_due {
             self.save_due = now.plus(BOOK_SAVE_INTERVAL);

@@ -8,6 +8,7 @@ use libp2p::StreamProtocol;
 use quorate_protocols::ids::PeerId;
 
 use super::faults::NetFaults;
+use crate::backoff::Backoff;
 use crate::config::NetworkSection;
 use crate::config::address::{Bootstrap, PublicAddress};
 use crate::identity::NetworkSecret;
@@ -81,9 +82,10 @@ pub const MESH_PEERS_TARGET: usize = 32;
 pub const DIAL_TICK: Duration = Duration::from_millis(100);
 pub const REDIAL_MIN: Duration = Duration::from_millis(100);
 pub const REDIAL_MAX: Duration = Duration::from_secs(60);
+pub const REDIAL: Backoff = Backoff::new(REDIAL_MIN, REDIAL_MAX);
 /// Looking around starts at this pace, slows to the other, and starts over when a new peer appears.
 pub const DISCOVERY_MIN: Duration = Duration::from_millis(100);
-pub const DISCOVERY_MAX: Duration = Duration::from_secs(120);
+pub const DISCOVERY: Backoff = Backoff::new(DISCOVERY_MIN, Duration::from_secs(120));
 
 /// Misdeeds of one peer until it is shut out, and for how long; one is forgiven per `PENALTY_DECAY`.
 pub const PENALTIES_MAX: u32 = 20;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use libp2p::Multiaddr;
 use quorate_protocols::ids::{Millis, PeerId};
 
-use super::config::{BOOK_PEERS_MAX, REDIAL_MAX, REDIAL_MIN};
+use super::config::{BOOK_PEERS_MAX, REDIAL, REDIAL_MAX, REDIAL_MIN};
 use super::error_text::DialFault;
 use crate::config::address::Bootstrap;
 
@@ -27,7 +27,7 @@ impl Attempts {
     /// Notes a failure. Returns whether it is news: a fault that repeats is worth one line in the log.
     fn failed(&mut self, fault: DialFault, now: Millis, jitter: f64) -> bool {
         self.due = now.plus(self.wait.mul_f64(0.75 + jitter / 2.0));
-        self.wait = (self.wait * 2).min(REDIAL_MAX);
+        self.wait = REDIAL.next(self.wait);
         let news = self.last_fault.as_ref() != Some(&fault);
         self.last_fault = Some(fault);
         news

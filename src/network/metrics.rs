@@ -5,7 +5,11 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use tokio::sync::mpsc::Sender;
 
+use super::actor::Outlets;
+use super::handle::Command;
+use crate::gauges;
 use crate::seams::{NetError, Protocol};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,4 +61,32 @@ impl Metrics {
     pub fn penalised(&self) {
         self.penalties.inc();
     }
+}
+
+/// Registers how full the queues between the network and the node are, by the names under which drops are counted.
+pub(super) fn register_queues(registry: &mut Registry, outlets: &Outlets, commands: &Sender<Command>) {
+    let Outlets { approval, raft, liveness, job, piece, task, gossip, events } = outlets;
+    let protocols = [
+        (Protocol::Approval.name(), approval.downgrade()),
+        (Protocol::Raft.name(), raft.downgrade()),
+        (Protocol::Liveness.name(), liveness.downgrade()),
+        (Protocol::Job.name(), job.downgrade()),
+        (Protocol::Piece.name(), piece.downgrade()),
+        (Protocol::Task.name(), task.downgrade()),
+    ];
+    let (gossip, events, commands) = (gossip.downgrade(), events.downgrade(), commands.downgrade());
+    let registry = registry.sub_registry_with_prefix("quorate_network");
+    gauges::register_by(
+        registry,
+        "queued",
+        "Messages that wait between the network and the node",
+        "queue",
+        move || {
+            let mut rows: Vec<_> = protocols.iter().map(|(name, queue)| (*name, gauges::depth(queue))).collect();
+            rows.push(("gossip", gauges::depth(&gossip)));
+            rows.push(("events", gauges::depth(&events)));
+            rows.push(("commands", gauges::depth(&commands)));
+            rows
+        },
+    );
 }

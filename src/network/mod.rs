@@ -114,6 +114,7 @@ pub async fn start(
         gossip: gossip_in,
         events: events_in,
     };
+    metrics::register_queues(registry, &outlets, &commands_in);
     let actor = actor::Actor::start(seams, identity, config, admission, shared.clone(), commands_out, outlets).await?;
     seams.tasks.spawn(actor.run());
     let net = Arc::new(handle::Handle::new(shared, commands_in));

@@ -229,6 +229,28 @@ async fn every_protocol_carries_questions_and_answers_both_ways() {
     assert!(text.contains(r#"questions_total{protocol="/quorate/piece/1",outcome="answered"} 2"#), "{text}");
 }
 
+/// Goal: what waits for the node is seen as waiting, in the queue of its protocol.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_nobody_takes_are_seen_in_their_queue() {
+    use crate::testing::metrics::value;
+    let (a, mut b) = pair().await;
+    let queued = |node: &TestNode, protocol: Protocol| {
+        value(&node.registry, &format!("quorate_network_queued{{queue=\"{}\"}}", protocol.name()))
+    };
+    assert_eq!(queued(&b, Protocol::Job), 0.0);
+    let asking = a.ask(b.peer, Protocol::Job, Frame::head(vec![1]));
+    tokio::pin!(asking);
+    tokio::select! {
+        answer = &mut asking => panic!("nobody answers: {answer:?}"),
+        () = wait_until(|| queued(&b, Protocol::Job) == 1.0) => (),
+    }
+    assert_eq!(queued(&b, Protocol::Task), 0.0);
+    let request = b.inbound.job.recv().await.expect("it waits here");
+    assert_eq!(queued(&b, Protocol::Job), 0.0);
+    request.reply.send(Frame::head(vec![2]));
+    asking.await.expect("answered");
+}
+
 /// Goal: more questions at once than streams are granted all get their answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn questions_beyond_the_stream_quota_wait_for_their_turn() {

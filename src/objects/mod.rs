@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use prometheus_client::registry::Registry;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::Claim;
@@ -195,6 +196,9 @@ impl Objects {
     }
     pub fn metrics(&self) -> Arc<Metrics> {
         self.metrics.clone()
+    }
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
     }
     /// Streams a file into the network. Returns when the object is committed; memory is bounded whatever its size.
     pub async fn put(

@@ -17,23 +17,30 @@
 //!
 //! It does not check who asks or what hashes mean: that is the holder service's work.
 
+mod keys;
+mod sweep;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_protocols::ids::{
-    Attempt, JobId, LeaseId, ManifestHash, Millis, PieceHash, PieceIndex, QuorumId, SegmentIndex,
-};
+use quorate_protocols::ids::{Attempt, JobId, LeaseId, ManifestHash, Millis, PieceHash, PieceIndex, SegmentIndex};
 use quorate_protocols::object::CheckedPiece;
 use quorate_protocols::piece::Slot;
-use quorate_protocols::wire::{self, DecodeError, Record};
+use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 
-use crate::seams::{Clock, DiskError, KvBatch, Planted, planted, run_blocking};
+use crate::seams::{Clock, DiskError, Failpoint, KvBatch, failpoint, run_blocking};
 use crate::storage::Storage;
+use keys::{
+    COLUMN_KEY, HELD_KEY, REF_KEY, column_key, decode_row, held_key, parse_column_key, parse_hash, parse_segment,
+    read_record, ref_key, successor,
+};
 
-const COLUMNS: &str = "pieces.columns";
+pub use sweep::Swept;
+
+/// The tree of the rows of columns.
+pub const COLUMNS: &str = "pieces.columns";
 const HELD: &str = "pieces.held";
 const REFS: &str = "pieces.refs";
 const DAMAGED: &str = "pieces.damaged";
@@ -41,9 +48,6 @@ const DAMAGED: &str = "pieces.damaged";
 /// Records read at once while scanning the index.
 const PAGE: usize = 512;
 const PAGE_BYTES: usize = 1024 * 1024;
-
-/// Unreferenced pieces that wait for their quarantine to end; the rest are found again by a later sweep.
-const QUARANTINED_MAX: usize = 64 * 1024;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -83,6 +87,14 @@ pub struct ColumnRow {
     pub state: HoldState,
 }
 
+/// A piece of `slot` asks to be stored under `lease`, and this is what is known of the column so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    pub slot: Slot,
+    pub lease: LeaseId,
+    pub row: Option<ColumnRow>,
+}
+
 impl Record for ColumnRow {
     /// 1: first.
     const VERSION: u8 = 1;
@@ -109,15 +121,6 @@ pub enum ReadPiece {
     Damaged {
         reason: String,
     },
-}
-
-/// What one round of the sweep did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Swept {
-    pub deleted: u64,
-    pub quarantined: u64,
-    /// Records whose file is gone, newly marked.
-    pub missing: u64,
 }
 
 #[derive(Clone)]
@@ -202,10 +205,9 @@ impl PieceStore {
 
     /// The row with which a piece of this slot may be stored: fenced, and moved to a newer attempt where needed.
     fn admit(&self, slot: Slot, lease: LeaseId) -> Result<ColumnRow, StoreError> {
-        match self.column(slot.job, slot.column)? {
-            _ if planted(Planted::SkipAttemptCheck) => {
-                Ok(ColumnRow { attempt: slot.attempt, lease, state: HoldState::Filling })
-            }
+        let mut admission = Admission { slot, lease, row: self.column(slot.job, slot.column)? };
+        failpoint(Failpoint::PieceAdmitted, &mut admission);
+        match admission.row {
             Some(row) if row.attempt > slot.attempt => {
                 Err(StoreError::StaleAttempt { given: slot.attempt, newest: row.attempt })
             }
@@ -342,6 +344,7 @@ impl PieceStore {
             row.state = HoldState::Confirmed { manifest };
             let mut batch = KvBatch::new();
             batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&row));
+            failpoint(Failpoint::ColumnConfirmed, &mut batch);
             (row, self.apply(batch)?)
         };
         synced.await?;
@@ -361,16 +364,13 @@ impl PieceStore {
             let mut batch = KvBatch::new();
             let released =
                 ColumnRow { attempt: slot.attempt, state: HoldState::Released { at: self.inner.clock.wall() }, ..row };
-            if planted(Planted::ForgetTombstone) {
-                batch.delete(COLUMNS, column_key(slot.job, slot.column));
-            } else {
-                batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&released));
-            }
+            batch.put(COLUMNS, column_key(slot.job, slot.column), wire::encode_record(&released));
             for (segment, row) in &held {
                 let key = held_key(slot.job, slot.column, *segment);
                 batch.delete(REFS, ref_key(row.hash, &key));
                 batch.delete(HELD, key);
             }
+            failpoint(Failpoint::ColumnReleased, &mut batch);
             (row, self.apply(batch)?)
         };
         synced.await?;
@@ -486,150 +486,9 @@ impl PieceStore {
         let row = self.inner.storage.kv().range(REFS, &from, &end, 1, PAGE_BYTES)?.into_iter().next();
         row.map(|(key, _)| parse_hash(&key)).transpose()
     }
-
-    /// Mark and sweep over one page of files after `after`: unreferenced ones enter the quarantine, those that stayed
-    /// unreferenced through `quarantine` are deleted, and records without a file are marked damaged. Returns where the
-    /// next page starts; `None` at the end.
-    pub async fn sweep(
-        &self,
-        after: Option<PieceHash>,
-        quarantine: Duration,
-    ) -> Result<(Swept, Option<PieceHash>), StoreError> {
-        let files = self.inner.storage.files();
-        let listed = run_blocking(move || files.list_pieces(after, PAGE)).await?;
-        let next = if listed.len() < PAGE { None } else { listed.last().copied() };
-        let mut swept = Swept::default();
-        for hash in &listed {
-            if self.first_ref(*hash)?.is_some() {
-                self.quarantine().remove(hash);
-                continue;
-            }
-            let now = self.inner.clock.monotonic();
-            let since = {
-                let mut quarantined = self.quarantine();
-                if !quarantined.contains_key(hash) && quarantined.len() >= QUARANTINED_MAX {
-                    continue;
-                }
-                *quarantined.entry(*hash).or_insert_with(|| {
-                    swept.quarantined += 1;
-                    now
-                })
-            };
-            if now.since(since) >= quarantine && self.delete_unreferenced(*hash).await? {
-                swept.deleted += 1;
-            }
-        }
-        swept.missing = self.mark_missing(after, next, &listed).await?;
-        Ok((swept, next))
-    }
-
-    fn quarantine(&self) -> MutexGuard<'_, BTreeMap<PieceHash, Millis>> {
-        self.inner.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn delete_unreferenced(&self, hash: PieceHash) -> Result<bool, StoreError> {
-        let _alone = self.inner.files.write().await;
-        let gone = self.first_ref(hash)?.is_none();
-        if gone {
-            let files = self.inner.storage.files();
-            run_blocking(move || files.remove_piece(hash)).await?;
-            if self.is_damaged(hash)? {
-                let mut batch = KvBatch::new();
-                batch.delete(DAMAGED, hash.0);
-                // Not waited for: a mark without a piece says nothing.
-                drop(self.apply(batch)?);
-            }
-        }
-        self.quarantine().remove(&hash);
-        Ok(gone)
-    }
-
-    /// Marks records between two file names whose file was not listed.
-    async fn mark_missing(
-        &self,
-        after: Option<PieceHash>,
-        upto: Option<PieceHash>,
-        listed: &[PieceHash],
-    ) -> Result<u64, StoreError> {
-        let (mut cursor, mut missing) = (after, 0);
-        while let Some(hash) = self.next_referred(cursor)? {
-            if upto.is_some_and(|upto| hash > upto) {
-                break;
-            }
-            cursor = Some(hash);
-            if listed.binary_search(&hash).is_ok() || self.is_damaged(hash)? {
-                continue;
-            }
-            // The file may have been written after the listing: look again before believing it.
-            let files = self.inner.storage.files();
-            if run_blocking(move || files.read_piece(hash)).await?.is_none() {
-                self.mark_damaged(hash).await?;
-                missing += 1;
-            }
-        }
-        Ok(missing)
-    }
 }
 
 /// Whether any column was ever stored here and is not forgotten.
 pub fn has_columns(storage: &Storage) -> Result<bool, DiskError> {
     Ok(!storage.kv().range(COLUMNS, &[], &[0xff; COLUMN_KEY + 1], 1, PAGE_BYTES)?.is_empty())
-}
-
-const COLUMN_KEY: usize = QuorumId::LEN + 16 + 1;
-const HELD_KEY: usize = COLUMN_KEY + 4;
-const REF_KEY: usize = PieceHash::LEN + HELD_KEY;
-
-fn column_key(job: JobId, column: PieceIndex) -> Vec<u8> {
-    let mut key = Vec::with_capacity(REF_KEY);
-    key.extend_from_slice(job.quorum.as_bytes());
-    key.extend_from_slice(&job.local);
-    key.push(column.0);
-    key
-}
-
-fn held_key(job: JobId, column: PieceIndex, segment: SegmentIndex) -> Vec<u8> {
-    let mut key = column_key(job, column);
-    key.extend_from_slice(&segment.0.to_be_bytes());
-    key
-}
-
-fn ref_key(hash: PieceHash, held: &[u8]) -> Vec<u8> {
-    [hash.as_bytes(), held].concat()
-}
-
-/// The smallest key after this one.
-fn successor(mut key: Vec<u8>) -> Vec<u8> {
-    key.push(0);
-    key
-}
-
-fn damaged_key(tree: &str, key: &[u8], reason: impl ToString) -> StoreError {
-    StoreError::Disk(DiskError::Damaged { place: format!("{tree}/{}", hex::encode(key)), reason: reason.to_string() })
-}
-
-fn parse_column_key(key: &[u8]) -> Result<(JobId, PieceIndex), StoreError> {
-    let short = || damaged_key(COLUMNS, key, "key of another length");
-    let (quorum, rest) = key.split_first_chunk::<16>().ok_or_else(short)?;
-    let (local, rest) = rest.split_first_chunk::<16>().ok_or_else(short)?;
-    let [column] = rest else { return Err(short()) };
-    Ok((JobId { quorum: QuorumId(*quorum), local: *local }, PieceIndex(*column)))
-}
-
-fn parse_segment(key: &[u8]) -> Result<SegmentIndex, StoreError> {
-    let bytes = key.last_chunk::<4>().ok_or_else(|| damaged_key(HELD, key, "key of another length"))?;
-    Ok(SegmentIndex(u32::from_be_bytes(*bytes)))
-}
-
-fn parse_hash(key: &[u8]) -> Result<PieceHash, StoreError> {
-    let bytes = key.first_chunk::<32>().ok_or_else(|| damaged_key(REFS, key, "key of another length"))?;
-    Ok(PieceHash(*bytes))
-}
-
-fn decode_row<T: Record>(tree: &str, key: &[u8], value: &[u8]) -> Result<T, StoreError> {
-    wire::decode_record(value).map_err(|error: DecodeError| damaged_key(tree, key, error))
-}
-
-fn read_record<T: Record>(storage: &Storage, tree: &str, key: &[u8]) -> Result<Option<T>, StoreError> {
-    storage.kv().get(tree, key)?.map(|value| decode_row(tree, key, &value)).transpose()
 }

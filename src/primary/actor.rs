@@ -25,6 +25,7 @@ use super::recruiter::{self, Wanted};
 use super::triggers::{self, Wakeup};
 use super::worker_sessions::{self, WorkerSessions};
 use super::{DriverParts, columns, holders, leases, levels, repair};
+use crate::backoff::Backoff;
 use crate::quorums::ports::LocalQuorums;
 use crate::raft::HostEvent;
 use crate::seams::Entropy;
@@ -42,10 +43,10 @@ const ARRIVALS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A failed duty is tried again after this, doubled by each failure up to the maximum, with up to half as jitter.
 const BACKOFF_MIN: Duration = Duration::from_millis(250);
-const BACKOFF_MAX: Duration = Duration::from_secs(30);
+const BACKOFF: Backoff = Backoff::new(BACKOFF_MIN, Duration::from_secs(30));
 
 /// Finding holders or workers has a person waiting for it.
-const FIND_BACKOFF_MAX: Duration = Duration::from_secs(3);
+const FIND_BACKOFF: Backoff = Backoff::new(BACKOFF_MIN, Duration::from_secs(3));
 
 /// A duty that was done and is still there (a run that needs yet more holders) waits this long.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -526,11 +527,11 @@ fn backoff(key: &Key, failures: u32, entropy: &dyn Entropy) -> Duration {
     if let Key::Poll(_, every) = key {
         return conditions::pause(*every, failures);
     }
-    let max = match key {
-        Key::FindHolders(_, true) | Key::FindWorkers(_) | Key::Wake(_) => FIND_BACKOFF_MAX,
-        _ => BACKOFF_MAX,
+    let backoff = match key {
+        Key::FindHolders(_, true) | Key::FindWorkers(_) | Key::Wake(_) => FIND_BACKOFF,
+        _ => BACKOFF,
     };
-    let pause = BACKOFF_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(max);
+    let pause = backoff.pause(failures.saturating_sub(1));
     pause + Duration::from_millis(entropy.below(pause.as_millis() as u64 / 2 + 1))
 }
 

@@ -20,6 +20,7 @@ use quorate_protocols::trigger::spec::{ConditionSpec, When};
 use quorate_protocols::wire;
 
 use super::context::{Context, DutyError};
+use crate::backoff::Backoff;
 use crate::seams::{Frame, Protocol};
 
 /// Looks under way at once, on this node and for one quorum: the other duties of a quorum must find room too.
@@ -35,7 +36,7 @@ const ASK_DEADLINE: Duration = Duration::from_secs(SOURCE_DEADLINE.as_secs() + 1
 
 pub(super) fn pause(every: Duration, failures: u32) -> Duration {
     let longest = (every * BACKOFF_TIMES).min(BACKOFF_MAX).max(every);
-    every.saturating_mul(1 << failures.min(8)).min(longest)
+    Backoff::new(every, longest).pause(failures)
 }
 
 pub(super) async fn probe(context: &Context, job: JobId) -> Result<(), DutyError> {

@@ -10,6 +10,7 @@ use quorate_protocols::quorum::{Command, QuorumCommand, level};
 use tokio::time::sleep;
 
 use super::context::Context;
+use crate::backoff::Backoff;
 
 /// Between two looks. The first ones follow each other quickly: the members of a new quorum may not have been heard of
 /// yet. Later ones wait for the upgrade of the last machine, which takes longer.
@@ -18,11 +19,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Runs until it is dropped, when this node stops leading.
 pub(super) async fn raise_level(context: Context) {
-    let mut pause = LOOK_SOON;
-    loop {
+    for pause in Backoff::new(LOOK_SOON, LOOK_INTERVAL).pauses() {
         raise(&context).await;
         sleep(pause).await;
-        pause = (pause * 2).min(LOOK_INTERVAL);
     }
 }
 

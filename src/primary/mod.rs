@@ -57,6 +57,7 @@ pub use heartbeats::WorkerHeartbeats;
 pub use metrics::DriverMetrics;
 pub use report_intake::ReportIntake;
 pub use services::PrimaryServices;
+pub use triggers::DueSpans;
 pub use wait_reasons::WaitReasons;
 
 use crate::quorums::approvals::Approvals;

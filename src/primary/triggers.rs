@@ -26,7 +26,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::context::{Context, DutyError};
-use crate::seams::{Planted, planted};
+use crate::backoff::Backoff;
+use crate::seams::{Failpoint, failpoint};
 
 /// The longest sleep while some trigger is to come.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,8 +44,7 @@ const PROPOSED_MAX: usize = 8;
 
 /// A proposal that failed is made anew after this, doubled by each failure up to the maximum. A failover takes about as
 /// long as the first few.
-const BACKOFF_MIN: Duration = Duration::from_millis(20);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
 
 /// A committed span moves its trigger on. Should one not do so this often, the task rests, lest it spins.
 const REPEATS_MAX: u32 = 3;
@@ -59,12 +59,19 @@ impl Wakeup {
     }
 }
 
+/// What is about to be fired.
+pub struct DueSpans {
+    /// Since this node became primary.
+    pub is_first: bool,
+    pub spans: Vec<Span>,
+}
+
 /// Runs until it is dropped, when this node stops leading.
 pub(super) async fn run(context: Context, wakeup: Wakeup) {
     let mut planner = Planner::default();
     let mut steady = None;
     let mut failures: u32 = 0;
-    let mut is_new = true;
+    let mut is_first = true;
     let mut before: (Vec<Key>, u32) = Default::default();
     loop {
         match find_due(&context, &mut planner, &mut steady) {
@@ -83,10 +90,10 @@ pub(super) async fn run(context: Context, wakeup: Wakeup) {
                 // Should the entry not mend it, this does not spin.
                 sleep(STEPPED_REST).await;
             }
-            Look::Due(mut spans) => {
-                if std::mem::take(&mut is_new) && planted(Planted::FireFromClock) {
-                    spans.iter_mut().for_each(|span| (span.skipped, span.named) = (None, Vec::new()));
-                }
+            Look::Due(spans) => {
+                let mut due = DueSpans { is_first: std::mem::take(&mut is_first), spans };
+                failpoint(Failpoint::SpansDue, &mut due);
+                let spans = due.spans;
                 let keys: Vec<Key> = spans.iter().map(key).collect();
                 let repeats = if keys == before.0 { before.1 + 1 } else { 0 };
                 before = (keys, repeats);
@@ -102,7 +109,7 @@ pub(super) async fn run(context: Context, wakeup: Wakeup) {
                     }
                     Some(error) => {
                         tracing::debug!(quorum = %context.quorum.id(), failures, %error, "due triggers not committed");
-                        sleep(BACKOFF_MIN.saturating_mul(1 << failures.min(16)).min(BACKOFF_MAX)).await;
+                        sleep(BACKOFF.pause(failures)).await;
                         failures = failures.saturating_add(1);
                     }
                 }

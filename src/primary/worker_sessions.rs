@@ -32,9 +32,10 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::context::Context;
+use crate::backoff::Backoff;
 
 /// A message that failed is sent again after this, doubled by each failure up to the maximum.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), BACKOFF_MAX);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// Messages to one worker on their way at once. A worker answers an assignment when its attempts are on disk or over,
@@ -244,7 +245,7 @@ impl SessionsTask {
                         return self.serve(worker);
                     }
                     SendOutcome::Failed(reason) => {
-                        let pause = BACKOFF_MIN.saturating_mul(1 << session.failures.min(16)).min(BACKOFF_MAX);
+                        let pause = BACKOFF.pause(session.failures);
                         session.failures = session.failures.saturating_add(1);
                         session.send_at = Some(now + pause);
                         tracing::debug!(quorum = %self.quorum, %worker, %reason, "a worker could not be told");

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
+use prometheus_client::metrics::gauge::Gauge;
 use quorate_protocols::ids::PeerId;
 use tokio::sync::mpsc;
 
@@ -27,10 +28,13 @@ pub(crate) trait Service: Send + Sync + 'static {
     fn busy(&self) -> Vec<u8>;
 }
 
-/// Serves until the group closes or the requests end.
-pub(crate) fn start<S: Service>(service: Arc<S>, tasks: &TaskGroup, requests: mpsc::Receiver<InboundRequest>) {
-    let actor = Actor { service, tasks: tasks.clone(), running: BTreeMap::new(), running_total: 0 };
+/// Serves until the group closes or the requests end. Returns how many requests are being answered now.
+pub(crate) fn start<S: Service>(service: Arc<S>, tasks: &TaskGroup, requests: mpsc::Receiver<InboundRequest>) -> Gauge {
+    let handling = Gauge::default();
+    let actor =
+        Actor { service, tasks: tasks.clone(), running: BTreeMap::new(), running_total: 0, handling: handling.clone() };
     tasks.spawn(actor.run(requests));
+    handling
 }
 
 struct Actor<S> {
@@ -38,6 +42,7 @@ struct Actor<S> {
     tasks: TaskGroup,
     running: BTreeMap<PeerId, usize>,
     running_total: usize,
+    handling: Gauge,
 }
 
 impl<S: Service> Actor<S> {
@@ -69,6 +74,7 @@ impl<S: Service> Actor<S> {
         }
         *running += 1;
         self.running_total += 1;
+        self.handling.inc();
         let (service, shutdown) = (self.service.clone(), self.tasks.shutdown_token());
         self.tasks.spawn(async move {
             // Dropping the reply at shutdown tells the asker to go elsewhere.
@@ -85,6 +91,7 @@ impl<S: Service> Actor<S> {
 
     fn note_end(&mut self, peer: PeerId) {
         self.running_total -= 1;
+        self.handling.dec();
         if let Some(running) = self.running.get_mut(&peer) {
             *running -= 1;
             if *running == 0 {

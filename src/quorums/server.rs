@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use prometheus_client::metrics::gauge::Gauge;
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::job::message::{JobAnswer, JobMessage};
@@ -38,9 +39,9 @@ impl serve::Service for JobService {
 }
 
 impl JobService {
-    /// Serves until the group closes.
-    pub fn start(self, tasks: &TaskGroup, requests: mpsc::Receiver<InboundRequest>) {
-        serve::start(Arc::new(self), tasks, requests);
+    /// Serves until the group closes. Returns how many requests are being answered now.
+    pub fn start(self, tasks: &TaskGroup, requests: mpsc::Receiver<InboundRequest>) -> Gauge {
+        serve::start(Arc::new(self), tasks, requests)
     }
 
     async fn answer_frame(&self, from: PeerId, frame: &Frame) -> JobAnswer {

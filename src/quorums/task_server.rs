@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use prometheus_client::metrics::gauge::Gauge;
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::task::limits::{BATCH_MAX, MESSAGE_BYTES_MAX};
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
@@ -25,9 +26,9 @@ pub struct TaskService {
 }
 
 impl TaskService {
-    /// Serves until the group closes.
-    pub fn start(self, tasks: &TaskGroup, requests: mpsc::Receiver<InboundRequest>) {
-        serve::start(Arc::new(self), tasks, requests);
+    /// Serves until the group closes. Returns how many requests are being answered now.
+    pub fn start(self, tasks: &TaskGroup, requests: mpsc::Receiver<InboundRequest>) -> Gauge {
+        serve::start(Arc::new(self), tasks, requests)
     }
 
     fn answer(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer> {

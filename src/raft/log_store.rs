@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
-use openraft::{EntryPayload, LeaderId, LogState, OptionalSend, RaftLogReader};
+use openraft::{LeaderId, LogState, OptionalSend, RaftLogReader};
 use quorate_protocols::ids::{LogIndex, MemberId, QuorumId, Term};
 use quorate_protocols::quorum::limits::LOG_READ_BYTES_MAX;
 use quorate_protocols::wire::{self, Record};
@@ -26,13 +26,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::rollback_guard::RollbackGuard;
 use super::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
-use crate::seams::{DiskError, KvBatch, Planted, planted};
+use crate::seams::{DiskError, Failpoint, KvBatch, failpoint};
 use crate::storage::Storage;
 
 /// One entry as kept on disk.
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "")]
 struct LogRecord(Entry);
+
+/// Entries that a member reads of its log.
+pub struct LogRead {
+    /// Before it wrote any since it started.
+    pub is_at_start: bool,
+    pub entries: Vec<Entry>,
+}
 
 impl Record for LogRecord {
     const VERSION: u8 = 1;
@@ -187,15 +194,10 @@ impl LogStore {
         let limit = usize::try_from(end - start).unwrap_or(usize::MAX);
         let rows =
             self.storage.kv().range(&self.trees.log, &start.to_be_bytes(), &end.to_be_bytes(), limit, bytes_max)?;
-        let mut entries: Vec<Entry> =
-            rows.iter().map(|(key, value)| self.decode(key, value)).collect::<Result<_, _>>()?;
-        if planted(Planted::DropMembershipChange) && self.synced.0.load(Ordering::Acquire) == 0 {
-            let later = entries.iter_mut().filter(|entry| entry.log_id.index > 0);
-            later
-                .filter(|entry| matches!(entry.payload, EntryPayload::Membership(_)))
-                .for_each(|entry| entry.payload = EntryPayload::Blank);
-        }
-        Ok(entries)
+        let entries = rows.iter().map(|(key, value)| self.decode(key, value)).collect::<Result<_, _>>()?;
+        let mut read = LogRead { is_at_start: self.synced.0.load(Ordering::Acquire) == 0, entries };
+        failpoint(Failpoint::LogRead, &mut read);
+        Ok(read.entries)
     }
 }
 
@@ -266,10 +268,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
-        if planted(Planted::ForgetVote) {
-            return Ok(None);
-        }
-        self.vote().map_err(|error| StorageIoError::read_vote(&error).into())
+        let mut vote = self.vote().map_err(|error| StorageIoError::read_vote(&error))?;
+        failpoint(Failpoint::VoteRead, &mut vote);
+        Ok(vote)
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {

@@ -37,6 +37,7 @@ mod reopen;
 mod resend;
 mod rollback_guard;
 mod runtime;
+mod server;
 mod snapshot;
 mod standbys;
 mod state_machine;
@@ -50,6 +51,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use openraft::LogIdOptionExt;
 use openraft::error::Fatal;
+use prometheus_client::registry::Registry;
 use quorate_protocols::approval::Approval;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{Digest, LeaseId, LogIndex, MemberId, PeerId, QuorumId, Term};
@@ -62,10 +64,14 @@ use quorate_protocols::wire;
 use tokio::sync::{broadcast, oneshot};
 
 pub use host::{has_members, lost_quorums};
+pub use log_store::LogRead;
 pub use metrics::QuorumMetrics;
+pub use network::Appended;
+pub use types::{Entry, Vote};
 
+use crate::gauges;
 use crate::identity::Identity;
-use crate::seams::{InboundRequest, Net, NetEvent, Planted, Seams, planted};
+use crate::seams::{Failpoint, InboundRequest, Net, NetEvent, Seams, failpoint};
 use crate::storage::Storage;
 
 /// What the quorum host is built from.
@@ -249,9 +255,21 @@ impl QuorumHost {
     pub fn suspects(&self, peer: PeerId) -> bool {
         self.0.suspects(peer)
     }
-    /// Counters of all quorums here, to be registered once.
+    /// Counters of all quorums here.
     pub fn metrics(&self) -> &QuorumMetrics {
         &self.0.metrics
+    }
+    /// Registers what the quorums here count, and how many commands wait to be proposed.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics().register(registry);
+        let host = self.clone();
+        let registry = registry.sub_registry_with_prefix("quorate_quorum");
+        gauges::register(
+            registry,
+            "proposals_queued",
+            "Commands that wait to be proposed, of all quorums",
+            move || host.0.groups().iter().map(|group| gauges::waiting(&group.proposals)).sum(),
+        );
     }
 }
 
@@ -371,9 +389,10 @@ impl Quorum {
         }
     }
     /// Reads after a majority confirmed this node's lead, or at once when `stale` will do.
-    pub async fn query(&self, query: Query, stale: bool) -> Result<QueryAnswer, QuorumError> {
+    pub async fn query(&self, query: Query, mut stale: bool) -> Result<QueryAnswer, QuorumError> {
         let group = self.group()?;
-        if !stale && !planted(Planted::ServeStaleReads) {
+        failpoint(Failpoint::QueryAsked, &mut stale);
+        if !stale {
             group.confirm_lead().await?;
         }
         // `None` is the question about the quorum itself, which the state alone cannot answer.

@@ -40,7 +40,7 @@ use super::read_index::ReadIndex;
 use super::resend::{RESEND_MIN, ask_again};
 use super::state_machine::Machine;
 use super::types::{Snapshot, SnapshotList, SnapshotMeta, TypeConfig, Vote};
-use crate::seams::{Frame, Net, NetError, Planted, Protocol, planted};
+use crate::seams::{Failpoint, Frame, Net, NetError, Protocol, failpoint};
 
 /// First pause before openraft tries an unreachable member again. Short: the first retry after a blip is the one that
 /// a waiting command needs.
@@ -334,7 +334,7 @@ impl RaftNetwork<TypeConfig> for Link {
             let missed = missed(&self.group);
             let answer = self.group.confirm(target, request).await;
             missed.settle(answer.is_ok());
-            return unless_planted(answer).map_err(CallError::Unreachable);
+            return counted(answer).map_err(CallError::Unreachable);
         }
         self.is_used = true;
         let message = self.group.append(target, request);
@@ -361,7 +361,7 @@ impl RaftNetwork<TypeConfig> for Link {
         }
         drop(late);
         missed.settle(answer.is_ok());
-        unless_planted(answer.map_err(|error| Unreachable::new(&error))).map_err(CallError::Unreachable)
+        counted(answer.map_err(|error| Unreachable::new(&error))).map_err(CallError::Unreachable)
     }
 
     async fn vote(
@@ -401,18 +401,17 @@ impl RaftNetwork<TypeConfig> for Link {
     }
 
     fn backoff(&self) -> Backoff {
-        let doubling = std::iter::successors(Some(BACKOFF_FIRST), |pause| Some((*pause * 2).min(BACKOFF_MAX)));
-        Backoff::new(doubling)
+        Backoff::new(crate::backoff::Backoff::new(BACKOFF_FIRST, BACKOFF_MAX).pauses())
     }
 }
 
-type Appended = Result<AppendEntriesResponse<MemberId>, Unreachable>;
+/// What became of an append.
+pub type Appended = Result<AppendEntriesResponse<MemberId>, Unreachable>;
 
-fn unless_planted(answer: Appended) -> Appended {
-    match answer {
-        Err(_) if planted(Planted::CountSilentMember) => Ok(AppendEntriesResponse::Success),
-        answer => answer,
-    }
+/// The answer as the primary counts it.
+fn counted(mut answer: Appended) -> Appended {
+    failpoint(Failpoint::AppendAnswered, &mut answer);
+    answer
 }
 
 /// Makes the next append smaller unless told otherwise: this one did not arrive in time.

@@ -13,11 +13,13 @@ use tokio::time::Instant;
 
 use super::group::Group;
 use super::host::Inner;
+use crate::backoff::Backoff;
 
 /// Before the first try: a full disk seldom has room again at once, and the others need about this long to take over.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// How long a member may stay behind once its disk has room.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+const PAUSES: Backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
 /// A group that ran this long was opened for good: what ends it later is news.
 const LASTING: Duration = Duration::from_secs(60);
 
@@ -42,7 +44,7 @@ pub async fn keep_open(host: Arc<Inner>, mut group: Arc<Group>) {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(pause) => (),
             }
-            pause = (pause * 2).min(PAUSE_MAX);
+            pause = PAUSES.next(pause);
             match host.reopen(&group).await {
                 Ok(Some(opened)) => break opened,
                 Ok(None) => return,

@@ -7,13 +7,17 @@
 
 pub mod machine;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
 use quorate_protocols::directory::Capacity;
 use quorate_protocols::resources::{Amounts, Limits, Refused, Resource, Scope, SpanId, Tree};
 
+use crate::gauges;
 use crate::seams::Reservation;
 use crate::seams::reservation::Account;
 
@@ -25,7 +29,7 @@ pub struct Resources {
 
 struct Inner {
     tree: Tree,
-    refusals: BTreeMap<(&'static str, Resource), u64>,
+    refusals: Family<Refusals, Counter>,
 }
 
 /// What one scope uses, as people see it.
@@ -36,17 +40,16 @@ pub struct ScopeUsage {
     pub limit: Amounts,
 }
 
-/// Reservations refused so far, by sort of scope and resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RefusalCount {
-    pub scope: &'static str,
-    pub resource: Resource,
-    pub count: u64,
+/// Reservations that were refused are counted by the sort of the scope that was full, and what it was full of.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Refusals {
+    scope: &'static str,
+    resource: &'static str,
 }
 
 impl Resources {
     pub fn new(limits: Limits) -> Self {
-        Self { inner: Arc::new(Mutex::new(Inner { tree: Tree::new(limits), refusals: BTreeMap::new() })) }
+        Self { inner: Arc::new(Mutex::new(Inner { tree: Tree::new(limits), refusals: Family::default() })) }
     }
     /// Accounts everything and refuses nothing, for tests of other things.
     pub fn unlimited() -> Self {
@@ -55,16 +58,8 @@ impl Resources {
 
     /// Reserves `need` in `scope` and everything above it, or nothing.
     pub fn reserve(&self, scope: Scope, need: Amounts) -> Result<Reservation, Refused> {
-        let mut inner = self.lock();
-        match inner.tree.reserve(scope, need) {
-            Ok(()) => Ok(Reservation::new(self.inner.clone(), scope, need)),
-            Err(refused) => {
-                if let Refused::Limit { scope, resource, .. } = refused {
-                    *inner.refusals.entry((scope_sort(scope), resource)).or_default() += 1;
-                }
-                Err(refused)
-            }
-        }
+        self.lock().reserve(scope, need)?;
+        Ok(Reservation::new(self.inner.clone(), scope, need))
     }
     /// A scope of its own below `parent`, closed with all it holds when the guard is dropped.
     pub fn open_span(&self, parent: Scope, limit: Amounts) -> Result<Span, Refused> {
@@ -89,10 +84,24 @@ impl Resources {
         let row = |(scope, used, limit): (Scope, _, _)| ScopeUsage { scope: scope.to_string(), used, limit };
         self.lock().tree.scopes().map(row).collect()
     }
-    pub fn refusals(&self) -> Vec<RefusalCount> {
-        let row =
-            |(&(scope, resource), &count): (&(&'static str, Resource), &u64)| RefusalCount { scope, resource, count };
-        self.lock().refusals.iter().map(row).collect()
+    /// Registers what it counts, and what is reserved in all.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("quorate_resources");
+        let refusals = self.lock().refusals.clone();
+        // Those of the node as a whole are there from the start, at zero.
+        for resource in Resource::ALL {
+            drop(refusals.get_or_create(&Refusals::of(Scope::System, resource)));
+        }
+        registry.register(
+            "refused",
+            "Reservations refused, by the scope that was full and what it was full of",
+            refusals,
+        );
+        let resources = self.clone();
+        gauges::register_by(registry, "reserved", "What is reserved of this node now", "resource", move || {
+            let used = resources.used(Scope::System);
+            Resource::ALL.map(|resource| (resource_label(resource), used.get(resource))).to_vec()
+        });
     }
     /// The busiest of memory and slots, in thousandths of what this node may use.
     pub fn load_permille(&self) -> u16 {
@@ -123,7 +132,7 @@ impl fmt::Debug for Resources {
 
 impl Account for Mutex<Inner> {
     fn reserve(&self, scope: Scope, need: Amounts) -> Result<(), Refused> {
-        lock(self).tree.reserve(scope, need)
+        lock(self).reserve(scope, need)
     }
     fn release(&self, scope: Scope, amounts: Amounts) {
         lock(self).tree.release(scope, amounts);
@@ -133,6 +142,33 @@ impl Account for Mutex<Inner> {
 fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
     // The tree asserts before it changes anything, so a panic elsewhere leaves it whole.
     inner.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Refusals {
+    fn of(scope: Scope, resource: Resource) -> Self {
+        Self { scope: scope_sort(scope), resource: resource_label(resource) }
+    }
+}
+
+impl Inner {
+    fn reserve(&mut self, scope: Scope, need: Amounts) -> Result<(), Refused> {
+        self.tree.reserve(scope, need).inspect_err(|refused| {
+            if let Refused::Limit { scope, resource, .. } = *refused {
+                self.refusals.get_or_create(&Refusals::of(scope, resource)).inc();
+            }
+        })
+    }
+}
+
+fn resource_label(resource: Resource) -> &'static str {
+    match resource {
+        Resource::MemoryBytes => "memory_bytes",
+        Resource::Slots => "slots",
+        Resource::DiskBytes => "disk_bytes",
+        Resource::Connections => "connections",
+        Resource::Streams => "streams",
+        Resource::Descriptors => "descriptors",
+    }
 }
 
 fn scope_sort(scope: Scope) -> &'static str {
@@ -167,5 +203,30 @@ impl Span {
 impl Drop for Span {
     fn drop(&mut self) {
         self.resources.lock().tree.close_span(self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::metrics::value;
+
+    #[test]
+    fn refusals_are_counted_by_the_scope_that_was_full() {
+        let mut limits = Limits::unlimited();
+        limits.system.disk_bytes = 100;
+        let resources = Resources::new(limits);
+        let mut registry = Registry::default();
+        resources.register_metrics(&mut registry);
+        let held = resources.reserve(Scope::System, Amounts::disk(80)).unwrap();
+        assert_eq!(value(&registry, "quorate_resources_reserved{resource=\"disk_bytes\"}"), 80.0);
+        resources.reserve(Scope::System, Amounts::disk(30)).unwrap_err();
+        // A reservation that grows asks as well.
+        let mut held = held;
+        held.resize(Amounts::disk(101)).unwrap_err();
+        let refused = "quorate_resources_refused_total{scope=\"system\",resource=\"disk_bytes\"}";
+        assert_eq!(value(&registry, refused), 2.0);
+        drop(held);
+        assert_eq!(value(&registry, "quorate_resources_reserved{resource=\"disk_bytes\"}"), 0.0);
     }
 }

@@ -11,8 +11,8 @@
 pub mod clock;
 pub mod disk;
 pub mod entropy;
+pub mod failpoints;
 pub mod net;
-pub mod planted;
 pub mod reservation;
 pub mod tasks;
 
@@ -21,10 +21,10 @@ use std::sync::Arc;
 pub use clock::Clock;
 pub use disk::{Disk, DiskError, Files, Kv, KvBatch};
 pub use entropy::Entropy;
+pub use failpoints::{Failpoint, Failpoints, failpoint};
 pub use net::{
     Frame, GossipMessage, Inbound, InboundRequest, Net, NetError, NetEvent, PeerView, Protocol, Reply, Topic,
 };
-pub use planted::{Planted, planted};
 pub use reservation::Reservation;
 pub use tasks::{TaskGroup, run_blocking, spawn};
 

@@ -2,6 +2,7 @@
 //! static methods (openraft's runtime) still starts its tasks inside the right node, and a simulated crash drops
 //! every future of exactly one node at its next await.
 
+use std::any::Any;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::planted::Planted;
+use super::failpoints::{self, Failpoint, Failpoints};
 
 tokio::task_local! {
     static CURRENT: TaskGroup;
@@ -32,8 +33,8 @@ struct Inner {
     tracker: TaskTracker,
     /// Whether blocking work runs on the caller's thread, where simulated time cannot overtake it.
     inline_blocking: bool,
-    /// A deliberate bug of this node, to prove that the simulator finds it.
-    planted: Option<Planted>,
+    /// Who changes what this node is about to act on. Of a real node, nobody.
+    failpoints: Option<Arc<dyn Failpoints>>,
     pause: Pause,
 }
 
@@ -74,22 +75,26 @@ impl TaskGroup {
     pub fn inline() -> Self {
         Self::new(true, None)
     }
-    /// As [`Self::inline`], for a node with a bug.
-    pub fn inline_planted(bug: Option<Planted>) -> Self {
-        Self::new(true, bug)
+    /// As [`Self::inline`], with somebody at the node's failpoints.
+    pub fn inline_with(failpoints: Arc<dyn Failpoints>) -> Self {
+        failpoints::enable();
+        Self::new(true, Some(failpoints))
     }
-    /// The bug planted in the node of the task that calls this.
-    pub(super) fn planted() -> Option<Planted> {
-        CURRENT.try_with(|group| group.inner.planted).ok().flatten()
+    /// Hands a value to whoever stands at a failpoint of the node whose task calls this.
+    pub(super) fn reach(point: Failpoint, value: &mut dyn Any) {
+        let failpoints = CURRENT.try_with(|group| group.inner.failpoints.clone()).ok().flatten();
+        if let Some(failpoints) = failpoints {
+            failpoints.reach(point, value);
+        }
     }
-    fn new(inline_blocking: bool, planted: Option<Planted>) -> Self {
+    fn new(inline_blocking: bool, failpoints: Option<Arc<dyn Failpoints>>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 shutdown: CancellationToken::new(),
                 crash: CancellationToken::new(),
                 tracker: TaskTracker::new(),
                 inline_blocking,
-                planted,
+                failpoints,
                 pause: Pause::default(),
             }),
         }

@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::Done;
 use super::metrics::Counters;
 use crate::seams::{DiskError, Kv, run_blocking};
 
@@ -14,12 +15,12 @@ const TICKETS_PER_SYNC_MAX: usize = 4096;
 
 /// A write that was applied and waits for a sync.
 pub(super) struct Ticket {
-    pub(super) done: Box<dyn FnOnce(Result<(), DiskError>) + Send>,
+    pub(super) done: Done,
 }
 
 pub(super) struct Actor {
     pub(super) kv: Arc<dyn Kv>,
-    pub(super) tickets: mpsc::UnboundedReceiver<Ticket>,
+    pub(super) tickets: mpsc::Receiver<Ticket>,
     pub(super) fatal: watch::Sender<Option<DiskError>>,
     pub(super) counters: Arc<Counters>,
     pub(super) shutdown: CancellationToken,

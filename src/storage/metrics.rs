@@ -1,37 +1,63 @@
 //! What the storage actor counts.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 use quorate_protocols::liveness::DelayEstimate;
 use quorate_protocols::liveness::limits::DELAY_MAX;
 use tokio::time::Instant;
 
-/// Counters of one [`super::Storage`], since it started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Seconds of a sync: a fast disk's to a stuck one's.
+const SYNC_SECONDS: [f64; 14] = [0.0001, 0.00025, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1., 5.];
+
+/// What one [`super::Storage`] counts. Clones count together.
+#[derive(Clone)]
 pub struct StorageMetrics {
     /// Batches applied through `write` and `write_then`.
-    pub writes: u64,
-    /// Syncs that succeeded. `writes` over `syncs` is what group commit saves.
-    pub syncs: u64,
-    /// Most writes that one sync served.
-    pub writes_per_sync_max: u64,
-    /// Time spent in successful syncs, altogether and in the slowest.
-    pub sync_time: Duration,
-    pub sync_time_max: Duration,
+    pub writes: Counter,
     /// Writes that wait for a sync now.
-    pub waiting: u64,
+    pub waiting: Gauge,
+    pub syncs_failed: Counter,
+    /// Of syncs that succeeded.
+    sync_seconds: Histogram,
+    /// What group commit saves.
+    writes_per_sync: Histogram,
+}
+
+impl Default for StorageMetrics {
+    fn default() -> Self {
+        Self {
+            writes: Counter::default(),
+            waiting: Gauge::default(),
+            syncs_failed: Counter::default(),
+            sync_seconds: Histogram::new(SYNC_SECONDS),
+            writes_per_sync: Histogram::new([1., 2., 4., 8., 16., 32., 64., 128., 256., 512.]),
+        }
+    }
+}
+
+impl StorageMetrics {
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("quorate_storage");
+        registry.register("writes", "Batches written to the record store", self.writes.clone());
+        registry.register("writes_waiting", "Writes that wait for a sync", self.waiting.clone());
+        registry.register(
+            "syncs_failed",
+            "Syncs that failed: the node stops after the first",
+            self.syncs_failed.clone(),
+        );
+        registry.register("sync_seconds", "Time of a sync of the record store", self.sync_seconds.clone());
+        registry.register("writes_per_sync", "Writes that one sync made durable", self.writes_per_sync.clone());
+    }
 }
 
 #[derive(Default)]
 pub(super) struct Counters {
-    writes: AtomicU64,
-    syncs: AtomicU64,
-    writes_per_sync_max: AtomicU64,
-    sync_micros: AtomicU64,
-    sync_micros_max: AtomicU64,
-    waiting: AtomicU64,
+    pub(super) metrics: StorageMetrics,
     latency: Mutex<SyncLatency>,
 }
 
@@ -58,35 +84,22 @@ impl Counters {
         self.latency.lock().unwrap_or_else(PoisonError::into_inner)
     }
     pub(super) fn wrote(&self) {
-        self.writes.fetch_add(1, Ordering::Relaxed);
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.metrics.writes.inc();
+        self.metrics.waiting.inc();
     }
     /// A sync ended, well or not, and `writes` no longer wait for it.
     pub(super) fn synced(&self, writes: u64, took: Duration, is_ok: bool) {
-        self.waiting.fetch_sub(writes, Ordering::Relaxed);
+        self.metrics.waiting.dec_by(writes as i64);
         {
             let mut latency = self.latency();
             latency.since = None;
             latency.estimate.record(took);
         }
         if !is_ok {
+            self.metrics.syncs_failed.inc();
             return;
         }
-        let micros = took.as_micros() as u64;
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-        self.writes_per_sync_max.fetch_max(writes, Ordering::Relaxed);
-        self.sync_micros.fetch_add(micros, Ordering::Relaxed);
-        self.sync_micros_max.fetch_max(micros, Ordering::Relaxed);
-    }
-    pub(super) fn snapshot(&self) -> StorageMetrics {
-        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        StorageMetrics {
-            writes: load(&self.writes),
-            syncs: load(&self.syncs),
-            writes_per_sync_max: load(&self.writes_per_sync_max),
-            sync_time: Duration::from_micros(load(&self.sync_micros)),
-            sync_time_max: Duration::from_micros(load(&self.sync_micros_max)),
-            waiting: load(&self.waiting),
-        }
+        self.metrics.sync_seconds.observe(took.as_secs_f64());
+        self.metrics.writes_per_sync.observe(writes as f64);
     }
 }

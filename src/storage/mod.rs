@@ -6,10 +6,10 @@
 //! share a sync: this is what lets hundreds of quorums share one disk. **An acknowledgement follows a sync, never the
 //! apply.**
 //!
-//! The queue has no bound of its own, because a ticket is somebody's wait: `write` holds its caller until it is done,
-//! and `write_then` is for a caller that has at most one write under way (a quorum's log appends one entry at a
-//! time). Waiting tickets are thus bounded by the node's tasks and quorums, which are. A ticket is some hundred bytes
-//! and holds no data; the data is in the record store already.
+//! At most [`TICKETS_MAX`] tickets wait. That is more than the node's callers have at once, since `write` holds its
+//! caller until it is done and `write_then` is for a caller that has at most one write under way (a quorum's log
+//! appends one entry at a time). Should they be more, `write` waits for room and `write_then` refuses; neither has
+//! applied anything then. A ticket is some hundred bytes and holds no data; the data is in the record store already.
 //!
 //! A sync that fails is the end of this node's promises: after a failed fsync nobody knows what is on the disk. Every
 //! waiting write and every later one gets the error, nothing is tried again, and [`Storage::fatal`] tells whoever runs
@@ -29,9 +29,11 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::sync::mpsc::Permit;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
-use crate::seams::{Disk, DiskError, Files, Kv, KvBatch, Planted, TaskGroup, planted};
+use crate::seams::{Disk, DiskError, Failpoint, Files, Kv, KvBatch, TaskGroup, failpoint};
 use actor::{Actor, Ticket};
 use lock::{FolderLock, Locked};
 use metrics::Counters;
@@ -39,6 +41,9 @@ use metrics::Counters;
 pub use dir_files::DirFiles;
 pub use metrics::StorageMetrics;
 pub use sled_kv::SledKv;
+
+/// Writes that may wait for a sync: four for each quorum that a node can be a member of, which has one under way.
+pub const TICKETS_MAX: usize = 16 * 1024;
 
 /// Opens the disk of a node in its data folder, and keeps other processes out of it for as long as the disk is used.
 /// Blocks, for as long as sled takes to read its log.
@@ -49,11 +54,14 @@ pub fn open(folder: &Path) -> Result<Disk, DiskError> {
     Ok(Disk { kv: Arc::new(kv), files: Arc::new(files) })
 }
 
+/// What is called with the outcome of a write.
+pub type Done = Box<dyn FnOnce(Result<(), DiskError>) + Send>;
+
 /// Group commit over the record store. Cloneable; all clones share one sync.
 #[derive(Clone)]
 pub struct Storage {
     disk: Disk,
-    tickets: mpsc::UnboundedSender<Ticket>,
+    tickets: mpsc::Sender<Ticket>,
     fatal: watch::Receiver<Option<DiskError>>,
     counters: Arc<Counters>,
 }
@@ -62,7 +70,7 @@ impl Storage {
     /// Starts the syncing actor in the caller's task group.
     pub fn start(disk: Disk) -> Self {
         let tasks = TaskGroup::current();
-        let (tickets, receiver) = mpsc::unbounded_channel();
+        let (tickets, receiver) = mpsc::channel(TICKETS_MAX);
         let (fatal_sender, fatal) = watch::channel(None);
         let counters = Arc::new(Counters::default());
         let actor = Actor {
@@ -87,7 +95,12 @@ impl Storage {
     /// Applies the batch and returns when it would survive a power loss.
     pub async fn write(&self, batch: KvBatch) -> Result<(), DiskError> {
         let (send, receive) = tokio::sync::oneshot::channel();
-        self.write_then(batch, move |result| drop(send.send(result)))?;
+        let permit = match self.tickets.try_reserve() {
+            Ok(permit) => Some(permit),
+            Err(TrySendError::Full(())) => self.tickets.reserve().await.ok(),
+            Err(TrySendError::Closed(())) => None,
+        };
+        self.apply(batch, permit, Box::new(move |result| drop(send.send(result))))?;
         receive.await.unwrap_or_else(|_| {
             Err(DiskError::Io { what: "sync", place: "store".into(), reason: "the storage actor stopped".into() })
         })
@@ -101,22 +114,34 @@ impl Storage {
         batch: KvBatch,
         done: impl FnOnce(Result<(), DiskError>) + Send + 'static,
     ) -> Result<(), DiskError> {
+        let permit = match self.tickets.try_reserve() {
+            Ok(permit) => Some(permit),
+            Err(TrySendError::Full(())) => {
+                let reason = format!("{TICKETS_MAX} writes wait for a sync already");
+                return Err(DiskError::Io { what: "queueing a write", place: "store".into(), reason });
+            }
+            Err(TrySendError::Closed(())) => None,
+        };
+        self.apply(batch, permit, Box::new(done))
+    }
+
+    /// Applies the batch and queues its ticket. Without a place in the queue the actor has closed with the node: those
+    /// who close after it sync for themselves.
+    fn apply(&self, batch: KvBatch, permit: Option<Permit<'_, Ticket>>, mut done: Done) -> Result<(), DiskError> {
         if let Some(error) = &*self.fatal.borrow() {
             return Err(error.clone());
         }
         self.disk.kv.apply(batch)?;
         self.counters.wrote();
-        if planted(Planted::AcknowledgeBeforeFlush) {
-            done(Ok(()));
-            let _ = self.tickets.send(Ticket { done: Box::new(|_| ()) });
-            return Ok(());
-        }
-        if let Err(mpsc::error::SendError(ticket)) = self.tickets.send(Ticket { done: Box::new(done) }) {
-            // The actor has closed with the node; those who close after it sync for themselves.
-            let began = tokio::time::Instant::now();
-            let result = self.disk.kv.sync();
-            self.counters.synced(1, began.elapsed(), result.is_ok());
-            (ticket.done)(result);
+        failpoint(Failpoint::WriteApplied, &mut done);
+        match permit {
+            Some(permit) => permit.send(Ticket { done }),
+            None => {
+                let began = tokio::time::Instant::now();
+                let result = self.disk.kv.sync();
+                self.counters.synced(1, began.elapsed(), result.is_ok());
+                done(result);
+            }
         }
         Ok(())
     }
@@ -131,8 +156,9 @@ impl Storage {
         self.counters.sync_latency()
     }
 
-    pub fn metrics(&self) -> StorageMetrics {
-        self.counters.snapshot()
+    /// What it counts, to be registered once.
+    pub fn metrics(&self) -> &StorageMetrics {
+        &self.counters.metrics
     }
 }
 

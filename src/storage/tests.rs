@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use prometheus_client::registry::Registry;
 use quorate_protocols::ids::PieceHash;
 use tempfile::TempDir;
 
 use super::faults::DiskFaults;
 use super::*;
 use crate::seams::TaskGroup;
+use crate::testing::metrics::value;
 
 fn put(tree: &str, key: &[u8], value: &[u8]) -> KvBatch {
     let mut batch = KvBatch::new();
@@ -316,9 +318,14 @@ async fn waiting_writes_share_one_sync() {
     while kv.started.load(Ordering::SeqCst) == 0 {
         tokio::task::yield_now().await;
     }
+    let held_since = tokio::time::Instant::now();
     let others: Vec<_> = (0..50).map(|_| write(&storage)).collect();
     assert_eq!(kv.applied.load(Ordering::SeqCst), 51, "applied at once");
     assert_eq!(acknowledged.load(Ordering::SeqCst), 0, "acknowledged before any sync");
+    let mut registry = Registry::default();
+    storage.metrics().register(&mut registry);
+    assert_eq!(value(&registry, "quorate_storage_writes_waiting"), 51.0);
+    let held = held_since.elapsed();
     kv.permit(1);
     first.await.expect("answered").expect("synced");
     assert_eq!(acknowledged.load(Ordering::SeqCst), 1, "a sync acknowledged writes that came after it began");
@@ -326,8 +333,36 @@ async fn waiting_writes_share_one_sync() {
     for other in others {
         other.await.expect("answered").expect("synced");
     }
-    let metrics = storage.metrics();
-    assert_eq!((metrics.writes, metrics.syncs, metrics.writes_per_sync_max, metrics.waiting), (51, 2, 50, 0));
+    let measured = |name| value(&registry, &format!("quorate_storage_{name}"));
+    assert_eq!((measured("writes_total"), measured("writes_waiting")), (51.0, 0.0));
+    assert_eq!((measured("sync_seconds_count"), measured("writes_per_sync_sum")), (2.0, 51.0));
+    assert!(measured("sync_seconds_sum") >= held.as_secs_f64(), "the first sync was held up for as long");
+    tasks.close().await;
+}
+
+/// Goal: no more writes wait than are bounded, none of those refused was applied, and one that waits for room gets it.
+#[tokio::test]
+async fn writes_beyond_the_bound_are_refused_or_wait() {
+    let tasks = TaskGroup::threaded();
+    let (_folder, kv, storage) = gated(&tasks).await;
+    let mut taken = 0;
+    let refused = loop {
+        match storage.write_then(put("t", b"k", b"v"), |_| ()) {
+            Ok(()) => taken += 1,
+            // The first sync has begun, so that the actor takes no more.
+            Err(error) if kv.started.load(Ordering::SeqCst) == 1 => break error,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    assert!(refused.to_string().contains(&TICKETS_MAX.to_string()), "{refused}");
+    assert_eq!(kv.applied.load(Ordering::SeqCst), taken, "a refused write was applied");
+    let waits = tokio::spawn({
+        let storage = storage.clone();
+        async move { storage.write(put("t", b"k", b"v")).await }
+    });
+    kv.permit(64);
+    waits.await.expect("no panic").expect("room came");
+    assert_eq!(kv.applied.load(Ordering::SeqCst), taken + 1);
     tasks.close().await;
 }
 
@@ -339,6 +374,7 @@ async fn a_failed_sync_is_final() {
     kv.permit(1);
     let failed = storage.write(put("t", b"k", b"v")).await.expect_err("the sync failed");
     assert_eq!(storage.fatal().borrow().clone(), Some(failed.clone()));
+    assert_eq!((storage.metrics().syncs_failed.get(), storage.metrics().waiting.get()), (1, 0));
     kv.fails.store(false, Ordering::SeqCst);
     kv.permit(10);
     assert_eq!(storage.write(put("t", b"k", b"v")).await, Err(failed));

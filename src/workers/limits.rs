@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::backoff::Backoff;
+
 /// Attempts in the inbox and the outbox together. More than the slots of any machine; results wait here while their
 /// quorum is away. When they are that many, assignments are answered *busy*, and the primary asks again.
 pub const ATTEMPTS_MAX: usize = 4_096;
@@ -33,7 +35,7 @@ pub const WORTH_KEEPING: Duration = Duration::from_millis(100);
 /// Between two tries to reach a quorum, doubling from the first to the second, with up to half as jitter. One try
 /// already looks for the primary for as long as the protocol's deadline.
 pub const PAUSE_MIN: Duration = Duration::from_millis(50);
-pub const PAUSE_MAX: Duration = Duration::from_secs(10);
+pub const PAUSES: Backoff = Backoff::new(PAUSE_MIN, Duration::from_secs(10));
 
 /// How long results are kept for a quorum that cannot be reached and has no lease here any more. Longer than an outage
 /// that its members survive; after that it is taken for gone, and its results would only take the place of others'.

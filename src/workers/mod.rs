@@ -56,6 +56,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use prometheus_client::registry::Registry;
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::Kind;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
@@ -67,6 +68,7 @@ use self::limits::REQUESTS_QUEUE;
 use self::logs::Logs;
 use self::ports::{QuorumPort, TaskObjects, WorkerLeases};
 use crate::executors::Executor;
+use crate::gauges;
 use crate::identity::Identity;
 use crate::quorums::ports::LocalTasks;
 use crate::seams::{DiskError, Seams};
@@ -115,9 +117,17 @@ impl Workers {
         Ok(Self { requests, logs, quorum_port, operators, metrics })
     }
 
-    /// Counters, to be registered once.
     pub fn metrics(&self) -> &WorkerMetrics {
         &self.metrics
+    }
+    /// Registers what it counts, and how many requests wait for it.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+        let requests = self.requests.downgrade();
+        let registry = registry.sub_registry_with_prefix("quorate_worker");
+        gauges::register(registry, "requests_queued", "Requests that wait for the worker", move || {
+            gauges::depth(&requests)
+        });
     }
 
     async fn log_page(&self, from: PeerId, message: TaskMessage) -> TaskAnswer {

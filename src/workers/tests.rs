@@ -10,6 +10,7 @@ mod world;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prometheus_client::registry::Registry;
 use quorate_protocols::ids::{Attempt, JobId, LeaseId, PeerId, QuorumId, StepIndex, TaskIndex, Term};
 use quorate_protocols::job::compute::{Content, Map, OutputPlace, Reduce, Split};
 use quorate_protocols::job::record::RunState;
@@ -19,6 +20,8 @@ use quorate_protocols::task::message::{LogStream, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{ErrorClass, Place, TaskAttempt, TaskId};
 
 use self::world::{OWNER, World, call, compute, peer};
+use crate::quorums::ports::LocalTasks;
+use crate::testing::metrics::value;
 
 pub(super) const QUORUM: QuorumId = QuorumId([1; 16]);
 
@@ -224,4 +227,21 @@ async fn results_wait_for_a_quorum_that_is_away() {
     world.quorum.set_away(0, false);
     world.run_until(job, RunState::Succeeded).await;
     assert_eq!(world.begun(), 2);
+}
+
+/// Goal: requests that wait for the worker are seen.
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_for_a_worker_are_counted() {
+    let world = World::new(1, 4).await;
+    let mut registry = Registry::default();
+    world.workers(0).register_metrics(&mut registry);
+    let queued = || value(&registry, "quorate_worker_requests_queued");
+    assert_eq!(queued(), 0.0);
+    let reveal =
+        TaskMessage::Reveal { quorum: QUORUM, term: Term(1), lease: LeaseId([1; 16]), tasks: vec![attempt(1, 1)] };
+    let mut answer = world.workers(0).answer(peer(0), reveal);
+    assert!(futures::poll!(&mut answer).is_pending());
+    assert_eq!(queued(), 1.0);
+    answer.await;
+    assert_eq!(queued(), 0.0);
 }

@@ -4,6 +4,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::PeerId;
 
+/// Bounds of one request for a measurement: what the node refuses beyond, and what its description says.
+pub mod limits {
+    /// Commands, and how many of them or of jobs may be in flight.
+    pub const BENCH_COMMITS_MAX: u32 = 1_000_000;
+    pub const BENCH_OUTSTANDING_MAX: u32 = 1024;
+
+    pub const BENCH_JOBS_MAX: u32 = 100_000;
+
+    /// Triggers, as many as a quorum takes, and the fires of each.
+    pub const BENCH_TRIGGERS_MAX: u32 = crate::trigger::limits::TRIGGERS_MAX as u32;
+    pub const BENCH_FIRES_MAX: u32 = 1_000;
+    pub const BENCH_PERIOD_MS_MIN: u64 = crate::trigger::limits::PERIOD_MIN.as_millis() as u64;
+}
+
 /// `bench put` and `bench get`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TransferBench {

@@ -15,6 +15,7 @@ mod quorum;
 mod testnet;
 mod trigger;
 
+pub use bench::limits as bench_limits;
 pub use bench::{BenchNode, CommitBench, FailoverBench, IdleBench, JobsBench, MapBench, TransferBench, TriggersBench};
 pub use doctor::{Diagnosis, DoctorFinding, DoctorKind};
 pub use error::{ErrorBody, ErrorCode};

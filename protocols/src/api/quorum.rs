@@ -110,9 +110,11 @@ pub struct Unreachable {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BenchCommit {
     pub quorum: QuorumId,
-    /// Commands to commit, one after the other over each of `outstanding` lanes. At most 100,000.
+    /// Commands to commit, one after the other over each of `outstanding` lanes.
+    #[schema(minimum = 1, maximum = 1_000_000)]
     pub count: u32,
-    /// Commands in flight at once. At most 512.
+    /// Commands in flight at once.
+    #[schema(minimum = 1, maximum = 1024)]
     pub outstanding: u32,
 }
 
@@ -121,9 +123,11 @@ pub struct BenchCommit {
 pub struct BenchJobs {
     /// The asked node must be a member of it.
     pub quorum: QuorumId,
-    /// Jobs in all. At most 100,000.
+    /// Jobs in all.
+    #[schema(minimum = 1, maximum = 100_000)]
     pub count: u32,
-    /// Jobs in flight at once. At most 1024.
+    /// Jobs in flight at once.
+    #[schema(minimum = 1, maximum = 1024)]
     pub outstanding: u32,
 }
 
@@ -132,17 +136,20 @@ pub struct BenchJobs {
 pub struct BenchTriggers {
     /// The asked node must be a member of it.
     pub quorum: QuorumId,
-    /// Triggers. At most 10,000.
+    /// Triggers in all.
+    #[schema(minimum = 1, maximum = 10_000)]
     pub count: u32,
-    /// How often each fires. At most 1,000.
+    /// How often each fires.
+    #[schema(minimum = 1, maximum = 1_000)]
     pub fires: u32,
-    /// Between two fires of one trigger. At least 100.
+    /// Between two fires of one trigger.
+    #[schema(minimum = 100)]
     pub period_ms: u64,
 }
 
 /// Asks for a new quorum to be formed, for measuring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BenchForm {
-    /// Voters, 3 to 7.
+    #[schema(minimum = 3, maximum = 7)]
     pub voters: u32,
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use quorate_protocols::api::bench_limits::BENCH_COMMITS_MAX;
 use quorate_protocols::api::{BenchCommit, CommitBench};
 use quorate_testnet::Testnet;
 
@@ -24,7 +25,7 @@ pub async fn run(common: &Common, testnet: &Testnet, outstanding: &[u32], time: 
         let commit = |count: u32| BenchCommit { quorum, count, outstanding };
         let warm: CommitBench = client.post("/v1/bench/noop", &commit(outstanding.saturating_mul(WARM_UP))).await?;
         let count = (warm.per_s * time.as_secs_f64()).max(f64::from(outstanding)).min(f64::from(u32::MAX)) as u32;
-        let row: CommitBench = client.post("/v1/bench/noop", &commit(count.clamp(1, 1_000_000))).await?;
+        let row: CommitBench = client.post("/v1/bench/noop", &commit(count.clamp(1, BENCH_COMMITS_MAX))).await?;
         print_to_stderr(format!("{outstanding} outstanding: {:.0} per second", row.per_s));
         rows.push(row);
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use quorate_protocols::api::bench_limits::BENCH_JOBS_MAX;
 use quorate_protocols::api::{BenchJobs, JobsBench};
 use quorate_testnet::Testnet;
 
@@ -15,9 +16,6 @@ const WARM_UP: u32 = 10;
 /// A request must end well before the client gives up on it.
 const TIME_MAX: Duration = Duration::from_secs(30);
 
-/// What one request may ask for.
-const JOBS_MAX: u32 = 100_000;
-
 pub async fn run(common: &Common, testnet: &Testnet, outstanding: &[u32], time: Duration) -> Result<(), Failure> {
     if time > TIME_MAX || time.is_zero() {
         return Err(Failure::usage(format!("--time must be more than nothing and at most {TIME_MAX:?}")));
@@ -26,10 +24,10 @@ pub async fn run(common: &Common, testnet: &Testnet, outstanding: &[u32], time: 
     let mut rows = Vec::new();
     for &outstanding in outstanding {
         let jobs = |count: u32| BenchJobs { quorum, count, outstanding };
-        let warm_up = outstanding.saturating_mul(WARM_UP).clamp(1, JOBS_MAX);
+        let warm_up = outstanding.saturating_mul(WARM_UP).clamp(1, BENCH_JOBS_MAX);
         let warm: JobsBench = client.post("/v1/bench/jobs", &jobs(warm_up)).await?;
         let count = (warm.per_s * time.as_secs_f64()).max(f64::from(outstanding)) as u32;
-        let row: JobsBench = client.post("/v1/bench/jobs", &jobs(count.clamp(1, JOBS_MAX))).await?;
+        let row: JobsBench = client.post("/v1/bench/jobs", &jobs(count.clamp(1, BENCH_JOBS_MAX))).await?;
         print_to_stderr(format!("{outstanding} outstanding: {:.0} per second", row.per_s));
         rows.push(row);
     }

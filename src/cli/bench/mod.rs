@@ -29,6 +29,10 @@ use crate::measure::{cpu_seconds, own_cpu};
 
 pub async fn run(common: &Common, command: BenchCommand) -> Result<(), Failure> {
     let testnet = Testnet::open(&resolve_testnet(common))?;
+    if asks_of_testing(&command) && !testnet.layout().testing {
+        return Err(Failure::failed("this testnet's nodes were started without --testing, and take no measurements")
+            .hint("start the testnet without --plain: `quorate testnet down`, then `quorate testnet up`"));
+    }
     match command {
         BenchCommand::Put(args) => transfer::put(common, &testnet, &args).await,
         BenchCommand::Get(args) => transfer::get(common, &testnet, &args).await,
@@ -40,6 +44,20 @@ pub async fn run(common: &Common, command: BenchCommand) -> Result<(), Failure> 
         BenchCommand::Idle { quorums, seconds } => {
             idle::run(common, &testnet, quorums, Duration::from_secs(seconds)).await
         }
+    }
+}
+
+/// Whether it needs routes that only nodes started with `--testing` have.
+fn asks_of_testing(command: &BenchCommand) -> bool {
+    match command {
+        BenchCommand::Commit { .. }
+        | BenchCommand::Jobs { .. }
+        | BenchCommand::Triggers { .. }
+        | BenchCommand::Failover { .. } => true,
+        // A quorum to begin with is formed through them.
+        BenchCommand::Map { .. } => true,
+        BenchCommand::Idle { quorums, .. } => *quorums > 0,
+        BenchCommand::Put(_) | BenchCommand::Get(_) => false,
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use prometheus_client::metrics::gauge::Gauge;
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::piece::limits::HEAD_BYTES_MAX;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal};
@@ -31,20 +32,31 @@ pub fn start(service: PieceService, inbound: mpsc::Receiver<InboundRequest>) {
 /// Says that a request has been dealt with, even if the task that did panicked.
 struct Turn {
     peer: PeerId,
-    done: mpsc::UnboundedSender<PeerId>,
+    done: mpsc::Sender<PeerId>,
+    handling: Gauge,
+}
+
+impl Turn {
+    fn begin(peer: PeerId, done: &mpsc::Sender<PeerId>, handling: &Gauge) -> Self {
+        handling.inc();
+        Self { peer, done: done.clone(), handling: handling.clone() }
+    }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        // The actor is gone when the node is: nobody counts any more.
-        let _ = self.done.send(self.peer);
+        self.handling.dec();
+        // Never full: it has room for every turn that there can be. The actor is gone when the node is, and nobody
+        // counts any more.
+        let _ = self.done.try_send(self.peer);
     }
 }
 
 async fn run(service: PieceService, mut inbound: mpsc::Receiver<InboundRequest>) {
     let shutdown = TaskGroup::current().shutdown_token();
-    // Bounded by HANDLING_MAX: a turn is sent back once per request taken.
-    let (done, mut finished) = mpsc::unbounded_channel();
+    // A turn is sent back once, so as many fit as there are.
+    let (done, mut finished) = mpsc::channel(HANDLING_MAX);
+    let handling = service.inner.metrics.requests_handling.clone();
     let mut running: BTreeMap<PeerId, usize> = BTreeMap::new();
     let mut total = 0;
     loop {
@@ -74,7 +86,7 @@ async fn run(service: PieceService, mut inbound: mpsc::Receiver<InboundRequest>)
         }
         *count += 1;
         total += 1;
-        let turn = Turn { peer: request.from, done: done.clone() };
+        let turn = Turn::begin(request.from, &done, &handling);
         drop(spawn(serve(service.clone(), request, turn)));
     }
 }
@@ -92,4 +104,27 @@ async fn serve(service: PieceService, request: InboundRequest, turn: Turn) {
     reply.send(Frame::new(wire::encode(&answer), payload));
     drop(memory);
     drop(turn);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: a full house of turns ends without one being forgotten, and the gauge follows them.
+    #[tokio::test]
+    async fn every_turn_that_ends_is_heard_of() {
+        let (done, mut finished) = mpsc::channel(HANDLING_MAX);
+        let handling = Gauge::default();
+        let turns: Vec<Turn> =
+            (0..HANDLING_MAX).map(|n| Turn::begin(PeerId([n as u8; 32]), &done, &handling)).collect();
+        assert_eq!(handling.get(), HANDLING_MAX as i64);
+        drop(turns);
+        assert_eq!(handling.get(), 0);
+        drop(done);
+        let mut ended = 0;
+        while finished.recv().await.is_some() {
+            ended += 1;
+        }
+        assert_eq!(ended, HANDLING_MAX);
+    }
 }

@@ -11,7 +11,7 @@ use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
 use quorate_protocols::wire;
 
 use super::PieceService;
-use crate::seams::{Frame, Net, NetError, Planted, Protocol, planted, run_blocking};
+use crate::seams::{Failpoint, Frame, Net, NetError, Protocol, failpoint, run_blocking};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PieceCallError {
@@ -111,9 +111,9 @@ impl PieceClient {
         let message = PieceMessage::Get { hash, offset: 0, length: u32::MAX };
         match self.ask(peer, message, Bytes::new(), deadline).await? {
             (PieceAnswer::Piece { .. }, bytes) if bytes.len() == piece_bytes => {
-                if planted(Planted::SkipHashCheck) {
-                    return Ok(CheckedPiece::hash_of(bytes));
-                }
+                let mut fetched = (hash, bytes);
+                failpoint(Failpoint::PieceFetched, &mut fetched);
+                let (hash, bytes) = fetched;
                 let checked = run_blocking(move || CheckedPiece::check(hash, bytes)).await;
                 checked.map_err(|fault| PieceCallError::Wrong { peer, fault })
             }

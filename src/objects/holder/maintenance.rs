@@ -24,7 +24,7 @@ use quorate_protocols::quorum::ObjectRecord;
 use super::PieceService;
 use crate::objects::events::Metrics;
 use crate::objects::store::{ColumnRow, HoldState, StoreError};
-use crate::seams::{Planted, TaskGroup, planted};
+use crate::seams::{Failpoint, TaskGroup, failpoint};
 
 /// One piece is scrubbed per pause: 4 MiB in 2 s is a small part of any disk, and 100 GiB take 14 hours.
 const SCRUB_PAUSE: Duration = Duration::from_secs(2);
@@ -209,9 +209,7 @@ impl Maintenance {
             HoldState::Released { at } => {
                 // A column is let go before its lease ends, and power may have failed in between or before the end was
                 // synced. A hold without an end would then stay for good.
-                if !planted(Planted::ForgetTombstone) {
-                    context.leases.release(row.lease);
-                }
+                self.service.end_lease(row.lease);
                 if context.seams.clock.wall().since(at) >= RELEASED_KEPT {
                     self.service.inner.store.forget(job, column).await?;
                     self.asked.remove(&(job, column));
@@ -231,7 +229,9 @@ impl Maintenance {
         }
         self.asked.insert((job, column), now);
         let slot = PieceService::slot_of(job, column, &row);
-        if planted(Planted::DeleteWithoutAsking) || self.wanted(slot, row).await == Wanted::No {
+        let mut is_wanted = self.wanted(slot, row).await != Wanted::No;
+        failpoint(Failpoint::ColumnWanted, &mut is_wanted);
+        if !is_wanted {
             self.service.let_go(slot, "the steward does not want it here").await?;
         }
         Ok(())

@@ -36,7 +36,7 @@ use super::ObjectsContext;
 use super::coding::Coders;
 use super::events::{Events, Metrics, ObjectEvent};
 use super::store::{PieceStore, ReadPiece, StoreError};
-use crate::seams::{DiskError, Planted, planted, run_blocking};
+use crate::seams::{DiskError, Failpoint, failpoint, run_blocking};
 
 /// Rows of one answer to `Held`.
 const HELD_MAX: usize = 4_096;
@@ -219,9 +219,6 @@ impl PieceService {
         lease: LeaseId,
         manifest: quorate_protocols::ids::ManifestHash,
     ) -> Result<PieceAnswer, PieceRefusal> {
-        if planted(Planted::DropConfirm) {
-            return Ok(PieceAnswer::Noted);
-        }
         self.inner.store.confirm(slot, manifest).await.map_err(refusal)?;
         let bytes = self.inner.store.column_bytes(slot.job, slot.column).map_err(refusal)?;
         self.inner.context.leases.settle(lease, bytes);
@@ -275,13 +272,17 @@ impl PieceService {
         self.inner.events.send(ObjectEvent::PieceDamaged { hash, reason });
     }
 
+    /// Gives back what the lease of a column sets aside. Of a lease that has ended, nothing.
+    fn end_lease(&self, mut lease: LeaseId) {
+        failpoint(Failpoint::ColumnLeaseEnds, &mut lease);
+        self.inner.context.leases.release(lease);
+    }
+
     /// Lets go of a column: its pieces leave through the quarantine, its disk is given back.
     async fn let_go(&self, slot: Slot, reason: &str) -> Result<(), StoreError> {
         if let Some(row) = self.inner.store.release(slot).await? {
             // The end of the lease would refuse late pieces as well as the tombstone does.
-            if !planted(Planted::ForgetTombstone) {
-                self.inner.context.leases.release(row.lease);
-            }
+            self.end_lease(row.lease);
             let (job, column, reason) = (slot.job, slot.column, reason.to_owned());
             self.inner.events.send(ObjectEvent::ColumnCollected { job, column, reason });
         }

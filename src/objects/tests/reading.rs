@@ -1,7 +1,5 @@
 //! Gets.
 
-use std::sync::atomic::Ordering;
-
 use quorate_protocols::ids::ManifestHash;
 
 use super::*;
@@ -199,7 +197,7 @@ async fn a_whole_read_fetches_data_pieces_only() {
     get(&cluster, &cluster.nodes[6], outcome.object, None).await.unwrap();
     let traffic = cluster.world.traffic.lock().unwrap();
     assert_eq!(traffic.gets.values().sum::<u32>(), 2 * 4);
-    assert_eq!(cluster.nodes[6].metrics().pieces_hedged.load(Ordering::Relaxed), 0);
+    assert_eq!(cluster.nodes[6].metrics().pieces_hedged.get(), 0);
 }
 
 #[tokio::test(start_paused = true)]

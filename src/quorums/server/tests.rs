@@ -25,6 +25,7 @@ const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
 struct World {
     requests: mpsc::Sender<InboundRequest>,
     net: Arc<ScriptedNet>,
+    handling: Gauge,
 }
 
 fn world(quorums: Arc<dyn LocalQuorums>) -> World {
@@ -32,9 +33,9 @@ fn world(quorums: Arc<dyn LocalQuorums>) -> World {
     let (requests, receiver) = mpsc::channel(16);
     let authority = Authority::new([peer(8)]);
     let primary = Arc::new(PrimaryServices::new(quorums.clone()));
-    JobService { net: net.clone(), quorums, authority, primary, sources: Arc::new(NoSources) }
-        .start(&seams(1).tasks, receiver);
-    World { requests, net }
+    let service = JobService { net: net.clone(), quorums, authority, primary, sources: Arc::new(NoSources) };
+    let handling = service.start(&seams(1).tasks, receiver);
+    World { requests, net, handling }
 }
 
 impl World {
@@ -126,11 +127,14 @@ async fn a_backup_that_misses_its_primary_holds_a_question_until_there_is_one() 
     let started = tokio::time::Instant::now();
     let electing = async {
         tokio::time::sleep(wait / 3).await;
+        assert_eq!(world.handling.get(), 1, "the question is held");
         quorum.set_term(Some(Term(2)));
     };
     let (answer, ()) = tokio::join!(world.propose(2, submit()), electing);
     assert!(matches!(answer, JobAnswer::Reply(Ok(_))), "{answer:?}");
     assert_eq!(started.elapsed().as_millis(), wait.as_millis() / 3);
+    tokio::task::yield_now().await;
+    assert_eq!(world.handling.get(), 0);
     // Not for longer than it takes to elect one: another member may know more.
     quorum.set_term(None);
     let started = tokio::time::Instant::now();

@@ -1,10 +1,14 @@
 //! Batches, limits and reads.
 
+use std::pin::pin;
+
 use futures::future::join_all;
+use prometheus_client::registry::Registry;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::limits::{BATCH_COMMANDS_MAX, COMMAND_BYTES_MAX, PROPOSALS_MAX};
 
 use super::*;
+use crate::testing::metrics::value;
 
 #[tokio::test(start_paused = true)]
 async fn commands_that_wait_share_an_entry() {
@@ -34,7 +38,15 @@ async fn replies_belong_to_their_commands() {
 async fn a_full_queue_refuses_and_a_large_command_is_never_proposed() {
     let net = TestNet::founded(3, 3).await;
     let quorum = net.nodes[net.led().await].quorum();
-    let replies = join_all((0..PROPOSALS_MAX + BATCH_COMMANDS_MAX).map(|_| noop(&quorum))).await;
+    let mut registry = Registry::default();
+    net.nodes[net.led().await].host().register_metrics(&mut registry);
+    let queued = || value(&registry, "quorate_quorum_proposals_queued");
+    assert_eq!(queued(), 0.0);
+    let mut proposals = pin!(join_all((0..PROPOSALS_MAX + BATCH_COMMANDS_MAX).map(|_| noop(&quorum))));
+    assert!(futures::poll!(proposals.as_mut()).is_pending());
+    assert!(queued() > 0.0, "nobody has taken any yet");
+    let replies = proposals.await;
+    assert_eq!(queued(), 0.0);
     let busy = replies.iter().filter(|reply| matches!(reply, Err(QuorumError::Busy { .. }))).count();
     let done = replies.iter().filter(|reply| matches!(reply, Ok(Ok(_)))).count();
     assert!(busy > 0 && done >= PROPOSALS_MAX && busy + done == replies.len(), "{busy} busy, {done} done");

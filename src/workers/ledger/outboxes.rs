@@ -9,7 +9,7 @@ use quorate_protocols::task::message::{Report, ReportRefusal, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output, TaskAttempt};
 use tokio::time::Instant;
 
-use super::super::limits::{PAUSE_MAX, PAUSE_MIN, RESULTS_KEPT};
+use super::super::limits::{PAUSE_MIN, PAUSES, RESULTS_KEPT};
 use super::super::pending_result::{PendingResult, ReportPart};
 use super::{Effect, Ledger, Stage};
 
@@ -269,7 +269,7 @@ impl QuorumOutbox {
         self.pause.is_some_and(|(until, _)| until > now)
     }
     fn failed(&mut self, now: Instant, jitter: u64) {
-        let wait = self.pause.map_or(PAUSE_MIN, |(_, wait)| (wait * 2).min(PAUSE_MAX));
+        let wait = self.pause.map_or(PAUSE_MIN, |(_, wait)| PAUSES.next(wait));
         let more = Duration::from_millis(jitter % (wait.as_millis() as u64 / 2 + 1));
         self.pause = Some((now + wait + more, wait));
     }

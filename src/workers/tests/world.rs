@@ -579,6 +579,9 @@ impl World {
             tasks.filter(|task| task.extras.as_ref().is_some_and(|notes| notes.checkpoint.is_some())).count()
         })
     }
+    pub fn workers(&self, index: u8) -> &Workers {
+        &self.nodes[index as usize].running.as_ref().unwrap().1
+    }
     pub fn metrics(&self, index: u8) -> WorkerMetrics {
         self.nodes[index as usize].running.as_ref().unwrap().1.metrics().clone()
     }

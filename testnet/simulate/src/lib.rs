@@ -18,6 +18,7 @@ pub mod moments;
 pub mod net;
 pub mod oracle;
 pub mod panics;
+pub mod planted;
 pub mod rng;
 pub mod run;
 pub mod runtime;

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use quorate::seams::Planted;
 use quorate_simulate::campaign::{Sum, run_seeds};
 use quorate_simulate::faults::FaultSet;
 use quorate_simulate::links::Links;
 use quorate_simulate::minimise::minimise;
+use quorate_simulate::planted::Planted;
 use quorate_simulate::run::{Plan, Report, run};
 use quorate_simulate::triggers;
 

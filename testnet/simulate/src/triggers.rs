@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::seams::Planted;
 use quorate_protocols::ids::{JobId, Millis, Nonce, QuorumId};
 use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Program};
 use quorate_protocols::job::message::{Query, QueryAnswer};
@@ -35,6 +34,7 @@ use crate::bells::{self, Bells};
 use crate::executor::SimExecutor;
 use crate::links::Links;
 use crate::panics;
+use crate::planted::Planted;
 use crate::rng::SimRng;
 use crate::runtime;
 use crate::transcript::Transcript;

@@ -18,7 +18,7 @@ use quorate::quorums::ClientError;
 use quorate::raft::HostEvent;
 use quorate::resources::Resources;
 use quorate::seams::entropy::SeededEntropy;
-use quorate::seams::{Entropy, Planted, Seams, TaskGroup};
+use quorate::seams::{Entropy, Seams, TaskGroup};
 use quorate_protocols::ids::{BootId, Incarnation, MemberId, ObjectId, PeerId, QuorumId, Term};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, Event};
@@ -30,6 +30,7 @@ use tokio::time::Instant;
 use crate::clock::{ClockOffset, SimClock};
 use crate::disk::SimDisk;
 use crate::net::Fabric;
+use crate::planted::Planted;
 use crate::rng::{SimRng, derive, derive_u64};
 use crate::transcript::Transcript;
 
@@ -178,7 +179,10 @@ impl World {
             Arc::new(SeededEntropy::new(derive_u64(seed, &format!("node {index} boot {boots}"))));
         let identity = Identity::new(machine.secret, machine.incarnation, BootId(entropy.bytes()));
         let clock = Arc::new(SimClock::boot(began, &machine.clock));
-        let tasks = TaskGroup::inline_planted(self.planted);
+        let tasks = match self.planted {
+            Some(bug) => TaskGroup::inline_with(Arc::new(bug)),
+            None => TaskGroup::inline(),
+        };
         let seams = Seams { clock: clock.clone(), entropy, disk: machine.disk.mount(), tasks: tasks.clone() };
         let (net, inbound) = self.fabric.attach(index, identity.peer(), clock);
         let mut settings = NodeSettings::default();

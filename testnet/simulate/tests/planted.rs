@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use quorate::seams::Planted;
 use quorate_simulate::campaign::run_seeds;
 use quorate_simulate::faults::FaultSet;
 use quorate_simulate::links::Links;
+use quorate_simulate::planted::Planted;
 use quorate_simulate::run::Plan;
 use quorate_testnet::checkers::Guarantee;
 
@@ -38,8 +38,8 @@ fn a_hash_that_is_not_checked_is_found() {
 }
 
 #[test]
-fn a_holder_that_deletes_without_asking_is_found() {
-    finds(Planted::DeleteWithoutAsking, "none", 90, 2);
+fn a_holder_that_ignores_the_steward_is_found() {
+    finds(Planted::IgnoreSteward, "none", 90, 2);
 }
 
 #[test]
@@ -82,4 +82,43 @@ fn a_forgotten_tombstone_is_found() {
 #[test]
 fn a_dropped_change_of_members_is_found() {
     assert_eq!(finds(Planted::DropMembershipChange, "crash,wipe", 300, 4), Guarantee::G5);
+}
+
+/// Goal: docs/testing.md names the bugs that there are.
+#[test]
+fn the_table_of_bugs_is_that_of_the_simulator() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/testing.md");
+    let page = std::fs::read_to_string(page).expect("the page is there");
+    let rows = page.split("| bug |").nth(1).expect("the table is there").lines().skip(2);
+    let rows = rows.take_while(|line| line.starts_with("| `"));
+    let named: Vec<&str> = rows.map(|line| line.split('`').nth(1).expect("a name")).collect();
+    let there: std::collections::BTreeSet<&str> = Planted::ALL.map(Planted::name).into();
+    assert_eq!(named.len(), there.len());
+    assert_eq!(named.into_iter().collect::<std::collections::BTreeSet<_>>(), there);
+}
+
+/// Goal: the product holds no deliberate bug and no name of one. Method: the sources of the node are read.
+#[test]
+fn the_sources_of_the_node_hold_no_planted_bug() {
+    fn walk(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(folder).expect("the folder is there") {
+            let path = entry.expect("readable").path();
+            match path.is_dir() {
+                true => walk(&path, found),
+                false => found.push(path),
+            }
+        }
+    }
+    let mut files = Vec::new();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    walk(&root.join("src"), &mut files);
+    walk(&root.join("protocols/src"), &mut files);
+    assert!(files.len() > 300, "the sources were found");
+    for file in files {
+        let Ok(text) = std::fs::read_to_string(&file) else { continue };
+        for bug in Planted::ALL {
+            let named = [format!("{bug:?}"), bug.name().to_owned()];
+            assert!(!named.iter().any(|name| text.contains(name)), "{} names {}", file.display(), bug.name());
+        }
+    }
 }

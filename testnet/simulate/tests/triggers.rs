@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use quorate::seams::Planted;
 use quorate_simulate::links::Links;
+use quorate_simulate::planted::Planted;
 use quorate_simulate::triggers::{Plan, Report, run};
 use quorate_testnet::checkers::Guarantee;
 

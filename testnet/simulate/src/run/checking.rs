@@ -40,7 +40,7 @@ impl Session {
         for index in self.world.up() {
             let Some(node) = self.world.node(index) else { continue };
             let member = node.identity().member();
-            let mut counts = vec![("leases expired".to_owned(), node.approver().counts().expired)];
+            let mut counts = vec![("leases expired".to_owned(), node.approver().metrics().expired.get())];
             for quorum in node.quorums().quorums() {
                 let Some(progress) = quorum.progress() else { continue };
                 let (digest, at) = (progress.digest.0, progress.applied.0);
@@ -65,7 +65,7 @@ impl Session {
                 }
             }
             let leases = (self.plan.nodes * LEASES_PER_ASKER_MAX) as u64;
-            gauges.push(Gauge { name: "leases", value: node.approver().counts().leases as u64, limit: leases });
+            gauges.push(Gauge { name: "leases", value: node.approver().leases_held() as u64, limit: leases });
             let scopes = node.resources().usage();
             gauges.push(Gauge { name: "scopes", value: scopes.len() as u64, limit: SCOPES_MAX as u64 });
             let rows = columns(node).into_iter().map(|(job, column, row)| ((job, column), held(&row))).collect();

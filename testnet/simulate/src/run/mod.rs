@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use quorate::compose::StartError;
 use quorate::raft::lost_quorums;
-use quorate::seams::{DiskError, Planted};
+use quorate::seams::DiskError;
 use quorate_protocols::ids::{JobId, MemberId, ObjectId, PieceIndex, QuorumId};
 use quorate_protocols::job::Kind;
 use quorate_testnet::checkers::commands::{Job, Object};
@@ -39,6 +39,7 @@ use crate::moments::Moments;
 use crate::net::NetCounts;
 use crate::oracle::{Operations, Oracle};
 use crate::panics;
+use crate::planted::Planted;
 use crate::rng::SimRng;
 use crate::runtime;
 use crate::transcript::Transcript;

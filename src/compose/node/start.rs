@@ -1,0 +1,356 @@
+//! The start of a node, in the order of need: what it is ([`Base`]), how it reaches any quorum ([`Reach`]), what works
+//! with quorums ([`Work`]), and last what serves them and is served ([`serve`]).
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::gauge::Gauge;
+use quorate_protocols::job::Kind;
+use tokio::sync::{broadcast, mpsc};
+
+use super::{EVENTS_MAX, Inner, NET_EVENTS_QUEUE, Node, NodeEvent, NodeParts, NodeSettings, NodeWork, StartError};
+use crate::approver::{Approver, ApproverParts};
+use crate::compose::adapters::{NetworkEvents, NodeEventDelivery, NodeQuorumPort, NodeQuorums};
+use crate::compose::event_bridge;
+use crate::compose::membership_leases::NodeMembershipLeases;
+use crate::directory::{Directory, DirectoryParts};
+use crate::events::{Events, EventsParts};
+use crate::identity::Identity;
+use crate::objects::{Objects, ObjectsContext};
+use crate::presence::ObservedNet;
+use crate::primary::{self, DriverParts, PrimaryServices};
+use crate::quorums::approvals::ApprovalsParts;
+use crate::quorums::authority::Authority;
+use crate::quorums::client::ClientParts;
+use crate::quorums::logs::LogReader;
+use crate::quorums::placement::PlacementParts;
+use crate::quorums::ports::{Knowledge, LocalQuorums, LocalTasks, PrimaryPort};
+use crate::quorums::server::JobService;
+use crate::quorums::task_server::TaskService;
+use crate::quorums::{Approvals, Placement, QuorumClient, Submits};
+use crate::raft::{HostEvent, QuorumContext, QuorumHost, QuorumInbound};
+use crate::resources::Resources;
+use crate::seams::{GossipMessage, Inbound, InboundRequest, Net, NetEvent, Seams};
+use crate::sources::NodeSources;
+use crate::storage::Storage;
+use crate::workers::{WorkerParts, Workers};
+
+/// Starts every actor in the caller's task group.
+pub(super) async fn start_actors(parts: NodeParts) -> Result<Node, StartError> {
+    let NodeParts { seams, identity, mut settings, resources, net, inbound, work } = parts;
+    // What nothing here runs is not offered.
+    settings.kinds.retain(|kind| *kind == Kind::Store || work.executors.contains_key(kind));
+    let Inbound { approval, raft, liveness, job, piece, task, gossip, events } = inbound;
+    let arrivals = Arrivals { approval, raft, liveness, gossip, events };
+    let (base, followers) = Base::start(&seams, &identity, &settings, resources, net, arrivals).await?;
+    let reach = Reach::start(&base, &settings);
+    let work = Work::start(&base, &reach, &settings, work, piece, followers.own, followers.bus).await?;
+    let requests = Requests { job, task };
+    let (jobs_handling, tasks_handling) = serve(&base, &reach, &work, &settings, followers.driver, requests);
+
+    let Base { seams, identity, net, resources, storage, directory, approver, quorums, bus } = base;
+    let Reach { client, approvals, placement, submits, services, .. } = reach;
+    let Work { objects, workers, emitter, logs, sources } = work;
+    let inner = Inner {
+        seams,
+        identity,
+        net,
+        resources,
+        storage,
+        directory,
+        approver,
+        quorums,
+        client,
+        approvals,
+        placement,
+        submits,
+        logs,
+        objects,
+        driver_metrics: services.metrics,
+        workers,
+        emitter,
+        sources,
+        jobs_handling,
+        tasks_handling,
+        events: bus,
+    };
+    Ok(Node { inner: Arc::new(inner) })
+}
+
+/// What arrives from the network for the base.
+struct Arrivals {
+    approval: mpsc::Receiver<InboundRequest>,
+    raft: mpsc::Receiver<InboundRequest>,
+    liveness: mpsc::Receiver<InboundRequest>,
+    gossip: mpsc::Receiver<GossipMessage>,
+    events: mpsc::Receiver<NetEvent>,
+}
+
+/// What arrives for those who serve quorums.
+struct Requests {
+    job: mpsc::Receiver<InboundRequest>,
+    task: mpsc::Receiver<InboundRequest>,
+}
+
+/// Subscriptions made before anything can be led, so that no lead goes unnoticed.
+struct Followers {
+    driver: broadcast::Receiver<HostEvent>,
+    own: broadcast::Receiver<HostEvent>,
+    bus: broadcast::Receiver<NodeEvent>,
+}
+
+/// What this node is: its disk, whom it knows, what it is a member of, what it has promised.
+struct Base {
+    seams: Seams,
+    identity: Identity,
+    net: Arc<dyn Net>,
+    resources: Resources,
+    storage: Storage,
+    directory: Directory,
+    approver: Approver,
+    quorums: QuorumHost,
+    bus: broadcast::Sender<NodeEvent>,
+}
+
+impl Base {
+    async fn start(
+        seams: &Seams,
+        identity: &Identity,
+        settings: &NodeSettings,
+        resources: Resources,
+        net: Arc<dyn Net>,
+        arrivals: Arrivals,
+    ) -> Result<(Self, Followers), StartError> {
+        let Arrivals { approval, raft, liveness, gossip, events: net_events } = arrivals;
+        let observed = ObservedNet::new(net, seams.clock.clone(), seams.tasks.clone());
+        let net: Arc<dyn Net> = Arc::new(observed.clone());
+        let storage = Storage::start(seams.disk.clone());
+        let directory = Directory::start(DirectoryParts {
+            seams: seams.clone(),
+            identity: identity.clone(),
+            net: net.clone(),
+            resources: resources.clone(),
+            gossip,
+            kinds: settings.kinds.iter().copied().collect(),
+            labels: settings.labels.clone(),
+        });
+        directory.set_draining(settings.draining);
+
+        let (host_events, events) = mpsc::channel(NET_EVENTS_QUEUE);
+        let context = QuorumContext {
+            seams: seams.clone(),
+            identity: identity.clone(),
+            net: net.clone(),
+            storage: storage.clone(),
+        };
+        let quorums = QuorumHost::start(context, QuorumInbound { raft, liveness, events }).await?;
+        observed.follow_suspicions(quorums.downgrade());
+        let (driver, bridge_events, own) = (quorums.events(), quorums.events(), quorums.events());
+        let (bus, bus_events) = broadcast::channel(EVENTS_MAX);
+        event_bridge::start(event_bridge::BridgeParts {
+            seams: seams.clone(),
+            observed,
+            directory: directory.clone(),
+            quorums: quorums.clone(),
+            events: bridge_events,
+            net_events,
+            host_events,
+            bus: bus.clone(),
+        });
+
+        let approver = Approver::start(ApproverParts {
+            seams: seams.clone(),
+            identity: identity.clone(),
+            net: net.clone(),
+            storage: storage.clone(),
+            resources: resources.clone(),
+            directory: directory.clone(),
+            memberships: Arc::new(quorums.downgrade()),
+            labels: settings.labels.clone(),
+            kinds: settings.kinds.clone(),
+            disk_bytes_max: settings.disk_bytes_max,
+            requests: approval,
+        })
+        .await?;
+        let (seams, identity) = (seams.clone(), identity.clone());
+        let base = Self { seams, identity, net, resources, storage, directory, approver, quorums, bus };
+        Ok((base, Followers { driver, own, bus: bus_events }))
+    }
+}
+
+/// How this node reaches quorums, its own and any other.
+struct Reach {
+    local: Arc<dyn LocalQuorums>,
+    knowledge: Arc<dyn Knowledge>,
+    authority: Authority,
+    services: PrimaryServices,
+    led: Arc<dyn PrimaryPort>,
+    client: QuorumClient,
+    approvals: Approvals,
+    placement: Placement,
+    submits: Submits,
+}
+
+impl Reach {
+    fn start(base: &Base, settings: &NodeSettings) -> Self {
+        let Base { seams, net, storage, directory, approver, quorums, .. } = base;
+        let authority = Authority::new(settings.operators.clone()).with_hosts(settings.hosts.clone());
+        let local: Arc<dyn LocalQuorums> = Arc::new(quorums.clone());
+        let knowledge: Arc<dyn Knowledge> = Arc::new(directory.clone());
+        let services = PrimaryServices::new(local.clone());
+        let led: Arc<dyn PrimaryPort> = Arc::new(services.clone());
+        let client = QuorumClient::new(ClientParts {
+            net: net.clone(),
+            quorums: local.clone(),
+            knowledge: knowledge.clone(),
+            entropy: seams.entropy.clone(),
+            authority: authority.clone(),
+            primary: led.clone(),
+        });
+        let approvals = Approvals::new(ApprovalsParts {
+            seams: seams.clone(),
+            net: net.clone(),
+            knowledge: knowledge.clone(),
+            local: Arc::new(approver.clone()),
+        });
+        let membership_leases = NodeMembershipLeases {
+            approver: approver.clone(),
+            approvals: approvals.clone(),
+            directory: directory.clone(),
+        };
+        quorums.set_membership_leases(Arc::new(membership_leases));
+        let placement = Placement::new(PlacementParts {
+            net: net.clone(),
+            tasks: seams.tasks.clone(),
+            entropy: seams.entropy.clone(),
+            knowledge: knowledge.clone(),
+            client: client.clone(),
+            approvals: approvals.clone(),
+            host: quorums.clone(),
+            voters: settings.voters,
+        });
+        let submits = Submits::new(seams, storage.clone(), placement.clone(), client.clone());
+        Self { local, knowledge, authority, services, led, client, approvals, placement, submits }
+    }
+}
+
+/// What works with quorums on this node's behalf: objects, the worker, the emitter of events, and what conditions read.
+struct Work {
+    objects: Objects,
+    workers: Workers,
+    emitter: Events,
+    logs: LogReader,
+    sources: NodeSources,
+}
+
+impl Work {
+    async fn start(
+        base: &Base,
+        reach: &Reach,
+        settings: &NodeSettings,
+        work: NodeWork,
+        pieces: mpsc::Receiver<InboundRequest>,
+        applied: broadcast::Receiver<HostEvent>,
+        nodes: broadcast::Receiver<NodeEvent>,
+    ) -> Result<Self, StartError> {
+        let Base { seams, identity, net, storage, directory, approver, .. } = base;
+        let Reach { local, knowledge, client, placement, .. } = reach;
+        let objects = Objects::start(
+            ObjectsContext {
+                seams: seams.clone(),
+                identity: identity.clone(),
+                net: net.clone(),
+                storage: storage.clone(),
+                quorums: Arc::new(NodeQuorums {
+                    client: client.clone(),
+                    placement: placement.clone(),
+                    directory: directory.clone(),
+                    net: net.clone(),
+                }),
+                leases: Arc::new(approver.clone()),
+            },
+            pieces,
+        );
+        let workers = Workers::start(WorkerParts {
+            seams: seams.clone(),
+            identity: identity.clone(),
+            storage: storage.clone(),
+            quorum_port: Arc::new(NodeQuorumPort {
+                client: client.clone(),
+                quorums: local.clone(),
+                knowledge: knowledge.clone(),
+            }),
+            leases: Arc::new(approver.clone()),
+            objects: Arc::new(objects.clone()),
+            executors: work.executors,
+            operators: settings.operators.clone(),
+            folder: work.folder,
+            faults: work.faults,
+        })
+        .await?;
+        let delivery = NodeEventDelivery {
+            this: net.local_peer(),
+            client: client.clone(),
+            quorums: local.clone(),
+            knowledge: knowledge.clone(),
+        };
+        let emitter = Events::start(EventsParts {
+            seams: seams.clone(),
+            net: net.clone(),
+            storage: storage.clone(),
+            delivery: Arc::new(delivery),
+        })
+        .await?;
+        NetworkEvents {
+            seams: seams.clone(),
+            net: net.clone(),
+            directory: directory.clone(),
+            quorums: local.clone(),
+            events: emitter.clone(),
+            applied,
+            nodes,
+        }
+        .start();
+        let logs = LogReader { net: net.clone(), worker: Arc::new(workers.clone()), client: client.clone() };
+        let sources = NodeSources::new(settings.hosts.clone(), client.clone(), Arc::new(objects.clone()));
+        Ok(Self { objects, workers, emitter, logs, sources })
+    }
+}
+
+/// Starts the driver of led quorums, and the servers of the job and the task protocol. Returns how many requests each
+/// of them is answering.
+fn serve(
+    base: &Base,
+    reach: &Reach,
+    work: &Work,
+    settings: &NodeSettings,
+    events: broadcast::Receiver<HostEvent>,
+    requests: Requests,
+) -> (Gauge, Gauge) {
+    let (Base { seams, net, .. }, Reach { local, led, services, .. }) = (base, reach);
+    let worker: Arc<dyn LocalTasks> = Arc::new(work.workers.clone());
+    primary::start(DriverParts {
+        seams: seams.clone(),
+        net: net.clone(),
+        quorums: local.clone(),
+        events,
+        knowledge: reach.knowledge.clone(),
+        approvals: reach.approvals.clone(),
+        pieces: Arc::new(work.objects.service().clone()),
+        worker: Some(worker.clone()),
+        wait_reasons: services.wait_reasons.clone(),
+        audit_hints: services.audit_hints.clone(),
+        sources: Arc::new(work.sources.clone()),
+        metrics: services.metrics.clone(),
+        settings: settings.driver.clone(),
+    });
+    let tasks = TaskService { net: net.clone(), primary: led.clone(), worker: Some(worker) };
+    let tasks_handling = tasks.start(&seams.tasks, requests.task);
+    let jobs = JobService {
+        net: net.clone(),
+        quorums: local.clone(),
+        authority: reach.authority.clone(),
+        primary: led.clone(),
+        sources: Arc::new(work.sources.clone()),
+    };
+    (jobs.start(&seams.tasks, requests.job), tasks_handling)
+}
