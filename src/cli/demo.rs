@@ -254,7 +254,7 @@ async fn primary_of(testnet: &Testnet, asked: usize, quorum: QuorumId) -> Result
         // A primary that was just killed may still be believed in.
         let alive = |peer: &PeerId| {
             let running = quorate_protocols::api::TestnetNodeState::Running;
-            testnet.status().iter().any(|node| node.peer_id == Some(*peer) && node.state == running)
+            testnet.status().iter().any(|node| node.peer == Some(*peer) && node.state == running)
         };
         if let Some(primary) = detail.info.primary.filter(alive) {
             return Ok(primary);

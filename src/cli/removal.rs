@@ -18,8 +18,8 @@ pub async fn run(common: &Common, client: &Client, args: RmArgs) -> Result<(), F
     let path = format!("/v1/objects/{object}");
     let info: ObjectInfo = client.get(&path).await?;
     let node: NodeInfo = client.get("/v1/node").await?;
-    let wanted = Wanted::of(&args, &info.claims, node.peer_id);
-    let others: Vec<&Claim> = wanted.taken(&args, &info.claims).filter(|claim| claim.owner != node.peer_id).collect();
+    let wanted = Wanted::of(&args, &info.claims, node.peer);
+    let others: Vec<&Claim> = wanted.taken(&args, &info.claims).filter(|claim| claim.owner != node.peer).collect();
     if !others.is_empty() && !args.yes {
         confirm(&info, &others)?;
     }
@@ -39,7 +39,7 @@ pub async fn run(common: &Common, client: &Client, args: RmArgs) -> Result<(), F
         .map_err(|error| Failure::failed(format!("the node's answer to a removal cannot be read: {error}")))?;
     match common.json {
         true => print_json(&removed),
-        false => describe_removal(&removed, node.peer_id).into_iter().try_for_each(print),
+        false => describe_removal(&removed, node.peer).into_iter().try_for_each(print),
     }
 }
 

@@ -23,7 +23,7 @@ pub async fn peers(common: &Common, complete: bool) -> Result<(), Failure> {
 pub fn peers_table(peers: &[PeerInfo]) -> Text {
     let rows = peers.iter().map(|peer| {
         vec![
-            peer.peer_id.to_string(),
+            peer.peer.to_string(),
             match (peer.connected, peer.suspected) {
                 (false, _) => "no",
                 (true, true) => "silent",
@@ -118,7 +118,7 @@ pub fn quorum_text(detail: &QuorumDetail) -> Text {
     rows.push(("applied", detail.applied.to_string()));
     rows.push(("jobs", format!("{} live, {} ended", info.jobs, detail.jobs_ended)));
     rows.push(("objects", info.objects.to_string()));
-    rows.push(("time", instant(detail.time)));
+    rows.push(("time", instant(detail.last_entry_at)));
     if let Some(paused) = &info.paused {
         rows.push(("paused", paused.clone()));
     }

@@ -119,7 +119,7 @@ pub fn status_table(info: &TestnetInfo) -> Text {
     let rows = info.nodes.iter().map(|node| {
         vec![
             node.index.to_string(),
-            or_dash(node.peer_id),
+            or_dash(node.peer),
             word(&node.state),
             or_dash(node.pid),
             or_dash(node.api.as_ref()),
@@ -146,7 +146,7 @@ fn faults_text(info: &TestnetInfo, faults: &NodeFaults) -> String {
     // Links with the same fault are told together, by the numbers of the nodes at their other ends.
     let to = |wanted: &dyn Fn(&LinkFaults) -> bool| {
         let peers = faults.links.iter().filter(|link| wanted(link)).map(|link| link.peer);
-        let index = |peer| info.nodes.iter().find(|node| node.peer_id == Some(peer)).map(|node| node.index);
+        let index = |peer| info.nodes.iter().find(|node| node.peer == Some(peer)).map(|node| node.index);
         peers.filter_map(index).collect::<BTreeSet<usize>>()
     };
     let mut words = Vec::new();

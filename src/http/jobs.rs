@@ -76,7 +76,7 @@ pub async fn list(
     State(backend): State<Shared>,
     Query(params): Query<ListParams>,
 ) -> Result<Json<Listing<JobInfo>>, ApiError> {
-    let filter = params.filter(backend.node().peer_id)?;
+    let filter = params.filter(backend.node().peer)?;
     Ok(Json(backend.jobs(filter).await))
 }
 

@@ -150,7 +150,7 @@ impl NodeBackend {
     /// The peers that count when it is asked who is heard: the address book remembers others for long.
     fn peers_lately(&self) -> Vec<PeerInfo> {
         let peers = Backend::peers(self);
-        let is_known = |peer: &&PeerInfo| peer.connected || self.node.directory().peer(peer.peer_id).is_some();
+        let is_known = |peer: &&PeerInfo| peer.connected || self.node.directory().peer(peer.peer).is_some();
         let lately: Vec<_> = peers.iter().filter(is_known).cloned().collect();
         if lately.is_empty() { peers } else { lately }
     }
@@ -232,14 +232,14 @@ impl Backend for NodeBackend {
         let peers = self.node.net().peers();
         let quorums = self.node.quorums().quorums();
         NodeInfo {
-            peer_id: identity.peer(),
+            peer: identity.peer(),
             incarnation: identity.incarnation,
             boot: identity.boot,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             addresses: self.node.net().listen_addresses(),
             pid: std::process::id(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
-            time: self.node.seams().clock.wall(),
+            answered_at: self.node.seams().clock.wall(),
             peers_known: peers.len() as u32,
             peers_connected: peers.iter().filter(|peer| peer.connected).count() as u32,
             quorums: quorums.len() as u32,
@@ -273,7 +273,7 @@ impl Backend for NodeBackend {
             let peers = self.peers_lately();
             let jobs = self.node.jobs();
             let asked = peers.iter().take(CONTACT_PEERS_MAX).map(|peer| async move {
-                peer.connected && !peer.suspected && jobs.hears(peer.peer_id, CONTACT_DEADLINE).await
+                peer.connected && !peer.suspected && jobs.hears(peer.peer, CONTACT_DEADLINE).await
             });
             let heard = futures::future::join_all(asked).await.into_iter().filter(|heard| *heard).count();
             listing::contact(heard, peers.len().min(CONTACT_PEERS_MAX))
@@ -364,7 +364,11 @@ impl Backend for NodeBackend {
         Box::pin(async move {
             let record = self.record(job).await?;
             let outcome = self.outcome(&record).await?;
-            Ok(JobInfo { outcome, ..views::job_info(&record, self.primary(job.quorum).await) })
+            let mut info = views::job_info(&record, self.primary(job.quorum).await);
+            if let Some(batch) = &mut info.batch {
+                batch.outcome = outcome;
+            }
+            Ok(info)
         })
     }
 

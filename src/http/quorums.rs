@@ -10,7 +10,8 @@ use super::error::ApiError;
 use super::extract::Path;
 
 /// Quorums this node knows. One that does not answer is listed as last announced, with the reason in `paused`.
-#[utoipa::path(get, path = "/v1/quorums", tag = "quorums", responses((status = 200, body = Vec<QuorumInfo>)))]
+#[utoipa::path(get, path = "/v1/quorums", tag = "quorums",
+    responses((status = 200, body = Vec<QuorumInfo>), (status = "default", body = ErrorBody)))]
 pub async fn list(State(backend): State<Shared>) -> Json<Vec<QuorumInfo>> {
     Json(backend.quorums().await)
 }

@@ -113,14 +113,14 @@ impl Backend for Fake {
     }
     fn node(&self) -> NodeInfo {
         NodeInfo {
-            peer_id: PeerId([9; 32]),
+            peer: PeerId([9; 32]),
             incarnation: Incarnation(7),
             boot: BootId([0; 16]),
             version: "test".into(),
             addresses: vec![],
             pid: 1,
             uptime_ms: 0,
-            time: Millis(5),
+            answered_at: Millis(5),
             peers_known: 0,
             peers_connected: 0,
             quorums: 0,
@@ -535,8 +535,8 @@ async fn a_put_reports_every_phase_and_its_progress_before_its_body_has_ended() 
     });
     let request = edge
         .client
-        .request(Method::PUT, "/v1/objects")
-        .query(&[("name", "n"), ("size", "10"), ("profile", "4+2"), ("fingerprint", "f")])
+        .request(Method::POST, "/v1/objects")
+        .query(&[("name", "n"), ("bytes", "10"), ("profile", "4+2"), ("fingerprint", "f")])
         .header("accept", "application/x-ndjson")
         .body(reqwest::Body::wrap_stream(body));
     let mut lines = Box::pin(edge.client.lines(request).await.unwrap());
@@ -575,9 +575,9 @@ async fn a_failed_put_is_told_to_a_client_in_the_middle_of_sending() {
     let edge = Edge::with(Fake::new(true)).await;
     let chunk = Bytes::from(vec![7; 1 << 20]);
     let body = stream::iter((0..64).map(move |_| Ok::<_, std::io::Error>(chunk.clone())));
-    let request = edge.client.request(Method::PUT, "/v1/objects").body(reqwest::Body::wrap_stream(body));
+    let request = edge.client.request(Method::POST, "/v1/objects").body(reqwest::Body::wrap_stream(body));
     assert_eq!(edge.status(request).await, (StatusCode::CONFLICT, ErrorCode::Conflict));
-    let bad = edge.client.request(Method::PUT, "/v1/objects?profile=9");
+    let bad = edge.client.request(Method::POST, "/v1/objects?profile=9");
     assert_eq!(edge.status(bad).await, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest));
 }
 

@@ -72,7 +72,7 @@ pub async fn next(
     let (spec, run) = triggered(&record)?;
     let schedule = Schedule::compile(&spec.trigger)
         .map_err(|(key, problem)| ApiError::internal(format!("trigger.{key}: {problem}")))?;
-    let now = backend.node().time;
+    let now = backend.node().answered_at;
     let count = if record.state.is_final() { 0 } else { count };
     Ok(Json(views::next_info(&spec.trigger, schedule.as_ref(), job, run, now, count)))
 }

@@ -37,8 +37,8 @@ pub struct QuorumDetail {
     pub jobs_ended: u32,
     /// State level: which commands may be proposed.
     pub level: u16,
-    /// By the clocks of a majority, at the newest entry.
-    pub time: Millis,
+    /// Quorum time of the newest entry: by the clocks of a majority.
+    pub last_entry_at: Millis,
     /// How far the answering member's own clock is ahead of a majority's (negative: behind); `null` while it does not
     /// know.
     #[serde(default)]
@@ -46,9 +46,9 @@ pub struct QuorumDetail {
     /// The last time that the clocks of a majority were set, and what became of triggers.
     #[serde(default)]
     pub clock_step: Option<String>,
-    /// Rolling digest of applied state at `digest_at`; members that differ have diverged.
+    /// Rolling digest of applied state at `digest_index`; members that differ have diverged.
     pub digest: Digest,
-    pub digest_at: LogIndex,
+    pub digest_index: LogIndex,
     /// What the answering node itself has, when it is a member.
     #[serde(default)]
     pub own: Option<OwnState>,

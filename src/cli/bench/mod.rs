@@ -102,14 +102,14 @@ async fn at_member(common: &Common, testnet: &Testnet) -> Result<(QuorumId, Clie
     let (quorum, client) = at_primary(common, testnet).await?;
     let node: NodeInfo = client.get("/v1/node").await?;
     let detail: QuorumDetail = client.get(&format!("/v1/quorums/{quorum}")).await?;
-    if detail.info.members.contains(&node.peer_id) {
+    if detail.info.members.contains(&node.peer) {
         return Ok((quorum, client));
     }
     let Some(member) = detail.info.primary.or(detail.info.members.first().copied()) else {
         return Err(Failure::failed(format!("quorum {quorum} names no members"))
             .hint(format!("`quorate quorum show {quorum}` says what is known of it")));
     };
-    let (asked, index) = (index_of(testnet, node.peer_id)?, index_of(testnet, member)?);
+    let (asked, index) = (index_of(testnet, node.peer)?, index_of(testnet, member)?);
     print_to_stderr(format!(
         "node {asked} is no member of quorum {quorum}, and so hears of no end: measuring through node {index}"
     ));

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use quorate_protocols::api::{
-    ComputeInfo, JobInfo, OutcomeInfo, OutputInfo, PlanInfo, PlannedStep, ReceiptBundle, TaskInfo, TaskResources,
+    BatchInfo, JobInfo, OutcomeInfo, OutputInfo, PlanInfo, PlannedStep, ReceiptBundle, TaskInfo, TaskResources,
     TriggerInfo,
 };
 use quorate_protocols::ids::JobId;
-use quorate_protocols::job::Kind;
 use quorate_protocols::task::vote::{Verdict, tally};
 use quorate_protocols::trigger::show_instant;
 
@@ -29,7 +28,9 @@ pub fn jobs_table(jobs: &[JobInfo]) -> Text {
             word(&job.state),
             match &job.trigger {
                 Some(trigger) => trigger.form.clone(),
-                None => or_dash(job.step.map(|step| format!("{}/{}", step.tasks.done, step.tasks.total))),
+                None => or_dash(
+                    job.batch.as_ref().map(|batch| format!("{}/{}", batch.step.tasks.done, batch.step.tasks.total)),
+                ),
             },
             instant(job.created_at),
             or_dash(job.name.as_ref()),
@@ -50,11 +51,11 @@ pub fn job_text(job: &JobInfo) -> Text {
         ("owner", job.owner.to_string()),
         ("name", or_dash(job.name.as_ref())),
     ];
-    if job.kind == Kind::Store {
+    if let Some(store) = &job.store {
         rows.extend([
-            ("worker", or_dash(job.worker.map(|worker| format!("{worker} (attempt {})", job.attempts)))),
-            ("size", or_dash(job.size.map(bytes))),
-            ("profile", or_dash(job.profile.map(|it| format!("{it}{}", if job.degraded { ", degraded" } else { "" })))),
+            ("uploader", format!("{} (attempt {})", store.uploader, store.attempts)),
+            ("size", or_dash(store.bytes.map(bytes))),
+            ("profile", format!("{}{}", store.profile, if store.degraded { ", degraded" } else { "" })),
         ]);
     }
     if let Some(trigger) = &job.trigger {
@@ -65,19 +66,20 @@ pub fn job_text(job: &JobInfo) -> Text {
     }
     rows.push(("created", instant(job.created_at)));
     rows.push(("finished", or_dash(job.finished_at.map(instant))));
-    if job.kind == Kind::Store {
-        rows.push(("object", or_dash(job.object)));
+    if let Some(store) = &job.store {
+        rows.push(("object", or_dash(store.object)));
+        // A run that has ended holds nothing: what became an object is told by `object show`.
+        rows.extend(store.columns.iter().filter(|_| !job.state.is_final()).map(|column| {
+            let holder = or_dash(column.holder);
+            let (state, stored, segments) = (word(&column.state), column.stored, store.segments);
+            ("column", format!("{} {holder} {state} {stored}/{segments}", column.column))
+        }));
+        rows.extend(store.failed.iter().map(|one| ("failed", format!("{}: {}", one.peer, one.reason))));
     }
-    // A run that has ended holds nothing: what became an object is told by `object show`.
-    rows.extend(job.columns.iter().filter(|_| !job.state.is_final()).map(|column| {
-        let holder = or_dash(column.holder);
-        ("column", format!("{} {holder} {} {}/{}", column.column, word(&column.state), column.stored, job.segments))
-    }));
-    rows.extend(job.failed.iter().map(|failed| ("failed", failed.clone())));
-    if let Some(compute) = &job.compute {
-        rows.extend(compute_rows(job, compute));
+    if let Some(batch) = &job.batch {
+        rows.extend(batch_rows(job, batch));
     }
-    let outcome = job.outcome.as_ref();
+    let outcome = job.batch.as_ref().and_then(|batch| batch.outcome.as_ref());
     rows.extend(outcome.into_iter().flat_map(|outcome| output_rows(job, outcome)));
     let text = facts(&rows);
     match outcome.and_then(only_text) {
@@ -96,7 +98,7 @@ fn trigger_rows(job: &JobInfo, trigger: &TriggerInfo) -> Vec<(&'static str, Stri
     ];
     if !job.state.is_final() {
         let suspended = if trigger.suspended { ", to be skipped: it is suspended" } else { "" };
-        rows.extend(trigger.next_ms.map(|next| ("next", format!("{}{suspended}", show_instant(next)))));
+        rows.extend(trigger.next_at.map(|next| ("next", format!("{}{suspended}", show_instant(next)))));
     }
     let fires = format!("`quorate job fires {}` shows them", job.job);
     rows.push(("fires", format!("{} instants recorded, {} rows: {fires}", trigger.instants, trigger.rows)));
@@ -112,29 +114,29 @@ fn only_text(outcome: &OutcomeInfo) -> Option<&str> {
     }
 }
 
-fn compute_rows(job: &JobInfo, compute: &ComputeInfo) -> Vec<(&'static str, String)> {
-    let mut rows: Vec<_> = compute
+fn batch_rows(job: &JobInfo, batch: &BatchInfo) -> Vec<(&'static str, String)> {
+    let mut rows: Vec<_> = batch
         .steps
         .iter()
-        .map(|planned| match job.step.filter(|now| now.step == planned.step) {
-            Some(_) => ("step", format!("{}, {}", step_text(planned), progress(job))),
-            None => ("step", format!("{}, {}", step_text(planned), tasks(planned.tasks))),
+        .map(|planned| match batch.step.step == planned.step {
+            true => ("step", format!("{}, {}", step_text(planned), progress(job))),
+            false => ("step", format!("{}, {}", step_text(planned), tasks(planned.tasks))),
         })
         .collect();
-    let limit = match compute.parallelism {
+    let limit = match batch.parallelism {
         0 => String::new(),
         limit => format!(", at most {limit} at once"),
     };
-    rows.push(("task", format!("{}{limit}, priority {}", resources_text(&compute.resources), compute.priority)));
-    if let Some(verify) = compute.verify {
+    rows.push(("task", format!("{}{limit}, priority {}", resources_text(&batch.resources), batch.priority)));
+    if let Some(verify) = batch.verify {
         rows.push(("verify", format!("{} copies of each task, {} must agree", verify.copies, verify.agree)));
     }
     // The reason names the task.
-    let dead = compute.dead.iter().map(|dead| format!("step {}, {}", dead.step, dead.reason));
+    let dead = batch.dead.iter().map(|dead| format!("step {}, {}", dead.step, dead.reason));
     rows.extend(some("given up", dead));
-    rows.extend(some("refused", compute.refused.iter().map(|one| format!("{}: {}", one.peer, one.reason))));
-    if compute.stale_reports > 0 {
-        rows.push(("stale", format!("{} reports of replaced attempts were refused", compute.stale_reports)));
+    rows.extend(some("refused", batch.refused.iter().map(|one| format!("{}: {}", one.peer, one.reason))));
+    if batch.stale_reports > 0 {
+        rows.push(("stale", format!("{} reports of replaced attempts were refused", batch.stale_reports)));
     }
     rows
 }
@@ -203,17 +205,17 @@ fn tasks(count: u32) -> String {
 
 /// `step 1 reduce`, of the present step; empty for what has none.
 pub fn step_name(job: &JobInfo) -> String {
-    let planned = job.compute.as_ref().and_then(|compute| {
-        let now = job.step?.step;
-        compute.steps.iter().find(|planned| planned.step == now)
+    let planned = job.batch.as_ref().and_then(|batch| {
+        let now = batch.step.step;
+        batch.steps.iter().find(|planned| planned.step == now)
     });
     planned.map(|planned| format!("step {}", step_text(planned))).unwrap_or_default()
 }
 
 /// How the tasks of the present step stand; empty for what has none.
 pub fn progress(job: &JobInfo) -> String {
-    let Some(step) = job.step else { return String::new() };
-    let tally = step.tasks;
+    let Some(batch) = &job.batch else { return String::new() };
+    let tally = batch.step.tasks;
     let mut text = format!("{} of {} done", tally.done, tasks(tally.total));
     for (count, what) in [
         (tally.running, "running"),
@@ -233,9 +235,9 @@ pub fn tasks_table(tasks: &[TaskInfo]) -> Text {
     let rows = tasks.iter().map(|task| {
         let running = task.running.iter().map(|attempt| format!("{} {}", attempt.worker, word(&attempt.phase)));
         let workers = task.worker.iter().map(ToString::to_string).chain(running);
-        let why = match (&task.failure, task.until) {
-            (Some(failure), until) => {
-                let next = until.map(|until| format!("; next try at {}", instant(until))).unwrap_or_default();
+        let why = match (&task.failure, task.retry_at) {
+            (Some(failure), retry_at) => {
+                let next = retry_at.map(|at| format!("; next try at {}", instant(at))).unwrap_or_default();
                 format!("{}: {}{next}", failure.class, failure.reason)
             }
             (None, _) => String::new(),

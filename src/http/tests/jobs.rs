@@ -115,7 +115,7 @@ async fn a_person_pauses_changes_and_cancels_a_job() {
     assert!(why.why.contains("no workers yet"), "{}", why.why);
     assert_eq!(edge.told(job, "pause", json!({})).await.state, RunState::Paused);
     assert_eq!(edge.told(job, "resume", json!(null)).await.state, RunState::Pending);
-    let changed = edge.told(job, "update", json!({ "priority": 9, "memory_bytes": 32 << 20 })).await.compute.unwrap();
+    let changed = edge.told(job, "update", json!({ "priority": 9, "memory_bytes": 32 << 20 })).await.batch.unwrap();
     assert_eq!((changed.priority, changed.resources.memory_bytes), (9, 32 << 20));
     assert_eq!(changed.resources.labels["zone"], "attic", "what was not named stays");
     let update = format!("/v1/jobs/{job}/update");
@@ -153,7 +153,10 @@ async fn tasks_and_outputs_are_shown_as_they_come() {
     assert_eq!(tasks.iter().map(|task| task.state).collect::<Vec<_>>(), [TaskStateInfo::Running; 2]);
     assert_eq!(tasks[1].running[0].worker, PeerId([9; 32]));
     let log: LogInfo = edge.client.get(&format!("/v1/jobs/{job}/logs?task=1")).await.unwrap();
-    assert_eq!((log.worker, log.attempt, log.at, log.next, log.ended), (PeerId([9; 32]), Attempt(1), 0, 14, true));
+    assert_eq!(
+        (log.worker, log.attempt, log.offset, log.next_offset, log.ended),
+        (PeerId([9; 32]), Attempt(1), 0, 14, true)
+    );
     assert_eq!(log.text, "first\nsecond\u{fffd}\n");
     let worker = PeerId([9; 32]);
     let on = format!("/v1/jobs/{job}/logs?step=0&task=1&attempt=1&worker={worker}&from=6");

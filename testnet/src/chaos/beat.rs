@@ -50,12 +50,12 @@ pub async fn check(world: &World, job: JobId) {
     while began.elapsed() < HEALED_WITHIN {
         match fetch_newest_fires(world, job).await {
             Ok(rows) => {
-                let ran = |row: &&FireInfo| row.run.is_some() && (right_at..=now_ms()).contains(&row.instant_ms.0);
+                let ran = |row: &&FireInfo| row.run.is_some() && (right_at..=now_ms()).contains(&row.instant_at.0);
                 if rows.iter().any(|row| ran(&row)) {
                     return end(world, job).await;
                 }
                 let counts = rows.iter().filter(|row| row.outcome != FireOutcome::Withdrawn);
-                last = counts.map(|row| row.instant_ms.0).max();
+                last = counts.map(|row| row.instant_at.0).max();
             }
             Err(error) => world.say(format!("the trigger {job} is not to be looked at: {error}")),
         }

@@ -92,8 +92,8 @@ pub async fn members(world: Arc<World>) {
                 found.extend(terms.check(quorum, member, own.term.0));
                 world.count(Guarantee::G2, 1);
                 found.extend(digests.check(quorum, own.applied.0, member, own.digest.0));
-                if own.digest.0 != detail.digest.0 && detail.digest_at.0 > 0 {
-                    found.extend(digests.check(quorum, detail.digest_at.0, member, detail.digest.0));
+                if own.digest.0 != detail.digest.0 && detail.digest_index.0 > 0 {
+                    found.extend(digests.check(quorum, detail.digest_index.0, member, detail.digest.0));
                 }
                 for violation in found {
                     world.find(violation, format!("quorate quorum show {quorum} --node {member}"));
