@@ -141,7 +141,7 @@ async fn perform(common: &Common, net: &Path, scratch: &Path) -> Result<Summary,
     let file = own_binary()?;
     print_unless_json(common, format!("Starting {NODES} nodes on loopback, in {}", net.display()))?;
     let (testnet, up) = Testnet::up(UpOptions::new(net, NODES, &file)).await?;
-    let peers: Vec<PeerInfo> = testnet.client(1)?.get("/v1/peers").await?;
+    let peers: Vec<PeerInfo> = testnet.client(1)?.list("/v1/peers").await?.items;
     let seen = Text::from(format!("Every node sees every other after {:.1} s. Node 1's peers:", up.as_secs_f64()));
     print_unless_json(common, seen.below(peers_table(&peers)))?;
 

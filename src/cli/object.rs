@@ -25,7 +25,7 @@ pub async fn run(common: &Common, command: ObjectCommand) -> Result<(), Failure>
         ObjectCommand::Put(args) => put(common, &client, args).await,
         ObjectCommand::Get(args) => get(common, &client, args).await,
         ObjectCommand::Ls { complete } => {
-            let listing: Listing<ObjectInfo> = client.get("/v1/objects").await?;
+            let listing: Listing<ObjectInfo> = client.list("/v1/objects").await?;
             let whole = Missing::of(&listing).warn(complete);
             match common.json {
                 true => print_json(&listing.items),

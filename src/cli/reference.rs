@@ -61,7 +61,7 @@ impl JobRef {
         match self {
             Self::Whole(job) => Ok(job),
             Self::Prefix(prefix) => {
-                let jobs: Listing<JobInfo> = client.get("/v1/jobs").await?;
+                let jobs: Listing<JobInfo> = client.list("/v1/jobs").await?;
                 let is_whole = jobs.unreachable.is_empty();
                 only_one("job", &prefix, jobs.items.into_iter().map(|job| job.job), is_whole)
             }
@@ -74,7 +74,7 @@ impl ObjectRef {
         match self {
             Self::Whole(object) => Ok(object),
             Self::Prefix(prefix) => {
-                let objects: Listing<ObjectInfo> = client.get("/v1/objects").await?;
+                let objects: Listing<ObjectInfo> = client.list("/v1/objects").await?;
                 let is_whole = objects.unreachable.is_empty();
                 only_one("object", &prefix, objects.items.into_iter().map(|object| object.object), is_whole)
             }

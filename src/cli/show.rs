@@ -10,7 +10,7 @@ use super::output::{Missing, Text, age_text, bytes, facts, instant, or_dash, pri
 
 pub async fn peers(common: &Common, complete: bool) -> Result<(), Failure> {
     let client = client_of(common)?;
-    let peers: Vec<PeerInfo> = client.get("/v1/peers").await?;
+    let peers: Vec<PeerInfo> = client.list("/v1/peers").await?.items;
     let contact: ContactInfo = client.get("/v1/contact").await?;
     let whole = Missing { isolated: contact.isolated.as_deref(), ..Missing::default() }.warn(complete);
     match common.json {
@@ -47,10 +47,10 @@ pub async fn quorums(common: &Common, command: QuorumCommand) -> Result<(), Fail
     let client = client_of(common)?;
     match command {
         QuorumCommand::Ls { complete } => {
-            let quorums: Vec<QuorumInfo> = client.get("/v1/quorums").await?;
+            let quorums: Vec<QuorumInfo> = client.list("/v1/quorums").await?.items;
             let contact: ContactInfo = client.get("/v1/contact").await?;
             let unreachable = quorums.iter().filter_map(|quorum| quorum.unreachable.as_ref()).collect();
-            let missing = Missing { unreachable, isolated: contact.isolated.as_deref(), ..Missing::default() };
+            let missing = Missing { unreachable, isolated: contact.isolated.as_deref() };
             let whole = missing.warn(complete);
             match common.json {
                 true => print_json(&quorums),
@@ -66,7 +66,7 @@ pub async fn quorums(common: &Common, command: QuorumCommand) -> Result<(), Fail
                     if quorum.len() < 8 || !hexadecimal {
                         return Err(Failure::usage(format!("{error}; the first 8 or more digits will do")));
                     }
-                    let all: Vec<QuorumInfo> = client.get("/v1/quorums").await?;
+                    let all: Vec<QuorumInfo> = client.list("/v1/quorums").await?.items;
                     let prefix = quorum.to_ascii_lowercase();
                     let mut fitting = all.iter().filter(|row| row.quorum.to_string().starts_with(&prefix));
                     match (fitting.next(), fitting.next()) {

@@ -1,5 +1,6 @@
 //! The API's view of a running [`Node`].
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
 
-use super::backend::{Answer, Backend, JobFilter, TestingHooks};
+use super::backend::{Answer, Backend, JobFilter, JobKey, ObjectKey, QuorumKey, TestingHooks};
 use super::error::ApiError;
 use super::limits::{
     CONTACT_DEADLINE, CONTACT_PEERS_MAX, LISTING_DEADLINE, LISTING_FAN_OUT, OUTCOME_OUTPUTS_MAX, QUESTION_DEADLINE,
@@ -32,6 +33,7 @@ use super::limits::{
 use super::listing::{self, Gathering};
 use super::metrics::QuorumGauges;
 use super::modules::ModuleChecks;
+use super::page::{ById, Gathered, Page};
 use super::removal::{self, Removal};
 use super::views;
 use crate::compose::{Node, NodeEvent};
@@ -280,9 +282,14 @@ impl Backend for NodeBackend {
         })
     }
 
-    fn quorums(&self) -> BoxFuture<'_, Vec<QuorumInfo>> {
+    fn quorums(&self, page: Page<QuorumKey>) -> BoxFuture<'_, Listing<QuorumInfo>> {
         Box::pin(async move {
-            stream::iter(self.known_quorums())
+            let known = self.known_quorums();
+            let mut wanted = Gathered::new(page);
+            known.keys().for_each(|quorum| wanted.add(ById(Reverse(*quorum)), || *quorum));
+            let Listing { items: wanted, cursor, .. } = wanted.into_listing();
+            let items: Vec<QuorumInfo> = stream::iter(wanted)
+                .map(|quorum| (quorum, known.get(&quorum).cloned().flatten()))
                 .map(|(quorum, advert)| async move {
                     match (self.view(quorum).await, advert) {
                         (Ok(view), _) => {
@@ -296,7 +303,13 @@ impl Backend for NodeBackend {
                 .buffered(LISTING_FAN_OUT)
                 .filter_map(std::future::ready)
                 .collect()
-                .await
+                .await;
+            let unreachable: Vec<_> = items.iter().filter_map(|quorum| quorum.unreachable.clone()).collect();
+            let isolated = match known.is_empty() || !unreachable.is_empty() {
+                true => self.contact().await.isolated,
+                false => None,
+            };
+            Listing { items, cursor, unreachable, isolated }
         })
     }
 
@@ -356,8 +369,8 @@ impl Backend for NodeBackend {
         }
     }
 
-    fn jobs(&self, filter: JobFilter) -> BoxFuture<'_, Listing<JobInfo>> {
-        Box::pin(async move { Gathering::new(self).jobs(&filter).await })
+    fn jobs(&self, filter: JobFilter, page: Page<JobKey>) -> BoxFuture<'_, Listing<JobInfo>> {
+        Box::pin(async move { Gathering::new(self).jobs(&filter, page).await })
     }
 
     fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
@@ -413,8 +426,8 @@ impl Backend for NodeBackend {
         &self.modules
     }
 
-    fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>> {
-        Box::pin(async move { Gathering::new(self).objects().await })
+    fn objects(&self, page: Page<ObjectKey>) -> BoxFuture<'_, Listing<ObjectInfo>> {
+        Box::pin(async move { Gathering::new(self).objects(page).await })
     }
 
     fn object(&self, object: ObjectId) -> Answer<'_, ObjectInfo> {

@@ -1,10 +1,15 @@
 //! `/v1/node`, `/v1/peers`, `/v1/contact`, `/v1/resources`.
 
+use std::cmp::Reverse;
+
 use axum::Json;
 use axum::extract::State;
-use quorate_protocols::api::{ContactInfo, ErrorBody, NodeInfo, PeerInfo, ResourcesInfo};
+use quorate_protocols::api::{ContactInfo, ErrorBody, Listing, NodeInfo, PeerInfo, ResourcesInfo};
 
 use super::backend::Shared;
+use super::error::ApiError;
+use super::extract::Query;
+use super::page::{ById, Gathered, PageParams};
 
 /// The node that answers.
 #[utoipa::path(get, path = "/v1/node", tag = "node",
@@ -13,11 +18,18 @@ pub async fn node(State(backend): State<Shared>) -> Json<NodeInfo> {
     Json(backend.node())
 }
 
-/// Peers this node knows, itself excluded.
-#[utoipa::path(get, path = "/v1/peers", tag = "node",
-    responses((status = 200, body = Vec<PeerInfo>), (status = "default", body = ErrorBody)))]
-pub async fn peers(State(backend): State<Shared>) -> Json<Vec<PeerInfo>> {
-    Json(backend.peers())
+/// Peers this node knows, itself excluded, in order of peer id. Whether they hear it is told by `/v1/contact`.
+#[utoipa::path(get, path = "/v1/peers", tag = "node", params(PageParams),
+    responses((status = 200, body = Listing<PeerInfo>), (status = "default", body = ErrorBody)))]
+pub async fn peers(
+    State(backend): State<Shared>,
+    Query(params): Query<PageParams>,
+) -> Result<Json<Listing<PeerInfo>>, ApiError> {
+    let mut rows = Gathered::new(params.page()?);
+    for peer in backend.peers() {
+        rows.add(ById(Reverse(peer.peer)), || peer);
+    }
+    Ok(Json(rows.into_listing()))
 }
 
 /// Which of these answer now. A node that is cut off finds out here, whatever its connections look like.

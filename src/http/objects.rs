@@ -20,6 +20,7 @@ use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::{Path, Query};
 use super::limits::{DOWNLOAD_CHUNKS_MAX, DRAIN_PATIENCE, PROGRESS_INTERVAL, PROGRESS_SILENCE_MAX, TEXT_BYTES_MAX};
+use super::page::PageParams;
 use super::range;
 use super::removal::Removal;
 use super::views;
@@ -29,11 +30,14 @@ use crate::{seams, streams};
 /// Asked for with `Accept`, an upload's progress comes as one JSON value per line.
 const NDJSON: &str = "application/x-ndjson";
 
-/// Objects of every quorum that this node knows.
-#[utoipa::path(get, path = "/v1/objects", tag = "objects",
+/// Objects of every quorum that this node knows, the newest first.
+#[utoipa::path(get, path = "/v1/objects", tag = "objects", params(PageParams),
     responses((status = 200, body = Listing<ObjectInfo>), (status = "default", body = ErrorBody)))]
-pub async fn list(State(backend): State<Shared>) -> axum::Json<Listing<ObjectInfo>> {
-    axum::Json(backend.objects().await)
+pub async fn list(
+    State(backend): State<Shared>,
+    Query(params): Query<PageParams>,
+) -> Result<axum::Json<Listing<ObjectInfo>>, ApiError> {
+    Ok(axum::Json(backend.objects(params.page()?).await))
 }
 
 /// One object: who holds what.

@@ -31,9 +31,10 @@ use quorate_testnet::Client;
 use reqwest::{Method, StatusCode};
 use tokio::sync::{broadcast, watch};
 
-use super::backend::Answer;
+use super::backend::{Answer, JobKey, ObjectKey, QuorumKey};
 use super::limits::JSON_BYTES_MAX;
 use super::modules::ModuleChecks;
+use super::page::{Age, Gathered, Page};
 use super::removal::Removal;
 use super::*;
 use crate::compose::NodeEvent;
@@ -134,8 +135,8 @@ impl Backend for Fake {
     fn contact(&self) -> BoxFuture<'_, ContactInfo> {
         Box::pin(async { ContactInfo::default() })
     }
-    fn quorums(&self) -> BoxFuture<'_, Vec<QuorumInfo>> {
-        Box::pin(async { Vec::new() })
+    fn quorums(&self, _: Page<QuorumKey>) -> BoxFuture<'_, Listing<QuorumInfo>> {
+        Box::pin(async { Listing::default() })
     }
     fn quorum(&self, quorum: QuorumId) -> Answer<'_, QuorumDetail> {
         Box::pin(async move { Err(ClientError::QuorumUnknown { quorum }.into()) })
@@ -146,9 +147,16 @@ impl Backend for Fake {
     fn resources(&self) -> ResourcesInfo {
         ResourcesInfo { scopes: Vec::new(), leases: Vec::new(), disk_free_bytes: None, disk_bytes: None }
     }
-    fn jobs(&self, filter: JobFilter) -> BoxFuture<'_, Listing<JobInfo>> {
+    fn jobs(&self, filter: JobFilter, page: Page<JobKey>) -> BoxFuture<'_, Listing<JobInfo>> {
+        let mut rows = Gathered::new(page);
+        if let Some(QueryAnswer::Jobs(found)) =
+            self.state.lock().unwrap().answer(&Query::Jobs { after: None, limit: u32::MAX })
+        {
+            let admitted = found.iter().map(|record| views::job_info(record, None)).filter(|job| filter.admits(job));
+            admitted.for_each(|job| rows.add(Age { created_at: job.created_at, id: job.job }, || job));
+        }
         *self.filter.lock().unwrap() = Some(filter);
-        Box::pin(async { Listing::default() })
+        Box::pin(async { rows.into_listing() })
     }
     fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
         Box::pin(async move {
@@ -208,7 +216,7 @@ impl Backend for Fake {
     fn modules(&self) -> &ModuleChecks {
         &self.modules
     }
-    fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>> {
+    fn objects(&self, _: Page<ObjectKey>) -> BoxFuture<'_, Listing<ObjectInfo>> {
         Box::pin(async { Listing::default() })
     }
     fn object(&self, object: ObjectId) -> Answer<'_, ObjectInfo> {

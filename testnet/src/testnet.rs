@@ -344,7 +344,7 @@ impl Testnet {
         loop {
             let mut missing = Vec::new();
             for node in &running {
-                let peers: Vec<PeerRow> = self.client(node.index)?.get("/v1/peers").await?;
+                let peers: Vec<PeerRow> = self.client(node.index)?.list("/v1/peers").await?.items;
                 let seen = running
                     .iter()
                     .filter(|other| other.index != node.index)

@@ -75,14 +75,16 @@ pub struct MemberView {
     pub error: Option<String>,
 }
 
-/// Rows gathered from many quorums, with those that gave no fresh answer in time.
+/// One page of a list. Of what is gathered from many quorums, also those that gave no fresh answer in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Listing<T> {
     pub items: Vec<T>,
+    /// What the next request gives as `cursor` to go on where this page ends; `null` when nothing follows.
+    #[serde(default)]
+    pub cursor: Option<String>,
     /// Quorums whose rows are missing here, or old.
+    #[serde(default)]
     pub unreachable: Vec<Unreachable>,
-    /// Whether rows were left out because there are more than one listing carries.
-    pub truncated: bool,
     /// Said by a node that hears few of the peers it knows: there may be more than it knows of.
     #[serde(default)]
     pub isolated: Option<String>,
@@ -90,7 +92,7 @@ pub struct Listing<T> {
 
 impl<T> Default for Listing<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), unreachable: Vec::new(), truncated: false, isolated: None }
+        Self { items: Vec::new(), cursor: None, unreachable: Vec::new(), isolated: None }
     }
 }
 

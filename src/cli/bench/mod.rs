@@ -75,7 +75,7 @@ fn entry(common: &Common, testnet: &Testnet) -> Result<usize, Failure> {
 /// A quorum to measure: one that there is, else a new one.
 async fn some_quorum(testnet: &Testnet, asked: usize) -> Result<QuorumId, Failure> {
     let client = testnet.client(asked)?;
-    let quorums: Vec<QuorumInfo> = client.get("/v1/quorums").await?;
+    let quorums: Vec<QuorumInfo> = client.list("/v1/quorums").await?.items;
     if let Some(row) = quorums.iter().find(|row| row.paused.is_none() && row.primary.is_some()) {
         return Ok(row.quorum);
     }

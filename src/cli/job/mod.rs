@@ -149,8 +149,7 @@ async fn ls(common: &Common, client: &Client, args: ListArgs) -> Result<(), Fail
             .into_iter()
             .filter_map(|(name, value)| Some((name, value?)))
             .collect();
-    let response = client.send(client.request(reqwest::Method::GET, "/v1/jobs").query(&query)).await?;
-    let listing: Listing<JobInfo> = response.json().await.map_err(|error| Failure::of(&error))?;
+    let listing: Listing<JobInfo> = client.list_where("/v1/jobs", &query).await?;
     let whole = Missing::of(&listing).warn(complete);
     match common.json {
         true => print_json(&listing.items),

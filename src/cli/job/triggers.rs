@@ -26,15 +26,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Every row that is still remembered, in order of the instants.
 pub async fn fires(common: &Common, client: &Client, job: JobId) -> Result<(), Failure> {
-    let mut rows: Vec<FireInfo> = Vec::new();
-    loop {
-        let from = rows.last().map_or(0, |last| last.number + 1);
-        let page: Vec<FireInfo> = client.get(&format!("/v1/jobs/{job}/fires?from={from}")).await?;
-        if page.is_empty() {
-            break;
-        }
-        rows.extend(page);
-    }
+    let mut rows: Vec<FireInfo> = client.list(&format!("/v1/jobs/{job}/fires")).await?.items;
     // A fire by hand may be recorded between an instant and its record.
     rows.sort_by_key(|row| (row.instant_at, row.number));
     match common.json {

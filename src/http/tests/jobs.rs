@@ -200,6 +200,30 @@ async fn tasks_and_outputs_are_shown_as_they_come() {
     }
 }
 
+/// Goal: a list is whole however short its pages are, and a page says whether something follows.
+#[tokio::test]
+async fn a_list_is_whole_however_short_its_pages() {
+    let edge = Edge::start().await;
+    let mut jobs = Vec::new();
+    for key in ["a", "b", "c", "d", "e"] {
+        jobs.push(edge.submit(&SubmitRequest { key: Some(key.to_owned()), ..request(SPEC) }).await.job);
+    }
+    // All are of one instant, so that the ids decide.
+    jobs.sort_by(|one, other| other.cmp(one));
+    let first: Listing<JobInfo> = edge.client.get("/v1/jobs?limit=2&name=two").await.unwrap();
+    assert_eq!(first.items.iter().map(|row| row.job).collect::<Vec<_>>(), jobs[..2]);
+    assert!(first.cursor.is_some());
+    let query = [("limit", "2".to_owned()), ("name", "two".to_owned())];
+    let whole: Listing<JobInfo> = edge.client.list_where("/v1/jobs", &query).await.unwrap();
+    assert_eq!(whole.items.iter().map(|row| row.job).collect::<Vec<_>>(), jobs);
+    let last: Listing<JobInfo> = edge.client.get("/v1/jobs?limit=5").await.unwrap();
+    assert_eq!((last.items.len(), last.cursor), (5, None));
+    for wrong in ["limit=0", "limit=5001", "limit=-1", "cursor=", "cursor=1-2", "cursor=%00"] {
+        let wrong = edge.get(&format!("/v1/jobs?{wrong}"));
+        assert_eq!(edge.status(wrong).await, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest));
+    }
+}
+
 #[tokio::test]
 async fn a_listing_is_filtered_by_what_was_asked() {
     let edge = Edge::start().await;

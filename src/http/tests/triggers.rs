@@ -34,7 +34,9 @@ impl Edge {
         replies.replies[0].as_ref().unwrap();
     }
     async fn fires(&self, job: JobId) -> Vec<FireInfo> {
-        self.client.get(&format!("/v1/jobs/{job}/fires")).await.unwrap()
+        let listing = self.client.list(&format!("/v1/jobs/{job}/fires?limit=2")).await.unwrap();
+        // As they were recorded.
+        listing.items.into_iter().rev().collect()
     }
     async fn told_nothing(&self, path: String) -> ErrorBody {
         let response = self.client.request(Method::POST, &path).json(&json!({})).send().await.unwrap();

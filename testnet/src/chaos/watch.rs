@@ -123,10 +123,10 @@ pub async fn view(world: &World, member: usize, quorum: QuorumId) -> Option<Quor
 pub async fn learn(world: &World) {
     let Some(entry) = world.unbroken().first().copied() else { return };
     let Ok(client) = world.client(entry) else { return };
-    let Ok(Ok(rows)) = tokio::time::timeout(LOOK_MAX, client.get::<Vec<QuorumInfo>>("/v1/quorums")).await else {
+    let Ok(Ok(rows)) = tokio::time::timeout(LOOK_MAX, client.list::<QuorumInfo>("/v1/quorums")).await else {
         return;
     };
-    for row in rows.iter().filter(|row| row.paused.is_none()) {
+    for row in rows.items.iter().filter(|row| row.paused.is_none()) {
         let members = row.members.iter().filter_map(|peer| world.testnet.index_of(*peer)).collect();
         world.set_members(row.quorum, members);
     }
