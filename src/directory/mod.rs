@@ -47,6 +47,7 @@ pub struct DirectoryParts {
     pub gossip: mpsc::Receiver<GossipMessage>,
     /// What this node says of itself and does not change while it runs.
     pub kinds: Vec<Kind>,
+    pub name: String,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -75,6 +76,7 @@ struct Shared {
     net: Arc<dyn Net>,
     resources: Resources,
     kinds: Vec<Kind>,
+    name: String,
     labels: BTreeMap<String, String>,
     draining: AtomicBool,
     /// Quorums that this node is a voter of.
@@ -94,7 +96,7 @@ struct Core {
 impl Directory {
     /// Starts the directory's actor in the caller's task group.
     pub fn start(parts: DirectoryParts) -> Self {
-        let DirectoryParts { seams, identity, net, resources, gossip, kinds, labels } = parts;
+        let DirectoryParts { seams, identity, net, resources, gossip, kinds, name, labels } = parts;
         let core = Core {
             state: DirectoryState::new(),
             announcer: Announcer::new(seams.clock.monotonic()),
@@ -107,6 +109,7 @@ impl Directory {
             net,
             resources,
             kinds,
+            name,
             labels,
             draining: AtomicBool::new(false),
             memberships: AtomicU32::new(0),
@@ -212,6 +215,10 @@ impl Directory {
         self.lock().announcer.connected(now);
         self.shared.wake.notify_one();
     }
+    /// What this node is called.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
     pub fn counts(&self) -> DirectoryCounts {
         let core = self.lock();
         DirectoryCounts { peers: core.state.peers().count(), quorums: core.state.quorums().len(), ..core.counts }
@@ -235,6 +242,7 @@ impl Shared {
             boot: self.identity.boot,
             sequence,
             kinds: self.kinds.clone(),
+            name: self.name.clone(),
             labels: self.labels.clone(),
             free: self.resources.free(),
             load_permille: self.resources.load_permille(),

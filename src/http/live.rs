@@ -235,6 +235,7 @@ impl Backend for NodeBackend {
         let quorums = self.node.quorums().quorums();
         NodeInfo {
             peer: identity.peer(),
+            name: Some(self.node.directory().name()).filter(|name| !name.is_empty()).map(str::to_owned),
             incarnation: identity.incarnation,
             boot: identity.boot,
             version: env!("CARGO_PKG_VERSION").to_owned(),

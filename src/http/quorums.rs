@@ -10,7 +10,8 @@ use super::error::ApiError;
 use super::extract::{Path, Query};
 use super::page::PageParams;
 
-/// Quorums this node knows, in order of id. One that does not answer is listed as last announced, with the reason in `paused`.
+/// Quorums this node knows, in order of id. One that does not answer is listed as last announced, with the reason in
+/// `paused`.
 #[utoipa::path(get, path = "/v1/quorums", tag = "quorums", params(PageParams),
     responses((status = 200, body = Listing<QuorumInfo>), (status = "default", body = ErrorBody)))]
 pub async fn list(

@@ -115,6 +115,7 @@ impl Backend for Fake {
     fn node(&self) -> NodeInfo {
         NodeInfo {
             peer: PeerId([9; 32]),
+            name: Some("test".to_owned()),
             incarnation: Incarnation(7),
             boot: BootId([0; 16]),
             version: "test".into(),

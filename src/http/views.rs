@@ -39,6 +39,7 @@ pub fn peer_info(peer: PeerId, seen: Option<&PeerView>, known: Option<&KnownPeer
     let advert = known.map(|known| &known.advert);
     PeerInfo {
         peer,
+        name: advert.map(|advert| advert.name.clone()).filter(|name| !name.is_empty()),
         addresses: seen.map(|seen| seen.addresses.clone()).unwrap_or_default(),
         connected: seen.is_some_and(|seen| seen.connected),
         suspected: false,

@@ -459,6 +459,7 @@ fn configure(dir: &Path, layout: &Layout, settings: &[(String, toml::Value)]) ->
             ("network.mdns".to_owned(), toml::Value::Boolean(false)),
             ("api.listen".to_owned(), toml::Value::String("127.0.0.1:0".to_owned())),
             ("node.operators".to_owned(), operators.clone()),
+            ("node.name".to_owned(), toml::Value::String(format!("node-{}", node.index))),
         ];
         for (key, value) in ours.iter().chain(settings) {
             set(&mut table, key, value.clone());

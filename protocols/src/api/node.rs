@@ -14,6 +14,8 @@ use crate::resources::Amounts;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NodeInfo {
     pub peer: PeerId,
+    /// What its operator calls it; `null` without a name.
+    pub name: Option<String>,
     #[serde(with = "as_text")]
     #[schema(value_type = String, pattern = "^[0-9a-f]{16}$")]
     pub incarnation: Incarnation,
@@ -76,6 +78,9 @@ pub struct LeasesInfo {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PeerInfo {
     pub peer: PeerId,
+    /// What its operator calls it, as it announced; `null` until heard. Two peers may have one name.
+    #[serde(default)]
+    pub name: Option<String>,
     pub addresses: Vec<String>,
     pub connected: bool,
     /// Silent though a connection to it is open.

@@ -27,6 +27,7 @@ fn documented_fields_are_there() {
     assert_has(
         &PeerInfo {
             peer,
+            name: None,
             addresses: vec![],
             connected: true,
             suspected: false,
@@ -39,7 +40,7 @@ fn documented_fields_are_there() {
             load_permille: 0,
             draining: false,
         },
-        &["peer", "addresses", "connected", "rtt_ms", "kinds", "free", "quorums", "last_seen_at"],
+        &["peer", "name", "addresses", "connected", "rtt_ms", "kinds", "free", "quorums", "last_seen_at"],
     );
     let info = QuorumInfo {
         quorum,

@@ -8,7 +8,7 @@ pub mod message;
 pub mod state;
 
 pub use message::{Capacity, JobAnnouncement, PeerAdvert, QuorumAdvert};
-pub use state::{AdvertFault, DirectoryState, Noted, PeerEntry, misfit};
+pub use state::{AdvertFault, DirectoryState, Noted, PeerEntry, check_name, misfit};
 
 #[cfg(test)]
 mod tests;

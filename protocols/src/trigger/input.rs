@@ -4,7 +4,8 @@
 //! {"job": "<definition>", "cause": "instant", "instant_at": 1798790400000}
 //! ```
 //!
-//! With cause *event*: `event` has `name`, `id`, `from`, `emitted_at` and `data`. *condition*: `value` is what was seen.
+//! With cause *event*: `event` has `name`, `id`, `from`, `emitted_at` and `data`. *condition*: `value` is what was
+//! seen.
 //! *manual*: `by` is the peer that asked. *after*: `ended` lists the jobs with their run, state and time.
 //!
 //! It is written while an entry is applied, so it is put together from its parts: JSON that came from outside was read

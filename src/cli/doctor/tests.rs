@@ -19,6 +19,7 @@ fn peer(number: u8) -> PeerId {
 fn asked(number: u8) -> Asked {
     let known = |other: u8| PeerInfo {
         peer: peer(other),
+        name: None,
         addresses: vec![],
         connected: true,
         suspected: false,
@@ -35,6 +36,7 @@ fn asked(number: u8) -> Asked {
         name: format!("node {number}"),
         info: NodeInfo {
             peer: peer(number),
+            name: None,
             incarnation: Incarnation(1),
             boot: BootId([0; 16]),
             version: "1.0.0".into(),

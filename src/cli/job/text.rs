@@ -6,12 +6,13 @@ use quorate_protocols::api::{
     BatchInfo, JobInfo, OutcomeInfo, OutputInfo, PlanInfo, PlannedStep, ReceiptBundle, TaskInfo, TaskResources,
     TriggerInfo,
 };
-use quorate_protocols::ids::JobId;
+use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::task::vote::{Verdict, tally};
 use quorate_protocols::trigger::show_instant;
 
 use crate::spec::show;
 
+use super::super::ids::Ids;
 use super::super::output::{Text, bytes, facts, instant, or_dash, table, word};
 
 /// Characters of an output that a row shows.
@@ -20,10 +21,10 @@ const SHOWN_MAX: usize = 72;
 /// Rows of one sort that a page shows; the rest is counted.
 const ROWS_SHOWN_MAX: usize = 16;
 
-pub fn jobs_table(jobs: &[JobInfo]) -> Text {
+pub fn jobs_table(jobs: &[JobInfo], ids: &Ids) -> Text {
     let rows = jobs.iter().map(|job| {
         vec![
-            job.job.to_string(),
+            ids.job(job.job),
             job.kind.to_string(),
             word(&job.state),
             match &job.trigger {
@@ -40,20 +41,21 @@ pub fn jobs_table(jobs: &[JobInfo]) -> Text {
     table(&["job", "kind", "state", "tasks", "created", "name", "why"], rows)
 }
 
-pub fn job_text(job: &JobInfo) -> Text {
+pub fn job_text(job: &JobInfo, ids: &Ids) -> Text {
+    let peer = |peer: PeerId| ids.peer(peer);
     let mut rows = vec![
         ("job", job.job.to_string()),
         ("kind", job.kind.to_string()),
         ("state", word(&job.state)),
         ("why", or_dash(job.why.as_ref())),
         ("quorum", job.quorum.to_string()),
-        ("primary", or_dash(job.primary)),
-        ("owner", job.owner.to_string()),
+        ("primary", or_dash(job.primary.map(peer))),
+        ("owner", peer(job.owner)),
         ("name", or_dash(job.name.as_ref())),
     ];
     if let Some(store) = &job.store {
         rows.extend([
-            ("uploader", format!("{} (attempt {})", store.uploader, store.attempts)),
+            ("uploader", format!("{} (attempt {})", peer(store.uploader), store.attempts)),
             ("size", or_dash(store.bytes.map(bytes))),
             ("profile", format!("{}{}", store.profile, if store.degraded { ", degraded" } else { "" })),
         ]);
@@ -70,14 +72,14 @@ pub fn job_text(job: &JobInfo) -> Text {
         rows.push(("object", or_dash(store.object)));
         // A run that has ended holds nothing: what became an object is told by `object show`.
         rows.extend(store.columns.iter().filter(|_| !job.state.is_final()).map(|column| {
-            let holder = or_dash(column.holder);
+            let holder = or_dash(column.holder.map(peer));
             let (state, stored, segments) = (word(&column.state), column.stored, store.segments);
             ("column", format!("{} {holder} {state} {stored}/{segments}", column.column))
         }));
-        rows.extend(store.failed.iter().map(|one| ("failed", format!("{}: {}", one.peer, one.reason))));
+        rows.extend(store.failed.iter().map(|one| ("failed", format!("{}: {}", peer(one.peer), one.reason))));
     }
     if let Some(batch) = &job.batch {
-        rows.extend(batch_rows(job, batch));
+        rows.extend(batch_rows(job, batch, ids));
     }
     let outcome = job.batch.as_ref().and_then(|batch| batch.outcome.as_ref());
     rows.extend(outcome.into_iter().flat_map(|outcome| output_rows(job, outcome)));
@@ -114,7 +116,7 @@ fn only_text(outcome: &OutcomeInfo) -> Option<&str> {
     }
 }
 
-fn batch_rows(job: &JobInfo, batch: &BatchInfo) -> Vec<(&'static str, String)> {
+fn batch_rows(job: &JobInfo, batch: &BatchInfo, ids: &Ids) -> Vec<(&'static str, String)> {
     let mut rows: Vec<_> = batch
         .steps
         .iter()
@@ -134,7 +136,8 @@ fn batch_rows(job: &JobInfo, batch: &BatchInfo) -> Vec<(&'static str, String)> {
     // The reason names the task.
     let dead = batch.dead.iter().map(|dead| format!("step {}, {}", dead.step, dead.reason));
     rows.extend(some("given up", dead));
-    rows.extend(some("refused", batch.refused.iter().map(|one| format!("{}: {}", one.peer, one.reason))));
+    let refused = batch.refused.iter().map(|one| format!("{}: {}", ids.peer(one.peer), one.reason));
+    rows.extend(some("refused", refused));
     if batch.stale_reports > 0 {
         rows.push(("stale", format!("{} reports of replaced attempts were refused", batch.stale_reports)));
     }
@@ -231,10 +234,11 @@ pub fn progress(job: &JobInfo) -> String {
     text
 }
 
-pub fn tasks_table(tasks: &[TaskInfo]) -> Text {
+pub fn tasks_table(tasks: &[TaskInfo], ids: &Ids) -> Text {
     let rows = tasks.iter().map(|task| {
-        let running = task.running.iter().map(|attempt| format!("{} {}", attempt.worker, word(&attempt.phase)));
-        let workers = task.worker.iter().map(ToString::to_string).chain(running);
+        let running =
+            task.running.iter().map(|attempt| format!("{} {}", ids.peer(attempt.worker), word(&attempt.phase)));
+        let workers = task.worker.map(|worker| ids.peer(worker)).into_iter().chain(running);
         let why = match (&task.failure, task.retry_at) {
             (Some(failure), retry_at) => {
                 let next = retry_at.map(|at| format!("; next try at {}", instant(at))).unwrap_or_default();
@@ -254,7 +258,7 @@ pub fn tasks_table(tasks: &[TaskInfo]) -> Text {
     table(&["task", "state", "attempts", "output", "workers", "last failure"], rows)
 }
 
-pub fn plan_text(plan: &PlanInfo) -> Text {
+pub fn plan_text(plan: &PlanInfo, ids: &Ids) -> Text {
     let mut rows = vec![("kind", plan.kind.to_string()), ("name", or_dash(plan.name.as_ref()))];
     let step = |planned| format!("{}, {}", step_text(planned), tasks(planned.tasks));
     rows.extend(plan.steps.iter().map(|planned| ("step", step(planned))));
@@ -271,7 +275,7 @@ pub fn plan_text(plan: &PlanInfo) -> Text {
             None => format!("yes, {} at once", tasks(peer.tasks)),
             Some(reason) => format!("no: {reason}"),
         };
-        vec![peer.peer.to_string(), answer]
+        vec![ids.peer(peer.peer), answer]
     });
     facts(&rows).below(table(&["peer", "would run it"], peers))
 }
@@ -283,7 +287,7 @@ pub fn verdict_text(verdict: Verdict) -> String {
     }
 }
 
-pub fn receipts_text(bundle: &ReceiptBundle) -> Text {
+pub fn receipts_text(bundle: &ReceiptBundle, ids: &Ids) -> Text {
     let rows = bundle.tasks.iter().flat_map(|task| {
         let agreed = tally(task.receipts.iter().map(|receipt| &receipt.statement), bundle.agree.into());
         task.receipts.iter().map(move |receipt| {
@@ -296,7 +300,7 @@ pub fn receipts_text(bundle: &ReceiptBundle) -> Text {
             vec![
                 format!("{}.{}", task.step, task.task),
                 stance.to_owned(),
-                statement.worker.to_string(),
+                ids.peer(statement.worker),
                 verdict_text(statement.verdict),
             ]
         })

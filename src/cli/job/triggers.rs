@@ -13,6 +13,7 @@ use super::super::advice;
 use super::super::args::{Common, FireArgs, NextArgs, SpecArgs};
 use super::super::failure::Failure;
 use super::super::find::client_of;
+use super::super::ids::Ids;
 use super::super::output::{Text, or_dash, print, print_json, print_to_stderr, table, word};
 use super::super::reference::JobRef;
 use super::{submit, watch};
@@ -31,11 +32,11 @@ pub async fn fires(common: &Common, client: &Client, job: JobId) -> Result<(), F
     rows.sort_by_key(|row| (row.instant_at, row.number));
     match common.json {
         true => print_json(&rows),
-        false => print(fires_table(&rows)),
+        false => print(fires_table(&rows, &Ids::new(common))),
     }
 }
 
-fn fires_table(rows: &[FireInfo]) -> Text {
+fn fires_table(rows: &[FireInfo], ids: &Ids) -> Text {
     let rows = rows.iter().map(|row| {
         let last = row.last_at.map(|last| format!(" to {}", show_instant(last))).unwrap_or_default();
         let outcome = match row.outcome {
@@ -49,7 +50,7 @@ fn fires_table(rows: &[FireInfo]) -> Text {
             format!("{}{last}", show_instant(row.instant_at)),
             word(&row.cause),
             outcome,
-            or_dash(row.run),
+            or_dash(row.run.map(|run| ids.job(run))),
             format!("{late} ms"),
             match row.outcome {
                 FireOutcome::Withdrawn => {

@@ -37,7 +37,7 @@ pub async fn until_end(common: &Common, client: &Client, job: JobId, follow: boo
                 .hint(format!("`quorate job wait {job}` comes back to it, `quorate job cancel {job}` ends it")));
         }
     };
-    unless_reader_gone(show_info(common, &ended))?;
+    unless_reader_gone(show_info(common, client, &ended).await)?;
     let reason = ended.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
     match ended.state {
         RunState::Succeeded => Ok(()),

@@ -170,6 +170,7 @@ mod tests {
             boot: BootId([0; 16]),
             sequence: 1,
             kinds: vec![Kind::Wasm],
+            name: String::new(),
             labels: Default::default(),
             free: Capacity { memory_bytes: 100 << 20, slots: 8, ..Capacity::default() },
             load_permille: 0,
