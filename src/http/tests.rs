@@ -1,6 +1,8 @@
 //! The edge over a node that is not there: a real socket, a real client, a made-up backend.
 
+mod description;
 mod jobs;
+mod schema;
 mod triggers;
 
 use std::sync::Mutex;
