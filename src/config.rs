@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod commands;
+mod name;
 mod parse;
 mod render;
 mod size;
@@ -122,6 +123,8 @@ impl Default for ApiSection {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSection {
+    /// What the node is called; `None` is the machine's name.
+    pub name: Option<String>,
     pub labels: BTreeMap<String, String>,
     /// Peers that may act on every job and object, beside their owners.
     pub operators: BTreeSet<PeerId>,
@@ -131,9 +134,17 @@ pub struct NodeSection {
     pub drain: bool,
 }
 
+impl NodeSection {
+    /// What the node is called; empty when nobody says it and the machine has no name.
+    pub fn name(&self) -> String {
+        self.name.clone().unwrap_or_else(name::of_machine)
+    }
+}
+
 impl Default for NodeSection {
     fn default() -> Self {
         Self {
+            name: None,
             labels: BTreeMap::new(),
             operators: BTreeSet::new(),
             kinds: BTreeSet::from([Kind::Store, Kind::Wasm, Kind::Command]),

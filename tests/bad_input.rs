@@ -136,7 +136,10 @@ fn a_wrong_secret_a_garbage_bootstrap_and_a_second_node_on_one_folder_are_explai
     let (code, log) = Hand::start(&net.testnet.node_dir(2)).ends();
     assert_eq!(code, 1, "{log}");
     assert!(log.contains("node-2"), "{log}");
-    assert_eq!(net.get(2, "/v1/peers").as_array().unwrap().iter().filter(|peer| peer["connected"] == true).count(), 2);
+    assert_eq!(
+        net.get(2, "/v1/peers")["items"].as_array().unwrap().iter().filter(|peer| peer["connected"] == true).count(),
+        2
+    );
 }
 
 #[test]

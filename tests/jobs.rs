@@ -58,10 +58,10 @@ fn a_job_is_submitted_at_one_node_and_looked_at_from_others() {
     let net = Net::up(5);
     let done = submit(&net, 1, HELLO.as_ref(), &["--wait", "--json"]).json();
     assert_eq!(done["state"], "succeeded");
-    assert_eq!(done["outcome"]["outputs"][0]["text"], "Hello, world!\n", "{done}");
+    assert_eq!(done["batch"]["outcome"]["outputs"][0]["text"], "Hello, world!\n", "{done}");
     let job = done["job"].as_str().unwrap();
     for node in [2, 5] {
-        assert_eq!(shown(&net, node, job)["outcome"], done["outcome"]);
+        assert_eq!(shown(&net, node, job)["batch"]["outcome"], done["batch"]["outcome"]);
     }
     let text = net.at(4, &["job", "show", job]).ok().stdout;
     assert!(text.contains("succeeded") && text.ends_with("Hello, world!\n"), "{text}");
@@ -235,7 +235,7 @@ fn processes(word: &str) -> usize {
 #[test]
 fn a_listed_program_runs_and_all_of_its_processes_end_with_its_job() {
     let net = Net::up(3);
-    let owner = net.testnet.status()[0].peer_id.unwrap();
+    let owner = net.testnet.status()[0].peer.unwrap();
     // A length of sleep that nobody else asks for.
     let length = format!("4321.{}", std::process::id());
     for node in 1..=3 {
@@ -263,7 +263,7 @@ fn a_listed_program_runs_and_all_of_its_processes_end_with_its_job() {
     });
     println!("{plan}");
     let done = submit(&net, 1, &echo, &["--wait", "--json"]).json();
-    assert_eq!(done["outcome"]["outputs"][0]["text"], "to whom it may concern", "{done}");
+    assert_eq!(done["batch"]["outcome"]["outputs"][0]["text"], "to whom it may concern", "{done}");
 
     // Node 2 is not on the list.
     let job = detached(&net, 2, &echo, &[]);
@@ -292,7 +292,7 @@ fn a_person_pauses_resumes_updates_and_cancels_work_that_runs() {
     reaches(&net, 2, &job, "paused");
     let updated = net.at(1, &["job", "update", &job, "--priority", "90", "--memory", "8MiB", "--json"]).json();
     assert_eq!(
-        (&updated["compute"]["priority"], &updated["compute"]["resources"]["memory_bytes"]),
+        (&updated["batch"]["priority"], &updated["batch"]["resources"]["memory_bytes"]),
         (&90.into(), &(8 << 20).into())
     );
     net.at(1, &["job", "update", &job]).fails(2, &["--priority"]);
@@ -391,7 +391,7 @@ fn a_word_count_survives_a_killed_worker_and_a_killed_primary() {
     let worker = (2..=6).find(|node| *node != primary).unwrap();
     net.testnet(&["kill", &worker.to_string()]).ok();
     let alive = (2..=6).find(|node| ![worker, primary].contains(node)).unwrap();
-    let steps = shown(&net, alive, &job)["compute"]["steps"].clone();
+    let steps = shown(&net, alive, &job)["batch"]["steps"].clone();
     assert_eq!(
         (&steps[0]["tasks"], &steps[1]["tasks"]),
         (&(text.len().div_ceil(64 * 1024)).into(), &1.into()),
@@ -455,12 +455,12 @@ verify = {{ copies = 5, agree = 3 }}"
     let path = spec(&net, "outvoted", "(call $say (i32.const 1))", &more);
     let done = submit(&net, 1, &path, &["--wait", "--json"]).json();
     assert_eq!(
-        done["outcome"]["outputs"][0]["text"],
+        done["batch"]["outcome"]["outputs"][0]["text"],
         "hello
 "
     );
     let job = done["job"].as_str().unwrap();
-    let liar = net.testnet.status()[2].peer_id.unwrap().to_string();
+    let liar = net.testnet.status()[2].peer.unwrap().to_string();
     let shown = net.at(2, &["job", "show", job, "--receipts", "--json"]).ok().stdout;
     let info: Value = serde_json::from_str(&shown).unwrap();
     assert_eq!(info["receipts"]["tasks"][0]["dissenting"], serde_json::json!([liar]), "{info}");

@@ -115,9 +115,9 @@ fn nothing_acknowledged_is_lost_over_fifty_kills() {
 
 fn put(net: &Net, entry: usize, seed: u64, bytes: usize, plan: Option<(&str, Victim)>) -> Attempt {
     let client = net.client(entry);
-    let path = format!("/v1/objects?name=kill-{seed}&size={bytes}&fingerprint=kill-{seed}");
+    let path = format!("/v1/objects?name=kill-{seed}&bytes={bytes}&fingerprint=kill-{seed}");
     let data = content(bytes, seed);
-    let request = client.request(reqwest::Method::PUT, &path).header("accept", "application/x-ndjson").body(data);
+    let request = client.request(reqwest::Method::POST, &path).header("accept", "application/x-ndjson").body(data);
     let mut killed = None;
     let end = net.runtime.block_on(async {
         let mut lines = match client.lines(request).await {
@@ -160,7 +160,7 @@ async fn choose(net: &Net, entry: usize, victim: Victim, job: Option<&str>) -> O
     let index = |peer: &Value| net.testnet.index_of(peer.as_str()?.parse().ok()?);
     match victim {
         Victim::Primary => index(&job["primary"]).filter(|node| *node != entry),
-        _ => job["columns"]
+        _ => job["store"]["columns"]
             .as_array()?
             .iter()
             .filter_map(|column| index(&column["holder"]))

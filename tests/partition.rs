@@ -162,8 +162,9 @@ fn listings_of_a_node_that_is_cut_off_say_so() {
         ran
     };
     wait("every node to know the object", || {
-        let knows =
-            |node| listed(node, &["object", "ls", "--complete"]).stdout.contains(put["object"].as_str().unwrap());
+        let knows = |node| {
+            listed(node, &["object", "ls", "--complete", "--full-ids"]).stdout.contains(put["object"].as_str().unwrap())
+        };
         (1..=5).all(knows).then_some(())
     });
     for (seed, cut_off) in [(2, net.primary(1, &id)), (3, outsider)] {
@@ -199,7 +200,7 @@ fn listings_of_a_node_that_is_cut_off_say_so() {
         wait("the whole list", || {
             (1..=5)
                 .all(|node| {
-                    let ran = listed(node, &["object", "ls"]);
+                    let ran = listed(node, &["object", "ls", "--full-ids"]);
                     let whole = ran.stdout.contains(&object);
                     assert!(whole || ran.stderr.contains("could not be asked"), "node {node}: {}", ran.stdout);
                     whole && ran.stderr.is_empty()

@@ -64,15 +64,15 @@ fn check_every_second(net: &Net, node: usize, job: &str) -> Vec<FireInfo> {
         .iter()
         .filter(|row| row.outcome != FireOutcome::Withdrawn)
         .map(|row| Covered {
-            first: row.instant_ms,
-            last: row.last_ms.unwrap_or(row.instant_ms),
+            first: row.instant_at,
+            last: row.last_at.unwrap_or(row.instant_at),
             count: row.skipped.max(1),
         })
         .collect();
     covered.sort_by_key(|row| row.first);
-    let open = trigger.open_ms.iter().map(|[first, last]| InstantRange { first: *first, last: *last }).collect();
-    let from = trigger.since_ms.expect("its primary has looked");
-    let reach = Reach { from, next: trigger.head_ms, open, forgotten: 0 };
+    let open = trigger.open_at.iter().map(|[first, last]| InstantRange { first: *first, last: *last }).collect();
+    let from = trigger.started_at.expect("its primary has looked");
+    let reach = Reach { from, next: trigger.head_at, open, forgotten: 0 };
     let every = TriggerSpec::new(When::Every { period: Duration::from_secs(1), bounds: Bounds::NONE });
     assert_eq!(check_covered(&every, &reach, &covered), []);
     assert_eq!(covered.iter().map(|row| row.count).sum::<u64>(), trigger.instants);
@@ -80,7 +80,7 @@ fn check_every_second(net: &Net, node: usize, job: &str) -> Vec<FireInfo> {
 }
 
 fn latest(rows: &[FireInfo]) -> Millis {
-    rows.iter().map(|row| row.last_ms.unwrap_or(row.instant_ms)).max().unwrap_or_default()
+    rows.iter().map(|row| row.last_at.unwrap_or(row.instant_at)).max().unwrap_or_default()
 }
 
 fn wall() -> u64 {
@@ -115,7 +115,7 @@ fn every_second_has_its_run_while_primaries_are_killed() {
     }
     let rows = check_every_second(&net, asked, &job);
     assert!(rows.iter().all(|row| row.run.is_some()), "some were skipped: {rows:?}");
-    let late: Vec<u64> = rows.iter().map(|row| row.recorded_ms.0.saturating_sub(row.instant_ms.0)).collect();
+    let late: Vec<u64> = rows.iter().map(|row| row.recorded_at.0.saturating_sub(row.instant_at.0)).collect();
     let most = late.iter().max().copied().unwrap_or_default();
     assert!(u128::from(most) <= MISSED_AFTER.as_millis(), "{most} ms late, and not skipped as missed");
     println!("{} instants, {kills} primaries killed, the latest was {most} ms late", rows.len());
@@ -123,9 +123,9 @@ fn every_second_has_its_run_while_primaries_are_killed() {
     wait("every run to succeed", || fires(&net, asked, &job).filter(|rows| rows.iter().all(ended)));
     let run = shown(&net, asked, &rows[0].run.unwrap().to_string());
     assert_eq!(run.fired_by.map(|by| (by.job.to_string(), by.number)), Some((job.clone(), 1)));
-    let output = run.outcome.expect("it succeeded").outputs[0].text.clone().expect("JSON");
+    let output = run.batch.expect("it computes").outcome.expect("it succeeded").outputs[0].text.clone().expect("JSON");
     let given: Value = serde_json::from_str(&output).expect("what fired it");
-    assert_eq!((&given["instant_ms"], &given["job"]), (&rows[0].instant_ms.0.into(), &job.clone().into()));
+    assert_eq!((&given["instant_at"], &given["job"]), (&rows[0].instant_at.0.into(), &job.clone().into()));
     net.at(asked, &["job", "cancel", &job]).ok();
     net.at(asked, &["job", "fire", &job]).fails(1, &["cancelled"]);
 }

@@ -51,6 +51,7 @@ async fn start(disk: &Arc<MemoryDisk>) -> Bench {
                 resources: resources.clone(),
                 gossip: port.gossip,
                 kinds: Vec::new(),
+                name: String::new(),
                 labels: labels.clone(),
             });
             let parts = ApproverParts {

@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn commands_in_advice_ask_the_node_that_was_asked() {
-        let common = Common { node: Some(NodeChoice::Index(3)), dir: Some("/tmp/my net".into()), json: false };
+        let common = Common { node: Some(NodeChoice::Index(3)), dir: Some("/tmp/my net".into()), ..Common::default() };
         assert_eq!(
             completed(&common, "see `quorate job why J`, then `quorate testnet heal`; `--node 4` or `quorate init`"),
             "see `quorate job why J --node 3 --dir '/tmp/my net'`, then `quorate testnet heal --dir '/tmp/my net'`; \

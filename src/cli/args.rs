@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::job::Kind;
 use quorate_protocols::object::Profile;
 use quorate_testnet::chaos::{Fault, Operation};
 
 use super::find::NodeChoice;
-use super::reference::{JobRef, ObjectRef};
+use super::reference::{JobRef, ObjectRef, PeerRef, QuorumRef};
 use crate::config::parse_span;
 use crate::http::limits::{NEXT_DEFAULT, NEXT_MAX};
 
@@ -45,6 +44,9 @@ pub struct Common {
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
+    /// Print ids whole in tables too
+    #[arg(long, global = true)]
+    pub full_ids: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -156,8 +158,8 @@ pub enum QuorumCommand {
     },
     /// Show one quorum
     Show {
-        /// A quorum's id, or the first eight or more of its digits
-        quorum: String,
+        /// A quorum's id, or the first four or more of its digits
+        quorum: QuorumRef,
     },
 }
 
@@ -175,7 +177,7 @@ pub enum ObjectCommand {
     },
     /// Show who holds what of an object
     Show {
-        /// An object's reference, or the first eight or more digits of it or of its second half
+        /// An object's reference, or the first four or more digits of it or of its second half
         object: ObjectRef,
     },
     /// Give up a claim on an object, and remove the object with the last one
@@ -188,7 +190,7 @@ pub enum ObjectCommand {
 
 #[derive(Debug, ClapArgs)]
 pub struct RmArgs {
-    /// An object's reference, or the first eight or more digits of it or of its second half
+    /// An object's reference, or the first four or more digits of it or of its second half
     pub object: ObjectRef,
     /// The claim under this name; "" is the one without a name
     #[arg(long, conflicts_with = "all")]
@@ -198,7 +200,7 @@ pub struct RmArgs {
     pub all: bool,
     /// The claims of this peer; those of the node that is asked otherwise. For operators
     #[arg(long, value_name = "PEER")]
-    pub owner: Option<PeerId>,
+    pub owner: Option<PeerRef>,
     /// The claims of everybody. For operators
     #[arg(long, conflicts_with_all = ["name", "all", "owner"])]
     pub everyone: bool,
@@ -222,7 +224,7 @@ pub struct PutArgs {
     pub profile: Option<Profile>,
     /// The quorum that shall own the run
     #[arg(long)]
-    pub quorum: Option<QuorumId>,
+    pub quorum: Option<QuorumRef>,
     /// Go on with a run that was interrupted on another node
     #[arg(long, value_name = "JOB")]
     pub resume: Option<JobRef>,
@@ -230,7 +232,7 @@ pub struct PutArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct GetArgs {
-    /// An object's reference, or the first eight or more digits of it or of its second half
+    /// An object's reference, or the first four or more digits of it or of its second half
     pub object: ObjectRef,
     /// Where to write; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
@@ -259,7 +261,7 @@ pub enum JobCommand {
     Ls(ListArgs),
     /// Show one job, with its outputs once it has succeeded
     Show {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
         /// Show who signed what, of a verified job; `quorate receipt verify` checks what --json prints
         #[arg(long)]
@@ -267,22 +269,22 @@ pub enum JobCommand {
     },
     /// Say why a job is where it is
     Why {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
     },
     /// Wait until a job has ended, or waits for a person
     Wait {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
     },
     /// What happened to a job
     History {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
     },
     /// List the tasks of a job that computes
     Tasks {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
         /// The present step otherwise, or the last
         #[arg(long)]
@@ -295,7 +297,7 @@ pub enum JobCommand {
     Logs(LogArgs),
     /// Write the outputs of a job that computes, one after the other
     Output {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
         /// Of this task alone
         #[arg(long)]
@@ -309,27 +311,27 @@ pub enum JobCommand {
     },
     /// Cancel a job; a second cancel gives up undoing, too
     Cancel {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
     },
     /// Stop the work of a job until it is resumed
     Pause {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
     },
     /// Let a paused job go on
     Resume {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
     },
     /// Try again what was given up: of a job that waits for a person
     Retry {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
     },
     /// Decide about a job that waits for a person
     Resolve {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
         #[command(flatten)]
         how: Resolution,
@@ -338,7 +340,7 @@ pub enum JobCommand {
     Update(UpdateArgs),
     /// List what a trigger fired and what it skipped, and why
     Fires {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
     },
     /// Show when a trigger fires next: of a job, or of a specification before it is submitted
@@ -347,12 +349,12 @@ pub enum JobCommand {
     Fire(FireArgs),
     /// Have a trigger skip what falls due from now on; its runs go on
     Suspend {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
     },
     /// Let a suspended trigger fire again
     Unsuspend {
-        /// A job's id, or the first eight or more digits of it or of its second half
+        /// A job's id, or the first four or more digits of it or of its second half
         job: JobRef,
     },
 }
@@ -381,7 +383,7 @@ pub struct NextArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub struct FireArgs {
-    /// A job's id, or the first eight or more digits of it or of its second half
+    /// A job's id, or the first four or more digits of it or of its second half
     pub job: JobRef,
     /// Apply the overlap policy; without this it runs beside whatever runs
     #[arg(long)]
@@ -409,7 +411,7 @@ pub struct SubmitArgs {
     pub key: Option<String>,
     /// The quorum that shall own the job
     #[arg(long)]
-    pub quorum: Option<QuorumId>,
+    pub quorum: Option<QuorumRef>,
 }
 
 #[derive(Clone, Debug, Default, ClapArgs)]
@@ -433,7 +435,7 @@ pub struct ListArgs {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub struct LogArgs {
-    /// A job's id, or the first eight or more digits of it or of its second half
+    /// A job's id, or the first four or more digits of it or of its second half
     pub job: JobRef,
     /// Go on until the job has ended
     #[arg(short, long)]
@@ -468,7 +470,7 @@ pub struct Resolution {
 
 #[derive(Clone, Debug, ClapArgs)]
 pub struct UpdateArgs {
-    /// A job's id, or the first eight or more digits of it or of its second half
+    /// A job's id, or the first four or more digits of it or of its second half
     pub job: JobRef,
     /// Its share of the workers beside other jobs, 1 to 100
     #[arg(long)]

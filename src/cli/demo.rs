@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use super::advice::shell_path;
 use super::args::{Common, DemoArgs};
 use super::failure::Failure;
+use super::ids::Ids;
 use super::object::write_file;
 use super::output::{Text, bytes, facts, print, print_json, print_unless_json};
 use super::reader;
@@ -143,16 +144,16 @@ async fn perform(common: &Common, net: &Path, scratch: &Path) -> Result<Summary,
     // The failover is timed by commands that change nothing, which only such nodes take.
     let options = UpOptions { testing: true, ..UpOptions::new(net, NODES, &file) };
     let (testnet, up) = Testnet::up(options).await?;
-    let peers: Vec<PeerInfo> = testnet.client(1)?.get("/v1/peers").await?;
+    let peers: Vec<PeerInfo> = testnet.client(1)?.list("/v1/peers").await?.items;
     let seen = Text::from(format!("Every node sees every other after {:.1} s. Node 1's peers:", up.as_secs_f64()));
-    print_unless_json(common, seen.below(peers_table(&peers)))?;
+    print_unless_json(common, seen.below(peers_table(&peers, &Ids::new(common))))?;
 
     let note = Upload { name: Some("note".into()), ..Upload::default() };
     let hello = futures::stream::iter([Ok(Bytes::from_static(b"hello"))]);
     let quorum = upload(&testnet.client(1)?, &note, hello, |_| ()).await?.quorum;
     let detail: QuorumDetail = testnet.client(1)?.get(&format!("/v1/quorums/{quorum}")).await?;
     let formed = Text::from("").and("A small note was put through node 1, and these peers formed a quorum for it:");
-    print_unless_json(common, formed.below(quorum_text(&detail)))?;
+    print_unless_json(common, formed.below(quorum_text(&detail, &Ids::new(common).with_peers(&peers))))?;
 
     let primary = primary_of(&testnet, 1, quorum).await?;
     let index_of = |peer: PeerId| {
@@ -256,7 +257,7 @@ async fn primary_of(testnet: &Testnet, asked: usize, quorum: QuorumId) -> Result
         // A primary that was just killed may still be believed in.
         let alive = |peer: &PeerId| {
             let running = quorate_protocols::api::TestnetNodeState::Running;
-            testnet.status().iter().any(|node| node.peer_id == Some(*peer) && node.state == running)
+            testnet.status().iter().any(|node| node.peer == Some(*peer) && node.state == running)
         };
         if let Some(primary) = detail.info.primary.filter(alive) {
             return Ok(primary);

@@ -34,7 +34,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
                 continue;
             }
             match serde_json::from_str::<EventInfo>(data) {
-                Ok(event) => print(format!("{} {:18} {}", instant(event.at), word(&event.event), event.message))?,
+                Ok(event) => print(format!("{} {:18} {}", instant(event.seen_at), word(&event.event), event.message))?,
                 Err(error) => print_to_stderr(format!("warning: an event cannot be read: {error}")),
             }
         }

@@ -48,7 +48,7 @@ pub fn run(common: &Common, args: &InitArgs) -> Result<(), Failure> {
     let line = JoinLine { secret, addresses: vec![reachable(config.network.listen).to_string()] };
     if common.json {
         return print_json(&serde_json::json!({
-            "peer_id": identity.peer(),
+            "peer": identity.peer(),
             "join": line.to_string(),
             "dir": dir.to_string_lossy(),
         }));

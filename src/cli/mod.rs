@@ -18,6 +18,7 @@ mod event;
 mod events;
 mod failure;
 mod find;
+mod ids;
 mod init;
 mod job;
 mod log;

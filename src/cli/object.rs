@@ -14,8 +14,10 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use super::args::{Common, GetArgs, ObjectCommand, PutArgs};
 use super::failure::Failure;
 use super::find::client_of;
+use super::ids::Ids;
 use super::output::{Missing, Payload, Text, bytes, facts, instant, or_dash, print, print_json, progress, table, word};
 use super::reader;
+use super::reference::resolve_optional;
 use super::removal::{self, claim_text};
 use super::transfer::{READ_BYTES, Upload, download, open_file, upload};
 
@@ -25,11 +27,11 @@ pub async fn run(common: &Common, command: ObjectCommand) -> Result<(), Failure>
         ObjectCommand::Put(args) => put(common, &client, args).await,
         ObjectCommand::Get(args) => get(common, &client, args).await,
         ObjectCommand::Ls { complete } => {
-            let listing: Listing<ObjectInfo> = client.get("/v1/objects").await?;
+            let listing: Listing<ObjectInfo> = client.list("/v1/objects").await?;
             let whole = Missing::of(&listing).warn(complete);
             match common.json {
                 true => print_json(&listing.items),
-                false => print(objects_table(&listing.items)),
+                false => print(objects_table(&listing.items, &Ids::new(common))),
             }?;
             whole
         }
@@ -38,7 +40,7 @@ pub async fn run(common: &Common, command: ObjectCommand) -> Result<(), Failure>
             let info: ObjectInfo = client.get(&format!("/v1/objects/{object}")).await?;
             match common.json {
                 true => print_json(&info),
-                false => print(object_text(&info)),
+                false => print(object_text(&info, &Ids::ask(common, &client).await)),
             }
         }
         ObjectCommand::Rm(args) => removal::run(common, &client, args).await,
@@ -62,7 +64,8 @@ async fn put(common: &Common, client: &Client, args: PutArgs) -> Result<(), Fail
         }
     };
     let size = what.size;
-    let what = Upload { name: args.name.or(what.name), profile: args.profile, quorum: args.quorum, resume, ..what };
+    let quorum = resolve_optional(args.quorum, client).await?;
+    let what = Upload { name: args.name.or(what.name), profile: args.profile, quorum, resume, ..what };
     let bar = progress(size, common.json);
     let mut job: Option<JobId> = resume;
     let stored = upload(client, &what, body, |progress| {
@@ -283,10 +286,10 @@ async fn fill(
     written.map_err(|error| Failure::failed(format!("writing {name}: {error}")))
 }
 
-fn objects_table(objects: &[ObjectInfo]) -> Text {
+fn objects_table(objects: &[ObjectInfo], ids: &Ids) -> Text {
     let rows = objects.iter().map(|object| {
         vec![
-            object.object.to_string(),
+            ids.object(object.object),
             bytes(object.bytes),
             object.profile.to_string(),
             if object.degraded { "degraded".to_owned() } else { word(&object.state) },
@@ -310,7 +313,7 @@ fn names(claims: &[Claim]) -> String {
     format!("{}{more}{owners}", names.join(", "))
 }
 
-fn object_text(info: &ObjectInfo) -> Text {
+fn object_text(info: &ObjectInfo, ids: &Ids) -> Text {
     let mut rows = vec![
         ("object", info.object.to_string()),
         ("bytes", format!("{} ({})", info.bytes, bytes(info.bytes))),
@@ -321,7 +324,7 @@ fn object_text(info: &ObjectInfo) -> Text {
     ];
     rows.extend(info.claims.iter().map(|claim| ("claim", claim_text(claim))));
     rows.extend(info.columns.iter().map(|column| {
-        let holder = or_dash(column.holder);
+        let holder = or_dash(column.holder.map(|peer| ids.peer(peer)));
         ("column", format!("{} {holder} {}", column.column, word(&column.state)))
     }));
     rows.extend(info.owed.iter().map(|owed| ("owed", format!("{}: {}", owed.column, owed.reason))));

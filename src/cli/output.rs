@@ -178,19 +178,18 @@ pub fn age_text(missing: &Unreachable) -> String {
 pub struct Missing<'a> {
     pub unreachable: Vec<&'a Unreachable>,
     pub isolated: Option<&'a str>,
-    pub truncated: bool,
 }
 
 impl<'a> Missing<'a> {
     pub fn of<T>(listing: &'a Listing<T>) -> Self {
-        let Listing { unreachable, truncated, isolated, .. } = listing;
-        Self { unreachable: unreachable.iter().collect(), isolated: isolated.as_deref(), truncated: *truncated }
+        let Listing { unreachable, isolated, .. } = listing;
+        Self { unreachable: unreachable.iter().collect(), isolated: isolated.as_deref() }
     }
 
     /// Says on stderr what is missing or old. With `complete` anything of it is a failure, told once the rows are
     /// printed.
     pub fn warn(&self, complete: bool) -> Result<(), Failure> {
-        let Self { unreachable, isolated, truncated } = self;
+        let Self { unreachable, isolated } = self;
         for missing in unreachable {
             let Unreachable { quorum, reason, .. } = missing;
             print_to_stderr(format!("warning: quorum {quorum} could not be asked; {}: {reason}", age_text(missing)));
@@ -198,10 +197,7 @@ impl<'a> Missing<'a> {
         if let Some(isolated) = isolated {
             print_to_stderr(format!("warning: {isolated}"));
         }
-        if *truncated {
-            print_to_stderr("warning: there are more rows than one listing carries");
-        }
-        match complete && (!unreachable.is_empty() || isolated.is_some() || *truncated) {
+        match complete && (!unreachable.is_empty() || isolated.is_some()) {
             true => Err(Failure::failed("the listing is not complete")
                 .hint("`quorate peers` shows whom this node hears; another node may know more (--node)")),
             false => Ok(()),

@@ -18,8 +18,12 @@ pub async fn run(common: &Common, client: &Client, args: RmArgs) -> Result<(), F
     let path = format!("/v1/objects/{object}");
     let info: ObjectInfo = client.get(&path).await?;
     let node: NodeInfo = client.get("/v1/node").await?;
-    let wanted = Wanted::of(&args, &info.claims, node.peer_id);
-    let others: Vec<&Claim> = wanted.taken(&args, &info.claims).filter(|claim| claim.owner != node.peer_id).collect();
+    let owner = match args.owner.clone() {
+        Some(owner) => Some(owner.resolve(client).await?),
+        None => None,
+    };
+    let wanted = Wanted::of(&args, owner, &info.claims, node.peer);
+    let others: Vec<&Claim> = wanted.taken(&args, &info.claims).filter(|claim| claim.owner != node.peer).collect();
     if !others.is_empty() && !args.yes {
         confirm(&info, &others)?;
     }
@@ -39,7 +43,7 @@ pub async fn run(common: &Common, client: &Client, args: RmArgs) -> Result<(), F
         .map_err(|error| Failure::failed(format!("the node's answer to a removal cannot be read: {error}")))?;
     match common.json {
         true => print_json(&removed),
-        false => describe_removal(&removed, node.peer_id).into_iter().try_for_each(print),
+        false => describe_removal(&removed, node.peer).into_iter().try_for_each(print),
     }
 }
 
@@ -53,9 +57,9 @@ enum Wanted {
 impl Wanted {
     /// The node's own, unless others are named. Of an object on which it has none, those of everybody else: whoever
     /// removes it wants it gone.
-    fn of(args: &RmArgs, claims: &[Claim], here: PeerId) -> Self {
+    fn of(args: &RmArgs, owner: Option<PeerId>, claims: &[Claim], here: PeerId) -> Self {
         let own = claims.iter().any(|claim| claim.owner == here);
-        match args.owner {
+        match owner {
             Some(owner) => Self::Of(owner),
             None if args.everyone || !(own || args.all || args.name.is_some()) => Self::Everyone,
             None => Self::Of(here),
@@ -113,6 +117,7 @@ fn describe_removal(info: &RemovalInfo, here: PeerId) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::reference::Reference;
     use quorate_protocols::ids::{JobId, ManifestHash, Millis, ObjectId, QuorumId};
 
     fn claim(owner: u8, name: Option<&str>) -> Claim {
@@ -136,7 +141,11 @@ mod tests {
         let claims = [claim(1, Some("a.txt")), claim(1, Some("b.txt")), claim(2, Some("a.txt"))];
         let others = |line: &str, here: u8| {
             let (args, here) = (args(line), PeerId([here; 32]));
-            let taken: Vec<_> = Wanted::of(&args, &claims, here).taken(&args, &claims).collect();
+            let owner = args.owner.clone().map(|owner| match owner {
+                Reference::Whole(owner) => owner,
+                Reference::Prefix(prefix) => panic!("{prefix} is not whole"),
+            });
+            let taken: Vec<_> = Wanted::of(&args, owner, &claims, here).taken(&args, &claims).collect();
             taken.iter().filter(|claim| claim.owner != here).count()
         };
         assert_eq!((others("", 1), others("--all", 1), others("--name b.txt", 1), others("", 2)), (0, 0, 0, 0));

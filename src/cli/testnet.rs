@@ -10,6 +10,7 @@ use super::advice;
 use super::args::{Common, TestnetCommand};
 use super::failure::Failure;
 use super::find::resolve_testnet;
+use super::ids::Ids;
 use super::output::{Text, or_dash, print, print_json, table, word};
 
 pub async fn run(common: &Common, command: TestnetCommand) -> Result<(), Failure> {
@@ -25,7 +26,7 @@ pub async fn run(common: &Common, command: TestnetCommand) -> Result<(), Failure
                 let seconds = took.as_secs_f64();
                 let seen = format!("{nodes} nodes see each other after {seconds:.1} s, in {}", up.testnet.dir);
                 let next = format!("Try: {}", advice::command(common, "quorate --peers --node 1"));
-                print(status_table(&up.testnet).below(seen).and(next))
+                print(status_table(&up.testnet, &Ids::new(common)).below(seen).and(next))
             }
         };
     }
@@ -38,7 +39,7 @@ pub async fn run(common: &Common, command: TestnetCommand) -> Result<(), Failure
         TestnetCommand::Status => {
             return match common.json {
                 true => print_json(&testnet.info()),
-                false => print(status_table(&testnet.info())),
+                false => print(status_table(&testnet.info(), &Ids::new(common))),
             };
         }
         TestnetCommand::Kill { index } => {
@@ -115,11 +116,11 @@ pub fn own_binary() -> Result<std::path::PathBuf, Failure> {
     std::env::current_exe().map_err(|error| Failure::failed(format!("cannot find this program's own file: {error}")))
 }
 
-pub fn status_table(info: &TestnetInfo) -> Text {
+pub fn status_table(info: &TestnetInfo, ids: &Ids) -> Text {
     let rows = info.nodes.iter().map(|node| {
         vec![
             node.index.to_string(),
-            or_dash(node.peer_id),
+            or_dash(node.peer.map(|peer| ids.peer(peer))),
             word(&node.state),
             or_dash(node.pid),
             or_dash(node.api.as_ref()),
@@ -146,7 +147,7 @@ fn faults_text(info: &TestnetInfo, faults: &NodeFaults) -> String {
     // Links with the same fault are told together, by the numbers of the nodes at their other ends.
     let to = |wanted: &dyn Fn(&LinkFaults) -> bool| {
         let peers = faults.links.iter().filter(|link| wanted(link)).map(|link| link.peer);
-        let index = |peer| info.nodes.iter().find(|node| node.peer_id == Some(peer)).map(|node| node.index);
+        let index = |peer| info.nodes.iter().find(|node| node.peer == Some(peer)).map(|node| node.index);
         peers.filter_map(index).collect::<BTreeSet<usize>>()
     };
     let mut words = Vec::new();

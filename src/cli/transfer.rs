@@ -37,7 +37,7 @@ impl Upload {
         let text = |name, value: Option<String>| value.map(|value| (name, value));
         [
             text("name", self.name.clone()),
-            text("size", self.size.map(|size| size.to_string())),
+            text("bytes", self.size.map(|size| size.to_string())),
             text("profile", self.profile.map(|profile| profile.to_string())),
             text("quorum", self.quorum.map(|quorum| quorum.to_string())),
             text("resume", self.resume.map(|job| job.to_string())),
@@ -60,7 +60,7 @@ where
     S: Stream<Item = Result<Bytes, std::io::Error>> + Send + 'static,
 {
     let request = client
-        .request(Method::PUT, "/v1/objects")
+        .request(Method::POST, "/v1/objects")
         .query(&upload.query())
         .header(ACCEPT, "application/x-ndjson")
         .body(reqwest::Body::wrap_stream(body));

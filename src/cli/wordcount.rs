@@ -123,7 +123,7 @@ pub async fn perform(common: &Common, args: &DemoArgs, net: &Path, scratch: &Pat
     print_unless_json(common, format!("Submitted through node 2 as job {job}; looking at it through node 3"))?;
     let (ended, workers) = until_end(common, &testnet.client(3)?, job).await?;
     let job_s = began.elapsed().as_secs_f64();
-    let steps: &[PlannedStep] = ended.compute.as_ref().map(|compute| compute.steps.as_slice()).unwrap_or_default();
+    let steps: &[PlannedStep] = ended.batch.as_ref().map(|batch| batch.steps.as_slice()).unwrap_or_default();
     let tasks = steps.iter().map(|step| step.tasks).sum();
 
     let reader = testnet.client(NODES)?;

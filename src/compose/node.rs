@@ -78,6 +78,8 @@ pub struct NodeSettings {
     /// Peers that may cancel and remove what is not theirs.
     pub operators: BTreeSet<PeerId>,
     pub kinds: BTreeSet<Kind>,
+    /// What the node is called; empty without a name.
+    pub name: String,
     pub labels: BTreeMap<String, String>,
     /// Take nothing new on.
     pub draining: bool,
@@ -95,6 +97,7 @@ impl Default for NodeSettings {
         Self {
             operators: BTreeSet::new(),
             kinds: BTreeSet::from([Kind::Store]),
+            name: String::new(),
             labels: BTreeMap::new(),
             draining: false,
             voters: VOTERS_DEFAULT,
@@ -118,6 +121,7 @@ impl From<&Config> for NodeSettings {
         Self {
             operators: config.node.operators.clone(),
             kinds,
+            name: config.node.name(),
             labels: config.node.labels.clone(),
             draining: config.node.drain,
             voters: config.quorum.voters,

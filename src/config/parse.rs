@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use quorate_protocols::directory::limits::{LABEL_BYTES_MAX, LABELS_MAX};
+use quorate_protocols::directory::check_name;
+use quorate_protocols::directory::limits::{LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX};
 use quorate_protocols::job::Kind;
 use quorate_protocols::{approval, quorum};
 use serde::Deserialize;
@@ -60,6 +61,7 @@ struct RawApi {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields, default)]
 struct RawNode {
+    name: Text,
     labels: Option<Spanned<BTreeMap<String, String>>>,
     operators: Texts,
     kinds: Texts,
@@ -340,6 +342,13 @@ fn read_api(source: &Source<'_>, raw: RawApi, config: &mut Config) -> Result<(),
 
 fn read_node(source: &Source<'_>, raw: RawNode, config: &mut Config) -> Result<(), ConfigError> {
     let node = &mut config.node;
+    if let Some(name) = raw.name.filter(|name| name.get_ref() != "auto") {
+        if name.get_ref().trim().is_empty() || check_name(name.get_ref()).is_err() {
+            let expected = format!("\"auto\" or 1 to {NAME_BYTES_MAX} bytes without control characters");
+            return Err(source.fault(&name, "node.name", quoted(name.get_ref()), expected));
+        }
+        node.name = Some(name.into_inner());
+    }
     if let Some(labels) = raw.labels {
         if labels.get_ref().len() > LABELS_MAX {
             let found = format!("{} labels", labels.get_ref().len());

@@ -84,6 +84,11 @@ pub(super) fn render(config: &Config) -> String {
     );
 
     page.section("node");
+    page.value(
+        "What this node is called where people look, up to 64 bytes; auto is the machine's name.",
+        "name",
+        config.node.name.as_ref().map_or_else(|| text("auto"), text),
+    );
     page.value("Peers, by peer id, that may act on every job and object.", "operators", list(&config.node.operators));
     page.value(
         "Kinds of work this node takes on. \"command\" runs nothing but the programs under [commands].",

@@ -32,6 +32,7 @@ fn every_setting_survives_the_file() {
         },
         api: ApiSection { listen: "0.0.0.0:0".parse().unwrap(), allow_remote: true },
         node: NodeSection {
+            name: Some("attic, the \"old\" one".to_owned()),
             labels: BTreeMap::from([("site".to_owned(), "the \"attic\"".to_owned())]),
             operators: BTreeSet::from([peer]),
             kinds: BTreeSet::new(),
@@ -87,6 +88,8 @@ fn a_refused_value_names_file_line_key_and_what_is_accepted() {
         ("[network]\nquic = true", "`network.allow_peers`"),
         ("[network]\nallow_peers = [\"bob\"]", "peer ids"),
         ("[node]\nkinds = [\"magic\"]", "`node.kinds` is \"magic\""),
+        ("[node]\nname = \"\"", "`node.name` is \"\", but \"auto\" or 1 to 64 bytes"),
+        ("[node]\nname = \"a\\u001b[31m\"", "without control characters"),
         ("[node]\nlabels = { a = \"\" }", "keys and values of 1 to 64 bytes"),
         ("[objects]\nlease = \"2h\"", "a time from 10s to 1h"),
         ("[commands]\na = { path = \"cat\", submitters = [] }", "`commands.a.path` is \"cat\", but an absolute path"),

@@ -152,6 +152,7 @@ mod tests {
             boot: BootId([1; 16]),
             sequence: 0,
             kinds: Vec::new(),
+            name: String::new(),
             labels: BTreeMap::new(),
             free: Capacity { disk_bytes, memory_bytes: 1000, slots: 1 },
             load_permille: 0,

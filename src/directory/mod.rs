@@ -52,6 +52,7 @@ pub struct DirectoryParts {
     pub gossip: mpsc::Receiver<GossipMessage>,
     /// What this node says of itself and does not change while it runs.
     pub kinds: Vec<Kind>,
+    pub name: String,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -67,6 +68,7 @@ struct Shared {
     net: Arc<dyn Net>,
     resources: Resources,
     kinds: Vec<Kind>,
+    name: String,
     labels: BTreeMap<String, String>,
     draining: AtomicBool,
     /// Quorums that this node is a voter of.
@@ -86,7 +88,7 @@ struct Core {
 impl Directory {
     /// Starts the directory's actor in the caller's task group.
     pub fn start(parts: DirectoryParts) -> Self {
-        let DirectoryParts { seams, identity, net, resources, gossip, kinds, labels } = parts;
+        let DirectoryParts { seams, identity, net, resources, gossip, kinds, name, labels } = parts;
         let core = Core {
             state: DirectoryState::new(),
             announcer: Announcer::new(seams.clock.monotonic()),
@@ -98,6 +100,7 @@ impl Directory {
             net,
             resources,
             kinds,
+            name,
             labels,
             draining: AtomicBool::new(false),
             memberships: AtomicU32::new(0),
@@ -222,6 +225,10 @@ impl Directory {
             },
         );
     }
+    /// What this node is called.
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
         self.shared.lock()
@@ -241,6 +248,7 @@ impl Shared {
             boot: self.identity.boot,
             sequence,
             kinds: self.kinds.clone(),
+            name: self.name.clone(),
             labels: self.labels.clone(),
             free: self.resources.free(),
             load_permille: self.resources.load_permille(),

@@ -33,6 +33,7 @@ fn node(hub: &Hub, n: u8, disk_bytes: u64) -> TestNode {
         resources: resources.clone(),
         gossip: port.gossip,
         kinds: vec![Kind::Store],
+        name: String::new(),
         labels: BTreeMap::new(),
     });
     // What an approver does with an offer.

@@ -21,6 +21,7 @@ use tokio::sync::{broadcast, watch};
 
 use super::error::ApiError;
 use super::modules::ModuleChecks;
+use super::page::{Age, ById, Page};
 use super::removal::Removal;
 use crate::compose::NodeEvent;
 use crate::objects::{ByteRange, GetStream, ObjectEvent, PutOutcome, PutProgress, PutRequest};
@@ -28,6 +29,11 @@ use crate::quorums::logs::LogPage;
 use crate::quorums::submit::Wanted;
 use crate::raft::HostEvent;
 use crate::seams::TaskGroup;
+
+/// By what the rows of lists are in order.
+pub type JobKey = Age<JobId>;
+pub type ObjectKey = Age<ObjectId>;
+pub type QuorumKey = ById<QuorumId>;
 
 /// The node, as handlers share it.
 pub type Shared = Arc<dyn Backend>;
@@ -43,13 +49,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Asks them whether they hear this node.
     fn contact(&self) -> BoxFuture<'_, ContactInfo>;
     /// Every quorum known here, asked for its own view where it answers in time.
-    fn quorums(&self) -> BoxFuture<'_, Vec<QuorumInfo>>;
+    fn quorums(&self, page: Page<QuorumKey>) -> BoxFuture<'_, Listing<QuorumInfo>>;
     fn quorum(&self, quorum: QuorumId) -> Answer<'_, QuorumDetail>;
     /// Its members, each asked for its own view.
     fn members(&self, quorum: QuorumId) -> Answer<'_, Vec<MemberView>>;
     /// What this node has reserved.
     fn resources(&self) -> ResourcesInfo;
-    fn jobs(&self, filter: JobFilter) -> BoxFuture<'_, Listing<JobInfo>>;
+    fn jobs(&self, filter: JobFilter, page: Page<JobKey>) -> BoxFuture<'_, Listing<JobInfo>>;
     /// One job, with its outcome when it has one.
     fn job(&self, job: JobId) -> Answer<'_, JobInfo>;
     /// Asks the owning quorum about a job. What it does not know is *not found*.
@@ -68,7 +74,7 @@ pub trait Backend: Send + Sync + 'static {
     fn candidates(&self, kind: Kind, requirement: Requirement, compile_memory_bytes: u64) -> Vec<PlanPeer>;
     /// What is known of modules that jobs name.
     fn modules(&self) -> &ModuleChecks;
-    fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>>;
+    fn objects(&self, page: Page<ObjectKey>) -> BoxFuture<'_, Listing<ObjectInfo>>;
     fn object(&self, object: ObjectId) -> Answer<'_, ObjectInfo>;
     /// Gives up claims on an object.
     fn remove(&self, object: ObjectId, removal: Removal) -> Answer<'_, RemovalInfo>;

@@ -58,7 +58,7 @@ pub async fn triggers(
     let mut events = backend.quorum_events();
     let before = resident_bytes();
     let began = Instant::now();
-    let start = backend.node().time.plus(LEAD + LEAD_PER_TRIGGER * count);
+    let start = backend.node().answered_at.plus(LEAD + LEAD_PER_TRIGGER * count);
     let bounds = Bounds { start: Some(start), count: Some(fires.into()), ..Bounds::NONE };
     let trigger = TriggerSpec { overlap: Overlap::Allow, ..TriggerSpec::new(When::Every { period, bounds }) };
     let spec = JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job: nothing() }));
@@ -91,7 +91,7 @@ pub async fn triggers(
     }
     let submitting = began.elapsed();
     let after = resident_bytes();
-    if backend.node().time >= start {
+    if backend.node().answered_at >= start {
         return Err(ApiError::internal(format!(
             "submitting {count} triggers took {submitting:?}, too long to see them fire"
         ))
@@ -103,7 +103,7 @@ pub async fn triggers(
         tokio::select! {
             received = events.recv() => match received {
                 Ok(HostEvent::Applied { quorum: of, events }) if of == quorum => {
-                    let now = backend.node().time;
+                    let now = backend.node().answered_at;
                     events.iter().for_each(|event| heard.record_event(event, now, &jobs));
                 }
                 Ok(_) => (),

@@ -24,7 +24,8 @@ use crate::streams;
 /// other nodes do in quorums of which it is no member is told by those. Server-sent events with an `EventInfo` each. A
 /// client that is too slow is told `lagged` and misses what it missed.
 #[utoipa::path(get, path = "/v1/events", tag = "node",
-    responses((status = 200, body = EventInfo, content_type = "text/event-stream")))]
+    responses((status = 200, body = EventInfo, content_type = "text/event-stream"),
+        (status = "default", body = ErrorBody)))]
 pub async fn events(State(backend): State<Shared>) -> Sse<impl Stream<Item = Result<SseEvent, Infallible>>> {
     let follower = Follower {
         quorums: backend.quorum_events(),
@@ -74,7 +75,7 @@ impl Follower {
         loop {
             if let Some(mut event) = self.waiting.pop_front() {
                 event.sequence = self.sequence;
-                event.at = self.backend.node().time;
+                event.seen_at = self.backend.node().answered_at;
                 self.sequence += 1;
                 return Some(event);
             }

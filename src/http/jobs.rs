@@ -24,6 +24,7 @@ use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::{self, Path, Query};
 use super::limits::{WAIT_MAX, WAIT_POLL_MAX, WAIT_POLL_MIN};
+use super::page::Page;
 use super::tasks;
 use crate::raft::HostEvent;
 
@@ -37,6 +38,10 @@ pub struct ListParams {
     owner: Option<String>,
     /// Part of the name.
     name: Option<String>,
+    /// Rows wanted at most: 1 to 5,000; 1,000 if not said.
+    limit: Option<u32>,
+    /// Where to go on: the `cursor` of the page before.
+    cursor: Option<String>,
 }
 
 impl ListParams {
@@ -69,15 +74,16 @@ fn states(text: &str) -> Result<Vec<RunState>, ApiError> {
     Ok(states)
 }
 
-/// Jobs of every quorum that this node knows.
+/// Jobs of every quorum that this node knows, the newest first.
 #[utoipa::path(get, path = "/v1/jobs", tag = "jobs", params(ListParams),
     responses((status = 200, body = Listing<JobInfo>), (status = "default", body = ErrorBody)))]
 pub async fn list(
     State(backend): State<Shared>,
     Query(params): Query<ListParams>,
 ) -> Result<Json<Listing<JobInfo>>, ApiError> {
-    let filter = params.filter(backend.node().peer_id)?;
-    Ok(Json(backend.jobs(filter).await))
+    let page = Page::parse(params.limit, params.cursor.as_deref())?;
+    let filter = params.filter(backend.node().peer)?;
+    Ok(Json(backend.jobs(filter, page).await))
 }
 
 /// One job.

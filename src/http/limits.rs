@@ -43,8 +43,16 @@ pub const CONTACT_PEERS_MAX: usize = 32;
 /// Quorums asked at once by a listing.
 pub const LISTING_FAN_OUT: usize = 16;
 
-/// Rows of one listing over all quorums.
-pub const LISTING_ROWS_MAX: usize = 20_000;
+/// Rows of one page of a list: if the request does not say how many, and at most.
+pub const PAGE_ROWS_DEFAULT: usize = 1_000;
+pub const PAGE_ROWS_MAX: usize = 5_000;
+
+/// Longest cursor: an instant and the longest id.
+pub const CURSOR_BYTES_MAX: usize = 256;
+
+/// Pages that are asked of one quorum for one listing: more than a quorum at its limits has, whose longest rows fill a
+/// page by themselves now and then.
+pub const LISTING_PAGES_MAX: usize = 10_000;
 
 /// Longest wait of `/v1/jobs/{id}/wait`; clients ask again.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);

@@ -1,5 +1,9 @@
 //! Listings over every quorum that this node knows.
 //!
+//! A quorum answers in the order of ids, and a listing is in the order of age, the newest first: for each page all rows
+//! are looked at and those of the page are held. So a list has no length at which it ends, and costs as many looks as
+//! it has pages.
+//!
 //! Each quorum is asked for a fresh answer, from its primary after a linearizable read. A quorum whose primary does not
 //! answer is named in the listing, with the reason; what a member still has of it is listed all the same, and said to
 //! be old. So nobody takes the rows of a node that is cut off, or of one that was until a moment ago, for the present
@@ -9,19 +13,21 @@
 //! have [`super::limits::listing_deadline_short`], and a member that hears no majority does not ask at all, for it
 //! knows the answer.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
 use quorate_protocols::api::{ContactInfo, JobInfo, Listing, ObjectInfo, Unreachable};
-use quorate_protocols::ids::{ManifestHash, QuorumId};
+use quorate_protocols::ids::{ManifestHash, ObjectId, QuorumId};
 use quorate_protocols::job::limits::PAGE_MAX;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::ObjectState;
 
-use super::backend::{Backend, JobFilter};
-use super::limits::{LISTING_DEADLINE, LISTING_FAN_OUT, LISTING_ROWS_MAX};
+use super::backend::{Backend, JobFilter, JobKey, ObjectKey};
+use super::limits::{LISTING_DEADLINE, LISTING_FAN_OUT, LISTING_PAGES_MAX};
 use super::live::{NodeBackend, unexpected};
+use super::page::{Age, Gathered, Page};
 use super::views;
 use crate::error::chain;
 use crate::quorums::ClientError;
@@ -46,69 +52,72 @@ impl<'a> Gathering<'a> {
         Self { backend, silence: AtomicBool::new(false) }
     }
 
-    pub async fn jobs(&self, filter: &JobFilter) -> Listing<JobInfo> {
-        self.gather(|mut pages| async move {
+    pub async fn jobs(&self, filter: &JobFilter, page: Page<JobKey>) -> Listing<JobInfo> {
+        self.gather(page, |mut pages| async move {
             let primary = self.backend.primary(pages.quorum).await;
-            let mut rows: Vec<JobInfo> = Vec::new();
+            let mut rows = Gathered::new(page);
             let mut after = None;
-            while rows.len() <= LISTING_ROWS_MAX {
+            for _ in 0..LISTING_PAGES_MAX {
                 let page = match pages.ask(Query::Jobs { after, limit: PAGE_MAX as u32 }).await {
                     Some(QueryAnswer::Jobs(page)) => page,
                     other => return pages.end(rows, "jobs", other),
                 };
                 // The next page begins behind this one: a page that does not lead on would be asked for ever.
                 let last = page.last().map(|record| record.job);
-                rows.extend(
-                    page.iter().map(|record| views::job_info(record, primary)).filter(|job| filter.admits(job)),
-                );
+                for job in page.iter().map(|record| views::job_info(record, primary)).filter(|job| filter.admits(job)) {
+                    rows.add(Age { created_at: job.created_at, id: job.job }, || job);
+                }
                 if last <= after {
-                    break;
+                    return (rows, pages.unreachable);
                 }
                 after = last;
             }
-            (rows, pages.unreachable)
+            pages.endless(rows)
         })
         .await
     }
 
-    pub async fn objects(&self) -> Listing<ObjectInfo> {
-        self.gather(|mut pages| async move {
-            let mut rows: Vec<ObjectInfo> = Vec::new();
+    pub async fn objects(&self, page: Page<ObjectKey>) -> Listing<ObjectInfo> {
+        self.gather(page, |mut pages| async move {
+            let mut rows = Gathered::new(page);
             let mut after: Option<ManifestHash> = None;
-            while rows.len() <= LISTING_ROWS_MAX {
+            for _ in 0..LISTING_PAGES_MAX {
                 let page = match pages.ask(Query::Objects { after, limit: PAGE_MAX as u32 }).await {
                     Some(QueryAnswer::Objects(page)) => page,
                     other => return pages.end(rows, "objects", other),
                 };
                 let last = page.last().map(|view| view.hash);
-                let live = page.iter().filter(|view| view.record.state == ObjectState::Live);
-                rows.extend(live.map(|view| views::object_info(pages.quorum, view)));
+                for view in page.iter().filter(|view| view.record.state == ObjectState::Live) {
+                    let id = ObjectId { quorum: pages.quorum, manifest: view.hash };
+                    let key = Age { created_at: view.record.created_at, id };
+                    rows.add(key, || views::object_info(pages.quorum, view));
+                }
                 if last <= after {
-                    break;
+                    return (rows, pages.unreachable);
                 }
                 after = last;
             }
-            (rows, pages.unreachable)
+            pages.endless(rows)
         })
         .await
     }
 
     /// Gathers the rows of every quorum. What one has to say against it is noted, and the rows of the others stand.
-    async fn gather<T, F>(&'a self, rows_of: impl Fn(Pages<'a>) -> F) -> Listing<T>
+    async fn gather<K, T, F>(&'a self, page: Page<K>, rows_of: impl Fn(Pages<'a>) -> F) -> Listing<T>
     where
-        F: Future<Output = (Vec<T>, Option<Unreachable>)>,
+        K: Ord + Copy + Display,
+        F: Future<Output = (Gathered<K, T>, Option<Unreachable>)>,
     {
         let quorums: Vec<QuorumId> = self.backend.known_quorums().into_keys().collect();
         let is_none_known = quorums.is_empty();
-        let mut listing = Listing::default();
+        let (mut all, mut missing) = (Gathered::new(page), Vec::new());
         let pages = |quorum| Pages { gathering: self, quorum, unreachable: None };
         let mut answers = stream::iter(quorums).map(|quorum| rows_of(pages(quorum))).buffered(LISTING_FAN_OUT);
         while let Some((rows, unreachable)) = answers.next().await {
-            let room = LISTING_ROWS_MAX - listing.items.len();
-            listing.truncated |= rows.len() > room;
-            listing.items.extend(rows.into_iter().take(room));
-            listing.unreachable.extend(unreachable);
+            all.merge(rows);
+            missing.extend(unreachable);
         }
+        let mut listing = Listing { unreachable: missing, ..all.into_listing() };
         // A fresh answer proves the contact. Without one there may be quorums that this node has not heard of.
         if is_none_known || !listing.unreachable.is_empty() {
             listing.isolated = self.backend.contact().await.isolated;
@@ -148,7 +157,15 @@ impl Pages<'_> {
     }
 
     /// The end of a quorum's rows at a page that did not come, or was none.
-    fn end<T>(self, rows: Vec<T>, asked: &str, answer: Option<QueryAnswer>) -> (Vec<T>, Option<Unreachable>) {
+    fn end<K, T>(
+        self,
+        rows: Gathered<K, T>,
+        asked: &str,
+        answer: Option<QueryAnswer>,
+    ) -> (Gathered<K, T>, Option<Unreachable>)
+    where
+        K: Ord + Copy + Display,
+    {
         let wrong = answer.map(|other| unexpected(self.quorum, asked, &other));
         let wrong = wrong.map(|error| Unreachable {
             quorum: self.quorum,
@@ -157,6 +174,12 @@ impl Pages<'_> {
             age_ms: None,
         });
         (rows, wrong.or(self.unreachable))
+    }
+
+    /// The end of a quorum's rows at more pages than a quorum can have.
+    fn endless<K, T>(self, rows: Gathered<K, T>) -> (Gathered<K, T>, Option<Unreachable>) {
+        let reason = format!("it answered with more than {LISTING_PAGES_MAX} pages, which no quorum has");
+        (rows, Some(Unreachable { quorum: self.quorum, reason, stale: true, age_ms: None }))
     }
 }
 

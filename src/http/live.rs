@@ -1,5 +1,6 @@
 //! The API's view of a running [`Node`].
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::{broadcast, watch};
 
-use super::backend::{Answer, Backend, JobFilter, TestingHooks};
+use super::backend::{Answer, Backend, JobFilter, JobKey, ObjectKey, QuorumKey, TestingHooks};
 use super::error::ApiError;
 use super::limits::{
     CONTACT_DEADLINE, CONTACT_PEERS_MAX, LISTING_DEADLINE, LISTING_FAN_OUT, OUTCOME_OUTPUTS_MAX, QUESTION_DEADLINE,
@@ -32,6 +33,7 @@ use super::limits::{
 use super::listing::{self, Gathering};
 use super::metrics::QuorumGauges;
 use super::modules::ModuleChecks;
+use super::page::{ById, Gathered, Page};
 use super::removal::{self, Removal};
 use super::views;
 use crate::compose::{Node, NodeEvent};
@@ -147,7 +149,7 @@ impl NodeBackend {
     /// The peers that count when it is asked who is heard: the address book remembers others for long.
     fn peers_lately(&self) -> Vec<PeerInfo> {
         let peers = Backend::peers(self);
-        let is_known = |peer: &&PeerInfo| peer.connected || self.node.directory().peer(peer.peer_id).is_some();
+        let is_known = |peer: &&PeerInfo| peer.connected || self.node.directory().peer(peer.peer).is_some();
         let lately: Vec<_> = peers.iter().filter(is_known).cloned().collect();
         if lately.is_empty() { peers } else { lately }
     }
@@ -229,14 +231,15 @@ impl Backend for NodeBackend {
         let peers = self.node.net().peers();
         let quorums = self.node.quorums().quorums();
         NodeInfo {
-            peer_id: identity.peer(),
+            peer: identity.peer(),
+            name: Some(self.node.directory().name()).filter(|name| !name.is_empty()).map(str::to_owned),
             incarnation: identity.incarnation,
             boot: identity.boot,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             addresses: self.node.net().listen_addresses(),
             pid: std::process::id(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
-            time: self.node.seams().clock.wall(),
+            answered_at: self.node.seams().clock.wall(),
             peers_known: peers.len() as u32,
             peers_connected: peers.iter().filter(|peer| peer.connected).count() as u32,
             quorums: quorums.len() as u32,
@@ -270,16 +273,21 @@ impl Backend for NodeBackend {
             let peers = self.peers_lately();
             let jobs = self.node.jobs();
             let asked = peers.iter().take(CONTACT_PEERS_MAX).map(|peer| async move {
-                peer.connected && !peer.suspected && jobs.hears(peer.peer_id, CONTACT_DEADLINE).await
+                peer.connected && !peer.suspected && jobs.hears(peer.peer, CONTACT_DEADLINE).await
             });
             let heard = futures::future::join_all(asked).await.into_iter().filter(|heard| *heard).count();
             listing::contact(heard, peers.len().min(CONTACT_PEERS_MAX))
         })
     }
 
-    fn quorums(&self) -> BoxFuture<'_, Vec<QuorumInfo>> {
+    fn quorums(&self, page: Page<QuorumKey>) -> BoxFuture<'_, Listing<QuorumInfo>> {
         Box::pin(async move {
-            stream::iter(self.known_quorums())
+            let known = self.known_quorums();
+            let mut wanted = Gathered::new(page);
+            known.keys().for_each(|quorum| wanted.add(ById(Reverse(*quorum)), || *quorum));
+            let Listing { items: wanted, cursor, .. } = wanted.into_listing();
+            let items: Vec<QuorumInfo> = stream::iter(wanted)
+                .map(|quorum| (quorum, known.get(&quorum).cloned().flatten()))
                 .map(|(quorum, advert)| async move {
                     match (self.view(quorum).await, advert) {
                         (Ok(view), _) => {
@@ -293,7 +301,13 @@ impl Backend for NodeBackend {
                 .buffered(LISTING_FAN_OUT)
                 .filter_map(std::future::ready)
                 .collect()
-                .await
+                .await;
+            let unreachable: Vec<_> = items.iter().filter_map(|quorum| quorum.unreachable.clone()).collect();
+            let isolated = match known.is_empty() || !unreachable.is_empty() {
+                true => self.contact().await.isolated,
+                false => None,
+            };
+            Listing { items, cursor, unreachable, isolated }
         })
     }
 
@@ -353,15 +367,19 @@ impl Backend for NodeBackend {
         }
     }
 
-    fn jobs(&self, filter: JobFilter) -> BoxFuture<'_, Listing<JobInfo>> {
-        Box::pin(async move { Gathering::new(self).jobs(&filter).await })
+    fn jobs(&self, filter: JobFilter, page: Page<JobKey>) -> BoxFuture<'_, Listing<JobInfo>> {
+        Box::pin(async move { Gathering::new(self).jobs(&filter, page).await })
     }
 
     fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
         Box::pin(async move {
             let record = self.record(job).await?;
             let outcome = self.outcome(&record).await?;
-            Ok(JobInfo { outcome, ..views::job_info(&record, self.primary(job.quorum).await) })
+            let mut info = views::job_info(&record, self.primary(job.quorum).await);
+            if let Some(batch) = &mut info.batch {
+                batch.outcome = outcome;
+            }
+            Ok(info)
         })
     }
 
@@ -406,8 +424,8 @@ impl Backend for NodeBackend {
         &self.modules
     }
 
-    fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>> {
-        Box::pin(async move { Gathering::new(self).objects().await })
+    fn objects(&self, page: Page<ObjectKey>) -> BoxFuture<'_, Listing<ObjectInfo>> {
+        Box::pin(async move { Gathering::new(self).objects(page).await })
     }
 
     fn object(&self, object: ObjectId) -> Answer<'_, ObjectInfo> {

@@ -9,16 +9,20 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use quorate_protocols::api::ErrorBody;
 use quorate_protocols::job::QuorumView;
 
 use super::backend::Shared;
 
+/// OpenMetrics text, in the words of its specification.
+const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// Counters and gauges for Prometheus (OpenMetrics text), among them each quorum's term: a term grows by one with
 /// every election that was tried.
-#[utoipa::path(get, path = "/metrics", tag = "node", responses((status = 200, body = String)))]
+#[utoipa::path(get, path = "/metrics", tag = "node",
+    responses((status = 200, body = String, content_type = CONTENT_TYPE), (status = "default", body = ErrorBody)))]
 pub async fn metrics(State(backend): State<Shared>) -> impl IntoResponse {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], backend.metrics())
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], backend.metrics())
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

@@ -30,6 +30,7 @@ mod metrics;
 mod modules;
 mod node;
 mod objects;
+mod page;
 mod quorums;
 pub(crate) mod range;
 mod removal;

@@ -20,6 +20,7 @@ use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::{Path, Query};
 use super::limits::{DOWNLOAD_CHUNKS_MAX, DRAIN_PATIENCE, PROGRESS_INTERVAL, PROGRESS_SILENCE_MAX, TEXT_BYTES_MAX};
+use super::page::PageParams;
 use super::range;
 use super::removal::Removal;
 use super::views;
@@ -29,10 +30,14 @@ use crate::{seams, streams};
 /// Asked for with `Accept`, an upload's progress comes as one JSON value per line.
 const NDJSON: &str = "application/x-ndjson";
 
-/// Objects of every quorum that this node knows.
-#[utoipa::path(get, path = "/v1/objects", tag = "objects", responses((status = 200, body = Listing<ObjectInfo>)))]
-pub async fn list(State(backend): State<Shared>) -> axum::Json<Listing<ObjectInfo>> {
-    axum::Json(backend.objects().await)
+/// Objects of every quorum that this node knows, the newest first.
+#[utoipa::path(get, path = "/v1/objects", tag = "objects", params(PageParams),
+    responses((status = 200, body = Listing<ObjectInfo>), (status = "default", body = ErrorBody)))]
+pub async fn list(
+    State(backend): State<Shared>,
+    Query(params): Query<PageParams>,
+) -> Result<axum::Json<Listing<ObjectInfo>>, ApiError> {
+    Ok(axum::Json(backend.objects(params.page()?).await))
 }
 
 /// One object: who holds what.
@@ -65,15 +70,13 @@ pub async fn remove(
 pub struct PutParams {
     /// The file's name, for people.
     name: Option<String>,
-    /// Bytes to come; the Content-Length otherwise.
-    size: Option<u64>,
+    /// How many bytes will come; the Content-Length otherwise.
+    bytes: Option<u64>,
     /// data+parity, such as 4+2 (the plus as %2B). Chosen by the number of peers otherwise.
     profile: Option<String>,
     /// The quorum that shall own the run.
-    #[param(value_type = Option<String>)]
     quorum: Option<QuorumId>,
     /// Go on with this run: only what is missing is sent.
-    #[param(value_type = Option<String>)]
     resume: Option<JobId>,
     /// Names the same file when it is put again on this node, so that an interrupted run is gone on with.
     fingerprint: Option<String>,
@@ -96,7 +99,7 @@ impl PutParams {
         let profile = self.profile.map(|text| text.replace(' ', "+").parse::<Profile>());
         Ok(PutRequest {
             name: self.name.filter(|name| !name.is_empty()),
-            size: self.size.or(announced),
+            size: self.bytes.or(announced),
             profile: profile.transpose().map_err(ApiError::bad_request)?,
             quorum: self.quorum,
             resume: self.resume,
@@ -110,9 +113,10 @@ impl PutParams {
 /// With `Accept: application/x-ndjson` the answer begins at once and reports progress, one JSON value per line; its
 /// last line is `done` or `error`. Otherwise the answer comes when the object is committed. A client that goes away
 /// leaves the run to be resumed.
-#[utoipa::path(put, path = "/v1/objects", tag = "objects", params(PutParams),
+#[utoipa::path(post, path = "/v1/objects", tag = "objects", params(PutParams),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
-    responses((status = 200, body = PutInfo), (status = 200, body = PutUpdate, content_type = "application/x-ndjson"),
+    responses(
+        (status = 200, content((PutInfo = "application/json"), (PutUpdate = "application/x-ndjson"))),
         (status = "default", body = ErrorBody)))]
 pub async fn put(
     State(backend): State<Shared>,

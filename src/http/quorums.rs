@@ -2,17 +2,23 @@
 
 use axum::Json;
 use axum::extract::State;
-use quorate_protocols::api::{ErrorBody, MemberView, QuorumDetail, QuorumInfo};
+use quorate_protocols::api::{ErrorBody, Listing, MemberView, QuorumDetail, QuorumInfo};
 use quorate_protocols::ids::QuorumId;
 
 use super::backend::Shared;
 use super::error::ApiError;
-use super::extract::Path;
+use super::extract::{Path, Query};
+use super::page::PageParams;
 
-/// Quorums this node knows. One that does not answer is listed as last announced, with the reason in `paused`.
-#[utoipa::path(get, path = "/v1/quorums", tag = "quorums", responses((status = 200, body = Vec<QuorumInfo>)))]
-pub async fn list(State(backend): State<Shared>) -> Json<Vec<QuorumInfo>> {
-    Json(backend.quorums().await)
+/// Quorums this node knows, in order of id. One that does not answer is listed as last announced, with the reason in
+/// `paused`.
+#[utoipa::path(get, path = "/v1/quorums", tag = "quorums", params(PageParams),
+    responses((status = 200, body = Listing<QuorumInfo>), (status = "default", body = ErrorBody)))]
+pub async fn list(
+    State(backend): State<Shared>,
+    Query(params): Query<PageParams>,
+) -> Result<Json<Listing<QuorumInfo>>, ApiError> {
+    Ok(Json(backend.quorums(params.page()?).await))
 }
 
 /// One quorum, as one of its members sees it now.

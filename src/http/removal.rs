@@ -25,7 +25,6 @@ pub struct Removal {
     #[serde(default)]
     pub all: bool,
     /// Whose claims; this node's otherwise. Those of others are for operators.
-    #[param(value_type = Option<String>)]
     pub owner: Option<PeerId>,
     /// Everybody's claims. For operators, if there are others.
     #[serde(default)]

@@ -181,8 +181,8 @@ fn log_info(task: TaskAttempt, stream: LogStream, page: LogPage) -> LogInfo {
             LogStream::Stdout => LogStreamInfo::Stdout,
             LogStream::Stderr => LogStreamInfo::Stderr,
         },
-        at: page.at,
-        next: page.at + bytes.len() as u64,
+        offset: page.at,
+        next_offset: page.at + bytes.len() as u64,
         text: String::from_utf8_lossy(bytes).into_owned(),
         ended: page.ended,
     }
@@ -240,9 +240,9 @@ mod tests {
         };
         for cut in 0..text.len() {
             let first = page(0, cut);
-            let rest = page(first.next as usize, text.len());
+            let rest = page(first.next_offset as usize, text.len());
             assert_eq!(first.text.clone() + &rest.text, text, "cut at {cut}");
-            assert!(rest.ended && rest.next as usize == text.len());
+            assert!(rest.ended && rest.next_offset as usize == text.len());
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The edge over a node that is not there: a real socket, a real client, a made-up backend.
 
+mod description;
 mod jobs;
+mod schema;
 mod triggers;
 
 use std::sync::Mutex;
@@ -33,9 +35,10 @@ use quorate_testnet::Client;
 use reqwest::{Method, StatusCode};
 use tokio::sync::{broadcast, watch};
 
-use super::backend::Answer;
+use super::backend::{Answer, JobKey, ObjectKey, QuorumKey};
 use super::limits::JSON_BYTES_MAX;
 use super::modules::ModuleChecks;
+use super::page::{Age, Gathered, Page};
 use super::removal::Removal;
 use super::*;
 use crate::compose::NodeEvent;
@@ -128,14 +131,15 @@ impl Backend for Fake {
     }
     fn node(&self) -> NodeInfo {
         NodeInfo {
-            peer_id: PeerId([9; 32]),
+            peer: PeerId([9; 32]),
+            name: Some("test".to_owned()),
             incarnation: Incarnation(7),
             boot: BootId([0; 16]),
             version: "test".into(),
             addresses: vec![],
             pid: 1,
             uptime_ms: 0,
-            time: Millis(5),
+            answered_at: Millis(5),
             peers_known: 0,
             peers_connected: 0,
             quorums: 0,
@@ -149,8 +153,8 @@ impl Backend for Fake {
     fn contact(&self) -> BoxFuture<'_, ContactInfo> {
         Box::pin(async { ContactInfo::default() })
     }
-    fn quorums(&self) -> BoxFuture<'_, Vec<QuorumInfo>> {
-        Box::pin(async { Vec::new() })
+    fn quorums(&self, _: Page<QuorumKey>) -> BoxFuture<'_, Listing<QuorumInfo>> {
+        Box::pin(async { Listing::default() })
     }
     fn quorum(&self, quorum: QuorumId) -> Answer<'_, QuorumDetail> {
         Box::pin(async move { Err(ClientError::QuorumUnknown { quorum }.into()) })
@@ -161,9 +165,16 @@ impl Backend for Fake {
     fn resources(&self) -> ResourcesInfo {
         ResourcesInfo { scopes: Vec::new(), leases: Vec::new(), disk_free_bytes: None, disk_bytes: None }
     }
-    fn jobs(&self, filter: JobFilter) -> BoxFuture<'_, Listing<JobInfo>> {
+    fn jobs(&self, filter: JobFilter, page: Page<JobKey>) -> BoxFuture<'_, Listing<JobInfo>> {
+        let mut rows = Gathered::new(page);
+        if let Some(QueryAnswer::Jobs(found)) =
+            self.state.lock().unwrap().answer(&Query::Jobs { after: None, limit: u32::MAX })
+        {
+            let admitted = found.iter().map(|record| views::job_info(record, None)).filter(|job| filter.admits(job));
+            admitted.for_each(|job| rows.add(Age { created_at: job.created_at, id: job.job }, || job));
+        }
         *self.filter.lock().unwrap() = Some(filter);
-        Box::pin(async { Listing::default() })
+        Box::pin(async { rows.into_listing() })
     }
     fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
         Box::pin(async move {
@@ -223,7 +234,7 @@ impl Backend for Fake {
     fn modules(&self) -> &ModuleChecks {
         &self.modules
     }
-    fn objects(&self) -> BoxFuture<'_, Listing<ObjectInfo>> {
+    fn objects(&self, _: Page<ObjectKey>) -> BoxFuture<'_, Listing<ObjectInfo>> {
         Box::pin(async { Listing::default() })
     }
     fn object(&self, object: ObjectId) -> Answer<'_, ObjectInfo> {
@@ -547,8 +558,8 @@ async fn a_put_reports_every_phase_and_its_progress_before_its_body_has_ended() 
     });
     let request = edge
         .client
-        .request(Method::PUT, "/v1/objects")
-        .query(&[("name", "n"), ("size", "10"), ("profile", "4+2"), ("fingerprint", "f")])
+        .request(Method::POST, "/v1/objects")
+        .query(&[("name", "n"), ("bytes", "10"), ("profile", "4+2"), ("fingerprint", "f")])
         .header("accept", "application/x-ndjson")
         .body(reqwest::Body::wrap_stream(body));
     let mut lines = Box::pin(edge.client.lines(request).await.unwrap());
@@ -587,9 +598,9 @@ async fn a_failed_put_is_told_to_a_client_in_the_middle_of_sending() {
     let edge = Edge::with(Fake::new(true)).await;
     let chunk = Bytes::from(vec![7; 1 << 20]);
     let body = stream::iter((0..64).map(move |_| Ok::<_, std::io::Error>(chunk.clone())));
-    let request = edge.client.request(Method::PUT, "/v1/objects").body(reqwest::Body::wrap_stream(body));
+    let request = edge.client.request(Method::POST, "/v1/objects").body(reqwest::Body::wrap_stream(body));
     assert_eq!(edge.status(request).await, (StatusCode::CONFLICT, ErrorCode::Conflict));
-    let bad = edge.client.request(Method::PUT, "/v1/objects?profile=9");
+    let bad = edge.client.request(Method::POST, "/v1/objects?profile=9");
     assert_eq!(edge.status(bad).await, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest));
 }
 

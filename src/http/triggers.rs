@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use quorate_protocols::api::{ErrorBody, ErrorCode, FireInfo, FireRequest, JobInfo, NextInfo};
+use quorate_protocols::api::{ErrorBody, ErrorCode, FireInfo, FireRequest, JobInfo, Listing, NextInfo};
 use quorate_protocols::ids::{JobId, Nonce};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::message::{Query as Question, QueryAnswer};
@@ -16,33 +16,44 @@ use super::error::ApiError;
 use super::extract::{self, Path, Query};
 use super::jobs::command_job;
 use super::limits::{NEXT_DEFAULT, NEXT_MAX};
+use super::page::{Gathered, PageParams};
 use super::tasks::record;
 use super::views;
 
-#[derive(Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-pub struct FireRows {
-    /// The first row wanted, by number.
-    from: Option<u64>,
-    /// Rows wanted at most. An answer may have fewer; the last has none.
-    limit: Option<u32>,
-}
-
-/// What a trigger fired and what it skipped, in the order of the records. Old rows are forgotten.
-#[utoipa::path(get, path = "/v1/jobs/{job}/fires", tag = "triggers", params(("job" = JobId, Path), FireRows),
-    responses((status = 200, body = Vec<FireInfo>), (status = "default", body = ErrorBody)))]
+/// What a trigger fired and what it skipped, the newest record first. Old rows are forgotten.
+#[utoipa::path(get, path = "/v1/jobs/{job}/fires", tag = "triggers", params(("job" = JobId, Path), PageParams),
+    responses((status = 200, body = Listing<FireInfo>), (status = "default", body = ErrorBody)))]
 pub async fn fires(
     State(backend): State<Shared>,
     Path(job): Path<JobId>,
-    Query(rows): Query<FireRows>,
-) -> Result<Json<Vec<FireInfo>>, ApiError> {
-    let question = Question::Fires { job, from: rows.from.unwrap_or(0), limit: rows.limit.unwrap_or(u32::MAX) };
-    match backend.ask(job, question).await {
-        Ok(QueryAnswer::Fires(rows)) => Ok(Json(rows.iter().map(views::fire_info).collect())),
+    Query(params): Query<PageParams>,
+) -> Result<Json<Listing<FireInfo>>, ApiError> {
+    let mut found = Gathered::new(params.page()?);
+    // A trigger remembers few rows, and the quorum answers with the oldest first.
+    let mut from = 0;
+    while let Some(last) = fires_from(&backend, job, from, &mut found).await? {
+        from = last.saturating_add(1);
+    }
+    Ok(Json(found.into_listing()))
+}
+
+/// Adds rows from number `from` on; the number of the last, or `None` when there are no more.
+async fn fires_from(
+    backend: &Shared,
+    job: JobId,
+    from: u64,
+    found: &mut Gathered<u64, FireInfo>,
+) -> Result<Option<u64>, ApiError> {
+    match backend.ask(job, Question::Fires { job, from, limit: u32::MAX }).await {
+        Ok(QueryAnswer::Fires(rows)) => {
+            rows.iter().for_each(|row| found.add(row.number, || views::fire_info(row)));
+            // A page that does not lead on would be asked for ever.
+            Ok(rows.last().map(|row| row.number).filter(|last| *last >= from))
+        }
         Ok(other) => Err(ApiError::internal(format!("asked for fires the quorum answered with {other:?}"))),
         Err(error) if error.code() == ErrorCode::NotFound => {
             // The same answer is given of a job that has none.
-            triggered(&*record(&backend, job).await?)?;
+            triggered(&*record(backend, job).await?)?;
             Err(error)
         }
         Err(error) => Err(error),
@@ -72,7 +83,7 @@ pub async fn next(
     let (spec, run) = triggered(&record)?;
     let schedule = Schedule::compile(&spec.trigger)
         .map_err(|(key, problem)| ApiError::internal(format!("trigger.{key}: {problem}")))?;
-    let now = backend.node().time;
+    let now = backend.node().answered_at;
     let count = if record.state.is_final() { 0 } else { count };
     Ok(Json(views::next_info(&spec.trigger, schedule.as_ref(), job, run, now, count)))
 }

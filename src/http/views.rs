@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use quorate_protocols::api::{
     ColumnHolder, ColumnProgress, EventInfo, EventKind, JobInfo, ObjectColumn, ObjectInfo, OwedRepair, PeerInfo,
-    PutInfo, PutPhaseInfo, PutProgressInfo, QuorumDetail, QuorumInfo, StepInfo, Unreachable,
+    PeerReason, PutInfo, PutPhaseInfo, PutProgressInfo, QuorumDetail, QuorumInfo, StoreInfo, Unreachable,
 };
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{JobId, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::{ColumnRecord, ColumnState, Grant, JobRecord, ObjectView, QuorumView};
+use quorate_protocols::job::{
+    ColumnRecord, ColumnState, Grant, JobRecord, ObjectView, QuorumView, StoreRun, StoreSpec,
+};
 use quorate_protocols::quorum::Event;
 
 use crate::compose::NodeEvent;
@@ -36,7 +38,8 @@ fn peers(members: &[MemberId]) -> Vec<PeerId> {
 pub fn peer_info(peer: PeerId, seen: Option<&PeerView>, known: Option<&KnownPeer>) -> PeerInfo {
     let advert = known.map(|known| &known.advert);
     PeerInfo {
-        peer_id: peer,
+        peer,
+        name: advert.map(|advert| advert.name.clone()).filter(|name| !name.is_empty()),
         addresses: seen.map(|seen| seen.addresses.clone()).unwrap_or_default(),
         connected: seen.is_some_and(|seen| seen.connected),
         suspected: false,
@@ -44,7 +47,7 @@ pub fn peer_info(peer: PeerId, seen: Option<&PeerView>, known: Option<&KnownPeer
         kinds: advert.map(|advert| advert.kinds.clone()).unwrap_or_default(),
         free: advert.map(|advert| advert.free),
         quorums: advert.map_or(0, |advert| advert.quorums),
-        last_seen_ms: seen.and_then(|seen| seen.last_seen).max(known.map(|known| known.heard_at)),
+        last_seen_at: seen.and_then(|seen| seen.last_seen).max(known.map(|known| known.heard_at)),
         labels: advert.map(|advert| advert.labels.clone()).unwrap_or_default(),
         load_permille: advert.map_or(0, |advert| advert.load_permille),
         draining: advert.is_some_and(|advert| advert.draining),
@@ -87,18 +90,36 @@ pub fn quorum_detail(view: &QuorumView) -> QuorumDetail {
         applied: view.applied,
         jobs_ended: view.jobs_ended,
         level: view.level,
-        time: view.time,
+        last_entry_at: view.time,
         clock_apart_ms: view.clock_apart_ms,
         clock_step: view.clock_step.map(|step| step.explain()),
         digest: view.digest.1,
-        digest_at: view.digest.0,
+        digest_index: view.digest.0,
         own: None,
     }
 }
 
 pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
-    let store = record.store();
-    let run = store.map(|(_, run)| run);
+    JobInfo {
+        job: record.job,
+        kind: record.spec.kind(),
+        state: record.state,
+        quorum: record.job.quorum,
+        primary,
+        created_at: record.created_at,
+        changed_at: record.changed_at,
+        finished_at: record.finished_at,
+        why: record.reason.clone(),
+        owner: record.owner,
+        name: record.spec.name().map(str::to_owned),
+        store: record.store().map(|(spec, run)| store_info(record.job.quorum, spec, run)),
+        batch: record.compute().map(|(spec, run)| compute::batch_info(spec, run)),
+        trigger: trigger::trigger_info(record),
+        fired_by: trigger::fired_by(record),
+    }
+}
+
+fn store_info(quorum: QuorumId, spec: &StoreSpec, run: &StoreRun) -> StoreInfo {
     let column = |(column, index): (&ColumnRecord, u8)| ColumnProgress {
         column: PieceIndex(index),
         holder: column.grant.map(|grant| grant.holder.peer),
@@ -106,38 +127,21 @@ pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
         state: column.state,
         stored: match column.state {
             // A sealed column is whole; its list may have been dropped.
-            ColumnState::Sealed | ColumnState::Confirmed => run.map_or(0, |run| run.segments.len()) as u32,
+            ColumnState::Sealed | ColumnState::Confirmed => run.segments.len() as u32,
             _ => column.stored.iter().filter(|stored| **stored).count() as u32,
         },
     };
-    let object = |manifest| ObjectId { quorum: record.job.quorum, manifest };
-    let failed = |(grant, reason): &(Grant, String)| format!("{}: {reason}", grant.holder.peer);
-    JobInfo {
-        job: record.job,
-        kind: record.spec.kind(),
-        state: record.state,
-        quorum: record.job.quorum,
-        primary,
-        attempts: run.map(|run| run.upload_attempt).unwrap_or_default(),
-        created_at: record.created_at,
-        changed_at: record.changed_at,
-        finished_at: record.finished_at,
-        why: record.reason.clone(),
-        owner: record.owner,
-        worker: run.map(|run| run.uploader),
-        name: record.spec.name().map(str::to_owned),
-        size: store.and_then(|(spec, _)| spec.size),
-        profile: store.map(|(spec, _)| spec.profile),
-        object: run.and_then(|run| run.manifest).map(object),
-        degraded: run.is_some_and(|run| run.degraded),
-        segments: run.map_or(0, |run| run.segments.len()) as u32,
-        columns: run.into_iter().flat_map(|run| &run.columns).zip(0u8..).map(column).collect(),
-        failed: run.into_iter().flat_map(|run| &run.failed).map(failed).collect(),
-        step: record.compute().map(|(_, run)| StepInfo { step: run.step, tasks: run.tally }),
-        compute: record.compute().map(|(spec, run)| compute::compute_info(spec, run)),
-        outcome: None,
-        trigger: trigger::trigger_info(record),
-        fired_by: trigger::fired_by(record),
+    let failed = |(grant, reason): &(Grant, String)| PeerReason { peer: grant.holder.peer, reason: reason.clone() };
+    StoreInfo {
+        uploader: run.uploader,
+        attempts: run.upload_attempt,
+        bytes: spec.size,
+        profile: spec.profile,
+        object: run.manifest.map(|manifest| ObjectId { quorum, manifest }),
+        degraded: run.degraded,
+        segments: run.segments.len() as u32,
+        columns: run.columns.iter().zip(0u8..).map(column).collect(),
+        failed: run.failed.iter().map(failed).collect(),
     }
 }
 
@@ -216,7 +220,7 @@ pub fn put_info(outcome: PutOutcome, took: Duration) -> PutInfo {
 pub fn event(event: EventKind, message: impl Into<String>) -> EventInfo {
     EventInfo {
         sequence: 0,
-        at: Millis(0),
+        seen_at: Millis(0),
         event,
         message: message.into(),
         quorum: None,

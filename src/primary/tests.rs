@@ -473,6 +473,7 @@ fn known_peer(n: u8, level: u16) -> KnownPeer {
         boot: BootId([n; 16]),
         sequence: 1,
         kinds: Vec::new(),
+        name: String::new(),
         labels: BTreeMap::new(),
         free: Capacity::default(),
         load_permille: 0,

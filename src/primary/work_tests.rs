@@ -130,6 +130,7 @@ fn world(peers: u8, slots: u32) -> World {
             boot: BootId([n; 16]),
             sequence: 1,
             kinds: vec![Kind::Store, Kind::Command],
+            name: String::new(),
             labels: BTreeMap::new(),
             free: Capacity { disk_bytes: 0, memory_bytes: 1 << 40, slots },
             load_permille: 0,

@@ -133,9 +133,10 @@ impl Placement {
             match self.0.parts.client.query(quorum, Query::Quorum, false, CHOICE_DEADLINE + 8 * slowest).await {
                 Ok(QueryAnswer::Quorum(view)) => return view.paused.is_none(),
                 Err(ClientError::NoPrimary { .. }) if began.elapsed() < ELECTION_PATIENCE => (),
-                // A member that has just lost its primary may hear no majority either, and over a slow link the
-                // question after the election is under way when the time is up.
-                Err(ClientError::Paused { .. } | ClientError::Unknown { .. }) if began.elapsed() < 16 * slowest => (),
+                // A member that has just lost its primary may hear no majority either, and over slow links the members
+                // hold the question for longer than it may take.
+                Err(ClientError::Paused { .. } | ClientError::Unknown { .. } | ClientError::QuorumUnknown { .. })
+                    if began.elapsed() < 16 * slowest => {}
                 other => {
                     tracing::info!(%quorum, ?other, "a quorum is passed over for new work");
                     return false;

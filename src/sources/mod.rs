@@ -72,7 +72,7 @@ impl NodeSources {
         String::from_utf8(bytes).map_err(|_| "the object is not UTF-8".to_owned())
     }
 
-    /// `{state, ended_ms}` of the last run that ended, or `null` before there is one.
+    /// `{state, ended_at}` of the last run that ended, or `null` before there is one.
     async fn job(&self, job: JobId) -> Result<String, String> {
         let record = self.record(job).await?;
         let ended = if record.trigger().is_some() {
@@ -83,7 +83,7 @@ impl NodeSources {
         } else {
             record.state.is_final().then_some(record)
         };
-        let value = ended.map(|record| json!({ "state": record.state, "ended_ms": record.finished_at.map(|at| at.0) }));
+        let value = ended.map(|record| json!({ "state": record.state, "ended_at": record.finished_at.map(|at| at.0) }));
         Ok(value.unwrap_or(Value::Null).to_string())
     }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
+use quorate_protocols::api::Listing;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -135,6 +136,47 @@ impl Client {
 
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let request = self.request(reqwest::Method::GET, path).timeout(REQUEST_DEADLINE);
+        self.json(self.send(request).await?).await
+    }
+
+    /// All pages of a list, one after the other. A quorum that could not be asked for one page is named once.
+    pub async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Listing<T>, ClientError> {
+        self.list_where(path, &[]).await
+    }
+
+    /// The same of the rows that fit what the query says.
+    pub async fn list_where<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<Listing<T>, ClientError> {
+        let mut whole: Listing<T> = self.page(path, query, None).await?;
+        while let Some(cursor) = whole.cursor.take() {
+            let page: Listing<T> = self.page(path, query, Some(&cursor)).await?;
+            whole.items.extend(page.items);
+            whole.isolated = whole.isolated.or(page.isolated);
+            // A page that does not lead on would be asked for ever.
+            whole.cursor = page.cursor.filter(|next| *next != cursor);
+            for missing in page.unreachable {
+                if whole.unreachable.iter().all(|known| known.quorum != missing.quorum) {
+                    whole.unreachable.push(missing);
+                }
+            }
+        }
+        Ok(whole)
+    }
+
+    async fn page<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        cursor: Option<&str>,
+    ) -> Result<Listing<T>, ClientError> {
+        let request = self.request(reqwest::Method::GET, path).timeout(REQUEST_DEADLINE).query(query);
+        let request = match cursor {
+            Some(cursor) => request.query(&[("cursor", cursor)]),
+            None => request,
+        };
         self.json(self.send(request).await?).await
     }
 

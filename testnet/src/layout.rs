@@ -41,7 +41,7 @@ pub struct Layout {
 pub struct LayoutNode {
     /// From 1.
     pub index: usize,
-    pub peer_id: PeerId,
+    pub peer: PeerId,
     /// Where the node listens for peers.
     pub listen: String,
 }
@@ -116,7 +116,7 @@ mod tests {
         assert!(missing.contains("quorate testnet up"), "{missing}");
         let layout = Layout {
             binary: "/bin/quorate".into(),
-            nodes: vec![LayoutNode { index: 1, peer_id: PeerId([1; 32]), listen: "127.0.0.1:1".into() }],
+            nodes: vec![LayoutNode { index: 1, peer: PeerId([1; 32]), listen: "127.0.0.1:1".into() }],
             testing: false,
         };
         layout.save(dir.path()).unwrap();

@@ -132,7 +132,7 @@ impl Testnet {
             let index = position + 1;
             let init = init_node(&options.binary, &node_dir(&dir, index), index, *listen, join.as_deref()).await?;
             join.get_or_insert(init.join);
-            layout.nodes.push(LayoutNode { index, peer_id: init.peer_id, listen: listen.to_string() });
+            layout.nodes.push(LayoutNode { index, peer: init.peer, listen: listen.to_string() });
         }
         configure(&dir, &layout, &options.settings)?;
         layout.save(&dir)?;
@@ -185,12 +185,12 @@ impl Testnet {
     }
 
     pub fn peer_id(&self, index: usize) -> Result<PeerId, TestnetError> {
-        Ok(self.layout.node(index)?.peer_id)
+        Ok(self.layout.node(index)?.peer)
     }
 
     /// The node with this peer id.
-    pub fn index_of(&self, peer_id: PeerId) -> Option<usize> {
-        self.layout.nodes.iter().find(|node| node.peer_id == peer_id).map(|node| node.index)
+    pub fn index_of(&self, peer: PeerId) -> Option<usize> {
+        self.layout.nodes.iter().find(|node| node.peer == peer).map(|node| node.index)
     }
 
     pub fn client(&self, index: usize) -> Result<Client, TestnetError> {
@@ -234,7 +234,7 @@ impl Testnet {
                 };
                 let pid = process.map(|process| process.pid);
                 let faults = self.faults(node.index).unwrap_or_default();
-                TestnetNode { index: node.index, peer_id: Some(node.peer_id), api, pid, state, faults }
+                TestnetNode { index: node.index, peer: Some(node.peer), api, pid, state, faults }
             })
             .collect()
     }
@@ -344,14 +344,14 @@ impl Testnet {
         loop {
             let mut missing = Vec::new();
             for node in &running {
-                let peers: Vec<PeerRow> = self.client(node.index)?.get("/v1/peers").await?;
+                let peers: Vec<PeerRow> = self.client(node.index)?.list("/v1/peers").await?.items;
                 let seen = running
                     .iter()
                     .filter(|other| other.index != node.index)
                     .filter(|other| {
                         peers
                             .iter()
-                            .any(|peer| Some(peer.peer_id) == other.peer_id && peer.connected && !peer.kinds.is_empty())
+                            .any(|peer| Some(peer.peer) == other.peer && peer.connected && !peer.kinds.is_empty())
                     })
                     .count();
                 if seen + 1 < running.len() {
@@ -402,7 +402,7 @@ impl Testnet {
 /// The part of `GET /v1/peers` that `up` waits for. A peer's kinds are known once its announcement has arrived.
 #[derive(Deserialize)]
 struct PeerRow {
-    peer_id: PeerId,
+    peer: PeerId,
     connected: bool,
     #[serde(default)]
     kinds: Vec<String>,
@@ -410,7 +410,7 @@ struct PeerRow {
 
 #[derive(Deserialize)]
 struct InitAnswer {
-    peer_id: PeerId,
+    peer: PeerId,
     join: String,
 }
 
@@ -442,7 +442,7 @@ async fn init_node(
 /// few nodes to meet the others through.
 fn configure(dir: &Path, layout: &Layout, settings: &[(String, toml::Value)]) -> Result<(), TestnetError> {
     let strings = |values: Vec<String>| toml::Value::Array(values.into_iter().map(toml::Value::String).collect());
-    let operators = strings(layout.nodes.iter().map(|node| node.peer_id.to_string()).collect());
+    let operators = strings(layout.nodes.iter().map(|node| node.peer.to_string()).collect());
     for node in &layout.nodes {
         let path = node_dir(dir, node.index).join("quorate.toml");
         let file = |source| TestnetError::File { path: path.clone(), source };
@@ -459,6 +459,7 @@ fn configure(dir: &Path, layout: &Layout, settings: &[(String, toml::Value)]) ->
             ("network.mdns".to_owned(), toml::Value::Boolean(false)),
             ("api.listen".to_owned(), toml::Value::String("127.0.0.1:0".to_owned())),
             ("node.operators".to_owned(), operators.clone()),
+            ("node.name".to_owned(), toml::Value::String(format!("node-{}", node.index))),
         ];
         for (key, value) in ours.iter().chain(settings) {
             set(&mut table, key, value.clone());

@@ -120,7 +120,7 @@ pub struct IdleBench {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BenchNode {
     pub index: usize,
-    pub peer_id: Option<PeerId>,
+    pub peer: Option<PeerId>,
     pub cpu_s: f64,
     pub rss_bytes: u64,
     pub quorums: u32,

@@ -36,7 +36,7 @@ pub struct EventInfo {
     /// Counts the events of this connection.
     pub sequence: u64,
     /// The node's wall clock when it passed the event on.
-    pub at: Millis,
+    pub seen_at: Millis,
     pub event: EventKind,
     /// For people: one line.
     pub message: String,

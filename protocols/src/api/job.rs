@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FiredByInfo, TriggerInfo, as_text_or_null};
+use super::{FiredByInfo, TriggerInfo, as_text};
 use crate::ids::{Attempt, Digest, JobId, Millis, ObjectId, PeerId, PieceIndex, QuorumId, StepIndex, TaskIndex};
 use crate::job::{ColumnState, Kind, RunState};
 use crate::object::Profile;
@@ -20,8 +20,6 @@ pub struct JobInfo {
     pub quorum: QuorumId,
     /// `null` while none is known.
     pub primary: Option<PeerId>,
-    /// How often a worker took the run on; more than one means that it was resumed.
-    pub attempts: Attempt,
     pub created_at: Millis,
     pub changed_at: Millis,
     pub finished_at: Option<Millis>,
@@ -29,30 +27,13 @@ pub struct JobInfo {
     pub why: Option<String>,
     /// The peer through which it was submitted.
     pub owner: PeerId,
-    /// Of a job that stores: the node that sends the file.
-    pub worker: Option<PeerId>,
     pub name: Option<String>,
-    /// Bytes of the file, when known.
-    pub size: Option<u64>,
-    #[serde(with = "as_text_or_null")]
-    #[schema(value_type = Option<String>)]
-    pub profile: Option<Profile>,
-    /// What it stored, once committed.
-    pub object: Option<ObjectId>,
-    pub degraded: bool,
-    /// Segments cut so far.
-    pub segments: u32,
-    pub columns: Vec<ColumnProgress>,
-    /// Holders that failed during the run, with the reason.
-    pub failed: Vec<String>,
-    /// Of a job that computes: the present step, or the last.
-    pub step: Option<StepInfo>,
-    /// Of a job that computes: how it is planned, and what went wrong with it.
+    /// What only a job that stores has.
     #[serde(default)]
-    pub compute: Option<ComputeInfo>,
-    /// What it came to: of a job that computes and has succeeded, when it is asked for by itself. Listings have none.
+    pub store: Option<StoreInfo>,
+    /// What only a job that computes has.
     #[serde(default)]
-    pub outcome: Option<OutcomeInfo>,
+    pub batch: Option<BatchInfo>,
     /// Of a job that has a trigger: when it fires, and how far it is.
     #[serde(default)]
     pub trigger: Option<TriggerInfo>,
@@ -61,9 +42,34 @@ pub struct JobInfo {
     pub fired_by: Option<FiredByInfo>,
 }
 
+/// A job that stores a file, beside what all jobs have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StoreInfo {
+    /// The node that sends the file.
+    pub uploader: PeerId,
+    /// How often an uploader took the run on; more than one means that it was resumed.
+    pub attempts: Attempt,
+    /// Of the file, when known.
+    pub bytes: Option<u64>,
+    #[serde(with = "as_text")]
+    #[schema(value_type = String, pattern = r"^[0-9]+\+[0-9]+$")]
+    pub profile: Profile,
+    /// What it stored, once committed.
+    pub object: Option<ObjectId>,
+    /// Stored with fewer columns than the profile has.
+    pub degraded: bool,
+    /// Segments cut so far.
+    pub segments: u32,
+    pub columns: Vec<ColumnProgress>,
+    /// Holders that failed during the run.
+    pub failed: Vec<PeerReason>,
+}
+
 /// A job that computes, beside what all jobs have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct ComputeInfo {
+pub struct BatchInfo {
+    /// The present step, or the last.
+    pub step: StepInfo,
     pub steps: Vec<PlannedStep>,
     /// What may be changed while it runs, as it is now.
     pub priority: u8,
@@ -79,6 +85,9 @@ pub struct ComputeInfo {
     pub stale_reports: u64,
     /// Of a verified job: copies of each task, and how many of them must agree.
     pub verify: Option<VerifyInfo>,
+    /// What it came to: once it has succeeded, when it is asked for by itself. Listings have none.
+    #[serde(default)]
+    pub outcome: Option<OutcomeInfo>,
 }
 
 /// One step of a plan.
@@ -165,7 +174,7 @@ pub struct TaskInfo {
     pub losses: u16,
     pub running: Vec<AttemptInfo>,
     /// Of a task that waits for its next try: when, in quorum time.
-    pub until: Option<Millis>,
+    pub retry_at: Option<Millis>,
     /// Whose result was taken.
     pub worker: Option<PeerId>,
     /// Bytes and digest of its output.
@@ -194,7 +203,7 @@ pub struct AttemptInfo {
     pub worker: PeerId,
     pub phase: AttemptPhase,
     /// When it was given, in quorum time.
-    pub since: Millis,
+    pub given_at: Millis,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -231,9 +240,9 @@ pub struct LogInfo {
     pub worker: PeerId,
     pub stream: LogStreamInfo,
     /// Byte of the stream at which `text` begins: later than asked for when what lay between was not kept.
-    pub at: u64,
+    pub offset: u64,
     /// Where to go on.
-    pub next: u64,
+    pub next_offset: u64,
     /// It ends between two characters. What is not UTF-8 in it is replaced.
     pub text: String,
     /// Nothing follows.

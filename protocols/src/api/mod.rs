@@ -1,8 +1,10 @@
 //! The JSON of the HTTP API, shared by the node that serves it, the command line and the testnet.
 //!
 //! A contract with scripts: fields may be added, none is renamed or dropped. Ids are text in their full form and
-//! peers are always named by peer id. Instants are milliseconds since the Unix epoch, spans end in `_ms`, sizes are
-//! bytes. What a node cannot know now is `null`, never a made-up value.
+//! peers are always named by peer id, in `peer` or in a word for what the peer does. Instants are milliseconds since
+//! the Unix epoch, in fields that end in `_at`, and nothing else ends so; spans end in `_ms`; sizes are bytes, in
+//! `bytes` or in fields that end in `_bytes`. What a node cannot know now is `null`, never a made-up value. What only
+//! one kind of job has stands in an object of its own.
 
 mod bench;
 mod doctor;
@@ -21,10 +23,10 @@ pub use doctor::{Diagnosis, DoctorFinding, DoctorKind};
 pub use error::{ErrorBody, ErrorCode};
 pub use event::{EmitInfo, EmitRequest, EventInfo, EventKind};
 pub use job::{
-    AttemptInfo, AttemptPhase, ColumnProgress, ComputeInfo, DeadTask, FailureInfo, FileContent, JobIdInfo,
-    JobIdRequest, JobInfo, LogInfo, LogStreamInfo, OutcomeInfo, OutputInfo, PeerReason, PlanInfo, PlanPeer,
-    PlannedStep, ReceiptBundle, ResolutionInfo, ResolveRequest, StepInfo, StepRole, SubmitInfo, SubmitRequest,
-    TaskInfo, TaskReceipts, TaskResources, TaskStateInfo, UpdateRequest, VerifyInfo, WhyInfo,
+    AttemptInfo, AttemptPhase, BatchInfo, ColumnProgress, DeadTask, FailureInfo, FileContent, JobIdInfo, JobIdRequest,
+    JobInfo, LogInfo, LogStreamInfo, OutcomeInfo, OutputInfo, PeerReason, PlanInfo, PlanPeer, PlannedStep,
+    ReceiptBundle, ResolutionInfo, ResolveRequest, StepInfo, StepRole, StoreInfo, SubmitInfo, SubmitRequest, TaskInfo,
+    TaskReceipts, TaskResources, TaskStateInfo, UpdateRequest, VerifyInfo, WhyInfo,
 };
 pub use node::{ContactInfo, LeasesInfo, NodeInfo, PeerInfo, ResourcesInfo, ScopeInfo};
 pub use object::{
@@ -61,30 +63,6 @@ pub(crate) mod as_text {
         D: Deserializer<'de>,
     {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// The same for what may not be there.
-pub(crate) mod as_text_or_null {
-    use std::fmt::Display;
-    use std::str::FromStr;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(value) => serializer.collect_str(value),
-            None => serializer.serialize_none(),
-        }
-    }
-    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
-    where
-        T: FromStr,
-        T::Err: Display,
-        D: Deserializer<'de>,
-    {
-        let text = Option::<String>::deserialize(deserializer)?;
-        text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
     }
 }
 

@@ -13,9 +13,11 @@ use crate::resources::Amounts;
 /// The node that answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NodeInfo {
-    pub peer_id: PeerId,
+    pub peer: PeerId,
+    /// What its operator calls it; `null` without a name.
+    pub name: Option<String>,
     #[serde(with = "as_text")]
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = "^[0-9a-f]{16}$")]
     pub incarnation: Incarnation,
     pub boot: BootId,
     pub version: String,
@@ -23,8 +25,8 @@ pub struct NodeInfo {
     pub addresses: Vec<String>,
     pub pid: u32,
     pub uptime_ms: u64,
-    /// Its own wall clock.
-    pub time: Millis,
+    /// By its own wall clock.
+    pub answered_at: Millis,
     pub peers_known: u32,
     pub peers_connected: u32,
     /// Quorums it is a voter of, and those it leads now.
@@ -75,7 +77,10 @@ pub struct LeasesInfo {
 /// A peer as the answering node knows it. The answering node is not among its own peers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PeerInfo {
-    pub peer_id: PeerId,
+    pub peer: PeerId,
+    /// What its operator calls it, as it announced; `null` until heard. Two peers may have one name.
+    #[serde(default)]
+    pub name: Option<String>,
     pub addresses: Vec<String>,
     pub connected: bool,
     /// Silent though a connection to it is open.
@@ -90,7 +95,7 @@ pub struct PeerInfo {
     /// Quorums it announced to be a voter of.
     pub quorums: u32,
     /// Wall-clock time of its last sign of life.
-    pub last_seen_ms: Option<Millis>,
+    pub last_seen_at: Option<Millis>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     #[serde(default)]

@@ -17,7 +17,7 @@ pub struct PutInfo {
     pub job: JobId,
     pub quorum: QuorumId,
     #[serde(with = "as_text")]
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = r"^[0-9]+\+[0-9]+$")]
     pub profile: Profile,
     /// Stored with fewer columns than the profile has; a repair is owed.
     pub degraded: bool,
@@ -98,7 +98,7 @@ pub struct ObjectInfo {
     /// The oldest of its names.
     pub name: Option<String>,
     #[serde(with = "as_text")]
-    #[schema(value_type = String)]
+    #[schema(value_type = String, pattern = r"^[0-9]+\+[0-9]+$")]
     pub profile: Profile,
     pub state: ObjectState,
     pub job: JobId,

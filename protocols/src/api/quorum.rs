@@ -37,8 +37,8 @@ pub struct QuorumDetail {
     pub jobs_ended: u32,
     /// State level: which commands may be proposed.
     pub level: u16,
-    /// By the clocks of a majority, at the newest entry.
-    pub time: Millis,
+    /// Quorum time of the newest entry: by the clocks of a majority.
+    pub last_entry_at: Millis,
     /// How far the answering member's own clock is ahead of a majority's (negative: behind); `null` while it does not
     /// know.
     #[serde(default)]
@@ -46,9 +46,9 @@ pub struct QuorumDetail {
     /// The last time that the clocks of a majority were set, and what became of triggers.
     #[serde(default)]
     pub clock_step: Option<String>,
-    /// Rolling digest of applied state at `digest_at`; members that differ have diverged.
+    /// Rolling digest of applied state at `digest_index`; members that differ have diverged.
     pub digest: Digest,
-    pub digest_at: LogIndex,
+    pub digest_index: LogIndex,
     /// What the answering node itself has, when it is a member.
     #[serde(default)]
     pub own: Option<OwnState>,
@@ -75,14 +75,16 @@ pub struct MemberView {
     pub error: Option<String>,
 }
 
-/// Rows gathered from many quorums, with those that gave no fresh answer in time.
+/// One page of a list. Of what is gathered from many quorums, also those that gave no fresh answer in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Listing<T> {
     pub items: Vec<T>,
+    /// What the next request gives as `cursor` to go on where this page ends; `null` when nothing follows.
+    #[serde(default)]
+    pub cursor: Option<String>,
     /// Quorums whose rows are missing here, or old.
+    #[serde(default)]
     pub unreachable: Vec<Unreachable>,
-    /// Whether rows were left out because there are more than one listing carries.
-    pub truncated: bool,
     /// Said by a node that hears few of the peers it knows: there may be more than it knows of.
     #[serde(default)]
     pub isolated: Option<String>,
@@ -90,7 +92,7 @@ pub struct Listing<T> {
 
 impl<T> Default for Listing<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), unreachable: Vec::new(), truncated: false, isolated: None }
+        Self { items: Vec::new(), cursor: None, unreachable: Vec::new(), isolated: None }
     }
 }
 

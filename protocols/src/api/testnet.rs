@@ -16,7 +16,7 @@ pub struct TestnetInfo {
 pub struct TestnetNode {
     /// Counted from 1; what `--node` takes.
     pub index: usize,
-    pub peer_id: Option<PeerId>,
+    pub peer: Option<PeerId>,
     /// Base URL of its API.
     pub api: Option<String>,
     pub pid: Option<u32>,

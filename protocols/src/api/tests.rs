@@ -26,7 +26,8 @@ fn documented_fields_are_there() {
     let peer = PeerId([3; 32]);
     assert_has(
         &PeerInfo {
-            peer_id: peer,
+            peer,
+            name: None,
             addresses: vec![],
             connected: true,
             suspected: false,
@@ -34,12 +35,12 @@ fn documented_fields_are_there() {
             kinds: vec![Kind::Store],
             free: None,
             quorums: 0,
-            last_seen_ms: None,
+            last_seen_at: None,
             labels: Default::default(),
             load_permille: 0,
             draining: false,
         },
-        &["peer_id", "addresses", "connected", "rtt_ms", "kinds", "free", "quorums", "last_seen_ms"],
+        &["peer", "name", "addresses", "connected", "rtt_ms", "kinds", "free", "quorums", "last_seen_at"],
     );
     let info = QuorumInfo {
         quorum,
@@ -69,12 +70,24 @@ fn documented_fields_are_there() {
     assert_has(&put, &["object", "bytes", "job", "quorum", "profile", "degraded", "columns", "existed"]);
     let removal = RemovalInfo { object: put.object, removed: put.existed.clone(), kept: vec![], gone: true };
     assert_has(&removal, &["object", "removed", "kept", "gone"]);
-    assert_has(&put.existed[0], &["owner", "name", "job", "at"]);
+    assert_has(&put.existed[0], &["owner", "name", "job", "claimed_at"]);
     let json = serde_json::to_value(&put).unwrap();
     assert_eq!(json["profile"], "4+2");
     assert_eq!(json["columns"][0]["column"], 0);
     assert_eq!(json["columns"][0]["holder"], peer.to_string());
     assert_eq!(serde_json::from_value::<PutInfo>(json).unwrap(), put);
+    let store = StoreInfo {
+        uploader: peer,
+        attempts: Attempt(1),
+        bytes: None,
+        profile: Profile::DEFAULT,
+        object: None,
+        degraded: false,
+        segments: 0,
+        columns: vec![],
+        failed: vec![],
+    };
+    assert_has(&store, &["uploader", "attempts", "bytes", "profile", "object", "degraded", "columns", "failed"]);
     assert_has(
         &JobInfo {
             job,
@@ -82,50 +95,40 @@ fn documented_fields_are_there() {
             state: RunState::AwaitingResolution,
             quorum,
             primary: Some(peer),
-            attempts: Attempt(1),
             created_at: Millis(1),
             changed_at: Millis(1),
             finished_at: None,
             why: None,
             owner: peer,
-            worker: Some(peer),
             name: None,
-            size: None,
-            profile: Some(Profile::DEFAULT),
-            object: None,
-            degraded: false,
-            segments: 0,
-            columns: vec![],
-            failed: vec![],
-            step: None,
-            compute: None,
-            outcome: None,
+            store: Some(store.clone()),
+            batch: None,
             trigger: None,
             fired_by: None,
         },
-        &["job", "kind", "state", "quorum", "primary", "attempts", "created_at", "finished_at", "why"],
+        &["job", "kind", "state", "quorum", "primary", "created_at", "finished_at", "why", "store", "batch"],
     );
     let fire = FireInfo {
-        instant_ms: Millis(1),
+        instant_at: Millis(1),
         run: Some(job),
         outcome: FireOutcome::Succeeded,
         skipped: 0,
         reason: None,
-        last_ms: None,
+        last_at: None,
         number: 1,
         cause: FireCause::Instant,
-        recorded_ms: Millis(2),
+        recorded_at: Millis(2),
     };
-    assert_has(&fire, &["instant_ms", "run", "outcome", "skipped", "reason"]);
+    assert_has(&fire, &["instant_at", "run", "outcome", "skipped", "reason"]);
     let node = TestnetNode {
         index: 1,
-        peer_id: Some(peer),
+        peer: Some(peer),
         api: None,
         pid: None,
         state: TestnetNodeState::Dead,
         faults: NodeFaults::default(),
     };
-    assert_has(&node, &["index", "peer_id", "api", "pid", "state"]);
+    assert_has(&node, &["index", "peer", "api", "pid", "state"]);
     assert_has(
         &TestnetUp { testnet: TestnetInfo { nodes: vec![node], dir: "d".into() }, took_ms: 1 },
         &["nodes", "took_ms"],

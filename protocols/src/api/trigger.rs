@@ -20,22 +20,22 @@ pub struct TriggerInfo {
     /// What falls due or arrives meanwhile is skipped.
     pub suspended: bool,
     /// Of one that a clock fires: from when its instants count; `null` before its primary first looked.
-    pub since_ms: Option<Millis>,
+    pub started_at: Option<Millis>,
     /// The first instant that is not recorded yet; `null` when there is none, or none that a clock tells.
-    pub next_ms: Option<Millis>,
+    pub next_at: Option<Millis>,
     /// Instants recorded, skipped ones included.
     pub instants: u64,
     /// Rows of its table of fires so far; the oldest are forgotten in time.
     pub rows: u64,
     /// Runs that have not ended.
     pub live: Vec<JobId>,
-    /// Instants that are open again, from one to another, because clocks that ran ahead were put right. `next_ms` is in
+    /// Instants that are open again, from one to another, because clocks that ran ahead were put right. `next_at` is in
     /// the first of them.
     #[serde(default)]
-    pub open_ms: Vec<[Millis; 2]>,
-    /// The first instant after all that are recorded, while others before it are open; else as `next_ms`.
+    pub open_at: Vec<[Millis; 2]>,
+    /// The first instant after all that are recorded, while others before it are open; else as `next_at`.
     #[serde(default)]
-    pub head_ms: Option<Millis>,
+    pub head_at: Option<Millis>,
 }
 
 /// What a run was made by.
@@ -51,7 +51,7 @@ pub struct FiredByInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FireInfo {
     /// The instant; of what no clock fired, when it was recorded. Of several that were skipped in a row, the first.
-    pub instant_ms: Millis,
+    pub instant_at: Millis,
     /// `null` of one that was skipped or still waits.
     pub run: Option<JobId>,
     pub outcome: FireOutcome,
@@ -59,12 +59,12 @@ pub struct FireInfo {
     pub skipped: u64,
     pub reason: Option<SkipReason>,
     /// Of several that were skipped in a row, the last.
-    pub last_ms: Option<Millis>,
+    pub last_at: Option<Millis>,
     pub number: u64,
     pub cause: FireCause,
     /// Quorum time of the record: how much later than the instant it was committed. Of a row that stands for several,
     /// when the last of them was.
-    pub recorded_ms: Millis,
+    pub recorded_at: Millis,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -117,15 +117,15 @@ pub struct NextInfo {
     pub when: String,
     pub suspended: bool,
     /// The clock that this was worked out by: the node's that was asked, or of a file this machine's.
-    pub now_ms: Millis,
+    pub asked_at: Millis,
     pub next: Vec<InstantInfo>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct InstantInfo {
-    pub instant_ms: Millis,
+    pub instant_at: Millis,
     /// Later than the instant by its jitter.
-    pub due_ms: Millis,
+    pub due_at: Millis,
     /// The instant on the clocks of its time zone.
     pub text: String,
 }

@@ -25,6 +25,9 @@ pub const QUORUMS_MAX: usize = 50_000;
 pub const LABELS_MAX: usize = 16;
 pub const LABEL_BYTES_MAX: usize = 64;
 
+/// Longest name of a node.
+pub const NAME_BYTES_MAX: usize = 64;
+
 /// A changed capacity is news when it differs from the announced one by more than this share, in thousandths.
 pub const CHANGE_PERMILLE: u64 = 125;
 

@@ -16,6 +16,8 @@ pub struct PeerAdvert {
     /// Grows with every announcement of one boot; an older one is ignored.
     pub sequence: u64,
     pub kinds: Vec<Kind>,
+    /// What its operator calls it; empty when it has no name. For people: nothing is found or allowed by it.
+    pub name: String,
     pub labels: BTreeMap<String, String>,
     /// What the node has left to give.
     pub free: Capacity,

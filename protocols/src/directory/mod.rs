@@ -9,7 +9,7 @@ pub mod state;
 
 pub use crate::capacity::Capacity;
 pub use message::{JobAnnouncement, PeerAdvert, QuorumAdvert};
-pub use state::{AdvertFault, DirectoryState, Noted, PeerEntry, misfit};
+pub use state::{AdvertFault, DirectoryState, Noted, PeerEntry, check_name, misfit};
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::limits::{ADVERT_EXPIRY, LABEL_BYTES_MAX, LABELS_MAX, PEERS_MAX, QUORUMS_MAX};
+use super::limits::{ADVERT_EXPIRY, LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, PEERS_MAX, QUORUMS_MAX};
 use super::message::{PeerAdvert, QuorumAdvert};
 use crate::approval::{Refusal, Requirement};
 use crate::capacity::{Capacity, Shortage, missing_label};
@@ -30,6 +30,10 @@ pub enum AdvertFault {
     TooMany { what: &'static str, found: usize, limit: usize },
     #[error("a label of {found} bytes is longer than {limit}")]
     LabelTooLong { found: usize, limit: usize },
+    #[error("a name of {found} bytes is longer than {limit}")]
+    NameTooLong { found: usize, limit: usize },
+    #[error("a name has control characters")]
+    NameUnprintable,
     #[error("a quorum is announced by a peer that is not among the members that it names")]
     NotAMember,
 }
@@ -284,10 +288,20 @@ pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), AdvertFault
     Ok(())
 }
 
+/// Whether a node may be called so; also asked of this node's own configuration.
+pub fn check_name(name: &str) -> Result<(), AdvertFault> {
+    match name.len() {
+        found if found > NAME_BYTES_MAX => Err(AdvertFault::NameTooLong { found, limit: NAME_BYTES_MAX }),
+        _ if name.chars().any(char::is_control) => Err(AdvertFault::NameUnprintable),
+        _ => Ok(()),
+    }
+}
+
 fn check_peer(advert: &PeerAdvert) -> Result<(), AdvertFault> {
     if advert.kinds.len() > KINDS_MAX {
         return Err(AdvertFault::TooMany { what: "kinds", found: advert.kinds.len(), limit: KINDS_MAX });
     }
+    check_name(&advert.name)?;
     check_labels(&advert.labels)
 }
 

@@ -24,6 +24,7 @@ fn advert(boot: u8, sequence: u64) -> PeerAdvert {
         boot: BootId([boot; 16]),
         sequence,
         kinds: vec![Kind::Store],
+        name: "attic".to_owned(),
         labels: BTreeMap::new(),
         free: Capacity { disk_bytes: 1000, memory_bytes: 1000, slots: 2 },
         load_permille: 0,
@@ -85,6 +86,11 @@ fn adverts_that_break_a_limit_are_their_authors_fault() {
     let fault = state.note_peer(Millis(0), Millis(0), peer(1), many);
     assert!(matches!(fault, Err(AdvertFault::TooMany { what: "labels", .. })));
     let mut long = advert(1, 1);
+    let too_long = PeerAdvert { name: "x".repeat(NAME_BYTES_MAX + 1), ..advert(1, 1) };
+    let coloured = PeerAdvert { name: "\u{1b}[31mroot".to_owned(), ..advert(1, 1) };
+    for unfit in [too_long, coloured] {
+        assert!(state.note_peer(Millis(0), Millis(0), peer(1), unfit).is_err());
+    }
     long.labels.insert("zone".into(), "x".repeat(LABEL_BYTES_MAX + 1));
     assert!(matches!(state.note_peer(Millis(0), Millis(0), peer(1), long), Err(AdvertFault::LabelTooLong { .. })));
     assert_eq!(state.note_quorum(Millis(0), peer(9), quorum(1, 1, 0)), Err(AdvertFault::NotAMember));

@@ -44,6 +44,7 @@ impl RunState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct HistoryEntry {
     /// Quorum time, milliseconds since the Unix epoch.
+    #[serde(rename = "recorded_at")]
     pub at: Millis,
     pub state: RunState,
     pub what: String,

@@ -1,10 +1,11 @@
 //! What fired it, as a task finds it: the JSON file `trigger.json` among its inputs.
 //!
 //! ```json
-//! {"job": "<definition>", "cause": "instant", "instant_ms": 1798790400000}
+//! {"job": "<definition>", "cause": "instant", "instant_at": 1798790400000}
 //! ```
 //!
-//! With cause *event*: `event` has `name`, `id`, `from`, `at_ms` and `data`. *condition*: `value` is what was seen.
+//! With cause *event*: `event` has `name`, `id`, `from`, `emitted_at` and `data`. *condition*: `value` is what was
+//! seen.
 //! *manual*: `by` is the peer that asked. *after*: `ended` lists the jobs with their run, state and time.
 //!
 //! It is written while an entry is applied, so it is put together from its parts: JSON that came from outside was read
@@ -27,18 +28,20 @@ pub enum Values<'a> {
 
 pub fn render(job: JobId, values: &Values<'_>) -> Bytes {
     let rest = match values {
-        Values::Instant(instant) => format!(r#""cause":"instant","instant_ms":{}"#, instant.0),
+        Values::Instant(instant) => format!(r#""cause":"instant","instant_at":{}"#, instant.0),
         Values::Event { event, from } => {
             let id = event.id.as_deref().map_or_else(|| "null".to_owned(), quoted);
             let (name, data) = (quoted(&event.name), String::from_utf8_lossy(&event.data));
             let at = event.at.0;
-            format!(r#""cause":"event","event":{{"name":{name},"id":{id},"from":"{from}","at_ms":{at},"data":{data}}}"#)
+            format!(
+                r#""cause":"event","event":{{"name":{name},"id":{id},"from":"{from}","emitted_at":{at},"data":{data}}}"#
+            )
         }
         Values::Condition { value } => format!(r#""cause":"condition","value":{value}"#),
         Values::Manual { by } => format!(r#""cause":"manual","by":"{by}""#),
         Values::After { ended } => {
             let row = |(job, Ended { run, state, at }): &(JobId, Ended)| {
-                format!(r#"{{"job":"{job}","run":"{run}","state":"{state}","ended_ms":{}}}"#, at.0)
+                format!(r#"{{"job":"{job}","run":"{run}","state":"{state}","ended_at":{}}}"#, at.0)
             };
             let rows: Vec<_> = ended.iter().map(row).collect();
             format!(r#""cause":"after","ended":[{}]"#, rows.join(","))
@@ -92,7 +95,7 @@ mod tests {
         let shown = read(Values::Event { event: &small, from: PeerId([3; 32]) });
         assert_eq!(shown["event"]["id"].as_str(), event.id.as_deref());
         assert_eq!(shown["event"]["data"][0], 7);
-        assert_eq!(read(Values::Instant(Millis(7)))["instant_ms"], 7);
+        assert_eq!(read(Values::Instant(Millis(7)))["instant_at"], 7);
         assert_eq!(read(Values::After { ended: vec![(job, ended)] })["ended"][0]["state"], "succeeded");
     }
 }

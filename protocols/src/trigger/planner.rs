@@ -92,7 +92,7 @@ impl Planner {
     pub fn matches(&mut self, listeners: &[Listener], from: PeerId, event: &Event) -> Vec<Match> {
         let data = serde_json::from_slice(&event.data).unwrap_or(serde_json::Value::Null);
         let whole = serde_json::json!({
-            "name": event.name, "id": event.id, "from": from.to_string(), "at_ms": event.at.0, "data": data,
+            "name": event.name, "id": event.id, "from": from.to_string(), "emitted_at": event.at.0, "data": data,
         });
         // The end of its own runs would fire a trigger for ever.
         let own = event.is_own().then(|| data["trigger"].as_str().map(str::to_owned)).flatten();

@@ -90,7 +90,7 @@ pub enum Source {
     Http { url: String },
     /// An object's content, as JSON.
     Object(ObjectId),
-    /// `{state, ended_ms}` of the job's last run that ended.
+    /// `{state, ended_at}` of the job's last run that ended.
     Job(JobId),
     /// A number that the node measures, by its name in `/metrics`.
     Metric { name: String },

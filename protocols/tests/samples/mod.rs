@@ -662,6 +662,7 @@ fn directory_samples(samples: &mut Samples) {
         boot: BootId([0x44; 16]),
         sequence: 9,
         kinds: vec![Kind::Store],
+        name: "attic".to_owned(),
         labels: BTreeMap::from([("zone".to_owned(), "attic".to_owned())]),
         free: Capacity { disk_bytes: 1 << 40, memory_bytes: 1 << 30, slots: 4 },
         load_permille: 125,

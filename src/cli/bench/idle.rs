@@ -47,7 +47,7 @@ pub async fn run(common: &Common, testnet: &Testnet, quorums: u32, window: Durat
         };
         nodes.push(BenchNode {
             index: *index,
-            peer_id: Some(now.info.peer_id),
+            peer: Some(now.info.peer),
             cpu_s: now.cpu_s - then.cpu_s,
             rss_bytes: now.rss_bytes,
             quorums: now.info.quorums,

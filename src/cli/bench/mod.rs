@@ -93,7 +93,7 @@ fn entry(common: &Common, testnet: &Testnet) -> Result<usize, Failure> {
 /// A quorum to measure: one that there is, else a new one.
 async fn some_quorum(testnet: &Testnet, asked: usize) -> Result<QuorumId, Failure> {
     let client = testnet.client(asked)?;
-    let quorums: Vec<QuorumInfo> = client.get("/v1/quorums").await?;
+    let quorums: Vec<QuorumInfo> = client.list("/v1/quorums").await?.items;
     if let Some(row) = quorums.iter().find(|row| row.paused.is_none() && row.primary.is_some()) {
         return Ok(row.quorum);
     }
@@ -120,14 +120,14 @@ async fn at_member(common: &Common, testnet: &Testnet) -> Result<(QuorumId, Clie
     let (quorum, client) = at_primary(common, testnet).await?;
     let node: NodeInfo = client.get("/v1/node").await?;
     let detail: QuorumDetail = client.get(&format!("/v1/quorums/{quorum}")).await?;
-    if detail.info.members.contains(&node.peer_id) {
+    if detail.info.members.contains(&node.peer) {
         return Ok((quorum, client));
     }
     let Some(member) = detail.info.primary.or(detail.info.members.first().copied()) else {
         return Err(Failure::failed(format!("quorum {quorum} names no members"))
             .hint(format!("`quorate quorum show {quorum}` says what is known of it")));
     };
-    let (asked, index) = (index_of(testnet, node.peer_id)?, index_of(testnet, member)?);
+    let (asked, index) = (index_of(testnet, node.peer)?, index_of(testnet, member)?);
     print_to_stderr(format!(
         "node {asked} is no member of quorum {quorum}, and so hears of no end: measuring through node {index}"
     ));

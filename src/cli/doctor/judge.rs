@@ -139,10 +139,10 @@ impl Judge {
         let (earliest, latest) = (asked.before.saturating_sub(CLOCK_SKEW_MS_MAX), asked.after + CLOCK_SKEW_MS_MAX);
         self.count("clocks", 1);
         self.now = self.now.max(Some(asked.after));
-        if !(earliest..=latest).contains(&asked.info.time.0) {
-            self.wrong_clocks.insert(asked.info.peer_id);
-            let away = asked.info.time.0.abs_diff(asked.after);
-            let side = if asked.info.time.0 < earliest { "behind" } else { "ahead of" };
+        if !(earliest..=latest).contains(&asked.info.answered_at.0) {
+            self.wrong_clocks.insert(asked.info.peer);
+            let away = asked.info.answered_at.0.abs_diff(asked.after);
+            let side = if asked.info.answered_at.0 < earliest { "behind" } else { "ahead of" };
             let away = Span(Duration::from_secs(away / 1000));
             let what = format!("the clock of {name} is {away} {side} this machine's");
             self.find(
@@ -183,16 +183,16 @@ impl Judge {
         let mut seen = BTreeSet::new();
         for asked in &facts.asked {
             for peer in &asked.peers {
-                seen.insert(peer.peer_id);
-                let ago = peer.last_seen_ms.map_or(u64::MAX, |at| asked.info.time.0.saturating_sub(at.0));
-                if !peer.connected && (relied.contains(&peer.peer_id) || ago < FORGOTTEN_MS) {
-                    missing.entry(peer.peer_id).or_default().push(&asked.name);
+                seen.insert(peer.peer);
+                let ago = peer.last_seen_at.map_or(u64::MAX, |at| asked.info.answered_at.0.saturating_sub(at.0));
+                if !peer.connected && (relied.contains(&peer.peer) || ago < FORGOTTEN_MS) {
+                    missing.entry(peer.peer).or_default().push(&asked.name);
                 }
             }
         }
         self.count("peers", seen.len());
         // A testnet's dead nodes were told already.
-        let answered: BTreeSet<PeerId> = facts.asked.iter().map(|asked| asked.info.peer_id).collect();
+        let answered: BTreeSet<PeerId> = facts.asked.iter().map(|asked| asked.info.peer).collect();
         for (peer, from) in missing {
             if !facts.silent.is_empty() && !answered.contains(&peer) {
                 continue;
@@ -266,7 +266,7 @@ impl Judge {
                 self.find(Kind::Clock, what, "let its machine keep time (NTP)");
             }
         }
-        let ahead = views.iter().map(|(_, view)| view.time.0).max().zip(self.now);
+        let ahead = views.iter().map(|(_, view)| view.last_entry_at.0).max().zip(self.now);
         let ahead = ahead.map_or(0, |(time, now)| time.saturating_sub(now));
         // With a wrong clock among the nodes the cause is told already.
         if ahead > RECORD_AHEAD_MS_MAX && self.wrong_clocks.is_empty() {
@@ -291,7 +291,7 @@ impl Judge {
                     "two views a moment apart may differ: ask again; if it stays, stop the network and report it";
                 self.find(Kind::TwoPrimaries, violation.what, advice);
             }
-            if let Some(violation) = digests.check(quorum, view.digest_at.0, *member, view.digest.0) {
+            if let Some(violation) = digests.check(quorum, view.digest_index.0, *member, view.digest.0) {
                 let advice =
                     "stop the member that differs, keep its folder for the report, and start it with an empty one";
                 self.find(Kind::Diverged, violation.what, advice);
@@ -314,16 +314,9 @@ impl Judge {
             let what = format!("the objects of quorum {} could not be looked at: {}", missing.quorum, missing.reason);
             self.find(Kind::NotChecked, what, "see what is said of the quorum");
         }
-        if facts.objects.truncated {
-            self.find(
-                Kind::NotChecked,
-                "there are more objects than one listing carries",
-                "the rest was not looked at",
-            );
-        }
-        let mut reachable: BTreeSet<PeerId> = facts.asked.iter().map(|asked| asked.info.peer_id).collect();
+        let mut reachable: BTreeSet<PeerId> = facts.asked.iter().map(|asked| asked.info.peer).collect();
         let connected = facts.asked.iter().flat_map(|asked| &asked.peers).filter(|peer| peer.connected);
-        reachable.extend(connected.map(|peer| peer.peer_id));
+        reachable.extend(connected.map(|peer| peer.peer));
         let (mut lost, mut owed, mut reasons) = (Vec::new(), Vec::new(), BTreeSet::new());
         for object in &facts.objects.items {
             self.count("objects", 1);

@@ -88,7 +88,7 @@ async fn gather_facts(common: &Common, deep: bool) -> Result<Facts, Failure> {
     let mut quorums: Vec<QuorumInfo> = Vec::new();
     for client in &clients {
         // A quorum that one node has not heard of yet, another is a member of.
-        for row in get::<Vec<QuorumInfo>>(client, "/v1/quorums").await.unwrap_or_default() {
+        for row in list::<QuorumInfo>(client, "/v1/quorums").await.unwrap_or_default().items {
             if !quorums.iter().any(|known| known.quorum == row.quorum) {
                 quorums.push(row);
             }
@@ -99,7 +99,7 @@ async fn gather_facts(common: &Common, deep: bool) -> Result<Facts, Failure> {
         let members = get::<Vec<MemberView>>(first, &path).await.map_err(|error| error.to_string());
         facts.quorums.push(QuorumFacts { info, members });
     }
-    match get::<Listing<ObjectInfo>>(first, "/v1/objects").await {
+    match list::<ObjectInfo>(first, "/v1/objects").await {
         Ok(listing) => facts.objects = listing,
         Err(error) => facts.not_checked.push(format!("objects could not be listed: {error}")),
     }
@@ -120,6 +120,11 @@ async fn get<T: serde::de::DeserializeOwned>(client: &Client, path: &str) -> Res
     tokio::time::timeout(ANSWER_MAX, client.get(path)).await.unwrap_or_else(|_| Err(silent()))
 }
 
+async fn list<T: serde::de::DeserializeOwned>(client: &Client, path: &str) -> Result<Listing<T>, ClientError> {
+    let silent = || ClientError::NoAnswer { url: client.url(path), reason: format!("nothing within {ANSWER_MAX:?}") };
+    tokio::time::timeout(ANSWER_MAX, client.list(path)).await.unwrap_or_else(|_| Err(silent()))
+}
+
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
@@ -128,7 +133,7 @@ async fn ask(name: String, client: &Client, faults: NodeFaults) -> Result<Asked,
     let before = now_ms();
     let info: NodeInfo = get(client, "/v1/node").await?;
     let after = now_ms();
-    let peers: Vec<PeerInfo> = get(client, "/v1/peers").await?;
+    let peers: Vec<PeerInfo> = list(client, "/v1/peers").await?.items;
     let mut resources: ResourcesInfo = get(client, "/v1/resources").await?;
     for _ in 1..LEASE_LOOKS {
         let (accounts, stays) = reservations::leased(&resources);

@@ -18,7 +18,8 @@ fn peer(number: u8) -> PeerId {
 
 fn asked(number: u8) -> Asked {
     let known = |other: u8| PeerInfo {
-        peer_id: peer(other),
+        peer: peer(other),
+        name: None,
         addresses: vec![],
         connected: true,
         suspected: false,
@@ -26,7 +27,7 @@ fn asked(number: u8) -> Asked {
         kinds: vec![],
         free: None,
         quorums: 1,
-        last_seen_ms: Some(Millis(NOW)),
+        last_seen_at: Some(Millis(NOW)),
         labels: Default::default(),
         load_permille: 0,
         draining: false,
@@ -34,14 +35,15 @@ fn asked(number: u8) -> Asked {
     Asked {
         name: format!("node {number}"),
         info: NodeInfo {
-            peer_id: peer(number),
+            peer: peer(number),
+            name: None,
             incarnation: Incarnation(1),
             boot: BootId([0; 16]),
             version: "1.0.0".into(),
             addresses: vec![],
             pid: 1,
             uptime_ms: 1,
-            time: Millis(NOW),
+            answered_at: Millis(NOW),
             peers_known: 2,
             peers_connected: 2,
             quorums: 1,
@@ -87,11 +89,11 @@ fn view() -> QuorumDetail {
         applied: LogIndex(5000),
         jobs_ended: 0,
         level: 1,
-        time: Millis(NOW),
+        last_entry_at: Millis(NOW),
         clock_apart_ms: Some(0),
         clock_step: None,
         digest: Digest([1; 32]),
-        digest_at: LogIndex(5000),
+        digest_index: LogIndex(5000),
         own: None,
     }
 }
@@ -162,15 +164,15 @@ fn each_trouble_is_found_as_what_it_is() {
         (Kind::NodeDown, |facts| facts.silent.push(("node 9".into(), TestnetNodeState::Dead, Some(9), "dead".into()))),
         (Kind::Versions, |facts| facts.asked[1].info.version = "2.0.0".into()),
         (Kind::Faults, |facts| facts.asked[0].faults.disk.flip_bits = true),
-        (Kind::Clock, |facts| facts.asked[0].info.time = Millis(NOW + 3_600_000)),
-        (Kind::Clock, |facts| facts.asked[2].info.time = Millis(NOW - 60_000)),
+        (Kind::Clock, |facts| facts.asked[0].info.answered_at = Millis(NOW + 3_600_000)),
+        (Kind::Clock, |facts| facts.asked[2].info.answered_at = Millis(NOW - 60_000)),
         (Kind::Clock, |facts| member(facts, 1).view.as_mut().unwrap().clock_apart_ms = Some(-3_600_000)),
         (Kind::Clock, |facts| {
             // One wrong clock is told once.
-            facts.asked[1].info.time = Millis(NOW + 3_600_000);
+            facts.asked[1].info.answered_at = Millis(NOW + 3_600_000);
             member(facts, 1).view.as_mut().unwrap().clock_apart_ms = Some(3_600_000);
         }),
-        (Kind::Clock, |facts| member(facts, 0).view.as_mut().unwrap().time = Millis(NOW + 60_000)),
+        (Kind::Clock, |facts| member(facts, 0).view.as_mut().unwrap().last_entry_at = Millis(NOW + 60_000)),
         (Kind::DiskFull, |facts| facts.asked[0].resources.disk_free_bytes = Some(0)),
         (Kind::OverLimit, |facts| {
             let resources = &mut facts.asked[0].resources;
@@ -185,7 +187,7 @@ fn each_trouble_is_found_as_what_it_is() {
         (Kind::Diverged, |facts| member(facts, 2).view.as_mut().unwrap().digest = Digest([9; 32])),
         (Kind::MemberBehind, |facts| {
             let view = member(facts, 2).view.as_mut().unwrap();
-            (view.applied, view.digest_at) = (LogIndex(3000), LogIndex(3000));
+            (view.applied, view.digest_index) = (LogIndex(3000), LogIndex(3000));
         }),
         (Kind::Degraded, |facts| {
             facts.objects.items[0].owed.push(OwedRepair { column: PieceIndex(0), reason: "rot".into() });
@@ -221,7 +223,7 @@ fn a_quorum_with_one_of_three_has_no_majority_and_an_object_with_one_of_two_colu
 fn a_peer_that_is_long_gone_and_that_nothing_relies_on_is_no_finding() {
     let mut facts = well();
     let gone = &mut facts.asked[0].peers[0].clone();
-    (gone.peer_id, gone.connected, gone.last_seen_ms) = (peer(9), false, Some(Millis(NOW - 2 * FORGOTTEN_MS)));
+    (gone.peer, gone.connected, gone.last_seen_at) = (peer(9), false, Some(Millis(NOW - 2 * FORGOTTEN_MS)));
     facts.asked[0].peers.push(gone.clone());
     assert_eq!(judge(&facts).findings, []);
     facts.objects.items[0].columns[0].holder = Some(peer(9));

@@ -145,8 +145,8 @@ async fn wanted(
         Wanted { step: row.step.0, task: row.task.0, attempt: Some(row.attempts), failed }
     });
     // What made it revert was in a step that is over.
-    let present = info.step.map(|now| now.step);
-    let dead = info.compute.iter().flat_map(|compute| &compute.dead).filter(|dead| Some(dead.step) != present);
+    let present = info.batch.as_ref().map(|batch| batch.step.step);
+    let dead = info.batch.iter().flat_map(|batch| &batch.dead).filter(|dead| Some(dead.step) != present);
     let dead = dead.filter(|dead| step.is_none_or(|step| dead.step.0 == step));
     let dead = dead.filter(|dead| task.is_none_or(|task| dead.task.0 == task));
     let dead = dead.map(|dead| Wanted { step: dead.step.0, task: dead.task.0, attempt: None, failed: true });
@@ -210,8 +210,8 @@ async fn read(
         } else {
             show(row, shown, &page, cursor).map_err(Read::Failed)?;
         }
-        let read_on = page.next > cursor.next;
-        (cursor.next, cursor.ended) = (page.next, page.ended);
+        let read_on = page.next_offset > cursor.next;
+        (cursor.next, cursor.ended) = (page.next_offset, page.ended);
         if !read_on {
             break;
         }
@@ -237,8 +237,8 @@ fn show(row: &Wanted, shown: Shown, page: &LogInfo, cursor: &mut Cursor) -> Resu
         (true, false) => format!("[{}.{}] ", row.step, row.task),
         (false, _) => String::new(),
     };
-    if page.at > cursor.next {
-        let missing = page.at - cursor.next;
+    if page.offset > cursor.next {
+        let missing = page.offset - cursor.next;
         print_to_stderr(format!("task {}.{}: {missing} bytes were not kept", row.step, row.task));
         if !cursor.rest.is_empty() {
             show_line(&name, &std::mem::take(&mut cursor.rest), shown.raw)?;

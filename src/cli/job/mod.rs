@@ -18,9 +18,10 @@ use super::advice;
 use super::args::{Common, JobCommand, ListArgs, Resolution, UpdateArgs};
 use super::failure::Failure;
 use super::find::client_of;
+use super::ids::Ids;
 use super::output::{Missing, instant, print, print_json, table, word};
 use super::reader::while_read;
-use super::reference::JobRef;
+use super::reference::{JobRef, PeerRef};
 
 pub use output::content as output_content;
 pub use text::verdict_text;
@@ -113,20 +114,23 @@ async fn send_command(
 ) -> Result<(), Failure> {
     let job = job.resolve(client).await?;
     let info: JobInfo = client.post(&format!("/v1/jobs/{job}/{verb}"), body).await?;
-    show_info(common, &info)
+    show_info(common, client, &info).await
 }
 
-fn show_info(common: &Common, info: &JobInfo) -> Result<(), Failure> {
+async fn show_info(common: &Common, client: &Client, info: &JobInfo) -> Result<(), Failure> {
     match common.json {
         true => print_json(info),
-        false => print(advice::complete(common, &text::job_text(info))),
+        false => {
+            let ids = Ids::ask(common, client).await;
+            print(advice::complete(common, &text::job_text(info, &ids)))
+        }
     }
 }
 
 async fn show(common: &Common, client: &Client, job: JobId, receipts: bool) -> Result<(), Failure> {
     let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
     if !receipts {
-        return show_info(common, &info);
+        return show_info(common, client, &info).await;
     }
     let bundle: ReceiptBundle = client.get(&format!("/v1/jobs/{job}/receipts")).await?;
     if common.json {
@@ -139,22 +143,29 @@ async fn show(common: &Common, client: &Client, job: JobId, receipts: bool) -> R
         }
         return print_json(&WithReceipts { info, receipts: bundle });
     }
-    print(text::job_text(&info).below(text::receipts_text(&bundle)))
+    let ids = Ids::ask(common, client).await;
+    print(text::job_text(&info, &ids).below(text::receipts_text(&bundle, &ids)))
 }
 
 async fn ls(common: &Common, client: &Client, args: ListArgs) -> Result<(), Failure> {
     let ListArgs { state, kind, owner, name, complete } = args;
+    let owner = match owner.as_deref() {
+        None | Some("me") => owner,
+        Some(text) => {
+            let peer: PeerRef = text.parse().map_err(|error| Failure::usage(format!("--owner: {error}")))?;
+            Some(peer.resolve(client).await?.to_string())
+        }
+    };
     let query: Vec<(&str, String)> =
         [("state", state), ("kind", kind.map(|kind| kind.to_string())), ("owner", owner), ("name", name)]
             .into_iter()
             .filter_map(|(name, value)| Some((name, value?)))
             .collect();
-    let response = client.send(client.request(reqwest::Method::GET, "/v1/jobs").query(&query)).await?;
-    let listing: Listing<JobInfo> = response.json().await.map_err(|error| Failure::of(&error))?;
+    let listing: Listing<JobInfo> = client.list_where("/v1/jobs", &query).await?;
     let whole = Missing::of(&listing).warn(complete);
     match common.json {
         true => print_json(&listing.items),
-        false => print(text::jobs_table(&listing.items)),
+        false => print(text::jobs_table(&listing.items, &Ids::new(common))),
     }?;
     whole
 }
@@ -163,7 +174,7 @@ async fn tasks(common: &Common, client: &Client, job: JobId, step: Option<u16>) 
     let all = all_tasks(client, job, step).await?;
     match common.json {
         true => print_json(&all),
-        false => print(text::tasks_table(&all)),
+        false => print(text::tasks_table(&all, &Ids::ask(common, client).await)),
     }
 }
 

@@ -28,7 +28,9 @@ use quorate_testnet::{Client, ClientError};
 use super::super::advice;
 use super::super::args::{Common, SpecArgs, SubmitArgs};
 use super::super::failure::{Failure, unless_reader_gone};
+use super::super::ids::Ids;
 use super::super::output::{Text, bytes, print, print_json, print_to_stderr, progress};
+use super::super::reference::resolve_optional;
 use super::super::transfer::{Upload, open_file, upload};
 use super::{show_info, text, watch};
 use crate::executors::wasm::check;
@@ -227,7 +229,7 @@ pub async fn plan(common: &Common, client: &Client, args: &SpecArgs) -> Result<(
     let plan: PlanInfo = client.post("/v1/jobs/plan", &request).await?;
     match common.json {
         true => print_json(&plan),
-        false => print(text::plan_text(&plan)),
+        false => print(text::plan_text(&plan, &Ids::ask(common, client).await)),
     }
 }
 
@@ -245,7 +247,7 @@ pub async fn submit(common: &Common, client: &Client, args: SubmitArgs) -> Resul
     let spec = read(&args.spec)?;
     let named = spec.named()?;
     spec.check(&named)?;
-    let quorum = args.quorum.or(spec.file.quorum());
+    let quorum = resolve_optional(args.quorum, client).await?.or(spec.file.quorum());
     let wanted = JobIdRequest { key: args.key, quorum, dedicated: spec.file.is_dedicated() };
     let JobIdInfo { job } = client.post("/v1/jobs/ids", &wanted).await?;
     let mut files = BTreeMap::new();
@@ -301,7 +303,7 @@ pub async fn submit(common: &Common, client: &Client, args: SubmitArgs) -> Resul
         let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
         let next = format!("`quorate job fires {job}` shows what it fires; `quorate job cancel {job}` ends it");
         print_to_stderr(advice::complete(common, &next.into()));
-        return show_info(common, &info);
+        return show_info(common, client, &info).await;
     }
     let ended = watch::until_end(common, client, job, args.follow).await;
     ended.map_err(|failure| if ended_badly { failure.and_hint(RUN_ANEW) } else { failure })

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use quorate_protocols::api::{
-    ComputeInfo, JobInfo, OutcomeInfo, OutputInfo, PlanInfo, PlannedStep, ReceiptBundle, TaskInfo, TaskResources,
+    BatchInfo, JobInfo, OutcomeInfo, OutputInfo, PlanInfo, PlannedStep, ReceiptBundle, TaskInfo, TaskResources,
     TriggerInfo,
 };
-use quorate_protocols::ids::JobId;
-use quorate_protocols::job::Kind;
+use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::task::vote::{Verdict, tally};
 use quorate_protocols::trigger::show_instant;
 
 use crate::spec::show;
 
+use super::super::ids::Ids;
 use super::super::output::{Text, bytes, facts, instant, or_dash, table, word};
 
 /// Characters of an output that a row shows.
@@ -21,15 +21,17 @@ const SHOWN_MAX: usize = 72;
 /// Rows of one sort that a page shows; the rest is counted.
 const ROWS_SHOWN_MAX: usize = 16;
 
-pub fn jobs_table(jobs: &[JobInfo]) -> Text {
+pub fn jobs_table(jobs: &[JobInfo], ids: &Ids) -> Text {
     let rows = jobs.iter().map(|job| {
         vec![
-            job.job.to_string(),
+            ids.job(job.job),
             job.kind.to_string(),
             word(&job.state),
             match &job.trigger {
                 Some(trigger) => trigger.form.clone(),
-                None => or_dash(job.step.map(|step| format!("{}/{}", step.tasks.done, step.tasks.total))),
+                None => or_dash(
+                    job.batch.as_ref().map(|batch| format!("{}/{}", batch.step.tasks.done, batch.step.tasks.total)),
+                ),
             },
             instant(job.created_at),
             or_dash(job.name.as_ref()),
@@ -39,22 +41,23 @@ pub fn jobs_table(jobs: &[JobInfo]) -> Text {
     table(&["job", "kind", "state", "tasks", "created", "name", "why"], rows)
 }
 
-pub fn job_text(job: &JobInfo) -> Text {
+pub fn job_text(job: &JobInfo, ids: &Ids) -> Text {
+    let peer = |peer: PeerId| ids.peer(peer);
     let mut rows = vec![
         ("job", job.job.to_string()),
         ("kind", job.kind.to_string()),
         ("state", word(&job.state)),
         ("why", or_dash(job.why.as_ref())),
         ("quorum", job.quorum.to_string()),
-        ("primary", or_dash(job.primary)),
-        ("owner", job.owner.to_string()),
+        ("primary", or_dash(job.primary.map(peer))),
+        ("owner", peer(job.owner)),
         ("name", or_dash(job.name.as_ref())),
     ];
-    if job.kind == Kind::Store {
+    if let Some(store) = &job.store {
         rows.extend([
-            ("worker", or_dash(job.worker.map(|worker| format!("{worker} (attempt {})", job.attempts)))),
-            ("size", or_dash(job.size.map(bytes))),
-            ("profile", or_dash(job.profile.map(|it| format!("{it}{}", if job.degraded { ", degraded" } else { "" })))),
+            ("uploader", format!("{} (attempt {})", peer(store.uploader), store.attempts)),
+            ("size", or_dash(store.bytes.map(bytes))),
+            ("profile", format!("{}{}", store.profile, if store.degraded { ", degraded" } else { "" })),
         ]);
     }
     if let Some(trigger) = &job.trigger {
@@ -65,19 +68,20 @@ pub fn job_text(job: &JobInfo) -> Text {
     }
     rows.push(("created", instant(job.created_at)));
     rows.push(("finished", or_dash(job.finished_at.map(instant))));
-    if job.kind == Kind::Store {
-        rows.push(("object", or_dash(job.object)));
+    if let Some(store) = &job.store {
+        rows.push(("object", or_dash(store.object)));
+        // A run that has ended holds nothing: what became an object is told by `object show`.
+        rows.extend(store.columns.iter().filter(|_| !job.state.is_final()).map(|column| {
+            let holder = or_dash(column.holder.map(peer));
+            let (state, stored, segments) = (word(&column.state), column.stored, store.segments);
+            ("column", format!("{} {holder} {state} {stored}/{segments}", column.column))
+        }));
+        rows.extend(store.failed.iter().map(|one| ("failed", format!("{}: {}", peer(one.peer), one.reason))));
     }
-    // A run that has ended holds nothing: what became an object is told by `object show`.
-    rows.extend(job.columns.iter().filter(|_| !job.state.is_final()).map(|column| {
-        let holder = or_dash(column.holder);
-        ("column", format!("{} {holder} {} {}/{}", column.column, word(&column.state), column.stored, job.segments))
-    }));
-    rows.extend(job.failed.iter().map(|failed| ("failed", failed.clone())));
-    if let Some(compute) = &job.compute {
-        rows.extend(compute_rows(job, compute));
+    if let Some(batch) = &job.batch {
+        rows.extend(batch_rows(job, batch, ids));
     }
-    let outcome = job.outcome.as_ref();
+    let outcome = job.batch.as_ref().and_then(|batch| batch.outcome.as_ref());
     rows.extend(outcome.into_iter().flat_map(|outcome| output_rows(job, outcome)));
     let text = facts(&rows);
     match outcome.and_then(only_text) {
@@ -96,7 +100,7 @@ fn trigger_rows(job: &JobInfo, trigger: &TriggerInfo) -> Vec<(&'static str, Stri
     ];
     if !job.state.is_final() {
         let suspended = if trigger.suspended { ", to be skipped: it is suspended" } else { "" };
-        rows.extend(trigger.next_ms.map(|next| ("next", format!("{}{suspended}", show_instant(next)))));
+        rows.extend(trigger.next_at.map(|next| ("next", format!("{}{suspended}", show_instant(next)))));
     }
     let fires = format!("`quorate job fires {}` shows them", job.job);
     rows.push(("fires", format!("{} instants recorded, {} rows: {fires}", trigger.instants, trigger.rows)));
@@ -112,29 +116,30 @@ fn only_text(outcome: &OutcomeInfo) -> Option<&str> {
     }
 }
 
-fn compute_rows(job: &JobInfo, compute: &ComputeInfo) -> Vec<(&'static str, String)> {
-    let mut rows: Vec<_> = compute
+fn batch_rows(job: &JobInfo, batch: &BatchInfo, ids: &Ids) -> Vec<(&'static str, String)> {
+    let mut rows: Vec<_> = batch
         .steps
         .iter()
-        .map(|planned| match job.step.filter(|now| now.step == planned.step) {
-            Some(_) => ("step", format!("{}, {}", step_text(planned), progress(job))),
-            None => ("step", format!("{}, {}", step_text(planned), tasks(planned.tasks))),
+        .map(|planned| match batch.step.step == planned.step {
+            true => ("step", format!("{}, {}", step_text(planned), progress(job))),
+            false => ("step", format!("{}, {}", step_text(planned), tasks(planned.tasks))),
         })
         .collect();
-    let limit = match compute.parallelism {
+    let limit = match batch.parallelism {
         0 => String::new(),
         limit => format!(", at most {limit} at once"),
     };
-    rows.push(("task", format!("{}{limit}, priority {}", resources_text(&compute.resources), compute.priority)));
-    if let Some(verify) = compute.verify {
+    rows.push(("task", format!("{}{limit}, priority {}", resources_text(&batch.resources), batch.priority)));
+    if let Some(verify) = batch.verify {
         rows.push(("verify", format!("{} copies of each task, {} must agree", verify.copies, verify.agree)));
     }
     // The reason names the task.
-    let dead = compute.dead.iter().map(|dead| format!("step {}, {}", dead.step, dead.reason));
+    let dead = batch.dead.iter().map(|dead| format!("step {}, {}", dead.step, dead.reason));
     rows.extend(some("given up", dead));
-    rows.extend(some("refused", compute.refused.iter().map(|one| format!("{}: {}", one.peer, one.reason))));
-    if compute.stale_reports > 0 {
-        rows.push(("stale", format!("{} reports of replaced attempts were refused", compute.stale_reports)));
+    let refused = batch.refused.iter().map(|one| format!("{}: {}", ids.peer(one.peer), one.reason));
+    rows.extend(some("refused", refused));
+    if batch.stale_reports > 0 {
+        rows.push(("stale", format!("{} reports of replaced attempts were refused", batch.stale_reports)));
     }
     rows
 }
@@ -203,17 +208,17 @@ fn tasks(count: u32) -> String {
 
 /// `step 1 reduce`, of the present step; empty for what has none.
 pub fn step_name(job: &JobInfo) -> String {
-    let planned = job.compute.as_ref().and_then(|compute| {
-        let now = job.step?.step;
-        compute.steps.iter().find(|planned| planned.step == now)
+    let planned = job.batch.as_ref().and_then(|batch| {
+        let now = batch.step.step;
+        batch.steps.iter().find(|planned| planned.step == now)
     });
     planned.map(|planned| format!("step {}", step_text(planned))).unwrap_or_default()
 }
 
 /// How the tasks of the present step stand; empty for what has none.
 pub fn progress(job: &JobInfo) -> String {
-    let Some(step) = job.step else { return String::new() };
-    let tally = step.tasks;
+    let Some(batch) = &job.batch else { return String::new() };
+    let tally = batch.step.tasks;
     let mut text = format!("{} of {} done", tally.done, tasks(tally.total));
     for (count, what) in [
         (tally.running, "running"),
@@ -229,13 +234,14 @@ pub fn progress(job: &JobInfo) -> String {
     text
 }
 
-pub fn tasks_table(tasks: &[TaskInfo]) -> Text {
+pub fn tasks_table(tasks: &[TaskInfo], ids: &Ids) -> Text {
     let rows = tasks.iter().map(|task| {
-        let running = task.running.iter().map(|attempt| format!("{} {}", attempt.worker, word(&attempt.phase)));
-        let workers = task.worker.iter().map(ToString::to_string).chain(running);
-        let why = match (&task.failure, task.until) {
-            (Some(failure), until) => {
-                let next = until.map(|until| format!("; next try at {}", instant(until))).unwrap_or_default();
+        let running =
+            task.running.iter().map(|attempt| format!("{} {}", ids.peer(attempt.worker), word(&attempt.phase)));
+        let workers = task.worker.map(|worker| ids.peer(worker)).into_iter().chain(running);
+        let why = match (&task.failure, task.retry_at) {
+            (Some(failure), retry_at) => {
+                let next = retry_at.map(|at| format!("; next try at {}", instant(at))).unwrap_or_default();
                 format!("{}: {}{next}", failure.class, failure.reason)
             }
             (None, _) => String::new(),
@@ -252,7 +258,7 @@ pub fn tasks_table(tasks: &[TaskInfo]) -> Text {
     table(&["task", "state", "attempts", "output", "workers", "last failure"], rows)
 }
 
-pub fn plan_text(plan: &PlanInfo) -> Text {
+pub fn plan_text(plan: &PlanInfo, ids: &Ids) -> Text {
     let mut rows = vec![("kind", plan.kind.to_string()), ("name", or_dash(plan.name.as_ref()))];
     let step = |planned| format!("{}, {}", step_text(planned), tasks(planned.tasks));
     rows.extend(plan.steps.iter().map(|planned| ("step", step(planned))));
@@ -269,7 +275,7 @@ pub fn plan_text(plan: &PlanInfo) -> Text {
             None => format!("yes, {} at once", tasks(peer.tasks)),
             Some(reason) => format!("no: {reason}"),
         };
-        vec![peer.peer.to_string(), answer]
+        vec![ids.peer(peer.peer), answer]
     });
     facts(&rows).below(table(&["peer", "would run it"], peers))
 }
@@ -281,7 +287,7 @@ pub fn verdict_text(verdict: Verdict) -> String {
     }
 }
 
-pub fn receipts_text(bundle: &ReceiptBundle) -> Text {
+pub fn receipts_text(bundle: &ReceiptBundle, ids: &Ids) -> Text {
     let rows = bundle.tasks.iter().flat_map(|task| {
         let agreed = tally(task.receipts.iter().map(|receipt| &receipt.statement), bundle.agree.into());
         task.receipts.iter().map(move |receipt| {
@@ -294,7 +300,7 @@ pub fn receipts_text(bundle: &ReceiptBundle) -> Text {
             vec![
                 format!("{}.{}", task.step, task.task),
                 stance.to_owned(),
-                statement.worker.to_string(),
+                ids.peer(statement.worker),
                 verdict_text(statement.verdict),
             ]
         })

@@ -13,6 +13,7 @@ use super::super::advice;
 use super::super::args::{Common, FireArgs, NextArgs, SpecArgs};
 use super::super::failure::Failure;
 use super::super::find::client_of;
+use super::super::ids::Ids;
 use super::super::output::{Text, or_dash, print, print_json, print_to_stderr, table, word};
 use super::super::reference::JobRef;
 use super::{submit, watch};
@@ -26,38 +27,30 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Every row that is still remembered, in order of the instants.
 pub async fn fires(common: &Common, client: &Client, job: JobId) -> Result<(), Failure> {
-    let mut rows: Vec<FireInfo> = Vec::new();
-    loop {
-        let from = rows.last().map_or(0, |last| last.number + 1);
-        let page: Vec<FireInfo> = client.get(&format!("/v1/jobs/{job}/fires?from={from}")).await?;
-        if page.is_empty() {
-            break;
-        }
-        rows.extend(page);
-    }
+    let mut rows: Vec<FireInfo> = client.list(&format!("/v1/jobs/{job}/fires")).await?.items;
     // A fire by hand may be recorded between an instant and its record.
-    rows.sort_by_key(|row| (row.instant_ms, row.number));
+    rows.sort_by_key(|row| (row.instant_at, row.number));
     match common.json {
         true => print_json(&rows),
-        false => print(fires_table(&rows)),
+        false => print(fires_table(&rows, &Ids::new(common))),
     }
 }
 
-fn fires_table(rows: &[FireInfo]) -> Text {
+fn fires_table(rows: &[FireInfo], ids: &Ids) -> Text {
     let rows = rows.iter().map(|row| {
-        let last = row.last_ms.map(|last| format!(" to {}", show_instant(last))).unwrap_or_default();
+        let last = row.last_at.map(|last| format!(" to {}", show_instant(last))).unwrap_or_default();
         let outcome = match row.outcome {
             FireOutcome::Skipped if row.skipped != 1 => format!("{} skipped", row.skipped),
             FireOutcome::Withdrawn => format!("{} withdrawn", row.skipped),
             outcome => word(&outcome),
         };
-        let late = row.recorded_ms.0.saturating_sub(row.last_ms.unwrap_or(row.instant_ms).0);
+        let late = row.recorded_at.0.saturating_sub(row.last_at.unwrap_or(row.instant_at).0);
         vec![
             row.number.to_string(),
-            format!("{}{last}", show_instant(row.instant_ms)),
+            format!("{}{last}", show_instant(row.instant_at)),
             word(&row.cause),
             outcome,
-            or_dash(row.run),
+            or_dash(row.run.map(|run| ids.job(run))),
             format!("{late} ms"),
             match row.outcome {
                 FireOutcome::Withdrawn => {
@@ -102,10 +95,10 @@ pub async fn next(common: &Common, args: NextArgs) -> Result<(), Failure> {
 }
 
 fn next_table(next: &[InstantInfo]) -> Text {
-    let has_jitter = next.iter().any(|next| next.due_ms != next.instant_ms);
+    let has_jitter = next.iter().any(|next| next.due_at != next.instant_at);
     let rows = next.iter().map(|next| {
         let mut row = vec![next.text.clone()];
-        row.extend(has_jitter.then(|| show_instant(next.due_ms)));
+        row.extend(has_jitter.then(|| show_instant(next.due_at)));
         row
     });
     table(if has_jitter { &["instant", "due, with its jitter"] } else { &["instant"] }, rows)
@@ -129,12 +122,12 @@ fn of_file(args: SpecArgs, count: usize) -> Result<NextInfo, Failure> {
         let somewhere = JobId { quorum: QuorumId([0; 16]), local: [0; 16] };
         let preview = schedule.preview(somewhere, &Clock::default(), now, count);
         preview.into_iter().map(|next| InstantInfo {
-            instant_ms: next.instant,
-            due_ms: next.instant,
+            instant_at: next.instant,
+            due_at: next.instant,
             text: schedule.show(next.instant),
         })
     });
-    Ok(NextInfo { when: show::when(trigger), suspended: false, now_ms: now, next: next.collect() })
+    Ok(NextInfo { when: show::when(trigger), suspended: false, asked_at: now, next: next.collect() })
 }
 
 /// Asks again under the same nonce until it is answered: a failover in the middle makes no second fire.

@@ -37,7 +37,7 @@ pub async fn until_end(common: &Common, client: &Client, job: JobId, follow: boo
                 .hint(format!("`quorate job wait {job}` comes back to it, `quorate job cancel {job}` ends it")));
         }
     };
-    unless_reader_gone(show_info(common, &ended))?;
+    unless_reader_gone(show_info(common, client, &ended).await)?;
     let reason = ended.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
     match ended.state {
         RunState::Succeeded => Ok(()),
@@ -71,7 +71,7 @@ impl Reasons {
 
     /// The job was seen to be as `info` says.
     async fn ask_why_if_at_rest(&mut self, client: &Client, info: &JobInfo, bar: &ProgressBar) {
-        let rests = info.step.is_some_and(|step| step.tasks.running == 0) && !info.state.is_final();
+        let rests = info.batch.as_ref().is_some_and(|batch| batch.step.tasks.running == 0) && !info.state.is_final();
         if !rests {
             self.due = Instant::now() + self.pause;
         } else if Instant::now() >= self.due {
@@ -140,9 +140,9 @@ pub fn passes(error: &ClientError) -> bool {
 
 /// Shows how far the present step is.
 pub fn show(bar: &ProgressBar, info: &JobInfo) {
-    if let Some(step) = info.step {
-        bar.set_length(step.tasks.total.into());
-        bar.set_position(step.tasks.done.into());
+    if let Some(batch) = &info.batch {
+        bar.set_length(batch.step.tasks.total.into());
+        bar.set_position(batch.step.tasks.done.into());
     }
     bar.set_message(format!("{} {}", word(&info.state), text::step_name(info)));
     bar.tick();

@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use quorate_protocols::job::Kind;
 use tokio::sync::{broadcast, mpsc};
 
-use super::{EVENTS_MAX, Inner, NET_EVENTS_QUEUE, Node, NodeEvent, NodeParts, NodeSettings, NodeWork, StartError};
+use super::{EVENTS_MAX, Inner, NET_EVENTS_QUEUE, Node, NodeEvent, NodeExecutors, NodeParts, NodeSettings, StartError};
 use crate::approver::{Approver, ApproverParts};
 use crate::compose::adapters::{NetworkEvents, NodeEventDelivery, NodeQuorumPort, NodeQuorums};
 use crate::compose::event_bridge;
@@ -131,6 +131,7 @@ impl Base {
             resources: resources.clone(),
             gossip,
             kinds: settings.kinds.iter().copied().collect(),
+            name: settings.name.clone(),
             labels: settings.labels.clone(),
         });
         directory.set_draining(settings.draining);
@@ -247,7 +248,7 @@ impl Work {
         base: &Base,
         reach: &Reach,
         settings: &NodeSettings,
-        work: NodeWork,
+        work: NodeExecutors,
         pieces: mpsc::Receiver<InboundRequest>,
         applied: broadcast::Receiver<HostEvent>,
         nodes: broadcast::Receiver<NodeEvent>,

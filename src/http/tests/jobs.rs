@@ -117,7 +117,7 @@ async fn a_person_pauses_changes_and_cancels_a_job() {
     assert!(why.why.contains("no workers yet"), "{}", why.why);
     assert_eq!(edge.told(job, "pause", json!({})).await.state, RunState::Paused);
     assert_eq!(edge.told(job, "resume", json!(null)).await.state, RunState::Pending);
-    let changed = edge.told(job, "update", json!({ "priority": 9, "memory_bytes": 32 << 20 })).await.compute.unwrap();
+    let changed = edge.told(job, "update", json!({ "priority": 9, "memory_bytes": 32 << 20 })).await.batch.unwrap();
     assert_eq!((changed.priority, changed.resources.memory_bytes), (9, 32 << 20));
     assert_eq!(changed.resources.labels["zone"], "attic", "what was not named stays");
     let update = format!("/v1/jobs/{job}/update");
@@ -155,7 +155,10 @@ async fn tasks_and_outputs_are_shown_as_they_come() {
     assert_eq!(tasks.iter().map(|task| task.state).collect::<Vec<_>>(), [TaskStateInfo::Running; 2]);
     assert_eq!(tasks[1].running[0].worker, PeerId([9; 32]));
     let log: LogInfo = edge.client.get(&format!("/v1/jobs/{job}/logs?task=1")).await.unwrap();
-    assert_eq!((log.worker, log.attempt, log.at, log.next, log.ended), (PeerId([9; 32]), Attempt(1), 0, 14, true));
+    assert_eq!(
+        (log.worker, log.attempt, log.offset, log.next_offset, log.ended),
+        (PeerId([9; 32]), Attempt(1), 0, 14, true)
+    );
     assert_eq!(log.text, "first\nsecond\u{fffd}\n");
     let worker = PeerId([9; 32]);
     let on = format!("/v1/jobs/{job}/logs?step=0&task=1&attempt=1&worker={worker}&from=6");
@@ -196,6 +199,30 @@ async fn tasks_and_outputs_are_shown_as_they_come() {
         let missing = JobId { local: [0; 16], ..job };
         let unknown = edge.status(edge.get(&format!("/v1/jobs/{missing}/{path}"))).await;
         assert_eq!(unknown, (StatusCode::NOT_FOUND, ErrorCode::NotFound), "{path}");
+    }
+}
+
+/// Goal: a list is whole however short its pages are, and a page says whether something follows.
+#[tokio::test]
+async fn a_list_is_whole_however_short_its_pages() {
+    let edge = Edge::start().await;
+    let mut jobs = Vec::new();
+    for key in ["a", "b", "c", "d", "e"] {
+        jobs.push(edge.submit(&SubmitRequest { key: Some(key.to_owned()), ..request(SPEC) }).await.job);
+    }
+    // All are of one instant, so that the ids decide.
+    jobs.sort_by(|one, other| other.cmp(one));
+    let first: Listing<JobInfo> = edge.client.get("/v1/jobs?limit=2&name=two").await.unwrap();
+    assert_eq!(first.items.iter().map(|row| row.job).collect::<Vec<_>>(), jobs[..2]);
+    assert!(first.cursor.is_some());
+    let query = [("limit", "2".to_owned()), ("name", "two".to_owned())];
+    let whole: Listing<JobInfo> = edge.client.list_where("/v1/jobs", &query).await.unwrap();
+    assert_eq!(whole.items.iter().map(|row| row.job).collect::<Vec<_>>(), jobs);
+    let last: Listing<JobInfo> = edge.client.get("/v1/jobs?limit=5").await.unwrap();
+    assert_eq!((last.items.len(), last.cursor), (5, None));
+    for wrong in ["limit=0", "limit=5001", "limit=-1", "cursor=", "cursor=1-2", "cursor=%00"] {
+        let wrong = edge.get(&format!("/v1/jobs?{wrong}"));
+        assert_eq!(edge.status(wrong).await, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest));
     }
 }
 

@@ -35,7 +35,9 @@ impl Edge {
         replies.replies[0].as_ref().unwrap();
     }
     async fn fires(&self, job: JobId) -> Vec<FireInfo> {
-        self.client.get(&format!("/v1/jobs/{job}/fires")).await.unwrap()
+        let listing = self.client.list(&format!("/v1/jobs/{job}/fires?limit=2")).await.unwrap();
+        // As they were recorded.
+        listing.items.into_iter().rev().collect()
     }
     async fn told_nothing(&self, path: String) -> ErrorBody {
         let response = self.client.request(Method::POST, &path).json(&json!({})).send().await.unwrap();
@@ -54,20 +56,20 @@ async fn a_trigger_shows_what_it_fired_and_what_it_will() {
     edge.due(2_000);
     edge.due(4_500);
     let rows = edge.fires(job).await;
-    let shown: Vec<_> = rows.iter().map(|row| (row.instant_ms.0, row.outcome, row.skipped, row.reason)).collect();
+    let shown: Vec<_> = rows.iter().map(|row| (row.instant_at.0, row.outcome, row.skipped, row.reason)).collect();
     let skipped = (3_000, FireOutcome::Skipped, 2, Some(SkipReason::Overlap));
     assert_eq!(shown, [(2_000, FireOutcome::Running, 0, None), skipped]);
-    assert_eq!((rows[1].last_ms, rows[1].run, rows[0].cause), (Some(Millis(4_000)), None, FireCause::Instant));
+    assert_eq!((rows[1].last_at, rows[1].run, rows[0].cause), (Some(Millis(4_000)), None, FireCause::Instant));
     let run = rows[0].run.unwrap();
     let info: JobInfo = edge.client.get(&format!("/v1/jobs/{run}")).await.unwrap();
     assert_eq!(info.fired_by.map(|by| (by.job, by.number)), Some((job, 1)));
     let info: JobInfo = edge.client.get(&format!("/v1/jobs/{job}")).await.unwrap();
     let trigger = info.trigger.unwrap();
     assert_eq!((trigger.form.as_str(), trigger.overlap.as_str(), trigger.missed.as_str()), ("every", "forbid", "once"));
-    assert_eq!((trigger.since_ms, trigger.next_ms), (Some(Millis(1_000)), Some(Millis(5_000))));
+    assert_eq!((trigger.started_at, trigger.next_at), (Some(Millis(1_000)), Some(Millis(5_000))));
     assert_eq!((trigger.instants, trigger.rows, trigger.live), (3, 2, vec![run]));
     let next: NextInfo = edge.client.get(&format!("/v1/jobs/{job}/next?count=2")).await.unwrap();
-    assert_eq!(next.next.iter().map(|next| next.instant_ms.0).collect::<Vec<_>>(), [5_000, 6_000]);
+    assert_eq!(next.next.iter().map(|next| next.instant_at.0).collect::<Vec<_>>(), [5_000, 6_000]);
     assert!(next.next[0].text.starts_with("1970-01-01T00:00:05Z"), "{:?}", next.next);
     let refused = edge.status(edge.get(&format!("/v1/jobs/{job}/next?count=0"))).await;
     assert_eq!(refused, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest));

@@ -3,8 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use quorate_protocols::api::{
-    AttemptInfo, AttemptPhase, ComputeInfo, DeadTask, FailureInfo, OutputInfo, PeerReason, PlanPeer, PlannedStep,
-    StepRole, TaskInfo, TaskReceipts, TaskResources, TaskStateInfo, VerifyInfo,
+    AttemptInfo, AttemptPhase, BatchInfo, DeadTask, FailureInfo, OutputInfo, PeerReason, PlanPeer, PlannedStep,
+    StepInfo, StepRole, TaskInfo, TaskReceipts, TaskResources, TaskStateInfo, VerifyInfo,
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::directory::misfit;
@@ -38,13 +38,14 @@ pub fn resources(resources: &Resources) -> TaskResources {
     }
 }
 
-pub fn compute_info(spec: &ComputeSpec, run: &ComputeRun) -> ComputeInfo {
+pub fn batch_info(spec: &ComputeSpec, run: &ComputeRun) -> BatchInfo {
     let dead = |(step, task, reason): &(StepIndex, TaskIndex, String)| DeadTask {
         step: *step,
         task: *task,
         reason: reason.clone(),
     };
-    ComputeInfo {
+    BatchInfo {
+        step: StepInfo { step: run.step, tasks: run.tally },
         steps: steps(spec),
         priority: run.settings.priority,
         parallelism: run.settings.parallelism,
@@ -57,6 +58,7 @@ pub fn compute_info(spec: &ComputeSpec, run: &ComputeRun) -> ComputeInfo {
             .collect(),
         stale_reports: run.stale_reports,
         verify: spec.verify.map(|verify| VerifyInfo { copies: verify.copies, agree: verify.agree }),
+        outcome: None,
     }
 }
 
@@ -77,7 +79,7 @@ pub fn output_info(given: &OutputRef) -> OutputInfo {
 }
 
 pub fn task_info(step: StepIndex, task: TaskIndex, record: &TaskRecord) -> TaskInfo {
-    let (state, until) = match record.state {
+    let (state, retry_at) = match record.state {
         TaskState::Ready => (TaskStateInfo::Ready, None),
         TaskState::Delayed { until } => (TaskStateInfo::Delayed, Some(until)),
         TaskState::Running => (TaskStateInfo::Running, None),
@@ -95,7 +97,7 @@ pub fn task_info(step: StepIndex, task: TaskIndex, record: &TaskRecord) -> TaskI
         attempt: live.attempt,
         worker: live.worker,
         phase: phase(&live.phase),
-        since: live.since,
+        given_at: live.since,
     });
     let failure = record.extras.as_ref().and_then(|notes| notes.last.as_ref());
     TaskInfo {
@@ -106,7 +108,7 @@ pub fn task_info(step: StepIndex, task: TaskIndex, record: &TaskRecord) -> TaskI
         failures: record.failures,
         losses: record.losses,
         running: running.collect(),
-        until,
+        retry_at,
         worker: record.won.as_ref().map(|won| won.worker),
         output_bytes: record.output().map(|output| output.bytes),
         output_digest: record.output().map(|output| output.digest),
@@ -168,6 +170,7 @@ mod tests {
             boot: BootId([0; 16]),
             sequence: 1,
             kinds: vec![Kind::Wasm],
+            name: String::new(),
             labels: Default::default(),
             free: Capacity { memory_bytes: 100 << 20, slots: 8, ..Capacity::default() },
             load_permille: 0,

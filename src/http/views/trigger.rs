@@ -20,13 +20,13 @@ pub fn trigger_info(record: &JobRecord) -> Option<TriggerInfo> {
         missed: show::missed(trigger.missed.policy),
         deadline_ms: trigger.missed.deadline.map(|deadline| deadline.as_millis() as u64),
         suspended: run.suspended,
-        since_ms: run.clock.from,
-        next_ms: run.clock.next.filter(|_| !record.state.is_final()).map(|next| next.instant),
+        started_at: run.clock.from,
+        next_at: run.clock.next.filter(|_| !record.state.is_final()).map(|next| next.instant),
         instants: run.clock.done,
         rows: run.rows,
         live: run.live.iter().copied().collect(),
-        open_ms: run.clock.open.iter().map(|range| [range.first, range.last]).collect(),
-        head_ms: run.clock.end().filter(|_| !record.state.is_final()),
+        open_at: run.clock.open.iter().map(|range| [range.first, range.last]).collect(),
+        head_at: run.clock.end().filter(|_| !record.state.is_final()),
     })
 }
 
@@ -43,32 +43,32 @@ pub fn fire_info(row: &FireRow) -> FireInfo {
         Cause::Condition(_) => FireCause::Condition,
         Cause::After(_) => FireCause::After,
     };
-    let instant_ms = match row.cause {
+    let instant_at = match row.cause {
         Cause::Instant(instant) => instant,
         _ => row.at,
     };
     let blank = FireInfo {
-        instant_ms,
+        instant_at,
         run: None,
         outcome: FireOutcome::Waiting,
         skipped: 0,
         reason: None,
-        last_ms: None,
+        last_at: None,
         number: row.number,
         cause,
-        recorded_ms: row.at,
+        recorded_at: row.at,
     };
     match row.what {
         Fired::Waiting => blank,
         Fired::Run { run, end } => FireInfo { run: Some(run), outcome: outcome(end), ..blank },
         Fired::Withdrawn { last, count } => {
-            FireInfo { outcome: FireOutcome::Withdrawn, skipped: count, last_ms: (count > 1).then_some(last), ..blank }
+            FireInfo { outcome: FireOutcome::Withdrawn, skipped: count, last_at: (count > 1).then_some(last), ..blank }
         }
         Fired::Skipped { last, count, reason } => FireInfo {
             outcome: FireOutcome::Skipped,
             skipped: count,
             reason: Some(reason),
-            last_ms: (count > 1).then_some(last),
+            last_at: (count > 1).then_some(last),
             ..blank
         },
     }
@@ -97,19 +97,19 @@ pub fn next_info(
     let next = schedule.map(|schedule| {
         let preview = schedule.preview(job, &run.clock, now, count);
         let shown = preview.into_iter().map(|next| InstantInfo {
-            instant_ms: next.instant,
-            due_ms: next.due,
+            instant_at: next.instant,
+            due_at: next.due,
             text: schedule.show(next.instant),
         });
         shown.collect()
     });
-    NextInfo { when: show::when(trigger), suspended: run.suspended, now_ms: now, next: next.unwrap_or_default() }
+    NextInfo { when: show::when(trigger), suspended: run.suspended, asked_at: now, next: next.unwrap_or_default() }
 }
 
 pub fn fired(quorum: QuorumId, job: JobId, row: &FireRow) -> EventInfo {
     let info = fire_info(row);
     let cause = match info.cause {
-        FireCause::Instant => show_instant(info.instant_ms),
+        FireCause::Instant => show_instant(info.instant_at),
         _ => super::word(&info.cause),
     };
     let what = match (info.run, info.reason) {

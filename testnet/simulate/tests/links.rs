@@ -123,7 +123,7 @@ impl Calm {
     /// syncs.
     fn bound(&self) -> Duration {
         let sync = self.links.sync.unwrap_or_default();
-        Duration::from_secs(1) + 20 * self.links.round_trip + 20 * sync
+        Duration::from_secs(1) + 20 * self.links.round_trip + 25 * sync
     }
 
     async fn put(&self, index: usize, name: &str) -> (Duration, QuorumId) {

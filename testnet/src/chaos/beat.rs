@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use quorate_protocols::api::{FireInfo, FireOutcome, JobInfo, SubmitInfo, SubmitRequest};
+use quorate_protocols::api::{FireInfo, FireOutcome, JobInfo, Listing, SubmitInfo, SubmitRequest};
 use quorate_protocols::ids::JobId;
 
 use super::RECOVERY_MAX;
@@ -50,12 +50,12 @@ pub async fn check(world: &World, job: JobId) {
     while began.elapsed() < HEALED_WITHIN {
         match fetch_newest_fires(world, job).await {
             Ok(rows) => {
-                let ran = |row: &&FireInfo| row.run.is_some() && (right_at..=now_ms()).contains(&row.instant_ms.0);
+                let ran = |row: &&FireInfo| row.run.is_some() && (right_at..=now_ms()).contains(&row.instant_at.0);
                 if rows.iter().any(|row| ran(&row)) {
                     return end(world, job).await;
                 }
                 let counts = rows.iter().filter(|row| row.outcome != FireOutcome::Withdrawn);
-                last = counts.map(|row| row.instant_ms.0).max();
+                last = counts.map(|row| row.instant_at.0).max();
             }
             Err(error) => world.say(format!("the trigger {job} is not to be looked at: {error}")),
         }
@@ -70,8 +70,7 @@ pub async fn check(world: &World, job: JobId) {
 
 async fn fetch_newest_fires(world: &World, job: JobId) -> Result<Vec<FireInfo>, ClientError> {
     let client = world.client(1)?;
-    let rows = client.get::<JobInfo>(&format!("/v1/jobs/{job}")).await?.trigger.map_or(0, |trigger| trigger.rows);
-    client.get(&format!("/v1/jobs/{job}/fires?from={}", rows.saturating_sub(50))).await
+    Ok(client.get::<Listing<FireInfo>>(&format!("/v1/jobs/{job}/fires?limit=50")).await?.items)
 }
 
 async fn end(world: &World, job: JobId) {

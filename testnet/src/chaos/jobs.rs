@@ -181,8 +181,12 @@ fn wrong(whom: &str, info: &JobInfo, history: &[HistoryEntry]) -> Option<String>
     if ends != 1 {
         return Some(format!("job {job} was ended {ends} times: {history:?}"));
     }
-    let said =
-        info.outcome.as_ref().and_then(|outcome| outcome.outputs.first()).and_then(|output| output.text.as_deref());
+    let said = info
+        .batch
+        .as_ref()
+        .and_then(|batch| batch.outcome.as_ref())
+        .and_then(|outcome| outcome.outputs.first())
+        .and_then(|output| output.text.as_deref());
     let right = format!("Hello, {whom}!\n");
     (said != Some(right.as_str())).then(|| format!("job {job} came to {said:?} and not to {right:?}"))
 }

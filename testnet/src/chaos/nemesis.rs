@@ -376,7 +376,7 @@ impl Nemesis<'_> {
     /// Whether no object is owed a repair, within the bound. A repair may take minutes; other faults go on meanwhile.
     async fn wait_repaired(&mut self) -> Result<bool, ChaosError> {
         let Ok(client) = self.world.client(self.world.testnet.indices()[0]) else { return Ok(false) };
-        let listed: Result<Listing<ObjectInfo>, _> = client.get("/v1/objects").await;
+        let listed: Result<Listing<ObjectInfo>, _> = client.list("/v1/objects").await;
         self.repaired = listed.is_ok_and(|listed| {
             listed.unreachable.is_empty() && listed.items.iter().all(|object| object.owed.is_empty())
         });

@@ -93,7 +93,7 @@ async fn moves(world: &World) -> Result<(), ChaosError> {
 async fn settle(world: &World) -> Result<(), ChaosError> {
     let began = Instant::now();
     let listing = loop {
-        let listing: Result<Listing<ObjectInfo>, _> = world.client(1)?.get("/v1/objects").await;
+        let listing: Result<Listing<ObjectInfo>, _> = world.client(1)?.list("/v1/objects").await;
         match listing {
             Ok(listing) if listing.unreachable.is_empty() => break listing,
             Ok(listing) if began.elapsed() > RECOVERY_MAX => break listing,

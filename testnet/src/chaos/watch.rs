@@ -92,8 +92,8 @@ pub async fn members(world: Arc<World>) {
                 found.extend(terms.check(quorum, member, own.term.0));
                 world.count(Guarantee::G2, 1);
                 found.extend(digests.check(quorum, own.applied.0, member, own.digest.0));
-                if own.digest.0 != detail.digest.0 && detail.digest_at.0 > 0 {
-                    found.extend(digests.check(quorum, detail.digest_at.0, member, detail.digest.0));
+                if own.digest.0 != detail.digest.0 && detail.digest_index.0 > 0 {
+                    found.extend(digests.check(quorum, detail.digest_index.0, member, detail.digest.0));
                 }
                 for violation in found {
                     world.find(violation, format!("quorate quorum show {quorum} --node {member}"));
@@ -123,10 +123,10 @@ pub async fn view(world: &World, member: usize, quorum: QuorumId) -> Option<Quor
 pub async fn learn(world: &World) {
     let Some(entry) = world.unbroken().first().copied() else { return };
     let Ok(client) = world.client(entry) else { return };
-    let Ok(Ok(rows)) = tokio::time::timeout(LOOK_MAX, client.get::<Vec<QuorumInfo>>("/v1/quorums")).await else {
+    let Ok(Ok(rows)) = tokio::time::timeout(LOOK_MAX, client.list::<QuorumInfo>("/v1/quorums")).await else {
         return;
     };
-    for row in rows.iter().filter(|row| row.paused.is_none()) {
+    for row in rows.items.iter().filter(|row| row.paused.is_none()) {
         let members = row.members.iter().filter_map(|peer| world.testnet.index_of(*peer)).collect();
         world.set_members(row.quorum, members);
     }

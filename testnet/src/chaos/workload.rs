@@ -177,8 +177,8 @@ async fn put_once(world: &World, put: &Again) -> End {
     };
     let work = async {
         let client = world.client(put.entry)?;
-        let path = format!("/v1/objects?name={name}&size={}&fingerprint={name}", put.bytes);
-        let response = client.send(client.request(Method::PUT, &path).body(data)).await?;
+        let path = format!("/v1/objects?name={name}&bytes={}&fingerprint={name}", put.bytes);
+        let response = client.send(client.request(Method::POST, &path).body(data)).await?;
         response.json::<PutInfo>().await.map_err(|error| ClientError::Transfer { reason: error.to_string() })
     };
     match within(work).await {

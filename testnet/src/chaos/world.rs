@@ -154,7 +154,7 @@ impl World {
         let indices = self.testnet.indices();
         let deadline = Instant::now() + RECOVERY_MAX;
         loop {
-            let mut rows: Vec<QuorumInfo> = self.client(indices[0])?.get("/v1/quorums").await?;
+            let mut rows: Vec<QuorumInfo> = self.client(indices[0])?.list("/v1/quorums").await?.items;
             let formed = rows.len();
             for entry in indices.iter().skip(formed).take(wanted.saturating_sub(formed)) {
                 let request = BenchForm { voters: VOTERS_DEFAULT as u32 };

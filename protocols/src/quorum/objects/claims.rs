@@ -23,6 +23,7 @@ pub struct Claim {
     pub name: Option<String>,
     /// The run that stored the bytes under this name first.
     pub job: JobId,
+    #[serde(rename = "claimed_at")]
     pub at: Millis,
 }
 

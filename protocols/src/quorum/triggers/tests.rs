@@ -247,7 +247,7 @@ fn a_period_fires_once_per_instant_and_says_what_it_was() {
         quorum.succeed();
     }
     assert_eq!(quorum.story(beat), "+ + + + +");
-    assert_eq!(quorum.input(beat)["instant_ms"], 1_005_000);
+    assert_eq!(quorum.input(beat)["instant_at"], 1_005_000);
     assert_eq!(quorum.audit(beat), Vec::<String>::new());
     let Some(QueryAnswer::Fires(rows)) = quorum.state.answer(&Query::Fires { job: beat, from: 3, limit: 2 }) else {
         panic!("rows")

@@ -41,6 +41,7 @@ fn advert(step: Step<'_>) -> PeerAdvert {
         boot: BootId([step.byte(2) % 4; 16]),
         sequence: u64::from(step.byte(3) % 8),
         kinds: vec![Kind::Store; step.below(5, 40)],
+        name: label.clone(),
         labels: (0..step.below(6, 20)).map(|index| (format!("{index}{label}"), label.clone())).collect(),
         free: Capacity { disk_bytes: step.wide(7), memory_bytes: step.wide(6), slots: 4 },
         load_permille: u16::from(step.byte(7)),
