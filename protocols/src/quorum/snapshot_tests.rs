@@ -114,7 +114,7 @@ fn full() -> QuorumState {
 
 /// Changes a live job and an object somewhere.
 fn entry(number: usize) -> Batch {
-    let paused = job(OBJECTS_MAX + (number.wrapping_mul(7_919) % JOBS_LIVE_MAX | 1));
+    let paused = job(OBJECTS_MAX + ((number.wrapping_mul(7_919) % JOBS_LIVE_MAX) | 1));
     let pause = if number.is_multiple_of(2) { JobCommand::Pause } else { JobCommand::Resume };
     let owe = ObjectCommand::OweRepair { column: PieceIndex(0), attempt: Attempt(1), reason: String::new() };
     let commands = vec![

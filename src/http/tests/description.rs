@@ -190,7 +190,7 @@ fn every_answer_is_as_described() {
     let spec = "kind = \"wasm\"\nmodule = { inline = '''(module (memory (export \"memory\") 1) (func (export \"_start\")))''' }\n";
     let mut jobs = vec![JobId { quorum: QuorumId([8; 16]), local: [1; 16] }, JOB];
     for trigger in ["", "[trigger]\nevery = \"1s\"\n", "verify.copies = 3\nverify.agree = 2\n"] {
-        let body = json!({ "spec": format!("{spec}{trigger}") });
+        let body = json!({ "spec": format!("{spec}{trigger}"), "key": format!("as {trigger:?}") });
         let submitted: SubmitInfo = runtime.block_on(edge.client.post("/v1/jobs", &body)).unwrap();
         jobs.push(submitted.job);
     }
