@@ -180,9 +180,11 @@ impl Net for ObservedNet {
     fn round_trip(&self, peer: PeerId) -> Option<Duration> {
         let inner = &self.0;
         let observed = lock(&inner.presence).round_trip(inner.clock.monotonic(), peer);
-        // Pings notice that a peer became quicker, and questions that it became slower: the larger errs towards
-        // waiting.
-        observed.max(inner.net.round_trip(peer))
+        // A peer that stood still answers what was on its way late, once: only one that is far by both is far.
+        match (observed, inner.net.round_trip(peer)) {
+            (Some(observed), Some(pinged)) => Some(observed.min(pinged)),
+            (observed, pinged) => observed.or(pinged),
+        }
     }
 
     fn local_peer(&self) -> PeerId {

@@ -22,8 +22,6 @@ pub mod message;
 mod objects;
 mod queries;
 pub mod snapshot;
-#[cfg(test)]
-mod snapshot_tests;
 pub mod state;
 mod steps;
 mod tasks;

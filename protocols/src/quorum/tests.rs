@@ -25,6 +25,7 @@ use crate::quorum::objects::record::ObjectState;
 use crate::quorum::state::{Duty, Event, QuorumState};
 
 mod removal;
+mod snapshots;
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
 const PROFILE: Profile = Profile { data: 2, parity: 1 };
