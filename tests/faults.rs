@@ -119,7 +119,8 @@ fn a_clock_that_is_an_hour_wrong_changes_nothing() {
     inject(&net, member, "clock", &json!({ "offset_ms": 0 }));
     // Nobody was thought dead for it.
     assert_eq!(net.primary(1, &quorum), primary);
-    let time = || net.at(1, &["quorum", "show", &quorum, "--json"]).json()["time"].as_u64().expect("milliseconds");
+    let time =
+        || net.at(1, &["quorum", "show", &quorum, "--json"]).json()["last_entry_at"].as_u64().expect("milliseconds");
     let then = time();
     net.put(3, &net.file("after", MIB, 40));
     wait("the quorum's time", || (time() >= then).then_some(()));

@@ -97,7 +97,8 @@ fn every_fault_is_shown_felt_and_healed() {
     let (object, id) = (put["object"].as_str().expect("a reference"), put["quorum"].as_str().expect("a quorum"));
 
     net.testnet(&["clock", "2", "+1h"]).ok();
-    let (ahead, right) = (net.get(2, "/v1/node")["time"].as_u64(), net.get(1, "/v1/node")["time"].as_u64());
+    let (ahead, right) =
+        (net.get(2, "/v1/node")["answered_at"].as_u64(), net.get(1, "/v1/node")["answered_at"].as_u64());
     assert!(ahead > right.map(|right| right + 3_500_000), "{ahead:?} against {right:?}");
     net.testnet(&["slow", "3", "40ms"]).ok();
     net.testnet(&["corrupt", "1"]).ok();
