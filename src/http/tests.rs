@@ -2,7 +2,6 @@
 
 mod description;
 mod jobs;
-mod schema;
 mod triggers;
 
 use std::sync::Mutex;
