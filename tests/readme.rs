@@ -229,7 +229,7 @@ impl Reader {
     }
 
     /// Remembers the reference that was printed first.
-    fn note(&mut self, words: &[String], ran: &Ran) {
+    fn keep_reference(&mut self, words: &[String], ran: &Ran) {
         let is_reference = |word: &&str, digits: usize| {
             let hex = |part: &str, digits| part.len() == digits && part.bytes().all(|b| b.is_ascii_hexdigit());
             word.split_once('.').is_some_and(|(quorum, local)| hex(quorum, 32) && hex(local, digits))
@@ -279,7 +279,7 @@ fn the_commands_of_every_page_run_in_their_order() {
                 _ => run().ok(),
             };
             if words.len() > 1 {
-                reader.note(&words, &ran);
+                reader.keep_reference(&words, &ran);
             }
         }
         played.push(page.name);
