@@ -83,7 +83,7 @@ impl Inner {
 
     fn observe_result(&self, peer: PeerId, protocol: Protocol, result: &Result<Frame, NetError>, took: Duration) {
         // The answers to others wait for a disk or for other peers.
-        let is_light = protocol == Protocol::Liveness;
+        let is_light = matches!(protocol, Protocol::Approval | Protocol::Liveness);
         match result {
             Ok(_) => self.observe(peer, Sign::Answered { round_trip: is_light.then_some(took) }),
             Err(NetError::Unreachable { .. }) if !self.net.is_connected(peer) => self.observe(peer, Sign::Refused),
@@ -180,11 +180,9 @@ impl Net for ObservedNet {
     fn round_trip(&self, peer: PeerId) -> Option<Duration> {
         let inner = &self.0;
         let observed = lock(&inner.presence).round_trip(inner.clock.monotonic(), peer);
-        // A peer that stood still answers what was on its way late, once: only one that is far by both is far.
-        match (observed, inner.net.round_trip(peer)) {
-            (Some(observed), Some(pinged)) => Some(observed.min(pinged)),
-            (observed, pinged) => observed.or(pinged),
-        }
+        // Pings notice that a peer became quicker, and questions that it became slower: the larger errs towards
+        // waiting.
+        observed.max(inner.net.round_trip(peer))
     }
 
     fn local_peer(&self) -> PeerId {

@@ -231,8 +231,8 @@ pub trait Net: Send + Sync + 'static {
     fn is_absent(&self, _peer: PeerId) -> bool {
         false
     }
-    /// What a question to the peer and its answer took lately, when they cost the peer no work: a ping or a
-    /// beat. `None` while nothing was measured.
+    /// What a question to the peer and its answer took lately, when they cost the peer no work: a ping, a beat, an
+    /// approval. `None` while nothing was measured.
     fn round_trip(&self, _peer: PeerId) -> Option<Duration> {
         None
     }
