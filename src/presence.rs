@@ -82,7 +82,8 @@ impl Inner {
     }
 
     fn observe_result(&self, peer: PeerId, protocol: Protocol, result: &Result<Frame, NetError>, took: Duration) {
-        // The answers to others wait for a disk or for other peers.
+        // The answers to others wait for other peers, or for work of some size. An approval waits for one sync at most
+        // twice, and is often all that two nodes without a common quorum say to each other.
         let is_light = matches!(protocol, Protocol::Approval | Protocol::Liveness);
         match result {
             Ok(_) => self.observe(peer, Sign::Answered { round_trip: is_light.then_some(took) }),

@@ -231,8 +231,9 @@ pub trait Net: Send + Sync + 'static {
     fn is_absent(&self, _peer: PeerId) -> bool {
         false
     }
-    /// What a question to the peer and its answer took lately, when they cost the peer no work: a ping, a beat, an
-    /// approval. `None` while nothing was measured.
+    /// What a question to the peer and its answer took lately, when they cost the peer little: a ping, a beat, an
+    /// approval. The last may wait for the peer's disk: one with a slow disk counts as one that is far. `None` while
+    /// nothing was measured.
     fn round_trip(&self, _peer: PeerId) -> Option<Duration> {
         None
     }
