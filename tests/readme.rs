@@ -9,8 +9,8 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use quorate::http;
-use quorate_protocols::api::ErrorCode;
+use quorate_api::ErrorCode;
+use quorate_http as http;
 use serde_json::Value;
 use support::{Net, Ran, command, quorate, wait};
 
