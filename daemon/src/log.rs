@@ -1,8 +1,8 @@
 //! The node's log on standard error.
 //!
 //! What it says of peers is partly their own words (names, versions, reasons), so each value of a field is escaped as
-//! all text of others is ([`escape`]): one event is one line, and nothing in it acts on the terminal that shows
-//! it. A log that nobody reads any more is no reason for a node to stop.
+//! all text of others is ([`escape`]): one event is one line, and nothing in it acts on the terminal that shows it. A
+//! log that nobody reads any more is no reason for a node to stop.
 
 use std::fmt::Debug;
 use std::io::Write;
