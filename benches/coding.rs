@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use quorate::buffers::Buffer;
-use quorate::objects::coding::Coder;
+use quorate_node::buffers::Buffer;
+use quorate_node::objects::coding::Coder;
 use quorate_protocols::object::limits::SEGMENT_BYTES;
 use quorate_protocols::object::{CheckedPiece, Profile};
 

@@ -3,8 +3,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use quorate::seams::{KvBatch, TaskGroup};
-use quorate::storage::{self, Storage};
+use quorate_node::seams::{KvBatch, TaskGroup};
+use quorate_node::storage::{self, Storage};
 
 /// A small raft entry.
 const VALUE: [u8; 256] = [7; 256];

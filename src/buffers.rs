@@ -1,6 +1,6 @@
 //! Buffers for pieces and segments, used again.
 //!
-//! Blocks of this size are mapped by the C library one by one (see [`crate::cli`]'s allocator settings, which keep a
+//! Blocks of this size are mapped by the C library one by one (see the daemon's allocator settings, which keep a
 //! node small), so every new one costs a page fault and a cleared page per 4 KiB, more than hashing its bytes does. A
 //! few are therefore kept when they are let go, and handed out again as they are.
 //!

@@ -13,8 +13,6 @@ pub mod commands;
 mod name;
 mod parse;
 mod render;
-mod size;
-mod span;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -23,14 +21,12 @@ use std::time::Duration;
 
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::Kind;
+use quorate_protocols::units::ByteSize;
 use quorate_protocols::{piece, quorum};
 
 use self::address::{Bootstrap, PublicAddress};
 use self::commands::AllowedCommand;
 use crate::hosts::AllowedHost;
-
-pub use size::ByteSize;
-pub use span::{ParseSpanError, Span, parse_span};
 
 /// The configuration's file name inside a data folder.
 pub const FILE_NAME: &str = "quorate.toml";

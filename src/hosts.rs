@@ -13,7 +13,7 @@ use quorate_protocols::trigger::spec::Source;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Url};
 
-use crate::error::chain;
+use quorate_protocols::text::chain;
 
 /// Redirects that one look follows.
 const REDIRECTS_MAX: usize = 5;

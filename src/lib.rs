@@ -1,16 +1,15 @@
-//! One node of a quorate network, and the command line that talks to it.
+//! One node of a quorate network.
 //!
-//! `quorate_protocols` decides; this crate does: sockets, disk, timers, HTTP. A [`compose::Node`] is a set of actors,
-//! each owning one state, that reach the world only through [`seams`]. The map of the modules is in
+//! `quorate_protocols` decides; this crate does: sockets, disk, timers. A [`compose::Node`] is a set of actors, each
+//! owning one state, that reach the world only through [`seams`]. The map of the modules is in
 //! docs/architecture.md.
 
-// Whatever reaches a terminal goes through `cli::output`, where text of others is escaped.
+// Whatever reaches a terminal goes through the command line's `output`, where text of others is escaped.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod approver;
 mod backoff;
 pub mod buffers;
-pub mod cli;
 pub mod compose;
 pub mod config;
 pub mod directory;
@@ -19,10 +18,8 @@ pub mod events;
 pub mod executors;
 mod gauges;
 pub mod hosts;
-pub mod http;
 pub mod identity;
 pub mod incarnation;
-mod measure;
 pub mod network;
 pub mod objects;
 pub mod presence;
@@ -32,10 +29,9 @@ pub mod raft;
 pub mod resources;
 pub mod seams;
 pub mod sources;
-pub mod spec;
 pub mod storage;
 pub mod streams;
 #[cfg(test)]
 mod testing;
-mod utf8;
+pub mod utf8;
 pub mod workers;

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use futures::StreamExt;
-use quorate_protocols::api::{EmitInfo, EmitRequest};
+use quorate_api::{EmitInfo, EmitRequest};
 use serde_json::{Value, json};
 use support::{Net, wait};
 

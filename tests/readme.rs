@@ -9,8 +9,8 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use quorate::http;
-use quorate_protocols::api::ErrorCode;
+use quorate_api::ErrorCode;
+use quorate_http as http;
 use serde_json::Value;
 use support::{Net, Ran, command, quorate, wait};
 
@@ -436,7 +436,10 @@ fn the_routes_and_errors_of_the_api_are_those_that_it_describes() {
 #[test]
 fn every_test_that_a_page_names_exists() {
     let mut sources = String::new();
-    let mut folders: Vec<PathBuf> = ["protocols", "src", "testnet", "tests"].map(|name| root().join(name)).into();
+    let mut folders: Vec<PathBuf> =
+        ["cli", "daemon", "http", "modules", "protocols", "spec", "src", "testnet", "tests"]
+            .map(|name| root().join(name))
+            .into();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).expect("a folder").map(Result::unwrap) {
             let path = entry.path();
@@ -499,6 +502,11 @@ fn protocols_and_metrics_are_those_of_the_tree() {
 #[test]
 fn the_map_and_the_house_agree() {
     let map = Page::named("docs/architecture.md").text;
+    let workspace = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let members = workspace.split_once("members = [").expect("members").1.split_once(']').expect("their end").0;
+    for member in members.split('"').skip(1).step_by(2).filter(|member| *member != ".") {
+        assert!(map.contains(&format!("| `{member}/` | crate `")), "the map does not name the crate {member}");
+    }
     for sources in ["src", "protocols/src"] {
         for entry in std::fs::read_dir(root().join(sources)).unwrap().map(Result::unwrap) {
             if entry.file_type().unwrap().is_dir() {

@@ -6,7 +6,7 @@ mod support;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use quorate_protocols::api::{FireInfo, FireOutcome, JobInfo};
+use quorate_api::{FireInfo, FireOutcome, JobInfo};
 use quorate_protocols::ids::Millis;
 use quorate_protocols::trigger::SkipReason;
 use quorate_protocols::trigger::audit::Covered;

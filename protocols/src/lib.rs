@@ -2,10 +2,9 @@
 //!
 //! Every message, id, limit and state machine of the network lives here as plain data and pure functions: time and
 //! randomness are arguments, effects are return values. The manifest names no runtime, no libp2p, no sled, no clock
-//! and no source of randomness, so the compiler keeps the boundary honest. The `quorate` crate performs what is
-//! decided here: it persists, then sends, then reports.
+//! and no source of randomness, so the compiler keeps the boundary honest. The crate `quorate-node` performs what
+//! is decided here: it persists, then sends, then reports.
 
-pub mod api;
 pub mod approval;
 pub mod capacity;
 pub mod directory;
@@ -22,4 +21,5 @@ pub mod shared_map;
 pub mod task;
 pub mod text;
 pub mod trigger;
+pub mod units;
 pub mod wire;

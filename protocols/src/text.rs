@@ -1,8 +1,24 @@
-//! Text that came from elsewhere, cut to what may be kept of it.
+//! Text as it is kept and shown: cut to what may be kept, and an error with all that caused it.
 
 /// The beginning of `text`, at most `bytes_max` long and cut between characters.
 pub fn truncate(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
+}
+
+/// The error and its sources, outermost first: a person needs all of it.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        // Some `Display`s already include their source.
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        source = inner.source();
+    }
+    text
 }
 
 #[cfg(test)]

@@ -23,7 +23,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use quorate_protocols::api::LeasesInfo;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
 };
@@ -51,6 +50,14 @@ const ENDED_MAX: usize = 1024;
 pub trait Memberships: Send + Sync + 'static {
     fn is_member(&self, quorum: QuorumId) -> bool;
     fn count(&self) -> usize;
+}
+
+/// What the leases of one scope set aside, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScopeLeases {
+    pub scope: String,
+    pub leases: u32,
+    pub reserved: Amounts,
 }
 
 /// What the approver is built from.
@@ -430,13 +437,13 @@ impl Approver {
     }
 
     /// What all leases set aside, by the scope in which it is accounted.
-    pub fn reserved(&self) -> Vec<LeasesInfo> {
+    pub fn reserved(&self) -> Vec<ScopeLeases> {
         let state = self.lock();
-        let mut scopes: BTreeMap<Scope, LeasesInfo> = BTreeMap::new();
+        let mut scopes: BTreeMap<Scope, ScopeLeases> = BTreeMap::new();
         for (id, reservation) in &state.reserved {
             let Some(lease) = state.leases.get(*id) else { continue };
             let scope = scope_of(lease);
-            let row = scopes.entry(scope).or_insert_with(|| LeasesInfo {
+            let row = scopes.entry(scope).or_insert_with(|| ScopeLeases {
                 scope: scope.to_string(),
                 leases: 0,
                 reserved: Amounts::ZERO,

@@ -9,12 +9,13 @@ use std::time::Duration;
 use quorate_protocols::directory::check_name;
 use quorate_protocols::directory::limits::{LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX};
 use quorate_protocols::job::Kind;
+use quorate_protocols::units::{ByteSize, ParseSpanError, Span};
 use quorate_protocols::{approval, quorum};
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::commands::{self, RawCommand};
-use super::{ByteSize, Config, ConfigError, ParseSpanError, Span};
+use super::{Config, ConfigError};
 
 /// As many of each as a person would write by hand; the network's own bounds are elsewhere.
 const BOOTSTRAP_MAX: usize = 64;

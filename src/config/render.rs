@@ -3,7 +3,9 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use super::{ByteSize, Config, Span, commands};
+use quorate_protocols::units::{ByteSize, Span};
+
+use super::{Config, commands};
 
 /// Writes lines; writing to a `String` cannot fail.
 struct Page(String);

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use prometheus_client::registry::Registry;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::object::Profile;
+use quorate_protocols::object::{ByteRange, Profile, RangeFault};
 use quorate_protocols::quorum::Claim;
 use tokio::sync::{Semaphore, watch};
 
@@ -25,7 +25,6 @@ use crate::storage::Storage;
 
 pub use context::{HolderLeases, HoldersKnown, Quorums};
 pub use events::{Events, Metrics, ObjectEvent};
-pub use get::ByteRange;
 pub use holder::{PieceCallError, PieceClient, PieceService};
 
 /// What a put was asked to do.
@@ -134,10 +133,8 @@ pub enum GetError {
         "{found} of {needed} needed holders answer with a good piece of segment {segment} of {object}; missing: {faults}"
     )]
     Unreadable { object: ObjectId, segment: u32, found: usize, needed: usize, faults: String },
-    #[error("range starts at {start}, past the end of the object at {size}")]
-    Range { start: u64, size: u64 },
-    #[error("a range of the last 0 bytes names none of the {size}")]
-    NoBytes { size: u64 },
+    #[error(transparent)]
+    Range(#[from] RangeFault),
 }
 
 /// A started read: what will come, and the bytes, each checked.
@@ -221,8 +218,10 @@ mod tests;
 
 #[cfg(test)]
 mod error_texts {
+    use quorate_protocols::text::chain;
+
     use super::*;
-    use crate::error::{assert_reads_well, chain};
+    use crate::error::assert_reads_well;
     use crate::quorums::{PlacementError, RoundError};
     use crate::raft::FoundError;
 
@@ -260,8 +259,8 @@ mod error_texts {
             GetError::Unknown { object },
             ClientError::Busy { quorum }.into(),
             GetError::Unreadable { object, segment: 0, found: 1, needed: 4, faults: "column 2: gone".into() },
-            GetError::Range { start: 9, size: 3 },
-            GetError::NoBytes { size: 3 },
+            RangeFault::PastEnd { start: 9, size: 3 }.into(),
+            RangeFault::NoBytes { size: 3 }.into(),
         ];
         puts.iter().for_each(|error| assert_reads_well(&chain(error)));
         gets.iter().for_each(|error| assert_reads_well(&chain(error)));

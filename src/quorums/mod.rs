@@ -126,7 +126,7 @@ mod tests {
             assert_eq!(text.contains("and 12 more"), refusals.len() == 20, "{text}");
             let refusals_told = refusals.len();
             let placed = PlacementError::Form { needed: 3, source };
-            let chain = crate::error::chain(&placed);
+            let chain = quorate_protocols::text::chain(&placed);
             assert_eq!(chain.matches("of the 3 peers needed").count(), 1, "{chain}");
             // The long lists repeat themselves, being made of one peer.
             if refusals_told <= 1 {

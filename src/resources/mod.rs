@@ -33,7 +33,7 @@ struct Inner {
 }
 
 /// What one scope uses, as people see it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScopeUsage {
     pub scope: String,
     pub used: Amounts,

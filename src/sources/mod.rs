@@ -12,12 +12,12 @@ use futures::future::BoxFuture;
 use quorate_protocols::ids::{JobId, ObjectId};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::text::chain;
 use quorate_protocols::trigger::limits::{OBSERVED_BYTES_MAX, SOURCE_DEADLINE};
 use quorate_protocols::trigger::record::Fired;
 use quorate_protocols::trigger::spec::Source;
 use serde_json::{Value, json};
 
-use crate::error::chain;
 use crate::hosts::AllowedHosts;
 use crate::quorums::QuorumClient;
 use crate::quorums::ports::Sources;

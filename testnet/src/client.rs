@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt, stream};
-use quorate_protocols::api::Listing;
+use quorate_api::Listing;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quorate_protocols::api::{FAULTS_FILE, NodeFaults, TestnetNodeState as NodeState};
+use quorate_api::{FAULTS_FILE, NodeFaults};
+
+use crate::report::TestnetNodeState as NodeState;
 
 use crate::client::ClientError;
 use crate::testnet::{Testnet, TestnetError};

@@ -13,10 +13,13 @@ pub mod checkers;
 pub mod client;
 pub mod faults;
 pub mod layout;
+pub mod measure;
 pub mod process;
+mod report;
 pub mod reservations;
 pub mod testnet;
 
 pub use client::{Client, ClientError};
 pub use layout::{Layout, LayoutError, default_dir, resolve_dir};
+pub use report::{TestnetInfo, TestnetNode, TestnetNodeState, TestnetUp};
 pub use testnet::{Testnet, TestnetError, UpOptions};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_protocols::api::ResourcesInfo;
+use quorate_api::ResourcesInfo;
 use quorate_protocols::resources::{Amounts, Resource};
 
 use crate::checkers::g8_reservations::Account;
@@ -50,7 +50,7 @@ pub fn passing(resources: &ResourcesInfo) -> Vec<Account<String>> {
 
 #[cfg(test)]
 mod tests {
-    use quorate_protocols::api::{LeasesInfo, ScopeInfo};
+    use quorate_api::{LeasesInfo, ScopeInfo};
 
     use super::*;
     use crate::checkers::g8_reservations::{check, check_at_rest};

@@ -4,7 +4,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use quorate_protocols::api::{TestnetInfo, TestnetNode, TestnetNodeState as NodeState};
 use quorate_protocols::ids::PeerId;
 use rustix::process::Signal;
 use serde::Deserialize;
@@ -12,6 +11,7 @@ use serde::Deserialize;
 use crate::client::{Client, ClientError};
 use crate::layout::{Layout, LayoutError, LayoutNode, NODES_MAX, node_dir};
 use crate::process::{Condition, Process, ProcessError};
+use crate::report::{TestnetInfo, TestnetNode, TestnetNodeState as NodeState};
 
 /// How long `up` waits for every node to see every other.
 const UP_DEADLINE: Duration = Duration::from_secs(60);

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate::config::commands::AllowedCommand;
-use quorate::executors::command::{CommandConfig, CommandExecutor};
-use quorate::executors::{Class, Ending, Executor, Finished, Program, Source, Stdout, Task};
-use quorate::seams::entropy::OsEntropy;
+use quorate_node::config::commands::AllowedCommand;
+use quorate_node::executors::command::{CommandConfig, CommandExecutor};
+use quorate_node::executors::{Class, Ending, Executor, Finished, Program, Source, Stdout, Task};
+use quorate_node::seams::entropy::OsEntropy;
 use tokio_util::sync::CancellationToken;
 
 use crate::kit::{SUBMITTER, TestHost, bytes, content, in_node, run, stdout, task};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use quorate::executors::{Ending, Executor, Source};
+use quorate_node::executors::{Ending, Executor, Source};
 use tokio_util::sync::CancellationToken;
 
 use crate::kit::{TestHost, bytes, content, deterministic, in_node, modules, stdout, wasm};
@@ -11,7 +11,7 @@ use crate::kit::{TestHost, bytes, content, deterministic, in_node, modules, stdo
 const C: &[u8] = include_bytes!("../fixtures/modules/probe_c.wasm");
 const ASSEMBLYSCRIPT: &[u8] = include_bytes!("../fixtures/modules/probe_assemblyscript.wasm");
 
-fn given(mut task: quorate::executors::Task) -> quorate::executors::Task {
+fn given(mut task: quorate_node::executors::Task) -> quorate_node::executors::Task {
     task.args = vec!["one".to_owned(), "two words".to_owned()];
     task.env = BTreeMap::from([("GREETING".to_owned(), "hei".to_owned())]);
     task.stdin = bytes("first\nsecond\n");

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate::executors::wasm::{ArtifactConfig, WasmExecutor};
-use quorate::executors::{Class, Ending, Executor};
-use quorate::resources::Resources;
+use quorate_node::executors::wasm::{ArtifactConfig, WasmExecutor};
+use quorate_node::executors::{Class, Ending, Executor};
+use quorate_node::resources::Resources;
 use quorate_protocols::resources::{Amounts, Limits, Scope, Service};
 use tokio_util::sync::CancellationToken;
 

@@ -8,14 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use quorate::executors::wasm::{WasmConfig, WasmExecutor};
-use quorate::executors::{
+use quorate_node::executors::wasm::{WasmConfig, WasmExecutor};
+use quorate_node::executors::{
     Content, Deterministic, Executor, Finished, Host, Limits, Program, Source, Stdout, Stream, Task,
 };
-use quorate::resources::Resources;
-use quorate::seams::TaskGroup;
-use quorate::seams::clock::SystemClock;
-use quorate::seams::entropy::OsEntropy;
+use quorate_node::resources::Resources;
+use quorate_node::seams::TaskGroup;
+use quorate_node::seams::clock::SystemClock;
+use quorate_node::seams::entropy::OsEntropy;
 use quorate_protocols::ids::PeerId;
 use tokio_util::sync::CancellationToken;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::executors::{Class, Ending, Executor, Program, Source, Stdout};
+use quorate_node::executors::{Class, Ending, Executor, Program, Source, Stdout};
 use tokio_util::sync::CancellationToken;
 
 use crate::kit::{TestHost, bytes, content, deterministic, in_node, modules, modules_with, run, stdout, wasm};

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use quorate::executors::wasm::WasmExecutor;
-use quorate::executors::{Class, Ending};
+use quorate_node::executors::wasm::WasmExecutor;
+use quorate_node::executors::{Class, Ending};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 

@@ -10,6 +10,8 @@
 pub mod layout;
 pub mod limits;
 pub mod manifest;
+mod range;
 
 pub use layout::{Layout, Profile, Reachable};
 pub use manifest::{CheckedPiece, Manifest, ManifestError, PieceFault};
+pub use range::{ByteRange, RangeFault};

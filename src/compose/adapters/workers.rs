@@ -10,12 +10,13 @@ use futures::{FutureExt, StreamExt};
 use quorate_protocols::approval::Subject;
 use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, QuorumId, StepIndex, TaskIndex};
 use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::object::ByteRange;
 use quorate_protocols::task::message::{OutputRef, TaskAnswer, TaskMessage};
+use quorate_protocols::text::chain;
 use tokio::sync::{broadcast, watch};
 
 use crate::approver::{Approver, EndedLease, LeaseInfo};
-use crate::error::chain;
-use crate::objects::{ByteRange, Objects, PutProgress, PutRequest};
+use crate::objects::{Objects, PutProgress, PutRequest};
 use crate::quorums::ports::{Knowledge, LocalQuorums};
 use crate::quorums::{ClientError, QuorumClient};
 use crate::workers::ports::{ObjectBytes, QuorumPort, Room, TaskObjects, WorkerLeases};

@@ -14,13 +14,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
+use quorate_modules::check;
+use quorate_modules::engine::Flavour;
 use quorate_protocols::task::limits::{COMPILE_CPU_BYTES_PER_SECOND, COMPILE_CPU_SECONDS_MIN};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use super::engine::Flavour;
 use super::modules::ModuleError;
-use super::{check, threads};
+use super::threads;
 
 /// The name of the hidden command of our own binary that compiles.
 pub const COMPILE: &str = "compile-module";

@@ -1,13 +1,7 @@
 //! How much a module may take of its node's memory: its memories and tables, and what it wrote, together.
 
+use quorate_modules::{ELEMENT_BYTES, MEMORIES_MAX, TABLES_MAX};
 use wasmtime::{Error, ResourceLimiter, Result};
-
-/// Charged per table element: a reference and what goes with it.
-pub(super) const ELEMENT_BYTES: usize = 16;
-
-/// Memories and tables of one module. Compilers make one of each.
-pub(super) const MEMORIES_MAX: usize = 8;
-pub(super) const TABLES_MAX: usize = 16;
 
 /// The machine, not the module's limit, had no memory left.
 #[derive(Debug, thiserror::Error)]

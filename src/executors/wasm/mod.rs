@@ -17,20 +17,16 @@
 //! tasks and processes of that node. It is not taken from other nodes, since nothing proves that code is harmless.
 
 mod artifacts;
-pub mod check;
 pub mod compiler;
-mod engine;
 mod errno;
 mod files;
 mod guest;
-mod imports;
 mod input;
 mod memory;
 mod modules;
 mod paths;
 mod poll;
 mod rights;
-mod scan;
 mod stop;
 #[cfg(test)]
 mod tests;
@@ -46,6 +42,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use quorate_modules::check;
+use quorate_modules::engine::Flavour;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
@@ -54,7 +52,6 @@ use wasmtime::{Store, Trap, UpdateDeadline};
 
 pub use self::artifacts::ArtifactConfig;
 use self::artifacts::Artifacts;
-use self::engine::Flavour;
 use self::files::Files;
 use self::guest::{Guest, Halt};
 use self::input::Input;

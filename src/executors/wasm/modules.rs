@@ -15,15 +15,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_modules::check;
+use quorate_modules::engine::Flavour;
 use quorate_protocols::resources::{Amounts, Scope, Service};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
 use wasmtime::{Engine, InstancePre, Linker, Module};
 
 use super::artifacts::Artifacts;
-use super::engine::Flavour;
 use super::guest::Guest;
-use super::{check, compiler, threads, wasi};
+use super::{compiler, threads, wasi};
 use crate::resources::Resources;
 use crate::seams::Reservation;
 
@@ -366,8 +367,8 @@ impl Modules {
 
 #[cfg(test)]
 mod tests {
-    use super::super::imports::FUNCTIONS;
     use super::*;
+    use quorate_modules::imports::FUNCTIONS;
 
     /// Goal: the list that modules are checked against is what workers offer. Method: a module that imports all of it
     /// is linked, with each function's own parameters.

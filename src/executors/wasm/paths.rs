@@ -2,13 +2,14 @@
 //! `..`, an absolute path and a link that leads out answer `ENOTCAPABLE`. From the root itself an absolute path is the
 //! same as a relative one.
 
+use quorate_modules::imports::MODULE;
 use wasmtime::{Linker, Result};
 
 use super::errno;
 use super::files::{self, Links, New, Node, Place};
 use super::guest::{Descriptor, FLAGS_ALL, Fault, Guest, Target};
 use super::rights::{self, Rights};
-use super::wasi::{self, Calling, MODULE, Memory, call};
+use super::wasi::{self, Calling, Memory, call};
 
 /// How a file is opened.
 const CREATE: i32 = 1 << 0;

@@ -95,7 +95,10 @@ impl Caller {
         let mut bodies = String::new();
         for (name, parameters) in functions() {
             let kinds: String = parameters.chars().map(|kind| if kind == 'I' { " i64" } else { " i32" }).collect();
-            text += &format!("(import \"{}\" \"{name}\" (func ${name} (param{kinds}) (result i32)))\n", wasi::MODULE);
+            text += &format!(
+                "(import \"{}\" \"{name}\" (func ${name} (param{kinds}) (result i32)))\n",
+                quorate_modules::imports::MODULE
+            );
             let gets: String = (0..parameters.len()).map(|n| format!("(local.get {n})")).collect();
             bodies += &format!("(func (export \"{name}\") (param{kinds}) (result i32) (call ${name} {gets}))\n");
         }

@@ -7,6 +7,7 @@
 //! Pointers come from the module: each is checked against its memory, and one that does not fit answers `EFAULT`. No
 //! call moves more than [`IO_BYTES_MAX`]: reads and writes may be short, as they always may.
 
+use quorate_modules::imports::MODULE;
 use wasmtime::{Caller, Error, Extern, Linker, Result};
 
 use super::errno::{self, Errno};
@@ -16,8 +17,6 @@ use super::rights::{self, Rights};
 use super::world::RESOLUTION_NS;
 use super::{paths, poll};
 use crate::executors::Stream;
-
-pub(super) const MODULE: &str = "wasi_snapshot_preview1";
 
 /// Bytes of one read or write: what a module cannot be interrupted in.
 const IO_BYTES_MAX: usize = 4 << 20;

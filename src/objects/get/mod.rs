@@ -9,7 +9,6 @@
 //! What it does not do: repair. It names a bad holder in an event, tells the steward which column it was, and goes on
 //! with the next.
 
-mod range;
 mod segment;
 
 use std::collections::BTreeMap;
@@ -23,12 +22,11 @@ use futures::stream::BoxStream;
 use quorate_protocols::ids::{ObjectId, PeerId, SegmentIndex};
 use quorate_protocols::job::message::{ObjectView, Query, QueryAnswer};
 use quorate_protocols::job::store::ColumnState;
-use quorate_protocols::object::Manifest;
 use quorate_protocols::object::limits::SEGMENT_BYTES;
+use quorate_protocols::object::{ByteRange, Manifest};
 use quorate_protocols::quorum::ObjectState;
 use tokio::sync::mpsc;
 
-pub use self::range::ByteRange;
 use self::segment::Holders;
 use super::{GetError, GetStream, Objects};
 use crate::quorums::ClientError;

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use quorate_protocols::ids::ObjectId;
+use quorate_protocols::object::ByteRange;
 use quorate_protocols::object::limits::SEGMENT_BYTES;
 use tokio::sync::watch;
 
 use self::cluster::{Cluster, Manner, content, peer};
-use super::{ByteRange, GetError, Objects, PutError, PutOutcome, PutProgress, PutRequest};
+use super::{GetError, Objects, PutError, PutOutcome, PutProgress, PutRequest};
 
 /// A body in chunks of the size that HTTP brings.
 fn body(content: &Bytes) -> BoxStream<'static, Result<Bytes, std::io::Error>> {

@@ -1,6 +1,7 @@
 //! Gets.
 
 use quorate_protocols::ids::ManifestHash;
+use quorate_protocols::object::RangeFault;
 
 use super::*;
 use crate::objects::ObjectEvent;
@@ -38,7 +39,7 @@ async fn a_range_equals_the_same_slice_of_the_whole() {
     let tail = get(&cluster, &cluster.nodes[6], object, Some((segment as u64, None))).await.unwrap();
     assert_eq!(tail, content.slice(segment..));
     let past = get(&cluster, &cluster.nodes[6], object, Some((size as u64, None))).await;
-    assert!(matches!(past, Err(GetError::Range { .. })), "{past:?}");
+    assert!(matches!(past, Err(GetError::Range(RangeFault::PastEnd { .. }))), "{past:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,8 +167,7 @@ async fn a_range_is_the_bytes_that_there_are_or_cannot_be_satisfied() {
     for (which, range) in beyond {
         let refused = get_part(&cluster, &cluster.nodes[1], objects[which], Some(range)).await;
         let size = [0, 10][which];
-        let right =
-            matches!(refused, Err(GetError::Range { size: of, .. } | GetError::NoBytes { size: of }) if of == size);
+        let right = matches!(refused, Err(GetError::Range(RangeFault::PastEnd { size: of, .. } | RangeFault::NoBytes { size: of })) if of == size);
         assert!(right, "{range:?} of {size} bytes: {refused:?}");
     }
     let inside = [

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use quorate::seams::Clock;
+use quorate_node::seams::Clock;
 use quorate_protocols::ids::Millis;
 use tokio::time::Instant;
 

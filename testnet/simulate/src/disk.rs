@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::seams::disk::KvOp;
-use quorate::seams::{Disk, DiskError, Files, Kv, KvBatch};
+use quorate_node::seams::disk::KvOp;
+use quorate_node::seams::{Disk, DiskError, Files, Kv, KvBatch};
 use quorate_protocols::ids::PieceHash;
 
 use crate::rng::SimRng;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use quorate::executors::{Content, Ending, Executor, Finished, Host, Logs, Task, Usage};
+use quorate_node::executors::{Content, Ending, Executor, Finished, Host, Logs, Task, Usage};
 
 /// Cloneable; clones count together.
 #[derive(Clone, Default)]

@@ -1,7 +1,7 @@
 //! Whole quorate nodes in one process under virtual time, replayable by seed.
 //!
-//! A [`world::World`] starts ordinary [`quorate::compose::Node`]s on simulated seams: [`clock`], [`disk`], [`net`], and
-//! a seeded generator each. It runs on one thread with tokio's clock paused and tokio's own choices seeded
+//! A [`world::World`] starts ordinary [`quorate_node::compose::Node`]s on simulated seams: [`clock`], [`disk`],
+//! [`net`], and a seeded generator each. It runs on one thread with tokio's clock paused and tokio's own choices seeded
 //! ([`runtime`]), so that **one seed is one history**: the [`transcript`] of two runs is the same, byte for byte. What
 //! is not simulated: libp2p's sockets, sled, and the threads that blocking work runs on in a real node.
 

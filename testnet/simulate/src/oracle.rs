@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quorate::objects::{GetError, PutError, PutOutcome};
+use quorate_node::objects::{GetError, PutError, PutOutcome};
 use quorate_protocols::ids::ObjectId;
 use quorate_testnet::checkers::g1_acknowledged::{self, Promises};
 use quorate_testnet::checkers::g6_readable::{self, Content};

@@ -10,12 +10,12 @@ use std::any::Any;
 use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::raft::AppendEntriesResponse;
-use quorate::objects::store::{Admission, COLUMNS, ColumnRow, HoldState};
-use quorate::primary::DueSpans;
-use quorate::raft::{Appended, LogRead, Vote};
-use quorate::seams::disk::KvOp;
-use quorate::seams::{Failpoint, Failpoints, KvBatch};
-use quorate::storage::Done;
+use quorate_node::objects::store::{Admission, COLUMNS, ColumnRow, HoldState};
+use quorate_node::primary::DueSpans;
+use quorate_node::raft::{Appended, LogRead, Vote};
+use quorate_node::seams::disk::KvOp;
+use quorate_node::seams::{Failpoint, Failpoints, KvBatch};
+use quorate_node::storage::Done;
 use quorate_protocols::ids::{LeaseId, PieceHash};
 use quorate_protocols::object::CheckedPiece;
 

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use quorate::objects::{PutError, PutOutcome};
+use quorate_node::objects::{PutError, PutOutcome};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_simulate::runtime;
 use quorate_simulate::transcript::Transcript;

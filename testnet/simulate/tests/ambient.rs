@@ -21,9 +21,7 @@ const FORBIDDEN: [(&str, &str); 12] = [
 ];
 
 /// Parts of `src/` that no simulated node runs, and why.
-const NOT_SIMULATED: [(&str, &str); 7] = [
-    ("http", "the HTTP edge: the simulator calls the handles that it calls"),
-    ("cli", "talks to a node over HTTP"),
+const NOT_SIMULATED: [(&str, &str); 5] = [
     ("config", "read once, before the node starts"),
     ("config.rs", "read once, before the node starts"),
     ("executors", "threads and processes that run the work of others; a simulated node brings executors of its own"),

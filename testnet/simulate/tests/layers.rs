@@ -1,14 +1,54 @@
-//! The layers of the sources, and the words that they left behind, read from the sources themselves: which room may
-//! import which, how wide a comment is, and what may only become rarer.
+//! The layers of the sources, and the words that they left behind, read from the sources themselves: which crate may
+//! name which, which room may import which, how wide a comment is, and what may only become rarer.
 //!
-//! A room is a file or folder right below `src/` or `protocols/src/`. Rows stand in order: a room imports only rooms of
-//! rows before its own, so no cycle can be allowed by mistake. Tests may import what they like.
+//! A crate is named by its folder. A room is a file or folder right below `src/` or `protocols/src/`. Rows stand in
+//! order: a crate or a room imports only those of rows before its own, so no cycle can be allowed by mistake. Tests may
+//! import what they like.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// A room, and the rooms that it imports.
+/// A crate or a room, and those that it imports.
 type Row = (&'static str, &'static str);
+
+/// The crates, from the ground up. The compiler holds them to their manifests, this table holds the manifests.
+const CRATES: &[Row] = &[
+    ("protocols", ""),
+    ("api", "protocols"),
+    ("modules", "protocols"),
+    ("spec", "protocols"),
+    ("src", "modules protocols"),
+    ("testnet", "api protocols"),
+    ("http", "api modules protocols spec src"),
+    // Nothing of a node: commands know of one what its API says.
+    ("cli", "api modules protocols spec testnet"),
+    ("daemon", "api cli http protocols src"),
+    (".", "cli daemon"),
+    ("testnet/simulate", "protocols src testnet"),
+    ("testnet/fuzz", "api modules protocols spec src testnet"),
+];
+
+/// Libraries that few crates may name, and which.
+const LIBRARIES: &[Row] = &[
+    ("bincode", "protocols"),
+    ("clap", "cli testnet/fuzz testnet/simulate"),
+    ("comfy-table", "cli"),
+    // The command line measures what encryption costs without a network.
+    ("libp2p", "cli src"),
+    // The simulator names the log's types.
+    ("openraft", "src testnet/simulate"),
+    ("sled", "src"),
+    ("toml", "spec src testnet"),
+    ("utoipa", "api http protocols"),
+    ("wasmtime", "modules src"),
+];
+
+/// The rooms of the node that the crates above it import.
+const ABOVE_THE_NODE: &[Row] = &[
+    ("http", "approver compose directory events objects quorums raft resources seams streams utf8"),
+    ("daemon", "compose config executors identity incarnation network resources seams storage workers"),
+    ("testnet/fuzz", "config identity"),
+];
 
 /// The node, from the ground up.
 const NODE: &[Row] = &[
@@ -16,11 +56,10 @@ const NODE: &[Row] = &[
     ("buffers", ""),
     ("error", ""),
     ("gauges", ""),
-    ("measure", ""),
     ("seams", ""),
     ("streams", ""),
     ("utf8", ""),
-    ("hosts", "error"),
+    ("hosts", ""),
     ("resources", "gauges seams"),
     ("storage", "buffers seams"),
     ("config", "hosts"),
@@ -30,7 +69,6 @@ const NODE: &[Row] = &[
     ("directory", "gauges identity resources seams"),
     ("network", "backoff buffers config error gauges identity resources seams"),
     ("raft", "backoff gauges identity seams storage"),
-    ("spec", "config executors"),
     ("approver", "directory gauges identity resources seams storage"),
     ("presence", "raft seams"),
     ("quorums", "directory hosts raft seams storage"),
@@ -38,21 +76,11 @@ const NODE: &[Row] = &[
     ("primary", "backoff directory quorums raft seams"),
     ("workers", "approver backoff error executors gauges identity quorums seams storage streams utf8"),
     ("incarnation", "identity objects raft seams storage"),
-    ("sources", "error hosts quorums workers"),
+    ("sources", "hosts quorums workers"),
     (
         "compose",
-        "approver config directory error events executors gauges hosts identity objects presence primary quorums \
+        "approver config directory events executors gauges hosts identity objects presence primary quorums \
          raft resources seams sources storage workers",
-    ),
-    (
-        "http",
-        "compose directory error events executors measure objects quorums raft resources seams spec streams \
-         utf8",
-    ),
-    (
-        "cli",
-        "compose config error events executors http identity incarnation measure network resources seams spec \
-         storage streams workers",
     ),
 ];
 
@@ -62,6 +90,7 @@ const CORE: &[Row] = &[
     ("ids", ""),
     ("shared_map", ""),
     ("text", ""),
+    ("units", ""),
     ("wire", ""),
     ("incarnation", "ids"),
     ("membership", "ids"),
@@ -75,7 +104,6 @@ const CORE: &[Row] = &[
     ("trigger", "ids job task text wire"),
     ("job", "approval capacity ids object piece quorum task trigger wire"),
     ("quorum", "approval capacity ids job liveness membership object piece shared_map task text trigger wire"),
-    ("api", "capacity ids job object quorum resources task trigger"),
 ];
 
 /// Imports of the core that go against the order of its rows. None may be added.
@@ -131,6 +159,9 @@ const RETIRED: &[(&str, &str)] = &[
     ("go_on", "verb and object"),
     ("pulses", "heartbeats"),
 ];
+
+/// The crates that are no test and no testnet, but for the core: their names keep to the field's words.
+const PRODUCT: [&str; 7] = ["api", "cli", "daemon", "http", "modules", "spec", "src"];
 
 /// Verbs that say nothing without an object: no function of the node is named by one alone.
 const BARE_VERBS: [&str; 10] = ["take", "tell", "told", "hear", "heard", "note", "keep", "go_on", "see", "look"];
@@ -230,9 +261,14 @@ fn imports(file: &str, code: &str) -> BTreeSet<String> {
         module.pop();
     }
     let out = format!("{}::", vec!["super"; module.len()].join("::"));
+    named_below(&["crate::", &out], code)
+}
+
+/// What code names right below these beginnings of paths.
+fn named_below(starts: &[&str], code: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    for start in ["crate::", &out] {
-        for (at, _) in code.match_indices(start) {
+    for start in starts {
+        for (at, _) in code.match_indices(*start) {
             let is_path = code[..at].ends_with(|last: char| last.is_alphanumeric() || matches!(last, '_' | ':' | '$'));
             if is_path {
                 continue;
@@ -317,6 +353,100 @@ fn check(folder: &str, rows: &[Row], upwards: &[(&str, &str)]) {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The names in a manifest's table of dependencies.
+fn dependencies(manifest: &str) -> BTreeSet<&str> {
+    let table = manifest.split("\n[").find_map(|table| table.strip_prefix("dependencies]\n")).unwrap_or_default();
+    let lines = table.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split(['.', ' ', '=']).next()).filter(|name| !name.is_empty()).collect()
+}
+
+/// Each crate's folder with its package's name and its manifest, as the workspace has them.
+fn crates() -> Vec<(String, String, String)> {
+    let read = |folder: &str| std::fs::read_to_string(root().join(folder).join("Cargo.toml")).expect("a manifest");
+    let workspace = read(".");
+    let members = workspace.split_once("members = [").expect("members").1.split_once(']').expect("their end").0;
+    let folders = members.split('"').skip(1).step_by(2);
+    let package = |manifest: &str| {
+        let table = manifest.split_once("[package]\n").expect("a package").1;
+        table.split_once("name = \"").and_then(|(_, rest)| rest.split_once('"')).expect("a name").0.to_owned()
+    };
+    let member = |folder: &str| {
+        let manifest = read(folder);
+        (folder.to_owned(), package(&manifest), manifest)
+    };
+    folders.map(member).collect()
+}
+
+/// What a row has that is not so, and what is so and is not in the row.
+fn differences(what: &str, row: &str, found: &BTreeSet<String>) -> Vec<String> {
+    let may: BTreeSet<String> = row.split_whitespace().map(str::to_owned).collect();
+    let forbidden = found.difference(&may).map(|name| format!("{what}: {name} is not in its row"));
+    forbidden.chain(may.difference(found).map(|name| format!("{what}: {name} is in its row without need"))).collect()
+}
+
+/// Goal: what the compiler holds is what was meant. Method: the manifests against the table, and the code against the
+/// manifests: a crate that is named and not used would be built before the one that names it, for nothing.
+#[test]
+fn crates_name_only_what_is_below_them() {
+    let crates = crates();
+    let folder_of = |package: &str| crates.iter().find(|(_, name, _)| name == package).map(|(folder, ..)| folder);
+    let mut wrong = Vec::new();
+    let rows: Vec<&str> = CRATES.iter().map(|(folder, _)| *folder).collect();
+    for (folder, package, manifest) in &crates {
+        let Some(at) = rows.iter().position(|row| row == folder) else {
+            wrong.push(format!("{folder} has no row"));
+            continue;
+        };
+        let named: BTreeSet<String> = dependencies(manifest).into_iter().filter_map(folder_of).cloned().collect();
+        wrong.extend(differences(folder, CRATES[at].1, &named));
+        wrong.extend(
+            named
+                .iter()
+                .filter(|name| !rows[..at].contains(&name.as_str()))
+                .map(|name| format!("{folder}: the row of {name} does not stand before its own")),
+        );
+        let code: String = match folder.as_str() {
+            "." => std::fs::read_to_string(root().join("src/main.rs")).expect("the binary"),
+            "src" => sources(folder).into_iter().map(|(_, text)| code(&text)).collect(),
+            folder => sources(&format!("{folder}/src")).into_iter().map(|(_, text)| code(&text)).collect(),
+        };
+        for (_, other, _) in crates.iter().filter(|(other, ..)| named.contains(other)) {
+            let name = other.replace('-', "_");
+            if !words(&code).any(|word| word == name) {
+                wrong.push(format!("{package} depends on {other} and does not name it"));
+            }
+        }
+    }
+    assert_eq!(rows.len(), crates.len(), "a row without a crate");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn libraries_are_named_only_where_they_belong() {
+    let crates = crates();
+    let mut wrong = Vec::new();
+    for (library, row) in LIBRARIES {
+        let naming = crates.iter().filter(|(_, _, manifest)| dependencies(manifest).contains(library));
+        wrong.extend(differences(library, row, &naming.map(|(folder, ..)| folder.clone()).collect()));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn crates_above_the_node_import_only_the_rooms_of_their_rows() {
+    let mut wrong = Vec::new();
+    for (folder, row) in ABOVE_THE_NODE {
+        let mut named = BTreeSet::new();
+        for (name, text) in sources(&format!("{folder}/src")).into_iter().filter(|(name, _)| !is_test(name)) {
+            let found = named_below(&["quorate_node::"], &code(&text));
+            assert!(!found.contains("self"), "{name} imports the node whole");
+            named.extend(found);
+        }
+        wrong.extend(differences(folder, row, &named));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// Goal: what is below knows nothing of what is above it.
 #[test]
 fn rooms_of_the_node_import_only_what_is_below_them() {
@@ -341,12 +471,12 @@ fn imports_are_read_whatever_their_form() {
     assert_eq!(string_errors(results), 2);
 }
 
-const ALL: [&str; 6] = ["src", "protocols", "testnet", "tests", "benches", "examples"];
+const BESIDE: [&str; 5] = ["protocols", "testnet", "tests", "benches", "examples"];
 
 #[test]
 fn comments_are_no_wider_than_code() {
     let mut wide = Vec::new();
-    for (name, text) in ALL.iter().flat_map(|folder| sources(folder)) {
+    for (name, text) in PRODUCT.iter().chain(&BESIDE).flat_map(|folder| sources(folder)) {
         for (number, line) in (1..).zip(text.lines()) {
             if line.trim_start().starts_with("//") && line.chars().count() > COLUMNS_MAX {
                 wide.push(format!("{name}:{number}"));
@@ -382,7 +512,7 @@ fn string_errors(code: &str) -> usize {
 #[test]
 fn errors_that_are_mere_text_do_not_grow_in_number() {
     let mut count = 0;
-    for (name, text) in ["src", "protocols/src"].iter().flat_map(|folder| sources(folder)) {
+    for (name, text) in PRODUCT.iter().chain(&["protocols/src"]).flat_map(|folder| sources(folder)) {
         if !is_test(&name) {
             count += string_errors(&code(&text));
         }
@@ -394,7 +524,7 @@ fn errors_that_are_mere_text_do_not_grow_in_number() {
 #[test]
 fn retired_names_do_not_come_back() {
     let mut wrong = Vec::new();
-    for (name, text) in sources("src").into_iter().filter(|(name, _)| !is_test(name)) {
+    for (name, text) in PRODUCT.iter().flat_map(|folder| sources(folder)).filter(|(name, _)| !is_test(name)) {
         let code = code(&text);
         let used: BTreeSet<&str> = words(&code).collect();
         for (word, instead) in RETIRED.iter().filter(|(word, _)| used.contains(word)) {
@@ -407,7 +537,7 @@ fn retired_names_do_not_come_back() {
 #[test]
 fn functions_are_named_by_verb_and_object() {
     let mut bare = Vec::new();
-    for (name, text) in sources("src").into_iter().filter(|(name, _)| !is_test(name)) {
+    for (name, text) in PRODUCT.iter().flat_map(|folder| sources(folder)).filter(|(name, _)| !is_test(name)) {
         let code = code(&text);
         let functions = code.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
         bare.extend(functions.filter(|name| BARE_VERBS.contains(name)).map(|verb| format!("{name}: fn {verb}")));

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use quorate_protocols::api::{FireInfo, FireOutcome, JobInfo, Listing, SubmitInfo, SubmitRequest};
+use quorate_api::{FireInfo, FireOutcome, JobInfo, Listing, SubmitInfo, SubmitRequest};
 use quorate_protocols::ids::JobId;
 
 use super::RECOVERY_MAX;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_protocols::api::{JobIdInfo, JobIdRequest, JobInfo, SubmitInfo, SubmitRequest};
+use quorate_api::{JobIdInfo, JobIdRequest, JobInfo, SubmitInfo, SubmitRequest};
 use quorate_protocols::ids::JobId;
 use quorate_protocols::job::RunState;
 use quorate_protocols::job::record::HistoryEntry;

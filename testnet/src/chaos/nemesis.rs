@@ -9,9 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use quorate_protocols::api::{
-    BenchCommit, CommitBench, Listing, NodeFaults, ObjectInfo, QuorumDetail, TestnetNodeState,
-};
+use quorate_api::{BenchCommit, CommitBench, Listing, NodeFaults, ObjectInfo, QuorumDetail};
 use quorate_protocols::ids::{LogIndex, QuorumId};
 
 use super::rng::Dice;
@@ -19,6 +17,7 @@ use super::world::{World, is_majority};
 use super::{ChaosError, Fault, Operation, RECOVERY_MAX};
 use crate::checkers::{Guarantee, Violation, g4_progress};
 use crate::client::ClientError;
+use crate::report::TestnetNodeState;
 
 const POLL: Duration = Duration::from_millis(25);
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use quorate_protocols::api::{BenchCommit, CommitBench, Listing, ObjectInfo, QuorumDetail, ResourcesInfo};
+use quorate_api::{BenchCommit, CommitBench, Listing, ObjectInfo, QuorumDetail, ResourcesInfo};
 use quorate_protocols::ids::{JobId, ObjectId};
 
 use super::oracle::content_of;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_protocols::api::{BenchCommit, CommitBench, QuorumDetail, QuorumInfo, ResourcesInfo, TestnetNodeState};
+use quorate_api::{BenchCommit, CommitBench, QuorumDetail, QuorumInfo, ResourcesInfo};
 use quorate_protocols::ids::QuorumId;
 use quorate_protocols::resources::Resource;
 
@@ -16,6 +16,7 @@ use crate::checkers::g7_bounded::{self, Gauge};
 use crate::checkers::g8_reservations;
 use crate::checkers::{Guarantee, Violation};
 use crate::process::rss_bytes;
+use crate::report::TestnetNodeState;
 use crate::reservations;
 
 /// Between two probes of a quorum: the grain of what is called a stall.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quorate_protocols::api::{ObjectInfo, PutInfo};
+use quorate_api::{ObjectInfo, PutInfo};
 use quorate_protocols::ids::ObjectId;
 use reqwest::Method;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use quorate_protocols::api::{BenchForm, QuorumDetail, QuorumInfo};
+use quorate_api::{BenchForm, QuorumDetail, QuorumInfo};
 use quorate_protocols::ids::QuorumId;
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 
@@ -110,7 +110,7 @@ impl World {
     /// A client of a node as it is now: a restarted node has another address.
     pub fn client(&self, index: usize) -> Result<Client, ClientError> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let address = self.testnet.node_dir(index).join(quorate_protocols::api::ADDRESS_FILE);
+        let address = self.testnet.node_dir(index).join(quorate_api::ADDRESS_FILE);
         let address = std::fs::read_to_string(address).unwrap_or_default();
         if let Some(client) = clients.get(&index).filter(|client| client.base().ends_with(address.trim())) {
             return Ok(client.clone());

@@ -1,6 +1,6 @@
 //! WebAssembly modules, which any user of a node sends and names: the check in front of every submit and compiler.
 
-use quorate::executors::wasm::check::{check, strip};
+use quorate_modules::check::{check, strip};
 
 use super::Target;
 use crate::meter::measure;

@@ -3,14 +3,14 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use quorate::config::address::{Bootstrap, PublicAddress};
-use quorate::config::{ByteSize, Config};
-use quorate::identity::JoinLine;
-use quorate::spec;
-use quorate_protocols::api;
+use quorate_api as api;
+use quorate_node::config::Config;
+use quorate_node::config::address::{Bootstrap, PublicAddress};
+use quorate_node::identity::JoinLine;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
 use quorate_protocols::job::compute::Content;
 use quorate_protocols::object::Profile;
+use quorate_protocols::units::ByteSize;
 use serde::de::DeserializeOwned;
 
 use super::Target;
@@ -178,7 +178,7 @@ fn config(text: &str) -> Trail {
 /// What is read is sound once its contents are there.
 fn job_spec(text: &str) -> Trail {
     let mut trail = Trail::default();
-    let (read, largest, allocated) = measure(|| spec::read(text, "spec.toml", &[]));
+    let (read, largest, allocated) = measure(|| quorate_spec::read(text, "spec.toml", &[]));
     let bound = 1024 * text.len() + 4 * 1024 * 1024;
     assert!(
         largest <= bound && allocated <= 8 * bound,
@@ -260,7 +260,7 @@ fn bodies(text: &str) -> Trail {
     body("object", read::<api::ObjectInfo>);
     body("put", read::<api::PutUpdate>);
     body("quorum", read::<api::QuorumDetail>);
-    body("testnet", read::<api::TestnetUp>);
+    body("testnet", read::<quorate_testnet::TestnetUp>);
     trail
 }
 

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::seams::Reservation;
-use quorate::seams::{
-    Clock, Frame, GossipMessage, Inbound, InboundRequest, NetError, NetEvent, Protocol, Reply, Topic,
+use quorate_node::seams::{
+    Clock, Frame, GossipMessage, Inbound, InboundRequest, NetError, NetEvent, Protocol, Reply, Reservation, Topic,
 };
 use quorate_protocols::ids::{PeerId, QuorumId};
 use tokio::sync::{mpsc, oneshot};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use quorate::seams::{Frame, Net, NetError, PeerView, Protocol, Topic};
+use quorate_node::seams::{Frame, Net, NetError, PeerView, Protocol, Topic};
 use quorate_protocols::ids::{PeerId, QuorumId};
 use tokio::sync::oneshot;
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use quorate::compose::Node;
-use quorate::objects::store::{ColumnRow, HoldState};
-use quorate::resources::ScopeUsage;
-use quorate::seams::Protocol;
+use quorate_node::compose::Node;
+use quorate_node::objects::store::{ColumnRow, HoldState};
+use quorate_node::resources::ScopeUsage;
+use quorate_node::seams::Protocol;
 use quorate_protocols::approval::limits::LEASES_PER_ASKER_MAX;
 use quorate_protocols::ids::{JobId, PieceIndex};
 use quorate_protocols::job::limits::{JOBS_ENDED_MAX, JOBS_LIVE_MAX};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate::quorums::ClientError;
+use quorate_node::quorums::ClientError;
 use quorate_protocols::ids::{JobId, StepIndex, TaskIndex};
 use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Map, Program, Verify};
 use quorate_protocols::job::message::{Query, QueryAnswer};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quorate::compose::Node;
+use quorate_node::compose::Node;
 use quorate_protocols::ids::{LogIndex, MemberId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::job::limits::PAGE_MAX;
 use quorate_protocols::job::message::{Query, QueryAnswer};

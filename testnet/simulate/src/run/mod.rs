@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quorate::compose::StartError;
-use quorate::raft::lost_quorums;
-use quorate::seams::DiskError;
+use quorate_node::compose::StartError;
+use quorate_node::raft::lost_quorums;
+use quorate_node::seams::DiskError;
 use quorate_protocols::ids::{JobId, MemberId, ObjectId, PieceIndex, QuorumId};
 use quorate_protocols::job::Kind;
 use quorate_testnet::checkers::commands::{Job, Object};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use quorate::quorums::ClientError;
+use quorate_node::quorums::ClientError;
 use quorate_protocols::ids::{JobId, ObjectId, QuorumId};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::record::RunState;

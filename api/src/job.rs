@@ -1,0 +1,425 @@
+//! Jobs.
+
+use std::collections::BTreeMap;
+
+use quorate_protocols::ids::{
+    Attempt, Digest, JobId, Millis, ObjectId, PeerId, PieceIndex, QuorumId, StepIndex, TaskIndex,
+};
+use quorate_protocols::job::{ColumnState, Kind, RunState};
+use quorate_protocols::object::Profile;
+use quorate_protocols::task::record::{ErrorClass, Tally};
+use quorate_protocols::task::vote::{ResultReceipt, Verdict};
+use serde::{Deserialize, Serialize};
+
+use super::{FiredByInfo, TriggerInfo, as_text};
+
+/// A job as its quorum knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct JobInfo {
+    pub job: JobId,
+    pub kind: Kind,
+    pub state: RunState,
+    pub quorum: QuorumId,
+    /// `null` while none is known.
+    pub primary: Option<PeerId>,
+    pub created_at: Millis,
+    pub changed_at: Millis,
+    pub finished_at: Option<Millis>,
+    /// Why it is where it is: the last failure, refusal or wait.
+    pub why: Option<String>,
+    /// The peer through which it was submitted.
+    pub owner: PeerId,
+    pub name: Option<String>,
+    /// What only a job that stores has.
+    #[serde(default)]
+    pub store: Option<StoreInfo>,
+    /// What only a job that computes has.
+    #[serde(default)]
+    pub batch: Option<BatchInfo>,
+    /// Of a job that has a trigger: when it fires, and how far it is.
+    #[serde(default)]
+    pub trigger: Option<TriggerInfo>,
+    /// Of a run that a trigger made: which.
+    #[serde(default)]
+    pub fired_by: Option<FiredByInfo>,
+}
+
+/// A job that stores a file, beside what all jobs have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StoreInfo {
+    /// The node that sends the file.
+    pub uploader: PeerId,
+    /// How often an uploader took the run on; more than one means that it was resumed.
+    pub attempts: Attempt,
+    /// Of the file, when known.
+    pub bytes: Option<u64>,
+    #[serde(with = "as_text")]
+    #[schema(value_type = String, pattern = r"^[0-9]+\+[0-9]+$")]
+    pub profile: Profile,
+    /// What it stored, once committed.
+    pub object: Option<ObjectId>,
+    /// Stored with fewer columns than the profile has.
+    pub degraded: bool,
+    /// Segments cut so far.
+    pub segments: u32,
+    pub columns: Vec<ColumnProgress>,
+    /// Holders that failed during the run.
+    pub failed: Vec<PeerReason>,
+}
+
+/// A job that computes, beside what all jobs have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct BatchInfo {
+    /// The present step, or the last.
+    pub step: StepInfo,
+    pub steps: Vec<PlannedStep>,
+    /// What may be changed while it runs, as it is now.
+    pub priority: u8,
+    /// Tasks that may run at once; 0 is no limit.
+    pub parallelism: u32,
+    /// What one task needs.
+    pub resources: TaskResources,
+    /// Tasks that were given up. The first of them by name.
+    pub dead: Vec<DeadTask>,
+    /// Peers that will not run it, with the reason of each.
+    pub refused: Vec<PeerReason>,
+    /// Reports that came from attempts which had been replaced. None of them changed anything.
+    pub stale_reports: u64,
+    /// Of a verified job: copies of each task, and how many of them must agree.
+    pub verify: Option<VerifyInfo>,
+    /// What it came to: once it has succeeded, when it is asked for by itself. Listings have none.
+    #[serde(default)]
+    pub outcome: Option<OutcomeInfo>,
+}
+
+/// One step of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PlannedStep {
+    pub step: StepIndex,
+    pub role: StepRole,
+    pub tasks: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum StepRole {
+    Map,
+    Reduce,
+    /// Undoes the first step. Entered only when the run reverts.
+    Compensate,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TaskResources {
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+    pub slots: u32,
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct DeadTask {
+    pub step: StepIndex,
+    pub task: TaskIndex,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PeerReason {
+    pub peer: PeerId,
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct VerifyInfo {
+    pub copies: u8,
+    pub agree: u8,
+}
+
+/// The outputs of a run: those of the tasks of its last step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct OutcomeInfo {
+    /// The first of them; `GET /v1/jobs/{job}/outputs` has all.
+    pub outputs: Vec<OutputInfo>,
+    /// Tasks of the last step. Not all may have an output: one that a person had skipped has none.
+    pub tasks: u32,
+}
+
+/// What one task left. Exactly one of `text`, `base64` and `object` is there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct OutputInfo {
+    pub task: TaskIndex,
+    pub bytes: u64,
+    /// BLAKE3 of the bytes.
+    pub digest: Digest,
+    /// Bytes in the quorum's record, when they are UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    /// Other bytes in the quorum's record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base64: Option<String>,
+    /// Where larger bytes are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<ObjectId>,
+}
+
+/// One task, with the attempts that may still report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TaskInfo {
+    pub step: StepIndex,
+    pub task: TaskIndex,
+    pub state: TaskStateInfo,
+    /// Attempts handed out so far.
+    pub attempts: Attempt,
+    /// Failures that count against the retry policy, and workers lost.
+    pub failures: u16,
+    pub losses: u16,
+    pub running: Vec<AttemptInfo>,
+    /// Of a task that waits for its next try: when, in quorum time.
+    pub retry_at: Option<Millis>,
+    /// Whose result was taken.
+    pub worker: Option<PeerId>,
+    /// Bytes and digest of its output.
+    pub output_bytes: Option<u64>,
+    pub output_digest: Option<Digest>,
+    /// The last failure of an attempt.
+    pub failure: Option<FailureInfo>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TaskStateInfo {
+    Ready,
+    Delayed,
+    Running,
+    Done,
+    /// Given up.
+    Dead,
+    /// It may have begun on a worker that is lost, and must not begin twice.
+    Parked,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct AttemptInfo {
+    pub attempt: Attempt,
+    pub worker: PeerId,
+    pub phase: AttemptPhase,
+    /// When it was given, in quorum time.
+    pub given_at: Millis,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AttemptPhase {
+    Given,
+    Started,
+    /// It has committed to a result that it has not shown.
+    Committed,
+    Revealed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct FailureInfo {
+    pub worker: PeerId,
+    pub class: ErrorClass,
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStreamInfo {
+    Stdout,
+    Stderr,
+}
+
+/// Part of what an attempt wrote for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct LogInfo {
+    pub step: StepIndex,
+    pub task: TaskIndex,
+    pub attempt: Attempt,
+    /// Who has it, and is to be asked for what follows.
+    pub worker: PeerId,
+    pub stream: LogStreamInfo,
+    /// Byte of the stream at which `text` begins: later than asked for when what lay between was not kept.
+    pub offset: u64,
+    /// Where to go on.
+    pub next_offset: u64,
+    /// It ends between two characters. What is not UTF-8 in it is replaced.
+    pub text: String,
+    /// Nothing follows.
+    pub ended: bool,
+}
+
+/// The receipts of a verified job, task by task: what `quorate receipt verify` checks with nothing else at hand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ReceiptBundle {
+    pub job: JobId,
+    /// How many copies of a task must say the same.
+    pub agree: u8,
+    pub tasks: Vec<TaskReceipts>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct TaskReceipts {
+    pub step: StepIndex,
+    pub task: TaskIndex,
+    /// What was agreed on; `null` when the copies did not agree.
+    #[schema(value_type = Option<Object>)]
+    pub verdict: Option<Verdict>,
+    pub dissenting: Vec<PeerId>,
+    #[schema(value_type = Vec<Object>)]
+    pub receipts: Vec<ResultReceipt>,
+}
+
+/// A job's submit. The job is the same when it is repeated under the same id or key, and another specification under
+/// it is a conflict.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SubmitRequest {
+    /// The specification, as TOML.
+    pub spec: String,
+    /// Its name, for error messages.
+    #[serde(default)]
+    pub file: Option<String>,
+    /// What the files hold that the specification names, by the names that it uses.
+    #[serde(default)]
+    pub files: BTreeMap<String, FileContent>,
+    /// Values of its parameters.
+    #[serde(default)]
+    pub set: BTreeMap<String, String>,
+    /// An id from `POST /v1/jobs/ids`: for a submit that can be repeated whatever becomes of its answer.
+    #[serde(default)]
+    pub job: Option<JobId>,
+    #[serde(default)]
+    pub key: Option<String>,
+    /// The quorum that shall own it.
+    #[serde(default)]
+    pub quorum: Option<QuorumId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum FileContent {
+    Text(String),
+    Base64(String),
+    Object(ObjectId),
+    /// A file that is not sent. Enough for a plan, and refused in a submit.
+    Unsent {
+        bytes: u64,
+        /// What a worker sets aside to compile it, if it is a module.
+        #[serde(default)]
+        compile_memory_bytes: u64,
+    },
+}
+
+/// Asks for an id to submit under.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct JobIdRequest {
+    /// The same key gives the same id: through this node always, through others when `quorum` is given too.
+    #[serde(default)]
+    pub key: Option<String>,
+    #[serde(default)]
+    pub quorum: Option<QuorumId>,
+    /// Form a quorum for it.
+    #[serde(default)]
+    pub dedicated: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct JobIdInfo {
+    pub job: JobId,
+}
+
+/// A submit that is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct SubmitInfo {
+    pub job: JobId,
+    pub state: RunState,
+    /// It had been submitted before, with the same specification.
+    pub existed: bool,
+}
+
+/// What a submit would do: its steps, and who could run its tasks as far as this node knows. The last word has each
+/// peer when it is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PlanInfo {
+    pub kind: Kind,
+    pub name: Option<String>,
+    /// When it would fire, of a job that has a trigger.
+    #[serde(default)]
+    pub trigger: Option<String>,
+    pub steps: Vec<PlannedStep>,
+    /// What one task needs.
+    pub resources: TaskResources,
+    /// Memory that a worker sets aside while it compiles the largest module, once; 0 where nothing is compiled.
+    pub compile_memory_bytes: u64,
+    pub peers: Vec<PlanPeer>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PlanPeer {
+    pub peer: PeerId,
+    /// Tasks that it has room for at once.
+    pub tasks: u32,
+    /// Why it would run none.
+    pub refusal: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WhyInfo {
+    pub job: JobId,
+    pub why: String,
+}
+
+/// What to change of a job that lives; what is left out stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct UpdateRequest {
+    #[serde(default)]
+    pub priority: Option<u8>,
+    #[serde(default)]
+    pub parallelism: Option<u32>,
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+    #[serde(default)]
+    pub disk_bytes: Option<u64>,
+    #[serde(default)]
+    pub slots: Option<u32>,
+    /// All labels that a worker must carry from now on.
+    #[serde(default)]
+    pub labels: Option<BTreeMap<String, String>>,
+}
+
+/// How a person decides about a run that waits for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ResolveRequest {
+    pub resolution: ResolutionInfo,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ResolutionInfo {
+    /// Take the tasks that were given up as done, without outputs.
+    Skip,
+    Fail,
+    /// Undo what was begun.
+    Revert,
+}
+
+/// A step of a job that computes, and how its tasks stand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct StepInfo {
+    pub step: StepIndex,
+    pub tasks: Tally,
+}
+
+/// How far one column is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ColumnProgress {
+    pub column: PieceIndex,
+    /// `null` while no peer is assigned.
+    pub holder: Option<PeerId>,
+    pub attempt: Attempt,
+    pub state: ColumnState,
+    /// Segments whose piece the holder has synced.
+    pub stored: u32,
+}

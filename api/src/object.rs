@@ -1,0 +1,143 @@
+//! Objects, and the course of a put.
+
+use quorate_protocols::ids::{Attempt, JobId, Millis, ObjectId, PeerId, PieceIndex, QuorumId};
+use quorate_protocols::job::ColumnState;
+use quorate_protocols::object::Profile;
+use quorate_protocols::quorum::{Claim, ObjectState};
+use serde::{Deserialize, Serialize};
+
+use super::as_text;
+use super::error::ErrorBody;
+
+/// The result of a put.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PutInfo {
+    pub object: ObjectId,
+    pub bytes: u64,
+    pub job: JobId,
+    pub quorum: QuorumId,
+    #[serde(with = "as_text")]
+    #[schema(value_type = String, pattern = r"^[0-9]+\+[0-9]+$")]
+    pub profile: Profile,
+    /// Stored with fewer columns than the profile has; a repair is owed.
+    pub degraded: bool,
+    pub columns: Vec<ColumnHolder>,
+    pub pieces_sent: u64,
+    /// Pieces that an earlier attempt had already stored.
+    pub pieces_skipped: u64,
+    /// Columns that went to a backup because their holder failed.
+    pub columns_replaced: u32,
+    pub took_ms: u64,
+    /// Claims on the object that were there before: the same bytes had been stored already.
+    #[serde(default)]
+    pub existed: Vec<Claim>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ColumnHolder {
+    pub column: PieceIndex,
+    pub holder: PeerId,
+}
+
+/// One line of a put's progress (`application/x-ndjson`). The last line is `done` or `error`; a stream that ends
+/// without either was cut off, and whether the put succeeded is unknown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PutUpdate {
+    Progress(PutProgressInfo),
+    Done(PutInfo),
+    Error(ErrorBody),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct PutProgressInfo {
+    pub phase: PutPhaseInfo,
+    /// Known once the job has a quorum.
+    pub job: Option<JobId>,
+    pub bytes_read: u64,
+    /// Bytes of the object whose pieces are all stored.
+    pub bytes_stored: u64,
+    pub pieces_sent: u64,
+    pub pieces_skipped: u64,
+    pub columns_replaced: u32,
+    /// What the put waits for, while it waits for peers with room.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PutPhaseInfo {
+    #[default]
+    Placing,
+    Approval,
+    Sending,
+    Receipts,
+    Commit,
+    Done,
+}
+
+impl std::fmt::Display for PutPhaseInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Placing => "finding a quorum",
+            Self::Approval => "asking holders",
+            Self::Sending => "sending pieces",
+            Self::Receipts => "collecting receipts",
+            Self::Commit => "committing",
+            Self::Done => "stored",
+        })
+    }
+}
+
+/// An object as its steward knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ObjectInfo {
+    pub object: ObjectId,
+    pub bytes: u64,
+    /// The oldest of its names.
+    pub name: Option<String>,
+    #[serde(with = "as_text")]
+    #[schema(value_type = String, pattern = r"^[0-9]+\+[0-9]+$")]
+    pub profile: Profile,
+    pub state: ObjectState,
+    pub job: JobId,
+    pub quorum: QuorumId,
+    /// The oldest of its owners.
+    pub owner: PeerId,
+    /// Who keeps it and under which names, oldest first. It is removed with the last of them.
+    #[serde(default)]
+    pub claims: Vec<Claim>,
+    pub created_at: Millis,
+    /// Fewer good columns than the profile has: a repair is owed.
+    pub degraded: bool,
+    pub columns: Vec<ObjectColumn>,
+    /// Columns owed a repair, with the reason.
+    pub owed: Vec<OwedRepair>,
+}
+
+/// What became of a removal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct RemovalInfo {
+    pub object: ObjectId,
+    /// Claims that were given up.
+    pub removed: Vec<Claim>,
+    /// Claims that keep the object: it is as readable as before.
+    pub kept: Vec<Claim>,
+    /// Nothing keeps it any more: nobody can read it, and its pieces are deleted.
+    pub gone: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct ObjectColumn {
+    pub column: PieceIndex,
+    pub holder: Option<PeerId>,
+    pub attempt: Attempt,
+    pub state: ColumnState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct OwedRepair {
+    pub column: PieceIndex,
+    pub reason: String,
+}

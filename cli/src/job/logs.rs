@@ -1,0 +1,268 @@
+//! `job logs`: what tasks wrote for people, as far as their workers still have it.
+//!
+//! That is standard error. An attempt that failed left no output, so its standard output follows, as such: many
+//! programs give their reasons there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use quorate_api::{JobInfo, LogInfo, LogStreamInfo, TaskInfo, TaskStateInfo};
+use quorate_protocols::ids::{Attempt, JobId, PeerId};
+use quorate_protocols::job::RunState;
+use quorate_testnet::{Client, ClientError};
+
+use super::super::advice;
+use super::super::args::{Common, LogArgs};
+use super::super::failure::Failure;
+use super::super::output::{Payload, print_json, print_to_stderr};
+use super::all_tasks;
+
+/// Tasks whose logs are read at once; of wider jobs one is named.
+const TASKS_MAX: usize = 256;
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// How far one task was read.
+struct Cursor {
+    attempt: Option<Attempt>,
+    worker: Option<PeerId>,
+    next: u64,
+    ended: bool,
+    /// The last line, while its end has not come.
+    rest: String,
+    /// A line above the first of what is read.
+    heading: Option<String>,
+    /// Standard output of the attempt was shown below.
+    output_shown: bool,
+}
+
+impl Cursor {
+    fn new(attempt: Option<Attempt>) -> Self {
+        Self { attempt, worker: None, next: 0, ended: false, rest: String::new(), heading: None, output_shown: false }
+    }
+}
+
+pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), Failure> {
+    let LogArgs { job, follow, task, step, stdout, raw } = args;
+    let job = job.resolve(client).await?;
+    let mut cursors: BTreeMap<(u16, u32), Cursor> = BTreeMap::new();
+    let mut last_fault = None;
+    let mut succeeded;
+    loop {
+        // Before the tasks: what was ended now had ended when they were looked at.
+        let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
+        succeeded = info.state == RunState::Succeeded;
+        let (wanted, several) = wanted(client, &info, task, step).await?;
+        let shown = Shown { stdout, named: several, raw };
+        if wanted.len() > TASKS_MAX {
+            let count = wanted.len();
+            return Err(Failure::usage(format!("the job has logs of {count} tasks; name one of them with --task")));
+        }
+        // What is not wanted any more in the end has nothing more to tell.
+        if info.state.is_final() {
+            let present: BTreeSet<_> = wanted.iter().map(|row| (row.step, row.task)).collect();
+            let past = cursors.iter_mut().filter(|(task, _)| !present.contains(task));
+            past.for_each(|(_, cursor)| cursor.ended = true);
+        }
+        for row in wanted {
+            let cursor = cursors.entry((row.step, row.task)).or_insert_with(|| Cursor::new(row.attempt));
+            if row.attempt.is_some_and(|newest| cursor.attempt.is_some_and(|read| read < newest)) {
+                show_output(common, client, job, &row, shown, cursor).await?;
+                print_to_stderr(format!("task {}.{} is tried again", row.step, row.task));
+                *cursor = Cursor::new(row.attempt);
+            }
+            match read(common, client, job, &row, shown, cursor).await {
+                Ok(()) if cursor.ended && row.failed => {
+                    show_output(common, client, job, &row, shown, cursor).await?;
+                }
+                Ok(()) => (),
+                // A worker that has not begun, or is gone: others have theirs.
+                Err(Read::None(fault)) => {
+                    cursor.ended = !follow || info.state.is_final();
+                    last_fault = Some(fault);
+                }
+                Err(Read::Failed(failure)) => return Err(failure),
+            }
+        }
+        if !follow || (info.state.is_final() && cursors.values().all(|cursor| cursor.ended)) {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => (),
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+    match last_fault {
+        // What was read of it while it ran is there as well, and whole.
+        Some(_) if stdout && succeeded && cursors.values().any(|cursor| cursor.worker.is_some()) => {
+            let whole = format!("standard output of a task that succeeded is its output: `quorate job output {job}`");
+            print_to_stderr(advice::complete(common, &whole.into()));
+            Ok(())
+        }
+        // Something was read: what is missing is worth a word and no more.
+        Some(fault) if cursors.values().any(|cursor| cursor.worker.is_some()) => {
+            print_to_stderr(format!("warning: {}", fault.message.as_str()));
+            Ok(())
+        }
+        Some(fault) if stdout => {
+            let hint = format!("standard output of a task that succeeded is its output: `quorate job output {job}`");
+            Err(fault.hint(hint))
+        }
+        Some(fault) => Err(fault),
+        None if cursors.is_empty() => {
+            let what = task.map_or("none of its tasks".to_owned(), |task| format!("no task {task}"));
+            Err(Failure::failed(format!("job {job}: {what} was begun in this step"))
+                .hint(format!("`quorate job why {job}` says what it waits for")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A task whose log is wanted. Which attempt is the newest is not known of one whose step is over.
+struct Wanted {
+    step: u16,
+    task: u32,
+    attempt: Option<Attempt>,
+    /// Its newest attempt failed, or it was given up.
+    failed: bool,
+}
+
+/// The tasks that were begun, and whether the step has several. Of a job that failed: those that made it fail.
+async fn wanted(
+    client: &Client,
+    info: &JobInfo,
+    task: Option<u32>,
+    step: Option<u16>,
+) -> Result<(Vec<Wanted>, bool), Failure> {
+    let tasks: Vec<TaskInfo> = all_tasks(client, info.job, step).await?;
+    let dead = |row: &&TaskInfo| row.state == TaskStateInfo::Dead;
+    let failed = info.state == RunState::Failed && tasks.iter().any(|row| dead(&row));
+    let meant = |row: &&TaskInfo| task.map_or(!failed || dead(row), |task| row.task.0 == task);
+    let begun = tasks.iter().filter(|row| meant(row) && row.attempts.0 > 0);
+    let begun = begun.map(|row| {
+        let failed = row.failure.is_some() && row.running.is_empty() && row.state != TaskStateInfo::Done;
+        Wanted { step: row.step.0, task: row.task.0, attempt: Some(row.attempts), failed }
+    });
+    // What made it revert was in a step that is over.
+    let present = info.batch.as_ref().map(|batch| batch.step.step);
+    let dead = info.batch.iter().flat_map(|batch| &batch.dead).filter(|dead| Some(dead.step) != present);
+    let dead = dead.filter(|dead| step.is_none_or(|step| dead.step.0 == step));
+    let dead = dead.filter(|dead| task.is_none_or(|task| dead.task.0 == task));
+    let dead = dead.map(|dead| Wanted { step: dead.step.0, task: dead.task.0, attempt: None, failed: true });
+    let wanted: Vec<_> = dead.chain(begun).collect();
+    let several = wanted.len() > 1 || (tasks.len() > 1 && task.is_none());
+    Ok((wanted, several))
+}
+
+enum Read {
+    None(Failure),
+    Failed(Failure),
+}
+
+/// Prints the standard output of the attempt that the cursor has read, which failed; once, and only below its standard
+/// error.
+async fn show_output(
+    common: &Common,
+    client: &Client,
+    job: JobId,
+    row: &Wanted,
+    shown: Shown,
+    cursor: &mut Cursor,
+) -> Result<(), Failure> {
+    if shown.stdout || std::mem::replace(&mut cursor.output_shown, true) {
+        return Ok(());
+    }
+    // Lines of several tasks say themselves what they are.
+    let heading = (!shown.named).then(|| format!("--- standard output of task {}.{} ---", row.step, row.task));
+    let mut output = Cursor { worker: cursor.worker, heading, ..Cursor::new(cursor.attempt) };
+    match read(common, client, job, row, Shown { stdout: true, ..shown }, &mut output).await {
+        // What is not there any more was not asked for.
+        Ok(()) | Err(Read::None(_)) => Ok(()),
+        Err(Read::Failed(failure)) => Err(failure),
+    }
+}
+
+/// Prints what there is beyond the cursor.
+async fn read(
+    common: &Common,
+    client: &Client,
+    job: JobId,
+    row: &Wanted,
+    shown: Shown,
+    cursor: &mut Cursor,
+) -> Result<(), Read> {
+    while !cursor.ended {
+        let worker = cursor.worker.map(|worker| format!("&worker={worker}")).unwrap_or_default();
+        let attempt = cursor.attempt.map(|attempt| format!("&attempt={attempt}")).unwrap_or_default();
+        let path = format!(
+            "/v1/jobs/{job}/logs?step={}&task={}&from={}&stdout={}{attempt}{worker}",
+            row.step, row.task, cursor.next, shown.stdout
+        );
+        let page: LogInfo = match client.get(&path).await {
+            Ok(page) => page,
+            Err(error @ ClientError::Refused { status: 404, .. }) => return Err(Read::None(error.into())),
+            Err(error) => return Err(Read::Failed(error.into())),
+        };
+        (cursor.worker, cursor.attempt) = (Some(page.worker), Some(page.attempt));
+        if common.json {
+            print_json(&page).map_err(Read::Failed)?;
+        } else {
+            show(row, shown, &page, cursor).map_err(Read::Failed)?;
+        }
+        let read_on = page.next_offset > cursor.next;
+        (cursor.next, cursor.ended) = (page.next_offset, page.ended);
+        if !read_on {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What is shown of a log, and how.
+#[derive(Clone, Copy)]
+struct Shown {
+    stdout: bool,
+    /// Each line with its task's name.
+    named: bool,
+    raw: bool,
+}
+
+/// Prints whole lines, each with its task's name if there are several; the rest waits for its end. Where something was
+/// not kept, the text says so itself, or it would look whole in a file.
+fn show(row: &Wanted, shown: Shown, page: &LogInfo, cursor: &mut Cursor) -> Result<(), Failure> {
+    let is_output = page.stream == LogStreamInfo::Stdout;
+    let name = match (shown.named, is_output) {
+        (true, true) => format!("[{}.{} stdout] ", row.step, row.task),
+        (true, false) => format!("[{}.{}] ", row.step, row.task),
+        (false, _) => String::new(),
+    };
+    if page.offset > cursor.next {
+        let missing = page.offset - cursor.next;
+        print_to_stderr(format!("task {}.{}: {missing} bytes were not kept", row.step, row.task));
+        if !cursor.rest.is_empty() {
+            show_line(&name, &std::mem::take(&mut cursor.rest), shown.raw)?;
+        }
+        show_line(&name, &format!("[{missing} bytes were not kept]"), shown.raw)?;
+    }
+    cursor.rest.push_str(&page.text);
+    if let Some(heading) = cursor.heading.take_if(|_| !cursor.rest.is_empty()) {
+        show_line("", &heading, shown.raw)?;
+    }
+    while let Some(end) = cursor.rest.find('\n') {
+        let line: String = cursor.rest.drain(..=end).collect();
+        show_line(&name, line.trim_end_matches('\n'), shown.raw)?;
+    }
+    if page.ended && !cursor.rest.is_empty() {
+        show_line(&name, &std::mem::take(&mut cursor.rest), shown.raw)?;
+    }
+    Ok(())
+}
+
+fn show_line(name: &str, line: &str, raw: bool) -> Result<(), Failure> {
+    let mut payload = Payload::to_stdout(raw);
+    // Elsewhere a carriage return is part of the end of a line.
+    let line = if payload.is_escaped() { line.trim_end_matches('\r') } else { line };
+    payload.write(format!("{name}{line}\n").as_bytes())?;
+    payload.finish()
+}

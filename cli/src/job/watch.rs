@@ -1,0 +1,164 @@
+//! Waiting for the end of a job, with its progress on the way.
+
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use quorate_api::{ErrorCode, JobInfo, WhyInfo};
+use quorate_protocols::ids::JobId;
+use quorate_protocols::job::RunState;
+use quorate_protocols::job::record::HistoryEntry;
+use quorate_testnet::{Client, ClientError};
+
+use super::super::args::Common;
+use super::super::failure::{Failure, unless_reader_gone};
+use super::super::output::{counter, instant, print_to_stderr, word};
+use super::super::reader;
+use super::{show_info, text};
+
+/// How long one question waits for the end before the progress is shown again.
+const LOOK_MS: u64 = 500;
+
+/// Waits until the job has ended or waits for a person, shows it, and says by the result whether it succeeded. With
+/// `follow` what happens is told line by line, on stderr: standard output gets the job alone.
+pub async fn until_end(common: &Common, client: &Client, job: JobId, follow: bool) -> Result<(), Failure> {
+    let bar = counter(common.json || follow);
+    let mut told = Told::default();
+    let ended = tokio::select! {
+        ended = wait(client, job, &bar, follow.then_some(&mut told)) => Ok(ended),
+        _ = tokio::signal::ctrl_c() => Err("interrupted"),
+        // Not quietly: how the job ended is not known, so the exit code cannot say that it succeeded.
+        () = reader::until_gone() => Err("nobody reads standard output any more"),
+    };
+    bar.finish_and_clear();
+    let ended = match ended {
+        Ok(ended) => ended?,
+        Err(left) => {
+            return Err(Failure::failed(format!("{left}; job {job} goes on"))
+                .hint(format!("`quorate job wait {job}` comes back to it, `quorate job cancel {job}` ends it")));
+        }
+    };
+    unless_reader_gone(show_info(common, client, &ended).await)?;
+    let reason = ended.why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+    match ended.state {
+        RunState::Succeeded => Ok(()),
+        RunState::AwaitingResolution => {
+            Err(Failure::failed(format!("job {job} waits for a person{reason}")).hint(format!(
+                "`quorate job tasks {job}` shows what went wrong; then `quorate job retry {job}`, or `quorate job \
+                 resolve {job}` with --skip, --fail or --revert"
+            )))
+        }
+        state => Err(Failure::failed(format!("job {job} is {state}{reason}"))
+            .hint(format!("`quorate job history {job}` says how it came to that"))),
+    }
+}
+
+/// A job at rest for so long is asked why; then ever less often, up to the maximum.
+const WHY_AFTER: Duration = Duration::from_secs(3);
+const WHY_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// Says on stderr why a job does not go on: once, and when the reason is another.
+struct Reasons {
+    job: JobId,
+    due: Instant,
+    pause: Duration,
+    told: String,
+}
+
+impl Reasons {
+    fn new(job: JobId) -> Self {
+        Self { job, due: Instant::now() + WHY_AFTER, pause: WHY_AFTER, told: String::new() }
+    }
+
+    /// The job was seen to be as `info` says.
+    async fn ask_why_if_at_rest(&mut self, client: &Client, info: &JobInfo, bar: &ProgressBar) {
+        let rests = info.batch.as_ref().is_some_and(|batch| batch.step.tasks.running == 0) && !info.state.is_final();
+        if !rests {
+            self.due = Instant::now() + self.pause;
+        } else if Instant::now() >= self.due {
+            // Without an answer there is nothing to tell, and the job is waited for all the same.
+            if let Ok(why) = client.get::<WhyInfo>(&format!("/v1/jobs/{}/why", self.job)).await {
+                self.print_reason_if_new(why.why, bar);
+            }
+        }
+    }
+
+    /// For a moment the quorum did not answer.
+    fn unanswered(&mut self, error: &ClientError, bar: &ProgressBar) {
+        if Instant::now() >= self.due {
+            self.print_reason_if_new(error.to_string(), bar);
+        }
+    }
+
+    fn print_reason_if_new(&mut self, why: String, bar: &ProgressBar) {
+        if why != self.told {
+            bar.suspend(|| print_to_stderr(format!("job {}: {why}", self.job)));
+            self.told = why;
+            self.pause = (self.pause * 2).min(WHY_AFTER_MAX);
+        }
+        self.due = Instant::now() + self.pause;
+    }
+}
+
+/// What was told already.
+#[derive(Default)]
+struct Told {
+    entries: usize,
+    progress: String,
+}
+
+async fn wait(client: &Client, job: JobId, bar: &ProgressBar, mut told: Option<&mut Told>) -> Result<JobInfo, Failure> {
+    let mut reasons = Reasons::new(job);
+    loop {
+        match client.get::<JobInfo>(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await {
+            Ok(info) => {
+                if let Some(told) = &mut told {
+                    print_news(client, &info, told).await?;
+                }
+                show(bar, &info);
+                if info.state.is_final() || info.state == RunState::AwaitingResolution {
+                    return Ok(info);
+                }
+                reasons.ask_why_if_at_rest(client, &info, bar).await;
+            }
+            // A quorum between two primaries: the job is none the worse.
+            Err(error) if passes(&error) => reasons.unanswered(&error, bar),
+            // The job does not depend on whoever watches it.
+            Err(error @ (ClientError::NoAnswer { .. } | ClientError::Transfer { .. })) => {
+                return Err(Failure::from(error)
+                    .hint(format!("the job goes on without this node: `quorate job wait {job}` through another one")));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether the same question may well be answered in a moment: the quorum is between two primaries, or busy.
+pub fn passes(error: &ClientError) -> bool {
+    let passing = [ErrorCode::Busy, ErrorCode::Unknown, ErrorCode::Unavailable];
+    matches!(error, ClientError::Refused { error, .. } if passing.iter().any(|code| word(code) == *error))
+}
+
+/// Shows how far the present step is.
+pub fn show(bar: &ProgressBar, info: &JobInfo) {
+    if let Some(batch) = &info.batch {
+        bar.set_length(batch.step.tasks.total.into());
+        bar.set_position(batch.step.tasks.done.into());
+    }
+    bar.set_message(format!("{} {}", word(&info.state), text::step_name(info)));
+    bar.tick();
+}
+
+/// Says on stderr what the history and the progress have that was not told yet.
+async fn print_news(client: &Client, info: &JobInfo, told: &mut Told) -> Result<(), Failure> {
+    let entries: Vec<HistoryEntry> = client.get(&format!("/v1/jobs/{}/history", info.job)).await?;
+    for entry in entries.iter().skip(told.entries) {
+        print_to_stderr(format!("{} {} {}", instant(entry.at), word(&entry.state), entry.what));
+    }
+    told.entries = entries.len().max(told.entries);
+    let progress = text::progress(info);
+    if progress != told.progress && !progress.is_empty() {
+        print_to_stderr(format!("{} {progress}", instant(info.changed_at)));
+        told.progress = progress;
+    }
+    Ok(())
+}

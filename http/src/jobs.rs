@@ -1,0 +1,267 @@
+//! `/v1/jobs`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use quorate_api::{ErrorBody, ErrorCode, JobInfo, Listing, ResolutionInfo, ResolveRequest, UpdateRequest, WhyInfo};
+use quorate_node::raft::HostEvent;
+use quorate_protocols::ids::{JobId, PeerId};
+use quorate_protocols::job::compute::Resources;
+use quorate_protocols::job::message::{Query as Question, QueryAnswer};
+use quorate_protocols::job::record::HistoryEntry;
+use quorate_protocols::job::{Kind, RunState};
+use quorate_protocols::quorum::command::Resolution;
+use quorate_protocols::quorum::{Command, Event, JobCommand};
+use serde::Deserialize;
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
+
+use super::backend::JobFilter;
+use super::backend::Shared;
+use super::error::ApiError;
+use super::extract::{self, Path, Query};
+use super::limits::{WAIT_MAX, WAIT_POLL_MAX, WAIT_POLL_MIN};
+use super::page::Page;
+use super::tasks;
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ListParams {
+    /// States, parted by commas; `live` is all that are not final, `ended` all that are.
+    state: Option<String>,
+    kind: Option<Kind>,
+    /// A peer id, or `me` for this node.
+    owner: Option<String>,
+    /// Part of the name.
+    name: Option<String>,
+    /// Rows wanted at most: 1 to 5,000; 1,000 if not said.
+    limit: Option<u32>,
+    /// Where to go on: the `cursor` of the page before.
+    cursor: Option<String>,
+}
+
+impl ListParams {
+    fn filter(self, me: PeerId) -> Result<JobFilter, ApiError> {
+        let owner = match self.owner.as_deref() {
+            None => None,
+            Some("me") => Some(me),
+            Some(text) => Some(text.parse().map_err(|error| ApiError::bad_request(format!("owner: {error}")))?),
+        };
+        let states = self.state.as_deref().map(states).transpose()?.unwrap_or_default();
+        Ok(JobFilter { states, kind: self.kind, owner, name: self.name })
+    }
+}
+
+/// `running,paused`, `live`, `ended`.
+fn states(text: &str) -> Result<Vec<RunState>, ApiError> {
+    let mut states = Vec::new();
+    for word in text.split(',').map(str::trim) {
+        let before = states.len();
+        states.extend(RunState::ALL.into_iter().filter(|state| match word {
+            "live" => !state.is_final(),
+            "ended" => state.is_final(),
+            word => state.name() == word,
+        }));
+        if states.len() == before {
+            let names = RunState::ALL.map(RunState::name).join(", ");
+            return Err(ApiError::bad_request(format!("state: {word:?} is none of live, ended, {names}")));
+        }
+    }
+    Ok(states)
+}
+
+/// Jobs of every quorum that this node knows, the newest first.
+#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", params(ListParams),
+    responses((status = 200, body = Listing<JobInfo>), (status = "default", body = ErrorBody)))]
+pub async fn list(
+    State(backend): State<Shared>,
+    Query(params): Query<ListParams>,
+) -> Result<Json<Listing<JobInfo>>, ApiError> {
+    let page = Page::parse(params.limit, params.cursor.as_deref())?;
+    let filter = params.filter(backend.node().peer)?;
+    Ok(Json(backend.jobs(filter, page).await))
+}
+
+/// One job.
+#[utoipa::path(get, path = "/v1/jobs/{job}", tag = "jobs", params(("job" = JobId, Path)),
+    responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
+pub async fn show(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
+    Ok(Json(backend.job(job).await?))
+}
+
+/// What happened to a job, oldest first.
+#[utoipa::path(get, path = "/v1/jobs/{job}/history", tag = "jobs", params(("job" = JobId, Path)),
+    responses((status = 200, body = Vec<HistoryEntry>), (status = "default", body = ErrorBody)))]
+pub async fn history(
+    State(backend): State<Shared>,
+    Path(job): Path<JobId>,
+) -> Result<Json<Vec<HistoryEntry>>, ApiError> {
+    match backend.ask(job, Question::History { job }).await? {
+        QueryAnswer::History(entries) => Ok(Json(entries)),
+        other => Err(ApiError::internal(format!("asked for a history the quorum answered with {other:?}"))),
+    }
+}
+
+/// Why a job is where it is, in a sentence for a person.
+#[utoipa::path(get, path = "/v1/jobs/{job}/why", tag = "jobs", params(("job" = JobId, Path)),
+    responses((status = 200, body = WhyInfo), (status = "default", body = ErrorBody)))]
+pub async fn why(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<WhyInfo>, ApiError> {
+    match backend.ask(job, Question::Why { job }).await? {
+        QueryAnswer::Why(why) => Ok(Json(WhyInfo { job, why })),
+        other => Err(ApiError::internal(format!("asked for a reason the quorum answered with {other:?}"))),
+    }
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct WaitParams {
+    /// Milliseconds to wait at most; capped at a minute.
+    timeout_ms: Option<u64>,
+}
+
+/// Waits until the job has ended, or the time is up, and answers with the job as it is then.
+#[utoipa::path(get, path = "/v1/jobs/{job}/wait", tag = "jobs", params(("job" = JobId, Path), WaitParams),
+    responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
+pub async fn wait(
+    State(backend): State<Shared>,
+    Path(job): Path<JobId>,
+    Query(params): Query<WaitParams>,
+) -> Result<Json<JobInfo>, ApiError> {
+    let patience = params.timeout_ms.map_or(WAIT_MAX, Duration::from_millis).min(WAIT_MAX);
+    let deadline = Instant::now() + patience;
+    let shutdown = backend.tasks().shutdown_token();
+    // Subscribed before the first look, so that no end falls in between.
+    let mut events = backend.quorum_events();
+    let mut pause = WAIT_POLL_MIN;
+    loop {
+        let now_over = Instant::now() >= deadline || shutdown.is_cancelled();
+        match backend.job(job).await {
+            Ok(info) if info.state.is_final() || now_over => return Ok(Json(info)),
+            Ok(_) => (),
+            // A quorum between two primaries is no reason to send the waiter away.
+            Err(error)
+                if !now_over
+                    && matches!(error.code(), ErrorCode::Unavailable | ErrorCode::Busy | ErrorCode::Unknown) => {}
+            Err(error) => return Err(error),
+        }
+        // A member hears of the end; others look, and a member that is cut off as well.
+        if backend.is_member(job.quorum) {
+            pause = WAIT_POLL_MAX;
+        }
+        tokio::select! {
+            () = tokio::time::sleep_until((Instant::now() + pause).min(deadline)) => (),
+            () = ended(&mut events, job) => (),
+            () = shutdown.cancelled() => (),
+        }
+        pause = (pause * 2).min(WAIT_POLL_MAX);
+    }
+}
+
+/// Returns when this node's member of the quorum has seen the job end, or may have missed it.
+async fn ended(events: &mut broadcast::Receiver<HostEvent>, job: JobId) {
+    let ends = |event: &Event| matches!(event, Event::JobChanged { job: changed, state } if *changed == job && state.is_final());
+    loop {
+        match events.recv().await {
+            Ok(HostEvent::Applied { quorum, events }) if quorum == job.quorum && events.iter().any(ends) => return,
+            Ok(_) => (),
+            Err(RecvError::Lagged(_)) => return,
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
+/// Cancels a job. What it stored is given back; work that runs is stopped, and undone if the specification says how.
+#[utoipa::path(post, path = "/v1/jobs/{job}/cancel", tag = "jobs", params(("job" = JobId, Path)),
+    responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
+pub async fn cancel(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
+    command_job(&backend, job, Command::Job(job, JobCommand::Cancel)).await
+}
+
+/// Stops the work of a job that computes, until it is resumed. Tasks go on from their checkpoints.
+#[utoipa::path(post, path = "/v1/jobs/{job}/pause", tag = "jobs", params(("job" = JobId, Path)),
+    responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
+pub async fn pause(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
+    command_job(&backend, job, Command::Job(job, JobCommand::Pause)).await
+}
+
+/// Lets a paused job go on.
+#[utoipa::path(post, path = "/v1/jobs/{job}/resume", tag = "jobs", params(("job" = JobId, Path)),
+    responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
+pub async fn resume(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
+    command_job(&backend, job, Command::Job(job, JobCommand::Resume)).await
+}
+
+/// Has the tasks that were given up, or parked, tried again: of a job that waits for a person.
+#[utoipa::path(post, path = "/v1/jobs/{job}/retry", tag = "jobs", params(("job" = JobId, Path)),
+    responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
+pub async fn retry(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
+    command_job(&backend, job, Command::Job(job, JobCommand::Retry)).await
+}
+
+/// Decides about a job that waits for a person.
+#[utoipa::path(post, path = "/v1/jobs/{job}/resolve", tag = "jobs", params(("job" = JobId, Path)),
+    request_body = ResolveRequest,
+    responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
+pub async fn resolve(
+    State(backend): State<Shared>,
+    Path(job): Path<JobId>,
+    extract::Json(request): extract::Json<ResolveRequest>,
+) -> Result<Json<JobInfo>, ApiError> {
+    let resolution = match request.resolution {
+        ResolutionInfo::Skip => Resolution::Skip,
+        ResolutionInfo::Fail => Resolution::Fail,
+        ResolutionInfo::Revert => Resolution::Revert,
+    };
+    command_job(&backend, job, Command::Job(job, JobCommand::Resolve { resolution })).await
+}
+
+/// Changes priority, parallelism or resources of a job that lives. Attempts that run keep what they have.
+#[utoipa::path(post, path = "/v1/jobs/{job}/update", tag = "jobs", params(("job" = JobId, Path)),
+    request_body = UpdateRequest,
+    responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
+pub async fn update(
+    State(backend): State<Shared>,
+    Path(job): Path<JobId>,
+    extract::Json(request): extract::Json<UpdateRequest>,
+) -> Result<Json<JobInfo>, ApiError> {
+    let UpdateRequest { priority, parallelism, memory_bytes, disk_bytes, slots, labels } = request.clone();
+    if request == UpdateRequest::default() {
+        return Err(ApiError::bad_request("nothing to change: give priority, parallelism or resources"));
+    }
+    let mut resources = None;
+    if memory_bytes.is_some() || disk_bytes.is_some() || slots.is_some() || labels.is_some() {
+        // The quorum changes resources as a whole; what was not named stays as it is.
+        let record = tasks::record(&backend, job).await?;
+        let now = tasks::computing(&record)?.1.settings.resources.clone();
+        resources = Some(Resources {
+            memory_bytes: memory_bytes.unwrap_or(now.memory_bytes),
+            disk_bytes: disk_bytes.unwrap_or(now.disk_bytes),
+            slots: slots.unwrap_or(now.slots),
+            labels: labels.unwrap_or(now.labels),
+        });
+    }
+    command_job(&backend, job, Command::Job(job, JobCommand::Update { priority, parallelism, resources })).await
+}
+
+/// Commits the command; the job as it is afterwards.
+pub async fn command_job(backend: &Shared, job: JobId, command: Command) -> Result<Json<JobInfo>, ApiError> {
+    backend.command(job, command).await?;
+    Ok(Json(backend.job(job).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_named_one_by_one_or_all_that_live() {
+        assert_eq!(states("running, paused").unwrap(), [RunState::Running, RunState::Paused]);
+        let live = states("live").unwrap();
+        assert!(live.contains(&RunState::AwaitingResolution) && !live.contains(&RunState::Failed));
+        assert_eq!(live.len() + states("ended").unwrap().len(), RunState::ALL.len());
+        let error = states("runing").unwrap_err().body.message;
+        assert!(error.contains("\"runing\"") && error.contains("awaiting-resolution"), "{error}");
+    }
+}

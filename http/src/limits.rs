@@ -1,0 +1,91 @@
+//! Bounds of the API.
+
+use std::time::Duration;
+
+/// Open connections; the next waits in the listener's backlog. Far more than a person's tools hold open.
+pub const CONNECTIONS_MAX: usize = 256;
+
+/// Largest JSON body. The largest request but one is a handful of short fields.
+pub const JSON_BYTES_MAX: usize = 64 * 1024;
+
+/// Largest body of a submit: a specification, and files of which all but the inline ones are objects. Base64 and JSON
+/// make it longer than what it says.
+pub const SUBMIT_BYTES_MAX: usize = 4 * quorate_protocols::job::limits::SPEC_BYTES_MAX;
+
+/// Outputs that a job shows of itself; all of them are at `/v1/jobs/{job}/outputs`.
+pub const OUTCOME_OUTPUTS_MAX: u32 = 16;
+
+/// Receipts are gathered of at most so many tasks.
+pub const RECEIPT_TASKS_MAX: u32 = 10_000;
+
+/// Longest text that a request may name (a fingerprint; names have their own bound).
+pub const TEXT_BYTES_MAX: usize = 4 * 1024;
+
+/// Deadline of one question to one quorum. It is the job protocol's own: a failover fits in it.
+pub const QUESTION_DEADLINE: Duration = quorate_protocols::job::limits::DEADLINE;
+
+/// Deadline per quorum while a listing gathers rows: a quorum without a majority must not hold up the others.
+pub const LISTING_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The same once a quorum was silent for the whole deadline, and for old rows: whoever is cut off is not kept waiting
+/// for each of its quorums. Far from its peers it waits as long as these take to answer: see
+/// [`listing_deadline_short`].
+pub const LISTING_DEADLINE_SHORT: Duration = Duration::from_millis(300);
+
+/// How long a peer is given to show that it hears this node, and how many are asked.
+pub const CONTACT_DEADLINE: Duration = Duration::from_secs(1);
+pub const CONTACT_PEERS_MAX: usize = 32;
+
+/// Quorums asked at once by a listing.
+pub const LISTING_FAN_OUT: usize = 16;
+
+/// Rows of one page of a list: if the request does not say how many, and at most.
+pub const PAGE_ROWS_DEFAULT: usize = 1_000;
+pub const PAGE_ROWS_MAX: usize = 5_000;
+
+/// Longest cursor: an instant and the longest id.
+pub const CURSOR_BYTES_MAX: usize = 256;
+
+/// Pages that are asked of one quorum for one listing: more than a quorum at its limits has, whose longest rows fill a
+/// page by themselves now and then.
+pub const LISTING_PAGES_MAX: usize = 10_000;
+
+/// Longest wait of `/v1/jobs/{id}/wait`; clients ask again.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// How often a waiting request looks at its job: quickly at first, then less so.
+pub const WAIT_POLL_MIN: Duration = Duration::from_millis(50);
+pub const WAIT_POLL_MAX: Duration = Duration::from_millis(500);
+
+/// Chunks of a download that wait between the object's reader and the client.
+pub const DOWNLOAD_CHUNKS_MAX: usize = 2;
+
+/// Progress lines of an upload within one phase are sent at most this often, and at least this often as a sign of life.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
+pub const PROGRESS_SILENCE_MAX: Duration = Duration::from_secs(5);
+
+/// How long the rest of a refused upload is read and thrown away, so that its client sees the answer.
+pub const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A closing server gives requests this long to end.
+pub const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// A benchmark of which nothing has ended for so long is over.
+pub const BENCH_SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// The short deadline of a listing whose slowest peer answers within `round_trip`: one question and its repetition.
+pub fn listing_deadline_short(round_trip: Duration) -> Duration {
+    LISTING_DEADLINE_SHORT.max(3 * round_trip).min(LISTING_DEADLINE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_rows_of_far_members_arrive_and_a_lan_waits_no_longer() {
+        assert_eq!(listing_deadline_short(Duration::from_millis(2)), LISTING_DEADLINE_SHORT);
+        assert!(listing_deadline_short(Duration::from_millis(400)) > 2 * Duration::from_millis(520), "with jitter");
+        assert_eq!(listing_deadline_short(Duration::from_secs(60)), LISTING_DEADLINE);
+    }
+}

@@ -1,0 +1,245 @@
+//! Jobs that compute, through the API of a node that has the quorum's state machine and nothing around it.
+
+use quorate_api::{
+    FileContent, JobIdInfo, JobIdRequest, LogInfo, NOTHING_WAT, OutputInfo, PlanInfo, ReceiptBundle, StepRole,
+    SubmitRequest, TaskInfo, TaskStateInfo, WhyInfo,
+};
+use quorate_protocols::ids::{Attempt, Digest, LeaseId, MemberId, StepIndex, TaskIndex};
+use quorate_protocols::job::{Grant, RunState};
+use quorate_protocols::task::message::{Report, TaskResult};
+use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskId, WorkerRecord};
+use serde_json::{Value, json};
+
+use quorate_protocols::quorum::TaskCommand;
+
+use super::*;
+use crate::limits::SUBMIT_BYTES_MAX;
+
+const SPEC: &str = "name = \"two words\"\nkind = \"wasm\"\nmodule = \"a.wat\"\nmap.count = 2\n";
+
+fn request(spec: &str) -> SubmitRequest {
+    let files = [("a.wat".to_owned(), FileContent::Text(NOTHING_WAT.to_owned()))];
+    SubmitRequest {
+        spec: spec.to_owned(),
+        file: Some("job.toml".to_owned()),
+        files: files.into(),
+        ..SubmitRequest::default()
+    }
+}
+
+impl Edge {
+    async fn submit(&self, request: &SubmitRequest) -> SubmitInfo {
+        self.client.post("/v1/jobs", request).await.unwrap_or_else(|error| panic!("{error:?}"))
+    }
+    async fn refused(&self, path: &str, request: &impl serde::Serialize) -> ErrorBody {
+        let response = self.client.request(Method::POST, path).json(request).send().await.unwrap();
+        assert!(!response.status().is_success(), "{path} is taken");
+        response.json().await.unwrap()
+    }
+    async fn told(&self, job: JobId, verb: &str, body: Value) -> JobInfo {
+        self.client.post(&format!("/v1/jobs/{job}/{verb}"), &body).await.unwrap_or_else(|error| panic!("{error:?}"))
+    }
+}
+
+#[tokio::test]
+async fn a_submit_can_be_repeated_and_another_job_under_its_id_is_a_conflict() {
+    let edge = Edge::start().await;
+    let wanted = JobIdRequest { key: Some("monday".to_owned()), ..JobIdRequest::default() };
+    let JobIdInfo { job } = edge.client.post("/v1/jobs/ids", &wanted).await.unwrap();
+    let first = edge.submit(&SubmitRequest { job: Some(job), ..request(SPEC) }).await;
+    assert_eq!(first, SubmitInfo { job, state: RunState::Pending, existed: false });
+    // Under the id, and under the key that stands for it.
+    let by_id = edge.submit(&SubmitRequest { job: Some(job), ..request(SPEC) }).await;
+    let by_key = edge.submit(&SubmitRequest { key: Some("monday".to_owned()), ..request(SPEC) }).await;
+    assert_eq!((by_id, by_key), (SubmitInfo { existed: true, ..first }, SubmitInfo { existed: true, ..first }));
+    let other = SubmitRequest { key: Some("monday".to_owned()), ..request(&format!("{SPEC}priority = 7\n")) };
+    let conflict = edge.refused("/v1/jobs", &other).await;
+    assert_eq!(conflict.error, ErrorCode::Conflict);
+    assert!(conflict.hint.unwrap().contains(&format!("quorate job show {job}")));
+    let both = SubmitRequest { job: Some(job), key: Some("monday".to_owned()), ..request(SPEC) };
+    assert_eq!(edge.refused("/v1/jobs", &both).await.error, ErrorCode::BadRequest);
+}
+
+/// Goal: whatever is wrong with a submit is told by line or name, and nothing is submitted.
+#[tokio::test]
+async fn what_is_wrong_with_a_submit_is_told_where_it_stands() {
+    let edge = Edge::start().await;
+    let with_file = |content| SubmitRequest { files: [("a.wat".to_owned(), content)].into(), ..request(SPEC) };
+    let cases = [
+        (request(&format!("{SPEC}prioriti = 3\n")), vec!["job.toml:5", "prioriti", "priority"]),
+        (request(&format!("{SPEC}priority = 300\ntimeouts.task = \"1 parsec\"\n")), vec!["job.toml:5", "job.toml:6"]),
+        (request(&format!("{SPEC}name")), vec!["job.toml:5"]),
+        (SubmitRequest { files: Default::default(), ..request(SPEC) }, vec!["job.toml:3", "a.wat", "files"]),
+        (with_file(FileContent::Base64("*".to_owned())), vec!["job.toml:3", "base64"]),
+        (with_file(FileContent::Text(String::new())), vec!["job.toml:3", "empty"]),
+        (with_file(FileContent::Text("(module)".to_owned())), vec!["job.toml:3", "a.wat", "`_start`"]),
+        (with_file(FileContent::Base64("AGFzbQ0AAQA=".to_owned())), vec!["job.toml:3", "component"]),
+        (with_file(FileContent::Object(OBJECT)), vec!["job.toml:3", "object"]),
+        (SubmitRequest { set: [("x".to_owned(), "1".to_owned())].into(), ..request(SPEC) }, vec!["--set x"]),
+    ];
+    for (wrong, words) in cases {
+        for path in ["/v1/jobs", "/v1/jobs/plan"] {
+            let refused = edge.refused(path, &wrong).await;
+            assert_eq!(refused.error, ErrorCode::BadRequest, "{wrong:?}");
+            for word in &words {
+                assert!(refused.message.contains(word), "{} does not name {word}", refused.message);
+            }
+        }
+    }
+    let large = request(&format!("{SPEC}# {}", "x".repeat(SUBMIT_BYTES_MAX)));
+    assert_eq!(edge.refused("/v1/jobs", &large).await.error, ErrorCode::TooLarge);
+    // Longer than any other request may be, and taken.
+    edge.submit(&request(&format!("{SPEC}# {}", "x".repeat(JSON_BYTES_MAX)))).await;
+    assert_eq!(edge.fake.commits.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_plan_says_who_would_and_submits_nothing() {
+    let edge = Edge::start().await;
+    let spec = format!("{SPEC}[reduce]\nfan_in = 2\n[resources]\nmemory = \"64 MiB\"\nslots = 3\n");
+    let plan: PlanInfo = edge.client.post("/v1/jobs/plan", &request(&spec)).await.unwrap();
+    let steps: Vec<_> = plan.steps.iter().map(|step| (step.step.0, step.role, step.tasks)).collect();
+    assert_eq!(steps, [(0, StepRole::Map, 2), (1, StepRole::Reduce, 1)]);
+    assert_eq!((plan.resources.memory_bytes, plan.peers[0].tasks), (64 << 20, 3));
+    assert_eq!(plan.peers[0].refusal, None);
+    let command = SubmitRequest { files: Default::default(), ..request("kind = \"command\"\nprogram = \"true\"\n") };
+    let plan: PlanInfo = edge.client.post("/v1/jobs/plan", &command).await.unwrap();
+    assert!(plan.peers[0].refusal.as_ref().unwrap().contains("command"));
+    assert_eq!(edge.fake.commits.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn a_person_pauses_changes_and_cancels_a_job() {
+    let edge = Edge::start().await;
+    let spec = format!("{SPEC}[resources]\nmemory = \"64 MiB\"\nlabels = {{ zone = \"attic\" }}\n");
+    let SubmitInfo { job, .. } = edge.submit(&request(&spec)).await;
+    let why: WhyInfo = edge.client.get(&format!("/v1/jobs/{job}/why")).await.unwrap();
+    assert!(why.why.contains("no workers yet"), "{}", why.why);
+    assert_eq!(edge.told(job, "pause", json!({})).await.state, RunState::Paused);
+    assert_eq!(edge.told(job, "resume", json!(null)).await.state, RunState::Pending);
+    let changed = edge.told(job, "update", json!({ "priority": 9, "memory_bytes": 32 << 20 })).await.batch.unwrap();
+    assert_eq!((changed.priority, changed.resources.memory_bytes), (9, 32 << 20));
+    assert_eq!(changed.resources.labels["zone"], "attic", "what was not named stays");
+    let update = format!("/v1/jobs/{job}/update");
+    assert_eq!(edge.refused(&update, &json!({})).await.error, ErrorCode::BadRequest);
+    let refused = edge.refused(&update, &json!({ "priority": 101 })).await;
+    assert!(refused.message.contains("between 1 and 100"), "{}", refused.message);
+    let early = edge.refused(&format!("/v1/jobs/{job}/resolve"), &json!({ "resolution": "skip" })).await;
+    assert_eq!(early.error, ErrorCode::Conflict);
+    assert!(early.message.contains("pending") && early.message.contains("resolve"), "{}", early.message);
+    assert_eq!(edge.refused(&format!("/v1/jobs/{job}/resolve"), &json!({})).await.error, ErrorCode::BadRequest);
+    let cancelled = edge.told(job, "cancel", json!({})).await;
+    assert_eq!(cancelled.state, RunState::Cancelled);
+    assert_eq!(edge.refused(&format!("/v1/jobs/{job}/pause"), &json!({})).await.error, ErrorCode::Conflict);
+    let history: Vec<Value> = edge.client.get(&format!("/v1/jobs/{job}/history")).await.unwrap();
+    assert!(history.len() >= 5, "{history:?}");
+}
+
+#[tokio::test]
+async fn tasks_and_outputs_are_shown_as_they_come() {
+    let edge = Edge::start().await;
+    let SubmitInfo { job, .. } = edge.submit(&request(SPEC)).await;
+    let worker = WorkerRecord {
+        grant: Grant {
+            holder: MemberId { peer: PeerId([9; 32]), incarnation: Incarnation(7) },
+            lease: LeaseId([5; 16]),
+        },
+        slots: 2,
+        memory_bytes: 1 << 30,
+        disk_bytes: 0,
+        kinds: vec![Kind::Wasm],
+        labels: Default::default(),
+    };
+    edge.fake.commit(Command::Task(TaskCommand::SetWorker { worker })).unwrap();
+    let tasks: Vec<TaskInfo> = edge.client.get(&format!("/v1/jobs/{job}/tasks")).await.unwrap();
+    assert_eq!(tasks.iter().map(|task| task.state).collect::<Vec<_>>(), [TaskStateInfo::Running; 2]);
+    assert_eq!(tasks[1].running[0].worker, PeerId([9; 32]));
+    let log: LogInfo = edge.client.get(&format!("/v1/jobs/{job}/logs?task=1")).await.unwrap();
+    assert_eq!(
+        (log.worker, log.attempt, log.offset, log.next_offset, log.ended),
+        (PeerId([9; 32]), Attempt(1), 0, 14, true)
+    );
+    assert_eq!(log.text, "first\nsecond\u{fffd}\n");
+    let worker = PeerId([9; 32]);
+    let on = format!("/v1/jobs/{job}/logs?step=0&task=1&attempt=1&worker={worker}&from=6");
+    assert_eq!(edge.client.get::<LogInfo>(&on).await.unwrap().text, "second\u{fffd}\n");
+    for (wrong, word) in [("task=2", "no task 0.2"), ("task=1&attempt=2", "no attempt 2"), ("task=1&attempt=0", "")] {
+        let error = edge.client.get::<LogInfo>(&format!("/v1/jobs/{job}/logs?{wrong}")).await.unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+    }
+    let none: Vec<OutputInfo> = edge.client.get(&format!("/v1/jobs/{job}/outputs")).await.unwrap();
+    assert!(none.is_empty());
+    let done = |task: u32, text: &'static str| Report {
+        task: TaskAttempt { id: TaskId { job, step: StepIndex(0), task: TaskIndex(task) }, attempt: Attempt(1) },
+        result: TaskResult::Done {
+            output: Output {
+                digest: Digest(*blake3::hash(text.as_bytes()).as_bytes()),
+                bytes: text.len() as u64,
+                place: Place::Record,
+            },
+            bytes: Some(Bytes::from(text)),
+        },
+    };
+    edge.fake.commit(Command::Task(TaskCommand::Report { reports: vec![done(0, "hello"), done(1, "world")] })).unwrap();
+    let info: JobInfo = edge.client.get(&format!("/v1/jobs/{job}")).await.unwrap();
+    assert_eq!(info.state, RunState::Succeeded);
+    let outputs: Vec<OutputInfo> = edge.client.get(&format!("/v1/jobs/{job}/outputs")).await.unwrap();
+    let texts: Vec<_> = outputs.iter().map(|output| output.text.as_deref().unwrap()).collect();
+    assert_eq!(texts, ["hello", "world"]);
+    let second: Vec<OutputInfo> = edge.client.get(&format!("/v1/jobs/{job}/outputs?from=1&limit=1")).await.unwrap();
+    assert_eq!(second, outputs[1..]);
+    // Who ran it is known for as long as the job is.
+    let tasks: Vec<TaskInfo> = edge.client.get(&format!("/v1/jobs/{job}/tasks")).await.unwrap();
+    assert_eq!(tasks.iter().map(|task| task.worker).collect::<Vec<_>>(), [Some(PeerId([9; 32])); 2]);
+    let log: LogInfo = edge.client.get(&format!("/v1/jobs/{job}/logs?task=1")).await.unwrap();
+    assert_eq!((log.worker, log.attempt), (PeerId([9; 32]), Attempt(1)));
+    let receipts = edge.client.get::<ReceiptBundle>(&format!("/v1/jobs/{job}/receipts")).await.unwrap_err();
+    assert!(receipts.to_string().contains("not verified"), "{receipts}");
+    for path in ["tasks", "outputs", "receipts", "why"] {
+        let missing = JobId { local: [0; 16], ..job };
+        let unknown = edge.status(edge.get(&format!("/v1/jobs/{missing}/{path}"))).await;
+        assert_eq!(unknown, (StatusCode::NOT_FOUND, ErrorCode::NotFound), "{path}");
+    }
+}
+
+/// Goal: a list is whole however short its pages are, and a page says whether something follows.
+#[tokio::test]
+async fn a_list_is_whole_however_short_its_pages() {
+    let edge = Edge::start().await;
+    let mut jobs = Vec::new();
+    for key in ["a", "b", "c", "d", "e"] {
+        jobs.push(edge.submit(&SubmitRequest { key: Some(key.to_owned()), ..request(SPEC) }).await.job);
+    }
+    // All are of one instant, so that the ids decide.
+    jobs.sort_by(|one, other| other.cmp(one));
+    let first: Listing<JobInfo> = edge.client.get("/v1/jobs?limit=2&name=two").await.unwrap();
+    assert_eq!(first.items.iter().map(|row| row.job).collect::<Vec<_>>(), jobs[..2]);
+    assert!(first.cursor.is_some());
+    let query = [("limit", "2".to_owned()), ("name", "two".to_owned())];
+    let whole: Listing<JobInfo> = edge.client.list_where("/v1/jobs", &query).await.unwrap();
+    assert_eq!(whole.items.iter().map(|row| row.job).collect::<Vec<_>>(), jobs);
+    let last: Listing<JobInfo> = edge.client.get("/v1/jobs?limit=5").await.unwrap();
+    assert_eq!((last.items.len(), last.cursor), (5, None));
+    for wrong in ["limit=0", "limit=5001", "limit=-1", "cursor=", "cursor=1-2", "cursor=%00"] {
+        let wrong = edge.get(&format!("/v1/jobs?{wrong}"));
+        assert_eq!(edge.status(wrong).await, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest));
+    }
+}
+
+#[tokio::test]
+async fn a_listing_is_filtered_by_what_was_asked() {
+    let edge = Edge::start().await;
+    let asked = async |query: &str| {
+        let _: Listing<JobInfo> = edge.client.get(&format!("/v1/jobs{query}")).await.unwrap();
+        edge.fake.filter.lock().unwrap().take().unwrap()
+    };
+    assert_eq!(asked("").await, JobFilter::default());
+    let filter = asked("?state=failed,cancelled&kind=wasm&owner=me&name=count").await;
+    assert_eq!(filter.states, [RunState::Failed, RunState::Cancelled]);
+    assert_eq!((filter.kind, filter.owner), (Some(Kind::Wasm), Some(PeerId([9; 32]))));
+    assert_eq!(filter.name.as_deref(), Some("count"));
+    for wrong in ["?state=happy", "?kind=magic", "?owner=somebody"] {
+        let refused = edge.status(edge.get(&format!("/v1/jobs{wrong}"))).await;
+        assert_eq!(refused, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest), "{wrong}");
+    }
+}

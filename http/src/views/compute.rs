@@ -1,0 +1,209 @@
+//! Jobs that compute, as the API shows them.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use quorate_api::{
+    AttemptInfo, AttemptPhase, BatchInfo, DeadTask, FailureInfo, OutputInfo, PeerReason, PlanPeer, PlannedStep,
+    StepInfo, StepRole, TaskInfo, TaskReceipts, TaskResources, TaskStateInfo, VerifyInfo,
+};
+use quorate_protocols::approval::Requirement;
+use quorate_protocols::directory::misfit;
+use quorate_protocols::ids::{ObjectId, StepIndex, TaskIndex};
+use quorate_protocols::job::Kind;
+use quorate_protocols::job::compute::{ComputeSpec, Resources};
+use quorate_protocols::job::plan::{Plan, Role};
+use quorate_protocols::task::message::OutputRef;
+use quorate_protocols::task::record::{ComputeRun, Phase, Place, TaskRecord, TaskState};
+use quorate_protocols::task::vote::{ResultReceipt, tally};
+
+use quorate_node::directory::KnownPeer;
+
+pub fn steps(spec: &ComputeSpec) -> Vec<PlannedStep> {
+    let role = |role| match role {
+        Role::Map => StepRole::Map,
+        Role::Reduce { .. } => StepRole::Reduce,
+        Role::Compensate => StepRole::Compensate,
+    };
+    let plan = Plan::of(spec);
+    let numbered = plan.steps.iter().zip(0u16..);
+    numbered.map(|(step, at)| PlannedStep { step: StepIndex(at), role: role(step.role), tasks: step.tasks }).collect()
+}
+
+pub fn resources(resources: &Resources) -> TaskResources {
+    TaskResources {
+        memory_bytes: resources.memory_bytes,
+        disk_bytes: resources.disk_bytes,
+        slots: resources.slots,
+        labels: resources.labels.clone(),
+    }
+}
+
+pub fn batch_info(spec: &ComputeSpec, run: &ComputeRun) -> BatchInfo {
+    let dead = |(step, task, reason): &(StepIndex, TaskIndex, String)| DeadTask {
+        step: *step,
+        task: *task,
+        reason: reason.clone(),
+    };
+    BatchInfo {
+        step: StepInfo { step: run.step, tasks: run.tally },
+        steps: steps(spec),
+        priority: run.settings.priority,
+        parallelism: run.settings.parallelism,
+        resources: resources(&run.settings.resources),
+        dead: run.dead.iter().map(dead).collect(),
+        refused: run
+            .avoided
+            .iter()
+            .map(|(peer, refusal)| PeerReason { peer: *peer, reason: refusal.reason.clone() })
+            .collect(),
+        stale_reports: run.stale_reports,
+        verify: spec.verify.map(|verify| VerifyInfo { copies: verify.copies, agree: verify.agree }),
+        outcome: None,
+    }
+}
+
+pub fn output_info(given: &OutputRef) -> OutputInfo {
+    let bytes = given.bytes.as_deref();
+    let text = bytes.and_then(|bytes| std::str::from_utf8(bytes).ok());
+    OutputInfo {
+        task: given.task,
+        bytes: given.output.bytes,
+        digest: given.output.digest,
+        text: text.map(str::to_owned),
+        base64: bytes.filter(|_| text.is_none()).map(|bytes| STANDARD.encode(bytes)),
+        object: match given.output.place {
+            Place::Record => None,
+            Place::Object { quorum, manifest } => Some(ObjectId { quorum, manifest }),
+        },
+    }
+}
+
+pub fn task_info(step: StepIndex, task: TaskIndex, record: &TaskRecord) -> TaskInfo {
+    let (state, retry_at) = match record.state {
+        TaskState::Ready => (TaskStateInfo::Ready, None),
+        TaskState::Delayed { until } => (TaskStateInfo::Delayed, Some(until)),
+        TaskState::Running => (TaskStateInfo::Running, None),
+        TaskState::Done => (TaskStateInfo::Done, None),
+        TaskState::Dead => (TaskStateInfo::Dead, None),
+        TaskState::Parked => (TaskStateInfo::Parked, None),
+    };
+    let phase = |phase: &Phase| match phase {
+        Phase::Assigned => AttemptPhase::Given,
+        Phase::Started => AttemptPhase::Started,
+        Phase::Committed(_) => AttemptPhase::Committed,
+        Phase::Revealed(_) => AttemptPhase::Revealed,
+    };
+    let running = record.live.iter().map(|live| AttemptInfo {
+        attempt: live.attempt,
+        worker: live.worker,
+        phase: phase(&live.phase),
+        given_at: live.since,
+    });
+    let failure = record.extras.as_ref().and_then(|notes| notes.last.as_ref());
+    TaskInfo {
+        step,
+        task,
+        state,
+        attempts: record.newest,
+        failures: record.failures,
+        losses: record.losses,
+        running: running.collect(),
+        retry_at,
+        worker: record.won.as_ref().map(|won| won.worker),
+        output_bytes: record.output().map(|output| output.bytes),
+        output_digest: record.output().map(|output| output.digest),
+        failure: failure.map(|failure| FailureInfo {
+            worker: failure.worker,
+            class: failure.class,
+            reason: failure.reason.clone(),
+        }),
+    }
+}
+
+/// What the copies of a task said, when they have; `None` of a task that was not voted on.
+pub fn task_receipts(step: StepIndex, task: TaskIndex, record: &TaskRecord, agree: u8) -> Option<TaskReceipts> {
+    let votes = &record.extras.as_ref()?.votes;
+    let receipts: Vec<ResultReceipt> = votes.iter().map(|vote| vote.receipt).collect();
+    let agreement = tally(receipts.iter().map(|receipt| &receipt.statement), agree.into());
+    let (verdict, dissenting) =
+        agreement.map_or((None, Vec::new()), |agreed| (Some(agreed.verdict), agreed.dissenting));
+    (!receipts.is_empty()).then_some(TaskReceipts { step, task, verdict, dissenting, receipts })
+}
+
+pub fn plan_peer(known: &KnownPeer, kind: Kind, requirement: &Requirement, compile_memory_bytes: u64) -> PlanPeer {
+    let free = &known.advert.free;
+    let refusal = misfit(&known.advert, kind, requirement).map(|refusal| refusal.to_string());
+    // A worker that has the module compiled needs no memory for it, but only that worker knows.
+    let refusal = refusal.or_else(|| {
+        (free.memory_bytes < compile_memory_bytes).then(|| {
+            format!(
+                "compiling the module takes up to {} MiB of memory, and it has {} MiB left",
+                compile_memory_bytes >> 20,
+                free.memory_bytes >> 20
+            )
+        })
+    });
+    let times = |free: u64, needed: u64| free.checked_div(needed).unwrap_or(u64::MAX);
+    let room = times(free.slots.into(), requirement.slots.into())
+        .min(times(free.memory_bytes, requirement.memory_bytes))
+        .min(times(free.disk_bytes, requirement.disk_bytes));
+    PlanPeer {
+        peer: known.peer,
+        tasks: if refusal.is_some() { 0 } else { u32::try_from(room).unwrap_or(u32::MAX) },
+        refusal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use quorate_protocols::directory::{Capacity, PeerAdvert};
+    use quorate_protocols::ids::{BootId, Digest, Incarnation, ManifestHash, Millis, PeerId, QuorumId};
+    use quorate_protocols::task::record::Output;
+
+    /// Goal: a plan says who would refuse a module for what compiling it takes, and does not count it per task.
+    #[test]
+    fn a_peer_with_too_little_memory_to_compile_would_run_nothing() {
+        let advert = PeerAdvert {
+            incarnation: Incarnation(1),
+            boot: BootId([0; 16]),
+            sequence: 1,
+            kinds: vec![Kind::Wasm],
+            name: String::new(),
+            labels: Default::default(),
+            free: Capacity { memory_bytes: 100 << 20, slots: 8, ..Capacity::default() },
+            load_permille: 0,
+            quorums: 0,
+            draining: false,
+            level: 1,
+        };
+        let known = KnownPeer { peer: PeerId([1; 32]), advert, heard_at: Millis(0) };
+        let need = Requirement { memory_bytes: 20 << 20, slots: 1, ..Requirement::default() };
+        let planned = |compile: u64| plan_peer(&known, Kind::Wasm, &need, compile << 20);
+        assert_eq!((planned(100).tasks, planned(100).refusal), (5, None));
+        let refused = planned(101);
+        assert_eq!(refused.tasks, 0);
+        let refusal = refused.refusal.unwrap();
+        assert!(refusal.contains("101 MiB") && refusal.contains("100 MiB left"), "{refusal}");
+    }
+
+    #[test]
+    fn an_output_is_shown_as_what_it_is() {
+        let given = |place, bytes: Option<&'static [u8]>| OutputRef {
+            task: TaskIndex(3),
+            output: Output { digest: Digest([1; 32]), bytes: 5, place },
+            bytes: bytes.map(Bytes::from_static),
+        };
+        let shown = |given| {
+            let OutputInfo { text, base64, object, .. } = output_info(&given);
+            (text, base64, object)
+        };
+        assert_eq!(shown(given(Place::Record, Some(b"hello"))), (Some("hello".into()), None, None));
+        assert_eq!(shown(given(Place::Record, Some(b"\xff\x00"))), (None, Some("/wA=".into()), None));
+        assert_eq!(shown(given(Place::Record, Some(b""))), (Some(String::new()), None, None));
+        let object = ObjectId { quorum: QuorumId([2; 16]), manifest: ManifestHash([3; 32]) };
+        let place = Place::Object { quorum: object.quorum, manifest: object.manifest };
+        assert_eq!(shown(given(place, None)), (None, None, Some(object)));
+    }
+}
