@@ -8,7 +8,7 @@ use quorate_protocols::api::{
     ErrorBody, ErrorCode, JobInfo, Listing, ResolutionInfo, ResolveRequest, UpdateRequest, WhyInfo,
 };
 use quorate_protocols::ids::{JobId, PeerId};
-use quorate_protocols::job::compute::Resources;
+use quorate_protocols::job::batch::Resources;
 use quorate_protocols::job::message::{Query as Question, QueryAnswer};
 use quorate_protocols::job::record::HistoryEntry;
 use quorate_protocols::job::{Kind, RunState};

@@ -111,7 +111,7 @@ impl NodeBackend {
 
     /// The outputs of a run that succeeded; `None` when there is none, or none is remembered.
     async fn outcome(&self, record: &JobRecord) -> Result<Option<OutcomeInfo>, ApiError> {
-        let Some((spec, _)) = record.compute().filter(|_| record.state == RunState::Succeeded) else {
+        let Some((spec, _)) = record.batch().filter(|_| record.state == RunState::Succeeded) else {
             return Ok(None);
         };
         let plan = Plan::of(spec);

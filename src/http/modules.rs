@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use quorate_protocols::ids::{ManifestHash, ObjectId, QuorumId};
 use quorate_protocols::job::JobSpec;
-use quorate_protocols::job::compute::{Content, Program};
+use quorate_protocols::job::batch::{Content, Program};
 use quorate_protocols::task::limits::MODULE_BYTES_MAX;
 use tokio::sync::Semaphore;
 

@@ -13,7 +13,7 @@ use quorate_protocols::api::{ErrorBody, FileContent, JobIdInfo, JobIdRequest, Pl
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::ObjectId;
 use quorate_protocols::job::JobSpec;
-use quorate_protocols::job::compute::Content;
+use quorate_protocols::job::batch::Content;
 use std::collections::BTreeMap;
 
 use super::backend::Shared;

@@ -5,11 +5,11 @@ use axum::extract::State;
 use quorate_protocols::api::{ErrorBody, ErrorCode, LogInfo, LogStreamInfo, OutputInfo, ReceiptBundle, TaskInfo};
 use quorate_protocols::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
 use quorate_protocols::job::JobRecord;
-use quorate_protocols::job::compute::ComputeSpec;
+use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::message::{Query as Question, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::task::message::LogStream;
-use quorate_protocols::task::record::{ComputeRun, TaskAttempt, TaskId, TaskRecord};
+use quorate_protocols::task::record::{BatchRun, TaskAttempt, TaskId, TaskRecord};
 use serde::Deserialize;
 
 use super::backend::Shared;
@@ -209,8 +209,8 @@ pub async fn record(backend: &Shared, job: JobId) -> Result<Box<JobRecord>, ApiE
 }
 
 /// Only what computes has tasks.
-pub fn computing(record: &JobRecord) -> Result<(&ComputeSpec, &ComputeRun), ApiError> {
-    record.compute().ok_or_else(|| {
+pub fn computing(record: &JobRecord) -> Result<(&BatchSpec, &BatchRun), ApiError> {
+    record.batch().ok_or_else(|| {
         let (job, kind) = (record.job, record.spec.kind());
         if record.trigger().is_some() {
             let fault = format!("job {job} has a trigger: its runs have tasks, each of its own");

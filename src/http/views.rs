@@ -113,7 +113,7 @@ pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
         owner: record.owner,
         name: record.spec.name().map(str::to_owned),
         store: record.store().map(|(spec, run)| store_info(record.job.quorum, spec, run)),
-        batch: record.compute().map(|(spec, run)| compute::batch_info(spec, run)),
+        batch: record.batch().map(|(spec, run)| compute::batch_info(spec, run)),
         trigger: trigger::trigger_info(record),
         fired_by: trigger::fired_by(record),
     }

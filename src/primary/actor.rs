@@ -560,7 +560,7 @@ async fn perform(context: Context, worker_sessions: WorkerSessions, duty: Duty, 
             repair::rebuild(&context, manifest, column, grant, attempt, tries).await
         }
         Duty::WatchIdle { job, upload_seq, .. } => {
-            context.propose(Command::Store(job, StoreCommand::Abandon { upload_seq })).await.map(drop)
+            context.propose(Command::store(job, StoreCommand::Abandon { upload_seq })).await.map(drop)
         }
         Duty::FindWorkers { job, kind, resources, slots } => {
             recruiter::find(&context, &worker_sessions, Wanted { job, kind, resources, slots }).await

@@ -18,7 +18,7 @@ use quorate_protocols::capacity::Capacity;
 use quorate_protocols::directory::state::fits;
 use quorate_protocols::ids::{JobId, LeaseId, PeerId};
 use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::Resources;
+use quorate_protocols::job::batch::Resources;
 use quorate_protocols::quorum::{Command, TaskCommand};
 use quorate_protocols::task::limits::WORKER_SLOTS_MAX;
 use quorate_protocols::task::record::WorkerRecord;

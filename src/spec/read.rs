@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_protocols::ids::ObjectId;
 use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::{
-    Call, ComputeSpec, Content, Map, OnFailure, OutputPlace, Program, Reduce, RetryPolicy, Split, Stragglers, Verify,
+use quorate_protocols::job::batch::{
+    BatchSpec, Call, Content, Map, OnFailure, OutputPlace, Program, Reduce, RetryPolicy, Split, Stragglers, Verify,
 };
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
 use quorate_protocols::object::limits::SEGMENT_BYTES;
@@ -123,7 +123,7 @@ fn read_parameters(reader: &mut Reader<'_>, root: &Table<'_>, given: &[(String, 
 
 type Open = BTreeMap<Slot, Source>;
 
-fn read_root(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Option<ComputeSpec> {
+fn read_root(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Option<BatchSpec> {
     if !root.has("kind") {
         reader.fault(1, "`kind` is missing: \"wasm\" or \"command\" is needed".to_owned());
     }
@@ -132,7 +132,7 @@ fn read_root(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Opti
     // Everything else is still looked at, so that all faults are told at once.
     let stand_in = Program::Command { name: "none".to_owned() };
     let call = read_call(reader, root, program.clone().unwrap_or(stand_in), Step::Map, open);
-    let mut spec = ComputeSpec::new(call);
+    let mut spec = BatchSpec::new(call);
     spec.name = root.text(reader, "name", "a string");
     spec.map = read_map(reader, root, open);
     let step_keys = |own: &[&'static str]| {
@@ -358,7 +358,7 @@ fn read_map(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Map {
     }
 }
 
-fn read_resources(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut ComputeSpec) {
+fn read_resources(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut BatchSpec) {
     let Some(table) = root.table(reader, "resources", &["memory", "disk", "slots", "labels"]) else { return };
     set(&mut spec.resources.memory_bytes, table.size(reader, "memory", MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX));
     set(&mut spec.resources.disk_bytes, table.size(reader, "disk", 0..=DISK_BYTES_MAX));
@@ -401,7 +401,7 @@ fn read_retry(reader: &mut Reader<'_>, root: &Table<'_>, retry: &mut RetryPolicy
     }
 }
 
-fn read_timeouts(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut ComputeSpec) {
+fn read_timeouts(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut BatchSpec) {
     let Some(table) = root.table(reader, "timeouts", &["task", "step", "run"]) else { return };
     let range = TIMEOUT_MIN..=TIMEOUT_MAX;
     set(&mut spec.timeouts.task, table.duration(reader, "task", range.clone()));
@@ -411,7 +411,7 @@ fn read_timeouts(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut ComputeSp
     set(&mut spec.timeouts.run, table.duration(reader, "run", range));
 }
 
-fn read_copies(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut ComputeSpec) {
+fn read_copies(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut BatchSpec) {
     if let Some(table) = root.table(reader, "verify", &["copies", "agree"]) {
         let copies = table.number(reader, "copies", 2..=COPIES_MAX.into()).unwrap_or(3);
         let agree = table.number(reader, "agree", 1..=COPIES_MAX.into()).unwrap_or(copies / 2 + 1);

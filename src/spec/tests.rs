@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use quorate_protocols::ids::{ManifestHash, QuorumId};
 use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::{OnFailure, OutputPlace, Split, Stragglers, Verify};
+use quorate_protocols::job::batch::{OnFailure, OutputPlace, Split, Stragglers, Verify};
 use quorate_protocols::task::record::ErrorClass;
 
 use super::*;
@@ -33,12 +33,12 @@ fn content(source: &Source) -> Result<Content, String> {
     }
 }
 
-fn built(text: &str, set: &[(&str, &str)]) -> ComputeSpec {
+fn built(text: &str, set: &[(&str, &str)]) -> BatchSpec {
     let read = read(text, "spec.toml", &given(set)).unwrap_or_else(|error| panic!("{error}"));
     computed(&read)
 }
 
-fn computed(read: &SpecFile) -> ComputeSpec {
+fn computed(read: &SpecFile) -> BatchSpec {
     match read.build(content).unwrap_or_else(|error| panic!("{error}")) {
         JobSpec::Compute(spec) => *spec,
         other => panic!("{other:?} does not run at once"),
@@ -63,12 +63,12 @@ fn module(call: &Call) -> &Content {
 fn a_small_file_has_every_default() {
     let module = Content::Inline(Bytes::from_static(b"a.wat"));
     let program = Program::Wasm { module, fuel: None, deterministic: false };
-    assert_eq!(built(SMALL, &[]), ComputeSpec::new(Call::new(program)));
+    assert_eq!(built(SMALL, &[]), BatchSpec::new(Call::new(program)));
     // With fuel it is deterministic, for nothing else keeps it from being so.
     let fuelled = built(&format!("{SMALL}fuel = 9\n"), &[]).call.program;
     assert!(matches!(fuelled, Program::Wasm { fuel: Some(9), deterministic: true, .. }));
     let command = built("kind = \"command\"\nprogram = \"ffmpeg\"", &[]);
-    assert_eq!(command, ComputeSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() })));
+    assert_eq!(command, BatchSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() })));
 }
 
 #[test]
@@ -475,7 +475,7 @@ proptest! {
         }
         match read(&text, "spec.toml", &[]) {
             Ok(read) => match read.build(content) {
-                Ok(spec) => prop_assert_eq!(spec.computes().map(ComputeSpec::check), Some(Ok(()))),
+                Ok(spec) => prop_assert_eq!(spec.computes().map(BatchSpec::check), Some(Ok(()))),
                 Err(error) => prop_assert!(!error.faults.is_empty()),
             },
             Err(error) => prop_assert!(!error.faults.is_empty() && !error.to_string().is_empty()),

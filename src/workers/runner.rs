@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use quorate_protocols::ids::{Nonce, PeerId};
 use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::{OutputPlace, Program};
+use quorate_protocols::job::batch::{OutputPlace, Program};
 use quorate_protocols::job::limits::REASON_BYTES_MAX;
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
 use quorate_protocols::task::message::{Assignment, StepContext, TaskResult};

@@ -18,7 +18,7 @@ use quorate_protocols::api::{
     FileContent, JobIdInfo, JobIdRequest, JobInfo, PlanInfo, PutInfo, SubmitInfo, SubmitRequest,
 };
 use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, QuorumId};
-use quorate_protocols::job::compute::Content;
+use quorate_protocols::job::batch::Content;
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::{JobSpec, RunState};

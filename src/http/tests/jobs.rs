@@ -147,7 +147,7 @@ async fn tasks_and_outputs_are_shown_as_they_come() {
         slots: 2,
         memory_bytes: 1 << 30,
         disk_bytes: 0,
-        kinds: vec![Kind::Wasm],
+        engines: vec![Engine::Wasm],
         labels: Default::default(),
     };
     edge.fake.commit(Command::Task(TaskCommand::SetWorker { worker })).unwrap();

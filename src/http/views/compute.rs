@@ -10,15 +10,15 @@ use quorate_protocols::approval::Requirement;
 use quorate_protocols::directory::misfit;
 use quorate_protocols::ids::{ObjectId, StepIndex, TaskIndex};
 use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::{ComputeSpec, Resources};
+use quorate_protocols::job::batch::{BatchSpec, Resources};
 use quorate_protocols::job::plan::{Plan, Role};
 use quorate_protocols::task::message::OutputRef;
-use quorate_protocols::task::record::{ComputeRun, Phase, Place, TaskRecord, TaskState};
+use quorate_protocols::task::record::{BatchRun, Phase, Place, TaskRecord, TaskState};
 use quorate_protocols::task::vote::{ResultReceipt, tally};
 
 use crate::directory::KnownPeer;
 
-pub fn steps(spec: &ComputeSpec) -> Vec<PlannedStep> {
+pub fn steps(spec: &BatchSpec) -> Vec<PlannedStep> {
     let role = |role| match role {
         Role::Map => StepRole::Map,
         Role::Reduce { .. } => StepRole::Reduce,
@@ -38,7 +38,7 @@ pub fn resources(resources: &Resources) -> TaskResources {
     }
 }
 
-pub fn batch_info(spec: &ComputeSpec, run: &ComputeRun) -> BatchInfo {
+pub fn batch_info(spec: &BatchSpec, run: &BatchRun) -> BatchInfo {
     let dead = |(step, task, reason): &(StepIndex, TaskIndex, String)| DeadTask {
         step: *step,
         task: *task,
@@ -169,7 +169,7 @@ mod tests {
             incarnation: Incarnation(1),
             boot: BootId([0; 16]),
             sequence: 1,
-            kinds: vec![Kind::Wasm],
+            engines: vec![Engine::Wasm],
             name: String::new(),
             labels: Default::default(),
             free: Capacity { memory_bytes: 100 << 20, slots: 8, ..Capacity::default() },

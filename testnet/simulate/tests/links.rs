@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_protocols::ids::{JobId, QuorumId};
 use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Map, Program};
+use quorate_protocols::job::batch::{BatchSpec, Call, Content, Map, Program};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
@@ -139,9 +139,9 @@ impl Calm {
         let module = Content::Inline(Bytes::from_static(b"simulated"));
         let mut call = Call::new(Program::Wasm { module, fuel: None, deterministic: false });
         call.args = vec!["100".to_owned()];
-        let mut spec = ComputeSpec { map: Map::Count(4), ..ComputeSpec::new(call) };
+        let mut spec = BatchSpec { map: Map::Count(4), ..BatchSpec::new(call) };
         spec.resources.memory_bytes = 1 << 20;
-        let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) });
+        let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(spec) });
         // A client whose answer does not come in time submits the same job again.
         loop {
             let taken = |result| matches!(result, Ok(CommandReply::Submitted { .. }));

@@ -9,7 +9,7 @@ use quorate::identity::JoinLine;
 use quorate::spec;
 use quorate_protocols::api;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
-use quorate_protocols::job::compute::Content;
+use quorate_protocols::job::batch::Content;
 use quorate_protocols::object::Profile;
 use serde::de::DeserializeOwned;
 

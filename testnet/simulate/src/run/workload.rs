@@ -38,7 +38,7 @@ pub(super) struct WatchedJob {
 }
 
 fn spec() -> JobSpec {
-    JobSpec::Store(StoreSpec { name: None, size: Some(1000), profile: Profile { data: 2, parity: 1 } })
+    JobSpec::store(StoreSpec { name: None, size: Some(1000), profile: Profile { data: 2, parity: 1 } })
 }
 
 fn state_of(state: RunState) -> JobState {
@@ -72,7 +72,7 @@ impl Session {
             16..=18 => self.call_object(),
             19..=20 => self.recover().await,
             21 => self.compact().await,
-            22..=23 => self.compute().await,
+            22..=23 => self.batch().await,
             _ => self.fault().await,
         }
     }
