@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use quorate_protocols::ids::PeerId;
-use quorate_protocols::job::Kind;
+use quorate_protocols::engine::Service;
 use quorate_protocols::{piece, quorum};
 
 use self::address::{Bootstrap, PublicAddress};
@@ -129,7 +129,7 @@ pub struct NodeSection {
     /// Peers that may act on every job and object, beside their owners.
     pub operators: BTreeSet<PeerId>,
     /// Kinds of work this node takes on.
-    pub kinds: BTreeSet<Kind>,
+    pub services: BTreeSet<Service>,
     /// Take nothing new on. What is here stays.
     pub drain: bool,
 }
@@ -147,7 +147,7 @@ impl Default for NodeSection {
             name: None,
             labels: BTreeMap::new(),
             operators: BTreeSet::new(),
-            kinds: BTreeSet::from([Kind::Store, Kind::Wasm, Kind::Command]),
+            services: BTreeSet::from([Service::Store, Service::Wasm, Service::Command]),
             drain: false,
         }
     }

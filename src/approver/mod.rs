@@ -28,7 +28,7 @@ use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
 };
 use quorate_protocols::ids::{JobId, LeaseId, Millis, PeerId, QuorumId};
-use quorate_protocols::job::Kind;
+use quorate_protocols::engine::Service;
 use quorate_protocols::piece;
 use quorate_protocols::quorum::limits::QUORUMS_PER_NODE_MAX;
 use quorate_protocols::resources::{Amounts, GrantError, Lease, Leases, Machine, Scope, Service};
@@ -64,7 +64,7 @@ pub struct ApproverParts {
     pub memberships: Arc<dyn Memberships>,
     pub labels: BTreeMap<String, String>,
     /// What this node works on. A worker of a quorum must run tasks of some kind.
-    pub kinds: BTreeSet<Kind>,
+    pub services: BTreeSet<Service>,
     /// Disk that the operator allows to be promised; `None` leaves what the machine has.
     pub disk_bytes_max: Option<u64>,
     pub requests: mpsc::Receiver<InboundRequest>,
@@ -103,7 +103,7 @@ struct Inner {
     directory: Directory,
     memberships: Arc<dyn Memberships>,
     labels: BTreeMap<String, String>,
-    kinds: BTreeSet<Kind>,
+    services: BTreeSet<Service>,
     disk_bytes_max: Option<u64>,
     state: Mutex<State>,
     metrics: ApproverMetrics,
@@ -154,7 +154,7 @@ impl Approver {
             directory: parts.directory,
             memberships: parts.memberships,
             labels: parts.labels,
-            kinds: parts.kinds,
+            services: parts.services,
             disk_bytes_max: parts.disk_bytes_max,
             state: Mutex::new(State::default()),
             metrics: ApproverMetrics::default(),
@@ -247,7 +247,7 @@ impl Approver {
         }
         match request.subject {
             Subject::Member { quorum } => self.check_membership(quorum)?,
-            Subject::Worker { .. } if !inner.kinds.iter().any(|kind| *kind != Kind::Store) => {
+            Subject::Worker { .. } if !inner.services.iter().any(|service| *service != Service::Store) => {
                 return Err(Refusal::Unfit { reason: "the node runs no tasks".into() });
             }
             Subject::Worker { .. } if request.requirement.slots == 0 => {

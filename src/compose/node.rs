@@ -19,7 +19,7 @@ use std::sync::Arc;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use quorate_protocols::ids::PeerId;
-use quorate_protocols::job::Kind;
+use quorate_protocols::engine::Service;
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 use serde::Serialize;
 use tokio::sync::broadcast;
@@ -66,7 +66,7 @@ pub struct NodeParts {
 #[derive(Clone, Default)]
 pub struct NodeExecutors {
     /// By the kind of work that they do. A kind that is not here is not offered to anyone.
-    pub executors: BTreeMap<Kind, Arc<dyn Executor>>,
+    pub executors: BTreeMap<Service, Arc<dyn Executor>>,
     /// Where logs of tasks and large inputs are kept; without it they are in memory.
     pub folder: Option<PathBuf>,
     pub faults: WorkerFaults,
@@ -77,7 +77,7 @@ pub struct NodeExecutors {
 pub struct NodeSettings {
     /// Peers that may cancel and remove what is not theirs.
     pub operators: BTreeSet<PeerId>,
-    pub kinds: BTreeSet<Kind>,
+    pub services: BTreeSet<Service>,
     /// What the node is called; empty without a name.
     pub name: String,
     pub labels: BTreeMap<String, String>,
@@ -96,7 +96,7 @@ impl Default for NodeSettings {
     fn default() -> Self {
         Self {
             operators: BTreeSet::new(),
-            kinds: BTreeSet::from([Kind::Store]),
+            services: BTreeSet::from([Service::Store]),
             name: String::new(),
             labels: BTreeMap::new(),
             draining: false,
@@ -113,14 +113,14 @@ const REPAIR_GRACE_PER_REPLACE_GRACE: u32 = 5;
 
 impl From<&Config> for NodeSettings {
     fn from(config: &Config) -> Self {
-        let mut kinds = config.node.kinds.clone();
+        let mut services = config.node.services.clone();
         // Nothing could run: whoever was asked would only refuse.
         if config.commands.is_empty() {
-            kinds.remove(&Kind::Command);
+            services.remove(&Service::Command);
         }
         Self {
             operators: config.node.operators.clone(),
-            kinds,
+            services,
             name: config.node.name(),
             labels: config.node.labels.clone(),
             draining: config.node.drain,

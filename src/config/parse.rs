@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quorate_protocols::directory::check_name;
 use quorate_protocols::directory::limits::{LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX};
-use quorate_protocols::job::Kind;
+use quorate_protocols::engine::Service;
 use quorate_protocols::{approval, quorum};
 use serde::Deserialize;
 use toml::Spanned;
@@ -64,7 +64,7 @@ struct RawNode {
     name: Text,
     labels: Option<Spanned<BTreeMap<String, String>>>,
     operators: Texts,
-    kinds: Texts,
+    services: Texts,
     drain: Option<bool>,
 }
 
@@ -362,17 +362,17 @@ fn read_node(source: &Source<'_>, raw: RawNode, config: &mut Config) -> Result<(
         node.labels = labels.into_inner();
     }
     node.operators = source.list("node.operators", raw.operators, PEERS_MAX, "peer ids")?.into_iter().collect();
-    if let Some(kinds) = raw.kinds {
-        node.kinds = kinds
+    if let Some(services) = raw.services {
+        node.services = services
             .get_ref()
             .iter()
             .map(|text| match text.as_str() {
-                "store" => Ok(Kind::Store),
-                "wasm" => Ok(Kind::Wasm),
-                "command" => Ok(Kind::Command),
+                "store" => Ok(Service::Store),
+                "wasm" => Ok(Service::Wasm),
+                "command" => Ok(Service::Command),
                 other => {
-                    let expected = "a list of kinds: \"store\", \"wasm\", \"command\"";
-                    Err(source.fault(&kinds, "node.kinds", quoted(other), expected))
+                    let expected = "a list of services: \"store\", \"wasm\", \"command\"";
+                    Err(source.fault(&services, "node.services", quoted(other), expected))
                 }
             })
             .collect::<Result<BTreeSet<_>, _>>()?;

@@ -6,7 +6,7 @@ use quorate_protocols::approval::{Requirement, Subject};
 use quorate_protocols::directory::JobAnnouncement;
 use quorate_protocols::directory::limits::{SEARCH_REPEAT, SEARCHES_MAX, VOLUNTEERS_MAX};
 use quorate_protocols::ids::{Millis, PeerId};
-use quorate_protocols::job::Kind;
+use quorate_protocols::engine::Service;
 use tokio::sync::mpsc;
 
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Searches {
         &mut self,
         now: Millis,
         subject: Subject,
-        kind: Kind,
+        service: Service,
         requirement: Requirement,
     ) -> mpsc::Receiver<PeerId> {
         self.open.retain(|search| !search.volunteers.is_closed());

@@ -17,7 +17,7 @@ use quorate_protocols::approval::{Requirement, Subject};
 use quorate_protocols::capacity::Capacity;
 use quorate_protocols::directory::state::fits;
 use quorate_protocols::ids::{JobId, LeaseId, PeerId};
-use quorate_protocols::job::Kind;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::job::batch::Resources;
 use quorate_protocols::quorum::{Command, TaskCommand};
 use quorate_protocols::task::limits::WORKER_SLOTS_MAX;
@@ -41,7 +41,7 @@ const REFUSALS_TOLD: usize = 4;
 /// Tasks that wait for workers, all of one sort.
 pub(super) struct Wanted {
     pub job: JobId,
-    pub kind: Kind,
+    pub kind: Engine,
     /// What one task needs.
     pub resources: Resources,
     pub slots: u32,
@@ -53,7 +53,7 @@ struct Offer {
     requirement: Requirement,
     /// Slots that it would add.
     more: u32,
-    kinds: Vec<Kind>,
+    kinds: Vec<Engine>,
     labels: BTreeMap<String, String>,
 }
 
@@ -133,7 +133,7 @@ fn offer(wanted: &Wanted, known: &KnownPeer, has: Option<&WorkerRecord>) -> Opti
         peer: known.peer,
         requirement: requirement(wanted, tasks, has),
         more: tasks * slots,
-        kinds: advert.kinds.iter().copied().filter(|kind| *kind != Kind::Store).collect(),
+        kinds: advert.kinds.iter().copied().filter(|kind| *kind != Engine::Store).collect(),
         labels: advert.labels.clone(),
     })
 }

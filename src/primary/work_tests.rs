@@ -10,7 +10,7 @@ use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Refusal};
 use quorate_protocols::directory::{Capacity, PeerAdvert};
 use quorate_protocols::ids::{Attempt, BootId, Digest, Incarnation, JobId, Millis, PeerId, Term};
 use quorate_protocols::job::batch::{BatchSpec, Call, Map, Program};
-use quorate_protocols::job::{JobSpec, Kind, RunState};
+use quorate_protocols::job::{JobSpec, Engine, RunState};
 use quorate_protocols::liveness::Latency;
 use quorate_protocols::liveness::patience::{RENEWAL_TRIES, trusted};
 use quorate_protocols::quorum::{Command, JobCommand, QuorumState, TaskCommand};
@@ -129,7 +129,7 @@ fn world(peers: u8, slots: u32) -> World {
             incarnation: Incarnation(1),
             boot: BootId([n; 16]),
             sequence: 1,
-            kinds: vec![Kind::Store, Kind::Command],
+            kinds: vec![Engine::Store, Engine::Command],
             name: String::new(),
             labels: BTreeMap::new(),
             free: Capacity { disk_bytes: 0, memory_bytes: 1 << 40, slots },

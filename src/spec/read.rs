@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_protocols::ids::ObjectId;
-use quorate_protocols::job::Kind;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::job::batch::{
     BatchSpec, Call, Content, Map, OnFailure, OutputPlace, Program, Reduce, RetryPolicy, Split, Stragglers, Verify,
 };
@@ -127,7 +127,7 @@ fn read_root(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Opti
     if !root.has("kind") {
         reader.fault(1, "`kind` is missing: \"wasm\" or \"command\" is needed".to_owned());
     }
-    let kind = root.word(reader, "kind", &[("wasm", Kind::Wasm), ("command", Kind::Command)])?;
+    let kind = root.word(reader, "kind", &[("wasm", Engine::Wasm), ("command", Engine::Command)])?;
     let program = read_program(reader, root, kind, Step::Map, None, open);
     // Everything else is still looked at, so that all faults are told at once.
     let stand_in = Program::Command { name: "none".to_owned() };
@@ -137,7 +137,7 @@ fn read_root(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Opti
     spec.map = read_map(reader, root, open);
     let step_keys = |own: &[&'static str]| {
         let of_kind: &[&'static str] =
-            if kind == Kind::Wasm { &["module", "fuel", "deterministic"] } else { &["program"] };
+            if kind == Engine::Wasm { &["module", "fuel", "deterministic"] } else { &["program"] };
         [&["args", "env", "inputs"], of_kind, own].concat()
     };
     if let Some(table) = root.table(reader, "reduce", &step_keys(&["fan_in"])) {
@@ -184,13 +184,13 @@ fn set<T>(setting: &mut T, value: Option<T>) {
 fn read_program(
     reader: &mut Reader<'_>,
     table: &Table<'_>,
-    kind: Kind,
+    kind: Engine,
     step: Step,
     first: Option<&Program>,
     open: &mut Open,
 ) -> Option<Program> {
     let (own, foreign) = match kind {
-        Kind::Wasm => ("module", &["program"][..]),
+        Engine::Wasm => ("module", &["program"][..]),
         _ => ("program", &["module", "fuel", "deterministic"][..]),
     };
     // In the other steps these are unknown keys, and have been named as such.
@@ -200,11 +200,11 @@ fn read_program(
     }
     if !table.has(own) && step == Step::Map {
         let what =
-            if kind == Kind::Wasm { "the file or object of a WASI module" } else { "the name of an allowed program" };
+            if kind == Engine::Wasm { "the file or object of a WASI module" } else { "the name of an allowed program" };
         reader.fault(1, format!("`{own}` is missing: a job of kind {kind} needs {what}"));
         return None;
     }
-    if kind == Kind::Command {
+    if kind == Engine::Command {
         let name =
             table.text(reader, "program", "the name of an allowed program").map(|name| Program::Command { name });
         return if table.has("program") { name } else { first.cloned() };

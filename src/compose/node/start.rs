@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use prometheus_client::metrics::gauge::Gauge;
-use quorate_protocols::job::Kind;
+use quorate_protocols::engine::Service;
 use tokio::sync::{broadcast, mpsc};
 
 use super::{EVENTS_MAX, Inner, NET_EVENTS_QUEUE, Node, NodeEvent, NodeExecutors, NodeParts, NodeSettings, StartError};
@@ -38,7 +38,7 @@ use crate::workers::{WorkerParts, Workers};
 pub(super) async fn start_actors(parts: NodeParts) -> Result<Node, StartError> {
     let NodeParts { seams, identity, mut settings, resources, net, inbound, work } = parts;
     // What nothing here runs is not offered.
-    settings.kinds.retain(|kind| *kind == Kind::Store || work.executors.contains_key(kind));
+    settings.services.retain(|service| *service == Service::Store || work.executors.contains_key(kind));
     let Inbound { approval, raft, liveness, job, piece, task, gossip, events } = inbound;
     let arrivals = Arrivals { approval, raft, liveness, gossip, events };
     let (base, followers) = Base::start(&seams, &identity, &settings, resources, net, arrivals).await?;
@@ -130,7 +130,7 @@ impl Base {
             net: net.clone(),
             resources: resources.clone(),
             gossip,
-            kinds: settings.kinds.iter().copied().collect(),
+            services: settings.services.iter().copied().collect(),
             name: settings.name.clone(),
             labels: settings.labels.clone(),
         });
@@ -167,7 +167,7 @@ impl Base {
             directory: directory.clone(),
             memberships: Arc::new(quorums.downgrade()),
             labels: settings.labels.clone(),
-            kinds: settings.kinds.clone(),
+            services: settings.services.clone(),
             disk_bytes_max: settings.disk_bytes_max,
             requests: approval,
         })

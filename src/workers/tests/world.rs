@@ -13,7 +13,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use quorate_protocols::approval::Subject;
 use quorate_protocols::ids::*;
-use quorate_protocols::job::Kind;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::job::batch::{BatchSpec, Call, Map, Program};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
@@ -378,7 +378,7 @@ impl World {
         let seams = Seams { clock, entropy, disk: node.disk.disk(), tasks: tasks.clone() };
         let identity = Identity::new(key(index).to_bytes(), Incarnation(7), BootId([index; 16]));
         let executor: Arc<dyn Executor> = Arc::new(Scripted(node.double.clone()));
-        let executors = BTreeMap::from([(Kind::Command, executor.clone()), (Kind::Wasm, executor)]);
+        let executors = BTreeMap::from([(Engine::Command, executor.clone()), (Engine::Wasm, executor)]);
         let parts = |storage| WorkerParts {
             seams: seams.clone(),
             identity,
