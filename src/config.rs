@@ -21,8 +21,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::PeerId;
-use quorate_protocols::engine::Service;
 use quorate_protocols::{piece, quorum};
 
 use self::address::{Bootstrap, PublicAddress};
@@ -129,7 +129,7 @@ pub struct NodeSection {
     /// Peers that may act on every job and object, beside their owners.
     pub operators: BTreeSet<PeerId>,
     /// Kinds of work this node takes on.
-    pub services: BTreeSet<Service>,
+    pub roles: BTreeSet<NodeRole>,
     /// Take nothing new on. What is here stays.
     pub drain: bool,
 }
@@ -147,7 +147,7 @@ impl Default for NodeSection {
             name: None,
             labels: BTreeMap::new(),
             operators: BTreeSet::new(),
-            services: BTreeSet::from([Service::Store, Service::Wasm, Service::Command]),
+            roles: BTreeSet::from([NodeRole::Store, NodeRole::Wasm, NodeRole::Command]),
             drain: false,
         }
     }

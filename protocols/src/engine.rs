@@ -1,4 +1,4 @@
-//! Engines and services: what runs one attempt of a task, and what a node takes on for others.
+//! Engines and roles: what runs one attempt of a task, and what a node takes on for others.
 //!
 //! An engine is not a kind of work ([`crate::job::Kind`]): a quorum runs a batch job, and a worker's engine runs each
 //! attempt of its tasks.
@@ -36,7 +36,7 @@ impl std::fmt::Display for Engine {
 /// What a node announces that it takes on for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Service {
+pub enum NodeRole {
     /// Keeps columns of objects, and is a member of quorums.
     Store,
     /// Runs tasks of WebAssembly modules.
@@ -45,7 +45,7 @@ pub enum Service {
     Command,
 }
 
-impl Service {
+impl NodeRole {
     pub const ALL: [Self; 3] = [Self::Store, Self::Wasm, Self::Command];
 
     /// The engine that it runs tasks with; `None` when it runs none.
@@ -67,7 +67,7 @@ impl Service {
     }
 }
 
-impl From<Engine> for Service {
+impl From<Engine> for NodeRole {
     fn from(engine: Engine) -> Self {
         match engine {
             Engine::Wasm => Self::Wasm,
@@ -76,7 +76,7 @@ impl From<Engine> for Service {
     }
 }
 
-impl std::fmt::Display for Service {
+impl std::fmt::Display for NodeRole {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
     }

@@ -45,7 +45,7 @@ pub async fn tasks(
 ) -> Result<Json<Vec<TaskInfo>>, ApiError> {
     let record = record(&backend, job).await?;
     let (_, run) = computing(&record)?;
-    let step = rows.step.map_or(run.step, StepIndex);
+    let step = rows.step.map_or(run.tasks.step, StepIndex);
     let tasks = page(&backend, job, step, rows.from.unwrap_or(0), rows.limit.unwrap_or(ROWS_MAX)).await?;
     Ok(Json(tasks.iter().map(|(task, record)| views::task_info(step, *task, record)).collect()))
 }
@@ -132,7 +132,7 @@ pub async fn logs(
     }
     let record = record(&backend, job).await?;
     let (spec, run) = computing(&record)?;
-    let step = params.step.map_or(run.step, StepIndex);
+    let step = params.step.map_or(run.tasks.step, StepIndex);
     let of = |attempt| TaskAttempt { id: TaskId { job, step, task }, attempt };
     let found = page(&backend, job, step, task.0, 1).await?.into_iter().find(|(found, _)| *found == task);
     let Some((_, found)) = found else {

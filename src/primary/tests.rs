@@ -472,7 +472,7 @@ fn known_peer(n: u8, level: u16) -> KnownPeer {
         incarnation: member(n).incarnation,
         boot: BootId([n; 16]),
         sequence: 1,
-        kinds: Vec::new(),
+        roles: Vec::new(),
         name: String::new(),
         labels: BTreeMap::new(),
         free: Capacity::default(),

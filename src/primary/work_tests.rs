@@ -8,9 +8,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Refusal};
 use quorate_protocols::directory::{Capacity, PeerAdvert};
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{Attempt, BootId, Digest, Incarnation, JobId, Millis, PeerId, Term};
 use quorate_protocols::job::batch::{BatchSpec, Call, Map, Program};
-use quorate_protocols::job::{JobSpec, Engine, RunState};
+use quorate_protocols::job::{JobSpec, RunState};
 use quorate_protocols::liveness::Latency;
 use quorate_protocols::liveness::patience::{RENEWAL_TRIES, trusted};
 use quorate_protocols::quorum::{Command, JobCommand, QuorumState, TaskCommand};
@@ -129,7 +130,7 @@ fn world(peers: u8, slots: u32) -> World {
             incarnation: Incarnation(1),
             boot: BootId([n; 16]),
             sequence: 1,
-            kinds: vec![Engine::Store, Engine::Command],
+            roles: vec![NodeRole::Store, NodeRole::Command],
             name: String::new(),
             labels: BTreeMap::new(),
             free: Capacity { disk_bytes: 0, memory_bytes: 1 << 40, slots },
@@ -422,7 +423,9 @@ async fn what_a_worker_refuses_goes_to_another_is_explained_and_is_offered_again
     world.script.unwilling.lock().unwrap().extend([peer(2), peer(3)]);
     world.submit(spec(1));
     let refused = |state: &QuorumState| {
-        state.jobs[&JOB].batch().is_some_and(|(_, run)| run.avoided.contains_key(&peer(2)) && run.avoided.len() == 2)
+        state.jobs[&JOB]
+            .batch()
+            .is_some_and(|(_, run)| run.tasks.avoided.contains_key(&peer(2)) && run.tasks.avoided.len() == 2)
     };
     world.quorum.reaches("both refusals", refused).await;
     let why = world.quorum.read(|state| state.why(JOB).unwrap());

@@ -1,4 +1,4 @@
-//! The specification of a computing job as a person writes it: a TOML file, read into a [`JobSpec`].
+//! The specification of a batch job as a person writes it: a TOML file, read into a [`JobSpec`].
 //!
 //! Reading has two halves, because a file may name other files and objects. [`read`] looks at the text alone and finds
 //! everything that is wrong with it; [`SpecFile::build`] puts in the contents that were fetched meanwhile. What a
@@ -8,7 +8,7 @@
 //!
 //! ```toml
 //! name = "word count"
-//! kind = "wasm"                        # or "command", with `program` in place of `module`
+//! engine = "wasm"                      # or "command", with `program` in place of `module`
 //! module = "wordcount.wat"             # a file beside this one; or { object = REF }, or { inline = TEXT }:
 //!                                      # a command of WASI preview 1, up to 64 MiB without debug sections,
 //!                                      # as text up to 4 MiB
@@ -263,7 +263,7 @@ impl SpecFile {
         spec: &JobSpec,
         verdict: impl Fn(&Content) -> Option<Result<Facts, ModuleFault>>,
     ) -> Result<(), SpecError> {
-        let Some(spec) = spec.computes() else { return Ok(()) };
+        let Some(spec) = spec.as_batch() else { return Ok(()) };
         let (mut faults, mut checked) = (Vec::new(), Vec::new());
         for step in [Step::Map, Step::Reduce, Step::Compensate] {
             let call = match step {

@@ -272,8 +272,8 @@ impl Actor {
                 let assignment = AssignRequest { quorum, term, lease, room, works, orders };
                 let executors = &self.runner.executors;
                 let refusal = |work: &StepContext| {
-                    let kind = work.call.program.kind();
-                    (!executors.contains_key(&kind)).then(|| format!("this worker runs no tasks of kind {kind}"))
+                    let engine = work.call.program.engine();
+                    (!executors.contains_key(&engine)).then(|| format!("this worker has no engine for {engine}"))
                 };
                 match self.ledger.assign(Instant::now(), assignment, refusal) {
                     Ok(pending_reply) => {

@@ -57,8 +57,8 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
-use quorate_protocols::ids::PeerId;
 use quorate_protocols::engine::Engine;
+use quorate_protocols::ids::PeerId;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use tokio::sync::{mpsc, oneshot};
 

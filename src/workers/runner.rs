@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use quorate_protocols::ids::{Nonce, PeerId};
 use quorate_protocols::engine::Engine;
+use quorate_protocols::ids::{Nonce, PeerId};
 use quorate_protocols::job::batch::{OutputPlace, Program};
 use quorate_protocols::job::limits::REASON_BYTES_MAX;
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
@@ -67,9 +67,9 @@ impl Runner {
         host: Arc<AttemptHost>,
         stop: CancellationToken,
     ) -> Option<Came> {
-        let kind = work.call.program.kind();
-        let Some(executor) = self.executors.get(&kind) else {
-            return Some(Err((ErrorClass::Refused, format!("this worker runs no tasks of kind {kind}"))));
+        let engine = work.call.program.engine();
+        let Some(executor) = self.executors.get(&engine) else {
+            return Some(Err((ErrorClass::Refused, format!("this worker has no engine for {engine}"))));
         };
         let gathered = tokio::select! {
             biased;
@@ -220,7 +220,7 @@ fn limits(work: &StepContext) -> Limits {
     let resources = &work.resources;
     let default = Limits::default();
     let fuel = if let Program::Wasm { fuel, .. } = work.call.program { fuel } else { None };
-    let output_bytes = match (work.output, work.call.program.kind()) {
+    let output_bytes = match (work.output, work.call.program.engine()) {
         // More would be an error anyway; a module's outputs are in memory until then.
         (OutputPlace::Inline, Engine::Wasm) => OUTPUT_BYTES_MAX as u64,
         // A program's scratch counts too, and is on disk.

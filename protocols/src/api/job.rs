@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::{FiredByInfo, TriggerInfo, as_text};
+use crate::engine::Engine;
 use crate::ids::{Attempt, Digest, JobId, Millis, ObjectId, PeerId, PieceIndex, QuorumId, StepIndex, TaskIndex};
 use crate::job::{ColumnState, Kind, RunState};
 use crate::object::Profile;
@@ -68,6 +69,8 @@ pub struct StoreInfo {
 /// A job that computes, beside what all jobs have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BatchInfo {
+    /// What runs its tasks.
+    pub engine: Engine,
     /// The present step, or the last.
     pub step: StepInfo,
     pub steps: Vec<PlannedStep>,
@@ -342,6 +345,8 @@ pub struct SubmitInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PlanInfo {
     pub kind: Kind,
+    /// What runs its tasks.
+    pub engine: Engine,
     pub name: Option<String>,
     /// When it would fire, of a job that has a trigger.
     #[serde(default)]

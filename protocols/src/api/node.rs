@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::as_text;
 use crate::capacity::Capacity;
-use crate::engine::Service;
+use crate::engine::NodeRole;
 use crate::ids::{BootId, Incarnation, Millis, PeerId};
 use crate::resources::Amounts;
 
@@ -89,7 +89,7 @@ pub struct PeerInfo {
     /// Last measured round trip.
     pub rtt_ms: Option<f64>,
     /// What it announced that it can do; empty until its announcement was heard.
-    pub services: Vec<Service>,
+    pub roles: Vec<NodeRole>,
     /// What it announced as free; `null` until heard.
     pub free: Option<Capacity>,
     /// Quorums it announced to be a voter of.

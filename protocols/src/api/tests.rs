@@ -1,5 +1,5 @@
 use super::*;
-use crate::engine::Service;
+use crate::engine::NodeRole;
 use crate::ids::{Attempt, JobId, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term};
 use crate::job::{Kind, RunState};
 use crate::object::Profile;
@@ -33,7 +33,7 @@ fn documented_fields_are_there() {
             connected: true,
             suspected: false,
             rtt_ms: None,
-            services: vec![Service::Store],
+            roles: vec![NodeRole::Store],
             free: None,
             quorums: 0,
             last_seen_at: None,
@@ -41,7 +41,7 @@ fn documented_fields_are_there() {
             load_permille: 0,
             draining: false,
         },
-        &["peer", "name", "addresses", "connected", "rtt_ms", "services", "free", "quorums", "last_seen_at"],
+        &["peer", "name", "addresses", "connected", "rtt_ms", "roles", "free", "quorums", "last_seen_at"],
     );
     let info = QuorumInfo {
         quorum,

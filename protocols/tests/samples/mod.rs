@@ -12,7 +12,7 @@ use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Statement, Subject,
 };
 use quorate_protocols::directory::{Capacity, JobAnnouncement, PeerAdvert, QuorumAdvert};
-use quorate_protocols::engine::{Engine, Service};
+use quorate_protocols::engine::{Engine, NodeRole};
 use quorate_protocols::ids::*;
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::batch::{
@@ -517,7 +517,7 @@ fn job_samples(samples: &mut Samples) {
     });
     samples.all("job", "kind", limit, vec![Kind::Store, Kind::Batch]);
     samples.all("task", "engine", limit, Engine::ALL.to_vec());
-    samples.all("directory", "service", limit, Service::ALL.to_vec());
+    samples.all("directory", "role", limit, NodeRole::ALL.to_vec());
     samples.all("job", "spec", limit, vec![spec(), JobSpec::batch(compute()), triggered()]);
     let maps = vec![Map::Single, Map::Count(300), Map::Items(vec![inline(), stored()]), compute().map];
     samples.all("job", "map", limit, maps);
@@ -666,7 +666,7 @@ fn directory_samples(samples: &mut Samples) {
         incarnation: Incarnation(5),
         boot: BootId([0x44; 16]),
         sequence: 9,
-        services: vec![Service::Store],
+        roles: vec![NodeRole::Store],
         name: "attic".to_owned(),
         labels: BTreeMap::from([("zone".to_owned(), "attic".to_owned())]),
         free: Capacity { disk_bytes: 1 << 40, memory_bytes: 1 << 30, slots: 4 },
@@ -681,7 +681,7 @@ fn directory_samples(samples: &mut Samples) {
         QuorumAdvert { quorum: QUORUM, term: Term(7), members, standbys: 2, jobs: 1, objects: 2, room: 9_999 };
     samples.one("directory", "quorum", limit, &quorum_advert);
     let subject = Subject::Holder { job: JOB };
-    let announcement = JobAnnouncement { subject, service: Service::Store, requirement: requirement() };
+    let announcement = JobAnnouncement { subject, role: NodeRole::Store, requirement: requirement() };
     samples.one("directory", "job", limit, &announcement);
 }
 

@@ -183,7 +183,7 @@ pub fn validate(common: &Common, args: &SpecArgs) -> Result<(), Failure> {
     let named = spec.named()?;
     let objects = spec.file.sources().iter().filter(|source| matches!(source, Source::Object(_))).count();
     let built = spec.check(&named)?;
-    let steps = built.computes().map_or(0, |spec| Plan::of(spec).steps.len());
+    let steps = built.as_batch().map_or(0, |spec| Plan::of(spec).steps.len());
     let trigger = spec.file.trigger().map(show::when);
     if common.json {
         return print_json(&serde_json::json!({

@@ -28,6 +28,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use quorate_protocols::ids::{Attempt, JobId, ManifestHash, ObjectId, PeerId, PieceHash, PieceIndex};
+use quorate_protocols::job::WorkSpec;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
@@ -255,7 +256,7 @@ impl Objects {
         let CommandReply::Attached(attached) = reply else {
             return Err(protocol(job, "an attach was answered with something else"));
         };
-        let JobSpec::store(spec) = attached.spec else {
+        let JobSpec::Once(WorkSpec::Store(spec)) = attached.spec else {
             return Err(protocol(job, "an attach was answered with a job that computes"));
         };
         Ok(Run {

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Attempt, Digest, JobId, LeaseId, StepIndex, TaskIndex};
 use quorate_protocols::job::batch::{BatchSpec, Call, Program};
-use quorate_protocols::job::{Grant, JobSpec, Kind};
+use quorate_protocols::job::{Grant, JobSpec};
 use quorate_protocols::quorum::{Command, JobCommand, TaskCommand};
 use quorate_protocols::task::message::{Progress, Report, ReportRefusal, TaskResult};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskId, WorkerRecord};

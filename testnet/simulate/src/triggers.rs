@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, Millis, Nonce, QuorumId};
 use quorate_protocols::job::batch::{BatchSpec, Call, Content, Program};
 use quorate_protocols::job::message::{Query, QueryAnswer};
-use quorate_protocols::job::spec::{JobSpec, Kind};
+use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::{Command, CommandReply, JobCommand, TriggerCommand};
 use quorate_protocols::trigger::record::{SeenId, TriggerRun};
@@ -186,7 +187,7 @@ impl Scene {
         world.planted = plan.planted;
         plan.links.apply(&world);
         let executor = SimExecutor::default();
-        world.work.executors = BTreeMap::from([(Kind::Wasm, Arc::new(executor) as Arc<_>)]);
+        world.work.executors = BTreeMap::from([(Engine::Wasm, Arc::new(executor) as Arc<_>)]);
         let rng = SimRng::new(plan.seed, "triggers");
         Self {
             plan,

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, QuorumId, StepIndex, TaskIndex};
-use quorate_protocols::job::Kind;
 use quorate_protocols::job::batch::{BatchSpec, Call, Content, Map, Program, Verify};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::idempotency_token;
@@ -54,7 +54,7 @@ impl Run {
     async fn new(seed: u64) -> Self {
         let executor = SimExecutor::default();
         let mut world = World::new(seed, NODES, Transcript::new(false));
-        world.work.executors = BTreeMap::from([(Kind::Wasm, Arc::new(executor.clone()) as Arc<_>)]);
+        world.work.executors = BTreeMap::from([(Engine::Wasm, Arc::new(executor.clone()) as Arc<_>)]);
         for index in 1..=NODES {
             world.start(index).await.expect("a new machine starts");
         }

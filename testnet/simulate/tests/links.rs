@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, QuorumId};
-use quorate_protocols::job::Kind;
 use quorate_protocols::job::batch::{BatchSpec, Call, Content, Map, Program};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::record::RunState;
@@ -110,7 +110,7 @@ impl Calm {
     async fn new(links: Links) -> Self {
         let mut world = World::new(7, NODES, Transcript::new(false));
         let executor: Arc<_> = Arc::new(SimExecutor::default());
-        world.work.executors = BTreeMap::from([(Kind::Wasm, executor as Arc<_>)]);
+        world.work.executors = BTreeMap::from([(Engine::Wasm, executor as Arc<_>)]);
         links.apply(&world);
         for index in 1..=NODES {
             world.start(index).await.expect("a new machine starts");

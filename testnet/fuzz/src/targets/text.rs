@@ -191,7 +191,7 @@ fn job_spec(text: &str) -> Trail {
     let built = read.and_then(|read| read.build(|_| Ok(Content::Inline(bytes::Bytes::from_static(b"x")))));
     match built {
         Ok(spec) => {
-            let spec = spec.computes().expect("no file makes a job that stores");
+            let spec = spec.as_batch().expect("no file makes a job that stores");
             assert_eq!(spec.check(), Ok(()));
             trail.mark((
                 spec.reduce.is_some(),

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Digest, Incarnation, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId};
 use quorate_protocols::job::batch::{BatchSpec, Call, Program};
-use quorate_protocols::job::{Grant, JobSpec, Kind};
+use quorate_protocols::job::{Grant, JobSpec};
 use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, QuorumState, TaskCommand, TriggerCommand};
 use quorate_protocols::task::message::{Report, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output, Place, WorkerRecord};

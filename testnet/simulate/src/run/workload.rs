@@ -72,7 +72,7 @@ impl Session {
             16..=18 => self.call_object(),
             19..=20 => self.recover().await,
             21 => self.compact().await,
-            22..=23 => self.batch().await,
+            22..=23 => self.compute().await,
             _ => self.fault().await,
         }
     }
