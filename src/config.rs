@@ -19,8 +19,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::PeerId;
-use quorate_protocols::job::Kind;
 use quorate_protocols::units::ByteSize;
 use quorate_protocols::{piece, quorum};
 
@@ -125,7 +125,7 @@ pub struct NodeSection {
     /// Peers that may act on every job and object, beside their owners.
     pub operators: BTreeSet<PeerId>,
     /// Kinds of work this node takes on.
-    pub kinds: BTreeSet<Kind>,
+    pub roles: BTreeSet<NodeRole>,
     /// Take nothing new on. What is here stays.
     pub drain: bool,
 }
@@ -143,7 +143,7 @@ impl Default for NodeSection {
             name: None,
             labels: BTreeMap::new(),
             operators: BTreeSet::new(),
-            kinds: BTreeSet::from([Kind::Store, Kind::Wasm, Kind::Command]),
+            roles: BTreeSet::from([NodeRole::Store, NodeRole::Wasm, NodeRole::Command]),
             drain: false,
         }
     }

@@ -289,11 +289,13 @@ fn the_commands_of_every_page_run_in_their_order() {
     }
 }
 
-/// Goal: the table of states is the one that every quorum asks.
+/// Goal: the tables of states are those that every quorum asks.
 #[test]
-fn the_states_of_a_job_are_drawn_from_the_table() {
-    let table = quorate_protocols::job::transition::markdown();
-    assert!(Page::named("docs/jobs.md").text.contains(&table), "put this into docs/jobs.md:\n{table}");
+fn the_states_of_a_job_are_drawn_from_the_tables() {
+    let text = Page::named("docs/jobs.md").text;
+    for (kind, table) in quorate_protocols::quorum::kinds::transition_tables() {
+        assert!(text.contains(&table), "put the table of {kind} into docs/jobs.md:\n{table}");
+    }
 }
 
 /// Goal: the examples are ones that a node takes. Method: each is read as `job submit` reads it.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{
     Attempt, Digest, JobId, Millis, ObjectId, PeerId, PieceIndex, QuorumId, StepIndex, TaskIndex,
 };
@@ -70,6 +71,8 @@ pub struct StoreInfo {
 /// A job that computes, beside what all jobs have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BatchInfo {
+    /// What runs its tasks.
+    pub engine: Engine,
     /// The present step, or the last.
     pub step: StepInfo,
     pub steps: Vec<PlannedStep>,
@@ -344,6 +347,8 @@ pub struct SubmitInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PlanInfo {
     pub kind: Kind,
+    /// What runs its tasks.
+    pub engine: Engine,
     pub name: Option<String>,
     /// When it would fire, of a job that has a trigger.
     #[serde(default)]

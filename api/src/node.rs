@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use quorate_protocols::capacity::Capacity;
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{BootId, Incarnation, Millis, PeerId};
-use quorate_protocols::job::Kind;
 use quorate_protocols::resources::Amounts;
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +89,7 @@ pub struct PeerInfo {
     /// Last measured round trip.
     pub rtt_ms: Option<f64>,
     /// What it announced that it can do; empty until its announcement was heard.
-    pub kinds: Vec<Kind>,
+    pub roles: Vec<NodeRole>,
     /// What it announced as free; `null` until heard.
     pub free: Option<Capacity>,
     /// Quorums it announced to be a voter of.

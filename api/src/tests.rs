@@ -1,3 +1,4 @@
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{Attempt, JobId, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term};
 use quorate_protocols::job::{Kind, RunState};
 use quorate_protocols::object::Profile;
@@ -33,7 +34,7 @@ fn documented_fields_are_there() {
             connected: true,
             suspected: false,
             rtt_ms: None,
-            kinds: vec![Kind::Store],
+            roles: vec![NodeRole::Store],
             free: None,
             quorums: 0,
             last_seen_at: None,
@@ -41,7 +42,7 @@ fn documented_fields_are_there() {
             load_permille: 0,
             draining: false,
         },
-        &["peer", "name", "addresses", "connected", "rtt_ms", "kinds", "free", "quorums", "last_seen_at"],
+        &["peer", "name", "addresses", "connected", "rtt_ms", "roles", "free", "quorums", "last_seen_at"],
     );
     let info = QuorumInfo {
         quorum,

@@ -723,10 +723,10 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 fn kind(text: &str) -> Result<Kind, String> {
-    [Kind::Store, Kind::Wasm, Kind::Command]
-        .into_iter()
-        .find(|kind| kind.to_string() == text)
-        .ok_or_else(|| format!("{text:?} is none of store, wasm, command"))
+    Kind::ALL.iter().copied().find(|kind| kind.name() == text).ok_or_else(|| {
+        let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        format!("{text:?} is none of {}", known.join(", "))
+    })
 }
 
 /// `256MiB`, `1GB`, `4096`.

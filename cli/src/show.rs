@@ -33,16 +33,16 @@ pub fn peers_table(peers: &[PeerInfo], ids: &Ids) -> Text {
             }
             .to_owned(),
             or_dash(peer.rtt_ms.map(|rtt| format!("{rtt:.1} ms"))),
-            match peer.kinds.is_empty() {
+            match peer.roles.is_empty() {
                 true => "-".to_owned(),
-                false => peer.kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+                false => peer.roles.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
             },
             or_dash(peer.free.map(|free| bytes(free.disk_bytes))),
             peer.quorums.to_string(),
             or_dash(peer.addresses.first()),
         ]
     });
-    table(&["peer", "name", "connected", "rtt", "kinds", "free disk", "quorums", "address"], rows)
+    table(&["peer", "name", "connected", "rtt", "roles", "free disk", "quorums", "address"], rows)
 }
 
 pub async fn quorums(common: &Common, command: QuorumCommand) -> Result<(), Failure> {

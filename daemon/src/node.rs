@@ -28,7 +28,7 @@ use quorate_node::seams::{Seams, TaskGroup};
 use quorate_node::storage::faults::DiskFaults;
 use quorate_node::workers::faults::WorkerFaults;
 use quorate_node::{incarnation, storage};
-use quorate_protocols::job::Kind;
+use quorate_protocols::engine::{Engine, NodeRole};
 use quorate_protocols::resources::limits::Overrides;
 use quorate_protocols::resources::{Amounts, Limits, Scope};
 use tokio::signal::unix::{SignalKind, signal};
@@ -186,7 +186,7 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     outcome
 }
 
-/// What this node runs tasks with: an executor for each kind that it takes on.
+/// What this node runs tasks with: an executor for each engine that it has.
 async fn executors(
     config: &Config,
     identity: &Identity,
@@ -194,20 +194,20 @@ async fn executors(
     modules: PathBuf,
     seams: &Seams,
     resources: &Resources,
-) -> Result<BTreeMap<Kind, Arc<dyn Executor>>, Failure> {
-    let mut executors = BTreeMap::<Kind, Arc<dyn Executor>>::new();
+) -> Result<BTreeMap<Engine, Arc<dyn Executor>>, Failure> {
+    let mut executors = BTreeMap::<Engine, Arc<dyn Executor>>::new();
     let program = std::env::current_exe()
         .map_err(|error| Failure::failed(format!("finding this program's own file: {error}")))?;
-    if config.node.kinds.contains(&Kind::Wasm) {
+    if config.node.roles.contains(&NodeRole::Wasm) {
         let bytes_max = config.resources.module_cache_max.0;
         let key = blake3::derive_key("quorate 1 compiled modules of a node", &identity.secret_bytes());
         // Opened with no room, too: what an earlier setting left goes.
         let artifacts = Some(ArtifactConfig { folder: modules, key, bytes_max });
         let config = WasmConfig { artifacts, ..WasmConfig::new(program.clone(), resources.clone()) };
         let wasm = WasmExecutor::new(config, seams.clock.clone(), seams.entropy.clone());
-        executors.insert(Kind::Wasm, Arc::new(wasm.map_err(|error| Failure::of(&error))?));
+        executors.insert(Engine::Wasm, Arc::new(wasm.map_err(|error| Failure::of(&error))?));
     }
-    if config.node.kinds.contains(&Kind::Command) {
+    if config.node.roles.contains(&NodeRole::Command) {
         let mut allowed = config.commands.clone();
         if !config.network.allow_peers.is_empty() {
             let admitted: BTreeSet<_> = config.network.allow_peers.iter().copied().chain([identity.peer()]).collect();
@@ -229,7 +229,7 @@ async fn executors(
                 "removed what tasks of an earlier run left"
             );
         }
-        executors.insert(Kind::Command, Arc::new(commands));
+        executors.insert(Engine::Command, Arc::new(commands));
     }
     Ok(executors)
 }

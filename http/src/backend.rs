@@ -11,6 +11,7 @@ use quorate_api::{
     PlanPeer, QuorumDetail, QuorumInfo, RemovalInfo, ResourcesInfo, SubmitInfo,
 };
 use quorate_protocols::approval::Requirement;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::{JobSpec, Kind, RunState};
@@ -71,9 +72,9 @@ pub trait Backend: Send + Sync + 'static {
     fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo>;
     /// Part of a task's log. `holder` is the worker that has the attempt, if it is known.
     fn logs(&self, task: TaskAttempt, holder: Option<PeerId>, stream: LogStream, from: u64) -> Answer<'_, LogPage>;
-    /// Who could run tasks of this kind that need this much, and so much memory to compile their module, as far as this
+    /// Who could run tasks with this engine that need this much, and so much memory to compile their module, as far as this
     /// node knows, in order of peer id.
-    fn candidates(&self, kind: Kind, requirement: Requirement, compile_memory_bytes: u64) -> Vec<PlanPeer>;
+    fn candidates(&self, engine: Engine, requirement: Requirement, compile_memory_bytes: u64) -> Vec<PlanPeer>;
     /// What is known of modules that jobs name.
     fn modules(&self) -> &ModuleChecks;
     fn objects(&self, page: Page<ObjectKey>) -> BoxFuture<'_, Listing<ObjectInfo>>;

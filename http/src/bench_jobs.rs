@@ -12,7 +12,7 @@ use quorate_api::{BenchJobs, ErrorBody, JobsBench, NOTHING_WAT, percentile};
 use quorate_node::quorums::submit::Wanted;
 use quorate_node::raft::HostEvent;
 use quorate_protocols::ids::JobId;
-use quorate_protocols::job::compute::{Call, ComputeSpec, Content, OutputPlace, Program};
+use quorate_protocols::job::batch::{BatchSpec, Call, Content, OutputPlace, Program};
 use quorate_protocols::job::{JobSpec, RunState};
 use quorate_protocols::quorum::Event;
 use tokio::sync::broadcast::error::RecvError;
@@ -26,9 +26,9 @@ use super::limits::BENCH_SILENCE_MAX;
 /// Bytes of memory for it: its one page, and what a module costs besides.
 const NOTHING_MEMORY: u64 = 4 << 20;
 
-pub fn nothing() -> ComputeSpec {
+pub fn nothing() -> BatchSpec {
     let module = Content::Inline(Bytes::from_static(NOTHING_WAT.as_bytes()));
-    let mut spec = ComputeSpec::new(Call::new(Program::Wasm { module, fuel: None, deterministic: false }));
+    let mut spec = BatchSpec::new(Call::new(Program::Wasm { module, fuel: None, deterministic: false }));
     spec.output = OutputPlace::Inline;
     spec.resources.memory_bytes = NOTHING_MEMORY;
     spec
@@ -69,7 +69,7 @@ pub async fn jobs(
                 }
             };
             run.flying.insert(job, Instant::now());
-            let (backend, spec) = (&backend, JobSpec::Compute(Box::new(spec.clone())));
+            let (backend, spec) = (&backend, JobSpec::batch(spec.clone()));
             submits.push(async move { (job, backend.submit(job, spec).await) });
         }
         if run.flying.is_empty() {

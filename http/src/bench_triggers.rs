@@ -67,7 +67,7 @@ pub async fn triggers(
     let start = backend.node().answered_at.plus(LEAD + LEAD_PER_TRIGGER * count);
     let bounds = Bounds { start: Some(start), count: Some(fires.into()), ..Bounds::NONE };
     let trigger = TriggerSpec { overlap: Overlap::Allow, ..TriggerSpec::new(When::Every { period, bounds }) };
-    let spec = JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job: nothing() }));
+    let spec = JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, nothing())));
     let mut submits = FuturesUnordered::new();
     let (mut started, mut failed) = (0, 0);
     let mut jobs = BTreeSet::new();

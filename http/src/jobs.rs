@@ -7,7 +7,7 @@ use axum::extract::State;
 use quorate_api::{ErrorBody, ErrorCode, JobInfo, Listing, ResolutionInfo, ResolveRequest, UpdateRequest, WhyInfo};
 use quorate_node::raft::HostEvent;
 use quorate_protocols::ids::{JobId, PeerId};
-use quorate_protocols::job::compute::Resources;
+use quorate_protocols::job::batch::Resources;
 use quorate_protocols::job::message::{Query as Question, QueryAnswer};
 use quorate_protocols::job::record::HistoryEntry;
 use quorate_protocols::job::{Kind, RunState};
@@ -234,7 +234,7 @@ pub async fn update(
     if memory_bytes.is_some() || disk_bytes.is_some() || slots.is_some() || labels.is_some() {
         // The quorum changes resources as a whole; what was not named stays as it is.
         let record = tasks::record(&backend, job).await?;
-        let now = tasks::computing(&record)?.1.settings.resources.clone();
+        let now = tasks::computing(&record)?.1.tasks.settings.resources.clone();
         resources = Some(Resources {
             memory_bytes: memory_bytes.unwrap_or(now.memory_bytes),
             disk_bytes: disk_bytes.unwrap_or(now.disk_bytes),

@@ -25,10 +25,11 @@ use quorate_node::resources::ScopeUsage;
 use quorate_node::seams::TaskGroup;
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::directory::QuorumAdvert;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId, TaskIndex};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
-use quorate_protocols::job::{JobRecord, JobSpec, Kind, ObjectView, QuorumView, RunState};
+use quorate_protocols::job::{JobRecord, JobSpec, ObjectView, QuorumView, RunState};
 use quorate_protocols::object::ByteRange;
 use quorate_protocols::quorum::{Command, CommandReply, ObjectCommand, ObjectState, QuorumCommand, Rejection, Uses};
 use quorate_protocols::task::message::LogStream;
@@ -115,7 +116,7 @@ impl NodeBackend {
 
     /// The outputs of a run that succeeded; `None` when there is none, or none is remembered.
     async fn outcome(&self, record: &JobRecord) -> Result<Option<OutcomeInfo>, ApiError> {
-        let Some((spec, _)) = record.compute().filter(|_| record.state == RunState::Succeeded) else {
+        let Some((spec, _)) = record.batch().filter(|_| record.state == RunState::Succeeded) else {
             return Ok(None);
         };
         let plan = Plan::of(spec);
@@ -425,9 +426,9 @@ impl Backend for NodeBackend {
         Box::pin(async move { Ok(self.node.logs().read(task, holder, stream, from).await?) })
     }
 
-    fn candidates(&self, kind: Kind, requirement: Requirement, compile_memory_bytes: u64) -> Vec<PlanPeer> {
+    fn candidates(&self, engine: Engine, requirement: Requirement, compile_memory_bytes: u64) -> Vec<PlanPeer> {
         let peers = self.node.directory().peers();
-        peers.iter().map(|known| views::plan_peer(known, kind, &requirement, compile_memory_bytes)).collect()
+        peers.iter().map(|known| views::plan_peer(known, engine, &requirement, compile_memory_bytes)).collect()
     }
 
     fn modules(&self) -> &ModuleChecks {

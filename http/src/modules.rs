@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use quorate_protocols::ids::{ManifestHash, ObjectId, QuorumId};
 use quorate_protocols::job::JobSpec;
-use quorate_protocols::job::compute::{Content, Program};
+use quorate_protocols::job::batch::{Content, Program};
 use quorate_protocols::task::limits::MODULE_BYTES_MAX;
 use tokio::sync::Semaphore;
 
@@ -59,7 +59,7 @@ impl ModuleChecks {
     /// The verdict on every module of a specification whose bytes can be had, each with its content.
     pub async fn of_spec(&self, backend: &Shared, spec: &JobSpec) -> Vec<(Content, Verdict)> {
         let mut verdicts: Vec<(Content, Verdict)> = Vec::new();
-        for call in spec.computes().into_iter().flat_map(|spec| spec.calls()) {
+        for call in spec.as_batch().into_iter().flat_map(|spec| spec.calls()) {
             let Program::Wasm { module, .. } = &call.program else { continue };
             if verdicts.iter().any(|(content, _)| content == module) {
                 continue;

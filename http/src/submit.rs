@@ -13,8 +13,8 @@ use quorate_api::{ErrorBody, FileContent, JobIdInfo, JobIdRequest, PlanInfo, Sub
 use quorate_node::quorums::submit::Wanted;
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::ObjectId;
-use quorate_protocols::job::JobSpec;
-use quorate_protocols::job::compute::Content;
+use quorate_protocols::job::batch::Content;
+use quorate_protocols::job::{JobSpec, Kind};
 use quorate_spec::{Source, SpecFile, read, show};
 use std::collections::BTreeMap;
 
@@ -67,7 +67,7 @@ pub async fn plan(
     extract::Json(request): extract::Json<SubmitRequest>,
 ) -> Result<Json<PlanInfo>, ApiError> {
     let Built { file, spec, compile_memory_bytes } = built(&backend, &request, Use::Plan).await?;
-    let spec = spec.computes().ok_or_else(|| ApiError::internal("a specification of a job that stores"))?;
+    let spec = spec.as_batch().ok_or_else(|| ApiError::internal("a specification of a job that stores"))?;
     let needs = &spec.resources;
     let requirement = Requirement {
         disk_bytes: needs.disk_bytes,
@@ -76,13 +76,14 @@ pub async fn plan(
         labels: needs.labels.clone(),
     };
     Ok(Json(PlanInfo {
-        kind: spec.kind(),
+        kind: Kind::Batch,
+        engine: spec.engine(),
         name: spec.name.clone(),
         trigger: file.trigger().map(show::when),
         steps: views::steps(spec),
         resources: views::resources(needs),
         compile_memory_bytes,
-        peers: backend.candidates(spec.kind(), requirement, compile_memory_bytes),
+        peers: backend.candidates(spec.engine(), requirement, compile_memory_bytes),
     }))
 }
 

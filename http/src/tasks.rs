@@ -7,11 +7,11 @@ use quorate_node::quorums::logs::LogPage;
 use quorate_node::utf8;
 use quorate_protocols::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
 use quorate_protocols::job::JobRecord;
-use quorate_protocols::job::compute::ComputeSpec;
+use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::message::{Query as Question, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::task::message::LogStream;
-use quorate_protocols::task::record::{ComputeRun, TaskAttempt, TaskId, TaskRecord};
+use quorate_protocols::task::record::{BatchRun, TaskAttempt, TaskId, TaskRecord};
 use serde::Deserialize;
 
 use super::backend::Shared;
@@ -45,7 +45,7 @@ pub async fn tasks(
 ) -> Result<Json<Vec<TaskInfo>>, ApiError> {
     let record = record(&backend, job).await?;
     let (_, run) = computing(&record)?;
-    let step = rows.step.map_or(run.step, StepIndex);
+    let step = rows.step.map_or(run.tasks.step, StepIndex);
     let tasks = page(&backend, job, step, rows.from.unwrap_or(0), rows.limit.unwrap_or(ROWS_MAX)).await?;
     Ok(Json(tasks.iter().map(|(task, record)| views::task_info(step, *task, record)).collect()))
 }
@@ -132,7 +132,7 @@ pub async fn logs(
     }
     let record = record(&backend, job).await?;
     let (spec, run) = computing(&record)?;
-    let step = params.step.map_or(run.step, StepIndex);
+    let step = params.step.map_or(run.tasks.step, StepIndex);
     let of = |attempt| TaskAttempt { id: TaskId { job, step, task }, attempt };
     let found = page(&backend, job, step, task.0, 1).await?.into_iter().find(|(found, _)| *found == task);
     let Some((_, found)) = found else {
@@ -209,8 +209,8 @@ pub async fn record(backend: &Shared, job: JobId) -> Result<Box<JobRecord>, ApiE
 }
 
 /// Only what computes has tasks.
-pub fn computing(record: &JobRecord) -> Result<(&ComputeSpec, &ComputeRun), ApiError> {
-    record.compute().ok_or_else(|| {
+pub fn computing(record: &JobRecord) -> Result<(&BatchSpec, &BatchRun), ApiError> {
+    record.batch().ok_or_else(|| {
         let (job, kind) = (record.job, record.spec.kind());
         if record.trigger().is_some() {
             let fault = format!("job {job} has a trigger: its runs have tasks, each of its own");

@@ -17,6 +17,7 @@ use quorate_api::{
     ResourcesInfo, SubmitInfo,
 };
 use quorate_protocols::approval::Requirement;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{
     BootId, Incarnation, JobId, LogIndex, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term,
 };
@@ -228,8 +229,8 @@ impl Backend for Fake {
             }
         })
     }
-    fn candidates(&self, kind: Kind, requirement: Requirement, _: u64) -> Vec<PlanPeer> {
-        let refusal = (kind != Kind::Wasm).then(|| "it takes no jobs of kind command".to_owned());
+    fn candidates(&self, engine: Engine, requirement: Requirement, _: u64) -> Vec<PlanPeer> {
+        let refusal = (engine != Engine::Wasm).then(|| "it does not take the role command".to_owned());
         vec![PlanPeer { peer: PeerId([9; 32]), tasks: requirement.slots, refusal }]
     }
     fn modules(&self) -> &ModuleChecks {

@@ -126,7 +126,7 @@ fn triggered(record: &JobRecord) -> Result<(&TriggeredSpec, &TriggerRun), ApiErr
     record.trigger().ok_or_else(|| {
         let job = record.job;
         let error = ApiError::new(ErrorCode::Conflict, format!("job {job} has no trigger"));
-        match record.compute().and_then(|(_, run)| run.fired_by) {
+        match record.fired_by {
             Some(by) => error.hint(format!("it is a run: job {} has the trigger that made it", by.job)),
             None => error.hint("a specification with [trigger] makes one: see docs/triggers.md"),
         }

@@ -44,7 +44,7 @@ pub fn peer_info(peer: PeerId, seen: Option<&PeerView>, known: Option<&KnownPeer
         connected: seen.is_some_and(|seen| seen.connected),
         suspected: false,
         rtt_ms: seen.and_then(|seen| seen.rtt).map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3),
-        kinds: advert.map(|advert| advert.kinds.clone()).unwrap_or_default(),
+        roles: advert.map(|advert| advert.roles.clone()).unwrap_or_default(),
         free: advert.map(|advert| advert.free),
         quorums: advert.map_or(0, |advert| advert.quorums),
         last_seen_at: seen.and_then(|seen| seen.last_seen).max(known.map(|known| known.heard_at)),
@@ -113,7 +113,7 @@ pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
         owner: record.owner,
         name: record.spec.name().map(str::to_owned),
         store: record.store().map(|(spec, run)| store_info(record.job.quorum, spec, run)),
-        batch: record.compute().map(|(spec, run)| compute::batch_info(spec, run)),
+        batch: record.batch().map(|(spec, run)| compute::batch_info(spec, run)),
         trigger: trigger::trigger_info(record),
         fired_by: trigger::fired_by(record),
     }

@@ -28,13 +28,13 @@ fn running(jobs: u32) -> QuorumState {
             lease: LeaseId([holder; 16]),
         })
         .collect();
-    let spec = JobSpec::Store(StoreSpec { name: None, size: None, profile: Profile::DEFAULT });
+    let spec = JobSpec::store(StoreSpec { name: None, size: None, profile: Profile::DEFAULT });
     let commands = (0..jobs).flat_map(|number| {
         let job = job(number);
         let submit = Command::Job(job, JobCommand::Submit { spec: spec.clone() });
         [
             (WORKER, submit),
-            (WORKER, Command::Store(job, StoreCommand::AddHolders { grants: grants.clone(), exhausted: false })),
+            (WORKER, Command::store(job, StoreCommand::AddHolders { grants: grants.clone(), exhausted: false })),
         ]
     });
     state.apply(LogIndex(1), &Batch::at(Millis(1), commands.collect()));
@@ -47,7 +47,7 @@ fn progress(number: u32, segment: u32) -> Command {
         pieces: (0..6).map(|column| PieceHash([column; 32])).collect(),
         stored: (0..6).map(|column| (PieceIndex(column), Attempt(1))).collect(),
     };
-    Command::Store(job(number), StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] })
+    Command::store(job(number), StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] })
 }
 
 fn benches(criterion: &mut Criterion) {

@@ -8,6 +8,7 @@
 pub mod approval;
 pub mod capacity;
 pub mod directory;
+pub mod engine;
 pub mod ids;
 pub mod incarnation;
 pub mod job;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_protocols::ids::{JobId, LogIndex, Millis, PeerId, QuorumId};
 use quorate_protocols::job::JobSpec;
-use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Program};
+use quorate_protocols::job::batch::{BatchSpec, Call, Content, Program};
 use quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
 use quorate_protocols::quorum::{Batch, Command, JobCommand, QuorumState, TriggerCommand};
 use quorate_protocols::trigger::Planner;
@@ -44,7 +44,7 @@ fn trigger() -> JobSpec {
     let call = Call::new(Program::Wasm { module, fuel: None, deterministic: false });
     let bounds = Bounds { start: Some(Millis(10_000)), ..Bounds::NONE };
     let trigger = TriggerSpec::new(When::Every { period: Duration::from_secs(60), bounds });
-    JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job: ComputeSpec::new(call) }))
+    JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, BatchSpec::new(call))))
 }
 
 /// Goal: ten thousand triggers that wait for their instants take less than 2 KiB each at every member; the primary's

@@ -1,14 +1,14 @@
-//! The specification of a computing job as a person writes it: a TOML file, read into a [`JobSpec`].
+//! The specification of a batch job as a person writes it: a TOML file, read into a [`JobSpec`].
 //!
 //! Reading has two halves, because a file may name other files and objects. [`read`] looks at the text alone and finds
 //! everything that is wrong with it; [`SpecFile::build`] puts in the contents that were fetched meanwhile. What a
-//! specification may say is not decided here but by [`ComputeSpec::check`], which the owning quorum asks as well; this
+//! specification may say is not decided here but by [`BatchSpec::check`], which the owning quorum asks as well; this
 //! module knows the words, the units and the lines. All that is wrong is reported at once, with the line, the key and
 //! what is accepted.
 //!
 //! ```toml
 //! name = "word count"
-//! kind = "wasm"                        # or "command", with `program` in place of `module`
+//! engine = "wasm"                      # or "command", with `program` in place of `module`
 //! module = "wordcount.wat"             # a file beside this one; or { object = REF }, or { inline = TEXT }:
 //!                                      # a command of WASI preview 1, up to 64 MiB without debug sections,
 //!                                      # as text up to 4 MiB
@@ -72,7 +72,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use quorate_protocols::ids::{ObjectId, QuorumId};
-use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Map, Program, SpecFault};
+use quorate_protocols::job::batch::{BatchSpec, Call, Content, Map, Program, SpecFault};
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
 use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::trigger::spec::{TriggerSpec, TriggeredSpec, When};
@@ -133,7 +133,7 @@ fn shown(file: &str, Fault { line, problem }: &Fault) -> String {
 pub struct SpecFile {
     file: String,
     /// With a byte in place of each content that is still to come.
-    spec: ComputeSpec,
+    spec: BatchSpec,
     /// What goes where.
     open: BTreeMap<Slot, Source>,
     /// Where each key stands.
@@ -198,8 +198,8 @@ impl SpecFile {
         self.open.iter().filter(|(slot, _)| matches!(slot, Slot::Module(_))).map(|(_, source)| source).collect()
     }
 
-    fn triggered(&self, job: &ComputeSpec) -> Option<TriggeredSpec> {
-        Some(TriggeredSpec { trigger: self.trigger.clone()?, job: job.clone() })
+    fn triggered(&self, job: &BatchSpec) -> Option<TriggeredSpec> {
+        Some(TriggeredSpec::new(self.trigger.clone()?, job.clone()))
     }
 
     /// The quorum that the job must go to, if it says: that of the jobs that it waits for.
@@ -239,7 +239,7 @@ impl SpecFile {
             }
             None => {
                 let checked = spec.check();
-                (JobSpec::Compute(Box::new(spec)), checked)
+                (JobSpec::batch(spec), checked)
             }
         };
         checked.map_err(|fault| self.error(vec![self.explain(fault)]))?;
@@ -261,7 +261,7 @@ impl SpecFile {
         spec: &JobSpec,
         verdict: impl Fn(&Content) -> Option<Result<u64, F>>,
     ) -> Result<(), SpecError> {
-        let Some(spec) = spec.computes() else { return Ok(()) };
+        let Some(spec) = spec.as_batch() else { return Ok(()) };
         let (mut faults, mut checked) = (Vec::new(), Vec::new());
         for step in [Step::Map, Step::Reduce, Step::Compensate] {
             let call = match step {
@@ -320,7 +320,7 @@ impl SpecFile {
 }
 
 /// The call of a step; a slot is made only for steps that are there.
-fn call_of(spec: &mut ComputeSpec, step: Step) -> Option<&mut Call> {
+fn call_of(spec: &mut BatchSpec, step: Step) -> Option<&mut Call> {
     match step {
         Step::Map => Some(&mut spec.call),
         Step::Reduce => spec.reduce.as_mut().map(|reduce| &mut reduce.call),
@@ -328,7 +328,7 @@ fn call_of(spec: &mut ComputeSpec, step: Step) -> Option<&mut Call> {
     }
 }
 
-fn fill(spec: &mut ComputeSpec, slot: &Slot, content: Content) {
+fn fill(spec: &mut BatchSpec, slot: &Slot, content: Content) {
     match slot {
         Slot::Module(step) => {
             if let Some(Call { program: Program::Wasm { module, .. }, .. }) = call_of(spec, *step) {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::ObjectId;
-use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::{
-    Call, ComputeSpec, Content, Map, OnFailure, OutputPlace, Program, Reduce, RetryPolicy, Split, Stragglers, Verify,
+use quorate_protocols::job::batch::{
+    BatchSpec, Call, Content, Map, OnFailure, OutputPlace, Program, Reduce, RetryPolicy, Split, Stragglers, Verify,
 };
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
 use quorate_protocols::object::limits::SEGMENT_BYTES;
@@ -21,7 +21,8 @@ use super::trigger::read_trigger;
 use super::{Fault, Slot, Source, SpecError, SpecFile, Step, awaited};
 
 /// Settings of a job of any kind.
-const COMMON: [&str; 23] = [
+const COMMON: [&str; 24] = [
+    "engine",
     "kind",
     "name",
     "args",
@@ -123,31 +124,28 @@ fn read_parameters(reader: &mut Reader<'_>, root: &Table<'_>, given: &[(String, 
 
 type Open = BTreeMap<Slot, Source>;
 
-fn read_root(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Option<ComputeSpec> {
-    if !root.has("kind") {
-        reader.fault(1, "`kind` is missing: \"wasm\" or \"command\" is needed".to_owned());
-    }
-    let kind = root.word(reader, "kind", &[("wasm", Kind::Wasm), ("command", Kind::Command)])?;
-    let program = read_program(reader, root, kind, Step::Map, None, open);
+fn read_root(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Option<BatchSpec> {
+    let engine = read_engine(reader, root)?;
+    let program = read_program(reader, root, engine, Step::Map, None, open);
     // Everything else is still looked at, so that all faults are told at once.
     let stand_in = Program::Command { name: "none".to_owned() };
     let call = read_call(reader, root, program.clone().unwrap_or(stand_in), Step::Map, open);
-    let mut spec = ComputeSpec::new(call);
+    let mut spec = BatchSpec::new(call);
     spec.name = root.text(reader, "name", "a string");
     spec.map = read_map(reader, root, open);
     let step_keys = |own: &[&'static str]| {
         let of_kind: &[&'static str] =
-            if kind == Kind::Wasm { &["module", "fuel", "deterministic"] } else { &["program"] };
+            if engine == Engine::Wasm { &["module", "fuel", "deterministic"] } else { &["program"] };
         [&["args", "env", "inputs"], of_kind, own].concat()
     };
     if let Some(table) = root.table(reader, "reduce", &step_keys(&["fan_in"])) {
-        let program = read_program(reader, &table, kind, Step::Reduce, program.as_ref(), open);
+        let program = read_program(reader, &table, engine, Step::Reduce, program.as_ref(), open);
         let call = program.map(|program| read_call(reader, &table, program, Step::Reduce, open));
         let fan_in = table.number(reader, "fan_in", 2..=FAN_IN_MAX.into()).unwrap_or(16) as u32;
         spec.reduce = call.map(|call| Box::new(Reduce { call, fan_in }));
     }
     if let Some(table) = root.table(reader, "compensate", &step_keys(&[])) {
-        let program = read_program(reader, &table, kind, Step::Compensate, program.as_ref(), open);
+        let program = read_program(reader, &table, engine, Step::Compensate, program.as_ref(), open);
         spec.compensate = program.map(|program| Box::new(read_call(reader, &table, program, Step::Compensate, open)));
     }
     // What a step takes over from the first it takes over with what is still to come.
@@ -180,31 +178,56 @@ fn set<T>(setting: &mut T, value: Option<T>) {
     }
 }
 
+/// What runs the tasks: `engine`, or `kind` with an engine's name, which is short for a batch job of that engine.
+fn read_engine(reader: &mut Reader<'_>, root: &Table<'_>) -> Option<Engine> {
+    let engines = [("wasm", Engine::Wasm), ("command", Engine::Command)];
+    let kinds = [("batch", None), ("wasm", Some(Engine::Wasm)), ("command", Some(Engine::Command))];
+    let given = (root.has("kind"), root.has("engine"));
+    let kind = if given.0 { root.word(reader, "kind", &kinds)? } else { None };
+    match (kind, given.1) {
+        (None, true) => root.word(reader, "engine", &engines),
+        (Some(engine), false) => Some(engine),
+        (Some(engine), true) => {
+            let line = reader.lines.get("engine").copied().unwrap_or(1);
+            let why = format!("`engine` has no meaning beside `kind = \"{engine}\"`, which names the engine already");
+            reader.fault(line, why);
+            None
+        }
+        (None, false) => {
+            reader.fault(1, "`engine` is missing: \"wasm\" or \"command\" is needed".to_owned());
+            None
+        }
+    }
+}
+
 /// What a step runs; one that does not say runs what the first step runs (`first`).
 fn read_program(
     reader: &mut Reader<'_>,
     table: &Table<'_>,
-    kind: Kind,
+    engine: Engine,
     step: Step,
     first: Option<&Program>,
     open: &mut Open,
 ) -> Option<Program> {
-    let (own, foreign) = match kind {
-        Kind::Wasm => ("module", &["program"][..]),
+    let (own, foreign) = match engine {
+        Engine::Wasm => ("module", &["program"][..]),
         _ => ("program", &["module", "fuel", "deterministic"][..]),
     };
     // In the other steps these are unknown keys, and have been named as such.
     for key in foreign.iter().filter(|key| step == Step::Map && table.has(key)) {
         let line = reader.lines.get(*key).copied().unwrap_or(1);
-        reader.fault(line, format!("`{key}` has no meaning in a job of kind {kind}, which names its `{own}`"));
+        reader.fault(line, format!("`{key}` has no meaning with engine {engine}, which runs a `{own}`"));
     }
     if !table.has(own) && step == Step::Map {
-        let what =
-            if kind == Kind::Wasm { "the file or object of a WASI module" } else { "the name of an allowed program" };
-        reader.fault(1, format!("`{own}` is missing: a job of kind {kind} needs {what}"));
+        let what = if engine == Engine::Wasm {
+            "the file or object of a WASI module"
+        } else {
+            "the name of an allowed program"
+        };
+        reader.fault(1, format!("`{own}` is missing: engine {engine} needs {what}"));
         return None;
     }
-    if kind == Kind::Command {
+    if engine == Engine::Command {
         let name =
             table.text(reader, "program", "the name of an allowed program").map(|name| Program::Command { name });
         return if table.has("program") { name } else { first.cloned() };
@@ -358,7 +381,7 @@ fn read_map(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Map {
     }
 }
 
-fn read_resources(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut ComputeSpec) {
+fn read_resources(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut BatchSpec) {
     let Some(table) = root.table(reader, "resources", &["memory", "disk", "slots", "labels"]) else { return };
     set(&mut spec.resources.memory_bytes, table.size(reader, "memory", MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX));
     set(&mut spec.resources.disk_bytes, table.size(reader, "disk", 0..=DISK_BYTES_MAX));
@@ -401,7 +424,7 @@ fn read_retry(reader: &mut Reader<'_>, root: &Table<'_>, retry: &mut RetryPolicy
     }
 }
 
-fn read_timeouts(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut ComputeSpec) {
+fn read_timeouts(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut BatchSpec) {
     let Some(table) = root.table(reader, "timeouts", &["task", "step", "run"]) else { return };
     let range = TIMEOUT_MIN..=TIMEOUT_MAX;
     set(&mut spec.timeouts.task, table.duration(reader, "task", range.clone()));
@@ -411,7 +434,7 @@ fn read_timeouts(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut ComputeSp
     set(&mut spec.timeouts.run, table.duration(reader, "run", range));
 }
 
-fn read_copies(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut ComputeSpec) {
+fn read_copies(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut BatchSpec) {
     if let Some(table) = root.table(reader, "verify", &["copies", "agree"]) {
         let copies = table.number(reader, "copies", 2..=COPIES_MAX.into()).unwrap_or(3);
         let agree = table.number(reader, "agree", 1..=COPIES_MAX.into()).unwrap_or(copies / 2 + 1);

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, ManifestHash, Millis, QuorumId};
-use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::{OnFailure, OutputPlace, Split, Stragglers, Verify};
+use quorate_protocols::job::WorkSpec;
+use quorate_protocols::job::batch::{OnFailure, OutputPlace, Split, Stragglers, Verify};
 use quorate_protocols::task::record::ErrorClass;
 use quorate_protocols::trigger::spec::{
     After, AfterJob, Bounds, EventSpec, Missed, MissedPolicy, Overlap, Source as Watched, When,
@@ -32,14 +33,14 @@ fn content(source: &Source) -> Result<Content, String> {
     }
 }
 
-fn built(text: &str, set: &[(&str, &str)]) -> ComputeSpec {
+fn built(text: &str, set: &[(&str, &str)]) -> BatchSpec {
     let read = read(text, "spec.toml", &given(set)).unwrap_or_else(|error| panic!("{error}"));
     computed(&read)
 }
 
-fn computed(read: &SpecFile) -> ComputeSpec {
+fn computed(read: &SpecFile) -> BatchSpec {
     match read.build(content).unwrap_or_else(|error| panic!("{error}")) {
-        JobSpec::Compute(spec) => *spec,
+        JobSpec::Once(WorkSpec::Batch(spec)) => *spec,
         other => panic!("{other:?} does not run at once"),
     }
 }
@@ -62,12 +63,12 @@ fn module(call: &Call) -> &Content {
 fn a_small_file_has_every_default() {
     let module = Content::Inline(Bytes::from_static(b"a.wat"));
     let program = Program::Wasm { module, fuel: None, deterministic: false };
-    assert_eq!(built(SMALL, &[]), ComputeSpec::new(Call::new(program)));
+    assert_eq!(built(SMALL, &[]), BatchSpec::new(Call::new(program)));
     // With fuel it is deterministic, for nothing else keeps it from being so.
     let fuelled = built(&format!("{SMALL}fuel = 9\n"), &[]).call.program;
     assert!(matches!(fuelled, Program::Wasm { fuel: Some(9), deterministic: true, .. }));
     let command = built("kind = \"command\"\nprogram = \"ffmpeg\"", &[]);
-    assert_eq!(command, ComputeSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() })));
+    assert_eq!(command, BatchSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() })));
 }
 
 #[test]
@@ -178,7 +179,7 @@ fn the_example_of_the_essay_is_sound() {
     let text = object(1).to_string();
     let read = read(&example, "spec.toml", &given(&[("text", &text)])).unwrap_or_else(|error| panic!("{error}"));
     let built = read.build(content).unwrap_or_else(|error| panic!("{error}"));
-    let spec = built.computes().expect("it computes");
+    let spec = built.as_batch().expect("it computes");
     assert!(matches!(built, JobSpec::Triggered(_)));
     assert!(spec.name.as_deref() == Some("word count") && spec.reduce.is_some() && spec.verify.is_some());
 }
@@ -194,7 +195,7 @@ fn the_other_forms_of_a_map_and_of_copies() {
     assert_eq!(objects, Map::Items(vec![stored(1), stored(2)]));
     let verify = built(&format!("{SMALL}fuel = 1_000_000\ndeterministic = true\nverify.copies = 5"), &[]).verify;
     assert_eq!(verify, Some(Verify { copies: 5, agree: 3 }));
-    assert_eq!(built("kind = \"command\"\nprogram = \"x\"\n[map]\ncount = 2\n[reduce]", &[]).kind(), Kind::Command);
+    assert_eq!(built("kind = \"command\"\nprogram = \"x\"\n[map]\ncount = 2\n[reduce]", &[]).engine(), Engine::Command);
 }
 
 #[test]
@@ -474,7 +475,7 @@ proptest! {
         }
         match read(&text, "spec.toml", &[]) {
             Ok(read) => match read.build(content) {
-                Ok(spec) => prop_assert_eq!(spec.computes().map(ComputeSpec::check), Some(Ok(()))),
+                Ok(spec) => prop_assert_eq!(spec.as_batch().map(BatchSpec::check), Some(Ok(()))),
                 Err(error) => prop_assert!(!error.faults.is_empty()),
             },
             Err(error) => prop_assert!(!error.faults.is_empty() && !error.to_string().is_empty()),
@@ -597,7 +598,7 @@ fn every_fault_of_a_trigger_names_its_line_its_key_and_what_is_accepted() {
 fn a_job_with_a_trigger_is_not_taken_for_one_without() {
     let read = read(&format!("{SMALL}[trigger]\nevery = \"1s\""), "spec.toml", &[]).unwrap();
     let JobSpec::Triggered(spec) = read.build(content).unwrap() else { panic!("it would run at once") };
-    assert_eq!((spec.trigger, spec.job), (trigger("every = \"1s\""), built(SMALL, &[])));
+    assert_eq!((spec.trigger, spec.work), (trigger("every = \"1s\""), built(SMALL, &[]).into()));
 }
 
 /// Goal: a job that waits for others goes to their quorum, for only there is their end known.

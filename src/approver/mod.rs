@@ -26,8 +26,8 @@ use prometheus_client::registry::Registry;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
 };
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, LeaseId, Millis, PeerId, QuorumId};
-use quorate_protocols::job::Kind;
 use quorate_protocols::piece;
 use quorate_protocols::quorum::limits::QUORUMS_PER_NODE_MAX;
 use quorate_protocols::resources::{Amounts, GrantError, Lease, Leases, Machine, Scope, Service};
@@ -71,7 +71,7 @@ pub struct ApproverParts {
     pub memberships: Arc<dyn Memberships>,
     pub labels: BTreeMap<String, String>,
     /// What this node works on. A worker of a quorum must run tasks of some kind.
-    pub kinds: BTreeSet<Kind>,
+    pub roles: BTreeSet<NodeRole>,
     /// Disk that the operator allows to be promised; `None` leaves what the machine has.
     pub disk_bytes_max: Option<u64>,
     pub requests: mpsc::Receiver<InboundRequest>,
@@ -110,7 +110,7 @@ struct Inner {
     directory: Directory,
     memberships: Arc<dyn Memberships>,
     labels: BTreeMap<String, String>,
-    kinds: BTreeSet<Kind>,
+    roles: BTreeSet<NodeRole>,
     disk_bytes_max: Option<u64>,
     state: Mutex<State>,
     metrics: ApproverMetrics,
@@ -161,7 +161,7 @@ impl Approver {
             directory: parts.directory,
             memberships: parts.memberships,
             labels: parts.labels,
-            kinds: parts.kinds,
+            roles: parts.roles,
             disk_bytes_max: parts.disk_bytes_max,
             state: Mutex::new(State::default()),
             metrics: ApproverMetrics::default(),
@@ -254,7 +254,7 @@ impl Approver {
         }
         match request.subject {
             Subject::Member { quorum } => self.check_membership(quorum)?,
-            Subject::Worker { .. } if !inner.kinds.iter().any(|kind| *kind != Kind::Store) => {
+            Subject::Worker { .. } if inner.roles.iter().all(|role| role.engine().is_none()) => {
                 return Err(Refusal::Unfit { reason: "the node runs no tasks".into() });
             }
             Subject::Worker { .. } if request.requirement.slots == 0 => {

@@ -50,7 +50,7 @@ async fn start(disk: &Arc<MemoryDisk>) -> Bench {
                 net: port.net.clone(),
                 resources: resources.clone(),
                 gossip: port.gossip,
-                kinds: Vec::new(),
+                roles: Vec::new(),
                 name: String::new(),
                 labels: labels.clone(),
             });
@@ -63,7 +63,7 @@ async fn start(disk: &Arc<MemoryDisk>) -> Bench {
                 directory: directory.clone(),
                 memberships: member.clone(),
                 labels,
-                kinds: BTreeSet::from([Kind::Wasm]),
+                roles: BTreeSet::from([NodeRole::Wasm]),
                 disk_bytes_max: None,
                 requests: port.approval,
             };

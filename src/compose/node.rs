@@ -6,7 +6,7 @@
 //!
 //! The order of the start is the order of need: storage, directory and quorums (what this node is a member of), the
 //! approver (what it has promised, and who may use it), then everything that makes use of them: the client of any
-//! quorum, placement, objects, the worker, the driver of led quorums, the job and task services. Requests that arrive
+//! quorum, placement, objects, the worker, the driver of led quorums, the job and task roles. Requests that arrive
 //! earlier wait in their bounded channels. All actors share one task group and end on its shutdown token;
 //! [`Node::close`] waits for them.
 
@@ -18,8 +18,8 @@ use std::sync::Arc;
 
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use quorate_protocols::engine::{Engine, NodeRole};
 use quorate_protocols::ids::PeerId;
-use quorate_protocols::job::Kind;
 use quorate_protocols::quorum::limits::VOTERS_DEFAULT;
 use serde::Serialize;
 use tokio::sync::broadcast;
@@ -66,7 +66,7 @@ pub struct NodeParts {
 #[derive(Clone, Default)]
 pub struct NodeExecutors {
     /// By the kind of work that they do. A kind that is not here is not offered to anyone.
-    pub executors: BTreeMap<Kind, Arc<dyn Executor>>,
+    pub executors: BTreeMap<Engine, Arc<dyn Executor>>,
     /// Where logs of tasks and large inputs are kept; without it they are in memory.
     pub folder: Option<PathBuf>,
     pub faults: WorkerFaults,
@@ -77,7 +77,7 @@ pub struct NodeExecutors {
 pub struct NodeSettings {
     /// Peers that may cancel and remove what is not theirs.
     pub operators: BTreeSet<PeerId>,
-    pub kinds: BTreeSet<Kind>,
+    pub roles: BTreeSet<NodeRole>,
     /// What the node is called; empty without a name.
     pub name: String,
     pub labels: BTreeMap<String, String>,
@@ -96,7 +96,7 @@ impl Default for NodeSettings {
     fn default() -> Self {
         Self {
             operators: BTreeSet::new(),
-            kinds: BTreeSet::from([Kind::Store]),
+            roles: BTreeSet::from([NodeRole::Store]),
             name: String::new(),
             labels: BTreeMap::new(),
             draining: false,
@@ -113,14 +113,14 @@ const REPAIR_GRACE_PER_REPLACE_GRACE: u32 = 5;
 
 impl From<&Config> for NodeSettings {
     fn from(config: &Config) -> Self {
-        let mut kinds = config.node.kinds.clone();
+        let mut roles = config.node.roles.clone();
         // Nothing could run: whoever was asked would only refuse.
         if config.commands.is_empty() {
-            kinds.remove(&Kind::Command);
+            roles.remove(&NodeRole::Command);
         }
         Self {
             operators: config.node.operators.clone(),
-            kinds,
+            roles,
             name: config.node.name(),
             labels: config.node.labels.clone(),
             draining: config.node.drain,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quorate_protocols::directory::check_name;
 use quorate_protocols::directory::limits::{LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX};
-use quorate_protocols::job::Kind;
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::units::{ByteSize, ParseSpanError, Span};
 use quorate_protocols::{approval, quorum};
 use serde::Deserialize;
@@ -65,7 +65,7 @@ struct RawNode {
     name: Text,
     labels: Option<Spanned<BTreeMap<String, String>>>,
     operators: Texts,
-    kinds: Texts,
+    roles: Texts,
     drain: Option<bool>,
 }
 
@@ -363,17 +363,17 @@ fn read_node(source: &Source<'_>, raw: RawNode, config: &mut Config) -> Result<(
         node.labels = labels.into_inner();
     }
     node.operators = source.list("node.operators", raw.operators, PEERS_MAX, "peer ids")?.into_iter().collect();
-    if let Some(kinds) = raw.kinds {
-        node.kinds = kinds
+    if let Some(roles) = raw.roles {
+        node.roles = roles
             .get_ref()
             .iter()
             .map(|text| match text.as_str() {
-                "store" => Ok(Kind::Store),
-                "wasm" => Ok(Kind::Wasm),
-                "command" => Ok(Kind::Command),
+                "store" => Ok(NodeRole::Store),
+                "wasm" => Ok(NodeRole::Wasm),
+                "command" => Ok(NodeRole::Command),
                 other => {
-                    let expected = "a list of kinds: \"store\", \"wasm\", \"command\"";
-                    Err(source.fault(&kinds, "node.kinds", quoted(other), expected))
+                    let expected = "a list of roles: \"store\", \"wasm\", \"command\"";
+                    Err(source.fault(&roles, "node.roles", quoted(other), expected))
                 }
             })
             .collect::<Result<BTreeSet<_>, _>>()?;

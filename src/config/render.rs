@@ -94,8 +94,8 @@ pub(super) fn render(config: &Config) -> String {
     page.value("Peers, by peer id, that may act on every job and object.", "operators", list(&config.node.operators));
     page.value(
         "Kinds of work this node takes on. \"command\" runs nothing but the programs under [commands].",
-        "kinds",
-        list(&config.node.kinds),
+        "roles",
+        list(&config.node.roles),
     );
     page.value("Take nothing new on. What is here stays.", "drain", config.node.drain);
     let labels: toml::Table = config.node.labels.iter().map(|(key, value)| (key.clone(), text(value))).collect();

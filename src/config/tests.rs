@@ -35,7 +35,7 @@ fn every_setting_survives_the_file() {
             name: Some("attic, the \"old\" one".to_owned()),
             labels: BTreeMap::from([("site".to_owned(), "the \"attic\"".to_owned())]),
             operators: BTreeSet::from([peer]),
-            kinds: BTreeSet::new(),
+            roles: BTreeSet::new(),
             drain: true,
         },
         resources: ResourcesSection {

@@ -132,7 +132,7 @@ impl Actor {
         let member = matches!(subject, Subject::Member { quorum } if core.state.own_quorum(quorum).is_some());
         let own = shared.own_advert(core.announcer.sequence());
         drop(core);
-        if member || !fits(&own, announcement.kind, &announcement.requirement) {
+        if member || !fits(&own, announcement.role, &announcement.requirement) {
             return;
         }
         let Ok(permit) = self.offers.clone().try_acquire_owned() else { return };

@@ -136,7 +136,7 @@ fn is_news(announced: &PeerAdvert, own: &PeerAdvert) -> bool {
         || announced.load_permille.abs_diff(own.load_permille) > CHANGE_PERMILLE as u16
         || announced.draining != own.draining
         || announced.quorums != own.quorums
-        || announced.kinds != own.kinds
+        || announced.roles != own.roles
         || announced.labels != own.labels
 }
 
@@ -151,7 +151,7 @@ mod tests {
             incarnation: Incarnation(1),
             boot: BootId([1; 16]),
             sequence: 0,
-            kinds: Vec::new(),
+            roles: Vec::new(),
             name: String::new(),
             labels: BTreeMap::new(),
             free: Capacity { disk_bytes, memory_bytes: 1000, slots: 1 },

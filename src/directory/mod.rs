@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use prometheus_client::registry::Registry;
 use quorate_protocols::approval::{Requirement, Subject};
 use quorate_protocols::directory::{DirectoryState, PeerAdvert, QuorumAdvert};
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{MemberId, Millis, PeerId, QuorumId};
-use quorate_protocols::job::Kind;
 use tokio::sync::{Notify, mpsc};
 
 use crate::gauges;
@@ -51,7 +51,7 @@ pub struct DirectoryParts {
     pub resources: Resources,
     pub gossip: mpsc::Receiver<GossipMessage>,
     /// What this node says of itself and does not change while it runs.
-    pub kinds: Vec<Kind>,
+    pub roles: Vec<NodeRole>,
     pub name: String,
     pub labels: BTreeMap<String, String>,
 }
@@ -67,7 +67,7 @@ struct Shared {
     identity: Identity,
     net: Arc<dyn Net>,
     resources: Resources,
-    kinds: Vec<Kind>,
+    roles: Vec<NodeRole>,
     name: String,
     labels: BTreeMap<String, String>,
     draining: AtomicBool,
@@ -88,7 +88,7 @@ struct Core {
 impl Directory {
     /// Starts the directory's actor in the caller's task group.
     pub fn start(parts: DirectoryParts) -> Self {
-        let DirectoryParts { seams, identity, net, resources, gossip, kinds, name, labels } = parts;
+        let DirectoryParts { seams, identity, net, resources, gossip, roles, name, labels } = parts;
         let core = Core {
             state: DirectoryState::new(),
             announcer: Announcer::new(seams.clock.monotonic()),
@@ -99,7 +99,7 @@ impl Directory {
             identity,
             net,
             resources,
-            kinds,
+            roles,
             name,
             labels,
             draining: AtomicBool::new(false),
@@ -142,11 +142,11 @@ impl Directory {
         let now = self.shared.seams.clock.monotonic();
         self.lock().state.learn_members(now, quorum, primary, voters);
     }
-    /// Peers worth asking for this, best first, from adverts: room, labels, kind, load; this node included.
-    pub fn candidates(&self, kind: Kind, requirement: &Requirement) -> Vec<PeerId> {
+    /// Peers worth asking for this, best first, from adverts: room, labels, role, load; this node included.
+    pub fn candidates(&self, role: NodeRole, requirement: &Requirement) -> Vec<PeerId> {
         let mut core = self.lock();
         self.shared.refresh_own(&mut core);
-        core.state.candidates(kind, requirement, || self.shared.seams.entropy.u64())
+        core.state.candidates(role, requirement, || self.shared.seams.entropy.u64())
     }
     /// A known quorum with room for one more job, the less loaded of two drawn at random. `eligible` can refuse any.
     pub fn pick_quorum(&self, eligible: impl Fn(&QuorumAdvert) -> bool) -> Option<QuorumId> {
@@ -154,9 +154,14 @@ impl Directory {
     }
     /// Announces a job that looks for peers, and returns the volunteers that answer from now on. The search ends when
     /// the receiver is dropped; it closes by itself when too many newer searches are under way.
-    pub fn ask_for_volunteers(&self, subject: Subject, kind: Kind, requirement: Requirement) -> mpsc::Receiver<PeerId> {
+    pub fn ask_for_volunteers(
+        &self,
+        subject: Subject,
+        role: NodeRole,
+        requirement: Requirement,
+    ) -> mpsc::Receiver<PeerId> {
         let now = self.shared.seams.clock.monotonic();
-        let volunteers = self.lock().searches.start(now, subject, kind, requirement);
+        let volunteers = self.lock().searches.start(now, subject, role, requirement);
         self.shared.wake.notify_one();
         volunteers
     }
@@ -247,7 +252,7 @@ impl Shared {
             incarnation: self.identity.incarnation,
             boot: self.identity.boot,
             sequence,
-            kinds: self.kinds.clone(),
+            roles: self.roles.clone(),
             name: self.name.clone(),
             labels: self.labels.clone(),
             free: self.resources.free(),

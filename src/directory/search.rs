@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use quorate_protocols::approval::{Requirement, Subject};
 use quorate_protocols::directory::JobAnnouncement;
 use quorate_protocols::directory::limits::{SEARCH_REPEAT, SEARCHES_MAX, VOLUNTEERS_MAX};
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{Millis, PeerId};
-use quorate_protocols::job::Kind;
 use tokio::sync::mpsc;
 
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Searches {
         &mut self,
         now: Millis,
         subject: Subject,
-        kind: Kind,
+        role: NodeRole,
         requirement: Requirement,
     ) -> mpsc::Receiver<PeerId> {
         self.open.retain(|search| !search.volunteers.is_closed());
@@ -40,7 +40,7 @@ impl Searches {
         }
         let (volunteers, receiver) = mpsc::channel(VOLUNTEERS_MAX);
         self.open.push(Search {
-            announcement: JobAnnouncement { subject, kind, requirement },
+            announcement: JobAnnouncement { subject, role, requirement },
             volunteers,
             told: BTreeSet::new(),
             announce_at: Some(now),

@@ -32,7 +32,7 @@ fn node(hub: &Hub, n: u8, disk_bytes: u64) -> TestNode {
         net: port.net.clone(),
         resources: resources.clone(),
         gossip: port.gossip,
-        kinds: vec![Kind::Store],
+        roles: vec![NodeRole::Store],
         name: String::new(),
         labels: BTreeMap::new(),
     });
@@ -67,7 +67,7 @@ async fn seven_fresh_nodes_know_each_other_within_two_seconds_of_connecting() {
     settle(2_000).await;
     for node in &nodes {
         assert_eq!(node.directory.peers().len(), 7);
-        assert_eq!(node.directory.candidates(Kind::Store, &Requirement::default()).len(), 7);
+        assert_eq!(node.directory.candidates(NodeRole::Store, &Requirement::default()).len(), 7);
     }
 }
 
@@ -77,13 +77,13 @@ async fn a_node_that_fills_up_says_so_and_is_not_chosen() {
     let (one, other) = (node(&hub, 1, 1000), node(&hub, 2, 1000));
     settle(1_000).await;
     let need = Requirement { disk_bytes: 500, ..Requirement::default() };
-    assert_eq!(one.directory.candidates(Kind::Store, &need).len(), 2);
+    assert_eq!(one.directory.candidates(NodeRole::Store, &need).len(), 2);
     let held = other.resources.reserve(Scope::Service(Service::Pieces), Amounts::disk(800)).unwrap();
     settle(4_500).await;
-    assert_eq!(one.directory.candidates(Kind::Store, &need), [one.peer]);
+    assert_eq!(one.directory.candidates(NodeRole::Store, &need), [one.peer]);
     drop(held);
     settle(4_500).await;
-    assert_eq!(one.directory.candidates(Kind::Store, &need).len(), 2);
+    assert_eq!(one.directory.candidates(NodeRole::Store, &need).len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -94,7 +94,7 @@ async fn a_search_finds_those_that_could_serve_each_once() {
     settle(100).await;
     let subject = Subject::Holder { job: JobId::default() };
     let need = Requirement { disk_bytes: 500, ..Requirement::default() };
-    let mut volunteers = nodes[0].directory.ask_for_volunteers(subject, Kind::Store, need);
+    let mut volunteers = nodes[0].directory.ask_for_volunteers(subject, NodeRole::Store, need);
     settle(5_000).await;
     let mut found = Vec::new();
     while let Ok(peer) = volunteers.try_recv() {

@@ -89,8 +89,8 @@ impl Key {
             Duty::Repair { manifest, column } => Self::Repair(*manifest, *column),
             Duty::Rebuild { manifest, column, attempt, .. } => Self::Rebuild(*manifest, *column, *attempt),
             Duty::WatchIdle { job, .. } => Self::WatchIdle(*job),
-            Duty::FindWorkers { kind, resources, .. } => {
-                Self::FindWorkers(Digest(*blake3::hash(&wire::encode(&(kind, resources))).as_bytes()))
+            Duty::FindWorkers { engine, resources, .. } => {
+                Self::FindWorkers(Digest(*blake3::hash(&wire::encode(&(engine, resources))).as_bytes()))
             }
             Duty::ReleaseWorker { worker, lease } => Self::ReleaseWorker(*worker, *lease),
             Duty::Wake { due, .. } => Self::Wake(*due),
@@ -560,10 +560,10 @@ async fn perform(context: Context, worker_sessions: WorkerSessions, duty: Duty, 
             repair::rebuild(&context, manifest, column, grant, attempt, tries).await
         }
         Duty::WatchIdle { job, upload_seq, .. } => {
-            context.propose(Command::Store(job, StoreCommand::Abandon { upload_seq })).await.map(drop)
+            context.propose(Command::store(job, StoreCommand::Abandon { upload_seq })).await.map(drop)
         }
-        Duty::FindWorkers { job, kind, resources, slots } => {
-            recruiter::find(&context, &worker_sessions, Wanted { job, kind, resources, slots }).await
+        Duty::FindWorkers { job, engine, resources, slots } => {
+            recruiter::find(&context, &worker_sessions, Wanted { job, engine, resources, slots }).await
         }
         Duty::ReleaseWorker { worker, lease } => recruiter::release(&context, worker, lease).await,
         Duty::Wake { due, .. } => {

@@ -54,7 +54,7 @@ pub(super) async fn release(
     grant: Grant,
     tries: Tries,
 ) -> Result<(), DutyError> {
-    let released = Command::Store(job, StoreCommand::Released { column, grant, attempt });
+    let released = Command::store(job, StoreCommand::Released { column, grant, attempt });
     // It never got a column: there is a lease to give back, and nothing else.
     if attempt == Attempt(0) {
         let patience = context.env.settings.release_wait;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::JobSpec;
-use quorate_protocols::job::compute::{Call, ComputeSpec, Program};
+use quorate_protocols::job::batch::{BatchSpec, Call, Program};
 use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, Rejection};
 use quorate_protocols::trigger::event::{DeliveryAck, Dispatch, Dispatched, Event};
 use quorate_protocols::trigger::record::{Fired, SkipReason};
@@ -23,8 +23,8 @@ const JOB: JobId = JobId { quorum: QUORUM, local: [5; 16] };
 fn triggered(filter: Option<&str>) -> Command {
     let event = EventSpec { filter: filter.map(str::to_owned), ..EventSpec::new("door") };
     let trigger = TriggerSpec::new(When::Event(event));
-    let job = ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
-    Command::Job(JOB, JobCommand::Submit { spec: JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job })) })
+    let job = BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
+    Command::Job(JOB, JobCommand::Submit { spec: JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, job))) })
 }
 
 fn sent(sequence: u64, age: Duration, data: &'static str) -> Dispatched {

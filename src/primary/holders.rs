@@ -67,7 +67,7 @@ pub(super) async fn find(
         Ok(Gathered { approvals, exhausted }) => {
             let grants: Vec<Grant> = approvals.iter().map(grant_of).collect();
             let won = grants.len();
-            context.propose(Command::Store(job, StoreCommand::AddHolders { grants, exhausted })).await?;
+            context.propose(Command::store(job, StoreCommand::AddHolders { grants, exhausted })).await?;
             if won < open {
                 env.wait_reasons.set(job, lacking(spec, profile, filled + won, None));
             } else {
@@ -81,7 +81,7 @@ pub(super) async fn find(
         {
             let reason = lacking(spec, profile, filled, Some(&error));
             context
-                .propose(Command::Store(job, StoreCommand::AddHolders { grants: Vec::new(), exhausted: true }))
+                .propose(Command::store(job, StoreCommand::AddHolders { grants: Vec::new(), exhausted: true }))
                 .await?;
             if open > 0 {
                 env.wait_reasons.set(job, reason.clone());
@@ -95,7 +95,7 @@ pub(super) async fn find(
             let reason = lacking(spec, profile, filled + granted, Some(&error));
             env.wait_reasons.set(job, reason.clone());
             if tries.failing_for >= env.settings.holders_wait && filled < profile.columns_min() {
-                context.propose(Command::Store(job, StoreCommand::Fail { upload_attempt: None, reason })).await?;
+                context.propose(Command::store(job, StoreCommand::Fail { upload_attempt: None, reason })).await?;
                 env.wait_reasons.clear(job);
                 return Ok(());
             }

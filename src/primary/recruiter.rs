@@ -16,9 +16,9 @@ use quorate_protocols::approval::limits::VOLUNTEERS_WAIT;
 use quorate_protocols::approval::{Requirement, Subject};
 use quorate_protocols::capacity::Capacity;
 use quorate_protocols::directory::state::fits;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, LeaseId, PeerId};
-use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::Resources;
+use quorate_protocols::job::batch::Resources;
 use quorate_protocols::quorum::{Command, TaskCommand};
 use quorate_protocols::task::limits::WORKER_SLOTS_MAX;
 use quorate_protocols::task::record::WorkerRecord;
@@ -41,7 +41,7 @@ const REFUSALS_TOLD: usize = 4;
 /// Tasks that wait for workers, all of one sort.
 pub(super) struct Wanted {
     pub job: JobId,
-    pub kind: Kind,
+    pub engine: Engine,
     /// What one task needs.
     pub resources: Resources,
     pub slots: u32,
@@ -53,7 +53,7 @@ struct Offer {
     requirement: Requirement,
     /// Slots that it would add.
     more: u32,
-    kinds: Vec<Kind>,
+    engines: Vec<Engine>,
     labels: BTreeMap<String, String>,
 }
 
@@ -68,24 +68,24 @@ pub(super) async fn find(context: &Context, worker_sessions: &WorkerSessions, wa
     let one = requirement(&wanted, 1, None);
     let known: BTreeMap<PeerId, KnownPeer> =
         env.knowledge.peers().into_iter().map(|known| (known.peer, known)).collect();
-    let mut ranked: Vec<PeerId> = env.knowledge.candidates(wanted.kind, &one);
+    let mut ranked: Vec<PeerId> = env.knowledge.candidates(wanted.engine.into(), &one);
     let (this_node, view) = (env.net.local_peer(), context.quorum.view());
     let is_member = |peer: &PeerId| view.voters.iter().any(|member| member.peer == *peer);
     // An absent peer would hold up the others' answer for nothing; when it is back it is a candidate again.
     ranked.retain(|peer| !avoided.contains(peer) && !env.net.is_absent(*peer));
     ranked.sort_by_key(|peer| (*peer != this_node, !is_member(peer)));
     let offers = ranked.iter().take(ASKED_MAX).filter_map(|peer| {
-        let known = known.get(peer).filter(|known| fits(&known.advert, wanted.kind, &one))?;
+        let known = known.get(peer).filter(|known| fits(&known.advert, wanted.engine.into(), &one))?;
         offer(&wanted, known, workers.get(peer))
     });
     let mut refusals = Vec::new();
     let mut won = ask_all(context, worker_sessions, &wanted, offers.collect(), &mut refusals).await;
     // Peers that this node has not heard of may hear an announcement. Not while others are at work on it already.
-    let served = workers.values().any(|worker| worker.suits(wanted.kind, &wanted.resources).is_ok());
+    let served = workers.values().any(|worker| worker.suits(wanted.engine, &wanted.resources).is_ok());
     if won == 0 && !served {
         let until = Instant::now() + VOLUNTEERS_WAIT;
         let subject = Subject::Worker { quorum: context.quorum.id() };
-        let mut volunteers = env.knowledge.ask_for_volunteers(subject, wanted.kind, one.clone());
+        let mut volunteers = env.knowledge.ask_for_volunteers(subject, wanted.engine.into(), one.clone());
         while let Ok(Some(peer)) = timeout_at(until, volunteers.recv()).await
             && won == 0
         {
@@ -96,7 +96,7 @@ pub(super) async fn find(context: &Context, worker_sessions: &WorkerSessions, wa
                 peer,
                 requirement: one.clone(),
                 more: one.slots,
-                kinds: vec![wanted.kind],
+                engines: vec![wanted.engine],
                 labels: wanted.resources.labels.clone(),
             };
             won = ask_all(context, worker_sessions, &wanted, vec![offer], &mut refusals).await;
@@ -133,7 +133,7 @@ fn offer(wanted: &Wanted, known: &KnownPeer, has: Option<&WorkerRecord>) -> Opti
         peer: known.peer,
         requirement: requirement(wanted, tasks, has),
         more: tasks * slots,
-        kinds: advert.kinds.iter().copied().filter(|kind| *kind != Kind::Store).collect(),
+        engines: advert.roles.iter().filter_map(|role| role.engine()).collect(),
         labels: advert.labels.clone(),
     })
 }
@@ -170,7 +170,7 @@ async fn ask_all(
 
 async fn win(context: &Context, worker_sessions: &WorkerSessions, offer: Offer) -> Result<(), String> {
     let env = &context.env;
-    let Offer { peer, requirement, kinds, labels, .. } = offer;
+    let Offer { peer, requirement, engines, labels, .. } = offer;
     let subject = Subject::Worker { quorum: context.quorum.id() };
     let lease_time = env.settings.worker_lease;
     let approval = env.approvals.win(peer, subject, requirement.clone(), lease_time).await?;
@@ -179,7 +179,7 @@ async fn win(context: &Context, worker_sessions: &WorkerSessions, offer: Offer) 
         slots: requirement.slots,
         memory_bytes: requirement.memory_bytes,
         disk_bytes: requirement.disk_bytes,
-        kinds,
+        engines,
         labels,
     };
     let lease = worker.grant.lease;
@@ -206,7 +206,7 @@ pub(super) async fn release(context: &Context, worker: PeerId, lease: LeaseId) -
 fn lacking(wanted: &Wanted, workers: usize, refusals: &[(PeerId, String)]) -> String {
     let Resources { memory_bytes, disk_bytes, slots, labels } = &wanted.resources;
     let mut text =
-        format!("no further peer takes {} tasks of {slots} slots, {memory_bytes} bytes of memory", wanted.kind);
+        format!("no further peer takes {} tasks of {slots} slots, {memory_bytes} bytes of memory", wanted.engine);
     if *disk_bytes > 0 {
         text.push_str(&format!(", {disk_bytes} bytes of disk"));
     }

@@ -160,7 +160,7 @@ fn world(peers: u8, settings: DriverSettings) -> World {
 
 impl World {
     fn submit(&self, profile: Profile) {
-        let spec = JobSpec::Store(StoreSpec { name: None, size: Some(PIECE.len() as u64), profile });
+        let spec = JobSpec::store(StoreSpec { name: None, size: Some(PIECE.len() as u64), profile });
         self.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Submit { spec })).unwrap();
     }
 
@@ -176,7 +176,7 @@ impl World {
         let stored = numbered().map(|(index, column)| (index, column.attempt)).collect();
         let progress = SegmentProgress { segment: SegmentIndex(0), pieces: vec![hash; 3], stored };
         let upload_attempt = Attempt(1);
-        self.commit(Command::Store(JOB, StoreCommand::Progress { upload_attempt, segments: vec![progress] }));
+        self.commit(Command::store(JOB, StoreCommand::Progress { upload_attempt, segments: vec![progress] }));
         let receipts = numbered()
             .map(|(index, column)| {
                 let grant = column.grant.unwrap();
@@ -185,7 +185,7 @@ impl World {
             })
             .collect();
         let encoded = Bytes::from(manifest.encode());
-        self.commit(Command::Store(
+        self.commit(Command::store(
             JOB,
             StoreCommand::Commit { upload_attempt, manifest: encoded, receipts, degraded: false },
         ));
@@ -338,7 +338,7 @@ async fn an_idle_run_is_abandoned_and_a_fed_one_is_not() {
     let started = tokio::time::Instant::now();
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_secs(45)).await;
-        world.commit(Command::Store(JOB, StoreCommand::Attach));
+        world.commit(Command::store(JOB, StoreCommand::Attach));
     }
     world.quorum.reaches("the end", |state| state.jobs[&JOB].state.is_final()).await;
     assert!(started.elapsed() >= Duration::from_secs(3 * 45 + 60), "{:?}", started.elapsed());
@@ -359,7 +359,7 @@ async fn a_run_that_stored_nothing_is_let_go_after_a_minute_and_one_to_go_on_wit
     world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
     let progress =
         SegmentProgress { segment: SegmentIndex(0), pieces: vec![PieceHash([1; 32]); 6], stored: Vec::new() };
-    world.commit(Command::Store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }));
+    world.commit(Command::store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }));
     tokio::time::sleep(STORE_IDLE_MAX / 2).await;
     assert!(!world.quorum.read(|state| state.jobs[&JOB].state.is_final()));
 }
@@ -407,7 +407,7 @@ async fn the_promises_of_a_live_run_are_renewed_until_it_ends() {
     let attempt = world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.columns[0].attempt);
     let (pieces, stored) = (vec![PieceHash([1; 32]); 3], vec![(PieceIndex(0), attempt)]);
     let progress = SegmentProgress { segment: SegmentIndex(0), pieces, stored };
-    world.commit(Command::Store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }));
+    world.commit(Command::store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }));
     tokio::time::sleep(lease).await;
     let renewed = world.holders.renewed.lock().unwrap().clone();
     // This node renews its own promise in process.
@@ -472,7 +472,7 @@ fn known_peer(n: u8, level: u16) -> KnownPeer {
         incarnation: member(n).incarnation,
         boot: BootId([n; 16]),
         sequence: 1,
-        kinds: Vec::new(),
+        roles: Vec::new(),
         name: String::new(),
         labels: BTreeMap::new(),
         free: Capacity::default(),

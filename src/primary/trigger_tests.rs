@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use quorate_protocols::ids::{JobId, Millis, Term};
 use quorate_protocols::job::JobSpec;
-use quorate_protocols::job::compute::{Call, ComputeSpec, Program};
+use quorate_protocols::job::batch::{BatchSpec, Call, Program};
 use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand};
 use quorate_protocols::trigger::spec::{Bounds, Overlap, TriggerSpec, TriggeredSpec, When};
@@ -74,7 +74,7 @@ impl World {
     fn submit(&self, job: JobId, when: When) {
         let call = Call::new(Program::Command { name: "true".to_owned() });
         let trigger = TriggerSpec { overlap: Overlap::Allow, ..TriggerSpec::new(when) };
-        let spec = JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job: ComputeSpec::new(call) }));
+        let spec = JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, BatchSpec::new(call))));
         self.quorum.commit(peer(2), Command::Job(job, JobCommand::Submit { spec })).unwrap();
     }
     /// The instants that have a run, in order, and by how much each was late.

@@ -8,9 +8,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Refusal};
 use quorate_protocols::directory::{Capacity, PeerAdvert};
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{Attempt, BootId, Digest, Incarnation, JobId, Millis, PeerId, Term};
-use quorate_protocols::job::compute::{Call, ComputeSpec, Map, Program};
-use quorate_protocols::job::{JobSpec, Kind, RunState};
+use quorate_protocols::job::batch::{BatchSpec, Call, Map, Program};
+use quorate_protocols::job::{JobSpec, RunState};
 use quorate_protocols::liveness::Latency;
 use quorate_protocols::liveness::patience::{RENEWAL_TRIES, trusted};
 use quorate_protocols::quorum::{Command, JobCommand, QuorumState, TaskCommand};
@@ -129,7 +130,7 @@ fn world(peers: u8, slots: u32) -> World {
             incarnation: Incarnation(1),
             boot: BootId([n; 16]),
             sequence: 1,
-            kinds: vec![Kind::Store, Kind::Command],
+            roles: vec![NodeRole::Store, NodeRole::Command],
             name: String::new(),
             labels: BTreeMap::new(),
             free: Capacity { disk_bytes: 0, memory_bytes: 1 << 40, slots },
@@ -174,9 +175,9 @@ fn world(peers: u8, slots: u32) -> World {
     World { quorum, script, wait_reasons, report_intake }
 }
 
-fn spec(tasks: u32) -> ComputeSpec {
+fn spec(tasks: u32) -> BatchSpec {
     let call = Call::new(Program::Command { name: "map".to_owned() });
-    ComputeSpec { map: Map::Count(tasks), ..ComputeSpec::new(call) }
+    BatchSpec { map: Map::Count(tasks), ..BatchSpec::new(call) }
 }
 
 fn done() -> TaskResult {
@@ -185,8 +186,8 @@ fn done() -> TaskResult {
 }
 
 impl World {
-    fn submit(&self, spec: ComputeSpec) {
-        let spec = JobSpec::Compute(Box::new(spec));
+    fn submit(&self, spec: BatchSpec) {
+        let spec = JobSpec::batch(spec);
         self.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Submit { spec })).unwrap();
     }
     fn state(&self) -> RunState {
@@ -360,10 +361,7 @@ async fn a_worker_that_was_lost_and_won_again_is_told_its_tasks() {
     tokio::time::sleep(Duration::from_secs(30)).await;
     assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
     let job = JobId { local: [2; 16], ..JOB };
-    world
-        .quorum
-        .commit(peer(99), Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec(1))) }))
-        .unwrap();
+    world.quorum.commit(peer(99), Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(spec(1)) })).unwrap();
     world.ordered(2).await;
 }
 
@@ -425,7 +423,9 @@ async fn what_a_worker_refuses_goes_to_another_is_explained_and_is_offered_again
     world.script.unwilling.lock().unwrap().extend([peer(2), peer(3)]);
     world.submit(spec(1));
     let refused = |state: &QuorumState| {
-        state.jobs[&JOB].compute().is_some_and(|(_, run)| run.avoided.contains_key(&peer(2)) && run.avoided.len() == 2)
+        state.jobs[&JOB]
+            .batch()
+            .is_some_and(|(_, run)| run.tasks.avoided.contains_key(&peer(2)) && run.tasks.avoided.len() == 2)
     };
     world.quorum.reaches("both refusals", refused).await;
     let why = world.quorum.read(|state| state.why(JOB).unwrap());
@@ -463,7 +463,7 @@ async fn an_idle_worker_is_kept_for_a_while_and_let_go() {
     let idle = DriverSettings::default().worker_idle;
     tokio::time::sleep(idle / 2).await;
     let job = JobId { local: [2; 16], ..JOB };
-    let again = JobSpec::Compute(Box::new(spec(1)));
+    let again = JobSpec::batch(spec(1));
     world.quorum.commit(peer(99), Command::Job(job, JobCommand::Submit { spec: again })).unwrap();
     let task = world.ordered(2).await[0];
     assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);

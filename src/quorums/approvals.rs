@@ -21,8 +21,8 @@ use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Subject,
 };
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{LeaseId, Nonce, PeerId};
-use quorate_protocols::job::Kind;
 use quorate_protocols::wire;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
@@ -341,11 +341,11 @@ impl ApprovalsParts {
 
 /// The sort of work that a peer must offer to be asked. Members are sought among those that keep files as well: a node
 /// that takes on nothing takes on no quorum either.
-fn kind_of(subject: Subject) -> Kind {
+fn kind_of(subject: Subject) -> NodeRole {
     match subject {
-        Subject::Member { .. } | Subject::Holder { .. } => Kind::Store,
+        Subject::Member { .. } | Subject::Holder { .. } => NodeRole::Store,
         // Workers are won one by one, each for what it has room for, and not in rounds.
-        Subject::Worker { .. } => Kind::Wasm,
+        Subject::Worker { .. } => NodeRole::Wasm,
     }
 }
 

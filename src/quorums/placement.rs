@@ -16,8 +16,8 @@ use futures::future::{BoxFuture, Shared};
 use quorate_protocols::approval::formation::{self, Volunteer, ZONE_LABEL};
 use quorate_protocols::approval::{Approval, Requirement, Subject};
 use quorate_protocols::directory::QuorumAdvert;
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, MemberId, PeerId, QuorumId};
-use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::liveness::distant_peers;
 use quorate_protocols::liveness::limits::DELAY_MAX;
@@ -120,7 +120,7 @@ impl Placement {
         if !near.is_empty() || far.is_empty() {
             return Some(near);
         }
-        let candidates = parts.knowledge.candidates(Kind::Store, &member_requirement());
+        let candidates = parts.knowledge.candidates(NodeRole::Store, &member_requirement());
         let can_serve = |peer: &&PeerId| !distant.contains(peer) && !parts.net.is_absent(**peer);
         let is_enough = candidates.iter().filter(can_serve).count() >= parts.voters;
         (!is_enough).then_some(far)

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Requirement, Subject};
 use quorate_protocols::directory::QuorumAdvert;
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumId, Term};
-use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::liveness::{Judgement, Latency};
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
@@ -132,8 +132,8 @@ pub trait Knowledge: Send + Sync + 'static {
     fn quorums(&self) -> Vec<QuorumAdvert>;
     fn quorum(&self, quorum: QuorumId) -> Option<QuorumAdvert>;
     fn learn_members(&self, quorum: QuorumId, primary: Option<MemberId>, voters: Vec<MemberId>);
-    fn candidates(&self, kind: Kind, requirement: &Requirement) -> Vec<PeerId>;
-    fn ask_for_volunteers(&self, subject: Subject, kind: Kind, requirement: Requirement) -> mpsc::Receiver<PeerId>;
+    fn candidates(&self, role: NodeRole, requirement: &Requirement) -> Vec<PeerId>;
+    fn ask_for_volunteers(&self, subject: Subject, role: NodeRole, requirement: Requirement) -> mpsc::Receiver<PeerId>;
 }
 
 impl Knowledge for Directory {
@@ -149,11 +149,11 @@ impl Knowledge for Directory {
     fn learn_members(&self, quorum: QuorumId, primary: Option<MemberId>, voters: Vec<MemberId>) {
         Self::learn_members(self, quorum, primary, voters);
     }
-    fn candidates(&self, kind: Kind, requirement: &Requirement) -> Vec<PeerId> {
-        Self::candidates(self, kind, requirement)
+    fn candidates(&self, role: NodeRole, requirement: &Requirement) -> Vec<PeerId> {
+        Self::candidates(self, role, requirement)
     }
-    fn ask_for_volunteers(&self, subject: Subject, kind: Kind, requirement: Requirement) -> mpsc::Receiver<PeerId> {
-        Self::ask_for_volunteers(self, subject, kind, requirement)
+    fn ask_for_volunteers(&self, subject: Subject, role: NodeRole, requirement: Requirement) -> mpsc::Receiver<PeerId> {
+        Self::ask_for_volunteers(self, subject, role, requirement)
     }
 }
 

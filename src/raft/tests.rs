@@ -271,7 +271,7 @@ fn submit(number: u16) -> Command {
     let mut local = [0; 16];
     local.copy_from_slice(&hash.as_bytes()[..16]);
     let spec = StoreSpec { name: Some("x".repeat(200)), size: None, profile: Profile { data: 2, parity: 1 } };
-    Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: JobSpec::Store(spec) })
+    Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: JobSpec::store(spec) })
 }
 
 fn jobs(node: &TestNode) -> usize {

@@ -13,10 +13,10 @@ use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Requirement, Statement, Subject,
 };
 use quorate_protocols::directory::QuorumAdvert;
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{
     BootId, Digest, Incarnation, LeaseId, LogIndex, MemberId, Millis, PeerId, QuorumId, Term,
 };
-use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{MembershipStatement, Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::liveness::{Judgement, Latency};
 use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, QuorumState, Rejection};
@@ -260,10 +260,10 @@ impl Knowledge for Known {
     fn learn_members(&self, _quorum: QuorumId, primary: Option<MemberId>, voters: Vec<MemberId>) {
         self.learnt.lock().unwrap().push((primary, voters));
     }
-    fn candidates(&self, _kind: Kind, _requirement: &Requirement) -> Vec<PeerId> {
+    fn candidates(&self, _role: NodeRole, _requirement: &Requirement) -> Vec<PeerId> {
         self.candidates.lock().unwrap().clone()
     }
-    fn ask_for_volunteers(&self, _: Subject, _: Kind, _: Requirement) -> mpsc::Receiver<PeerId> {
+    fn ask_for_volunteers(&self, _: Subject, _: NodeRole, _: Requirement) -> mpsc::Receiver<PeerId> {
         let (send, receive) = mpsc::channel(16);
         for peer in self.volunteers.lock().unwrap().iter() {
             send.try_send(*peer).expect("a test has few volunteers");

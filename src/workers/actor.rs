@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_protocols::ids::{JobId, LeaseId, PeerId, QuorumId, StepIndex};
-use quorate_protocols::job::compute::OutputPlace;
+use quorate_protocols::job::batch::OutputPlace;
 use quorate_protocols::task::limits::{BATCH_MAX, DEADLINE};
 use quorate_protocols::task::message::{Progress, ReportRefusal, StepContext, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{Output, TaskAttempt};
@@ -272,8 +272,8 @@ impl Actor {
                 let assignment = AssignRequest { quorum, term, lease, room, works, orders };
                 let executors = &self.runner.executors;
                 let refusal = |work: &StepContext| {
-                    let kind = work.call.program.kind();
-                    (!executors.contains_key(&kind)).then(|| format!("this worker runs no tasks of kind {kind}"))
+                    let engine = work.call.program.engine();
+                    (!executors.contains_key(&engine)).then(|| format!("this worker has no engine for {engine}"))
                 };
                 match self.ledger.assign(Instant::now(), assignment, refusal) {
                     Ok(pending_reply) => {

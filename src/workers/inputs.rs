@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use quorate_protocols::ids::{ObjectId, TaskIndex};
-use quorate_protocols::job::compute::Content;
+use quorate_protocols::job::batch::Content;
 use quorate_protocols::job::plan::TaskInput;
 use quorate_protocols::task::limits::MODULE_BYTES_MAX;
 use quorate_protocols::task::message::{Assignment, OutputRef};

@@ -57,8 +57,8 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::PeerId;
-use quorate_protocols::job::Kind;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use tokio::sync::{mpsc, oneshot};
 
@@ -85,7 +85,7 @@ pub struct WorkerParts {
     pub leases: Arc<dyn WorkerLeases>,
     pub objects: Arc<dyn TaskObjects>,
     /// What this node runs.
-    pub executors: BTreeMap<Kind, Arc<dyn Executor>>,
+    pub executors: BTreeMap<Engine, Arc<dyn Executor>>,
     /// Who may read every log.
     pub operators: BTreeSet<PeerId>,
     /// Where logs and large inputs are files; without it they are in memory.

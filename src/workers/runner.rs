@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Nonce, PeerId};
-use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::{OutputPlace, Program};
+use quorate_protocols::job::batch::{OutputPlace, Program};
 use quorate_protocols::job::limits::REASON_BYTES_MAX;
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
 use quorate_protocols::task::message::{Assignment, StepContext, TaskResult};
@@ -29,7 +29,7 @@ use crate::seams::{Entropy, run_blocking};
 
 /// What every attempt of this worker makes use of.
 pub(super) struct Runner {
-    pub executors: BTreeMap<Kind, Arc<dyn Executor>>,
+    pub executors: BTreeMap<Engine, Arc<dyn Executor>>,
     pub inputs: Inputs,
     pub stores: Stores,
     pub identity: Identity,
@@ -67,9 +67,9 @@ impl Runner {
         host: Arc<AttemptHost>,
         stop: CancellationToken,
     ) -> Option<Came> {
-        let kind = work.call.program.kind();
-        let Some(executor) = self.executors.get(&kind) else {
-            return Some(Err((ErrorClass::Refused, format!("this worker runs no tasks of kind {kind}"))));
+        let engine = work.call.program.engine();
+        let Some(executor) = self.executors.get(&engine) else {
+            return Some(Err((ErrorClass::Refused, format!("this worker has no engine for {engine}"))));
         };
         let gathered = tokio::select! {
             biased;
@@ -220,11 +220,11 @@ fn limits(work: &StepContext) -> Limits {
     let resources = &work.resources;
     let default = Limits::default();
     let fuel = if let Program::Wasm { fuel, .. } = work.call.program { fuel } else { None };
-    let output_bytes = match (work.output, work.call.program.kind()) {
+    let output_bytes = match (work.output, work.call.program.engine()) {
         // More would be an error anyway; a module's outputs are in memory until then.
-        (OutputPlace::Inline, Kind::Wasm) => OUTPUT_BYTES_MAX as u64,
+        (OutputPlace::Inline, Engine::Wasm) => OUTPUT_BYTES_MAX as u64,
         // A program's scratch counts too, and is on disk.
-        (_, Kind::Command) if resources.disk_bytes > 0 => resources.disk_bytes,
+        (_, Engine::Command) if resources.disk_bytes > 0 => resources.disk_bytes,
         _ => default.output_bytes,
     };
     Limits { time: work.timeout, memory_bytes: resources.memory_bytes, output_bytes, fuel, ..default }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use quorate_protocols::ids::{Attempt, JobId, LeaseId, PeerId, QuorumId, StepIndex, TaskIndex, Term};
-use quorate_protocols::job::compute::{Content, Map, OutputPlace, Reduce, Split};
+use quorate_protocols::job::batch::{Content, Map, OutputPlace, Reduce, Split};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::quorum::{Command, JobCommand};
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;

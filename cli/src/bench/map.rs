@@ -22,7 +22,7 @@ pub async fn run(common: &Common, testnet: &Testnet, tasks: u32, runs: u32) -> R
     let (quorum, client) = at_primary(common, testnet).await?;
     let request = |tasks: u32| SubmitRequest {
         spec: format!(
-            "name = \"bench map\"\nkind = \"wasm\"\nmodule = {{ inline = '''{NOTHING_WAT}''' }}\n\
+            "name = \"bench map\"\nengine = \"wasm\"\nmodule = {{ inline = '''{NOTHING_WAT}''' }}\n\
              output = \"inline\"\nmap.count = {tasks}\nresources.memory = \"4 MiB\"\n"
         ),
         file: None,

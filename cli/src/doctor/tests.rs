@@ -24,7 +24,7 @@ fn asked(number: u8) -> Asked {
         connected: true,
         suspected: false,
         rtt_ms: None,
-        kinds: vec![],
+        roles: vec![],
         free: None,
         quorums: 1,
         last_seen_at: Some(Millis(NOW)),

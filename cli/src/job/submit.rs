@@ -17,7 +17,7 @@ use bytes::Bytes;
 use quorate_api::{FileContent, JobIdInfo, JobIdRequest, JobInfo, PlanInfo, PutInfo, SubmitInfo, SubmitRequest};
 use quorate_modules::check;
 use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, QuorumId};
-use quorate_protocols::job::compute::Content;
+use quorate_protocols::job::batch::Content;
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::{JobSpec, RunState};
@@ -181,7 +181,7 @@ pub fn validate(common: &Common, args: &SpecArgs) -> Result<(), Failure> {
     let named = spec.named()?;
     let objects = spec.file.sources().iter().filter(|source| matches!(source, Source::Object(_))).count();
     let built = spec.check(&named)?;
-    let steps = built.computes().map_or(0, |spec| Plan::of(spec).steps.len());
+    let steps = built.as_batch().map_or(0, |spec| Plan::of(spec).steps.len());
     let trigger = spec.file.trigger().map(show::when);
     if common.json {
         return print_json(&serde_json::json!({

@@ -4,6 +4,7 @@ use quorate_api::{
     FileContent, JobIdInfo, JobIdRequest, LogInfo, NOTHING_WAT, OutputInfo, PlanInfo, ReceiptBundle, StepRole,
     SubmitRequest, TaskInfo, TaskStateInfo, WhyInfo,
 };
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Attempt, Digest, LeaseId, MemberId, StepIndex, TaskIndex};
 use quorate_protocols::job::{Grant, RunState};
 use quorate_protocols::task::message::{Report, TaskResult};
@@ -147,7 +148,7 @@ async fn tasks_and_outputs_are_shown_as_they_come() {
         slots: 2,
         memory_bytes: 1 << 30,
         disk_bytes: 0,
-        kinds: vec![Kind::Wasm],
+        engines: vec![Engine::Wasm],
         labels: Default::default(),
     };
     edge.fake.commit(Command::Task(TaskCommand::SetWorker { worker })).unwrap();
@@ -234,9 +235,9 @@ async fn a_listing_is_filtered_by_what_was_asked() {
         edge.fake.filter.lock().unwrap().take().unwrap()
     };
     assert_eq!(asked("").await, JobFilter::default());
-    let filter = asked("?state=failed,cancelled&kind=wasm&owner=me&name=count").await;
+    let filter = asked("?state=failed,cancelled&kind=batch&owner=me&name=count").await;
     assert_eq!(filter.states, [RunState::Failed, RunState::Cancelled]);
-    assert_eq!((filter.kind, filter.owner), (Some(Kind::Wasm), Some(PeerId([9; 32]))));
+    assert_eq!((filter.kind, filter.owner), (Some(Kind::Batch), Some(PeerId([9; 32]))));
     assert_eq!(filter.name.as_deref(), Some("count"));
     for wrong in ["?state=happy", "?kind=magic", "?owner=somebody"] {
         let refused = edge.status(edge.get(&format!("/v1/jobs{wrong}"))).await;

@@ -1,6 +1,6 @@
 //! Jobs that compute, as the API shows them.
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use quorate_api::{
     AttemptInfo, AttemptPhase, BatchInfo, DeadTask, FailureInfo, OutputInfo, PeerReason, PlanPeer, PlannedStep,
@@ -8,17 +8,17 @@ use quorate_api::{
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::directory::misfit;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{ObjectId, StepIndex, TaskIndex};
-use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::{ComputeSpec, Resources};
+use quorate_protocols::job::batch::{BatchSpec, Resources};
 use quorate_protocols::job::plan::{Plan, Role};
 use quorate_protocols::task::message::OutputRef;
-use quorate_protocols::task::record::{ComputeRun, Phase, Place, TaskRecord, TaskState};
+use quorate_protocols::task::record::{BatchRun, Phase, Place, TaskRecord, TaskState};
 use quorate_protocols::task::vote::{ResultReceipt, tally};
 
 use quorate_node::directory::KnownPeer;
 
-pub fn steps(spec: &ComputeSpec) -> Vec<PlannedStep> {
+pub fn steps(spec: &BatchSpec) -> Vec<PlannedStep> {
     let role = |role| match role {
         Role::Map => StepRole::Map,
         Role::Reduce { .. } => StepRole::Reduce,
@@ -38,25 +38,27 @@ pub fn resources(resources: &Resources) -> TaskResources {
     }
 }
 
-pub fn batch_info(spec: &ComputeSpec, run: &ComputeRun) -> BatchInfo {
+pub fn batch_info(spec: &BatchSpec, run: &BatchRun) -> BatchInfo {
     let dead = |(step, task, reason): &(StepIndex, TaskIndex, String)| DeadTask {
         step: *step,
         task: *task,
         reason: reason.clone(),
     };
+    let tasks = &run.tasks;
     BatchInfo {
-        step: StepInfo { step: run.step, tasks: run.tally },
+        engine: spec.engine(),
+        step: StepInfo { step: tasks.step, tasks: tasks.tally },
         steps: steps(spec),
-        priority: run.settings.priority,
-        parallelism: run.settings.parallelism,
-        resources: resources(&run.settings.resources),
-        dead: run.dead.iter().map(dead).collect(),
-        refused: run
+        priority: tasks.settings.priority,
+        parallelism: tasks.settings.parallelism,
+        resources: resources(&tasks.settings.resources),
+        dead: tasks.dead.iter().map(dead).collect(),
+        refused: tasks
             .avoided
             .iter()
             .map(|(peer, refusal)| PeerReason { peer: *peer, reason: refusal.reason.clone() })
             .collect(),
-        stale_reports: run.stale_reports,
+        stale_reports: tasks.stale_reports,
         verify: spec.verify.map(|verify| VerifyInfo { copies: verify.copies, agree: verify.agree }),
         outcome: None,
     }
@@ -130,9 +132,9 @@ pub fn task_receipts(step: StepIndex, task: TaskIndex, record: &TaskRecord, agre
     (!receipts.is_empty()).then_some(TaskReceipts { step, task, verdict, dissenting, receipts })
 }
 
-pub fn plan_peer(known: &KnownPeer, kind: Kind, requirement: &Requirement, compile_memory_bytes: u64) -> PlanPeer {
+pub fn plan_peer(known: &KnownPeer, engine: Engine, requirement: &Requirement, compile_memory_bytes: u64) -> PlanPeer {
     let free = &known.advert.free;
-    let refusal = misfit(&known.advert, kind, requirement).map(|refusal| refusal.to_string());
+    let refusal = misfit(&known.advert, engine.into(), requirement).map(|refusal| refusal.to_string());
     // A worker that has the module compiled needs no memory for it, but only that worker knows.
     let refusal = refusal.or_else(|| {
         (free.memory_bytes < compile_memory_bytes).then(|| {
@@ -169,7 +171,7 @@ mod tests {
             incarnation: Incarnation(1),
             boot: BootId([0; 16]),
             sequence: 1,
-            kinds: vec![Kind::Wasm],
+            roles: vec![quorate_protocols::engine::NodeRole::Wasm],
             name: String::new(),
             labels: Default::default(),
             free: Capacity { memory_bytes: 100 << 20, slots: 8, ..Capacity::default() },
@@ -180,7 +182,7 @@ mod tests {
         };
         let known = KnownPeer { peer: PeerId([1; 32]), advert, heard_at: Millis(0) };
         let need = Requirement { memory_bytes: 20 << 20, slots: 1, ..Requirement::default() };
-        let planned = |compile: u64| plan_peer(&known, Kind::Wasm, &need, compile << 20);
+        let planned = |compile: u64| plan_peer(&known, Engine::Wasm, &need, compile << 20);
         assert_eq!((planned(100).tasks, planned(100).refusal), (5, None));
         let refused = planned(101);
         assert_eq!(refused.tasks, 0);

@@ -31,7 +31,7 @@ pub fn trigger_info(record: &JobRecord) -> Option<TriggerInfo> {
 }
 
 pub fn fired_by(record: &JobRecord) -> Option<FiredByInfo> {
-    let by = record.compute()?.1.fired_by?;
+    let by = record.fired_by?;
     Some(FiredByInfo { job: by.job, number: by.number })
 }
 

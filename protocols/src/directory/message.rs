@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::approval::{Requirement, Subject};
 use crate::capacity::Capacity;
+use crate::engine::NodeRole;
 use crate::ids::{BootId, Incarnation, MemberId, QuorumId, Term};
-use crate::job::Kind;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerAdvert {
@@ -15,7 +15,7 @@ pub struct PeerAdvert {
     pub boot: BootId,
     /// Grows with every announcement of one boot; an older one is ignored.
     pub sequence: u64,
-    pub kinds: Vec<Kind>,
+    pub roles: Vec<NodeRole>,
     /// What its operator calls it; empty when it has no name. For people: nothing is found or allowed by it.
     pub name: String,
     pub labels: BTreeMap<String, String>,
@@ -47,6 +47,6 @@ pub struct QuorumAdvert {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobAnnouncement {
     pub subject: Subject,
-    pub kind: Kind,
+    pub role: NodeRole,
     pub requirement: Requirement,
 }

@@ -13,12 +13,12 @@ use super::limits::{ADVERT_EXPIRY, LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, 
 use super::message::{PeerAdvert, QuorumAdvert};
 use crate::approval::{Refusal, Requirement};
 use crate::capacity::{Capacity, Shortage, missing_label};
+use crate::engine::NodeRole;
 use crate::ids::{BootId, MemberId, Millis, PeerId, QuorumId, Term};
-use crate::job::Kind;
 use crate::membership::VOTERS_MAX;
 
-/// Kinds one advert may list. There are far fewer; the bound only keeps an advert small.
-const KINDS_MAX: usize = 32;
+/// Services one advert may list. There are far fewer; the bound only keeps an advert small.
+const ROLES_MAX: usize = 32;
 
 /// Members one advert may list: both configurations while one replaces the other, and its learners.
 const MEMBERS_MAX: usize = 2 * VOTERS_MAX + 2;
@@ -224,8 +224,13 @@ impl DirectoryState {
     /// Peers that could take this on, as announced, the most promising first. Ranked by the power of two choices: of
     /// two drawn at random the less busy goes first, so that many askers with one and the same directory do not all
     /// fall upon the same peer. `random` yields 64 random bits per call.
-    pub fn candidates(&self, kind: Kind, requirement: &Requirement, mut random: impl FnMut() -> u64) -> Vec<PeerId> {
-        let fits = |(_, entry): &(&PeerId, &PeerEntry)| fits(&entry.advert, kind, requirement);
+    pub fn candidates(
+        &self,
+        role: NodeRole,
+        requirement: &Requirement,
+        mut random: impl FnMut() -> u64,
+    ) -> Vec<PeerId> {
+        let fits = |(_, entry): &(&PeerId, &PeerEntry)| fits(&entry.advert, role, requirement);
         let mut open: Vec<_> =
             self.peers.iter().filter(fits).map(|(peer, entry)| (entry.advert.load_permille, *peer)).collect();
         let mut ranked = Vec::with_capacity(open.len());
@@ -255,17 +260,17 @@ impl DirectoryState {
 }
 
 /// Whether a peer, as it announced itself, could take this on.
-pub fn fits(advert: &PeerAdvert, kind: Kind, requirement: &Requirement) -> bool {
-    misfit(advert, kind, requirement).is_none()
+pub fn fits(advert: &PeerAdvert, role: NodeRole, requirement: &Requirement) -> bool {
+    misfit(advert, role, requirement).is_none()
 }
 
 /// What keeps a peer, as it announced itself, from taking this on.
-pub fn misfit(advert: &PeerAdvert, kind: Kind, requirement: &Requirement) -> Option<Refusal> {
+pub fn misfit(advert: &PeerAdvert, role: NodeRole, requirement: &Requirement) -> Option<Refusal> {
     if advert.draining {
         return Some(Refusal::Draining);
     }
-    if !advert.kinds.contains(&kind) {
-        return Some(Refusal::Unfit { reason: format!("it takes no jobs of kind {kind}") });
+    if !advert.roles.contains(&role) {
+        return Some(Refusal::Unfit { reason: format!("it does not take the role {role}") });
     }
     let Requirement { disk_bytes, memory_bytes, slots, labels } = requirement;
     let needs = Capacity { disk_bytes: *disk_bytes, memory_bytes: *memory_bytes, slots: *slots };
@@ -298,8 +303,8 @@ pub fn check_name(name: &str) -> Result<(), AdvertFault> {
 }
 
 fn check_peer(advert: &PeerAdvert) -> Result<(), AdvertFault> {
-    if advert.kinds.len() > KINDS_MAX {
-        return Err(AdvertFault::TooMany { what: "kinds", found: advert.kinds.len(), limit: KINDS_MAX });
+    if advert.roles.len() > ROLES_MAX {
+        return Err(AdvertFault::TooMany { what: "roles", found: advert.roles.len(), limit: ROLES_MAX });
     }
     check_name(&advert.name)?;
     check_labels(&advert.labels)

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::limits::*;
 use super::*;
 use crate::approval::Requirement;
+use crate::engine::NodeRole;
 use crate::ids::{BootId, Incarnation, MemberId, Millis, PeerId, QuorumId, Term};
-use crate::job::Kind;
 
 fn peer(n: u32) -> PeerId {
     let mut id = [0; 32];
@@ -23,7 +23,7 @@ fn advert(boot: u8, sequence: u64) -> PeerAdvert {
         incarnation: Incarnation(1),
         boot: BootId([boot; 16]),
         sequence,
-        kinds: vec![Kind::Store],
+        roles: vec![NodeRole::Store],
         name: "attic".to_owned(),
         labels: BTreeMap::new(),
         free: Capacity { disk_bytes: 1000, memory_bytes: 1000, slots: 2 },
@@ -132,16 +132,16 @@ fn candidates_are_those_that_fit() {
     let mut state = DirectoryState::new();
     note(&mut state, 0, 1, advert(1, 1));
     note(&mut state, 0, 2, PeerAdvert { draining: true, ..advert(1, 1) });
-    note(&mut state, 0, 3, PeerAdvert { kinds: Vec::new(), ..advert(1, 1) });
+    note(&mut state, 0, 3, PeerAdvert { roles: Vec::new(), ..advert(1, 1) });
     note(&mut state, 0, 4, PeerAdvert { free: Capacity::default(), ..advert(1, 1) });
     let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
     note(&mut state, 0, 5, PeerAdvert { labels: labels.clone(), ..advert(1, 1) });
     let small = Requirement { disk_bytes: 10, ..Requirement::default() };
-    let mut found = state.candidates(Kind::Store, &small, || 0);
+    let mut found = state.candidates(NodeRole::Store, &small, || 0);
     found.sort();
     assert_eq!(found, [peer(1), peer(5)]);
     let picky = Requirement { labels, ..small };
-    assert_eq!(state.candidates(Kind::Store, &picky, || 0), [peer(5)]);
+    assert_eq!(state.candidates(NodeRole::Store, &picky, || 0), [peer(5)]);
 }
 
 /// Goal: of two drawn at random the less busy leads, so idle peers lead more often, but not always the same one.
@@ -154,7 +154,7 @@ fn the_less_busy_lead_more_often_without_becoming_a_herd() {
     let mut random = 1u64;
     let mut first = BTreeMap::new();
     for _ in 0..2_000 {
-        let ranked = state.candidates(Kind::Store, &Requirement::default(), || {
+        let ranked = state.candidates(NodeRole::Store, &Requirement::default(), || {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             random >> 33
         });

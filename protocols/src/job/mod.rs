@@ -3,7 +3,8 @@
 //! Wire: `/quorate/job/1`, one [`message::JobMessage`] in, one [`message::JobAnswer`] out. Any node sends it to the
 //! members of the owning quorum; only the primary acts, the others say who it is.
 
-pub mod compute;
+pub mod batch;
+pub mod kind;
 pub mod limits;
 pub mod message;
 pub mod plan;
@@ -14,8 +15,9 @@ pub mod store;
 pub mod transition;
 pub mod why;
 
-pub use compute::ComputeSpec;
+pub use batch::BatchSpec;
+pub use kind::{Kind, WorkSpec};
 pub use message::{JobAnswer, JobMessage, ObjectView, Query, QueryAnswer, QuorumView};
 pub use record::{JobRecord, Run, RunState};
-pub use spec::{JobSpec, Kind, StoreSpec};
+pub use spec::{JobSpec, StoreSpec};
 pub use store::{ColumnRecord, ColumnState, Grant, StoreRun};

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::compute::{Call, ComputeSpec, Content, Map, Split};
+use super::batch::{BatchSpec, Call, Content, Map, Split};
 use crate::ids::{Digest, JobId, ObjectId, StepIndex, TaskIndex};
 use crate::task::record::TaskId;
 use crate::wire;
@@ -56,7 +56,7 @@ pub enum TaskInput {
 
 impl Plan {
     /// Of a checked specification. At most 18 steps: the smallest fan-in folds the most tasks in 16 levels.
-    pub fn of(spec: &ComputeSpec) -> Self {
+    pub fn of(spec: &BatchSpec) -> Self {
         let mapped = match &spec.map {
             Map::Single => 1,
             Map::Count(count) => *count,
@@ -101,7 +101,7 @@ impl Plan {
     }
 
     /// What tasks of a step run.
-    pub fn call<'a>(&self, spec: &'a ComputeSpec, step: StepIndex) -> Option<&'a Call> {
+    pub fn call<'a>(&self, spec: &'a BatchSpec, step: StepIndex) -> Option<&'a Call> {
         match self.step(step)?.role {
             Role::Map => Some(&spec.call),
             Role::Reduce { .. } => spec.reduce.as_ref().map(|reduce| &reduce.call),
@@ -110,7 +110,7 @@ impl Plan {
     }
 
     /// What a task is given; `None` when there is no such task.
-    pub fn input(&self, spec: &ComputeSpec, step: StepIndex, task: TaskIndex) -> Option<TaskInput> {
+    pub fn input(&self, spec: &BatchSpec, step: StepIndex, task: TaskIndex) -> Option<TaskInput> {
         let plan = self.step(step).filter(|plan| task.0 < plan.tasks)?;
         Some(match plan.role {
             // Whoever undoes a task is given what that task was given.
@@ -173,19 +173,19 @@ pub fn keyed_job(quorum: crate::ids::QuorumId, key: &str) -> JobId {
 mod tests {
     use super::*;
     use crate::ids::{ManifestHash, QuorumId};
-    use crate::job::compute::{Program, Reduce};
+    use crate::job::batch::{Program, Reduce};
     use proptest::prelude::*;
 
     fn call(name: &str) -> Call {
         Call::new(Program::Command { name: name.to_owned() })
     }
 
-    fn spec(map: Map, fan_in: Option<u32>, compensate: bool) -> ComputeSpec {
-        ComputeSpec {
+    fn spec(map: Map, fan_in: Option<u32>, compensate: bool) -> BatchSpec {
+        BatchSpec {
             map,
             reduce: fan_in.map(|fan_in| Box::new(Reduce { call: call("fold"), fan_in })),
             compensate: compensate.then(|| Box::new(call("undo"))),
-            ..ComputeSpec::new(call("map"))
+            ..BatchSpec::new(call("map"))
         }
     }
 

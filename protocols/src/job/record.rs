@@ -2,13 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::compute::ComputeSpec;
+pub use super::kind::Run;
+use super::kind::WorkSpec;
 use super::spec::{JobSpec, StoreSpec};
 use super::store::StoreRun;
 use crate::ids::{JobId, Millis, PeerId};
-use crate::object::layout::Profile;
-use crate::task::record::ComputeRun;
-use crate::trigger::record::TriggerRun;
+use crate::trigger::record::{FiredBy, TriggerRun};
 use crate::trigger::spec::TriggeredSpec;
 
 /// Where a run stands. The legal moves are data: [`crate::job::transition`].
@@ -50,15 +49,6 @@ pub struct HistoryEntry {
     pub what: String,
 }
 
-/// What a run is doing, by kind of work. The tasks of one that computes are in a table of their own. In boxes, for a
-/// quorum has thousands of records, and many of one kind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Run {
-    Store(Box<StoreRun>),
-    Compute(Box<ComputeRun>),
-    Trigger(Box<TriggerRun>),
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
     pub job: JobId,
@@ -74,28 +64,16 @@ pub struct JobRecord {
     pub changed_at: Millis,
     pub finished_at: Option<Millis>,
     pub run: Run,
+    /// The trigger that made the run.
+    pub fired_by: Option<FiredBy>,
     pub history: Vec<HistoryEntry>,
 }
 
 impl JobRecord {
-    /// The run of a job that stores, with its specification.
-    pub fn store(&self) -> Option<(&StoreSpec, &StoreRun)> {
-        match (&self.spec, &self.run) {
-            (JobSpec::Store(spec), Run::Store(run)) => Some((spec, run)),
-            _ => None,
-        }
-    }
-    /// The same, taken out of the record.
+    /// The run of a job that stores, taken out of the record with its specification.
     pub fn into_store(self) -> Option<(StoreSpec, StoreRun)> {
         match (self.spec, self.run) {
-            (JobSpec::Store(spec), Run::Store(run)) => Some((spec, *run)),
-            _ => None,
-        }
-    }
-    /// The run of a job that computes, with its specification.
-    pub fn compute(&self) -> Option<(&ComputeSpec, &ComputeRun)> {
-        match (&self.spec, &self.run) {
-            (JobSpec::Compute(spec), Run::Compute(run)) => Some((spec, run)),
+            (JobSpec::Once(WorkSpec::Store(spec)), Run::Store(run)) => Some((*spec, *run)),
             _ => None,
         }
     }
@@ -109,21 +87,6 @@ impl JobRecord {
     pub(crate) fn trigger_mut(&mut self) -> Option<(&TriggeredSpec, &mut TriggerRun)> {
         match (&self.spec, &mut self.run) {
             (JobSpec::Triggered(spec), Run::Trigger(run)) => Some((spec, run)),
-            _ => None,
-        }
-    }
-    pub(crate) fn profile(&self) -> Option<Profile> {
-        self.store().map(|(spec, _)| spec.profile)
-    }
-    pub(crate) fn store_mut(&mut self) -> Option<(&StoreSpec, &mut StoreRun)> {
-        match (&self.spec, &mut self.run) {
-            (JobSpec::Store(spec), Run::Store(run)) => Some((spec, run)),
-            _ => None,
-        }
-    }
-    pub(crate) fn compute_mut(&mut self) -> Option<(&ComputeSpec, &mut ComputeRun)> {
-        match (&self.spec, &mut self.run) {
-            (JobSpec::Compute(spec), Run::Compute(run)) => Some((spec, run)),
             _ => None,
         }
     }

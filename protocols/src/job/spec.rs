@@ -1,63 +1,46 @@
-//! What a person asks for.
+//! What a user asks for.
 
 use serde::{Deserialize, Serialize};
 
-use super::compute::ComputeSpec;
+use super::batch::BatchSpec;
+use super::kind::{Kind, WorkSpec};
 use crate::object::layout::Profile;
 use crate::trigger::spec::TriggeredSpec;
 
-/// What sort of work a job is. Each kind has a planner in this crate and an executor in the node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// Keep a file as erasure-coded pieces on many peers.
-    Store,
-    /// Run a WebAssembly module.
-    Wasm,
-    /// Run a program that the worker's operator allows.
-    Command,
-}
-
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Store => "store",
-            Self::Wasm => "wasm",
-            Self::Command => "command",
-        })
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobSpec {
-    Store(StoreSpec),
-    Compute(Box<ComputeSpec>),
-    /// A job that runs each time its trigger fires. The kind is that of its runs.
+    /// Work that is done once.
+    Once(WorkSpec),
+    /// Work that is done each time a trigger fires.
     Triggered(Box<TriggeredSpec>),
 }
 
 impl JobSpec {
+    pub fn store(spec: StoreSpec) -> Self {
+        Self::Once(spec.into())
+    }
+
+    pub fn batch(spec: BatchSpec) -> Self {
+        Self::Once(spec.into())
+    }
+
+    /// What is done, whenever it is.
+    pub fn work(&self) -> &WorkSpec {
+        match self {
+            Self::Once(work) => work,
+            Self::Triggered(spec) => &spec.work,
+        }
+    }
+
     pub fn kind(&self) -> Kind {
-        match self {
-            Self::Store(_) => Kind::Store,
-            Self::Compute(spec) => spec.kind(),
-            Self::Triggered(spec) => spec.job.kind(),
-        }
+        self.work().kind()
     }
 
-    /// What its tasks compute, whenever they do.
-    pub fn computes(&self) -> Option<&ComputeSpec> {
-        match self {
-            Self::Store(_) => None,
-            Self::Compute(spec) => Some(spec),
-            Self::Triggered(spec) => Some(&spec.job),
-        }
-    }
-
-    pub fn name(&self) -> Option<&str> {
-        match self {
-            Self::Store(spec) => spec.name.as_deref(),
-            Self::Compute(_) | Self::Triggered(_) => self.computes()?.name.as_deref(),
+    /// What its tasks are made of, if the work is a batch.
+    pub fn as_batch(&self) -> Option<&BatchSpec> {
+        match self.work() {
+            WorkSpec::Batch(spec) => Some(spec),
+            _ => None,
         }
     }
 }

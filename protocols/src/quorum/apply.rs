@@ -25,7 +25,7 @@ impl QuorumState {
         match command {
             Command::Quorum(command) => self.apply_quorum(command, events),
             Command::Job(job, command) => self.apply_job(by, *job, command, events),
-            Command::Store(job, command) => self.apply_store(by, *job, command, events),
+            Command::Kind(job, command) => self.apply_kind(by, *job, command, events),
             Command::Task(command) => self.apply_task(by, command, events),
             Command::Object(manifest, command) => self.apply_object(*manifest, command, events),
             Command::Trigger(command) => self.apply_trigger(by, command, events),

@@ -13,9 +13,7 @@
 //! changes, and a job that is not there yet is refused here as unknown, so that nobody slips through in between.
 
 use crate::ids::{JobId, ManifestHash, PeerId};
-use crate::quorum::command::{
-    Command, JobCommand, ObjectCommand, QuorumCommand, StoreCommand, TaskCommand, TriggerCommand,
-};
+use crate::quorum::command::{Command, JobCommand, ObjectCommand, QuorumCommand, TaskCommand, TriggerCommand};
 use crate::quorum::state::QuorumState;
 
 /// The peer that sent a command, as the primary's transport authenticated it, and what the primary knows of it.
@@ -79,11 +77,11 @@ impl QuorumState {
 
 impl Command {
     /// Who may propose it. Exhaustive, group by group.
-    pub const fn author(&self) -> Author<'_> {
+    pub fn author(&self) -> Author<'_> {
         match self {
             Self::Quorum(command) => command.author(),
             Self::Job(job, command) => command.author(*job),
-            Self::Store(_, command) => command.author(),
+            Self::Kind(job, command) => command.author(*job),
             Self::Task(command) => command.author(),
             Self::Object(manifest, command) => command.author(*manifest),
             Self::Trigger(command) => command.author(),
@@ -112,20 +110,6 @@ impl JobCommand {
             Self::Update { .. } => "change",
         };
         Author::Owner { job, verb }
-    }
-}
-
-impl StoreCommand {
-    const fn author(&self) -> Author<'_> {
-        match self {
-            Self::Attach => Author::Anyone,
-            Self::Progress { .. } | Self::ColumnFailed { .. } | Self::Commit { .. } => Author::Worker,
-            Self::Fail { upload_attempt: Some(_), .. } => Author::Worker,
-            Self::Fail { upload_attempt: None, .. }
-            | Self::AddHolders { .. }
-            | Self::Abandon { .. }
-            | Self::Released { .. } => Author::Primary,
-        }
     }
 }
 
@@ -165,10 +149,10 @@ impl TriggerCommand {
 #[cfg(test)]
 mod tests {
     use super::super::claims::ClaimSelector;
-    use super::super::command::Batch;
+    use super::super::command::{Batch, StoreCommand};
     use super::*;
     use crate::ids::{LogIndex, Millis, Nonce, QuorumId};
-    use crate::job::compute::{Call, ComputeSpec, Program};
+    use crate::job::batch::{BatchSpec, Call, Program};
     use crate::job::spec::JobSpec;
 
     const QUORUM: QuorumId = QuorumId([1; 16]);
@@ -184,8 +168,8 @@ mod tests {
     }
 
     fn state() -> QuorumState {
-        let spec = ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
-        let submit = Command::Job(JOB, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) });
+        let spec = BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
+        let submit = Command::Job(JOB, JobCommand::Submit { spec: JobSpec::batch(spec) });
         let mut state = QuorumState::new(QUORUM);
         let batch = Batch::at(Millis(1), vec![(PeerId([OWNER; 32]), submit)]);
         state.apply(LogIndex(1), &batch).0.replies[0].as_ref().unwrap();
@@ -225,8 +209,8 @@ mod tests {
         for command in [
             Command::Quorum(QuorumCommand::RaiseLevel { level: 2 }),
             Command::Quorum(QuorumCommand::Elapsed { until: Millis(1) }),
-            Command::Store(JOB, StoreCommand::AddHolders { grants: Vec::new(), exhausted: false }),
-            Command::Store(JOB, StoreCommand::Fail { upload_attempt: None, reason: String::new() }),
+            Command::store(JOB, StoreCommand::AddHolders { grants: Vec::new(), exhausted: false }),
+            Command::store(JOB, StoreCommand::Fail { upload_attempt: None, reason: String::new() }),
             Command::Trigger(TriggerCommand::Due { spans: Vec::new() }),
         ] {
             assert_eq!(allowed(&command), [PRIMARY], "{command:?}");
@@ -246,7 +230,7 @@ mod tests {
     fn everybody_submits_and_workers_are_told_apart_by_the_state() {
         let all = [PRIMARY, OWNER, OPERATOR, STRANGER];
         assert_eq!(allowed(&Command::Quorum(QuorumCommand::Noop)), all);
-        assert_eq!(allowed(&Command::Store(JOB, StoreCommand::Attach)), all);
+        assert_eq!(allowed(&Command::store(JOB, StoreCommand::Attach)), all);
         assert_eq!(allowed(&Command::Task(TaskCommand::Report { reports: Vec::new() })), all);
     }
 }

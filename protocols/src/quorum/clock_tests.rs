@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::ids::*;
-use crate::job::compute::{Call, ComputeSpec, Program};
+use crate::job::batch::{BatchSpec, Call, Program};
 use crate::job::spec::JobSpec;
 use crate::quorum::command::{Batch, Command, JobCommand, QuorumCommand, TriggerCommand};
 use crate::quorum::limits::LEVEL_TRIGGERS;
@@ -84,8 +84,8 @@ impl Quorum {
     }
 
     fn submit(&mut self, index: u8, trigger: TriggerSpec) -> JobId {
-        let job_spec = ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
-        let spec = JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job: job_spec }));
+        let job_spec = BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
+        let spec = JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, job_spec)));
         self.apply(Command::Job(job(index), JobCommand::Submit { spec }));
         job(index)
     }

@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::approval::Approval;
 use crate::ids::{Attempt, JobId, LeaseId, ManifestHash, Millis, Nonce, PeerId, PieceHash, PieceIndex, SegmentIndex};
-use crate::job::compute::Resources;
+use crate::job::batch::Resources;
+use crate::job::kind::Kind;
 use crate::job::record::RunState;
-use crate::job::spec::{JobSpec, Kind};
+use crate::job::spec::JobSpec;
 use crate::job::store::{ColumnRecord, Grant};
 use crate::job::transition::RunCommand;
 use crate::piece::message::Receipt;
+use crate::quorum::kinds::KindCommand;
 use crate::quorum::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
 use crate::quorum::objects::claims::{Claim, ClaimSelector};
 use crate::quorum::objects::uses::Uses;
@@ -53,7 +55,8 @@ pub struct BatchReply {
 pub enum Command {
     Quorum(QuorumCommand),
     Job(JobId, JobCommand),
-    Store(JobId, StoreCommand),
+    /// What only jobs of one kind are told.
+    Kind(JobId, KindCommand),
     Task(TaskCommand),
     Object(ManifestHash, ObjectCommand),
     /// Without a job of its own: two of them act on many triggers at once.
@@ -210,49 +213,35 @@ pub enum TriggerCommand {
 impl Command {
     /// The state level that a quorum must have reached before this may be proposed. Exhaustive, group by group: a
     /// member that does not know a command must never meet it.
-    pub const fn level(&self) -> u16 {
+    pub fn level(&self) -> u16 {
         match self {
             Self::Quorum(command) => command.level(),
             Self::Job(_, command) => command.level(),
-            Self::Store(_, command) => command.level(),
+            Self::Kind(_, command) => command.kind().level(),
             Self::Task(command) => command.level(),
             Self::Object(_, command) => command.level(),
             Self::Trigger(command) => command.level(),
         }
     }
 
+    /// A command of kind *store*.
+    pub const fn store(job: JobId, command: StoreCommand) -> Self {
+        Self::Kind(job, KindCommand::Store(command))
+    }
+
     /// What the command is to the run that it acts on; `None` for those that act on none.
-    pub const fn run_command(&self) -> Option<RunCommand> {
-        Some(match self {
-            Self::Job(_, command) => match command {
-                JobCommand::Submit { .. } => return None,
-                JobCommand::Cancel => RunCommand::Cancel,
-                JobCommand::Pause => RunCommand::Pause,
-                JobCommand::Resume => RunCommand::Resume,
-                JobCommand::Retry => RunCommand::Retry,
-                JobCommand::Resolve { .. } => RunCommand::Resolve,
-                JobCommand::Update { .. } => RunCommand::Update,
-            },
-            Self::Store(_, command) => match command {
-                StoreCommand::AddHolders { .. } => RunCommand::AddHolders,
-                StoreCommand::Attach => RunCommand::Attach,
-                StoreCommand::Progress { .. } => RunCommand::Progress,
-                StoreCommand::ColumnFailed { .. } => RunCommand::ColumnFailed,
-                StoreCommand::Commit { .. } => RunCommand::CommitObject,
-                StoreCommand::Fail { .. } => RunCommand::FailRun,
-                StoreCommand::Abandon { .. } => RunCommand::Abandon,
-                StoreCommand::Released { .. } => RunCommand::Released,
-            },
+    pub fn run_command(&self) -> Option<RunCommand> {
+        match self {
+            Self::Job(_, command) => command.run_command(),
+            Self::Kind(_, command) => Some(RunCommand::Own(command.name())),
             Self::Trigger(command) => match command {
-                TriggerCommand::Fire { .. } => RunCommand::Fire,
-                TriggerCommand::Suspend { .. } => RunCommand::Suspend,
-                TriggerCommand::Unsuspend { .. } => RunCommand::Unsuspend,
-                TriggerCommand::Due { .. } | TriggerCommand::Deliver { .. } | TriggerCommand::Observe { .. } => {
-                    return None;
-                }
+                TriggerCommand::Fire { .. } => Some(RunCommand::Fire),
+                TriggerCommand::Suspend { .. } => Some(RunCommand::Suspend),
+                TriggerCommand::Unsuspend { .. } => Some(RunCommand::Unsuspend),
+                TriggerCommand::Due { .. } | TriggerCommand::Deliver { .. } | TriggerCommand::Observe { .. } => None,
             },
-            Self::Quorum(_) | Self::Task(_) | Self::Object(..) => return None,
-        })
+            Self::Quorum(_) | Self::Task(_) | Self::Object(..) => None,
+        }
     }
 }
 
@@ -268,28 +257,29 @@ impl JobCommand {
     pub const fn level(&self) -> u16 {
         match self {
             Self::Submit { spec } => match spec {
-                JobSpec::Store(_) | JobSpec::Compute(_) => LEVEL_FIRST,
-                JobSpec::Triggered(_) => LEVEL_TRIGGERS,
+                JobSpec::Once(work) => work.kind().level(),
+                JobSpec::Triggered(spec) => {
+                    let kind = spec.work.kind().level();
+                    if kind > LEVEL_TRIGGERS { kind } else { LEVEL_TRIGGERS }
+                }
             },
             Self::Cancel | Self::Pause | Self::Resume | Self::Retry | Self::Resolve { .. } | Self::Update { .. } => {
                 LEVEL_FIRST
             }
         }
     }
-}
 
-impl StoreCommand {
-    pub const fn level(&self) -> u16 {
-        match self {
-            Self::AddHolders { .. }
-            | Self::Attach
-            | Self::Progress { .. }
-            | Self::ColumnFailed { .. }
-            | Self::Commit { .. }
-            | Self::Fail { .. }
-            | Self::Abandon { .. }
-            | Self::Released { .. } => LEVEL_FIRST,
-        }
+    /// What it is to the run; `None` for the submit, which makes it.
+    pub const fn run_command(&self) -> Option<RunCommand> {
+        Some(match self {
+            Self::Submit { .. } => return None,
+            Self::Cancel => RunCommand::Cancel,
+            Self::Pause => RunCommand::Pause,
+            Self::Resume => RunCommand::Resume,
+            Self::Retry => RunCommand::Retry,
+            Self::Resolve { .. } => RunCommand::Resolve,
+            Self::Update { .. } => RunCommand::Update,
+        })
     }
 }
 

@@ -9,11 +9,11 @@ impl QuorumState {
     pub fn duties(&self) -> Vec<Duty> {
         let mut duties = Vec::new();
         self.objects.confirm_duties(&mut duties);
-        self.holder_duties(&mut duties);
         self.objects.repair_duties(&mut duties);
-        self.store_duties(&mut duties);
+        self.kind_duties(&mut duties);
         self.task_duties(&mut duties);
         self.trigger_duties(&mut duties);
+        duties.sort_by_key(Duty::urgency);
         duties
     }
 
@@ -21,5 +21,22 @@ impl QuorumState {
     /// workers.
     pub(super) fn quiet_duties(&self) -> (Option<Millis>, usize) {
         (self.tasks.next_timer(), self.tasks.sorts_wanted())
+    }
+}
+
+impl Duty {
+    /// The place of a duty among the others: the least is first.
+    const fn urgency(&self) -> u8 {
+        match self {
+            // It makes a stored object safe.
+            Self::Confirm { .. } => 0,
+            Self::FindHolders { .. } => 1,
+            Self::Rebuild { .. } => 2,
+            Self::Repair { .. } => 3,
+            Self::Release { .. } => 4,
+            Self::WatchIdle { .. } => 5,
+            Self::FindWorkers { .. } | Self::Tend { .. } | Self::ReleaseWorker { .. } => 6,
+            Self::Wake { .. } | Self::FireAt { .. } | Self::FireAfter { .. } | Self::Poll { .. } => 7,
+        }
     }
 }

@@ -16,6 +16,7 @@ pub mod command;
 mod duties;
 mod invariants;
 mod jobs;
+pub mod kinds;
 pub mod level;
 pub mod limits;
 pub mod message;
@@ -36,6 +37,7 @@ pub use command::{
     TaskCommand, TriggerCommand,
 };
 pub use jobs::JobBook;
+pub use kinds::KindCommand;
 pub use message::{RaftAnswer, RaftMessage};
 pub use objects::Catalog;
 pub use objects::claims::{self, Claim, ClaimSelector, Claims};

@@ -6,15 +6,12 @@ use crate::ids::{JobId, ManifestHash, StepIndex};
 use crate::job::limits::{PAGE_BYTES_MAX, PAGE_MAX};
 use crate::job::message::{ObjectView, Query, QueryAnswer};
 use crate::job::record::{JobRecord, Run};
-use crate::job::spec::JobSpec;
-use crate::job::store::{ColumnRecord, StoreRun};
 use crate::quorum::objects::record::ObjectRecord;
 use crate::quorum::state::QuorumState;
 use crate::task::limits::WORKERS_MAX;
 use crate::task::message::OutputRef;
 use crate::task::record::{TaskRecord, TaskState};
 use crate::task::table::{Blob, Tasks};
-use crate::trigger::spec::TriggeredSpec;
 use crate::wire;
 
 /// Workers that an answer to "why" names one by one.
@@ -75,7 +72,7 @@ impl QuorumState {
 impl QuorumState {
     /// Tasks of a step of a job that computes: none, when they are not kept any more.
     fn tasks_of(&self, job: JobId, step: StepIndex) -> Option<Option<&Tasks>> {
-        self.jobs.get(&job)?.compute()?;
+        self.jobs.get(&job)?.tasks()?;
         Some(self.tasks.table(&job).map(|table| table.tasks(step)))
     }
 
@@ -138,29 +135,7 @@ fn whole(record: &JobRecord) -> JobRecord {
 
 /// A job without what only its own page shows.
 fn listed(record: &JobRecord) -> JobRecord {
-    let run = match &record.run {
-        Run::Store(run) => Run::Store(Box::new(StoreRun {
-            upload_attempt: run.upload_attempt,
-            columns: run.columns.iter().map(|column| ColumnRecord { stored: Vec::new(), ..*column }).collect(),
-            spares: run.spares.clone(),
-            failed: run.failed.clone(),
-            releasing: run.releasing.clone(),
-            manifest: run.manifest,
-            degraded: run.degraded,
-            upload_seq: run.upload_seq,
-            ..StoreRun::new(run.uploader, 0, run.upload_seen_at)
-        })),
-        Run::Compute(run) => Run::Compute(run.clone()),
-        Run::Trigger(run) => Run::Trigger(Box::new(run.outline())),
-    };
-    let spec = match &record.spec {
-        JobSpec::Store(spec) => JobSpec::Store(spec.clone()),
-        JobSpec::Compute(spec) => JobSpec::Compute(Box::new(spec.outline())),
-        JobSpec::Triggered(spec) => {
-            let TriggeredSpec { trigger, job } = &**spec;
-            JobSpec::Triggered(Box::new(TriggeredSpec { trigger: trigger.clone(), job: job.outline() }))
-        }
-    };
+    let (spec, run) = (record.spec.outline(), record.run.outline());
     JobRecord {
         job: record.job,
         spec,
@@ -172,6 +147,7 @@ fn listed(record: &JobRecord) -> JobRecord {
         changed_at: record.changed_at,
         finished_at: record.finished_at,
         run,
+        fired_by: record.fired_by,
         history: Vec::new(),
     }
 }

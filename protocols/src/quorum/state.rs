@@ -22,12 +22,12 @@ use super::objects::Catalog;
 use super::tasks::TaskPool;
 use super::triggers::Triggers;
 use crate::approval::Approval;
+use crate::engine::Engine;
 use crate::ids::{
     Attempt, Digest, JobId, LeaseId, LogIndex, ManifestHash, Millis, PeerId, PieceIndex, QuorumId, StepIndex,
 };
-use crate::job::compute::Resources;
+use crate::job::batch::Resources;
 use crate::job::record::RunState;
-use crate::job::spec::Kind;
 use crate::job::store::Grant;
 use crate::task::record::TaskAttempt;
 use crate::trigger::record::FireRow;
@@ -173,7 +173,7 @@ pub enum Duty {
     /// of task, with the job whose turn is next.
     FindWorkers {
         job: JobId,
-        kind: Kind,
+        engine: Engine,
         /// What one task needs.
         resources: Resources,
         slots: u32,

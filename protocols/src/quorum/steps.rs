@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use crate::ids::JobId;
 use crate::job::record::JobRecord;
 use crate::job::store::Grant;
-use crate::job::transition::targets;
 use crate::quorum::command::{Command, CommandReply, Rejection};
 use crate::quorum::invariants::{Checked, ensure};
 use crate::quorum::state::QuorumState;
@@ -94,17 +93,19 @@ impl QuorumState {
         }
         for (job, old) in self.jobs.iter() {
             let Some(new) = after.jobs.get(job) else { continue };
-            let computes = old.compute().is_some();
+            let has_tasks = old.tasks().is_some();
             if let (Some((_, old)), Some((_, new))) = (old.trigger(), new.trigger()) {
                 check_trigger_step(*job, set_back, old, new)?;
             }
-            if old.state != new.state && (computes || old.trigger().is_some()) {
+            // Tasks, timers and other jobs move these, beside the command.
+            let moves_by_itself = has_tasks || old.timer().is_some() || old.trigger().is_some();
+            if old.state != new.state && moves_by_itself {
                 ensure(!old.state.is_final(), || format!("job {job} was {} and is {}", old.state, new.state))?;
             } else if old.state != new.state {
-                let allowed = command.run_command().and_then(|by| targets(old.state, by)).unwrap_or_default();
+                let allowed = command.run_command().and_then(|by| old.targets(by)).unwrap_or_default();
                 ensure(allowed.contains(&new.state), || format!("job {job} went from {} to {}", old.state, new.state))?;
             }
-            if computes {
+            if has_tasks {
                 self.check_tasks_step(after, *job)?;
             }
             let (Some((_, old)), Some((_, new))) = (old.store(), new.store()) else { continue };

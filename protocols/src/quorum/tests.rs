@@ -63,7 +63,7 @@ fn job(index: u8) -> JobId {
 }
 
 fn spec() -> JobSpec {
-    JobSpec::Store(StoreSpec { name: Some("file".to_owned()), size: None, profile: PROFILE })
+    JobSpec::store(StoreSpec { name: Some("file".to_owned()), size: None, profile: PROFILE })
 }
 
 fn hashes(content: u8, segment: u32) -> Vec<PieceHash> {
@@ -115,7 +115,7 @@ impl Quorum {
     }
     fn add(&mut self, index: u8, holders: &[u8]) -> Result<CommandReply, Rejection> {
         let grants = holders.iter().map(|holder| grant(*holder)).collect();
-        self.apply(peer(0), Command::Store(job(index), StoreCommand::AddHolders { grants, exhausted: false }))
+        self.apply(peer(0), Command::store(job(index), StoreCommand::AddHolders { grants, exhausted: false }))
     }
     fn receipts(&self, index: u8, content: u8) -> Vec<Receipt> {
         let run = self.state.jobs[&job(index)].store().unwrap().1;
@@ -138,7 +138,7 @@ impl Quorum {
         let manifest = encoded(content);
         self.apply(
             worker,
-            Command::Store(job(index), StoreCommand::Commit { upload_attempt, manifest, receipts, degraded }),
+            Command::store(job(index), StoreCommand::Commit { upload_attempt, manifest, receipts, degraded }),
         )
     }
     fn stored(holders: &[u8]) -> Self {
@@ -152,7 +152,7 @@ impl Quorum {
     fn release_all(&mut self) {
         for duty in self.state.duties() {
             if let Duty::Release { job, column, grant, attempt } = duty {
-                self.apply(peer(0), Command::Store(job, StoreCommand::Released { column, grant, attempt })).unwrap();
+                self.apply(peer(0), Command::store(job, StoreCommand::Released { column, grant, attempt })).unwrap();
             }
         }
     }
@@ -167,7 +167,7 @@ fn progress(segment: u32, content: u8, stored: &[(u8, u32)]) -> SegmentProgress 
 }
 
 fn failed(index: u8, column: u8, attempt: u32) -> Command {
-    Command::Store(
+    Command::store(
         job(index),
         StoreCommand::ColumnFailed {
             upload_attempt: Attempt(1),
@@ -186,13 +186,13 @@ fn a_submit_repeated_is_the_same_job_and_another_spec_is_a_conflict() {
     assert_eq!(first, Ok(CommandReply::Submitted { existed: false, state: RunState::Pending }));
     let again = quorum.apply(peer(0), submit(spec()));
     assert_eq!(again, Ok(CommandReply::Submitted { existed: true, state: RunState::Pending }));
-    let other = JobSpec::Store(StoreSpec { name: None, size: Some(9), profile: PROFILE });
+    let other = JobSpec::store(StoreSpec { name: None, size: Some(9), profile: PROFILE });
     assert_eq!(quorum.apply(peer(0), submit(other)), Err(Rejection::Conflict { job: job(1) }));
     assert_eq!(quorum.apply(peer(1), submit(spec())), Err(Rejection::Conflict { job: job(1) }));
     let elsewhere = JobId { quorum: QuorumId([2; 16]), local: [1; 16] };
     let refused = quorum.apply(peer(0), Command::Job(elsewhere, JobCommand::Submit { spec: spec() }));
     assert!(matches!(refused, Err(Rejection::Invalid { .. })), "{refused:?}");
-    let impossible = JobSpec::Store(StoreSpec { name: None, size: None, profile: Profile { data: 0, parity: 3 } });
+    let impossible = JobSpec::store(StoreSpec { name: None, size: None, profile: Profile { data: 0, parity: 3 } });
     let refused = quorum.apply(peer(0), Command::Job(job(2), JobCommand::Submit { spec: impossible }));
     assert!(matches!(refused, Err(Rejection::Invalid { .. })), "{refused:?}");
 }
@@ -213,7 +213,7 @@ fn holders_fill_open_columns_then_wait_as_spares_and_one_peer_gets_one_column() 
     // A second promise of the same peer is given back, not kept.
     let again = Grant { lease: LeaseId([99; 16]), ..grant(2) };
     quorum
-        .apply(peer(0), Command::Store(job(1), StoreCommand::AddHolders { grants: vec![again], exhausted: false }))
+        .apply(peer(0), Command::store(job(1), StoreCommand::AddHolders { grants: vec![again], exhausted: false }))
         .unwrap();
     let release = Duty::Release { job: job(1), column: PieceIndex(0), grant: again, attempt: Attempt(0) };
     assert!(quorum.state.duties().contains(&release));
@@ -225,7 +225,7 @@ fn a_failed_column_goes_to_the_next_spare_under_a_new_attempt_and_the_old_holder
     quorum.submit(1);
     quorum.add(1, &[1, 2, 3, 4]).unwrap();
     let report = |stored: &[(u8, u32)]| {
-        Command::Store(
+        Command::store(
             job(1),
             StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress(0, 1, stored)] },
         )
@@ -245,7 +245,7 @@ fn a_failed_column_goes_to_the_next_spare_under_a_new_attempt_and_the_old_holder
     quorum.add(1, &[2, 4]).unwrap();
     let renewed = [2, 4].map(|index| Grant { lease: LeaseId([77; 16]), ..grant(index) });
     quorum
-        .apply(peer(0), Command::Store(job(1), StoreCommand::AddHolders { grants: renewed.to_vec(), exhausted: false }))
+        .apply(peer(0), Command::store(job(1), StoreCommand::AddHolders { grants: renewed.to_vec(), exhausted: false }))
         .unwrap();
     assert_eq!(quorum.state.jobs[&job(1)].store().unwrap().1.columns[1].state, ColumnState::Open);
     quorum.add(1, &[5]).unwrap();
@@ -258,9 +258,9 @@ fn progress_needs_the_current_worker_and_the_same_content() {
     let mut quorum = Quorum::new();
     quorum.submit(1);
     quorum.add(1, &[1, 2, 3]).unwrap();
-    let report = |upload_attempt, segments| Command::Store(job(1), StoreCommand::Progress { upload_attempt, segments });
+    let report = |upload_attempt, segments| Command::store(job(1), StoreCommand::Progress { upload_attempt, segments });
     quorum.apply(peer(0), report(Attempt(1), vec![progress(0, 1, &[(0, 1)])])).unwrap();
-    let attached = quorum.apply(peer(5), Command::Store(job(1), StoreCommand::Attach)).unwrap();
+    let attached = quorum.apply(peer(5), Command::store(job(1), StoreCommand::Attach)).unwrap();
     let CommandReply::Attached(attached) = attached else { panic!("{attached:?}") };
     assert_eq!((attached.upload_attempt, attached.segments.len()), (Attempt(2), 1));
     assert_eq!(attached.columns[0].stored, [true]);
@@ -330,7 +330,7 @@ fn a_commit_of_another_file_than_was_reported_is_refused() {
     quorum.add(1, &[1, 2, 3]).unwrap();
     let segments = vec![progress(1, 2, &[])];
     quorum
-        .apply(peer(0), Command::Store(job(1), StoreCommand::Progress { upload_attempt: Attempt(1), segments }))
+        .apply(peer(0), Command::store(job(1), StoreCommand::Progress { upload_attempt: Attempt(1), segments }))
         .unwrap();
     let receipts = quorum.receipts(1, 1);
     let refused = quorum.commit(1, 1, receipts, false);
@@ -342,7 +342,7 @@ fn a_degraded_commit_owes_the_missing_column_until_it_is_rebuilt() {
     let profile = Profile { data: 1, parity: 2 };
     assert_eq!(profile.columns_min(), 2);
     let mut quorum = Quorum::new();
-    let spec = JobSpec::Store(StoreSpec { name: None, size: None, profile });
+    let spec = JobSpec::store(StoreSpec { name: None, size: None, profile });
     quorum.apply(peer(0), Command::Job(job(1), JobCommand::Submit { spec })).unwrap();
     quorum.add(1, &[1, 2]).unwrap();
     let manifest = Manifest { profile, ..manifest(1) };
@@ -353,7 +353,7 @@ fn a_degraded_commit_owes_the_missing_column_until_it_is_rebuilt() {
         let (holder_id, lease) = (peer(holder), grant(holder).lease);
         Receipt::sign(&key(holder), ReceiptStatement { slot, holder: holder_id, lease, column, segments: SEGMENTS })
     };
-    let commit = Command::Store(
+    let commit = Command::store(
         job(1),
         StoreCommand::Commit {
             upload_attempt: Attempt(1),
@@ -466,7 +466,7 @@ fn cancel_releases_every_holder_and_is_final() {
     quorum.apply(peer(0), Command::Job(job(1), JobCommand::Cancel)).unwrap();
     quorum.apply(peer(0), Command::Job(job(1), JobCommand::Cancel)).unwrap();
     assert_eq!(quorum.state.duties().len(), 4);
-    let late = quorum.apply(peer(0), Command::Store(job(1), StoreCommand::Attach));
+    let late = quorum.apply(peer(0), Command::store(job(1), StoreCommand::Attach));
     let refused = Rejection::IllegalState { job: job(1), state: RunState::Cancelled, command: "attach".to_owned() };
     assert_eq!(late, Err(refused));
     quorum.release_all();
@@ -485,11 +485,11 @@ fn a_run_that_was_fed_is_not_abandoned_even_when_time_stands_still() {
     let segments = vec![progress(0, 1, &[])];
     let now = quorum.state.time.0;
     quorum
-        .apply_at(peer(0), Command::Store(job(1), StoreCommand::Progress { upload_attempt: Attempt(1), segments }), now)
+        .apply_at(peer(0), Command::store(job(1), StoreCommand::Progress { upload_attempt: Attempt(1), segments }), now)
         .unwrap();
-    let refused = quorum.apply(peer(0), Command::Store(job(1), StoreCommand::Abandon { upload_seq: idle.unwrap() }));
+    let refused = quorum.apply(peer(0), Command::store(job(1), StoreCommand::Abandon { upload_seq: idle.unwrap() }));
     assert!(matches!(refused, Err(Rejection::Invalid { .. })), "{refused:?}");
-    quorum.apply(peer(0), Command::Store(job(1), StoreCommand::Abandon { upload_seq: idle.unwrap() + 1 })).unwrap();
+    quorum.apply(peer(0), Command::store(job(1), StoreCommand::Abandon { upload_seq: idle.unwrap() + 1 })).unwrap();
     assert_eq!(quorum.job_state(1), RunState::Failed);
 }
 
@@ -612,7 +612,7 @@ fn an_empty_object_is_stored_like_any_other() {
     let receipts = receipts.collect();
     let manifest = Bytes::from(manifest.encode());
     let upload_attempt = Attempt(1);
-    let commit = Command::Store(job(1), StoreCommand::Commit { upload_attempt, manifest, receipts, degraded: false });
+    let commit = Command::store(job(1), StoreCommand::Commit { upload_attempt, manifest, receipts, degraded: false });
     assert!(quorum.apply(peer(0), commit).is_ok());
 }
 
@@ -677,8 +677,8 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
     let command = match draw.what {
         0 => Command::Quorum(QuorumCommand::Noop),
         1 => Command::Job(job, JobCommand::Submit { spec: spec() }),
-        2 | 3 => Command::Store(job, StoreCommand::AddHolders { grants, exhausted: draw.what == 3 }),
-        4 => Command::Store(job, StoreCommand::Attach),
+        2 | 3 => Command::store(job, StoreCommand::AddHolders { grants, exhausted: draw.what == 3 }),
+        4 => Command::store(job, StoreCommand::Attach),
         5 | 6 => {
             by = worker;
             let stored: Vec<_> = (0..3u8)
@@ -686,11 +686,11 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
                 .map(|column| (column, run.map_or(1, |run| skewed(run.columns[column as usize].attempt, draw.skew).0)))
                 .collect();
             let segments = vec![progress(draw.mask as u32 % 3, draw.content, &stored)];
-            Command::Store(job, StoreCommand::Progress { upload_attempt, segments })
+            Command::store(job, StoreCommand::Progress { upload_attempt, segments })
         }
         7 | 8 => {
             by = worker;
-            Command::Store(
+            Command::store(
                 job,
                 StoreCommand::ColumnFailed { upload_attempt, column, attempt: skewed(current, draw.skew), reason },
             )
@@ -706,14 +706,14 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
             });
             let receipts = receipts.collect();
             let degraded = draw.mask.is_multiple_of(2);
-            Command::Store(
+            Command::store(
                 job,
                 StoreCommand::Commit { upload_attempt, manifest: encoded(draw.content), receipts, degraded },
             )
         }
-        11 if draw.mask < 40 => Command::Store(job, StoreCommand::Fail { upload_attempt: None, reason }),
+        11 if draw.mask < 40 => Command::store(job, StoreCommand::Fail { upload_attempt: None, reason }),
         11 if draw.mask < 80 => Command::Job(job, JobCommand::Cancel),
-        11 => Command::Store(job, StoreCommand::Abandon { upload_seq: run.map_or(0, |run| run.upload_seq) }),
+        11 => Command::store(job, StoreCommand::Abandon { upload_seq: run.map_or(0, |run| run.upload_seq) }),
         12 => Command::Object(manifest, ObjectCommand::Confirmed { column, attempt: skewed(held, draw.skew) }),
         13 => {
             let claims = match draw.mask % 3 {
@@ -751,7 +751,7 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
             .nth(draw.mask as usize % 4)
         {
             Some(Duty::Release { job, column, grant, attempt }) => {
-                Command::Store(job, StoreCommand::Released { column, grant, attempt })
+                Command::store(job, StoreCommand::Released { column, grant, attempt })
             }
             _ => Command::Quorum(QuorumCommand::RaiseLevel { level: 1 }),
         },

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{ErrorClass, Output, TaskAttempt};
 use super::vote::ResultReceipt;
 use crate::ids::{Digest, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId, StepIndex, TaskIndex, Term};
-use crate::job::compute::{Call, OutputPlace, Resources};
+use crate::job::batch::{Call, OutputPlace, Resources};
 use crate::job::plan::TaskInput;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

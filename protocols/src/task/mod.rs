@@ -29,4 +29,5 @@ pub mod message;
 pub mod record;
 pub mod retry;
 pub mod table;
+pub mod terms;
 pub mod vote;

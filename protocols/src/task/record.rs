@@ -6,12 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use super::retry::refusal_wait;
 use crate::capacity::{Capacity, Shortage, missing_label};
+use crate::engine::Engine;
 use crate::ids::{Attempt, Digest, JobId, ManifestHash, Millis, PeerId, QuorumId, StepIndex, TaskIndex};
-use crate::job::Kind;
-use crate::job::compute::{ComputeSpec, Resources};
+use crate::job::batch::{BatchSpec, Resources};
 use crate::job::store::Grant;
 use crate::task::vote::Vote;
-use crate::trigger::record::FiredBy;
 
 /// One task, whatever the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -205,20 +204,17 @@ pub struct Failure {
     pub reason: String,
 }
 
-/// Where a run that computes stands. Its tasks are in a table of their own.
+/// What the task pool keeps of a run that has tasks, whatever its kind. The tasks are in a table of their own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ComputeRun {
+pub struct RunTasks {
+    /// The step at work.
     pub step: StepIndex,
-    /// Quorum time at which the step began; for its timeout.
-    pub step_at: Millis,
-    /// Tasks of the present step, and how they stand.
+    /// Tasks of that step, and how they stand.
     pub tally: Tally,
-    /// Names the program of the present step.
+    /// Names the program of that step.
     pub program: Digest,
     /// What may be changed while the job runs.
     pub settings: Settings,
-    /// Where the run goes once its work has been stopped or undone.
-    pub ending: Option<Ending>,
     /// Stride scheduling: the job with the least has the next turn.
     pub pass: u64,
     /// Peers that refused this job when they were last asked.
@@ -229,12 +225,20 @@ pub struct ComputeRun {
     pub stale_reports: u64,
     /// How long tasks of the step took, by powers of two of milliseconds.
     pub durations: Vec<u32>,
+}
+
+/// Where a batch run stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchRun {
+    pub tasks: RunTasks,
+    /// Quorum time at which the step began; for its timeout.
+    pub step_at: Millis,
+    /// Where the run goes once its work has been stopped or undone.
+    pub ending: Option<Ending>,
     /// While pausing: since when the work is to stop. While paused: since when it is.
     pub stopped_at: Option<Millis>,
     /// From where the run's timeout counts: its submit, or the begin of undoing or parking.
     pub clock_at: Millis,
-    /// The trigger that made the run.
-    pub fired_by: Option<FiredBy>,
 }
 
 /// A peer's refusal to run a job. What it is for may pass (a program is installed, a list is changed), so the peer is
@@ -281,7 +285,8 @@ pub struct WorkerRecord {
     pub slots: u32,
     pub memory_bytes: u64,
     pub disk_bytes: u64,
-    pub kinds: Vec<Kind>,
+    /// What it runs tasks with.
+    pub engines: Vec<Engine>,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -292,9 +297,9 @@ impl WorkerRecord {
     }
 
     /// Whether the worker could run such a task when it had nothing else to do; else why not, for people.
-    pub fn suits(&self, kind: Kind, resources: &Resources) -> Result<(), String> {
-        if !self.kinds.contains(&kind) {
-            return Err(format!("does not take {kind} work"));
+    pub fn suits(&self, engine: Engine, resources: &Resources) -> Result<(), String> {
+        if !self.engines.contains(&engine) {
+            return Err(format!("has no engine for {engine}"));
         }
         if let Some((name, wanted)) = missing_label(&self.labels, &resources.labels) {
             return Err(format!("label {name} is not {wanted:?}"));
@@ -315,7 +320,7 @@ pub struct Stopping {
     pub resources: Resources,
 }
 
-impl ComputeRun {
+impl RunTasks {
     /// Whether nothing of the run is offered to the peer at present.
     pub fn avoids(&self, peer: &PeerId) -> bool {
         self.avoided.get(peer).is_some_and(|refusal| refusal.until.is_some())
@@ -334,27 +339,28 @@ impl ComputeRun {
     pub fn refusal_over_at(&self) -> Option<Millis> {
         self.avoided.values().filter_map(|refusal| refusal.until).min()
     }
-    pub fn new(spec: &ComputeSpec, now: Millis) -> Self {
+    /// Of a run whose first step runs this program.
+    pub fn new(program: Digest, settings: Settings) -> Self {
         Self {
             step: StepIndex(0),
-            step_at: now,
             tally: Tally::default(),
-            program: spec.call.program.digest(),
-            settings: Settings {
-                priority: spec.priority,
-                parallelism: spec.parallelism,
-                resources: spec.resources.clone(),
-            },
-            ending: None,
+            program,
+            settings,
             pass: 0,
             avoided: BTreeMap::new(),
             dead: Vec::new(),
             stale_reports: 0,
             durations: Vec::new(),
-            stopped_at: None,
-            clock_at: now,
-            fired_by: None,
         }
+    }
+}
+
+impl BatchRun {
+    pub fn new(spec: &BatchSpec, now: Millis) -> Self {
+        let BatchSpec { priority, parallelism, resources, .. } = spec;
+        let settings = Settings { priority: *priority, parallelism: *parallelism, resources: resources.clone() };
+        let tasks = RunTasks::new(spec.call.program.digest(), settings);
+        Self { tasks, step_at: now, ending: None, stopped_at: None, clock_at: now }
     }
 }
 

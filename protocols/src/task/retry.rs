@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::limits::{LOSSES_MAX, REFUSAL_WAIT_MAX, REFUSAL_WAIT_MIN};
 use super::record::{ErrorClass, TaskId};
 use crate::ids::Millis;
-use crate::job::compute::RetryPolicy;
+use crate::job::batch::RetryPolicy;
 use crate::wire;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +68,8 @@ fn wait(policy: &RetryPolicy, task: TaskId, tries: u16) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Engine;
     use crate::ids::{JobId, StepIndex, TaskIndex};
-    use crate::job::Kind;
     use proptest::prelude::*;
 
     fn task(index: u32) -> TaskId {
@@ -77,7 +77,7 @@ mod tests {
     }
 
     fn policy() -> RetryPolicy {
-        RetryPolicy { attempts: 5, jitter_percent: 0, ..RetryPolicy::for_kind(Kind::Command) }
+        RetryPolicy { attempts: 5, jitter_percent: 0, ..RetryPolicy::for_engine(Engine::Command) }
     }
 
     fn past(failures: u16) -> Past {

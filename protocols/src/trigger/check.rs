@@ -13,23 +13,22 @@ use super::limits::*;
 use super::planner::{condition_expression, event_expression};
 use super::spec::{Bounds, ConditionSpec, EventSpec, MissedPolicy, Overlap, Source, TriggerSpec, TriggeredSpec, When};
 use crate::ids::Millis;
-use crate::job::compute::SpecFault;
-use crate::job::compute::check::{Checked, ensure, lasting, within};
+use crate::job::batch::check::{Checked, ensure, lasting, within};
+use crate::job::batch::{BatchSpec, SpecFault};
+use crate::job::kind::WorkSpec;
 use crate::task::limits::{COPIES_MAX, INPUTS_MAX, PLAIN_NAME_BYTES_MAX};
 
 impl TriggeredSpec {
     /// The first thing that is wrong in size or shape, whatever the build.
     pub fn check(&self) -> Checked {
         self.trigger.check()?;
-        for call in self.job.calls() {
-            ensure(!call.inputs.contains_key(INPUT_NAME), format!("inputs.{INPUT_NAME}"), || {
-                "a job with a trigger is given what fired it under this name".to_owned()
-            })?;
-            ensure(call.inputs.len() < INPUTS_MAX, "inputs", || {
-                format!("{} inputs, and what fired it is one more: {INPUTS_MAX} are allowed", call.inputs.len())
-            })?;
+        match &self.work {
+            WorkSpec::Batch(batch) => {
+                batch.check_triggered()?;
+                batch.check()
+            }
+            _ => Ok(()),
         }
-        self.job.check()
     }
 
     /// As `check`, and whether this build can tell what lines of cron, zones and expressions mean. Asked by whoever
@@ -40,8 +39,24 @@ impl TriggeredSpec {
     }
 }
 
+impl BatchSpec {
+    /// Whether a trigger may run it, beside what [`BatchSpec::check`] says: it is given one input more.
+    pub fn check_triggered(&self) -> Checked {
+        for call in self.calls() {
+            ensure(!call.inputs.contains_key(INPUT_NAME), format!("inputs.{INPUT_NAME}"), || {
+                "a job with a trigger is given what fired it under this name".to_owned()
+            })?;
+            ensure(call.inputs.len() < INPUTS_MAX, "inputs", || {
+                format!("{} inputs, and what fired it is one more: {INPUTS_MAX} are allowed", call.inputs.len())
+            })?;
+        }
+        Ok(())
+    }
+}
+
 impl TriggerSpec {
-    fn check(&self) -> Checked {
+    /// The first thing that is wrong in size or shape, whatever the build.
+    pub fn check(&self) -> Checked {
         match &self.when {
             When::At(at) => instant("at", *at)?,
             When::Every { period, bounds } => {

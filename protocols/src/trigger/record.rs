@@ -221,6 +221,12 @@ impl TriggerRun {
         !self.live.is_empty() || !self.waiting.is_empty()
     }
 
+    /// Clocks were set back: stamps later than `at` become `at`.
+    pub(crate) fn withdraw_stamps(&mut self, at: Millis) {
+        self.fires.iter_mut().for_each(|row| row.at = row.at.min(at));
+        self.ended.values_mut().for_each(|ended| ended.at = ended.at.min(at));
+    }
+
     /// Without what only its own pages show.
     pub(crate) fn outline(&self) -> Self {
         let outline = |debounced: &Debounced| Box::new(Debounced { input: Bytes::new(), ..debounced.clone() });

@@ -9,7 +9,7 @@ use super::limits::*;
 use super::record::{Clock, Due, Span};
 use super::spec::*;
 use crate::ids::{JobId, Millis, QuorumId};
-use crate::job::compute::{Call, ComputeSpec, Content, Program};
+use crate::job::batch::{BatchSpec, Call, Content, Program};
 
 const JOB: JobId = JobId { quorum: QuorumId([1; 16]), local: [2; 16] };
 
@@ -41,8 +41,8 @@ fn next(spec: &TriggerSpec, from: &str, count: usize) -> Vec<String> {
 }
 
 fn refused(when: When) -> String {
-    let job = ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
-    TriggeredSpec { trigger: TriggerSpec::new(when), job }.check_meaning().unwrap_err().to_string()
+    let job = BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
+    TriggeredSpec::new(TriggerSpec::new(when), job).check_meaning().unwrap_err().to_string()
 }
 
 // ---- the clock's face ----
@@ -382,7 +382,7 @@ fn a_job_may_not_bring_its_own_trigger_input() {
     let mut call = Call::new(Program::Command { name: "work".to_owned() });
     call.inputs.insert(INPUT_NAME.to_owned(), Content::Inline(bytes::Bytes::new()));
     let trigger = every(1.0, Bounds::default());
-    let fault = TriggeredSpec { trigger, job: ComputeSpec::new(call) }.check().unwrap_err().to_string();
+    let fault = TriggeredSpec::new(trigger, BatchSpec::new(call)).check().unwrap_err().to_string();
     assert!(fault.starts_with("inputs.trigger.json: a job with a trigger is given"), "{fault}");
 }
 

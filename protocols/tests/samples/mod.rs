@@ -12,11 +12,12 @@ use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Statement, Subject,
 };
 use quorate_protocols::directory::{Capacity, JobAnnouncement, PeerAdvert, QuorumAdvert};
+use quorate_protocols::engine::{Engine, NodeRole};
 use quorate_protocols::ids::*;
 use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::{
-    Call, ComputeSpec, Content, Map, OnFailure, OutputPlace, Program, Reduce, Resources, RetryPolicy, Split,
-    Stragglers, Timeouts, Verify,
+use quorate_protocols::job::batch::{
+    BatchSpec, Call, Content, Map, OnFailure, OutputPlace, Program, Reduce, Resources, RetryPolicy, Split, Stragglers,
+    Timeouts, Verify,
 };
 use quorate_protocols::job::message::{
     JobAnswer, JobMessage, MembershipStatement, ObjectView, Query, QueryAnswer, QuorumView, SignedMembership,
@@ -34,14 +35,15 @@ use quorate_protocols::quorum::clock::ClockStep;
 use quorate_protocols::quorum::command::{Attached, Resolution, SegmentProgress};
 use quorate_protocols::quorum::object::{ObjectRecord, ObjectState, Repair};
 use quorate_protocols::quorum::{
-    Batch, BatchReply, Claim, ClaimSelector, Command, CommandReply, JobCommand, ObjectCommand, ObjectUse, Part,
-    QuorumCommand, QuorumState, RaftAnswer, RaftMessage, Rejection, StoreCommand, TaskCommand, TriggerCommand, Uses,
+    Batch, BatchReply, Claim, ClaimSelector, Command, CommandReply, JobCommand, KindCommand, ObjectCommand, ObjectUse,
+    Part, QuorumCommand, QuorumState, RaftAnswer, RaftMessage, Rejection, StoreCommand, TaskCommand, TriggerCommand,
+    Uses,
 };
 use quorate_protocols::task::message::{
     Assignment, LogStream, OutputRef, Progress, Report, ReportRefusal, StepContext, TaskAnswer, TaskMessage, TaskResult,
 };
 use quorate_protocols::task::record::{
-    AttemptRecord, ComputeRun, Ending, ErrorClass, Failure, Output, Phase, Place, Settings, Tally, TaskAttempt,
+    AttemptRecord, BatchRun, Ending, ErrorClass, Failure, Output, Phase, Place, RunTasks, Settings, Tally, TaskAttempt,
     TaskExtras, TaskId, TaskRecord, TaskState, Won, WorkerRecord, WorkerRefusal,
 };
 use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict, Vote};
@@ -167,7 +169,7 @@ pub fn manifest() -> Manifest {
     Manifest { size: 20_000_000, profile: PROFILE, pieces }
 }
 fn spec() -> JobSpec {
-    JobSpec::Store(StoreSpec { name: Some("holiday.tar".to_owned()), size: Some(20_000_000), profile: PROFILE })
+    JobSpec::store(StoreSpec { name: Some("holiday.tar".to_owned()), size: Some(20_000_000), profile: PROFILE })
 }
 fn columns() -> Vec<ColumnRecord> {
     let column =
@@ -200,6 +202,7 @@ fn record() -> JobRecord {
         changed_at: Millis(1_700_000_000_400),
         finished_at: None,
         run: Run::Store(Box::new(run)),
+        fired_by: None,
         history: vec![line],
     }
 }
@@ -266,14 +269,14 @@ fn commands() -> Vec<Command> {
             JOB,
             JobCommand::Update { priority: Some(9), parallelism: Some(300), resources: Some(resources()) },
         ),
-        Command::Store(JOB, StoreCommand::AddHolders { grants: vec![grant(1), grant(2)], exhausted: true }),
-        Command::Store(JOB, StoreCommand::Attach),
-        Command::Store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }),
-        Command::Store(
+        Command::store(JOB, StoreCommand::AddHolders { grants: vec![grant(1), grant(2)], exhausted: true }),
+        Command::store(JOB, StoreCommand::Attach),
+        Command::store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }),
+        Command::store(
             JOB,
             StoreCommand::ColumnFailed { upload_attempt: Attempt(1), column: COLUMN, attempt: ATTEMPT, reason: text() },
         ),
-        Command::Store(
+        Command::store(
             JOB,
             StoreCommand::Commit {
                 upload_attempt: Attempt(1),
@@ -282,9 +285,9 @@ fn commands() -> Vec<Command> {
                 degraded: true,
             },
         ),
-        Command::Store(JOB, StoreCommand::Fail { upload_attempt: Some(Attempt(1)), reason: text() }),
-        Command::Store(JOB, StoreCommand::Abandon { upload_seq: 9 }),
-        Command::Store(JOB, StoreCommand::Released { column: COLUMN, grant: grant(3), attempt: ATTEMPT }),
+        Command::store(JOB, StoreCommand::Fail { upload_attempt: Some(Attempt(1)), reason: text() }),
+        Command::store(JOB, StoreCommand::Abandon { upload_seq: 9 }),
+        Command::store(JOB, StoreCommand::Released { column: COLUMN, grant: grant(3), attempt: ATTEMPT }),
         Command::Task(TaskCommand::SetWorker { worker: worker(3) }),
         Command::Task(TaskCommand::LoseWorker { peer: peer(3), lease: LEASE, reason: text() }),
         Command::Task(TaskCommand::ReleaseWorker { peer: peer(3), lease: LEASE }),
@@ -339,7 +342,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::TooLarge { what: "name".to_owned(), bytes: 600, limit: 512 },
         Rejection::Invalid { reason: text() },
         Rejection::Level { needed: 2, level: 1 },
-        Rejection::WrongKind { kind: Kind::Wasm, command: "attach".to_owned() },
+        Rejection::WrongKind { kind: Kind::Batch, command: "attach".to_owned() },
         Rejection::UnknownWorker { peer: peer(3) },
         Rejection::NoTrigger { job: JOB, command: "suspend".to_owned() },
         Rejection::HasTrigger { job: JOB, command: "pause".to_owned() },
@@ -512,8 +515,10 @@ fn job_samples(samples: &mut Samples) {
             AwaitingResolution,
         ]
     });
-    samples.all("job", "kind", limit, vec![Kind::Store, Kind::Wasm, Kind::Command]);
-    samples.all("job", "spec", limit, vec![spec(), JobSpec::Compute(Box::new(compute())), triggered()]);
+    samples.all("job", "kind", limit, vec![Kind::Store, Kind::Batch]);
+    samples.all("task", "engine", limit, Engine::ALL.to_vec());
+    samples.all("directory", "role", limit, NodeRole::ALL.to_vec());
+    samples.all("job", "spec", limit, vec![spec(), JobSpec::batch(compute()), triggered()]);
     let maps = vec![Map::Single, Map::Count(300), Map::Items(vec![inline(), stored()]), compute().map];
     samples.all("job", "map", limit, maps);
     samples.all("job", "program", limit, vec![call().program, Program::Command { name: "ffmpeg".to_owned() }]);
@@ -562,7 +567,7 @@ fn quorum_samples(samples: &mut Samples) {
     });
     samples.all("quorum", "command.job", limit, group.collect());
     let group = commands().into_iter().filter_map(|command| match command {
-        Command::Store(_, command) => Some(command),
+        Command::Kind(_, KindCommand::Store(command)) => Some(command),
         _ => None,
     });
     samples.all("quorum", "command.store", limit, group.collect());
@@ -661,7 +666,7 @@ fn directory_samples(samples: &mut Samples) {
         incarnation: Incarnation(5),
         boot: BootId([0x44; 16]),
         sequence: 9,
-        kinds: vec![Kind::Store],
+        roles: vec![NodeRole::Store],
         name: "attic".to_owned(),
         labels: BTreeMap::from([("zone".to_owned(), "attic".to_owned())]),
         free: Capacity { disk_bytes: 1 << 40, memory_bytes: 1 << 30, slots: 4 },
@@ -676,7 +681,7 @@ fn directory_samples(samples: &mut Samples) {
         QuorumAdvert { quorum: QUORUM, term: Term(7), members, standbys: 2, jobs: 1, objects: 2, room: 9_999 };
     samples.one("directory", "quorum", limit, &quorum_advert);
     let subject = Subject::Holder { job: JOB };
-    let announcement = JobAnnouncement { subject, kind: Kind::Store, requirement: requirement() };
+    let announcement = JobAnnouncement { subject, role: NodeRole::Store, requirement: requirement() };
     samples.one("directory", "job", limit, &announcement);
 }
 
@@ -716,8 +721,8 @@ pub fn history() -> Vec<(PeerId, Command)> {
     let grants: Vec<_> = (1..=4).map(grant).collect();
     let commands = vec![
         Command::Job(kept, JobCommand::Submit { spec: spec() }),
-        Command::Store(kept, StoreCommand::AddHolders { grants: grants.clone(), exhausted: false }),
-        Command::Store(
+        Command::store(kept, StoreCommand::AddHolders { grants: grants.clone(), exhausted: false }),
+        Command::store(
             kept,
             StoreCommand::Commit {
                 upload_attempt: Attempt(1),
@@ -727,7 +732,7 @@ pub fn history() -> Vec<(PeerId, Command)> {
             },
         ),
         Command::Job(running, JobCommand::Submit { spec: spec() }),
-        Command::Store(running, StoreCommand::AddHolders { grants, exhausted: true }),
+        Command::store(running, StoreCommand::AddHolders { grants, exhausted: true }),
         Command::Quorum(QuorumCommand::SetStandbys {
             standbys: vec![approval_of(5, Subject::Member { quorum: QUORUM })],
         }),
@@ -736,13 +741,13 @@ pub fn history() -> Vec<(PeerId, Command)> {
     let first = |task| TaskId { job: counting, step: StepIndex(0), task: TaskIndex(task) };
     let first = |task| TaskAttempt { id: first(task), attempt: Attempt(1) };
     let result = TaskResult::Done { output: output(), bytes: given().bytes };
-    let single = ComputeSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() }));
-    let spec = ComputeSpec { map: Map::Items(vec![inline(), stored(), inline()]), ..single.clone() };
+    let single = BatchSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() }));
+    let spec = BatchSpec { map: Map::Items(vec![inline(), stored(), inline()]), ..single.clone() };
     let [beat, door] = [5, 6].map(|local| JobId { quorum: QUORUM, local: [local; 16] });
     let submit = |job, when, overlap| {
-        let job_spec = ComputeSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() }));
+        let job_spec = BatchSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() }));
         let trigger = TriggerSpec { overlap, ..TriggerSpec::new(when) };
-        let spec = JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job: job_spec }));
+        let spec = JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, job_spec)));
         Command::Job(job, JobCommand::Submit { spec })
     };
     let begun = Span { expected: None, skipped: None, fault: None, named: vec![Millis(1_700_000_010_000)], ..span() };
@@ -750,13 +755,13 @@ pub fn history() -> Vec<(PeerId, Command)> {
     let heard = Delivery { matches: vec![Match { job: door, fault: None }], ..delivery() };
     let computing = vec![
         (peer(9), Command::Task(TaskCommand::SetWorker { worker: worker(1) })),
-        (peer(9), Command::Job(counting, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) })),
+        (peer(9), Command::Job(counting, JobCommand::Submit { spec: JobSpec::batch(spec) })),
         (peer(1), Command::Task(TaskCommand::Report { reports: vec![Report { task: first(0), result }] })),
         (
             peer(1),
             Command::Task(TaskCommand::SaveCheckpoint { task: first(1), checkpoint: output(), bytes: given().bytes }),
         ),
-        (peer(9), Command::Job(cancelled, JobCommand::Submit { spec: JobSpec::Compute(Box::new(single)) })),
+        (peer(9), Command::Job(cancelled, JobCommand::Submit { spec: JobSpec::batch(single) })),
         (peer(9), Command::Job(cancelled, JobCommand::Cancel)),
         (peer(9), submit(beat, schedules().remove(1), Overlap::Forbid)),
         (peer(9), Command::Trigger(TriggerCommand::Due { spans: vec![Span { job: beat, ..begun }] })),

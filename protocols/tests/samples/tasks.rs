@@ -29,11 +29,11 @@ pub(super) fn resources() -> Resources {
     let labels = BTreeMap::from([("zone".to_owned(), "attic".to_owned())]);
     Resources { memory_bytes: 128 << 20, disk_bytes: 1 << 30, slots: 2, labels }
 }
-pub(super) fn compute() -> ComputeSpec {
+pub(super) fn compute() -> BatchSpec {
     let verify = Some(Verify { copies: 3, agree: 2 });
     let stragglers = Some(Stragglers { slower_percent: 300, done_percent: 50 });
     let second = Duration::from_secs(1);
-    ComputeSpec {
+    BatchSpec {
         name: Some("count".to_owned()),
         call: call(),
         map: Map::Segments { object: reference(), size: 20_000_000, bytes: 1 << 20, split: Split::Words },
@@ -76,7 +76,7 @@ pub(super) fn worker(index: u8) -> WorkerRecord {
         slots: 4,
         memory_bytes: 1 << 40,
         disk_bytes: 1 << 40,
-        kinds: vec![Kind::Wasm, Kind::Command],
+        engines: vec![Engine::Wasm, Engine::Command],
         labels: resources().labels,
     }
 }
@@ -112,11 +112,12 @@ pub(super) fn task_record() -> TaskRecord {
     }
 }
 pub(super) fn compute_record() -> JobRecord {
-    let run = ComputeRun {
+    let settings = Settings { priority: 9, parallelism: 300, resources: resources() };
+    let new = BatchRun::new(&compute(), Millis(1_700_000_000_100));
+    let tasks = RunTasks {
         step: STEP,
         tally: Tally { total: 7, ready: 1, delayed: 2, running: 1, done: 1, dead: 1, parked: 1 },
-        settings: Settings { priority: 9, parallelism: 300, resources: resources() },
-        ending: Some(Ending::Reverted { reason: text() }),
+        settings,
         pass: 1 << 40,
         avoided: BTreeMap::from([
             (peer(4), WorkerRefusal { reason: text(), times: 300, until: Some(Millis(1_700_000_000_300)) }),
@@ -125,12 +126,17 @@ pub(super) fn compute_record() -> JobRecord {
         dead: vec![(STEP, TASK, text())],
         stale_reports: 70_000,
         durations: vec![0, 1, 300],
-        stopped_at: Some(Millis(1_700_000_000_200)),
-        fired_by: Some(FiredBy { job: JOB, number: 300 }),
-        ..ComputeRun::new(&compute(), Millis(1_700_000_000_100))
+        ..new.tasks
     };
-    let spec = JobSpec::Compute(Box::new(compute()));
-    JobRecord { spec, run: Run::Compute(Box::new(run)), before_pause: Some(RunState::Running), ..record() }
+    let run = BatchRun {
+        tasks,
+        ending: Some(Ending::Reverted { reason: text() }),
+        stopped_at: Some(Millis(1_700_000_000_200)),
+        step_at: new.step_at,
+        clock_at: new.clock_at,
+    };
+    let (spec, fired_by) = (JobSpec::batch(compute()), Some(FiredBy { job: JOB, number: 300 }));
+    JobRecord { spec, run: Run::Batch(Box::new(run)), before_pause: Some(RunState::Running), fired_by, ..record() }
 }
 
 pub(super) fn results() -> Vec<TaskResult> {

@@ -36,7 +36,7 @@ pub(super) fn schedules() -> Vec<When> {
 pub(super) fn triggered() -> JobSpec {
     let missed = Missed { policy: MissedPolicy::CatchUp(9), deadline: Some(Duration::from_secs(3_600)) };
     let trigger = TriggerSpec { when: schedules().remove(1), overlap: Overlap::Queue(9), missed };
-    JobSpec::Triggered(Box::new(TriggeredSpec { trigger, job: compute() }))
+    JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger, compute())))
 }
 
 fn causes() -> Vec<Cause> {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use quorate_protocols::approval::Requirement;
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::liveness::distant_peers;
 use quorate_protocols::object::Reachable;
@@ -92,8 +92,8 @@ impl Quorums for NodeQuorums {
     }
     fn holders_known(&self, column_bytes: u64) -> HoldersKnown {
         let requirement = Requirement { disk_bytes: column_bytes, ..Requirement::default() };
-        let candidates = self.directory.candidates(Kind::Store, &requirement);
-        let keepers = self.directory.candidates(Kind::Store, &Requirement::default()).len();
+        let candidates = self.directory.candidates(NodeRole::Store, &requirement);
+        let keepers = self.directory.candidates(NodeRole::Store, &Requirement::default()).len();
         let full = keepers.saturating_sub(candidates.len());
         let (absent, present): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|peer| self.net.is_absent(*peer));
         let measured = |peer: &PeerId| Some((*peer, self.net.round_trip(*peer)?));

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use prometheus_client::metrics::gauge::Gauge;
-use quorate_protocols::job::Kind;
 use tokio::sync::{broadcast, mpsc};
 
 use super::{EVENTS_MAX, Inner, NET_EVENTS_QUEUE, Node, NodeEvent, NodeExecutors, NodeParts, NodeSettings, StartError};
@@ -38,7 +37,7 @@ use crate::workers::{WorkerParts, Workers};
 pub(super) async fn start_actors(parts: NodeParts) -> Result<Node, StartError> {
     let NodeParts { seams, identity, mut settings, resources, net, inbound, work } = parts;
     // What nothing here runs is not offered.
-    settings.kinds.retain(|kind| *kind == Kind::Store || work.executors.contains_key(kind));
+    settings.roles.retain(|role| role.engine().is_none_or(|engine| work.executors.contains_key(&engine)));
     let Inbound { approval, raft, liveness, job, piece, task, gossip, events } = inbound;
     let arrivals = Arrivals { approval, raft, liveness, gossip, events };
     let (base, followers) = Base::start(&seams, &identity, &settings, resources, net, arrivals).await?;
@@ -48,7 +47,7 @@ pub(super) async fn start_actors(parts: NodeParts) -> Result<Node, StartError> {
     let (jobs_handling, tasks_handling) = serve(&base, &reach, &work, &settings, followers.driver, requests);
 
     let Base { seams, identity, net, resources, storage, directory, approver, quorums, bus } = base;
-    let Reach { client, approvals, placement, submits, services, .. } = reach;
+    let Reach { client, approvals, placement, submits, roles, .. } = reach;
     let Work { objects, workers, emitter, logs, sources } = work;
     let inner = Inner {
         seams,
@@ -65,7 +64,7 @@ pub(super) async fn start_actors(parts: NodeParts) -> Result<Node, StartError> {
         submits,
         logs,
         objects,
-        driver_metrics: services.metrics,
+        driver_metrics: roles.metrics,
         workers,
         emitter,
         sources,
@@ -130,7 +129,7 @@ impl Base {
             net: net.clone(),
             resources: resources.clone(),
             gossip,
-            kinds: settings.kinds.iter().copied().collect(),
+            roles: settings.roles.iter().copied().collect(),
             name: settings.name.clone(),
             labels: settings.labels.clone(),
         });
@@ -167,7 +166,7 @@ impl Base {
             directory: directory.clone(),
             memberships: Arc::new(quorums.downgrade()),
             labels: settings.labels.clone(),
-            kinds: settings.kinds.clone(),
+            roles: settings.roles.clone(),
             disk_bytes_max: settings.disk_bytes_max,
             requests: approval,
         })
@@ -183,7 +182,7 @@ struct Reach {
     local: Arc<dyn LocalQuorums>,
     knowledge: Arc<dyn Knowledge>,
     authority: Authority,
-    services: PrimaryServices,
+    roles: PrimaryServices,
     led: Arc<dyn PrimaryPort>,
     client: QuorumClient,
     approvals: Approvals,
@@ -197,8 +196,8 @@ impl Reach {
         let authority = Authority::new(settings.operators.clone()).with_hosts(settings.hosts.clone());
         let local: Arc<dyn LocalQuorums> = Arc::new(quorums.clone());
         let knowledge: Arc<dyn Knowledge> = Arc::new(directory.clone());
-        let services = PrimaryServices::new(local.clone());
-        let led: Arc<dyn PrimaryPort> = Arc::new(services.clone());
+        let roles = PrimaryServices::new(local.clone());
+        let led: Arc<dyn PrimaryPort> = Arc::new(roles.clone());
         let client = QuorumClient::new(ClientParts {
             net: net.clone(),
             quorums: local.clone(),
@@ -230,7 +229,7 @@ impl Reach {
             voters: settings.voters,
         });
         let submits = Submits::new(seams, storage.clone(), placement.clone(), client.clone());
-        Self { local, knowledge, authority, services, led, client, approvals, placement, submits }
+        Self { local, knowledge, authority, roles, led, client, approvals, placement, submits }
     }
 }
 
@@ -327,7 +326,7 @@ fn serve(
     events: broadcast::Receiver<HostEvent>,
     requests: Requests,
 ) -> (Gauge, Gauge) {
-    let (Base { seams, net, .. }, Reach { local, led, services, .. }) = (base, reach);
+    let (Base { seams, net, .. }, Reach { local, led, roles, .. }) = (base, reach);
     let worker: Arc<dyn LocalTasks> = Arc::new(work.workers.clone());
     primary::start(DriverParts {
         seams: seams.clone(),
@@ -338,10 +337,10 @@ fn serve(
         approvals: reach.approvals.clone(),
         pieces: Arc::new(work.objects.service().clone()),
         worker: Some(worker.clone()),
-        wait_reasons: services.wait_reasons.clone(),
-        audit_hints: services.audit_hints.clone(),
+        wait_reasons: roles.wait_reasons.clone(),
+        audit_hints: roles.audit_hints.clone(),
         sources: Arc::new(work.sources.clone()),
-        metrics: services.metrics.clone(),
+        metrics: roles.metrics.clone(),
         settings: settings.driver.clone(),
     });
     let tasks = TaskService { net: net.clone(), primary: led.clone(), worker: Some(worker) };

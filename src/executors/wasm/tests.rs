@@ -218,14 +218,14 @@ impl Caller {
         self.call("fd_seek", &[fd.into(), offset, whence, RESULT.into()])?;
         Ok(self.u64(RESULT))
     }
-    /// Kind, flags and rights.
+    /// Engine, flags and rights.
     fn fdstat(&mut self, fd: i32) -> Result<(u8, u16, Rights), Errno> {
         self.call("fd_fdstat_get", &[fd.into(), RESULT.into()])?;
         let found = self.bytes(RESULT, 4);
         let rights = Rights { base: self.u64(RESULT + 8), inheriting: self.u64(RESULT + 16) };
         Ok((found[0], u16::from_le_bytes([found[2], found[3]]), rights))
     }
-    /// Kind, number of names, and the times of access and modification.
+    /// Engine, number of names, and the times of access and modification.
     fn stat(&mut self, path: &str, lookup: i32) -> Result<(u8, u64, u64, u64), Errno> {
         let (at, len) = self.text(path);
         self.call("path_filestat_get", &[3, lookup.into(), at, len, RESULT.into()])?;

@@ -28,6 +28,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use quorate_protocols::ids::{Attempt, JobId, ManifestHash, ObjectId, PeerId, PieceHash, PieceIndex};
+use quorate_protocols::job::WorkSpec;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
@@ -226,7 +227,7 @@ impl Objects {
     /// Has the quorum take the run. Peers without room keep a quorum from committing as well: that is then the reason.
     async fn submit(&self, job: JobId, spec: StoreSpec, progress: &watch::Sender<PutProgress>) -> Result<(), PutError> {
         let (started, size, profile) = (Instant::now(), spec.size, spec.profile);
-        let command = Command::Job(job, JobCommand::Submit { spec: JobSpec::Store(spec) });
+        let command = Command::Job(job, JobCommand::Submit { spec: JobSpec::store(spec) });
         loop {
             let error = match self.context.quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
                 Ok(_) => return Ok(()),
@@ -251,11 +252,11 @@ impl Objects {
     }
 
     async fn attach(&self, job: JobId) -> Result<Run, PutError> {
-        let reply = self.insist(job, Command::Store(job, StoreCommand::Attach)).await?;
+        let reply = self.insist(job, Command::store(job, StoreCommand::Attach)).await?;
         let CommandReply::Attached(attached) = reply else {
             return Err(protocol(job, "an attach was answered with something else"));
         };
-        let JobSpec::Store(spec) = attached.spec else {
+        let JobSpec::Once(WorkSpec::Store(spec)) = attached.spec else {
             return Err(protocol(job, "an attach was answered with a job that computes"));
         };
         Ok(Run {
@@ -368,7 +369,7 @@ impl Objects {
 
     async fn fail_run(&self, job: JobId, upload_attempt: Attempt, why: &PutError) {
         let command =
-            Command::Store(job, StoreCommand::Fail { upload_attempt: Some(upload_attempt), reason: why.to_string() });
+            Command::store(job, StoreCommand::Fail { upload_attempt: Some(upload_attempt), reason: why.to_string() });
         match self.context.quorums.propose(job.quorum, command.clone(), FAIL_DEADLINE).await {
             Ok(_) => (),
             // What ended the put may keep its quorum from committing: the user does not wait for it.

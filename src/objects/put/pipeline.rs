@@ -424,7 +424,7 @@ impl<'a> Pipeline<'a> {
                 chunks.push_back(Vec::new());
             }
             for segments in chunks {
-                let command = Command::Store(job, StoreCommand::Progress { upload_attempt, segments });
+                let command = Command::store(job, StoreCommand::Progress { upload_attempt, segments });
                 columns = send_command(&*quorums, job, upload_attempt, command).await;
                 if columns.is_err() {
                     break;
@@ -450,7 +450,7 @@ impl<'a> Pipeline<'a> {
         }
         let (quorums, upload_attempt) = (self.objects.context.quorums.clone(), self.run.upload_attempt);
         self.work.push(Box::pin(async move {
-            let command = Command::Store(job, StoreCommand::ColumnFailed { upload_attempt, column, attempt, reason });
+            let command = Command::store(job, StoreCommand::ColumnFailed { upload_attempt, column, attempt, reason });
             let columns = send_command(&*quorums, job, upload_attempt, command).await;
             Done::Told { recorded: false, columns }
         }));
@@ -588,7 +588,7 @@ impl<'a> Pipeline<'a> {
         let receipts: Vec<Receipt> = sealed.iter().filter_map(|key| self.receipts.get(key).copied()).collect();
         let columns: Vec<(PieceIndex, PeerId)> =
             receipts.iter().map(|receipt| (receipt.statement.slot.column, receipt.statement.holder)).collect();
-        let command = Command::Store(
+        let command = Command::store(
             job,
             StoreCommand::Commit {
                 upload_attempt: self.run.upload_attempt,

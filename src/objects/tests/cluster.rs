@@ -214,7 +214,7 @@ impl World {
             if grants.is_empty() && state.0.jobs[&job].store().unwrap().1.exhausted {
                 break;
             }
-            apply(&mut state, by, Command::Store(job, StoreCommand::AddHolders { grants, exhausted }))
+            apply(&mut state, by, Command::store(job, StoreCommand::AddHolders { grants, exhausted }))
                 .expect("the state machine takes holders");
         }
         Ok(reply?)
@@ -523,7 +523,7 @@ impl Cluster {
                     let slot = Slot { job, column, attempt };
                     let message = PieceMessage::Release { slot };
                     assert_eq!(self.ask(0, grant.holder.peer, message).await, PieceAnswer::Noted);
-                    let command = Command::Store(job, StoreCommand::Released { column, grant, attempt });
+                    let command = Command::store(job, StoreCommand::Released { column, grant, attempt });
                     self.world.propose(peer(0), command).unwrap();
                 }
                 _ => (),

@@ -57,7 +57,7 @@ impl World {
 
 fn submit() -> Command {
     let profile = Profile { data: 1, parity: 2 };
-    Command::Job(JOB, JobCommand::Submit { spec: JobSpec::Store(StoreSpec { name: None, size: Some(1), profile }) })
+    Command::Job(JOB, JobCommand::Submit { spec: JobSpec::store(StoreSpec { name: None, size: Some(1), profile }) })
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,9 +67,9 @@ async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() 
     let cancel = || Command::Job(JOB, JobCommand::Cancel);
     assert!(matches!(world.propose(3, cancel()).await, JobAnswer::Forbidden { .. }));
     for command in [
-        Command::Store(JOB, StoreCommand::Abandon { upload_seq: 0 }),
-        Command::Store(JOB, StoreCommand::AddHolders { grants: Vec::new(), exhausted: false }),
-        Command::Store(JOB, StoreCommand::Fail { upload_attempt: None, reason: String::new() }),
+        Command::store(JOB, StoreCommand::Abandon { upload_seq: 0 }),
+        Command::store(JOB, StoreCommand::AddHolders { grants: Vec::new(), exhausted: false }),
+        Command::store(JOB, StoreCommand::Fail { upload_attempt: None, reason: String::new() }),
         Command::Quorum(QuorumCommand::RaiseLevel { level: 1 }),
         Command::Object(ManifestHash([1; 32]), ObjectCommand::Remove { claims: ClaimSelector::All, force: true }),
         Command::Object(

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Attempt, Digest, JobId, LeaseId, StepIndex, TaskIndex};
-use quorate_protocols::job::compute::{Call, ComputeSpec, Program};
-use quorate_protocols::job::{Grant, JobSpec, Kind};
+use quorate_protocols::job::batch::{BatchSpec, Call, Program};
+use quorate_protocols::job::{Grant, JobSpec};
 use quorate_protocols::quorum::{Command, JobCommand, TaskCommand};
 use quorate_protocols::task::message::{Progress, Report, ReportRefusal, TaskResult};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskId, WorkerRecord};
@@ -44,12 +45,12 @@ fn world() -> World {
         slots: 2,
         memory_bytes: 1 << 30,
         disk_bytes: 0,
-        kinds: vec![Kind::Command],
+        engines: vec![Engine::Command],
         labels: BTreeMap::new(),
     };
     quorum.commit(peer(1), Command::Task(TaskCommand::SetWorker { worker })).unwrap();
-    let spec = ComputeSpec::new(Call::new(Program::Command { name: "true".to_owned() }));
-    quorum.commit(peer(9), Command::Job(JOB, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) })).unwrap();
+    let spec = BatchSpec::new(Call::new(Program::Command { name: "true".to_owned() }));
+    quorum.commit(peer(9), Command::Job(JOB, JobCommand::Submit { spec: JobSpec::batch(spec) })).unwrap();
     assert_eq!(quorum.read(|state| state.attempts_of(peer(WORKER)).map(|(task, _)| task).collect::<Vec<_>>()), [TASK]);
     World { requests, net, quorum, heartbeats, metrics }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use quorate_protocols::ids::{LeaseId, PeerId, Term};
-use quorate_protocols::job::compute::{Map, OutputPlace, Resources};
+use quorate_protocols::job::batch::{Map, OutputPlace, Resources};
 use quorate_protocols::job::plan::TaskInput;
 use quorate_protocols::task::limits::BATCH_MAX;
 use quorate_protocols::task::message::{Assignment, Report, ReportRefusal, StepContext, TaskAnswer};

@@ -12,9 +12,9 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use quorate_protocols::approval::Subject;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::*;
-use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::{Call, ComputeSpec, Map, Program};
+use quorate_protocols::job::batch::{BatchSpec, Call, Map, Program};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::record::RunState;
@@ -64,8 +64,8 @@ pub fn call(args: &[&str]) -> Call {
     call
 }
 
-pub fn compute(map: Map, call: Call) -> ComputeSpec {
-    let mut spec = ComputeSpec { map, ..ComputeSpec::new(call) };
+pub fn compute(map: Map, call: Call) -> BatchSpec {
+    let mut spec = BatchSpec { map, ..BatchSpec::new(call) };
     spec.resources.memory_bytes = 1 << 20;
     spec.retry.base = Duration::from_millis(100);
     spec
@@ -363,7 +363,7 @@ impl World {
             slots: self.slots,
             memory_bytes: 1 << 40,
             disk_bytes: 1 << 40,
-            kinds: vec![Kind::Wasm, Kind::Command],
+            engines: vec![Engine::Wasm, Engine::Command],
             labels: BTreeMap::new(),
         };
         self.apply(PRIMARY, Command::Task(TaskCommand::SetWorker { worker }));
@@ -378,7 +378,7 @@ impl World {
         let seams = Seams { clock, entropy, disk: node.disk.disk(), tasks: tasks.clone() };
         let identity = Identity::new(key(index).to_bytes(), Incarnation(7), BootId([index; 16]));
         let executor: Arc<dyn Executor> = Arc::new(Scripted(node.double.clone()));
-        let executors = BTreeMap::from([(Kind::Command, executor.clone()), (Kind::Wasm, executor)]);
+        let executors = BTreeMap::from([(Engine::Command, executor.clone()), (Engine::Wasm, executor)]);
         let parts = |storage| WorkerParts {
             seams: seams.clone(),
             identity,
@@ -430,10 +430,10 @@ impl World {
         self.quorum.apply(by, command).unwrap()
     }
 
-    pub fn submit(&self, index: u8, spec: ComputeSpec) -> JobId {
+    pub fn submit(&self, index: u8, spec: BatchSpec) -> JobId {
         spec.check().unwrap();
         let job = JobId { quorum: QUORUM, local: [index; 16] };
-        self.apply(OWNER, Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) }));
+        self.apply(OWNER, Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(spec) }));
         job
     }
 
@@ -564,7 +564,7 @@ impl World {
         String::from_utf8(self.output_bytes(job, step, task).now_or_never().unwrap()).unwrap()
     }
     pub fn last_step(&self, job: JobId) -> u16 {
-        self.quorum.with(|state| Plan::of(state.jobs[&job].compute().unwrap().0).last().0)
+        self.quorum.with(|state| Plan::of(state.jobs[&job].batch().unwrap().0).last().0)
     }
     pub fn attempts(&self, job: JobId, task: u32) -> u32 {
         self.task(job, 0, task).newest.0

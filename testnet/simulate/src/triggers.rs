@@ -14,10 +14,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, Millis, Nonce, QuorumId};
-use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Program};
+use quorate_protocols::job::batch::{BatchSpec, Call, Content, Program};
 use quorate_protocols::job::message::{Query, QueryAnswer};
-use quorate_protocols::job::spec::{JobSpec, Kind};
+use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::{Command, CommandReply, JobCommand, TriggerCommand};
 use quorate_protocols::trigger::record::{SeenId, TriggerRun};
@@ -186,7 +187,7 @@ impl Scene {
         world.planted = plan.planted;
         plan.links.apply(&world);
         let executor = SimExecutor::default();
-        world.work.executors = BTreeMap::from([(Kind::Wasm, Arc::new(executor) as Arc<_>)]);
+        world.work.executors = BTreeMap::from([(Engine::Wasm, Arc::new(executor) as Arc<_>)]);
         let rng = SimRng::new(plan.seed, "triggers");
         Self {
             plan,
@@ -295,7 +296,7 @@ impl Scene {
         let half = Millis(now.0 + self.plan.duration.as_millis() as u64 / 2);
         for (index, (spec, millis)) in (1..).zip(triggers(half).into_iter().zip(MILLIS.into_iter().cycle())) {
             let job = JobId { quorum, local: [index; 16] };
-            let triggered = TriggeredSpec { trigger: spec.clone(), job: work(millis) };
+            let triggered = TriggeredSpec::new(spec.clone(), work(millis));
             let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::Triggered(Box::new(triggered)) });
             let end = Instant::now() + PATIENCE;
             while !self.told(1, quorum, submit.clone()).await {
@@ -529,11 +530,11 @@ impl Scene {
     }
 }
 
-fn work(millis: u64) -> ComputeSpec {
+fn work(millis: u64) -> BatchSpec {
     let module = Content::Inline(Bytes::from_static(b"simulated"));
     let mut call = Call::new(Program::Wasm { module, fuel: None, deterministic: false });
     call.args = vec![millis.to_string()];
-    let mut spec = ComputeSpec::new(call);
+    let mut spec = BatchSpec::new(call);
     spec.resources.memory_bytes = 1 << 20;
     spec.timeouts.task = Duration::from_secs(60);
     spec.retry.base = Duration::from_millis(200);

@@ -19,6 +19,7 @@ use quorate_node::raft::HostEvent;
 use quorate_node::resources::Resources;
 use quorate_node::seams::entropy::SeededEntropy;
 use quorate_node::seams::{Entropy, Seams, TaskGroup};
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{BootId, Incarnation, MemberId, ObjectId, PeerId, QuorumId, Term};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, Event};
@@ -186,7 +187,7 @@ impl World {
         let seams = Seams { clock: clock.clone(), entropy, disk: machine.disk.mount(), tasks: tasks.clone() };
         let (net, inbound) = self.fabric.attach(index, identity.peer(), clock);
         let mut settings = NodeSettings::default();
-        settings.kinds.extend(self.work.executors.keys());
+        settings.roles.extend(self.work.executors.keys().map(|engine| NodeRole::from(*engine)));
         let parts = NodeParts {
             seams,
             identity,

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, QuorumId, StepIndex, TaskIndex};
-use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Map, Program, Verify};
+use quorate_protocols::job::batch::{BatchSpec, Call, Content, Map, Program, Verify};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::idempotency_token;
 use quorate_protocols::job::record::RunState;
@@ -54,7 +54,7 @@ impl Run {
     async fn new(seed: u64) -> Self {
         let executor = SimExecutor::default();
         let mut world = World::new(seed, NODES, Transcript::new(false));
-        world.work.executors = BTreeMap::from([(Kind::Wasm, Arc::new(executor.clone()) as Arc<_>)]);
+        world.work.executors = BTreeMap::from([(Engine::Wasm, Arc::new(executor.clone()) as Arc<_>)]);
         for index in 1..=NODES {
             world.start(index).await.expect("a new machine starts");
         }
@@ -72,14 +72,14 @@ impl Run {
         placing.await.expect("no panic").expect("no crash").expect("a quorum of idle nodes")
     }
 
-    fn spec(&mut self) -> (ComputeSpec, u32) {
+    fn spec(&mut self) -> (BatchSpec, u32) {
         let module = Content::Inline(Bytes::from_static(b"simulated"));
         let verified = self.rng.chance(200);
         let program = Program::Wasm { module, fuel: verified.then_some(1), deterministic: verified };
         let mut call = Call::new(program);
         call.args = vec![[0, 20, 300, 3_000][self.rng.below(4) as usize].to_string()];
         let tasks = 1 + self.rng.below(12) as u32;
-        let mut spec = ComputeSpec { map: Map::Count(tasks), ..ComputeSpec::new(call) };
+        let mut spec = BatchSpec { map: Map::Count(tasks), ..BatchSpec::new(call) };
         spec.resources.memory_bytes = 1 << 20;
         spec.timeouts.task = Duration::from_secs(30);
         spec.retry.base = Duration::from_millis(200);
@@ -96,7 +96,7 @@ impl Run {
         let mut local = [0; 16];
         self.rng.fill(&mut local);
         let (job, idempotent) = (JobId { quorum, local }, spec.idempotent);
-        let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) });
+        let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(spec) });
         let is_taken = |result| matches!(result, Ok(CommandReply::Submitted { .. }));
         let submitting = self.world.command(index, quorum, submit, is_taken);
         self.submitting.push((Submitted { job, tasks, idempotent }, submitting));

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, QuorumId};
-use quorate_protocols::job::Kind;
-use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Map, Program};
+use quorate_protocols::job::batch::{BatchSpec, Call, Content, Map, Program};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
@@ -110,7 +110,7 @@ impl Calm {
     async fn new(links: Links) -> Self {
         let mut world = World::new(7, NODES, Transcript::new(false));
         let executor: Arc<_> = Arc::new(SimExecutor::default());
-        world.work.executors = BTreeMap::from([(Kind::Wasm, executor as Arc<_>)]);
+        world.work.executors = BTreeMap::from([(Engine::Wasm, executor as Arc<_>)]);
         links.apply(&world);
         for index in 1..=NODES {
             world.start(index).await.expect("a new machine starts");
@@ -139,9 +139,9 @@ impl Calm {
         let module = Content::Inline(Bytes::from_static(b"simulated"));
         let mut call = Call::new(Program::Wasm { module, fuel: None, deterministic: false });
         call.args = vec!["100".to_owned()];
-        let mut spec = ComputeSpec { map: Map::Count(4), ..ComputeSpec::new(call) };
+        let mut spec = BatchSpec { map: Map::Count(4), ..BatchSpec::new(call) };
         spec.resources.memory_bytes = 1 << 20;
-        let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) });
+        let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(spec) });
         // A client whose answer does not come in time submits the same job again.
         loop {
             let taken = |result| matches!(result, Ok(CommandReply::Submitted { .. }));

@@ -1,26 +1,24 @@
 //! The job book: the records of a quorum's jobs, and what is known of them without looking at all.
 //!
-//! [`JobBook`] has the records, of every kind, with an index beside them: which run, which store, which have holders to
-//! release, which ended and may be forgotten. Others read records through it and change them through
-//! [`JobBook::get_mut`]; whoever does calls [`QuorumState::reindex_job`] afterwards. `submit` makes jobs, `store` is
-//! the life of runs that store.
+//! [`JobBook`] has the records, of every kind, with an index beside them: which run, which the primary has duties for,
+//! which ended and may be forgotten. Others read records through it and change them through [`JobBook::get_mut`];
+//! whoever does calls [`QuorumState::reindex_job`] afterwards. `submit` makes jobs; what a run does is its kind's
+//! ([`super::kinds`]).
 
 mod invariants;
-mod store;
 mod submit;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Index};
 
 use super::apply::{Applied, short};
-use super::command::{JobCommand, Rejection, StoreCommand};
+use super::command::{JobCommand, Rejection};
 use super::state::{Duty, Event, QuorumState};
-use crate::ids::{Attempt, JobId, Millis, PeerId, PieceHash, PieceIndex};
-use crate::job::limits::{HISTORY_MAX, JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, SPARES_WANTED};
+use crate::ids::{JobId, Millis, PeerId};
+use crate::job::limits::{HISTORY_MAX, JOBS_ENDED_MAX, JOBS_ENDED_RETENTION};
 use crate::job::record::{HistoryEntry, JobRecord, Run, RunState};
 use crate::job::spec::JobSpec;
-use crate::job::store::{Grant, Releasing, StoreRun};
-use crate::job::transition::{RunCommand, targets};
+use crate::job::transition::RunCommand;
 use crate::shared_map::SharedMap;
 
 /// The records of jobs, live and ended.
@@ -35,14 +33,13 @@ pub struct JobBook {
 struct JobIndex {
     /// Jobs that run. Those that only wait to fire are in the index of triggers.
     live: BTreeSet<JobId>,
-    /// Those of them that store: the primary has duties for each.
-    storing: BTreeSet<JobId>,
-    /// Jobs, live or ended, with holders to be told to let go.
-    releasing: BTreeSet<JobId>,
+    /// Jobs, live or ended, that the primary has duties for by their kind.
+    with_duties: BTreeSet<JobId>,
     /// Ended jobs that nothing depends on any more, by their end: the first to be forgotten.
     ended: BTreeSet<(Millis, JobId)>,
-    /// Bytes of piece hashes in live runs.
+    /// Bytes of piece hashes, in all and of each run that has any.
     hash_bytes: usize,
+    hash_bytes_of: BTreeMap<JobId, usize>,
 }
 
 // ---- reading, for everybody ----
@@ -118,36 +115,10 @@ impl JobBook {
         self.index.hash_bytes
     }
 
-    /// Holders that the run has yet to see let go.
-    pub(super) fn releasing_of(&self, job: &JobId) -> usize {
-        self.get(job).and_then(JobRecord::store).map_or(0, |(_, run)| run.releasing.len())
-    }
-
-    /// Has these holders told to let go. Returns nothing: a run that is gone has nobody to tell.
-    pub(super) fn release(&mut self, job: &JobId, leaving: impl IntoIterator<Item = Releasing>) {
-        if let Some((_, run)) = self.get_mut(job).and_then(JobRecord::store_mut) {
-            run.releasing.extend(leaving);
-        }
-    }
-
-    /// The run, if the transition table allows the command where it stands.
+    /// The record, if its table of transitions allows the command where it stands.
     pub(super) fn run_for(&mut self, job: JobId, command: RunCommand) -> Result<&mut JobRecord, Rejection> {
         let record = self.records.get_mut(&job).ok_or(Rejection::UnknownJob { job })?;
-        let kind = record.spec.kind();
-        if !command.is_for(kind) {
-            return Err(Rejection::WrongKind { kind, command: command.name().to_owned() });
-        }
-        let name = || command.name().to_owned();
-        match record.trigger().is_some() {
-            true if !command.is_for_triggers() => return Err(Rejection::HasTrigger { job, command: name() }),
-            false if command.is_for_triggers() && command != RunCommand::Cancel => {
-                return Err(Rejection::NoTrigger { job, command: name() });
-            }
-            _ => (),
-        }
-        if targets(record.state, command).is_none() {
-            return Err(record.refuses(command));
-        }
+        record.admit(command)?;
         Ok(record)
     }
 
@@ -160,19 +131,13 @@ impl JobBook {
             // It is found by the stamp of its end.
             self.index.ended.remove(&(record.finished_at.unwrap_or_default(), *job));
             // The clock that deterministic copies of a task are shown must not change between them.
-            if record.compute().is_none() || record.state.is_final() {
+            if record.tasks().is_none() || record.state.is_final() {
                 record.created_at = record.created_at.min(at);
             }
             record.changed_at = record.changed_at.min(at);
             record.finished_at = record.finished_at.map(|finished| finished.min(at));
             record.history.iter_mut().for_each(|entry| entry.at = entry.at.min(at));
-            if let Some((_, run)) = record.trigger_mut() {
-                run.fires.iter_mut().for_each(|row| row.at = row.at.min(at));
-                run.ended.values_mut().for_each(|ended| ended.at = ended.at.min(at));
-            }
-            if let Some((_, run)) = record.store_mut() {
-                run.upload_seen_at = run.upload_seen_at.min(at);
-            }
+            record.run.withdraw_stamps(at);
         }
         jobs
     }
@@ -194,18 +159,22 @@ impl JobBook {
         let index = &mut self.index;
         let Some(record) = self.records.get(&job) else {
             index.live.remove(&job);
-            index.storing.remove(&job);
-            index.releasing.remove(&job);
+            index.with_duties.remove(&job);
+            index.hash_bytes -= index.hash_bytes_of.remove(&job).unwrap_or(0);
             return;
         };
         let live = !record.state.is_final();
-        let store = record.store().map(|(_, run)| run);
-        let releasing = store.is_some_and(|run| !run.releasing.is_empty());
+        let with_duties = record.has_duties();
+        let hash_bytes = record.run.hash_bytes();
         let ended = record.finished_at.unwrap_or_default();
         set_member(&mut index.live, job, live && record.trigger().is_none());
-        set_member(&mut index.storing, job, live && store.is_some());
-        set_member(&mut index.releasing, job, releasing);
-        set_member(&mut index.ended, (ended, job), !live && !releasing && !holds_object);
+        set_member(&mut index.with_duties, job, with_duties);
+        set_member(&mut index.ended, (ended, job), !live && !with_duties && !holds_object);
+        let before = match hash_bytes {
+            0 => index.hash_bytes_of.remove(&job),
+            bytes => index.hash_bytes_of.insert(job, bytes),
+        };
+        index.hash_bytes = index.hash_bytes + hash_bytes - before.unwrap_or(0);
     }
 }
 
@@ -217,45 +186,15 @@ impl QuorumState {
         command: &JobCommand,
         events: &mut Vec<Event>,
     ) -> Applied {
-        match command {
-            JobCommand::Submit { spec } => self.submit(by, job, spec, events),
-            JobCommand::Cancel => self.cancel(by, job, events),
-            JobCommand::Pause => self.pause(by, job, events),
-            JobCommand::Resume => self.resume(by, job, events),
-            JobCommand::Retry => self.retry(by, job, events),
-            JobCommand::Resolve { resolution } => self.resolve(by, job, *resolution, events),
-            JobCommand::Update { priority, parallelism, resources } => {
-                self.update(job, *priority, *parallelism, resources.as_ref())
-            }
+        if let JobCommand::Submit { spec } = command {
+            return self.submit(by, job, spec, events);
         }
-    }
-
-    pub(super) fn apply_store(
-        &mut self,
-        by: PeerId,
-        job: JobId,
-        command: &StoreCommand,
-        events: &mut Vec<Event>,
-    ) -> Applied {
-        match command {
-            StoreCommand::AddHolders { grants, exhausted } => self.add_holders(job, grants, *exhausted, events),
-            StoreCommand::Attach => self.attach(by, job),
-            StoreCommand::Progress { upload_attempt, segments } => {
-                self.progress(by, job, *upload_attempt, segments, events)
-            }
-            StoreCommand::ColumnFailed { upload_attempt, column, attempt, reason } => {
-                self.column_failed((by, *upload_attempt), job, *column, *attempt, reason, events)
-            }
-            StoreCommand::Commit { upload_attempt, manifest, receipts, degraded } => {
-                self.commit_object((by, *upload_attempt), job, manifest, receipts, *degraded, events)
-            }
-            StoreCommand::Fail { upload_attempt, reason } => {
-                self.fail_run(upload_attempt.map(|attempt| (by, attempt)), job, reason, events)
-            }
-            StoreCommand::Abandon { upload_seq } => self.abandon(job, *upload_seq, events),
-            StoreCommand::Released { column, grant, attempt } => {
-                self.released(job, Releasing { column: *column, grant: *grant, attempt: *attempt })
-            }
+        let Some(control) = command.run_command() else { return Err(Rejection::UnknownJob { job }) };
+        let is_trigger = self.jobs.run_for(job, control)?.trigger().is_some();
+        match is_trigger {
+            // All that the table of triggers has of these.
+            true => self.cancel_trigger(by, job, events),
+            false => self.control_run(by, job, command, events),
         }
     }
 
@@ -278,8 +217,6 @@ impl QuorumState {
         for job in self.jobs.keys().copied().collect::<Vec<_>>() {
             self.reindex_job(job);
         }
-        let runs = self.jobs.values().filter_map(JobRecord::store);
-        self.jobs.index.hash_bytes = runs.map(|(_, run)| hash_bytes(&run.segments)).sum();
     }
 
     /// Forgets ended jobs past their number or their time. A job stays while its object lives, because slots of the
@@ -291,40 +228,10 @@ impl QuorumState {
         }
     }
 
-    /// Holders to win for runs that wait.
-    pub(super) fn holder_duties(&self, duties: &mut Vec<Duty>) {
-        for record in self.storing() {
-            let Some((_, run)) = record.store() else { continue };
-            let open = run.open_columns();
-            let spares = SPARES_WANTED.saturating_sub(run.spares.len());
-            if open > 0 || spares > 0 {
-                duties.push(Duty::FindHolders { job: record.job, open, spares });
-            }
-        }
-    }
-
-    /// Holders to release, and the watch over idle runs.
-    pub(super) fn store_duties(&self, duties: &mut Vec<Duty>) {
-        for record in self.jobs.index.releasing.iter().filter_map(|job| self.jobs.get(job)) {
-            let run = record.store().map(|(_, run)| run);
-            duties.extend(run.into_iter().flat_map(|run| &run.releasing).map(
-                |Releasing { column, grant, attempt }| Duty::Release {
-                    job: record.job,
-                    column: *column,
-                    grant: *grant,
-                    attempt: *attempt,
-                },
-            ));
-        }
-        duties.extend(self.storing().filter_map(|record| {
-            let (_, run) = record.store()?;
-            let empty = run.segments.is_empty();
-            Some(Duty::WatchIdle { job: record.job, upload_seq: run.upload_seq, since: run.upload_seen_at, empty })
-        }));
-    }
-
-    fn storing(&self) -> impl Iterator<Item = &JobRecord> {
-        self.jobs.index.storing.iter().filter_map(|job| self.jobs.get(job))
+    /// What the primary owes to runs, by their kinds.
+    pub(super) fn kind_duties(&self, duties: &mut Vec<Duty>) {
+        let jobs = self.jobs.index.with_duties.iter().filter_map(|job| self.jobs.get(job));
+        jobs.for_each(|record| record.duties(duties));
     }
 }
 
@@ -333,7 +240,7 @@ impl JobRecord {
     pub(super) fn begin((job, owner): (JobId, PeerId), now: Millis, spec: JobSpec, run: Run, what: String) -> Self {
         let state = match run {
             Run::Trigger(_) => RunState::Running,
-            Run::Store(_) | Run::Compute(_) => RunState::Pending,
+            _ => RunState::Pending,
         };
         let mut record = Self {
             job,
@@ -346,6 +253,7 @@ impl JobRecord {
             changed_at: now,
             finished_at: None,
             run,
+            fired_by: None,
             // Many have one line for most of their life.
             history: Vec::with_capacity(1),
         };
@@ -363,35 +271,6 @@ impl JobRecord {
         }
         self.history.push(HistoryEntry { at: now, state, what: short(&what) });
     }
-
-    /// The run of a job that stores. The transition table admits a store command for no other; should one slip through,
-    /// it is refused, on every member alike.
-    pub(super) fn stored(&self) -> Result<&StoreRun, Rejection> {
-        self.store().map(|(_, run)| run).ok_or_else(|| self.stores_nothing())
-    }
-
-    pub(super) fn stored_mut(&mut self) -> Result<&mut StoreRun, Rejection> {
-        let refusal = self.stores_nothing();
-        self.store_mut().map(|(_, run)| run).ok_or(refusal)
-    }
-
-    fn stores_nothing(&self) -> Rejection {
-        Rejection::WrongKind { kind: self.spec.kind(), command: "store".to_owned() }
-    }
-
-    /// That the command is not allowed where the job stands.
-    pub(super) fn refuses(&self, command: RunCommand) -> Rejection {
-        Rejection::IllegalState { job: self.job, state: self.state, command: command.name().to_owned() }
-    }
-}
-
-/// A grant that never got a column.
-fn unused(grant: Grant) -> Releasing {
-    Releasing { column: PieceIndex(0), grant, attempt: Attempt(0) }
-}
-
-fn hash_bytes(segments: &[Vec<PieceHash>]) -> usize {
-    segments.iter().map(|pieces| pieces.len() * PieceHash::LEN).sum()
 }
 
 /// Puts an item into a set or takes it out.
@@ -400,28 +279,5 @@ pub(super) fn set_member<T: Ord>(set: &mut BTreeSet<T>, item: T, member: bool) {
         set.insert(item);
     } else {
         set.remove(&item);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::QuorumId;
-    use crate::job::compute::{Call, ComputeSpec, Program};
-    use crate::job::spec::Kind;
-    use crate::task::record::ComputeRun;
-
-    /// Goal: no entry of a log stops the members that apply it, whatever a handler forgets to ask first.
-    #[test]
-    fn a_store_command_on_another_kind_of_run_is_refused() {
-        let job = JobId { quorum: QuorumId([1; 16]), local: [2; 16] };
-        let spec = ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }));
-        let run = Run::Compute(Box::new(ComputeRun::new(&spec, Millis(1))));
-        let spec = JobSpec::Compute(Box::new(spec));
-        let mut record = JobRecord::begin((job, PeerId([9; 32])), Millis(1), spec, run, "submitted".to_owned());
-        let refusal = Rejection::WrongKind { kind: Kind::Command, command: "store".to_owned() };
-        assert_eq!(record.stored().unwrap_err(), refusal);
-        assert_eq!(record.stored_mut().unwrap_err(), refusal);
-        assert_eq!(record.check_uploader((PeerId([9; 32]), Attempt(1))).unwrap_err(), refusal);
     }
 }

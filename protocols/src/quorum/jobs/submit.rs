@@ -3,45 +3,19 @@
 use crate::ids::{JobId, PeerId};
 use crate::job::limits::{JOBS_LIVE_MAX, SPEC_BYTES_MAX};
 use crate::job::record::{JobRecord, Run};
-use crate::job::spec::{JobSpec, Kind};
-use crate::job::store::StoreRun;
-use crate::object::layout::Profile;
-use crate::object::limits::NAME_BYTES_MAX;
+use crate::job::spec::JobSpec;
 use crate::quorum::apply::{Applied, invalid};
 use crate::quorum::command::{CommandReply, Rejection};
 use crate::quorum::state::{Event, QuorumState};
 use crate::wire;
 
 /// Refuses what no run could do, before anything is recorded.
-fn check_spec(spec: &JobSpec, encoded_bytes: usize) -> Result<(), Rejection> {
-    let store = match spec {
-        JobSpec::Store(store) => store,
-        JobSpec::Compute(spec) => {
-            spec.check().map_err(|fault| invalid(fault.to_string()))?;
-            return check_size(encoded_bytes);
-        }
-        JobSpec::Triggered(spec) => {
-            spec.check().map_err(|fault| invalid(fault.to_string()))?;
-            return check_size(encoded_bytes);
-        }
-    };
-    let name = store.name.as_deref().unwrap_or_default().len();
-    if name > NAME_BYTES_MAX {
-        return Err(Rejection::TooLarge { what: "name".to_owned(), bytes: name, limit: NAME_BYTES_MAX });
+fn check_spec(spec: &JobSpec, bytes: usize) -> Result<(), Rejection> {
+    if let JobSpec::Triggered(spec) = spec {
+        spec.trigger.check().map_err(|fault| invalid(fault.to_string()))?;
+        spec.work.check_triggered()?;
     }
-    check_size(encoded_bytes)?;
-    let Profile { data, parity } = store.profile;
-    let profile =
-        Profile::new(data, parity).ok_or_else(|| invalid(format!("profile {data}+{parity} is not possible")))?;
-    match store.size {
-        Some(size) if size > profile.bytes_max() => {
-            Err(invalid(format!("an object of {size} bytes is larger than the {} allowed", profile.bytes_max())))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn check_size(bytes: usize) -> Result<(), Rejection> {
+    spec.work().check()?;
     if bytes > SPEC_BYTES_MAX {
         return Err(Rejection::TooLarge { what: "specification".to_owned(), bytes, limit: SPEC_BYTES_MAX });
     }
@@ -57,11 +31,10 @@ impl QuorumState {
         events: &mut Vec<Event>,
     ) -> Applied {
         if let Some(record) = self.jobs.get(&job) {
-            // Work is the same through whichever peer it came; a file is on one of them.
-            return if record.spec == *spec && (record.owner == by || spec.kind() != Kind::Store) {
-                Ok(CommandReply::Submitted { existed: true, state: record.state })
-            } else {
-                Err(Rejection::Conflict { job })
+            let same = record.spec == *spec && (record.owner == by || !spec.is_of_its_submitter());
+            return match same {
+                true => Ok(CommandReply::Submitted { existed: true, state: record.state }),
+                false => Err(Rejection::Conflict { job }),
             };
         }
         if job.quorum != self.quorum {
@@ -69,14 +42,11 @@ impl QuorumState {
         }
         let bytes = wire::encode(spec).len();
         check_spec(spec, bytes)?;
-        if self.jobs.live_len() >= JOBS_LIVE_MAX && !matches!(spec, JobSpec::Triggered(_)) {
-            return Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX });
-        }
         let run = match spec {
-            JobSpec::Store(spec) => Run::Store(Box::new(StoreRun::new(by, spec.profile.columns(), self.wall()))),
-            JobSpec::Compute(spec) => {
-                self.check_room(spec, bytes)?;
-                self.new_compute_run(spec)
+            JobSpec::Once(work) => {
+                self.check_live_room()?;
+                self.check_kind_room(job, work, bytes)?;
+                self.new_run(job, work, by)
             }
             JobSpec::Triggered(spec) => {
                 self.check_trigger_room(spec)?;
@@ -85,21 +55,28 @@ impl QuorumState {
             }
         };
         let record = JobRecord::begin((job, by), self.wall(), spec.clone(), run, format!("submitted through {by}"));
-        let state = record.state;
+        self.open_job(record, events);
+        if self.trigger(job).is_some() {
+            self.begin_trigger(job, events);
+        }
+        let state = self.jobs.get(&job).map(|record| record.state).unwrap_or(crate::job::RunState::Pending);
+        Ok(CommandReply::Submitted { existed: false, state })
+    }
+
+    /// Room for one more job that runs.
+    pub(in crate::quorum) fn check_live_room(&self) -> Result<(), Rejection> {
+        match self.jobs.live_len() >= JOBS_LIVE_MAX {
+            true => Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX }),
+            false => Ok(()),
+        }
+    }
+
+    /// Records a job that was just made, and has its run begin.
+    pub(in crate::quorum) fn open_job(&mut self, record: JobRecord, events: &mut Vec<Event>) {
+        let (job, state) = (record.job, record.state);
         self.jobs.insert(job, record);
         events.push(Event::JobChanged { job, state });
-        match spec {
-            JobSpec::Store(_) => self.reindex_job(job),
-            JobSpec::Compute(_) => {
-                self.begin_compute(job);
-                self.reindex_job(job);
-            }
-            JobSpec::Triggered(_) => {
-                self.reindex_job(job);
-                self.begin_trigger(job, events);
-            }
-        }
-        let state = self.jobs.get(&job).map_or(state, |record| record.state);
-        Ok(CommandReply::Submitted { existed: false, state })
+        self.begin_run(job, events);
+        self.reindex_job(job);
     }
 }

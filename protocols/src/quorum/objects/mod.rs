@@ -6,7 +6,7 @@
 
 pub mod claims;
 mod commands;
-mod commit;
+pub(super) mod commit;
 mod invariants;
 pub mod record;
 pub mod uses;

@@ -8,7 +8,6 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobId, ObjectId};
-use crate::job::compute::{ComputeSpec, Content, Map, Program};
 use crate::job::spec::JobSpec;
 use crate::quorum::limits::USES_NAMED_MAX;
 use crate::quorum::state::QuorumState;
@@ -91,38 +90,13 @@ impl JobSpec {
     /// What the object is to the job; `None` when its specification does not name it.
     pub fn part_of(&self, object: ObjectId) -> Option<Part> {
         let source = match self {
+            Self::Once(_) => false,
             Self::Triggered(spec) => match &spec.trigger.when {
                 When::Condition(condition) => condition.source == Source::Object(object),
                 _ => false,
             },
-            _ => false,
         };
-        if source {
-            return Some(Part::Source);
-        }
-        self.computes()?.part_of(object)
-    }
-}
-
-impl ComputeSpec {
-    fn part_of(&self, object: ObjectId) -> Option<Part> {
-        let is_it = |content: &Content| matches!(content, Content::Object { object: named, .. } if *named == object);
-        for call in self.calls() {
-            if let Program::Wasm { module, .. } = &call.program
-                && is_it(module)
-            {
-                return Some(Part::Module);
-            }
-            if call.inputs.values().any(is_it) {
-                return Some(Part::Input);
-            }
-        }
-        let mapped = match &self.map {
-            Map::Items(items) => items.iter().any(is_it),
-            Map::Segments { object: named, .. } => *named == object,
-            Map::Single | Map::Count(_) => false,
-        };
-        mapped.then_some(Part::Input)
+        if source { Some(Part::Source) } else { self.work().part_of(object) }
     }
 }
 

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::ids::{Digest, JobId, PeerId, StepIndex, TaskIndex};
-use crate::job::compute::{ComputeSpec, Content};
-use crate::job::plan::{Plan, Role, TaskInput, call_digest, idempotency_token, inputs_digest, inputs_digest_under};
+use crate::job::batch::Content;
+use crate::job::plan::{TaskInput, call_digest, idempotency_token, inputs_digest, inputs_digest_under};
 use crate::job::record::RunState;
 use crate::quorum::state::QuorumState;
 use crate::task::limits::GIVEN_BYTES_MAX;
@@ -63,8 +63,8 @@ impl QuorumState {
     /// Whether the attempt is to end because its run is being paused. One that must not begin twice is waited for.
     fn is_pausing(&self, task: TaskAttempt, phase: &Phase) -> bool {
         let record = self.jobs.get(&task.id.job).filter(|record| record.state == RunState::Pausing);
-        let spec = record.and_then(|record| record.compute()).map(|(spec, _)| spec);
-        spec.is_some_and(|spec| spec.idempotent || *phase != Phase::Started)
+        let terms = record.and_then(|record| record.terms(task.id.step));
+        terms.is_some_and(|terms| terms.idempotent || *phase != Phase::Started)
     }
 
     /// Attempts of the worker that must end. The second says that the task goes on later, from its checkpoint.
@@ -85,25 +85,24 @@ impl QuorumState {
     /// What the tasks of a step have in common, for the workers. `None` when the run is not there or not at work.
     pub fn work(&self, job: JobId, step: StepIndex) -> Option<StepContext> {
         let record = self.jobs.get(&job)?;
-        let (spec, run) = record.compute()?;
+        let terms = record.terms(step)?;
         Some(StepContext {
             job,
             step,
             owner: record.owner,
             submitted_at: record.created_at,
-            call: Plan::of(spec).call(spec, step)?.clone(),
-            resources: run.settings.resources.clone(),
-            timeout: spec.timeouts.task,
-            output: spec.output,
-            idempotent: spec.idempotent,
-            verified: is_verified(spec, &Plan::of(spec), step),
+            call: record.call(step)?.clone(),
+            resources: record.tasks()?.settings.resources.clone(),
+            timeout: terms.timeout,
+            output: terms.output,
+            idempotent: terms.idempotent,
+            verified: terms.verify.is_some(),
         })
     }
 
     /// One attempt as it is sent to its worker. `None` when it is not live any more.
     pub fn order(&self, task: TaskAttempt) -> Option<Assignment> {
-        let (spec, _) = self.jobs.get(&task.id.job)?.compute()?;
-        self.order_under(task, call_digest(Plan::of(spec).call(spec, task.id.step)?))
+        self.order_under(task, call_digest(self.jobs.get(&task.id.job)?.call(task.id.step)?))
     }
 
     /// As many of the attempts as fit into a message of `bytes_max`, with what their steps have in common; at least
@@ -137,12 +136,11 @@ impl QuorumState {
 
     fn order_under(&self, task: TaskAttempt, call: Digest) -> Option<Assignment> {
         let TaskId { job, step, task: index } = task.id;
-        let (spec, _) = self.jobs.get(&job)?.compute()?;
+        let of_job = self.jobs.get(&job)?;
         let table = self.tasks.tables.get(&job)?;
         let record = table.get(step, index)?;
         record.attempt(task.attempt)?;
-        let plan = Plan::of(spec);
-        let input = plan.input(spec, step, index)?;
+        let (input, terms) = (of_job.input(step, index)?, of_job.terms(step)?);
         let mut room = GIVEN_BYTES_MAX;
         let given = match input {
             TaskInput::Outputs { step: before, from, to } => {
@@ -157,10 +155,10 @@ impl QuorumState {
             bytes: fitting(table, (step, index, Blob::Checkpoint), &mut room),
         });
         // A verified copy starts from nothing, or it would lean on what another made.
-        let checkpoint = checkpoint.filter(|_| !is_verified(spec, &plan, step));
+        let checkpoint = checkpoint.filter(|_| terms.verify.is_none());
         Some(Assignment {
             task,
-            of: plan.step(step)?.tasks,
+            of: of_job.step_len(step)?,
             inputs: inputs_digest_under(call, &input, &self.folded(job, &input)?),
             input,
             given,
@@ -171,10 +169,9 @@ impl QuorumState {
 
     /// What the receipts of a task must say that it was given.
     pub(super) fn inputs_digest(&self, id: TaskId) -> Option<Digest> {
-        let (spec, _) = self.jobs.get(&id.job)?.compute()?;
-        let plan = Plan::of(spec);
-        let input = plan.input(spec, id.step, id.task)?;
-        Some(inputs_digest(plan.call(spec, id.step)?, &input, &self.folded(id.job, &input)?))
+        let record = self.jobs.get(&id.job)?;
+        let input = record.input(id.step, id.task)?;
+        Some(inputs_digest(record.call(id.step)?, &input, &self.folded(id.job, &input)?))
     }
 
     /// Digests of the outputs that a task folds.
@@ -200,11 +197,6 @@ impl Assignment {
         };
         FIXED + given + item
     }
-}
-
-/// Whether tasks of the step run in copies. What undoes must not be done several times.
-pub(super) fn is_verified(spec: &ComputeSpec, plan: &Plan, step: StepIndex) -> bool {
-    spec.verify.is_some() && plan.step(step).is_some_and(|plan| plan.role != Role::Compensate)
 }
 
 fn given(table: &TaskTable, step: StepIndex, task: TaskIndex, room: &mut usize) -> Option<OutputRef> {

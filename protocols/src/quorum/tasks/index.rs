@@ -7,12 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::capacity::Capacity;
+use crate::engine::Engine;
 use crate::ids::{JobId, Millis, PeerId};
-use crate::job::Kind;
-use crate::job::compute::Resources;
+use crate::job::batch::Resources;
 use crate::job::record::{JobRecord, Run, RunState};
 use crate::quorum::state::QuorumState;
-use crate::task::limits::STOP_WAIT;
 use crate::task::record::{TaskAttempt, WorkerRecord};
 use crate::task::table::TaskTable;
 use crate::wire;
@@ -36,7 +35,7 @@ pub(super) struct SchedulerIndex {
 /// What a task needs of a worker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Demand {
-    pub(super) kind: Kind,
+    pub(super) engine: Engine,
     pub(super) resources: Resources,
 }
 
@@ -134,8 +133,8 @@ impl SchedulerIndex {
 
 impl Demand {
     pub(super) fn of(record: &JobRecord) -> Option<Self> {
-        let (spec, run) = record.compute()?;
-        Some(Self { kind: spec.kind(), resources: run.settings.resources.clone() })
+        let run = record.tasks()?;
+        Some(Self { engine: record.terms(run.step)?.engine, resources: run.settings.resources.clone() })
     }
 }
 
@@ -162,16 +161,13 @@ impl QuorumState {
         self.tasks.index.wake_at(job, due);
         let record = self.jobs.get_mut(&job);
         let table = self.tasks.tables.get(&job);
-        let run = match record.map(|record| &mut record.run) {
-            Some(Run::Compute(run)) => run,
-            other => {
-                let waiting = match other {
-                    Some(Run::Trigger(run)) => Some(run.input_bytes()),
-                    _ => None,
-                };
-                self.tasks.index.enqueue(job, None);
-                return self.weigh_waiting(job, waiting);
-            }
+        let waiting = match record.as_ref().map(|record| &record.run) {
+            Some(Run::Trigger(run)) => Some(run.input_bytes()),
+            _ => None,
+        };
+        let Some(run) = record.and_then(JobRecord::tasks_mut) else {
+            self.tasks.index.enqueue(job, None);
+            return self.weigh_waiting(job, waiting);
         };
         if let Some(index) = table.and_then(|table| table.of(run.step)) {
             run.tally = index.tally;
@@ -204,7 +200,7 @@ impl QuorumState {
 
     fn wants_workers(&self, job: JobId) -> Option<(Demand, u64)> {
         let record = self.jobs.get(&job)?;
-        let (_, run) = record.compute()?;
+        let run = record.tasks()?;
         let index = self.tasks.tables.get(&job)?.of(run.step)?;
         let may = match record.state {
             RunState::Pending | RunState::Running => true,
@@ -214,13 +210,5 @@ impl QuorumState {
         };
         let fresh = index.ready.len() > index.partial.len() && index.room(run.settings.parallelism) > 0;
         (may && (fresh || !index.partial.is_empty())).then(|| Some((Demand::of(record)?, run.pass)))?
-    }
-
-    /// When the run's earliest timer runs out.
-    fn job_due(&self, job: JobId) -> Option<Millis> {
-        let stops = self.tasks.stopping_of(job).map(|(_, stopping)| stopping.since.plus(STOP_WAIT)).min();
-        let timers = self.jobs.get(&job).map(|record| self.timers(record)).unwrap_or_default();
-        let debounced = self.trigger(job).and_then(|(_, run)| Some(run.debounced.as_ref()?.until));
-        timers.into_iter().map(|(_, due)| due).chain(stops).chain(debounced).min()
     }
 }

@@ -4,12 +4,10 @@ use std::collections::BTreeSet;
 
 use super::TaskPool;
 use crate::ids::{Attempt, JobId};
-use crate::job::limits::HISTORY_MAX;
-use crate::job::plan::Plan;
-use crate::job::record::{JobRecord, RunState};
+use crate::job::record::JobRecord;
 use crate::quorum::invariants::{Checked, ensure};
 use crate::quorum::state::QuorumState;
-use crate::task::limits::{AVOIDED_MAX, COPIES_MAX, DEAD_NAMED_MAX, PRIORITY_MAX, PRIORITY_MIN, WORKERS_MAX};
+use crate::task::limits::{AVOIDED_MAX, COPIES_MAX, DEAD_NAMED_MAX, WORKERS_MAX};
 use crate::task::record::{TaskRecord, TaskState};
 
 impl TaskPool {
@@ -38,29 +36,20 @@ impl TaskPool {
 impl QuorumState {
     pub(in crate::quorum) fn check_tasks(&self) -> Checked {
         self.tasks.check_workers()?;
-        let computes = |job: &JobId| self.jobs.get(job).is_some_and(|record| record.compute().is_some());
-        let orphan = self.tasks.tables.keys().find(|job| !computes(job));
+        let has_tasks = |job: &JobId| self.jobs.get(job).is_some_and(|record| record.tasks().is_some());
+        let orphan = self.tasks.tables.keys().find(|job| !has_tasks(job));
         ensure(orphan.is_none(), || format!("tasks of {orphan:?} belong to no job"))
     }
 
-    pub(in crate::quorum) fn check_compute(&self, job: JobId, record: &JobRecord) -> Checked {
-        let (spec, run) = record.compute().ok_or("its run is not of its kind")?;
-        spec.check().map_err(|fault| fault.to_string())?;
-        let plan = Plan::of(spec);
+    /// Of a run with tasks, whatever its kind.
+    pub(in crate::quorum) fn check_run_tasks(&self, record: &JobRecord) -> Checked {
+        let Some(run) = record.tasks() else { return Ok(()) };
         let state = record.state;
-        ensure(plan.step(run.step).is_some(), || format!("no step {}", run.step))?;
-        ensure(run.settings.resources.check().is_ok(), || "impossible resources".to_owned())?;
-        ensure((PRIORITY_MIN..=PRIORITY_MAX).contains(&run.settings.priority), || "impossible priority".to_owned())?;
         ensure(run.avoided.len() <= AVOIDED_MAX && run.dead.len() <= DEAD_NAMED_MAX, || "too many notes".to_owned())?;
         ensure(run.durations.len() <= 64, || "too many durations".to_owned())?;
-        ensure(record.history.len() <= HISTORY_MAX, || format!("{} lines of history", record.history.len()))?;
-        ensure(state.is_final() == record.finished_at.is_some(), || "ended without an end".to_owned())?;
-        let kept = !state.is_final() || state == RunState::Succeeded;
-        let Some(table) = self.tasks.tables.get(&job) else { return ensure(!kept, || "its tasks are gone".to_owned()) };
-        let over = state.is_final() && table.steps().any(|step| step != run.step);
-        ensure(!over, || "ended and keeps tasks of other steps than its last".to_owned())?;
+        let Some(table) = self.tasks.tables.get(&record.job) else { return Ok(()) };
         for step in table.steps() {
-            let tasks = plan.step(step).ok_or("a step that the plan lacks")?.tasks as usize;
+            let tasks = record.step_len(step).ok_or("a step that its kind does not know")? as usize;
             ensure(table.tasks(step).len() == tasks, || format!("step {step} has not {tasks} tasks"))?;
         }
         for (step, task, record) in table.all() {
@@ -72,22 +61,10 @@ impl QuorumState {
         }
         let orphan = table.orphan();
         ensure(orphan.is_none(), || format!("bytes of {orphan:?} belong to no task"))?;
-        if state.is_final() {
-            return Ok(());
+        match table.of(run.step).filter(|_| !state.is_final()) {
+            Some(index) => ensure(index.tally == run.tally, || format!("{:?} should be {:?}", run.tally, index.tally)),
+            None => Ok(()),
         }
-        let index = table.of(run.step).ok_or("its step has no tasks")?;
-        ensure(index.tally == run.tally, || format!("{:?} should be {:?}", run.tally, index.tally))?;
-        // No silent idle: what is not for a person to move has something that moves it.
-        let moved = match state {
-            RunState::Paused | RunState::AwaitingResolution => true,
-            RunState::Cancelling => self.tasks.stopping_of(job).next().is_some(),
-            _ => {
-                let waits = self.tasks.is_queued(job) || !index.delayed.is_empty();
-                waits || !index.live.is_empty() || self.tasks.stopping_of(job).next().is_some()
-            }
-        };
-        ensure(moved, || format!("{state} and nothing moves it: {:?}", run.tally))?;
-        ensure(state == RunState::Cancelling || !self.timers(record).is_empty(), || format!("{state} without a timer"))
     }
 }
 

@@ -1,15 +1,15 @@
-//! The task pool: the tasks of runs that compute, the workers that have a lease to run them, and who runs what.
+//! The task pool: the tasks of runs that have any, the workers that have a lease to run them, and who runs what.
 //!
 //! [`TaskPool`] has a table of tasks per run, the workers, and the attempts that must end where they run, with an index
-//! of what wants a worker, what is busy, what times out and what all of it weighs. `life` is the life of a run,
-//! `control` what its owner asks of it, `report` what workers say, `schedule` who gets what, `prefetch` how much of it
-//! in advance, `assignment` what a worker is told, `timers` when the state asks to be looked at again.
+//! of what wants a worker, what is busy, what times out and what all of it weighs. What a task runs, and under
+//! which terms, is the kind's of its run. `report` is what workers say, `attempts` how attempts end, `schedule` who gets
+//! what, `prefetch` how much of it in advance, `assignment` what a worker is told, `timers` when the state asks to be
+//! looked at again.
 
 mod assignment;
-mod control;
+mod attempts;
 mod index;
 mod invariants;
-mod life;
 mod prefetch;
 mod report;
 mod schedule;
@@ -37,7 +37,7 @@ pub(super) use prefetch::PrefetchWindows;
 /// The tasks and workers of a quorum.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TaskPool {
-    /// Tasks of runs that compute, and outputs that are small.
+    /// Tasks of runs, and outputs that are small.
     tables: BTreeMap<JobId, TaskTable>,
     /// Peers with a standing lease to run tasks.
     workers: BTreeMap<PeerId, WorkerRecord>,
@@ -63,7 +63,7 @@ pub(super) struct TaskRows {
 // ---- reading, for everybody ----
 
 impl TaskPool {
-    /// The tasks of a run that computes.
+    /// The tasks of a run.
     pub fn table(&self, job: &JobId) -> Option<&TaskTable> {
         self.tables.get(job)
     }
@@ -126,6 +126,23 @@ impl TaskPool {
         self.index.ended.bytes > ENDED_BYTES_MAX || self.index.ended.tasks > ENDED_TASKS_MAX
     }
 
+    /// The tasks of a run, to change.
+    pub(super) fn table_mut(&mut self, job: JobId) -> &mut TaskTable {
+        self.tables.entry(job).or_default()
+    }
+
+    /// Tasks of live jobs.
+    pub(super) fn live_tasks_total(&self) -> usize {
+        self.index.live.tasks
+    }
+
+    /// Workers that have attempts of the run have something to stop.
+    pub(super) fn halt_workers_of(&mut self, job: JobId) {
+        let of_job = |used: &index::Used| used.tasks.iter().any(|task| task.id.job == job);
+        let workers = self.index.used.iter().filter(|(_, used)| of_job(used)).map(|(peer, _)| *peer);
+        self.index.halted.extend(workers.collect::<Vec<_>>());
+    }
+
     pub(super) fn forget_table(&mut self, job: JobId) {
         self.tables.remove(&job);
     }
@@ -182,19 +199,19 @@ impl QuorumState {
         }
     }
 
-    /// Of jobs that compute. As many as there are workers and sorts of tasks, however many jobs there are.
+    /// Of jobs with tasks. As many as there are workers and sorts of tasks, however many jobs there are.
     pub(super) fn task_duties(&self, duties: &mut Vec<Duty>) {
         let work = &self.tasks.index;
         for (demand, turns) in &work.queue {
             let Some((_, job)) = turns.first() else { continue };
             let wanted = turns.iter().take(SLOTS_SOUGHT_MAX as usize).map(|(_, job)| self.slots_wanted(*job));
             let slots = wanted.fold(0u32, u32::saturating_add).min(SLOTS_SOUGHT_MAX);
-            let (kind, resources) = (demand.kind, demand.resources.clone());
-            duties.push(Duty::FindWorkers { job: *job, kind, resources, slots });
+            let (engine, resources) = (demand.engine, demand.resources.clone());
+            duties.push(Duty::FindWorkers { job: *job, engine, resources, slots });
         }
         for (peer, worker) in &self.tasks.workers {
             let lease = worker.grant.lease;
-            let wanted = || work.queue.keys().any(|demand| worker.suits(demand.kind, &demand.resources).is_ok());
+            let wanted = || work.queue.keys().any(|demand| worker.suits(demand.engine, &demand.resources).is_ok());
             if work.used.contains_key(peer) {
                 duties.push(Duty::Tend { worker: *peer, lease });
             } else if !wanted() {

@@ -87,8 +87,9 @@ impl QuorumState {
     /// Tasks of the run that a worker may have beyond its slots. None of those that must not begin twice, because one
     /// that waits may have begun; none of copies, which wait for each other anyway.
     pub(super) fn ahead_of(&self, job: JobId) -> u32 {
-        let run = self.jobs.get(&job).and_then(|record| record.compute());
-        let run = run.filter(|(spec, _)| spec.idempotent && spec.verify.is_none());
-        run.map_or(0, |(_, run)| self.tasks.prefetch_windows.of(run.program))
+        let record = self.jobs.get(&job);
+        let Some((record, run)) = record.and_then(|record| Some((record, record.tasks()?))) else { return 0 };
+        let may = record.terms(run.step).is_some_and(|terms| terms.idempotent && terms.verify.is_none());
+        if may { self.tasks.prefetch_windows.of(run.program) } else { 0 }
     }
 }

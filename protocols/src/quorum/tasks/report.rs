@@ -5,11 +5,10 @@
 
 use bytes::Bytes;
 
-use super::assignment::is_verified;
+use crate::engine::Engine;
 use crate::ids::{Attempt, JobId, Millis, PeerId};
 use crate::ids::{Digest, LeaseId, Nonce};
-use crate::job::compute::OutputPlace;
-use crate::job::plan::Plan;
+use crate::job::batch::OutputPlace;
 use crate::job::record::{JobRecord, RunState};
 use crate::job::transition::RunCommand;
 use crate::quorum::apply::{Applied, invalid, short};
@@ -21,11 +20,12 @@ use crate::task::limits::{
 };
 use crate::task::message::{Report, ReportRefusal, TaskResult};
 use crate::task::record::{
-    AttemptRecord, ComputeRun, ErrorClass, Failure, Output, Phase, Place, TaskAttempt, TaskRecord, TaskState, Won,
+    AttemptRecord, ErrorClass, Failure, Output, Phase, Place, RunTasks, TaskAttempt, TaskRecord, TaskState, Won,
     WorkerRecord,
 };
 use crate::task::retry::{self, Past};
 use crate::task::table::Blob;
+use crate::task::terms::TaskTerms;
 use crate::task::vote::{ResultReceipt, Verdict, Vote, commitment, tally};
 
 type Recorded = Result<(), ReportRefusal>;
@@ -40,7 +40,10 @@ impl QuorumState {
         if worker.slots == 0 || worker.slots > WORKER_SLOTS_MAX {
             return Err(invalid(format!("{} slots are not between 1 and {WORKER_SLOTS_MAX}", worker.slots)));
         }
-        if worker.labels.len() > 64 || worker.kinds.len() > 8 || crate::wire::encode(worker).len() > 16 * 1024 {
+        if worker.labels.len() > 64
+            || worker.engines.len() > Engine::ALL.len()
+            || crate::wire::encode(worker).len() > 16 * 1024
+        {
             return Err(invalid("a worker's record is too long"));
         }
         let before = self.tasks.workers.get(&peer).map(|before| before.grant);
@@ -76,11 +79,10 @@ impl QuorumState {
     /// workers need not wait for it any longer.
     fn forgive_refusals(&mut self, peer: PeerId) {
         let waiting = self.tasks.index.queue.values().flatten().map(|(_, job)| *job);
-        let avoids =
-            |job: &JobId| self.jobs.get(job).and_then(JobRecord::compute).is_some_and(|(_, run)| run.avoids(&peer));
+        let avoids = |job: &JobId| self.jobs.get(job).and_then(JobRecord::tasks).is_some_and(|run| run.avoids(&peer));
         let avoiding: Vec<_> = waiting.filter(avoids).collect();
         for job in avoiding {
-            self.with_run(job, |run| run.avoided.get_mut(&peer).into_iter().for_each(|refusal| refusal.until = None));
+            self.with_tasks(job, |run| run.avoided.get_mut(&peer).into_iter().for_each(|refusal| refusal.until = None));
             self.reindex_work(job);
         }
     }
@@ -163,7 +165,7 @@ impl QuorumState {
     }
 
     fn done_of(&self, job: JobId) -> Option<(crate::ids::StepIndex, u32, u32)> {
-        let (_, run) = self.jobs.get(&job)?.compute()?;
+        let run = self.jobs.get(&job)?.tasks()?;
         Some((run.step, run.tally.done, run.tally.total))
     }
 
@@ -173,7 +175,7 @@ impl QuorumState {
         let record = table.and_then(|table| table.get(task.id.step, task.id.task));
         let Some(record) = record else {
             // The step is over, or the run is forgotten; its workers were told to stop.
-            self.with_run(task.id.job, |run| run.stale_reports = run.stale_reports.saturating_add(1));
+            self.with_tasks(task.id.job, |run| run.stale_reports = run.stale_reports.saturating_add(1));
             return Err(ReportRefusal::Unknown);
         };
         let newest = record.newest;
@@ -184,7 +186,7 @@ impl QuorumState {
                 Err(ReportRefusal::Invalid { reason: format!("attempt {} was never handed out", task.attempt) })
             }
             None => {
-                self.with_run(task.id.job, |run| run.stale_reports = run.stale_reports.saturating_add(1));
+                self.with_tasks(task.id.job, |run| run.stale_reports = run.stale_reports.saturating_add(1));
                 Err(ReportRefusal::Stale { newest })
             }
         }
@@ -237,8 +239,11 @@ impl QuorumState {
     }
 
     fn is_verified(&self, task: TaskAttempt) -> bool {
-        let spec = self.jobs.get(&task.id.job).and_then(JobRecord::compute);
-        spec.is_some_and(|(spec, _)| is_verified(spec, &Plan::of(spec), task.id.step))
+        self.terms_of(task).is_some_and(|terms| terms.verify.is_some())
+    }
+
+    fn terms_of(&self, task: TaskAttempt) -> Option<TaskTerms<'_>> {
+        self.jobs.get(&task.id.job)?.terms(task.id.step)
     }
 
     pub(in crate::quorum) fn change_attempt(&mut self, task: TaskAttempt, change: impl FnOnce(&mut AttemptRecord)) {
@@ -258,8 +263,8 @@ impl QuorumState {
             (Place::Record, None) => return refuse("the bytes are missing"),
             (Place::Object { .. }, Some(_)) => return refuse("bytes of an object do not belong here"),
             (Place::Object { .. }, None) => {
-                let spec = self.jobs.get(&task.id.job).and_then(JobRecord::compute);
-                if blob != Blob::Checkpoint && spec.is_some_and(|(spec, _)| spec.output == OutputPlace::Inline) {
+                let terms = self.terms_of(task);
+                if blob != Blob::Checkpoint && terms.is_some_and(|terms| terms.output == OutputPlace::Inline) {
                     return refuse("the job wants its outputs in the record");
                 }
                 if let Some(table) = self.tasks.tables.get_mut(&task.id.job) {
@@ -308,7 +313,7 @@ impl QuorumState {
         }
         if let Some(given_at) = given_at {
             let took = now.since(given_at);
-            let program = self.with_run(task.id.job, |run| {
+            let program = self.with_tasks(task.id.job, |run| {
                 let bucket = (128 - took.as_millis().leading_zeros()).min(63) as usize;
                 if run.durations.len() <= bucket {
                     run.durations.resize(bucket + 1, 0);
@@ -325,8 +330,8 @@ impl QuorumState {
     /// An attempt ended without a result.
     pub(in crate::quorum) fn attempt_failed(&mut self, task: TaskAttempt, class: ErrorClass, reason: &str) {
         let now = self.time;
-        let Some((spec, _)) = self.jobs.get(&task.id.job).and_then(JobRecord::compute) else { return };
-        let (policy, idempotent) = (spec.retry.clone(), spec.idempotent);
+        let Some(terms) = self.terms_of(task) else { return };
+        let (policy, idempotent) = (terms.retry.clone(), terms.idempotent);
         // A peer too many that refuses counts like any failure, or the task would go round for ever.
         let class = match class {
             ErrorClass::Refused if self.is_refused_too_often(task) => ErrorClass::Host,
@@ -352,7 +357,7 @@ impl QuorumState {
         let Some(Some((live, past, parked, alone, revealing))) = ended else { return };
         self.drop_copy(task);
         if class == ErrorClass::Refused {
-            self.with_run(task.id.job, |run| run.record_refusal(live.worker, short(reason), now));
+            self.with_tasks(task.id.job, |run| run.record_refusal(live.worker, short(reason), now));
         }
         if parked {
             return;
@@ -391,10 +396,10 @@ impl QuorumState {
 
     /// Whether the attempt's worker would be one too many to remember the refusal of.
     fn is_refused_too_often(&self, task: TaskAttempt) -> bool {
-        let run = self.jobs.get(&task.id.job).and_then(JobRecord::compute).map(|(_, run)| run);
+        let run = self.jobs.get(&task.id.job).and_then(JobRecord::tasks);
         let live = self.tasks.tables.get(&task.id.job).and_then(|table| table.get(task.id.step, task.id.task));
         let worker = live.and_then(|record| record.attempt(task.attempt)).map(|live| live.worker);
-        let known = |run: &&ComputeRun| worker.is_some_and(|worker| run.avoided.contains_key(&worker));
+        let known = |run: &&RunTasks| worker.is_some_and(|worker| run.avoided.contains_key(&worker));
         run.is_some_and(|run| run.avoided.len() >= AVOIDED_MAX && !known(&run))
     }
 
@@ -462,7 +467,7 @@ impl QuorumState {
             Phase::Assigned | Phase::Started => (),
             _ => return refuse("this attempt has committed to something else"),
         }
-        let Some((spec, _)) = self.jobs.get(&task.id.job).and_then(JobRecord::compute) else { return Ok(()) };
+        let Some((spec, _)) = self.jobs.get(&task.id.job).and_then(JobRecord::batch) else { return Ok(()) };
         let copies = spec.verify.map_or(1, |verify| verify.copies as usize);
         let until = self.time.plus(REVEAL_WAIT);
         let revealing = self.change_task(task.id, |record| {
@@ -519,9 +524,9 @@ impl QuorumState {
 
     /// Settles a verified task once every copy that can has shown its verdict.
     fn count_votes(&mut self, task: TaskAttempt) {
-        let Some((spec, _)) = self.jobs.get(&task.id.job).and_then(JobRecord::compute) else { return };
-        let agree = spec.verify.map_or(1, |verify| verify.agree as usize);
-        let policy = spec.retry.clone();
+        let Some(terms) = self.terms_of(task) else { return };
+        let agree = terms.verify.map_or(1, |verify| verify.agree as usize);
+        let policy = terms.retry.clone();
         let table = self.tasks.tables.get(&task.id.job);
         let Some(record) = table.and_then(|table| table.get(task.id.step, task.id.task)) else { return };
         let votes: Vec<Vote> = record

@@ -13,11 +13,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 
-use super::assignment::is_verified;
+use super::TaskPool;
 use super::index::Demand;
-use crate::ids::{Attempt, JobId, PeerId, TaskIndex};
-use crate::job::Kind;
-use crate::job::plan::Plan;
+use crate::engine::Engine;
+use crate::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
+use crate::job::batch::Program;
 use crate::job::record::RunState;
 use crate::job::transition::RunCommand;
 use crate::quorum::state::{Event, QuorumState};
@@ -35,6 +35,14 @@ enum Placed {
 /// What a task adds to its job's pass.
 pub(in crate::quorum) fn price_of_turn(settings: &Settings) -> u64 {
     (STRIDE * u64::from(settings.resources.slots) / u64::from(settings.priority.max(1))).max(1)
+}
+
+impl TaskPool {
+    /// Where a new run stands in the turns: it pays for its first task before it comes to its turn. At the pass that the
+    /// others are served at, whoever came earlier could be overtaken by all who come later.
+    pub(in crate::quorum) fn first_pass(&self, settings: &Settings) -> u64 {
+        self.pass.saturating_add(price_of_turn(settings))
+    }
 }
 
 impl QuorumState {
@@ -82,7 +90,7 @@ impl QuorumState {
     }
 
     fn room_at(&self, peer: PeerId, worker: &WorkerRecord, demand: &Demand, ahead: u32) -> Option<i64> {
-        worker.suits(demand.kind, &demand.resources).ok()?;
+        worker.suits(demand.engine, &demand.resources).ok()?;
         let ahead = if ahead > 0 && self.tasks.prefetch_windows.is_lively(peer, self.time) { ahead } else { 0 };
         worker.room(self.tasks.index.used.get(&peer), demand, ahead)
     }
@@ -101,7 +109,7 @@ impl QuorumState {
 
     /// The first ready task that some worker may have, and that worker.
     fn choose(&self, job: JobId, demand: &Demand, ahead: u32) -> Option<(TaskId, PeerId)> {
-        let (_, run) = self.jobs.get(&job)?.compute()?;
+        let run = self.jobs.get(&job)?.tasks()?;
         let table = self.tasks.tables.get(&job)?;
         let index = table.of(run.step)?;
         // Tasks that have some of their copies come first, whatever the job's limit: the others wait for theirs.
@@ -125,16 +133,17 @@ impl QuorumState {
 
     fn assign(&mut self, id: TaskId, worker: PeerId, demand: &Demand) -> TaskAttempt {
         let now = self.time;
-        let mut until = None;
-        let mut copies = None;
-        if let Some((spec, run)) = self.jobs.get_mut(&id.job).and_then(|record| record.compute_mut()) {
+        let terms = self.jobs.get(&id.job).and_then(|record| record.terms(id.step));
+        let until = terms.as_ref().map(|terms| now.plus(terms.timeout).plus(TIMEOUT_GRACE));
+        let copies = terms.and_then(|terms| terms.verify).map(|verify| verify.copies);
+        let served = self.tasks.pass;
+        let pass = self.with_tasks(id.job, |run| {
             // Turns that a job could not use are not saved up without end.
-            let pass = run.pass.max(self.tasks.pass.saturating_sub(PASS_SLACK));
-            self.tasks.pass = self.tasks.pass.max(pass);
+            let pass = run.pass.max(served.saturating_sub(PASS_SLACK));
             run.pass = pass.saturating_add(price_of_turn(&run.settings));
-            until = Some(now.plus(spec.timeouts.task).plus(TIMEOUT_GRACE));
-            copies = spec.verify.filter(|_| is_verified(spec, &Plan::of(spec), id.step)).map(|verify| verify.copies);
-        }
+            pass
+        });
+        self.tasks.pass = served.max(pass.unwrap_or(served));
         let attempt = self.change_task(id, |task| {
             task.newest = Attempt(task.newest.0.saturating_add(1));
             let resources = demand.resources.clone();
@@ -179,10 +188,10 @@ impl QuorumState {
     /// Why a job's tasks are not given away, worker by worker; for people.
     pub(in crate::quorum) fn why_not(&self, job: JobId) -> Vec<String> {
         let Some(record) = self.jobs.get(&job) else { return Vec::new() };
-        let (Some(demand), Some((_, run))) = (Demand::of(record), record.compute()) else { return Vec::new() };
+        let (Some(demand), Some(run)) = (Demand::of(record), record.tasks()) else { return Vec::new() };
         let of_one = |(peer, worker): (&PeerId, &WorkerRecord)| {
             let refusal = run.avoided.get(peer).and_then(|refusal| Some((refusal.until?, &refusal.reason)));
-            let why = match (worker.suits(demand.kind, &demand.resources), refusal) {
+            let why = match (worker.suits(demand.engine, &demand.resources), refusal) {
                 (Err(why), _) => why,
                 (Ok(()), Some((until, why))) => {
                     let seconds = until.since(self.time).as_secs();
@@ -201,15 +210,21 @@ impl QuorumState {
 
     /// That no worker is known to list the programs of a job of commands, which only their operators can change.
     pub(in crate::quorum) fn why_unlisted(&self, job: JobId) -> Option<String> {
-        let record = self.jobs.get(&job).filter(|record| record.spec.kind() == Kind::Command)?;
-        let (spec, run) = record.compute()?;
+        let record = self.jobs.get(&job)?;
+        let run = record.tasks()?;
+        record.terms(run.step).filter(|terms| terms.engine == Engine::Command)?;
         let lists = |(peer, worker): (&PeerId, &WorkerRecord)| {
-            worker.kinds.contains(&Kind::Command) && !run.avoided.contains_key(peer)
+            worker.engines.contains(&Engine::Command) && !run.avoided.contains_key(peer)
         };
         if self.tasks.workers.iter().any(lists) {
             return None;
         }
-        let programs: BTreeSet<String> = spec.programs().map(|name| format!("`{name}`")).collect();
+        let calls = (0..).map_while(|step| record.call(StepIndex(step)));
+        let named = calls.filter_map(|call| match &call.program {
+            Program::Command { name } => Some(format!("`{name}`")),
+            Program::Wasm { .. } => None,
+        });
+        let programs: BTreeSet<String> = named.collect();
         let programs = programs.into_iter().collect::<Vec<_>>().join(", ");
         let owner = record.owner;
         Some(format!(
@@ -222,7 +237,7 @@ impl QuorumState {
         let demand = self.jobs.get(&job).and_then(Demand::of);
         let turns = demand.and_then(|demand| self.tasks.index.queue.get(&demand));
         let jobs = turns.into_iter().flatten().take(SLOTS_SOUGHT_MAX as usize).map(|(_, job)| job);
-        let mut runs = jobs.filter_map(|job| self.jobs.get(job)?.compute()).map(|(_, run)| run);
+        let mut runs = jobs.filter_map(|job| self.jobs.get(job)?.tasks());
         let Some(first) = runs.next() else { return BTreeSet::new() };
         let mut avoided: BTreeSet<_> = first.avoided.keys().filter(|peer| first.avoids(peer)).copied().collect();
         runs.take_while(|run| {
@@ -237,7 +252,7 @@ impl QuorumState {
     pub(in crate::quorum) fn slots_wanted(&self, job: JobId) -> u32 {
         let wanted = || {
             let record = self.jobs.get(&job).filter(|record| record.state != RunState::Paused)?;
-            let (_, run) = record.compute()?;
+            let run = record.tasks()?;
             let index = self.tasks.tables.get(&job)?.of(run.step)?;
             let fresh = index.room(run.settings.parallelism).min(index.ready.len() - index.partial.len());
             let more = u32::try_from(index.partial.len() + fresh).unwrap_or(u32::MAX);
@@ -249,7 +264,7 @@ impl QuorumState {
     /// Tasks of the present step that some worker has.
     pub(in crate::quorum) fn live_tasks(&self, job: JobId) -> Vec<TaskIndex> {
         let live = || {
-            let (_, run) = self.jobs.get(&job)?.compute()?;
+            let run = self.jobs.get(&job)?.tasks()?;
             Some(self.tasks.tables.get(&job)?.of(run.step)?.live.iter().copied().collect())
         };
         live().unwrap_or_default()

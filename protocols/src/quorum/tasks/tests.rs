@@ -10,11 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
+use crate::engine::Engine;
 use crate::ids::*;
-use crate::job::compute::*;
+use crate::job::batch::*;
 use crate::job::message::{Query, QueryAnswer};
 use crate::job::record::RunState;
-use crate::job::spec::{JobSpec, Kind};
+use crate::job::spec::JobSpec;
 use crate::job::store::Grant;
 use crate::quorum::command::{
     Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, Resolution, StoreCommand, TaskCommand,
@@ -50,20 +51,20 @@ fn worker(index: u8, slots: u32) -> WorkerRecord {
         slots,
         memory_bytes: 1 << 40,
         disk_bytes: 1 << 40,
-        kinds: vec![Kind::Wasm, Kind::Command],
+        engines: vec![Engine::Wasm, Engine::Command],
         labels: BTreeMap::new(),
     }
 }
 
-fn spec(tasks: u32) -> ComputeSpec {
-    let spec = ComputeSpec::new(Call::new(Program::Command { name: "count".to_owned() }));
+fn spec(tasks: u32) -> BatchSpec {
+    let spec = BatchSpec::new(Call::new(Program::Command { name: "count".to_owned() }));
     let retry = RetryPolicy { attempts: 3, jitter_percent: 0, ..spec.retry.clone() };
-    ComputeSpec { map: Map::Count(tasks), retry, ..spec }
+    BatchSpec { map: Map::Count(tasks), retry, ..spec }
 }
 
-fn undoing(tasks: u32) -> ComputeSpec {
+fn undoing(tasks: u32) -> BatchSpec {
     let undo = Call::new(Program::Command { name: "undo".to_owned() });
-    ComputeSpec { compensate: Some(Box::new(undo)), on_failure: OnFailure::Revert, ..spec(tasks) }
+    BatchSpec { compensate: Some(Box::new(undo)), on_failure: OnFailure::Revert, ..spec(tasks) }
 }
 
 fn output(bytes: &[u8]) -> Output {
@@ -101,8 +102,8 @@ impl Quorum {
         self.events = events;
         reply.replies.into_iter().next().unwrap()
     }
-    fn submit(&mut self, index: u8, spec: ComputeSpec) {
-        let spec = JobSpec::Compute(Box::new(spec));
+    fn submit(&mut self, index: u8, spec: BatchSpec) {
+        let spec = JobSpec::batch(spec);
         self.apply(OWNER, Command::Job(job(index), JobCommand::Submit { spec })).unwrap();
     }
     fn report(&mut self, by: u8, task: TaskAttempt, result: TaskResult) -> Result<(), ReportRefusal> {
@@ -118,8 +119,8 @@ impl Quorum {
     fn stops(&self, worker: u8) -> Vec<TaskAttempt> {
         self.state.stops_of(peer(worker)).into_iter().map(|(task, _)| task).collect()
     }
-    fn run(&self, index: u8) -> &ComputeRun {
-        self.state.jobs[&job(index)].compute().unwrap().1
+    fn run(&self, index: u8) -> &BatchRun {
+        self.state.jobs[&job(index)].batch().unwrap().1
     }
     fn job_state(&self, index: u8) -> RunState {
         self.state.jobs[&job(index)].state
@@ -163,7 +164,7 @@ impl Quorum {
 #[test]
 fn a_job_goes_from_submit_to_success_in_two_entries() {
     let mut quorum = Quorum::new(&[(0, 1)]);
-    quorum.submit(1, ComputeSpec { map: Map::Single, ..spec(1) });
+    quorum.submit(1, BatchSpec { map: Map::Single, ..spec(1) });
     assert_eq!(quorum.job_state(1), RunState::Running);
     let task = quorum.attempts(0)[0];
     assert!(quorum.events.contains(&Event::Assigned { worker: peer(0), tasks: vec![task] }));
@@ -173,15 +174,15 @@ fn a_job_goes_from_submit_to_success_in_two_entries() {
     assert_eq!(table.blob((StepIndex(0), TaskIndex(0), Blob::Output)).unwrap(), &Bytes::from("42"));
     // The worker's outbox repeats until it hears: that is no second result.
     assert_eq!(quorum.report(0, task, done("42")), Ok(()));
-    assert_eq!(quorum.run(1).stale_reports, 0);
+    assert_eq!(quorum.run(1).tasks.stale_reports, 0);
 }
 
 #[test]
 fn a_map_is_reduced_and_the_reducers_are_given_the_outputs() {
     let mut quorum = Quorum::new(&[(0, 2), (1, 2)]);
     let fold = Call::new(Program::Command { name: "fold".to_owned() });
-    quorum.submit(1, ComputeSpec { reduce: Some(Box::new(Reduce { call: fold, fan_in: 3 })), ..spec(5) });
-    while quorum.run(1).step == StepIndex(0) {
+    quorum.submit(1, BatchSpec { reduce: Some(Box::new(Reduce { call: fold, fan_in: 3 })), ..spec(5) });
+    while quorum.run(1).tasks.step == StepIndex(0) {
         let by = if quorum.attempts(0).is_empty() { 1 } else { 0 };
         let task = quorum.attempts(by)[0];
         quorum.report(by, task, done(&format!("out {}", task.id.task))).unwrap();
@@ -211,7 +212,7 @@ fn a_report_of_a_replaced_attempt_is_refused_told_and_counted() {
     assert_eq!((old.id, new.attempt), (new.id, Attempt(2)));
     // The partitioned worker comes back with its result: exactly one is taken.
     assert_eq!(quorum.report(0, old, done("late")), Err(ReportRefusal::Stale { newest: Attempt(2) }));
-    assert_eq!(quorum.run(1).stale_reports, 1);
+    assert_eq!(quorum.run(1).tasks.stale_reports, 1);
     assert_eq!(quorum.report(0, new, done("stolen")), Err(ReportRefusal::NotYours));
     assert_eq!(quorum.report(1, new, done("in time")), Ok(()));
     assert_eq!(quorum.report(0, old, done("late")), Err(ReportRefusal::Stale { newest: Attempt(2) }));
@@ -259,7 +260,7 @@ fn quick_tasks_are_given_ahead_of_a_slot_and_slow_ones_are_not() {
     }
     quorum.submit(2, spec(100));
     assert_eq!(quorum.attempts(0).len(), 2 + AHEAD_MAX as usize);
-    let one = ComputeSpec { idempotent: false, ..spec(100) };
+    let one = BatchSpec { idempotent: false, ..spec(100) };
     let mut other = spec(100);
     other.call.program = Program::Command { name: "other".to_owned() };
     for (number, spec) in [(3, one), (4, other)] {
@@ -323,7 +324,7 @@ fn an_entry_that_stops_work_names_its_workers() {
 fn an_assignment_has_each_call_once_and_keeps_to_its_size() {
     let mut quorum = Quorum::new(&[(0, 8)]);
     let item = |n: u8| Content::Inline(Bytes::from(vec![n; 10_000]));
-    quorum.submit(1, ComputeSpec { map: Map::Items((0..4).map(item).collect()), ..spec(1) });
+    quorum.submit(1, BatchSpec { map: Map::Items((0..4).map(item).collect()), ..spec(1) });
     quorum.submit(2, spec(2));
     let tasks = quorum.attempts(0);
     let (works, orders) = quorum.state.assignment(tasks.clone(), 1 << 20);
@@ -356,7 +357,7 @@ fn a_failing_task_is_tried_again_and_given_up_with_its_reason() {
         assert_eq!(task.attempt, Attempt(attempt));
         quorum.report(by, task, failed(ErrorClass::Exit)).unwrap();
         if attempt < 3 {
-            assert_eq!(quorum.run(1).tally.delayed, 1);
+            assert_eq!(quorum.run(1).tasks.tally.delayed, 1);
             assert!(quorum.attempts(0).is_empty() && quorum.attempts(1).is_empty());
             quorum.elapse();
             let elsewhere = if quorum.attempts(0).is_empty() { 1 } else { 0 };
@@ -436,7 +437,7 @@ fn a_program_that_nobody_lists_is_named() {
         why.contains("list `count` under [commands]") && why.contains(&OWNER.to_string())
     };
     assert!(named(&quorum));
-    let modules_only = WorkerRecord { kinds: vec![Kind::Wasm], ..worker(0, 1) };
+    let modules_only = WorkerRecord { engines: vec![Engine::Wasm], ..worker(0, 1) };
     quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: modules_only })).unwrap();
     assert!(named(&quorum));
     quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(1, 1) })).unwrap();
@@ -451,8 +452,8 @@ fn a_program_that_nobody_lists_is_named() {
 #[test]
 fn tasks_of_many_jobs_take_turns_by_priority() {
     let mut quorum = Quorum::new(&[(0, 1)]);
-    quorum.submit(1, ComputeSpec { priority: 10, ..spec(300) });
-    quorum.submit(2, ComputeSpec { priority: 30, ..spec(300) });
+    quorum.submit(1, BatchSpec { priority: 10, ..spec(300) });
+    quorum.submit(2, BatchSpec { priority: 30, ..spec(300) });
     let mut counts = BTreeMap::new();
     for _ in 0..200 {
         let task = quorum.attempts(0)[0];
@@ -494,11 +495,11 @@ fn who_came_first_is_not_overtaken_by_all_who_come_later() {
 #[test]
 fn parallelism_and_slots_bound_what_runs_at_once() {
     let mut quorum = Quorum::new(&[(0, 5), (1, 5)]);
-    quorum.submit(1, ComputeSpec { parallelism: 3, ..spec(100) });
-    assert_eq!(quorum.run(1).tally.running, 3);
+    quorum.submit(1, BatchSpec { parallelism: 3, ..spec(100) });
+    assert_eq!(quorum.run(1).tasks.tally.running, 3);
     let update = Command::Job(job(1), JobCommand::Update { priority: None, parallelism: Some(0), resources: None });
     quorum.control(update).unwrap();
-    assert_eq!(quorum.run(1).tally.running, 10);
+    assert_eq!(quorum.run(1).tasks.tally.running, 10);
     assert_eq!((quorum.attempts(0).len(), quorum.attempts(1).len()), (5, 5));
 }
 
@@ -571,7 +572,7 @@ fn cancel_waits_for_the_workers_but_not_for_ever() {
     assert_eq!(quorum.job_state(1), RunState::Cancelled);
     assert!(quorum.stops(1).is_empty());
     assert_eq!(quorum.report(1, b, done("late")), Err(ReportRefusal::Stale { newest: Attempt(1) }));
-    assert_eq!(quorum.run(1).stale_reports, 1);
+    assert_eq!(quorum.run(1).tasks.stale_reports, 1);
 }
 
 #[test]
@@ -584,7 +585,7 @@ fn a_failed_run_undoes_what_was_begun_and_only_that() {
     assert!(quorum.attempts(0).is_empty(), "nothing is undone while it may still be going on");
     quorum.report(0, b, TaskResult::Stopped).unwrap();
     let undone: Vec<_> = quorum.attempts(0).iter().map(|task| task.id.task.0).collect();
-    assert_eq!((undone, quorum.run(1).tally.done), (vec![0, 1], 3));
+    assert_eq!((undone, quorum.run(1).tasks.tally.done), (vec![0, 1], 3));
     quorum.work(&[0]);
     assert_eq!(quorum.job_state(1), RunState::Reverted);
     assert!(quorum.state.why(job(1)).unwrap().contains("fuel"));
@@ -594,7 +595,7 @@ fn a_failed_run_undoes_what_was_begun_and_only_that() {
 fn a_parked_run_waits_for_a_person_who_may_retry_skip_fail_or_cancel() {
     let parked = || {
         let mut quorum = Quorum::new(&[(0, 2)]);
-        quorum.submit(1, ComputeSpec { on_failure: OnFailure::Park, ..spec(2) });
+        quorum.submit(1, BatchSpec { on_failure: OnFailure::Park, ..spec(2) });
         let [a, b] = quorum.attempts(0)[..] else { panic!() };
         quorum.report(0, a, failed(ErrorClass::Trap)).unwrap();
         assert_eq!(quorum.job_state(1), RunState::Running, "the others go on");
@@ -624,7 +625,7 @@ fn a_parked_run_waits_for_a_person_who_may_retry_skip_fail_or_cancel() {
 fn a_task_that_must_not_begin_twice_is_parked_when_it_may_have_begun() {
     let once = || {
         let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
-        quorum.submit(1, ComputeSpec { idempotent: false, ..spec(1) });
+        quorum.submit(1, BatchSpec { idempotent: false, ..spec(1) });
         let by = if quorum.attempts(0).is_empty() { 1 } else { 0 };
         (quorum, by)
     };
@@ -634,7 +635,7 @@ fn a_task_that_must_not_begin_twice_is_parked_when_it_may_have_begun() {
     let (mut quorum, by) = once();
     quorum.apply(OWNER, lose(by)).unwrap();
     quorum.elapse();
-    assert_eq!(quorum.run(1).tally.running, 1, "it had not begun: another may");
+    assert_eq!(quorum.run(1).tasks.tally.running, 1, "it had not begun: another may");
     let (mut quorum, by) = once();
     let task = quorum.attempts(by)[0];
     let begun = quorum.apply(peer(by), Command::Task(TaskCommand::Start { tasks: vec![task] }));
@@ -654,7 +655,7 @@ fn a_task_that_must_not_begin_twice_is_parked_when_it_may_have_begun() {
 fn a_straggler_gets_a_copy_elsewhere_and_the_first_result_wins() {
     let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
     let stragglers = Some(Stragglers { slower_percent: 150, done_percent: 50 });
-    quorum.submit(1, ComputeSpec { stragglers, ..spec(4) });
+    quorum.submit(1, BatchSpec { stragglers, ..spec(4) });
     let slow = quorum.attempts(0)[0];
     for _ in 0..3 {
         let task = quorum.attempts(1)[0];
@@ -674,13 +675,13 @@ fn a_straggler_gets_a_copy_elsewhere_and_the_first_result_wins() {
 fn an_attempt_that_outlives_its_timeout_is_replaced() {
     let mut quorum = Quorum::new(&[(0, 1), (1, 1)]);
     let timeouts = Timeouts { task: Duration::from_secs(5), ..spec(1).timeouts };
-    quorum.submit(1, ComputeSpec { timeouts, ..spec(1) });
+    quorum.submit(1, BatchSpec { timeouts, ..spec(1) });
     let by = if quorum.attempts(0).is_empty() { 1 } else { 0 };
     let task = quorum.attempts(by)[0];
     quorum.elapse();
     assert_eq!((quorum.stops(by), quorum.task(task).failures), (vec![task], 1));
     quorum.elapse();
-    assert_eq!(quorum.run(1).tally.running, 1);
+    assert_eq!(quorum.run(1).tasks.tally.running, 1);
 }
 
 #[test]
@@ -707,7 +708,7 @@ impl Copies {
     fn new(workers: u8) -> Self {
         let slots: Vec<_> = (0..workers).map(|index| (index, 4)).collect();
         let mut quorum = Quorum::new(&slots);
-        quorum.submit(1, ComputeSpec { verify: Some(Verify { copies: 3, agree: 2 }), ..spec(1) });
+        quorum.submit(1, BatchSpec { verify: Some(Verify { copies: 3, agree: 2 }), ..spec(1) });
         let copies = (0..workers).flat_map(|by| quorum.attempts(by).into_iter().map(move |task| (by, task))).collect();
         Self { quorum, copies }
     }
@@ -767,7 +768,7 @@ fn a_copy_without_a_vote_is_replaced_and_a_commitment_holds_no_slot() {
     let mut waiting = Copies::new(3);
     waiting.commit(0, "true").unwrap();
     let (by, _) = waiting.copies[0];
-    waiting.quorum.submit(2, ComputeSpec { parallelism: 1, ..spec(1) });
+    waiting.quorum.submit(2, BatchSpec { parallelism: 1, ..spec(1) });
     let worker = &waiting.quorum.state.tasks.index.used[&peer(by)];
     assert_eq!(worker.taken.slots as usize, worker.tasks.len() - 1);
 }
@@ -815,11 +816,11 @@ fn a_copy_that_does_not_show_in_time_has_no_vote() {
 fn a_wide_job_is_bounded_in_every_way() {
     let mut quorum = Quorum::new(&[(0, 64)]);
     for index in 0..(TASKS_MAX as u32 / TASKS_PER_STEP_MAX) as u8 {
-        let spec = JobSpec::Compute(Box::new(spec(TASKS_PER_STEP_MAX)));
+        let spec = JobSpec::batch(spec(TASKS_PER_STEP_MAX));
         let batch = Batch::at(Millis(1), vec![(OWNER, Command::Job(job(index), JobCommand::Submit { spec }))]);
         assert!(quorum.state.apply(LogIndex(1), &batch).0.replies[0].is_ok());
     }
-    let refused = JobSpec::Compute(Box::new(spec(1)));
+    let refused = JobSpec::batch(spec(1));
     let batch = Batch::at(Millis(1), vec![(OWNER, Command::Job(job(99), JobCommand::Submit { spec: refused }))]);
     let reply = quorum.state.apply(LogIndex(1), &batch).0.replies.remove(0);
     assert!(matches!(reply, Err(Rejection::Full { limit: TASKS_MAX, .. })), "{reply:?}");
@@ -867,11 +868,11 @@ fn results_beyond_the_records_room_must_be_objects() {
 fn submitting_again_is_the_same_job_and_another_specification_a_conflict() {
     let mut quorum = Quorum::new(&[]);
     quorum.submit(1, spec(1));
-    let again = Command::Job(job(1), JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec(1))) });
-    let other = Command::Job(job(1), JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec(2))) });
+    let again = Command::Job(job(1), JobCommand::Submit { spec: JobSpec::batch(spec(1)) });
+    let other = Command::Job(job(1), JobCommand::Submit { spec: JobSpec::batch(spec(2)) });
     assert!(matches!(quorum.apply(peer(5), again), Ok(CommandReply::Submitted { existed: true, .. })));
     assert_eq!(quorum.state.jobs[&job(1)].owner, OWNER);
     assert_eq!(quorum.apply(OWNER, other), Err(Rejection::Conflict { job: job(1) }));
-    let wrong = quorum.apply(OWNER, Command::Store(job(1), StoreCommand::Attach));
+    let wrong = quorum.apply(OWNER, Command::store(job(1), StoreCommand::Attach));
     assert!(matches!(wrong, Err(Rejection::WrongKind { .. })), "{wrong:?}");
 }

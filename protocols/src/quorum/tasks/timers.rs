@@ -1,12 +1,12 @@
-//! Timers: when the state itself asks to be looked at again.
+//! Timers: when the state itself asks to be looked at again. Here are those of tasks; a kind has those of its runs.
 //!
-//! A timer is not stored; it follows from the records ([`QuorumState::timers`]), and the index knows every run's
+//! A timer is not stored; it follows from the records ([`QuorumState::job_due`]), and the index knows every run's
 //! earliest. The primary is told of the earliest of all (`Duty::Wake`), waits for it on its monotonic clock, and
 //! proposes `QuorumCommand::Elapsed` with the instant it waited for. Record time becomes that instant. Timers are
 //! record time ([`super::clock`]): clocks that are set move none, and nothing in the state ever looks at a clock.
 
 use crate::ids::{JobId, Millis};
-use crate::job::compute::{ComputeSpec, Stragglers};
+use crate::job::batch::Stragglers;
 use crate::job::record::{JobRecord, RunState};
 use crate::job::transition::RunCommand;
 use crate::quorum::command::CommandReply;
@@ -15,60 +15,50 @@ use crate::task::limits::{STOP_WAIT, WAKES_MAX};
 use crate::task::record::{ErrorClass, TaskAttempt, TaskId, TaskState};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::quorum) enum Timer {
-    Run,
-    Step,
+enum Timer {
     /// A delayed task may be tried again.
     Retry,
     /// A peer that refused may be asked again.
     Refusal,
     /// An attempt has outlived its time.
     Attempt,
-    /// Work that a pause waits for.
-    Pause,
     /// A task takes much longer than others did.
     Straggler,
 }
 
 impl QuorumState {
-    /// The run's timers, without those of attempts that are being stopped.
-    pub(in crate::quorum) fn timers(&self, record: &JobRecord) -> Vec<(Timer, Millis)> {
-        let Some((spec, run)) = record.compute().filter(|_| !record.state.is_final()) else { return Vec::new() };
+    /// When the job asks to be looked at again: for itself, for its tasks, or for attempts that are being stopped.
+    pub(in crate::quorum) fn job_due(&self, job: JobId) -> Option<Millis> {
+        let record = self.jobs.get(&job);
+        let stops = self.tasks.stopping_of(job).map(|(_, stopping)| stopping.since.plus(STOP_WAIT)).min();
+        let own = record.and_then(JobRecord::timer);
+        let tasks = record.map(|record| self.task_timers(record)).unwrap_or_default();
+        tasks.into_iter().map(|(_, due)| due).chain(stops).chain(own).min()
+    }
+
+    fn task_timers(&self, record: &JobRecord) -> Vec<(Timer, Millis)> {
+        let Some(run) = record.tasks().filter(|_| !record.state.is_final()) else { return Vec::new() };
         let mut timers = Vec::new();
-        if record.state != RunState::Cancelling {
-            timers.push((Timer::Run, run.clock_at.plus(spec.timeouts.run)));
-        }
         let Some(index) = self.tasks.tables.get(&record.job).and_then(|table| table.of(run.step)) else {
             return timers;
         };
-        if matches!(record.state, RunState::Pending | RunState::Running)
-            && let Some(step) = spec.timeouts.step
-        {
-            timers.push((Timer::Step, run.step_at.plus(step)));
-        }
         if matches!(record.state, RunState::Pending | RunState::Running | RunState::Reverting) {
             timers.extend(index.delayed.first().map(|(at, _)| (Timer::Retry, *at)));
             timers.extend(run.refusal_over_at().map(|at| (Timer::Refusal, at)));
             timers.extend(self.straggler(record).map(|(at, _)| (Timer::Straggler, at)));
         }
         timers.extend(index.due.first().map(|(at, ..)| (Timer::Attempt, *at)));
-        if record.state == RunState::Pausing
-            && spec.idempotent
-            && let Some(since) = run.stopped_at
-        {
-            timers.push((Timer::Pause, since.plus(STOP_WAIT)));
-        }
         timers
     }
 
     /// The task that has run the longest alone, when the step asks for second copies, and when it gets one.
     fn straggler(&self, record: &JobRecord) -> Option<(Millis, TaskId)> {
-        let (spec, run) = record.compute()?;
-        let Stragglers { slower_percent, done_percent } = spec.stragglers?;
+        let run = record.tasks()?;
+        let Stragglers { slower_percent, done_percent } = record.terms(run.step)?.stragglers?;
         let table = self.tasks.tables.get(&record.job)?;
         let index = table.of(run.step)?;
         let enough = index.tally.done as u64 * 100 >= index.tally.total as u64 * done_percent as u64;
-        if !enough || index.tally.done == 0 || !index.ready.is_empty() || run.ending.is_some() {
+        if !enough || index.tally.done == 0 || !index.ready.is_empty() || record.state == RunState::Reverting {
             return None;
         }
         let patience = median(&run.durations)? * slower_percent as u64 / 100;
@@ -108,31 +98,23 @@ impl QuorumState {
         let over = self.tasks.stopping_of(job).filter(|(_, stopping)| stopping.since.plus(STOP_WAIT) <= now);
         let stopped: Vec<_> = over.map(|(task, _)| *task).collect();
         stopped.into_iter().for_each(|task| self.stop_ended(task));
-        let Some(record) = self.jobs.get(&job) else { return };
-        if record.trigger().is_some() {
+        if self.trigger(job).is_some() {
             return self.wake_trigger(job, events);
         }
-        let due: Vec<_> =
-            self.timers(record).into_iter().filter(|(_, due)| *due <= now).map(|(timer, _)| timer).collect();
-        for timer in due {
-            self.serve(job, timer, events);
+        self.run_elapsed(job, events);
+        let timers = self.jobs.get(&job).map(|record| self.task_timers(record)).unwrap_or_default();
+        for (timer, _) in timers.into_iter().filter(|(_, due)| *due <= now) {
+            self.serve(job, timer);
         }
         self.settle(job, RunCommand::Elapsed, events);
     }
 
-    fn serve(&mut self, job: JobId, timer: Timer, events: &mut Vec<Event>) {
+    fn serve(&mut self, job: JobId, timer: Timer) {
         let now = self.time;
         let Some(record) = self.jobs.get(&job).filter(|record| !record.state.is_final()) else { return };
-        let Some((spec, run)) = record.compute() else { return };
-        let (step, by) = (run.step, RunCommand::Elapsed);
+        let Some(step) = record.tasks().map(|run| run.step) else { return };
         let index = self.tasks.tables.get(&job).and_then(|table| table.of(step));
         match timer {
-            Timer::Run => self.run_over(job, &spec.clone(), events),
-            Timer::Step => {
-                let reason =
-                    format!("step {step} took longer than its timeout of {:?}", spec.timeouts.step.unwrap_or_default());
-                self.fail_compute(job, by, reason, events);
-            }
             Timer::Retry => {
                 let ready: Vec<_> = index
                     .into_iter()
@@ -145,13 +127,15 @@ impl QuorumState {
                 }
             }
             Timer::Refusal => {
-                let Some((_, run)) = self.jobs.get_mut(&job).and_then(|record| record.compute_mut()) else { return };
-                for refusal in run.avoided.values_mut().filter(|refusal| refusal.until.is_some_and(|at| at <= now)) {
-                    refusal.until = None;
-                }
+                self.with_tasks(job, |run| {
+                    for refusal in run.avoided.values_mut().filter(|refusal| refusal.until.is_some_and(|at| at <= now))
+                    {
+                        refusal.until = None;
+                    }
+                });
             }
             Timer::Attempt => {
-                let timeout = spec.timeouts.task;
+                let Some(timeout) = record.terms(step).map(|terms| terms.timeout) else { return };
                 let late: Vec<_> = index
                     .into_iter()
                     .flat_map(|index| &index.due)
@@ -161,10 +145,6 @@ impl QuorumState {
                 for (task, attempt) in late {
                     self.give_up(TaskAttempt { id: TaskId { job, step, task }, attempt }, timeout);
                 }
-            }
-            Timer::Pause => {
-                // Whoever does not stop in time is fenced, and the tasks wait for the resume.
-                self.stop_all(job);
             }
             Timer::Straggler => {
                 if let Some((_, id)) = self.straggler(record).filter(|(at, _)| *at <= now) {
@@ -182,25 +162,6 @@ impl QuorumState {
         let reason = format!("nothing was heard of it past its timeout of {timeout:?}");
         self.attempt_failed(task, ErrorClass::Timeout, &reason);
         self.stop_attempt(task, live);
-    }
-
-    fn run_over(&mut self, job: JobId, spec: &ComputeSpec, events: &mut Vec<Event>) {
-        let Some(record) = self.jobs.get(&job) else { return };
-        let undoing = record.compute().is_some_and(|(_, run)| run.ending.is_some());
-        let (state, by) = (record.state, RunCommand::Elapsed);
-        let reason = format!("the run took longer than its timeout of {:?}", spec.timeouts.run);
-        match state {
-            RunState::AwaitingResolution => {
-                let reason = "nobody decided what becomes of it".to_owned();
-                self.end_compute(job, by, RunState::Failed, Some(reason.clone()), &reason, events);
-            }
-            // What cannot be undone in time is for a person.
-            _ if undoing => {
-                self.stop_all(job);
-                self.park(job, by, "undoing it took longer than the run's timeout", events);
-            }
-            _ => self.fail_compute(job, by, reason, events),
-        }
     }
 }
 

@@ -1,13 +1,13 @@
 //! Removing objects: one claim of several, and what live jobs need.
 
 use super::*;
-use crate::job::compute::{Call, ComputeSpec, Content, Map, Program, Split};
+use crate::job::batch::{BatchSpec, Call, Content, Map, Program, Split};
 use crate::quorum::limits::LEVEL;
 use crate::quorum::objects::uses::Part;
 use crate::trigger::spec::{Bounds, ConditionSpec, Source, TriggerSpec, TriggeredSpec, When};
 
 fn named(name: &str) -> JobSpec {
-    JobSpec::Store(StoreSpec { name: Some(name.to_owned()), size: None, profile: PROFILE })
+    JobSpec::store(StoreSpec { name: Some(name.to_owned()), size: None, profile: PROFILE })
 }
 
 /// Content 1, stored by these peers under these names, with runs 1, 2, and so on.
@@ -64,17 +64,17 @@ fn a_name_that_is_removed_takes_no_other_along() {
 fn what_a_live_job_needs_keeps_its_last_claim() {
     let object = ObjectId { quorum: QUORUM, manifest: hash() };
     let content = || Content::Object { object, size: 9 };
-    let command = || ComputeSpec::new(Call::new(Program::Command { name: "tool".to_owned() }));
-    let wasm = |module| ComputeSpec::new(Call::new(Program::Wasm { module, fuel: None, deterministic: false }));
+    let command = || BatchSpec::new(Call::new(Program::Command { name: "tool".to_owned() }));
+    let wasm = |module| BatchSpec::new(Call::new(Program::Wasm { module, fuel: None, deterministic: false }));
     let input = {
         let mut spec = command();
         spec.call.inputs.insert("data".to_owned(), content());
         spec
     };
     let split = Split::Exact;
-    let mapped = ComputeSpec { map: Map::Segments { object, size: 9, bytes: 64 * 1024, split }, ..command() };
-    let items = ComputeSpec { map: Map::Items(vec![Content::Inline(Bytes::new()), content()]), ..command() };
-    let undone = ComputeSpec { compensate: Some(Box::new(input.call.clone())), ..command() };
+    let mapped = BatchSpec { map: Map::Segments { object, size: 9, bytes: 64 * 1024, split }, ..command() };
+    let items = BatchSpec { map: Map::Items(vec![Content::Inline(Bytes::new()), content()]), ..command() };
+    let undone = BatchSpec { compensate: Some(Box::new(input.call.clone())), ..command() };
     let every = When::Every { period: Duration::from_secs(60), bounds: Bounds::default() };
     let condition = When::Condition(ConditionSpec {
         source: Source::Object(object),
@@ -85,8 +85,8 @@ fn what_a_live_job_needs_keeps_its_last_claim() {
         hysteresis: Duration::ZERO,
         verify: None,
     });
-    let compute = |spec| JobSpec::Compute(Box::new(spec));
-    let triggered = |when, job| JobSpec::Triggered(Box::new(TriggeredSpec { trigger: TriggerSpec::new(when), job }));
+    let compute = |spec| JobSpec::batch(spec);
+    let triggered = |when, job| JobSpec::Triggered(Box::new(TriggeredSpec::new(TriggerSpec::new(when), job)));
     let cases = [
         (compute(wasm(content())), Part::Module),
         (compute(input), Part::Input),
@@ -120,10 +120,8 @@ fn the_jobs_that_need_an_object_are_counted_and_the_first_are_named() {
     let module = Content::Object { object: elsewhere, size: 9 };
     let program = Program::Wasm { module, fuel: None, deterministic: false };
     for index in 0..20 {
-        let spec = ComputeSpec { name: Some(format!("job {index}")), ..ComputeSpec::new(Call::new(program.clone())) };
-        quorum
-            .apply(peer(0), Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) }))
-            .unwrap();
+        let spec = BatchSpec { name: Some(format!("job {index}")), ..BatchSpec::new(Call::new(program.clone())) };
+        quorum.apply(peer(0), Command::Job(job(index), JobCommand::Submit { spec: JobSpec::batch(spec) })).unwrap();
     }
     let Some(QueryAnswer::Uses(uses)) = quorum.state.answer(&Query::Uses { object: elsewhere }) else { panic!() };
     assert_eq!((uses.total as usize, uses.first.len()), (20, crate::quorum::limits::USES_NAMED_MAX));

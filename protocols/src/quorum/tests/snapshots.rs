@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::ids::*;
-use crate::job::compute::{Call, ComputeSpec, Map, Program};
+use crate::job::batch::{BatchSpec, Call, Map, Program};
 use crate::job::limits::JOBS_LIVE_MAX;
 use crate::job::record::{JobRecord, Run, RunState};
 use crate::job::spec::{JobSpec, StoreSpec};
@@ -73,7 +73,7 @@ fn stored(number: usize) -> (JobRecord, ObjectRecord) {
         newest: vec![Attempt(1); PROFILE.columns()],
     };
     let run = StoreRun { manifest: Some(hash(number)), ..StoreRun::new(OWNER, PROFILE.columns(), NOW) };
-    let (spec, run) = (JobSpec::Store(store_spec()), Run::Store(Box::new(run)));
+    let (spec, run) = (JobSpec::store(store_spec()), Run::Store(Box::new(run)));
     let mut record = JobRecord::begin((job(number), OWNER), NOW, spec, run, format!("submitted through {OWNER}"));
     record.move_to(NOW, RunState::Running, "6 columns have a holder, 2 peers are spare".to_owned());
     record.move_to(NOW, RunState::Succeeded, format!("stored as {}", hash(number)));
@@ -97,8 +97,8 @@ fn full() -> QuorumState {
     let submit = |number: usize| {
         let call = Call::new(Program::Command { name: "work".to_owned() });
         let spec = match number % 2 {
-            0 => JobSpec::Store(store_spec()),
-            _ => JobSpec::Compute(Box::new(ComputeSpec { map: Map::Count(20), ..ComputeSpec::new(call) })),
+            0 => JobSpec::store(store_spec()),
+            _ => JobSpec::batch(BatchSpec { map: Map::Count(20), ..BatchSpec::new(call) }),
         };
         (OWNER, Command::Job(job(OBJECTS_MAX + number), JobCommand::Submit { spec }))
     };
@@ -169,7 +169,7 @@ fn a_snapshot_of_a_full_quorum_does_not_hold_up_applying() {
 fn what_is_applied_later_is_not_in_a_snapshot() {
     let mut state = QuorumState::new(QUORUM);
     let call = Call::new(Program::Command { name: "work".to_owned() });
-    let spec = JobSpec::Compute(Box::new(ComputeSpec { map: Map::Count(100), ..ComputeSpec::new(call) }));
+    let spec = JobSpec::batch(BatchSpec { map: Map::Count(100), ..BatchSpec::new(call) });
     for number in 0..200 {
         let submit = Command::Job(job(number), JobCommand::Submit { spec: spec.clone() });
         state.apply(LogIndex(number as u64), &Batch::at(NOW, vec![(OWNER, submit)])).0.replies[0].as_ref().unwrap();

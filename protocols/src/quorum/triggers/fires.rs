@@ -7,13 +7,12 @@
 use bytes::Bytes;
 
 use crate::ids::{JobId, Millis, Nonce, PeerId};
-use crate::job::compute::{ComputeSpec, Content};
-use crate::job::limits::{JOBS_LIVE_MAX, REASON_BYTES_MAX};
-use crate::job::record::{JobRecord, Run, RunState};
+use crate::job::limits::REASON_BYTES_MAX;
+use crate::job::record::{JobRecord, RunState};
 use crate::job::spec::JobSpec;
 use crate::job::transition::RunCommand;
 use crate::quorum::apply::{Applied, invalid, short};
-use crate::quorum::command::{CommandReply, Rejection};
+use crate::quorum::command::{CommandReply, JobCommand, Rejection};
 use crate::quorum::state::{Event, QuorumState};
 use crate::trigger::input::{Values, render};
 use crate::trigger::limits::*;
@@ -371,7 +370,7 @@ impl QuorumState {
 
     fn run_now(&mut self, job: JobId, cause: Cause, input: Bytes, events: &mut Vec<Event>) -> u64 {
         let number = self.trigger(job).map_or(0, |(_, run)| run.rows) + 1;
-        match self.begin_run(FiredBy { job, number }, input, events) {
+        match self.make_run(FiredBy { job, number }, input, events) {
             Some(run) => self.write_row(job, cause, Fired::Run { run, end: None }, events),
             None => self.skip(job, cause, SkipReason::Full, events),
         }
@@ -423,29 +422,26 @@ impl QuorumState {
     }
 
     /// Makes a run of the trigger; `None` when the quorum has no room for it.
-    fn begin_run(&mut self, by: FiredBy, input: Bytes, events: &mut Vec<Event>) -> Option<JobId> {
+    fn make_run(&mut self, by: FiredBy, input: Bytes, events: &mut Vec<Event>) -> Option<JobId> {
         let record = self.jobs.get(&by.job)?;
         let owner = record.owner;
         let (triggered, trigger) = record.trigger()?;
-        if self.jobs.live_len() >= JOBS_LIVE_MAX || trigger.live.len() >= RUNS_LIVE_MAX {
+        if trigger.live.len() >= RUNS_LIVE_MAX || self.check_live_room().is_err() {
             return None;
         }
-        let mut spec: ComputeSpec = triggered.job.clone();
-        let bytes = self.tasks.specification_bytes(by.job) + input.len();
-        self.check_room(&spec, bytes).ok()?;
-        spec.give(INPUT_NAME, &Content::Inline(input));
+        let mut work = triggered.work.clone();
         let (job, now) = (run_of(by), self.wall());
+        let bytes = self.tasks.specification_bytes(by.job) + input.len();
+        self.check_kind_room(job, &work, bytes).ok()?;
         if self.jobs.contains_key(&job) {
             return None;
         }
-        let Run::Compute(mut run) = self.new_compute_run(&spec) else { return None };
-        run.fired_by = Some(by);
-        let spec = JobSpec::Compute(Box::new(spec));
-        let record = JobRecord::begin((job, owner), now, spec, Run::Compute(run), format!("fired by {}", by.job));
-        self.jobs.insert(job, record);
-        self.begin_compute(job);
-        events.push(Event::JobChanged { job, state: RunState::Pending });
-        self.reindex_job(job);
+        work.give_input(input);
+        let run = self.new_run(job, &work, owner);
+        let what = format!("fired by {}", by.job);
+        let mut record = JobRecord::begin((job, owner), now, JobSpec::Once(work), run, what);
+        record.fired_by = Some(by);
+        self.open_job(record, events);
         self.with_trigger(by.job, |trigger| trigger.live.insert(job));
         Some(job)
     }
@@ -458,7 +454,7 @@ impl QuorumState {
                 matches!(record.state, RunState::Reverting | RunState::Cancelling) || record.state.is_final()
             });
             if !undoing {
-                let _ = self.cancel_compute(by, run, events);
+                let _ = self.control_run(by, run, &JobCommand::Cancel, events);
             }
         }
     }
@@ -486,7 +482,7 @@ impl QuorumState {
 
     /// Called wherever a job ends.
     pub(in crate::quorum) fn job_finished(&mut self, job: JobId) {
-        let fired = self.jobs.get(&job).and_then(JobRecord::compute).is_some_and(|(_, run)| run.fired_by.is_some());
+        let fired = self.jobs.get(&job).is_some_and(|record| record.fired_by.is_some());
         if fired || self.triggers.index.after.contains_key(&job) {
             self.triggers.index.finished.insert(job);
         }
@@ -496,7 +492,7 @@ impl QuorumState {
     pub(in crate::quorum) fn serve_finished(&mut self, events: &mut Vec<Event>) {
         while let Some(job) = self.triggers.index.finished.pop_first() {
             let Some(record) = self.jobs.get(&job) else { continue };
-            let by = record.compute().and_then(|(_, run)| run.fired_by);
+            let by = record.fired_by;
             let ended = Ended { run: job, state: record.state, at: record.finished_at.unwrap_or_default() };
             let defined = record.trigger().is_some();
             if let Some(by) = by {
@@ -529,7 +525,7 @@ impl QuorumState {
             .flatten()
         {
             let by = FiredBy { job, number: next.number };
-            let what = match self.begin_run(by, next.input, events) {
+            let what = match self.make_run(by, next.input, events) {
                 Some(run) => Fired::Run { run, end: None },
                 None => {
                     let last = self.wall();

@@ -91,8 +91,8 @@ impl QuorumState {
         }
         check_clock(&run.clock)?;
         for made in &run.live {
-            let by = self.jobs.get(made).filter(|record| !record.state.is_final()).and_then(|record| record.compute());
-            let by = by.and_then(|(_, run)| run.fired_by).filter(|by| by.job == job);
+            let by = self.jobs.get(made).filter(|record| !record.state.is_final());
+            let by = by.and_then(|record| record.fired_by).filter(|by| by.job == job);
             let known = by.and_then(|by| run.row(by.number)).is_some();
             ensure(known, || format!("run {made} is not its, has ended, or has no row"))?;
         }

@@ -21,9 +21,25 @@ use super::command::TriggerCommand;
 use super::state::{Duty, Event, QuorumState};
 use crate::ids::{JobId, Millis, PeerId};
 use crate::job::record::JobRecord;
+use crate::job::record::RunState::*;
+use crate::job::transition::{Row, RunCommand};
 use crate::trigger::event::Emitter;
 use crate::trigger::spec::When;
 use index::TriggerIndex;
+
+/// Which command leads where, of a job that has a trigger: it is *running* or, while suspended, *paused*, and ends when
+/// its last run has. Its runs are jobs of their own.
+pub(super) const TRANSITIONS: &[Row] = &[
+    (Running, RunCommand::Fire, &[Running]),
+    (Running, RunCommand::Suspend, &[Paused]),
+    (Running, RunCommand::Unsuspend, &[Running]),
+    (Running, RunCommand::Cancel, &[Cancelled]),
+    (Paused, RunCommand::Fire, &[Paused]),
+    (Paused, RunCommand::Suspend, &[Paused]),
+    (Paused, RunCommand::Unsuspend, &[Running]),
+    (Paused, RunCommand::Cancel, &[Cancelled]),
+    (Cancelled, RunCommand::Cancel, &[Cancelled]),
+];
 
 /// What a quorum knows of its triggers beside their records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::engine::Engine;
 use crate::ids::*;
-use crate::job::compute::{Call, ComputeSpec, Program};
-use crate::job::spec::{JobSpec, Kind};
+use crate::job::batch::{BatchSpec, Call, Program};
+use crate::job::spec::JobSpec;
 use crate::job::store::Grant;
 use crate::quorum::command::{
     Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand,
@@ -99,8 +100,8 @@ fn job(index: u8) -> JobId {
     JobId { quorum: QUORUM, local: [index; 16] }
 }
 
-fn work() -> ComputeSpec {
-    ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }))
+fn work() -> BatchSpec {
+    BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() }))
 }
 
 fn worker() -> WorkerRecord {
@@ -110,7 +111,7 @@ fn worker() -> WorkerRecord {
         slots: 1_000,
         memory_bytes: 1 << 40,
         disk_bytes: 1 << 40,
-        kinds: vec![Kind::Wasm, Kind::Command],
+        engines: vec![Engine::Wasm, Engine::Command],
         labels: BTreeMap::new(),
     }
 }
@@ -164,7 +165,7 @@ impl Model {
         };
         model.commit(Command::Task(TaskCommand::SetWorker { worker: worker() })).unwrap();
         for (index, trigger) in triggers().into_iter().enumerate() {
-            let spec = TriggeredSpec { trigger, job: work() };
+            let spec = TriggeredSpec::new(trigger, work());
             spec.check_meaning().unwrap();
             model
                 .commit(Command::Job(job(index as u8), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) }))

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::engine::Engine;
 use crate::ids::*;
-use crate::job::compute::{Call, ComputeSpec, Content, Map, Program, Verify};
+use crate::job::batch::{BatchSpec, Call, Content, Map, Program, Verify};
 use crate::job::message::{Query, QueryAnswer};
 use crate::job::record::RunState;
-use crate::job::spec::{JobSpec, Kind};
+use crate::job::spec::JobSpec;
 use crate::job::store::Grant;
 use crate::quorum::command::{
     Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand,
@@ -36,8 +37,8 @@ fn job(index: u8) -> JobId {
     JobId { quorum: QUORUM, local: [index; 16] }
 }
 
-fn work() -> ComputeSpec {
-    ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }))
+fn work() -> BatchSpec {
+    BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() }))
 }
 
 fn every(seconds: u64) -> TriggerSpec {
@@ -95,7 +96,7 @@ impl Quorum {
             slots: 1_000,
             memory_bytes: 1 << 40,
             disk_bytes: 1 << 40,
-            kinds: vec![Kind::Command],
+            engines: vec![Engine::Command],
             labels: BTreeMap::new(),
         };
         quorum.apply(Command::Task(TaskCommand::SetWorker { worker })).unwrap();
@@ -124,7 +125,7 @@ impl Quorum {
         self.apply_by(OWNER, command)
     }
     fn submit(&mut self, index: u8, trigger: TriggerSpec) -> JobId {
-        let spec = TriggeredSpec { trigger, job: work() };
+        let spec = TriggeredSpec::new(trigger, work());
         self.apply(Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })).unwrap();
         self.lead();
         job(index)
@@ -199,7 +200,7 @@ impl Quorum {
             Fired::Run { run, .. } => Some(run),
             _ => None,
         });
-        let (spec, _) = self.state.jobs[&run.expect("a run")].compute().unwrap();
+        let (spec, _) = self.state.jobs[&run.expect("a run")].batch().unwrap();
         let Content::Inline(bytes) = &spec.call.inputs[INPUT_NAME] else { panic!("inline") };
         serde_json::from_slice(bytes).unwrap()
     }
@@ -406,7 +407,7 @@ fn commands_for_runs_are_not_for_triggers_and_the_other_way_round() {
     let beat = quorum.submit(1, every(1));
     let error = quorum.apply(Command::Job(beat, JobCommand::Pause)).unwrap_err();
     assert!(error.to_string().contains("is for its runs: `job fires"), "{error}");
-    quorum.apply(Command::Job(job(2), JobCommand::Submit { spec: JobSpec::Compute(Box::new(work())) })).unwrap();
+    quorum.apply(Command::Job(job(2), JobCommand::Submit { spec: JobSpec::batch(work()) })).unwrap();
     let error = quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: job(2) })).unwrap_err();
     assert!(error.to_string().contains("has no trigger"), "{error}");
     let low = Command::Trigger(TriggerCommand::Suspend { job: beat });
@@ -418,7 +419,7 @@ fn commands_for_runs_are_not_for_triggers_and_the_other_way_round() {
 fn a_schedule_that_the_primary_cannot_read_rests_and_says_so() {
     let mut quorum = Quorum::with_worker();
     let cron = When::Cron { lines: vec!["0 9 * * *".into()], timezone: "Mars/Base".into(), bounds: Bounds::NONE };
-    let spec = TriggeredSpec { trigger: TriggerSpec::new(cron), job: work() };
+    let spec = TriggeredSpec::new(TriggerSpec::new(cron), work());
     assert!(spec.check().is_ok() && spec.check_meaning().is_err());
     quorum.apply(Command::Job(job(1), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })).unwrap();
     quorum.lead();
@@ -608,13 +609,11 @@ fn a_job_runs_after_others_that_ended_as_it_wants() {
 fn of_several_jobs_each_must_end_and_those_that_have_count() {
     let mut quorum = Quorum::with_worker();
     for index in [1, 2] {
-        quorum
-            .apply(Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Compute(Box::new(work())) }))
-            .unwrap();
+        quorum.apply(Command::Job(job(index), JobCommand::Submit { spec: JobSpec::batch(work()) })).unwrap();
     }
     quorum.succeed();
-    let long = ComputeSpec { map: Map::Count(2), ..work() };
-    quorum.apply(Command::Job(job(3), JobCommand::Submit { spec: JobSpec::Compute(Box::new(long)) })).unwrap();
+    let long = BatchSpec { map: Map::Count(2), ..work() };
+    quorum.apply(Command::Job(job(3), JobCommand::Submit { spec: JobSpec::batch(long) })).unwrap();
     let all = [1, 2, 3].map(|index| AfterJob { job: job(index), on: After::Any });
     let last = quorum.submit(4, TriggerSpec::new(When::After(all.to_vec())));
     assert_eq!(quorum.story(last), "");
@@ -625,7 +624,7 @@ fn of_several_jobs_each_must_end_and_those_that_have_count() {
     let late = quorum.submit(5, TriggerSpec::new(When::After(all.to_vec())));
     assert_eq!(quorum.story(late), "r");
     let unknown = When::After(vec![AfterJob { job: job(99), on: After::Any }]);
-    let spec = TriggeredSpec { trigger: TriggerSpec::new(unknown), job: work() };
+    let spec = TriggeredSpec::new(TriggerSpec::new(unknown), work());
     let submit = Command::Job(job(6), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) });
     assert_eq!(quorum.apply(submit), Err(Rejection::UnknownJob { job: job(99) }));
 }
@@ -652,7 +651,7 @@ fn ten_thousand_triggers_fire_in_one_second() {
     };
     for ids in ids.chunks(500) {
         let submit = |job: &JobId| {
-            let spec = TriggeredSpec { trigger: every(60), job: work() };
+            let spec = TriggeredSpec::new(every(60), work());
             Command::Job(*job, JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) })
         };
         apply(ids.iter().map(submit).collect(), 1_000_000);
@@ -676,7 +675,7 @@ fn ten_thousand_triggers_fire_in_one_second() {
     assert_eq!(fired, TRIGGERS_MAX);
     quorum.state.check_invariants().unwrap();
     // One more is refused.
-    let spec = TriggeredSpec { trigger: every(60), job: work() };
+    let spec = TriggeredSpec::new(every(60), work());
     let refused = quorum.apply(Command::Job(
         JobId { quorum: QUORUM, local: [255; 16] },
         JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) },

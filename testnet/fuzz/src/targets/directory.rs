@@ -6,8 +6,8 @@ use quorate_protocols::approval::Requirement;
 use quorate_protocols::directory::limits::ADVERT_EXPIRY;
 use quorate_protocols::directory::state::fits;
 use quorate_protocols::directory::{Capacity, DirectoryState, Noted, PeerAdvert, QuorumAdvert};
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{BootId, Incarnation, MemberId, Millis, PeerId, QuorumId, Term};
-use quorate_protocols::job::Kind;
 
 use super::Target;
 use crate::script::{Step, steps};
@@ -40,7 +40,7 @@ fn advert(step: Step<'_>) -> PeerAdvert {
         incarnation: Incarnation(1),
         boot: BootId([step.byte(2) % 4; 16]),
         sequence: u64::from(step.byte(3) % 8),
-        kinds: vec![Kind::Store; step.below(5, 40)],
+        roles: vec![NodeRole::Store; step.below(5, 40)],
         name: label.clone(),
         labels: (0..step.below(6, 20)).map(|index| (format!("{index}{label}"), label.clone())).collect(),
         free: Capacity { disk_bytes: step.wide(7), memory_bytes: step.wide(6), slots: 4 },
@@ -104,8 +104,8 @@ fn run(bytes: &[u8]) -> Trail {
             random
         };
         let need = Requirement { disk_bytes: step.wide(7), ..Requirement::default() };
-        let candidates = state.candidates(Kind::Store, &need, draw);
-        let fit = state.peers().filter(|(_, entry)| fits(&entry.advert, Kind::Store, &need));
+        let candidates = state.candidates(NodeRole::Store, &need, draw);
+        let fit = state.peers().filter(|(_, entry)| fits(&entry.advert, NodeRole::Store, &need));
         let fit: Vec<PeerId> = fit.map(|(peer, _)| peer).collect();
         let mut sorted = candidates;
         sorted.sort_unstable();

@@ -239,7 +239,7 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
                 if step.byte(5) > 250 { Profile { data: step.byte(4), parity: step.byte(3) } } else { PROFILE };
             (
                 anybody,
-                Command::Job(job, JobCommand::Submit { spec: JobSpec::Store(StoreSpec { name, size: None, profile }) }),
+                Command::Job(job, JobCommand::Submit { spec: JobSpec::store(StoreSpec { name, size: None, profile }) }),
             )
         }
         1..=4 => (anybody, duty(state, step).unwrap_or(Command::Quorum(QuorumCommand::Noop))),
@@ -248,21 +248,21 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
             let segment = u32::from(step.byte(4)) % (SEGMENTS + u32::from(step.byte(7) > 250));
             let pieces = hashes(content as u8, segment);
             let segments = vec![SegmentProgress { segment: SegmentIndex(segment), pieces, stored }];
-            (worker, Command::Store(job, StoreCommand::Progress { upload_attempt, segments }))
+            (worker, Command::store(job, StoreCommand::Progress { upload_attempt, segments }))
         }
         7 => {
             let attempt = skewed(step, run.and_then(current).unwrap_or_default());
-            (worker, Command::Store(job, StoreCommand::ColumnFailed { upload_attempt, column, attempt, reason }))
+            (worker, Command::store(job, StoreCommand::ColumnFailed { upload_attempt, column, attempt, reason }))
         }
         8 | 9 => {
             let receipts = run.map(|run| receipts(job, run, step, content)).unwrap_or_default();
             let (manifest, degraded) = (Bytes::from(MANIFESTS[content].encode()), step.is_set(5, 7));
-            (worker, Command::Store(job, StoreCommand::Commit { upload_attempt, manifest, receipts, degraded }))
+            (worker, Command::store(job, StoreCommand::Commit { upload_attempt, manifest, receipts, degraded }))
         }
-        10 => (anybody, Command::Store(job, StoreCommand::Attach)),
+        10 => (anybody, Command::store(job, StoreCommand::Attach)),
         11 => match step.below(5, 4) {
-            0 => (anybody, Command::Store(job, StoreCommand::Fail { upload_attempt: None, reason })),
-            1 => (worker, Command::Store(job, StoreCommand::Fail { upload_attempt: Some(upload_attempt), reason })),
+            0 => (anybody, Command::store(job, StoreCommand::Fail { upload_attempt: None, reason })),
+            1 => (worker, Command::store(job, StoreCommand::Fail { upload_attempt: Some(upload_attempt), reason })),
             2 => (worker, Command::Job(job, JobCommand::Cancel)),
             _ => (anybody, Command::Job(job, JobCommand::Cancel)),
         },
@@ -325,13 +325,13 @@ fn duty(state: &QuorumState, step: Step<'_>) -> Option<Command> {
             let lease = step.byte(3) % 3;
             let grants =
                 (0..PEERS).filter(|index| step.is_set(5, *index as u8)).map(|index| grant(index, lease)).collect();
-            Command::Store(job, StoreCommand::AddHolders { grants, exhausted: step.is_set(6, 0) })
+            Command::store(job, StoreCommand::AddHolders { grants, exhausted: step.is_set(6, 0) })
         }
         Duty::Confirm { manifest, column, attempt, .. } => {
             Command::Object(manifest, ObjectCommand::Confirmed { column, attempt: skewed(step, attempt) })
         }
         Duty::Release { job, column, grant, attempt } => {
-            Command::Store(job, StoreCommand::Released { column, grant, attempt: skewed(step, attempt) })
+            Command::store(job, StoreCommand::Released { column, grant, attempt: skewed(step, attempt) })
         }
         Duty::Repair { manifest, column } => {
             let attempt = state.objects.get(&manifest)?.newest.get(usize::from(column.0)).copied()?;
@@ -351,7 +351,7 @@ fn duty(state: &QuorumState, step: Step<'_>) -> Option<Command> {
                 ObjectCommand::FinishRepair { column, receipt: receipt(grant, slot, step.below(3, CONTENTS))? },
             )
         }
-        Duty::WatchIdle { job, upload_seq, .. } => Command::Store(job, StoreCommand::Abandon { upload_seq }),
+        Duty::WatchIdle { job, upload_seq, .. } => Command::store(job, StoreCommand::Abandon { upload_seq }),
         Duty::Wake { due, .. } => Command::Quorum(QuorumCommand::Elapsed { until: due }),
         Duty::FindWorkers { .. } | Duty::Tend { .. } | Duty::ReleaseWorker { .. } => return None,
         Duty::FireAt { .. } | Duty::FireAfter { .. } | Duty::Poll { .. } => return None,

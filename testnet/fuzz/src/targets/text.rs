@@ -8,7 +8,7 @@ use quorate_node::config::Config;
 use quorate_node::config::address::{Bootstrap, PublicAddress};
 use quorate_node::identity::JoinLine;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
-use quorate_protocols::job::compute::Content;
+use quorate_protocols::job::batch::Content;
 use quorate_protocols::object::Profile;
 use quorate_protocols::units::ByteSize;
 use serde::de::DeserializeOwned;
@@ -191,7 +191,7 @@ fn job_spec(text: &str) -> Trail {
     let built = read.and_then(|read| read.build(|_| Ok(Content::Inline(bytes::Bytes::from_static(b"x")))));
     match built {
         Ok(spec) => {
-            let spec = spec.computes().expect("no file makes a job that stores");
+            let spec = spec.as_batch().expect("no file makes a job that stores");
             assert_eq!(spec.check(), Ok(()));
             trail.mark((
                 spec.reduce.is_some(),

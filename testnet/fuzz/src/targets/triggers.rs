@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Digest, Incarnation, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId};
-use quorate_protocols::job::compute::{Call, ComputeSpec, Program};
-use quorate_protocols::job::{Grant, JobSpec, Kind};
+use quorate_protocols::job::batch::{BatchSpec, Call, Program};
+use quorate_protocols::job::{Grant, JobSpec};
 use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, QuorumState, TaskCommand, TriggerCommand};
 use quorate_protocols::task::message::{Report, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output, Place, WorkerRecord};
@@ -118,8 +119,8 @@ fn trigger(step: Step<'_>) -> TriggerSpec {
     TriggerSpec { when, overlap, missed: Missed { policy, deadline } }
 }
 
-fn work() -> ComputeSpec {
-    ComputeSpec::new(Call::new(Program::Command { name: "work".to_owned() }))
+fn work() -> BatchSpec {
+    BatchSpec::new(Call::new(Program::Command { name: "work".to_owned() }))
 }
 
 fn command(
@@ -133,8 +134,8 @@ fn command(
     let command = match step.below(0, 16) {
         0 | 1 => {
             let spec = match step.byte(2) {
-                255 => JobSpec::Compute(Box::new(work())),
-                _ => JobSpec::Triggered(Box::new(TriggeredSpec { trigger: trigger(step), job: work() })),
+                255 => JobSpec::batch(work()),
+                _ => JobSpec::Triggered(Box::new(TriggeredSpec::new(trigger(step), work()))),
             };
             Command::Job(job, JobCommand::Submit { spec })
         }
@@ -178,7 +179,7 @@ fn command(
                 slots: 1 + u32::from(step.byte(4)),
                 memory_bytes: 1 << 40,
                 disk_bytes: 1 << 40,
-                kinds: vec![Kind::Command],
+                engines: vec![Engine::Command],
                 labels: BTreeMap::new(),
             };
             Command::Task(TaskCommand::SetWorker { worker })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_node::quorums::ClientError;
 use quorate_protocols::ids::{JobId, StepIndex, TaskIndex};
-use quorate_protocols::job::compute::{Call, ComputeSpec, Content, Map, Program, Verify};
+use quorate_protocols::job::batch::{BatchSpec, Call, Content, Map, Program, Verify};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::idempotency_token;
 use quorate_protocols::job::record::RunState;
@@ -52,14 +52,14 @@ pub(super) struct Computing {
 }
 
 /// A specification of some shape, and how many tasks it has.
-fn draw(rng: &mut SimRng) -> (ComputeSpec, u32) {
+fn draw(rng: &mut SimRng) -> (BatchSpec, u32) {
     let is_verified = rng.chance(VERIFIED);
     let module = Content::Inline(Bytes::from_static(b"simulated"));
     let program = Program::Wasm { module, fuel: is_verified.then_some(1), deterministic: is_verified };
     let mut call = Call::new(program);
     call.args = vec![MILLIS[rng.below(MILLIS.len() as u64) as usize].to_string()];
     let tasks = 1 + rng.below(TASKS_MAX) as u32;
-    let mut spec = ComputeSpec { map: Map::Count(tasks), ..ComputeSpec::new(call) };
+    let mut spec = BatchSpec { map: Map::Count(tasks), ..BatchSpec::new(call) };
     spec.resources.memory_bytes = 1 << 20;
     spec.timeouts.task = TASK_TIMEOUT;
     spec.retry.attempts = ATTEMPTS;
@@ -89,7 +89,7 @@ impl Session {
         let mut local = [0; 16];
         self.rng.fill(&mut local);
         let (job, is_idempotent) = (JobId { quorum, local }, spec.idempotent);
-        let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(spec)) });
+        let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(spec) });
         let is_taken = |result: Result<_, ClientError>| matches!(result, Ok(CommandReply::Submitted { .. }));
         let submitting = Some(self.world.command(index, quorum, submit, is_taken));
         self.computing.push(Computing { job, tasks, is_idempotent, submitting, is_acknowledged: false });

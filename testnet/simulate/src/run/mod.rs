@@ -22,8 +22,8 @@ use std::time::Duration;
 use quorate_node::compose::StartError;
 use quorate_node::raft::lost_quorums;
 use quorate_node::seams::DiskError;
+use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, MemberId, ObjectId, PieceIndex, QuorumId};
-use quorate_protocols::job::Kind;
 use quorate_testnet::checkers::commands::{Job, Object};
 use quorate_testnet::checkers::g2_one_primary::{Leaders, Terms};
 use quorate_testnet::checkers::g5_agreement::Digests;
@@ -148,7 +148,7 @@ impl Session {
         world.planted = plan.planted;
         plan.links.apply(&world);
         let executor = SimExecutor::default();
-        world.work.executors = BTreeMap::from([(Kind::Wasm, Arc::new(executor.clone()) as Arc<_>)]);
+        world.work.executors = BTreeMap::from([(Engine::Wasm, Arc::new(executor.clone()) as Arc<_>)]);
         let mut rng = SimRng::new(plan.seed, "schedule");
         if plan.faults.0.contains(&Fault::Clock) {
             for index in 1..=plan.nodes {

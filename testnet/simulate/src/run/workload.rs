@@ -38,7 +38,7 @@ pub(super) struct WatchedJob {
 }
 
 fn spec() -> JobSpec {
-    JobSpec::Store(StoreSpec { name: None, size: Some(1000), profile: Profile { data: 2, parity: 1 } })
+    JobSpec::store(StoreSpec { name: None, size: Some(1000), profile: Profile { data: 2, parity: 1 } })
 }
 
 fn state_of(state: RunState) -> JobState {

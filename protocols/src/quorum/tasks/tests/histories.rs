@@ -23,18 +23,18 @@ fn draw() -> impl Strategy<Value = Draw> {
     })
 }
 
-fn drawn_spec(draw: &Draw) -> ComputeSpec {
+fn drawn_spec(draw: &Draw) -> BatchSpec {
     let fold = Call::new(Program::Command { name: "fold".to_owned() });
     let base = if draw.pick & 1 == 1 { undoing(1 + draw.pick as u32 % 7) } else { spec(1 + draw.pick as u32 % 7) };
     let spec = match draw.job {
-        1 => ComputeSpec { reduce: Some(Box::new(Reduce { call: fold, fan_in: 2 })), ..base },
-        2 => ComputeSpec { verify: Some(Verify { copies: 3, agree: 2 }), parallelism: 1, ..base },
-        3 => ComputeSpec { idempotent: false, ..base },
-        _ => ComputeSpec { stragglers: Some(Stragglers { slower_percent: 110, done_percent: 1 }), ..base },
+        1 => BatchSpec { reduce: Some(Box::new(Reduce { call: fold, fan_in: 2 })), ..base },
+        2 => BatchSpec { verify: Some(Verify { copies: 3, agree: 2 }), parallelism: 1, ..base },
+        3 => BatchSpec { idempotent: false, ..base },
+        _ => BatchSpec { stragglers: Some(Stragglers { slower_percent: 110, done_percent: 1 }), ..base },
     };
     match draw.pick % 5 {
-        0 => ComputeSpec { on_failure: OnFailure::Park, ..spec },
-        1 => ComputeSpec { timeouts: Timeouts { step: Some(Duration::from_secs(9)), ..spec.timeouts }, ..spec },
+        0 => BatchSpec { on_failure: OnFailure::Park, ..spec },
+        1 => BatchSpec { timeouts: Timeouts { step: Some(Duration::from_secs(9)), ..spec.timeouts }, ..spec },
         _ => spec,
     }
 }
@@ -55,7 +55,7 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
     let report = |task, result| Command::Task(TaskCommand::Report { reports: vec![Report { task, result }] });
     let text = if draw.skew == 1 { "lie" } else { "true" };
     let command = match draw.what {
-        0 | 1 => Command::Job(job, JobCommand::Submit { spec: JobSpec::Compute(Box::new(drawn_spec(draw))) }),
+        0 | 1 => Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(drawn_spec(draw)) }),
         2 | 3 => Command::Task(TaskCommand::SetWorker { worker: worker(draw.peer, 1 + draw.pick as u32 % 3) }),
         4 => Command::Task(TaskCommand::LoseWorker {
             peer: by,
@@ -112,7 +112,7 @@ fn check_given(before: &QuorumState, after: &QuorumState, (by, command): &(PeerI
         let said = *by == *worker && matches!(command, Command::Task(TaskCommand::Report { .. }));
         // A vote that is over ends all its copies; those have nothing more to say.
         let voted = matches!(command, Command::Task(TaskCommand::Report { .. }))
-            && before.jobs[&task.id.job].compute().is_some_and(|(spec, _)| spec.verify.is_some());
+            && before.jobs[&task.id.job].batch().is_some_and(|(spec, _)| spec.verify.is_some());
         let late = matches!(command, Command::Quorum(QuorumCommand::Elapsed { .. }));
         assert!(
             said || voted || late || !after.tasks.workers.contains_key(worker),

@@ -71,7 +71,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Submit(index, when, overlap) => {
-                    let spec = TriggeredSpec { trigger: random_trigger(when, overlap), job: work() };
+                    let spec = TriggeredSpec::new(random_trigger(when, overlap), work());
                     let _ = quorum.apply(Command::Job(job(index), JobCommand::Submit { spec: JobSpec::Triggered(Box::new(spec)) }));
                 }
                 Step::Pass(seconds) => quorum.now += seconds as u64 * SECOND,

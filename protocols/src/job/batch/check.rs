@@ -28,7 +28,7 @@ pub(crate) fn lasting(key: &str, value: Duration, min: Duration, max: Duration) 
     ensure(value >= min && value <= max, key, || format!("{value:?} is not between {min:?} and {max:?}"))
 }
 
-impl ComputeSpec {
+impl BatchSpec {
     /// The first thing that is wrong. What passes obeys every limit of [`crate::task::limits`].
     pub fn check(&self) -> Checked {
         let name = self.name.as_deref().unwrap_or_default().len();
@@ -45,9 +45,9 @@ impl ComputeSpec {
         if let Some(compensate) = &self.compensate {
             compensate.check("compensate.")?;
         }
-        let kind = self.kind();
-        ensure(self.calls().all(|call| call.program.kind() == kind), "program", || {
-            format!("every step of a job is of one kind, and the first is {kind}")
+        let engine = self.engine();
+        ensure(self.calls().all(|call| call.program.engine() == engine), "program", || {
+            format!("every step of a job has one engine, and the first has {engine}")
         })?;
         ensure(self.on_failure != OnFailure::Revert || self.compensate.is_some(), "on_failure", || {
             "to revert, say how in [compensate]".to_owned()
@@ -193,60 +193,60 @@ mod tests {
     use super::*;
     use crate::ids::{ManifestHash, QuorumId};
 
-    fn wasm() -> ComputeSpec {
+    fn wasm() -> BatchSpec {
         let module = Content::Inline(Bytes::from_static(b"\0asm"));
-        ComputeSpec::new(Call::new(Program::Wasm { module, fuel: Some(1_000_000), deterministic: true }))
+        BatchSpec::new(Call::new(Program::Wasm { module, fuel: Some(1_000_000), deterministic: true }))
     }
 
-    fn refused(spec: ComputeSpec) -> String {
+    fn refused(spec: BatchSpec) -> String {
         spec.check().unwrap_err().to_string()
     }
 
     #[test]
     fn a_specification_with_every_default_is_sound() {
         assert_eq!(wasm().check(), Ok(()));
-        assert_eq!(ComputeSpec::new(Call::new(Program::Command { name: "ffmpeg".into() })).check(), Ok(()));
+        assert_eq!(BatchSpec::new(Call::new(Program::Command { name: "ffmpeg".into() })).check(), Ok(()));
     }
 
     #[test]
     fn every_refusal_names_the_key_and_what_is_accepted() {
         let object = ObjectId { quorum: QuorumId([1; 16]), manifest: ManifestHash([2; 32]) };
         let segments = |size, bytes| Map::Segments { object, size, bytes, split: Split::Exact };
-        let cases: Vec<(&str, ComputeSpec)> = vec![
-            ("priority: 0 is not between 1 and 100", ComputeSpec { priority: 0, ..wasm() }),
-            ("map: 0 is not between 1", ComputeSpec { map: Map::Items(Vec::new()), ..wasm() }),
-            ("map: 0 is not between 1", ComputeSpec { map: segments(0, 1 << 20), ..wasm() }),
-            ("map: 70000 is not between 1", ComputeSpec { map: Map::Count(70_000), ..wasm() }),
-            ("map.bytes: 5 is not between", ComputeSpec { map: segments(100, 5), ..wasm() }),
-            ("on_failure: to revert", ComputeSpec { on_failure: OnFailure::Revert, ..wasm() }),
+        let cases: Vec<(&str, BatchSpec)> = vec![
+            ("priority: 0 is not between 1 and 100", BatchSpec { priority: 0, ..wasm() }),
+            ("map: 0 is not between 1", BatchSpec { map: Map::Items(Vec::new()), ..wasm() }),
+            ("map: 0 is not between 1", BatchSpec { map: segments(0, 1 << 20), ..wasm() }),
+            ("map: 70000 is not between 1", BatchSpec { map: Map::Count(70_000), ..wasm() }),
+            ("map.bytes: 5 is not between", BatchSpec { map: segments(100, 5), ..wasm() }),
+            ("on_failure: to revert", BatchSpec { on_failure: OnFailure::Revert, ..wasm() }),
             (
                 "reduce: there is nothing",
-                ComputeSpec { reduce: Some(Box::new(Reduce { call: wasm().call, fan_in: 2 })), ..wasm() },
+                BatchSpec { reduce: Some(Box::new(Reduce { call: wasm().call, fan_in: 2 })), ..wasm() },
             ),
             (
                 "verify.agree: 2 is not between 3 and 4",
-                ComputeSpec { verify: Some(Verify { copies: 4, agree: 2 }), ..wasm() },
+                BatchSpec { verify: Some(Verify { copies: 4, agree: 2 }), ..wasm() },
             ),
-            ("retry.attempts: 0 is not", ComputeSpec { retry: RetryPolicy { attempts: 0, ..wasm().retry }, ..wasm() }),
+            ("retry.attempts: 0 is not", BatchSpec { retry: RetryPolicy { attempts: 0, ..wasm().retry }, ..wasm() }),
             ("retry.cap: 1ms is not between 1s", {
-                ComputeSpec { retry: RetryPolicy { cap: Duration::from_millis(1), ..wasm().retry }, ..wasm() }
+                BatchSpec { retry: RetryPolicy { cap: Duration::from_millis(1), ..wasm().retry }, ..wasm() }
             }),
             ("timeouts.run: 0ns is not", {
-                ComputeSpec { timeouts: Timeouts { run: Duration::ZERO, ..wasm().timeouts }, ..wasm() }
+                BatchSpec { timeouts: Timeouts { run: Duration::ZERO, ..wasm().timeouts }, ..wasm() }
             }),
             ("verify: a task that is not idempotent", {
-                ComputeSpec { verify: Some(Verify { copies: 3, agree: 2 }), idempotent: false, ..wasm() }
+                BatchSpec { verify: Some(Verify { copies: 3, agree: 2 }), idempotent: false, ..wasm() }
             }),
             ("inputs.../etc", {
                 let mut spec = wasm();
                 spec.call.inputs.insert("../etc".into(), Content::Inline(Bytes::new()));
                 spec
             }),
-            ("program: every step of a job is of one kind", {
+            ("program: every step of a job has one engine", {
                 let command = Call::new(Program::Command { name: "sh".into() });
-                ComputeSpec { compensate: Some(Box::new(command)), ..wasm() }
+                BatchSpec { compensate: Some(Box::new(command)), ..wasm() }
             }),
-            ("program: \"../sh\" is not", ComputeSpec::new(Call::new(Program::Command { name: "../sh".into() }))),
+            ("program: \"../sh\" is not", BatchSpec::new(Call::new(Program::Command { name: "../sh".into() }))),
         ];
         for (expected, spec) in cases {
             let found = refused(spec);
@@ -260,13 +260,13 @@ mod tests {
         let Program::Wasm { fuel, .. } = &mut spec.call.program else { unreachable!("wasm() is a module") };
         *fuel = None;
         assert!(refused(spec.clone()).starts_with("deterministic: its end must be the same"));
-        let step = ComputeSpec { compensate: Some(Box::new(spec.call)), ..wasm() };
+        let step = BatchSpec { compensate: Some(Box::new(spec.call)), ..wasm() };
         assert!(refused(step).starts_with("compensate.deterministic: its end must be the same"));
     }
 
     #[test]
     fn copies_of_a_module_that_is_not_deterministic_are_refused() {
-        let mut spec = ComputeSpec { verify: Some(Verify { copies: 3, agree: 2 }), ..wasm() };
+        let mut spec = BatchSpec { verify: Some(Verify { copies: 3, agree: 2 }), ..wasm() };
         assert_eq!(spec.check(), Ok(()));
         if let Program::Wasm { deterministic, .. } = &mut spec.call.program {
             *deterministic = false;

@@ -1,6 +1,6 @@
 //! What a person asks for when a job computes: a program, what its tasks are made of, and how patient to be.
 //!
-//! A [`ComputeSpec`] is plain data that anyone may have written. [`ComputeSpec::check`] (in `check`) is the one place
+//! A [`BatchSpec`] is plain data that anyone may have written. [`BatchSpec::check`] (in `check`) is the one place
 //! that says whether it may run; readers of files call it to tell a person what is wrong, and the quorum's core calls
 //! it again before it records anything. Everything here is settled before the submit: files have become inline bytes
 //! or objects, and sizes of objects are known (workers check them against the manifest).
@@ -13,8 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::spec::Kind;
 use crate::capacity::Capacity;
+use crate::engine::Engine;
 use crate::ids::{Digest, ObjectId};
 use crate::task::record::ErrorClass;
 use crate::wire;
@@ -22,7 +22,7 @@ use crate::wire;
 pub use check::SpecFault;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ComputeSpec {
+pub struct BatchSpec {
     /// For people only.
     pub name: Option<String>,
     /// What every task of the first step runs.
@@ -50,7 +50,7 @@ pub struct ComputeSpec {
     pub idempotent: bool,
 }
 
-impl ComputeSpec {
+impl BatchSpec {
     /// Names of the programs that its tasks run, of a job of commands.
     pub fn programs(&self) -> impl Iterator<Item = &str> {
         let calls = std::iter::once(&self.call)
@@ -201,10 +201,10 @@ pub struct Stragglers {
     pub done_percent: u8,
 }
 
-impl ComputeSpec {
+impl BatchSpec {
     /// A single task with every default.
     pub fn new(call: Call) -> Self {
-        let retry = RetryPolicy::for_kind(call.program.kind());
+        let retry = RetryPolicy::for_engine(call.program.engine());
         Self {
             name: None,
             call,
@@ -224,8 +224,9 @@ impl ComputeSpec {
         }
     }
 
-    pub fn kind(&self) -> Kind {
-        self.call.program.kind()
+    /// What runs its tasks: the same in every step.
+    pub fn engine(&self) -> Engine {
+        self.call.program.engine()
     }
 
     /// The same without inline bytes, as a listing shows it.
@@ -272,10 +273,10 @@ impl Program {
     pub fn digest(&self) -> Digest {
         Digest(*blake3::hash(&wire::encode(self)).as_bytes())
     }
-    pub fn kind(&self) -> Kind {
+    pub const fn engine(&self) -> Engine {
         match self {
-            Self::Wasm { .. } => Kind::Wasm,
-            Self::Command { .. } => Kind::Command,
+            Self::Wasm { .. } => Engine::Wasm,
+            Self::Command { .. } => Engine::Command,
         }
     }
 }
@@ -295,13 +296,13 @@ impl Content {
 }
 
 impl RetryPolicy {
-    /// What a kind of work tries again when its spec does not say. A module that traps or runs out of fuel does so
+    /// What an engine's tasks try again when its spec does not say. A module that traps or runs out of fuel does so
     /// again; a command's exit code may have had a passing cause.
-    pub fn for_kind(kind: Kind) -> Self {
+    pub fn for_engine(engine: Engine) -> Self {
         use ErrorClass::{Exit, Host, Input, Timeout};
-        let on = match kind {
-            Kind::Command => vec![Exit, Timeout, Input, Host],
-            Kind::Wasm | Kind::Store => vec![Timeout, Input, Host],
+        let on = match engine {
+            Engine::Command => vec![Exit, Timeout, Input, Host],
+            Engine::Wasm => vec![Timeout, Input, Host],
         };
         Self {
             attempts: 4,

@@ -1,0 +1,99 @@
+//! Attempts that end: stops, dead letters, and what is forgotten with them. Whatever the kind of their run.
+
+use crate::ids::{JobId, TaskIndex};
+use crate::job::record::JobRecord;
+use crate::quorum::apply::short;
+use crate::quorum::command::Rejection;
+use crate::quorum::state::QuorumState;
+use crate::task::limits::{DEAD_NAMED_MAX, RECORD_BYTES_MAX};
+use crate::task::record::{AttemptRecord, RunTasks, Stopping, TaskAttempt, TaskId, TaskState};
+use crate::task::table::Blob;
+
+impl QuorumState {
+    pub(in crate::quorum) fn check_bytes(&self, more: usize) -> Result<(), Rejection> {
+        if self.tasks.index.live.bytes + more > RECORD_BYTES_MAX {
+            let what = "bytes of specifications and outputs".to_owned();
+            return Err(Rejection::Full { what, limit: RECORD_BYTES_MAX });
+        }
+        Ok(())
+    }
+
+    /// Changes what the pool keeps of a run, if it has tasks.
+    pub(in crate::quorum) fn with_tasks<R>(
+        &mut self,
+        job: JobId,
+        change: impl FnOnce(&mut RunTasks) -> R,
+    ) -> Option<R> {
+        self.jobs.get_mut(&job)?.tasks_mut().map(change)
+    }
+
+    /// Has every attempt of the run's present step ended. What they report from here on is stale.
+    pub(in crate::quorum) fn stop_all(&mut self, job: JobId) {
+        let Some(step) = self.jobs.get(&job).and_then(JobRecord::tasks).map(|run| run.step) else { return };
+        for task in self.live_tasks(job) {
+            self.stop_task(TaskId { job, step, task });
+        }
+    }
+
+    /// Has every attempt of the task ended.
+    pub(in crate::quorum) fn stop_task(&mut self, id: TaskId) {
+        let stopped = self.change_task(id, |task| {
+            if !task.is_settled() {
+                task.state = TaskState::Ready;
+            }
+            if let Some(extras) = &mut task.extras {
+                extras.revealing = false;
+            }
+            std::mem::take(&mut task.live)
+        });
+        for live in stopped.unwrap_or_default() {
+            self.drop_copy(TaskAttempt { id, attempt: live.attempt });
+            self.stop_attempt(TaskAttempt { id, attempt: live.attempt }, live);
+        }
+    }
+
+    /// Remembers that an attempt, which its task has forgotten, must end where it runs.
+    pub(in crate::quorum) fn stop_attempt(&mut self, task: TaskAttempt, live: AttemptRecord) {
+        // A worker that is gone needs no telling.
+        if self.tasks.workers.contains_key(&live.worker) {
+            self.tasks.index.occupy(live.worker, task, Some(&live.resources));
+            let stopping = Stopping { worker: live.worker, since: self.time, resources: live.resources };
+            self.tasks.stopping.insert(task, stopping);
+            self.tasks.index.halted.insert(live.worker);
+        }
+    }
+
+    pub(in crate::quorum) fn stop_ended(&mut self, task: TaskAttempt) {
+        if let Some(stopping) = self.tasks.stopping.remove(&task) {
+            self.tasks.index.leave(stopping.worker, task, Some(&stopping.resources));
+        }
+    }
+
+    /// Forgets what a copy of a verified task showed.
+    pub(in crate::quorum) fn drop_copy(&mut self, task: TaskAttempt) {
+        if let Some(table) = self.tasks.tables.get_mut(&task.id.job) {
+            table.drop_blob((task.id.step, task.id.task, Blob::Copy(task.attempt)));
+        }
+    }
+
+    /// Gives a task up: the dead letter.
+    pub(in crate::quorum) fn dead_letter(&mut self, id: TaskId, reason: &str) {
+        self.stop_task(id);
+        self.change_task(id, |task| task.state = TaskState::Dead);
+        self.with_tasks(id.job, |run| {
+            if run.dead.len() >= DEAD_NAMED_MAX {
+                run.dead.remove(0);
+            }
+            run.dead.push((id.step, id.task, short(&format!("task {}: {reason}", id.task))));
+        });
+    }
+
+    /// Tasks of the present step in that state.
+    pub(in crate::quorum) fn tasks_in(&self, job: JobId, state: impl Fn(TaskState) -> bool) -> Vec<TaskIndex> {
+        let Some(run) = self.jobs.get(&job).and_then(JobRecord::tasks) else { return Vec::new() };
+        let tasks =
+            self.tasks.tables.get(&job).into_iter().flat_map(|table| table.tasks(run.step).iter_from(TaskIndex(0)));
+        let found = tasks.filter(|(_, task)| state(task.state));
+        found.map(|(task, _)| task).collect()
+    }
+}
