@@ -22,7 +22,7 @@ use std::time::Duration;
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::units::ByteSize;
-use quorate_protocols::{piece, quorum};
+use quorate_protocols::{approval, piece, quorum};
 
 use self::address::{Bootstrap, PublicAddress};
 use self::commands::AllowedCommand;
@@ -175,7 +175,7 @@ pub struct QuorumSection {
 
 impl Default for QuorumSection {
     fn default() -> Self {
-        Self { voters: quorum::limits::VOTERS_DEFAULT, replace_grace: quorum::limits::REPLACE_GRACE }
+        Self { voters: quorum::limits::VOTERS_DEFAULT, replace_grace: approval::limits::REPLACE_GRACE }
     }
 }
 

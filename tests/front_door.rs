@@ -22,7 +22,7 @@ fn a_file_put_on_one_node_reads_back_from_another_after_its_primary_was_killed()
         let peers = net.at(node, &["peers", "--json"]).json();
         let peers = peers.as_array().unwrap();
         assert!(peers.iter().filter(|peer| peer["connected"] == true).count() >= 6, "{peers:?}");
-        for field in ["peer", "name", "addresses", "connected", "rtt_ms", "kinds", "free", "quorums", "last_seen_at"] {
+        for field in ["peer", "name", "addresses", "connected", "rtt_ms", "roles", "free", "quorums", "last_seen_at"] {
             assert!(peers[0].get(field).is_some(), "peers --json has no {field}");
         }
     }

@@ -21,7 +21,7 @@ fn spec(net: &Net, name: &str, body: &str, more: &str) -> PathBuf {
          (drop (call $write (local.get 0) (i32.const 0) (i32.const 1) (i32.const 8))))\n\
          (func (export \"_start\") {body}))"
     );
-    let text = format!("kind = \"wasm\"\nmodule = {{ inline = \"\"\"{module}\"\"\" }}\n{more}\n");
+    let text = format!("engine = \"wasm\"\nmodule = {{ inline = \"\"\"{module}\"\"\" }}\n{more}\n");
     let path = net.dir.path().join(format!("{name}.toml"));
     std::fs::write(&path, text).expect("a file can be written");
     path
@@ -82,7 +82,7 @@ fn a_job_is_submitted_at_one_node_and_looked_at_from_others() {
         rows.as_array().unwrap().iter().map(|row| row["job"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(listed(&["--owner", "me"]), std::slice::from_ref(&other));
-    assert_eq!(listed(&["--state", "ended", "--kind", "wasm", "--name", "hell"]).len(), 2);
+    assert_eq!(listed(&["--state", "ended", "--kind", "batch", "--name", "hell"]).len(), 2);
     assert!(listed(&["--state", "live"]).is_empty() && listed(&["--kind", "store"]).is_empty());
 
     // What it would do, without doing it.
@@ -103,7 +103,7 @@ fn mistakes_in_a_specification_get_answers_that_help() {
         std::fs::write(&path, text).unwrap();
         path
     };
-    let good = "kind = \"wasm\"\nmodule = { inline = \"(module)\" }\n";
+    let good = "engine = \"wasm\"\nmodule = { inline = \"(module)\" }\n";
     let cases: [(String, &[&str]); 9] = [
         (format!("{good}pririty = 3\n"), &["wrong.toml:3", "pririty", "priority"]),
         (format!("{good}timeouts.task = \"5 parsecs\"\n"), &["wrong.toml:3", "timeouts.task", "parsecs"]),
@@ -114,7 +114,7 @@ fn mistakes_in_a_specification_get_answers_that_help() {
             &["circle", "a -> b -> a"],
         ),
         (format!("{good}name = \"${{absent}}\"\n"), &["--set absent=VALUE"]),
-        ("kind = \"wasm\"\nmodule = \"no-such-file.wasm\"\n".to_owned(), &["no-such-file.wasm", "No such file"]),
+        ("engine = \"wasm\"\nmodule = \"no-such-file.wasm\"\n".to_owned(), &["no-such-file.wasm", "No such file"]),
         ("kind = \"magic\"\n".to_owned(), &["wrong.toml:1", "magic", "wasm", "command"]),
         ("kind = \n".to_owned(), &["wrong.toml:1"]),
     ];
@@ -133,7 +133,7 @@ fn mistakes_in_a_specification_get_answers_that_help() {
     std::fs::write(folder.join("component.wasm"), b"\0asm\x0d\0\x01\0").unwrap();
     std::fs::write(folder.join("cut.wasm"), b"\0asm\x01\0\0\0\x01\x60").unwrap();
     std::fs::write(folder.join("large.wat"), large).unwrap();
-    let file = |name: &str| format!("kind = \"wasm\"\nmodule = \"{name}\"\n");
+    let file = |name: &str| format!("engine = \"wasm\"\nmodule = \"{name}\"\n");
     let cases: [(String, &[&str]); 6] = [
         (good.to_owned(), &["wrong.toml:2", "_start", "library"]),
         (file("reactor.wat"), &["wrong.toml:2", "reactor.wat", "_start", "reactor"]),
@@ -141,7 +141,7 @@ fn mistakes_in_a_specification_get_answers_that_help() {
         (file("cut.wasm"), &["wrong.toml:2", "cut.wasm", "cut off"]),
         (file("large.wat"), &["wrong.toml:2", "large.wat", "`env.f`", "wasi_snapshot_preview1"]),
         (
-            "kind = \"wasm\"\nmodule = { inline = '(module (memory 900) (func (export \"_start\")))' }\n\
+            "engine = \"wasm\"\nmodule = { inline = '(module (memory 900) (func (export \"_start\")))' }\n\
              resources.memory = \"32 MiB\"\n"
                 .to_owned(),
             &["wrong.toml:3", "resources.memory", "58982400", "33554432"],
@@ -156,12 +156,12 @@ fn mistakes_in_a_specification_get_answers_that_help() {
     assert_eq!(net.at(1, &["object", "ls", "--json"]).json(), Value::Array(vec![]), "nothing was stored for them");
     // As an object its bytes are in the network: found when a node is asked.
     let stored = net.at(2, &["object", "put", folder.join("reactor.wat").to_str().unwrap(), "--json"]).json();
-    let path = write(&format!("kind = \"wasm\"\nmodule = {{ object = \"{}\" }}\n", stored["object"].as_str().unwrap()));
+    let path = write(&format!("engine = \"wasm\"\nmodule = {{ object = \"{}\" }}\n", stored["object"].as_str().unwrap()));
     for verb in ["plan", "submit", "plan"] {
         net.at(3, &["job", verb, path.to_str().unwrap()]).fails(1, &["wrong.toml:2", "object", "reactor"]);
     }
     let missing = format!("{}.{}", "ab".repeat(16), "cd".repeat(32));
-    let path = write(&format!("kind = \"wasm\"\nmodule = {{ object = \"{missing}\" }}\n"));
+    let path = write(&format!("engine = \"wasm\"\nmodule = {{ object = \"{missing}\" }}\n"));
     quorate(&["job", "validate", path.to_str().unwrap()]).ok();
     net.at(1, &["job", "plan", path.to_str().unwrap()]).fails(1, &["wrong.toml:2", "module", "quorum"]);
     net.at(1, &["job", "submit", "/no/such/spec.toml"]).fails(1, &["/no/such/spec.toml"]);
@@ -210,7 +210,7 @@ fn a_program_that_fails_is_told_as_what_it_is() {
 fn a_program_that_no_operator_lists_waits_and_says_so() {
     let net = Net::up(3);
     let path = net.dir.path().join("program.toml");
-    std::fs::write(&path, "kind = \"command\"\nprogram = \"rm\"\n").unwrap();
+    std::fs::write(&path, "engine = \"command\"\nprogram = \"rm\"\n").unwrap();
     let plan = net.at(1, &["job", "plan", path.to_str().unwrap()]).ok().stdout;
     assert!(plan.contains("0 of 3 known would run it") && plan.contains("command"), "{plan}");
     let job = detached(&net, 1, &path, &[]);
@@ -253,7 +253,7 @@ fn a_listed_program_runs_and_all_of_its_processes_end_with_its_job() {
     }
     let write = |name: &str, more: &str| {
         let path = net.dir.path().join(format!("{name}.toml"));
-        std::fs::write(&path, format!("kind = \"command\"\nprogram = \"{name}\"\n{more}\n")).unwrap();
+        std::fs::write(&path, format!("engine = \"command\"\nprogram = \"{name}\"\n{more}\n")).unwrap();
         path
     };
     let echo = write("echo", "args = [\"to whom it may concern\"]\noutput = \"inline\"");

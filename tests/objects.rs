@@ -77,7 +77,7 @@ fn an_object_lives_as_long_as_its_last_claim_and_what_needs_it() {
     let spec = net.dir.path().join("nightly.toml");
     let lines = [
         "name = \"nightly\"",
-        "kind = \"wasm\"",
+        "engine = \"wasm\"",
         "output = \"inline\"",
         &format!("module = {{ object = \"{module}\" }}"),
         "quorum = { dedicated = true }",

@@ -87,7 +87,7 @@ fn outputs_arrive_whole_whatever_their_size() {
     let script = "read manner size; some() { yes 0123456789abcde | head -c $size; }; \
         case $manner in stdout) some;; file) some > out/file;; both) echo both; some > out/file;; esac";
     let text = format!(
-        "kind = \"command\"\nprogram = \"sh\"\nargs = [{script:?}]\noutput = \"object\"\nretry.attempts = 1\n\
+        "engine = \"command\"\nprogram = \"sh\"\nargs = [{script:?}]\noutput = \"object\"\nretry.attempts = 1\n\
          [map]\nitems = [{}]\n",
         items.join(", ")
     );
@@ -111,7 +111,7 @@ fn outputs_arrive_whole_whatever_their_size() {
     }
     let sizes: Vec<String> = SIZES.iter().map(|size| format!("{{ inline = \"{size}\" }}")).collect();
     let text = format!(
-        "kind = \"wasm\"\nmodule = {{ inline = '''{ZEROS}''' }}\noutput = \"object\"\nretry.attempts = 1\n\
+        "engine = \"wasm\"\nmodule = {{ inline = '''{ZEROS}''' }}\noutput = \"object\"\nretry.attempts = 1\n\
          [map]\nitems = [{}]\n",
         sizes.join(", ")
     );
@@ -127,7 +127,7 @@ fn outputs_arrive_whole_whatever_their_size() {
 fn what_a_failed_task_printed_is_shown_beside_its_standard_error() {
     let (net, _folder) = net();
     let says = |node: usize, arguments: &[&str]| net.at(node, arguments).ok().stdout;
-    let program = "kind = \"command\"\nprogram = \"sh\"\nretry.attempts = 1\n\
+    let program = "engine = \"command\"\nprogram = \"sh\"\nretry.attempts = 1\n\
         args = [\"echo one; echo the reason is here; echo alas >&2; exit 7\"]\n"
         .to_owned();
     let module = r#"(module (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
@@ -138,7 +138,7 @@ fn what_a_failed_task_printed_is_shown_beside_its_standard_error() {
         (func (export "_start")
           (call $say (i32.const 1) (i32.const 64) (i32.const 23)) (call $say (i32.const 2) (i32.const 87) (i32.const 5))
           unreachable))"#;
-    let module = format!("kind = \"wasm\"\nmodule = {{ inline = '''{module}''' }}\nretry.attempts = 1\n");
+    let module = format!("engine = \"wasm\"\nmodule = {{ inline = '''{module}''' }}\nretry.attempts = 1\n");
     for (name, text) in [("program", program), ("module", module)] {
         let (job, state) = ended(&net, 1, &spec(&net, name, &text));
         assert_eq!(state, "failed");
@@ -154,14 +154,14 @@ fn what_a_failed_task_printed_is_shown_beside_its_standard_error() {
         let hint = format!("quorate job logs {job} --stdout");
         net.at(1, &["job", "output", &job]).fails(1, &["no outputs", &hint]);
     }
-    let text = "kind = \"command\"\nprogram = \"sh\"\nargs = [\"echo whole; echo alas >&2\"]\noutput = \"inline\"\n";
+    let text = "engine = \"command\"\nprogram = \"sh\"\nargs = [\"echo whole; echo alas >&2\"]\noutput = \"inline\"\n";
     let (job, state) = ended(&net, 1, &spec(&net, "good", text));
     assert_eq!((state.as_str(), says(1, &["job", "logs", &job]).as_str()), ("succeeded", "alas\n"));
     assert_eq!(says(1, &["job", "logs", &job, "--stdout"]), "", "it is the output");
 
     // Much of it, in characters of three bytes: two ends, and a word about what is missing, in the text as well.
     let text =
-        "kind = \"command\"\nprogram = \"sh\"\nargs = [\"yes €€€ | head -c 400000 >&2; exit 1\"]\nretry.attempts = 1\n";
+        "engine = \"command\"\nprogram = \"sh\"\nargs = [\"yes €€€ | head -c 400000 >&2; exit 1\"]\nretry.attempts = 1\n";
     let (job, _) = ended(&net, 1, &spec(&net, "much", text));
     let ran = net.at(1, &["job", "logs", &job]).ok();
     assert!(!ran.stdout.contains(char::REPLACEMENT_CHARACTER) && ran.stderr.contains("were not kept"));
@@ -175,7 +175,7 @@ fn what_a_failed_task_printed_is_shown_beside_its_standard_error() {
 #[test]
 fn a_task_that_was_refused_everywhere_runs_once_its_program_is_there() {
     let (net, folder) = net();
-    let path = spec(&net, "later", "kind = \"command\"\nprogram = \"later\"\noutput = \"inline\"\n");
+    let path = spec(&net, "later", "engine = \"command\"\nprogram = \"later\"\noutput = \"inline\"\n");
     let job = net.at(2, &["job", "submit", &path, "--detach"]).ok().stdout.trim().to_owned();
     let why = wait("three refusals", || {
         let why = net.at(1, &["job", "why", &job]).ok().stdout;
@@ -219,7 +219,7 @@ fn a_node_with_a_relative_folder_runs_programs() {
         .stderr(Stdio::null())
         .spawn();
     let _node = Node(started.unwrap());
-    let text = "kind = \"command\"\nprogram = \"sh\"\nargs = [\"cat in/given; cat; pwd\"]\noutput = \"inline\"\n\
+    let text = "engine = \"command\"\nprogram = \"sh\"\nargs = [\"cat in/given; cat; pwd\"]\noutput = \"inline\"\n\
         inputs.given = { inline = \"given, \" }\nresources.labels = { folder = \"relative\" }\n\
         map.items = [{ inline = \"and read in \" }]\n";
     let path = spec(&net, "where", text);

@@ -41,7 +41,7 @@ fn failing(net: &Net) -> PathBuf {
          (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8))) (unreachable)))",
         HOSTILE.len()
     );
-    let settings = "kind = \"wasm\"\noutput = \"inline\"\nresources.memory = \"4 MiB\"";
+    let settings = "engine = \"wasm\"\noutput = \"inline\"\nresources.memory = \"4 MiB\"";
     let module = module.replace('\\', "\\\\");
     write(
         net,
@@ -64,7 +64,7 @@ fn text_of_others_is_shown_and_does_not_act() {
     assert_eq!(rows[0]["name"], HOSTILE);
 
     let armed = format!(
-        "name = {HOSTILE_TOML}\nkind = \"command\"\nprogram = \"x\"\n[trigger]\nevent = {{ name = \"bell\" }}\n"
+        "name = {HOSTILE_TOML}\nengine = \"command\"\nprogram = \"x\"\n[trigger]\nevent = {{ name = \"bell\" }}\n"
     );
     let armed = write(&net, "armed.toml", &armed);
     let trigger = net.at(1, &["job", "submit", armed.to_str().unwrap(), "--detach"]).ok().stdout.trim().to_owned();
@@ -193,7 +193,7 @@ fn read_until(pipe: &mut (impl std::io::Read + AsFd), word: &str) -> String {
 
 /// A job that waits for a program which nobody lists.
 fn waiting(net: &Net) -> PathBuf {
-    write(net, "waiting.toml", "kind = \"command\"\nprogram = \"nobody\"\n")
+    write(net, "waiting.toml", "engine = \"command\"\nprogram = \"nobody\"\n")
 }
 
 /// Goal: whatever follows or waits ends soon after its reader has gone, though it has nothing to print; and one that

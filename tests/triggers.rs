@@ -34,7 +34,7 @@ fn spec(net: &Net, name: &str, body: &str, more: &str) -> PathBuf {
     let module = format!("(module (memory (export \"memory\") 1) (func (export \"_start\") {body}))");
     let small = "output = \"inline\"\nresources.memory = \"4 MiB\"\nretry.attempts = 1";
     let text =
-        format!("name = \"{name}\"\nkind = \"wasm\"\nmodule = {{ inline = \"\"\"{module}\"\"\" }}\n{small}\n{more}\n");
+        format!("name = \"{name}\"\nengine = \"wasm\"\nmodule = {{ inline = \"\"\"{module}\"\"\" }}\n{small}\n{more}\n");
     let path = net.dir.path().join(format!("{name}.toml"));
     std::fs::write(&path, text).expect("a file can be written");
     path
@@ -260,7 +260,7 @@ fn a_schedule_is_shown_before_it_is_submitted_and_nonsense_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let write = |trigger: &str| {
         let path = dir.path().join("spec.toml");
-        let text = format!("kind = \"wasm\"\nmodule = {{ inline = \"(module)\" }}\n[trigger]\n{trigger}\n");
+        let text = format!("engine = \"wasm\"\nmodule = {{ inline = \"(module)\" }}\n[trigger]\n{trigger}\n");
         std::fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };

@@ -72,8 +72,8 @@ pub trait Backend: Send + Sync + 'static {
     fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo>;
     /// Part of a task's log. `holder` is the worker that has the attempt, if it is known.
     fn logs(&self, task: TaskAttempt, holder: Option<PeerId>, stream: LogStream, from: u64) -> Answer<'_, LogPage>;
-    /// Who could run tasks with this engine that need this much, and so much memory to compile their module, as far as this
-    /// node knows, in order of peer id.
+    /// Who could run tasks with this engine that need this much, and so much memory to compile their module, as far as
+    /// this node knows, in order of peer id.
     fn candidates(&self, engine: Engine, requirement: Requirement, compile_memory_bytes: u64) -> Vec<PlanPeer>;
     /// What is known of modules that jobs name.
     fn modules(&self) -> &ModuleChecks;

@@ -12,9 +12,10 @@ use quorate_api::{BenchJobs, ErrorBody, JobsBench, NOTHING_WAT, percentile};
 use quorate_node::quorums::submit::Wanted;
 use quorate_node::raft::HostEvent;
 use quorate_protocols::ids::JobId;
-use quorate_protocols::job::batch::{BatchSpec, Call, Content, OutputPlace, Program};
+use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::{JobSpec, RunState};
 use quorate_protocols::quorum::Event;
+use quorate_protocols::task::spec::{Call, Content, OutputPlace, Program};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 

@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use quorate_protocols::ids::{ManifestHash, ObjectId, QuorumId};
 use quorate_protocols::job::JobSpec;
-use quorate_protocols::job::batch::{Content, Program};
 use quorate_protocols::task::limits::MODULE_BYTES_MAX;
+use quorate_protocols::task::spec::{Content, Program};
 use tokio::sync::Semaphore;
 
 use quorate_modules::check::{self, Facts, ModuleFault};

@@ -13,8 +13,8 @@ use quorate_api::{ErrorBody, FileContent, JobIdInfo, JobIdRequest, PlanInfo, Sub
 use quorate_node::quorums::submit::Wanted;
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::ObjectId;
-use quorate_protocols::job::batch::Content;
 use quorate_protocols::job::{JobSpec, Kind};
+use quorate_protocols::task::spec::Content;
 use quorate_spec::{Source, SpecFile, read, show};
 use std::collections::BTreeMap;
 

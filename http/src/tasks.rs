@@ -7,11 +7,12 @@ use quorate_node::quorums::logs::LogPage;
 use quorate_node::utf8;
 use quorate_protocols::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
 use quorate_protocols::job::JobRecord;
+use quorate_protocols::job::batch::BatchRun;
 use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::message::{Query as Question, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::task::message::LogStream;
-use quorate_protocols::task::record::{BatchRun, TaskAttempt, TaskId, TaskRecord};
+use quorate_protocols::task::record::{TaskAttempt, TaskId, TaskRecord};
 use serde::Deserialize;
 
 use super::backend::Shared;

@@ -6,8 +6,8 @@ use quorate_api::{ErrorBody, ErrorCode, FireInfo, FireRequest, JobInfo, Listing,
 use quorate_protocols::ids::{JobId, Nonce};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::message::{Query as Question, QueryAnswer};
+use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::quorum::{Command, CommandReply, TriggerCommand};
-use quorate_protocols::trigger::spec::TriggeredSpec;
 use quorate_protocols::trigger::{Schedule, TriggerRun};
 use serde::Deserialize;
 

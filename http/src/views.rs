@@ -9,11 +9,10 @@ use quorate_api::{
     ColumnHolder, ColumnProgress, EventInfo, EventKind, JobInfo, ObjectColumn, ObjectInfo, OwedRepair, PeerInfo,
     PeerReason, PutInfo, PutPhaseInfo, PutProgressInfo, QuorumDetail, QuorumInfo, StoreInfo, Unreachable,
 };
+use quorate_protocols::approval::Grant;
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{JobId, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::{
-    ColumnRecord, ColumnState, Grant, JobRecord, ObjectView, QuorumView, StoreRun, StoreSpec,
-};
+use quorate_protocols::job::{ColumnRecord, ColumnState, JobRecord, ObjectView, QuorumView, StoreRun, StoreSpec};
 use quorate_protocols::quorum::Event;
 
 use quorate_node::compose::NodeEvent;
@@ -338,7 +337,7 @@ pub fn applied(quorum: QuorumId, applied: &Event) -> Option<EventInfo> {
             of_object(EventKind::ObjectRemoved, *manifest, text)
         }
         Event::ColumnReassigned { job, column, from, to } => {
-            let name = |grant: &Option<quorate_protocols::job::Grant>| {
+            let name = |grant: &Option<quorate_protocols::approval::Grant>| {
                 grant.map_or("nobody".to_owned(), |grant| grant.holder.peer.to_string())
             };
             let text = format!("column {column} of job {job} goes from {} to {}", name(from), name(to));

@@ -1,11 +1,11 @@
 //! What a member pays per committed entry: decoding left out, digest included.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use quorate_protocols::approval::Grant;
 use quorate_protocols::ids::*;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
-use quorate_protocols::job::store::Grant;
+use quorate_protocols::job::store::SegmentProgress;
 use quorate_protocols::object::Profile;
-use quorate_protocols::quorum::command::SegmentProgress;
 use quorate_protocols::quorum::limits::BATCH_COMMANDS_MAX;
 use quorate_protocols::quorum::{Batch, Command, JobCommand, QuorumCommand, QuorumState, StoreCommand};
 use std::hint::black_box;

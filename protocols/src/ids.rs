@@ -369,6 +369,9 @@ impl fmt::Debug for Millis {
     }
 }
 
+/// Instants lie before this: the end of the year 9000, in milliseconds since the Unix epoch. Calendars end soon after.
+pub const INSTANT_MAX: u64 = 221_845_391_999_999;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,5 +1,8 @@
 //! Text as it is kept and shown: cut to what may be kept, and an error with all that caused it.
 
+/// Bytes of one line of a history, and of a reason: what comes after is cut.
+pub const REASON_BYTES_MAX: usize = 256;
+
 /// The beginning of `text`, at most `bytes_max` long and cut between characters.
 pub fn truncate(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]

@@ -7,12 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_protocols::ids::{JobId, LogIndex, Millis, PeerId, QuorumId};
 use quorate_protocols::job::JobSpec;
-use quorate_protocols::job::batch::{BatchSpec, Call, Content, Program};
+use quorate_protocols::job::batch::BatchSpec;
+use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
 use quorate_protocols::quorum::{Batch, Command, JobCommand, QuorumState, TriggerCommand};
+use quorate_protocols::task::spec::{Call, Content, Program};
 use quorate_protocols::trigger::Planner;
 use quorate_protocols::trigger::limits::{SPANS_MAX, TRIGGERS_MAX};
-use quorate_protocols::trigger::spec::{Bounds, TriggerSpec, TriggeredSpec, When};
+use quorate_protocols::trigger::spec::{Bounds, TriggerSpec, When};
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
 const OWNER: PeerId = PeerId([9; 32]);

@@ -71,11 +71,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
+use quorate_protocols::fault::SpecFault;
 use quorate_protocols::ids::{ObjectId, QuorumId};
-use quorate_protocols::job::batch::{BatchSpec, Call, Content, Map, Program, SpecFault};
+use quorate_protocols::job::batch::{BatchSpec, Map};
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
 use quorate_protocols::job::spec::JobSpec;
-use quorate_protocols::trigger::spec::{TriggerSpec, TriggeredSpec, When};
+use quorate_protocols::job::spec::TriggeredSpec;
+use quorate_protocols::task::spec::{Call, Content, Program};
+use quorate_protocols::trigger::spec::{TriggerSpec, When};
 use quorate_protocols::wire;
 
 pub use read::read;

@@ -6,13 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::ObjectId;
-use quorate_protocols::job::batch::{
-    BatchSpec, Call, Content, Map, OnFailure, OutputPlace, Program, Reduce, RetryPolicy, Split, Stragglers, Verify,
-};
+use quorate_protocols::job::batch::{BatchSpec, Map, OnFailure, Reduce};
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
 use quorate_protocols::object::limits::SEGMENT_BYTES;
 use quorate_protocols::task::limits::*;
 use quorate_protocols::task::record::ErrorClass;
+use quorate_protocols::task::spec::{Call, Content, OutputPlace, Program, RetryPolicy, Split, Stragglers, Verify};
 use toml::de::{DeTable, DeValue};
 
 use super::parameters::{PARAMETERS_MAX, Parameters};

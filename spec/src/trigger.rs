@@ -20,8 +20,8 @@
 use std::time::Duration;
 
 use quorate_protocols::ids::{JobId, Millis, ObjectId};
-use quorate_protocols::job::batch::Verify;
 use quorate_protocols::task::limits::COPIES_MAX;
+use quorate_protocols::task::spec::Verify;
 use quorate_protocols::trigger::limits::*;
 use quorate_protocols::trigger::parse_instant;
 use quorate_protocols::trigger::spec::{

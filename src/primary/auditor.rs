@@ -12,9 +12,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use quorate_protocols::approval::Grant;
 use quorate_protocols::ids::{Attempt, ManifestHash, PeerId, PieceIndex, SegmentIndex};
+use quorate_protocols::job::ColumnState;
 use quorate_protocols::job::message::{ObjectView, Query, QueryAnswer};
-use quorate_protocols::job::{ColumnState, Grant};
 use quorate_protocols::object::{CheckedPiece, Manifest};
 use quorate_protocols::piece::limits::DEADLINE;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use quorate_protocols::approval::Grant;
 use quorate_protocols::ids::{Attempt, JobId, ManifestHash, PieceIndex};
-use quorate_protocols::job::Grant;
 use quorate_protocols::piece::limits::LEASE;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
 use quorate_protocols::quorum::{Command, ObjectCommand, StoreCommand};

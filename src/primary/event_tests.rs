@@ -7,11 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::JobSpec;
-use quorate_protocols::job::batch::{BatchSpec, Call, Program};
+use quorate_protocols::job::batch::BatchSpec;
+use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, Rejection};
+use quorate_protocols::task::spec::{Call, Program};
 use quorate_protocols::trigger::event::{DeliveryAck, Dispatch, Dispatched, Event};
 use quorate_protocols::trigger::record::{Fired, SkipReason};
-use quorate_protocols::trigger::{TriggerSpec, TriggeredSpec, When, spec::EventSpec};
+use quorate_protocols::trigger::{TriggerSpec, When, spec::EventSpec};
 
 use super::*;
 use crate::quorums::ports::LocalQuorums;

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quorate_protocols::ids::{JobId, PeerId, QuorumId};
-use quorate_protocols::job::limits::REASON_BYTES_MAX;
 use quorate_protocols::task::limits::BATCH_MAX;
 use quorate_protocols::task::message::Progress;
+use quorate_protocols::text::REASON_BYTES_MAX;
 use quorate_protocols::text::truncate;
 use tokio::time::Instant;
 

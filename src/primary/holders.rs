@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use quorate_protocols::approval::Grant;
 use quorate_protocols::approval::{Approval, Requirement, Subject};
 use quorate_protocols::ids::{JobId, MemberId, PeerId};
-use quorate_protocols::job::{Grant, StoreRun, StoreSpec};
+use quorate_protocols::job::{StoreRun, StoreSpec};
 use quorate_protocols::object::limits::SEGMENT_BYTES;
 use quorate_protocols::object::{Layout, Profile};
 use quorate_protocols::piece::limits::LEASE;

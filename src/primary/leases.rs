@@ -9,10 +9,10 @@
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
-use quorate_protocols::approval::limits::LEASE_TRUST_PERCENT;
+use quorate_protocols::approval::Grant;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::JobId;
-use quorate_protocols::job::Grant;
+use quorate_protocols::liveness::patience::LEASE_TRUST_PERCENT;
 use quorate_protocols::liveness::patience::{RENEWAL_TRIES, RENEWALS_PER_LEASE};
 use quorate_protocols::piece::limits::LEASE;
 use quorate_protocols::quorum::Duty;

@@ -18,10 +18,10 @@ use quorate_protocols::capacity::Capacity;
 use quorate_protocols::directory::state::fits;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, LeaseId, PeerId};
-use quorate_protocols::job::batch::Resources;
 use quorate_protocols::quorum::{Command, TaskCommand};
 use quorate_protocols::task::limits::WORKER_SLOTS_MAX;
 use quorate_protocols::task::record::WorkerRecord;
+use quorate_protocols::task::spec::Resources;
 use tokio::time::{Instant, timeout_at};
 
 use super::context::{Context, DutyError};

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use quorate_protocols::approval::Grant;
 use quorate_protocols::approval::Subject;
 use quorate_protocols::ids::{Attempt, ManifestHash, PeerId, PieceHash, PieceIndex, SegmentIndex};
-use quorate_protocols::job::{ColumnState, Grant};
+use quorate_protocols::job::ColumnState;
 use quorate_protocols::object::Manifest;
 use quorate_protocols::piece::limits::{DEADLINE, LEASE, REBUILD_SEGMENTS_MAX};
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, RebuildPart, Receipt, Slot};

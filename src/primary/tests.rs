@@ -11,11 +11,11 @@ use quorate_protocols::directory::{Capacity, PeerAdvert};
 use quorate_protocols::ids::{
     Attempt, BootId, JobId, ManifestHash, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex, Term,
 };
+use quorate_protocols::job::store::SegmentProgress;
 use quorate_protocols::job::{ColumnState, JobSpec, RunState, StoreSpec};
 use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, Receipt, ReceiptStatement, Slot};
-use quorate_protocols::quorum::command::SegmentProgress;
 use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, QuorumState, StoreCommand};
 use quorate_protocols::wire;
 

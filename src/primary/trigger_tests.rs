@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use quorate_protocols::ids::{JobId, Millis, Term};
 use quorate_protocols::job::JobSpec;
-use quorate_protocols::job::batch::{BatchSpec, Call, Program};
+use quorate_protocols::job::batch::BatchSpec;
+use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand};
-use quorate_protocols::trigger::spec::{Bounds, Overlap, TriggerSpec, TriggeredSpec, When};
+use quorate_protocols::task::spec::{Call, Program};
+use quorate_protocols::trigger::spec::{Bounds, Overlap, TriggerSpec, When};
 use quorate_protocols::trigger::{Cause, Fired};
 use tokio::time::Instant;
 

@@ -10,13 +10,14 @@ use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Refusal};
 use quorate_protocols::directory::{Capacity, PeerAdvert};
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{Attempt, BootId, Digest, Incarnation, JobId, Millis, PeerId, Term};
-use quorate_protocols::job::batch::{BatchSpec, Call, Map, Program};
+use quorate_protocols::job::batch::{BatchSpec, Map};
 use quorate_protocols::job::{JobSpec, RunState};
 use quorate_protocols::liveness::Latency;
 use quorate_protocols::liveness::patience::{RENEWAL_TRIES, trusted};
 use quorate_protocols::quorum::{Command, JobCommand, QuorumState, TaskCommand};
 use quorate_protocols::task::message::{Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output, Place, TaskAttempt};
+use quorate_protocols::task::spec::{Call, Program};
 use quorate_protocols::wire;
 
 use tokio::time::Instant;

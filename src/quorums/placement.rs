@@ -14,6 +14,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use quorate_protocols::approval::formation::{self, Volunteer, ZONE_LABEL};
+use quorate_protocols::approval::limits::STANDBYS;
 use quorate_protocols::approval::{Approval, Requirement, Subject};
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::engine::NodeRole;
@@ -21,7 +22,7 @@ use quorate_protocols::ids::{JobId, MemberId, PeerId, QuorumId};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::liveness::distant_peers;
 use quorate_protocols::liveness::limits::DELAY_MAX;
-use quorate_protocols::quorum::limits::{STANDBYS, VOTERS_MAX, VOTERS_MIN};
+use quorate_protocols::quorum::limits::{VOTERS_MAX, VOTERS_MIN};
 
 use tokio::time::Instant;
 

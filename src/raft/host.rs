@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use openraft::{EmptyNode, LogIdOptionExt};
+use quorate_protocols::approval::limits::STANDBYS;
 use quorate_protocols::approval::{Approval, Subject};
 use quorate_protocols::ids::{LogIndex, MemberId, Millis, PeerId, QuorumId};
 use quorate_protocols::job::message::{MembershipStatement, SignedMembership};
 use quorate_protocols::liveness::Latency;
-use quorate_protocols::quorum::limits::{QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, STANDBYS, VOTERS_MAX};
+use quorate_protocols::quorum::limits::{QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, VOTERS_MAX};
 use quorate_protocols::quorum::{RaftAnswer, RaftMessage};
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_protocols::ids::{JobId, LeaseId, PeerId, QuorumId, StepIndex};
-use quorate_protocols::job::batch::OutputPlace;
 use quorate_protocols::task::limits::{BATCH_MAX, DEADLINE};
 use quorate_protocols::task::message::{Progress, ReportRefusal, StepContext, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{Output, TaskAttempt};
+use quorate_protocols::task::spec::OutputPlace;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use quorate_protocols::job::limits::REASON_BYTES_MAX;
 use quorate_protocols::task::limits::{CHECKPOINT_BYTES_MAX, DEADLINE};
 use quorate_protocols::task::message::{LogStream, Progress, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::TaskAttempt;
+use quorate_protocols::text::REASON_BYTES_MAX;
 use quorate_protocols::text::truncate;
 
 use super::logs::LogWriter;

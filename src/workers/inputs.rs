@@ -13,11 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use quorate_protocols::ids::{ObjectId, TaskIndex};
-use quorate_protocols::job::batch::Content;
-use quorate_protocols::job::plan::TaskInput;
 use quorate_protocols::task::limits::MODULE_BYTES_MAX;
 use quorate_protocols::task::message::{Assignment, OutputRef};
 use quorate_protocols::task::record::{ErrorClass, Output, Place};
+use quorate_protocols::task::spec::Content;
+use quorate_protocols::task::spec::TaskInput;
 use tokio::sync::{OnceCell, mpsc};
 
 use super::outputs::{Fault, Stores};

@@ -714,8 +714,8 @@ fn too_large(work: &StepContext, room: &Room) -> Option<String> {
 }
 
 fn order_weight(order: &Assignment) -> usize {
-    use quorate_protocols::job::batch::Content;
-    use quorate_protocols::job::plan::TaskInput;
+    use quorate_protocols::task::spec::Content;
+    use quorate_protocols::task::spec::TaskInput;
     const FRAME: usize = 512;
     let given: usize = order
         .given
@@ -729,7 +729,7 @@ fn order_weight(order: &Assignment) -> usize {
 }
 
 fn work_weight(work: &StepContext) -> usize {
-    use quorate_protocols::job::batch::{Content, Program};
+    use quorate_protocols::task::spec::{Content, Program};
     const FRAME: usize = 1024;
     let content = |content: &Content| if let Content::Inline(bytes) = content { bytes.len() } else { 0 };
     let call = &work.call;

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use futures::FutureExt;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Nonce, PeerId};
-use quorate_protocols::job::batch::{OutputPlace, Program};
-use quorate_protocols::job::limits::REASON_BYTES_MAX;
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
 use quorate_protocols::task::message::{Assignment, StepContext, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output};
+use quorate_protocols::task::spec::{OutputPlace, Program};
 use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict};
+use quorate_protocols::text::REASON_BYTES_MAX;
 use quorate_protocols::text::truncate;
 use tokio_util::sync::CancellationToken;
 

@@ -5,7 +5,7 @@
 //! it begins there, the later one would have to fetch what lies before it.
 
 use bytes::Bytes;
-use quorate_protocols::job::batch::Split;
+use quorate_protocols::task::spec::Split;
 
 /// Fed the bytes of an object in order, from its range's start on, hands out those of the range's records.
 pub(super) struct Splitter {

@@ -12,12 +12,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use quorate_protocols::ids::{Attempt, JobId, LeaseId, PeerId, QuorumId, StepIndex, TaskIndex, Term};
-use quorate_protocols::job::batch::{Content, Map, OutputPlace, Reduce, Split};
+use quorate_protocols::job::batch::{Map, Reduce};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::quorum::{Command, JobCommand};
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
 use quorate_protocols::task::message::{LogStream, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{ErrorClass, Place, TaskAttempt, TaskId};
+use quorate_protocols::task::spec::{Content, OutputPlace, Split};
 
 use self::world::{OWNER, World, call, compute, peer};
 use crate::quorums::ports::LocalTasks;

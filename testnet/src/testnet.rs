@@ -351,7 +351,7 @@ impl Testnet {
                     .filter(|other| {
                         peers
                             .iter()
-                            .any(|peer| Some(peer.peer) == other.peer && peer.connected && !peer.kinds.is_empty())
+                            .any(|peer| Some(peer.peer) == other.peer && peer.connected && !peer.roles.is_empty())
                     })
                     .count();
                 if seen + 1 < running.len() {
@@ -399,13 +399,13 @@ impl Testnet {
     }
 }
 
-/// The part of `GET /v1/peers` that `up` waits for. A peer's kinds are known once its announcement has arrived.
+/// The part of `GET /v1/peers` that `up` waits for. A peer's roles are known once its announcement has arrived.
 #[derive(Deserialize)]
 struct PeerRow {
     peer: PeerId,
     connected: bool,
     #[serde(default)]
-    kinds: Vec<String>,
+    roles: Vec<String>,
 }
 
 #[derive(Deserialize)]

@@ -17,11 +17,11 @@ use bytes::Bytes;
 use quorate_api::{FileContent, JobIdInfo, JobIdRequest, JobInfo, PlanInfo, PutInfo, SubmitInfo, SubmitRequest};
 use quorate_modules::check;
 use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, QuorumId};
-use quorate_protocols::job::batch::Content;
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::{JobSpec, RunState};
 use quorate_protocols::task::limits::MODULE_BYTES_MAX;
+use quorate_protocols::task::spec::Content;
 use quorate_spec::{Source, SpecError, SpecFile, show};
 use quorate_testnet::{Client, ClientError};
 

@@ -4,9 +4,10 @@ use quorate_api::{
     FileContent, JobIdInfo, JobIdRequest, LogInfo, NOTHING_WAT, OutputInfo, PlanInfo, ReceiptBundle, StepRole,
     SubmitRequest, TaskInfo, TaskStateInfo, WhyInfo,
 };
+use quorate_protocols::approval::Grant;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Attempt, Digest, LeaseId, MemberId, StepIndex, TaskIndex};
-use quorate_protocols::job::{Grant, RunState};
+use quorate_protocols::job::RunState;
 use quorate_protocols::task::message::{Report, TaskResult};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskId, WorkerRecord};
 use serde_json::{Value, json};
@@ -16,7 +17,7 @@ use quorate_protocols::quorum::TaskCommand;
 use super::*;
 use crate::limits::SUBMIT_BYTES_MAX;
 
-const SPEC: &str = "name = \"two words\"\nkind = \"wasm\"\nmodule = \"a.wat\"\nmap.count = 2\n";
+const SPEC: &str = "name = \"two words\"\nengine = \"wasm\"\nmodule = \"a.wat\"\nmap.count = 2\n";
 
 fn request(spec: &str) -> SubmitRequest {
     let files = [("a.wat".to_owned(), FileContent::Text(NOTHING_WAT.to_owned()))];
@@ -103,7 +104,7 @@ async fn a_plan_says_who_would_and_submits_nothing() {
     assert_eq!(steps, [(0, StepRole::Map, 2), (1, StepRole::Reduce, 1)]);
     assert_eq!((plan.resources.memory_bytes, plan.peers[0].tasks), (64 << 20, 3));
     assert_eq!(plan.peers[0].refusal, None);
-    let command = SubmitRequest { files: Default::default(), ..request("kind = \"command\"\nprogram = \"true\"\n") };
+    let command = SubmitRequest { files: Default::default(), ..request("engine = \"command\"\nprogram = \"true\"\n") };
     let plan: PlanInfo = edge.client.post("/v1/jobs/plan", &command).await.unwrap();
     assert!(plan.peers[0].refusal.as_ref().unwrap().contains("command"));
     assert_eq!(edge.fake.commits.load(Ordering::Relaxed), 0);

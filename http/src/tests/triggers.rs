@@ -13,7 +13,7 @@ use serde_json::json;
 use super::*;
 
 fn request(trigger: &str) -> SubmitRequest {
-    let spec = format!("name = \"beat\"\nkind = \"wasm\"\nmodule = \"a.wat\"\n[trigger]\n{trigger}\n");
+    let spec = format!("name = \"beat\"\nengine = \"wasm\"\nmodule = \"a.wat\"\n[trigger]\n{trigger}\n");
     let files = [("a.wat".to_owned(), FileContent::Text(NOTHING_WAT.to_owned()))];
     let file = Some("beat.toml".to_owned());
     SubmitRequest { spec, file, files: files.into(), ..SubmitRequest::default() }

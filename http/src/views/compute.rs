@@ -10,10 +10,12 @@ use quorate_protocols::approval::Requirement;
 use quorate_protocols::directory::misfit;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{ObjectId, StepIndex, TaskIndex};
-use quorate_protocols::job::batch::{BatchSpec, Resources};
+use quorate_protocols::job::batch::BatchRun;
+use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::plan::{Plan, Role};
 use quorate_protocols::task::message::OutputRef;
-use quorate_protocols::task::record::{BatchRun, Phase, Place, TaskRecord, TaskState};
+use quorate_protocols::task::record::{Phase, Place, TaskRecord, TaskState};
+use quorate_protocols::task::spec::Resources;
 use quorate_protocols::task::vote::{ResultReceipt, tally};
 
 use quorate_node::directory::KnownPeer;

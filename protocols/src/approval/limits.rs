@@ -1,5 +1,6 @@
 //! Sizes, deadlines and quotas of the approval protocol.
 
+use crate::liveness::patience::LEASE_TRUST_PERCENT;
 use std::time::Duration;
 
 /// Protocol name and major version. 1: first.
@@ -22,10 +23,6 @@ pub const OVER_ASK: usize = 3;
 /// Leases one asker may hold at one approver; the next is refused.
 pub const LEASES_PER_ASKER_MAX: usize = 1024;
 
-/// The asker counts on this share of a lease's duration, in percent: clocks that run at different speeds never make
-/// it use a lease that has ended.
-pub const LEASE_TRUST_PERCENT: u64 = 90;
-
 /// Longest lease an approver grants before it must be renewed.
 pub const LEASE_DURATION_MAX: Duration = Duration::from_secs(3600);
 
@@ -46,6 +43,12 @@ pub const ROUND_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Candidates of one round; further volunteers are not heard. Far more than any round asks.
 pub const CANDIDATES_MAX: usize = 1024;
+
+/// Standbys that a quorum tries to keep.
+pub const STANDBYS: usize = 2;
+
+/// A member must be away this long before it is replaced, so that a restart moves nothing.
+pub const REPLACE_GRACE: Duration = Duration::from_secs(60);
 
 /// How long an approver is waited for whose answers usually take `round_trip`.
 pub fn deadline(round_trip: Duration) -> Duration {

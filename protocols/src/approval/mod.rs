@@ -9,12 +9,14 @@
 //! Wire: `/quorate/approval/1`, one [`message::ApprovalMessage`] in, one [`message::ApprovalAnswer`] out.
 
 pub mod formation;
+pub mod grant;
 pub mod limits;
 pub mod message;
 pub mod replacement;
 pub mod round;
 pub mod standby;
 
+pub use grant::Grant;
 pub use message::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Signature, Statement, Subject,
 };

@@ -26,12 +26,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::limits::{
-    CANDIDATES_MAX, EXTRA_WAIT, LEASE_DURATION_MAX, LEASE_TRUST_PERCENT, OVER_ASK, ROUND_DEADLINE, VOLUNTEERS_WAIT,
-    deadline, slow_after,
+    CANDIDATES_MAX, EXTRA_WAIT, LEASE_DURATION_MAX, OVER_ASK, ROUND_DEADLINE, VOLUNTEERS_WAIT, deadline, slow_after,
 };
 use super::message::{Approval, ApprovalAnswer, ApprovalRequest, Refusal, Requirement, Subject};
 use crate::ids::{Digest, LeaseId, Millis, Nonce, PeerId};
 use crate::liveness::distant_peers;
+use crate::liveness::patience::LEASE_TRUST_PERCENT;
 
 /// What a round is for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::message::Approval;
+use crate::approval::limits::{REPLACE_GRACE, STANDBYS};
 use crate::ids::{LeaseId, MemberId, Millis, PeerId};
-use crate::quorum::limits::{REPLACE_GRACE, STANDBYS};
 
 /// How long a standby's promise lasts without being prolonged.
 pub const LEASE: Duration = Duration::from_secs(600);

@@ -11,9 +11,9 @@ use super::limits::*;
 use super::replacement::{self, Decision, Situation};
 use super::standby::{AWAY_MAX, Pool, PoolEffect, Renewed, Sight};
 use super::*;
+use crate::approval::limits::STANDBYS;
 use crate::ids::{BootId, Incarnation, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId};
 use crate::membership::Voters;
-use crate::quorum::limits::STANDBYS;
 
 fn key(n: u8) -> SigningKey {
     SigningKey::from_bytes(&[n; 32])

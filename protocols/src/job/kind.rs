@@ -1,8 +1,8 @@
 //! The registry of kinds: one line per kind of work that a quorum runs.
 //!
-//! A line names the kind, the types of its specification, its run and its own commands, and the module that implements
-//! [`crate::quorum::kinds::Kind`] for it. Every enum over kinds and every dispatch to one comes from these lines. The
-//! order is wire and disk format: a new kind goes last.
+//! A line names the kind, the types of its specification and its run, and the module of the quorum's `kinds` that
+//! implements it. Every enum over kinds and every dispatch to one comes from these lines. The order is wire and disk
+//! format: a new kind goes last.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,22 +10,20 @@ use super::record::JobRecord;
 use super::spec::JobSpec;
 use crate::trigger::record::TriggerRun;
 
-/// Hands the registry to a macro: `Kind, accessor and module, "name", specification, run, commands`.
+/// Hands the registry to a macro: `Kind, accessor and module, "name", specification, run`.
 macro_rules! for_each_kind {
     ($then:ident) => {
         $then! {
-            Store, store, "store", $crate::job::StoreSpec, $crate::job::StoreRun, $crate::quorum::StoreCommand;
-            Batch, batch, "batch", $crate::job::BatchSpec, $crate::task::record::BatchRun,
-                $crate::quorum::kinds::NoCommand;
-            #[cfg(test)] Counter, counter, "counter", $crate::quorum::kinds::counter::CounterSpec,
-                $crate::quorum::kinds::counter::CounterRun, $crate::quorum::kinds::counter::CounterCommand;
+            Store, store, "store", $crate::job::StoreSpec, $crate::job::StoreRun;
+            Batch, batch, "batch", $crate::job::BatchSpec, $crate::job::batch::BatchRun;
+            #[cfg(test)] Counter, counter, "counter", $crate::job::counter::CounterSpec, $crate::job::counter::CounterRun;
         }
     };
 }
 pub(crate) use for_each_kind;
 
 macro_rules! kinds_of_work {
-    ($($(#[$meta:meta])* $kind:ident, $get:ident, $name:literal, $spec:ty, $run:ty, $command:ty;)*) => {
+    ($($(#[$meta:meta])* $kind:ident, $get:ident, $name:literal, $spec:ty, $run:ty;)*) => {
         /// What a quorum runs: how a job is planned, what it may be told, and what it comes to.
         #[derive(
             Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,

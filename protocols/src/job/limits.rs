@@ -7,8 +7,8 @@ pub const PROTOCOL: &str = "/quorate/job/1";
 /// A command of 512 KiB, or an object's manifest with its placement, with room.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 
-/// One commit on a slow disk with a failover in the middle. Its expiry means *unknown*.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+/// Of one question on this protocol. Its expiry means *unknown*.
+pub const DEADLINE: Duration = crate::liveness::patience::COMMIT_DEADLINE;
 
 pub const SPEC_BYTES_MAX: usize = 256 * 1024;
 
@@ -21,9 +21,6 @@ pub const JOBS_ENDED_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// History entries kept per job; the oldest after the first go first.
 pub const HISTORY_MAX: usize = 200;
-
-/// Bytes of one line of a history, and of a reason: what comes after is cut.
-pub const REASON_BYTES_MAX: usize = 256;
 
 /// Backups that one run keeps; holders won beyond that are released at once.
 pub const SPARES_MAX: usize = 16;

@@ -4,6 +4,8 @@
 //! members of the owning quorum; only the primary acts, the others say who it is.
 
 pub mod batch;
+#[cfg(test)]
+pub(crate) mod counter;
 pub mod kind;
 pub mod limits;
 pub mod message;
@@ -20,4 +22,4 @@ pub use kind::{Kind, WorkSpec};
 pub use message::{JobAnswer, JobMessage, ObjectView, Query, QueryAnswer, QuorumView};
 pub use record::{JobRecord, Run, RunState};
 pub use spec::{JobSpec, StoreSpec};
-pub use store::{ColumnRecord, ColumnState, Grant, StoreRun};
+pub use store::{ColumnRecord, ColumnState, StoreRun};

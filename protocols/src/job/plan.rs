@@ -4,12 +4,12 @@
 //! after, derives the same one. The first step maps; each further one folds up to `fan_in` outputs of the step before,
 //! until one is left. Undoing is a step of its own, with one task for each task of the first.
 
+use crate::task::spec::TaskInput;
 use serde::{Deserialize, Serialize};
 
-use super::batch::{BatchSpec, Call, Content, Map, Split};
-use crate::ids::{Digest, JobId, ObjectId, StepIndex, TaskIndex};
-use crate::task::record::TaskId;
-use crate::wire;
+use super::batch::{BatchSpec, Map};
+use crate::ids::{JobId, StepIndex, TaskIndex};
+use crate::task::spec::Call;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Role {
@@ -31,27 +31,6 @@ pub struct StepPlan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     pub steps: Vec<StepPlan>,
-}
-
-/// What one task is given beside its call's own inputs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TaskInput {
-    None,
-    Item(Content),
-    /// Bytes `offset..offset + length` of an object of `total` bytes, cut as `split` says.
-    Range {
-        object: ObjectId,
-        total: u64,
-        offset: u64,
-        length: u64,
-        split: Split,
-    },
-    /// Outputs of tasks `from..to` of an earlier step, in order.
-    Outputs {
-        step: StepIndex,
-        from: TaskIndex,
-        to: TaskIndex,
-    },
 }
 
 impl Plan {
@@ -134,31 +113,6 @@ impl Plan {
     }
 }
 
-/// Everything that a task's output may depend on, as one digest: its call, what it is given, and the outputs that it
-/// folds (by their digests). Receipts name it, so that whoever has the specification can tell what was computed.
-pub fn inputs_digest(call: &Call, input: &TaskInput, folded: &[Digest]) -> Digest {
-    inputs_digest_under(call_digest(call), input, folded)
-}
-
-/// What tasks of one step have in common, for [`inputs_digest_under`]: a call may carry a module, and is hashed once.
-pub fn call_digest(call: &Call) -> Digest {
-    Digest(*blake3::hash(&wire::encode(call)).as_bytes())
-}
-
-/// As [`inputs_digest`], of a call with this digest.
-pub fn inputs_digest_under(call: Digest, input: &TaskInput, folded: &[Digest]) -> Digest {
-    let mut hasher = blake3::Hasher::new_derive_key("quorate 2026 task inputs 1");
-    hasher.update(&wire::encode(&(call, input, folded)));
-    Digest(*hasher.finalize().as_bytes())
-}
-
-/// Names one task whatever the attempt: a program that hands it to what it changes outside is not done twice.
-pub fn idempotency_token(task: TaskId) -> Digest {
-    let mut hasher = blake3::Hasher::new_derive_key("quorate 2026 idempotency token 1");
-    hasher.update(&wire::encode(&task));
-    Digest(*hasher.finalize().as_bytes())
-}
-
 /// The id of a job that is submitted under a key: the same through whichever peer.
 pub fn keyed_job(quorum: crate::ids::QuorumId, key: &str) -> JobId {
     let mut hasher = blake3::Hasher::new_derive_key("quorate 2026 job key 1");
@@ -172,8 +126,12 @@ pub fn keyed_job(quorum: crate::ids::QuorumId, key: &str) -> JobId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{Digest, ObjectId};
     use crate::ids::{ManifestHash, QuorumId};
-    use crate::job::batch::{Program, Reduce};
+    use crate::job::batch::Reduce;
+    use crate::task::inputs::inputs_digest;
+    use crate::task::spec::Program;
+    use crate::task::spec::Split;
     use proptest::prelude::*;
 
     fn call(name: &str) -> Call {

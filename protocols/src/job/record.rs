@@ -7,37 +7,9 @@ use super::kind::WorkSpec;
 use super::spec::{JobSpec, StoreSpec};
 use super::store::StoreRun;
 use crate::ids::{JobId, Millis, PeerId};
+use crate::job::spec::TriggeredSpec;
+pub use crate::run_state::RunState;
 use crate::trigger::record::{FiredBy, TriggerRun};
-use crate::trigger::spec::TriggeredSpec;
-
-/// Where a run stands. The legal moves are data: [`crate::job::transition`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum RunState {
-    Pending,
-    Running,
-    Pausing,
-    Paused,
-    Cancelling,
-    Reverting,
-    Succeeded,
-    Failed,
-    Reverted,
-    Cancelled,
-    AwaitingResolution,
-}
-
-impl std::fmt::Display for RunState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl RunState {
-    pub const fn is_final(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Reverted | Self::Cancelled)
-    }
-}
 
 /// What happened to a job, for people: one line each, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

@@ -42,12 +42,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::store::{ColumnRecord, Grant};
+use super::store::ColumnRecord;
+use crate::approval::Grant;
 use crate::ids::{Attempt, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
+use crate::job::store::SegmentProgress;
 use crate::object::layout::Profile;
 use crate::piece::limits::{DEADLINE, REBUILD_SEGMENTS_MAX, SEGMENTS_IN_MEMORY_MAX, STALL, WINDOW_PIECES};
 use crate::piece::message::RebuildPart;
-use crate::quorum::command::SegmentProgress;
 
 /// How long the other columns wait for a slow one before its segment is let go. A guess: long enough for a slow sync,
 /// short enough that one bad disk costs a put little.

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::BatchSpec;
 use super::kind::{Kind, WorkSpec};
+use crate::fault::SpecFault;
 use crate::object::layout::Profile;
-use crate::trigger::spec::TriggeredSpec;
+use crate::trigger::spec::TriggerSpec;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobSpec {
@@ -52,4 +53,39 @@ pub struct StoreSpec {
     /// Bytes, when known before the stream ends. Leases are sized by it.
     pub size: Option<u64>,
     pub profile: Profile,
+}
+
+/// A job that runs each time its trigger fires.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TriggeredSpec {
+    pub trigger: TriggerSpec,
+    /// What each fire runs.
+    pub work: WorkSpec,
+}
+
+impl TriggeredSpec {
+    pub fn new(trigger: TriggerSpec, work: impl Into<WorkSpec>) -> Self {
+        Self { trigger, work: work.into() }
+    }
+}
+
+impl TriggeredSpec {
+    /// The first thing that is wrong in size or shape, whatever the build.
+    pub fn check(&self) -> Result<(), SpecFault> {
+        self.trigger.check()?;
+        match &self.work {
+            WorkSpec::Batch(batch) => {
+                batch.check_triggered()?;
+                batch.check()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// As `check`, and whether this build can tell what lines of cron, zones and expressions mean. Asked by whoever
+    /// takes the job in, before it is proposed.
+    pub fn check_meaning(&self) -> Result<(), SpecFault> {
+        self.check()?;
+        self.trigger.check_meaning()
+    }
 }

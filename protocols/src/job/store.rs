@@ -3,16 +3,11 @@
 //! Steps: *approve* (the primary gathers holders), *replicate* (the uploader, the node with the file, sends pieces and
 //! records progress), *commit* (manifest and receipts), *confirm* (the primary tells the holders to keep).
 
+use crate::approval::Grant;
+use crate::ids::SegmentIndex;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Attempt, LeaseId, ManifestHash, MemberId, Millis, PeerId, PieceHash, PieceIndex};
-
-/// A holder's promise for one column, as the quorum records it. The primary checked the approval's signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Grant {
-    pub holder: MemberId,
-    pub lease: LeaseId,
-}
+use crate::ids::{Attempt, ManifestHash, Millis, PeerId, PieceHash, PieceIndex};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -64,6 +59,16 @@ pub struct StoreRun {
     /// still is idle. A count, because quorum time may stand still while a clock that ran ahead is waited for.
     pub upload_seq: u64,
     pub upload_seen_at: Millis,
+}
+
+/// A segment that was cut, and how far it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentProgress {
+    pub segment: SegmentIndex,
+    /// All columns' piece hashes of the segment, in order.
+    pub pieces: Vec<PieceHash>,
+    /// Columns whose holder has synced its piece, with the attempt it was sent under.
+    pub stored: Vec<(PieceIndex, Attempt)>,
 }
 
 /// A holder to be told to let go. Attempt 0 is a grant that never got a column: only its lease is given back.

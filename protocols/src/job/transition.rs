@@ -1,10 +1,10 @@
 //! Which command a run accepts in which state, as data: the words of the tables that every kind of work has.
 //!
-//! The quorum's core asks the table of the job's kind (or, of a job that has a trigger, that of triggers) before it acts
-//! on a run; docs/jobs.md shows them as [`markdown`] renders them. A pair that is not in the table is refused with a
+//! The quorum's core asks the table of the job's kind, or that of triggers for a job that has one, before it acts on a
+//! run; docs/jobs.md shows them as [`markdown`] renders them. A pair that is not in the table is refused with a
 //! typed error. A row whose target is its own state is a repeat or a report that leaves the state alone.
 
-use super::record::RunState::{self, *};
+use crate::run_state::RunState;
 
 /// What acts on a run: a command, or something that befalls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,39 +54,6 @@ impl RunCommand {
     }
 }
 
-impl RunState {
-    pub const ALL: [Self; 11] = [
-        Pending,
-        Running,
-        Pausing,
-        Paused,
-        Cancelling,
-        Reverting,
-        AwaitingResolution,
-        Succeeded,
-        Failed,
-        Reverted,
-        Cancelled,
-    ];
-
-    /// As people read it; the same words as in JSON.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Pending => "pending",
-            Running => "running",
-            Pausing => "pausing",
-            Paused => "paused",
-            Cancelling => "cancelling",
-            Reverting => "reverting",
-            Succeeded => "succeeded",
-            Failed => "failed",
-            Reverted => "reverted",
-            Cancelled => "cancelled",
-            AwaitingResolution => "awaiting-resolution",
-        }
-    }
-}
-
 /// One row: a command in a state, and the states that it may lead to.
 pub type Row = (RunState, RunCommand, &'static [RunState]);
 
@@ -118,18 +85,4 @@ pub fn markdown(table: &[Row]) -> String {
         }
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::collections::BTreeSet;
-
-    #[test]
-    fn names_are_those_of_the_json_form_and_every_state_is_listed() {
-        for state in RunState::ALL {
-            assert_eq!(serde_json::to_string(&state).unwrap(), format!("\"{}\"", state.name()));
-        }
-        assert_eq!(RunState::ALL.into_iter().collect::<BTreeSet<_>>().len(), 11);
-    }
 }

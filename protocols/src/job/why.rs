@@ -2,9 +2,10 @@
 
 use super::record::{JobRecord, RunState};
 use crate::ids::Millis;
+use crate::job::spec::TriggeredSpec;
 use crate::trigger::record::TriggerRun;
 use crate::trigger::show_instant;
-use crate::trigger::spec::{TriggeredSpec, When};
+use crate::trigger::spec::When;
 
 impl JobRecord {
     /// Of a trigger; `now` is record time, `wall` what the clocks say.

@@ -13,9 +13,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::ids::INSTANT_MAX;
 use crate::ids::{MemberId, Millis, PeerId};
 use crate::membership::Voters;
-use crate::trigger::limits::INSTANT_MAX;
 
 /// A clock that differs from a majority's by at most this is good: machines without a time server drift by seconds a
 /// day. It must be more than the error of a reading, which is half a deadline of a beat.

@@ -8,8 +8,13 @@ use std::time::Duration;
 
 use super::latency::Latency;
 use super::limits::ELECTION_MIN;
-use crate::approval::limits::LEASE_TRUST_PERCENT;
-use crate::job::limits::DEADLINE as JOB_DEADLINE;
+
+/// The asker counts on this share of a lease's duration, in percent: clocks that run at different speeds never make
+/// it use a lease that has ended.
+pub const LEASE_TRUST_PERCENT: u64 = 90;
+
+/// One commit on a slow disk with a failover in the middle. Its expiry means *unknown*.
+pub const COMMIT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long one member is asked before another is. One that is connected and silent for longer is most likely cut off.
 /// Each silent try of a call doubles it, so that a commit on a slow disk is not asked for again and again.
@@ -19,7 +24,7 @@ pub const TRY_MIN: Duration = Duration::from_millis(1500);
 const TRY_ROUND_TRIPS: u32 = 6;
 
 /// No try takes longer: the member itself gives up then.
-pub const TRY_MAX: Duration = JOB_DEADLINE;
+pub const TRY_MAX: Duration = COMMIT_DEADLINE;
 
 /// How long a member that misses its primary holds a question for the next one: a few elections. Short enough that
 /// one who is cut off from the others costs its asker little.

@@ -35,7 +35,7 @@ const PATIENCE_MAX: Duration = Duration::from_secs(3);
 
 /// A silent peer is probed again this often, for as long as its announcements are remembered.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-pub const PROBE_FOR: Duration = crate::directory::limits::ADVERT_EXPIRY;
+pub const PROBE_FOR: Duration = Duration::from_secs(600);
 
 /// A round trip that was measured longer ago says nothing of the peer as it is now. Two pings of the transport.
 pub const ROUND_TRIP_FRESH: Duration = Duration::from_secs(10);

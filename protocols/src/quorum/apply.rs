@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 use super::command::{Command, CommandReply, QuorumCommand, Rejection};
 use super::limits::{LEVEL, STANDBYS_MAX};
 use super::state::{Event, QuorumState};
+use crate::approval::Grant;
 use crate::approval::{Approval, Subject};
 use crate::ids::{Attempt, ManifestHash, PeerId, PieceIndex};
-use crate::job::limits::REASON_BYTES_MAX;
-use crate::job::store::{Grant, Releasing};
+use crate::job::store::Releasing;
+use crate::text::REASON_BYTES_MAX;
 use crate::text::truncate;
 
 pub(super) type Applied = Result<CommandReply, Rejection>;

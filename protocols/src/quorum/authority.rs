@@ -152,8 +152,9 @@ mod tests {
     use super::super::command::{Batch, StoreCommand};
     use super::*;
     use crate::ids::{LogIndex, Millis, Nonce, QuorumId};
-    use crate::job::batch::{BatchSpec, Call, Program};
+    use crate::job::batch::BatchSpec;
     use crate::job::spec::JobSpec;
+    use crate::task::spec::{Call, Program};
 
     const QUORUM: QuorumId = QuorumId([1; 16]);
     const JOB: JobId = JobId { quorum: QUORUM, local: [2; 16] };

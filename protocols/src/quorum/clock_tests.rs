@@ -1,14 +1,16 @@
 //! Clocks of a whole quorum that are set: what becomes of time, of stamps and of triggers.
 
+use crate::job::spec::TriggeredSpec;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::ids::*;
-use crate::job::batch::{BatchSpec, Call, Program};
+use crate::job::batch::BatchSpec;
 use crate::job::spec::JobSpec;
 use crate::quorum::command::{Batch, Command, JobCommand, QuorumCommand, TriggerCommand};
 use crate::quorum::limits::LEVEL_TRIGGERS;
 use crate::quorum::state::{Event, QuorumState};
+use crate::task::spec::{Call, Program};
 use crate::trigger::record::{Cause, FireRow, Fired, SkipReason};
 use crate::trigger::spec::*;
 use crate::trigger::{Planner, audit, parse_instant};

@@ -1,17 +1,18 @@
 //! Commands: the only way to change a quorum's state.
 
+use crate::job::store::SegmentProgress;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::approval::Approval;
+use crate::approval::Grant;
 use crate::ids::{Attempt, JobId, LeaseId, ManifestHash, Millis, Nonce, PeerId, PieceHash, PieceIndex, SegmentIndex};
-use crate::job::batch::Resources;
 use crate::job::kind::Kind;
 use crate::job::record::RunState;
 use crate::job::spec::JobSpec;
-use crate::job::store::{ColumnRecord, Grant};
+use crate::job::store::ColumnRecord;
 use crate::job::transition::RunCommand;
 use crate::piece::message::Receipt;
 use crate::quorum::kinds::KindCommand;
@@ -20,6 +21,7 @@ use crate::quorum::objects::claims::{Claim, ClaimSelector};
 use crate::quorum::objects::uses::Uses;
 use crate::task::message::{Report, ReportRefusal};
 use crate::task::record::{Output, TaskAttempt, WorkerRecord};
+use crate::task::spec::Resources;
 use crate::trigger::condition::Observation;
 use crate::trigger::event::Delivery;
 use crate::trigger::record::{FireRow, Span};
@@ -330,15 +332,6 @@ pub enum Resolution {
     Fail,
     /// Undo what was begun, by the specification's `compensate`.
     Revert,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SegmentProgress {
-    pub segment: SegmentIndex,
-    /// All columns' piece hashes of the segment, in order.
-    pub pieces: Vec<PieceHash>,
-    /// Columns whose holder has synced its piece, with the attempt it was sent under.
-    pub stored: Vec<(PieceIndex, Attempt)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -35,12 +35,6 @@ pub const RAFT_DEADLINE_MAX: Duration = Duration::from_secs(15);
 /// openraft takes it, and costs no failover.
 pub const VOTER_LEASE: Duration = Duration::from_millis(2);
 
-/// Standbys that a quorum tries to keep.
-pub const STANDBYS: usize = 2;
-
-/// A member must be away this long before it is replaced, so that a restart moves nothing.
-pub const REPLACE_GRACE: Duration = Duration::from_secs(60);
-
 /// One entry carries at most this much.
 pub const BATCH_COMMANDS_MAX: usize = 512;
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;

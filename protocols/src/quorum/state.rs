@@ -22,14 +22,14 @@ use super::objects::Catalog;
 use super::tasks::TaskPool;
 use super::triggers::Triggers;
 use crate::approval::Approval;
+use crate::approval::Grant;
 use crate::engine::Engine;
 use crate::ids::{
     Attempt, Digest, JobId, LeaseId, LogIndex, ManifestHash, Millis, PeerId, PieceIndex, QuorumId, StepIndex,
 };
-use crate::job::batch::Resources;
 use crate::job::record::RunState;
-use crate::job::store::Grant;
 use crate::task::record::TaskAttempt;
+use crate::task::spec::Resources;
 use crate::trigger::record::FireRow;
 use crate::wire;
 

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::approval::Grant;
 use crate::ids::JobId;
 use crate::job::record::JobRecord;
-use crate::job::store::Grant;
 use crate::quorum::command::{Command, CommandReply, Rejection};
 use crate::quorum::invariants::{Checked, ensure};
 use crate::quorum::state::QuorumState;

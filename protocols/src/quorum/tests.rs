@@ -6,19 +6,21 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 
+use crate::approval::Grant;
 use crate::approval::{Approval, Requirement, Statement, Subject};
 use crate::ids::*;
 use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, PAGE_MAX};
 use crate::job::message::{Query, QueryAnswer};
 use crate::job::record::RunState;
 use crate::job::spec::{JobSpec, StoreSpec};
-use crate::job::store::{ColumnState, Grant};
+use crate::job::store::ColumnState;
+use crate::job::store::SegmentProgress;
 use crate::object::layout::{Layout, Profile};
 use crate::object::limits::SEGMENT_BYTES;
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, ReceiptStatement, Slot};
 use crate::quorum::command::{
-    Batch, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, Rejection, SegmentProgress, StoreCommand,
+    Batch, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, Rejection, StoreCommand,
 };
 use crate::quorum::objects::claims::{Claim, ClaimSelector};
 use crate::quorum::objects::record::ObjectState;
@@ -432,7 +434,7 @@ fn an_object_goes_with_its_last_owner_and_its_run_with_its_last_holder() {
     assert_eq!(said(quorum.apply(peer(8), remove(8))), (vec![peer(8)], vec![]));
     assert_eq!(quorum.events, [Event::ObjectRemoved { manifest: hash }]);
     assert_eq!(said(quorum.apply(peer(8), remove(8))), (vec![], vec![]));
-    assert!(quorum.state.objects.manifests().is_empty());
+    assert_eq!(quorum.state.objects.manifest(&hash), None);
     quorum.release_all();
     assert_eq!(quorum.apply(peer(8), remove(8)), Err(Rejection::UnknownObject { manifest: hash }));
     assert_eq!(quorum.state.duties(), []);

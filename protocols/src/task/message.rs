@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::record::{ErrorClass, Output, TaskAttempt};
 use super::vote::ResultReceipt;
 use crate::ids::{Digest, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId, StepIndex, TaskIndex, Term};
-use crate::job::batch::{Call, OutputPlace, Resources};
-use crate::job::plan::TaskInput;
+use crate::task::spec::TaskInput;
+use crate::task::spec::{Call, OutputPlace, Resources};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskMessage {

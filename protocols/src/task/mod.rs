@@ -24,10 +24,12 @@
 //! quorum refuses an older attempt, says so, and counts it. A lease alone excludes nobody: two workers may run one task
 //! at a time, and one of them is refused.
 
+pub mod inputs;
 pub mod limits;
 pub mod message;
 pub mod record;
 pub mod retry;
+pub mod spec;
 pub mod table;
 pub mod terms;
 pub mod vote;

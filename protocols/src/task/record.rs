@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::retry::refusal_wait;
+use super::spec::Resources;
+use crate::approval::Grant;
 use crate::capacity::{Capacity, Shortage, missing_label};
 use crate::engine::Engine;
 use crate::ids::{Attempt, Digest, JobId, ManifestHash, Millis, PeerId, QuorumId, StepIndex, TaskIndex};
-use crate::job::batch::{BatchSpec, Resources};
-use crate::job::store::Grant;
 use crate::task::vote::Vote;
 
 /// One task, whatever the attempt.
@@ -227,20 +227,6 @@ pub struct RunTasks {
     pub durations: Vec<u32>,
 }
 
-/// Where a batch run stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BatchRun {
-    pub tasks: RunTasks,
-    /// Quorum time at which the step began; for its timeout.
-    pub step_at: Millis,
-    /// Where the run goes once its work has been stopped or undone.
-    pub ending: Option<Ending>,
-    /// While pausing: since when the work is to stop. While paused: since when it is.
-    pub stopped_at: Option<Millis>,
-    /// From where the run's timeout counts: its submit, or the begin of undoing or parking.
-    pub clock_at: Millis,
-}
-
 /// A peer's refusal to run a job. What it is for may pass (a program is installed, a list is changed), so the peer is
 /// asked again, after ever longer waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -269,12 +255,6 @@ pub struct Settings {
     pub priority: u8,
     pub parallelism: u32,
     pub resources: Resources,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Ending {
-    Cancelled,
-    Reverted { reason: String },
 }
 
 /// A peer that promised to run tasks of this quorum for a time. The primary renews the lease, and says when it is lost.
@@ -352,15 +332,6 @@ impl RunTasks {
             stale_reports: 0,
             durations: Vec::new(),
         }
-    }
-}
-
-impl BatchRun {
-    pub fn new(spec: &BatchSpec, now: Millis) -> Self {
-        let BatchSpec { priority, parallelism, resources, .. } = spec;
-        let settings = Settings { priority: *priority, parallelism: *parallelism, resources: resources.clone() };
-        let tasks = RunTasks::new(spec.call.program.digest(), settings);
-        Self { tasks, step_at: now, ending: None, stopped_at: None, clock_at: now }
     }
 }
 

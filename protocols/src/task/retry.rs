@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::limits::{LOSSES_MAX, REFUSAL_WAIT_MAX, REFUSAL_WAIT_MIN};
 use super::record::{ErrorClass, TaskId};
 use crate::ids::Millis;
-use crate::job::batch::RetryPolicy;
+use crate::task::spec::RetryPolicy;
 use crate::wire;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::Engine;
-use crate::job::batch::{OutputPlace, RetryPolicy, Stragglers, Verify};
+use crate::task::spec::{OutputPlace, RetryPolicy, Stragglers, Verify};
 
 /// Of the tasks of one step of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

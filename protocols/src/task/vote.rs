@@ -29,7 +29,7 @@ pub enum Verdict {
 pub struct ResultStatement {
     pub task: TaskAttempt,
     pub worker: PeerId,
-    /// [`crate::job::plan::inputs_digest`] of the task.
+    /// [`crate::task::inputs::inputs_digest`] of the task.
     pub inputs: Digest,
     pub verdict: Verdict,
 }

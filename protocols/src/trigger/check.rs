@@ -4,6 +4,7 @@
 //! line of cron, a zone or an expression can be read is for those who take the job in:
 //! [`TriggeredSpec::check_meaning`].
 
+use crate::ids::INSTANT_MAX;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -11,48 +12,11 @@ use super::event::check_name;
 use super::instants::Schedule;
 use super::limits::*;
 use super::planner::{condition_expression, event_expression};
-use super::spec::{Bounds, ConditionSpec, EventSpec, MissedPolicy, Overlap, Source, TriggerSpec, TriggeredSpec, When};
+use super::spec::{Bounds, ConditionSpec, EventSpec, MissedPolicy, Overlap, Source, TriggerSpec, When};
+use crate::fault::SpecFault;
+use crate::fault::{Checked, ensure, lasting, within};
 use crate::ids::Millis;
-use crate::job::batch::check::{Checked, ensure, lasting, within};
-use crate::job::batch::{BatchSpec, SpecFault};
-use crate::job::kind::WorkSpec;
-use crate::task::limits::{COPIES_MAX, INPUTS_MAX, PLAIN_NAME_BYTES_MAX};
-
-impl TriggeredSpec {
-    /// The first thing that is wrong in size or shape, whatever the build.
-    pub fn check(&self) -> Checked {
-        self.trigger.check()?;
-        match &self.work {
-            WorkSpec::Batch(batch) => {
-                batch.check_triggered()?;
-                batch.check()
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// As `check`, and whether this build can tell what lines of cron, zones and expressions mean. Asked by whoever
-    /// takes the job in, before it is proposed.
-    pub fn check_meaning(&self) -> Checked {
-        self.check()?;
-        self.trigger.check_meaning()
-    }
-}
-
-impl BatchSpec {
-    /// Whether a trigger may run it, beside what [`BatchSpec::check`] says: it is given one input more.
-    pub fn check_triggered(&self) -> Checked {
-        for call in self.calls() {
-            ensure(!call.inputs.contains_key(INPUT_NAME), format!("inputs.{INPUT_NAME}"), || {
-                "a job with a trigger is given what fired it under this name".to_owned()
-            })?;
-            ensure(call.inputs.len() < INPUTS_MAX, "inputs", || {
-                format!("{} inputs, and what fired it is one more: {INPUTS_MAX} are allowed", call.inputs.len())
-            })?;
-        }
-        Ok(())
-    }
-}
+use crate::task::limits::{COPIES_MAX, PLAIN_NAME_BYTES_MAX};
 
 impl TriggerSpec {
     /// The first thing that is wrong in size or shape, whatever the build.
@@ -95,7 +59,7 @@ impl TriggerSpec {
         Ok(())
     }
 
-    fn check_meaning(&self) -> Checked {
+    pub(crate) fn check_meaning(&self) -> Checked {
         let fault = |key: String, problem| SpecFault { key: format!("trigger.{key}"), problem };
         if let Some(schedule) = Schedule::compile(self).map_err(|(key, problem)| fault(key, problem))? {
             let first = schedule.first(Millis(0));

@@ -24,9 +24,10 @@ use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 
 use super::crontab;
-use super::limits::{INSTANT_MAX, INSTANTS_NAMED_MAX, INSTANTS_PER_SPAN_MAX};
+use super::limits::{INSTANTS_NAMED_MAX, INSTANTS_PER_SPAN_MAX};
 use super::record::{Clock, Due, Skipped, Span};
 use super::spec::{Bounds, TriggerSpec, When};
+use crate::ids::INSTANT_MAX;
 use crate::ids::{JobId, Millis};
 use crate::wire;
 

@@ -14,9 +14,6 @@ pub const TRIGGERS_MAX: usize = 10_000;
 pub const PERIOD_MIN: Duration = Duration::from_millis(100);
 pub const PERIOD_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Instants lie before this: the end of the year 9000, in milliseconds since the Unix epoch. Calendars end soon after.
-pub const INSTANT_MAX: u64 = 221_845_391_999_999;
-
 pub const JITTER_MAX: Duration = DAY;
 pub const CRON_LINES_MAX: usize = 16;
 pub const CRON_LINE_BYTES_MAX: usize = 128;

@@ -50,7 +50,7 @@ pub use instants::{Schedule, parse_instant, show_instant};
 pub use outbox::Outbox;
 pub use planner::Planner;
 pub use record::{Cause, FireRow, Fired, SkipReason, Span, TriggerRun};
-pub use spec::{TriggerSpec, TriggeredSpec, When};
+pub use spec::{TriggerSpec, When};
 
 #[cfg(test)]
 mod tests;

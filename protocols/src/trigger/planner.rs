@@ -11,9 +11,10 @@ use super::expression::Expression;
 use super::instants::Schedule;
 use super::limits::OBSERVED_BYTES_MAX;
 use super::record::{Span, TriggerRun};
-use super::spec::{TriggerSpec, TriggeredSpec, When};
+use super::spec::{TriggerSpec, When};
 use crate::ids::{JobId, Millis, PeerId};
-use crate::job::limits::REASON_BYTES_MAX;
+use crate::job::spec::TriggeredSpec;
+use crate::text::REASON_BYTES_MAX;
 use crate::text::truncate;
 
 /// Triggers that are kept read, at some kilobytes each. Past it all are read anew when next needed.

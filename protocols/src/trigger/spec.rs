@@ -6,16 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::{DEDUPE_WINDOW_DEFAULT, QUEUE_DEFAULT};
 use crate::ids::{JobId, Millis, ObjectId};
-use crate::job::batch::Verify;
-use crate::job::kind::WorkSpec;
-
-/// A job that runs each time its trigger fires.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TriggeredSpec {
-    pub trigger: TriggerSpec,
-    /// What each fire runs.
-    pub work: WorkSpec,
-}
+use crate::task::spec::Verify;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TriggerSpec {
@@ -140,12 +131,6 @@ pub enum MissedPolicy {
     Once,
     /// The newest so many fire, in order.
     CatchUp(u32),
-}
-
-impl TriggeredSpec {
-    pub fn new(trigger: TriggerSpec, work: impl Into<WorkSpec>) -> Self {
-        Self { trigger, work: work.into() }
-    }
 }
 
 impl TriggerSpec {

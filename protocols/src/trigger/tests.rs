@@ -1,5 +1,6 @@
 //! Instants on real calendars, and what a specification is told.
 
+use crate::job::spec::TriggeredSpec;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -9,7 +10,8 @@ use super::limits::*;
 use super::record::{Clock, Due, Span};
 use super::spec::*;
 use crate::ids::{JobId, Millis, QuorumId};
-use crate::job::batch::{BatchSpec, Call, Content, Program};
+use crate::job::batch::BatchSpec;
+use crate::task::spec::{Call, Content, Program};
 
 const JOB: JobId = JobId { quorum: QuorumId([1; 16]), local: [2; 16] };
 

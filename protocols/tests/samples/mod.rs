@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+use quorate_protocols::approval::Grant;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Statement, Subject,
 };
@@ -15,24 +16,23 @@ use quorate_protocols::directory::{Capacity, JobAnnouncement, PeerAdvert, Quorum
 use quorate_protocols::engine::{Engine, NodeRole};
 use quorate_protocols::ids::*;
 use quorate_protocols::job::Kind;
-use quorate_protocols::job::batch::{
-    BatchSpec, Call, Content, Map, OnFailure, OutputPlace, Program, Reduce, Resources, RetryPolicy, Split, Stragglers,
-    Timeouts, Verify,
-};
+use quorate_protocols::job::batch::{BatchRun, Ending};
+use quorate_protocols::job::batch::{BatchSpec, Map, OnFailure, Reduce, Timeouts};
 use quorate_protocols::job::message::{
     JobAnswer, JobMessage, MembershipStatement, ObjectView, Query, QueryAnswer, QuorumView, SignedMembership,
 };
-use quorate_protocols::job::plan::TaskInput;
 use quorate_protocols::job::record::{HistoryEntry, JobRecord, Run, RunState};
+use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
-use quorate_protocols::job::store::{ColumnRecord, ColumnState, Grant, Releasing, StoreRun};
+use quorate_protocols::job::store::SegmentProgress;
+use quorate_protocols::job::store::{ColumnRecord, ColumnState, Releasing, StoreRun};
 use quorate_protocols::liveness::{Heartbeat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
 use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{
     Holding, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, ReceiptStatement, Slot,
 };
 use quorate_protocols::quorum::clock::ClockStep;
-use quorate_protocols::quorum::command::{Attached, Resolution, SegmentProgress};
+use quorate_protocols::quorum::command::{Attached, Resolution};
 use quorate_protocols::quorum::object::{ObjectRecord, ObjectState, Repair};
 use quorate_protocols::quorum::{
     Batch, BatchReply, Claim, ClaimSelector, Command, CommandReply, JobCommand, KindCommand, ObjectCommand, ObjectUse,
@@ -43,8 +43,12 @@ use quorate_protocols::task::message::{
     Assignment, LogStream, OutputRef, Progress, Report, ReportRefusal, StepContext, TaskAnswer, TaskMessage, TaskResult,
 };
 use quorate_protocols::task::record::{
-    AttemptRecord, BatchRun, Ending, ErrorClass, Failure, Output, Phase, Place, RunTasks, Settings, Tally, TaskAttempt,
-    TaskExtras, TaskId, TaskRecord, TaskState, Won, WorkerRecord, WorkerRefusal,
+    AttemptRecord, ErrorClass, Failure, Output, Phase, Place, RunTasks, Settings, Tally, TaskAttempt, TaskExtras,
+    TaskId, TaskRecord, TaskState, Won, WorkerRecord, WorkerRefusal,
+};
+use quorate_protocols::task::spec::TaskInput;
+use quorate_protocols::task::spec::{
+    Call, Content, OutputPlace, Program, Resources, RetryPolicy, Split, Stragglers, Verify,
 };
 use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict, Vote};
 use quorate_protocols::trigger::condition::{ConditionState, Observation, Seen};
@@ -54,8 +58,7 @@ use quorate_protocols::trigger::record::{
     Waiting,
 };
 use quorate_protocols::trigger::spec::{
-    After, AfterJob, Bounds, ConditionSpec, EventSpec, Missed, MissedPolicy, Overlap, Source, TriggerSpec,
-    TriggeredSpec, When,
+    After, AfterJob, Bounds, ConditionSpec, EventSpec, Missed, MissedPolicy, Overlap, Source, TriggerSpec, When,
 };
 use quorate_protocols::wire::{self, DECODE_BYTES_MAX, DecodeError};
 use quorate_protocols::{approval, job, liveness, piece, quorum, task};

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use quorate_protocols::approval::Grant;
 use quorate_protocols::ids::{
     BootId, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, ObjectId, PeerId, PieceHash, PieceIndex, QuorumId,
 };
 use quorate_protocols::job::message::{ObjectView, Query, QueryAnswer};
-use quorate_protocols::job::store::Grant;
 use quorate_protocols::object::Reachable;
 use quorate_protocols::piece::limits::HEAD_BYTES_MAX;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use quorate_protocols::approval::Grant;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Attempt, Digest, JobId, LeaseId, StepIndex, TaskIndex};
-use quorate_protocols::job::batch::{BatchSpec, Call, Program};
-use quorate_protocols::job::{Grant, JobSpec};
+use quorate_protocols::job::JobSpec;
+use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::quorum::{Command, JobCommand, TaskCommand};
 use quorate_protocols::task::message::{Progress, Report, ReportRefusal, TaskResult};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskId, WorkerRecord};
+use quorate_protocols::task::spec::{Call, Program};
 use tokio::sync::oneshot;
 
 use super::*;
@@ -107,7 +109,7 @@ async fn beats_count_only_under_a_lease_and_say_how_far_tasks_are() {
     assert_eq!(world.ask(WORKER, beat(3)).await, TaskAnswer::Noted);
     let [(worker, progress)] = &world.heartbeats.of_job(JOB)[..] else { panic!("one task was spoken of") };
     assert_eq!((*worker, progress.permille), (peer(WORKER), 1000));
-    assert!(progress.note.len() <= quorate_protocols::job::limits::REASON_BYTES_MAX);
+    assert!(progress.note.len() <= quorate_protocols::text::REASON_BYTES_MAX);
 }
 
 #[tokio::test(start_paused = true)]

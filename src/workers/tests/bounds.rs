@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use quorate_protocols::ids::{LeaseId, PeerId, Term};
-use quorate_protocols::job::batch::{Map, OutputPlace, Resources};
-use quorate_protocols::job::plan::TaskInput;
+use quorate_protocols::job::batch::Map;
 use quorate_protocols::task::limits::BATCH_MAX;
 use quorate_protocols::task::message::{Assignment, Report, ReportRefusal, StepContext, TaskAnswer};
 use quorate_protocols::task::record::TaskAttempt;
+use quorate_protocols::task::spec::TaskInput;
+use quorate_protocols::task::spec::{OutputPlace, Resources};
 use tokio::time::Instant;
 
 use super::world::{World, call, compute};

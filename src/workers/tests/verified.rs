@@ -1,14 +1,15 @@
 //! Copies that are compared.
 
-use quorate_protocols::job::batch::{Map, Program, Verify};
+use quorate_protocols::job::batch::Map;
 use quorate_protocols::job::record::RunState;
+use quorate_protocols::task::spec::{Program, Verify};
 use quorate_protocols::task::vote::check_receipts;
 
 use super::world::{World, call, compute, peer};
 
 fn verified(args: &[&str]) -> quorate_protocols::job::batch::BatchSpec {
     let mut call = call(args);
-    let module = quorate_protocols::job::batch::Content::Inline(bytes::Bytes::from_static(b"module"));
+    let module = quorate_protocols::task::spec::Content::Inline(bytes::Bytes::from_static(b"module"));
     call.program = Program::Wasm { module, fuel: Some(1_000), deterministic: true };
     let mut spec = compute(Map::Single, call);
     spec.verify = Some(Verify { copies: 3, agree: 2 });

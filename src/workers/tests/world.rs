@@ -11,20 +11,21 @@ use ed25519_dalek::SigningKey;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
+use quorate_protocols::approval::Grant;
 use quorate_protocols::approval::Subject;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::*;
-use quorate_protocols::job::batch::{BatchSpec, Call, Map, Program};
+use quorate_protocols::job::batch::{BatchSpec, Map};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
-use quorate_protocols::job::store::Grant;
 use quorate_protocols::quorum::{
     Batch, Command, CommandReply, JobCommand, QuorumCommand, QuorumState, Rejection, TaskCommand,
 };
 use quorate_protocols::task::message::{OutputRef, ReportRefusal, StepContext, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskRecord, WorkerRecord};
+use quorate_protocols::task::spec::{Call, Program};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};

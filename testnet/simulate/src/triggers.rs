@@ -16,16 +16,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, Millis, Nonce, QuorumId};
-use quorate_protocols::job::batch::{BatchSpec, Call, Content, Program};
+use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::spec::JobSpec;
+use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::{Command, CommandReply, JobCommand, TriggerCommand};
+use quorate_protocols::task::spec::{Call, Content, Program};
 use quorate_protocols::trigger::record::{SeenId, TriggerRun};
 use quorate_protocols::trigger::reopen::InstantRange;
-use quorate_protocols::trigger::spec::{
-    Bounds, EventSpec, Missed, MissedPolicy, Overlap, TriggerSpec, TriggeredSpec, When,
-};
+use quorate_protocols::trigger::spec::{Bounds, EventSpec, Missed, MissedPolicy, Overlap, TriggerSpec, When};
 use quorate_protocols::trigger::{Cause, FireRow, Fired};
 use quorate_testnet::checkers::g3_fires_once::{Reach, check_events, check_rows};
 use quorate_testnet::checkers::{Guarantee, Violation, g7_bounded};

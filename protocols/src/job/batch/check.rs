@@ -1,32 +1,13 @@
 //! Whether a specification may run: every bound, and for each the key and what is accepted.
 
+use crate::task::record::ErrorClass;
+use crate::trigger::limits::INPUT_NAME;
 use std::time::Duration;
 
 use super::*;
+use crate::fault::{Checked, ensure, lasting, within};
 use crate::object::limits::NAME_BYTES_MAX;
 use crate::task::limits::*;
-
-/// What is wrong with a specification. `key` is the path of the setting as a file names it (`retry.attempts`).
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {problem}")]
-pub struct SpecFault {
-    pub key: String,
-    pub problem: String,
-}
-
-pub(crate) type Checked = Result<(), SpecFault>;
-
-pub(crate) fn ensure(holds: bool, key: impl Into<String>, problem: impl FnOnce() -> String) -> Checked {
-    if holds { Ok(()) } else { Err(SpecFault { key: key.into(), problem: problem() }) }
-}
-
-pub(crate) fn within<T: PartialOrd + std::fmt::Display>(key: &str, value: T, min: T, max: T) -> Checked {
-    ensure(value >= min && value <= max, key, || format!("{value} is not between {min} and {max}"))
-}
-
-pub(crate) fn lasting(key: &str, value: Duration, min: Duration, max: Duration) -> Checked {
-    ensure(value >= min && value <= max, key, || format!("{value:?} is not between {min:?} and {max:?}"))
-}
 
 impl BatchSpec {
     /// The first thing that is wrong. What passes obeys every limit of [`crate::task::limits`].
@@ -188,10 +169,26 @@ impl RetryPolicy {
     }
 }
 
+impl BatchSpec {
+    /// Whether a trigger may run it, beside what [`BatchSpec::check`] says: it is given one input more.
+    pub fn check_triggered(&self) -> Checked {
+        for call in self.calls() {
+            ensure(!call.inputs.contains_key(INPUT_NAME), format!("inputs.{INPUT_NAME}"), || {
+                "a job with a trigger is given what fired it under this name".to_owned()
+            })?;
+            ensure(call.inputs.len() < INPUTS_MAX, "inputs", || {
+                format!("{} inputs, and what fired it is one more: {INPUTS_MAX} are allowed", call.inputs.len())
+            })?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::{ManifestHash, QuorumId};
+    use bytes::Bytes;
 
     fn wasm() -> BatchSpec {
         let module = Content::Inline(Bytes::from_static(b"\0asm"));

@@ -6,6 +6,7 @@
 //! ([`super::kinds`]).
 
 mod invariants;
+pub(super) mod snapshot;
 mod submit;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -85,11 +86,6 @@ impl JobBook {
     /// As a snapshot keeps them: without an index.
     pub(super) fn from_records(records: SharedMap<JobId, JobRecord>) -> Self {
         Self { records, index: JobIndex::default() }
-    }
-
-    /// For a snapshot: shared, not copied.
-    pub(super) fn records(&self) -> &SharedMap<JobId, JobRecord> {
-        &self.records
     }
 
     /// To change a record; [`QuorumState::reindex_job`] is due afterwards.

@@ -1,7 +1,7 @@
 //! The context of a run: what a kind may see and do of the frame around it.
 //!
-//! The fields are private to this file, so a kind reaches the rest of the state through these functions alone: time, its
-//! own record, its tasks, the objects that it stores, the state that it enters, and events.
+//! The fields are private to this file, so a kind reaches the rest of the state through these functions alone: time,
+//! its own record, its tasks, the objects that it stores, the state that it enters, and events.
 
 use crate::ids::{JobId, ManifestHash, Millis, StepIndex, TaskIndex};
 use crate::job::kind::Run;

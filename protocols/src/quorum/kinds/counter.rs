@@ -2,14 +2,13 @@
 //!
 //! It has a timer (the next tick), a command of its own (*bump*, which ticks at once), a pause, and no tasks.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::context::{RunCx, RunView};
 use super::{Kind, OwnCommand, not_for_this_kind};
 use crate::ids::{JobId, Millis, PeerId};
+use crate::job::counter::{CounterRun, CounterSpec};
 use crate::job::record::RunState::*;
 use crate::job::record::{JobRecord, Run};
 use crate::job::transition::{Row, RunCommand};
@@ -23,20 +22,7 @@ use crate::quorum::state::Duty;
 
 pub(crate) struct Counter;
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CounterSpec {
-    pub ticks: u32,
-    pub every: Duration,
-    /// What fired the run.
-    pub input: Bytes,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CounterRun {
-    pub ticked: u32,
-    /// Quorum time of the next tick; none while it is paused, and after the last.
-    pub next_at: Option<Millis>,
-}
+pub type Command = CounterCommand;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CounterCommand {

@@ -6,9 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::context::{RunCx, RunView};
 use super::{Kind as KindOfWork, OwnCommand};
 use crate::ids::{JobId, Millis, ObjectId, PeerId, StepIndex, TaskIndex};
-use crate::job::batch::Call;
 use crate::job::kind::{Kind, Run, WorkSpec, for_each_kind};
-use crate::job::plan::TaskInput;
 use crate::job::record::{JobRecord, RunState};
 use crate::job::spec::JobSpec;
 use crate::job::transition::{Row, RunCommand, knows, markdown, targets};
@@ -20,14 +18,16 @@ use crate::quorum::objects::uses::Part;
 use crate::quorum::state::{Duty, Event, QuorumState};
 use crate::quorum::triggers;
 use crate::task::record::RunTasks;
+use crate::task::spec::Call;
+use crate::task::spec::TaskInput;
 use crate::task::terms::TaskTerms;
 
 macro_rules! dispatch {
-    ($($(#[$meta:meta])* $kind:ident, $get:ident, $name:literal, $spec:ty, $run:ty, $command:ty;)*) => {
+    ($($(#[$meta:meta])* $kind:ident, $get:ident, $name:literal, $spec:ty, $run:ty;)*) => {
         /// A command that only one kind has.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         pub enum KindCommand {
-            $($(#[$meta])* $kind($command),)*
+            $($(#[$meta])* $kind(super::$get::Command),)*
         }
 
         impl KindCommand {

@@ -26,11 +26,11 @@ use super::invariants::Checked;
 use super::objects::uses::Part;
 use super::state::Duty;
 use crate::ids::{JobId, Millis, ObjectId, PeerId, StepIndex, TaskIndex};
-use crate::job::batch::Call;
-use crate::job::plan::TaskInput;
 use crate::job::record::JobRecord;
 use crate::job::transition::{Row, RunCommand};
 use crate::task::record::RunTasks;
+use crate::task::spec::Call;
+use crate::task::spec::TaskInput;
 use crate::task::terms::TaskTerms;
 use context::{RunCx, RunView};
 

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::counter::{CounterCommand, CounterRun, CounterSpec};
+use super::counter::CounterCommand;
 use crate::ids::*;
-use crate::job::batch::{BatchSpec, Call, Program};
+use crate::job::batch::BatchSpec;
+use crate::job::counter::{CounterRun, CounterSpec};
 use crate::job::kind::{Kind, WorkSpec};
 use crate::job::message::{Query, QueryAnswer};
 use crate::job::record::RunState::{self, *};
+use crate::job::spec::TriggeredSpec;
 use crate::job::spec::{JobSpec, StoreSpec};
 use crate::job::transition::{Row, RunCommand, targets};
 use crate::object::layout::Profile;
@@ -23,8 +25,9 @@ use crate::quorum::kinds::KindCommand;
 use crate::quorum::limits::LEVEL_TRIGGERS;
 use crate::quorum::state::{Duty, Event, QuorumState};
 use crate::quorum::triggers;
+use crate::task::spec::{Call, Program};
 use crate::trigger::record::Fired;
-use crate::trigger::spec::{Bounds, Overlap, TriggerSpec, TriggeredSpec, When};
+use crate::trigger::spec::{Bounds, Overlap, TriggerSpec, When};
 use crate::trigger::{Planner, limits::INPUT_NAME};
 
 const QUORUM: QuorumId = QuorumId([1; 16]);

@@ -3,10 +3,11 @@
 //! While a column is rebuilt its old holder, if there is one, stays in the record and readable; only `FinishRepair`
 //! swaps the two. Every rebuild has an attempt that no assignment of the column ever had.
 
+use crate::approval::Grant;
 use crate::ids::{Attempt, JobId, ManifestHash};
 use crate::ids::{ObjectId, PieceIndex};
 use crate::job::limits::RELEASING_MAX;
-use crate::job::store::{ColumnRecord, ColumnState, Grant, Releasing};
+use crate::job::store::{ColumnRecord, ColumnState, Releasing};
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, Slot};
 use crate::quorum::apply::{Applied, invalid, releasing, short, unknown};

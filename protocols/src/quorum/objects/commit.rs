@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::approval::Grant;
 use crate::ids::{JobId, ManifestHash, PieceIndex};
-use crate::job::store::{ColumnRecord, Grant};
+use crate::job::store::ColumnRecord;
 use crate::object::layout::Layout;
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, Slot};

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use super::Catalog;
 use super::record::{ObjectRecord, ObjectState};
+use crate::approval::Grant;
 use crate::ids::{ManifestHash, PieceIndex};
-use crate::job::store::{ColumnState, Grant};
+use crate::job::store::ColumnState;
 use crate::quorum::invariants::{Checked, ensure};
 use crate::quorum::limits::{NAMES_MAX, OBJECTS_MAX, OWNERS_MAX};
 use crate::quorum::state::QuorumState;

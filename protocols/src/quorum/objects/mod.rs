@@ -9,6 +9,7 @@ mod commands;
 pub(super) mod commit;
 mod invariants;
 pub mod record;
+pub(super) mod snapshot;
 pub mod uses;
 
 use std::collections::BTreeSet;
@@ -88,15 +89,6 @@ impl Catalog {
         manifests: SharedMap<ManifestHash, Bytes>,
     ) -> Self {
         Self { records, manifests, index: ObjectIndex::default() }
-    }
-
-    /// For a snapshot: shared, not copied.
-    pub(super) fn records(&self) -> &SharedMap<ManifestHash, ObjectRecord> {
-        &self.records
-    }
-
-    pub(super) fn manifests(&self) -> &SharedMap<ManifestHash, Bytes> {
-        &self.manifests
     }
 
     pub(super) fn manifest_bytes(&self) -> usize {

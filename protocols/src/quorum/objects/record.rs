@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use std::collections::BTreeMap;
 
+use crate::approval::Grant;
 use crate::ids::{Attempt, JobId, Millis, PeerId, PieceIndex};
-use crate::job::store::{ColumnRecord, Grant};
+use crate::job::store::ColumnRecord;
 use crate::object::layout::Profile;
 use crate::quorum::objects::claims::Claims;
 

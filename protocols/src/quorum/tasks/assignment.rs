@@ -3,13 +3,14 @@
 use bytes::Bytes;
 
 use crate::ids::{Digest, JobId, PeerId, StepIndex, TaskIndex};
-use crate::job::batch::Content;
-use crate::job::plan::{TaskInput, call_digest, idempotency_token, inputs_digest, inputs_digest_under};
 use crate::job::record::RunState;
 use crate::quorum::state::QuorumState;
+use crate::task::inputs::{call_digest, idempotency_token, inputs_digest, inputs_digest_under};
 use crate::task::limits::GIVEN_BYTES_MAX;
 use crate::task::message::{Assignment, OutputRef, StepContext};
 use crate::task::record::{AttemptRecord, Phase, TaskAttempt, TaskId, TaskRecord};
+use crate::task::spec::Content;
+use crate::task::spec::TaskInput;
 use crate::task::table::{Blob, BlobKey, TaskTable};
 use crate::wire;
 

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::capacity::Capacity;
 use crate::engine::Engine;
 use crate::ids::{JobId, Millis, PeerId};
-use crate::job::batch::Resources;
 use crate::job::record::{JobRecord, Run, RunState};
 use crate::quorum::state::QuorumState;
 use crate::task::record::{TaskAttempt, WorkerRecord};
+use crate::task::spec::Resources;
 use crate::task::table::TaskTable;
 use crate::wire;
 

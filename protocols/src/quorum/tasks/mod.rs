@@ -2,9 +2,9 @@
 //!
 //! [`TaskPool`] has a table of tasks per run, the workers, and the attempts that must end where they run, with an index
 //! of what wants a worker, what is busy, what times out and what all of it weighs. What a task runs, and under
-//! which terms, is the kind's of its run. `report` is what workers say, `attempts` how attempts end, `schedule` who gets
-//! what, `prefetch` how much of it in advance, `assignment` what a worker is told, `timers` when the state asks to be
-//! looked at again.
+//! which terms, is the kind's of its run. `report` is what workers say, `attempts` how attempts end, `schedule` who
+//! gets what, `prefetch` how much of it in advance, `assignment` what a worker is told, `timers` when the state asks to
+//! be looked at again.
 
 mod assignment;
 mod attempts;
@@ -13,13 +13,13 @@ mod invariants;
 mod prefetch;
 mod report;
 mod schedule;
+pub(super) mod snapshot;
 #[cfg(test)]
 mod tests;
 mod timers;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
 
 use super::apply::Applied;
 use super::command::TaskCommand;
@@ -28,11 +28,11 @@ use crate::ids::{Attempt, JobId, Millis, PeerId, StepIndex, TaskIndex};
 use crate::shared_map::SharedMap;
 use crate::task::limits::{ENDED_BYTES_MAX, ENDED_TASKS_MAX, SLOTS_SOUGHT_MAX};
 use crate::task::record::{Stopping, TaskAttempt, TaskId, WorkerRecord};
-use crate::task::table::{TableRows, TaskTable};
+use crate::task::table::TaskTable;
 use index::SchedulerIndex;
+use prefetch::PrefetchWindows;
 
 pub use assignment::WorkerInstructions;
-pub(super) use prefetch::PrefetchWindows;
 
 /// The tasks and workers of a quorum.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,16 +48,6 @@ pub struct TaskPool {
     /// How quick programs are: see `prefetch`.
     prefetch_windows: PrefetchWindows,
     index: SchedulerIndex,
-}
-
-/// What a snapshot keeps of the pool: shared with it, not copied.
-#[derive(Clone, Debug, Default)]
-pub(super) struct TaskRows {
-    pub(super) tables: Vec<(JobId, Arc<TableRows>)>,
-    pub(super) workers: BTreeMap<PeerId, WorkerRecord>,
-    pub(super) stopping: SharedMap<TaskAttempt, Stopping>,
-    pub(super) pass: u64,
-    pub(super) prefetch_windows: PrefetchWindows,
 }
 
 // ---- reading, for everybody ----
@@ -89,16 +79,6 @@ impl TaskPool {
         prefetch_windows: PrefetchWindows,
     ) -> Self {
         Self { tables, workers, stopping, pass, prefetch_windows, index: SchedulerIndex::default() }
-    }
-
-    pub(super) fn rows(&self) -> TaskRows {
-        TaskRows {
-            tables: self.tables.iter().map(|(job, table)| (*job, table.rows())).collect(),
-            workers: self.workers.clone(),
-            stopping: self.stopping.clone(),
-            pass: self.pass,
-            prefetch_windows: self.prefetch_windows.clone(),
-        }
     }
 
     /// Whether the run has tasks that want a worker now.

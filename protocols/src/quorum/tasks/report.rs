@@ -8,7 +8,6 @@ use bytes::Bytes;
 use crate::engine::Engine;
 use crate::ids::{Attempt, JobId, Millis, PeerId};
 use crate::ids::{Digest, LeaseId, Nonce};
-use crate::job::batch::OutputPlace;
 use crate::job::record::{JobRecord, RunState};
 use crate::job::transition::RunCommand;
 use crate::quorum::apply::{Applied, invalid, short};
@@ -24,6 +23,7 @@ use crate::task::record::{
     WorkerRecord,
 };
 use crate::task::retry::{self, Past};
+use crate::task::spec::OutputPlace;
 use crate::task::table::Blob;
 use crate::task::terms::TaskTerms;
 use crate::task::vote::{ResultReceipt, Verdict, Vote, commitment, tally};

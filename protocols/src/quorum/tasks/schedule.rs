@@ -17,12 +17,12 @@ use super::TaskPool;
 use super::index::Demand;
 use crate::engine::Engine;
 use crate::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
-use crate::job::batch::Program;
 use crate::job::record::RunState;
 use crate::job::transition::RunCommand;
 use crate::quorum::state::{Event, QuorumState};
 use crate::task::limits::{LOOKS_MAX, PASS_SLACK, SKIPS_MAX, SLOTS_SOUGHT_MAX, STRIDE, TIMEOUT_GRACE};
 use crate::task::record::{AttemptRecord, Phase, Settings, TaskAttempt, TaskId, TaskRecord, TaskState, WorkerRecord};
+use crate::task::spec::Program;
 
 enum Placed {
     Yes(PeerId, TaskAttempt),
@@ -38,8 +38,8 @@ pub(in crate::quorum) fn price_of_turn(settings: &Settings) -> u64 {
 }
 
 impl TaskPool {
-    /// Where a new run stands in the turns: it pays for its first task before it comes to its turn. At the pass that the
-    /// others are served at, whoever came earlier could be overtaken by all who come later.
+    /// Where a new run stands in the turns: it pays for its first task before it comes to its turn. At the pass that
+    /// the others are served at, whoever came earlier could be overtaken by all who come later.
     pub(in crate::quorum) fn first_pass(&self, settings: &Settings) -> u64 {
         self.pass.saturating_add(price_of_turn(settings))
     }

@@ -4,19 +4,25 @@
 mod histories;
 mod refusals;
 
+use crate::task::spec::Call;
+use crate::task::spec::Content;
+use crate::task::spec::Program;
+use crate::task::spec::RetryPolicy;
+use crate::task::spec::Stragglers;
+use crate::task::spec::Verify;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
+use crate::approval::Grant;
 use crate::engine::Engine;
 use crate::ids::*;
 use crate::job::batch::*;
 use crate::job::message::{Query, QueryAnswer};
 use crate::job::record::RunState;
 use crate::job::spec::JobSpec;
-use crate::job::store::Grant;
 use crate::quorum::command::{
     Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, Resolution, StoreCommand, TaskCommand,
 };

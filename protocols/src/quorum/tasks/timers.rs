@@ -6,13 +6,13 @@
 //! record time ([`super::clock`]): clocks that are set move none, and nothing in the state ever looks at a clock.
 
 use crate::ids::{JobId, Millis};
-use crate::job::batch::Stragglers;
 use crate::job::record::{JobRecord, RunState};
 use crate::job::transition::RunCommand;
 use crate::quorum::command::CommandReply;
 use crate::quorum::state::{Event, QuorumState};
 use crate::task::limits::{STOP_WAIT, WAKES_MAX};
 use crate::task::record::{ErrorClass, TaskAttempt, TaskId, TaskState};
+use crate::task::spec::Stragglers;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Timer {

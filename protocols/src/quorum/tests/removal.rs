@@ -1,10 +1,12 @@
 //! Removing objects: one claim of several, and what live jobs need.
 
 use super::*;
-use crate::job::batch::{BatchSpec, Call, Content, Map, Program, Split};
+use crate::job::batch::{BatchSpec, Map};
+use crate::job::spec::TriggeredSpec;
 use crate::quorum::limits::LEVEL;
 use crate::quorum::objects::uses::Part;
-use crate::trigger::spec::{Bounds, ConditionSpec, Source, TriggerSpec, TriggeredSpec, When};
+use crate::task::spec::{Call, Content, Program, Split};
+use crate::trigger::spec::{Bounds, ConditionSpec, Source, TriggerSpec, When};
 
 fn named(name: &str) -> JobSpec {
     JobSpec::store(StoreSpec { name: Some(name.to_owned()), size: None, profile: PROFILE })

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::approval::Grant;
 use crate::ids::*;
-use crate::job::batch::{BatchSpec, Call, Map, Program};
+use crate::job::batch::{BatchSpec, Map};
 use crate::job::limits::JOBS_LIVE_MAX;
 use crate::job::record::{JobRecord, Run, RunState};
 use crate::job::spec::{JobSpec, StoreSpec};
-use crate::job::store::{ColumnRecord, ColumnState, Grant, StoreRun};
+use crate::job::store::{ColumnRecord, ColumnState, StoreRun};
 use crate::object::layout::Profile;
 use crate::quorum::command::{Batch, Command, JobCommand, ObjectCommand};
 use crate::quorum::jobs::JobBook;
@@ -22,6 +23,7 @@ use crate::quorum::objects::claims::{Claim, Claims};
 use crate::quorum::objects::record::{ObjectRecord, ObjectState};
 use crate::quorum::state::QuorumState;
 use crate::shared_map::SharedMap;
+use crate::task::spec::{Call, Program};
 
 const QUORUM: QuorumId = QuorumId([1; 16]);
 const OWNER: PeerId = PeerId([9; 32]);

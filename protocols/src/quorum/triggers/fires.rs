@@ -7,20 +7,21 @@
 use bytes::Bytes;
 
 use crate::ids::{JobId, Millis, Nonce, PeerId};
-use crate::job::limits::REASON_BYTES_MAX;
 use crate::job::record::{JobRecord, RunState};
 use crate::job::spec::JobSpec;
+use crate::job::spec::TriggeredSpec;
 use crate::job::transition::RunCommand;
 use crate::quorum::apply::{Applied, invalid, short};
 use crate::quorum::command::{CommandReply, JobCommand, Rejection};
 use crate::quorum::state::{Event, QuorumState};
+use crate::text::REASON_BYTES_MAX;
 use crate::trigger::input::{Values, render};
 use crate::trigger::limits::*;
 use crate::trigger::record::{
     Cause, Clock, Due, Ended, FireRow, Fired, FiredBy, SeenId, SkipReason, Skipped, Span, TriggerRun, Waiting,
 };
 use crate::trigger::reopen::{InstantRange, Leap};
-use crate::trigger::spec::{MissedPolicy, Overlap, TriggeredSpec, When};
+use crate::trigger::spec::{MissedPolicy, Overlap, When};
 use crate::wire;
 
 /// What one row stands for, until others of its sort join it.

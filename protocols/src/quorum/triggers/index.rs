@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{JobId, Millis};
+use crate::job::spec::TriggeredSpec;
 use crate::quorum::jobs::set_member;
 use crate::quorum::state::QuorumState;
 use crate::trigger::planner::{Listener, TriggerBook};
 use crate::trigger::record::{SeenId, TriggerRun};
-use crate::trigger::spec::{AfterJob, TriggeredSpec, When};
+use crate::trigger::spec::{AfterJob, When};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TriggerIndex {

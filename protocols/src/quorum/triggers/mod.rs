@@ -11,6 +11,7 @@ mod index;
 mod invariants;
 #[cfg(test)]
 pub(super) mod model;
+pub(super) mod snapshot;
 #[cfg(test)]
 mod tests;
 

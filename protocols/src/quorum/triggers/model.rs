@@ -5,23 +5,25 @@
 //! go, with proposals of theirs lost, committed without their knowledge, committed twice, or committed hours later; the
 //! quorum pauses for days. What is modelled is what Raft leaves open: which proposals are committed, and when.
 
+use crate::job::spec::TriggeredSpec;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::approval::Grant;
 use crate::engine::Engine;
 use crate::ids::*;
-use crate::job::batch::{BatchSpec, Call, Program};
+use crate::job::batch::BatchSpec;
 use crate::job::spec::JobSpec;
-use crate::job::store::Grant;
 use crate::quorum::command::{
     Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand,
 };
 use crate::quorum::state::{Event, QuorumState};
 use crate::task::message::{Report, TaskResult};
 use crate::task::record::{Output, Place, TaskAttempt, WorkerRecord};
+use crate::task::spec::{Call, Program};
 use crate::trigger::audit;
 use crate::trigger::limits::SPANS_MAX;
 use crate::trigger::record::{Cause, FireRow, Fired, SkipReason};

@@ -1,15 +1,16 @@
 //! Triggers in a quorum: scenarios by name, then random histories against the invariants.
 
+use crate::job::spec::TriggeredSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::approval::Grant;
 use crate::engine::Engine;
 use crate::ids::*;
-use crate::job::batch::{BatchSpec, Call, Content, Map, Program, Verify};
+use crate::job::batch::{BatchSpec, Map};
 use crate::job::message::{Query, QueryAnswer};
 use crate::job::record::RunState;
 use crate::job::spec::JobSpec;
-use crate::job::store::Grant;
 use crate::quorum::command::{
     Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand,
 };
@@ -17,6 +18,7 @@ use crate::quorum::limits::LEVEL_TRIGGERS;
 use crate::quorum::state::{Duty, Event, QuorumState};
 use crate::task::message::{Report, TaskResult};
 use crate::task::record::{ErrorClass, Output, Place, WorkerRecord};
+use crate::task::spec::{Call, Content, Program, Verify};
 use crate::trigger::condition::{Observation, Seen};
 use crate::trigger::event::{Delivery, Event as Emitted, Match};
 use crate::trigger::limits::*;

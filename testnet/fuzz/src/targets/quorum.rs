@@ -12,15 +12,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
+use quorate_protocols::approval::Grant;
 use quorate_protocols::approval::{Approval, Requirement, Statement, Subject};
 use quorate_protocols::ids::{
     Attempt, BootId, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, Nonce, PeerId, PieceHash, PieceIndex,
     QuorumId, SegmentIndex,
 };
-use quorate_protocols::job::{ColumnRecord, Grant, JobSpec, StoreRun, StoreSpec};
+use quorate_protocols::job::store::SegmentProgress;
+use quorate_protocols::job::{ColumnRecord, JobSpec, StoreRun, StoreSpec};
 use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{Receipt, ReceiptStatement, Slot};
-use quorate_protocols::quorum::command::SegmentProgress;
 use quorate_protocols::quorum::limits::LEVEL_TRIGGERS;
 use quorate_protocols::quorum::{
     Batch, ClaimSelector, Command, Duty, Event, JobCommand, ObjectCommand, QuorumCommand, QuorumState, StoreCommand,

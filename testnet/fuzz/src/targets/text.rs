@@ -8,8 +8,8 @@ use quorate_node::config::Config;
 use quorate_node::config::address::{Bootstrap, PublicAddress};
 use quorate_node::identity::JoinLine;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
-use quorate_protocols::job::batch::Content;
 use quorate_protocols::object::Profile;
+use quorate_protocols::task::spec::Content;
 use quorate_protocols::units::ByteSize;
 use serde::de::DeserializeOwned;
 
@@ -65,14 +65,14 @@ const SETTINGS: [&str; 40] = [
 ];
 
 const SPECS: [&str; 6] = [
-    "kind = \"command\"\nprogram = \"ls\"\nargs = [\"${a}\"]\n[parameters]\na = \"${b}\"\nb = 1\n",
-    "kind = \"wasm\"\nmodule = \"a.wat\"\ninputs.x = { inline = \"y\" }\n[map]\ncount = 5\n[reduce]\nfan_in = 2\n\
+    "engine = \"command\"\nprogram = \"ls\"\nargs = [\"${a}\"]\n[parameters]\na = \"${b}\"\nb = 1\n",
+    "engine = \"wasm\"\nmodule = \"a.wat\"\ninputs.x = { inline = \"y\" }\n[map]\ncount = 5\n[reduce]\nfan_in = 2\n\
      [retry]\nbase = \"1s\"\non = [\"exit\"]\n[verify]\ncopies = 3\n",
-    "kind = \"wasm\"\nmodule = { file = \"a\" }\non_failure = \"revert\"\n[compensate]\n[resources]\nmemory = \"1 GiB\"\n\
+    "engine = \"wasm\"\nmodule = { file = \"a\" }\non_failure = \"revert\"\n[compensate]\n[resources]\nmemory = \"1 GiB\"\n\
      [timeouts]\nrun = \"1h\"\n[stragglers]\ndone_percent = 9\n",
-    "kind = \"command\"\nprogram = \"ls\"\n[trigger]\ncron = [\"0 9 * * MON\"]\ntimezone = \"UTC\"\nmissed = \"catch_up(3)\"\n",
-    "kind = \"command\"\nprogram = \"ls\"\n[trigger]\nevent = { name = \"a\", where = \"data.x > 1\" }\noverlap = \"queue(2)\"\n",
-    "kind = \"command\"\nprogram = \"ls\"\n[trigger]\ncondition = { source = { metric = \"m\" }, when = \"value > 1\" }\n",
+    "engine = \"command\"\nprogram = \"ls\"\n[trigger]\ncron = [\"0 9 * * MON\"]\ntimezone = \"UTC\"\nmissed = \"catch_up(3)\"\n",
+    "engine = \"command\"\nprogram = \"ls\"\n[trigger]\nevent = { name = \"a\", where = \"data.x > 1\" }\noverlap = \"queue(2)\"\n",
+    "engine = \"command\"\nprogram = \"ls\"\n[trigger]\ncondition = { source = { metric = \"m\" }, when = \"value > 1\" }\n",
 ];
 
 pub fn targets() -> Vec<Target> {

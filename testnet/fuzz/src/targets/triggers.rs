@@ -8,19 +8,21 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use quorate_protocols::approval::Grant;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Digest, Incarnation, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId};
-use quorate_protocols::job::batch::{BatchSpec, Call, Program};
-use quorate_protocols::job::{Grant, JobSpec};
+use quorate_protocols::job::JobSpec;
+use quorate_protocols::job::batch::BatchSpec;
+use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand, QuorumState, TaskCommand, TriggerCommand};
 use quorate_protocols::task::message::{Report, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output, Place, WorkerRecord};
+use quorate_protocols::task::spec::{Call, Program};
 use quorate_protocols::trigger::event::{Delivery, Event};
 use quorate_protocols::trigger::limits::SPANS_MAX;
 use quorate_protocols::trigger::record::FireRow;
 use quorate_protocols::trigger::spec::{
-    After, AfterJob, Bounds, ConditionSpec, EventSpec, Missed, MissedPolicy, Overlap, Source, TriggerSpec,
-    TriggeredSpec, When,
+    After, AfterJob, Bounds, ConditionSpec, EventSpec, Missed, MissedPolicy, Overlap, Source, TriggerSpec, When,
 };
 use quorate_protocols::trigger::{Planner, Span, audit};
 

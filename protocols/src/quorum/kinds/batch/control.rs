@@ -3,14 +3,16 @@
 use super::life::{advance, end, revert};
 use super::{of, with_run};
 use crate::ids::{Millis, PeerId, TaskIndex};
-use crate::job::batch::{OnFailure, Resources};
+use crate::job::batch::Ending;
+use crate::job::batch::OnFailure;
 use crate::job::record::RunState;
 use crate::job::transition::RunCommand;
 use crate::quorum::apply::{Applied, invalid};
 use crate::quorum::command::{CommandReply, Resolution};
 use crate::quorum::kinds::context::RunCx;
 use crate::task::limits::{PRIORITY_MAX, PRIORITY_MIN, TASKS_PER_STEP_MAX};
-use crate::task::record::{Ending, TaskState};
+use crate::task::record::TaskState;
+use crate::task::spec::Resources;
 
 /// Stops the work of a run. Tasks that must not begin twice and have begun are waited for.
 pub(super) fn pause(cx: &mut RunCx<'_>, by: PeerId) -> Applied {

@@ -5,13 +5,14 @@
 
 use super::{of, with_run};
 use crate::ids::{Attempt, StepIndex};
+use crate::job::batch::Ending;
 use crate::job::batch::OnFailure;
 use crate::job::plan::Plan;
 use crate::job::record::RunState;
 use crate::job::transition::RunCommand;
 use crate::quorum::kinds::context::RunCx;
 use crate::task::limits::UNDONE_TASKS_MAX;
-use crate::task::record::{Ending, TaskRecord, TaskState};
+use crate::task::record::{TaskRecord, TaskState};
 
 /// What follows for a run from where its tasks stand.
 enum Move {

@@ -12,8 +12,9 @@ use bytes::Bytes;
 use super::context::{RunCx, RunView};
 use super::{Kind, NoCommand, not_for_this_kind};
 use crate::ids::{Millis, ObjectId, PeerId, StepIndex, TaskIndex};
-use crate::job::batch::{BatchSpec, Call, Content, Map, Program};
-use crate::job::plan::{Plan, Role, TaskInput};
+use crate::job::batch::{BatchRun, Ending};
+use crate::job::batch::{BatchSpec, Map};
+use crate::job::plan::{Plan, Role};
 use crate::job::record::RunState::*;
 use crate::job::record::{JobRecord, Run};
 use crate::job::transition::{Row, RunCommand};
@@ -25,11 +26,15 @@ use crate::quorum::limits::LEVEL_FIRST;
 use crate::quorum::objects::uses::Part;
 use crate::quorum::state::Duty;
 use crate::task::limits::{PRIORITY_MAX, PRIORITY_MIN};
-use crate::task::record::{BatchRun, Ending, RunTasks, Tally};
+use crate::task::record::{RunTasks, Tally};
+use crate::task::spec::TaskInput;
+use crate::task::spec::{Call, Content, Program};
 use crate::task::terms::TaskTerms;
 use crate::trigger::limits::INPUT_NAME;
 
 pub(crate) struct Batch;
+
+pub type Command = NoCommand;
 
 use RunCommand::{Assigned, Cancel, Elapsed, Pause, Reported, Resolve, Resume, Retry, Update};
 

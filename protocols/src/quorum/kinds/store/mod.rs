@@ -9,12 +9,13 @@ mod upload;
 
 use super::context::{RunCx, RunView};
 use super::{Kind, OwnCommand, not_for_this_kind};
+use crate::approval::Grant;
 use crate::ids::{Attempt, JobId, Millis, PeerId, PieceHash, PieceIndex};
 use crate::job::limits::{HOLDERS_FAILED_MAX, SPARES_MAX, SPARES_WANTED};
 use crate::job::record::RunState::*;
 use crate::job::record::{JobRecord, Run};
 use crate::job::spec::StoreSpec;
-use crate::job::store::{ColumnRecord, ColumnState, Grant, Releasing, StoreRun};
+use crate::job::store::{ColumnRecord, ColumnState, Releasing, StoreRun};
 use crate::job::transition::{Row, RunCommand};
 use crate::job::why::{append, ended_or_resting, with};
 use crate::object::layout::Profile;
@@ -29,6 +30,8 @@ use crate::quorum::state::Duty;
 use std::collections::BTreeSet;
 
 pub(crate) struct Store;
+
+pub type Command = StoreCommand;
 
 const ADD_HOLDERS: RunCommand = RunCommand::Own("add holders");
 const ATTACH: RunCommand = RunCommand::Own("attach");

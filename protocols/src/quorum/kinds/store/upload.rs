@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ABANDON, ADD_HOLDERS, COLUMN_FAILED, FAIL, of, run_mut, unused};
+use crate::approval::Grant;
 use crate::ids::{Attempt, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use crate::job::limits::{HOLDERS_FAILED_MAX, RELEASING_MAX, SPARES_MAX, STORE_EMPTY_MAX, STORE_IDLE_MAX};
 use crate::job::record::RunState;
 use crate::job::spec::StoreSpec;
-use crate::job::store::{ColumnRecord, ColumnState, Grant, Releasing, StoreRun};
+use crate::job::store::SegmentProgress;
+use crate::job::store::{ColumnRecord, ColumnState, Releasing, StoreRun};
 use crate::job::transition::RunCommand;
 use crate::object::layout::Layout;
 use crate::quorum::apply::{Applied, invalid, releasing, short};
-use crate::quorum::command::{Attached, CommandReply, Rejection, SegmentProgress};
+use crate::quorum::command::{Attached, CommandReply, Rejection};
 use crate::quorum::kinds::context::RunCx;
 use crate::quorum::limits::HASH_BYTES_MAX;
 use crate::quorum::state::Event;

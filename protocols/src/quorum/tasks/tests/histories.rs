@@ -1,5 +1,10 @@
 //! Random histories of jobs that compute, against the invariants.
 
+use crate::task::spec::Call;
+use crate::task::spec::Program;
+use crate::task::spec::Resources;
+use crate::task::spec::Stragglers;
+use crate::task::spec::Verify;
 use proptest::prelude::*;
 
 use super::*;

@@ -1,5 +1,6 @@
 //! Random histories of triggers: every invariant holds, whatever is done in whatever order.
 
+use crate::job::spec::TriggeredSpec;
 use proptest::prelude::*;
 
 use super::*;
