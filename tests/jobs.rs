@@ -156,7 +156,8 @@ fn mistakes_in_a_specification_get_answers_that_help() {
     assert_eq!(net.at(1, &["object", "ls", "--json"]).json(), Value::Array(vec![]), "nothing was stored for them");
     // As an object its bytes are in the network: found when a node is asked.
     let stored = net.at(2, &["object", "put", folder.join("reactor.wat").to_str().unwrap(), "--json"]).json();
-    let path = write(&format!("engine = \"wasm\"\nmodule = {{ object = \"{}\" }}\n", stored["object"].as_str().unwrap()));
+    let path =
+        write(&format!("engine = \"wasm\"\nmodule = {{ object = \"{}\" }}\n", stored["object"].as_str().unwrap()));
     for verb in ["plan", "submit", "plan"] {
         net.at(3, &["job", verb, path.to_str().unwrap()]).fails(1, &["wrong.toml:2", "object", "reactor"]);
     }

@@ -160,8 +160,7 @@ fn what_a_failed_task_printed_is_shown_beside_its_standard_error() {
     assert_eq!(says(1, &["job", "logs", &job, "--stdout"]), "", "it is the output");
 
     // Much of it, in characters of three bytes: two ends, and a word about what is missing, in the text as well.
-    let text =
-        "engine = \"command\"\nprogram = \"sh\"\nargs = [\"yes €€€ | head -c 400000 >&2; exit 1\"]\nretry.attempts = 1\n";
+    let text = "engine = \"command\"\nprogram = \"sh\"\nargs = [\"yes €€€ | head -c 400000 >&2; exit 1\"]\nretry.attempts = 1\n";
     let (job, _) = ended(&net, 1, &spec(&net, "much", text));
     let ran = net.at(1, &["job", "logs", &job]).ok();
     assert!(!ran.stdout.contains(char::REPLACEMENT_CHARACTER) && ran.stderr.contains("were not kept"));

@@ -33,8 +33,9 @@ const TRAP: &str = "(unreachable)";
 fn spec(net: &Net, name: &str, body: &str, more: &str) -> PathBuf {
     let module = format!("(module (memory (export \"memory\") 1) (func (export \"_start\") {body}))");
     let small = "output = \"inline\"\nresources.memory = \"4 MiB\"\nretry.attempts = 1";
-    let text =
-        format!("name = \"{name}\"\nengine = \"wasm\"\nmodule = {{ inline = \"\"\"{module}\"\"\" }}\n{small}\n{more}\n");
+    let text = format!(
+        "name = \"{name}\"\nengine = \"wasm\"\nmodule = {{ inline = \"\"\"{module}\"\"\" }}\n{small}\n{more}\n"
+    );
     let path = net.dir.path().join(format!("{name}.toml"));
     std::fs::write(&path, text).expect("a file can be written");
     path

@@ -13,9 +13,9 @@ use quorate_api::{
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
-use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::{JobSpec, Kind, RunState};
 use quorate_protocols::object::ByteRange;
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;

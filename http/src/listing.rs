@@ -22,8 +22,8 @@ use quorate_api::{ContactInfo, JobInfo, Listing, ObjectInfo, Unreachable};
 use quorate_node::quorums::ClientError;
 use quorate_protocols::ids::{ManifestHash, ObjectId, QuorumId};
 use quorate_protocols::job::limits::PAGE_MAX;
-use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::ObjectState;
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::text::chain;
 
 use super::backend::{Backend, JobFilter, JobKey, ObjectKey};

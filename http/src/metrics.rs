@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use quorate_api::ErrorBody;
-use quorate_protocols::job::QuorumView;
+use quorate_protocols::quorum::request::QuorumView;
 
 use super::backend::Shared;
 

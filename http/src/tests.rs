@@ -21,12 +21,12 @@ use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{
     BootId, Incarnation, JobId, LogIndex, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term,
 };
-use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::keyed_job;
 use quorate_protocols::job::{JobSpec, Kind};
 use quorate_protocols::object::ByteRange;
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::limits::LEVEL;
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{
     Batch, Claim, ClaimSelector, Claims, Command, CommandReply, JobCommand, QuorumState, Rejection,
 };

@@ -12,8 +12,9 @@ use quorate_api::{
 use quorate_protocols::approval::Grant;
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{JobId, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::{ColumnRecord, ColumnState, JobRecord, ObjectView, QuorumView, StoreRun, StoreSpec};
+use quorate_protocols::job::{ColumnRecord, ColumnState, JobRecord, StoreRun, StoreSpec};
 use quorate_protocols::quorum::Event;
+use quorate_protocols::quorum::request::{ObjectView, QuorumView};
 
 use quorate_node::compose::NodeEvent;
 use quorate_node::directory::KnownPeer;

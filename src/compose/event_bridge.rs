@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::QuorumId;
 use quorate_protocols::job::limits::JOBS_LIVE_MAX;
-use quorate_protocols::job::message::QuorumView;
+use quorate_protocols::quorum::request::QuorumView;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until};

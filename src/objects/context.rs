@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::object::Reachable;
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply};
 
 use crate::quorums::{ClientError, PlacementError};

@@ -15,10 +15,10 @@ use std::time::Duration;
 use quorate_protocols::approval::Grant;
 use quorate_protocols::ids::{Attempt, ManifestHash, PeerId, PieceIndex, SegmentIndex};
 use quorate_protocols::job::ColumnState;
-use quorate_protocols::job::message::{ObjectView, Query, QueryAnswer};
 use quorate_protocols::object::{CheckedPiece, Manifest};
 use quorate_protocols::piece::limits::DEADLINE;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
+use quorate_protocols::quorum::request::{ObjectView, Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, ObjectCommand, ObjectState};
 use tokio::time::{Instant, sleep, timeout_at};
 

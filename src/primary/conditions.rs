@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::limits::MESSAGE_BYTES_MAX;
-use quorate_protocols::job::message::{JobAnswer, JobMessage};
+use quorate_protocols::quorum::request::{JobAnswer, JobMessage};
 use quorate_protocols::quorum::{Command, TriggerCommand};
 use quorate_protocols::task::spec::Verify;
 use quorate_protocols::trigger::Planner;

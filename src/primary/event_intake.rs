@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use quorate_protocols::ids::{Millis, PeerId, QuorumId};
 use quorate_protocols::job::limits::DEADLINE;
-use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, Rejection, TriggerCommand};
 use quorate_protocols::trigger::Planner;
 use quorate_protocols::trigger::event::{Delivery, DeliveryAck, Dispatch, Dispatched};

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{ManifestHash, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::Rejection;
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
 

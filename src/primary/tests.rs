@@ -241,9 +241,9 @@ async fn what_a_run_waits_for_is_told_with_its_record() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), told).await.expect("the driver notes why the run waits");
-    let query = quorate_protocols::job::message::Query::Job { job: JOB };
+    let query = quorate_protocols::quorum::request::Query::Job { job: JOB };
     let answer = world.quorum.read(|state| state.answer(&query)).unwrap();
-    let quorate_protocols::job::message::QueryAnswer::Job(record) =
+    let quorate_protocols::quorum::request::QueryAnswer::Job(record) =
         world.wait_reasons.add_to(&*StateQuorums(world.quorum.clone()).quorum(QUORUM).unwrap(), &query, answer)
     else {
         panic!()

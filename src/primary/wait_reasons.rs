@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use quorate_protocols::ids::{JobId, QuorumId};
 use quorate_protocols::job::JobRecord;
-use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::task::message::Progress;
 
 use super::heartbeats::WorkerHeartbeats;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use quorate_protocols::ids::PeerId;
-use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::task::limits::{MESSAGE_BYTES_MAX, WORKERS_MAX};
 use quorate_protocols::task::message::{LogStream, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::TaskAttempt;

@@ -19,10 +19,10 @@ use quorate_protocols::approval::{Approval, Requirement, Subject};
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, MemberId, PeerId, QuorumId};
-use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::liveness::distant_peers;
 use quorate_protocols::liveness::limits::DELAY_MAX;
 use quorate_protocols::quorum::limits::{VOTERS_MAX, VOTERS_MIN};
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 
 use tokio::time::Instant;
 

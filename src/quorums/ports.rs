@@ -13,9 +13,9 @@ use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Requirement, 
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumId, Term};
-use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::liveness::{Judgement, Latency};
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
+use quorate_protocols::quorum::request::{Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::quorum::{Command, CommandReply, Duty, QuorumState, Rejection};
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};

@@ -18,12 +18,12 @@ use openraft::error::{CheckIsLeaderError, Fatal, RaftError};
 use openraft::{LogIdOptionExt, ServerState};
 use quorate_protocols::approval::Approval;
 use quorate_protocols::ids::{Digest, LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
-use quorate_protocols::job::message::QuorumView;
 use quorate_protocols::liveness::{Judgement, LogPosition};
 use quorate_protocols::quorum::Voters;
 use quorate_protocols::quorum::limits::{
     APPEND_DEADLINE, DIGEST_INTERVAL, MAJORITY_SILENCE_MAX, PROPOSALS_MAX, QUORUMS_PER_NODE_MAX,
 };
+use quorate_protocols::quorum::request::QuorumView;
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc};

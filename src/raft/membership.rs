@@ -21,8 +21,8 @@ use quorate_protocols::approval::Approval;
 use quorate_protocols::approval::limits::REPLACE_GRACE;
 use quorate_protocols::approval::replacement::{Decision, Situation, decide};
 use quorate_protocols::ids::{MemberId, Millis, QuorumId};
-use quorate_protocols::job::message::{JobAnswer, JobMessage};
 use quorate_protocols::quorum::limits::VOTERS_MAX;
+use quorate_protocols::quorum::request::{JobAnswer, JobMessage};
 use quorate_protocols::quorum::{RaftMessage, Voters};
 use quorate_protocols::wire;
 

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{JobId, ObjectId};
 use quorate_protocols::job::JobRecord;
-use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::text::chain;
 use quorate_protocols::trigger::limits::{OBSERVED_BYTES_MAX, SOURCE_DEADLINE};
 use quorate_protocols::trigger::record::Fired;

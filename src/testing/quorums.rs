@@ -17,8 +17,8 @@ use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{
     BootId, Digest, Incarnation, LeaseId, LogIndex, MemberId, Millis, PeerId, QuorumId, Term,
 };
-use quorate_protocols::job::message::{MembershipStatement, Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::liveness::{Judgement, Latency};
+use quorate_protocols::quorum::request::{MembershipStatement, Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, QuorumState, Rejection};
 use quorate_protocols::wire;
 use tokio::sync::{broadcast, mpsc, watch};

@@ -1,14 +1,11 @@
-//! Jobs: what a person submits, the states a run goes through, and the messages that reach the owning quorum.
-//!
-//! Wire: `/quorate/job/1`, one [`message::JobMessage`] in, one [`message::JobAnswer`] out. Any node sends it to the
-//! members of the owning quorum; only the primary acts, the others say who it is.
+//! Jobs: what a user submits, and the states that a run goes through. The messages that reach the owning quorum are in
+//! [`crate::quorum::request`].
 
 pub mod batch;
 #[cfg(test)]
 pub(crate) mod counter;
 pub mod kind;
 pub mod limits;
-pub mod message;
 pub mod plan;
 pub mod record;
 pub mod replicate;
@@ -19,7 +16,6 @@ pub mod why;
 
 pub use batch::BatchSpec;
 pub use kind::{Kind, WorkSpec};
-pub use message::{JobAnswer, JobMessage, ObjectView, Query, QueryAnswer, QuorumView};
 pub use record::{JobRecord, Run, RunState};
 pub use spec::{JobSpec, StoreSpec};
 pub use store::{ColumnRecord, ColumnState, StoreRun};

@@ -22,6 +22,7 @@ pub mod limits;
 pub mod message;
 mod objects;
 mod queries;
+pub mod request;
 pub mod snapshot;
 pub mod state;
 mod steps;

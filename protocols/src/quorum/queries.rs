@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::ids::{JobId, ManifestHash, StepIndex};
 use crate::job::limits::{PAGE_BYTES_MAX, PAGE_MAX};
-use crate::job::message::{ObjectView, Query, QueryAnswer};
 use crate::job::record::{JobRecord, Run};
 use crate::quorum::objects::record::ObjectRecord;
+use crate::quorum::request::{ObjectView, Query, QueryAnswer};
 use crate::quorum::state::QuorumState;
 use crate::task::limits::WORKERS_MAX;
 use crate::task::message::OutputRef;

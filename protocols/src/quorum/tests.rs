@@ -10,7 +10,6 @@ use crate::approval::Grant;
 use crate::approval::{Approval, Requirement, Statement, Subject};
 use crate::ids::*;
 use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, PAGE_MAX};
-use crate::job::message::{Query, QueryAnswer};
 use crate::job::record::RunState;
 use crate::job::spec::{JobSpec, StoreSpec};
 use crate::job::store::ColumnState;
@@ -24,6 +23,7 @@ use crate::quorum::command::{
 };
 use crate::quorum::objects::claims::{Claim, ClaimSelector};
 use crate::quorum::objects::record::ObjectState;
+use crate::quorum::request::{Query, QueryAnswer};
 use crate::quorum::state::{Duty, Event, QuorumState};
 
 mod removal;

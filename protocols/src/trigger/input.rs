@@ -67,7 +67,7 @@ fn quoted(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::ids::QuorumId;
-    use crate::job::record::RunState;
+    use crate::run_state::RunState;
     use serde_json::Value;
 
     #[test]

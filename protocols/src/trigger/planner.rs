@@ -13,7 +13,6 @@ use super::limits::OBSERVED_BYTES_MAX;
 use super::record::{Span, TriggerRun};
 use super::spec::{TriggerSpec, When};
 use crate::ids::{JobId, Millis, PeerId};
-use crate::job::spec::TriggeredSpec;
 use crate::text::REASON_BYTES_MAX;
 use crate::text::truncate;
 
@@ -34,7 +33,7 @@ pub struct Planner {
 /// The records of triggers, as the planner reads them.
 pub trait TriggerBook {
     /// The trigger of a job that has one, and where it stands.
-    fn trigger(&self, job: JobId) -> Option<(&TriggeredSpec, &TriggerRun)>;
+    fn trigger(&self, job: JobId) -> Option<(&TriggerSpec, &TriggerRun)>;
     /// Timed triggers that are due when clocks read this, the earliest first.
     fn due_triggers(&self, wall: Millis, steady: Millis, limit: usize) -> Vec<JobId>;
 }
@@ -71,8 +70,8 @@ impl Planner {
 
     fn span(&mut self, book: &impl TriggerBook, job: JobId, wall: Millis, steady: Millis) -> Option<Span> {
         let (spec, run) = book.trigger(job)?;
-        let now = if spec.trigger.is_steady() { steady } else { wall };
-        match self.read(job, &spec.trigger) {
+        let now = if spec.is_steady() { steady } else { wall };
+        match self.read(job, spec) {
             Ok(Read::Timed(schedule)) => schedule.span(job, &run.clock, run.resuming, now),
             Ok(_) => None,
             Err(why) => Some(Span {
@@ -127,7 +126,7 @@ impl Planner {
         witnesses: Vec<PeerId>,
     ) -> Option<Observation> {
         let (spec, _) = book.trigger(job)?;
-        let read = self.read(job, &spec.trigger);
+        let read = self.read(job, spec);
         let seen = value.map_err(str::to_owned).and_then(|text| match read {
             Ok(Read::Condition { when, reset }) => evaluate(when, reset.as_ref(), text, witnesses),
             Ok(_) => Err("the trigger has no condition".to_owned()),

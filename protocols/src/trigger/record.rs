@@ -10,7 +10,7 @@ use super::condition::ConditionState;
 use super::limits::FIRES_RETENTION;
 use super::reopen::{InstantRange, Leap};
 use crate::ids::{JobId, Millis, Nonce};
-use crate::job::record::RunState;
+use crate::run_state::RunState;
 
 /// The state of a job that has a trigger. Its runs are jobs of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,9 +18,6 @@ use quorate_protocols::ids::*;
 use quorate_protocols::job::Kind;
 use quorate_protocols::job::batch::{BatchRun, Ending};
 use quorate_protocols::job::batch::{BatchSpec, Map, OnFailure, Reduce, Timeouts};
-use quorate_protocols::job::message::{
-    JobAnswer, JobMessage, MembershipStatement, ObjectView, Query, QueryAnswer, QuorumView, SignedMembership,
-};
 use quorate_protocols::job::record::{HistoryEntry, JobRecord, Run, RunState};
 use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
@@ -34,6 +31,9 @@ use quorate_protocols::piece::{
 use quorate_protocols::quorum::clock::ClockStep;
 use quorate_protocols::quorum::command::{Attached, Resolution};
 use quorate_protocols::quorum::object::{ObjectRecord, ObjectState, Repair};
+use quorate_protocols::quorum::request::{
+    JobAnswer, JobMessage, MembershipStatement, ObjectView, Query, QueryAnswer, QuorumView, SignedMembership,
+};
 use quorate_protocols::quorum::{
     Batch, BatchReply, Claim, ClaimSelector, Command, CommandReply, JobCommand, KindCommand, ObjectCommand, ObjectUse,
     Part, QuorumCommand, QuorumState, RaftAnswer, RaftMessage, Rejection, StoreCommand, TaskCommand, TriggerCommand,

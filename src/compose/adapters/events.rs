@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{PeerId, QuorumId};
-use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::Rejection;
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::trigger::event::Dispatch;
 
 use crate::events::{DeliveryOutcome, EventDelivery};

@@ -9,10 +9,10 @@ use futures::future::BoxFuture;
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::liveness::distant_peers;
 use quorate_protocols::object::Reachable;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply};
 
 use crate::approver::Approver;

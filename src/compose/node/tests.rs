@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use prometheus_client::registry::Registry;
 use quorate_protocols::ids::{BootId, Incarnation, ObjectId, QuorumId};
-use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, QuorumCommand};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};

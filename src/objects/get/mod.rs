@@ -20,11 +20,11 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use quorate_protocols::ids::{ObjectId, PeerId, SegmentIndex};
-use quorate_protocols::job::message::{ObjectView, Query, QueryAnswer};
 use quorate_protocols::job::store::ColumnState;
 use quorate_protocols::object::limits::SEGMENT_BYTES;
 use quorate_protocols::object::{ByteRange, Manifest};
 use quorate_protocols::quorum::ObjectState;
+use quorate_protocols::quorum::request::{ObjectView, Query, QueryAnswer};
 use tokio::sync::mpsc;
 
 use self::segment::Holders;

@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use quorate_protocols::ids::{JobId, ManifestHash, Millis, ObjectId, PeerId, PieceHash, PieceIndex};
 use quorate_protocols::job::limits::PAGE_MAX;
-use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::store::ColumnRecord;
 use quorate_protocols::piece::Slot;
 use quorate_protocols::piece::limits::QUARANTINE;
 use quorate_protocols::quorum::ObjectRecord;
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 
 use super::PieceService;
 use crate::objects::events::Metrics;

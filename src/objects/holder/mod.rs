@@ -23,12 +23,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{JobId, LeaseId, Millis, PeerId, PieceHash, PieceIndex, QuorumId, SegmentIndex};
-use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::object::CheckedPiece;
 use quorate_protocols::object::limits::SEGMENTS_MAX;
 use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::piece::limits::PIECE_BYTES_MAX;
 use quorate_protocols::piece::{Holding, PieceAnswer, PieceMessage, PieceRefusal, Receipt, ReceiptStatement, Slot};
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 
 pub use client::{PieceCallError, PieceClient};
 

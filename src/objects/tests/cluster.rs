@@ -12,10 +12,10 @@ use quorate_protocols::approval::Grant;
 use quorate_protocols::ids::{
     BootId, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, ObjectId, PeerId, PieceHash, PieceIndex, QuorumId,
 };
-use quorate_protocols::job::message::{ObjectView, Query, QueryAnswer};
 use quorate_protocols::object::Reachable;
 use quorate_protocols::piece::limits::HEAD_BYTES_MAX;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
+use quorate_protocols::quorum::request::{ObjectView, Query, QueryAnswer};
 use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, ObjectCommand, QuorumState, StoreCommand};
 use quorate_protocols::wire;
 

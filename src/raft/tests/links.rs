@@ -1,7 +1,7 @@
 //! Members behind slow and narrow links.
 
 use futures::future::join_all;
-use quorate_protocols::job::message::Query;
+use quorate_protocols::quorum::request::Query;
 
 use super::memory::Pace;
 use super::*;

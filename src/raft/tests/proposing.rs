@@ -4,8 +4,8 @@ use std::pin::pin;
 
 use futures::future::join_all;
 use prometheus_client::registry::Registry;
-use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::limits::{BATCH_COMMANDS_MAX, COMMAND_BYTES_MAX, PROPOSALS_MAX};
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 
 use super::*;
 use crate::testing::metrics::value;

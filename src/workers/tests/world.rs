@@ -16,10 +16,10 @@ use quorate_protocols::approval::Subject;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::*;
 use quorate_protocols::job::batch::{BatchSpec, Map};
-use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{
     Batch, Command, CommandReply, JobCommand, QuorumCommand, QuorumState, Rejection, TaskCommand,
 };

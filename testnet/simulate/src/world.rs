@@ -21,7 +21,7 @@ use quorate_node::seams::entropy::SeededEntropy;
 use quorate_node::seams::{Entropy, Seams, TaskGroup};
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{BootId, Incarnation, MemberId, ObjectId, PeerId, QuorumId, Term};
-use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, Event};
 use quorate_protocols::resources::limits::{Limits, Machine as Hardware, Overrides};
 use tokio::sync::{broadcast, watch};

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use quorate_node::objects::{PutError, PutOutcome};
-use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_simulate::runtime;
 use quorate_simulate::transcript::Transcript;
 use quorate_simulate::world::{World, content};

@@ -11,7 +11,6 @@ use crate::ids::*;
 use crate::job::batch::BatchSpec;
 use crate::job::counter::{CounterRun, CounterSpec};
 use crate::job::kind::{Kind, WorkSpec};
-use crate::job::message::{Query, QueryAnswer};
 use crate::job::record::RunState::{self, *};
 use crate::job::spec::TriggeredSpec;
 use crate::job::spec::{JobSpec, StoreSpec};
@@ -23,6 +22,7 @@ use crate::quorum::command::{
 };
 use crate::quorum::kinds::KindCommand;
 use crate::quorum::limits::LEVEL_TRIGGERS;
+use crate::quorum::request::{Query, QueryAnswer};
 use crate::quorum::state::{Duty, Event, QuorumState};
 use crate::quorum::triggers;
 use crate::task::spec::{Call, Program};

@@ -20,12 +20,12 @@ use crate::approval::Grant;
 use crate::engine::Engine;
 use crate::ids::*;
 use crate::job::batch::*;
-use crate::job::message::{Query, QueryAnswer};
 use crate::job::record::RunState;
 use crate::job::spec::JobSpec;
 use crate::quorum::command::{
     Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, Resolution, StoreCommand, TaskCommand,
 };
+use crate::quorum::request::{Query, QueryAnswer};
 use crate::quorum::state::{Duty, Event, QuorumState};
 use crate::task::limits::*;
 use crate::task::message::{Report, ReportRefusal, TaskResult};

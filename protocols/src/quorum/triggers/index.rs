@@ -11,7 +11,7 @@ use crate::quorum::jobs::set_member;
 use crate::quorum::state::QuorumState;
 use crate::trigger::planner::{Listener, TriggerBook};
 use crate::trigger::record::{SeenId, TriggerRun};
-use crate::trigger::spec::{AfterJob, When};
+use crate::trigger::spec::{AfterJob, TriggerSpec, When};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TriggerIndex {
@@ -72,8 +72,8 @@ impl TriggerIndex {
 }
 
 impl TriggerBook for QuorumState {
-    fn trigger(&self, job: JobId) -> Option<(&TriggeredSpec, &TriggerRun)> {
-        self.trigger(job)
+    fn trigger(&self, job: JobId) -> Option<(&TriggerSpec, &TriggerRun)> {
+        self.trigger(job).map(|(spec, run)| (&spec.trigger, run))
     }
 
     fn due_triggers(&self, wall: Millis, steady: Millis, limit: usize) -> Vec<JobId> {

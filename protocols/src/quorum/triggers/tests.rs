@@ -8,13 +8,13 @@ use crate::approval::Grant;
 use crate::engine::Engine;
 use crate::ids::*;
 use crate::job::batch::{BatchSpec, Map};
-use crate::job::message::{Query, QueryAnswer};
 use crate::job::record::RunState;
 use crate::job::spec::JobSpec;
 use crate::quorum::command::{
     Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand,
 };
 use crate::quorum::limits::LEVEL_TRIGGERS;
+use crate::quorum::request::{Query, QueryAnswer};
 use crate::quorum::state::{Duty, Event, QuorumState};
 use crate::task::message::{Report, TaskResult};
 use crate::task::record::{ErrorClass, Output, Place, WorkerRecord};

@@ -2,7 +2,7 @@
 //! working.
 
 use quorate_protocols::ids::{LogIndex, Millis};
-use quorate_protocols::job::message::Query;
+use quorate_protocols::quorum::request::Query;
 use quorate_protocols::quorum::{Batch, QuorumState, SnapshotError};
 
 use super::{Target, quorum};

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use quorate_node::quorums::ClientError;
 use quorate_protocols::ids::{JobId, ObjectId, QuorumId};
-use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::object::ObjectState;
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{ClaimSelector, Command, CommandReply, JobCommand, ObjectCommand, Rejection};
 use quorate_testnet::checkers::commands::{JobAnswer, JobOperation, JobState, ObjectAnswer, ObjectOperation};
 

@@ -1,13 +1,16 @@
-//! Wire types of the job protocol.
+//! Requests to a quorum: the wire types of the job protocol.
+//!
+//! Wire: `/quorate/job/1`, one [`JobMessage`] in, one [`JobAnswer`] out. Any node sends it to the members of the owning
+//! quorum; only the primary acts, the others say who it is.
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{HistoryEntry, JobRecord};
 use crate::approval::message::Signature;
 use crate::ids::{
     Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId, StepIndex,
     TaskIndex, Term,
 };
+use crate::job::record::{HistoryEntry, JobRecord};
 use crate::quorum::clock::ClockStep;
 use crate::quorum::command::{Command, CommandReply, Rejection};
 use crate::quorum::object::ObjectRecord;
