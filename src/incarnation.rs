@@ -5,6 +5,8 @@
 
 use std::path::Path;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use quorate_protocols::ids::{Incarnation, QuorumId};
 use quorate_protocols::incarnation::{Found, Life, Loss};
 use quorate_protocols::wire::{self, Record};
@@ -36,16 +38,20 @@ pub enum SettleError {
 }
 
 /// The identity with which the node starts: the folder's, or that of a new life. Both places agree when this returns.
-pub async fn settle(
-    dir: &Path,
-    disk: &Disk,
+pub fn settle<'a>(
+    dir: &'a Path,
+    disk: &'a Disk,
     identity: Identity,
-    entropy: &dyn Entropy,
-) -> Result<Identity, SettleError> {
-    let tasks = TaskGroup::threaded();
-    let settled = tasks.scope(async { settle_on(dir, Storage::start(disk.clone()), identity, entropy).await }).await;
-    tasks.close().await;
-    settled
+    entropy: &'a dyn Entropy,
+) -> BoxFuture<'a, Result<Identity, SettleError>> {
+    let settled = async move {
+        let tasks = TaskGroup::threaded();
+        let on_disk = async { settle_on(dir, Storage::start(disk.clone()), identity, entropy).await };
+        let settled = tasks.scope(on_disk).await;
+        tasks.close().await;
+        settled
+    };
+    settled.boxed()
 }
 
 async fn settle_on(

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::serve::Listener;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use quorate_api::{ADDRESS_FILE, TOKEN_FILE};
 use quorate_node::seams::Entropy;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -69,7 +71,13 @@ impl Server {
     }
 
     /// Serves until the node's task group closes, and gives requests in flight a moment to end.
-    pub async fn serve(self, backend: Shared) -> Result<(), ServeError> {
+    ///
+    /// Boxed, so that the handlers are compiled here and not in the crate that starts the server.
+    pub fn serve(self, backend: Shared) -> BoxFuture<'static, Result<(), ServeError>> {
+        self.serve_router(backend).boxed()
+    }
+
+    async fn serve_router(self, backend: Shared) -> Result<(), ServeError> {
         let shutdown = backend.tasks().shutdown_token();
         let app = router(backend, self.guard);
         let limited = Limited { listener: self.listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };

@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use quorate_protocols::engine::{Engine, NodeRole};
@@ -185,10 +187,13 @@ struct Inner {
 impl Node {
     /// Starts every actor in the task group of the seams. Returns when this node's own state is loaded; its quorums
     /// find their primaries afterwards.
-    pub async fn start(parts: NodeParts) -> Result<Self, StartError> {
+    ///
+    /// Boxed: what a future awaits is compiled where the future is polled, and crates that start a node would compile
+    /// its actors anew.
+    pub fn start(parts: NodeParts) -> BoxFuture<'static, Result<Self, StartError>> {
         // Actors that spawn on their own do so in the group of whoever starts them.
         let tasks = parts.seams.tasks.clone();
-        tasks.scope(start::start_actors(parts)).await
+        async move { tasks.scope(start::start_actors(parts)).await }.boxed()
     }
 
     pub fn seams(&self) -> &Seams {

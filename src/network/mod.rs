@@ -49,6 +49,9 @@ mod tests;
 
 use std::sync::Arc;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use prometheus_client::registry::Registry;
 use quorate_protocols::resources::{Amounts, Scope};
 use tokio::sync::mpsc;
 
@@ -81,14 +84,29 @@ pub fn admission(resources: Resources) -> Admission {
     })
 }
 
+/// A network that listens, and what arrives from it; or why there is none.
+pub type Started = Result<(Arc<dyn Net>, Inbound), NetworkError>;
+
 /// Starts the network of a node; returns once it listens. Must run inside a tokio runtime with I/O and time.
-pub async fn start(
+///
+/// Boxed, so that libp2p's code is compiled here and not in each crate that starts a network.
+pub fn start<'a>(
+    seams: &'a Seams,
+    identity: &'a Identity,
+    config: NetworkConfig,
+    admission: Admission,
+    registry: &'a mut Registry,
+) -> BoxFuture<'a, Started> {
+    start_swarm(seams, identity, config, admission, registry).boxed()
+}
+
+async fn start_swarm(
     seams: &Seams,
     identity: &Identity,
     config: NetworkConfig,
     admission: Admission,
-    registry: &mut prometheus_client::registry::Registry,
-) -> Result<(Arc<dyn Net>, Inbound), NetworkError> {
+    registry: &mut Registry,
+) -> Started {
     if config.quic && config.allow_peers.is_empty() {
         return Err(NetworkError::QuicWithoutAllowList);
     }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, Stream, StreamExt};
 use quorate_api::PutInfo;
+use quorate_bound::{Bound, Run, write_random};
 use quorate_protocols::object::{Layout, Profile};
 use quorate_testnet::{Client, Testnet};
 use tokio::io::AsyncReadExt;
 
-use super::bound::{Bound, Run, write_random};
 use super::cpu_of_all;
 use super::{entry, median};
 use crate::bench::report::TransferBench;

@@ -19,9 +19,10 @@ const CRATES: &[Row] = &[
     ("spec", "protocols"),
     ("src", "modules protocols"),
     ("testnet", "api protocols"),
+    ("testnet/bound", "protocols testnet"),
     ("http", "api modules protocols spec src"),
     // Nothing of a node: commands know of one what its API says.
-    ("cli", "api modules protocols spec testnet"),
+    ("cli", "api modules protocols spec testnet testnet/bound"),
     ("daemon", "api cli http protocols src"),
     (".", "cli daemon"),
     ("testnet/simulate", "protocols src testnet"),
@@ -33,8 +34,8 @@ const LIBRARIES: &[Row] = &[
     ("bincode", "protocols"),
     ("clap", "cli testnet/fuzz testnet/simulate"),
     ("comfy-table", "cli"),
-    // The command line measures what encryption costs without a network.
-    ("libp2p", "cli src"),
+    // The bound has what encryption costs without a network.
+    ("libp2p", "src testnet/bound"),
     // The simulator names the log's types.
     ("openraft", "src testnet/simulate"),
     ("sled", "src"),

@@ -5,6 +5,8 @@
 //! pieces, hashes them, encrypts and decrypts them, and writes the file. Segments are taken by twice as many threads
 //! as there are cores, so that a thread that waits for the disk leaves no core idle.
 
+mod noise;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,7 +20,7 @@ use quorate_protocols::object::{Layout, Profile};
 use quorate_testnet::measure::own_cpu;
 use reed_solomon_erasure::galois_8::ReedSolomon;
 
-use super::noise::Loopback;
+use noise::Loopback;
 
 /// One run of a bound.
 pub struct Run {
