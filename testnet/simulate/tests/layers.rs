@@ -444,6 +444,23 @@ fn rooms_of_the_core_import_only_what_is_below_them() {
     check("protocols/src", CORE);
 }
 
+/// Goal: a new kind of work finds one place for everything that it is. Method: the files that name the kind which only
+/// tests have, its own test apart.
+#[test]
+fn a_kind_is_added_by_touching_few_files() {
+    let names = ["CounterSpec", "CounterRun", "CounterCommand", "mod counter", "Counter, counter"];
+    let is_named = |text: &str| names.iter().any(|name| text.contains(name));
+    let folders = ["protocols/src", "spec", "api", "http", "src", "cli", "daemon"];
+    let files: Vec<String> = folders
+        .into_iter()
+        .flat_map(sources)
+        .filter(|(name, text)| name != "protocols/src/quorum/kinds/tests.rs" && is_named(text))
+        .map(|(name, _)| name)
+        .collect();
+    assert!(files.len() >= 4, "the kind of the tests is gone: {files:?}");
+    assert!(files.len() <= 8, "a kind touches too many files: {files:?}");
+}
+
 /// Goal: the reading above sees every way to name a room. Method: a file with all of them.
 #[test]
 fn imports_are_read_whatever_their_form() {
