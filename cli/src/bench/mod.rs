@@ -2,8 +2,9 @@
 //!
 //! `put` and `get` set what the network reaches against a bound measured in the same run: one process on all cores
 //! that does the unavoidable work (read, hash, encode, encrypt, write) with the same crates and piece sizes, and no
-//! network ([`quorate_bound`]). `commit` measures the primary of one quorum, `jobs` and `map` what its jobs that compute cost,
-//! `triggers` how late what a clock fires is, `failover` kills it, `idle` watches processes.
+//! network ([`quorate_bound`]). `commit` measures the primary of one quorum, `jobs` and `map` what its jobs that
+//! compute cost, `triggers` how late what a clock fires is, `failover` kills it, `idle` watches processes.
+//!
 //! Figures go to stdout (with `--json`, as [`report`] and the API have them), progress to stderr. Nothing here judges:
 //! what is fast enough is said elsewhere.
 
