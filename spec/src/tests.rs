@@ -220,7 +220,7 @@ fn parameters_are_put_in_and_defaults_may_use_each_other() {
 #[test]
 fn a_fault_names_the_line_the_key_and_what_is_accepted() {
     let reference = object(1);
-    let kinds = "a job of kind wasm, which names its `module`";
+    let kinds = "engine wasm, which runs a `module`";
     let cases: Vec<(String, String)> = vec![
         // Keys.
         ("priorty = 5".into(), "spec.toml:3: `priorty` is not a setting; did you mean `priority`?".into()),
@@ -235,7 +235,7 @@ fn a_fault_names_the_line_the_key_and_what_is_accepted() {
              deterministic, fan_in"
                 .into(),
         ),
-        ("program = \"ls\"".into(), format!("spec.toml:3: `program` has no meaning in {kinds}")),
+        ("program = \"ls\"".into(), format!("spec.toml:3: `program` has no meaning with {kinds}")),
         // Units and numbers.
         (
             "timeouts.task = \"10\"".into(),
@@ -375,13 +375,25 @@ fn a_fault_names_the_line_the_key_and_what_is_accepted() {
     }
 }
 
+/// Goal: both axes can be said, and the short form says the same. The engine is never said twice.
+#[test]
+fn a_kind_with_the_name_of_an_engine_is_a_batch_of_that_engine() {
+    let module = "module = { inline = '(module)' }\n";
+    let long = built(&format!("kind = \"batch\"\nengine = \"wasm\"\n{module}"), &[]);
+    assert_eq!(long, built(&format!("kind = \"wasm\"\n{module}"), &[]));
+    assert_eq!(long, built(&format!("engine = \"wasm\"\n{module}"), &[]));
+    let twice = refused(&format!("kind = \"wasm\"\nengine = \"command\"\n{module}"));
+    assert!(twice.contains("which names the engine already"), "{twice}");
+    assert!(refused("kind = \"batch\"\n").contains("`engine` is missing"));
+}
+
 #[test]
 fn what_is_missing_is_said_as_well() {
-    assert_eq!(refused(""), "spec.toml:1: `kind` is missing: \"wasm\" or \"command\" is needed");
-    assert_eq!(refused("kind = \"store\""), "spec.toml:1: `kind` is \"store\", but \"wasm\" or \"command\" is needed");
-    let module = "spec.toml:1: `module` is missing: a job of kind wasm needs the file or object of a WASI module";
+    assert_eq!(refused(""), "spec.toml:1: `engine` is missing: \"wasm\" or \"command\" is needed");
+    assert_eq!(refused("kind = \"store\""), "spec.toml:1: `kind` is \"store\", but \"batch\", \"wasm\" or \"command\" is needed");
+    let module = "spec.toml:1: `module` is missing: engine wasm needs the file or object of a WASI module";
     assert_eq!(refused("kind = \"wasm\""), module);
-    let program = "spec.toml:1: `program` is missing: a job of kind command needs the name of an allowed program";
+    let program = "spec.toml:1: `program` is missing: engine command needs the name of an allowed program";
     assert_eq!(refused("kind = \"command\""), program);
     let name = "spec.toml:2: `program`: \"/bin/ls\" is not the name of an allowed program: 1 to 64 letters, digits, '-', '_' and '.'";
     assert_eq!(refused("kind = \"command\"\nprogram = \"/bin/ls\""), name);

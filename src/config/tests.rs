@@ -87,7 +87,7 @@ fn a_refused_value_names_file_line_key_and_what_is_accepted() {
         ("[network]\nbootstrap = [\"::::\"]", "host:port or a multiaddr"),
         ("[network]\nquic = true", "`network.allow_peers`"),
         ("[network]\nallow_peers = [\"bob\"]", "peer ids"),
-        ("[node]\nkinds = [\"magic\"]", "`node.kinds` is \"magic\""),
+        ("[node]\nroles = [\"magic\"]", "`node.roles` is \"magic\""),
         ("[node]\nname = \"\"", "`node.name` is \"\", but \"auto\" or 1 to 64 bytes"),
         ("[node]\nname = \"a\\u001b[31m\"", "without control characters"),
         ("[node]\nlabels = { a = \"\" }", "keys and values of 1 to 64 bytes"),
