@@ -1,7 +1,8 @@
 //! Quorums of the network as a node reaches them, and as it serves those that it is a member of.
 //!
-//! - [`client`] commits and asks as this node, wherever the quorum is; [`server`] is the other end of that, and
-//!   [`task_server`] the end of the task protocol, for the primaries on this node and for its own worker.
+//! - [`client`] commits and asks as this node, wherever the quorum is; [`request`] answers, in process and, through
+//!   [`server`], for peers; [`task_server`] is the end of the task protocol, for the primaries on this node and for its
+//!   own worker.
 //! - [`placement`] chooses or forms the quorum of a new job, with promises that [`approvals`] gathers.
 //! - [`authority`] says who may propose what; [`ports`] is how this layer sees its neighbours.
 //! - [`submit`] gives a job an id and submits it; [`logs`] fetches what tasks wrote for people.
@@ -15,6 +16,7 @@ pub mod client;
 pub mod logs;
 pub mod placement;
 pub mod ports;
+pub mod request;
 pub(crate) mod serve;
 pub mod server;
 pub mod submit;

@@ -198,8 +198,10 @@ pub enum JobAnswer {
     },
     /// The queue is full; try again later. Nothing was proposed.
     Busy,
-    /// The deadline passed while committing: whether it will be committed is unknown.
-    Unknown,
+    /// Whether it was or will be committed is unknown: the deadline passed, or what the reason says.
+    Unknown {
+        reason: Option<String>,
+    },
     /// The asker may not do this.
     Forbidden {
         reason: String,

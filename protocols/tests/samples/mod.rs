@@ -451,7 +451,7 @@ fn job_samples(samples: &mut Samples) {
         JobAnswer::NotMember,
         JobAnswer::Paused { reason: text() },
         JobAnswer::Busy,
-        JobAnswer::Unknown,
+        JobAnswer::Unknown { reason: Some(text()) },
         JobAnswer::Forbidden { reason: text() },
         JobAnswer::Malformed { reason: text() },
         JobAnswer::Noted,

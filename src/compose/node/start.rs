@@ -24,6 +24,7 @@ use crate::quorums::client::ClientParts;
 use crate::quorums::logs::LogReader;
 use crate::quorums::placement::PlacementParts;
 use crate::quorums::ports::{Knowledge, LocalQuorums, LocalTasks, PrimaryPort};
+use crate::quorums::request::RequestServer;
 use crate::quorums::server::JobService;
 use crate::quorums::task_server::TaskService;
 use crate::quorums::{Approvals, Placement, QuorumClient, Submits};
@@ -182,7 +183,7 @@ impl Base {
 struct Reach {
     local: Arc<dyn LocalQuorums>,
     knowledge: Arc<dyn Knowledge>,
-    authority: Authority,
+    requests: RequestServer,
     services: PrimaryServices,
     led: Arc<dyn PrimaryPort>,
     client: QuorumClient,
@@ -199,13 +200,13 @@ impl Reach {
         let knowledge: Arc<dyn Knowledge> = Arc::new(directory.clone());
         let services = PrimaryServices::new(local.clone());
         let led: Arc<dyn PrimaryPort> = Arc::new(services.clone());
+        let requests = RequestServer { this_node: net.local_peer(), authority, primary: led.clone() };
         let client = QuorumClient::new(ClientParts {
             net: net.clone(),
             quorums: local.clone(),
             knowledge: knowledge.clone(),
             entropy: seams.entropy.clone(),
-            authority: authority.clone(),
-            primary: led.clone(),
+            requests: requests.clone(),
         });
         let approvals = Approvals::new(ApprovalsParts {
             seams: seams.clone(),
@@ -230,7 +231,7 @@ impl Reach {
             voters: settings.voters,
         });
         let submits = Submits::new(seams, storage.clone(), placement.clone(), client.clone());
-        Self { local, knowledge, authority, services, led, client, approvals, placement, submits }
+        Self { local, knowledge, requests, services, led, client, approvals, placement, submits }
     }
 }
 
@@ -349,8 +350,7 @@ fn serve(
     let jobs = JobService {
         net: net.clone(),
         quorums: local.clone(),
-        authority: reach.authority.clone(),
-        primary: led.clone(),
+        requests: reach.requests.clone(),
         sources: Arc::new(work.sources.clone()),
     };
     (jobs.start(&seams.tasks, requests.job), tasks_handling)
