@@ -58,6 +58,8 @@ pub trait Backend: Send + Sync + 'static {
     fn jobs(&self, filter: JobFilter, page: Page<JobKey>) -> BoxFuture<'_, Listing<JobInfo>>;
     /// One job, with its outcome when it has one.
     fn job(&self, job: JobId) -> Answer<'_, JobInfo>;
+    /// The job once it has ended; `None` when it has not within `patience`.
+    fn wait_for_end(&self, job: JobId, patience: Duration) -> Answer<'_, Option<JobInfo>>;
     /// Asks the owning quorum about a job. What it does not know is *not found*.
     fn ask(&self, job: JobId, query: Query) -> Answer<'_, QueryAnswer>;
     /// Commits a command about a job as this node.

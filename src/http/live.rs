@@ -18,7 +18,7 @@ use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId, TaskIndex};
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::Plan;
-use quorate_protocols::job::{JobRecord, JobSpec, Kind, ObjectView, QuorumView, RunState};
+use quorate_protocols::job::{JobRecord, JobSpec, Kind, ObjectView, QuorumView, RunState, Until};
 use quorate_protocols::quorum::{Command, CommandReply, ObjectCommand, ObjectState, QuorumCommand, Rejection, Uses};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
@@ -107,6 +107,17 @@ impl NodeBackend {
             QueryAnswer::Unknown => Err(no_job(job)),
             other => Err(unexpected(job.quorum, "a job", &other).into()),
         }
+    }
+
+    async fn job_info(&self, record: &JobRecord) -> Result<JobInfo, ApiError> {
+        let outcome = self.outcome(record).await?;
+        let quorum = record.job.quorum;
+        // Whoever has just answered led it: no question about that is needed.
+        let primary = match self.node.jobs().primary_known(quorum) {
+            Some(primary) => Some(primary),
+            None => self.primary(quorum).await,
+        };
+        Ok(JobInfo { outcome, ..views::job_info(record, primary) })
     }
 
     /// The outputs of a run that succeeded; `None` when there is none, or none is remembered.
@@ -374,12 +385,18 @@ impl Backend for NodeBackend {
     fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
         Box::pin(async move {
             let record = self.record(job).await?;
-            let outcome = self.outcome(&record).await?;
-            let mut info = views::job_info(&record, self.primary(job.quorum).await);
-            if let Some(batch) = &mut info.batch {
-                batch.outcome = outcome;
+            self.job_info(&record).await
+        })
+    }
+
+    fn wait_for_end(&self, job: JobId, patience: Duration) -> Answer<'_, Option<JobInfo>> {
+        Box::pin(async move {
+            match self.node.jobs().watch(job, Until::Ended, patience).await {
+                Ok(Some(record)) => Ok(Some(self.job_info(&record).await?)),
+                Ok(None) => Ok(None),
+                Err(ClientError::Rejected(Rejection::UnknownJob { .. })) => Err(no_job(job)),
+                Err(error) => Err(error.into()),
             }
-            Ok(info)
         })
     }
 

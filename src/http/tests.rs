@@ -183,6 +183,16 @@ impl Backend for Fake {
             }
         })
     }
+    fn wait_for_end(&self, job: JobId, patience: Duration) -> Answer<'_, Option<JobInfo>> {
+        Box::pin(async move {
+            let info = self.job(job).await?;
+            if info.state.is_final() {
+                return Ok(Some(info));
+            }
+            tokio::time::sleep(patience).await;
+            Ok(None)
+        })
+    }
     fn ask(&self, job: JobId, query: Query) -> Answer<'_, QueryAnswer> {
         Box::pin(async move {
             let state = self.state.lock().unwrap();

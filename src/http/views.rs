@@ -361,8 +361,10 @@ pub fn applied(quorum: QuorumId, applied: &Event) -> Option<EventInfo> {
             EventInfo { peer: Some(*worker), ..base(EventKind::WorkerLost, text) }
         }
         Event::Fired { job, row } => trigger::fired(quorum, *job, row),
-        Event::Assigned { .. } | Event::StopWanted { .. } | Event::RevealWanted { .. } | Event::DutiesChanged => {
-            return None;
-        }
+        Event::Assigned { .. }
+        | Event::StopWanted { .. }
+        | Event::RevealWanted { .. }
+        | Event::HoldersExhausted { .. }
+        | Event::DutiesChanged => return None,
     })
 }

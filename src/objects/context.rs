@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::job::{JobRecord, Until};
 use quorate_protocols::object::Reachable;
 use quorate_protocols::quorum::{Command, CommandReply};
 
@@ -38,6 +39,13 @@ pub trait Quorums: Send + Sync + 'static {
         stale: bool,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>>;
+    /// The job as soon as the condition holds; `None` when it does not within `patience`.
+    fn watch(
+        &self,
+        job: JobId,
+        until: Until,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Option<Box<JobRecord>>, ClientError>>;
     /// Tells an object's steward that a column gave a reader no good piece.
     fn suspect(
         &self,

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{ManifestHash, PeerId, PieceIndex, QuorumId};
+use quorate_protocols::job::Watched;
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::Rejection;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
+use tokio::sync::broadcast;
 
-use super::{AuditHints, DriverMetrics, EventIntake, ReportIntake, WaitReasons};
-use crate::quorums::ports::{LocalQuorum, LocalQuorums, PrimaryPort};
-use crate::raft::QuorumError;
+use super::{AuditHints, DriverMetrics, EventIntake, ReportIntake, WaitReasons, Watches};
+use crate::quorums::ports::{LocalQuorum, LocalQuorums, PrimaryPort, Watch};
+use crate::raft::{HostEvent, QuorumError};
+use crate::seams::TaskGroup;
 
 /// Cloneable; clones share all.
 #[derive(Clone)]
@@ -23,6 +26,7 @@ pub struct PrimaryServices {
     pub metrics: DriverMetrics,
     pub report_intake: ReportIntake,
     event_intake: EventIntake,
+    watches: Watches,
 }
 
 impl PrimaryServices {
@@ -39,7 +43,13 @@ impl PrimaryServices {
             metrics,
             report_intake,
             event_intake: EventIntake::new(quorums),
+            watches: Watches::default(),
         }
+    }
+
+    /// Wakes the watches that are held here by what happens in this node's quorums.
+    pub fn start_watches(&self, tasks: &TaskGroup, events: broadcast::Receiver<HostEvent>) {
+        self.watches.start(tasks, events);
     }
 }
 
@@ -58,6 +68,31 @@ impl PrimaryPort for PrimaryServices {
         dispatch: Dispatch,
     ) -> BoxFuture<'a, Result<Result<DeliveryAck, Rejection>, QuorumError>> {
         self.event_intake.deliver_events(local, this_node, from, dispatch).boxed()
+    }
+    fn watch<'a>(
+        &'a self,
+        local: &'a dyn LocalQuorum,
+        this_node: PeerId,
+        by: PeerId,
+        watch: Watch,
+    ) -> BoxFuture<'a, Result<Watched, QuorumError>> {
+        async move {
+            let watched = self.watches.answer(local, this_node, by, watch).await?;
+            if !watch.wait.is_zero() && matches!(watched, Watched::NotYet { held: false, .. }) {
+                self.metrics.watches_refused.inc();
+            }
+            Ok(match watched {
+                Watched::Met(record) => {
+                    let query = Query::Job { job: watch.job };
+                    match self.add_reasons(local, &query, QueryAnswer::Job(record)) {
+                        QueryAnswer::Job(record) => Watched::Met(record),
+                        _ => Watched::Unknown,
+                    }
+                }
+                watched => watched,
+            })
+        }
+        .boxed()
     }
     fn answer_worker(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer> {
         self.report_intake.answer(from, message)

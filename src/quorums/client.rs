@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{MemberId, ObjectId, PeerId, PieceIndex, QuorumId};
+use quorate_protocols::job::Watched;
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::job::message::{JobAnswer, JobMessage, Query, QueryAnswer};
 use quorate_protocols::liveness::DelayEstimate;
@@ -35,7 +36,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::ClientError;
 use super::ports::{Knowledge, LocalQuorum, LocalQuorums};
 use super::request::{Request, RequestServer};
-use crate::seams::{Entropy, Frame, Net, NetError, Protocol};
+use super::watches::Watches;
+use crate::seams::{Entropy, Frame, Net, NetError, Protocol, TaskGroup};
 
 /// Pause between two rounds over the members, with up to half of it as jitter. It stays at its minimum for as long as
 /// an election usually takes, so that a new primary is found when it begins to lead; then it doubles up to the maximum.
@@ -75,11 +77,14 @@ pub struct ClientParts {
     pub entropy: Arc<dyn Entropy>,
     /// Answers for the quorums that this node is a member of.
     pub requests: RequestServer,
+    /// Where watches run that several callers share.
+    pub tasks: TaskGroup,
 }
 
 struct Inner {
     parts: ClientParts,
     routes: Mutex<Routes>,
+    watches: Mutex<Watches>,
 }
 
 #[derive(Default)]
@@ -126,7 +131,7 @@ impl Routes {
 
 /// What is asked of the quorum.
 #[derive(Clone)]
-enum Ask {
+pub(super) enum Ask {
     Job(Request),
     /// What a worker says to a primary.
     Tell(TaskMessage),
@@ -151,12 +156,13 @@ impl Ask {
 }
 
 /// What a quorum said in the end.
-enum Said {
+pub(super) enum Said {
     Reply(Result<CommandReply, Rejection>),
     Answer(QueryAnswer),
     Noted,
     Told(TaskAnswer),
     DeliveryAck(Result<DeliveryAck, Rejection>),
+    Watched(Watched),
 }
 
 /// What one try told us.
@@ -196,7 +202,7 @@ struct Account {
 
 impl QuorumClient {
     pub fn new(parts: ClientParts) -> Self {
-        Self(Arc::new(Inner { parts, routes: Mutex::default() }))
+        Self(Arc::new(Inner { parts, routes: Mutex::default(), watches: Mutex::default() }))
     }
 
     /// Commits a command as this node. Retries across failovers until the deadline; commands are idempotent.
@@ -287,7 +293,7 @@ impl QuorumClient {
         self.send_job(peer, &nothing, deadline, Instant::now() + deadline).await.is_ok()
     }
 
-    async fn ask(&self, quorum: QuorumId, ask: Ask, deadline: Duration) -> Result<Said, ClientError> {
+    pub(super) async fn ask(&self, quorum: QuorumId, ask: Ask, deadline: Duration) -> Result<Said, ClientError> {
         let began = Instant::now();
         let end = began + deadline;
         let mut account = Account::default();
@@ -470,9 +476,19 @@ impl QuorumClient {
     async fn ask_peer(&self, quorum: QuorumId, peer: PeerId, ask: &Ask, end: Instant, account: &mut Account) -> Tried {
         let began = Instant::now();
         let patience = self.patience(quorum, peer).saturating_mul(1 << account.silent_tries.min(3));
+        // It counts for as long as the answer is waited for.
+        let slot = match ask {
+            Ask::Job(Request::Watch(_)) => self.watch_slot(peer),
+            _ => None,
+        };
         let (tried, committed) = match ask {
             Ask::Job(request) => {
-                let answer = self.send_job(peer, &request.clone().into_message(quorum), patience, end).await;
+                let request = match request {
+                    Request::Watch(watch) => Request::Watch(watch.fit(slot.is_some(), end)),
+                    request => request.clone(),
+                };
+                let patience = patience + request.wait();
+                let answer = self.send_job(peer, &request.into_message(quorum), patience, end).await;
                 let committed = matches!(answer, Ok(JobAnswer::Reply(_) | JobAnswer::DeliveryAck(_)));
                 let misplaced = matches!(answer, Ok(JobAnswer::NotMember | JobAnswer::Malformed { .. }));
                 (answer.map(|answer| (self.judge_answer(quorum, peer, answer, ask), misplaced)), committed)
@@ -540,6 +556,10 @@ impl QuorumClient {
             }
             (JobAnswer::Reply(Err(rejection)), Request::Dispatch(_)) => Tried::Done(Said::DeliveryAck(Err(rejection))),
             (JobAnswer::Noted, Request::Suspect { .. }) => Tried::Done(Said::Noted),
+            (JobAnswer::Watched(watched), Request::Watch(watch)) if watched.may_answer(watch.job, &watch.until) => {
+                self.remember_primary(quorum, peer);
+                Tried::Done(Said::Watched(watched))
+            }
             (JobAnswer::NotPrimary { primary, voters }, _) => {
                 self.learn(quorum, primary, &voters);
                 let voters = voters.iter().take(MEMBERS_MAX).map(|member| member.peer);
@@ -567,7 +587,8 @@ impl QuorumClient {
                 | JobAnswer::Answer(_)
                 | JobAnswer::Noted
                 | JobAnswer::DeliveryAck(_)
-                | JobAnswer::Looked(_),
+                | JobAnswer::Looked(_)
+                | JobAnswer::Watched(_),
                 _,
             ) => {
                 self.0.parts.net.penalise(peer, "an answer to another question");
@@ -676,6 +697,14 @@ impl QuorumClient {
         self.routes().change(quorum, |route| route.primary = route.primary.filter(|primary| *primary != peer));
     }
 
+    pub(super) fn parts(&self) -> &ClientParts {
+        &self.0.parts
+    }
+
+    pub(super) fn watches(&self) -> std::sync::MutexGuard<'_, Watches> {
+        self.0.watches.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     fn routes(&self) -> std::sync::MutexGuard<'_, Routes> {
         self.0.routes.lock().expect("no panic while holding the routes")
     }
@@ -717,7 +746,7 @@ impl Account {
     }
 }
 
-fn mixed_up(quorum: QuorumId) -> ClientError {
+pub(super) fn mixed_up(quorum: QuorumId) -> ClientError {
     ClientError::Protocol { quorum, reason: "an answer of another kind than the question".to_owned() }
 }
 

@@ -3,6 +3,7 @@
 //! - [`client`] commits and asks as this node, wherever the quorum is; [`request`] answers, in process and, through
 //!   [`server`], for peers; [`task_server`] is the end of the task protocol, for the primaries on this node and for its
 //!   own worker.
+//! - [`watches`] shares the watches of this node among all who wait for the same.
 //! - [`placement`] chooses or forms the quorum of a new job, with promises that [`approvals`] gathers.
 //! - [`authority`] says who may propose what; [`ports`] is how this layer sees its neighbours.
 //! - [`submit`] gives a job an id and submits it; [`logs`] fetches what tasks wrote for people.
@@ -21,6 +22,7 @@ pub(crate) mod serve;
 pub mod server;
 pub mod submit;
 pub mod task_server;
+mod watches;
 
 use std::time::Duration;
 

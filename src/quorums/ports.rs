@@ -11,9 +11,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Requirement, Subject};
 use quorate_protocols::directory::QuorumAdvert;
-use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumId, Term};
-use quorate_protocols::job::Kind;
+use quorate_protocols::ids::{JobId, ManifestHash, MemberId, PeerId, PieceIndex, QuorumId, Term};
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
+use quorate_protocols::job::{Kind, Until, Watched};
 use quorate_protocols::liveness::{Judgement, Latency};
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
 use quorate_protocols::quorum::{Command, CommandReply, Duty, QuorumState, Rejection};
@@ -21,6 +21,7 @@ use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
 use quorate_protocols::trigger::spec::Source;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::directory::{Directory, KnownPeer};
 use crate::raft::{Quorum, QuorumError, QuorumHost};
@@ -48,6 +49,7 @@ pub trait LocalQuorum: Send + Sync + 'static {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>>;
     fn query(&self, query: Query, stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>>;
+    fn confirm_lead(&self) -> BoxFuture<'static, Result<(), QuorumError>>;
     fn clock(&self) -> Option<Judgement>;
     /// Looks at what this member has applied, which may lag. Applying waits meanwhile: copy what is needed and no more.
     fn with_state(&self, look: &mut dyn FnMut(&QuorumState));
@@ -98,6 +100,10 @@ impl LocalQuorum for Quorum {
         let quorum = self.clone();
         Box::pin(async move { Self::query(&quorum, query, stale).await })
     }
+    fn confirm_lead(&self) -> BoxFuture<'static, Result<(), QuorumError>> {
+        let quorum = self.clone();
+        Box::pin(async move { Self::confirm_lead(&quorum).await })
+    }
     fn clock(&self) -> Option<Judgement> {
         Self::clock(self)
     }
@@ -122,8 +128,34 @@ pub trait PrimaryPort: Send + Sync + 'static {
         from: PeerId,
         dispatch: Dispatch,
     ) -> BoxFuture<'a, Result<Result<DeliveryAck, Rejection>, QuorumError>>;
+    /// Answers a watch of `by`, for a quorum that this node leads: when it holds, or after `wait`. Counts against
+    /// bounds, those of peers apart from those of `this_node`.
+    fn watch<'a>(
+        &'a self,
+        local: &'a dyn LocalQuorum,
+        this_node: PeerId,
+        by: PeerId,
+        watch: Watch,
+    ) -> BoxFuture<'a, Result<Watched, QuorumError>>;
     /// Answers a worker of a quorum that this node leads.
     fn answer_worker(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer>;
+}
+
+/// A watch as it is asked for: wait so long for the condition to hold.
+#[derive(Clone, Copy, Debug)]
+pub struct Watch {
+    pub job: JobId,
+    pub until: Until,
+    pub wait: Duration,
+}
+
+impl Watch {
+    /// The same for one try that ends at `end`: with no wait at all, unless it may be held.
+    pub fn fit(&self, may_be_held: bool, end: Instant) -> Self {
+        let left = end.saturating_duration_since(Instant::now());
+        let wait = if may_be_held { self.wait.min(left) } else { Duration::ZERO };
+        Self { wait, ..*self }
+    }
 }
 
 /// What the network is known to hold: the part of [`Directory`] that placing and routing look at.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumId};
+use quorate_protocols::job::limits::WATCH_WAIT_MAX;
 use quorate_protocols::job::message::{JobAnswer, JobMessage, Query};
 use quorate_protocols::liveness::patience::election_wait;
 use quorate_protocols::quorum::Command;
@@ -15,7 +16,7 @@ use quorate_protocols::trigger::event::Dispatch;
 use tokio::time::timeout;
 
 use super::authority::{self, Authority};
-use super::ports::{LocalQuorum, PrimaryPort};
+use super::ports::{LocalQuorum, PrimaryPort, Watch};
 use crate::raft::QuorumError;
 
 /// What is asked of a quorum.
@@ -34,6 +35,7 @@ pub enum Request {
     },
     /// Events that the asker has emitted.
     Dispatch(Dispatch),
+    Watch(Watch),
 }
 
 impl Request {
@@ -43,6 +45,17 @@ impl Request {
             Self::Query { query, stale } => JobMessage::Query { quorum, query, stale },
             Self::Suspect { manifest, column } => JobMessage::Suspect { quorum, manifest, column },
             Self::Dispatch(dispatch) => JobMessage::Dispatch { quorum, dispatch },
+            Self::Watch(Watch { job, until, wait }) => {
+                JobMessage::Watch { job, until, wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX) }
+            }
+        }
+    }
+
+    /// How long its answer is held back for at most.
+    pub fn wait(&self) -> Duration {
+        match self {
+            Self::Watch(watch) => watch.wait,
+            _ => Duration::ZERO,
         }
     }
 
@@ -58,7 +71,11 @@ impl Request {
 
     /// Whether it is held while a primary is being elected. A suspicion is not: it is made again by the next reader.
     fn waits_for_primary(&self) -> bool {
-        matches!(self, Self::Propose(_) | Self::Query { stale: false, .. } | Self::Dispatch(_))
+        match self {
+            Self::Propose(_) | Self::Dispatch(_) | Self::Watch(_) => true,
+            Self::Query { stale, .. } => !stale,
+            Self::Suspect { .. } => false,
+        }
     }
 }
 
@@ -116,6 +133,13 @@ impl RequestServer {
                     Err(_) => JobAnswer::Unknown { reason: None },
                 }
             }
+            Request::Watch(watch) => {
+                let watch = Watch { wait: watch.wait.min(WATCH_WAIT_MAX).min(deadline), ..watch };
+                match self.primary.watch(local, self.this_node, by, watch).await {
+                    Ok(watched) => JobAnswer::Watched(watched),
+                    Err(error) => answer_error(error),
+                }
+            }
         }
     }
 }
@@ -130,7 +154,7 @@ pub fn moved(local: &dyn LocalQuorum, this_node: PeerId) -> Option<JobAnswer> {
 }
 
 /// Why a member that does not lead can do nothing for its asker.
-fn not_leading(local: &dyn LocalQuorum) -> QuorumError {
+pub(crate) fn not_leading(local: &dyn LocalQuorum) -> QuorumError {
     let (quorum, view) = (local.id(), local.view());
     match view.paused {
         Some(reason) => QuorumError::Paused { quorum, reason },

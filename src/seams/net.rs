@@ -79,7 +79,9 @@ impl Protocol {
         match self {
             Self::Piece => 4,
             Self::Raft => 16,
-            Self::Approval | Self::Liveness | Self::Job | Self::Task => 8,
+            Self::Approval | Self::Liveness | Self::Task => 8,
+            // Those beside the watches, which are held for seconds.
+            Self::Job => 8 + quorate_protocols::job::limits::WATCHES_PER_PEER_MAX,
         }
     }
 }

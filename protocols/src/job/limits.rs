@@ -10,6 +10,23 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// One commit on a slow disk with a failover in the middle. Its expiry means *unknown*.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
+/// A primary holds a watch for so long at most, and then has the asker ask again: what it promised nothing for ends by
+/// itself when the asker has gone. Short of `DEADLINE`, so that the answer still arrives in it.
+pub const WATCH_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Watches that a primary's node holds for one peer, for all peers, and for its own clients. The next is answered at
+/// once and asked again with a growing pause. Each takes a stream and a handler of the job protocol while it is held,
+/// so peers keep at least as many of both for commands and questions.
+pub const WATCHES_PER_PEER_MAX: usize = 24;
+pub const WATCHES_OF_PEERS_MAX: usize = 256;
+pub const WATCHES_OWN_MAX: usize = 1_024;
+
+/// Pause before a watch that was not held is asked again; it doubles up to the second.
+pub const WATCH_PAUSE_MIN: Duration = Duration::from_millis(50);
+pub const WATCH_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+const _: () = assert!(2 * WATCH_WAIT_MAX.as_millis() <= DEADLINE.as_millis());
+
 pub const SPEC_BYTES_MAX: usize = 256 * 1024;
 
 /// Live jobs of one quorum; the next is refused.

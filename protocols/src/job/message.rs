@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::record::{HistoryEntry, JobRecord};
+use super::watch::{Until, Watched};
 use crate::approval::message::Signature;
 use crate::ids::{
     Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId, StepIndex,
@@ -32,6 +33,10 @@ pub enum JobMessage {
     Dispatch { quorum: QuorumId, dispatch: Dispatch },
     /// A primary asks a member to look at the source of a job's condition. Answered with `Looked`.
     Look { quorum: QuorumId, job: JobId },
+    /// Answered by the primary with `Watched`: when the condition holds, or when it has waited so long, capped by
+    /// `limits::WATCH_WAIT_MAX`; at once if it holds too many. The state that it answers from is at least as new as one
+    /// that a linearizable read finds when the watch arrives.
+    Watch { job: JobId, until: Until, wait_ms: u32 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,4 +221,6 @@ pub enum JobAnswer {
     DeliveryAck(DeliveryAck),
     /// To `Look`: JSON, or why there is none.
     Looked(Result<String, String>),
+    /// To `Watch`.
+    Watched(Watched),
 }

@@ -12,6 +12,7 @@ pub mod replicate;
 pub mod spec;
 pub mod store;
 pub mod transition;
+pub mod watch;
 pub mod why;
 
 pub use compute::ComputeSpec;
@@ -19,3 +20,4 @@ pub use message::{JobAnswer, JobMessage, ObjectView, Query, QueryAnswer, QuorumV
 pub use record::{JobRecord, Run, RunState};
 pub use spec::{JobSpec, Kind, StoreSpec};
 pub use store::{ColumnRecord, ColumnState, Grant, StoreRun};
+pub use watch::{Until, Watched};

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::compute::ComputeSpec;
 use super::spec::{JobSpec, StoreSpec};
 use super::store::StoreRun;
-use crate::ids::{JobId, Millis, PeerId};
+use crate::ids::{JobId, LogIndex, Millis, PeerId};
 use crate::object::layout::Profile;
 use crate::task::record::ComputeRun;
 use crate::trigger::record::TriggerRun;
@@ -73,6 +73,8 @@ pub struct JobRecord {
     pub created_at: Millis,
     pub changed_at: Millis,
     pub finished_at: Option<Millis>,
+    /// The last entry of the log that changed what is told of the job: see [`crate::quorum::Event::job`].
+    pub revision: LogIndex,
     pub run: Run,
     pub history: Vec<HistoryEntry>,
 }

@@ -81,6 +81,10 @@ pub enum Event {
         from: Option<Grant>,
         to: Option<Grant>,
     },
+    /// The primary expects no more holders for the run than it has.
+    HoldersExhausted {
+        job: JobId,
+    },
     ColumnOwed {
         manifest: ManifestHash,
         column: PieceIndex,
@@ -122,6 +126,29 @@ pub enum Event {
         job: JobId,
         row: FireRow,
     },
+}
+
+impl Event {
+    /// The job of whose record it tells a change. None for what objects, workers and duties are told of.
+    pub const fn job(&self) -> Option<JobId> {
+        match self {
+            Self::JobChanged { job, .. }
+            | Self::JobProgressed { job, .. }
+            | Self::ObjectStored { job, .. }
+            | Self::ColumnReassigned { job, .. }
+            | Self::HoldersExhausted { job }
+            | Self::JobAdvanced { job, .. }
+            | Self::Fired { job, .. } => Some(*job),
+            Self::ObjectRemoved { .. }
+            | Self::ColumnOwed { .. }
+            | Self::ColumnRepaired { .. }
+            | Self::Assigned { .. }
+            | Self::WorkerLost { .. }
+            | Self::StopWanted { .. }
+            | Self::RevealWanted { .. }
+            | Self::DutiesChanged => None,
+        }
+    }
 }
 
 /// Something the primary must bring about. Duties are derived from state, never stored: a new primary derives the
@@ -232,9 +259,18 @@ impl QuorumState {
         if events.is_empty() && self.quiet_duties() != before {
             events.push(Event::DutiesChanged);
         }
+        self.stamp_revisions(index, &events);
         let reply = BatchReply { replies };
         self.rolling = self.next_digest(index, &wire::encode(batch), &reply);
         (reply, events)
+    }
+
+    fn stamp_revisions(&mut self, index: LogIndex, events: &[Event]) {
+        for job in events.iter().filter_map(Event::job) {
+            if let Some(record) = self.jobs.get_mut(&job) {
+                record.revision = index;
+            }
+        }
     }
 
     fn next_digest(&self, index: LogIndex, encoded: &[u8], reply: &BatchReply) -> Digest {

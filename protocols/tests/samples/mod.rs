@@ -25,6 +25,7 @@ use quorate_protocols::job::plan::TaskInput;
 use quorate_protocols::job::record::{HistoryEntry, JobRecord, Run, RunState};
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::job::store::{ColumnRecord, ColumnState, Grant, Releasing, StoreRun};
+use quorate_protocols::job::{Until, Watched};
 use quorate_protocols::liveness::{Heartbeat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
 use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{
@@ -199,6 +200,7 @@ fn record() -> JobRecord {
         created_at: Millis(1_700_000_000_000),
         changed_at: Millis(1_700_000_000_400),
         finished_at: None,
+        revision: LogIndex(1_000),
         run: Run::Store(Box::new(run)),
         history: vec![line],
     }
@@ -416,6 +418,9 @@ fn job_samples(samples: &mut Samples) {
         JobMessage::Suspect { quorum: QUORUM, manifest: hash, column: PieceIndex(2) },
         JobMessage::Dispatch { quorum: QUORUM, dispatch: dispatch() },
         JobMessage::Look { quorum: QUORUM, job: JOB },
+        JobMessage::Watch { job: JOB, until: Until::Ended, wait_ms: 5_000 },
+        JobMessage::Watch { job: JOB, until: Until::Holders { columns: 6 }, wait_ms: 0 },
+        JobMessage::Watch { job: JOB, until: Until::Changed { since: LogIndex(1_000) }, wait_ms: 300 },
     ];
     samples.all("job", "message", limit, messages);
     let queries = vec![
@@ -457,6 +462,9 @@ fn job_samples(samples: &mut Samples) {
         JobAnswer::Noted,
         JobAnswer::DeliveryAck(DeliveryAck { reaches: 9, recorded: Some(8) }),
         JobAnswer::Looked(Err(text())),
+        JobAnswer::Watched(Watched::Met(Box::new(record()))),
+        JobAnswer::Watched(Watched::NotYet { revision: LogIndex(1_000), held: true }),
+        JobAnswer::Watched(Watched::Unknown),
     ];
     samples.all("job", "answer", limit, answers);
     let view = QuorumView {

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::job::{JobRecord, Kind, Until};
 use quorate_protocols::liveness::distant_peers;
 use quorate_protocols::object::Reachable;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
@@ -74,6 +74,15 @@ impl Quorums for NodeQuorums {
     ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>> {
         let client = self.client.clone();
         Box::pin(async move { client.query(quorum, query, stale, deadline).await })
+    }
+    fn watch(
+        &self,
+        job: JobId,
+        until: Until,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Option<Box<JobRecord>>, ClientError>> {
+        let client = self.client.clone();
+        Box::pin(async move { client.watch(job, until, patience).await })
     }
     fn suspect(
         &self,

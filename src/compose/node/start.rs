@@ -199,6 +199,7 @@ impl Reach {
         let local: Arc<dyn LocalQuorums> = Arc::new(quorums.clone());
         let knowledge: Arc<dyn Knowledge> = Arc::new(directory.clone());
         let services = PrimaryServices::new(local.clone());
+        services.start_watches(&seams.tasks, quorums.events());
         let led: Arc<dyn PrimaryPort> = Arc::new(services.clone());
         let requests = RequestServer { this_node: net.local_peer(), authority, primary: led.clone() };
         let client = QuorumClient::new(ClientParts {
@@ -207,6 +208,7 @@ impl Reach {
             knowledge: knowledge.clone(),
             entropy: seams.entropy.clone(),
             requests: requests.clone(),
+            tasks: seams.tasks.clone(),
         });
         let approvals = Approvals::new(ApprovalsParts {
             seams: seams.clone(),

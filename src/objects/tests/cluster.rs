@@ -13,10 +13,13 @@ use quorate_protocols::ids::{
 };
 use quorate_protocols::job::message::{ObjectView, Query, QueryAnswer};
 use quorate_protocols::job::store::Grant;
+use quorate_protocols::job::{JobRecord, Until, Watched};
 use quorate_protocols::object::Reachable;
 use quorate_protocols::piece::limits::HEAD_BYTES_MAX;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
-use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, ObjectCommand, QuorumState, StoreCommand};
+use quorate_protocols::quorum::{
+    Batch, Command, CommandReply, Duty, ObjectCommand, QuorumState, Rejection, StoreCommand,
+};
 use quorate_protocols::wire;
 
 use crate::identity::Identity;
@@ -389,6 +392,28 @@ impl Quorums for FakeQuorums {
                 ),
                 _ => QueryAnswer::Unknown,
             })
+        })
+    }
+    fn watch(
+        &self,
+        job: JobId,
+        until: Until,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Option<Box<JobRecord>>, ClientError>> {
+        let (ready, world) = (self.ready(patience), self.world.clone());
+        let watching = async move {
+            loop {
+                match until.judge(&world.state.lock().unwrap().0, job) {
+                    Watched::Met(record) => return Ok(record),
+                    Watched::Unknown => return Err(Rejection::UnknownJob { job }.into()),
+                    Watched::NotYet { .. } => (),
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        Box::pin(async move {
+            ready.await?;
+            tokio::time::timeout(patience, watching).await.ok().transpose()
         })
     }
     fn suspect(

@@ -10,6 +10,7 @@ use quorate_protocols::quorum::{JobCommand, QuorumCommand};
 use super::*;
 use crate::primary::PrimaryServices;
 use crate::quorums::authority::Authority;
+use crate::seams::Seams;
 use crate::testing::quorums::{
     Known, QUORUM, Quorums, Reaction, ScriptedNet, ScriptedQuorum, StateQuorum, StateQuorums, member, membership, peer,
     seams,
@@ -18,7 +19,8 @@ use crate::testing::quorums::{
 fn client(net: Arc<ScriptedNet>, knowledge: Arc<Known>, quorums: Arc<dyn LocalQuorums>) -> QuorumClient {
     let primary = Arc::new(PrimaryServices::new(quorums.clone()));
     let requests = RequestServer { this_node: net.local_peer(), authority: Authority::default(), primary };
-    QuorumClient::new(ClientParts { net, quorums, knowledge, entropy: seams(1).entropy, requests })
+    let Seams { entropy, tasks, .. } = seams(1);
+    QuorumClient::new(ClientParts { net, quorums, knowledge, entropy, requests, tasks })
 }
 
 fn no_quorums() -> Arc<dyn LocalQuorums> {

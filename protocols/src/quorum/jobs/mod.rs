@@ -15,7 +15,7 @@ use std::ops::{Bound, Index};
 use super::apply::{Applied, short};
 use super::command::{JobCommand, Rejection, StoreCommand};
 use super::state::{Duty, Event, QuorumState};
-use crate::ids::{Attempt, JobId, Millis, PeerId, PieceHash, PieceIndex};
+use crate::ids::{Attempt, JobId, LogIndex, Millis, PeerId, PieceHash, PieceIndex};
 use crate::job::limits::{HISTORY_MAX, JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, SPARES_WANTED};
 use crate::job::record::{HistoryEntry, JobRecord, Run, RunState};
 use crate::job::spec::JobSpec;
@@ -345,6 +345,7 @@ impl JobRecord {
             created_at: now,
             changed_at: now,
             finished_at: None,
+            revision: LogIndex(0),
             run,
             // Many have one line for most of their life.
             history: Vec::with_capacity(1),

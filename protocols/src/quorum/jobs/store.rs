@@ -31,7 +31,10 @@ impl QuorumState {
     ) -> Applied {
         let now = self.wall();
         let record = self.jobs.run_for(job, RunCommand::AddHolders)?;
-        record.stored_mut()?.exhausted = exhausted;
+        let was_exhausted = std::mem::replace(&mut record.stored_mut()?.exhausted, exhausted);
+        if exhausted && !was_exhausted {
+            events.push(Event::HoldersExhausted { job });
+        }
         let mut known: std::collections::BTreeSet<PeerId> = record.stored()?.known_holders().collect();
         let mut assigned = 0;
         for grant in grants {
