@@ -117,7 +117,11 @@ impl NodeBackend {
             Some(primary) => Some(primary),
             None => self.primary(quorum).await,
         };
-        Ok(JobInfo { outcome, ..views::job_info(record, primary) })
+        let mut info = views::job_info(record, primary);
+        if let Some(batch) = &mut info.batch {
+            batch.outcome = outcome;
+        }
+        Ok(info)
     }
 
     /// The outputs of a run that succeeded; `None` when there is none, or none is remembered.

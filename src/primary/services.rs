@@ -6,15 +6,15 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{ManifestHash, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::Watched;
 use quorate_protocols::job::message::{Query, QueryAnswer};
+use quorate_protocols::job::watch::{EntryId, WatchAnswer, WatchRequest, Watched};
 use quorate_protocols::quorum::Rejection;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
 use tokio::sync::broadcast;
 
 use super::{AuditHints, DriverMetrics, EventIntake, ReportIntake, WaitReasons, Watches};
-use crate::quorums::ports::{LocalQuorum, LocalQuorums, PrimaryPort, Watch};
+use crate::quorums::ports::{LocalQuorum, LocalQuorums, PrimaryPort};
 use crate::raft::{HostEvent, QuorumError};
 use crate::seams::TaskGroup;
 
@@ -47,6 +47,20 @@ impl PrimaryServices {
         }
     }
 
+    fn add_reasons_to_watched(&self, local: &dyn LocalQuorum, (id, watched): (EntryId, Watched)) -> (EntryId, Watched) {
+        let Watched::Met(record) = watched else { return (id, watched) };
+        let query = Query::Job { job: record.job };
+        match self.add_reasons(local, &query, QueryAnswer::Job(record)) {
+            QueryAnswer::Job(record) => (id, Watched::Met(record)),
+            _ => (id, Watched::Unknown),
+        }
+    }
+
+    /// The sessions of watches that are held here, and their entries.
+    pub fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
     /// Wakes the watches that are held here by what happens in this node's quorums.
     pub fn start_watches(&self, tasks: &TaskGroup, events: broadcast::Receiver<HostEvent>) {
         self.watches.start(tasks, events);
@@ -74,22 +88,18 @@ impl PrimaryPort for PrimaryServices {
         local: &'a dyn LocalQuorum,
         this_node: PeerId,
         by: PeerId,
-        watch: Watch,
-    ) -> BoxFuture<'a, Result<Watched, QuorumError>> {
+        request: WatchRequest,
+    ) -> BoxFuture<'a, Result<WatchAnswer, QuorumError>> {
         async move {
-            let watched = self.watches.answer(local, this_node, by, watch).await?;
-            if !watch.wait.is_zero() && matches!(watched, Watched::NotYet { held: false, .. }) {
-                self.metrics.watches_refused.inc();
-            }
-            Ok(match watched {
-                Watched::Met(record) => {
-                    let query = Query::Job { job: watch.job };
-                    match self.add_reasons(local, &query, QueryAnswer::Job(record)) {
-                        QueryAnswer::Job(record) => Watched::Met(record),
-                        _ => Watched::Unknown,
-                    }
+            let answer = self.watches.answer(local, this_node, by, &request).await?;
+            Ok(match answer {
+                WatchAnswer::Told { met, refused } => {
+                    self.metrics.watches_met.inc_by(met.len() as u64);
+                    self.metrics.watches_refused.inc_by(refused.len() as u64);
+                    let met = met.into_iter().map(|entry| self.add_reasons_to_watched(local, entry)).collect();
+                    WatchAnswer::Told { met, refused }
                 }
-                watched => watched,
+                WatchAnswer::Reopen => WatchAnswer::Reopen,
             })
         }
         .boxed()

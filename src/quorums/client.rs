@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{MemberId, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::Watched;
+use quorate_protocols::job::WatchAnswer;
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::job::message::{JobAnswer, JobMessage, Query, QueryAnswer};
 use quorate_protocols::liveness::DelayEstimate;
@@ -162,7 +162,7 @@ pub(super) enum Said {
     Noted,
     Told(TaskAnswer),
     DeliveryAck(Result<DeliveryAck, Rejection>),
-    Watched(Watched),
+    Watched(WatchAnswer),
 }
 
 /// What one try told us.
@@ -476,16 +476,19 @@ impl QuorumClient {
     async fn ask_peer(&self, quorum: QuorumId, peer: PeerId, ask: &Ask, end: Instant, account: &mut Account) -> Tried {
         let began = Instant::now();
         let patience = self.patience(quorum, peer).saturating_mul(1 << account.silent_tries.min(3));
-        // It counts for as long as the answer is waited for.
+        // Held for as long as the answer is waited for. Without it the request is not to be parked there.
         let slot = match ask {
             Ask::Job(Request::Watch(_)) => self.watch_slot(peer),
             _ => None,
         };
         let (tried, committed) = match ask {
             Ask::Job(request) => {
-                let request = match request {
-                    Request::Watch(watch) => Request::Watch(watch.fit(slot.is_some(), end)),
-                    request => request.clone(),
+                let request = match request.clone() {
+                    Request::Watch(watch) => {
+                        let left = end.saturating_duration_since(began);
+                        Request::Watch(watch.within(if slot.is_some() { left } else { Duration::ZERO }))
+                    }
+                    request => request,
                 };
                 let patience = patience + request.wait();
                 let answer = self.send_job(peer, &request.into_message(quorum), patience, end).await;
@@ -556,9 +559,9 @@ impl QuorumClient {
             }
             (JobAnswer::Reply(Err(rejection)), Request::Dispatch(_)) => Tried::Done(Said::DeliveryAck(Err(rejection))),
             (JobAnswer::Noted, Request::Suspect { .. }) => Tried::Done(Said::Noted),
-            (JobAnswer::Watched(watched), Request::Watch(watch)) if watched.may_answer(watch.job, &watch.until) => {
+            (JobAnswer::Watched(answer), Request::Watch(_)) if self.may_believe(quorum, &answer) => {
                 self.remember_primary(quorum, peer);
-                Tried::Done(Said::Watched(watched))
+                Tried::Done(Said::Watched(answer))
             }
             (JobAnswer::NotPrimary { primary, voters }, _) => {
                 self.learn(quorum, primary, &voters);

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Requirement, Subject};
 use quorate_protocols::directory::QuorumAdvert;
-use quorate_protocols::ids::{JobId, ManifestHash, MemberId, PeerId, PieceIndex, QuorumId, Term};
+use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumId, Term};
 use quorate_protocols::job::message::{Query, QueryAnswer, QuorumView, SignedMembership};
-use quorate_protocols::job::{Kind, Until, Watched};
+use quorate_protocols::job::{Kind, WatchAnswer, WatchRequest};
 use quorate_protocols::liveness::{Judgement, Latency};
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
 use quorate_protocols::quorum::{Command, CommandReply, Duty, QuorumState, Rejection};
@@ -21,7 +21,6 @@ use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
 use quorate_protocols::trigger::spec::Source;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 
 use crate::directory::{Directory, KnownPeer};
 use crate::raft::{Quorum, QuorumError, QuorumHost};
@@ -128,34 +127,18 @@ pub trait PrimaryPort: Send + Sync + 'static {
         from: PeerId,
         dispatch: Dispatch,
     ) -> BoxFuture<'a, Result<Result<DeliveryAck, Rejection>, QuorumError>>;
-    /// Answers a watch of `by`, for a quorum that this node leads: when it holds, or after `wait`. Counts against
-    /// bounds, those of peers apart from those of `this_node`.
+    /// Serves a session of watches of `by`, for a quorum that this node leads: answers when an entry holds, after the
+    /// request's wait, or when the next request of the session comes. Counts against bounds, those of peers apart from
+    /// those of `this_node`.
     fn watch<'a>(
         &'a self,
         local: &'a dyn LocalQuorum,
         this_node: PeerId,
         by: PeerId,
-        watch: Watch,
-    ) -> BoxFuture<'a, Result<Watched, QuorumError>>;
+        request: WatchRequest,
+    ) -> BoxFuture<'a, Result<WatchAnswer, QuorumError>>;
     /// Answers a worker of a quorum that this node leads.
     fn answer_worker(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer>;
-}
-
-/// A watch as it is asked for: wait so long for the condition to hold.
-#[derive(Clone, Copy, Debug)]
-pub struct Watch {
-    pub job: JobId,
-    pub until: Until,
-    pub wait: Duration,
-}
-
-impl Watch {
-    /// The same for one try that ends at `end`: with no wait at all, unless it may be held.
-    pub fn fit(&self, may_be_held: bool, end: Instant) -> Self {
-        let left = end.saturating_duration_since(Instant::now());
-        let wait = if may_be_held { self.wait.min(left) } else { Duration::ZERO };
-        Self { wait, ..*self }
-    }
 }
 
 /// What the network is known to hold: the part of [`Directory`] that placing and routing look at.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumId};
+use quorate_protocols::job::WatchRequest;
 use quorate_protocols::job::limits::WATCH_WAIT_MAX;
 use quorate_protocols::job::message::{JobAnswer, JobMessage, Query};
 use quorate_protocols::liveness::patience::election_wait;
@@ -16,7 +17,7 @@ use quorate_protocols::trigger::event::Dispatch;
 use tokio::time::timeout;
 
 use super::authority::{self, Authority};
-use super::ports::{LocalQuorum, PrimaryPort, Watch};
+use super::ports::{LocalQuorum, PrimaryPort};
 use crate::raft::QuorumError;
 
 /// What is asked of a quorum.
@@ -35,7 +36,7 @@ pub enum Request {
     },
     /// Events that the asker has emitted.
     Dispatch(Dispatch),
-    Watch(Watch),
+    Watch(WatchRequest),
 }
 
 impl Request {
@@ -45,16 +46,14 @@ impl Request {
             Self::Query { query, stale } => JobMessage::Query { quorum, query, stale },
             Self::Suspect { manifest, column } => JobMessage::Suspect { quorum, manifest, column },
             Self::Dispatch(dispatch) => JobMessage::Dispatch { quorum, dispatch },
-            Self::Watch(Watch { job, until, wait }) => {
-                JobMessage::Watch { job, until, wait_ms: u32::try_from(wait.as_millis()).unwrap_or(u32::MAX) }
-            }
+            Self::Watch(request) => JobMessage::Watch(request),
         }
     }
 
     /// How long its answer is held back for at most.
     pub fn wait(&self) -> Duration {
         match self {
-            Self::Watch(watch) => watch.wait,
+            Self::Watch(request) => Duration::from_millis(request.wait_ms.into()),
             _ => Duration::ZERO,
         }
     }
@@ -133,10 +132,13 @@ impl RequestServer {
                     Err(_) => JobAnswer::Unknown { reason: None },
                 }
             }
-            Request::Watch(watch) => {
-                let watch = Watch { wait: watch.wait.min(WATCH_WAIT_MAX).min(deadline), ..watch };
-                match self.primary.watch(local, self.this_node, by, watch).await {
-                    Ok(watched) => JobAnswer::Watched(watched),
+            Request::Watch(request) => {
+                if let Err(reason) = request.check() {
+                    return JobAnswer::Malformed { reason };
+                }
+                let request = request.within(WATCH_WAIT_MAX.min(deadline));
+                match self.primary.watch(local, self.this_node, by, request).await {
+                    Ok(answer) => JobAnswer::Watched(answer),
                     Err(error) => answer_error(error),
                 }
             }

@@ -4,7 +4,6 @@
 //! penalised. The rest is answered as this node's own requests are ([`super::request`]).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use prometheus_client::metrics::gauge::Gauge;
 use quorate_protocols::ids::{JobId, PeerId};
@@ -14,7 +13,7 @@ use quorate_protocols::trigger::When;
 use quorate_protocols::wire;
 use tokio::sync::mpsc;
 
-use super::ports::{LocalQuorum, LocalQuorums, Sources, Watch};
+use super::ports::{LocalQuorum, LocalQuorums, Sources};
 use super::request::{self, Request, RequestServer};
 use super::serve;
 use crate::seams::{Frame, InboundRequest, Net, TaskGroup};
@@ -66,10 +65,7 @@ impl JobService {
             JobMessage::Query { quorum, query, stale } => (quorum, Request::Query { query, stale }),
             JobMessage::Suspect { quorum, manifest, column } => (quorum, Request::Suspect { manifest, column }),
             JobMessage::Dispatch { quorum, dispatch } => (quorum, Request::Dispatch(dispatch)),
-            JobMessage::Watch { job, until, wait_ms } => {
-                let wait = Duration::from_millis(wait_ms.into());
-                (job.quorum, Request::Watch(Watch { job, until, wait }))
-            }
+            JobMessage::Watch(request) => (request.quorum, Request::Watch(request)),
         };
         let Some(local) = self.quorums.quorum(quorum) else { return JobAnswer::NotMember };
         let is_dispatch = matches!(request, Request::Dispatch(_));

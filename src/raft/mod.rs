@@ -389,9 +389,8 @@ impl Quorum {
         }
     }
     /// Reads after a majority confirmed this node's lead, or at once when `stale` will do.
-    pub async fn query(&self, query: Query, mut stale: bool) -> Result<QueryAnswer, QuorumError> {
+    pub async fn query(&self, query: Query, stale: bool) -> Result<QueryAnswer, QuorumError> {
         let group = self.group()?;
-        failpoint(Failpoint::QueryAsked, &mut stale);
         if !stale {
             self.confirm_lead().await?;
         }
@@ -401,7 +400,9 @@ impl Quorum {
     }
     /// Waits until this member has applied all that was committed before this call, and a majority confirmed its lead.
     pub async fn confirm_lead(&self) -> Result<(), QuorumError> {
-        match planted(Planted::ServeStaleReads) {
+        let mut stale = false;
+        failpoint(Failpoint::ReadAsked, &mut stale);
+        match stale {
             true => Ok(()),
             false => self.group()?.confirm_lead().await,
         }

@@ -80,8 +80,11 @@ impl Protocol {
             Self::Piece => 4,
             Self::Raft => 16,
             Self::Approval | Self::Liveness | Self::Task => 8,
-            // Those beside the watches, which are held for seconds.
-            Self::Job => 8 + quorate_protocols::job::limits::WATCHES_PER_PEER_MAX,
+            // Those beside the watches, which are parked for seconds.
+            Self::Job => {
+                use quorate_protocols::job::limits::{WATCH_REQUESTS_MAX, WATCH_SESSIONS_PER_PEER_MAX};
+                8 + WATCH_REQUESTS_MAX * WATCH_SESSIONS_PER_PEER_MAX
+            }
         }
     }
 }

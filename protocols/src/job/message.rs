@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::record::{HistoryEntry, JobRecord};
-use super::watch::{Until, Watched};
+use super::watch::{WatchAnswer, WatchRequest};
 use crate::approval::message::Signature;
 use crate::ids::{
     Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId, StepIndex,
@@ -33,10 +33,10 @@ pub enum JobMessage {
     Dispatch { quorum: QuorumId, dispatch: Dispatch },
     /// A primary asks a member to look at the source of a job's condition. Answered with `Looked`.
     Look { quorum: QuorumId, job: JobId },
-    /// Answered by the primary with `Watched`: when the condition holds, or when it has waited so long, capped by
-    /// `limits::WATCH_WAIT_MAX`; at once if it holds too many. The state that it answers from is at least as new as one
-    /// that a linearizable read finds when the watch arrives.
-    Watch { job: JobId, until: Until, wait_ms: u32 },
+    /// Changes the asker's session of watches, and is answered by the primary with `Watched`: when one of them holds, or
+    /// after its wait, or when the next request of the session comes. The state that it answers from is at least as new
+    /// as one that a linearizable read finds when the entry arrives.
+    Watch(WatchRequest),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,5 +222,5 @@ pub enum JobAnswer {
     /// To `Look`: JSON, or why there is none.
     Looked(Result<String, String>),
     /// To `Watch`.
-    Watched(Watched),
+    Watched(WatchAnswer),
 }

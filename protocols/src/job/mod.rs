@@ -20,4 +20,4 @@ pub use message::{JobAnswer, JobMessage, ObjectView, Query, QueryAnswer, QuorumV
 pub use record::{JobRecord, Run, RunState};
 pub use spec::{JobSpec, Kind, StoreSpec};
 pub use store::{ColumnRecord, ColumnState, Grant, StoreRun};
-pub use watch::{Until, Watched};
+pub use watch::{Until, WatchAnswer, WatchRequest, Watched};

@@ -1,14 +1,37 @@
-//! Watches: conditions on a job that a primary answers when they hold, instead of being asked again and again.
+//! Watches: conditions on jobs that a primary answers when they hold, instead of being asked again and again.
 //!
 //! [`Until::judge`] says whether a watch is answered by a state, and [`Until::concerns`] whether an event may have made
-//! it so. Both are functions of the replicated state alone. Who is held, for how long and how many is for the primary
-//! (`limits::WATCH_WAIT_MAX`, `limits::WATCHES_PER_PEER_MAX` and its neighbours); none of it is replicated.
+//! it so. Both are functions of the replicated state alone. A node has one *session* with a quorum, however many of its
+//! clients wait: [`WatchAsker`] decides what that node asks, [`WatchTable`] what the primary's node holds. None of it
+//! is replicated.
+//!
+//! # The session
+//! A request adds entries to its session and drops others, and is *parked* until an entry holds, its wait is over, or a
+//! newer request of the session has come. An entry is answered by every request until it is dropped, so an answer that
+//! is lost costs time and nothing else. What a request does to the session is a function of the newest request that the
+//! primary has: each carries every change since the last one that was answered ([`WatchRequest::base`]), so requests may
+//! be lost, repeated and reordered. A primary that lacks the base (it has just been elected, or was restarted) says
+//! [`WatchAnswer::Reopen`], and is told all entries anew. The asker has at most two requests on their way: the parked
+//! one, and one that changes the entries, at whose arrival the parked one returns.
+//!
+//! The primary enters entries before it confirms its lead, and judges them after that: an answer is as new as a
+//! linearizable read, and no event falls between the two.
+
+mod asker;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::asker::WatchAsker;
+pub use self::table::{Due, Entered, Judged, Seat, WatchKey, WatchTable, judge};
+use super::limits::{WATCH_CHANGES_MAX, WATCH_ENTRIES_PER_SESSION_MAX};
 use super::message::{Query, QueryAnswer};
 use super::record::JobRecord;
-use crate::ids::{JobId, LogIndex};
+use crate::ids::{JobId, LogIndex, QuorumId};
 use crate::quorum::{Event, QuorumState};
 
 /// What a watch on a job waits for.
@@ -22,15 +45,11 @@ pub enum Until {
     Changed { since: LogIndex },
 }
 
-/// What a state says of a watch.
+/// What a state says of a watch that it answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Watched {
     /// It holds; the job as it is then.
     Met(Box<JobRecord>),
-    /// It does not hold yet. `held`: the primary waited for it as long as it was asked to, so that the asker may ask
-    /// again at once. Otherwise it was not held, because there were too many or no wait was asked for: whoever asks
-    /// again pauses before.
-    NotYet { revision: LogIndex, held: bool },
     /// The quorum knows no such job.
     Unknown,
 }
@@ -40,24 +59,88 @@ impl Watched {
     pub fn may_answer(&self, job: JobId, until: &Until) -> bool {
         match self {
             Self::Met(record) => record.job == job && until.holds(record),
-            Self::NotYet { .. } | Self::Unknown => true,
+            Self::Unknown => true,
         }
     }
 }
 
+/// Names an entry within its asker, which gives no name twice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct EntryId(pub u64);
+
+/// One watch of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchEntry {
+    pub id: EntryId,
+    /// The job's own half of its id: the quorum is the session's.
+    pub local: [u8; 16],
+    pub until: Until,
+}
+
+/// Changes a session of watches, and waits for one of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchRequest {
+    pub quorum: QuorumId,
+    /// Chosen at random when the session is opened.
+    pub session: u64,
+    /// Of this request within the session; from 1 on.
+    pub number: u64,
+    /// The newest request of the session that was answered: what follows are the changes since. 0: none was, and
+    /// `added` are all entries of the session.
+    pub base: u64,
+    pub added: Vec<WatchEntry>,
+    pub dropped: Vec<EntryId>,
+    /// The primary parks the request for so long, capped by `limits::WATCH_WAIT_MAX`.
+    pub wait_ms: u32,
+}
+
+impl WatchRequest {
+    /// What is wrong with it, as far as it can be seen by itself.
+    pub fn check(&self) -> Result<(), String> {
+        if self.added.len() > WATCH_ENTRIES_PER_SESSION_MAX || self.dropped.len() > WATCH_CHANGES_MAX {
+            return Err(format!(
+                "a watch changes at most {WATCH_ENTRIES_PER_SESSION_MAX} entries and drops {WATCH_CHANGES_MAX}, not {} and {}",
+                self.added.len(),
+                self.dropped.len()
+            ));
+        }
+        if self.base >= self.number {
+            return Err(format!("watch {} follows an answer to watch {}, which is not older", self.number, self.base));
+        }
+        Ok(())
+    }
+    /// The same with no longer a wait than this.
+    pub fn within(self, longest: Duration) -> Self {
+        let longest = u32::try_from(longest.as_millis()).unwrap_or(u32::MAX);
+        Self { wait_ms: self.wait_ms.min(longest), ..self }
+    }
+    pub fn job(&self, entry: &WatchEntry) -> JobId {
+        JobId { quorum: self.quorum, local: entry.local }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WatchAnswer {
+    /// Entries that hold, as many as fit into an answer; the others come with the next. Those that are refused neither
+    /// hold now nor are they held, because there are too many: whoever adds them again pauses before.
+    Told { met: Vec<(EntryId, Watched)>, refused: Vec<EntryId> },
+    /// There is no such session here, or it lacks the request's base.
+    Reopen,
+}
+
 impl Until {
-    /// What the state says of the watch, for one that is not held.
-    pub fn judge(&self, state: &QuorumState, job: JobId) -> Watched {
+    /// What the state answers to the watch; `None` while it does not hold.
+    pub fn judge(&self, state: &QuorumState, job: JobId) -> Option<Watched> {
         let Some(record) = state.jobs.get(&job) else {
-            return Watched::Unknown;
+            return Some(Watched::Unknown);
         };
         if !self.holds(record) {
-            return Watched::NotYet { revision: record.revision, held: false };
+            return None;
         }
-        match state.answer(&Query::Job { job }) {
+        Some(match state.answer(&Query::Job { job }) {
             Some(QueryAnswer::Job(record)) => Watched::Met(record),
             _ => Watched::Unknown,
-        }
+        })
     }
 
     pub fn holds(&self, record: &JobRecord) -> bool {
@@ -91,120 +174,5 @@ impl Until {
             Self::Ended | Self::Changed { .. } => true,
             Self::Holders { .. } => false,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::{LeaseId, MemberId, Millis, PeerId, QuorumId};
-    use crate::job::spec::{JobSpec, StoreSpec};
-    use crate::job::store::Grant;
-    use crate::object::Profile;
-    use crate::quorum::{Batch, Command, JobCommand, StoreCommand};
-
-    const QUORUM: QuorumId = QuorumId([1; 16]);
-    const JOB: JobId = JobId { quorum: QUORUM, local: [2; 16] };
-    const OTHER: JobId = JobId { quorum: QUORUM, local: [3; 16] };
-    const PROFILE: Profile = Profile { data: 2, parity: 1 };
-
-    struct Log(QuorumState, u64);
-
-    impl Log {
-        fn new() -> Self {
-            let mut log = Self(QuorumState::new(QUORUM), 0);
-            for job in [JOB, OTHER] {
-                let spec = JobSpec::Store(StoreSpec { name: None, size: None, profile: PROFILE });
-                log.commit(Command::Job(job, JobCommand::Submit { spec }));
-            }
-            log
-        }
-        fn commit(&mut self, command: Command) -> Vec<Event> {
-            self.1 += 1;
-            let batch = Batch::at(Millis(self.1), vec![(PeerId([9; 32]), command)]);
-            let (reply, events) = self.0.apply(LogIndex(self.1), &batch);
-            reply.replies.into_iter().for_each(|reply| drop(reply.unwrap()));
-            events
-        }
-        fn add(&mut self, holders: &[u8], exhausted: bool) -> Vec<Event> {
-            let grant = |n: &u8| Grant {
-                holder: MemberId { peer: PeerId([*n; 32]), ..MemberId::default() },
-                lease: LeaseId([*n; 16]),
-            };
-            let grants = holders.iter().map(grant).collect();
-            self.commit(Command::Store(JOB, StoreCommand::AddHolders { grants, exhausted }))
-        }
-        fn judge(&self, until: Until) -> Watched {
-            until.judge(&self.0, JOB)
-        }
-        fn is_met(&self, until: Until) -> bool {
-            matches!(self.judge(until), Watched::Met(_))
-        }
-        fn revision(&self, job: JobId) -> LogIndex {
-            self.0.jobs.get(&job).unwrap().revision
-        }
-    }
-
-    #[test]
-    fn a_watch_for_the_end_is_met_by_every_end_and_by_nothing_before() {
-        let mut log = Log::new();
-        assert_eq!(log.judge(Until::Ended), Watched::NotYet { revision: LogIndex(1), held: false });
-        log.add(&[1, 2, 3], false);
-        assert!(!log.is_met(Until::Ended));
-        let events = log.commit(Command::Job(JOB, JobCommand::Cancel));
-        assert!(log.is_met(Until::Ended));
-        assert!(events.iter().any(|event| Until::Ended.concerns(event)));
-        assert_eq!(Until::Ended.judge(&log.0, JobId { local: [7; 16], ..JOB }), Watched::Unknown);
-    }
-
-    #[test]
-    fn a_watch_for_holders_is_met_by_enough_of_them_or_when_no_more_are_expected() {
-        let mut log = Log::new();
-        let three = Until::Holders { columns: 3 };
-        log.add(&[1, 2], false);
-        assert!(log.is_met(Until::Holders { columns: 2 }) && !log.is_met(three));
-        // Nothing but the expectation changes, and it is told all the same.
-        let events = log.add(&[], true);
-        assert!(log.is_met(three));
-        assert!(events.iter().any(|event| three.concerns(event)), "{events:?}");
-        assert!(log.add(&[], true).iter().all(|event| !three.concerns(event)), "it is no news");
-        // A peer that turned up takes it back: the condition is not a lasting one.
-        log.add(&[], false);
-        assert!(!log.is_met(three) && !three.is_lasting());
-        let events = log.add(&[3], false);
-        assert!(log.is_met(three) && events.iter().any(|event| three.concerns(event)));
-    }
-
-    #[test]
-    fn a_revision_passes_when_the_job_changes_and_not_when_another_does() {
-        let mut log = Log::new();
-        let (one, other) = (log.revision(JOB), log.revision(OTHER));
-        assert!(one < other, "that of the entry that submitted it");
-        log.add(&[1], false);
-        assert!(log.is_met(Until::Changed { since: one }));
-        let now = log.revision(JOB);
-        assert_eq!((now, log.revision(OTHER)), (LogIndex(3), other));
-        log.commit(Command::Job(OTHER, JobCommand::Cancel));
-        assert!(!log.is_met(Until::Changed { since: now }));
-        let Watched::Met(record) = log.judge(Until::Changed { since: one }) else { panic!("it changed") };
-        let answer = Watched::Met(record);
-        assert!(answer.may_answer(JOB, &Until::Changed { since: one }));
-        for (job, until) in
-            [(OTHER, Until::Changed { since: one }), (JOB, Until::Changed { since: now }), (JOB, Until::Ended)]
-        {
-            assert!(!answer.may_answer(job, &until), "{until:?}");
-        }
-        // A repetition that changes nothing tells nothing.
-        log.add(&[1], false);
-        assert_eq!(log.revision(JOB), now);
-    }
-
-    #[test]
-    fn a_revision_survives_a_snapshot() {
-        let mut log = Log::new();
-        log.add(&[1, 2, 3], false);
-        let chunks = log.0.encode_snapshot();
-        let read = QuorumState::decode_snapshot(chunks.iter().map(|(_, bytes)| bytes)).unwrap();
-        assert_eq!(read.jobs.get(&JOB).unwrap().revision, log.revision(JOB));
     }
 }

@@ -25,7 +25,7 @@ use quorate_protocols::job::plan::TaskInput;
 use quorate_protocols::job::record::{HistoryEntry, JobRecord, Run, RunState};
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::job::store::{ColumnRecord, ColumnState, Grant, Releasing, StoreRun};
-use quorate_protocols::job::{Until, Watched};
+use quorate_protocols::job::watch::{EntryId, Until, WatchAnswer, WatchEntry, WatchRequest, Watched};
 use quorate_protocols::liveness::{Heartbeat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
 use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{
@@ -418,9 +418,17 @@ fn job_samples(samples: &mut Samples) {
         JobMessage::Suspect { quorum: QUORUM, manifest: hash, column: PieceIndex(2) },
         JobMessage::Dispatch { quorum: QUORUM, dispatch: dispatch() },
         JobMessage::Look { quorum: QUORUM, job: JOB },
-        JobMessage::Watch { job: JOB, until: Until::Ended, wait_ms: 5_000 },
-        JobMessage::Watch { job: JOB, until: Until::Holders { columns: 6 }, wait_ms: 0 },
-        JobMessage::Watch { job: JOB, until: Until::Changed { since: LogIndex(1_000) }, wait_ms: 300 },
+        JobMessage::Watch(WatchRequest {
+            quorum: QUORUM,
+            session: 7,
+            number: 3,
+            base: 2,
+            added: [Until::Ended, Until::Holders { columns: 6 }, Until::Changed { since: LogIndex(1_000) }]
+                .map(|until| WatchEntry { id: EntryId(9), local: JOB.local, until })
+                .to_vec(),
+            dropped: vec![EntryId(8)],
+            wait_ms: 5_000,
+        }),
     ];
     samples.all("job", "message", limit, messages);
     let queries = vec![
@@ -462,9 +470,11 @@ fn job_samples(samples: &mut Samples) {
         JobAnswer::Noted,
         JobAnswer::DeliveryAck(DeliveryAck { reaches: 9, recorded: Some(8) }),
         JobAnswer::Looked(Err(text())),
-        JobAnswer::Watched(Watched::Met(Box::new(record()))),
-        JobAnswer::Watched(Watched::NotYet { revision: LogIndex(1_000), held: true }),
-        JobAnswer::Watched(Watched::Unknown),
+        JobAnswer::Watched(WatchAnswer::Told {
+            met: vec![(EntryId(9), Watched::Met(Box::new(record()))), (EntryId(10), Watched::Unknown)],
+            refused: vec![EntryId(11)],
+        }),
+        JobAnswer::Watched(WatchAnswer::Reopen),
     ];
     samples.all("job", "answer", limit, answers);
     let view = QuorumView {

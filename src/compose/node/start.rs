@@ -66,6 +66,7 @@ pub(super) async fn start_actors(parts: NodeParts) -> Result<Node, StartError> {
         submits,
         logs,
         objects,
+        watches: services.watches().clone(),
         driver_metrics: services.metrics,
         workers,
         emitter,

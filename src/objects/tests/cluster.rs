@@ -404,9 +404,9 @@ impl Quorums for FakeQuorums {
         let watching = async move {
             loop {
                 match until.judge(&world.state.lock().unwrap().0, job) {
-                    Watched::Met(record) => return Ok(record),
-                    Watched::Unknown => return Err(Rejection::UnknownJob { job }.into()),
-                    Watched::NotYet { .. } => (),
+                    Some(Watched::Met(record)) => return Ok(record),
+                    Some(Watched::Unknown) => return Err(Rejection::UnknownJob { job }.into()),
+                    None => (),
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

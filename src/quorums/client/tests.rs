@@ -49,7 +49,7 @@ async fn a_backup_redirects_to_the_primary_and_the_next_call_starts_there() {
     );
     assert_eq!(net.asked(), [peer(1), peer(3)]);
     assert_eq!(known.learnt.lock().unwrap().len(), 1, "the directory learns what the backup said");
-    client.propose(QUORUM, Command::Quorum(QuorumCommand::Quorum(QuorumCommand::Noop)), DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.asked(), [peer(1), peer(3), peer(3)]);
 }
 
@@ -62,7 +62,7 @@ async fn refused_dials_and_one_silent_peer_do_not_cost_the_deadline() {
     });
     let client = client(net, Known::with_members(&[member(1), member(2), member(3)]), no_quorums());
     let started = Instant::now();
-    client.propose(QUORUM, Command::Quorum(QuorumCommand::Quorum(QuorumCommand::Noop)), DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert!(started.elapsed() < TRY_MIN + Duration::from_millis(10), "{:?}", started.elapsed());
 }
 
@@ -85,7 +85,7 @@ async fn a_quorum_whose_commits_take_long_is_known_after_the_first() {
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     let before = net.asked().len();
     assert!(before > 1, "nothing was known of it");
-    client.propose(QUORUM, Command::Quorum(QuorumCommand::Quorum(QuorumCommand::Noop)), DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.asked().len(), before + 1);
 }
 
@@ -108,10 +108,7 @@ async fn a_long_wait_for_a_member_ends_when_it_is_known_to_be_absent() {
         tokio::time::sleep(Duration::from_secs(2)).await;
         net.absent.lock().unwrap().insert(peer(1));
     };
-    let (done, ()) = tokio::join!(
-        client.propose(QUORUM, Command::Quorum(QuorumCommand::Quorum(QuorumCommand::Noop)), DEADLINE_10),
-        noticed
-    );
+    let (done, ()) = tokio::join!(client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10), noticed);
     done.unwrap();
     assert!(started.elapsed() < Duration::from_millis(2_300 + 4_400), "{:?}", started.elapsed());
 }
@@ -129,7 +126,7 @@ async fn a_failover_is_bridged_with_short_pauses() {
     });
     let client = client(net, Known::with_members(&[member(1), member(2), member(3)]), no_quorums());
     let started = Instant::now();
-    client.propose(QUORUM, Command::Quorum(QuorumCommand::Quorum(QuorumCommand::Noop)), DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     // Four rounds over three members, and the pauses 25, 50, 100, 200 ms with up to half as jitter.
     assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
 }
@@ -139,10 +136,7 @@ async fn silence_leaves_a_command_unknown_and_a_question_unanswered() {
     let net = ScriptedNet::new(peer(9), |_, _, _| Reaction::Silent);
     let client = client(net, Known::with_members(&[member(1)]), no_quorums());
     let started = Instant::now();
-    let error = client
-        .propose(QUORUM, Command::Quorum(QuorumCommand::Quorum(QuorumCommand::Noop)), DEADLINE_10)
-        .await
-        .unwrap_err();
+    let error = client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap_err();
     assert!(matches!(error, ClientError::Unknown { .. }), "{error}");
     assert!(started.elapsed() <= DEADLINE_10);
     let error = client.query(QUORUM, Query::Quorum, false, DEADLINE_10).await.unwrap_err();
@@ -198,7 +192,7 @@ async fn the_loss_of_the_only_member_known_sends_the_client_to_the_providers() {
     dead.store(true, Ordering::Relaxed);
     net.providers.lock().unwrap().push(peer(2));
     let started = Instant::now();
-    client.propose(QUORUM, Command::Quorum(QuorumCommand::Quorum(QuorumCommand::Noop)), DEADLINE_10).await.unwrap();
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert!(started.elapsed() < TRY_MIN + Duration::from_millis(50), "{:?}", started.elapsed());
 }
 
@@ -228,11 +222,8 @@ async fn a_leading_member_is_asked_in_process() {
     let net = ScriptedNet::new(peer(9), |_, _, _| panic!("no need for the network"));
     let quorum = Arc::new(ScriptedQuorum::leading(9));
     let client = client(net, Arc::default(), Quorums::of(quorum.clone()));
-    client.propose(QUORUM, Command::Quorum(QuorumCommand::Quorum(QuorumCommand::Noop)), DEADLINE_10).await.unwrap();
-    assert_eq!(
-        *quorum.proposed.lock().unwrap(),
-        [(peer(9), Command::Quorum(QuorumCommand::Quorum(QuorumCommand::Noop)))]
-    );
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
+    assert_eq!(*quorum.proposed.lock().unwrap(), [(peer(9), Command::Quorum(QuorumCommand::Noop))]);
 }
 
 /// Goal: what a member refuses a peer, it refuses its own node, in the same words.

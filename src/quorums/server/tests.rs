@@ -35,8 +35,7 @@ fn world(quorums: Arc<dyn LocalQuorums>) -> World {
     let authority = Authority::new([peer(8)]);
     let primary = Arc::new(PrimaryServices::new(quorums.clone()));
     let requests_server = RequestServer { this_node: peer(1), authority, primary };
-    let service =
-        JobService { net: net.clone(), quorums, requests: requests_server, sources: Arc::new(NoSources) };
+    let service = JobService { net: net.clone(), quorums, requests: requests_server, sources: Arc::new(NoSources) };
     let handling = service.start(&seams(1).tasks, receiver);
     World { requests, net, handling }
 }
