@@ -13,7 +13,7 @@ use quorate_protocols::api::{
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
 use quorate_protocols::job::message::{Query, QueryAnswer};
-use quorate_protocols::job::{JobSpec, Kind, RunState};
+use quorate_protocols::job::{JobSpec, Kind, RunState, Until};
 use quorate_protocols::quorum::{Command, CommandReply};
 use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
@@ -59,7 +59,7 @@ pub trait Backend: Send + Sync + 'static {
     /// One job, with its outcome when it has one.
     fn job(&self, job: JobId) -> Answer<'_, JobInfo>;
     /// The job once it has ended; `None` when it has not within `patience`.
-    fn wait_for_end(&self, job: JobId, patience: Duration) -> Answer<'_, Option<JobInfo>>;
+    fn watch(&self, job: JobId, until: Until, patience: Duration) -> Answer<'_, Option<JobInfo>>;
     /// Asks the owning quorum about a job. What it does not know is *not found*.
     fn ask(&self, job: JobId, query: Query) -> Answer<'_, QueryAnswer>;
     /// Commits a command about a job as this node.
@@ -70,7 +70,15 @@ pub trait Backend: Send + Sync + 'static {
     fn job_id(&self, wanted: Wanted) -> Answer<'_, JobId>;
     fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo>;
     /// Part of a task's log. `holder` is the worker that has the attempt, if it is known.
-    fn logs(&self, task: TaskAttempt, holder: Option<PeerId>, stream: LogStream, from: u64) -> Answer<'_, LogPage>;
+    /// Waits for so long until there is more, if it is known who has it.
+    fn logs(
+        &self,
+        task: TaskAttempt,
+        holder: Option<PeerId>,
+        stream: LogStream,
+        from: u64,
+        wait: Duration,
+    ) -> Answer<'_, LogPage>;
     /// Who could run tasks of this kind that need this much, and so much memory to compile their module, as far as this
     /// node knows, in order of peer id.
     fn candidates(&self, kind: Kind, requirement: Requirement, compile_memory_bytes: u64) -> Vec<PlanPeer>;

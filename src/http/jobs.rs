@@ -7,11 +7,11 @@ use axum::extract::State;
 use quorate_protocols::api::{
     ErrorBody, ErrorCode, JobInfo, Listing, ResolutionInfo, ResolveRequest, UpdateRequest, WhyInfo,
 };
-use quorate_protocols::ids::{JobId, PeerId};
+use quorate_protocols::ids::{JobId, LogIndex, PeerId};
 use quorate_protocols::job::compute::Resources;
 use quorate_protocols::job::message::{Query as Question, QueryAnswer};
 use quorate_protocols::job::record::HistoryEntry;
-use quorate_protocols::job::{Kind, RunState};
+use quorate_protocols::job::{Kind, RunState, Until};
 use quorate_protocols::quorum::command::Resolution;
 use quorate_protocols::quorum::{Command, JobCommand};
 use serde::Deserialize;
@@ -118,9 +118,12 @@ pub async fn why(State(backend): State<Shared>, Path(job): Path<JobId>) -> Resul
 pub struct WaitParams {
     /// Milliseconds to wait at most; capped at a minute.
     timeout_ms: Option<u64>,
+    /// Wait for the job to change instead: until its `revision` is greater than this.
+    since: Option<u64>,
 }
 
-/// Waits until the job has ended, or the time is up, and answers with the job as it is then.
+/// Waits until the job has ended, or has changed since a revision, or the time is up, and answers with the job as it is
+/// then.
 #[utoipa::path(get, path = "/v1/jobs/{job}/wait", tag = "jobs", params(("job" = JobId, Path), WaitParams),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn wait(
@@ -129,6 +132,7 @@ pub async fn wait(
     Query(params): Query<WaitParams>,
 ) -> Result<Json<JobInfo>, ApiError> {
     let patience = params.timeout_ms.map_or(WAIT_MAX, Duration::from_millis).min(WAIT_MAX);
+    let until = params.since.map_or(Until::Ended, |since| Until::Changed { since: LogIndex(since) });
     let deadline = Instant::now() + patience;
     let shutdown = backend.tasks().shutdown_token();
     loop {
@@ -137,7 +141,7 @@ pub async fn wait(
             return Ok(Json(backend.job(job).await?));
         }
         let ended = tokio::select! {
-            ended = backend.wait_for_end(job, left) => ended,
+            ended = backend.watch(job, until, left) => ended,
             () = shutdown.cancelled() => continue,
         };
         match ended {

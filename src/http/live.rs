@@ -393,9 +393,9 @@ impl Backend for NodeBackend {
         })
     }
 
-    fn wait_for_end(&self, job: JobId, patience: Duration) -> Answer<'_, Option<JobInfo>> {
+    fn watch(&self, job: JobId, until: Until, patience: Duration) -> Answer<'_, Option<JobInfo>> {
         Box::pin(async move {
-            match self.node.jobs().watch(job, Until::Ended, patience).await {
+            match self.node.jobs().watch(job, until, patience).await {
                 Ok(Some(record)) => Ok(Some(self.job_info(&record).await?)),
                 Ok(None) => Ok(None),
                 Err(ClientError::Rejected(Rejection::UnknownJob { .. })) => Err(no_job(job)),
@@ -432,8 +432,15 @@ impl Backend for NodeBackend {
         })
     }
 
-    fn logs(&self, task: TaskAttempt, holder: Option<PeerId>, stream: LogStream, from: u64) -> Answer<'_, LogPage> {
-        Box::pin(async move { Ok(self.node.logs().read(task, holder, stream, from).await?) })
+    fn logs(
+        &self,
+        task: TaskAttempt,
+        holder: Option<PeerId>,
+        stream: LogStream,
+        from: u64,
+        wait: Duration,
+    ) -> Answer<'_, LogPage> {
+        Box::pin(async move { Ok(self.node.logs().read(task, holder, stream, from, wait).await?) })
     }
 
     fn candidates(&self, kind: Kind, requirement: Requirement, compile_memory_bytes: u64) -> Vec<PlanPeer> {

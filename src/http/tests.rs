@@ -22,7 +22,7 @@ use quorate_protocols::ids::{
 };
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::job::plan::keyed_job;
-use quorate_protocols::job::{JobSpec, Kind};
+use quorate_protocols::job::{JobSpec, Kind, Until};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::{
@@ -183,10 +183,14 @@ impl Backend for Fake {
             }
         })
     }
-    fn wait_for_end(&self, job: JobId, patience: Duration) -> Answer<'_, Option<JobInfo>> {
+    fn watch(&self, job: JobId, until: Until, patience: Duration) -> Answer<'_, Option<JobInfo>> {
         Box::pin(async move {
             let info = self.job(job).await?;
-            if info.state.is_final() {
+            let holds = match until {
+                Until::Changed { since } => info.revision > since.0,
+                _ => info.state.is_final(),
+            };
+            if holds {
                 return Ok(Some(info));
             }
             tokio::time::sleep(patience).await;
@@ -222,7 +226,14 @@ impl Backend for Fake {
             }
         })
     }
-    fn logs(&self, task: TaskAttempt, holder: Option<PeerId>, stream: LogStream, from: u64) -> Answer<'_, LogPage> {
+    fn logs(
+        &self,
+        task: TaskAttempt,
+        holder: Option<PeerId>,
+        stream: LogStream,
+        from: u64,
+        _: Duration,
+    ) -> Answer<'_, LogPage> {
         Box::pin(async move {
             let log: &[u8] = if stream == LogStream::Stdout { b"" } else { b"first\nsecond\xff\n" };
             match holder {

@@ -108,6 +108,7 @@ pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
         primary,
         created_at: record.created_at,
         changed_at: record.changed_at,
+        revision: record.revision.0,
         finished_at: record.finished_at,
         why: record.reason.clone(),
         owner: record.owner,

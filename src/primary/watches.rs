@@ -102,7 +102,7 @@ impl Watches {
             Entry::Refused(entries) => {
                 local.confirm_lead().await?;
                 let judged = judge_by(local, &entries)?;
-                return Ok(told(judged, &entries));
+                return Ok(answer_with(judged, &entries));
             }
             Entry::Answered(answer) => return Ok(answer),
         };
@@ -129,7 +129,7 @@ impl Watches {
                 judged.met.extend(judge_by(local, refused)?.met);
             }
             if !judged.met.is_empty() || !refused.is_empty() || !is_newest || Instant::now() >= end {
-                return Ok(told(judged, refused));
+                return Ok(answer_with(judged, refused));
             }
             tokio::select! {
                 biased;
@@ -190,7 +190,7 @@ fn judge_by(local: &dyn LocalQuorum, due: &[Due]) -> Result<Judged, QuorumError>
 }
 
 /// Those of the refused that do not hold are told as such.
-fn told(judged: Judged, refused: &[Due]) -> WatchAnswer {
+fn answer_with(judged: Judged, refused: &[Due]) -> WatchAnswer {
     let is_met = |due: &&Due| judged.met.iter().any(|(id, _)| *id == due.id);
     let refused = refused.iter().filter(|due| !is_met(due)).map(|due| due.id).collect();
     WatchAnswer::Told { met: judged.met, refused }

@@ -36,7 +36,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::ClientError;
 use super::ports::{Knowledge, LocalQuorum, LocalQuorums};
 use super::request::{Request, RequestServer};
-use super::watches::Watches;
+use super::slots::PeerSlots;
+use super::watches::{PARKED_PER_PEER_MAX, Watches};
 use crate::seams::{Entropy, Frame, Net, NetError, Protocol, TaskGroup};
 
 /// Pause between two rounds over the members, with up to half of it as jitter. It stays at its minimum for as long as
@@ -85,6 +86,8 @@ struct Inner {
     parts: ClientParts,
     routes: Mutex<Routes>,
     watches: Mutex<Watches>,
+    /// Requests of watches that peers have parked for this node.
+    parked: PeerSlots,
 }
 
 #[derive(Default)]
@@ -202,7 +205,8 @@ struct Account {
 
 impl QuorumClient {
     pub fn new(parts: ClientParts) -> Self {
-        Self(Arc::new(Inner { parts, routes: Mutex::default(), watches: Mutex::default() }))
+        let parked = PeerSlots::new(PARKED_PER_PEER_MAX, usize::MAX);
+        Self(Arc::new(Inner { parts, routes: Mutex::default(), watches: Mutex::default(), parked }))
     }
 
     /// Commits a command as this node. Retries across failovers until the deadline; commands are idempotent.
@@ -478,7 +482,7 @@ impl QuorumClient {
         let patience = self.patience(quorum, peer).saturating_mul(1 << account.silent_tries.min(3));
         // Held for as long as the answer is waited for. Without it the request is not to be parked there.
         let slot = match ask {
-            Ask::Job(Request::Watch(_)) => self.watch_slot(peer),
+            Ask::Job(Request::Watch(_)) => self.0.parked.reserve(peer),
             _ => None,
         };
         let (tried, committed) = match ask {

@@ -133,8 +133,8 @@ impl RequestServer {
                 }
             }
             Request::Watch(request) => {
-                if let Err(reason) = request.check() {
-                    return JobAnswer::Malformed { reason };
+                if let Err(fault) = request.check() {
+                    return JobAnswer::Malformed { reason: fault.to_string() };
                 }
                 let request = request.within(WATCH_WAIT_MAX.min(deadline));
                 match self.primary.watch(local, self.this_node, by, request).await {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use quorate_protocols::ids::{JobId, PeerId, QuorumId};
+use quorate_protocols::ids::{JobId, QuorumId};
 use quorate_protocols::job::limits::{DEADLINE, WATCH_REQUESTS_MAX, WATCH_SESSIONS_PER_PEER_MAX, WATCH_WAIT_MAX};
 use quorate_protocols::job::watch::{EntryId, WatchAsker};
 use quorate_protocols::job::{JobRecord, Until, WatchAnswer, WatchRequest, Watched};
@@ -38,15 +38,14 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(1);
 
 /// Requests that one peer may have parked for this node.
-const PARKED_PER_PEER_MAX: usize = WATCH_REQUESTS_MAX * WATCH_SESSIONS_PER_PEER_MAX;
+pub(super) const PARKED_PER_PEER_MAX: usize = WATCH_REQUESTS_MAX * WATCH_SESSIONS_PER_PEER_MAX;
 
 type Outcome = Result<Watched, ClientError>;
 
-/// The sessions of this node, and what its peers have parked for it.
+/// The sessions of this node.
 #[derive(Default)]
 pub(super) struct Watches {
     sessions: BTreeMap<QuorumId, Session>,
-    parked: BTreeMap<PeerId, usize>,
 }
 
 struct Session {
@@ -82,24 +81,6 @@ impl Drop for Waiting {
         let mut watches = self.client.watches();
         if let Some(session) = watches.sessions.get_mut(&self.quorum) {
             session.remove_caller(self.entry, self.caller);
-        }
-    }
-}
-
-/// One of the requests that a peer may have parked for this node.
-pub(super) struct WatchSlot {
-    client: QuorumClient,
-    peer: PeerId,
-}
-
-impl Drop for WatchSlot {
-    fn drop(&mut self) {
-        let parked = &mut self.client.watches().parked;
-        if let Some(count) = parked.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                parked.remove(&self.peer);
-            }
         }
     }
 }
@@ -144,7 +125,7 @@ impl Session {
     }
 
     /// Tells those who wait for the entry, which the asker has not any more.
-    fn tell(&mut self, entry: EntryId, outcome: &Outcome) {
+    fn notify_callers(&mut self, entry: EntryId, outcome: &Outcome) {
         for caller in self.forget(entry).into_iter().flat_map(|callers| callers.waiting.into_values()) {
             // A caller that has just left needs no answer.
             let _ = caller.send(outcome.clone());
@@ -293,12 +274,12 @@ impl QuorumClient {
             Ok(answer) => {
                 let now = open.started.elapsed();
                 for (entry, watched) in open.asker.take_answer(session, number, answer, now, random) {
-                    open.tell(entry, &Ok(watched));
+                    open.notify_callers(entry, &Ok(watched));
                 }
             }
             Err(error) => {
                 for entry in open.asker.give_up(session, number) {
-                    open.tell(entry, &Err(error.clone()));
+                    open.notify_callers(entry, &Err(error.clone()));
                 }
             }
         }
@@ -308,17 +289,6 @@ impl QuorumClient {
     /// Whether the answer to a request of this node's session can be true.
     pub(super) fn may_believe(&self, quorum: QuorumId, answer: &WatchAnswer) -> bool {
         self.watches().sessions.get(&quorum).is_none_or(|session| session.asker.may_believe(answer))
-    }
-
-    /// Whether the peer may have another request parked for this node.
-    pub(super) fn watch_slot(&self, peer: PeerId) -> Option<WatchSlot> {
-        let mut watches = self.watches();
-        let parked = watches.parked.entry(peer).or_default();
-        if *parked >= PARKED_PER_PEER_MAX {
-            return None;
-        }
-        *parked += 1;
-        Some(WatchSlot { client: self.clone(), peer })
     }
 }
 

@@ -73,7 +73,7 @@ pub struct JobRecord {
     pub created_at: Millis,
     pub changed_at: Millis,
     pub finished_at: Option<Millis>,
-    /// The last entry of the log that changed what is told of the job: see [`crate::quorum::Event::job`].
+    /// The last entry of the log that changed what is told of the job: see [`crate::quorum::Event::jobs`].
     pub revision: LogIndex,
     pub run: Run,
     pub history: Vec<HistoryEntry>,

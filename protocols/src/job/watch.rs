@@ -96,16 +96,13 @@ pub struct WatchRequest {
 
 impl WatchRequest {
     /// What is wrong with it, as far as it can be seen by itself.
-    pub fn check(&self) -> Result<(), String> {
-        if self.added.len() > WATCH_ENTRIES_PER_SESSION_MAX || self.dropped.len() > WATCH_CHANGES_MAX {
-            return Err(format!(
-                "a watch changes at most {WATCH_ENTRIES_PER_SESSION_MAX} entries and drops {WATCH_CHANGES_MAX}, not {} and {}",
-                self.added.len(),
-                self.dropped.len()
-            ));
+    pub fn check(&self) -> Result<(), WatchFault> {
+        let (added, dropped) = (self.added.len(), self.dropped.len());
+        if added > WATCH_ENTRIES_PER_SESSION_MAX || dropped > WATCH_CHANGES_MAX {
+            return Err(WatchFault::TooMany { added, dropped });
         }
         if self.base >= self.number {
-            return Err(format!("watch {} follows an answer to watch {}, which is not older", self.number, self.base));
+            return Err(WatchFault::Base { number: self.number, base: self.base });
         }
         Ok(())
     }
@@ -117,6 +114,18 @@ impl WatchRequest {
     pub fn job(&self, entry: &WatchEntry) -> JobId {
         JobId { quorum: self.quorum, local: entry.local }
     }
+}
+
+/// Why a request makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WatchFault {
+    #[error(
+        "a watch adds at most {WATCH_ENTRIES_PER_SESSION_MAX} entries and drops {WATCH_CHANGES_MAX}, not {added} and \
+         {dropped}"
+    )]
+    TooMany { added: usize, dropped: usize },
+    #[error("watch {number} follows an answer to watch {base}, which is not older")]
+    Base { number: u64, base: u64 },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,7 +172,7 @@ impl Until {
                 event,
                 Event::JobChanged { .. } | Event::ColumnReassigned { .. } | Event::HoldersExhausted { .. }
             ),
-            Self::Changed { .. } => event.job().is_some(),
+            Self::Changed { .. } => !event.jobs().is_empty(),
         }
     }
 

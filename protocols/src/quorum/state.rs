@@ -12,6 +12,8 @@
 
 use std::time::Duration;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::clock::ClockStep;
@@ -129,8 +131,8 @@ pub enum Event {
 }
 
 impl Event {
-    /// The job of whose record it tells a change. None for what objects, workers and duties are told of.
-    pub const fn job(&self) -> Option<JobId> {
+    /// The jobs of whose records or tasks it tells a change. None for what objects, workers and duties are told of.
+    pub fn jobs(&self) -> BTreeSet<JobId> {
         match self {
             Self::JobChanged { job, .. }
             | Self::JobProgressed { job, .. }
@@ -138,15 +140,15 @@ impl Event {
             | Self::ColumnReassigned { job, .. }
             | Self::HoldersExhausted { job }
             | Self::JobAdvanced { job, .. }
-            | Self::Fired { job, .. } => Some(*job),
+            | Self::Fired { job, .. } => [*job].into(),
+            Self::Assigned { tasks, .. } => tasks.iter().map(|task| task.id.job).collect(),
             Self::ObjectRemoved { .. }
             | Self::ColumnOwed { .. }
             | Self::ColumnRepaired { .. }
-            | Self::Assigned { .. }
             | Self::WorkerLost { .. }
             | Self::StopWanted { .. }
             | Self::RevealWanted { .. }
-            | Self::DutiesChanged => None,
+            | Self::DutiesChanged => BTreeSet::new(),
         }
     }
 }
@@ -266,7 +268,7 @@ impl QuorumState {
     }
 
     fn stamp_revisions(&mut self, index: LogIndex, events: &[Event]) {
-        for job in events.iter().filter_map(Event::job) {
+        for job in events.iter().flat_map(Event::jobs) {
             if let Some(record) = self.jobs.get_mut(&job) {
                 record.revision = index;
             }

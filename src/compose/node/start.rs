@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prometheus_client::metrics::gauge::Gauge;
 use quorate_protocols::job::Kind;
+use quorate_protocols::task::limits::LOG_WAITS_PER_PEER_MAX;
 use tokio::sync::{broadcast, mpsc};
 
 use super::{EVENTS_MAX, Inner, NET_EVENTS_QUEUE, Node, NodeEvent, NodeExecutors, NodeParts, NodeSettings, StartError};
@@ -26,6 +27,7 @@ use crate::quorums::placement::PlacementParts;
 use crate::quorums::ports::{Knowledge, LocalQuorums, LocalTasks, PrimaryPort};
 use crate::quorums::request::RequestServer;
 use crate::quorums::server::JobService;
+use crate::quorums::slots::PeerSlots;
 use crate::quorums::task_server::TaskService;
 use crate::quorums::{Approvals, Placement, QuorumClient, Submits};
 use crate::raft::{HostEvent, QuorumContext, QuorumHost, QuorumInbound};
@@ -315,7 +317,12 @@ impl Work {
             nodes,
         }
         .start();
-        let logs = LogReader { net: net.clone(), worker: Arc::new(workers.clone()), client: client.clone() };
+        let logs = LogReader {
+            net: net.clone(),
+            worker: Arc::new(workers.clone()),
+            client: client.clone(),
+            waits: PeerSlots::new(LOG_WAITS_PER_PEER_MAX, usize::MAX),
+        };
         let sources = NodeSources::new(settings.hosts.clone(), client.clone(), Arc::new(objects.clone()));
         Ok(Self { objects, workers, emitter, logs, sources })
     }

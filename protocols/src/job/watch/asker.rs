@@ -117,10 +117,6 @@ impl WatchAsker {
             entry.carried.get_or_insert(number);
             added.push(WatchEntry { id: *id, local: entry.job.local, until: entry.until });
         }
-        if base == 0 {
-            // All entries are told: those that are not among them are not in the session.
-            self.dropped.clear();
-        }
         let (before, new): (Vec<_>, Vec<_>) = self.dropped.iter_mut().partition(|(_, carried)| carried.is_some());
         let mut dropped = Vec::new();
         for (id, carried) in before.into_iter().chain(new).take(WATCH_CHANGES_MAX) {

@@ -31,10 +31,13 @@ pub struct WatchTable<W> {
     sessions_of_peers: usize,
     entries_of_peers: usize,
     entries_own: usize,
+    opened: u64,
 }
 
 struct Session<W> {
     session: u64,
+    /// Counts the sessions of this table: an asker may open one under a number that ended here before.
+    opened: u64,
     /// Of this node itself: counted apart from its peers'.
     own: bool,
     newest: u64,
@@ -83,7 +86,7 @@ pub enum Entered {
 #[derive(Debug)]
 pub struct Seat {
     pub key: WatchKey,
-    session: u64,
+    opened: u64,
     number: u64,
     turn: u64,
     /// Entries that found no room.
@@ -157,7 +160,7 @@ impl<W: Default> WatchTable<W> {
         open.newest = request.number;
         open.turn += 1;
         open.served += 1;
-        Entered::Served(Seat { key, session: open.session, number: request.number, turn: open.turn, refused })
+        Entered::Served(Seat { key, opened: open.opened, number: request.number, turn: open.turn, refused })
     }
 
     /// The lead was confirmed after the request had entered: its entries, and those of older requests, can be judged.
@@ -187,13 +190,13 @@ impl<W: Default> WatchTable<W> {
 
     /// Whether no newer request of the session has come, nor this one again.
     pub fn is_newest(&self, seat: &Seat) -> bool {
-        let open = self.sessions.get(&seat.key).filter(|open| open.session == seat.session);
+        let open = self.sessions.get(&seat.key).filter(|open| open.opened == seat.opened);
         open.is_some_and(|open| open.turn == seat.turn)
     }
 
     /// Whether the request's session goes on.
     pub fn is_open(&self, seat: &Seat) -> bool {
-        self.sessions.get(&seat.key).is_some_and(|open| open.session == seat.session)
+        self.sessions.get(&seat.key).is_some_and(|open| open.opened == seat.opened)
     }
 
     /// The request is answered.
@@ -206,8 +209,10 @@ impl<W: Default> WatchTable<W> {
     /// Makes the entries due that the events concern. Returns the sessions to wake.
     pub fn touch(&mut self, events: &[Event]) -> BTreeSet<WatchKey> {
         let mut woken = BTreeSet::new();
-        for event in events {
-            let Some(job) = event.job() else { continue };
+        if self.by_job.is_empty() {
+            return woken;
+        }
+        for (event, job) in events.iter().flat_map(|event| event.jobs().into_iter().map(move |job| (event, job))) {
             let of_job = (job, PeerId([0; 32]), EntryId(0))..=(job, PeerId([u8::MAX; 32]), EntryId(u64::MAX));
             for (_, by, id) in self.by_job.range(of_job) {
                 let key = (job.quorum, *by);
@@ -266,7 +271,7 @@ impl<W: Default> WatchTable<W> {
     }
 
     fn open_session(&mut self, seat: &Seat) -> Option<&mut Session<W>> {
-        self.sessions.get_mut(&seat.key).filter(|open| open.session == seat.session)
+        self.sessions.get_mut(&seat.key).filter(|open| open.opened == seat.opened)
     }
 
     fn open(&mut self, key: WatchKey, own: bool, session: u64) -> bool {
@@ -278,8 +283,10 @@ impl<W: Default> WatchTable<W> {
             self.sessions_of.insert(key.1, of_peer + 1);
             self.sessions_of_peers += 1;
         }
+        self.opened += 1;
         let open = Session {
             session,
+            opened: self.opened,
             own,
             newest: 0,
             turn: 0,
