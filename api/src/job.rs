@@ -25,6 +25,8 @@ pub struct JobInfo {
     pub primary: Option<PeerId>,
     pub created_at: Millis,
     pub changed_at: Millis,
+    /// Grows with every change of the job or its tasks: `/wait?since=` waits for the next.
+    pub revision: u64,
     pub finished_at: Option<Millis>,
     /// Why it is where it is: the last failure, refusal or wait.
     pub why: Option<String>,

@@ -99,6 +99,7 @@ fn documented_fields_are_there() {
             primary: Some(peer),
             created_at: Millis(1),
             changed_at: Millis(1),
+            revision: 1,
             finished_at: None,
             why: None,
             owner: peer,

@@ -1,5 +1,6 @@
 //! What the API asks of a node. A trait, so that the edge (parsing, guards, errors, streams) is tested without one.
 
+use quorate_protocols::job::watch::Until;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +62,8 @@ pub trait Backend: Send + Sync + 'static {
     fn jobs(&self, filter: JobFilter, page: Page<JobKey>) -> BoxFuture<'_, Listing<JobInfo>>;
     /// One job, with its outcome when it has one.
     fn job(&self, job: JobId) -> Answer<'_, JobInfo>;
+    /// The job once it has ended; `None` when it has not within `patience`.
+    fn watch(&self, job: JobId, until: Until, patience: Duration) -> Answer<'_, Option<JobInfo>>;
     /// Asks the owning quorum about a job. What it does not know is *not found*.
     fn ask(&self, job: JobId, query: Query) -> Answer<'_, QueryAnswer>;
     /// Commits a command about a job as this node.
@@ -71,7 +74,15 @@ pub trait Backend: Send + Sync + 'static {
     fn job_id(&self, wanted: Wanted) -> Answer<'_, JobId>;
     fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo>;
     /// Part of a task's log. `holder` is the worker that has the attempt, if it is known.
-    fn logs(&self, task: TaskAttempt, holder: Option<PeerId>, stream: LogStream, from: u64) -> Answer<'_, LogPage>;
+    /// Waits for so long until there is more, if it is known who has it.
+    fn logs(
+        &self,
+        task: TaskAttempt,
+        holder: Option<PeerId>,
+        stream: LogStream,
+        from: u64,
+        wait: Duration,
+    ) -> Answer<'_, LogPage>;
     /// Who could run tasks with this engine that need this much, and so much memory to compile their module, as far as
     /// this node knows, in order of peer id.
     fn candidates(&self, engine: Engine, requirement: Requirement, compile_memory_bytes: u64) -> Vec<PlanPeer>;

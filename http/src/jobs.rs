@@ -1,28 +1,26 @@
 //! `/v1/jobs`.
 
+use quorate_protocols::ids::LogIndex;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use quorate_api::{ErrorBody, ErrorCode, JobInfo, Listing, ResolutionInfo, ResolveRequest, UpdateRequest, WhyInfo};
-use quorate_node::raft::HostEvent;
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::record::HistoryEntry;
-use quorate_protocols::job::{Kind, RunState};
+use quorate_protocols::job::{Kind, RunState, Until};
 use quorate_protocols::quorum::command::Resolution;
 use quorate_protocols::quorum::request::{Query as Question, QueryAnswer};
-use quorate_protocols::quorum::{Command, Event, JobCommand};
+use quorate_protocols::quorum::{Command, JobCommand};
 use quorate_protocols::task::spec::Resources;
 use serde::Deserialize;
-use tokio::sync::broadcast;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 
 use super::backend::JobFilter;
 use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::{self, Path, Query};
-use super::limits::{WAIT_MAX, WAIT_POLL_MAX, WAIT_POLL_MIN};
+use super::limits::{WAIT_MAX, WAIT_RETRY_PAUSE};
 use super::page::Page;
 use super::tasks;
 
@@ -119,9 +117,12 @@ pub async fn why(State(backend): State<Shared>, Path(job): Path<JobId>) -> Resul
 pub struct WaitParams {
     /// Milliseconds to wait at most; capped at a minute.
     timeout_ms: Option<u64>,
+    /// Wait for the job to change instead: until its `revision` is greater than this.
+    since: Option<u64>,
 }
 
-/// Waits until the job has ended, or the time is up, and answers with the job as it is then.
+/// Waits until the job has ended, or has changed since a revision, or the time is up, and answers with the job as it is
+/// then.
 #[utoipa::path(get, path = "/v1/jobs/{job}/wait", tag = "jobs", params(("job" = JobId, Path), WaitParams),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn wait(
@@ -130,44 +131,28 @@ pub async fn wait(
     Query(params): Query<WaitParams>,
 ) -> Result<Json<JobInfo>, ApiError> {
     let patience = params.timeout_ms.map_or(WAIT_MAX, Duration::from_millis).min(WAIT_MAX);
+    let until = params.since.map_or(Until::Ended, |since| Until::Changed { since: LogIndex(since) });
     let deadline = Instant::now() + patience;
     let shutdown = backend.tasks().shutdown_token();
-    // Subscribed before the first look, so that no end falls in between.
-    let mut events = backend.quorum_events();
-    let mut pause = WAIT_POLL_MIN;
     loop {
-        let now_over = Instant::now() >= deadline || shutdown.is_cancelled();
-        match backend.job(job).await {
-            Ok(info) if info.state.is_final() || now_over => return Ok(Json(info)),
-            Ok(_) => (),
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() || shutdown.is_cancelled() {
+            return Ok(Json(backend.job(job).await?));
+        }
+        let ended = tokio::select! {
+            ended = backend.watch(job, until, left) => ended,
+            () = shutdown.cancelled() => continue,
+        };
+        match ended {
+            Ok(Some(info)) => return Ok(Json(info)),
+            Ok(None) => continue,
             // A quorum between two primaries is no reason to send the waiter away.
-            Err(error)
-                if !now_over
-                    && matches!(error.code(), ErrorCode::Unavailable | ErrorCode::Busy | ErrorCode::Unknown) => {}
+            Err(error) if matches!(error.code(), ErrorCode::Unavailable | ErrorCode::Busy | ErrorCode::Unknown) => (),
             Err(error) => return Err(error),
         }
-        // A member hears of the end; others look, and a member that is cut off as well.
-        if backend.is_member(job.quorum) {
-            pause = WAIT_POLL_MAX;
-        }
         tokio::select! {
-            () = tokio::time::sleep_until((Instant::now() + pause).min(deadline)) => (),
-            () = ended(&mut events, job) => (),
+            () = tokio::time::sleep_until((Instant::now() + WAIT_RETRY_PAUSE).min(deadline)) => (),
             () = shutdown.cancelled() => (),
-        }
-        pause = (pause * 2).min(WAIT_POLL_MAX);
-    }
-}
-
-/// Returns when this node's member of the quorum has seen the job end, or may have missed it.
-async fn ended(events: &mut broadcast::Receiver<HostEvent>, job: JobId) {
-    let ends = |event: &Event| matches!(event, Event::JobChanged { job: changed, state } if *changed == job && state.is_final());
-    loop {
-        match events.recv().await {
-            Ok(HostEvent::Applied { quorum, events }) if quorum == job.quorum && events.iter().any(ends) => return,
-            Ok(_) => (),
-            Err(RecvError::Lagged(_)) => return,
-            Err(RecvError::Closed) => std::future::pending().await,
         }
     }
 }

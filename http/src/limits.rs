@@ -53,9 +53,8 @@ pub const LISTING_PAGES_MAX: usize = 10_000;
 /// Longest wait of `/v1/jobs/{id}/wait`; clients ask again.
 pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// How often a waiting request looks at its job: quickly at first, then less so.
-pub const WAIT_POLL_MIN: Duration = Duration::from_millis(50);
-pub const WAIT_POLL_MAX: Duration = Duration::from_millis(500);
+/// Pause before a request that waits for a job asks its quorum again after that gave no answer.
+pub const WAIT_RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// Chunks of a download that wait between the object's reader and the client.
 pub const DOWNLOAD_CHUNKS_MAX: usize = 2;

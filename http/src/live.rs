@@ -1,5 +1,6 @@
 //! The API's view of a running [`Node`].
 
+use quorate_protocols::job::watch::Until;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -113,6 +114,21 @@ impl NodeBackend {
             QueryAnswer::Unknown => Err(no_job(job)),
             other => Err(unexpected(job.quorum, "a job", &other).into()),
         }
+    }
+
+    async fn job_info(&self, record: &JobRecord) -> Result<JobInfo, ApiError> {
+        let outcome = self.outcome(record).await?;
+        let quorum = record.job.quorum;
+        // Whoever has just answered led it: no question about that is needed.
+        let primary = match self.node.jobs().primary_known(quorum) {
+            Some(primary) => Some(primary),
+            None => self.primary(quorum).await,
+        };
+        let mut info = views::job_info(record, primary);
+        if let Some(batch) = &mut info.batch {
+            batch.outcome = outcome;
+        }
+        Ok(info)
     }
 
     /// The outputs of a run that succeeded; `None` when there is none, or none is remembered.
@@ -386,12 +402,18 @@ impl Backend for NodeBackend {
     fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
         Box::pin(async move {
             let record = self.record(job).await?;
-            let outcome = self.outcome(&record).await?;
-            let mut info = views::job_info(&record, self.primary(job.quorum).await);
-            if let Some(batch) = &mut info.batch {
-                batch.outcome = outcome;
+            self.job_info(&record).await
+        })
+    }
+
+    fn watch(&self, job: JobId, until: Until, patience: Duration) -> Answer<'_, Option<JobInfo>> {
+        Box::pin(async move {
+            match self.node.jobs().watch(job, until, patience).await {
+                Ok(Some(record)) => Ok(Some(self.job_info(&record).await?)),
+                Ok(None) => Ok(None),
+                Err(ClientError::Rejected(Rejection::UnknownJob { .. })) => Err(no_job(job)),
+                Err(error) => Err(error.into()),
             }
-            Ok(info)
         })
     }
 
@@ -423,8 +445,15 @@ impl Backend for NodeBackend {
         })
     }
 
-    fn logs(&self, task: TaskAttempt, holder: Option<PeerId>, stream: LogStream, from: u64) -> Answer<'_, LogPage> {
-        Box::pin(async move { Ok(self.node.logs().read(task, holder, stream, from).await?) })
+    fn logs(
+        &self,
+        task: TaskAttempt,
+        holder: Option<PeerId>,
+        stream: LogStream,
+        from: u64,
+        wait: Duration,
+    ) -> Answer<'_, LogPage> {
+        Box::pin(async move { Ok(self.node.logs().read(task, holder, stream, from, wait).await?) })
     }
 
     fn candidates(&self, engine: Engine, requirement: Requirement, compile_memory_bytes: u64) -> Vec<PlanPeer> {

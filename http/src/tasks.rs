@@ -1,5 +1,8 @@
 //! `/v1/jobs/{job}/tasks`, `/outputs`, `/receipts` and `/logs`: the inside of a job that computes.
 
+use quorate_protocols::task::limits::LOG_WAIT_MAX;
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use quorate_api::{ErrorBody, ErrorCode, LogInfo, LogStreamInfo, OutputInfo, ReceiptBundle, TaskInfo};
@@ -113,6 +116,9 @@ pub struct LogParams {
     from: u64,
     /// Who has it, as an earlier answer said.
     worker: Option<PeerId>,
+    /// Milliseconds to wait for more while the attempt runs and there is none; capped at 5,000. A worker of whom too many
+    /// wait answers at once.
+    wait_ms: Option<u64>,
 }
 
 /// What an attempt of a task wrote for people. Who ran it has it, for a time, and shows it to the job's owner, to
@@ -125,11 +131,12 @@ pub async fn logs(
     Query(params): Query<LogParams>,
 ) -> Result<Json<LogInfo>, ApiError> {
     let (task, stream) = (TaskIndex(params.task), if params.stdout { LogStream::Stdout } else { LogStream::Stderr });
+    let wait = params.wait_ms.map_or(Duration::ZERO, Duration::from_millis).min(LOG_WAIT_MAX);
     // Whoever reads on knows it all.
     if let (Some(step), Some(attempt), Some(worker)) = (params.step, params.attempt, params.worker) {
         let id = TaskId { job, step: StepIndex(step), task };
         let task = TaskAttempt { id, attempt: Attempt(attempt) };
-        return Ok(Json(log_info(task, stream, backend.logs(task, Some(worker), stream, params.from).await?)));
+        return Ok(Json(log_info(task, stream, backend.logs(task, Some(worker), stream, params.from, wait).await?)));
     }
     let record = record(&backend, job).await?;
     let (spec, run) = computing(&record)?;
@@ -148,7 +155,7 @@ pub async fn logs(
             None => 1..=u32::from(spec.retry.attempts).min(ATTEMPTS_TRIED_MAX),
         };
         for attempt in attempts.rev().map(Attempt) {
-            match backend.logs(of(attempt), params.worker, stream, params.from).await {
+            match backend.logs(of(attempt), params.worker, stream, params.from, Duration::ZERO).await {
                 Ok(page) => return Ok(Json(log_info(of(attempt), stream, page))),
                 Err(error) if error.code() == ErrorCode::NotFound => missing = error,
                 Err(error) => return Err(error),
@@ -163,7 +170,7 @@ pub async fn logs(
         return Err(ApiError::not_found(fault));
     }
     let holder = params.worker.or(found.worker_of(attempt));
-    Ok(Json(log_info(of(attempt), stream, backend.logs(of(attempt), holder, stream, params.from).await?)))
+    Ok(Json(log_info(of(attempt), stream, backend.logs(of(attempt), holder, stream, params.from, wait).await?)))
 }
 
 /// Attempts that are asked for of a task whose record is not kept, the newest first.

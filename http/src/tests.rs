@@ -4,6 +4,7 @@ mod description;
 mod jobs;
 mod triggers;
 
+use quorate_protocols::job::watch::Until;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -186,6 +187,20 @@ impl Backend for Fake {
             }
         })
     }
+    fn watch(&self, job: JobId, until: Until, patience: Duration) -> Answer<'_, Option<JobInfo>> {
+        Box::pin(async move {
+            let info = self.job(job).await?;
+            let holds = match until {
+                Until::Changed { since } => info.revision > since.0,
+                _ => info.state.is_final(),
+            };
+            if holds {
+                return Ok(Some(info));
+            }
+            tokio::time::sleep(patience).await;
+            Ok(None)
+        })
+    }
     fn ask(&self, job: JobId, query: Query) -> Answer<'_, QueryAnswer> {
         Box::pin(async move {
             let state = self.state.lock().unwrap();
@@ -215,7 +230,14 @@ impl Backend for Fake {
             }
         })
     }
-    fn logs(&self, task: TaskAttempt, holder: Option<PeerId>, stream: LogStream, from: u64) -> Answer<'_, LogPage> {
+    fn logs(
+        &self,
+        task: TaskAttempt,
+        holder: Option<PeerId>,
+        stream: LogStream,
+        from: u64,
+        _: Duration,
+    ) -> Answer<'_, LogPage> {
         Box::pin(async move {
             let log: &[u8] = if stream == LogStream::Stdout { b"" } else { b"first\nsecond\xff\n" };
             match holder {

@@ -108,6 +108,7 @@ pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
         primary,
         created_at: record.created_at,
         changed_at: record.changed_at,
+        revision: record.revision.0,
         finished_at: record.finished_at,
         why: record.reason.clone(),
         owner: record.owner,
@@ -361,8 +362,10 @@ pub fn applied(quorum: QuorumId, applied: &Event) -> Option<EventInfo> {
             EventInfo { peer: Some(*worker), ..base(EventKind::WorkerLost, text) }
         }
         Event::Fired { job, row } => trigger::fired(quorum, *job, row),
-        Event::Assigned { .. } | Event::StopWanted { .. } | Event::RevealWanted { .. } | Event::DutiesChanged => {
-            return None;
-        }
+        Event::Assigned { .. }
+        | Event::StopWanted { .. }
+        | Event::RevealWanted { .. }
+        | Event::HoldersExhausted { .. }
+        | Event::DutiesChanged => return None,
     })
 }

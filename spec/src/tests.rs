@@ -390,7 +390,10 @@ fn a_kind_with_the_name_of_an_engine_is_a_batch_of_that_engine() {
 #[test]
 fn what_is_missing_is_said_as_well() {
     assert_eq!(refused(""), "spec.toml:1: `engine` is missing: \"wasm\" or \"command\" is needed");
-    assert_eq!(refused("kind = \"store\""), "spec.toml:1: `kind` is \"store\", but \"batch\", \"wasm\" or \"command\" is needed");
+    assert_eq!(
+        refused("kind = \"store\""),
+        "spec.toml:1: `kind` is \"store\", but \"batch\", \"wasm\" or \"command\" is needed"
+    );
     let module = "spec.toml:1: `module` is missing: engine wasm needs the file or object of a WASI module";
     assert_eq!(refused("kind = \"wasm\""), module);
     let program = "spec.toml:1: `program` is missing: engine command needs the name of an allowed program";

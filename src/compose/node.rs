@@ -35,7 +35,7 @@ use crate::gauges;
 use crate::hosts::AllowedHosts;
 use crate::identity::Identity;
 use crate::objects::Objects;
-use crate::primary::{DriverMetrics, DriverSettings};
+use crate::primary::{DriverMetrics, DriverSettings, Watches};
 use crate::quorums::logs::LogReader;
 use crate::quorums::{Approvals, Placement, QuorumClient, Submits};
 use crate::raft::QuorumHost;
@@ -175,6 +175,7 @@ struct Inner {
     logs: LogReader,
     objects: Objects,
     driver_metrics: DriverMetrics,
+    watches: Watches,
     workers: Workers,
     emitter: Events,
     sources: NodeSources,
@@ -230,6 +231,14 @@ impl Node {
         gauges::register_by(registry, "requests_handling", help, "protocol", move || {
             handling.iter().map(|(protocol, gauge)| (protocol.name(), gauge.get() as u64)).collect()
         });
+        let read = |count: fn((usize, usize)) -> usize| {
+            let (client, held) = (inner.client.clone(), inner.watches.clone());
+            move || vec![("asking", count(client.watches_open()) as u64), ("answering", count(held.held()) as u64)]
+        };
+        let help = "Sessions of watches on jobs, one for each quorum and node that waits";
+        gauges::register_by(registry, "watch_sessions", help, "side", read(|(sessions, _)| sessions));
+        let help = "Callers that wait here, and watches held for whoever waits";
+        gauges::register_by(registry, "watches", help, "side", read(|(_, watches)| watches));
     }
     /// The node's record store. Watch [`Storage::fatal`]: after a failed sync the node must stop.
     pub fn storage(&self) -> &Storage {

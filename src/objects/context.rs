@@ -1,6 +1,8 @@
 //! What this module needs of the rest of the node, as narrow as it can be, so that it can be tested without a network,
 //! a quorum or a resource tree.
 
+use quorate_protocols::job::JobRecord;
+use quorate_protocols::job::watch::Until;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -38,6 +40,13 @@ pub trait Quorums: Send + Sync + 'static {
         stale: bool,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>>;
+    /// The job as soon as the condition holds; `None` when it does not within `patience`.
+    fn watch(
+        &self,
+        job: JobId,
+        until: Until,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Option<Box<JobRecord>>, ClientError>>;
     /// Tells an object's steward that a column gave a reader no good piece.
     fn suspect(
         &self,

@@ -17,6 +17,8 @@ pub struct DriverMetrics {
     pub reports_recorded: Counter,
     pub reports_stale: Counter,
     pub reports_refused: Counter,
+    pub watches_met: Counter,
+    pub watches_refused: Counter,
 }
 
 impl DriverMetrics {
@@ -37,5 +39,11 @@ impl DriverMetrics {
             self.reports_stale.clone(),
         );
         registry.register("reports_refused", "Results refused for other reasons", self.reports_refused.clone());
+        registry.register("watches_met", "Watches of jobs that were answered", self.watches_met.clone());
+        registry.register(
+            "watches_refused",
+            "Watches of jobs that were not held because there were too many",
+            self.watches_refused.clone(),
+        );
     }
 }

@@ -17,8 +17,8 @@
 //! [`worker_sessions`] send workers what they are assigned, and keep their leases: applied entries wake them directly,
 //! so between a result and the next task there is no derivation and no wait. Other tasks keep the leases of live runs
 //! ([`leases`]) and raise the state level when every member is ready for it ([`levels`]). Workers' reports come in
-//! through [`report_intake`], emitted events through [`event_intake`]; [`services`] is how clients and servers reach
-//! both.
+//! through [`report_intake`], emitted events through [`event_intake`], and [`watches`] answers who waits for a job;
+//! [`services`] is how clients and servers reach them.
 //!
 //! Promises: a duty is performed by at most one task at a time; failing ones are tried again with backoff and jitter;
 //! at most [`actor::DUTIES_MAX`] run at once; all of a quorum's tasks end when this node stops leading it. Nothing is
@@ -43,6 +43,7 @@ mod report_intake;
 mod services;
 mod triggers;
 mod wait_reasons;
+mod watches;
 mod worker_sessions;
 
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub use report_intake::ReportIntake;
 pub use services::PrimaryServices;
 pub use triggers::DueSpans;
 pub use wait_reasons::WaitReasons;
+pub use watches::Watches;
 
 use crate::quorums::approvals::Approvals;
 use crate::quorums::ports::{Knowledge, LocalPieces, LocalQuorums, LocalTasks, Sources};

@@ -1,6 +1,10 @@
 //! What the primaries on this node share with those who ask here: reasons, audit hints, and the intakes of events and
 //! of workers' reports.
 
+use quorate_protocols::job::watch::EntryId;
+use quorate_protocols::job::watch::WatchAnswer;
+use quorate_protocols::job::watch::WatchRequest;
+use quorate_protocols::job::watch::Watched;
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -10,10 +14,12 @@ use quorate_protocols::quorum::Rejection;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
+use tokio::sync::broadcast;
 
-use super::{AuditHints, DriverMetrics, EventIntake, ReportIntake, WaitReasons};
+use super::{AuditHints, DriverMetrics, EventIntake, ReportIntake, WaitReasons, Watches};
 use crate::quorums::ports::{LocalQuorum, LocalQuorums, PrimaryPort};
-use crate::raft::QuorumError;
+use crate::raft::{HostEvent, QuorumError};
+use crate::seams::TaskGroup;
 
 /// Cloneable; clones share all.
 #[derive(Clone)]
@@ -23,6 +29,7 @@ pub struct PrimaryServices {
     pub metrics: DriverMetrics,
     pub report_intake: ReportIntake,
     event_intake: EventIntake,
+    watches: Watches,
 }
 
 impl PrimaryServices {
@@ -39,7 +46,27 @@ impl PrimaryServices {
             metrics,
             report_intake,
             event_intake: EventIntake::new(quorums),
+            watches: Watches::default(),
         }
+    }
+
+    fn add_reasons_to_watched(&self, local: &dyn LocalQuorum, (id, watched): (EntryId, Watched)) -> (EntryId, Watched) {
+        let Watched::Met(record) = watched else { return (id, watched) };
+        let query = Query::Job { job: record.job };
+        match self.add_reasons(local, &query, QueryAnswer::Job(record)) {
+            QueryAnswer::Job(record) => (id, Watched::Met(record)),
+            _ => (id, Watched::Unknown),
+        }
+    }
+
+    /// The sessions of watches that are held here, and their entries.
+    pub fn watches(&self) -> &Watches {
+        &self.watches
+    }
+
+    /// Wakes the watches that are held here by what happens in this node's quorums.
+    pub fn start_watches(&self, tasks: &TaskGroup, events: broadcast::Receiver<HostEvent>) {
+        self.watches.start(tasks, events);
     }
 }
 
@@ -58,6 +85,27 @@ impl PrimaryPort for PrimaryServices {
         dispatch: Dispatch,
     ) -> BoxFuture<'a, Result<Result<DeliveryAck, Rejection>, QuorumError>> {
         self.event_intake.deliver_events(local, this_node, from, dispatch).boxed()
+    }
+    fn watch<'a>(
+        &'a self,
+        local: &'a dyn LocalQuorum,
+        this_node: PeerId,
+        by: PeerId,
+        request: WatchRequest,
+    ) -> BoxFuture<'a, Result<WatchAnswer, QuorumError>> {
+        async move {
+            let answer = self.watches.answer(local, this_node, by, &request).await?;
+            Ok(match answer {
+                WatchAnswer::Told { met, refused } => {
+                    self.metrics.watches_met.inc_by(met.len() as u64);
+                    self.metrics.watches_refused.inc_by(refused.len() as u64);
+                    let met = met.into_iter().map(|entry| self.add_reasons_to_watched(local, entry)).collect();
+                    WatchAnswer::Told { met, refused }
+                }
+                WatchAnswer::Reopen => WatchAnswer::Reopen,
+            })
+        }
+        .boxed()
     }
     fn answer_worker(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer> {
         self.report_intake.answer(from, message)

@@ -17,7 +17,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use quorate_protocols::ids::{ManifestHash, MemberId, ObjectId, PeerId, PieceIndex, QuorumId};
+use quorate_protocols::ids::{MemberId, ObjectId, PeerId, PieceIndex, QuorumId};
+use quorate_protocols::job::WatchAnswer;
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::liveness::DelayEstimate;
 use quorate_protocols::liveness::limits::DELAY_MAX;
@@ -33,10 +34,11 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::ClientError;
-use super::authority::{self, Authority};
-use super::ports::{Knowledge, LocalQuorum, LocalQuorums, PrimaryPort};
-use crate::raft::QuorumError;
-use crate::seams::{Entropy, Frame, Net, NetError, Protocol};
+use super::ports::{Knowledge, LocalQuorum, LocalQuorums};
+use super::request::{Request, RequestServer};
+use super::slots::PeerSlots;
+use super::watches::{PARKED_PER_PEER_MAX, Watches};
+use crate::seams::{Entropy, Frame, Net, NetError, Protocol, TaskGroup};
 
 /// Pause between two rounds over the members, with up to half of it as jitter. It stays at its minimum for as long as
 /// an election usually takes, so that a new primary is found when it begins to lead; then it doubles up to the maximum.
@@ -74,14 +76,18 @@ pub struct ClientParts {
     pub quorums: Arc<dyn LocalQuorums>,
     pub knowledge: Arc<dyn Knowledge>,
     pub entropy: Arc<dyn Entropy>,
-    pub authority: Authority,
-    /// The quorums that this node leads itself.
-    pub primary: Arc<dyn PrimaryPort>,
+    /// Answers for the quorums that this node is a member of.
+    pub requests: RequestServer,
+    /// Where watches run that several callers share.
+    pub tasks: TaskGroup,
 }
 
 struct Inner {
     parts: ClientParts,
     routes: Mutex<Routes>,
+    watches: Mutex<Watches>,
+    /// Requests of watches that peers have parked for this node.
+    parked: PeerSlots,
 }
 
 #[derive(Default)]
@@ -128,34 +134,38 @@ impl Routes {
 
 /// What is asked of the quorum.
 #[derive(Clone)]
-enum Ask {
-    Propose(Command),
-    Query(Query, bool),
-    Suspect(ManifestHash, PieceIndex),
+pub(super) enum Ask {
+    Job(Request),
     /// What a worker says to a primary.
     Tell(TaskMessage),
-    /// What an emitter of events says to one.
-    Dispatch(Dispatch),
 }
 
 impl Ask {
     /// Whether it may have changed the quorum's record though nothing was heard of it.
     fn changes(&self) -> bool {
-        matches!(self, Self::Propose(_) | Self::Tell(_) | Self::Dispatch(_))
+        match self {
+            Self::Job(request) => request.changes(),
+            Self::Tell(_) => true,
+        }
     }
     /// Whether its answer follows a commit. Beats are noted in memory.
     fn commits(&self) -> bool {
         self.changes() && !matches!(self, Self::Tell(TaskMessage::Heartbeat { .. }))
     }
+    /// What silence means: a question changes nothing, so nothing is left unknown.
+    fn silence(&self, reason: Option<String>) -> Tried {
+        if self.changes() { Tried::Unknown(reason) } else { Tried::Nothing }
+    }
 }
 
 /// What a quorum said in the end.
-enum Said {
+pub(super) enum Said {
     Reply(Result<CommandReply, Rejection>),
     Answer(QueryAnswer),
     Noted,
     Told(TaskAnswer),
     DeliveryAck(Result<DeliveryAck, Rejection>),
+    Watched(WatchAnswer),
 }
 
 /// What one try told us.
@@ -172,12 +182,6 @@ enum Tried {
     Busy,
     /// This peer does not belong to the quorum.
     Stranger,
-}
-
-/// An answer of either protocol.
-enum Answered {
-    Job(JobAnswer),
-    Told(TaskAnswer),
 }
 
 /// What a call remembers between its tries, to say at the end what is known.
@@ -201,7 +205,8 @@ struct Account {
 
 impl QuorumClient {
     pub fn new(parts: ClientParts) -> Self {
-        Self(Arc::new(Inner { parts, routes: Mutex::default() }))
+        let parked = PeerSlots::new(PARKED_PER_PEER_MAX, usize::MAX);
+        Self(Arc::new(Inner { parts, routes: Mutex::default(), watches: Mutex::default(), parked }))
     }
 
     /// Commits a command as this node. Retries across failovers until the deadline; commands are idempotent.
@@ -211,7 +216,7 @@ impl QuorumClient {
         command: Command,
         deadline: Duration,
     ) -> Result<CommandReply, ClientError> {
-        match self.ask(quorum, Ask::Propose(command), deadline).await? {
+        match self.ask(quorum, Ask::Job(Request::Propose(command)), deadline).await? {
             Said::Reply(reply) => Ok(reply?),
             _ => Err(mixed_up(quorum)),
         }
@@ -238,7 +243,7 @@ impl QuorumClient {
         dispatch: Dispatch,
         deadline: Duration,
     ) -> Result<DeliveryAck, ClientError> {
-        match self.ask(quorum, Ask::Dispatch(dispatch), deadline).await? {
+        match self.ask(quorum, Ask::Job(Request::Dispatch(dispatch)), deadline).await? {
             Said::DeliveryAck(heard) => Ok(heard?),
             _ => Err(mixed_up(quorum)),
         }
@@ -252,7 +257,7 @@ impl QuorumClient {
         stale: bool,
         deadline: Duration,
     ) -> Result<QueryAnswer, ClientError> {
-        match self.ask(quorum, Ask::Query(query, stale), deadline).await? {
+        match self.ask(quorum, Ask::Job(Request::Query { query, stale }), deadline).await? {
             Said::Answer(answer) => Ok(answer),
             _ => Err(mixed_up(quorum)),
         }
@@ -260,7 +265,8 @@ impl QuorumClient {
 
     /// Tells the primary of an object's steward that a column gave no good piece.
     pub async fn suspect(&self, object: ObjectId, column: PieceIndex, deadline: Duration) -> Result<(), ClientError> {
-        self.ask(object.quorum, Ask::Suspect(object.manifest, column), deadline).await.map(drop)
+        let request = Request::Suspect { manifest: object.manifest, column };
+        self.ask(object.quorum, Ask::Job(request), deadline).await.map(drop)
     }
 
     /// Asks this peer and no other, once, for its own view.
@@ -274,7 +280,8 @@ impl QuorumClient {
         // There is nobody else to turn to, so it gets all the patience at once.
         let mut account = Account { silent_tries: u32::MAX - 1, ..Account::default() };
         let end = Instant::now() + deadline;
-        let tried = self.ask_peer(quorum, peer, &Ask::Query(query, true), end, &mut account).await;
+        let ask = Ask::Job(Request::Query { query, stale: true });
+        let tried = self.ask_peer(quorum, peer, &ask, end, &mut account).await;
         match account.record_try(tried, |_| ()) {
             Some(Ok(Said::Answer(answer))) => Ok(answer),
             Some(Ok(_)) => Err(mixed_up(quorum)),
@@ -290,7 +297,7 @@ impl QuorumClient {
         self.send_job(peer, &nothing, deadline, Instant::now() + deadline).await.is_ok()
     }
 
-    async fn ask(&self, quorum: QuorumId, ask: Ask, deadline: Duration) -> Result<Said, ClientError> {
+    pub(super) async fn ask(&self, quorum: QuorumId, ask: Ask, deadline: Duration) -> Result<Said, ClientError> {
         let began = Instant::now();
         let end = began + deadline;
         let mut account = Account::default();
@@ -323,21 +330,9 @@ impl QuorumClient {
         account: &mut Account,
     ) -> Option<Result<Said, ClientError>> {
         if let Some(local) = self.0.parts.quorums.quorum(quorum) {
-            let stale = matches!(ask, Ask::Query(_, true));
-            if !stale {
-                // As any member does for those that ask it: the first news of an election is what is waited for.
-                let wait = (Instant::now() + election_wait(local.latency())).min(end);
-                let _ = tokio::time::timeout_at(wait, local.primary_settled()).await;
-            }
-            if stale || local.leading().is_some() {
-                account.reached |= local.leading().is_some();
-                let tried = self.ask_local(quorum, &*local, ask, end).await;
-                if let Some(result) = account.record_try(tried, |_| ()) {
-                    return Some(result);
-                }
-            } else if let Some(reason) = local.view().paused {
-                // Others may act all the same; if none does, this is why not here.
-                account.paused = Some(reason);
+            let tried = self.ask_local(quorum, &*local, ask, end, account).await;
+            if let Some(result) = account.record_try(tried, |_| ()) {
+                return Some(result);
             }
         }
         account.heard = false;
@@ -445,136 +440,133 @@ impl QuorumClient {
         found
     }
 
-    async fn ask_local(&self, quorum: QuorumId, local: &dyn LocalQuorum, ask: &Ask, end: Instant) -> Tried {
+    /// Asks this node's own member. One that does not lead says at once whom else to ask, or holds the question during
+    /// an election, as it does for peers: the first news of an election is what is waited for.
+    async fn ask_local(
+        &self,
+        quorum: QuorumId,
+        local: &dyn LocalQuorum,
+        ask: &Ask,
+        end: Instant,
+        account: &mut Account,
+    ) -> Tried {
         let parts = &self.0.parts;
         let by = parts.net.local_peer();
         let left = end.saturating_duration_since(Instant::now());
-        let result = match ask {
-            Ask::Propose(command) => {
-                if let Err(reason) = authority::check(&parts.authority, by, by, command, local) {
-                    return Tried::Failed(ClientError::Forbidden { reason });
-                }
-                local.propose(by, command.clone(), left.min(DEADLINE)).await.map(Said::Reply)
-            }
-            Ask::Query(query, stale) => match tokio::time::timeout(left, local.query(query.clone(), *stale)).await {
-                Ok(answer) => answer.map(|answer| Said::Answer(parts.primary.add_reasons(local, query, answer))),
-                Err(_) => return Tried::Nothing,
-            },
-            Ask::Suspect(manifest, column) => {
-                parts.primary.suspect_column(quorum, *manifest, *column);
-                Ok(Said::Noted)
-            }
-            Ask::Dispatch(dispatch) => {
-                let heard = parts.primary.deliver_events(local, by, by, dispatch.clone());
-                match tokio::time::timeout(left, heard).await {
-                    Ok(heard) => heard.map(Said::DeliveryAck),
-                    Err(_) => return Tried::Unknown(None),
-                }
+        let tried = match ask {
+            Ask::Job(request) => {
+                let answer = parts.requests.answer(local, by, request.clone(), left.min(DEADLINE)).await;
+                self.judge_answer(quorum, by, answer, ask)
             }
             Ask::Tell(message) => {
-                let told = parts.primary.answer_worker(by, message.clone());
-                return match tokio::time::timeout(left, told).await {
+                let wait = election_wait(local.latency()).min(left);
+                let _ = timeout(wait, local.primary_settled()).await;
+                if local.leading().is_none() {
+                    let paused = local.view().paused;
+                    return paused.map_or(Tried::Nothing, Tried::Paused);
+                }
+                let left = end.saturating_duration_since(Instant::now());
+                match timeout(left, parts.requests.primary.answer_worker(by, message.clone())).await {
                     Ok(answer) => self.judge_task_answer(quorum, answer),
                     Err(_) => Tried::Unknown(None),
-                };
+                }
             }
         };
-        match result {
-            Ok(said) => Tried::Done(said),
-            Err(QuorumError::NotPrimary { primary, voters, .. }) => {
-                self.learn(quorum, primary, &voters);
-                Tried::Nothing
-            }
-            Err(QuorumError::Paused { reason, .. }) => Tried::Paused(reason),
-            Err(QuorumError::Busy { .. }) => Tried::Busy,
-            Err(QuorumError::Unknown { reason, .. }) if ask.changes() => Tried::Unknown(reason),
-            Err(error @ QuorumError::TooLarge { .. }) => {
-                Tried::Failed(ClientError::Protocol { quorum, reason: error.to_string() })
-            }
-            Err(error @ QuorumError::DiskFull { .. }) => Tried::Paused(error.to_string()),
-            Err(QuorumError::Unknown { .. } | QuorumError::NotMember { .. } | QuorumError::Stopped { .. }) => {
-                Tried::Nothing
-            }
-        }
+        // A member without a primary has answered nothing yet: others may.
+        account.reached |= local.leading().is_some();
+        tried
     }
 
     async fn ask_peer(&self, quorum: QuorumId, peer: PeerId, ask: &Ask, end: Instant, account: &mut Account) -> Tried {
-        // A question changes nothing: its silence leaves nothing unknown.
-        let silence = || if ask.changes() { Tried::Unknown(None) } else { Tried::Nothing };
         let began = Instant::now();
         let patience = self.patience(quorum, peer).saturating_mul(1 << account.silent_tries.min(3));
-        let job = |message| async move { self.send_job(peer, &message, patience, end).await.map(Answered::Job) };
-        let answer = match ask {
-            Ask::Propose(command) => job(JobMessage::Propose { quorum, command: command.clone() }).await,
-            Ask::Query(query, stale) => job(JobMessage::Query { quorum, query: query.clone(), stale: *stale }).await,
-            Ask::Dispatch(dispatch) => job(JobMessage::Dispatch { quorum, dispatch: dispatch.clone() }).await,
-            Ask::Suspect(manifest, column) => {
-                job(JobMessage::Suspect { quorum, manifest: *manifest, column: *column }).await
+        // Held for as long as the answer is waited for. Without it the request is not to be parked there.
+        let slot = match ask {
+            Ask::Job(Request::Watch(_)) => self.0.parked.reserve(peer),
+            _ => None,
+        };
+        let (tried, committed) = match ask {
+            Ask::Job(request) => {
+                let request = match request.clone() {
+                    Request::Watch(watch) => {
+                        let left = end.saturating_duration_since(began);
+                        Request::Watch(watch.within(if slot.is_some() { left } else { Duration::ZERO }))
+                    }
+                    request => request,
+                };
+                let patience = patience + request.wait();
+                let answer = self.send_job(peer, &request.into_message(quorum), patience, end).await;
+                let committed = matches!(answer, Ok(JobAnswer::Reply(_) | JobAnswer::DeliveryAck(_)));
+                let misplaced = matches!(answer, Ok(JobAnswer::NotMember | JobAnswer::Malformed { .. }));
+                (answer.map(|answer| (self.judge_answer(quorum, peer, answer, ask), misplaced)), committed)
             }
             Ask::Tell(message) => {
-                self.send(peer, Protocol::Task, message, TASK_BYTES_MAX, patience, end).await.map(Answered::Told)
+                let answer = self.send(peer, Protocol::Task, message, TASK_BYTES_MAX, patience, end).await;
+                let committed = matches!(answer, Ok(TaskAnswer::Recorded(_)));
+                let judged = answer.map(|answer| {
+                    let tried = self.judge_task_answer(quorum, answer);
+                    if matches!(tried, Tried::Done(_)) {
+                        self.remember_primary(quorum, peer);
+                    }
+                    let misplaced = matches!(tried, Tried::Stranger);
+                    (tried, misplaced)
+                });
+                (judged, committed)
             }
         };
-        let answer = match answer {
-            Ok(answer) => answer,
+        if committed && ask.commits() {
+            self.routes().change(quorum, |route| route.commits.record(began.elapsed()));
+        }
+        match tried {
+            Ok((tried, misplaced)) => {
+                account.failed.remove(&peer);
+                if !misplaced {
+                    (account.reached, account.heard) = (true, true);
+                }
+                tried
+            }
             Err(NetError::Timeout { .. } | NetError::Broken { .. }) => {
                 account.silent_tries += 1;
                 account.failed.insert(peer);
                 self.forget_primary(quorum, peer);
-                return silence();
+                ask.silence(None)
             }
             Err(error @ NetError::TooLarge { .. }) => {
-                return Tried::Failed(ClientError::Protocol { quorum, reason: error.to_string() });
+                Tried::Failed(ClientError::Protocol { quorum, reason: error.to_string() })
             }
             Err(NetError::Unreachable { .. } | NetError::Unsupported { .. } | NetError::Closed) => {
                 account.failed.insert(peer);
                 self.forget_primary(quorum, peer);
-                return Tried::Nothing;
+                Tried::Nothing
             }
-            Err(NetError::Busy { .. }) => return Tried::Busy,
-        };
-        account.failed.remove(&peer);
-        let answer = match answer {
-            Answered::Job(answer) => {
-                if ask.commits() && matches!(answer, JobAnswer::Reply(_) | JobAnswer::DeliveryAck(_)) {
-                    self.routes().change(quorum, |route| route.commits.record(began.elapsed()));
-                }
-                answer
-            }
-            Answered::Told(answer) => {
-                if ask.commits() && matches!(answer, TaskAnswer::Recorded(_)) {
-                    self.routes().change(quorum, |route| route.commits.record(began.elapsed()));
-                }
-                let tried = self.judge_task_answer(quorum, answer);
-                if !matches!(tried, Tried::Stranger) {
-                    (account.reached, account.heard) = (true, true);
-                }
-                if matches!(tried, Tried::Done(_)) {
-                    self.remember_primary(quorum, peer);
-                }
-                return tried;
-            }
-        };
-        if !matches!(answer, JobAnswer::NotMember | JobAnswer::Malformed { .. }) {
-            (account.reached, account.heard) = (true, true);
+            Err(NetError::Busy { .. }) => Tried::Busy,
         }
-        match (answer, ask) {
-            (JobAnswer::Reply(reply), Ask::Propose(_)) => {
-                self.routes().change(quorum, |route| route.primary = Some(peer));
+    }
+
+    /// What an answer of the job protocol means for the try that it answers; `peer` may be this node.
+    fn judge_answer(&self, quorum: QuorumId, peer: PeerId, answer: JobAnswer, ask: &Ask) -> Tried {
+        let Ask::Job(request) = ask else { return Tried::Nothing };
+        match (answer, request) {
+            (JobAnswer::Reply(reply), Request::Propose(_)) => {
+                self.remember_primary(quorum, peer);
                 Tried::Done(Said::Reply(reply))
             }
-            (JobAnswer::Answer(answer), Ask::Query(_, stale)) => {
+            (JobAnswer::Answer(answer), Request::Query { stale, .. }) => {
                 if !stale {
-                    self.routes().change(quorum, |route| route.primary = Some(peer));
+                    self.remember_primary(quorum, peer);
                 }
                 Tried::Done(Said::Answer(answer))
             }
-            (JobAnswer::DeliveryAck(heard), Ask::Dispatch(_)) => {
+            (JobAnswer::DeliveryAck(heard), Request::Dispatch(_)) => {
                 self.remember_primary(quorum, peer);
                 Tried::Done(Said::DeliveryAck(Ok(heard)))
             }
-            (JobAnswer::Reply(Err(rejection)), Ask::Dispatch(_)) => Tried::Done(Said::DeliveryAck(Err(rejection))),
-            (JobAnswer::Noted, Ask::Suspect(..)) => Tried::Done(Said::Noted),
+            (JobAnswer::Reply(Err(rejection)), Request::Dispatch(_)) => Tried::Done(Said::DeliveryAck(Err(rejection))),
+            (JobAnswer::Noted, Request::Suspect { .. }) => Tried::Done(Said::Noted),
+            (JobAnswer::Watched(answer), Request::Watch(_)) if self.may_believe(quorum, &answer) => {
+                self.remember_primary(quorum, peer);
+                Tried::Done(Said::Watched(answer))
+            }
             (JobAnswer::NotPrimary { primary, voters }, _) => {
                 self.learn(quorum, primary, &voters);
                 let voters = voters.iter().take(MEMBERS_MAX).map(|member| member.peer);
@@ -593,7 +585,7 @@ impl QuorumClient {
             }
             (JobAnswer::Paused { reason }, _) => Tried::Paused(reason),
             (JobAnswer::Busy, _) => Tried::Busy,
-            (JobAnswer::Unknown, _) => silence(),
+            (JobAnswer::Unknown { reason }, _) => ask.silence(reason),
             (JobAnswer::Forbidden { reason }, _) => Tried::Failed(ClientError::Forbidden { reason }),
             (JobAnswer::Malformed { reason }, _) => Tried::Failed(ClientError::Protocol { quorum, reason }),
             (
@@ -602,11 +594,12 @@ impl QuorumClient {
                 | JobAnswer::Answer(_)
                 | JobAnswer::Noted
                 | JobAnswer::DeliveryAck(_)
-                | JobAnswer::Looked(_),
+                | JobAnswer::Looked(_)
+                | JobAnswer::Watched(_),
                 _,
             ) => {
                 self.0.parts.net.penalise(peer, "an answer to another question");
-                silence()
+                ask.silence(None)
             }
         }
     }
@@ -711,6 +704,14 @@ impl QuorumClient {
         self.routes().change(quorum, |route| route.primary = route.primary.filter(|primary| *primary != peer));
     }
 
+    pub(super) fn parts(&self) -> &ClientParts {
+        &self.0.parts
+    }
+
+    pub(super) fn watches(&self) -> std::sync::MutexGuard<'_, Watches> {
+        self.0.watches.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     fn routes(&self) -> std::sync::MutexGuard<'_, Routes> {
         self.0.routes.lock().expect("no panic while holding the routes")
     }
@@ -752,7 +753,7 @@ impl Account {
     }
 }
 
-fn mixed_up(quorum: QuorumId) -> ClientError {
+pub(super) fn mixed_up(quorum: QuorumId) -> ClientError {
     ClientError::Protocol { quorum, reason: "an answer of another kind than the question".to_owned() }
 }
 

@@ -4,6 +4,7 @@
 //! them along. It shows them to the job's owner, to operators and to members of the job's quorum. The quorum knows who
 //! runs an attempt, not who ran it: of one that has ended every worker of the quorum is asked.
 
+use quorate_protocols::task::limits::LOG_WAIT_MAX;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use quorate_protocols::wire;
 use super::ClientError;
 use super::client::QuorumClient;
 use super::ports::LocalTasks;
+use super::slots::PeerSlots;
 use crate::seams::{Frame, Net, Protocol};
 
 /// How long one worker may take to answer. It reads a file at most.
@@ -67,25 +69,29 @@ pub struct LogReader {
     /// This node's own worker.
     pub worker: Arc<dyn LocalTasks>,
     pub client: QuorumClient,
+    /// Questions that workers hold until there is more.
+    pub waits: PeerSlots,
 }
 
 impl LogReader {
-    /// Reads from byte `from` of the stream on. `holder` is who has the attempt, if that is known.
+    /// Reads from byte `from` of the stream on. `holder` is who has the attempt, if that is known: who is known waits
+    /// for so long until there is more, unless too many do.
     pub async fn read(
         &self,
         task: TaskAttempt,
         holder: Option<PeerId>,
         stream: LogStream,
         from: u64,
+        wait: Duration,
     ) -> Result<LogPage, LogError> {
+        let wait = if holder.is_some() { wait.min(LOG_WAIT_MAX) } else { Duration::ZERO };
         let workers = match holder {
             Some(holder) => BTreeSet::from([holder]),
             None => self.workers(task).await?,
         };
         let asked = workers.len();
-        let message = TaskMessage::Logs { task, stream, from };
         let mut answers: FuturesUnordered<_> =
-            workers.into_iter().map(|worker| self.ask(worker, message.clone())).collect();
+            workers.into_iter().map(|worker| self.ask(worker, task, stream, from, wait)).collect();
         let (mut forbidden, mut silent) = (None, 0);
         while let Some((worker, answer)) = answers.next().await {
             match answer {
@@ -114,13 +120,26 @@ impl LogReader {
         }
     }
 
-    async fn ask(&self, worker: PeerId, message: TaskMessage) -> (PeerId, Option<TaskAnswer>) {
+    async fn ask(
+        &self,
+        worker: PeerId,
+        task: TaskAttempt,
+        stream: LogStream,
+        from: u64,
+        wait: Duration,
+    ) -> (PeerId, Option<TaskAnswer>) {
         let this_node = self.net.local_peer();
+        // Held for as long as the answer is waited for. A worker counts those of its own node as well.
+        let slot = if wait.is_zero() { None } else { self.waits.reserve(worker) };
+        let wait = if slot.is_some() { wait } else { Duration::ZERO };
+        let message = TaskMessage::Logs { task, stream, from, wait_ms: wait.as_millis() as u32 };
         if worker == this_node {
             return (worker, Some(self.worker.answer(this_node, message).await));
         }
         let frame = Frame::head(wire::encode(&message));
-        let Ok(frame) = self.net.request(worker, Protocol::Task, frame, PATIENCE).await else { return (worker, None) };
+        let Ok(frame) = self.net.request(worker, Protocol::Task, frame, PATIENCE + wait).await else {
+            return (worker, None);
+        };
         let answer = wire::decode(&frame.head, MESSAGE_BYTES_MAX);
         if answer.is_err() {
             self.net.penalise(worker, "an answer that cannot be read");

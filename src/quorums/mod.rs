@@ -1,9 +1,12 @@
 //! Quorums of the network as a node reaches them, and as it serves those that it is a member of.
 //!
-//! - [`client`] commits and asks as this node, wherever the quorum is; [`server`] is the other end of that, and
-//!   [`task_server`] the end of the task protocol, for the primaries on this node and for its own worker.
+//! - [`client`] commits and asks as this node, wherever the quorum is; [`request`] answers, in process and, through
+//!   [`server`], for peers; [`task_server`] is the end of the task protocol, for the primaries on this node and for its
+//!   own worker.
+//! - [`watches`] has one session with each quorum, for all who wait for its jobs here.
 //! - [`placement`] chooses or forms the quorum of a new job, with promises that [`approvals`] gathers.
 //! - [`authority`] says who may propose what; [`ports`] is how this layer sees its neighbours.
+//! - [`slots`] bounds what is held for each peer; [`serve`] what is answered at once.
 //! - [`submit`] gives a job an id and submits it; [`logs`] fetches what tasks wrote for people.
 //!
 //! Nothing here decides what a job's state is: that is `quorate_protocols::quorum`, on every member alike. What a
@@ -15,10 +18,13 @@ pub mod client;
 pub mod logs;
 pub mod placement;
 pub mod ports;
+pub mod request;
 pub(crate) mod serve;
 pub mod server;
+pub mod slots;
 pub mod submit;
 pub mod task_server;
+mod watches;
 
 use std::time::Duration;
 

@@ -4,6 +4,8 @@
 //! them through these narrow views, so that a test can put a scripted neighbour in their place and so that asking
 //! *this* node costs no connection. Nothing here decides anything.
 
+use quorate_protocols::job::watch::WatchAnswer;
+use quorate_protocols::job::watch::WatchRequest;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +50,7 @@ pub trait LocalQuorum: Send + Sync + 'static {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>>;
     fn query(&self, query: Query, stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>>;
+    fn confirm_lead(&self) -> BoxFuture<'static, Result<(), QuorumError>>;
     fn clock(&self) -> Option<Judgement>;
     /// Looks at what this member has applied, which may lag. Applying waits meanwhile: copy what is needed and no more.
     fn with_state(&self, look: &mut dyn FnMut(&QuorumState));
@@ -98,6 +101,10 @@ impl LocalQuorum for Quorum {
         let quorum = self.clone();
         Box::pin(async move { Self::query(&quorum, query, stale).await })
     }
+    fn confirm_lead(&self) -> BoxFuture<'static, Result<(), QuorumError>> {
+        let quorum = self.clone();
+        Box::pin(async move { Self::confirm_lead(&quorum).await })
+    }
     fn clock(&self) -> Option<Judgement> {
         Self::clock(self)
     }
@@ -122,6 +129,16 @@ pub trait PrimaryPort: Send + Sync + 'static {
         from: PeerId,
         dispatch: Dispatch,
     ) -> BoxFuture<'a, Result<Result<DeliveryAck, Rejection>, QuorumError>>;
+    /// Serves a session of watches of `by`, for a quorum that this node leads: answers when an entry holds, after the
+    /// request's wait, or when the next request of the session comes. Counts against bounds, those of peers apart from
+    /// those of `this_node`.
+    fn watch<'a>(
+        &'a self,
+        local: &'a dyn LocalQuorum,
+        this_node: PeerId,
+        by: PeerId,
+        request: WatchRequest,
+    ) -> BoxFuture<'a, Result<WatchAnswer, QuorumError>>;
     /// Answers a worker of a quorum that this node leads.
     fn answer_worker(&self, from: PeerId, message: TaskMessage) -> BoxFuture<'static, TaskAnswer>;
 }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use prometheus_client::metrics::gauge::Gauge;
 use quorate_protocols::ids::PeerId;
+use quorate_protocols::job::limits::{WATCH_REQUESTS_MAX, WATCH_SESSIONS_OF_PEERS_MAX, WATCH_SESSIONS_PER_PEER_MAX};
+use quorate_protocols::task::limits::{LOG_WAITS_MAX, LOG_WAITS_PER_PEER_MAX};
 use tokio::sync::mpsc;
 
 use crate::seams::{Frame, InboundRequest, TaskGroup};
@@ -17,6 +19,12 @@ use crate::seams::{Frame, InboundRequest, TaskGroup};
 /// little more than its message (at most 1 MiB, reserved by the network).
 pub(crate) const HANDLERS_MAX: usize = 512;
 pub(crate) const HANDLERS_PER_PEER_MAX: usize = 64;
+
+// Requests of watches are parked in handlers for seconds: as many are left for all else.
+const _: () = assert!(2 * WATCH_REQUESTS_MAX * WATCH_SESSIONS_PER_PEER_MAX <= HANDLERS_PER_PEER_MAX);
+const _: () = assert!(2 * WATCH_REQUESTS_MAX * WATCH_SESSIONS_OF_PEERS_MAX <= HANDLERS_MAX);
+// So are questions for logs that grow.
+const _: () = assert!(2 * LOG_WAITS_PER_PEER_MAX <= HANDLERS_PER_PEER_MAX && 2 * LOG_WAITS_MAX <= HANDLERS_MAX);
 
 /// Handlers that have ended and were not noted yet.
 const ENDED_QUEUE: usize = HANDLERS_MAX;

@@ -1,31 +1,27 @@
 //! The job protocol's server: what peers ask of the quorums that this node is a member of.
 //!
 //! Requests are taken with bounds ([`super::serve`]). A message that cannot be read is answered with what is wrong and
-//! penalised. Who may propose what is decided in [`super::authority`]; what is committed is decided by the
-//! quorum.
+//! penalised. The rest is answered as this node's own requests are ([`super::request`]).
 
 use std::sync::Arc;
 
 use prometheus_client::metrics::gauge::Gauge;
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
-use quorate_protocols::liveness::patience::election_wait;
 use quorate_protocols::quorum::request::{JobAnswer, JobMessage};
 use quorate_protocols::trigger::When;
 use quorate_protocols::wire;
 use tokio::sync::mpsc;
 
-use super::authority::{self, Authority};
-use super::ports::{LocalQuorum, LocalQuorums, PrimaryPort, Sources};
+use super::ports::{LocalQuorum, LocalQuorums, Sources};
+use super::request::{self, Request, RequestServer};
 use super::serve;
-use crate::raft::QuorumError;
 use crate::seams::{Frame, InboundRequest, Net, TaskGroup};
 
 pub struct JobService {
     pub net: Arc<dyn Net>,
     pub quorums: Arc<dyn LocalQuorums>,
-    pub authority: Authority,
-    pub primary: Arc<dyn PrimaryPort>,
+    pub requests: RequestServer,
     pub sources: Arc<dyn Sources>,
 }
 
@@ -52,67 +48,32 @@ impl JobService {
                 return JobAnswer::Malformed { reason: error.to_string() };
             }
         };
-        let quorum = match &message {
-            JobMessage::Membership { quorum }
-            | JobMessage::Propose { quorum, .. }
-            | JobMessage::Query { quorum, .. }
-            | JobMessage::Suspect { quorum, .. }
-            | JobMessage::Dispatch { quorum, .. }
-            | JobMessage::Look { quorum, .. } => *quorum,
+        let (quorum, request) = match message {
+            JobMessage::Membership { quorum } => {
+                let Some(local) = self.quorums.quorum(quorum) else { return JobAnswer::NotMember };
+                let moved = request::moved(&*local, self.net.local_peer());
+                return moved.unwrap_or_else(|| JobAnswer::Membership(local.membership()));
+            }
+            JobMessage::Look { quorum, job } => {
+                let Some(local) = self.quorums.quorum(quorum) else { return JobAnswer::NotMember };
+                return match request::moved(&*local, self.net.local_peer()) {
+                    Some(moved) => moved,
+                    None => self.probe_condition(from, &*local, job).await,
+                };
+            }
+            JobMessage::Propose { quorum, command } => (quorum, Request::Propose(command)),
+            JobMessage::Query { quorum, query, stale } => (quorum, Request::Query { query, stale }),
+            JobMessage::Suspect { quorum, manifest, column } => (quorum, Request::Suspect { manifest, column }),
+            JobMessage::Dispatch { quorum, dispatch } => (quorum, Request::Dispatch(dispatch)),
+            JobMessage::Watch(request) => (request.quorum, Request::Watch(request)),
         };
         let Some(local) = self.quorums.quorum(quorum) else { return JobAnswer::NotMember };
-        if let Some(moved) = moved(&*local, self.net.local_peer()) {
-            return moved;
+        let is_dispatch = matches!(request, Request::Dispatch(_));
+        let answer = self.requests.answer(&*local, from, request, DEADLINE).await;
+        if is_dispatch && matches!(answer, JobAnswer::Malformed { .. }) {
+            self.net.penalise(from, "events that nobody may emit");
         }
-        if matches!(
-            message,
-            JobMessage::Propose { .. } | JobMessage::Query { stale: false, .. } | JobMessage::Dispatch { .. }
-        ) {
-            // While a primary is being elected the question is held: to answer that there is none would only have it
-            // asked again, and the winner would be found by chance. Nothing was done yet when the time is up.
-            let _ = tokio::time::timeout(election_wait(local.latency()), local.primary_settled()).await;
-        }
-        match message {
-            JobMessage::Membership { .. } => JobAnswer::Membership(local.membership()),
-            JobMessage::Propose { command, .. } => {
-                if local.leading().is_none() {
-                    return not_leading(&*local);
-                }
-                let this_node = self.net.local_peer();
-                if let Err(reason) = authority::check(&self.authority, this_node, from, &command, &*local) {
-                    return JobAnswer::Forbidden { reason };
-                }
-                match local.propose(from, command, DEADLINE).await {
-                    Ok(reply) => JobAnswer::Reply(reply),
-                    Err(error) => answer_to(error),
-                }
-            }
-            JobMessage::Query { query, stale, .. } => {
-                match tokio::time::timeout(DEADLINE, local.query(query.clone(), stale)).await {
-                    Ok(Ok(answer)) => JobAnswer::Answer(self.primary.add_reasons(&*local, &query, answer)),
-                    Ok(Err(error)) => answer_to(error),
-                    Err(_) => JobAnswer::Unknown,
-                }
-            }
-            JobMessage::Dispatch { .. } if local.leading().is_none() => not_leading(&*local),
-            JobMessage::Dispatch { dispatch, .. } => {
-                if let Err(reason) = dispatch.check() {
-                    self.net.penalise(from, "events that nobody may emit");
-                    return JobAnswer::Malformed { reason };
-                }
-                match self.primary.deliver_events(&*local, self.net.local_peer(), from, dispatch).await {
-                    Ok(Ok(heard)) => JobAnswer::DeliveryAck(heard),
-                    Ok(Err(rejection)) => JobAnswer::Reply(Err(rejection)),
-                    Err(error) => answer_to(error),
-                }
-            }
-            JobMessage::Look { job, .. } => self.probe_condition(from, &*local, job).await,
-            JobMessage::Suspect { .. } if local.leading().is_none() => not_leading(&*local),
-            JobMessage::Suspect { manifest, column, .. } => {
-                self.primary.suspect_column(quorum, manifest, column);
-                JobAnswer::Noted
-            }
-        }
+        answer
     }
 }
 
@@ -133,39 +94,6 @@ impl JobService {
             Some(source) => JobAnswer::Looked(self.sources.fetch(source).await),
             None => JobAnswer::Looked(Err("this member knows no such condition yet".to_owned())),
         }
-    }
-}
-
-/// A member that is no longer among the voters or learners says who took its place.
-fn moved(local: &dyn LocalQuorum, this_node: PeerId) -> Option<JobAnswer> {
-    let view = local.view();
-    let here = |members: &[quorate_protocols::ids::MemberId]| members.iter().any(|member| member.peer == this_node);
-    // A member that has seen no configuration yet has not left either.
-    let left = !view.voters.is_empty() && !here(&view.voters) && !here(&view.learners);
-    left.then_some(JobAnswer::Moved { voters: view.voters })
-}
-
-fn not_leading(local: &dyn LocalQuorum) -> JobAnswer {
-    let view = local.view();
-    match view.paused {
-        Some(reason) => JobAnswer::Paused { reason },
-        None => JobAnswer::NotPrimary { primary: view.primary, voters: view.voters },
-    }
-}
-
-fn answer_to(error: QuorumError) -> JobAnswer {
-    match error {
-        QuorumError::NotPrimary { primary, voters, .. } => JobAnswer::NotPrimary { primary, voters },
-        QuorumError::Paused { reason, .. } => JobAnswer::Paused { reason },
-        error @ QuorumError::DiskFull { .. } => JobAnswer::Paused { reason: error.to_string() },
-        QuorumError::Busy { .. } => JobAnswer::Busy,
-        QuorumError::Unknown { .. } => JobAnswer::Unknown,
-        QuorumError::NotMember { .. } => JobAnswer::NotMember,
-        error @ (QuorumError::TooLarge { .. } | QuorumError::Stopped { .. }) => match error {
-            QuorumError::TooLarge { .. } => JobAnswer::Malformed { reason: error.to_string() },
-            // Another member may still answer: this one only says that it cannot.
-            _ => JobAnswer::NotPrimary { primary: None, voters: Vec::new() },
-        },
     }
 }
 

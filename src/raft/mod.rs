@@ -389,15 +389,23 @@ impl Quorum {
         }
     }
     /// Reads after a majority confirmed this node's lead, or at once when `stale` will do.
-    pub async fn query(&self, query: Query, mut stale: bool) -> Result<QueryAnswer, QuorumError> {
+    pub async fn query(&self, query: Query, stale: bool) -> Result<QueryAnswer, QuorumError> {
         let group = self.group()?;
-        failpoint(Failpoint::QueryAsked, &mut stale);
         if !stale {
-            group.confirm_lead().await?;
+            self.confirm_lead().await?;
         }
         // `None` is the question about the quorum itself, which the state alone cannot answer.
         let answer = group.machine.read(|applied| applied.state.answer(&query));
         Ok(answer.unwrap_or_else(|| QueryAnswer::Quorum(group.view())))
+    }
+    /// Waits until this member has applied all that was committed before this call, and a majority confirmed its lead.
+    pub async fn confirm_lead(&self) -> Result<(), QuorumError> {
+        let mut stale = false;
+        failpoint(Failpoint::ReadAsked, &mut stale);
+        match stale {
+            true => Ok(()),
+            false => self.group()?.confirm_lead().await,
+        }
     }
     /// The time by the clocks of a majority; `None` while this member knows too few of them, or has left.
     pub fn clock(&self) -> Option<Judgement> {

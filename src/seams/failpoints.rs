@@ -33,8 +33,8 @@ pub enum Failpoint {
     VoteRead,
     /// An append was answered, or was not: [`crate::raft::Appended`].
     AppendAnswered,
-    /// A member is about to answer a query: `bool`, whether it may answer without asking who leads.
-    QueryAsked,
+    /// A member is about to answer a query or a watch: `bool`, whether it may answer without asking who leads.
+    ReadAsked,
     /// A primary is about to fire what is due: [`crate::primary::DueSpans`].
     SpansDue,
 }

@@ -79,7 +79,14 @@ impl Protocol {
         match self {
             Self::Piece => 4,
             Self::Raft => 16,
-            Self::Approval | Self::Liveness | Self::Job | Self::Task => 8,
+            Self::Approval | Self::Liveness => 8,
+            // Those beside the questions for logs that are held for seconds.
+            Self::Task => 8 + quorate_protocols::task::limits::LOG_WAITS_PER_PEER_MAX,
+            // Those beside the watches, which are parked for seconds.
+            Self::Job => {
+                use quorate_protocols::job::limits::{WATCH_REQUESTS_MAX, WATCH_SESSIONS_PER_PEER_MAX};
+                8 + WATCH_REQUESTS_MAX * WATCH_SESSIONS_PER_PEER_MAX
+            }
         }
     }
 }

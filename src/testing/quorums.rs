@@ -109,6 +109,8 @@ impl Files for NoDisk {
 /// What a scripted peer does with a question.
 pub enum Reaction {
     Answer(Frame),
+    /// Answers with what this yields, when it does.
+    Later(BoxFuture<'static, Frame>),
     /// Nobody listens there.
     Unreachable,
     /// Says nothing until the asker gives up.
@@ -179,6 +181,10 @@ impl Net for ScriptedNet {
                 Reaction::Answer(frame) if after <= deadline => {
                     tokio::time::sleep(after).await;
                     Ok(frame)
+                }
+                Reaction::Later(answer) => {
+                    let answer = tokio::time::timeout(deadline, answer).await;
+                    answer.map_err(|_| NetError::Timeout { peer, after: deadline })
                 }
                 Reaction::Unreachable => Err(NetError::Unreachable { peer, reason: "connection refused".into() }),
                 Reaction::Answer(_) | Reaction::Silent => {
@@ -409,6 +415,9 @@ impl LocalQuorum for Handle {
         let answer = (self.0.answering)(&query);
         async move { Ok(answer) }.boxed()
     }
+    fn confirm_lead(&self) -> BoxFuture<'static, Result<(), QuorumError>> {
+        async { Ok(()) }.boxed()
+    }
     fn clock(&self) -> Option<Judgement> {
         None
     }
@@ -548,6 +557,9 @@ impl LocalQuorum for StateHandle {
     fn query(&self, query: Query, _stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
         let answer = self.0.read(|state| state.answer(&query)).unwrap_or(QueryAnswer::Unknown);
         async move { Ok(answer) }.boxed()
+    }
+    fn confirm_lead(&self) -> BoxFuture<'static, Result<(), QuorumError>> {
+        async { Ok(()) }.boxed()
     }
     fn clock(&self) -> Option<Judgement> {
         Some(Judgement { time: self.0.clock.as_ref().map_or(Millis(1), |clock| clock.wall()), apart_ms: 0 })

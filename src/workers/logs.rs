@@ -21,6 +21,8 @@ use quorate_protocols::task::message::LogStream;
 use quorate_protocols::task::record::TaskAttempt;
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::seams::{Clock, run_blocking};
 use crate::utf8;
@@ -31,6 +33,9 @@ const STREAM_BYTES_MAX: usize = 256 * 1024;
 const FILES_MAX: usize = 4_096;
 const FILES_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What is written in so short a time is told together to who waits for it.
+const GATHER_TIME: Duration = Duration::from_millis(20);
 
 /// Logs of ended attempts on a node without a folder for them.
 const MEMORY_MAX: usize = 64;
@@ -126,25 +131,40 @@ pub(super) struct LogPage {
     pub owner: PeerId,
 }
 
+impl LogPage {
+    /// Whether it says something that a reader who has read up to `from` does not know.
+    pub fn has_news(&self, from: u64) -> bool {
+        self.ended || self.at > from || !self.bytes.is_empty()
+    }
+}
+
+/// What an attempt that runs has written, and who is woken when it writes more or ends.
+struct Live {
+    logged: Mutex<Logged>,
+    grown: watch::Sender<()>,
+}
+
 /// Where one attempt writes.
 #[derive(Clone)]
-pub(super) struct LogWriter(Arc<Mutex<Logged>>);
+pub(super) struct LogWriter(Arc<Live>);
 
 impl LogWriter {
     pub fn push(&self, stream: LogStream, bytes: &[u8]) {
-        let mut logged = lock(&self.0);
+        let mut logged = lock(&self.0.logged);
         match stream {
             LogStream::Stdout => logged.stdout.push(bytes),
             LogStream::Stderr => logged.stderr.push(bytes),
         }
+        drop(logged);
+        self.0.grown.send_replace(());
     }
     /// Standard output has become the task's output: what of it was kept here is there too.
     pub fn drop_stdout(&self) {
-        lock(&self.0).stdout = Kept::default();
+        lock(&self.0.logged).stdout = Kept::default();
     }
     /// How both streams end, for a failure's reason: standard error first, which is meant for it.
     pub fn last_words(&self) -> Option<String> {
-        let logged = lock(&self.0);
+        let logged = lock(&self.0.logged);
         // Each gets half of what a reason has room for, unless it is alone.
         const CHARS: usize = 160;
         // Output may be anything; only text says why.
@@ -172,7 +192,9 @@ pub(super) struct Logs {
 struct Inner {
     clock: Arc<dyn Clock>,
     folder: Option<PathBuf>,
-    live: Mutex<BTreeMap<TaskAttempt, Arc<Mutex<Logged>>>>,
+    live: Mutex<BTreeMap<TaskAttempt, Arc<Live>>>,
+    /// An attempt has begun.
+    begun: watch::Sender<()>,
     ended: Mutex<Ended>,
 }
 
@@ -208,27 +230,38 @@ impl Logs {
                 ended.add(name, at, bytes);
             }
         }
-        let logs = Self { inner: Arc::new(Inner { clock, folder, live: Mutex::default(), ended: Mutex::new(ended) }) };
+        let logs = Self {
+            inner: Arc::new(Inner {
+                clock,
+                folder,
+                live: Mutex::default(),
+                begun: watch::Sender::default(),
+                ended: Mutex::new(ended),
+            }),
+        };
         logs.expire();
         logs
     }
 
     pub fn begin(&self, task: TaskAttempt, owner: PeerId) -> LogWriter {
         let logged = Logged { task, owner, stdout: Kept::default(), stderr: Kept::default() };
-        let logged = Arc::new(Mutex::new(logged));
-        lock(&self.inner.live).insert(task, logged.clone());
-        LogWriter(logged)
+        let live = Arc::new(Live { logged: Mutex::new(logged), grown: watch::Sender::default() });
+        lock(&self.inner.live).insert(task, live.clone());
+        self.inner.begun.send_replace(());
+        LogWriter(live)
     }
 
     /// The attempt has ended: what it wrote goes to disk.
     pub async fn end(&self, task: TaskAttempt) {
         let live = lock(&self.inner.live).get(&task).cloned();
-        let Some(logged) = live.map(|live| lock(&live).clone()) else { return };
+        let Some(live) = live else { return };
+        let logged = lock(&live.logged).clone();
         if !logged.stdout.is_empty() || !logged.stderr.is_empty() {
             self.keep_log(logged).await;
         }
         // Only now, so that a reader finds it in one place or the other.
         lock(&self.inner.live).remove(&task);
+        live.grown.send_replace(());
     }
 
     async fn keep_log(&self, logged: Logged) {
@@ -284,11 +317,38 @@ impl Logs {
     pub async fn read(&self, task: TaskAttempt, stream: LogStream, from: u64) -> Option<LogPage> {
         let live = lock(&self.inner.live).get(&task).cloned();
         let (logged, live) = match live {
-            Some(live) => (lock(&live).clone(), true),
+            Some(live) => (lock(&live.logged).clone(), true),
             None => (self.ended(task).await?, false),
         };
         let (at, bytes, whole) = logged.stream(stream).page(from);
         Some(LogPage { at, bytes, ended: whole && !live, owner: logged.owner })
+    }
+
+    /// As [`Self::read`], but waits for so long until there is something that the reader does not know, and until the
+    /// attempt begins.
+    pub async fn read_on(&self, task: TaskAttempt, stream: LogStream, from: u64, wait: Duration) -> Option<LogPage> {
+        let end = Instant::now() + wait;
+        loop {
+            // Before the look, so that nothing comes between the two.
+            let mut begun = self.inner.begun.subscribe();
+            let grown = lock(&self.inner.live).get(&task).map(|live| live.grown.subscribe());
+            let page = self.read(task, stream, from).await;
+            if page.as_ref().is_some_and(|page| page.has_news(from)) || Instant::now() >= end {
+                return page;
+            }
+            // Fails when the sender has ended, with all that could be waited for.
+            let changed = async {
+                match grown {
+                    Some(mut grown) => drop(grown.changed().await),
+                    None => drop(begun.changed().await),
+                }
+            };
+            tokio::select! {
+                // More of it comes with the same answer.
+                () = changed => sleep(GATHER_TIME).await,
+                () = sleep_until(end) => (),
+            }
+        }
     }
 
     async fn ended(&self, task: TaskAttempt) -> Option<Logged> {
@@ -457,5 +517,36 @@ mod tests {
                 }
             })
             .await;
+    }
+
+    /// Goal: who follows a log hears of what is written when it is, and of its end, without asking in between.
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_more_hears_of_it_when_it_is_written_and_of_the_beginning_and_the_end() {
+        let (logs, task) = (Logs::open(Arc::new(SystemClock::new()), None), attempt(1, 1));
+        let wait = Duration::from_secs(5);
+        let started = Instant::now();
+        let read_on = |from| logs.read_on(task, LogStream::Stderr, from, wait);
+        assert!(read_on(0).await.is_none());
+        assert_eq!(started.elapsed(), wait, "it did not begin");
+        let at = |millis| Duration::from_millis(millis);
+        let began = Instant::now();
+        let writing = async {
+            sleep(at(1_000)).await;
+            let writer = logs.begin(task, OWNER);
+            sleep(at(1_000)).await;
+            writer.push(LogStream::Stderr, b"one\n");
+            writer.push(LogStream::Stderr, b"two\n");
+            sleep(at(1_000)).await;
+            logs.end(task).await;
+        };
+        let reading = async {
+            let page = read_on(0).await.expect("it has begun");
+            assert_eq!((&page.bytes[..], page.ended), (&b"one\ntwo\n"[..], false));
+            assert!(began.elapsed() >= at(2_000) && began.elapsed() < at(2_100), "{:?}", began.elapsed());
+            let page = read_on(8).await.expect("it is kept");
+            assert_eq!((page.bytes.len(), page.ended), (0, true));
+            assert!(began.elapsed() >= at(3_000) && began.elapsed() < at(3_100), "{:?}", began.elapsed());
+        };
+        tokio::join!(writing, reading);
     }
 }

@@ -50,9 +50,13 @@ mod split;
 #[cfg(test)]
 mod tests;
 
+use quorate_protocols::task::limits::LOG_WAIT_MAX;
+use quorate_protocols::task::limits::LOG_WAITS_MAX;
+use quorate_protocols::task::limits::LOG_WAITS_PER_PEER_MAX;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -71,6 +75,7 @@ use crate::executors::Executor;
 use crate::gauges;
 use crate::identity::Identity;
 use crate::quorums::ports::LocalTasks;
+use crate::quorums::slots::PeerSlots;
 use crate::seams::{DiskError, Seams};
 use crate::storage::Storage;
 
@@ -98,6 +103,8 @@ pub struct WorkerParts {
 pub struct Workers {
     requests: mpsc::Sender<Request>,
     logs: Logs,
+    /// Questions for more of a log that are held.
+    log_waits: PeerSlots,
     quorum_port: Arc<dyn QuorumPort>,
     operators: Arc<BTreeSet<PeerId>>,
     metrics: WorkerMetrics,
@@ -114,7 +121,8 @@ impl Workers {
         let tasks = parts.seams.tasks.clone();
         let actor = Actor::load(parts, logs.clone(), metrics.clone(), receiver)?;
         tasks.spawn(actor.run());
-        Ok(Self { requests, logs, quorum_port, operators, metrics })
+        let log_waits = PeerSlots::new(LOG_WAITS_PER_PEER_MAX, LOG_WAITS_MAX);
+        Ok(Self { requests, logs, log_waits, quorum_port, operators, metrics })
     }
 
     pub fn metrics(&self) -> &WorkerMetrics {
@@ -131,17 +139,26 @@ impl Workers {
     }
 
     async fn log_page(&self, from: PeerId, message: TaskMessage) -> TaskAnswer {
-        let TaskMessage::Logs { task, stream, from: at } = message else {
+        let TaskMessage::Logs { task, stream, from: at, wait_ms } = message else {
             return TaskAnswer::Malformed { reason: "this is for a primary, not for a worker".to_owned() };
         };
-        let Some(page) = self.logs.read(task, stream, at).await else { return TaskAnswer::NoLogs };
-        let allowed = page.owner == from
-            || self.operators.contains(&from)
-            || self.quorum_port.is_member(task.id.job.quorum, from);
-        if !allowed {
-            return TaskAnswer::Forbidden;
+        let is_allowed = |page: &logs::LogPage| {
+            page.owner == from || self.operators.contains(&from) || self.quorum_port.is_member(task.id.job.quorum, from)
+        };
+        let mut page = self.logs.read(task, stream, at).await;
+        if page.as_ref().is_none_or(|page| is_allowed(page) && !page.has_news(at)) && wait_ms > 0 {
+            // Without a place it is answered as it is.
+            let slot = self.log_waits.reserve(from);
+            if slot.is_some() {
+                let wait = Duration::from_millis(wait_ms.into()).min(LOG_WAIT_MAX);
+                page = self.logs.read_on(task, stream, at, wait).await;
+            }
         }
-        TaskAnswer::Logs { at: page.at, bytes: page.bytes, ended: page.ended }
+        match page {
+            None => TaskAnswer::NoLogs,
+            Some(page) if !is_allowed(&page) => TaskAnswer::Forbidden,
+            Some(page) => TaskAnswer::Logs { at: page.at, bytes: page.bytes, ended: page.ended },
+        }
     }
 }
 

@@ -205,13 +205,13 @@ async fn logs_are_for_the_owner_and_the_quorum() {
     world.run_until(job, RunState::Succeeded).await;
     world.settle().await;
     let task = TaskAttempt { id: TaskId { job, step: StepIndex(0), task: TaskIndex(0) }, attempt: Attempt(1) };
-    let ask = TaskMessage::Logs { task, stream: LogStream::Stderr, from: 5 };
+    let ask = TaskMessage::Logs { task, stream: LogStream::Stderr, from: 5, wait_ms: 0 };
     let bytes = Bytes::from_static(b"words");
     let page = TaskAnswer::Logs { at: 5, bytes, ended: true };
     assert_eq!(world.ask(0, OWNER, ask.clone()).await, page);
     assert_eq!(world.ask(0, world::PRIMARY, ask.clone()).await, page);
     assert_eq!(world.ask(0, PeerId([99; 32]), ask).await, TaskAnswer::Forbidden);
-    let other = TaskMessage::Logs { task: attempt(7, 7), stream: LogStream::Stdout, from: 0 };
+    let other = TaskMessage::Logs { task: attempt(7, 7), stream: LogStream::Stdout, from: 0, wait_ms: 0 };
     assert_eq!(world.ask(0, OWNER, other).await, TaskAnswer::NoLogs);
 }
 

@@ -3,6 +3,8 @@
 //! That is standard error. An attempt that failed left no output, so its standard output follows, as such: many
 //! programs give their reasons there.
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -20,8 +22,15 @@ use super::all_tasks;
 /// Tasks whose logs are read at once; of wider jobs one is named.
 const TASKS_MAX: usize = 256;
 
-/// Between two looks.
+/// Tasks whose logs are followed at once; a job that has more running is looked at again after the pause.
+const FOLLOWED_MAX: usize = 16;
+
+/// Before a worker is asked again that has no more and did not wait for it.
 const PAUSE: Duration = Duration::from_millis(300);
+
+/// Waits of one request: for the job to change, and for a task to write. Short of the client's own deadline.
+const CHANGE_WAIT: Duration = Duration::from_secs(10);
+const LOG_WAIT: Duration = Duration::from_secs(5);
 
 /// How far one task was read.
 struct Cursor {
@@ -89,7 +98,7 @@ pub async fn run(common: &Common, client: &Client, args: LogArgs) -> Result<(), 
             break;
         }
         tokio::select! {
-            () = tokio::time::sleep(PAUSE) => (),
+            followed = follow_until_change(common, client, &info, shown, &mut cursors) => followed?,
             _ = tokio::signal::ctrl_c() => return Ok(()),
         }
     }
@@ -160,6 +169,62 @@ enum Read {
     Failed(Failure),
 }
 
+/// Waits until the job has changed or a log has ended, and prints meanwhile what its tasks write.
+async fn follow_until_change(
+    common: &Common,
+    client: &Client,
+    info: &JobInfo,
+    shown: Shown,
+    cursors: &mut BTreeMap<(u16, u32), Cursor>,
+) -> Result<(), Failure> {
+    let job = info.job;
+    let open = |cursor: &Cursor| !cursor.ended;
+    let wait = match cursors.values().filter(|cursor| open(cursor)).count() > FOLLOWED_MAX {
+        true => PAUSE,
+        false => CHANGE_WAIT,
+    };
+    let path = format!("/v1/jobs/{job}/wait?since={}&timeout_ms={}", info.revision, wait.as_millis());
+    let mut change = std::pin::pin!(client.get::<JobInfo>(&path));
+    let followed = cursors.iter().filter(|(_, cursor)| open(cursor)).take(FOLLOWED_MAX);
+    let mut pages: FuturesUnordered<_> =
+        followed.map(|(task, cursor)| next_page(client, log_path(job, *task, shown, cursor), *task)).collect();
+    loop {
+        tokio::select! {
+            change = &mut change => return change.map(drop).map_err(Failure::from),
+            Some((task, page)) = pages.next() => {
+                let Some(cursor) = cursors.get_mut(&task) else { continue };
+                match page {
+                    Ok(page) => show_page(common, task, shown, &page, cursor)?,
+                    // What is wanted now may be another attempt.
+                    Err(ClientError::Refused { status: 404, .. }) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                };
+                if cursor.ended {
+                    return Ok(());
+                }
+                pages.push(next_page(client, log_path(job, task, shown, cursor), task));
+            }
+        }
+    }
+}
+
+/// What a task writes next, as soon as it does.
+async fn next_page(client: &Client, path: String, task: (u16, u32)) -> ((u16, u32), Result<LogInfo, ClientError>) {
+    let began = tokio::time::Instant::now();
+    let page = client.get::<LogInfo>(&format!("{path}&wait_ms={}", LOG_WAIT.as_millis())).await;
+    if page.as_ref().is_ok_and(|page| !page.ended && page.text.is_empty()) || page.is_err() {
+        tokio::time::sleep_until(began + PAUSE).await;
+    }
+    (task, page)
+}
+
+fn log_path(job: JobId, (step, task): (u16, u32), shown: Shown, cursor: &Cursor) -> String {
+    let worker = cursor.worker.map(|worker| format!("&worker={worker}")).unwrap_or_default();
+    let attempt = cursor.attempt.map(|attempt| format!("&attempt={attempt}")).unwrap_or_default();
+    let (from, stdout) = (cursor.next, shown.stdout);
+    format!("/v1/jobs/{job}/logs?step={step}&task={task}&from={from}&stdout={stdout}{attempt}{worker}")
+}
+
 /// Prints the standard output of the attempt that the cursor has read, which failed; once, and only below its standard
 /// error.
 async fn show_output(
@@ -193,30 +258,38 @@ async fn read(
     cursor: &mut Cursor,
 ) -> Result<(), Read> {
     while !cursor.ended {
-        let worker = cursor.worker.map(|worker| format!("&worker={worker}")).unwrap_or_default();
-        let attempt = cursor.attempt.map(|attempt| format!("&attempt={attempt}")).unwrap_or_default();
-        let path = format!(
-            "/v1/jobs/{job}/logs?step={}&task={}&from={}&stdout={}{attempt}{worker}",
-            row.step, row.task, cursor.next, shown.stdout
-        );
-        let page: LogInfo = match client.get(&path).await {
+        let task = (row.step, row.task);
+        let page: LogInfo = match client.get(&log_path(job, task, shown, cursor)).await {
             Ok(page) => page,
             Err(error @ ClientError::Refused { status: 404, .. }) => return Err(Read::None(error.into())),
             Err(error) => return Err(Read::Failed(error.into())),
         };
-        (cursor.worker, cursor.attempt) = (Some(page.worker), Some(page.attempt));
-        if common.json {
-            print_json(&page).map_err(Read::Failed)?;
-        } else {
-            show(row, shown, &page, cursor).map_err(Read::Failed)?;
-        }
-        let read_on = page.next_offset > cursor.next;
-        (cursor.next, cursor.ended) = (page.next_offset, page.ended);
-        if !read_on {
+        if !show_page(common, task, shown, &page, cursor).map_err(Read::Failed)? {
             break;
         }
     }
     Ok(())
+}
+
+/// Prints a page and moves the cursor behind it. Returns whether there may be more.
+fn show_page(
+    common: &Common,
+    task: (u16, u32),
+    shown: Shown,
+    page: &LogInfo,
+    cursor: &mut Cursor,
+) -> Result<bool, Failure> {
+    let is_first = cursor.worker.is_none();
+    (cursor.worker, cursor.attempt) = (Some(page.worker), Some(page.attempt));
+    let read_on = page.next_offset > cursor.next;
+    // Who follows prints what there is, and not that there was nothing.
+    if !common.json {
+        show(task, shown, page, cursor)?;
+    } else if read_on || page.ended || is_first {
+        print_json(page)?;
+    }
+    (cursor.next, cursor.ended) = (page.next_offset, page.ended);
+    Ok(read_on)
 }
 
 /// What is shown of a log, and how.
@@ -230,16 +303,16 @@ struct Shown {
 
 /// Prints whole lines, each with its task's name if there are several; the rest waits for its end. Where something was
 /// not kept, the text says so itself, or it would look whole in a file.
-fn show(row: &Wanted, shown: Shown, page: &LogInfo, cursor: &mut Cursor) -> Result<(), Failure> {
+fn show((step, task): (u16, u32), shown: Shown, page: &LogInfo, cursor: &mut Cursor) -> Result<(), Failure> {
     let is_output = page.stream == LogStreamInfo::Stdout;
     let name = match (shown.named, is_output) {
-        (true, true) => format!("[{}.{} stdout] ", row.step, row.task),
-        (true, false) => format!("[{}.{}] ", row.step, row.task),
+        (true, true) => format!("[{step}.{task} stdout] "),
+        (true, false) => format!("[{step}.{task}] "),
         (false, _) => String::new(),
     };
     if page.offset > cursor.next {
         let missing = page.offset - cursor.next;
-        print_to_stderr(format!("task {}.{}: {missing} bytes were not kept", row.step, row.task));
+        print_to_stderr(format!("task {step}.{task}: {missing} bytes were not kept"));
         if !cursor.rest.is_empty() {
             show_line(&name, &std::mem::take(&mut cursor.rest), shown.raw)?;
         }

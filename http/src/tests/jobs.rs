@@ -245,3 +245,19 @@ async fn a_listing_is_filtered_by_what_was_asked() {
         assert_eq!(refused, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest), "{wrong}");
     }
 }
+
+#[tokio::test]
+async fn a_wait_ends_with_its_job_or_its_time_and_at_once_for_a_job_that_is_not_there() {
+    let edge = Edge::start().await;
+    let SubmitInfo { job, .. } = edge.submit(&request(SPEC)).await;
+    let early: JobInfo = edge.client.get(&format!("/v1/jobs/{job}/wait?timeout_ms=20")).await.unwrap();
+    assert_eq!(early.state, RunState::Pending);
+    edge.told(job, "cancel", json!({})).await;
+    let started = std::time::Instant::now();
+    let ended: JobInfo = edge.client.get(&format!("/v1/jobs/{job}/wait")).await.unwrap();
+    assert_eq!(ended.state, RunState::Cancelled);
+    let missing = JobId { local: [0xee; 16], ..job };
+    let unknown = edge.status(edge.get(&format!("/v1/jobs/{missing}/wait"))).await;
+    assert_eq!(unknown, (StatusCode::NOT_FOUND, ErrorCode::NotFound));
+    assert!(started.elapsed() < super::super::limits::WAIT_MAX / 2, "neither waited for its time");
+}

@@ -10,6 +10,36 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Of one question on this protocol. Its expiry means *unknown*.
 pub const DEADLINE: Duration = crate::liveness::patience::COMMIT_DEADLINE;
 
+/// A primary holds a watch for so long at most, and then has the asker ask again: what it promised nothing for ends by
+/// itself when the asker has gone. Short of `DEADLINE`, so that the answer still arrives in it.
+pub const WATCH_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Sessions of watches that a primary's node holds for one peer, and for all peers. Each takes a stream and a handler of
+/// the job protocol, for a moment two, so peers keep at least as many of both for commands and questions.
+pub const WATCH_SESSIONS_PER_PEER_MAX: usize = 16;
+pub const WATCH_SESSIONS_OF_PEERS_MAX: usize = 128;
+
+/// Requests of one session that are on their way at once: the parked one, and one that changes the entries.
+pub const WATCH_REQUESTS_MAX: usize = 2;
+
+/// Entries of one session, of all peers together, and of this node's own clients. The next is judged once and refused;
+/// it is added again with a growing pause.
+pub const WATCH_ENTRIES_PER_SESSION_MAX: usize = 1_024;
+pub const WATCH_ENTRIES_OF_PEERS_MAX: usize = 16_384;
+pub const WATCH_ENTRIES_OWN_MAX: usize = 4_096;
+
+/// Entries that one request drops.
+pub const WATCH_CHANGES_MAX: usize = 4 * WATCH_ENTRIES_PER_SESSION_MAX;
+
+/// A session of which no request is parked for so long has ended.
+pub const WATCH_SESSION_IDLE_MAX: Duration = Duration::from_secs(10);
+
+/// Pause before a watch that was refused is asked again; it doubles up to the second.
+pub const WATCH_PAUSE_MIN: Duration = Duration::from_millis(50);
+pub const WATCH_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+const _: () = assert!(2 * WATCH_WAIT_MAX.as_millis() <= DEADLINE.as_millis());
+
 pub const SPEC_BYTES_MAX: usize = 256 * 1024;
 
 /// Live jobs of one quorum; the next is refused.

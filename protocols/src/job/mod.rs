@@ -12,6 +12,7 @@ pub mod replicate;
 pub mod spec;
 pub mod store;
 pub mod transition;
+pub mod watch;
 pub mod why;
 
 pub use batch::BatchSpec;
@@ -19,3 +20,4 @@ pub use kind::{Kind, WorkSpec};
 pub use record::{JobRecord, Run, RunState};
 pub use spec::{JobSpec, StoreSpec};
 pub use store::{ColumnRecord, ColumnState, StoreRun};
+pub use watch::{Until, WatchAnswer, WatchRequest, Watched};

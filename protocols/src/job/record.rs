@@ -1,5 +1,6 @@
 //! One job as its quorum remembers it.
 
+use crate::ids::LogIndex;
 use serde::{Deserialize, Serialize};
 
 pub use super::kind::Run;
@@ -35,6 +36,8 @@ pub struct JobRecord {
     pub created_at: Millis,
     pub changed_at: Millis,
     pub finished_at: Option<Millis>,
+    /// The last entry of the log that changed what is told of the job: see [`crate::quorum::Event::jobs`].
+    pub revision: LogIndex,
     pub run: Run,
     /// The trigger that made the run.
     pub fired_by: Option<FiredBy>,

@@ -146,6 +146,7 @@ fn listed(record: &JobRecord) -> JobRecord {
         created_at: record.created_at,
         changed_at: record.changed_at,
         finished_at: record.finished_at,
+        revision: record.revision,
         run,
         fired_by: record.fired_by,
         history: Vec::new(),

@@ -3,6 +3,8 @@
 //! Wire: `/quorate/job/1`, one [`JobMessage`] in, one [`JobAnswer`] out. Any node sends it to the members of the owning
 //! quorum; only the primary acts, the others say who it is.
 
+use crate::job::watch::WatchAnswer;
+use crate::job::watch::WatchRequest;
 use serde::{Deserialize, Serialize};
 
 use crate::approval::message::Signature;
@@ -35,6 +37,10 @@ pub enum JobMessage {
     Dispatch { quorum: QuorumId, dispatch: Dispatch },
     /// A primary asks a member to look at the source of a job's condition. Answered with `Looked`.
     Look { quorum: QuorumId, job: JobId },
+    /// Changes the asker's session of watches, and is answered by the primary with `Watched`: when one of them holds, or
+    /// after its wait, or when the next request of the session comes. The state that it answers from is at least as new
+    /// as one that a linearizable read finds when the entry arrives.
+    Watch(WatchRequest),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,8 +207,10 @@ pub enum JobAnswer {
     },
     /// The queue is full; try again later. Nothing was proposed.
     Busy,
-    /// The deadline passed while committing: whether it will be committed is unknown.
-    Unknown,
+    /// Whether it was or will be committed is unknown: the deadline passed, or what the reason says.
+    Unknown {
+        reason: Option<String>,
+    },
     /// The asker may not do this.
     Forbidden {
         reason: String,
@@ -217,4 +225,6 @@ pub enum JobAnswer {
     DeliveryAck(DeliveryAck),
     /// To `Look`: JSON, or why there is none.
     Looked(Result<String, String>),
+    /// To `Watch`.
+    Watched(WatchAnswer),
 }

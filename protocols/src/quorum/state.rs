@@ -12,6 +12,8 @@
 
 use std::time::Duration;
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::clock::ClockStep;
@@ -81,6 +83,10 @@ pub enum Event {
         from: Option<Grant>,
         to: Option<Grant>,
     },
+    /// The primary expects no more holders for the run than it has.
+    HoldersExhausted {
+        job: JobId,
+    },
     ColumnOwed {
         manifest: ManifestHash,
         column: PieceIndex,
@@ -122,6 +128,29 @@ pub enum Event {
         job: JobId,
         row: FireRow,
     },
+}
+
+impl Event {
+    /// The jobs of whose records or tasks it tells a change. None for what objects, workers and duties are told of.
+    pub fn jobs(&self) -> BTreeSet<JobId> {
+        match self {
+            Self::JobChanged { job, .. }
+            | Self::JobProgressed { job, .. }
+            | Self::ObjectStored { job, .. }
+            | Self::ColumnReassigned { job, .. }
+            | Self::HoldersExhausted { job }
+            | Self::JobAdvanced { job, .. }
+            | Self::Fired { job, .. } => [*job].into(),
+            Self::Assigned { tasks, .. } => tasks.iter().map(|task| task.id.job).collect(),
+            Self::ObjectRemoved { .. }
+            | Self::ColumnOwed { .. }
+            | Self::ColumnRepaired { .. }
+            | Self::WorkerLost { .. }
+            | Self::StopWanted { .. }
+            | Self::RevealWanted { .. }
+            | Self::DutiesChanged => BTreeSet::new(),
+        }
+    }
 }
 
 /// Something the primary must bring about. Duties are derived from state, never stored: a new primary derives the
@@ -232,9 +261,18 @@ impl QuorumState {
         if events.is_empty() && self.quiet_duties() != before {
             events.push(Event::DutiesChanged);
         }
+        self.stamp_revisions(index, &events);
         let reply = BatchReply { replies };
         self.rolling = self.next_digest(index, &wire::encode(batch), &reply);
         (reply, events)
+    }
+
+    fn stamp_revisions(&mut self, index: LogIndex, events: &[Event]) {
+        for job in events.iter().flat_map(Event::jobs) {
+            if let Some(record) = self.jobs.get_mut(&job) {
+                record.revision = index;
+            }
+        }
     }
 
     fn next_digest(&self, index: LogIndex, encoded: &[u8], reply: &BatchReply) -> Digest {

@@ -31,8 +31,9 @@ pub enum TaskMessage {
     /// Worker: where the attempt could go on from.
     Checkpoint { quorum: QuorumId, task: TaskAttempt, checkpoint: Output, bytes: Option<Bytes> },
     /// The job's owner, an operator or a member of its quorum: what an attempt wrote for people, from byte `from` of
-    /// the stream on. Answered with `Logs`, `NoLogs` or `Forbidden`.
-    Logs { task: TaskAttempt, stream: LogStream, from: u64 },
+    /// the stream on. Answered with `Logs`, `NoLogs` or `Forbidden`; while there is nothing to tell, after this wait,
+    /// capped by `limits::LOG_WAIT_MAX`.
+    Logs { task: TaskAttempt, stream: LogStream, from: u64, wait_ms: u32 },
 }
 
 /// What a task writes for people. Standard output is here only when it is not the task's output.

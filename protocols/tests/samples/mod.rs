@@ -3,6 +3,12 @@
 mod tasks;
 mod triggers;
 
+use quorate_protocols::job::watch::EntryId;
+use quorate_protocols::job::watch::Until;
+use quorate_protocols::job::watch::WatchAnswer;
+use quorate_protocols::job::watch::WatchEntry;
+use quorate_protocols::job::watch::WatchRequest;
+use quorate_protocols::job::watch::Watched;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -204,6 +210,7 @@ fn record() -> JobRecord {
         created_at: Millis(1_700_000_000_000),
         changed_at: Millis(1_700_000_000_400),
         finished_at: None,
+        revision: LogIndex(1_000),
         run: Run::Store(Box::new(run)),
         fired_by: None,
         history: vec![line],
@@ -422,6 +429,17 @@ fn job_samples(samples: &mut Samples) {
         JobMessage::Suspect { quorum: QUORUM, manifest: hash, column: PieceIndex(2) },
         JobMessage::Dispatch { quorum: QUORUM, dispatch: dispatch() },
         JobMessage::Look { quorum: QUORUM, job: JOB },
+        JobMessage::Watch(WatchRequest {
+            quorum: QUORUM,
+            session: 7,
+            number: 3,
+            base: 2,
+            added: [Until::Ended, Until::Holders { columns: 6 }, Until::Changed { since: LogIndex(1_000) }]
+                .map(|until| WatchEntry { id: EntryId(9), local: JOB.local, until })
+                .to_vec(),
+            dropped: vec![EntryId(8)],
+            wait_ms: 5_000,
+        }),
     ];
     samples.all("job", "message", limit, messages);
     let queries = vec![
@@ -457,12 +475,17 @@ fn job_samples(samples: &mut Samples) {
         JobAnswer::NotMember,
         JobAnswer::Paused { reason: text() },
         JobAnswer::Busy,
-        JobAnswer::Unknown,
+        JobAnswer::Unknown { reason: Some(text()) },
         JobAnswer::Forbidden { reason: text() },
         JobAnswer::Malformed { reason: text() },
         JobAnswer::Noted,
         JobAnswer::DeliveryAck(DeliveryAck { reaches: 9, recorded: Some(8) }),
         JobAnswer::Looked(Err(text())),
+        JobAnswer::Watched(WatchAnswer::Told {
+            met: vec![(EntryId(9), Watched::Met(Box::new(record()))), (EntryId(10), Watched::Unknown)],
+            refused: vec![EntryId(11)],
+        }),
+        JobAnswer::Watched(WatchAnswer::Reopen),
     ];
     samples.all("job", "answer", limit, answers);
     let view = QuorumView {

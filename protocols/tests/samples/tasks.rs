@@ -214,8 +214,8 @@ pub(super) fn task_samples(samples: &mut Samples) {
         TaskMessage::Heartbeat { quorum, lease: LEASE, running: vec![progress] },
         TaskMessage::Report { quorum, reports },
         TaskMessage::Checkpoint { quorum, task: task(), checkpoint: output(), bytes: given().bytes },
-        TaskMessage::Logs { task: task(), stream: LogStream::Stderr, from: 4096 },
-        TaskMessage::Logs { task: task(), stream: LogStream::Stdout, from: 0 },
+        TaskMessage::Logs { task: task(), stream: LogStream::Stderr, from: 4096, wait_ms: 0 },
+        TaskMessage::Logs { task: task(), stream: LogStream::Stdout, from: 0, wait_ms: 5_000 },
     ];
     samples.all("task", "message", limit, messages);
     let answers = vec![

@@ -1,6 +1,8 @@
 //! What objects ask of quorums and of leases, over the node's client, directory and approver; and the piece service as
 //! a primary on this node reaches it.
 
+use quorate_protocols::job::JobRecord;
+use quorate_protocols::job::watch::Until;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +76,15 @@ impl Quorums for NodeQuorums {
     ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>> {
         let client = self.client.clone();
         Box::pin(async move { client.query(quorum, query, stale, deadline).await })
+    }
+    fn watch(
+        &self,
+        job: JobId,
+        until: Until,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Option<Box<JobRecord>>, ClientError>> {
+        let client = self.client.clone();
+        Box::pin(async move { client.watch(job, until, patience).await })
     }
     fn suspect(
         &self,

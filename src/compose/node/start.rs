@@ -1,6 +1,7 @@
 //! The start of a node, in the order of need: what it is ([`Base`]), how it reaches any quorum ([`Reach`]), what works
 //! with quorums ([`Work`]), and last what serves them and is served ([`serve`]).
 
+use quorate_protocols::task::limits::LOG_WAITS_PER_PEER_MAX;
 use std::sync::Arc;
 
 use prometheus_client::metrics::gauge::Gauge;
@@ -23,7 +24,9 @@ use crate::quorums::client::ClientParts;
 use crate::quorums::logs::LogReader;
 use crate::quorums::placement::PlacementParts;
 use crate::quorums::ports::{Knowledge, LocalQuorums, LocalTasks, PrimaryPort};
+use crate::quorums::request::RequestServer;
 use crate::quorums::server::JobService;
+use crate::quorums::slots::PeerSlots;
 use crate::quorums::task_server::TaskService;
 use crate::quorums::{Approvals, Placement, QuorumClient, Submits};
 use crate::raft::{HostEvent, QuorumContext, QuorumHost, QuorumInbound};
@@ -47,7 +50,7 @@ pub(super) async fn start_actors(parts: NodeParts) -> Result<Node, StartError> {
     let (jobs_handling, tasks_handling) = serve(&base, &reach, &work, &settings, followers.driver, requests);
 
     let Base { seams, identity, net, resources, storage, directory, approver, quorums, bus } = base;
-    let Reach { client, approvals, placement, submits, roles, .. } = reach;
+    let Reach { client, approvals, placement, submits, services, .. } = reach;
     let Work { objects, workers, emitter, logs, sources } = work;
     let inner = Inner {
         seams,
@@ -64,7 +67,8 @@ pub(super) async fn start_actors(parts: NodeParts) -> Result<Node, StartError> {
         submits,
         logs,
         objects,
-        driver_metrics: roles.metrics,
+        watches: services.watches().clone(),
+        driver_metrics: services.metrics,
         workers,
         emitter,
         sources,
@@ -181,8 +185,8 @@ impl Base {
 struct Reach {
     local: Arc<dyn LocalQuorums>,
     knowledge: Arc<dyn Knowledge>,
-    authority: Authority,
-    roles: PrimaryServices,
+    requests: RequestServer,
+    services: PrimaryServices,
     led: Arc<dyn PrimaryPort>,
     client: QuorumClient,
     approvals: Approvals,
@@ -196,15 +200,17 @@ impl Reach {
         let authority = Authority::new(settings.operators.clone()).with_hosts(settings.hosts.clone());
         let local: Arc<dyn LocalQuorums> = Arc::new(quorums.clone());
         let knowledge: Arc<dyn Knowledge> = Arc::new(directory.clone());
-        let roles = PrimaryServices::new(local.clone());
-        let led: Arc<dyn PrimaryPort> = Arc::new(roles.clone());
+        let services = PrimaryServices::new(local.clone());
+        services.start_watches(&seams.tasks, quorums.events());
+        let led: Arc<dyn PrimaryPort> = Arc::new(services.clone());
+        let requests = RequestServer { this_node: net.local_peer(), authority, primary: led.clone() };
         let client = QuorumClient::new(ClientParts {
             net: net.clone(),
             quorums: local.clone(),
             knowledge: knowledge.clone(),
             entropy: seams.entropy.clone(),
-            authority: authority.clone(),
-            primary: led.clone(),
+            requests: requests.clone(),
+            tasks: seams.tasks.clone(),
         });
         let approvals = Approvals::new(ApprovalsParts {
             seams: seams.clone(),
@@ -229,7 +235,7 @@ impl Reach {
             voters: settings.voters,
         });
         let submits = Submits::new(seams, storage.clone(), placement.clone(), client.clone());
-        Self { local, knowledge, authority, roles, led, client, approvals, placement, submits }
+        Self { local, knowledge, requests, services, led, client, approvals, placement, submits }
     }
 }
 
@@ -310,7 +316,12 @@ impl Work {
             nodes,
         }
         .start();
-        let logs = LogReader { net: net.clone(), worker: Arc::new(workers.clone()), client: client.clone() };
+        let logs = LogReader {
+            net: net.clone(),
+            worker: Arc::new(workers.clone()),
+            client: client.clone(),
+            waits: PeerSlots::new(LOG_WAITS_PER_PEER_MAX, usize::MAX),
+        };
         let sources = NodeSources::new(settings.hosts.clone(), client.clone(), Arc::new(objects.clone()));
         Ok(Self { objects, workers, emitter, logs, sources })
     }
@@ -326,7 +337,7 @@ fn serve(
     events: broadcast::Receiver<HostEvent>,
     requests: Requests,
 ) -> (Gauge, Gauge) {
-    let (Base { seams, net, .. }, Reach { local, led, roles, .. }) = (base, reach);
+    let (Base { seams, net, .. }, Reach { local, led, services, .. }) = (base, reach);
     let worker: Arc<dyn LocalTasks> = Arc::new(work.workers.clone());
     primary::start(DriverParts {
         seams: seams.clone(),
@@ -337,10 +348,10 @@ fn serve(
         approvals: reach.approvals.clone(),
         pieces: Arc::new(work.objects.service().clone()),
         worker: Some(worker.clone()),
-        wait_reasons: roles.wait_reasons.clone(),
-        audit_hints: roles.audit_hints.clone(),
+        wait_reasons: services.wait_reasons.clone(),
+        audit_hints: services.audit_hints.clone(),
         sources: Arc::new(work.sources.clone()),
-        metrics: roles.metrics.clone(),
+        metrics: services.metrics.clone(),
         settings: settings.driver.clone(),
     });
     let tasks = TaskService { net: net.clone(), primary: led.clone(), worker: Some(worker) };
@@ -348,8 +359,7 @@ fn serve(
     let jobs = JobService {
         net: net.clone(),
         quorums: local.clone(),
-        authority: reach.authority.clone(),
-        primary: led.clone(),
+        requests: reach.requests.clone(),
         sources: Arc::new(work.sources.clone()),
     };
     (jobs.start(&seams.tasks, requests.job), tasks_handling)

@@ -23,6 +23,7 @@ mod pipeline;
 mod reader;
 mod resume;
 
+use quorate_protocols::job::watch::Until;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,9 +80,12 @@ const REFITS_MAX: usize = 2;
 /// After this the user is told what the put waits for.
 const WAITING_TOLD_AFTER: Duration = Duration::from_secs(1);
 
-/// First pause between two looks at whether holders were won; it doubles up to the second.
-const POLL_MIN: Duration = Duration::from_millis(5);
-const POLL_MAX: Duration = Duration::from_millis(200);
+/// Pause before a quorum that gave no answer is asked again, and before another look at who is there.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// While holders are awaited, how often the user is told how many there are, and whether peers have turned out to be
+/// absent is judged.
+const REVIEW_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The run that a put uploads into.
 #[derive(Clone, Debug)]
@@ -243,7 +247,7 @@ impl Objects {
             }
             tracing::debug!(%job, %error, "asking the quorum again");
             progress.send_modify(|progress| progress.waiting = Some(error.to_string()));
-            sleep(POLL_MAX).await;
+            sleep(RETRY_PAUSE).await;
         }
     }
 
@@ -279,7 +283,7 @@ impl Objects {
             let HoldersKnown { reachable, strangers } = self.holders_known(request.size, wide);
             let present = reachable.present();
             if present < wide.columns() && strangers > 0 && waited.elapsed() < ADVERTS_WAIT {
-                sleep(POLL_MAX / 2).await;
+                sleep(RETRY_PAUSE / 2).await;
                 continue;
             }
             let net = &self.context.net;
@@ -303,22 +307,27 @@ impl Objects {
         may_refit: bool,
         progress: &watch::Sender<PutProgress>,
     ) -> Result<Option<Run>, PutError> {
-        let (started, mut pause) = (Instant::now(), POLL_MIN);
+        let started = Instant::now();
+        let mut until = Until::Holders { columns: profile.columns() as u32 };
         loop {
-            let record = match self.job(job).await {
+            let review = match HOLDERS_WAIT.saturating_sub(started.elapsed()) {
+                Duration::ZERO => REVIEW_INTERVAL,
+                left => left.min(REVIEW_INTERVAL),
+            };
+            let record = match self.watch_run(job, until, review).await {
                 Ok(Some(record)) => record,
                 Ok(None) => return Err(ClientError::from(Rejection::UnknownJob { job }).into()),
                 Err(error) if started.elapsed() >= PATIENCE => return Err(error.into()),
                 Err(error) => {
                     progress.send_modify(|progress| progress.waiting = Some(error.to_string()));
-                    sleep(POLL_MAX).await;
+                    sleep(RETRY_PAUSE).await;
                     continue;
                 }
             };
             if record.state.is_final() {
                 return Err(ended(job, record.reason.as_deref()));
             }
-            let reason = record.reason.clone();
+            let (reason, revision) = (record.reason.clone(), record.revision);
             let Some((_, run)) = record.into_store() else {
                 return Err(protocol(job, "this is a job that computes"));
             };
@@ -362,8 +371,23 @@ impl Objects {
                     is_news
                 });
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(POLL_MAX);
+            until = match run.exhausted {
+                // Until there is news: that no more holders are expected is known.
+                true => Until::Changed { since: revision },
+                false if no_more => Until::Holders { columns: profile.columns_min() as u32 },
+                false => Until::Holders { columns: profile.columns() as u32 },
+            };
+        }
+    }
+
+    /// The run as soon as the condition holds, and as it is after `patience` if that does not; `None` when the quorum
+    /// knows no such run.
+    async fn watch_run(&self, job: JobId, until: Until, patience: Duration) -> Result<Option<JobRecord>, ClientError> {
+        match self.context.quorums.watch(job, until, patience).await {
+            Ok(Some(record)) => Ok(Some(*record)),
+            Ok(None) => self.job(job).await,
+            Err(ClientError::Rejected(Rejection::UnknownJob { .. })) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -419,7 +443,7 @@ impl Objects {
             match self.job(job).await {
                 Err(error) if is_passing(&error) && started.elapsed() < PATIENCE => {
                     tracing::debug!(%job, %error, "asking the quorum again");
-                    sleep(POLL_MAX).await;
+                    sleep(RETRY_PAUSE).await;
                 }
                 answered => return answered,
             }
@@ -433,7 +457,7 @@ impl Objects {
             match self.context.quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
                 Err(error) if is_passing(&error) && started.elapsed() < PATIENCE => {
                     tracing::debug!(%job, %error, "asking the quorum again");
-                    sleep(POLL_MAX).await;
+                    sleep(RETRY_PAUSE).await;
                 }
                 answered => return answered,
             }

@@ -1,6 +1,10 @@
 //! Whole holders in one process: real piece services and the real state machine of a quorum, over a network and disks
 //! made of maps that fail on demand. Time is virtual; blocking work runs inline.
 
+use quorate_protocols::job::JobRecord;
+use quorate_protocols::job::watch::Until;
+use quorate_protocols::job::watch::Watched;
+use quorate_protocols::quorum::Rejection;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
@@ -389,6 +393,28 @@ impl Quorums for FakeQuorums {
                 ),
                 _ => QueryAnswer::Unknown,
             })
+        })
+    }
+    fn watch(
+        &self,
+        job: JobId,
+        until: Until,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<Option<Box<JobRecord>>, ClientError>> {
+        let (ready, world) = (self.ready(patience), self.world.clone());
+        let watching = async move {
+            loop {
+                match until.judge(&world.state.lock().unwrap().0, job) {
+                    Some(Watched::Met(record)) => return Ok(record),
+                    Some(Watched::Unknown) => return Err(Rejection::UnknownJob { job }.into()),
+                    None => (),
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        Box::pin(async move {
+            ready.await?;
+            tokio::time::timeout(patience, watching).await.ok().transpose()
         })
     }
     fn suspect(

@@ -2,23 +2,29 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use quorate_protocols::quorum::QuorumCommand;
+use quorate_protocols::ids::JobId;
+use quorate_protocols::job::{JobSpec, StoreSpec};
+use quorate_protocols::object::Profile;
+use quorate_protocols::quorum::{JobCommand, QuorumCommand};
 
 use super::*;
 use crate::primary::PrimaryServices;
+use crate::quorums::authority::Authority;
+use crate::seams::Seams;
 use crate::testing::quorums::{
-    Known, QUORUM, Quorums, Reaction, ScriptedNet, ScriptedQuorum, member, membership, peer, seams,
+    Known, QUORUM, Quorums, Reaction, ScriptedNet, ScriptedQuorum, StateQuorum, StateQuorums, member, membership, peer,
+    seams,
 };
 
-fn client(net: Arc<ScriptedNet>, knowledge: Arc<Known>, quorums: Arc<Quorums>) -> QuorumClient {
-    QuorumClient::new(ClientParts {
-        net,
-        quorums: quorums.clone(),
-        knowledge,
-        entropy: seams(1).entropy,
-        authority: Authority::default(),
-        primary: Arc::new(PrimaryServices::new(quorums)),
-    })
+fn client(net: Arc<ScriptedNet>, knowledge: Arc<Known>, quorums: Arc<dyn LocalQuorums>) -> QuorumClient {
+    let primary = Arc::new(PrimaryServices::new(quorums.clone()));
+    let requests = RequestServer { this_node: net.local_peer(), authority: Authority::default(), primary };
+    let Seams { entropy, tasks, .. } = seams(1);
+    QuorumClient::new(ClientParts { net, quorums, knowledge, entropy, requests, tasks })
+}
+
+fn no_quorums() -> Arc<dyn LocalQuorums> {
+    Arc::new(Quorums::default())
 }
 
 fn done() -> Reaction {
@@ -36,7 +42,7 @@ const DEADLINE_10: Duration = Duration::from_secs(10);
 async fn a_backup_redirects_to_the_primary_and_the_next_call_starts_there() {
     let net = ScriptedNet::new(peer(9), |to, _, _| if to == peer(3) { done() } else { not_primary(3) });
     let known = Known::with_members(&[member(1), member(2), member(3)]);
-    let client = client(net.clone(), known.clone(), Arc::default());
+    let client = client(net.clone(), known.clone(), no_quorums());
     assert_eq!(
         client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap(),
         CommandReply::Done
@@ -54,7 +60,7 @@ async fn refused_dials_and_one_silent_peer_do_not_cost_the_deadline() {
         to if to == peer(2) => Reaction::Silent,
         _ => done(),
     });
-    let client = client(net, Known::with_members(&[member(1), member(2), member(3)]), Arc::default());
+    let client = client(net, Known::with_members(&[member(1), member(2), member(3)]), no_quorums());
     let started = Instant::now();
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert!(started.elapsed() < TRY_MIN + Duration::from_millis(10), "{:?}", started.elapsed());
@@ -65,7 +71,7 @@ async fn a_member_far_away_is_asked_once_and_given_the_time_that_its_link_takes(
     let net = ScriptedNet::new(peer(9), |_, _, _| done());
     *net.round_trip.lock().unwrap() = Some(Duration::from_millis(400));
     *net.answers_after.lock().unwrap() = Duration::from_millis(2_000);
-    let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
+    let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), no_quorums());
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.asked().len(), 1);
 }
@@ -75,7 +81,7 @@ async fn a_member_far_away_is_asked_once_and_given_the_time_that_its_link_takes(
 async fn a_quorum_whose_commits_take_long_is_known_after_the_first() {
     let net = ScriptedNet::new(peer(9), |_, _, _| done());
     *net.answers_after.lock().unwrap() = Duration::from_millis(4_400);
-    let client = client(net.clone(), Known::with_members(&[member(1)]), Arc::default());
+    let client = client(net.clone(), Known::with_members(&[member(1)]), no_quorums());
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     let before = net.asked().len();
     assert!(before > 1, "nothing was known of it");
@@ -93,7 +99,7 @@ async fn a_long_wait_for_a_member_ends_when_it_is_known_to_be_absent() {
         false => done(),
     });
     *net.answers_after.lock().unwrap() = Duration::from_millis(4_400);
-    let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
+    let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), no_quorums());
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     client.remember_primary(QUORUM, peer(1));
     dead.store(true, Ordering::Relaxed);
@@ -118,7 +124,7 @@ async fn a_failover_is_bridged_with_short_pauses() {
         }
         done()
     });
-    let client = client(net, Known::with_members(&[member(1), member(2), member(3)]), Arc::default());
+    let client = client(net, Known::with_members(&[member(1), member(2), member(3)]), no_quorums());
     let started = Instant::now();
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     // Four rounds over three members, and the pauses 25, 50, 100, 200 ms with up to half as jitter.
@@ -128,7 +134,7 @@ async fn a_failover_is_bridged_with_short_pauses() {
 #[tokio::test(start_paused = true)]
 async fn silence_leaves_a_command_unknown_and_a_question_unanswered() {
     let net = ScriptedNet::new(peer(9), |_, _, _| Reaction::Silent);
-    let client = client(net, Known::with_members(&[member(1)]), Arc::default());
+    let client = client(net, Known::with_members(&[member(1)]), no_quorums());
     let started = Instant::now();
     let error = client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap_err();
     assert!(matches!(error, ClientError::Unknown { .. }), "{error}");
@@ -142,7 +148,7 @@ async fn a_paused_quorum_is_reported_as_paused_with_its_reason() {
     let net = ScriptedNet::new(peer(9), |_, _, _| {
         Reaction::answer(&JobAnswer::Paused { reason: "two of three members are silent".into() })
     });
-    let client = client(net, Known::with_members(&[member(1)]), Arc::default());
+    let client = client(net, Known::with_members(&[member(1)]), no_quorums());
     let error = client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), Duration::from_secs(2)).await.unwrap_err();
     assert!(matches!(&error, ClientError::Paused { reason, .. } if reason.contains("silent")), "{error}");
 }
@@ -164,7 +170,7 @@ async fn an_unknown_quorum_is_found_through_a_provider_that_proves_itself() {
         }
     });
     *net.providers.lock().unwrap() = vec![peer(5), peer(4)];
-    let client = client(net.clone(), Arc::default(), Arc::default());
+    let client = client(net.clone(), Arc::default(), no_quorums());
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.penalised.lock().unwrap().iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [peer(5)]);
 }
@@ -181,7 +187,7 @@ async fn the_loss_of_the_only_member_known_sends_the_client_to_the_providers() {
         _ if to == peer(1) && script.load(Ordering::Relaxed) => Reaction::Silent,
         _ => done(),
     });
-    let client = client(net.clone(), Known::with_members(&[member(1)]), Arc::default());
+    let client = client(net.clone(), Known::with_members(&[member(1)]), no_quorums());
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     dead.store(true, Ordering::Relaxed);
     net.providers.lock().unwrap().push(peer(2));
@@ -193,7 +199,7 @@ async fn the_loss_of_the_only_member_known_sends_the_client_to_the_providers() {
 #[tokio::test(start_paused = true)]
 async fn a_quorum_that_nobody_provides_is_unknown_well_before_the_deadline() {
     let net = ScriptedNet::new(peer(9), |_, _, _| Reaction::Unreachable);
-    let client = client(net, Arc::default(), Arc::default());
+    let client = client(net, Arc::default(), no_quorums());
     let started = Instant::now();
     let error = client.query(QUORUM, Query::Quorum, false, Duration::from_secs(60)).await.unwrap_err();
     assert!(matches!(error, ClientError::QuorumUnknown { .. }), "{error}");
@@ -205,7 +211,7 @@ async fn the_state_machines_refusal_is_final() {
     let refusal = Rejection::Invalid { reason: "no".into() };
     let answer = JobAnswer::Reply(Err(refusal.clone()));
     let net = ScriptedNet::new(peer(9), move |_, _, _| Reaction::answer(&answer));
-    let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
+    let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), no_quorums());
     let error = client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap_err();
     assert!(matches!(error, ClientError::Rejected(found) if found == refusal));
     assert_eq!(net.asked().len(), 1);
@@ -220,6 +226,30 @@ async fn a_leading_member_is_asked_in_process() {
     assert_eq!(*quorum.proposed.lock().unwrap(), [(peer(9), Command::Quorum(QuorumCommand::Noop))]);
 }
 
+/// Goal: what a member refuses a peer, it refuses its own node, in the same words.
+#[tokio::test(start_paused = true)]
+async fn a_node_that_leads_is_held_to_the_same_rules_as_its_peers() {
+    let quorum = StateQuorum::new(9);
+    let job = JobId { quorum: QUORUM, local: [1; 16] };
+    let spec = StoreSpec { name: None, size: None, profile: Profile { data: 2, parity: 1 } };
+    quorum.commit(peer(2), Command::Job(job, JobCommand::Submit { spec: JobSpec::store(spec) })).unwrap();
+    let net = ScriptedNet::new(peer(9), |_, _, _| panic!("no need for the network"));
+    let client = client(net, Arc::default(), Arc::new(StateQuorums(quorum.clone())));
+    let error = client.propose(QUORUM, Command::Job(job, JobCommand::Cancel), DEADLINE_10).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Forbidden { reason } if reason.contains("belongs to")), "{error}");
+    assert!(quorum.read(|state| !state.jobs.get(&job).unwrap().state.is_final()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn why_an_outcome_is_unknown_is_told_by_peers_too() {
+    let reason = "the primary stepped down".to_owned();
+    let answer = JobAnswer::Unknown { reason: Some(reason.clone()) };
+    let net = ScriptedNet::new(peer(9), move |_, _, _| Reaction::answer(&answer));
+    let client = client(net, Known::with_members(&[member(1)]), no_quorums());
+    let error = client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), Duration::from_secs(1)).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Unknown { reason: Some(told), .. } if *told == reason), "{error}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_cannot_be_read_is_penalised_and_the_next_member_asked() {
     let net =
@@ -229,7 +259,7 @@ async fn an_answer_that_cannot_be_read_is_penalised_and_the_next_member_asked() 
                 if to == peer(1) { Reaction::Answer(Frame::head(vec![255, 255])) } else { done() }
             },
         );
-    let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), Arc::default());
+    let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), no_quorums());
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.penalised.lock().unwrap().len(), 1);
 }

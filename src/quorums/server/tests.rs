@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use quorate_protocols::job::{JobSpec, StoreSpec};
 use quorate_protocols::liveness::Latency;
-use quorate_protocols::liveness::patience::ELECTION_WAIT_MIN;
+use quorate_protocols::liveness::patience::{ELECTION_WAIT_MIN, election_wait};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::{
     ClaimSelector, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, StoreCommand,
@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::primary::PrimaryServices;
+use crate::quorums::authority::Authority;
 use crate::seams::Reply;
 use crate::seams::Reservation;
 use crate::testing::quorums::{
@@ -33,7 +34,8 @@ fn world(quorums: Arc<dyn LocalQuorums>) -> World {
     let (requests, receiver) = mpsc::channel(16);
     let authority = Authority::new([peer(8)]);
     let primary = Arc::new(PrimaryServices::new(quorums.clone()));
-    let service = JobService { net: net.clone(), quorums, authority, primary, sources: Arc::new(NoSources) };
+    let requests_server = RequestServer { this_node: peer(1), authority, primary };
+    let service = JobService { net: net.clone(), quorums, requests: requests_server, sources: Arc::new(NoSources) };
     let handling = service.start(&seams(1).tasks, receiver);
     World { requests, net, handling }
 }

@@ -96,7 +96,7 @@ impl Failpoints for Planted {
                 }
             }
             (Self::ForgetVote, Failpoint::VoteRead) => *typed::<Option<Vote>>(value) = None,
-            (Self::ServeStaleReads, Failpoint::QueryAsked) => *typed(value) = true,
+            (Self::ServeStaleReads, Failpoint::ReadAsked) => *typed(value) = true,
             (Self::DropConfirm, Failpoint::ColumnConfirmed) => *typed(value) = KvBatch::new(),
             (Self::SkipHashCheck, Failpoint::PieceFetched) => {
                 let (hash, bytes): &mut (PieceHash, Bytes) = typed(value);

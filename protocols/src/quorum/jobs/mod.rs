@@ -9,6 +9,7 @@ mod invariants;
 pub(super) mod snapshot;
 mod submit;
 
+use crate::ids::LogIndex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Index};
 
@@ -248,6 +249,7 @@ impl JobRecord {
             created_at: now,
             changed_at: now,
             finished_at: None,
+            revision: LogIndex(0),
             run,
             fired_by: None,
             // Many have one line for most of their life.

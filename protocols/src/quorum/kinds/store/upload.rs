@@ -28,7 +28,10 @@ fn segments_max(store: &StoreSpec) -> usize {
 
 pub(super) fn add_holders(cx: &mut RunCx<'_>, grants: &[Grant], exhausted: bool) -> Applied {
     let job = cx.job();
-    run_mut(cx)?.exhausted = exhausted;
+    let was_exhausted = std::mem::replace(&mut run_mut(cx)?.exhausted, exhausted);
+    if exhausted && !was_exhausted {
+        cx.emit(Event::HoldersExhausted { job });
+    }
     let mut known: BTreeSet<PeerId> = of(cx)?.1.known_holders().collect();
     let mut assigned = Vec::new();
     let run = run_mut(cx)?;

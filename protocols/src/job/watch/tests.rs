@@ -1,0 +1,115 @@
+//! When watches hold.
+
+mod sessions;
+
+use super::*;
+use crate::approval::Grant;
+use crate::ids::{LeaseId, MemberId, Millis, PeerId, QuorumId};
+use crate::job::spec::{JobSpec, StoreSpec};
+use crate::object::Profile;
+use crate::quorum::{Batch, Command, JobCommand, StoreCommand};
+
+const QUORUM: QuorumId = QuorumId([1; 16]);
+const JOB: JobId = JobId { quorum: QUORUM, local: [2; 16] };
+const OTHER: JobId = JobId { quorum: QUORUM, local: [3; 16] };
+const PROFILE: Profile = Profile { data: 2, parity: 1 };
+
+struct Log(QuorumState, u64);
+
+impl Log {
+    fn new() -> Self {
+        let mut log = Self(QuorumState::new(QUORUM), 0);
+        for job in [JOB, OTHER] {
+            let spec = JobSpec::store(StoreSpec { name: None, size: None, profile: PROFILE });
+            log.commit(Command::Job(job, JobCommand::Submit { spec }));
+        }
+        log
+    }
+    fn commit(&mut self, command: Command) -> Vec<Event> {
+        self.1 += 1;
+        let batch = Batch::at(Millis(self.1), vec![(PeerId([9; 32]), command)]);
+        let (reply, events) = self.0.apply(LogIndex(self.1), &batch);
+        reply.replies.into_iter().for_each(|reply| drop(reply.unwrap()));
+        events
+    }
+    fn add(&mut self, holders: &[u8], exhausted: bool) -> Vec<Event> {
+        let grant = |n: &u8| Grant {
+            holder: MemberId { peer: PeerId([*n; 32]), ..MemberId::default() },
+            lease: LeaseId([*n; 16]),
+        };
+        let grants = holders.iter().map(grant).collect();
+        self.commit(Command::store(JOB, StoreCommand::AddHolders { grants, exhausted }))
+    }
+    fn judge(&self, until: Until) -> Option<Watched> {
+        until.judge(&self.0, JOB)
+    }
+    fn is_met(&self, until: Until) -> bool {
+        matches!(self.judge(until), Some(Watched::Met(_)))
+    }
+    fn revision(&self, job: JobId) -> LogIndex {
+        self.0.jobs.get(&job).unwrap().revision
+    }
+}
+
+#[test]
+fn a_watch_for_the_end_is_met_by_every_end_and_by_nothing_before() {
+    let mut log = Log::new();
+    assert_eq!(log.judge(Until::Ended), None);
+    log.add(&[1, 2, 3], false);
+    assert!(!log.is_met(Until::Ended));
+    let events = log.commit(Command::Job(JOB, JobCommand::Cancel));
+    assert!(log.is_met(Until::Ended));
+    assert!(events.iter().any(|event| Until::Ended.concerns(event)));
+    assert_eq!(Until::Ended.judge(&log.0, JobId { local: [7; 16], ..JOB }), Some(Watched::Unknown));
+}
+
+#[test]
+fn a_watch_for_holders_is_met_by_enough_of_them_or_when_no_more_are_expected() {
+    let mut log = Log::new();
+    let three = Until::Holders { columns: 3 };
+    log.add(&[1, 2], false);
+    assert!(log.is_met(Until::Holders { columns: 2 }) && !log.is_met(three));
+    // Nothing but the expectation changes, and it is told all the same.
+    let events = log.add(&[], true);
+    assert!(log.is_met(three));
+    assert!(events.iter().any(|event| three.concerns(event)), "{events:?}");
+    assert!(log.add(&[], true).iter().all(|event| !three.concerns(event)), "it is no news");
+    // A peer that turned up takes it back: the condition is not a lasting one.
+    log.add(&[], false);
+    assert!(!log.is_met(three) && !three.is_lasting());
+    let events = log.add(&[3], false);
+    assert!(log.is_met(three) && events.iter().any(|event| three.concerns(event)));
+}
+
+#[test]
+fn a_revision_passes_when_the_job_changes_and_not_when_another_does() {
+    let mut log = Log::new();
+    let (one, other) = (log.revision(JOB), log.revision(OTHER));
+    assert!(one < other, "that of the entry that submitted it");
+    log.add(&[1], false);
+    assert!(log.is_met(Until::Changed { since: one }));
+    let now = log.revision(JOB);
+    assert_eq!((now, log.revision(OTHER)), (LogIndex(3), other));
+    log.commit(Command::Job(OTHER, JobCommand::Cancel));
+    assert!(!log.is_met(Until::Changed { since: now }));
+    let Some(Watched::Met(record)) = log.judge(Until::Changed { since: one }) else { panic!("it changed") };
+    let answer = Watched::Met(record);
+    assert!(answer.may_answer(JOB, &Until::Changed { since: one }));
+    for (job, until) in
+        [(OTHER, Until::Changed { since: one }), (JOB, Until::Changed { since: now }), (JOB, Until::Ended)]
+    {
+        assert!(!answer.may_answer(job, &until), "{until:?}");
+    }
+    // A repetition that changes nothing tells nothing.
+    log.add(&[1], false);
+    assert_eq!(log.revision(JOB), now);
+}
+
+#[test]
+fn a_revision_survives_a_snapshot() {
+    let mut log = Log::new();
+    log.add(&[1, 2, 3], false);
+    let chunks = log.0.encode_snapshot();
+    let read = QuorumState::decode_snapshot(chunks.iter().map(|(_, bytes)| bytes)).unwrap();
+    assert_eq!(read.jobs.get(&JOB).unwrap().revision, log.revision(JOB));
+}
