@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate_protocols::ids::{Attempt, ManifestHash, PeerId, PieceIndex, SegmentIndex};
+use quorate_protocols::ids::{Attempt, ManifestHash, Millis, PeerId, PieceIndex, SegmentIndex};
 use quorate_protocols::job::message::{ObjectView, Query, QueryAnswer};
 use quorate_protocols::job::{ColumnState, Grant};
 use quorate_protocols::object::{CheckedPiece, Manifest};
@@ -41,7 +41,7 @@ const AUDIT_PAUSE_MIN: Duration = Duration::from_secs(1);
 pub(super) struct Auditor {
     context: Context,
     /// Where the next page starts.
-    page_after: Option<ManifestHash>,
+    page_after: Option<(Millis, ManifestHash)>,
     /// Holders that were not there when last looked for, and since when.
     absent: BTreeMap<PeerId, Instant>,
     audit: AuditCursor,
@@ -49,7 +49,7 @@ pub(super) struct Auditor {
 
 struct AuditCursor {
     due: Instant,
-    object: Option<ManifestHash>,
+    object: Option<(Millis, ManifestHash)>,
     column: u8,
     /// Columns seen in the present round over all objects, and in the last whole one.
     seen: u32,
@@ -110,7 +110,7 @@ impl Auditor {
         Ok(())
     }
 
-    async fn objects(&self, after: Option<ManifestHash>, limit: u32) -> Result<Vec<ObjectView>, DutyError> {
+    async fn objects(&self, after: Option<(Millis, ManifestHash)>, limit: u32) -> Result<Vec<ObjectView>, DutyError> {
         match self.context.quorum.query(Query::Objects { after, limit }, true).await? {
             QueryAnswer::Objects(objects) => Ok(objects),
             _ => Ok(Vec::new()),
@@ -123,7 +123,11 @@ impl Auditor {
         for peer in present {
             self.absent.remove(&peer);
         }
-        let page = self.objects(self.page_after, PAGE).await?;
+        let mut page = self.objects(self.page_after, PAGE).await?;
+        // A page may end early for its bytes: only an empty one is behind the last object.
+        if page.is_empty() && self.page_after.take().is_some() {
+            page = self.objects(None, PAGE).await?;
+        }
         let mut reports = 0;
         let mut answering: BTreeMap<PeerId, bool> = BTreeMap::new();
         for view in &page {
@@ -139,10 +143,7 @@ impl Auditor {
                 self.context.env.metrics.columns_gone.inc();
                 reports += 1;
             }
-            self.page_after = Some(view.hash);
-        }
-        if page.len() < PAGE as usize {
-            self.page_after = None;
+            self.page_after = Some(view.age());
         }
         Ok(())
     }
@@ -198,7 +199,7 @@ impl Auditor {
         let column = self.audit.column;
         self.audit.seen += 1;
         if column + 1 >= columns {
-            self.audit.object = Some(view.hash);
+            self.audit.object = Some(view.age());
             self.audit.column = 0;
         } else {
             self.audit.column += 1;
