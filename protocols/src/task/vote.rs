@@ -17,7 +17,7 @@ use crate::ids::{Digest, Nonce, PeerId};
 use crate::wire;
 
 /// What copies can agree on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Output(Digest),
@@ -25,16 +25,16 @@ pub enum Verdict {
 }
 
 /// What a worker signs: this attempt, given these inputs, came to this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ResultStatement {
     pub task: TaskAttempt,
     pub worker: PeerId,
-    /// [`crate::job::plan::inputs_digest`] of the task.
+    /// Of everything that the task was given, as `job::plan::inputs_digest` makes it.
     pub inputs: Digest,
     pub verdict: Verdict,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ResultReceipt {
     pub statement: ResultStatement,
     pub signature: Signature,
