@@ -14,9 +14,9 @@ pub struct EmitRequest {
     /// Events of one name and id are one.
     #[serde(default)]
     pub id: Option<String>,
-    /// What expressions and tasks are given.
+    /// What expressions and tasks are given: any JSON.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = serde_json::Value)]
     pub data: serde_json::Value,
 }
 

@@ -270,10 +270,8 @@ pub struct TaskReceipts {
     pub step: StepIndex,
     pub task: TaskIndex,
     /// What was agreed on; `null` when the copies did not agree.
-    #[schema(value_type = Option<Object>)]
     pub verdict: Option<Verdict>,
     pub dissenting: Vec<PeerId>,
-    #[schema(value_type = Vec<Object>)]
     pub receipts: Vec<ResultReceipt>,
 }
 

@@ -1,5 +1,7 @@
 //! `events`: follows a node's event stream until Ctrl-C, or until nobody reads it.
 
+use std::collections::BTreeSet;
+
 use futures::StreamExt;
 use quorate_api::EventInfo;
 use quorate_testnet::ClientError;
@@ -7,6 +9,7 @@ use quorate_testnet::ClientError;
 use super::args::Common;
 use super::failure::Failure;
 use super::find::client_of;
+use super::ids::Ids;
 use super::output::{instant, print, print_json_text, print_to_stderr, word};
 
 /// Longest line of a stream that is read: far above any event.
@@ -17,6 +20,7 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
     let response = client.send(client.request(reqwest::Method::GET, "/v1/events")).await?;
     let mut chunks = response.bytes_stream();
     let mut lines = Lines::default();
+    let (mut ids, mut asked) = (Ids::new(common), BTreeSet::new());
     loop {
         let chunk = tokio::select! {
             chunk = chunks.next() => chunk,
@@ -34,7 +38,14 @@ pub async fn run(common: &Common) -> Result<(), Failure> {
                 continue;
             }
             match serde_json::from_str::<EventInfo>(data) {
-                Ok(event) => print(format!("{} {:18} {}", instant(event.seen_at), word(&event.event), event.message))?,
+                Ok(event) => {
+                    // One that joined since has a name too; one that has none is asked about once.
+                    if ids.lacks_name_in(&event.message) && asked.insert(event.peer) {
+                        ids = Ids::ask(common, &client).await;
+                    }
+                    let message = ids.sentence(&event.message);
+                    print(format!("{} {:18} {message}", instant(event.seen_at), word(&event.event)))?;
+                }
                 Err(error) => print_to_stderr(format!("warning: an event cannot be read: {error}")),
             }
         }

@@ -3,6 +3,7 @@
 use quorate_testnet::chaos::ChaosError;
 use quorate_testnet::{ClientError, LayoutError, TestnetError};
 
+use super::ids::{Ids, PEER_MARK};
 use super::output::Text;
 
 /// Nothing is wrong: see [`Failure::reader_gone`].
@@ -54,6 +55,15 @@ impl Failure {
             None => hint.into(),
         });
         self
+    }
+    /// With the peers in it called as a person knows them.
+    pub fn naming_peers(self, ids: &Ids) -> Self {
+        let name = |text: Text| Text::lines(text.as_str().lines().map(|line| ids.sentence(line)));
+        Self { message: name(self.message), hint: self.hint.map(name), ..self }
+    }
+    /// Whether a peer is in it.
+    pub fn has_peers(&self) -> bool {
+        self.text().as_str().contains(PEER_MARK)
     }
     /// An error with all its sources.
     pub fn of(error: &dyn std::error::Error) -> Self {

@@ -34,11 +34,13 @@ mod wordcount;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 
 use args::{Args, Command};
 pub use failure::Failure;
+use ids::Ids;
 
 /// The commands that are a node, or make one: they act on a data folder and ask nobody. This crate knows how they are
 /// written, and nothing of what is inside a node.
@@ -104,7 +106,7 @@ fn run(args: Args, daemon: &Daemon) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::failed(format!("cannot start: {error}")))?;
     let outcome = runtime.block_on(async {
-        match command {
+        let outcome = match command {
             Command::Init(_) | Command::Node(_) => unreachable!("handled above, by the daemon"),
             Command::Peers { complete } => reader::while_read(show::peers(&common, complete)).await,
             Command::Quorum(command) => reader::while_read(show::quorums(&common, command)).await,
@@ -117,11 +119,25 @@ fn run(args: Args, daemon: &Daemon) -> Result<(), Failure> {
             Command::Testnet(command) => testnet::run(&common, command).await,
             Command::Bench(command) => reader::while_read(bench::run(&common, command)).await,
             Command::Demo(demo) => demo::run(&common, &demo).await,
+        };
+        match outcome {
+            Err(failure) if failure.has_peers() => Err(failure.naming_peers(&names(&common).await)),
+            outcome => outcome,
         }
     });
     // A read of stdin cannot be taken back; the process ends all the same.
     runtime.shutdown_background();
     outcome
+}
+
+/// How long a failure waits for the names of the peers in it: its node may be what failed.
+const NAMES_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the node that was asked calls its peers, if it says so.
+async fn names(common: &Common) -> Ids {
+    let Ok(client) = find::client_of(common) else { return Ids::new(common) };
+    let asked = tokio::time::timeout(NAMES_PATIENCE, Ids::ask(common, &client)).await;
+    asked.unwrap_or_else(|_| Ids::new(common))
 }
 
 pub use advice::shell_path;

@@ -28,10 +28,12 @@ pub async fn run(common: &Common, command: ObjectCommand) -> Result<(), Failure>
         ObjectCommand::Get(args) => get(common, &client, args).await,
         ObjectCommand::Ls { complete } => {
             let listing: Listing<ObjectInfo> = client.list("/v1/objects").await?;
-            let whole = Missing::of(&listing).warn(complete);
+            let missing = Missing::of(&listing);
+            let ids = missing.ids(common, &client).await;
+            let whole = missing.warn(complete, &ids);
             match common.json {
                 true => print_json(&listing.items),
-                false => print(objects_table(&listing.items, &Ids::new(common))),
+                false => print(objects_table(&listing.items, &ids)),
             }?;
             whole
         }
@@ -83,7 +85,7 @@ async fn put(common: &Common, client: &Client, args: PutArgs) -> Result<(), Fail
     bar.finish_and_clear();
     match stored {
         Some(Ok(info)) if common.json => print_json(&info),
-        Some(Ok(info)) => print(put_text(&info)),
+        Some(Ok(info)) => print(put_text(&info, &Ids::ask(common, client).await)),
         Some(Err(failure)) => match job {
             Some(job) if failure.code == super::failure::FAILED => {
                 Err(failure.and_hint(format!("`quorate job show {job}` says where the run stands")))
@@ -110,7 +112,7 @@ fn interrupted(job: Option<JobId>, stdin: bool, file: &Path) -> Failure {
     ))
 }
 
-fn put_text(info: &PutInfo) -> Text {
+fn put_text(info: &PutInfo, ids: &Ids) -> Text {
     let seconds = info.took_ms as f64 / 1000.0;
     let mut rows = vec![
         ("object", info.object.to_string()),
@@ -118,8 +120,8 @@ fn put_text(info: &PutInfo) -> Text {
         ("profile", format!("{}{}", info.profile, if info.degraded { ", degraded: a repair is owed" } else { "" })),
         ("job", info.job.to_string()),
     ];
-    rows.extend(info.columns.iter().map(|column| ("column", format!("{} {}", column.column, column.holder))));
-    rows.extend(info.existed.iter().map(|claim| ("was there", claim_text(claim))));
+    rows.extend(info.columns.iter().map(|column| ("column", format!("{} {}", column.column, ids.peer(column.holder)))));
+    rows.extend(info.existed.iter().map(|claim| ("was there", claim_text(claim, ids))));
     if info.pieces_skipped > 0 {
         rows.push(("resumed", format!("{} pieces were there already, {} sent", info.pieces_skipped, info.pieces_sent)));
     }
@@ -322,12 +324,12 @@ fn object_text(info: &ObjectInfo, ids: &Ids) -> Text {
         ("job", info.job.to_string()),
         ("created", instant(info.created_at)),
     ];
-    rows.extend(info.claims.iter().map(|claim| ("claim", claim_text(claim))));
+    rows.extend(info.claims.iter().map(|claim| ("claim", claim_text(claim, ids))));
     rows.extend(info.columns.iter().map(|column| {
         let holder = or_dash(column.holder.map(|peer| ids.peer(peer)));
         ("column", format!("{} {holder} {}", column.column, word(&column.state)))
     }));
-    rows.extend(info.owed.iter().map(|owed| ("owed", format!("{}: {}", owed.column, owed.reason))));
+    rows.extend(info.owed.iter().map(|owed| ("owed", format!("{}: {}", owed.column, ids.sentence(&owed.reason)))));
     facts(&rows)
 }
 

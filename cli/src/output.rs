@@ -13,11 +13,13 @@ use comfy_table::{Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use quorate_api::{Listing, Unreachable};
 use quorate_protocols::ids::Millis;
+use quorate_testnet::Client;
 use serde::Serialize;
 
 use super::args::Common;
 use super::escape::{self, ByteEscaper};
 use super::failure::Failure;
+use super::ids::Ids;
 
 /// Text for people, without a character that acts on a terminal. Anything that can be displayed becomes a text of one
 /// line: a line break in it is shown as `\n`, so that a name cannot make up a row. For this to hold for whatever can be
@@ -186,13 +188,22 @@ impl<'a> Missing<'a> {
         Self { unreachable: unreachable.iter().collect(), isolated: isolated.as_deref() }
     }
 
+    /// What peers are called, if a warning is to come.
+    pub async fn ids(&self, common: &Common, client: &Client) -> Ids {
+        match self.unreachable.is_empty() {
+            true => Ids::new(common),
+            false => Ids::ask(common, client).await,
+        }
+    }
+
     /// Says on stderr what is missing or old. With `complete` anything of it is a failure, told once the rows are
     /// printed.
-    pub fn warn(&self, complete: bool) -> Result<(), Failure> {
+    pub fn warn(&self, complete: bool, ids: &Ids) -> Result<(), Failure> {
         let Self { unreachable, isolated } = self;
         for missing in unreachable {
             let Unreachable { quorum, reason, .. } = missing;
-            print_to_stderr(format!("warning: quorum {quorum} could not be asked; {}: {reason}", age_text(missing)));
+            let (age, reason) = (age_text(missing), ids.sentence(reason));
+            print_to_stderr(format!("warning: quorum {quorum} could not be asked; {age}: {reason}"));
         }
         if let Some(isolated) = isolated {
             print_to_stderr(format!("warning: {isolated}"));

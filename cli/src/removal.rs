@@ -11,6 +11,7 @@ use reqwest::Method;
 
 use super::args::{Common, RmArgs};
 use super::failure::Failure;
+use super::ids::Ids;
 use super::output::{Text, instant, print, print_json};
 
 pub async fn run(common: &Common, client: &Client, args: RmArgs) -> Result<(), Failure> {
@@ -24,8 +25,9 @@ pub async fn run(common: &Common, client: &Client, args: RmArgs) -> Result<(), F
     };
     let wanted = Wanted::of(&args, owner, &info.claims, node.peer);
     let others: Vec<&Claim> = wanted.taken(&args, &info.claims).filter(|claim| claim.owner != node.peer).collect();
+    let ids = Ids::ask(common, client).await;
     if !others.is_empty() && !args.yes {
-        confirm(&info, &others)?;
+        confirm(&info, &others, &ids)?;
     }
     let mut query = vec![("force", args.force.to_string())];
     match wanted {
@@ -43,7 +45,7 @@ pub async fn run(common: &Common, client: &Client, args: RmArgs) -> Result<(), F
         .map_err(|error| Failure::failed(format!("the node's answer to a removal cannot be read: {error}")))?;
     match common.json {
         true => print_json(&removed),
-        false => describe_removal(&removed, node.peer).into_iter().try_for_each(print),
+        false => describe_removal(&removed, node.peer, &ids).into_iter().try_for_each(print),
     }
 }
 
@@ -76,8 +78,8 @@ impl Wanted {
 }
 
 /// Asks on the terminal whether claims of others are to be removed; without one, says how to insist.
-fn confirm(info: &ObjectInfo, others: &[&Claim]) -> Result<(), Failure> {
-    let kept = others.iter().map(|claim| claim_text(claim)).collect::<Vec<_>>().join("; ");
+fn confirm(info: &ObjectInfo, others: &[&Claim], ids: &Ids) -> Result<(), Failure> {
+    let kept = others.iter().map(|claim| claim_text(claim, ids)).collect::<Vec<_>>().join("; ");
     let question = format!("others keep {}: {kept}", info.object);
     if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
         return Err(Failure::failed(question)
@@ -96,21 +98,21 @@ fn confirm(info: &ObjectInfo, others: &[&Claim]) -> Result<(), Failure> {
 }
 
 /// Under which name who keeps an object, and since when. Names are quoted: they may hold anything.
-pub fn claim_text(claim: &Claim) -> String {
+pub fn claim_text(claim: &Claim, ids: &Ids) -> String {
     let name = claim.name.as_ref().map_or_else(|| "without a name".to_owned(), |name| format!("{name:?}"));
-    format!("{name} of {}, since {}", claim.owner, instant(claim.at))
+    format!("{name} of {}, since {}", ids.peer(claim.owner), instant(claim.at))
 }
 
 /// What became of it, for people: a line for each claim that was taken and for each that keeps the object.
-fn describe_removal(info: &RemovalInfo, here: PeerId) -> Vec<String> {
+fn describe_removal(info: &RemovalInfo, here: PeerId, ids: &Ids) -> Vec<String> {
     let whose = |claim: &Claim| if claim.owner == here { "your claim" } else { "the claim" };
     let mut lines = vec![match info.gone {
         true => format!("removed {}", info.object),
         false if info.removed.is_empty() => format!("nothing to remove: {} is kept by others", info.object),
         false => format!("claim removed, and {} stays readable for every peer", info.object),
     }];
-    lines.extend(info.removed.iter().map(|claim| format!("  {} is gone: {}", whose(claim), claim_text(claim))));
-    lines.extend(info.kept.iter().map(|claim| format!("  it is kept by {}: {}", whose(claim), claim_text(claim))));
+    lines.extend(info.removed.iter().map(|claim| format!("  {} is gone: {}", whose(claim), claim_text(claim, ids))));
+    lines.extend(info.kept.iter().map(|claim| format!("  it is kept by {}: {}", whose(claim), claim_text(claim, ids))));
     lines
 }
 
@@ -161,13 +163,20 @@ mod tests {
     fn a_removal_says_whose_claim_went_and_who_keeps_the_object() {
         let object = ObjectId { quorum: QuorumId([1; 16]), manifest: ManifestHash([2; 32]) };
         let here = PeerId([1; 32]);
+        let ids = Ids::new(&Common::default()).with_name(PeerId([2; 32]), Some("cellar".to_owned()));
         let removed = vec![claim(1, Some("a.txt"))];
         let kept = RemovalInfo { object, removed: removed.clone(), kept: vec![claim(2, None)], gone: false };
-        let text = describe_removal(&kept, here).join("\n");
+        let text = describe_removal(&kept, here, &ids).join("\n");
         assert!(text.starts_with(&format!("claim removed, and {object} stays readable")), "{text}");
         assert!(text.contains("your claim is gone: \"a.txt\" of"), "{text}");
-        assert!(text.contains(&format!("it is kept by the claim: without a name of {}", PeerId([2; 32]))), "{text}");
+        assert!(
+            text.contains(&format!(
+                "it is kept by the claim: without a name of cellar {}",
+                &PeerId([2; 32]).to_string()[8..16]
+            )),
+            "{text}"
+        );
         let gone = RemovalInfo { object, removed, kept: vec![], gone: true };
-        assert!(describe_removal(&gone, here)[0] == format!("removed {object}"));
+        assert!(describe_removal(&gone, here, &ids)[0] == format!("removed {object}"));
     }
 }

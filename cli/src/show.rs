@@ -13,10 +13,11 @@ pub async fn peers(common: &Common, complete: bool) -> Result<(), Failure> {
     let client = client_of(common)?;
     let peers: Vec<PeerInfo> = client.list("/v1/peers").await?.items;
     let contact: ContactInfo = client.get("/v1/contact").await?;
-    let whole = Missing { isolated: contact.isolated.as_deref(), ..Missing::default() }.warn(complete);
+    let ids = Ids::new(common);
+    let whole = Missing { isolated: contact.isolated.as_deref(), ..Missing::default() }.warn(complete, &ids);
     match common.json {
         true => print_json(&peers),
-        false => print(peers_table(&peers, &Ids::new(common))),
+        false => print(peers_table(&peers, &ids)),
     }?;
     whole
 }
@@ -53,10 +54,11 @@ pub async fn quorums(common: &Common, command: QuorumCommand) -> Result<(), Fail
             let contact: ContactInfo = client.get("/v1/contact").await?;
             let unreachable = quorums.iter().filter_map(|quorum| quorum.unreachable.as_ref()).collect();
             let missing = Missing { unreachable, isolated: contact.isolated.as_deref() };
-            let whole = missing.warn(complete);
+            let ids = Ids::ask(common, &client).await;
+            let whole = missing.warn(complete, &ids);
             match common.json {
                 true => print_json(&quorums),
-                false => print(quorums_table(&quorums, &Ids::ask(common, &client).await)),
+                false => print(quorums_table(&quorums, &ids)),
             }?;
             whole
         }
@@ -80,7 +82,7 @@ pub fn quorums_table(quorums: &[QuorumInfo], ids: &Ids) -> Text {
             quorum.term.to_string(),
             quorum.jobs.to_string(),
             quorum.objects.to_string(),
-            quorum.paused.clone().unwrap_or_default(),
+            quorum.paused.as_deref().map(|why| ids.sentence(why)).unwrap_or_default(),
         ]
     });
     table(&["quorum", "primary", "members", "term", "jobs", "objects", ""], rows)
@@ -103,7 +105,7 @@ pub fn quorum_text(detail: &QuorumDetail, ids: &Ids) -> Text {
     rows.push(("objects", info.objects.to_string()));
     rows.push(("time", instant(detail.last_entry_at)));
     if let Some(paused) = &info.paused {
-        rows.push(("paused", paused.clone()));
+        rows.push(("paused", ids.sentence(paused)));
     }
     if let Some(missing) = &info.unreachable {
         rows.push(("old", age_text(missing)));

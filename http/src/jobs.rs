@@ -35,6 +35,7 @@ pub struct ListParams {
     /// Part of the name.
     name: Option<String>,
     /// Rows wanted at most: 1 to 5,000; 1,000 if not said.
+    #[param(minimum = 1, maximum = 5_000)]
     limit: Option<u32>,
     /// Where to go on: the `cursor` of the page before.
     cursor: Option<String>,

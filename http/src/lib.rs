@@ -18,6 +18,7 @@ mod backend;
 mod bench;
 mod bench_jobs;
 mod bench_triggers;
+mod drain;
 pub mod error;
 mod events;
 mod extract;

@@ -63,7 +63,7 @@ pub const DOWNLOAD_CHUNKS_MAX: usize = 2;
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 pub const PROGRESS_SILENCE_MAX: Duration = Duration::from_secs(5);
 
-/// How long the rest of a refused upload is read and thrown away, so that its client sees the answer.
+/// How long the rest of a body that was answered early is read and thrown away, so that its client sees the answer.
 pub const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A closing server gives requests this long to end.

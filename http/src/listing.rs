@@ -1,8 +1,8 @@
 //! Listings over every quorum that this node knows.
 //!
-//! A quorum answers in the order of ids, and a listing is in the order of age, the newest first: for each page all rows
-//! are looked at and those of the page are held. So a list has no length at which it ends, and costs as many looks as
-//! it has pages.
+//! A quorum answers with its newest rows behind the cursor, and a listing is in the order of age, the newest first: each
+//! quorum is asked for as many rows as the page has, and those of the page are held. So a list has no length at which it
+//! ends, and a page costs its rows, however many there are. A filter makes it cost those that it passes over.
 //!
 //! Each quorum is asked for a fresh answer, from its primary after a linearizable read. A quorum whose primary does not
 //! answer is named in the listing, with the reason; what a member still has of it is listed all the same, and said to
@@ -13,8 +13,11 @@
 //! have [`super::limits::listing_deadline_short`], and a member that hears no majority does not ask at all, for it
 //! knows the answer.
 
+use quorate_protocols::ids::Millis;
+use quorate_protocols::quorum::request::ObjectView;
+use std::cmp::Ordering;
 use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{self, AtomicBool};
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt};
@@ -39,6 +42,45 @@ pub(super) struct Gathering<'a> {
     silence: AtomicBool,
 }
 
+/// Where a walk over the rows of one quorum is: from its newest row to older ones.
+struct Step<K> {
+    after: Option<K>,
+    rows: usize,
+}
+
+impl<K: Ord + Copy> Step<K> {
+    fn new(after: Option<K>) -> Self {
+        Self { after, rows: 0 }
+    }
+    /// Rows to ask for: what the page has room for and one more, which says that more follow. If that was not enough,
+    /// because rows were passed over, twice as many, so that a filter that few rows fit does not take many questions.
+    fn rows<R, T>(&mut self, gathered: &Gathered<R, T>) -> u32
+    where
+        R: Ord + Copy + Display,
+    {
+        self.rows = (gathered.room() + 1).max(2 * self.rows).min(PAGE_MAX);
+        self.rows as u32
+    }
+    /// Moves behind the last row of a page. False if there is none, or none that leads on: such a page would be asked
+    /// for for ever.
+    fn goes_on_behind(&mut self, last: Option<K>) -> bool {
+        let leads_on = last.is_some_and(|last| self.after.is_none_or(|after| last < after));
+        self.after = last;
+        leads_on
+    }
+}
+
+/// What a quorum is asked to go on behind, if a list of all quorums goes on behind this row. Objects of one instant are
+/// in order of their quorums, and one quorum knows its own alone.
+fn behind(age: Age<ObjectId>, quorum: QuorumId) -> (Millis, ManifestHash) {
+    let nothing = ManifestHash([0; 32]);
+    match quorum.cmp(&age.id.quorum) {
+        Ordering::Less => (Millis(age.created_at.0.saturating_add(1)), nothing),
+        Ordering::Equal => (age.created_at, age.id.manifest),
+        Ordering::Greater => (age.created_at, nothing),
+    }
+}
+
 /// The pages of one quorum.
 struct Pages<'a> {
     gathering: &'a Gathering<'a>,
@@ -56,21 +98,20 @@ impl<'a> Gathering<'a> {
         self.gather(page, |mut pages| async move {
             let primary = self.backend.primary(pages.quorum).await;
             let mut rows = Gathered::new(page);
-            let mut after = None;
+            let mut step = Step::new(page.after.map(|age| (age.created_at, age.id)));
             for _ in 0..LISTING_PAGES_MAX {
-                let page = match pages.ask(Query::Jobs { after, limit: PAGE_MAX as u32 }).await {
+                let query = Query::Jobs { after: step.after, limit: step.rows(&rows) };
+                let page = match pages.ask(query).await {
                     Some(QueryAnswer::Jobs(page)) => page,
                     other => return pages.end(rows, "jobs", other),
                 };
-                // The next page begins behind this one: a page that does not lead on would be asked for ever.
-                let last = page.last().map(|record| record.job);
                 for job in page.iter().map(|record| views::job_info(record, primary)).filter(|job| filter.admits(job)) {
                     rows.add(Age { created_at: job.created_at, id: job.job }, || job);
                 }
-                if last <= after {
+                let last = page.last().map(|record| (record.created_at, record.job));
+                if rows.is_full() || !step.goes_on_behind(last) {
                     return (rows, pages.unreachable);
                 }
-                after = last;
             }
             pages.endless(rows)
         })
@@ -80,22 +121,21 @@ impl<'a> Gathering<'a> {
     pub async fn objects(&self, page: Page<ObjectKey>) -> Listing<ObjectInfo> {
         self.gather(page, |mut pages| async move {
             let mut rows = Gathered::new(page);
-            let mut after: Option<ManifestHash> = None;
+            let mut step = Step::new(page.after.map(|age| behind(age, pages.quorum)));
             for _ in 0..LISTING_PAGES_MAX {
-                let page = match pages.ask(Query::Objects { after, limit: PAGE_MAX as u32 }).await {
+                let query = Query::Objects { after: step.after, limit: step.rows(&rows) };
+                let page = match pages.ask(query).await {
                     Some(QueryAnswer::Objects(page)) => page,
                     other => return pages.end(rows, "objects", other),
                 };
-                let last = page.last().map(|view| view.hash);
                 for view in page.iter().filter(|view| view.record.state == ObjectState::Live) {
                     let id = ObjectId { quorum: pages.quorum, manifest: view.hash };
                     let key = Age { created_at: view.record.created_at, id };
                     rows.add(key, || views::object_info(pages.quorum, view));
                 }
-                if last <= after {
+                if rows.is_full() || !step.goes_on_behind(page.last().map(ObjectView::age)) {
                     return (rows, pages.unreachable);
                 }
-                after = last;
             }
             pages.endless(rows)
         })
@@ -126,7 +166,11 @@ impl<'a> Gathering<'a> {
     }
 
     fn patience(&self) -> Duration {
-        if self.silence.load(Ordering::Relaxed) { self.backend.listing_deadline_short() } else { LISTING_DEADLINE }
+        if self.silence.load(atomic::Ordering::Relaxed) {
+            self.backend.listing_deadline_short()
+        } else {
+            LISTING_DEADLINE
+        }
     }
 }
 
@@ -141,7 +185,7 @@ impl Pages<'_> {
                     Ok(answer) => return Some(answer),
                     Err(error) => {
                         let reached = matches!(error, ClientError::Busy { .. } | ClientError::Protocol { .. });
-                        self.gathering.silence.fetch_or(!reached, Ordering::Relaxed);
+                        self.gathering.silence.fetch_or(!reached, atomic::Ordering::Relaxed);
                         Unreachable { quorum: self.quorum, reason: chain(&error), stale: true, age_ms: None }
                     }
                 },
@@ -194,6 +238,53 @@ pub(super) fn contact(heard: usize, known: usize) -> ContactInfo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Goal: the pages of a list over several quorums, whose rows share instants, have every row once and the newest
+        /// first, and a page has each quorum look at no more rows than it has itself, and one more.
+        #[test]
+        fn a_page_costs_its_rows(
+            rows in prop::collection::btree_set((0..9u64, 0..3u8, any::<u8>()), 0..300),
+            limit in 1..40usize,
+        ) {
+            let age = |(at, quorum, hash): (u64, u8, u8)| {
+                let id = ObjectId { quorum: QuorumId([quorum; 16]), manifest: ManifestHash([hash; 32]) };
+                Age { created_at: Millis(at), id }
+            };
+            let (mut seen, mut after) = (Vec::new(), None);
+            loop {
+                let page = Page { limit, after };
+                let mut all = Gathered::new(page);
+                for quorum in 0..3 {
+                    let mut own = Gathered::new(page);
+                    let mut step = Step::new(page.after.map(|age| behind(age, QuorumId([quorum; 16]))));
+                    let mut looked = 0;
+                    loop {
+                        let asked = step.rows(&own) as usize;
+                        let of_quorum = rows.iter().rev().filter(|row| row.1 == quorum);
+                        let key = |row: &(u64, u8, u8)| (Millis(row.0), ManifestHash([row.2; 32]));
+                        let behind = of_quorum.filter(|row| step.after.is_none_or(|after| key(row) < after));
+                        let page: Vec<_> = behind.take(asked).collect();
+                        looked += page.len();
+                        page.iter().for_each(|row| own.add(age(**row), || **row));
+                        if own.is_full() || !step.goes_on_behind(page.last().map(|row| key(row))) {
+                            break;
+                        }
+                    }
+                    prop_assert!(looked <= limit + 1, "{looked} rows for a page of {limit}");
+                    all.merge(own);
+                }
+                let listing = all.into_listing();
+                after = listing.items.last().map(|row| age(*row));
+                seen.extend(listing.items);
+                if listing.cursor.is_none() {
+                    break;
+                }
+            }
+            prop_assert_eq!(seen, rows.into_iter().rev().collect::<Vec<_>>());
+        }
+    }
 
     #[test]
     fn a_node_that_hears_few_of_its_peers_is_isolated() {

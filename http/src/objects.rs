@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::{Path, Query};
-use super::limits::{DOWNLOAD_CHUNKS_MAX, DRAIN_PATIENCE, PROGRESS_INTERVAL, PROGRESS_SILENCE_MAX, TEXT_BYTES_MAX};
+use super::limits::{DOWNLOAD_CHUNKS_MAX, PROGRESS_INTERVAL, PROGRESS_SILENCE_MAX, TEXT_BYTES_MAX};
 use super::page::PageParams;
 use super::removal::Removal;
 use super::views;
@@ -153,17 +153,13 @@ pub async fn put(
     Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(lines)).into_response())
 }
 
-/// The body, read by a task that outlives the put. A put that fails early leaves a client in the middle of sending;
-/// closing on it at once would destroy the answer on its way, so the rest is read and thrown away for a moment.
+/// The body, read by a task that outlives the put.
 fn pumped(body: Body) -> BoxStream<'static, Result<Bytes, std::io::Error>> {
     let mut body = body.into_data_stream();
     let (send, receive) = mpsc::channel(1);
     seams::spawn(async move {
         while let Some(chunk) = body.next().await {
             if send.send(chunk.map_err(std::io::Error::other)).await.is_err() {
-                let rest = async { while let Some(Ok(_)) = body.next().await {} };
-                // Whether the client noticed in time is its business now.
-                let _ = tokio::time::timeout(DRAIN_PATIENCE, rest).await;
                 return;
             }
         }

@@ -50,6 +50,7 @@ impl<K: FromStr> Page<K> {
 #[into_params(parameter_in = Query)]
 pub struct PageParams {
     /// Rows wanted at most: 1 to 5,000; 1,000 if not said.
+    #[param(minimum = 1, maximum = 5_000)]
     limit: Option<u32>,
     /// Where to go on: the `cursor` of the page before.
     cursor: Option<String>,
@@ -131,6 +132,14 @@ impl<K: Ord + Copy + Display, T> Gathered<K, T> {
         for (key, row) in other.rows {
             self.add(key, || row);
         }
+    }
+    /// Rows that the page has room for.
+    pub fn room(&self) -> usize {
+        self.page.limit - self.rows.len()
+    }
+    /// Whether a row was added that the page has no room for: of rows in order, no further one is of use.
+    pub fn is_full(&self) -> bool {
+        self.more
     }
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()

@@ -1,6 +1,6 @@
 //! All routes with their description, guarded.
 
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Uri, header};
 use axum::middleware;
 use axum::response::IntoResponse;
@@ -11,6 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::backend::Shared;
+use super::drain::drained;
 use super::error::ApiError;
 use super::guard::{Guard, guard};
 use super::limits::{JSON_BYTES_MAX, SUBMIT_BYTES_MAX};
@@ -130,11 +131,12 @@ pub fn router(backend: Shared, required: Guard) -> axum::Router {
             ApiError::new(ErrorCode::MethodNotAllowed, "this route does not take this method").into_response()
         })
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(required, guard))
         // Handlers act as part of the node: what they start belongs to it.
-        .layer(middleware::from_fn(move |request, next: middleware::Next| {
+        .layer(middleware::from_fn(move |request: Request, next: middleware::Next| {
             let tasks = tasks.clone();
+            let request = request.map(|body| drained(body, tasks.clone()));
             async move { tasks.scope(next.run(request)).await }
         }))
-        .layer(middleware::from_fn_with_state(required, guard))
         .with_state(backend)
 }

@@ -63,6 +63,7 @@ async fn fires_from(
 #[into_params(parameter_in = Query)]
 pub struct NextParams {
     /// Instants wanted; 5 if not said.
+    #[param(minimum = 1, maximum = 1_000)]
     count: Option<usize>,
 }
 

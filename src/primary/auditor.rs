@@ -9,6 +9,7 @@
 //! A holder is *gone* when it is neither connected nor announced itself for a grace, and then does not answer a
 //! question either; or when it announced another life of its disk. Times are measured on the monotonic clock.
 
+use quorate_protocols::ids::Millis;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ const AUDIT_PAUSE_MIN: Duration = Duration::from_secs(1);
 pub(super) struct Auditor {
     context: Context,
     /// Where the next page starts.
-    page_after: Option<ManifestHash>,
+    page_after: Option<(Millis, ManifestHash)>,
     /// Holders that were not there when last looked for, and since when.
     absent: BTreeMap<PeerId, Instant>,
     audit: AuditCursor,
@@ -50,7 +51,7 @@ pub(super) struct Auditor {
 
 struct AuditCursor {
     due: Instant,
-    object: Option<ManifestHash>,
+    object: Option<(Millis, ManifestHash)>,
     column: u8,
     /// Columns seen in the present round over all objects, and in the last whole one.
     seen: u32,
@@ -111,7 +112,7 @@ impl Auditor {
         Ok(())
     }
 
-    async fn objects(&self, after: Option<ManifestHash>, limit: u32) -> Result<Vec<ObjectView>, DutyError> {
+    async fn objects(&self, after: Option<(Millis, ManifestHash)>, limit: u32) -> Result<Vec<ObjectView>, DutyError> {
         match self.context.quorum.query(Query::Objects { after, limit }, true).await? {
             QueryAnswer::Objects(objects) => Ok(objects),
             _ => Ok(Vec::new()),
@@ -124,7 +125,11 @@ impl Auditor {
         for peer in present {
             self.absent.remove(&peer);
         }
-        let page = self.objects(self.page_after, PAGE).await?;
+        let mut page = self.objects(self.page_after, PAGE).await?;
+        // A page may end early for its bytes: only an empty one is behind the last object.
+        if page.is_empty() && self.page_after.take().is_some() {
+            page = self.objects(None, PAGE).await?;
+        }
         let mut reports = 0;
         let mut answering: BTreeMap<PeerId, bool> = BTreeMap::new();
         for view in &page {
@@ -140,10 +145,7 @@ impl Auditor {
                 self.context.env.metrics.columns_gone.inc();
                 reports += 1;
             }
-            self.page_after = Some(view.hash);
-        }
-        if page.len() < PAGE as usize {
-            self.page_after = None;
+            self.page_after = Some(view.age());
         }
         Ok(())
     }
@@ -199,7 +201,7 @@ impl Auditor {
         let column = self.audit.column;
         self.audit.seen += 1;
         if column + 1 >= columns {
-            self.audit.object = Some(view.hash);
+            self.audit.object = Some(view.age());
             self.audit.column = 0;
         } else {
             self.audit.column += 1;

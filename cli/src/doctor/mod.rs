@@ -14,6 +14,7 @@ use super::advice;
 use super::args::Common;
 use super::failure::{Failure, unless_reader_gone};
 use super::find::{client_of, whole_testnet};
+use super::ids::Ids;
 use super::output::{Text, print, print_json};
 use crate::doctor::report::Diagnosis;
 use judge::{Asked, Facts, QuorumFacts};
@@ -32,7 +33,7 @@ pub async fn run(common: &Common, deep: bool) -> Result<(), Failure> {
     let diagnosis = judge::judge(&facts);
     unless_reader_gone(match common.json {
         true => print_json(&diagnosis),
-        false => print(advice::complete(common, &text(&diagnosis))),
+        false => print(advice::complete(common, &text(&diagnosis, &names(common, &facts)))),
     })?;
     match diagnosis.findings.len() {
         0 => Ok(()),
@@ -41,11 +42,19 @@ pub async fn run(common: &Common, deep: bool) -> Result<(), Failure> {
     }
 }
 
-fn text(diagnosis: &Diagnosis) -> Text {
+/// What the nodes that were asked call themselves and their peers.
+fn names(common: &Common, facts: &Facts) -> Ids {
+    facts.asked.iter().fold(Ids::new(common), |ids, asked| {
+        ids.with_peers(&asked.peers).with_name(asked.info.peer, asked.info.name.clone())
+    })
+}
+
+fn text(diagnosis: &Diagnosis, ids: &Ids) -> Text {
     let checked: Vec<String> = diagnosis.checked.iter().map(|(what, count)| format!("{count} {what}")).collect();
     let mut lines: Vec<String> = Vec::new();
     for finding in &diagnosis.findings {
-        lines.extend([format!("- {}", finding.what), format!("  {}", finding.advice)]);
+        let (what, advice) = (ids.sentence(&finding.what), ids.sentence(&finding.advice));
+        lines.extend([format!("- {what}"), format!("  {advice}")]);
     }
     let verdict = if diagnosis.healthy { "healthy" } else { "not healthy" };
     lines.push(format!("{verdict}; checked: {}", checked.join(", ")));

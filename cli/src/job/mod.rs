@@ -46,7 +46,10 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
             let why: WhyInfo = client.get(&format!("/v1/jobs/{job}/why")).await?;
             match common.json {
                 true => print_json(&why),
-                false => print(why.why),
+                false => {
+                    let ids = Ids::ask(common, client).await;
+                    print(advice::complete(common, &ids.sentence(&why.why).into()))
+                }
             }
         }
         JobCommand::Wait { job } => {
@@ -59,8 +62,9 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
             match common.json {
                 true => print_json(&entries),
                 false => {
-                    let rows =
-                        entries.iter().map(|entry| vec![instant(entry.at), word(&entry.state), entry.what.clone()]);
+                    let ids = Ids::ask(common, client).await;
+                    let what = |entry: &HistoryEntry| ids.sentence(&entry.what);
+                    let rows = entries.iter().map(|entry| vec![instant(entry.at), word(&entry.state), what(entry)]);
                     print(table(&["at", "state", "what"], rows))
                 }
             }
@@ -160,10 +164,11 @@ async fn ls(common: &Common, client: &Client, args: ListArgs) -> Result<(), Fail
             .filter_map(|(name, value)| Some((name, value?)))
             .collect();
     let listing: Listing<JobInfo> = client.list_where("/v1/jobs", &query).await?;
-    let whole = Missing::of(&listing).warn(complete);
+    let ids = Ids::ask(common, client).await;
+    let whole = Missing::of(&listing).warn(complete, &ids);
     match common.json {
         true => print_json(&listing.items),
-        false => print(text::jobs_table(&listing.items, &Ids::new(common))),
+        false => print(text::jobs_table(&listing.items, &ids)),
     }?;
     whole
 }

@@ -35,7 +35,7 @@ pub fn jobs_table(jobs: &[JobInfo], ids: &Ids) -> Text {
             },
             instant(job.created_at),
             or_dash(job.name.as_ref()),
-            job.why.clone().unwrap_or_default(),
+            job.why.as_deref().map(|why| ids.sentence(why)).unwrap_or_default(),
         ]
     });
     table(&["job", "kind", "state", "tasks", "created", "name", "why"], rows)
@@ -47,7 +47,7 @@ pub fn job_text(job: &JobInfo, ids: &Ids) -> Text {
         ("job", job.job.to_string()),
         ("kind", job.kind.to_string()),
         ("state", word(&job.state)),
-        ("why", or_dash(job.why.as_ref())),
+        ("why", or_dash(job.why.as_deref().map(|why| ids.sentence(why)))),
         ("quorum", job.quorum.to_string()),
         ("primary", or_dash(job.primary.map(peer))),
         ("owner", peer(job.owner)),
@@ -76,7 +76,9 @@ pub fn job_text(job: &JobInfo, ids: &Ids) -> Text {
             let (state, stored, segments) = (word(&column.state), column.stored, store.segments);
             ("column", format!("{} {holder} {state} {stored}/{segments}", column.column))
         }));
-        rows.extend(store.failed.iter().map(|one| ("failed", format!("{}: {}", peer(one.peer), one.reason))));
+        rows.extend(
+            store.failed.iter().map(|one| ("failed", format!("{}: {}", peer(one.peer), ids.sentence(&one.reason)))),
+        );
     }
     if let Some(batch) = &job.batch {
         rows.extend(batch_rows(job, batch, ids));
@@ -134,9 +136,9 @@ fn batch_rows(job: &JobInfo, batch: &BatchInfo, ids: &Ids) -> Vec<(&'static str,
         rows.push(("verify", format!("{} copies of each task, {} must agree", verify.copies, verify.agree)));
     }
     // The reason names the task.
-    let dead = batch.dead.iter().map(|dead| format!("step {}, {}", dead.step, dead.reason));
+    let dead = batch.dead.iter().map(|dead| format!("step {}, {}", dead.step, ids.sentence(&dead.reason)));
     rows.extend(some("given up", dead));
-    let refused = batch.refused.iter().map(|one| format!("{}: {}", ids.peer(one.peer), one.reason));
+    let refused = batch.refused.iter().map(|one| format!("{}: {}", ids.peer(one.peer), ids.sentence(&one.reason)));
     rows.extend(some("refused", refused));
     if batch.stale_reports > 0 {
         rows.push(("stale", format!("{} reports of replaced attempts were refused", batch.stale_reports)));
@@ -242,7 +244,7 @@ pub fn tasks_table(tasks: &[TaskInfo], ids: &Ids) -> Text {
         let why = match (&task.failure, task.retry_at) {
             (Some(failure), retry_at) => {
                 let next = retry_at.map(|at| format!("; next try at {}", instant(at))).unwrap_or_default();
-                format!("{}: {}{next}", failure.class, failure.reason)
+                format!("{}: {}{next}", failure.class, ids.sentence(&failure.reason))
             }
             (None, _) => String::new(),
         };
@@ -273,7 +275,7 @@ pub fn plan_text(plan: &PlanInfo, ids: &Ids) -> Text {
     let peers = plan.peers.iter().map(|peer| {
         let answer = match &peer.refusal {
             None => format!("yes, {} at once", tasks(peer.tasks)),
-            Some(reason) => format!("no: {reason}"),
+            Some(reason) => format!("no: {}", ids.sentence(reason)),
         };
         vec![ids.peer(peer.peer), answer]
     });

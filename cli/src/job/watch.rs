@@ -11,6 +11,7 @@ use quorate_testnet::{Client, ClientError};
 
 use super::super::args::Common;
 use super::super::failure::{Failure, unless_reader_gone};
+use super::super::ids::Ids;
 use super::super::output::{counter, instant, print_to_stderr, word};
 use super::super::reader;
 use super::{show_info, text};
@@ -22,9 +23,10 @@ const LOOK_MS: u64 = 500;
 /// `follow` what happens is told line by line, on stderr: standard output gets the job alone.
 pub async fn until_end(common: &Common, client: &Client, job: JobId, follow: bool) -> Result<(), Failure> {
     let bar = counter(common.json || follow);
+    let ids = Ids::ask(common, client).await;
     let mut told = Told::default();
     let ended = tokio::select! {
-        ended = wait(client, job, &bar, follow.then_some(&mut told)) => Ok(ended),
+        ended = wait(client, job, &bar, follow.then_some(&mut told), &ids) => Ok(ended),
         _ = tokio::signal::ctrl_c() => Err("interrupted"),
         // Not quietly: how the job ended is not known, so the exit code cannot say that it succeeded.
         () = reader::until_gone() => Err("nobody reads standard output any more"),
@@ -57,16 +59,17 @@ const WHY_AFTER: Duration = Duration::from_secs(3);
 const WHY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// Says on stderr why a job does not go on: once, and when the reason is another.
-struct Reasons {
+struct Reasons<'a> {
     job: JobId,
+    ids: &'a Ids,
     due: Instant,
     pause: Duration,
     told: String,
 }
 
-impl Reasons {
-    fn new(job: JobId) -> Self {
-        Self { job, due: Instant::now() + WHY_AFTER, pause: WHY_AFTER, told: String::new() }
+impl<'a> Reasons<'a> {
+    fn new(job: JobId, ids: &'a Ids) -> Self {
+        Self { job, ids, due: Instant::now() + WHY_AFTER, pause: WHY_AFTER, told: String::new() }
     }
 
     /// The job was seen to be as `info` says.
@@ -91,7 +94,7 @@ impl Reasons {
 
     fn print_reason_if_new(&mut self, why: String, bar: &ProgressBar) {
         if why != self.told {
-            bar.suspend(|| print_to_stderr(format!("job {}: {why}", self.job)));
+            bar.suspend(|| print_to_stderr(format!("job {}: {}", self.job, self.ids.sentence(&why))));
             self.told = why;
             self.pause = (self.pause * 2).min(WHY_AFTER_MAX);
         }
@@ -106,13 +109,19 @@ struct Told {
     progress: String,
 }
 
-async fn wait(client: &Client, job: JobId, bar: &ProgressBar, mut told: Option<&mut Told>) -> Result<JobInfo, Failure> {
-    let mut reasons = Reasons::new(job);
+async fn wait(
+    client: &Client,
+    job: JobId,
+    bar: &ProgressBar,
+    mut told: Option<&mut Told>,
+    ids: &Ids,
+) -> Result<JobInfo, Failure> {
+    let mut reasons = Reasons::new(job, ids);
     loop {
         match client.get::<JobInfo>(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await {
             Ok(info) => {
                 if let Some(told) = &mut told {
-                    print_news(client, &info, told).await?;
+                    print_news(client, &info, told, ids).await?;
                 }
                 show(bar, &info);
                 if info.state.is_final() || info.state == RunState::AwaitingResolution {
@@ -149,10 +158,10 @@ pub fn show(bar: &ProgressBar, info: &JobInfo) {
 }
 
 /// Says on stderr what the history and the progress have that was not told yet.
-async fn print_news(client: &Client, info: &JobInfo, told: &mut Told) -> Result<(), Failure> {
+async fn print_news(client: &Client, info: &JobInfo, told: &mut Told, ids: &Ids) -> Result<(), Failure> {
     let entries: Vec<HistoryEntry> = client.get(&format!("/v1/jobs/{}/history", info.job)).await?;
     for entry in entries.iter().skip(told.entries) {
-        print_to_stderr(format!("{} {} {}", instant(entry.at), word(&entry.state), entry.what));
+        print_to_stderr(format!("{} {} {}", instant(entry.at), word(&entry.state), ids.sentence(&entry.what)));
     }
     told.entries = entries.len().max(told.entries);
     let progress = text::progress(info);

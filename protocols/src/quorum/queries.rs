@@ -31,16 +31,13 @@ impl QuorumState {
             Query::Quorum => return None,
             Query::Job { job } => known(self.jobs.get(job).map(|record| QueryAnswer::Job(Box::new(whole(record))))),
             Query::History { job } => known(self.jobs.get(job).map(|job| QueryAnswer::History(job.history.clone()))),
-            Query::Jobs { after, limit } => {
-                let rows = self.jobs.after(after.as_ref());
-                QueryAnswer::Jobs(page(rows.map(|(_, record)| listed(record)), *limit))
-            }
+            Query::Jobs { after, limit } => QueryAnswer::Jobs(page(self.jobs.newest(*after).map(listed), *limit)),
             Query::Object { manifest } => known(self.objects.get(manifest).map(|record| {
                 let bytes = self.objects.manifest(manifest).map(|bytes| bytes.to_vec()).unwrap_or_default();
                 QueryAnswer::Object(Box::new(view(*manifest, record, bytes)))
             })),
             Query::Objects { after, limit } => {
-                let rows = self.objects.after(after.as_ref());
+                let rows = self.objects.newest(*after);
                 QueryAnswer::Objects(page(rows.map(|(hash, record)| view(*hash, record, Vec::new())), *limit))
             }
             Query::Why { job } => known(self.why(*job).map(QueryAnswer::Why)),

@@ -49,16 +49,18 @@ pub enum Query {
     Job {
         job: JobId,
     },
-    /// Jobs after `after` in order of id, at most `limit` (capped by `limits::PAGE_MAX`).
+    /// Jobs, the newest first and of one instant the greater id, behind the one that `after` names by both; at most
+    /// `limit` (capped by `limits::PAGE_MAX`). A page is the last when it is empty.
     Jobs {
-        after: Option<JobId>,
+        after: Option<(Millis, JobId)>,
         limit: u32,
     },
     Object {
         manifest: ManifestHash,
     },
+    /// Objects, likewise.
     Objects {
-        after: Option<ManifestHash>,
+        after: Option<(Millis, ManifestHash)>,
         limit: u32,
     },
     History {
@@ -155,6 +157,13 @@ pub struct ObjectView {
     pub hash: ManifestHash,
     pub manifest: Vec<u8>,
     pub record: ObjectRecord,
+}
+
+impl ObjectView {
+    /// What the next page of a list goes on behind.
+    pub fn age(&self) -> (Millis, ManifestHash) {
+        (self.record.created_at, self.hash)
+    }
 }
 
 /// A member's word on who the members are: good for routing, never for voting.

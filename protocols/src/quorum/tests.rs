@@ -526,6 +526,50 @@ fn ended_jobs_are_forgotten_by_age_and_number_but_not_while_their_object_lives()
     assert_eq!(quorum.state.jobs.keys().collect::<Vec<_>>(), [&job(1)]);
 }
 
+/// Goal: lists have the newest first, whatever the order of ids, each row once however short the pages, and nothing that
+/// is gone.
+#[test]
+fn lists_have_the_newest_first_and_nothing_that_is_gone() {
+    fn jobs(state: &QuorumState) -> Vec<JobId> {
+        let (mut after, mut seen) = (None, Vec::new());
+        loop {
+            let Some(QueryAnswer::Jobs(page)) = state.answer(&Query::Jobs { after, limit: 2 }) else { panic!() };
+            let Some(last) = page.last() else { return seen };
+            after = Some((last.created_at, last.job));
+            seen.extend(page.iter().map(|record| record.job));
+        }
+    }
+    fn objects(state: &QuorumState) -> Vec<ManifestHash> {
+        let (mut after, mut seen) = (None, Vec::new());
+        loop {
+            let Some(QueryAnswer::Objects(page)) = state.answer(&Query::Objects { after, limit: 1 }) else { panic!() };
+            let Some(last) = page.last() else { return seen };
+            after = Some(last.age());
+            seen.extend(page.iter().map(|view| view.hash));
+        }
+    }
+    let mut quorum = Quorum::stored(&[1, 2, 3]);
+    for (index, content) in [(9, 2), (5, 3), (7, 4)] {
+        quorum.submit(index);
+        quorum.add(index, &[1, 2, 3]).unwrap();
+        let receipts = quorum.receipts(index, content);
+        quorum.commit(index, content, receipts, false).unwrap();
+    }
+    assert_eq!(jobs(&quorum.state), [7, 5, 9, 1].map(job));
+    assert_eq!(objects(&quorum.state), [4, 3, 2, 1].map(|content| manifest(content).hash()));
+
+    let hash = manifest(3).hash();
+    quorum
+        .apply(peer(0), Command::Object(hash, ObjectCommand::Remove { claims: ClaimSelector::All, force: false }))
+        .unwrap();
+    quorum.release_all();
+    quorum.apply(peer(0), Command::Quorum(QuorumCommand::Noop)).unwrap();
+    assert_eq!(objects(&quorum.state), [4, 2, 1].map(|content| manifest(content).hash()));
+    let later = quorum.state.time.0 + JOBS_ENDED_RETENTION.as_millis() as u64 + 1;
+    quorum.apply_at(peer(0), Command::Quorum(QuorumCommand::Noop), later).unwrap();
+    assert_eq!(jobs(&quorum.state), [7, 9, 1].map(job), "a job stays while its object does");
+}
+
 #[test]
 fn live_jobs_are_limited() {
     let mut state = QuorumState::new(QUORUM);
@@ -542,8 +586,9 @@ fn live_jobs_are_limited() {
     loop {
         let Some(QueryAnswer::Jobs(page)) = state.answer(&Query::Jobs { after, limit: u32::MAX }) else { panic!() };
         let Some(last) = page.last() else { break };
-        assert!(page.len() <= PAGE_MAX && Some(last.job) > after);
-        (after, seen) = (Some(last.job), seen + page.len());
+        let age = (last.created_at, last.job);
+        assert!(page.len() <= PAGE_MAX && after.is_none_or(|after| age < after));
+        (after, seen) = (Some(age), seen + page.len());
     }
     assert_eq!(seen, JOBS_LIVE_MAX);
 }

@@ -13,7 +13,7 @@ use crate::ids::{Attempt, Digest, JobId, ManifestHash, Millis, PeerId, QuorumId,
 use crate::task::vote::Vote;
 
 /// One task, whatever the attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TaskId {
     pub job: JobId,
     pub step: StepIndex,
@@ -21,7 +21,7 @@ pub struct TaskId {
 }
 
 /// One try of a task: what fences every effect and every report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TaskAttempt {
     pub id: TaskId,
     pub attempt: Attempt,

@@ -445,9 +445,9 @@ fn job_samples(samples: &mut Samples) {
     let queries = vec![
         Query::Quorum,
         Query::Job { job: JOB },
-        Query::Jobs { after: Some(JOB), limit: 500 },
+        Query::Jobs { after: Some((Millis(5), JOB)), limit: 500 },
         Query::Object { manifest: hash },
-        Query::Objects { after: None, limit: 1 },
+        Query::Objects { after: Some((Millis(5), hash)), limit: 1 },
         Query::History { job: JOB },
         Query::Why { job: JOB },
         Query::Tasks { job: JOB, step: STEP, from: TASK, limit: 500 },

@@ -274,8 +274,9 @@ impl Maintenance {
             if page.iter().any(|view| names_in_object(&view.record, slot, here)) {
                 return Wanted::Yes;
             }
+            // A page may end early for its bytes: only an empty one is the last.
             match page.last() {
-                Some(last) if page.len() >= PAGE_MAX => after = Some(last.hash),
+                Some(last) if after.is_none_or(|after| last.age() < after) => after = Some(last.age()),
                 _ => return Wanted::No,
             }
         }

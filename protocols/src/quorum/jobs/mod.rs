@@ -33,6 +33,8 @@ pub struct JobBook {
 /// What follows from the records, kept so that nobody has to look at all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct JobIndex {
+    /// All jobs, by their age: lists have the newest first.
+    by_age: BTreeSet<(Millis, JobId)>,
     /// Jobs that run. Those that only wait to fire are in the index of triggers.
     live: BTreeSet<JobId>,
     /// Jobs, live or ended, that the primary has duties for by their kind.
@@ -68,9 +70,11 @@ impl JobBook {
     pub fn values(&self) -> impl Iterator<Item = &JobRecord> {
         self.records.values()
     }
-    /// Records behind this one, in order of their ids.
-    pub fn after(&self, after: Option<&JobId>) -> impl Iterator<Item = (&JobId, &JobRecord)> {
-        self.records.range_from(after.map_or(Bound::Unbounded, Bound::Excluded))
+    /// Records behind this one, the newest first; of one instant the greater id.
+    pub fn newest(&self, after: Option<(Millis, JobId)>) -> impl Iterator<Item = &JobRecord> {
+        let end = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = self.index.by_age.range((Bound::Unbounded, end)).rev();
+        rows.filter_map(|(_, job)| self.records.get(job))
     }
 }
 
@@ -95,6 +99,7 @@ impl JobBook {
     }
 
     pub(super) fn insert(&mut self, job: JobId, record: JobRecord) {
+        self.index.by_age.insert((record.created_at, job));
         self.records.insert(job, record);
     }
 
@@ -125,12 +130,14 @@ impl JobBook {
         let jobs: Vec<JobId> = self.iter().filter(|(_, record)| ahead(record)).map(|(job, _)| *job).collect();
         for job in &jobs {
             let Some(record) = self.records.get_mut(job) else { continue };
-            // It is found by the stamp of its end.
+            // It is found by these stamps.
             self.index.ended.remove(&(record.finished_at.unwrap_or_default(), *job));
+            self.index.by_age.remove(&(record.created_at, *job));
             // The clock that deterministic copies of a task are shown must not change between them.
             if record.tasks().is_none() || record.state.is_final() {
                 record.created_at = record.created_at.min(at);
             }
+            self.index.by_age.insert((record.created_at, *job));
             record.changed_at = record.changed_at.min(at);
             record.finished_at = record.finished_at.map(|finished| finished.min(at));
             record.history.iter_mut().for_each(|entry| entry.at = entry.at.min(at));
@@ -147,7 +154,9 @@ impl JobBook {
             return None;
         }
         self.index.ended.pop_first();
-        self.records.remove(&job);
+        if let Some(record) = self.records.remove(&job) {
+            self.index.by_age.remove(&(record.created_at, job));
+        }
         Some(job)
     }
 
@@ -210,7 +219,8 @@ impl QuorumState {
 
     /// Builds the index from the records alone. Those of the other sub-states come first.
     pub(super) fn rebuild_job_index(&mut self) {
-        self.jobs.index = JobIndex::default();
+        let by_age = self.jobs.values().map(|record| (record.created_at, record.job)).collect();
+        self.jobs.index = JobIndex { by_age, ..JobIndex::default() };
         for job in self.jobs.keys().copied().collect::<Vec<_>>() {
             self.reindex_job(job);
         }

@@ -107,7 +107,7 @@ impl QuorumState {
     pub(in crate::quorum) fn forget_removed(&mut self, job: JobId, manifest: ManifestHash) {
         let removed = |object: &&ObjectRecord| object.state == ObjectState::Removing && object.job == job;
         if self.objects.get(&manifest).filter(removed).is_some() {
-            self.objects.records.remove(&manifest);
+            self.objects.remove(manifest);
         }
     }
 

@@ -101,7 +101,7 @@ impl QuorumState {
             object.claims.clone_from(&before.claims);
             object.created_at = before.created_at;
         }
-        self.objects.records.insert(hash, object);
+        self.objects.insert(hash, object);
         if self.objects.manifests.insert(hash, encoded.clone()).is_none() {
             self.objects.index.manifest_bytes += encoded.len();
         }

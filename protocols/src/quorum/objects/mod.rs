@@ -37,6 +37,8 @@ pub struct Catalog {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct ObjectIndex {
+    /// All objects, by their age: lists have the newest first.
+    by_age: BTreeSet<(Millis, ManifestHash)>,
     /// Live objects with a column to confirm, to repair or under repair.
     tended: BTreeSet<ManifestHash>,
     manifest_bytes: usize,
@@ -67,9 +69,14 @@ impl Catalog {
     pub fn values(&self) -> impl Iterator<Item = &ObjectRecord> {
         self.records.values()
     }
-    /// Records behind this one, in order of their names.
-    pub fn after(&self, after: Option<&ManifestHash>) -> impl Iterator<Item = (&ManifestHash, &ObjectRecord)> {
-        self.records.range_from(after.map_or(Bound::Unbounded, Bound::Excluded))
+    /// Records behind this one, the newest first; of one instant the greater name.
+    pub fn newest(
+        &self,
+        after: Option<(Millis, ManifestHash)>,
+    ) -> impl Iterator<Item = (&ManifestHash, &ObjectRecord)> {
+        let end = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = self.index.by_age.range((Bound::Unbounded, end)).rev();
+        rows.filter_map(|(_, hash)| Some((hash, self.records.get(hash)?)))
     }
 }
 
@@ -95,19 +102,38 @@ impl Catalog {
         self.index.manifest_bytes
     }
 
+    /// In place of what had its name before.
+    fn insert(&mut self, manifest: ManifestHash, object: ObjectRecord) {
+        self.index.by_age.insert((object.created_at, manifest));
+        let (before, now) = (self.records.get(&manifest).map(|before| before.created_at), object.created_at);
+        if let Some(before) = before.filter(|before| *before != now) {
+            self.index.by_age.remove(&(before, manifest));
+        }
+        self.records.insert(manifest, object);
+    }
+
+    fn remove(&mut self, manifest: ManifestHash) {
+        if let Some(object) = self.records.remove(&manifest) {
+            self.index.by_age.remove(&(object.created_at, manifest));
+        }
+    }
+
     /// Stamps of a future that did not come become the moment of the correction.
     pub(super) fn withdraw_stamps(&mut self, at: Millis) {
         let ahead: Vec<_> = self.iter().filter(|(_, object)| object.created_at > at).map(|(hash, _)| *hash).collect();
         for hash in ahead {
             if let Some(object) = self.records.get_mut(&hash) {
+                self.index.by_age.remove(&(object.created_at, hash));
                 object.created_at = at;
+                self.index.by_age.insert((at, hash));
             }
         }
     }
 
     /// Builds the index from the records alone.
     pub(super) fn rebuild_index(&mut self) {
-        self.index = ObjectIndex::default();
+        let by_age = self.records.iter().map(|(hash, object)| (object.created_at, *hash)).collect();
+        self.index = ObjectIndex { by_age, ..ObjectIndex::default() };
         for manifest in self.records.keys().copied().collect::<Vec<_>>() {
             self.reindex(manifest);
         }

@@ -182,14 +182,14 @@ impl Session {
             let (mut after, limit) = (None, PAGE_MAX as u32);
             while let Ok(QueryAnswer::Jobs(page)) = quorum.query(Query::Jobs { after, limit }, true).await {
                 let Some(last) = page.last() else { break };
-                after = Some(last.job);
+                after = Some((last.created_at, last.job));
                 let live = page.into_iter().filter(|record| !record.state.is_final());
                 commands.extend(live.map(|record| (record.owner, Command::Job(record.job, JobCommand::Cancel))));
             }
             let mut after = None;
             while let Ok(QueryAnswer::Objects(page)) = quorum.query(Query::Objects { after, limit }, true).await {
                 let Some(last) = page.last() else { break };
-                after = Some(last.hash);
+                after = Some(last.age());
                 let live = page.into_iter().filter(|view| view.record.state == ObjectState::Live);
                 commands.extend(live.flat_map(|view| {
                     let (manifest, claims) = (view.hash, view.record.claims.into_vec());
