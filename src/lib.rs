@@ -30,7 +30,6 @@ pub mod primary;
 pub mod quorums;
 pub mod raft;
 pub mod resources;
-pub mod seams;
 pub mod sources;
 pub mod spec;
 pub mod storage;
@@ -39,3 +38,5 @@ pub mod streams;
 mod testing;
 mod utf8;
 pub mod workers;
+
+pub use quorate_seams as seams;

@@ -1,11 +1,10 @@
 //! Scripted peers, members and quorums.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -20,17 +19,13 @@ use quorate_protocols::job::Kind;
 use quorate_protocols::job::message::{MembershipStatement, Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::liveness::{Judgement, Latency};
 use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, QuorumState, Rejection};
-use quorate_protocols::wire;
+pub use quorate_testkit::{MemoryDisk, Reaction, ScriptedNet};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::directory::KnownPeer;
 use crate::quorums::ports::{Knowledge, LocalApprover, LocalQuorum, LocalQuorums};
 use crate::raft::{HostEvent, QuorumError};
-use crate::seams::clock::SystemClock;
-use crate::seams::entropy::SeededEntropy;
-use crate::seams::{
-    Clock, Disk, DiskError, Files, Frame, Kv, KvBatch, Net, NetError, PeerView, Protocol, Seams, TaskGroup, Topic,
-};
+use crate::seams::{Clock, Seams};
 
 /// The key of test node `n`, and its peer id.
 pub fn key(n: u8) -> SigningKey {
@@ -44,177 +39,9 @@ pub fn member(n: u8) -> MemberId {
 }
 pub const QUORUM: QuorumId = QuorumId([7; 16]);
 
+/// The seams of a node whose disk nobody looks at.
 pub fn seams(seed: u64) -> Seams {
-    let disk = Disk { kv: Arc::new(NoDisk), files: Arc::new(NoDisk) };
-    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SeededEntropy::new(seed)));
-    Seams { clock, entropy, disk, tasks: TaskGroup::inline() }
-}
-
-/// Nothing in this layer touches the disk.
-struct NoDisk;
-
-fn no_disk<T>() -> Result<T, DiskError> {
-    Err(DiskError::Io { what: "anything", place: "no disk".into(), reason: "none in this test".into() })
-}
-
-impl Kv for NoDisk {
-    fn get(&self, _: &str, _: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        no_disk()
-    }
-    fn range(&self, _: &str, _: &[u8], _: &[u8], _: usize, _: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DiskError> {
-        no_disk()
-    }
-    fn last(&self, _: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, DiskError> {
-        no_disk()
-    }
-    fn trees(&self) -> Result<Vec<String>, DiskError> {
-        no_disk()
-    }
-    fn apply(&self, _: KvBatch) -> Result<(), DiskError> {
-        no_disk()
-    }
-    fn sync(&self) -> Result<(), DiskError> {
-        no_disk()
-    }
-}
-
-impl Files for NoDisk {
-    fn write_piece(&self, _: quorate_protocols::ids::PieceHash, _: &[u8]) -> Result<(), DiskError> {
-        no_disk()
-    }
-    fn read_piece(&self, _: quorate_protocols::ids::PieceHash) -> Result<Option<Bytes>, DiskError> {
-        no_disk()
-    }
-    fn remove_piece(&self, _: quorate_protocols::ids::PieceHash) -> Result<(), DiskError> {
-        no_disk()
-    }
-    fn list_pieces(
-        &self,
-        _: Option<quorate_protocols::ids::PieceHash>,
-        _: usize,
-    ) -> Result<Vec<quorate_protocols::ids::PieceHash>, DiskError> {
-        no_disk()
-    }
-    fn write_small(&self, _: &str, _: &[u8]) -> Result<(), DiskError> {
-        no_disk()
-    }
-    fn read_small(&self, _: &str) -> Result<Option<Vec<u8>>, DiskError> {
-        no_disk()
-    }
-    fn free_space(&self) -> Result<(u64, u64), DiskError> {
-        no_disk()
-    }
-}
-
-/// What a scripted peer does with a question.
-pub enum Reaction {
-    Answer(Frame),
-    /// Nobody listens there.
-    Unreachable,
-    /// Says nothing until the asker gives up.
-    Silent,
-}
-
-impl Reaction {
-    pub fn answer<T: serde::Serialize>(answer: &T) -> Self {
-        Self::Answer(Frame::head(wire::encode(answer)))
-    }
-}
-
-type Script = dyn Fn(PeerId, Protocol, &Frame) -> Reaction + Send + Sync;
-
-/// A network whose peers follow a script.
-pub struct ScriptedNet {
-    local: PeerId,
-    script: Box<Script>,
-    pub asked: Mutex<Vec<(PeerId, Protocol)>>,
-    pub providers: Mutex<Vec<PeerId>>,
-    pub penalised: Mutex<Vec<(PeerId, &'static str)>>,
-    pub connected: Mutex<BTreeSet<PeerId>>,
-    pub absent: Mutex<BTreeSet<PeerId>>,
-    /// What every answer takes; a millisecond at first.
-    pub answers_after: Mutex<Duration>,
-    /// What was measured of every peer.
-    pub round_trip: Mutex<Option<Duration>>,
-}
-
-impl ScriptedNet {
-    pub fn new(
-        local: PeerId,
-        script: impl Fn(PeerId, Protocol, &Frame) -> Reaction + Send + Sync + 'static,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            local,
-            script: Box::new(script),
-            asked: Mutex::default(),
-            providers: Mutex::default(),
-            penalised: Mutex::default(),
-            connected: Mutex::default(),
-            absent: Mutex::default(),
-            answers_after: Mutex::new(Duration::from_millis(1)),
-            round_trip: Mutex::default(),
-        })
-    }
-    pub fn asked(&self) -> Vec<PeerId> {
-        self.asked.lock().unwrap().iter().map(|(peer, _)| *peer).collect()
-    }
-}
-
-impl Net for ScriptedNet {
-    fn local_peer(&self) -> PeerId {
-        self.local
-    }
-    fn request(
-        &self,
-        peer: PeerId,
-        protocol: Protocol,
-        frame: Frame,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Frame, NetError>> {
-        self.asked.lock().unwrap().push((peer, protocol));
-        let reaction = (self.script)(peer, protocol, &frame);
-        let after = *self.answers_after.lock().unwrap();
-        async move {
-            match reaction {
-                Reaction::Answer(frame) if after <= deadline => {
-                    tokio::time::sleep(after).await;
-                    Ok(frame)
-                }
-                Reaction::Unreachable => Err(NetError::Unreachable { peer, reason: "connection refused".into() }),
-                Reaction::Answer(_) | Reaction::Silent => {
-                    tokio::time::sleep(deadline).await;
-                    Err(NetError::Timeout { peer, after: deadline })
-                }
-            }
-        }
-        .boxed()
-    }
-    fn publish(&self, _topic: Topic, _bytes: Bytes) {}
-    fn peers(&self) -> Vec<PeerView> {
-        Vec::new()
-    }
-    fn is_connected(&self, peer: PeerId) -> bool {
-        self.connected.lock().unwrap().contains(&peer)
-    }
-    fn is_absent(&self, peer: PeerId) -> bool {
-        self.absent.lock().unwrap().contains(&peer)
-    }
-    fn round_trip(&self, _peer: PeerId) -> Option<Duration> {
-        *self.round_trip.lock().unwrap()
-    }
-    fn dial(&self, _peer: PeerId) {}
-    fn listen_addresses(&self) -> Vec<String> {
-        Vec::new()
-    }
-    fn provide(&self, _quorum: QuorumId) {}
-    fn stop_providing(&self, _quorum: QuorumId) {}
-    fn find_providers(&self, _quorum: QuorumId) -> BoxFuture<'static, Vec<PeerId>> {
-        let providers = self.providers.lock().unwrap().clone();
-        async move { providers }.boxed()
-    }
-    fn penalise(&self, peer: PeerId, reason: &'static str) {
-        self.penalised.lock().unwrap().push((peer, reason));
-    }
+    quorate_testkit::seams(seed, MemoryDisk::default().disk())
 }
 
 /// A directory that knows what a test tells it.

@@ -15,6 +15,7 @@ pub mod faults;
 pub mod layout;
 pub mod process;
 pub mod reservations;
+pub mod rng;
 pub mod testnet;
 
 pub use client::{Client, ClientError};

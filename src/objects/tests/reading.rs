@@ -2,6 +2,8 @@
 
 use quorate_protocols::ids::ManifestHash;
 
+use quorate_testkit::disk::Rot;
+
 use super::*;
 use crate::objects::ObjectEvent;
 
@@ -66,8 +68,7 @@ async fn a_flipped_byte_is_found_and_its_holder_named() {
     let outcome = stored(&cluster, &content).await;
     let (_, holder) = outcome.columns[1];
     let disk = cluster.disk_of(holder);
-    let hash = *disk.pieces.lock().unwrap().keys().next().unwrap();
-    disk.corrupt(hash);
+    disk.rot(disk.pieces()[0], Rot::Flipped);
     let mut events = cluster.nodes[6].events();
     assert_eq!(get(&cluster, &cluster.nodes[6], outcome.object, None).await.unwrap(), content);
     let named = std::iter::from_fn(|| events.try_recv().ok())

@@ -59,7 +59,7 @@ async fn a_bad_holder_costs_only_its_own_column() {
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_sends_its_column_elsewhere() {
     let cluster = Cluster::start(7).await;
-    *cluster.disks[4].full.lock().unwrap() = true;
+    cluster.disks[4].set_full(true);
     let content = content(300_000);
     let outcome = put(&cluster, &cluster.nodes[0], known(&content), &content).await.unwrap();
     assert!(!outcome.degraded);
@@ -170,7 +170,7 @@ async fn putting_the_same_file_again_sends_only_what_is_missing() {
     let request = PutRequest { fingerprint: Some("/home/file 67108864 7".into()), ..known(&content) };
     interrupted(&cluster, &cluster.nodes[0], request.clone(), &content, 9).await;
     cluster.restart(0).await;
-    let stored_before: usize = cluster.disks.iter().map(|disk| disk.pieces.lock().unwrap().len()).sum();
+    let stored_before: usize = cluster.disks.iter().map(|disk| disk.pieces().len()).sum();
     assert!(stored_before >= 9);
     let sent_before = cluster.puts();
     let outcome = put(&cluster, &cluster.nodes[0], request, &content).await.unwrap();

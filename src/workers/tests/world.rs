@@ -25,6 +25,7 @@ use quorate_protocols::quorum::{
 };
 use quorate_protocols::task::message::{OutputRef, ReportRefusal, StepContext, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskRecord, WorkerRecord};
+use quorate_testkit::{MemoryDisk, VirtualClock};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -36,9 +37,8 @@ use crate::executors::Executor;
 use crate::identity::Identity;
 use crate::quorums::ClientError;
 use crate::quorums::ports::LocalTasks;
-use crate::raft::tests::memory::{MemoryDisk, TestClock};
 use crate::seams::entropy::SeededEntropy;
-use crate::seams::{Kv, Seams, TaskGroup};
+use crate::seams::{Seams, TaskGroup};
 use crate::storage::Storage;
 use crate::workers::faults::WorkerFaults;
 use crate::workers::ports::{ObjectBytes, QuorumPort, Room, TaskObjects, WorkerLeases};
@@ -297,7 +297,7 @@ impl TaskObjects for FakeObjects {
 // ---- the workers ----
 
 struct Node {
-    disk: Arc<MemoryDisk>,
+    disk: MemoryDisk,
     leases: Arc<FakeLeases>,
     faults: WorkerFaults,
     double: Arc<Double>,
@@ -337,7 +337,7 @@ impl World {
                 ended: broadcast::channel(16).0,
             };
             world.nodes.push(Node {
-                disk: Arc::default(),
+                disk: MemoryDisk::default(),
                 leases: Arc::new(leases),
                 faults: WorkerFaults::for_testing(),
                 double: Arc::default(),
@@ -374,7 +374,7 @@ impl World {
         node.boots += 1;
         let tasks = TaskGroup::inline();
         let entropy = Arc::new(SeededEntropy::new(u64::from(index) * 100 + node.boots));
-        let clock = Arc::new(TestClock::right(Instant::now()));
+        let clock = Arc::new(VirtualClock::right());
         let seams = Seams { clock, entropy, disk: node.disk.disk(), tasks: tasks.clone() };
         let identity = Identity::new(key(index).to_bytes(), Incarnation(7), BootId([index; 16]));
         let executor: Arc<dyn Executor> = Arc::new(Scripted(node.double.clone()));
@@ -597,7 +597,7 @@ impl World {
     }
     /// What the worker has on disk.
     pub fn rows(&self, index: u8) -> usize {
-        let disk = &self.nodes[index as usize].disk;
+        let disk = self.nodes[index as usize].disk.disk().kv;
         let trees = disk.trees().unwrap().into_iter().filter(|tree| tree.starts_with("worker."));
         trees.map(|tree| disk.range(&tree, &[], &[0xff; 64], usize::MAX, usize::MAX).unwrap().len()).sum()
     }

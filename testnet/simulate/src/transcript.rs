@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use quorate_testkit::net::{Observer, Sight};
 use tokio::time::Instant;
 
 /// Lines kept. The oldest half is dropped beyond it; what a failure needs is at the end. In detail all of it is wanted.
@@ -95,6 +96,27 @@ impl Transcript {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The network's part of it.
+impl Observer for Transcript {
+    fn observe(&self, node: usize, sight: &Sight<'_>) {
+        match sight {
+            Sight::Request { from, protocol, frame } => self.note(node, || {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(&frame.head).update(&frame.payload);
+                let hash = hasher.finalize().to_hex();
+                format!("<- n{from} {protocol:?} {} bytes {}", frame.len(), &hash[..8])
+            }),
+            // It is part of what its asker does next.
+            Sight::Answer { .. } => (),
+            Sight::Gossip { topic, bytes } => {
+                self.note(node, || format!("<- gossip {topic:?} {}", blake3::hash(bytes)))
+            }
+            Sight::Event(event) => self.note(node, || format!("<- {event:?}")),
+            Sight::Penalty { peer, reason } => self.line(node, format_args!("penalises {peer:?}: {reason}")),
+        }
     }
 }
 

@@ -30,15 +30,15 @@ use quorate_testnet::checkers::g3_fires_once::{Reach, check_events, check_rows};
 use quorate_testnet::checkers::{Guarantee, Violation, g7_bounded};
 use tokio::time::Instant;
 
-use crate::bells::{self, Bells};
+use crate::event_workload::{self, EventWorkload};
 use crate::executor::SimExecutor;
 use crate::links::Links;
 use crate::panics;
 use crate::planted::Planted;
-use crate::rng::SimRng;
 use crate::runtime;
 use crate::transcript::Transcript;
 use crate::world::World;
+use quorate_testnet::rng::Rng;
 
 pub const NODES: usize = 5;
 
@@ -161,9 +161,9 @@ impl Watched {
 struct Scene {
     plan: Plan,
     world: World,
-    rng: SimRng,
+    rng: Rng,
     watched: Vec<Watched>,
-    bells: Bells,
+    events: EventWorkload,
     read_at: Instant,
     /// How wrong each machine's wall clock is.
     wrong: BTreeMap<usize, i64>,
@@ -187,13 +187,13 @@ impl Scene {
         plan.links.apply(&world);
         let executor = SimExecutor::default();
         world.work.executors = BTreeMap::from([(Kind::Wasm, Arc::new(executor) as Arc<_>)]);
-        let rng = SimRng::new(plan.seed, "triggers");
+        let rng = Rng::new(plan.seed, "triggers");
         Self {
             plan,
             world,
             rng,
             watched: Vec::new(),
-            bells: Bells::default(),
+            events: EventWorkload::default(),
             read_at: Instant::now(),
             wrong: BTreeMap::new(),
             all_ahead: 0,
@@ -229,13 +229,13 @@ impl Scene {
         while Instant::now() < end {
             tokio::time::sleep(self.rng.duration(STEP_MIN, STEP_MAX)).await;
             self.step().await?;
-            self.bells.ring(&self.world, &mut self.rng);
+            self.events.emit(&self.world, &mut self.rng);
             if self.read_at.elapsed() >= READ_INTERVAL {
                 self.read_at = Instant::now();
                 self.read_rows().await;
             }
         }
-        self.world.fabric.heal();
+        self.world.network.heal();
         self.start_all().await?;
         for index in 1..=NODES {
             self.world.clock(index).reset();
@@ -341,12 +341,12 @@ impl Scene {
                 let index = 1 + self.rng.below(NODES as u64) as usize;
                 let alone = self.world.peer(index);
                 for other in (1..=NODES).filter(|other| *other != index) {
-                    self.world.fabric.cut(alone, self.world.peer(other));
-                    self.world.fabric.cut(self.world.peer(other), alone);
+                    self.world.network.cut(alone, self.world.peer(other));
+                    self.world.network.cut(self.world.peer(other), alone);
                 }
                 self.report.partitions += 1;
             }
-            7..=8 => self.world.fabric.heal(),
+            7..=8 => self.world.network.heal(),
             9 => {
                 let index = 1 + self.rng.below(NODES as u64) as usize;
                 let wrong = self.rng.below(2 * WRONG_MS_MAX as u64) as i64 - WRONG_MS_MAX;
@@ -375,7 +375,7 @@ impl Scene {
     /// Whatever becomes of it: nobody waits for the answer.
     fn person(&mut self) {
         let Some(index) = self.rng.pick(&self.world.up()).copied() else { return };
-        // What a suspended trigger is told of is skipped, and several such share a row: the bells are to be told apart.
+        // What a suspended trigger is told of is skipped, and several such share a row: the events are to be told apart.
         let timed = self.watched.iter().filter(|watched| watched.spec.is_timed());
         let jobs: Vec<JobId> = timed.map(|watched| watched.job).collect();
         let Some(job) = self.rng.pick(&jobs).copied() else { return };
@@ -429,7 +429,7 @@ impl Scene {
         for at in 0..self.watched.len() {
             let job = self.watched[at].job;
             if !self.watched[at].spec.is_timed() {
-                self.judge_bells(at, end).await;
+                self.judge_events(at, end).await;
                 continue;
             }
             let record = loop {
@@ -473,8 +473,8 @@ impl Scene {
     }
 
     /// Waits until what was acknowledged is recorded and has run, and checks that all of it is recorded once.
-    async fn judge_bells(&mut self, at: usize, end: Instant) {
-        self.bells.hear(end).await;
+    async fn judge_events(&mut self, at: usize, end: Instant) {
+        self.events.collect_answers(end).await;
         let recorded = loop {
             self.read_rows().await;
             let events = self.watched[at].rows.values().filter_map(|row| match row.cause {
@@ -482,14 +482,14 @@ impl Scene {
                 _ => None,
             });
             let recorded: BTreeSet<SeenId> = events.collect();
-            let is_told = self.bells.acknowledged().all(|id| recorded.contains(&id));
+            let is_told = self.events.acknowledged().all(|id| recorded.contains(&id));
             if (is_told && self.watched[at].is_settled()) || Instant::now() >= end {
                 break recorded;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         };
-        let unknown = recorded.into_iter().filter(|id| self.bells.is_rung(*id));
-        let expected: BTreeSet<SeenId> = self.bells.acknowledged().chain(unknown).collect();
+        let unknown = recorded.into_iter().filter(|id| self.events.was_emitted(*id));
+        let expected: BTreeSet<SeenId> = self.events.acknowledged().chain(unknown).collect();
         let watched = &self.watched[at];
         let rows: Vec<FireRow> = watched.rows.values().cloned().collect();
         let mut found = check_events(&rows, &expected);
@@ -497,7 +497,7 @@ impl Scene {
         let id = |row: &FireRow| if let Cause::Event(id) = row.cause { Some(id) } else { None };
         let twice: Vec<SeenId> = rows.iter().filter_map(id).filter(|id| !once.insert(*id)).collect();
         if let Some(first) = found.first_mut() {
-            first.what.extend(twice.iter().map(|id| format!("; {id:?} was rung by {}", self.bells.story(*id))));
+            first.what.extend(twice.iter().map(|id| format!("; {id:?} was emitted by {}", self.events.story(*id))));
         }
         self.report.violations.extend(found);
         if !watched.is_settled() {
@@ -505,8 +505,8 @@ impl Scene {
             self.report.violations.push(Violation::new(Guarantee::G4, what));
         }
         self.report.runs += rows.len() as u64;
-        (self.report.events, self.report.again) = (self.bells.count() as u64, self.bells.again);
-        self.report.acknowledged = self.bells.acknowledged().count() as u64;
+        (self.report.events, self.report.again) = (self.events.count() as u64, self.events.again);
+        self.report.acknowledged = self.events.acknowledged().count() as u64;
     }
 
     fn check(&mut self, at: usize, run: &TriggerRun) -> Vec<Violation> {
@@ -555,9 +555,9 @@ fn triggers(at: Millis) -> Vec<TriggerSpec> {
         overlap,
         missed: Missed { policy, deadline: deadline.map(Duration::from_secs) },
     };
-    // Long against the time in which a bell is rung again, and in which what was rung before may be under way. Clocks
+    // Long against the time in which an event is emitted again, and in which what was emitted before may be under way. Clocks
     // that are set by as much do not end it.
-    let bell = EventSpec { dedupe_window: Duration::from_secs(3_600), ..EventSpec::new(bells::NAME) };
+    let bell = EventSpec { dedupe_window: Duration::from_secs(3_600), ..EventSpec::new(event_workload::NAME) };
     vec![
         spec(every(10, 0), Overlap::Allow, MissedPolicy::CatchUp(10), None),
         spec(every(60, 20), Overlap::Forbid, MissedPolicy::Once, None),

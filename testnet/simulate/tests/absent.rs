@@ -100,17 +100,17 @@ impl Net {
             Fault::Partitioned => {
                 for other in (1..=self.world.nodes()).filter(|other| *other != node) {
                     let (here, there) = (self.world.peer(node), self.world.peer(other));
-                    self.world.fabric.cut(here, there);
-                    self.world.fabric.cut(there, here);
+                    self.world.network.cut(here, there);
+                    self.world.network.cut(there, here);
                 }
             }
             Fault::Full => self.world.disk(node).set_full(true),
-            Fault::Slow => self.world.fabric.slow(self.world.peer(node), SLOW_BY),
+            Fault::Slow => self.world.network.slow(self.world.peer(node), SLOW_BY),
         }
     }
 
     async fn end(&mut self, node: usize) {
-        self.world.fabric.heal();
+        self.world.network.heal();
         self.world.resume(node);
         self.world.disk(node).set_full(false);
         self.world.start(node).await.expect("its disk has all that it had called durable");

@@ -132,6 +132,19 @@ const RETIRED: &[(&str, &str)] = &[
     ("pulses", "heartbeats"),
 ];
 
+/// The same of the simulator, the chaos runs and the test kit.
+const RETIRED_IN_TESTNET: &[(&str, &str)] = &[
+    ("Moments", "Coverage"),
+    ("Bells", "EventWorkload"),
+    ("Dice", "Rng"),
+    ("dice", "rng"),
+    ("SimRng", "Rng"),
+    ("SimDisk", "MemoryDisk"),
+    ("SimNet", "MemoryNet"),
+    ("SimClock", "VirtualClock"),
+    ("Fabric", "Network"),
+];
+
 /// Verbs that say nothing without an object: no function of the node is named by one alone.
 const BARE_VERBS: [&str; 10] = ["take", "tell", "told", "hear", "heard", "note", "keep", "go_on", "see", "look"];
 
@@ -394,11 +407,13 @@ fn errors_that_are_mere_text_do_not_grow_in_number() {
 #[test]
 fn retired_names_do_not_come_back() {
     let mut wrong = Vec::new();
-    for (name, text) in sources("src").into_iter().filter(|(name, _)| !is_test(name)) {
-        let code = code(&text);
-        let used: BTreeSet<&str> = words(&code).collect();
-        for (word, instead) in RETIRED.iter().filter(|(word, _)| used.contains(word)) {
-            wrong.push(format!("{name}: {word} is called {instead}"));
+    for (folder, retired) in [("src", RETIRED), ("testnet", RETIRED_IN_TESTNET)] {
+        for (name, text) in sources(folder).into_iter().filter(|(name, _)| !is_test(name)) {
+            let code = code(&text);
+            let used: BTreeSet<&str> = words(&code).collect();
+            for (word, instead) in retired.iter().filter(|(word, _)| used.contains(word)) {
+                wrong.push(format!("{name}: {word} is called {instead}"));
+            }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
