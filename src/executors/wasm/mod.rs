@@ -19,6 +19,7 @@
 mod artifacts;
 pub mod check;
 pub mod compiler;
+mod descriptors;
 mod engine;
 mod errno;
 mod files;
