@@ -241,7 +241,7 @@ async fn bytes_that_are_no_message_are_penalised_and_not_answered() {
     let ask =
         |head: Vec<u8>| asker.request(me, crate::seams::Protocol::Approval, Frame::head(head), Duration::from_secs(1));
     assert!(ask(vec![250, 1, 2, 3]).await.is_err());
-    assert_eq!(*bench.penalties.0.lock().unwrap(), [identity(ASKER).peer()]);
+    assert_eq!(*bench.penalties.0.lock(), [identity(ASKER).peer()]);
     let message = quorate_protocols::wire::encode(&ApprovalMessage::Ask(request(1, 10)));
     let answer = ask(message).await.unwrap();
     let answer: ApprovalAnswer = quorate_protocols::wire::decode(&answer.head, 4096).unwrap();

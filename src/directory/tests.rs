@@ -143,5 +143,5 @@ async fn garbage_is_counted_and_penalised() {
     other.net.publish(Topic::Quorums, vec![0; 5000].into());
     settle(100).await;
     assert_eq!(one.directory.metrics().adverts_refused.get(), 2);
-    assert_eq!(*penalties.0.lock().unwrap(), [other.peer, other.peer]);
+    assert_eq!(*penalties.0.lock(), [other.peer, other.peer]);
 }

@@ -1,10 +1,9 @@
 //! The emitter over a disk in memory and a scripted network.
-
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::*;
@@ -39,10 +38,8 @@ impl EventDelivery for Network {
     }
     fn listening(&self, _: QuorumId) -> BoxFuture<'static, Option<(Option<u64>, Vec<String>)>> {
         let quorum = self.0.clone();
-        async move {
-            quorum.up.load(Ordering::Relaxed).then(|| (*quorum.known.lock().unwrap(), vec!["door".to_owned()]))
-        }
-        .boxed()
+        async move { quorum.up.load(Ordering::Relaxed).then(|| (*quorum.known.lock(), vec!["door".to_owned()])) }
+            .boxed()
     }
     fn dispatch(&self, _: QuorumId, dispatch: Dispatch) -> BoxFuture<'static, DeliveryOutcome> {
         let quorum = self.0.clone();
@@ -50,7 +47,7 @@ impl EventDelivery for Network {
             if !quorum.up.load(Ordering::Relaxed) {
                 return DeliveryOutcome::Failed;
             }
-            let mut known = quorum.known.lock().unwrap();
+            let mut known = quorum.known.lock();
             let before = known.unwrap_or(dispatch.follows);
             let fresh = dispatch.events.iter().map(|sent| sent.sequence).filter(|sequence| *sequence > before);
             quorum.taken.send_modify(|taken| taken.extend(fresh));

@@ -28,6 +28,8 @@ use crate::seams::{Frame, InboundRequest, NetError, NetEvent, TaskGroup, Topic};
 /// Far above what anything here takes, even on a busy machine: a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+const CUT: LinkFault = LinkFault { to: Link::Cut, from: Link::Cut };
+
 struct TestNode {
     peer: PeerId,
     net: Arc<dyn Net>,
@@ -655,14 +657,14 @@ async fn a_cut_link_is_silent_and_heals() {
     a.faults.set(b.peer, LinkFault { to: Link::Cut, from: Link::Open }).unwrap();
     assert_eq!(ask().await, silent);
     a.faults.clear();
-    b.faults.set(a.peer, LinkFault::CUT).unwrap();
+    b.faults.set(a.peer, CUT).unwrap();
     assert_eq!(ask().await, silent);
     assert!(a.net.is_connected(b.peer), "a silent link is not a closed one");
     b.faults.set(a.peer, LinkFault { from: Link::Slow(Duration::from_millis(50)), to: Link::Open }).unwrap();
     let started = Instant::now();
     ask().await.unwrap();
     assert!(started.elapsed() >= Duration::from_millis(50));
-    assert_eq!(NetFaults::off().set(a.peer, LinkFault::CUT), Err(crate::error::FaultsAreOff));
+    assert_eq!(NetFaults::off().set(a.peer, CUT), Err(crate::error::FaultsAreOff));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,10 +13,11 @@
 //! Who misbehaves: an answer that cannot be read is penalised and the next member is asked.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::ids::{ManifestHash, MemberId, ObjectId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::job::message::{JobAnswer, JobMessage, Query, QueryAnswer};
@@ -711,8 +712,8 @@ impl QuorumClient {
         self.routes().change(quorum, |route| route.primary = route.primary.filter(|primary| *primary != peer));
     }
 
-    fn routes(&self) -> std::sync::MutexGuard<'_, Routes> {
-        self.0.routes.lock().expect("no panic while holding the routes")
+    fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.0.routes.lock()
     }
 }
 

@@ -8,8 +8,9 @@
 pub mod machine;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -144,8 +145,7 @@ impl Account for Accounts {
 
 impl Accounts {
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // The tree asserts before it changes anything, so a panic elsewhere leaves it whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

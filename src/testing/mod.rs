@@ -4,8 +4,7 @@
 pub(crate) mod metrics;
 pub(crate) mod quorums;
 
-use std::sync::Mutex;
-
+use parking_lot::Mutex;
 use quorate_protocols::ids::{BootId, Incarnation, PeerId};
 use quorate_testkit::net::{Observer, Sight};
 
@@ -22,7 +21,7 @@ pub(crate) struct Penalties(pub Mutex<Vec<PeerId>>);
 impl Observer for Penalties {
     fn observe(&self, _: usize, sight: &Sight<'_>) {
         if let Sight::Penalty { peer, .. } = sight {
-            self.0.lock().unwrap().push(*peer);
+            self.0.lock().push(*peer);
         }
     }
 }

@@ -1,13 +1,14 @@
 //! Scripted peers, members and quorums.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Requirement, Statement, Subject,
 };
@@ -57,7 +58,7 @@ pub struct Known {
 impl Known {
     pub fn with_members(members: &[MemberId]) -> Arc<Self> {
         let known = Self::default();
-        known.quorums.lock().unwrap().insert(QUORUM, advert(members));
+        known.quorums.lock().insert(QUORUM, advert(members));
         Arc::new(known)
     }
 }
@@ -76,23 +77,23 @@ pub fn advert(members: &[MemberId]) -> QuorumAdvert {
 
 impl Knowledge for Known {
     fn peers(&self) -> Vec<KnownPeer> {
-        self.peers.lock().unwrap().clone()
+        self.peers.lock().clone()
     }
     fn quorums(&self) -> Vec<QuorumAdvert> {
-        self.quorums.lock().unwrap().values().cloned().collect()
+        self.quorums.lock().values().cloned().collect()
     }
     fn quorum(&self, quorum: QuorumId) -> Option<QuorumAdvert> {
-        self.quorums.lock().unwrap().get(&quorum).cloned()
+        self.quorums.lock().get(&quorum).cloned()
     }
     fn learn_members(&self, _quorum: QuorumId, primary: Option<MemberId>, voters: Vec<MemberId>) {
-        self.learnt.lock().unwrap().push((primary, voters));
+        self.learnt.lock().push((primary, voters));
     }
     fn candidates(&self, _kind: Kind, _requirement: &Requirement) -> Vec<PeerId> {
-        self.candidates.lock().unwrap().clone()
+        self.candidates.lock().clone()
     }
     fn ask_for_volunteers(&self, _: Subject, _: Kind, _: Requirement) -> mpsc::Receiver<PeerId> {
         let (send, receive) = mpsc::channel(16);
-        for peer in self.volunteers.lock().unwrap().iter() {
+        for peer in self.volunteers.lock().iter() {
             send.try_send(*peer).expect("a test has few volunteers");
         }
         receive
@@ -173,7 +174,7 @@ struct Handle(Arc<ScriptedQuorum>);
 
 impl LocalQuorums for Quorums {
     fn quorum(&self, quorum: QuorumId) -> Option<Arc<dyn LocalQuorum>> {
-        let held = self.0.lock().unwrap().clone().filter(|_| quorum == QUORUM)?;
+        let held = self.0.lock().clone().filter(|_| quorum == QUORUM)?;
         Some(Arc::new(Handle(held)))
     }
     fn all(&self) -> Vec<Arc<dyn LocalQuorum>> {
@@ -211,7 +212,7 @@ impl LocalQuorum for Handle {
         membership(self.0.this, QUORUM, vec![member(self.0.this)])
     }
     fn leading(&self) -> Option<Term> {
-        *self.0.term.lock().unwrap()
+        *self.0.term.lock()
     }
     fn primary_settled(&self) -> BoxFuture<'static, ()> {
         std::future::ready(()).boxed()
@@ -220,7 +221,7 @@ impl LocalQuorum for Handle {
         Latency::default()
     }
     fn duties(&self) -> Vec<Duty> {
-        self.0.duties.lock().unwrap().clone()
+        self.0.duties.lock().clone()
     }
     fn propose(
         &self,
@@ -229,7 +230,7 @@ impl LocalQuorum for Handle {
         _deadline: Duration,
     ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>> {
         let result = (self.0.commit)(by, &command);
-        self.0.proposed.lock().unwrap().push((by, command));
+        self.0.proposed.lock().push((by, command));
         async move { result }.boxed()
     }
     fn query(&self, query: Query, _stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
@@ -282,14 +283,14 @@ impl StateQuorum {
         self.events.subscribe()
     }
     pub fn set_term(&self, term: Option<Term>) {
-        *self.term.lock().unwrap() = term;
+        *self.term.lock() = term;
         let _ = self.events.send(match term {
             Some(term) => HostEvent::Leading { quorum: QUORUM, term },
             None => HostEvent::NotLeading { quorum: QUORUM },
         });
     }
     pub fn commit(&self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
-        let mut held = self.state.lock().unwrap();
+        let mut held = self.state.lock();
         held.0 = LogIndex(held.0.0 + 1);
         let (index, state) = &mut *held;
         let now = self.clock.as_ref().map_or(Millis(1), |clock| clock.wall());
@@ -303,7 +304,7 @@ impl StateQuorum {
         reply.replies.into_iter().next().expect("one command has one reply")
     }
     pub fn read<T>(&self, read: impl FnOnce(&QuorumState) -> T) -> T {
-        read(&self.state.lock().unwrap().1)
+        read(&self.state.lock().1)
     }
     /// Waits until the state is as wished for, for at most an hour of virtual time.
     pub async fn reaches(&self, what: &str, wish: impl Fn(&QuorumState) -> bool) {
@@ -346,19 +347,19 @@ impl LocalQuorum for StateHandle {
         membership(self.0.this, QUORUM, vec![member(self.0.this)])
     }
     fn leading(&self) -> Option<Term> {
-        *self.0.term.lock().unwrap()
+        *self.0.term.lock()
     }
     fn primary_settled(&self) -> BoxFuture<'static, ()> {
         let (quorum, mut events) = (self.0.clone(), self.0.events());
         async move {
-            while quorum.electing.load(Ordering::Relaxed) && quorum.term.lock().unwrap().is_none() {
+            while quorum.electing.load(Ordering::Relaxed) && quorum.term.lock().is_none() {
                 events.recv().await.expect("the sender is this quorum");
             }
         }
         .boxed()
     }
     fn latency(&self) -> Latency {
-        *self.0.latency.lock().unwrap()
+        *self.0.latency.lock()
     }
     fn duties(&self) -> Vec<Duty> {
         self.0.read(QuorumState::duties)

@@ -1,11 +1,12 @@
 //! What a running attempt tells its worker: how far it is, where it could go on from, what it writes for people.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::job::limits::REASON_BYTES_MAX;
 use quorate_protocols::task::limits::{CHECKPOINT_BYTES_MAX, DEADLINE};
 use quorate_protocols::task::message::{LogStream, Progress, TaskAnswer, TaskMessage};
@@ -53,7 +54,7 @@ impl AttemptHost {
         self.discard.store(true, Ordering::Relaxed);
     }
     fn lock(&self) -> MutexGuard<'_, (u16, String)> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock()
     }
 }
 

@@ -11,10 +11,11 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::resources::{Amounts, Scope, Service};
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::time::Instant;
@@ -359,8 +360,8 @@ impl Modules {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
-        self.cache.lock().expect("nothing panics with the cache in hand")
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock()
     }
 }
 

@@ -2,11 +2,12 @@
 //! in memory that fail on demand. Time is virtual; blocking work runs inline.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use quorate_protocols::ids::{
     BootId, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId,
 };
@@ -73,12 +74,12 @@ pub struct World {
 
 impl World {
     fn manner(&self, peer: PeerId) -> Manner {
-        self.manners.lock().unwrap().get(&peer).copied().unwrap_or_default()
+        self.manners.lock().get(&peer).copied().unwrap_or_default()
     }
 
     fn propose(&self, by: PeerId, command: Command) -> Result<CommandReply, ClientError> {
-        let mut state = self.state.lock().unwrap();
-        *self.commands.lock().unwrap() += 1;
+        let mut state = self.state.lock();
+        *self.commands.lock() += 1;
         let reply = apply(&mut state, by, command);
         // The primary's driver: wins holders at once. What else it does is `settle`.
         while let Some((job, wanted)) = state.0.duties().into_iter().find_map(|duty| match duty {
@@ -86,13 +87,13 @@ impl World {
             _ => None,
         }) {
             let known: BTreeSet<PeerId> = state.0.jobs[&job].store().unwrap().1.known_holders().collect();
-            let willing = self.willing.lock().unwrap().clone();
+            let willing = self.willing.lock().clone();
             let grants: Vec<Grant> = willing
                 .into_iter()
                 .filter(|peer| !known.contains(peer))
                 .take(wanted)
                 .map(|peer| {
-                    let mut leases = self.leases.lock().unwrap();
+                    let mut leases = self.leases.lock();
                     let lease = LeaseId((leases.len() as u128 + 1).to_le_bytes());
                     leases.insert((peer, lease));
                     Grant { holder: MemberId { peer, incarnation: Incarnation(1) }, lease }
@@ -136,7 +137,7 @@ impl Gate for World {
                 Passage::Answered(Frame::new(answer, Bytes::from_static(b"lie")))
             }
             Manner::DiesAfter(pieces) if matches!(message, PieceMessage::Put { .. }) => {
-                self.manners.lock().unwrap().insert(to, Manner::DiesAfter(pieces - 1));
+                self.manners.lock().insert(to, Manner::DiesAfter(pieces - 1));
                 Passage::Free
             }
             Manner::Good | Manner::Lying | Manner::DiesAfter(_) => Passage::Free,
@@ -148,7 +149,7 @@ impl Gate for World {
 impl Observer for World {
     fn observe(&self, _: usize, sight: &Sight<'_>) {
         let Sight::Answer { from, frame, .. } = sight else { return };
-        let mut traffic = self.traffic.lock().unwrap();
+        let mut traffic = self.traffic.lock();
         match wire::decode(&frame.head, HEAD_BYTES_MAX).unwrap() {
             PieceAnswer::Stored => *traffic.puts.entry(*from).or_default() += 1,
             PieceAnswer::Piece { .. } => *traffic.gets.entry(*from).or_default() += 1,
@@ -165,7 +166,7 @@ struct FakeQuorums {
 impl FakeQuorums {
     /// Fails as a quorum without a primary does: after the deadline, with nothing known.
     fn ready(&self, deadline: Duration) -> impl Future<Output = Result<(), ClientError>> + use<> {
-        let until = *self.world.paused_until.lock().unwrap();
+        let until = *self.world.paused_until.lock();
         async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let Some(left) = until.map(|until| until.saturating_duration_since(tokio::time::Instant::now())) else {
@@ -207,7 +208,7 @@ impl Quorums for FakeQuorums {
         let (ready, world) = (self.ready(deadline), self.world.clone());
         Box::pin(async move {
             ready.await?;
-            let state = &world.state.lock().unwrap().0;
+            let state = &world.state.lock().0;
             Ok(match query {
                 Query::Job { job } => state
                     .jobs
@@ -237,14 +238,14 @@ impl Quorums for FakeQuorums {
         column: PieceIndex,
         _deadline: Duration,
     ) -> BoxFuture<'static, Result<(), ClientError>> {
-        self.world.suspected.lock().unwrap().push((object, column));
+        self.world.suspected.lock().push((object, column));
         Box::pin(async { Ok(()) })
     }
     fn members_known(&self, _quorum: QuorumId) -> Vec<PeerId> {
         vec![peer(0)]
     }
     fn holders_known(&self, _column_bytes: u64) -> HoldersKnown {
-        let near = self.world.willing.lock().unwrap().len();
+        let near = self.world.willing.lock().len();
         HoldersKnown { reachable: Reachable { near, ..Reachable::default() }, ..HoldersKnown::default() }
     }
 }
@@ -259,11 +260,11 @@ impl HolderLeases for FakeLeases {
         self.is_alive(lease)
     }
     fn is_alive(&self, lease: LeaseId) -> bool {
-        self.world.leases.lock().unwrap().contains(&(self.here, lease))
+        self.world.leases.lock().contains(&(self.here, lease))
     }
     fn settle(&self, _lease: LeaseId, _bytes: u64) {}
     fn release(&self, lease: LeaseId) {
-        self.world.leases.lock().unwrap().remove(&(self.here, lease));
+        self.world.leases.lock().remove(&(self.here, lease));
     }
 }
 
@@ -335,24 +336,24 @@ impl Cluster {
                 Objects::start(context, inbound.piece)
             })
             .await;
-        self.world.services.lock().unwrap().insert(here, node.clone());
+        self.world.services.lock().insert(here, node.clone());
         node
     }
 
     /// A crash and a start from what was synced. Leases do not survive it.
     pub async fn restart(&mut self, index: u8) {
         self.disks[index as usize].lose_unsynced();
-        self.world.leases.lock().unwrap().retain(|(holder, _)| *holder != peer(index));
+        self.world.leases.lock().retain(|(holder, _)| *holder != peer(index));
         self.nodes[index as usize] = self.node(index).await;
     }
 
     pub fn set_manner(&self, index: u8, manner: Manner) {
-        self.world.manners.lock().unwrap().insert(peer(index), manner);
+        self.world.manners.lock().insert(peer(index), manner);
     }
 
     /// What the primary's driver does about committed objects and given-up columns.
     pub async fn settle(&self) {
-        let duties = self.world.state.lock().unwrap().0.duties();
+        let duties = self.world.state.lock().0.duties();
         for duty in duties {
             match duty {
                 Duty::Confirm { manifest, job, column, grant, attempt } => {
@@ -377,12 +378,12 @@ impl Cluster {
     }
 
     pub async fn ask(&self, from: u8, to: PeerId, message: PieceMessage) -> PieceAnswer {
-        let service = self.world.services.lock().unwrap()[&to].service().clone();
+        let service = self.world.services.lock()[&to].service().clone();
         self.tasks.scope(async move { service.handle(peer(from), message, Bytes::new()).await.0 }).await
     }
 
     pub fn puts(&self) -> u32 {
-        self.world.traffic.lock().unwrap().puts.values().sum()
+        self.world.traffic.lock().puts.values().sum()
     }
 
     pub fn disk_of(&self, holder: PeerId) -> &MemoryDisk {

@@ -24,7 +24,7 @@ fn slot(attempt: u32) -> Slot {
 async fn holder() -> (Cluster, LeaseId) {
     let cluster = Cluster::start(2).await;
     let lease = LeaseId([7; 16]);
-    cluster.world.leases.lock().unwrap().insert((peer(1), lease));
+    cluster.world.leases.lock().insert((peer(1), lease));
     (cluster, lease)
 }
 
@@ -153,7 +153,7 @@ async fn a_holder_reports_the_columns_whose_pieces_it_lost() {
     let (column, holder) = committed.columns[2];
     let node = cluster.nodes.iter().find(|node| node.service().peer() == holder).expect("a node of this cluster");
     let lease = LeaseId([7; 16]);
-    cluster.world.leases.lock().unwrap().insert((holder, lease));
+    cluster.world.leases.lock().insert((holder, lease));
     let unconfirmed = CheckedPiece::hash_of(Bytes::from_static(b"not yet an object's"));
     let store = node.service().store().clone();
     cluster.tasks.scope(store.put(slot(1), lease, SegmentIndex(0), unconfirmed)).await.unwrap();
@@ -161,7 +161,7 @@ async fn a_holder_reports_the_columns_whose_pieces_it_lost() {
     let mut maintenance = Maintenance::new(node.service().clone());
     let told = |rounds| vec![(committed.object, column); rounds];
     for rounds in [0, 1, 2] {
-        assert_eq!(*cluster.world.suspected.lock().unwrap(), told(rounds));
+        assert_eq!(*cluster.world.suspected.lock(), told(rounds));
         cluster.tasks.scope(maintenance.sweep_round(Duration::from_secs(3600))).await;
         cluster.tasks.scope(maintenance.report_round()).await;
     }
@@ -173,7 +173,7 @@ async fn a_holder_reports_the_columns_whose_pieces_it_lost() {
         cluster.tasks.scope(store.release(Slot { job, column, attempt: row.attempt })).await.unwrap();
     }
     cluster.tasks.scope(maintenance.report_round()).await;
-    assert_eq!(*cluster.world.suspected.lock().unwrap(), told(3));
+    assert_eq!(*cluster.world.suspected.lock(), told(3));
     assert_eq!(store.damaged(None, 100).unwrap(), []);
 }
 
@@ -186,7 +186,7 @@ async fn a_shared_piece_outlives_the_first_of_its_references() {
     put_piece(&cluster, other, lease, 0, b"shared").await;
     let store = cluster.nodes[1].service().store().clone();
     for (released, left) in [(slot(1), 1), (other, 0)] {
-        cluster.world.leases.lock().unwrap().insert((peer(1), lease));
+        cluster.world.leases.lock().insert((peer(1), lease));
         assert_eq!(cluster.ask(0, peer(1), PieceMessage::Release { slot: released }).await, PieceAnswer::Noted);
         cluster.tasks.scope(store.sweep(None, Duration::ZERO)).await.unwrap();
         assert_eq!(cluster.disks[1].pieces().len(), left);
@@ -200,10 +200,10 @@ async fn a_lease_whose_end_was_lost_ends_with_the_tombstone() {
     let (cluster, lease) = holder().await;
     put_piece(&cluster, slot(1), lease, 0, b"a").await;
     assert_eq!(cluster.ask(0, peer(1), PieceMessage::Release { slot: slot(1) }).await, PieceAnswer::Noted);
-    cluster.world.leases.lock().unwrap().insert((peer(1), lease));
+    cluster.world.leases.lock().insert((peer(1), lease));
     let mut maintenance = Maintenance::new(cluster.nodes[1].service().clone());
     cluster.tasks.scope(maintenance.collect_round()).await;
-    assert!(!cluster.world.leases.lock().unwrap().contains(&(peer(1), lease)));
+    assert!(!cluster.world.leases.lock().contains(&(peer(1), lease)));
 }
 
 /// Goal: an ended lease alone deletes nothing. Method: leases end; columns of a live run and of a committed object are
@@ -215,7 +215,7 @@ async fn only_a_definite_no_of_the_quorum_lets_a_column_go() {
     let committed = put(&cluster, &cluster.nodes[0], PutRequest::default(), &content).await.unwrap();
     let held = |cluster: &Cluster| cluster.disks.iter().map(|d| d.pieces().len()).collect::<Vec<_>>();
     let before = held(&cluster);
-    cluster.world.leases.lock().unwrap().clear();
+    cluster.world.leases.lock().clear();
     let collect = async |cluster: &Cluster| {
         for node in &cluster.nodes {
             let mut maintenance = Maintenance::new(node.service().clone());
@@ -233,17 +233,17 @@ async fn only_a_definite_no_of_the_quorum_lets_a_column_go() {
     cluster.settle().await;
     let holder = committed.columns[0].1;
     let column = committed.columns[0].0;
-    let row = cluster.world.services.lock().unwrap()[&holder].service().store().column(committed.job, column).unwrap();
+    let row = cluster.world.services.lock()[&holder].service().store().column(committed.job, column).unwrap();
     let confirmed = HoldState::Confirmed { manifest: committed.object.manifest };
     assert_eq!(row.map(|row| row.state), Some(confirmed));
 
     let command =
         Command::Object(committed.object.manifest, ObjectCommand::Remove { claims: ClaimSelector::All, force: false });
     cluster.nodes[0].context.quorums.propose(cluster::QUORUM, command, Duration::from_secs(1)).await.unwrap();
-    *cluster.world.paused_until.lock().unwrap() = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
+    *cluster.world.paused_until.lock() = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
     collect(&cluster).await;
     assert_eq!(held(&cluster), before, "a silent quorum has not said no");
-    *cluster.world.paused_until.lock().unwrap() = None;
+    *cluster.world.paused_until.lock() = None;
     cluster.settle().await;
     collect(&cluster).await;
     assert_eq!(held(&cluster).iter().sum::<usize>(), 0);

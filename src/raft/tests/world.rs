@@ -1,9 +1,10 @@
 //! The network of the tests: every message takes a millisecond, and what arrives is counted.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::quorum::RaftMessage;
 use quorate_protocols::quorum::limits::RAFT_HEAD_BYTES_MAX;
@@ -24,7 +25,7 @@ impl Observer for Arrived {
     fn observe(&self, node: usize, sight: &Sight<'_>) {
         match sight {
             Sight::Request { protocol: Protocol::Raft, frame, .. } => {
-                let mut arrived = self.0.lock().unwrap();
+                let mut arrived = self.0.lock();
                 *arrived.0.entry(node).or_default() += 1;
                 let message = wire::decode(&frame.head, RAFT_HEAD_BYTES_MAX);
                 arrived.1 += usize::from(matches!(message, Ok(RaftMessage::Chunk { .. })));
@@ -61,10 +62,10 @@ impl World {
     }
     /// Raft messages that reached this node.
     pub fn raft_asked(&self, number: u8) -> usize {
-        self.arrived.0.lock().unwrap().0.get(&number.into()).copied().unwrap_or(0)
+        self.arrived.0.lock().0.get(&number.into()).copied().unwrap_or(0)
     }
     pub fn chunks_asked(&self) -> usize {
-        self.arrived.0.lock().unwrap().1
+        self.arrived.0.lock().1
     }
     pub fn net(&self, me: PeerId) -> Arc<dyn Net> {
         Arc::new(self.network.handle(me))

@@ -2,8 +2,8 @@
 //! [`World::tend`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +11,7 @@ use ed25519_dalek::SigningKey;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
+use parking_lot::Mutex;
 use quorate_protocols::approval::Subject;
 use quorate_protocols::ids::*;
 use quorate_protocols::job::Kind;
@@ -94,29 +95,29 @@ pub struct Beats {
 
 impl FakeQuorum {
     pub fn slow_beats(&self, take: Duration) {
-        *self.beats_take.lock().unwrap() = take;
+        *self.beats_take.lock() = take;
     }
     pub fn beats(&self) -> Beats {
-        *self.beats.lock().unwrap()
+        *self.beats.lock()
     }
     async fn beat(&self, deadline: Duration) -> bool {
-        let take = *self.beats_take.lock().unwrap();
+        let take = *self.beats_take.lock();
         {
-            let mut beats = self.beats.lock().unwrap();
+            let mut beats = self.beats.lock();
             beats.under_way += 1;
             beats.most = beats.most.max(beats.under_way);
         }
         sleep(take.min(deadline)).await;
-        let mut beats = self.beats.lock().unwrap();
+        let mut beats = self.beats.lock();
         beats.under_way -= 1;
         beats.heard += usize::from(take <= deadline);
         take <= deadline
     }
     pub fn with<R>(&self, look: impl FnOnce(&QuorumState) -> R) -> R {
-        look(&self.state.lock().unwrap().0)
+        look(&self.state.lock().0)
     }
     pub fn apply(&self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
-        let (state, index) = &mut *self.state.lock().unwrap();
+        let (state, index) = &mut *self.state.lock();
         *index += 1;
         let now = Millis(1_000 + self.began_at.elapsed().as_millis() as u64);
         let batch = Batch::at(now, vec![(by, command)]);
@@ -126,7 +127,7 @@ impl FakeQuorum {
     }
     /// Cuts one worker off.
     pub fn set_away(&self, worker: u8, away: bool) {
-        let mut cut = self.away.lock().unwrap();
+        let mut cut = self.away.lock();
         if away {
             cut.insert(worker)
         } else {
@@ -134,7 +135,7 @@ impl FakeQuorum {
         };
     }
     pub fn is_away(&self, worker: u8) -> bool {
-        self.away.lock().unwrap().contains(&worker)
+        self.away.lock().contains(&worker)
     }
     /// The next report finds no room in the record.
     pub fn full_record_once(&self) {
@@ -226,7 +227,7 @@ pub struct FakeLeases {
 
 impl FakeLeases {
     pub fn end(&self) {
-        *self.room.lock().unwrap() = None;
+        *self.room.lock() = None;
         let subject = Subject::Worker { quorum: QUORUM };
         self.ended.send(EndedLease { lease: self.lease, subject }).unwrap();
     }
@@ -235,7 +236,7 @@ impl FakeLeases {
 impl FakeLeases {
     /// The lease has less than the quorum thinks.
     pub fn shrink(&self, slots: u64) {
-        self.room.lock().unwrap().as_mut().unwrap().slots = slots;
+        self.room.lock().as_mut().unwrap().slots = slots;
     }
 }
 
@@ -244,7 +245,7 @@ impl WorkerLeases for FakeLeases {
         self.room(lease).filter(|_| quorum == QUORUM && from == PRIMARY)
     }
     fn room(&self, lease: LeaseId) -> Option<Room> {
-        self.room.lock().unwrap().filter(|_| lease == self.lease)
+        self.room.lock().filter(|_| lease == self.lease)
     }
     fn ended(&self) -> broadcast::Receiver<EndedLease> {
         self.ended.subscribe()
@@ -258,14 +259,14 @@ impl FakeObjects {
     pub fn add(&self, bytes: Vec<u8>) -> (ObjectId, u64) {
         let object = ObjectId { quorum: QUORUM, manifest: ManifestHash(*blake3::hash(&bytes).as_bytes()) };
         let size = bytes.len() as u64;
-        self.0.lock().unwrap().insert(object, bytes.into());
+        self.0.lock().insert(object, bytes.into());
         (object, size)
     }
     pub fn unknown(&self) -> ObjectId {
         ObjectId { quorum: QUORUM, manifest: ManifestHash([0xee; 32]) }
     }
     fn get(&self, object: ObjectId) -> Option<Bytes> {
-        self.0.lock().unwrap().get(&object).cloned()
+        self.0.lock().get(&object).cloned()
     }
 }
 
@@ -593,7 +594,7 @@ impl World {
     }
     /// How often tasks were begun, on all nodes together.
     pub fn begun(&self) -> usize {
-        self.nodes.iter().map(|node| node.double.begun.lock().unwrap().values().sum::<usize>()).sum()
+        self.nodes.iter().map(|node| node.double.begun.lock().values().sum::<usize>()).sum()
     }
     /// What the worker has on disk.
     pub fn rows(&self, index: u8) -> usize {

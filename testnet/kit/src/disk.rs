@@ -5,10 +5,11 @@
 //! two halves; after [`MemoryDisk::crash`] they refuse everything, so that nothing left over from the old life can write.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::ids::PieceHash;
 use quorate_seams::disk::{KvOp, check_small_name};
 use quorate_seams::{Disk, DiskError, Files, Kv, KvBatch};
@@ -196,7 +197,7 @@ impl MemoryDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, Platter> {
-        self.platter.lock().unwrap_or_else(PoisonError::into_inner)
+        self.platter.lock()
     }
 }
 

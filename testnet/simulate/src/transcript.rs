@@ -4,8 +4,9 @@
 //! differ in a single message thus differ in the next line, and with [`Transcript::detailed`] every message is a line.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use quorate_testkit::net::{Observer, Sight};
 use tokio::time::Instant;
 
@@ -95,7 +96,7 @@ impl Transcript {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 

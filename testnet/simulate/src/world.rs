@@ -5,12 +5,13 @@
 //! takes from the disk what was not synced.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use parking_lot::Mutex;
 use quorate::compose::{Node, NodeExecutors, NodeParts, NodeSettings, StartError};
 use quorate::identity::Identity;
 use quorate::objects::{GetError, PutError, PutOutcome, PutProgress, PutRequest};
@@ -23,6 +24,7 @@ use quorate_protocols::ids::{BootId, Incarnation, MemberId, ObjectId, PeerId, Qu
 use quorate_protocols::job::message::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, Event};
 use quorate_protocols::resources::limits::{Limits, Machine as Hardware, Overrides};
+use quorate_protocols::text::chain;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -433,7 +435,7 @@ async fn record(
                     }
                 }
                 if let HostEvent::Left { quorum } = &event {
-                    seen.left.lock().expect("no panic under this lock").push((*quorum, member));
+                    seen.left.lock().push((*quorum, member));
                 }
                 transcript.line(index, format_args!("{event:?}"));
             }
@@ -443,18 +445,6 @@ async fn record(
             Err(broadcast::error::RecvError::Closed) => return,
         }
     }
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// Content that belongs to this name and seed, so that it need not be remembered.

@@ -59,9 +59,9 @@ const NODE: &[Row] = &[
 /// The pure core.
 const CORE: &[Row] = &[
     ("capacity", ""),
-    ("ids", ""),
-    ("shared_map", ""),
     ("text", ""),
+    ("ids", "text"),
+    ("shared_map", ""),
     ("wire", ""),
     ("incarnation", "ids"),
     ("membership", "ids"),
@@ -144,6 +144,9 @@ const RETIRED_IN_TESTNET: &[(&str, &str)] = &[
     ("SimClock", "VirtualClock"),
     ("Fabric", "Network"),
 ];
+
+/// Locks of the standard library, and what their poison is called.
+const LOCKS: [&str; 3] = ["Mutex", "RwLock", "PoisonError"];
 
 /// Verbs that say nothing without an object: no function of the node is named by one alone.
 const BARE_VERBS: [&str; 10] = ["take", "tell", "told", "hear", "heard", "note", "keep", "go_on", "see", "look"];
@@ -417,6 +420,20 @@ fn retired_names_do_not_come_back() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Goal: whoever panics while holding a lock does not stop the rest of the node: its locks are those of `parking_lot`,
+/// which a panic does not poison.
+#[test]
+fn no_lock_of_a_node_can_be_poisoned() {
+    let mut wrong = Vec::new();
+    for (name, text) in ["src", "testnet"].iter().flat_map(|folder| sources(folder)).filter(|(name, _)| !is_test(name))
+    {
+        let code = code(&text);
+        let imports = code.split("std::sync::").skip(1).map(|rest| rest.split(';').next().unwrap_or_default());
+        wrong.extend(imports.filter(|rest| words(rest).any(|word| LOCKS.contains(&word))).map(|_| name.clone()));
+    }
+    assert!(wrong.is_empty(), "take Mutex and RwLock from parking_lot:\n{}", wrong.join("\n"));
 }
 
 #[test]

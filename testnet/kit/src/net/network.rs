@@ -1,10 +1,11 @@
 //! The network itself: what is between the nodes, and every fault of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_seams::{
     Clock, Frame, GossipMessage, Inbound, InboundRequest, NetError, NetEvent, Protocol, Reply, Reservation, Topic,
@@ -488,7 +489,7 @@ impl Network {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

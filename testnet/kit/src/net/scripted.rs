@@ -1,12 +1,13 @@
 //! Scripted peers: the network of a node that is alone, and what each question meets there.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::wire;
 use quorate_seams::{Frame, Net, NetError, PeerView, Protocol, Topic};
@@ -61,7 +62,7 @@ impl ScriptedNet {
         })
     }
     pub fn asked(&self) -> Vec<PeerId> {
-        self.asked.lock().unwrap().iter().map(|(peer, _)| *peer).collect()
+        self.asked.lock().iter().map(|(peer, _)| *peer).collect()
     }
 }
 
@@ -76,9 +77,9 @@ impl Net for ScriptedNet {
         frame: Frame,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Frame, NetError>> {
-        self.asked.lock().unwrap().push((peer, protocol));
+        self.asked.lock().push((peer, protocol));
         let reaction = (self.script)(peer, protocol, &frame);
-        let after = *self.answers_after.lock().unwrap();
+        let after = *self.answers_after.lock();
         async move {
             match reaction {
                 Reaction::Answer(frame) if after <= deadline => {
@@ -99,13 +100,13 @@ impl Net for ScriptedNet {
         Vec::new()
     }
     fn is_connected(&self, peer: PeerId) -> bool {
-        self.connected.lock().unwrap().contains(&peer)
+        self.connected.lock().contains(&peer)
     }
     fn is_absent(&self, peer: PeerId) -> bool {
-        self.absent.lock().unwrap().contains(&peer)
+        self.absent.lock().contains(&peer)
     }
     fn round_trip(&self, _peer: PeerId) -> Option<Duration> {
-        *self.round_trip.lock().unwrap()
+        *self.round_trip.lock()
     }
     fn dial(&self, _peer: PeerId) {}
     fn listen_addresses(&self) -> Vec<String> {
@@ -114,10 +115,10 @@ impl Net for ScriptedNet {
     fn provide(&self, _quorum: QuorumId) {}
     fn stop_providing(&self, _quorum: QuorumId) {}
     fn find_providers(&self, _quorum: QuorumId) -> BoxFuture<'static, Vec<PeerId>> {
-        let providers = self.providers.lock().unwrap().clone();
+        let providers = self.providers.lock().clone();
         async move { providers }.boxed()
     }
     fn penalise(&self, peer: PeerId, reason: &'static str) {
-        self.penalised.lock().unwrap().push((peer, reason));
+        self.penalised.lock().push((peer, reason));
     }
 }

@@ -34,7 +34,7 @@ impl Session {
         for lead in self.world.leads() {
             found.extend(self.leaders.check(lead.quorum, lead.term.0, lead.member));
         }
-        for (quorum, member) in self.world.seen.left.lock().expect("no panic under this lock").drain(..) {
+        for (quorum, member) in self.world.seen.left.lock().drain(..) {
             *self.stays.entry((quorum, member)).or_default() += 1;
         }
         for index in self.world.up() {

@@ -24,6 +24,7 @@ use quorate::raft::lost_quorums;
 use quorate::seams::DiskError;
 use quorate_protocols::ids::{JobId, MemberId, ObjectId, PieceIndex, QuorumId};
 use quorate_protocols::job::Kind;
+use quorate_protocols::text::chain;
 use quorate_testnet::checkers::commands::{Job, Object};
 use quorate_testnet::checkers::g2_one_primary::{Leaders, Terms};
 use quorate_testnet::checkers::g5_agreement::Digests;
@@ -218,7 +219,7 @@ impl Session {
             started = self.world.start(index).await;
         }
         if let Err(error) = started {
-            let what = format!("node {index} does not start: {}", crate::world::chain(&error));
+            let what = format!("node {index} does not start: {}", chain(&error));
             self.violations.push(Violation::new(Guarantee::G1, what));
         }
         if is_up {
