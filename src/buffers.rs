@@ -8,9 +8,8 @@
 //! interval is given back to the system. A buffer's bytes are whatever it held before: whoever takes one overwrites
 //! all of it or shows none of it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Smaller buffers come from the allocator's heap, which keeps its pages by itself.
 const POOLED_FROM_BYTES: usize = 256 * 1024;
@@ -125,8 +124,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Free>> {
-        // A panic while it was held left the list as it was before or after.
-        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.free.lock()
     }
 }
 

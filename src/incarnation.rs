@@ -117,11 +117,12 @@ fn report(loss: Loss, lost: &[QuorumId], incarnation: Incarnation) {
 
 #[cfg(test)]
 mod tests {
+    use quorate_testkit::MemoryDisk;
+
     use super::*;
     use crate::seams::entropy::SeededEntropy;
-    use crate::testing::memory::MemoryDisk;
 
-    async fn start(dir: &Path, disk: &std::sync::Arc<MemoryDisk>, seed: u64) -> Identity {
+    async fn start(dir: &Path, disk: &MemoryDisk, seed: u64) -> Identity {
         let entropy = SeededEntropy::new(seed);
         let identity = identity::load_or_create(dir, &entropy).unwrap();
         settle(dir, &disk.disk(), identity, &entropy).await.unwrap()
@@ -132,7 +133,7 @@ mod tests {
     #[tokio::test]
     async fn a_key_that_outlives_its_records_comes_back_in_another_incarnation() {
         let folder = tempfile::tempdir().unwrap();
-        let (kept, other) = (MemoryDisk::new(1 << 30), MemoryDisk::new(1 << 30));
+        let (kept, other) = (MemoryDisk::default(), MemoryDisk::default());
         let first = start(folder.path(), &kept, 1).await;
         let again = start(folder.path(), &kept, 2).await;
         assert_eq!(again.member(), first.member());

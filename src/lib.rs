@@ -27,7 +27,6 @@ pub mod primary;
 pub mod quorums;
 pub mod raft;
 pub mod resources;
-pub mod seams;
 pub mod sources;
 pub mod storage;
 pub mod streams;
@@ -35,3 +34,5 @@ pub mod streams;
 mod testing;
 pub mod utf8;
 pub mod workers;
+
+pub use quorate_seams as seams;

@@ -9,12 +9,13 @@
 //! probe is absent, and is probed on until it answers or connects anew. One probe per peer runs at a time.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::liveness::presence::{PROBE_FOR, PROBE_INTERVAL};
 use quorate_protocols::liveness::{Absence, LivenessMessage, Presence, Sign};
@@ -71,14 +72,9 @@ impl ObservedNet {
     }
 }
 
-/// Each of these locks guards single assignments.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Inner {
     fn observe(&self, peer: PeerId, sign: Sign) {
-        lock(&self.presence).observe(self.clock.monotonic(), peer, sign);
+        self.presence.lock().observe(self.clock.monotonic(), peer, sign);
     }
 
     fn observe_result(&self, peer: PeerId, protocol: Protocol, result: &Result<Frame, NetError>, took: Duration) {
@@ -94,7 +90,7 @@ impl Inner {
 
     /// Probes the peer in a task of its own, unless that goes on already.
     fn probe(self: &Arc<Self>, peer: PeerId) {
-        let mut probed = lock(&self.probed);
+        let mut probed = self.probed.lock();
         if probed.len() >= PROBES_MAX || !probed.insert(peer) {
             return;
         }
@@ -107,7 +103,7 @@ impl Inner {
                 () = shutdown.cancelled() => (),
                 () = this.probe_until_answer(peer) => (),
             }
-            lock(&this.probed).remove(&peer);
+            this.probed.lock().remove(&peer);
         });
     }
 
@@ -116,7 +112,7 @@ impl Inner {
         let frame = Frame::head(wire::encode(&LivenessMessage::Leading));
         // A peer that is not connected is found by its connection, not by a question.
         while self.net.is_connected(peer) {
-            let deadline = lock(&self.presence).probe_deadline(peer);
+            let deadline = self.presence.lock().probe_deadline(peer);
             let began = Instant::now();
             let asked = timeout(deadline, self.net.request(peer, Protocol::Liveness, frame.clone(), deadline));
             match asked.await.unwrap_or(Err(NetError::Timeout { peer, after: deadline })) {
@@ -141,7 +137,7 @@ impl Net for ObservedNet {
         if peer == inner.net.local_peer() {
             return false;
         }
-        let absence = lock(&inner.presence).absence(inner.clock.monotonic(), peer);
+        let absence = inner.presence.lock().absence(inner.clock.monotonic(), peer);
         match absence {
             Some(Absence::Silent) => true,
             // An event that was lost on its way must not keep a peer out.
@@ -161,7 +157,7 @@ impl Net for ObservedNet {
         let mut asked = inner.net.request(peer, protocol, frame, deadline);
         async move {
             let began = Instant::now();
-            let patience = lock(&inner.presence).probe_after(peer);
+            let patience = inner.presence.lock().probe_after(peer);
             let result = match timeout(patience, &mut asked).await {
                 Ok(result) => result,
                 Err(_) => {
@@ -180,7 +176,7 @@ impl Net for ObservedNet {
 
     fn round_trip(&self, peer: PeerId) -> Option<Duration> {
         let inner = &self.0;
-        let observed = lock(&inner.presence).round_trip(inner.clock.monotonic(), peer);
+        let observed = inner.presence.lock().round_trip(inner.clock.monotonic(), peer);
         // Pings notice that a peer became quicker, and questions that it became slower: the larger errs towards
         // waiting.
         observed.max(inner.net.round_trip(peer))
@@ -237,7 +233,7 @@ mod tests {
                 false => Reaction::Silent,
             }
         });
-        net.connected.lock().unwrap().insert(peer(2));
+        net.connected.lock().insert(peer(2));
         let seams = seams(1);
         let observed = ObservedNet::new(net, seams.clock.clone(), seams.tasks.clone());
         observed.observe_event(&NetEvent::Connected { peer: peer(2) });

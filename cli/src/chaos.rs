@@ -118,12 +118,12 @@ async fn perform(common: &Common, net: &Path, start: bool, args: &ChaosArgs, see
         command: command(args, seed),
     };
     let bar = spinner(common.json);
-    let told = std::sync::Mutex::new(None::<Duration>);
+    let told = parking_lot::Mutex::new(None::<Duration>);
     let is_terminal = !bar.is_hidden();
     let shown = bar.clone();
     let outcome = chaos::run(testnet, &options, move |progress| {
         shown.set_message(progress_text(&progress));
-        let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut told = told.lock();
         if !is_terminal && told.is_none_or(|told| progress.elapsed >= told + LINE_INTERVAL) {
             print_to_stderr(progress_text(&progress));
             *told = Some(progress.elapsed);

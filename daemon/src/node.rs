@@ -7,9 +7,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use quorate_api::{FAULTS_FILE, NodeFaults};
 use quorate_cli::{Common, Failure, NodeArgs, Text, default_node_dir, print};
@@ -275,11 +276,11 @@ impl Hooks {
 
 impl TestingHooks for Hooks {
     fn faults(&self) -> NodeFaults {
-        self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.now.lock().clone()
     }
     fn set_faults(&self, faults: NodeFaults) {
         // Held until all is set: of two that come at once, one is whole.
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.now.lock();
         self.clock.set_offset_ms(faults.clock_offset_ms);
         self.disk.set_full(faults.disk.full);
         self.disk.set_flip_bits(faults.disk.flip_bits);

@@ -1,8 +1,8 @@
 //! Listings over every quorum that this node knows.
 //!
-//! A quorum answers with its newest rows behind the cursor, and a listing is in the order of age, the newest first: each
-//! quorum is asked for as many rows as the page has, and those of the page are held. So a list has no length at which it
-//! ends, and a page costs its rows, however many there are. A filter makes it cost those that it passes over.
+//! A quorum answers with its newest rows behind the cursor, and a listing is in the order of age, the newest first:
+//! each quorum is asked for as many rows as the page has, and those of the page are held. So a list has no length at
+//! which it ends, and a page costs its rows, however many there are. A filter makes it cost those that it passes over.
 //!
 //! Each quorum is asked for a fresh answer, from its primary after a linearizable read. A quorum whose primary does not
 //! answer is named in the listing, with the reason; what a member still has of it is listed all the same, and said to
@@ -241,8 +241,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Goal: the pages of a list over several quorums, whose rows share instants, have every row once and the newest
-        /// first, and a page has each quorum look at no more rows than it has itself, and one more.
+        /// Goal: the pages of a list over several quorums, whose rows share instants, have every row once and the
+        /// newest first, and a page has each quorum look at no more rows than it has itself, and one more.
         #[test]
         fn a_page_costs_its_rows(
             rows in prop::collection::btree_set((0..9u64, 0..3u8, any::<u8>()), 0..300),

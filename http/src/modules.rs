@@ -6,11 +6,11 @@
 //! able to.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use parking_lot::Mutex;
 use quorate_protocols::ids::{ManifestHash, ObjectId, QuorumId};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::task::limits::MODULE_BYTES_MAX;
@@ -94,7 +94,7 @@ impl ModuleChecks {
     }
 
     fn recall(&self, object: ObjectId) -> Option<Verdict> {
-        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut verdicts = self.verdicts.lock();
         verdicts.questions += 1;
         let now = verdicts.questions;
         let (used, verdict) = verdicts.known.get_mut(&object)?;
@@ -103,7 +103,7 @@ impl ModuleChecks {
     }
 
     fn remember(&self, object: ObjectId, verdict: Verdict) {
-        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut verdicts = self.verdicts.lock();
         let now = verdicts.questions;
         verdicts.known.insert(object, (now, verdict));
         while verdicts.known.len() > VERDICTS_MAX {

@@ -116,8 +116,8 @@ pub struct LogParams {
     from: u64,
     /// Who has it, as an earlier answer said.
     worker: Option<PeerId>,
-    /// Milliseconds to wait for more while the attempt runs and there is none; capped at 5,000. A worker of whom too many
-    /// wait answers at once.
+    /// Milliseconds to wait for more while the attempt runs and there is none; capped at 5,000. A worker of whom too
+    /// many wait answers at once.
     wait_ms: Option<u64>,
 }
 

@@ -4,8 +4,8 @@ mod description;
 mod jobs;
 mod triggers;
 
+use parking_lot::Mutex;
 use quorate_protocols::job::watch::Until;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -118,7 +118,7 @@ impl Fake {
     fn commit(&self, command: Command) -> Result<CommandReply, ApiError> {
         let batch = Batch::at(Millis(1_000), vec![(PeerId([9; 32]), command)]);
         let index = LogIndex(self.commits.fetch_add(1, Ordering::Relaxed) + 1);
-        let (mut replies, _) = self.state.lock().unwrap().apply(index, &batch);
+        let (mut replies, _) = self.state.lock().apply(index, &batch);
         let reply = replies.replies.pop().expect("one command, one reply");
         reply.map_err(|rejection| SubmitError::Client(ClientError::Rejected(rejection)).into())
     }
@@ -170,18 +170,17 @@ impl Backend for Fake {
     }
     fn jobs(&self, filter: JobFilter, page: Page<JobKey>) -> BoxFuture<'_, Listing<JobInfo>> {
         let mut rows = Gathered::new(page);
-        if let Some(QueryAnswer::Jobs(found)) =
-            self.state.lock().unwrap().answer(&Query::Jobs { after: None, limit: u32::MAX })
+        if let Some(QueryAnswer::Jobs(found)) = self.state.lock().answer(&Query::Jobs { after: None, limit: u32::MAX })
         {
             let admitted = found.iter().map(|record| views::job_info(record, None)).filter(|job| filter.admits(job));
             admitted.for_each(|job| rows.add(Age { created_at: job.created_at, id: job.job }, || job));
         }
-        *self.filter.lock().unwrap() = Some(filter);
+        *self.filter.lock() = Some(filter);
         Box::pin(async { rows.into_listing() })
     }
     fn job(&self, job: JobId) -> Answer<'_, JobInfo> {
         Box::pin(async move {
-            match self.state.lock().unwrap().answer(&Query::Job { job }) {
+            match self.state.lock().answer(&Query::Job { job }) {
                 Some(QueryAnswer::Job(record)) => Ok(views::job_info(&record, None)),
                 _ => unknown(job),
             }
@@ -203,7 +202,7 @@ impl Backend for Fake {
     }
     fn ask(&self, job: JobId, query: Query) -> Answer<'_, QueryAnswer> {
         Box::pin(async move {
-            let state = self.state.lock().unwrap();
+            let state = self.state.lock();
             match state.answer(&query) {
                 Some(QueryAnswer::Unknown) | None => unknown(job),
                 Some(answer) => Ok(answer),
@@ -287,7 +286,7 @@ impl Backend for Fake {
         mut body: BoxStream<'static, Result<Bytes, std::io::Error>>,
         progress: watch::Sender<PutProgress>,
     ) -> BoxFuture<'static, Result<PutOutcome, ApiError>> {
-        *self.put.lock().unwrap() = Some((request.clone(), request.size.unwrap_or(0)));
+        *self.put.lock() = Some((request.clone(), request.size.unwrap_or(0)));
         let fails = self.put_fails;
         Box::pin(async move {
             let mut read = 0;
@@ -604,7 +603,7 @@ async fn a_put_reports_every_phase_and_its_progress_before_its_body_has_ended() 
                 phases.dedup();
                 use PutPhaseInfo::{Approval, Commit, Done, Placing, Receipts, Sending};
                 assert_eq!(phases, [Placing, Approval, Sending, Receipts, Commit, Done]);
-                let put = edge.fake.put.lock().unwrap().clone();
+                let put = edge.fake.put.lock().clone();
                 let (request, size) = put.unwrap();
                 assert_eq!(request.profile, Some(Profile::DEFAULT));
                 assert_eq!((request.fingerprint.as_deref(), size), (Some("f"), 10));

@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::text::excerpt;
+
 /// Why a text is not an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseIdError {
@@ -22,8 +24,7 @@ pub enum ParseIdError {
 
 fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseIdError> {
     let mut bytes = [0u8; N];
-    hex::decode_to_slice(text, &mut bytes)
-        .map_err(|_| ParseIdError::Hex { expected: 2 * N, found: text.chars().take(80).collect() })?;
+    hex::decode_to_slice(text, &mut bytes).map_err(|_| ParseIdError::Hex { expected: 2 * N, found: excerpt(text) })?;
     Ok(bytes)
 }
 
@@ -171,7 +172,7 @@ impl fmt::Debug for PeerId {
 impl FromStr for PeerId {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
-        let fault = || ParseIdError::Peer { found: text.chars().take(80).collect() };
+        let fault = || ParseIdError::Peer { found: excerpt(text) };
         if text.len() > 80 {
             return Err(fault());
         }
@@ -250,7 +251,7 @@ impl FromStr for JobId {
         let (quorum, local) = text.split_once('.').ok_or_else(|| ParseIdError::Shape {
             what: "job id",
             shape: "<32 hex digits>.<32 hex digits>",
-            found: text.chars().take(80).collect(),
+            found: excerpt(text),
         })?;
         Ok(Self { quorum: quorum.parse()?, local: parse_hex(local)? })
     }
@@ -289,7 +290,7 @@ impl FromStr for ObjectId {
         let (quorum, manifest) = text.split_once('.').ok_or_else(|| ParseIdError::Shape {
             what: "object reference",
             shape: "<32 hex digits>.<64 hex digits>",
-            found: text.chars().take(80).collect(),
+            found: excerpt(text),
         })?;
         Ok(Self { quorum: quorum.parse()?, manifest: manifest.parse()? })
     }

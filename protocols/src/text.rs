@@ -1,4 +1,6 @@
-//! Text as it is kept and shown: cut to what may be kept, and an error with all that caused it.
+//! Text that came from elsewhere, cut to what may be kept or shown of it, and the text of an error with its causes.
+
+use std::error::Error;
 
 /// Bytes of one line of a history, and of a reason: what comes after is cut.
 pub const REASON_BYTES_MAX: usize = 256;
@@ -8,8 +10,16 @@ pub fn truncate(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
+/// Characters of a text that an error shows.
+const EXCERPT_CHARS: usize = 80;
+
+/// The beginning of what was found in the place of something else, as an error shows it.
+pub fn excerpt(text: &str) -> String {
+    text.chars().take(EXCERPT_CHARS).collect()
+}
+
 /// The error and its sources, outermost first: a person needs all of it.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
@@ -26,7 +36,24 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::truncate;
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer")]
+    struct Outer(#[source] std::num::ParseIntError);
+
+    #[test]
+    fn an_error_is_told_with_its_causes_and_each_once() {
+        let inner = "x".parse::<u8>().expect_err("no number");
+        assert_eq!(chain(&Outer(inner.clone())), format!("outer: {inner}"));
+        assert_eq!(chain(&inner), inner.to_string());
+    }
+
+    #[test]
+    fn an_error_shows_the_beginning_of_what_was_found() {
+        assert_eq!(excerpt("short"), "short");
+        assert_eq!(excerpt(&"é".repeat(100)).chars().count(), EXCERPT_CHARS);
+    }
 
     #[test]
     fn a_text_is_cut_between_characters_and_never_longer_than_allowed() {

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::Nonce;
 use quorate_protocols::resources::Limits;
+use quorate_testkit::{MemoryDisk, Network, seams};
 
 use super::*;
 use crate::directory::DirectoryParts;
 use crate::seams::Frame;
-use crate::testing::memory::{Hub, MemoryDisk, identity, seams};
 use crate::testing::metrics::value;
+use crate::testing::{Penalties, identity};
 
 struct Joined(AtomicBool);
 
@@ -28,16 +29,26 @@ struct Bench {
     directory: Directory,
     resources: Resources,
     member: Arc<Joined>,
-    hub: Hub,
+    network: Network,
+    penalties: Arc<Penalties>,
     seams: Seams,
 }
 
 const ASKER: u8 = 7;
 
-async fn start(disk: &Arc<MemoryDisk>) -> Bench {
+/// A disk with this many bytes left.
+fn disk_of(free_bytes: u64) -> MemoryDisk {
+    let disk = MemoryDisk::default();
+    disk.set_space(free_bytes, 0);
+    disk
+}
+
+async fn start(disk: &MemoryDisk) -> Bench {
     let seams = seams(1, disk.disk());
-    let hub = Hub::default();
-    let port = hub.join(identity(1).peer());
+    let penalties = Arc::new(Penalties::default());
+    let network = Network::new(1).observed_by(penalties.clone());
+    let (net, inbound) = network.attach(1, identity(1).peer(), seams.clock.clone());
+    let net = Arc::new(net);
     let resources = Resources::new(Limits::unlimited());
     let member = Arc::new(Joined(AtomicBool::new(false)));
     let labels = BTreeMap::from([("zone".to_owned(), "attic".to_owned())]);
@@ -47,9 +58,9 @@ async fn start(disk: &Arc<MemoryDisk>) -> Bench {
             let directory = Directory::start(DirectoryParts {
                 seams: seams.clone(),
                 identity: identity(1),
-                net: port.net.clone(),
+                net: net.clone(),
                 resources: resources.clone(),
-                gossip: port.gossip,
+                gossip: inbound.gossip,
                 roles: Vec::new(),
                 name: String::new(),
                 labels: labels.clone(),
@@ -57,7 +68,7 @@ async fn start(disk: &Arc<MemoryDisk>) -> Bench {
             let parts = ApproverParts {
                 seams: seams.clone(),
                 identity: identity(1),
-                net: port.net,
+                net,
                 storage: Storage::start(disk.disk()),
                 resources: resources.clone(),
                 directory: directory.clone(),
@@ -65,12 +76,12 @@ async fn start(disk: &Arc<MemoryDisk>) -> Bench {
                 labels,
                 roles: BTreeSet::from([NodeRole::Wasm]),
                 disk_bytes_max: None,
-                requests: port.approval,
+                requests: inbound.approval,
             };
             (Approver::start(parts).await.unwrap(), directory)
         })
         .await;
-    Bench { approver, directory, resources, member, hub, seams }
+    Bench { approver, directory, resources, member, network, penalties, seams }
 }
 
 fn job() -> JobId {
@@ -105,7 +116,7 @@ impl Bench {
 
 #[tokio::test(start_paused = true)]
 async fn a_promise_is_a_reservation_and_a_signature_over_it() {
-    let bench = start(&MemoryDisk::new(1000)).await;
+    let bench = start(&disk_of(1000)).await;
     let approval = bench.ask(request(1, 600)).await.unwrap();
     assert!(approval.is_genuine());
     assert_eq!(approval.statement.asker, identity(ASKER).peer());
@@ -118,7 +129,7 @@ async fn a_promise_is_a_reservation_and_a_signature_over_it() {
 
 #[tokio::test(start_paused = true)]
 async fn the_same_question_gets_the_same_promise_and_reserves_once() {
-    let bench = start(&MemoryDisk::new(1000)).await;
+    let bench = start(&disk_of(1000)).await;
     let first = bench.ask(request(1, 600)).await.unwrap();
     assert_eq!(bench.ask(request(1, 600)).await.unwrap(), first);
     assert_eq!(bench.ask(request(1, 1)).await, Err(Refusal::AlreadyPromised), "not for another requirement");
@@ -127,7 +138,7 @@ async fn the_same_question_gets_the_same_promise_and_reserves_once() {
 
 #[tokio::test(start_paused = true)]
 async fn leases_end_by_themselves_and_traffic_keeps_them() {
-    let bench = start(&MemoryDisk::new(1000)).await;
+    let bench = start(&disk_of(1000)).await;
     let mut ended = bench.approver.ended();
     let idle = bench.ask(request(1, 100)).await.unwrap().statement.lease;
     let busy = bench.ask(request(2, 200)).await.unwrap().statement.lease;
@@ -142,7 +153,7 @@ async fn leases_end_by_themselves_and_traffic_keeps_them() {
 /// Goal: what was promised or held before a restart is reserved after it, before anything new is promised.
 #[tokio::test(start_paused = true)]
 async fn promises_and_holds_outlive_the_process() {
-    let disk = MemoryDisk::new(1000);
+    let disk = disk_of(1000);
     let bench = start(&disk).await;
     let lease = bench.ask(request(1, 300)).await.unwrap().statement.lease;
     let hold = bench.ask(request(2, 500)).await.unwrap().statement.lease;
@@ -150,7 +161,7 @@ async fn promises_and_holds_outlive_the_process() {
     assert_eq!(bench.disk_used(), 750);
     bench.seams.tasks.crash();
     // What is held is written, so the disk has that much less left.
-    disk.free_bytes.store(550, Ordering::Relaxed);
+    disk.set_space(550, 0);
 
     let bench = start(&disk).await;
     assert_eq!(bench.disk_used(), 750);
@@ -165,18 +176,18 @@ async fn promises_and_holds_outlive_the_process() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_promised_that_cannot_be_written_down() {
-    let disk = MemoryDisk::new(1000);
+    let disk = disk_of(1000);
     let bench = start(&disk).await;
-    disk.broken.store(true, Ordering::Relaxed);
+    disk.set_full(true);
     assert!(matches!(bench.ask(request(1, 100)).await, Err(Refusal::Unfit { .. })));
     assert_eq!(bench.disk_used(), 0);
-    disk.broken.store(false, Ordering::Relaxed);
+    disk.set_full(false);
     bench.ask(request(1, 100)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_those_concerned_may_renew_or_release() {
-    let bench = start(&MemoryDisk::new(1000)).await;
+    let bench = start(&disk_of(1000)).await;
     let lease = bench.ask(request(1, 100)).await.unwrap().statement.lease;
     let release = ApprovalMessage::Release { lease };
     let refused = bench.say(9, release.clone()).await;
@@ -194,7 +205,7 @@ async fn only_those_concerned_may_renew_or_release() {
 
 #[tokio::test(start_paused = true)]
 async fn unfit_nodes_say_why() {
-    let bench = start(&MemoryDisk::new(1000)).await;
+    let bench = start(&disk_of(1000)).await;
     let mut picky = request(1, 1);
     picky.requirement.labels.insert("zone".into(), "cellar".into());
     assert!(matches!(bench.ask(picky).await, Err(Refusal::Label { .. })));
@@ -207,7 +218,7 @@ async fn unfit_nodes_say_why() {
 #[tokio::test(start_paused = true)]
 async fn a_promised_membership_ends_unless_the_quorum_came_to_be() {
     for joined in [false, true] {
-        let bench = start(&MemoryDisk::new(1000)).await;
+        let bench = start(&disk_of(1000)).await;
         let subject = Subject::Member { quorum: QuorumId([4; 16]) };
         let lease = bench.ask(ApprovalRequest { subject, ..request(1, 64) }).await.unwrap().statement.lease;
         let again = bench.ask(ApprovalRequest { subject, ..request(2, 64) }).await;
@@ -224,14 +235,13 @@ async fn a_promised_membership_ends_unless_the_quorum_came_to_be() {
 
 #[tokio::test(start_paused = true)]
 async fn bytes_that_are_no_message_are_penalised_and_not_answered() {
-    let bench = start(&MemoryDisk::new(1000)).await;
-    let asker = bench.hub.join(identity(ASKER).peer());
+    let bench = start(&disk_of(1000)).await;
+    let (asker, _inbound) = bench.network.attach(ASKER.into(), identity(ASKER).peer(), bench.seams.clock.clone());
     let me = identity(1).peer();
-    let ask = |head: Vec<u8>| {
-        asker.net.request(me, crate::seams::Protocol::Approval, Frame::head(head), Duration::from_secs(1))
-    };
+    let ask =
+        |head: Vec<u8>| asker.request(me, crate::seams::Protocol::Approval, Frame::head(head), Duration::from_secs(1));
     assert!(ask(vec![250, 1, 2, 3]).await.is_err());
-    assert_eq!(*bench.hub.penalised.lock().unwrap(), [identity(ASKER).peer()]);
+    assert_eq!(*bench.penalties.0.lock(), [identity(ASKER).peer()]);
     let message = quorate_protocols::wire::encode(&ApprovalMessage::Ask(request(1, 10)));
     let answer = ask(message).await.unwrap();
     let answer: ApprovalAnswer = quorate_protocols::wire::decode(&answer.head, 4096).unwrap();
@@ -242,7 +252,7 @@ async fn bytes_that_are_no_message_are_penalised_and_not_answered() {
 /// ever reserved than it says. Method: grow it past what there is, then to what there is, then shrink it.
 #[tokio::test(start_paused = true)]
 async fn the_lease_of_a_worker_is_one_and_follows_what_is_asked_for() {
-    let bench = start(&MemoryDisk::new(1000)).await;
+    let bench = start(&disk_of(1000)).await;
     let quorum = QuorumId([1; 16]);
     let worker = |nonce: u8, slots: u32, disk_bytes: u64| ApprovalRequest {
         subject: Subject::Worker { quorum },
@@ -276,7 +286,7 @@ async fn the_lease_of_a_worker_is_one_and_follows_what_is_asked_for() {
 /// Goal: the metrics follow what is granted, held, refused and given back.
 #[tokio::test(start_paused = true)]
 async fn leases_are_counted() {
-    let bench = start(&MemoryDisk::new(1000)).await;
+    let bench = start(&disk_of(1000)).await;
     let mut registry = Registry::default();
     bench.approver.register_metrics(&mut registry);
     bench.resources.register_metrics(&mut registry);

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use libp2p::Multiaddr;
 use libp2p::multiaddr::Protocol as Part;
 use quorate_protocols::ids::PeerId;
+use quorate_protocols::text::excerpt;
 
 /// Longer than any host name with a port, and than any multiaddr that quorate dials.
 const ADDRESS_BYTES_MAX: usize = 512;
@@ -51,7 +52,7 @@ impl fmt::Display for PublicAddress {
 impl FromStr for PublicAddress {
     type Err = AddressError;
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let found = || text.chars().take(80).collect::<String>();
+        let found = || excerpt(text);
         if text.len() > ADDRESS_BYTES_MAX {
             return Err(AddressError::Shape { found: found() });
         }
@@ -117,7 +118,7 @@ impl FromStr for Bootstrap {
         if !text.starts_with('/') {
             return text.parse().map(Self::Address);
         }
-        let fault = || AddressError::Multiaddr { found: text.chars().take(80).collect() };
+        let fault = || AddressError::Multiaddr { found: excerpt(text) };
         if text.len() > ADDRESS_BYTES_MAX {
             return Err(fault());
         }

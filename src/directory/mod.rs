@@ -15,9 +15,10 @@ mod search;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
 use quorate_protocols::approval::{Requirement, Subject};
 use quorate_protocols::directory::{DirectoryState, PeerAdvert, QuorumAdvert};
@@ -242,8 +243,7 @@ impl Directory {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Core> {
-        // Every change under this lock leaves the core whole.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        self.core.lock()
     }
 
     /// What this node would announce now, under the sequence it announced last.

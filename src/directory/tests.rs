@@ -6,11 +6,12 @@ use quorate_protocols::approval::ApprovalMessage;
 use quorate_protocols::ids::{JobId, Term};
 use quorate_protocols::resources::{Amounts, Limits, Scope, Service};
 use quorate_protocols::wire;
+use quorate_testkit::{MemoryDisk, Network, seams};
 
 use super::*;
 use crate::seams::Topic;
-use crate::testing::memory::{Hub, MemoryDisk, identity, seams};
 use crate::testing::metrics::value;
+use crate::testing::{Penalties, identity};
 
 struct TestNode {
     directory: Directory,
@@ -19,25 +20,28 @@ struct TestNode {
     peer: PeerId,
 }
 
-fn node(hub: &Hub, n: u8, disk_bytes: u64) -> TestNode {
-    let seams = seams(u64::from(n), MemoryDisk::new(disk_bytes).disk());
+fn node(network: &Network, n: u8, disk_bytes: u64) -> TestNode {
+    let disk = MemoryDisk::default();
+    disk.set_space(disk_bytes, 0);
+    let seams = seams(u64::from(n), disk.disk());
     let identity = identity(n);
-    let port = hub.join(identity.peer());
+    let (net, inbound) = network.attach(n.into(), identity.peer(), seams.clock.clone());
+    let net: Arc<dyn Net> = Arc::new(net);
     let mut limits = Limits::unlimited();
     limits.system.disk_bytes = disk_bytes;
     let resources = Resources::new(limits);
     let directory = Directory::start(DirectoryParts {
         seams: seams.clone(),
         identity: identity.clone(),
-        net: port.net.clone(),
+        net: net.clone(),
         resources: resources.clone(),
-        gossip: port.gossip,
+        gossip: inbound.gossip,
         roles: vec![NodeRole::Store],
         name: String::new(),
         labels: BTreeMap::new(),
     });
     // What an approver does with an offer.
-    let (mut approval, offered) = (port.approval, directory.clone());
+    let (mut approval, offered) = (inbound.approval, directory.clone());
     seams.tasks.spawn(async move {
         while let Some(request) = approval.recv().await {
             if let Ok(ApprovalMessage::Offer { subject }) = wire::decode(&request.frame.head, 4096) {
@@ -45,7 +49,7 @@ fn node(hub: &Hub, n: u8, disk_bytes: u64) -> TestNode {
             }
         }
     });
-    TestNode { directory, resources, net: port.net, peer: identity.peer() }
+    TestNode { directory, resources, net, peer: identity.peer() }
 }
 
 async fn settle(ms: u64) {
@@ -54,10 +58,10 @@ async fn settle(ms: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn seven_fresh_nodes_know_each_other_within_two_seconds_of_connecting() {
-    let hub = Hub::default();
+    let network = Network::new(1);
     let mut nodes = Vec::new();
     for n in 1..=7 {
-        nodes.push(node(&hub, n, 1000));
+        nodes.push(node(&network, n, 1000));
         // The first announcement of each reaches only those that came before.
         settle(10).await;
     }
@@ -73,8 +77,8 @@ async fn seven_fresh_nodes_know_each_other_within_two_seconds_of_connecting() {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_fills_up_says_so_and_is_not_chosen() {
-    let hub = Hub::default();
-    let (one, other) = (node(&hub, 1, 1000), node(&hub, 2, 1000));
+    let network = Network::new(1);
+    let (one, other) = (node(&network, 1, 1000), node(&network, 2, 1000));
     settle(1_000).await;
     let need = Requirement { disk_bytes: 500, ..Requirement::default() };
     assert_eq!(one.directory.candidates(NodeRole::Store, &need).len(), 2);
@@ -88,8 +92,8 @@ async fn a_node_that_fills_up_says_so_and_is_not_chosen() {
 
 #[tokio::test(start_paused = true)]
 async fn a_search_finds_those_that_could_serve_each_once() {
-    let hub = Hub::default();
-    let nodes: Vec<_> = (1..=5).map(|n| node(&hub, n, if n == 3 { 10 } else { 1000 })).collect();
+    let network = Network::new(1);
+    let nodes: Vec<_> = (1..=5).map(|n| node(&network, n, if n == 3 { 10 } else { 1000 })).collect();
     nodes[4].directory.set_draining(true);
     settle(100).await;
     let subject = Subject::Holder { job: JobId::default() };
@@ -108,8 +112,8 @@ async fn a_search_finds_those_that_could_serve_each_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_led_quorum_becomes_known_and_its_members_are_found() {
-    let hub = Hub::default();
-    let (leader, other) = (node(&hub, 1, 1000), node(&hub, 2, 1000));
+    let network = Network::new(1);
+    let (leader, other) = (node(&network, 1, 1000), node(&network, 2, 1000));
     let mut registry = Registry::default();
     other.directory.register_metrics(&mut registry);
     let known = |of: &str| value(&registry, &format!("quorate_directory_adverts_known{{of=\"{of}\"}}"));
@@ -124,7 +128,7 @@ async fn a_led_quorum_becomes_known_and_its_members_are_found() {
     assert_eq!((known("peers"), known("quorums")), (2.0, 1.0));
     assert!(value(&registry, "quorate_directory_adverts_received_total") >= 2.0, "a peer's and a quorum's");
     // A later joiner hears of it when it connects.
-    let late = node(&hub, 3, 1000);
+    let late = node(&network, 3, 1000);
     leader.directory.connected(late.peer);
     settle(2_000).await;
     assert_eq!(late.directory.quorums().len(), 1);
@@ -132,11 +136,12 @@ async fn a_led_quorum_becomes_known_and_its_members_are_found() {
 
 #[tokio::test(start_paused = true)]
 async fn garbage_is_counted_and_penalised() {
-    let hub = Hub::default();
-    let (one, other) = (node(&hub, 1, 1000), node(&hub, 2, 1000));
+    let penalties = Arc::new(Penalties::default());
+    let network = Network::new(1).observed_by(penalties.clone());
+    let (one, other) = (node(&network, 1, 1000), node(&network, 2, 1000));
     other.net.publish(Topic::Peers, vec![255; 100].into());
     other.net.publish(Topic::Quorums, vec![0; 5000].into());
     settle(100).await;
     assert_eq!(one.directory.metrics().adverts_refused.get(), 2);
-    assert_eq!(*hub.penalised.lock().unwrap(), [other.peer, other.peer]);
+    assert_eq!(*penalties.0.lock(), [other.peer, other.peer]);
 }

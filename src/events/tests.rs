@@ -1,17 +1,15 @@
 //! The emitter over a disk in memory and a scripted network.
-
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::*;
 use crate::seams::TaskGroup;
-use crate::testing::memory::MemoryDisk;
 use crate::testing::metrics::value;
-use crate::testing::quorums::{QUORUM, Reaction, ScriptedNet, peer, seams};
+use crate::testing::quorums::{MemoryDisk, QUORUM, Reaction, ScriptedNet, peer, seams};
 
 /// A quorum that listens to `door`, while it is up.
 struct Listener {
@@ -40,10 +38,8 @@ impl EventDelivery for Network {
     }
     fn listening(&self, _: QuorumId) -> BoxFuture<'static, Option<(Option<u64>, Vec<String>)>> {
         let quorum = self.0.clone();
-        async move {
-            quorum.up.load(Ordering::Relaxed).then(|| (*quorum.known.lock().unwrap(), vec!["door".to_owned()]))
-        }
-        .boxed()
+        async move { quorum.up.load(Ordering::Relaxed).then(|| (*quorum.known.lock(), vec!["door".to_owned()])) }
+            .boxed()
     }
     fn dispatch(&self, _: QuorumId, dispatch: Dispatch) -> BoxFuture<'static, DeliveryOutcome> {
         let quorum = self.0.clone();
@@ -51,7 +47,7 @@ impl EventDelivery for Network {
             if !quorum.up.load(Ordering::Relaxed) {
                 return DeliveryOutcome::Failed;
             }
-            let mut known = quorum.known.lock().unwrap();
+            let mut known = quorum.known.lock();
             let before = known.unwrap_or(dispatch.follows);
             let fresh = dispatch.events.iter().map(|sent| sent.sequence).filter(|sequence| *sequence > before);
             quorum.taken.send_modify(|taken| taken.extend(fresh));
@@ -63,7 +59,7 @@ impl EventDelivery for Network {
 }
 
 /// A node's emitter, and what ends it.
-async fn emitter(disk: &Arc<MemoryDisk>, quorum: &Arc<Listener>) -> (Events, TaskGroup) {
+async fn emitter(disk: &MemoryDisk, quorum: &Arc<Listener>) -> (Events, TaskGroup) {
     let seams = crate::seams::Seams { disk: disk.disk(), ..seams(1) };
     let tasks = seams.tasks.clone();
     let net = ScriptedNet::new(peer(1), |_, _, _| Reaction::Unreachable);
@@ -79,7 +75,7 @@ async fn emit(events: &Events, id: Option<&str>) -> Result<Taken, EventError> {
 /// Goal: what was acknowledged survives a crash, is sent by the next life, and none of it twice.
 #[tokio::test(start_paused = true)]
 async fn acknowledged_events_outlive_crashes_and_are_sent_once() {
-    let (disk, quorum) = (MemoryDisk::new(1 << 30), Listener::new(false));
+    let (disk, quorum) = (MemoryDisk::default(), Listener::new(false));
     for life in 0..3u64 {
         let (events, tasks) = emitter(&disk, &quorum).await;
         for n in 1..=100 {
@@ -100,11 +96,11 @@ async fn acknowledged_events_outlive_crashes_and_are_sent_once() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_is_one_event_in_every_life_and_a_full_disk_takes_none() {
-    let (disk, quorum) = (MemoryDisk::new(1 << 30), Listener::new(true));
+    let (disk, quorum) = (MemoryDisk::default(), Listener::new(true));
     let (events, tasks) = emitter(&disk, &quorum).await;
-    disk.broken.store(true, Ordering::Relaxed);
+    disk.set_full(true);
     assert!(matches!(emit(&events, Some("a")).await, Err(EventError::Disk(_))));
-    disk.broken.store(false, Ordering::Relaxed);
+    disk.set_full(false);
     let (one, other) = tokio::join!(emit(&events, Some("a")), emit(&events, Some("a")));
     let (one, other) = (one.unwrap(), other.unwrap());
     assert_eq!((one.existed, other.existed, one.sequence), (false, true, other.sequence));
@@ -119,7 +115,7 @@ async fn an_id_is_one_event_in_every_life_and_a_full_disk_takes_none() {
 /// Goal: events that wait to be taken are seen, and those that are on disk.
 #[tokio::test(start_paused = true)]
 async fn events_that_wait_are_counted() {
-    let (disk, quorum) = (MemoryDisk::new(1 << 30), Listener::new(false));
+    let (disk, quorum) = (MemoryDisk::default(), Listener::new(false));
     let (events, _tasks) = emitter(&disk, &quorum).await;
     let mut registry = Registry::default();
     events.register_metrics(&mut registry);

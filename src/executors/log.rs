@@ -2,10 +2,11 @@
 //! stopped.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::{Host, Stream};
 use crate::utf8;
+use parking_lot::Mutex;
 
 /// One stream, cut in the middle.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,7 +80,7 @@ impl LogBook {
     }
     pub(super) fn push(&self, stream: Stream, bytes: &[u8]) {
         self.host.log(stream, bytes);
-        let mut rings = self.rings.lock().expect("nothing panics with the logs in hand");
+        let mut rings = self.rings.lock();
         match stream {
             Stream::Stdout => rings.0.push(bytes),
             Stream::Stderr => rings.1.push(bytes),
@@ -91,7 +92,7 @@ impl LogBook {
     }
     /// What was kept, leaving nothing behind.
     pub(super) fn take_logs(&self) -> Logs {
-        let mut rings = self.rings.lock().expect("nothing panics with the logs in hand");
+        let mut rings = self.rings.lock();
         Logs { stdout: rings.0.take_captured(), stderr: rings.1.take_captured() }
     }
 }

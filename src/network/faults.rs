@@ -6,9 +6,10 @@
 //! Without `--testing` on the command line a node's faults are [`NetFaults::off`], and setting one is refused.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_protocols::ids::PeerId;
 
 use crate::error::FaultsAreOff;
@@ -32,8 +33,6 @@ pub struct LinkFault {
 }
 
 impl LinkFault {
-    pub const CUT: Self = Self { to: Link::Cut, from: Link::Cut };
-
     /// By how much a question and its answer take longer together.
     pub fn round_trip_delay(&self) -> Duration {
         let slow = |link| if let Link::Slow(delay) = link { delay } else { Duration::ZERO };
@@ -52,7 +51,7 @@ impl NetFaults {
         Self(Some(Arc::default()))
     }
     pub fn set(&self, peer: PeerId, fault: LinkFault) -> Result<(), FaultsAreOff> {
-        let mut links = self.0.as_ref().ok_or(FaultsAreOff)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = self.0.as_ref().ok_or(FaultsAreOff)?.lock();
         match fault == LinkFault::default() {
             true => links.remove(&peer),
             false => links.insert(peer, fault),
@@ -61,19 +60,19 @@ impl NetFaults {
     }
     pub fn clear(&self) {
         if let Some(links) = &self.0 {
-            links.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            links.lock().clear();
         }
     }
     /// Exactly these links are broken from now on.
     pub fn replace(&self, faults: BTreeMap<PeerId, LinkFault>) -> Result<(), FaultsAreOff> {
-        *self.0.as_ref().ok_or(FaultsAreOff)?.lock().unwrap_or_else(PoisonError::into_inner) = faults;
+        *self.0.as_ref().ok_or(FaultsAreOff)?.lock() = faults;
         Ok(())
     }
     /// The link to `peer`; whole when nothing was set.
     pub fn link(&self, peer: PeerId) -> LinkFault {
         match &self.0 {
             None => LinkFault::default(),
-            Some(links) => links.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied().unwrap_or_default(),
+            Some(links) => links.lock().get(&peer).copied().unwrap_or_default(),
         }
     }
 }

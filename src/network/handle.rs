@@ -1,12 +1,13 @@
 //! What the rest of the node holds of the network: cheap to clone, never blocking.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use quorate_protocols::ids::{PeerId, QuorumId};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
@@ -55,11 +56,6 @@ pub(super) struct Shared {
     piece_windows: Mutex<BTreeMap<PeerId, Window>>,
 }
 
-/// These locks guard single assignments: a panic while one is held leaves nothing half done.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Shared {
     pub fn new(local: PeerId, faults: NetFaults, metrics: Metrics) -> Self {
         Self {
@@ -76,36 +72,36 @@ impl Shared {
         }
     }
     pub fn set_peer(&self, view: PeerView) {
-        lock(&self.peers).insert(view.peer, view);
+        self.peers.lock().insert(view.peer, view);
     }
     pub fn remove_peer(&self, peer: PeerId) {
-        lock(&self.peers).remove(&peer);
-        lock(&self.piece_windows).remove(&peer);
+        self.peers.lock().remove(&peer);
+        self.piece_windows.lock().remove(&peer);
     }
     pub fn set_listen(&self, addresses: Vec<String>) {
-        *lock(&self.listen) = addresses;
+        *self.listen.lock() = addresses;
     }
     pub fn provided(&self) -> BTreeSet<QuorumId> {
-        lock(&self.provided).clone()
+        self.provided.lock().clone()
     }
     fn window(&self, peer: PeerId, protocol: Protocol) -> Arc<Semaphore> {
         let fresh = || Arc::new(Semaphore::new(protocol.streams_max()));
-        lock(&self.windows).entry((peer, protocol)).or_insert_with(fresh).clone()
+        self.windows.lock().entry((peer, protocol)).or_insert_with(fresh).clone()
     }
     /// Streams of the window that one question takes up.
     fn weight(&self, peer: PeerId, protocol: Protocol) -> u32 {
         match protocol {
-            Protocol::Piece => lock(&self.piece_windows).get(&peer).map_or(1, Window::weight),
+            Protocol::Piece => self.piece_windows.lock().get(&peer).map_or(1, Window::weight),
             _ => 1,
         }
     }
     /// A liveness question was answered after this time, its wait for a stream included.
     fn observe_liveness(&self, peer: PeerId, rtt: Duration) {
-        lock(&self.piece_windows).entry(peer).or_default().observe(rtt, Protocol::Piece.streams_max());
+        self.piece_windows.lock().entry(peer).or_default().observe(rtt, Protocol::Piece.streams_max());
     }
     /// Forgets windows that nobody holds a stream of.
     pub fn forget_idle_windows(&self) {
-        lock(&self.windows).retain(|_, window| Arc::strong_count(window) > 1);
+        self.windows.lock().retain(|_, window| Arc::strong_count(window) > 1);
     }
 }
 
@@ -200,15 +196,15 @@ impl Net for Handle {
     }
 
     fn peers(&self) -> Vec<PeerView> {
-        lock(&self.shared.peers).values().cloned().collect()
+        self.shared.peers.lock().values().cloned().collect()
     }
 
     fn is_connected(&self, peer: PeerId) -> bool {
-        lock(&self.shared.peers).get(&peer).is_some_and(|view| view.connected)
+        self.shared.peers.lock().get(&peer).is_some_and(|view| view.connected)
     }
 
     fn round_trip(&self, peer: PeerId) -> Option<Duration> {
-        lock(&self.shared.peers).get(&peer).filter(|view| view.connected).and_then(|view| view.rtt)
+        self.shared.peers.lock().get(&peer).filter(|view| view.connected).and_then(|view| view.rtt)
     }
 
     fn dial(&self, peer: PeerId) {
@@ -216,16 +212,16 @@ impl Net for Handle {
     }
 
     fn listen_addresses(&self) -> Vec<String> {
-        lock(&self.shared.listen).clone()
+        self.shared.listen.lock().clone()
     }
 
     fn provide(&self, quorum: QuorumId) {
-        lock(&self.shared.provided).insert(quorum);
+        self.shared.provided.lock().insert(quorum);
         self.shared.provided_changed.notify_one();
     }
 
     fn stop_providing(&self, quorum: QuorumId) {
-        lock(&self.shared.provided).remove(&quorum);
+        self.shared.provided.lock().remove(&quorum);
         self.shared.provided_changed.notify_one();
     }
 

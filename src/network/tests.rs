@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
-use quorate_protocols::ids::{BootId, Incarnation, PeerId, PieceHash, QuorumId};
+use quorate_protocols::ids::{BootId, Incarnation, PeerId, QuorumId};
+use quorate_testkit::MemoryDisk;
+use quorate_testkit::conformance::net::Nodes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout};
 
@@ -18,68 +22,13 @@ use crate::identity::NetworkSecret;
 use crate::resources::Resources;
 use crate::seams::Reservation;
 use crate::seams::clock::SystemClock;
-use crate::seams::disk::{Disk, DiskError, Files, Kv, KvBatch};
 use crate::seams::entropy::OsEntropy;
 use crate::seams::{Frame, InboundRequest, NetError, NetEvent, TaskGroup, Topic};
 
 /// Far above what anything here takes, even on a busy machine: a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Small files in memory; the network touches nothing else of a disk.
-#[derive(Default)]
-struct MemoryFiles(Mutex<BTreeMap<String, Vec<u8>>>);
-
-fn unused() -> DiskError {
-    DiskError::Io { what: "use", place: "a test disk".into(), reason: "the network keeps small files only".into() }
-}
-
-impl Files for MemoryFiles {
-    fn write_piece(&self, _: PieceHash, _: &[u8]) -> Result<(), DiskError> {
-        Err(unused())
-    }
-    fn read_piece(&self, _: PieceHash) -> Result<Option<Bytes>, DiskError> {
-        Err(unused())
-    }
-    fn remove_piece(&self, _: PieceHash) -> Result<(), DiskError> {
-        Err(unused())
-    }
-    fn list_pieces(&self, _: Option<PieceHash>, _: usize) -> Result<Vec<PieceHash>, DiskError> {
-        Err(unused())
-    }
-    fn write_small(&self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
-        self.0.lock().unwrap().insert(name.to_owned(), bytes.to_vec());
-        Ok(())
-    }
-    fn read_small(&self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
-        Ok(self.0.lock().unwrap().get(name).cloned())
-    }
-    fn free_space(&self) -> Result<(u64, u64), DiskError> {
-        Err(unused())
-    }
-}
-
-struct NoKv;
-
-impl Kv for NoKv {
-    fn get(&self, _: &str, _: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        Err(unused())
-    }
-    fn range(&self, _: &str, _: &[u8], _: &[u8], _: usize, _: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DiskError> {
-        Err(unused())
-    }
-    fn last(&self, _: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, DiskError> {
-        Err(unused())
-    }
-    fn trees(&self) -> Result<Vec<String>, DiskError> {
-        Err(unused())
-    }
-    fn apply(&self, _: KvBatch) -> Result<(), DiskError> {
-        Err(unused())
-    }
-    fn sync(&self) -> Result<(), DiskError> {
-        Err(unused())
-    }
-}
+const CUT: LinkFault = LinkFault { to: Link::Cut, from: Link::Cut };
 
 struct TestNode {
     peer: PeerId,
@@ -87,7 +36,7 @@ struct TestNode {
     inbound: Inbound,
     tasks: TaskGroup,
     faults: NetFaults,
-    files: Arc<MemoryFiles>,
+    disk: MemoryDisk,
     admit: Arc<AtomicBool>,
     registry: Registry,
 }
@@ -96,7 +45,7 @@ struct Start {
     key: u8,
     secret: [u8; 32],
     bootstrap: Vec<String>,
-    files: Arc<MemoryFiles>,
+    disk: MemoryDisk,
     allow_peers: Vec<PeerId>,
     quic: bool,
     mdns: bool,
@@ -108,7 +57,7 @@ impl Start {
             key,
             secret: [1; 32],
             bootstrap: Vec::new(),
-            files: Arc::default(),
+            disk: MemoryDisk::default(),
             allow_peers: Vec::new(),
             quic: false,
             mdns: false,
@@ -124,7 +73,7 @@ impl Start {
         let seams = Seams {
             clock: Arc::new(SystemClock::new()),
             entropy: Arc::new(OsEntropy),
-            disk: Disk { kv: Arc::new(NoKv), files: self.files.clone() },
+            disk: self.disk.disk(),
             tasks: tasks.clone(),
         };
         let section = NetworkSection {
@@ -142,7 +91,7 @@ impl Start {
         let admission: Admission = Arc::new(move |_, _| admitted.load(Ordering::Relaxed).then(Reservation::none));
         let mut registry = Registry::default();
         let (net, inbound) = start(&seams, &identity, config, admission, &mut registry).await.unwrap();
-        TestNode { peer: identity.peer(), net, inbound, tasks, faults, files: self.files, admit, registry }
+        TestNode { peer: identity.peer(), net, inbound, tasks, faults, disk: self.disk, admit, registry }
     }
 }
 
@@ -197,6 +146,40 @@ async fn pair() -> (TestNode, TestNode) {
         wait_until(|| node.net.peers().iter().all(|view| !view.addresses.is_empty())).await;
     }
     (a, b)
+}
+
+/// Nodes over real sockets, each of which knows where those before it listen.
+#[derive(Default)]
+struct RealNodes {
+    bootstrap: Vec<String>,
+    tasks: BTreeMap<PeerId, TaskGroup>,
+}
+
+impl Nodes for RealNodes {
+    fn start(&mut self) -> BoxFuture<'_, (Arc<dyn Net>, Inbound)> {
+        async move {
+            let mut start = Start::new(self.tasks.len() as u8 + 1);
+            start.bootstrap = self.bootstrap.clone();
+            let node = start.start().await;
+            self.bootstrap.extend(node.net.listen_addresses());
+            self.tasks.insert(node.peer, node.tasks);
+            (node.net, node.inbound)
+        }
+        .boxed()
+    }
+    fn end(&mut self, peer: PeerId) {
+        self.tasks[&peer].crash();
+    }
+}
+
+/// Real sockets keep the contract that every network keeps.
+mod suite {
+    use super::RealNodes;
+
+    quorate_testkit::net_suite!(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        RealNodes::default()
+    );
 }
 
 /// Answers every question of one protocol by what it says, until the node ends.
@@ -622,17 +605,17 @@ async fn a_bootstrap_address_where_something_else_listens_is_explained() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restarted_node_remembers_where_its_peers_are() {
     let (a, b) = pair().await;
-    let files = b.files.clone();
+    let disk = b.disk.clone();
     timeout(PATIENCE, b.tasks.close()).await.expect("a node closes");
     let mut start = Start::new(2);
-    start.files = files.clone();
+    start.disk = disk.clone();
     let b = start.start().await;
     b.sees(&[a.peer]).await;
     // Damage costs the memory, not the start.
     timeout(PATIENCE, b.tasks.close()).await.expect("a node closes");
-    files.write_small(address_book::FILE, b"\x01damaged").unwrap();
+    disk.disk().files.write_small(address_book::FILE, b"\x01damaged").unwrap();
     let mut start = Start::new(2);
-    start.files = files;
+    start.disk = disk;
     assert_eq!(start.start().await.net.peers().iter().filter(|view| !view.connected).count(), 0);
 }
 
@@ -650,7 +633,7 @@ async fn an_address_in_use_is_explained() {
     let seams = Seams {
         clock: Arc::new(SystemClock::new()),
         entropy: Arc::new(OsEntropy),
-        disk: Disk { kv: Arc::new(NoKv), files: Arc::new(MemoryFiles::default()) },
+        disk: MemoryDisk::default().disk(),
         tasks: TaskGroup::threaded(),
     };
     let section = NetworkSection { listen: a.listen(), mdns: false, ..NetworkSection::default() };
@@ -674,14 +657,14 @@ async fn a_cut_link_is_silent_and_heals() {
     a.faults.set(b.peer, LinkFault { to: Link::Cut, from: Link::Open }).unwrap();
     assert_eq!(ask().await, silent);
     a.faults.clear();
-    b.faults.set(a.peer, LinkFault::CUT).unwrap();
+    b.faults.set(a.peer, CUT).unwrap();
     assert_eq!(ask().await, silent);
     assert!(a.net.is_connected(b.peer), "a silent link is not a closed one");
     b.faults.set(a.peer, LinkFault { from: Link::Slow(Duration::from_millis(50)), to: Link::Open }).unwrap();
     let started = Instant::now();
     ask().await.unwrap();
     assert!(started.elapsed() >= Duration::from_millis(50));
-    assert_eq!(NetFaults::off().set(a.peer, LinkFault::CUT), Err(crate::error::FaultsAreOff));
+    assert_eq!(NetFaults::off().set(a.peer, CUT), Err(crate::error::FaultsAreOff));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

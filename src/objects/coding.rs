@@ -9,9 +9,10 @@
 //! [`CheckedPiece`]s, or the caller has checked them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quorate_protocols::ids::PieceIndex;
 use quorate_protocols::object::{CheckedPiece, Profile};
 use reed_solomon_erasure::ReconstructShard;
@@ -197,7 +198,7 @@ pub struct Coders(Arc<Mutex<BTreeMap<Profile, Arc<Coder>>>>);
 
 impl Coders {
     pub fn get(&self, profile: Profile) -> Result<Arc<Coder>, CodingError> {
-        let mut coders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut coders = self.0.lock();
         if let Some(coder) = coders.get(&profile) {
             return Ok(coder.clone());
         }

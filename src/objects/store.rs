@@ -21,9 +21,10 @@ mod keys;
 mod sweep;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::ids::{Attempt, JobId, LeaseId, ManifestHash, Millis, PieceHash, PieceIndex, SegmentIndex};
 use quorate_protocols::object::CheckedPiece;
 use quorate_protocols::piece::Slot;
@@ -154,8 +155,7 @@ impl PieceStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, ()> {
-        // The lock guards no data of its own: a panic elsewhere left nothing half-changed in memory.
-        self.inner.index.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.index.lock()
     }
 
     /// Stores one piece of a column and returns once it and its records would survive a power loss.

@@ -6,9 +6,10 @@
 //! neither fill the queue with one column nor keep its holder reading.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::ids::{ManifestHash, PieceIndex, QuorumId};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -66,8 +67,7 @@ impl AuditHints {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Column, Option<Instant>>> {
-        // Changed one entry at a time: a panic elsewhere left nothing half done.
-        self.columns.lock().unwrap_or_else(PoisonError::into_inner)
+        self.columns.lock()
     }
 }
 

@@ -9,9 +9,10 @@
 //! because the clocks of a majority were set back, nothing can be told from it, and the event counts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_protocols::ids::{Millis, PeerId, QuorumId};
 use quorate_protocols::job::limits::DEADLINE;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
@@ -79,7 +80,7 @@ impl EventIntake {
         let time = clocks.map_or(time, |clocks| time.max(clocks));
         let planner = self.planner(local.id());
         let work = move || {
-            let mut planner = planner.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut planner = planner.lock();
             let (mut deliveries, mut found, mut evaluated) = (Vec::new(), 0, 0);
             for Dispatched { sequence, age, event } in fresh {
                 if found >= MATCHES_PER_DELIVERY || evaluated >= EVALUATIONS_MAX {
@@ -114,7 +115,7 @@ impl EventIntake {
 
     /// What was read for this quorum; nothing is kept for those that are not led here any more.
     fn planner(&self, quorum: QuorumId) -> Arc<Mutex<Planner>> {
-        let mut planners = self.planners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut planners = self.planners.lock();
         if !planners.contains_key(&quorum) {
             planners.retain(|id, _| self.quorums.quorum(*id).is_some_and(|local| local.leading().is_some()));
         }

@@ -5,8 +5,9 @@
 //! `task::limits::WORKERS_MAX` per led quorum, each with one beat.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::ids::{JobId, PeerId, QuorumId};
 use quorate_protocols::task::limits::BATCH_MAX;
 use quorate_protocols::task::message::Progress;
@@ -60,7 +61,6 @@ impl WorkerHeartbeats {
         self.lock().retain(|(of, _), _| *of != quorum);
     }
     fn lock(&self) -> MutexGuard<'_, BTreeMap<(QuorumId, PeerId), LastHeartbeat>> {
-        // Changed one entry at a time: a panic elsewhere left nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }

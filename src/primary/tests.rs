@@ -1,11 +1,11 @@
 //! Duties over the real state machine and scripted peers, under virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use quorate_protocols::approval::ApprovalMessage;
 use quorate_protocols::directory::{Capacity, PeerAdvert};
 use quorate_protocols::ids::{
@@ -46,13 +46,13 @@ struct Holders {
 
 impl Holders {
     fn answer(&self, n: u8, message: PieceMessage) -> PieceAnswer {
-        self.heard.lock().unwrap().entry(peer(n)).or_default().push(message.clone());
+        self.heard.lock().entry(peer(n)).or_default().push(message.clone());
         match message {
             PieceMessage::Rebuild { parts, .. } => {
                 PieceAnswer::Rebuilt(parts.iter().map(|part| part.segment).collect())
             }
             PieceMessage::Seal { slot, lease, pieces } => PieceAnswer::Sealed(receipt(n, slot, lease, &pieces)),
-            PieceMessage::Audit { .. } if self.rotten.lock().unwrap().contains(&peer(n)) => {
+            PieceMessage::Audit { .. } if self.rotten.lock().contains(&peer(n)) => {
                 PieceAnswer::Audited { next: None, damaged: vec![SegmentIndex(0)] }
             }
             PieceMessage::Audit { .. } => PieceAnswer::Audited { next: None, damaged: Vec::new() },
@@ -62,7 +62,7 @@ impl Holders {
         }
     }
     fn heard(&self, n: u8, wish: impl Fn(&PieceMessage) -> bool) -> bool {
-        self.heard.lock().unwrap().get(&peer(n)).is_some_and(|messages| messages.iter().any(wish))
+        self.heard.lock().get(&peer(n)).is_some_and(|messages| messages.iter().any(wish))
     }
 }
 
@@ -107,7 +107,7 @@ fn world(peers: u8, settings: DriverSettings) -> World {
     let holders = Arc::new(Holders::default());
     let theirs = holders.clone();
     let net = ScriptedNet::new(peer(PRIMARY), move |to, protocol, frame| {
-        if theirs.dead.lock().unwrap().contains(&to) {
+        if theirs.dead.lock().contains(&to) {
             return Reaction::Unreachable;
         }
         let n = (1..=peers).find(|n| peer(*n) == to).expect("only known peers are asked");
@@ -116,7 +116,7 @@ fn world(peers: u8, settings: DriverSettings) -> World {
                 ApprovalMessage::Ask(request) => Reaction::answer(&approve(n, peer(PRIMARY), &request)),
                 ApprovalMessage::Renew { duration, .. } => {
                     assert_eq!(duration, quorate_protocols::piece::limits::LEASE);
-                    *theirs.renewed.lock().unwrap().entry(to).or_default() += 1;
+                    *theirs.renewed.lock().entry(to).or_default() += 1;
                     Reaction::answer(&quorate_protocols::approval::ApprovalAnswer::Noted)
                 }
                 _ => Reaction::answer(&quorate_protocols::approval::ApprovalAnswer::Noted),
@@ -128,9 +128,9 @@ fn world(peers: u8, settings: DriverSettings) -> World {
             other => panic!("{other:?} is not the driver's to speak"),
         }
     });
-    net.connected.lock().unwrap().extend((1..=peers).map(peer));
+    net.connected.lock().extend((1..=peers).map(peer));
     let known = Arc::new(Known::default());
-    known.candidates.lock().unwrap().extend((1..=peers).map(peer));
+    known.candidates.lock().extend((1..=peers).map(peer));
     let seams = seams(u64::from(peers));
     let (quorum, wait_reasons, audit_hints) =
         (StateQuorum::new(PRIMARY), WaitReasons::default(), AuditHints::default());
@@ -270,7 +270,7 @@ async fn damage_found_by_an_audit_is_repaired_elsewhere() {
     let manifest = world.store().await;
     world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
     let rotten = world.holder(manifest, 2);
-    world.holders.rotten.lock().unwrap().insert(peer(rotten));
+    world.holders.rotten.lock().insert(peer(rotten));
     let gone = |state: &QuorumState| {
         confirmed(state, manifest)
             && state.objects[&manifest].columns.iter().all(|column| column.grant.unwrap().holder.peer != peer(rotten))
@@ -290,7 +290,7 @@ async fn a_complaint_is_looked_into_at_once_and_believed_only_when_true() {
     let manifest = world.store().await;
     world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
     let (rotten, good) = (world.holder(manifest, 2), world.holder(manifest, 1));
-    world.holders.rotten.lock().unwrap().insert(peer(rotten));
+    world.holders.rotten.lock().insert(peer(rotten));
     let complained = tokio::time::Instant::now();
     for column in [1, 2, 7] {
         world.audit_hints.add_hint(JOB.quorum, manifest, PieceIndex(column));
@@ -312,16 +312,16 @@ async fn a_holder_gone_past_the_grace_is_replaced_and_one_back_in_time_is_not() 
     world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
     let (lost, back) = (world.holder(manifest, 2), world.holder(manifest, 1));
     let kill = |n: u8| {
-        world.holders.dead.lock().unwrap().insert(peer(n));
-        world.net.connected.lock().unwrap().remove(&peer(n));
+        world.holders.dead.lock().insert(peer(n));
+        world.net.connected.lock().remove(&peer(n));
     };
     // Neither is the primary itself, which cannot be gone.
     assert!(lost != PRIMARY && back != PRIMARY);
     kill(lost);
     kill(back);
     tokio::time::sleep(DriverSettings::default().repair_grace / 2).await;
-    world.holders.dead.lock().unwrap().remove(&peer(back));
-    world.net.connected.lock().unwrap().insert(peer(back));
+    world.holders.dead.lock().remove(&peer(back));
+    world.net.connected.lock().insert(peer(back));
     let moved = |state: &QuorumState| {
         let columns = &state.objects[&manifest].columns;
         confirmed(state, manifest) && columns[2].grant.unwrap().holder.peer != peer(lost)
@@ -409,16 +409,16 @@ async fn the_promises_of_a_live_run_are_renewed_until_it_ends() {
     let progress = SegmentProgress { segment: SegmentIndex(0), pieces, stored };
     world.commit(Command::store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }));
     tokio::time::sleep(lease).await;
-    let renewed = world.holders.renewed.lock().unwrap().clone();
+    let renewed = world.holders.renewed.lock().clone();
     // This node renews its own promise in process.
     for peer in promised.iter().filter(|holder| **holder != peer(PRIMARY)) {
         assert!(renewed.get(peer).is_some_and(|times| (2..=5).contains(times)), "{peer}: {renewed:?}");
     }
     world.commit(Command::Job(JOB, JobCommand::Cancel));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let renewed = world.holders.renewed.lock().unwrap().clone();
+    let renewed = world.holders.renewed.lock().clone();
     tokio::time::sleep(2 * lease).await;
-    assert_eq!(*world.holders.renewed.lock().unwrap(), renewed);
+    assert_eq!(*world.holders.renewed.lock(), renewed);
 }
 
 /// Goal: the state level rises only when every member has announced that it can apply the next one.
@@ -451,15 +451,15 @@ async fn a_level_is_raised_when_the_last_member_says_that_it_can_apply_it() {
         settings: DriverSettings::default(),
     });
     leading.send(HostEvent::Leading { quorum: QUORUM, term: Term(1) }).unwrap();
-    let raises = || quorum.proposed.lock().unwrap().iter().filter(|(_, command)| *command == RAISE).count();
-    let announce = |n, level| known.peers.lock().unwrap().push(known_peer(n, level));
+    let raises = || quorum.proposed.lock().iter().filter(|(_, command)| *command == RAISE).count();
+    let announce = |n, level| known.peers.lock().push(known_peer(n, level));
     announce(2, 1);
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(raises(), 0, "node 3 was not heard of");
     announce(3, 0);
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert_eq!(raises(), 0, "node 3 cannot apply it");
-    known.peers.lock().unwrap().pop();
+    known.peers.lock().pop();
     announce(3, 1);
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert!(raises() > 0);

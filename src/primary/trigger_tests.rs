@@ -1,7 +1,5 @@
 //! Triggers that a clock fires, over the real state machine and under virtual time.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-
 use quorate_protocols::ids::{JobId, Millis, Term};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::batch::BatchSpec;
@@ -11,41 +9,25 @@ use quorate_protocols::quorum::{Command, JobCommand, QuorumCommand};
 use quorate_protocols::task::spec::{Call, Program};
 use quorate_protocols::trigger::spec::{Bounds, Overlap, TriggerSpec, When};
 use quorate_protocols::trigger::{Cause, Fired};
-use tokio::time::Instant;
+use quorate_testkit::VirtualClock;
+use quorate_testkit::clock::EPOCH;
 
 use super::*;
 use crate::quorums::approvals::ApprovalsParts;
-use crate::seams::Clock;
 use crate::testing::quorums::{Approver, Known, QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, peer, seams};
 
 const PRIMARY: u8 = 1;
 const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
-const START: u64 = 1_800_000_000_000;
-
-/// A wall clock that goes with virtual time, and that somebody may set wrong.
-struct Wall {
-    began: Instant,
-    wrong_ms: AtomicI64,
-}
-
-impl Clock for Wall {
-    fn wall(&self) -> Millis {
-        let passed = self.began.elapsed().as_millis() as i64 + self.wrong_ms.load(Ordering::Relaxed);
-        Millis(START.saturating_add_signed(passed))
-    }
-    fn monotonic(&self) -> Millis {
-        Millis(self.began.elapsed().as_millis() as u64)
-    }
-}
+const START: u64 = EPOCH.0;
 
 struct World {
     quorum: Arc<StateQuorum>,
-    wall: Arc<Wall>,
+    wall: Arc<VirtualClock>,
 }
 
 /// A primary that nobody works for: what fires stays pending.
 fn world() -> World {
-    let wall = Arc::new(Wall { began: Instant::now(), wrong_ms: AtomicI64::new(0) });
+    let wall = Arc::new(VirtualClock::right());
     let seams = Seams { clock: wall.clone(), ..seams(1) };
     let net = ScriptedNet::new(peer(PRIMARY), |_, _, _| Reaction::Unreachable);
     let known = Arc::new(Known::default());
@@ -129,13 +111,13 @@ async fn a_wall_clock_that_is_set_wrong_is_noticed() {
         world.submit(at, When::At(Millis(START + 3_600_000)));
         pass(5).await;
         assert_eq!(world.fired(JOB).len(), 2);
-        world.wall.wrong_ms.store(-3_600_000, Ordering::Relaxed);
+        world.wall.offset().set(-3_600_000);
         pass(10).await;
         let instants: Vec<_> = world.fired(JOB).iter().map(|(at, _)| *at).collect();
         assert_eq!(instants, [2_000, 4_000, 6_000, 8_000, 10_000, 12_000, 14_000]);
         assert!(world.fired(at).is_empty());
         // It is noticed within a second, though the sleep that was begun was for longer.
-        world.wall.wrong_ms.store(3_600_000, Ordering::Relaxed);
+        world.wall.offset().set(3_600_000);
         pass(2).await;
         assert_eq!(world.fired(at).len(), 1);
     })

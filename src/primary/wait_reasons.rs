@@ -5,8 +5,9 @@
 //! finds its own reasons within a retry.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::ids::{JobId, QuorumId};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
@@ -121,7 +122,7 @@ impl WaitReasons {
             text.push_str(&format!("; and {more} more tasks"));
         }
     }
-    fn lock(&self) -> std::sync::MutexGuard<'_, Reasons> {
-        self.reasons.lock().expect("no panic while holding the notes")
+    fn lock(&self) -> MutexGuard<'_, Reasons> {
+        self.reasons.lock()
     }
 }

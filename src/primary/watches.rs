@@ -8,7 +8,8 @@
 //! A request costs its asker one handler and one stream while it is parked, and returns when a newer one of its session
 //! has come. A slow asker costs its entries, until its session is idle for `WATCH_SESSION_IDLE_MAX`.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_protocols::ids::PeerId;
@@ -163,7 +164,7 @@ impl Watches {
     }
 
     fn table(&self) -> MutexGuard<'_, WatchTable<watch::Sender<()>>> {
-        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.table.lock()
     }
 }
 

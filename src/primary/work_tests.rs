@@ -1,11 +1,11 @@
 //! Jobs that compute, over the real state machine and scripted workers, under virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Refusal};
 use quorate_protocols::directory::{Capacity, PeerAdvert};
 use quorate_protocols::engine::NodeRole;
@@ -53,11 +53,11 @@ struct Script {
 
 impl Script {
     fn task(&self, n: u8, message: TaskMessage) -> TaskAnswer {
-        self.heard.lock().unwrap().entry(peer(n)).or_default().push(message.clone());
+        self.heard.lock().entry(peer(n)).or_default().push(message.clone());
         match message {
             TaskMessage::Assign { orders, .. } => {
                 let tasks = orders.iter().map(|order| order.task);
-                if self.unwilling.lock().unwrap().contains(&peer(n)) {
+                if self.unwilling.lock().contains(&peer(n)) {
                     let refused = tasks.map(|task| (task, "it is not on the list".to_owned())).collect();
                     return TaskAnswer::Accepted { taken: Vec::new(), refused };
                 }
@@ -69,11 +69,11 @@ impl Script {
     }
     fn approval(&self, n: u8, message: ApprovalMessage) -> ApprovalAnswer {
         if matches!(message, ApprovalMessage::Renew { .. }) {
-            self.renewals.lock().unwrap().push(Instant::now());
+            self.renewals.lock().push(Instant::now());
         }
         match message {
             ApprovalMessage::Ask(request) => approve(n, peer(PRIMARY), &request),
-            ApprovalMessage::Renew { .. } if self.forgetful.lock().unwrap().contains(&peer(n)) => {
+            ApprovalMessage::Renew { .. } if self.forgetful.lock().contains(&peer(n)) => {
                 ApprovalAnswer::Refused(Refusal::UnknownLease)
             }
             _ => ApprovalAnswer::Noted,
@@ -109,24 +109,24 @@ fn world(peers: u8, slots: u32) -> World {
     let script = Arc::new(Script::default());
     let theirs = script.clone();
     let net = ScriptedNet::new(peer(PRIMARY), move |to, protocol, frame| {
-        if theirs.dead.lock().unwrap().contains(&to) {
+        if theirs.dead.lock().contains(&to) {
             return Reaction::Unreachable;
         }
         let n = (1..=peers).find(|n| peer(*n) == to).expect("only known peers are asked");
         match protocol {
             Protocol::Approval => {
                 let answer = theirs.approval(n, wire::decode(&frame.head, 65_536).unwrap());
-                let is_lost = matches!(answer, ApprovalAnswer::Noted) && theirs.lost.lock().unwrap().contains(&to);
+                let is_lost = matches!(answer, ApprovalAnswer::Noted) && theirs.lost.lock().contains(&to);
                 if is_lost { Reaction::Silent } else { Reaction::answer(&answer) }
             }
-            Protocol::Task if theirs.silent.lock().unwrap().contains(&to) => Reaction::Silent,
+            Protocol::Task if theirs.silent.lock().contains(&to) => Reaction::Silent,
             Protocol::Task => Reaction::answer(&theirs.task(n, wire::decode(&frame.head, 1 << 20).unwrap())),
             other => panic!("{other:?} is not the driver's to speak"),
         }
     });
     let known = Arc::new(Known::default());
     for n in 2..=peers {
-        known.candidates.lock().unwrap().push(peer(n));
+        known.candidates.lock().push(peer(n));
         let advert = PeerAdvert {
             incarnation: Incarnation(1),
             boot: BootId([n; 16]),
@@ -140,7 +140,7 @@ fn world(peers: u8, slots: u32) -> World {
             draining: false,
             level: 1,
         };
-        known.peers.lock().unwrap().push(KnownPeer { peer: peer(n), advert, heard_at: Millis(0) });
+        known.peers.lock().push(KnownPeer { peer: peer(n), advert, heard_at: Millis(0) });
     }
     let seams = seams(u64::from(peers));
     let (quorum, wait_reasons) = (StateQuorum::new(PRIMARY), WaitReasons::default());
@@ -196,7 +196,7 @@ impl World {
     }
     /// Orders that the worker was sent so far and that still count, by the term of their message.
     fn orders(&self, n: u8) -> Vec<(Term, TaskAttempt)> {
-        let heard = self.script.heard.lock().unwrap();
+        let heard = self.script.heard.lock();
         let assigns = heard.get(&peer(n)).into_iter().flatten().filter_map(|message| match message {
             TaskMessage::Assign { term, orders, .. } => Some((*term, orders.clone())),
             _ => None,
@@ -206,7 +206,7 @@ impl World {
         all.filter(|(_, task)| live.contains(task)).collect()
     }
     fn messages(&self, n: u8) -> usize {
-        self.script.heard.lock().unwrap().get(&peer(n)).map_or(0, Vec::len)
+        self.script.heard.lock().get(&peer(n)).map_or(0, Vec::len)
     }
     async fn report(&self, n: u8, tasks: &[TaskAttempt], result: &TaskResult) -> Vec<Result<(), ReportRefusal>> {
         let reports = tasks.iter().map(|task| Report { task: *task, result: result.clone() }).collect();
@@ -259,7 +259,7 @@ async fn a_worker_that_falls_silent_is_lost_and_its_late_result_refused() {
     let world = world(2, 1);
     world.submit(spec(1));
     let old = world.ordered(2).await[0];
-    world.script.dead.lock().unwrap().insert(peer(2));
+    world.script.dead.lock().insert(peer(2));
     let lost = |state: &QuorumState| state.tasks.workers().is_empty();
     let started = tokio::time::Instant::now();
     world.quorum.reaches("the loss", lost).await;
@@ -270,7 +270,7 @@ async fn a_worker_that_falls_silent_is_lost_and_its_late_result_refused() {
         (world.report_intake.metrics.workers_lost.get(), world.report_intake.metrics.reports_stale.get()),
         (1, 1)
     );
-    world.script.dead.lock().unwrap().clear();
+    world.script.dead.lock().clear();
     let new = world.ordered(2).await[0];
     assert_eq!((new.id, new.attempt), (old.id, Attempt(2)));
     assert_eq!(world.report(2, &[new], &done()).await, [Ok(())]);
@@ -285,17 +285,17 @@ async fn a_dead_worker_is_given_up_when_its_lease_is_trusted_no_more_whatever_th
         for is_refused in [true, false] {
             let world = world(2, 1);
             let (round_trip, sync) = (Duration::from_millis(round_trip), Duration::from_millis(sync));
-            *world.quorum.latency.lock().unwrap() = Latency { round_trip, sync };
+            *world.quorum.latency.lock() = Latency { round_trip, sync };
             world.submit(spec(1));
             world.ordered(2).await;
             let script = &world.script;
             let gone = if is_refused { &script.dead } else { &script.lost };
-            gone.lock().unwrap().insert(peer(2));
+            gone.lock().insert(peer(2));
             let started = Instant::now();
             world.quorum.reaches("the loss", |state| state.tasks.workers().is_empty()).await;
             let (took, trusted) = (started.elapsed(), trusted(DriverSettings::default().worker_lease));
             assert!(took <= trusted && took + Duration::from_millis(100) > trusted, "{took:?} of {trusted:?}");
-            let tries = script.renewals.lock().unwrap().len();
+            let tries = script.renewals.lock().len();
             assert!(is_refused || tries == RENEWAL_TRIES as usize, "{tries} tries");
         }
     }
@@ -309,10 +309,10 @@ async fn a_new_primary_renews_the_leases_that_it_finds_at_once() {
     world.ordered(2).await;
     world.quorum.set_term(None);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(world.script.renewals.lock().unwrap().len(), 0, "a worker that was just won needs none yet");
+    assert_eq!(world.script.renewals.lock().len(), 0, "a worker that was just won needs none yet");
     world.quorum.set_term(Some(Term(2)));
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(world.script.renewals.lock().unwrap().len(), 1);
+    assert_eq!(world.script.renewals.lock().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -320,12 +320,12 @@ async fn a_lease_that_has_ended_at_its_worker_ends_here_at_the_next_renewal() {
     let world = world(3, 1);
     world.submit(spec(1));
     let (first, other) = if world.ordered_by_any().await == 2 { (2, 3) } else { (3, 2) };
-    world.script.forgetful.lock().unwrap().insert(peer(first));
+    world.script.forgetful.lock().insert(peer(first));
     let started = tokio::time::Instant::now();
     let lost = |state: &QuorumState| !state.tasks.workers().contains_key(&peer(first));
     world.quorum.reaches("the loss", lost).await;
     assert!(started.elapsed() <= DriverSettings::default().worker_lease / 2, "{:?}", started.elapsed());
-    world.script.dead.lock().unwrap().insert(peer(first));
+    world.script.dead.lock().insert(peer(first));
     let task = world.ordered(other).await[0];
     assert_eq!(world.report(other, &[task], &done()).await, [Ok(())]);
 }
@@ -347,7 +347,7 @@ impl World {
 #[tokio::test(start_paused = true)]
 async fn a_worker_that_was_lost_and_won_again_is_told_its_tasks() {
     let world = world(2, 3);
-    world.script.silent.lock().unwrap().insert(peer(2));
+    world.script.silent.lock().insert(peer(2));
     world.submit(spec(1));
     world.quorum.reaches("the worker", |state| !state.tasks.workers().is_empty()).await;
     world.quorum.reaches("an attempt", |state| state.attempts_of(peer(2)).next().is_some()).await;
@@ -355,7 +355,7 @@ async fn a_worker_that_was_lost_and_won_again_is_told_its_tasks() {
     let lease = world.quorum.read(|state| state.tasks.workers()[&peer(2)].grant.lease);
     let lose = Command::Task(TaskCommand::LoseWorker { peer: peer(2), lease, reason: "gone".to_owned() });
     world.quorum.commit(peer(PRIMARY), lose).unwrap();
-    world.script.silent.lock().unwrap().clear();
+    world.script.silent.lock().clear();
     let task = world.ordered(2).await[0];
     assert!(task.attempt > Attempt(1));
     // Past the end of the message that was never answered.
@@ -389,7 +389,7 @@ async fn a_cancel_reaches_the_worker_at_once_and_again_until_it_has_stopped() {
     let task = world.ordered(2).await[0];
     world.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Cancel)).unwrap();
     let stops = || {
-        let heard = world.script.heard.lock().unwrap();
+        let heard = world.script.heard.lock();
         let stop = |message: &&TaskMessage| matches!(message, TaskMessage::Stop { tasks, .. } if tasks == &[task]);
         heard[&peer(2)].iter().filter(stop).count()
     };
@@ -407,7 +407,7 @@ async fn a_cancel_reaches_the_worker_at_once_and_again_until_it_has_stopped() {
 async fn over_slow_links_and_disks_a_worker_has_the_time_to_stop_before_it_is_asked_again() {
     let world = world(2, 1);
     let latency = Latency { round_trip: Duration::from_millis(400), sync: Duration::from_secs(1) };
-    *world.quorum.latency.lock().unwrap() = latency;
+    *world.quorum.latency.lock() = latency;
     world.submit(spec(1));
     world.ordered(2).await;
     let before = world.messages(2);
@@ -421,7 +421,7 @@ async fn over_slow_links_and_disks_a_worker_has_the_time_to_stop_before_it_is_as
 #[tokio::test(start_paused = true)]
 async fn what_a_worker_refuses_goes_to_another_is_explained_and_is_offered_again() {
     let world = world(3, 1);
-    world.script.unwilling.lock().unwrap().extend([peer(2), peer(3)]);
+    world.script.unwilling.lock().extend([peer(2), peer(3)]);
     world.submit(spec(1));
     let refused = |state: &QuorumState| {
         state.jobs[&JOB]
@@ -433,7 +433,7 @@ async fn what_a_worker_refuses_goes_to_another_is_explained_and_is_offered_again
     assert!(why.contains("it is not on the list"), "{why}");
     assert_eq!(world.state(), RunState::Running);
     // What it was refused for has passed at one of them: it is offered again, and runs there.
-    world.script.unwilling.lock().unwrap().remove(&peer(2));
+    world.script.unwilling.lock().remove(&peer(2));
     world.quorum.reaches("another offer", |state| state.attempts_of(peer(2)).next().is_some()).await;
     let task = world.quorum.read(|state| state.attempts_of(peer(2)).next().unwrap().0);
     assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);

@@ -15,12 +15,13 @@
 //! All of it is in memory and derived anew by the next primary: a worker that is told twice takes the attempt once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId, Term};
 use quorate_protocols::liveness::patience::{self, Renewal};
@@ -79,8 +80,7 @@ impl WorkerSessions {
         self.lock().given_at.get(&worker).copied()
     }
     fn lock(&self) -> MutexGuard<'_, Touched> {
-        // Changed one entry at a time: a panic elsewhere left nothing half done.
-        self.0.touched.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.touched.lock()
     }
 }
 

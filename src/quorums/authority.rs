@@ -7,9 +7,10 @@
 //! [`QuorumState::check_author`]: quorate_protocols::quorum::QuorumState::check_author
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::quorum::{Authorship, Command, JobCommand};
@@ -66,7 +67,7 @@ impl Authority {
     /// Takes one submit from the peer's quota.
     fn take_submit(&self, by: PeerId) -> Result<(), String> {
         let now = Instant::now();
-        let mut quotas = self.quotas.lock().expect("no panic while holding the quotas");
+        let mut quotas = self.quotas.lock();
         let full_at = quotas.full_at.get(&by).copied().unwrap_or(now).max(now) + SUBMIT_INTERVAL;
         if full_at - now > SUBMIT_INTERVAL * SUBMIT_BURST {
             return Err(format!(

@@ -12,8 +12,10 @@
 //!
 //! Who misbehaves: an answer that cannot be read is penalised and the next member is asked.
 
+use parking_lot::Mutex;
+use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -708,12 +710,12 @@ impl QuorumClient {
         &self.0.parts
     }
 
-    pub(super) fn watches(&self) -> std::sync::MutexGuard<'_, Watches> {
-        self.0.watches.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    pub(super) fn watches(&self) -> MutexGuard<'_, Watches> {
+        self.0.watches.lock()
     }
 
-    fn routes(&self) -> std::sync::MutexGuard<'_, Routes> {
-        self.0.routes.lock().expect("no panic while holding the routes")
+    fn routes(&self) -> MutexGuard<'_, Routes> {
+        self.0.routes.lock()
     }
 }
 

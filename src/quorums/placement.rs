@@ -8,11 +8,12 @@
 //! while a nearer one has room, or can be formed.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 use quorate_protocols::approval::formation::{self, Volunteer, ZONE_LABEL};
 use quorate_protocols::approval::limits::STANDBYS;
 use quorate_protocols::approval::{Approval, Requirement, Subject};
@@ -156,7 +157,7 @@ impl Placement {
     /// One formation for all callers that come while it runs.
     async fn form_shared(&self) -> Result<QuorumId, PlacementError> {
         let formation = {
-            let mut forming = self.0.forming.lock().expect("no panic while holding the formation");
+            let mut forming = self.0.forming.lock();
             match forming.as_ref().filter(|formation| formation.peek().is_none()) {
                 Some(formation) => formation.clone(),
                 None => {

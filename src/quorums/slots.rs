@@ -2,8 +2,9 @@
 //!
 //! Whoever finds none does without: nothing waits for a place.
 
+use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use quorate_protocols::ids::PeerId;
 
@@ -35,7 +36,7 @@ impl PeerSlots {
         Some(PeerSlot { slots: self.clone(), peer })
     }
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerId, usize>> {
-        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reserved.lock()
     }
 }
 

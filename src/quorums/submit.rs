@@ -221,30 +221,18 @@ fn digest(key: &str) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use quorate_testkit::{MemoryDisk, VirtualClock};
 
     use super::*;
     use crate::seams::TaskGroup;
-    use crate::testing::memory::MemoryDisk;
-
-    struct SetClock(AtomicU64);
-
-    impl Clock for SetClock {
-        fn wall(&self) -> Millis {
-            Millis(self.0.load(Ordering::Relaxed))
-        }
-        fn monotonic(&self) -> Millis {
-            self.wall()
-        }
-    }
 
     fn quorum(n: u8) -> QuorumId {
         QuorumId([n; 16])
     }
 
     /// Runs on a node's storage, of which the second argument makes another life.
-    async fn on_storage<F: Future>(test: impl FnOnce(Arc<SetClock>, Box<dyn Fn() -> Keys>) -> F) -> F::Output {
-        let (disk, clock) = (MemoryDisk::new(1 << 30), Arc::new(SetClock(AtomicU64::new(1_000))));
+    async fn on_storage<F: Future>(test: impl FnOnce(Arc<VirtualClock>, Box<dyn Fn() -> Keys>) -> F) -> F::Output {
+        let (disk, clock) = (MemoryDisk::default(), Arc::new(VirtualClock::right()));
         let tasks = TaskGroup::inline();
         let clocks = clock.clone();
         let keys = move || Keys::new(Storage::start(disk.disk()), clocks.clone());
@@ -252,7 +240,7 @@ mod tests {
     }
 
     /// Goal: whoever records a key first decides for all, also after a restart.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn the_first_quorum_of_a_key_stays() {
         on_storage(|_, open| async move {
             let keys = open();
@@ -267,15 +255,15 @@ mod tests {
         .await;
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn an_old_key_is_forgotten_and_no_other() {
         on_storage(|clock, open| async move {
             let keys = open();
             keys.record("old", quorum(1)).await.unwrap();
-            clock.0.fetch_add(KEY_KEPT.as_millis() as u64 - 1, Ordering::Relaxed);
+            clock.offset().step(KEY_KEPT.as_millis() as i64 - 1);
             keys.record("young", quorum(2)).await.unwrap();
             assert_eq!(keys.find("old").unwrap(), Some(quorum(1)));
-            clock.0.fetch_add(1, Ordering::Relaxed);
+            clock.offset().step(1);
             keys.record("new", quorum(3)).await.unwrap();
             assert_eq!(keys.find("old").unwrap(), None);
             assert_eq!(keys.find("young").unwrap(), Some(quorum(2)));

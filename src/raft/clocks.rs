@@ -3,9 +3,10 @@
 //! The liveness actor writes, groups and their proposers ask; what is believed is decided in
 //! `quorate_protocols::liveness::clock`.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_protocols::ids::{MemberId, Millis, PeerId};
 use quorate_protocols::liveness::{Clocks, Judgement};
 use quorate_protocols::quorum::Voters;
@@ -24,17 +25,17 @@ impl NodeClocks {
 
     /// A peer answered a beat that was sent at `asked`, after `took`.
     pub fn record(&self, peer: PeerId, wall: Millis, asked: Millis, took: Duration) {
-        self.known.lock().expect("no panic under this lock").record(peer, wall, asked, took);
+        self.known.lock().record(peer, wall, asked, took);
     }
 
     pub fn retain(&self, keep: impl Fn(PeerId) -> bool) {
-        self.known.lock().expect("no panic under this lock").retain(keep);
+        self.known.lock().retain(keep);
     }
 
     /// The time in a quorum of these voters, of whom this node is `me`; `None` while too few clocks are known.
     pub fn judge(&self, me: MemberId, configurations: &[Voters]) -> Option<Judgement> {
         let (now, own) = (self.own.monotonic(), self.own.wall());
-        self.known.lock().expect("no panic under this lock").judge(now, own, me, configurations)
+        self.known.lock().judge(now, own, me, configurations)
     }
 
     pub fn own(&self) -> Millis {

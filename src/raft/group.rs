@@ -10,12 +10,13 @@
 //! it leads nothing, grants nothing and says why, and `reopen` opens it again from its store as a restart would.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openraft::error::{CheckIsLeaderError, Fatal, RaftError};
 use openraft::{LogIdOptionExt, ServerState};
+use parking_lot::Mutex;
 use quorate_protocols::approval::Approval;
 use quorate_protocols::ids::{Digest, LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
 use quorate_protocols::liveness::{Judgement, LogPosition};
@@ -280,15 +281,15 @@ impl Group {
     }
 
     pub fn record(&self) -> GroupRecord {
-        self.record.lock().expect("no panic under this lock").clone()
+        self.record.lock().clone()
     }
 
     pub fn set_record(&self, record: GroupRecord) {
-        *self.record.lock().expect("no panic under this lock") = record;
+        *self.record.lock() = record;
     }
 
     fn status<T>(&self, look: impl FnOnce(&mut Status) -> T) -> T {
-        look(&mut self.status.lock().expect("no panic under this lock"))
+        look(&mut self.status.lock())
     }
 
     // --- what openraft says ---
@@ -354,8 +355,7 @@ impl Group {
     /// Whether raft messages of this quorum are taken from this peer.
     pub fn accepts(&self, peer: PeerId) -> bool {
         let members = self.members();
-        members.iter().any(|member| member.peer == peer)
-            || self.record.lock().expect("no panic under this lock").invited(peer)
+        members.iter().any(|member| member.peer == peer) || self.record.lock().invited(peer)
     }
 
     // --- what callers may do ---

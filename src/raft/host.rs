@@ -1,7 +1,9 @@
 //! All groups of one node: loading, founding, leaving. What other members ask of them is answered in [`super::server`].
 
+use parking_lot::Mutex;
+use parking_lot::RwLock;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use openraft::{EmptyNode, LogIdOptionExt};
@@ -154,7 +156,7 @@ impl Inner {
                 host.open(quorum, record, None).await?;
             }
         }
-        *host.rejoining.lock().expect("no panic under this lock") = rejoining;
+        *host.rejoining.lock() = rejoining;
         Ok(host)
     }
 
@@ -214,23 +216,23 @@ impl Inner {
             told,
         };
         let group = Group::open(parts).await?;
-        self.groups.write().expect("no panic under this lock").insert(quorum, group.clone());
+        self.groups.write().insert(quorum, group.clone());
         self.net.provide(quorum);
         self.kick.notify_one();
         Ok(group)
     }
 
     pub fn group(&self, quorum: QuorumId) -> Option<Arc<Group>> {
-        self.groups.read().expect("no panic under this lock").get(&quorum).cloned()
+        self.groups.read().get(&quorum).cloned()
     }
 
     /// In order of id.
     pub fn groups(&self) -> Vec<Arc<Group>> {
-        self.groups.read().expect("no panic under this lock").values().cloned().collect()
+        self.groups.read().values().cloned().collect()
     }
 
     pub fn suspects(&self, peer: PeerId) -> bool {
-        self.suspected.lock().expect("no panic under this lock").contains_key(&peer)
+        self.suspected.lock().contains_key(&peer)
     }
 
     /// Ends every group, in order.
@@ -259,7 +261,7 @@ impl Inner {
     fn load_departed(&self) -> Result<(), DiskError> {
         let now = self.seams.clock.wall();
         let rows = self.storage.kv().range(DEPARTED_TREE, &[], &[0xff; 17], DEPARTED_MAX, usize::MAX)?;
-        let mut departed = self.departed.write().expect("no panic under this lock");
+        let mut departed = self.departed.write();
         for (key, value) in rows {
             let note: Option<Departed> = wire::decode_record(&value).ok();
             // A note that cannot be read or is too old only routes: losing it costs a question to somebody else.
@@ -273,7 +275,7 @@ impl Inner {
     }
 
     pub fn departed(&self, quorum: QuorumId) -> Option<Departed> {
-        let departed = self.departed.read().expect("no panic under this lock");
+        let departed = self.departed.read();
         let now = self.seams.clock.wall();
         departed.get(&quorum).filter(|note| now.since(note.left_at) < DEPARTED_KEPT).cloned()
     }
@@ -287,7 +289,7 @@ impl Inner {
         let mut batch = KvBatch::new();
         batch.put(DEPARTED_TREE, quorum.0, wire::encode_record(&note));
         let overflow = {
-            let mut departed = self.departed.write().expect("no panic under this lock");
+            let mut departed = self.departed.write();
             departed.insert(quorum, note);
             let oldest = departed.iter().min_by_key(|(id, note)| (note.left_at, **id)).map(|(id, _)| *id);
             let overflow = oldest.filter(|_| departed.len() > DEPARTED_MAX);
@@ -301,7 +303,7 @@ impl Inner {
         // forgot.
         self.forget(quorum).await?;
         group::erase(&self.storage, quorum).await?;
-        self.groups.write().expect("no panic under this lock").remove(&quorum);
+        self.groups.write().remove(&quorum);
         self.net.stop_providing(quorum);
         self.kick.notify_one();
         let _ = self.events.send(HostEvent::Left { quorum });
@@ -342,7 +344,7 @@ impl Inner {
         // Asked only now: a founding that is repeated may outlive the lease, and one that rejoins has lost it.
         let own = record.approvals().find(|approval| approval.statement.approver == me.peer);
         let lease = own.map(|approval| approval.statement.lease);
-        let rejoins = self.rejoining.lock().expect("no panic under this lock").contains(&quorum);
+        let rejoins = self.rejoining.lock().contains(&quorum);
         if let (Some(membership_leases), Some(lease), false) = (self.membership_leases.get(), lease, rejoins)
             && !membership_leases.stands(lease, quorum)
         {
@@ -365,7 +367,7 @@ impl Inner {
             self.open(quorum, record, Some(self.seams.clock.monotonic())).await
         };
         let group = created.await.map_err(|error| error.to_string())?;
-        self.rejoining.lock().expect("no panic under this lock").remove(&quorum);
+        self.rejoining.lock().remove(&quorum);
         peers.into_iter().filter(|peer| *peer != me.peer && !self.net.is_connected(*peer)).for_each(|peer| {
             self.links.dial(peer);
         });
@@ -400,7 +402,7 @@ impl Inner {
             }
         }
         let own = own.ok_or("this node has not approved")?;
-        let rejoins = self.rejoining.lock().expect("no panic under this lock").contains(&quorum);
+        let rejoins = self.rejoining.lock().contains(&quorum);
         if own.incarnation != me.incarnation && !rejoins {
             return Err("an earlier incarnation of this node approved".to_owned());
         }

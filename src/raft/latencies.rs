@@ -5,9 +5,9 @@
 //! a link that merely takes its time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::ids::{MemberId, PeerId};
 use quorate_protocols::liveness::limits::DELAY_UNKNOWN;
 use quorate_protocols::liveness::{DelayEstimate, Latency, majority_latency};
@@ -87,6 +87,6 @@ impl Latencies {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerId, Measured>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.peers.lock()
     }
 }

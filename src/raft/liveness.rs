@@ -170,7 +170,7 @@ impl Liveness {
         }
         self.step_elections().await;
         self.judge_majorities();
-        *self.host.denied.lock().expect("no panic under this lock") = self.denied.keys().copied().collect();
+        *self.host.denied.lock() = self.denied.keys().copied().collect();
         if self.sequence.is_multiple_of(REPEAT_BEATS) {
             self.repeat_missed().await;
         }
@@ -309,8 +309,7 @@ impl Liveness {
         if changed {
             let suspected = self.detector.suspected();
             let since = |peer: PeerId| self.detector.suspected_since(peer).map(|since| (peer, since));
-            *self.host.suspected.lock().expect("no panic under this lock") =
-                suspected.into_iter().filter_map(since).collect();
+            *self.host.suspected.lock() = suspected.into_iter().filter_map(since).collect();
             self.step_elections().await;
         }
     }

@@ -11,11 +11,12 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LeaderId, LogState, OptionalSend, RaftLogReader};
+use parking_lot::Mutex;
 use quorate_protocols::ids::{LogIndex, MemberId, QuorumId, Term};
 use quorate_protocols::quorum::limits::LOG_READ_BYTES_MAX;
 use quorate_protocols::wire::{self, Record};
@@ -103,11 +104,11 @@ pub struct LastFault(Arc<Mutex<Option<DiskError>>>);
 
 impl LastFault {
     pub fn get(&self) -> Option<DiskError> {
-        self.0.lock().expect("no panic under this lock").clone()
+        self.0.lock().clone()
     }
     /// Passes a result on, and remembers its error.
     pub fn record_fault<T>(&self, result: Result<T, DiskError>) -> Result<T, DiskError> {
-        result.inspect_err(|error| *self.0.lock().expect("no panic under this lock") = Some(error.clone()))
+        result.inspect_err(|error| *self.0.lock() = Some(error.clone()))
     }
 }
 

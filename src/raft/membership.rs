@@ -92,7 +92,7 @@ impl Driver {
         self.changing.retain(|_, task| !task.is_finished());
         self.blank.retain(|quorum, _| running.contains(quorum));
         self.estranged.retain(|quorum, _| running.contains(quorum));
-        let denied = self.host.denied.lock().expect("no panic under this lock").clone();
+        let denied = self.host.denied.lock().clone();
         for group in groups {
             if count(&mut self.blank, group.id, group.is_blank()) > BLANK_MAX {
                 tracing::info!(quorum = %group.id, "a founding was abandoned");
@@ -145,7 +145,7 @@ impl Driver {
                 return Some(Change::Swap { lost, with, approval: approval.clone() });
             }
         }
-        let since = self.host.suspected.lock().expect("no panic under this lock").clone();
+        let since = self.host.suspected.lock().clone();
         let recorded = group.machine.read(|applied| applied.state.standbys.clone());
         // Those of the founding come last: most of them are recorded, and the promises of the others may have run out.
         let approvals: Vec<Approval> = recorded.into_iter().chain(record.standbys).collect();

@@ -42,7 +42,7 @@ mod snapshot;
 mod standbys;
 mod state_machine;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod types;
 
 use std::sync::{Arc, Weak};

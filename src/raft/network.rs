@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use openraft::error::{
 use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{EmptyNode, OptionalSend};
+use parking_lot::Mutex;
 use quorate_protocols::ids::{Digest, Incarnation, LogIndex, MemberId, PeerId, QuorumId};
 use quorate_protocols::quorum::limits::{
     APPEND_DEADLINE_MAX, QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, RAFT_HEAD_BYTES_MAX, VOTE_DEADLINE,
@@ -130,7 +131,7 @@ impl Links {
     /// Tries to connect, unless that was tried just now.
     pub fn dial(&self, peer: PeerId) {
         let now = Instant::now();
-        let mut dialled = self.dialled.lock().expect("no panic under this lock");
+        let mut dialled = self.dialled.lock();
         if dialled.get(&peer).is_some_and(|at| now.duration_since(*at) < DIAL_INTERVAL) {
             return;
         }
@@ -144,18 +145,18 @@ impl Links {
 
     /// Takes those members of this quorum that missed a message and that `wanted` picks.
     pub fn take_missed(&self, quorum: QuorumId, wanted: impl Fn(&MemberId) -> bool) -> Vec<MemberId> {
-        let mut missed = self.missed.lock().expect("no panic under this lock");
+        let mut missed = self.missed.lock();
         let taken: Vec<_> = missed.iter().filter(|(of, member)| *of == quorum && wanted(member)).copied().collect();
         missed.retain(|key| !taken.contains(key));
         taken.into_iter().map(|(_, member)| member).collect()
     }
 
     pub fn has_missed(&self) -> bool {
-        !self.missed.lock().expect("no panic under this lock").is_empty()
+        !self.missed.lock().is_empty()
     }
 
     fn note_missed(&self, quorum: QuorumId, member: MemberId) {
-        let mut missed = self.missed.lock().expect("no panic under this lock");
+        let mut missed = self.missed.lock();
         if missed.len() < REMEMBERED_MAX {
             missed.insert((quorum, member));
         }
@@ -164,12 +165,12 @@ impl Links {
     /// The incarnation in which the peer said it is no member of the quorum, if it is not `member`'s own: that
     /// member's disk is gone.
     pub fn reborn(&self, quorum: QuorumId, member: MemberId) -> Option<Incarnation> {
-        let reborn = self.reborn.lock().expect("no panic under this lock");
+        let reborn = self.reborn.lock();
         reborn.get(&(quorum, member.peer)).copied().filter(|found| *found != member.incarnation)
     }
 
     fn note_reborn(&self, quorum: QuorumId, peer: PeerId, incarnation: Incarnation) {
-        let mut reborn = self.reborn.lock().expect("no panic under this lock");
+        let mut reborn = self.reborn.lock();
         if reborn.len() < REMEMBERED_MAX {
             reborn.insert((quorum, peer), incarnation);
         }
@@ -177,14 +178,14 @@ impl Links {
 
     /// For how long the member has refused this node's messages, if it still does.
     pub fn refuses(&self, quorum: QuorumId, member: MemberId) -> Option<Duration> {
-        let refusals = self.refusals.lock().expect("no panic under this lock");
+        let refusals = self.refusals.lock();
         let refusals = refusals.get(&(quorum, member)).filter(|refusals| refusals.last.elapsed() < REFUSAL_TTL)?;
         Some(refusals.since.elapsed())
     }
 
     fn note_refusal(&self, quorum: QuorumId, member: MemberId) {
         let now = Instant::now();
-        let mut refusals = self.refusals.lock().expect("no panic under this lock");
+        let mut refusals = self.refusals.lock();
         if refusals.len() >= REMEMBERED_MAX {
             refusals.retain(|_, refusals| refusals.last.elapsed() < REFUSAL_TTL);
         }
@@ -196,7 +197,7 @@ impl Links {
     }
 
     fn note_taken(&self, quorum: QuorumId, member: MemberId) {
-        self.refusals.lock().expect("no panic under this lock").remove(&(quorum, member));
+        self.refusals.lock().remove(&(quorum, member));
     }
 
     pub async fn ask(

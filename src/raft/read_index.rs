@@ -11,13 +11,14 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use openraft::error::Unreachable;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
+use parking_lot::Mutex;
 use quorate_protocols::ids::MemberId;
 use tokio::sync::oneshot;
 
@@ -129,7 +130,7 @@ impl ReadIndex {
 
     /// Whether nobody sends to this member yet.
     fn enter(&self, to: MemberId, request: Request, waiting: oneshot::Sender<Answer>) -> bool {
-        let mut rounds = lock(&self.0);
+        let mut rounds = self.0.lock();
         match rounds.entry(to) {
             Entry::Vacant(vacant) => {
                 vacant.insert(Some(Round::new(request, waiting)));
@@ -147,7 +148,7 @@ impl ReadIndex {
 
     /// What to send now. With nothing left to do, whoever asks next begins anew.
     fn next(&self, to: MemberId, is_idle: bool) -> Option<Round> {
-        let mut rounds = lock(&self.0);
+        let mut rounds = self.0.lock();
         let mut next = rounds.get_mut(&to).and_then(Option::take);
         if let Some(round) = &mut next {
             round.waiting.retain(|waiting| !waiting.is_closed());
@@ -171,13 +172,9 @@ struct Sending {
 impl Drop for Sending {
     fn drop(&mut self) {
         if self.armed {
-            lock(&self.rounds).remove(&self.to);
+            self.rounds.lock().remove(&self.to);
         }
     }
-}
-
-fn lock(rounds: &Mutex<Rounds>) -> std::sync::MutexGuard<'_, Rounds> {
-    rounds.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 const _: () = assert!((ROUNDS_MAX as usize) < Protocol::Raft.streams_max() / 2, "appends with entries need the others");
@@ -222,7 +219,7 @@ mod tests {
         let read_index = ReadIndex::default();
         let call = |sent: Arc<Mutex<Vec<Instant>>>| {
             move |_| {
-                sent.lock().unwrap().push(Instant::now());
+                sent.lock().push(Instant::now());
                 async {
                     tokio::time::sleep(TRIP).await;
                     Ok(AppendEntriesResponse::Success)
@@ -239,14 +236,14 @@ mod tests {
                 let answered_at = Instant::now();
                 // Some message went out after the question and was answered before the answer.
                 let proof = |at: &Instant| *at >= asked_at && *at + TRIP <= answered_at;
-                assert!(sent.lock().unwrap().iter().any(proof), "asked {asked_at:?}, answered {answered_at:?}");
+                assert!(sent.lock().iter().any(proof), "asked {asked_at:?}, answered {answered_at:?}");
                 assert!(answered_at - asked_at <= TRIP + DEADLINE / ROUNDS_MAX);
             }
         });
         TaskGroup::inline().scope(join_all(asked)).await;
-        let sent = sent.lock().unwrap().len();
+        let sent = sent.lock().len();
         assert!(sent <= 8, "{sent} messages for a second of reads over {TRIP:?}");
-        assert!(read_index.0.lock().unwrap().is_empty());
+        assert!(read_index.0.lock().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -284,14 +281,14 @@ mod tests {
                     let under_way = under_way.clone();
                     async move {
                         {
-                            let mut counted = under_way.lock().unwrap();
+                            let mut counted = under_way.lock();
                             counted.0 += 1;
                             counted.1 = counted.1.max(counted.0);
                         }
                         // The link is whole again after two seconds.
                         let lost = number < 2_000;
                         tokio::time::sleep(if lost { DEADLINE } else { Duration::from_millis(1) }).await;
-                        under_way.lock().unwrap().0 -= 1;
+                        under_way.lock().0 -= 1;
                         if lost { Err(Unreachable::new(&Unasked::GivenUp)) } else { Ok(AppendEntriesResponse::Success) }
                     }
                 };
@@ -301,7 +298,7 @@ mod tests {
         let asked = join_all((0..2_000).map(ask));
         let answers = TaskGroup::inline().scope(asked).await;
         assert!(answers.iter().all(|answer| !matches!(answer, Ok(Ok(_)))));
-        let most = under_way.lock().unwrap().1;
+        let most = under_way.lock().1;
         assert!(most <= ROUNDS_MAX + 1, "{most} under way at once");
         let answered = TaskGroup::inline().scope(ask(2_000)).await;
         assert!(matches!(answered, Ok(Ok(AppendEntriesResponse::Success))));

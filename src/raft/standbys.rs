@@ -6,9 +6,10 @@
 //! forgets its pool; the next primary starts from the list in the state.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use quorate_protocols::approval::standby::{Pool, PoolEffect, Sight};
 use quorate_protocols::ids::QuorumId;
 use quorate_protocols::quorum::{Command, QuorumCommand};
@@ -63,7 +64,7 @@ fn look_at(host: &Inner, group: &Group, pool: &Mutex<Pool>) -> Vec<PoolEffect> {
     let present: BTreeSet<_> = peers.filter(|peer| host.net.is_connected(*peer)).collect();
     let sight = Sight { voters: &voters, recorded: &recorded, founding: &founding, present: &present };
     let (now, random) = (host.seams.clock.monotonic(), host.seams.entropy.u64());
-    pool.lock().expect("no panic under this lock").look(now, random, sight)
+    pool.lock().look(now, random, sight)
 }
 
 async fn perform(host: Arc<Inner>, group: Arc<Group>, pool: Arc<Mutex<Pool>>, effects: Vec<PoolEffect>) {
@@ -89,7 +90,7 @@ async fn perform(host: Arc<Inner>, group: Arc<Group>, pool: Arc<Mutex<Pool>>, ef
                 let statement = standby.statement;
                 let renewed = membership_leases.renew_standby(statement.approver, statement.lease).await;
                 let now = host.seams.clock.monotonic();
-                pool.lock().expect("no panic under this lock").renewed(now, statement.approver, renewed);
+                pool.lock().renewed(now, statement.approver, renewed);
             }
             PoolEffect::GiveBack { standby } => {
                 membership_leases.give_back(standby.statement.approver, standby.statement.lease).await;
@@ -98,7 +99,7 @@ async fn perform(host: Arc<Inner>, group: Arc<Group>, pool: Arc<Mutex<Pool>>, ef
                 let won = membership_leases.win_member(group.id, exclude, level).await;
                 let won = won.inspect_err(|reason| tracing::debug!(quorum = %group.id, reason, "no standby was won"));
                 let now = host.seams.clock.monotonic();
-                pool.lock().expect("no panic under this lock").sought(now, won.ok());
+                pool.lock().sought(now, won.ok());
             }
         }
     }

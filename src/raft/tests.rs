@@ -4,12 +4,12 @@ mod changes;
 mod clocks;
 mod faults;
 mod links;
-pub(crate) mod memory;
+mod log_suite;
 mod proposing;
 mod replication;
+mod world;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -21,9 +21,10 @@ use quorate_protocols::object::layout::Profile;
 use quorate_protocols::quorum::request::JobAnswer;
 use quorate_protocols::quorum::{Command, CommandReply, JobCommand, QuorumCommand, RaftMessage, Rejection};
 use quorate_protocols::wire;
+use quorate_testkit::{ClockOffset, MemoryDisk, VirtualClock};
 use tokio::sync::mpsc;
 
-use self::memory::{MemoryDisk, Port, TestClock, World};
+use self::world::World;
 use super::group::Group;
 use super::{HostEvent, MembershipLeases, Quorum, QuorumContext, QuorumError, QuorumHost, QuorumInbound, lost_quorums};
 use crate::identity::Identity;
@@ -42,8 +43,8 @@ struct TestNode {
     incarnation: Incarnation,
     boots: u8,
     /// How far its wall clock is off.
-    wrong_ms: Arc<AtomicI64>,
-    disk: Arc<MemoryDisk>,
+    offset: ClockOffset,
+    disk: MemoryDisk,
     running: Option<(QuorumHost, TaskGroup)>,
 }
 
@@ -94,11 +95,11 @@ impl TestNode {
 impl TestNet {
     /// Nodes that run and hold no quorum.
     async fn new(nodes: u8) -> Self {
-        let mut net = Self { world: World::default(), clock: tokio::time::Instant::now(), nodes: Vec::new() };
+        let mut net = Self { world: World::new(), clock: tokio::time::Instant::now(), nodes: Vec::new() };
         for number in 1..=nodes {
-            let disk = Arc::new(MemoryDisk::default());
+            let (disk, offset) = (MemoryDisk::default(), ClockOffset::default());
             let incarnation = Incarnation(u64::from(number) << 32);
-            net.nodes.push(TestNode { number, incarnation, boots: 0, wrong_ms: Arc::default(), disk, running: None });
+            net.nodes.push(TestNode { number, incarnation, boots: 0, offset, disk, running: None });
             net.start(usize::from(number) - 1).await;
         }
         net
@@ -119,26 +120,23 @@ impl TestNet {
         let node = &mut self.nodes[index];
         node.boots += 1;
         let tasks = TaskGroup::inline();
-        let (raft, raft_inbox) = mpsc::channel(64);
-        let (liveness, liveness_inbox) = mpsc::channel(64);
-        let (job, job_inbox) = mpsc::channel(64);
-        let (events, events_inbox) = mpsc::channel(64);
         let peer = node.member().peer;
+        let clock = Arc::new(VirtualClock::boot(self.clock, &node.offset));
+        let (net, inbound) = self.world.network.attach(node.number.into(), peer, clock.clone());
         let context = QuorumContext {
             seams: Seams {
-                clock: Arc::new(TestClock { began: self.clock, wrong_ms: node.wrong_ms.clone() }),
+                clock,
                 entropy: Arc::new(SeededEntropy::new(u64::from(node.number) * 1000 + u64::from(node.boots))),
                 disk: node.disk.disk(),
                 tasks: tasks.clone(),
             },
             identity: node.identity(),
-            net: self.world.net(peer),
+            net: Arc::new(net),
             storage: tasks.scope(async { Storage::start(node.disk.disk()) }).await,
         };
-        let inbound = QuorumInbound { raft: raft_inbox, liveness: liveness_inbox, events: events_inbox };
-        let host = QuorumHost::start(context, inbound).await.expect("starts");
-        tasks.spawn(answer_membership(host.clone(), job_inbox));
-        self.world.plug_in(peer, Port { raft, liveness, job, events });
+        let taken = QuorumInbound { raft: inbound.raft, liveness: inbound.liveness, events: inbound.events };
+        let host = QuorumHost::start(context, taken).await.expect("starts");
+        tasks.spawn(answer_membership(host.clone(), inbound.job));
         node.running = Some((host, tasks));
     }
 
@@ -377,7 +375,7 @@ async fn nobody_becomes_a_member_without_having_approved() {
         number: 3,
         incarnation: Incarnation(99),
         boots: 1,
-        wrong_ms: Arc::default(),
+        offset: ClockOffset::default(),
         disk: net.nodes[2].disk.clone(),
         running: None,
     };

@@ -8,8 +8,9 @@
 pub mod machine;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -24,8 +25,11 @@ use crate::seams::reservation::Account;
 /// Handle to the node's resources. All clones account in one tree.
 #[derive(Clone)]
 pub struct Resources {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Accounts>,
 }
+
+/// What reservations are accounted in.
+struct Accounts(Mutex<Inner>);
 
 struct Inner {
     tree: Tree,
@@ -49,7 +53,7 @@ struct Refusals {
 
 impl Resources {
     pub fn new(limits: Limits) -> Self {
-        Self { inner: Arc::new(Mutex::new(Inner { tree: Tree::new(limits), refusals: Family::default() })) }
+        Self { inner: Arc::new(Accounts(Mutex::new(Inner { tree: Tree::new(limits), refusals: Family::default() }))) }
     }
     /// Accounts everything and refuses nothing, for tests of other things.
     pub fn unlimited() -> Self {
@@ -120,7 +124,7 @@ impl Resources {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        lock(&self.inner)
+        self.inner.lock()
     }
 }
 
@@ -130,18 +134,19 @@ impl fmt::Debug for Resources {
     }
 }
 
-impl Account for Mutex<Inner> {
+impl Account for Accounts {
     fn reserve(&self, scope: Scope, need: Amounts) -> Result<(), Refused> {
-        lock(self).reserve(scope, need)
+        self.lock().reserve(scope, need)
     }
     fn release(&self, scope: Scope, amounts: Amounts) {
-        lock(self).tree.release(scope, amounts);
+        self.lock().tree.release(scope, amounts);
     }
 }
 
-fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {
-    // The tree asserts before it changes anything, so a panic elsewhere leaves it whole.
-    inner.lock().unwrap_or_else(PoisonError::into_inner)
+impl Accounts {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock()
+    }
 }
 
 impl Refusals {

@@ -1,6 +1,6 @@
 //! What a node needs from a disk: small keyed records with an honest sync, and piece files.
 //!
-//! The binary uses sled and ordinary files ([`crate::storage`]); the simulator uses models that lose or tear what was
+//! The binary uses sled and ordinary files (the node's `storage`); the simulator uses models that lose or tear what was
 //! not synced. An acknowledgement may follow only a `sync` that returned `Ok`.
 
 use std::sync::Arc;
@@ -87,8 +87,8 @@ pub type KvPair = (Vec<u8>, Vec<u8>);
 /// reads. `apply` makes changes visible at once; only `sync` makes them durable.
 pub trait Kv: Send + Sync + 'static {
     fn get(&self, tree: &str, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError>;
-    /// Records with keys in `from..to` (end excluded), in order, at most `limit`, stopping early once their values
-    /// exceed `bytes_max` (at least one is returned).
+    /// Records with keys in `from..to` (end excluded), in order, at most `limit` and no more than have `bytes_max`
+    /// bytes of values together; one is returned whatever its size. None when `from` is not before `to`.
     fn range(
         &self,
         tree: &str,
@@ -98,6 +98,7 @@ pub trait Kv: Send + Sync + 'static {
         bytes_max: usize,
     ) -> Result<Vec<KvPair>, DiskError>;
     fn last(&self, tree: &str) -> Result<Option<KvPair>, DiskError>;
+    /// Names of the trees, in order. A tree is its records: there is none without any.
     fn trees(&self) -> Result<Vec<String>, DiskError>;
     fn apply(&self, batch: KvBatch) -> Result<(), DiskError>;
     /// Returns when everything applied before this call would survive a power loss.
@@ -124,6 +125,22 @@ pub trait Files: Send + Sync + 'static {
     fn read_small(&self, name: &str) -> Result<Option<Vec<u8>>, DiskError>;
     /// Bytes left on the disk that holds the pieces, and its size.
     fn free_space(&self) -> Result<(u64, u64), DiskError>;
+}
+
+/// Longest name of a small file, in bytes.
+const NAME_BYTES_MAX: usize = 200;
+
+/// Refuses the name of a small file that would lead out of its folder, or hide in it.
+pub fn check_small_name(name: &str) -> Result<(), DiskError> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    if !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.starts_with('.') && name.bytes().all(is_plain) {
+        return Ok(());
+    }
+    Err(DiskError::Io {
+        what: "naming a file",
+        place: name.chars().take(NAME_BYTES_MAX).collect(),
+        reason: "only letters, digits, dots, hyphens and underscores are allowed".into(),
+    })
 }
 
 #[derive(Clone)]

@@ -1,7 +1,6 @@
 //! The one source of randomness. Sampling helpers are methods, so that a seed reaches every choice a node makes.
 
-use std::sync::Mutex;
-
+use parking_lot::Mutex;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
@@ -49,6 +48,6 @@ impl SeededEntropy {
 
 impl Entropy for SeededEntropy {
     fn fill(&self, bytes: &mut [u8]) {
-        self.0.lock().expect("no panic while holding the generator").fill_bytes(bytes);
+        self.0.lock().fill_bytes(bytes);
     }
 }

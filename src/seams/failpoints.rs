@@ -13,9 +13,9 @@ use super::TaskGroup;
 /// A place, and what is handed over there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failpoint {
-    /// A batch was applied, and its write waits for a sync: [`crate::storage::Done`].
+    /// A batch was applied, and its write waits for a sync: `storage::Done` of the node.
     WriteApplied,
-    /// A piece is about to be stored: [`crate::objects::store::Admission`].
+    /// A piece is about to be stored: `objects::store::Admission` of the node.
     PieceAdmitted,
     /// A column is confirmed: the [`super::KvBatch`] that records it.
     ColumnConfirmed,
@@ -27,15 +27,15 @@ pub enum Failpoint {
     ColumnWanted,
     /// A piece was fetched and is about to be checked: its `PieceHash`, and the `Bytes`.
     PieceFetched,
-    /// A member reads its log: [`crate::raft::LogRead`].
+    /// A member reads its log: `raft::LogRead` of the node.
     LogRead,
-    /// A member reads the vote that it gave: `Option` of [`crate::raft::Vote`].
+    /// A member reads the vote that it gave: `Option` of `raft::Vote` of the node.
     VoteRead,
-    /// An append was answered, or was not: [`crate::raft::Appended`].
+    /// An append was answered, or was not: `raft::Appended` of the node.
     AppendAnswered,
     /// A member is about to answer a query or a watch: `bool`, whether it may answer without asking who leads.
     ReadAsked,
-    /// A primary is about to fire what is due: [`crate::primary::DueSpans`].
+    /// A primary is about to fire what is due: `primary::DueSpans` of the node.
     SpansDue,
 }
 

@@ -206,7 +206,7 @@ pub struct PeerView {
 }
 
 /// The receiving half of a network, taken once by the node when it starts. Each channel is bounded by
-/// `crate::network::config`; when one is full the network drops the newest and counts it.
+/// the node's `network::config`; when one is full the network drops the newest and counts it.
 pub struct Inbound {
     pub approval: mpsc::Receiver<InboundRequest>,
     pub raft: mpsc::Receiver<InboundRequest>,
@@ -234,7 +234,7 @@ pub trait Net: Send + Sync + 'static {
     fn peers(&self) -> Vec<PeerView>;
     fn is_connected(&self, peer: PeerId) -> bool;
     /// Whether the peer is known to be absent just now: it is asked last, and not waited for. A network that keeps no
-    /// such record ([`crate::presence`] does) knows nobody to be absent.
+    /// such record (the node's `presence` does) knows nobody to be absent.
     fn is_absent(&self, _peer: PeerId) -> bool {
         false
     }

@@ -15,14 +15,12 @@ use quorate_protocols::ids::PieceHash;
 
 use super::{io_error, require_space, sync_folder};
 use crate::buffers::Buffer;
+use crate::seams::disk::check_small_name;
 use crate::seams::{DiskError, Files};
 
 /// Room that pieces must leave on the disk, in bytes: when pieces have filled it, the record store and the marks must
 /// still be able to say so. Larger than the record store's own reserve.
 const FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
-
-/// Longest name of a small file, in bytes.
-const NAME_BYTES_MAX: usize = 200;
 
 const TEMPORARY: &str = "unfinished";
 const PIECES: &str = "pieces";
@@ -79,14 +77,7 @@ impl DirFiles {
     }
 
     fn small(&self, name: &str) -> Result<PathBuf, DiskError> {
-        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.starts_with('.') || !name.bytes().all(is_plain) {
-            return Err(DiskError::Io {
-                what: "naming a file",
-                place: name.chars().take(NAME_BYTES_MAX).collect(),
-                reason: "only letters, digits, dots, hyphens and underscores are allowed".into(),
-            });
-        }
+        check_small_name(name)?;
         Ok(self.small.join(name))
     }
 }

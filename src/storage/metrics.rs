@@ -1,8 +1,7 @@
 //! What the storage actor counts.
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -81,7 +80,7 @@ impl Counters {
         if under_way > usual * 5 / 4 { (2 * under_way).min(DELAY_MAX) } else { usual }
     }
     fn latency(&self) -> MutexGuard<'_, SyncLatency> {
-        self.latency.lock().unwrap_or_else(PoisonError::into_inner)
+        self.latency.lock()
     }
     pub(super) fn wrote(&self) {
         self.metrics.writes.inc();

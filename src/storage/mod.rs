@@ -22,6 +22,8 @@ mod lock;
 mod metrics;
 mod sled_kv;
 #[cfg(test)]
+pub(crate) mod test_machine;
+#[cfg(test)]
 mod tests;
 
 use std::fs::File;

@@ -25,12 +25,12 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::seams::disk::KvOp;
 use crate::seams::{DiskError, Kv, KvBatch};
+use parking_lot::Mutex;
 
 /// Memory for sled's page cache, in bytes. A node's records are small and mostly written; measured cost of a smaller
 /// cache than sled's 1 GiB is nothing at this size of data.
@@ -157,7 +157,7 @@ impl SledKv {
 
     /// Makes blob files durable that were written since the last sync.
     fn sync_blobs(&self) -> io::Result<()> {
-        let mut synced = self.blobs_synced.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut synced = self.blobs_synced.lock();
         let mut present = BTreeSet::new();
         let mut is_new = false;
         for entry in fs::read_dir(self.folder.join(BLOB_FOLDER))? {
@@ -243,7 +243,7 @@ impl Kv for SledKv {
 
     fn apply(&self, batch: KvBatch) -> Result<(), DiskError> {
         // A panic while holding the lock has already marked the store as broken.
-        let _writer = self.writer.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let _writer = self.writer.lock();
         let changes = self.flatten(batch)?;
         let added: usize = changes.iter().filter_map(|(key, value)| Some(key.len() + value.as_ref()?.len())).sum();
         if added > 0 {

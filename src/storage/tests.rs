@@ -1,6 +1,4 @@
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
@@ -10,6 +8,7 @@ use quorate_protocols::ids::PieceHash;
 use tempfile::TempDir;
 
 use super::faults::DiskFaults;
+use super::test_machine::copy_folder;
 use super::*;
 use crate::seams::TaskGroup;
 use crate::testing::metrics::value;
@@ -20,90 +19,18 @@ fn put(tree: &str, key: &[u8], value: &[u8]) -> KvBatch {
     batch
 }
 
-fn all(kv: &dyn Kv, tree: &str) -> BTreeMap<Vec<u8>, Vec<u8>> {
-    kv.range(tree, &[], &[0xff; 40], usize::MAX, usize::MAX).expect("readable").into_iter().collect()
+/// The real disk keeps the contracts that every disk keeps.
+mod suites {
+    mod records {
+        quorate_testkit::kv_suite!(crate::storage::test_machine::SledMachine::new());
+    }
+    mod files {
+        quorate_testkit::files_suite!(crate::storage::test_machine::SledMachine::new());
+    }
 }
 
 fn hash(bytes: &[u8]) -> PieceHash {
     PieceHash(*blake3::hash(bytes).as_bytes())
-}
-
-#[test]
-fn records_survive_reopening() {
-    let folder = TempDir::new().expect("folder");
-    {
-        let disk = open(folder.path()).expect("opens");
-        disk.kv.apply(put("a", b"k", b"1")).expect("applied");
-        disk.kv.apply(put("b", b"k", b"2")).expect("applied");
-        disk.kv.sync().expect("synced");
-    }
-    let disk = open(folder.path()).expect("opens again");
-    assert_eq!(disk.kv.get("a", b"k").expect("read"), Some(b"1".to_vec()));
-    assert_eq!(disk.kv.get("b", b"k").expect("read"), Some(b"2".to_vec()));
-    assert_eq!(disk.kv.trees().expect("read"), ["a", "b"]);
-}
-
-/// A copy of the folder taken after a sync, while the store is still open, is what a killed process leaves behind.
-#[test]
-fn a_sync_puts_values_larger_than_a_segment_on_disk() {
-    let (folder, copy) = (TempDir::new().expect("folder"), TempDir::new().expect("folder"));
-    let kv = SledKv::open(&folder.path().join("records")).expect("opens");
-    let large = vec![7; 1024 * 1024];
-    for key in 0..4u8 {
-        kv.apply(put("log", &[key], &large)).expect("applied");
-    }
-    kv.sync().expect("synced");
-    copy_folder(&folder.path().join("records"), &copy.path().join("records"));
-    let copied = SledKv::open(&copy.path().join("records")).expect("the copy opens");
-    assert_eq!(all(&copied, "log"), (0..4).map(|key| (vec![key], large.clone())).collect());
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("created");
-    for entry in fs::read_dir(from).expect("listed") {
-        let entry = entry.expect("listed");
-        let target = to.join(entry.file_name());
-        match entry.file_type().expect("known").is_dir() {
-            true => copy_folder(&entry.path(), &target),
-            false => drop(fs::copy(entry.path(), target).expect("copied")),
-        }
-    }
-}
-
-#[test]
-fn a_batch_applies_in_order_and_ranges_stay_inside_their_tree() {
-    let folder = TempDir::new().expect("folder");
-    let kv = SledKv::open(folder.path()).expect("opens");
-    let mut batch = KvBatch::new();
-    batch.put("log", [1], "a").put("log", [2], "b").put("log", [3], "c").put("logs", [2], "other").put("lo", [2], "x");
-    kv.apply(batch).expect("applied");
-
-    let mut batch = KvBatch::new();
-    batch.put("log", [9], "gone").delete_range("log", [2], [255]).put("log", [4], "d").delete("log", [7]);
-    kv.apply(batch).expect("applied");
-    let expected: BTreeMap<Vec<u8>, Vec<u8>> = [(vec![1], b"a".to_vec()), (vec![4], b"d".to_vec())].into();
-    assert_eq!(all(&kv, "log"), expected);
-    assert_eq!(kv.last("log").expect("read"), Some((vec![4], b"d".to_vec())));
-    assert_eq!(kv.last("logs").expect("read"), Some((vec![2], b"other".to_vec())));
-
-    let mut batch = KvBatch::new();
-    batch.drop_tree("log");
-    kv.apply(batch).expect("applied");
-    assert_eq!(kv.trees().expect("read"), ["lo", "logs"]);
-    assert_eq!(kv.last("log").expect("read"), None);
-    assert_eq!(kv.range("log", &[5], &[2], 9, 9).expect("an empty range is no error"), vec![]);
-}
-
-#[test]
-fn a_range_stops_at_its_limits_but_gives_at_least_one() {
-    let folder = TempDir::new().expect("folder");
-    let kv = SledKv::open(folder.path()).expect("opens");
-    for key in 0..10u8 {
-        kv.apply(put("t", &[key], &[key; 100])).expect("applied");
-    }
-    assert_eq!(kv.range("t", &[2], &[200], 3, usize::MAX).expect("read").len(), 3);
-    assert_eq!(kv.range("t", &[2], &[200], usize::MAX, 250).expect("read").len(), 2);
-    assert_eq!(kv.range("t", &[2], &[200], usize::MAX, 1).expect("read"), vec![(vec![2], vec![2; 100])]);
 }
 
 #[test]
@@ -169,32 +96,6 @@ fn a_cut_or_damaged_log_is_an_error_or_a_prefix() {
 }
 
 #[test]
-fn pieces_are_kept_listed_and_removed() {
-    let folder = TempDir::new().expect("folder");
-    let mut hashes = Vec::new();
-    {
-        let files = DirFiles::open(folder.path()).expect("opens");
-        for index in 0..20u8 {
-            files.write_piece(hash(&[index]), &[index; 64]).expect("written");
-            files.write_piece(hash(&[index]), &[index; 64]).expect("written again");
-            hashes.push(hash(&[index]));
-        }
-        files.write_small("mark-1", b"one").expect("written");
-        files.write_small("mark-1", b"two").expect("replaced");
-    }
-    hashes.sort();
-    let files = DirFiles::open(folder.path()).expect("opens again");
-    assert_eq!(files.list_pieces(None, 100).expect("listed"), hashes);
-    assert_eq!(files.list_pieces(Some(hashes[4]), 3).expect("listed"), hashes[5..8]);
-    assert_eq!(files.read_piece(hash(&[3])).expect("read").as_deref(), Some(&[3; 64][..]));
-    files.remove_piece(hash(&[3])).expect("removed");
-    files.remove_piece(hash(&[3])).expect("removing nothing succeeds");
-    assert_eq!(files.read_piece(hash(&[3])).expect("read"), None);
-    assert_eq!(files.read_small("mark-1").expect("read").as_deref(), Some(&b"two"[..]));
-    assert_eq!(files.read_small("mark-2").expect("read"), None);
-}
-
-#[test]
 fn opening_removes_what_was_left_unfinished() {
     let folder = TempDir::new().expect("folder");
     drop(DirFiles::open(folder.path()).expect("opens"));
@@ -203,16 +104,6 @@ fn opening_removes_what_was_left_unfinished() {
     let files = DirFiles::open(folder.path()).expect("opens again");
     assert!(!left.exists());
     assert_eq!(files.list_pieces(None, 10).expect("listed"), []);
-}
-
-#[test]
-fn small_files_cannot_leave_their_folder() {
-    let folder = TempDir::new().expect("folder");
-    let files = DirFiles::open(folder.path()).expect("opens");
-    for name in ["", "..", ".hidden", "a/b", "../escape", "/etc/passwd", "new\nline", &"long".repeat(60)] {
-        assert!(files.write_small(name, b"x").is_err(), "{name:?} was accepted");
-        assert!(files.read_small(name).is_err(), "{name:?} was accepted");
-    }
 }
 
 #[tokio::test]

@@ -1,14 +1,14 @@
 //! Scripted peers, members and quorums.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Requirement, Statement, Subject,
 };
@@ -20,17 +20,13 @@ use quorate_protocols::ids::{
 use quorate_protocols::liveness::{Judgement, Latency};
 use quorate_protocols::quorum::request::{MembershipStatement, Query, QueryAnswer, QuorumView, SignedMembership};
 use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, QuorumState, Rejection};
-use quorate_protocols::wire;
+pub use quorate_testkit::{MemoryDisk, Reaction, ScriptedNet};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use crate::directory::KnownPeer;
 use crate::quorums::ports::{Knowledge, LocalApprover, LocalQuorum, LocalQuorums};
 use crate::raft::{HostEvent, QuorumError};
-use crate::seams::clock::SystemClock;
-use crate::seams::entropy::SeededEntropy;
-use crate::seams::{
-    Clock, Disk, DiskError, Files, Frame, Kv, KvBatch, Net, NetError, PeerView, Protocol, Seams, TaskGroup, Topic,
-};
+use crate::seams::{Clock, Seams};
 
 /// The key of test node `n`, and its peer id.
 pub fn key(n: u8) -> SigningKey {
@@ -44,183 +40,9 @@ pub fn member(n: u8) -> MemberId {
 }
 pub const QUORUM: QuorumId = QuorumId([7; 16]);
 
+/// The seams of a node whose disk nobody looks at.
 pub fn seams(seed: u64) -> Seams {
-    let disk = Disk { kv: Arc::new(NoDisk), files: Arc::new(NoDisk) };
-    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SeededEntropy::new(seed)));
-    Seams { clock, entropy, disk, tasks: TaskGroup::inline() }
-}
-
-/// Nothing in this layer touches the disk.
-struct NoDisk;
-
-fn no_disk<T>() -> Result<T, DiskError> {
-    Err(DiskError::Io { what: "anything", place: "no disk".into(), reason: "none in this test".into() })
-}
-
-impl Kv for NoDisk {
-    fn get(&self, _: &str, _: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        no_disk()
-    }
-    fn range(&self, _: &str, _: &[u8], _: &[u8], _: usize, _: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DiskError> {
-        no_disk()
-    }
-    fn last(&self, _: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, DiskError> {
-        no_disk()
-    }
-    fn trees(&self) -> Result<Vec<String>, DiskError> {
-        no_disk()
-    }
-    fn apply(&self, _: KvBatch) -> Result<(), DiskError> {
-        no_disk()
-    }
-    fn sync(&self) -> Result<(), DiskError> {
-        no_disk()
-    }
-}
-
-impl Files for NoDisk {
-    fn write_piece(&self, _: quorate_protocols::ids::PieceHash, _: &[u8]) -> Result<(), DiskError> {
-        no_disk()
-    }
-    fn read_piece(&self, _: quorate_protocols::ids::PieceHash) -> Result<Option<Bytes>, DiskError> {
-        no_disk()
-    }
-    fn remove_piece(&self, _: quorate_protocols::ids::PieceHash) -> Result<(), DiskError> {
-        no_disk()
-    }
-    fn list_pieces(
-        &self,
-        _: Option<quorate_protocols::ids::PieceHash>,
-        _: usize,
-    ) -> Result<Vec<quorate_protocols::ids::PieceHash>, DiskError> {
-        no_disk()
-    }
-    fn write_small(&self, _: &str, _: &[u8]) -> Result<(), DiskError> {
-        no_disk()
-    }
-    fn read_small(&self, _: &str) -> Result<Option<Vec<u8>>, DiskError> {
-        no_disk()
-    }
-    fn free_space(&self) -> Result<(u64, u64), DiskError> {
-        no_disk()
-    }
-}
-
-/// What a scripted peer does with a question.
-pub enum Reaction {
-    Answer(Frame),
-    /// Answers with what this yields, when it does.
-    Later(BoxFuture<'static, Frame>),
-    /// Nobody listens there.
-    Unreachable,
-    /// Says nothing until the asker gives up.
-    Silent,
-}
-
-impl Reaction {
-    pub fn answer<T: serde::Serialize>(answer: &T) -> Self {
-        Self::Answer(Frame::head(wire::encode(answer)))
-    }
-}
-
-type Script = dyn Fn(PeerId, Protocol, &Frame) -> Reaction + Send + Sync;
-
-/// A network whose peers follow a script.
-pub struct ScriptedNet {
-    local: PeerId,
-    script: Box<Script>,
-    pub asked: Mutex<Vec<(PeerId, Protocol)>>,
-    pub providers: Mutex<Vec<PeerId>>,
-    pub penalised: Mutex<Vec<(PeerId, &'static str)>>,
-    pub connected: Mutex<BTreeSet<PeerId>>,
-    pub absent: Mutex<BTreeSet<PeerId>>,
-    /// What every answer takes; a millisecond at first.
-    pub answers_after: Mutex<Duration>,
-    /// What was measured of every peer.
-    pub round_trip: Mutex<Option<Duration>>,
-}
-
-impl ScriptedNet {
-    pub fn new(
-        local: PeerId,
-        script: impl Fn(PeerId, Protocol, &Frame) -> Reaction + Send + Sync + 'static,
-    ) -> Arc<Self> {
-        Arc::new(Self {
-            local,
-            script: Box::new(script),
-            asked: Mutex::default(),
-            providers: Mutex::default(),
-            penalised: Mutex::default(),
-            connected: Mutex::default(),
-            absent: Mutex::default(),
-            answers_after: Mutex::new(Duration::from_millis(1)),
-            round_trip: Mutex::default(),
-        })
-    }
-    pub fn asked(&self) -> Vec<PeerId> {
-        self.asked.lock().unwrap().iter().map(|(peer, _)| *peer).collect()
-    }
-}
-
-impl Net for ScriptedNet {
-    fn local_peer(&self) -> PeerId {
-        self.local
-    }
-    fn request(
-        &self,
-        peer: PeerId,
-        protocol: Protocol,
-        frame: Frame,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Frame, NetError>> {
-        self.asked.lock().unwrap().push((peer, protocol));
-        let reaction = (self.script)(peer, protocol, &frame);
-        let after = *self.answers_after.lock().unwrap();
-        async move {
-            match reaction {
-                Reaction::Answer(frame) if after <= deadline => {
-                    tokio::time::sleep(after).await;
-                    Ok(frame)
-                }
-                Reaction::Later(answer) => {
-                    let answer = tokio::time::timeout(deadline, answer).await;
-                    answer.map_err(|_| NetError::Timeout { peer, after: deadline })
-                }
-                Reaction::Unreachable => Err(NetError::Unreachable { peer, reason: "connection refused".into() }),
-                Reaction::Answer(_) | Reaction::Silent => {
-                    tokio::time::sleep(deadline).await;
-                    Err(NetError::Timeout { peer, after: deadline })
-                }
-            }
-        }
-        .boxed()
-    }
-    fn publish(&self, _topic: Topic, _bytes: Bytes) {}
-    fn peers(&self) -> Vec<PeerView> {
-        Vec::new()
-    }
-    fn is_connected(&self, peer: PeerId) -> bool {
-        self.connected.lock().unwrap().contains(&peer)
-    }
-    fn is_absent(&self, peer: PeerId) -> bool {
-        self.absent.lock().unwrap().contains(&peer)
-    }
-    fn round_trip(&self, _peer: PeerId) -> Option<Duration> {
-        *self.round_trip.lock().unwrap()
-    }
-    fn dial(&self, _peer: PeerId) {}
-    fn listen_addresses(&self) -> Vec<String> {
-        Vec::new()
-    }
-    fn provide(&self, _quorum: QuorumId) {}
-    fn stop_providing(&self, _quorum: QuorumId) {}
-    fn find_providers(&self, _quorum: QuorumId) -> BoxFuture<'static, Vec<PeerId>> {
-        let providers = self.providers.lock().unwrap().clone();
-        async move { providers }.boxed()
-    }
-    fn penalise(&self, peer: PeerId, reason: &'static str) {
-        self.penalised.lock().unwrap().push((peer, reason));
-    }
+    quorate_testkit::seams(seed, MemoryDisk::default().disk())
 }
 
 /// A directory that knows what a test tells it.
@@ -236,7 +58,7 @@ pub struct Known {
 impl Known {
     pub fn with_members(members: &[MemberId]) -> Arc<Self> {
         let known = Self::default();
-        known.quorums.lock().unwrap().insert(QUORUM, advert(members));
+        known.quorums.lock().insert(QUORUM, advert(members));
         Arc::new(known)
     }
 }
@@ -255,23 +77,23 @@ pub fn advert(members: &[MemberId]) -> QuorumAdvert {
 
 impl Knowledge for Known {
     fn peers(&self) -> Vec<KnownPeer> {
-        self.peers.lock().unwrap().clone()
+        self.peers.lock().clone()
     }
     fn quorums(&self) -> Vec<QuorumAdvert> {
-        self.quorums.lock().unwrap().values().cloned().collect()
+        self.quorums.lock().values().cloned().collect()
     }
     fn quorum(&self, quorum: QuorumId) -> Option<QuorumAdvert> {
-        self.quorums.lock().unwrap().get(&quorum).cloned()
+        self.quorums.lock().get(&quorum).cloned()
     }
     fn learn_members(&self, _quorum: QuorumId, primary: Option<MemberId>, voters: Vec<MemberId>) {
-        self.learnt.lock().unwrap().push((primary, voters));
+        self.learnt.lock().push((primary, voters));
     }
     fn candidates(&self, _role: NodeRole, _requirement: &Requirement) -> Vec<PeerId> {
-        self.candidates.lock().unwrap().clone()
+        self.candidates.lock().clone()
     }
     fn ask_for_volunteers(&self, _: Subject, _: NodeRole, _: Requirement) -> mpsc::Receiver<PeerId> {
         let (send, receive) = mpsc::channel(16);
-        for peer in self.volunteers.lock().unwrap().iter() {
+        for peer in self.volunteers.lock().iter() {
             send.try_send(*peer).expect("a test has few volunteers");
         }
         receive
@@ -352,7 +174,7 @@ struct Handle(Arc<ScriptedQuorum>);
 
 impl LocalQuorums for Quorums {
     fn quorum(&self, quorum: QuorumId) -> Option<Arc<dyn LocalQuorum>> {
-        let held = self.0.lock().unwrap().clone().filter(|_| quorum == QUORUM)?;
+        let held = self.0.lock().clone().filter(|_| quorum == QUORUM)?;
         Some(Arc::new(Handle(held)))
     }
     fn all(&self) -> Vec<Arc<dyn LocalQuorum>> {
@@ -390,7 +212,7 @@ impl LocalQuorum for Handle {
         membership(self.0.this, QUORUM, vec![member(self.0.this)])
     }
     fn leading(&self) -> Option<Term> {
-        *self.0.term.lock().unwrap()
+        *self.0.term.lock()
     }
     fn primary_settled(&self) -> BoxFuture<'static, ()> {
         std::future::ready(()).boxed()
@@ -399,7 +221,7 @@ impl LocalQuorum for Handle {
         Latency::default()
     }
     fn duties(&self) -> Vec<Duty> {
-        self.0.duties.lock().unwrap().clone()
+        self.0.duties.lock().clone()
     }
     fn propose(
         &self,
@@ -408,7 +230,7 @@ impl LocalQuorum for Handle {
         _deadline: Duration,
     ) -> BoxFuture<'static, Result<Result<CommandReply, Rejection>, QuorumError>> {
         let result = (self.0.commit)(by, &command);
-        self.0.proposed.lock().unwrap().push((by, command));
+        self.0.proposed.lock().push((by, command));
         async move { result }.boxed()
     }
     fn query(&self, query: Query, _stale: bool) -> BoxFuture<'static, Result<QueryAnswer, QuorumError>> {
@@ -464,14 +286,14 @@ impl StateQuorum {
         self.events.subscribe()
     }
     pub fn set_term(&self, term: Option<Term>) {
-        *self.term.lock().unwrap() = term;
+        *self.term.lock() = term;
         let _ = self.events.send(match term {
             Some(term) => HostEvent::Leading { quorum: QUORUM, term },
             None => HostEvent::NotLeading { quorum: QUORUM },
         });
     }
     pub fn commit(&self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
-        let mut held = self.state.lock().unwrap();
+        let mut held = self.state.lock();
         held.0 = LogIndex(held.0.0 + 1);
         let (index, state) = &mut *held;
         let now = self.clock.as_ref().map_or(Millis(1), |clock| clock.wall());
@@ -485,7 +307,7 @@ impl StateQuorum {
         reply.replies.into_iter().next().expect("one command has one reply")
     }
     pub fn read<T>(&self, read: impl FnOnce(&QuorumState) -> T) -> T {
-        read(&self.state.lock().unwrap().1)
+        read(&self.state.lock().1)
     }
     /// Waits until the state is as wished for, for at most an hour of virtual time.
     pub async fn reaches(&self, what: &str, wish: impl Fn(&QuorumState) -> bool) {
@@ -528,19 +350,19 @@ impl LocalQuorum for StateHandle {
         membership(self.0.this, QUORUM, vec![member(self.0.this)])
     }
     fn leading(&self) -> Option<Term> {
-        *self.0.term.lock().unwrap()
+        *self.0.term.lock()
     }
     fn primary_settled(&self) -> BoxFuture<'static, ()> {
         let (quorum, mut events) = (self.0.clone(), self.0.events());
         async move {
-            while quorum.electing.load(Ordering::Relaxed) && quorum.term.lock().unwrap().is_none() {
+            while quorum.electing.load(Ordering::Relaxed) && quorum.term.lock().is_none() {
                 events.recv().await.expect("the sender is this quorum");
             }
         }
         .boxed()
     }
     fn latency(&self) -> Latency {
-        *self.0.latency.lock().unwrap()
+        *self.0.latency.lock()
     }
     fn duties(&self) -> Vec<Duty> {
         self.0.read(QuorumState::duties)

@@ -1,7 +1,9 @@
 //! What a running attempt tells its worker: how far it is, where it could go on from, what it writes for people.
 
+use parking_lot::Mutex;
+use parking_lot::MutexGuard;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::FutureExt;
@@ -53,7 +55,7 @@ impl AttemptHost {
         self.discard.store(true, Ordering::Relaxed);
     }
     fn lock(&self) -> MutexGuard<'_, (u16, String)> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock()
     }
 }
 

@@ -8,10 +8,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
+use parking_lot::Mutex;
 use quorate_protocols::ids::{ObjectId, TaskIndex};
 use quorate_protocols::task::limits::MODULE_BYTES_MAX;
 use quorate_protocols::task::message::{Assignment, OutputRef};
@@ -155,7 +156,7 @@ impl Inputs {
     // ---- objects that several tasks use ----
 
     async fn small(&self, object: ObjectId, size: u64) -> Result<Bytes, Fault> {
-        let cell = share(&mut lock(&self.inner.small), object, |shared| {
+        let cell = share(&mut self.inner.small.lock(), object, |shared| {
             while shared.len() > SHARED_MAX
                 || shared.values().filter_map(|(_, cell)| cell.get()).map(|bytes| bytes.len() as u64).sum::<u64>()
                     > SHARED_BYTES_MAX
@@ -185,7 +186,7 @@ impl Inputs {
     }
 
     async fn file(&self, object: ObjectId, size: u64) -> Result<Arc<tempfile::TempPath>, Fault> {
-        let cell = share(&mut lock(&self.inner.files), object, |shared| {
+        let cell = share(&mut self.inner.files.lock(), object, |shared| {
             // Those in use stay until they are not.
             let unused =
                 |cell: &OnceCell<Arc<tempfile::TempPath>>| cell.get().is_some_and(|path| Arc::strong_count(path) == 1);
@@ -345,10 +346,6 @@ fn is_whole(given: &OutputRef) -> bool {
 
 fn other_size(object: ObjectId, found: u64, said: u64) -> String {
     format!("object {object} has {found} bytes, and the job says {said}")
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The cell of an object, made if need be; `evict` drops what there is too much of.

@@ -17,6 +17,8 @@
 //! attempts of an assignment are safe. Whatever is not safe after `SAVE_AFTER` is written down, in one batch.
 
 mod outboxes;
+mod pending_replies;
+mod room;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -33,6 +35,8 @@ use super::pending_result::PendingResult;
 use super::ports::Room;
 use outboxes::QuorumOutbox;
 pub(super) use outboxes::Sent;
+use pending_replies::Taking;
+use room::{LeaseUsage, too_large};
 
 /// Names one assignment whose sender waits for its answer.
 pub(super) type PendingReply = u64;
@@ -91,21 +95,6 @@ enum Stage {
         /// In the queue of its outbox, on its way to the quorum, or being moved out.
         under_way: bool,
     },
-}
-
-/// What a lease has, and what runs under it.
-struct LeaseUsage {
-    room: Room,
-    slots: u64,
-    memory_bytes: u64,
-    disk_bytes: u64,
-    waiting: VecDeque<TaskAttempt>,
-}
-
-struct Taking {
-    left: usize,
-    taken: Vec<TaskAttempt>,
-    refused: Vec<(TaskAttempt, String)>,
 }
 
 struct WorkUse {
@@ -448,10 +437,10 @@ impl Ledger {
                         PendingResult::failed(ErrorClass::Host, format!("its order could not be kept: {error}")),
                     );
                 }
-                Some(_) => self.give_back_tickets(*task),
+                Some(_) => self.refuse_replies(*task),
                 None => self.wait_for_room(*task),
             }
-            self.settle_tickets(*task);
+            self.settle_replies(*task);
         }
         for task in results {
             let Some(entry) = self.entries.get_mut(task) else { continue };
@@ -461,7 +450,7 @@ impl Ledger {
             }
             // Not durable, it is reported all the same: if this node dies first, the attempt counts as lost.
             self.queue_report(*task);
-            self.settle_tickets(*task);
+            self.settle_replies(*task);
         }
     }
 
@@ -496,16 +485,6 @@ impl Ledger {
     }
 
     // ---- the small moves ----
-
-    fn usage(&mut self, lease: LeaseId, room: Room) {
-        let new = LeaseUsage { room, slots: 0, memory_bytes: 0, disk_bytes: 0, waiting: VecDeque::new() };
-        let usage = self.lease_usages.entry(lease).or_insert(new);
-        let grew = usage.room != room;
-        usage.room = room;
-        if grew {
-            self.begin_waiting(lease);
-        }
-    }
 
     /// One copy of what all tasks of a step have in common, not counted as used yet.
     fn share(&mut self, work: StepContext) -> Arc<StepContext> {
@@ -607,79 +586,6 @@ impl Ledger {
             self.effects.push_back(Effect::SaveResult(task));
         }
     }
-
-    /// Puts an attempt that may begin into the queue of its lease.
-    fn wait_for_room(&mut self, task: TaskAttempt) {
-        let Some(entry) = self.entries.get(&task) else { return };
-        let may = matches!(entry.stage, Stage::Waiting { may_begin: true });
-        if !may || !(entry.work.idempotent || entry.order_on == OnDisk::Yes) {
-            return;
-        }
-        let lease = entry.lease;
-        if let Some(usage) = self.lease_usages.get_mut(&lease)
-            && !usage.waiting.contains(&task)
-        {
-            usage.waiting.push_back(task);
-            self.begin_waiting(lease);
-        }
-    }
-
-    /// Begins what the lease has room for, in order. The quorum gives no more than that; what it gave for the place of
-    /// something that has not ended yet waits here.
-    fn begin_waiting(&mut self, lease: LeaseId) {
-        let Some(usage) = self.lease_usages.get_mut(&lease) else { return };
-        while let Some(task) = usage.waiting.front().copied() {
-            let entry = self.entries.get_mut(&task);
-            let Some(entry) = entry.filter(|entry| matches!(entry.stage, Stage::Waiting { .. })) else {
-                usage.waiting.pop_front();
-                continue;
-            };
-            let needs = &entry.work.resources;
-            let slots = usage.slots + u64::from(needs.slots);
-            let (memory_bytes, disk_bytes) =
-                (usage.memory_bytes + needs.memory_bytes, usage.disk_bytes + needs.disk_bytes);
-            let room = &usage.room;
-            if slots > room.slots || memory_bytes > room.memory_bytes || disk_bytes > room.disk_bytes {
-                return;
-            }
-            (usage.slots, usage.memory_bytes, usage.disk_bytes) = (slots, memory_bytes, disk_bytes);
-            usage.waiting.pop_front();
-            entry.stage = Stage::Running;
-            self.effects.push_back(Effect::Begin(task));
-        }
-    }
-
-    fn settle_tickets(&mut self, task: TaskAttempt) {
-        let Some(entry) = self.entries.get_mut(&task).filter(|entry| entry.is_safe()) else { return };
-        for pending_reply in std::mem::take(&mut entry.pending_replies) {
-            self.one_safe(pending_reply);
-        }
-    }
-
-    /// The attempt could not be made safe: its primary is to say it again.
-    fn give_back_tickets(&mut self, task: TaskAttempt) {
-        let Some(entry) = self.entries.get_mut(&task) else { return };
-        for pending_reply in std::mem::take(&mut entry.pending_replies) {
-            if self.takings.remove(&pending_reply).is_some() {
-                self.effects.push_back(Effect::Answer(pending_reply, TaskAnswer::Busy));
-            }
-        }
-    }
-
-    fn one_safe(&mut self, pending_reply: PendingReply) {
-        if let Some(taking) = self.takings.get_mut(&pending_reply) {
-            taking.left -= 1;
-            self.answer_if_safe(pending_reply);
-        }
-    }
-
-    fn answer_if_safe(&mut self, pending_reply: PendingReply) {
-        if self.takings.get(&pending_reply).is_some_and(|taking| taking.left == 0)
-            && let Some(Taking { taken, refused, .. }) = self.takings.remove(&pending_reply)
-        {
-            self.effects.push_back(Effect::Answer(pending_reply, TaskAnswer::Accepted { taken, refused }));
-        }
-    }
 }
 
 const LEASE_ENDED: &str = "the worker's lease ended";
@@ -702,15 +608,6 @@ fn must_keep(work: &StepContext, held: &PendingResult, took: Duration) -> bool {
         held => !work.idempotent || work.verified || held.is_object(),
     };
     result || took >= WORTH_KEEPING
-}
-
-/// Why a task can never run under the lease, if it cannot.
-fn too_large(work: &StepContext, room: &Room) -> Option<String> {
-    let needs = &work.resources;
-    let fits = u64::from(needs.slots) <= room.slots
-        && needs.memory_bytes <= room.memory_bytes
-        && needs.disk_bytes <= room.disk_bytes;
-    (!fits).then(|| "its task needs more than this worker's whole lease".to_owned())
 }
 
 fn order_weight(order: &Assignment) -> usize {

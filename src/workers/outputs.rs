@@ -120,7 +120,6 @@ fn place(object: ObjectId) -> Place {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
 
     use futures::FutureExt;
     use futures::future::BoxFuture;
@@ -129,6 +128,7 @@ mod tests {
     use crate::seams::TaskGroup;
     use crate::workers::ports::ObjectBytes;
     use crate::workers::tests::{QUORUM, attempt};
+    use parking_lot::Mutex;
 
     /// Remembers what was stored, and asks for more than there is, as a reader of segments does.
     #[derive(Default)]
@@ -151,7 +151,7 @@ mod tests {
                     whole.extend_from_slice(&chunk.map_err(|error| error.to_string())?);
                 }
                 assert!(bytes.next().await.is_none() && whole.len() as u64 == size);
-                *stored.lock().unwrap() = whole;
+                *stored.lock() = whole;
                 Ok(ObjectId { quorum: QUORUM, manifest: quorate_protocols::ids::ManifestHash([1; 32]) })
             }
             .boxed()
@@ -176,7 +176,7 @@ mod tests {
                 let taking = keep_output(&stores, attempt(0, 1), OutputPlace::Object, given);
                 let (output, inline) = TaskGroup::threaded().scope(taking).await.unwrap();
                 assert_eq!((output.bytes, output.digest), (size as u64, digest(&content)));
-                let kept = inline.map_or_else(|| bytes.lock().unwrap().clone(), |inline| inline.to_vec());
+                let kept = inline.map_or_else(|| bytes.lock().clone(), |inline| inline.to_vec());
                 assert!(kept == content, "{size} bytes");
                 assert_eq!(output.place == Place::Record, size <= OUTPUT_BYTES_MAX);
             }

@@ -17,6 +17,7 @@ pub mod measure;
 pub mod process;
 mod report;
 pub mod reservations;
+pub mod rng;
 pub mod testnet;
 
 pub use client::{Client, ClientError};

@@ -470,9 +470,9 @@ fn order(operation: &Operation<'_>) -> u8 {
     }
 }
 
-/// Goal: no request is answered otherwise than the description says, what it does not allow is refused, and nothing is a
-/// fault of the node. Method: requests of every operation at a node of three that have jobs in many states and objects;
-/// the first of each is plain and has to succeed, so that what is checked is not errors alone.
+/// Goal: no request is answered otherwise than the description says, what it does not allow is refused, and nothing is
+/// a fault of the node. Method: requests of every operation at a node of three that have jobs in many states and
+/// objects; the first of each is plain and has to succeed, so that what is checked is not errors alone.
 #[test]
 fn every_answer_is_as_described() {
     let net = Net::with(3, |options| options.testing = true);

@@ -233,7 +233,7 @@ async fn a_listing_is_filtered_by_what_was_asked() {
     let edge = Edge::start().await;
     let asked = async |query: &str| {
         let _: Listing<JobInfo> = edge.client.get(&format!("/v1/jobs{query}")).await.unwrap();
-        edge.fake.filter.lock().unwrap().take().unwrap()
+        edge.fake.filter.lock().take().unwrap()
     };
     assert_eq!(asked("").await, JobFilter::default());
     let filter = asked("?state=failed,cancelled&kind=batch&owner=me&name=count").await;

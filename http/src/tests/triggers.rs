@@ -28,10 +28,10 @@ impl Edge {
     /// Has everything fire that is due when a clock says `now`.
     fn due(&self, now: u64) {
         let now = Millis(now);
-        let spans = Planner::default().spans(&*self.fake.state.lock().unwrap(), now, now, SPANS_MAX);
+        let spans = Planner::default().spans(&*self.fake.state.lock(), now, now, SPANS_MAX);
         let index = LogIndex(self.fake.commits.fetch_add(1, Ordering::Relaxed) + 1);
         let batch = Batch::at(now, vec![(PeerId([9; 32]), Command::Trigger(TriggerCommand::Due { spans }))]);
-        let (replies, _) = self.fake.state.lock().unwrap().apply(index, &batch);
+        let (replies, _) = self.fake.state.lock().apply(index, &batch);
         replies.replies[0].as_ref().unwrap();
     }
     async fn fires(&self, job: JobId) -> Vec<FireInfo> {

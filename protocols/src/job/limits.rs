@@ -14,8 +14,8 @@ pub const DEADLINE: Duration = crate::liveness::patience::COMMIT_DEADLINE;
 /// itself when the asker has gone. Short of `DEADLINE`, so that the answer still arrives in it.
 pub const WATCH_WAIT_MAX: Duration = Duration::from_secs(5);
 
-/// Sessions of watches that a primary's node holds for one peer, and for all peers. Each takes a stream and a handler of
-/// the job protocol, for a moment two, so peers keep at least as many of both for commands and questions.
+/// Sessions of watches that a primary's node holds for one peer, and for all peers. Each takes a stream and a handler
+/// of the job protocol, for a moment two, so peers keep at least as many of both for commands and questions.
 pub const WATCH_SESSIONS_PER_PEER_MAX: usize = 16;
 pub const WATCH_SESSIONS_OF_PEERS_MAX: usize = 128;
 

@@ -9,8 +9,8 @@
 //! A request adds entries to its session and drops others, and is *parked* until an entry holds, its wait is over, or a
 //! newer request of the session has come. An entry is answered by every request until it is dropped, so an answer that
 //! is lost costs time and nothing else. What a request does to the session is a function of the newest request that the
-//! primary has: each carries every change since the last one that was answered ([`WatchRequest::base`]), so requests may
-//! be lost, repeated and reordered. A primary that lacks the base (it has just been elected, or was restarted) says
+//! primary has: each carries every change since the last one that was answered ([`WatchRequest::base`]), so requests
+//! may be lost, repeated and reordered. A primary that lacks the base (it has just been elected, or was restarted) says
 //! [`WatchAnswer::Reopen`], and is told all entries anew. The asker has at most two requests on their way: the parked
 //! one, and one that changes the entries, at whose arrival the parked one returns.
 //!

@@ -37,9 +37,9 @@ pub enum JobMessage {
     Dispatch { quorum: QuorumId, dispatch: Dispatch },
     /// A primary asks a member to look at the source of a job's condition. Answered with `Looked`.
     Look { quorum: QuorumId, job: JobId },
-    /// Changes the asker's session of watches, and is answered by the primary with `Watched`: when one of them holds, or
-    /// after its wait, or when the next request of the session comes. The state that it answers from is at least as new
-    /// as one that a linearizable read finds when the entry arrives.
+    /// Changes the asker's session of watches, and is answered by the primary with `Watched`: when one of them holds,
+    /// or after its wait, or when the next request of the session comes. The state that it answers from is at least as
+    /// new as one that a linearizable read finds when the entry arrives.
     Watch(WatchRequest),
 }
 

@@ -526,8 +526,8 @@ fn ended_jobs_are_forgotten_by_age_and_number_but_not_while_their_object_lives()
     assert_eq!(quorum.state.jobs.keys().collect::<Vec<_>>(), [&job(1)]);
 }
 
-/// Goal: lists have the newest first, whatever the order of ids, each row once however short the pages, and nothing that
-/// is gone.
+/// Goal: lists have the newest first, whatever the order of ids, each row once however short the pages, and nothing
+/// that is gone.
 #[test]
 fn lists_have_the_newest_first_and_nothing_that_is_gone() {
     fn jobs(state: &QuorumState) -> Vec<JobId> {

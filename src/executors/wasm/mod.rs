@@ -18,6 +18,7 @@
 
 mod artifacts;
 pub mod compiler;
+mod descriptors;
 mod errno;
 mod files;
 mod guest;

@@ -6,12 +6,14 @@
 //! reserved as any other; then a process compiles it, within limits ([`compiler`]). A compilation whose tasks are gone
 //! goes on, and its result is used if one comes again.
 
+use parking_lot::Mutex;
+use parking_lot::MutexGuard;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -360,8 +362,8 @@ impl Modules {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Cache> {
-        self.cache.lock().expect("nothing panics with the cache in hand")
+    fn lock(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock()
     }
 }
 

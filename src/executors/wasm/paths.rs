@@ -5,11 +5,12 @@
 use quorate_modules::imports::MODULE;
 use wasmtime::{Linker, Result};
 
+use super::descriptors;
 use super::errno;
 use super::files::{self, Links, New, Node, Place};
 use super::guest::{Descriptor, FLAGS_ALL, Fault, Guest, Target};
 use super::rights::{self, Rights};
-use super::wasi::{self, Calling, Memory, call};
+use super::wasi::{Calling, Memory, call};
 
 /// How a file is opened.
 const CREATE: i32 = 1 << 0;
@@ -75,7 +76,7 @@ pub(super) fn offer(linker: &mut Linker<Guest>) -> Result<()> {
             call(&mut c, |memory, guest| {
                 let place = Path { folder, at, len }.find_by_flags(memory, guest, rights::PATH_FILESTAT_GET, lookup)?;
                 let node = place.node.ok_or(errno::NOENT)?;
-                wasi::put_filestat(memory, &guest.files.filestat(node), result)
+                descriptors::put_filestat(memory, &guest.files.filestat(node), result)
             })
         },
     )?;
@@ -87,7 +88,7 @@ pub(super) fn offer(linker: &mut Linker<Guest>) -> Result<()> {
                 let place =
                     Path { folder, at, len }.find_by_flags(memory, guest, rights::PATH_FILESTAT_SET_TIMES, lookup)?;
                 let node = place.node.ok_or(errno::NOENT)?;
-                wasi::set_times(guest, node, accessed as u64, modified as u64, which)
+                descriptors::set_times(guest, node, accessed as u64, modified as u64, which)
             })
         },
     )?;

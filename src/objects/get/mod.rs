@@ -13,12 +13,13 @@ mod segment;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::ids::{ObjectId, PeerId, SegmentIndex};
 use quorate_protocols::job::store::ColumnState;
 use quorate_protocols::object::limits::SEGMENT_BYTES;
@@ -210,8 +211,8 @@ impl Read {
         placement.clone()
     }
 
-    fn holders(&self) -> std::sync::MutexGuard<'_, Holders> {
-        self.holders.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn holders(&self) -> MutexGuard<'_, Holders> {
+        self.holders.lock()
     }
 }
 

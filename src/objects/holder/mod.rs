@@ -17,11 +17,12 @@ pub(super) mod maintenance;
 mod rebuild;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::ids::{JobId, LeaseId, Millis, PeerId, PieceHash, PieceIndex, QuorumId, SegmentIndex};
 use quorate_protocols::object::CheckedPiece;
 use quorate_protocols::object::limits::SEGMENTS_MAX;
@@ -326,8 +327,8 @@ impl PieceService {
         }
     }
 
-    fn lock_members(&self) -> std::sync::MutexGuard<'_, BTreeMap<QuorumId, (Millis, Vec<PeerId>)>> {
-        self.inner.members.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_members(&self) -> MutexGuard<'_, BTreeMap<QuorumId, (Millis, Vec<PeerId>)>> {
+        self.inner.members.lock()
     }
 
     /// This node's slot of a column, at the newest attempt it has seen.

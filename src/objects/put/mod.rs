@@ -19,7 +19,9 @@
 //!
 //! What it does not do: win holders (the primary's driver does), confirm or repair (the steward does).
 
+mod holder_calls;
 mod pipeline;
+mod quorum_calls;
 mod reader;
 mod resume;
 

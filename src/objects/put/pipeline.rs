@@ -17,45 +17,33 @@ use futures::stream::FuturesUnordered;
 use quorate_protocols::approval::Grant;
 use quorate_protocols::ids::{Attempt, JobId, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use quorate_protocols::job::limits::{STORE_EMPTY_MAX, STORE_IDLE_MAX};
-use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::job::replicate::{Effect, Input, PlanFault, ReplicatePlan};
 use quorate_protocols::job::store::ColumnRecord;
 use quorate_protocols::job::store::SegmentProgress;
 use quorate_protocols::object::limits::SEGMENT_BYTES;
-use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::object::{CheckedPiece, Manifest};
 use quorate_protocols::piece::limits::DEADLINE;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, Slot};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, Rejection, StoreCommand};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::holder_calls::{REBUILD_PAUSE, SealFault, ask_held, check_column, seal_column, send_piece};
+use super::quorum_calls::{is_uploaded_by, send_command};
 use super::reader::SegmentReader;
-use super::{QUORUM_DEADLINE, Run, Stored, UploadFault, ended, is_passing, protocol};
+use super::{QUORUM_DEADLINE, Run, Stored, UploadFault, ended, protocol};
 use crate::buffers::Buffer;
 use crate::objects::coding::Coder;
 use crate::objects::events::{Metrics, ObjectEvent};
 use crate::objects::holder::client::unexpected;
-use crate::objects::{Objects, PieceCallError, PieceClient, PutError, PutPhase, PutProgress, Quorums};
+use crate::objects::{Objects, PieceCallError, PutError, PutPhase, PutProgress};
 use crate::quorums::ClientError;
-use crate::seams::{NetError, run_blocking};
+use crate::seams::run_blocking;
 
 /// Progress is recorded at most this often: what a crash forgets is at most sent again, and `Held` finds most of it.
 const RECORD_INTERVAL: Duration = Duration::from_millis(250);
-
-/// Segments in one progress command, so that it stays far below the largest command at any profile.
-const RECORD_SEGMENTS_MAX: usize = 256;
-
-/// Pause before a busy holder is asked again, or a broken connection tried once more.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
-
-/// Pause before a rebuild whose sources failed is asked for again.
-const REBUILD_PAUSE: Duration = Duration::from_millis(250);
-
-/// Pause between two attempts to tell a quorum that cannot answer now.
-const QUORUM_PAUSE: Duration = Duration::from_millis(500);
 
 /// How often the quorum is asked for new holders while a column has none. A question costs its log nothing.
 const OPEN_INTERVAL: Duration = Duration::from_millis(300);
@@ -70,9 +58,6 @@ const ABSENCE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Shortest sleep for a timer of the plan: one that has passed and changes nothing must not spin.
 const TICK_MIN: Duration = Duration::from_millis(20);
-
-/// How long a holder may take to say what it has of a column, when a put is resumed.
-const HELD_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The file is not the one that the run was storing. With the first segment's pieces (and its length) when it is the
 /// first that differs, so that nothing that was read is lost.
@@ -153,11 +138,6 @@ enum RebuildFault {
     /// The holder could not get enough pieces from its sources.
     Sources,
     /// The holder failed.
-    Failed(String),
-}
-
-enum SealFault {
-    Missing(Vec<SegmentIndex>),
     Failed(String),
 }
 
@@ -308,7 +288,7 @@ impl<'a> Pipeline<'a> {
                 Ok(QueryAnswer::Job(record)) if record.state.is_final() => {
                     Err(ended(job, record.reason.as_deref()).into())
                 }
-                Ok(QueryAnswer::Job(record)) if fed_by(&record, upload_attempt) => {
+                Ok(QueryAnswer::Job(record)) if is_uploaded_by(&record, upload_attempt) => {
                     Ok(record.into_store().map(|(_, run)| (run.columns, run.exhausted)))
                 }
                 // Another worker, or no answer now: the next command that is refused says what is the case.
@@ -417,20 +397,8 @@ impl<'a> Pipeline<'a> {
             (self.objects.context.quorums.clone(), self.run.job, self.run.upload_attempt);
         self.work.push(Box::pin(async move {
             let started = Instant::now();
-            let mut columns = Ok(None);
-            // At least once: an empty record has a meaning too.
-            let mut chunks: VecDeque<Vec<SegmentProgress>> =
-                segments.chunks(RECORD_SEGMENTS_MAX).map(<[SegmentProgress]>::to_vec).collect();
-            if chunks.is_empty() {
-                chunks.push_back(Vec::new());
-            }
-            for segments in chunks {
-                let command = Command::store(job, StoreCommand::Progress { upload_attempt, segments });
-                columns = send_command(&*quorums, job, upload_attempt, command).await;
-                if columns.is_err() {
-                    break;
-                }
-            }
+            let command = Command::store(job, StoreCommand::Progress { upload_attempt, segments });
+            let columns = send_command(&*quorums, job, upload_attempt, command).await;
             if recorded {
                 sleep_until(started + RECORD_INTERVAL).await;
             }
@@ -645,211 +613,4 @@ async fn encode(coder: Arc<Coder>, read: Option<Buffer>, resident: Resident) -> 
     let length = read.len();
     let pieces = run_blocking(move || coder.encode(read)).await;
     Some(Segment { pieces, length, _resident: resident })
-}
-
-/// Sends one piece until it is stored, the holder is clearly not able to, or the deadline passes.
-async fn send_piece(
-    client: PieceClient,
-    grant: Grant,
-    slot: Slot,
-    segment: SegmentIndex,
-    piece: CheckedPiece,
-) -> Result<(), String> {
-    let (holder, lease, until) = (grant.holder.peer, grant.lease, Instant::now() + DEADLINE);
-    let mut may_reconnect = true;
-    loop {
-        let left = until.saturating_duration_since(Instant::now());
-        let error = match client.put(holder, slot, lease, segment, piece.clone(), left).await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        let lost = matches!(error, PieceCallError::Net(NetError::Broken { .. } | NetError::Unreachable { .. }));
-        // A connection may have closed for reasons of its own: one more try tells. Storing twice does no harm.
-        let again = error.is_busy() || (lost && std::mem::take(&mut may_reconnect));
-        if !again || left <= RETRY_PAUSE {
-            return Err(error.to_string());
-        }
-        sleep(RETRY_PAUSE).await;
-    }
-}
-
-/// Asks for the column's receipt, and when the holder lacks pieces, which.
-async fn seal_column(
-    client: PieceClient,
-    grant: Grant,
-    slot: Slot,
-    pieces: Vec<PieceHash>,
-) -> Result<Receipt, SealFault> {
-    let (holder, lease) = (grant.holder.peer, grant.lease);
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let message = PieceMessage::Seal { slot, lease, pieces: pieces.clone() };
-        match client.ask(holder, message, Bytes::new(), DEADLINE).await {
-            Ok((PieceAnswer::Sealed(receipt), _)) => {
-                let said = receipt.statement;
-                let right = said.slot == slot && said.holder == holder && said.lease == lease;
-                let whole =
-                    said.segments as usize == pieces.len() && said.column == column_digest(pieces.iter().copied());
-                return if right && whole && receipt.is_genuine() {
-                    Ok(receipt)
-                } else {
-                    Err(SealFault::Failed("its receipt is not for this column".into()))
-                };
-            }
-            Ok((other, _)) => return Err(SealFault::Failed(unexpected(holder, &other).to_string())),
-            Err(PieceCallError::Refused { refusal: PieceRefusal::Incomplete { .. }, .. }) => {
-                return Err(missing(&client, holder, slot, &pieces).await);
-            }
-            Err(error) => {
-                let lost = matches!(error, PieceCallError::Net(NetError::Broken { .. } | NetError::Unreachable { .. }));
-                if !(error.is_busy() || lost) || tries > 3 {
-                    return Err(SealFault::Failed(error.to_string()));
-                }
-                sleep(RETRY_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn missing(client: &PieceClient, holder: PeerId, slot: Slot, pieces: &[PieceHash]) -> SealFault {
-    match held_of(client, holder, slot).await {
-        Ok(held) => {
-            let lacking = lacking(&held, (0..).map(SegmentIndex).zip(pieces.iter().copied()));
-            // It filled up in between: asking for nothing again would go round for ever, so let the first be sent anew.
-            SealFault::Missing(if lacking.is_empty() { vec![SegmentIndex(0)] } else { lacking })
-        }
-        Err(error) => SealFault::Failed(error.to_string()),
-    }
-}
-
-fn lacking(
-    held: &BTreeMap<SegmentIndex, PieceHash>,
-    pieces: impl IntoIterator<Item = (SegmentIndex, PieceHash)>,
-) -> Vec<SegmentIndex> {
-    let gone = pieces.into_iter().filter(|(segment, hash)| held.get(segment) != Some(hash));
-    gone.map(|(segment, _)| segment).collect()
-}
-
-/// Which of these pieces the holder lacks. A holder that is busy, restarting or out of reach is asked again, for as
-/// long as the plan has patience with its column.
-async fn check_column(
-    client: PieceClient,
-    holder: PeerId,
-    slot: Slot,
-    pieces: BTreeMap<SegmentIndex, PieceHash>,
-) -> Result<Vec<SegmentIndex>, String> {
-    loop {
-        match held_of(&client, holder, slot).await {
-            Ok(held) => return Ok(lacking(&held, pieces)),
-            Err(error) if error.is_busy() || matches!(error, PieceCallError::Net(_)) => sleep(REBUILD_PAUSE).await,
-            Err(error) => return Err(error.to_string()),
-        }
-    }
-}
-
-async fn held_of(
-    client: &PieceClient,
-    holder: PeerId,
-    slot: Slot,
-) -> Result<BTreeMap<SegmentIndex, PieceHash>, PieceCallError> {
-    let mut held = BTreeMap::new();
-    let mut from = SegmentIndex(0);
-    loop {
-        let message = PieceMessage::Held { slot, from };
-        match client.ask(holder, message, Bytes::new(), HELD_DEADLINE).await?.0 {
-            PieceAnswer::Held(page) => {
-                // Pages must move on, whatever the holder says.
-                let Some(last) = page.last().map(|holding| holding.segment).filter(|last| *last >= from) else {
-                    return Ok(held);
-                };
-                held.extend(page.into_iter().map(|holding| (holding.segment, holding.hash)));
-                from = SegmentIndex(last.0.saturating_add(1));
-            }
-            other => return Err(unexpected(holder, &other)),
-        }
-    }
-}
-
-/// Compares the quorum's record of a resumed run with what the holders say: bits of pieces that are gone are cleared,
-/// and pieces that were stored after the last record are noted, to be skipped once their hash is known.
-async fn ask_held(client: &PieceClient, run: &mut Run) -> BTreeMap<(PieceIndex, Attempt, SegmentIndex), PieceHash> {
-    let job = run.job;
-    let asked = run.columns.iter().enumerate().filter_map(|(index, column)| {
-        let (holder, index) = (column.grant?.holder.peer, PieceIndex(index as u8));
-        let slot = Slot { job, column: index, attempt: column.attempt };
-        Some(async move { (index, timeout(HELD_DEADLINE, held_of(client, holder, slot)).await) })
-    });
-    let mut beyond = BTreeMap::new();
-    for (index, held) in futures::future::join_all(asked).await {
-        // A silent holder keeps its bits for now: if it is gone, its column fails at the first piece or at the seal.
-        let Ok(Ok(held)) = held else { continue };
-        let column = &mut run.columns[index.0 as usize];
-        column.stored.resize(run.segments.len(), false);
-        for (segment, (stored, hashes)) in (0..).map(SegmentIndex).zip(column.stored.iter_mut().zip(&run.segments)) {
-            let recorded = hashes.get(index.0 as usize);
-            *stored = recorded.is_some() && held.get(&segment) == recorded;
-        }
-        for (segment, hash) in held {
-            if !column.stored.get(segment.0 as usize).copied().unwrap_or(false) {
-                beyond.insert((index, column.attempt, segment), hash);
-            }
-        }
-    }
-    beyond
-}
-
-/// Tells the quorum something about the run, across failovers and for as long as it takes: the pieces do not wait for
-/// this. The reply says who holds what now.
-async fn send_command(
-    quorums: &dyn Quorums,
-    job: JobId,
-    upload_attempt: Attempt,
-    command: Command,
-) -> Result<Option<Vec<ColumnRecord>>, UploadFault> {
-    loop {
-        match quorums.propose(job.quorum, command.clone(), QUORUM_DEADLINE).await {
-            Ok(CommandReply::Columns(columns)) => return Ok(Some(columns)),
-            Ok(_) => return Ok(None),
-            Err(ClientError::Rejected(rejection)) => {
-                return after_rejection(quorums, job, upload_attempt, rejection).await;
-            }
-            Err(error) if is_passing(&error) || matches!(error, ClientError::QuorumUnknown { .. }) => {
-                tracing::debug!(%job, %error, "telling the quorum again");
-                sleep(QUORUM_PAUSE).await;
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-}
-
-/// Whether that worker still uploads into the run.
-fn fed_by(record: &JobRecord, upload_attempt: Attempt) -> bool {
-    record.store().is_some_and(|(_, run)| run.upload_attempt == upload_attempt)
-}
-
-/// A stale attempt may be the worker's (then another node uploads into the run) or a column's (then look at the
-/// columns).
-async fn after_rejection(
-    quorums: &dyn Quorums,
-    job: JobId,
-    upload_attempt: Attempt,
-    rejection: Rejection,
-) -> Result<Option<Vec<ColumnRecord>>, UploadFault> {
-    match rejection {
-        Rejection::DifferentContent { segment } => {
-            Err(UploadFault::OtherContent(OtherContent { job, segment: segment.0, pieces: None }))
-        }
-        Rejection::StaleAttempt { .. } => {
-            match quorums.query(job.quorum, Query::Job { job }, false, QUORUM_DEADLINE).await {
-                Ok(QueryAnswer::Job(record)) if fed_by(&record, upload_attempt) => {
-                    Ok(record.into_store().map(|(_, run)| run.columns))
-                }
-                Ok(_) => Err(ended(job, Some("another node took it over")).into()),
-                Err(error) if is_passing(&error) => Ok(None),
-                Err(error) => Err(error.into()),
-            }
-        }
-        rejection => Err(ended(job, Some(&rejection.to_string())).into()),
-    }
 }

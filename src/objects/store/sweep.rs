@@ -2,9 +2,9 @@
 //! damaged.
 
 use std::collections::BTreeMap;
-use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
 use quorate_protocols::ids::{Millis, PieceHash};
 
 use super::{DAMAGED, PAGE, PieceStore, StoreError};
@@ -60,7 +60,7 @@ impl PieceStore {
     }
 
     fn quarantine(&self) -> MutexGuard<'_, BTreeMap<PieceHash, Millis>> {
-        self.inner.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.quarantine.lock()
     }
 
     async fn delete_unreferenced(&self, hash: PieceHash) -> Result<bool, StoreError> {

@@ -1,20 +1,20 @@
 //! Whole holders in one process: real piece services and the real state machine of a quorum, over a network and disks
-//! made of maps that fail on demand. Time is virtual; blocking work runs inline.
+//! in memory that fail on demand. Time is virtual; blocking work runs inline.
 
+use parking_lot::Mutex;
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::watch::Until;
 use quorate_protocols::job::watch::Watched;
 use quorate_protocols::quorum::Rejection;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use quorate_protocols::approval::Grant;
 use quorate_protocols::ids::{
-    BootId, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, ObjectId, PeerId, PieceHash, PieceIndex, QuorumId,
+    BootId, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId,
 };
 use quorate_protocols::object::Reachable;
 use quorate_protocols::piece::limits::HEAD_BYTES_MAX;
@@ -22,131 +22,20 @@ use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
 use quorate_protocols::quorum::request::{ObjectView, Query, QueryAnswer};
 use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, ObjectCommand, QuorumState, StoreCommand};
 use quorate_protocols::wire;
+use quorate_testkit::net::{Faults, Gate, Observer, Passage, Sight};
+use quorate_testkit::{MemoryDisk, Network, VirtualClock};
 
 use crate::identity::Identity;
 use crate::objects::{HolderLeases, HoldersKnown, Objects, ObjectsContext, Quorums};
 use crate::quorums::{ClientError, PlacementError};
-use crate::seams::clock::SystemClock;
-use crate::seams::disk::KvOp;
 use crate::seams::entropy::SeededEntropy;
-use crate::seams::{
-    Disk, DiskError, Files, Frame, Kv, KvBatch, Net, NetError, PeerView, Protocol, Seams, TaskGroup, Topic,
-};
+use crate::seams::{Clock, Frame, Protocol, Seams, TaskGroup};
 use crate::storage::Storage;
 
 pub const QUORUM: QuorumId = QuorumId([1; 16]);
 
-type Tree = BTreeMap<Vec<u8>, Vec<u8>>;
-
-/// A record store that forgets what was not synced, and piece files, as maps.
-#[derive(Default)]
-pub struct MemDisk {
-    applied: Mutex<BTreeMap<String, Tree>>,
-    synced: Mutex<BTreeMap<String, Tree>>,
-    pub pieces: Mutex<BTreeMap<PieceHash, Bytes>>,
-    pub full: Mutex<bool>,
-    /// When set, syncs of the record store fail: a crash between the file and its record.
-    pub sync_fails: Mutex<bool>,
-}
-
-impl MemDisk {
-    /// What a power loss leaves.
-    pub fn crash(&self) {
-        let synced = self.synced.lock().unwrap().clone();
-        *self.applied.lock().unwrap() = synced;
-        *self.sync_fails.lock().unwrap() = false;
-    }
-    pub fn corrupt(&self, hash: PieceHash) {
-        let mut pieces = self.pieces.lock().unwrap();
-        let mut bytes = pieces[&hash].to_vec();
-        bytes[0] ^= 1;
-        pieces.insert(hash, bytes.into());
-    }
-}
-
-impl Kv for MemDisk {
-    fn get(&self, tree: &str, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        Ok(self.applied.lock().unwrap().get(tree).and_then(|tree| tree.get(key)).cloned())
-    }
-    fn range(
-        &self,
-        tree: &str,
-        from: &[u8],
-        to: &[u8],
-        limit: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, DiskError> {
-        let applied = self.applied.lock().unwrap();
-        let Some(tree) = applied.get(tree) else { return Ok(Vec::new()) };
-        let (mut rows, mut bytes) = (Vec::new(), 0);
-        for (key, value) in tree.range::<[u8], _>((Bound::Included(from), Bound::Excluded(to))).take(limit) {
-            if !rows.is_empty() && bytes + value.len() > bytes_max {
-                break;
-            }
-            bytes += value.len();
-            rows.push((key.clone(), value.clone()));
-        }
-        Ok(rows)
-    }
-    fn last(&self, tree: &str) -> Result<Option<(Vec<u8>, Vec<u8>)>, DiskError> {
-        let applied = self.applied.lock().unwrap();
-        Ok(applied.get(tree).and_then(|tree| tree.last_key_value()).map(|(k, v)| (k.clone(), v.clone())))
-    }
-    fn trees(&self) -> Result<Vec<String>, DiskError> {
-        Ok(self.applied.lock().unwrap().keys().cloned().collect())
-    }
-    fn apply(&self, batch: KvBatch) -> Result<(), DiskError> {
-        let mut applied = self.applied.lock().unwrap();
-        for op in batch.ops {
-            match op {
-                KvOp::Put { tree, key, value } => drop(applied.entry(tree).or_default().insert(key, value)),
-                KvOp::Delete { tree, key } => drop(applied.entry(tree).or_default().remove(&key)),
-                KvOp::DeleteRange { tree, from, to } => {
-                    applied.entry(tree).or_default().retain(|key, _| *key < from || *key >= to);
-                }
-                KvOp::DropTree { tree } => drop(applied.remove(&tree)),
-            }
-        }
-        Ok(())
-    }
-    fn sync(&self) -> Result<(), DiskError> {
-        if *self.sync_fails.lock().unwrap() {
-            return Err(DiskError::Io { what: "sync", place: "memory".into(), reason: "injected".into() });
-        }
-        *self.synced.lock().unwrap() = self.applied.lock().unwrap().clone();
-        Ok(())
-    }
-}
-
-impl Files for MemDisk {
-    fn write_piece(&self, hash: PieceHash, bytes: &[u8]) -> Result<(), DiskError> {
-        if *self.full.lock().unwrap() {
-            return Err(DiskError::Full { place: "memory".into(), needed: bytes.len() as u64 });
-        }
-        self.pieces.lock().unwrap().entry(hash).or_insert_with(|| Bytes::copy_from_slice(bytes));
-        Ok(())
-    }
-    fn read_piece(&self, hash: PieceHash) -> Result<Option<Bytes>, DiskError> {
-        Ok(self.pieces.lock().unwrap().get(&hash).cloned())
-    }
-    fn remove_piece(&self, hash: PieceHash) -> Result<(), DiskError> {
-        self.pieces.lock().unwrap().remove(&hash);
-        Ok(())
-    }
-    fn list_pieces(&self, after: Option<PieceHash>, limit: usize) -> Result<Vec<PieceHash>, DiskError> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        Ok(self.pieces.lock().unwrap().range((from, Bound::Unbounded)).take(limit).map(|(hash, _)| *hash).collect())
-    }
-    fn write_small(&self, _name: &str, _bytes: &[u8]) -> Result<(), DiskError> {
-        Ok(())
-    }
-    fn read_small(&self, _name: &str) -> Result<Option<Vec<u8>>, DiskError> {
-        Ok(None)
-    }
-    fn free_space(&self) -> Result<(u64, u64), DiskError> {
-        Ok((u64::MAX, u64::MAX))
-    }
-}
+/// A message takes a moment, so that things happen side by side.
+const ONE_WAY: Duration = Duration::from_millis(1);
 
 /// How a holder treats those who ask it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -189,12 +78,12 @@ pub struct World {
 
 impl World {
     fn manner(&self, peer: PeerId) -> Manner {
-        self.manners.lock().unwrap().get(&peer).copied().unwrap_or_default()
+        self.manners.lock().get(&peer).copied().unwrap_or_default()
     }
 
     fn propose(&self, by: PeerId, command: Command) -> Result<CommandReply, ClientError> {
-        let mut state = self.state.lock().unwrap();
-        *self.commands.lock().unwrap() += 1;
+        let mut state = self.state.lock();
+        *self.commands.lock() += 1;
         let reply = apply(&mut state, by, command);
         // The primary's driver: wins holders at once. What else it does is `settle`.
         while let Some((job, wanted)) = state.0.duties().into_iter().find_map(|duty| match duty {
@@ -202,13 +91,13 @@ impl World {
             _ => None,
         }) {
             let known: BTreeSet<PeerId> = state.0.jobs[&job].store().unwrap().1.known_holders().collect();
-            let willing = self.willing.lock().unwrap().clone();
+            let willing = self.willing.lock().clone();
             let grants: Vec<Grant> = willing
                 .into_iter()
                 .filter(|peer| !known.contains(peer))
                 .take(wanted)
                 .map(|peer| {
-                    let mut leases = self.leases.lock().unwrap();
+                    let mut leases = self.leases.lock();
                     let lease = LeaseId((leases.len() as u128 + 1).to_le_bytes());
                     leases.insert((peer, lease));
                     Grant { holder: MemberId { peer, incarnation: Incarnation(1) }, lease }
@@ -235,90 +124,42 @@ fn apply(
     state.apply(LogIndex(*index), &batch).0.replies.remove(0)
 }
 
-struct FakeNet {
-    here: PeerId,
-    world: Arc<World>,
+/// What each holder makes of a question.
+impl Gate for World {
+    fn pass(&self, to: PeerId, protocol: Protocol, frame: &Frame) -> Passage {
+        assert_eq!(protocol, Protocol::Piece);
+        let message: PieceMessage = wire::decode(&frame.head, HEAD_BYTES_MAX).unwrap();
+        match self.manner(to) {
+            Manner::Dead | Manner::DiesAfter(0) => Passage::Refused,
+            Manner::Stalling => Passage::Silence,
+            Manner::Refusing => {
+                let refusal = PieceRefusal::Failed { reason: "I would rather not".into() };
+                Passage::Answered(Frame::head(wire::encode(&PieceAnswer::Refused(refusal))))
+            }
+            Manner::Lying if matches!(message, PieceMessage::Get { .. }) => {
+                let answer = wire::encode(&PieceAnswer::Piece { total: 3 });
+                Passage::Answered(Frame::new(answer, Bytes::from_static(b"lie")))
+            }
+            Manner::DiesAfter(pieces) if matches!(message, PieceMessage::Put { .. }) => {
+                self.manners.lock().insert(to, Manner::DiesAfter(pieces - 1));
+                Passage::Free
+            }
+            Manner::Good | Manner::Lying | Manner::DiesAfter(_) => Passage::Free,
+        }
+    }
 }
 
-impl Net for FakeNet {
-    fn local_peer(&self) -> PeerId {
-        self.here
+/// Counts what holders answered.
+impl Observer for World {
+    fn observe(&self, _: usize, sight: &Sight<'_>) {
+        let Sight::Answer { from, frame, .. } = sight else { return };
+        let mut traffic = self.traffic.lock();
+        match wire::decode(&frame.head, HEAD_BYTES_MAX).unwrap() {
+            PieceAnswer::Stored => *traffic.puts.entry(*from).or_default() += 1,
+            PieceAnswer::Piece { .. } => *traffic.gets.entry(*from).or_default() += 1,
+            _ => (),
+        }
     }
-    fn request(
-        &self,
-        peer: PeerId,
-        protocol: Protocol,
-        frame: Frame,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<Frame, NetError>> {
-        assert_eq!(protocol, Protocol::Piece);
-        let (world, here) = (self.world.clone(), self.here);
-        Box::pin(async move {
-            // A message takes a moment, so that things happen side by side.
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            let message: PieceMessage = wire::decode(&frame.head, HEAD_BYTES_MAX).unwrap();
-            let is_put = matches!(message, PieceMessage::Put { .. });
-            let is_get = matches!(message, PieceMessage::Get { .. });
-            match world.manner(peer) {
-                Manner::Dead | Manner::DiesAfter(0) => {
-                    return Err(NetError::Unreachable { peer, reason: "nothing listens".into() });
-                }
-                Manner::Stalling => {
-                    tokio::time::sleep(deadline).await;
-                    return Err(NetError::Timeout { peer, after: deadline });
-                }
-                Manner::Refusing => {
-                    let refusal = PieceRefusal::Failed { reason: "I would rather not".into() };
-                    return Ok(Frame::head(wire::encode(&PieceAnswer::Refused(refusal))));
-                }
-                Manner::Lying if is_get => {
-                    return Ok(Frame::new(wire::encode(&PieceAnswer::Piece { total: 3 }), Bytes::from_static(b"lie")));
-                }
-                Manner::DiesAfter(pieces) if is_put => {
-                    world.manners.lock().unwrap().insert(peer, Manner::DiesAfter(pieces - 1));
-                }
-                _ => (),
-            }
-            let service = world.services.lock().unwrap()[&peer].service().clone();
-            let (answer, payload) = service.handle(here, message, frame.payload).await;
-            let mut traffic = world.traffic.lock().unwrap();
-            if is_put && answer == PieceAnswer::Stored {
-                *traffic.puts.entry(peer).or_default() += 1;
-            }
-            if is_get {
-                *traffic.gets.entry(peer).or_default() += 1;
-            }
-            Ok(Frame::new(wire::encode(&answer), payload))
-        })
-    }
-    fn publish(&self, _topic: Topic, _bytes: Bytes) {}
-    fn peers(&self) -> Vec<PeerView> {
-        let others = self.world.services.lock().unwrap();
-        others
-            .keys()
-            .filter(|peer| **peer != self.here)
-            .map(|peer| PeerView {
-                peer: *peer,
-                addresses: Vec::new(),
-                connected: true,
-                rtt: Some(Duration::from_millis(1)),
-                last_seen: None,
-            })
-            .collect()
-    }
-    fn is_connected(&self, _peer: PeerId) -> bool {
-        true
-    }
-    fn dial(&self, _peer: PeerId) {}
-    fn listen_addresses(&self) -> Vec<String> {
-        Vec::new()
-    }
-    fn provide(&self, _quorum: QuorumId) {}
-    fn stop_providing(&self, _quorum: QuorumId) {}
-    fn find_providers(&self, _quorum: QuorumId) -> BoxFuture<'static, Vec<PeerId>> {
-        Box::pin(async { Vec::new() })
-    }
-    fn penalise(&self, _peer: PeerId, _reason: &'static str) {}
 }
 
 struct FakeQuorums {
@@ -329,7 +170,7 @@ struct FakeQuorums {
 impl FakeQuorums {
     /// Fails as a quorum without a primary does: after the deadline, with nothing known.
     fn ready(&self, deadline: Duration) -> impl Future<Output = Result<(), ClientError>> + use<> {
-        let until = *self.world.paused_until.lock().unwrap();
+        let until = *self.world.paused_until.lock();
         async move {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let Some(left) = until.map(|until| until.saturating_duration_since(tokio::time::Instant::now())) else {
@@ -371,7 +212,7 @@ impl Quorums for FakeQuorums {
         let (ready, world) = (self.ready(deadline), self.world.clone());
         Box::pin(async move {
             ready.await?;
-            let state = &world.state.lock().unwrap().0;
+            let state = &world.state.lock().0;
             Ok(match query {
                 Query::Job { job } => state
                     .jobs
@@ -404,7 +245,7 @@ impl Quorums for FakeQuorums {
         let (ready, world) = (self.ready(patience), self.world.clone());
         let watching = async move {
             loop {
-                match until.judge(&world.state.lock().unwrap().0, job) {
+                match until.judge(&world.state.lock().0, job) {
                     Some(Watched::Met(record)) => return Ok(record),
                     Some(Watched::Unknown) => return Err(Rejection::UnknownJob { job }.into()),
                     None => (),
@@ -423,14 +264,14 @@ impl Quorums for FakeQuorums {
         column: PieceIndex,
         _deadline: Duration,
     ) -> BoxFuture<'static, Result<(), ClientError>> {
-        self.world.suspected.lock().unwrap().push((object, column));
+        self.world.suspected.lock().push((object, column));
         Box::pin(async { Ok(()) })
     }
     fn members_known(&self, _quorum: QuorumId) -> Vec<PeerId> {
         vec![peer(0)]
     }
     fn holders_known(&self, _column_bytes: u64) -> HoldersKnown {
-        let near = self.world.willing.lock().unwrap().len();
+        let near = self.world.willing.lock().len();
         HoldersKnown { reachable: Reachable { near, ..Reachable::default() }, ..HoldersKnown::default() }
     }
 }
@@ -445,11 +286,11 @@ impl HolderLeases for FakeLeases {
         self.is_alive(lease)
     }
     fn is_alive(&self, lease: LeaseId) -> bool {
-        self.world.leases.lock().unwrap().contains(&(self.here, lease))
+        self.world.leases.lock().contains(&(self.here, lease))
     }
     fn settle(&self, _lease: LeaseId, _bytes: u64) {}
     fn release(&self, lease: LeaseId) {
-        self.world.leases.lock().unwrap().remove(&(self.here, lease));
+        self.world.leases.lock().remove(&(self.here, lease));
     }
 }
 
@@ -464,7 +305,8 @@ pub fn peer(index: u8) -> PeerId {
 
 pub struct Cluster {
     pub world: Arc<World>,
-    pub disks: Vec<Arc<MemDisk>>,
+    network: Network,
+    pub disks: Vec<MemoryDisk>,
     pub nodes: Vec<Objects>,
     pub tasks: TaskGroup,
 }
@@ -483,57 +325,61 @@ impl Cluster {
             commands: Mutex::default(),
             suspected: Mutex::default(),
         });
-        let disks = (0..nodes).map(|_| Arc::new(MemDisk::default())).collect();
-        let mut cluster = Self { world, disks, nodes: Vec::new(), tasks: TaskGroup::inline() };
+        let disks = (0..nodes).map(|_| MemoryDisk::default()).collect();
+        let network = Network::new(1).observed_by(world.clone()).gated_by(world.clone());
+        network.set_usual(Faults { latency: (ONE_WAY, ONE_WAY), ..Faults::NONE });
+        let mut cluster = Self { world, network, disks, nodes: Vec::new(), tasks: TaskGroup::inline() };
         for index in 0..nodes {
             let node = cluster.node(index).await;
             cluster.nodes.push(node);
         }
+        // Until all are connected.
+        tokio::time::sleep(4 * ONE_WAY).await;
         cluster
     }
 
     async fn node(&self, index: u8) -> Objects {
-        let (world, disk, here) = (self.world.clone(), self.disks[index as usize].clone(), peer(index));
+        let (world, disk, here) = (self.world.clone(), self.disks[index as usize].disk(), peer(index));
+        let clock: Arc<dyn Clock> = Arc::new(VirtualClock::right());
+        let (net, inbound) = self.network.attach(index.into(), here, clock.clone());
         let tasks = self.tasks.clone();
         let node = self
             .tasks
             .scope(async move {
-                let disk = Disk { kv: disk.clone(), files: disk };
                 let context = ObjectsContext {
                     seams: Seams {
-                        clock: Arc::new(SystemClock::new()),
+                        clock,
                         entropy: Arc::new(SeededEntropy::new(index as u64)),
                         disk: disk.clone(),
                         tasks,
                     },
                     identity: identity(index),
-                    net: Arc::new(FakeNet { here, world: world.clone() }),
+                    net: Arc::new(net),
                     storage: Storage::start(disk),
                     quorums: Arc::new(FakeQuorums { here, world: world.clone() }),
                     leases: Arc::new(FakeLeases { here, world: world.clone() }),
                 };
-                // Nothing arrives by this way: the network above calls the services.
-                Objects::start(context, tokio::sync::mpsc::channel(1).1)
+                Objects::start(context, inbound.piece)
             })
             .await;
-        self.world.services.lock().unwrap().insert(here, node.clone());
+        self.world.services.lock().insert(here, node.clone());
         node
     }
 
     /// A crash and a start from what was synced. Leases do not survive it.
     pub async fn restart(&mut self, index: u8) {
-        self.disks[index as usize].crash();
-        self.world.leases.lock().unwrap().retain(|(holder, _)| *holder != peer(index));
+        self.disks[index as usize].lose_unsynced();
+        self.world.leases.lock().retain(|(holder, _)| *holder != peer(index));
         self.nodes[index as usize] = self.node(index).await;
     }
 
     pub fn set_manner(&self, index: u8, manner: Manner) {
-        self.world.manners.lock().unwrap().insert(peer(index), manner);
+        self.world.manners.lock().insert(peer(index), manner);
     }
 
     /// What the primary's driver does about committed objects and given-up columns.
     pub async fn settle(&self) {
-        let duties = self.world.state.lock().unwrap().0.duties();
+        let duties = self.world.state.lock().0.duties();
         for duty in duties {
             match duty {
                 Duty::Confirm { manifest, job, column, grant, attempt } => {
@@ -558,15 +404,15 @@ impl Cluster {
     }
 
     pub async fn ask(&self, from: u8, to: PeerId, message: PieceMessage) -> PieceAnswer {
-        let service = self.world.services.lock().unwrap()[&to].service().clone();
+        let service = self.world.services.lock()[&to].service().clone();
         self.tasks.scope(async move { service.handle(peer(from), message, Bytes::new()).await.0 }).await
     }
 
     pub fn puts(&self) -> u32 {
-        self.world.traffic.lock().unwrap().puts.values().sum()
+        self.world.traffic.lock().puts.values().sum()
     }
 
-    pub fn disk_of(&self, holder: PeerId) -> &MemDisk {
+    pub fn disk_of(&self, holder: PeerId) -> &MemoryDisk {
         let index = (0..self.disks.len()).find(|index| peer(*index as u8) == holder);
         &self.disks[index.expect("a node of this cluster")]
     }

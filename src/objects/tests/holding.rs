@@ -8,6 +8,8 @@ use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
 use quorate_protocols::quorum::{ClaimSelector, Command, ObjectCommand};
 
+use quorate_testkit::disk::Rot;
+
 use super::*;
 use crate::objects::holder::maintenance::Maintenance;
 use crate::objects::store::{HoldState, PieceStore, ReadPiece, StoreError};
@@ -22,7 +24,7 @@ fn slot(attempt: u32) -> Slot {
 async fn holder() -> (Cluster, LeaseId) {
     let cluster = Cluster::start(2).await;
     let lease = LeaseId([7; 16]);
-    cluster.world.leases.lock().unwrap().insert((peer(1), lease));
+    cluster.world.leases.lock().insert((peer(1), lease));
     (cluster, lease)
 }
 
@@ -91,7 +93,7 @@ async fn only_members_confirm_release_and_audit() {
 async fn a_crash_between_file_and_record_leaves_an_orphan_that_is_swept() {
     let (mut cluster, lease) = holder().await;
     put_piece(&cluster, slot(1), lease, 0, b"kept").await;
-    *cluster.disks[1].sync_fails.lock().unwrap() = true;
+    cluster.disks[1].set_sync_fails();
     let answer = put_piece(&cluster, slot(1), lease, 1, b"torn").await;
     assert!(matches!(answer, PieceAnswer::Refused(PieceRefusal::Failed { .. })), "{answer:?}");
     cluster.restart(1).await;
@@ -105,15 +107,14 @@ async fn a_crash_between_file_and_record_leaves_an_orphan_that_is_swept() {
     tokio::time::advance(quarantine).await;
     let (swept, _) = tasks.scope(store.sweep(None, quarantine)).await.unwrap();
     assert_eq!(swept.deleted, 1);
-    let left: Vec<_> = cluster.disks[1].pieces.lock().unwrap().keys().copied().collect();
-    assert_eq!(left, [hash(b"kept")]);
+    assert_eq!(cluster.disks[1].pieces(), [hash(b"kept")]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_record_without_its_file_is_damaged_and_can_be_stored_again() {
     let (cluster, lease) = holder().await;
     put_piece(&cluster, slot(1), lease, 0, b"a").await;
-    cluster.disks[1].pieces.lock().unwrap().clear();
+    cluster.disks[1].lose_pieces();
     let store = cluster.nodes[1].service().store().clone();
     let (swept, _) = cluster.tasks.scope(store.sweep(None, Duration::ZERO)).await.unwrap();
     assert_eq!(swept.missing, 1);
@@ -129,7 +130,7 @@ async fn rot_is_found_by_the_scrub_and_mended_by_a_put() {
     let (cluster, lease) = holder().await;
     put_piece(&cluster, slot(1), lease, 0, b"good").await;
     put_piece(&cluster, slot(1), lease, 1, b"rotten").await;
-    cluster.disks[1].corrupt(hash(b"rotten"));
+    cluster.disks[1].rot(hash(b"rotten"), Rot::Flipped);
     let mut maintenance = Maintenance::new(cluster.nodes[1].service().clone());
     cluster.tasks.scope(async { while maintenance.scrub_one().await {} }).await;
     let held = cluster.ask(0, peer(1), PieceMessage::Held { slot: slot(1), from: SegmentIndex(0) }).await;
@@ -152,15 +153,15 @@ async fn a_holder_reports_the_columns_whose_pieces_it_lost() {
     let (column, holder) = committed.columns[2];
     let node = cluster.nodes.iter().find(|node| node.service().peer() == holder).expect("a node of this cluster");
     let lease = LeaseId([7; 16]);
-    cluster.world.leases.lock().unwrap().insert((holder, lease));
+    cluster.world.leases.lock().insert((holder, lease));
     let unconfirmed = CheckedPiece::hash_of(Bytes::from_static(b"not yet an object's"));
     let store = node.service().store().clone();
     cluster.tasks.scope(store.put(slot(1), lease, SegmentIndex(0), unconfirmed)).await.unwrap();
-    cluster.disk_of(holder).pieces.lock().unwrap().clear();
+    cluster.disk_of(holder).lose_pieces();
     let mut maintenance = Maintenance::new(node.service().clone());
     let told = |rounds| vec![(committed.object, column); rounds];
     for rounds in [0, 1, 2] {
-        assert_eq!(*cluster.world.suspected.lock().unwrap(), told(rounds));
+        assert_eq!(*cluster.world.suspected.lock(), told(rounds));
         cluster.tasks.scope(maintenance.sweep_round(Duration::from_secs(3600))).await;
         cluster.tasks.scope(maintenance.report_round()).await;
     }
@@ -172,7 +173,7 @@ async fn a_holder_reports_the_columns_whose_pieces_it_lost() {
         cluster.tasks.scope(store.release(Slot { job, column, attempt: row.attempt })).await.unwrap();
     }
     cluster.tasks.scope(maintenance.report_round()).await;
-    assert_eq!(*cluster.world.suspected.lock().unwrap(), told(3));
+    assert_eq!(*cluster.world.suspected.lock(), told(3));
     assert_eq!(store.damaged(None, 100).unwrap(), []);
 }
 
@@ -185,10 +186,10 @@ async fn a_shared_piece_outlives_the_first_of_its_references() {
     put_piece(&cluster, other, lease, 0, b"shared").await;
     let store = cluster.nodes[1].service().store().clone();
     for (released, left) in [(slot(1), 1), (other, 0)] {
-        cluster.world.leases.lock().unwrap().insert((peer(1), lease));
+        cluster.world.leases.lock().insert((peer(1), lease));
         assert_eq!(cluster.ask(0, peer(1), PieceMessage::Release { slot: released }).await, PieceAnswer::Noted);
         cluster.tasks.scope(store.sweep(None, Duration::ZERO)).await.unwrap();
-        assert_eq!(cluster.disks[1].pieces.lock().unwrap().len(), left);
+        assert_eq!(cluster.disks[1].pieces().len(), left);
     }
 }
 
@@ -199,10 +200,10 @@ async fn a_lease_whose_end_was_lost_ends_with_the_tombstone() {
     let (cluster, lease) = holder().await;
     put_piece(&cluster, slot(1), lease, 0, b"a").await;
     assert_eq!(cluster.ask(0, peer(1), PieceMessage::Release { slot: slot(1) }).await, PieceAnswer::Noted);
-    cluster.world.leases.lock().unwrap().insert((peer(1), lease));
+    cluster.world.leases.lock().insert((peer(1), lease));
     let mut maintenance = Maintenance::new(cluster.nodes[1].service().clone());
     cluster.tasks.scope(maintenance.collect_round()).await;
-    assert!(!cluster.world.leases.lock().unwrap().contains(&(peer(1), lease)));
+    assert!(!cluster.world.leases.lock().contains(&(peer(1), lease)));
 }
 
 /// Goal: an ended lease alone deletes nothing. Method: leases end; columns of a live run and of a committed object are
@@ -212,9 +213,9 @@ async fn only_a_definite_no_of_the_quorum_lets_a_column_go() {
     let cluster = Cluster::start(7).await;
     let content = content(100_000);
     let committed = put(&cluster, &cluster.nodes[0], PutRequest::default(), &content).await.unwrap();
-    let held = |cluster: &Cluster| cluster.disks.iter().map(|d| d.pieces.lock().unwrap().len()).collect::<Vec<_>>();
+    let held = |cluster: &Cluster| cluster.disks.iter().map(|d| d.pieces().len()).collect::<Vec<_>>();
     let before = held(&cluster);
-    cluster.world.leases.lock().unwrap().clear();
+    cluster.world.leases.lock().clear();
     let collect = async |cluster: &Cluster| {
         for node in &cluster.nodes {
             let mut maintenance = Maintenance::new(node.service().clone());
@@ -232,17 +233,17 @@ async fn only_a_definite_no_of_the_quorum_lets_a_column_go() {
     cluster.settle().await;
     let holder = committed.columns[0].1;
     let column = committed.columns[0].0;
-    let row = cluster.world.services.lock().unwrap()[&holder].service().store().column(committed.job, column).unwrap();
+    let row = cluster.world.services.lock()[&holder].service().store().column(committed.job, column).unwrap();
     let confirmed = HoldState::Confirmed { manifest: committed.object.manifest };
     assert_eq!(row.map(|row| row.state), Some(confirmed));
 
     let command =
         Command::Object(committed.object.manifest, ObjectCommand::Remove { claims: ClaimSelector::All, force: false });
     cluster.nodes[0].context.quorums.propose(cluster::QUORUM, command, Duration::from_secs(1)).await.unwrap();
-    *cluster.world.paused_until.lock().unwrap() = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
+    *cluster.world.paused_until.lock() = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
     collect(&cluster).await;
     assert_eq!(held(&cluster), before, "a silent quorum has not said no");
-    *cluster.world.paused_until.lock().unwrap() = None;
+    *cluster.world.paused_until.lock() = None;
     cluster.settle().await;
     collect(&cluster).await;
     assert_eq!(held(&cluster).iter().sum::<usize>(), 0);

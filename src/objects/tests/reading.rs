@@ -3,6 +3,8 @@
 use quorate_protocols::ids::ManifestHash;
 use quorate_protocols::object::RangeFault;
 
+use quorate_testkit::disk::Rot;
+
 use super::*;
 use crate::objects::ObjectEvent;
 
@@ -51,10 +53,10 @@ async fn any_two_columns_may_be_lost() {
     for first in 0..holders.len() {
         for second in first + 1..holders.len() {
             for lost in [first, second] {
-                cluster.world.manners.lock().unwrap().insert(holders[lost], Manner::Dead);
+                cluster.world.manners.lock().insert(holders[lost], Manner::Dead);
             }
             assert_eq!(get(&cluster, &cluster.nodes[6], outcome.object, None).await.unwrap(), content);
-            cluster.world.manners.lock().unwrap().clear();
+            cluster.world.manners.lock().clear();
         }
     }
 }
@@ -67,14 +69,13 @@ async fn a_flipped_byte_is_found_and_its_holder_named() {
     let outcome = stored(&cluster, &content).await;
     let (_, holder) = outcome.columns[1];
     let disk = cluster.disk_of(holder);
-    let hash = *disk.pieces.lock().unwrap().keys().next().unwrap();
-    disk.corrupt(hash);
+    disk.rot(disk.pieces()[0], Rot::Flipped);
     let mut events = cluster.nodes[6].events();
     assert_eq!(get(&cluster, &cluster.nodes[6], outcome.object, None).await.unwrap(), content);
     let named = std::iter::from_fn(|| events.try_recv().ok())
         .any(|event| matches!(event, ObjectEvent::PieceFault { holder: named, .. } if named == holder));
     assert!(named, "the holder was not named");
-    assert_eq!(*cluster.world.suspected.lock().unwrap(), [(outcome.object, outcome.columns[1].0)]);
+    assert_eq!(*cluster.world.suspected.lock(), [(outcome.object, outcome.columns[1].0)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +85,7 @@ async fn lying_and_stalling_holders_only_delay() {
         let content = content(300_000);
         let outcome = stored(&cluster, &content).await;
         for (_, holder) in &outcome.columns[1..3] {
-            cluster.world.manners.lock().unwrap().insert(*holder, manner);
+            cluster.world.manners.lock().insert(*holder, manner);
         }
         let started = tokio::time::Instant::now();
         assert_eq!(get(&cluster, &cluster.nodes[6], outcome.object, None).await.unwrap(), content, "{manner:?}");
@@ -99,7 +100,7 @@ async fn with_fewer_than_k_columns_the_error_says_why() {
     let content = content(300_000);
     let outcome = stored(&cluster, &content).await;
     for (_, holder) in &outcome.columns[..3] {
-        cluster.world.manners.lock().unwrap().insert(*holder, Manner::Dead);
+        cluster.world.manners.lock().insert(*holder, Manner::Dead);
     }
     // From a node that holds nothing of it.
     let failed = get(&cluster, &cluster.nodes[6], outcome.object, None).await;
@@ -122,7 +123,7 @@ async fn a_get_that_cannot_succeed_is_refused_before_its_first_byte() {
     let (object, reader) = (outcome.object, &cluster.nodes[6]);
     let lose = |holders: &[(quorate_protocols::ids::PieceIndex, quorate_protocols::ids::PeerId)]| {
         for (_, holder) in holders {
-            cluster.world.manners.lock().unwrap().insert(*holder, Manner::Dead);
+            cluster.world.manners.lock().insert(*holder, Manner::Dead);
         }
     };
     // The rest of what is under way is lost to it: that can only be found out on the way.
@@ -195,7 +196,7 @@ async fn a_whole_read_fetches_data_pieces_only() {
     let content = content(2 * SEGMENT_BYTES);
     let outcome = stored(&cluster, &content).await;
     get(&cluster, &cluster.nodes[6], outcome.object, None).await.unwrap();
-    let traffic = cluster.world.traffic.lock().unwrap();
+    let traffic = cluster.world.traffic.lock();
     assert_eq!(traffic.gets.values().sum::<u32>(), 2 * 4);
     assert_eq!(cluster.nodes[6].metrics().pieces_hedged.get(), 0);
 }

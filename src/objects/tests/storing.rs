@@ -59,7 +59,7 @@ async fn a_bad_holder_costs_only_its_own_column() {
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_sends_its_column_elsewhere() {
     let cluster = Cluster::start(7).await;
-    *cluster.disks[4].full.lock().unwrap() = true;
+    cluster.disks[4].set_full(true);
     let content = content(300_000);
     let outcome = put(&cluster, &cluster.nodes[0], known(&content), &content).await.unwrap();
     assert!(!outcome.degraded);
@@ -140,7 +140,7 @@ async fn a_failover_during_a_put_disturbs_no_column() {
     let pausing = async {
         seen.wait_for(|progress| progress.pieces_sent >= 3).await.unwrap();
         let until = tokio::time::Instant::now() + Duration::from_secs(3);
-        *cluster.world.paused_until.lock().unwrap() = Some(until);
+        *cluster.world.paused_until.lock() = Some(until);
         until
     };
     let (outcome, until) = tokio::join!(putting, pausing);
@@ -170,12 +170,12 @@ async fn putting_the_same_file_again_sends_only_what_is_missing() {
     let request = PutRequest { fingerprint: Some("/home/file 67108864 7".into()), ..known(&content) };
     interrupted(&cluster, &cluster.nodes[0], request.clone(), &content, 9).await;
     cluster.restart(0).await;
-    let stored_before: usize = cluster.disks.iter().map(|disk| disk.pieces.lock().unwrap().len()).sum();
+    let stored_before: usize = cluster.disks.iter().map(|disk| disk.pieces().len()).sum();
     assert!(stored_before >= 9);
     let sent_before = cluster.puts();
     let outcome = put(&cluster, &cluster.nodes[0], request, &content).await.unwrap();
     let total = 4 * 6;
-    assert_eq!(cluster.world.state.lock().unwrap().0.jobs.len(), 1, "a second run was made");
+    assert_eq!(cluster.world.state.lock().0.jobs.len(), 1, "a second run was made");
     assert_eq!(outcome.progress.pieces_sent + outcome.progress.pieces_skipped, total);
     assert!(outcome.progress.pieces_skipped >= 9, "{:?}", outcome.progress);
     assert!((cluster.puts() - sent_before) as u64 <= outcome.progress.pieces_sent);
@@ -188,7 +188,7 @@ async fn another_node_resumes_a_run_by_its_id() {
     let cluster = Cluster::start(7).await;
     let content = content(3 * SEGMENT_BYTES);
     interrupted(&cluster, &cluster.nodes[0], known(&content), &content, 8).await;
-    let job = *cluster.world.state.lock().unwrap().0.jobs.keys().next().unwrap();
+    let job = *cluster.world.state.lock().0.jobs.keys().next().unwrap();
     let request = PutRequest { resume: Some(job), ..PutRequest::default() };
     let outcome = put(&cluster, &cluster.nodes[5], request, &content).await.unwrap();
     assert_eq!(outcome.job, job);
@@ -218,7 +218,7 @@ async fn resuming_with_another_file_is_refused_and_the_run_lives_on() {
     let old = content(3 * SEGMENT_BYTES);
     interrupted(&cluster, &cluster.nodes[0], known(&old), &old, 14).await;
     let (job, recorded) = {
-        let state = &cluster.world.state.lock().unwrap().0;
+        let state = &cluster.world.state.lock().0;
         let (job, record) = state.jobs.iter().next().unwrap();
         (*job, record.store().unwrap().1.segments.first().is_some_and(|hashes| !hashes.is_empty()))
     };
@@ -252,7 +252,7 @@ async fn the_end_of_a_failed_put_is_recorded_when_its_quorum_can_commit_again() 
     let until = tokio::time::Instant::now() + Duration::from_secs(30);
     let too_long = content.clone();
     let body = futures::stream::once(async move {
-        *world.paused_until.lock().unwrap() = Some(until);
+        *world.paused_until.lock() = Some(until);
         Ok(too_long)
     });
     let request = PutRequest { size: Some(999), ..PutRequest::default() };
@@ -260,7 +260,7 @@ async fn the_end_of_a_failed_put_is_recorded_when_its_quorum_can_commit_again() 
     let failed = cluster.tasks.scope(cluster.nodes[0].put(request, body.boxed(), progress)).await;
     assert!(matches!(failed, Err(PutError::Length { .. })), "{failed:?}");
     assert!(tokio::time::Instant::now() < until, "the user waited for the quorum");
-    let is_over = || cluster.world.state.lock().unwrap().0.jobs.values().all(|record| record.state.is_final());
+    let is_over = || cluster.world.state.lock().0.jobs.values().all(|record| record.state.is_final());
     assert!(!is_over());
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(is_over());
@@ -274,7 +274,7 @@ async fn a_body_that_breaks_leaves_the_run_to_be_resumed() {
     let progress = watch::Sender::new(PutProgress::default());
     let failed = cluster.tasks.scope(cluster.nodes[0].put(known(&content), broken, progress)).await;
     assert!(matches!(&failed, Err(PutError::Body { reason }) if reason.contains("cable")), "{failed:?}");
-    let job = *cluster.world.state.lock().unwrap().0.jobs.keys().next().unwrap();
+    let job = *cluster.world.state.lock().0.jobs.keys().next().unwrap();
     let request = PutRequest { resume: Some(job), ..PutRequest::default() };
     put(&cluster, &cluster.nodes[0], request, &content).await.unwrap();
 }
@@ -287,7 +287,7 @@ async fn equal_content_is_stored_once() {
     let first = put(&cluster, &cluster.nodes[0], known(&content), &content).await.unwrap();
     cluster.settle().await;
     // Others are won first now, so that the second run's holders differ from the first's.
-    cluster.world.willing.lock().unwrap().reverse();
+    cluster.world.willing.lock().reverse();
     let second = put(&cluster, &cluster.nodes[3], known(&content), &content).await.unwrap();
     assert_eq!((second.object, &second.columns), (first.object, &first.columns));
     cluster.settle().await;

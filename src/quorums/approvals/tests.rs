@@ -1,10 +1,10 @@
 //! Gathering over scripted peers, under virtual time.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 
 use super::*;
 use crate::testing::quorums::{Approver, Known, QUORUM, Reaction, ScriptedNet, approve, peer, seams};
+use parking_lot::Mutex;
 
 const SUBJECT: Subject = Subject::Member { quorum: QUORUM };
 
@@ -20,14 +20,14 @@ fn gatherer(candidates: &[u8], dead: &'static [u8]) -> (Approvals, Arc<Known>, A
         match wire::decode(&frame.head, MESSAGE_BYTES_MAX).unwrap() {
             ApprovalMessage::Ask(request) => Reaction::answer(&approve(n, peer(1), &request)),
             ApprovalMessage::Release { .. } => {
-                noted.lock().unwrap().insert(to);
+                noted.lock().insert(to);
                 Reaction::answer(&ApprovalAnswer::Noted)
             }
             other => panic!("{other:?}"),
         }
     });
     let known = Arc::new(Known::default());
-    known.candidates.lock().unwrap().extend(candidates.iter().map(|n| peer(*n)));
+    known.candidates.lock().extend(candidates.iter().map(|n| peer(*n)));
     let local = Arc::new(Approver(1));
     let approvals = Approvals::new(ApprovalsParts { seams: seams(1), net, knowledge: known.clone(), local });
     (approvals, known, released)
@@ -46,7 +46,7 @@ async fn distinct_peers_approve_this_node_among_them_and_the_surplus_is_given_ba
     assert!(peers.contains(&peer(1)), "this node was asked in process: {peers:?}");
     // All six were asked at once; the late ones are told that they are not needed.
     tokio::time::sleep(Duration::from_secs(30)).await;
-    let released = released.lock().unwrap().clone();
+    let released = released.lock().clone();
     assert_eq!(released.len(), 3, "{released:?}");
     assert!(peers.is_disjoint(&released));
 }
@@ -54,7 +54,7 @@ async fn distinct_peers_approve_this_node_among_them_and_the_surplus_is_given_ba
 #[tokio::test(start_paused = true)]
 async fn volunteers_fill_in_for_silent_candidates() {
     let (approvals, known, _) = gatherer(&[2, 3], &[3]);
-    known.volunteers.lock().unwrap().extend([peer(7), peer(8)]);
+    known.volunteers.lock().extend([peer(7), peer(8)]);
     let won = gather(&approvals, 3).await.unwrap();
     let peers: BTreeSet<PeerId> = won.iter().map(|approval| approval.statement.approver).collect();
     assert_eq!(peers, BTreeSet::from([peer(2), peer(7), peer(8)]));
@@ -66,7 +66,7 @@ async fn too_few_are_named_and_what_was_won_is_given_back() {
     let RoundError::TooFew { needed, granted, silent, .. } = gather(&approvals, 3).await.unwrap_err();
     assert_eq!((needed, granted, silent), (3, 2, vec![peer(4)]));
     tokio::time::sleep(Duration::from_secs(30)).await;
-    assert_eq!(*released.lock().unwrap(), BTreeSet::from([peer(2), peer(3)]));
+    assert_eq!(*released.lock(), BTreeSet::from([peer(2), peer(3)]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,5 +75,5 @@ async fn a_caller_that_goes_away_leaves_no_promise_behind() {
     let gathering = gather(&approvals, 3);
     assert!(tokio::time::timeout(Duration::from_micros(1), gathering).await.is_err());
     tokio::time::sleep(Duration::from_secs(30)).await;
-    assert_eq!(released.lock().unwrap().len(), 3);
+    assert_eq!(released.lock().len(), 3);
 }

@@ -48,7 +48,7 @@ async fn a_backup_redirects_to_the_primary_and_the_next_call_starts_there() {
         CommandReply::Done
     );
     assert_eq!(net.asked(), [peer(1), peer(3)]);
-    assert_eq!(known.learnt.lock().unwrap().len(), 1, "the directory learns what the backup said");
+    assert_eq!(known.learnt.lock().len(), 1, "the directory learns what the backup said");
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.asked(), [peer(1), peer(3), peer(3)]);
 }
@@ -69,8 +69,8 @@ async fn refused_dials_and_one_silent_peer_do_not_cost_the_deadline() {
 #[tokio::test(start_paused = true)]
 async fn a_member_far_away_is_asked_once_and_given_the_time_that_its_link_takes() {
     let net = ScriptedNet::new(peer(9), |_, _, _| done());
-    *net.round_trip.lock().unwrap() = Some(Duration::from_millis(400));
-    *net.answers_after.lock().unwrap() = Duration::from_millis(2_000);
+    *net.round_trip.lock() = Some(Duration::from_millis(400));
+    *net.answers_after.lock() = Duration::from_millis(2_000);
     let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), no_quorums());
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.asked().len(), 1);
@@ -80,7 +80,7 @@ async fn a_member_far_away_is_asked_once_and_given_the_time_that_its_link_takes(
 #[tokio::test(start_paused = true)]
 async fn a_quorum_whose_commits_take_long_is_known_after_the_first() {
     let net = ScriptedNet::new(peer(9), |_, _, _| done());
-    *net.answers_after.lock().unwrap() = Duration::from_millis(4_400);
+    *net.answers_after.lock() = Duration::from_millis(4_400);
     let client = client(net.clone(), Known::with_members(&[member(1)]), no_quorums());
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     let before = net.asked().len();
@@ -98,7 +98,7 @@ async fn a_long_wait_for_a_member_ends_when_it_is_known_to_be_absent() {
         true => Reaction::Silent,
         false => done(),
     });
-    *net.answers_after.lock().unwrap() = Duration::from_millis(4_400);
+    *net.answers_after.lock() = Duration::from_millis(4_400);
     let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), no_quorums());
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     client.remember_primary(QUORUM, peer(1));
@@ -106,7 +106,7 @@ async fn a_long_wait_for_a_member_ends_when_it_is_known_to_be_absent() {
     let started = Instant::now();
     let noticed = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
-        net.absent.lock().unwrap().insert(peer(1));
+        net.absent.lock().insert(peer(1));
     };
     let (done, ()) = tokio::join!(client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10), noticed);
     done.unwrap();
@@ -169,10 +169,10 @@ async fn an_unknown_quorum_is_found_through_a_provider_that_proves_itself() {
             _ => not_primary(1),
         }
     });
-    *net.providers.lock().unwrap() = vec![peer(5), peer(4)];
+    *net.providers.lock() = vec![peer(5), peer(4)];
     let client = client(net.clone(), Arc::default(), no_quorums());
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
-    assert_eq!(net.penalised.lock().unwrap().iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [peer(5)]);
+    assert_eq!(net.penalised.lock().iter().map(|(peer, _)| *peer).collect::<Vec<_>>(), [peer(5)]);
 }
 
 /// Goal: who knew nobody but the primary finds the others when it dies, although its last command may have acted.
@@ -190,7 +190,7 @@ async fn the_loss_of_the_only_member_known_sends_the_client_to_the_providers() {
     let client = client(net.clone(), Known::with_members(&[member(1)]), no_quorums());
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     dead.store(true, Ordering::Relaxed);
-    net.providers.lock().unwrap().push(peer(2));
+    net.providers.lock().push(peer(2));
     let started = Instant::now();
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert!(started.elapsed() < TRY_MIN + Duration::from_millis(50), "{:?}", started.elapsed());
@@ -223,7 +223,7 @@ async fn a_leading_member_is_asked_in_process() {
     let quorum = Arc::new(ScriptedQuorum::leading(9));
     let client = client(net, Arc::default(), Quorums::of(quorum.clone()));
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
-    assert_eq!(*quorum.proposed.lock().unwrap(), [(peer(9), Command::Quorum(QuorumCommand::Noop))]);
+    assert_eq!(*quorum.proposed.lock(), [(peer(9), Command::Quorum(QuorumCommand::Noop))]);
 }
 
 /// Goal: what a member refuses a peer, it refuses its own node, in the same words.
@@ -261,7 +261,7 @@ async fn an_answer_that_cannot_be_read_is_penalised_and_the_next_member_asked() 
         );
     let client = client(net.clone(), Known::with_members(&[member(1), member(2)]), no_quorums());
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
-    assert_eq!(net.penalised.lock().unwrap().len(), 1);
+    assert_eq!(net.penalised.lock().len(), 1);
 }
 
 #[test]

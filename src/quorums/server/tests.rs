@@ -101,7 +101,7 @@ async fn a_peer_that_submits_without_end_is_told_to_wait() {
 async fn malformed_requests_are_answered_and_penalised_and_strangers_told_so() {
     let world = world(Arc::new(Quorums::default()));
     assert!(matches!(world.ask_raw(2, vec![0xff; 40]).await, JobAnswer::Malformed { .. }));
-    assert_eq!(world.net.penalised.lock().unwrap().len(), 1);
+    assert_eq!(world.net.penalised.lock().len(), 1);
     assert_eq!(world.propose(2, Command::Quorum(QuorumCommand::Noop)).await, JobAnswer::NotMember);
 }
 
@@ -120,7 +120,7 @@ async fn a_backup_that_misses_its_primary_holds_a_question_until_there_is_one() 
     let quorum = StateQuorum::new(1);
     // As long as an election takes over links like these.
     let latency = Latency { round_trip: Duration::from_millis(150), sync: Duration::ZERO };
-    *quorum.latency.lock().unwrap() = latency;
+    *quorum.latency.lock() = latency;
     let wait = election_wait(latency);
     assert!(wait > ELECTION_WAIT_MIN);
     quorum.electing.store(true, std::sync::atomic::Ordering::Relaxed);

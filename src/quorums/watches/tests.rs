@@ -1,7 +1,8 @@
 //! Watches of a node that is no member, against primaries over a scripted network, under virtual time.
 
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use quorate_protocols::ids::MemberId;
 use quorate_protocols::job::limits::{MESSAGE_BYTES_MAX, WATCH_PAUSE_MIN};
@@ -222,20 +223,20 @@ async fn who_comes_late_is_given_an_answer_of_before_only_if_that_holds_for_ever
     let seen = added.clone();
     let net = ScriptedNet::new(peer(9), move |_, _, frame| {
         let request = request_in(frame);
-        seen.lock().unwrap().extend(request.added.iter().map(|entry| (entry.id, entry.until)));
+        seen.lock().extend(request.added.iter().map(|entry| (entry.id, entry.until)));
         met(&quorum, &request)
     });
-    *net.answers_after.lock().unwrap() = Duration::from_millis(100);
+    *net.answers_after.lock() = Duration::from_millis(100);
     let client = client(net.clone(), &[member(1)]);
     for (until, entries) in [(Until::Ended, 1), (Until::Holders { columns: 1 }, 2)] {
-        added.lock().unwrap().clear();
+        added.lock().clear();
         let late = async {
             sleep(Duration::from_millis(50)).await;
             client.watch(JOB, until, PATIENCE).await
         };
         let (first, late) = tokio::join!(client.watch(JOB, until, PATIENCE), late);
         assert!(first.unwrap().is_some() && late.unwrap().is_some());
-        assert_eq!(added.lock().unwrap().len(), entries, "{until:?}");
+        assert_eq!(added.lock().len(), entries, "{until:?}");
     }
 }
 
@@ -245,7 +246,7 @@ async fn a_peer_parks_so_many_requests_for_this_node_and_commands_keep_their_str
     let seen = waits.clone();
     let net = ScriptedNet::new(peer(9), move |_, _, frame| {
         let wait = request_in(frame).wait_ms;
-        seen.lock().unwrap().push(wait);
+        seen.lock().push(wait);
         match wait {
             0 => told(Vec::new(), Vec::new()),
             _ => Reaction::Silent,
@@ -260,7 +261,7 @@ async fn a_peer_parks_so_many_requests_for_this_node_and_commands_keep_their_str
     for ended in futures::future::join_all(watching).await {
         assert!(ended.unwrap().is_none());
     }
-    let waits = waits.lock().unwrap();
+    let waits = waits.lock();
     assert_eq!(waits.iter().filter(|wait| **wait > 0).count(), PARKED_PER_PEER_MAX);
     assert!(waits.iter().filter(|wait| **wait == 0).count() >= many - PARKED_PER_PEER_MAX);
 }
@@ -279,5 +280,5 @@ async fn an_end_that_is_none_is_not_believed_and_the_next_member_is_asked() {
     client.remember_primary(QUORUM, peer(1));
     let ended = client.watch(JOB, Until::Ended, PATIENCE).await.unwrap().expect("member 2 tells the truth");
     assert_eq!(ended.state, RunState::Cancelled);
-    assert_eq!(net.penalised.lock().unwrap().len(), 1);
+    assert_eq!(net.penalised.lock().len(), 1);
 }

@@ -1,7 +1,5 @@
 //! Wall clocks of members that are set wrong while the quorum works.
 
-use std::sync::atomic::Ordering;
-
 use super::*;
 
 const HOUR_MS: i64 = 3_600_000;
@@ -9,7 +7,7 @@ const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
 
 impl TestNet {
     fn set_clock(&self, index: usize, wrong_ms: i64) {
-        self.nodes[index].wrong_ms.store(wrong_ms, Ordering::Relaxed);
+        self.nodes[index].offset.set(wrong_ms);
     }
 
     /// How far the time of the record, a command just committed, is ahead of what the clocks should say.
@@ -18,7 +16,7 @@ impl TestNet {
         tokio::time::sleep(Duration::from_millis(500)).await;
         self.commit(Command::Quorum(QuorumCommand::Noop)).await.unwrap();
         let time = self.nodes[self.led().await].quorum().view().time;
-        time.0 as i64 - memory::wall_of(self.clock).0 as i64
+        time.0 as i64 - VirtualClock::right_wall(self.clock).0 as i64
     }
 }
 

@@ -250,7 +250,7 @@ async fn a_backup_whose_disk_was_full_catches_up_without_a_restart() {
     assert!(member.view().paused.is_some_and(|reason| reason.contains("full")) && member.leading().is_none());
     assert!(matches!(noop(&member).await, Err(QuorumError::DiskFull { .. })));
     assert_eq!(net.nodes[2].host().metrics().reopened.get(), 0);
-    let refused = net.nodes[2].disk.refused();
+    let refused = net.nodes[2].disk.counts().refused_full;
     assert!((5..=15).contains(&refused), "{refused} writes in a minute: the pause between tries does not grow");
     net.nodes[2].disk.set_full(false);
     net.converged(&[0, 1, 2]).await;

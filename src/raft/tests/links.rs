@@ -3,7 +3,6 @@
 use futures::future::join_all;
 use quorate_protocols::quorum::request::Query;
 
-use super::memory::Pace;
 use super::*;
 
 /// A submit that weighs some twenty thousand bytes. It is refused for that, once it is committed; the log keeps it.
@@ -16,9 +15,9 @@ fn heavy(number: u8) -> Command {
 async fn reads_send_a_slow_member_a_few_messages() {
     let net = TestNet::founded(3, 3).await;
     let far = net.nodes[2].member().peer;
-    net.world.slow_down(far, Pace { latency: Duration::from_millis(200), bytes_per_second: usize::MAX });
+    net.world.network.set_distance(far, Duration::from_millis(200));
     let quorum = net.nodes[net.led().await].quorum();
-    let before = net.world.raft_asked(far);
+    let before = net.world.raft_asked(3);
     let began = tokio::time::Instant::now();
     let reads = (0..2_000u64).map(|number| {
         let quorum = quorum.clone();
@@ -29,7 +28,7 @@ async fn reads_send_a_slow_member_a_few_messages() {
     });
     let answers = join_all(reads).await;
     assert!(answers.iter().all(Result::is_ok), "a majority is near");
-    let (asked, took) = (net.world.raft_asked(far) - before, began.elapsed());
+    let (asked, took) = (net.world.raft_asked(3) - before, began.elapsed());
     // One per 250 ms or so, and a few for commits.
     assert!(asked <= 25, "{asked} messages in {took:?}");
 }
@@ -44,7 +43,8 @@ async fn a_member_behind_a_narrow_link_catches_up_in_small_steps() {
         assert!(matches!(refused, Err(Rejection::TooLarge { .. })), "{refused:?}");
     }
     // Two million bytes lack there. An append of all that one may carry would take ten seconds, and has one and a half.
-    net.world.slow_down(far, Pace { latency: Duration::from_millis(20), bytes_per_second: 100_000 });
+    net.world.network.set_distance(far, Duration::from_millis(20));
+    net.world.network.set_bandwidth(far, 100_000);
     net.world.heal();
     net.converged(&[0, 1, 2]).await;
 }

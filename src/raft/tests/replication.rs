@@ -3,7 +3,6 @@
 use futures::future::join_all;
 use quorate_protocols::quorum::limits::APPEND_DEADLINE_MAX;
 
-use super::memory::Pace;
 use super::*;
 
 /// Goal: an answer to an append of an earlier lead counts for nothing in a later one of the same node, although the
@@ -19,7 +18,7 @@ async fn late_answers_of_an_earlier_lead_count_for_nothing_in_a_later_one() {
     net.converged(&[0, 1, 2, 3, 4]).await;
     let (first, far) = (net.nodes[0].member().peer, net.nodes[4].member().peer);
     net.world.cut_off([first, far]);
-    net.world.slow_down(far, Pace { latency: ONE_WAY, bytes_per_second: usize::MAX });
+    net.world.network.set_distance(far, ONE_WAY);
     let orphans = (1..4).map(|number| net.nodes[0].propose_here(first, submit(number)));
     let (orphans, ()) = tokio::join!(join_all(orphans), async {
         // The member has what was proposed, and its answer is on the way.
@@ -31,7 +30,7 @@ async fn late_answers_of_an_earlier_lead_count_for_nothing_in_a_later_one() {
             (1..4).find(|index| net.nodes[*index].quorum().leading().is_some())
         });
         let elected = elected.await;
-        net.world.slow_down(far, Pace { latency: Duration::from_millis(1), bytes_per_second: usize::MAX });
+        net.world.network.set_distance(far, Duration::ZERO);
         net.world.heal();
         let by = net.nodes[elected].member().peer;
         net.nodes[elected].quorum().propose(by, submit(9), Duration::from_secs(5)).await.unwrap().unwrap();
@@ -65,5 +64,5 @@ async fn a_log_has_one_append_under_way_at_a_time() {
         .for_each(|done| drop(done.unwrap()));
     net.converged(&[1, 2]).await;
     assert_eq!(jobs(&net.nodes[1]), 400);
-    assert_eq!(net.nodes.iter().map(|node| node.disk.appends_unsynced_most()).max(), Some(1));
+    assert_eq!(net.nodes.iter().map(|node| node.disk.counts().appends_unsynced_most).max(), Some(1));
 }

@@ -1,13 +1,14 @@
 //! An executor that does what its first argument says, in virtual time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::executors::{Content, Ending, Executor, Finished, Host, Logs, Source, Stream, Task, Usage};
@@ -36,7 +37,7 @@ impl Double {
         self.most.load(Ordering::SeqCst)
     }
     fn begin(self: &Arc<Self>, task: &Task) -> Running {
-        *self.begun.lock().unwrap().entry(task.token.clone()).or_default() += 1;
+        *self.begun.lock().entry(task.token.clone()).or_default() += 1;
         let now = self.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
         Running(self.clone())

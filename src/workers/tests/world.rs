@@ -1,9 +1,10 @@
 //! A quorum's state with workers around it. The state is applied by hand; the primary's side is the few lines of
 //! [`World::tend`].
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use quorate_protocols::quorum::{
 use quorate_protocols::task::message::{OutputRef, ReportRefusal, StepContext, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskRecord, WorkerRecord};
 use quorate_protocols::task::spec::{Call, Program};
+use quorate_testkit::{MemoryDisk, VirtualClock};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -37,9 +39,8 @@ use crate::executors::Executor;
 use crate::identity::Identity;
 use crate::quorums::ClientError;
 use crate::quorums::ports::LocalTasks;
-use crate::raft::tests::memory::{MemoryDisk, TestClock};
 use crate::seams::entropy::SeededEntropy;
-use crate::seams::{Kv, Seams, TaskGroup};
+use crate::seams::{Seams, TaskGroup};
 use crate::storage::Storage;
 use crate::workers::faults::WorkerFaults;
 use crate::workers::ports::{ObjectBytes, QuorumPort, Room, TaskObjects, WorkerLeases};
@@ -95,29 +96,29 @@ pub struct Beats {
 
 impl FakeQuorum {
     pub fn slow_beats(&self, take: Duration) {
-        *self.beats_take.lock().unwrap() = take;
+        *self.beats_take.lock() = take;
     }
     pub fn beats(&self) -> Beats {
-        *self.beats.lock().unwrap()
+        *self.beats.lock()
     }
     async fn beat(&self, deadline: Duration) -> bool {
-        let take = *self.beats_take.lock().unwrap();
+        let take = *self.beats_take.lock();
         {
-            let mut beats = self.beats.lock().unwrap();
+            let mut beats = self.beats.lock();
             beats.under_way += 1;
             beats.most = beats.most.max(beats.under_way);
         }
         sleep(take.min(deadline)).await;
-        let mut beats = self.beats.lock().unwrap();
+        let mut beats = self.beats.lock();
         beats.under_way -= 1;
         beats.heard += usize::from(take <= deadline);
         take <= deadline
     }
     pub fn with<R>(&self, look: impl FnOnce(&QuorumState) -> R) -> R {
-        look(&self.state.lock().unwrap().0)
+        look(&self.state.lock().0)
     }
     pub fn apply(&self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
-        let (state, index) = &mut *self.state.lock().unwrap();
+        let (state, index) = &mut *self.state.lock();
         *index += 1;
         let now = Millis(1_000 + self.began_at.elapsed().as_millis() as u64);
         let batch = Batch::at(now, vec![(by, command)]);
@@ -127,7 +128,7 @@ impl FakeQuorum {
     }
     /// Cuts one worker off.
     pub fn set_away(&self, worker: u8, away: bool) {
-        let mut cut = self.away.lock().unwrap();
+        let mut cut = self.away.lock();
         if away {
             cut.insert(worker)
         } else {
@@ -135,7 +136,7 @@ impl FakeQuorum {
         };
     }
     pub fn is_away(&self, worker: u8) -> bool {
-        self.away.lock().unwrap().contains(&worker)
+        self.away.lock().contains(&worker)
     }
     /// The next report finds no room in the record.
     pub fn full_record_once(&self) {
@@ -227,7 +228,7 @@ pub struct FakeLeases {
 
 impl FakeLeases {
     pub fn end(&self) {
-        *self.room.lock().unwrap() = None;
+        *self.room.lock() = None;
         let subject = Subject::Worker { quorum: QUORUM };
         self.ended.send(EndedLease { lease: self.lease, subject }).unwrap();
     }
@@ -236,7 +237,7 @@ impl FakeLeases {
 impl FakeLeases {
     /// The lease has less than the quorum thinks.
     pub fn shrink(&self, slots: u64) {
-        self.room.lock().unwrap().as_mut().unwrap().slots = slots;
+        self.room.lock().as_mut().unwrap().slots = slots;
     }
 }
 
@@ -245,7 +246,7 @@ impl WorkerLeases for FakeLeases {
         self.room(lease).filter(|_| quorum == QUORUM && from == PRIMARY)
     }
     fn room(&self, lease: LeaseId) -> Option<Room> {
-        self.room.lock().unwrap().filter(|_| lease == self.lease)
+        self.room.lock().filter(|_| lease == self.lease)
     }
     fn ended(&self) -> broadcast::Receiver<EndedLease> {
         self.ended.subscribe()
@@ -259,14 +260,14 @@ impl FakeObjects {
     pub fn add(&self, bytes: Vec<u8>) -> (ObjectId, u64) {
         let object = ObjectId { quorum: QUORUM, manifest: ManifestHash(*blake3::hash(&bytes).as_bytes()) };
         let size = bytes.len() as u64;
-        self.0.lock().unwrap().insert(object, bytes.into());
+        self.0.lock().insert(object, bytes.into());
         (object, size)
     }
     pub fn unknown(&self) -> ObjectId {
         ObjectId { quorum: QUORUM, manifest: ManifestHash([0xee; 32]) }
     }
     fn get(&self, object: ObjectId) -> Option<Bytes> {
-        self.0.lock().unwrap().get(&object).cloned()
+        self.0.lock().get(&object).cloned()
     }
 }
 
@@ -298,7 +299,7 @@ impl TaskObjects for FakeObjects {
 // ---- the workers ----
 
 struct Node {
-    disk: Arc<MemoryDisk>,
+    disk: MemoryDisk,
     leases: Arc<FakeLeases>,
     faults: WorkerFaults,
     double: Arc<Double>,
@@ -338,7 +339,7 @@ impl World {
                 ended: broadcast::channel(16).0,
             };
             world.nodes.push(Node {
-                disk: Arc::default(),
+                disk: MemoryDisk::default(),
                 leases: Arc::new(leases),
                 faults: WorkerFaults::for_testing(),
                 double: Arc::default(),
@@ -375,7 +376,7 @@ impl World {
         node.boots += 1;
         let tasks = TaskGroup::inline();
         let entropy = Arc::new(SeededEntropy::new(u64::from(index) * 100 + node.boots));
-        let clock = Arc::new(TestClock::right(Instant::now()));
+        let clock = Arc::new(VirtualClock::right());
         let seams = Seams { clock, entropy, disk: node.disk.disk(), tasks: tasks.clone() };
         let identity = Identity::new(key(index).to_bytes(), Incarnation(7), BootId([index; 16]));
         let executor: Arc<dyn Executor> = Arc::new(Scripted(node.double.clone()));
@@ -594,11 +595,11 @@ impl World {
     }
     /// How often tasks were begun, on all nodes together.
     pub fn begun(&self) -> usize {
-        self.nodes.iter().map(|node| node.double.begun.lock().unwrap().values().sum::<usize>()).sum()
+        self.nodes.iter().map(|node| node.double.begun.lock().values().sum::<usize>()).sum()
     }
     /// What the worker has on disk.
     pub fn rows(&self, index: u8) -> usize {
-        let disk = &self.nodes[index as usize].disk;
+        let disk = self.nodes[index as usize].disk.disk().kv;
         let trees = disk.trees().unwrap().into_iter().filter(|tree| tree.starts_with("worker."));
         trees.map(|tree| disk.range(&tree, &[], &[0xff; 64], usize::MAX, usize::MAX).unwrap().len()).sum()
     }

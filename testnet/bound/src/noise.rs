@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
 use libp2p::{identity, noise};
+use parking_lot::Mutex;
 
 /// Plain bytes given to the session at once: what yamux hands to it is of this order.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -72,11 +73,9 @@ impl Pipe {
     }
 }
 
-const NO_PANIC: &str = "no panic while holding the channel";
-
 impl AsyncRead for Pipe {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut channel = self.read.lock().expect(NO_PANIC);
+        let mut channel = self.read.lock();
         if channel.bytes.is_empty() {
             channel.reader = Some(cx.waker().clone());
             return Poll::Pending;
@@ -93,7 +92,7 @@ impl AsyncRead for Pipe {
 impl AsyncWrite for Pipe {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         // Unbounded, but `pass` reads what it wrote before it writes more.
-        let mut channel = self.write.lock().expect(NO_PANIC);
+        let mut channel = self.write.lock();
         channel.bytes.extend(bytes);
         if let Some(reader) = channel.reader.take() {
             reader.wake();

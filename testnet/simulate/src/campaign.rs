@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use quorate_testnet::checkers::Violation;
 
-use crate::moments::Moments;
+use crate::coverage::Coverage;
 use crate::oracle::Operations;
 use crate::run::{Plan, Report, run};
 
@@ -30,7 +30,7 @@ pub struct Sum {
     pub took: Duration,
     pub operations: Operations,
     pub injected: BTreeMap<&'static str, u64>,
-    pub moments: Moments,
+    pub coverage: Coverage,
     pub high_water: BTreeMap<&'static str, (u64, u64)>,
     pub requests: u64,
 }
@@ -41,7 +41,7 @@ impl Sum {
         self.failed.extend(report.violations.first().map(|violation| (report.plan.seed, violation.clone())));
         self.simulated += report.simulated;
         self.operations += report.operations;
-        self.moments += report.moments;
+        self.coverage += report.coverage;
         self.requests += report.net.requests;
         for (kind, count) in &report.injected {
             *self.injected.entry(kind).or_default() += count;
@@ -52,12 +52,12 @@ impl Sum {
         }
     }
 
-    /// Moments that never happened, although enough was run to expect each.
+    /// What never happened, although enough was run to expect each.
     pub fn missing(&self, is_everything: bool) -> Vec<&'static str> {
         if self.seeds < SEEDS_THAT_SHOW_ALL || !is_everything {
             return Vec::new();
         }
-        self.moments.missing()
+        self.coverage.missing()
     }
 }
 
@@ -87,7 +87,7 @@ impl std::fmt::Display for Sum {
         let bounds: Vec<_> =
             self.high_water.iter().map(|(name, (value, limit))| format!("{name} {value} of {limit}")).collect();
         writeln!(f, "most ever held: {}", bounds.join(", "))?;
-        write!(f, "moments: {}", self.moments)
+        write!(f, "coverage: {}", self.coverage)
     }
 }
 

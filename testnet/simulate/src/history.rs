@@ -9,11 +9,11 @@ use quorate_testnet::checkers::linearizable::{CALLS_MAX, Call, Model, UNANSWERED
 use quorate_testnet::checkers::{Guarantee, Violation};
 use tokio::task::JoinHandle;
 
-/// Gives out moments. Cloneable; all clones are one clock.
+/// Gives out the moments of calls and answers. Cloneable; all clones are one clock.
 #[derive(Clone, Default)]
-pub struct Moments(Arc<AtomicU64>);
+pub struct HistoryClock(Arc<AtomicU64>);
 
-impl Moments {
+impl HistoryClock {
     pub fn next(&self) -> u64 {
         self.0.fetch_add(1, Ordering::Relaxed)
     }

@@ -5,8 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::net::Faults;
 use crate::world::World;
+use quorate_testkit::net::Faults;
 
 /// How far a message's time is from the usual, in either direction.
 const JITTER: f64 = 0.3;
@@ -36,13 +36,13 @@ impl Links {
         let one_way = self.round_trip / 2;
         let mut usual = Faults { loss_per_mille: self.loss_per_mille, ..Faults::NONE };
         match self.is_one_slow {
-            true => world.fabric.set_distance(world.peer(nodes), one_way),
+            true => world.network.set_distance(world.peer(nodes), one_way),
             false => {
                 let (least, most) = (one_way.mul_f64(1.0 - JITTER), one_way.mul_f64(1.0 + JITTER));
                 usual.latency = (usual.latency.0.max(least), usual.latency.1.max(most));
             }
         }
-        world.fabric.set_usual(usual);
+        world.network.set_usual(usual);
     }
 }
 

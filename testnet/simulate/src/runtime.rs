@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use crate::rng::derive;
+use quorate_testnet::rng::derive;
 
 /// Runs `work` to its end under virtual time. The clock jumps to the next timer whenever nothing is left to do, so
 /// waiting costs nothing. tokio's own random choices (`select!` without `biased`) follow the seed.

@@ -4,8 +4,10 @@
 //! differ in a single message thus differ in the next line, and with [`Transcript::detailed`] every message is a line.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
+use quorate_testkit::net::{Observer, Sight};
 use tokio::time::Instant;
 
 /// Lines kept. The oldest half is dropped beyond it; what a failure needs is at the end. In detail all of it is wanted.
@@ -94,7 +96,28 @@ impl Transcript {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
+    }
+}
+
+/// The network's part of it.
+impl Observer for Transcript {
+    fn observe(&self, node: usize, sight: &Sight<'_>) {
+        match sight {
+            Sight::Request { from, protocol, frame } => self.note(node, || {
+                let mut hasher = blake3::Hasher::new();
+                hasher.update(&frame.head).update(&frame.payload);
+                let hash = hasher.finalize().to_hex();
+                format!("<- n{from} {protocol:?} {} bytes {}", frame.len(), &hash[..8])
+            }),
+            // It is part of what its asker does next.
+            Sight::Answer { .. } => (),
+            Sight::Gossip { topic, bytes } => {
+                self.note(node, || format!("<- gossip {topic:?} {}", blake3::hash(bytes)))
+            }
+            Sight::Event(event) => self.note(node, || format!("<- {event:?}")),
+            Sight::Penalty { peer, reason } => self.line(node, format_args!("penalises {peer:?}: {reason}")),
+        }
     }
 }
 

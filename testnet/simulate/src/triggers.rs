@@ -9,6 +9,9 @@
 //! One more trigger listens to an event that is emitted through any node all the while. Each event that was
 //! acknowledged must have one row in the end, and each that was not at most one, through however many nodes it came.
 
+mod judging;
+mod specs;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,15 +34,16 @@ use quorate_testnet::checkers::g3_fires_once::{Reach, check_events, check_rows};
 use quorate_testnet::checkers::{Guarantee, Violation, g7_bounded};
 use tokio::time::Instant;
 
-use crate::bells::{self, Bells};
+use crate::event_workload::{self, EventWorkload};
 use crate::executor::SimExecutor;
 use crate::links::Links;
 use crate::panics;
 use crate::planted::Planted;
-use crate::rng::SimRng;
 use crate::runtime;
 use crate::transcript::Transcript;
 use crate::world::World;
+use quorate_testnet::rng::Rng;
+use specs::{triggers, work};
 
 pub const NODES: usize = 5;
 
@@ -162,9 +166,9 @@ impl Watched {
 struct Scene {
     plan: Plan,
     world: World,
-    rng: SimRng,
+    rng: Rng,
     watched: Vec<Watched>,
-    bells: Bells,
+    events: EventWorkload,
     read_at: Instant,
     /// How wrong each machine's wall clock is.
     wrong: BTreeMap<usize, i64>,
@@ -188,13 +192,13 @@ impl Scene {
         plan.links.apply(&world);
         let executor = SimExecutor::default();
         world.work.executors = BTreeMap::from([(Engine::Wasm, Arc::new(executor) as Arc<_>)]);
-        let rng = SimRng::new(plan.seed, "triggers");
+        let rng = Rng::new(plan.seed, "triggers");
         Self {
             plan,
             world,
             rng,
             watched: Vec::new(),
-            bells: Bells::default(),
+            events: EventWorkload::default(),
             read_at: Instant::now(),
             wrong: BTreeMap::new(),
             all_ahead: 0,
@@ -230,13 +234,13 @@ impl Scene {
         while Instant::now() < end {
             tokio::time::sleep(self.rng.duration(STEP_MIN, STEP_MAX)).await;
             self.step().await?;
-            self.bells.ring(&self.world, &mut self.rng);
+            self.events.emit(&self.world, &mut self.rng);
             if self.read_at.elapsed() >= READ_INTERVAL {
                 self.read_at = Instant::now();
                 self.read_rows().await;
             }
         }
-        self.world.fabric.heal();
+        self.world.network.heal();
         self.start_all().await?;
         for index in 1..=NODES {
             self.world.clock(index).reset();
@@ -342,12 +346,12 @@ impl Scene {
                 let index = 1 + self.rng.below(NODES as u64) as usize;
                 let alone = self.world.peer(index);
                 for other in (1..=NODES).filter(|other| *other != index) {
-                    self.world.fabric.cut(alone, self.world.peer(other));
-                    self.world.fabric.cut(self.world.peer(other), alone);
+                    self.world.network.cut(alone, self.world.peer(other));
+                    self.world.network.cut(self.world.peer(other), alone);
                 }
                 self.report.partitions += 1;
             }
-            7..=8 => self.world.fabric.heal(),
+            7..=8 => self.world.network.heal(),
             9 => {
                 let index = 1 + self.rng.below(NODES as u64) as usize;
                 let wrong = self.rng.below(2 * WRONG_MS_MAX as u64) as i64 - WRONG_MS_MAX;
@@ -376,7 +380,8 @@ impl Scene {
     /// Whatever becomes of it: nobody waits for the answer.
     fn person(&mut self) {
         let Some(index) = self.rng.pick(&self.world.up()).copied() else { return };
-        // What a suspended trigger is told of is skipped, and several such share a row: the bells are to be told apart.
+        // What a suspended trigger is told of is skipped, and several such share a row: the events are to be told
+        // apart.
         let timed = self.watched.iter().filter(|watched| watched.spec.is_timed());
         let jobs: Vec<JobId> = timed.map(|watched| watched.job).collect();
         let Some(job) = self.rng.pick(&jobs).copied() else { return };
@@ -423,150 +428,4 @@ impl Scene {
             }
         }
     }
-
-    /// Suspends every trigger, and reads and checks all that is recorded of them.
-    async fn judge(&mut self) -> Result<(), String> {
-        let end = Instant::now() + PATIENCE;
-        for at in 0..self.watched.len() {
-            let job = self.watched[at].job;
-            if !self.watched[at].spec.is_timed() {
-                self.judge_bells(at, end).await;
-                continue;
-            }
-            let record = loop {
-                // One that has nothing left to fire has ended.
-                let told = self.told(1, job.quorum, Command::Trigger(TriggerCommand::Suspend { job })).await;
-                match self.look(job.quorum, Query::Job { job }).await {
-                    Some(QueryAnswer::Job(record)) if told || record.state.is_final() => break Some(record),
-                    // Thousands of jobs have ended after this one.
-                    Some(QueryAnswer::Unknown) if matches!(self.watched[at].spec.when, When::At(_)) => break None,
-                    _ if Instant::now() >= end => return Err(format!("trigger {job:?} is not to be suspended")),
-                    _ => tokio::time::sleep(Duration::from_millis(500)).await,
-                }
-            };
-            if record.is_none() && self.has_been_ahead {
-                // It ended, and the clocks of the quorum ran past the time for which what has ended is kept.
-                continue;
-            }
-            let run = record.as_ref().map(|record| record.trigger().map(|(_, run)| run.clone()));
-            let Some(run) = run.unwrap_or_else(|| Some(TriggerRun::default())) else {
-                let what = format!("{job:?} has no trigger any more");
-                self.report.violations.push(Violation::new(Guarantee::G3, what));
-                continue;
-            };
-            loop {
-                self.read_rows().await;
-                let rows = run.rows;
-                let watched = &self.watched[at];
-                // A person's fires may still add rows; instants may not.
-                if watched.is_settled() && watched.rows.keys().next_back().copied().unwrap_or(0) >= rows {
-                    break;
-                }
-                if Instant::now() >= end {
-                    return Err(format!("runs of trigger {job:?} do not come to their end"));
-                }
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            let found = self.check(at, &run);
-            self.report.violations.extend(found);
-        }
-        Ok(())
-    }
-
-    /// Waits until what was acknowledged is recorded and has run, and checks that all of it is recorded once.
-    async fn judge_bells(&mut self, at: usize, end: Instant) {
-        self.bells.hear(end).await;
-        let recorded = loop {
-            self.read_rows().await;
-            let events = self.watched[at].rows.values().filter_map(|row| match row.cause {
-                Cause::Event(id) => Some(id),
-                _ => None,
-            });
-            let recorded: BTreeSet<SeenId> = events.collect();
-            let is_told = self.bells.acknowledged().all(|id| recorded.contains(&id));
-            if (is_told && self.watched[at].is_settled()) || Instant::now() >= end {
-                break recorded;
-            }
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        };
-        let unknown = recorded.into_iter().filter(|id| self.bells.is_rung(*id));
-        let expected: BTreeSet<SeenId> = self.bells.acknowledged().chain(unknown).collect();
-        let watched = &self.watched[at];
-        let rows: Vec<FireRow> = watched.rows.values().cloned().collect();
-        let mut found = check_events(&rows, &expected);
-        let mut once = BTreeSet::new();
-        let id = |row: &FireRow| if let Cause::Event(id) = row.cause { Some(id) } else { None };
-        let twice: Vec<SeenId> = rows.iter().filter_map(id).filter(|id| !once.insert(*id)).collect();
-        if let Some(first) = found.first_mut() {
-            first.what.extend(twice.iter().map(|id| format!("; {id:?} was rung by {}", self.bells.story(*id))));
-        }
-        self.report.violations.extend(found);
-        if !watched.is_settled() {
-            let what = format!("runs of trigger {:?} do not come to their end", watched.job);
-            self.report.violations.push(Violation::new(Guarantee::G4, what));
-        }
-        self.report.runs += rows.len() as u64;
-        (self.report.events, self.report.again) = (self.bells.count() as u64, self.bells.again);
-        self.report.acknowledged = self.bells.acknowledged().count() as u64;
-    }
-
-    fn check(&mut self, at: usize, run: &TriggerRun) -> Vec<Violation> {
-        let watched = &self.watched[at];
-        for row in watched.rows.values() {
-            match row.what {
-                Fired::Skipped { count, .. } => self.report.skipped += count,
-                Fired::Withdrawn { .. } => (),
-                _ => self.report.runs += 1,
-            }
-        }
-        self.report.instants += run.clock.done;
-        let reach = Reach {
-            from: run.clock.from.unwrap_or_default(),
-            next: run.clock.end(),
-            open: run.clock.open.iter().copied().chain(watched.unread(run.clock.from.unwrap_or_default())).collect(),
-            forgotten: 0,
-        };
-        check_rows(&watched.spec, reach, watched.rows.values())
-    }
-}
-
-fn work(millis: u64) -> BatchSpec {
-    let module = Content::Inline(Bytes::from_static(b"simulated"));
-    let mut call = Call::new(Program::Wasm { module, fuel: None, deterministic: false });
-    call.args = vec![millis.to_string()];
-    let mut spec = BatchSpec::new(call);
-    spec.resources.memory_bytes = 1 << 20;
-    spec.timeouts.task = Duration::from_secs(60);
-    spec.retry.base = Duration::from_millis(200);
-    spec
-}
-
-fn triggers(at: Millis) -> Vec<TriggerSpec> {
-    let every = |seconds, jitter| {
-        let bounds = Bounds { jitter: Duration::from_secs(jitter), ..Bounds::NONE };
-        When::Every { period: Duration::from_secs(seconds), bounds }
-    };
-    let cron = |line: &str, timezone: &str| When::Cron {
-        lines: vec![line.to_owned()],
-        timezone: timezone.to_owned(),
-        bounds: Bounds::NONE,
-    };
-    let spec = |when, overlap, policy, deadline: Option<u64>| TriggerSpec {
-        when,
-        overlap,
-        missed: Missed { policy, deadline: deadline.map(Duration::from_secs) },
-    };
-    // Long against the time in which a bell is rung again, and in which what was rung before may be under way. Clocks
-    // that are set by as much do not end it.
-    let bell = EventSpec { dedupe_window: Duration::from_secs(3_600), ..EventSpec::new(bells::NAME) };
-    vec![
-        spec(every(10, 0), Overlap::Allow, MissedPolicy::CatchUp(10), None),
-        spec(every(60, 20), Overlap::Forbid, MissedPolicy::Once, None),
-        spec(cron("*/5 * * * *", "UTC"), Overlap::Queue(2), MissedPolicy::Skip, None),
-        spec(cron("30 2 * * *", "Europe/Berlin"), Overlap::Replace, MissedPolicy::Once, None),
-        spec(every(7, 0), Overlap::Replace, MissedPolicy::Skip, Some(30)),
-        spec(When::At(at), Overlap::Forbid, MissedPolicy::Once, None),
-        spec(When::Event(bell), Overlap::Allow, MissedPolicy::Once, None),
-        spec(cron("*/20 * * * * *", "UTC"), Overlap::Allow, MissedPolicy::Once, None),
-    ]
 }

@@ -4,9 +4,10 @@
 //! boots an ordinary [`Node`]; crashing it drops every task of that node where it waits, closes its connections and
 //! takes from the disk what was not synced.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,16 +25,15 @@ use quorate_protocols::ids::{BootId, Incarnation, MemberId, ObjectId, PeerId, Qu
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, Event};
 use quorate_protocols::resources::limits::{Limits, Machine as Hardware, Overrides};
+use quorate_protocols::text::chain;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::clock::{ClockOffset, SimClock};
-use crate::disk::SimDisk;
-use crate::net::Fabric;
 use crate::planted::Planted;
-use crate::rng::{SimRng, derive, derive_u64};
 use crate::transcript::Transcript;
+use quorate_testkit::{ClockOffset, MemoryDisk, Network, VirtualClock};
+use quorate_testnet::rng::{Rng, derive, derive_u64};
 
 /// What every simulated machine has. Modest, so that limits are met now and then.
 const HARDWARE: Hardware = Hardware {
@@ -58,8 +58,8 @@ pub struct World {
     seed: u64,
     began: Instant,
     pub transcript: Transcript,
-    pub fabric: Fabric,
-    rng: SimRng,
+    pub network: Network,
+    rng: Rng,
     machines: Vec<Machine>,
     /// The deliberate bug of every node that starts from now on.
     pub planted: Option<Planted>,
@@ -85,7 +85,7 @@ pub struct Seen {
 struct Machine {
     secret: [u8; 32],
     incarnation: Incarnation,
-    disk: SimDisk,
+    disk: MemoryDisk,
     clock: ClockOffset,
     boots: u64,
     wipes: u64,
@@ -110,12 +110,12 @@ pub struct Lead {
 impl World {
     /// A world of machines that are switched off. Nodes count from 1. Call inside [`crate::runtime::run`].
     pub fn new(seed: u64, nodes: usize, transcript: Transcript) -> Self {
-        let mut rng = SimRng::new(seed, "world");
+        let mut rng = Rng::new(seed, "world");
         let mut machine = |index: usize| Machine {
             secret: derive(seed, &format!("identity {index}")),
             incarnation: Incarnation(derive_u64(seed, &format!("incarnation {index}"))),
             disk: {
-                let disk = SimDisk::default();
+                let disk = MemoryDisk::default();
                 disk.set_sync_usual(rng.duration(SYNC_MIN, SYNC_MAX));
                 disk
             },
@@ -128,7 +128,7 @@ impl World {
         Self {
             seed,
             began: Instant::now(),
-            fabric: Fabric::new(seed, transcript.clone()),
+            network: Network::new(seed).observed_by(Arc::new(transcript.clone())),
             transcript,
             rng,
             machines,
@@ -155,7 +155,7 @@ impl World {
     pub fn node(&self, index: usize) -> Option<&Node> {
         self.machine(index).running.as_ref().map(|running| &running.node)
     }
-    pub fn disk(&self, index: usize) -> &SimDisk {
+    pub fn disk(&self, index: usize) -> &MemoryDisk {
         &self.machine(index).disk
     }
     pub fn clock(&self, index: usize) -> &ClockOffset {
@@ -179,13 +179,13 @@ impl World {
         let entropy: Arc<dyn Entropy> =
             Arc::new(SeededEntropy::new(derive_u64(seed, &format!("node {index} boot {boots}"))));
         let identity = Identity::new(machine.secret, machine.incarnation, BootId(entropy.bytes()));
-        let clock = Arc::new(SimClock::boot(began, &machine.clock));
+        let clock = Arc::new(VirtualClock::boot(began, &machine.clock));
         let tasks = match self.planted {
             Some(bug) => TaskGroup::inline_with(Arc::new(bug)),
             None => TaskGroup::inline(),
         };
         let seams = Seams { clock: clock.clone(), entropy, disk: machine.disk.mount(), tasks: tasks.clone() };
-        let (net, inbound) = self.fabric.attach(index, identity.peer(), clock);
+        let (net, inbound) = self.network.attach(index, identity.peer(), clock);
         let mut settings = NodeSettings::default();
         settings.roles.extend(self.work.executors.keys().map(|engine| NodeRole::from(*engine)));
         let parts = NodeParts {
@@ -203,7 +203,7 @@ impl World {
                 // Its process ends, with whatever it had begun.
                 let peer = self.peer(index);
                 tasks.crash();
-                self.fabric.detach(peer);
+                self.network.detach(peer);
                 return Err(error);
             }
         };
@@ -221,7 +221,7 @@ impl World {
         let Some(running) = machine.running.take() else { return };
         running.tasks.crash();
         machine.disk.crash(&mut self.rng);
-        self.fabric.detach(peer);
+        self.network.detach(peer);
         self.transcript.line(index, "crashes");
     }
 
@@ -436,7 +436,7 @@ async fn record(
                     }
                 }
                 if let HostEvent::Left { quorum } = &event {
-                    seen.left.lock().expect("no panic under this lock").push((*quorum, member));
+                    seen.left.lock().push((*quorum, member));
                 }
                 transcript.line(index, format_args!("{event:?}"));
             }
@@ -448,21 +448,9 @@ async fn record(
     }
 }
 
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
 /// Content that belongs to this name and seed, so that it need not be remembered.
 pub fn content(seed: u64, name: &str, bytes: usize) -> Vec<u8> {
     let mut content = vec![0; bytes];
-    SimRng::new(seed, &format!("content {name}")).fill(&mut content);
+    Rng::new(seed, &format!("content {name}")).fill(&mut content);
     content
 }

@@ -2,9 +2,9 @@
 //!
 //! Goal: a node that is known to be absent costs nobody a wait, and a distant one only those who need it. Method: for
 //! networks of three to nine nodes, objects are put through a healthy network and while one node is down, stands still,
-//! is cut off, has a full disk or is reached over a slow link. The first
-//! put may take as long as it takes to notice; those after it take no longer than one and a half times as long as the
-//! healthy ones. What is stored reads back while the node is away, and what is owed is repaired once it is back.
+//! is cut off, has a full disk, is reached over a slow link, or lets questions wait while it answers pings at once. The
+//! first put may take as long as it takes to notice; those after it take no longer than one and a half times as long as
+//! the healthy ones. What is stored reads back while the node is away, and what is owed is repaired once it is back.
 
 use std::time::Duration;
 
@@ -40,9 +40,12 @@ enum Fault {
     Partitioned,
     Full,
     Slow,
+    /// Questions wait there as they do on a slow link, and pings do not: what the transport measures is short.
+    Hesitant,
 }
 
-const FAULTS: [Fault; 5] = [Fault::Killed, Fault::Paused, Fault::Partitioned, Fault::Full, Fault::Slow];
+const FAULTS: [Fault; 6] =
+    [Fault::Killed, Fault::Paused, Fault::Partitioned, Fault::Full, Fault::Slow, Fault::Hesitant];
 
 /// What a slow link adds to a message, each way.
 const SLOW_BY: Duration = Duration::from_millis(200);
@@ -100,17 +103,19 @@ impl Net {
             Fault::Partitioned => {
                 for other in (1..=self.world.nodes()).filter(|other| *other != node) {
                     let (here, there) = (self.world.peer(node), self.world.peer(other));
-                    self.world.fabric.cut(here, there);
-                    self.world.fabric.cut(there, here);
+                    self.world.network.cut(here, there);
+                    self.world.network.cut(there, here);
                 }
             }
             Fault::Full => self.world.disk(node).set_full(true),
-            Fault::Slow => self.world.fabric.slow(self.world.peer(node), SLOW_BY),
+            Fault::Slow => self.world.network.slow(self.world.peer(node), SLOW_BY),
+            Fault::Hesitant => self.world.network.set_hesitation(self.world.peer(node), 2 * SLOW_BY),
         }
     }
 
     async fn end(&mut self, node: usize) {
-        self.world.fabric.heal();
+        self.world.network.heal();
+        self.world.network.set_hesitation(self.world.peer(node), Duration::ZERO);
         self.world.resume(node);
         self.world.disk(node).set_full(false);
         self.world.start(node).await.expect("its disk has all that it had called durable");
@@ -165,7 +170,7 @@ async fn compare(nodes: usize) {
         );
         match fault {
             // What is owed to a distant node is brought to it at once, and nobody waits.
-            Fault::Slow => net.repaired(through, &stored).await,
+            Fault::Slow | Fault::Hesitant => net.repaired(through, &stored).await,
             _ => assert_eq!(net.owed(through, &stored).await, stored.profile.columns() - here),
         }
         let read = net.world.get(through, stored.object).await.expect("no panic").expect("the node runs");

@@ -20,10 +20,10 @@ use quorate_protocols::task::inputs::idempotency_token;
 use quorate_protocols::task::record::TaskId;
 use quorate_protocols::task::spec::{Call, Content, Program, Verify};
 use quorate_simulate::executor::SimExecutor;
-use quorate_simulate::rng::SimRng;
 use quorate_simulate::runtime;
 use quorate_simulate::transcript::Transcript;
 use quorate_simulate::world::World;
+use quorate_testnet::rng::Rng;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -43,7 +43,7 @@ struct Submitted {
 struct Run {
     seed: u64,
     world: World,
-    rng: SimRng,
+    rng: Rng,
     executor: SimExecutor,
     submitting: Vec<(Submitted, JoinHandle<Option<bool>>)>,
     acknowledged: Vec<Submitted>,
@@ -60,7 +60,7 @@ impl Run {
             world.start(index).await.expect("a new machine starts");
         }
         assert!(world.settle(Duration::from_secs(60)).await, "seed {seed}: the nodes see each other");
-        let rng = SimRng::new(seed, "jobs");
+        let rng = Rng::new(seed, "jobs");
         Self { seed, world, rng, executor, submitting: Vec::new(), acknowledged: Vec::new(), crashes: 0 }
     }
 
@@ -119,11 +119,11 @@ impl Run {
                 let index = 1 + self.rng.below(NODES as u64) as usize;
                 let alone = self.world.peer(index);
                 for other in (1..=NODES).filter(|other| *other != index) {
-                    self.world.fabric.cut(alone, self.world.peer(other));
-                    self.world.fabric.cut(self.world.peer(other), alone);
+                    self.world.network.cut(alone, self.world.peer(other));
+                    self.world.network.cut(self.world.peer(other), alone);
                 }
             }
-            _ => self.world.fabric.heal(),
+            _ => self.world.network.heal(),
         }
     }
 
@@ -168,7 +168,7 @@ impl Run {
             }
             tokio::time::sleep(self.rng.duration(Duration::from_millis(20), Duration::from_millis(1_200))).await;
         }
-        self.world.fabric.heal();
+        self.world.network.heal();
         self.start_all().await;
         for (submitted, submitting) in std::mem::take(&mut self.submitting) {
             if let Ok(Some(true)) = submitting.await {

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use quorate_protocols::ids::{QuorumId, Term};
 use quorate_simulate::links::Links;
-use quorate_simulate::rng::SimRng;
 use quorate_simulate::runtime;
 use quorate_simulate::transcript::Transcript;
 use quorate_simulate::world::World;
+use quorate_testnet::rng::Rng;
 use tokio::time::Instant;
 
 const NODES: usize = 5;
@@ -110,7 +110,7 @@ impl Stage {
 
     async fn play(mut self) -> Vec<Duration> {
         let mut took = Vec::new();
-        let mut rng = SimRng::new(self.scene.seed, "kills");
+        let mut rng = Rng::new(self.scene.seed, "kills");
         for _ in 0..KILLS {
             tokio::time::sleep(rng.duration(Duration::from_secs(5), Duration::from_secs(15))).await;
             took.push(self.kill_primary().await);

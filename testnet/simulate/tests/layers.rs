@@ -90,10 +90,10 @@ const CORE: &[Row] = &[
     ("capacity", ""),
     ("engine", ""),
     ("fault", ""),
-    ("ids", ""),
     ("run_state", ""),
     ("shared_map", ""),
     ("text", ""),
+    ("ids", "text"),
     ("units", ""),
     ("wire", ""),
     ("incarnation", "ids"),
@@ -153,6 +153,22 @@ const RETIRED: &[(&str, &str)] = &[
 
 /// The crates that are no test and no testnet, but for the core: their names keep to the field's words.
 const PRODUCT: [&str; 7] = ["api", "cli", "daemon", "http", "modules", "spec", "src"];
+
+/// The same of the simulator, the chaos runs and the test kit.
+const RETIRED_IN_TESTNET: &[(&str, &str)] = &[
+    ("Moments", "Coverage"),
+    ("Bells", "EventWorkload"),
+    ("Dice", "Rng"),
+    ("dice", "rng"),
+    ("SimRng", "Rng"),
+    ("SimDisk", "MemoryDisk"),
+    ("SimNet", "MemoryNet"),
+    ("SimClock", "VirtualClock"),
+    ("Fabric", "Network"),
+];
+
+/// Locks of the standard library, and what their poison is called.
+const LOCKS: [&str; 3] = ["Mutex", "RwLock", "PoisonError"];
 
 /// Verbs that say nothing without an object: no function of the node is named by one alone.
 const BARE_VERBS: [&str; 10] = ["take", "tell", "told", "hear", "heard", "note", "keep", "go_on", "see", "look"];
@@ -527,14 +543,31 @@ fn errors_that_are_mere_text_do_not_grow_in_number() {
 #[test]
 fn retired_names_do_not_come_back() {
     let mut wrong = Vec::new();
-    for (name, text) in PRODUCT.iter().flat_map(|folder| sources(folder)).filter(|(name, _)| !is_test(name)) {
-        let code = code(&text);
-        let used: BTreeSet<&str> = words(&code).collect();
-        for (word, instead) in RETIRED.iter().filter(|(word, _)| used.contains(word)) {
-            wrong.push(format!("{name}: {word} is called {instead}"));
+    let testnet = ["testnet"];
+    for (folders, retired) in [(&PRODUCT[..], RETIRED), (&testnet[..], RETIRED_IN_TESTNET)] {
+        for (name, text) in folders.iter().flat_map(|folder| sources(folder)).filter(|(name, _)| !is_test(name)) {
+            let code = code(&text);
+            let used: BTreeSet<&str> = words(&code).collect();
+            for (word, instead) in retired.iter().filter(|(word, _)| used.contains(word)) {
+                wrong.push(format!("{name}: {word} is called {instead}"));
+            }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Goal: whoever panics while holding a lock does not stop the rest of the node: its locks are those of `parking_lot`,
+/// which a panic does not poison.
+#[test]
+fn no_lock_of_a_node_can_be_poisoned() {
+    let mut wrong = Vec::new();
+    for (name, text) in ["src", "testnet"].iter().flat_map(|folder| sources(folder)).filter(|(name, _)| !is_test(name))
+    {
+        let code = code(&text);
+        let imports = code.split("std::sync::").skip(1).map(|rest| rest.split(';').next().unwrap_or_default());
+        wrong.extend(imports.filter(|rest| words(rest).any(|word| LOCKS.contains(&word))).map(|_| name.clone()));
+    }
+    assert!(wrong.is_empty(), "take Mutex and RwLock from parking_lot:\n{}", wrong.join("\n"));
 }
 
 #[test]

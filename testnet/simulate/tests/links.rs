@@ -72,7 +72,7 @@ fn keep_every_guarantee(is_one_slow: bool) {
             println!("seed {seed}, {links}: {:?}, in {:?}", report.operations, began.elapsed());
             puts += report.operations.puts_acknowledged;
             answered += report.operations.calls_answered;
-            jobs += report.moments.jobs_acknowledged;
+            jobs += report.coverage.jobs_acknowledged;
         }
     }
     let runs = SEEDS * (ROUND_TRIPS_MS.len() * SYNCS_MS.len()) as u64;

@@ -70,7 +70,7 @@ fn seeds_with_every_fault_keep_every_guarantee() {
         assert_keeps_all(&run(plan).expect("a runtime starts"));
         panic!("a failing seed did not fail again: a seed is not one history");
     }
-    assert!(sum.moments.faults >= SEEDS, "hardly any fault");
+    assert!(sum.coverage.faults >= SEEDS, "hardly any fault");
     assert!(sum.operations.puts_acknowledged >= SEEDS, "hardly anything was promised");
     assert!(sum.operations.reads_checked >= SEEDS, "hardly anything was read");
     assert!(sum.operations.calls_answered >= SEEDS, "hardly anything was commanded");

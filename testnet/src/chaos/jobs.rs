@@ -15,11 +15,11 @@ use quorate_protocols::job::record::HistoryEntry;
 use tokio::sync::Semaphore;
 
 use super::RECOVERY_MAX;
-use super::rng::Dice;
 use super::workload::{End, end_of, entry};
 use super::world::World;
 use crate::checkers::{Guarantee, Violation};
 use crate::client::ClientError;
+use crate::rng::Rng;
 
 /// The example that greets whom it is told to.
 const SPEC: &str = include_str!("../../../examples/hello.toml");
@@ -75,11 +75,11 @@ pub async fn submit_steadily(world: Arc<World>) {
 
 /// From the submit to the end. A job that was never acknowledged may have run or not.
 async fn one(world: &World, number: u64) -> End {
-    let mut dice = Dice::new(world.options.seed, &format!("job {number}"));
+    let mut rng = Rng::new(world.options.seed, &format!("job {number}"));
     let whom = format!("{}-{number}", world.options.seed);
-    let Some(job) = submit(world, &mut dice, &whom).await else { return End::Unknown };
+    let Some(job) = submit(world, &mut rng, &whom).await else { return End::Unknown };
     world.state().jobs_in_flight += 1;
-    let ended = until_end(world, &mut dice, job).await;
+    let ended = until_end(world, &mut rng, job).await;
     world.state().jobs_in_flight -= 1;
     world.count(Guarantee::G1, 1);
     let found = match &ended {
@@ -103,12 +103,12 @@ async fn one(world: &World, number: u64) -> End {
 }
 
 /// Until a node says that the job is committed, or for as long as a client tries.
-async fn submit(world: &World, dice: &mut Dice, whom: &str) -> Option<JobId> {
+async fn submit(world: &World, rng: &mut Rng, whom: &str) -> Option<JobId> {
     let began = Instant::now();
-    let quorum = dice.pick(&world.quorums());
+    let quorum = rng.pick(&world.quorums()).copied();
     let mut job = None;
     while began.elapsed() < RECOVERY_MAX {
-        let at = entry(world, dice);
+        let at = entry(world, rng);
         let attempt = async {
             let client = world.client(at)?;
             if job.is_none() {
@@ -147,10 +147,10 @@ fn is_final(error: &ClientError) -> bool {
 }
 
 /// The job as it ended, and its history. `None` when it has no end long after the faults, or is not there.
-async fn until_end(world: &World, dice: &mut Dice, job: JobId) -> Option<(JobInfo, Vec<HistoryEntry>)> {
+async fn until_end(world: &World, rng: &mut Rng, job: JobId) -> Option<(JobInfo, Vec<HistoryEntry>)> {
     let mut stopped = None;
     loop {
-        let at = entry(world, dice);
+        let at = entry(world, rng);
         let look = async {
             let client = world.client(at)?;
             let info: JobInfo = client.get(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await?;

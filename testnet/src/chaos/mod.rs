@@ -19,12 +19,12 @@
 //! What is not checked: a machine that loses power.
 
 mod beat;
+mod content;
 mod history;
 mod jobs;
 mod nemesis;
 mod oracle;
 mod report;
-mod rng;
 mod verify;
 mod watch;
 mod workload;

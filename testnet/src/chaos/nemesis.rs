@@ -6,13 +6,13 @@
 //! for good, so the next one is not touched before every repair is done. Wrong clocks and slow links take no node away:
 //! one such fault may last while others come and go.
 
+use crate::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use quorate_api::{BenchCommit, CommitBench, Listing, NodeFaults, ObjectInfo, QuorumDetail};
 use quorate_protocols::ids::{LogIndex, QuorumId};
 
-use super::rng::Dice;
 use super::world::{World, is_majority};
 use super::{ChaosError, Fault, Operation, RECOVERY_MAX};
 use crate::checkers::{Guarantee, Violation, g4_progress};
@@ -25,7 +25,7 @@ const POLL: Duration = Duration::from_millis(25);
 const FAULTS_PER_CHECK: u64 = 100;
 
 /// Of a hundred faults that are not kills when kills are counted.
-const KILLS_PERCENT: u64 = 85;
+const KILLS_PER_MILLE: u32 = 850;
 
 /// A fault that stays while others come and go: how many of them.
 const MILD_FAULTS_MAX: u64 = 6;
@@ -49,7 +49,7 @@ type Change = fn(&mut NodeFaults);
 
 struct Nemesis<'a> {
     world: &'a World,
-    dice: Dice,
+    rng: Rng,
     mild: Option<Mild>,
     /// Whether every repair is known to be done since a disk was last corrupted.
     repaired: bool,
@@ -58,8 +58,8 @@ struct Nemesis<'a> {
 
 /// Until the time or the kills are over. Everything is healed and running when it returns.
 pub async fn run(world: &World, until: Instant) -> Result<(), ChaosError> {
-    let dice = Dice::new(world.options.seed, "nemesis");
-    let mut nemesis = Nemesis { world, dice, mild: None, repaired: true, injected: 0 };
+    let rng = Rng::new(world.options.seed, "nemesis");
+    let mut nemesis = Nemesis { world, rng, mild: None, repaired: true, injected: 0 };
     while Instant::now() < until && world.options.kills.is_none_or(|wanted| nemesis.kills() < wanted) {
         let next = Instant::now() + world.options.every;
         nemesis.round().await?;
@@ -89,15 +89,15 @@ impl Nemesis<'_> {
         let faults = &self.world.options.faults;
         let done = self.world.state().faults.clone();
         let fresh: Vec<Fault> = faults.iter().copied().filter(|fault| !done.contains_key(fault.name())).collect();
-        if !fresh.is_empty() && self.dice.percent(50) {
-            return self.dice.pick(&fresh);
+        if !fresh.is_empty() && self.rng.chance(500) {
+            return self.rng.pick(&fresh).copied();
         }
         let kills_counted = self.world.options.kills.is_some() && faults.len() > 1;
-        if kills_counted && self.dice.percent(KILLS_PERCENT) {
+        if kills_counted && self.rng.chance(KILLS_PER_MILLE) {
             return Some(Fault::Kill);
         }
         let all: Vec<Fault> = faults.iter().copied().collect();
-        self.dice.pick(&all)
+        self.rng.pick(&all).copied()
     }
 
     async fn round(&mut self) -> Result<(), ChaosError> {
@@ -127,8 +127,8 @@ impl Nemesis<'_> {
             Fault::Cut => {
                 self.count(fault);
                 let others: Vec<usize> = world.testnet.indices().into_iter().filter(|other| *other != node).collect();
-                let Some(other) = self.dice.pick(&others) else { return Ok(()) };
-                let (from, to) = if self.dice.percent(50) { (node, other) } else { (other, node) };
+                let Some(other) = self.rng.pick(&others).copied() else { return Ok(()) };
+                let (from, to) = if self.rng.chance(500) { (node, other) } else { (other, node) };
                 // Whom the link belongs to is away for some: its quorums may well replace it as primary.
                 self.break_node(node);
                 world.testnet.cut(from, to).await?;
@@ -140,15 +140,15 @@ impl Nemesis<'_> {
                 self.count(fault);
                 let mut faults = NodeFaults::default();
                 if fault == Fault::Clock {
-                    let span = 1 + self.dice.below(3_600_000) as i64;
-                    faults.clock_offset_ms = if self.dice.percent(50) { span } else { -span };
+                    let span = 1 + self.rng.below(3_600_000) as i64;
+                    faults.clock_offset_ms = if self.rng.chance(500) { span } else { -span };
                 } else {
-                    let delay_ms = 20 + self.dice.below(180);
+                    let delay_ms = 20 + self.rng.below(180);
                     for other in world.testnet.indices().into_iter().filter(|other| *other != node) {
                         faults.link_mut(world.testnet.peer_id(other)?).delay_ms = delay_ms;
                     }
                 }
-                self.mild = Some(Mild { node, faults, left: 1 + self.dice.below(MILD_FAULTS_MAX) });
+                self.mild = Some(Mild { node, faults, left: 1 + self.rng.below(MILD_FAULTS_MAX) });
                 self.apply(None).await?;
             }
             Fault::Corrupt => {
@@ -180,11 +180,11 @@ impl Nemesis<'_> {
     async fn majority(&mut self) -> Result<(), ChaosError> {
         let world = self.world;
         super::watch::learn(world).await;
-        let Some(quorum) = self.dice.pick(&world.quorums()) else { return Ok(()) };
+        let Some(quorum) = self.rng.pick(&world.quorums()).copied() else { return Ok(()) };
         let members = world.members(quorum);
         let (mut left, mut victims): (Vec<usize>, _) = (members.iter().copied().collect(), BTreeSet::new());
         while !is_majority(&victims, &members)
-            && let Some(victim) = self.dice.pick(&left)
+            && let Some(victim) = self.rng.pick(&left).copied()
         {
             left.retain(|member| *member != victim);
             victims.insert(victim);
@@ -200,7 +200,7 @@ impl Nemesis<'_> {
             self.count(Fault::Kill);
             *world.state().kills_by_role.entry("of a majority").or_default() += 1;
         }
-        let until = Instant::now() + self.dice.between(OUTAGE_MIN, OUTAGE_MAX);
+        let until = Instant::now() + self.rng.duration(OUTAGE_MIN, OUTAGE_MAX);
         let standing = world.testnet.indices().into_iter().filter(|index| !victims.contains(index));
         futures::future::join_all(standing.map(|entry| ask_in_vain(world, quorum, entry, until))).await;
         for victim in victims.iter().copied() {
@@ -221,15 +221,15 @@ impl Nemesis<'_> {
         let entries: Vec<usize> = busy.filter(|node| !primaries.contains(node)).collect();
         drop(state);
         let all = self.world.testnet.indices();
-        let (role, among) = match self.dice.below(4) {
+        let (role, among) = match self.rng.below(4) {
             0 => ("primary", primaries),
             1 => ("holder", holders),
             2 => ("entry node", entries),
             _ => ("any node", all.clone()),
         };
-        match self.dice.pick(&among) {
+        match self.rng.pick(&among).copied() {
             Some(node) => (role, node),
-            None => ("any node", self.dice.pick(&all).unwrap_or(all[0])),
+            None => ("any node", self.rng.pick(&all).copied().unwrap_or(all[0])),
         }
     }
 
@@ -269,7 +269,7 @@ impl Nemesis<'_> {
     }
 
     async fn hold(&mut self, from_ms: u64, to_ms: u64) {
-        tokio::time::sleep(self.dice.between(Duration::from_millis(from_ms), Duration::from_millis(to_ms))).await;
+        tokio::time::sleep(self.rng.duration(Duration::from_millis(from_ms), Duration::from_millis(to_ms))).await;
     }
 
     /// Tells every node its faults: the mild one that goes on, and this one.
@@ -293,7 +293,7 @@ impl Nemesis<'_> {
         *self.world.state().kills_by_role.entry(role).or_default() += 1;
         self.hold(50, 700).await;
         // One in eight is killed again while it starts: recovery itself must survive that.
-        if self.dice.percent(12) {
+        if self.rng.chance(120) {
             testnet.start(node)?;
             self.hold(10, 500).await;
             self.catch_jobs().await;
@@ -309,9 +309,9 @@ impl Nemesis<'_> {
         self.count(Fault::Partition);
         let testnet = &self.world.testnet;
         let all = testnet.indices();
-        let one: BTreeSet<usize> = match self.dice.percent(70) {
+        let one: BTreeSet<usize> = match self.rng.chance(700) {
             true => BTreeSet::from([node]),
-            false => all.iter().copied().filter(|_| self.dice.percent(50)).collect(),
+            false => all.iter().copied().filter(|_| self.rng.chance(500)).collect(),
         };
         if one.is_empty() || one.len() == all.len() {
             return Ok(());

@@ -7,7 +7,6 @@ use quorate_api::{BenchCommit, CommitBench, Listing, ObjectInfo, QuorumDetail, R
 use quorate_protocols::ids::{JobId, ObjectId};
 
 use super::oracle::content_of;
-use super::rng::Dice;
 use super::watch::audit;
 use super::world::World;
 use super::{ChaosError, RECOVERY_MAX};
@@ -15,6 +14,7 @@ use crate::checkers::g5_agreement::Digests;
 use crate::checkers::{Guarantee, Violation, g4_progress, g7_bounded, g8_reservations};
 use crate::client::{Client, ClientError};
 use crate::reservations;
+use crate::rng::Rng;
 
 const POLL: Duration = Duration::from_millis(100);
 
@@ -27,13 +27,14 @@ const SAMPLE: u64 = 40;
 /// Looks at some of what was promised while the clients go on.
 pub async fn sample(world: &World) -> Result<(), ChaosError> {
     world.say("reading some of what was stored");
-    let mut dice = Dice::new(world.options.seed, &format!("sample {:?}", world.elapsed()));
+    let mut rng = Rng::new(world.options.seed, &format!("sample {:?}", world.elapsed()));
     let (live, gone) = {
         let state = world.state();
         (state.oracle.live(), state.oracle.gone())
     };
-    let some = |from: &[ObjectId], dice: &mut Dice| (0..SAMPLE).filter_map(|_| dice.pick(from)).collect::<Vec<_>>();
-    let (live, gone) = (some(&live, &mut dice), some(&gone, &mut dice));
+    let some =
+        |from: &[ObjectId], rng: &mut Rng| (0..SAMPLE).filter_map(|_| rng.pick(from).copied()).collect::<Vec<_>>();
+    let (live, gone) = (some(&live, &mut rng), some(&gone, &mut rng));
     objects(world, live, gone).await
 }
 

@@ -7,7 +7,6 @@ use quorate_api::{BenchCommit, CommitBench, QuorumDetail, QuorumInfo, ResourcesI
 use quorate_protocols::ids::QuorumId;
 use quorate_protocols::resources::Resource;
 
-use super::rng::Dice;
 use super::world::World;
 use super::{Fault, RSS_BYTES_MAX};
 use crate::checkers::g2_one_primary::{Leaders, Terms};
@@ -18,6 +17,7 @@ use crate::checkers::{Guarantee, Violation};
 use crate::process::rss_bytes;
 use crate::report::TestnetNodeState;
 use crate::reservations;
+use crate::rng::Rng;
 
 /// Between two probes of a quorum: the grain of what is called a stall.
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
@@ -34,12 +34,12 @@ const LOOKS_PER_AUDIT: u32 = 4;
 
 /// Commits a command in the quorum again and again, through a node that can reach a majority, and measures the gaps.
 pub async fn probe(world: Arc<World>, quorum: QuorumId) {
-    let mut dice = Dice::new(world.options.seed, &format!("probe {quorum}"));
+    let mut rng = Rng::new(world.options.seed, &format!("probe {quorum}"));
     let request = BenchCommit { quorum, count: 1, outstanding: 1 };
     let mut last = Instant::now();
     while world.is_working() {
         tokio::time::sleep(PROBE_PAUSE).await;
-        let Some(entry) = dice.pick(&world.whole(&world.members(quorum))) else {
+        let Some(entry) = rng.pick(&world.whole(&world.members(quorum))).copied() else {
             // No majority is whole: what passes until one is again is no stall.
             last = Instant::now();
             continue;

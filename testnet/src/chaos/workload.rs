@@ -8,12 +8,13 @@ use quorate_protocols::ids::ObjectId;
 use reqwest::Method;
 
 use super::Operation;
+use super::content::content;
 use super::oracle::content_of;
-use super::rng::{Dice, content};
 use super::world::World;
 use crate::checkers::Guarantee;
 use crate::checkers::commands::{ObjectAnswer, ObjectOperation};
 use crate::client::{Client, ClientError};
+use crate::rng::Rng;
 
 /// What a client waits for an answer: a failover, a placement and a slow machine. Then the outcome is unknown.
 pub const OPERATION_MAX: Duration = Duration::from_secs(25);
@@ -28,7 +29,7 @@ const LIVE_MAX: usize = 400;
 const BURST_MAX: u64 = 5;
 
 /// Of a hundred of these calls, removals.
-const REMOVALS_PERCENT: u64 = 8;
+const REMOVALS_PER_MILLE: u32 = 80;
 
 /// How an operation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +70,7 @@ struct Again {
 
 /// Works until the run says stop.
 pub async fn client(world: Arc<World>, number: u64) {
-    let mut dice = Dice::new(world.options.seed, &format!("client {number}"));
+    let mut rng = Rng::new(world.options.seed, &format!("client {number}"));
     let mut next = number << 32;
     let mut again: Option<Again> = None;
     let weights: Vec<(Operation, u64)> = world
@@ -86,22 +87,22 @@ pub async fn client(world: Arc<World>, number: u64) {
         })
         .collect();
     while world.is_working() {
-        tokio::time::sleep(dice.between(Duration::ZERO, PAUSE_MAX)).await;
-        let Some(mut operation) = dice.weighted(&weights) else { return };
+        tokio::time::sleep(rng.duration(Duration::ZERO, PAUSE_MAX)).await;
+        let Some(mut operation) = rng.weighted(&weights).copied() else { return };
         let live = world.state().oracle.live();
         match operation {
             Operation::Put if live.len() >= LIVE_MAX => operation = Operation::Rm,
             Operation::Get | Operation::Rm if live.is_empty() => continue,
             _ => (),
         }
-        let entry = entry(&world, &mut dice);
+        let entry = entry(&world, &mut rng);
         let end = match operation {
             Operation::Put => {
                 let put = match again.take() {
-                    Some(put) if dice.percent(70) => put,
+                    Some(put) if rng.chance(700) => put,
                     _ => {
                         next += 1;
-                        Again { entry, number: next, bytes: size(&mut dice) }
+                        Again { entry, number: next, bytes: size(&mut rng) }
                     }
                 };
                 let entry = put.entry;
@@ -111,18 +112,18 @@ pub async fn client(world: Arc<World>, number: u64) {
                 }
                 end
             }
-            Operation::Get => match dice.pick(&live) {
+            Operation::Get => match rng.pick(&live).copied() {
                 Some(object) => at(&world, entry, get_once(&world, entry, object)).await,
                 None => continue,
             },
-            Operation::Rm => match dice.pick(&live) {
+            Operation::Rm => match rng.pick(&live).copied() {
                 Some(object) => at(&world, entry, remove_once(&world, entry, object)).await,
                 None => continue,
             },
             Operation::Command => {
                 let followed = world.state().histories.followed();
-                match dice.pick(&followed) {
-                    Some(object) => burst(&world, &mut dice, object).await,
+                match rng.pick(&followed).copied() {
+                    Some(object) => burst(&world, &mut rng, object).await,
                     None => continue,
                 }
             }
@@ -139,17 +140,17 @@ pub async fn client(world: Arc<World>, number: u64) {
 }
 
 /// Mostly a node that works; sometimes whoever it may be.
-pub fn entry(world: &World, dice: &mut Dice) -> usize {
+pub fn entry(world: &World, rng: &mut Rng) -> usize {
     let all = world.testnet.indices();
     let unbroken = world.unbroken();
-    let among = if dice.percent(90) { &unbroken } else { &all };
-    dice.pick(among).unwrap_or(all[0])
+    let among = if rng.chance(900) { &unbroken } else { &all };
+    rng.pick(among).copied().unwrap_or(all[0])
 }
 
 /// Small ones that are copied, ordinary ones that are coded, and now and then one of several segments.
-fn size(dice: &mut Dice) -> usize {
-    let most = dice.weighted(&[(4 << 10, 50), (256 << 10, 40), (2 << 20, 9), (17 << 20, 1)]).unwrap_or(1 << 10);
-    1 + dice.below(most) as usize
+fn size(rng: &mut Rng) -> usize {
+    let most = rng.weighted(&[(4 << 10, 50), (256 << 10, 40), (2 << 20, 9), (17 << 20, 1)]).copied().unwrap_or(1 << 10);
+    1 + rng.below(most) as usize
 }
 
 /// Counts the node as one with an operation in flight.
@@ -269,9 +270,9 @@ async fn look_once(world: &World, entry: usize, object: ObjectId) -> End {
 }
 
 /// Several calls to one object at once; then everything that was ever seen of it is judged.
-async fn burst(world: &World, dice: &mut Dice, object: ObjectId) -> End {
-    let calls = (0..2 + dice.below(BURST_MAX - 1)).map(|_| {
-        let (entry, removes) = (entry(world, dice), dice.percent(REMOVALS_PERCENT));
+async fn burst(world: &World, rng: &mut Rng, object: ObjectId) -> End {
+    let calls = (0..2 + rng.below(BURST_MAX - 1)).map(|_| {
+        let (entry, removes) = (entry(world, rng), rng.chance(REMOVALS_PER_MILLE));
         at(world, entry, async move {
             match removes {
                 true => remove_once(world, entry, object).await,

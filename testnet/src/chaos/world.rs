@@ -1,8 +1,10 @@
 //! What the parts of a run share: the testnet, who is broken now, what was promised, and the counts.
 
+use parking_lot::Mutex;
+use parking_lot::MutexGuard;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use quorate_api::{BenchForm, QuorumDetail, QuorumInfo};
@@ -86,7 +88,7 @@ impl World {
 
     /// Held for a moment, never across an await.
     pub fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
     pub fn is_working(&self) -> bool {
         self.phase.load(Ordering::Relaxed) == WORKING
@@ -109,7 +111,7 @@ impl World {
 
     /// A client of a node as it is now: a restarted node has another address.
     pub fn client(&self, index: usize) -> Result<Client, ClientError> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients.lock();
         let address = self.testnet.node_dir(index).join(quorate_api::ADDRESS_FILE);
         let address = std::fs::read_to_string(address).unwrap_or_default();
         if let Some(client) = clients.get(&index).filter(|client| client.base().ends_with(address.trim())) {
@@ -140,13 +142,13 @@ impl World {
     }
 
     pub fn quorums(&self) -> Vec<QuorumId> {
-        self.quorums.lock().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+        self.quorums.lock().keys().copied().collect()
     }
     pub fn members(&self, quorum: QuorumId) -> BTreeSet<usize> {
-        self.quorums.lock().unwrap_or_else(PoisonError::into_inner).get(&quorum).cloned().unwrap_or_default()
+        self.quorums.lock().get(&quorum).cloned().unwrap_or_default()
     }
     pub fn set_members(&self, quorum: QuorumId, members: BTreeSet<usize>) {
-        self.quorums.lock().unwrap_or_else(PoisonError::into_inner).insert(quorum, members);
+        self.quorums.lock().insert(quorum, members);
     }
 
     /// Learns the quorums there are, and forms more until there are `wanted`.

@@ -192,8 +192,8 @@ impl WatchAsker {
         told
     }
 
-    /// A request ended without an answer: the quorum cannot be reached. Returns the entries that it asked for, which are
-    /// gone from here.
+    /// A request ended without an answer: the quorum cannot be reached. Returns the entries that it asked for, which
+    /// are gone from here.
     pub fn give_up(&mut self, session: u64, number: u64) -> Vec<EntryId> {
         if !self.is_current(session) || self.in_flight.remove(&number).is_none() {
             return Vec::new();

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::Session;
 use crate::faults::Fault;
-use crate::net::Faults;
 use crate::world::Lead;
+use quorate_testkit::net::Faults;
 
 /// How long a crash may wait for a primary that is in the middle of a commit, or for something to be acknowledged.
 const HUNT_MS_MAX: u64 = 300;
@@ -30,8 +30,8 @@ impl Session {
 
     pub(super) fn heal(&mut self) {
         self.world.transcript.line(0, "faults of network and disks end");
-        self.world.fabric.heal();
-        self.moments.partitions_healed += u64::from(std::mem::take(&mut self.is_cut));
+        self.world.network.heal();
+        self.coverage.partitions_healed += u64::from(std::mem::take(&mut self.is_cut));
         for index in 1..=self.plan.nodes {
             self.world.resume(index);
             self.world.disk(index).set_full(false);
@@ -52,7 +52,7 @@ impl Session {
             return;
         }
         *self.injected.entry(kind.name()).or_default() += 1;
-        self.moments.faults += 1;
+        self.coverage.faults += 1;
         if kind == Fault::Power {
             return self.blackout().await;
         }
@@ -72,7 +72,7 @@ impl Session {
             tokio::time::sleep(Duration::from_millis(1)).await;
             waited += 1;
         }
-        self.moments.blackouts_after_news += u64::from(has_news(self));
+        self.coverage.blackouts_after_news += u64::from(has_news(self));
         for node in self.world.up() {
             self.note_crash(node);
         }
@@ -88,11 +88,11 @@ impl Session {
     }
 
     fn note_crash(&mut self, node: usize) {
-        self.moments.crashes += 1;
+        self.coverage.crashes += 1;
         let leads: Vec<_> = self.world.leads().into_iter().filter(|lead| lead.node == node).collect();
-        self.moments.primaries_crashed += u64::from(!leads.is_empty());
+        self.coverage.primaries_crashed += u64::from(!leads.is_empty());
         let is_mid_commit = leads.iter().any(|lead| self.is_mid_commit(lead));
-        self.moments.primaries_crashed_mid_commit += u64::from(is_mid_commit);
+        self.coverage.primaries_crashed_mid_commit += u64::from(is_mid_commit);
     }
 
     /// A primary with an entry under way, if one shows up soon.
@@ -131,7 +131,7 @@ impl Session {
                 for (a, left) in sides.iter().enumerate() {
                     for (b, right) in sides.iter().enumerate() {
                         if left != right {
-                            self.world.fabric.cut(self.world.peer(a + 1), self.world.peer(b + 1));
+                            self.world.network.cut(self.world.peer(a + 1), self.world.peer(b + 1));
                         }
                     }
                 }
@@ -139,30 +139,30 @@ impl Session {
             }
             Fault::OneWay => {
                 self.is_cut = true;
-                self.world.fabric.cut(self.world.peer(node), self.world.peer(other));
+                self.world.network.cut(self.world.peer(node), self.world.peer(other));
                 format!("{other} does not hear {node}")
             }
             Fault::Slow => {
                 let by = self.rng.duration(Duration::from_millis(20), Duration::from_millis(800));
-                self.world.fabric.slow(self.world.peer(node), by);
+                self.world.network.slow(self.world.peer(node), by);
                 format!("node {node} by {by:?}")
             }
             Fault::Loss => {
                 let per_mille = self.rng.below(150) as u32;
-                self.world.fabric.change_faults(|faults| faults.loss_per_mille = per_mille);
+                self.world.network.change_faults(|faults| faults.loss_per_mille = per_mille);
                 format!("{per_mille} of a thousand")
             }
             Fault::Duplicate => {
                 let per_mille = self.rng.below(150) as u32;
                 let straggle = self.rng.duration(Duration::ZERO, STRAGGLE_MAX);
-                self.world.fabric.change_faults(|faults| {
+                self.world.network.change_faults(|faults| {
                     (faults.duplicates_per_mille, faults.straggle_max) = (per_mille, straggle);
                 });
                 format!("{per_mille} of a thousand, up to {straggle:?} later")
             }
             Fault::Reorder => {
                 let most = self.rng.duration(Faults::NONE.latency.1, LATENCY_MAX);
-                self.world.fabric.change_faults(|faults| faults.latency.1 = most);
+                self.world.network.change_faults(|faults| faults.latency.1 = most);
                 format!("up to {most:?} under way")
             }
             Fault::SlowDisk => {
@@ -184,7 +184,7 @@ impl Session {
                 format!("node {node} by {by_ms} ms")
             }
             Fault::Wipe => {
-                self.moments.disks_wiped += 1;
+                self.coverage.disks_wiped += 1;
                 self.world.wipe(self.rotting);
                 format!("node {}", self.rotting)
             }

@@ -18,8 +18,8 @@ use quorate_testnet::checkers::g7_bounded::{self, Gauge};
 use quorate_testnet::checkers::g8_reservations::{self, Account};
 
 use super::Session;
-use crate::net::INBOUND_MAX;
 use crate::panics;
+use quorate_testkit::net::INBOUND_MAX;
 
 impl Session {
     /// Every invariant that can be seen between two steps.
@@ -34,7 +34,7 @@ impl Session {
         for lead in self.world.leads() {
             found.extend(self.leaders.check(lead.quorum, lead.term.0, lead.member));
         }
-        for (quorum, member) in self.world.seen.left.lock().expect("no panic under this lock").drain(..) {
+        for (quorum, member) in self.world.seen.left.lock().drain(..) {
             *self.stays.entry((quorum, member)).or_default() += 1;
         }
         for index in self.world.up() {
@@ -52,7 +52,7 @@ impl Session {
                 if quorum.leading().is_some() {
                     let voters: BTreeSet<_> = quorum.view().voters.into_iter().collect();
                     let before = self.voters.insert(quorum.id(), voters.clone()).unwrap_or_default();
-                    self.moments.members_replaced += before.difference(&voters).count() as u64;
+                    self.coverage.members_replaced += before.difference(&voters).count() as u64;
                     let view = quorum.view();
                     let named = [
                         ("live jobs", u64::from(view.jobs_live), JOBS_LIVE_MAX),
@@ -75,17 +75,17 @@ impl Session {
                 let before = self.counted.insert((index, what), now).unwrap_or_default();
                 let more = now.saturating_sub(before);
                 match expired {
-                    true => self.moments.leases_expired += more,
+                    true => self.coverage.leases_expired += more,
                     false => {
-                        self.moments.snapshots_installed += more;
-                        self.moments.snapshots_installed_under_partition += if self.is_cut { more } else { 0 };
+                        self.coverage.snapshots_installed += more;
+                        self.coverage.snapshots_installed_under_partition += if self.is_cut { more } else { 0 };
                     }
                 }
             }
             let accounts: Vec<_> = scopes.iter().flat_map(|usage| accounts(index, usage)).collect();
             found.extend(g8_reservations::check(&self.grown(accounts)));
         }
-        for (protocol, value) in Protocol::ALL.into_iter().zip(self.world.fabric.counts().waiting_most) {
+        for (protocol, value) in Protocol::ALL.into_iter().zip(self.world.network.counts().waiting_most) {
             gauges.push(Gauge { name: waiting(protocol), value, limit: INBOUND_MAX as u64 });
         }
         for gauge in &gauges {

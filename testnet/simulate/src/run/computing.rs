@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::{LIVENESS_BOUND, Session};
-use crate::rng::SimRng;
+use quorate_testnet::rng::Rng;
 
 /// Submits whose answer is awaited, and jobs that one run submits at the most: all are looked at in the end.
 const OPEN_MAX: usize = 6;
@@ -53,7 +53,7 @@ pub(super) struct Computing {
 }
 
 /// A specification of some shape, and how many tasks it has.
-fn draw(rng: &mut SimRng) -> (BatchSpec, u32) {
+fn draw(rng: &mut Rng) -> (BatchSpec, u32) {
     let is_verified = rng.chance(VERIFIED);
     let module = Content::Inline(Bytes::from_static(b"simulated"));
     let program = Program::Wasm { module, fuel: is_verified.then_some(1), deterministic: is_verified };
@@ -101,7 +101,7 @@ impl Session {
         for computing in &mut self.computing {
             if let Some(submitting) = computing.submitting.take_if(|submitting| submitting.is_finished()) {
                 computing.is_acknowledged = matches!(submitting.await, Ok(Some(true)));
-                self.moments.jobs_acknowledged += u64::from(computing.is_acknowledged);
+                self.coverage.jobs_acknowledged += u64::from(computing.is_acknowledged);
             }
         }
     }
@@ -140,8 +140,8 @@ impl Session {
             }
         }
         let tasks: u64 = jobs.iter().map(|job| u64::from(job.tasks)).sum();
-        self.moments.tasks_begun += begun.values().sum::<u64>();
-        self.moments.tasks_begun_again += begun.values().filter(|times| **times > 1).count() as u64;
+        self.coverage.tasks_begun += begun.values().sum::<u64>();
+        self.coverage.tasks_begun_again += begun.values().filter(|times| **times > 1).count() as u64;
         self.world.transcript.line(0, format_args!("{} jobs with {tasks} tasks were judged", jobs.len()));
         self.violations.extend(found);
         waits

@@ -161,7 +161,7 @@ impl Session {
             self.remove_everything(&owners, end).await;
             left = self.reserved_at_rest();
             if left.is_empty() {
-                self.moments.rests += 1;
+                self.coverage.rests += 1;
                 return;
             }
             tokio::time::sleep(Duration::from_secs(2)).await;

@@ -24,6 +24,7 @@ use quorate_node::raft::lost_quorums;
 use quorate_node::seams::DiskError;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, MemberId, ObjectId, PieceIndex, QuorumId};
+use quorate_protocols::text::chain;
 use quorate_testnet::checkers::commands::{Job, Object};
 use quorate_testnet::checkers::g2_one_primary::{Leaders, Terms};
 use quorate_testnet::checkers::g5_agreement::Digests;
@@ -31,20 +32,20 @@ use quorate_testnet::checkers::g6_readable::Holdings;
 use quorate_testnet::checkers::{Guarantee, Violation};
 use tokio::time::Instant;
 
+use crate::coverage::Coverage;
 use crate::executor::SimExecutor;
 use crate::faults::{Fault, FaultSet};
 use crate::history::{self, Histories};
 use crate::links::Links;
-use crate::moments::Moments;
-use crate::net::NetCounts;
 use crate::oracle::{Operations, Oracle};
 use crate::panics;
 use crate::planted::Planted;
-use crate::rng::SimRng;
 use crate::runtime;
 use crate::transcript::Transcript;
 use crate::world::World;
 use computing::Computing;
+use quorate_testkit::net::NetCounts;
+use quorate_testnet::rng::Rng;
 use workload::WatchedJob;
 
 /// After faults have ended, everything must serve again within this. Much longer than any failover: it covers a
@@ -85,7 +86,7 @@ pub struct Report {
     pub injected: BTreeMap<&'static str, u64>,
     /// The most that each bounded thing ever held, and its bound.
     pub high_water: BTreeMap<&'static str, (u64, u64)>,
-    pub moments: Moments,
+    pub coverage: Coverage,
     pub net: NetCounts,
     pub simulated: Duration,
 }
@@ -103,7 +104,7 @@ pub fn run(plan: Plan) -> std::io::Result<Report> {
 struct Session {
     plan: Plan,
     world: World,
-    rng: SimRng,
+    rng: Rng,
     oracle: Oracle,
     leaders: Leaders<QuorumId, MemberId>,
     terms: Terms<QuorumId, (MemberId, u32)>,
@@ -114,7 +115,7 @@ struct Session {
     /// Whole states, compared once at the end.
     states: Digests<QuorumId, MemberId>,
     memberships: Digests<QuorumId, MemberId>,
-    clock: history::Moments,
+    clock: history::HistoryClock,
     job_history: Histories<JobId, Job>,
     object_history: Histories<ObjectId, Object>,
     watched: Vec<WatchedJob>,
@@ -133,7 +134,7 @@ struct Session {
     tried: BTreeMap<String, (usize, usize)>,
     is_cut: bool,
     violations: Vec<Violation>,
-    moments: Moments,
+    coverage: Coverage,
     /// What each account held at the last look.
     reserved: BTreeMap<String, u64>,
     puts: u64,
@@ -149,7 +150,7 @@ impl Session {
         plan.links.apply(&world);
         let executor = SimExecutor::default();
         world.work.executors = BTreeMap::from([(Engine::Wasm, Arc::new(executor.clone()) as Arc<_>)]);
-        let mut rng = SimRng::new(plan.seed, "schedule");
+        let mut rng = Rng::new(plan.seed, "schedule");
         if plan.faults.0.contains(&Fault::Clock) {
             for index in 1..=plan.nodes {
                 world.clock(index).step(rng.below(2 * SKEW_MS_MAX) as i64 - SKEW_MS_MAX as i64);
@@ -166,7 +167,7 @@ impl Session {
             digests: Digests::default(),
             states: Digests::default(),
             memberships: Digests::default(),
-            clock: history::Moments::default(),
+            clock: history::HistoryClock::default(),
             job_history: Histories::new(Job),
             object_history: Histories::new(Object),
             watched: Vec::new(),
@@ -181,7 +182,7 @@ impl Session {
             tried: BTreeMap::new(),
             is_cut: false,
             violations: Vec::new(),
-            moments: Moments::default(),
+            coverage: Coverage::default(),
             reserved: BTreeMap::new(),
             puts: 0,
             rotting,
@@ -218,7 +219,7 @@ impl Session {
             started = self.world.start(index).await;
         }
         if let Err(error) = started {
-            let what = format!("node {index} does not start: {}", crate::world::chain(&error));
+            let what = format!("node {index} does not start: {}", chain(&error));
             self.violations.push(Violation::new(Guarantee::G1, what));
         }
         if is_up {
@@ -249,19 +250,19 @@ impl Session {
     fn report(mut self) -> Report {
         for index in 1..=self.plan.nodes {
             let counts = self.world.disk(index).counts();
-            self.moments.crashes_that_lost_writes += counts.crashes_with_loss;
-            self.moments.rotten_reads += counts.rotten_reads;
-            self.moments.refused_full += counts.refused_full;
-            self.moments.torn_recovered += counts.torn_recovered;
+            self.coverage.crashes_that_lost_writes += counts.crashes_with_loss;
+            self.coverage.rotten_reads += counts.rotten_reads;
+            self.coverage.refused_full += counts.refused_full;
+            self.coverage.torn_recovered += counts.torn_recovered;
         }
-        self.moments.terms_led = self.leaders.count() as u64;
-        self.moments.digests_compared = self.digests.compared();
-        self.moments.states_compared = self.states.compared();
+        self.coverage.terms_led = self.leaders.count() as u64;
+        self.coverage.digests_compared = self.digests.compared();
+        self.coverage.states_compared = self.states.compared();
         let seen = &self.world.seen;
-        self.moments.backups_used = seen.backups_used.load(Ordering::Relaxed);
-        self.moments.columns_repaired = seen.columns_repaired.load(Ordering::Relaxed);
-        self.moments.workers_lost = seen.workers_lost.load(Ordering::Relaxed);
-        self.moments.puts_resumed = seen.puts_resumed.load(Ordering::Relaxed);
+        self.coverage.backups_used = seen.backups_used.load(Ordering::Relaxed);
+        self.coverage.columns_repaired = seen.columns_repaired.load(Ordering::Relaxed);
+        self.coverage.workers_lost = seen.workers_lost.load(Ordering::Relaxed);
+        self.coverage.puts_resumed = seen.puts_resumed.load(Ordering::Relaxed);
         let mut operations = self.oracle.counts;
         operations.calls_answered = self.job_history.answered + self.object_history.answered;
         operations.calls_unknown = self.job_history.unanswered + self.object_history.unanswered;
@@ -272,8 +273,8 @@ impl Session {
             operations,
             injected: self.injected,
             high_water: self.high_water,
-            moments: self.moments,
-            net: self.world.fabric.counts(),
+            coverage: self.coverage,
+            net: self.world.network.counts(),
             simulated: self.world.elapsed(),
             plan: self.plan,
         }

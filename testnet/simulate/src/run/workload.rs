@@ -153,14 +153,14 @@ impl Session {
                 ),
                 2 => self.job_command(owner, job, JobOperation::Cancel, Command::Job(job, JobCommand::Cancel)),
                 _ => {
-                    let (moments, called) = (self.clock.clone(), self.clock.next());
+                    let (clock, called) = (self.clock.clone(), self.clock.next());
                     let handle = self.world.look(index, job.quorum, Query::Job { job }, move |result| {
                         let seen = match result {
                             Ok(QueryAnswer::Job(record)) => Some(JobAnswer::Seen(state_of(record.state))),
                             Ok(QueryAnswer::Unknown) => Some(JobAnswer::Seen(JobState::Absent)),
                             _ => None,
                         };
-                        (moments.next(), seen)
+                        (clock.next(), seen)
                     });
                     self.job_history.call(job, called, JobOperation::Look, handle);
                 }
@@ -169,8 +169,8 @@ impl Session {
     }
 
     fn job_command(&mut self, owner: usize, job: JobId, operation: JobOperation, command: Command) {
-        let (moments, called) = (self.clock.clone(), self.clock.next());
-        let judge = move |result| (moments.next(), job_answer(result));
+        let (clock, called) = (self.clock.clone(), self.clock.next());
+        let judge = move |result| (clock.next(), job_answer(result));
         let handle = self.world.command(owner, job.quorum, command, judge);
         self.job_history.call(job, called, operation, handle);
     }
@@ -192,7 +192,7 @@ impl Session {
     }
 
     fn look_at_object(&mut self, index: usize, object: ObjectId) {
-        let (moments, called) = (self.clock.clone(), self.clock.next());
+        let (clock, called) = (self.clock.clone(), self.clock.next());
         let query = Query::Object { manifest: object.manifest };
         let handle = self.world.look(index, object.quorum, query, move |result| {
             let seen = match result {
@@ -200,7 +200,7 @@ impl Session {
                 Ok(QueryAnswer::Unknown) => Some(ObjectAnswer::Seen(false)),
                 _ => None,
             };
-            (moments.next(), seen)
+            (clock.next(), seen)
         });
         self.object_history.call(object, called, ObjectOperation::Look, handle);
     }
@@ -208,7 +208,7 @@ impl Session {
     pub(super) fn remove_object(&mut self, object: ObjectId) {
         let Some(owner) = self.oracle.owner(object) else { return };
         self.oracle.removing(object);
-        let (moments, called) = (self.clock.clone(), self.clock.next());
+        let (clock, called) = (self.clock.clone(), self.clock.next());
         let claims = ClaimSelector::OwnedBy(self.world.peer(owner));
         let command = Command::Object(object.manifest, ObjectCommand::Remove { claims, force: true });
         let handle = self.world.command(owner, object.quorum, command, move |result| {
@@ -217,7 +217,7 @@ impl Session {
                 Err(ClientError::Rejected(Rejection::UnknownObject { .. })) => Some(ObjectAnswer::Missing),
                 _ => None,
             };
-            (moments.next(), answer)
+            (clock.next(), answer)
         });
         self.object_history.call(object, called, ObjectOperation::Remove, handle);
     }

@@ -1,28 +1,32 @@
-//! Simulated disks. What was not synced is lost in a crash, or kept up to some batch; batches stay whole, because the
-//! real record store keeps them whole and its own tests show it.
+//! The disk in memory. What was not synced is lost in a crash, or kept up to some batch; batches stay whole, because
+//! the record store of a node keeps them whole and its own tests show it.
 //!
-//! A [`SimDisk`] is the platter: it outlives the node. [`SimDisk::mount`] gives one life of the node its two halves;
-//! after [`SimDisk::crash`] they refuse everything, so that nothing left over from the old life can write.
+//! A [`MemoryDisk`] is the platter: it outlives the node. [`MemoryDisk::disk`] gives the present life of the node its
+//! two halves; after [`MemoryDisk::crash`] they refuse everything, so that nothing left over from the old life can
+//! write.
 
+use parking_lot::Mutex;
+use parking_lot::MutexGuard;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_node::seams::disk::KvOp;
-use quorate_node::seams::{Disk, DiskError, Files, Kv, KvBatch};
 use quorate_protocols::ids::PieceHash;
+use quorate_seams::disk::KvOp;
+use quorate_seams::disk::check_small_name;
+use quorate_seams::{Disk, DiskError, Files, Kv, KvBatch};
+use quorate_testnet::rng::Rng;
 
-use crate::rng::SimRng;
-
-/// Size of every simulated disk, in bytes.
+/// Size of every disk that is given none, in bytes.
 const DISK_BYTES: u64 = 64 * 1024 * 1024 * 1024;
 
-type Trees = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
+/// The trees of a record store.
+pub type Trees = BTreeMap<String, BTreeMap<Vec<u8>, Vec<u8>>>;
 
 /// Cloneable; all clones are one disk.
 #[derive(Clone, Default)]
-pub struct SimDisk {
+pub struct MemoryDisk {
     platter: Arc<Mutex<Platter>>,
 }
 
@@ -36,7 +40,13 @@ struct Platter {
     pieces: BTreeMap<PieceHash, Bytes>,
     small: BTreeMap<String, Vec<u8>>,
     bytes_used: u64,
+    /// Free bytes and size, when a test has set them.
+    space: Option<(u64, u64)>,
     is_full: bool,
+    /// Syncs of records fail: a crash would come between a file and its record.
+    sync_fails: bool,
+    /// Batches not synced yet that append to a log.
+    appends_unsynced: u64,
     /// What a sync takes on this disk, and what a fault adds.
     sync_usual: Duration,
     sync_delay: Duration,
@@ -70,27 +80,45 @@ pub struct DiskCounts {
     pub torn_recovered: u64,
     pub rotten_reads: u64,
     pub refused_full: u64,
+    /// Most appends to logs that ever waited for one sync.
+    pub appends_unsynced_most: u64,
 }
 
-impl SimDisk {
+impl MemoryDisk {
     /// The disk for a node that starts now. Earlier mounts stop working.
     pub fn mount(&self) -> Disk {
-        let life = {
+        {
             let mut platter = self.lock();
             platter.life += 1;
             platter.counts.torn_recovered += u64::from(std::mem::take(&mut platter.is_torn));
-            platter.life
-        };
-        let mount = Arc::new(Mount { disk: self.clone(), life });
+        }
+        self.disk()
+    }
+
+    /// The disk for the present life of the node: what was given before works as well.
+    pub fn disk(&self) -> Disk {
+        let mount = Arc::new(Mount { disk: self.clone(), life: self.lock().life });
         Disk { kv: mount.clone(), files: mount }
     }
 
     /// The machine lost power: of the batches not yet synced, a prefix may have reached the disk. The rest is gone.
-    pub fn crash(&self, rng: &mut SimRng) {
+    pub fn crash(&self, rng: &mut Rng) {
+        self.lose_power(|unsynced| rng.below(unsynced + 1));
+    }
+
+    /// The machine lost power, and nothing that was not synced had reached the disk.
+    pub fn lose_unsynced(&self) {
+        self.lose_power(|_| 0);
+    }
+
+    /// `kept` says how many of the batches not yet synced are there nevertheless.
+    fn lose_power(&self, kept: impl FnOnce(u64) -> u64) {
         let mut platter = self.lock();
         platter.life += 1;
+        platter.sync_fails = false;
+        platter.appends_unsynced = 0;
         let unsynced = std::mem::take(&mut platter.unsynced);
-        let kept = rng.below(unsynced.len() as u64 + 1) as usize;
+        let kept = kept(unsynced.len() as u64) as usize;
         let lost = (unsynced.len() - kept) as u64;
         platter.counts.batches_lost += lost;
         platter.counts.crashes_with_loss += u64::from(lost > 0);
@@ -108,6 +136,32 @@ impl SimDisk {
         *platter = Platter { life: platter.life + 1, counts: platter.counts, sync_usual, ..Platter::default() };
     }
 
+    /// The record store comes back empty; the files beside it are still there.
+    pub fn wipe_records(&self) {
+        self.restore_records(Trees::new());
+    }
+
+    /// A backup of the records that are synced.
+    pub fn copy_records(&self) -> Trees {
+        self.lock().durable.clone()
+    }
+
+    /// The record store comes back as it once was: a restored backup.
+    pub fn restore_records(&self, trees: Trees) {
+        let mut platter = self.lock();
+        platter.unsynced.clear();
+        platter.appends_unsynced = 0;
+        (platter.durable, platter.visible) = (trees.clone(), trees);
+    }
+
+    /// Free bytes of the disk, and its size. A disk of size zero leaves no margin, for round numbers.
+    pub fn set_space(&self, free: u64, size: u64) {
+        self.lock().space = Some((free, size));
+    }
+    /// From now on, and until the next life, syncs of records fail.
+    pub fn set_sync_fails(&self) {
+        self.lock().sync_fails = true;
+    }
     pub fn set_full(&self, is_full: bool) {
         self.lock().is_full = is_full;
     }
@@ -119,7 +173,7 @@ impl SimDisk {
         self.lock().sync_delay = delay;
     }
     /// From now on one of the pieces kept here, if there is any, reads back wrong.
-    pub fn rot_one(&self, rng: &mut SimRng) -> Option<(PieceHash, Rot)> {
+    pub fn rot_one(&self, rng: &mut Rng) -> Option<(PieceHash, Rot)> {
         let mut platter = self.lock();
         let at = rng.below(platter.pieces.len() as u64) as usize;
         let hash = *platter.pieces.keys().nth(at)?;
@@ -127,15 +181,26 @@ impl SimDisk {
         platter.rotten.insert(hash, rot);
         Some((hash, rot))
     }
-    pub fn piece_count(&self) -> usize {
-        self.lock().pieces.len()
+    /// From now on this piece reads back wrong.
+    pub fn rot(&self, hash: PieceHash, rot: Rot) {
+        self.lock().rotten.insert(hash, rot);
+    }
+    /// Hashes of the pieces kept here, in order.
+    pub fn pieces(&self) -> Vec<PieceHash> {
+        self.lock().pieces.keys().copied().collect()
+    }
+    /// The files of all pieces are gone.
+    pub fn lose_pieces(&self) {
+        let mut platter = self.lock();
+        platter.pieces.clear();
+        platter.bytes_used = 0;
     }
     pub fn counts(&self) -> DiskCounts {
         self.lock().counts
     }
 
     fn lock(&self) -> MutexGuard<'_, Platter> {
-        self.platter.lock().unwrap_or_else(PoisonError::into_inner)
+        self.platter.lock()
     }
 }
 
@@ -164,9 +229,14 @@ fn apply(trees: &mut Trees, batch: KvBatch) {
     trees.retain(|_, records| !records.is_empty());
 }
 
+/// Whether the operation appends to the log of a group.
+fn is_append(op: &KvOp) -> bool {
+    matches!(op, KvOp::Put { tree, .. } if tree.ends_with(".log"))
+}
+
 /// One life of a node on its disk.
 struct Mount {
-    disk: SimDisk,
+    disk: MemoryDisk,
     life: u64,
 }
 
@@ -177,7 +247,7 @@ impl Mount {
             true => Ok(platter),
             false => Err(DiskError::Io {
                 what: "using the disk",
-                place: "a simulated disk".into(),
+                place: "a disk in memory".into(),
                 reason: "the node that opened it has crashed".into(),
             }),
         }
@@ -190,7 +260,7 @@ impl Platter {
             return Ok(());
         }
         self.counts.refused_full += 1;
-        Err(DiskError::Full { place: "a simulated disk".into(), needed: needed as u64 })
+        Err(DiskError::Full { place: "a disk in memory".into(), needed: needed as u64 })
     }
 }
 
@@ -237,6 +307,8 @@ impl Kv for Mount {
             platter.require_room(batch.bytes_added())?;
         }
         platter.counts.batches += 1;
+        platter.appends_unsynced += u64::from(batch.ops.iter().any(is_append));
+        platter.counts.appends_unsynced_most = platter.counts.appends_unsynced_most.max(platter.appends_unsynced);
         platter.unsynced.push(batch.clone());
         apply(&mut platter.visible, batch);
         Ok(())
@@ -244,7 +316,12 @@ impl Kv for Mount {
 
     fn sync(&self) -> Result<(), DiskError> {
         let mut platter = self.platter()?;
+        if platter.sync_fails {
+            let (what, place) = ("sync", "a disk in memory".into());
+            return Err(DiskError::Io { what, place, reason: "told to fail".into() });
+        }
         platter.counts.syncs += 1;
+        platter.appends_unsynced = 0;
         for batch in std::mem::take(&mut platter.unsynced) {
             apply(&mut platter.durable, batch);
         }
@@ -301,6 +378,7 @@ impl Files for Mount {
     }
 
     fn write_small(&self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {
+        check_small_name(name)?;
         let mut platter = self.platter()?;
         platter.require_room(bytes.len())?;
         platter.small.insert(name.to_owned(), bytes.to_vec());
@@ -308,13 +386,14 @@ impl Files for Mount {
     }
 
     fn read_small(&self, name: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        check_small_name(name)?;
         Ok(self.platter()?.small.get(name).cloned())
     }
 
     fn free_space(&self) -> Result<(u64, u64), DiskError> {
         let platter = self.platter()?;
-        let free = if platter.is_full { 0 } else { DISK_BYTES - platter.bytes_used };
-        Ok((free, DISK_BYTES))
+        let (free, size) = platter.space.unwrap_or((DISK_BYTES - platter.bytes_used, DISK_BYTES));
+        Ok((if platter.is_full { 0 } else { free }, size))
     }
 }
 
@@ -332,14 +411,14 @@ mod tests {
     fn a_crash_keeps_what_was_synced_and_a_prefix_of_the_rest() {
         let mut lost_some = false;
         for seed in 0..50 {
-            let disk = SimDisk::default();
+            let disk = MemoryDisk::default();
             let first = disk.mount();
             first.kv.apply(put(0)).expect("applied");
             first.kv.sync().expect("synced");
             for key in 1..6 {
                 first.kv.apply(put(key)).expect("applied");
             }
-            disk.crash(&mut SimRng::new(seed, "crash"));
+            disk.crash(&mut Rng::new(seed, "crash"));
             assert!(first.kv.apply(put(9)).is_err(), "a crashed node wrote");
             let second = disk.mount();
             let rows = second.kv.range("t", &[0], &[255], 99, 99).expect("read");
@@ -353,11 +432,11 @@ mod tests {
 
     #[test]
     fn a_rotten_piece_stays_rotten_until_it_is_removed() {
-        let disk = SimDisk::default();
+        let disk = MemoryDisk::default();
         let files = disk.mount().files;
         let hash = PieceHash([3; 32]);
         files.write_piece(hash, b"piece").expect("written");
-        disk.rot_one(&mut SimRng::new(1, "rot")).expect("there is a piece");
+        disk.rot_one(&mut Rng::new(1, "rot")).expect("there is a piece");
         let first = files.read_piece(hash).expect("read");
         assert_ne!(first.as_deref(), Some(&b"piece"[..]));
         assert_eq!(files.read_piece(hash).expect("read"), first);

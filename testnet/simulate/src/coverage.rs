@@ -2,7 +2,7 @@
 
 /// Counts of one run, or of many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Moments {
+pub struct Coverage {
     /// Faults injected.
     pub faults: u64,
     pub crashes: u64,
@@ -52,7 +52,7 @@ pub struct Moments {
     pub rests: u64,
 }
 
-impl Moments {
+impl Coverage {
     /// Every count with its name, in order.
     pub fn named(&self) -> [(&'static str, u64); 26] {
         [
@@ -90,7 +90,7 @@ impl Moments {
     }
 }
 
-impl std::ops::AddAssign for Moments {
+impl std::ops::AddAssign for Coverage {
     fn add_assign(&mut self, other: Self) {
         self.faults += other.faults;
         self.crashes += other.crashes;
@@ -121,7 +121,7 @@ impl std::ops::AddAssign for Moments {
     }
 }
 
-impl std::fmt::Display for Moments {
+impl std::fmt::Display for Coverage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let words: Vec<_> = self.named().into_iter().map(|(name, count)| format!("{count} {name}")).collect();
         f.write_str(&words.join(", "))
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn what_never_happened_is_named() {
-        let mut sum = Moments { crashes: 2, ..Moments::default() };
-        sum += Moments { crashes: 1, faults: 1, ..Moments::default() };
+        let mut sum = Coverage { crashes: 2, ..Coverage::default() };
+        sum += Coverage { crashes: 1, faults: 1, ..Coverage::default() };
         assert_eq!(sum.crashes, 3);
         assert!(!sum.missing().contains(&"crashes"));
         assert!(sum.missing().contains(&"puts resumed"));

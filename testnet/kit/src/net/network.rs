@@ -1,19 +1,20 @@
-//! The world between the nodes.
+//! The network itself: what is between the nodes, and every fault of it.
 
+use parking_lot::Mutex;
+use parking_lot::MutexGuard;
+use quorate_testnet::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_node::seams::{
+use quorate_protocols::ids::{PeerId, QuorumId};
+use quorate_seams::{
     Clock, Frame, GossipMessage, Inbound, InboundRequest, NetError, NetEvent, Protocol, Reply, Reservation, Topic,
 };
-use quorate_protocols::ids::{PeerId, QuorumId};
 use tokio::sync::{mpsc, oneshot};
 
-use super::SimNet;
-use crate::rng::SimRng;
-use crate::transcript::Transcript;
+use super::{Gate, MemoryNet, Observer, Passage, Sight};
 
 /// Requests, announcements and events that wait for a node. As in the real network, the newest is dropped when full.
 pub const INBOUND_MAX: usize = 1024;
@@ -59,13 +60,14 @@ pub struct NetCounts {
 
 /// Cloneable; all clones are one network.
 #[derive(Clone)]
-pub struct Fabric {
+pub struct Network {
     state: Arc<Mutex<State>>,
-    transcript: Transcript,
+    observer: Option<Arc<dyn Observer>>,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 struct State {
-    rng: SimRng,
+    rng: Rng,
     faults: Faults,
     /// What is left when faults end.
     usual: Faults,
@@ -79,6 +81,10 @@ struct State {
     slow: BTreeMap<PeerId, Duration>,
     /// The same, of machines that are far away whatever the faults.
     distant: BTreeMap<PeerId, Duration>,
+    /// Machines that let questions wait this long, and answer pings at once.
+    hesitant: BTreeMap<PeerId, Duration>,
+    /// Bytes per second of machines behind a narrow link.
+    narrow: BTreeMap<PeerId, u64>,
     providers: BTreeMap<QuorumId, BTreeSet<PeerId>>,
     counts: NetCounts,
 }
@@ -131,10 +137,11 @@ pub(super) struct Delivered {
     pub(super) life: u64,
 }
 
-impl Fabric {
-    pub fn new(seed: u64, transcript: Transcript) -> Self {
+impl Network {
+    /// A network whose luck is the seed's.
+    pub fn new(seed: u64) -> Self {
         let state = State {
-            rng: SimRng::new(seed, "network"),
+            rng: Rng::new(seed, "network"),
             faults: Faults::NONE,
             usual: Faults::NONE,
             ports: BTreeMap::new(),
@@ -142,14 +149,39 @@ impl Fabric {
             cut: BTreeSet::new(),
             slow: BTreeMap::new(),
             distant: BTreeMap::new(),
+            hesitant: BTreeMap::new(),
+            narrow: BTreeMap::new(),
             providers: BTreeMap::new(),
             counts: NetCounts::default(),
         };
-        Self { state: Arc::new(Mutex::new(state)), transcript }
+        Self { state: Arc::new(Mutex::new(state)), observer: None, gate: None }
+    }
+    /// The same network, seen by somebody.
+    pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+    /// The same network, where somebody stands before every question.
+    pub fn gated_by(mut self, gate: Arc<dyn Gate>) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+    pub(super) fn gate(&self, to: PeerId, protocol: Protocol, frame: &Frame) -> Passage {
+        self.gate.as_ref().map_or(Passage::Free, |gate| gate.pass(to, protocol, frame))
+    }
+    /// An answer has come back to its asker.
+    pub(super) fn answered(&self, from: PeerId, to: PeerId, protocol: Protocol, frame: &Frame) {
+        let index = self.lock().ports.get(&to).map_or(0, |port| port.index);
+        self.observe(index, &Sight::Answer { from, protocol, frame });
+    }
+    fn observe(&self, node: usize, sight: &Sight<'_>) {
+        if let Some(observer) = &self.observer {
+            observer.observe(node, sight);
+        }
     }
 
     /// The network of a node that starts now. It connects to everybody within reach, as bootstrap would.
-    pub fn attach(&self, index: usize, peer: PeerId, clock: Arc<dyn Clock>) -> (SimNet, Inbound) {
+    pub fn attach(&self, index: usize, peer: PeerId, clock: Arc<dyn Clock>) -> (MemoryNet, Inbound) {
         let (approval, approval_in) = mpsc::channel(INBOUND_MAX);
         let (raft, raft_in) = mpsc::channel(INBOUND_MAX);
         let (liveness, liveness_in) = mpsc::channel(INBOUND_MAX);
@@ -165,7 +197,7 @@ impl Fabric {
             state.ports.insert(peer, Port { index, life, inbound: Some(outlets), clock });
             state.ports.keys().copied().filter(|other| *other != peer).collect::<Vec<_>>()
         };
-        let net = SimNet::new(self.clone(), peer);
+        let net = MemoryNet::new(self.clone(), peer);
         for other in others {
             self.dial(peer, other);
         }
@@ -180,6 +212,11 @@ impl Fabric {
             events: events_in,
         };
         (net, inbound)
+    }
+
+    /// The handle of a node that is attached.
+    pub fn handle(&self, peer: PeerId) -> MemoryNet {
+        MemoryNet::new(self.clone(), peer)
     }
 
     /// The process behind the port is gone. Its connections close, where a closing can be seen.
@@ -226,6 +263,23 @@ impl Fabric {
     pub fn slow(&self, peer: PeerId, by: Duration) {
         self.lock().slow.insert(peer, by);
     }
+    /// The machine takes this long for every question beside what the way takes, and nothing for pings: what is
+    /// measured of the link says nothing of it.
+    pub fn set_hesitation(&self, peer: PeerId, by: Duration) {
+        self.lock().hesitant.insert(peer, by);
+    }
+    /// What goes to the machine and comes from it has this many bytes per second.
+    pub fn set_bandwidth(&self, peer: PeerId, bytes_per_second: u64) {
+        self.lock().narrow.insert(peer, bytes_per_second);
+    }
+    /// Nothing passes between these machines and the others, and no connection closes.
+    pub fn isolate(&self, peers: &[PeerId]) {
+        let mut state = self.lock();
+        let others: Vec<_> = state.ports.keys().copied().filter(|peer| !peers.contains(peer)).collect();
+        for (one, other) in peers.iter().flat_map(|one| others.iter().map(move |other| (*one, *other))) {
+            state.cut.extend([(one, other), (other, one)]);
+        }
+    }
     /// Ends every fault. Connections whose other end died behind a cut are now seen to be closed; everybody dials.
     pub fn heal(&self) {
         let (gone, pairs) = {
@@ -260,8 +314,8 @@ impl Fabric {
 
     /// Starts to connect; what comes of it is told as an event.
     pub(super) fn dial(&self, from: PeerId, to: PeerId) {
-        let fabric = self.clone();
-        tokio::spawn(async move { drop(fabric.connect(from, to).await) });
+        let network = self.clone();
+        tokio::spawn(async move { drop(network.connect(from, to).await) });
     }
 
     /// Makes sure that there is a connection, or says why there is none. Into a cut it never returns.
@@ -298,6 +352,11 @@ impl Fabric {
 
     pub(super) fn is_connected(&self, a: PeerId, b: PeerId) -> bool {
         self.lock().connected.contains(&pair(a, b))
+    }
+
+    /// How long the machine lets a question wait.
+    pub(super) fn hesitation(&self, peer: PeerId) -> Duration {
+        self.lock().hesitant.get(&peer).copied().unwrap_or_default()
     }
 
     /// What a ping takes, there and back, without the jitter of this moment.
@@ -343,12 +402,7 @@ impl Fabric {
             return Err(NetError::Unreachable { peer: to, reason: "no address is known".into() });
         };
         let (index, sender) = (port.index, state.ports.get(&from).map_or(0, |port| port.index));
-        self.transcript.note(index, || {
-            let mut hasher = blake3::Hasher::new();
-            hasher.update(&frame.head).update(&frame.payload);
-            let hash = hasher.finalize().to_hex();
-            format!("<- n{sender} {protocol:?} {} bytes {}", frame.len(), &hash[..8])
-        });
+        self.observe(index, &Sight::Request { from: sender, protocol, frame: &frame });
         let Some(outlets) = &port.inbound else { return Err(NetError::Broken { peer: to }) };
         let (reply, answer) = oneshot::channel();
         let request = InboundRequest { from, frame, reply: Reply(reply), memory: Reservation::none() };
@@ -377,13 +431,13 @@ impl Fabric {
         let others: Vec<_> = self.lock().ports.keys().copied().filter(|peer| *peer != author).collect();
         for other in others {
             let Path::Arrives { after, .. } = self.path(author, other, bytes.len(), false) else { continue };
-            let (fabric, message) = (self.clone(), GossipMessage { author, topic, bytes: bytes.clone() });
+            let (network, message) = (self.clone(), GossipMessage { author, topic, bytes: bytes.clone() });
             tokio::spawn(async move {
                 tokio::time::sleep(after).await;
-                let mut state = fabric.lock();
+                let mut state = network.lock();
                 state.counts.gossip += 1;
                 if let Some(Port { inbound: Some(outlets), index, .. }) = state.ports.get(&other) {
-                    fabric.transcript.note(*index, || format!("<- gossip {topic:?} {}", blake3::hash(&message.bytes)));
+                    network.observe(*index, &Sight::Gossip { topic, bytes: &message.bytes });
                     // A full queue loses gossip, as it may.
                     let _ = outlets.gossip.try_send(message);
                 }
@@ -392,16 +446,16 @@ impl Fabric {
     }
 
     fn tell_later(&self, to: PeerId, event: NetEvent, after: Duration) {
-        let fabric = self.clone();
+        let network = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            fabric.tell(to, event);
+            network.tell(to, event);
         });
     }
 
     fn tell(&self, to: PeerId, event: NetEvent) {
         if let Some(Port { inbound: Some(outlets), index, .. }) = self.lock().ports.get(&to) {
-            self.transcript.note(*index, || format!("<- {event:?}"));
+            self.observe(*index, &Sight::Event(&event));
             let _ = outlets.events.try_send(event);
         }
     }
@@ -432,11 +486,11 @@ impl Fabric {
         let mut state = self.lock();
         state.counts.penalties += 1;
         let index = state.ports.get(&by).map_or(0, |port| port.index);
-        self.transcript.line(index, format_args!("penalises {peer:?}: {reason}"));
+        self.observe(index, &Sight::Penalty { peer, reason });
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 
@@ -448,7 +502,9 @@ impl State {
     }
     fn delay(&mut self, from: PeerId, to: PeerId, bytes: usize) -> Duration {
         let (least, most) = self.faults.latency;
-        let extra = self.extra(from) + self.extra(to) + Duration::from_micros(bytes as u64 * 1_000_000 / BANDWIDTH);
+        let narrow = |peer: PeerId| self.narrow.get(&peer).copied().unwrap_or(BANDWIDTH);
+        let bandwidth = narrow(from).min(narrow(to));
+        let extra = self.extra(from) + self.extra(to) + Duration::from_micros(bytes as u64 * 1_000_000 / bandwidth);
         self.rng.duration(least, most) + extra
     }
 }

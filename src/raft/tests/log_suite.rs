@@ -1,0 +1,169 @@
+//! The contract of the raft log, over every disk: what openraft relies on, and what a restart must find. Whoever
+//! replaces the log store changes [`open`].
+
+use std::future::Future;
+
+use openraft::entry::FromAppData;
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
+use openraft::{CommittedLeaderId, RaftLogReader};
+use quorate_protocols::ids::Millis;
+use quorate_protocols::quorum::Batch;
+use quorate_testkit::MemoryDisk;
+use quorate_testkit::conformance::Machine;
+
+use super::*;
+use crate::raft::log_store::{LastFault, LogStore, Trees};
+use crate::raft::rollback_guard::RollbackGuard;
+use crate::raft::types::{Entry, LogId, Vote};
+use crate::seams::Disk;
+use crate::storage::test_machine::SledMachine;
+
+/// The store that the suite is for.
+fn open(disk: Disk) -> LogStore {
+    let guard = RollbackGuard::new(disk.files.clone(), QUORUM, member(1), None);
+    LogStore::new(Storage::start(disk), Trees::of(QUORUM), guard, LastFault::default())
+}
+
+fn member(number: u8) -> MemberId {
+    MemberId { peer: PeerId([number; 32]), incarnation: Incarnation(1) }
+}
+
+fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new(CommittedLeaderId::new(term, member(1)), index)
+}
+
+fn entry(term: u64, index: u64) -> Entry {
+    let command = Command::Quorum(QuorumCommand::Noop);
+    let mut entry = Entry::from_app_data(Batch::at(Millis(index), vec![(PeerId([1; 32]), command)]));
+    entry.log_id = log_id(term, index);
+    entry
+}
+
+/// The terms and indices of the entries in a range.
+async fn read(log: &mut LogStore, range: std::ops::Range<u64>) -> Vec<(u64, u64)> {
+    let entries = log.try_get_log_entries(range).await.expect("readable");
+    entries.iter().map(|entry| (entry.log_id.leader_id.term, entry.log_id.index)).collect()
+}
+
+/// One life of a node with the log open, which ends as a crash ends it.
+async fn life<F: Future>(machine: &mut dyn Machine, work: impl FnOnce(LogStore) -> F) -> F::Output {
+    let tasks = TaskGroup::inline();
+    let disk = machine.open();
+    let output = tasks.scope(async { work(open(disk)).await }).await;
+    machine.lose_power();
+    tasks.crash();
+    tasks.close().await;
+    output
+}
+
+async fn appended_entries_are_there_in_order_after_a_crash(machine: &mut dyn Machine) {
+    life(machine, |mut log| async move {
+        let state = log.get_log_state().await.expect("readable");
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (None, None));
+        log.blocking_append((0..5).map(|index| entry(1, index))).await.expect("synced");
+        log.blocking_append((5..300).map(|index| entry(2, index))).await.expect("synced");
+    })
+    .await;
+    life(machine, |mut log| async move {
+        assert_eq!(read(&mut log, 3..7).await, [(1, 3), (1, 4), (2, 5), (2, 6)]);
+        assert_eq!(read(&mut log, 298..900).await, [(2, 298), (2, 299)], "a range may go past the end");
+        assert_eq!(read(&mut log, 7..7).await, []);
+        assert_eq!(read(&mut log, 0..300).await.len(), 300);
+        assert_eq!(log.get_log_state().await.expect("readable").last_log_id, Some(log_id(2, 299)));
+        let some = log.limited_get_log_entries(10, 200).await.expect("readable");
+        let indices: Vec<_> = some.iter().map(|entry| entry.log_id.index).collect();
+        assert!(!indices.is_empty() && indices == (10..10 + indices.len() as u64).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+async fn what_was_cut_off_does_not_come_back(machine: &mut dyn Machine) {
+    life(machine, |mut log| async move {
+        log.blocking_append((0..20).map(|index| entry(1, index))).await.expect("synced");
+        log.truncate(log_id(1, 10)).await.expect("synced");
+    })
+    .await;
+    life(machine, |mut log| async move {
+        assert_eq!(log.get_log_state().await.expect("readable").last_log_id, Some(log_id(1, 9)));
+        log.blocking_append([entry(2, 10)]).await.expect("synced");
+    })
+    .await;
+    life(machine, |mut log| async move {
+        assert_eq!(read(&mut log, 8..99).await, [(1, 8), (1, 9), (2, 10)]);
+    })
+    .await;
+}
+
+/// Goal: a log that was purged says up to where, also when nothing is left of it. What a purge removed may be there
+/// again after a crash; then the log still begins no later than it says.
+async fn a_purged_log_says_up_to_where(machine: &mut dyn Machine) {
+    life(machine, |mut log| async move {
+        log.blocking_append((0..10).map(|index| entry(1, index))).await.expect("synced");
+        log.purge(log_id(1, 3)).await.expect("applied");
+        assert_eq!(read(&mut log, 0..6).await, [(1, 4), (1, 5)]);
+        // A write that follows makes it durable.
+        log.blocking_append([entry(1, 10)]).await.expect("synced");
+    })
+    .await;
+    life(machine, |mut log| async move {
+        let state = log.get_log_state().await.expect("readable");
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 3)), Some(log_id(1, 10))));
+        log.purge(log_id(1, 10)).await.expect("applied");
+        let state = log.get_log_state().await.expect("readable");
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(log_id(1, 10)), Some(log_id(1, 10))));
+        assert_eq!(read(&mut log, 0..99).await, []);
+    })
+    .await;
+}
+
+async fn a_vote_is_never_forgotten(machine: &mut dyn Machine) {
+    let votes = [Vote::new(1, member(1)), Vote::new(1, member(2)), Vote::new(7, member(1))];
+    for vote in votes {
+        life(machine, |mut log| async move { log.save_vote(&vote).await.expect("synced") }).await;
+        let kept = life(machine, |mut log| async move { log.read_vote().await.expect("readable") }).await;
+        assert_eq!(kept, Some(vote));
+    }
+}
+
+/// Goal: the pointer to what is committed may be old, or lost, and never points past the log.
+async fn the_committed_pointer_stays_inside_the_log(machine: &mut dyn Machine) {
+    life(machine, |mut log| async move {
+        assert_eq!(log.read_committed().await.expect("readable"), None);
+        log.blocking_append((0..10).map(|index| entry(1, index))).await.expect("synced");
+        log.save_committed(Some(log_id(1, 8))).await.expect("applied");
+        assert_eq!(log.read_committed().await.expect("readable"), Some(log_id(1, 8)));
+        log.truncate(log_id(1, 5)).await.expect("synced");
+    })
+    .await;
+    life(machine, |mut log| async move {
+        let committed = log.read_committed().await.expect("readable");
+        assert!(committed <= Some(log_id(1, 4)), "{committed:?}");
+    })
+    .await;
+}
+
+macro_rules! log_suite {
+    ($machine:expr) => {
+        log_suite! { $machine =>
+            appended_entries_are_there_in_order_after_a_crash,
+            what_was_cut_off_does_not_come_back,
+            a_purged_log_says_up_to_where,
+            a_vote_is_never_forgotten,
+            the_committed_pointer_stays_inside_the_log,
+        }
+    };
+    ($machine:expr => $($name:ident,)+) => { $(
+        #[tokio::test]
+        async fn $name() {
+            super::$name(&mut $machine).await;
+        }
+    )+ };
+}
+
+mod over_memory {
+    log_suite!(super::MemoryDisk::default());
+}
+
+mod over_sled {
+    log_suite!(super::SledMachine::new());
+}

@@ -1,0 +1,81 @@
+//! What a lease has room for: its attempts begin in order, as soon as those before them have left enough.
+
+use std::collections::VecDeque;
+
+use quorate_protocols::ids::LeaseId;
+use quorate_protocols::task::message::StepContext;
+use quorate_protocols::task::record::TaskAttempt;
+
+use super::super::ports::Room;
+use super::{Effect, Ledger, OnDisk, Stage};
+
+/// What a lease has, and what runs under it.
+pub(super) struct LeaseUsage {
+    pub(super) room: Room,
+    pub(super) slots: u64,
+    pub(super) memory_bytes: u64,
+    pub(super) disk_bytes: u64,
+    pub(super) waiting: VecDeque<TaskAttempt>,
+}
+
+impl Ledger {
+    pub(super) fn usage(&mut self, lease: LeaseId, room: Room) {
+        let new = LeaseUsage { room, slots: 0, memory_bytes: 0, disk_bytes: 0, waiting: VecDeque::new() };
+        let usage = self.lease_usages.entry(lease).or_insert(new);
+        let grew = usage.room != room;
+        usage.room = room;
+        if grew {
+            self.begin_waiting(lease);
+        }
+    }
+
+    /// Puts an attempt that may begin into the queue of its lease.
+    pub(super) fn wait_for_room(&mut self, task: TaskAttempt) {
+        let Some(entry) = self.entries.get(&task) else { return };
+        let may = matches!(entry.stage, Stage::Waiting { may_begin: true });
+        if !may || !(entry.work.idempotent || entry.order_on == OnDisk::Yes) {
+            return;
+        }
+        let lease = entry.lease;
+        if let Some(usage) = self.lease_usages.get_mut(&lease)
+            && !usage.waiting.contains(&task)
+        {
+            usage.waiting.push_back(task);
+            self.begin_waiting(lease);
+        }
+    }
+
+    /// Begins what the lease has room for, in order. The quorum gives no more than that; what it gave for the place of
+    /// something that has not ended yet waits here.
+    pub(super) fn begin_waiting(&mut self, lease: LeaseId) {
+        let Some(usage) = self.lease_usages.get_mut(&lease) else { return };
+        while let Some(task) = usage.waiting.front().copied() {
+            let entry = self.entries.get_mut(&task);
+            let Some(entry) = entry.filter(|entry| matches!(entry.stage, Stage::Waiting { .. })) else {
+                usage.waiting.pop_front();
+                continue;
+            };
+            let needs = &entry.work.resources;
+            let slots = usage.slots + u64::from(needs.slots);
+            let (memory_bytes, disk_bytes) =
+                (usage.memory_bytes + needs.memory_bytes, usage.disk_bytes + needs.disk_bytes);
+            let room = &usage.room;
+            if slots > room.slots || memory_bytes > room.memory_bytes || disk_bytes > room.disk_bytes {
+                return;
+            }
+            (usage.slots, usage.memory_bytes, usage.disk_bytes) = (slots, memory_bytes, disk_bytes);
+            usage.waiting.pop_front();
+            entry.stage = Stage::Running;
+            self.effects.push_back(Effect::Begin(task));
+        }
+    }
+}
+
+/// Why a task can never run under the lease, if it cannot.
+pub(super) fn too_large(work: &StepContext, room: &Room) -> Option<String> {
+    let needs = &work.resources;
+    let fits = u64::from(needs.slots) <= room.slots
+        && needs.memory_bytes <= room.memory_bytes
+        && needs.disk_bytes <= room.disk_bytes;
+    (!fits).then(|| "its task needs more than this worker's whole lease".to_owned())
+}

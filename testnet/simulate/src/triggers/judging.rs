@@ -1,0 +1,110 @@
+//! The end of a run of triggers: all that was recorded is read, and judged.
+
+use super::*;
+
+impl Scene {
+    /// Suspends every trigger, and reads and checks all that is recorded of them.
+    pub(super) async fn judge(&mut self) -> Result<(), String> {
+        let end = Instant::now() + PATIENCE;
+        for at in 0..self.watched.len() {
+            let job = self.watched[at].job;
+            if !self.watched[at].spec.is_timed() {
+                self.judge_events(at, end).await;
+                continue;
+            }
+            let record = loop {
+                // One that has nothing left to fire has ended.
+                let told = self.told(1, job.quorum, Command::Trigger(TriggerCommand::Suspend { job })).await;
+                match self.look(job.quorum, Query::Job { job }).await {
+                    Some(QueryAnswer::Job(record)) if told || record.state.is_final() => break Some(record),
+                    // Thousands of jobs have ended after this one.
+                    Some(QueryAnswer::Unknown) if matches!(self.watched[at].spec.when, When::At(_)) => break None,
+                    _ if Instant::now() >= end => return Err(format!("trigger {job:?} is not to be suspended")),
+                    _ => tokio::time::sleep(Duration::from_millis(500)).await,
+                }
+            };
+            if record.is_none() && self.has_been_ahead {
+                // It ended, and the clocks of the quorum ran past the time for which what has ended is kept.
+                continue;
+            }
+            let run = record.as_ref().map(|record| record.trigger().map(|(_, run)| run.clone()));
+            let Some(run) = run.unwrap_or_else(|| Some(TriggerRun::default())) else {
+                let what = format!("{job:?} has no trigger any more");
+                self.report.violations.push(Violation::new(Guarantee::G3, what));
+                continue;
+            };
+            loop {
+                self.read_rows().await;
+                let rows = run.rows;
+                let watched = &self.watched[at];
+                // A person's fires may still add rows; instants may not.
+                if watched.is_settled() && watched.rows.keys().next_back().copied().unwrap_or(0) >= rows {
+                    break;
+                }
+                if Instant::now() >= end {
+                    return Err(format!("runs of trigger {job:?} do not come to their end"));
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            let found = self.check(at, &run);
+            self.report.violations.extend(found);
+        }
+        Ok(())
+    }
+
+    /// Waits until what was acknowledged is recorded and has run, and checks that all of it is recorded once.
+    async fn judge_events(&mut self, at: usize, end: Instant) {
+        self.events.collect_answers(end).await;
+        let recorded = loop {
+            self.read_rows().await;
+            let events = self.watched[at].rows.values().filter_map(|row| match row.cause {
+                Cause::Event(id) => Some(id),
+                _ => None,
+            });
+            let recorded: BTreeSet<SeenId> = events.collect();
+            let is_told = self.events.acknowledged().all(|id| recorded.contains(&id));
+            if (is_told && self.watched[at].is_settled()) || Instant::now() >= end {
+                break recorded;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        };
+        let unknown = recorded.into_iter().filter(|id| self.events.was_emitted(*id));
+        let expected: BTreeSet<SeenId> = self.events.acknowledged().chain(unknown).collect();
+        let watched = &self.watched[at];
+        let rows: Vec<FireRow> = watched.rows.values().cloned().collect();
+        let mut found = check_events(&rows, &expected);
+        let mut once = BTreeSet::new();
+        let id = |row: &FireRow| if let Cause::Event(id) = row.cause { Some(id) } else { None };
+        let twice: Vec<SeenId> = rows.iter().filter_map(id).filter(|id| !once.insert(*id)).collect();
+        if let Some(first) = found.first_mut() {
+            first.what.extend(twice.iter().map(|id| format!("; {id:?} was emitted by {}", self.events.story(*id))));
+        }
+        self.report.violations.extend(found);
+        if !watched.is_settled() {
+            let what = format!("runs of trigger {:?} do not come to their end", watched.job);
+            self.report.violations.push(Violation::new(Guarantee::G4, what));
+        }
+        self.report.runs += rows.len() as u64;
+        (self.report.events, self.report.again) = (self.events.count() as u64, self.events.again);
+        self.report.acknowledged = self.events.acknowledged().count() as u64;
+    }
+
+    fn check(&mut self, at: usize, run: &TriggerRun) -> Vec<Violation> {
+        let watched = &self.watched[at];
+        for row in watched.rows.values() {
+            match row.what {
+                Fired::Skipped { count, .. } => self.report.skipped += count,
+                Fired::Withdrawn { .. } => (),
+                _ => self.report.runs += 1,
+            }
+        }
+        self.report.instants += run.clock.done;
+        let reach = Reach {
+            from: run.clock.from.unwrap_or_default(),
+            next: run.clock.end(),
+            open: run.clock.open.iter().copied().chain(watched.unread(run.clock.from.unwrap_or_default())).collect(),
+            forgotten: 0,
+        };
+        check_rows(&watched.spec, reach, watched.rows.values())
+    }
+}
