@@ -23,7 +23,7 @@ use quorate_protocols::quorum::request::{ObjectView, Query, QueryAnswer};
 use quorate_protocols::quorum::{Batch, Command, CommandReply, Duty, ObjectCommand, QuorumState, StoreCommand};
 use quorate_protocols::wire;
 use quorate_testkit::net::{Faults, Gate, Observer, Passage, Sight};
-use quorate_testkit::{MemoryDisk, Network, VirtualClock};
+use quorate_testkit::{ClockOffset, MemoryDisk, Network, VirtualClock};
 
 use crate::identity::Identity;
 use crate::objects::{HolderLeases, HoldersKnown, Objects, ObjectsContext, Quorums};
@@ -306,6 +306,7 @@ pub fn peer(index: u8) -> PeerId {
 pub struct Cluster {
     pub world: Arc<World>,
     network: Network,
+    began: tokio::time::Instant,
     pub disks: Vec<MemoryDisk>,
     pub nodes: Vec<Objects>,
     pub tasks: TaskGroup,
@@ -328,7 +329,8 @@ impl Cluster {
         let disks = (0..nodes).map(|_| MemoryDisk::default()).collect();
         let network = Network::new(1).observed_by(world.clone()).gated_by(world.clone());
         network.set_usual(Faults { latency: (ONE_WAY, ONE_WAY), ..Faults::NONE });
-        let mut cluster = Self { world, network, disks, nodes: Vec::new(), tasks: TaskGroup::inline() };
+        let began = tokio::time::Instant::now();
+        let mut cluster = Self { world, network, began, disks, nodes: Vec::new(), tasks: TaskGroup::inline() };
         for index in 0..nodes {
             let node = cluster.node(index).await;
             cluster.nodes.push(node);
@@ -340,7 +342,7 @@ impl Cluster {
 
     async fn node(&self, index: u8) -> Objects {
         let (world, disk, here) = (self.world.clone(), self.disks[index as usize].disk(), peer(index));
-        let clock: Arc<dyn Clock> = Arc::new(VirtualClock::right());
+        let clock: Arc<dyn Clock> = Arc::new(VirtualClock::boot(self.began, &ClockOffset::default()));
         let (net, inbound) = self.network.attach(index.into(), here, clock.clone());
         let tasks = self.tasks.clone();
         let node = self

@@ -1,7 +1,7 @@
 //! What happened, in order: virtual time, node, event. Two runs of one seed must write the same bytes.
 //!
 //! Messages and syncs are too many to keep: each goes into a running hash, which every kept line shows. Two runs that
-//! differ in a single message thus differ in the next line, and with [`Transcript::detailed`] every message is a line.
+//! differ in a single message thus differ in the next line, and in a detailed one every message is a line.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
