@@ -30,7 +30,7 @@ fn the_doctor_finds_what_was_broken_and_nothing_else() {
     let primary = net.primary(1, put["quorum"].as_str().expect("a quorum"));
     healthy(&net);
     let ran = doctor(&net, &["--deep"]).ok();
-    assert!(ran.stdout.contains("healthy") && ran.stdout.contains("1 objects read"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("healthy") && ran.stdout.contains("1 object read"), "{}", ran.stdout);
     let one = doctor(&net, &["--node", "2"]).ok();
     assert!(one.stdout.contains("1 nodes") && one.stdout.contains("3 members"), "{}", one.stdout);
 

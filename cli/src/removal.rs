@@ -100,7 +100,7 @@ fn confirm(info: &ObjectInfo, others: &[&Claim], ids: &Ids) -> Result<(), Failur
 /// Under which name who keeps an object, and since when. Names are quoted: they may hold anything.
 pub fn claim_text(claim: &Claim, ids: &Ids) -> String {
     let name = claim.name.as_ref().map_or_else(|| "without a name".to_owned(), |name| format!("{name:?}"));
-    format!("{name} of {}, since {}", ids.peer(claim.owner), instant(claim.at))
+    format!("{name} of {}, since {}", ids.sentence(&claim.owner.to_string()), instant(claim.at))
 }
 
 /// What became of it, for people: a line for each claim that was taken and for each that keeps the object.
@@ -171,7 +171,7 @@ mod tests {
         assert!(text.contains("your claim is gone: \"a.txt\" of"), "{text}");
         assert!(
             text.contains(&format!(
-                "it is kept by the claim: without a name of cellar {}",
+                "it is kept by the claim: without a name of cellar ({})",
                 &PeerId([2; 32]).to_string()[8..16]
             )),
             "{text}"

@@ -127,10 +127,8 @@ impl From<ClientError> for ApiError {
             ClientError::Unknown { .. } => {
                 (ErrorCode::Unknown, said("look at the state before trying again; repeating the command is safe"))
             }
-            ClientError::Forbidden { .. } => (
-                ErrorCode::Forbidden,
-                said("only the node through which it was submitted, or an operator of the network, may do this"),
-            ),
+            // The reason says who may.
+            ClientError::Forbidden { .. } => (ErrorCode::Forbidden, None),
             ClientError::Protocol { .. } => {
                 (ErrorCode::Internal, said("the two nodes may run different versions of quorate"))
             }

@@ -205,15 +205,19 @@ pub(super) async fn release(context: &Context, worker: PeerId, lease: LeaseId) -
 /// For people: what is looked for, and why nobody does it.
 fn lacking(wanted: &Wanted, workers: usize, refusals: &[(PeerId, String)]) -> String {
     let Resources { memory_bytes, disk_bytes, slots, labels } = &wanted.resources;
-    let mut text =
-        format!("no further peer takes {} tasks of {slots} slots, {memory_bytes} bytes of memory", wanted.engine);
+    let slots = if *slots == 1 { "1 slot".to_owned() } else { format!("{slots} slots") };
+    let engine = wanted.engine;
+    let mut text = format!("no other peer takes a {engine} task that needs {slots}, {memory_bytes} bytes of memory");
     if *disk_bytes > 0 {
         text.push_str(&format!(", {disk_bytes} bytes of disk"));
     }
     for (key, value) in labels {
         text.push_str(&format!(", label {key} = {value:?}"));
     }
-    text.push_str(&format!("; {workers} work for the quorum"));
+    text.push_str(&match workers {
+        1 => "; 1 worker has a lease from the quorum".to_owned(),
+        workers => format!("; {workers} workers have leases from the quorum"),
+    });
     for (peer, reason) in refusals.iter().take(REFUSALS_TOLD) {
         text.push_str(&format!("; {peer}: {reason}"));
     }

@@ -42,6 +42,13 @@ pub async fn run(common: &Common, deep: bool) -> Result<(), Failure> {
     }
 }
 
+/// `1 digest compared`, `2 digests compared`: the first word is what is counted.
+fn counted(count: u64, what: &str) -> String {
+    let (noun, rest) = what.split_once(' ').map_or((what, String::new()), |(noun, rest)| (noun, format!(" {rest}")));
+    let noun = if count == 1 { noun.strip_suffix('s').unwrap_or(noun) } else { noun };
+    format!("{count} {noun}{rest}")
+}
+
 /// What the nodes that were asked call themselves and their peers.
 fn names(common: &Common, facts: &Facts) -> Ids {
     facts.asked.iter().fold(Ids::new(common), |ids, asked| {
@@ -50,7 +57,7 @@ fn names(common: &Common, facts: &Facts) -> Ids {
 }
 
 fn text(diagnosis: &Diagnosis, ids: &Ids) -> Text {
-    let checked: Vec<String> = diagnosis.checked.iter().map(|(what, count)| format!("{count} {what}")).collect();
+    let checked: Vec<String> = diagnosis.checked.iter().map(|(what, count)| counted(*count, what)).collect();
     let mut lines: Vec<String> = Vec::new();
     for finding in &diagnosis.findings {
         let (what, advice) = (ids.sentence(&finding.what), ids.sentence(&finding.advice));
