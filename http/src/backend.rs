@@ -1,6 +1,6 @@
 //! What the API asks of a node. A trait, so that the edge (parsing, guards, errors, streams) is tested without one.
 
-use quorate_protocols::job::watch::Until;
+use quorate_protocols::quorum::watch::Until;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! The API's view of a running [`Node`].
 
-use quorate_protocols::job::watch::Until;
+use quorate_protocols::quorum::watch::Until;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;

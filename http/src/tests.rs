@@ -5,7 +5,7 @@ mod jobs;
 mod triggers;
 
 use parking_lot::Mutex;
-use quorate_protocols::job::watch::Until;
+use quorate_protocols::quorum::watch::Until;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 

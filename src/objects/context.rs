@@ -2,7 +2,7 @@
 //! a quorum or a resource tree.
 
 use quorate_protocols::job::JobRecord;
-use quorate_protocols::job::watch::Until;
+use quorate_protocols::quorum::watch::Until;
 use std::time::Duration;
 
 use futures::future::BoxFuture;

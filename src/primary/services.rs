@@ -1,10 +1,10 @@
 //! What the primaries on this node share with those who ask here: reasons, audit hints, and the intakes of events and
 //! of workers' reports.
 
-use quorate_protocols::job::watch::EntryId;
-use quorate_protocols::job::watch::WatchAnswer;
-use quorate_protocols::job::watch::WatchRequest;
-use quorate_protocols::job::watch::Watched;
+use quorate_protocols::quorum::watch::EntryId;
+use quorate_protocols::quorum::watch::WatchAnswer;
+use quorate_protocols::quorum::watch::WatchRequest;
+use quorate_protocols::quorum::watch::Watched;
 use std::sync::Arc;
 
 use futures::FutureExt;

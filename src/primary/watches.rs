@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::job::limits::WATCH_SESSION_IDLE_MAX;
-use quorate_protocols::job::watch::{Due, Entered, Judged, Seat, WatchKey, WatchTable, judge};
-use quorate_protocols::job::{WatchAnswer, WatchRequest};
+use quorate_protocols::quorum::watch::{Due, Entered, Judged, Seat, WatchKey, WatchTable, judge};
+use quorate_protocols::quorum::watch::{WatchAnswer, WatchRequest};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio::time::{Instant, sleep_until};

@@ -480,7 +480,7 @@ async fn a_job_that_finds_no_worker_says_what_is_looked_for() {
     for _ in 0..60_000 {
         tokio::time::sleep(Duration::from_millis(1)).await;
         if let Some(reason) = world.wait_reasons.workers(QUORUM) {
-            assert!(reason.contains("command tasks") && reason.contains("1 slot"), "{reason}");
+            assert!(reason.contains("a command task") && reason.contains("1 slot"), "{reason}");
             return;
         }
     }

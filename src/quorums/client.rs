@@ -20,12 +20,12 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use quorate_protocols::ids::{MemberId, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::WatchAnswer;
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::liveness::DelayEstimate;
 use quorate_protocols::liveness::limits::DELAY_MAX;
 use quorate_protocols::liveness::patience::{TRY_MIN, election_wait, try_patience};
 use quorate_protocols::quorum::request::{JobAnswer, JobMessage, Query, QueryAnswer};
+use quorate_protocols::quorum::watch::WatchAnswer;
 use quorate_protocols::quorum::{Command, CommandReply, Rejection};
 use quorate_protocols::task::limits::MESSAGE_BYTES_MAX as TASK_BYTES_MAX;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};

@@ -4,8 +4,8 @@
 //! them through these narrow views, so that a test can put a scripted neighbour in their place and so that asking
 //! *this* node costs no connection. Nothing here decides anything.
 
-use quorate_protocols::job::watch::WatchAnswer;
-use quorate_protocols::job::watch::WatchRequest;
+use quorate_protocols::quorum::watch::WatchAnswer;
+use quorate_protocols::quorum::watch::WatchRequest;
 use std::sync::Arc;
 use std::time::Duration;
 

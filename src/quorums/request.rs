@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::WatchRequest;
 use quorate_protocols::job::limits::WATCH_WAIT_MAX;
 use quorate_protocols::liveness::patience::election_wait;
 use quorate_protocols::quorum::Command;
 use quorate_protocols::quorum::request::{JobAnswer, JobMessage, Query};
+use quorate_protocols::quorum::watch::WatchRequest;
 use quorate_protocols::trigger::event::Dispatch;
 use tokio::time::timeout;
 

@@ -17,10 +17,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use quorate_protocols::ids::{JobId, QuorumId};
+use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::limits::{DEADLINE, WATCH_REQUESTS_MAX, WATCH_SESSIONS_PER_PEER_MAX, WATCH_WAIT_MAX};
-use quorate_protocols::job::watch::{EntryId, WatchAsker};
-use quorate_protocols::job::{JobRecord, Until, WatchAnswer, WatchRequest, Watched};
 use quorate_protocols::quorum::Rejection;
+use quorate_protocols::quorum::watch::{EntryId, WatchAsker};
+use quorate_protocols::quorum::watch::{Until, WatchAnswer, WatchRequest, Watched};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 

@@ -12,7 +12,6 @@ pub mod replicate;
 pub mod spec;
 pub mod store;
 pub mod transition;
-pub mod watch;
 pub mod why;
 
 pub use batch::BatchSpec;
@@ -20,4 +19,3 @@ pub use kind::{Kind, WorkSpec};
 pub use record::{JobRecord, Run, RunState};
 pub use spec::{JobSpec, StoreSpec};
 pub use store::{ColumnRecord, ColumnState, StoreRun};
-pub use watch::{Until, WatchAnswer, WatchRequest, Watched};

@@ -30,6 +30,7 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod triggers;
+pub mod watch;
 
 pub use crate::membership::Voters;
 pub use authority::{Author, Authorship, Forbidden};

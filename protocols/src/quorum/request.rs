@@ -3,8 +3,8 @@
 //! Wire: `/quorate/job/1`, one [`JobMessage`] in, one [`JobAnswer`] out. Any node sends it to the members of the owning
 //! quorum; only the primary acts, the others say who it is.
 
-use crate::job::watch::WatchAnswer;
-use crate::job::watch::WatchRequest;
+use crate::quorum::watch::WatchAnswer;
+use crate::quorum::watch::WatchRequest;
 use serde::{Deserialize, Serialize};
 
 use crate::approval::message::Signature;

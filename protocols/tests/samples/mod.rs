@@ -3,12 +3,12 @@
 mod tasks;
 mod triggers;
 
-use quorate_protocols::job::watch::EntryId;
-use quorate_protocols::job::watch::Until;
-use quorate_protocols::job::watch::WatchAnswer;
-use quorate_protocols::job::watch::WatchEntry;
-use quorate_protocols::job::watch::WatchRequest;
-use quorate_protocols::job::watch::Watched;
+use quorate_protocols::quorum::watch::EntryId;
+use quorate_protocols::quorum::watch::Until;
+use quorate_protocols::quorum::watch::WatchAnswer;
+use quorate_protocols::quorum::watch::WatchEntry;
+use quorate_protocols::quorum::watch::WatchRequest;
+use quorate_protocols::quorum::watch::Watched;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 

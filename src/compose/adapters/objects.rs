@@ -2,7 +2,7 @@
 //! a primary on this node reaches it.
 
 use quorate_protocols::job::JobRecord;
-use quorate_protocols::job::watch::Until;
+use quorate_protocols::quorum::watch::Until;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -25,7 +25,7 @@ mod quorum_calls;
 mod reader;
 mod resume;
 
-use quorate_protocols::job::watch::Until;
+use quorate_protocols::quorum::watch::Until;
 use std::time::Duration;
 
 use bytes::Bytes;

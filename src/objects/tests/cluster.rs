@@ -3,9 +3,9 @@
 
 use parking_lot::Mutex;
 use quorate_protocols::job::JobRecord;
-use quorate_protocols::job::watch::Until;
-use quorate_protocols::job::watch::Watched;
 use quorate_protocols::quorum::Rejection;
+use quorate_protocols::quorum::watch::Until;
+use quorate_protocols::quorum::watch::Watched;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;

@@ -17,15 +17,17 @@ const CRATES: &[Row] = &[
     ("api", "protocols"),
     ("modules", "protocols"),
     ("spec", "protocols"),
-    ("src", "modules protocols"),
+    ("src/seams", "protocols"),
+    ("src", "modules protocols src/seams"),
     ("testnet", "api protocols"),
+    ("testnet/kit", "protocols src/seams testnet"),
     ("testnet/bound", "protocols testnet"),
     ("http", "api modules protocols spec src"),
     // Nothing of a node: commands know of one what its API says.
     ("cli", "api modules protocols spec testnet testnet/bound"),
     ("daemon", "api cli http protocols src"),
     (".", "cli daemon"),
-    ("testnet/simulate", "protocols src testnet"),
+    ("testnet/simulate", "protocols src testnet testnet/kit"),
     ("testnet/fuzz", "api modules protocols spec src testnet"),
 ];
 

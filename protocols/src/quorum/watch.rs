@@ -28,9 +28,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::asker::WatchAsker;
 pub use self::table::{Due, Entered, Judged, Seat, WatchKey, WatchTable, judge};
-use super::limits::{WATCH_CHANGES_MAX, WATCH_ENTRIES_PER_SESSION_MAX};
-use super::record::JobRecord;
 use crate::ids::{JobId, LogIndex, QuorumId};
+use crate::job::limits::{WATCH_CHANGES_MAX, WATCH_ENTRIES_PER_SESSION_MAX};
+use crate::job::record::JobRecord;
 use crate::quorum::request::{Query, QueryAnswer};
 use crate::quorum::{Event, QuorumState};
 
