@@ -32,7 +32,7 @@ fn the_doctor_finds_what_was_broken_and_nothing_else() {
     let ran = doctor(&net, &["--deep"]).ok();
     assert!(ran.stdout.contains("healthy") && ran.stdout.contains("1 object read"), "{}", ran.stdout);
     let one = doctor(&net, &["--node", "2"]).ok();
-    assert!(one.stdout.contains("1 nodes") && one.stdout.contains("3 members"), "{}", one.stdout);
+    assert!(one.stdout.contains("1 node,") && one.stdout.contains("3 members"), "{}", one.stdout);
 
     net.testnet(&["clock", "2", "-1h"]).ok();
     // One that no quorum needs: a member whose disk is full may have to stop.
