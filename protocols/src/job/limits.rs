@@ -14,6 +14,10 @@ pub const DEADLINE: Duration = crate::liveness::patience::COMMIT_DEADLINE;
 /// itself when the asker has gone. Short of `DEADLINE`, so that the answer still arrives in it.
 pub const WATCH_WAIT_MAX: Duration = Duration::from_secs(5);
 
+/// What a request with a new watch is held for: the loss of one that matters at once costs no more than this and the
+/// patience of a question. Not less than `WATCH_PAUSE_MAX`, by which the asker tells that a request was held.
+pub const WATCH_WAIT_MIN: Duration = Duration::from_millis(500);
+
 /// Sessions of watches that a primary's node holds for one peer, and for all peers. Each takes a stream and a handler
 /// of the job protocol, for a moment two, so peers keep at least as many of both for commands and questions.
 pub const WATCH_SESSIONS_PER_PEER_MAX: usize = 16;

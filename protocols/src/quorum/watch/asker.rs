@@ -2,6 +2,9 @@
 //!
 //! Whoever drives it sends each request to the quorum's primary, retries it as it is when that gave no answer, and says
 //! what came of it. Requests of a session that is over need no answer any more.
+//!
+//! A request that is lost is missed only once its wait is over. So whatever is new is waited for a moment at first, and
+//! each request that brings nothing has the next one wait twice as long.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +13,7 @@ use super::{EntryId, Until, WatchAnswer, WatchEntry, WatchRequest, Watched};
 use crate::ids::{JobId, QuorumId};
 use crate::job::limits::{
     WATCH_CHANGES_MAX, WATCH_ENTRIES_PER_SESSION_MAX, WATCH_PAUSE_MAX, WATCH_PAUSE_MIN, WATCH_REQUESTS_MAX,
-    WATCH_WAIT_MAX,
+    WATCH_WAIT_MAX, WATCH_WAIT_MIN,
 };
 
 /// Dropped entries that wait for the next request; more of them make one.
@@ -35,6 +38,8 @@ pub struct WatchAsker {
     /// Answers in a row that brought nothing and came at once.
     fruitless: u32,
     not_before: Duration,
+    /// What the next request is parked for, if it brings no new entry.
+    wait: Duration,
 }
 
 struct Entry {
@@ -60,6 +65,7 @@ impl WatchAsker {
             in_flight: BTreeMap::new(),
             fruitless: 0,
             not_before: Duration::ZERO,
+            wait: WATCH_WAIT_MIN,
         }
     }
 
@@ -112,6 +118,9 @@ impl WatchAsker {
         // What an earlier request carries comes first: each change since the base is in this one.
         let (before, new): (Vec<_>, Vec<_>) =
             self.entries.iter_mut().filter(|(_, entry)| due(entry)).partition(|(_, entry)| entry.carried.is_some());
+        if !new.is_empty() {
+            self.wait = WATCH_WAIT_MIN;
+        }
         let mut added = Vec::new();
         for (id, entry) in before.into_iter().chain(new).take(WATCH_ENTRIES_PER_SESSION_MAX) {
             entry.carried.get_or_insert(number);
@@ -123,7 +132,8 @@ impl WatchAsker {
             carried.get_or_insert(number);
             dropped.push(*id);
         }
-        let wait_ms = WATCH_WAIT_MAX.as_millis() as u32;
+        let wait_ms = self.wait.as_millis() as u32;
+        self.wait = (2 * self.wait).min(WATCH_WAIT_MAX);
         Some(WatchRequest { quorum: self.quorum, session: self.session, number, base, added, dropped, wait_ms })
     }
 
