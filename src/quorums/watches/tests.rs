@@ -138,7 +138,8 @@ async fn a_long_wait_asks_again_only_when_the_primary_lets_go_and_gives_up_after
     assert!(client.watch(JOB, Until::Ended, PATIENCE).await.unwrap().is_none());
     assert_eq!(started.elapsed().as_secs(), PATIENCE.as_secs());
     let longest = PATIENCE.as_secs() / WATCH_WAIT_MAX.as_secs();
-    assert!(net.asked().len() as u64 <= longest + 1, "{} questions", net.asked().len());
+    // The first few waits double up to the longest.
+    assert!(net.asked().len() as u64 <= longest + 5, "{} questions", net.asked().len());
     let error = client.watch(job(77), Until::Ended, PATIENCE).await.unwrap_err();
     assert!(matches!(error, ClientError::Rejected(Rejection::UnknownJob { .. })), "{error}");
 }
