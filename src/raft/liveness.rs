@@ -187,9 +187,14 @@ impl Liveness {
             .filter(|peer| *peer != me)
             .collect();
         let now = self.now();
-        for peer in self.detector.watched().filter(|peer| !shared.contains(peer)).collect::<Vec<_>>() {
+        let left: Vec<PeerId> = self.detector.watched().filter(|peer| !shared.contains(peer)).collect();
+        for &peer in &left {
             self.detector.step(now, DetectorInput::Unwatch { peer });
             self.contradicted.remove(&peer);
+        }
+        if !left.is_empty() {
+            // Nobody listens for their beats any more, so nothing would end a suspicion that is left standing.
+            self.publish_suspicions();
         }
         for peer in shared.iter().copied() {
             // Repeating it changes nothing.
@@ -307,11 +312,16 @@ impl Liveness {
             }
         }
         if changed {
-            let suspected = self.detector.suspected();
-            let since = |peer: PeerId| self.detector.suspected_since(peer).map(|since| (peer, since));
-            *self.host.suspected.lock() = suspected.into_iter().filter_map(since).collect();
+            self.publish_suspicions();
             self.step_elections().await;
         }
+    }
+
+    /// Says to the rest of the node who is suspected.
+    fn publish_suspicions(&self) {
+        let suspected = self.detector.suspected();
+        let since = |peer: PeerId| self.detector.suspected_since(peer).map(|since| (peer, since));
+        *self.host.suspected.lock() = suspected.into_iter().filter_map(since).collect();
     }
 
     async fn answer(&mut self, answer: Answer) {
