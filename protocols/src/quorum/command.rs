@@ -219,7 +219,7 @@ impl Command {
         match self {
             Self::Quorum(command) => command.level(),
             Self::Job(_, command) => command.level(),
-            Self::Kind(_, command) => command.kind().level(),
+            Self::Kind(_, command) => command.level(),
             Self::Task(command) => command.level(),
             Self::Object(_, command) => command.level(),
             Self::Trigger(command) => command.level(),

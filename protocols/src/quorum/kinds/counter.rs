@@ -17,7 +17,7 @@ use crate::quorum::apply::{Applied, invalid};
 use crate::quorum::authority::Author;
 use crate::quorum::command::{CommandReply, JobCommand, Rejection};
 use crate::quorum::invariants::{Checked, ensure};
-use crate::quorum::limits::LEVEL_FIRST;
+use crate::quorum::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
 use crate::quorum::state::Duty;
 
 pub(crate) struct Counter;
@@ -36,6 +36,13 @@ impl OwnCommand for CounterCommand {
     fn name(&self) -> &'static str {
         match self {
             Self::Bump { .. } => BUMP.name(),
+        }
+    }
+
+    /// Later than the kind itself, as a command that came with a later build is.
+    fn level(&self) -> u16 {
+        match self {
+            Self::Bump { .. } => LEVEL_TRIGGERS,
         }
     }
 

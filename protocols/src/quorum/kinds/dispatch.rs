@@ -42,6 +42,12 @@ macro_rules! dispatch {
                     $($(#[$meta])* Self::$kind(command) => command.name(),)*
                 }
             }
+            /// The level that a quorum must have reached before this may be proposed.
+            pub fn level(&self) -> u16 {
+                match self {
+                    $($(#[$meta])* Self::$kind(command) => command.level().max(super::$get::$kind::LEVEL),)*
+                }
+            }
             pub(in crate::quorum) fn author(&self, job: JobId) -> Author<'_> {
                 match self {
                     $($(#[$meta])* Self::$kind(command) => command.author(job),)*

@@ -141,6 +141,9 @@ pub(in crate::quorum) trait Kind {
 pub(in crate::quorum) trait OwnCommand {
     /// As the kind's table names it, in `RunCommand::Own`.
     fn name(&self) -> &'static str;
+    /// The level that a quorum must have reached before this may be proposed: that of the kind, or a later one if the
+    /// command came later. Exhaustive, as [`Command::level`](crate::quorum::Command::level) is.
+    fn level(&self) -> u16;
     /// Who may propose it.
     fn author(&self, job: JobId) -> Author<'_>;
 }
@@ -151,6 +154,9 @@ pub enum NoCommand {}
 
 impl OwnCommand for NoCommand {
     fn name(&self) -> &'static str {
+        match *self {}
+    }
+    fn level(&self) -> u16 {
         match *self {}
     }
     fn author(&self, _: JobId) -> Author<'_> {

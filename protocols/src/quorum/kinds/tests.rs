@@ -21,7 +21,7 @@ use crate::quorum::command::{
     Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, StoreCommand, TriggerCommand,
 };
 use crate::quorum::kinds::KindCommand;
-use crate::quorum::limits::LEVEL_TRIGGERS;
+use crate::quorum::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
 use crate::quorum::request::{Query, QueryAnswer};
 use crate::quorum::state::{Duty, Event, QuorumState};
 use crate::quorum::triggers;
@@ -110,6 +110,18 @@ impl Member {
         assert_eq!(state.duties(), self.state.duties(), "a new primary derives the same duties");
         Self { state, index: self.index, now: self.now }
     }
+}
+
+/// A command that came after its kind must not meet a member that has the kind and not the command.
+#[test]
+fn a_kinds_command_of_a_later_level_waits_for_that_level() {
+    let mut member = Member::new();
+    member.state.level = LEVEL_FIRST;
+    member.submit(1, JobSpec::Once(counter(3))).unwrap();
+    let refused = Rejection::Level { needed: LEVEL_TRIGGERS, level: LEVEL_FIRST };
+    assert_eq!(member.bump(1, 1), Err(refused));
+    member.apply(Command::Quorum(QuorumCommand::RaiseLevel { level: LEVEL_TRIGGERS })).unwrap();
+    assert_eq!(member.bump(1, 1), Ok(CommandReply::Done));
 }
 
 #[test]

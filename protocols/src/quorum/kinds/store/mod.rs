@@ -57,6 +57,19 @@ impl OwnCommand for StoreCommand {
         command.name()
     }
 
+    fn level(&self) -> u16 {
+        match self {
+            Self::AddHolders { .. }
+            | Self::Attach
+            | Self::Progress { .. }
+            | Self::ColumnFailed { .. }
+            | Self::Commit { .. }
+            | Self::Fail { .. }
+            | Self::Abandon { .. }
+            | Self::Released { .. } => LEVEL_FIRST,
+        }
+    }
+
     fn author(&self, _: JobId) -> Author<'_> {
         match self {
             Self::Attach => Author::Anyone,
