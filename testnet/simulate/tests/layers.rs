@@ -411,8 +411,15 @@ fn crates_name_only_what_is_below_them() {
         );
         let code: String = match folder.as_str() {
             "." => std::fs::read_to_string(root().join("src/main.rs")).expect("the binary"),
-            "src" => sources(folder).into_iter().map(|(_, text)| code(&text)).collect(),
-            folder => sources(&format!("{folder}/src")).into_iter().map(|(_, text)| code(&text)).collect(),
+            folder => {
+                let below = format!("{folder}/src");
+                let from = if root().join(&below).is_dir() { &below } else { folder };
+                // A crate may stand in another's folder; what it names is its own.
+                let inner = |name: &String| {
+                    crates.iter().any(|(other, ..)| other.starts_with(&format!("{folder}/")) && name.starts_with(other))
+                };
+                sources(from).into_iter().filter(|(name, _)| !inner(name)).map(|(_, text)| code(&text)).collect()
+            }
         };
         for (_, other, _) in crates.iter().filter(|(other, ..)| named.contains(other)) {
             let name = other.replace('-', "_");
