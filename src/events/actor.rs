@@ -6,13 +6,16 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use quorate_protocols::ids::{Millis, QuorumId};
-use quorate_protocols::trigger::event::Dispatch;
+use quorate_protocols::ids::{Millis, PeerId, QuorumId};
+use quorate_protocols::quorum::Rejection;
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
+use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
 use quorate_protocols::trigger::outbox::{Ask, Outbox, Taken};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::{DeliveryOutcome, EventDelivery, EventError, EventsMetrics, EventsParts, Order, rows};
+use super::{EventError, EventsMetrics, EventsParts, Order, rows};
+use crate::quorums::{ClientError, QuorumPort};
 use crate::seams::{Clock, DiskError, Seams};
 use crate::storage::Storage;
 
@@ -22,13 +25,18 @@ const BATCH_MAX: usize = 256;
 /// How often the known quorums are looked at while there is something to deliver.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// One question or dispatch: a failover fits in it, over slow links and on slow disks too. What does not is said again.
+const DEADLINE: Duration = Duration::from_secs(10);
+
 /// How far before this process the outbox's clock begins: further back than any event is kept.
 const BEFORE: Duration = Duration::from_secs(2 * 24 * 3600);
 
 struct Actor {
     seams: Seams,
     storage: Storage,
-    delivery: Arc<dyn EventDelivery>,
+    quorum_port: Arc<dyn QuorumPort>,
+    /// This node, as the quorums know its events.
+    emitter: PeerId,
     orders: mpsc::Receiver<Order>,
     outbox: Outbox,
     metrics: EventsMetrics,
@@ -46,11 +54,11 @@ struct Ended {
 enum Said {
     Names {
         newest: u64,
-        answer: Option<(Option<u64>, Vec<String>)>,
+        answer: Result<QueryAnswer, ClientError>,
     },
     Dispatched {
         dispatch: Dispatch,
-        carried: DeliveryOutcome,
+        answer: Result<DeliveryAck, ClientError>,
     },
     /// The task was stopped, or is broken.
     Nothing,
@@ -68,13 +76,14 @@ pub(super) fn start(
     orders: mpsc::Receiver<Order>,
     metrics: EventsMetrics,
 ) -> Result<(), DiskError> {
-    let EventsParts { seams, net, storage, delivery } = parts;
+    let EventsParts { seams, net, storage, quorum_port } = parts;
     let outbox = rows::load(storage.kv(), net.local_peer(), now(&*seams.clock), seams.clock.wall())?;
     let tasks = seams.tasks.clone();
     let actor = Actor {
         seams,
         storage,
-        delivery,
+        quorum_port,
+        emitter: net.local_peer(),
         orders,
         outbox,
         metrics,
@@ -179,21 +188,30 @@ impl Actor {
     fn note_end(&mut self, ended: Ended) {
         let (now, Ended { quorum, said }) = (self.now(), ended);
         match said {
-            Said::Names { newest, answer: Some((known, names)) } => {
+            Said::Names { newest, answer: Ok(QueryAnswer::Listening { known, names }) } => {
                 self.outbox.heard_names(now, quorum, newest, known, names);
             }
-            Said::Dispatched { dispatch, carried: DeliveryOutcome::DeliveryAck(heard) } => {
-                let told = dispatch.events.iter().take_while(|sent| sent.sequence <= heard.reaches);
-                self.metrics.told.inc_by(told.count() as u64);
-                self.outbox.delivered(now, quorum, &dispatch, heard);
-            }
-            Said::Dispatched { carried: DeliveryOutcome::Gap { known }, .. } => self.outbox.gap(now, quorum, known),
-            Said::Dispatched { carried: DeliveryOutcome::Full, .. } => self.outbox.full(now, quorum),
-            Said::Names { answer: None, .. }
-            | Said::Dispatched { carried: DeliveryOutcome::Failed, .. }
-            | Said::Nothing => {
+            Said::Names { answer, .. } => {
+                tracing::debug!(?quorum, ?answer, "the quorum does not say which events it wants");
                 self.outbox.failed(now, quorum);
             }
+            Said::Dispatched { dispatch, answer: Ok(ack) } => {
+                let told = dispatch.events.iter().take_while(|sent| sent.sequence <= ack.reaches);
+                self.metrics.told.inc_by(told.count() as u64);
+                self.outbox.delivered(now, quorum, &dispatch, ack);
+            }
+            Said::Dispatched { answer: Err(ClientError::Rejected(Rejection::EventGap { known, .. })), .. } => {
+                self.outbox.gap(now, quorum, known);
+            }
+            Said::Dispatched {
+                answer: Err(ClientError::Rejected(Rejection::Full { .. } | Rejection::TooLarge { .. })),
+                ..
+            } => self.outbox.full(now, quorum),
+            Said::Dispatched { answer: Err(error), .. } => {
+                tracing::debug!(?quorum, %error, "events could not be delivered");
+                self.outbox.failed(now, quorum);
+            }
+            Said::Nothing => self.outbox.failed(now, quorum),
         }
     }
 
@@ -207,7 +225,7 @@ impl Actor {
         let look = self.looked_at.map_or(instant, |at| at + LOOK);
         if look <= instant {
             self.looked_at = Some(instant);
-            let known = self.delivery.quorums().into_iter().collect();
+            let known = self.quorum_port.known().into_iter().collect();
             self.outbox.announced(self.now(), &known);
             self.outbox.tidy(self.now());
         }
@@ -228,13 +246,16 @@ impl Actor {
     }
 
     fn carry(&mut self, quorum: QuorumId, ask: Ask) {
-        let delivery = self.delivery.clone();
+        let (port, emitter) = (self.quorum_port.clone(), self.emitter);
         let task = self.seams.tasks.spawn(async move {
             match ask {
-                Ask::Names { newest } => Said::Names { newest, answer: delivery.listening(quorum).await },
+                Ask::Names { newest } => {
+                    let answer = port.query(quorum, Query::Listening { emitter }, false, DEADLINE).await;
+                    Said::Names { newest, answer }
+                }
                 Ask::Deliver(dispatch) => {
-                    let carried = delivery.dispatch(quorum, dispatch.clone()).await;
-                    Said::Dispatched { dispatch, carried }
+                    let answer = port.report_events(quorum, dispatch.clone(), DEADLINE).await;
+                    Said::Dispatched { dispatch, answer }
                 }
             }
         });

@@ -2,7 +2,7 @@
 //!
 //! [`Events`] is the emitter. Its actor owns the outbox ([`quorate_protocols::trigger::outbox`] decides; [`rows`] is
 //! what of it is on disk), acknowledges an event once it is synced, asks quorums what they want and sends them what is
-//! theirs, through an [`EventDelivery`]. Which triggers a dispatch fires is decided by the primary of each quorum.
+//! theirs, through the [`QuorumPort`]. Which triggers a dispatch fires is decided by the primary of each quorum.
 //!
 //! Promised: an event that was acknowledged is either taken by every quorum that wants it, after its commit, or counted
 //! there as lost. Its author is the peer that the transport says. Not promised: an order between two emitters, and that
@@ -19,14 +19,13 @@ mod tests;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use prometheus_client::registry::Registry;
-use quorate_protocols::ids::QuorumId;
-use quorate_protocols::trigger::event::{DeliveryAck, Dispatch, Event};
+use quorate_protocols::trigger::event::Event;
 use quorate_protocols::trigger::outbox::{EmitError, Taken};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::gauges;
+use crate::quorums::QuorumPort;
 use crate::seams::{Clock, DiskError, Net, Seams};
 use crate::storage::Storage;
 
@@ -48,34 +47,12 @@ pub enum EventError {
     Closing,
 }
 
-/// How the emitter reaches quorums.
-pub trait EventDelivery: Send + Sync + 'static {
-    /// Quorums that are known now.
-    fn quorums(&self) -> Vec<QuorumId>;
-    /// How far the quorum has come with this node, and the names that it listens to. `None`: nobody answered.
-    fn listening(&self, quorum: QuorumId) -> BoxFuture<'static, Option<(Option<u64>, Vec<String>)>>;
-    fn dispatch(&self, quorum: QuorumId, dispatch: Dispatch) -> BoxFuture<'static, DeliveryOutcome>;
-}
-
-/// What became of a dispatch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DeliveryOutcome {
-    DeliveryAck(DeliveryAck),
-    Gap {
-        known: u64,
-    },
-    /// The quorum has no room.
-    Full,
-    /// No answer, or none that says anything.
-    Failed,
-}
-
 /// What the emitter is built from.
 pub struct EventsParts {
     pub seams: Seams,
     pub net: Arc<dyn Net>,
     pub storage: Storage,
-    pub delivery: Arc<dyn EventDelivery>,
+    pub quorum_port: Arc<dyn QuorumPort>,
 }
 
 /// Handle to this node's emitter.

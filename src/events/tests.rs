@@ -3,10 +3,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
+use quorate_protocols::ids::{JobId, PeerId, QuorumId};
+use quorate_protocols::job::JobRecord;
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
+use quorate_protocols::quorum::watch::Until;
+use quorate_protocols::quorum::{Command, CommandReply};
+use quorate_protocols::trigger::event::DeliveryAck;
 use tokio::sync::watch;
 
 use super::*;
+use crate::quorums::{ClientError, Report, ReportAnswer};
 use crate::seams::TaskGroup;
 use crate::testing::metrics::value;
 use crate::testing::quorums::{MemoryDisk, QUORUM, Reaction, ScriptedNet, peer, seams};
@@ -32,30 +40,73 @@ impl Listener {
 
 struct Network(Arc<Listener>);
 
-impl EventDelivery for Network {
-    fn quorums(&self) -> Vec<QuorumId> {
-        vec![QUORUM]
+impl Network {
+    fn away(&self) -> ClientError {
+        ClientError::Busy { quorum: QUORUM }
     }
-    fn listening(&self, _: QuorumId) -> BoxFuture<'static, Option<(Option<u64>, Vec<String>)>> {
-        let quorum = self.0.clone();
-        async move { quorum.up.load(Ordering::Relaxed).then(|| (*quorum.known.lock(), vec!["door".to_owned()])) }
-            .boxed()
+}
+
+impl QuorumPort for Network {
+    fn query(
+        &self,
+        _: QuorumId,
+        query: Query,
+        _: bool,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>> {
+        assert!(matches!(query, Query::Listening { .. }), "{query:?}");
+        let (quorum, away) = (self.0.clone(), self.away());
+        async move {
+            let names = vec!["door".to_owned()];
+            let answer = QueryAnswer::Listening { known: *quorum.known.lock(), names };
+            if quorum.up.load(Ordering::Relaxed) { Ok(answer) } else { Err(away) }
+        }
+        .boxed()
     }
-    fn dispatch(&self, _: QuorumId, dispatch: Dispatch) -> BoxFuture<'static, DeliveryOutcome> {
-        let quorum = self.0.clone();
+    fn report(
+        &self,
+        _: QuorumId,
+        report: Report,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<ReportAnswer, ClientError>> {
+        let (quorum, away) = (self.0.clone(), self.away());
+        let Report::Events(dispatch) = report else { panic!("no report of an emitter: {report:?}") };
         async move {
             if !quorum.up.load(Ordering::Relaxed) {
-                return DeliveryOutcome::Failed;
+                return Err(away);
             }
             let mut known = quorum.known.lock();
             let before = known.unwrap_or(dispatch.follows);
             let fresh = dispatch.events.iter().map(|sent| sent.sequence).filter(|sequence| *sequence > before);
             quorum.taken.send_modify(|taken| taken.extend(fresh));
             *known = Some(dispatch.reaches.max(before));
-            DeliveryOutcome::DeliveryAck(DeliveryAck { reaches: dispatch.reaches, recorded: *known })
+            Ok(ReportAnswer::Events(DeliveryAck { reaches: dispatch.reaches, recorded: *known }))
         }
         .boxed()
     }
+    fn propose(
+        &self,
+        _: QuorumId,
+        command: Command,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<CommandReply, ClientError>> {
+        panic!("no emitter proposes {command:?}")
+    }
+    fn watch(
+        &self,
+        job: JobId,
+        _: Until,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<Option<Box<JobRecord>>, ClientError>> {
+        panic!("no emitter watches {job:?}")
+    }
+    fn members(&self, _: QuorumId) -> Vec<PeerId> {
+        Vec::new()
+    }
+    fn known(&self) -> Vec<QuorumId> {
+        vec![QUORUM]
+    }
+    fn remember_primary(&self, _: QuorumId, _: PeerId) {}
 }
 
 /// A node's emitter, and what ends it.
@@ -64,7 +115,7 @@ async fn emitter(disk: &MemoryDisk, quorum: &Arc<Listener>) -> (Events, TaskGrou
     let tasks = seams.tasks.clone();
     let net = ScriptedNet::new(peer(1), |_, _, _| Reaction::Unreachable);
     let storage = tasks.scope(async { Storage::start(disk.disk()) }).await;
-    let parts = EventsParts { seams, net, storage, delivery: Arc::new(Network(quorum.clone())) };
+    let parts = EventsParts { seams, net, storage, quorum_port: Arc::new(Network(quorum.clone())) };
     (Events::start(parts).await.unwrap(), tasks)
 }
 

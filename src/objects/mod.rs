@@ -19,11 +19,11 @@ use quorate_protocols::quorum::Claim;
 use tokio::sync::{Semaphore, watch};
 
 use crate::identity::Identity;
-use crate::quorums::ClientError;
+use crate::quorums::{ClientError, QuorumPort};
 use crate::seams::{InboundRequest, Net, Seams};
 use crate::storage::Storage;
 
-pub use context::{HolderLeases, HoldersKnown, Quorums};
+pub use context::{HolderLeases, HoldersKnown, ObjectPlacement};
 pub use events::{Events, Metrics, ObjectEvent};
 pub use holder::{PieceCallError, PieceClient, PieceService};
 
@@ -152,7 +152,8 @@ pub struct ObjectsContext {
     pub identity: Identity,
     pub net: Arc<dyn Net>,
     pub storage: Storage,
-    pub quorums: Arc<dyn Quorums>,
+    pub quorums: Arc<dyn QuorumPort>,
+    pub placement: Arc<dyn ObjectPlacement>,
     pub leases: Arc<dyn HolderLeases>,
 }
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use quorate_protocols::ids::{MemberId, ObjectId, PeerId, PieceIndex, QuorumId};
+use quorate_protocols::ids::{MemberId, PeerId, QuorumId};
 use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::liveness::DelayEstimate;
 use quorate_protocols::liveness::limits::DELAY_MAX;
@@ -29,13 +29,14 @@ use quorate_protocols::quorum::watch::WatchAnswer;
 use quorate_protocols::quorum::{Command, CommandReply, Rejection};
 use quorate_protocols::task::limits::MESSAGE_BYTES_MAX as TASK_BYTES_MAX;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
-use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
+use quorate_protocols::trigger::event::DeliveryAck;
 use quorate_protocols::wire;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::ClientError;
+use super::port::{Report, ReportAnswer};
 use super::ports::{Knowledge, LocalQuorum, LocalQuorums};
 use super::request::{Request, RequestServer};
 use super::slots::PeerSlots;
@@ -224,30 +225,23 @@ impl QuorumClient {
         }
     }
 
-    /// Says as this node's worker to whoever leads the quorum: `Start`, `Heartbeat`, `Report` or `Checkpoint`. Tried
-    /// again like a command; all of these may be said twice.
-    pub async fn send_to_primary(
+    /// Tells whoever leads the quorum. Tried again like a command; any report may be said twice.
+    pub async fn report(
         &self,
         quorum: QuorumId,
-        message: TaskMessage,
+        report: Report,
         deadline: Duration,
-    ) -> Result<TaskAnswer, ClientError> {
-        match self.ask(quorum, Ask::Tell(message), deadline).await? {
-            Said::Told(answer) => Ok(answer),
-            _ => Err(mixed_up(quorum)),
-        }
-    }
-
-    /// Hands events that this node has emitted to the primary, whose answer follows the commit. May be said twice.
-    pub async fn dispatch(
-        &self,
-        quorum: QuorumId,
-        dispatch: Dispatch,
-        deadline: Duration,
-    ) -> Result<DeliveryAck, ClientError> {
-        match self.ask(quorum, Ask::Job(Request::Dispatch(dispatch)), deadline).await? {
-            Said::DeliveryAck(heard) => Ok(heard?),
-            _ => Err(mixed_up(quorum)),
+    ) -> Result<ReportAnswer, ClientError> {
+        let ask = match report {
+            Report::Task(message) => Ask::Tell(message),
+            Report::Suspect { manifest, column } => Ask::Job(Request::Suspect { manifest, column }),
+            Report::Events(dispatch) => Ask::Job(Request::Dispatch(dispatch)),
+        };
+        match self.ask(quorum, ask, deadline).await? {
+            Said::Told(answer) => Ok(ReportAnswer::Task(answer)),
+            Said::Noted => Ok(ReportAnswer::Noted),
+            Said::DeliveryAck(heard) => Ok(ReportAnswer::Events(heard?)),
+            Said::Reply(_) | Said::Answer(_) | Said::Watched(_) => Err(mixed_up(quorum)),
         }
     }
 
@@ -263,12 +257,6 @@ impl QuorumClient {
             Said::Answer(answer) => Ok(answer),
             _ => Err(mixed_up(quorum)),
         }
-    }
-
-    /// Tells the primary of an object's steward that a column gave no good piece.
-    pub async fn suspect(&self, object: ObjectId, column: PieceIndex, deadline: Duration) -> Result<(), ClientError> {
-        let request = Request::Suspect { manifest: object.manifest, column };
-        self.ask(object.quorum, Ask::Job(request), deadline).await.map(drop)
     }
 
     /// Asks this peer and no other, once, for its own view.

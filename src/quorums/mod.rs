@@ -3,6 +3,7 @@
 //! - [`client`] commits and asks as this node, wherever the quorum is; [`request`] answers, in process and, through
 //!   [`server`], for peers; [`task_server`] is the end of the task protocol, for the primaries on this node and for its
 //!   own worker.
+//! - [`port`] is what the rest of the node sees of the client: propose, query, watch, report, members.
 //! - [`watches`] has one session with each quorum, for all who wait for its jobs here.
 //! - [`placement`] chooses or forms the quorum of a new job, with promises that [`approvals`] gathers.
 //! - [`authority`] says who may propose what; [`ports`] is how this layer sees its neighbours.
@@ -17,6 +18,7 @@ pub mod authority;
 pub mod client;
 pub mod logs;
 pub mod placement;
+pub mod port;
 pub mod ports;
 pub mod request;
 pub(crate) mod serve;
@@ -37,6 +39,7 @@ use crate::raft::because;
 pub use approvals::Approvals;
 pub use client::QuorumClient;
 pub use placement::Placement;
+pub use port::{QuorumPort, Report, ReportAnswer};
 pub use submit::Submits;
 
 #[derive(Debug, Clone, thiserror::Error)]

@@ -24,10 +24,11 @@ use super::logs::Logs;
 use super::metrics::WorkerMetrics;
 use super::outputs::{self, Stores};
 use super::pending_result::PendingResult;
-use super::ports::{QuorumPort, WorkerLeases};
+use super::ports::WorkerLeases;
 use super::runner::Runner;
 use super::{WorkerParts, rows};
 use crate::approver::EndedLease;
+use crate::quorums::QuorumPort;
 use crate::seams::{DiskError, Entropy, KvBatch, TaskGroup};
 use crate::storage::Storage;
 
@@ -482,7 +483,7 @@ impl Actor {
         message: TaskMessage,
         ended: impl FnOnce(Answers) -> Ended + Send + 'static,
     ) {
-        let (told, end) = (self.quorum_port.send_to_primary(quorum, message, DEADLINE), self.end.clone());
+        let (told, end) = (self.quorum_port.report_task(quorum, message, DEADLINE), self.end.clone());
         self.tasks.spawn(async move {
             let answers = match told.await {
                 Ok(TaskAnswer::Recorded(answers)) => Some(answers),
@@ -515,7 +516,7 @@ impl Actor {
             let first = pages.pop_front().unwrap_or_default();
             let told = std::iter::once(first).chain(pages).map(|page| {
                 let message = TaskMessage::Heartbeat { quorum, lease, running: page.iter().map(now).collect() };
-                self.quorum_port.send_to_primary(quorum, message, DEADLINE)
+                self.quorum_port.report_task(quorum, message, DEADLINE)
             });
             let (told, end) = (futures::future::join_all(told), self.end.clone());
             self.tasks.spawn(async move {

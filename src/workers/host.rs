@@ -16,8 +16,8 @@ use quorate_protocols::text::truncate;
 
 use super::logs::LogWriter;
 use super::outputs::{self, Stores};
-use super::ports::QuorumPort;
 use crate::executors::{Host, Stream};
+use crate::quorums::QuorumPort;
 use crate::seams::TaskGroup;
 
 /// Of one attempt. Its task's own thread calls it, and the worker's actor reads it.
@@ -75,7 +75,7 @@ impl Host for AttemptHost {
             let (output, bytes) = outputs::keep_bytes(&stores, task, "checkpoint", bytes, CHECKPOINT_BYTES_MAX).await?;
             let quorum = task.id.job.quorum;
             let message = TaskMessage::Checkpoint { quorum, task, checkpoint: output, bytes };
-            match quorum_port.send_to_primary(quorum, message, DEADLINE).await {
+            match quorum_port.report_task(quorum, message, DEADLINE).await {
                 Ok(TaskAnswer::Recorded(answers)) => match answers.into_iter().next() {
                     Some(Ok(())) => Ok(()),
                     Some(Err(refusal)) => Err(refusal.to_string()),

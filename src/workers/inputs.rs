@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use quorate_protocols::ids::{ObjectId, TaskIndex};
+use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::task::limits::MODULE_BYTES_MAX;
 use quorate_protocols::task::message::{Assignment, OutputRef};
 use quorate_protocols::task::record::{ErrorClass, Output, Place};
@@ -22,9 +24,9 @@ use quorate_protocols::task::spec::TaskInput;
 use tokio::sync::{OnceCell, mpsc};
 
 use super::outputs::{Fault, Stores};
-use super::ports::QuorumPort;
 use super::split::Splitter;
 use crate::executors::Source;
+use crate::quorums::QuorumPort;
 use crate::seams::{TaskGroup, run_blocking};
 
 /// Chunks of one stream that wait for their reader.
@@ -42,6 +44,9 @@ const FILES_KEPT_MAX: usize = 8;
 
 /// How much is read at once to find the end of a record that begins in a range and ends past it, in bytes.
 const TAIL_BYTES: u64 = 64 * 1024;
+
+/// How long outputs of earlier tasks are looked for in a quorum's record.
+const OUTPUTS_DEADLINE: Duration = Duration::from_secs(30);
 
 type Shared<T> = BTreeMap<ObjectId, (u64, Arc<OnceCell<T>>)>;
 
@@ -318,8 +323,12 @@ impl Inputs {
                         None => {
                             if !asked.contains_key(&given.task) {
                                 let limit = to.0.saturating_sub(given.task.0);
-                                let page = self.inner.quorum_port.outputs(job, step, given.task, limit).await;
-                                let page = page.map_err(|error| broken(error.to_string()))?;
+                                let query = Query::Outputs { job, step, from: given.task, limit };
+                                let page = self.inner.quorum_port.query(job.quorum, query, false, OUTPUTS_DEADLINE);
+                                let page = match page.await.map_err(|error| broken(error.to_string()))? {
+                                    QueryAnswer::Outputs(outputs) => outputs,
+                                    _ => Vec::new(),
+                                };
                                 asked = page.into_iter().map(|given| (given.task, given)).collect();
                             }
                             asked.remove(&given.task).and_then(|given| given.bytes)

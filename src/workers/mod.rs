@@ -70,10 +70,11 @@ use self::actor::{Actor, Request};
 use self::faults::WorkerFaults;
 use self::limits::REQUESTS_QUEUE;
 use self::logs::Logs;
-use self::ports::{QuorumPort, TaskObjects, WorkerLeases};
+use self::ports::{TaskObjects, WorkerLeases};
 use crate::executors::Executor;
 use crate::gauges;
 use crate::identity::Identity;
+use crate::quorums::QuorumPort;
 use crate::quorums::ports::LocalTasks;
 use crate::quorums::slots::PeerSlots;
 use crate::seams::{DiskError, Seams};
@@ -143,7 +144,9 @@ impl Workers {
             return TaskAnswer::Malformed { reason: "this is for a primary, not for a worker".to_owned() };
         };
         let is_allowed = |page: &logs::LogPage| {
-            page.owner == from || self.operators.contains(&from) || self.quorum_port.is_member(task.id.job.quorum, from)
+            page.owner == from
+                || self.operators.contains(&from)
+                || self.quorum_port.members(task.id.job.quorum).contains(&from)
         };
         let mut page = self.logs.read(task, stream, at).await;
         if page.as_ref().is_none_or(|page| is_allowed(page) && !page.has_news(at)) && wait_ms > 0 {

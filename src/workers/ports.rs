@@ -1,39 +1,12 @@
 //! What a worker needs of the rest of its node, as narrow as it can be.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, QuorumId, StepIndex, TaskIndex};
-use quorate_protocols::task::message::{OutputRef, TaskAnswer, TaskMessage};
+use quorate_protocols::ids::{LeaseId, ObjectId, PeerId, QuorumId};
 use tokio::sync::broadcast;
 
 use crate::approver::EndedLease;
-use crate::quorums::ClientError;
-
-/// The quorums that this worker works for.
-pub trait QuorumPort: Send + Sync + 'static {
-    /// Says it to whoever leads the quorum, looking for it until the deadline. What a worker says may be said again.
-    fn send_to_primary(
-        &self,
-        quorum: QuorumId,
-        message: TaskMessage,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<TaskAnswer, ClientError>>;
-    /// `primary` has just spoken for the quorum: it is asked first.
-    fn remember_primary(&self, quorum: QuorumId, primary: PeerId);
-    /// Outputs of a step's tasks from `from` on, at most `limit`, in order; fewer when they are large.
-    fn outputs(
-        &self,
-        job: JobId,
-        step: StepIndex,
-        from: TaskIndex,
-        limit: u32,
-    ) -> BoxFuture<'static, Result<Vec<OutputRef>, ClientError>>;
-    /// Whether the peer is a member of the quorum, as far as this node knows without asking.
-    fn is_member(&self, quorum: QuorumId, peer: PeerId) -> bool;
-}
 
 /// What this node promised a quorum for all its tasks here together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,12 +3,9 @@
 //! Every part names its needs as traits of its own and knows no neighbour; here they are brought together.
 
 mod approver;
-mod events;
 mod network_events;
 mod objects;
 mod workers;
 
-pub use events::NodeEventDelivery;
 pub use network_events::NetworkEvents;
-pub use objects::NodeQuorums;
-pub use workers::NodeQuorumPort;
+pub use objects::NodePlacement;

@@ -1,27 +1,22 @@
-//! What objects ask of quorums and of leases, over the node's client, directory and approver; and the piece service as
-//! a primary on this node reaches it.
+//! Adapters of objects: leases over the approver, placement over the directory, and the piece service as a primary on
+//! this node reaches it.
 
-use quorate_protocols::job::JobRecord;
-use quorate_protocols::quorum::watch::Until;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::engine::NodeRole;
-use quorate_protocols::ids::{JobId, LeaseId, ObjectId, PeerId, PieceIndex, QuorumId};
+use quorate_protocols::ids::{JobId, LeaseId, PeerId, QuorumId};
 use quorate_protocols::liveness::distant_peers;
 use quorate_protocols::object::Reachable;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage};
-use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply};
 
 use crate::approver::Approver;
 use crate::directory::Directory;
-use crate::objects::{HolderLeases, HoldersKnown, PieceService, Quorums};
+use crate::objects::{HolderLeases, HoldersKnown, ObjectPlacement, PieceService};
 use crate::quorums::ports::LocalPieces;
-use crate::quorums::{ClientError, Placement, PlacementError, QuorumClient};
+use crate::quorums::{Placement, PlacementError};
 use crate::seams::Net;
 
 impl LocalPieces for PieceService {
@@ -45,61 +40,17 @@ impl HolderLeases for Approver {
     }
 }
 
-/// [`Quorums`] over the node's own handles.
-pub struct NodeQuorums {
-    pub client: QuorumClient,
+/// [`ObjectPlacement`] over the node's own handles.
+pub struct NodePlacement {
     pub placement: Placement,
     pub directory: Directory,
     pub net: Arc<dyn Net>,
 }
 
-impl Quorums for NodeQuorums {
+impl ObjectPlacement for NodePlacement {
     fn place(&self) -> BoxFuture<'static, Result<QuorumId, PlacementError>> {
         let placement = self.placement.clone();
         Box::pin(async move { placement.quorum_for_job().await })
-    }
-    fn propose(
-        &self,
-        quorum: QuorumId,
-        command: Command,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<CommandReply, ClientError>> {
-        let client = self.client.clone();
-        Box::pin(async move { client.propose(quorum, command, deadline).await })
-    }
-    fn query(
-        &self,
-        quorum: QuorumId,
-        query: Query,
-        stale: bool,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>> {
-        let client = self.client.clone();
-        Box::pin(async move { client.query(quorum, query, stale, deadline).await })
-    }
-    fn watch(
-        &self,
-        job: JobId,
-        until: Until,
-        patience: Duration,
-    ) -> BoxFuture<'static, Result<Option<Box<JobRecord>>, ClientError>> {
-        let client = self.client.clone();
-        Box::pin(async move { client.watch(job, until, patience).await })
-    }
-    fn suspect(
-        &self,
-        object: ObjectId,
-        column: PieceIndex,
-        deadline: Duration,
-    ) -> BoxFuture<'static, Result<(), ClientError>> {
-        let client = self.client.clone();
-        Box::pin(async move { client.suspect(object, column, deadline).await })
-    }
-    fn members_known(&self, quorum: QuorumId) -> Vec<PeerId> {
-        self.directory
-            .quorum(quorum)
-            .map(|advert| advert.members.iter().map(|member| member.peer).collect())
-            .unwrap_or_default()
     }
     fn holders_known(&self, column_bytes: u64) -> HoldersKnown {
         let requirement = Requirement { disk_bytes: column_bytes, ..Requirement::default() };

@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::{EVENTS_MAX, Inner, NET_EVENTS_QUEUE, Node, NodeEvent, NodeExecutors, NodeParts, NodeSettings, StartError};
 use crate::approver::{Approver, ApproverParts};
-use crate::compose::adapters::{NetworkEvents, NodeEventDelivery, NodeQuorumPort, NodeQuorums};
+use crate::compose::adapters::{NetworkEvents, NodePlacement};
 use crate::compose::event_bridge;
 use crate::compose::membership_leases::NodeMembershipLeases;
 use crate::directory::{Directory, DirectoryParts};
@@ -259,15 +259,15 @@ impl Work {
         nodes: broadcast::Receiver<NodeEvent>,
     ) -> Result<Self, StartError> {
         let Base { seams, identity, net, storage, directory, approver, .. } = base;
-        let Reach { local, knowledge, client, placement, .. } = reach;
+        let Reach { local, client, placement, .. } = reach;
         let objects = Objects::start(
             ObjectsContext {
                 seams: seams.clone(),
                 identity: identity.clone(),
                 net: net.clone(),
                 storage: storage.clone(),
-                quorums: Arc::new(NodeQuorums {
-                    client: client.clone(),
+                quorums: Arc::new(client.clone()),
+                placement: Arc::new(NodePlacement {
                     placement: placement.clone(),
                     directory: directory.clone(),
                     net: net.clone(),
@@ -280,11 +280,7 @@ impl Work {
             seams: seams.clone(),
             identity: identity.clone(),
             storage: storage.clone(),
-            quorum_port: Arc::new(NodeQuorumPort {
-                client: client.clone(),
-                quorums: local.clone(),
-                knowledge: knowledge.clone(),
-            }),
+            quorum_port: Arc::new(client.clone()),
             leases: Arc::new(approver.clone()),
             objects: Arc::new(objects.clone()),
             executors: work.executors,
@@ -293,17 +289,11 @@ impl Work {
             faults: work.faults,
         })
         .await?;
-        let delivery = NodeEventDelivery {
-            this: net.local_peer(),
-            client: client.clone(),
-            quorums: local.clone(),
-            knowledge: knowledge.clone(),
-        };
         let emitter = Events::start(EventsParts {
             seams: seams.clone(),
             net: net.clone(),
             storage: storage.clone(),
-            delivery: Arc::new(delivery),
+            quorum_port: Arc::new(client.clone()),
         })
         .await?;
         NetworkEvents {

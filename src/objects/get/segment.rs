@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{ByPeer, Read};
 use crate::objects::events::{Metrics, ObjectEvent};
 use crate::objects::{GetError, PieceCallError};
+use crate::quorums::Report;
 use crate::seams::{run_blocking, spawn};
 
 /// One piece from one holder; after that it counts as failed.
@@ -241,7 +242,9 @@ impl Read {
         if !self.holders().suspected.insert(column) {
             return;
         }
-        let (object, told) = (self.object, self.objects.context.quorums.suspect(self.object, column, SUSPECT_DEADLINE));
+        let object = self.object;
+        let suspect = Report::Suspect { manifest: object.manifest, column };
+        let told = self.objects.context.quorums.report(object.quorum, suspect, SUSPECT_DEADLINE);
         drop(spawn(async move {
             if let Err(error) = told.await {
                 // Its own round of audits will find it.

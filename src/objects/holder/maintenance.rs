@@ -24,6 +24,7 @@ use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use super::PieceService;
 use crate::objects::events::Metrics;
 use crate::objects::store::{ColumnRow, HoldState, StoreError};
+use crate::quorums::Report;
 use crate::seams::{Failpoint, TaskGroup, failpoint};
 
 /// One piece is scrubbed per pause: 4 MiB in 2 s is a small part of any disk, and 100 GiB take 14 hours.
@@ -150,7 +151,8 @@ impl Maintenance {
         match self.damaged_columns().await {
             Ok(columns) => {
                 for (object, column) in columns {
-                    let told = self.service.inner.context.quorums.suspect(object, column, ASK_DEADLINE).await;
+                    let suspect = Report::Suspect { manifest: object.manifest, column };
+                    let told = self.service.inner.context.quorums.report(object.quorum, suspect, ASK_DEADLINE).await;
                     if let Err(error) = told {
                         tracing::debug!(%object, %column, %error, "the steward was not told of a damaged column");
                     }

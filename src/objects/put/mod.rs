@@ -210,7 +210,7 @@ impl Objects {
         }
         let quorum = match request.quorum {
             Some(quorum) => quorum,
-            None => self.context.quorums.place().await?,
+            None => self.context.placement.place().await?,
         };
         let job = JobId { quorum, local: self.context.seams.entropy.bytes() };
         if let Some(fingerprint) = &request.fingerprint {
@@ -254,7 +254,7 @@ impl Objects {
     }
 
     fn holders_known(&self, size: Option<u64>, profile: Profile) -> HoldersKnown {
-        self.context.quorums.holders_known(size.unwrap_or(0).div_ceil(profile.data.max(1) as u64))
+        self.context.placement.holders_known(size.unwrap_or(0).div_ceil(profile.data.max(1) as u64))
     }
 
     async fn attach(&self, job: JobId) -> Result<Run, PutError> {

@@ -9,8 +9,7 @@ use tokio::time::{Duration, sleep};
 
 use super::pipeline::OtherContent;
 use super::{QUORUM_DEADLINE, UploadFault, ended, is_passing};
-use crate::objects::Quorums;
-use crate::quorums::ClientError;
+use crate::quorums::{ClientError, QuorumPort};
 
 /// Pause between two attempts to tell a quorum that cannot answer now.
 const QUORUM_PAUSE: Duration = Duration::from_millis(500);
@@ -18,7 +17,7 @@ const QUORUM_PAUSE: Duration = Duration::from_millis(500);
 /// Tells the quorum something about the run, across failovers and for as long as it takes: the pieces do not wait for
 /// this. The reply says who holds what now.
 pub(super) async fn send_command(
-    quorums: &dyn Quorums,
+    quorums: &dyn QuorumPort,
     job: JobId,
     upload_attempt: Attempt,
     command: Command,
@@ -47,7 +46,7 @@ pub(super) fn is_uploaded_by(record: &JobRecord, upload_attempt: Attempt) -> boo
 /// A stale attempt may be the worker's (then another node uploads into the run) or a column's (then look at the
 /// columns).
 async fn after_rejection(
-    quorums: &dyn Quorums,
+    quorums: &dyn QuorumPort,
     job: JobId,
     upload_attempt: Attempt,
     rejection: Rejection,

@@ -26,8 +26,8 @@ use quorate_testkit::net::{Faults, Gate, Observer, Passage, Sight};
 use quorate_testkit::{ClockOffset, MemoryDisk, Network, VirtualClock};
 
 use crate::identity::Identity;
-use crate::objects::{HolderLeases, HoldersKnown, Objects, ObjectsContext, Quorums};
-use crate::quorums::{ClientError, PlacementError};
+use crate::objects::{HolderLeases, HoldersKnown, ObjectPlacement, Objects, ObjectsContext};
+use crate::quorums::{ClientError, PlacementError, QuorumPort, Report, ReportAnswer};
 use crate::seams::entropy::SeededEntropy;
 use crate::seams::{Clock, Frame, Protocol, Seams, TaskGroup};
 use crate::storage::Storage;
@@ -186,10 +186,17 @@ impl FakeQuorums {
     }
 }
 
-impl Quorums for FakeQuorums {
+impl ObjectPlacement for FakeQuorums {
     fn place(&self) -> BoxFuture<'static, Result<QuorumId, PlacementError>> {
         Box::pin(async { Ok(QUORUM) })
     }
+    fn holders_known(&self, _column_bytes: u64) -> HoldersKnown {
+        let near = self.world.willing.lock().len();
+        HoldersKnown { reachable: Reachable { near, ..Reachable::default() }, ..HoldersKnown::default() }
+    }
+}
+
+impl QuorumPort for FakeQuorums {
     fn propose(
         &self,
         _quorum: QuorumId,
@@ -258,22 +265,23 @@ impl Quorums for FakeQuorums {
             tokio::time::timeout(patience, watching).await.ok().transpose()
         })
     }
-    fn suspect(
+    fn report(
         &self,
-        object: ObjectId,
-        column: PieceIndex,
+        quorum: QuorumId,
+        report: Report,
         _deadline: Duration,
-    ) -> BoxFuture<'static, Result<(), ClientError>> {
-        self.world.suspected.lock().push((object, column));
-        Box::pin(async { Ok(()) })
+    ) -> BoxFuture<'static, Result<ReportAnswer, ClientError>> {
+        let Report::Suspect { manifest, column } = report else { panic!("no report of an object: {report:?}") };
+        self.world.suspected.lock().push((ObjectId { quorum, manifest }, column));
+        Box::pin(async { Ok(ReportAnswer::Noted) })
     }
-    fn members_known(&self, _quorum: QuorumId) -> Vec<PeerId> {
+    fn members(&self, _quorum: QuorumId) -> Vec<PeerId> {
         vec![peer(0)]
     }
-    fn holders_known(&self, _column_bytes: u64) -> HoldersKnown {
-        let near = self.world.willing.lock().len();
-        HoldersKnown { reachable: Reachable { near, ..Reachable::default() }, ..HoldersKnown::default() }
+    fn known(&self) -> Vec<QuorumId> {
+        vec![QUORUM]
     }
+    fn remember_primary(&self, _quorum: QuorumId, _primary: PeerId) {}
 }
 
 struct FakeLeases {
@@ -359,6 +367,7 @@ impl Cluster {
                     net: Arc::new(net),
                     storage: Storage::start(disk),
                     quorums: Arc::new(FakeQuorums { here, world: world.clone() }),
+                    placement: Arc::new(FakeQuorums { here, world: world.clone() }),
                     leases: Arc::new(FakeLeases { here, world: world.clone() }),
                 };
                 Objects::start(context, inbound.piece)

@@ -16,15 +16,17 @@ use quorate_protocols::approval::Grant;
 use quorate_protocols::approval::Subject;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::*;
+use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::batch::{BatchSpec, Map};
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
+use quorate_protocols::quorum::watch::Until;
 use quorate_protocols::quorum::{
     Batch, Command, CommandReply, JobCommand, QuorumCommand, QuorumState, Rejection, TaskCommand,
 };
-use quorate_protocols::task::message::{OutputRef, ReportRefusal, StepContext, TaskAnswer, TaskMessage};
+use quorate_protocols::task::message::{ReportRefusal, StepContext, TaskAnswer, TaskMessage};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskRecord, WorkerRecord};
 use quorate_protocols::task::spec::{Call, Program};
 use quorate_testkit::{MemoryDisk, VirtualClock};
@@ -37,13 +39,13 @@ use super::double::{Double, Scripted};
 use crate::approver::EndedLease;
 use crate::executors::Executor;
 use crate::identity::Identity;
-use crate::quorums::ClientError;
 use crate::quorums::ports::LocalTasks;
+use crate::quorums::{ClientError, QuorumPort, Report, ReportAnswer};
 use crate::seams::entropy::SeededEntropy;
 use crate::seams::{Seams, TaskGroup};
 use crate::storage::Storage;
 use crate::workers::faults::WorkerFaults;
-use crate::workers::ports::{ObjectBytes, QuorumPort, Room, TaskObjects, WorkerLeases};
+use crate::workers::ports::{ObjectBytes, Room, TaskObjects, WorkerLeases};
 use crate::workers::{WorkerMetrics, WorkerParts, Workers};
 
 pub const OWNER: PeerId = PeerId([200; 32]);
@@ -160,13 +162,14 @@ impl FakePort {
 }
 
 impl QuorumPort for FakePort {
-    fn send_to_primary(
+    fn report(
         &self,
         _: QuorumId,
-        message: TaskMessage,
+        report: Report,
         deadline: Duration,
-    ) -> BoxFuture<'static, Result<TaskAnswer, ClientError>> {
+    ) -> BoxFuture<'static, Result<ReportAnswer, ClientError>> {
         let (quorum, worker, unreachable) = (self.quorum.clone(), self.worker, self.unreachable());
+        let Report::Task(message) = report else { panic!("no report of a worker: {report:?}") };
         async move {
             // A commit takes a while.
             sleep(Duration::from_millis(3)).await;
@@ -175,47 +178,66 @@ impl QuorumPort for FakePort {
                 return Err(unreachable);
             }
             if matches!(message, TaskMessage::Heartbeat { .. }) {
-                return if quorum.beat(deadline).await { Ok(TaskAnswer::Noted) } else { Err(unreachable) };
+                let noted = ReportAnswer::Task(TaskAnswer::Noted);
+                return if quorum.beat(deadline).await { Ok(noted) } else { Err(unreachable) };
             }
             let is_report = matches!(message, TaskMessage::Report { .. });
             let command = match message {
                 TaskMessage::Start { tasks, .. } => Command::Task(TaskCommand::Start { tasks }),
                 TaskMessage::Report { reports, .. } if quorum.full_once.swap(false, Ordering::SeqCst) => {
                     let full = reports.iter().map(|_| Err(ReportRefusal::RecordFull));
-                    return Ok(TaskAnswer::Recorded(full.collect()));
+                    return Ok(ReportAnswer::Task(TaskAnswer::Recorded(full.collect())));
                 }
                 TaskMessage::Report { reports, .. } => Command::Task(TaskCommand::Report { reports }),
                 TaskMessage::Checkpoint { task, checkpoint, bytes, .. } => {
                     Command::Task(TaskCommand::SaveCheckpoint { task, checkpoint, bytes })
                 }
-                _ => return Ok(TaskAnswer::Noted),
+                _ => return Ok(ReportAnswer::Task(TaskAnswer::Noted)),
             };
             let reply = quorum.apply(peer(worker), command);
             if is_report && quorum.deaf_once.swap(false, Ordering::SeqCst) {
                 return Err(unreachable);
             }
             match reply {
-                Ok(CommandReply::Recorded(answers)) => Ok(TaskAnswer::Recorded(answers)),
+                Ok(CommandReply::Recorded(answers)) => Ok(ReportAnswer::Task(TaskAnswer::Recorded(answers))),
                 other => panic!("{other:?}"),
             }
         }
         .boxed()
     }
-    fn remember_primary(&self, _: QuorumId, _: PeerId) {}
-    fn outputs(
+    fn query(
+        &self,
+        _: QuorumId,
+        query: Query,
+        _: bool,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>> {
+        let answer = self.quorum.with(|state| state.answer(&query));
+        futures::future::ready(Ok(answer.unwrap_or(QueryAnswer::Unknown))).boxed()
+    }
+    fn propose(
+        &self,
+        _: QuorumId,
+        command: Command,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<CommandReply, ClientError>> {
+        panic!("no worker proposes {command:?}")
+    }
+    fn watch(
         &self,
         job: JobId,
-        step: StepIndex,
-        from: TaskIndex,
-        limit: u32,
-    ) -> BoxFuture<'static, Result<Vec<OutputRef>, ClientError>> {
-        let answer = self.quorum.with(|state| state.answer(&Query::Outputs { job, step, from, limit }));
-        let Some(QueryAnswer::Outputs(outputs)) = answer else { panic!("{answer:?}") };
-        futures::future::ready(Ok(outputs)).boxed()
+        _: Until,
+        _: Duration,
+    ) -> BoxFuture<'static, Result<Option<Box<JobRecord>>, ClientError>> {
+        panic!("no worker watches {job:?}")
     }
-    fn is_member(&self, _: QuorumId, peer: PeerId) -> bool {
-        peer == PRIMARY
+    fn members(&self, _: QuorumId) -> Vec<PeerId> {
+        vec![PRIMARY]
     }
+    fn known(&self) -> Vec<QuorumId> {
+        vec![QUORUM]
+    }
+    fn remember_primary(&self, _: QuorumId, _: PeerId) {}
 }
 
 // ---- leases and objects ----
