@@ -85,7 +85,7 @@ pub struct BatchInfo {
     /// What one task needs.
     pub resources: TaskResources,
     /// Tasks that were given up. The first of them by name.
-    pub dead: Vec<DeadTask>,
+    pub dead_letters: Vec<DeadLetter>,
     /// Peers that will not run it, with the reason of each.
     pub refused: Vec<PeerReason>,
     /// Reports that came from attempts which had been replaced. None of them changed anything.
@@ -123,7 +123,7 @@ pub struct TaskResources {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct DeadTask {
+pub struct DeadLetter {
     pub step: StepIndex,
     pub task: TaskIndex,
     pub reason: String,
@@ -192,14 +192,14 @@ pub struct TaskInfo {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum TaskStateInfo {
     Ready,
     Delayed,
     Running,
     Done,
     /// Given up.
-    Dead,
+    DeadLetter,
     /// It may have begun on a worker that is lost, and must not begin twice.
     Parked,
 }
@@ -209,14 +209,14 @@ pub struct AttemptInfo {
     pub attempt: Attempt,
     pub worker: PeerId,
     pub phase: AttemptPhase,
-    /// When it was given, in quorum time.
-    pub given_at: Millis,
+    /// When it was assigned, in record time.
+    pub assigned_at: Millis,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AttemptPhase {
-    Given,
+    Assigned,
     Started,
     /// It has committed to a result that it has not shown.
     Committed,

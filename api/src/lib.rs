@@ -23,10 +23,10 @@ pub use error::{ErrorBody, ErrorCode};
 pub use event::{EmitInfo, EmitRequest, EventInfo, EventKind};
 pub use faults::{DiskFaults, LinkFaults, NodeFaults};
 pub use job::{
-    AttemptInfo, AttemptPhase, BatchInfo, ColumnProgress, DeadTask, FailureInfo, FileContent, JobIdInfo, JobIdRequest,
-    JobInfo, LogInfo, LogStreamInfo, OutcomeInfo, OutputInfo, PeerReason, PlanInfo, PlanPeer, PlannedStep,
-    ReceiptBundle, ResolutionInfo, ResolveRequest, StepInfo, StepRole, StoreInfo, SubmitInfo, SubmitRequest, TaskInfo,
-    TaskReceipts, TaskResources, TaskStateInfo, UpdateRequest, VerifyInfo, WhyInfo,
+    AttemptInfo, AttemptPhase, BatchInfo, ColumnProgress, DeadLetter, FailureInfo, FileContent, JobIdInfo,
+    JobIdRequest, JobInfo, LogInfo, LogStreamInfo, OutcomeInfo, OutputInfo, PeerReason, PlanInfo, PlanPeer,
+    PlannedStep, ReceiptBundle, ResolutionInfo, ResolveRequest, StepInfo, StepRole, StoreInfo, SubmitInfo,
+    SubmitRequest, TaskInfo, TaskReceipts, TaskResources, TaskStateInfo, UpdateRequest, VerifyInfo, WhyInfo,
 };
 pub use node::{ContactInfo, LeasesInfo, NodeInfo, PeerInfo, ResourcesInfo, ScopeInfo};
 pub use object::{

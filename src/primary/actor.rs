@@ -508,7 +508,7 @@ impl LedQuorum {
     /// Since when the worker has had nothing to do; at least since it was last given something.
     fn worker_idle_since(&mut self, worker: PeerId, lease: LeaseId, now: Instant) -> Instant {
         let seen = *self.idle_workers.entry((worker, lease)).or_insert(now);
-        self.worker_sessions.given_at(worker).map_or(seen, |given| given.max(seen))
+        self.worker_sessions.assigned_at(worker).map_or(seen, |given| given.max(seen))
     }
     /// When the timer runs out by this node's monotonic clock, counted from when it was first seen to be the earliest.
     fn wakes_at(&mut self, due: Millis, after: Duration, now: Instant) -> Instant {

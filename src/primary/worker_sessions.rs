@@ -62,7 +62,7 @@ struct Touched {
     /// Events may have been lost: look at every worker.
     all: bool,
     /// When each worker was last given something. As many as there are sessions.
-    given_at: BTreeMap<PeerId, Instant>,
+    assigned_at: BTreeMap<PeerId, Instant>,
 }
 
 impl WorkerSessions {
@@ -76,8 +76,8 @@ impl WorkerSessions {
         self.0.news.notify_one();
     }
     /// When the worker was last given something by this primary.
-    pub fn given_at(&self, worker: PeerId) -> Option<Instant> {
-        self.lock().given_at.get(&worker).copied()
+    pub fn assigned_at(&self, worker: PeerId) -> Option<Instant> {
+        self.lock().assigned_at.get(&worker).copied()
     }
     fn lock(&self) -> MutexGuard<'_, Touched> {
         self.0.touched.lock()
@@ -312,7 +312,7 @@ impl SessionsTask {
             session.in_flight += 1;
             session.telling.extend(&tasks);
             if matches!(message, TaskMessage::Assign { .. }) {
-                worker_sessions.lock().given_at.insert(worker, now);
+                worker_sessions.lock().assigned_at.insert(worker, now);
                 context.env.metrics.attempts_given.inc_by(tasks.len() as u64);
             }
             let context = context.clone();
@@ -369,7 +369,7 @@ impl SessionsTask {
     /// The worker has no lease of this quorum any more.
     fn forget(&mut self, worker: PeerId) {
         self.sessions.remove(&worker);
-        self.worker_sessions.lock().given_at.remove(&worker);
+        self.worker_sessions.lock().assigned_at.remove(&worker);
         self.context.env.wait_reasons.heartbeats().forget(self.quorum, worker);
     }
 }

@@ -145,7 +145,7 @@ async fn wanted(
     step: Option<u16>,
 ) -> Result<(Vec<Wanted>, bool), Failure> {
     let tasks: Vec<TaskInfo> = all_tasks(client, info.job, step).await?;
-    let dead = |row: &&TaskInfo| row.state == TaskStateInfo::Dead;
+    let dead = |row: &&TaskInfo| row.state == TaskStateInfo::DeadLetter;
     let failed = info.state == RunState::Failed && tasks.iter().any(|row| dead(&row));
     let meant = |row: &&TaskInfo| task.map_or(!failed || dead(row), |task| row.task.0 == task);
     let begun = tasks.iter().filter(|row| meant(row) && row.attempts.0 > 0);
@@ -155,7 +155,7 @@ async fn wanted(
     });
     // What made it revert was in a step that is over.
     let present = info.batch.as_ref().map(|batch| batch.step.step);
-    let dead = info.batch.iter().flat_map(|batch| &batch.dead).filter(|dead| Some(dead.step) != present);
+    let dead = info.batch.iter().flat_map(|batch| &batch.dead_letters).filter(|dead| Some(dead.step) != present);
     let dead = dead.filter(|dead| step.is_none_or(|step| dead.step.0 == step));
     let dead = dead.filter(|dead| task.is_none_or(|task| dead.task.0 == task));
     let dead = dead.map(|dead| Wanted { step: dead.step.0, task: dead.task.0, attempt: None, failed: true });

@@ -136,7 +136,7 @@ fn batch_rows(job: &JobInfo, batch: &BatchInfo, ids: &Ids) -> Vec<(&'static str,
         rows.push(("verify", format!("{} copies of each task, {} must agree", verify.copies, verify.agree)));
     }
     // The reason names the task.
-    let dead = batch.dead.iter().map(|dead| format!("step {}, {}", dead.step, ids.sentence(&dead.reason)));
+    let dead = batch.dead_letters.iter().map(|dead| format!("step {}, {}", dead.step, ids.sentence(&dead.reason)));
     rows.extend(some("given up", dead));
     let refused = batch.refused.iter().map(|one| format!("{}: {}", ids.peer(one.peer), ids.sentence(&one.reason)));
     rows.extend(some("refused", refused));
@@ -226,7 +226,7 @@ pub fn progress(job: &JobInfo) -> String {
         (tally.running, "running"),
         (tally.ready, "waiting for a worker"),
         (tally.delayed, "waiting for another try"),
-        (tally.dead, "given up"),
+        (tally.dead_letters, "given up"),
         (tally.parked, "waiting for a person"),
     ] {
         if count > 0 {

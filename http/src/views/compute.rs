@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use quorate_api::{
-    AttemptInfo, AttemptPhase, BatchInfo, DeadTask, FailureInfo, OutputInfo, PeerReason, PlanPeer, PlannedStep,
+    AttemptInfo, AttemptPhase, BatchInfo, DeadLetter, FailureInfo, OutputInfo, PeerReason, PlanPeer, PlannedStep,
     StepInfo, StepRole, TaskInfo, TaskReceipts, TaskResources, TaskStateInfo, VerifyInfo,
 };
 use quorate_protocols::approval::Requirement;
@@ -41,7 +41,7 @@ pub fn resources(resources: &Resources) -> TaskResources {
 }
 
 pub fn batch_info(spec: &BatchSpec, run: &BatchRun) -> BatchInfo {
-    let dead = |(step, task, reason): &(StepIndex, TaskIndex, String)| DeadTask {
+    let dead_letter = |(step, task, reason): &(StepIndex, TaskIndex, String)| DeadLetter {
         step: *step,
         task: *task,
         reason: reason.clone(),
@@ -54,7 +54,7 @@ pub fn batch_info(spec: &BatchSpec, run: &BatchRun) -> BatchInfo {
         priority: tasks.settings.priority,
         parallelism: tasks.settings.parallelism,
         resources: resources(&tasks.settings.resources),
-        dead: tasks.dead.iter().map(dead).collect(),
+        dead_letters: tasks.dead_letters.iter().map(dead_letter).collect(),
         refused: tasks
             .avoided
             .iter()
@@ -88,11 +88,11 @@ pub fn task_info(step: StepIndex, task: TaskIndex, record: &TaskRecord) -> TaskI
         TaskState::Delayed { until } => (TaskStateInfo::Delayed, Some(until)),
         TaskState::Running => (TaskStateInfo::Running, None),
         TaskState::Done => (TaskStateInfo::Done, None),
-        TaskState::Dead => (TaskStateInfo::Dead, None),
+        TaskState::DeadLetter => (TaskStateInfo::DeadLetter, None),
         TaskState::Parked => (TaskStateInfo::Parked, None),
     };
     let phase = |phase: &Phase| match phase {
-        Phase::Assigned => AttemptPhase::Given,
+        Phase::Assigned => AttemptPhase::Assigned,
         Phase::Started => AttemptPhase::Started,
         Phase::Committed(_) => AttemptPhase::Committed,
         Phase::Revealed(_) => AttemptPhase::Revealed,
@@ -101,7 +101,7 @@ pub fn task_info(step: StepIndex, task: TaskIndex, record: &TaskRecord) -> TaskI
         attempt: live.attempt,
         worker: live.worker,
         phase: phase(&live.phase),
-        given_at: live.since,
+        assigned_at: live.since,
     });
     let failure = record.extras.as_ref().and_then(|notes| notes.last.as_ref());
     TaskInfo {

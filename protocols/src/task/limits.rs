@@ -124,7 +124,7 @@ pub const REFUSAL_WAIT_MIN: Duration = Duration::from_secs(5);
 pub const REFUSAL_WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// Tasks that were given up, kept by name with their reason; the rest are counted.
-pub const DEAD_NAMED_MAX: usize = 32;
+pub const DEAD_LETTERS_MAX: usize = 32;
 
 /// Tasks of one snapshot row. The largest task is some 20 KiB (seven copies, each with sixteen labels and a receipt).
 pub const PAGE_TASKS: usize = 32;

@@ -125,7 +125,7 @@ pub enum TaskState {
     Running,
     Done,
     /// Given up; the reason is in `TaskExtras`.
-    Dead,
+    DeadLetter,
     /// It may have begun on a worker that is lost, and must not begin twice: a person decides.
     Parked,
 }
@@ -220,7 +220,7 @@ pub struct RunTasks {
     /// Peers that refused this job when they were last asked.
     pub avoided: BTreeMap<PeerId, WorkerRefusal>,
     /// Tasks that were given up, by name up to a number.
-    pub dead: Vec<(StepIndex, TaskIndex, String)>,
+    pub dead_letters: Vec<(StepIndex, TaskIndex, String)>,
     /// Reports that came under an attempt that was replaced.
     pub stale_reports: u64,
     /// How long tasks of the step took, by powers of two of milliseconds.
@@ -246,7 +246,7 @@ pub struct Tally {
     pub delayed: u32,
     pub running: u32,
     pub done: u32,
-    pub dead: u32,
+    pub dead_letters: u32,
     pub parked: u32,
 }
 
@@ -328,7 +328,7 @@ impl RunTasks {
             settings,
             pass: 0,
             avoided: BTreeMap::new(),
-            dead: Vec::new(),
+            dead_letters: Vec::new(),
             stale_reports: 0,
             durations: Vec::new(),
         }
@@ -357,7 +357,7 @@ impl TaskRecord {
         }
     }
     pub fn is_settled(&self) -> bool {
-        matches!(self.state, TaskState::Done | TaskState::Dead | TaskState::Parked)
+        matches!(self.state, TaskState::Done | TaskState::DeadLetter | TaskState::Parked)
     }
     pub fn extras_mut(&mut self) -> &mut TaskExtras {
         self.extras.get_or_insert_default()

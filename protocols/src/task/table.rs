@@ -128,7 +128,7 @@ impl TableIndex {
             TaskState::Delayed { .. } => &mut self.tally.delayed,
             TaskState::Running => &mut self.tally.running,
             TaskState::Done => &mut self.tally.done,
-            TaskState::Dead => &mut self.tally.dead,
+            TaskState::DeadLetter => &mut self.tally.dead_letters,
             TaskState::Parked => &mut self.tally.parked,
         }
     }

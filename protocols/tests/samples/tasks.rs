@@ -116,14 +116,14 @@ pub(super) fn compute_record() -> JobRecord {
     let new = BatchRun::new(&compute(), Millis(1_700_000_000_100));
     let tasks = RunTasks {
         step: STEP,
-        tally: Tally { total: 7, ready: 1, delayed: 2, running: 1, done: 1, dead: 1, parked: 1 },
+        tally: Tally { total: 7, ready: 1, delayed: 2, running: 1, done: 1, dead_letters: 1, parked: 1 },
         settings,
         pass: 1 << 40,
         avoided: BTreeMap::from([
             (peer(4), WorkerRefusal { reason: text(), times: 300, until: Some(Millis(1_700_000_000_300)) }),
             (peer(5), WorkerRefusal { reason: text(), times: 1, until: None }),
         ]),
-        dead: vec![(STEP, TASK, text())],
+        dead_letters: vec![(STEP, TASK, text())],
         stale_reports: 70_000,
         durations: vec![0, 1, 300],
         ..new.tasks
@@ -241,8 +241,8 @@ pub(super) fn task_samples(samples: &mut Samples) {
     samples.all("task", "place", limit, vec![Place::Record, object]);
     samples.all("task", "phase", limit, task_record().live.into_iter().map(|live| live.phase).collect());
     let until = Millis(1_700_000_000_000);
-    use TaskState::{Dead, Delayed, Done, Parked, Ready, Running};
-    samples.all("task", "state", limit, vec![Ready, Delayed { until }, Running, Done, Dead, Parked]);
+    use TaskState::{DeadLetter, Delayed, Done, Parked, Ready, Running};
+    samples.all("task", "state", limit, vec![Ready, Delayed { until }, Running, Done, DeadLetter, Parked]);
     let verdicts = vec![Verdict::Output(output().digest), Verdict::Failed(ErrorClass::Trap)];
     samples.all("task", "verdict", limit, verdicts);
     samples.all("task", "ending", limit, vec![Ending::Cancelled, Ending::Reverted { reason: text() }]);

@@ -5,7 +5,7 @@ use crate::job::record::JobRecord;
 use crate::quorum::apply::short;
 use crate::quorum::command::Rejection;
 use crate::quorum::state::QuorumState;
-use crate::task::limits::{DEAD_NAMED_MAX, RECORD_BYTES_MAX};
+use crate::task::limits::{DEAD_LETTERS_MAX, RECORD_BYTES_MAX};
 use crate::task::record::{AttemptRecord, RunTasks, Stopping, TaskAttempt, TaskId, TaskState};
 use crate::task::table::Blob;
 
@@ -76,15 +76,15 @@ impl QuorumState {
         }
     }
 
-    /// Gives a task up: the dead letter.
-    pub(in crate::quorum) fn dead_letter(&mut self, id: TaskId, reason: &str) {
+    /// Gives a task up: it becomes a dead letter.
+    pub(in crate::quorum) fn move_to_dead_letters(&mut self, id: TaskId, reason: &str) {
         self.stop_task(id);
-        self.change_task(id, |task| task.state = TaskState::Dead);
+        self.change_task(id, |task| task.state = TaskState::DeadLetter);
         self.with_tasks(id.job, |run| {
-            if run.dead.len() >= DEAD_NAMED_MAX {
-                run.dead.remove(0);
+            if run.dead_letters.len() >= DEAD_LETTERS_MAX {
+                run.dead_letters.remove(0);
             }
-            run.dead.push((id.step, id.task, short(&format!("task {}: {reason}", id.task))));
+            run.dead_letters.push((id.step, id.task, short(&format!("task {}: {reason}", id.task))));
         });
     }
 

@@ -7,7 +7,7 @@ use crate::ids::{Attempt, JobId};
 use crate::job::record::JobRecord;
 use crate::quorum::invariants::{Checked, ensure};
 use crate::quorum::state::QuorumState;
-use crate::task::limits::{AVOIDED_MAX, COPIES_MAX, DEAD_NAMED_MAX, WORKERS_MAX};
+use crate::task::limits::{AVOIDED_MAX, COPIES_MAX, DEAD_LETTERS_MAX, WORKERS_MAX};
 use crate::task::record::{TaskRecord, TaskState};
 
 impl TaskPool {
@@ -45,7 +45,9 @@ impl QuorumState {
     pub(in crate::quorum) fn check_run_tasks(&self, record: &JobRecord) -> Checked {
         let Some(run) = record.tasks() else { return Ok(()) };
         let state = record.state;
-        ensure(run.avoided.len() <= AVOIDED_MAX && run.dead.len() <= DEAD_NAMED_MAX, || "too many notes".to_owned())?;
+        ensure(run.avoided.len() <= AVOIDED_MAX && run.dead_letters.len() <= DEAD_LETTERS_MAX, || {
+            "too many notes".to_owned()
+        })?;
         ensure(run.durations.len() <= 64, || "too many durations".to_owned())?;
         let Some(table) = self.tasks.tables.get(&record.job) else { return Ok(()) };
         for step in table.steps() {

@@ -37,7 +37,7 @@ struct PrefetchWindow {
 
 impl PrefetchWindows {
     /// A task of the program was done, so long after it was given.
-    pub(super) fn record_done(&mut self, program: Digest, given_at: Millis, now: Millis) {
+    pub(super) fn record_done(&mut self, program: Digest, assigned_at: Millis, now: Millis) {
         if self.programs.len() >= PROGRAMS_MAX && !self.programs.contains_key(&program) {
             let oldest = self.programs.iter().min_by_key(|(program, window)| (window.used_at, **program));
             if let Some(oldest) = oldest.map(|(program, _)| *program) {
@@ -46,9 +46,9 @@ impl PrefetchWindows {
         }
         let window = self.programs.entry(program).or_default();
         window.used_at = now;
-        if now.since(given_at) <= AHEAD_TIME {
+        if now.since(assigned_at) <= AHEAD_TIME {
             window.ahead = (window.ahead + 1).min(AHEAD_MAX);
-        } else if given_at >= window.halved_at {
+        } else if assigned_at >= window.halved_at {
             window.ahead /= 2;
             window.halved_at = now;
         }

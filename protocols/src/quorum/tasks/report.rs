@@ -304,15 +304,15 @@ impl QuorumState {
             }
             (won.first().map(|won| won.since), won.first().map(|won| won.worker), rest)
         });
-        let Some((given_at, worker, rest)) = rest else { return };
+        let Some((assigned_at, worker, rest)) = rest else { return };
         for live in rest.into_iter().filter(|live| !matches!(live.phase, Phase::Revealed(_))) {
             self.stop_attempt(TaskAttempt { id: task.id, attempt: live.attempt }, live);
         }
         if let Some(table) = self.tasks.tables.get_mut(&task.id.job) {
             table.drop_blob((task.id.step, task.id.task, Blob::Checkpoint));
         }
-        if let Some(given_at) = given_at {
-            let took = now.since(given_at);
+        if let Some(assigned_at) = assigned_at {
+            let took = now.since(assigned_at);
             let program = self.with_tasks(task.id.job, |run| {
                 let bucket = (128 - took.as_millis().leading_zeros()).min(63) as usize;
                 if run.durations.len() <= bucket {
@@ -323,7 +323,7 @@ impl QuorumState {
                 worker.and_then(|worker| run.avoided.remove(&worker));
                 run.program
             });
-            program.into_iter().for_each(|program| self.tasks.prefetch_windows.record_done(program, given_at, now));
+            program.into_iter().for_each(|program| self.tasks.prefetch_windows.record_done(program, assigned_at, now));
         }
     }
 
@@ -389,7 +389,7 @@ impl QuorumState {
             }
             retry::Verdict::Never(why) => {
                 let reason = format!("{class} at {}: {}; {why}", live.worker, short(reason));
-                self.dead_letter(task.id, &reason);
+                self.move_to_dead_letters(task.id, &reason);
             }
         }
     }
@@ -562,7 +562,7 @@ impl QuorumState {
                         self.change_task(task.id, |record| record.state = TaskState::Delayed { until });
                     }
                     retry::Verdict::Never(why) => {
-                        self.dead_letter(task.id, &format!("the copies agree on {class}; {why}"))
+                        self.move_to_dead_letters(task.id, &format!("the copies agree on {class}; {why}"))
                     }
                 }
             }
@@ -578,7 +578,7 @@ impl QuorumState {
                 if rounds >= ROUNDS_MAX {
                     let reason =
                         format!("{rounds} rounds of copies ended without {agree} that agree ({heard} in the last)");
-                    self.dead_letter(task.id, &reason);
+                    self.move_to_dead_letters(task.id, &reason);
                 }
             }
         }

@@ -391,7 +391,7 @@ fn a_failed_job_keeps_the_tasks_that_it_came_to() {
     let task = |id: TaskAttempt| table.get(id.id.step, id.id.task).unwrap();
     assert_eq!((task(a).state, task(a).worker_of(Attempt(1))), (TaskState::Done, Some(peer(0))));
     assert_eq!(table.blob((a.id.step, a.id.task, Blob::Output)).map(|bytes| &bytes[..]), Some(&b"kept"[..]));
-    assert_eq!((task(b).state, task(b).worker_of(Attempt(1))), (TaskState::Dead, Some(peer(1))));
+    assert_eq!((task(b).state, task(b).worker_of(Attempt(1))), (TaskState::DeadLetter, Some(peer(1))));
     assert_eq!(table.tasks(a.id.step).len(), 3);
     assert_eq!(quorum.state.tasks.index.live, Default::default(), "none of it counts as live");
     assert!(quorum.attempts(0).is_empty() && quorum.attempts(1).is_empty());

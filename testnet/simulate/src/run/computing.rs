@@ -179,7 +179,7 @@ impl Session {
         let Some(QueryAnswer::Tasks(tasks)) = self.ask(job, query).await else {
             return Err("has tasks that nobody shows".to_owned());
         };
-        Ok(tasks.iter().any(|(_, task)| task.state == TaskState::Dead && task.losses > LOSSES_MAX))
+        Ok(tasks.iter().any(|(_, task)| task.state == TaskState::DeadLetter && task.losses > LOSSES_MAX))
     }
 
     async fn ask(&self, job: JobId, query: Query) -> Option<QueryAnswer> {

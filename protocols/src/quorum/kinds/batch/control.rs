@@ -127,7 +127,7 @@ pub(super) fn resolve(cx: &mut RunCx<'_>, by: PeerId, resolution: Resolution) ->
 /// Tasks of the present step that were given up or parked.
 fn given_up(cx: &mut RunCx<'_>) -> Vec<(crate::ids::StepIndex, TaskIndex)> {
     let Some(step) = of(cx).map(|(_, run)| run.tasks.step) else { return Vec::new() };
-    let tasks = cx.tasks().in_state(|state| matches!(state, TaskState::Dead | TaskState::Parked));
+    let tasks = cx.tasks().in_state(|state| matches!(state, TaskState::DeadLetter | TaskState::Parked));
     tasks.into_iter().map(|task| (step, task)).collect()
 }
 
@@ -137,7 +137,7 @@ fn back_to_work(cx: &mut RunCx<'_>, by: RunCommand, what: &str) {
     let undoing = with_run(cx, |run| {
         // The time spent waiting for a person is not the run's.
         (run.clock_at, run.step_at) = (now, now);
-        run.tasks.dead.clear();
+        run.tasks.dead_letters.clear();
         run.tasks.avoided.clear();
         run.ending.is_some()
     });

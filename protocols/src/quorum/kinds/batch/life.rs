@@ -63,17 +63,19 @@ fn next_move(cx: &RunCx<'_>) -> Option<Move> {
     }
     let index = cx.view().table()?.of(run.tasks.step)?;
     let tally = index.tally;
-    let why = || run.tasks.dead.last().map_or_else(|| "a task was given up".to_owned(), |(_, _, why)| why.clone());
+    let why =
+        || run.tasks.dead_letters.last().map_or_else(|| "a task was given up".to_owned(), |(_, _, why)| why.clone());
     // What undoes is worth a person's look when it cannot be done.
-    if tally.dead > 0 && run.ending.is_none() && spec.on_failure != OnFailure::Park {
+    if tally.dead_letters > 0 && run.ending.is_none() && spec.on_failure != OnFailure::Park {
         return Some(Move::GivenUp(why()));
     }
     if tally.done == tally.total {
         return Some(Move::StepDone);
     }
     if tally.ready + tally.delayed + tally.running == 0 {
-        let why = if tally.dead > 0 { why() } else { "a task may have begun and must not begin twice".to_owned() };
-        let what = match tally.dead + tally.parked {
+        let why =
+            if tally.dead_letters > 0 { why() } else { "a task may have begun and must not begin twice".to_owned() };
+        let what = match tally.dead_letters + tally.parked {
             1 => "a task waits".to_owned(),
             count => format!("{count} tasks wait"),
         };

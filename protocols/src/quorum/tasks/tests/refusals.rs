@@ -39,7 +39,7 @@ fn a_task_that_every_worker_refused_is_offered_again_and_runs_once_one_takes_it(
     let (min, max) = (REFUSAL_WAIT_MIN.as_secs(), REFUSAL_WAIT_MAX.as_secs());
     assert_eq!(waits[..3], [min, 2 * min, 4 * min]);
     assert_eq!(waits[7], max);
-    assert_eq!(quorum.run(1).tasks.tally.dead, 0, "a refusal is no failure of the task");
+    assert_eq!(quorum.run(1).tasks.tally.dead_letters, 0, "a refusal is no failure of the task");
     quorum.work(&[0]);
     assert_eq!(quorum.job_state(1), RunState::Succeeded);
 }
