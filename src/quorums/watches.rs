@@ -3,7 +3,7 @@
 //! This node has at most one session with a quorum, however many callers wait for its jobs, and of each session one
 //! request is parked at the primary. [`WatchAsker`] decides what is asked; a task per session asks it through the
 //! client, which finds the primary and goes on to the next after a failover. An answer wakes exactly the callers whose
-//! watch it answers. Callers with the same condition share an entry if it holds for ever once it does; otherwise each
+//! watch it answers. Callers that wait for the same job to end share an entry, because its end is final; otherwise each
 //! has its own, so that no answer is older than its question. An entry that nobody waits for any more is dropped with
 //! the session's next request; a session without entries ends after [`LINGER`].
 //!

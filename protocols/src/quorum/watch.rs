@@ -176,12 +176,13 @@ impl Until {
         }
     }
 
-    /// Whether it holds for ever once it does. An answer to one who asked earlier is then as true for whoever asks
-    /// later.
+    /// Whether an answer to one who asked earlier is as true for whoever asks later: the condition holds for ever once
+    /// it does, and so does what the record then says of it. A job that has changed goes on changing: its record of
+    /// then is old for whoever asks now.
     pub const fn is_lasting(&self) -> bool {
         match self {
-            Self::Ended | Self::Changed { .. } => true,
-            Self::Holders { .. } => false,
+            Self::Ended => true,
+            Self::Changed { .. } | Self::Holders { .. } => false,
         }
     }
 }

@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use quorate_protocols::ids::MemberId;
+use quorate_protocols::ids::{LogIndex, MemberId};
 use quorate_protocols::job::limits::{MESSAGE_BYTES_MAX, WATCH_PAUSE_MIN};
 use quorate_protocols::job::{JobSpec, RunState, StoreSpec};
 use quorate_protocols::object::Profile;
@@ -229,7 +229,8 @@ async fn who_comes_late_is_given_an_answer_of_before_only_if_that_holds_for_ever
     });
     *net.answers_after.lock() = Duration::from_millis(100);
     let client = client(net.clone(), &[member(1)]);
-    for (until, entries) in [(Until::Ended, 1), (Until::Holders { columns: 1 }, 2)] {
+    let changed = Until::Changed { since: LogIndex(0) };
+    for (until, entries) in [(Until::Ended, 1), (Until::Holders { columns: 1 }, 2), (changed, 2)] {
         added.lock().clear();
         let late = async {
             sleep(Duration::from_millis(50)).await;
