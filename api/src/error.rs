@@ -34,7 +34,9 @@ pub enum ErrorCode {
     TooFewPeers,
     /// Try again later; nothing was done.
     Busy,
-    /// The quorum has no majority, or cannot be found.
+    /// No node that could be asked knows the quorum.
+    UnknownQuorum,
+    /// The quorum has no majority, or its members do not answer.
     Unavailable,
     /// No answer in time: whether it was done is unknown.
     Unknown,

@@ -36,7 +36,8 @@ pub const fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
         ErrorCode::TooFewPeers => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Busy => StatusCode::TOO_MANY_REQUESTS,
-        ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        // Not 404: others may know it, and what it keeps is not gone for that.
+        ErrorCode::UnknownQuorum | ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::Unknown => StatusCode::GATEWAY_TIMEOUT,
         ErrorCode::Internal | ErrorCode::Other => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -109,9 +110,14 @@ impl From<ClientError> for ApiError {
             ),
             ClientError::Rejected(rejection) => (code_of(rejection), None),
             ClientError::QuorumUnknown { .. } => (
-                ErrorCode::Unavailable,
-                said("check the id; if it is right, its members are not reachable from here: see `quorate peers`"),
+                ErrorCode::UnknownQuorum,
+                said(
+                    "check the id: no node that this one hears knows such a quorum; `quorate quorum ls` lists those known",
+                ),
             ),
+            ClientError::Unreachable { .. } => {
+                (ErrorCode::Unavailable, said("its members are down, or not reachable from here: see `quorate peers`"))
+            }
             ClientError::Paused { quorum, .. } => (
                 ErrorCode::Unavailable,
                 Some(format!(

@@ -438,7 +438,7 @@ async fn every_failure_has_its_status_and_a_body() {
     assert_eq!(get("/v1/nothing".into()).await, (StatusCode::NOT_FOUND, ErrorCode::NotFound));
     assert_eq!(get("/v1/jobs/zz".into()).await, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest));
     assert_eq!(get(format!("/v1/jobs/{JOB}")).await, (StatusCode::NOT_FOUND, ErrorCode::NotFound));
-    assert_eq!(get(format!("/v1/quorums/{QUORUM}")).await, (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable));
+    assert_eq!(get(format!("/v1/quorums/{QUORUM}")).await, (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::UnknownQuorum));
     assert_eq!(get(format!("/v1/objects/{OBJECT}")).await, (StatusCode::NOT_FOUND, ErrorCode::NotFound));
     assert_eq!(get(format!("/v1/jobs/{JOB}/wait?timeout_ms=x")).await.1, ErrorCode::BadRequest);
     let request = |method, path: &str| edge.client.request(method, path);

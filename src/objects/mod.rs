@@ -239,6 +239,7 @@ mod error_texts {
             PlacementError::Form { needed: 3, source }.into(),
             PlacementError::Found(FoundError::NoPrimary { quorum, after }).into(),
             ClientError::QuorumUnknown { quorum }.into(),
+            ClientError::Unreachable { quorum }.into(),
             ClientError::Paused { quorum, reason: "1 of 3 members answer, and 2 are needed".into() }.into(),
             ClientError::Busy { quorum }.into(),
             ClientError::Unknown { quorum, after, reason: None }.into(),

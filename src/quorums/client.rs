@@ -200,6 +200,8 @@ struct Account {
     strangers: BTreeSet<PeerId>,
     /// Peers that failed to answer in this call: asked after the others, who know sooner whether one of them is back.
     failed: BTreeSet<PeerId>,
+    /// Some peer was asked that may be a member.
+    knew_member: bool,
     /// Whether a member answered in this round.
     heard: bool,
     providers_asked_at: Option<Instant>,
@@ -276,7 +278,7 @@ impl QuorumClient {
             Some(Ok(Said::Answer(answer))) => Ok(answer),
             Some(Ok(_)) => Err(mixed_up(quorum)),
             Some(Err(error)) => Err(error),
-            None => Err(account.verdict(quorum, deadline)),
+            None => Err(self.verdict(account, quorum, deadline)),
         }
     }
 
@@ -297,12 +299,12 @@ impl QuorumClient {
                 return result;
             }
             if account.providers_empty >= PROVIDERS_EMPTY_MAX && !account.reached && !account.may_have_acted {
-                return Err(ClientError::QuorumUnknown { quorum });
+                return Err(self.verdict(account, quorum, began.elapsed()));
             }
             let jitter = Duration::from_millis(self.0.parts.entropy.below(pause.as_millis() as u64 / 2 + 1));
             let next = Instant::now() + pause + jitter;
             if next >= end {
-                return Err(account.verdict(quorum, deadline));
+                return Err(self.verdict(account, quorum, deadline));
             }
             sleep_until(next).await;
             if began.elapsed() > ELECTION_USUAL {
@@ -337,8 +339,9 @@ impl QuorumClient {
                     continue;
                 }
                 let tried = self.ask_peer(quorum, peer, ask, end, account).await;
-                if matches!(tried, Tried::Stranger) {
-                    account.strangers.insert(peer);
+                match tried {
+                    Tried::Stranger => drop(account.strangers.insert(peer)),
+                    _ => account.knew_member = true,
                 }
                 if let Some(result) = account.record_try(tried, |next| {
                     for peer in next.into_iter().rev().filter(|peer| !asked.contains(peer)) {
@@ -478,6 +481,31 @@ impl QuorumClient {
         let (tried, committed) = match ask {
             Ask::Job(request) => {
                 let request = match request.clone() {
+    /// What to tell the caller once nothing more is tried. An outcome that may have happened comes first: it is the only
+    /// thing that the caller cannot find out by trying again later.
+    fn verdict(&self, account: Account, quorum: QuorumId, after: Duration) -> ClientError {
+        if account.may_have_acted {
+            return ClientError::Unknown { quorum, after, reason: account.unknown_because };
+        }
+        if let Some(reason) = account.paused {
+            return ClientError::Paused { quorum, reason };
+        }
+        if account.busy {
+            return ClientError::Busy { quorum };
+        }
+        if account.reached {
+            return ClientError::NoPrimary { quorum, after };
+        }
+        let parts = &self.0.parts;
+        let is_known = account.knew_member || parts.quorums.quorum(quorum).is_some();
+        // A lookup among no peers finds nobody, whatever there is.
+        let was_looked_up = account.providers_empty > 0 && parts.net.peers().iter().any(|peer| peer.connected);
+        match was_looked_up && !is_known {
+            true => ClientError::QuorumUnknown { quorum },
+            false => ClientError::Unreachable { quorum },
+        }
+    }
+
                     Request::Watch(watch) => {
                         let left = end.saturating_duration_since(began);
                         Request::Watch(watch.within(if slot.is_some() { left } else { Duration::ZERO }))
@@ -723,23 +751,6 @@ impl Account {
             Tried::Busy => self.busy = true,
         }
         None
-    }
-    /// What to tell the caller once the deadline has passed. An outcome that may have happened comes first: it is the
-    /// only thing that the caller cannot find out by trying again later.
-    fn verdict(self, quorum: QuorumId, after: Duration) -> ClientError {
-        if self.may_have_acted {
-            return ClientError::Unknown { quorum, after, reason: self.unknown_because };
-        }
-        if let Some(reason) = self.paused {
-            return ClientError::Paused { quorum, reason };
-        }
-        if self.busy {
-            return ClientError::Busy { quorum };
-        }
-        if self.reached {
-            return ClientError::NoPrimary { quorum, after };
-        }
-        ClientError::QuorumUnknown { quorum }
     }
 }
 

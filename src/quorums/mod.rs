@@ -46,8 +46,12 @@ pub use submit::Submits;
 pub enum ClientError {
     #[error(transparent)]
     Rejected(#[from] Rejection),
+    /// Whoever could be asked knows no member of it.
     #[error("quorum {quorum} is unknown: no member of it can be found")]
     QuorumUnknown { quorum: QuorumId },
+    /// Members of it are known and none of them answers, or this node hears nobody who could name one.
+    #[error("quorum {quorum} is out of reach: none of its members answers this node")]
+    Unreachable { quorum: QuorumId },
     #[error("quorum {quorum} is paused: {reason}")]
     Paused { quorum: QuorumId, reason: String },
     /// Its members answer, and have no primary at the moment.

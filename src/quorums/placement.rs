@@ -137,7 +137,7 @@ impl Placement {
                 Err(ClientError::NoPrimary { .. }) if began.elapsed() < ELECTION_PATIENCE => (),
                 // A member that has just lost its primary may hear no majority either, and over slow links the members
                 // hold the question for longer than it may take.
-                Err(ClientError::Paused { .. } | ClientError::Unknown { .. } | ClientError::QuorumUnknown { .. })
+                Err(ClientError::Paused { .. } | ClientError::Unknown { .. } | ClientError::Unreachable { .. })
                     if began.elapsed() < 16 * slowest => {}
                 other => {
                     tracing::info!(%quorum, ?other, "a quorum is passed over for new work");

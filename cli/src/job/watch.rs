@@ -117,8 +117,11 @@ async fn wait(
     ids: &Ids,
 ) -> Result<JobInfo, Failure> {
     let mut reasons = Reasons::new(job, ids);
+    let mut unknown = Unknown::default();
     loop {
-        match client.get::<JobInfo>(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await {
+        let answer = client.get::<JobInfo>(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await;
+        let is_given_up = unknown.has_lasted(Instant::now(), answer.as_ref().is_err_and(is_unknown_quorum));
+        match answer {
             Ok(info) => {
                 if let Some(told) = &mut told {
                     print_news(client, &info, told, ids).await?;
@@ -128,6 +131,13 @@ async fn wait(
                     return Ok(info);
                 }
                 reasons.ask_why_if_at_rest(client, &info, bar).await;
+            }
+            Err(error) if is_given_up => {
+                return Err(Failure::from(error).hint(format!(
+                    "no node that this one hears has known its quorum for {} s: check the id with `quorate job ls`, or \
+                     ask through another node with --node",
+                    UNKNOWN_MAX.as_secs()
+                )));
             }
             // A quorum between two primaries: the job is none the worse.
             Err(error) if passes(&error) => reasons.unanswered(&error, bar),
@@ -141,10 +151,40 @@ async fn wait(
     }
 }
 
-/// Whether the same question may well be answered in a moment: the quorum is between two primaries, or busy.
+/// Whether the same question may well be answered in a moment: the quorum is between two primaries, or busy, or this
+/// node has only just started and heard of few others.
 pub fn passes(error: &ClientError) -> bool {
-    let passing = [ErrorCode::Busy, ErrorCode::Unknown, ErrorCode::Unavailable];
-    matches!(error, ClientError::Refused { error, .. } if passing.iter().any(|code| word(code) == *error))
+    let passing = [ErrorCode::Busy, ErrorCode::Unknown, ErrorCode::Unavailable, ErrorCode::UnknownQuorum];
+    passing.iter().any(|code| has_code(error, *code))
+}
+
+fn is_unknown_quorum(error: &ClientError) -> bool {
+    has_code(error, ErrorCode::UnknownQuorum)
+}
+
+fn has_code(error: &ClientError, code: ErrorCode) -> bool {
+    matches!(error, ClientError::Refused { error, .. } if word(&code) == *error)
+}
+
+/// A quorum that nobody knows is waited for so long: a node that has just started finds those of others in less. One
+/// that is known and silent is waited for as long as the user likes.
+const UNKNOWN_MAX: Duration = Duration::from_secs(30);
+
+/// Since when every answer has been that nobody knows the quorum.
+#[derive(Default)]
+struct Unknown {
+    since: Option<Instant>,
+}
+
+impl Unknown {
+    /// Takes an answer into account. Whether it has been the same one for too long.
+    fn has_lasted(&mut self, now: Instant, is_unknown: bool) -> bool {
+        if !is_unknown {
+            self.since = None;
+            return false;
+        }
+        now.duration_since(*self.since.get_or_insert(now)) >= UNKNOWN_MAX
+    }
 }
 
 /// Shows how far the present step is.
@@ -170,4 +210,36 @@ async fn print_news(client: &Client, info: &JobInfo, told: &mut Told, ids: &Ids)
         told.progress = progress;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quorum_is_given_up_once_nobody_has_known_it_for_half_a_minute() {
+        let (began, mut unknown) = (Instant::now(), Unknown::default());
+        let mut after = |seconds, is_unknown| unknown.has_lasted(began + Duration::from_secs(seconds), is_unknown);
+        assert!(!after(0, true) && !after(29, true));
+        // It was found, or known and silent: the time begins anew.
+        assert!(!after(30, false) && !after(31, true) && !after(60, true));
+        assert!(after(61, true));
+    }
+
+    #[test]
+    fn only_a_quorum_that_nobody_knows_counts_as_unknown_and_all_that_pass_are_asked_again() {
+        let refused = |code: ErrorCode| ClientError::Refused {
+            status: 0,
+            error: word(&code),
+            message: String::new(),
+            hint: None,
+        };
+        for (code, passing, unknown) in [
+            (ErrorCode::UnknownQuorum, true, true),
+            (ErrorCode::Unavailable, true, false),
+            (ErrorCode::NotFound, false, false),
+        ] {
+            assert_eq!((passes(&refused(code)), is_unknown_quorum(&refused(code))), (passing, unknown), "{code:?}");
+        }
+    }
 }

@@ -177,7 +177,7 @@ impl Objects {
                         Err(PutError::Client(ClientError::Rejected(_))) => (),
                         attached => return attached,
                     },
-                    Ok(_) | Err(ClientError::QuorumUnknown { .. }) => (),
+                    Ok(_) | Err(ClientError::QuorumUnknown { .. } | ClientError::Unreachable { .. }) => (),
                     Err(error) => return Err(error.into()),
                 }
             }

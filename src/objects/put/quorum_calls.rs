@@ -29,7 +29,10 @@ pub(super) async fn send_command(
             Err(ClientError::Rejected(rejection)) => {
                 return after_rejection(quorums, job, upload_attempt, rejection).await;
             }
-            Err(error) if is_passing(&error) || matches!(error, ClientError::QuorumUnknown { .. }) => {
+            Err(error)
+                if is_passing(&error)
+                    || matches!(error, ClientError::QuorumUnknown { .. } | ClientError::Unreachable { .. }) =>
+            {
                 tracing::debug!(%job, %error, "telling the quorum again");
                 sleep(QUORUM_PAUSE).await;
             }

@@ -140,7 +140,7 @@ async fn silence_leaves_a_command_unknown_and_a_question_unanswered() {
     assert!(matches!(error, ClientError::Unknown { .. }), "{error}");
     assert!(started.elapsed() <= DEADLINE_10);
     let error = client.query(QUORUM, Query::Quorum, false, DEADLINE_10).await.unwrap_err();
-    assert!(matches!(error, ClientError::QuorumUnknown { .. }), "{error}");
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -197,11 +197,26 @@ async fn the_loss_of_the_only_member_known_sends_the_client_to_the_providers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_quorum_that_nobody_provides_is_unknown_well_before_the_deadline() {
+/// Goal: a quorum is unknown only when those who were asked know nothing of it. Method: nobody provides it, before this
+/// node hears anybody, then beside a peer, then with members that are down, then with a peer that has left it.
+async fn a_quorum_is_unknown_when_nobody_heard_knows_it_and_unreachable_when_nobody_answers() {
+    let ask = async |net: Arc<ScriptedNet>, known: Arc<Known>| {
+        let (client, started) = (client(net, known, no_quorums()), Instant::now());
+        let error = client.query(QUORUM, Query::Quorum, false, Duration::from_secs(60)).await.unwrap_err();
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+        error
+    };
     let net = ScriptedNet::new(peer(9), |_, _, _| Reaction::Unreachable);
-    let client = client(net, Arc::default(), no_quorums());
-    let started = Instant::now();
-    let error = client.query(QUORUM, Query::Quorum, false, Duration::from_secs(60)).await.unwrap_err();
+    let error = ask(net.clone(), Arc::default()).await;
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    net.connected.lock().insert(peer(1));
+    let error = ask(net.clone(), Arc::default()).await;
+    assert!(matches!(error, ClientError::QuorumUnknown { .. }), "{error}");
+    let error = ask(net, Known::with_members(&[member(2)])).await;
+    assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
+    let net = ScriptedNet::new(peer(9), |_, _, _| Reaction::answer(&JobAnswer::NotMember));
+    net.connected.lock().insert(peer(1));
+    let error = ask(net, Known::with_members(&[member(1)])).await;
     assert!(matches!(error, ClientError::QuorumUnknown { .. }), "{error}");
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }

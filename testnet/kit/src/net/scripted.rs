@@ -103,7 +103,14 @@ impl Net for ScriptedNet {
     }
     fn publish(&self, _topic: Topic, _bytes: Bytes) {}
     fn peers(&self) -> Vec<PeerView> {
-        Vec::new()
+        let view = |peer: &PeerId| PeerView {
+            peer: *peer,
+            addresses: Vec::new(),
+            connected: true,
+            rtt: None,
+            last_seen: None,
+        };
+        self.connected.lock().iter().map(view).collect()
     }
     fn is_connected(&self, peer: PeerId) -> bool {
         self.connected.lock().contains(&peer)
