@@ -8,7 +8,12 @@
 //! What it promises: until the deadline it keeps trying across failovers, with short jittered pauses; a dead peer
 //! costs one refused dial or one short try, never the whole deadline; a command is sent again after an unknown outcome,
 //! which is right because every command is idempotent. [`ClientError::Unknown`] is returned only when some try may
-//! have been carried out. What it does not promise: order between two commands that are in flight together.
+//! have been carried out. A try ends as soon as the quorum has announced a later term, however long it was to be
+//! waited for: its peer led the quorum at most until then. What it does not promise: order between two commands that
+//! are in flight together.
+//!
+//! A quorum is *unknown* when nobody who could be asked knows of it, and *unreachable* when there are such members, or
+//! when this node hears nobody who could tell.
 //!
 //! Who misbehaves: an answer that cannot be read is penalised and the next member is asked.
 
@@ -19,15 +24,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use quorate_protocols::ids::{MemberId, PeerId, QuorumId};
-use quorate_protocols::job::limits::{DEADLINE, MESSAGE_BYTES_MAX};
+use quorate_protocols::ids::{MemberId, PeerId, QuorumId, Term};
+use quorate_protocols::job::limits::DEADLINE;
 use quorate_protocols::liveness::DelayEstimate;
 use quorate_protocols::liveness::limits::DELAY_MAX;
 use quorate_protocols::liveness::patience::{TRY_MIN, election_wait, try_patience};
 use quorate_protocols::quorum::request::{JobAnswer, JobMessage, Query, QueryAnswer};
 use quorate_protocols::quorum::watch::WatchAnswer;
 use quorate_protocols::quorum::{Command, CommandReply, Rejection};
-use quorate_protocols::task::limits::MESSAGE_BYTES_MAX as TASK_BYTES_MAX;
 use quorate_protocols::task::message::{TaskAnswer, TaskMessage};
 use quorate_protocols::trigger::event::DeliveryAck;
 use quorate_protocols::wire;
@@ -49,9 +53,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(15);
 const PAUSE_MAX: Duration = Duration::from_millis(250);
 const ELECTION_USUAL: Duration = Duration::from_millis(600);
 
-/// A try that is waited for longer than [`TRY_MIN`], because links or disks are slow, ends all the same when its peer
-/// is known to be absent: looked at this often.
-const ABSENCE_INTERVAL: Duration = Duration::from_millis(250);
+/// While a try is waited for, how often this node looks whether it is in vain: its quorum has announced a later term,
+/// or, from [`TRY_MIN`] on, its peer is known to be absent.
+const REVIEW_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Members asked in one round. More than the widest quorum with all its standbys; redirections count.
 const ASKED_PER_ROUND_MAX: usize = 16;
@@ -196,16 +200,23 @@ struct Account {
     reached: bool,
     paused: Option<String>,
     busy: bool,
+    /// Some peer was asked that may be a member.
+    knew_member: bool,
     silent_tries: u32,
     strangers: BTreeSet<PeerId>,
     /// Peers that failed to answer in this call: asked after the others, who know sooner whether one of them is back.
     failed: BTreeSet<PeerId>,
-    /// Some peer was asked that may be a member.
-    knew_member: bool,
     /// Whether a member answered in this round.
     heard: bool,
     providers_asked_at: Option<Instant>,
     providers_empty: usize,
+}
+
+/// Why a question has no answer.
+enum NoAnswer {
+    Net(NetError),
+    /// The quorum announced a later term while it was waited for: the next primary is to be asked.
+    LaterTerm,
 }
 
 impl QuorumClient {
@@ -470,17 +481,6 @@ impl QuorumClient {
         tried
     }
 
-    async fn ask_peer(&self, quorum: QuorumId, peer: PeerId, ask: &Ask, end: Instant, account: &mut Account) -> Tried {
-        let began = Instant::now();
-        let patience = self.patience(quorum, peer).saturating_mul(1 << account.silent_tries.min(3));
-        // Held for as long as the answer is waited for. Without it the request is not to be parked there.
-        let slot = match ask {
-            Ask::Job(Request::Watch(_)) => self.0.parked.reserve(peer),
-            _ => None,
-        };
-        let (tried, committed) = match ask {
-            Ask::Job(request) => {
-                let request = match request.clone() {
     /// What to tell the caller once nothing more is tried. An outcome that may have happened comes first: it is the only
     /// thing that the caller cannot find out by trying again later.
     fn verdict(&self, account: Account, quorum: QuorumId, after: Duration) -> ClientError {
@@ -506,6 +506,17 @@ impl QuorumClient {
         }
     }
 
+    async fn ask_peer(&self, quorum: QuorumId, peer: PeerId, ask: &Ask, end: Instant, account: &mut Account) -> Tried {
+        let began = Instant::now();
+        let patience = self.patience(quorum, peer).saturating_mul(1 << account.silent_tries.min(3));
+        // Held for as long as the answer is waited for. Without it the request is not to be parked there.
+        let slot = match ask {
+            Ask::Job(Request::Watch(_)) => self.0.parked.reserve(peer),
+            _ => None,
+        };
+        let (tried, committed) = match ask {
+            Ask::Job(request) => {
+                let request = match request.clone() {
                     Request::Watch(watch) => {
                         let left = end.saturating_duration_since(began);
                         Request::Watch(watch.within(if slot.is_some() { left } else { Duration::ZERO }))
@@ -519,7 +530,7 @@ impl QuorumClient {
                 (answer.map(|answer| (self.judge_answer(quorum, peer, answer, ask), misplaced)), committed)
             }
             Ask::Tell(message) => {
-                let answer = self.send(peer, Protocol::Task, message, TASK_BYTES_MAX, patience, end).await;
+                let answer = self.send(quorum, peer, Protocol::Task, message, patience, end).await;
                 let committed = matches!(answer, Ok(TaskAnswer::Recorded(_)));
                 let judged = answer.map(|answer| {
                     let tried = self.judge_task_answer(quorum, answer);
@@ -543,21 +554,27 @@ impl QuorumClient {
                 }
                 tried
             }
-            Err(NetError::Timeout { .. } | NetError::Broken { .. }) => {
+            Err(NoAnswer::Net(NetError::Timeout { .. } | NetError::Broken { .. })) => {
                 account.silent_tries += 1;
                 account.failed.insert(peer);
                 self.forget_primary(quorum, peer);
                 ask.silence(None)
             }
-            Err(error @ NetError::TooLarge { .. }) => {
+            // Not counted as silence: the next primary is asked with the patience of a first try.
+            Err(NoAnswer::LaterTerm) => {
+                account.failed.insert(peer);
+                self.forget_primary(quorum, peer);
+                ask.silence(None)
+            }
+            Err(NoAnswer::Net(error @ NetError::TooLarge { .. })) => {
                 Tried::Failed(ClientError::Protocol { quorum, reason: error.to_string() })
             }
-            Err(NetError::Unreachable { .. } | NetError::Unsupported { .. } | NetError::Closed) => {
+            Err(NoAnswer::Net(NetError::Unreachable { .. } | NetError::Unsupported { .. } | NetError::Closed)) => {
                 account.failed.insert(peer);
                 self.forget_primary(quorum, peer);
                 Tried::Nothing
             }
-            Err(NetError::Busy { .. }) => Tried::Busy,
+            Err(NoAnswer::Net(NetError::Busy { .. })) => Tried::Busy,
         }
     }
 
@@ -648,23 +665,34 @@ impl QuorumClient {
         try_patience(round_trip, learnt.max(measured))
     }
 
-    /// Waits for an answer, and from `TRY_MIN` on no longer than its peer is there.
+    /// Waits for an answer, no longer than until its quorum announces a later term, and from `TRY_MIN` on no longer
+    /// than its peer is there.
     async fn answer_or_absence(
         &self,
+        quorum: QuorumId,
         peer: PeerId,
         mut asked: BoxFuture<'static, Result<Frame, NetError>>,
-    ) -> Result<Frame, NetError> {
-        let began = Instant::now();
-        let mut wait = TRY_MIN;
+    ) -> Result<Frame, NoAnswer> {
+        let (began, term) = (Instant::now(), self.term_known(quorum));
         loop {
-            match timeout(wait, &mut asked).await {
-                Ok(answer) => return answer,
-                Err(_) if self.0.parts.net.is_absent(peer) => {
-                    return Err(NetError::Timeout { peer, after: began.elapsed() });
-                }
-                Err(_) => wait = ABSENCE_INTERVAL,
+            if let Ok(answer) = timeout(REVIEW_INTERVAL, &mut asked).await {
+                return answer.map_err(NoAnswer::Net);
+            }
+            if self.term_known(quorum) > term {
+                return Err(NoAnswer::LaterTerm);
+            }
+            if began.elapsed() >= TRY_MIN && self.0.parts.net.is_absent(peer) {
+                return Err(NoAnswer::Net(NetError::Timeout { peer, after: began.elapsed() }));
             }
         }
+    }
+
+    /// The newest term of which this node knows that it has a primary.
+    fn term_known(&self, quorum: QuorumId) -> Option<Term> {
+        let parts = &self.0.parts;
+        let announced = parts.knowledge.quorum(quorum).map(|advert| advert.term);
+        let view = parts.quorums.quorum(quorum).map(|local| local.view());
+        announced.max(view.filter(|view| view.primary.is_some()).map(|view| view.term))
     }
 
     async fn send_job(
@@ -673,27 +701,28 @@ impl QuorumClient {
         message: &JobMessage,
         patience: Duration,
         end: Instant,
-    ) -> Result<JobAnswer, NetError> {
-        self.send(peer, Protocol::Job, message, MESSAGE_BYTES_MAX, patience, end).await
+    ) -> Result<JobAnswer, NoAnswer> {
+        let quorum = message.quorum();
+        self.send(quorum, peer, Protocol::Job, message, patience, end).await
     }
 
     /// One question to one peer, for at most `patience` and never past `end`.
     async fn send<M: Serialize, A: DeserializeOwned>(
         &self,
+        quorum: QuorumId,
         peer: PeerId,
         protocol: Protocol,
         message: &M,
-        bytes_max: usize,
         patience: Duration,
         end: Instant,
-    ) -> Result<A, NetError> {
+    ) -> Result<A, NoAnswer> {
         let net = &self.0.parts.net;
         let patience = patience.min(end.saturating_duration_since(Instant::now()));
         let asked = net.request(peer, protocol, Frame::head(wire::encode(message)), patience);
-        let frame = self.answer_or_absence(peer, asked).await?;
-        wire::decode(&frame.head, bytes_max).map_err(|_| {
+        let frame = self.answer_or_absence(quorum, peer, asked).await?;
+        wire::decode(&frame.head, protocol.head_bytes_max()).map_err(|_| {
             net.penalise(peer, "an answer that cannot be read");
-            NetError::Broken { peer }
+            NoAnswer::Net(NetError::Broken { peer })
         })
     }
 

@@ -43,6 +43,21 @@ pub enum JobMessage {
     Watch(WatchRequest),
 }
 
+impl JobMessage {
+    /// Whom it is for.
+    pub fn quorum(&self) -> QuorumId {
+        match self {
+            Self::Membership { quorum }
+            | Self::Propose { quorum, .. }
+            | Self::Query { quorum, .. }
+            | Self::Suspect { quorum, .. }
+            | Self::Dispatch { quorum, .. }
+            | Self::Look { quorum, .. } => *quorum,
+            Self::Watch(request) => request.quorum,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Query {
     Quorum,
