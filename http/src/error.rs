@@ -145,8 +145,10 @@ impl From<ClientError> for ApiError {
 
 impl From<PlacementError> for ApiError {
     fn from(error: PlacementError) -> Self {
-        Self::new(ErrorCode::TooFewPeers, chain(&error))
-            .hint("`quorate peers` shows who is there and what they have left; start more nodes or free some space")
+        Self::new(ErrorCode::TooFewPeers, chain(&error)).hint(
+            "start more nodes, or free disk on those that are full; `quorate peers` shows who is there and what each \
+                   has left",
+        )
     }
 }
 
@@ -210,19 +212,24 @@ impl From<PutError> for ApiError {
         match error {
             PutError::Placement(error) => error.into(),
             PutError::Client(error) => error.into(),
-            PutError::TooFewHolders { fitting: Some(fitting), .. } => Self::new(ErrorCode::TooFewPeers, text).hint(
-                format!("start more nodes or free some space, or choose a profile that fits with --profile {fitting}"),
-            ),
-            PutError::TooFewHolders { holders, fitting: None, .. } => {
-                let more = HOLDERS_MIN.saturating_sub(holders);
-                Self::new(ErrorCode::TooFewPeers, text).hint(format!(
-                    "a file is kept on at least {HOLDERS_MIN} nodes with room, whatever its profile: start {more} more \
-                     (`quorate init --join LINE` on another machine, then `quorate node`) or free some space; \
-                     `quorate peers` shows who is there and what they have left"
-                ))
+            PutError::TooFewHolders(shortage) => {
+                let remedy = shortage.remedy();
+                let hint = match shortage.fitting.filter(|fitting| *fitting != shortage.profile) {
+                    Some(fitting) => format!("{remedy}, or choose a profile that fits with --profile {fitting}"),
+                    None => {
+                        let more = HOLDERS_MIN.saturating_sub(shortage.holders);
+                        format!(
+                            "a file is kept on at least {HOLDERS_MIN} nodes with room, {more} more than there are now: \
+                             {remedy} (`quorate init --join LINE` on another machine, then `quorate node`); \
+                             `quorate peers` shows what each has left"
+                        )
+                    }
+                };
+                Self::new(ErrorCode::TooFewPeers, text).hint(hint)
             }
             PutError::NoRoom { .. } => Self::new(ErrorCode::TooFewPeers, text).hint(
-                "start more nodes or free some space; `quorate peers` shows who is there and what they have left",
+                "free disk on full nodes or raise their `resources.disk_max`, start nodes that do not answer, or add \
+                 nodes; `quorate peers` shows who is there and what each has left",
             ),
             PutError::Body { .. } => Self::bad_request(text).hint(
                 "put the same file again on this node, or with --resume JOB from another: only what is missing is sent",
@@ -283,22 +290,26 @@ impl From<QueryRejection> for ApiError {
 
 #[cfg(test)]
 mod tests {
-    use quorate_protocols::object::Profile;
+    use quorate_protocols::object::{HolderShortage, Profile, Reachable};
 
     use super::*;
 
-    fn hint(holders: usize, fitting: Option<Profile>) -> String {
-        let profile = fitting.unwrap_or(Profile { data: 2, parity: 1 });
-        ApiError::from(PutError::TooFewHolders { holders, needed: 3, profile, fitting }).body.hint.unwrap()
+    fn hint(holders: usize, full: usize, profile: Profile) -> String {
+        let known = Reachable { full, ..Reachable::default() };
+        let shortage = HolderShortage::new(Some(1 << 30), 1 << 29, profile, holders, known);
+        ApiError::from(PutError::TooFewHolders(shortage)).body.hint.unwrap()
     }
 
     #[test]
     fn a_put_that_finds_too_few_peers_says_what_to_do_about_it() {
-        for (holders, more) in [(0, "start 3 more"), (1, "start 2 more"), (2, "start 1 more")] {
-            let hint = hint(holders, None);
-            assert!(hint.contains(more) && !hint.contains("--profile"), "{hint}");
+        let small = Profile { data: 2, parity: 1 };
+        for (holders, more) in [(0, "3 more than"), (1, "2 more than"), (2, "1 more than")] {
+            let hint = hint(holders, 0, small);
+            assert!(hint.contains(more) && !hint.contains("--profile") && !hint.contains("disk_max"), "{hint}");
         }
-        let hint = hint(4, Profile::new(2, 2));
+        let full = hint(0, 3, small);
+        assert!(full.contains("free disk on the full nodes or raise their `resources.disk_max`"), "{full}");
+        let hint = hint(4, 0, Profile::DEFAULT);
         assert!(hint.contains("--profile 2+2"), "{hint}");
     }
 }

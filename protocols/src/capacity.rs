@@ -9,6 +9,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::counted;
+use crate::units::ByteSize;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Capacity {
     pub disk_bytes: u64,
@@ -16,29 +19,77 @@ pub struct Capacity {
     pub slots: u32,
 }
 
+/// What can be reserved, on a node or by a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    MemoryBytes,
+    /// Tasks that may run at once.
+    Slots,
+    DiskBytes,
+    Connections,
+    Streams,
+    Descriptors,
+}
+
+impl Resource {
+    pub const ALL: [Self; 6] =
+        [Self::MemoryBytes, Self::Slots, Self::DiskBytes, Self::Connections, Self::Streams, Self::Descriptors];
+
+    const fn is_bytes(self) -> bool {
+        matches!(self, Self::MemoryBytes | Self::DiskBytes)
+    }
+    /// How much there is, as a sentence has it: `12.5 MiB of memory`, `1 task slot`.
+    pub fn amount(self, amount: u64) -> String {
+        let size = ByteSize(amount).rounded_down();
+        match self {
+            Self::MemoryBytes => format!("{size} of memory"),
+            Self::DiskBytes => format!("{size} of disk"),
+            Self::Slots => counted(amount, "task slot"),
+            Self::Connections => counted(amount, "connection"),
+            Self::Streams => counted(amount, "stream"),
+            Self::Descriptors => counted(amount, "file descriptor"),
+        }
+    }
+    /// How much there is, where the sentence says of what: `12.5 MiB`, `1`.
+    pub fn number(self, amount: u64) -> String {
+        if self.is_bytes() { ByteSize(amount).rounded_down() } else { amount.to_string() }
+    }
+    /// `20 MiB is needed`, `1 is needed`, `3 more are needed`. `more`: on top of what there is.
+    pub fn needed(self, amount: u64, more: bool) -> String {
+        let more = if more { " more" } else { "" };
+        match self.is_bytes() {
+            true => format!("{}{more} is needed", ByteSize(amount).rounded_up()),
+            false => format!("{amount}{more} {} needed", if amount == 1 { "is" } else { "are" }),
+        }
+    }
+}
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MemoryBytes => "bytes of memory",
+            Self::Slots => "task slots",
+            Self::DiskBytes => "bytes of disk",
+            Self::Connections => "connections",
+            Self::Streams => "streams",
+            Self::Descriptors => "file descriptors",
+        })
+    }
+}
+
 /// The first part of a capacity that is too small.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shortage {
-    pub what: Part,
+    pub what: Resource,
     pub has: u64,
     pub needs: u64,
 }
 
-/// A part of a capacity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    Disk,
-    Memory,
-    Slots,
-}
-
-impl fmt::Display for Part {
+/// To stand behind "it has": `12 MiB of memory left, and 256 MiB is needed`.
+impl fmt::Display for Shortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Disk => "bytes of disk",
-            Self::Memory => "bytes of memory",
-            Self::Slots => "slots",
-        })
+        write!(f, "{} left, and {}", self.what.amount(self.has), self.what.needed(self.needs, false))
     }
 }
 
@@ -46,9 +97,9 @@ impl Capacity {
     /// Why this cannot take `needs`; `None` when it fits.
     pub fn shortage(&self, needs: &Self) -> Option<Shortage> {
         let parts = [
-            (Part::Disk, self.disk_bytes, needs.disk_bytes),
-            (Part::Memory, self.memory_bytes, needs.memory_bytes),
-            (Part::Slots, u64::from(self.slots), u64::from(needs.slots)),
+            (Resource::DiskBytes, self.disk_bytes, needs.disk_bytes),
+            (Resource::MemoryBytes, self.memory_bytes, needs.memory_bytes),
+            (Resource::Slots, u64::from(self.slots), u64::from(needs.slots)),
         ];
         let short = parts.into_iter().find(|(_, has, needs)| has < needs);
         short.map(|(what, has, needs)| Shortage { what, has, needs })
@@ -133,9 +184,15 @@ mod tests {
     fn a_shortage_names_what_is_short_and_by_how_much() {
         let has = Capacity { disk_bytes: 5, memory_bytes: 10, slots: 1 };
         let needs = Capacity { disk_bytes: 5, memory_bytes: 11, slots: 2 };
-        assert_eq!(has.shortage(&needs), Some(Shortage { what: Part::Memory, has: 10, needs: 11 }));
+        assert_eq!(has.shortage(&needs), Some(Shortage { what: Resource::MemoryBytes, has: 10, needs: 11 }));
         let (carried, wanted) =
             (BTreeMap::from([("a".into(), "b".into())]), BTreeMap::from([("a".into(), "c".into())]));
+        let shortage = |what, has, needs| Shortage { what, has, needs }.to_string();
+        assert_eq!(
+            shortage(Resource::MemoryBytes, 12 << 20, 256 << 20),
+            "12 MiB of memory left, and 256 MiB is needed"
+        );
+        assert_eq!(shortage(Resource::Slots, 1, 2), "1 task slot left, and 2 are needed");
         assert_eq!(missing_label(&carried, &carried), None);
         assert_eq!(missing_label(&carried, &wanted), Some((&"a".to_owned(), &"c".to_owned())));
     }

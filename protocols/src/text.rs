@@ -1,6 +1,8 @@
-//! Text that came from elsewhere, cut to what may be kept or shown of it, and the text of an error with its causes.
+//! Text that came from elsewhere, cut to what may be kept or shown of it; the text of an error with its causes; and
+//! counts of things in sentences.
 
 use std::error::Error;
+use std::fmt;
 
 /// Bytes of one line of a history, and of a reason: what comes after is cut.
 pub const REASON_BYTES_MAX: usize = 256;
@@ -16,6 +18,16 @@ const EXCERPT_CHARS: usize = 80;
 /// The beginning of what was found in the place of something else, as an error shows it.
 pub fn excerpt(text: &str) -> String {
     text.chars().take(EXCERPT_CHARS).collect()
+}
+
+/// A number of things as a sentence has it: `1 peer`, `3 peers`, `2 copies`.
+pub fn counted<N: fmt::Display + PartialEq + From<u8>>(count: N, one: &str) -> String {
+    let is_one = count == N::from(1);
+    match one.strip_suffix('y') {
+        _ if is_one => format!("{count} {one}"),
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{count} {stem}ies"),
+        _ => format!("{count} {one}s"),
+    }
 }
 
 /// The error and its sources, outermost first: a person needs all of it.
@@ -47,6 +59,13 @@ mod tests {
         let inner = "x".parse::<u8>().expect_err("no number");
         assert_eq!(chain(&Outer(inner.clone())), format!("outer: {inner}"));
         assert_eq!(chain(&inner), inner.to_string());
+    }
+
+    #[test]
+    fn one_thing_is_counted_in_the_singular() {
+        assert_eq!(counted(1_usize, "peer"), "1 peer");
+        assert_eq!((counted(0_u64, "peer"), counted(2_u32, "peer")), ("0 peers".to_owned(), "2 peers".to_owned()));
+        assert_eq!((counted(3_u8, "copy"), counted(3_u8, "day")), ("3 copies".to_owned(), "3 days".to_owned()));
     }
 
     #[test]

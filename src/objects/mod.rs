@@ -14,8 +14,9 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use prometheus_client::registry::Registry;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::object::{ByteRange, Profile, RangeFault};
+use quorate_protocols::object::{ByteRange, HolderShortage, Profile, RangeFault};
 use quorate_protocols::quorum::Claim;
+use quorate_protocols::units::ByteSize;
 use tokio::sync::{Semaphore, watch};
 
 use crate::identity::Identity;
@@ -101,26 +102,21 @@ pub enum PutError {
     Placement(#[from] crate::quorums::PlacementError),
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// `fitting`: the best profile for as many peers, if there is one.
-    #[error("only {holders} peers can hold a column and {needed} are needed for {profile}{}", would_fit(fitting))]
-    TooFewHolders { holders: usize, needed: usize, profile: Profile, fitting: Option<Profile> },
+    #[error("{0}")]
+    TooFewHolders(HolderShortage),
     /// As the quorum says it, after peers with room were waited for.
     #[error("no room was found for the object: {reason}")]
     NoRoom { reason: String },
     #[error("reading the file failed: {reason}")]
     Body { reason: String },
-    #[error("the file ended after {found} bytes, {expected} were announced")]
+    #[error("the file ended after {found} bytes; {expected} were announced")]
     Length { expected: u64, found: u64 },
-    #[error("an object may be at most {limit} bytes")]
+    #[error("an object of this profile may have at most {}", ByteSize(*limit).rounded_down())]
     TooLarge { limit: u64 },
     #[error("this is not the file that job {job} was storing: segment {segment} differs")]
     DifferentContent { job: JobId, segment: u32 },
     #[error("the run was ended: {reason}")]
     Ended { job: JobId, reason: String },
-}
-
-fn would_fit(fitting: &Option<Profile>) -> String {
-    fitting.map(|fitting| format!("; {fitting} would fit")).unwrap_or_default()
 }
 
 #[derive(Debug, Clone, thiserror::Error)]
@@ -222,6 +218,8 @@ mod error_texts {
     use quorate_protocols::text::chain;
 
     use super::*;
+    use quorate_protocols::object::Reachable;
+
     use crate::error::assert_reads_well;
     use crate::quorums::{PlacementError, RoundError};
     use crate::raft::FoundError;
@@ -233,6 +231,8 @@ mod error_texts {
         let (job, profile) = (JobId { quorum, local: [3; 16] }, Profile { data: 4, parity: 2 });
         let object = ObjectId { quorum, manifest: quorate_protocols::ids::ManifestHash([4; 32]) };
         let after = std::time::Duration::from_secs(10);
+        let known = Reachable { full: 2, absent: 1, ..Reachable::default() };
+        let shortage = |holders| HolderShortage::new(Some(1 << 30), 1 << 28, profile, holders, known);
         let source =
             RoundError::TooFew { needed: 3, granted: 2, refusals: Vec::new(), silent: vec![peer], exhausted: true };
         let puts: Vec<PutError> = vec![
@@ -248,9 +248,9 @@ mod error_texts {
             ClientError::Forbidden { reason: "the owner may cancel it".into() }.into(),
             ClientError::Protocol { quorum, reason: "a commit was answered with something else".into() }.into(),
             ClientError::Rejected(quorate_protocols::quorum::Rejection::UnknownJob { job }).into(),
-            PutError::TooFewHolders { holders: 4, needed: 6, profile, fitting: Profile::new(2, 2) },
-            PutError::TooFewHolders { holders: 2, needed: 3, profile, fitting: None },
-            PutError::NoRoom { reason: "0 peers can hold a column and 5 are needed for 3+2".into() },
+            PutError::TooFewHolders(shortage(4)),
+            PutError::TooFewHolders(shortage(2)),
+            PutError::NoRoom { reason: shortage(0).to_string() },
             PutError::Body { reason: "the client went away".into() },
             PutError::Length { expected: 2, found: 1 },
             PutError::TooLarge { limit: profile.bytes_max() },

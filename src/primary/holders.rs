@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use quorate_protocols::approval::Grant;
 use quorate_protocols::approval::{Approval, Requirement, Subject};
+use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, MemberId, PeerId};
 use quorate_protocols::job::{StoreRun, StoreSpec};
 use quorate_protocols::object::limits::SEGMENT_BYTES;
-use quorate_protocols::object::{Layout, Profile};
+use quorate_protocols::object::{HolderShortage, Layout, Profile, Reachable};
 use quorate_protocols::piece::limits::LEASE;
 use quorate_protocols::quorum::{Command, StoreCommand};
 
@@ -57,6 +58,7 @@ pub(super) async fn find(
     let Some((spec, run)) = record.store() else { return Ok(()) };
     let (profile, bytes) = column_bytes(spec, run);
     let filled = run.columns.len() - run.open_columns();
+    let lacking = Lacking { context, spec, run };
     // A run can go on with fewer than all columns, degraded, but not with fewer than these.
     let floor = profile.columns_min().saturating_sub(filled).max(1);
     let exclude = run.known_holders().collect::<BTreeSet<PeerId>>().into_iter().collect();
@@ -70,7 +72,7 @@ pub(super) async fn find(
             let won = grants.len();
             context.propose(Command::store(job, StoreCommand::AddHolders { grants, exhausted })).await?;
             if won < open {
-                env.wait_reasons.set(job, lacking(spec, profile, filled + won, None));
+                env.wait_reasons.set(job, lacking.text(filled + won, None));
             } else {
                 env.wait_reasons.clear(job);
             }
@@ -80,7 +82,7 @@ pub(super) async fn find(
         Err(error @ RoundError::TooFew { exhausted: true, .. })
             if filled >= profile.columns_min() && !run.exhausted =>
         {
-            let reason = lacking(spec, profile, filled, Some(&error));
+            let reason = lacking.text(filled, Some(&error));
             context
                 .propose(Command::store(job, StoreCommand::AddHolders { grants: Vec::new(), exhausted: true }))
                 .await?;
@@ -93,7 +95,7 @@ pub(super) async fn find(
         Err(error) if open == 0 => Err(DutyError::Other(format!("no spare holders: {error}"))),
         Err(error) => {
             let RoundError::TooFew { granted, .. } = &error;
-            let reason = lacking(spec, profile, filled + granted, Some(&error));
+            let reason = lacking.text(filled + granted, Some(&error));
             env.wait_reasons.set(job, reason.clone());
             if tries.failing_for >= env.settings.holders_wait && filled < profile.columns_min() {
                 context.propose(Command::store(job, StoreCommand::Fail { upload_attempt: None, reason })).await?;
@@ -105,16 +107,35 @@ pub(super) async fn find(
     }
 }
 
-/// For people: how many holders there are, how many are needed, and what would fit.
-fn lacking(spec: &StoreSpec, profile: Profile, holders: usize, error: Option<&RoundError>) -> String {
-    let fitting = match Profile::fitting(spec.size, holders) {
-        Some(fitting) => format!("{fitting} would fit"),
-        None => "at least 3 are needed to store anything".to_owned(),
-    };
-    let columns = profile.columns();
-    let what = format!("{holders} peers can hold a column and {columns} are needed for {profile}; {fitting}");
-    match error {
-        Some(error) => format!("{what} ({error})"),
-        None => what,
+/// For the user: how many holders there are, how many are needed, what keeps the other peers from being holders, and
+/// what to do about it.
+struct Lacking<'a> {
+    context: &'a Context,
+    spec: &'a StoreSpec,
+    run: &'a StoreRun,
+}
+
+impl Lacking<'_> {
+    fn text(&self, holders: usize, error: Option<&RoundError>) -> String {
+        let (profile, column_bytes) = column_bytes(self.spec, self.run);
+        let known = self.others_known(column_bytes);
+        let shortage = HolderShortage::new(self.spec.size, column_bytes, profile, holders, known);
+        format!("{shortage}: {}{}", shortage.remedy(), error.map(RoundError::reasons).unwrap_or_default())
+    }
+
+    /// Peers that hold nothing of this run, by what they announce: those with too little disk, and those with enough
+    /// that do not answer.
+    fn others_known(&self, column_bytes: u64) -> Reachable {
+        let env = &self.context.env;
+        let holders: BTreeSet<PeerId> = self.run.known_holders().collect();
+        let others = |requirement: &Requirement| {
+            let mut others = env.knowledge.candidates(NodeRole::Store, requirement);
+            others.retain(|peer| !holders.contains(peer));
+            others
+        };
+        let keepers = others(&Requirement::default()).len();
+        let able = others(&column_requirement(column_bytes));
+        let absent = able.iter().filter(|peer| env.net.is_absent(**peer)).count();
+        Reachable { full: keepers.saturating_sub(able.len()), absent, ..Reachable::default() }
     }
 }

@@ -15,13 +15,15 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use quorate_protocols::approval::limits::VOLUNTEERS_WAIT;
 use quorate_protocols::approval::{Requirement, Subject};
 use quorate_protocols::capacity::Capacity;
-use quorate_protocols::directory::state::fits;
+use quorate_protocols::directory::state::{fits, misfit};
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, LeaseId, PeerId};
 use quorate_protocols::quorum::{Command, TaskCommand};
 use quorate_protocols::task::limits::WORKER_SLOTS_MAX;
 use quorate_protocols::task::record::WorkerRecord;
 use quorate_protocols::task::spec::Resources;
+use quorate_protocols::text::counted;
+use quorate_protocols::units::ByteSize;
 use tokio::time::{Instant, timeout_at};
 
 use super::context::{Context, DutyError};
@@ -35,8 +37,8 @@ const ASKED_AT_ONCE: usize = 8;
 /// Peers asked in one go; the next go asks others.
 const ASKED_MAX: usize = 64;
 
-/// Refusals that a person is told of.
-const REFUSALS_TOLD: usize = 4;
+/// Peers of which the user is told what they lack.
+const REFUSALS_TOLD: usize = 8;
 
 /// Tasks that wait for workers, all of one sort.
 pub(super) struct Wanted {
@@ -106,6 +108,9 @@ pub(super) async fn find(context: &Context, worker_sessions: &WorkerSessions, wa
         env.wait_reasons.clear_workers(context.quorum.id());
         return Ok(());
     }
+    let asked: BTreeSet<PeerId> = refusals.iter().map(|(peer, _)| *peer).collect();
+    let unasked = unasked(context, &wanted, &one, &known, &avoided);
+    refusals.extend(unasked.into_iter().filter(|(peer, _)| !asked.contains(peer)));
     let reason = lacking(&wanted, workers.len(), &refusals);
     env.wait_reasons.set_workers(context.quorum.id(), reason.clone());
     Err(DutyError::Other(reason))
@@ -202,24 +207,41 @@ pub(super) async fn release(context: &Context, worker: PeerId, lease: LeaseId) -
     Ok(())
 }
 
-/// For people: what is looked for, and why nobody does it.
+/// Why the peers that were not asked were not. Of those with a reason of their own; who was asked has given its own.
+fn unasked(
+    context: &Context,
+    wanted: &Wanted,
+    one: &Requirement,
+    known: &BTreeMap<PeerId, KnownPeer>,
+    avoided: &BTreeSet<PeerId>,
+) -> Vec<(PeerId, String)> {
+    let reason = |known: &KnownPeer| match known.peer {
+        peer if context.env.net.is_absent(peer) => Some("it does not answer".to_owned()),
+        peer if avoided.contains(&peer) => Some("it refused a task of this job a moment ago".to_owned()),
+        _ => misfit(&known.advert, wanted.engine.into(), one).map(|misfit| misfit.to_string()),
+    };
+    known.values().filter_map(|known| Some((known.peer, reason(known)?))).collect()
+}
+
+/// For the user: what is looked for, and what each peer lacks for it.
 fn lacking(wanted: &Wanted, workers: usize, refusals: &[(PeerId, String)]) -> String {
     let Resources { memory_bytes, disk_bytes, slots, labels } = &wanted.resources;
-    let slots = if *slots == 1 { "1 slot".to_owned() } else { format!("{slots} slots") };
-    let engine = wanted.engine;
-    let mut text = format!("no other peer takes a {engine} task that needs {slots}, {memory_bytes} bytes of memory");
+    let mut needs = vec![counted(*slots, "slot"), format!("{} of memory", ByteSize(*memory_bytes).rounded_up())];
     if *disk_bytes > 0 {
-        text.push_str(&format!(", {disk_bytes} bytes of disk"));
+        needs.push(format!("{} of disk", ByteSize(*disk_bytes).rounded_up()));
     }
-    for (key, value) in labels {
-        text.push_str(&format!(", label {key} = {value:?}"));
+    needs.extend(labels.iter().map(|(key, value)| format!("the label {key} = {value:?}")));
+    let mut text = format!("no further peer takes a {} task, which needs {}", wanted.engine, needs.join(", "));
+    match workers {
+        0 => (),
+        1 => text.push_str("; 1 worker has a lease from the quorum already"),
+        workers => text.push_str(&format!("; {workers} workers have leases from the quorum already")),
     }
-    text.push_str(&match workers {
-        1 => "; 1 worker has a lease from the quorum".to_owned(),
-        workers => format!("; {workers} workers have leases from the quorum"),
-    });
     for (peer, reason) in refusals.iter().take(REFUSALS_TOLD) {
         text.push_str(&format!("; {peer}: {reason}"));
     }
-    text
+    match refusals.len().saturating_sub(REFUSALS_TOLD) {
+        0 => text,
+        more => text + &format!("; and {more} more"),
+    }
 }

@@ -227,8 +227,8 @@ async fn too_few_holders_are_explained_and_then_fail_the_run() {
     world.quorum.reaches("failure", |state| state.jobs[&JOB].state == RunState::Failed).await;
     assert!(started.elapsed() >= DriverSettings::default().holders_wait);
     let reason = world.quorum.read(|state| state.jobs[&JOB].reason.clone()).unwrap();
-    assert!(reason.starts_with("4 peers can hold a column and 6 are needed for 4+2"), "{reason}");
-    assert!(reason.contains("1+2 would fit"), "{reason}");
+    assert!(reason.starts_with("4 peers can hold a column of "), "{reason}");
+    assert!(reason.contains("6 are needed for 4+2; 1+2 would fit: add nodes"), "{reason}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -474,13 +474,15 @@ async fn an_idle_worker_is_kept_for_a_while_and_let_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_job_that_finds_no_worker_says_what_is_looked_for() {
-    let world = world(1, 1);
+async fn a_job_that_finds_no_worker_says_what_is_looked_for_and_what_each_peer_lacks() {
+    let world = world(2, 0);
     world.submit(spec(1));
     for _ in 0..60_000 {
         tokio::time::sleep(Duration::from_millis(1)).await;
         if let Some(reason) = world.wait_reasons.workers(QUORUM) {
-            assert!(reason.contains("a command task") && reason.contains("1 slot"), "{reason}");
+            assert!(reason.contains("a command task, which needs 1 slot, "), "{reason}");
+            let lacks = format!("{}: it has 0 task slots left, and 1 is needed", peer(2));
+            assert!(reason.contains(&lacks), "{reason}");
             return;
         }
     }

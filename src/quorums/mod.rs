@@ -33,6 +33,7 @@ use std::time::Duration;
 use quorate_protocols::approval::Refusal;
 use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::quorum::Rejection;
+use quorate_protocols::text::counted;
 
 use crate::raft::because;
 
@@ -70,8 +71,16 @@ pub enum ClientError {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RoundError {
     /// `exhausted`: whoever may come has answered; only who is absent now, or full, could make a difference.
-    #[error("{granted} of the {needed} peers needed approved{}", reasons(refusals, silent))]
+    #[error("{granted} of the {} needed approved{}", counted(*needed, "peer"), reasons(refusals, silent))]
     TooFew { needed: usize, granted: usize, refusals: Vec<(PeerId, Refusal)>, silent: Vec<PeerId>, exhausted: bool },
+}
+
+impl RoundError {
+    /// Who refused, why, and who did not answer; empty when nobody was asked, and else to be appended to a sentence.
+    pub fn reasons(&self) -> String {
+        let Self::TooFew { refusals, silent, .. } = self;
+        reasons(refusals, silent)
+    }
 }
 
 /// Peers that one message names, of each sort; a person acts on the first few, and a reason has a limit in bytes.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ed25519_dalek::{Signer, SigningKey, Verifier, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::capacity::Resource;
 use crate::ids::{BootId, Digest, Incarnation, JobId, LeaseId, MemberId, Nonce, PeerId, QuorumId};
 use crate::wire;
 
@@ -143,19 +144,24 @@ impl Approval {
 /// Why a peer will not. Names what was asked and what there is, so that a person can act on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
-    #[error("{scope} has {available} of {limit} {resource} left and {needed} are needed")]
-    Resources { scope: String, resource: String, needed: u64, available: u64, limit: u64 },
-    #[error("label {key} must be {wanted:?}")]
+    #[error(
+        "{scope} has {} left of {}, and {}",
+        resource.amount(*available),
+        resource.number(*limit),
+        resource.needed(*needed, false)
+    )]
+    Resources { scope: String, resource: Resource, needed: u64, available: u64, limit: u64 },
+    #[error("it does not carry the label {key} = {wanted:?}")]
     Label { key: String, wanted: String },
     #[error("the node is draining and takes on nothing new")]
     Draining,
     #[error("the asker already holds {held} leases here, the most allowed")]
     TooManyLeases { held: usize },
-    #[error("already promised for this subject")]
+    #[error("it has a promise out for this already")]
     AlreadyPromised,
-    #[error("no lease of that name here: it ended or the node restarted")]
+    #[error("it has no such lease: the lease ended, or the node restarted")]
     UnknownLease,
-    #[error("the asker is not allowed to ask this here")]
+    #[error("this lease is not the asking peer's to change")]
     NotAllowed,
     #[error("{reason}")]
     Unfit { reason: String },

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::limits::{ADVERT_EXPIRY, LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, PEERS_MAX, QUORUMS_MAX};
 use super::message::{PeerAdvert, QuorumAdvert};
 use crate::approval::{Refusal, Requirement};
-use crate::capacity::{Capacity, Shortage, missing_label};
+use crate::capacity::{Capacity, missing_label};
 use crate::engine::NodeRole;
 use crate::ids::{BootId, MemberId, Millis, PeerId, QuorumId, Term};
 use crate::membership::VOTERS_MAX;
@@ -274,8 +274,8 @@ pub fn misfit(advert: &PeerAdvert, role: NodeRole, requirement: &Requirement) ->
     }
     let Requirement { disk_bytes, memory_bytes, slots, labels } = requirement;
     let needs = Capacity { disk_bytes: *disk_bytes, memory_bytes: *memory_bytes, slots: *slots };
-    if let Some(Shortage { what, has, needs }) = advert.free.shortage(&needs) {
-        return Some(Refusal::Unfit { reason: format!("it has {has} {what} left and {needs} are needed") });
+    if let Some(shortage) = advert.free.shortage(&needs) {
+        return Some(Refusal::Unfit { reason: format!("it has {shortage}") });
     }
     missing_label(&advert.labels, labels)
         .map(|(key, wanted)| Refusal::Label { key: key.clone(), wanted: wanted.clone() })

@@ -11,7 +11,9 @@ pub mod layout;
 pub mod limits;
 pub mod manifest;
 mod range;
+mod shortage;
 
 pub use layout::{Layout, Profile, Reachable};
 pub use manifest::{CheckedPiece, Manifest, ManifestError, PieceFault};
 pub use range::{ByteRange, RangeFault};
+pub use shortage::HolderShortage;

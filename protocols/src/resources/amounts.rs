@@ -1,42 +1,9 @@
 //! How much of each resource: the currency of the scope tree.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use crate::approval::Requirement;
-use crate::capacity::Capacity;
-
-/// What can be reserved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Resource {
-    MemoryBytes,
-    /// Tasks that may run at once.
-    Slots,
-    DiskBytes,
-    Connections,
-    Streams,
-    Descriptors,
-}
-
-impl Resource {
-    pub const ALL: [Self; 6] =
-        [Self::MemoryBytes, Self::Slots, Self::DiskBytes, Self::Connections, Self::Streams, Self::Descriptors];
-}
-
-impl fmt::Display for Resource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::MemoryBytes => "bytes of memory",
-            Self::Slots => "task slots",
-            Self::DiskBytes => "bytes of disk",
-            Self::Connections => "connections",
-            Self::Streams => "streams",
-            Self::Descriptors => "file descriptors",
-        })
-    }
-}
+use crate::capacity::{Capacity, Resource};
 
 /// One number per resource.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]

@@ -13,7 +13,8 @@ pub mod leases;
 pub mod limits;
 pub mod tree;
 
-pub use amounts::{Amounts, Resource};
+pub use crate::capacity::Resource;
+pub use amounts::Amounts;
 pub use leases::{GrantError, Lease, Leases};
 pub use limits::{Limits, Machine};
 pub use tree::{Refused, Scope, Service, SpanId, Tree};

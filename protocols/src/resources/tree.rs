@@ -12,9 +12,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::amounts::{Amounts, Resource};
+use super::amounts::Amounts;
 use super::limits::{Limits, SCOPES_MAX};
 use crate::approval::Refusal;
+use crate::capacity::Resource;
 use crate::ids::{JobId, PeerId};
 
 /// The parts of a node.
@@ -76,7 +77,12 @@ impl fmt::Display for Scope {
 /// Why a reservation was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    #[error("{scope} uses {used} of {limit} {resource} and {needed} more are needed")]
+    #[error(
+        "{scope} uses {} of its {}, and {}",
+        resource.amount(*used),
+        resource.number(*limit),
+        resource.needed(*needed, true)
+    )]
     Limit { scope: Scope, resource: Resource, limit: u64, used: u64, needed: u64 },
     #[error("{scope} would be one scope too many: {limit} of its sort exist")]
     TooManyScopes { scope: Scope, limit: usize },
@@ -89,7 +95,7 @@ impl From<Refused> for Refusal {
         match refused {
             Refused::Limit { scope, resource, limit, used, needed } => Self::Resources {
                 scope: scope.to_string(),
-                resource: resource.to_string(),
+                resource,
                 needed,
                 available: limit.saturating_sub(used),
                 limit,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::retry::refusal_wait;
 use super::spec::Resources;
 use crate::approval::Grant;
-use crate::capacity::{Capacity, Shortage, missing_label};
+use crate::capacity::{Capacity, missing_label};
 use crate::engine::Engine;
 use crate::ids::{Attempt, Digest, JobId, ManifestHash, Millis, PeerId, QuorumId, StepIndex, TaskIndex};
 use crate::task::vote::Vote;
@@ -279,13 +279,13 @@ impl WorkerRecord {
     /// Whether the worker could run such a task when it had nothing else to do; else why not, for people.
     pub fn suits(&self, engine: Engine, resources: &Resources) -> Result<(), String> {
         if !self.engines.contains(&engine) {
-            return Err(format!("has no engine for {engine}"));
+            return Err(format!("it does not run {engine} tasks"));
         }
         if let Some((name, wanted)) = missing_label(&self.labels, &resources.labels) {
-            return Err(format!("label {name} is not {wanted:?}"));
+            return Err(format!("it does not carry the label {name} = {wanted:?}"));
         }
         match self.capacity().shortage(&resources.capacity()) {
-            Some(Shortage { what, has, needs }) => Err(format!("its lease has {has} {what} and {needs} are needed")),
+            Some(shortage) => Err(format!("its lease has {shortage}")),
             None => Ok(()),
         }
     }

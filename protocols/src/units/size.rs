@@ -50,6 +50,25 @@ impl fmt::Display for ByteSize {
     }
 }
 
+/// Sentences round: two digits too many hide the size. To the lower and the upper tenth of the unit, so that of two
+/// sizes the smaller one rounded down and the larger one rounded up never read the same.
+impl ByteSize {
+    pub fn rounded_down(self) -> String {
+        self.in_tenths(|bytes, tenth| bytes / tenth)
+    }
+    pub fn rounded_up(self) -> String {
+        self.in_tenths(u128::div_ceil)
+    }
+    fn in_tenths(self, divide: impl Fn(u128, u128) -> u128) -> String {
+        let (name, unit) = UNITS.iter().find(|(_, unit)| self.0 >= *unit).copied().unwrap_or(("B", 1));
+        let tenths = divide(u128::from(self.0) * 10, u128::from(unit));
+        match (tenths / 10, tenths % 10) {
+            (whole, 0) => format!("{whole} {name}"),
+            (whole, tenth) => format!("{whole}.{tenth} {name}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,7 +84,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sizes_in_sentences_are_rounded() {
+        let both = |bytes| (ByteSize(bytes).rounded_down(), ByteSize(bytes).rounded_up());
+        let pair = |down: &str, up: &str| (down.to_owned(), up.to_owned());
+        assert_eq!(both(0), pair("0 B", "0 B"));
+        assert_eq!(both(1023), pair("1023 B", "1023 B"));
+        assert_eq!(both(256 << 20), pair("256 MiB", "256 MiB"));
+        assert_eq!(both((256 << 20) + 1), pair("256 MiB", "256.1 MiB"));
+        assert_eq!(both(3 << 29), pair("1.5 GiB", "1.5 GiB"));
+    }
+
     proptest! {
+        #[test]
+        fn a_size_that_is_too_small_never_reads_like_the_one_needed(has: u64, more in 1..10_000_000_000_u64) {
+            let needs = has.saturating_add(more);
+            prop_assume!(has < needs);
+            prop_assert_ne!(ByteSize(has).rounded_down(), ByteSize(needs).rounded_up());
+        }
         #[test]
         fn sizes_read_back_what_they_print(bytes: u64) {
             prop_assert_eq!(ByteSize(bytes).to_string().parse(), Ok(ByteSize(bytes)));

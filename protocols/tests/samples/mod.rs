@@ -18,6 +18,7 @@ use quorate_protocols::approval::Grant;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Statement, Subject,
 };
+use quorate_protocols::capacity::Resource;
 use quorate_protocols::directory::{Capacity, JobAnnouncement, PeerAdvert, QuorumAdvert};
 use quorate_protocols::engine::{Engine, NodeRole};
 use quorate_protocols::ids::*;
@@ -403,7 +404,7 @@ fn approval_samples(samples: &mut Samples) {
     let refusals = vec![
         Refusal::Resources {
             scope: "system".to_owned(),
-            resource: "disk".to_owned(),
+            resource: Resource::DiskBytes,
             needed: 9,
             available: 8,
             limit: 1 << 40,

@@ -35,8 +35,8 @@ use quorate_protocols::job::WorkSpec;
 use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::job::store::ColumnRecord;
-use quorate_protocols::object::Profile;
 use quorate_protocols::object::limits::NAME_BYTES_MAX;
+use quorate_protocols::object::{HolderShortage, Profile};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Claim, Command, CommandReply, JobCommand, Rejection, StoreCommand};
 use quorate_protocols::text::truncate;
@@ -193,7 +193,7 @@ impl Objects {
             }
         }
         let run = self.try_new_run(request, false, progress).await?;
-        run.ok_or_else(|| too_few(request.size, 0, request.profile.unwrap_or(Profile::DEFAULT)))
+        run.ok_or_else(|| self.too_few(request.size, 0, request.profile.unwrap_or(Profile::DEFAULT)))
     }
 
     /// One run with the profile for who is there now. `None`, if that `may_refit`: peers turned out to be absent, and
@@ -243,7 +243,7 @@ impl Objects {
             if started.elapsed() >= HOLDERS_PATIENCE {
                 let present = self.holders_known(size, profile).reachable.present();
                 return Err(match present < profile.columns_min() {
-                    true => too_few(size, present, profile),
+                    true => self.too_few(size, present, profile),
                     false => error.into(),
                 });
             }
@@ -254,7 +254,13 @@ impl Objects {
     }
 
     fn holders_known(&self, size: Option<u64>, profile: Profile) -> HoldersKnown {
-        self.context.placement.holders_known(size.unwrap_or(0).div_ceil(profile.data.max(1) as u64))
+        self.context.placement.holders_known(column_bytes(size, profile))
+    }
+
+    /// The error of an object for which only so many holders were found.
+    fn too_few(&self, size: Option<u64>, holders: usize, profile: Profile) -> PutError {
+        let known = self.holders_known(size, profile).reachable;
+        PutError::TooFewHolders(HolderShortage::new(size, column_bytes(size, profile), profile, holders, known))
     }
 
     async fn attach(&self, job: JobId) -> Result<Run, PutError> {
@@ -295,7 +301,11 @@ impl Objects {
             return match request.profile.or(fitting) {
                 // An announcement may be old: whether there is room is for the peers themselves to say.
                 Some(profile) if present.max(connected) >= profile.columns_min() => Ok(profile),
-                profile => Err(too_few(request.size, present, profile.unwrap_or(Profile { data: 2, parity: 1 }))),
+                profile => {
+                    let profile = profile.unwrap_or(Profile { data: 2, parity: 1 });
+                    let present = self.holders_known(request.size, profile).reachable.present();
+                    Err(self.too_few(request.size, present, profile))
+                }
             };
         }
     }
@@ -352,14 +362,14 @@ impl Objects {
                 let HoldersKnown { reachable, .. } = self.holders_known(size, Profile::DEFAULT);
                 let (present, fitting) = (reachable.present(), Profile::for_reachable(size, reachable));
                 if present < profile.columns_min() && fitting.is_some_and(|fitting| fitting != profile) {
-                    self.fail_run(job, run.upload_attempt, &too_few(size, present, profile)).await;
+                    self.fail_run(job, run.upload_attempt, &self.too_few(size, present, profile)).await;
                     return Ok(None);
                 }
             }
             if started.elapsed() >= HOLDERS_PATIENCE {
                 let failed = match reason {
                     Some(reason) => PutError::NoRoom { reason },
-                    None => too_few(size, granted, profile),
+                    None => self.too_few(size, granted, profile),
                 };
                 self.fail_run(job, run.upload_attempt, &failed).await;
                 return Err(failed);
@@ -567,9 +577,9 @@ fn protocol(job: JobId, reason: &str) -> PutError {
     ClientError::Protocol { quorum: job.quorum, reason: reason.to_owned() }.into()
 }
 
-fn too_few(size: Option<u64>, holders: usize, profile: Profile) -> PutError {
-    let fitting = Profile::fitting(size, holders);
-    PutError::TooFewHolders { holders, needed: profile.columns(), profile, fitting }
+/// What a column of such an object takes; 0 when its size is not known.
+fn column_bytes(size: Option<u64>, profile: Profile) -> u64 {
+    size.unwrap_or(0).div_ceil(profile.data.max(1) as u64)
 }
 
 /// Where an object is: in the columns just sealed, unless the quorum found the same content stored before and kept

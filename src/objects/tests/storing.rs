@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quorate_protocols::object::Profile;
+use quorate_protocols::object::{HolderShortage, Profile};
 use quorate_protocols::piece::limits::SEGMENTS_IN_MEMORY_MAX;
 
 use super::*;
@@ -100,12 +100,12 @@ async fn too_few_peers_are_counted_and_told_what_fits() {
     let cluster = Cluster::start(4).await;
     let content = content(100_000);
     let request = PutRequest { profile: Some(Profile::DEFAULT), ..known(&content) };
-    let Err(PutError::TooFewHolders { holders, needed, fitting, .. }) =
+    let Err(PutError::TooFewHolders(HolderShortage { holders, profile, fitting, .. })) =
         put(&cluster, &cluster.nodes[0], request, &content).await
     else {
         panic!("a put with four holders at 4+2 must be refused");
     };
-    assert_eq!((holders, needed, fitting), (4, 6, Profile::new(2, 2)));
+    assert_eq!((holders, profile, fitting), (4, Profile::DEFAULT, Profile::new(2, 2)));
     // Left alone, it steps down.
     assert_eq!(
         put(&cluster, &cluster.nodes[0], known(&content), &content).await.unwrap().profile,

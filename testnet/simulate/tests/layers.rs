@@ -89,7 +89,6 @@ const NODE: &[Row] = &[
 
 /// The pure core.
 const CORE: &[Row] = &[
-    ("capacity", ""),
     ("engine", ""),
     ("fault", ""),
     ("run_state", ""),
@@ -97,12 +96,13 @@ const CORE: &[Row] = &[
     ("text", ""),
     ("ids", "text"),
     ("units", ""),
+    ("capacity", "text units"),
     ("wire", ""),
     ("incarnation", "ids"),
     ("membership", "ids"),
-    ("object", "ids wire"),
+    ("object", "ids text units wire"),
     ("liveness", "ids membership"),
-    ("approval", "ids liveness membership wire"),
+    ("approval", "capacity ids liveness membership wire"),
     ("directory", "approval capacity engine ids liveness membership"),
     ("piece", "approval ids object"),
     ("resources", "approval capacity ids"),
