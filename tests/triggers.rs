@@ -6,9 +6,8 @@ mod support;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use quorate_api::{FireInfo, FireOutcome, JobInfo};
+use quorate_api::{FireInfo, FireOutcome, JobInfo, SkipReason};
 use quorate_protocols::ids::Millis;
-use quorate_protocols::trigger::SkipReason;
 use quorate_protocols::trigger::audit::Covered;
 use quorate_protocols::trigger::limits::MISSED_AFTER;
 use quorate_protocols::trigger::reopen::InstantRange;

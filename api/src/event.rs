@@ -1,8 +1,9 @@
 //! What happens, live.
 
 use quorate_protocols::ids::{JobId, Millis, ObjectId, PeerId, QuorumId, Term};
-use quorate_protocols::job::RunState;
 use serde::{Deserialize, Serialize};
+
+use super::{RunState, schema};
 
 /// An event that a user emits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -35,21 +36,27 @@ pub struct EventInfo {
     /// Counts the events of this connection.
     pub sequence: u64,
     /// The node's wall clock when it passed the event on.
+    #[schema(value_type = schema::Millis)]
     pub seen_at: Millis,
     pub event: EventKind,
     /// For people: one line.
     pub message: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::QuorumId>)]
     pub quorum: Option<QuorumId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::Term>)]
     pub term: Option<Term>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::JobId>)]
     pub job: Option<JobId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<RunState>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::ObjectId>)]
     pub object: Option<ObjectId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::PeerId>)]
     pub peer: Option<PeerId>,
 }
 

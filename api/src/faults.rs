@@ -3,6 +3,8 @@
 use quorate_protocols::ids::PeerId;
 use serde::{Deserialize, Serialize};
 
+use super::schema;
+
 /// All faults injected into one node (`/v1/testing/faults`). The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -30,6 +32,7 @@ pub struct DiskFaults {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LinkFaults {
+    #[schema(value_type = schema::PeerId)]
     pub peer: PeerId,
     /// Nothing reaches the peer.
     #[serde(default)]

@@ -2,35 +2,39 @@
 
 use std::collections::BTreeMap;
 
-use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{
     Attempt, Digest, JobId, Millis, ObjectId, PeerId, PieceIndex, QuorumId, StepIndex, TaskIndex,
 };
-use quorate_protocols::job::{ColumnState, Kind, RunState};
 use quorate_protocols::object::Profile;
-use quorate_protocols::task::record::{ErrorClass, Tally};
-use quorate_protocols::task::vote::{ResultReceipt, Verdict};
+use quorate_protocols::{job, task};
 use serde::{Deserialize, Serialize};
 
-use super::{FiredByInfo, TriggerInfo, as_text};
+use super::{ColumnState, Engine, ErrorClass, FiredByInfo, Kind, RunState, TriggerInfo, as_text, schema};
 
 /// A job as its quorum knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct JobInfo {
+    #[schema(value_type = schema::JobId)]
     pub job: JobId,
     pub kind: Kind,
     pub state: RunState,
+    #[schema(value_type = schema::QuorumId)]
     pub quorum: QuorumId,
     /// `null` while none is known.
+    #[schema(value_type = Option<schema::PeerId>)]
     pub primary: Option<PeerId>,
+    #[schema(value_type = schema::Millis)]
     pub created_at: Millis,
+    #[schema(value_type = schema::Millis)]
     pub changed_at: Millis,
     /// Grows with every change of the job or its tasks: `/wait?since=` waits for the next.
     pub revision: u64,
+    #[schema(value_type = Option<schema::Millis>)]
     pub finished_at: Option<Millis>,
     /// Why it is where it is: the last failure, refusal or wait.
     pub why: Option<String>,
     /// The peer through which it was submitted.
+    #[schema(value_type = schema::PeerId)]
     pub owner: PeerId,
     pub name: Option<String>,
     /// What only a job that stores has.
@@ -51,8 +55,10 @@ pub struct JobInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct StoreInfo {
     /// The node that sends the file.
+    #[schema(value_type = schema::PeerId)]
     pub uploader: PeerId,
     /// How often an uploader took the run on; more than one means that it was resumed.
+    #[schema(value_type = schema::Attempt)]
     pub attempts: Attempt,
     /// Of the file, when known.
     pub bytes: Option<u64>,
@@ -60,6 +66,7 @@ pub struct StoreInfo {
     #[schema(value_type = String, pattern = r"^[0-9]+\+[0-9]+$")]
     pub profile: Profile,
     /// What it stored, once committed.
+    #[schema(value_type = Option<schema::ObjectId>)]
     pub object: Option<ObjectId>,
     /// Stored with fewer columns than the profile has.
     pub degraded: bool,
@@ -100,6 +107,7 @@ pub struct BatchInfo {
 /// One step of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PlannedStep {
+    #[schema(value_type = schema::StepIndex)]
     pub step: StepIndex,
     pub role: StepRole,
     pub tasks: u32,
@@ -124,13 +132,16 @@ pub struct TaskResources {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct DeadLetter {
+    #[schema(value_type = schema::StepIndex)]
     pub step: StepIndex,
+    #[schema(value_type = schema::TaskIndex)]
     pub task: TaskIndex,
     pub reason: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PeerReason {
+    #[schema(value_type = schema::PeerId)]
     pub peer: PeerId,
     pub reason: String,
 }
@@ -153,9 +164,11 @@ pub struct OutcomeInfo {
 /// What one task left. Exactly one of `text`, `base64` and `object` is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct OutputInfo {
+    #[schema(value_type = schema::TaskIndex)]
     pub task: TaskIndex,
     pub bytes: u64,
     /// BLAKE3 of the bytes.
+    #[schema(value_type = schema::Digest)]
     pub digest: Digest,
     /// Bytes in the quorum's record, when they are UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,27 +178,34 @@ pub struct OutputInfo {
     pub base64: Option<String>,
     /// Where larger bytes are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<schema::ObjectId>)]
     pub object: Option<ObjectId>,
 }
 
 /// One task, with the attempts that may still report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct TaskInfo {
+    #[schema(value_type = schema::StepIndex)]
     pub step: StepIndex,
+    #[schema(value_type = schema::TaskIndex)]
     pub task: TaskIndex,
     pub state: TaskStateInfo,
     /// Attempts handed out so far.
+    #[schema(value_type = schema::Attempt)]
     pub attempts: Attempt,
     /// Failures that count against the retry policy, and workers lost.
     pub failures: u16,
     pub losses: u16,
     pub running: Vec<AttemptInfo>,
     /// Of a task that waits for its next try: when, in quorum time.
+    #[schema(value_type = Option<schema::Millis>)]
     pub retry_at: Option<Millis>,
     /// Whose result was taken.
+    #[schema(value_type = Option<schema::PeerId>)]
     pub worker: Option<PeerId>,
     /// Bytes and digest of its output.
     pub output_bytes: Option<u64>,
+    #[schema(value_type = Option<schema::Digest>)]
     pub output_digest: Option<Digest>,
     /// The last failure of an attempt.
     pub failure: Option<FailureInfo>,
@@ -206,10 +226,13 @@ pub enum TaskStateInfo {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct AttemptInfo {
+    #[schema(value_type = schema::Attempt)]
     pub attempt: Attempt,
+    #[schema(value_type = schema::PeerId)]
     pub worker: PeerId,
     pub phase: AttemptPhase,
     /// When it was assigned, in record time.
+    #[schema(value_type = schema::Millis)]
     pub assigned_at: Millis,
 }
 
@@ -225,6 +248,7 @@ pub enum AttemptPhase {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct FailureInfo {
+    #[schema(value_type = schema::PeerId)]
     pub worker: PeerId,
     pub class: ErrorClass,
     pub reason: String,
@@ -240,10 +264,14 @@ pub enum LogStreamInfo {
 /// Part of what an attempt wrote for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct LogInfo {
+    #[schema(value_type = schema::StepIndex)]
     pub step: StepIndex,
+    #[schema(value_type = schema::TaskIndex)]
     pub task: TaskIndex,
+    #[schema(value_type = schema::Attempt)]
     pub attempt: Attempt,
     /// Who has it, and is to be asked for what follows.
+    #[schema(value_type = schema::PeerId)]
     pub worker: PeerId,
     pub stream: LogStreamInfo,
     /// Byte of the stream at which `text` begins: later than asked for when what lay between was not kept.
@@ -254,25 +282,6 @@ pub struct LogInfo {
     pub text: String,
     /// Nothing follows.
     pub ended: bool,
-}
-
-/// The receipts of a verified job, task by task: what `quorate receipt verify` checks with nothing else at hand.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct ReceiptBundle {
-    pub job: JobId,
-    /// How many copies of a task must say the same.
-    pub agree: u8,
-    pub tasks: Vec<TaskReceipts>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-pub struct TaskReceipts {
-    pub step: StepIndex,
-    pub task: TaskIndex,
-    /// What was agreed on; `null` when the copies did not agree.
-    pub verdict: Option<Verdict>,
-    pub dissenting: Vec<PeerId>,
-    pub receipts: Vec<ResultReceipt>,
 }
 
 /// A job's submit. The job is the same when it is repeated under the same id or key, and another specification under
@@ -292,11 +301,13 @@ pub struct SubmitRequest {
     pub set: BTreeMap<String, String>,
     /// An id from `POST /v1/jobs/ids`: for a submit that can be repeated whatever becomes of its answer.
     #[serde(default)]
+    #[schema(value_type = Option<schema::JobId>)]
     pub job: Option<JobId>,
     #[serde(default)]
     pub key: Option<String>,
     /// The quorum that shall own it.
     #[serde(default)]
+    #[schema(value_type = Option<schema::QuorumId>)]
     pub quorum: Option<QuorumId>,
 }
 
@@ -305,6 +316,7 @@ pub struct SubmitRequest {
 pub enum FileContent {
     Text(String),
     Base64(String),
+    #[schema(value_type = schema::ObjectId)]
     Object(ObjectId),
     /// A file that is not sent. Enough for a plan, and refused in a submit.
     Unsent {
@@ -322,6 +334,7 @@ pub struct JobIdRequest {
     #[serde(default)]
     pub key: Option<String>,
     #[serde(default)]
+    #[schema(value_type = Option<schema::QuorumId>)]
     pub quorum: Option<QuorumId>,
     /// Form a quorum for it.
     #[serde(default)]
@@ -330,12 +343,14 @@ pub struct JobIdRequest {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct JobIdInfo {
+    #[schema(value_type = schema::JobId)]
     pub job: JobId,
 }
 
 /// A submit that is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct SubmitInfo {
+    #[schema(value_type = schema::JobId)]
     pub job: JobId,
     pub state: RunState,
     /// It had been submitted before, with the same specification.
@@ -363,6 +378,7 @@ pub struct PlanInfo {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PlanPeer {
+    #[schema(value_type = schema::PeerId)]
     pub peer: PeerId,
     /// Tasks that it has room for at once.
     pub tasks: u32,
@@ -372,6 +388,7 @@ pub struct PlanPeer {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct WhyInfo {
+    #[schema(value_type = schema::JobId)]
     pub job: JobId,
     pub why: String,
 }
@@ -413,16 +430,56 @@ pub enum ResolutionInfo {
 /// A step of a job that computes, and how its tasks stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct StepInfo {
+    #[schema(value_type = schema::StepIndex)]
     pub step: StepIndex,
     pub tasks: Tally,
+}
+
+/// Tasks of one step by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Tally {
+    pub total: u32,
+    pub ready: u32,
+    pub delayed: u32,
+    pub running: u32,
+    pub done: u32,
+    pub dead_letters: u32,
+    pub parked: u32,
+}
+
+impl From<task::record::Tally> for Tally {
+    fn from(tally: task::record::Tally) -> Self {
+        let task::record::Tally { total, ready, delayed, running, done, dead_letters, parked } = tally;
+        Self { total, ready, delayed, running, done, dead_letters, parked }
+    }
+}
+
+/// What happened to a job, for people: one line each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct HistoryEntry {
+    /// In record time.
+    #[schema(value_type = schema::Millis)]
+    pub recorded_at: Millis,
+    pub state: RunState,
+    pub what: String,
+}
+
+impl From<job::record::HistoryEntry> for HistoryEntry {
+    fn from(entry: job::record::HistoryEntry) -> Self {
+        let job::record::HistoryEntry { at, state, what } = entry;
+        Self { recorded_at: at, state: state.into(), what }
+    }
 }
 
 /// How far one column is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ColumnProgress {
+    #[schema(value_type = schema::PieceIndex)]
     pub column: PieceIndex,
     /// `null` while no peer is assigned.
+    #[schema(value_type = Option<schema::PeerId>)]
     pub holder: Option<PeerId>,
+    #[schema(value_type = schema::Attempt)]
     pub attempt: Attempt,
     pub state: ColumnState,
     /// Segments whose piece the holder has synced.

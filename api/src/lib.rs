@@ -5,6 +5,10 @@
 //! the Unix epoch, in fields that end in `_at`, and nothing else ends so; spans end in `_ms`; sizes are bytes, in
 //! `bytes` or in fields that end in `_bytes`. What a node cannot know now is `null`, never a made-up value. What only
 //! one kind of job has stands in an object of its own.
+//!
+//! What a node keeps and what it says are two things: the core's types are not here, but for its ids and numbers, which
+//! are as text what they are everywhere ([`schema`] describes them). A word or a field here stays when the core renames
+//! its own.
 
 mod bench;
 mod error;
@@ -15,7 +19,10 @@ mod node;
 mod object;
 mod quorum;
 pub mod range;
+mod receipt;
+pub mod schema;
 mod trigger;
+mod words;
 
 pub use bench::limits as bench_limits;
 pub use bench::{CommitBench, JobsBench, NOTHING_WAT, TriggersBench, percentile};
@@ -23,23 +30,26 @@ pub use error::{ErrorBody, ErrorCode};
 pub use event::{EmitInfo, EmitRequest, EventInfo, EventKind};
 pub use faults::{DiskFaults, LinkFaults, NodeFaults};
 pub use job::{
-    AttemptInfo, AttemptPhase, BatchInfo, ColumnProgress, DeadLetter, FailureInfo, FileContent, JobIdInfo,
-    JobIdRequest, JobInfo, LogInfo, LogStreamInfo, OutcomeInfo, OutputInfo, PeerReason, PlanInfo, PlanPeer,
-    PlannedStep, ReceiptBundle, ResolutionInfo, ResolveRequest, StepInfo, StepRole, StoreInfo, SubmitInfo,
-    SubmitRequest, TaskInfo, TaskReceipts, TaskResources, TaskStateInfo, UpdateRequest, VerifyInfo, WhyInfo,
+    AttemptInfo, AttemptPhase, BatchInfo, ColumnProgress, DeadLetter, FailureInfo, FileContent, HistoryEntry,
+    JobIdInfo, JobIdRequest, JobInfo, LogInfo, LogStreamInfo, OutcomeInfo, OutputInfo, PeerReason, PlanInfo, PlanPeer,
+    PlannedStep, ResolutionInfo, ResolveRequest, StepInfo, StepRole, StoreInfo, SubmitInfo, SubmitRequest, Tally,
+    TaskInfo, TaskResources, TaskStateInfo, UpdateRequest, VerifyInfo, WhyInfo,
 };
-pub use node::{ContactInfo, LeasesInfo, NodeInfo, PeerInfo, ResourcesInfo, ScopeInfo};
+pub use node::{Amounts, Capacity, ContactInfo, LeasesInfo, NodeInfo, PeerInfo, ResourcesInfo, ScopeInfo};
 pub use object::{
-    ColumnHolder, ObjectColumn, ObjectInfo, OwedRepair, PutInfo, PutPhaseInfo, PutProgressInfo, PutUpdate, RemovalInfo,
+    Claim, ColumnHolder, ObjectColumn, ObjectInfo, OwedRepair, PutInfo, PutPhaseInfo, PutProgressInfo, PutUpdate,
+    RemovalInfo,
 };
 pub use quorum::{
     BenchCommit, BenchForm, BenchJobs, BenchTriggers, Listing, MemberView, OwnState, QuorumDetail, QuorumInfo,
     Unreachable,
 };
+pub use receipt::{ReceiptBundle, ResultReceipt, ResultStatement, TaskAttempt, TaskId, TaskReceipts, Verdict};
 pub use trigger::{
     FireCause, FireInfo, FireOutcome, FireRequest, FiredByInfo, InstantInfo, NEXT_DEFAULT, NEXT_MAX, NextInfo,
     TriggerInfo,
 };
+pub use words::{ColumnState, Engine, ErrorClass, Kind, NodeRole, ObjectState, RunState, SkipReason};
 
 /// Names of the files in a node's data folder through which local clients find it.
 pub const TOKEN_FILE: &str = "api.token";

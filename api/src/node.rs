@@ -2,23 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use quorate_protocols::capacity::Capacity;
-use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{BootId, Incarnation, Millis, PeerId};
-use quorate_protocols::resources::Amounts;
+use quorate_protocols::{capacity, resources};
 use serde::{Deserialize, Serialize};
 
-use super::as_text;
+use super::{NodeRole, as_text, schema};
 
 /// The node that answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct NodeInfo {
+    #[schema(value_type = schema::PeerId)]
     pub peer: PeerId,
     /// What its operator calls it; `null` without a name.
     pub name: Option<String>,
     #[serde(with = "as_text")]
     #[schema(value_type = String, pattern = "^[0-9a-f]{16}$")]
     pub incarnation: Incarnation,
+    #[schema(value_type = schema::BootId)]
     pub boot: BootId,
     pub version: String,
     /// Where peers reach it.
@@ -26,6 +26,7 @@ pub struct NodeInfo {
     pub pid: u32,
     pub uptime_ms: u64,
     /// By its own wall clock.
+    #[schema(value_type = schema::Millis)]
     pub answered_at: Millis,
     pub peers_known: u32,
     pub peers_connected: u32,
@@ -77,6 +78,7 @@ pub struct LeasesInfo {
 /// A peer as the answering node knows it. The answering node is not among its own peers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PeerInfo {
+    #[schema(value_type = schema::PeerId)]
     pub peer: PeerId,
     /// What its operator calls it, as it announced; `null` until heard. Two peers may have one name.
     #[serde(default)]
@@ -95,6 +97,7 @@ pub struct PeerInfo {
     /// Quorums it announced to be a voter of.
     pub quorums: u32,
     /// Wall-clock time of its last sign of life.
+    #[schema(value_type = Option<schema::Millis>)]
     pub last_seen_at: Option<Millis>,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -102,4 +105,44 @@ pub struct PeerInfo {
     pub load_permille: u16,
     #[serde(default)]
     pub draining: bool,
+}
+
+/// How much of each resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Amounts {
+    pub memory_bytes: u64,
+    pub slots: u64,
+    pub disk_bytes: u64,
+    pub connections: u64,
+    pub streams: u64,
+    pub descriptors: u64,
+}
+
+impl From<resources::Amounts> for Amounts {
+    fn from(amounts: resources::Amounts) -> Self {
+        let resources::Amounts { memory_bytes, slots, disk_bytes, connections, streams, descriptors } = amounts;
+        Self { memory_bytes, slots, disk_bytes, connections, streams, descriptors }
+    }
+}
+
+impl From<Amounts> for resources::Amounts {
+    fn from(amounts: Amounts) -> Self {
+        let Amounts { memory_bytes, slots, disk_bytes, connections, streams, descriptors } = amounts;
+        Self { memory_bytes, slots, disk_bytes, connections, streams, descriptors }
+    }
+}
+
+/// What a peer has free.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Capacity {
+    pub disk_bytes: u64,
+    pub memory_bytes: u64,
+    pub slots: u32,
+}
+
+impl From<capacity::Capacity> for Capacity {
+    fn from(capacity: capacity::Capacity) -> Self {
+        let capacity::Capacity { disk_bytes, memory_bytes, slots } = capacity;
+        Self { disk_bytes, memory_bytes, slots }
+    }
 }

@@ -1,20 +1,22 @@
 //! Objects, and the course of a put.
 
 use quorate_protocols::ids::{Attempt, JobId, Millis, ObjectId, PeerId, PieceIndex, QuorumId};
-use quorate_protocols::job::ColumnState;
 use quorate_protocols::object::Profile;
-use quorate_protocols::quorum::{Claim, ObjectState};
+use quorate_protocols::quorum;
 use serde::{Deserialize, Serialize};
 
-use super::as_text;
 use super::error::ErrorBody;
+use super::{ColumnState, ObjectState, as_text, schema};
 
 /// The result of a put.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct PutInfo {
+    #[schema(value_type = schema::ObjectId)]
     pub object: ObjectId,
     pub bytes: u64,
+    #[schema(value_type = schema::JobId)]
     pub job: JobId,
+    #[schema(value_type = schema::QuorumId)]
     pub quorum: QuorumId,
     #[serde(with = "as_text")]
     #[schema(value_type = String, pattern = r"^[0-9]+\+[0-9]+$")]
@@ -35,7 +37,9 @@ pub struct PutInfo {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ColumnHolder {
+    #[schema(value_type = schema::PieceIndex)]
     pub column: PieceIndex,
+    #[schema(value_type = schema::PeerId)]
     pub holder: PeerId,
 }
 
@@ -53,6 +57,7 @@ pub enum PutUpdate {
 pub struct PutProgressInfo {
     pub phase: PutPhaseInfo,
     /// Known once the job has a quorum.
+    #[schema(value_type = Option<schema::JobId>)]
     pub job: Option<JobId>,
     pub bytes_read: u64,
     /// Bytes of the object whose pieces are all stored.
@@ -93,6 +98,7 @@ impl std::fmt::Display for PutPhaseInfo {
 /// An object as its steward knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ObjectInfo {
+    #[schema(value_type = schema::ObjectId)]
     pub object: ObjectId,
     pub bytes: u64,
     /// The oldest of its names.
@@ -101,13 +107,17 @@ pub struct ObjectInfo {
     #[schema(value_type = String, pattern = r"^[0-9]+\+[0-9]+$")]
     pub profile: Profile,
     pub state: ObjectState,
+    #[schema(value_type = schema::JobId)]
     pub job: JobId,
+    #[schema(value_type = schema::QuorumId)]
     pub quorum: QuorumId,
     /// The oldest of its owners.
+    #[schema(value_type = schema::PeerId)]
     pub owner: PeerId,
     /// Who keeps it and under which names, oldest first. It is removed with the last of them.
     #[serde(default)]
     pub claims: Vec<Claim>,
+    #[schema(value_type = schema::Millis)]
     pub created_at: Millis,
     /// Fewer good columns than the profile has: a repair is owed.
     pub degraded: bool,
@@ -116,9 +126,31 @@ pub struct ObjectInfo {
     pub owed: Vec<OwedRepair>,
 }
 
+/// One owner's word that an object is to be kept, under one name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Claim {
+    #[schema(value_type = schema::PeerId)]
+    pub owner: PeerId,
+    /// For people. One claim of each owner may have none.
+    pub name: Option<String>,
+    /// The run that stored the bytes under this name first.
+    #[schema(value_type = schema::JobId)]
+    pub job: JobId,
+    #[schema(value_type = schema::Millis)]
+    pub claimed_at: Millis,
+}
+
+impl From<quorum::Claim> for Claim {
+    fn from(claim: quorum::Claim) -> Self {
+        let quorum::Claim { owner, name, job, at } = claim;
+        Self { owner, name, job, claimed_at: at }
+    }
+}
+
 /// What became of a removal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct RemovalInfo {
+    #[schema(value_type = schema::ObjectId)]
     pub object: ObjectId,
     /// Claims that were given up.
     pub removed: Vec<Claim>,
@@ -130,14 +162,18 @@ pub struct RemovalInfo {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct ObjectColumn {
+    #[schema(value_type = schema::PieceIndex)]
     pub column: PieceIndex,
+    #[schema(value_type = Option<schema::PeerId>)]
     pub holder: Option<PeerId>,
+    #[schema(value_type = schema::Attempt)]
     pub attempt: Attempt,
     pub state: ColumnState,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct OwedRepair {
+    #[schema(value_type = schema::PieceIndex)]
     pub column: PieceIndex,
     pub reason: String,
 }

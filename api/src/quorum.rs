@@ -3,14 +3,20 @@
 use quorate_protocols::ids::{Digest, LogIndex, Millis, PeerId, QuorumId, Term};
 use serde::{Deserialize, Serialize};
 
+use super::schema;
+
 /// One row of `quorum ls`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct QuorumInfo {
+    #[schema(value_type = schema::QuorumId)]
     pub quorum: QuorumId,
     /// `null` while none is known.
+    #[schema(value_type = Option<schema::PeerId>)]
     pub primary: Option<PeerId>,
     /// The voters.
+    #[schema(value_type = Vec<schema::PeerId>)]
     pub members: Vec<PeerId>,
+    #[schema(value_type = schema::Term)]
     pub term: Term,
     /// Live jobs.
     pub jobs: u32,
@@ -29,14 +35,19 @@ pub struct QuorumInfo {
 pub struct QuorumDetail {
     #[serde(flatten)]
     pub info: QuorumInfo,
+    #[schema(value_type = Vec<schema::PeerId>)]
     pub learners: Vec<PeerId>,
+    #[schema(value_type = Vec<schema::PeerId>)]
     pub standbys: Vec<PeerId>,
+    #[schema(value_type = schema::LogIndex)]
     pub committed: LogIndex,
+    #[schema(value_type = schema::LogIndex)]
     pub applied: LogIndex,
     pub jobs_ended: u32,
     /// State level: which commands may be proposed.
     pub level: u16,
     /// Quorum time of the newest entry: by the clocks of a majority.
+    #[schema(value_type = schema::Millis)]
     pub last_entry_at: Millis,
     /// How far the answering member's own clock is ahead of a majority's (negative: behind); `null` while it does not
     /// know.
@@ -46,7 +57,9 @@ pub struct QuorumDetail {
     #[serde(default)]
     pub clock_step: Option<String>,
     /// Rolling digest of applied state at `digest_index`; members that differ have diverged.
+    #[schema(value_type = schema::Digest)]
     pub digest: Digest,
+    #[schema(value_type = schema::LogIndex)]
     pub digest_index: LogIndex,
     /// What the answering node itself has, when it is a member.
     #[serde(default)]
@@ -56,17 +69,22 @@ pub struct QuorumDetail {
 /// One member's own part of a quorum. Members that have applied as much have the same digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct OwnState {
+    #[schema(value_type = schema::Term)]
     pub term: Term,
     /// The term in which it is primary and hears a majority.
+    #[schema(value_type = Option<schema::Term>)]
     pub leading: Option<Term>,
+    #[schema(value_type = schema::LogIndex)]
     pub applied: LogIndex,
     /// Rolling digest over everything applied up to there.
+    #[schema(value_type = schema::Digest)]
     pub digest: Digest,
 }
 
 /// One member's answer when it was asked for its own view.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct MemberView {
+    #[schema(value_type = schema::PeerId)]
     pub member: PeerId,
     /// `null` when it did not answer.
     pub view: Option<QuorumDetail>,
@@ -97,6 +115,7 @@ impl<T> Default for Listing<T> {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Unreachable {
+    #[schema(value_type = schema::QuorumId)]
     pub quorum: QuorumId,
     pub reason: String,
     /// What is shown of it is what a member had last; otherwise nothing is.
@@ -110,6 +129,7 @@ pub struct Unreachable {
 /// Asks for no-op commands to be committed, for measuring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BenchCommit {
+    #[schema(value_type = schema::QuorumId)]
     pub quorum: QuorumId,
     /// Commands to commit, one after the other over each of `outstanding` lanes.
     #[schema(minimum = 1, maximum = 1_000_000)]
@@ -123,6 +143,7 @@ pub struct BenchCommit {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BenchJobs {
     /// The asked node must be a member of it.
+    #[schema(value_type = schema::QuorumId)]
     pub quorum: QuorumId,
     /// Jobs in all.
     #[schema(minimum = 1, maximum = 100_000)]
@@ -136,6 +157,7 @@ pub struct BenchJobs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct BenchTriggers {
     /// The asked node must be a member of it.
+    #[schema(value_type = schema::QuorumId)]
     pub quorum: QuorumId,
     /// Triggers in all.
     #[schema(minimum = 1, maximum = 10_000)]

@@ -1,8 +1,5 @@
-use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{Attempt, JobId, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term};
-use quorate_protocols::job::{Kind, RunState};
 use quorate_protocols::object::Profile;
-use quorate_protocols::quorum::Claim;
 
 use super::*;
 
@@ -67,7 +64,7 @@ fn documented_fields_are_there() {
         pieces_skipped: 0,
         columns_replaced: 0,
         took_ms: 3,
-        existed: vec![Claim { owner: peer, name: Some("a.txt".into()), job, at: Millis(1) }],
+        existed: vec![Claim { owner: peer, name: Some("a.txt".into()), job, claimed_at: Millis(1) }],
     };
     assert_has(&put, &["object", "bytes", "job", "quorum", "profile", "degraded", "columns", "existed"]);
     let removal = RemovalInfo { object: put.object, removed: put.existed.clone(), kept: vec![], gone: true };

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use quorate_api::{NEXT_DEFAULT, NEXT_MAX};
-use quorate_protocols::job::Kind;
+use quorate_api::{Kind, NEXT_DEFAULT, NEXT_MAX};
 use quorate_protocols::object::Profile;
 use quorate_protocols::units::parse_span;
 use quorate_testnet::chaos::{Fault, Operation};

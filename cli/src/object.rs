@@ -5,9 +5,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use quorate_api::{Listing, ObjectInfo, PutInfo};
+use quorate_api::{Claim, Listing, ObjectInfo, PutInfo};
 use quorate_protocols::ids::JobId;
-use quorate_protocols::quorum::Claim;
 use quorate_testnet::Client;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -379,7 +378,7 @@ mod tests {
             owner: quorate_protocols::ids::PeerId([owner; 32]),
             name: name.map(str::to_owned),
             job,
-            at: Default::default(),
+            claimed_at: Default::default(),
         };
         assert_eq!(names(&[claim(1, None)]), "-");
         assert_eq!(names(&[claim(1, Some("b.txt")), claim(1, Some("a.txt"))]), "a.txt, b.txt");

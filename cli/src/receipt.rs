@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
-use quorate_api::ReceiptBundle;
+use quorate_api::{ReceiptBundle, Verdict};
 use quorate_protocols::ids::Digest;
-use quorate_protocols::task::vote::{Verdict, check_receipts};
+use quorate_protocols::task::vote::{ResultReceipt, check_receipts};
 use serde::Serialize;
 
 use super::args::{Common, ReceiptCommand};
@@ -45,12 +45,12 @@ pub fn run(common: &Common, command: ReceiptCommand) -> Result<(), Failure> {
                 )));
             }
         }
-        let agreement =
-            check_receipts(&task.receipts, bundle.agree.into()).map_err(|reason| fault(reason.to_string()))?;
+        let signed: Vec<ResultReceipt> = task.receipts.iter().copied().map(Into::into).collect();
+        let agreement = check_receipts(&signed, bundle.agree.into()).map_err(|reason| fault(reason.to_string()))?;
         proven.push(Proven {
             step: task.step.0,
             task: task.task.0,
-            verdict: agreement.verdict,
+            verdict: agreement.verdict.into(),
             agreeing: agreement.agreeing.iter().map(ToString::to_string).collect(),
             dissenting: agreement.dissenting.iter().map(ToString::to_string).collect(),
         });

@@ -3,9 +3,8 @@
 
 use std::io::{IsTerminal, Write};
 
-use quorate_api::{NodeInfo, ObjectInfo, RemovalInfo};
+use quorate_api::{Claim, NodeInfo, ObjectInfo, RemovalInfo};
 use quorate_protocols::ids::PeerId;
-use quorate_protocols::quorum::Claim;
 use quorate_testnet::Client;
 use reqwest::Method;
 
@@ -100,7 +99,7 @@ fn confirm(info: &ObjectInfo, others: &[&Claim], ids: &Ids) -> Result<(), Failur
 /// Under which name who keeps an object, and since when. Names are quoted: they may hold anything.
 pub fn claim_text(claim: &Claim, ids: &Ids) -> String {
     let name = claim.name.as_ref().map_or_else(|| "without a name".to_owned(), |name| format!("{name:?}"));
-    format!("{name} of {}, since {}", ids.sentence(&claim.owner.to_string()), instant(claim.at))
+    format!("{name} of {}, since {}", ids.sentence(&claim.owner.to_string()), instant(claim.claimed_at))
 }
 
 /// What became of it, for people: a line for each claim that was taken and for each that keeps the object.
@@ -124,7 +123,7 @@ mod tests {
 
     fn claim(owner: u8, name: Option<&str>) -> Claim {
         let job = JobId { quorum: QuorumId([1; 16]), local: [3; 16] };
-        Claim { owner: PeerId([owner; 32]), name: name.map(str::to_owned), job, at: Millis(0) }
+        Claim { owner: PeerId([owner; 32]), name: name.map(str::to_owned), job, claimed_at: Millis(0) }
     }
 
     fn args(line: &str) -> RmArgs {

@@ -10,9 +10,10 @@ use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use quorate_api::{FileContent, JobInfo, OutputInfo, PlannedStep, PutInfo, SubmitInfo, SubmitRequest, TaskInfo};
+use quorate_api::{
+    FileContent, JobInfo, OutputInfo, PlannedStep, PutInfo, RunState, SubmitInfo, SubmitRequest, TaskInfo,
+};
 use quorate_protocols::ids::{JobId, PeerId};
-use quorate_protocols::job::RunState;
 use quorate_testnet::{Client, Testnet, UpOptions};
 use serde::Serialize;
 

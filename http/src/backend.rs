@@ -8,13 +8,13 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quorate_api::{
-    ContactInfo, EmitInfo, EmitRequest, JobInfo, Listing, MemberView, NodeFaults, NodeInfo, ObjectInfo, PeerInfo,
-    PlanPeer, QuorumDetail, QuorumInfo, RemovalInfo, ResourcesInfo, SubmitInfo,
+    ContactInfo, EmitInfo, EmitRequest, JobInfo, Kind, Listing, MemberView, NodeFaults, NodeInfo, ObjectInfo, PeerInfo,
+    PlanPeer, QuorumDetail, QuorumInfo, RemovalInfo, ResourcesInfo, RunState, SubmitInfo,
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
-use quorate_protocols::job::{JobSpec, Kind, RunState};
+use quorate_protocols::job::JobSpec;
 use quorate_protocols::object::ByteRange;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply};

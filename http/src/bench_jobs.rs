@@ -156,7 +156,7 @@ impl Run {
     async fn ask(&mut self, backend: &Shared) {
         for job in self.flying.keys().copied().collect::<Vec<_>>() {
             if let Ok(info) = backend.job(job).await {
-                self.record_end(job, info.state);
+                self.record_end(job, info.state.into());
             }
         }
     }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use quorate_api::{ErrorBody, ErrorCode, JobInfo, Listing, ResolutionInfo, ResolveRequest, UpdateRequest, WhyInfo};
+use quorate_api::{
+    ErrorBody, ErrorCode, HistoryEntry, JobInfo, Kind, Listing, ResolutionInfo, ResolveRequest, RunState,
+    UpdateRequest, WhyInfo, schema,
+};
 use quorate_protocols::ids::{JobId, PeerId};
-use quorate_protocols::job::record::HistoryEntry;
-use quorate_protocols::job::{Kind, RunState};
 use quorate_protocols::quorum::command::Resolution;
 use quorate_protocols::quorum::request::{Query as Question, QueryAnswer};
 use quorate_protocols::quorum::watch::Until;
@@ -59,13 +60,14 @@ fn states(text: &str) -> Result<Vec<RunState>, ApiError> {
     let mut states = Vec::new();
     for word in text.split(',').map(str::trim) {
         let before = states.len();
-        states.extend(RunState::ALL.into_iter().filter(|state| match word {
+        states.extend(RunState::ALL.iter().copied().filter(|state| match word {
             "live" => !state.is_final(),
             "ended" => state.is_final(),
             word => state.name() == word,
         }));
         if states.len() == before {
-            let names = RunState::ALL.map(RunState::name).join(", ");
+            let names: Vec<_> = RunState::ALL.iter().map(|state| state.name()).collect();
+            let names = names.join(", ");
             return Err(ApiError::bad_request(format!("state: {word:?} is none of live, ended, {names}")));
         }
     }
@@ -85,27 +87,27 @@ pub async fn list(
 }
 
 /// One job.
-#[utoipa::path(get, path = "/v1/jobs/{job}", tag = "jobs", params(("job" = JobId, Path)),
+#[utoipa::path(get, path = "/v1/jobs/{job}", tag = "jobs", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn show(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
     Ok(Json(backend.job(job).await?))
 }
 
 /// What happened to a job, oldest first.
-#[utoipa::path(get, path = "/v1/jobs/{job}/history", tag = "jobs", params(("job" = JobId, Path)),
+#[utoipa::path(get, path = "/v1/jobs/{job}/history", tag = "jobs", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = Vec<HistoryEntry>), (status = "default", body = ErrorBody)))]
 pub async fn history(
     State(backend): State<Shared>,
     Path(job): Path<JobId>,
 ) -> Result<Json<Vec<HistoryEntry>>, ApiError> {
     match backend.ask(job, Question::History { job }).await? {
-        QueryAnswer::History(entries) => Ok(Json(entries)),
+        QueryAnswer::History(entries) => Ok(Json(entries.into_iter().map(HistoryEntry::from).collect())),
         other => Err(ApiError::internal(format!("asked for a history the quorum answered with {other:?}"))),
     }
 }
 
 /// Why a job is where it is, in a sentence for a person.
-#[utoipa::path(get, path = "/v1/jobs/{job}/why", tag = "jobs", params(("job" = JobId, Path)),
+#[utoipa::path(get, path = "/v1/jobs/{job}/why", tag = "jobs", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = WhyInfo), (status = "default", body = ErrorBody)))]
 pub async fn why(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<WhyInfo>, ApiError> {
     match backend.ask(job, Question::Why { job }).await? {
@@ -125,7 +127,7 @@ pub struct WaitParams {
 
 /// Waits until the job has ended, or has changed since a revision, or the time is up, and answers with the job as it is
 /// then.
-#[utoipa::path(get, path = "/v1/jobs/{job}/wait", tag = "jobs", params(("job" = JobId, Path), WaitParams),
+#[utoipa::path(get, path = "/v1/jobs/{job}/wait", tag = "jobs", params(("job" = schema::JobId, Path), WaitParams),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn wait(
     State(backend): State<Shared>,
@@ -160,35 +162,35 @@ pub async fn wait(
 }
 
 /// Cancels a job. What it stored is given back; work that runs is stopped, and undone if the specification says how.
-#[utoipa::path(post, path = "/v1/jobs/{job}/cancel", tag = "jobs", params(("job" = JobId, Path)),
+#[utoipa::path(post, path = "/v1/jobs/{job}/cancel", tag = "jobs", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn cancel(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
     command_job(&backend, job, Command::Job(job, JobCommand::Cancel)).await
 }
 
 /// Stops the work of a job that computes, until it is resumed. Tasks go on from their checkpoints.
-#[utoipa::path(post, path = "/v1/jobs/{job}/pause", tag = "jobs", params(("job" = JobId, Path)),
+#[utoipa::path(post, path = "/v1/jobs/{job}/pause", tag = "jobs", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn pause(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
     command_job(&backend, job, Command::Job(job, JobCommand::Pause)).await
 }
 
 /// Lets a paused job go on.
-#[utoipa::path(post, path = "/v1/jobs/{job}/resume", tag = "jobs", params(("job" = JobId, Path)),
+#[utoipa::path(post, path = "/v1/jobs/{job}/resume", tag = "jobs", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn resume(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
     command_job(&backend, job, Command::Job(job, JobCommand::Resume)).await
 }
 
 /// Has the tasks that were given up, or parked, tried again: of a job that waits for a person.
-#[utoipa::path(post, path = "/v1/jobs/{job}/retry", tag = "jobs", params(("job" = JobId, Path)),
+#[utoipa::path(post, path = "/v1/jobs/{job}/retry", tag = "jobs", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn retry(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
     command_job(&backend, job, Command::Job(job, JobCommand::Retry)).await
 }
 
 /// Decides about a job that waits for a person.
-#[utoipa::path(post, path = "/v1/jobs/{job}/resolve", tag = "jobs", params(("job" = JobId, Path)),
+#[utoipa::path(post, path = "/v1/jobs/{job}/resolve", tag = "jobs", params(("job" = schema::JobId, Path)),
     request_body = ResolveRequest,
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn resolve(
@@ -205,7 +207,7 @@ pub async fn resolve(
 }
 
 /// Changes priority, parallelism or resources of a job that lives. Attempts that run keep what they have.
-#[utoipa::path(post, path = "/v1/jobs/{job}/update", tag = "jobs", params(("job" = JobId, Path)),
+#[utoipa::path(post, path = "/v1/jobs/{job}/update", tag = "jobs", params(("job" = schema::JobId, Path)),
     request_body = UpdateRequest,
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn update(

@@ -384,8 +384,9 @@ impl Backend for NodeBackend {
 
     fn resources(&self) -> ResourcesInfo {
         let resources = self.node.resources();
-        let scope = |row: ScopeUsage| ScopeInfo { scope: row.scope, used: row.used, limit: row.limit };
-        let leases = |row: ScopeLeases| LeasesInfo { scope: row.scope, leases: row.leases, reserved: row.reserved };
+        let scope = |row: ScopeUsage| ScopeInfo { scope: row.scope, used: row.used.into(), limit: row.limit.into() };
+        let leases =
+            |row: ScopeLeases| LeasesInfo { scope: row.scope, leases: row.leases, reserved: row.reserved.into() };
         let disk = self.node.storage().files().free_space().ok();
         ResourcesInfo {
             scopes: resources.usage().into_iter().map(scope).collect(),
@@ -441,7 +442,7 @@ impl Backend for NodeBackend {
     fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo> {
         Box::pin(async move {
             let (state, existed) = self.node.submits().submit(job, spec, QUESTION_DEADLINE).await?;
-            Ok(SubmitInfo { job, state, existed })
+            Ok(SubmitInfo { job, state: state.into(), existed })
         })
     }
 
@@ -487,10 +488,10 @@ impl Backend for NodeBackend {
                 // What a try before this one gave up is not in its reply.
                 Ok(CommandReply::Removed { removed: now, kept }) => {
                     let removed = if now.is_empty() { removed } else { now };
-                    Ok(RemovalInfo { object, removed, gone: kept.is_empty(), kept })
+                    Ok(views::removal_info(object, removed, kept))
                 }
                 Err(ClientError::Rejected(Rejection::UnknownObject { .. })) => {
-                    Ok(RemovalInfo { object, removed, kept: Vec::new(), gone: true })
+                    Ok(views::removal_info(object, removed, Vec::new()))
                 }
                 Ok(other) => Err(ApiError::internal(format!("a removal was answered with {other:?}"))),
                 Err(error) => Err(error.into()),

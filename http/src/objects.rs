@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use quorate_api::{ErrorBody, Listing, ObjectInfo, PutInfo, PutProgressInfo, PutUpdate, RemovalInfo, range};
+use quorate_api::{ErrorBody, Listing, ObjectInfo, PutInfo, PutProgressInfo, PutUpdate, RemovalInfo, range, schema};
 use quorate_node::objects::{PutPhase, PutProgress, PutRequest};
 use quorate_node::{seams, streams};
 use quorate_protocols::ids::{JobId, ObjectId, QuorumId};
@@ -40,7 +40,7 @@ pub async fn list(
 }
 
 /// One object: who holds what.
-#[utoipa::path(get, path = "/v1/objects/{object}", tag = "objects", params(("object" = ObjectId, Path)),
+#[utoipa::path(get, path = "/v1/objects/{object}", tag = "objects", params(("object" = schema::ObjectId, Path)),
     responses((status = 200, body = ObjectInfo), (status = "default", body = ErrorBody)))]
 pub async fn show(
     State(backend): State<Shared>,
@@ -51,7 +51,7 @@ pub async fn show(
 
 /// Gives up this node's claim on an object, or others. With the last claim the object is removed, and its pieces are
 /// given back by their holders; until then it is as readable as before.
-#[utoipa::path(delete, path = "/v1/objects/{object}", tag = "objects", params(("object" = ObjectId, Path), Removal),
+#[utoipa::path(delete, path = "/v1/objects/{object}", tag = "objects", params(("object" = schema::ObjectId, Path), Removal),
     responses((status = 200, body = RemovalInfo), (status = "default", body = ErrorBody)))]
 pub async fn remove(
     State(backend): State<Shared>,
@@ -74,8 +74,10 @@ pub struct PutParams {
     /// data+parity, such as 4+2 (the plus as %2B). Chosen by the number of peers otherwise.
     profile: Option<String>,
     /// The quorum that shall own the run.
+    #[param(value_type = Option<schema::QuorumId>)]
     quorum: Option<QuorumId>,
     /// Go on with this run: only what is missing is sent.
+    #[param(value_type = Option<schema::JobId>)]
     resume: Option<JobId>,
     /// Names the same file when it is put again on this node, so that an interrupted run is gone on with.
     fingerprint: Option<String>,
@@ -254,7 +256,7 @@ impl Teller {
 ///
 /// An object whose first bytes cannot be read is refused with the reason before anything is sent. If the rest cannot be
 /// read, the connection breaks before the announced length has been sent.
-#[utoipa::path(get, path = "/v1/objects/{object}/content", tag = "objects", params(("object" = ObjectId, Path)),
+#[utoipa::path(get, path = "/v1/objects/{object}/content", tag = "objects", params(("object" = schema::ObjectId, Path)),
     responses((status = 200, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = 206, body = Vec<u8>, content_type = "application/octet-stream"),
         (status = "default", body = ErrorBody)))]

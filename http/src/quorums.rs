@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use quorate_api::{ErrorBody, Listing, MemberView, QuorumDetail, QuorumInfo};
+use quorate_api::{ErrorBody, Listing, MemberView, QuorumDetail, QuorumInfo, schema};
 use quorate_protocols::ids::QuorumId;
 
 use super::backend::Shared;
@@ -22,14 +22,14 @@ pub async fn list(
 }
 
 /// One quorum, as one of its members sees it now.
-#[utoipa::path(get, path = "/v1/quorums/{quorum}", tag = "quorums", params(("quorum" = QuorumId, Path)),
+#[utoipa::path(get, path = "/v1/quorums/{quorum}", tag = "quorums", params(("quorum" = schema::QuorumId, Path)),
     responses((status = 200, body = QuorumDetail), (status = "default", body = ErrorBody)))]
 pub async fn show(State(backend): State<Shared>, Path(quorum): Path<QuorumId>) -> Result<Json<QuorumDetail>, ApiError> {
     Ok(Json(backend.quorum(quorum).await?))
 }
 
 /// One quorum as each of its members sees it, asked now.
-#[utoipa::path(get, path = "/v1/quorums/{quorum}/members", tag = "quorums", params(("quorum" = QuorumId, Path)),
+#[utoipa::path(get, path = "/v1/quorums/{quorum}/members", tag = "quorums", params(("quorum" = schema::QuorumId, Path)),
     responses((status = 200, body = Vec<MemberView>), (status = "default", body = ErrorBody)))]
 pub async fn members(
     State(backend): State<Shared>,

@@ -4,6 +4,7 @@
 //! has several, and those of others only when they are named or everybody's are. Whether this node may do so is decided
 //! by the object's quorum.
 
+use quorate_api::schema;
 use quorate_protocols::ids::{ObjectId, PeerId, QuorumId};
 use quorate_protocols::quorum::{Claim, ClaimSelector, Claims};
 use serde::Deserialize;
@@ -26,6 +27,7 @@ pub struct Removal {
     #[serde(default)]
     pub all: bool,
     /// Whose claims; this node's otherwise. Those of others are for operators.
+    #[param(value_type = Option<schema::PeerId>)]
     pub owner: Option<PeerId>,
     /// Everybody's claims. For operators, if there are others.
     #[serde(default)]

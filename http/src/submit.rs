@@ -9,11 +9,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::stream::{self, StreamExt};
-use quorate_api::{ErrorBody, FileContent, JobIdInfo, JobIdRequest, PlanInfo, SubmitInfo, SubmitRequest};
+use quorate_api::{ErrorBody, FileContent, JobIdInfo, JobIdRequest, Kind, PlanInfo, SubmitInfo, SubmitRequest};
 use quorate_node::quorums::submit::Wanted;
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::ObjectId;
-use quorate_protocols::job::{JobSpec, Kind};
+use quorate_protocols::job::JobSpec;
 use quorate_protocols::task::spec::Content;
 use quorate_spec::{Source, SpecFile, read, show};
 use std::collections::BTreeMap;
@@ -77,7 +77,7 @@ pub async fn plan(
     };
     Ok(Json(PlanInfo {
         kind: Kind::Batch,
-        engine: spec.engine(),
+        engine: spec.engine().into(),
         name: spec.name.clone(),
         trigger: file.trigger().map(show::when),
         steps: views::steps(spec),

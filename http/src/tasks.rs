@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use quorate_api::{ErrorBody, ErrorCode, LogInfo, LogStreamInfo, OutputInfo, ReceiptBundle, TaskInfo};
+use quorate_api::{ErrorBody, ErrorCode, LogInfo, LogStreamInfo, OutputInfo, ReceiptBundle, TaskInfo, schema};
 use quorate_node::quorums::logs::LogPage;
 use quorate_node::utf8;
 use quorate_protocols::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
@@ -40,7 +40,7 @@ pub struct Rows {
 
 /// Tasks of a step. A step is remembered until the one after the next begins, and the one that a job ended in as long
 /// as the job.
-#[utoipa::path(get, path = "/v1/jobs/{job}/tasks", tag = "jobs", params(("job" = JobId, Path), Rows),
+#[utoipa::path(get, path = "/v1/jobs/{job}/tasks", tag = "jobs", params(("job" = schema::JobId, Path), Rows),
     responses((status = 200, body = Vec<TaskInfo>), (status = "default", body = ErrorBody)))]
 pub async fn tasks(
     State(backend): State<Shared>,
@@ -55,7 +55,7 @@ pub async fn tasks(
 }
 
 /// Outputs of the tasks of a step; of the last step if none is named, which are the job's.
-#[utoipa::path(get, path = "/v1/jobs/{job}/outputs", tag = "jobs", params(("job" = JobId, Path), Rows),
+#[utoipa::path(get, path = "/v1/jobs/{job}/outputs", tag = "jobs", params(("job" = schema::JobId, Path), Rows),
     responses((status = 200, body = Vec<OutputInfo>), (status = "default", body = ErrorBody)))]
 pub async fn outputs(
     State(backend): State<Shared>,
@@ -75,7 +75,7 @@ pub async fn outputs(
 
 /// The signed receipts of a verified job: who said what of each task. They prove it to anyone who knows the workers by
 /// their peer ids; `quorate receipt verify` checks them with nothing else at hand.
-#[utoipa::path(get, path = "/v1/jobs/{job}/receipts", tag = "jobs", params(("job" = JobId, Path)),
+#[utoipa::path(get, path = "/v1/jobs/{job}/receipts", tag = "jobs", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = ReceiptBundle), (status = "default", body = ErrorBody)))]
 pub async fn receipts(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<ReceiptBundle>, ApiError> {
     let record = record(&backend, job).await?;
@@ -115,6 +115,7 @@ pub struct LogParams {
     #[serde(default)]
     from: u64,
     /// Who has it, as an earlier answer said.
+    #[param(value_type = Option<schema::PeerId>)]
     worker: Option<PeerId>,
     /// Milliseconds to wait for more while the attempt runs and there is none; capped at 5,000. A worker of whom too
     /// many wait answers at once.
@@ -123,7 +124,7 @@ pub struct LogParams {
 
 /// What an attempt of a task wrote for people. Who ran it has it, for a time, and shows it to the job's owner, to
 /// operators and to members of its quorum.
-#[utoipa::path(get, path = "/v1/jobs/{job}/logs", tag = "jobs", params(("job" = JobId, Path), LogParams),
+#[utoipa::path(get, path = "/v1/jobs/{job}/logs", tag = "jobs", params(("job" = schema::JobId, Path), LogParams),
     responses((status = 200, body = LogInfo), (status = "default", body = ErrorBody)))]
 pub async fn logs(
     State(backend): State<Shared>,

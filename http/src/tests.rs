@@ -13,17 +13,17 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, StreamExt};
 use quorate_api::{
-    ContactInfo, EmitInfo, EmitRequest, ErrorBody, ErrorCode, EventKind, JobInfo, Listing, MemberView, NodeFaults,
-    NodeInfo, ObjectInfo, PeerInfo, PlanPeer, PutInfo, PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo, RemovalInfo,
-    ResourcesInfo, SubmitInfo,
+    ContactInfo, EmitInfo, EmitRequest, ErrorBody, ErrorCode, EventKind, JobInfo, Kind, Listing, MemberView,
+    NodeFaults, NodeInfo, ObjectInfo, PeerInfo, PlanPeer, PutInfo, PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo,
+    RemovalInfo, ResourcesInfo, SubmitInfo,
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{
     BootId, Incarnation, JobId, LogIndex, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term,
 };
+use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::plan::keyed_job;
-use quorate_protocols::job::{JobSpec, Kind};
 use quorate_protocols::object::ByteRange;
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::limits::LEVEL;
@@ -224,7 +224,7 @@ impl Backend for Fake {
     fn submit(&self, job: JobId, spec: JobSpec) -> Answer<'_, SubmitInfo> {
         Box::pin(async move {
             match self.commit(Command::Job(job, JobCommand::Submit { spec }))? {
-                CommandReply::Submitted { existed, state } => Ok(SubmitInfo { job, state, existed }),
+                CommandReply::Submitted { existed, state } => Ok(SubmitInfo { job, state: state.into(), existed }),
                 other => panic!("{other:?}"),
             }
         })
@@ -277,7 +277,7 @@ impl Backend for Fake {
                 return Err(ClientError::Forbidden { reason: "not yours".into() }.into());
             }
             let (removed, kept) = claims.part(&selector);
-            Ok(RemovalInfo { object, removed, gone: kept.is_empty(), kept: kept.into_vec() })
+            Ok(views::removal_info(object, removed, kept.into_vec()))
         })
     }
     fn put(
@@ -487,7 +487,8 @@ async fn a_removal_names_what_it_took_and_what_is_kept() {
         let path = format!("/v1/objects/{OBJECT}{query}");
         edge.client.delete::<RemovalInfo>(&path).await
     };
-    let names = |claims: &[Claim]| claims.iter().filter_map(|claim| claim.name.clone()).collect::<Vec<_>>();
+    let names =
+        |claims: &[quorate_api::Claim]| claims.iter().filter_map(|claim| claim.name.clone()).collect::<Vec<_>>();
     let one = delete("?name=b.txt").await.unwrap();
     assert_eq!(
         (names(&one.removed), names(&one.kept), one.gone),

@@ -2,7 +2,9 @@
 
 use axum::Json;
 use axum::extract::State;
-use quorate_api::{ErrorBody, ErrorCode, FireInfo, FireRequest, JobInfo, Listing, NEXT_DEFAULT, NEXT_MAX, NextInfo};
+use quorate_api::{
+    ErrorBody, ErrorCode, FireInfo, FireRequest, JobInfo, Listing, NEXT_DEFAULT, NEXT_MAX, NextInfo, schema,
+};
 use quorate_protocols::ids::{JobId, Nonce};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::job::spec::TriggeredSpec;
@@ -20,7 +22,7 @@ use super::tasks::record;
 use super::views;
 
 /// What a trigger fired and what it skipped, the newest record first. Old rows are forgotten.
-#[utoipa::path(get, path = "/v1/jobs/{job}/fires", tag = "triggers", params(("job" = JobId, Path), PageParams),
+#[utoipa::path(get, path = "/v1/jobs/{job}/fires", tag = "triggers", params(("job" = schema::JobId, Path), PageParams),
     responses((status = 200, body = Listing<FireInfo>), (status = "default", body = ErrorBody)))]
 pub async fn fires(
     State(backend): State<Shared>,
@@ -68,7 +70,7 @@ pub struct NextParams {
 }
 
 /// The next instants of a trigger that a clock fires; none of others.
-#[utoipa::path(get, path = "/v1/jobs/{job}/next", tag = "triggers", params(("job" = JobId, Path), NextParams),
+#[utoipa::path(get, path = "/v1/jobs/{job}/next", tag = "triggers", params(("job" = schema::JobId, Path), NextParams),
     responses((status = 200, body = NextInfo), (status = "default", body = ErrorBody)))]
 pub async fn next(
     State(backend): State<Shared>,
@@ -89,7 +91,7 @@ pub async fn next(
 }
 
 /// Has a trigger fire now, and says what became of it.
-#[utoipa::path(post, path = "/v1/jobs/{job}/fire", tag = "triggers", params(("job" = JobId, Path)),
+#[utoipa::path(post, path = "/v1/jobs/{job}/fire", tag = "triggers", params(("job" = schema::JobId, Path)),
     request_body = FireRequest,
     responses((status = 200, body = FireInfo), (status = "default", body = ErrorBody)))]
 pub async fn fire(
@@ -110,14 +112,14 @@ pub async fn fire(
 }
 
 /// Has a trigger skip what falls due or arrives from now on. Runs go on.
-#[utoipa::path(post, path = "/v1/jobs/{job}/suspend", tag = "triggers", params(("job" = JobId, Path)),
+#[utoipa::path(post, path = "/v1/jobs/{job}/suspend", tag = "triggers", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn suspend(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
     command_job(&backend, job, Command::Trigger(TriggerCommand::Suspend { job })).await
 }
 
 /// Lets a suspended trigger fire again. What fell due meanwhile is recorded as skipped.
-#[utoipa::path(post, path = "/v1/jobs/{job}/unsuspend", tag = "triggers", params(("job" = JobId, Path)),
+#[utoipa::path(post, path = "/v1/jobs/{job}/unsuspend", tag = "triggers", params(("job" = schema::JobId, Path)),
     responses((status = 200, body = JobInfo), (status = "default", body = ErrorBody)))]
 pub async fn unsuspend(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
     command_job(&backend, job, Command::Trigger(TriggerCommand::Unsuspend { job })).await

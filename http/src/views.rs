@@ -6,15 +6,16 @@ mod trigger;
 use std::time::Duration;
 
 use quorate_api::{
-    ColumnHolder, ColumnProgress, EventInfo, EventKind, JobInfo, ObjectColumn, ObjectInfo, OwedRepair, PeerInfo,
-    PeerReason, PutInfo, PutPhaseInfo, PutProgressInfo, QuorumDetail, QuorumInfo, StoreInfo, Unreachable,
+    Claim, ColumnHolder, ColumnProgress, EventInfo, EventKind, JobInfo, NodeRole, ObjectColumn, ObjectInfo, OwedRepair,
+    PeerInfo, PeerReason, PutInfo, PutPhaseInfo, PutProgressInfo, QuorumDetail, QuorumInfo, RemovalInfo, StoreInfo,
+    Unreachable,
 };
 use quorate_protocols::approval::Grant;
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::ids::{JobId, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId};
 use quorate_protocols::job::{ColumnRecord, ColumnState, JobRecord, StoreRun, StoreSpec};
-use quorate_protocols::quorum::Event;
 use quorate_protocols::quorum::request::{ObjectView, QuorumView};
+use quorate_protocols::quorum::{self, Event};
 
 use quorate_node::compose::NodeEvent;
 use quorate_node::directory::KnownPeer;
@@ -44,8 +45,8 @@ pub fn peer_info(peer: PeerId, seen: Option<&PeerView>, known: Option<&KnownPeer
         connected: seen.is_some_and(|seen| seen.connected),
         suspected: false,
         rtt_ms: seen.and_then(|seen| seen.rtt).map(|rtt| (rtt.as_secs_f64() * 1e6).round() / 1e3),
-        roles: advert.map(|advert| advert.roles.clone()).unwrap_or_default(),
-        free: advert.map(|advert| advert.free),
+        roles: advert.map(|advert| advert.roles.iter().copied().map(NodeRole::from).collect()).unwrap_or_default(),
+        free: advert.map(|advert| advert.free.into()),
         quorums: advert.map_or(0, |advert| advert.quorums),
         last_seen_at: seen.and_then(|seen| seen.last_seen).max(known.map(|known| known.heard_at)),
         labels: advert.map(|advert| advert.labels.clone()).unwrap_or_default(),
@@ -102,8 +103,8 @@ pub fn quorum_detail(view: &QuorumView) -> QuorumDetail {
 pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
     JobInfo {
         job: record.job,
-        kind: record.spec.kind(),
-        state: record.state,
+        kind: record.spec.kind().into(),
+        state: record.state.into(),
         quorum: record.job.quorum,
         primary,
         created_at: record.created_at,
@@ -125,7 +126,7 @@ fn store_info(quorum: QuorumId, spec: &StoreSpec, run: &StoreRun) -> StoreInfo {
         column: PieceIndex(index),
         holder: column.grant.map(|grant| grant.holder.peer),
         attempt: column.attempt,
-        state: column.state,
+        state: column.state.into(),
         stored: match column.state {
             // A sealed column is whole; its list may have been dropped.
             ColumnState::Sealed | ColumnState::Confirmed => run.segments.len() as u32,
@@ -152,7 +153,7 @@ pub fn object_info(quorum: QuorumId, view: &ObjectView) -> ObjectInfo {
         column: PieceIndex(index),
         holder: column.grant.map(|grant| grant.holder.peer),
         attempt: column.attempt,
-        state: column.state,
+        state: column.state.into(),
     });
     let oldest = record.claims.oldest();
     ObjectInfo {
@@ -160,11 +161,11 @@ pub fn object_info(quorum: QuorumId, view: &ObjectView) -> ObjectInfo {
         bytes: record.size,
         name: oldest.and_then(|claim| claim.name.clone()),
         profile: record.profile,
-        state: record.state,
+        state: record.state.into(),
         job: record.job,
         quorum,
         owner: oldest.map(|claim| claim.owner).unwrap_or_default(),
-        claims: record.claims.iter().cloned().collect(),
+        claims: record.claims.iter().cloned().map(Claim::from).collect(),
         created_at: record.created_at,
         degraded: !record.owed.is_empty(),
         columns: columns.collect(),
@@ -174,6 +175,12 @@ pub fn object_info(quorum: QuorumId, view: &ObjectView) -> ObjectInfo {
             .map(|(column, reason)| OwedRepair { column: *column, reason: reason.clone() })
             .collect(),
     }
+}
+
+/// What became of a removal: the claims that were given up, and those that keep the object.
+pub fn removal_info(object: ObjectId, removed: Vec<quorum::Claim>, kept: Vec<quorum::Claim>) -> RemovalInfo {
+    let claims = |claims: Vec<quorum::Claim>| claims.into_iter().map(Claim::from).collect();
+    RemovalInfo { object, gone: kept.is_empty(), removed: claims(removed), kept: claims(kept) }
 }
 
 pub fn put_phase(phase: PutPhase) -> PutPhaseInfo {
@@ -213,7 +220,7 @@ pub fn put_info(outcome: PutOutcome, took: Duration) -> PutInfo {
         pieces_skipped: outcome.progress.pieces_skipped,
         columns_replaced: outcome.progress.columns_replaced,
         took_ms: took.as_millis() as u64,
-        existed: outcome.existed,
+        existed: outcome.existed.into_iter().map(Claim::from).collect(),
     }
 }
 
@@ -323,8 +330,8 @@ pub fn applied(quorum: QuorumId, applied: &Event) -> Option<EventInfo> {
     };
     Some(match applied {
         Event::JobChanged { job, state } => {
-            let text = format!("job {job} is {}", word(state));
-            EventInfo { state: Some(*state), ..of_job(EventKind::JobChanged, *job, text) }
+            let text = format!("job {job} is {state}");
+            EventInfo { state: Some((*state).into()), ..of_job(EventKind::JobChanged, *job, text) }
         }
         Event::JobProgressed { job, segments } => {
             of_job(EventKind::JobProgressed, *job, format!("job {job} has {segments} segments"))

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::text::counted;
 use crate::units::ByteSize;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Capacity {
     pub disk_bytes: u64,
     pub memory_bytes: u64,
@@ -20,7 +20,7 @@ pub struct Capacity {
 }
 
 /// What can be reserved, on a node or by a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resource {
     MemoryBytes,

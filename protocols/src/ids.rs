@@ -30,7 +30,7 @@ fn parse_hex<const N: usize>(text: &str) -> Result<[u8; N], ParseIdError> {
 
 /// Serializes as text where people read (JSON, TOML), as bytes where machines do (bincode).
 macro_rules! text_or_bytes {
-    ($name:ident, $bytes:ty, $pattern:expr, $from:expr, $to:expr) => {
+    ($name:ident, $bytes:ty, $from:expr, $to:expr) => {
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 if serializer.is_human_readable() {
@@ -51,13 +51,6 @@ macro_rules! text_or_bytes {
                 }
             }
         }
-        impl utoipa::PartialSchema for $name {
-            fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-                use utoipa::openapi::schema::{ObjectBuilder, Type};
-                ObjectBuilder::new().schema_type(Type::String).pattern(Some($pattern)).into()
-            }
-        }
-        impl utoipa::ToSchema for $name {}
     };
 }
 
@@ -92,7 +85,7 @@ macro_rules! byte_id {
                 parse_hex(text).map(Self)
             }
         }
-        text_or_bytes!($name, [u8; $len], format!("^[0-9a-f]{{{}}}$", 2 * $len), Self, |id: &Self| id.0);
+        text_or_bytes!($name, [u8; $len], Self, |id: &Self| id.0);
     };
 }
 
@@ -181,11 +174,11 @@ impl FromStr for PeerId {
     }
 }
 
-text_or_bytes!(PeerId, [u8; 32], "^12D3KooW[1-9A-HJ-NP-Za-km-z]{44}$", PeerId, |id: &PeerId| id.0);
+text_or_bytes!(PeerId, [u8; 32], PeerId, |id: &PeerId| id.0);
 
 /// Which life of a node's data folder: drawn when the folder is created, and again when its disk was lost. A member
 /// that forgot its promises must not be mistaken for the one that made them.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
 impl fmt::Display for Incarnation {
@@ -257,13 +250,9 @@ impl FromStr for JobId {
     }
 }
 
-text_or_bytes!(
-    JobId,
-    (QuorumId, [u8; 16]),
-    r"^[0-9a-f]{32}\.[0-9a-f]{32}$",
-    |(quorum, local)| JobId { quorum, local },
-    |id: &JobId| (id.quorum, id.local)
-);
+text_or_bytes!(JobId, (QuorumId, [u8; 16]), |(quorum, local)| JobId { quorum, local }, |id: &JobId| (
+    id.quorum, id.local
+));
 
 /// An object: the quorum that stewards it and the hash of its manifest. The first half routes, the second verifies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -299,7 +288,6 @@ impl FromStr for ObjectId {
 text_or_bytes!(
     ObjectId,
     (QuorumId, ManifestHash),
-    r"^[0-9a-f]{32}\.[0-9a-f]{64}$",
     |(quorum, manifest)| ObjectId { quorum, manifest },
     |id: &ObjectId| (id.quorum, id.manifest)
 );
@@ -307,7 +295,7 @@ text_or_bytes!(
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident, $inner:ty) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize, utoipa::ToSchema)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(pub $inner);
 
@@ -350,7 +338,7 @@ number!(
 
 /// A wall-clock instant or a span in milliseconds: since the Unix epoch where a person reads it, since the process
 /// started where a core measures with it. Which of the two is said where it is used.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Millis(pub u64);
 

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use quorate_api::{JobInfo, NOTHING_WAT, SubmitInfo, SubmitRequest};
-use quorate_protocols::job::RunState;
+use quorate_api::{JobInfo, NOTHING_WAT, RunState, SubmitInfo, SubmitRequest};
 use quorate_protocols::task::limits::TASKS_PER_STEP_MAX;
 use quorate_testnet::Testnet;
 

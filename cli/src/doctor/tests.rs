@@ -1,11 +1,8 @@
-use quorate_api::{LeasesInfo, ObjectColumn, OwedRepair, ScopeInfo};
+use quorate_api::{Amounts, ColumnState, LeasesInfo, ObjectColumn, ObjectState, OwedRepair, ScopeInfo};
 use quorate_protocols::ids::{
     Attempt, BootId, Digest, Incarnation, JobId, LogIndex, ManifestHash, Millis, PieceIndex, QuorumId, Term,
 };
-use quorate_protocols::job::ColumnState;
 use quorate_protocols::object::Profile;
-use quorate_protocols::quorum::ObjectState;
-use quorate_protocols::resources::Amounts;
 
 use super::*;
 
@@ -14,6 +11,10 @@ const NOW: u64 = 1_000_000_000;
 
 fn peer(number: u8) -> PeerId {
     PeerId([number; 32])
+}
+
+fn disk(bytes: u64) -> Amounts {
+    Amounts { disk_bytes: bytes, ..Amounts::default() }
 }
 
 fn asked(number: u8) -> Asked {
@@ -54,12 +55,8 @@ fn asked(number: u8) -> Asked {
         after: NOW + 1,
         peers: (1..=3).filter(|other| *other != number).map(known).collect(),
         resources: ResourcesInfo {
-            scopes: vec![ScopeInfo {
-                scope: "leases of peer x".into(),
-                used: Amounts::disk(5),
-                limit: Amounts::disk(10),
-            }],
-            leases: vec![LeasesInfo { scope: "leases of peer x".into(), leases: 1, reserved: Amounts::disk(5) }],
+            scopes: vec![ScopeInfo { scope: "leases of peer x".into(), used: disk(5), limit: disk(10) }],
+            leases: vec![LeasesInfo { scope: "leases of peer x".into(), leases: 1, reserved: disk(5) }],
             disk_free_bytes: Some(100 << 30),
             disk_bytes: Some(200 << 30),
         },
@@ -176,7 +173,7 @@ fn each_trouble_is_found_as_what_it_is() {
         (Kind::DiskFull, |facts| facts.asked[0].resources.disk_free_bytes = Some(0)),
         (Kind::OverLimit, |facts| {
             let resources = &mut facts.asked[0].resources;
-            (resources.scopes[0].used, resources.leases[0].reserved) = (Amounts::disk(11), Amounts::disk(11));
+            (resources.scopes[0].used, resources.leases[0].reserved) = (disk(11), disk(11));
         }),
         (Kind::Leases, |facts| facts.asked[0].resources.leases.clear()),
         (Kind::PeerUnreachable, |facts| facts.asked[0].peers[0].connected = false),

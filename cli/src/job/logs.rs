@@ -8,9 +8,8 @@ use futures::stream::FuturesUnordered;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use quorate_api::{JobInfo, LogInfo, LogStreamInfo, TaskInfo, TaskStateInfo};
+use quorate_api::{JobInfo, LogInfo, LogStreamInfo, RunState, TaskInfo, TaskStateInfo};
 use quorate_protocols::ids::{Attempt, JobId, PeerId};
-use quorate_protocols::job::RunState;
 use quorate_testnet::{Client, ClientError};
 
 use super::super::advice;

@@ -7,9 +7,10 @@ mod text;
 mod triggers;
 mod watch;
 
-use quorate_api::{JobInfo, Listing, ReceiptBundle, ResolutionInfo, ResolveRequest, TaskInfo, UpdateRequest, WhyInfo};
+use quorate_api::{
+    HistoryEntry, JobInfo, Listing, ReceiptBundle, ResolutionInfo, ResolveRequest, TaskInfo, UpdateRequest, WhyInfo,
+};
 use quorate_protocols::ids::JobId;
-use quorate_protocols::job::record::HistoryEntry;
 use quorate_testnet::Client;
 
 use super::advice;
@@ -64,7 +65,8 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
                 false => {
                     let ids = Ids::ask(common, client).await;
                     let what = |entry: &HistoryEntry| ids.sentence(&entry.what);
-                    let rows = entries.iter().map(|entry| vec![instant(entry.at), word(&entry.state), what(entry)]);
+                    let rows =
+                        entries.iter().map(|entry| vec![instant(entry.recorded_at), word(&entry.state), what(entry)]);
                     print(table(&["at", "state", "what"], rows))
                 }
             }

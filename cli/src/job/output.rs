@@ -6,9 +6,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use quorate_api::{JobInfo, OutputInfo};
+use quorate_api::{JobInfo, OutputInfo, RunState};
 use quorate_protocols::ids::JobId;
-use quorate_protocols::job::RunState;
 use quorate_testnet::Client;
 
 use super::super::failure::Failure;

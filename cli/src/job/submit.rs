@@ -14,12 +14,14 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use quorate_api::{FileContent, JobIdInfo, JobIdRequest, JobInfo, PlanInfo, PutInfo, SubmitInfo, SubmitRequest};
+use quorate_api::{
+    FileContent, JobIdInfo, JobIdRequest, JobInfo, Kind, PlanInfo, PutInfo, RunState, SubmitInfo, SubmitRequest,
+};
 use quorate_modules::check;
 use quorate_protocols::ids::{JobId, ManifestHash, ObjectId, QuorumId};
+use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
 use quorate_protocols::job::plan::Plan;
-use quorate_protocols::job::{JobSpec, RunState};
 use quorate_protocols::task::limits::MODULE_BYTES_MAX;
 use quorate_protocols::task::spec::Content;
 use quorate_spec::{Source, SpecError, SpecFile, show};
@@ -185,7 +187,7 @@ pub fn validate(common: &Common, args: &SpecArgs) -> Result<(), Failure> {
     let trigger = spec.file.trigger().map(show::when);
     if common.json {
         return print_json(&serde_json::json!({
-            "file": spec.name, "valid": true, "kind": built.kind(), "name": built.name(), "steps": steps,
+            "file": spec.name, "valid": true, "kind": Kind::from(built.kind()), "name": built.name(), "steps": steps,
             "trigger": trigger,
             "files": named.len(), "objects": objects,
         }));

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use quorate_api::{
     BatchInfo, JobInfo, OutcomeInfo, OutputInfo, PlanInfo, PlannedStep, ReceiptBundle, TaskInfo, TaskResources,
-    TriggerInfo,
+    TriggerInfo, Verdict,
 };
 use quorate_protocols::ids::{JobId, PeerId};
-use quorate_protocols::task::vote::{Verdict, tally};
+use quorate_protocols::task::vote::{self, tally};
 use quorate_protocols::trigger::show_instant;
 
 use quorate_spec::show;
@@ -291,11 +291,13 @@ pub fn verdict_text(verdict: Verdict) -> String {
 
 pub fn receipts_text(bundle: &ReceiptBundle, ids: &Ids) -> Text {
     let rows = bundle.tasks.iter().flat_map(|task| {
-        let agreed = tally(task.receipts.iter().map(|receipt| &receipt.statement), bundle.agree.into());
+        let signed: Vec<vote::ResultReceipt> = task.receipts.iter().copied().map(Into::into).collect();
+        let agreed = tally(signed.iter().map(|receipt| &receipt.statement), bundle.agree.into());
+        let agreed = agreed.map(|agreement| Verdict::from(agreement.verdict));
         task.receipts.iter().map(move |receipt| {
             let statement = receipt.statement;
-            let stance = match &agreed {
-                Some(agreed) if agreed.verdict == statement.verdict => "agrees",
+            let stance = match agreed {
+                Some(verdict) if verdict == statement.verdict => "agrees",
                 Some(_) => "DISSENTS",
                 None => "no agreement",
             };

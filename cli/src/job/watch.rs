@@ -3,10 +3,8 @@
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use quorate_api::{ErrorCode, JobInfo, WhyInfo};
+use quorate_api::{ErrorCode, HistoryEntry, JobInfo, RunState, WhyInfo};
 use quorate_protocols::ids::JobId;
-use quorate_protocols::job::RunState;
-use quorate_protocols::job::record::HistoryEntry;
 use quorate_testnet::{Client, ClientError};
 
 use super::super::args::Common;
@@ -201,7 +199,7 @@ pub fn show(bar: &ProgressBar, info: &JobInfo) {
 async fn print_news(client: &Client, info: &JobInfo, told: &mut Told, ids: &Ids) -> Result<(), Failure> {
     let entries: Vec<HistoryEntry> = client.get(&format!("/v1/jobs/{}/history", info.job)).await?;
     for entry in entries.iter().skip(told.entries) {
-        print_to_stderr(format!("{} {} {}", instant(entry.at), word(&entry.state), ids.sentence(&entry.what)));
+        print_to_stderr(format!("{} {} {}", instant(entry.recorded_at), word(&entry.state), ids.sentence(&entry.what)));
     }
     told.entries = entries.len().max(told.entries);
     let progress = text::progress(info);

@@ -1,13 +1,12 @@
 //! Jobs that compute, through the API of a node that has the quorum's state machine and nothing around it.
 
 use quorate_api::{
-    FileContent, JobIdInfo, JobIdRequest, LogInfo, NOTHING_WAT, OutputInfo, PlanInfo, ReceiptBundle, StepRole,
-    SubmitRequest, TaskInfo, TaskStateInfo, WhyInfo,
+    FileContent, JobIdInfo, JobIdRequest, LogInfo, NOTHING_WAT, OutputInfo, PlanInfo, ReceiptBundle, RunState,
+    StepRole, SubmitRequest, TaskInfo, TaskStateInfo, WhyInfo,
 };
 use quorate_protocols::approval::Grant;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Attempt, Digest, LeaseId, MemberId, StepIndex, TaskIndex};
-use quorate_protocols::job::RunState;
 use quorate_protocols::task::message::{Report, TaskResult};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskId, WorkerRecord};
 use serde_json::{Value, json};

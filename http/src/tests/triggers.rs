@@ -1,13 +1,13 @@
 //! Jobs with a trigger, through the API of a node that has the quorum's state machine and nothing around it.
 
 use quorate_api::{
-    FileContent, FireCause, FireInfo, FireOutcome, FireRequest, NOTHING_WAT, NextInfo, PlanInfo, SubmitRequest, WhyInfo,
+    FileContent, FireCause, FireInfo, FireOutcome, FireRequest, NOTHING_WAT, NextInfo, PlanInfo, RunState, SkipReason,
+    SubmitRequest, WhyInfo,
 };
 use quorate_protocols::ids::{LogIndex, Nonce};
-use quorate_protocols::job::RunState;
 use quorate_protocols::quorum::TriggerCommand;
+use quorate_protocols::trigger::Planner;
 use quorate_protocols::trigger::limits::SPANS_MAX;
-use quorate_protocols::trigger::{Planner, SkipReason};
 use serde_json::json;
 
 use super::*;

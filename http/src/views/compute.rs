@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use quorate_api::{
     AttemptInfo, AttemptPhase, BatchInfo, DeadLetter, FailureInfo, OutputInfo, PeerReason, PlanPeer, PlannedStep,
-    StepInfo, StepRole, TaskInfo, TaskReceipts, TaskResources, TaskStateInfo, VerifyInfo,
+    ResultReceipt, StepInfo, StepRole, TaskInfo, TaskReceipts, TaskResources, TaskStateInfo, VerifyInfo,
 };
 use quorate_protocols::approval::Requirement;
 use quorate_protocols::directory::misfit;
@@ -16,7 +16,7 @@ use quorate_protocols::job::plan::{Plan, Role};
 use quorate_protocols::task::message::OutputRef;
 use quorate_protocols::task::record::{Phase, Place, TaskRecord, TaskState};
 use quorate_protocols::task::spec::Resources;
-use quorate_protocols::task::vote::{ResultReceipt, tally};
+use quorate_protocols::task::vote::tally;
 
 use quorate_node::directory::KnownPeer;
 
@@ -48,8 +48,8 @@ pub fn batch_info(spec: &BatchSpec, run: &BatchRun) -> BatchInfo {
     };
     let tasks = &run.tasks;
     BatchInfo {
-        engine: spec.engine(),
-        step: StepInfo { step: tasks.step, tasks: tasks.tally },
+        engine: spec.engine().into(),
+        step: StepInfo { step: tasks.step, tasks: tasks.tally.into() },
         steps: steps(spec),
         priority: tasks.settings.priority,
         parallelism: tasks.settings.parallelism,
@@ -118,7 +118,7 @@ pub fn task_info(step: StepIndex, task: TaskIndex, record: &TaskRecord) -> TaskI
         output_digest: record.output().map(|output| output.digest),
         failure: failure.map(|failure| FailureInfo {
             worker: failure.worker,
-            class: failure.class,
+            class: failure.class.into(),
             reason: failure.reason.clone(),
         }),
     }
@@ -127,10 +127,10 @@ pub fn task_info(step: StepIndex, task: TaskIndex, record: &TaskRecord) -> TaskI
 /// What the copies of a task said, when they have; `None` of a task that was not voted on.
 pub fn task_receipts(step: StepIndex, task: TaskIndex, record: &TaskRecord, agree: u8) -> Option<TaskReceipts> {
     let votes = &record.extras.as_ref()?.votes;
-    let receipts: Vec<ResultReceipt> = votes.iter().map(|vote| vote.receipt).collect();
-    let agreement = tally(receipts.iter().map(|receipt| &receipt.statement), agree.into());
+    let agreement = tally(votes.iter().map(|vote| &vote.receipt.statement), agree.into());
     let (verdict, dissenting) =
-        agreement.map_or((None, Vec::new()), |agreed| (Some(agreed.verdict), agreed.dissenting));
+        agreement.map_or((None, Vec::new()), |agreed| (Some(agreed.verdict.into()), agreed.dissenting));
+    let receipts: Vec<ResultReceipt> = votes.iter().map(|vote| vote.receipt.into()).collect();
     (!receipts.is_empty()).then_some(TaskReceipts { step, task, verdict, dissenting, receipts })
 }
 

@@ -67,7 +67,7 @@ pub fn fire_info(row: &FireRow) -> FireInfo {
         Fired::Skipped { last, count, reason } => FireInfo {
             outcome: FireOutcome::Skipped,
             skipped: count,
-            reason: Some(reason),
+            reason: Some(reason.into()),
             last_at: (count > 1).then_some(last),
             ..blank
         },

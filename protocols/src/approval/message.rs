@@ -95,15 +95,6 @@ impl<'de> Deserialize<'de> for Signature {
     }
 }
 
-impl utoipa::PartialSchema for Signature {
-    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-        use utoipa::openapi::schema::{ObjectBuilder, Type};
-        ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-f]{128}$")).into()
-    }
-}
-
-impl utoipa::ToSchema for Signature {}
-
 /// Keeps a signature for one purpose from being read as one for another.
 const APPROVAL_DOMAIN: &[u8] = b"quorate approval 1\0";
 

@@ -26,7 +26,7 @@ macro_rules! kinds_of_work {
     ($($(#[$meta:meta])* $kind:ident, $get:ident, $name:literal, $spec:ty, $run:ty;)*) => {
         /// What a quorum runs: how a job is planned, what it may be told, and what it comes to.
         #[derive(
-            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema,
+            Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
         )]
         #[serde(rename_all = "lowercase")]
         pub enum Kind {

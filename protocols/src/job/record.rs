@@ -13,10 +13,9 @@ pub use crate::run_state::RunState;
 use crate::trigger::record::{FiredBy, TriggerRun};
 
 /// What happened to a job, for people: one line each, oldest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryEntry {
     /// Quorum time, milliseconds since the Unix epoch.
-    #[serde(rename = "recorded_at")]
     pub at: Millis,
     pub state: RunState,
     pub what: String,

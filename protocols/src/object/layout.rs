@@ -6,7 +6,7 @@ use super::limits::{COLUMNS_MAX, COPY_BYTES_MAX, MANIFEST_BYTES_MAX, SEGMENT_BYT
 use crate::ids::PieceHash;
 
 /// `data` pieces are enough to read a segment; `parity` more may be lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Profile {
     pub data: u8,
     pub parity: u8,

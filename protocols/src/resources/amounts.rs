@@ -6,7 +6,7 @@ use crate::approval::Requirement;
 use crate::capacity::{Capacity, Resource};
 
 /// One number per resource.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Amounts {
     pub memory_bytes: u64,
     pub slots: u64,

@@ -24,7 +24,7 @@ pub const PEER_STREAMS: u64 = 64;
 pub const DISK_MARGIN_BYTES_MAX: u64 = 1024 * MIB;
 
 /// What the machine has, read by the node when it starts and now and then.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// The control group's limit, or the machine's memory.
     pub memory_bytes: u64,

@@ -13,7 +13,7 @@ use crate::ids::{Attempt, Digest, JobId, ManifestHash, Millis, PeerId, QuorumId,
 use crate::task::vote::Vote;
 
 /// One task, whatever the attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskId {
     pub job: JobId,
     pub step: StepIndex,
@@ -21,7 +21,7 @@ pub struct TaskId {
 }
 
 /// One try of a task: what fences every effect and every report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskAttempt {
     pub id: TaskId,
     pub attempt: Attempt,
@@ -29,7 +29,7 @@ pub struct TaskAttempt {
 
 /// Why an attempt failed. The first five are the task's own doing and, of a deterministic program, would happen again;
 /// the others say nothing about what its result would be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorClass {
     /// It ended with an exit code other than 0.
@@ -239,7 +239,7 @@ pub struct WorkerRefusal {
 }
 
 /// Tasks of one step by state.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     pub total: u32,
     pub ready: u32,

@@ -17,7 +17,7 @@ use crate::ids::{Digest, Nonce, PeerId};
 use crate::wire;
 
 /// What copies can agree on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Output(Digest),
@@ -25,7 +25,7 @@ pub enum Verdict {
 }
 
 /// What a worker signs: this attempt, given these inputs, came to this.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResultStatement {
     pub task: TaskAttempt,
     pub worker: PeerId,
@@ -34,7 +34,7 @@ pub struct ResultStatement {
     pub verdict: Verdict,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResultReceipt {
     pub statement: ResultStatement,
     pub signature: Signature,

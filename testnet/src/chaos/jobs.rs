@@ -8,10 +8,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_api::{JobIdInfo, JobIdRequest, JobInfo, SubmitInfo, SubmitRequest};
+use quorate_api::{HistoryEntry, JobIdInfo, JobIdRequest, JobInfo, RunState, SubmitInfo, SubmitRequest};
 use quorate_protocols::ids::JobId;
-use quorate_protocols::job::RunState;
-use quorate_protocols::job::record::HistoryEntry;
 use tokio::sync::Semaphore;
 
 use super::RECOVERY_MAX;

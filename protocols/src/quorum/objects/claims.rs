@@ -16,14 +16,13 @@ use crate::ids::{JobId, Millis, PeerId};
 use crate::quorum::limits::{NAMES_MAX, NAMES_PER_OWNER_MAX, OWNERS_MAX};
 
 /// One owner's word that an object is to be kept, under one name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     pub owner: PeerId,
     /// For people. One claim of each owner may have none.
     pub name: Option<String>,
     /// The run that stored the bytes under this name first.
     pub job: JobId,
-    #[serde(rename = "claimed_at")]
     pub at: Millis,
 }
 

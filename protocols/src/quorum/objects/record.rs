@@ -10,7 +10,7 @@ use crate::job::store::ColumnRecord;
 use crate::object::layout::Profile;
 use crate::quorum::objects::claims::Claims;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ObjectState {
     Live,

@@ -15,7 +15,7 @@ use crate::task::record::Place;
 use crate::trigger::spec::{Source, When};
 
 /// What an object is to a job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Part {
     Module,
@@ -38,7 +38,7 @@ impl std::fmt::Display for Part {
 }
 
 /// A live job that needs an object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectUse {
     pub job: JobId,
     pub name: Option<String>,
