@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use quorate_api::{
-    FileContent, JobInfo, OutputInfo, PlannedStep, PutInfo, RunState, SubmitInfo, SubmitRequest, TaskInfo,
+    FileContent, JobInfo, Listing, OutputInfo, PlannedStep, PutInfo, RunState, SubmitInfo, SubmitRequest, TaskInfo,
 };
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_testnet::{Client, Testnet, UpOptions};
@@ -131,8 +131,8 @@ pub async fn perform(common: &Common, args: &DemoArgs, net: &Path, scratch: &Pat
         format!("Counted in {job_s:.1} s; reading the result through node {NODES}, and counting alone"),
     )?;
     let counted = scratch.join("counts");
-    let outputs: Vec<OutputInfo> = reader.get(&format!("/v1/jobs/{job}/outputs")).await?;
-    super::object::write_file(job::output_content(reader, job, outputs, None), &counted).await?;
+    let outputs: Listing<OutputInfo> = reader.get(&format!("/v1/jobs/{job}/outputs")).await?;
+    super::object::write_file(job::output_content(reader, job, outputs), &counted).await?;
     let began = Instant::now();
     let alone = tokio::task::block_in_place(|| count(&text))
         .map_err(|error| Failure::failed(format!("cannot count {}: {error}", text.display())))?;
@@ -175,8 +175,8 @@ async fn until_end(common: &Common, client: &Client, job: JobId) -> Result<(JobI
             };
         }
         // Only for the summary: what is not seen now may be at the next look.
-        let tasks: Vec<TaskInfo> = client.get(&format!("/v1/jobs/{job}/tasks")).await.unwrap_or_default();
-        workers.extend(tasks.iter().flat_map(|task| &task.running).map(|attempt| attempt.worker));
+        let tasks: Listing<TaskInfo> = client.get(&format!("/v1/jobs/{job}/tasks")).await.unwrap_or_default();
+        workers.extend(tasks.items.iter().flat_map(|task| &task.running).map(|attempt| attempt.worker));
         job::show_progress(&bar, &info);
     }
 }

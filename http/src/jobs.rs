@@ -93,15 +93,17 @@ pub async fn show(State(backend): State<Shared>, Path(job): Path<JobId>) -> Resu
     Ok(Json(backend.job(job).await?))
 }
 
-/// What happened to a job, oldest first.
+/// What happened to a job, oldest first: 200 lines at most, on one page.
 #[utoipa::path(get, path = "/v1/jobs/{job}/history", tag = "jobs", params(("job" = schema::JobId, Path)),
-    responses((status = 200, body = Vec<HistoryEntry>), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = Listing<HistoryEntry>), (status = "default", body = ErrorBody)))]
 pub async fn history(
     State(backend): State<Shared>,
     Path(job): Path<JobId>,
-) -> Result<Json<Vec<HistoryEntry>>, ApiError> {
+) -> Result<Json<Listing<HistoryEntry>>, ApiError> {
     match backend.ask(job, Question::History { job }).await? {
-        QueryAnswer::History(entries) => Ok(Json(entries.into_iter().map(HistoryEntry::from).collect())),
+        QueryAnswer::History(entries) => {
+            Ok(Json(Listing { items: entries.into_iter().map(HistoryEntry::from).collect(), ..Listing::default() }))
+        }
         other => Err(ApiError::internal(format!("asked for a history the quorum answered with {other:?}"))),
     }
 }

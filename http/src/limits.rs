@@ -43,6 +43,10 @@ pub const LISTING_FAN_OUT: usize = 16;
 pub const PAGE_ROWS_DEFAULT: usize = 1_000;
 pub const PAGE_ROWS_MAX: usize = 5_000;
 
+/// Bytes of outputs in the quorum's record after which a page of outputs ends, whatever rows it may have: with the
+/// largest, a page is a little longer.
+pub const PAGE_OUTPUT_BYTES: u64 = 1024 * 1024;
+
 /// Longest cursor: an instant and the longest id.
 pub const CURSOR_BYTES_MAX: usize = 256;
 

@@ -37,12 +37,15 @@ impl<K: FromStr> Page<K> {
         };
         let after = match cursor {
             None => None,
-            Some(text) => Some(read(text).ok_or_else(|| {
-                ApiError::bad_request("cursor: this is none that an answer to the same question had")
-            })?),
+            Some(text) => Some(read(text).ok_or_else(foreign_cursor)?),
         };
         Ok(Self { limit, after })
     }
+}
+
+/// The cursor is of another list, or of none.
+pub fn foreign_cursor() -> ApiError {
+    ApiError::bad_request("cursor: this is none that an answer to the same question had")
 }
 
 /// The parameters of lists that have no others.
@@ -100,6 +103,28 @@ impl<I: FromStr> FromStr for ById<I> {
     }
 }
 
+/// The row of one task of a step: the step is in it, so that a list goes on in the step in which it began, whatever
+/// step the run is in by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct InStep {
+    pub step: u16,
+    pub task: u32,
+}
+
+impl Display for InStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.step, self.task)
+    }
+}
+
+impl FromStr for InStep {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (step, task) = text.split_once('.').ok_or(())?;
+        Ok(Self { step: step.parse().map_err(|_| ())?, task: task.parse().map_err(|_| ())? })
+    }
+}
+
 /// The rows of a page, gathered from rows in any order.
 pub struct Gathered<K, T> {
     page: Page<K>,
@@ -140,6 +165,10 @@ impl<K: Ord + Copy + Display, T> Gathered<K, T> {
     /// Whether a row was added that the page has no room for: of rows in order, no further one is of use.
     pub fn is_full(&self) -> bool {
         self.more
+    }
+    /// Ends the page before it has all its rows; others follow it.
+    pub fn end_early(&mut self) {
+        self.more = true;
     }
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()

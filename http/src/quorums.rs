@@ -28,12 +28,12 @@ pub async fn show(State(backend): State<Shared>, Path(quorum): Path<QuorumId>) -
     Ok(Json(backend.quorum(quorum).await?))
 }
 
-/// One quorum as each of its members sees it, asked now.
+/// One quorum as each of its voters sees it, asked now: 7 at most, on one page.
 #[utoipa::path(get, path = "/v1/quorums/{quorum}/members", tag = "quorums", params(("quorum" = schema::QuorumId, Path)),
-    responses((status = 200, body = Vec<MemberView>), (status = "default", body = ErrorBody)))]
+    responses((status = 200, body = Listing<MemberView>), (status = "default", body = ErrorBody)))]
 pub async fn members(
     State(backend): State<Shared>,
     Path(quorum): Path<QuorumId>,
-) -> Result<Json<Vec<MemberView>>, ApiError> {
-    Ok(Json(backend.members(quorum).await?))
+) -> Result<Json<Listing<MemberView>>, ApiError> {
+    Ok(Json(Listing { items: backend.members(quorum).await?, ..Listing::default() }))
 }

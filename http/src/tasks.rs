@@ -1,11 +1,12 @@
 //! `/v1/jobs/{job}/tasks`, `/outputs`, `/receipts` and `/logs`: the inside of a job that computes.
 
 use quorate_protocols::task::limits::LOG_WAIT_MAX;
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use quorate_api::{ErrorBody, ErrorCode, LogInfo, LogStreamInfo, OutputInfo, ReceiptBundle, TaskInfo, schema};
+use quorate_api::{ErrorBody, ErrorCode, Listing, LogInfo, LogStreamInfo, OutputInfo, ReceiptBundle, TaskInfo, schema};
 use quorate_node::quorums::logs::LogPage;
 use quorate_node::utf8;
 use quorate_protocols::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
@@ -14,63 +15,137 @@ use quorate_protocols::job::batch::BatchRun;
 use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::quorum::request::{Query as Question, QueryAnswer};
-use quorate_protocols::task::message::LogStream;
+use quorate_protocols::task::message::{LogStream, OutputRef};
 use quorate_protocols::task::record::{TaskAttempt, TaskId, TaskRecord};
 use serde::Deserialize;
 
 use super::backend::Shared;
 use super::error::ApiError;
 use super::extract::{Path, Query};
-use super::limits::RECEIPT_TASKS_MAX;
+use super::limits::{PAGE_OUTPUT_BYTES, RECEIPT_TASKS_MAX};
+use super::page::{ById, Gathered, InStep, Page, foreign_cursor};
 use super::views;
 
-/// Rows of one answer, if the request does not say: what one question to the quorum brings at most.
+/// Rows that one question to the quorum brings at most.
 const ROWS_MAX: u32 = quorate_protocols::job::limits::PAGE_MAX as u32;
 
 #[derive(Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
-pub struct Rows {
+pub struct RowParams {
     /// The present step otherwise, or the last.
     step: Option<u16>,
-    /// The first task wanted.
-    from: Option<u32>,
-    /// Rows wanted at most. An answer may have fewer; the last has none.
+    /// The row of this task alone.
+    task: Option<u32>,
+    /// Rows wanted at most: 1 to 5,000; 1,000 if not said.
+    #[param(minimum = 1, maximum = 5_000)]
     limit: Option<u32>,
+    /// Where to go on: the `cursor` of the page before.
+    cursor: Option<String>,
 }
 
-/// Tasks of a step. A step is remembered until the one after the next begins, and the one that a job ended in as long
-/// as the job.
-#[utoipa::path(get, path = "/v1/jobs/{job}/tasks", tag = "jobs", params(("job" = schema::JobId, Path), Rows),
-    responses((status = 200, body = Vec<TaskInfo>), (status = "default", body = ErrorBody)))]
+/// Which rows of which step are wanted.
+struct Wanted {
+    step: StepIndex,
+    task: Option<u32>,
+    page: Page<ById<InStep>>,
+}
+
+impl RowParams {
+    /// Of the `usual` step, if neither the cursor nor the request names another.
+    fn wanted(&self, usual: StepIndex) -> Result<Wanted, ApiError> {
+        let page: Page<ById<InStep>> = Page::parse(self.limit, self.cursor.as_deref())?;
+        let begun = page.after.map(|ById(Reverse(after))| after.step);
+        if begun.is_some() && self.step.is_some() && begun != self.step {
+            return Err(foreign_cursor());
+        }
+        let step = begun.or(self.step).map_or(usual, StepIndex);
+        Ok(Wanted { step, task: self.task, page })
+    }
+}
+
+/// A row of a list of tasks.
+struct Row<T> {
+    task: TaskIndex,
+    /// How much it adds to the answer, beyond what every row does.
+    bytes: u64,
+    shown: T,
+}
+
+/// A page of rows in the order of their tasks. `ask` brings rows from a task on, so many at most.
+async fn gather<T, F>(wanted: Wanted, ask: impl Fn(u32, u32) -> F) -> Result<Listing<T>, ApiError>
+where
+    F: Future<Output = Result<Vec<Row<T>>, ApiError>>,
+{
+    let Wanted { step, task, page } = wanted;
+    if let Some(task) = task {
+        let rows = ask(task, 1).await?.into_iter().filter(|row| row.task.0 == task);
+        return Ok(Listing { items: rows.map(|row| row.shown).collect(), ..Listing::default() });
+    }
+    let mut found = Gathered::new(page);
+    let mut from = page.after.map_or(0, |ById(Reverse(after))| after.task.saturating_add(1));
+    let mut bytes = 0;
+    loop {
+        let is_long = bytes > PAGE_OUTPUT_BYTES;
+        // One more than there is room for says whether any follow.
+        let rows = ask(from, if is_long { 1 } else { found.room() as u32 + 1 }).await?;
+        // Rows that do not lead on would be asked for ever.
+        let Some(last) = rows.last().map(|row| row.task.0).filter(|last| *last >= from) else { break };
+        if is_long {
+            found.end_early();
+            break;
+        }
+        for row in rows {
+            bytes += row.bytes;
+            found.add(ById(Reverse(InStep { step: step.0, task: row.task.0 })), || row.shown);
+        }
+        let Some(next) = last.checked_add(1).filter(|_| !found.is_full()) else { break };
+        from = next;
+    }
+    Ok(found.into_listing())
+}
+
+/// Tasks of a step, in their order. A step is remembered until the one after the next begins, and the one that a job
+/// ended in as long as the job.
+#[utoipa::path(get, path = "/v1/jobs/{job}/tasks", tag = "jobs", params(("job" = schema::JobId, Path), RowParams),
+    responses((status = 200, body = Listing<TaskInfo>), (status = "default", body = ErrorBody)))]
 pub async fn tasks(
     State(backend): State<Shared>,
     Path(job): Path<JobId>,
-    Query(rows): Query<Rows>,
-) -> Result<Json<Vec<TaskInfo>>, ApiError> {
+    Query(params): Query<RowParams>,
+) -> Result<Json<Listing<TaskInfo>>, ApiError> {
     let record = record(&backend, job).await?;
-    let (_, run) = computing(&record)?;
-    let step = rows.step.map_or(run.tasks.step, StepIndex);
-    let tasks = page(&backend, job, step, rows.from.unwrap_or(0), rows.limit.unwrap_or(ROWS_MAX)).await?;
-    Ok(Json(tasks.iter().map(|(task, record)| views::task_info(step, *task, record)).collect()))
+    let wanted = params.wanted(computing(&record)?.1.tasks.step)?;
+    let (backend, step) = (&backend, wanted.step);
+    let row = |(task, record)| Row { task, bytes: 0, shown: views::task_info(step, task, &record) };
+    let ask =
+        |from, limit| async move { Ok(page(backend, job, step, from, limit).await?.into_iter().map(row).collect()) };
+    Ok(Json(gather(wanted, ask).await?))
 }
 
-/// Outputs of the tasks of a step; of the last step if none is named, which are the job's.
-#[utoipa::path(get, path = "/v1/jobs/{job}/outputs", tag = "jobs", params(("job" = schema::JobId, Path), Rows),
-    responses((status = 200, body = Vec<OutputInfo>), (status = "default", body = ErrorBody)))]
+/// Outputs of the tasks of a step, in their order; of the last step if none is named, which are the job's. A page ends
+/// early when its outputs are long.
+#[utoipa::path(get, path = "/v1/jobs/{job}/outputs", tag = "jobs", params(("job" = schema::JobId, Path), RowParams),
+    responses((status = 200, body = Listing<OutputInfo>), (status = "default", body = ErrorBody)))]
 pub async fn outputs(
     State(backend): State<Shared>,
     Path(job): Path<JobId>,
-    Query(rows): Query<Rows>,
-) -> Result<Json<Vec<OutputInfo>>, ApiError> {
+    Query(params): Query<RowParams>,
+) -> Result<Json<Listing<OutputInfo>>, ApiError> {
     let record = record(&backend, job).await?;
-    let (spec, _) = computing(&record)?;
-    let step = rows.step.map_or_else(|| Plan::of(spec).last(), StepIndex);
-    let from = TaskIndex(rows.from.unwrap_or(0));
-    let question = Question::Outputs { job, step, from, limit: rows.limit.unwrap_or(ROWS_MAX) };
-    match backend.ask(job, question).await? {
-        QueryAnswer::Outputs(outputs) => Ok(Json(outputs.iter().map(views::output_info).collect())),
-        other => Err(ApiError::internal(format!("asked for outputs the quorum answered with {other:?}"))),
-    }
+    let wanted = params.wanted(Plan::of(computing(&record)?.0).last())?;
+    let (backend, step) = (&backend, wanted.step);
+    let row = |given: OutputRef| Row {
+        task: given.task,
+        bytes: given.bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
+        shown: views::output_info(&given),
+    };
+    let ask = |from, limit| async move {
+        match backend.ask(job, Question::Outputs { job, step, from: TaskIndex(from), limit }).await? {
+            QueryAnswer::Outputs(outputs) => Ok(outputs.into_iter().map(row).collect()),
+            other => Err(ApiError::internal(format!("asked for outputs the quorum answered with {other:?}"))),
+        }
+    };
+    Ok(Json(gather(wanted, ask).await?))
 }
 
 /// The signed receipts of a verified job: who said what of each task. They prove it to anyone who knows the workers by

@@ -166,7 +166,8 @@ impl Client {
         Ok(whole)
     }
 
-    async fn page<T: DeserializeOwned>(
+    /// One page of a list: the first, or the one at the cursor of the page before.
+    pub async fn page<T: DeserializeOwned>(
         &self,
         path: &str,
         query: &[(&str, String)],

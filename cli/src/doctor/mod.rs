@@ -111,7 +111,8 @@ async fn gather_facts(common: &Common, deep: bool) -> Result<Facts, Failure> {
     }
     for info in quorums {
         let path = format!("/v1/quorums/{}/members", info.quorum);
-        let members = get::<Vec<MemberView>>(first, &path).await.map_err(|error| error.to_string());
+        let members = list::<MemberView>(first, &path).await.map(|listing| listing.items);
+        let members = members.map_err(|error| error.to_string());
         facts.quorums.push(QuorumFacts { info, members });
     }
     match list::<ObjectInfo>(first, "/v1/objects").await {

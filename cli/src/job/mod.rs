@@ -59,7 +59,7 @@ pub async fn run(common: &Common, command: JobCommand) -> Result<(), Failure> {
         }
         JobCommand::History { job } => {
             let job = job.resolve(client).await?;
-            let entries: Vec<HistoryEntry> = client.get(&format!("/v1/jobs/{job}/history")).await?;
+            let entries = history(client, job).await?;
             match common.json {
                 true => print_json(&entries),
                 false => {
@@ -185,17 +185,13 @@ async fn tasks(common: &Common, client: &Client, job: JobId, step: Option<u16>) 
 
 /// All tasks of a step; of the present one, or the last, if none is named.
 async fn all_tasks(client: &Client, job: JobId, step: Option<u16>) -> Result<Vec<TaskInfo>, Failure> {
-    let mut all: Vec<TaskInfo> = Vec::new();
-    let step = step.map(|step| format!("&step={step}")).unwrap_or_default();
-    loop {
-        let from = all.last().map_or(0, |last| last.task.0 + 1);
-        let rows: Vec<TaskInfo> = client.get(&format!("/v1/jobs/{job}/tasks?from={from}{step}")).await?;
-        // A run that went on to another step meanwhile is looked at as it was.
-        let (Some(first), step) = (rows.first(), all.first().map(|task| task.step)) else { break };
-        if step.is_some_and(|step| step != first.step) {
-            break;
-        }
-        all.extend(rows);
-    }
-    Ok(all)
+    let query: Vec<_> = step.iter().map(|step| ("step", step.to_string())).collect();
+    let listing: Listing<TaskInfo> = client.list_where(&format!("/v1/jobs/{job}/tasks"), &query).await?;
+    Ok(listing.items)
+}
+
+/// What happened to a job, oldest first.
+async fn history(client: &Client, job: JobId) -> Result<Vec<HistoryEntry>, Failure> {
+    let listing: Listing<HistoryEntry> = client.get(&format!("/v1/jobs/{job}/history")).await?;
+    Ok(listing.items)
 }

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
-use quorate_api::{JobInfo, OutputInfo, RunState};
+use quorate_api::{JobInfo, Listing, OutputInfo, RunState};
 use quorate_protocols::ids::JobId;
 use quorate_testnet::Client;
 
@@ -17,9 +17,9 @@ use super::super::transfer::download;
 
 pub async fn run(client: &Client, job: JobId, task: Option<u32>, to: Option<&Path>, raw: bool) -> Result<(), Failure> {
     // Asked for before anything is written, so that a job without outputs leaves no file.
-    let first = page(client, job, task.unwrap_or(0)).await?;
-    let wanted = |output: &OutputInfo| task.is_none_or(|task| output.task.0 == task);
-    if !first.iter().any(wanted) {
+    let query: Vec<_> = task.iter().map(|task| ("task", task.to_string())).collect();
+    let first: Listing<OutputInfo> = client.page(&path(job), &query, None).await?;
+    if first.items.is_empty() {
         let what = task.map_or("no outputs".to_owned(), |task| format!("no output of task {task}"));
         let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
         let of = task.map(|task| format!(" --task {task}")).unwrap_or_default();
@@ -33,7 +33,7 @@ pub async fn run(client: &Client, job: JobId, task: Option<u32>, to: Option<&Pat
         };
         return Err(Failure::failed(format!("job {job} has {what}")).hint(hint));
     }
-    let content = content(client.clone(), job, first, task);
+    let content = content(client.clone(), job, first);
     match to.filter(|path| *path != Path::new("-")) {
         None => print_payload(content, raw).await.map(drop),
         Some(path) => {
@@ -43,31 +43,31 @@ pub async fn run(client: &Client, job: JobId, task: Option<u32>, to: Option<&Pat
     }
 }
 
-async fn page(client: &Client, job: JobId, from: u32) -> Result<Vec<OutputInfo>, Failure> {
-    Ok(client.get(&format!("/v1/jobs/{job}/outputs?from={from}")).await?)
+fn path(job: JobId) -> String {
+    format!("/v1/jobs/{job}/outputs")
 }
 
-/// Every page from `first` on; of one task, that task's bytes.
+/// What the rows of `first` and of all pages that follow it stand for.
 pub fn content(
     client: Client,
     job: JobId,
-    first: Vec<OutputInfo>,
-    task: Option<u32>,
+    first: Listing<OutputInfo>,
 ) -> impl Stream<Item = Result<Bytes, Failure>> + Send + use<> {
     let next = client.clone();
-    let pages = stream::try_unfold(Some(first), move |rows| {
+    let pages = stream::try_unfold(Some(first), move |page| {
         let client = next.clone();
         async move {
-            let Some(rows) = rows.filter(|rows| !rows.is_empty()) else { return Ok::<_, Failure>(None) };
-            let after = rows.last().map_or(0, |last| last.task.0 + 1);
-            let next = if task.is_some() { None } else { Some(page(&client, job, after).await?) };
-            Ok(Some((rows, next)))
+            let Some(Listing { items, cursor, .. }) = page else { return Ok::<_, Failure>(None) };
+            let next = match cursor {
+                Some(cursor) => Some(client.page(&path(job), &[], Some(&cursor)).await?),
+                None => None,
+            };
+            Ok(Some((items, next)))
         }
     });
     pages
         .map_ok(|rows| stream::iter(rows.into_iter().map(Ok)))
         .try_flatten()
-        .try_filter(move |output| std::future::ready(task.is_none_or(|task| output.task.0 == task)))
         .and_then(move |output| {
             let client = client.clone();
             async move { bytes_of(&client, output).await }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
-use quorate_api::{ErrorCode, HistoryEntry, JobInfo, RunState, WhyInfo};
+use quorate_api::{ErrorCode, JobInfo, RunState, WhyInfo};
 use quorate_protocols::ids::JobId;
 use quorate_testnet::{Client, ClientError};
 
@@ -12,7 +12,7 @@ use super::super::failure::{Failure, unless_reader_gone};
 use super::super::ids::Ids;
 use super::super::output::{counter, instant, print_to_stderr, word};
 use super::super::reader;
-use super::{show_info, text};
+use super::{history, show_info, text};
 
 /// How long one question waits for the end before the progress is shown again.
 const LOOK_MS: u64 = 500;
@@ -197,7 +197,7 @@ pub fn show(bar: &ProgressBar, info: &JobInfo) {
 
 /// Says on stderr what the history and the progress have that was not told yet.
 async fn print_news(client: &Client, info: &JobInfo, told: &mut Told, ids: &Ids) -> Result<(), Failure> {
-    let entries: Vec<HistoryEntry> = client.get(&format!("/v1/jobs/{}/history", info.job)).await?;
+    let entries = history(client, info.job).await?;
     for entry in entries.iter().skip(told.entries) {
         print_to_stderr(format!("{} {} {}", instant(entry.recorded_at), word(&entry.state), ids.sentence(&entry.what)));
     }

@@ -55,6 +55,27 @@ impl Schemas {
     }
 }
 
+/// The values of an object.
+fn values(value: &Value) -> Vec<&Value> {
+    value.as_object().into_iter().flatten().map(|(_, inner)| inner).collect()
+}
+
+/// Goal: an answer can have another field later, and whoever reads one list reads all. Method: no body is an array.
+#[test]
+fn lists_are_answered_in_one_form() {
+    let (description, mut lists) = (described(), 0);
+    let schemas = Schemas::new(&description);
+    for operation in values(&description["paths"]).into_iter().flat_map(values) {
+        for response in values(&operation["responses"]) {
+            let Some(body) = response["content"].get("application/json") else { continue };
+            let (name, schema) = schemas.referred(&body["schema"]).unwrap_or((String::new(), &body["schema"]));
+            assert_ne!(schema["type"], "array", "{} answers with a bare array", operation["operationId"]);
+            lists += usize::from(name.starts_with("Listing_"));
+        }
+    }
+    assert_eq!(lists, 9, "the walk misses some, or there is a new one");
+}
+
 /// Whether the schema holds an instant, by itself, in an array or where it may be null.
 fn holds_instant(schemas: &Schemas, schema: &Value) -> bool {
     let inner =

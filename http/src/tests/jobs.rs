@@ -1,12 +1,13 @@
 //! Jobs that compute, through the API of a node that has the quorum's state machine and nothing around it.
 
 use quorate_api::{
-    FileContent, JobIdInfo, JobIdRequest, LogInfo, NOTHING_WAT, OutputInfo, PlanInfo, ReceiptBundle, RunState,
-    StepRole, SubmitRequest, TaskInfo, TaskStateInfo, WhyInfo,
+    FileContent, HistoryEntry, JobIdInfo, JobIdRequest, LogInfo, NOTHING_WAT, OutputInfo, PlanInfo, ReceiptBundle,
+    RunState, StepRole, SubmitRequest, TaskInfo, TaskStateInfo, WhyInfo,
 };
 use quorate_protocols::approval::Grant;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Attempt, Digest, LeaseId, MemberId, StepIndex, TaskIndex};
+use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
 use quorate_protocols::task::message::{Report, TaskResult};
 use quorate_protocols::task::record::{Output, Place, TaskAttempt, TaskId, WorkerRecord};
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use quorate_protocols::quorum::TaskCommand;
 
 use super::*;
-use crate::limits::SUBMIT_BYTES_MAX;
+use crate::limits::{PAGE_OUTPUT_BYTES, SUBMIT_BYTES_MAX};
 
 const SPEC: &str = "name = \"two words\"\nengine = \"wasm\"\nmodule = \"a.wat\"\nmap.count = 2\n";
 
@@ -132,27 +133,43 @@ async fn a_person_pauses_changes_and_cancels_a_job() {
     let cancelled = edge.told(job, "cancel", json!({})).await;
     assert_eq!(cancelled.state, RunState::Cancelled);
     assert_eq!(edge.refused(&format!("/v1/jobs/{job}/pause"), &json!({})).await.error, ErrorCode::Conflict);
-    let history: Vec<Value> = edge.client.get(&format!("/v1/jobs/{job}/history")).await.unwrap();
-    assert!(history.len() >= 5, "{history:?}");
+    let history: Listing<HistoryEntry> = edge.client.get(&format!("/v1/jobs/{job}/history")).await.unwrap();
+    assert!(history.items.len() >= 5 && history.cursor.is_none(), "{history:?}");
+    assert!(history.items.is_sorted_by_key(|entry| entry.recorded_at), "{history:?}");
+}
+
+/// A worker that has room for so many tasks.
+fn worker(slots: u32) -> WorkerRecord {
+    let holder = MemberId { peer: PeerId([9; 32]), incarnation: Incarnation(7) };
+    WorkerRecord {
+        grant: Grant { holder, lease: LeaseId([5; 16]) },
+        slots,
+        memory_bytes: u64::from(slots) << 29,
+        disk_bytes: 0,
+        engines: vec![Engine::Wasm],
+        labels: Default::default(),
+    }
+}
+
+/// The report of a task of the first step that put out `bytes`.
+fn done(job: JobId, task: u32, bytes: Bytes) -> Report {
+    let digest = Digest(*blake3::hash(&bytes).as_bytes());
+    Report {
+        task: TaskAttempt { id: TaskId { job, step: StepIndex(0), task: TaskIndex(task) }, attempt: Attempt(1) },
+        result: TaskResult::Done {
+            output: Output { digest, bytes: bytes.len() as u64, place: Place::Record },
+            bytes: Some(bytes),
+        },
+    }
 }
 
 #[tokio::test]
 async fn tasks_and_outputs_are_shown_as_they_come() {
     let edge = Edge::start().await;
     let SubmitInfo { job, .. } = edge.submit(&request(SPEC)).await;
-    let worker = WorkerRecord {
-        grant: Grant {
-            holder: MemberId { peer: PeerId([9; 32]), incarnation: Incarnation(7) },
-            lease: LeaseId([5; 16]),
-        },
-        slots: 2,
-        memory_bytes: 1 << 30,
-        disk_bytes: 0,
-        engines: vec![Engine::Wasm],
-        labels: Default::default(),
-    };
-    edge.fake.commit(Command::Task(TaskCommand::SetWorker { worker })).unwrap();
-    let tasks: Vec<TaskInfo> = edge.client.get(&format!("/v1/jobs/{job}/tasks")).await.unwrap();
+    edge.fake.commit(Command::Task(TaskCommand::SetWorker { worker: worker(2) })).unwrap();
+    let Listing { items: tasks, .. } =
+        edge.client.get::<Listing<TaskInfo>>(&format!("/v1/jobs/{job}/tasks")).await.unwrap();
     assert_eq!(tasks.iter().map(|task| task.state).collect::<Vec<_>>(), [TaskStateInfo::Running; 2]);
     assert_eq!(tasks[1].running[0].worker, PeerId([9; 32]));
     let log: LogInfo = edge.client.get(&format!("/v1/jobs/{job}/logs?task=1")).await.unwrap();
@@ -168,29 +185,32 @@ async fn tasks_and_outputs_are_shown_as_they_come() {
         let error = edge.client.get::<LogInfo>(&format!("/v1/jobs/{job}/logs?{wrong}")).await.unwrap_err();
         assert!(error.to_string().contains(word), "{error}");
     }
-    let none: Vec<OutputInfo> = edge.client.get(&format!("/v1/jobs/{job}/outputs")).await.unwrap();
-    assert!(none.is_empty());
-    let done = |task: u32, text: &'static str| Report {
-        task: TaskAttempt { id: TaskId { job, step: StepIndex(0), task: TaskIndex(task) }, attempt: Attempt(1) },
-        result: TaskResult::Done {
-            output: Output {
-                digest: Digest(*blake3::hash(text.as_bytes()).as_bytes()),
-                bytes: text.len() as u64,
-                place: Place::Record,
-            },
-            bytes: Some(Bytes::from(text)),
-        },
-    };
-    edge.fake.commit(Command::Task(TaskCommand::Report { reports: vec![done(0, "hello"), done(1, "world")] })).unwrap();
+    let path = format!("/v1/jobs/{job}/outputs");
+    let none: Listing<OutputInfo> = edge.client.get(&path).await.unwrap();
+    assert_eq!(none, Listing::default());
+    let reports = vec![done(job, 0, Bytes::from("hello")), done(job, 1, Bytes::from("world"))];
+    edge.fake.commit(Command::Task(TaskCommand::Report { reports })).unwrap();
     let info: JobInfo = edge.client.get(&format!("/v1/jobs/{job}")).await.unwrap();
     assert_eq!(info.state, RunState::Succeeded);
-    let outputs: Vec<OutputInfo> = edge.client.get(&format!("/v1/jobs/{job}/outputs")).await.unwrap();
+    let Listing { items: outputs, cursor, .. } = edge.client.get::<Listing<OutputInfo>>(&path).await.unwrap();
+    assert_eq!(cursor, None);
     let texts: Vec<_> = outputs.iter().map(|output| output.text.as_deref().unwrap()).collect();
     assert_eq!(texts, ["hello", "world"]);
-    let second: Vec<OutputInfo> = edge.client.get(&format!("/v1/jobs/{job}/outputs?from=1&limit=1")).await.unwrap();
-    assert_eq!(second, outputs[1..]);
+    let first: Listing<OutputInfo> = edge.client.get(&format!("{path}?limit=1")).await.unwrap();
+    assert_eq!((first.items.as_slice(), first.cursor.as_deref()), (&outputs[..1], Some("0.0")));
+    let second: Listing<OutputInfo> = edge.client.get(&format!("{path}?limit=1&cursor=0.0")).await.unwrap();
+    assert_eq!((second.items.as_slice(), &second.cursor), (&outputs[1..], &None));
+    let of_task: Listing<OutputInfo> = edge.client.get(&format!("{path}?task=1")).await.unwrap();
+    assert_eq!(of_task, second);
+    let missing: Listing<OutputInfo> = edge.client.get(&format!("{path}?task=2")).await.unwrap();
+    assert_eq!(missing, Listing::default());
+    for wrong in ["limit=0", "cursor=0", "cursor=0.x", "step=1&cursor=0.0"] {
+        let refused = edge.status(edge.get(&format!("{path}?{wrong}"))).await;
+        assert_eq!(refused, (StatusCode::BAD_REQUEST, ErrorCode::BadRequest), "{wrong}");
+    }
     // Who ran it is known for as long as the job is.
-    let tasks: Vec<TaskInfo> = edge.client.get(&format!("/v1/jobs/{job}/tasks")).await.unwrap();
+    let Listing { items: tasks, .. } =
+        edge.client.get::<Listing<TaskInfo>>(&format!("/v1/jobs/{job}/tasks")).await.unwrap();
     assert_eq!(tasks.iter().map(|task| task.worker).collect::<Vec<_>>(), [Some(PeerId([9; 32])); 2]);
     let log: LogInfo = edge.client.get(&format!("/v1/jobs/{job}/logs?task=1")).await.unwrap();
     assert_eq!((log.worker, log.attempt), (PeerId([9; 32]), Attempt(1)));
@@ -201,6 +221,27 @@ async fn tasks_and_outputs_are_shown_as_they_come() {
         let unknown = edge.status(edge.get(&format!("/v1/jobs/{missing}/{path}"))).await;
         assert_eq!(unknown, (StatusCode::NOT_FOUND, ErrorCode::NotFound), "{path}");
     }
+}
+
+/// Goal: an answer does not grow with what the tasks of a job put out. Method: outputs that are together longer than a
+/// page may be.
+#[tokio::test]
+async fn a_page_of_long_outputs_ends_early_and_the_list_is_whole() {
+    const TASKS: u32 = 40;
+    let edge = Edge::start().await;
+    let SubmitInfo { job, .. } = edge.submit(&request(&SPEC.replace("map.count = 2", "map.count = 40"))).await;
+    edge.fake.commit(Command::Task(TaskCommand::SetWorker { worker: worker(TASKS) })).unwrap();
+    for task in 0..TASKS {
+        let text = Bytes::from(vec![b'0' + task as u8; OUTPUT_BYTES_MAX]);
+        edge.fake.commit(Command::Task(TaskCommand::Report { reports: vec![done(job, task, text)] })).unwrap();
+    }
+    let path = format!("/v1/jobs/{job}/outputs");
+    let first: Listing<OutputInfo> = edge.client.get(&path).await.unwrap();
+    let rows = first.items.len() as u64;
+    assert!(rows * OUTPUT_BYTES_MAX as u64 > PAGE_OUTPUT_BYTES && rows < u64::from(TASKS), "{rows}");
+    assert_eq!(first.cursor, Some(format!("0.{}", rows - 1)));
+    let whole: Listing<OutputInfo> = edge.client.list(&path).await.unwrap();
+    assert_eq!(whole.items.iter().map(|row| row.task.0).collect::<Vec<_>>(), (0..TASKS).collect::<Vec<_>>());
 }
 
 /// Goal: a list is whole however short its pages are, and a page says whether something follows.

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_api::{HistoryEntry, JobIdInfo, JobIdRequest, JobInfo, RunState, SubmitInfo, SubmitRequest};
+use quorate_api::{HistoryEntry, JobIdInfo, JobIdRequest, JobInfo, Listing, RunState, SubmitInfo, SubmitRequest};
 use quorate_protocols::ids::JobId;
 use tokio::sync::Semaphore;
 
@@ -16,7 +16,7 @@ use super::RECOVERY_MAX;
 use super::workload::{End, end_of, entry};
 use super::world::World;
 use crate::checkers::{Guarantee, Violation};
-use crate::client::ClientError;
+use crate::client::{Client, ClientError};
 use crate::rng::Rng;
 
 /// The example that greets whom it is told to.
@@ -153,7 +153,7 @@ async fn until_end(world: &World, rng: &mut Rng, job: JobId) -> Option<(JobInfo,
             let client = world.client(at)?;
             let info: JobInfo = client.get(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await?;
             match info.state.is_final() {
-                true => Ok(Some((info, client.get(&format!("/v1/jobs/{job}/history")).await?))),
+                true => Ok(Some((info, history(&client, job).await?))),
                 false => Ok(None),
             }
         };
@@ -167,6 +167,11 @@ async fn until_end(world: &World, rng: &mut Rng, job: JobId) -> Option<(JobInfo,
             return None;
         }
     }
+}
+
+async fn history(client: &Client, job: JobId) -> Result<Vec<HistoryEntry>, ClientError> {
+    let listing: Listing<HistoryEntry> = client.get(&format!("/v1/jobs/{job}/history")).await?;
+    Ok(listing.items)
 }
 
 /// What is wrong with the record of a job that ended.
@@ -200,7 +205,7 @@ pub async fn look_again(world: &World) {
             let look = async {
                 let client = world.client(index)?;
                 let info: JobInfo = client.get(&format!("/v1/jobs/{job}")).await?;
-                Ok::<_, ClientError>((info, client.get::<Vec<HistoryEntry>>(&format!("/v1/jobs/{job}/history")).await?))
+                Ok::<_, ClientError>((info, history(&client, job).await?))
             };
             match look.await {
                 Ok((info, history)) => break wrong(&whom, &info, &history),
