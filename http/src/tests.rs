@@ -96,8 +96,7 @@ struct Fake {
 
 impl Fake {
     fn new(put_fails: bool) -> Self {
-        let mut state = QuorumState::new(QUORUM);
-        state.level = LEVEL;
+        let state = QuorumState::at_level(QUORUM, LEVEL);
         Self {
             tasks: TaskGroup::threaded(),
             hosts: broadcast::channel(4).0,

@@ -53,8 +53,7 @@ fn trigger() -> JobSpec {
 /// planner included.
 #[test]
 fn a_waiting_trigger_takes_less_than_two_kibibytes() {
-    let mut state = QuorumState::new(QUORUM);
-    state.level = LEVEL_TRIGGERS;
+    let mut state = QuorumState::at_level(QUORUM, LEVEL_TRIGGERS);
     let mut planner = Planner::default();
     let before = IN_USE.load(Ordering::Relaxed);
     let mut index = 0;

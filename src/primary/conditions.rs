@@ -58,7 +58,7 @@ pub(super) async fn probe(context: &Context, job: JobId) -> Result<(), DutyError
     context.quorum.with_state(&mut |state| {
         let Some((_, run)) = state.trigger(job) else { return };
         // Record time as the entry would bring it.
-        let now = state.time.plus(clocks.map_or(Duration::ZERO, |clocks| clocks.since(state.wall())));
+        let now = state.time().plus(clocks.map_or(Duration::ZERO, |clocks| clocks.since(state.wall())));
         let Some(seen) = agreed(state, job, &found, condition.verify) else { return };
         let is_news = run.condition.is_news(&condition, now, &seen);
         news = Some((seen, is_news));

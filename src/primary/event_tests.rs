@@ -88,7 +88,7 @@ async fn a_primary_commits_what_matches_once_and_nothing_for_the_rest() {
     let fired = primary.fired();
     assert!(matches!(fired[1], Fired::Skipped { count: 1, reason: SkipReason::Fault, .. }), "{fired:?}");
     assert!(matches!(fired[2], Fired::Skipped { count: 3, reason: SkipReason::Lost, .. }), "{fired:?}");
-    let emitters: BTreeSet<PeerId> = primary.quorum.read(|state| state.triggers.emitters().keys().copied().collect());
+    let emitters: BTreeSet<PeerId> = primary.quorum.read(|state| state.triggers().emitters().keys().copied().collect());
     assert_eq!(emitters, BTreeSet::from([peer(2)]), "the author is who sent it");
 }
 

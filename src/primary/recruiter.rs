@@ -64,7 +64,7 @@ pub(super) async fn find(context: &Context, worker_sessions: &WorkerSessions, wa
     let mut workers = BTreeMap::new();
     let mut avoided = BTreeSet::new();
     context.quorum.with_state(&mut |state| {
-        workers.clone_from(state.tasks.workers());
+        workers.clone_from(state.tasks().workers());
         avoided = state.avoided_for(wanted.job);
     });
     let one = requirement(&wanted, 1, None);

@@ -113,7 +113,7 @@ impl ReportIntake {
         };
         let mut is_worker = false;
         local.with_state(&mut |state| {
-            is_worker = state.tasks.workers().get(&from).is_some_and(|worker| worker.grant.lease == lease);
+            is_worker = state.tasks().workers().get(&from).is_some_and(|worker| worker.grant.lease == lease);
         });
         if !is_worker {
             return TaskAnswer::UnknownLease;

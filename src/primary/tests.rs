@@ -168,10 +168,10 @@ impl World {
     async fn store(&self) -> ManifestHash {
         let profile = Profile { data: 1, parity: 2 };
         self.submit(profile);
-        self.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
+        self.quorum.reaches("holders", |state| state.jobs()[&JOB].store().unwrap().1.open_columns() == 0).await;
         let hash = PieceHash(*blake3::hash(PIECE).as_bytes());
         let manifest = Manifest { size: PIECE.len() as u64, profile, pieces: vec![hash; 3] };
-        let columns = self.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.columns.clone());
+        let columns = self.quorum.read(|state| state.jobs()[&JOB].store().unwrap().1.columns.clone());
         let numbered = || columns.iter().enumerate().map(|(index, column)| (PieceIndex(index as u8), column));
         let stored = numbered().map(|(index, column)| (index, column.attempt)).collect();
         let progress = SegmentProgress { segment: SegmentIndex(0), pieces: vec![hash; 3], stored };
@@ -198,13 +198,13 @@ impl World {
 
     fn holder(&self, manifest: ManifestHash, column: u8) -> u8 {
         let holder =
-            self.quorum.read(|state| state.objects[&manifest].columns[usize::from(column)].grant.unwrap().holder);
+            self.quorum.read(|state| state.objects()[&manifest].columns[usize::from(column)].grant.unwrap().holder);
         (1..=50).find(|n| peer(*n) == holder.peer).unwrap()
     }
 }
 
 fn confirmed(state: &QuorumState, manifest: ManifestHash) -> bool {
-    let object = &state.objects[&manifest];
+    let object = &state.objects()[&manifest];
     object.owed.is_empty() && object.columns.iter().all(|column| column.state == ColumnState::Confirmed)
 }
 
@@ -212,8 +212,8 @@ fn confirmed(state: &QuorumState, manifest: ManifestHash) -> bool {
 async fn a_new_run_gets_distinct_holders_and_spares() {
     let world = world(7, DriverSettings::default());
     world.submit(Profile::DEFAULT);
-    world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
-    let holders: Vec<PeerId> = world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.known_holders().collect());
+    world.quorum.reaches("holders", |state| state.jobs()[&JOB].store().unwrap().1.open_columns() == 0).await;
+    let holders: Vec<PeerId> = world.quorum.read(|state| state.jobs()[&JOB].store().unwrap().1.known_holders().collect());
     assert_eq!(holders.iter().collect::<BTreeSet<_>>().len(), holders.len(), "{holders:?}");
     assert_eq!(world.wait_reasons.get(JOB), None);
 }
@@ -224,9 +224,9 @@ async fn too_few_holders_are_explained_and_then_fail_the_run() {
     let world = world(4, DriverSettings::default());
     world.submit(Profile::DEFAULT);
     let started = tokio::time::Instant::now();
-    world.quorum.reaches("failure", |state| state.jobs[&JOB].state == RunState::Failed).await;
+    world.quorum.reaches("failure", |state| state.jobs()[&JOB].state == RunState::Failed).await;
     assert!(started.elapsed() >= DriverSettings::default().holders_wait);
-    let reason = world.quorum.read(|state| state.jobs[&JOB].reason.clone()).unwrap();
+    let reason = world.quorum.read(|state| state.jobs()[&JOB].reason.clone()).unwrap();
     assert!(reason.starts_with("4 peers can hold a column of "), "{reason}");
     assert!(reason.contains("6 are needed for 4+2; 1+2 would fit: add nodes"), "{reason}");
 }
@@ -256,7 +256,7 @@ async fn a_committed_object_is_confirmed_by_every_holder_and_spares_are_released
     let world = world(7, DriverSettings::default());
     let manifest = world.store().await;
     world.quorum.reaches("confirmations", |state| confirmed(state, manifest)).await;
-    world.quorum.reaches("releases", |state| state.jobs[&JOB].store().unwrap().1.releasing.is_empty()).await;
+    world.quorum.reaches("releases", |state| state.jobs()[&JOB].store().unwrap().1.releasing.is_empty()).await;
     for column in 0..3 {
         let holder = world.holder(manifest, column);
         assert!(world.holders.heard(holder, |message| matches!(message, PieceMessage::Confirm { .. })));
@@ -273,7 +273,7 @@ async fn damage_found_by_an_audit_is_repaired_elsewhere() {
     world.holders.rotten.lock().insert(peer(rotten));
     let gone = |state: &QuorumState| {
         confirmed(state, manifest)
-            && state.objects[&manifest].columns.iter().all(|column| column.grant.unwrap().holder.peer != peer(rotten))
+            && state.objects()[&manifest].columns.iter().all(|column| column.grant.unwrap().holder.peer != peer(rotten))
     };
     world.quorum.reaches("the repair", gone).await;
     let new = world.holder(manifest, 2);
@@ -296,7 +296,7 @@ async fn a_complaint_is_looked_into_at_once_and_believed_only_when_true() {
         world.audit_hints.add_hint(JOB.quorum, manifest, PieceIndex(column));
     }
     let moved = |state: &QuorumState| {
-        let holder = state.objects[&manifest].columns[2].grant.unwrap().holder.peer;
+        let holder = state.objects()[&manifest].columns[2].grant.unwrap().holder.peer;
         confirmed(state, manifest) && holder != peer(rotten)
     };
     world.quorum.reaches("the repair", moved).await;
@@ -323,7 +323,7 @@ async fn a_holder_gone_past_the_grace_is_replaced_and_one_back_in_time_is_not() 
     world.holders.dead.lock().remove(&peer(back));
     world.net.connected.lock().insert(peer(back));
     let moved = |state: &QuorumState| {
-        let columns = &state.objects[&manifest].columns;
+        let columns = &state.objects()[&manifest].columns;
         confirmed(state, manifest) && columns[2].grant.unwrap().holder.peer != peer(lost)
     };
     world.quorum.reaches("the repair", moved).await;
@@ -340,7 +340,7 @@ async fn an_idle_run_is_abandoned_and_a_fed_one_is_not() {
         tokio::time::sleep(Duration::from_secs(45)).await;
         world.commit(Command::store(JOB, StoreCommand::Attach));
     }
-    world.quorum.reaches("the end", |state| state.jobs[&JOB].state.is_final()).await;
+    world.quorum.reaches("the end", |state| state.jobs()[&JOB].state.is_final()).await;
     assert!(started.elapsed() >= Duration::from_secs(3 * 45 + 60), "{:?}", started.elapsed());
 }
 
@@ -351,17 +351,17 @@ async fn a_run_that_stored_nothing_is_let_go_after_a_minute_and_one_to_go_on_wit
     let world = world(7, DriverSettings::default());
     world.submit(Profile::DEFAULT);
     let started = tokio::time::Instant::now();
-    world.quorum.reaches("the end", |state| state.jobs[&JOB].state.is_final()).await;
+    world.quorum.reaches("the end", |state| state.jobs()[&JOB].state.is_final()).await;
     assert!(started.elapsed() <= STORE_EMPTY_MAX * 3 / 2, "{:?}", started.elapsed());
 
     let world = self::world(7, DriverSettings::default());
     world.submit(Profile::DEFAULT);
-    world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
+    world.quorum.reaches("holders", |state| state.jobs()[&JOB].store().unwrap().1.open_columns() == 0).await;
     let progress =
         SegmentProgress { segment: SegmentIndex(0), pieces: vec![PieceHash([1; 32]); 6], stored: Vec::new() };
     world.commit(Command::store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }));
     tokio::time::sleep(STORE_IDLE_MAX / 2).await;
-    assert!(!world.quorum.read(|state| state.jobs[&JOB].state.is_final()));
+    assert!(!world.quorum.read(|state| state.jobs()[&JOB].state.is_final()));
 }
 
 /// Goal: whoever sends the pieces learns at once that no further holder is expected. Method: four peers for five
@@ -371,9 +371,9 @@ async fn a_run_that_everybody_was_asked_for_says_so_in_its_record() {
     let world = world(4, DriverSettings::default());
     let started = tokio::time::Instant::now();
     world.submit(Profile { data: 3, parity: 2 });
-    world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.exhausted).await;
+    world.quorum.reaches("holders", |state| state.jobs()[&JOB].store().unwrap().1.exhausted).await;
     assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
-    assert_eq!(world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.open_columns()), 1);
+    assert_eq!(world.quorum.read(|state| state.jobs()[&JOB].store().unwrap().1.open_columns()), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -382,11 +382,11 @@ async fn a_primary_that_was_replaced_starts_nothing() {
     world.quorum.set_term(None);
     world.submit(Profile::DEFAULT);
     tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!(world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.open_columns()), 6);
+    assert_eq!(world.quorum.read(|state| state.jobs()[&JOB].store().unwrap().1.open_columns()), 6);
     assert!(world.net.asked().is_empty());
     // Leading again, it finds what is owed on its own.
     world.quorum.set_term(Some(Term(2)));
-    world.quorum.reaches("holders", |state| state.jobs[&JOB].store().unwrap().1.open_columns() == 0).await;
+    world.quorum.reaches("holders", |state| state.jobs()[&JOB].store().unwrap().1.open_columns() == 0).await;
     world.seams.tasks.close().await;
 }
 
@@ -397,14 +397,14 @@ async fn the_promises_of_a_live_run_are_renewed_until_it_ends() {
     let lease = quorate_protocols::piece::limits::LEASE;
     let world = world(6, DriverSettings::default());
     world.submit(Profile { data: 1, parity: 2 });
-    world.quorum.reaches("holders and spares", |state| state.jobs[&JOB].store().unwrap().1.spares.len() >= 2).await;
+    world.quorum.reaches("holders and spares", |state| state.jobs()[&JOB].store().unwrap().1.spares.len() >= 2).await;
     let promised = world.quorum.read(|state| {
-        let run = state.jobs[&JOB].store().unwrap().1;
+        let run = state.jobs()[&JOB].store().unwrap().1;
         let columns = run.columns.iter().filter_map(|column| column.grant);
         columns.chain(run.spares.iter().copied()).map(|grant| grant.holder.peer).collect::<Vec<_>>()
     });
     // A run that has stored something is kept for whoever goes on with it; an empty one would end within a minute.
-    let attempt = world.quorum.read(|state| state.jobs[&JOB].store().unwrap().1.columns[0].attempt);
+    let attempt = world.quorum.read(|state| state.jobs()[&JOB].store().unwrap().1.columns[0].attempt);
     let (pieces, stored) = (vec![PieceHash([1; 32]); 3], vec![(PieceIndex(0), attempt)]);
     let progress = SegmentProgress { segment: SegmentIndex(0), pieces, stored };
     world.commit(Command::store(JOB, StoreCommand::Progress { upload_attempt: Attempt(1), segments: vec![progress] }));

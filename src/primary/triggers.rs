@@ -159,7 +159,7 @@ fn find_due(context: &Context, planner: &mut Planner, steady: &mut Option<Steady
     let (clocks, now) = (context.quorum.clock(), Instant::now());
     let mut seen = Look::Nothing;
     context.quorum.with_state(&mut |state: &QuorumState| {
-        let time = steady.get_or_insert(Steady { time: state.time, at: now }).read(state.time, now);
+        let time = steady.get_or_insert(Steady { time: state.time(), at: now }).read(state.time(), now);
         if state.next_trigger_due() == (None, None) {
             return;
         }

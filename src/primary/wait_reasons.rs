@@ -101,7 +101,7 @@ impl WaitReasons {
     fn explain(&self, local: &dyn LocalQuorum, job: JobId, text: &mut String) {
         let (mut is_live, mut waits) = (false, false);
         local.with_state(&mut |state| {
-            is_live = state.jobs.get(&job).is_some_and(|record| !record.state.is_final());
+            is_live = state.jobs().get(&job).is_some_and(|record| !record.state.is_final());
             waits = state.waits_for_workers(job);
         });
         if !is_live {

@@ -192,7 +192,7 @@ impl World {
         self.quorum.commit(peer(99), Command::Job(JOB, JobCommand::Submit { spec })).unwrap();
     }
     fn state(&self) -> RunState {
-        self.quorum.read(|state| state.jobs[&JOB].state)
+        self.quorum.read(|state| state.jobs()[&JOB].state)
     }
     /// Orders that the worker was sent so far and that still count, by the term of their message.
     fn orders(&self, n: u8) -> Vec<(Term, TaskAttempt)> {
@@ -260,7 +260,7 @@ async fn a_worker_that_falls_silent_is_lost_and_its_late_result_refused() {
     world.submit(spec(1));
     let old = world.ordered(2).await[0];
     world.script.dead.lock().insert(peer(2));
-    let lost = |state: &QuorumState| state.tasks.workers().is_empty();
+    let lost = |state: &QuorumState| state.tasks().workers().is_empty();
     let started = tokio::time::Instant::now();
     world.quorum.reaches("the loss", lost).await;
     let lease = DriverSettings::default().worker_lease;
@@ -292,7 +292,7 @@ async fn a_dead_worker_is_given_up_when_its_lease_is_trusted_no_more_whatever_th
             let gone = if is_refused { &script.dead } else { &script.lost };
             gone.lock().insert(peer(2));
             let started = Instant::now();
-            world.quorum.reaches("the loss", |state| state.tasks.workers().is_empty()).await;
+            world.quorum.reaches("the loss", |state| state.tasks().workers().is_empty()).await;
             let (took, trusted) = (started.elapsed(), trusted(DriverSettings::default().worker_lease));
             assert!(took <= trusted && took + Duration::from_millis(100) > trusted, "{took:?} of {trusted:?}");
             let tries = script.renewals.lock().len();
@@ -322,7 +322,7 @@ async fn a_lease_that_has_ended_at_its_worker_ends_here_at_the_next_renewal() {
     let (first, other) = if world.ordered_by_any().await == 2 { (2, 3) } else { (3, 2) };
     world.script.forgetful.lock().insert(peer(first));
     let started = tokio::time::Instant::now();
-    let lost = |state: &QuorumState| !state.tasks.workers().contains_key(&peer(first));
+    let lost = |state: &QuorumState| !state.tasks().workers().contains_key(&peer(first));
     world.quorum.reaches("the loss", lost).await;
     assert!(started.elapsed() <= DriverSettings::default().worker_lease / 2, "{:?}", started.elapsed());
     world.script.dead.lock().insert(peer(first));
@@ -349,10 +349,10 @@ async fn a_worker_that_was_lost_and_won_again_is_told_its_tasks() {
     let world = world(2, 3);
     world.script.silent.lock().insert(peer(2));
     world.submit(spec(1));
-    world.quorum.reaches("the worker", |state| !state.tasks.workers().is_empty()).await;
+    world.quorum.reaches("the worker", |state| !state.tasks().workers().is_empty()).await;
     world.quorum.reaches("an attempt", |state| state.attempts_of(peer(2)).next().is_some()).await;
     tokio::time::sleep(Duration::from_millis(10)).await;
-    let lease = world.quorum.read(|state| state.tasks.workers()[&peer(2)].grant.lease);
+    let lease = world.quorum.read(|state| state.tasks().workers()[&peer(2)].grant.lease);
     let lose = Command::Task(TaskCommand::LoseWorker { peer: peer(2), lease, reason: "gone".to_owned() });
     world.quorum.commit(peer(PRIMARY), lose).unwrap();
     world.script.silent.lock().clear();
@@ -424,7 +424,7 @@ async fn what_a_worker_refuses_goes_to_another_is_explained_and_is_offered_again
     world.script.unwilling.lock().extend([peer(2), peer(3)]);
     world.submit(spec(1));
     let refused = |state: &QuorumState| {
-        state.jobs[&JOB]
+        state.jobs()[&JOB]
             .batch()
             .is_some_and(|(_, run)| run.tasks.avoided.contains_key(&peer(2)) && run.tasks.avoided.len() == 2)
     };
@@ -469,8 +469,8 @@ async fn an_idle_worker_is_kept_for_a_while_and_let_go() {
     let task = world.ordered(2).await[0];
     assert_eq!(world.report(2, &[task], &done()).await, [Ok(())]);
     tokio::time::sleep(idle * 3 / 4).await;
-    assert_eq!(world.quorum.read(|state| state.tasks.workers().len()), 1, "it was used a moment ago");
-    world.quorum.reaches("the release", |state| state.tasks.workers().is_empty()).await;
+    assert_eq!(world.quorum.read(|state| state.tasks().workers().len()), 1, "it was used a moment ago");
+    world.quorum.reaches("the release", |state| state.tasks().workers().is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]

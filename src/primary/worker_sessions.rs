@@ -207,7 +207,7 @@ impl SessionsTask {
             (std::mem::take(&mut touched.workers), std::mem::take(&mut touched.all))
         };
         if all {
-            self.context.quorum.with_state(&mut |state| workers.extend(state.tasks.workers().keys()));
+            self.context.quorum.with_state(&mut |state| workers.extend(state.tasks().workers().keys()));
             workers.extend(self.sessions.keys());
         }
         workers.into_iter().for_each(|worker| self.serve(worker));
@@ -295,7 +295,7 @@ impl SessionsTask {
         let mut message = None;
         let mut lease = None;
         context.quorum.with_state(&mut |state| {
-            let Some(record) = state.tasks.workers().get(&worker) else { return };
+            let Some(record) = state.tasks().workers().get(&worker) else { return };
             lease = Some(record.grant.lease);
             let session = sessions.entry(worker).or_insert_with(|| {
                 *numbered += 1;

@@ -454,7 +454,7 @@ impl Group {
                 primary: self.primary(),
                 voters,
                 learners,
-                standbys: applied.state.standbys.iter().map(Approval::member).collect(),
+                standbys: applied.state.standbys().iter().map(Approval::member).collect(),
                 // A snapshot brings in what was applied elsewhere, and a restart begins with what is on disk.
                 committed: LogIndex(self.committed.load(Ordering::Acquire).max(applied.last.index().unwrap_or(0))),
                 applied: LogIndex(applied.last.index().unwrap_or(0)),
@@ -462,10 +462,10 @@ impl Group {
                 jobs_live,
                 jobs_ended,
                 objects,
-                level: applied.state.level,
+                level: applied.state.level(),
                 time: applied.state.wall(),
                 clock_apart_ms: None,
-                clock_step: applied.state.stepped,
+                clock_step: applied.state.clock_step(),
                 paused: None,
             }
         });

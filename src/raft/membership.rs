@@ -146,7 +146,7 @@ impl Driver {
             }
         }
         let since = self.host.suspected.lock().clone();
-        let recorded = group.machine.read(|applied| applied.state.standbys.clone());
+        let recorded = group.machine.read(|applied| applied.state.standbys().to_vec());
         // Those of the founding come last: most of them are recorded, and the promises of the others may have run out.
         let approvals: Vec<Approval> = recorded.into_iter().chain(record.standbys).collect();
         let standbys: Vec<MemberId> = approvals.iter().map(Approval::member).collect();
@@ -236,7 +236,7 @@ async fn recruit(host: &Arc<Inner>, group: &Arc<Group>, lost: MemberId) -> Resul
     };
     let (voters, _) = members_of(&group.membership());
     let exclude = voters.iter().filter(|voter| **voter != lost).map(|voter| voter.peer).collect();
-    let level = group.machine.read(|applied| applied.state.level);
+    let level = group.machine.read(|applied| applied.state.level());
     let approval = membership_leases.win_member(group.id, exclude, level).await.map_err(failed)?;
     swap(host, group, lost, approval.member(), approval).await
 }

@@ -423,7 +423,7 @@ impl Quorum {
         let group = self.group().ok()?;
         let (applied, digest, membership) = group.machine.read(|applied| {
             let membership = Digest(*blake3::hash(&wire::encode(&applied.membership)).as_bytes());
-            (applied.last, applied.state.rolling, membership)
+            (applied.last, applied.state.rolling(), membership)
         });
         Some(Progress {
             last_log: group.last_log().index,

@@ -131,7 +131,7 @@ impl Proposer {
 
     /// Returns at once, but for the first command of a record that knows no time.
     async fn wait_for_clocks(&self) {
-        let is_blank = || self.group.machine.read(|applied| applied.state.time == Millis(0));
+        let is_blank = || self.group.machine.read(|applied| applied.state.time() == Millis(0));
         let end = Instant::now() + CLOCKS_WAIT;
         while self.group.judge_clock().is_none() && is_blank() && Instant::now() < end {
             tokio::time::sleep(CLOCKS_LOOK).await;
@@ -141,7 +141,7 @@ impl Proposer {
     /// The time by the clocks of a majority. While they are not known, time goes on as it passes.
     fn time(&self, since: Option<Duration>) -> Millis {
         self.group.judge_clock().map(|judged| judged.time).unwrap_or_else(|| {
-            let (time, wall) = self.group.machine.read(|applied| (applied.state.time, applied.state.wall()));
+            let (time, wall) = self.group.machine.read(|applied| (applied.state.time(), applied.state.wall()));
             if time == Millis(0) { self.group.own_clock() } else { wall.plus(since.unwrap_or_default()) }
         })
     }

@@ -58,7 +58,7 @@ impl Standbys {
 
 fn look_at(host: &Inner, group: &Group, pool: &Mutex<Pool>) -> Vec<PoolEffect> {
     let (voters, _) = members_of(&group.membership());
-    let recorded = group.machine.read(|applied| applied.state.standbys.clone());
+    let recorded = group.machine.read(|applied| applied.state.standbys().to_vec());
     let founding = group.record().standbys;
     let peers = recorded.iter().chain(&founding).map(|approval| approval.statement.approver);
     let present: BTreeSet<_> = peers.filter(|peer| host.net.is_connected(*peer)).collect();
@@ -69,7 +69,7 @@ fn look_at(host: &Inner, group: &Group, pool: &Mutex<Pool>) -> Vec<PoolEffect> {
 
 async fn perform(host: Arc<Inner>, group: Arc<Group>, pool: Arc<Mutex<Pool>>, effects: Vec<PoolEffect>) {
     let Some(membership_leases) = host.membership_leases.get() else { return };
-    let level = group.machine.read(|applied| applied.state.level);
+    let level = group.machine.read(|applied| applied.state.level());
     for effect in effects {
         // What follows would be another primary's to decide.
         if group.leading().is_none() {

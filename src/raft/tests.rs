@@ -273,7 +273,7 @@ fn submit(number: u16) -> Command {
 }
 
 fn jobs(node: &TestNode) -> usize {
-    node.group().machine.read(|applied| applied.state.jobs.len())
+    node.group().machine.read(|applied| applied.state.jobs().len())
 }
 
 async fn noop(quorum: &Quorum) -> Result<Result<CommandReply, Rejection>, QuorumError> {

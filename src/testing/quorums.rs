@@ -343,7 +343,7 @@ impl LocalQuorum for StateHandle {
     }
     fn view(&self) -> QuorumView {
         let mut view = Handle(Arc::new(ScriptedQuorum::leading(self.0.this))).view();
-        view.objects = self.0.read(|state| state.objects.len() as u32);
+        view.objects = self.0.read(|state| state.objects().len() as u32);
         view
     }
     fn membership(&self) -> SignedMembership {

@@ -55,7 +55,7 @@ fn every(seconds: u64) -> TriggerSpec {
 
 impl Quorum {
     fn new() -> Self {
-        let state = QuorumState { level: LEVEL_TRIGGERS, ..QuorumState::new(QUORUM) };
+        let state = QuorumState::at_level(QUORUM, LEVEL_TRIGGERS);
         let (planner, rows) = (Planner::default(), BTreeMap::new());
         Self { state, planner, now: start(), off: 0, wrote_at: None, index: 0, rows }
     }

@@ -38,24 +38,24 @@ use crate::wire;
 /// Everything a quorum has agreed on. On disk and on the wire it travels as a snapshot's chunks only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct QuorumState {
-    pub quorum: QuorumId,
+    pub(super) quorum: QuorumId,
     /// Record time: see [`super::clock`].
-    pub time: Millis,
+    pub(super) time: Millis,
     /// What the clocks say, less record time.
-    pub clock_offset_ms: i64,
-    pub stepped: Option<ClockStep>,
+    pub(super) clock_offset_ms: i64,
+    pub(super) stepped: Option<ClockStep>,
     /// Total time this quorum has had a primary with a majority, on the primaries' monotonic clocks. Clock changes and
     /// outages do not advance it.
-    pub led_time: Millis,
-    pub level: u16,
+    pub(super) led_time: Millis,
+    pub(super) level: u16,
     /// Promises of peers that are ready to replace a member.
-    pub standbys: Vec<Approval>,
+    pub(super) standbys: Vec<Approval>,
     /// Digest over every applied entry: members that differ have diverged.
-    pub rolling: Digest,
-    pub jobs: JobBook,
-    pub objects: Catalog,
-    pub tasks: TaskPool,
-    pub triggers: Triggers,
+    pub(super) rolling: Digest,
+    pub(super) jobs: JobBook,
+    pub(super) objects: Catalog,
+    pub(super) tasks: TaskPool,
+    pub(super) triggers: Triggers,
 }
 
 /// What changed, for those who follow: the event stream, waiting clients, the primary's driver.
@@ -244,8 +244,56 @@ pub enum Duty {
 
 impl QuorumState {
     pub fn new(quorum: QuorumId) -> Self {
-        Self { quorum, level: LEVEL_FIRST, ..Self::default() }
+        Self::at_level(quorum, LEVEL_FIRST)
     }
+
+    /// A new state that takes commands of this level from its first entry on.
+    pub fn at_level(quorum: QuorumId, level: u16) -> Self {
+        Self { quorum, level, ..Self::default() }
+    }
+
+    // ---- reading, for everybody ----
+
+    pub fn quorum(&self) -> QuorumId {
+        self.quorum
+    }
+    /// Record time: see [`super::clock`].
+    pub fn time(&self) -> Millis {
+        self.time
+    }
+    /// The last time that the clocks of a majority were set.
+    pub fn clock_step(&self) -> Option<ClockStep> {
+        self.stepped
+    }
+    /// Total time this quorum has had a primary with a majority.
+    pub fn led_time(&self) -> Millis {
+        self.led_time
+    }
+    pub fn level(&self) -> u16 {
+        self.level
+    }
+    /// Promises of peers that are ready to replace a member.
+    pub fn standbys(&self) -> &[Approval] {
+        &self.standbys
+    }
+    /// Digest over every applied entry.
+    pub fn rolling(&self) -> Digest {
+        self.rolling
+    }
+    pub fn jobs(&self) -> &JobBook {
+        &self.jobs
+    }
+    pub fn objects(&self) -> &Catalog {
+        &self.objects
+    }
+    pub fn tasks(&self) -> &TaskPool {
+        &self.tasks
+    }
+    pub fn triggers(&self) -> &Triggers {
+        &self.triggers
+    }
+
+    // ---- applying ----
 
     /// Applies one entry. Deterministic: the same entries give the same state, replies and events on every member.
     pub fn apply(&mut self, index: LogIndex, batch: &Batch) -> (BatchReply, Vec<Event>) {

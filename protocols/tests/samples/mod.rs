@@ -813,8 +813,7 @@ pub fn history() -> Vec<(PeerId, Command)> {
 
 /// The state that `history` leads to.
 pub fn state() -> QuorumState {
-    let mut state = QuorumState::new(QUORUM);
-    state.level = quorum::limits::LEVEL_TRIGGERS;
+    let mut state = QuorumState::at_level(QUORUM, quorum::limits::LEVEL_TRIGGERS);
     // An entry each: attempts are handed out at the end of one.
     for (index, command) in (1..).zip(history()) {
         let batch = Batch::at(Millis(1_700_000_000_000), vec![command]);

@@ -119,7 +119,7 @@ impl NetworkEvents {
                 let mut trigger = None;
                 if let Some(local) = self.quorums.quorum(quorum) {
                     local.with_state(&mut |state| {
-                        trigger = state.jobs.get(job).and_then(|record| record.fired_by).map(|by| by.job);
+                        trigger = state.jobs().get(job).and_then(|record| record.fired_by).map(|by| by.job);
                     });
                 }
                 let data = json!({ "job": job, "quorum": quorum, "state": state, "trigger": trigger });

@@ -90,7 +90,7 @@ impl World {
             Duty::FindHolders { job, open, spares } => Some((job, open + spares)),
             _ => None,
         }) {
-            let known: BTreeSet<PeerId> = state.0.jobs[&job].store().unwrap().1.known_holders().collect();
+            let known: BTreeSet<PeerId> = state.0.jobs()[&job].store().unwrap().1.known_holders().collect();
             let willing = self.willing.lock().clone();
             let grants: Vec<Grant> = willing
                 .into_iter()
@@ -104,7 +104,7 @@ impl World {
                 })
                 .collect();
             let exhausted = grants.len() < wanted;
-            if grants.is_empty() && state.0.jobs[&job].store().unwrap().1.exhausted {
+            if grants.is_empty() && state.0.jobs()[&job].store().unwrap().1.exhausted {
                 break;
             }
             apply(&mut state, by, Command::store(job, StoreCommand::AddHolders { grants, exhausted }))
@@ -222,19 +222,19 @@ impl QuorumPort for FakeQuorums {
             let state = &world.state.lock().0;
             Ok(match query {
                 Query::Job { job } => state
-                    .jobs
+                    .jobs()
                     .get(&job)
                     .map_or(QueryAnswer::Unknown, |record| QueryAnswer::Job(Box::new(record.clone()))),
-                Query::Object { manifest } => state.objects.get(&manifest).map_or(QueryAnswer::Unknown, |record| {
+                Query::Object { manifest } => state.objects().get(&manifest).map_or(QueryAnswer::Unknown, |record| {
                     QueryAnswer::Object(Box::new(ObjectView {
                         hash: manifest,
-                        manifest: state.objects.manifest(&manifest).unwrap().to_vec(),
+                        manifest: state.objects().manifest(&manifest).unwrap().to_vec(),
                         record: record.clone(),
                     }))
                 }),
                 Query::Objects { .. } => QueryAnswer::Objects(
                     state
-                        .objects
+                        .objects()
                         .iter()
                         .map(|(hash, record)| ObjectView { hash: *hash, manifest: Vec::new(), record: record.clone() })
                         .collect(),

@@ -177,7 +177,7 @@ async fn putting_the_same_file_again_sends_only_what_is_missing() {
     let sent_before = cluster.puts();
     let outcome = put(&cluster, &cluster.nodes[0], request, &content).await.unwrap();
     let total = 4 * 6;
-    assert_eq!(cluster.world.state.lock().0.jobs.len(), 1, "a second run was made");
+    assert_eq!(cluster.world.state.lock().0.jobs().len(), 1, "a second run was made");
     assert_eq!(outcome.progress.pieces_sent + outcome.progress.pieces_skipped, total);
     assert!(outcome.progress.pieces_skipped >= 9, "{:?}", outcome.progress);
     assert!((cluster.puts() - sent_before) as u64 <= outcome.progress.pieces_sent);
@@ -190,7 +190,7 @@ async fn another_node_resumes_a_run_by_its_id() {
     let cluster = Cluster::start(7).await;
     let content = content(3 * SEGMENT_BYTES);
     interrupted(&cluster, &cluster.nodes[0], known(&content), &content, 8).await;
-    let job = *cluster.world.state.lock().0.jobs.keys().next().unwrap();
+    let job = *cluster.world.state.lock().0.jobs().keys().next().unwrap();
     let request = PutRequest { resume: Some(job), ..PutRequest::default() };
     let outcome = put(&cluster, &cluster.nodes[5], request, &content).await.unwrap();
     assert_eq!(outcome.job, job);
@@ -221,7 +221,7 @@ async fn resuming_with_another_file_is_refused_and_the_run_lives_on() {
     interrupted(&cluster, &cluster.nodes[0], known(&old), &old, 14).await;
     let (job, recorded) = {
         let state = &cluster.world.state.lock().0;
-        let (job, record) = state.jobs.iter().next().unwrap();
+        let (job, record) = state.jobs().iter().next().unwrap();
         (*job, record.store().unwrap().1.segments.first().is_some_and(|hashes| !hashes.is_empty()))
     };
     assert!(recorded, "nothing was recorded before the interruption: the test shows nothing");
@@ -262,7 +262,7 @@ async fn the_end_of_a_failed_put_is_recorded_when_its_quorum_can_commit_again() 
     let failed = cluster.tasks.scope(cluster.nodes[0].put(request, body.boxed(), progress)).await;
     assert!(matches!(failed, Err(PutError::Length { .. })), "{failed:?}");
     assert!(tokio::time::Instant::now() < until, "the user waited for the quorum");
-    let is_over = || cluster.world.state.lock().0.jobs.values().all(|record| record.state.is_final());
+    let is_over = || cluster.world.state.lock().0.jobs().values().all(|record| record.state.is_final());
     assert!(!is_over());
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert!(is_over());
@@ -276,7 +276,7 @@ async fn a_body_that_breaks_leaves_the_run_to_be_resumed() {
     let progress = watch::Sender::new(PutProgress::default());
     let failed = cluster.tasks.scope(cluster.nodes[0].put(known(&content), broken, progress)).await;
     assert!(matches!(&failed, Err(PutError::Body { reason }) if reason.contains("cable")), "{failed:?}");
-    let job = *cluster.world.state.lock().0.jobs.keys().next().unwrap();
+    let job = *cluster.world.state.lock().0.jobs().keys().next().unwrap();
     let request = PutRequest { resume: Some(job), ..PutRequest::default() };
     put(&cluster, &cluster.nodes[0], request, &content).await.unwrap();
 }

@@ -276,7 +276,7 @@ async fn a_node_that_leads_is_held_to_the_same_rules_as_its_peers() {
     let client = client(net, Arc::default(), Arc::new(StateQuorums(quorum.clone())));
     let error = client.propose(QUORUM, Command::Job(job, JobCommand::Cancel), DEADLINE_10).await.unwrap_err();
     assert!(matches!(&error, ClientError::Forbidden { reason } if reason.contains("belongs to")), "{error}");
-    assert!(quorum.read(|state| !state.jobs.get(&job).unwrap().state.is_final()));
+    assert!(quorum.read(|state| !state.jobs().get(&job).unwrap().state.is_final()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -111,7 +111,7 @@ async fn a_backup_names_the_primary_instead_of_acting() {
     quorum.set_term(None);
     let world = world(Arc::new(StateQuorums(quorum.clone())));
     assert!(matches!(world.propose(2, submit()).await, JobAnswer::NotPrimary { .. }));
-    assert!(quorum.read(|state| state.jobs.is_empty()));
+    assert!(quorum.read(|state| state.jobs().is_empty()));
 }
 
 /// Goal: who asks while a primary is being elected hears of the winner when there is one, and not that there is none.

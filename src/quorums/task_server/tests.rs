@@ -87,7 +87,7 @@ async fn reports_are_committed_as_the_worker_that_made_them() {
     assert_eq!(world.ask(4, done()).await, TaskAnswer::Recorded(vec![Err(ReportRefusal::NotYours)]));
     assert_eq!(world.ask(WORKER, done()).await, TaskAnswer::Recorded(vec![Ok(())]));
     assert_eq!(world.ask(WORKER, done()).await, TaskAnswer::Recorded(vec![Ok(())]), "said again, it is recorded");
-    assert!(world.quorum.read(|state| state.jobs[&JOB].state.is_final()));
+    assert!(world.quorum.read(|state| state.jobs()[&JOB].state.is_final()));
     let stale = TaskAttempt { attempt: Attempt(7), ..TASK };
     let result = TaskResult::Stopped;
     let report = TaskMessage::Report { quorum: QUORUM, reports: vec![Report { task: stale, result }] };

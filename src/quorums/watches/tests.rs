@@ -91,7 +91,7 @@ fn told(met: Vec<(EntryId, Watched)>, refused: Vec<EntryId>) -> Reaction {
 
 /// All entries of the request are met, as this state has their job.
 fn met(state: &StateQuorum, request: &WatchRequest) -> Reaction {
-    let record = |job: JobId| state.read(|state| state.jobs.get(&job).unwrap().clone());
+    let record = |job: JobId| state.read(|state| state.jobs().get(&job).unwrap().clone());
     let answer = |entry| Watched::Met(Box::new(record(request.job(entry))));
     told(request.added.iter().map(|entry| (entry.id, answer(entry))).collect(), Vec::new())
 }

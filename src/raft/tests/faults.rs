@@ -47,7 +47,7 @@ async fn a_restarted_member_catches_up_from_its_disk() {
 async fn time_without_a_majority_does_not_count_as_led() {
     const MINUTES: Duration = Duration::from_secs(600);
     let mut net = TestNet::founded(3, 3).await;
-    let led = |net: &TestNet| net.nodes[0].group().machine.read(|applied| applied.state.led_time);
+    let led = |net: &TestNet| net.nodes[0].group().machine.read(|applied| applied.state.led_time());
     net.commit(submit(0)).await.unwrap();
     let before = led(&net);
     tokio::time::sleep(MINUTES).await;
@@ -267,7 +267,7 @@ async fn a_backup_whose_disk_was_full_catches_up_without_a_restart() {
         HostEvent::Applied { events, .. } => Some(events.len()),
         _ => None,
     });
-    let submitted = net.nodes[0].group().machine.read(|applied| applied.state.jobs.len());
+    let submitted = net.nodes[0].group().machine.read(|applied| applied.state.jobs().len());
     assert!(applied.sum::<usize>() <= submitted, "events were told twice");
 }
 

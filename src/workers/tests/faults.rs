@@ -118,7 +118,7 @@ async fn the_result_of_a_replaced_attempt_is_refused_and_forgotten() {
     world.run_while(|world| world.metrics(first).stale.get() < 1).await;
     world.settle().await;
     assert_eq!((world.metrics(first).held.get(), world.rows(first)), (0, 0));
-    let stale = world.quorum.with(|state| state.jobs[&job].tasks().unwrap().stale_reports);
+    let stale = world.quorum.with(|state| state.jobs()[&job].tasks().unwrap().stale_reports);
     assert_eq!((stale, world.task(job, 0, 0).won.unwrap().attempt.0), (1, 2));
 }
 

@@ -474,7 +474,7 @@ impl World {
             let mut messages = Vec::new();
             self.quorum.with(|state| {
                 let is_lease = |worker: &WorkerRecord| worker.grant.lease == lease;
-                if !state.tasks.workers().get(&me).is_some_and(is_lease) {
+                if !state.tasks().workers().get(&me).is_some_and(is_lease) {
                     return;
                 }
                 for (task, keep) in state.stops_of(me).into_iter().filter(|(task, _)| !busy.contains(task)) {
@@ -522,7 +522,7 @@ impl World {
         self.tend();
         sleep(Duration::from_millis(1)).await;
         self.hear().await;
-        let due = self.quorum.with(|state| state.next_timer().map(|due| (due, due.since(state.time))));
+        let due = self.quorum.with(|state| state.next_timer().map(|due| (due, due.since(state.time()))));
         let now = Millis(1_000 + self.quorum.began_at.elapsed().as_millis() as u64);
         if let Some((until, _)) = due.filter(|(until, _)| *until <= now) {
             self.apply(PRIMARY, Command::Quorum(QuorumCommand::Elapsed { until }));
@@ -541,7 +541,7 @@ impl World {
         let began = Instant::now();
         while self.state(job) != state {
             let why = || self.quorum.with(|state| state.why(job));
-            let over = self.quorum.with(|state| state.jobs[&job].state.is_final());
+            let over = self.quorum.with(|state| state.jobs()[&job].state.is_final());
             assert!(began.elapsed() < PATIENCE && !over, "it is {}: {:?}", self.state(job), why());
             self.step().await;
         }
@@ -562,14 +562,14 @@ impl World {
     // ---- looking ----
 
     pub fn state(&self, job: JobId) -> RunState {
-        self.quorum.with(|state| state.jobs[&job].state)
+        self.quorum.with(|state| state.jobs()[&job].state)
     }
     pub fn reason(&self, job: JobId) -> String {
-        self.quorum.with(|state| state.jobs[&job].reason.clone().unwrap_or_default())
+        self.quorum.with(|state| state.jobs()[&job].reason.clone().unwrap_or_default())
     }
     pub fn task(&self, job: JobId, step: u16, task: u32) -> TaskRecord {
         self.quorum
-            .with(|state| state.tasks.table(&job).unwrap().get(StepIndex(step), TaskIndex(task)).unwrap().clone())
+            .with(|state| state.tasks().table(&job).unwrap().get(StepIndex(step), TaskIndex(task)).unwrap().clone())
     }
     pub fn result(&self, job: JobId, step: u16, task: u32) -> Output {
         *self.task(job, step, task).output().unwrap()
@@ -588,7 +588,7 @@ impl World {
         String::from_utf8(self.output_bytes(job, step, task).now_or_never().unwrap()).unwrap()
     }
     pub fn last_step(&self, job: JobId) -> u16 {
-        self.quorum.with(|state| Plan::of(state.jobs[&job].batch().unwrap().0).last().0)
+        self.quorum.with(|state| Plan::of(state.jobs()[&job].batch().unwrap().0).last().0)
     }
     pub fn attempts(&self, job: JobId, task: u32) -> u32 {
         self.task(job, 0, task).newest.0
@@ -599,7 +599,7 @@ impl World {
     }
     pub fn checkpoints(&self, job: JobId) -> usize {
         self.quorum.with(|state| {
-            let tasks = state.tasks.table(&job).unwrap().tasks(StepIndex(0)).iter();
+            let tasks = state.tasks().table(&job).unwrap().tasks(StepIndex(0)).iter();
             tasks.filter(|task| task.extras.as_ref().is_some_and(|notes| notes.checkpoint.is_some())).count()
         })
     }

@@ -51,7 +51,7 @@ struct Member {
 
 impl Member {
     fn new() -> Self {
-        let state = QuorumState { level: LEVEL_TRIGGERS, ..QuorumState::new(QUORUM) };
+        let state = QuorumState::at_level(QUORUM, LEVEL_TRIGGERS);
         Self { state, index: 0, now: 1_000 * SECOND }
     }
 

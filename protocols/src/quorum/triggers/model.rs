@@ -150,7 +150,7 @@ impl Model {
         let now = parse_instant("2024-01-01T00:00:00Z").unwrap().0;
         let mut model = Self {
             random: Random(seed),
-            state: QuorumState { level: crate::quorum::limits::LEVEL_TRIGGERS, ..QuorumState::new(QUORUM) },
+            state: QuorumState::at_level(QUORUM, crate::quorum::limits::LEVEL_TRIGGERS),
             planner: Planner::default(),
             index: 0,
             now,

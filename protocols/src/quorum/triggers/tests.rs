@@ -80,7 +80,7 @@ struct Quorum {
 
 impl Quorum {
     fn new() -> Self {
-        let state = QuorumState { level: LEVEL_TRIGGERS, ..QuorumState::new(QUORUM) };
+        let state = QuorumState::at_level(QUORUM, LEVEL_TRIGGERS);
         Self {
             state,
             planner: Planner::default(),

@@ -70,9 +70,8 @@ pub(super) struct Members {
 
 impl Members {
     pub(super) fn new(quorum: QuorumId) -> Self {
-        let mut whole = QuorumState::new(quorum);
         // As high as commands go, so that none is refused for its level alone.
-        whole.level = LEVEL_TRIGGERS;
+        let whole = QuorumState::at_level(quorum, LEVEL_TRIGGERS);
         Self { hopping: whole.clone(), whole, index: 0, trail: Trail::default() }
     }
 
@@ -80,7 +79,7 @@ impl Members {
     pub(super) fn apply(&mut self, now: Millis, by: PeerId, command: Command) -> Vec<(JobId, FireRow)> {
         let before = self.whole.clone();
         let batch = Batch {
-            passed: Duration::from_millis(now.0.saturating_sub(self.whole.time.0)),
+            passed: Duration::from_millis(now.0.saturating_sub(self.whole.time().0)),
             ..Batch::at(now, vec![(by, command)])
         };
         let (reply, events) = self.whole.apply(LogIndex(self.index), &batch);
@@ -130,7 +129,7 @@ fn reread(state: &QuorumState) -> QuorumState {
 }
 
 fn run_bytes(bytes: &[u8]) -> Trail {
-    let mut members = Members::new(samples::state().quorum);
+    let mut members = Members::new(samples::state().quorum());
     for (index, part) in frames(bytes).into_iter().take(COMMANDS_MAX).enumerate() {
         if let Ok((by, command)) = wire::decode::<(PeerId, Command)>(part, DECODE_BYTES_MAX) {
             members.apply(Millis(index as u64), by, command);
@@ -227,11 +226,11 @@ fn command(state: &QuorumState, step: Step<'_>) -> (PeerId, Command) {
     let manifest = MANIFESTS[content].hash();
     let column = PieceIndex(step.byte(4) % 4);
     let reason = "reason".to_owned();
-    let run = state.jobs.get(&job).and_then(|record| record.store()).map(|(_, run)| run);
+    let run = state.jobs().get(&job).and_then(|record| record.store()).map(|(_, run)| run);
     let worker = run.map_or(anybody, |run| run.uploader);
     let upload_attempt = skewed(step, run.map_or(Attempt(1), |run| run.upload_attempt));
     let current = |run: &StoreRun| run.columns.get(usize::from(column.0)).map(|column| column.attempt);
-    let object = state.objects.get(&manifest);
+    let object = state.objects().get(&manifest);
     let held = object.and_then(|object| object.columns.get(usize::from(column.0))).map_or(Attempt(1), |c| c.attempt);
     match step.below(0, 16) {
         0 => {
@@ -335,7 +334,7 @@ fn duty(state: &QuorumState, step: Step<'_>) -> Option<Command> {
             Command::store(job, StoreCommand::Released { column, grant, attempt: skewed(step, attempt) })
         }
         Duty::Repair { manifest, column } => {
-            let attempt = state.objects.get(&manifest)?.newest.get(usize::from(column.0)).copied()?;
+            let attempt = state.objects().get(&manifest)?.newest.get(usize::from(column.0)).copied()?;
             let grant = grant(step.below(2, PEERS), 1);
             Command::Object(
                 manifest,
@@ -346,7 +345,7 @@ fn duty(state: &QuorumState, step: Step<'_>) -> Option<Command> {
             Command::Object(manifest, ObjectCommand::FailRepair { column, attempt: skewed(step, attempt), reason })
         }
         Duty::Rebuild { manifest, column, grant, attempt } => {
-            let slot = Slot { job: state.objects.get(&manifest)?.job, column, attempt: skewed(step, attempt) };
+            let slot = Slot { job: state.objects().get(&manifest)?.job, column, attempt: skewed(step, attempt) };
             Command::Object(
                 manifest,
                 ObjectCommand::FinishRepair { column, receipt: receipt(grant, slot, step.below(3, CONTENTS))? },

@@ -11,7 +11,7 @@ use crate::samples::state;
 use crate::trail::Trail;
 
 pub fn target() -> Target {
-    let empty = QuorumState::new(state().quorum);
+    let empty = QuorumState::new(state().quorum());
     Target::bytes("snapshot", run).with_seeds([empty, state()].iter().map(|state| {
         let chunks = state.encode_snapshot();
         frame(chunks.iter().map(|(_, chunk)| &chunk[..]))
@@ -36,7 +36,7 @@ fn run(bytes: &[u8]) -> Trail {
     quorum::check(&state);
     state.answer(&Query::Jobs { after: None, limit: 500 });
     state.answer(&Query::Objects { after: None, limit: 500 });
-    let batch = Batch::at(Millis(state.time.0.saturating_add(1)), quorum::sample_commands());
+    let batch = Batch::at(Millis(state.time().0.saturating_add(1)), quorum::sample_commands());
     state.apply(LogIndex(2), &batch);
     quorum::check(&state);
     trail

@@ -66,7 +66,7 @@ fn run(bytes: &[u8]) -> Trail {
             rows.insert((job, row.number), row);
         }
         // An id that was forgotten may be given again, to another trigger with rows of its own.
-        rows.retain(|(job, _), _| members.whole.jobs.contains_key(job));
+        rows.retain(|(job, _), _| members.whole.jobs().contains_key(job));
     }
     check_fires(&members.whole, &rows);
     members.finish()
@@ -142,7 +142,7 @@ fn command(
             Command::Job(job, JobCommand::Submit { spec })
         }
         2..=5 => {
-            let mut spans = planner.spans(state, wall, state.time.max(wall), SPANS_MAX);
+            let mut spans = planner.spans(state, wall, state.time().max(wall), SPANS_MAX);
             spans.iter_mut().for_each(|span| skew(span, step));
             Command::Trigger(TriggerCommand::Due { spans })
         }
@@ -210,7 +210,7 @@ fn skew(span: &mut Span, step: Step<'_>) {
 }
 
 fn deliver(state: &QuorumState, planner: &mut Planner, step: Step<'_>) -> Command {
-    let known = state.triggers.emitters().get(&EMITTER).map_or(0, |emitter| emitter.sequence);
+    let known = state.triggers().emitters().get(&EMITTER).map_or(0, |emitter| emitter.sequence);
     let follows = known.saturating_sub(u64::from(step.byte(3) % 3)) + u64::from(step.byte(3) > 250);
     let count = u64::from(step.byte(4) % 4);
     let event = |index: u64| Event {
