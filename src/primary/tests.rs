@@ -213,7 +213,8 @@ async fn a_new_run_gets_distinct_holders_and_spares() {
     let world = world(7, DriverSettings::default());
     world.submit(Profile::DEFAULT);
     world.quorum.reaches("holders", |state| state.jobs()[&JOB].store().unwrap().1.open_columns() == 0).await;
-    let holders: Vec<PeerId> = world.quorum.read(|state| state.jobs()[&JOB].store().unwrap().1.known_holders().collect());
+    let holders: Vec<PeerId> =
+        world.quorum.read(|state| state.jobs()[&JOB].store().unwrap().1.known_holders().collect());
     assert_eq!(holders.iter().collect::<BTreeSet<_>>().len(), holders.len(), "{holders:?}");
     assert_eq!(world.wait_reasons.get(JOB), None);
 }

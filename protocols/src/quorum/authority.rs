@@ -13,7 +13,9 @@
 //! changes, and a job that is not there yet is refused here as unknown, so that nobody slips through in between.
 
 use crate::ids::{JobId, ManifestHash, PeerId};
-use crate::quorum::command::{Command, JobCommand, ObjectCommand, QuorumCommand, TaskCommand, TriggerCommand};
+use crate::quorum::author::Author;
+use crate::quorum::command::{JobCommand, ObjectCommand, QuorumCommand, TaskCommand, TriggerCommand};
+use crate::quorum::entry::Command;
 use crate::quorum::state::QuorumState;
 
 /// The peer that sent a command, as the primary's transport authenticated it, and what the primary knows of it.
@@ -24,21 +26,6 @@ pub struct Authorship {
     pub is_primary: bool,
     /// The primary's settings name the peer as an operator of the network.
     pub is_operator: bool,
-}
-
-/// Who may propose a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Author<'c> {
-    /// Any admitted peer.
-    Anyone,
-    /// The worker or uploader on record, whom the state machine compares with the author.
-    Worker,
-    /// The primary's own node.
-    Primary,
-    /// The owner of the job or an operator. The verb says what is done to the job.
-    Owner { job: JobId, verb: &'static str },
-    /// The owner of every claim that is given up, or an operator.
-    Claimant { manifest: ManifestHash, claims: &'c super::claims::ClaimSelector },
 }
 
 /// Why a command must not be proposed, for the peer that sent it.
@@ -149,7 +136,8 @@ impl TriggerCommand {
 #[cfg(test)]
 mod tests {
     use super::super::claims::ClaimSelector;
-    use super::super::command::{Batch, StoreCommand};
+    use super::super::command::StoreCommand;
+    use super::super::entry::Batch;
     use super::*;
     use crate::ids::{LogIndex, Millis, Nonce, QuorumId};
     use crate::job::batch::BatchSpec;

@@ -1,69 +1,22 @@
-//! Commands: the only way to change a quorum's state.
-
-use crate::job::store::SegmentProgress;
-use std::time::Duration;
+//! Commands, by the part of a quorum that owns the change.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::approval::Approval;
-use crate::approval::Grant;
-use crate::ids::{Attempt, JobId, LeaseId, ManifestHash, Millis, Nonce, PeerId, PieceHash, PieceIndex, SegmentIndex};
-use crate::job::kind::Kind;
-use crate::job::record::RunState;
+use super::claims::ClaimSelector;
+use super::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
+use crate::approval::{Approval, Grant};
+use crate::ids::{Attempt, JobId, LeaseId, Millis, Nonce, PeerId, PieceIndex};
 use crate::job::spec::JobSpec;
-use crate::job::store::ColumnRecord;
+use crate::job::store::SegmentProgress;
 use crate::job::transition::RunCommand;
 use crate::piece::message::Receipt;
-use crate::quorum::kinds::KindCommand;
-use crate::quorum::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
-use crate::quorum::objects::claims::{Claim, ClaimSelector};
-use crate::quorum::objects::uses::Uses;
-use crate::task::message::{Report, ReportRefusal};
+use crate::task::message::Report;
 use crate::task::record::{Output, TaskAttempt, WorkerRecord};
 use crate::task::spec::Resources;
 use crate::trigger::condition::Observation;
 use crate::trigger::event::Delivery;
-use crate::trigger::record::{FireRow, Span};
-
-/// One log entry: commands that arrived while the entry before was in flight. Applied in order; each has its reply.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Batch {
-    /// The time by the clocks of a majority, as the primary knows it.
-    pub now: Millis,
-    /// What has passed since this primary's entry before, by its monotonic clock; none for its first.
-    pub since: Option<Duration>,
-    /// What has passed since this primary's entry before, or since it leads, by its monotonic clock, without the times
-    /// in which it heard no majority.
-    pub passed: Duration,
-    /// Each with the peer that sent it, as the primary's transport authenticated it.
-    pub commands: Vec<(PeerId, Command)>,
-}
-
-impl Batch {
-    /// The first entry of a primary: nothing has passed.
-    pub fn at(now: Millis, commands: Vec<(PeerId, Command)>) -> Self {
-        Self { now, since: None, passed: Duration::ZERO, commands }
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BatchReply {
-    pub replies: Vec<Result<CommandReply, Rejection>>,
-}
-
-/// A change of the state, by the part of it that owns the change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Command {
-    Quorum(QuorumCommand),
-    Job(JobId, JobCommand),
-    /// What only jobs of one kind are told.
-    Kind(JobId, KindCommand),
-    Task(TaskCommand),
-    Object(ManifestHash, ObjectCommand),
-    /// Without a job of its own: two of them act on many triggers at once.
-    Trigger(TriggerCommand),
-}
+use crate::trigger::record::Span;
 
 /// On the quorum as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -212,41 +165,6 @@ pub enum TriggerCommand {
     },
 }
 
-impl Command {
-    /// The state level that a quorum must have reached before this may be proposed. Exhaustive, group by group: a
-    /// member that does not know a command must never meet it.
-    pub fn level(&self) -> u16 {
-        match self {
-            Self::Quorum(command) => command.level(),
-            Self::Job(_, command) => command.level(),
-            Self::Kind(_, command) => command.level(),
-            Self::Task(command) => command.level(),
-            Self::Object(_, command) => command.level(),
-            Self::Trigger(command) => command.level(),
-        }
-    }
-
-    /// A command of kind *store*.
-    pub const fn store(job: JobId, command: StoreCommand) -> Self {
-        Self::Kind(job, KindCommand::Store(command))
-    }
-
-    /// What the command is to the run that it acts on; `None` for those that act on none.
-    pub fn run_command(&self) -> Option<RunCommand> {
-        match self {
-            Self::Job(_, command) => command.run_command(),
-            Self::Kind(_, command) => Some(RunCommand::Own(command.name())),
-            Self::Trigger(command) => match command {
-                TriggerCommand::Fire { .. } => Some(RunCommand::Fire),
-                TriggerCommand::Suspend { .. } => Some(RunCommand::Suspend),
-                TriggerCommand::Unsuspend { .. } => Some(RunCommand::Unsuspend),
-                TriggerCommand::Due { .. } | TriggerCommand::Deliver { .. } | TriggerCommand::Observe { .. } => None,
-            },
-            Self::Quorum(_) | Self::Task(_) | Self::Object(..) => None,
-        }
-    }
-}
-
 impl QuorumCommand {
     pub const fn level(&self) -> u16 {
         match self {
@@ -332,84 +250,4 @@ pub enum Resolution {
     Fail,
     /// Undo what was begun, by the specification's `compensate`.
     Revert,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CommandReply {
-    Done,
-    /// To `Submit`: the job's state; `existed` when this was a repeat.
-    Submitted {
-        existed: bool,
-        state: RunState,
-    },
-    /// To `Attach`: what is there already.
-    Attached(Box<Attached>),
-    /// To `Progress`, `ColumnFailed` and `AddHolders`: who holds what now, so that the worker acts on changes at once.
-    /// `stored` is left empty: the worker knows what it sent, and a long file would make every reply long.
-    Columns(Vec<ColumnRecord>),
-    /// To `CommitObject`.
-    Committed {
-        manifest: ManifestHash,
-    },
-    /// To `Start` and `Report`, one answer each in their order; to `SaveCheckpoint`, one.
-    Recorded(Vec<Result<(), ReportRefusal>>),
-    /// To `Fire`: what became of it.
-    Fired(Box<FireRow>),
-    /// To `Deliver`: how far the quorum has come with the emitter, who need not keep what is before.
-    Delivered {
-        reaches: u64,
-    },
-    /// To `RemoveObject`: the claims that are given up by it, and those that keep the object. It is removed when there
-    /// are none of the latter.
-    Removed {
-        removed: Vec<Claim>,
-        kept: Vec<Claim>,
-    },
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attached {
-    pub upload_attempt: Attempt,
-    pub spec: JobSpec,
-    pub columns: Vec<ColumnRecord>,
-    pub segments: Vec<Vec<PieceHash>>,
-}
-
-/// Why a committed command changed nothing. Final: sending it again gives the same answer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Rejection {
-    #[error("the quorum knows no job {job}")]
-    UnknownJob { job: JobId },
-    #[error("the quorum knows no object {manifest}")]
-    UnknownObject { manifest: ManifestHash },
-    #[error("job {job} is {state}, which does not allow {command}")]
-    IllegalState { job: JobId, state: RunState, command: String },
-    #[error("job {job} exists with another specification")]
-    Conflict { job: JobId },
-    #[error("attempt {given} was replaced by attempt {current}")]
-    StaleAttempt { given: Attempt, current: Attempt },
-    #[error("{by} is not the worker of job {job}")]
-    NotWorker { job: JobId, by: PeerId },
-    #[error("the quorum already has {limit} {what}")]
-    Full { what: String, limit: usize },
-    #[error("segment {segment} differs from the one already stored under this job: this is another file")]
-    DifferentContent { segment: SegmentIndex },
-    #[error("{what} is {bytes} bytes, larger than the {limit} allowed")]
-    TooLarge { what: String, bytes: usize, limit: usize },
-    #[error("{reason}")]
-    Invalid { reason: String },
-    #[error("state level {needed} is not raised yet (the quorum is at {level})")]
-    Level { needed: u16, level: u16 },
-    #[error("{command} is not for jobs of kind {kind}")]
-    WrongKind { kind: Kind, command: String },
-    #[error("{peer} has no such lease here")]
-    UnknownWorker { peer: PeerId },
-    #[error("job {job} has no trigger, and {command} is for jobs that have one")]
-    NoTrigger { job: JobId, command: String },
-    #[error("job {job} has a trigger, and {command} is for its runs: `job fires {job}` lists them")]
-    HasTrigger { job: JobId, command: String },
-    #[error("the delivery follows event {follows}, and the quorum has come to {known}: send from there")]
-    EventGap { known: u64, follows: u64 },
-    #[error("object {manifest} is in use: {uses}")]
-    InUse { manifest: ManifestHash, uses: Uses },
 }

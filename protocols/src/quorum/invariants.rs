@@ -2,14 +2,12 @@
 //! held to them when it is read, so that the rest of the core may rely on them. Each sub-state has its own in its
 //! folder.
 
+use super::check::{Checked, ensure};
 use super::limits::STANDBYS_MAX;
 use super::state::QuorumState;
-
-pub(super) type Checked = Result<(), String>;
-
-pub(super) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Checked {
-    if holds { Ok(()) } else { Err(what()) }
-}
+use crate::ids::JobId;
+use crate::job::limits::{HISTORY_MAX, JOBS_LIVE_MAX};
+use crate::job::record::JobRecord;
 
 impl QuorumState {
     /// The first invariant that does not hold, in words. Looks at everything: not for every entry.
@@ -22,8 +20,28 @@ impl QuorumState {
         self.triggers.check_index(&rebuilt.triggers)?;
         ensure(self.standbys.len() <= STANDBYS_MAX, || format!("{} standbys", self.standbys.len()))?;
         self.check_jobs()?;
-        self.check_objects()?;
-        self.check_tasks()?;
+        self.objects.check(&self.jobs)?;
+        self.pool().check()?;
         self.triggers.check()
+    }
+
+    fn check_jobs(&self) -> Checked {
+        let live = self.jobs.live_len();
+        ensure(live <= JOBS_LIVE_MAX, || format!("{live} live jobs"))?;
+        for (job, record) in self.jobs.iter() {
+            self.check_job(*job, record).map_err(|what| format!("job {job}: {what}"))?;
+        }
+        Ok(())
+    }
+
+    fn check_job(&self, job: JobId, record: &JobRecord) -> Checked {
+        ensure(record.job == job && job.quorum == self.quorum, || "kept under another id".to_owned())?;
+        ensure(record.history.len() <= HISTORY_MAX, || format!("{} lines of history", record.history.len()))?;
+        ensure(record.state.is_final() == record.finished_at.is_some(), || "ended without an end".to_owned())?;
+        if record.trigger().is_some() {
+            return self.triggers.check_record(&self.jobs, job, record);
+        }
+        self.check_run(record)?;
+        self.pool().check_run_tasks(record)
     }
 }

@@ -1,27 +1,37 @@
 //! The replicated state of one quorum: a pure function from committed commands to state, replies and events.
 //!
-//! A quorum owns many jobs and stewards many objects. Its log carries batches ([`command::Batch`]); applying one is
-//! deterministic to the byte ([`state::QuorumState::apply`]), with time taken from the entry and never from a clock.
+//! A quorum owns many jobs and stewards many objects. Its log carries batches ([`Batch`]); applying one is
+//! deterministic to the byte ([`QuorumState::apply`]), with time taken from the entry and never from a clock.
 //! What must be *done* about the state (asking holders, confirming, releasing, repairing) is derived from the state by
-//! the primary, again after every change of term: [`state::QuorumState::duties`].
+//! the primary, again after every change of term: [`QuorumState::duties`].
 //!
 //! Raft itself is openraft's; its messages travel over `/quorate/raft/1` in [`message::RaftMessage`].
 
 mod apply;
+pub mod author;
 pub mod authority;
+mod check;
+mod chunks;
+pub mod claims;
 pub mod clock;
 #[cfg(test)]
 mod clock_tests;
 pub mod command;
 mod duties;
+pub mod duty;
+pub mod entry;
+pub mod event;
+mod fires;
 mod invariants;
 mod jobs;
 pub mod kinds;
 pub mod level;
 pub mod limits;
 pub mod message;
+pub mod object;
 mod objects;
 mod queries;
+pub mod reply;
 pub mod request;
 pub mod snapshot;
 pub mod state;
@@ -30,22 +40,26 @@ mod tasks;
 #[cfg(test)]
 mod tests;
 mod triggers;
+pub mod uses;
 pub mod watch;
 
 pub use crate::membership::Voters;
-pub use authority::{Author, Authorship, Forbidden};
-pub use command::{
-    Batch, BatchReply, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, Rejection, StoreCommand,
-    TaskCommand, TriggerCommand,
-};
+pub use author::Author;
+pub use authority::{Authorship, Forbidden};
+pub use chunks::SnapshotError;
+pub use claims::{Claim, ClaimSelector, Claims};
+pub use command::{JobCommand, ObjectCommand, QuorumCommand, StoreCommand, TaskCommand, TriggerCommand};
+pub use duty::Duty;
+pub use entry::{Batch, BatchReply, Command};
+pub use event::Event;
 pub use jobs::JobBook;
 pub use kinds::KindCommand;
 pub use message::{RaftAnswer, RaftMessage};
+pub use object::{ObjectRecord, ObjectState};
 pub use objects::Catalog;
-pub use objects::claims::{self, Claim, ClaimSelector, Claims};
-pub use objects::record::{self as object, ObjectRecord, ObjectState};
-pub use objects::uses::{self, ObjectUse, Part, Uses};
-pub use snapshot::{SnapshotError, SnapshotView};
-pub use state::{Duty, Event, QuorumState};
+pub use reply::{CommandReply, Rejection};
+pub use snapshot::SnapshotView;
+pub use state::QuorumState;
 pub use tasks::{TaskPool, WorkerInstructions};
 pub use triggers::Triggers;
+pub use uses::{ObjectUse, Part, Uses};

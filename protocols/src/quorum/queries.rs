@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::ids::{JobId, ManifestHash, StepIndex};
 use crate::job::limits::{PAGE_BYTES_MAX, PAGE_MAX};
-use crate::job::record::{JobRecord, Run};
-use crate::quorum::objects::record::ObjectRecord;
+use crate::job::record::JobRecord;
+use crate::quorum::object::ObjectRecord;
 use crate::quorum::request::{ObjectView, Query, QueryAnswer};
 use crate::quorum::state::QuorumState;
 use crate::task::limits::WORKERS_MAX;
@@ -29,7 +29,9 @@ impl QuorumState {
         let known = |answer: Option<QueryAnswer>| answer.unwrap_or(QueryAnswer::Unknown);
         Some(match query {
             Query::Quorum => return None,
-            Query::Job { job } => known(self.jobs.get(job).map(|record| QueryAnswer::Job(Box::new(whole(record))))),
+            Query::Job { job } => {
+                known(self.jobs.get(job).map(|record| QueryAnswer::Job(Box::new(record.without_rows()))))
+            }
             Query::History { job } => known(self.jobs.get(job).map(|job| QueryAnswer::History(job.history.clone()))),
             Query::Jobs { after, limit } => QueryAnswer::Jobs(page(self.jobs.newest(*after).map(listed), *limit)),
             Query::Object { manifest } => known(self.objects.get(manifest).map(|record| {
@@ -94,11 +96,11 @@ impl QuorumState {
             text.push_str(&format!("; {}", step.explain()));
         }
         if self.tasks.is_queued(job) {
-            let reasons = self.why_not(job);
+            let reasons = self.pool().why_not(job);
             if reasons.is_empty() {
                 text.push_str("; the quorum has no workers yet");
             }
-            if let Some(unlisted) = self.why_unlisted(job) {
+            if let Some(unlisted) = self.pool().why_unlisted(job) {
                 text.push_str("; ");
                 text.push_str(&unlisted);
             }
@@ -116,18 +118,6 @@ impl QuorumState {
 
 fn view(hash: ManifestHash, record: &ObjectRecord, manifest: Vec<u8>) -> ObjectView {
     ObjectView { hash, manifest, record: record.clone() }
-}
-
-/// A job as its own page shows it: the rows of a trigger have pages of their own.
-fn whole(record: &JobRecord) -> JobRecord {
-    match &record.run {
-        Run::Trigger(run) => {
-            let run = Run::Trigger(Box::new(run.outline()));
-            let (spec, history, reason) = (record.spec.clone(), record.history.clone(), record.reason.clone());
-            JobRecord { spec, run, history, reason, ..*record }
-        }
-        _ => record.clone(),
-    }
 }
 
 /// A job without what only its own page shows.

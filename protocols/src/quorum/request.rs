@@ -14,8 +14,9 @@ use crate::ids::{
 };
 use crate::job::record::{HistoryEntry, JobRecord};
 use crate::quorum::clock::ClockStep;
-use crate::quorum::command::{Command, CommandReply, Rejection};
+use crate::quorum::entry::Command;
 use crate::quorum::object::ObjectRecord;
+use crate::quorum::reply::{CommandReply, Rejection};
 use crate::quorum::uses::Uses;
 use crate::task::message::OutputRef;
 use crate::task::record::{TaskRecord, WorkerRecord};

@@ -1,39 +1,33 @@
-//! The state machine of a quorum: its frame, and how one entry is applied.
+//! The state of a quorum: its frame.
 //!
 //! The state is four sub-states that keep their fields to themselves: jobs, objects, tasks and triggers, each in a
 //! folder with its commands, duties, invariants and part of a snapshot. The frame has what they share: time, level,
-//! standbys and the rolling digest. [`QuorumState::apply`] is the only way in: it takes time from the entry (`clock`),
-//! hands each command to the sub-state that owns it (`apply`), and folds entry and replies into the digest.
-//! [`QuorumState::duties`] derives what the primary must bring about, [`QuorumState::answer`] reads, `snapshot` turns
-//! the whole into chunks and back, `invariants` and `steps` say what is always true.
+//! standbys and the rolling digest. A sub-state that needs another one is lent it: `pool_mut` and `catalog_mut` say
+//! what each may reach. What only the whole can do stands above: kinds move runs, `fires` makes runs of triggers, and
+//! `apply` is the only way in.
 //!
 //! Beside its records each sub-state has an index, derived from them and rebuilt when a snapshot is read: it makes
 //! duties, limits and retention cost what there is to do, not what there is.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use std::collections::BTreeSet;
-
-use serde::{Deserialize, Serialize};
-
-use super::clock::ClockStep;
-use super::command::{Batch, BatchReply};
+use super::clock::{CLOCK_STEP_MIN, ClockStep, STEP_SLACK, millis_between};
 use super::jobs::JobBook;
 use super::limits::{LEVEL, LEVEL_FIRST};
-use super::objects::Catalog;
-use super::tasks::TaskPool;
+use super::objects::{Catalog, CatalogCx, Now};
+use super::tasks::{PoolCx, PoolView, TaskPool, WorkerInstructions};
 use super::triggers::Triggers;
+use super::uses::{ObjectUse, Part, Uses};
 use crate::approval::Approval;
-use crate::approval::Grant;
-use crate::engine::Engine;
-use crate::ids::{
-    Attempt, Digest, JobId, LeaseId, LogIndex, ManifestHash, Millis, PeerId, PieceIndex, QuorumId, StepIndex,
-};
-use crate::job::record::RunState;
-use crate::task::record::TaskAttempt;
-use crate::task::spec::Resources;
-use crate::trigger::record::FireRow;
-use crate::wire;
+use crate::ids::{Digest, JobId, Millis, ObjectId, PeerId, QuorumId, StepIndex};
+use crate::job::record::JobRecord;
+use crate::job::spec::TriggeredSpec;
+use crate::task::message::{Assignment, StepContext};
+use crate::task::record::{AttemptRecord, Place, TaskAttempt};
+use crate::trigger::planner::{Listener, TriggerBook};
+use crate::trigger::record::TriggerRun;
+use crate::trigger::spec::{TriggerSpec, When};
 
 /// Everything a quorum has agreed on. On disk and on the wire it travels as a snapshot's chunks only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,190 +50,6 @@ pub struct QuorumState {
     pub(super) objects: Catalog,
     pub(super) tasks: TaskPool,
     pub(super) triggers: Triggers,
-}
-
-/// What changed, for those who follow: the event stream, waiting clients, the primary's driver.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Event {
-    JobChanged {
-        job: JobId,
-        state: RunState,
-    },
-    JobProgressed {
-        job: JobId,
-        segments: u32,
-    },
-    ObjectStored {
-        manifest: ManifestHash,
-        job: JobId,
-        degraded: bool,
-    },
-    ObjectRemoved {
-        manifest: ManifestHash,
-    },
-    ColumnReassigned {
-        job: JobId,
-        column: PieceIndex,
-        from: Option<Grant>,
-        to: Option<Grant>,
-    },
-    /// The primary expects no more holders for the run than it has.
-    HoldersExhausted {
-        job: JobId,
-    },
-    ColumnOwed {
-        manifest: ManifestHash,
-        column: PieceIndex,
-        reason: String,
-    },
-    ColumnRepaired {
-        manifest: ManifestHash,
-        column: PieceIndex,
-    },
-    /// Tasks of the run's step that are done.
-    JobAdvanced {
-        job: JobId,
-        step: StepIndex,
-        done: u32,
-        total: u32,
-    },
-    /// For the primary: these attempts were given to the worker.
-    Assigned {
-        worker: PeerId,
-        tasks: Vec<TaskAttempt>,
-    },
-    /// A worker was given up with attempts on it. Their tasks go to others, or wait for a person.
-    WorkerLost {
-        worker: PeerId,
-        attempts: u32,
-    },
-    /// For the primary: the worker has attempts that must end, or that are to be shown.
-    StopWanted {
-        worker: PeerId,
-    },
-    RevealWanted {
-        worker: PeerId,
-    },
-    /// For the primary, of an entry that has nothing else to tell: a timer was set or has gone, or tasks want workers
-    /// that did not. A task that failed and waits for its next try is such a case.
-    DutiesChanged,
-    /// A trigger fired or skipped, or what became of it changed. Rows with the same number are one.
-    Fired {
-        job: JobId,
-        row: FireRow,
-    },
-}
-
-impl Event {
-    /// The jobs of whose records or tasks it tells a change. None for what objects, workers and duties are told of.
-    pub fn jobs(&self) -> BTreeSet<JobId> {
-        match self {
-            Self::JobChanged { job, .. }
-            | Self::JobProgressed { job, .. }
-            | Self::ObjectStored { job, .. }
-            | Self::ColumnReassigned { job, .. }
-            | Self::HoldersExhausted { job }
-            | Self::JobAdvanced { job, .. }
-            | Self::Fired { job, .. } => [*job].into(),
-            Self::Assigned { tasks, .. } => tasks.iter().map(|task| task.id.job).collect(),
-            Self::ObjectRemoved { .. }
-            | Self::ColumnOwed { .. }
-            | Self::ColumnRepaired { .. }
-            | Self::WorkerLost { .. }
-            | Self::StopWanted { .. }
-            | Self::RevealWanted { .. }
-            | Self::DutiesChanged => BTreeSet::new(),
-        }
-    }
-}
-
-/// Something the primary must bring about. Duties are derived from state, never stored: a new primary derives the
-/// same ones, and performing one twice does no harm.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Duty {
-    /// Win holders for the run: `open` columns have none, and `spares` more are wanted as backups.
-    FindHolders {
-        job: JobId,
-        open: usize,
-        spares: usize,
-    },
-    Confirm {
-        manifest: ManifestHash,
-        job: JobId,
-        column: PieceIndex,
-        grant: Grant,
-        attempt: Attempt,
-    },
-    /// Tell the holder to let go. Attempt 0: it never got a column, only the lease is given back.
-    Release {
-        job: JobId,
-        column: PieceIndex,
-        grant: Grant,
-        attempt: Attempt,
-    },
-    /// The column has no good holder: find one and start a repair.
-    Repair {
-        manifest: ManifestHash,
-        column: PieceIndex,
-    },
-    /// A repair was started: have `grant` rebuild the column.
-    Rebuild {
-        manifest: ManifestHash,
-        column: PieceIndex,
-        grant: Grant,
-        attempt: Attempt,
-    },
-    /// Nobody has fed the run since `since` (quorum time, for people). When `upload_seq` has stood still for
-    /// `STORE_IDLE_MAX` by the primary's monotonic clock, it abandons the run; after `STORE_EMPTY_MAX` if the run is
-    /// `empty`, with nothing stored that could be gone on with.
-    WatchIdle {
-        job: JobId,
-        upload_seq: u64,
-        since: Millis,
-        empty: bool,
-    },
-    /// Tasks wait and no worker has room: win approvals of peers for this many slots and `SetWorker` each. One per sort
-    /// of task, with the job whose turn is next.
-    FindWorkers {
-        job: JobId,
-        engine: Engine,
-        /// What one task needs.
-        resources: Resources,
-        slots: u32,
-    },
-    /// The worker has attempts: see that it knows of them (`instructions_of`, `assignment`), of those that must end and
-    /// of those to be shown. Hear its beats; renew its lease, or say that it is lost.
-    Tend {
-        worker: PeerId,
-        lease: LeaseId,
-    },
-    /// The worker has nothing to do and no job waits: its lease can be given back (`ReleaseWorker`), at once or later.
-    ReleaseWorker {
-        worker: PeerId,
-        lease: LeaseId,
-    },
-    /// The earliest timer: wait `after` on the monotonic clock from when this was first seen, and propose
-    /// `Elapsed { until: due }`.
-    Wake {
-        due: Millis,
-        after: Duration,
-    },
-    /// The earliest trigger on wall clocks: when the primary's says `due`, have `trigger::Planner` make the spans and
-    /// propose them as `Due`.
-    FireAt {
-        due: Millis,
-    },
-    /// The earliest trigger that is due as time passes: the same, when the wall clock says `due` or when `after` has
-    /// passed on the monotonic clock from when this was first seen.
-    FireAfter {
-        due: Millis,
-        after: Duration,
-    },
-    /// Look at the condition's source each `every` and propose `Observe` with what is news.
-    Poll {
-        job: JobId,
-        every: Duration,
-    },
 }
 
 impl QuorumState {
@@ -293,46 +103,6 @@ impl QuorumState {
         &self.triggers
     }
 
-    // ---- applying ----
-
-    /// Applies one entry. Deterministic: the same entries give the same state, replies and events on every member.
-    pub fn apply(&mut self, index: LogIndex, batch: &Batch) -> (BatchReply, Vec<Event>) {
-        let mut events = Vec::new();
-        self.advance(batch, &mut events);
-        let before = self.quiet_duties();
-        let replies: Vec<_> =
-            batch.commands.iter().map(|(by, command)| self.apply_command(*by, command, &mut events)).collect();
-        self.serve_finished(&mut events);
-        self.schedule(&mut events);
-        self.tasks.report_halted(&mut events);
-        self.forget_ended();
-        if events.is_empty() && self.quiet_duties() != before {
-            events.push(Event::DutiesChanged);
-        }
-        self.stamp_revisions(index, &events);
-        let reply = BatchReply { replies };
-        self.rolling = self.next_digest(index, &wire::encode(batch), &reply);
-        (reply, events)
-    }
-
-    fn stamp_revisions(&mut self, index: LogIndex, events: &[Event]) {
-        for job in events.iter().flat_map(Event::jobs) {
-            if let Some(record) = self.jobs.get_mut(&job) {
-                record.revision = index;
-            }
-        }
-    }
-
-    fn next_digest(&self, index: LogIndex, encoded: &[u8], reply: &BatchReply) -> Digest {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.rolling.as_bytes());
-        hasher.update(&index.0.to_le_bytes());
-        hasher.update(&(encoded.len() as u64).to_le_bytes());
-        hasher.update(encoded);
-        hasher.update(&wire::encode(reply));
-        Digest(*hasher.finalize().as_bytes())
-    }
-
     /// Live jobs, ended jobs that are still remembered, objects.
     pub fn counts(&self) -> (u32, u32, u32) {
         let live = self.jobs.live_len() + self.triggers.live_len();
@@ -349,6 +119,186 @@ impl QuorumState {
         self.objects.rebuild_index();
         self.tasks.rebuild_index();
         self.triggers.rebuild_index(self.jobs.iter());
-        self.rebuild_job_index();
+        self.jobs.reset_index();
+        for job in self.jobs.keys().copied().collect::<Vec<_>>() {
+            self.reindex_job(job);
+        }
+    }
+
+    /// Called after every change to a job.
+    pub(super) fn reindex_job(&mut self, job: JobId) {
+        let record = self.jobs.get(&job);
+        let stored = record.and_then(JobRecord::store).and_then(|(_, run)| run.manifest);
+        let holds_object = stored.and_then(|hash| self.objects.get(&hash)).is_some_and(|object| object.job == job);
+        let defined = record.is_none_or(|record| record.trigger().is_some());
+        self.jobs.reindex(job, holds_object);
+        if defined {
+            self.triggers.reindex(job, self.jobs.get(&job));
+        }
+        self.pool_mut().reindex(job);
+    }
+
+    // ---- sub-states on loan, each with what it may reach beside itself ----
+
+    pub(super) fn pool(&self) -> PoolView<'_> {
+        PoolView::new(&self.tasks, &self.jobs, self.time)
+    }
+
+    pub(super) fn pool_mut(&mut self) -> PoolCx<'_> {
+        let Self { tasks, jobs, time, .. } = self;
+        PoolCx::new(tasks, jobs, *time)
+    }
+
+    pub(super) fn catalog_mut(&mut self) -> CatalogCx<'_> {
+        let now = Now { time: self.time, wall: self.wall() };
+        let Self { objects, jobs, .. } = self;
+        CatalogCx::new(objects, jobs, now)
+    }
+}
+
+// ---- time ----
+
+impl QuorumState {
+    /// What the clocks said at the newest entry, as far as the record knows.
+    pub fn wall(&self) -> Millis {
+        self.wall_at(self.time)
+    }
+
+    /// Record time as the clocks say it.
+    pub fn wall_at(&self, time: Millis) -> Millis {
+        Millis(time.0.saturating_add_signed(self.clock_offset_ms))
+    }
+
+    /// Whether the clocks of a majority, reading `clocks` while record time has gone on to `time`, were stepped since
+    /// the newest entry: then an entry is due for that alone, or a record that waits for a time that was never true
+    /// waits on.
+    pub fn is_stepped(&self, clocks: Millis, time: Millis) -> bool {
+        // More than an entry needs to see it so too.
+        let apart = millis_between(self.wall_at(time), clocks).unsigned_abs();
+        Duration::from_millis(apart) >= CLOCK_STEP_MIN + STEP_SLACK
+    }
+}
+
+// ---- workers, for the primary ----
+
+impl QuorumState {
+    /// The earliest timer of all.
+    pub fn next_timer(&self) -> Option<Millis> {
+        self.tasks.next_timer()
+    }
+
+    /// Live attempts of the worker that it is to run, or to report about. Sent by the primary, again after every
+    /// takeover; a worker that has them already says so.
+    pub fn attempts_of(&self, worker: PeerId) -> impl Iterator<Item = (TaskAttempt, &AttemptRecord)> {
+        self.pool().attempts_of(worker)
+    }
+
+    /// Everything that the worker is to know, in one look at each of its attempts.
+    pub fn instructions_of(&self, worker: PeerId) -> WorkerInstructions {
+        self.pool().instructions_of(worker)
+    }
+
+    /// Attempts of the worker that must end. The second says that the task goes on later, from its checkpoint.
+    pub fn stops_of(&self, worker: PeerId) -> Vec<(TaskAttempt, bool)> {
+        self.instructions_of(worker).stop
+    }
+
+    /// Attempts of the worker that are asked to show their verdict.
+    pub fn reveals_of(&self, worker: PeerId) -> Vec<TaskAttempt> {
+        self.instructions_of(worker).reveal
+    }
+
+    /// Whether the run has tasks that want a worker now.
+    pub fn waits_for_workers(&self, job: JobId) -> bool {
+        self.tasks.is_queued(job)
+    }
+
+    /// What the tasks of a step have in common, for the workers. `None` when the run is not there or not at work.
+    pub fn work(&self, job: JobId, step: StepIndex) -> Option<StepContext> {
+        self.pool().work(job, step)
+    }
+
+    /// One attempt as it is sent to its worker. `None` when it is not live any more.
+    pub fn order(&self, task: TaskAttempt) -> Option<Assignment> {
+        self.pool().order(task)
+    }
+
+    /// As many of the attempts as fit into a message of `bytes_max`, with what their steps have in common; at least
+    /// one, if any is live. `bytes_max` leaves room for the largest single one.
+    pub fn assignment(
+        &self,
+        tasks: impl IntoIterator<Item = TaskAttempt>,
+        bytes_max: usize,
+    ) -> (Vec<StepContext>, Vec<Assignment>) {
+        self.pool().assignment(tasks, bytes_max)
+    }
+
+    /// Peers that no run with tasks like the job's may offer anything at present: each of them was refused there.
+    pub fn avoided_for(&self, job: JobId) -> BTreeSet<PeerId> {
+        self.pool().avoided_for(job)
+    }
+}
+
+// ---- triggers, for the primary ----
+
+impl QuorumState {
+    /// The trigger of a job that has one, and where it stands.
+    pub fn trigger(&self, job: JobId) -> Option<(&TriggeredSpec, &TriggerRun)> {
+        self.jobs.get(&job)?.trigger()
+    }
+
+    /// When the next timed trigger is due: on wall clocks, and by quorum time as it passes.
+    pub fn next_trigger_due(&self) -> (Option<Millis>, Option<Millis>) {
+        self.triggers.next_due()
+    }
+
+    /// Triggers that listen to events of this name.
+    pub fn listeners(&self, name: &str) -> Vec<Listener> {
+        let listener = |job: &JobId| {
+            let record = self.jobs.get(job)?;
+            let When::Event(event) = &record.trigger()?.0.trigger.when else { return None };
+            Some(Listener { job: *job, since: record.created_at, filter: event.filter.clone() })
+        };
+        self.triggers.listening_to(name).filter_map(listener).collect()
+    }
+
+    /// Names of the events that this quorum wants to hear of.
+    pub fn event_names(&self) -> impl Iterator<Item = &str> {
+        self.triggers.event_names()
+    }
+}
+
+impl TriggerBook for QuorumState {
+    fn trigger(&self, job: JobId) -> Option<(&TriggerSpec, &TriggerRun)> {
+        self.trigger(job).map(|(spec, run)| (&spec.trigger, run))
+    }
+
+    fn due_triggers(&self, wall: Millis, steady: Millis, limit: usize) -> Vec<JobId> {
+        self.triggers.due(wall, steady, limit)
+    }
+}
+
+// ---- uses of objects ----
+
+impl QuorumState {
+    /// Live jobs of this quorum that need the object, which may be of any quorum. Walks over all of them: removals are
+    /// rare, and an index would cost every submit.
+    pub fn uses_of(&self, object: ObjectId) -> Uses {
+        let mut uses = Uses::default();
+        let live = self.jobs.live().chain(self.triggers.live());
+        for (job, record) in live.filter_map(|job| Some((*job, self.jobs.get(job)?))) {
+            let part = record.spec.part_of(object).or_else(|| self.has_put_out(job, object).then_some(Part::Output));
+            if let Some(part) = part {
+                let (name, trigger) = (record.spec.name().map(str::to_owned), record.trigger().is_some());
+                uses.add(|| ObjectUse { job, name, trigger, part });
+            }
+        }
+        uses
+    }
+
+    fn has_put_out(&self, job: JobId, object: ObjectId) -> bool {
+        let place = Place::Object { quorum: object.quorum, manifest: object.manifest };
+        let mut tasks = self.tasks.table(&job).into_iter().flat_map(|table| table.all());
+        tasks.any(|(_, _, task)| task.output().is_some_and(|output| output.place == place))
     }
 }

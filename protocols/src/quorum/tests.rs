@@ -18,13 +18,15 @@ use crate::object::layout::{Layout, Profile};
 use crate::object::limits::SEGMENT_BYTES;
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, ReceiptStatement, Slot};
-use crate::quorum::command::{
-    Batch, Command, CommandReply, JobCommand, ObjectCommand, QuorumCommand, Rejection, StoreCommand,
-};
-use crate::quorum::objects::claims::{Claim, ClaimSelector};
-use crate::quorum::objects::record::ObjectState;
+use crate::quorum::claims::{Claim, ClaimSelector};
+use crate::quorum::command::{JobCommand, ObjectCommand, QuorumCommand, StoreCommand};
+use crate::quorum::duty::Duty;
+use crate::quorum::entry::{Batch, Command};
+use crate::quorum::event::Event;
+use crate::quorum::object::ObjectState;
+use crate::quorum::reply::{CommandReply, Rejection};
 use crate::quorum::request::{Query, QueryAnswer};
-use crate::quorum::state::{Duty, Event, QuorumState};
+use crate::quorum::state::QuorumState;
 
 mod removal;
 mod snapshots;

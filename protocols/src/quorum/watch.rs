@@ -31,8 +31,8 @@ pub use self::table::{Due, Entered, Judged, Seat, WatchKey, WatchTable, judge};
 use crate::ids::{JobId, LogIndex, QuorumId};
 use crate::job::limits::{WATCH_CHANGES_MAX, WATCH_ENTRIES_PER_SESSION_MAX};
 use crate::job::record::JobRecord;
-use crate::quorum::request::{Query, QueryAnswer};
-use crate::quorum::{Event, QuorumState};
+use crate::quorum::event::Event;
+use crate::quorum::state::QuorumState;
 
 /// What a watch on a job waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -140,16 +140,13 @@ pub enum WatchAnswer {
 impl Until {
     /// What the state answers to the watch; `None` while it does not hold.
     pub fn judge(&self, state: &QuorumState, job: JobId) -> Option<Watched> {
-        let Some(record) = state.jobs.get(&job) else {
+        let Some(record) = state.jobs().get(&job) else {
             return Some(Watched::Unknown);
         };
         if !self.holds(record) {
             return None;
         }
-        Some(match state.answer(&Query::Job { job }) {
-            Some(QueryAnswer::Job(record)) => Watched::Met(record),
-            _ => Watched::Unknown,
-        })
+        Some(Watched::Met(Box::new(record.without_rows())))
     }
 
     pub fn holds(&self, record: &JobRecord) -> bool {

@@ -36,8 +36,9 @@ use quorate_protocols::piece::{
     Holding, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, ReceiptStatement, Slot,
 };
 use quorate_protocols::quorum::clock::ClockStep;
-use quorate_protocols::quorum::command::{Attached, Resolution};
+use quorate_protocols::quorum::command::Resolution;
 use quorate_protocols::quorum::object::{ObjectRecord, ObjectState, Repair};
+use quorate_protocols::quorum::reply::Attached;
 use quorate_protocols::quorum::request::{
     JobAnswer, JobMessage, MembershipStatement, ObjectView, Query, QueryAnswer, QuorumView, SignedMembership,
 };

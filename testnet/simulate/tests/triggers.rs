@@ -23,7 +23,7 @@ fn every_instant_has_one_row_whatever_crashes_meanwhile() {
 
 /// Goal: the harness would notice. Method: primaries that go on from their clocks, not from the record: what fell due
 /// while nobody led vanishes. (That one instant fires twice takes members that apply what they should not; that bug is
-/// planted in the model of `protocols/src/quorum/triggers/model.rs`.)
+/// planted in the model of `protocols/src/quorum/fires/model_tests.rs`.)
 #[test]
 fn a_primary_that_goes_on_from_its_clock_is_found() {
     let found = (1..=3).find_map(|seed| report(seed, 12, Some(Planted::FireFromClock)).violations.into_iter().next());

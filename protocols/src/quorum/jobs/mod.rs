@@ -1,27 +1,25 @@
 //! The job book: the records of a quorum's jobs, and what is known of them without looking at all.
 //!
 //! [`JobBook`] has the records, of every kind, with an index beside them: which run, which the primary has duties for,
-//! which ended and may be forgotten. Others read records through it and change them through [`JobBook::get_mut`];
-//! whoever does calls [`QuorumState::reindex_job`] afterwards. `submit` makes jobs; what a run does is its kind's
-//! ([`super::kinds`]).
+//! which ended and may be forgotten. Everybody reads records through it. They are changed by the operations below alone,
+//! and the frame brings every index up to date afterwards. What a run does is its kind's ([`super::kinds`]).
 
 mod invariants;
 pub(super) mod snapshot;
-mod submit;
 
-use crate::ids::LogIndex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, Index};
 
-use super::apply::{Applied, short};
-use super::command::{JobCommand, Rejection};
-use super::state::{Duty, Event, QuorumState};
-use crate::ids::{JobId, Millis, PeerId};
-use crate::job::limits::{HISTORY_MAX, JOBS_ENDED_MAX, JOBS_ENDED_RETENTION};
+use super::duty::Duty;
+use super::reply::{Rejection, short};
+use crate::ids::{JobId, LogIndex, Millis, PeerId};
+use crate::job::limits::{HISTORY_MAX, JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX};
 use crate::job::record::{HistoryEntry, JobRecord, Run, RunState};
-use crate::job::spec::JobSpec;
+use crate::job::spec::{JobSpec, TriggeredSpec};
 use crate::job::transition::RunCommand;
 use crate::shared_map::SharedMap;
+use crate::task::record::RunTasks;
+use crate::trigger::record::TriggerRun;
 
 /// The records of jobs, live and ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,11 +91,6 @@ impl JobBook {
         Self { records, index: JobIndex::default() }
     }
 
-    /// To change a record; [`QuorumState::reindex_job`] is due afterwards.
-    pub(super) fn get_mut(&mut self, job: &JobId) -> Option<&mut JobRecord> {
-        self.records.get_mut(job)
-    }
-
     pub(super) fn insert(&mut self, job: JobId, record: JobRecord) {
         self.index.by_age.insert((record.created_at, job));
         self.records.insert(job, record);
@@ -117,9 +110,17 @@ impl JobBook {
         self.index.hash_bytes
     }
 
+    /// Room for one more job that runs.
+    pub(super) fn check_live_room(&self) -> Result<(), Rejection> {
+        match self.live_len() >= JOBS_LIVE_MAX {
+            true => Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX }),
+            false => Ok(()),
+        }
+    }
+
     /// The record, if its table of transitions allows the command where it stands.
-    pub(super) fn run_for(&mut self, job: JobId, command: RunCommand) -> Result<&mut JobRecord, Rejection> {
-        let record = self.records.get_mut(&job).ok_or(Rejection::UnknownJob { job })?;
+    pub(super) fn run_for(&self, job: JobId, command: RunCommand) -> Result<&JobRecord, Rejection> {
+        let record = self.records.get(&job).ok_or(Rejection::UnknownJob { job })?;
         record.admit(command)?;
         Ok(record)
     }
@@ -147,7 +148,7 @@ impl JobBook {
     }
 
     /// Forgets the ended job that goes first, if there are too many of them or its time is over.
-    fn forget_first(&mut self, wall: Millis, too_heavy: bool) -> Option<JobId> {
+    pub(super) fn forget_first(&mut self, wall: Millis, too_heavy: bool) -> Option<JobId> {
         let &(ended, job) = self.index.ended.first()?;
         let too_many = self.index.ended.len() > JOBS_ENDED_MAX || too_heavy;
         if !too_many && wall.since(ended) < JOBS_ENDED_RETENTION {
@@ -161,7 +162,7 @@ impl JobBook {
     }
 
     /// `holds_object`: an object lives whose columns carry the job's id.
-    fn reindex(&mut self, job: JobId, holds_object: bool) {
+    pub(super) fn reindex(&mut self, job: JobId, holds_object: bool) {
         let index = &mut self.index;
         let Some(record) = self.records.get(&job) else {
             index.live.remove(&job);
@@ -181,64 +182,6 @@ impl JobBook {
             bytes => index.hash_bytes_of.insert(job, bytes),
         };
         index.hash_bytes = index.hash_bytes + hash_bytes - before.unwrap_or(0);
-    }
-}
-
-impl QuorumState {
-    pub(super) fn apply_job(
-        &mut self,
-        by: PeerId,
-        job: JobId,
-        command: &JobCommand,
-        events: &mut Vec<Event>,
-    ) -> Applied {
-        if let JobCommand::Submit { spec } = command {
-            return self.submit(by, job, spec, events);
-        }
-        let Some(control) = command.run_command() else { return Err(Rejection::UnknownJob { job }) };
-        let is_trigger = self.jobs.run_for(job, control)?.trigger().is_some();
-        match is_trigger {
-            // All that the table of triggers has of these.
-            true => self.cancel_trigger(by, job, events),
-            false => self.control_run(by, job, command, events),
-        }
-    }
-
-    /// Called after every change to a job.
-    pub(super) fn reindex_job(&mut self, job: JobId) {
-        let record = self.jobs.get(&job);
-        let stored = record.and_then(JobRecord::store).and_then(|(_, run)| run.manifest);
-        let holds_object = stored.and_then(|hash| self.objects.get(&hash)).is_some_and(|object| object.job == job);
-        let defined = record.is_none_or(|record| record.trigger().is_some());
-        self.jobs.reindex(job, holds_object);
-        if defined {
-            self.reindex_trigger(job);
-        }
-        self.reindex_work(job);
-    }
-
-    /// Builds the index from the records alone. Those of the other sub-states come first.
-    pub(super) fn rebuild_job_index(&mut self) {
-        let by_age = self.jobs.values().map(|record| (record.created_at, record.job)).collect();
-        self.jobs.index = JobIndex { by_age, ..JobIndex::default() };
-        for job in self.jobs.keys().copied().collect::<Vec<_>>() {
-            self.reindex_job(job);
-        }
-    }
-
-    /// Forgets ended jobs past their number or their time. A job stays while its object lives, because slots of the
-    /// object's columns carry its id, and while it has holders to release.
-    pub(super) fn forget_ended(&mut self) {
-        while let Some(job) = self.jobs.forget_first(self.wall(), self.tasks.has_too_much_ended()) {
-            self.tasks.forget_table(job);
-            self.reindex_work(job);
-        }
-    }
-
-    /// What the primary owes to runs, by their kinds.
-    pub(super) fn kind_duties(&self, duties: &mut Vec<Duty>) {
-        let jobs = self.jobs.index.with_duties.iter().filter_map(|job| self.jobs.get(job));
-        jobs.for_each(|record| record.duties(duties));
     }
 }
 
@@ -278,6 +221,95 @@ impl JobRecord {
             self.history.remove(1);
         }
         self.history.push(HistoryEntry { at: now, state, what: short(&what) });
+    }
+}
+
+// ---- changes of one record; the frame's `reindex_job` is due after each ----
+
+impl JobBook {
+    /// What only its kind knows of the run.
+    pub(super) fn run_mut(&mut self, job: &JobId) -> Option<&mut Run> {
+        self.records.get_mut(job).map(|record| &mut record.run)
+    }
+
+    /// What the pool keeps of the run, if it has tasks.
+    pub(super) fn tasks_mut(&mut self, job: &JobId) -> Option<&mut RunTasks> {
+        self.records.get_mut(job)?.tasks_mut()
+    }
+
+    /// The state of a trigger, with its specification.
+    pub(super) fn trigger_mut(&mut self, job: &JobId) -> Option<(&TriggeredSpec, &mut TriggerRun)> {
+        self.records.get_mut(job)?.trigger_mut()
+    }
+
+    /// The last failure, refusal or wait, for people.
+    pub(super) fn set_reason(&mut self, job: &JobId, reason: Option<&str>) {
+        if let Some(record) = self.records.get_mut(job) {
+            record.reason = reason.map(short);
+        }
+    }
+
+    /// The state to return to after a pause.
+    pub(super) fn set_before_pause(&mut self, job: &JobId, state: Option<RunState>) {
+        if let Some(record) = self.records.get_mut(job) {
+            record.before_pause = state;
+        }
+    }
+
+    /// Enters a state, or stays in it, with a line of history.
+    pub(super) fn enter(&mut self, job: &JobId, now: Millis, state: RunState, what: String) {
+        if let Some(record) = self.records.get_mut(job) {
+            record.move_to(now, state, what);
+        }
+    }
+
+    /// Nothing more will move the job. It enters its last state besides.
+    pub(super) fn end(&mut self, job: &JobId, now: Millis, reason: Option<&str>) {
+        if let Some(record) = self.records.get_mut(job) {
+            record.reason = reason.map(short);
+            record.before_pause = None;
+            record.finished_at = Some(now);
+        }
+    }
+
+    /// The run has changed, and nothing worth a line of history happened.
+    pub(super) fn touch(&mut self, job: &JobId, now: Millis) {
+        if let Some(record) = self.records.get_mut(job) {
+            record.changed_at = now;
+        }
+    }
+
+    /// The entry changed what is told of the job.
+    pub(super) fn set_revision(&mut self, job: &JobId, index: LogIndex) {
+        if let Some(record) = self.records.get_mut(job) {
+            record.revision = index;
+        }
+    }
+
+    /// Builds what of the index follows from the records' stamps; the rest is reindexed job by job.
+    pub(super) fn reset_index(&mut self) {
+        let by_age = self.values().map(|record| (record.created_at, record.job)).collect();
+        self.index = JobIndex { by_age, ..JobIndex::default() };
+    }
+
+    /// What the primary owes to runs, by their kinds.
+    pub(super) fn duties(&self, duties: &mut Vec<Duty>) {
+        let jobs = self.index.with_duties.iter().filter_map(|job| self.get(job));
+        jobs.for_each(|record| record.duties(duties));
+    }
+}
+
+impl JobRecord {
+    /// A job as its own page shows it: the rows of a trigger have pages of their own.
+    pub(super) fn without_rows(&self) -> Self {
+        match &self.run {
+            Run::Trigger(run) => {
+                let run = Run::Trigger(Box::new(run.outline()));
+                let (spec, history, reason) = (self.spec.clone(), self.history.clone(), self.reason.clone());
+                Self { spec, run, history, reason, ..*self }
+            }
+            _ => self.clone(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::JobBook;
 use crate::ids::JobId;
 use crate::job::record::JobRecord;
-use crate::quorum::snapshot::{Chunks, Section, SnapshotError, append_shared, check_count};
+use crate::quorum::chunks::{Chunks, Section, SnapshotError, append_shared, check_count};
 use crate::shared_map::SharedMap;
 use crate::wire;
 

@@ -7,11 +7,11 @@ use crate::ids::{JobId, ManifestHash, Millis, StepIndex, TaskIndex};
 use crate::job::kind::Run;
 use crate::job::record::{JobRecord, RunState};
 use crate::job::transition::RunCommand;
-use crate::quorum::apply::short;
-use crate::quorum::command::Rejection;
+use crate::quorum::event::Event;
 use crate::quorum::limits::HASH_BYTES_MAX;
 use crate::quorum::objects::commit::{Commit, Committed};
-use crate::quorum::state::{Event, QuorumState};
+use crate::quorum::reply::Rejection;
+use crate::quorum::state::QuorumState;
 use crate::task::limits::TASKS_MAX;
 use crate::task::record::{Settings, TaskId, TaskRecord, TaskState};
 use crate::task::table::{TaskTable, Tasks};
@@ -55,7 +55,7 @@ impl<'s> RunView<'s> {
 
     /// Whether anything but a person will move the run on.
     pub(in crate::quorum) fn has_timer(&self) -> bool {
-        self.state.job_due(self.job).is_some()
+        self.state.pool().job_due(self.job).is_some()
     }
 
     /// Where a new run stands in the turns for workers: it pays for its first task before it comes to its turn.
@@ -68,7 +68,7 @@ impl<'s> RunView<'s> {
         if self.state.tasks.live_tasks_total() + tasks > TASKS_MAX {
             return Err(Rejection::Full { what: "tasks of live jobs".to_owned(), limit: TASKS_MAX });
         }
-        self.state.check_bytes(bytes)
+        self.state.tasks.check_bytes(bytes)
     }
 }
 
@@ -109,63 +109,53 @@ impl<'s> RunCx<'s> {
     /// The run, to change.
     pub(in crate::quorum) fn run_mut(&mut self) -> Result<&mut Run, Rejection> {
         let job = self.job;
-        self.state.jobs.get_mut(&job).map(|record| &mut record.run).ok_or(Rejection::UnknownJob { job })
+        self.state.jobs.run_mut(&job).ok_or(Rejection::UnknownJob { job })
     }
 
     /// The last failure, refusal or wait, for people.
     pub(in crate::quorum) fn set_reason(&mut self, reason: Option<&str>) {
-        if let Some(record) = self.state.jobs.get_mut(&self.job) {
-            record.reason = reason.map(short);
-        }
+        self.state.jobs.set_reason(&self.job, reason);
     }
 
     /// The state to return to after a pause.
     pub(in crate::quorum) fn set_before_pause(&mut self, state: Option<RunState>) {
-        if let Some(record) = self.state.jobs.get_mut(&self.job) {
-            record.before_pause = state;
-        }
+        self.state.jobs.set_before_pause(&self.job, state);
     }
 
     /// Stays in its state, with a line of history.
     pub(in crate::quorum) fn write_history(&mut self, what: String) {
+        let Some(state) = self.state.jobs.get(&self.job).map(|record| record.state) else { return };
         let now = self.wall();
-        if let Some(record) = self.state.jobs.get_mut(&self.job) {
-            record.move_to(now, record.state, what);
-        }
+        self.state.jobs.enter(&self.job, now, state, what);
     }
 
     /// The run has changed, and nothing worth a line of history happened.
     pub(in crate::quorum) fn touch(&mut self) {
         let now = self.wall();
-        if let Some(record) = self.state.jobs.get_mut(&self.job) {
-            record.changed_at = now;
-        }
+        self.state.jobs.touch(&self.job, now);
     }
 
     /// Enters a state; the kind's table says which are reached by what.
     pub(in crate::quorum) fn enter(&mut self, by: RunCommand, to: RunState, what: &str) {
         let now = self.wall();
-        let Some(record) = self.state.jobs.get_mut(&self.job) else { return };
+        let Some(record) = self.state.jobs.get(&self.job) else { return };
         debug_assert!(
             record.targets(by).is_some_and(|targets| targets.contains(&to)),
             "{} leads from {} to {to}",
             by.name(),
             record.state
         );
-        record.move_to(now, to, what.to_owned());
+        self.state.jobs.enter(&self.job, now, to, what.to_owned());
         self.events.push(Event::JobChanged { job: self.job, state: to });
     }
 
     /// Ends the run: nothing but its duties is left of it. Triggers that wait for its end are told.
     pub(in crate::quorum) fn end(&mut self, by: RunCommand, to: RunState, reason: Option<String>, what: &str) {
         let now = self.wall();
-        if let Some(record) = self.state.jobs.get_mut(&self.job) {
-            record.reason = reason.map(|reason| short(&reason));
-            record.before_pause = None;
-            record.finished_at = Some(now);
-        }
+        self.state.jobs.end(&self.job, now, reason.as_deref());
         self.enter(by, to, what);
-        self.state.job_finished(self.job);
+        let fired = self.state.jobs.get(&self.job).is_some_and(|record| record.fired_by.is_some());
+        self.state.triggers.job_finished(self.job, fired);
     }
 
     pub(in crate::quorum) fn emit(&mut self, event: Event) {
@@ -213,21 +203,21 @@ impl RunTasksCx<'_> {
 
     /// Tasks of the present step in that state.
     pub(in crate::quorum) fn in_state(&self, state: impl Fn(TaskState) -> bool) -> Vec<TaskIndex> {
-        self.state.tasks_in(self.job, state)
+        self.state.pool().tasks_in(self.job, state)
     }
 
     /// Tasks of the present step that some worker has.
     pub(in crate::quorum) fn live(&self) -> Vec<TaskIndex> {
-        self.state.live_tasks(self.job)
+        self.state.pool().live_tasks(self.job)
     }
 
     pub(in crate::quorum) fn change(&mut self, step: StepIndex, task: TaskIndex, change: impl FnOnce(&mut TaskRecord)) {
-        self.state.change_task(TaskId { job: self.job, step, task }, change);
+        self.state.pool_mut().change_task(TaskId { job: self.job, step, task }, change);
     }
 
     /// Has every attempt of the present step ended. What they report from here on is stale.
     pub(in crate::quorum) fn stop_all(&mut self) {
-        self.state.stop_all(self.job);
+        self.state.pool_mut().stop_all(self.job);
     }
 
     /// Workers that have attempts of the run are told to look at what must end.
@@ -263,11 +253,15 @@ impl RunObjectsCx<'_> {
 
     /// Makes an object of sealed columns, or adds a claim to the one that is there already.
     pub(in crate::quorum) fn commit(&mut self, commit: Commit<'_>) -> Result<Committed, Rejection> {
-        self.state.commit_object(self.job, commit, self.events)
+        let committed = self.state.catalog_mut().commit_object(self.job, commit, self.events)?;
+        if let Some(before) = committed.before {
+            self.state.reindex_job(before);
+        }
+        Ok(committed)
     }
 
     /// The last holder of the run has let go: a removed object of it is gone.
     pub(in crate::quorum) fn forget_removed(&mut self, manifest: ManifestHash) {
-        self.state.forget_removed(self.job, manifest);
+        self.state.catalog_mut().forget_removed(self.job, manifest);
     }
 }

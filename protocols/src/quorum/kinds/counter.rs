@@ -13,12 +13,13 @@ use crate::job::record::RunState::*;
 use crate::job::record::{JobRecord, Run};
 use crate::job::transition::{Row, RunCommand};
 use crate::job::why::ended_or_resting;
-use crate::quorum::apply::{Applied, invalid};
-use crate::quorum::authority::Author;
-use crate::quorum::command::{CommandReply, JobCommand, Rejection};
-use crate::quorum::invariants::{Checked, ensure};
+use crate::quorum::author::Author;
+use crate::quorum::check::{Checked, ensure};
+use crate::quorum::command::JobCommand;
+use crate::quorum::duty::Duty;
 use crate::quorum::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
-use crate::quorum::state::Duty;
+use crate::quorum::reply::{Applied, invalid};
+use crate::quorum::reply::{CommandReply, Rejection};
 
 pub(crate) struct Counter;
 

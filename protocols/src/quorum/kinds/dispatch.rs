@@ -10,13 +10,16 @@ use crate::job::kind::{Kind, Run, WorkSpec, for_each_kind};
 use crate::job::record::{JobRecord, RunState};
 use crate::job::spec::JobSpec;
 use crate::job::transition::{Row, RunCommand, knows, markdown, targets};
-use crate::quorum::apply::Applied;
-use crate::quorum::authority::Author;
-use crate::quorum::command::{JobCommand, Rejection};
-use crate::quorum::invariants::{Checked, ensure};
-use crate::quorum::objects::uses::Part;
-use crate::quorum::state::{Duty, Event, QuorumState};
+use crate::quorum::author::Author;
+use crate::quorum::check::{Checked, ensure};
+use crate::quorum::command::JobCommand;
+use crate::quorum::duty::Duty;
+use crate::quorum::event::Event;
+use crate::quorum::reply::Applied;
+use crate::quorum::reply::Rejection;
+use crate::quorum::state::QuorumState;
 use crate::quorum::triggers;
+use crate::quorum::uses::Part;
 use crate::task::record::RunTasks;
 use crate::task::spec::Call;
 use crate::task::spec::TaskInput;
@@ -364,6 +367,15 @@ impl JobRecord {
 }
 
 impl QuorumState {
+    /// Records a job that was just made, and has its run begin.
+    pub(in crate::quorum) fn open_job(&mut self, record: JobRecord, events: &mut Vec<Event>) {
+        let (job, state) = (record.job, record.state);
+        self.jobs.insert(job, record);
+        events.push(Event::JobChanged { job, state });
+        self.begin_run(job, events);
+        self.reindex_job(job);
+    }
+
     /// The kind of the run; `None` for a job that has a trigger, and for one that is not there.
     fn kind_of_run(&self, job: JobId) -> Option<Kind> {
         self.jobs.get(&job).filter(|record| record.trigger().is_none()).map(|record| record.spec.kind())

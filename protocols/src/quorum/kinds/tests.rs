@@ -16,14 +16,17 @@ use crate::job::spec::TriggeredSpec;
 use crate::job::spec::{JobSpec, StoreSpec};
 use crate::job::transition::{Row, RunCommand, targets};
 use crate::object::layout::Profile;
-use crate::quorum::authority::{Author, Authorship};
-use crate::quorum::command::{
-    Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, StoreCommand, TriggerCommand,
-};
+use crate::quorum::author::Author;
+use crate::quorum::authority::Authorship;
+use crate::quorum::command::{JobCommand, QuorumCommand, StoreCommand, TriggerCommand};
+use crate::quorum::duty::Duty;
+use crate::quorum::entry::{Batch, Command};
+use crate::quorum::event::Event;
 use crate::quorum::kinds::KindCommand;
 use crate::quorum::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
+use crate::quorum::reply::{CommandReply, Rejection};
 use crate::quorum::request::{Query, QueryAnswer};
-use crate::quorum::state::{Duty, Event, QuorumState};
+use crate::quorum::state::QuorumState;
 use crate::quorum::triggers;
 use crate::task::spec::{Call, Program};
 use crate::trigger::record::Fired;

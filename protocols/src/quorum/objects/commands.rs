@@ -3,20 +3,22 @@
 //! While a column is rebuilt its old holder, if there is one, stays in the record and readable; only `FinishRepair`
 //! swaps the two. Every rebuild has an attempt that no assignment of the column ever had.
 
+use super::CatalogCx;
 use crate::approval::Grant;
+use crate::ids::PieceIndex;
 use crate::ids::{Attempt, JobId, ManifestHash};
-use crate::ids::{ObjectId, PieceIndex};
 use crate::job::limits::RELEASING_MAX;
 use crate::job::store::{ColumnRecord, ColumnState, Releasing};
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, Slot};
-use crate::quorum::apply::{Applied, invalid, releasing, short, unknown};
-use crate::quorum::command::{CommandReply, Rejection};
-use crate::quorum::objects::claims::ClaimSelector;
-use crate::quorum::objects::record::{ObjectRecord, ObjectState, Repair};
-use crate::quorum::state::{Event, QuorumState};
+use crate::quorum::claims::ClaimSelector;
+use crate::quorum::event::Event;
+use crate::quorum::object::{ObjectRecord, ObjectState, Repair};
+use crate::quorum::reply::{Applied, invalid, releasing, short, unknown};
+use crate::quorum::reply::{CommandReply, Rejection};
+use crate::quorum::uses::Uses;
 
-impl QuorumState {
+impl CatalogCx<'_> {
     fn live_object(&mut self, manifest: ManifestHash) -> Result<&mut ObjectRecord, Rejection> {
         self.objects
             .records
@@ -25,12 +27,7 @@ impl QuorumState {
             .ok_or_else(|| unknown(manifest))
     }
 
-    pub(in crate::quorum) fn confirmed(
-        &mut self,
-        manifest: ManifestHash,
-        column: PieceIndex,
-        attempt: Attempt,
-    ) -> Applied {
+    pub(super) fn confirmed(&mut self, manifest: ManifestHash, column: PieceIndex, attempt: Attempt) -> Applied {
         let record = column_of(self.live_object(manifest)?, column)?;
         if record.attempt != attempt {
             return Err(Rejection::StaleAttempt { given: attempt, current: record.attempt });
@@ -42,12 +39,12 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    /// Gives up claims. With the last one the object goes, unless a live job names it and nobody insists.
-    pub(in crate::quorum) fn remove_object(
+    /// Gives up claims. With the last one the object goes, unless live jobs need it.
+    pub(super) fn remove_object(
         &mut self,
         manifest: ManifestHash,
         selector: &ClaimSelector,
-        force: bool,
+        uses: Uses,
         events: &mut Vec<Event>,
     ) -> Applied {
         let object = self.objects.get(&manifest).ok_or_else(|| unknown(manifest))?;
@@ -56,11 +53,8 @@ impl QuorumState {
         if object.state == ObjectState::Removing {
             return Ok(reply);
         }
-        if kept.is_empty() && !force {
-            let uses = self.uses_of(ObjectId { quorum: self.quorum, manifest });
-            if uses.total > 0 {
-                return Err(Rejection::InUse { manifest, uses });
-            }
+        if kept.is_empty() && uses.total > 0 {
+            return Err(Rejection::InUse { manifest, uses });
         }
         let object = self.objects.records.get_mut(&manifest).ok_or_else(|| unknown(manifest))?;
         object.claims = kept;
@@ -78,12 +72,11 @@ impl QuorumState {
             self.forget_removed(job, manifest);
         }
         self.objects.reindex(manifest);
-        self.reindex_job(job);
         Ok(reply)
     }
 
     /// Hands every holder of the object, and every rebuild of it, to the run that stored it, to be told to let go.
-    pub(in crate::quorum) fn release_columns(&mut self, manifest: ManifestHash) {
+    pub(super) fn release_columns(&mut self, manifest: ManifestHash) {
         let Some(object) = self.objects.records.get_mut(&manifest) else { return };
         let mut leaving = Vec::new();
         for (index, column) in object.columns.iter_mut().enumerate() {
@@ -100,7 +93,6 @@ impl QuorumState {
         }));
         let job = object.job;
         self.jobs.release(&job, leaving);
-        self.reindex_job(job);
     }
 
     /// Forgets an object that was removed, once the run that stored it has nobody left to release.
@@ -111,7 +103,7 @@ impl QuorumState {
         }
     }
 
-    pub(in crate::quorum) fn owe_repair(
+    pub(super) fn owe_repair(
         &mut self,
         manifest: ManifestHash,
         column: PieceIndex,
@@ -131,7 +123,7 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    pub(in crate::quorum) fn start_repair(
+    pub(super) fn start_repair(
         &mut self,
         manifest: ManifestHash,
         column: PieceIndex,
@@ -170,7 +162,7 @@ impl QuorumState {
         Ok(CommandReply::Done)
     }
 
-    pub(in crate::quorum) fn finish_repair(
+    pub(super) fn finish_repair(
         &mut self,
         manifest: ManifestHash,
         column: PieceIndex,
@@ -204,11 +196,10 @@ impl QuorumState {
         events.push(Event::ColumnReassigned { job, column, from, to: Some(grant) });
         events.push(Event::ColumnRepaired { manifest, column });
         self.objects.reindex(manifest);
-        self.reindex_job(job);
         Ok(CommandReply::Done)
     }
 
-    pub(in crate::quorum) fn fail_repair(
+    pub(super) fn fail_repair(
         &mut self,
         manifest: ManifestHash,
         column: PieceIndex,
@@ -227,7 +218,6 @@ impl QuorumState {
         object.owed.insert(column, short(&format!("the last rebuild failed: {reason}")));
         self.jobs.release(&job, failed.map(|Repair { grant, attempt }| Releasing { column, grant, attempt }));
         self.objects.reindex(manifest);
-        self.reindex_job(job);
         Ok(CommandReply::Done)
     }
 }

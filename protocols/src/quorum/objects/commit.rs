@@ -10,18 +10,19 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::CatalogCx;
 use crate::approval::Grant;
 use crate::ids::{JobId, ManifestHash, PieceIndex};
 use crate::job::store::ColumnRecord;
 use crate::object::layout::Layout;
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, Slot};
-use crate::quorum::apply::invalid;
-use crate::quorum::command::Rejection;
+use crate::quorum::claims::{Claim, Claims};
+use crate::quorum::event::Event;
 use crate::quorum::limits::{OBJECTS_MAX, OWNERS_MAX};
-use crate::quorum::objects::claims::{Claim, Claims};
-use crate::quorum::objects::record::{ObjectRecord, ObjectState};
-use crate::quorum::state::{Event, QuorumState};
+use crate::quorum::object::{ObjectRecord, ObjectState};
+use crate::quorum::reply::Rejection;
+use crate::quorum::reply::invalid;
 
 /// What a run brings to the catalog.
 pub(in crate::quorum) struct Commit<'m> {
@@ -38,9 +39,11 @@ pub(in crate::quorum) struct Commit<'m> {
 pub(in crate::quorum) struct Committed {
     /// The object has these columns now; else those that it had are as good, and the run's are not needed.
     pub(in crate::quorum) adopted: bool,
+    /// The run whose columns it had until now.
+    pub(in crate::quorum) before: Option<JobId>,
 }
 
-impl QuorumState {
+impl CatalogCx<'_> {
     pub(in crate::quorum) fn commit_object(
         &mut self,
         job: JobId,
@@ -59,19 +62,17 @@ impl QuorumState {
         // Nothing is refused from here on.
         let owed = commit.columns.iter().filter(|column| column.grant.is_none()).count();
         let adopted = existing.is_none_or(|object| object.owed.len() > owed);
-        let claim = Claim { owner, name: commit.name.clone(), job, at: self.time };
-        if adopted {
-            self.store_object(job, commit, events);
-        }
+        let claim = Claim { owner, name: commit.name.clone(), job, at: self.now.time };
+        let before = if adopted { self.store_object(job, commit, events) } else { None };
         if let Some(object) = self.objects.records.get_mut(&hash) {
             object.claims.add(claim);
         }
         self.objects.reindex(hash);
-        Ok(Committed { adopted })
+        Ok(Committed { adopted, before })
     }
 
-    /// Moves the columns into the object's record, new or already there.
-    fn store_object(&mut self, job: JobId, commit: Commit<'_>, events: &mut Vec<Event>) {
+    /// Moves the columns into the object's record, new or already there. The run whose columns it had.
+    fn store_object(&mut self, job: JobId, commit: Commit<'_>, events: &mut Vec<Event>) -> Option<JobId> {
         let Commit { hash, manifest, encoded, columns, .. } = commit;
         let mut owed = BTreeMap::new();
         for (index, _) in columns.iter().enumerate().filter(|(_, column)| column.grant.is_none()) {
@@ -86,7 +87,7 @@ impl QuorumState {
             profile: manifest.profile,
             claims: Claims::default(),
             job,
-            created_at: self.wall(),
+            created_at: self.now.wall,
             newest: columns.iter().map(|column| column.attempt).collect(),
             columns,
             owed,
@@ -105,9 +106,7 @@ impl QuorumState {
         if self.objects.manifests.insert(hash, encoded.clone()).is_none() {
             self.objects.index.manifest_bytes += encoded.len();
         }
-        if let Some((before, _)) = before {
-            self.reindex_job(before);
-        }
+        before.map(|(job, _)| job)
     }
 }
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::Catalog;
-use super::record::{ObjectRecord, ObjectState};
 use crate::approval::Grant;
 use crate::ids::{ManifestHash, PieceIndex};
 use crate::job::store::ColumnState;
-use crate::quorum::invariants::{Checked, ensure};
+use crate::quorum::check::{Checked, ensure};
+use crate::quorum::jobs::JobBook;
 use crate::quorum::limits::{NAMES_MAX, OBJECTS_MAX, OWNERS_MAX};
-use crate::quorum::state::QuorumState;
+use crate::quorum::object::{ObjectRecord, ObjectState};
 
 impl Catalog {
     pub(in crate::quorum) fn check_index(&self, rebuilt: &Self) -> Checked {
@@ -18,18 +18,18 @@ impl Catalog {
     }
 }
 
-impl QuorumState {
-    pub(in crate::quorum) fn check_objects(&self) -> Checked {
-        let Catalog { records, manifests, .. } = &self.objects;
+impl Catalog {
+    pub(in crate::quorum) fn check(&self, jobs: &JobBook) -> Checked {
+        let Self { records, manifests, .. } = self;
         ensure(records.len() <= OBJECTS_MAX, || format!("{} objects", records.len()))?;
         for (manifest, object) in records.iter() {
-            self.check_object(*manifest, object).map_err(|what| format!("object {manifest}: {what}"))?;
+            self.check_object(jobs, *manifest, object).map_err(|what| format!("object {manifest}: {what}"))?;
         }
         let orphan = manifests.keys().find(|hash| !records.contains_key(hash));
         ensure(orphan.is_none(), || format!("manifest {orphan:?} belongs to no object"))
     }
 
-    fn check_object(&self, manifest: ManifestHash, object: &ObjectRecord) -> Checked {
+    fn check_object(&self, jobs: &JobBook, manifest: ManifestHash, object: &ObjectRecord) -> Checked {
         let columns = object.columns.len();
         ensure(columns == object.profile.columns() && columns == object.newest.len(), || format!("{columns} columns"))?;
         let claims = &object.claims;
@@ -41,10 +41,10 @@ impl QuorumState {
         ensure(claims.is_empty() == (object.state == ObjectState::Removing), || {
             "kept by nobody, or removed".to_owned()
         })?;
-        let run = self.jobs.get(&object.job).and_then(|record| record.store()).map(|(_, run)| run);
+        let run = jobs.get(&object.job).and_then(|record| record.store()).map(|(_, run)| run);
         ensure(run.is_some_and(|run| run.manifest == Some(manifest)), || "its run is forgotten".to_owned())?;
         let live = object.state == ObjectState::Live;
-        ensure(live == self.objects.manifests.contains_key(&manifest), || "manifest and state differ".to_owned())?;
+        ensure(live == self.manifests.contains_key(&manifest), || "manifest and state differ".to_owned())?;
         let inside = |index: &PieceIndex| (index.0 as usize) < columns;
         ensure(object.owed.keys().all(inside) && object.repairs.keys().all(inside), || "no such column".to_owned())?;
         let mut peers = BTreeSet::new();

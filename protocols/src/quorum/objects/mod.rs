@@ -1,30 +1,30 @@
 //! The catalog: the objects that a quorum is the steward of, and which of them need the primary's attention.
 //!
 //! [`Catalog`] has the records and the encoded manifests of live objects, with an index of those that have a column to
-//! confirm, to repair or under repair. `commit` turns a run into an object, `commands` is what becomes of it later,
-//! [`claims`] says who keeps it and [`uses`] which live jobs need it.
+//! confirm, to repair or under repair. `commit` turns a run into an object, `commands` is what becomes of it later;
+//! [`super::claims`] says who keeps it and [`super::uses`] which live jobs need it.
 
-pub mod claims;
 mod commands;
 pub(super) mod commit;
 mod invariants;
-pub mod record;
 pub(super) mod snapshot;
-pub mod uses;
 
 use std::collections::BTreeSet;
 use std::ops::{Bound, Index};
 
 use bytes::Bytes;
 
-use super::apply::Applied;
+use super::claims::ClaimSelector;
 use super::command::ObjectCommand;
-use super::jobs::set_member;
-use super::state::{Duty, Event, QuorumState};
+use super::duty::Duty;
+use super::event::Event;
+use super::jobs::{JobBook, set_member};
+use super::object::{ObjectRecord, ObjectState};
+use super::reply::Applied;
+use super::uses::Uses;
 use crate::ids::{ManifestHash, Millis, PieceIndex};
 use crate::job::store::ColumnState;
 use crate::shared_map::SharedMap;
-use record::{ObjectRecord, ObjectState};
 
 /// The objects of a quorum.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,6 +96,12 @@ impl Catalog {
         manifests: SharedMap<ManifestHash, Bytes>,
     ) -> Self {
         Self { records, manifests, index: ObjectIndex::default() }
+    }
+
+    /// Whether nobody keeps the object once these claims are given up.
+    pub(super) fn loses_last_claim(&self, manifest: &ManifestHash, claims: &ClaimSelector) -> bool {
+        let live = self.get(manifest).filter(|object| object.state == ObjectState::Live);
+        live.is_some_and(|object| object.claims.part(claims).1.is_empty())
     }
 
     pub(super) fn manifest_bytes(&self) -> usize {
@@ -181,16 +187,39 @@ impl Catalog {
     }
 }
 
-impl QuorumState {
-    pub(super) fn apply_object(
+/// The catalog beside the records of the runs that stored its objects, to change: holders that an object lets go of are
+/// handed to its run. The frame brings the index of that run up to date afterwards.
+pub(super) struct CatalogCx<'s> {
+    objects: &'s mut Catalog,
+    jobs: &'s mut JobBook,
+    now: Now,
+}
+
+/// What time it is.
+#[derive(Clone, Copy)]
+pub(super) struct Now {
+    /// Record time.
+    pub(super) time: Millis,
+    /// What the clocks say.
+    pub(super) wall: Millis,
+}
+
+impl<'s> CatalogCx<'s> {
+    pub(super) fn new(objects: &'s mut Catalog, jobs: &'s mut JobBook, now: Now) -> Self {
+        Self { objects, jobs, now }
+    }
+
+    /// `uses`: of live jobs, counted when the command takes the last claim ([`Catalog::loses_last_claim`]).
+    pub(super) fn apply(
         &mut self,
         manifest: ManifestHash,
         command: &ObjectCommand,
+        uses: Uses,
         events: &mut Vec<Event>,
     ) -> Applied {
         match command {
             ObjectCommand::Confirmed { column, attempt } => self.confirmed(manifest, *column, *attempt),
-            ObjectCommand::Remove { claims, force } => self.remove_object(manifest, claims, *force, events),
+            ObjectCommand::Remove { claims, .. } => self.remove_object(manifest, claims, uses, events),
             ObjectCommand::OweRepair { column, attempt, reason } => {
                 self.owe_repair(manifest, *column, *attempt, reason, events)
             }

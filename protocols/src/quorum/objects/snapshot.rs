@@ -4,9 +4,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Catalog;
-use super::record::ObjectRecord;
 use crate::ids::ManifestHash;
-use crate::quorum::snapshot::{Chunks, Section, SnapshotError, append_shared, check_count};
+use crate::quorum::chunks::{Chunks, Section, SnapshotError, append_shared, check_count};
+use crate::quorum::object::ObjectRecord;
 use crate::shared_map::SharedMap;
 use crate::wire;
 

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
+use super::PoolView;
 use crate::ids::{Digest, JobId, PeerId, StepIndex, TaskIndex};
 use crate::job::record::RunState;
-use crate::quorum::state::QuorumState;
 use crate::task::inputs::{call_digest, idempotency_token, inputs_digest, inputs_digest_under};
 use crate::task::limits::GIVEN_BYTES_MAX;
 use crate::task::message::{Assignment, OutputRef, StepContext};
@@ -25,19 +25,22 @@ pub struct WorkerInstructions {
     pub reveal: Vec<TaskAttempt>,
 }
 
-impl QuorumState {
+impl<'s> PoolView<'s> {
     /// Live attempts of the worker that it is to run, or to report about. Sent by the primary, again after every
     /// takeover; a worker that has them already says so.
-    pub fn attempts_of(&self, worker: PeerId) -> impl Iterator<Item = (TaskAttempt, &AttemptRecord)> + '_ {
+    pub(in crate::quorum) fn attempts_of(
+        self,
+        worker: PeerId,
+    ) -> impl Iterator<Item = (TaskAttempt, &'s AttemptRecord)> {
         let tasks = self.tasks.index.used.get(&worker).into_iter().flat_map(|used| &used.tasks);
-        tasks.filter_map(|task| {
+        tasks.filter_map(move |task| {
             let record = self.tasks.tables.get(&task.id.job)?.get(task.id.step, task.id.task)?;
             Some((*task, record.attempt(task.attempt)?))
         })
     }
 
     /// Everything that the worker is to know, in one look at each of its attempts.
-    pub fn instructions_of(&self, worker: PeerId) -> WorkerInstructions {
+    pub(in crate::quorum) fn instructions_of(&self, worker: PeerId) -> WorkerInstructions {
         let mut instructions = WorkerInstructions::default();
         let Some(used) = self.tasks.index.used.get(&worker) else { return instructions };
         for task in &used.tasks {
@@ -68,23 +71,8 @@ impl QuorumState {
         terms.is_some_and(|terms| terms.idempotent || *phase != Phase::Started)
     }
 
-    /// Attempts of the worker that must end. The second says that the task goes on later, from its checkpoint.
-    pub fn stops_of(&self, worker: PeerId) -> Vec<(TaskAttempt, bool)> {
-        self.instructions_of(worker).stop
-    }
-
-    /// Attempts of the worker that are asked to show their verdict.
-    pub fn reveals_of(&self, worker: PeerId) -> Vec<TaskAttempt> {
-        self.instructions_of(worker).reveal
-    }
-
-    /// Whether the run has tasks that want a worker now.
-    pub fn waits_for_workers(&self, job: JobId) -> bool {
-        self.tasks.index.is_queued(job)
-    }
-
     /// What the tasks of a step have in common, for the workers. `None` when the run is not there or not at work.
-    pub fn work(&self, job: JobId, step: StepIndex) -> Option<StepContext> {
+    pub(in crate::quorum) fn work(&self, job: JobId, step: StepIndex) -> Option<StepContext> {
         let record = self.jobs.get(&job)?;
         let terms = record.terms(step)?;
         Some(StepContext {
@@ -102,13 +90,13 @@ impl QuorumState {
     }
 
     /// One attempt as it is sent to its worker. `None` when it is not live any more.
-    pub fn order(&self, task: TaskAttempt) -> Option<Assignment> {
+    pub(in crate::quorum) fn order(&self, task: TaskAttempt) -> Option<Assignment> {
         self.order_under(task, call_digest(self.jobs.get(&task.id.job)?.call(task.id.step)?))
     }
 
     /// As many of the attempts as fit into a message of `bytes_max`, with what their steps have in common; at least
     /// one, if any is live. `bytes_max` leaves room for the largest single one.
-    pub fn assignment(
+    pub(in crate::quorum) fn assignment(
         &self,
         tasks: impl IntoIterator<Item = TaskAttempt>,
         bytes_max: usize,

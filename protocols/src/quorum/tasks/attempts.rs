@@ -1,36 +1,39 @@
 //! Attempts that end: stops, dead letters, and what is forgotten with them. Whatever the kind of their run.
 
+use super::{PoolCx, PoolView, TaskPool};
 use crate::ids::{JobId, TaskIndex};
 use crate::job::record::JobRecord;
-use crate::quorum::apply::short;
-use crate::quorum::command::Rejection;
-use crate::quorum::state::QuorumState;
+use crate::quorum::reply::Rejection;
+use crate::quorum::reply::short;
 use crate::task::limits::{DEAD_LETTERS_MAX, RECORD_BYTES_MAX};
 use crate::task::record::{AttemptRecord, RunTasks, Stopping, TaskAttempt, TaskId, TaskState};
 use crate::task::table::Blob;
 
-impl QuorumState {
+impl TaskPool {
+    /// Refuses what there is no room for beside the specifications and outputs of live jobs.
     pub(in crate::quorum) fn check_bytes(&self, more: usize) -> Result<(), Rejection> {
-        if self.tasks.index.live.bytes + more > RECORD_BYTES_MAX {
+        if self.index.live.bytes + more > RECORD_BYTES_MAX {
             let what = "bytes of specifications and outputs".to_owned();
             return Err(Rejection::Full { what, limit: RECORD_BYTES_MAX });
         }
         Ok(())
     }
+}
 
+impl PoolCx<'_> {
     /// Changes what the pool keeps of a run, if it has tasks.
     pub(in crate::quorum) fn with_tasks<R>(
         &mut self,
         job: JobId,
         change: impl FnOnce(&mut RunTasks) -> R,
     ) -> Option<R> {
-        self.jobs.get_mut(&job)?.tasks_mut().map(change)
+        self.jobs.tasks_mut(&job).map(change)
     }
 
     /// Has every attempt of the run's present step ended. What they report from here on is stale.
     pub(in crate::quorum) fn stop_all(&mut self, job: JobId) {
         let Some(step) = self.jobs.get(&job).and_then(JobRecord::tasks).map(|run| run.step) else { return };
-        for task in self.live_tasks(job) {
+        for task in self.view().live_tasks(job) {
             self.stop_task(TaskId { job, step, task });
         }
     }
@@ -87,7 +90,9 @@ impl QuorumState {
             run.dead_letters.push((id.step, id.task, short(&format!("task {}: {reason}", id.task))));
         });
     }
+}
 
+impl PoolView<'_> {
     /// Tasks of the present step in that state.
     pub(in crate::quorum) fn tasks_in(&self, job: JobId, state: impl Fn(TaskState) -> bool) -> Vec<TaskIndex> {
         let Some(run) = self.jobs.get(&job).and_then(JobRecord::tasks) else { return Vec::new() };

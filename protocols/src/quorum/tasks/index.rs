@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::{PoolCx, PoolView};
 use crate::capacity::Capacity;
 use crate::engine::Engine;
 use crate::ids::{JobId, Millis, PeerId};
 use crate::job::record::{JobRecord, Run, RunState};
-use crate::quorum::state::QuorumState;
 use crate::task::record::{TaskAttempt, WorkerRecord};
 use crate::task::spec::Resources;
 use crate::task::table::TaskTable;
@@ -154,25 +154,23 @@ impl WorkerRecord {
     }
 }
 
-impl QuorumState {
+impl PoolCx<'_> {
     /// Called after every change to a run that computes, or to its tasks.
-    pub(in crate::quorum) fn reindex_work(&mut self, job: JobId) {
-        let due = self.job_due(job);
+    pub(in crate::quorum) fn reindex(&mut self, job: JobId) {
+        let due = self.view().job_due(job);
         self.tasks.index.wake_at(job, due);
-        let record = self.jobs.get_mut(&job);
-        let table = self.tasks.tables.get(&job);
-        let waiting = match record.as_ref().map(|record| &record.run) {
+        let waiting = match self.jobs.get(&job).map(|record| &record.run) {
             Some(Run::Trigger(run)) => Some(run.input_bytes()),
             _ => None,
         };
-        let Some(run) = record.and_then(JobRecord::tasks_mut) else {
+        let Some(run) = self.jobs.tasks_mut(&job) else {
             self.tasks.index.enqueue(job, None);
             return self.weigh_waiting(job, waiting);
         };
-        if let Some(index) = table.and_then(|table| table.of(run.step)) {
+        if let Some(index) = self.tasks.tables.get(&job).and_then(|table| table.of(run.step)) {
             run.tally = index.tally;
         }
-        let wanted = self.wants_workers(job);
+        let wanted = self.view().wants_workers(job);
         self.tasks.index.enqueue(job, wanted);
         let Some(record) = self.jobs.get(&job) else { return };
         let known = self.tasks.index.sizes.get(&job).map(|size| size.specification);
@@ -197,7 +195,9 @@ impl QuorumState {
         let ended = record.state.is_final();
         self.tasks.index.weigh(job, Some(Size { bytes: specification + waiting, tasks: 0, specification, ended }));
     }
+}
 
+impl PoolView<'_> {
     fn wants_workers(&self, job: JobId) -> Option<(Demand, u64)> {
         let record = self.jobs.get(&job)?;
         let run = record.tasks()?;

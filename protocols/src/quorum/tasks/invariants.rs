@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::TaskPool;
+use super::{PoolView, TaskPool};
 use crate::ids::{Attempt, JobId};
 use crate::job::record::JobRecord;
-use crate::quorum::invariants::{Checked, ensure};
-use crate::quorum::state::QuorumState;
+use crate::quorum::check::{Checked, ensure};
 use crate::task::limits::{AVOIDED_MAX, COPIES_MAX, DEAD_LETTERS_MAX, WORKERS_MAX};
 use crate::task::record::{TaskRecord, TaskState};
 
@@ -33,8 +32,8 @@ impl TaskPool {
     }
 }
 
-impl QuorumState {
-    pub(in crate::quorum) fn check_tasks(&self) -> Checked {
+impl PoolView<'_> {
+    pub(in crate::quorum) fn check(&self) -> Checked {
         self.tasks.check_workers()?;
         let has_tasks = |job: &JobId| self.jobs.get(job).is_some_and(|record| record.tasks().is_some());
         let orphan = self.tasks.tables.keys().find(|job| !has_tasks(job));

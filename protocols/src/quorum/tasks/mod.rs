@@ -18,12 +18,14 @@ pub(super) mod snapshot;
 mod tests;
 mod timers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use super::apply::Applied;
 use super::command::TaskCommand;
-use super::state::{Duty, Event, QuorumState};
+use super::duty::Duty;
+use super::event::Event;
+use super::jobs::JobBook;
+use super::reply::{CommandReply, Rejection};
 use crate::ids::{Attempt, JobId, Millis, PeerId, StepIndex, TaskIndex};
 use crate::shared_map::SharedMap;
 use crate::task::limits::{ENDED_BYTES_MAX, ENDED_TASKS_MAX, SLOTS_SOUGHT_MAX};
@@ -96,6 +98,11 @@ impl TaskPool {
         self.index.queue.len()
     }
 
+    /// The run with the earliest timer of all, and when it runs out.
+    pub(super) fn first_due(&self) -> Option<(Millis, JobId)> {
+        self.index.due.first().copied()
+    }
+
     /// The earliest timer of all.
     pub(super) fn next_timer(&self) -> Option<Millis> {
         self.index.due.first().map(|(due, _)| *due)
@@ -165,8 +172,48 @@ impl TaskPool {
     }
 }
 
-impl QuorumState {
-    pub(super) fn apply_task(&mut self, by: PeerId, command: &TaskCommand, events: &mut Vec<Event>) -> Applied {
+/// A command that was applied, and what is left to the frame.
+type Handled = Result<(CommandReply, FollowUp), Rejection>;
+
+/// What the frame does for jobs once a command on tasks was applied.
+#[derive(Default)]
+pub(super) struct FollowUp {
+    /// Runs whose tasks have changed: their kinds make the moves that follow.
+    pub(super) settle: BTreeSet<JobId>,
+    /// Jobs of which only the index is to be brought up to date.
+    pub(super) reindex: BTreeSet<JobId>,
+    /// Events tell how far the runs have come.
+    pub(super) tells_progress: bool,
+    /// A worker that was lost. Its refusals are forgiven once the runs are settled.
+    pub(super) forgive: Option<PeerId>,
+}
+
+/// The pool beside the records of the runs that have its tasks, to read.
+#[derive(Clone, Copy)]
+pub(super) struct PoolView<'s> {
+    tasks: &'s TaskPool,
+    jobs: &'s JobBook,
+    /// Record time.
+    time: Millis,
+}
+
+/// The same, to change. It reaches no other part of the state: what follows for a run is the frame's to do.
+pub(super) struct PoolCx<'s> {
+    tasks: &'s mut TaskPool,
+    jobs: &'s mut JobBook,
+    time: Millis,
+}
+
+impl<'s> PoolCx<'s> {
+    pub(super) fn new(tasks: &'s mut TaskPool, jobs: &'s mut JobBook, time: Millis) -> Self {
+        Self { tasks, jobs, time }
+    }
+
+    fn view(&self) -> PoolView<'_> {
+        PoolView { tasks: self.tasks, jobs: self.jobs, time: self.time }
+    }
+
+    pub(super) fn apply(&mut self, by: PeerId, command: &TaskCommand, events: &mut Vec<Event>) -> Handled {
         match command {
             TaskCommand::SetWorker { worker } => self.set_worker(worker, events),
             TaskCommand::LoseWorker { peer, lease, reason } => self.lose_worker(*peer, *lease, reason, events),
@@ -178,9 +225,15 @@ impl QuorumState {
             }
         }
     }
+}
+
+impl<'s> PoolView<'s> {
+    pub(super) fn new(tasks: &'s TaskPool, jobs: &'s JobBook, time: Millis) -> Self {
+        Self { tasks, jobs, time }
+    }
 
     /// Of jobs with tasks. As many as there are workers and sorts of tasks, however many jobs there are.
-    pub(super) fn task_duties(&self, duties: &mut Vec<Duty>) {
+    pub(super) fn duties(&self, duties: &mut Vec<Duty>) {
         let work = &self.tasks.index;
         for (demand, turns) in &work.queue {
             let Some((_, job)) = turns.first() else { continue };

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::PoolView;
 use crate::ids::{Digest, JobId, Millis, PeerId};
-use crate::quorum::invariants::{Checked, ensure};
-use crate::quorum::state::QuorumState;
+use crate::quorum::check::{Checked, ensure};
 use crate::task::limits::{AHEAD_MAX, AHEAD_TIME, PROGRAMS_MAX};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +83,7 @@ impl PrefetchWindows {
     }
 }
 
-impl QuorumState {
+impl PoolView<'_> {
     /// Tasks of the run that a worker may have beyond its slots. None of those that must not begin twice, because one
     /// that waits may have begun; none of copies, which wait for each other anyway.
     pub(super) fn ahead_of(&self, job: JobId) -> u32 {

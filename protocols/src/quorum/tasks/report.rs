@@ -3,16 +3,17 @@
 //! Every attempt is checked against the task's live ones. What comes under another is refused and counted, and changes
 //! nothing. A report that was recorded before is recorded: workers repeat until they hear so.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 
+use super::{FollowUp, Handled, PoolCx, PoolView};
 use crate::engine::Engine;
-use crate::ids::{Attempt, JobId, Millis, PeerId};
-use crate::ids::{Digest, LeaseId, Nonce};
+use crate::ids::{Attempt, Digest, JobId, LeaseId, Millis, Nonce, PeerId, StepIndex};
 use crate::job::record::{JobRecord, RunState};
-use crate::job::transition::RunCommand;
-use crate::quorum::apply::{Applied, invalid, short};
-use crate::quorum::command::{CommandReply, Rejection};
-use crate::quorum::state::{Event, QuorumState};
+use crate::quorum::event::Event;
+use crate::quorum::reply::{CommandReply, Rejection};
+use crate::quorum::reply::{invalid, short};
 use crate::task::limits::{
     AVOIDED_MAX, BATCH_MAX, CHECKPOINT_BYTES_MAX, OUTPUT_BYTES_MAX, REVEAL_WAIT, ROUNDS_MAX, WORKER_SLOTS_MAX,
     WORKERS_MAX,
@@ -34,8 +35,8 @@ fn refuse(reason: impl Into<String>) -> Recorded {
     Err(ReportRefusal::Invalid { reason: reason.into() })
 }
 
-impl QuorumState {
-    pub(in crate::quorum) fn set_worker(&mut self, worker: &WorkerRecord, events: &mut Vec<Event>) -> Applied {
+impl PoolCx<'_> {
+    pub(super) fn set_worker(&mut self, worker: &WorkerRecord, events: &mut Vec<Event>) -> Handled {
         let peer = worker.grant.holder.peer;
         if worker.slots == 0 || worker.slots > WORKER_SLOTS_MAX {
             return Err(invalid(format!("{} slots are not between 1 and {WORKER_SLOTS_MAX}", worker.slots)));
@@ -51,44 +52,44 @@ impl QuorumState {
             return Err(Rejection::Full { what: "workers".to_owned(), limit: WORKERS_MAX });
         }
         // Another incarnation has another disk: its outbox and its work are gone.
-        if before.is_some_and(|before| before.holder.incarnation != worker.grant.holder.incarnation) {
-            self.lose_attempts(peer, "the worker lost its disk", events);
-        }
+        let settle = match before.is_some_and(|before| before.holder.incarnation != worker.grant.holder.incarnation) {
+            true => self.lose_attempts(peer, "the worker lost its disk", events),
+            false => BTreeSet::new(),
+        };
         self.tasks.workers.insert(peer, worker.clone());
-        Ok(CommandReply::Done)
+        Ok((CommandReply::Done, FollowUp { settle, ..FollowUp::default() }))
     }
 
-    pub(in crate::quorum) fn lose_worker(
+    pub(super) fn lose_worker(
         &mut self,
         peer: PeerId,
         lease: LeaseId,
         reason: &str,
         events: &mut Vec<Event>,
-    ) -> Applied {
+    ) -> Handled {
         if self.tasks.workers.get(&peer).is_none_or(|worker| worker.grant.lease != lease) {
             return Err(Rejection::UnknownWorker { peer });
         }
         self.tasks.workers.remove(&peer);
         self.tasks.prefetch_windows.forget(peer);
-        self.lose_attempts(peer, reason, events);
-        self.forgive_refusals(peer);
-        Ok(CommandReply::Done)
+        let settle = self.lose_attempts(peer, reason, events);
+        Ok((CommandReply::Done, FollowUp { settle, forgive: Some(peer), ..FollowUp::default() }))
     }
 
     /// A worker that was lost comes back as another run of its node, maybe with other settings: runs that wait for
     /// workers need not wait for it any longer.
-    fn forgive_refusals(&mut self, peer: PeerId) {
+    pub(in crate::quorum) fn forgive_refusals(&mut self, peer: PeerId) {
         let waiting = self.tasks.index.queue.values().flatten().map(|(_, job)| *job);
         let avoids = |job: &JobId| self.jobs.get(job).and_then(JobRecord::tasks).is_some_and(|run| run.avoids(&peer));
         let avoiding: Vec<_> = waiting.filter(avoids).collect();
         for job in avoiding {
             self.with_tasks(job, |run| run.avoided.get_mut(&peer).into_iter().for_each(|refusal| refusal.until = None));
-            self.reindex_work(job);
+            self.reindex(job);
         }
     }
 
     /// Lets go of a worker that has nothing to do.
-    pub(in crate::quorum) fn release_worker(&mut self, peer: PeerId, lease: LeaseId) -> Applied {
+    pub(super) fn release_worker(&mut self, peer: PeerId, lease: LeaseId) -> Handled {
         if self.tasks.workers.get(&peer).is_none_or(|worker| worker.grant.lease != lease) {
             return Err(Rejection::UnknownWorker { peer });
         }
@@ -97,11 +98,12 @@ impl QuorumState {
         }
         self.tasks.workers.remove(&peer);
         self.tasks.prefetch_windows.forget(peer);
-        Ok(CommandReply::Done)
+        Ok((CommandReply::Done, FollowUp::default()))
     }
 
-    fn lose_attempts(&mut self, peer: PeerId, reason: &str, events: &mut Vec<Event>) {
-        let mut touched = std::collections::BTreeSet::new();
+    /// The runs that had an attempt there.
+    fn lose_attempts(&mut self, peer: PeerId, reason: &str, events: &mut Vec<Event>) -> BTreeSet<JobId> {
+        let mut touched = BTreeSet::new();
         let attempts = self.tasks.attempts_at(peer);
         if !attempts.is_empty() {
             events.push(Event::WorkerLost { worker: peer, attempts: attempts.len() as u32 });
@@ -114,16 +116,14 @@ impl QuorumState {
                 self.attempt_failed(task, ErrorClass::Lost, reason);
             }
         }
-        for job in touched {
-            self.settle(job, RunCommand::Reported, events);
-        }
+        touched
     }
 
-    pub(in crate::quorum) fn start(&mut self, by: PeerId, tasks: &[TaskAttempt]) -> Applied {
+    pub(super) fn start(&mut self, by: PeerId, tasks: &[TaskAttempt]) -> Handled {
         check_batch(tasks.len())?;
-        let mut touched = std::collections::BTreeSet::new();
+        let mut reindex = BTreeSet::new();
         let mut start = |task: &TaskAttempt| {
-            touched.insert(task.id.job);
+            reindex.insert(task.id.job);
             self.live_attempt(by, *task)?;
             // A run that is stopping begins nothing more.
             let stopping = self.jobs.get(&task.id.job).is_none_or(|record| record.state == RunState::Pausing);
@@ -138,35 +138,21 @@ impl QuorumState {
             Ok(())
         };
         let answers = tasks.iter().map(&mut start).collect();
-        touched.into_iter().for_each(|job| self.reindex_job(job));
-        Ok(CommandReply::Recorded(answers))
+        Ok((CommandReply::Recorded(answers), FollowUp { reindex, ..FollowUp::default() }))
     }
 
-    pub(in crate::quorum) fn report(&mut self, by: PeerId, reports: &[Report], events: &mut Vec<Event>) -> Applied {
+    pub(super) fn report(&mut self, by: PeerId, reports: &[Report], events: &mut Vec<Event>) -> Handled {
         check_batch(reports.len())?;
         if self.tasks.workers.contains_key(&by) {
             self.tasks.prefetch_windows.record_report(by, self.time);
         }
-        let mut touched = std::collections::BTreeSet::new();
+        let mut settle = BTreeSet::new();
         let mut answers = Vec::with_capacity(reports.len());
         for report in reports {
-            touched.insert(report.task.id.job);
+            settle.insert(report.task.id.job);
             answers.push(self.report_one(by, report, events));
         }
-        for job in touched {
-            let before = self.done_of(job);
-            self.settle(job, RunCommand::Reported, events);
-            let after = self.done_of(job);
-            if let Some((step, done, total)) = after.filter(|after| before != Some(*after)) {
-                events.push(Event::JobAdvanced { job, step, done, total });
-            }
-        }
-        Ok(CommandReply::Recorded(answers))
-    }
-
-    fn done_of(&self, job: JobId) -> Option<(crate::ids::StepIndex, u32, u32)> {
-        let run = self.jobs.get(&job)?.tasks()?;
-        Some((run.step, run.tally.done, run.tally.total))
+        Ok((CommandReply::Recorded(answers), FollowUp { settle, tells_progress: true, ..FollowUp::default() }))
     }
 
     /// The attempt, if it may still report and is this worker's.
@@ -211,7 +197,7 @@ impl QuorumState {
             return Ok(());
         }
         let live = self.live_attempt(by, task)?;
-        let verified = self.is_verified(task);
+        let verified = self.view().is_verified(task);
         match &report.result {
             TaskResult::Done { .. } if verified => refuse("copies commit to their result before they show it"),
             TaskResult::Commitment(_) | TaskResult::Reveal { .. } if !verified => refuse("the task is not verified"),
@@ -238,14 +224,6 @@ impl QuorumState {
         }
     }
 
-    fn is_verified(&self, task: TaskAttempt) -> bool {
-        self.terms_of(task).is_some_and(|terms| terms.verify.is_some())
-    }
-
-    fn terms_of(&self, task: TaskAttempt) -> Option<TaskTerms<'_>> {
-        self.jobs.get(&task.id.job)?.terms(task.id.step)
-    }
-
     pub(in crate::quorum) fn change_attempt(&mut self, task: TaskAttempt, change: impl FnOnce(&mut AttemptRecord)) {
         self.change_task(task.id, |record| {
             if let Some(live) = record.live.iter_mut().find(|live| live.attempt == task.attempt) {
@@ -263,7 +241,7 @@ impl QuorumState {
             (Place::Record, None) => return refuse("the bytes are missing"),
             (Place::Object { .. }, Some(_)) => return refuse("bytes of an object do not belong here"),
             (Place::Object { .. }, None) => {
-                let terms = self.terms_of(task);
+                let terms = self.view().terms_of(task);
                 if blob != Blob::Checkpoint && terms.is_some_and(|terms| terms.output == OutputPlace::Inline) {
                     return refuse("the job wants its outputs in the record");
                 }
@@ -279,14 +257,14 @@ impl QuorumState {
         if output.bytes != bytes.len() as u64 || output.digest.0 != *blake3::hash(bytes).as_bytes() {
             return refuse("the bytes are not those of the digest");
         }
-        if self.check_bytes(bytes.len()).is_err() {
+        if self.tasks.check_bytes(bytes.len()).is_err() {
             return Err(ReportRefusal::RecordFull);
         }
         if let Some(table) = self.tasks.tables.get_mut(&task.id.job) {
             table.keep_blob(key, bytes.clone());
         }
         // The next output in this entry must see what this one took.
-        self.reindex_work(task.id.job);
+        self.reindex(task.id.job);
         Ok(())
     }
 
@@ -330,11 +308,11 @@ impl QuorumState {
     /// An attempt ended without a result.
     pub(in crate::quorum) fn attempt_failed(&mut self, task: TaskAttempt, class: ErrorClass, reason: &str) {
         let now = self.time;
-        let Some(terms) = self.terms_of(task) else { return };
+        let Some(terms) = self.view().terms_of(task) else { return };
         let (policy, idempotent) = (terms.retry.clone(), terms.idempotent);
         // A peer too many that refuses counts like any failure, or the task would go round for ever.
         let class = match class {
-            ErrorClass::Refused if self.is_refused_too_often(task) => ErrorClass::Host,
+            ErrorClass::Refused if self.view().is_refused_too_often(task) => ErrorClass::Host,
             class => class,
         };
         let ended = self.change_task(task.id, |record| {
@@ -374,7 +352,7 @@ impl QuorumState {
         match retry::decide(&policy, task.id, past, class, now) {
             retry::Verdict::At(until) => {
                 // While other copies are on their way, a replacement is sought at once or not at all.
-                let verified = self.is_verified(task);
+                let verified = self.view().is_verified(task);
                 self.change_task(task.id, |record| {
                     record.state = match (alone, verified) {
                         (false, false) => TaskState::Running,
@@ -384,7 +362,7 @@ impl QuorumState {
                     };
                 });
             }
-            retry::Verdict::Never(_) if !alone && !self.is_verified(task) => {
+            retry::Verdict::Never(_) if !alone && !self.view().is_verified(task) => {
                 self.change_task(task.id, |record| record.state = TaskState::Running);
             }
             retry::Verdict::Never(why) => {
@@ -392,15 +370,6 @@ impl QuorumState {
                 self.move_to_dead_letters(task.id, &reason);
             }
         }
-    }
-
-    /// Whether the attempt's worker would be one too many to remember the refusal of.
-    fn is_refused_too_often(&self, task: TaskAttempt) -> bool {
-        let run = self.jobs.get(&task.id.job).and_then(JobRecord::tasks);
-        let live = self.tasks.tables.get(&task.id.job).and_then(|table| table.get(task.id.step, task.id.task));
-        let worker = live.and_then(|record| record.attempt(task.attempt)).map(|live| live.worker);
-        let known = |run: &&RunTasks| worker.is_some_and(|worker| run.avoided.contains_key(&worker));
-        run.is_some_and(|run| run.avoided.len() >= AVOIDED_MAX && !known(&run))
     }
 
     /// An attempt was stopped before its end: by a pause, or because its worker shuts down.
@@ -422,26 +391,21 @@ impl QuorumState {
             }
             alone
         });
-        if self.is_revealing(task) && alone == Some(false) {
+        if self.view().is_revealing(task) && alone == Some(false) {
             self.count_votes(task);
         }
     }
 
-    fn is_revealing(&self, task: TaskAttempt) -> bool {
-        let table = self.tasks.tables.get(&task.id.job);
-        table.and_then(|table| table.get(task.id.step, task.id.task)).is_some_and(TaskRecord::is_revealing)
-    }
-
-    pub(in crate::quorum) fn save_checkpoint(
+    pub(super) fn save_checkpoint(
         &mut self,
         by: PeerId,
         task: TaskAttempt,
         checkpoint: &Output,
         bytes: Option<&Bytes>,
-    ) -> Applied {
+    ) -> Handled {
         let mut save = || {
             self.live_attempt(by, task)?;
-            if self.is_verified(task) {
+            if self.view().is_verified(task) {
                 return refuse("verified copies start from nothing");
             }
             self.take_bytes(task, checkpoint, bytes, Blob::Checkpoint)?;
@@ -449,8 +413,8 @@ impl QuorumState {
             Ok(())
         };
         let saved = save();
-        self.reindex_job(task.id.job);
-        Ok(CommandReply::Recorded(vec![saved]))
+        let follow_up = FollowUp { reindex: [task.id.job].into(), ..FollowUp::default() };
+        Ok((CommandReply::Recorded(vec![saved]), follow_up))
     }
 
     // ---- verified tasks ----
@@ -496,7 +460,7 @@ impl QuorumState {
         receipt: &ResultReceipt,
     ) -> Recorded {
         let bound = match live.phase {
-            Phase::Committed(bound) if self.is_revealing(task) => bound,
+            Phase::Committed(bound) if self.view().is_revealing(task) => bound,
             Phase::Revealed(_) => return Ok(()),
             _ => return refuse("not every copy has committed yet"),
         };
@@ -506,7 +470,7 @@ impl QuorumState {
             Verdict::Failed(class) => output.is_none() && bytes.is_none() && class.is_vote(),
         };
         let mine = statement.task == task && statement.worker == live.worker;
-        let inputs = self.inputs_digest(task.id) == Some(statement.inputs);
+        let inputs = self.view().inputs_digest(task.id) == Some(statement.inputs);
         if !fits || !mine || !inputs || commitment(task, live.worker, statement.verdict, nonce) != bound {
             return refuse("the verdict is not the one committed to, or is about something else");
         }
@@ -524,7 +488,7 @@ impl QuorumState {
 
     /// Settles a verified task once every copy that can has shown its verdict.
     fn count_votes(&mut self, task: TaskAttempt) {
-        let Some(terms) = self.terms_of(task) else { return };
+        let Some(terms) = self.view().terms_of(task) else { return };
         let agree = terms.verify.map_or(1, |verify| verify.agree as usize);
         let policy = terms.retry.clone();
         let table = self.tasks.tables.get(&task.id.job);
@@ -600,6 +564,36 @@ impl QuorumState {
 
     fn drop_copies(&mut self, votes: &[Vote]) {
         votes.iter().for_each(|vote| self.drop_copy(vote.receipt.statement.task));
+    }
+}
+
+impl<'s> PoolView<'s> {
+    /// Tasks of the run's step that are done, and all of them.
+    pub(in crate::quorum) fn done_of(&self, job: JobId) -> Option<(StepIndex, u32, u32)> {
+        let run = self.jobs.get(&job)?.tasks()?;
+        Some((run.step, run.tally.done, run.tally.total))
+    }
+
+    fn is_verified(&self, task: TaskAttempt) -> bool {
+        self.terms_of(task).is_some_and(|terms| terms.verify.is_some())
+    }
+
+    fn terms_of(&self, task: TaskAttempt) -> Option<TaskTerms<'s>> {
+        self.jobs.get(&task.id.job)?.terms(task.id.step)
+    }
+
+    /// Whether the attempt's worker would be one too many to remember the refusal of.
+    fn is_refused_too_often(&self, task: TaskAttempt) -> bool {
+        let run = self.jobs.get(&task.id.job).and_then(JobRecord::tasks);
+        let live = self.tasks.tables.get(&task.id.job).and_then(|table| table.get(task.id.step, task.id.task));
+        let worker = live.and_then(|record| record.attempt(task.attempt)).map(|live| live.worker);
+        let known = |run: &&RunTasks| worker.is_some_and(|worker| run.avoided.contains_key(&worker));
+        run.is_some_and(|run| run.avoided.len() >= AVOIDED_MAX && !known(&run))
+    }
+
+    fn is_revealing(&self, task: TaskAttempt) -> bool {
+        let table = self.tasks.tables.get(&task.id.job);
+        table.and_then(|table| table.get(task.id.step, task.id.task)).is_some_and(TaskRecord::is_revealing)
     }
 }
 

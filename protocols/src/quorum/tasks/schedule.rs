@@ -7,19 +7,18 @@
 //! worker whose slots are taken (see `pace`).
 //!
 //! It is part of applying an entry, so every member gives the same tasks to the same workers, and an assignment costs
-//! no entry of its own. What is handed out is in `Event::Assigned`, and in [`QuorumState::attempts_of`] after a
+//! no entry of its own. What is handed out is in `Event::Assigned`, and in [`PoolView::attempts_of`] after a
 //! takeover.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Unbounded};
 
-use super::TaskPool;
 use super::index::Demand;
+use super::{PoolCx, PoolView, TaskPool};
 use crate::engine::Engine;
 use crate::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
 use crate::job::record::RunState;
-use crate::job::transition::RunCommand;
-use crate::quorum::state::{Event, QuorumState};
+use crate::quorum::event::Event;
 use crate::task::limits::{LOOKS_MAX, PASS_SLACK, SKIPS_MAX, SLOTS_SOUGHT_MAX, STRIDE, TIMEOUT_GRACE};
 use crate::task::record::{AttemptRecord, Phase, Settings, TaskAttempt, TaskId, TaskRecord, TaskState, WorkerRecord};
 use crate::task::spec::Program;
@@ -30,6 +29,25 @@ enum Placed {
     NoRoom,
     /// Workers have room, but none that this job's tasks may use.
     NotHere,
+}
+
+/// One giving away of tasks, at the end of an entry.
+#[derive(Default)]
+pub(in crate::quorum) struct Round {
+    demands: Vec<Demand>,
+    /// The next run of each demand, by its pass.
+    heads: BTreeSet<(u64, JobId, usize)>,
+    given: BTreeMap<PeerId, Vec<TaskAttempt>>,
+    skips: usize,
+    /// The run that was given to a moment ago.
+    served: Option<(u64, JobId, usize)>,
+}
+
+impl Round {
+    /// What was handed out, by worker.
+    pub(in crate::quorum) fn into_events(self) -> impl Iterator<Item = Event> {
+        self.given.into_iter().map(|(worker, tasks)| Event::Assigned { worker, tasks })
+    }
 }
 
 /// What a task adds to its job's pass.
@@ -45,90 +63,43 @@ impl TaskPool {
     }
 }
 
-impl QuorumState {
-    /// Gives away what can be given away. Called once per entry, after its commands.
-    pub(in crate::quorum) fn schedule(&mut self, events: &mut Vec<Event>) {
-        if self.tasks.index.queue.is_empty() || self.tasks.workers.is_empty() {
-            return;
-        }
-        let most = self.tasks.prefetch_windows.most();
-        let demands: Vec<Demand> =
-            self.tasks.index.queue.keys().filter(|demand| self.any_room(demand, most)).cloned().collect();
-        let mut heads = BTreeSet::new();
-        for (number, demand) in demands.iter().enumerate() {
-            heads.extend(self.turn_after(demand, None).map(|(pass, job)| (pass, job, number)));
-        }
-        let mut given = BTreeMap::<PeerId, Vec<TaskAttempt>>::new();
-        let mut skips = 0;
-        while let Some((pass, job, number)) = heads.pop_first() {
-            let next = match self.place(job, &demands[number], events) {
+impl PoolCx<'_> {
+    /// Gives the task away whose turn it is; its job. The frame settles the run before the next: it is queued again
+    /// then, at its new pass.
+    pub(in crate::quorum) fn place_next(&mut self, round: &mut Round) -> Option<JobId> {
+        let mut turn = round.served.take();
+        loop {
+            if let Some((pass, job, number)) = turn {
+                // Jobs skipped in this round stay skipped, since capacity only shrinks.
+                let next = self.view().turn_after(&round.demands[number], Some((pass, job)));
+                round.heads.extend(next.map(|(pass, job)| (pass, job, number)));
+            }
+            let head = round.heads.pop_first()?;
+            let (_, job, number) = head;
+            turn = match self.place(job, &round.demands[number]) {
                 Placed::Yes(worker, task) => {
-                    given.entry(worker).or_default().push(task);
-                    // Jobs skipped in this round stay skipped, since capacity only shrinks. The job just served is
-                    // queued again at its new pass.
-                    self.turn_after(&demands[number], Some((pass, job)))
+                    round.given.entry(worker).or_default().push(task);
+                    round.served = Some(head);
+                    return Some(job);
                 }
                 Placed::NoRoom => None,
-                Placed::NotHere if skips >= SKIPS_MAX => None,
+                Placed::NotHere if round.skips >= SKIPS_MAX => None,
                 Placed::NotHere => {
-                    skips += 1;
-                    self.turn_after(&demands[number], Some((pass, job)))
+                    round.skips += 1;
+                    Some(head)
                 }
             };
-            heads.extend(next.map(|(pass, job)| (pass, job, number)));
         }
-        events.extend(given.into_iter().map(|(worker, tasks)| Event::Assigned { worker, tasks }));
     }
 
-    fn turn_after(&self, demand: &Demand, after: Option<(u64, JobId)>) -> Option<(u64, JobId)> {
-        let turns = self.tasks.index.queue.get(demand)?;
-        turns.range((after.map_or(Unbounded, Excluded), Unbounded)).next().copied()
-    }
-
-    fn any_room(&self, demand: &Demand, ahead: u32) -> bool {
-        self.tasks.workers.iter().any(|(peer, worker)| self.room_at(*peer, worker, demand, ahead).is_some())
-    }
-
-    fn room_at(&self, peer: PeerId, worker: &WorkerRecord, demand: &Demand, ahead: u32) -> Option<i64> {
-        worker.suits(demand.engine, &demand.resources).ok()?;
-        let ahead = if ahead > 0 && self.tasks.prefetch_windows.is_lively(peer, self.time) { ahead } else { 0 };
-        worker.room(self.tasks.index.used.get(&peer), demand, ahead)
-    }
-
-    fn place(&mut self, job: JobId, demand: &Demand, events: &mut Vec<Event>) -> Placed {
-        let ahead = self.ahead_of(job);
-        if !self.any_room(demand, ahead) {
+    fn place(&mut self, job: JobId, demand: &Demand) -> Placed {
+        let ahead = self.view().ahead_of(job);
+        if !self.view().any_room(demand, ahead) {
             // A job that is further ahead may still find some.
             return if ahead >= self.tasks.prefetch_windows.most() { Placed::NoRoom } else { Placed::NotHere };
         }
-        let Some((id, worker)) = self.choose(job, demand, ahead) else { return Placed::NotHere };
-        let task = self.assign(id, worker, demand);
-        self.settle(job, RunCommand::Assigned, events);
-        Placed::Yes(worker, task)
-    }
-
-    /// The first ready task that some worker may have, and that worker.
-    fn choose(&self, job: JobId, demand: &Demand, ahead: u32) -> Option<(TaskId, PeerId)> {
-        let run = self.jobs.get(&job)?.tasks()?;
-        let table = self.tasks.tables.get(&job)?;
-        let index = table.of(run.step)?;
-        // Tasks that have some of their copies come first, whatever the job's limit: the others wait for theirs.
-        let fresh = index.ready.iter().filter(|task| !index.partial.contains(task));
-        let ready = index.partial.iter().chain(fresh.take(index.room(run.settings.parallelism))).take(LOOKS_MAX);
-        ready.filter_map(|task| Some((*task, table.get(run.step, *task)?))).find_map(|(task, record)| {
-            let failed = record.extras.as_ref().and_then(|extras| extras.last.as_ref()).map(|last| last.worker);
-            let workers = self
-                .tasks
-                .workers
-                .iter()
-                .filter(|(peer, _)| !run.avoids(peer) && record.live.iter().all(|live| live.worker != **peer));
-            let rooms = workers.filter_map(|(peer, worker)| {
-                let left = self.room_at(*peer, worker, demand, ahead)?;
-                Some((failed != Some(*peer), left, *peer))
-            });
-            let (_, _, peer) = rooms.max()?;
-            Some((TaskId { job, step: run.step, task }, peer))
-        })
+        let Some((id, worker)) = self.view().choose(job, demand, ahead) else { return Placed::NotHere };
+        Placed::Yes(worker, self.assign(id, worker, demand))
     }
 
     fn assign(&mut self, id: TaskId, worker: PeerId, demand: &Demand) -> TaskAttempt {
@@ -184,6 +155,62 @@ impl QuorumState {
         }
         result
     }
+}
+
+impl<'s> PoolView<'s> {
+    /// Begins to give away what can be given away, once per entry, after its commands. `None`: nothing can.
+    pub(in crate::quorum) fn begin_round(&self) -> Option<Round> {
+        if self.tasks.index.queue.is_empty() || self.tasks.workers.is_empty() {
+            return None;
+        }
+        let most = self.tasks.prefetch_windows.most();
+        let demands: Vec<Demand> =
+            self.tasks.index.queue.keys().filter(|demand| self.any_room(demand, most)).cloned().collect();
+        let mut heads = BTreeSet::new();
+        for (number, demand) in demands.iter().enumerate() {
+            heads.extend(self.turn_after(demand, None).map(|(pass, job)| (pass, job, number)));
+        }
+        Some(Round { demands, heads, ..Round::default() })
+    }
+
+    fn turn_after(&self, demand: &Demand, after: Option<(u64, JobId)>) -> Option<(u64, JobId)> {
+        let turns = self.tasks.index.queue.get(demand)?;
+        turns.range((after.map_or(Unbounded, Excluded), Unbounded)).next().copied()
+    }
+
+    fn any_room(&self, demand: &Demand, ahead: u32) -> bool {
+        self.tasks.workers.iter().any(|(peer, worker)| self.room_at(*peer, worker, demand, ahead).is_some())
+    }
+
+    fn room_at(&self, peer: PeerId, worker: &WorkerRecord, demand: &Demand, ahead: u32) -> Option<i64> {
+        worker.suits(demand.engine, &demand.resources).ok()?;
+        let ahead = if ahead > 0 && self.tasks.prefetch_windows.is_lively(peer, self.time) { ahead } else { 0 };
+        worker.room(self.tasks.index.used.get(&peer), demand, ahead)
+    }
+
+    /// The first ready task that some worker may have, and that worker.
+    fn choose(&self, job: JobId, demand: &Demand, ahead: u32) -> Option<(TaskId, PeerId)> {
+        let run = self.jobs.get(&job)?.tasks()?;
+        let table = self.tasks.tables.get(&job)?;
+        let index = table.of(run.step)?;
+        // Tasks that have some of their copies come first, whatever the job's limit: the others wait for theirs.
+        let fresh = index.ready.iter().filter(|task| !index.partial.contains(task));
+        let ready = index.partial.iter().chain(fresh.take(index.room(run.settings.parallelism))).take(LOOKS_MAX);
+        ready.filter_map(|task| Some((*task, table.get(run.step, *task)?))).find_map(|(task, record)| {
+            let failed = record.extras.as_ref().and_then(|extras| extras.last.as_ref()).map(|last| last.worker);
+            let workers = self
+                .tasks
+                .workers
+                .iter()
+                .filter(|(peer, _)| !run.avoids(peer) && record.live.iter().all(|live| live.worker != **peer));
+            let rooms = workers.filter_map(|(peer, worker)| {
+                let left = self.room_at(*peer, worker, demand, ahead)?;
+                Some((failed != Some(*peer), left, *peer))
+            });
+            let (_, _, peer) = rooms.max()?;
+            Some((TaskId { job, step: run.step, task }, peer))
+        })
+    }
 
     /// Why a job's tasks are not given away, worker by worker; for people.
     pub(in crate::quorum) fn why_not(&self, job: JobId) -> Vec<String> {
@@ -233,7 +260,7 @@ impl QuorumState {
     }
 
     /// Peers that no run with tasks like the job's may offer anything at present: each of them was refused there.
-    pub fn avoided_for(&self, job: JobId) -> BTreeSet<PeerId> {
+    pub(in crate::quorum) fn avoided_for(&self, job: JobId) -> BTreeSet<PeerId> {
         let demand = self.jobs.get(&job).and_then(Demand::of);
         let turns = demand.and_then(|demand| self.tasks.index.queue.get(&demand));
         let jobs = turns.into_iter().flatten().take(SLOTS_SOUGHT_MAX as usize).map(|(_, job)| job);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::TaskPool;
 use super::prefetch::PrefetchWindows;
 use crate::ids::{JobId, PeerId, StepIndex};
-use crate::quorum::snapshot::{Chunks, Section, SnapshotError, append, append_shared, check_count, scatter};
+use crate::quorum::chunks::{Chunks, Section, SnapshotError, append, append_shared, check_count, scatter};
 use crate::shared_map::SharedMap;
 use crate::task::limits::{COPIES_MAX, PAGE_TASKS};
 use crate::task::record::{Stopping, TaskAttempt, TaskRecord, WorkerRecord};

@@ -22,11 +22,13 @@ use crate::ids::*;
 use crate::job::batch::*;
 use crate::job::record::RunState;
 use crate::job::spec::JobSpec;
-use crate::quorum::command::{
-    Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, Resolution, StoreCommand, TaskCommand,
-};
+use crate::quorum::command::{JobCommand, QuorumCommand, Resolution, StoreCommand, TaskCommand};
+use crate::quorum::duty::Duty;
+use crate::quorum::entry::{Batch, Command};
+use crate::quorum::event::Event;
+use crate::quorum::reply::{CommandReply, Rejection};
 use crate::quorum::request::{Query, QueryAnswer};
-use crate::quorum::state::{Duty, Event, QuorumState};
+use crate::quorum::state::QuorumState;
 use crate::task::limits::*;
 use crate::task::message::{Report, ReportRefusal, TaskResult};
 use crate::task::record::*;

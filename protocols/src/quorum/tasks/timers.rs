@@ -1,16 +1,14 @@
 //! Timers: when the state itself asks to be looked at again. Here are those of tasks; a kind has those of its runs.
 //!
-//! A timer is not stored; it follows from the records ([`QuorumState::job_due`]), and the index knows every run's
+//! A timer is not stored; it follows from the records ([`PoolView::job_due`]), and the index knows every run's
 //! earliest. The primary is told of the earliest of all (`Duty::Wake`), waits for it on its monotonic clock, and
 //! proposes `QuorumCommand::Elapsed` with the instant it waited for. Record time becomes that instant. Timers are
 //! record time ([`super::clock`]): clocks that are set move none, and nothing in the state ever looks at a clock.
 
+use super::{PoolCx, PoolView};
 use crate::ids::{JobId, Millis};
 use crate::job::record::{JobRecord, RunState};
-use crate::job::transition::RunCommand;
-use crate::quorum::command::CommandReply;
-use crate::quorum::state::{Event, QuorumState};
-use crate::task::limits::{STOP_WAIT, WAKES_MAX};
+use crate::task::limits::STOP_WAIT;
 use crate::task::record::{ErrorClass, TaskAttempt, TaskId, TaskState};
 use crate::task::spec::Stragglers;
 
@@ -26,7 +24,81 @@ enum Timer {
     Straggler,
 }
 
-impl QuorumState {
+impl PoolCx<'_> {
+    /// Attempts of the run that were not seen to end in time count as ended.
+    pub(in crate::quorum) fn end_overdue_stops(&mut self, job: JobId) {
+        let now = self.time;
+        let over = self.tasks.stopping_of(job).filter(|(_, stopping)| stopping.since.plus(STOP_WAIT) <= now);
+        let stopped: Vec<_> = over.map(|(task, _)| *task).collect();
+        stopped.into_iter().for_each(|task| self.stop_ended(task));
+    }
+
+    /// Serves every timer of the run's tasks that has run out.
+    pub(in crate::quorum) fn serve_timers(&mut self, job: JobId) {
+        let now = self.time;
+        let timers = self.jobs.get(&job).map(|record| self.view().task_timers(record)).unwrap_or_default();
+        for (timer, _) in timers.into_iter().filter(|(_, due)| *due <= now) {
+            self.serve(job, timer);
+        }
+    }
+
+    fn serve(&mut self, job: JobId, timer: Timer) {
+        let now = self.time;
+        let Some(record) = self.jobs.get(&job).filter(|record| !record.state.is_final()) else { return };
+        let Some(step) = record.tasks().map(|run| run.step) else { return };
+        let index = self.tasks.tables.get(&job).and_then(|table| table.of(step));
+        match timer {
+            Timer::Retry => {
+                let ready: Vec<_> = index
+                    .into_iter()
+                    .flat_map(|index| &index.delayed)
+                    .take_while(|(at, _)| *at <= now)
+                    .map(|(_, task)| *task)
+                    .collect();
+                for task in ready {
+                    self.change_task(TaskId { job, step, task }, |task| task.state = TaskState::Ready);
+                }
+            }
+            Timer::Refusal => {
+                self.with_tasks(job, |run| {
+                    for refusal in run.avoided.values_mut().filter(|refusal| refusal.until.is_some_and(|at| at <= now))
+                    {
+                        refusal.until = None;
+                    }
+                });
+            }
+            Timer::Attempt => {
+                let Some(timeout) = record.terms(step).map(|terms| terms.timeout) else { return };
+                let late: Vec<_> = index
+                    .into_iter()
+                    .flat_map(|index| &index.due)
+                    .take_while(|(at, ..)| *at <= now)
+                    .map(|(_, task, attempt)| (*task, *attempt))
+                    .collect();
+                for (task, attempt) in late {
+                    self.give_up(TaskAttempt { id: TaskId { job, step, task }, attempt }, timeout);
+                }
+            }
+            Timer::Straggler => {
+                if let Some((_, id)) = self.view().straggler(record).filter(|(at, _)| *at <= now) {
+                    self.change_task(id, |task| task.state = TaskState::Ready);
+                }
+            }
+        }
+    }
+
+    /// An attempt that its worker should have ended long ago: another may try, and the worker is told to stop.
+    fn give_up(&mut self, task: TaskAttempt, timeout: std::time::Duration) {
+        let table = self.tasks.tables.get(&task.id.job);
+        let live = table.and_then(|table| table.get(task.id.step, task.id.task)?.attempt(task.attempt).cloned());
+        let Some(live) = live else { return };
+        let reason = format!("nothing was heard of it past its timeout of {timeout:?}");
+        self.attempt_failed(task, ErrorClass::Timeout, &reason);
+        self.stop_attempt(task, live);
+    }
+}
+
+impl PoolView<'_> {
     /// When the job asks to be looked at again: for itself, for its tasks, or for attempts that are being stopped.
     pub(in crate::quorum) fn job_due(&self, job: JobId) -> Option<Millis> {
         let record = self.jobs.get(&job);
@@ -69,99 +141,6 @@ impl QuorumState {
         let (task, since) = alone?;
         let at = Millis(since.0.saturating_add(patience));
         Some((at, TaskId { job: record.job, step: run.step, task }))
-    }
-
-    /// The earliest timer of all.
-    pub fn next_timer(&self) -> Option<Millis> {
-        self.tasks.next_timer()
-    }
-
-    pub(in crate::quorum) fn elapsed(&mut self, until: Millis, events: &mut Vec<Event>) -> CommandReply {
-        // Another timer was set meanwhile, or this one was seen to: nothing to do.
-        if self.next_timer() != Some(until) {
-            return CommandReply::Done;
-        }
-        self.time = self.time.max(until);
-        for _ in 0..WAKES_MAX {
-            let Some(&(due, job)) = self.tasks.index.due.first() else { break };
-            if due > self.time {
-                break;
-            }
-            self.wake(job, events);
-        }
-        CommandReply::Done
-    }
-
-    /// Serves every timer of the run that has run out.
-    fn wake(&mut self, job: JobId, events: &mut Vec<Event>) {
-        let now = self.time;
-        let over = self.tasks.stopping_of(job).filter(|(_, stopping)| stopping.since.plus(STOP_WAIT) <= now);
-        let stopped: Vec<_> = over.map(|(task, _)| *task).collect();
-        stopped.into_iter().for_each(|task| self.stop_ended(task));
-        if self.trigger(job).is_some() {
-            return self.wake_trigger(job, events);
-        }
-        self.run_elapsed(job, events);
-        let timers = self.jobs.get(&job).map(|record| self.task_timers(record)).unwrap_or_default();
-        for (timer, _) in timers.into_iter().filter(|(_, due)| *due <= now) {
-            self.serve(job, timer);
-        }
-        self.settle(job, RunCommand::Elapsed, events);
-    }
-
-    fn serve(&mut self, job: JobId, timer: Timer) {
-        let now = self.time;
-        let Some(record) = self.jobs.get(&job).filter(|record| !record.state.is_final()) else { return };
-        let Some(step) = record.tasks().map(|run| run.step) else { return };
-        let index = self.tasks.tables.get(&job).and_then(|table| table.of(step));
-        match timer {
-            Timer::Retry => {
-                let ready: Vec<_> = index
-                    .into_iter()
-                    .flat_map(|index| &index.delayed)
-                    .take_while(|(at, _)| *at <= now)
-                    .map(|(_, task)| *task)
-                    .collect();
-                for task in ready {
-                    self.change_task(TaskId { job, step, task }, |task| task.state = TaskState::Ready);
-                }
-            }
-            Timer::Refusal => {
-                self.with_tasks(job, |run| {
-                    for refusal in run.avoided.values_mut().filter(|refusal| refusal.until.is_some_and(|at| at <= now))
-                    {
-                        refusal.until = None;
-                    }
-                });
-            }
-            Timer::Attempt => {
-                let Some(timeout) = record.terms(step).map(|terms| terms.timeout) else { return };
-                let late: Vec<_> = index
-                    .into_iter()
-                    .flat_map(|index| &index.due)
-                    .take_while(|(at, ..)| *at <= now)
-                    .map(|(_, task, attempt)| (*task, *attempt))
-                    .collect();
-                for (task, attempt) in late {
-                    self.give_up(TaskAttempt { id: TaskId { job, step, task }, attempt }, timeout);
-                }
-            }
-            Timer::Straggler => {
-                if let Some((_, id)) = self.straggler(record).filter(|(at, _)| *at <= now) {
-                    self.change_task(id, |task| task.state = TaskState::Ready);
-                }
-            }
-        }
-    }
-
-    /// An attempt that its worker should have ended long ago: another may try, and the worker is told to stop.
-    fn give_up(&mut self, task: TaskAttempt, timeout: std::time::Duration) {
-        let table = self.tasks.tables.get(&task.id.job);
-        let live = table.and_then(|table| table.get(task.id.step, task.id.task)?.attempt(task.attempt).cloned());
-        let Some(live) = live else { return };
-        let reason = format!("nothing was heard of it past its timeout of {timeout:?}");
-        self.attempt_failed(task, ErrorClass::Timeout, &reason);
-        self.stop_attempt(task, live);
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::job::batch::{BatchSpec, Map};
 use crate::job::spec::TriggeredSpec;
 use crate::quorum::limits::LEVEL;
-use crate::quorum::objects::uses::Part;
+use crate::quorum::uses::Part;
 use crate::task::spec::{Call, Content, Program, Split};
 use crate::trigger::spec::{Bounds, ConditionSpec, Source, TriggerSpec, When};
 

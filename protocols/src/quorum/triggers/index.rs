@@ -5,13 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Triggers;
 use crate::ids::{JobId, Millis};
+use crate::job::record::JobRecord;
 use crate::job::spec::TriggeredSpec;
 use crate::quorum::jobs::set_member;
-use crate::quorum::state::QuorumState;
-use crate::trigger::planner::{Listener, TriggerBook};
 use crate::trigger::record::{SeenId, TriggerRun};
-use crate::trigger::spec::{AfterJob, TriggerSpec, When};
+use crate::trigger::spec::{AfterJob, When};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TriggerIndex {
@@ -69,57 +69,24 @@ impl TriggerIndex {
             }
         }
     }
-}
 
-impl TriggerBook for QuorumState {
-    fn trigger(&self, job: JobId) -> Option<(&TriggerSpec, &TriggerRun)> {
-        self.trigger(job).map(|(spec, run)| (&spec.trigger, run))
-    }
-
-    fn due_triggers(&self, wall: Millis, steady: Millis, limit: usize) -> Vec<JobId> {
-        let index = &self.triggers.index;
+    /// Timed triggers that are due by either clock, the earliest first.
+    pub(super) fn due(&self, wall: Millis, steady: Millis, limit: usize) -> Vec<JobId> {
         let due = |set: &BTreeSet<(Millis, JobId)>, now: Millis| {
             set.iter().take_while(|(due, _)| *due <= now).take(limit).copied().collect::<Vec<_>>()
         };
-        let mut jobs = due(&index.wall, wall);
-        jobs.extend(due(&index.steady, steady));
+        let mut jobs = due(&self.wall, wall);
+        jobs.extend(due(&self.steady, steady));
         jobs.sort_unstable();
         jobs.into_iter().take(limit).map(|(_, job)| job).collect()
     }
 }
 
-impl QuorumState {
-    /// The trigger of a job that has one, and where it stands.
-    pub fn trigger(&self, job: JobId) -> Option<(&TriggeredSpec, &TriggerRun)> {
-        self.jobs.get(&job)?.trigger()
-    }
-
-    /// When the next timed trigger is due: on wall clocks, and by quorum time as it passes.
-    pub fn next_trigger_due(&self) -> (Option<Millis>, Option<Millis>) {
-        self.triggers.index.next_due()
-    }
-
-    /// Triggers that listen to events of this name.
-    pub fn listeners(&self, name: &str) -> Vec<Listener> {
-        let jobs = self.triggers.index.names.get(name).into_iter().flatten();
-        let listener = |job: &JobId| {
-            let record = self.jobs.get(job)?;
-            let When::Event(event) = &record.trigger()?.0.trigger.when else { return None };
-            Some(Listener { job: *job, since: record.created_at, filter: event.filter.clone() })
-        };
-        jobs.filter_map(listener).collect()
-    }
-
-    /// Names of the events that this quorum wants to hear of.
-    pub fn event_names(&self) -> impl Iterator<Item = &str> + '_ {
-        self.triggers.index.names.keys().map(String::as_str)
-    }
-
+impl Triggers {
     /// Called after every change to a job that has a trigger.
-    pub(in crate::quorum) fn reindex_trigger(&mut self, job: JobId) {
-        let record = self.jobs.get(&job);
+    pub(in crate::quorum) fn reindex(&mut self, job: JobId, record: Option<&JobRecord>) {
         let live = record.is_some_and(|record| !record.state.is_final());
-        let index = &mut self.triggers.index;
+        let index = &mut self.index;
         let Some((spec, run)) = record.and_then(|record| record.trigger()) else {
             index.live.remove(&job);
             index.set_due(job, None);
@@ -139,14 +106,6 @@ impl QuorumState {
                 }
             }
             When::At(_) | When::Every { .. } | When::Cron { .. } => {}
-        }
-    }
-
-    /// Takes what an ended trigger remembered of events out of the index, and what is forgotten out of the record.
-    pub(super) fn forget_seen(&mut self, job: JobId) {
-        let Some((_, run)) = self.jobs.get_mut(&job).and_then(|record| record.trigger_mut()) else { return };
-        for (id, until) in std::mem::take(&mut run.seen) {
-            self.triggers.index.seen.remove(&(until, job, id));
         }
     }
 }

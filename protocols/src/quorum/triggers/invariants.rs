@@ -4,8 +4,8 @@ use super::Triggers;
 use crate::ids::JobId;
 use crate::job::limits::HISTORY_MAX;
 use crate::job::record::{JobRecord, RunState};
-use crate::quorum::invariants::{Checked, ensure};
-use crate::quorum::state::QuorumState;
+use crate::quorum::check::{Checked, ensure};
+use crate::quorum::jobs::JobBook;
 use crate::trigger::limits::{
     DELIVERY_BYTES_MAX, EMITTERS_MAX, FIRES_KEPT_MAX, QUEUE_MAX, RUNS_LIVE_MAX, SEEN_MAX, SEEN_PER_TRIGGER_MAX,
     TRIGGERS_MAX, WAITING_BYTES_MAX,
@@ -46,8 +46,8 @@ impl Triggers {
     }
 }
 
-impl QuorumState {
-    pub(in crate::quorum) fn check_trigger(&self, job: JobId, record: &JobRecord) -> Checked {
+impl Triggers {
+    pub(in crate::quorum) fn check_record(&self, jobs: &JobBook, job: JobId, record: &JobRecord) -> Checked {
         let (spec, run) = record.trigger().ok_or("its run is not of its kind")?;
         spec.check().map_err(|fault| fault.to_string())?;
         let state = record.state;
@@ -91,7 +91,7 @@ impl QuorumState {
         }
         check_clock(&run.clock)?;
         for made in &run.live {
-            let by = self.jobs.get(made).filter(|record| !record.state.is_final());
+            let by = jobs.get(made).filter(|record| !record.state.is_final());
             let by = by.and_then(|record| record.fired_by).filter(|by| by.job == job);
             let known = by.and_then(|by| run.row(by.number)).is_some();
             ensure(known, || format!("run {made} is not its, has ended, or has no row"))?;
@@ -105,6 +105,6 @@ impl QuorumState {
             return ensure(run.waiting.is_empty() && run.seen.is_empty(), || "ended and waits".to_owned());
         }
         let moved = state == RunState::Paused || run.is_busy() || run.debounced.is_some();
-        ensure(moved || self.triggers.index.moves(job, spec), || "nothing will ever fire it".to_owned())
+        ensure(moved || self.index.moves(job, spec), || "nothing will ever fire it".to_owned())
     }
 }

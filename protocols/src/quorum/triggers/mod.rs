@@ -2,29 +2,24 @@
 //!
 //! The record of a trigger is its job's ([`super::jobs`]); here is what a quorum knows of triggers beside the records:
 //! how far it has come with each peer that sends events, and an index of which trigger is due, listens to what and
-//! waits for whom. `fires` is the life of triggers and of each fire, `deliveries` the events and conditions that cause
-//! one.
+//! waits for whom. What fires, and what comes of it, is above ([`super::fires`]): a fire makes a run, of any kind.
 
-mod deliveries;
-mod fires;
 mod index;
 mod invariants;
-#[cfg(test)]
-pub(super) mod model;
 pub(super) mod snapshot;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 
-use super::apply::Applied;
-use super::command::TriggerCommand;
-use super::state::{Duty, Event, QuorumState};
+use super::duty::Duty;
+use super::jobs::JobBook;
+use super::reply::Rejection;
 use crate::ids::{JobId, Millis, PeerId};
 use crate::job::record::JobRecord;
 use crate::job::record::RunState::*;
 use crate::job::transition::{Row, RunCommand};
 use crate::trigger::event::Emitter;
+use crate::trigger::limits::{EMITTER_SILENT, EMITTERS_MAX};
+use crate::trigger::record::SeenId;
 use crate::trigger::spec::When;
 use index::TriggerIndex;
 
@@ -82,33 +77,108 @@ impl Triggers {
         self.index.seen =
             triggers.flat_map(|(job, run)| run.seen.iter().map(move |(id, until)| (*until, job, *id))).collect();
     }
-}
 
-impl QuorumState {
-    pub(super) fn apply_trigger(&mut self, by: PeerId, command: &TriggerCommand, events: &mut Vec<Event>) -> Applied {
-        match command {
-            TriggerCommand::Due { spans } => self.due(spans, events),
-            TriggerCommand::Fire { job, nonce, respect_overlap } => {
-                self.fire_now(by, *job, *nonce, *respect_overlap, events)
-            }
-            TriggerCommand::Suspend { job } => self.suspend(by, *job, events),
-            TriggerCommand::Unsuspend { job } => self.unsuspend(by, *job, events),
-            TriggerCommand::Deliver { emitter, follows, reaches, lost, deliveries } => {
-                self.deliver(*emitter, (*follows, *reaches, *lost), deliveries, events)
-            }
-            TriggerCommand::Observe { job, observation } => self.observe(*job, observation, events),
+    /// Instants that are due, and conditions to probe.
+    pub(super) fn duties(&self, jobs: &JobBook, wall: Millis, duties: &mut Vec<Duty>) {
+        let (due, steady) = self.next_due();
+        duties.extend(due.map(|due| Duty::FireAt { due }));
+        duties.extend(steady.map(|due| Duty::FireAfter { due, after: due.since(wall) }));
+        let spec = |job: &JobId| Some((*job, jobs.get(job)?.trigger()?.0));
+        duties.extend(self.index.conditions.iter().filter_map(spec).filter_map(
+            |(job, spec)| match &spec.trigger.when {
+                When::Condition(condition) => Some(Duty::Poll { job, every: condition.every }),
+                _ => None,
+            },
+        ));
+    }
+
+    // ---- who waits for what ----
+
+    /// Triggers that listen to events of this name.
+    pub(super) fn listening_to(&self, name: &str) -> impl Iterator<Item = &JobId> {
+        self.index.names.get(name).into_iter().flatten()
+    }
+
+    /// Triggers that listen to events, whatever their names.
+    pub(super) fn listening(&self) -> impl Iterator<Item = &JobId> {
+        self.index.names.values().flatten()
+    }
+
+    /// Names of the events that triggers listen to.
+    pub(super) fn event_names(&self) -> impl Iterator<Item = &str> {
+        self.index.names.keys().map(String::as_str)
+    }
+
+    /// Triggers that wait for the job's end.
+    pub(super) fn waiting_for(&self, job: &JobId) -> impl Iterator<Item = &JobId> {
+        self.index.after.get(job).into_iter().flatten()
+    }
+
+    /// Timed triggers that are due by either clock, the earliest first.
+    pub(super) fn due(&self, wall: Millis, steady: Millis, limit: usize) -> Vec<JobId> {
+        self.index.due(wall, steady, limit)
+    }
+
+    // ---- jobs that ended in the entry that is being applied ----
+
+    /// Called wherever a job ends. `fired`: a trigger made it.
+    pub(super) fn job_finished(&mut self, job: JobId, fired: bool) {
+        if fired || self.index.after.contains_key(&job) {
+            self.index.finished.insert(job);
         }
     }
 
-    /// Instants that are due, and conditions to probe.
-    pub(super) fn trigger_duties(&self, duties: &mut Vec<Duty>) {
-        let (wall, steady) = self.triggers.next_due();
-        duties.extend(wall.map(|due| Duty::FireAt { due }));
-        duties.extend(steady.map(|due| Duty::FireAfter { due, after: due.since(self.wall()) }));
-        let probed = self.triggers.index.conditions.iter().filter_map(|job| Some((*job, self.trigger(*job)?.0)));
-        duties.extend(probed.filter_map(|(job, spec)| match &spec.trigger.when {
-            When::Condition(condition) => Some(Duty::Poll { job, every: condition.every }),
-            _ => None,
-        }));
+    pub(super) fn take_finished(&mut self) -> Option<JobId> {
+        self.index.finished.pop_first()
+    }
+
+    // ---- ids of events that must not fire again ----
+
+    pub(super) fn ids_len(&self) -> usize {
+        self.index.seen.len()
+    }
+
+    pub(super) fn insert_id(&mut self, until: Millis, job: JobId, id: SeenId) {
+        self.index.seen.insert((until, job, id));
+    }
+
+    pub(super) fn remove_id(&mut self, until: Millis, job: JobId, id: SeenId) {
+        self.index.seen.remove(&(until, job, id));
+    }
+
+    /// The next id that may fire again, once `led_time` has reached the end of its window.
+    pub(super) fn take_old_id(&mut self, led_time: Millis) -> Option<(JobId, SeenId)> {
+        let (_, job, id) = *self.index.seen.first().filter(|(until, ..)| *until <= led_time)?;
+        self.index.seen.pop_first();
+        Some((job, id))
+    }
+
+    // ---- emitters ----
+
+    /// How far the quorum has come with the emitter: its numbers up to this one are taken.
+    pub(super) fn sequence_of(&self, emitter: &PeerId) -> Option<u64> {
+        self.emitters.get(emitter).map(|emitter| emitter.sequence)
+    }
+
+    /// Makes room for one emitter more, in place of one that was silent for long.
+    pub(super) fn make_room_for(&mut self, emitter: PeerId, now: Millis) -> Result<(), Rejection> {
+        if self.emitters.contains_key(&emitter) || self.emitters.len() < EMITTERS_MAX {
+            return Ok(());
+        }
+        let silent = self.emitters.iter().map(|(peer, emitter)| (emitter.at, *peer)).min();
+        match silent {
+            Some((at, peer)) if now.since(at) >= EMITTER_SILENT => {
+                self.emitters.remove(&peer);
+                Ok(())
+            }
+            _ => Err(Rejection::Full { what: "emitters of events".to_owned(), limit: EMITTERS_MAX }),
+        }
+    }
+
+    /// The quorum has come to `sequence` with the emitter, which lost that many events more.
+    pub(super) fn advance_emitter(&mut self, emitter: PeerId, sequence: u64, lost: u64, now: Millis) {
+        let record = self.emitters.entry(emitter).or_default();
+        (record.sequence, record.at) = (sequence, now);
+        record.lost = record.lost.saturating_add(lost);
     }
 }

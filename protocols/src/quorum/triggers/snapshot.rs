@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Triggers;
 use crate::ids::PeerId;
-use crate::quorum::snapshot::{Chunks, Section, SnapshotError, append, check_count};
+use crate::quorum::chunks::{Chunks, Section, SnapshotError, append, check_count};
 use crate::trigger::event::Emitter;
 use crate::wire;
 

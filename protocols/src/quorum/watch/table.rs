@@ -16,7 +16,8 @@ use crate::job::limits::{
     PAGE_BYTES_MAX, WATCH_ENTRIES_OF_PEERS_MAX, WATCH_ENTRIES_OWN_MAX, WATCH_ENTRIES_PER_SESSION_MAX,
     WATCH_SESSION_IDLE_MAX, WATCH_SESSIONS_OF_PEERS_MAX, WATCH_SESSIONS_PER_PEER_MAX,
 };
-use crate::quorum::{Event, QuorumState};
+use crate::quorum::event::Event;
+use crate::quorum::state::QuorumState;
 use crate::wire;
 
 /// A session's place: one for each quorum and asker.

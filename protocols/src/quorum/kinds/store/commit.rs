@@ -13,11 +13,11 @@ use crate::job::store::{ColumnRecord, ColumnState, StoreRun};
 use crate::object::limits::MANIFEST_BYTES_MAX;
 use crate::object::manifest::Manifest;
 use crate::piece::message::{Receipt, Slot};
-use crate::quorum::apply::{Applied, invalid};
-use crate::quorum::command::{CommandReply, Rejection};
+use crate::quorum::event::Event;
 use crate::quorum::kinds::context::RunCx;
 use crate::quorum::objects::commit::{Commit, check_receipt};
-use crate::quorum::state::Event;
+use crate::quorum::reply::{Applied, invalid};
+use crate::quorum::reply::{CommandReply, Rejection};
 
 pub(super) fn commit(
     cx: &mut RunCx<'_>,

@@ -20,13 +20,14 @@ use crate::job::transition::{Row, RunCommand};
 use crate::job::why::{append, ended_or_resting, with};
 use crate::object::layout::Profile;
 use crate::object::limits::NAME_BYTES_MAX;
-use crate::quorum::apply::{Applied, invalid};
-use crate::quorum::authority::Author;
-use crate::quorum::command::{JobCommand, Rejection, StoreCommand};
-use crate::quorum::invariants::{Checked, ensure};
+use crate::quorum::author::Author;
+use crate::quorum::check::{Checked, ensure};
+use crate::quorum::command::{JobCommand, StoreCommand};
+use crate::quorum::duty::Duty;
 use crate::quorum::jobs::JobBook;
 use crate::quorum::limits::LEVEL_FIRST;
-use crate::quorum::state::Duty;
+use crate::quorum::reply::Rejection;
+use crate::quorum::reply::{Applied, invalid};
 use std::collections::BTreeSet;
 
 pub(crate) struct Store;
@@ -333,7 +334,7 @@ impl JobBook {
 
     /// Has these holders told to let go. Returns nothing: a run that is gone has nobody to tell.
     pub(in crate::quorum) fn release(&mut self, job: &JobId, leaving: impl IntoIterator<Item = Releasing>) {
-        if let Some(Run::Store(run)) = self.get_mut(job).map(|record| &mut record.run) {
+        if let Some(Run::Store(run)) = self.run_mut(job) {
             run.releasing.extend(leaving);
         }
     }

@@ -12,11 +12,11 @@ use crate::job::store::SegmentProgress;
 use crate::job::store::{ColumnRecord, ColumnState, Releasing, StoreRun};
 use crate::job::transition::RunCommand;
 use crate::object::layout::Layout;
-use crate::quorum::apply::{Applied, invalid, releasing, short};
-use crate::quorum::command::{Attached, CommandReply, Rejection};
+use crate::quorum::event::Event;
 use crate::quorum::kinds::context::RunCx;
 use crate::quorum::limits::HASH_BYTES_MAX;
-use crate::quorum::state::Event;
+use crate::quorum::reply::{Applied, invalid, releasing, short};
+use crate::quorum::reply::{Attached, CommandReply, Rejection};
 
 /// Segments that the run may have: what its size says, or what its profile allows.
 fn segments_max(store: &StoreSpec) -> usize {

@@ -10,12 +10,14 @@ use crate::ids::*;
 use crate::job::batch::{BatchSpec, Map};
 use crate::job::record::RunState;
 use crate::job::spec::JobSpec;
-use crate::quorum::command::{
-    Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand,
-};
+use crate::quorum::command::{JobCommand, QuorumCommand, TaskCommand, TriggerCommand};
+use crate::quorum::duty::Duty;
+use crate::quorum::entry::{Batch, Command};
+use crate::quorum::event::Event;
 use crate::quorum::limits::LEVEL_TRIGGERS;
+use crate::quorum::reply::{CommandReply, Rejection};
 use crate::quorum::request::{Query, QueryAnswer};
-use crate::quorum::state::{Duty, Event, QuorumState};
+use crate::quorum::state::QuorumState;
 use crate::task::message::{Report, TaskResult};
 use crate::task::record::{ErrorClass, Output, Place, WorkerRecord};
 use crate::task::spec::{Call, Content, Program, Verify};
@@ -486,7 +488,7 @@ fn an_event_is_taken_once_however_often_and_by_whomever_it_is_sent() {
     });
     quorum.apply(lost.clone()).unwrap();
     quorum.apply(lost).unwrap();
-    assert_eq!((quorum.story(door).as_str(), quorum.state.triggers.emitters[&EMITTER].lost), ("r r r Lost3", 3));
+    assert_eq!((quorum.story(door).as_str(), quorum.state.triggers.emitters()[&EMITTER].lost), ("r r r Lost3", 3));
 }
 
 #[test]
@@ -536,7 +538,7 @@ fn events_for_which_there_is_no_room_are_refused_and_not_lost() {
         }
     };
     assert!(matches!(refused, Rejection::Full { limit: SEEN_PER_TRIGGER_MAX, .. }), "{refused:?}");
-    assert_eq!(quorum.state.triggers.emitters[&EMITTER].sequence, sequence);
+    assert_eq!(quorum.state.triggers.emitters()[&EMITTER].sequence, sequence);
     quorum.state.check_invariants().unwrap();
     let (_, run) = quorum.state.trigger(job(1)).unwrap();
     assert_eq!(run.live.len(), RUNS_LIVE_MAX, "the others were skipped, and recorded so");

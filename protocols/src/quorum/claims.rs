@@ -79,7 +79,7 @@ impl Claims {
     }
 
     /// Adds a claim, unless the owner has it already. To be asked of owners that are admitted.
-    pub(super) fn add(&mut self, mut claim: Claim) {
+    pub(in crate::quorum) fn add(&mut self, mut claim: Claim) {
         let own = self.of(claim.owner).filter(|claim| claim.name.is_some()).count();
         let all = self.iter().filter(|claim| claim.name.is_some()).count();
         // An owner's first name is always kept: there are at most `OWNERS_MAX` of these.

@@ -17,10 +17,11 @@ use crate::engine::Engine;
 use crate::ids::*;
 use crate::job::batch::BatchSpec;
 use crate::job::spec::JobSpec;
-use crate::quorum::command::{
-    Batch, Command, CommandReply, JobCommand, QuorumCommand, Rejection, TaskCommand, TriggerCommand,
-};
-use crate::quorum::state::{Event, QuorumState};
+use crate::quorum::command::{JobCommand, QuorumCommand, TaskCommand, TriggerCommand};
+use crate::quorum::entry::{Batch, Command};
+use crate::quorum::event::Event;
+use crate::quorum::reply::{CommandReply, Rejection};
+use crate::quorum::state::QuorumState;
 use crate::task::message::{Report, TaskResult};
 use crate::task::record::{Output, Place, TaskAttempt, WorkerRecord};
 use crate::task::spec::{Call, Program};
@@ -272,9 +273,9 @@ impl Model {
         let by_steady = |due: Millis| self.seen.0 + due.0.saturating_sub(self.state.wall_at(self.seen.1).0);
         let duties = self.state.duties();
         let due = duties.iter().filter_map(|duty| match duty {
-            crate::quorum::state::Duty::FireAt { due } => Some(by_wall(*due)),
-            crate::quorum::state::Duty::FireAfter { due, .. } => Some(by_wall(*due).min(by_steady(*due))),
-            crate::quorum::state::Duty::Wake { due, .. } => Some(by_time(*due)),
+            crate::quorum::duty::Duty::FireAt { due } => Some(by_wall(*due)),
+            crate::quorum::duty::Duty::FireAfter { due, .. } => Some(by_wall(*due).min(by_steady(*due))),
+            crate::quorum::duty::Duty::Wake { due, .. } => Some(by_time(*due)),
             _ => None,
         });
         due.min().unwrap_or(u64::MAX).max(self.now)

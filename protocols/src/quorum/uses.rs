@@ -10,8 +10,6 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{JobId, ObjectId};
 use crate::job::spec::JobSpec;
 use crate::quorum::limits::USES_NAMED_MAX;
-use crate::quorum::state::QuorumState;
-use crate::task::record::Place;
 use crate::trigger::spec::{Source, When};
 
 /// What an object is to a job.
@@ -55,7 +53,7 @@ pub struct Uses {
 }
 
 impl Uses {
-    fn add(&mut self, one: impl FnOnce() -> ObjectUse) {
+    pub(super) fn add(&mut self, one: impl FnOnce() -> ObjectUse) {
         self.total = self.total.saturating_add(1);
         if self.first.len() < USES_NAMED_MAX {
             self.first.push(one());
@@ -97,28 +95,5 @@ impl JobSpec {
             },
         };
         if source { Some(Part::Source) } else { self.work().part_of(object) }
-    }
-}
-
-impl QuorumState {
-    /// Live jobs of this quorum that need the object, which may be of any quorum. Walks over all of them: removals are
-    /// rare, and an index would cost every submit.
-    pub fn uses_of(&self, object: ObjectId) -> Uses {
-        let mut uses = Uses::default();
-        let live = self.jobs.live().chain(self.triggers.live());
-        for (job, record) in live.filter_map(|job| Some((*job, self.jobs.get(job)?))) {
-            let part = record.spec.part_of(object).or_else(|| self.has_put_out(job, object).then_some(Part::Output));
-            if let Some(part) = part {
-                let (name, trigger) = (record.spec.name().map(str::to_owned), record.trigger().is_some());
-                uses.add(|| ObjectUse { job, name, trigger, part });
-            }
-        }
-        uses
-    }
-
-    fn has_put_out(&self, job: JobId, object: ObjectId) -> bool {
-        let place = Place::Object { quorum: object.quorum, manifest: object.manifest };
-        let mut tasks = self.tasks.table(&job).into_iter().flat_map(|table| table.all());
-        tasks.any(|(_, _, task)| task.output().is_some_and(|output| output.place == place))
     }
 }

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{JobId, PeerId};
 use crate::job::limits::JOBS_LIVE_MAX;
-use crate::quorum::apply::{Applied, invalid, short};
-use crate::quorum::command::{CommandReply, Rejection};
-use crate::quorum::state::{Event, QuorumState};
+use crate::quorum::event::Event;
+use crate::quorum::reply::{Applied, invalid, short};
+use crate::quorum::reply::{CommandReply, Rejection};
+use crate::quorum::state::QuorumState;
 use crate::trigger::condition::{ConditionState, Observation, Seen};
 use crate::trigger::event::{Delivery, Match};
 use crate::trigger::input::{Values, render};
@@ -26,7 +27,7 @@ impl QuorumState {
         events: &mut Vec<Event>,
     ) -> Applied {
         check_delivery(follows, reaches, deliveries)?;
-        let known = self.triggers.emitters.get(&emitter).map_or(follows, |emitter| emitter.sequence);
+        let known = self.triggers.sequence_of(&emitter).unwrap_or(follows);
         if follows > known {
             return Err(Rejection::EventGap { known, follows });
         }
@@ -34,19 +35,17 @@ impl QuorumState {
         let fresh = || deliveries.iter().filter(|delivery| delivery.sequence > known);
         let matches = || fresh().flat_map(|delivery| delivery.matches.iter().map(move |found| (delivery, found)));
         self.check_delivery_room(matches())?;
-        self.make_room_for(emitter)?;
+        self.triggers.make_room_for(emitter, self.time)?;
         for (delivery, found) in matches() {
             self.on_event(emitter, delivery, found, events);
         }
         let (now, stamp) = (self.time, self.wall());
-        let record = self.triggers.emitters.entry(emitter).or_default();
         // A repeat says again what was lost.
         let lost = if reaches > known { lost } else { 0 };
-        (record.sequence, record.at) = (known.max(reaches), now);
-        record.lost = record.lost.saturating_add(lost);
-        let reaches = record.sequence;
+        let reaches = known.max(reaches);
+        self.triggers.advance_emitter(emitter, reaches, lost, now);
         if lost > 0 {
-            let jobs: Vec<_> = self.triggers.index.names.values().flatten().copied().collect();
+            let jobs: Vec<_> = self.triggers.listening().copied().collect();
             for job in jobs {
                 let cause = Cause::Event(SeenId([0; 16]));
                 self.write_row(
@@ -76,27 +75,13 @@ impl QuorumState {
             return Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX });
         }
         if starts > 0 {
-            self.check_bytes(bytes)?;
+            self.tasks.check_bytes(bytes)?;
         }
         let all: usize = seen.values().sum();
-        if all > 0 && self.triggers.index.seen.len() + all > SEEN_MAX {
+        if all > 0 && self.triggers.ids_len() + all > SEEN_MAX {
             return Err(Rejection::Full { what: "ids of events within their windows".to_owned(), limit: SEEN_MAX });
         }
         seen.into_iter().try_for_each(|(job, more)| self.check_seen(job, more))
-    }
-
-    fn make_room_for(&mut self, emitter: PeerId) -> Result<(), Rejection> {
-        if self.triggers.emitters.contains_key(&emitter) || self.triggers.emitters.len() < EMITTERS_MAX {
-            return Ok(());
-        }
-        let silent = self.triggers.emitters.iter().map(|(peer, emitter)| (emitter.at, *peer)).min();
-        match silent {
-            Some((at, peer)) if self.time.since(at) >= EMITTER_SILENT => {
-                self.triggers.emitters.remove(&peer);
-                Ok(())
-            }
-            _ => Err(Rejection::Full { what: "emitters of events".to_owned(), limit: EMITTERS_MAX }),
-        }
     }
 
     /// One event for one trigger.
@@ -116,7 +101,7 @@ impl QuorumState {
             self.remember_id(job, id, window);
         }
         if let Some(fault) = &found.fault {
-            self.set_reason(job, fault);
+            self.jobs.set_reason(&job, Some(fault));
             self.skip(job, cause, SkipReason::Fault, events);
         } else if suspended {
             self.skip(job, cause, SkipReason::Suspended, events);
@@ -200,7 +185,7 @@ impl QuorumState {
         // A clock that is set forward must not end the window.
         let until = self.led_time.plus(window);
         self.with_trigger(job, |run| run.seen.insert(id, until));
-        self.triggers.index.seen.insert((until, job, id));
+        self.triggers.insert_id(until, job, id);
     }
 
     pub(super) fn check_seen(&self, job: JobId, more: usize) -> Result<(), Rejection> {
@@ -213,10 +198,7 @@ impl QuorumState {
     }
 
     pub(super) fn forget_old_seen(&mut self) {
-        while let Some((until, job, id)) =
-            self.triggers.index.seen.first().copied().filter(|(until, ..)| *until <= self.led_time)
-        {
-            self.triggers.index.seen.remove(&(until, job, id));
+        while let Some((job, id)) = self.triggers.take_old_id(self.led_time) {
             self.with_trigger(job, |run| run.seen.remove(&id));
         }
     }

@@ -1,12 +1,13 @@
 //! Submit: a specification becomes a job, once.
 
 use crate::ids::{JobId, PeerId};
-use crate::job::limits::{JOBS_LIVE_MAX, SPEC_BYTES_MAX};
-use crate::job::record::{JobRecord, Run};
+use crate::job::limits::SPEC_BYTES_MAX;
+use crate::job::record::{JobRecord, Run, RunState};
 use crate::job::spec::JobSpec;
-use crate::quorum::apply::{Applied, invalid};
-use crate::quorum::command::{CommandReply, Rejection};
-use crate::quorum::state::{Event, QuorumState};
+use crate::quorum::event::Event;
+use crate::quorum::reply::{Applied, invalid};
+use crate::quorum::reply::{CommandReply, Rejection};
+use crate::quorum::state::QuorumState;
 use crate::wire;
 
 /// Refuses what no run could do, before anything is recorded.
@@ -44,13 +45,13 @@ impl QuorumState {
         check_spec(spec, bytes)?;
         let run = match spec {
             JobSpec::Once(work) => {
-                self.check_live_room()?;
+                self.jobs.check_live_room()?;
                 self.check_kind_room(job, work, bytes)?;
                 self.new_run(job, work, by)
             }
             JobSpec::Triggered(spec) => {
                 self.check_trigger_room(spec)?;
-                self.check_bytes(bytes)?;
+                self.tasks.check_bytes(bytes)?;
                 Run::Trigger(Box::default())
             }
         };
@@ -59,24 +60,7 @@ impl QuorumState {
         if self.trigger(job).is_some() {
             self.begin_trigger(job, events);
         }
-        let state = self.jobs.get(&job).map(|record| record.state).unwrap_or(crate::job::RunState::Pending);
+        let state = self.jobs.get(&job).map(|record| record.state).unwrap_or(RunState::Pending);
         Ok(CommandReply::Submitted { existed: false, state })
-    }
-
-    /// Room for one more job that runs.
-    pub(in crate::quorum) fn check_live_room(&self) -> Result<(), Rejection> {
-        match self.jobs.live_len() >= JOBS_LIVE_MAX {
-            true => Err(Rejection::Full { what: "live jobs".to_owned(), limit: JOBS_LIVE_MAX }),
-            false => Ok(()),
-        }
-    }
-
-    /// Records a job that was just made, and has its run begin.
-    pub(in crate::quorum) fn open_job(&mut self, record: JobRecord, events: &mut Vec<Event>) {
-        let (job, state) = (record.job, record.state);
-        self.jobs.insert(job, record);
-        events.push(Event::JobChanged { job, state });
-        self.begin_run(job, events);
-        self.reindex_job(job);
     }
 }

@@ -8,7 +8,7 @@ use crate::approval::Grant;
 use crate::ids::{Attempt, JobId, Millis, PeerId, PieceIndex};
 use crate::job::store::ColumnRecord;
 use crate::object::layout::Profile;
-use crate::quorum::objects::claims::Claims;
+use crate::quorum::claims::Claims;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

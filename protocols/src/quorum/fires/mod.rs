@@ -3,6 +3,15 @@
 //! Every way to a fire ends in [`QuorumState::fire`], which applies the overlap policy and writes the row. Runs tell
 //! their trigger that they ended through `finished`, at the end of the entry: so a run that ends while another command
 //! is half applied changes nothing under it.
+//!
+//! These handlers stand on the frame: a fire makes a run of any kind, and may cancel others. They change records and the
+//! index through the operations of [`JobBook`](super::JobBook) and [`Triggers`](super::Triggers).
+
+mod deliveries;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 
@@ -11,9 +20,11 @@ use crate::job::record::{JobRecord, RunState};
 use crate::job::spec::JobSpec;
 use crate::job::spec::TriggeredSpec;
 use crate::job::transition::RunCommand;
-use crate::quorum::apply::{Applied, invalid, short};
-use crate::quorum::command::{CommandReply, JobCommand, Rejection};
-use crate::quorum::state::{Event, QuorumState};
+use crate::quorum::command::{JobCommand, TriggerCommand};
+use crate::quorum::event::Event;
+use crate::quorum::reply::{Applied, invalid};
+use crate::quorum::reply::{CommandReply, Rejection};
+use crate::quorum::state::QuorumState;
 use crate::text::REASON_BYTES_MAX;
 use crate::trigger::input::{Values, render};
 use crate::trigger::limits::*;
@@ -28,14 +39,34 @@ use crate::wire;
 const ONE: u64 = 1;
 
 impl QuorumState {
+    pub(in crate::quorum) fn apply_trigger(
+        &mut self,
+        by: PeerId,
+        command: &TriggerCommand,
+        events: &mut Vec<Event>,
+    ) -> Applied {
+        match command {
+            TriggerCommand::Due { spans } => self.due(spans, events),
+            TriggerCommand::Fire { job, nonce, respect_overlap } => {
+                self.fire_now(by, *job, *nonce, *respect_overlap, events)
+            }
+            TriggerCommand::Suspend { job } => self.suspend(by, *job, events),
+            TriggerCommand::Unsuspend { job } => self.unsuspend(by, *job, events),
+            TriggerCommand::Deliver { emitter, follows, reaches, lost, deliveries } => {
+                self.deliver(*emitter, (*follows, *reaches, *lost), deliveries, events)
+            }
+            TriggerCommand::Observe { job, observation } => self.observe(*job, observation, events),
+        }
+    }
+
     // ---- the trigger's own life ----
 
     pub(in crate::quorum) fn check_trigger_room(&self, spec: &TriggeredSpec) -> Result<(), Rejection> {
-        if self.triggers.index.live.len() >= TRIGGERS_MAX {
+        if self.triggers.live_len() >= TRIGGERS_MAX {
             return Err(Rejection::Full { what: "triggers".to_owned(), limit: TRIGGERS_MAX });
         }
         if let When::Event(event) = &spec.trigger.when
-            && self.triggers.index.names.get(&event.name).is_some_and(|jobs| jobs.len() >= MATCHES_MAX)
+            && self.triggers.listening_to(&event.name).count() >= MATCHES_MAX
         {
             let what = format!("triggers that listen to {:?}", event.name);
             return Err(Rejection::Full { what, limit: MATCHES_MAX });
@@ -58,7 +89,7 @@ impl QuorumState {
 
     /// Right after its record was made: jobs that it waits for may have ended long ago.
     pub(in crate::quorum) fn begin_trigger(&mut self, job: JobId, events: &mut Vec<Event>) {
-        self.reindex_trigger(job);
+        self.triggers.reindex(job, self.jobs.get(&job));
         let Some((spec, _)) = self.trigger(job) else { return };
         let When::After(jobs) = &spec.trigger.when else { return };
         let ended = |upstream: JobId| {
@@ -117,29 +148,25 @@ impl QuorumState {
 
     fn enter_trigger(&mut self, job: JobId, to: RunState, what: &str, events: &mut Vec<Event>) {
         let now = self.wall();
-        if let Some(record) = self.jobs.get_mut(&job) {
-            record.move_to(now, to, what.to_owned());
-            events.push(Event::JobChanged { job, state: to });
-        }
+        self.jobs.enter(&job, now, to, what.to_owned());
+        events.push(Event::JobChanged { job, state: to });
         self.reindex_job(job);
     }
 
     fn end_trigger(&mut self, job: JobId, to: RunState, reason: Option<String>, what: &str, events: &mut Vec<Event>) {
         let now = self.wall();
-        self.forget_seen(job);
+        // What it remembered of events goes with it.
+        for (id, until) in self.with_trigger(job, |run| std::mem::take(&mut run.seen)).unwrap_or_default() {
+            self.triggers.remove_id(until, job, id);
+        }
         self.with_trigger(job, |run| {
             (run.suspended, run.resuming) = (false, false);
             run.ended.clear();
         });
-        if let Some(record) = self.jobs.get_mut(&job) {
-            record.reason = reason.map(|reason| short(&reason));
-            record.finished_at = Some(now);
-        }
+        self.jobs.end(&job, now, reason.as_deref());
         self.enter_trigger(job, to, what, events);
         // Whoever waits for its runs learns that there will be no more.
-        if self.triggers.index.after.contains_key(&job) {
-            self.triggers.index.finished.insert(job);
-        }
+        self.triggers.job_finished(job, false);
     }
 
     /// Ends a trigger that has nothing more to fire and nothing that runs; brings the index up to date.
@@ -173,7 +200,7 @@ impl QuorumState {
     }
 
     pub(super) fn with_trigger<R>(&mut self, job: JobId, change: impl FnOnce(&mut TriggerRun) -> R) -> Option<R> {
-        self.jobs.get_mut(&job)?.trigger_mut().map(|(_, run)| change(run))
+        self.jobs.trigger_mut(&job).map(|(_, run)| change(run))
     }
 
     // ---- what fires ----
@@ -205,7 +232,7 @@ impl QuorumState {
         let fresh = fresh && named.all(|instant| clock.is_open(instant));
         let over = clock.from.is_some() && clock.next.is_none();
         #[cfg(test)]
-        let fresh = fresh || super::model::PLANTED.get();
+        let fresh = fresh || model_tests::PLANTED.get();
         if !fresh || over {
             return;
         }
@@ -214,7 +241,7 @@ impl QuorumState {
         let (resuming, lag, now) = (run.resuming, clock.lag, self.wall());
         if let Some(fault) = &span.fault {
             self.with_trigger(job, |run| run.clock.rest_until = Some(now.plus(FAULT_REST)));
-            self.set_reason(job, fault);
+            self.jobs.set_reason(&job, Some(fault));
             self.reindex_job(job);
             return;
         }
@@ -284,10 +311,10 @@ impl QuorumState {
     /// The clocks were stepped, and wall time was `before`. How many instants are open again.
     pub(in crate::quorum) fn step_triggers(&mut self, before: Millis, by_ms: i64, events: &mut Vec<Event>) -> u64 {
         let now = self.wall();
-        let jobs: Vec<JobId> = self.triggers.index.live.iter().copied().collect();
+        let jobs: Vec<JobId> = self.triggers.live().copied().collect();
         let mut reopened = 0u64;
         for job in jobs {
-            let Some((spec, run)) = self.jobs.get_mut(&job).and_then(|record| record.trigger_mut()) else { continue };
+            let Some((spec, run)) = self.jobs.trigger_mut(&job) else { continue };
             if !spec.trigger.is_timed() {
                 continue;
             }
@@ -393,7 +420,7 @@ impl QuorumState {
 
     /// Writes a row; its number. What is skipped for the reason of the row before is counted there.
     pub(super) fn write_row(&mut self, job: JobId, cause: Cause, what: Fired, events: &mut Vec<Event>) -> u64 {
-        let (now, share) = (self.wall(), FIRES_KEPT_TOTAL / self.triggers.index.live.len().max(1));
+        let (now, share) = (self.wall(), FIRES_KEPT_TOTAL / self.triggers.live_len().max(1));
         let share = share.clamp(FIRES_KEPT_MIN, FIRES_KEPT_MAX);
         let row = self.with_trigger(job, |run| {
             let before = run.fires.back_mut().filter(|before| may_join(&run.clock, before, cause, what));
@@ -427,7 +454,7 @@ impl QuorumState {
         let record = self.jobs.get(&by.job)?;
         let owner = record.owner;
         let (triggered, trigger) = record.trigger()?;
-        if trigger.live.len() >= RUNS_LIVE_MAX || self.check_live_room().is_err() {
+        if trigger.live.len() >= RUNS_LIVE_MAX || self.jobs.check_live_room().is_err() {
             return None;
         }
         let mut work = triggered.work.clone();
@@ -472,26 +499,11 @@ impl QuorumState {
         }
     }
 
-    /// A note for people, kept until the next.
-    pub(super) fn set_reason(&mut self, job: JobId, what: &str) {
-        if let Some(record) = self.jobs.get_mut(&job) {
-            record.reason = Some(short(what));
-        }
-    }
-
     // ---- what ended ----
-
-    /// Called wherever a job ends.
-    pub(in crate::quorum) fn job_finished(&mut self, job: JobId) {
-        let fired = self.jobs.get(&job).is_some_and(|record| record.fired_by.is_some());
-        if fired || self.triggers.index.after.contains_key(&job) {
-            self.triggers.index.finished.insert(job);
-        }
-    }
 
     /// Tells triggers what ended in this entry. Called once per entry, after its commands.
     pub(in crate::quorum) fn serve_finished(&mut self, events: &mut Vec<Event>) {
-        while let Some(job) = self.triggers.index.finished.pop_first() {
+        while let Some(job) = self.triggers.take_finished() {
             let Some(record) = self.jobs.get(&job) else { continue };
             let by = record.fired_by;
             let ended = Ended { run: job, state: record.state, at: record.finished_at.unwrap_or_default() };
@@ -500,7 +512,7 @@ impl QuorumState {
                 self.run_ended(by, ended, events);
             }
             for upstream in [Some(job), by.map(|by| by.job)].into_iter().flatten() {
-                let waiting: Vec<_> = self.triggers.index.after.get(&upstream).into_iter().flatten().copied().collect();
+                let waiting: Vec<_> = self.triggers.waiting_for(&upstream).copied().collect();
                 for waiting in waiting {
                     if !defined {
                         self.upstream_ended(waiting, upstream, ended, events);
@@ -551,8 +563,10 @@ impl QuorumState {
     }
 
     fn upstream_ended(&mut self, job: JobId, upstream: JobId, ended: Ended, events: &mut Vec<Event>) {
-        let Some(record) = self.jobs.get_mut(&job).filter(|record| !record.state.is_final()) else { return };
-        let Some((spec, run)) = record.trigger_mut() else { return };
+        if self.jobs.get(&job).is_none_or(|record| record.state.is_final()) {
+            return;
+        }
+        let Some((spec, run)) = self.jobs.trigger_mut(&job) else { return };
         let When::After(jobs) = &spec.trigger.when else { return };
         run.ended.insert(upstream, ended);
         if !jobs.iter().all(|after| run.ended.contains_key(&after.job)) {
