@@ -1,0 +1,194 @@
+//! The command line as data: what can be typed, and the text of `--help`. What each command does stands in the file of
+//! its name beside this folder.
+
+mod bench;
+mod job;
+mod object;
+mod testnet;
+mod values;
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use super::find::NodeChoice;
+use super::reference::QuorumRef;
+use values::bytes;
+
+pub use bench::{BenchCommand, TransferArgs};
+pub use job::{FireArgs, JobCommand, ListArgs, LogArgs, NextArgs, Resolution, SpecArgs, SubmitArgs, UpdateArgs};
+pub use object::{GetArgs, ObjectCommand, PutArgs, RmArgs};
+pub use testnet::{ChaosArgs, TestnetCommand};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "quorate",
+    version,
+    about = "A peer-to-peer network that keeps files and runs jobs, with no control plane"
+)]
+pub struct Args {
+    #[command(flatten)]
+    pub common: Common,
+    /// List peers (as `quorate peers`)
+    #[arg(long)]
+    pub peers: bool,
+    /// List quorums (as `quorate quorum ls`)
+    #[arg(long)]
+    pub quorums: bool,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Clone, Debug, Default, ClapArgs)]
+pub struct Common {
+    /// The node to ask: a URL, or the number of a testnet node
+    #[arg(long, global = true, value_name = "URL|N")]
+    pub node: Option<NodeChoice>,
+    /// Data folder of a node, or folder of a testnet
+    #[arg(long, global = true, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print ids whole in tables too
+    #[arg(long, global = true)]
+    pub full_ids: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Set up a data folder: identity, network secret, configuration
+    Init(InitArgs),
+    /// Run a node in the foreground
+    Node(NodeArgs),
+    /// List the peers that a node knows
+    Peers {
+        /// Fail if anything may be missing or old: a quorum or most peers cannot be asked
+        #[arg(long)]
+        complete: bool,
+    },
+    /// List quorums, and show one
+    #[command(subcommand)]
+    Quorum(QuorumCommand),
+    /// Store and read objects
+    #[command(subcommand)]
+    Object(ObjectCommand),
+    /// Submit, inspect and control jobs
+    #[command(subcommand)]
+    Job(JobCommand),
+    /// Check receipts
+    #[command(subcommand)]
+    Receipt(ReceiptCommand),
+    /// Follow what happens, until Ctrl-C
+    ///
+    /// A node tells what happens in quorums of which it is a member, its own puts and gets, the pieces it holds, and
+    /// its connections. For what happens elsewhere, ask a node there: `quorate quorum ls` names primaries.
+    Events,
+    /// Emit events that jobs wait for
+    #[command(subcommand)]
+    Event(EventCommand),
+    /// Check a live network from outside, and say what is wrong and what to do
+    ///
+    /// Asks one node, which answers for its quorums' members and its peers; without --node on a testnet, every node.
+    /// What only a node itself can tell (its clock, disk, reservations) is checked of the nodes that are asked. Exit
+    /// code 0: healthy; 1: findings.
+    Doctor {
+        /// Read every object whole
+        #[arg(long)]
+        deep: bool,
+    },
+    /// Run a network of real nodes on this machine, and break it
+    #[command(subcommand)]
+    Testnet(TestnetCommand),
+    /// Measure a running testnet
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    /// Run a demonstration: seven nodes, a stored file, a killed primary
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum EventCommand {
+    /// Emit an event
+    ///
+    /// Runs the jobs whose trigger listens for this name, whichever quorum owns them. The command returns once the node
+    /// has the event on disk; the node then delivers it until every quorum that listens has taken it.
+    Emit {
+        /// Name: letters, digits, '-', '_' and '.'; names that begin with `quorate.` are the network's own
+        name: String,
+        /// Data of the event, for expressions and tasks
+        #[arg(long, value_name = "JSON", default_value = "null")]
+        data: String,
+        /// Id: the same name and id, emitted again through any node, is the same event
+        #[arg(long)]
+        id: Option<String>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct InitArgs {
+    /// Join the network of this line, as printed by `quorate init` on its first node
+    #[arg(long, value_name = "LINE")]
+    pub join: Option<String>,
+    /// Address and port at which peers reach this node
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<std::net::SocketAddr>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct NodeArgs {
+    /// Configuration file; without this, the one in the data folder
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Open the fault hooks of the API. For testnets only
+    #[arg(long)]
+    pub testing: bool,
+    /// Print the configuration with every default, and exit
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum QuorumCommand {
+    /// List quorums
+    Ls {
+        /// Fail if anything may be missing or old: a quorum or most peers cannot be asked
+        #[arg(long)]
+        complete: bool,
+    },
+    /// Show one quorum
+    Show {
+        /// A quorum's id, or the first four or more of its digits
+        quorum: QuorumRef,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ReceiptCommand {
+    /// Check the receipts of a verified job, with nothing but the file
+    ///
+    /// Says which workers signed what. Whether these are the workers you know, only you can tell.
+    Verify {
+        /// What `quorate job show ID --receipts --json` printed; `-` reads standard input
+        file: PathBuf,
+        /// Check that this file is the output that was agreed on, of a job with one task
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct DemoArgs {
+    /// Leave the network running
+    #[arg(long)]
+    pub keep: bool,
+    /// Count the words of a large text instead, on all nodes, and compare with a count by one process
+    #[arg(long)]
+    pub wordcount: bool,
+    /// With --wordcount: the text to count; without this, one is made
+    #[arg(long, value_name = "FILE", requires = "wordcount")]
+    pub text: Option<PathBuf>,
+    /// With --wordcount: how much text to make
+    #[arg(long, default_value = "100MB", value_parser = bytes, requires = "wordcount", conflicts_with = "text")]
+    pub size: u64,
+}
