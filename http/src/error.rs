@@ -108,6 +108,13 @@ impl From<ClientError> for ApiError {
                 code_of(rejection),
                 said("cancel what needs it with `quorate job cancel JOB`, or remove it all the same with --force"),
             ),
+            ClientError::Rejected(rejection @ Rejection::UnknownJob { .. }) => {
+                (code_of(rejection), said("`quorate job ls` lists the jobs; those that ended long ago are forgotten"))
+            }
+            ClientError::Rejected(rejection @ Rejection::Full { .. }) => (
+                code_of(rejection),
+                said("wait until some of them are gone, or name another quorum with --quorum: see `quorate quorum ls`"),
+            ),
             ClientError::Rejected(rejection) => (code_of(rejection), None),
             ClientError::QuorumUnknown { .. } => (
                 ErrorCode::UnknownQuorum,
@@ -191,9 +198,10 @@ impl From<LogError> for ApiError {
         let text = chain(&error);
         match error {
             LogError::Client(error) => error.into(),
-            LogError::None { .. } => Self::not_found(text)
-                .hint("what a task writes on standard error is kept by the worker that ran it, for a time; one that is gone has taken it \
-                 along"),
+            LogError::None { .. } => Self::not_found(text).hint(
+                "the worker that ran the task keeps its log for a week at most, and nobody else has it: start that \
+                     worker if it is down",
+            ),
             LogError::Forbidden { task, .. } => Self::new(ErrorCode::Forbidden, text).hint(format!(
                 "ask through the node that submitted the job; `quorate job show {}` names its owner",
                 task.id.job

@@ -42,7 +42,7 @@ use quorate_node::objects::{
     GetError, GetStream, ObjectEvent, PutError, PutOutcome, PutPhase, PutProgress, PutRequest,
 };
 use quorate_node::quorums::ClientError;
-use quorate_node::quorums::logs::{LogError, LogPage, Silent};
+use quorate_node::quorums::logs::{LogError, LogPage};
 use quorate_node::quorums::submit::{SubmitError, Wanted};
 use quorate_node::raft::HostEvent;
 use quorate_node::seams::TaskGroup;
@@ -245,7 +245,7 @@ impl Backend for Fake {
                     bytes: Bytes::copy_from_slice(log.get(from as usize..).unwrap_or_default()),
                     ended: true,
                 }),
-                None => Err(LogError::None { task, asked: 1, silent: Silent(1) }.into()),
+                None => Err(LogError::None { task, asked: 1, silent: vec![PeerId([9; 32])] }.into()),
             }
         })
     }

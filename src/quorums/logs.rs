@@ -1,8 +1,9 @@
-//! What a task wrote for people, read from the worker that has it.
+//! Reader of task logs: asks the worker that has the log of an attempt.
 //!
-//! Logs are kept by whoever ran the attempt, within bounds of its own, and nowhere else: a worker that is gone takes
-//! them along. It shows them to the job's owner, to operators and to members of the job's quorum. The quorum knows who
-//! runs an attempt, not who ran it: of one that has ended every worker of the quorum is asked.
+//! The worker that ran an attempt keeps its log, within bounds of its own, and no other node does: a worker that is
+//! gone takes its logs along. It shows them to the job's owner, to operators and to members of the job's quorum. The
+//! quorum knows which worker runs an attempt, not which one ran it: for an attempt that has ended, every worker of the
+//! quorum is asked.
 
 use quorate_protocols::task::limits::LOG_WAIT_MAX;
 use std::collections::BTreeSet;
@@ -43,23 +44,36 @@ pub struct LogPage {
 pub enum LogError {
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("none of the {asked} workers has anything that attempt {} of task {}.{} wrote{silent}", task.attempt, task.id.step, task.id.task)]
-    None { task: TaskAttempt, asked: usize, silent: Silent },
-    #[error("{worker} shows the logs of job {} to its owner, to operators and to members of its quorum alone", task.id.job)]
+    #[error(
+        "attempt {} of task {}.{} left no log that {}{}",
+        task.attempt, task.id.step, task.id.task, still_has(*asked), no_answer(silent)
+    )]
+    None { task: TaskAttempt, asked: usize, silent: Vec<PeerId> },
+    #[error("worker {worker} shows the logs of job {} only to its owner, to operators and to members of its quorum", task.id.job)]
     Forbidden { task: TaskAttempt, worker: PeerId },
 }
 
-/// How many gave no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Silent(pub usize);
-
-impl std::fmt::Display for Silent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            0 => Ok(()),
-            silent => write!(f, "; {silent} of them gave no answer"),
-        }
+fn still_has(asked: usize) -> String {
+    match asked {
+        0 => "is still kept: no worker has a lease from its quorum".to_owned(),
+        1 => "the worker asked still has".to_owned(),
+        asked => format!("any of the {asked} workers asked still has"),
     }
+}
+
+/// Workers that gave no answer, by name: one of them may have it.
+fn no_answer(silent: &[PeerId]) -> String {
+    /// Names in one message.
+    const NAMED_MAX: usize = 8;
+    if silent.is_empty() {
+        return String::new();
+    }
+    let named: Vec<String> = silent.iter().take(NAMED_MAX).map(PeerId::to_string).collect();
+    let more = match silent.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("; no answer came from {}{more}", named.join(", "))
 }
 
 /// Reads logs from any worker. Cloneable.
@@ -92,18 +106,18 @@ impl LogReader {
         let asked = workers.len();
         let mut answers: FuturesUnordered<_> =
             workers.into_iter().map(|worker| self.ask(worker, task, stream, from, wait)).collect();
-        let (mut forbidden, mut silent) = (None, 0);
+        let (mut forbidden, mut silent) = (None, Vec::new());
         while let Some((worker, answer)) = answers.next().await {
             match answer {
                 Some(TaskAnswer::Logs { at, bytes, ended }) => return Ok(LogPage { worker, at, bytes, ended }),
                 Some(TaskAnswer::Forbidden) => forbidden = Some(worker),
                 Some(_) => (),
-                None => silent += 1,
+                None => silent.push(worker),
             }
         }
         Err(match forbidden {
             Some(worker) => LogError::Forbidden { task, worker },
-            None => LogError::None { task, asked, silent: Silent(silent) },
+            None => LogError::None { task, asked, silent },
         })
     }
 
@@ -145,5 +159,30 @@ impl LogReader {
             self.net.penalise(worker, "an answer that cannot be read");
         }
         (worker, answer.ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_protocols::ids::{Attempt, JobId, QuorumId, StepIndex, TaskIndex};
+    use quorate_protocols::task::record::TaskId;
+
+    use super::*;
+
+    #[test]
+    fn a_log_that_is_not_there_says_who_was_asked_and_who_gave_no_answer() {
+        let job = JobId { quorum: QuorumId([1; 16]), local: [2; 16] };
+        let id = TaskId { job, step: StepIndex(0), task: TaskIndex(3) };
+        let none = |asked, silent: Vec<PeerId>| {
+            LogError::None { task: TaskAttempt { id, attempt: Attempt(1) }, asked, silent }.to_string()
+        };
+        assert_eq!(none(1, Vec::new()), "attempt 1 of task 0.3 left no log that the worker asked still has");
+        let peer = PeerId([7; 32]);
+        assert_eq!(
+            none(3, vec![peer]),
+            format!(
+                "attempt 1 of task 0.3 left no log that any of the 3 workers asked still has; no answer came from {peer}"
+            )
+        );
     }
 }

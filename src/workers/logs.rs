@@ -1,13 +1,13 @@
-//! What attempts write for people, kept here for a while after their end.
+//! Task logs: the standard error of attempts, kept on the worker that ran them for a while after their end.
 //!
-//! That is standard error, and standard output of what did not succeed: of what did, it is the task's output, and is
-//! not kept here twice.
+//! The standard output of an attempt that failed is kept as well. That of one that succeeded is the task's output, and
+//! is not kept here twice.
 //!
-//! While an attempt runs, both ends of each stream are in memory, cut in the middle ([`STREAM_BYTES_MAX`]); when it
-//! ends they are written to a file, if there is anything in them. Files are kept for [`KEPT`], at most [`FILES_MAX`] of
-//! them and [`FILES_BYTES_MAX`] bytes; the oldest go first. They are told to their job's owner, to operators and to
-//! members of its quorum, and are no part of any guarantee: they are not synced, and a node that dies in the middle of
-//! an attempt loses what that attempt wrote.
+//! While an attempt runs, both ends of each stream are in memory, cut in the middle ([`STREAM_BYTES_MAX`]). When it
+//! ends they are written to a file; an attempt that wrote nothing gets none, and is remembered in memory as one whose
+//! log is empty. Files are kept for [`KEPT`], at most [`FILES_MAX`] of them and [`FILES_BYTES_MAX`] bytes; the oldest
+//! go first. Logs are shown to their job's owner, to operators and to members of its quorum. No guarantee covers them:
+//! they are not synced, and a node that dies in the middle of an attempt loses what that attempt wrote.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -40,6 +40,10 @@ const GATHER_TIME: Duration = Duration::from_millis(20);
 
 /// Logs of ended attempts on a node without a folder for them.
 const MEMORY_MAX: usize = 64;
+
+/// Ended attempts remembered as having written nothing, so that their log is empty and not missing. They get no file:
+/// small tasks mostly write none, and there are many. About a megabyte.
+const SILENT_MAX: usize = 8_192;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
@@ -207,6 +211,9 @@ struct Ended {
     bytes: u64,
     /// In the place of files, where there is no folder.
     memory: VecDeque<Logged>,
+    /// Attempts that wrote nothing, and whose they were; the oldest first in `silent_order`.
+    silent: BTreeMap<TaskAttempt, PeerId>,
+    silent_order: VecDeque<TaskAttempt>,
 }
 
 /// One path component that nobody chose: a hash of the attempt's name.
@@ -257,8 +264,9 @@ impl Logs {
         let live = lock(&self.inner.live).get(&task).cloned();
         let Some(live) = live else { return };
         let logged = lock(&live.logged).clone();
-        if !logged.stdout.is_empty() || !logged.stderr.is_empty() {
-            self.keep_log(logged).await;
+        match logged.stdout.is_empty() && logged.stderr.is_empty() {
+            true => lock(&self.inner.ended).add_silent(task, logged.owner),
+            false => self.keep_log(logged).await,
         }
         // Only now, so that a reader finds it in one place or the other.
         lock(&self.inner.live).remove(&task);
@@ -317,9 +325,14 @@ impl Logs {
     /// A page of what an attempt wrote; `None` when nothing of it is here.
     pub async fn read(&self, task: TaskAttempt, stream: LogStream, from: u64) -> Option<LogPage> {
         let live = lock(&self.inner.live).get(&task).cloned();
+        // Its standard output may be elsewhere, as the task's output.
+        let silent = || lock(&self.inner.ended).silent.get(&task).copied().filter(|_| stream == LogStream::Stderr);
         let (logged, live) = match live {
             Some(live) => (lock(&live.logged).clone(), true),
-            None => (self.ended(task).await?, false),
+            None => match silent() {
+                Some(owner) => (Logged { task, owner, stdout: Kept::default(), stderr: Kept::default() }, false),
+                None => (self.ended(task).await?, false),
+            },
         };
         let (at, bytes, whole) = logged.stream(stream).page(from);
         Some(LogPage { at, bytes, ended: whole && !live, owner: logged.owner })
@@ -372,6 +385,16 @@ impl Ended {
         match self.files.insert(name.clone(), (at, bytes)) {
             Some((_, before)) => self.bytes -= before,
             None => self.order.push_back(name),
+        }
+    }
+    fn add_silent(&mut self, task: TaskAttempt, owner: PeerId) {
+        if self.silent.insert(task, owner).is_none() {
+            self.silent_order.push_back(task);
+        }
+        if self.silent_order.len() > SILENT_MAX
+            && let Some(oldest) = self.silent_order.pop_front()
+        {
+            self.silent.remove(&oldest);
         }
     }
 }
@@ -518,6 +541,18 @@ mod tests {
                 }
             })
             .await;
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_wrote_nothing_has_an_empty_log_and_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let logs = Logs::open(Arc::new(SystemClock::new()), Some(folder.path().to_owned()));
+        logs.begin(attempt(0, 1), OWNER);
+        logs.end(attempt(0, 1)).await;
+        let page = logs.read(attempt(0, 1), LogStream::Stderr, 0).await.expect("it ran here");
+        assert_eq!((page.bytes.len(), page.ended, page.owner), (0, true, OWNER));
+        assert_eq!(logs.read(attempt(0, 1), LogStream::Stdout, 0).await, None, "that is the task's output");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     /// Goal: who follows a log hears of what is written when it is, and of its end, without asking in between.
