@@ -8,6 +8,7 @@ use quorate_api::{
 };
 use quorate_protocols::ids::{ObjectId, PeerId, QuorumId};
 use quorate_protocols::quorum::clock::CLOCK_STEP_MIN;
+use quorate_protocols::text::counted;
 use quorate_testnet::checkers::g2_one_primary::Leaders;
 use quorate_testnet::checkers::g5_agreement::Digests;
 use quorate_testnet::checkers::g8_reservations;
@@ -113,9 +114,10 @@ impl Judge {
             let (what, advice) = match state {
                 TestnetNodeState::Dead => (format!("{name} is dead"), format!("`quorate testnet restart {index}`")),
                 TestnetNodeState::Paused => (format!("{name} is paused"), format!("`quorate testnet resume {index}`")),
-                TestnetNodeState::Running => {
-                    (format!("{name} does not answer: {why}"), "its log says what it is doing".to_owned())
-                }
+                TestnetNodeState::Running => (
+                    format!("{name} does not answer: {why}"),
+                    format!("its log says what it is doing; `quorate testnet restart {index}` starts it again"),
+                ),
             };
             self.find(Kind::NodeDown, what, advice);
         }
@@ -123,7 +125,7 @@ impl Judge {
         let versions: BTreeSet<&str> = facts.asked.iter().map(|asked| asked.info.version.as_str()).collect();
         if versions.len() > 1 {
             let versions = versions.into_iter().collect::<Vec<_>>().join(" and ");
-            let advice = "two versions in a row work together; bring the older nodes up to date soon";
+            let advice = "run one version on all nodes: nodes of different versions are not tested together";
             self.find(Kind::Versions, format!("nodes run versions {versions}"), advice);
         }
         for asked in &facts.asked {
@@ -154,13 +156,13 @@ impl Judge {
         }
         if let Some(free) = asked.resources.disk_free_bytes.filter(|free| *free < DISK_FREE_BYTES_MIN) {
             let what = format!("the disk of {name} has {} left", super::super::output::bytes(free));
-            let advice = "free some space, or move its data folder to a larger disk; it takes nothing more soon";
+            let advice = "free some disk, or move its data folder to a larger one: soon it takes nothing more";
             self.find(Kind::DiskFull, what, advice);
         }
         let accounts = reservations::limited(&asked.resources);
         self.count("limits", accounts.len());
         for violation in g8_reservations::check(&accounts) {
-            let advice = "a disk that others fill takes its limit below what is on it: then free space; else a bug";
+            let advice = "if other programs fill its disk, free some: the limit falls with the free disk. Else this is a bug: report it";
             self.find(Kind::OverLimit, format!("on {name}, {}", violation.what), advice);
         }
         let (accounts, stays) = reservations::leased(&asked.resources);
@@ -170,7 +172,7 @@ impl Judge {
             self.find(
                 Kind::Leases,
                 what,
-                "a bug: restart the node, which reserves anew what its leases say, and report it",
+                "restart the node: it reserves anew what its leases say. This is a bug: report it",
             );
         }
     }
@@ -229,7 +231,7 @@ impl Judge {
             let advice = format!("start {}; it goes on by itself when a majority is back", names(&silent));
             self.find(Kind::QuorumPaused, what, advice);
         } else if !silent.is_empty() {
-            let what = format!("quorum {quorum} is short of {} of {} members", silent.len(), members.len());
+            let what = format!("quorum {quorum} lacks {} of its {} members", silent.len(), members.len());
             let advice = format!("start {}, or wait: a member that stays away is replaced", names(&silent));
             self.find(Kind::QuorumShort, what, advice);
         }
@@ -239,14 +241,14 @@ impl Judge {
                 self.find(
                     Kind::QuorumPaused,
                     what,
-                    "if it stays so, restart that member; `quorate events` there follows it",
+                    "if it stays so, restart that node; `quorate events` on it shows what happens",
                 );
             } else if view.info.primary.is_none() {
                 let what = format!("member {member} of quorum {quorum} knows no primary");
                 self.find(
                     Kind::QuorumPaused,
                     what,
-                    "an election takes a moment; if it stays so, see who cannot reach whom",
+                    "an election takes a moment; if it stays so, `quorate peers` on each member shows whom it cannot reach",
                 );
             }
         }
@@ -288,8 +290,7 @@ impl Judge {
             if let Some(primary) = view.info.primary
                 && let Some(violation) = leaders.check(quorum, view.info.term.0, primary)
             {
-                let advice =
-                    "two views a moment apart may differ: ask again; if it stays, stop the network and report it";
+                let advice = "two views a moment apart may differ: run the doctor again; if it stays, stop the nodes and report it";
                 self.find(Kind::TwoPrimaries, violation.what, advice);
             }
             if let Some(violation) = digests.check(quorum, view.digest_index.0, *member, view.digest.0) {
@@ -299,11 +300,11 @@ impl Judge {
             }
             if view.applied.0 + BEHIND_MAX < furthest {
                 let behind = furthest - view.applied.0;
-                let what = format!("member {member} of quorum {quorum} is {behind} entries behind");
+                let what = format!("member {member} of quorum {quorum} is {} behind", counted(behind, "log entry"));
                 self.find(
                     Kind::MemberBehind,
                     what,
-                    "it catches up by itself; if it does not, look at its disk and its links",
+                    "it catches up by itself; if it does not, look at its disk and its network",
                 );
             }
         }
@@ -313,7 +314,9 @@ impl Judge {
     fn objects(&mut self, facts: &Facts) {
         for missing in &facts.objects.unreachable {
             let what = format!("the objects of quorum {} could not be looked at: {}", missing.quorum, missing.reason);
-            self.find(Kind::NotChecked, what, "see what is said of the quorum");
+            let advice =
+                format!("`quorate quorum show {}` shows what keeps its members from answering", missing.quorum);
+            self.find(Kind::NotChecked, what, advice);
         }
         let mut reachable: BTreeSet<PeerId> = facts.asked.iter().map(|asked| asked.info.peer).collect();
         let connected = facts.asked.iter().flat_map(|asked| &asked.peers).filter(|peer| peer.connected);
@@ -335,17 +338,30 @@ impl Judge {
             }
         }
         if !lost.is_empty() {
-            let what = format!("{} objects have too few columns in reach to be read: {}", lost.len(), names(&lost));
+            let what = format!(
+                "{} cannot be read, for too few columns can be reached: {}",
+                counted(lost.len(), "object"),
+                names(&lost)
+            );
             let first = lost[0];
-            self.find(Kind::Unreadable, what, format!("start the holders: `quorate object show {first}` names them"));
+            self.find(
+                Kind::Unreadable,
+                what,
+                format!("start their holders: `quorate object show {first}` names those of the first"),
+            );
         }
         if !owed.is_empty() {
             let reasons: Vec<&str> = reasons.into_iter().collect();
-            let what = format!("{} objects are owed a repair: {} ({})", owed.len(), names(&owed), names(&reasons));
+            let what = format!(
+                "a repair is owed to {}: {} ({})",
+                counted(owed.len(), "object"),
+                names(&owed),
+                names(&reasons)
+            );
             self.find(
                 Kind::Degraded,
                 what,
-                "repairs go on by themselves; if they do not end, start more nodes or free space",
+                "repairs go on by themselves; if they do not end, free disk on the full nodes or add nodes",
             );
         }
         for (object, read) in facts.reads.iter().flatten() {
@@ -353,7 +369,7 @@ impl Judge {
             if let Err(why) = read {
                 self.find(
                     Kind::Unreadable,
-                    format!("object {object} was not read: {why}"),
+                    format!("object {object} could not be read: {why}"),
                     format!("`quorate object show {object}` names its holders"),
                 );
             }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures::StreamExt;
 use quorate_api::{Listing, MemberView, NodeFaults, NodeInfo, ObjectInfo, PeerInfo, QuorumInfo, ResourcesInfo};
 use quorate_protocols::ids::ObjectId;
+use quorate_protocols::text;
 use quorate_testnet::{Client, ClientError, TestnetNodeState, reservations};
 
 use super::advice;
@@ -33,20 +34,18 @@ pub async fn run(common: &Common, deep: bool) -> Result<(), Failure> {
     let diagnosis = judge::judge(&facts);
     unless_reader_gone(match common.json {
         true => print_json(&diagnosis),
-        false => print(advice::complete(common, &text(&diagnosis, &names(common, &facts)))),
+        false => print(advice::complete(common, &diagnosis_text(&diagnosis, &names(common, &facts)))),
     })?;
     match diagnosis.findings.len() {
         0 => Ok(()),
-        1 => Err(Failure::failed("one finding")),
-        count => Err(Failure::failed(format!("{count} findings"))),
+        count => Err(Failure::failed(text::counted(count, "finding"))),
     }
 }
 
-/// `1 digest compared`, `2 digests compared`: the first word is what is counted.
+/// `1 digest compared`, `2 digests compared`: the first word is what is counted, in the plural.
 fn counted(count: u64, what: &str) -> String {
     let (noun, rest) = what.split_once(' ').map_or((what, String::new()), |(noun, rest)| (noun, format!(" {rest}")));
-    let noun = if count == 1 { noun.strip_suffix('s').unwrap_or(noun) } else { noun };
-    format!("{count} {noun}{rest}")
+    text::counted(count, noun.strip_suffix('s').unwrap_or(noun)) + &rest
 }
 
 /// What the nodes that were asked call themselves and their peers.
@@ -56,7 +55,7 @@ fn names(common: &Common, facts: &Facts) -> Ids {
     })
 }
 
-fn text(diagnosis: &Diagnosis, ids: &Ids) -> Text {
+fn diagnosis_text(diagnosis: &Diagnosis, ids: &Ids) -> Text {
     let checked: Vec<String> = diagnosis.checked.iter().map(|(what, count)| counted(*count, what)).collect();
     let mut lines: Vec<String> = Vec::new();
     for finding in &diagnosis.findings {

@@ -226,3 +226,17 @@ fn a_peer_that_is_long_gone_and_that_nothing_relies_on_is_no_finding() {
     facts.objects.items[0].columns[0].holder = Some(peer(9));
     assert_eq!(judge(&facts).findings[0].kind, Kind::PeerUnreachable);
 }
+
+#[test]
+fn findings_count_in_the_singular_and_promise_nothing_of_versions() {
+    let finding = |break_it: &dyn Fn(&mut Facts)| {
+        let mut facts = well();
+        break_it(&mut facts);
+        judge(&facts).findings.remove(0)
+    };
+    let owed = OwedRepair { column: PieceIndex(0), reason: "rot".into() };
+    let degraded = finding(&|facts| facts.objects.items[0].owed.push(owed.clone()));
+    assert!(degraded.what.starts_with("a repair is owed to 1 object: "), "{}", degraded.what);
+    let versions = finding(&|facts| facts.asked[1].info.version = "2.0.0".into());
+    assert!(versions.advice.starts_with("run one version on all nodes"), "{}", versions.advice);
+}
