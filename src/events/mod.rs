@@ -1,14 +1,18 @@
-//! Events: the durable outbox of what is emitted on this node, and its way to the quorums whose triggers listen.
+//! Event emitter: keeps the events emitted on this node on disk until every quorum with a trigger that listens for them
+//! has taken them.
 //!
-//! [`Events`] is the emitter. Its actor owns the outbox ([`quorate_protocols::trigger::outbox`] decides; [`rows`] is
-//! what of it is on disk), acknowledges an event once it is synced, asks quorums what they want and sends them what is
-//! theirs, through the [`QuorumPort`]. Which triggers a dispatch fires is decided by the primary of each quorum.
+//! [`Events`] is the handle. Its actor owns the outbox: [`quorate_protocols::trigger::outbox`] decides, and [`rows`] is
+//! its form on disk. The actor acknowledges an event once it is synced, asks quorums which event names they listen for,
+//! and sends each quorum its events through the [`QuorumPort`]. The primary of the quorum decides which triggers fire.
 //!
-//! Promised: an event that was acknowledged is either taken by every quorum that wants it, after its commit, or counted
-//! there as lost. Its author is the peer that the transport says. Not promised: an order between two emitters, and that
-//! an event which a trigger was submitted a moment after stays unheard when the clock of the primary is set meanwhile.
+//! Promised: a quorum that listens for an acknowledged event either commits it or counts it as lost. The author of an
+//! event is the peer that the transport authenticated.
 //!
-//! Bounds: those of the outbox, [`QUEUE_MAX`] callers that wait, and one question or dispatch at a time per quorum.
+//! Not promised: an order between events of two emitters. When the clock of the primary is set, a trigger may also fire
+//! for an event that was emitted shortly before the trigger was submitted.
+//!
+//! Bounds: those of the outbox; [`QUEUE_MAX`] events that wait for the actor; one question or dispatch at a time per
+//! quorum.
 
 mod actor;
 mod metrics;
@@ -31,7 +35,7 @@ use crate::storage::Storage;
 
 pub use metrics::EventsMetrics;
 
-/// Events on their way to the actor; whoever emits more waits.
+/// Events that wait for the actor. An emitter that finds the queue full waits.
 pub const QUEUE_MAX: usize = 1_024;
 
 /// Largest JSON of an event.
@@ -89,7 +93,7 @@ impl Events {
         gauges::register(registry, "queued", "Events that wait to be taken", move || gauges::depth(&queue));
     }
 
-    /// Takes an event. On disk when this returns; the same id under the same name is the same event.
+    /// Takes an event, which is on disk when this returns. The same id under the same name is the same event.
     pub async fn emit(&self, name: String, id: Option<String>, data: Bytes) -> Result<Taken, EventError> {
         let (reply, answer) = oneshot::channel();
         let event = Event { name, id, data, at: self.clock.wall() };

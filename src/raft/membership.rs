@@ -1,16 +1,19 @@
-//! Changing who the members are: one driver per node, for the groups that it leads.
+//! Membership driver: replaces lost members of the groups that this node leads. One per node.
 //!
-//! A voter is replaced when its node has been away for `REPLACE_GRACE`, so that a blip moves nothing, or when it has
-//! refused to take part for as long, as one on a full disk does, or one that left too early; or as soon as
-//! its peer answers in another incarnation: that disk is gone, and the same peer is taken in again as a new member.
-//! Either way the newcomer first creates the group on the strength of its own signed promise, then catches up as a
-//! learner, and only then swaps places with the lost voter through a joint configuration. One change per group at a
-//! time. The newcomer is one of the standbys that the quorum keeps (`standbys`); when none of them is there, or its
-//! promise has run out, the primary asks for a fresh promise. One that finds a joint configuration left behind by
-//! another finishes it, and a learner that nobody waits for any more is let go.
+//! A voter is replaced in three cases:
+//!
+//! - its node has been away for `REPLACE_GRACE` (a blip moves nothing);
+//! - it has refused to take part for as long, for its disk is full or it left too early;
+//! - its peer answers in another incarnation: that disk is gone, and the same peer is taken in again as a new member.
+//!
+//! The newcomer is one of the standbys that the quorum keeps (`standbys`). When none of them is there, or its promise
+//! has run out, the primary asks for a fresh promise. The newcomer creates the group on the strength of its own signed
+//! promise, catches up as a learner, and then swaps places with the lost voter through a joint configuration. A group
+//! has one change at a time. A primary finishes a joint configuration that another left behind, and removes a learner
+//! that no change needs any more.
 //!
 //! A member that was replaced while away finds out when it is back: a majority of the voters it knows say, signed,
-//! that it is none of them ([`check_own_membership`]); it leaves, and keeps a note on where the quorum went.
+//! that it is none of them ([`check_own_membership`]). It then leaves, and keeps a note on where the quorum went.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -110,7 +113,7 @@ impl Driver {
                 let Some(change) = self.decide(&group) else { continue };
                 self.start(group, |host, group| async move {
                     if let Err(error) = perform(&host, &group, change).await {
-                        tracing::warn!(quorum = %group.id, %error, "changing the members");
+                        tracing::warn!(quorum = %group.id, %error, "a change of the members failed; it is tried again");
                     }
                 });
             }
@@ -355,6 +358,6 @@ async fn check_own_membership(host: &Arc<Inner>, group: &Arc<Group>) {
 
 async fn leave(host: &Arc<Inner>, group: &Group) {
     if let Err(error) = host.leave(group.id).await {
-        tracing::warn!(quorum = %group.id, %error, "leaving a quorum");
+        tracing::warn!(quorum = %group.id, %error, "what this node kept of a quorum could not be removed; it is tried again");
     }
 }

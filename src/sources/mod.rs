@@ -1,8 +1,9 @@
-//! Where the values of conditions come from: HTTP within the operator's list, objects, other jobs, this node's metrics.
+//! Condition sources: read the value that a condition is evaluated on, from HTTP (hosts on the operator's list),
+//! objects, other jobs, or this node's metrics.
 //!
-//! A look is JSON of at most [`OBSERVED_BYTES_MAX`] bytes within [`SOURCE_DEADLINE`], or one line that says why there
-//! is none. Nothing is remembered between two looks: when to look, and what follows, is the primary's business. Without
-//! `[conditions]` in the configuration no address is ever asked.
+//! A read gives JSON of at most [`OBSERVED_BYTES_MAX`] bytes within [`SOURCE_DEADLINE`], or one line that says why
+//! there is none. Reads are independent: the primary of the trigger's quorum decides when to read, and what follows.
+//! Without `[conditions]` in the configuration no address is ever asked.
 
 use std::sync::{Arc, OnceLock};
 

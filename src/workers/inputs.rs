@@ -1,4 +1,4 @@
-//! What a task is given, as its executor reads it: bytes, a file, or a stream that is fetched while it is read.
+//! Task inputs, as the executor reads them: bytes, a file, or a stream that is fetched while it is read.
 //!
 //! Objects come checked against their manifest; what earlier tasks left is checked against the digest that the quorum
 //! recorded. Half an input is an error of class *input*, never a short one. In memory at once: small objects that
@@ -21,6 +21,7 @@ use quorate_protocols::task::message::{Assignment, OutputRef};
 use quorate_protocols::task::record::{ErrorClass, Output, Place};
 use quorate_protocols::task::spec::Content;
 use quorate_protocols::task::spec::TaskInput;
+use quorate_protocols::units::ByteSize;
 use tokio::sync::{OnceCell, mpsc};
 
 use super::outputs::{Fault, Stores};
@@ -90,9 +91,10 @@ impl Inputs {
     pub async fn module(&self, module: &Content) -> Result<Bytes, Fault> {
         match module {
             Content::Inline(bytes) => Ok(bytes.clone()),
-            Content::Object { size, .. } if *size > MODULE_BYTES_MAX => {
-                Err((ErrorClass::Program, format!("the module has {size} bytes, more than {MODULE_BYTES_MAX}")))
-            }
+            Content::Object { size, .. } if *size > MODULE_BYTES_MAX => Err((
+                ErrorClass::Program,
+                format!("the module has {}, more than {}", ByteSize(*size).rounded_up(), ByteSize(MODULE_BYTES_MAX)),
+            )),
             Content::Object { object, size } => self.small(*object, *size).await,
         }
     }

@@ -1,7 +1,9 @@
-//! What peers announce, and what a node makes of it: who is there, what they can do, which quorums exist.
+//! Directory protocol: peers announce themselves and the quorums that they lead, and each node keeps the announcements
+//! of the others.
 //!
-//! Announcements travel by gossip, at most [`limits::ADVERT_BYTES_MAX`] each, counts and not lists, on change and
-//! every few minutes, and expire. Nothing depends on their delivery: a stale directory costs a wasted question.
+//! Announcements travel by gossip, on change and every few minutes, and expire. Each has at most
+//! [`limits::ADVERT_BYTES_MAX`] bytes: counts and not lists. Nothing depends on their delivery: a stale directory costs
+//! a wasted question.
 
 pub mod limits;
 pub mod message;

@@ -1,9 +1,9 @@
-//! What a person asks for when a job computes: a program, what its tasks are made of, and how patient to be.
+//! Specification of a batch job: a program, the inputs of its tasks, and the limits on retries and time.
 //!
-//! A [`BatchSpec`] is plain data that anyone may have written. [`BatchSpec::check`] (in `check`) is the one place
-//! that says whether it may run; readers of files call it to tell a person what is wrong, and the quorum's core calls
-//! it again before it records anything. Everything here is settled before the submit: files have become inline bytes
-//! or objects, and sizes of objects are known (workers check them against the manifest).
+//! A [`BatchSpec`] is plain data that any peer may have written. [`BatchSpec::check`] (in `check`) alone decides
+//! whether it may run: readers of files call it to show the user what is wrong, and the quorum's core calls it again
+//! before it records anything. Everything here is settled before the submit: files have become inline bytes or objects,
+//! and sizes of objects are known (workers check them against the manifest).
 
 pub(crate) mod check;
 
