@@ -314,7 +314,7 @@ fn a_job_that_waits_for_a_person_does_what_the_person_decides() {
     let path = spec(&net, "park", TRAP, &format!("{SMALL}\non_failure = \"park\""));
     let parked = |node| {
         let job = detached(&net, node, &path, &[]);
-        net.at(node, &["job", "wait", &job]).fails(1, &["waits for a person", "job retry", "--skip"]);
+        net.at(node, &["job", "wait", &job]).fails(1, &["waits for a decision", "job retry", "--skip"]);
         job
     };
     let job = parked(1);

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use quorate_protocols::task::limits::{MODULE_BYTES_MAX, compile_memory_bytes};
+use quorate_protocols::units::ByteSize;
 use wasmtime::{Engine, Module};
 
 use super::engine::Flavour;
@@ -35,11 +36,17 @@ pub enum ModuleFault {
     #[error("it is empty")]
     Empty,
     #[error(
-        "it has {bytes} bytes, and a module may have {limit}; debug sections are not needed here (`quorate job submit` \
-         drops them, `wasm-strip` does too)"
+        "it has {}, and a module may have {}; debug sections are not needed here (`quorate job submit` \
+         drops them, `wasm-strip` does too)",
+        ByteSize(*bytes).rounded_up(),
+        ByteSize(*limit)
     )]
     TooLarge { bytes: u64, limit: u64 },
-    #[error("it is text of {bytes} bytes, and a module as text may have {limit}: assemble it (`wat2wasm`)")]
+    #[error(
+        "it is text of {}, and a module as text may have {}: assemble it (`wat2wasm`)",
+        ByteSize(*bytes as u64).rounded_up(),
+        ByteSize(*limit as u64)
+    )]
     TextTooLarge { bytes: usize, limit: usize },
     #[error(
         "it is no WebAssembly: a binary module begins with \"\\0asm\", a text with \"(module\", and this with {begins}"

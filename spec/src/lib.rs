@@ -79,6 +79,7 @@ use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::job::spec::TriggeredSpec;
 use quorate_protocols::task::spec::{Call, Content, Program};
 use quorate_protocols::trigger::spec::{TriggerSpec, When};
+use quorate_protocols::units::ByteSize;
 use quorate_protocols::wire;
 
 pub use read::read;
@@ -249,8 +250,10 @@ impl SpecFile {
         let bytes = wire::encode(&spec).len();
         if bytes > SPEC_BYTES_MAX {
             let problem = format!(
-                "the specification and what it holds inline are {bytes} bytes, and {SPEC_BYTES_MAX} are allowed: store \
-                 the large inputs with `quorate object put` and name them as objects"
+                "the specification and what it holds inline take {}, and {} is allowed: store the large inputs with \
+                 `quorate object put` and name them as objects",
+                ByteSize(bytes as u64).rounded_up(),
+                ByteSize(SPEC_BYTES_MAX as u64)
             );
             return Err(self.error(vec![Fault { line: 1, problem }]));
         }
@@ -288,8 +291,9 @@ impl SpecFile {
                 Some(Ok(bytes)) if bytes > spec.resources.memory_bytes => {
                     let key = "resources.memory";
                     let problem = format!(
-                        "`{key}`: {named}the module begins with {bytes} bytes of memory, and the job gives it {}: raise it",
-                        spec.resources.memory_bytes
+                        "`{key}`: {named}the module begins with {} of memory, and the job gives it {}: raise it",
+                        ByteSize(bytes).rounded_up(),
+                        ByteSize(spec.resources.memory_bytes).rounded_down()
                     );
                     faults.push(Fault { line: self.line(key), problem });
                 }

@@ -12,6 +12,7 @@ use quorate_protocols::object::limits::SEGMENT_BYTES;
 use quorate_protocols::task::limits::*;
 use quorate_protocols::task::record::ErrorClass;
 use quorate_protocols::task::spec::{Call, Content, OutputPlace, Program, RetryPolicy, Split, Stragglers, Verify};
+use quorate_protocols::units::ByteSize;
 use toml::de::{DeTable, DeValue};
 
 use super::parameters::{PARAMETERS_MAX, Parameters};
@@ -55,8 +56,9 @@ pub fn read(text: &str, file: &str, given: &[(String, String)]) -> Result<SpecFi
     let alone = |line, problem| SpecError { file: file.to_owned(), faults: vec![Fault { line, problem }] };
     if text.len() > SPEC_BYTES_MAX {
         let problem = format!(
-            "the specification is {} bytes, and {SPEC_BYTES_MAX} are allowed: store large inputs with `quorate object put`",
-            text.len()
+            "the specification takes {}, and {} is allowed: store large inputs with `quorate object put`",
+            ByteSize(text.len() as u64).rounded_up(),
+            ByteSize(SPEC_BYTES_MAX as u64)
         );
         return Err(alone(1, problem));
     }

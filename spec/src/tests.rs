@@ -425,7 +425,7 @@ fn text_that_is_not_toml_is_refused_with_its_line() {
 #[test]
 fn a_file_and_what_its_parameters_make_of_it_are_bounded() {
     let refusal = refused(&format!("{SMALL}#{}", "x".repeat(300 * 1024)));
-    assert!(refusal.contains("bytes, and 262144 are allowed"), "{refusal}");
+    assert!(refusal.contains("and 256 KiB is allowed"), "{refusal}");
     let doubling: String = (1..60).map(|n| format!("p{n} = \"${{p{}}}${{p{}}}\"\n", n - 1, n - 1)).collect();
     let refusal = refused(&format!("{SMALL}name = \"${{p59}}\"\n[parameters]\np0 = \"0123456789\"\n{doubling}"));
     assert!(refusal.contains("grows beyond 262144 bytes with its parameters"), "{refusal}");

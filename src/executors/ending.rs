@@ -1,6 +1,8 @@
 //! How an attempt ended, and what follows from it: whether another attempt may do better, and whether the ending says
 //! something about the task (a vote) or only about this machine and moment.
 
+use quorate_protocols::units::ByteSize;
+
 /// How an attempt ended. The texts are for the job's owner.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Ending {
@@ -15,9 +17,9 @@ pub enum Ending {
     Trapped { reason: String },
     #[error("used up its {what}")]
     OutOfFuel { what: &'static str },
-    #[error("wanted more than its {limit} bytes of memory")]
+    #[error("needed more than its {} of memory", ByteSize(*limit))]
     OutOfMemory { limit: u64 },
-    #[error("wrote more than the {limit} bytes of output that it may")]
+    #[error("wrote more than the {} of output that it may", ByteSize(*limit))]
     OutputTooLarge { limit: u64 },
     #[error("did not end within {after:?}")]
     DeadlinePassed { after: std::time::Duration },

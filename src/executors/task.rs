@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_protocols::ids::PeerId;
+use quorate_protocols::units::ByteSize;
 use tokio::sync::mpsc;
 
 use super::command::Folder;
@@ -192,7 +193,7 @@ pub(super) fn check(task: &Task) -> Result<(), Ending> {
         return invalid(format!("{name:?} is no name for a variable"));
     }
     if task.checkpoint.as_ref().is_some_and(|bytes| bytes.len() > CHECKPOINT_BYTES_MAX) {
-        return invalid(format!("its checkpoint is larger than {CHECKPOINT_BYTES_MAX} bytes"));
+        return invalid(format!("its checkpoint is larger than {}", ByteSize(CHECKPOINT_BYTES_MAX as u64)));
     }
     Ok(())
 }

@@ -51,7 +51,11 @@ impl Actor {
                 self.publish_listen_addresses();
             }
             SwarmEvent::ListenerClosed { addresses, reason, .. } => {
-                tracing::error!(?addresses, ?reason, "no longer listening");
+                tracing::error!(
+                    ?addresses,
+                    ?reason,
+                    "no longer listening: other nodes cannot connect to this one until it is restarted"
+                );
                 self.publish_listen_addresses();
             }
             SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "accepting connections failed"),

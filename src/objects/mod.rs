@@ -126,7 +126,7 @@ pub enum GetError {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(
-        "{found} of {needed} needed holders answer with a good piece of segment {segment} of {object}; missing: {faults}"
+        "{found} of {needed} needed holders answer with a good piece of segment {segment} of {object}; the others: {faults}"
     )]
     Unreadable { object: ObjectId, segment: u32, found: usize, needed: usize, faults: String },
     #[error(transparent)]

@@ -83,7 +83,7 @@ pub(super) async fn run(context: Context, wakeup: Wakeup) {
                 }
             }
             Look::Stepped => {
-                tracing::warn!(quorum = %context.quorum.id(), "the clocks of a majority were set; telling the record");
+                tracing::warn!(quorum = %context.quorum.id(), "the clocks of a majority were set; the quorum's time follows");
                 if let Err(error) = context.propose(Command::Quorum(QuorumCommand::Noop)).await {
                     tracing::debug!(quorum = %context.quorum.id(), %error, "the record is not told of a step of the clocks");
                 }
@@ -103,7 +103,7 @@ pub(super) async fn run(context: Context, wakeup: Wakeup) {
                     None => {
                         failures = 0;
                         if repeats >= REPEATS_MAX {
-                            tracing::warn!(quorum = %context.quorum.id(), repeats, "due triggers do not move on");
+                            tracing::warn!(quorum = %context.quorum.id(), repeats, "due triggers were recorded and are still due; this is a bug of quorate");
                             sleep(LOOK_INTERVAL).await;
                         }
                     }

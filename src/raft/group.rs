@@ -268,7 +268,7 @@ impl Group {
         self.stop.cancel();
         // Fails only when openraft's task panicked, which it has logged.
         if let Err(error) = self.raft.shutdown().await {
-            tracing::warn!(quorum = ?self.id, %error, "closing a group");
+            tracing::warn!(quorum = ?self.id, %error, "openraft did not end in order");
         }
         if let Some(marking) = self.marking.lock().await.take() {
             // Fails only when marking panicked.

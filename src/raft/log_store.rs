@@ -143,7 +143,7 @@ impl LogStore {
             let last = LogIndex(self.synced.0.load(Ordering::Acquire));
             if let Err(error) = self.mark.synced(last).await {
                 // The mark only serves to notice a lost disk later; the log itself is synced.
-                tracing::warn!(%error, "marking the end of a log");
+                tracing::warn!(%error, "the end of a log could not be marked: a disk that is lost later may not be noticed");
             }
             tokio::select! {
                 biased;

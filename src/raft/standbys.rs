@@ -82,7 +82,9 @@ async fn perform(host: Arc<Inner>, group: Arc<Group>, pool: Arc<Mutex<Pool>>, ef
                 let command = Command::Quorum(QuorumCommand::SetStandbys { standbys });
                 match quorum.propose(host.identity.peer(), command, RECORD_DEADLINE).await {
                     Ok(Ok(_)) => tracing::debug!(quorum = %group.id, count, "standbys recorded"),
-                    Ok(Err(rejection)) => tracing::warn!(quorum = %group.id, %rejection, "recording standbys"),
+                    Ok(Err(rejection)) => {
+                        tracing::warn!(quorum = %group.id, %rejection, "the standbys could not be recorded")
+                    }
                     Err(error) => tracing::debug!(quorum = %group.id, %error, "recording standbys"),
                 }
             }

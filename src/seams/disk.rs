@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_protocols::ids::PieceHash;
+use quorate_protocols::units::ByteSize;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DiskError {
-    #[error("the disk is full: {needed} bytes needed in {place}")]
+    #[error("the disk is full: {} is needed in {place}", ByteSize(*needed).rounded_up())]
     Full { place: String, needed: u64 },
     #[error("{what} failed on {place}: {reason}")]
     Io { what: &'static str, place: String, reason: String },

@@ -121,7 +121,7 @@ pub enum NetError {
     Unreachable { peer: PeerId, reason: String },
     #[error("the connection to {peer} broke; whether it acted is unknown")]
     Broken { peer: PeerId },
-    #[error("{peer} does not speak {protocol}: its version of quorate differs from this one")]
+    #[error("{peer} does not speak {protocol}: it runs another version of quorate; run one version on all nodes")]
     Unsupported { peer: PeerId, protocol: &'static str },
     #[error("{peer} is busy and took no request")]
     Busy { peer: PeerId },

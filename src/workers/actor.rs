@@ -159,7 +159,7 @@ impl Actor {
         for found in loaded.found {
             let task = found.order.task;
             let Some(work) = loaded.works.get(&(task.id.job, task.id.step)) else {
-                tracing::warn!(job = %task.id.job, "an attempt's order is here without what it runs; it is lost");
+                tracing::warn!(job = %task.id.job, "an assignment was kept without its program, and is forgotten; its quorum assigns the task again");
                 rows::erase(&mut self.rows.batch, task);
                 continue;
             };
@@ -333,7 +333,7 @@ impl Actor {
         let error = result.err().map(|error| error.to_string());
         if let Some(error) = &error {
             let rows = orders.len() + results.len();
-            tracing::warn!(%error, rows, "orders and results of this worker could not be kept");
+            tracing::warn!(%error, rows, "assignments and results could not be written to disk; they are refused or tried again");
         }
         self.ledger.saved(&orders, &results, error.as_deref());
     }

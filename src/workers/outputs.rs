@@ -10,6 +10,7 @@ use quorate_protocols::ids::{Digest, ObjectId};
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
 use quorate_protocols::task::record::{ErrorClass, Output, Place, TaskAttempt};
 use quorate_protocols::task::spec::OutputPlace;
+use quorate_protocols::units::ByteSize;
 
 use super::ports::TaskObjects;
 use crate::executors::Content;
@@ -36,7 +37,9 @@ pub(super) async fn keep_output(
     let bytes = content.len();
     if bytes > OUTPUT_BYTES_MAX as u64 && place == OutputPlace::Inline {
         let reason = format!(
-            "its output is {bytes} bytes, and an inline one may be {OUTPUT_BYTES_MAX}; with `output = \"object\"` it may be larger"
+            "its output has {}, and an inline one may have {}; with `output = \"object\"` it may be larger",
+            ByteSize(bytes).rounded_up(),
+            ByteSize(OUTPUT_BYTES_MAX as u64)
         );
         return Err((ErrorClass::Output, reason));
     }

@@ -138,7 +138,7 @@ fn each<T: Record>(kv: &dyn Kv, tree: &str, mut take: impl FnMut(T)) -> Result<(
         for (_, value) in rows {
             match wire::decode_record(&value) {
                 Ok(row) => take(row),
-                Err(error) => tracing::warn!(tree, %error, "a record of the worker cannot be read; it is passed over"),
+                Err(error) => tracing::warn!(tree, %error, "a record of the worker cannot be read and is skipped"),
             }
         }
     }

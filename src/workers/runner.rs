@@ -154,7 +154,7 @@ impl Runner {
         };
         let content = match content {
             Content::Bytes(bytes) if work.verified && self.faults.lies() => {
-                tracing::warn!(job = %order.task.id.job, "this node was told to lie, and does");
+                tracing::warn!(job = %order.task.id.job, "fault injection: this node reports a wrong result");
                 Content::Bytes(bytes.iter().chain(b"?").copied().collect())
             }
             content => content,

@@ -227,7 +227,7 @@ pub fn progress(job: &JobInfo) -> String {
         (tally.ready, "waiting for a worker"),
         (tally.delayed, "waiting for another try"),
         (tally.dead_letters, "given up"),
-        (tally.parked, "waiting for a person"),
+        (tally.parked, "waiting for a decision"),
     ] {
         if count > 0 {
             text.push_str(&format!(", {count} {what}"));

@@ -42,7 +42,7 @@ pub async fn until_end(common: &Common, client: &Client, job: JobId, follow: boo
     match ended.state {
         RunState::Succeeded => Ok(()),
         RunState::AwaitingResolution => {
-            Err(Failure::failed(format!("job {job} waits for a person{reason}")).hint(format!(
+            Err(Failure::failed(format!("job {job} waits for a decision{reason}")).hint(format!(
                 "`quorate job tasks {job}` shows what went wrong; then `quorate job retry {job}`, or `quorate job \
                  resolve {job}` with --skip, --fail or --revert"
             )))

@@ -3,6 +3,7 @@
 use super::record::{JobRecord, RunState};
 use crate::ids::Millis;
 use crate::job::spec::TriggeredSpec;
+use crate::text::counted;
 use crate::trigger::record::TriggerRun;
 use crate::trigger::show_instant;
 use crate::trigger::spec::When;
@@ -25,18 +26,23 @@ impl JobRecord {
                 None => "its last instant has passed".to_owned(),
             },
             (When::Event(event), _) => format!("listening for events {:?}", event.name),
-            (When::Condition(_), None) => "waiting for the first look at its condition".to_owned(),
-            (When::Condition(_), Some(Err(why))) => format!("its condition cannot be told: {why}"),
+            (When::Condition(_), None) => "waiting for the first check of its condition".to_owned(),
+            (When::Condition(_), Some(Err(why))) => format!("its condition could not be evaluated: {why}"),
             (When::Condition(_), Some(Ok(value))) => match (run.condition.spent, run.condition.holds_since) {
                 (true, _) => format!("it fired, and its condition is not over yet: {value}"),
                 (false, Some(since)) => format!("its condition holds since {}: {value}", shown(since)),
                 (false, None) => format!("its condition does not hold: {value}"),
             },
             (When::After(jobs), _) => {
-                format!("waiting for {} of {} jobs to end", jobs.len() - run.ended.len().min(jobs.len()), jobs.len())
+                format!(
+                    "waiting for {} of {} to end",
+                    jobs.len() - run.ended.len().min(jobs.len()),
+                    counted(jobs.len(), "job")
+                )
             }
         };
-        let rows = format!("{waits}; {} runs are live, {} fires wait for them", run.live.len(), run.waiting.len());
+        let rows =
+            format!("{waits}; {}, {}", counted(run.live.len(), "live run"), counted(run.waiting.len(), "waiting fire"));
         with(&rows, reason)
     }
 }
@@ -50,7 +56,7 @@ pub(crate) fn ended_or_resting(state: RunState, reason: Option<&str>) -> String 
         RunState::Paused => "paused by its owner; `job resume` lets it go on",
         RunState::Cancelling => "stopping its work, to be cancelled",
         RunState::Reverting => "undoing what it did",
-        RunState::AwaitingResolution => "waiting for a person to decide how to go on",
+        RunState::AwaitingResolution => "waiting for a decision on how to go on",
         RunState::Succeeded => "done",
         RunState::Failed => "failed",
         RunState::Reverted => "undone",

@@ -13,6 +13,7 @@ use crate::job::store::{ColumnRecord, Releasing};
 use crate::task::message::ReportRefusal;
 use crate::text::{REASON_BYTES_MAX, truncate};
 use crate::trigger::record::FireRow;
+use crate::units::ByteSize;
 
 pub(super) type Applied = Result<CommandReply, Rejection>;
 
@@ -70,21 +71,27 @@ pub enum Rejection {
     Conflict { job: JobId },
     #[error("attempt {given} was replaced by attempt {current}")]
     StaleAttempt { given: Attempt, current: Attempt },
-    #[error("{by} is not the worker of job {job}")]
+    #[error("{by} is not the uploader of job {job}")]
     NotWorker { job: JobId, by: PeerId },
-    #[error("the quorum already has {limit} {what}")]
+    #[error("the quorum already has {limit} {what}, the most allowed")]
     Full { what: String, limit: usize },
     #[error("segment {segment} differs from the one already stored under this job: this is another file")]
     DifferentContent { segment: SegmentIndex },
-    #[error("{what} is {bytes} bytes, larger than the {limit} allowed")]
+    #[error(
+        "{what} takes {}, and at most {} is allowed",
+        ByteSize(*bytes as u64).rounded_up(),
+        ByteSize(*limit as u64).rounded_down()
+    )]
     TooLarge { what: String, bytes: usize, limit: usize },
     #[error("{reason}")]
     Invalid { reason: String },
-    #[error("state level {needed} is not raised yet (the quorum is at {level})")]
+    #[error(
+        "this needs state level {needed}, and the quorum is at {level} until all its members run a build that knows it"
+    )]
     Level { needed: u16, level: u16 },
     #[error("{command} is not for jobs of kind {kind}")]
     WrongKind { kind: Kind, command: String },
-    #[error("{peer} has no such lease here")]
+    #[error("{peer} has no such lease from the quorum")]
     UnknownWorker { peer: PeerId },
     #[error("job {job} has no trigger, and {command} is for jobs that have one")]
     NoTrigger { job: JobId, command: String },

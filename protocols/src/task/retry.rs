@@ -6,6 +6,7 @@ use super::limits::{LOSSES_MAX, REFUSAL_WAIT_MAX, REFUSAL_WAIT_MIN};
 use super::record::{ErrorClass, TaskId};
 use crate::ids::Millis;
 use crate::task::spec::RetryPolicy;
+use crate::text::counted;
 use crate::wire;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +38,10 @@ pub fn decide(policy: &RetryPolicy, task: TaskId, past: Past, class: ErrorClass,
             return Verdict::Never(format!("the retry policy does not try again after {class}"));
         }
         _ if past.failures >= policy.attempts => {
-            return Verdict::Never(format!("failed {} times, as often as the retry policy allows", past.failures));
+            return Verdict::Never(format!(
+                "failed {}, as often as the retry policy allows",
+                counted(past.failures, "time")
+            ));
         }
         _ => now.plus(wait(policy, task, past.failures)),
     };

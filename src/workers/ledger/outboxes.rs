@@ -196,7 +196,7 @@ impl Ledger {
         let of_it = |task: &&TaskAttempt| task.id.job.quorum == quorum;
         let ended = |task: &&TaskAttempt| matches!(self.entries[*task].stage, Stage::Ended { .. });
         let lost: Vec<_> = self.entries.keys().filter(of_it).filter(ended).copied().collect();
-        tracing::warn!(%quorum, results = lost.len(), "a quorum that cannot be reached is given up, with results for it");
+        tracing::warn!(%quorum, results = lost.len(), "a quorum could not be reached for too long; results for it are dropped");
         lost.into_iter().for_each(|task| self.forget(task));
         self.outbox(quorum).orphans.clear();
     }

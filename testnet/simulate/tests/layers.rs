@@ -108,10 +108,13 @@ const CORE: &[Row] = &[
     ("directory", "approval capacity engine ids liveness membership"),
     ("piece", "approval ids object"),
     ("resources", "approval capacity ids"),
-    ("task", "approval capacity engine ids shared_map wire"),
+    ("task", "approval capacity engine ids shared_map text wire"),
     ("trigger", "fault ids run_state task text wire"),
-    ("job", "approval engine fault ids liveness object piece run_state task trigger"),
-    ("quorum", "approval capacity engine ids job liveness membership object piece shared_map task text trigger wire"),
+    ("job", "approval engine fault ids liveness object piece run_state task text trigger"),
+    (
+        "quorum",
+        "approval capacity engine ids job liveness membership object piece shared_map task text trigger units wire",
+    ),
 ];
 
 /// One quorum's state machine, room by room inside `protocols/src/quorum`. Four sub-states (`jobs`, `objects`, `tasks`,

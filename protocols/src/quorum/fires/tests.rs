@@ -567,9 +567,9 @@ fn a_condition_fires_with_the_value_that_was_seen() {
     }
     assert_eq!((quorum.story(load).as_str(), &quorum.input(load)["value"]), ("r", &9.5.into()));
     quorum.observe(load, Err("no answer"), &[]).unwrap();
-    assert!(quorum.state.why(load).unwrap().contains("cannot be told: no answer"));
+    assert!(quorum.state.why(load).unwrap().contains("could not be evaluated: no answer"));
     quorum.observe(load, Ok("{\"not\": \"a number\"}"), &[]).unwrap();
-    assert!(quorum.state.why(load).unwrap().contains("cannot be told"));
+    assert!(quorum.state.why(load).unwrap().contains("could not be evaluated"));
     quorum.apply(Command::Trigger(TriggerCommand::Suspend { job: load })).unwrap();
     assert!(matches!(quorum.observe(load, Ok("1"), &[]), Err(Rejection::IllegalState { .. })));
     assert!(!quorum.state.duties().iter().any(|duty| matches!(duty, Duty::Poll { .. })));

@@ -14,6 +14,7 @@ use crate::quorum::reply::{Applied, invalid};
 use crate::task::limits::{PRIORITY_MAX, PRIORITY_MIN, TASKS_PER_STEP_MAX};
 use crate::task::record::TaskState;
 use crate::task::spec::Resources;
+use crate::text::counted;
 
 /// Stops the work of a run. Tasks that must not begin twice and have begun are waited for.
 pub(super) fn pause(cx: &mut RunCx<'_>, by: PeerId) -> Applied {
@@ -94,7 +95,7 @@ pub(super) fn retry(cx: &mut RunCx<'_>, by: PeerId) -> Applied {
             }
         });
     }
-    back_to_work(cx, RunCommand::Retry, &format!("{by} has {count} tasks tried again"));
+    back_to_work(cx, RunCommand::Retry, &format!("{} to be tried again, by {by}", counted(count, "task")));
     Ok(CommandReply::Done)
 }
 
@@ -119,7 +120,7 @@ pub(super) fn resolve(cx: &mut RunCx<'_>, by: PeerId, resolution: Resolution) ->
             for (step, task) in skipped {
                 cx.tasks().change(step, task, |task| task.state = TaskState::Done);
             }
-            back_to_work(cx, RunCommand::Resolve, &format!("{by} has {count} tasks skipped"));
+            back_to_work(cx, RunCommand::Resolve, &format!("{} skipped by {by}", counted(count, "task")));
         }
     }
     Ok(CommandReply::Done)

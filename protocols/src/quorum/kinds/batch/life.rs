@@ -13,6 +13,7 @@ use crate::job::transition::RunCommand;
 use crate::quorum::kinds::context::RunCx;
 use crate::task::limits::UNDONE_TASKS_MAX;
 use crate::task::record::{TaskRecord, TaskState};
+use crate::text::counted;
 
 /// What follows for a run from where its tasks stand.
 enum Move {
@@ -113,7 +114,7 @@ fn step_done(cx: &mut RunCx<'_>, by: RunCommand) {
                 cx.tasks().forget_step(StepIndex(done.0 - 1));
             }
             cx.tasks().open_step(next, tasks);
-            cx.write_history(format!("step {done} is done; step {next} has {tasks} tasks"));
+            cx.write_history(format!("step {done} is done; step {next} has {}", counted(tasks, "task")));
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::task::record::{RunTasks, Tally};
 use crate::task::spec::TaskInput;
 use crate::task::spec::{Call, Content, Program};
 use crate::task::terms::TaskTerms;
+use crate::text::counted;
 use crate::trigger::limits::INPUT_NAME;
 
 pub(crate) struct Batch;
@@ -152,26 +153,35 @@ impl Kind for Batch {
     fn why(record: &JobRecord, _: &BatchSpec, run: &BatchRun, time: Millis, _: Millis) -> String {
         let (reason, tasks) = (record.reason.as_deref(), &run.tasks);
         let Tally { total, ready, delayed, running, done, .. } = tasks.tally;
-        let step =
-            format!("step {}: {done} of {total} tasks are done, {running} run, {ready} wait for a worker", tasks.step);
-        let refusals = || match tasks.avoided.iter().next() {
-            Some((peer, refusal)) => {
-                let again = match tasks.refusal_over_at() {
-                    Some(at) => format!("; the next is asked again within {} s", at.since(time).as_secs().max(1)),
-                    None => String::new(),
-                };
-                format!("; {} peers refused, {peer} because: {}{again}", tasks.avoided.len(), refusal.reason)
+        let step = format!(
+            "step {}: {done} of {} done, {running} running, {ready} waiting for a worker",
+            tasks.step,
+            counted(total, "task")
+        );
+        // A user acts on the first few.
+        const REFUSALS_TOLD: usize = 4;
+        let refusals = || {
+            let (refused, mut text) = (tasks.avoided.len(), String::new());
+            if refused == 0 {
+                return text;
             }
-            None => String::new(),
+            text.push_str(&format!("; {} refused", counted(refused, "peer")));
+            for (peer, refusal) in tasks.avoided.iter().take(REFUSALS_TOLD) {
+                text.push_str(&format!("; {peer}: {}", refusal.reason));
+            }
+            if let Some(at) = tasks.refusal_over_at() {
+                text.push_str(&format!("; the next is asked again within {} s", at.since(time).as_secs().max(1)));
+            }
+            text
         };
         match record.state {
             Pending => {
                 let tasks = if total == 1 { "its task".to_owned() } else { format!("one of its {total} tasks") };
                 format!("waiting for workers: none has room for {tasks}{}", refusals())
             }
-            Running if delayed > 0 => format!("{step}, {delayed} wait for another try{}", refusals()),
+            Running if delayed > 0 => format!("{step}, {delayed} waiting for another try{}", refusals()),
             Running => step + &refusals(),
-            Pausing => with(&format!("waiting for {running} tasks to stop, to be paused"), reason),
+            Pausing => with(&format!("waiting for {} to stop, to be paused", counted(running, "task")), reason),
             Cancelling => with("waiting for its workers to say that they have stopped", reason),
             Reverting => {
                 let why = match &run.ending {
@@ -182,7 +192,7 @@ impl Kind for Batch {
             }
             AwaitingResolution => {
                 let waits = time.since(run.clock_at).as_secs();
-                let what = format!("waiting for a person for {waits} s; `job retry` or `job resolve` lets it go on");
+                let what = format!("waiting for a decision for {waits} s: `job retry` or `job resolve` makes it");
                 with(&what, reason)
             }
             state => ended_or_resting(state, reason),

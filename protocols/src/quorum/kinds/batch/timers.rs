@@ -73,7 +73,7 @@ fn run_over(cx: &mut RunCx<'_>) {
     let reason = format!("the run took longer than its timeout of {:?}", spec.timeouts.run);
     match record.state {
         RunState::AwaitingResolution => {
-            let reason = "nobody decided what becomes of it".to_owned();
+            let reason = "nobody decided in time how to go on".to_owned();
             end(cx, by, RunState::Failed, Some(reason.clone()), &reason);
         }
         // What cannot be undone in time is for a person.

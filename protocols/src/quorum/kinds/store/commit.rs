@@ -18,6 +18,7 @@ use crate::quorum::kinds::context::RunCx;
 use crate::quorum::objects::commit::{Commit, check_receipt};
 use crate::quorum::reply::{Applied, invalid};
 use crate::quorum::reply::{CommandReply, Rejection};
+use crate::text::counted;
 
 pub(super) fn commit(
     cx: &mut RunCx<'_>,
@@ -60,7 +61,7 @@ pub(super) fn commit(
     let what = match (adopted, owed) {
         (false, _) => "the same content was stored here before: its columns are used".to_owned(),
         (true, 0) => format!("stored as {hash}"),
-        (true, owed) => format!("stored as {hash}; {owed} columns are owed"),
+        (true, owed) => format!("stored as {hash}; {} still to be stored by a repair", counted(owed, "column")),
     };
     let degraded = adopted && owed > 0;
     let run = run_mut(cx)?;

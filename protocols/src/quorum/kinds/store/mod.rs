@@ -28,6 +28,7 @@ use crate::quorum::jobs::JobBook;
 use crate::quorum::limits::LEVEL_FIRST;
 use crate::quorum::reply::Rejection;
 use crate::quorum::reply::{Applied, invalid};
+use crate::text::counted;
 use std::collections::BTreeSet;
 
 pub(crate) struct Store;
@@ -243,11 +244,11 @@ impl Kind for Store {
                 };
                 let idle = wall.since(run.upload_seen_at).as_secs();
                 if idle >= 10 {
-                    text.push_str(&format!("; nothing was heard from it for {idle} s"));
+                    text.push_str(&format!("; no upload progress for {idle} s"));
                 }
                 let open = run.open_columns();
                 if open > 0 {
-                    text.push_str(&format!("; {open} columns look for a holder"));
+                    text.push_str(&format!("; {} without a holder", counted(open, "column")));
                 }
                 append(&mut text, "; last setback: ", reason);
                 text
@@ -256,7 +257,7 @@ impl Kind for Store {
             Cancelled => {
                 let mut text = with("cancelled", reason);
                 if !run.releasing.is_empty() {
-                    text.push_str(&format!("; {} holders are still to be told to let go", run.releasing.len()));
+                    text.push_str(&format!("; {} still to be released", counted(run.releasing.len(), "holder")));
                 }
                 text
             }

@@ -17,6 +17,7 @@ use crate::quorum::kinds::context::RunCx;
 use crate::quorum::limits::HASH_BYTES_MAX;
 use crate::quorum::reply::{Applied, invalid, releasing, short};
 use crate::quorum::reply::{Attached, CommandReply, Rejection};
+use crate::text::counted;
 
 /// Segments that the run may have: what its size says, or what its profile allows.
 fn segments_max(store: &StoreSpec) -> usize {
@@ -70,10 +71,10 @@ pub(super) fn add_holders(cx: &mut RunCx<'_>, grants: &[Grant], exhausted: bool)
     let ready = held >= spec.profile.columns_min();
     let spares = run.spares.len();
     if cx.record()?.state == RunState::Pending && ready {
-        let what = format!("{held} columns have a holder, {spares} peers are spare");
+        let what = format!("holders found for {}, and {}", counted(held, "column"), counted(spares, "spare peer"));
         cx.enter(ADD_HOLDERS, RunState::Running, &what);
     } else if added > 0 {
-        cx.write_history(format!("{added} more columns have a holder"));
+        cx.write_history(format!("holders found for {} more", counted(added, "column")));
     }
     column_summary(cx)
 }
@@ -84,7 +85,7 @@ pub(super) fn attach(cx: &mut RunCx<'_>, by: PeerId) -> Applied {
     run.uploader = by;
     run.upload_attempt.0 = run.upload_attempt.0.saturating_add(1);
     run.record_upload(now);
-    cx.write_history(format!("{by} feeds the run now"));
+    cx.write_history(format!("{by} uploads from now on"));
     let (_, run) = of(cx)?;
     Ok(CommandReply::Attached(Box::new(Attached {
         upload_attempt: run.upload_attempt,
@@ -176,7 +177,7 @@ pub(super) fn column_failed(
     cx.set_reason(Some(&format!("column {column} lost {lost_peer}: {reason}")));
     cx.write_history(what);
     if failed >= HOLDERS_FAILED_MAX {
-        let reason = format!("{HOLDERS_FAILED_MAX} holders failed, the last because: {reason}");
+        let reason = format!("{HOLDERS_FAILED_MAX} holders failed; the last: {reason}");
         end(cx, COLUMN_FAILED, RunState::Failed, Some(reason), "failed: too many holders failed");
     }
     column_summary(cx)
@@ -206,7 +207,7 @@ pub(super) fn abandon(cx: &mut RunCx<'_>, upload_seq: u64) -> Applied {
     }
     let (_, run) = of(cx)?;
     if run.upload_seq != upload_seq {
-        return Err(invalid(format!("job {} was fed again since it looked idle", cx.job())));
+        return Err(invalid(format!("job {} has had upload progress since it looked idle", cx.job())));
     }
     let reason = match run.segments.is_empty() {
         true => format!("its uploader was gone for {} s and nothing was stored", STORE_EMPTY_MAX.as_secs()),
