@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use quorate_protocols::text::counted;
 use quorate_testnet::chaos::{self, ChaosError, Options, Progress, Report};
 use quorate_testnet::{Layout, Testnet, TestnetNodeState, UpOptions};
 
@@ -77,9 +78,11 @@ pub async fn run(common: &Common, dir: &Path, args: ChaosArgs) -> Result<(), Fai
     match (report.violations.len(), short) {
         (0, None) => Ok(()),
         (0, Some(why)) => Err(Failure::failed(why)),
-        (count, _) => {
-            Err(keep_folder(folder, &net, Failure::failed(format!("{count} violations; the report says of what"))))
-        }
+        (count, _) => Err(keep_folder(
+            folder,
+            &net,
+            Failure::failed(format!("{}: the report names them", counted(count, "violation"))),
+        )),
     }
 }
 

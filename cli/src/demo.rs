@@ -13,6 +13,7 @@ use futures::stream::{self, Stream, TryStreamExt};
 use quorate_api::{BenchCommit, CommitBench, PeerInfo, PutInfo, PutPhaseInfo, QuorumDetail};
 use quorate_protocols::ids::{PeerId, QuorumId};
 use quorate_protocols::object::limits::SEGMENT_BYTES;
+use quorate_protocols::text::counted;
 use quorate_testnet::{Testnet, TestnetNodeState, UpOptions};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -110,7 +111,11 @@ fn summary_text(summary: &Summary) -> Text {
     let put =
         format!("{:.0} MB/s ({}, the pause before the kill left out)", summary.put_mb_per_s, bytes(summary.bytes));
     let failover = format!("{:.0} ms from SIGKILL to the next committed command", summary.failover_ms);
-    let moved = format!("{} moved, {} columns went to a backup holder", summary.pieces_moved, summary.columns_replaced);
+    let moved = format!(
+        "{} moved, {} went to a backup holder",
+        summary.pieces_moved,
+        counted(summary.columns_replaced, "column")
+    );
     let figures = facts(&[
         ("put", put),
         ("get", format!("{:.0} MB/s from another node", summary.get_mb_per_s)),

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use quorate_api::{Claim, Listing, ObjectInfo, PutInfo};
 use quorate_protocols::ids::JobId;
+use quorate_protocols::text::counted;
 use quorate_testnet::Client;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
@@ -122,7 +123,10 @@ fn put_text(info: &PutInfo, ids: &Ids) -> Text {
     rows.extend(info.columns.iter().map(|column| ("column", format!("{} {}", column.column, ids.peer(column.holder)))));
     rows.extend(info.existed.iter().map(|claim| ("was there", claim_text(claim, ids))));
     if info.pieces_skipped > 0 {
-        rows.push(("resumed", format!("{} pieces were there already, {} sent", info.pieces_skipped, info.pieces_sent)));
+        rows.push((
+            "resumed",
+            format!("{} stored before, {} sent now", counted(info.pieces_skipped, "piece"), info.pieces_sent),
+        ));
     }
     facts(&rows)
 }

@@ -24,6 +24,8 @@ use quorate_protocols::job::limits::SPEC_BYTES_MAX;
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::task::limits::MODULE_BYTES_MAX;
 use quorate_protocols::task::spec::Content;
+use quorate_protocols::text::counted;
+use quorate_protocols::units::ByteSize;
 use quorate_spec::{Source, SpecError, SpecFile, show};
 use quorate_testnet::{Client, ClientError};
 
@@ -132,7 +134,10 @@ fn read_module(place: &Path) -> std::io::Result<Vec<u8>> {
     let mut module = Vec::new();
     std::fs::File::open(place)?.take(MODULE_FILE_BYTES_MAX + 1).read_to_end(&mut module)?;
     if module.len() as u64 > MODULE_FILE_BYTES_MAX {
-        return Err(std::io::Error::other(format!("it is no module: it has more than {MODULE_FILE_BYTES_MAX} bytes")));
+        return Err(std::io::Error::other(format!(
+            "it is no module: it has more than {}",
+            ByteSize(MODULE_FILE_BYTES_MAX)
+        )));
     }
     Ok(match check::strip(&module) {
         Cow::Borrowed(_) => module,
@@ -196,7 +201,7 @@ pub fn validate(common: &Common, args: &SpecArgs) -> Result<(), Failure> {
         0 => String::new(),
         _ => "; whether the objects are there, `quorate job plan` asks".to_owned(),
     };
-    let steps = if steps == 1 { "1 step".to_owned() } else { format!("{steps} steps") };
+    let steps = counted(steps, "step");
     let trigger = trigger.map(|when| format!(", {when}")).unwrap_or_default();
     print(format!("{} is sound: a job of kind {}, {steps}{trigger}{objects}", spec.name, built.kind()))
 }

@@ -8,6 +8,7 @@ use quorate_api::{
 };
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::task::vote::{self, tally};
+use quorate_protocols::text::counted;
 use quorate_protocols::trigger::show_instant;
 
 use quorate_spec::show;
@@ -105,7 +106,10 @@ fn trigger_rows(job: &JobInfo, trigger: &TriggerInfo) -> Vec<(&'static str, Stri
         rows.extend(trigger.next_at.map(|next| ("next", format!("{}{suspended}", show_instant(next)))));
     }
     let fires = format!("`quorate job fires {}` shows them", job.job);
-    rows.push(("fires", format!("{} instants recorded, {} rows: {fires}", trigger.instants, trigger.rows)));
+    rows.push((
+        "fires",
+        format!("{} recorded, {}: {fires}", counted(trigger.instants, "instant"), counted(trigger.rows, "row")),
+    ));
     rows.extend(some("live run", trigger.live.iter().map(JobId::to_string)));
     rows
 }
@@ -141,7 +145,7 @@ fn batch_rows(job: &JobInfo, batch: &BatchInfo, ids: &Ids) -> Vec<(&'static str,
     let refused = batch.refused.iter().map(|one| format!("{}: {}", ids.peer(one.peer), ids.sentence(&one.reason)));
     rows.extend(some("refused", refused));
     if batch.stale_reports > 0 {
-        rows.push(("stale", format!("{} reports of replaced attempts were refused", batch.stale_reports)));
+        rows.push(("stale", format!("refused {} of replaced attempts", counted(batch.stale_reports, "report"))));
     }
     rows
 }
@@ -190,10 +194,7 @@ pub fn resources_text(needs: &TaskResources) -> String {
     if needs.disk_bytes > 0 {
         text.push_str(&format!(", {} disk", bytes(needs.disk_bytes)));
     }
-    text.push_str(&match needs.slots {
-        1 => ", 1 slot".to_owned(),
-        slots => format!(", {slots} slots"),
-    });
+    text.push_str(&format!(", {}", counted(needs.slots, "slot")));
     for (name, value) in &needs.labels {
         text.push_str(&format!(", {name}={value}"));
     }
@@ -205,7 +206,7 @@ fn step_text(planned: &PlannedStep) -> String {
 }
 
 fn tasks(count: u32) -> String {
-    if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") }
+    counted(count, "task")
 }
 
 /// `step 1 reduce`, of the present step; empty for what has none.
