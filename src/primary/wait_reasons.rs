@@ -12,6 +12,7 @@ use quorate_protocols::ids::{JobId, QuorumId};
 use quorate_protocols::job::JobRecord;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::task::message::Progress;
+use quorate_protocols::text::counted;
 
 use super::heartbeats::WorkerHeartbeats;
 use crate::quorums::ports::LocalQuorum;
@@ -119,7 +120,7 @@ impl WaitReasons {
             }
         }
         if let Some(more) = running.len().checked_sub(TASKS_TOLD).filter(|more| *more > 0) {
-            text.push_str(&format!("; and {more} more tasks"));
+            text.push_str(&format!("; and {}", counted(more, "more task")));
         }
     }
     fn lock(&self) -> MutexGuard<'_, Reasons> {

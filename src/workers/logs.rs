@@ -329,9 +329,12 @@ impl Logs {
         let silent = || lock(&self.inner.ended).silent.get(&task).copied().filter(|_| stream == LogStream::Stderr);
         let (logged, live) = match live {
             Some(live) => (lock(&live.logged).clone(), true),
-            None => match silent() {
-                Some(owner) => (Logged { task, owner, stdout: Kept::default(), stderr: Kept::default() }, false),
-                None => (self.ended(task).await?, false),
+            None => match self.ended(task).await {
+                Some(logged) => (logged, false),
+                None => {
+                    let owner = silent()?;
+                    (Logged { task, owner, stdout: Kept::default(), stderr: Kept::default() }, false)
+                }
             },
         };
         let (at, bytes, whole) = logged.stream(stream).page(from);

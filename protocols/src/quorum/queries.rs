@@ -12,6 +12,7 @@ use crate::task::limits::WORKERS_MAX;
 use crate::task::message::OutputRef;
 use crate::task::record::{TaskRecord, TaskState};
 use crate::task::table::{Blob, Tasks};
+use crate::text::counted;
 use crate::wire;
 
 /// Workers that an answer to "why" names one by one.
@@ -109,7 +110,7 @@ impl QuorumState {
                 text.push_str(reason);
             }
             if let Some(more) = reasons.len().checked_sub(WORKERS_NAMED_MAX).filter(|more| *more > 0) {
-                text.push_str(&format!("; and {more} more workers"));
+                text.push_str(&format!("; and {}", counted(more, "more worker")));
             }
         }
         Some(text)

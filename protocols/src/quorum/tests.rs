@@ -616,7 +616,7 @@ fn every_live_run_has_a_duty_and_every_state_says_why() {
     }
     record.state = RunState::Running;
     assert!(
-        record.why(Millis(60_000), Millis(60_000)).contains("no upload progress for 59 s"),
+        record.why(Millis(60_000), Millis(60_000)).contains("; no upload progress for 59 s"),
         "{}",
         record.why(Millis(60_000), Millis(60_000))
     );

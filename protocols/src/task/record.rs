@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::retry::refusal_wait;
 use super::spec::Resources;
 use crate::approval::Grant;
-use crate::capacity::{Capacity, missing_label};
+use crate::capacity::{Capacity, Shortage, missing_label};
 use crate::engine::Engine;
 use crate::ids::{Attempt, Digest, JobId, ManifestHash, Millis, PeerId, QuorumId, StepIndex, TaskIndex};
 use crate::task::vote::Vote;
@@ -285,7 +285,9 @@ impl WorkerRecord {
             return Err(format!("it does not carry the label {name} = {wanted:?}"));
         }
         match self.capacity().shortage(&resources.capacity()) {
-            Some(shortage) => Err(format!("its lease has {shortage}")),
+            Some(Shortage { what, has, needs }) => {
+                Err(format!("its lease has {}, and {}", what.amount(has), what.needed(needs, false)))
+            }
             None => Ok(()),
         }
     }

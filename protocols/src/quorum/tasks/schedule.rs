@@ -22,6 +22,7 @@ use crate::quorum::event::Event;
 use crate::task::limits::{LOOKS_MAX, PASS_SLACK, SKIPS_MAX, SLOTS_SOUGHT_MAX, STRIDE, TIMEOUT_GRACE};
 use crate::task::record::{AttemptRecord, Phase, Settings, TaskAttempt, TaskId, TaskRecord, TaskState, WorkerRecord};
 use crate::task::spec::Program;
+use crate::text::counted;
 
 enum Placed {
     Yes(PeerId, TaskAttempt),
@@ -226,7 +227,7 @@ impl<'s> PoolView<'s> {
                 }
                 (Ok(()), None) if self.room_at(*peer, worker, &demand, self.ahead_of(job)).is_none() => {
                     let busy = self.tasks.index.used.get(peer).map_or(0, |used| used.tasks.len());
-                    format!("busy with {busy} tasks")
+                    format!("busy with {}, and its lease has no room for another", counted(busy, "task"))
                 }
                 (Ok(()), None) => "runs another copy of each task that waits".to_owned(),
             };

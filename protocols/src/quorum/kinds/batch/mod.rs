@@ -158,21 +158,16 @@ impl Kind for Batch {
             tasks.step,
             counted(total, "task")
         );
-        // A user acts on the first few.
-        const REFUSALS_TOLD: usize = 4;
-        let refusals = || {
-            let (refused, mut text) = (tasks.avoided.len(), String::new());
-            if refused == 0 {
-                return text;
+        // The workers among them say more for themselves while the job waits.
+        let refusals = || match tasks.avoided.iter().next() {
+            Some((peer, refusal)) => {
+                let again = match tasks.refusal_over_at() {
+                    Some(at) => format!("; the next is asked again within {} s", at.since(time).as_secs().max(1)),
+                    None => String::new(),
+                };
+                format!("; {} refused ({peer}: {}){again}", counted(tasks.avoided.len(), "peer"), refusal.reason)
             }
-            text.push_str(&format!("; {} refused", counted(refused, "peer")));
-            for (peer, refusal) in tasks.avoided.iter().take(REFUSALS_TOLD) {
-                text.push_str(&format!("; {peer}: {}", refusal.reason));
-            }
-            if let Some(at) = tasks.refusal_over_at() {
-                text.push_str(&format!("; the next is asked again within {} s", at.since(time).as_secs().max(1)));
-            }
-            text
+            None => String::new(),
         };
         match record.state {
             Pending => {

@@ -9,7 +9,9 @@ fn a_peer_that_refuses_is_not_asked_again_at_once_and_why_says_so() {
     let task = quorum.attempts(0)[0];
     quorum.report(0, task, TaskResult::Failed { class: ErrorClass::Refused, reason: "not listed".into() }).unwrap();
     assert!(quorum.attempts(0).is_empty());
-    assert!(quorum.state.why(job(1)).unwrap().contains("refused: not listed"));
+    let why = quorum.state.why(job(1)).unwrap();
+    assert!(why.contains("refused: not listed") && why.contains("0 of 1 task done"), "{why}");
+    assert!(why.contains("; 1 peer refused ("), "{why}");
     assert!(quorum.state.duties().iter().any(|duty| matches!(duty, Duty::FindWorkers { slots: 1, .. })));
     quorum.apply(OWNER, Command::Task(TaskCommand::SetWorker { worker: worker(1, 1) })).unwrap();
     quorum.work(&[1]);
