@@ -108,14 +108,14 @@ pub(super) fn render(config: &Config) -> String {
     page.section("resources");
     let resources = &config.resources;
     page.value(
-        "Disk that this node lends, such as \"10 GiB\"; auto is a share of what is free.",
+        "Disk that this node lends, such as \"10 GiB\"; auto is what is free but for a margin.",
         "disk_max",
         auto_or(resources.disk_max),
     );
     page.value("Memory for the work of others; auto is a share of the machine's.", "memory_max", {
         auto_or(resources.memory_max)
     });
-    page.value("Pieces of work at once (1 to 4096); auto follows the processors.", "slots", {
+    page.value("Tasks that run at once (1 to 4096); auto is one for each processor.", "slots", {
         resources.slots.map_or_else(|| text("auto"), |slots| toml::Value::Integer(slots.into()))
     });
 
