@@ -1,5 +1,6 @@
 //! What the API asks of a node. A trait, so that the edge (parsing, guards, errors, streams) is tested without one.
 
+use quorate_protocols::capacity::Requirement;
 use quorate_protocols::quorum::watch::Until;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,6 @@ use quorate_api::{
     ContactInfo, EmitInfo, EmitRequest, JobInfo, Kind, Listing, MemberView, NodeFaults, NodeInfo, ObjectInfo, PeerInfo,
     PlanPeer, QuorumDetail, QuorumInfo, RemovalInfo, ResourcesInfo, RunState, SubmitInfo,
 };
-use quorate_protocols::approval::Requirement;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
 use quorate_protocols::job::JobSpec;

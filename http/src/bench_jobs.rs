@@ -31,7 +31,7 @@ pub fn nothing() -> BatchSpec {
     let module = Content::Inline(Bytes::from_static(NOTHING_WAT.as_bytes()));
     let mut spec = BatchSpec::new(Call::new(Program::Wasm { module, fuel: None, deterministic: false }));
     spec.output = OutputPlace::Inline;
-    spec.resources.memory_bytes = NOTHING_MEMORY;
+    spec.resources.capacity.memory_bytes = NOTHING_MEMORY;
     spec
 }
 

@@ -9,12 +9,12 @@ use quorate_api::{
     ErrorBody, ErrorCode, HistoryEntry, JobInfo, Kind, Listing, ResolutionInfo, ResolveRequest, RunState,
     UpdateRequest, WhyInfo, schema,
 };
+use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::quorum::command::Resolution;
 use quorate_protocols::quorum::request::{Query as Question, QueryAnswer};
 use quorate_protocols::quorum::watch::Until;
 use quorate_protocols::quorum::{Command, JobCommand};
-use quorate_protocols::task::spec::Resources;
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -226,12 +226,12 @@ pub async fn update(
         // The quorum changes resources as a whole; what was not named stays as it is.
         let record = tasks::record(&backend, job).await?;
         let now = tasks::computing(&record)?.1.tasks.settings.resources.clone();
-        resources = Some(Resources {
-            memory_bytes: memory_bytes.unwrap_or(now.memory_bytes),
-            disk_bytes: disk_bytes.unwrap_or(now.disk_bytes),
-            slots: slots.unwrap_or(now.slots),
-            labels: labels.unwrap_or(now.labels),
-        });
+        let capacity = Capacity {
+            memory_bytes: memory_bytes.unwrap_or(now.capacity.memory_bytes),
+            disk_bytes: disk_bytes.unwrap_or(now.capacity.disk_bytes),
+            slots: slots.unwrap_or(now.capacity.slots),
+        };
+        resources = Some(Requirement { capacity, labels: labels.unwrap_or(now.labels) });
     }
     command_job(&backend, job, Command::Job(job, JobCommand::Update { priority, parallelism, resources })).await
 }

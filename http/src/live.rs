@@ -1,5 +1,6 @@
 //! The API's view of a running [`Node`].
 
+use quorate_protocols::capacity::Requirement;
 use quorate_protocols::quorum::watch::Until;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -24,7 +25,6 @@ use quorate_node::quorums::{ClientError, QuorumClient};
 use quorate_node::raft::{HostEvent, Unheard};
 use quorate_node::resources::ScopeUsage;
 use quorate_node::seams::TaskGroup;
-use quorate_protocols::approval::Requirement;
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId, TaskIndex};

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use futures::stream::{self, StreamExt};
 use quorate_api::{ErrorBody, FileContent, JobIdInfo, JobIdRequest, Kind, PlanInfo, SubmitInfo, SubmitRequest};
 use quorate_node::quorums::submit::Wanted;
-use quorate_protocols::approval::Requirement;
 use quorate_protocols::ids::ObjectId;
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::task::spec::Content;
@@ -68,22 +67,15 @@ pub async fn plan(
 ) -> Result<Json<PlanInfo>, ApiError> {
     let Built { file, spec, compile_memory_bytes } = built(&backend, &request, Use::Plan).await?;
     let spec = spec.as_batch().ok_or_else(|| ApiError::internal("a specification of a job that stores"))?;
-    let needs = &spec.resources;
-    let requirement = Requirement {
-        disk_bytes: needs.disk_bytes,
-        memory_bytes: needs.memory_bytes,
-        slots: needs.slots,
-        labels: needs.labels.clone(),
-    };
     Ok(Json(PlanInfo {
         kind: Kind::Batch,
         engine: spec.engine().into(),
         name: spec.name.clone(),
         trigger: file.trigger().map(show::when),
         steps: views::steps(spec),
-        resources: views::resources(needs),
+        resources: views::resources(&spec.resources),
         compile_memory_bytes,
-        peers: backend.candidates(spec.engine(), requirement, compile_memory_bytes),
+        peers: backend.candidates(spec.engine(), spec.resources.clone(), compile_memory_bytes),
     }))
 }
 

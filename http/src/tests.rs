@@ -5,6 +5,7 @@ mod jobs;
 mod triggers;
 
 use parking_lot::Mutex;
+use quorate_protocols::capacity::Requirement;
 use quorate_protocols::quorum::watch::Until;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +18,6 @@ use quorate_api::{
     NodeFaults, NodeInfo, ObjectInfo, PeerInfo, PlanPeer, PutInfo, PutPhaseInfo, PutUpdate, QuorumDetail, QuorumInfo,
     RemovalInfo, ResourcesInfo, SubmitInfo,
 };
-use quorate_protocols::approval::Requirement;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{
     BootId, Incarnation, JobId, LogIndex, ManifestHash, Millis, ObjectId, PeerId, PieceIndex, QuorumId, Term,
@@ -251,7 +251,7 @@ impl Backend for Fake {
     }
     fn candidates(&self, engine: Engine, requirement: Requirement, _: u64) -> Vec<PlanPeer> {
         let refusal = (engine != Engine::Wasm).then(|| "it does not take the role command".to_owned());
-        vec![PlanPeer { peer: PeerId([9; 32]), tasks: requirement.slots, refusal }]
+        vec![PlanPeer { peer: PeerId([9; 32]), tasks: requirement.capacity.slots, refusal }]
     }
     fn modules(&self) -> &ModuleChecks {
         &self.modules

@@ -5,6 +5,7 @@ use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use ed25519_dalek::SigningKey;
 use quorate_protocols::approval::limits::CANDIDATES_MAX;
 use quorate_protocols::approval::*;
+use quorate_protocols::capacity::Capacity;
 use quorate_protocols::ids::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
@@ -26,7 +27,7 @@ fn spec() -> RoundSpec {
     RoundSpec {
         asker: peer(usize::MAX),
         subject: Subject::Holder { job: JobId { quorum: QuorumId([1; 16]), local: [2; 16] } },
-        requirement: Requirement { disk_bytes: 1 << 30, ..Requirement::default() },
+        requirement: Capacity::disk(1 << 30).into(),
         duration: DURATION,
         nonce: Nonce([3; 16]),
         needed: WANTED,

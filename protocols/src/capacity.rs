@@ -1,14 +1,16 @@
-//! Capacity: how much disk, how much memory and how many slots, and whether one amount fits into another.
+//! Capacity and requirement: how much disk, how much memory and how many slots, and what a peer lacks for some work.
 //!
-//! What a peer has left, what a lease reserves, what a task needs and what running tasks take are all this one type,
-//! and [`Capacity::shortage`] is the one place that says whether something fits. Labels are asked for beside it
-//! ([`missing_label`]): a peer carries them or not, however much it has.
+//! What a peer has left, what a lease reserves and what running tasks take are all a [`Capacity`]. What a task, a
+//! column or a membership asks of a peer is a [`Requirement`]: a capacity, and labels that the peer must carry.
+//! [`Requirement::unmet`] is the one place that says whether a peer will do. The directory asks it of adverts, the
+//! scheduler of workers' leases, the approver of its own node; what people read of a misfit is [`Unmet`]'s text.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::engine::NodeRole;
 use crate::text::counted;
 use crate::units::ByteSize;
 
@@ -78,8 +80,36 @@ impl fmt::Display for Resource {
     }
 }
 
+/// What is asked of a peer that takes something on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Requirement {
+    pub capacity: Capacity,
+    /// Labels that the peer must carry, key by key.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What a peer has, as one of the others knows it: by its advert, by its lease, or because it is this node.
+#[derive(Clone, Copy, Debug)]
+pub struct Supply<'a, R> {
+    /// All that it takes on.
+    pub roles: R,
+    pub labels: &'a BTreeMap<String, String>,
+    pub free: Capacity,
+}
+
+/// The first thing that a peer lacks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Unmet {
+    #[error("it does not take the role {0}")]
+    Role(NodeRole),
+    #[error("it does not carry the label {key} = {wanted:?}")]
+    Label { key: String, wanted: String },
+    #[error("it has {0}")]
+    Capacity(Shortage),
+}
+
 /// The first part of a capacity that is too small.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shortage {
     pub what: Resource,
     pub has: u64,
@@ -93,7 +123,49 @@ impl fmt::Display for Shortage {
     }
 }
 
+impl Requirement {
+    /// What keeps a peer with this supply from taking this on in the role; `None` when it can.
+    pub fn unmet<R>(&self, role: NodeRole, supply: Supply<'_, R>) -> Option<Unmet>
+    where
+        R: IntoIterator<Item = NodeRole>,
+    {
+        if !supply.roles.into_iter().any(|taken| taken == role) {
+            return Some(Unmet::Role(role));
+        }
+        if let Some((key, wanted)) = self.labels.iter().find(|(key, wanted)| supply.labels.get(*key) != Some(*wanted)) {
+            return Some(Unmet::Label { key: key.clone(), wanted: wanted.clone() });
+        }
+        supply.free.shortage(&self.capacity).map(Unmet::Capacity)
+    }
+}
+
+/// To stand behind "needs": `1 slot, 128 MiB of memory, the label zone = "attic"`.
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Capacity { disk_bytes, memory_bytes, slots } = self.capacity;
+        write!(f, "{}, {} of memory", counted(slots, "slot"), ByteSize(memory_bytes).rounded_up())?;
+        if disk_bytes > 0 {
+            write!(f, ", {} of disk", ByteSize(disk_bytes).rounded_up())?;
+        }
+        self.labels.iter().try_for_each(|(key, value)| write!(f, ", the label {key} = {value:?}"))
+    }
+}
+
+impl From<Capacity> for Requirement {
+    /// Of any peer that has so much.
+    fn from(capacity: Capacity) -> Self {
+        Self { capacity, labels: BTreeMap::new() }
+    }
+}
+
 impl Capacity {
+    /// More than anything needs: for a peer whose capacity is accounted elsewhere.
+    pub const UNLIMITED: Self = Self { disk_bytes: u64::MAX, memory_bytes: u64::MAX, slots: u32::MAX };
+
+    pub const fn disk(bytes: u64) -> Self {
+        Self { disk_bytes: bytes, memory_bytes: 0, slots: 0 }
+    }
+
     /// Why this cannot take `needs`; `None` when it fits.
     pub fn shortage(&self, needs: &Self) -> Option<Shortage> {
         let parts = [
@@ -140,14 +212,6 @@ impl Capacity {
     }
 }
 
-/// The first label that is wanted and not carried with that value.
-pub fn missing_label<'w>(
-    carried: &BTreeMap<String, String>,
-    wanted: &'w BTreeMap<String, String>,
-) -> Option<(&'w String, &'w String)> {
-    wanted.iter().find(|(key, value)| carried.get(*key) != Some(*value))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -185,15 +249,29 @@ mod tests {
         let has = Capacity { disk_bytes: 5, memory_bytes: 10, slots: 1 };
         let needs = Capacity { disk_bytes: 5, memory_bytes: 11, slots: 2 };
         assert_eq!(has.shortage(&needs), Some(Shortage { what: Resource::MemoryBytes, has: 10, needs: 11 }));
-        let (carried, wanted) =
-            (BTreeMap::from([("a".into(), "b".into())]), BTreeMap::from([("a".into(), "c".into())]));
         let shortage = |what, has, needs| Shortage { what, has, needs }.to_string();
         assert_eq!(
             shortage(Resource::MemoryBytes, 12 << 20, 256 << 20),
             "12 MiB of memory left, and 256 MiB is needed"
         );
         assert_eq!(shortage(Resource::Slots, 1, 2), "1 task slot left, and 2 are needed");
-        assert_eq!(missing_label(&carried, &carried), None);
-        assert_eq!(missing_label(&carried, &wanted), Some((&"a".to_owned(), &"c".to_owned())));
+    }
+
+    /// Goal: the first thing that a peer lacks is named: a role before a label, and capacity, which changes most, last.
+    #[test]
+    fn an_unmet_requirement_names_the_role_then_the_label_then_the_capacity() {
+        let labels = |value: &str| BTreeMap::from([("zone".to_owned(), value.to_owned())]);
+        let free = Capacity { disk_bytes: 5, memory_bytes: 10, slots: 1 };
+        let needs = Requirement { capacity: Capacity { slots: 2, ..free }, labels: labels("attic") };
+        let unmet = |roles: &[NodeRole], zone: &str, free| {
+            let supply = Supply { roles: roles.iter().copied(), labels: &labels(zone), free };
+            needs.unmet(NodeRole::Wasm, supply).map(|unmet| unmet.to_string())
+        };
+        let both = [NodeRole::Store, NodeRole::Wasm];
+        assert_eq!(needs.to_string(), "2 slots, 10 B of memory, 5 B of disk, the label zone = \"attic\"");
+        assert_eq!(unmet(&both, "attic", needs.capacity), None);
+        assert_eq!(unmet(&both[..1], "cellar", free).unwrap(), "it does not take the role wasm");
+        assert_eq!(unmet(&both, "cellar", free).unwrap(), "it does not carry the label zone = \"attic\"");
+        assert_eq!(unmet(&both, "attic", free).unwrap(), "it has 1 task slot left, and 2 are needed");
     }
 }

@@ -288,12 +288,12 @@ impl SpecFile {
                 Some(Err(fault)) => {
                     faults.push(Fault { line: self.line(&key), problem: format!("`{key}`: {named}{fault}") });
                 }
-                Some(Ok(bytes)) if bytes > spec.resources.memory_bytes => {
+                Some(Ok(bytes)) if bytes > spec.resources.capacity.memory_bytes => {
                     let key = "resources.memory";
                     let problem = format!(
                         "`{key}`: {named}the module begins with {} of memory, and the job gives it {}: raise it",
                         ByteSize(bytes).rounded_up(),
-                        ByteSize(spec.resources.memory_bytes).rounded_down()
+                        ByteSize(spec.resources.capacity.memory_bytes).rounded_down()
                     );
                     faults.push(Fault { line: self.line(key), problem });
                 }

@@ -384,10 +384,10 @@ fn read_map(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Map {
 
 fn read_resources(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut BatchSpec) {
     let Some(table) = root.table(reader, "resources", &["memory", "disk", "slots", "labels"]) else { return };
-    set(&mut spec.resources.memory_bytes, table.size(reader, "memory", MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX));
-    set(&mut spec.resources.disk_bytes, table.size(reader, "disk", 0..=DISK_BYTES_MAX));
+    set(&mut spec.resources.capacity.memory_bytes, table.size(reader, "memory", MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX));
+    set(&mut spec.resources.capacity.disk_bytes, table.size(reader, "disk", 0..=DISK_BYTES_MAX));
     let slots = table.number(reader, "slots", 1..=SLOTS_PER_TASK_MAX.into());
-    set(&mut spec.resources.slots, slots.map(|slots| slots as u32));
+    set(&mut spec.resources.capacity.slots, slots.map(|slots| slots as u32));
     set(&mut spec.resources.labels, table.pairs(reader, "labels"));
 }
 

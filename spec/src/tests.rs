@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
+use quorate_protocols::capacity::Capacity;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, ManifestHash, Millis, QuorumId};
 use quorate_protocols::job::WorkSpec;
@@ -160,7 +161,7 @@ priority = 1
     assert_eq!((reduce.call.args.len(), reduce.call.env.len(), reduce.call.inputs.len()), (1, 0, 0));
     let compensate = spec.compensate.as_ref().expect("there is a compensation");
     assert_eq!(module(compensate), &Content::Inline(Bytes::from_static(b"undo.wat")));
-    assert_eq!((spec.resources.memory_bytes, spec.resources.disk_bytes, spec.resources.slots), (256 << 20, 1 << 30, 2));
+    assert_eq!(spec.resources.capacity, Capacity { memory_bytes: 256 << 20, disk_bytes: 1 << 30, slots: 2 });
     assert_eq!(spec.resources.labels["zone"], "attic");
     assert_eq!((spec.retry.attempts, spec.retry.jitter_percent), (2, 0));
     assert_eq!((spec.retry.base, spec.retry.cap), (Duration::from_millis(500), Duration::from_secs(120)));

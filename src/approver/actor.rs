@@ -124,7 +124,7 @@ impl Approver {
             let mut state = self.lock();
             let Some(lease) = state.leases.get(id).cloned() else { return };
             state.leases.convert(id);
-            LeaseRecord::of(&lease, Some(lease.requirement.disk_bytes))
+            LeaseRecord::of(&lease, Some(lease.requirement.capacity.disk_bytes))
         };
         self.write_behind(record::put(id, &record));
     }

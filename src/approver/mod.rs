@@ -27,6 +27,7 @@ use prometheus_client::registry::Registry;
 use quorate_protocols::approval::{
     Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
 };
+use quorate_protocols::capacity::{Capacity, Supply};
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, LeaseId, Millis, PeerId, QuorumId};
 use quorate_protocols::piece;
@@ -130,7 +131,7 @@ struct State {
 impl State {
     /// Changes a standing lease, and what it sets aside, to what `lease` asks for; or nothing at all.
     fn regrant(&mut self, now: Millis, id: LeaseId, lease: Lease) -> Result<(LeaseId, LeaseRecord), Refusal> {
-        let need = Amounts::of_requirement(&lease.requirement);
+        let need = Amounts::from(lease.requirement.capacity);
         let reservation = self.reserved.get_mut(&id).ok_or(Refusal::UnknownLease)?;
         // Grown first, for that can be refused; what is not needed any more is let go afterwards.
         let held = reservation.amounts();
@@ -189,7 +190,7 @@ impl Approver {
             let is_lasting = record.lasting.is_some();
             let need = match column_hold(&record) {
                 Some(disk_bytes) => Amounts::disk(disk_bytes),
-                None => Amounts::of_requirement(&record.requirement),
+                None => Amounts::from(record.requirement.capacity),
             };
             let lease = record.into_lease();
             match inner.resources.reserve(scope_of(&lease), need) {
@@ -248,20 +249,24 @@ impl Approver {
         if inner.directory.is_draining() {
             return Err(Refusal::Draining);
         }
-        for (key, wanted) in &request.requirement.labels {
-            if inner.labels.get(key) != Some(wanted) {
-                return Err(Refusal::Label { key: key.clone(), wanted: wanted.clone() });
-            }
-        }
-        match request.subject {
-            Subject::Member { quorum } => self.check_membership(quorum)?,
-            Subject::Worker { .. } if inner.roles.iter().all(|role| role.engine().is_none()) => {
-                return Err(Refusal::Unfit { reason: "the node runs no tasks".into() });
-            }
-            Subject::Worker { .. } if request.requirement.slots == 0 => {
+        let role = match request.subject {
+            Subject::Member { .. } | Subject::Holder { .. } => NodeRole::Store,
+            Subject::Worker { .. } if request.requirement.capacity.slots == 0 => {
                 return Err(Refusal::Unfit { reason: "a worker without a slot runs nothing".into() });
             }
-            Subject::Worker { .. } | Subject::Holder { .. } => (),
+            // A lease serves tasks of every engine that the node has.
+            Subject::Worker { .. } => {
+                let engines = inner.roles.iter().find(|role| role.engine().is_some());
+                *engines.ok_or_else(|| Refusal::Unfit { reason: "the node runs no tasks".into() })?
+            }
+        };
+        // The tree of scopes knows best what is free, and says so in the one step in which it reserves.
+        let supply = Supply { roles: inner.roles.iter().copied(), labels: &inner.labels, free: Capacity::UNLIMITED };
+        if let Some(unmet) = request.requirement.unmet(role, supply) {
+            return Err(unmet.into());
+        }
+        if let Subject::Member { quorum } = request.subject {
+            self.check_membership(quorum)?;
         }
         let (id, record) = self.reserve(from, request)?;
         // The promise must be on disk before it is given. If it is not certain to be there, it was not given.
@@ -332,7 +337,7 @@ impl Approver {
             }
             Err(error) => return Err(error.into()),
         }
-        let need = Amounts::of_requirement(&requirement);
+        let need = Amounts::from(requirement.capacity);
         let lease = Lease { asker: from, subject, requirement, nonce, duration, expires: None };
         let reservation = self.inner.resources.reserve(scope_of(&lease), need)?;
         let id = LeaseId(self.inner.seams.entropy.bytes());

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use quorate_protocols::approval::{Requirement, Subject};
+use quorate_protocols::approval::Subject;
+use quorate_protocols::capacity::Requirement;
 use quorate_protocols::ids::{LeaseId, Nonce, PeerId};
 use quorate_protocols::resources::Lease;
 use quorate_protocols::wire::{self, DecodeError, Record};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use quorate_protocols::approval::Requirement;
+use quorate_protocols::capacity::{Capacity, Unmet};
 use quorate_protocols::ids::Nonce;
 use quorate_protocols::resources::Limits;
 use quorate_testkit::{MemoryDisk, Network, seams};
@@ -44,6 +44,10 @@ fn disk_of(free_bytes: u64) -> MemoryDisk {
 }
 
 async fn start(disk: &MemoryDisk) -> Bench {
+    start_with(disk, &[NodeRole::Store, NodeRole::Wasm]).await
+}
+
+async fn start_with(disk: &MemoryDisk, roles: &[NodeRole]) -> Bench {
     let seams = seams(1, disk.disk());
     let penalties = Arc::new(Penalties::default());
     let network = Network::new(1).observed_by(penalties.clone());
@@ -74,7 +78,7 @@ async fn start(disk: &MemoryDisk) -> Bench {
                 directory: directory.clone(),
                 memberships: member.clone(),
                 labels,
-                roles: BTreeSet::from([NodeRole::Wasm]),
+                roles: roles.iter().copied().collect(),
                 disk_bytes_max: None,
                 requests: inbound.approval,
             };
@@ -91,7 +95,7 @@ fn job() -> JobId {
 fn request(nonce: u8, disk_bytes: u64) -> ApprovalRequest {
     ApprovalRequest {
         subject: Subject::Holder { job: job() },
-        requirement: Requirement { disk_bytes, ..Requirement::default() },
+        requirement: Capacity::disk(disk_bytes).into(),
         nonce: Nonce([nonce; 16]),
         duration: Duration::from_secs(60),
     }
@@ -208,11 +212,32 @@ async fn unfit_nodes_say_why() {
     let bench = start(&disk_of(1000)).await;
     let mut picky = request(1, 1);
     picky.requirement.labels.insert("zone".into(), "cellar".into());
-    assert!(matches!(bench.ask(picky).await, Err(Refusal::Label { .. })));
+    assert!(matches!(bench.ask(picky).await, Err(Refusal::Unmet(Unmet::Label { .. }))));
     bench.directory.set_draining(true);
     assert_eq!(bench.ask(request(1, 1)).await, Err(Refusal::Draining));
     bench.directory.set_draining(false);
     bench.ask(request(1, 1)).await.unwrap();
+}
+
+/// Goal: a node promises only what its operator lets it take on, also to a peer that did not read its advert.
+#[tokio::test(start_paused = true)]
+async fn a_node_promises_nothing_outside_its_roles() {
+    let quorum = QuorumId([1; 16]);
+    let worker = ApprovalRequest {
+        subject: Subject::Worker { quorum },
+        requirement: Capacity { slots: 1, ..Capacity::default() }.into(),
+        ..request(1, 0)
+    };
+    let member = ApprovalRequest { subject: Subject::Member { quorum }, ..request(2, 1) };
+    let bench = start_with(&disk_of(1000), &[NodeRole::Wasm]).await;
+    let no_store = Err(Refusal::Unmet(Unmet::Role(NodeRole::Store)));
+    assert_eq!(bench.ask(request(3, 1)).await, no_store);
+    assert_eq!(bench.ask(member.clone()).await, no_store);
+    bench.ask(worker.clone()).await.unwrap();
+    let bench = start_with(&disk_of(1000), &[NodeRole::Store]).await;
+    assert!(matches!(bench.ask(worker).await, Err(Refusal::Unfit { .. })));
+    bench.ask(member).await.unwrap();
+    bench.ask(request(3, 1)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -256,7 +281,7 @@ async fn the_lease_of_a_worker_is_one_and_follows_what_is_asked_for() {
     let quorum = QuorumId([1; 16]);
     let worker = |nonce: u8, slots: u32, disk_bytes: u64| ApprovalRequest {
         subject: Subject::Worker { quorum },
-        requirement: Requirement { slots, disk_bytes, ..Requirement::default() },
+        requirement: Capacity { slots, disk_bytes, memory_bytes: 0 }.into(),
         ..request(nonce, 0)
     };
     let slots = || bench.resources.used(Scope::Service(Service::Jobs)).slots;

@@ -9,7 +9,7 @@ use quorate_protocols::approval::{ApprovalMessage, Subject};
 use quorate_protocols::directory::limits::{
     ADVERT_BYTES_MAX, GREETED_PEERS_MAX, OFFER_REPEAT, OFFER_SPREAD, OFFERS_MAX, OFFERS_REMEMBERED_MAX,
 };
-use quorate_protocols::directory::state::fits;
+use quorate_protocols::directory::misfit;
 use quorate_protocols::directory::{JobAnnouncement, Noted, PeerAdvert, QuorumAdvert};
 use quorate_protocols::ids::{Millis, PeerId};
 use quorate_protocols::wire;
@@ -132,7 +132,7 @@ impl Actor {
         let member = matches!(subject, Subject::Member { quorum } if core.state.own_quorum(quorum).is_some());
         let own = shared.own_advert(core.announcer.sequence());
         drop(core);
-        if member || !fits(&own, announcement.role, &announcement.requirement) {
+        if member || misfit(&own, announcement.role, &announcement.requirement).is_some() {
             return;
         }
         let Ok(permit) = self.offers.clone().try_acquire_owned() else { return };

@@ -143,7 +143,7 @@ fn is_news(announced: &PeerAdvert, own: &PeerAdvert) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_protocols::directory::Capacity;
+    use quorate_protocols::capacity::Capacity;
     use quorate_protocols::ids::{BootId, Incarnation, Term};
 
     fn own(disk_bytes: u64) -> PeerAdvert {

@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
-use quorate_protocols::approval::{Requirement, Subject};
+use quorate_protocols::approval::Subject;
+use quorate_protocols::capacity::Requirement;
 use quorate_protocols::directory::{DirectoryState, PeerAdvert, QuorumAdvert};
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{MemberId, Millis, PeerId, QuorumId};

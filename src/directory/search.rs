@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use quorate_protocols::approval::{Requirement, Subject};
+use quorate_protocols::approval::Subject;
+use quorate_protocols::capacity::Requirement;
 use quorate_protocols::directory::JobAnnouncement;
 use quorate_protocols::directory::limits::{SEARCH_REPEAT, SEARCHES_MAX, VOLUNTEERS_MAX};
 use quorate_protocols::engine::NodeRole;

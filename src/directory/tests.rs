@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use quorate_protocols::approval::ApprovalMessage;
+use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::ids::{JobId, Term};
 use quorate_protocols::resources::{Amounts, Limits, Scope, Service};
 use quorate_protocols::wire;
@@ -80,7 +81,7 @@ async fn a_node_that_fills_up_says_so_and_is_not_chosen() {
     let network = Network::new(1);
     let (one, other) = (node(&network, 1, 1000), node(&network, 2, 1000));
     settle(1_000).await;
-    let need = Requirement { disk_bytes: 500, ..Requirement::default() };
+    let need = Requirement::from(Capacity::disk(500));
     assert_eq!(one.directory.candidates(NodeRole::Store, &need).len(), 2);
     let held = other.resources.reserve(Scope::Service(Service::Pieces), Amounts::disk(800)).unwrap();
     settle(4_500).await;
@@ -97,7 +98,7 @@ async fn a_search_finds_those_that_could_serve_each_once() {
     nodes[4].directory.set_draining(true);
     settle(100).await;
     let subject = Subject::Holder { job: JobId::default() };
-    let need = Requirement { disk_bytes: 500, ..Requirement::default() };
+    let need = Requirement::from(Capacity::disk(500));
     let mut volunteers = nodes[0].directory.ask_for_volunteers(subject, NodeRole::Store, need);
     settle(5_000).await;
     let mut found = Vec::new();

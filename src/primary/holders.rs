@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use quorate_protocols::approval::Grant;
-use quorate_protocols::approval::{Approval, Requirement, Subject};
+use quorate_protocols::approval::{Approval, Subject};
+use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, MemberId, PeerId};
 use quorate_protocols::job::{StoreRun, StoreSpec};
@@ -23,7 +24,7 @@ const UNKNOWN_SEGMENTS_MIN: u64 = 16;
 /// Holders are asked to set disk aside and nothing else: the memory of a piece in flight is accounted by the
 /// holder's transport, per frame, and a lease that held it as well would count it twice.
 pub(super) fn column_requirement(bytes: u64) -> Requirement {
-    Requirement { disk_bytes: bytes, ..Requirement::default() }
+    Capacity::disk(bytes).into()
 }
 
 /// A promise as the quorum records it.

@@ -12,18 +12,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::{FuturesUnordered, StreamExt};
+use quorate_protocols::approval::Subject;
 use quorate_protocols::approval::limits::VOLUNTEERS_WAIT;
-use quorate_protocols::approval::{Requirement, Subject};
-use quorate_protocols::capacity::Capacity;
-use quorate_protocols::directory::state::{fits, misfit};
+use quorate_protocols::capacity::Requirement;
+use quorate_protocols::directory::misfit;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, LeaseId, PeerId};
 use quorate_protocols::quorum::{Command, TaskCommand};
 use quorate_protocols::task::limits::WORKER_SLOTS_MAX;
 use quorate_protocols::task::record::WorkerRecord;
-use quorate_protocols::task::spec::Resources;
-use quorate_protocols::text::counted;
-use quorate_protocols::units::ByteSize;
 use tokio::time::{Instant, timeout_at};
 
 use super::context::{Context, DutyError};
@@ -45,7 +42,7 @@ pub(super) struct Wanted {
     pub job: JobId,
     pub engine: Engine,
     /// What one task needs.
-    pub resources: Resources,
+    pub resources: Requirement,
     pub slots: u32,
 }
 
@@ -77,13 +74,13 @@ pub(super) async fn find(context: &Context, worker_sessions: &WorkerSessions, wa
     ranked.retain(|peer| !avoided.contains(peer) && !env.net.is_absent(*peer));
     ranked.sort_by_key(|peer| (*peer != this_node, !is_member(peer)));
     let offers = ranked.iter().take(ASKED_MAX).filter_map(|peer| {
-        let known = known.get(peer).filter(|known| fits(&known.advert, wanted.engine.into(), &one))?;
+        let known = known.get(peer).filter(|known| misfit(&known.advert, wanted.engine.into(), &one).is_none())?;
         offer(&wanted, known, workers.get(peer))
     });
     let mut refusals = Vec::new();
     let mut won = ask_all(context, worker_sessions, &wanted, offers.collect(), &mut refusals).await;
     // Peers that this node has not heard of may hear an announcement. Not while others are at work on it already.
-    let served = workers.values().any(|worker| worker.suits(wanted.engine, &wanted.resources).is_ok());
+    let served = workers.values().any(|worker| worker.unmet(wanted.engine, &wanted.resources).is_none());
     if won == 0 && !served {
         let until = Instant::now() + VOLUNTEERS_WAIT;
         let subject = Subject::Worker { quorum: context.quorum.id() };
@@ -97,7 +94,7 @@ pub(super) async fn find(context: &Context, worker_sessions: &WorkerSessions, wa
             let offer = Offer {
                 peer,
                 requirement: one.clone(),
-                more: one.slots,
+                more: one.capacity.slots,
                 engines: vec![wanted.engine],
                 labels: wanted.resources.labels.clone(),
             };
@@ -118,16 +115,16 @@ pub(super) async fn find(context: &Context, worker_sessions: &WorkerSessions, wa
 
 /// What a lease for `tasks` tasks needs, on top of what the peer has for this quorum already.
 fn requirement(wanted: &Wanted, tasks: u32, has: Option<&WorkerRecord>) -> Requirement {
-    let has = has.map(WorkerRecord::capacity).unwrap_or_default();
-    let Capacity { disk_bytes, memory_bytes, slots } = wanted.resources.capacity().times(tasks).plus(&has);
-    Requirement { disk_bytes, memory_bytes, slots, labels: wanted.resources.labels.clone() }
+    let has = has.map(|has| has.capacity).unwrap_or_default();
+    let Requirement { capacity, labels } = &wanted.resources;
+    Requirement { capacity: capacity.times(tasks).plus(&has), labels: labels.clone() }
 }
 
 /// What to ask of a peer with room for at least one task.
 fn offer(wanted: &Wanted, known: &KnownPeer, has: Option<&WorkerRecord>) -> Option<Offer> {
-    let slots = wanted.resources.slots.max(1);
-    let leasable = WORKER_SLOTS_MAX.saturating_sub(has.map_or(0, |has| has.slots)) / slots;
-    let room = known.advert.free.fits(&wanted.resources.capacity()).min(leasable.into());
+    let slots = wanted.resources.capacity.slots.max(1);
+    let leasable = WORKER_SLOTS_MAX.saturating_sub(has.map_or(0, |has| has.capacity.slots)) / slots;
+    let room = known.advert.free.fits(&wanted.resources.capacity).min(leasable.into());
     // Half of what is left stays for others, unless more than that is wanted.
     let tasks = u64::from(wanted.slots.div_ceil(slots)).max(room.div_ceil(2)).min(room) as u32;
     if tasks == 0 {
@@ -179,14 +176,7 @@ async fn win(context: &Context, worker_sessions: &WorkerSessions, offer: Offer) 
     let subject = Subject::Worker { quorum: context.quorum.id() };
     let lease_time = env.settings.worker_lease;
     let approval = env.approvals.win(peer, subject, requirement.clone(), lease_time).await?;
-    let worker = WorkerRecord {
-        grant: grant_of(&approval),
-        slots: requirement.slots,
-        memory_bytes: requirement.memory_bytes,
-        disk_bytes: requirement.disk_bytes,
-        engines,
-        labels,
-    };
+    let worker = WorkerRecord { grant: grant_of(&approval), capacity: requirement.capacity, engines, labels };
     let lease = worker.grant.lease;
     if let Err(error) = context.propose(Command::Task(TaskCommand::SetWorker { worker })).await {
         // Unknown is not no: a lease that the quorum counts on must not be given back, and one that it does not ends.
@@ -225,13 +215,8 @@ fn unasked(
 
 /// For the user: what is looked for, and what each peer lacks for it.
 fn lacking(wanted: &Wanted, workers: usize, refusals: &[(PeerId, String)]) -> String {
-    let Resources { memory_bytes, disk_bytes, slots, labels } = &wanted.resources;
-    let mut needs = vec![counted(*slots, "slot"), format!("{} of memory", ByteSize(*memory_bytes).rounded_up())];
-    if *disk_bytes > 0 {
-        needs.push(format!("{} of disk", ByteSize(*disk_bytes).rounded_up()));
-    }
-    needs.extend(labels.iter().map(|(key, value)| format!("the label {key} = {value:?}")));
-    let mut text = format!("no further peer takes a {} task, which needs {}", wanted.engine, needs.join(", "));
+    let Wanted { engine, resources, .. } = wanted;
+    let mut text = format!("no further peer takes a {engine} task, which needs {resources}");
     match workers {
         0 => (),
         1 => text.push_str("; 1 worker has a lease from the quorum already"),

@@ -7,7 +7,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use quorate_protocols::approval::ApprovalMessage;
-use quorate_protocols::directory::{Capacity, PeerAdvert};
+use quorate_protocols::capacity::Capacity;
+use quorate_protocols::directory::PeerAdvert;
 use quorate_protocols::ids::{
     Attempt, BootId, JobId, ManifestHash, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex, Term,
 };

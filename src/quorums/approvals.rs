@@ -18,9 +18,8 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use quorate_protocols::approval::limits::{LEASE_DURATION_MAX, MESSAGE_BYTES_MAX, deadline};
 use quorate_protocols::approval::round::{Asked, PeerFault, Round, RoundEffect, RoundInput, RoundSpec};
 use quorate_protocols::approval::standby::Renewed;
-use quorate_protocols::approval::{
-    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Subject,
-};
+use quorate_protocols::approval::{Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Subject};
+use quorate_protocols::capacity::Requirement;
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{LeaseId, Nonce, PeerId};
 use quorate_protocols::wire;

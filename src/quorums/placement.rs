@@ -16,7 +16,8 @@ use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use quorate_protocols::approval::formation::{self, Volunteer, ZONE_LABEL};
 use quorate_protocols::approval::limits::STANDBYS;
-use quorate_protocols::approval::{Approval, Requirement, Subject};
+use quorate_protocols::approval::{Approval, Subject};
+use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, MemberId, PeerId, QuorumId};
@@ -55,7 +56,7 @@ const ELECTION_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What a member must have room for.
 pub fn member_requirement() -> Requirement {
-    Requirement { disk_bytes: MEMBER_DISK_BYTES, memory_bytes: MEMBER_MEMORY_BYTES, ..Requirement::default() }
+    Capacity { disk_bytes: MEMBER_DISK_BYTES, memory_bytes: MEMBER_MEMORY_BYTES, slots: 0 }.into()
 }
 
 /// Picks an eligible quorum with room, or forms one.

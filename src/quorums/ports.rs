@@ -4,6 +4,7 @@
 //! them through these narrow views, so that a test can put a scripted neighbour in their place and so that asking
 //! *this* node costs no connection. Nothing here decides anything.
 
+use quorate_protocols::capacity::Requirement;
 use quorate_protocols::quorum::watch::WatchAnswer;
 use quorate_protocols::quorum::watch::WatchRequest;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Requirement, Subject};
+use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage, Subject};
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{ManifestHash, MemberId, PeerId, PieceIndex, QuorumId, Term};

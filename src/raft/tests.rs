@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use quorate_protocols::approval::standby::Renewed;
-use quorate_protocols::approval::{Approval, Requirement, Statement, Subject};
+use quorate_protocols::approval::{Approval, Statement, Subject};
+use quorate_protocols::capacity::Requirement;
 use quorate_protocols::ids::{BootId, Incarnation, JobId, LeaseId, MemberId, Nonce, PeerId, QuorumId, Term};
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::object::layout::Profile;

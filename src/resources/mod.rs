@@ -15,7 +15,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use quorate_protocols::directory::Capacity;
+use quorate_protocols::capacity::Capacity;
 use quorate_protocols::resources::{Amounts, Limits, Refused, Resource, Scope, SpanId, Tree};
 
 use crate::gauges;

@@ -9,9 +9,8 @@ use ed25519_dalek::SigningKey;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use quorate_protocols::approval::{
-    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Requirement, Statement, Subject,
-};
+use quorate_protocols::approval::{Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Statement, Subject};
+use quorate_protocols::capacity::Requirement;
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{

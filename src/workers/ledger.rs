@@ -24,6 +24,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_protocols::capacity::Capacity;
 use quorate_protocols::ids::{JobId, LeaseId, QuorumId, StepIndex, Term};
 use quorate_protocols::task::limits::BATCH_MAX;
 use quorate_protocols::task::message::{Assignment, StepContext, TaskAnswer, TaskResult};
@@ -32,7 +33,6 @@ use tokio::time::Instant;
 
 use super::limits::{ATTEMPTS_MAX, HELD_BYTES_MAX, ORPHANS_MAX, OUTBOXES_MAX, SAVE_AFTER, WORTH_KEEPING};
 use super::pending_result::PendingResult;
-use super::ports::Room;
 use outboxes::QuorumOutbox;
 pub(super) use outboxes::Sent;
 use pending_replies::Taking;
@@ -108,7 +108,7 @@ pub(super) struct AssignRequest {
     pub quorum: QuorumId,
     pub term: Term,
     pub lease: LeaseId,
-    pub room: Room,
+    pub room: Capacity,
     pub works: Vec<StepContext>,
     pub orders: Vec<Assignment>,
 }
@@ -267,7 +267,7 @@ impl Ledger {
         &mut self,
         order: Assignment,
         lease: LeaseId,
-        room: Option<Room>,
+        room: Option<Capacity>,
         work: StepContext,
         held: Option<PendingResult>,
     ) {
@@ -402,7 +402,6 @@ impl Ledger {
             return;
         }
         let (lease, work) = (entry.lease, entry.work.clone());
-        let resources = &work.resources;
         let held = match held {
             Some(held) if !entry.evicted => held,
             None if entry.stop.is_some() => PendingResult::Plain(TaskResult::Stopped),
@@ -412,9 +411,7 @@ impl Ledger {
         entry.stage = Stage::Ended { held, under_way: false };
         self.reweigh(task);
         if let Some(usage) = self.lease_usages.get_mut(&lease) {
-            usage.slots -= u64::from(resources.slots);
-            usage.memory_bytes -= resources.memory_bytes;
-            usage.disk_bytes -= resources.disk_bytes;
+            usage.taken = usage.taken.minus(&work.resources.capacity);
             self.begin_waiting(lease);
         }
         match must_keep {

@@ -3,26 +3,19 @@
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use quorate_protocols::capacity::Capacity;
 use quorate_protocols::ids::{LeaseId, ObjectId, PeerId, QuorumId};
 use tokio::sync::broadcast;
 
 use crate::approver::EndedLease;
 
-/// What this node promised a quorum for all its tasks here together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
-    pub slots: u64,
-    pub memory_bytes: u64,
-    pub disk_bytes: u64,
-}
-
 /// The leases that this node granted as a worker.
 pub trait WorkerLeases: Send + Sync + 'static {
-    /// What is set aside under the lease, if it is alive, is one to work for this quorum, and `from` may give orders
-    /// under it.
-    fn orders(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Room>;
+    /// What this node promised the quorum for all its tasks here together, if the lease is alive, is one to work for
+    /// this quorum, and `from` may give orders under it.
+    fn orders(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Capacity>;
     /// The same for what was ordered before.
-    fn room(&self, lease: LeaseId) -> Option<Room>;
+    fn room(&self, lease: LeaseId) -> Option<Capacity>;
     /// Leases of any sort as they end.
     fn ended(&self) -> broadcast::Receiver<EndedLease>;
 }

@@ -217,15 +217,15 @@ fn is_programs_doing(class: ErrorClass) -> bool {
 }
 
 fn limits(work: &StepContext) -> Limits {
-    let resources = &work.resources;
+    let capacity = &work.resources.capacity;
     let default = Limits::default();
     let fuel = if let Program::Wasm { fuel, .. } = work.call.program { fuel } else { None };
     let output_bytes = match (work.output, work.call.program.engine()) {
         // More would be an error anyway; a module's outputs are in memory until then.
         (OutputPlace::Inline, Engine::Wasm) => OUTPUT_BYTES_MAX as u64,
         // A program's scratch counts too, and is on disk.
-        (_, Engine::Command) if resources.disk_bytes > 0 => resources.disk_bytes,
+        (_, Engine::Command) if capacity.disk_bytes > 0 => capacity.disk_bytes,
         _ => default.output_bytes,
     };
-    Limits { time: work.timeout, memory_bytes: resources.memory_bytes, output_bytes, fuel, ..default }
+    Limits { time: work.timeout, memory_bytes: capacity.memory_bytes, output_bytes, fuel, ..default }
 }

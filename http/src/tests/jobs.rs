@@ -5,6 +5,7 @@ use quorate_api::{
     RunState, StepRole, SubmitRequest, TaskInfo, TaskStateInfo, WhyInfo,
 };
 use quorate_protocols::approval::Grant;
+use quorate_protocols::capacity::Capacity;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Attempt, Digest, LeaseId, MemberId, StepIndex, TaskIndex};
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
@@ -143,9 +144,7 @@ fn worker(slots: u32) -> WorkerRecord {
     let holder = MemberId { peer: PeerId([9; 32]), incarnation: Incarnation(7) };
     WorkerRecord {
         grant: Grant { holder, lease: LeaseId([5; 16]) },
-        slots,
-        memory_bytes: u64::from(slots) << 29,
-        disk_bytes: 0,
+        capacity: Capacity { slots, memory_bytes: u64::from(slots) << 29, disk_bytes: 0 },
         engines: vec![Engine::Wasm],
         labels: Default::default(),
     }

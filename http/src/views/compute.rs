@@ -6,7 +6,7 @@ use quorate_api::{
     AttemptInfo, AttemptPhase, BatchInfo, DeadLetter, FailureInfo, OutputInfo, PeerReason, PlanPeer, PlannedStep,
     ResultReceipt, StepInfo, StepRole, TaskInfo, TaskReceipts, TaskResources, TaskStateInfo, VerifyInfo,
 };
-use quorate_protocols::approval::Requirement;
+use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::directory::misfit;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{ObjectId, StepIndex, TaskIndex};
@@ -15,7 +15,6 @@ use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::job::plan::{Plan, Role};
 use quorate_protocols::task::message::OutputRef;
 use quorate_protocols::task::record::{Phase, Place, TaskRecord, TaskState};
-use quorate_protocols::task::spec::Resources;
 use quorate_protocols::task::vote::tally;
 
 use quorate_node::directory::KnownPeer;
@@ -31,13 +30,9 @@ pub fn steps(spec: &BatchSpec) -> Vec<PlannedStep> {
     numbered.map(|(step, at)| PlannedStep { step: StepIndex(at), role: role(step.role), tasks: step.tasks }).collect()
 }
 
-pub fn resources(resources: &Resources) -> TaskResources {
-    TaskResources {
-        memory_bytes: resources.memory_bytes,
-        disk_bytes: resources.disk_bytes,
-        slots: resources.slots,
-        labels: resources.labels.clone(),
-    }
+pub fn resources(resources: &Requirement) -> TaskResources {
+    let Capacity { disk_bytes, memory_bytes, slots } = resources.capacity;
+    TaskResources { memory_bytes, disk_bytes, slots, labels: resources.labels.clone() }
 }
 
 pub fn batch_info(spec: &BatchSpec, run: &BatchRun) -> BatchInfo {
@@ -147,10 +142,7 @@ pub fn plan_peer(known: &KnownPeer, engine: Engine, requirement: &Requirement, c
             )
         })
     });
-    let times = |free: u64, needed: u64| free.checked_div(needed).unwrap_or(u64::MAX);
-    let room = times(free.slots.into(), requirement.slots.into())
-        .min(times(free.memory_bytes, requirement.memory_bytes))
-        .min(times(free.disk_bytes, requirement.disk_bytes));
+    let room = free.fits(&requirement.capacity);
     PlanPeer {
         peer: known.peer,
         tasks: if refusal.is_some() { 0 } else { u32::try_from(room).unwrap_or(u32::MAX) },
@@ -162,7 +154,7 @@ pub fn plan_peer(known: &KnownPeer, engine: Engine, requirement: &Requirement, c
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use quorate_protocols::directory::{Capacity, PeerAdvert};
+    use quorate_protocols::directory::PeerAdvert;
     use quorate_protocols::ids::{BootId, Digest, Incarnation, ManifestHash, Millis, PeerId, QuorumId};
     use quorate_protocols::task::record::Output;
 
@@ -183,7 +175,7 @@ mod tests {
             level: 1,
         };
         let known = KnownPeer { peer: PeerId([1; 32]), advert, heard_at: Millis(0) };
-        let need = Requirement { memory_bytes: 20 << 20, slots: 1, ..Requirement::default() };
+        let need = Requirement::from(Capacity { memory_bytes: 20 << 20, slots: 1, disk_bytes: 0 });
         let planned = |compile: u64| plan_peer(&known, Engine::Wasm, &need, compile << 20);
         assert_eq!((planned(100).tasks, planned(100).refusal), (5, None));
         let refused = planned(101);

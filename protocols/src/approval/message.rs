@@ -1,12 +1,11 @@
 //! Wire types of the approval protocol, and the signature over a promise.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ed25519_dalek::{Signer, SigningKey, Verifier, VerifyingKey};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::capacity::Resource;
+use crate::capacity::{Requirement, Resource, Unmet};
 use crate::ids::{BootId, Digest, Incarnation, JobId, LeaseId, MemberId, Nonce, PeerId, QuorumId};
 use crate::wire;
 
@@ -22,17 +21,8 @@ pub enum Subject {
     Worker { quorum: QuorumId },
 }
 
-/// What the subject needs. The approver reserves all of it, or refuses.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Requirement {
-    pub disk_bytes: u64,
-    pub memory_bytes: u64,
-    pub slots: u32,
-    /// Labels the approver must carry, key by key.
-    pub labels: BTreeMap<String, String>,
-}
-
 impl Requirement {
+    /// Stands for it in a [`Statement`].
     pub fn digest(&self) -> Digest {
         Digest(*blake3::hash(&wire::encode(self)).as_bytes())
     }
@@ -41,6 +31,7 @@ impl Requirement {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApprovalRequest {
     pub subject: Subject,
+    /// What the subject needs. The approver reserves all of it, or refuses.
     pub requirement: Requirement,
     pub nonce: Nonce,
     pub duration: Duration,
@@ -142,8 +133,8 @@ pub enum Refusal {
         resource.needed(*needed, false)
     )]
     Resources { scope: String, resource: Resource, needed: u64, available: u64, limit: u64 },
-    #[error("it does not carry the label {key} = {wanted:?}")]
-    Label { key: String, wanted: String },
+    #[error(transparent)]
+    Unmet(#[from] Unmet),
     #[error("the node is draining and takes on nothing new")]
     Draining,
     #[error("the asker already holds {held} leases here, the most allowed")]

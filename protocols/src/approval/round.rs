@@ -28,7 +28,8 @@ use std::time::Duration;
 use super::limits::{
     CANDIDATES_MAX, EXTRA_WAIT, LEASE_DURATION_MAX, OVER_ASK, ROUND_DEADLINE, VOLUNTEERS_WAIT, deadline, slow_after,
 };
-use super::message::{Approval, ApprovalAnswer, ApprovalRequest, Refusal, Requirement, Subject};
+use super::message::{Approval, ApprovalAnswer, ApprovalRequest, Refusal, Subject};
+use crate::capacity::Requirement;
 use crate::ids::{Digest, LeaseId, Millis, Nonce, PeerId};
 use crate::liveness::distant_peers;
 use crate::liveness::patience::LEASE_TRUST_PERCENT;

@@ -12,6 +12,7 @@ use super::replacement::{self, Decision, Situation};
 use super::standby::{AWAY_MAX, Pool, PoolEffect, Renewed, Sight};
 use super::*;
 use crate::approval::limits::STANDBYS;
+use crate::capacity::{Capacity, Requirement};
 use crate::ids::{BootId, Incarnation, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId};
 use crate::membership::Voters;
 
@@ -31,7 +32,7 @@ fn spec(needed: usize, wanted: usize) -> RoundSpec {
     RoundSpec {
         asker: peer(200),
         subject: subject(),
-        requirement: Requirement { disk_bytes: 10, ..Requirement::default() },
+        requirement: Capacity::disk(10).into(),
         duration: Duration::from_secs(600),
         nonce: Nonce([3; 16]),
         needed,

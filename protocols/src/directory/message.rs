@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::approval::{Requirement, Subject};
-use crate::capacity::Capacity;
+use crate::approval::Subject;
+use crate::capacity::{Capacity, Requirement};
 use crate::engine::NodeRole;
 use crate::ids::{BootId, Incarnation, MemberId, QuorumId, Term};
 

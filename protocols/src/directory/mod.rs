@@ -9,7 +9,6 @@ pub mod limits;
 pub mod message;
 pub mod state;
 
-pub use crate::capacity::Capacity;
 pub use message::{JobAnnouncement, PeerAdvert, QuorumAdvert};
 pub use state::{AdvertFault, DirectoryState, Noted, PeerEntry, check_name, misfit};
 

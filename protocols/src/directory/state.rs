@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::limits::{ADVERT_EXPIRY, LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, PEERS_MAX, QUORUMS_MAX};
 use super::message::{PeerAdvert, QuorumAdvert};
-use crate::approval::{Refusal, Requirement};
-use crate::capacity::{Capacity, missing_label};
+use crate::approval::Refusal;
+use crate::capacity::{Requirement, Supply};
 use crate::engine::NodeRole;
 use crate::ids::{BootId, MemberId, Millis, PeerId, QuorumId, Term};
 use crate::membership::VOTERS_MAX;
@@ -230,7 +230,7 @@ impl DirectoryState {
         requirement: &Requirement,
         mut random: impl FnMut() -> u64,
     ) -> Vec<PeerId> {
-        let fits = |(_, entry): &(&PeerId, &PeerEntry)| fits(&entry.advert, role, requirement);
+        let fits = |(_, entry): &(&PeerId, &PeerEntry)| misfit(&entry.advert, role, requirement).is_none();
         let mut open: Vec<_> =
             self.peers.iter().filter(fits).map(|(peer, entry)| (entry.advert.load_permille, *peer)).collect();
         let mut ranked = Vec::with_capacity(open.len());
@@ -259,26 +259,13 @@ impl DirectoryState {
     }
 }
 
-/// Whether a peer, as it announced itself, could take this on.
-pub fn fits(advert: &PeerAdvert, role: NodeRole, requirement: &Requirement) -> bool {
-    misfit(advert, role, requirement).is_none()
-}
-
 /// What keeps a peer, as it announced itself, from taking this on.
 pub fn misfit(advert: &PeerAdvert, role: NodeRole, requirement: &Requirement) -> Option<Refusal> {
     if advert.draining {
         return Some(Refusal::Draining);
     }
-    if !advert.roles.contains(&role) {
-        return Some(Refusal::Unfit { reason: format!("it does not take the role {role}") });
-    }
-    let Requirement { disk_bytes, memory_bytes, slots, labels } = requirement;
-    let needs = Capacity { disk_bytes: *disk_bytes, memory_bytes: *memory_bytes, slots: *slots };
-    if let Some(shortage) = advert.free.shortage(&needs) {
-        return Some(Refusal::Unfit { reason: format!("it has {shortage}") });
-    }
-    missing_label(&advert.labels, labels)
-        .map(|(key, wanted)| Refusal::Label { key: key.clone(), wanted: wanted.clone() })
+    let supply = Supply { roles: advert.roles.iter().copied(), labels: &advert.labels, free: advert.free };
+    requirement.unmet(role, supply).map(Refusal::from)
 }
 
 /// Whether labels keep to the limits; also asked of this node's own configuration.

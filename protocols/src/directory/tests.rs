@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::limits::*;
 use super::*;
-use crate::approval::Requirement;
+use crate::capacity::{Capacity, Requirement};
 use crate::engine::NodeRole;
 use crate::ids::{BootId, Incarnation, MemberId, Millis, PeerId, QuorumId, Term};
 
@@ -136,7 +136,7 @@ fn candidates_are_those_that_fit() {
     note(&mut state, 0, 4, PeerAdvert { free: Capacity::default(), ..advert(1, 1) });
     let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
     note(&mut state, 0, 5, PeerAdvert { labels: labels.clone(), ..advert(1, 1) });
-    let small = Requirement { disk_bytes: 10, ..Requirement::default() };
+    let small = Requirement::from(Capacity::disk(10));
     let mut found = state.candidates(NodeRole::Store, &small, || 0);
     found.sort();
     assert_eq!(found, [peer(1), peer(5)]);

@@ -7,8 +7,8 @@
 
 pub(crate) mod check;
 
+use crate::capacity::{Capacity, Requirement};
 use crate::ids::Millis;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::Engine;
 use crate::ids::ObjectId;
 use crate::task::record::{RunTasks, Settings};
-use crate::task::spec::{Call, Content, OutputPlace, Program, Resources, RetryPolicy, Split, Stragglers, Verify};
+use crate::task::spec::{Call, Content, OutputPlace, Program, RetryPolicy, Split, Stragglers, Verify};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchSpec {
@@ -33,7 +33,7 @@ pub struct BatchSpec {
     pub on_failure: OnFailure,
     pub output: OutputPlace,
     /// What one task needs.
-    pub resources: Resources,
+    pub resources: Requirement,
     /// From 1 to 100: how large a share of the workers the job gets beside others. Not an order: no job starves.
     pub priority: u8,
     /// Tasks that may run at once; 0 is no limit of the job's own.
@@ -112,7 +112,7 @@ impl BatchSpec {
             compensate: None,
             on_failure: OnFailure::Fail,
             output: OutputPlace::Object,
-            resources: Resources { memory_bytes: 128 << 20, disk_bytes: 0, slots: 1, labels: BTreeMap::new() },
+            resources: Capacity { memory_bytes: 128 << 20, disk_bytes: 0, slots: 1 }.into(),
             priority: 50,
             parallelism: 0,
             retry,

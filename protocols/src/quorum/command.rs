@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::claims::ClaimSelector;
 use super::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
 use crate::approval::{Approval, Grant};
+use crate::capacity::Requirement;
 use crate::ids::{Attempt, JobId, LeaseId, Millis, Nonce, PeerId, PieceIndex};
 use crate::job::spec::JobSpec;
 use crate::job::store::SegmentProgress;
@@ -13,7 +14,6 @@ use crate::job::transition::RunCommand;
 use crate::piece::message::Receipt;
 use crate::task::message::Report;
 use crate::task::record::{Output, TaskAttempt, WorkerRecord};
-use crate::task::spec::Resources;
 use crate::trigger::condition::Observation;
 use crate::trigger::event::Delivery;
 use crate::trigger::record::Span;
@@ -53,7 +53,7 @@ pub enum JobCommand {
     Update {
         priority: Option<u8>,
         parallelism: Option<u32>,
-        resources: Option<Resources>,
+        resources: Option<Requirement>,
     },
 }
 

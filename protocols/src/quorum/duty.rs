@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::approval::Grant;
+use crate::capacity::Requirement;
 use crate::engine::Engine;
 use crate::ids::{Attempt, JobId, LeaseId, ManifestHash, Millis, PeerId, PieceIndex};
-use crate::task::spec::Resources;
 
 /// Something the primary must bring about. Duties are derived from state, never stored: a new primary derives the
 /// same ones, and performing one twice does no harm.
@@ -60,7 +60,7 @@ pub enum Duty {
         job: JobId,
         engine: Engine,
         /// What one task needs.
-        resources: Resources,
+        resources: Requirement,
         slots: u32,
     },
     /// The worker has attempts: see that it knows of them (`instructions_of`, `assignment`), of those that must end and

@@ -7,7 +7,8 @@ use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
 
 use crate::approval::Grant;
-use crate::approval::{Approval, Requirement, Statement, Subject};
+use crate::approval::{Approval, Statement, Subject};
+use crate::capacity::Requirement;
 use crate::ids::*;
 use crate::job::limits::{JOBS_ENDED_MAX, JOBS_ENDED_RETENTION, JOBS_LIVE_MAX, PAGE_MAX};
 use crate::job::record::RunState;

@@ -1,8 +1,11 @@
 //! How much of each resource: the currency of the scope tree.
+//!
+//! Not a [`Capacity`], which is what peers promise each other: a scope also counts connections, streams and
+//! descriptors, which no peer asks of another, and its numbers are limits as well as amounts. The two meet only in
+//! [`Amounts::from`] and [`Amounts::capacity`].
 
 use serde::{Deserialize, Serialize};
 
-use crate::approval::Requirement;
 use crate::capacity::{Capacity, Resource};
 
 /// One number per resource.
@@ -34,15 +37,6 @@ impl Amounts {
     }
     pub const fn disk(bytes: u64) -> Self {
         Self { disk_bytes: bytes, ..Self::ZERO }
-    }
-    /// What a promise to take something on must set aside.
-    pub fn of_requirement(requirement: &Requirement) -> Self {
-        Self {
-            memory_bytes: requirement.memory_bytes,
-            slots: u64::from(requirement.slots),
-            disk_bytes: requirement.disk_bytes,
-            ..Self::ZERO
-        }
     }
     pub fn get(&self, resource: Resource) -> u64 {
         match resource {
@@ -83,15 +77,23 @@ impl Amounts {
         self.zip(&other, u64::min)
     }
     /// Whether every part is at most that of `other`.
-    pub fn fits(&self, other: &Self) -> bool {
+    pub fn is_within(&self, other: &Self) -> bool {
         Resource::ALL.iter().all(|&resource| self.get(resource) <= other.get(resource))
     }
-    /// What other nodes are told.
+    /// What peers are told of it.
     pub fn capacity(&self) -> Capacity {
         Capacity {
             disk_bytes: self.disk_bytes,
             memory_bytes: self.memory_bytes,
             slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
         }
+    }
+}
+
+impl From<Capacity> for Amounts {
+    /// What a promise of so much must set aside.
+    fn from(capacity: Capacity) -> Self {
+        let Capacity { disk_bytes, memory_bytes, slots } = capacity;
+        Self { disk_bytes, memory_bytes, slots: u64::from(slots), ..Self::ZERO }
     }
 }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::approval::limits::{LEASE_DURATION_MAX, LEASES_PER_ASKER_MAX};
-use crate::approval::{Refusal, Requirement, Subject};
+use crate::approval::{Refusal, Subject};
+use crate::capacity::Requirement;
 use crate::ids::{LeaseId, Millis, Nonce, PeerId};
 
 /// One promise.

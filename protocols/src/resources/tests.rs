@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::limits::{Overrides, SCOPES_MAX};
 use super::*;
 use crate::approval::limits::{LEASE_DURATION_MAX, LEASES_PER_ASKER_MAX};
-use crate::approval::{Refusal, Requirement, Subject};
+use crate::approval::{Refusal, Subject};
+use crate::capacity::Requirement;
 use crate::ids::{JobId, LeaseId, Millis, Nonce, PeerId, QuorumId};
 
 fn memory_limits(system: u64, service: u64, peer: u64) -> Limits {
@@ -201,7 +202,7 @@ proptest! {
             }
             tree.assert_invariants();
             for (scope, used, limit) in tree.scopes() {
-                prop_assert!(used.fits(&limit), "{} is over its limit", scope);
+                prop_assert!(used.is_within(&limit), "{} is over its limit", scope);
             }
             let total = held.iter().fold(Amounts::ZERO, |sum, (_, amounts)| sum.saturating_add(*amounts));
             prop_assert_eq!(tree.used(Scope::System), total);

@@ -180,7 +180,10 @@ impl Tree {
         match self.nodes.get(&scope) {
             None if matches!(scope, Scope::Span(_)) => return,
             node => {
-                assert!(node.is_some_and(|node| amounts.fits(&node.used)), "{scope} releases more than it reserved");
+                assert!(
+                    node.is_some_and(|node| amounts.is_within(&node.used)),
+                    "{scope} releases more than it reserved"
+                );
             }
         }
         let mut next = Some(scope);
@@ -282,7 +285,7 @@ impl Tree {
                 below = below.saturating_add(child.used);
                 children += 1;
             }
-            assert!(below.fits(&node.used), "{scope} counts less than the scopes below it");
+            assert!(below.is_within(&node.used), "{scope} counts less than the scopes below it");
             assert_eq!(children, node.children, "{scope} miscounts its children");
         }
         let passing = self.nodes.keys().filter(|scope| is_passing(**scope)).count();

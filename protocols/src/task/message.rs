@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{ErrorClass, Output, TaskAttempt};
 use super::vote::ResultReceipt;
+use crate::capacity::Requirement;
 use crate::ids::{Digest, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId, StepIndex, TaskIndex, Term};
 use crate::task::spec::TaskInput;
-use crate::task::spec::{Call, OutputPlace, Resources};
+use crate::task::spec::{Call, OutputPlace};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskMessage {
@@ -96,7 +97,7 @@ pub struct StepContext {
     /// Quorum time of the submit: where the clock of deterministic tasks starts.
     pub submitted_at: Millis,
     pub call: Call,
-    pub resources: Resources,
+    pub resources: Requirement,
     /// Of one attempt, from its begin.
     pub timeout: Duration,
     pub output: OutputPlace,

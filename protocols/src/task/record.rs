@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::retry::refusal_wait;
-use super::spec::Resources;
 use crate::approval::Grant;
-use crate::capacity::{Capacity, Shortage, missing_label};
-use crate::engine::Engine;
+use crate::capacity::{Capacity, Requirement, Supply, Unmet};
+use crate::engine::{Engine, NodeRole};
 use crate::ids::{Attempt, Digest, JobId, ManifestHash, Millis, PeerId, QuorumId, StepIndex, TaskIndex};
 use crate::task::vote::Vote;
 
@@ -153,7 +152,7 @@ pub struct AttemptRecord {
     /// When the quorum gives it up; `None` while it waits for the other copies of its task.
     pub until: Option<Millis>,
     /// What it takes at its worker.
-    pub resources: Resources,
+    pub resources: Requirement,
 }
 
 /// One task. Kept small: a job may have tens of thousands.
@@ -254,7 +253,7 @@ pub struct Tally {
 pub struct Settings {
     pub priority: u8,
     pub parallelism: u32,
-    pub resources: Resources,
+    pub resources: Requirement,
 }
 
 /// A peer that promised to run tasks of this quorum for a time. The primary renews the lease, and says when it is lost.
@@ -262,34 +261,17 @@ pub struct Settings {
 pub struct WorkerRecord {
     pub grant: Grant,
     /// What the lease reserves, for all tasks together.
-    pub slots: u32,
-    pub memory_bytes: u64,
-    pub disk_bytes: u64,
+    pub capacity: Capacity,
     /// What it runs tasks with.
     pub engines: Vec<Engine>,
     pub labels: BTreeMap<String, String>,
 }
 
 impl WorkerRecord {
-    /// What the lease reserves, for all tasks together.
-    pub fn capacity(&self) -> Capacity {
-        Capacity { disk_bytes: self.disk_bytes, memory_bytes: self.memory_bytes, slots: self.slots }
-    }
-
-    /// Whether the worker could run such a task when it had nothing else to do; else why not, for people.
-    pub fn suits(&self, engine: Engine, resources: &Resources) -> Result<(), String> {
-        if !self.engines.contains(&engine) {
-            return Err(format!("it does not run {engine} tasks"));
-        }
-        if let Some((name, wanted)) = missing_label(&self.labels, &resources.labels) {
-            return Err(format!("it does not carry the label {name} = {wanted:?}"));
-        }
-        match self.capacity().shortage(&resources.capacity()) {
-            Some(Shortage { what, has, needs }) => {
-                Err(format!("its lease has {}, and {}", what.amount(has), what.needed(needs, false)))
-            }
-            None => Ok(()),
-        }
+    /// What keeps the worker from running such a task even when it has nothing else to do; `None` when it could.
+    pub fn unmet(&self, engine: Engine, requirement: &Requirement) -> Option<Unmet> {
+        let roles = self.engines.iter().map(|engine| NodeRole::from(*engine));
+        requirement.unmet(engine.into(), Supply { roles, labels: &self.labels, free: self.capacity })
     }
 }
 
@@ -299,7 +281,7 @@ pub struct Stopping {
     pub worker: PeerId,
     pub since: Millis,
     /// What it still uses there.
-    pub resources: Resources,
+    pub resources: Requirement,
 }
 
 impl RunTasks {
@@ -340,7 +322,7 @@ impl RunTasks {
 impl AttemptRecord {
     /// What it takes at its worker: nothing, once it has committed to a result. Tasks that wait for their last copies
     /// would otherwise keep each other from them.
-    pub fn taken(&self) -> Option<&Resources> {
+    pub fn taken(&self) -> Option<&Requirement> {
         matches!(self.phase, Phase::Assigned | Phase::Started).then_some(&self.resources)
     }
 }

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::record::ErrorClass;
-use crate::capacity::Capacity;
 use crate::engine::Engine;
 use crate::ids::{Digest, ObjectId, StepIndex, TaskIndex};
 use crate::wire;
@@ -64,15 +63,6 @@ pub enum OutputPlace {
     Object,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Resources {
-    pub memory_bytes: u64,
-    pub disk_bytes: u64,
-    pub slots: u32,
-    /// Labels that the worker must carry.
-    pub labels: BTreeMap<String, String>,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryPolicy {
     /// Tries of one task in all, the first included.
@@ -124,12 +114,6 @@ pub enum TaskInput {
         from: TaskIndex,
         to: TaskIndex,
     },
-}
-
-impl Resources {
-    pub fn capacity(&self) -> Capacity {
-        Capacity { disk_bytes: self.disk_bytes, memory_bytes: self.memory_bytes, slots: self.slots }
-    }
 }
 
 impl Call {

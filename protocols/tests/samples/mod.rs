@@ -3,6 +3,7 @@
 mod tasks;
 mod triggers;
 
+use quorate_protocols::capacity::{Capacity, Requirement, Resource, Shortage, Unmet};
 use quorate_protocols::quorum::watch::EntryId;
 use quorate_protocols::quorum::watch::Until;
 use quorate_protocols::quorum::watch::WatchAnswer;
@@ -16,10 +17,9 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use quorate_protocols::approval::Grant;
 use quorate_protocols::approval::{
-    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Requirement, Statement, Subject,
+    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
 };
-use quorate_protocols::capacity::Resource;
-use quorate_protocols::directory::{Capacity, JobAnnouncement, PeerAdvert, QuorumAdvert};
+use quorate_protocols::directory::{JobAnnouncement, PeerAdvert, QuorumAdvert};
 use quorate_protocols::engine::{Engine, NodeRole};
 use quorate_protocols::ids::*;
 use quorate_protocols::job::Kind;
@@ -55,9 +55,7 @@ use quorate_protocols::task::record::{
     TaskId, TaskRecord, TaskState, Won, WorkerRecord, WorkerRefusal,
 };
 use quorate_protocols::task::spec::TaskInput;
-use quorate_protocols::task::spec::{
-    Call, Content, OutputPlace, Program, Resources, RetryPolicy, Split, Stragglers, Verify,
-};
+use quorate_protocols::task::spec::{Call, Content, OutputPlace, Program, RetryPolicy, Split, Stragglers, Verify};
 use quorate_protocols::task::vote::{ResultReceipt, ResultStatement, Verdict, Vote};
 use quorate_protocols::trigger::condition::{ConditionState, Observation, Seen};
 use quorate_protocols::trigger::event::{Delivery, DeliveryAck, Dispatch, Dispatched, Emitter, Event, Match};
@@ -154,7 +152,7 @@ fn slot() -> Slot {
 }
 fn requirement() -> Requirement {
     let labels = BTreeMap::from([("zone".to_owned(), "attic".to_owned())]);
-    Requirement { disk_bytes: 1 << 33, memory_bytes: 1 << 22, slots: 1, labels }
+    Requirement { capacity: Capacity { disk_bytes: 1 << 33, memory_bytes: 1 << 22, slots: 1 }, labels }
 }
 fn approval_of(index: u8, subject: Subject) -> Approval {
     let statement = Statement {
@@ -410,7 +408,9 @@ fn approval_samples(samples: &mut Samples) {
             available: 8,
             limit: 1 << 40,
         },
-        Refusal::Label { key: "zone".to_owned(), wanted: "attic".to_owned() },
+        Refusal::Unmet(Unmet::Role(NodeRole::Wasm)),
+        Refusal::Unmet(Unmet::Label { key: "zone".to_owned(), wanted: "attic".to_owned() }),
+        Refusal::Unmet(Unmet::Capacity(Shortage { what: Resource::MemoryBytes, has: 1 << 20, needs: 1 << 22 })),
         Refusal::Draining,
         Refusal::TooManyLeases { held: 1_024 },
         Refusal::AlreadyPromised,

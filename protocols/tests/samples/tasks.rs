@@ -25,9 +25,9 @@ pub(super) fn call() -> Call {
         inputs: BTreeMap::from([("stop-words".to_owned(), inline())]),
     }
 }
-pub(super) fn resources() -> Resources {
+pub(super) fn resources() -> Requirement {
     let labels = BTreeMap::from([("zone".to_owned(), "attic".to_owned())]);
-    Resources { memory_bytes: 128 << 20, disk_bytes: 1 << 30, slots: 2, labels }
+    Requirement { capacity: Capacity { memory_bytes: 128 << 20, disk_bytes: 1 << 30, slots: 2 }, labels }
 }
 pub(super) fn compute() -> BatchSpec {
     let verify = Some(Verify { copies: 3, agree: 2 });
@@ -73,9 +73,7 @@ fn vote() -> Vote {
 pub(super) fn worker(index: u8) -> WorkerRecord {
     WorkerRecord {
         grant: grant(index),
-        slots: 4,
-        memory_bytes: 1 << 40,
-        disk_bytes: 1 << 40,
+        capacity: Capacity { slots: 4, memory_bytes: 1 << 40, disk_bytes: 1 << 40 },
         engines: vec![Engine::Wasm, Engine::Command],
         labels: resources().labels,
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use quorate_protocols::approval::Requirement;
+use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{JobId, LeaseId, PeerId, QuorumId};
 use quorate_protocols::liveness::distant_peers;
@@ -53,7 +53,7 @@ impl ObjectPlacement for NodePlacement {
         Box::pin(async move { placement.quorum_for_job().await })
     }
     fn holders_known(&self, column_bytes: u64) -> HoldersKnown {
-        let requirement = Requirement { disk_bytes: column_bytes, ..Requirement::default() };
+        let requirement = Requirement::from(Capacity::disk(column_bytes));
         let candidates = self.directory.candidates(NodeRole::Store, &requirement);
         let keepers = self.directory.candidates(NodeRole::Store, &Requirement::default()).len();
         let full = keepers.saturating_sub(candidates.len());

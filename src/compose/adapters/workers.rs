@@ -5,28 +5,24 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use quorate_protocols::approval::Subject;
+use quorate_protocols::capacity::Capacity;
 use quorate_protocols::ids::{LeaseId, ObjectId, PeerId, QuorumId};
 use quorate_protocols::object::ByteRange;
 use quorate_protocols::text::chain;
 use tokio::sync::{broadcast, watch};
 
-use crate::approver::{Approver, EndedLease, LeaseInfo};
+use crate::approver::{Approver, EndedLease};
 use crate::objects::{Objects, PutProgress, PutRequest};
-use crate::workers::ports::{ObjectBytes, Room, TaskObjects, WorkerLeases};
-
-impl From<LeaseInfo> for Room {
-    fn from(info: LeaseInfo) -> Self {
-        let reserved = info.reserved;
-        Self { slots: reserved.slots, memory_bytes: reserved.memory_bytes, disk_bytes: reserved.disk_bytes }
-    }
-}
+use crate::workers::ports::{ObjectBytes, TaskObjects, WorkerLeases};
 
 impl WorkerLeases for Approver {
-    fn orders(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Room> {
-        self.check_worker_lease(lease, quorum, from).map(Room::from)
+    fn orders(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Capacity> {
+        self.check_worker_lease(lease, quorum, from).map(|info| info.reserved.capacity())
     }
-    fn room(&self, lease: LeaseId) -> Option<Room> {
-        self.lease(lease).filter(|info| matches!(info.subject, Subject::Worker { .. })).map(Room::from)
+    fn room(&self, lease: LeaseId) -> Option<Capacity> {
+        self.lease(lease)
+            .filter(|info| matches!(info.subject, Subject::Worker { .. }))
+            .map(|info| info.reserved.capacity())
     }
     fn ended(&self) -> broadcast::Receiver<EndedLease> {
         Self::ended(self)

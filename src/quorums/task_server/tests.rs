@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use quorate_protocols::approval::Grant;
+use quorate_protocols::capacity::Capacity;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Attempt, Digest, JobId, LeaseId, StepIndex, TaskIndex};
 use quorate_protocols::job::JobSpec;
@@ -44,9 +45,7 @@ fn world() -> World {
     TaskService { net: net.clone(), primary: Arc::new(primary), worker: None }.start(&seams(1).tasks, receiver);
     let worker = WorkerRecord {
         grant: Grant { holder: member(WORKER), lease: LeaseId([3; 16]) },
-        slots: 2,
-        memory_bytes: 1 << 30,
-        disk_bytes: 0,
+        capacity: Capacity { slots: 2, memory_bytes: 1 << 30, disk_bytes: 0 },
         engines: vec![Engine::Command],
         labels: BTreeMap::new(),
     };

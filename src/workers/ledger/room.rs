@@ -2,25 +2,23 @@
 
 use std::collections::VecDeque;
 
+use quorate_protocols::capacity::Capacity;
 use quorate_protocols::ids::LeaseId;
 use quorate_protocols::task::message::StepContext;
 use quorate_protocols::task::record::TaskAttempt;
 
-use super::super::ports::Room;
 use super::{Effect, Ledger, OnDisk, Stage};
 
 /// What a lease has, and what runs under it.
 pub(super) struct LeaseUsage {
-    pub(super) room: Room,
-    pub(super) slots: u64,
-    pub(super) memory_bytes: u64,
-    pub(super) disk_bytes: u64,
+    pub(super) room: Capacity,
+    pub(super) taken: Capacity,
     pub(super) waiting: VecDeque<TaskAttempt>,
 }
 
 impl Ledger {
-    pub(super) fn usage(&mut self, lease: LeaseId, room: Room) {
-        let new = LeaseUsage { room, slots: 0, memory_bytes: 0, disk_bytes: 0, waiting: VecDeque::new() };
+    pub(super) fn usage(&mut self, lease: LeaseId, room: Capacity) {
+        let new = LeaseUsage { room, taken: Capacity::default(), waiting: VecDeque::new() };
         let usage = self.lease_usages.entry(lease).or_insert(new);
         let grew = usage.room != room;
         usage.room = room;
@@ -55,15 +53,11 @@ impl Ledger {
                 usage.waiting.pop_front();
                 continue;
             };
-            let needs = &entry.work.resources;
-            let slots = usage.slots + u64::from(needs.slots);
-            let (memory_bytes, disk_bytes) =
-                (usage.memory_bytes + needs.memory_bytes, usage.disk_bytes + needs.disk_bytes);
-            let room = &usage.room;
-            if slots > room.slots || memory_bytes > room.memory_bytes || disk_bytes > room.disk_bytes {
+            let taken = usage.taken.plus(&entry.work.resources.capacity);
+            if usage.room.shortage(&taken).is_some() {
                 return;
             }
-            (usage.slots, usage.memory_bytes, usage.disk_bytes) = (slots, memory_bytes, disk_bytes);
+            usage.taken = taken;
             usage.waiting.pop_front();
             entry.stage = Stage::Running;
             self.effects.push_back(Effect::Begin(task));
@@ -72,10 +66,7 @@ impl Ledger {
 }
 
 /// Why a task can never run under the lease, if it cannot.
-pub(super) fn too_large(work: &StepContext, room: &Room) -> Option<String> {
-    let needs = &work.resources;
-    let fits = u64::from(needs.slots) <= room.slots
-        && needs.memory_bytes <= room.memory_bytes
-        && needs.disk_bytes <= room.disk_bytes;
-    (!fits).then(|| "its task needs more than this worker's whole lease".to_owned())
+pub(super) fn too_large(work: &StepContext, room: &Capacity) -> Option<String> {
+    let shortage = room.shortage(&work.resources.capacity)?;
+    Some(format!("its task needs more than this worker's whole lease, which has {shortage}"))
 }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use quorate_protocols::capacity::Capacity;
 use quorate_protocols::ids::{LeaseId, PeerId, Term};
 use quorate_protocols::job::batch::Map;
 use quorate_protocols::task::limits::BATCH_MAX;
 use quorate_protocols::task::message::{Assignment, Report, ReportRefusal, StepContext, TaskAnswer};
 use quorate_protocols::task::record::TaskAttempt;
+use quorate_protocols::task::spec::OutputPlace;
 use quorate_protocols::task::spec::TaskInput;
-use quorate_protocols::task::spec::{OutputPlace, Resources};
 use tokio::time::Instant;
 
 use super::world::{World, call, compute};
@@ -16,10 +17,9 @@ use super::{QUORUM, attempt};
 use crate::workers::ledger::{AssignRequest, Effect, Ledger};
 use crate::workers::limits::{ATTEMPTS_MAX, HELD_BYTES_MAX, ORPHANS_MAX, RESULTS_KEPT};
 use crate::workers::pending_result::PendingResult;
-use crate::workers::ports::Room;
 
 const LEASE: LeaseId = LeaseId([1; 16]);
-const ROOM: Room = Room { slots: 4, memory_bytes: 1 << 30, disk_bytes: 0 };
+const ROOM: Capacity = Capacity { slots: 4, memory_bytes: 1 << 30, disk_bytes: 0 };
 
 fn work(args: &[&str]) -> StepContext {
     let task = attempt(0, 1).id;
@@ -29,7 +29,7 @@ fn work(args: &[&str]) -> StepContext {
         owner: PeerId([9; 32]),
         submitted_at: Default::default(),
         call: call(args),
-        resources: Resources { slots: 1, memory_bytes: 1, ..Resources::default() },
+        resources: Capacity { slots: 1, memory_bytes: 1, disk_bytes: 0 }.into(),
         timeout: Duration::from_secs(1),
         output: OutputPlace::Object,
         idempotent: true,
@@ -58,7 +58,7 @@ fn a_full_inbox_is_busy_and_takes_nothing() {
     let more = ledger.assign(now, assignment(work(&[]), ATTEMPTS_MAX as u32..ATTEMPTS_MAX as u32 + 1), |_| None);
     assert_eq!((more, ledger.len()), (Err(TaskAnswer::Busy), ATTEMPTS_MAX));
     let begun = ledger.effects.iter().filter(|effect| matches!(effect, Effect::Begin(_))).count();
-    assert_eq!(begun as u64, ROOM.slots, "the others wait for the lease's room");
+    assert_eq!(begun as u32, ROOM.slots, "the others wait for the lease's room");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn orders_that_make_no_sense_are_malformed() {
 fn a_task_that_no_lease_has_room_for_is_refused_by_name() {
     let (now, mut ledger) = (Instant::now(), Ledger::default());
     let mut wide = work(&[]);
-    wide.resources.slots = 5;
+    wide.resources.capacity.slots = 5;
     ledger.assign(now, assignment(wide, 0..1), |_| None).unwrap();
     let Some(Effect::Answer(_, TaskAnswer::Accepted { taken, refused })) = ledger.effects.pop_front() else { panic!() };
     assert!(taken.is_empty() && refused[0].0 == attempt(0, 1) && refused[0].1.contains("lease"));

@@ -14,6 +14,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use quorate_protocols::approval::Grant;
 use quorate_protocols::approval::Subject;
+use quorate_protocols::capacity::Capacity;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::*;
 use quorate_protocols::job::JobRecord;
@@ -45,7 +46,7 @@ use crate::seams::entropy::SeededEntropy;
 use crate::seams::{Seams, TaskGroup};
 use crate::storage::Storage;
 use crate::workers::faults::WorkerFaults;
-use crate::workers::ports::{ObjectBytes, Room, TaskObjects, WorkerLeases};
+use crate::workers::ports::{ObjectBytes, TaskObjects, WorkerLeases};
 use crate::workers::{WorkerMetrics, WorkerParts, Workers};
 
 pub const OWNER: PeerId = PeerId([200; 32]);
@@ -70,7 +71,7 @@ pub fn call(args: &[&str]) -> Call {
 
 pub fn compute(map: Map, call: Call) -> BatchSpec {
     let mut spec = BatchSpec { map, ..BatchSpec::new(call) };
-    spec.resources.memory_bytes = 1 << 20;
+    spec.resources.capacity.memory_bytes = 1 << 20;
     spec.retry.base = Duration::from_millis(100);
     spec
 }
@@ -244,7 +245,7 @@ impl QuorumPort for FakePort {
 
 pub struct FakeLeases {
     lease: LeaseId,
-    room: Mutex<Option<Room>>,
+    room: Mutex<Option<Capacity>>,
     ended: broadcast::Sender<EndedLease>,
 }
 
@@ -258,16 +259,16 @@ impl FakeLeases {
 
 impl FakeLeases {
     /// The lease has less than the quorum thinks.
-    pub fn shrink(&self, slots: u64) {
+    pub fn shrink(&self, slots: u32) {
         self.room.lock().as_mut().unwrap().slots = slots;
     }
 }
 
 impl WorkerLeases for FakeLeases {
-    fn orders(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Room> {
+    fn orders(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Capacity> {
         self.room(lease).filter(|_| quorum == QUORUM && from == PRIMARY)
     }
-    fn room(&self, lease: LeaseId) -> Option<Room> {
+    fn room(&self, lease: LeaseId) -> Option<Capacity> {
         self.room.lock().filter(|_| lease == self.lease)
     }
     fn ended(&self) -> broadcast::Receiver<EndedLease> {
@@ -354,7 +355,7 @@ impl World {
         };
         let mut world = Self { quorum: Arc::new(quorum), objects: Arc::default(), nodes: Vec::new(), slots };
         for index in 0..nodes {
-            let room = Room { slots: slots.into(), memory_bytes: 1 << 40, disk_bytes: 1 << 40 };
+            let room = Capacity { slots, memory_bytes: 1 << 40, disk_bytes: 1 << 40 };
             let leases = FakeLeases {
                 lease: LeaseId([index + 1; 16]),
                 room: Mutex::new(Some(room)),
@@ -384,9 +385,7 @@ impl World {
         };
         let worker = WorkerRecord {
             grant,
-            slots: self.slots,
-            memory_bytes: 1 << 40,
-            disk_bytes: 1 << 40,
+            capacity: Capacity { slots: self.slots, memory_bytes: 1 << 40, disk_bytes: 1 << 40 },
             engines: vec![Engine::Wasm, Engine::Command],
             labels: BTreeMap::new(),
         };

@@ -81,7 +81,7 @@ impl Run {
         call.args = vec![[0, 20, 300, 3_000][self.rng.below(4) as usize].to_string()];
         let tasks = 1 + self.rng.below(12) as u32;
         let mut spec = BatchSpec { map: Map::Count(tasks), ..BatchSpec::new(call) };
-        spec.resources.memory_bytes = 1 << 20;
+        spec.resources.capacity.memory_bytes = 1 << 20;
         spec.timeouts.task = Duration::from_secs(30);
         spec.retry.base = Duration::from_millis(200);
         match verified {

@@ -98,7 +98,7 @@ const CORE: &[Row] = &[
     ("text", ""),
     ("ids", "text"),
     ("units", ""),
-    ("capacity", "text units"),
+    ("capacity", "engine text units"),
     ("wire", ""),
     ("incarnation", "ids"),
     ("membership", "ids"),
@@ -110,7 +110,7 @@ const CORE: &[Row] = &[
     ("resources", "approval capacity ids"),
     ("task", "approval capacity engine ids shared_map text wire"),
     ("trigger", "fault ids run_state task text wire"),
-    ("job", "approval engine fault ids liveness object piece run_state task text trigger"),
+    ("job", "approval capacity engine fault ids liveness object piece run_state task text trigger"),
     (
         "quorum",
         "approval capacity engine ids job liveness membership object piece shared_map task text trigger units wire",

@@ -141,7 +141,7 @@ impl Calm {
         let mut call = Call::new(Program::Wasm { module, fuel: None, deterministic: false });
         call.args = vec!["100".to_owned()];
         let mut spec = BatchSpec { map: Map::Count(4), ..BatchSpec::new(call) };
-        spec.resources.memory_bytes = 1 << 20;
+        spec.resources.capacity.memory_bytes = 1 << 20;
         let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::batch(spec) });
         // A client whose answer does not come in time submits the same job again.
         loop {

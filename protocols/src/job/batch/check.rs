@@ -1,5 +1,6 @@
 //! Whether a specification may run: every bound, and for each the key and what is accepted.
 
+use crate::capacity::Requirement;
 use crate::task::record::ErrorClass;
 use crate::trigger::limits::INPUT_NAME;
 use std::time::Duration;
@@ -142,12 +143,12 @@ impl Content {
     }
 }
 
-impl Resources {
+impl Requirement {
     /// Also asked when a running job is given other resources.
     pub(crate) fn check(&self) -> Checked {
-        within("resources.memory", self.memory_bytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX)?;
-        within("resources.disk", self.disk_bytes, 0, DISK_BYTES_MAX)?;
-        within("resources.slots", self.slots, 1, SLOTS_PER_TASK_MAX)?;
+        within("resources.memory", self.capacity.memory_bytes, MEMORY_BYTES_MIN, MEMORY_BYTES_MAX)?;
+        within("resources.disk", self.capacity.disk_bytes, 0, DISK_BYTES_MAX)?;
+        within("resources.slots", self.capacity.slots, 1, SLOTS_PER_TASK_MAX)?;
         ensure(self.labels.len() <= LABELS_MAX, "resources.labels", || {
             format!("{} labels, more than the {LABELS_MAX} allowed", self.labels.len())
         })?;

@@ -5,6 +5,7 @@
 //! go, with proposals of theirs lost, committed without their knowledge, committed twice, or committed hours later; the
 //! quorum pauses for days. What is modelled is what Raft leaves open: which proposals are committed, and when.
 
+use crate::capacity::Capacity;
 use crate::job::spec::TriggeredSpec;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -111,9 +112,7 @@ fn worker() -> WorkerRecord {
     let holder = MemberId { peer: WORKER, incarnation: Incarnation(7) };
     WorkerRecord {
         grant: Grant { holder, lease: LeaseId([8; 16]) },
-        slots: 1_000,
-        memory_bytes: 1 << 40,
-        disk_bytes: 1 << 40,
+        capacity: Capacity { slots: 1_000, memory_bytes: 1 << 40, disk_bytes: 1 << 40 },
         engines: vec![Engine::Wasm, Engine::Command],
         labels: BTreeMap::new(),
     }

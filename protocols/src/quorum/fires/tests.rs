@@ -1,5 +1,6 @@
 //! Triggers in a quorum: scenarios by name, then random histories against the invariants.
 
+use crate::capacity::Capacity;
 use crate::job::spec::TriggeredSpec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -97,9 +98,7 @@ impl Quorum {
         let holder = MemberId { peer: WORKER, incarnation: Incarnation(7) };
         let worker = WorkerRecord {
             grant: Grant { holder, lease: LeaseId([8; 16]) },
-            slots: 1_000,
-            memory_bytes: 1 << 40,
-            disk_bytes: 1 << 40,
+            capacity: Capacity { slots: 1_000, memory_bytes: 1 << 40, disk_bytes: 1 << 40 },
             engines: vec![Engine::Command],
             labels: BTreeMap::new(),
         };

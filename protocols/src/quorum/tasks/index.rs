@@ -7,12 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{PoolCx, PoolView};
-use crate::capacity::Capacity;
+use crate::capacity::{Capacity, Requirement};
 use crate::engine::Engine;
 use crate::ids::{JobId, Millis, PeerId};
 use crate::job::record::{JobRecord, Run, RunState};
 use crate::task::record::{TaskAttempt, WorkerRecord};
-use crate::task::spec::Resources;
 use crate::task::table::TaskTable;
 use crate::wire;
 
@@ -36,7 +35,7 @@ pub(super) struct SchedulerIndex {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Demand {
     pub(super) engine: Engine,
-    pub(super) resources: Resources,
+    pub(super) resources: Requirement,
 }
 
 /// What attempts take at a worker, those that are being stopped included.
@@ -57,21 +56,21 @@ pub(super) struct Size {
 
 impl SchedulerIndex {
     /// `None`: the worker has something to tell of the attempt, and runs it no more.
-    pub(super) fn occupy(&mut self, worker: PeerId, task: TaskAttempt, resources: Option<&Resources>) {
+    pub(super) fn occupy(&mut self, worker: PeerId, task: TaskAttempt, resources: Option<&Requirement>) {
         let used = self.used.entry(worker).or_default();
         if used.tasks.insert(task)
             && let Some(resources) = resources
         {
-            used.taken = used.taken.plus(&resources.capacity());
+            used.taken = used.taken.plus(&resources.capacity);
         }
     }
 
-    pub(super) fn leave(&mut self, worker: PeerId, task: TaskAttempt, resources: Option<&Resources>) {
+    pub(super) fn leave(&mut self, worker: PeerId, task: TaskAttempt, resources: Option<&Requirement>) {
         let Some(used) = self.used.get_mut(&worker) else { return };
         if used.tasks.remove(&task)
             && let Some(resources) = resources
         {
-            used.taken = used.taken.minus(&resources.capacity());
+            used.taken = used.taken.minus(&resources.capacity);
         }
         if used.tasks.is_empty() {
             self.used.remove(&worker);
@@ -144,9 +143,9 @@ impl WorkerRecord {
     pub(super) fn room(&self, used: Option<&Used>, demand: &Demand, ahead: u32) -> Option<i64> {
         let nothing = Used::default();
         let used = used.unwrap_or(&nothing);
-        let (has, needs) = (self.capacity(), demand.resources.capacity());
+        let (has, needs) = (&self.capacity, &demand.resources.capacity);
         let slots_left = i64::from(has.slots) - i64::from(used.taken.slots) - i64::from(needs.slots);
-        if has.shortage(&used.taken.plus(&needs)).is_none() {
+        if has.shortage(&used.taken.plus(needs)).is_none() {
             return Some(slots_left);
         }
         let fit = has.slots / needs.slots.max(1);

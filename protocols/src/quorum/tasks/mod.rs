@@ -244,7 +244,7 @@ impl<'s> PoolView<'s> {
         }
         for (peer, worker) in &self.tasks.workers {
             let lease = worker.grant.lease;
-            let wanted = || work.queue.keys().any(|demand| worker.suits(demand.engine, &demand.resources).is_ok());
+            let wanted = || work.queue.keys().any(|demand| worker.unmet(demand.engine, &demand.resources).is_none());
             if work.used.contains_key(peer) {
                 duties.push(Duty::Tend { worker: *peer, lease });
             } else if !wanted() {

@@ -37,9 +37,9 @@ fn refuse(reason: impl Into<String>) -> Recorded {
 
 impl PoolCx<'_> {
     pub(super) fn set_worker(&mut self, worker: &WorkerRecord, events: &mut Vec<Event>) -> Handled {
-        let peer = worker.grant.holder.peer;
-        if worker.slots == 0 || worker.slots > WORKER_SLOTS_MAX {
-            return Err(invalid(format!("{} slots are not between 1 and {WORKER_SLOTS_MAX}", worker.slots)));
+        let (peer, slots) = (worker.grant.holder.peer, worker.capacity.slots);
+        if !(1..=WORKER_SLOTS_MAX).contains(&slots) {
+            return Err(invalid(format!("{slots} slots are not between 1 and {WORKER_SLOTS_MAX}")));
         }
         if worker.labels.len() > 64
             || worker.engines.len() > Engine::ALL.len()

@@ -15,6 +15,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 
 use super::index::Demand;
 use super::{PoolCx, PoolView, TaskPool};
+use crate::capacity::{Shortage, Unmet};
 use crate::engine::Engine;
 use crate::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
 use crate::job::record::RunState;
@@ -53,7 +54,7 @@ impl Round {
 
 /// What a task adds to its job's pass.
 pub(in crate::quorum) fn price_of_turn(settings: &Settings) -> u64 {
-    (STRIDE * u64::from(settings.resources.slots) / u64::from(settings.priority.max(1))).max(1)
+    (STRIDE * u64::from(settings.resources.capacity.slots) / u64::from(settings.priority.max(1))).max(1)
 }
 
 impl TaskPool {
@@ -184,7 +185,9 @@ impl<'s> PoolView<'s> {
     }
 
     fn room_at(&self, peer: PeerId, worker: &WorkerRecord, demand: &Demand, ahead: u32) -> Option<i64> {
-        worker.suits(demand.engine, &demand.resources).ok()?;
+        if worker.unmet(demand.engine, &demand.resources).is_some() {
+            return None;
+        }
         let ahead = if ahead > 0 && self.tasks.prefetch_windows.is_lively(peer, self.time) { ahead } else { 0 };
         worker.room(self.tasks.index.used.get(&peer), demand, ahead)
     }
@@ -219,17 +222,20 @@ impl<'s> PoolView<'s> {
         let (Some(demand), Some(run)) = (Demand::of(record), record.tasks()) else { return Vec::new() };
         let of_one = |(peer, worker): (&PeerId, &WorkerRecord)| {
             let refusal = run.avoided.get(peer).and_then(|refusal| Some((refusal.until?, &refusal.reason)));
-            let why = match (worker.suits(demand.engine, &demand.resources), refusal) {
-                (Err(why), _) => why,
-                (Ok(()), Some((until, why))) => {
+            let why = match (worker.unmet(demand.engine, &demand.resources), refusal) {
+                (Some(Unmet::Capacity(Shortage { what, has, needs })), _) => {
+                    format!("its lease has {}, and {}", what.amount(has), what.needed(needs, false))
+                }
+                (Some(unmet), _) => unmet.to_string(),
+                (None, Some((until, why))) => {
                     let seconds = until.since(self.time).as_secs();
                     format!("refused: {why}; it is asked again within {} s", seconds.max(1))
                 }
-                (Ok(()), None) if self.room_at(*peer, worker, &demand, self.ahead_of(job)).is_none() => {
+                (None, None) if self.room_at(*peer, worker, &demand, self.ahead_of(job)).is_none() => {
                     let busy = self.tasks.index.used.get(peer).map_or(0, |used| used.tasks.len());
                     format!("busy with {}, and its lease has no room for another", counted(busy, "task"))
                 }
-                (Ok(()), None) => "runs another copy of each task that waits".to_owned(),
+                (None, None) => "runs another copy of each task that waits".to_owned(),
             };
             format!("{peer}: {why}")
         };
@@ -284,7 +290,7 @@ impl<'s> PoolView<'s> {
             let index = self.tasks.tables.get(&job)?.of(run.step)?;
             let fresh = index.room(run.settings.parallelism).min(index.ready.len() - index.partial.len());
             let more = u32::try_from(index.partial.len() + fresh).unwrap_or(u32::MAX);
-            Some(more.saturating_mul(run.settings.resources.slots))
+            Some(more.saturating_mul(run.settings.resources.capacity.slots))
         };
         wanted().unwrap_or(0)
     }

@@ -4,6 +4,7 @@
 mod histories;
 mod refusals;
 
+use crate::capacity::Capacity;
 use crate::task::spec::Call;
 use crate::task::spec::Content;
 use crate::task::spec::Program;
@@ -56,9 +57,7 @@ fn worker(index: u8, slots: u32) -> WorkerRecord {
             holder: MemberId { peer: peer(index), incarnation: Incarnation(7) },
             lease: LeaseId([index; 16]),
         },
-        slots,
-        memory_bytes: 1 << 40,
-        disk_bytes: 1 << 40,
+        capacity: Capacity { slots, memory_bytes: 1 << 40, disk_bytes: 1 << 40 },
         engines: vec![Engine::Wasm, Engine::Command],
         labels: BTreeMap::new(),
     }

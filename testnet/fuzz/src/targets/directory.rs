@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use quorate_protocols::approval::Requirement;
+use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::directory::limits::ADVERT_EXPIRY;
-use quorate_protocols::directory::state::fits;
-use quorate_protocols::directory::{Capacity, DirectoryState, Noted, PeerAdvert, QuorumAdvert};
+use quorate_protocols::directory::misfit;
+use quorate_protocols::directory::{DirectoryState, Noted, PeerAdvert, QuorumAdvert};
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{BootId, Incarnation, MemberId, Millis, PeerId, QuorumId, Term};
 
@@ -103,9 +103,9 @@ fn run(bytes: &[u8]) -> Trail {
             random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
             random
         };
-        let need = Requirement { disk_bytes: step.wide(7), ..Requirement::default() };
+        let need = Requirement::from(Capacity::disk(step.wide(7)));
         let candidates = state.candidates(NodeRole::Store, &need, draw);
-        let fit = state.peers().filter(|(_, entry)| fits(&entry.advert, NodeRole::Store, &need));
+        let fit = state.peers().filter(|(_, entry)| misfit(&entry.advert, NodeRole::Store, &need).is_none());
         let fit: Vec<PeerId> = fit.map(|(peer, _)| peer).collect();
         let mut sorted = candidates;
         sorted.sort_unstable();

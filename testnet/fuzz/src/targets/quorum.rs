@@ -13,7 +13,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use quorate_protocols::approval::Grant;
-use quorate_protocols::approval::{Approval, Requirement, Statement, Subject};
+use quorate_protocols::approval::{Approval, Statement, Subject};
+use quorate_protocols::capacity::Requirement;
 use quorate_protocols::ids::{
     Attempt, BootId, Incarnation, JobId, LeaseId, LogIndex, MemberId, Millis, Nonce, PeerId, PieceHash, PieceIndex,
     QuorumId, SegmentIndex,

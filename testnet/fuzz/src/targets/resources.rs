@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use quorate_protocols::approval::Subject;
 use quorate_protocols::approval::limits::LEASE_DURATION_MAX;
-use quorate_protocols::approval::{Requirement, Subject};
+use quorate_protocols::capacity::Requirement;
 use quorate_protocols::ids::{JobId, LeaseId, Millis, Nonce, PeerId, QuorumId};
 use quorate_protocols::resources::{Amounts, Lease, Leases, Limits, Scope, Service, SpanId, Tree};
 
@@ -70,7 +71,7 @@ fn run_tree(bytes: &[u8]) -> Trail {
                 let free = tree.free(scope);
                 match tree.reserve(scope, need) {
                     Ok(()) => {
-                        assert!(need.fits(&free), "{scope} had {free:?} left and gave {need:?}");
+                        assert!(need.is_within(&free), "{scope} had {free:?} left and gave {need:?}");
                         held.push((scope, need));
                         trail.mark_variant("reserved", &scope);
                     }
@@ -115,7 +116,7 @@ fn run_tree(bytes: &[u8]) -> Trail {
         }
         tree.assert_invariants();
         for (scope, used, limit) in tree.scopes() {
-            assert!(used.fits(&limit), "{scope} is over its limit");
+            assert!(used.is_within(&limit), "{scope} is over its limit");
         }
         let total = held.iter().fold(Amounts::ZERO, |sum, (_, amounts)| sum.saturating_add(*amounts));
         assert_eq!(tree.used(Scope::System), total, "what is counted is not what is held");

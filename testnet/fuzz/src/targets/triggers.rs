@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_protocols::approval::Grant;
+use quorate_protocols::capacity::Capacity;
 use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{Digest, Incarnation, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId};
 use quorate_protocols::job::JobSpec;
@@ -178,9 +179,7 @@ fn command(
             let holder = MemberId { peer: WORKER, incarnation: Incarnation(7) };
             let worker = WorkerRecord {
                 grant: Grant { holder, lease: LeaseId([8; 16]) },
-                slots: 1 + u32::from(step.byte(4)),
-                memory_bytes: 1 << 40,
-                disk_bytes: 1 << 40,
+                capacity: Capacity { slots: 1 + u32::from(step.byte(4)), memory_bytes: 1 << 40, disk_bytes: 1 << 40 },
                 engines: vec![Engine::Command],
                 labels: BTreeMap::new(),
             };

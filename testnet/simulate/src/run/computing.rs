@@ -61,7 +61,7 @@ fn draw(rng: &mut Rng) -> (BatchSpec, u32) {
     call.args = vec![MILLIS[rng.below(MILLIS.len() as u64) as usize].to_string()];
     let tasks = 1 + rng.below(TASKS_MAX) as u32;
     let mut spec = BatchSpec { map: Map::Count(tasks), ..BatchSpec::new(call) };
-    spec.resources.memory_bytes = 1 << 20;
+    spec.resources.capacity.memory_bytes = 1 << 20;
     spec.timeouts.task = TASK_TIMEOUT;
     spec.retry.attempts = ATTEMPTS;
     spec.retry.base = Duration::from_millis(200);

@@ -7,7 +7,7 @@ pub(super) fn work(millis: u64) -> BatchSpec {
     let mut call = Call::new(Program::Wasm { module, fuel: None, deterministic: false });
     call.args = vec![millis.to_string()];
     let mut spec = BatchSpec::new(call);
-    spec.resources.memory_bytes = 1 << 20;
+    spec.resources.capacity.memory_bytes = 1 << 20;
     spec.timeouts.task = Duration::from_secs(60);
     spec.retry.base = Duration::from_millis(200);
     spec

@@ -2,6 +2,7 @@
 
 use super::life::{advance, end, revert};
 use super::{of, with_run};
+use crate::capacity::Requirement;
 use crate::ids::{Millis, PeerId, TaskIndex};
 use crate::job::batch::Ending;
 use crate::job::batch::OnFailure;
@@ -13,7 +14,6 @@ use crate::quorum::reply::CommandReply;
 use crate::quorum::reply::{Applied, invalid};
 use crate::task::limits::{PRIORITY_MAX, PRIORITY_MIN, TASKS_PER_STEP_MAX};
 use crate::task::record::TaskState;
-use crate::task::spec::Resources;
 use crate::text::counted;
 
 /// Stops the work of a run. Tasks that must not begin twice and have begun are waited for.
@@ -153,7 +153,7 @@ pub(super) fn update(
     cx: &mut RunCx<'_>,
     priority: Option<u8>,
     parallelism: Option<u32>,
-    resources: Option<&Resources>,
+    resources: Option<&Requirement>,
 ) -> Applied {
     if let Some(priority) = priority.filter(|priority| !(PRIORITY_MIN..=PRIORITY_MAX).contains(priority)) {
         return Err(invalid(format!("priority: {priority} is not between {PRIORITY_MIN} and {PRIORITY_MAX}")));

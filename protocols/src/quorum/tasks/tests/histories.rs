@@ -1,8 +1,8 @@
 //! Random histories of jobs that compute, against the invariants.
 
+use crate::capacity::Capacity;
 use crate::task::spec::Call;
 use crate::task::spec::Program;
-use crate::task::spec::Resources;
 use crate::task::spec::Stragglers;
 use crate::task::spec::Verify;
 use proptest::prelude::*;
@@ -97,7 +97,7 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
             Command::Job(job, JobCommand::Resolve { resolution })
         }
         _ => {
-            let resources = (draw.skew == 2).then(|| Resources { slots: 2, ..spec(1).resources });
+            let resources = (draw.skew == 2).then(|| Capacity { slots: 2, ..spec(1).resources.capacity }.into());
             let (priority, parallelism) = (Some(draw.pick), Some(draw.skew as u32));
             Command::Job(job, JobCommand::Update { priority, parallelism, resources })
         }
