@@ -148,7 +148,7 @@ impl Actor {
         let crypto = |reason: String| NetworkError::Crypto { reason };
         let keypair =
             Keypair::ed25519_from_bytes(identity.secret_bytes()).map_err(|error| crypto(error.to_string()))?;
-        let transport = transport::build(&keypair, &config.secret, config.quic)?;
+        let transport = transport::build(&keypair, &config.secret, config.section.quic)?;
         let behaviour = behaviour::build(&keypair, &config, &admission, &seams.tasks)?;
         let tasks = seams.tasks.clone();
         let settings = libp2p::swarm::Config::with_executor(move |future| {
@@ -159,29 +159,29 @@ impl Actor {
         .with_substream_upgrade_protocol_override(libp2p::core::upgrade::Version::V1Lazy)
         .with_max_negotiating_inbound_streams(NEGOTIATING_STREAMS_MAX);
         let mut swarm = Swarm::new(transport, behaviour, keypair.public().to_peer_id(), settings);
-        let mut listens = vec![tcp_listen(config.listen)];
-        if config.quic {
-            listens.push(quic_listen(config.listen));
+        let mut listens = vec![tcp_listen(config.section.listen)];
+        if config.section.quic {
+            listens.push(quic_listen(config.section.listen));
         }
-        let address = config.listen.to_string();
+        let address = config.section.listen.to_string();
         let fault = |reason: String| NetworkError::Listen { address: address.clone(), reason };
-        if config.listen.port() != 0 {
+        if config.section.listen.port() != 0 {
             // libp2p lets several sockets share one port. Two nodes that each get half of the callers would be a riddle
             // to both, so the port is tried without sharing first.
-            tokio::net::TcpListener::bind(config.listen)
+            tokio::net::TcpListener::bind(config.section.listen)
                 .await
                 .map_err(|error| fault(error_text::listen_fault(&TransportError::Other(error))))?;
         }
         for listen in listens {
             swarm.listen_on(listen).map_err(|error| fault(error_text::listen_fault(&error)))?;
         }
-        for announce in &config.announce {
+        for announce in &config.section.announce {
             swarm.add_external_address(announce.to_multiaddr());
         }
         let now = seams.clock.monotonic();
         let mut actor = Self {
             book: load_book(seams).await,
-            dialler: Dialler::new(config.bootstrap, now),
+            dialler: Dialler::new(config.section.bootstrap, now),
             seams: seams.clone(),
             swarm,
             shared,

@@ -104,14 +104,14 @@ pub(super) fn build(
     tasks: &TaskGroup,
 ) -> Result<Behaviour, NetworkError> {
     let local = keypair.public().to_peer_id();
-    let allowed = (!config.allow_peers.is_empty()).then(|| {
+    let allowed = (!config.section.allow_peers.is_empty()).then(|| {
         let mut list = allow_block_list::Behaviour::<AllowedPeers>::default();
-        for peer in config.allow_peers.iter().filter_map(|peer| address::to_libp2p(*peer)) {
+        for peer in config.section.allow_peers.iter().filter_map(|peer| address::to_libp2p(*peer)) {
             list.allow_peer(peer);
         }
         list
     });
-    let mdns = match config.mdns {
+    let mdns = match config.section.mdns {
         // A machine without multicast can still be told where its peers are.
         true => mdns::tokio::Behaviour::new(mdns::Config::default(), local)
             .inspect_err(|error| tracing::warn!(%error, "looking for nodes on the local network is not possible"))
@@ -119,7 +119,7 @@ pub(super) fn build(
         false => None,
     };
     Ok(Behaviour {
-        limits: connection_limits::Behaviour::new(limits(config.connections_max)),
+        limits: connection_limits::Behaviour::new(limits(config.section.connections_max)),
         blocked: allow_block_list::Behaviour::default(),
         allowed: allowed.into(),
         lanes: Lanes {

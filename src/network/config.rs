@@ -1,16 +1,12 @@
 //! Settings of the swarm, and the bounds of everything that a remote can fill.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use libp2p::StreamProtocol;
-use quorate_protocols::ids::PeerId;
+use quorate_protocols::backoff::Backoff;
 
 use super::faults::NetFaults;
-use crate::backoff::Backoff;
 use crate::config::NetworkSection;
-use crate::config::address::{Bootstrap, PublicAddress};
 use crate::identity::NetworkSecret;
 use crate::seams::Protocol;
 
@@ -100,13 +96,7 @@ const _: () = assert!(COMMANDS_MAX >= OUTBOUND_MAX);
 #[derive(Clone, Debug)]
 pub struct NetworkConfig {
     pub secret: NetworkSecret,
-    pub listen: SocketAddr,
-    pub announce: Vec<PublicAddress>,
-    pub bootstrap: Vec<Bootstrap>,
-    pub mdns: bool,
-    pub quic: bool,
-    pub allow_peers: BTreeSet<PeerId>,
-    pub connections_max: u32,
+    pub section: NetworkSection,
     /// Faults injected into this node's links: [`NetFaults::off`] unless the command line says that this is a test.
     pub faults: NetFaults,
 }
@@ -115,13 +105,7 @@ impl NetworkConfig {
     pub fn new(section: &NetworkSection, secret: NetworkSecret, testing: bool) -> Self {
         Self {
             secret,
-            listen: section.listen,
-            announce: section.announce.clone(),
-            bootstrap: section.bootstrap.clone(),
-            mdns: section.mdns,
-            quic: section.quic,
-            allow_peers: section.allow_peers.clone(),
-            connections_max: section.connections_max,
+            section: section.clone(),
             faults: if testing { NetFaults::for_testing() } else { NetFaults::off() },
         }
     }

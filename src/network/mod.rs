@@ -107,7 +107,7 @@ async fn start_swarm(
     admission: Admission,
     registry: &mut Registry,
 ) -> Started {
-    if config.quic && config.allow_peers.is_empty() {
+    if config.section.quic && config.section.allow_peers.is_empty() {
         return Err(NetworkError::QuicWithoutAllowList);
     }
     let metrics = metrics::Metrics::register(registry);
