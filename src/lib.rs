@@ -8,7 +8,6 @@
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod approver;
-mod backoff;
 pub mod buffers;
 pub mod compose;
 pub mod config;

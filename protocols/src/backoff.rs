@@ -1,7 +1,11 @@
-//! Pauses between tries of something that fails: doubled by every failure, up to a maximum.
+//! Backoff: the pauses between tries of something that fails, doubled by every failure, up to a maximum.
+//!
+//! The schedule alone, without a clock and without jitter: who waits adds what keeps it from waiting in step with
+//! others. The cores and the node count their failures themselves, and ask here how long to wait.
 
 use std::time::Duration;
 
+/// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     first: Duration,
@@ -9,20 +13,19 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// From `first` to `most`, which is not less.
+    /// From `first` to `most`, which no pause exceeds.
     pub const fn new(first: Duration, most: Duration) -> Self {
         Self { first, most }
     }
 
     /// The pause after the first failure and `more` others in a row.
     pub fn pause(self, more: u32) -> Duration {
-        let doubled = 1u32.checked_shl(more).and_then(|factor| self.first.checked_mul(factor));
-        doubled.map_or(self.most, |pause| pause.min(self.most))
+        self.first.saturating_mul(1 << more.min(31)).min(self.most)
     }
 
     /// The pause that follows on `pause`.
     pub fn next(self, pause: Duration) -> Duration {
-        pause.saturating_mul(2).clamp(self.first, self.most)
+        pause.saturating_mul(2).max(self.first).min(self.most)
     }
 
     /// All pauses, without end.
@@ -46,5 +49,8 @@ mod tests {
         }
         assert_eq!(backoff.next(Duration::MAX), Duration::from_secs(1));
         assert_eq!(backoff.next(Duration::ZERO), Duration::from_millis(50));
+        let longer = Backoff::new(Duration::from_secs(2), Duration::from_secs(1));
+        assert_eq!((longer.pause(0), longer.next(Duration::ZERO)), (Duration::from_secs(1), Duration::from_secs(1)));
+        assert_eq!(Backoff::new(Duration::ZERO, Duration::MAX).pause(u32::MAX), Duration::ZERO, "no wait stays none");
     }
 }

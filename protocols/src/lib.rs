@@ -6,6 +6,7 @@
 //! is decided here: it persists, then sends, then reports.
 
 pub mod approval;
+pub mod backoff;
 pub mod capacity;
 pub mod directory;
 pub mod engine;

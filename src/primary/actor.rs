@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use quorate_protocols::backoff::Backoff;
 use quorate_protocols::ids::{
     Attempt, Digest, JobId, LeaseId, ManifestHash, Millis, PeerId, PieceIndex, QuorumId, Term,
 };
@@ -25,7 +26,6 @@ use super::recruiter::{self, Wanted};
 use super::triggers::{self, Wakeup};
 use super::worker_sessions::{self, WorkerSessions};
 use super::{DriverParts, columns, holders, leases, levels, repair};
-use crate::backoff::Backoff;
 use crate::quorums::ports::LocalQuorums;
 use crate::raft::HostEvent;
 use crate::seams::Entropy;

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
+use quorate_protocols::backoff::Backoff;
 use quorate_protocols::ids::{JobId, PeerId};
 use quorate_protocols::job::limits::MESSAGE_BYTES_MAX;
 use quorate_protocols::quorum::request::{JobAnswer, JobMessage};
@@ -20,7 +21,6 @@ use quorate_protocols::trigger::spec::{ConditionSpec, When};
 use quorate_protocols::wire;
 
 use super::context::{Context, DutyError};
-use crate::backoff::Backoff;
 use crate::seams::{Frame, Protocol};
 
 /// Looks under way at once, on this node and for one quorum: the other duties of a quorum must find room too.

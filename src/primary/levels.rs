@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
+use quorate_protocols::backoff::Backoff;
 use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::{Command, QuorumCommand, level};
 use tokio::time::sleep;
 
 use super::context::Context;
-use crate::backoff::Backoff;
 
 /// Between two looks. The first ones follow each other quickly: the members of a new quorum may not have been heard of
 /// yet. Later ones wait for the upgrade of the last machine, which takes longer.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use quorate_protocols::backoff::Backoff;
 use quorate_protocols::ids::{JobId, Millis};
 use quorate_protocols::quorum::{Command, QuorumCommand, QuorumState, TriggerCommand};
 use quorate_protocols::trigger::limits::SPANS_MAX;
@@ -26,7 +27,6 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use super::context::{Context, DutyError};
-use crate::backoff::Backoff;
 use crate::seams::{Failpoint, failpoint};
 
 /// The longest sleep while some trigger is to come.

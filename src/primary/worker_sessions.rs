@@ -23,6 +23,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use parking_lot::{Mutex, MutexGuard};
 use quorate_protocols::approval::standby::Renewed;
+use quorate_protocols::backoff::Backoff;
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId, Term};
 use quorate_protocols::liveness::patience::{self, Renewal};
 use quorate_protocols::quorum::{Command, QuorumState, TaskCommand, WorkerInstructions};
@@ -33,7 +34,6 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::context::Context;
-use crate::backoff::Backoff;
 
 /// A message that failed is sent again after this, doubled by each failure up to the maximum.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), BACKOFF_MAX);

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use quorate_protocols::backoff::Backoff;
 use quorate_protocols::ids::{MemberId, PeerId, QuorumId, Term};
 use quorate_protocols::job::limits::DEADLINE;
 use quorate_protocols::liveness::DelayEstimate;
@@ -50,7 +51,7 @@ use crate::seams::{Entropy, Frame, Net, NetError, Protocol, TaskGroup};
 /// Pause between two rounds over the members, with up to half of it as jitter. It stays at its minimum for as long as
 /// an election usually takes, so that a new primary is found when it begins to lead; then it doubles up to the maximum.
 const PAUSE_MIN: Duration = Duration::from_millis(15);
-const PAUSE_MAX: Duration = Duration::from_millis(250);
+const PAUSES: Backoff = Backoff::new(PAUSE_MIN, Duration::from_millis(250));
 const ELECTION_USUAL: Duration = Duration::from_millis(600);
 
 /// While a try is waited for, how often this node looks whether it is in vain: its quorum has announced a later term,
@@ -319,7 +320,7 @@ impl QuorumClient {
             }
             sleep_until(next).await;
             if began.elapsed() > ELECTION_USUAL {
-                pause = (pause * 2).min(PAUSE_MAX);
+                pause = PAUSES.next(pause);
             }
         }
     }

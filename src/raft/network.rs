@@ -402,7 +402,7 @@ impl RaftNetwork<TypeConfig> for Link {
     }
 
     fn backoff(&self) -> Backoff {
-        Backoff::new(crate::backoff::Backoff::new(BACKOFF_FIRST, BACKOFF_MAX).pauses())
+        Backoff::new(quorate_protocols::backoff::Backoff::new(BACKOFF_FIRST, BACKOFF_MAX).pauses())
     }
 }
 

@@ -9,11 +9,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quorate_protocols::backoff::Backoff;
 use tokio::time::Instant;
 
 use super::group::Group;
 use super::host::Inner;
-use crate::backoff::Backoff;
 
 /// Before the first try: a full disk seldom has room again at once, and the others need about this long to take over.
 const PAUSE_MIN: Duration = Duration::from_millis(500);

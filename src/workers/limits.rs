@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::backoff::Backoff;
+use quorate_protocols::backoff::Backoff;
 
 /// Attempts in the inbox and the outbox together. More than the slots of any machine; results wait here while their
 /// quorum is away. When they are that many, assignments are answered *busy*, and the primary asks again.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use quorate_api::{ErrorCode, JobInfo, RunState, WhyInfo};
+use quorate_protocols::backoff::Backoff;
 use quorate_protocols::ids::JobId;
 use quorate_testnet::{Client, ClientError};
 
@@ -54,7 +55,7 @@ pub async fn until_end(common: &Common, client: &Client, job: JobId, follow: boo
 
 /// A job at rest for so long is asked why; then ever less often, up to the maximum.
 const WHY_AFTER: Duration = Duration::from_secs(3);
-const WHY_AFTER_MAX: Duration = Duration::from_secs(60);
+const WHY_PAUSES: Backoff = Backoff::new(WHY_AFTER, Duration::from_secs(60));
 
 /// Says on stderr why a job does not go on: once, and when the reason is another.
 struct Reasons<'a> {
@@ -94,7 +95,7 @@ impl<'a> Reasons<'a> {
         if why != self.told {
             bar.suspend(|| print_to_stderr(format!("job {}: {}", self.job, self.ids.sentence(&why))));
             self.told = why;
-            self.pause = (self.pause * 2).min(WHY_AFTER_MAX);
+            self.pause = WHY_PAUSES.next(self.pause);
         }
         self.due = Instant::now() + self.pause;
     }

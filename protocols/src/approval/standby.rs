@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::message::Approval;
 use crate::approval::limits::{REPLACE_GRACE, STANDBYS};
+use crate::backoff::Backoff;
 use crate::ids::{LeaseId, MemberId, Millis, PeerId};
 
 /// How long a standby's promise lasts without being prolonged.
@@ -37,6 +38,7 @@ pub const UNSURE_MAX: Duration = LEASE;
 /// grow and the standbys of the founding be heard.
 pub const SEEK_MIN: Duration = Duration::from_secs(15);
 pub const SEEK_MAX: Duration = Duration::from_secs(900);
+const SEEK: Backoff = Backoff::new(SEEK_MIN, SEEK_MAX);
 
 // A promise must be prolonged well before it ends, also when the first try fails.
 const _: () = assert!(2 * RENEW_INTERVAL.as_secs() < LEASE.as_secs());
@@ -128,7 +130,7 @@ impl Pool {
             // Half as much again at most, so that quorums that lost the same peer do not all ask at once.
             let jitter = random % (self.seek_wait.as_millis() as u64 / 2 + 1);
             self.seek_at = now.plus(self.seek_wait + Duration::from_millis(jitter));
-            self.seek_wait = (self.seek_wait * 2).min(SEEK_MAX);
+            self.seek_wait = SEEK.next(self.seek_wait);
             let exclude = sight.voters.iter().map(|voter| voter.peer).chain(self.kept.keys().copied()).collect();
             effects.push(PoolEffect::Seek { exclude });
         }

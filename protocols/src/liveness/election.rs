@@ -18,6 +18,7 @@ use std::time::Duration;
 use super::latency::Latency;
 use super::limits::{BACKOFF_MAX, CANDIDATE_STAGGER, ELECTION_MIN, LEADERLESS_MAX, PRE_VOTE_MIN, RETRY_MIN};
 use super::message::{LivenessAnswer, LogPosition, PreVote};
+use crate::backoff::Backoff;
 use crate::ids::{MemberId, Millis, QuorumId, Term};
 use crate::membership::Voters;
 
@@ -60,6 +61,9 @@ impl View {
 
 /// After failures a candidate waits for up to so many times more.
 const PATIENCE_GROWTH_MAX: u32 = 3;
+
+/// A wait doubles this often: what keeps votes apart must not keep a quorum without a primary.
+const DOUBLINGS_MAX: u32 = 6;
 
 /// Names one round of pre-votes of one quorum on this node; its answers repeat it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -335,7 +339,7 @@ impl Election {
     /// Waits for `least`, twice as long with each failure.
     fn back_off_from(&mut self, least: Duration, now: Millis, view: &View, random: u64) {
         let most = BACKOFF_MAX.max(view.latency.election());
-        let base = least.saturating_mul(1 << self.failures.min(6)).min(most);
+        let base = Backoff::new(least, most).pause(self.failures.min(DOUBLINGS_MAX));
         self.failures = self.failures.saturating_add(1);
         self.phase = Phase::Waiting { until: now.plus(base + jitter(random, base)) };
     }

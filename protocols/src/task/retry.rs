@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::limits::{LOSSES_MAX, REFUSAL_WAIT_MAX, REFUSAL_WAIT_MIN};
 use super::record::{ErrorClass, TaskId};
+use crate::backoff::Backoff;
 use crate::ids::Millis;
 use crate::task::spec::RetryPolicy;
 use crate::text::counted;
@@ -55,14 +56,12 @@ pub fn decide(policy: &RetryPolicy, task: TaskId, past: Past, class: ErrorClass,
 
 /// How long a peer that refused a job for the nth time is not asked again.
 pub fn refusal_wait(times: u16) -> Duration {
-    let doublings = u32::from(times.saturating_sub(1)).min(31);
-    REFUSAL_WAIT_MIN.saturating_mul(1 << doublings).min(REFUSAL_WAIT_MAX)
+    Backoff::new(REFUSAL_WAIT_MIN, REFUSAL_WAIT_MAX).pause(u32::from(times.saturating_sub(1)))
 }
 
 /// The wait before try `tries + 1`. The jitter is drawn from the task's name, so every member draws the same.
 fn wait(policy: &RetryPolicy, task: TaskId, tries: u16) -> Duration {
-    let doublings = u32::from(tries.saturating_sub(1)).min(31);
-    let full = policy.base.saturating_mul(1 << doublings).min(policy.cap);
+    let full = Backoff::new(policy.base, policy.cap).pause(u32::from(tries.saturating_sub(1)));
     let drawn = blake3::hash(&wire::encode(&(task, tries)));
     let permille = u16::from_le_bytes([drawn.as_bytes()[0], drawn.as_bytes()[1]]) as u128 % 1_000;
     let off = full.as_millis() * policy.jitter_percent.min(100) as u128 * permille / 100_000;

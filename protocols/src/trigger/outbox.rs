@@ -28,6 +28,7 @@ use std::time::Duration;
 use super::event::{DeliveryAck, Dispatch, Dispatched, Event};
 use super::limits::*;
 use super::record::SeenId;
+use crate::backoff::Backoff;
 use crate::ids::{Millis, PeerId, QuorumId};
 
 #[derive(Debug)]
@@ -152,7 +153,7 @@ impl Subscriber {
 
     fn pause(&mut self, now: Millis) {
         let max = if self.gone_since.is_some() { DELIVERY_RETRY_GONE } else { DELIVERY_RETRY_MAX };
-        let pause = DELIVERY_RETRY_MIN.saturating_mul(1 << self.failures.min(16)).min(max);
+        let pause = Backoff::new(DELIVERY_RETRY_MIN, max).pause(self.failures);
         self.failures = self.failures.saturating_add(1);
         self.not_before = now.plus(pause);
     }

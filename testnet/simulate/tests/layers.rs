@@ -57,7 +57,6 @@ const ABOVE_THE_NODE: &[Row] = &[
 
 /// The node, from the ground up.
 const NODE: &[Row] = &[
-    ("backoff", ""),
     ("buffers", ""),
     ("error", ""),
     ("gauges", ""),
@@ -71,15 +70,15 @@ const NODE: &[Row] = &[
     ("executors", "config resources seams utf8"),
     ("identity", "config seams"),
     ("directory", "gauges identity resources seams"),
-    ("network", "backoff buffers config error gauges identity resources seams"),
-    ("raft", "backoff gauges identity seams storage"),
+    ("network", "buffers config error gauges identity resources seams"),
+    ("raft", "gauges identity seams storage"),
     ("approver", "directory gauges identity resources seams storage"),
     ("presence", "raft seams"),
     ("quorums", "directory hosts raft seams storage"),
     ("events", "gauges quorums seams storage"),
     ("objects", "buffers gauges identity quorums seams storage streams"),
-    ("primary", "backoff directory quorums raft seams"),
-    ("workers", "approver backoff error executors gauges identity quorums seams storage streams utf8"),
+    ("primary", "directory quorums raft seams"),
+    ("workers", "approver error executors gauges identity quorums seams storage streams utf8"),
     ("incarnation", "identity objects raft seams storage"),
     ("sources", "hosts quorums workers"),
     (
@@ -91,6 +90,7 @@ const NODE: &[Row] = &[
 
 /// The pure core.
 const CORE: &[Row] = &[
+    ("backoff", ""),
     ("engine", ""),
     ("fault", ""),
     ("run_state", ""),
@@ -103,17 +103,18 @@ const CORE: &[Row] = &[
     ("incarnation", "ids"),
     ("membership", "ids"),
     ("object", "ids text units wire"),
-    ("liveness", "ids membership"),
-    ("approval", "capacity ids liveness membership wire"),
+    ("liveness", "backoff ids membership"),
+    ("approval", "backoff capacity ids liveness membership wire"),
     ("directory", "approval capacity engine ids liveness membership"),
     ("piece", "approval ids object"),
     ("resources", "approval capacity ids"),
-    ("task", "approval capacity engine ids shared_map text wire"),
-    ("trigger", "fault ids run_state task text wire"),
+    ("task", "approval backoff capacity engine ids shared_map text wire"),
+    ("trigger", "backoff fault ids run_state task text wire"),
     ("job", "approval capacity engine fault ids liveness object piece run_state task text trigger"),
     (
         "quorum",
-        "approval capacity engine ids job liveness membership object piece shared_map task text trigger units wire",
+        "approval backoff capacity engine ids job liveness membership object piece shared_map task text trigger units \
+         wire",
     ),
 ];
 

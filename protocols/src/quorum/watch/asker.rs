@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{EntryId, Until, WatchAnswer, WatchEntry, WatchRequest, Watched};
+use crate::backoff::Backoff;
 use crate::ids::{JobId, QuorumId};
 use crate::job::limits::{
     WATCH_CHANGES_MAX, WATCH_ENTRIES_PER_SESSION_MAX, WATCH_PAUSE_MAX, WATCH_PAUSE_MIN, WATCH_REQUESTS_MAX,
@@ -255,7 +256,6 @@ impl WatchAsker {
 
 /// From `WATCH_PAUSE_MIN` on, doubling up to `WATCH_PAUSE_MAX`, with up to half of it as jitter.
 fn pause(times: u32, random: u64) -> Duration {
-    let doublings = times.saturating_sub(1).min(8);
-    let pause = WATCH_PAUSE_MIN.saturating_mul(1 << doublings).min(WATCH_PAUSE_MAX);
+    let pause = Backoff::new(WATCH_PAUSE_MIN, WATCH_PAUSE_MAX).pause(times.saturating_sub(1));
     pause + Duration::from_millis(random % (pause.as_millis() as u64 / 2 + 1))
 }
