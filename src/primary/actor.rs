@@ -168,35 +168,9 @@ struct Actor {
 }
 
 pub(super) fn start(parts: DriverParts) {
-    let DriverParts {
-        seams,
-        net,
-        quorums,
-        events,
-        knowledge,
-        approvals,
-        pieces,
-        worker,
-        wait_reasons,
-        audit_hints,
-        sources,
-        metrics,
-        settings,
-    } = parts;
-    let tasks = seams.tasks.clone();
-    let env = Arc::new(DriverEnv {
-        seams,
-        net,
-        knowledge,
-        approvals,
-        pieces,
-        worker,
-        wait_reasons,
-        audit_hints,
-        sources,
-        metrics,
-        settings,
-    });
+    let DriverParts { env, quorums, events } = parts;
+    let tasks = env.seams.tasks.clone();
+    let env = Arc::new(env);
     let actor = Actor {
         env,
         quorums,

@@ -58,12 +58,13 @@ pub(super) struct Tries {
 }
 
 /// Shared by all duties of the node.
-pub(super) struct DriverEnv {
+pub struct DriverEnv {
     pub seams: Seams,
     pub net: Arc<dyn Net>,
     pub knowledge: Arc<dyn Knowledge>,
     pub approvals: Approvals,
     pub pieces: Arc<dyn LocalPieces>,
+    /// This node's own worker, if it runs tasks.
     pub worker: Option<Arc<dyn LocalTasks>>,
     pub wait_reasons: WaitReasons,
     pub audit_hints: AuditHints,

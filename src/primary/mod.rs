@@ -53,6 +53,7 @@ use quorate_protocols::job::limits::{STORE_EMPTY_MAX, STORE_IDLE_MAX};
 use tokio::sync::broadcast;
 
 pub use audit_hints::AuditHints;
+pub use context::DriverEnv;
 pub use event_intake::EventIntake;
 pub use heartbeats::WorkerHeartbeats;
 pub use metrics::DriverMetrics;
@@ -62,10 +63,8 @@ pub use triggers::DueSpans;
 pub use wait_reasons::WaitReasons;
 pub use watches::Watches;
 
-use crate::quorums::approvals::Approvals;
-use crate::quorums::ports::{Knowledge, LocalPieces, LocalQuorums, LocalTasks, Sources};
+use crate::quorums::ports::LocalQuorums;
 use crate::raft::HostEvent;
-use crate::seams::{Net, Seams};
 
 /// How patient the driver is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,21 +108,10 @@ impl Default for DriverSettings {
 
 /// What the driver is built from.
 pub struct DriverParts {
-    pub seams: Seams,
-    pub net: Arc<dyn Net>,
     pub quorums: Arc<dyn LocalQuorums>,
     /// Subscribed before the quorums were started, or duties of the first lead would wait for the next event.
     pub events: broadcast::Receiver<HostEvent>,
-    pub knowledge: Arc<dyn Knowledge>,
-    pub approvals: Approvals,
-    pub pieces: Arc<dyn LocalPieces>,
-    /// This node's own worker, if it runs tasks.
-    pub worker: Option<Arc<dyn LocalTasks>>,
-    pub wait_reasons: WaitReasons,
-    pub audit_hints: AuditHints,
-    pub sources: Arc<dyn Sources>,
-    pub metrics: DriverMetrics,
-    pub settings: DriverSettings,
+    pub env: DriverEnv,
 }
 
 /// Starts the driver; it ends with its task group.

@@ -22,8 +22,9 @@ use quorate_protocols::wire;
 
 use super::*;
 use crate::directory::KnownPeer;
-use crate::quorums::approvals::ApprovalsParts;
-use crate::seams::{Frame, Protocol};
+use crate::quorums::approvals::{Approvals, ApprovalsParts};
+use crate::quorums::ports::LocalPieces;
+use crate::seams::{Frame, Protocol, Seams};
 use crate::testing::quorums::{
     Approver, Known, QUORUM, Quorums, Reaction, ScriptedNet, ScriptedQuorum, StateQuorum, StateQuorums, approve, key,
     member, peer, seams,
@@ -142,19 +143,21 @@ fn world(peers: u8, settings: DriverSettings) -> World {
         local: Arc::new(Approver(PRIMARY)),
     });
     start(DriverParts {
-        metrics: DriverMetrics::default(),
-        seams: seams.clone(),
-        net: net.clone(),
         quorums: Arc::new(StateQuorums(quorum.clone())),
         events: quorum.events(),
-        knowledge: known,
-        approvals,
-        pieces: Arc::new(LocalHolder(holders.clone())),
-        worker: None,
-        wait_reasons: wait_reasons.clone(),
-        audit_hints: audit_hints.clone(),
-        sources: Arc::new(crate::testing::quorums::NoSources),
-        settings,
+        env: DriverEnv {
+            metrics: DriverMetrics::default(),
+            seams: seams.clone(),
+            net: net.clone(),
+            knowledge: known,
+            approvals,
+            pieces: Arc::new(LocalHolder(holders.clone())),
+            worker: None,
+            wait_reasons: wait_reasons.clone(),
+            audit_hints: audit_hints.clone(),
+            sources: Arc::new(crate::testing::quorums::NoSources),
+            settings,
+        },
     });
     World { quorum, holders, net, wait_reasons, audit_hints, seams }
 }
@@ -433,24 +436,26 @@ async fn a_level_is_raised_when_the_last_member_says_that_it_can_apply_it() {
     let seams = seams(1);
     let (leading, events) = broadcast::channel(16);
     start(DriverParts {
-        metrics: DriverMetrics::default(),
-        seams: seams.clone(),
-        net: net.clone(),
         quorums: Quorums::of(quorum.clone()),
         events,
-        knowledge: known.clone(),
-        approvals: Approvals::new(ApprovalsParts {
+        env: DriverEnv {
+            metrics: DriverMetrics::default(),
             seams: seams.clone(),
-            net,
+            net: net.clone(),
             knowledge: known.clone(),
-            local: Arc::new(Approver(PRIMARY)),
-        }),
-        pieces: Arc::new(LocalHolder(Arc::default())),
-        worker: None,
-        wait_reasons: WaitReasons::default(),
-        audit_hints: AuditHints::default(),
-        sources: Arc::new(crate::testing::quorums::NoSources),
-        settings: DriverSettings::default(),
+            approvals: Approvals::new(ApprovalsParts {
+                seams: seams.clone(),
+                net,
+                knowledge: known.clone(),
+                local: Arc::new(Approver(PRIMARY)),
+            }),
+            pieces: Arc::new(LocalHolder(Arc::default())),
+            worker: None,
+            wait_reasons: WaitReasons::default(),
+            audit_hints: AuditHints::default(),
+            sources: Arc::new(crate::testing::quorums::NoSources),
+            settings: DriverSettings::default(),
+        },
     });
     leading.send(HostEvent::Leading { quorum: QUORUM, term: Term(1) }).unwrap();
     let raises = || quorum.proposed.lock().iter().filter(|(_, command)| *command == RAISE).count();

@@ -13,7 +13,8 @@ use quorate_testkit::VirtualClock;
 use quorate_testkit::clock::EPOCH;
 
 use super::*;
-use crate::quorums::approvals::ApprovalsParts;
+use crate::quorums::approvals::{Approvals, ApprovalsParts};
+use crate::seams::Seams;
 use crate::testing::quorums::{Approver, Known, QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, peer, seams};
 
 const PRIMARY: u8 = 1;
@@ -36,19 +37,21 @@ fn world() -> World {
     let approvals =
         Approvals::new(ApprovalsParts { seams: seams.clone(), net: net.clone(), knowledge: known.clone(), local });
     start(DriverParts {
-        seams,
-        net,
         quorums: Arc::new(StateQuorums(quorum.clone())),
         events: quorum.events(),
-        knowledge: known,
-        approvals,
-        pieces: Arc::new(super::tests::NoPieces),
-        worker: None,
-        wait_reasons: WaitReasons::default(),
-        audit_hints: AuditHints::default(),
-        sources: Arc::new(crate::testing::quorums::NoSources),
-        metrics: DriverMetrics::default(),
-        settings: DriverSettings::default(),
+        env: DriverEnv {
+            seams,
+            net,
+            knowledge: known,
+            approvals,
+            pieces: Arc::new(super::tests::NoPieces),
+            worker: None,
+            wait_reasons: WaitReasons::default(),
+            audit_hints: AuditHints::default(),
+            sources: Arc::new(crate::testing::quorums::NoSources),
+            metrics: DriverMetrics::default(),
+            settings: DriverSettings::default(),
+        },
     });
     quorum.commit(peer(PRIMARY), Command::Quorum(QuorumCommand::RaiseLevel { level: LEVEL })).unwrap();
     World { quorum, wall }

@@ -26,7 +26,8 @@ use tokio::time::Instant;
 use super::*;
 use crate::directory::KnownPeer;
 use crate::primary::ReportIntake;
-use crate::quorums::approvals::ApprovalsParts;
+use crate::quorums::approvals::{Approvals, ApprovalsParts};
+use crate::quorums::ports::LocalTasks;
 use crate::seams::Protocol;
 use crate::testing::quorums::{Known, QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, approve, peer, seams};
 
@@ -160,19 +161,21 @@ fn world(peers: u8, slots: u32) -> World {
         metrics: metrics.clone(),
     };
     start(DriverParts {
-        seams,
-        net,
         quorums,
         events: quorum.events(),
-        knowledge: known,
-        approvals,
-        pieces: Arc::new(super::tests::NoPieces),
-        worker: Some(local),
-        wait_reasons: wait_reasons.clone(),
-        audit_hints: AuditHints::default(),
-        sources: Arc::new(crate::testing::quorums::NoSources),
-        metrics,
-        settings: DriverSettings::default(),
+        env: DriverEnv {
+            seams,
+            net,
+            knowledge: known,
+            approvals,
+            pieces: Arc::new(super::tests::NoPieces),
+            worker: Some(local),
+            wait_reasons: wait_reasons.clone(),
+            audit_hints: AuditHints::default(),
+            sources: Arc::new(crate::testing::quorums::NoSources),
+            metrics,
+            settings: DriverSettings::default(),
+        },
     });
     World { quorum, script, wait_reasons, report_intake }
 }

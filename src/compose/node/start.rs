@@ -17,7 +17,7 @@ use crate::events::{Events, EventsParts};
 use crate::identity::Identity;
 use crate::objects::{Objects, ObjectsContext};
 use crate::presence::ObservedNet;
-use crate::primary::{self, DriverParts, PrimaryServices};
+use crate::primary::{self, DriverEnv, DriverParts, PrimaryServices};
 use crate::quorums::approvals::ApprovalsParts;
 use crate::quorums::authority::Authority;
 use crate::quorums::client::ClientParts;
@@ -330,19 +330,21 @@ fn serve(
     let (Base { seams, net, .. }, Reach { local, led, services, .. }) = (base, reach);
     let worker: Arc<dyn LocalTasks> = Arc::new(work.workers.clone());
     primary::start(DriverParts {
-        seams: seams.clone(),
-        net: net.clone(),
         quorums: local.clone(),
         events,
-        knowledge: reach.knowledge.clone(),
-        approvals: reach.approvals.clone(),
-        pieces: Arc::new(work.objects.service().clone()),
-        worker: Some(worker.clone()),
-        wait_reasons: services.wait_reasons.clone(),
-        audit_hints: services.audit_hints.clone(),
-        sources: Arc::new(work.sources.clone()),
-        metrics: services.metrics.clone(),
-        settings: settings.driver.clone(),
+        env: DriverEnv {
+            seams: seams.clone(),
+            net: net.clone(),
+            knowledge: reach.knowledge.clone(),
+            approvals: reach.approvals.clone(),
+            pieces: Arc::new(work.objects.service().clone()),
+            worker: Some(worker.clone()),
+            wait_reasons: services.wait_reasons.clone(),
+            audit_hints: services.audit_hints.clone(),
+            sources: Arc::new(work.sources.clone()),
+            metrics: services.metrics.clone(),
+            settings: settings.driver.clone(),
+        },
     });
     let tasks = TaskService { net: net.clone(), primary: led.clone(), worker: Some(worker) };
     let tasks_handling = tasks.start(&seams.tasks, requests.task);
