@@ -3,7 +3,8 @@
 //! Every setting has its default in one place ([`Config::default`]), and [`Config::to_toml`] writes a file in which
 //! every setting stands with its meaning: what `quorate init` leaves behind and `--print-config` shows. A key that is
 //! not known, a value of the wrong type or out of range, and two settings that exclude each other are errors that
-//! name the file, the line, the key and what would be accepted. Nothing of this is read again while a node runs.
+//! name the file, the line, the key and what would be accepted; all of them are reported at once. Nothing of this is
+//! read again while a node runs.
 //!
 //! Whether a node runs with fault injection is not a setting: it comes from the command line alone, so that no file
 //! left behind by a test weakens a node.
@@ -23,6 +24,7 @@ use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::units::ByteSize;
 use quorate_protocols::{approval, piece, quorum};
+use quorate_tables::Faults;
 
 use self::address::{Bootstrap, PublicAddress};
 use self::commands::AllowedCommand;
@@ -44,11 +46,9 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
-    /// Not TOML, an unknown key or a value of the wrong type; the reason quotes the line.
-    #[error("{file}:{line}: {reason}")]
-    Syntax { file: String, line: usize, reason: String },
-    #[error("{file}:{line}: `{key}` is {found}, but {expected} is needed")]
-    Value { file: String, line: usize, key: String, found: String, expected: String },
+    /// Not TOML, keys that are no settings, values of the wrong type or out of range: each with its line.
+    #[error(transparent)]
+    Invalid(#[from] Faults),
 }
 
 /// How to get one there: a data folder has it under a name of its own, anything else is a file of the user's.

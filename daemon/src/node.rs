@@ -63,10 +63,10 @@ pub fn run(common: &Common, args: &NodeArgs) -> Result<(), Failure> {
             Err(config::ConfigError::Missing { .. }) if args.config.is_none() => {
                 print(Text::paragraphs(&Config::default_toml()))
             }
-            Err(error) => Err(Failure::of(&error)),
+            Err(error) => Err(unusable(&error)),
         };
     }
-    let config = config.map_err(|error| Failure::of(&error))?;
+    let config = config.map_err(|error| unusable(&error))?;
     log::start(&config)?;
     super::allocator::tune();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -298,5 +298,13 @@ impl TestingHooks for Hooks {
             tracing::error!(%error, "faults were not set");
         }
         *now = faults;
+    }
+}
+
+/// What is wrong with a configuration: a line for each mistake in its file.
+fn unusable(error: &config::ConfigError) -> Failure {
+    match error {
+        config::ConfigError::Invalid(faults) => Failure::failed(Text::lines(faults.lines())),
+        other => Failure::of(other),
     }
 }

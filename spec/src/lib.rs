@@ -64,7 +64,6 @@
 mod parameters;
 mod read;
 pub mod show;
-mod table;
 mod trigger;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +81,10 @@ use quorate_protocols::trigger::spec::{TriggerSpec, When};
 use quorate_protocols::units::ByteSize;
 use quorate_protocols::wire;
 
+pub use quorate_tables::{Fault, Faults};
 pub use read::read;
+
+use self::parameters::Parameters;
 
 /// Something outside the file that its contents must be fetched from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,36 +103,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// One thing that is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// From 1; 0 when it is in no line: a parameter from the command line.
-    pub line: usize,
-    /// Names the key, what was found and what is accepted.
-    pub problem: String,
-}
-
-/// Everything that is wrong with a specification, by line.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.lines().collect::<Vec<_>>().join("\n"))]
-pub struct SpecError {
-    pub file: String,
-    pub faults: Vec<Fault>,
-}
-
-impl SpecError {
-    /// A line for each fault.
-    pub fn lines(&self) -> impl Iterator<Item = String> {
-        self.faults.iter().map(|fault| shown(&self.file, fault))
-    }
-}
-
-fn shown(file: &str, Fault { line, problem }: &Fault) -> String {
-    match line {
-        0 => problem.clone(),
-        line => format!("{file}:{line}: {problem}"),
-    }
-}
+/// Reads specifications: their strings may name parameters.
+type Reader = quorate_tables::Reader<Parameters>;
 
 /// A specification that is sound as far as its text goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,7 +195,7 @@ impl SpecFile {
 
     /// The specification with its contents: of a job that runs once and at once, or each time its trigger fires.
     /// `content` gives what was fetched, or says why there is none.
-    pub fn build(&self, mut content: impl FnMut(&Source) -> Result<Content, String>) -> Result<JobSpec, SpecError> {
+    pub fn build(&self, mut content: impl FnMut(&Source) -> Result<Content, String>) -> Result<JobSpec, Faults> {
         let mut spec = self.spec.clone();
         let mut faults = Vec::new();
         for (slot, source) in &self.open {
@@ -266,7 +240,7 @@ impl SpecFile {
         &self,
         spec: &JobSpec,
         verdict: impl Fn(&Content) -> Option<Result<u64, F>>,
-    ) -> Result<(), SpecError> {
+    ) -> Result<(), Faults> {
         let Some(spec) = spec.as_batch() else { return Ok(()) };
         let (mut faults, mut checked) = (Vec::new(), Vec::new());
         for step in [Step::Map, Step::Reduce, Step::Compensate] {
@@ -303,8 +277,8 @@ impl SpecFile {
         if faults.is_empty() { Ok(()) } else { Err(self.error(faults)) }
     }
 
-    fn error(&self, faults: Vec<Fault>) -> SpecError {
-        SpecError { file: self.file.clone(), faults }
+    fn error(&self, faults: Vec<Fault>) -> Faults {
+        Faults { file: self.file.clone(), faults }
     }
 
     /// The line of a key, or of the nearest table around it that the file has; 1 when it has none.

@@ -4,8 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_protocols::job::limits::SPEC_BYTES_MAX;
-
-use super::table::nearest;
+use quorate_tables::{BadString, Strings, nearest};
 
 /// Parameters of one specification.
 pub const PARAMETERS_MAX: usize = 256;
@@ -60,7 +59,7 @@ impl Parameters {
         let mut faults = Vec::new();
         for name in defaults.keys() {
             if let Err(problem) = parameters.settle(name, defaults, &mut Vec::new()) {
-                faults.push((name.clone(), problem));
+                faults.push((name.clone(), problem.0));
             }
         }
         (parameters, faults)
@@ -72,11 +71,11 @@ impl Parameters {
         name: &str,
         defaults: &BTreeMap<String, String>,
         path: &mut Vec<String>,
-    ) -> Result<(), String> {
+    ) -> Result<(), BadString> {
         let Some(default) = defaults.get(name).filter(|_| !self.values.contains_key(name)) else { return Ok(()) };
         if let Some(from) = path.iter().position(|before| before == name) {
             let circle = path[from..].iter().chain([&path[from]]).cloned().collect::<Vec<_>>().join(" -> ");
-            return Err(format!("leads in a circle: {circle}"));
+            return Err(format!("leads in a circle: {circle}").into());
         }
         path.push(name.to_owned());
         for part in parts(default)? {
@@ -88,31 +87,6 @@ impl Parameters {
         let value = self.expand(default)?;
         self.values.insert(name.to_owned(), value);
         Ok(())
-    }
-
-    /// The string with every `${name}` replaced.
-    pub fn expand(&self, text: &str) -> Result<String, String> {
-        let mut expanded = String::new();
-        for part in parts(text)? {
-            match part {
-                Part::Text(text) => expanded.push_str(text),
-                Part::Name(name) => {
-                    self.used.borrow_mut().insert(name.to_owned());
-                    let value = self.values.get(name).ok_or_else(|| {
-                        let hint = nearest(name, self.values.keys().map(String::as_str));
-                        let hint = hint.map(|known| format!("; did you mean `${{{known}}}`?")).unwrap_or_default();
-                        format!(
-                            "needs the parameter `{name}`, which has no value: give it with `--set {name}=VALUE`{hint}"
-                        )
-                    })?;
-                    expanded.push_str(value);
-                }
-            }
-            if expanded.len() > SPEC_BYTES_MAX {
-                return Err(format!("grows beyond {SPEC_BYTES_MAX} bytes with its parameters"));
-            }
-        }
-        Ok(expanded)
     }
 
     /// What was given and is neither declared nor used: most likely a typing error.
@@ -133,5 +107,32 @@ impl Parameters {
                 }
             })
             .collect()
+    }
+}
+
+impl Strings for Parameters {
+    /// The string with every `${name}` replaced.
+    fn expand(&self, text: &str) -> Result<String, BadString> {
+        let mut expanded = String::new();
+        for part in parts(text)? {
+            match part {
+                Part::Text(text) => expanded.push_str(text),
+                Part::Name(name) => {
+                    self.used.borrow_mut().insert(name.to_owned());
+                    let value = self.values.get(name).ok_or_else(|| {
+                        let hint = nearest(name, self.values.keys().map(String::as_str));
+                        let hint = hint.map(|known| format!("; did you mean `${{{known}}}`?")).unwrap_or_default();
+                        format!(
+                            "needs the parameter `{name}`, which has no value: give it with `--set {name}=VALUE`{hint}"
+                        )
+                    })?;
+                    expanded.push_str(value);
+                }
+            }
+            if expanded.len() > SPEC_BYTES_MAX {
+                return Err(format!("grows beyond {SPEC_BYTES_MAX} bytes with its parameters").into());
+            }
+        }
+        Ok(expanded)
     }
 }

@@ -13,12 +13,12 @@ use quorate_protocols::task::limits::*;
 use quorate_protocols::task::record::ErrorClass;
 use quorate_protocols::task::spec::{Call, Content, OutputPlace, Program, RetryPolicy, Split, Stragglers, Verify};
 use quorate_protocols::units::ByteSize;
-use toml::de::{DeTable, DeValue};
+use quorate_tables::{Entry, Table, quoted, set, shown};
+use toml::de::DeValue;
 
 use super::parameters::{PARAMETERS_MAX, Parameters};
-use super::table::{Entry, Reader, Table, quoted, shown};
 use super::trigger::read_trigger;
-use super::{Fault, Slot, Source, SpecError, SpecFile, Step, awaited};
+use super::{Fault, Faults, Reader, Slot, Source, SpecFile, Step, awaited};
 
 /// Settings of a job of any kind.
 const COMMON: [&str; 24] = [
@@ -52,21 +52,17 @@ const WASM_ONLY: [&str; 2] = ["fuel", "deterministic"];
 const OBJECT_NEEDED: &str = "a whole object reference, as `quorate object put` prints it,";
 
 /// Reads a specification. `file` is its name in errors; `given` are the values of `--set name=value`.
-pub fn read(text: &str, file: &str, given: &[(String, String)]) -> Result<SpecFile, SpecError> {
-    let alone = |line, problem| SpecError { file: file.to_owned(), faults: vec![Fault { line, problem }] };
+pub fn read(text: &str, file: &str, given: &[(String, String)]) -> Result<SpecFile, Faults> {
+    let wrong = |faults| Faults { file: file.to_owned(), faults };
     if text.len() > SPEC_BYTES_MAX {
         let problem = format!(
             "the specification takes {}, and {} is allowed: store large inputs with `quorate object put`",
             ByteSize(text.len() as u64).rounded_up(),
             ByteSize(SPEC_BYTES_MAX as u64)
         );
-        return Err(alone(1, problem));
+        return Err(wrong(vec![Fault { line: 1, problem }]));
     }
-    let mut reader = Reader::new(text);
-    let document = DeTable::parse(text).map_err(|error| {
-        let line = reader.line_at(error.span().map_or(0, |span| span.start));
-        alone(line, error.message().to_owned())
-    })?;
+    let (mut reader, document) = Reader::parse(text).map_err(|fault| wrong(vec![fault]))?;
     let root = reader.open("", document.get_ref(), &[&COMMON[..], &WASM_ONLY[..]].concat());
     read_parameters(&mut reader, &root, given);
     let mut open = BTreeMap::new();
@@ -78,7 +74,7 @@ pub fn read(text: &str, file: &str, given: &[(String, String)]) -> Result<SpecFi
     let trigger = read_trigger(&mut reader, &root);
     // A parameter may be used in a value that a fault kept from being read: one thing at a time.
     if reader.faults.is_empty() {
-        for problem in reader.parameters.unknown() {
+        for problem in reader.strings.unknown() {
             reader.fault(0, problem);
         }
     }
@@ -95,15 +91,15 @@ pub fn read(text: &str, file: &str, given: &[(String, String)]) -> Result<SpecFi
             checked.map_err(|fault| read.error(vec![read.explain(fault)]))?;
             Ok(read)
         }
-        _ => Err(SpecError { file: file.to_owned(), faults }),
+        _ => Err(wrong(faults)),
     }
 }
 
-fn read_parameters(reader: &mut Reader<'_>, root: &Table<'_>, given: &[(String, String)]) {
+fn read_parameters(reader: &mut Reader, root: &Table<'_>, given: &[(String, String)]) {
     let needed = "a table of defaults, such as { name = \"value\" }";
     let entries = root.entries(reader, "parameters", needed).unwrap_or_default();
     if entries.len() > PARAMETERS_MAX {
-        let line = reader.lines.get("parameters").copied().unwrap_or(1);
+        let line = reader.line_of("parameters");
         reader.fault(line, format!("`parameters` has {} entries, and {PARAMETERS_MAX} are allowed", entries.len()));
         return;
     }
@@ -118,14 +114,14 @@ fn read_parameters(reader: &mut Reader<'_>, root: &Table<'_>, given: &[(String, 
     let (parameters, faults) = Parameters::new(&defaults, given);
     for (name, problem) in faults {
         let key = format!("parameters.{name}");
-        reader.fault(reader.lines.get(&key).copied().unwrap_or(1), format!("`{key}` {problem}"));
+        reader.fault(reader.line_of(&key), format!("`{key}` {problem}"));
     }
-    reader.parameters = parameters;
+    reader.strings = parameters;
 }
 
 type Open = BTreeMap<Slot, Source>;
 
-fn read_root(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Option<BatchSpec> {
+fn read_root(reader: &mut Reader, root: &Table<'_>, open: &mut Open) -> Option<BatchSpec> {
     let engine = read_engine(reader, root)?;
     let program = read_program(reader, root, engine, Step::Map, None, open);
     // Everything else is still looked at, so that all faults are told at once.
@@ -173,14 +169,8 @@ fn read_root(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Opti
     program.map(|_| spec)
 }
 
-fn set<T>(setting: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *setting = value;
-    }
-}
-
 /// What runs the tasks: `engine`, or `kind` with an engine's name, which is short for a batch job of that engine.
-fn read_engine(reader: &mut Reader<'_>, root: &Table<'_>) -> Option<Engine> {
+fn read_engine(reader: &mut Reader, root: &Table<'_>) -> Option<Engine> {
     let engines = [("wasm", Engine::Wasm), ("command", Engine::Command)];
     let kinds = [("batch", None), ("wasm", Some(Engine::Wasm)), ("command", Some(Engine::Command))];
     let given = (root.has("kind"), root.has("engine"));
@@ -189,7 +179,7 @@ fn read_engine(reader: &mut Reader<'_>, root: &Table<'_>) -> Option<Engine> {
         (None, true) => root.word(reader, "engine", &engines),
         (Some(engine), false) => Some(engine),
         (Some(engine), true) => {
-            let line = reader.lines.get("engine").copied().unwrap_or(1);
+            let line = reader.line_of("engine");
             let why = format!("`engine` has no meaning beside `kind = \"{engine}\"`, which names the engine already");
             reader.fault(line, why);
             None
@@ -203,7 +193,7 @@ fn read_engine(reader: &mut Reader<'_>, root: &Table<'_>) -> Option<Engine> {
 
 /// What a step runs; one that does not say runs what the first step runs (`first`).
 fn read_program(
-    reader: &mut Reader<'_>,
+    reader: &mut Reader,
     table: &Table<'_>,
     engine: Engine,
     step: Step,
@@ -216,7 +206,7 @@ fn read_program(
     };
     // In the other steps these are unknown keys, and have been named as such.
     for key in foreign.iter().filter(|key| step == Step::Map && table.has(key)) {
-        let line = reader.lines.get(*key).copied().unwrap_or(1);
+        let line = reader.line_of(key);
         reader.fault(line, format!("`{key}` has no meaning with engine {engine}, which runs a `{own}`"));
     }
     if !table.has(own) && step == Step::Map {
@@ -252,7 +242,7 @@ fn read_program(
 }
 
 /// What a step's program is given.
-fn read_call(reader: &mut Reader<'_>, table: &Table<'_>, program: Program, step: Step, open: &mut Open) -> Call {
+fn read_call(reader: &mut Reader, table: &Table<'_>, program: Program, step: Step, open: &mut Open) -> Call {
     let mut call = Call::new(program);
     set(&mut call.args, table.texts(reader, "args"));
     set(&mut call.env, table.pairs(reader, "env"));
@@ -266,7 +256,7 @@ fn read_call(reader: &mut Reader<'_>, table: &Table<'_>, program: Program, step:
 }
 
 /// A content: a string names a file; a table has one of `file`, `object` and `inline`.
-fn read_content(reader: &mut Reader<'_>, entry: &Entry<'_>, slot: Slot, open: &mut Open) -> Option<Content> {
+fn read_content(reader: &mut Reader, entry: &Entry<'_>, slot: Slot, open: &mut Open) -> Option<Content> {
     let needed = "a file's name, { object = REF } or { inline = TEXT }";
     let table = match entry.value {
         DeValue::String(_) => {
@@ -302,13 +292,7 @@ fn read_content(reader: &mut Reader<'_>, entry: &Entry<'_>, slot: Slot, open: &m
     }
 }
 
-fn await_file(
-    reader: &mut Reader<'_>,
-    entry: &Entry<'_>,
-    path: String,
-    slot: Slot,
-    open: &mut Open,
-) -> Option<Content> {
+fn await_file(reader: &mut Reader, entry: &Entry<'_>, path: String, slot: Slot, open: &mut Open) -> Option<Content> {
     if path.is_empty() {
         entry.refuse(reader, "empty", "a file's name");
         return None;
@@ -317,13 +301,13 @@ fn await_file(
     Some(awaited())
 }
 
-fn read_object(reader: &mut Reader<'_>, table: &Table<'_>, key: &str) -> Option<ObjectId> {
+fn read_object(reader: &mut Reader, table: &Table<'_>, key: &str) -> Option<ObjectId> {
     let text = table.text(reader, key, OBJECT_NEEDED)?;
-    let line = reader.lines.get(&format!("{}{key}", table.path)).copied().unwrap_or(1);
+    let line = reader.line_of(&format!("{}{key}", table.path));
     parse_object(reader, &format!("{}{key}", table.path), line, &text)
 }
 
-fn parse_object(reader: &mut Reader<'_>, key: &str, line: usize, text: &str) -> Option<ObjectId> {
+fn parse_object(reader: &mut Reader, key: &str, line: usize, text: &str) -> Option<ObjectId> {
     let object = text.parse().ok();
     if object.is_none() {
         reader.fault(line, format!("`{key}` is {}, but {OBJECT_NEEDED} is needed", quoted(text)));
@@ -331,12 +315,12 @@ fn parse_object(reader: &mut Reader<'_>, key: &str, line: usize, text: &str) -> 
     object
 }
 
-fn read_map(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Map {
+fn read_map(reader: &mut Reader, root: &Table<'_>, open: &mut Open) -> Map {
     const FORMS: [&str; 4] = ["object", "items", "objects", "count"];
     let Some(map) = root.table(reader, "map", &["object", "items", "objects", "count", "bytes", "split"]) else {
         return Map::Single;
     };
-    let line = reader.lines.get("map").copied().unwrap_or(1);
+    let line = reader.line_of("map");
     let named: Vec<_> = FORMS.into_iter().filter(|key| map.has(key)).collect();
     if named.len() != 1 {
         let found = if named.is_empty() { "none of them".to_owned() } else { named.join(" and ") };
@@ -382,7 +366,7 @@ fn read_map(reader: &mut Reader<'_>, root: &Table<'_>, open: &mut Open) -> Map {
     }
 }
 
-fn read_resources(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut BatchSpec) {
+fn read_resources(reader: &mut Reader, root: &Table<'_>, spec: &mut BatchSpec) {
     let Some(table) = root.table(reader, "resources", &["memory", "disk", "slots", "labels"]) else { return };
     set(&mut spec.resources.capacity.memory_bytes, table.size(reader, "memory", MEMORY_BYTES_MIN..=MEMORY_BYTES_MAX));
     set(&mut spec.resources.capacity.disk_bytes, table.size(reader, "disk", 0..=DISK_BYTES_MAX));
@@ -391,7 +375,7 @@ fn read_resources(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut BatchSpe
     set(&mut spec.resources.labels, table.pairs(reader, "labels"));
 }
 
-fn read_retry(reader: &mut Reader<'_>, root: &Table<'_>, retry: &mut RetryPolicy) {
+fn read_retry(reader: &mut Reader, root: &Table<'_>, retry: &mut RetryPolicy) {
     let keys = ["attempts", "base", "cap", "jitter_percent", "deadline", "on"];
     let Some(table) = root.table(reader, "retry", &keys) else { return };
     let attempts = table.number(reader, "attempts", 1..=ATTEMPTS_MAX.into());
@@ -425,7 +409,7 @@ fn read_retry(reader: &mut Reader<'_>, root: &Table<'_>, retry: &mut RetryPolicy
     }
 }
 
-fn read_timeouts(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut BatchSpec) {
+fn read_timeouts(reader: &mut Reader, root: &Table<'_>, spec: &mut BatchSpec) {
     let Some(table) = root.table(reader, "timeouts", &["task", "step", "run"]) else { return };
     let range = TIMEOUT_MIN..=TIMEOUT_MAX;
     set(&mut spec.timeouts.task, table.duration(reader, "task", range.clone()));
@@ -435,7 +419,7 @@ fn read_timeouts(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut BatchSpec
     set(&mut spec.timeouts.run, table.duration(reader, "run", range));
 }
 
-fn read_copies(reader: &mut Reader<'_>, root: &Table<'_>, spec: &mut BatchSpec) {
+fn read_copies(reader: &mut Reader, root: &Table<'_>, spec: &mut BatchSpec) {
     if let Some(table) = root.table(reader, "verify", &["copies", "agree"]) {
         let copies = table.number(reader, "copies", 2..=COPIES_MAX.into()).unwrap_or(3);
         let agree = table.number(reader, "agree", 1..=COPIES_MAX.into()).unwrap_or(copies / 2 + 1);

@@ -27,9 +27,10 @@ use quorate_protocols::trigger::parse_instant;
 use quorate_protocols::trigger::spec::{
     After, AfterJob, Bounds, ConditionSpec, EventSpec, Missed, MissedPolicy, Overlap, Source, TriggerSpec, When,
 };
+use quorate_tables::{Entry, Table, quoted, shown};
 use toml::de::DeValue;
 
-use super::table::{Entry, Reader, Table, quoted, shown};
+use super::Reader;
 
 const FORMS: [&str; 6] = ["at", "every", "cron", "event", "condition", "after"];
 const SCHEDULE: [&str; 4] = ["start", "until", "jitter", "count"];
@@ -39,10 +40,10 @@ const INSTANT_NEEDED: &str = "an instant with its offset from UTC, such as \"202
 const JOB_NEEDED: &str = "a whole job id, as `quorate job submit` prints it";
 
 /// `None` when the file has no trigger, or after noting what is wrong with it.
-pub fn read_trigger(reader: &mut Reader<'_>, root: &Table<'_>) -> Option<TriggerSpec> {
+pub fn read_trigger(reader: &mut Reader, root: &Table<'_>) -> Option<TriggerSpec> {
     let accepted = [&FORMS[..], &SCHEDULE[..], &["timezone"], &POLICIES[..]].concat();
     let table = root.table(reader, "trigger", &accepted)?;
-    let line = reader.lines.get("trigger").copied().unwrap_or(1);
+    let line = reader.line_of("trigger");
     let named: Vec<_> = FORMS.into_iter().filter(|key| table.has(key)).collect();
     if named.len() != 1 {
         let found = if named.is_empty() { "none of them".to_owned() } else { named.join(" and ") };
@@ -59,7 +60,8 @@ pub fn read_trigger(reader: &mut Reader<'_>, root: &Table<'_>) -> Option<Trigger
     let when = match form {
         "at" => When::At(read_instant(reader, &table, "at")?),
         "every" => {
-            let period = table.duration(reader, "every", PERIOD_MIN..=PERIOD_MAX);
+            let calendar = ", or use `cron` (\"@monthly\", \"0 9 1 * *\")";
+            let period = table.duration_or(reader, "every", PERIOD_MIN..=PERIOD_MAX, calendar);
             let bounds = read_bounds(reader, &table);
             When::Every { period: period?, bounds }
         }
@@ -96,7 +98,7 @@ pub fn read_trigger(reader: &mut Reader<'_>, root: &Table<'_>) -> Option<Trigger
 }
 
 /// A date and time as TOML has them, or the same as a string.
-fn read_instant(reader: &mut Reader<'_>, table: &Table<'_>, key: &str) -> Option<Millis> {
+fn read_instant(reader: &mut Reader, table: &Table<'_>, key: &str) -> Option<Millis> {
     let text = match table.get(key)?.get_ref() {
         DeValue::Datetime(time) => time.to_string(),
         _ => table.text(reader, key, INSTANT_NEEDED)?,
@@ -105,14 +107,14 @@ fn read_instant(reader: &mut Reader<'_>, table: &Table<'_>, key: &str) -> Option
         Ok(instant) => Some(instant),
         Err(why) => {
             let key = format!("{}{key}", table.path);
-            let line = reader.lines.get(&key).copied().unwrap_or(1);
+            let line = reader.line_of(&key);
             reader.fault(line, format!("`{key}` is {}: {why}", quoted(&text)));
             None
         }
     }
 }
 
-fn read_bounds(reader: &mut Reader<'_>, table: &Table<'_>) -> Bounds {
+fn read_bounds(reader: &mut Reader, table: &Table<'_>) -> Bounds {
     Bounds {
         start: read_instant(reader, table, "start"),
         until: read_instant(reader, table, "until"),
@@ -122,7 +124,7 @@ fn read_bounds(reader: &mut Reader<'_>, table: &Table<'_>) -> Bounds {
 }
 
 /// One line of cron, or several.
-fn read_lines(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Vec<String>> {
+fn read_lines(reader: &mut Reader, table: &Table<'_>) -> Option<Vec<String>> {
     let needed = "a line of cron such as \"0 9 * * MON-FRI\", or a list of them";
     match table.get("cron")?.get_ref() {
         DeValue::String(_) => table.text(reader, "cron", needed).map(|line| vec![line]),
@@ -133,9 +135,9 @@ fn read_lines(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Vec<String>>
     }
 }
 
-fn read_event(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<EventSpec> {
+fn read_event(reader: &mut Reader, table: &Table<'_>) -> Option<EventSpec> {
     let table = table.table(reader, "event", &["name", "where", "debounce", "dedupe_window"])?;
-    let name = require(reader, &table, "name", "the name of an event");
+    let name = table.require_text(reader, "name", "the name of an event");
     let mut event = EventSpec::new(name?);
     event.filter = table.text(reader, "where", "an expression over `event` and `data`");
     event.debounce = table.duration(reader, "debounce", Duration::ZERO..=DEBOUNCE_MAX).unwrap_or_default();
@@ -145,11 +147,11 @@ fn read_event(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<EventSpec> {
     Some(event)
 }
 
-fn read_condition(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<ConditionSpec> {
+fn read_condition(reader: &mut Reader, table: &Table<'_>) -> Option<ConditionSpec> {
     let keys = ["source", "when", "reset", "every", "hold_for", "hysteresis", "verify"];
     let table = table.table(reader, "condition", &keys)?;
     let source = read_source(reader, &table);
-    let when = require(reader, &table, "when", "an expression over `value`");
+    let when = table.require_text(reader, "when", "an expression over `value`");
     let reset = table.text(reader, "reset", "an expression over `value`");
     let every = table.duration(reader, "every", POLL_MIN..=POLL_MAX);
     let hold_for = table.duration(reader, "hold_for", Duration::ZERO..=HOLD_MAX).unwrap_or_default();
@@ -163,7 +165,7 @@ fn read_condition(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Conditio
     Some(ConditionSpec { source: source?, when: when?, reset, every, hold_for, hysteresis, verify })
 }
 
-fn read_source(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Source> {
+fn read_source(reader: &mut Reader, table: &Table<'_>) -> Option<Source> {
     const SOURCES: [&str; 4] = ["http", "object", "job", "metric"];
     let key = format!("{}source", table.path);
     let line = reader.lines.get(&key).or_else(|| reader.lines.get(table.path.trim_end_matches('.'))).copied();
@@ -198,14 +200,14 @@ fn read_source(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Source> {
     }
 }
 
-fn read_after(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Vec<AfterJob>> {
+fn read_after(reader: &mut Reader, table: &Table<'_>) -> Option<Vec<AfterJob>> {
     let needed = "a list of jobs, such as [{ job = ID, on = \"success\" }]";
     let entries = table.list(reader, "after", needed)?;
     let jobs = entries.iter().map(|entry| read_upstream(reader, entry)).collect::<Vec<_>>();
     jobs.into_iter().collect()
 }
 
-fn read_upstream(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<AfterJob> {
+fn read_upstream(reader: &mut Reader, entry: &Entry<'_>) -> Option<AfterJob> {
     let (text, on) = match entry.value {
         DeValue::String(_) => (entry.text(reader)?, After::Success),
         DeValue::Table(table) => {
@@ -213,7 +215,7 @@ fn read_upstream(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<AfterJob>
             let words = [After::Success, After::Failure, After::Any].map(|on| (on.name(), on));
             let on = table.word(reader, "on", &words);
             let on = if table.has("on") { on? } else { After::Success };
-            (require(reader, &table, "job", JOB_NEEDED)?, on)
+            (table.require_text(reader, "job", JOB_NEEDED)?, on)
         }
         other => {
             entry.refuse(reader, shown(other), "a job id, or { job = ID, on = \"success\" }");
@@ -229,19 +231,9 @@ fn read_upstream(reader: &mut Reader<'_>, entry: &Entry<'_>) -> Option<AfterJob>
     }
 }
 
-/// A string that must be there.
-fn require(reader: &mut Reader<'_>, table: &Table<'_>, key: &str, needed: &str) -> Option<String> {
-    if !table.has(key) {
-        let line = reader.lines.get(table.path.trim_end_matches('.')).copied().unwrap_or(1);
-        reader.fault(line, format!("`{}{key}` is missing: {needed} is needed", table.path));
-        return None;
-    }
-    table.text(reader, key, needed)
-}
-
 /// One of a few words, or `counted(N)`; the word and its number.
 fn read_policy(
-    reader: &mut Reader<'_>,
+    reader: &mut Reader,
     table: &Table<'_>,
     key: &str,
     words: &[&str],

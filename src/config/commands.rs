@@ -2,14 +2,11 @@
 //! the machine; whether the program is there is asked when it is run.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use quorate_protocols::ids::PeerId;
-use serde::Deserialize;
-use toml::Spanned;
-
-use super::ConfigError;
-use super::parse::{Source, quoted};
+use quorate_tables::{Entry, Reader, Table, quoted, shown};
+use toml::de::DeValue;
 
 /// Programs of one node, and words of one entry. More than a person would list.
 const COMMANDS_MAX: usize = 256;
@@ -60,83 +57,94 @@ impl From<PeerId> for Submitters {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct RawCommand {
-    path: Spanned<String>,
-    #[serde(default)]
-    args: Option<Spanned<Vec<String>>>,
-    submitters: Spanned<Vec<String>>,
-    #[serde(default)]
-    env: Option<Spanned<Vec<String>>>,
-}
-
-pub(super) fn read(
-    source: &Source<'_>,
-    raw: BTreeMap<String, RawCommand>,
-) -> Result<BTreeMap<String, AllowedCommand>, ConfigError> {
-    if let Some(raw) = raw.values().nth(COMMANDS_MAX) {
-        return Err(source.fault(&raw.path, "commands", "longer", format!("a list of at most {COMMANDS_MAX}")));
+/// The entries that are sound; the others are faults.
+pub(super) fn read(reader: &mut Reader, root: &Table<'_>) -> BTreeMap<String, AllowedCommand> {
+    let needed =
+        "a table of programs, such as { convert = { path = \"/usr/bin/convert\", submitters = [\"network\"] } }";
+    let entries = root.entries(reader, "commands", needed).unwrap_or_default();
+    if entries.len() > COMMANDS_MAX {
+        root.refuse(reader, "commands", format!("{} entries long", entries.len()), format!("at most {COMMANDS_MAX}"));
+        return BTreeMap::new();
     }
-    raw.into_iter().map(|(name, raw)| read_one(source, &name, raw).map(|command| (name, command))).collect()
+    let read = entries.into_iter().filter_map(|(name, entry)| read_one(reader, &name, &entry).map(|one| (name, one)));
+    read.collect()
 }
 
-fn read_one(source: &Source<'_>, name: &str, raw: RawCommand) -> Result<AllowedCommand, ConfigError> {
-    let key = |field: &str| format!("commands.{name}.{field}");
+fn read_one(reader: &mut Reader, name: &str, entry: &Entry<'_>) -> Option<AllowedCommand> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(plain) {
-        let expected = format!("a name of 1 to {NAME_BYTES_MAX} letters, digits, \"-\", \"_\" and \".\"");
-        return Err(source.fault(&raw.path, "commands", format!("a list with the name {name:?}"), expected));
+        let needed = format!("a name of 1 to {NAME_BYTES_MAX} letters, digits, \"-\", \"_\" and \".\"");
+        entry.refuse(reader, quoted(name), &needed);
+        return None;
     }
-    let path = PathBuf::from(raw.path.get_ref());
-    if !path.is_absolute() || raw.path.get_ref().contains('\0') {
-        let expected = "an absolute path, such as \"/usr/bin/convert\"";
-        return Err(source.fault(&raw.path, key("path"), quoted(raw.path.get_ref()), expected));
-    }
-    let args = words(source, key("args"), raw.args, |arg| !arg.contains('\0'), "arguments without zero bytes")?;
+    let DeValue::Table(table) = entry.value else {
+        entry.refuse(reader, shown(entry.value), "a table with path and submitters");
+        return None;
+    };
+    let table = reader.open(&format!("{}.", entry.key), table, &["path", "args", "submitters", "env"]);
+    let path = read_path(reader, &table);
+    let args = words(reader, &table, "args", |arg| !arg.contains('\0'), "an argument without zero bytes");
     // With these, whoever sets the variable decides what runs, and the list decides nothing.
     let loads = |variable: &str| variable.starts_with("LD_") || variable.starts_with("DYLD_");
     let fits = |variable: &str| !variable.is_empty() && !variable.contains(['=', '\0']) && !loads(variable);
-    let expected = "names of variables, none of which makes the system load other code (LD_...)";
-    let env = words(source, key("env"), raw.env, fits, expected)?;
-    if raw.submitters.get_ref().is_empty() || raw.submitters.get_ref().len() > WORDS_MAX {
-        let found = format!("{} entries long", raw.submitters.get_ref().len());
-        let expected = format!(
-            "1 to {WORDS_MAX} peer ids (this node's own is one, if its jobs may run it), or {NETWORK:?} for every peer"
-        );
-        return Err(source.fault(&raw.submitters, key("submitters"), found, expected));
-    }
-    let mut submitters = Submitters::default();
-    for text in raw.submitters.get_ref() {
-        if text == NETWORK {
-            submitters.network = true;
-            continue;
-        }
-        let expected = || format!("peer ids, or {NETWORK:?} for every peer of the network");
-        let peer = text.parse();
-        submitters
-            .peers
-            .insert(peer.map_err(|_| source.fault(&raw.submitters, key("submitters"), quoted(text), expected()))?);
-    }
-    Ok(AllowedCommand { path, args, submitters, env: env.into_iter().collect() })
+    let needed = "the name of a variable that does not make the system load other code (LD_...)";
+    let env = words(reader, &table, "env", fits, needed);
+    let submitters = read_submitters(reader, &table);
+    Some(AllowedCommand { path: path?, args, submitters: submitters?, env: env.into_iter().collect() })
 }
 
-fn words(
-    source: &Source<'_>,
-    key: String,
-    raw: Option<Spanned<Vec<String>>>,
-    fits: impl Fn(&str) -> bool,
-    expected: &str,
-) -> Result<Vec<String>, ConfigError> {
-    let Some(raw) = raw else { return Ok(Vec::new()) };
-    if raw.get_ref().len() > WORDS_MAX {
-        let found = format!("{} entries long", raw.get_ref().len());
-        return Err(source.fault(&raw, key, found, format!("at most {WORDS_MAX}")));
+fn read_path(reader: &mut Reader, table: &Table<'_>) -> Option<PathBuf> {
+    let needed = "an absolute path, such as \"/usr/bin/convert\"";
+    let path = table.require_text(reader, "path", needed)?;
+    if !Path::new(&path).is_absolute() || path.contains('\0') {
+        table.refuse(reader, "path", quoted(&path), needed);
+        return None;
     }
-    match raw.get_ref().iter().find(|word| !fits(word)) {
-        Some(word) => Err(source.fault(&raw, key, quoted(word), expected)),
-        None => Ok(raw.into_inner()),
+    Some(path.into())
+}
+
+fn read_submitters(reader: &mut Reader, table: &Table<'_>) -> Option<Submitters> {
+    let needed = format!(
+        "1 to {WORDS_MAX} peer ids (this node's own is one, if its jobs may run it), or {NETWORK:?} for every peer"
+    );
+    table.require(reader, "submitters", &needed)?;
+    let entries = table.list(reader, "submitters", &needed)?;
+    if entries.is_empty() || entries.len() > WORDS_MAX {
+        table.refuse(reader, "submitters", format!("{} entries long", entries.len()), needed);
+        return None;
     }
+    let mut submitters = Submitters::default();
+    for entry in entries {
+        let Some(text) = entry.text(reader) else { continue };
+        match text.parse() {
+            _ if text == NETWORK => submitters.network = true,
+            Ok(peer) => {
+                submitters.peers.insert(peer);
+            }
+            Err(_) => {
+                let needed = format!("a peer id, or {NETWORK:?} for every peer of the network");
+                entry.refuse(reader, quoted(&text), &needed);
+            }
+        }
+    }
+    Some(submitters)
+}
+
+fn words(reader: &mut Reader, table: &Table<'_>, key: &str, fits: impl Fn(&str) -> bool, needed: &str) -> Vec<String> {
+    let entries = table.list(reader, key, "a list of strings").unwrap_or_default();
+    if entries.len() > WORDS_MAX {
+        table.refuse(reader, key, format!("{} entries long", entries.len()), format!("at most {WORDS_MAX}"));
+        return Vec::new();
+    }
+    let sound = entries.into_iter().filter_map(|entry| {
+        let text = entry.text(reader)?;
+        if !fits(&text) {
+            entry.refuse(reader, quoted(&text), needed);
+            return None;
+        }
+        Some(text)
+    });
+    sound.collect()
 }
 
 /// An entry as it stands in the file.

@@ -1,21 +1,21 @@
-//! From text to settings: TOML first, then each value against what it may be.
+//! From text to settings: each section's keys, and what they may be.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Display;
-use std::net::SocketAddr;
-use std::str::FromStr;
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use quorate_protocols::directory::check_name;
 use quorate_protocols::directory::limits::{LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX};
 use quorate_protocols::engine::NodeRole;
-use quorate_protocols::units::{ByteSize, ParseSpanError, Span};
+use quorate_protocols::ids::PeerId;
+use quorate_protocols::units::ByteSize;
 use quorate_protocols::{approval, quorum};
-use serde::Deserialize;
-use toml::Spanned;
+use quorate_tables::{Faults, Reader, Table, quoted, set};
 
-use super::commands::{self, RawCommand};
-use super::{Config, ConfigError};
+use super::{
+    ApiSection, ConditionsSection, Config, ConfigError, LogSection, NetworkSection, NodeSection, ObjectsSection,
+    QuorumSection, ResourcesSection, commands,
+};
 
 /// As many of each as a person would write by hand; the network's own bounds are elsewhere.
 const BOOTSTRAP_MAX: usize = 64;
@@ -23,387 +23,165 @@ const ANNOUNCE_MAX: usize = 8;
 const PEERS_MAX: usize = 1_000;
 const HOSTS_MAX: usize = 256;
 
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct Raw {
-    network: RawNetwork,
-    api: RawApi,
-    node: RawNode,
-    resources: RawResources,
-    quorum: RawQuorum,
-    objects: RawObjects,
-    commands: BTreeMap<String, RawCommand>,
-    conditions: RawConditions,
-    log: RawLog,
-}
+/// Least of what a node may be told to lend.
+const LENT_MIN: ByteSize = ByteSize(64 << 20);
 
-type Text = Option<Spanned<String>>;
-type Texts = Option<Spanned<Vec<String>>>;
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct RawNetwork {
-    listen: Text,
-    announce: Texts,
-    bootstrap: Texts,
-    mdns: Option<bool>,
-    quic: Option<Spanned<bool>>,
-    allow_peers: Texts,
-    connections_max: Option<Spanned<i64>>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct RawApi {
-    listen: Text,
-    allow_remote: Option<bool>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct RawNode {
-    name: Text,
-    labels: Option<Spanned<BTreeMap<String, String>>>,
-    operators: Texts,
-    roles: Texts,
-    drain: Option<bool>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct RawResources {
-    disk_max: Text,
-    memory_max: Text,
-    slots: Option<Spanned<AutoOr>>,
-    module_cache_max: Text,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum AutoOr {
-    Number(i64),
-    Word(String),
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct RawQuorum {
-    voters: Option<Spanned<i64>>,
-    replace_grace: Text,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct RawObjects {
-    audit_interval: Text,
-    repair_interval: Text,
-    lease: Text,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct RawConditions {
-    hosts: Texts,
-    authorities: Text,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(deny_unknown_fields, default)]
-struct RawLog {
-    filter: Text,
-}
-
-/// The text being read, for the line numbers of errors.
-pub(super) struct Source<'a> {
-    text: &'a str,
-    file: &'a str,
-}
-
-impl Source<'_> {
-    fn line_at(&self, offset: usize) -> usize {
-        1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count()
-    }
-
-    pub(super) fn fault<T>(
-        &self,
-        at: &Spanned<T>,
-        key: impl Into<String>,
-        found: impl Display,
-        expected: impl Display,
-    ) -> ConfigError {
-        let found: String = found.to_string().chars().take(200).collect();
-        ConfigError::Value {
-            file: self.file.to_owned(),
-            line: self.line_at(at.span().start),
-            key: key.into(),
-            found,
-            expected: expected.to_string(),
-        }
-    }
-
-    fn text<T: FromStr>(&self, key: &'static str, raw: Text, expected: &str, default: T) -> Result<T, ConfigError> {
-        match raw {
-            None => Ok(default),
-            Some(raw) => raw.get_ref().parse().map_err(|_| self.fault(&raw, key, quoted(raw.get_ref()), expected)),
-        }
-    }
-
-    fn list<T: FromStr>(
-        &self,
-        key: &'static str,
-        raw: Texts,
-        max: usize,
-        expected: &str,
-    ) -> Result<Vec<T>, ConfigError> {
-        let Some(raw) = raw else { return Ok(Vec::new()) };
-        if raw.get_ref().len() > max {
-            return Err(self.fault(
-                &raw,
-                key,
-                format!("{} entries long", raw.get_ref().len()),
-                format!("at most {max}"),
-            ));
-        }
-        raw.get_ref()
-            .iter()
-            .map(|text| text.parse().map_err(|_| self.fault(&raw, key, quoted(text), expected)))
-            .collect()
-    }
-
-    fn number(
-        &self,
-        key: &'static str,
-        raw: Option<Spanned<i64>>,
-        range: std::ops::RangeInclusive<i64>,
-        default: i64,
-    ) -> Result<i64, ConfigError> {
-        match raw {
-            None => Ok(default),
-            Some(raw) if range.contains(raw.get_ref()) => Ok(*raw.get_ref()),
-            Some(raw) => {
-                let expected = format!("a number from {} to {}", range.start(), range.end());
-                Err(self.fault(&raw, key, raw.get_ref(), expected))
-            }
-        }
-    }
-
-    fn duration(
-        &self,
-        key: &'static str,
-        raw: Text,
-        range: std::ops::RangeInclusive<Duration>,
-        default: Duration,
-    ) -> Result<Duration, ConfigError> {
-        let Some(raw) = raw else { return Ok(default) };
-        let parsed = raw.get_ref().parse();
-        match parsed {
-            Ok(Span(duration)) if range.contains(&duration) => Ok(duration),
-            _ => {
-                let (from, to) = (Span(*range.start()), Span(*range.end()));
-                let calendar = match parsed {
-                    Err(calendar @ ParseSpanError::Calendar { .. }) => format!(" ({calendar})"),
-                    _ => String::new(),
-                };
-                let found = format!("{}{calendar}", quoted(raw.get_ref()));
-                Err(self.fault(&raw, key, found, format!("a time from {from} to {to}, such as \"90s\"")))
-            }
-        }
-    }
-
-    fn size(&self, key: &'static str, raw: Text, min: ByteSize) -> Result<Option<ByteSize>, ConfigError> {
-        let Some(raw) = raw else { return Ok(None) };
-        match raw.get_ref().as_str() {
-            "auto" => Ok(None),
-            text => match text.parse::<ByteSize>() {
-                Ok(size) if size >= min => Ok(Some(size)),
-                _ => {
-                    let expected = format!("\"auto\" or a size of at least {min}, such as \"10 GiB\"");
-                    Err(self.fault(&raw, key, quoted(text), expected))
-                }
-            },
-        }
-    }
-}
-
-pub(super) fn quoted(text: &str) -> String {
-    format!("{text:?}")
-}
+const SECTIONS: [&str; 9] =
+    ["network", "api", "node", "resources", "quorum", "objects", "commands", "conditions", "log"];
 
 pub(super) fn parse(text: &str, file: &str) -> Result<Config, ConfigError> {
-    let source = Source { text, file };
-    let raw: Raw = toml::from_str(text).map_err(|error| ConfigError::Syntax {
-        file: file.to_owned(),
-        line: source.line_at(error.span().map_or(0, |span| span.start)),
-        reason: error.message().to_owned(),
-    })?;
+    let wrong = |faults| Faults { file: file.to_owned(), faults };
+    let (mut reader, document) = Reader::parse(text).map_err(|fault| wrong(vec![fault]))?;
+    let root = reader.open("", document.get_ref(), &SECTIONS);
     let mut config = Config::default();
-    read_network(&source, raw.network, &mut config)?;
-    read_api(&source, raw.api, &mut config)?;
-    read_node(&source, raw.node, &mut config)?;
-    read_resources(&source, raw.resources, &mut config)?;
-
-    let voters_range = quorum::limits::VOTERS_MIN as i64..=quorum::limits::VOTERS_MAX as i64;
-    let voters_raw = raw.quorum.voters;
-    if let Some(raw) = voters_raw.as_ref().filter(|raw| raw.get_ref() % 2 == 0) {
-        return Err(source.fault(raw, "quorum.voters", raw.get_ref(), "an odd number (3, 5 or 7)"));
-    }
-    config.quorum.voters =
-        source.number("quorum.voters", voters_raw, voters_range, config.quorum.voters as i64)? as usize;
-    config.quorum.replace_grace = source.duration(
-        "quorum.replace_grace",
-        raw.quorum.replace_grace,
-        Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600),
-        config.quorum.replace_grace,
-    )?;
-
-    let intervals = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 3600);
-    let objects = &mut config.objects;
-    objects.audit_interval = source.duration(
-        "objects.audit_interval",
-        raw.objects.audit_interval,
-        intervals.clone(),
-        objects.audit_interval,
-    )?;
-    objects.repair_interval =
-        source.duration("objects.repair_interval", raw.objects.repair_interval, intervals, objects.repair_interval)?;
-    let leases = Duration::from_secs(10)..=approval::limits::LEASE_DURATION_MAX;
-    objects.lease = source.duration("objects.lease", raw.objects.lease, leases, objects.lease)?;
-
-    config.commands = commands::read(&source, raw.commands)?;
-    let host = "a host with or without a port, such as \"api.example.org\" or \"127.0.0.1:8080\"";
-    config.conditions.hosts =
-        source.list("conditions.hosts", raw.conditions.hosts, HOSTS_MAX, host)?.into_iter().collect();
-    if let Some(raw) = raw.conditions.authorities.filter(|raw| !raw.get_ref().is_empty()) {
-        let path = std::path::Path::new(raw.get_ref());
-        if !path.is_absolute() {
-            let expected = "the absolute path of a file of certificates, such as \"/etc/quorate/authorities.pem\"";
-            return Err(source.fault(&raw, "conditions.authorities", quoted(raw.get_ref()), expected));
-        }
-        config.conditions.authorities = Some(path.to_owned());
-    }
-
-    if let Some(raw) = raw.log.filter {
-        // The filter's own parser is where it is used; here an empty one is refused, which would log nothing at all.
-        if raw.get_ref().trim().is_empty() {
-            return Err(source.fault(&raw, "log.filter", "empty", "a level (error, warn, info, debug or trace)"));
-        }
-        if raw.get_ref().parse::<tracing_subscriber::EnvFilter>().is_err() {
-            let expected = "a level (error, warn, info, debug or trace), or pairs such as \"info,quorate=debug\"";
-            return Err(source.fault(&raw, "log.filter", quoted(raw.get_ref()), expected));
-        }
-        config.log.filter = raw.into_inner();
-    }
-    Ok(config)
+    read_network(&mut reader, &root, &mut config.network);
+    read_api(&mut reader, &root, &mut config.api);
+    read_node(&mut reader, &root, &mut config.node);
+    read_resources(&mut reader, &root, &mut config.resources);
+    read_quorum(&mut reader, &root, &mut config.quorum);
+    read_objects(&mut reader, &root, &mut config.objects);
+    config.commands = commands::read(&mut reader, &root);
+    read_conditions(&mut reader, &root, &mut config.conditions);
+    read_log(&mut reader, &root, &mut config.log);
+    let mut faults = reader.faults;
+    faults.sort_by_key(|fault| fault.line);
+    if faults.is_empty() { Ok(config) } else { Err(wrong(faults).into()) }
 }
 
-fn read_network(source: &Source<'_>, raw: RawNetwork, config: &mut Config) -> Result<(), ConfigError> {
-    let network = &mut config.network;
-    network.listen = source.text::<SocketAddr>(
-        "network.listen",
-        raw.listen,
-        "an IP address and port, such as \"0.0.0.0:7420\"",
-        network.listen,
-    )?;
+fn read_network(reader: &mut Reader, root: &Table<'_>, network: &mut NetworkSection) {
+    let keys = ["listen", "announce", "bootstrap", "mdns", "quic", "allow_peers", "connections_max"];
+    let Some(table) = root.table(reader, "network", &keys) else { return };
+    set(&mut network.listen, table.parsed(reader, "listen", "an IP address and port, such as \"0.0.0.0:7420\""));
     let public = "a host and port, such as \"box.example.org:7420\"";
-    network.announce = source.list("network.announce", raw.announce, ANNOUNCE_MAX, public)?;
+    set(&mut network.announce, table.parsed_list(reader, "announce", ANNOUNCE_MAX, public));
     let bootstrap = "host:port or a multiaddr, such as \"192.168.1.4:7420\"";
-    network.bootstrap = source.list("network.bootstrap", raw.bootstrap, BOOTSTRAP_MAX, bootstrap)?;
-    network.mdns = raw.mdns.unwrap_or(network.mdns);
-    network.allow_peers =
-        source.list("network.allow_peers", raw.allow_peers, PEERS_MAX, "peer ids")?.into_iter().collect();
-    if let Some(quic) = raw.quic {
-        if *quic.get_ref() && network.allow_peers.is_empty() {
-            let expected = "false, or a list in `network.allow_peers`: QUIC has no place for the network's secret, so \
-                            without the list anyone could join";
-            return Err(source.fault(&quic, "network.quic", "true", expected));
-        }
-        network.quic = quic.into_inner();
+    set(&mut network.bootstrap, table.parsed_list(reader, "bootstrap", BOOTSTRAP_MAX, bootstrap));
+    set(&mut network.mdns, table.flag(reader, "mdns"));
+    set(&mut network.allow_peers, peers(reader, &table, "allow_peers"));
+    set(&mut network.quic, table.flag(reader, "quic"));
+    if network.quic && network.allow_peers.is_empty() {
+        let needed = "a list in `network.allow_peers` (QUIC has no place for the network's secret, so without the list \
+                      anyone could join)";
+        table.refuse(reader, "quic", true, needed);
     }
-    let connections = i64::from(network.connections_max);
-    network.connections_max =
-        source.number("network.connections_max", raw.connections_max, 8..=100_000, connections)? as u32;
-    Ok(())
+    let connections = table.number(reader, "connections_max", 8..=100_000);
+    set(&mut network.connections_max, connections.map(|connections| connections as u32));
 }
 
-fn read_api(source: &Source<'_>, raw: RawApi, config: &mut Config) -> Result<(), ConfigError> {
-    let api = &mut config.api;
-    api.allow_remote = raw.allow_remote.unwrap_or(api.allow_remote);
-    let Some(listen) = raw.listen else { return Ok(()) };
-    api.listen = listen.get_ref().parse().map_err(|_| {
-        let expected = "an IP address and port, such as \"127.0.0.1:7421\"";
-        source.fault(&listen, "api.listen", quoted(listen.get_ref()), expected)
-    })?;
+fn read_api(reader: &mut Reader, root: &Table<'_>, api: &mut ApiSection) {
+    let Some(table) = root.table(reader, "api", &["listen", "allow_remote"]) else { return };
+    set(&mut api.allow_remote, table.flag(reader, "allow_remote"));
+    set(&mut api.listen, table.parsed(reader, "listen", "an IP address and port, such as \"127.0.0.1:7421\""));
     if !api.listen.ip().is_loopback() && !api.allow_remote {
-        let expected = "a loopback address such as \"127.0.0.1:7421\" (or `api.allow_remote = true`: the API is HTTP \
-                        without encryption, so put a proxy with TLS in front of it)";
-        return Err(source.fault(&listen, "api.listen", quoted(listen.get_ref()), expected));
+        let needed = "a loopback address such as \"127.0.0.1:7421\" (or `api.allow_remote = true`: the API is HTTP \
+                      without encryption, so put a proxy with TLS in front of it)";
+        table.refuse(reader, "listen", quoted(&api.listen.to_string()), needed);
     }
-    Ok(())
 }
 
-fn read_node(source: &Source<'_>, raw: RawNode, config: &mut Config) -> Result<(), ConfigError> {
-    let node = &mut config.node;
-    if let Some(name) = raw.name.filter(|name| name.get_ref() != "auto") {
-        if name.get_ref().trim().is_empty() || check_name(name.get_ref()).is_err() {
-            let expected = format!("\"auto\" or 1 to {NAME_BYTES_MAX} bytes without control characters");
-            return Err(source.fault(&name, "node.name", quoted(name.get_ref()), expected));
+fn read_node(reader: &mut Reader, root: &Table<'_>, node: &mut NodeSection) {
+    let Some(table) = root.table(reader, "node", &["name", "labels", "operators", "roles", "drain"]) else { return };
+    let needed = format!("\"auto\" or 1 to {NAME_BYTES_MAX} bytes without control characters");
+    if let Some(name) = table.text(reader, "name", &needed).filter(|name| name != "auto") {
+        match check_name(&name) {
+            Ok(()) if !name.trim().is_empty() => node.name = Some(name),
+            _ => table.refuse(reader, "name", quoted(&name), needed),
         }
-        node.name = Some(name.into_inner());
     }
-    if let Some(labels) = raw.labels {
-        if labels.get_ref().len() > LABELS_MAX {
-            let found = format!("{} labels", labels.get_ref().len());
-            return Err(source.fault(&labels, "node.labels", found, format!("at most {LABELS_MAX}")));
-        }
+    if let Some(labels) = table.pairs(reader, "labels") {
         let fits = |text: &str| !text.is_empty() && text.len() <= LABEL_BYTES_MAX;
-        if let Some((key, value)) = labels.get_ref().iter().find(|(key, value)| !fits(key) || !fits(value)) {
-            let expected = format!("keys and values of 1 to {LABEL_BYTES_MAX} bytes");
-            return Err(source.fault(&labels, "node.labels", format!("{key:?} = {value:?}"), expected));
+        if labels.len() > LABELS_MAX {
+            table.refuse(reader, "labels", format!("{} entries long", labels.len()), format!("at most {LABELS_MAX}"));
+        } else if let Some((key, value)) = labels.iter().find(|(key, value)| !fits(key) || !fits(value)) {
+            let found = format!("{{ {} = {} }}", quoted(key), quoted(value));
+            table.refuse(reader, "labels", found, format!("keys and values of 1 to {LABEL_BYTES_MAX} bytes"));
         }
-        node.labels = labels.into_inner();
+        node.labels = labels;
     }
-    node.operators = source.list("node.operators", raw.operators, PEERS_MAX, "peer ids")?.into_iter().collect();
-    if let Some(roles) = raw.roles {
-        node.roles = roles
-            .get_ref()
-            .iter()
-            .map(|text| match text.as_str() {
-                "store" => Ok(NodeRole::Store),
-                "wasm" => Ok(NodeRole::Wasm),
-                "command" => Ok(NodeRole::Command),
-                other => {
-                    let expected = "a list of roles: \"store\", \"wasm\", \"command\"";
-                    Err(source.fault(&roles, "node.roles", quoted(other), expected))
+    set(&mut node.operators, peers(reader, &table, "operators"));
+    if let Some(entries) = table.list(reader, "roles", "a list of roles") {
+        node.roles.clear();
+        for entry in entries {
+            let Some(text) = entry.text(reader) else { continue };
+            match NodeRole::ALL.into_iter().find(|role| role.name() == text) {
+                Some(role) => {
+                    node.roles.insert(role);
                 }
-            })
-            .collect::<Result<BTreeSet<_>, _>>()?;
+                None => {
+                    let known = NodeRole::ALL.map(|role| quoted(role.name())).join(", ");
+                    entry.refuse(reader, quoted(&text), &format!("one of {known}"));
+                }
+            }
+        }
     }
-    node.drain = raw.drain.unwrap_or(node.drain);
-    Ok(())
+    set(&mut node.drain, table.flag(reader, "drain"));
 }
 
-fn read_resources(source: &Source<'_>, raw: RawResources, config: &mut Config) -> Result<(), ConfigError> {
-    let resources = &mut config.resources;
-    resources.disk_max = source.size("resources.disk_max", raw.disk_max, ByteSize(64 << 20))?;
-    resources.memory_max = source.size("resources.memory_max", raw.memory_max, ByteSize(64 << 20))?;
-    resources.module_cache_max = source.text(
-        "resources.module_cache_max",
-        raw.module_cache_max,
-        "a size such as \"1 GiB\", or \"0 B\" to keep none",
-        resources.module_cache_max,
-    )?;
-    resources.slots = match raw.slots {
-        None => None,
-        Some(raw) => match raw.get_ref() {
-            AutoOr::Word(word) if word == "auto" => None,
-            AutoOr::Number(slots @ 1..=4096) => Some(*slots as u32),
-            AutoOr::Word(word) => {
-                return Err(source.fault(&raw, "resources.slots", quoted(word), "\"auto\" or a number from 1 to 4096"));
-            }
-            AutoOr::Number(number) => {
-                return Err(source.fault(&raw, "resources.slots", number, "\"auto\" or a number from 1 to 4096"));
-            }
-        },
-    };
-    Ok(())
+fn read_resources(reader: &mut Reader, root: &Table<'_>, resources: &mut ResourcesSection) {
+    let keys = ["disk_max", "memory_max", "slots", "module_cache_max"];
+    let Some(table) = root.table(reader, "resources", &keys) else { return };
+    resources.disk_max = size_or_auto(reader, &table, "disk_max");
+    resources.memory_max = size_or_auto(reader, &table, "memory_max");
+    resources.slots = table.number_or_auto(reader, "slots", 1..=4096).map(|slots| slots as u32);
+    let needed = "a size such as \"1 GiB\", or \"0 B\" to keep none";
+    set(&mut resources.module_cache_max, table.parsed(reader, "module_cache_max", needed));
+}
+
+fn read_quorum(reader: &mut Reader, root: &Table<'_>, quorum: &mut QuorumSection) {
+    let Some(table) = root.table(reader, "quorum", &["voters", "replace_grace"]) else { return };
+    let range = quorum::limits::VOTERS_MIN as u64..=quorum::limits::VOTERS_MAX as u64;
+    match table.number(reader, "voters", range) {
+        Some(even) if even % 2 == 0 => table.refuse(reader, "voters", even, "an odd number (3, 5 or 7)"),
+        voters => set(&mut quorum.voters, voters.map(|voters| voters as usize)),
+    }
+    let grace = Duration::from_secs(1)..=Duration::from_secs(7 * 24 * 3600);
+    set(&mut quorum.replace_grace, table.duration(reader, "replace_grace", grace));
+}
+
+fn read_objects(reader: &mut Reader, root: &Table<'_>, objects: &mut ObjectsSection) {
+    let Some(table) = root.table(reader, "objects", &["audit_interval", "repair_interval", "lease"]) else { return };
+    let intervals = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 3600);
+    set(&mut objects.audit_interval, table.duration(reader, "audit_interval", intervals.clone()));
+    set(&mut objects.repair_interval, table.duration(reader, "repair_interval", intervals));
+    let leases = Duration::from_secs(10)..=approval::limits::LEASE_DURATION_MAX;
+    set(&mut objects.lease, table.duration(reader, "lease", leases));
+}
+
+fn read_conditions(reader: &mut Reader, root: &Table<'_>, conditions: &mut ConditionsSection) {
+    let Some(table) = root.table(reader, "conditions", &["hosts", "authorities"]) else { return };
+    let host = "a host with or without a port, such as \"api.example.org\" or \"127.0.0.1:8080\"";
+    let hosts = table.parsed_list(reader, "hosts", HOSTS_MAX, host);
+    set(&mut conditions.hosts, hosts.map(BTreeSet::from_iter));
+    let needed = "the absolute path of a file of certificates, such as \"/etc/quorate/authorities.pem\"";
+    if let Some(path) = table.text(reader, "authorities", needed).filter(|path| !path.is_empty()) {
+        match Path::new(&path) {
+            file if file.is_absolute() => conditions.authorities = Some(file.to_owned()),
+            _ => table.refuse(reader, "authorities", quoted(&path), needed),
+        }
+    }
+}
+
+fn read_log(reader: &mut Reader, root: &Table<'_>, log: &mut LogSection) {
+    let Some(table) = root.table(reader, "log", &["filter"]) else { return };
+    let needed = "a level (error, warn, info, debug or trace), or pairs such as \"info,quorate=debug\"";
+    let Some(filter) = table.text(reader, "filter", needed) else { return };
+    // An empty one would log nothing at all.
+    if filter.trim().is_empty() || filter.parse::<tracing_subscriber::EnvFilter>().is_err() {
+        return table.refuse(reader, "filter", quoted(&filter), needed);
+    }
+    log.filter = filter;
+}
+
+fn peers(reader: &mut Reader, table: &Table<'_>, key: &str) -> Option<BTreeSet<PeerId>> {
+    table.parsed_list(reader, key, PEERS_MAX, "a peer id").map(BTreeSet::from_iter)
+}
+
+fn size_or_auto(reader: &mut Reader, table: &Table<'_>, key: &str) -> Option<ByteSize> {
+    let needed = format!("\"auto\" or a size of at least {LENT_MIN}, such as \"10 GiB\"");
+    let text = table.text(reader, key, &needed).filter(|text| text != "auto")?;
+    let size = text.parse().ok().filter(|size| *size >= LENT_MIN);
+    if size.is_none() {
+        table.refuse(reader, key, quoted(&text), needed);
+    }
+    size
 }

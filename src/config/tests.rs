@@ -73,21 +73,21 @@ fn every_setting_survives_the_file() {
 fn a_refused_value_names_file_line_key_and_what_is_accepted() {
     assert_eq!(
         fault("[network]\nmdns = true\nconnections_max = 3\n"),
-        "quorate.toml:3: `network.connections_max` is 3, but a number from 8 to 100000 is needed"
+        "quorate.toml:3: `network.connections_max` is 3, but a whole number from 8 to 100000 is needed"
     );
     let cases = [
         ("[quorum]\nvoters = 4", "`quorum.voters` is 4, but an odd number (3, 5 or 7)"),
-        ("[quorum]\nvoters = 9", "`quorum.voters` is 9, but a number from 3 to 7"),
-        ("[quorum]\nreplace_grace = \"1M\"", "`quorum.replace_grace` is \"1M\" (\"M\" has no fixed length: write days"),
+        ("[quorum]\nvoters = 9", "`quorum.voters` is 9, but a whole number from 3 to 7"),
+        ("[quorum]\nreplace_grace = \"1M\"", "`quorum.replace_grace` is \"1M\": \"M\" has no fixed length: write days"),
         ("[quorum]\nreplace_grace = \"1ms\"", "`quorum.replace_grace` is \"1ms\", but a time from 1s to 7days"),
         ("[resources]\ndisk_max = \"10 GB\"", "\"auto\" or a size of at least 64 MiB"),
-        ("[resources]\nslots = 0", "\"auto\" or a number from 1 to 4096"),
+        ("[resources]\nslots = 0", "\"auto\" or a whole number from 1 to 4096"),
         ("[api]\nlisten = \"0.0.0.0:1\"", "a loopback address"),
         ("[network]\nlisten = \"here\"", "an IP address and port"),
         ("[network]\nbootstrap = [\"::::\"]", "host:port or a multiaddr"),
         ("[network]\nquic = true", "`network.allow_peers`"),
-        ("[network]\nallow_peers = [\"bob\"]", "peer ids"),
-        ("[node]\nroles = [\"magic\"]", "`node.roles` is \"magic\""),
+        ("[network]\nallow_peers = [\"bob\"]", "a peer id"),
+        ("[node]\nroles = [\"magic\"]", "`node.roles.0` is \"magic\", but one of \"store\", \"wasm\", \"command\""),
         ("[node]\nname = \"\"", "`node.name` is \"\", but \"auto\" or 1 to 64 bytes"),
         ("[node]\nname = \"a\\u001b[31m\"", "without control characters"),
         ("[node]\nlabels = { a = \"\" }", "keys and values of 1 to 64 bytes"),
@@ -96,17 +96,20 @@ fn a_refused_value_names_file_line_key_and_what_is_accepted() {
         ("[commands]\na = { path = \"/bin/cat\", submitters = [] }", "`commands.a.submitters` is 0 entries long"),
         (
             "[commands]\na = { path = \"/bin/cat\", submitters = [\"bob\"] }",
-            "`commands.a.submitters` is \"bob\", but peer ids, or \"network\"",
+            "`commands.a.submitters.0` is \"bob\", but a peer id, or \"network\"",
         ),
         (
             "[commands]\na = { path = \"/x\", submitters = [], env = [\"LD_PRELOAD\"] }",
-            "`commands.a.env` is \"LD_PRELOAD\"",
+            "`commands.a.env.0` is \"LD_PRELOAD\"",
         ),
-        ("[commands]\na = { submitters = [] }", "path"),
-        ("[commands]\n\"a b\" = { path = \"/x\", submitters = [] }", "with the name \"a b\""),
-        ("[conditions]\nhosts = [\"a/b\"]", "`conditions.hosts`"),
+        ("[commands]\na = { submitters = [] }", "`commands.a.path` is missing: an absolute path"),
+        (
+            "[commands]\n\"a b\" = { path = \"/x\", submitters = [] }",
+            "`commands.a b` is \"a b\", but a name of 1 to 64 letters",
+        ),
+        ("[conditions]\nhosts = [\"a/b\"]", "`conditions.hosts.0`"),
         ("[conditions]\nauthorities = \"ca.pem\"", "the absolute path of a file of certificates"),
-        ("[log]\nfilter = \"\"", "`log.filter` is empty"),
+        ("[log]\nfilter = \"\"", "`log.filter` is \"\", but a level"),
     ];
     for (text, expected) in cases {
         let error = fault(text);
@@ -117,13 +120,21 @@ fn a_refused_value_names_file_line_key_and_what_is_accepted() {
 #[test]
 fn unknown_keys_and_wrong_types_are_named_with_their_line() {
     let error = fault("[network]\n\nlissten = \"0.0.0.0:1\"\n");
-    assert!(error.starts_with("quorate.toml:3: ") && error.contains("lissten") && error.contains("listen"), "{error}");
+    assert!(error.starts_with("quorate.toml:3: ") && error.contains("did you mean `network.listen`?"), "{error}");
     let error = fault("[network]\nlisten = 7420\n");
-    assert!(error.starts_with("quorate.toml:2: ") && error.contains("string"), "{error}");
+    assert!(error.starts_with("quorate.toml:2: ") && error.contains("an IP address and port"), "{error}");
     let error = fault("[network\n");
     assert!(error.starts_with("quorate.toml:1: "), "{error}");
     // Fault injection is never switched on by a file.
     assert!(fault("testing = true\n").contains("testing"));
+}
+
+/// Goal: who edits the file by hand is told of every mistake in it, in the order of the lines.
+#[test]
+fn every_mistake_is_told_at_once() {
+    let error = fault("[log]\nfilter = 3\n[quorum]\nvoters = 4\n[network]\nmdns = \"yes\"\nlissten = \"x\"\n");
+    let told: Vec<_> = error.lines().map(|line| line.split_once(": ").unwrap().0).collect();
+    assert_eq!(told, ["quorate.toml:2", "quorate.toml:4", "quorate.toml:6", "quorate.toml:7"], "{error}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ use quorate_protocols::task::limits::MODULE_BYTES_MAX;
 use quorate_protocols::task::spec::Content;
 use quorate_protocols::text::counted;
 use quorate_protocols::units::ByteSize;
-use quorate_spec::{Source, SpecError, SpecFile, show};
+use quorate_spec::{Faults, Source, SpecFile, show};
 use quorate_testnet::{Client, ClientError};
 
 use super::super::advice;
@@ -91,7 +91,7 @@ pub fn read(args: &SpecArgs) -> Result<Spec, Failure> {
     Ok(Spec { text, name, folder, file })
 }
 
-fn wrong(error: &SpecError) -> Failure {
+fn wrong(error: &Faults) -> Failure {
     Failure::failed(Text::lines(error.lines())).hint("docs/jobs.md and examples/ show what a specification may say")
 }
 

@@ -17,9 +17,10 @@ const CRATES: &[Row] = &[
     ("protocols", ""),
     ("api", "protocols"),
     ("modules", "protocols"),
-    ("spec", "protocols"),
+    ("spec/tables", "protocols"),
+    ("spec", "protocols spec/tables"),
     ("src/seams", "protocols"),
-    ("src", "modules protocols src/seams"),
+    ("src", "modules protocols spec/tables src/seams"),
     ("testnet", "api protocols"),
     ("testnet/kit", "protocols src/seams testnet"),
     ("testnet/bound", "protocols testnet"),
@@ -42,7 +43,7 @@ const LIBRARIES: &[Row] = &[
     // The simulator names the log's types.
     ("openraft", "src testnet/simulate"),
     ("sled", "src"),
-    ("toml", "spec src testnet"),
+    ("toml", "spec spec/tables src testnet"),
     // The core does not know how its state is shown.
     ("utoipa", "api http"),
     ("wasmtime", "modules src"),
