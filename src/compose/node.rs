@@ -160,6 +160,21 @@ pub struct Node {
 }
 
 struct Inner {
+    base: Base,
+    client: QuorumClient,
+    approvals: Approvals,
+    placement: Placement,
+    submits: Submits,
+    driver_metrics: DriverMetrics,
+    watches: Watches,
+    work: Work,
+    /// Requests of the job and the task protocol that are being answered.
+    jobs_handling: Gauge,
+    tasks_handling: Gauge,
+}
+
+/// What this node is: its disk, whom it knows, what it is a member of, what it has promised.
+struct Base {
     seams: Seams,
     identity: Identity,
     net: Arc<dyn Net>,
@@ -168,21 +183,16 @@ struct Inner {
     directory: Directory,
     approver: Approver,
     quorums: QuorumHost,
-    client: QuorumClient,
-    approvals: Approvals,
-    placement: Placement,
-    submits: Submits,
-    logs: LogReader,
+    bus: broadcast::Sender<NodeEvent>,
+}
+
+/// What works with quorums on this node's behalf: objects, the worker, the emitter of events, and what conditions read.
+struct Work {
     objects: Objects,
-    driver_metrics: DriverMetrics,
-    watches: Watches,
     workers: Workers,
     emitter: Events,
+    logs: LogReader,
     sources: NodeSources,
-    /// Requests of the job and the task protocol that are being answered.
-    jobs_handling: Gauge,
-    tasks_handling: Gauge,
-    events: broadcast::Sender<NodeEvent>,
 }
 
 impl Node {
@@ -198,33 +208,33 @@ impl Node {
     }
 
     pub fn seams(&self) -> &Seams {
-        &self.inner.seams
+        &self.inner.base.seams
     }
     pub fn identity(&self) -> &Identity {
-        &self.inner.identity
+        &self.inner.base.identity
     }
     pub fn net(&self) -> &Arc<dyn Net> {
-        &self.inner.net
+        &self.inner.base.net
     }
     pub fn resources(&self) -> &Resources {
-        &self.inner.resources
+        &self.inner.base.resources
     }
     /// Registers what every part of the node counts, and how full its queues are. Once.
     pub fn register_metrics(&self, registry: &mut Registry) {
         let inner = &self.inner;
-        inner.resources.register_metrics(registry);
-        inner.storage.metrics().register(registry);
-        inner.directory.register_metrics(registry);
-        inner.approver.register_metrics(registry);
-        inner.quorums.register_metrics(registry);
+        inner.base.resources.register_metrics(registry);
+        inner.base.storage.metrics().register(registry);
+        inner.base.directory.register_metrics(registry);
+        inner.base.approver.register_metrics(registry);
+        inner.base.quorums.register_metrics(registry);
         inner.driver_metrics.register(registry);
-        inner.objects.register_metrics(registry);
-        inner.workers.register_metrics(registry);
-        inner.emitter.register_metrics(registry);
+        inner.work.objects.register_metrics(registry);
+        inner.work.workers.register_metrics(registry);
+        inner.work.emitter.register_metrics(registry);
         let handling = [
             (Protocol::Job, inner.jobs_handling.clone()),
             (Protocol::Task, inner.tasks_handling.clone()),
-            (Protocol::Piece, inner.objects.metrics().requests_handling.clone()),
+            (Protocol::Piece, inner.work.objects.metrics().requests_handling.clone()),
         ];
         let registry = registry.sub_registry_with_prefix("quorate");
         let help = "Requests of peers that are being answered";
@@ -242,17 +252,17 @@ impl Node {
     }
     /// The node's record store. Watch [`Storage::fatal`]: after a failed sync the node must stop.
     pub fn storage(&self) -> &Storage {
-        &self.inner.storage
+        &self.inner.base.storage
     }
     pub fn directory(&self) -> &Directory {
-        &self.inner.directory
+        &self.inner.base.directory
     }
     pub fn approver(&self) -> &Approver {
-        &self.inner.approver
+        &self.inner.base.approver
     }
     /// The quorums of which this node is a member.
     pub fn quorums(&self) -> &QuorumHost {
-        &self.inner.quorums
+        &self.inner.base.quorums
     }
     /// Any quorum of the network.
     pub fn jobs(&self) -> &QuorumClient {
@@ -270,10 +280,10 @@ impl Node {
     }
     /// What tasks of any quorum wrote for people.
     pub fn logs(&self) -> &LogReader {
-        &self.inner.logs
+        &self.inner.work.logs
     }
     pub fn objects(&self) -> &Objects {
-        &self.inner.objects
+        &self.inner.work.objects
     }
     /// Counters of the driver of led quorums, to be registered once.
     pub fn driver_metrics(&self) -> &DriverMetrics {
@@ -281,22 +291,22 @@ impl Node {
     }
     /// This node as a worker of quorums.
     pub fn workers(&self) -> &Workers {
-        &self.inner.workers
+        &self.inner.work.workers
     }
     /// The events that users emit here.
     pub fn emitter(&self) -> &Events {
-        &self.inner.emitter
+        &self.inner.work.emitter
     }
     /// Where this node finds the values of conditions.
     pub fn sources(&self) -> &NodeSources {
-        &self.inner.sources
+        &self.inner.work.sources
     }
     pub fn events(&self) -> broadcast::Receiver<NodeEvent> {
-        self.inner.events.subscribe()
+        self.inner.base.bus.subscribe()
     }
     /// Asks every actor to finish what it owes and waits until all have ended.
     pub async fn close(&self) {
-        self.inner.seams.tasks.close().await;
+        self.inner.base.seams.tasks.close().await;
     }
 }
 

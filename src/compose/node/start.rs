@@ -7,7 +7,10 @@ use std::sync::Arc;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{broadcast, mpsc};
 
-use super::{EVENTS_MAX, Inner, NET_EVENTS_QUEUE, Node, NodeEvent, NodeExecutors, NodeParts, NodeSettings, StartError};
+use super::{
+    Base, EVENTS_MAX, Inner, NET_EVENTS_QUEUE, Node, NodeEvent, NodeExecutors, NodeParts, NodeSettings, StartError,
+    Work,
+};
 use crate::approver::{Approver, ApproverParts};
 use crate::compose::adapters::{NetworkEvents, NodePlacement};
 use crate::compose::event_bridge;
@@ -49,32 +52,18 @@ pub(super) async fn start_actors(parts: NodeParts) -> Result<Node, StartError> {
     let requests = Requests { job, task };
     let (jobs_handling, tasks_handling) = serve(&base, &reach, &work, &settings, followers.driver, requests);
 
-    let Base { seams, identity, net, resources, storage, directory, approver, quorums, bus } = base;
     let Reach { client, approvals, placement, submits, services, .. } = reach;
-    let Work { objects, workers, emitter, logs, sources } = work;
     let inner = Inner {
-        seams,
-        identity,
-        net,
-        resources,
-        storage,
-        directory,
-        approver,
-        quorums,
+        base,
         client,
         approvals,
         placement,
         submits,
-        logs,
-        objects,
         watches: services.watches().clone(),
         driver_metrics: services.metrics,
-        workers,
-        emitter,
-        sources,
+        work,
         jobs_handling,
         tasks_handling,
-        events: bus,
     };
     Ok(Node { inner: Arc::new(inner) })
 }
@@ -99,19 +88,6 @@ struct Followers {
     driver: broadcast::Receiver<HostEvent>,
     own: broadcast::Receiver<HostEvent>,
     bus: broadcast::Receiver<NodeEvent>,
-}
-
-/// What this node is: its disk, whom it knows, what it is a member of, what it has promised.
-struct Base {
-    seams: Seams,
-    identity: Identity,
-    net: Arc<dyn Net>,
-    resources: Resources,
-    storage: Storage,
-    directory: Directory,
-    approver: Approver,
-    quorums: QuorumHost,
-    bus: broadcast::Sender<NodeEvent>,
 }
 
 impl Base {
@@ -237,15 +213,6 @@ impl Reach {
         let submits = Submits::new(seams, storage.clone(), placement.clone(), client.clone());
         Self { local, knowledge, requests, services, led, client, approvals, placement, submits }
     }
-}
-
-/// What works with quorums on this node's behalf: objects, the worker, the emitter of events, and what conditions read.
-struct Work {
-    objects: Objects,
-    workers: Workers,
-    emitter: Events,
-    logs: LogReader,
-    sources: NodeSources,
 }
 
 impl Work {
