@@ -11,6 +11,7 @@ use quorate_api::{
 };
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::ids::{JobId, PeerId};
+use quorate_protocols::job::limits::HISTORY_MAX;
 use quorate_protocols::quorum::command::Resolution;
 use quorate_protocols::quorum::request::{Query as Question, QueryAnswer};
 use quorate_protocols::quorum::watch::Until;
@@ -92,6 +93,9 @@ pub async fn list(
 pub async fn show(State(backend): State<Shared>, Path(job): Path<JobId>) -> Result<Json<JobInfo>, ApiError> {
     Ok(Json(backend.job(job).await?))
 }
+
+// The description says how long a history is at most.
+const _: () = assert!(HISTORY_MAX == 200);
 
 /// What happened to a job, oldest first: 200 lines at most, on one page.
 #[utoipa::path(get, path = "/v1/jobs/{job}/history", tag = "jobs", params(("job" = schema::JobId, Path)),

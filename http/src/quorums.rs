@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use quorate_api::{ErrorBody, Listing, MemberView, QuorumDetail, QuorumInfo, schema};
 use quorate_protocols::ids::QuorumId;
+use quorate_protocols::membership::VOTERS_MAX;
 
 use super::backend::Shared;
 use super::error::ApiError;
@@ -27,6 +28,9 @@ pub async fn list(
 pub async fn show(State(backend): State<Shared>, Path(quorum): Path<QuorumId>) -> Result<Json<QuorumDetail>, ApiError> {
     Ok(Json(backend.quorum(quorum).await?))
 }
+
+// The description says how many voters there are at most.
+const _: () = assert!(VOTERS_MAX == 7);
 
 /// One quorum as each of its voters sees it, asked now: 7 at most, on one page.
 #[utoipa::path(get, path = "/v1/quorums/{quorum}/members", tag = "quorums", params(("quorum" = schema::QuorumId, Path)),
