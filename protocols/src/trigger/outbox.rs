@@ -1,19 +1,10 @@
-//! Events on their way from the node that emitted them to the quorums that listen: what is kept, who is owed what.
+//! Events on their way from the node that emitted them to the quorums that listen: what is taken and kept here, and for
+//! how long. Which quorum is owed what, and how it gets it, is in [`subscribers`].
 //!
 //! **Keeping.** A node numbers what it emits, from 1, and keeps it until every quorum it knows has taken it or does not
 //! want it, and for [`OUTBOX_GRACE`] beyond that: a quorum may be so new that nobody has heard of it. When the outbox
 //! is full of events that are still owed, no more are taken. What is owed for longer than [`OUTBOX_RETENTION`] is given
 //! up, and counted as lost to the quorums it may have been for, who record that.
-//!
-//! **Who wants what.** Quorums are asked which names they listen to, and only while there is an event of which nobody
-//! knows whether they want it: an idle network asks nothing. An answer holds for all events that were emitted before
-//! the question. What comes later under a name that the quorum wanted is sent at once; under another name it waits for
-//! the next question. So an event that is emitted after a trigger was submitted finds it, wherever both were.
-//!
-//! **Sending.** One dispatch at a time to each quorum, in order, until it is answered: see [`super::event::Dispatch`].
-//! The quorum says how far it has come, also after a failover or when the emitter has forgotten; so a dispatch may be
-//! lost, doubled or late and every event is taken once. A quorum without room keeps its events waiting here, in ever
-//! smaller dispatches.
 //!
 //! **The network's own events** happen whether anyone wants them or not. They are numbered and kept only once a quorum
 //! is known to listen; until then the newest few wait in memory for the quorums to be asked. They have a rate and a
@@ -21,15 +12,19 @@
 //!
 //! Time is the node's monotonic clock, with enough before its beginning to place events of an earlier life in it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod subscribers;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::{DeliveryAck, Dispatch, Dispatched, Event};
+use super::event::Event;
 use super::limits::*;
 use super::record::SeenId;
-use crate::backoff::Backoff;
 use crate::ids::{Millis, PeerId, QuorumId};
+use subscribers::Subscriber;
+
+pub use subscribers::{Ask, Subscription};
 
 #[derive(Debug)]
 pub struct Outbox {
@@ -57,27 +52,6 @@ struct Row {
     since: Millis,
 }
 
-/// What there is between this node and one quorum.
-#[derive(Debug)]
-struct Subscriber {
-    names: BTreeSet<String>,
-    /// The question that `names` answers was asked when this was the newest event, and then.
-    heard: Option<(u64, Millis)>,
-    /// The number of the last event that it has on record, as far as known.
-    recorded: Option<u64>,
-    /// Nothing up to here is owed.
-    done: u64,
-    /// Owed, and given up.
-    lost: u64,
-    asked_at: Option<Millis>,
-    not_before: Millis,
-    failures: u32,
-    under_way: bool,
-    batch: usize,
-    /// Since when it has not been announced any more.
-    gone_since: Option<Millis>,
-}
-
 /// What is to be made durable, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -89,21 +63,6 @@ pub enum Change {
     Forget(u64),
     Subscribe(QuorumId, Subscription),
     Unsubscribe(QuorumId),
-}
-
-/// What survives a restart of what is known of a quorum.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Subscription {
-    pub names: BTreeSet<String>,
-    pub lost: u64,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
-    /// `Query::Listening`; then [`Outbox::heard_names`] with `newest`, or [`Outbox::failed`].
-    Names { newest: u64 },
-    /// Then [`Outbox::delivered`], or one of the failures.
-    Deliver(Dispatch),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,44 +78,6 @@ pub enum EmitError {
     Invalid(String),
     #[error("the outbox of this node is full: {events} events with {bytes} bytes wait for quorums to take them")]
     Full { events: usize, bytes: usize },
-}
-
-impl Subscriber {
-    fn new(done: u64) -> Self {
-        Self {
-            names: BTreeSet::new(),
-            heard: None,
-            recorded: None,
-            done,
-            lost: 0,
-            asked_at: None,
-            not_before: Millis(0),
-            failures: 0,
-            under_way: false,
-            batch: EVENTS_PER_DELIVERY_MAX,
-            gone_since: None,
-        }
-    }
-
-    /// Whether the event is known not to be for it.
-    fn passes(&self, sequence: u64, name: &str) -> bool {
-        self.heard.is_some_and(|(newest, _)| sequence <= newest) && !self.names.contains(name)
-    }
-
-    fn subscription(&self) -> Subscription {
-        Subscription { names: self.names.clone(), lost: self.lost }
-    }
-
-    fn is_worth_keeping(&self) -> bool {
-        !self.names.is_empty() || self.lost > 0
-    }
-
-    fn pause(&mut self, now: Millis) {
-        let max = if self.gone_since.is_some() { DELIVERY_RETRY_GONE } else { DELIVERY_RETRY_MAX };
-        let pause = Backoff::new(DELIVERY_RETRY_MIN, max).pause(self.failures);
-        self.failures = self.failures.saturating_add(1);
-        self.not_before = now.plus(pause);
-    }
 }
 
 impl Outbox {
@@ -197,9 +118,7 @@ impl Outbox {
     }
 
     pub fn restore_subscription(&mut self, now: Millis, quorum: QuorumId, subscription: Subscription) {
-        let Subscription { names, lost } = subscription;
-        let subscriber = Subscriber { names, lost, gone_since: Some(now), ..Subscriber::new(0) };
-        self.subscribers.insert(quorum, subscriber);
+        self.subscribers.insert(quorum, Subscriber::restored(now, subscription));
     }
 
     // ---- taking events ----
@@ -373,37 +292,6 @@ impl Outbox {
         std::mem::take(&mut self.changes)
     }
 
-    // ---- who is owed what ----
-
-    /// Which quorums are announced now.
-    pub fn announced(&mut self, now: Millis, quorums: &BTreeSet<QuorumId>) {
-        let first = self.rows.first_key_value().map_or(self.newest, |(sequence, _)| sequence - 1);
-        for quorum in quorums {
-            if let Some(subscriber) = self.subscribers.get_mut(quorum) {
-                if subscriber.gone_since.take().is_some() {
-                    subscriber.not_before = now;
-                }
-            } else if self.subscribers.len() < SUBSCRIBERS_MAX {
-                self.subscribers.insert(*quorum, Subscriber::new(first));
-            }
-        }
-        for (quorum, subscriber) in &mut self.subscribers {
-            if !quorums.contains(quorum) && subscriber.gone_since.is_none() {
-                subscriber.gone_since = Some(now);
-            }
-        }
-        // One that listened is waited for as long as its events are kept.
-        let changes = &mut self.changes;
-        self.subscribers.retain(|quorum, subscriber| {
-            let Some(since) = subscriber.gone_since else { return true };
-            let stays = subscriber.under_way || (subscriber.is_worth_keeping() && now.since(since) < OUTBOX_RETENTION);
-            if !stays && subscriber.is_worth_keeping() {
-                changes.push(Change::Unsubscribe(*quorum));
-            }
-            stays
-        });
-    }
-
     /// Events that are kept, and the bytes of their data.
     pub fn events(&self) -> usize {
         self.rows.len()
@@ -417,146 +305,6 @@ impl Outbox {
         self.unsure.is_empty() && self.rows.is_empty() && self.subscribers.values().all(|known| known.lost == 0)
     }
 
-    /// What to ask now, of whom; and when to come back if nothing happens before.
-    pub fn asks(&mut self, now: Millis) -> (Vec<(QuorumId, Ask)>, Option<Millis>) {
-        let (mut asks, mut wake) = (Vec::new(), None::<Millis>);
-        let unsure = self.unsure.back().map(|(_, since)| *since);
-        for (quorum, subscriber) in &mut self.subscribers {
-            if subscriber.under_way {
-                continue;
-            }
-            // The end of any of them comes back here.
-            if self.asked >= ASKED_AT_ONCE_MAX {
-                break;
-            }
-            match next(&self.rows, self.newest, unsure, subscriber, now) {
-                Next::Nothing => (),
-                Next::Later(at) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
-                Next::Ask(mut ask) => {
-                    subscriber.under_way = true;
-                    match &mut ask {
-                        Ask::Names { .. } => subscriber.asked_at = Some(now),
-                        // What was lost is recorded with a step forward. Where there is none, a number is spent on it.
-                        Ask::Deliver(dispatch) if dispatch.lost > 0 && dispatch.events.is_empty() => {
-                            self.newest += 1;
-                            dispatch.reaches = self.newest;
-                            self.changes.push(Change::Count);
-                        }
-                        Ask::Deliver(_) => (),
-                    }
-                    self.asked += 1;
-                    asks.push((*quorum, ask));
-                }
-            }
-        }
-        (asks, wake)
-    }
-
-    fn ended(&mut self, quorum: QuorumId) -> Option<&mut Subscriber> {
-        let subscriber = self.subscribers.get_mut(&quorum).filter(|subscriber| subscriber.under_way)?;
-        subscriber.under_way = false;
-        self.asked -= 1;
-        Some(subscriber)
-    }
-
-    /// The answer to `Ask::Names { newest }`.
-    pub fn heard_names(
-        &mut self,
-        now: Millis,
-        quorum: QuorumId,
-        newest: u64,
-        known: Option<u64>,
-        names: impl IntoIterator<Item = String>,
-    ) {
-        let Some(subscriber) = self.ended(quorum) else { return };
-        let before = subscriber.subscription();
-        subscriber.failures = 0;
-        subscriber.names = names.into_iter().take(TRIGGERS_MAX).collect();
-        let asked_at = subscriber.asked_at.unwrap_or(now);
-        subscriber.heard = Some((newest, asked_at));
-        self.note_recorded(quorum, known);
-        let Some(subscriber) = self.subscribers.get(&quorum) else { return };
-        let after = subscriber.subscription();
-        if before != after {
-            let keeps = subscriber.is_worth_keeping();
-            let change = if keeps { Change::Subscribe(quorum, after.clone()) } else { Change::Unsubscribe(quorum) };
-            self.changes.push(change);
-        }
-        let unsure = std::mem::take(&mut self.unsure).into_iter();
-        let (wanted, unsure): (VecDeque<_>, _) = unsure.partition(|(event, _)| after.names.contains(&event.name));
-        self.unsure = unsure;
-        for (event, since) in wanted {
-            self.take_own(now, since, event);
-        }
-    }
-
-    /// The quorum says how far it has come.
-    fn note_recorded(&mut self, quorum: QuorumId, known: Option<u64>) {
-        let Some(subscriber) = self.subscribers.get_mut(&quorum) else { return };
-        let Some(known) = known else { return };
-        let rows = &self.rows;
-        if known > self.newest {
-            // This node has lost its disk and counts anew: what it has given those numbers to would pass for repeats.
-            let wanted = rows.iter().filter(|(sequence, row)| {
-                **sequence > subscriber.done && !subscriber.passes(**sequence, &row.event.name)
-            });
-            subscriber.lost = subscriber.lost.saturating_add(wanted.count() as u64);
-            self.newest = known;
-        }
-        match subscriber.recorded.replace(known) {
-            // It has forgotten what it had taken. What is not kept any more cannot be sent again.
-            Some(before) if known < before => {
-                let kept = rows.range(known + 1..=subscriber.done).count() as u64;
-                subscriber.lost = subscriber.lost.saturating_add((subscriber.done - known).saturating_sub(kept));
-                subscriber.done = known;
-            }
-            _ => subscriber.done = subscriber.done.max(known),
-        }
-    }
-
-    /// The answer to `Ask::Deliver(sent)`.
-    pub fn delivered(&mut self, now: Millis, quorum: QuorumId, sent: &Dispatch, heard: DeliveryAck) {
-        let Some(subscriber) = self.ended(quorum) else { return };
-        let moves = heard.reaches > subscriber.done || (sent.lost > 0 && heard.reaches >= subscriber.done);
-        if !moves || heard.reaches > sent.reaches.max(heard.recorded.unwrap_or(0)) {
-            // Nothing that a primary says. Not to be asked again at once.
-            return subscriber.pause(now);
-        }
-        subscriber.failures = 0;
-        subscriber.batch = (subscriber.batch * 2).min(EVENTS_PER_DELIVERY_MAX);
-        subscriber.done = subscriber.done.max(heard.reaches);
-        if sent.lost > 0 {
-            subscriber.lost = subscriber.lost.saturating_sub(sent.lost);
-            let subscription = subscriber.subscription();
-            self.changes.push(Change::Subscribe(quorum, subscription));
-        }
-        self.note_recorded(quorum, heard.recorded);
-    }
-
-    /// The quorum has not come as far as the dispatch follows.
-    pub fn gap(&mut self, now: Millis, quorum: QuorumId, known: u64) {
-        if let Some(subscriber) = self.ended(quorum) {
-            subscriber.recorded = subscriber.recorded.or(Some(subscriber.done));
-            subscriber.pause(now);
-            self.note_recorded(quorum, Some(known));
-        }
-    }
-
-    /// The quorum has no room for so much.
-    pub fn full(&mut self, now: Millis, quorum: QuorumId) {
-        if let Some(subscriber) = self.ended(quorum) {
-            subscriber.batch = (subscriber.batch / 2).max(1);
-            subscriber.pause(now);
-        }
-    }
-
-    /// Nobody answered, or not to that.
-    pub fn failed(&mut self, now: Millis, quorum: QuorumId) {
-        if let Some(subscriber) = self.ended(quorum) {
-            subscriber.pause(now);
-        }
-    }
-
     /// Events kept, and those of them that some quorum is still owed.
     pub fn counts(&self) -> (usize, usize) {
         let settled = self.settled();
@@ -568,78 +316,10 @@ impl Outbox {
     }
 }
 
-enum Next {
-    Nothing,
-    Later(Millis),
-    Ask(Ask),
-}
-
-fn next(
-    rows: &BTreeMap<u64, Row>,
-    newest: u64,
-    unsure: Option<Millis>,
-    subscriber: &mut Subscriber,
-    now: Millis,
-) -> Next {
-    // What is known not to be for it, it is not owed.
-    let owed = |subscriber: &Subscriber| {
-        let mut rows = rows.range(subscriber.done + 1..);
-        rows.find(|(sequence, row)| !subscriber.passes(**sequence, &row.event.name)).map(|(sequence, _)| *sequence)
-    };
-    let first = owed(subscriber);
-    let settled = first.map_or(newest, |first| first - 1);
-    if first.is_some() || subscriber.heard.is_some() {
-        subscriber.done = subscriber.done.max(settled);
-    }
-    let curious = unsure.is_some_and(|since| subscriber.heard.is_none_or(|(_, at)| at < since));
-    if first.is_none() && subscriber.lost == 0 && !(curious && subscriber.gone_since.is_none()) {
-        if subscriber.heard.is_none() {
-            // Nothing was kept when it became known.
-            subscriber.done = newest;
-        }
-        return Next::Nothing;
-    }
-    if subscriber.not_before > now {
-        return Next::Later(subscriber.not_before);
-    }
-    let ask = Next::Ask(Ask::Names { newest });
-    if subscriber.heard.is_none() {
-        return ask;
-    }
-    let candidates = || {
-        let rows = rows.range(subscriber.done + 1..);
-        rows.filter(|(sequence, row)| !subscriber.passes(**sequence, &row.event.name))
-    };
-    let (mut events, mut bytes, mut wanted) = (Vec::new(), 0, false);
-    for (sequence, row) in candidates() {
-        let size = row.event.data.len();
-        if events.len() >= subscriber.batch || (bytes + size > DELIVERY_BYTES_MAX && !events.is_empty()) {
-            break;
-        }
-        bytes += size;
-        wanted |= subscriber.names.contains(&row.event.name);
-        let event = (*row.event).clone();
-        events.push(Dispatched { sequence: *sequence, age: now.since(row.since), event });
-    }
-    if wanted || (events.is_empty() && subscriber.lost > 0) {
-        let reaches = events.last().map_or(subscriber.done, |last| last.sequence);
-        let follows = subscriber.recorded.unwrap_or(subscriber.done).min(subscriber.done);
-        return Next::Ask(Ask::Deliver(Dispatch { follows, reaches, lost: subscriber.lost, events }));
-    }
-    // Only events under names that it did not want when it was last asked.
-    let users = candidates().any(|(_, row)| !row.event.is_own());
-    let interval = if users { ASK_INTERVAL } else { ASK_OWN_INTERVAL };
-    match subscriber.asked_at.map(|at| at.plus(interval)).filter(|at| *at > now) {
-        Some(at) => Next::Later(at),
-        None => ask,
-    }
-}
-
 /// That much earlier, as far back as the clock goes.
 fn before(now: Millis, age: Duration) -> Millis {
     Millis(now.0.saturating_sub(age.as_millis() as u64))
 }
 
 #[cfg(test)]
-#[path = "outbox_tests.rs"]
 mod tests;

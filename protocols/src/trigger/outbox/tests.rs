@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::*;
+use crate::trigger::event::DeliveryAck;
 
 const THIS: PeerId = PeerId([9; 32]);
 const ONE: QuorumId = QuorumId([1; 16]);
