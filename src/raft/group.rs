@@ -9,6 +9,8 @@
 //! openraft ends for good at the first error of a store, a full disk among them. A group that ended so has *stopped*:
 //! it leads nothing, grants nothing and says why, and `reopen` opens it again from its store as a restart would.
 
+mod status;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,133 +23,28 @@ use quorate_protocols::approval::Approval;
 use quorate_protocols::ids::{Digest, LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
 use quorate_protocols::liveness::{Judgement, LogPosition};
 use quorate_protocols::quorum::Voters;
-use quorate_protocols::quorum::limits::{
-    APPEND_DEADLINE, DIGEST_INTERVAL, MAJORITY_SILENCE_MAX, PROPOSALS_MAX, QUORUMS_PER_NODE_MAX,
-};
+use quorate_protocols::quorum::limits::{APPEND_DEADLINE, DIGEST_INTERVAL, MAJORITY_SILENCE_MAX, PROPOSALS_MAX};
 use quorate_protocols::quorum::request::QuorumView;
-use quorate_protocols::wire::{self, Record};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::Unheard;
 use super::clocks::NodeClocks;
 use super::log_store::{LastFault, LogStore, Trees};
 use super::metrics::QuorumMetrics;
 use super::network::{Connector, Links};
 use super::proposer::{Proposal, Proposer};
 use super::read_index::ReadIndex;
+use super::records::GroupRecord;
 use super::rollback_guard::{self, RollbackGuard};
 use super::snapshot::SnapshotStore;
 use super::state_machine::{Machine, StateMachine};
 use super::types::{Membership, Raft, config, members_of};
 use super::{HostEvent, QuorumError};
-use crate::seams::{DiskError, KvBatch, Seams};
+use crate::seams::{DiskError, Seams};
 use crate::storage::Storage;
+use status::Status;
 
-/// The tree that says which groups there are: quorum id → [`GroupRecord`].
-const RECORDS: &str = "quorums";
-
-/// What a member keeps about its group from the founding on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupRecord {
-    pub member: MemberId,
-    /// The promises on which the group was founded, or on which this member was invited.
-    pub members: Vec<Approval>,
-    pub standbys: Vec<Approval>,
-    /// Who asked: the founder, or the primary that took this member in.
-    pub asked_by: PeerId,
-}
-
-impl Record for GroupRecord {
-    const VERSION: u8 = 1;
-}
-
-impl GroupRecord {
-    pub fn approvals(&self) -> impl Iterator<Item = &Approval> {
-        self.members.iter().chain(&self.standbys)
-    }
-    /// Peers whose raft messages are taken before any membership is known here.
-    fn invited(&self, peer: PeerId) -> bool {
-        peer == self.asked_by || self.approvals().any(|approval| approval.statement.approver == peer)
-    }
-}
-
-/// Every group on this disk, in order of id.
-pub fn read_records(storage: &Storage) -> Result<Vec<(QuorumId, GroupRecord)>, DiskError> {
-    let damaged = |reason: String| DiskError::Damaged { place: RECORDS.to_owned(), reason };
-    // No id is longer than the end of the range, and there are at most `QUORUMS_PER_NODE_MAX` of them.
-    let rows = storage.kv().range(RECORDS, &[], &[0xff; 17], QUORUMS_PER_NODE_MAX, usize::MAX)?;
-    let read = |(key, value): (Vec<u8>, Vec<u8>)| {
-        let id = <[u8; 16]>::try_from(key).map_err(|key| damaged(format!("a key of {} bytes", key.len())))?;
-        let record = wire::decode_record(&value).map_err(|error| damaged(error.to_string()))?;
-        Ok((QuorumId(id), record))
-    };
-    rows.into_iter().map(read).collect()
-}
-
-pub async fn write_record(storage: &Storage, quorum: QuorumId, record: &GroupRecord) -> Result<(), DiskError> {
-    let mut batch = KvBatch::new();
-    batch.put(RECORDS, quorum.0, wire::encode_record(record));
-    storage.write(batch).await
-}
-
-/// Deletes everything that a group keeps in the record store.
-pub async fn erase(storage: &Storage, quorum: QuorumId) -> Result<(), DiskError> {
-    let mut batch = Trees::of(quorum).drop_all();
-    batch.delete(RECORDS, quorum.0);
-    storage.write(batch).await
-}
-
-/// Why a member takes no part in its quorum, although its node runs.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Stop {
-    /// Until an operator acts.
-    #[error("{0}")]
-    ForGood(String),
-    /// Until the disk has room again.
-    #[error("the disk of this member's node is full")]
-    Full,
-    /// Until the store can be used again.
-    #[error("its store failed: {0}")]
-    Store(String),
-}
-
-impl From<DiskError> for Stop {
-    fn from(error: DiskError) -> Self {
-        match error {
-            DiskError::Full { .. } => Self::Full,
-            other => Self::Store(other.to_string()),
-        }
-    }
-}
-
-/// What changes while the group runs.
-#[derive(Clone, Debug, Default)]
-struct Status {
-    /// Raft's leader here, with everything from before applied.
-    led: Option<Term>,
-    /// A majority of the voters gave a sign of life lately.
-    unheard: Option<String>,
-    /// Since when no majority was heard, if none is, and for how long that was so before, on the monotonic clock.
-    unheard_since: Option<Millis>,
-    unheard_for: Duration,
-    /// When that was judged last.
-    judged_at: Option<Millis>,
-    stopped: Option<Stop>,
-}
-
-impl Status {
-    /// For how long no majority was heard, altogether. In a process that stood still nobody heard anything.
-    fn unheard_for(&self, now: Millis) -> Duration {
-        let stood_still = self.judged_at.filter(|at| now.since(*at) > MAJORITY_SILENCE_MAX);
-        let since = self.unheard_since.or(stood_still);
-        self.unheard_for + since.map_or(Duration::ZERO, |since| now.since(since))
-    }
-    fn leading(&self) -> Option<Term> {
-        self.led.filter(|_| self.unheard.is_none() && self.stopped.is_none())
-    }
-}
+pub use status::Stop;
 
 /// What a group is opened with.
 pub struct GroupParts {
@@ -189,19 +86,6 @@ pub struct Group {
     stop: CancellationToken,
     /// Ends once nothing writes the group's mark any more.
     marking: tokio::sync::Mutex<Option<tokio::task::JoinHandle<Option<()>>>>,
-}
-
-/// Whether the store came back older than what the member had promised.
-pub fn is_behind_mark(storage: &Storage, quorum: QuorumId, member: MemberId) -> Result<bool, DiskError> {
-    let files = storage.files();
-    let Some(kept) = rollback_guard::read(&*files, quorum)?.filter(|mark| mark.member == member) else {
-        return Ok(false);
-    };
-    let keeper = RollbackGuard::new(files, quorum, member, Some(kept));
-    let store = LogStore::new(storage.clone(), Trees::of(quorum), keeper, LastFault::default());
-    let (term, voted_for) = store.vote()?.map_or((0, None), |vote| (vote.leader_id.term, vote.leader_id.voted_for));
-    let forgot_vote = kept.term.0 > term || (kept.term.0 == term && kept.voted_for.is_some() && voted_for.is_none());
-    Ok(forgot_vote || kept.last.0 > store.last()?.index().unwrap_or(0))
 }
 
 impl Group {
@@ -474,101 +358,11 @@ impl Group {
         QuorumView { paused: stopped.or(status.unheard), clock_apart_ms, ..applied }
     }
 
-    // --- what others tell the group ---
-
-    /// Told on every beat whether a majority was heard; acts on changes.
-    pub fn record_beat(&self, now: Millis, missing: Option<String>) {
-        let (before, after) = self.status(|status| {
-            let before = status.clone();
-            match &missing {
-                Some(_) => status.unheard_since = status.unheard_since.or(status.judged_at).or(Some(now)),
-                None => (status.unheard_for, status.unheard_since) = (status.unheard_for(now), None),
-            }
-            (status.judged_at, status.unheard) = (Some(now), missing);
-            (before, status.clone())
-        });
-        if after.stopped.is_some() {
-            // Said to be paused already, for another reason.
-            return;
-        }
-        match (&before.unheard, &after.unheard) {
-            (None, Some(reason)) => {
-                if before.leading().is_some() {
-                    self.emit(HostEvent::NotLeading { quorum: self.id });
-                }
-                self.emit(HostEvent::Paused { quorum: self.id, reason: reason.clone() });
-            }
-            (Some(_), None) => {
-                self.emit(HostEvent::Unpaused { quorum: self.id });
-                if let Some(term) = after.leading() {
-                    self.emit(HostEvent::Leading { quorum: self.id, term });
-                }
-            }
-            _ => (),
-        }
-    }
-
     /// Compares another member's state digest with our own of the same index.
     pub fn compare(&self, theirs: (LogIndex, Digest)) -> bool {
         let ours = self.machine.read(|applied| applied.digest);
         debug_assert!(ours.0.0.is_multiple_of(DIGEST_INTERVAL));
         ours.0 != theirs.0 || ours.0 == LogIndex(0) || ours.1 == theirs.1
-    }
-
-    /// Stops taking part, and says so loudly. A member that has stopped already only changes its reason: it does not
-    /// come back from one that needs an operator.
-    pub fn halt(&self, stop: Stop) {
-        let (before, led) = self.status(|status| {
-            let (before, led) = (status.stopped.clone(), status.leading().is_some());
-            if !matches!(before, Some(Stop::ForGood(_))) {
-                status.stopped = Some(stop.clone());
-            }
-            (before, led)
-        });
-        if before.as_ref() == Some(&stop) || matches!(before, Some(Stop::ForGood(_))) {
-            return;
-        }
-        tracing::error!(quorum = %self.id, reason = %stop, "this member of a quorum has stopped");
-        if led {
-            self.emit(HostEvent::NotLeading { quorum: self.id });
-        }
-        self.emit(HostEvent::Paused { quorum: self.id, reason: stop.to_string() });
-        if before.is_some() {
-            return;
-        }
-        self.stop.cancel();
-        let raft = self.raft.clone();
-        crate::seams::spawn(async move { drop(raft.shutdown().await) });
-    }
-
-    /// For how long no majority was heard, altogether, since the group was opened.
-    pub fn unheard_for(&self, now: Millis) -> Duration {
-        self.status(|status| status.unheard_for(now))
-    }
-
-    /// That no majority is heard, and since when; or that this member has stopped.
-    pub fn unheard(&self, now: Millis) -> Option<Unheard> {
-        self.status(|status| match (&status.stopped, &status.unheard) {
-            (Some(stop), _) => Some(Unheard { reason: stop.to_string(), since: None }),
-            (None, Some(reason)) => {
-                Some(Unheard { reason: reason.clone(), since: status.unheard_since.map(|since| now.since(since)) })
-            }
-            (None, None) => None,
-        })
-    }
-
-    /// Whether no majority was heard lately.
-    pub fn is_paused(&self) -> bool {
-        self.status(|status| status.unheard.is_some())
-    }
-
-    pub fn is_stopped(&self) -> bool {
-        self.status(|status| status.stopped.is_some())
-    }
-
-    /// Whether the group has stopped in a way that opening it again may mend.
-    pub fn may_reopen(&self) -> bool {
-        self.status(|status| matches!(status.stopped, Some(Stop::Full | Stop::Store(_))))
     }
 
     /// What ended openraft, by its own account.

@@ -19,10 +19,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, broadcast};
 
 use super::clocks::NodeClocks;
-use super::group::{self, Group, GroupParts, GroupRecord, Stop};
+use super::group::{Group, GroupParts, Stop};
 use super::latencies::Latencies;
 use super::metrics::QuorumMetrics;
 use super::network::Links;
+use super::records::{self, GroupRecord};
 use super::reopen;
 use super::rollback_guard;
 use super::{FoundError, HostEvent, MembershipLeases, QuorumContext};
@@ -101,12 +102,12 @@ pub struct Inner {
 /// Quorums of which this disk forgot what `member` promised. When there are any, the node must take a new incarnation
 /// before it starts its quorum host.
 pub fn lost_quorums(storage: &Storage, member: MemberId) -> Result<Vec<QuorumId>, DiskError> {
-    let records: BTreeMap<_, _> = group::read_records(storage)?.into_iter().collect();
+    let records: BTreeMap<_, _> = records::read_records(storage)?.into_iter().collect();
     let files = storage.files();
     let mut lost = Vec::new();
     for quorum in rollback_guard::list(&*files)? {
         let ours = rollback_guard::read(&*files, quorum)?.is_some_and(|mark| mark.member == member);
-        if ours && (!records.contains_key(&quorum) || group::is_behind_mark(storage, quorum, member)?) {
+        if ours && (!records.contains_key(&quorum) || records::is_behind_mark(storage, quorum, member)?) {
             lost.push(quorum);
         }
     }
@@ -115,7 +116,7 @@ pub fn lost_quorums(storage: &Storage, member: MemberId) -> Result<Vec<QuorumId>
 
 /// Whether this disk knows of any quorum that it has a member of.
 pub fn has_members(storage: &Storage) -> Result<bool, DiskError> {
-    Ok(!group::read_records(storage)?.is_empty())
+    Ok(!records::read_records(storage)?.is_empty())
 }
 
 impl Inner {
@@ -144,10 +145,10 @@ impl Inner {
         let me = host.identity.member();
         let lost: BTreeSet<_> = lost_quorums(&host.storage, me)?.into_iter().collect();
         let mut rejoining = rollback_guard::list(&*host.storage.files())?;
-        for (quorum, record) in group::read_records(&host.storage)? {
+        for (quorum, record) in records::read_records(&host.storage)? {
             if record.member != me {
                 // An earlier life of this node made the promises in here; only the primary can take it in again.
-                group::erase(&host.storage, quorum).await?;
+                records::erase(&host.storage, quorum).await?;
                 rejoining.insert(quorum);
             } else if lost.contains(&quorum) {
                 tracing::error!(%quorum, "the disk forgot what this member promised: it does not take part");
@@ -182,8 +183,8 @@ impl Inner {
         ended.close().await;
         // Shows that the store takes writes. And whatever the group had written without a sync is synced with it: what
         // openraft finds in a log that it opens, it takes for durable.
-        group::write_record(&self.storage, ended.id, &ended.record()).await?;
-        if group::is_behind_mark(&self.storage, ended.id, ended.me)? {
+        records::write_record(&self.storage, ended.id, &ended.record()).await?;
+        if records::is_behind_mark(&self.storage, ended.id, ended.me)? {
             ended.halt(Stop::ForGood("the disk forgot what this member promised".to_owned()));
             return Ok(None);
         }
@@ -302,7 +303,7 @@ impl Inner {
         // The mark first: a store without the group, and a mark that tells of it, would be taken for a disk that
         // forgot.
         self.forget(quorum).await?;
-        group::erase(&self.storage, quorum).await?;
+        records::erase(&self.storage, quorum).await?;
         self.groups.write().remove(&quorum);
         self.net.stop_providing(quorum);
         self.kick.notify_one();
@@ -355,7 +356,7 @@ impl Inner {
         }
         let peers: Vec<_> = record.approvals().map(|approval| approval.statement.approver).collect();
         let created = async {
-            group::write_record(&self.storage, quorum, &record).await?;
+            records::write_record(&self.storage, quorum, &record).await?;
             let files = self.storage.files();
             run_blocking(move || {
                 let mut list = rollback_guard::list(&*files)?;

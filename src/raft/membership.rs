@@ -274,7 +274,7 @@ pub async fn swap(
     host.ask_to_found(with.peer, invitation)
         .await
         .map_err(|reason| failed(format!("{} does not take part: {reason}", with.peer)))?;
-    super::group::write_record(&host.storage, group.id, &record).await.map_err(|error| failed(error.to_string()))?;
+    super::records::write_record(&host.storage, group.id, &record).await.map_err(|error| failed(error.to_string()))?;
     group.set_record(record);
     tracing::info!(quorum = %group.id, %lost, %with, "replacing a member");
     bounded(group, group.raft.add_learner(with, EmptyNode {}, false)).await?;

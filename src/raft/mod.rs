@@ -33,6 +33,7 @@ mod metrics;
 mod network;
 mod proposer;
 mod read_index;
+mod records;
 mod reopen;
 mod resend;
 mod rollback_guard;
