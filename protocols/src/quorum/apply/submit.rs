@@ -46,7 +46,7 @@ impl QuorumState {
         let run = match spec {
             JobSpec::Once(work) => {
                 self.jobs.check_live_room()?;
-                self.check_kind_room(job, work, bytes)?;
+                self.check_kind_room(work, bytes)?;
                 self.new_run(job, work, by)
             }
             JobSpec::Triggered(spec) => {

@@ -460,7 +460,7 @@ impl QuorumState {
         let mut work = triggered.work.clone();
         let (job, now) = (run_of(by), self.wall());
         let bytes = self.tasks.specification_bytes(by.job) + input.len();
-        self.check_kind_room(job, &work, bytes).ok()?;
+        self.check_kind_room(&work, bytes).ok()?;
         if self.jobs.contains_key(&job) {
             return None;
         }

@@ -12,7 +12,6 @@ use crate::quorum::limits::HASH_BYTES_MAX;
 use crate::quorum::objects::commit::{Commit, Committed};
 use crate::quorum::reply::Rejection;
 use crate::quorum::state::QuorumState;
-use crate::task::limits::TASKS_MAX;
 use crate::task::record::{Settings, TaskId, TaskRecord, TaskState};
 use crate::task::table::{TaskTable, Tasks};
 
@@ -61,14 +60,6 @@ impl<'s> RunView<'s> {
     /// Where a new run stands in the turns for workers: it pays for its first task before it comes to its turn.
     pub(in crate::quorum) fn first_pass(&self, settings: &Settings) -> u64 {
         self.state.tasks.first_pass(settings)
-    }
-
-    /// Refuses what the quorum has no room for: tasks of live jobs, and bytes of specifications and outputs.
-    pub(in crate::quorum) fn check_room(&self, tasks: usize, bytes: usize) -> Result<(), Rejection> {
-        if self.state.tasks.live_tasks_total() + tasks > TASKS_MAX {
-            return Err(Rejection::Full { what: "tasks of live jobs".to_owned(), limit: TASKS_MAX });
-        }
-        self.state.tasks.check_bytes(bytes)
     }
 }
 

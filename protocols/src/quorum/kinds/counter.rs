@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::context::{RunCx, RunView};
-use super::{Kind, OwnCommand, not_for_this_kind};
+use super::{Kind, OwnCommand, Weight, not_for_this_kind};
 use crate::ids::{JobId, Millis, PeerId};
 use crate::job::counter::{CounterRun, CounterSpec};
 use crate::job::record::RunState::*;
@@ -82,8 +82,8 @@ impl Kind for Counter {
         Ok(())
     }
 
-    fn check_room(view: RunView<'_>, _: &CounterSpec, spec_bytes: usize) -> Result<(), Rejection> {
-        view.check_room(0, spec_bytes)
+    fn weight(_: &CounterSpec, spec_bytes: usize) -> Weight {
+        Weight { tasks: 0, bytes: spec_bytes }
     }
 
     fn new_run(view: RunView<'_>, spec: &CounterSpec, _: PeerId) -> CounterRun {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::context::{RunCx, RunView};
-use super::{Kind as KindOfWork, OwnCommand};
+use super::{Kind as KindOfWork, OwnCommand, Weight};
 use crate::ids::{JobId, Millis, ObjectId, PeerId, StepIndex, TaskIndex};
 use crate::job::kind::{Kind, Run, WorkSpec, for_each_kind};
 use crate::job::record::{JobRecord, RunState};
@@ -20,6 +20,7 @@ use crate::quorum::reply::Rejection;
 use crate::quorum::state::QuorumState;
 use crate::quorum::triggers;
 use crate::quorum::uses::Part;
+use crate::task::limits::TASKS_MAX;
 use crate::task::record::RunTasks;
 use crate::task::spec::Call;
 use crate::task::spec::TaskInput;
@@ -87,6 +88,11 @@ macro_rules! dispatch {
             pub(in crate::quorum) fn check(&self) -> Result<(), Rejection> {
                 match self {
                     $($(#[$meta])* Self::$kind(spec) => super::$get::$kind::check(spec),)*
+                }
+            }
+            pub(in crate::quorum) fn weight(&self, spec_bytes: usize) -> Weight {
+                match self {
+                    $($(#[$meta])* Self::$kind(spec) => super::$get::$kind::weight(spec, spec_bytes),)*
                 }
             }
             pub(in crate::quorum) fn check_triggered(&self) -> Result<(), Rejection> {
@@ -198,17 +204,6 @@ macro_rules! dispatch {
         }
 
         impl QuorumState {
-            pub(in crate::quorum) fn check_kind_room(
-                &self,
-                job: JobId,
-                work: &WorkSpec,
-                spec_bytes: usize,
-            ) -> Result<(), Rejection> {
-                let view = RunView::new(self, job);
-                match work {
-                    $($(#[$meta])* WorkSpec::$kind(spec) => super::$get::$kind::check_room(view, spec, spec_bytes),)*
-                }
-            }
             pub(in crate::quorum) fn new_run(&self, job: JobId, work: &WorkSpec, by: PeerId) -> Run {
                 let view = RunView::new(self, job);
                 match work {
@@ -379,6 +374,18 @@ impl QuorumState {
     /// The kind of the run; `None` for a job that has a trigger, and for one that is not there.
     fn kind_of_run(&self, job: JobId) -> Option<Kind> {
         self.jobs.get(&job).filter(|record| record.trigger().is_none()).map(|record| record.spec.kind())
+    }
+
+    /// Refuses a run that weighs more than the quorum has room for.
+    pub(in crate::quorum) fn check_kind_room(&self, work: &WorkSpec, spec_bytes: usize) -> Result<(), Rejection> {
+        let Weight { tasks, bytes } = work.weight(spec_bytes);
+        if tasks > 0 && self.tasks.live_tasks_total() + tasks > TASKS_MAX {
+            return Err(Rejection::Full { what: "tasks of live jobs".to_owned(), limit: TASKS_MAX });
+        }
+        match bytes {
+            0 => Ok(()),
+            bytes => self.tasks.check_bytes(bytes),
+        }
     }
 
     /// Lends the run to its kind, and brings the index up to date afterwards.

@@ -56,8 +56,9 @@ pub(in crate::quorum) trait Kind {
 
     /// The first thing that is wrong with a specification, whoever wrote it.
     fn check(spec: &Self::Spec) -> Result<(), Rejection>;
-    /// Whether the quorum has room for one more, of a specification of so many bytes.
-    fn check_room(view: RunView<'_>, spec: &Self::Spec, spec_bytes: usize) -> Result<(), Rejection>;
+    /// What one more run counts against the quorum's room, of a specification of so many bytes. The frame refuses what
+    /// does not fit, at a submit and at a fire alike; that live jobs have a limit is the frame's own.
+    fn weight(spec: &Self::Spec, spec_bytes: usize) -> Weight;
     /// A new run of the job that `by` submits.
     fn new_run(view: RunView<'_>, spec: &Self::Spec, by: PeerId) -> Self::Run;
     /// The record was just made.
@@ -99,7 +100,8 @@ pub(in crate::quorum) trait Kind {
     fn part_of(_: &Self::Spec, _: ObjectId) -> Option<Part> {
         None
     }
-    /// Bytes of piece hashes that the run keeps: they have a limit of their own.
+    /// Bytes of piece hashes that the run keeps: they grow with it, and have a limit of their own
+    /// (`HASH_BYTES_MAX`). What tasks add while they run is weighed by the pool.
     fn hash_bytes(_: &Self::Run) -> usize {
         0
     }
@@ -136,6 +138,15 @@ pub(in crate::quorum) trait Kind {
     fn input(_: &Self::Spec, _: StepIndex, _: TaskIndex) -> Option<TaskInput> {
         None
     }
+}
+
+/// What a run counts against the room that a quorum has, as long as it lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::quorum) struct Weight {
+    /// Tasks that are live at once, at the most.
+    pub tasks: usize,
+    /// Bytes of specifications and outputs, which members keep in memory and in snapshots.
+    pub bytes: usize,
 }
 
 /// A command that only one kind has.

@@ -1,5 +1,7 @@
-//! The seam, by a kind that only tests have: submit, show, why, pause, cancel, a command of its own, a trigger,
-//! failover and snapshot. And what must hold for the tables of every kind.
+//! The seam, by a kind that only tests have: submit, show, why, pause, cancel, a command of its own, a trigger and a
+//! snapshot; `failover` kills primaries. And what must hold for the tables of every kind.
+
+mod failover;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use bytes::Bytes;
 
 use super::counter::CounterCommand;
 use crate::ids::*;
-use crate::job::batch::BatchSpec;
+use crate::job::batch::{BatchSpec, Map};
 use crate::job::counter::{CounterRun, CounterSpec};
 use crate::job::kind::{Kind, WorkSpec};
 use crate::job::record::RunState::{self, *};
@@ -28,6 +30,7 @@ use crate::quorum::reply::{CommandReply, Rejection};
 use crate::quorum::request::{Query, QueryAnswer};
 use crate::quorum::state::QuorumState;
 use crate::quorum::triggers;
+use crate::task::limits::{TASKS_MAX, TASKS_PER_STEP_MAX};
 use crate::task::spec::{Call, Program};
 use crate::trigger::record::Fired;
 use crate::trigger::spec::{Bounds, Overlap, TriggerSpec, When};
@@ -105,12 +108,12 @@ impl Member {
         self.state.why(job(index)).unwrap()
     }
 
-    /// Another member, from a snapshot: its primary comes next.
-    fn failover(&self) -> Self {
+    /// Another member, from a snapshot.
+    fn copy_by_snapshot(&self) -> Self {
         let chunks = self.state.encode_snapshot();
         let state = QuorumState::decode_snapshot(chunks.iter().map(|(_, chunk)| chunk)).unwrap();
         assert_eq!(state, self.state);
-        assert_eq!(state.duties(), self.state.duties(), "a new primary derives the same duties");
+        assert_eq!(state.duties(), self.state.duties(), "it derives the same duties");
         Self { state, index: self.index, now: self.now }
     }
 }
@@ -181,14 +184,14 @@ fn a_paused_counter_stands_still_and_a_cancelled_one_has_ended() {
 }
 
 #[test]
-fn a_new_primary_goes_on_from_a_snapshot_with_the_timers_and_the_commands_of_the_old() {
+fn a_member_goes_on_from_a_snapshot_with_the_timers_and_the_commands_of_the_old() {
     let mut member = Member::new();
     member.submit(1, JobSpec::Once(counter(4))).unwrap();
     member.wait();
-    let mut other = member.failover();
+    let mut other = member.copy_by_snapshot();
     other.wait();
     other.bump(1, 1).unwrap();
-    let mut third = other.failover();
+    let mut third = other.copy_by_snapshot();
     third.wait();
     assert_eq!(third.run(1), (Succeeded, CounterRun { ticked: 4, next_at: None }));
 }
@@ -216,12 +219,35 @@ fn a_trigger_runs_a_counter_and_gives_it_what_fired_it() {
     let run = made.expect("it fired");
     let (spec, _) = member.state.jobs[&run].counter().unwrap();
     assert!(String::from_utf8_lossy(&spec.input).contains(&job(1).to_string()), "{:?} {INPUT_NAME}", spec.input);
-    let mut other = member.failover();
+    let mut other = member.copy_by_snapshot();
     while !other.state.jobs[&run].state.is_final() {
         other.wait();
     }
     let (_, trigger) = other.state.trigger(job(1)).unwrap();
     assert!(!trigger.live.contains(&run), "the trigger knows that its run has ended");
+}
+
+/// Goal: what a kind says that a run weighs is held against the quorum's room. Method: batches fill the room for tasks;
+/// a counter, which has none, is taken still.
+#[test]
+fn a_run_that_weighs_more_than_the_room_left_is_refused() {
+    let mut state = QuorumState::at_level(QUORUM, LEVEL_TRIGGERS);
+    let mut submit = |index: u8, spec: JobSpec| {
+        let submit = Command::Job(job(index), JobCommand::Submit { spec });
+        let (reply, _) = state.apply(LogIndex(index.into()), &Batch::at(Millis(SECOND), vec![(OWNER, submit)]));
+        reply.replies.into_iter().next().unwrap()
+    };
+    let batch = || {
+        let call = Call::new(Program::Command { name: "work".to_owned() });
+        JobSpec::batch(BatchSpec { map: Map::Count(TASKS_PER_STEP_MAX), ..BatchSpec::new(call) })
+    };
+    let full = TASKS_MAX / TASKS_PER_STEP_MAX as usize;
+    for index in 0..full as u8 {
+        submit(index, batch()).unwrap();
+    }
+    let refusal = Rejection::Full { what: "tasks of live jobs".to_owned(), limit: TASKS_MAX };
+    assert_eq!(submit(101, batch()), Err(refusal));
+    submit(102, JobSpec::Once(counter(3))).unwrap();
 }
 
 #[test]

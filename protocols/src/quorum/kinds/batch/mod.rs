@@ -10,7 +10,7 @@ mod timers;
 use bytes::Bytes;
 
 use super::context::{RunCx, RunView};
-use super::{Kind, NoCommand, not_for_this_kind};
+use super::{Kind, NoCommand, Weight, not_for_this_kind};
 use crate::ids::{Millis, ObjectId, PeerId, StepIndex, TaskIndex};
 use crate::job::batch::{BatchRun, Ending};
 use crate::job::batch::{BatchSpec, Map};
@@ -94,9 +94,9 @@ impl Kind for Batch {
         spec.check_triggered().map_err(|fault| invalid(fault.to_string()))
     }
 
-    fn check_room(view: RunView<'_>, spec: &BatchSpec, spec_bytes: usize) -> Result<(), Rejection> {
+    fn weight(spec: &BatchSpec, spec_bytes: usize) -> Weight {
         let tasks = Plan::of(spec).steps.iter().map(|step| step.tasks as usize).max().unwrap_or(0);
-        view.check_room(tasks, spec_bytes)
+        Weight { tasks, bytes: spec_bytes }
     }
 
     fn new_run(view: RunView<'_>, spec: &BatchSpec, _: PeerId) -> BatchRun {

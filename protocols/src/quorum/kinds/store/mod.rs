@@ -8,7 +8,7 @@ mod commit;
 mod upload;
 
 use super::context::{RunCx, RunView};
-use super::{Kind, OwnCommand, not_for_this_kind};
+use super::{Kind, OwnCommand, Weight, not_for_this_kind};
 use crate::approval::Grant;
 use crate::ids::{Attempt, JobId, Millis, PeerId, PieceHash, PieceIndex};
 use crate::job::limits::{HOLDERS_FAILED_MAX, SPARES_MAX, SPARES_WANTED};
@@ -140,8 +140,9 @@ impl Kind for Store {
         Err(invalid("a trigger cannot run a job that stores: a file is sent by the node that has it"))
     }
 
-    fn check_room(_: RunView<'_>, _: &StoreSpec, _: usize) -> Result<(), Rejection> {
-        Ok(())
+    /// Its specification is a name and a size. What weighs is what comes in: `hash_bytes`.
+    fn weight(_: &StoreSpec, _: usize) -> Weight {
+        Weight::default()
     }
 
     fn new_run(view: RunView<'_>, spec: &StoreSpec, by: PeerId) -> StoreRun {
