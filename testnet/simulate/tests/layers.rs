@@ -482,6 +482,32 @@ fn crates_name_only_what_is_below_them() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Goal: whoever runs a program after the tests, or the other way round, waits for no second build of a library and of
+/// all that stands on it. Method: cargo resolves each program alone and the whole workspace; a library that has other
+/// features in one of them would be built twice.
+#[test]
+fn programs_and_tests_are_built_of_the_same_libraries() {
+    let resolve = |arguments: &[&str]| -> BTreeSet<String> {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo.current_dir(root()).args(["tree", "--offline", "--locked", "--prefix", "none", "--format", "{p} [{f}]"]);
+        let ran = cargo.args(arguments).output().expect("cargo runs");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let lines = String::from_utf8(ran.stdout).expect("text");
+        lines
+            .lines()
+            .map(|line| line.trim_end_matches(" (*)").to_owned())
+            .filter(|line| !line.contains(" (/"))
+            .collect()
+    };
+    let whole = resolve(&["--workspace", "--edges", "normal,build,dev"]);
+    assert!(whole.len() > 300, "{whole:?}");
+    for program in ["quorate", "quorate-simulate", "quorate-fuzz"] {
+        let alone = resolve(&["--package", program, "--edges", "normal,build"]);
+        let twice: Vec<_> = alone.difference(&whole).collect();
+        assert!(twice.is_empty(), "{program} alone builds these with other features than the tests do: {twice:?}");
+    }
+}
+
 #[test]
 fn libraries_are_named_only_where_they_belong() {
     let crates = crates();
