@@ -500,7 +500,7 @@ fn protocols_and_metrics_are_those_of_the_tree() {
     }
 }
 
-/// Every folder of the sources is in the map, and every path that a page names exists.
+/// Every crate, every folder and file at its top is in the map, and every path that a page names exists.
 #[test]
 fn the_map_and_the_house_agree() {
     let map = Page::named("docs/architecture.md").text;
@@ -509,12 +509,20 @@ fn the_map_and_the_house_agree() {
     for member in members.split('"').skip(1).step_by(2).filter(|member| *member != ".") {
         assert!(map.contains(&format!("| `{member}/` | crate `")), "the map does not name the crate {member}");
     }
-    for sources in ["src", "protocols/src"] {
-        for entry in std::fs::read_dir(root().join(sources)).unwrap().map(Result::unwrap) {
-            if entry.file_type().unwrap().is_dir() {
-                let name = format!("`{sources}/{}/`", entry.file_name().to_string_lossy());
-                assert!(map.contains(&name), "the map in docs/architecture.md does not name {name}");
-            }
+    let rows = Page::named("docs/architecture.md").rows("crate");
+    for member in members.split('"').skip(1).step_by(2).filter(|member| *member != ".") {
+        let folder = [format!("{member}/src"), member.to_owned()].into_iter().find(|name| root().join(name).is_dir());
+        let folder = folder.expect("a crate has sources");
+        let whole = ["src", "protocols"].contains(&member);
+        let row = rows.iter().find(|row| row[0] == format!("`{member}/`")).map(|row| row[1].as_str());
+        for name in rooms_at_the_top(&root().join(&folder)) {
+            let named = match row {
+                Some(row) => row.contains(&format!("`{name}`")),
+                // The core and the node have rows of their own for each room.
+                None if whole => ["/", ".rs"].iter().any(|end| map.contains(&format!("`{folder}/{name}{end}`"))),
+                None => panic!("the second table of docs/architecture.md has no row for {member}"),
+            };
+            assert!(named, "the map in docs/architecture.md does not name {name} of {folder}");
         }
     }
     let top: Vec<String> = std::fs::read_dir(root())
@@ -529,6 +537,20 @@ fn the_map_and_the_house_agree() {
             assert!(root().join(path).exists(), "{} names {path}, which is not there", page.name);
         }
     }
+}
+
+/// The modules right below a folder of sources, tests and roots of crates apart.
+fn rooms_at_the_top(folder: &Path) -> BTreeSet<String> {
+    let names = std::fs::read_dir(folder).expect("a folder of sources").map(|entry| {
+        let entry = entry.expect("readable");
+        let name = entry.file_name().into_string().expect("a name is text");
+        match entry.file_type().expect("a type").is_dir() {
+            // A crate of its own has a row of its own.
+            true => Some(name).filter(|_| !entry.path().join("Cargo.toml").exists()),
+            false => name.strip_suffix(".rs").map(str::to_owned),
+        }
+    });
+    names.flatten().filter(|name| !["lib", "main", "tests"].contains(&name.as_str())).collect()
 }
 
 /// Headings as links name them.

@@ -561,20 +561,41 @@ fn rooms_of_a_quorum_import_only_what_is_below_them() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// Goal: a new kind of work finds one place for everything that it is. Method: the files that name the kind which only
-/// tests have, its own test apart.
+/// What docs/architecture.md says of a new kind of work: the first cells of its tables with that heading.
+fn page_of_kinds(heading: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(root().join("docs/architecture.md")).expect("a page");
+    let section = page.split("\n## ").find(|section| section.starts_with("A new kind of work\n")).expect("a section");
+    let table = section.split("\n\n").find(|table| table.starts_with(&format!("| {heading} |"))).expect("a table");
+    table.lines().skip(2).filter_map(|row| row.split('|').nth(1)).map(|cell| cell.trim().to_owned()).collect()
+}
+
+/// Goal: the page says truly what a kind may reach. Method: the methods of its context, and the cells of the table.
+#[test]
+fn the_page_of_kinds_names_each_method_of_the_context() {
+    let context = std::fs::read_to_string(root().join("protocols/src/quorum/kinds/context.rs")).expect("a source");
+    let methods =
+        context.split_once("impl<'s> RunCx<'s> {").expect("the context").1.split_once("\n}").expect("its end").0;
+    let methods = methods.split("pub(in crate::quorum) fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+    let methods: BTreeSet<String> = methods.map(str::to_owned).collect();
+    let cells = page_of_kinds("`RunCx`").join(" ");
+    let named: BTreeSet<String> = cells.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+    assert_eq!(named, methods);
+}
+
+/// Goal: a new kind of work finds one place for everything that it is, and the page names the files. Method: the files
+/// that name the kind which only tests have, its own tests apart.
 #[test]
 fn a_kind_is_added_by_touching_few_files() {
     let names = ["CounterSpec", "CounterRun", "CounterCommand", "mod counter", "Counter, counter"];
     let is_named = |text: &str| names.iter().any(|name| text.contains(name));
     let folders = ["protocols/src", "spec", "api", "http", "src", "cli", "daemon"];
-    let files: Vec<String> = folders
+    let files: BTreeSet<String> = folders
         .into_iter()
         .flat_map(sources)
-        .filter(|(name, text)| name != "protocols/src/quorum/kinds/tests.rs" && is_named(text))
-        .map(|(name, _)| name)
+        .filter(|(name, text)| !name.starts_with("protocols/src/quorum/kinds/tests") && is_named(text))
+        .map(|(name, _)| format!("`{name}`"))
         .collect();
-    assert!(files.len() >= 4, "the kind of the tests is gone: {files:?}");
+    assert_eq!(page_of_kinds("file").into_iter().collect::<BTreeSet<_>>(), files);
     assert!(files.len() <= 8, "a kind touches too many files: {files:?}");
 }
 
