@@ -1,8 +1,9 @@
 //! README.md and docs/ are true: their commands run, and their tables are those of the tree.
 //!
-//! In a block of `sh` each `quorate` command is run, in the order of its page, on a testnet of seven nodes. A block of
-//! `sh shown` has commands that would run too long, or act on a machine: their names and flags alone are checked. A
-//! block of `toml` is a specification that `job validate` accepts; `toml shown` is anything else.
+//! In a block of `sh` each `quorate` command is run, in the order of its page, on a testnet of seven nodes; what
+//! follows `>` is the file that its output goes to. A block of `sh shown: REASON` has commands that cannot run here,
+//! for the reason given: their names and flags alone are checked. A block of `toml` is a specification that
+//! `job validate` accepts; `toml shown: REASON` is anything else.
 
 mod support;
 
@@ -51,9 +52,10 @@ impl Page {
         found
     }
 
-    /// Commands of the blocks with one of these marks, as words.
-    fn commands(&self, marks: &[&str]) -> Vec<Vec<String>> {
-        let blocks = self.blocks().into_iter().filter(|block| marks.contains(&block.info.as_str()));
+    /// Commands of the blocks that are run, and of those that are `shown` if these are asked for, as words.
+    fn commands(&self, with_shown: bool) -> Vec<Vec<String>> {
+        let is_wanted = |info: &str| info == "sh" || (with_shown && info.starts_with("sh shown"));
+        let blocks = self.blocks().into_iter().filter(|block| is_wanted(&block.info));
         blocks.flat_map(|block| block.lines).filter(|line| !line.trim().is_empty()).map(|line| words(&line)).collect()
     }
 
@@ -135,9 +137,32 @@ fn code(cell: &str) -> Option<&str> {
 
 #[test]
 fn the_first_two_commands_run_the_demo_and_the_tests() {
-    let commands = Page::named("README.md").commands(&["sh"]);
+    let commands = Page::named("README.md").commands(false);
     assert_eq!(commands[0].join(" "), "cargo run --release -- demo");
     assert_eq!(commands[1].join(" "), "cargo test --release --workspace");
+}
+
+/// Goal: what is in a page and is not run has its reason beside it.
+#[test]
+fn every_block_that_is_only_shown_says_why() {
+    let mut shown = 0;
+    for page in pages() {
+        for block in page.blocks().into_iter().filter(|block| block.info != "sh" && block.info != "toml") {
+            let Some((mark, why)) = block.info.split_once(" shown") else {
+                assert!(
+                    ["", "text", "json"].contains(&block.info.as_str()),
+                    "{}: who checks {}?",
+                    page.name,
+                    block.info
+                );
+                continue;
+            };
+            let has_reason = why.strip_prefix(": ").is_some_and(|why| why.split(' ').count() > 2);
+            assert!(["sh", "toml"].contains(&mark) && has_reason, "{}: why is `{}` not run?", page.name, block.info);
+            shown += 1;
+        }
+    }
+    assert!(shown < 20, "{shown} blocks are not run");
 }
 
 /// Goal: nobody is told of a command or a flag that is not there. Method: the help of each, and the files of others.
@@ -150,7 +175,7 @@ fn every_command_of_every_page_is_known_with_its_flags() {
         let inline = page.spans().into_iter().filter(|span| {
             ["quorate ", "cargo ", "scripts/"].iter().any(|start| span.starts_with(start)) && !span.ends_with('/')
         });
-        let commands = page.commands(&["sh", "sh shown"]).into_iter().chain(inline.map(|span| words(&span)));
+        let commands = page.commands(true).into_iter().chain(inline.map(|span| words(&span)));
         for words in commands {
             let told = format!("{}: {}", page.name, words.join(" "));
             let after = |flag: &str| words.iter().skip_while(|word| *word != flag).nth(1);
@@ -248,7 +273,7 @@ impl Reader {
 fn the_commands_of_every_page_run_in_their_order() {
     let mut played = Vec::new();
     for page in pages() {
-        let commands = page.commands(&["sh"]).into_iter().filter(|words| words[0] == "quorate");
+        let commands = page.commands(false).into_iter().filter(|words| words[0] == "quorate");
         let commands: Vec<Vec<String>> = commands.map(|words| words[1..].to_vec()).collect();
         if commands.is_empty() {
             continue;
@@ -265,7 +290,8 @@ fn the_commands_of_every_page_run_in_their_order() {
             if words[0] == "testnet" && ["up", "down"].contains(&words[1].as_str()) {
                 continue;
             }
-            let words: Vec<String> = words.iter().map(|word| reader.fill(&net, word)).collect();
+            let mut words: Vec<String> = words.iter().map(|word| reader.fill(&net, word)).collect();
+            let to = words.iter().position(|word| word == ">").map(|at| words.split_off(at)[1].clone());
             let run = || {
                 let mut command = command();
                 command.current_dir(&folder).env("XDG_DATA_HOME", &folder);
@@ -278,6 +304,9 @@ fn the_commands_of_every_page_run_in_their_order() {
                 "doctor" => wait("the network to be healthy", || Some(run()).filter(|ran| ran.code == 0)),
                 _ => run().ok(),
             };
+            if let Some(to) = to {
+                std::fs::write(folder.join(to), &ran.stdout).expect("a file");
+            }
             if words.len() > 1 {
                 reader.keep_reference(&words, &ran);
             }
