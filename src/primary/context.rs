@@ -22,7 +22,7 @@ use super::{DriverMetrics, DriverSettings};
 use crate::quorums::approvals::Approvals;
 use crate::quorums::ports::{Knowledge, LocalPieces, LocalQuorum, LocalTasks, Sources};
 use crate::raft::QuorumError;
-use crate::seams::{Frame, Net, NetError, Protocol, Seams};
+use crate::seams::{Frame, Net, NetError, Protocol, Seams, request_again};
 
 /// Why a duty was not done this time. Every one of them is tried again for as long as the state asks for it.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -151,7 +151,8 @@ impl Context {
         }
     }
 
-    /// Tells a worker; in process when it is this node.
+    /// Tells a worker; in process when it is this node. A message that is lost is sent again soon: a worker that is told
+    /// twice does it once.
     pub async fn ask_worker(&self, worker: PeerId, message: TaskMessage) -> Result<TaskAnswer, NetError> {
         let net = &self.env.net;
         if worker == net.local_peer() {
@@ -160,7 +161,7 @@ impl Context {
             return answer.map_err(|_| NetError::Timeout { peer: worker, after: task::limits::DEADLINE });
         }
         let frame = Frame::head(wire::encode(&message));
-        let frame = net.request(worker, Protocol::Task, frame, task::limits::DEADLINE).await?;
+        let frame = request_again(&**net, worker, Protocol::Task, frame, task::limits::DEADLINE).await?;
         wire::decode(&frame.head, task::limits::MESSAGE_BYTES_MAX).map_err(|_| {
             net.penalise(worker, "a task answer that cannot be read");
             NetError::Broken { peer: worker }

@@ -14,7 +14,7 @@ use quorate_protocols::ids::{Attempt, BootId, Digest, Incarnation, JobId, Millis
 use quorate_protocols::job::batch::{BatchSpec, Map};
 use quorate_protocols::job::{JobSpec, RunState};
 use quorate_protocols::liveness::Latency;
-use quorate_protocols::liveness::patience::{RENEWAL_TRIES, trusted};
+use quorate_protocols::liveness::patience::{RENEWAL_TRIES, REPEAT_MIN, trusted};
 use quorate_protocols::quorum::{Command, JobCommand, QuorumState, TaskCommand};
 use quorate_protocols::task::message::{Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult};
 use quorate_protocols::task::record::{ErrorClass, Output, Place, TaskAttempt};
@@ -254,6 +254,23 @@ async fn a_wide_map_goes_to_workers_in_batches_without_waiting() {
     assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
     let messages = world.messages(2) + world.messages(3);
     assert!(messages <= 24, "{messages} messages for 1000 tasks");
+}
+
+/// Goal: a task does not wait for the deadline of a message that was lost. Method: the worker hears nothing of its
+/// first assignment, and all that comes after.
+#[tokio::test(start_paused = true)]
+async fn an_assignment_that_is_lost_is_sent_again_soon() {
+    let world = world(2, 1);
+    world.script.silent.lock().insert(peer(2));
+    world.submit(spec(1));
+    world.quorum.reaches("an attempt", |state| state.attempts_of(peer(2)).next().is_some()).await;
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    world.script.silent.lock().clear();
+    let began = Instant::now();
+    let tasks = world.ordered(2).await;
+    assert!(began.elapsed() < 2 * REPEAT_MIN, "{:?}", began.elapsed());
+    assert_eq!(world.report(2, &tasks, &done()).await, [Ok(())]);
+    assert_eq!(world.state(), RunState::Succeeded);
 }
 
 /// Goal: one result whatever a lost worker still says. Method: it takes a task, falls silent past its lease, and comes

@@ -24,6 +24,7 @@ pub use entropy::Entropy;
 pub use failpoints::{Failpoint, Failpoints, failpoint};
 pub use net::{
     Frame, GossipMessage, Inbound, InboundRequest, Net, NetError, NetEvent, PeerView, Protocol, Reply, Topic,
+    request_again,
 };
 pub use reservation::Reservation;
 pub use tasks::{TaskGroup, run_blocking, spawn};

@@ -4,6 +4,8 @@
 //! that fails with [`NetError::Timeout`] or [`NetError::Broken`] may have been carried out: *unknown*, not *did not
 //! happen*. Identity (`from`) is the transport's authenticated peer id.
 
+mod again;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::Reservation;
+
+pub use again::{REQUEST_TRIES_MAX, request_again};
 
 /// The request-response protocols, each with its own versioned name, size cap, deadline and stream quota
 /// (`quorate_protocols::*::limits`).

@@ -26,6 +26,12 @@ const TRY_ROUND_TRIPS: u32 = 6;
 /// No try takes longer: the member itself gives up then.
 pub const TRY_MAX: Duration = COMMIT_DEADLINE;
 
+/// A message that may be carried out twice is sent again beside the first when its answer takes longer than this: the
+/// peer has to sync something, and a busy machine lets it wait. Asking twice costs a message, so it is less than what a
+/// member is given before another is asked.
+pub const REPEAT_MIN: Duration = Duration::from_millis(1000);
+pub const REPEAT_MAX: Duration = Duration::from_secs(5);
+
 /// How long a member that misses its primary holds a question for the next one: a few elections. Short enough that
 /// one who is cut off from the others costs its asker little.
 pub const ELECTION_WAIT_MIN: Duration = Duration::from_millis(300);
@@ -50,6 +56,11 @@ const RENEW_AGAIN_MAX: Duration = Duration::from_secs(1);
 /// and nearly all commands of its quorum take less than `commit` (zero: not known).
 pub fn try_patience(round_trip: Duration, commit: Duration) -> Duration {
     TRY_MIN.max(TRY_ROUND_TRIPS * round_trip).max(commit).min(TRY_MAX)
+}
+
+/// How soon a message that may be carried out twice is sent again, when a question without work takes `round_trip`.
+pub fn repeat_patience(round_trip: Duration) -> Duration {
+    (TRY_ROUND_TRIPS * round_trip).clamp(REPEAT_MIN, REPEAT_MAX)
 }
 
 /// How long a member that misses its primary holds a question, with the latency that paces its elections.
@@ -90,6 +101,7 @@ pub fn trusted(lease: Duration) -> Duration {
 
 // Whoever asks a member without a primary hears so before it gives that member up.
 const _: () = assert!(ELECTION_WAIT_MAX.as_millis() < TRY_MIN.as_millis());
+const _: () = assert!(REPEAT_MIN.as_millis() < TRY_MIN.as_millis());
 // On a LAN a question is held for as long as the least.
 const _: () = assert!((ELECTION_MIN.as_millis() * ELECTIONS_WAITED as u128) <= ELECTION_WAIT_MIN.as_millis());
 
@@ -107,6 +119,7 @@ mod tests {
     fn on_a_lan_each_wait_is_the_least() {
         assert_eq!(try_patience(LAN.round_trip, LAN.commit()), TRY_MIN);
         assert_eq!(election_wait(LAN), ELECTION_WAIT_MIN);
+        assert_eq!(repeat_patience(LAN.round_trip), REPEAT_MIN);
         assert_eq!(ask_again(LAN, LAN.round_trip), ASK_AGAIN_MIN);
     }
 
@@ -116,6 +129,9 @@ mod tests {
         assert_eq!(try_patience(SLOW.round_trip, SLOW.commit()), SLOW.commit());
         assert_eq!(try_patience(Duration::from_secs(60), Duration::from_secs(60)), TRY_MAX);
         assert_eq!(election_wait(SLOW), ELECTION_WAIT_MAX);
+        // There and back, and a sync at the other end.
+        assert!(repeat_patience(SLOW.round_trip) > SLOW.round_trip + SLOW.sync);
+        assert_eq!(repeat_patience(Duration::from_secs(60)), REPEAT_MAX);
         assert!(ask_again(SLOW, SLOW.round_trip) > SLOW.round_trip + 2 * SLOW.sync + SLOW.commit());
         assert_eq!(ask_again(Latency { sync: Duration::from_secs(5), ..SLOW }, SLOW.round_trip), ASK_AGAIN_MAX);
     }

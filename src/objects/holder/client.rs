@@ -11,7 +11,7 @@ use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, Slot};
 use quorate_protocols::wire;
 
 use super::PieceService;
-use crate::seams::{Failpoint, Frame, Net, NetError, Protocol, failpoint, run_blocking};
+use crate::seams::{Failpoint, Frame, Net, NetError, Protocol, failpoint, request_again, run_blocking};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PieceCallError {
@@ -63,14 +63,29 @@ impl PieceClient {
             }
         } else {
             let frame = Frame::new(wire::encode(&message), payload);
-            let answered = self.net.request(peer, Protocol::Piece, frame, deadline).await?;
-            let answer = wire::decode(&answered.head, HEAD_BYTES_MAX)
-                .map_err(|error| PieceCallError::Malformed { peer, reason: error.to_string() })?;
-            (answer, answered.payload)
+            decode_answer(peer, self.net.request(peer, Protocol::Piece, frame, deadline).await?)?
         };
         match answer {
             PieceAnswer::Refused(refusal) => Err(PieceCallError::Refused { peer, refusal }),
             answer => Ok((answer, payload)),
+        }
+    }
+
+    /// As [`Self::ask`], for a message without bytes that may be carried out twice: one that is lost is missed soon, and
+    /// sent again.
+    pub async fn ask_again(
+        &self,
+        peer: PeerId,
+        message: PieceMessage,
+        deadline: Duration,
+    ) -> Result<(PieceAnswer, Bytes), PieceCallError> {
+        if self.is_local(peer) {
+            return self.ask(peer, message, Bytes::new(), deadline).await;
+        }
+        let frame = Frame::head(wire::encode(&message));
+        match decode_answer(peer, request_again(&*self.net, peer, Protocol::Piece, frame, deadline).await?)? {
+            (PieceAnswer::Refused(refusal), _) => Err(PieceCallError::Refused { peer, refusal }),
+            answered => Ok(answered),
         }
     }
 
@@ -123,6 +138,13 @@ impl PieceClient {
             }
             (other, _) => Err(unexpected(peer, &other)),
         }
+    }
+}
+
+fn decode_answer(peer: PeerId, frame: Frame) -> Result<(PieceAnswer, Bytes), PieceCallError> {
+    match wire::decode(&frame.head, HEAD_BYTES_MAX) {
+        Ok(answer) => Ok((answer, frame.payload)),
+        Err(error) => Err(PieceCallError::Malformed { peer, reason: error.to_string() }),
     }
 }
 

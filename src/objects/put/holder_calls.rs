@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use quorate_protocols::approval::Grant;
 use quorate_protocols::ids::{Attempt, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use quorate_protocols::object::CheckedPiece;
@@ -69,7 +68,7 @@ pub(super) async fn seal_column(
     loop {
         tries += 1;
         let message = PieceMessage::Seal { slot, lease, pieces: pieces.clone() };
-        match client.ask(holder, message, Bytes::new(), DEADLINE).await {
+        match client.ask_again(holder, message, DEADLINE).await {
             Ok((PieceAnswer::Sealed(receipt), _)) => {
                 let said = receipt.statement;
                 let right = said.slot == slot && said.holder == holder && said.lease == lease;
@@ -141,7 +140,7 @@ async fn held_of(
     let mut from = SegmentIndex(0);
     loop {
         let message = PieceMessage::Held { slot, from };
-        match client.ask(holder, message, Bytes::new(), HELD_DEADLINE).await?.0 {
+        match client.ask_again(holder, message, HELD_DEADLINE).await?.0 {
             PieceAnswer::Held(page) => {
                 // Pages must move on, whatever the holder says.
                 let Some(last) = page.last().map(|holding| holding.segment).filter(|last| *last >= from) else {

@@ -51,6 +51,8 @@ pub enum Manner {
     DiesAfter(u32),
     /// Answers every `Get` with bytes of its own.
     Lying,
+    /// Good, but the next seal is lost on its way there.
+    LosesSeal,
 }
 
 #[derive(Default)]
@@ -140,11 +142,15 @@ impl Gate for World {
                 let answer = wire::encode(&PieceAnswer::Piece { total: 3 });
                 Passage::Answered(Frame::new(answer, Bytes::from_static(b"lie")))
             }
+            Manner::LosesSeal if matches!(message, PieceMessage::Seal { .. }) => {
+                self.manners.lock().insert(to, Manner::Good);
+                Passage::Silence
+            }
             Manner::DiesAfter(pieces) if matches!(message, PieceMessage::Put { .. }) => {
                 self.manners.lock().insert(to, Manner::DiesAfter(pieces - 1));
                 Passage::Free
             }
-            Manner::Good | Manner::Lying | Manner::DiesAfter(_) => Passage::Free,
+            Manner::Good | Manner::Lying | Manner::LosesSeal | Manner::DiesAfter(_) => Passage::Free,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use quorate_protocols::liveness::patience::REPEAT_MIN;
 use quorate_protocols::object::{HolderShortage, Profile};
 use quorate_protocols::piece::limits::SEGMENTS_IN_MEMORY_MAX;
 
@@ -54,6 +55,20 @@ async fn a_bad_holder_costs_only_its_own_column() {
         assert_eq!(outcome.progress.columns_replaced, 1, "{manner:?}");
         assert_eq!(get(&cluster, &cluster.nodes[1], outcome.object, None).await.unwrap(), content, "{manner:?}");
     }
+}
+
+/// Goal: a seal that is lost costs the put neither its holder nor more than a moment.
+#[tokio::test(start_paused = true)]
+async fn a_seal_that_is_lost_is_sent_again_soon() {
+    let cluster = Cluster::start(7).await;
+    let content = content(100_000);
+    for holder in 0..6 {
+        cluster.set_manner(holder, Manner::LosesSeal);
+    }
+    let began = tokio::time::Instant::now();
+    let outcome = put(&cluster, &cluster.nodes[6], known(&content), &content).await.unwrap();
+    assert!(began.elapsed() < 2 * REPEAT_MIN, "{:?}", began.elapsed());
+    assert_eq!((outcome.degraded, outcome.progress.columns_replaced), (false, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -135,3 +135,80 @@ impl Net for ScriptedNet {
         self.penalised.lock().push((peer, reason));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use quorate_protocols::liveness::patience::REPEAT_MIN;
+    use quorate_seams::net::REQUEST_TRIES_MAX;
+    use quorate_seams::request_again;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const PEER: PeerId = PeerId([2; 32]);
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    /// A network that loses this many questions to the peer, and has each answer say which question it answers.
+    fn losing(questions: usize) -> Arc<ScriptedNet> {
+        let asked = AtomicUsize::new(0);
+        ScriptedNet::new(PeerId([1; 32]), move |_, _, _| match asked.fetch_add(1, Ordering::Relaxed) {
+            n if n < questions => Reaction::Silent,
+            n => Reaction::answer(&n),
+        })
+    }
+
+    async fn ask(net: &ScriptedNet) -> (Result<usize, NetError>, Duration) {
+        let began = Instant::now();
+        let answer = request_again(net, PEER, Protocol::Task, Frame::default(), DEADLINE).await;
+        (answer.map(|frame| wire::decode(&frame.head, 64).unwrap()), began.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_is_lost_is_asked_again_and_one_that_is_answered_is_not() {
+        let net = losing(0);
+        assert_eq!(ask(&net).await.0, Ok(0));
+        tokio::time::sleep(DEADLINE).await;
+        assert_eq!(net.asked().len(), 1);
+        let (answer, took) = ask(&losing(1)).await;
+        assert_eq!(answer, Ok(1));
+        assert!(took >= REPEAT_MIN && took < 2 * REPEAT_MIN, "{took:?}");
+    }
+
+    /// Goal: an answer that only takes its time is still taken. Method: every answer takes longer than two tries.
+    #[tokio::test(start_paused = true)]
+    async fn the_first_answer_wins_though_the_question_was_repeated() {
+        let net = losing(0);
+        *net.answers_after.lock() = 4 * REPEAT_MIN;
+        let (answer, took) = ask(&net).await;
+        assert_eq!((answer, took.as_secs()), (Ok(0), 4 * REPEAT_MIN.as_secs()));
+        assert_eq!(net.asked().len(), REQUEST_TRIES_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_far_away_is_given_the_time_that_its_link_takes() {
+        let net = losing(0);
+        *net.round_trip.lock() = Some(Duration::from_millis(600));
+        *net.answers_after.lock() = 3 * REPEAT_MIN;
+        assert_eq!(ask(&net).await.0, Ok(0));
+        assert_eq!(net.asked().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_peer_is_asked_a_few_times_for_the_deadline_and_no_longer_than_it_is_there() {
+        let net = losing(usize::MAX);
+        let (answer, took) = ask(&net).await;
+        assert!(
+            matches!(answer, Err(NetError::Timeout { .. })) && took.as_secs() == DEADLINE.as_secs(),
+            "{answer:?} after {took:?}"
+        );
+        assert_eq!(net.asked().len(), REQUEST_TRIES_MAX);
+        net.absent.lock().insert(PEER);
+        let (answer, took) = ask(&net).await;
+        assert!(matches!(answer, Err(NetError::Timeout { .. })) && took < 2 * REPEAT_MIN, "{answer:?} after {took:?}");
+        let refusing = ScriptedNet::new(PeerId([1; 32]), |_, _, _| Reaction::Unreachable);
+        let (answer, took) = ask(&refusing).await;
+        assert!(matches!(answer, Err(NetError::Unreachable { .. })) && took.is_zero(), "{answer:?} after {took:?}");
+    }
+}
