@@ -7,6 +7,9 @@
 //! A question that stays open for too long has its peer probed, beside the question: a small question that any process
 //! which runs answers at once, so that a slow disk is not taken for a dead process. A peer that does not answer the
 //! probe is absent, and is probed on until it answers or connects anew. One probe per peer runs at a time.
+//!
+//! A question that may be parked is held by its peer for seconds, in which the peer may stop: while such a question is
+//! open, its peer is probed again every [`PARKED_PROBE_INTERVAL`].
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
@@ -17,7 +20,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use quorate_protocols::ids::{PeerId, QuorumId};
-use quorate_protocols::liveness::presence::{PROBE_FOR, PROBE_INTERVAL};
+use quorate_protocols::liveness::presence::{PARKED_PROBE_INTERVAL, PROBE_FOR, PROBE_INTERVAL};
 use quorate_protocols::liveness::{Absence, LivenessMessage, Presence, Sign};
 use quorate_protocols::wire;
 use tokio::time::{Instant, sleep, timeout};
@@ -157,16 +160,20 @@ impl Net for ObservedNet {
         let mut asked = inner.net.request(peer, protocol, frame, deadline);
         async move {
             let began = Instant::now();
-            let patience = inner.presence.lock().probe_after(peer);
-            let result = match timeout(patience, &mut asked).await {
-                Ok(result) => result,
-                Err(_) => {
-                    // Beats are probes themselves, and the failure detector judges them.
-                    if protocol != Protocol::Liveness {
-                        inner.probe(peer);
-                    }
-                    asked.await
+            let mut patience = inner.presence.lock().probe_after(peer);
+            let result = loop {
+                if let Ok(result) = timeout(patience, &mut asked).await {
+                    break result;
                 }
+                // Beats are probes themselves, and the failure detector judges them.
+                if protocol != Protocol::Liveness {
+                    inner.probe(peer);
+                }
+                // Others are answered as soon as the work is done; what is bulk would only have the probe wait.
+                if !matches!(protocol, Protocol::Job | Protocol::Task) {
+                    break asked.await;
+                }
+                patience = PARKED_PROBE_INTERVAL;
             };
             inner.observe_result(peer, protocol, &result, began.elapsed());
             result
@@ -260,6 +267,29 @@ mod tests {
         answers.store(true, Ordering::Relaxed);
         sleep(PROBE_INTERVAL * 2).await;
         assert!(!net.is_absent(peer(2)));
+    }
+
+    /// Goal: a peer that stops in the middle of a question that it has parked is missed before the question ends.
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_stops_while_it_holds_a_question_is_absent_soon() {
+        let answers = Arc::new(AtomicBool::new(true));
+        let switch = answers.clone();
+        let net = ScriptedNet::new(peer(1), move |_, protocol, _| {
+            match protocol == Protocol::Liveness && switch.load(Ordering::Relaxed) {
+                true => Reaction::Answer(Frame::default()),
+                false => Reaction::Silent,
+            }
+        });
+        net.connected.lock().insert(peer(2));
+        let seams = seams(1);
+        let observed = ObservedNet::new(net, seams.clock.clone(), seams.tasks.clone());
+        observed.observe_event(&NetEvent::Connected { peer: peer(2) });
+        ask(&observed, Protocol::Job);
+        sleep(Duration::from_secs(3)).await;
+        assert!(!observed.is_absent(peer(2)));
+        answers.store(false, Ordering::Relaxed);
+        sleep(PARKED_PROBE_INTERVAL + Duration::from_secs(1)).await;
+        assert!(observed.is_absent(peer(2)));
     }
 
     #[tokio::test(start_paused = true)]

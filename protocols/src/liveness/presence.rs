@@ -37,6 +37,10 @@ const PATIENCE_MAX: Duration = Duration::from_secs(3);
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 pub const PROBE_FOR: Duration = Duration::from_secs(600);
 
+/// The same while a question is open that the peer may have parked. Short against the longest wait of a watch, so that
+/// a peer that stops meanwhile is missed before that is over; a small question every few seconds costs nothing.
+pub const PARKED_PROBE_INTERVAL: Duration = Duration::from_secs(2);
+
 /// A round trip that was measured longer ago says nothing of the peer as it is now. Two pings of the transport.
 pub const ROUND_TRIP_FRESH: Duration = Duration::from_secs(10);
 
