@@ -144,10 +144,16 @@ pub async fn wait(
     let until = params.since.map_or(Until::Ended, |since| Until::Changed { since: LogIndex(since) });
     let deadline = Instant::now() + patience;
     let shutdown = backend.tasks().shutdown_token();
+    // Why the quorum said nothing when it was asked last.
+    let mut silence = None;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() || shutdown.is_cancelled() {
-            return Ok(Json(backend.job(job).await?));
+            return match silence {
+                // To ask once more would keep the client for longer than it said.
+                Some(error) => Err(error),
+                None => Ok(Json(backend.job(job).await?)),
+            };
         }
         let ended = tokio::select! {
             ended = backend.watch(job, until, left) => ended,
@@ -155,9 +161,13 @@ pub async fn wait(
         };
         match ended {
             Ok(Some(info)) => return Ok(Json(info)),
-            Ok(None) => continue,
-            // A quorum between two primaries is no reason to send the waiter away.
-            Err(error) if matches!(error.code(), ErrorCode::Unavailable | ErrorCode::Busy | ErrorCode::Unknown) => (),
+            Ok(None) => {
+                silence = None;
+                continue;
+            }
+            // A quorum between two primaries is no reason to send the waiter away, nor is one that this node has not
+            // heard of yet.
+            Err(error) if may_pass(error.code()) => silence = Some(error),
             Err(error) => return Err(error),
         }
         tokio::select! {
@@ -165,6 +175,11 @@ pub async fn wait(
             () = shutdown.cancelled() => (),
         }
     }
+}
+
+/// Whether a quorum that answered so may well answer better in a moment.
+const fn may_pass(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Unavailable | ErrorCode::UnknownQuorum | ErrorCode::Busy | ErrorCode::Unknown)
 }
 
 /// Cancels a job. What it stored is given back; work that runs is stopped, and undone if the specification says how.

@@ -7,7 +7,7 @@ mod triggers;
 use parking_lot::Mutex;
 use quorate_protocols::capacity::Requirement;
 use quorate_protocols::quorum::watch::Until;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -88,6 +88,8 @@ struct Fake {
     /// What the last put was asked for, and what it read.
     put: Mutex<Option<(PutRequest, u64)>>,
     put_fails: bool,
+    /// Nobody knows the quorum.
+    is_unknown: AtomicBool,
     commits: AtomicU64,
     /// Of a node started with `--testing`.
     faults: Option<NoFaults>,
@@ -106,6 +108,7 @@ impl Fake {
             filter: Mutex::default(),
             put: Mutex::default(),
             put_fails,
+            is_unknown: AtomicBool::new(false),
             commits: AtomicU64::new(0),
             faults: Some(NoFaults),
             modules: ModuleChecks::default(),
@@ -187,6 +190,9 @@ impl Backend for Fake {
     }
     fn watch(&self, job: JobId, until: Until, patience: Duration) -> Answer<'_, Option<JobInfo>> {
         Box::pin(async move {
+            if self.is_unknown.load(Ordering::Relaxed) {
+                return Err(ClientError::QuorumUnknown { quorum: job.quorum }.into());
+            }
             let info = self.job(job).await?;
             let holds = match until {
                 Until::Changed { since } => info.revision > since.0,

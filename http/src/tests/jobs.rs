@@ -111,6 +111,29 @@ async fn a_plan_says_who_would_and_submits_nothing() {
     assert_eq!(edge.fake.commits.load(Ordering::Relaxed), 0);
 }
 
+/// Goal: a wait is as long as its client said, whatever its quorum says meanwhile, and ends with the job. Method: nobody
+/// knows the quorum of an ended job, for the whole of one wait and for half of the next.
+#[tokio::test]
+async fn a_wait_outlasts_a_quorum_that_is_not_to_be_found_and_ends_in_time() {
+    let edge = Edge::start().await;
+    let SubmitInfo { job, .. } = edge.submit(&request(SPEC)).await;
+    edge.told(job, "cancel", json!({})).await;
+    edge.fake.is_unknown.store(true, Ordering::Relaxed);
+    let wait = |timeout_ms: u64| format!("/v1/jobs/{job}/wait?timeout_ms={timeout_ms}");
+    let began = std::time::Instant::now();
+    let refused: ErrorBody = edge.client.request(Method::GET, &wait(600)).send().await.unwrap().json().await.unwrap();
+    assert_eq!(refused.error, ErrorCode::UnknownQuorum);
+    assert!(began.elapsed().as_millis() >= 600, "{:?}", began.elapsed());
+    let found = async {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        edge.fake.is_unknown.store(false, Ordering::Relaxed);
+    };
+    let path = wait(60_000);
+    let (ended, ()) = tokio::join!(edge.client.get::<JobInfo>(&path), found);
+    assert_eq!(ended.unwrap().state, RunState::Cancelled);
+    assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn a_person_pauses_changes_and_cancels_a_job() {
     let edge = Edge::start().await;
