@@ -15,8 +15,11 @@ use super::super::output::{counter, instant, print_to_stderr, word};
 use super::super::reader;
 use super::{history, show_info, text};
 
-/// How long one question waits for the end before the progress is shown again.
+/// How long one question waits for the end before the progress is shown again, of a job that has just changed.
 const LOOK_MS: u64 = 500;
+
+/// The same of a job at rest, for any change: the quorum is not asked again and again for what has not happened.
+const REST_MS: u64 = 2_000;
 
 /// Waits until the job has ended or waits for a person, shows it, and says by the result whether it succeeded. With
 /// `follow` what happens is told line by line, on stderr: standard output gets the job alone.
@@ -117,8 +120,11 @@ async fn wait(
 ) -> Result<JobInfo, Failure> {
     let mut reasons = Reasons::new(job, ids);
     let mut unknown = Unknown::default();
+    // The last revision seen, and whether it was news.
+    let mut seen = None;
     loop {
-        let answer = client.get::<JobInfo>(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await;
+        let answer = client.get::<JobInfo>(&question(job, seen)).await;
+        seen = answer.as_ref().ok().map(|info| (info.revision, seen.is_none_or(|(before, _)| before != info.revision)));
         let is_given_up = unknown.has_lasted(Instant::now(), answer.as_ref().is_err_and(is_unknown_quorum));
         match answer {
             Ok(info) => {
@@ -147,6 +153,14 @@ async fn wait(
             }
             Err(error) => return Err(error.into()),
         }
+    }
+}
+
+/// A job that changes is shown twice a second, and its end at once; one at rest when it changes.
+fn question(job: JobId, seen: Option<(u64, bool)>) -> String {
+    match seen {
+        Some((revision, false)) => format!("/v1/jobs/{job}/wait?timeout_ms={REST_MS}&since={revision}"),
+        _ => format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}"),
     }
 }
 
@@ -223,6 +237,15 @@ mod tests {
         // It was found, or known and silent: the time begins anew.
         assert!(!after(30, false) && !after(31, true) && !after(60, true));
         assert!(after(61, true));
+    }
+
+    #[test]
+    fn a_job_at_rest_is_waited_for_longer_and_for_any_change() {
+        let job = JobId { quorum: quorate_protocols::ids::QuorumId([1; 16]), local: [2; 16] };
+        for seen in [None, Some((7, true))] {
+            assert!(question(job, seen).ends_with("/wait?timeout_ms=500"));
+        }
+        assert!(question(job, Some((7, false))).ends_with("/wait?timeout_ms=2000&since=7"));
     }
 
     #[test]
