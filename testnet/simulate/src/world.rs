@@ -21,8 +21,10 @@ use quorate_node::resources::Resources;
 use quorate_node::seams::entropy::SeededEntropy;
 use quorate_node::seams::{Entropy, Seams, TaskGroup};
 use quorate_protocols::engine::NodeRole;
-use quorate_protocols::ids::{BootId, Incarnation, MemberId, ObjectId, PeerId, QuorumId, Term};
+use quorate_protocols::ids::{BootId, Incarnation, JobId, MemberId, ObjectId, PeerId, QuorumId, Term};
+use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
+use quorate_protocols::quorum::watch::Until;
 use quorate_protocols::quorum::{Command, CommandReply, Event};
 use quorate_protocols::resources::limits::{Limits, Machine as Hardware, Overrides};
 use quorate_protocols::text::chain;
@@ -375,6 +377,25 @@ impl World {
             let result = node.jobs().query(quorum, query, false, CALL_PATIENCE).await;
             let judged = judge(&result);
             transcript.line(index, format_args!("{name}: {judged:?}"));
+            judged
+        })
+    }
+
+    /// A client of this node waits for a job, as the API does. As [`Self::command`].
+    pub fn watch<A: std::fmt::Debug + Send + 'static>(
+        &self,
+        index: usize,
+        job: JobId,
+        until: Until,
+        patience: Duration,
+        judge: impl FnOnce(&Result<Option<Box<JobRecord>>, ClientError>) -> A + Send + 'static,
+    ) -> JoinHandle<Option<A>> {
+        let Some(running) = &self.machine(index).running else { return tokio::spawn(std::future::ready(None)) };
+        let (node, transcript) = (running.node.clone(), self.transcript.clone());
+        running.tasks.spawn(async move {
+            let result = node.jobs().watch(job, until, patience).await;
+            let judged = judge(&result);
+            transcript.line(index, format_args!("{job:?} {until:?}: {judged:?}"));
             judged
         })
     }

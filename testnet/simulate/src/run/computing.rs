@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_node::quorums::ClientError;
-use quorate_protocols::ids::{JobId, StepIndex, TaskIndex};
+use quorate_protocols::ids::{JobId, LogIndex, StepIndex, TaskIndex};
 use quorate_protocols::job::batch::{BatchSpec, Map};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::JobSpec;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply, JobCommand};
+use quorate_protocols::quorum::watch::Until;
+use quorate_protocols::quorum::{Command, CommandReply, JobCommand, Rejection};
 use quorate_protocols::task::inputs::idempotency_token;
 use quorate_protocols::task::limits::LOSSES_MAX;
 use quorate_protocols::task::record::{TaskId, TaskState};
@@ -40,8 +41,11 @@ const MILLIS: [u64; 4] = [0, 50, 1_000, 10_000];
 const ATTEMPTS: u16 = 100;
 const TASK_TIMEOUT: Duration = Duration::from_secs(3_600);
 
-/// Between two looks at a job that has not ended.
+/// Between two waits for a job that has not ended.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long one wait for a job holds.
+const WATCH_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A job whose submit was answered, or may have been taken.
 pub(super) struct Computing {
@@ -117,8 +121,9 @@ impl Session {
         let jobs: Vec<_> = self.computing.iter().filter(|job| job.is_acknowledged).collect();
         let mut found = Vec::new();
         for computing in &jobs {
+            let mut seen = LogIndex(0);
             let (took, why) = loop {
-                match self.look_at_computing(computing).await {
+                match self.look_at_computing(computing, &mut seen).await {
                     Ok(wrong) => {
                         found.extend(wrong.map(|what| Violation::new(Guarantee::G1, what)));
                         break (Some(began.elapsed()), String::new());
@@ -148,13 +153,19 @@ impl Session {
     }
 
     /// `Err`: it has not ended, or nobody says. `Ok`: it has, with what is wrong about it.
-    async fn look_at_computing(&self, computing: &Computing) -> Result<Option<String>, String> {
+    async fn look_at_computing(&self, computing: &Computing, seen: &mut LogIndex) -> Result<Option<String>, String> {
         let job = computing.job;
-        let record = match self.ask(job, Query::Job { job }).await {
+        let until = match computing.is_idempotent {
+            true => Until::Ended,
+            // It may come to wait for a person.
+            false => Until::Changed { since: *seen },
+        };
+        let record = match self.wait_for_job(job, until).await {
             Some(QueryAnswer::Job(record)) => record,
             Some(QueryAnswer::Unknown) => return Ok(Some(format!("{job} was acknowledged and is not known"))),
             _ => return Err("is not to be asked about".to_owned()),
         };
+        *seen = record.revision;
         match record.state {
             RunState::Succeeded => (),
             // A worker was lost in the middle of it: a person decides.
@@ -180,6 +191,21 @@ impl Session {
             return Err("has tasks that nobody shows".to_owned());
         };
         Ok(tasks.iter().any(|(_, task)| task.state == TaskState::DeadLetter && task.losses > LOSSES_MAX))
+    }
+
+    /// The job as soon as the condition holds, or as it is after a while, as the API answers those who wait for it.
+    async fn wait_for_job(&self, job: JobId, until: Until) -> Option<QueryAnswer> {
+        let index = self.world.up().first().copied()?;
+        let watched = self.world.watch(index, job, until, WATCH_PATIENCE, |result| match result {
+            Ok(Some(record)) => Some(Some(QueryAnswer::Job(record.clone()))),
+            Ok(None) => Some(None),
+            Err(ClientError::Rejected(Rejection::UnknownJob { .. })) => Some(Some(QueryAnswer::Unknown)),
+            Err(_) => None,
+        });
+        match tokio::time::timeout(LIVENESS_BOUND, watched).await.ok()?.ok()??? {
+            Some(answer) => Some(answer),
+            None => self.ask(job, Query::Job { job }).await,
+        }
     }
 
     async fn ask(&self, job: JobId, query: Query) -> Option<QueryAnswer> {

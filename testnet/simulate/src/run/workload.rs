@@ -1,14 +1,16 @@
 //! What clients do in a run: files, and commands to jobs and objects.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use quorate_node::quorums::ClientError;
-use quorate_protocols::ids::{JobId, ObjectId, QuorumId};
+use quorate_protocols::ids::{JobId, LogIndex, ObjectId, QuorumId};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::object::Profile;
 use quorate_protocols::quorum::object::ObjectState;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
+use quorate_protocols::quorum::watch::Until;
 use quorate_protocols::quorum::{ClaimSelector, Command, CommandReply, JobCommand, ObjectCommand, Rejection};
 use quorate_testnet::checkers::commands::{JobAnswer, JobOperation, JobState, ObjectAnswer, ObjectOperation};
 
@@ -26,6 +28,9 @@ const CALLS_OPEN_MAX: usize = 24;
 
 /// Calls to one thing that are made together, from several nodes.
 const BURST_MAX: u64 = 5;
+
+/// How long a client waits for a job. Past one failover; a job that nobody cancels does not end.
+const WATCH_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Jobs whose clients are still interested.
 const JOBS_WATCHED_MAX: usize = 4;
@@ -152,6 +157,8 @@ impl Session {
                     Command::Job(job, JobCommand::Submit { spec: spec() }),
                 ),
                 2 => self.job_command(owner, job, JobOperation::Cancel, Command::Job(job, JobCommand::Cancel)),
+                3 => self.watch_job(index, job, Until::Ended),
+                4..=5 => self.watch_job(index, job, Until::Changed { since: LogIndex(0) }),
                 _ => {
                     let (clock, called) = (self.clock.clone(), self.clock.next());
                     let handle = self.world.look(index, job.quorum, Query::Job { job }, move |result| {
@@ -166,6 +173,20 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// A client waits for the job, as `GET /v1/jobs/{job}/wait` does. What it is told is as new as what a look finds.
+    fn watch_job(&mut self, index: usize, job: JobId, until: Until) {
+        let (clock, called) = (self.clock.clone(), self.clock.next());
+        let handle = self.world.watch(index, job, until, WATCH_PATIENCE, move |result| {
+            let seen = match result {
+                Ok(Some(record)) => Some(JobAnswer::Seen(state_of(record.state))),
+                Err(ClientError::Rejected(Rejection::UnknownJob { .. })) => Some(JobAnswer::Seen(JobState::Absent)),
+                _ => None,
+            };
+            (clock.next(), seen)
+        });
+        self.job_history.call(job, called, JobOperation::Look, handle);
     }
 
     fn job_command(&mut self, owner: usize, job: JobId, operation: JobOperation, command: Command) {
