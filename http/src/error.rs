@@ -93,7 +93,7 @@ fn code_of(rejection: &Rejection) -> ErrorCode {
         | Rejection::InUse { .. }
         | Rejection::StaleAttempt { .. }
         | Rejection::DifferentContent { .. } => ErrorCode::Conflict,
-        Rejection::NotWorker { .. } => ErrorCode::Forbidden,
+        Rejection::NotUploader { .. } => ErrorCode::Forbidden,
         Rejection::Full { .. } | Rejection::Level { .. } => ErrorCode::Unavailable,
         Rejection::TooLarge { .. } => ErrorCode::TooLarge,
         Rejection::Invalid { .. } => ErrorCode::BadRequest,

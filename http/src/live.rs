@@ -238,7 +238,7 @@ pub(super) fn unexpected(quorum: QuorumId, asked: &str, answer: &QueryAnswer) ->
         QueryAnswer::Outputs(_) => "outputs",
         QueryAnswer::Workers(_) => "workers",
         QueryAnswer::Fires(_) => "fires",
-        QueryAnswer::Listening { .. } => "names of events",
+        QueryAnswer::Subscription { .. } => "names of events",
         QueryAnswer::Uses(_) => "who uses an object",
         QueryAnswer::Unknown => "nothing",
     };

@@ -1,6 +1,6 @@
 //! From what the node knows to what the API says.
 
-mod compute;
+mod batch;
 mod trigger;
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ use quorate_node::objects::{ObjectEvent, PutOutcome, PutPhase, PutProgress};
 use quorate_node::raft::HostEvent;
 use quorate_node::seams::PeerView;
 
-pub use compute::{output_info, plan_peer, resources, steps, task_info, task_receipts};
+pub use batch::{output_info, plan_peer, resources, steps, task_info, task_receipts};
 pub use trigger::{fire_info, next_info};
 
 /// The serialized name of a plain enum value.
@@ -115,7 +115,7 @@ pub fn job_info(record: &JobRecord, primary: Option<PeerId>) -> JobInfo {
         owner: record.owner,
         name: record.spec.name().map(str::to_owned),
         store: record.store().map(|(spec, run)| store_info(record.job.quorum, spec, run)),
-        batch: record.batch().map(|(spec, run)| compute::batch_info(spec, run)),
+        batch: record.batch().map(|(spec, run)| batch::batch_info(spec, run)),
         trigger: trigger::trigger_info(record),
         fired_by: trigger::fired_by(record),
     }

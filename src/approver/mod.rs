@@ -235,7 +235,7 @@ impl Approver {
             ApprovalMessage::Release { lease } => self.release_for(from, lease),
             ApprovalMessage::Offer { subject } => {
                 self.inner.directory.offered(from, subject);
-                Ok(ApprovalAnswer::Noted)
+                Ok(ApprovalAnswer::Acknowledged)
             }
         };
         answer.unwrap_or_else(|refusal| {
@@ -372,7 +372,11 @@ impl Approver {
     fn renew(&self, from: PeerId, id: LeaseId, duration: Duration) -> Result<ApprovalAnswer, Refusal> {
         self.managed(from, id)?;
         let now = self.inner.seams.clock.monotonic();
-        if self.lock().leases.renew(now, id, duration) { Ok(ApprovalAnswer::Noted) } else { Err(Refusal::UnknownLease) }
+        if self.lock().leases.renew(now, id, duration) {
+            Ok(ApprovalAnswer::Acknowledged)
+        } else {
+            Err(Refusal::UnknownLease)
+        }
     }
 
     fn release_for(&self, from: PeerId, id: LeaseId) -> Result<ApprovalAnswer, Refusal> {
@@ -386,10 +390,10 @@ impl Approver {
             Ok(_) => {
                 self.inner.metrics.released.inc();
                 self.end(id);
-                Ok(ApprovalAnswer::Noted)
+                Ok(ApprovalAnswer::Acknowledged)
             }
             // Released before, or ended by itself: what the asker wants is the case.
-            Err(Refusal::UnknownLease) => Ok(ApprovalAnswer::Noted),
+            Err(Refusal::UnknownLease) => Ok(ApprovalAnswer::Acknowledged),
             Err(refusal) => Err(refusal),
         }
     }

@@ -106,7 +106,7 @@ impl Bench {
         match self.say(ASKER, ApprovalMessage::Ask(request)).await {
             ApprovalAnswer::Granted(approval) => Ok(approval),
             ApprovalAnswer::Refused(refusal) => Err(refusal),
-            ApprovalAnswer::Noted => panic!("a question is not merely noted"),
+            ApprovalAnswer::Acknowledged => panic!("a question is not merely noted"),
         }
     }
     async fn say(&self, from: u8, message: ApprovalMessage) -> ApprovalAnswer {
@@ -200,10 +200,10 @@ async fn only_those_concerned_may_renew_or_release() {
     let member = identity(9).member();
     bench.directory.learn_members(job().quorum, None, vec![member]);
     let renew = ApprovalMessage::Renew { lease, duration: Duration::from_secs(600) };
-    assert_eq!(bench.say(9, renew).await, ApprovalAnswer::Noted);
+    assert_eq!(bench.say(9, renew).await, ApprovalAnswer::Acknowledged);
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert!(bench.approver.is_alive(lease));
-    assert_eq!(bench.say(ASKER, release).await, ApprovalAnswer::Noted);
+    assert_eq!(bench.say(ASKER, release).await, ApprovalAnswer::Acknowledged);
     assert_eq!(bench.disk_used(), 0);
 }
 
@@ -304,7 +304,7 @@ async fn the_lease_of_a_worker_is_one_and_follows_what_is_asked_for() {
     assert_eq!(bench.approver.check_worker_lease(lease, quorum, asker).unwrap().reserved.slots, 4);
     bench.ask(worker(6, 2, 100)).await.unwrap();
     assert_eq!((slots(), bench.disk_used()), (2, 100));
-    assert_eq!(bench.say(ASKER, ApprovalMessage::Release { lease }).await, ApprovalAnswer::Noted);
+    assert_eq!(bench.say(ASKER, ApprovalMessage::Release { lease }).await, ApprovalAnswer::Acknowledged);
     assert_eq!((slots(), bench.disk_used()), (0, 0));
 }
 

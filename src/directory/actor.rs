@@ -10,7 +10,7 @@ use quorate_protocols::directory::limits::{
     ADVERT_BYTES_MAX, GREETED_PEERS_MAX, OFFER_REPEAT, OFFER_SPREAD, OFFERS_MAX, OFFERS_REMEMBERED_MAX,
 };
 use quorate_protocols::directory::misfit;
-use quorate_protocols::directory::{JobAnnouncement, Noted, PeerAdvert, QuorumAdvert};
+use quorate_protocols::directory::{AdvertOutcome, JobAnnouncement, PeerAdvert, QuorumAdvert};
 use quorate_protocols::ids::{Millis, PeerId};
 use quorate_protocols::wire;
 use serde::Serialize;
@@ -106,7 +106,9 @@ impl Actor {
                 let mut core = self.shared.lock();
                 let noted =
                     core.state.note_peer(now, wall, message.author, advert).map_err(|fault| fault.to_string())?;
-                if noted == Noted::New && core.state.peers().take(GREETED_PEERS_MAX + 1).count() <= GREETED_PEERS_MAX {
+                if noted == AdvertOutcome::New
+                    && core.state.peers().take(GREETED_PEERS_MAX + 1).count() <= GREETED_PEERS_MAX
+                {
                     // It may not have heard of us either; the repeats are shared by all that are new at the same time.
                     core.announcer.connected(now);
                 }

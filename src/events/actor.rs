@@ -10,11 +10,11 @@ use quorate_protocols::ids::{Millis, PeerId, QuorumId};
 use quorate_protocols::quorum::Rejection;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::trigger::event::{DeliveryAck, Dispatch};
-use quorate_protocols::trigger::outbox::{Ask, Outbox, Taken};
+use quorate_protocols::trigger::outbox::{Ask, Emitted, Outbox};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::{EventError, EventsMetrics, EventsParts, Order, rows};
+use super::{EmitterRequest, EventError, EventsMetrics, EventsParts, rows};
 use crate::quorums::{ClientError, QuorumPort};
 use crate::seams::{Clock, DiskError, Seams};
 use crate::storage::Storage;
@@ -37,7 +37,7 @@ struct Actor {
     quorum_port: Arc<dyn QuorumPort>,
     /// This node, as the quorums know its events.
     emitter: PeerId,
-    orders: mpsc::Receiver<Order>,
+    requests: mpsc::Receiver<EmitterRequest>,
     outbox: Outbox,
     metrics: EventsMetrics,
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
@@ -48,10 +48,10 @@ struct Actor {
 
 struct Ended {
     quorum: QuorumId,
-    said: Said,
+    outcome: Outcome,
 }
 
-enum Said {
+enum Outcome {
     Names {
         newest: u64,
         answer: Result<QueryAnswer, ClientError>,
@@ -67,13 +67,13 @@ enum Said {
 enum Event {
     Shutdown,
     Ended(Ended),
-    Orders(Vec<Order>),
+    Requests(Vec<EmitterRequest>),
     Due,
 }
 
 pub(super) fn start(
     parts: EventsParts,
-    orders: mpsc::Receiver<Order>,
+    requests: mpsc::Receiver<EmitterRequest>,
     metrics: EventsMetrics,
 ) -> Result<(), DiskError> {
     let EventsParts { seams, net, storage, quorum_port } = parts;
@@ -84,7 +84,7 @@ pub(super) fn start(
         storage,
         quorum_port,
         emitter: net.local_peer(),
-        orders,
+        requests,
         outbox,
         metrics,
         under_way: FuturesUnordered::new(),
@@ -106,7 +106,7 @@ impl Actor {
             match self.next_event().await {
                 Event::Shutdown => return,
                 Event::Ended(ended) => self.note_end(ended),
-                Event::Orders(orders) => self.take_orders(orders).await,
+                Event::Requests(requests) => self.take_requests(requests).await,
                 Event::Due => (),
             }
             let done = self.send_due().await;
@@ -122,15 +122,15 @@ impl Actor {
     async fn next_event(&mut self) -> Event {
         let shutdown = self.seams.tasks.shutdown_token();
         let wake = self.wake;
-        let mut orders = Vec::new();
+        let mut requests = Vec::new();
         // Answers before new events: they make room.
         tokio::select! {
             biased;
             () = shutdown.cancelled() => Event::Shutdown,
             Some(ended) = self.under_way.next(), if !self.under_way.is_empty() => Event::Ended(ended),
-            taken = self.orders.recv_many(&mut orders, BATCH_MAX) => match taken {
+            taken = self.requests.recv_many(&mut requests, BATCH_MAX) => match taken {
                 0 => Event::Shutdown,
-                _ => Event::Orders(orders),
+                _ => Event::Requests(requests),
             },
             () = async {
                 match wake {
@@ -142,13 +142,13 @@ impl Actor {
     }
 
     /// Takes events and answers once they are durable.
-    async fn take_orders(&mut self, orders: Vec<Order>) {
+    async fn take_requests(&mut self, requests: Vec<EmitterRequest>) {
         let now = self.now();
-        let mut replies: Vec<(oneshot::Sender<Result<Taken, EventError>>, Taken)> = Vec::new();
-        for order in orders {
-            match order {
-                Order::Own { event } => self.outbox.emit_own(now, event),
-                Order::Emit { event, reply } => match self.outbox.emit(now, event) {
+        let mut replies: Vec<(oneshot::Sender<Result<Emitted, EventError>>, Emitted)> = Vec::new();
+        for request in requests {
+            match request {
+                EmitterRequest::Own { event } => self.outbox.emit_own(now, event),
+                EmitterRequest::Emit { event, reply } => match self.outbox.emit(now, event) {
                     Ok(taken) => replies.push((reply, taken)),
                     Err(error) => {
                         self.metrics.refused.inc();
@@ -186,32 +186,32 @@ impl Actor {
     }
 
     fn note_end(&mut self, ended: Ended) {
-        let (now, Ended { quorum, said }) = (self.now(), ended);
-        match said {
-            Said::Names { newest, answer: Ok(QueryAnswer::Listening { known, names }) } => {
+        let (now, Ended { quorum, outcome }) = (self.now(), ended);
+        match outcome {
+            Outcome::Names { newest, answer: Ok(QueryAnswer::Subscription { known, names }) } => {
                 self.outbox.heard_names(now, quorum, newest, known, names);
             }
-            Said::Names { answer, .. } => {
+            Outcome::Names { answer, .. } => {
                 tracing::debug!(?quorum, ?answer, "the quorum does not say which events it wants");
                 self.outbox.failed(now, quorum);
             }
-            Said::Dispatched { dispatch, answer: Ok(ack) } => {
+            Outcome::Dispatched { dispatch, answer: Ok(ack) } => {
                 let told = dispatch.events.iter().take_while(|sent| sent.sequence <= ack.reaches);
                 self.metrics.told.inc_by(told.count() as u64);
                 self.outbox.delivered(now, quorum, &dispatch, ack);
             }
-            Said::Dispatched { answer: Err(ClientError::Rejected(Rejection::EventGap { known, .. })), .. } => {
+            Outcome::Dispatched { answer: Err(ClientError::Rejected(Rejection::EventGap { known, .. })), .. } => {
                 self.outbox.gap(now, quorum, known);
             }
-            Said::Dispatched {
+            Outcome::Dispatched {
                 answer: Err(ClientError::Rejected(Rejection::Full { .. } | Rejection::TooLarge { .. })),
                 ..
             } => self.outbox.full(now, quorum),
-            Said::Dispatched { answer: Err(error), .. } => {
+            Outcome::Dispatched { answer: Err(error), .. } => {
                 tracing::debug!(?quorum, %error, "events could not be delivered");
                 self.outbox.failed(now, quorum);
             }
-            Said::Nothing => self.outbox.failed(now, quorum),
+            Outcome::Nothing => self.outbox.failed(now, quorum),
         }
     }
 
@@ -250,18 +250,18 @@ impl Actor {
         let task = self.seams.tasks.spawn(async move {
             match ask {
                 Ask::Names { newest } => {
-                    let answer = port.query(quorum, Query::Listening { emitter }, false, DEADLINE).await;
-                    Said::Names { newest, answer }
+                    let answer = port.query(quorum, Query::Subscription { emitter }, false, DEADLINE).await;
+                    Outcome::Names { newest, answer }
                 }
                 Ask::Deliver(dispatch) => {
                     let answer = port.report_events(quorum, dispatch.clone(), DEADLINE).await;
-                    Said::Dispatched { dispatch, answer }
+                    Outcome::Dispatched { dispatch, answer }
                 }
             }
         });
         let ended = async move {
-            let said = task.await.ok().flatten().unwrap_or(Said::Nothing);
-            Ended { quorum, said }
+            let outcome = task.await.ok().flatten().unwrap_or(Outcome::Nothing);
+            Ended { quorum, outcome }
         };
         self.under_way.push(ended.boxed());
     }

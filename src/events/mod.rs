@@ -25,7 +25,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use quorate_protocols::trigger::event::Event;
-use quorate_protocols::trigger::outbox::{EmitError, Taken};
+use quorate_protocols::trigger::outbox::{EmitError, Emitted};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::gauges;
@@ -62,23 +62,23 @@ pub struct EventsParts {
 /// Handle to this node's emitter.
 #[derive(Clone)]
 pub struct Events {
-    queue: mpsc::Sender<Order>,
+    queue: mpsc::Sender<EmitterRequest>,
     metrics: EventsMetrics,
     clock: Arc<dyn Clock>,
 }
 
-enum Order {
-    Emit { event: Event, reply: oneshot::Sender<Result<Taken, EventError>> },
+enum EmitterRequest {
+    Emit { event: Event, reply: oneshot::Sender<Result<Emitted, EventError>> },
     Own { event: Event },
 }
 
 impl Events {
     /// Reads what an earlier life has left to send, and starts the actor in the task group of the seams.
     pub async fn start(parts: EventsParts) -> Result<Self, DiskError> {
-        let (queue, orders) = mpsc::channel(QUEUE_MAX);
+        let (queue, requests) = mpsc::channel(QUEUE_MAX);
         let clock = parts.seams.clock.clone();
         let metrics = EventsMetrics::default();
-        actor::start(parts, orders, metrics.clone())?;
+        actor::start(parts, requests, metrics.clone())?;
         Ok(Self { queue, metrics, clock })
     }
 
@@ -94,10 +94,10 @@ impl Events {
     }
 
     /// Takes an event, which is on disk when this returns. The same id under the same name is the same event.
-    pub async fn emit(&self, name: String, id: Option<String>, data: Bytes) -> Result<Taken, EventError> {
+    pub async fn emit(&self, name: String, id: Option<String>, data: Bytes) -> Result<Emitted, EventError> {
         let (reply, answer) = oneshot::channel();
         let event = Event { name, id, data, at: self.clock.wall() };
-        self.queue.send(Order::Emit { event, reply }).await.map_err(|_| EventError::Closing)?;
+        self.queue.send(EmitterRequest::Emit { event, reply }).await.map_err(|_| EventError::Closing)?;
         answer.await.unwrap_or(Err(EventError::Closing))
     }
 
@@ -106,6 +106,6 @@ impl Events {
         let data = Bytes::from(data.to_string());
         let event = Event { name: name.to_owned(), id, data, at: self.clock.wall() };
         // A node that closes has no news.
-        let _ = self.queue.send(Order::Own { event }).await;
+        let _ = self.queue.send(EmitterRequest::Own { event }).await;
     }
 }

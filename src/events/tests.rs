@@ -54,11 +54,11 @@ impl QuorumPort for Network {
         _: bool,
         _: Duration,
     ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>> {
-        assert!(matches!(query, Query::Listening { .. }), "{query:?}");
+        assert!(matches!(query, Query::Subscription { .. }), "{query:?}");
         let (quorum, away) = (self.0.clone(), self.away());
         async move {
             let names = vec!["door".to_owned()];
-            let answer = QueryAnswer::Listening { known: *quorum.known.lock(), names };
+            let answer = QueryAnswer::Subscription { known: *quorum.known.lock(), names };
             if quorum.up.load(Ordering::Relaxed) { Ok(answer) } else { Err(away) }
         }
         .boxed()
@@ -119,7 +119,7 @@ async fn emitter(disk: &MemoryDisk, quorum: &Arc<Listener>) -> (Events, TaskGrou
     (Events::start(parts).await.unwrap(), tasks)
 }
 
-async fn emit(events: &Events, id: Option<&str>) -> Result<Taken, EventError> {
+async fn emit(events: &Events, id: Option<&str>) -> Result<Emitted, EventError> {
     events.emit("door".to_owned(), id.map(str::to_owned), Bytes::from_static(b"{}")).await
 }
 
@@ -130,7 +130,7 @@ async fn acknowledged_events_outlive_crashes_and_are_sent_once() {
     for life in 0..3u64 {
         let (events, tasks) = emitter(&disk, &quorum).await;
         for n in 1..=100 {
-            assert_eq!(emit(&events, None).await.unwrap(), Taken { sequence: life * 100 + n, existed: false });
+            assert_eq!(emit(&events, None).await.unwrap(), Emitted { sequence: life * 100 + n, existed: false });
         }
         tasks.crash();
         assert!(matches!(emit(&events, None).await, Err(EventError::Closing)));

@@ -94,7 +94,7 @@ impl Key {
             }
             Duty::ReleaseWorker { worker, lease } => Self::ReleaseWorker(*worker, *lease),
             Duty::Wake { due, .. } => Self::Wake(*due),
-            Duty::Tend { .. } | Duty::FireAt { .. } | Duty::FireAfter { .. } => return None,
+            Duty::HoldSession { .. } | Duty::FireAt { .. } | Duty::FireAfter { .. } => return None,
             Duty::Poll { job, every } => Self::Poll(*job, *every),
         })
     }
@@ -544,7 +544,7 @@ async fn perform(context: Context, worker_sessions: WorkerSessions, duty: Duty, 
             context.propose(Command::Quorum(QuorumCommand::Elapsed { until: due })).await.map(drop)
         }
         // See `worker_sessions`, `triggers` and `Key::of`.
-        Duty::Tend { .. } | Duty::FireAt { .. } | Duty::FireAfter { .. } => Ok(()),
+        Duty::HoldSession { .. } | Duty::FireAt { .. } | Duty::FireAfter { .. } => Ok(()),
         Duty::Poll { job, .. } => conditions::probe(&context, job).await,
     }
 }

@@ -23,7 +23,7 @@ pub(super) async fn confirm(
 ) -> Result<(), DutyError> {
     let message = PieceMessage::Confirm { slot, lease: grant.lease, manifest };
     let lost = match context.ask_holder(grant.holder.peer, message, ANSWER_DEADLINE).await {
-        Ok((PieceAnswer::Noted, _)) => {
+        Ok((PieceAnswer::Acknowledged, _)) => {
             let confirmed =
                 Command::Object(manifest, ObjectCommand::Confirmed { column: slot.column, attempt: slot.attempt });
             return context.propose(confirmed).await.map(drop);
@@ -68,7 +68,7 @@ pub(super) async fn release(
     }
     let slot = Slot { job, column, attempt };
     match context.ask_holder(grant.holder.peer, PieceMessage::Release { slot }, ANSWER_DEADLINE).await {
-        Ok((PieceAnswer::Noted, _)) => (),
+        Ok((PieceAnswer::Acknowledged, _)) => (),
         Ok(_) => return Err(context.confused(grant.holder.peer).into()),
         // Nothing there to let go of but the room that was set aside: it never got a piece. Best effort, for the lease
         // ends by itself; a holder that keeps a column for good says no.

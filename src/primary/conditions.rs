@@ -86,13 +86,13 @@ async fn probe_members(context: &Context, job: JobId, condition: &ConditionSpec,
 }
 
 async fn ask(context: &Context, peer: PeerId, job: JobId) -> Result<String, String> {
-    let message = JobMessage::Look { quorum: context.quorum.id(), job };
+    let message = JobMessage::ProbeCondition { quorum: context.quorum.id(), job };
     let net = &context.env.net;
     let frame = net.request(peer, Protocol::Job, Frame::head(wire::encode(&message)), ASK_DEADLINE).await;
     let frame = frame.map_err(|error| error.to_string())?;
     match wire::decode(&frame.head, MESSAGE_BYTES_MAX) {
-        Ok(JobAnswer::Looked(found)) => found,
-        Ok(_) => Err("it does not look for this quorum now".to_owned()),
+        Ok(JobAnswer::ConditionProbed(found)) => found,
+        Ok(_) => Err("it does not probe for this quorum now".to_owned()),
         Err(_) => {
             net.penalise(peer, "an answer that cannot be read");
             Err("an answer that cannot be read".to_owned())
@@ -131,7 +131,7 @@ fn agreed(
             let agreeing = most.map_or(0, |(peers, _)| peers.len());
             let failure = failures.first().map(|why| format!("; {} could not tell: {why}", failures.len()));
             let why = format!(
-                "{agreeing} of the {} members that looked say the same, and {agree} must{}",
+                "{agreeing} of the {} members that probed it say the same, and {agree} must{}",
                 found.len(),
                 failure.unwrap_or_default()
             );

@@ -55,8 +55,8 @@ impl EventIntake {
         dispatch: Dispatch,
     ) -> Result<Result<DeliveryAck, Rejection>, QuorumError> {
         let Dispatch { follows, reaches, lost, events } = dispatch;
-        let listening = local.query(Query::Listening { emitter: from }, false).await?;
-        let QueryAnswer::Listening { known, names } = listening else {
+        let listening = local.query(Query::Subscription { emitter: from }, false).await?;
+        let QueryAnswer::Subscription { known, names } = listening else {
             return Ok(Ok(DeliveryAck { reaches: follows, recorded: None }));
         };
         if let Some(known) = known.filter(|known| follows > *known) {

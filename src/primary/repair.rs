@@ -163,7 +163,7 @@ fn part(
 
 /// What the auditor asks before it believes that a holder is gone: any answer will do.
 pub(super) async fn answers(context: &Context, slot: Slot, grant: Grant) -> bool {
-    let message = PieceMessage::Held { slot, from: SegmentIndex(0) };
+    let message = PieceMessage::ListPieces { slot, from: SegmentIndex(0) };
     match context.ask_holder(grant.holder.peer, message, Duration::from_secs(3)).await {
         Ok(_) | Err(HolderError::Refused { .. } | HolderError::Confused { .. }) => true,
         Err(HolderError::Net(_)) => false,

@@ -119,6 +119,6 @@ impl ReportIntake {
             return TaskAnswer::UnknownLease;
         }
         self.heartbeats.record_heartbeat(quorum, from, running);
-        TaskAnswer::Noted
+        TaskAnswer::Acknowledged
     }
 }

@@ -59,8 +59,8 @@ impl Holders {
             }
             PieceMessage::Audit { .. } => PieceAnswer::Audited { next: None, damaged: Vec::new() },
             PieceMessage::Get { .. } => PieceAnswer::Piece { total: PIECE.len() as u32 },
-            PieceMessage::Held { .. } => PieceAnswer::Held(Vec::new()),
-            _ => PieceAnswer::Noted,
+            PieceMessage::ListPieces { .. } => PieceAnswer::Pieces(Vec::new()),
+            _ => PieceAnswer::Acknowledged,
         }
     }
     fn heard(&self, n: u8, wish: impl Fn(&PieceMessage) -> bool) -> bool {
@@ -119,9 +119,9 @@ fn world(peers: u8, settings: DriverSettings) -> World {
                 ApprovalMessage::Renew { duration, .. } => {
                     assert_eq!(duration, quorate_protocols::piece::limits::LEASE);
                     *theirs.renewed.lock().entry(to).or_default() += 1;
-                    Reaction::answer(&quorate_protocols::approval::ApprovalAnswer::Noted)
+                    Reaction::answer(&quorate_protocols::approval::ApprovalAnswer::Acknowledged)
                 }
-                _ => Reaction::answer(&quorate_protocols::approval::ApprovalAnswer::Noted),
+                _ => Reaction::answer(&quorate_protocols::approval::ApprovalAnswer::Acknowledged),
             },
             Protocol::Piece => {
                 let answer = theirs.answer(n, wire::decode(&frame.head, 524_288).unwrap());

@@ -57,15 +57,15 @@ impl Script {
     fn task(&self, n: u8, message: TaskMessage) -> TaskAnswer {
         self.heard.lock().entry(peer(n)).or_default().push(message.clone());
         match message {
-            TaskMessage::Assign { orders, .. } => {
-                let tasks = orders.iter().map(|order| order.task);
+            TaskMessage::Assign { assignments, .. } => {
+                let tasks = assignments.iter().map(|assignment| assignment.task);
                 if self.unwilling.lock().contains(&peer(n)) {
                     let refused = tasks.map(|task| (task, "it is not on the list".to_owned())).collect();
-                    return TaskAnswer::Accepted { taken: Vec::new(), refused };
+                    return TaskAnswer::Accepted { accepted: Vec::new(), refused };
                 }
-                TaskAnswer::Accepted { taken: tasks.collect(), refused: Vec::new() }
+                TaskAnswer::Accepted { accepted: tasks.collect(), refused: Vec::new() }
             }
-            TaskMessage::Stop { .. } | TaskMessage::Reveal { .. } => TaskAnswer::Noted,
+            TaskMessage::Stop { .. } | TaskMessage::Reveal { .. } => TaskAnswer::Acknowledged,
             other => panic!("{other:?} is not for a worker"),
         }
     }
@@ -78,7 +78,7 @@ impl Script {
             ApprovalMessage::Renew { .. } if self.forgetful.lock().contains(&peer(n)) => {
                 ApprovalAnswer::Refused(Refusal::UnknownLease)
             }
-            _ => ApprovalAnswer::Noted,
+            _ => ApprovalAnswer::Acknowledged,
         }
     }
 }
@@ -118,7 +118,7 @@ fn world(peers: u8, slots: u32) -> World {
         match protocol {
             Protocol::Approval => {
                 let answer = theirs.approval(n, wire::decode(&frame.head, 65_536).unwrap());
-                let is_lost = matches!(answer, ApprovalAnswer::Noted) && theirs.lost.lock().contains(&to);
+                let is_lost = matches!(answer, ApprovalAnswer::Acknowledged) && theirs.lost.lock().contains(&to);
                 if is_lost { Reaction::Silent } else { Reaction::answer(&answer) }
             }
             Protocol::Task if theirs.silent.lock().contains(&to) => Reaction::Silent,
@@ -199,13 +199,14 @@ impl World {
         self.quorum.read(|state| state.jobs()[&JOB].state)
     }
     /// Orders that the worker was sent so far and that still count, by the term of their message.
-    fn orders(&self, n: u8) -> Vec<(Term, TaskAttempt)> {
+    fn assignments(&self, n: u8) -> Vec<(Term, TaskAttempt)> {
         let heard = self.script.heard.lock();
         let assigns = heard.get(&peer(n)).into_iter().flatten().filter_map(|message| match message {
-            TaskMessage::Assign { term, orders, .. } => Some((*term, orders.clone())),
+            TaskMessage::Assign { term, assignments, .. } => Some((*term, assignments.clone())),
             _ => None,
         });
-        let all = assigns.flat_map(|(term, orders)| orders.into_iter().map(move |order| (term, order.task)));
+        let all = assigns
+            .flat_map(|(term, assignments)| assignments.into_iter().map(move |assignment| (term, assignment.task)));
         let live: BTreeSet<_> = self.quorum.read(|state| state.attempts_of(peer(n)).map(|(task, _)| task).collect());
         all.filter(|(_, task)| live.contains(task)).collect()
     }
@@ -219,12 +220,12 @@ impl World {
             other => panic!("{other:?}"),
         }
     }
-    /// Waits, for at most a minute of virtual time, until the worker has orders that still count.
+    /// Waits, for at most a minute of virtual time, until the worker has assignments that still count.
     async fn ordered(&self, n: u8) -> Vec<TaskAttempt> {
         for _ in 0..60_000 {
-            let orders = self.orders(n);
-            if !orders.is_empty() {
-                return orders.into_iter().map(|(_, task)| task).collect();
+            let assignments = self.assignments(n);
+            if !assignments.is_empty() {
+                return assignments.into_iter().map(|(_, task)| task).collect();
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -241,8 +242,8 @@ async fn a_wide_map_goes_to_workers_in_batches_without_waiting() {
     let mut rounds = 0;
     while world.state() != RunState::Succeeded {
         for n in [2, 3] {
-            let orders: Vec<_> = world.orders(n).into_iter().map(|(_, task)| task).collect();
-            for batch in orders.chunks(256) {
+            let assignments: Vec<_> = world.assignments(n).into_iter().map(|(_, task)| task).collect();
+            for batch in assignments.chunks(256) {
                 assert!(world.report(n, batch, &done()).await.iter().all(Result::is_ok));
             }
         }
@@ -354,7 +355,7 @@ async fn a_lease_that_has_ended_at_its_worker_ends_here_at_the_next_renewal() {
 impl World {
     async fn ordered_by_any(&self) -> u8 {
         for _ in 0..60_000 {
-            if let Some(n) = (2..=3).find(|n| !self.orders(*n).is_empty()) {
+            if let Some(n) = (2..=3).find(|n| !self.assignments(*n).is_empty()) {
                 return n;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -397,7 +398,7 @@ async fn a_new_primary_tells_workers_what_they_have() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     world.quorum.set_term(Some(Term(2)));
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let again: Vec<_> = world.orders(2).into_iter().filter(|(term, _)| *term == Term(2)).collect();
+    let again: Vec<_> = world.assignments(2).into_iter().filter(|(term, _)| *term == Term(2)).collect();
     assert_eq!(again, tasks.iter().map(|task| (Term(2), *task)).collect::<Vec<_>>());
     assert!(world.report(2, &tasks, &done()).await.iter().all(Result::is_ok));
     assert_eq!(world.state(), RunState::Succeeded);

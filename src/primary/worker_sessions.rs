@@ -43,7 +43,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// and what those that are over made room for should not wait for the others.
 const IN_FLIGHT_MAX: usize = 4;
 
-/// Room in an assignment for what is not orders.
+/// Room in a message for all but the assignments.
 const ASSIGN_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 64 * 1024;
 
 /// Handle to the sessions of one led quorum, for whoever has news for them.
@@ -439,11 +439,15 @@ impl WorkerSession {
         }
         // What is still being told is ended after that, or the one message could overtake the other.
         let unasked = |task: &TaskAttempt| !self.asked.contains_key(task) && !self.telling.contains(task);
-        let first = stop.iter().find(|(task, _)| unasked(task)).map(|(_, keep)| *keep);
-        if let Some(keep) = first {
-            let alike = stop.iter().filter(|(task, other)| *other == keep && unasked(task)).map(|(task, _)| *task);
+        let first = stop.iter().find(|(task, _)| unasked(task)).map(|(_, keep_checkpoint)| *keep_checkpoint);
+        if let Some(keep_checkpoint) = first {
+            let alike =
+                stop.iter().filter(|(task, other)| *other == keep_checkpoint && unasked(task)).map(|(task, _)| *task);
             let tasks: Vec<_> = alike.take(BATCH_MAX).collect();
-            return Some((TaskMessage::Stop { quorum, term, lease: self.lease, tasks: tasks.clone(), keep }, tasks));
+            return Some((
+                TaskMessage::Stop { quorum, term, lease: self.lease, tasks: tasks.clone(), keep_checkpoint },
+                tasks,
+            ));
         }
         let tasks: Vec<_> = reveal.into_iter().filter(unasked).take(BATCH_MAX).collect();
         if !tasks.is_empty() {
@@ -455,9 +459,9 @@ impl WorkerSession {
             let live: BTreeSet<_> = run.into_iter().collect();
             self.told.retain(|task| live.contains(task));
         }
-        let (works, orders) = state.assignment(untold, ASSIGN_BYTES_MAX);
-        let tasks: Vec<_> = orders.iter().map(|order| order.task).collect();
-        let assign = TaskMessage::Assign { quorum, term, lease: self.lease, works, orders };
+        let (steps, assignments) = state.assignments(untold, ASSIGN_BYTES_MAX);
+        let tasks: Vec<_> = assignments.iter().map(|assignment| assignment.task).collect();
+        let assign = TaskMessage::Assign { quorum, term, lease: self.lease, steps, assignments };
         (!tasks.is_empty()).then_some((assign, tasks))
     }
 }
@@ -470,18 +474,18 @@ async fn send_message(context: &Context, worker: PeerId, message: TaskMessage, t
         Err(error) => return SendOutcome::Failed(error.to_string()),
     };
     match answer {
-        TaskAnswer::Accepted { taken, refused } if assigns => {
+        TaskAnswer::Accepted { accepted, refused } if assigns => {
             let about = |task: &TaskAttempt| tasks.contains(task);
-            let taken: Vec<_> = taken.into_iter().filter(about).collect();
+            let accepted: Vec<_> = accepted.into_iter().filter(about).collect();
             let reports: Vec<_> = refused
                 .into_iter()
-                .filter(|(task, _)| about(task) && !taken.contains(task))
+                .filter(|(task, _)| about(task) && !accepted.contains(task))
                 .map(|(task, reason)| Report {
                     task,
                     result: TaskResult::Failed { class: ErrorClass::Refused, reason },
                 })
                 .collect();
-            if taken.is_empty() && reports.is_empty() {
+            if accepted.is_empty() && reports.is_empty() {
                 return SendOutcome::Failed("it neither took nor refused any of its tasks".to_owned());
             }
             // As its own word: the state machine takes such a report from nobody else.
@@ -492,9 +496,9 @@ async fn send_message(context: &Context, worker: PeerId, message: TaskMessage, t
                     return SendOutcome::Failed(format!("what it refused was not recorded: {error}"));
                 }
             }
-            SendOutcome::Told(taken)
+            SendOutcome::Told(accepted)
         }
-        TaskAnswer::Noted if !assigns => SendOutcome::Asked,
+        TaskAnswer::Acknowledged if !assigns => SendOutcome::Asked,
         TaskAnswer::UnknownLease => SendOutcome::NoLease,
         TaskAnswer::StaleTerm { seen } => SendOutcome::Failed(format!("it has heard of term {seen}")),
         TaskAnswer::Busy | TaskAnswer::Unknown => SendOutcome::Failed("it is busy".to_owned()),

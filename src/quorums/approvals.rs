@@ -144,7 +144,7 @@ impl Approvals {
         matches!(
             self.0.send(peer, ApprovalMessage::Release { lease }).await,
             // Not known there any more, or known to somebody else: nothing is held for us.
-            Some(ApprovalAnswer::Noted | ApprovalAnswer::Refused(_))
+            Some(ApprovalAnswer::Acknowledged | ApprovalAnswer::Refused(_))
         )
     }
 }
@@ -173,7 +173,7 @@ impl Approvals {
                 Err(fault) => fault,
             },
             Some(ApprovalAnswer::Refused(refusal)) => return Err(refusal.to_string()),
-            Some(ApprovalAnswer::Noted) => PeerFault::WrongAnswer { peer },
+            Some(ApprovalAnswer::Acknowledged) => PeerFault::WrongAnswer { peer },
             None => return Err("it gave no usable answer".to_owned()),
         };
         parts.penalise(&fault);
@@ -183,7 +183,7 @@ impl Approvals {
     /// Prolongs a promise to `duration` from now, won by this node or an earlier primary.
     pub async fn renew(&self, peer: PeerId, lease: LeaseId, duration: Duration) -> Renewed {
         match self.0.send(peer, ApprovalMessage::Renew { lease, duration }).await {
-            Some(ApprovalAnswer::Noted) => Renewed::Stands,
+            Some(ApprovalAnswer::Acknowledged) => Renewed::Stands,
             Some(ApprovalAnswer::Refused(Refusal::UnknownLease)) => Renewed::Gone,
             // Also one who does not know yet that this node may ask.
             Some(ApprovalAnswer::Refused(_) | ApprovalAnswer::Granted(_)) | None => Renewed::Unsure,

@@ -145,7 +145,7 @@ impl Routes {
 pub(super) enum Ask {
     Job(Request),
     /// What a worker says to a primary.
-    Tell(TaskMessage),
+    Task(TaskMessage),
 }
 
 impl Ask {
@@ -153,12 +153,12 @@ impl Ask {
     fn changes(&self) -> bool {
         match self {
             Self::Job(request) => request.changes(),
-            Self::Tell(_) => true,
+            Self::Task(_) => true,
         }
     }
     /// Whether its answer follows a commit. Beats are noted in memory.
     fn commits(&self) -> bool {
-        self.changes() && !matches!(self, Self::Tell(TaskMessage::Heartbeat { .. }))
+        self.changes() && !matches!(self, Self::Task(TaskMessage::Heartbeat { .. }))
     }
     /// What silence means: a question changes nothing, so nothing is left unknown.
     fn silence(&self, reason: Option<String>) -> Tried {
@@ -166,19 +166,19 @@ impl Ask {
     }
 }
 
-/// What a quorum said in the end.
-pub(super) enum Said {
+/// The answer of a quorum, after all tries.
+pub(super) enum FinalAnswer {
     Reply(Result<CommandReply, Rejection>),
     Answer(QueryAnswer),
-    Noted,
-    Told(TaskAnswer),
+    Acknowledged,
+    Task(TaskAnswer),
     DeliveryAck(Result<DeliveryAck, Rejection>),
     Watched(WatchAnswer),
 }
 
 /// What one try told us.
 enum Tried {
-    Done(Said),
+    Done(FinalAnswer),
     Failed(ClientError),
     /// Ask these next, the first of them first.
     Redirected(Vec<PeerId>),
@@ -234,7 +234,7 @@ impl QuorumClient {
         deadline: Duration,
     ) -> Result<CommandReply, ClientError> {
         match self.ask(quorum, Ask::Job(Request::Propose(command)), deadline).await? {
-            Said::Reply(reply) => Ok(reply?),
+            FinalAnswer::Reply(reply) => Ok(reply?),
             _ => Err(mixed_up(quorum)),
         }
     }
@@ -247,15 +247,15 @@ impl QuorumClient {
         deadline: Duration,
     ) -> Result<ReportAnswer, ClientError> {
         let ask = match report {
-            Report::Task(message) => Ask::Tell(message),
+            Report::Task(message) => Ask::Task(message),
             Report::Suspect { manifest, column } => Ask::Job(Request::Suspect { manifest, column }),
             Report::Events(dispatch) => Ask::Job(Request::Dispatch(dispatch)),
         };
         match self.ask(quorum, ask, deadline).await? {
-            Said::Told(answer) => Ok(ReportAnswer::Task(answer)),
-            Said::Noted => Ok(ReportAnswer::Noted),
-            Said::DeliveryAck(heard) => Ok(ReportAnswer::Events(heard?)),
-            Said::Reply(_) | Said::Answer(_) | Said::Watched(_) => Err(mixed_up(quorum)),
+            FinalAnswer::Task(answer) => Ok(ReportAnswer::Task(answer)),
+            FinalAnswer::Acknowledged => Ok(ReportAnswer::Acknowledged),
+            FinalAnswer::DeliveryAck(heard) => Ok(ReportAnswer::Events(heard?)),
+            FinalAnswer::Reply(_) | FinalAnswer::Answer(_) | FinalAnswer::Watched(_) => Err(mixed_up(quorum)),
         }
     }
 
@@ -268,7 +268,7 @@ impl QuorumClient {
         deadline: Duration,
     ) -> Result<QueryAnswer, ClientError> {
         match self.ask(quorum, Ask::Job(Request::Query { query, stale }), deadline).await? {
-            Said::Answer(answer) => Ok(answer),
+            FinalAnswer::Answer(answer) => Ok(answer),
             _ => Err(mixed_up(quorum)),
         }
     }
@@ -287,7 +287,7 @@ impl QuorumClient {
         let ask = Ask::Job(Request::Query { query, stale: true });
         let tried = self.ask_peer(quorum, peer, &ask, end, &mut account).await;
         match account.record_try(tried, |_| ()) {
-            Some(Ok(Said::Answer(answer))) => Ok(answer),
+            Some(Ok(FinalAnswer::Answer(answer))) => Ok(answer),
             Some(Ok(_)) => Err(mixed_up(quorum)),
             Some(Err(error)) => Err(error),
             None => Err(self.verdict(account, quorum, deadline)),
@@ -301,7 +301,7 @@ impl QuorumClient {
         self.send_job(peer, &nothing, deadline, Instant::now() + deadline).await.is_ok()
     }
 
-    pub(super) async fn ask(&self, quorum: QuorumId, ask: Ask, deadline: Duration) -> Result<Said, ClientError> {
+    pub(super) async fn ask(&self, quorum: QuorumId, ask: Ask, deadline: Duration) -> Result<FinalAnswer, ClientError> {
         let began = Instant::now();
         let end = began + deadline;
         let mut account = Account::default();
@@ -332,7 +332,7 @@ impl QuorumClient {
         ask: &Ask,
         end: Instant,
         account: &mut Account,
-    ) -> Option<Result<Said, ClientError>> {
+    ) -> Option<Result<FinalAnswer, ClientError>> {
         if let Some(local) = self.0.parts.quorums.quorum(quorum) {
             let tried = self.ask_local(quorum, &*local, ask, end, account).await;
             if let Some(result) = account.record_try(tried, |_| ()) {
@@ -463,7 +463,7 @@ impl QuorumClient {
                 let answer = parts.requests.answer(local, by, request.clone(), left.min(DEADLINE)).await;
                 self.judge_answer(quorum, by, answer, ask)
             }
-            Ask::Tell(message) => {
+            Ask::Task(message) => {
                 let wait = election_wait(local.latency()).min(left);
                 let _ = timeout(wait, local.primary_settled()).await;
                 if local.leading().is_none() {
@@ -482,8 +482,8 @@ impl QuorumClient {
         tried
     }
 
-    /// What to tell the caller once nothing more is tried. An outcome that may have happened comes first: it is the only
-    /// thing that the caller cannot find out by trying again later.
+    /// What to tell the caller once nothing more is tried. An outcome that may have happened comes first: it is the
+    /// only thing that the caller cannot find out by trying again later.
     fn verdict(&self, account: Account, quorum: QuorumId, after: Duration) -> ClientError {
         if account.may_have_acted {
             return ClientError::Unknown { quorum, after, reason: account.unknown_because };
@@ -530,7 +530,7 @@ impl QuorumClient {
                 let misplaced = matches!(answer, Ok(JobAnswer::NotMember | JobAnswer::Malformed { .. }));
                 (answer.map(|answer| (self.judge_answer(quorum, peer, answer, ask), misplaced)), committed)
             }
-            Ask::Tell(message) => {
+            Ask::Task(message) => {
                 let answer = self.send(quorum, peer, Protocol::Task, message, patience, end).await;
                 let committed = matches!(answer, Ok(TaskAnswer::Recorded(_)));
                 let judged = answer.map(|answer| {
@@ -585,23 +585,25 @@ impl QuorumClient {
         match (answer, request) {
             (JobAnswer::Reply(reply), Request::Propose(_)) => {
                 self.remember_primary(quorum, peer);
-                Tried::Done(Said::Reply(reply))
+                Tried::Done(FinalAnswer::Reply(reply))
             }
             (JobAnswer::Answer(answer), Request::Query { stale, .. }) => {
                 if !stale {
                     self.remember_primary(quorum, peer);
                 }
-                Tried::Done(Said::Answer(answer))
+                Tried::Done(FinalAnswer::Answer(answer))
             }
             (JobAnswer::DeliveryAck(heard), Request::Dispatch(_)) => {
                 self.remember_primary(quorum, peer);
-                Tried::Done(Said::DeliveryAck(Ok(heard)))
+                Tried::Done(FinalAnswer::DeliveryAck(Ok(heard)))
             }
-            (JobAnswer::Reply(Err(rejection)), Request::Dispatch(_)) => Tried::Done(Said::DeliveryAck(Err(rejection))),
-            (JobAnswer::Noted, Request::Suspect { .. }) => Tried::Done(Said::Noted),
+            (JobAnswer::Reply(Err(rejection)), Request::Dispatch(_)) => {
+                Tried::Done(FinalAnswer::DeliveryAck(Err(rejection)))
+            }
+            (JobAnswer::Acknowledged, Request::Suspect { .. }) => Tried::Done(FinalAnswer::Acknowledged),
             (JobAnswer::Watched(answer), Request::Watch(_)) if self.may_believe(quorum, &answer) => {
                 self.remember_primary(quorum, peer);
-                Tried::Done(Said::Watched(answer))
+                Tried::Done(FinalAnswer::Watched(answer))
             }
             (JobAnswer::NotPrimary { primary, voters }, _) => {
                 self.learn(quorum, primary, &voters);
@@ -628,9 +630,9 @@ impl QuorumClient {
                 JobAnswer::Membership(_)
                 | JobAnswer::Reply(_)
                 | JobAnswer::Answer(_)
-                | JobAnswer::Noted
+                | JobAnswer::Acknowledged
                 | JobAnswer::DeliveryAck(_)
-                | JobAnswer::Looked(_)
+                | JobAnswer::ConditionProbed(_)
                 | JobAnswer::Watched(_),
                 _,
             ) => {
@@ -652,7 +654,7 @@ impl QuorumClient {
             TaskAnswer::Busy => Tried::Busy,
             TaskAnswer::Unknown => Tried::Unknown(None),
             TaskAnswer::Malformed { reason } => Tried::Failed(ClientError::Protocol { quorum, reason }),
-            answer => Tried::Done(Said::Told(answer)),
+            answer => Tried::Done(FinalAnswer::Task(answer)),
         }
     }
 
@@ -767,9 +769,13 @@ impl QuorumClient {
 
 impl Account {
     /// Takes one try into account; `Some` when it settles the call.
-    fn record_try(&mut self, tried: Tried, redirect: impl FnOnce(Vec<PeerId>)) -> Option<Result<Said, ClientError>> {
+    fn record_try(
+        &mut self,
+        tried: Tried,
+        redirect: impl FnOnce(Vec<PeerId>),
+    ) -> Option<Result<FinalAnswer, ClientError>> {
         match tried {
-            Tried::Done(said) => return Some(Ok(said)),
+            Tried::Done(answer) => return Some(Ok(answer)),
             Tried::Failed(error) => return Some(Err(error)),
             Tried::Redirected(next) => redirect(next),
             Tried::Nothing | Tried::Stranger => (),

@@ -34,7 +34,7 @@ pub enum Report {
 pub enum ReportAnswer {
     Task(TaskAnswer),
     /// Nobody waits for what comes of it.
-    Noted,
+    Acknowledged,
     Events(DeliveryAck),
 }
 
@@ -89,7 +89,7 @@ impl dyn QuorumPort {
         async move {
             match reporting.await? {
                 ReportAnswer::Task(answer) => Ok(answer),
-                ReportAnswer::Noted | ReportAnswer::Events(_) => Err(mixed_up(quorum)),
+                ReportAnswer::Acknowledged | ReportAnswer::Events(_) => Err(mixed_up(quorum)),
             }
         }
         .boxed()
@@ -106,7 +106,7 @@ impl dyn QuorumPort {
         async move {
             match reporting.await? {
                 ReportAnswer::Events(ack) => Ok(ack),
-                ReportAnswer::Noted | ReportAnswer::Task(_) => Err(mixed_up(quorum)),
+                ReportAnswer::Acknowledged | ReportAnswer::Task(_) => Err(mixed_up(quorum)),
             }
         }
         .boxed()

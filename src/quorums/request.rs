@@ -119,7 +119,7 @@ impl RequestServer {
             },
             Request::Suspect { manifest, column } => {
                 self.primary.suspect_column(local.id(), manifest, column);
-                JobAnswer::Noted
+                JobAnswer::Acknowledged
             }
             Request::Dispatch(dispatch) => {
                 if let Err(reason) = dispatch.check() {

@@ -54,7 +54,7 @@ impl JobService {
                 let moved = request::moved(&*local, self.net.local_peer());
                 return moved.unwrap_or_else(|| JobAnswer::Membership(local.membership()));
             }
-            JobMessage::Look { quorum, job } => {
+            JobMessage::ProbeCondition { quorum, job } => {
                 let Some(local) = self.quorums.quorum(quorum) else { return JobAnswer::NotMember };
                 return match request::moved(&*local, self.net.local_peer()) {
                     Some(moved) => moved,
@@ -81,7 +81,7 @@ impl JobService {
     /// Only for members of the quorum, and only at what the job's specification names: nobody sends this node anywhere.
     async fn probe_condition(&self, from: PeerId, local: &dyn LocalQuorum, job: JobId) -> JobAnswer {
         if !local.view().voters.iter().any(|voter| voter.peer == from) {
-            return JobAnswer::Forbidden { reason: "only members of the quorum may ask for a look".to_owned() };
+            return JobAnswer::Forbidden { reason: "only members of the quorum may ask for a probe".to_owned() };
         }
         let mut source = None;
         local.with_state(&mut |state| {
@@ -91,8 +91,8 @@ impl JobService {
             });
         });
         match source {
-            Some(source) => JobAnswer::Looked(self.sources.fetch(source).await),
-            None => JobAnswer::Looked(Err("this member knows no such condition yet".to_owned())),
+            Some(source) => JobAnswer::ConditionProbed(self.sources.fetch(source).await),
+            None => JobAnswer::ConditionProbed(Err("this member knows no such condition yet".to_owned())),
         }
     }
 }

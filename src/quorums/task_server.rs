@@ -1,8 +1,8 @@
-//! The task protocol's server: orders go to this node's worker, what workers say to the quorums that it leads.
+//! The task protocol's server: assignments go to this node's worker, what workers say to the quorums that it leads.
 //!
 //! Requests are taken with bounds ([`super::serve`]). A message that cannot be read is answered with what is wrong and
-//! penalised. Whether the sender may give orders is for the worker to judge (it knows the lease), whether an attempt is
-//! the sender's for the quorum's state machine.
+//! penalised. Whether the sender may assign tasks is for the worker to judge (it knows the lease), whether an attempt
+//! is the sender's for the quorum's state machine.
 
 use std::sync::Arc;
 
@@ -79,7 +79,7 @@ fn no_worker(message: &TaskMessage) -> TaskAnswer {
 /// How many tasks the message is about.
 fn items(message: &TaskMessage) -> usize {
     match message {
-        TaskMessage::Assign { works, orders, .. } => orders.len().max(works.len()),
+        TaskMessage::Assign { steps, assignments, .. } => assignments.len().max(steps.len()),
         TaskMessage::Stop { tasks, .. } | TaskMessage::Reveal { tasks, .. } | TaskMessage::Start { tasks, .. } => {
             tasks.len()
         }

@@ -26,7 +26,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::ClientError;
-use super::client::{Ask, QuorumClient, Said, mixed_up};
+use super::client::{Ask, FinalAnswer, QuorumClient, mixed_up};
 use super::request::Request;
 
 /// A request ends after this, whoever was asked: a failover in the middle of the longest wait fits in it.
@@ -237,7 +237,7 @@ impl QuorumClient {
     async fn ask_for_watches(&self, request: WatchRequest) -> (u64, u64, Result<WatchAnswer, ClientError>) {
         let (quorum, session, number) = (request.quorum, request.session, request.number);
         let answer = match self.ask(quorum, Ask::Job(Request::Watch(request)), REQUEST_DEADLINE).await {
-            Ok(Said::Watched(answer)) => Ok(answer),
+            Ok(FinalAnswer::Watched(answer)) => Ok(answer),
             Ok(_) => Err(mixed_up(quorum)),
             Err(error) => Err(error),
         };

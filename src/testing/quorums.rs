@@ -122,7 +122,7 @@ impl LocalApprover for Approver {
     fn answer(&self, from: PeerId, message: ApprovalMessage) -> BoxFuture<'static, ApprovalAnswer> {
         let answer = match message {
             ApprovalMessage::Ask(request) => approve(self.0, from, &request),
-            _ => ApprovalAnswer::Noted,
+            _ => ApprovalAnswer::Acknowledged,
         };
         async move { answer }.boxed()
     }

@@ -54,12 +54,12 @@ enum Ended {
 #[derive(Default)]
 struct Rows {
     batch: KvBatch,
-    orders: Vec<TaskAttempt>,
+    assignments: Vec<TaskAttempt>,
     results: Vec<TaskAttempt>,
 }
 
 struct Writing {
-    orders: Vec<TaskAttempt>,
+    assignments: Vec<TaskAttempt>,
     results: Vec<TaskAttempt>,
     done: oneshot::Receiver<Result<(), DiskError>>,
 }
@@ -87,7 +87,7 @@ pub(super) struct Actor {
     replies: BTreeMap<PendingReply, oneshot::Sender<TaskAnswer>>,
     running: BTreeMap<TaskAttempt, Running>,
     /// Steps whose work has a row.
-    works_on_disk: BTreeSet<(JobId, StepIndex)>,
+    steps_on_disk: BTreeSet<(JobId, StepIndex)>,
     rows: Rows,
     writing: Option<Writing>,
     beat_at: Instant,
@@ -141,7 +141,7 @@ impl Actor {
             ledger: Ledger::default(),
             replies: BTreeMap::new(),
             running: BTreeMap::new(),
-            works_on_disk: BTreeSet::new(),
+            steps_on_disk: BTreeSet::new(),
             rows: Rows::default(),
             writing: None,
             beat_at: Instant::now() + BEAT_INTERVAL,
@@ -155,21 +155,21 @@ impl Actor {
 
     fn restore(&mut self) -> Result<(), DiskError> {
         let loaded = rows::load(self.storage.kv())?;
-        self.works_on_disk = loaded.works.keys().copied().collect();
+        self.steps_on_disk = loaded.steps.keys().copied().collect();
         for found in loaded.found {
-            let task = found.order.task;
-            let Some(work) = loaded.works.get(&(task.id.job, task.id.step)) else {
+            let task = found.assignment.task;
+            let Some(context) = loaded.steps.get(&(task.id.job, task.id.step)) else {
                 tracing::warn!(job = %task.id.job, "an assignment was kept without its program, and is forgotten; its quorum assigns the task again");
                 rows::erase(&mut self.rows.batch, task);
                 continue;
             };
             self.leases_used.insert(found.lease);
             let room = self.leases.room(found.lease);
-            self.ledger.restore(found.order, found.lease, room, work.clone(), found.held);
+            self.ledger.restore(found.assignment, found.lease, room, context.clone(), found.held);
         }
         let used: BTreeSet<_> = self.ledger.steps().collect();
-        for (job, step) in loaded.works.into_keys().filter(|key| !used.contains(key)) {
-            self.works_on_disk.remove(&(job, step));
+        for (job, step) in loaded.steps.into_keys().filter(|key| !used.contains(key)) {
+            self.steps_on_disk.remove(&(job, step));
             rows::erase_work(&mut self.rows.batch, job, step);
         }
         if self.ledger.len() > 0 {
@@ -263,37 +263,37 @@ impl Actor {
             | TaskMessage::Reveal { quorum, lease, .. } => (*quorum, *lease),
             _ => return,
         };
-        let Some(room) = self.leases.orders(lease, quorum, from) else {
+        let Some(room) = self.leases.room_for(lease, quorum, from) else {
             let _ = reply.send(TaskAnswer::UnknownLease);
             return;
         };
         let answer = match message {
-            TaskMessage::Assign { quorum, term, lease, works, orders } => {
-                let taken = orders.len() as u64;
-                let assignment = AssignRequest { quorum, term, lease, room, works, orders };
+            TaskMessage::Assign { quorum, term, lease, steps, assignments } => {
+                let accepted = assignments.len() as u64;
+                let request = AssignRequest { quorum, term, lease, room, steps, assignments };
                 let executors = &self.runner.executors;
-                let refusal = |work: &StepContext| {
-                    let engine = work.call.program.engine();
+                let refusal = |context: &StepContext| {
+                    let engine = context.call.program.engine();
                     (!executors.contains_key(&engine)).then(|| format!("this worker has no engine for {engine}"))
                 };
-                match self.ledger.assign(Instant::now(), assignment, refusal) {
+                match self.ledger.assign(Instant::now(), request, refusal) {
                     Ok(pending_reply) => {
                         self.quorum_port.remember_primary(quorum, from);
                         self.leases_used.insert(lease);
-                        self.metrics.taken.inc_by(taken);
+                        self.metrics.accepted.inc_by(accepted);
                         self.replies.insert(pending_reply, reply);
                         return;
                     }
                     Err(answer) => answer,
                 }
             }
-            TaskMessage::Stop { quorum, term, lease, tasks, keep } => {
-                self.ledger.stop(quorum, term, lease, tasks, keep)
+            TaskMessage::Stop { quorum, term, lease, tasks, keep_checkpoint } => {
+                self.ledger.stop(quorum, term, lease, tasks, keep_checkpoint)
             }
             TaskMessage::Reveal { quorum, term, lease, tasks } => self.ledger.reveal(quorum, term, lease, tasks),
             _ => return,
         };
-        if answer == TaskAnswer::Noted {
+        if answer == TaskAnswer::Acknowledged {
             self.quorum_port.remember_primary(quorum, from);
         }
         // An asker that gave up needs no answer.
@@ -329,13 +329,13 @@ impl Actor {
     }
 
     fn take_written(&mut self, result: Result<(), DiskError>) {
-        let Some(Writing { orders, results, .. }) = self.writing.take() else { return };
+        let Some(Writing { assignments, results, .. }) = self.writing.take() else { return };
         let error = result.err().map(|error| error.to_string());
         if let Some(error) = &error {
-            let rows = orders.len() + results.len();
+            let rows = assignments.len() + results.len();
             tracing::warn!(%error, rows, "assignments and results could not be written to disk; they are refused or tried again");
         }
-        self.ledger.saved(&orders, &results, error.as_deref());
+        self.ledger.saved(&assignments, &results, error.as_deref());
     }
 
     // ---- doing what was decided ----
@@ -353,35 +353,35 @@ impl Actor {
     fn perform_one(&mut self, effect: Effect) {
         match effect {
             Effect::Begin(task) => self.begin(task),
-            Effect::Cancel { task, keep } => {
+            Effect::Cancel { task, keep_checkpoint } => {
                 if let Some(running) = self.running.get(&task) {
-                    if !keep {
+                    if !keep_checkpoint {
                         running.host.discard();
                     }
                     running.stop.cancel();
                 }
             }
-            Effect::SaveOrder(task) => {
+            Effect::SaveAssignment(task) => {
                 let Some(entry) = self.ledger.get(task) else { return };
-                if self.works_on_disk.insert((task.id.job, task.id.step)) {
-                    rows::put_work(&mut self.rows.batch, &entry.work);
+                if self.steps_on_disk.insert((task.id.job, task.id.step)) {
+                    rows::put_step(&mut self.rows.batch, &entry.context);
                 }
-                rows::put_order(&mut self.rows.batch, entry.lease, &entry.order);
-                self.rows.orders.push(task);
+                rows::put_assignment(&mut self.rows.batch, entry.lease, &entry.assignment);
+                self.rows.assignments.push(task);
                 self.metrics.orders_saved.inc();
             }
             Effect::SaveResult(task) => {
                 let (Some(entry), Some(held)) = (self.ledger.get(task), self.ledger.held(task)) else { return };
-                if self.works_on_disk.insert((task.id.job, task.id.step)) {
-                    rows::put_work(&mut self.rows.batch, &entry.work);
+                if self.steps_on_disk.insert((task.id.job, task.id.step)) {
+                    rows::put_step(&mut self.rows.batch, &entry.context);
                 }
-                rows::put_result(&mut self.rows.batch, entry.lease, &entry.order, held);
+                rows::put_result(&mut self.rows.batch, entry.lease, &entry.assignment, held);
                 self.rows.results.push(task);
                 self.metrics.results_saved.inc();
             }
             Effect::Erase(task) => rows::erase(&mut self.rows.batch, task),
             Effect::EraseWork(job, step) => {
-                if self.works_on_disk.remove(&(job, step)) {
+                if self.steps_on_disk.remove(&(job, step)) {
                     rows::erase_work(&mut self.rows.batch, job, step);
                 }
             }
@@ -397,10 +397,10 @@ impl Actor {
 
     fn begin(&mut self, task: TaskAttempt) {
         let Some(entry) = self.ledger.get(task).filter(|_| !self.closing) else { return };
-        let (work, order) = (entry.work.clone(), entry.order.clone());
-        let log = self.logs.begin(task, work.owner);
+        let (context, assignment) = (entry.context.clone(), entry.assignment.clone());
+        let log = self.logs.begin(task, context.owner);
         let (quorum_port, stores) = (self.quorum_port.clone(), self.stores.clone());
-        let host = AttemptHost::new(task, self.tasks.clone(), quorum_port, stores, log, work.verified);
+        let host = AttemptHost::new(task, self.tasks.clone(), quorum_port, stores, log, context.verified);
         let running = Running { stop: CancellationToken::new(), host: Arc::new(host) };
         let (stop, host) = (running.stop.clone(), running.host.clone());
         let (runner, logs, end) = (self.runner.clone(), self.logs.clone(), self.end.clone());
@@ -408,7 +408,7 @@ impl Actor {
         self.metrics.begun.inc();
         self.tasks.spawn(async move {
             let began = Instant::now();
-            let held = runner.run(&work, &order, host, stop).await;
+            let held = runner.run(&context, &assignment, host, stop).await;
             let took = began.elapsed();
             logs.end(task).await;
             // Nobody listens any more once the actor has closed.
@@ -419,7 +419,7 @@ impl Actor {
     fn move_out(&mut self, task: TaskAttempt) {
         let Some(held) = self.ledger.held(task) else { return };
         let bytes = held.clone().inline().and_then(|(_, bytes)| bytes.clone());
-        let allowed = self.ledger.work(task).is_some_and(|work| work.output == OutputPlace::Object);
+        let allowed = self.ledger.context(task).is_some_and(|context| context.output == OutputPlace::Object);
         let (stores, end) = (self.stores.clone(), self.end.clone());
         self.tasks.spawn(async move {
             let moved = match bytes {
@@ -435,8 +435,8 @@ impl Actor {
         if self.writing.is_some() || self.rows.batch.is_empty() {
             return;
         }
-        let Rows { batch, orders, results } = std::mem::take(&mut self.rows);
-        if orders.is_empty() && results.is_empty() {
+        let Rows { batch, assignments, results } = std::mem::take(&mut self.rows);
+        if assignments.is_empty() && results.is_empty() {
             // Rows that come back after a crash are found out: what they are about has been recorded. So what is only
             // removed waits for nobody's sync.
             if let Err(error) = self.storage.kv().apply(batch) {
@@ -445,7 +445,7 @@ impl Actor {
             return;
         }
         let (send, done) = oneshot::channel();
-        let writing = Writing { orders, results, done };
+        let writing = Writing { assignments, results, done };
         match self.storage.write_then(batch, move |result| drop(send.send(result))) {
             Ok(()) => self.writing = Some(writing),
             Err(error) => {

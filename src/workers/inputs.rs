@@ -114,8 +114,8 @@ impl Inputs {
     }
 
     /// What the task itself is given, read once and in order.
-    pub fn stdin(&self, order: &Assignment) -> Option<Source> {
-        match &order.input {
+    pub fn stdin(&self, assignment: &Assignment) -> Option<Source> {
+        match &assignment.input {
             TaskInput::None => None,
             TaskInput::Item(Content::Inline(bytes)) => Some(Source::Bytes(bytes.clone())),
             TaskInput::Item(Content::Object { object, size }) => {
@@ -133,22 +133,22 @@ impl Inputs {
                 )
             }
             TaskInput::Outputs { from, to, .. } => {
-                let whole: Vec<_> = order.given.iter().map(|given| given.bytes.clone()).collect();
-                let all = order.given.len() == (to.0 - from.0) as usize && whole.iter().all(Option::is_some);
-                // The usual case costs no stream: the order brought everything.
-                if all && order.given.iter().all(is_whole) {
+                let whole: Vec<_> = assignment.outputs.iter().map(|given| given.bytes.clone()).collect();
+                let all = assignment.outputs.len() == (to.0 - from.0) as usize && whole.iter().all(Option::is_some);
+                // The usual case costs no stream: the assignment brought everything.
+                if all && assignment.outputs.iter().all(is_whole) {
                     let joined: BytesMut = whole.into_iter().flatten().flatten().collect();
                     return Some(Source::Bytes(joined.freeze()));
                 }
-                let (inputs, order) = (self.clone(), order.clone());
-                Some(self.stream(move |send| async move { inputs.send_outputs(&send, &order).await }))
+                let (inputs, assignment) = (self.clone(), assignment.clone());
+                Some(self.stream(move |send| async move { inputs.send_outputs(&send, &assignment).await }))
             }
         }
     }
 
     /// What an earlier attempt left to go on from.
-    pub async fn checkpoint(&self, order: &Assignment) -> Result<Option<Bytes>, Fault> {
-        let Some(given) = &order.checkpoint else { return Ok(None) };
+    pub async fn checkpoint(&self, assignment: &Assignment) -> Result<Option<Bytes>, Fault> {
+        let Some(given) = &assignment.checkpoint else { return Ok(None) };
         match (&given.bytes, given.output.place) {
             (Some(bytes), _) if is_whole(given) => Ok(Some(bytes.clone())),
             (_, Place::Object { quorum, manifest }) => {
@@ -156,7 +156,7 @@ impl Inputs {
                 Ok(Some(self.whole(object, given.output.bytes, Some(&given.output)).await?))
             }
             // Orders carry every checkpoint that is in the record.
-            _ => Err(fault("the checkpoint did not come with the order")),
+            _ => Err(fault("the checkpoint did not come with the assignment")),
         }
     }
 
@@ -308,12 +308,12 @@ impl Inputs {
         Ok(())
     }
 
-    async fn send_outputs(&self, send: &mpsc::Sender<io::Result<Bytes>>, order: &Assignment) -> io::Result<()> {
-        let TaskInput::Outputs { step, to, .. } = order.input else { return Ok(()) };
-        let job = order.task.id.job;
-        // Bytes that the order had no room for, a page at a time.
+    async fn send_outputs(&self, send: &mpsc::Sender<io::Result<Bytes>>, assignment: &Assignment) -> io::Result<()> {
+        let TaskInput::Outputs { step, to, .. } = assignment.input else { return Ok(()) };
+        let job = assignment.task.id.job;
+        // Bytes that the assignment had no room for, a page at a time.
         let mut asked = BTreeMap::<TaskIndex, OutputRef>::new();
-        for given in &order.given {
+        for given in &assignment.outputs {
             match given.output.place {
                 Place::Object { quorum, manifest } => {
                     let object = ObjectId { quorum, manifest };

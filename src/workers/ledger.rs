@@ -1,4 +1,4 @@
-//! Every attempt that this worker has, from its order to the quorum's last word about it.
+//! Every attempt that this worker has, from its assignment to the quorum's last word about it.
 //!
 //! Decides and does nothing: each input leaves [`Effect`]s that the actor performs in their order. An attempt is an
 //! [`Entry`]; what there is to say to one quorum waits at its [`QuorumOutbox`]; what a lease has room for is in a
@@ -12,9 +12,10 @@
 //!          a copy's verdict is committed to, waits for Reveal, and is then shown
 //! ```
 //!
-//! What is on disk, and when an assignment is confirmed, follows from one rule: **an attempt is *safe* when its order
-//! or its result is durable here, or when it is gone because the quorum has recorded it.** `Taken` is answered when all
-//! attempts of an assignment are safe. Whatever is not safe after `SAVE_AFTER` is written down, in one batch.
+//! What is on disk, and when an assignment is confirmed, follows from one rule: **an attempt is *safe* when its
+//! assignment or its result is durable here, or when it is gone because the quorum has recorded it.** `Accepted` is
+//! answered when all attempts of an assignment are safe. Whatever is not safe after `SAVE_AFTER` is written down, in
+//! one batch.
 
 mod outboxes;
 mod pending_replies;
@@ -35,7 +36,7 @@ use super::limits::{ATTEMPTS_MAX, HELD_BYTES_MAX, ORPHANS_MAX, OUTBOXES_MAX, SAV
 use super::pending_result::PendingResult;
 use outboxes::QuorumOutbox;
 pub(super) use outboxes::Sent;
-use pending_replies::Taking;
+use pending_replies::PendingAssign;
 use room::{LeaseUsage, too_large};
 
 /// Names one assignment whose sender waits for its answer.
@@ -44,13 +45,13 @@ pub(super) type PendingReply = u64;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Begin(TaskAttempt),
-    /// End what runs. `keep`: its last checkpoint is welcome.
+    /// End what runs. `keep_checkpoint`: its last checkpoint is welcome.
     Cancel {
         task: TaskAttempt,
-        keep: bool,
+        keep_checkpoint: bool,
     },
     /// To be made durable; the ledger hears of it by [`Ledger::saved`].
-    SaveOrder(TaskAttempt),
+    SaveAssignment(TaskAttempt),
     SaveResult(TaskAttempt),
     /// What is on disk of the attempt is not needed any more.
     Erase(TaskAttempt),
@@ -70,10 +71,10 @@ enum OnDisk {
 
 pub(super) struct Entry {
     pub lease: LeaseId,
-    pub work: Arc<StepContext>,
-    pub order: Arc<Assignment>,
+    pub context: Arc<StepContext>,
+    pub assignment: Arc<Assignment>,
     stage: Stage,
-    order_on: OnDisk,
+    assignment_on: OnDisk,
     result_on: OnDisk,
     /// Assignments that wait for it to be safe.
     pending_replies: Vec<PendingReply>,
@@ -97,8 +98,8 @@ enum Stage {
     },
 }
 
-struct WorkUse {
-    work: Arc<StepContext>,
+struct StepUse {
+    context: Arc<StepContext>,
     entries: usize,
     weight: usize,
 }
@@ -109,17 +110,17 @@ pub(super) struct AssignRequest {
     pub term: Term,
     pub lease: LeaseId,
     pub room: Capacity,
-    pub works: Vec<StepContext>,
-    pub orders: Vec<Assignment>,
+    pub steps: Vec<StepContext>,
+    pub assignments: Vec<Assignment>,
 }
 
 #[derive(Default)]
 pub(super) struct Ledger {
     entries: BTreeMap<TaskAttempt, Entry>,
-    works: BTreeMap<(JobId, StepIndex), WorkUse>,
+    steps: BTreeMap<(JobId, StepIndex), StepUse>,
     outboxes: BTreeMap<QuorumId, QuorumOutbox>,
     lease_usages: BTreeMap<LeaseId, LeaseUsage>,
-    takings: BTreeMap<PendingReply, Taking>,
+    pending_assigns: BTreeMap<PendingReply, PendingAssign>,
     pending_replies: PendingReply,
     /// Attempts by when they must be on disk, in that order.
     unsafe_since: VecDeque<(Instant, TaskAttempt)>,
@@ -144,10 +145,10 @@ impl Ledger {
     }
     /// Steps that something here is of.
     pub fn steps(&self) -> impl Iterator<Item = (JobId, StepIndex)> + '_ {
-        self.works.keys().copied()
+        self.steps.keys().copied()
     }
-    pub fn work(&self, task: TaskAttempt) -> Option<&Arc<StepContext>> {
-        Some(&self.entries.get(&task)?.work)
+    pub fn context(&self, task: TaskAttempt) -> Option<&Arc<StepContext>> {
+        Some(&self.entries.get(&task)?.context)
     }
 
     // ---- what a primary says ----
@@ -177,54 +178,55 @@ impl Ledger {
     pub fn assign(
         &mut self,
         now: Instant,
-        assignment: AssignRequest,
+        request: AssignRequest,
         refusal: impl Fn(&StepContext) -> Option<String>,
     ) -> Result<PendingReply, TaskAnswer> {
-        let AssignRequest { quorum, term, lease, room, works, orders } = assignment;
+        let AssignRequest { quorum, term, lease, room, steps, assignments } = request;
         self.open_outbox(quorum, term, lease)?;
-        let works: BTreeMap<_, _> = works.into_iter().map(|work| ((work.job, work.step), work)).collect();
-        for order in &orders {
-            let id = order.task.id;
-            if id.job.quorum != quorum || !works.contains_key(&(id.job, id.step)) {
-                let reason = "an order is of another quorum, or without what its step runs".to_owned();
+        let steps: BTreeMap<_, _> = steps.into_iter().map(|context| ((context.job, context.step), context)).collect();
+        for assignment in &assignments {
+            let id = assignment.task.id;
+            if id.job.quorum != quorum || !steps.contains_key(&(id.job, id.step)) {
+                let reason = "an assignment is of another quorum, or without what its step runs".to_owned();
                 return Err(TaskAnswer::Malformed { reason });
             }
         }
-        let added: usize = orders.iter().map(order_weight).chain(works.values().map(work_weight)).sum();
-        if self.entries.len() + orders.len() > ATTEMPTS_MAX || self.weight + added > HELD_BYTES_MAX {
+        let added: usize = assignments.iter().map(assignment_weight).chain(steps.values().map(step_weight)).sum();
+        if self.entries.len() + assignments.len() > ATTEMPTS_MAX || self.weight + added > HELD_BYTES_MAX {
             return Err(TaskAnswer::Busy);
         }
         self.usage(lease, room);
         self.pending_replies += 1;
         let pending_reply = self.pending_replies;
-        let mut taking = Taking { left: 0, taken: Vec::with_capacity(orders.len()), refused: Vec::new() };
-        let works: BTreeMap<_, Arc<StepContext>> =
-            works.into_iter().map(|(key, work)| (key, self.share(work))).collect();
-        for order in orders {
-            let task = order.task;
-            let work = &works[&(task.id.job, task.id.step)];
+        let mut pending_assign =
+            PendingAssign { left: 0, accepted: Vec::with_capacity(assignments.len()), refused: Vec::new() };
+        let steps: BTreeMap<_, Arc<StepContext>> =
+            steps.into_iter().map(|(key, context)| (key, self.share(context))).collect();
+        for assignment in assignments {
+            let task = assignment.task;
+            let context = &steps[&(task.id.job, task.id.step)];
             if let Some(entry) = self.entries.get_mut(&task) {
                 // Said twice: the primary does not know that it was heard, or that it came to something.
                 if !entry.is_safe() {
                     entry.pending_replies.push(pending_reply);
-                    taking.left += 1;
+                    pending_assign.left += 1;
                     if !entry.is_safe_soon() {
                         self.unsafe_since.push_back((now + SAVE_AFTER, task));
                     }
                 }
-                taking.taken.push(task);
+                pending_assign.accepted.push(task);
                 continue;
             }
-            if let Some(why) = refusal(work).or_else(|| too_large(work, &room)) {
-                taking.refused.push((task, why));
+            if let Some(why) = refusal(context).or_else(|| too_large(context, &room)) {
+                pending_assign.refused.push((task, why));
                 continue;
             }
-            taking.left += 1;
-            taking.taken.push(task);
-            self.insert(now, order, lease, work.clone(), pending_reply);
+            pending_assign.left += 1;
+            pending_assign.accepted.push(task);
+            self.insert(now, assignment, lease, context.clone(), pending_reply);
         }
-        self.drop_unused_works(works.into_keys());
-        self.takings.insert(pending_reply, taking);
+        self.drop_unused_steps(steps.into_keys());
+        self.pending_assigns.insert(pending_reply, pending_assign);
         self.answer_if_safe(pending_reply);
         Ok(pending_reply)
     }
@@ -232,19 +234,19 @@ impl Ledger {
     fn insert(
         &mut self,
         now: Instant,
-        order: Assignment,
+        assignment: Assignment,
         lease: LeaseId,
-        work: Arc<StepContext>,
+        context: Arc<StepContext>,
         pending_reply: PendingReply,
     ) {
-        let (task, weight) = (order.task, order_weight(&order));
-        let idempotent = work.idempotent;
+        let (task, weight) = (assignment.task, assignment_weight(&assignment));
+        let idempotent = context.idempotent;
         let entry = Entry {
             lease,
-            work,
-            order: Arc::new(order),
+            context,
+            assignment: Arc::new(assignment),
             stage: Stage::Waiting { may_begin: idempotent },
-            order_on: OnDisk::No,
+            assignment_on: OnDisk::No,
             result_on: OnDisk::No,
             pending_replies: vec![pending_reply],
             stop: None,
@@ -257,7 +259,7 @@ impl Ledger {
             self.wait_for_room(task);
         } else {
             // Both at once; it begins when both are done.
-            self.save_order(task);
+            self.save_assignment(task);
             self.outbox_of(task).starts.push_back(task);
         }
     }
@@ -265,19 +267,19 @@ impl Ledger {
     /// Adds an attempt as the disk had it. One that must not begin twice and may have begun is lost.
     pub fn restore(
         &mut self,
-        order: Assignment,
+        assignment: Assignment,
         lease: LeaseId,
         room: Option<Capacity>,
-        work: StepContext,
+        context: StepContext,
         held: Option<PendingResult>,
     ) {
-        let (task, weight) = (order.task, order_weight(&order));
-        let (order_on, result_on) = match held {
+        let (task, weight) = (assignment.task, assignment_weight(&assignment));
+        let (assignment_on, result_on) = match held {
             Some(_) => (OnDisk::No, OnDisk::Yes),
             None => (OnDisk::Yes, OnDisk::No),
         };
         let held = held.or_else(|| match room {
-            _ if !work.idempotent => {
+            _ if !context.idempotent => {
                 Some(PendingResult::failed(ErrorClass::Lost, "the worker was restarted when it may have begun"))
             }
             None => Some(PendingResult::failed(ErrorClass::Lost, "the worker was restarted, and its lease had ended")),
@@ -286,20 +288,20 @@ impl Ledger {
         if let Some(room) = room {
             self.usage(lease, room);
         }
-        let work = self.share(work);
+        let context = self.share(context);
         let stage = match held {
             Some(held) => Stage::Ended { held, under_way: false },
             None => Stage::Waiting { may_begin: true },
         };
         let ended = matches!(stage, Stage::Ended { .. });
-        let order = Arc::new(order);
+        let assignment = Arc::new(assignment);
         let pending_replies = Vec::new();
         let entry = Entry {
             lease,
-            work,
-            order,
+            context,
+            assignment,
             stage,
-            order_on,
+            assignment_on,
             result_on,
             pending_replies,
             stop: None,
@@ -321,7 +323,7 @@ impl Ledger {
         term: Term,
         lease: LeaseId,
         tasks: Vec<TaskAttempt>,
-        keep: bool,
+        keep_checkpoint: bool,
     ) -> TaskAnswer {
         let outbox = match self.open_outbox(quorum, term, lease) {
             Ok(outbox) => outbox,
@@ -341,8 +343,8 @@ impl Ledger {
             match &mut entry.stage {
                 Stage::Waiting { .. } => self.end(task, PendingResult::Plain(TaskResult::Stopped)),
                 Stage::Running => {
-                    entry.stop = Some(keep);
-                    self.effects.push_back(Effect::Cancel { task, keep });
+                    entry.stop = Some(keep_checkpoint);
+                    self.effects.push_back(Effect::Cancel { task, keep_checkpoint });
                 }
                 // A verdict that nobody will ask for.
                 Stage::Ended { held: held @ PendingResult::Sealed(_), .. } => {
@@ -353,7 +355,7 @@ impl Ledger {
                 Stage::Ended { .. } => self.queue_report(task),
             }
         }
-        TaskAnswer::Noted
+        TaskAnswer::Acknowledged
     }
 
     /// Shows verdicts. One that is not here has been shown and recorded, or is gone with a disk; either way the
@@ -370,7 +372,7 @@ impl Ledger {
                 self.queue_report(task);
             }
         }
-        TaskAnswer::Noted
+        TaskAnswer::Acknowledged
     }
 
     /// The lease is no more: what runs under it must end.
@@ -386,7 +388,7 @@ impl Ledger {
                 Stage::Waiting { .. } => self.end(task, PendingResult::failed(ErrorClass::Lost, LEASE_ENDED)),
                 Stage::Running => {
                     entry.evicted = true;
-                    self.effects.push_back(Effect::Cancel { task, keep: false });
+                    self.effects.push_back(Effect::Cancel { task, keep_checkpoint: false });
                 }
                 Stage::Ended { .. } => (),
             }
@@ -401,17 +403,17 @@ impl Ledger {
         if !matches!(entry.stage, Stage::Running) {
             return;
         }
-        let (lease, work) = (entry.lease, entry.work.clone());
+        let (lease, context) = (entry.lease, entry.context.clone());
         let held = match held {
             Some(held) if !entry.evicted => held,
             None if entry.stop.is_some() => PendingResult::Plain(TaskResult::Stopped),
             Some(_) | None => PendingResult::failed(ErrorClass::Lost, LEASE_ENDED),
         };
-        let must_keep = must_keep(&work, &held, took);
+        let must_keep = must_keep(&context, &held, took);
         entry.stage = Stage::Ended { held, under_way: false };
         self.reweigh(task);
         if let Some(usage) = self.lease_usages.get_mut(&lease) {
-            usage.taken = usage.taken.minus(&work.resources.capacity);
+            usage.taken = usage.taken.minus(&context.resources.capacity);
             self.begin_waiting(lease);
         }
         match must_keep {
@@ -421,17 +423,17 @@ impl Ledger {
     }
 
     /// Rows that were to be made durable are, or will not be.
-    pub fn saved(&mut self, orders: &[TaskAttempt], results: &[TaskAttempt], error: Option<&str>) {
+    pub fn saved(&mut self, assignments: &[TaskAttempt], results: &[TaskAttempt], error: Option<&str>) {
         let state = if error.is_none() { OnDisk::Yes } else { OnDisk::No };
-        for task in orders {
+        for task in assignments {
             let Some(entry) = self.entries.get_mut(task) else { continue };
-            entry.order_on = state;
+            entry.assignment_on = state;
             let waits = matches!(entry.stage, Stage::Waiting { .. });
             match error {
-                Some(error) if waits && !entry.work.idempotent => {
+                Some(error) if waits && !entry.context.idempotent => {
                     self.end(
                         *task,
-                        PendingResult::failed(ErrorClass::Host, format!("its order could not be kept: {error}")),
+                        PendingResult::failed(ErrorClass::Host, format!("its assignment could not be kept: {error}")),
                     );
                 }
                 Some(_) => self.refuse_replies(*task),
@@ -443,7 +445,7 @@ impl Ledger {
             let Some(entry) = self.entries.get_mut(task) else { continue };
             entry.result_on = state;
             if error.is_none() {
-                entry.order_on = OnDisk::No;
+                entry.assignment_on = OnDisk::No;
             }
             // Not durable, it is reported all the same: if this node dies first, the attempt counts as lost.
             self.queue_report(*task);
@@ -476,7 +478,7 @@ impl Ledger {
     fn save(&mut self, task: TaskAttempt) {
         match self.entries.get(&task).map(|entry| &entry.stage) {
             Some(Stage::Ended { .. }) => self.save_result(task),
-            Some(_) => self.save_order(task),
+            Some(_) => self.save_assignment(task),
             None => (),
         }
     }
@@ -484,27 +486,27 @@ impl Ledger {
     // ---- the small moves ----
 
     /// One copy of what all tasks of a step have in common, not counted as used yet.
-    fn share(&mut self, work: StepContext) -> Arc<StepContext> {
-        let key = (work.job, work.step);
-        if let Some(known) = self.works.get(&key)
-            && *known.work == work
+    fn share(&mut self, context: StepContext) -> Arc<StepContext> {
+        let key = (context.job, context.step);
+        if let Some(known) = self.steps.get(&key)
+            && *known.context == context
         {
-            return known.work.clone();
+            return known.context.clone();
         }
-        let weight = work_weight(&work);
-        let work = Arc::new(work);
-        let entries = self.works.get(&key).map_or(0, |known| known.entries);
+        let weight = step_weight(&context);
+        let context = Arc::new(context);
+        let entries = self.steps.get(&key).map_or(0, |known| known.entries);
         self.weight += weight;
-        if let Some(before) = self.works.insert(key, WorkUse { work: work.clone(), entries, weight }) {
+        if let Some(before) = self.steps.insert(key, StepUse { context: context.clone(), entries, weight }) {
             self.weight -= before.weight;
         }
-        work
+        context
     }
 
-    fn drop_unused_works(&mut self, keys: impl Iterator<Item = (JobId, StepIndex)>) {
+    fn drop_unused_steps(&mut self, keys: impl Iterator<Item = (JobId, StepIndex)>) {
         for key in keys {
-            if self.works.get(&key).is_some_and(|known| known.entries == 0)
-                && let Some(unused) = self.works.remove(&key)
+            if self.steps.get(&key).is_some_and(|known| known.entries == 0)
+                && let Some(unused) = self.steps.remove(&key)
             {
                 self.weight -= unused.weight;
             }
@@ -513,7 +515,7 @@ impl Ledger {
 
     fn count_in(&mut self, task: TaskAttempt, entry: Entry) {
         self.weight += entry.weight;
-        if let Some(known) = self.works.get_mut(&(task.id.job, task.id.step)) {
+        if let Some(known) = self.steps.get_mut(&(task.id.job, task.id.step)) {
             known.entries += 1;
         }
         self.outbox_of(task).entries += 1;
@@ -523,7 +525,7 @@ impl Ledger {
     fn reweigh(&mut self, task: TaskAttempt) {
         let Some(entry) = self.entries.get_mut(&task) else { return };
         let Stage::Ended { held, .. } = &entry.stage else { return };
-        let weight = order_weight(&entry.order) + held.weight();
+        let weight = assignment_weight(&entry.assignment) + held.weight();
         self.weight = self.weight + weight - entry.weight;
         entry.weight = weight;
     }
@@ -532,7 +534,7 @@ impl Ledger {
     fn forget(&mut self, task: TaskAttempt) {
         let Some(entry) = self.entries.remove(&task) else { return };
         self.weight -= entry.weight;
-        if entry.order_on != OnDisk::No || entry.result_on != OnDisk::No {
+        if entry.assignment_on != OnDisk::No || entry.result_on != OnDisk::No {
             self.effects.push_back(Effect::Erase(task));
         }
         for pending_reply in entry.pending_replies {
@@ -540,11 +542,11 @@ impl Ledger {
         }
         self.outbox_of(task).entries -= 1;
         let key = (task.id.job, task.id.step);
-        if let Some(known) = self.works.get_mut(&key) {
+        if let Some(known) = self.steps.get_mut(&key) {
             known.entries -= 1;
             if known.entries == 0 {
                 self.weight -= known.weight;
-                self.works.remove(&key);
+                self.steps.remove(&key);
                 self.effects.push_back(Effect::EraseWork(key.0, key.1));
             }
         }
@@ -568,12 +570,12 @@ impl Ledger {
         self.outbox_of(task).reports.push_back(task);
     }
 
-    fn save_order(&mut self, task: TaskAttempt) {
+    fn save_assignment(&mut self, task: TaskAttempt) {
         if let Some(entry) = self.entries.get_mut(&task)
-            && entry.order_on == OnDisk::No
+            && entry.assignment_on == OnDisk::No
         {
-            entry.order_on = OnDisk::Writing;
-            self.effects.push_back(Effect::SaveOrder(task));
+            entry.assignment_on = OnDisk::Writing;
+            self.effects.push_back(Effect::SaveAssignment(task));
         }
     }
 
@@ -589,44 +591,44 @@ const LEASE_ENDED: &str = "the worker's lease ended";
 
 impl Entry {
     pub(super) fn is_safe(&self) -> bool {
-        self.order_on == OnDisk::Yes || self.result_on == OnDisk::Yes
+        self.assignment_on == OnDisk::Yes || self.result_on == OnDisk::Yes
     }
     fn is_safe_soon(&self) -> bool {
-        self.order_on != OnDisk::No || self.result_on != OnDisk::No
+        self.assignment_on != OnDisk::No || self.result_on != OnDisk::No
     }
 }
 
 /// Whether a result must be durable before it is reported. An idempotent attempt that took less than a few syncs is
-/// cheaper to run again, and its order is still safe, or still the primary's to send. A copy's verdict is kept because
-/// its nonce is drawn once: another would not fit what was committed to.
-fn must_keep(work: &StepContext, held: &PendingResult, took: Duration) -> bool {
+/// cheaper to run again, and its assignment is still safe, or still the primary's to send. A copy's verdict is kept
+/// because its nonce is drawn once: another would not fit what was committed to.
+fn must_keep(context: &StepContext, held: &PendingResult, took: Duration) -> bool {
     let result = match held {
-        PendingResult::Plain(TaskResult::Failed { .. } | TaskResult::Stopped) => !work.idempotent,
-        held => !work.idempotent || work.verified || held.is_object(),
+        PendingResult::Plain(TaskResult::Failed { .. } | TaskResult::Stopped) => !context.idempotent,
+        held => !context.idempotent || context.verified || held.is_object(),
     };
     result || took >= WORTH_KEEPING
 }
 
-fn order_weight(order: &Assignment) -> usize {
+fn assignment_weight(assignment: &Assignment) -> usize {
     use quorate_protocols::task::spec::Content;
     use quorate_protocols::task::spec::TaskInput;
     const FRAME: usize = 512;
-    let given: usize = order
-        .given
+    let given: usize = assignment
+        .outputs
         .iter()
-        .chain(&order.checkpoint)
+        .chain(&assignment.checkpoint)
         .filter_map(|given| given.bytes.as_ref())
         .map(|bytes| bytes.len())
         .sum();
-    let item = if let TaskInput::Item(Content::Inline(bytes)) = &order.input { bytes.len() } else { 0 };
-    FRAME + given + order.given.len() * 128 + item
+    let item = if let TaskInput::Item(Content::Inline(bytes)) = &assignment.input { bytes.len() } else { 0 };
+    FRAME + given + assignment.outputs.len() * 128 + item
 }
 
-fn work_weight(work: &StepContext) -> usize {
+fn step_weight(context: &StepContext) -> usize {
     use quorate_protocols::task::spec::{Content, Program};
     const FRAME: usize = 1024;
     let content = |content: &Content| if let Content::Inline(bytes) = content { bytes.len() } else { 0 };
-    let call = &work.call;
+    let call = &context.call;
     let module = if let Program::Wasm { module, .. } = &call.program { content(module) } else { 0 };
     let texts = call.args.iter().chain(call.env.keys()).chain(call.env.values()).map(String::len).sum::<usize>();
     FRAME + module + texts + call.inputs.values().map(content).sum::<usize>()

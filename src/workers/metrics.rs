@@ -7,7 +7,7 @@ use prometheus_client::registry::Registry;
 /// Cloneable; clones count together.
 #[derive(Clone, Default)]
 pub struct WorkerMetrics {
-    pub taken: Counter,
+    pub accepted: Counter,
     pub begun: Counter,
     pub ended: Counter,
     /// Reports that a quorum recorded, commitments included.
@@ -26,7 +26,7 @@ impl WorkerMetrics {
     pub fn register(&self, registry: &mut Registry) {
         let registry = registry.sub_registry_with_prefix("quorate_worker");
         let counters = [
-            ("attempts_taken", "Attempts taken from quorums", &self.taken),
+            ("attempts_accepted", "Attempts accepted from quorums", &self.accepted),
             ("attempts_begun", "Attempts begun", &self.begun),
             ("attempts_ended", "Attempts that came to an end here", &self.ended),
             ("reports_recorded", "Reports that a quorum recorded", &self.recorded),

@@ -4,18 +4,19 @@
 //! protocol or in process); an executor runs ([`crate::executors`]); the worker's one actor owns everything between.
 //! [`ledger`] decides what to do, [`runner`] runs one attempt, [`rows`] is the disk.
 //!
-//! **What is promised.** An assignment is answered `Taken` when all its attempts are *safe*: their order or result is
-//! durable here, or the quorum has recorded how they ended. A result is reported until the quorum has answered. After a
-//! restart results are delivered, attempts that may run again do, and those that must not (not idempotent, perhaps
-//! begun) are reported as lost, so that the quorum parks them for a person.
+//! **What is promised.** An assignment is answered `Accepted` when all its attempts are *safe*: their assignment or
+//! result is durable here, or the quorum has recorded how they ended. A result is reported until the quorum has
+//! answered. After a restart results are delivered, attempts that may run again do, and those that must not (not
+//! idempotent, perhaps begun) are reported as lost, so that the quorum parks them for a person.
 //!
 //! **What is not paid for.** For idempotent tasks the quorum's record is the durable one: it names the attempt and its
 //! worker before anything is sent here. So such an attempt begins at once, and if it ends and is recorded within
 //! `SAVE_AFTER` it never touches this disk: a crash before that leaves the assignment unanswered, and the primary's to
 //! send again. A result that took less than `WORTH_KEEPING` is reported without a sync of its own: lost with its node,
-//! the order (by then durable, or unanswered) is run again, and a second result of one attempt changes nothing. Not so
-//! for attempts that must not begin twice (order durable and start recorded before they begin, result durable before it
-//! is reported), for copies that are compared (their nonce is drawn once), for results that took long or are objects.
+//! the assignment (by then durable, or unanswered) is run again, and a second result of one attempt changes nothing.
+//! Not so for attempts that must not begin twice (assignment durable and start recorded before they begin, result
+//! durable before it is reported), for copies that are compared (their nonce is drawn once), for results that took long
+//! or are objects.
 //!
 //! **Fencing.** Orders need a live lease of their quorum that the sender may use, and a term that is not older than
 //! one heard. The rest is the quorum's: a report under an attempt that was replaced is refused, told and forgotten.
@@ -26,12 +27,12 @@
 //!
 //! | failure | what follows |
 //! |---|---|
-//! | an order that makes no sense | *malformed*, nothing of the message is taken |
+//! | an assignment that makes no sense | *malformed*, nothing of the message is taken |
 //! | older term, unknown lease | told so; nothing is taken |
 //! | the program, its input or its output fails | a report of that class; the quorum's policy decides |
 //! | running it panics | the attempt fails with class *host*; others go on |
 //! | the quorum cannot be reached | reports wait, tried again with growing pauses |
-//! | the disk is full | orders are answered *busy*; results are reported without having been kept |
+//! | the disk is full | assignments are answered *busy*; results are reported without having been kept |
 
 mod actor;
 pub mod faults;

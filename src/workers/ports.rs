@@ -12,8 +12,8 @@ use crate::approver::EndedLease;
 /// The leases that this node granted as a worker.
 pub trait WorkerLeases: Send + Sync + 'static {
     /// What this node promised the quorum for all its tasks here together, if the lease is alive, is one to work for
-    /// this quorum, and `from` may give orders under it.
-    fn orders(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Capacity>;
+    /// this quorum, and `from` may assign tasks under it.
+    fn room_for(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Capacity>;
     /// The same for what was ordered before.
     fn room(&self, lease: LeaseId) -> Option<Capacity>;
     /// Leases of any sort as they end.

@@ -2,9 +2,9 @@
 //!
 //! | tree | key | value |
 //! |---|---|---|
-//! | `worker.orders` | attempt | the order, and its lease |
-//! | `worker.works` | job and step | what its tasks have in common |
-//! | `worker.results` | attempt | the order, its lease, and what it came to; the order's own row is gone then |
+//! | `worker.assignments` | attempt | the assignment, and its lease |
+//! | `worker.steps` | job and step | what its tasks have in common |
+//! | `worker.results` | attempt | the assignment, its lease, and what it came to; its first row is gone then |
 //!
 //! A row that cannot be read is dropped and told: its attempt is lost, which the quorum finds out by its timeout.
 
@@ -19,8 +19,8 @@ use serde::{Deserialize, Serialize};
 use super::pending_result::PendingResult;
 use crate::seams::{DiskError, Kv, KvBatch};
 
-const ORDERS: &str = "worker.orders";
-const WORKS: &str = "worker.works";
+const ASSIGNMENTS: &str = "worker.assignments";
+const STEPS: &str = "worker.steps";
 const RESULTS: &str = "worker.results";
 
 /// Rows read at once when the node starts.
@@ -28,29 +28,29 @@ const PAGE_ROWS: usize = 256;
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 #[derive(Serialize, Deserialize)]
-struct OrderRow {
+struct AssignmentRow {
     lease: LeaseId,
-    order: Assignment,
+    assignment: Assignment,
 }
 
 #[derive(Serialize, Deserialize)]
-struct WorkRow {
-    work: StepContext,
+struct StepRow {
+    context: StepContext,
 }
 
 #[derive(Serialize, Deserialize)]
 struct ResultRow {
     lease: LeaseId,
-    order: Assignment,
+    assignment: Assignment,
     held: PendingResult,
 }
 
-impl Record for OrderRow {
+impl Record for AssignmentRow {
     /// 1: first.
     const VERSION: u8 = 1;
 }
 
-impl Record for WorkRow {
+impl Record for StepRow {
     /// 1: first.
     const VERSION: u8 = 1;
 }
@@ -76,56 +76,56 @@ fn step_key(job: JobId, step: StepIndex) -> Vec<u8> {
     key
 }
 
-pub(super) fn put_order(batch: &mut KvBatch, lease: LeaseId, order: &Assignment) {
-    let row = OrderRow { lease, order: order.clone() };
-    batch.put(ORDERS, key(order.task), wire::encode_record(&row));
+pub(super) fn put_assignment(batch: &mut KvBatch, lease: LeaseId, assignment: &Assignment) {
+    let row = AssignmentRow { lease, assignment: assignment.clone() };
+    batch.put(ASSIGNMENTS, key(assignment.task), wire::encode_record(&row));
 }
 
-pub(super) fn put_work(batch: &mut KvBatch, work: &StepContext) {
-    let row = WorkRow { work: work.clone() };
-    batch.put(WORKS, step_key(work.job, work.step), wire::encode_record(&row));
+pub(super) fn put_step(batch: &mut KvBatch, context: &StepContext) {
+    let row = StepRow { context: context.clone() };
+    batch.put(STEPS, step_key(context.job, context.step), wire::encode_record(&row));
 }
 
-/// In the place of the order.
-pub(super) fn put_result(batch: &mut KvBatch, lease: LeaseId, order: &Assignment, held: &PendingResult) {
+/// In the place of the assignment.
+pub(super) fn put_result(batch: &mut KvBatch, lease: LeaseId, assignment: &Assignment, held: &PendingResult) {
     // What it was given is not needed any more.
-    let order = Assignment { given: Vec::new(), checkpoint: None, ..order.clone() };
-    let row = ResultRow { lease, order, held: held.clone() };
-    batch.put(RESULTS, key(row.order.task), wire::encode_record(&row));
-    batch.delete(ORDERS, key(row.order.task));
+    let assignment = Assignment { outputs: Vec::new(), checkpoint: None, ..assignment.clone() };
+    let row = ResultRow { lease, assignment, held: held.clone() };
+    batch.put(RESULTS, key(row.assignment.task), wire::encode_record(&row));
+    batch.delete(ASSIGNMENTS, key(row.assignment.task));
 }
 
 pub(super) fn erase(batch: &mut KvBatch, task: TaskAttempt) {
-    batch.delete(ORDERS, key(task)).delete(RESULTS, key(task));
+    batch.delete(ASSIGNMENTS, key(task)).delete(RESULTS, key(task));
 }
 
 pub(super) fn erase_work(batch: &mut KvBatch, job: JobId, step: StepIndex) {
-    batch.delete(WORKS, step_key(job, step));
+    batch.delete(STEPS, step_key(job, step));
 }
 
 /// One attempt as the disk has it.
 pub(super) struct Found {
     pub lease: LeaseId,
-    pub order: Assignment,
+    pub assignment: Assignment,
     pub held: Option<PendingResult>,
 }
 
 pub(super) struct Loaded {
-    pub works: BTreeMap<(JobId, StepIndex), StepContext>,
+    pub steps: BTreeMap<(JobId, StepIndex), StepContext>,
     pub found: Vec<Found>,
 }
 
 pub(super) fn load(kv: &dyn Kv) -> Result<Loaded, DiskError> {
-    let mut works = BTreeMap::new();
-    each(kv, WORKS, |row: WorkRow| drop(works.insert((row.work.job, row.work.step), row.work)))?;
+    let mut steps = BTreeMap::new();
+    each(kv, STEPS, |row: StepRow| drop(steps.insert((row.context.job, row.context.step), row.context)))?;
     let mut found = BTreeMap::new();
-    each(kv, ORDERS, |row: OrderRow| {
-        found.insert(row.order.task, Found { lease: row.lease, order: row.order, held: None });
+    each(kv, ASSIGNMENTS, |row: AssignmentRow| {
+        found.insert(row.assignment.task, Found { lease: row.lease, assignment: row.assignment, held: None });
     })?;
     each(kv, RESULTS, |row: ResultRow| {
-        found.insert(row.order.task, Found { lease: row.lease, order: row.order, held: Some(row.held) });
+        found.insert(row.assignment.task, Found { lease: row.lease, assignment: row.assignment, held: Some(row.held) });
     })?;
-    Ok(Loaded { works, found: found.into_values().collect() })
+    Ok(Loaded { steps, found: found.into_values().collect() })
 }
 
 fn each<T: Record>(kv: &dyn Kv, tree: &str, mut take: impl FnMut(T)) -> Result<(), DiskError> {

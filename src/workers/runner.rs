@@ -44,37 +44,37 @@ impl Runner {
     /// Runs an attempt to its end. `None` when it was stopped: then nothing of it is left running.
     pub async fn run(
         &self,
-        work: &StepContext,
-        order: &Assignment,
+        context: &StepContext,
+        assignment: &Assignment,
         host: Arc<AttemptHost>,
         stop: CancellationToken,
     ) -> Option<PendingResult> {
         // A bug on the way is this attempt's end, and nobody else's.
-        let came = AssertUnwindSafe(self.attempt(work, order, host, stop)).catch_unwind().await;
+        let came = AssertUnwindSafe(self.attempt(context, assignment, host, stop)).catch_unwind().await;
         let came = came.unwrap_or_else(|panic| {
             let what = panic.downcast_ref::<&str>().map(|what| (*what).to_owned());
             let what = what.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            tracing::error!(job = %order.task.id.job, %what, "running a task panicked; this is a bug of quorate");
+            tracing::error!(job = %assignment.task.id.job, %what, "running a task panicked; this is a bug of quorate");
             Some(Err((ErrorClass::Host, format!("the worker panicked, which is a bug of quorate: {what}"))))
         })?;
-        Some(self.conclude(work, order, came))
+        Some(self.conclude(context, assignment, came))
     }
 
     async fn attempt(
         &self,
-        work: &StepContext,
-        order: &Assignment,
+        context: &StepContext,
+        assignment: &Assignment,
         host: Arc<AttemptHost>,
         stop: CancellationToken,
     ) -> Option<Came> {
-        let engine = work.call.program.engine();
+        let engine = context.call.program.engine();
         let Some(executor) = self.executors.get(&engine) else {
             return Some(Err((ErrorClass::Refused, format!("this worker has no engine for {engine}"))));
         };
         let gathered = tokio::select! {
             biased;
             () = stop.cancelled() => return None,
-            gathered = self.gather(work, order) => gathered,
+            gathered = self.gather(context, assignment) => gathered,
         };
         let (task, _inputs) = match gathered {
             Ok(gathered) => gathered,
@@ -86,7 +86,7 @@ impl Runner {
             Ended::Cancelled => return None,
             Ended::Succeeded => {
                 // File outputs are in the folder, so it stays until they were taken.
-                let came = self.take_output(work, order, stdout, outputs, folder, &stop).await;
+                let came = self.take_output(context, assignment, stdout, outputs, folder, &stop).await;
                 if matches!(came, Some(Ok(_))) {
                     host.log.drop_stdout();
                 }
@@ -98,14 +98,14 @@ impl Runner {
         Some(Err((class, format!("{ending}{told}"))))
     }
 
-    async fn gather(&self, work: &StepContext, order: &Assignment) -> Result<(Task, Vec<Named>), Fault> {
-        let call = &work.call;
+    async fn gather(&self, context: &StepContext, assignment: &Assignment) -> Result<(Task, Vec<Named>), Fault> {
+        let call = &context.call;
         let program = match &call.program {
             Program::Wasm { module, deterministic, .. } => {
                 let mut seed = [0; 8];
                 // All copies and attempts of a task share its token.
-                seed.copy_from_slice(&order.token.0[..8]);
-                let world = Deterministic { seed: u64::from_le_bytes(seed), clock_ms: work.submitted_at.0 };
+                seed.copy_from_slice(&assignment.token.0[..8]);
+                let world = Deterministic { seed: u64::from_le_bytes(seed), clock_ms: context.submitted_at.0 };
                 let module = self.inputs.module(module).await?;
                 executors::Program::Wasm { module, deterministic: deterministic.then_some(world) }
             }
@@ -118,17 +118,17 @@ impl Runner {
             named.extend(held.map(|held| Named { source: executors::Source::Bytes(Bytes::new()), held: Some(held) }));
         }
         let task = Task {
-            submitter: work.owner,
-            token: hex::encode(order.token.0),
-            position: (order.task.id.task.0, order.of),
+            submitter: context.owner,
+            token: hex::encode(assignment.token.0),
+            position: (assignment.task.id.task.0, assignment.of),
             program,
             args: call.args.clone(),
             env: call.env.clone(),
-            stdin: self.inputs.stdin(order),
+            stdin: self.inputs.stdin(assignment),
             inputs,
             stdout: Stdout::Output,
-            checkpoint: self.inputs.checkpoint(order).await?,
-            limits: limits(work),
+            checkpoint: self.inputs.checkpoint(assignment).await?,
+            limits: limits(context),
         };
         Ok((task, named))
     }
@@ -136,8 +136,8 @@ impl Runner {
     /// `None` when the attempt was stopped while its output was stored.
     async fn take_output(
         &self,
-        work: &StepContext,
-        order: &Assignment,
+        context: &StepContext,
+        assignment: &Assignment,
         stdout: Option<Content>,
         outputs: BTreeMap<String, Content>,
         folder: Option<Folder>,
@@ -153,8 +153,8 @@ impl Runner {
             Err(error) => return Some(Err((ErrorClass::Host, format!("gathering its outputs: {error}")))),
         };
         let content = match content {
-            Content::Bytes(bytes) if work.verified && self.faults.lies() => {
-                tracing::warn!(job = %order.task.id.job, "fault injection: this node reports a wrong result");
+            Content::Bytes(bytes) if context.verified && self.faults.lies() => {
+                tracing::warn!(job = %assignment.task.id.job, "fault injection: this node reports a wrong result");
                 Content::Bytes(bytes.iter().chain(b"?").copied().collect())
             }
             content => content,
@@ -162,22 +162,24 @@ impl Runner {
         tokio::select! {
             biased;
             () = stop.cancelled() => None,
-            taken = outputs::keep_output(&self.stores, order.task, work.output, content) => Some(taken),
+            taken = outputs::keep_output(&self.stores, assignment.task, context.output, content) => Some(taken),
         }
     }
 
     /// What the quorum is told. A copy's verdict is sealed first.
-    fn conclude(&self, work: &StepContext, order: &Assignment, came: Came) -> PendingResult {
+    fn conclude(&self, context: &StepContext, assignment: &Assignment, came: Came) -> PendingResult {
         let (verdict, output, bytes) = match came {
-            Ok((output, bytes)) if !work.verified => return PendingResult::Plain(TaskResult::Done { output, bytes }),
+            Ok((output, bytes)) if !context.verified => {
+                return PendingResult::Plain(TaskResult::Done { output, bytes });
+            }
             Ok((output, bytes)) => (Verdict::Output(output.digest), Some(output), bytes),
-            Err((class, _)) if work.verified && class.is_vote() => (Verdict::Failed(class), None, None),
+            Err((class, _)) if context.verified && class.is_vote() => (Verdict::Failed(class), None, None),
             Err((class, reason)) => {
                 return PendingResult::failed(class, truncate(&reason, REASON_BYTES_MAX));
             }
         };
         let worker: PeerId = self.identity.peer();
-        let statement = ResultStatement { task: order.task, worker, inputs: order.inputs, verdict };
+        let statement = ResultStatement { task: assignment.task, worker, inputs: assignment.inputs, verdict };
         let receipt = ResultReceipt::sign(self.identity.signing_key(), statement);
         let nonce = Nonce(self.entropy.bytes());
         PendingResult::Sealed(Sealed { nonce, output, bytes, receipt, committed: false, shown: false })
@@ -216,16 +218,16 @@ fn is_programs_doing(class: ErrorClass) -> bool {
     }
 }
 
-fn limits(work: &StepContext) -> Limits {
-    let capacity = &work.resources.capacity;
+fn limits(context: &StepContext) -> Limits {
+    let capacity = &context.resources.capacity;
     let default = Limits::default();
-    let fuel = if let Program::Wasm { fuel, .. } = work.call.program { fuel } else { None };
-    let output_bytes = match (work.output, work.call.program.engine()) {
+    let fuel = if let Program::Wasm { fuel, .. } = context.call.program { fuel } else { None };
+    let output_bytes = match (context.output, context.call.program.engine()) {
         // More would be an error anyway; a module's outputs are in memory until then.
         (OutputPlace::Inline, Engine::Wasm) => OUTPUT_BYTES_MAX as u64,
         // A program's scratch counts too, and is on disk.
         (_, Engine::Command) if capacity.disk_bytes > 0 => capacity.disk_bytes,
         _ => default.output_bytes,
     };
-    Limits { time: work.timeout, memory_bytes: capacity.memory_bytes, output_bytes, fuel, ..default }
+    Limits { time: context.timeout, memory_bytes: capacity.memory_bytes, output_bytes, fuel, ..default }
 }

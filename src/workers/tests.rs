@@ -41,7 +41,7 @@ async fn short_tasks_are_done_without_touching_the_disk() {
         assert_eq!(world.output(job, 0, task), format!("{task} of 40"));
     }
     let metrics = world.metrics(0);
-    assert_eq!((metrics.taken.get(), metrics.recorded.get()), (40, 40));
+    assert_eq!((metrics.accepted.get(), metrics.recorded.get()), (40, 40));
     assert_eq!((metrics.orders_saved.get(), metrics.results_saved.get()), (0, 0));
     world.settle().await;
     assert_eq!((metrics.held.get(), world.rows(0)), (0, 0), "nothing is left of them");
@@ -82,7 +82,7 @@ async fn words_of_an_object_are_given_once_and_folded_in_order() {
     spec.reduce = Some(Box::new(Reduce { call: call(&["read"]), fan_in: 4 }));
     let job = world.submit(1, spec);
     world.run_until(job, RunState::Succeeded).await;
-    // Six parts of 64 KiB, more than one order carries: they come from objects and from the quorum's record.
+    // Six parts of 64 KiB, more than one assignment carries: they come from objects and from the quorum's record.
     let step = world.last_step(job);
     assert_eq!(world.output_bytes(job, step, 0).await, text.as_bytes());
 }
@@ -181,7 +181,7 @@ async fn a_primary_of_an_older_term_is_not_obeyed() {
         term: Term(5),
         lease: LeaseId([77; 16]),
         tasks: vec![attempt(0, 1)],
-        keep: false,
+        keep_checkpoint: false,
     };
     assert_eq!(world.say(0, stop).await, TaskAnswer::UnknownLease, "another lease is none of its");
 }

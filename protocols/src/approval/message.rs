@@ -166,5 +166,5 @@ pub enum ApprovalAnswer {
     Granted(Approval),
     Refused(Refusal),
     /// The offer, renewal or release was noted.
-    Noted,
+    Acknowledged,
 }

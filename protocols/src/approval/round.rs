@@ -367,7 +367,7 @@ impl Round {
                 self.refusals.push((peer, refusal));
                 Standing::Refused
             }
-            ApprovalAnswer::Noted => {
+            ApprovalAnswer::Acknowledged => {
                 self.asked.insert(peer, Standing::Faulty);
                 return Err(PeerFault::WrongAnswer { peer });
             }

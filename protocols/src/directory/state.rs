@@ -40,7 +40,7 @@ pub enum AdvertFault {
 
 /// What became of an advert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Noted {
+pub enum AdvertOutcome {
     /// Heard of for the first time, or after it had been forgotten.
     New,
     Updated,
@@ -89,19 +89,19 @@ impl DirectoryState {
         wall: Millis,
         author: PeerId,
         advert: PeerAdvert,
-    ) -> Result<Noted, AdvertFault> {
+    ) -> Result<AdvertOutcome, AdvertFault> {
         check_peer(&advert)?;
         self.expire(now);
         let (noted, former_boot) = match self.peers.get(&author) {
-            None => (Noted::New, None),
+            None => (AdvertOutcome::New, None),
             Some(known) if known.advert.boot == advert.boot => {
                 if advert.sequence <= known.advert.sequence {
-                    return Ok(Noted::Ignored);
+                    return Ok(AdvertOutcome::Ignored);
                 }
-                (Noted::Updated, known.former_boot)
+                (AdvertOutcome::Updated, known.former_boot)
             }
-            Some(known) if known.former_boot == Some(advert.boot) => return Ok(Noted::Ignored),
-            Some(known) => (Noted::Updated, Some(known.advert.boot)),
+            Some(known) if known.former_boot == Some(advert.boot) => return Ok(AdvertOutcome::Ignored),
+            Some(known) => (AdvertOutcome::Updated, Some(known.advert.boot)),
         };
         let entry = PeerEntry { advert, heard_at: wall, heard: now, former_boot };
         if let Some(before) = self.peers.insert(author, entry) {
@@ -125,20 +125,25 @@ impl DirectoryState {
         self.peers_by_age.insert((now, own));
     }
 
-    pub fn note_quorum(&mut self, now: Millis, author: PeerId, advert: QuorumAdvert) -> Result<Noted, AdvertFault> {
+    pub fn note_quorum(
+        &mut self,
+        now: Millis,
+        author: PeerId,
+        advert: QuorumAdvert,
+    ) -> Result<AdvertOutcome, AdvertFault> {
         check_quorum(&advert)?;
         if !advert.members.iter().any(|member| member.peer == author) {
             return Err(AdvertFault::NotAMember);
         }
         self.expire(now);
         let noted = match self.quorums.get(&advert.quorum) {
-            None => Noted::New,
+            None => AdvertOutcome::New,
             // A primary of a later term knows better; of one term there is one primary, and its last word counts.
-            Some(known) if advert.term < known.advert.term => return Ok(Noted::Ignored),
+            Some(known) if advert.term < known.advert.term => return Ok(AdvertOutcome::Ignored),
             Some(known) if advert.term == known.advert.term && known.author.is_some_and(|before| before != author) => {
-                return Ok(Noted::Ignored);
+                return Ok(AdvertOutcome::Ignored);
             }
-            Some(_) => Noted::Updated,
+            Some(_) => AdvertOutcome::Updated,
         };
         self.insert_quorum(now, QuorumEntry { advert, author: Some(author), heard: now });
         Ok(noted)

@@ -39,18 +39,18 @@ fn quorum(n: u8, term: u64, jobs: u32) -> QuorumAdvert {
     QuorumAdvert { quorum: QuorumId([n; 16]), term: Term(term), members, standbys: 0, jobs, objects: 0, room: 5 }
 }
 
-fn note(state: &mut DirectoryState, at: u64, n: u32, advert: PeerAdvert) -> Noted {
+fn note(state: &mut DirectoryState, at: u64, n: u32, advert: PeerAdvert) -> AdvertOutcome {
     state.note_peer(Millis(at), Millis(at), peer(n), advert).unwrap()
 }
 
 #[test]
 fn an_older_word_is_ignored_and_a_new_boot_believed_for_good() {
     let mut state = DirectoryState::new();
-    assert_eq!(note(&mut state, 0, 1, advert(1, 5)), Noted::New);
-    assert_eq!(note(&mut state, 1, 1, advert(1, 5)), Noted::Ignored);
-    assert_eq!(note(&mut state, 1, 1, advert(1, 4)), Noted::Ignored);
-    assert_eq!(note(&mut state, 2, 1, advert(2, 1)), Noted::Updated);
-    assert_eq!(note(&mut state, 3, 1, advert(1, 99)), Noted::Ignored, "an echo of the former boot");
+    assert_eq!(note(&mut state, 0, 1, advert(1, 5)), AdvertOutcome::New);
+    assert_eq!(note(&mut state, 1, 1, advert(1, 5)), AdvertOutcome::Ignored);
+    assert_eq!(note(&mut state, 1, 1, advert(1, 4)), AdvertOutcome::Ignored);
+    assert_eq!(note(&mut state, 2, 1, advert(2, 1)), AdvertOutcome::Updated);
+    assert_eq!(note(&mut state, 3, 1, advert(1, 99)), AdvertOutcome::Ignored, "an echo of the former boot");
     assert_eq!(state.peer(peer(1)).unwrap().advert, advert(2, 1));
 }
 
@@ -102,10 +102,14 @@ fn the_later_term_speaks_for_a_quorum() {
     let mut state = DirectoryState::new();
     let id = QuorumId([1; 16]);
     state.note_quorum(Millis(0), peer(1), quorum(1, 5, 1)).unwrap();
-    assert_eq!(state.note_quorum(Millis(1), peer(2), quorum(1, 4, 2)), Ok(Noted::Ignored));
-    assert_eq!(state.note_quorum(Millis(1), peer(2), quorum(1, 5, 2)), Ok(Noted::Ignored), "one primary per term");
-    assert_eq!(state.note_quorum(Millis(1), peer(1), quorum(1, 5, 3)), Ok(Noted::Updated));
-    assert_eq!(state.note_quorum(Millis(1), peer(2), quorum(1, 6, 4)), Ok(Noted::Updated));
+    assert_eq!(state.note_quorum(Millis(1), peer(2), quorum(1, 4, 2)), Ok(AdvertOutcome::Ignored));
+    assert_eq!(
+        state.note_quorum(Millis(1), peer(2), quorum(1, 5, 2)),
+        Ok(AdvertOutcome::Ignored),
+        "one primary per term"
+    );
+    assert_eq!(state.note_quorum(Millis(1), peer(1), quorum(1, 5, 3)), Ok(AdvertOutcome::Updated));
+    assert_eq!(state.note_quorum(Millis(1), peer(2), quorum(1, 6, 4)), Ok(AdvertOutcome::Updated));
     assert_eq!(state.quorum(id).unwrap().jobs, 4);
     state.set_own_quorum(quorum(1, 7, 9));
     assert_eq!(state.quorum(id).unwrap().jobs, 9, "a member knows better than hearsay");

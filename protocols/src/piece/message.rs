@@ -17,7 +17,7 @@ pub struct Slot {
 
 /// What a holder keeps of a column, told to a resuming put, an auditor or a repair.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holding {
+pub struct HeldPiece {
     pub segment: SegmentIndex,
     pub hash: PieceHash,
 }
@@ -41,8 +41,8 @@ pub enum PieceMessage {
     /// Give the piece, or the part of it from `offset`, at most `length` bytes. Parts cannot be checked by hash; only
     /// whole pieces may be used for repair.
     Get { hash: PieceHash, offset: u32, length: u32 },
-    /// Which segments of this column are held, from `from` on? Answered `Held` with at most 4,096.
-    Held { slot: Slot, from: SegmentIndex },
+    /// Which segments of this column are held, from `from` on? Answered `Pieces` with at most 4,096.
+    ListPieces { slot: Slot, from: SegmentIndex },
     /// The column is complete: check it and sign for it.
     Seal { slot: Slot, lease: LeaseId, pieces: Vec<PieceHash> },
     /// Fetch, decode and store these segments of the column.
@@ -63,11 +63,11 @@ pub enum PieceAnswer {
     Piece {
         total: u32,
     },
-    Held(Vec<Holding>),
+    Pieces(Vec<HeldPiece>),
     Sealed(Receipt),
     /// Segments rebuilt and synced.
     Rebuilt(Vec<SegmentIndex>),
-    Noted,
+    Acknowledged,
     /// Segments from `from` up to (not including) `next` were read; `damaged` are missing or do not hash. `next` is
     /// `None` at the end of the column.
     Audited {

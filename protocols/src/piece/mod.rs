@@ -12,4 +12,4 @@
 pub mod limits;
 pub mod message;
 
-pub use message::{Holding, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, ReceiptStatement, Slot};
+pub use message::{HeldPiece, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, ReceiptStatement, Slot};

@@ -63,9 +63,9 @@ pub enum Duty {
         resources: Requirement,
         slots: u32,
     },
-    /// The worker has attempts: see that it knows of them (`instructions_of`, `assignment`), of those that must end and
-    /// of those to be shown. Hear its beats; renew its lease, or say that it is lost.
-    Tend {
+    /// The worker has attempts: see that it knows of them (`instructions_of`, `assignments`), of those that must end
+    /// and of those to be shown. Hear its beats; renew its lease, or say that it is lost.
+    HoldSession {
         worker: PeerId,
         lease: LeaseId,
     },
@@ -109,7 +109,7 @@ impl Duty {
             Self::Repair { .. } => 3,
             Self::Release { .. } => 4,
             Self::WatchIdle { .. } => 5,
-            Self::FindWorkers { .. } | Self::Tend { .. } | Self::ReleaseWorker { .. } => 6,
+            Self::FindWorkers { .. } | Self::HoldSession { .. } | Self::ReleaseWorker { .. } => 6,
             Self::Wake { .. } | Self::FireAt { .. } | Self::FireAfter { .. } | Self::Poll { .. } => 7,
         }
     }

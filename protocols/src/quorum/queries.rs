@@ -59,7 +59,7 @@ impl QuorumState {
                 let rows = run.fires.iter().filter(|row| row.number >= *from);
                 QueryAnswer::Fires(page(rows.cloned(), *limit))
             })),
-            Query::Listening { emitter } => QueryAnswer::Listening {
+            Query::Subscription { emitter } => QueryAnswer::Subscription {
                 known: self.triggers.emitters().get(emitter).map(|emitter| emitter.sequence),
                 names: self.event_names().map(str::to_owned).collect(),
             },

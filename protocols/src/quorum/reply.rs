@@ -72,7 +72,7 @@ pub enum Rejection {
     #[error("attempt {given} was replaced by attempt {current}")]
     StaleAttempt { given: Attempt, current: Attempt },
     #[error("{by} is not the uploader of job {job}")]
-    NotWorker { job: JobId, by: PeerId },
+    NotUploader { job: JobId, by: PeerId },
     #[error("the quorum already has {limit} {what}, the most allowed")]
     Full { what: String, limit: usize },
     #[error("segment {segment} differs from the one already stored under this job: this is another file")]

@@ -31,13 +31,13 @@ pub enum JobMessage {
     Propose { quorum: QuorumId, command: Command },
     /// Answered by the primary after a linearizable read, or by any member at once when `stale` will do.
     Query { quorum: QuorumId, query: Query, stale: bool },
-    /// A reader got no good piece of this column: the primary may want to look. Answered with `Noted`.
+    /// A reader got no good piece of this column: the primary may want to look. Answered with `Acknowledged`.
     Suspect { quorum: QuorumId, manifest: ManifestHash, column: PieceIndex },
     /// Events that the asker has emitted, for the quorum's triggers. Answered with `DeliveryAck`, or a rejection as a
     /// reply.
     Dispatch { quorum: QuorumId, dispatch: Dispatch },
-    /// A primary asks a member to look at the source of a job's condition. Answered with `Looked`.
-    Look { quorum: QuorumId, job: JobId },
+    /// A primary asks a member to probe the source of a job's condition. Answered with `ConditionProbed`.
+    ProbeCondition { quorum: QuorumId, job: JobId },
     /// Changes the asker's session of watches, and is answered by the primary with `Watched`: when one of them holds,
     /// or after its wait, or when the next request of the session comes. The state that it answers from is at least as
     /// new as one that a linearizable read finds when the entry arrives.
@@ -53,7 +53,7 @@ impl JobMessage {
             | Self::Query { quorum, .. }
             | Self::Suspect { quorum, .. }
             | Self::Dispatch { quorum, .. }
-            | Self::Look { quorum, .. } => *quorum,
+            | Self::ProbeCondition { quorum, .. } => *quorum,
             Self::Watch(request) => request.quorum,
         }
     }
@@ -108,7 +108,7 @@ pub enum Query {
         limit: u32,
     },
     /// Which events the quorum wants to hear of, and how far it has come with this emitter.
-    Listening {
+    Subscription {
         emitter: PeerId,
     },
     /// Which live jobs need this object, of whatever quorum it is.
@@ -132,7 +132,7 @@ pub enum QueryAnswer {
     Outputs(Vec<OutputRef>),
     Workers(Vec<WorkerRecord>),
     Fires(Vec<FireRow>),
-    Listening {
+    Subscription {
         known: Option<u64>,
         names: Vec<String>,
     },
@@ -245,11 +245,11 @@ pub enum JobAnswer {
         reason: String,
     },
     /// Heard; nothing is promised.
-    Noted,
+    Acknowledged,
     /// To `Dispatch`: taken up to there, after the commit.
     DeliveryAck(DeliveryAck),
-    /// To `Look`: JSON, or why there is none.
-    Looked(Result<String, String>),
+    /// To `ProbeCondition`: JSON, or why there is none.
+    ConditionProbed(Result<String, String>),
     /// To `Watch`.
     Watched(WatchAnswer),
 }

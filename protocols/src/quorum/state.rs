@@ -214,23 +214,23 @@ impl QuorumState {
     }
 
     /// What the tasks of a step have in common, for the workers. `None` when the run is not there or not at work.
-    pub fn work(&self, job: JobId, step: StepIndex) -> Option<StepContext> {
-        self.pool().work(job, step)
+    pub fn step_context(&self, job: JobId, step: StepIndex) -> Option<StepContext> {
+        self.pool().step_context(job, step)
     }
 
     /// One attempt as it is sent to its worker. `None` when it is not live any more.
-    pub fn order(&self, task: TaskAttempt) -> Option<Assignment> {
-        self.pool().order(task)
+    pub fn assignment(&self, task: TaskAttempt) -> Option<Assignment> {
+        self.pool().assignment(task)
     }
 
     /// As many of the attempts as fit into a message of `bytes_max`, with what their steps have in common; at least
     /// one, if any is live. `bytes_max` leaves room for the largest single one.
-    pub fn assignment(
+    pub fn assignments(
         &self,
         tasks: impl IntoIterator<Item = TaskAttempt>,
         bytes_max: usize,
     ) -> (Vec<StepContext>, Vec<Assignment>) {
-        self.pool().assignment(tasks, bytes_max)
+        self.pool().assignments(tasks, bytes_max)
     }
 
     /// Peers that no run with tasks like the job's may offer anything at present: each of them was refused there.

@@ -270,7 +270,7 @@ fn progress_needs_the_current_worker_and_the_same_content() {
     assert_eq!((attached.upload_attempt, attached.segments.len()), (Attempt(2), 1));
     assert_eq!(attached.columns[0].stored, [true]);
     let old = quorum.apply(peer(0), report(Attempt(1), vec![]));
-    assert_eq!(old, Err(Rejection::NotWorker { job: job(1), by: peer(0) }));
+    assert_eq!(old, Err(Rejection::NotUploader { job: job(1), by: peer(0) }));
     let old = quorum.apply(peer(5), report(Attempt(1), vec![]));
     assert_eq!(old, Err(Rejection::StaleAttempt { given: Attempt(1), current: Attempt(2) }));
     // Nothing of a refused command stays: segment 1 came before the one that differs.

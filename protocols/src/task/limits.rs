@@ -21,8 +21,8 @@ pub const BATCH_MAX: usize = 256;
 /// Bytes of results that a worker puts into one report, so that the command stays below its limit.
 pub const REPORT_BYTES_MAX: usize = 384 * KIB;
 
-/// Bytes of earlier outputs that one order carries; the worker asks the quorum for more.
-pub const GIVEN_BYTES_MAX: usize = 64 * KIB;
+/// Bytes of earlier outputs that one assignment carries; the worker asks the quorum for more.
+pub const INLINE_OUTPUTS_BYTES_MAX: usize = 64 * KIB;
 
 /// A worker holds a question for more of a log for so long at most. Short of `DEADLINE`.
 pub const LOG_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -174,4 +174,4 @@ pub const fn compile_memory_bytes(module_bytes: u64, function_cost: u64) -> u64 
     COMPILE_MEMORY_BYTES_MIN + COMPILE_MEMORY_PER_BYTE * module_bytes + COMPILE_MEMORY_PER_COST * function_cost
 }
 
-const _: () = assert!(GIVEN_BYTES_MAX * 2 < MESSAGE_BYTES_MAX);
+const _: () = assert!(INLINE_OUTPUTS_BYTES_MAX * 2 < MESSAGE_BYTES_MAX);

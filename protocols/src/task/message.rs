@@ -15,12 +15,12 @@ use crate::task::spec::{Call, OutputPlace};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TaskMessage {
     /// Primary: run these under the lease. Answered `Accepted` once they are in the worker's durable inbox; an attempt
-    /// that is there already, or whose result is, is taken as well. `works` has each order's (job, step) once.
-    Assign { quorum: QuorumId, term: Term, lease: LeaseId, works: Vec<StepContext>, orders: Vec<Assignment> },
-    /// Primary: end these and report `Stopped`, whether or not they are known. `keep` says that a last checkpoint is
-    /// welcome: the task will go on, here or elsewhere. The lease, here as in `Assign`, shows that the sender knows
-    /// the quorum's record.
-    Stop { quorum: QuorumId, term: Term, lease: LeaseId, tasks: Vec<TaskAttempt>, keep: bool },
+    /// that is there already, or whose result is, is accepted as well. `steps` has each assignment's (job, step) once.
+    Assign { quorum: QuorumId, term: Term, lease: LeaseId, steps: Vec<StepContext>, assignments: Vec<Assignment> },
+    /// Primary: end these and report `Stopped`, whether or not they are known. `keep_checkpoint` says that a last
+    /// checkpoint is welcome: the task will go on, here or elsewhere. The lease, here as in `Assign`, shows that the
+    /// sender knows the quorum's record.
+    Stop { quorum: QuorumId, term: Term, lease: LeaseId, tasks: Vec<TaskAttempt>, keep_checkpoint: bool },
     /// Primary: every copy has committed; report the verdict with its nonce and receipt.
     Reveal { quorum: QuorumId, term: Term, lease: LeaseId, tasks: Vec<TaskAttempt> },
     /// Worker: about to begin tasks that must not begin twice. Only those answered `Recorded` may.
@@ -49,11 +49,11 @@ pub enum TaskAnswer {
     /// To `Assign`: attempts in the inbox. The others were refused, each with its reason, and are proposed by the
     /// primary as reports of class *refused*.
     Accepted {
-        taken: Vec<TaskAttempt>,
+        accepted: Vec<TaskAttempt>,
         refused: Vec<(TaskAttempt, String)>,
     },
-    /// To `Stop`, `Reveal` and `Heartbeat`: heard.
-    Noted,
+    /// To `Stop`, `Reveal` and `Heartbeat`.
+    Acknowledged,
     /// To `Start`, `Report` and `Checkpoint`: committed, one answer each in their order.
     Recorded(Vec<Result<(), ReportRefusal>>),
     /// The term is older than one seen of this quorum: the sender has been replaced.
@@ -113,8 +113,9 @@ pub struct Assignment {
     /// Tasks in the step: the program is told its number and this.
     pub of: u32,
     pub input: TaskInput,
-    /// The outputs that `input` names, with their bytes where they fit (`limits::GIVEN_BYTES_MAX` per order).
-    pub given: Vec<OutputRef>,
+    /// The outputs that `input` names, with their bytes where they fit (`limits::INLINE_OUTPUTS_BYTES_MAX` per
+    /// assignment).
+    pub outputs: Vec<OutputRef>,
     /// `job::plan::inputs_digest`, for the receipt.
     pub inputs: Digest,
     /// The same for every attempt of the task.
@@ -177,8 +178,8 @@ pub enum ReportRefusal {
     Stale { newest: crate::ids::Attempt },
     #[error("the quorum knows no such run or task: it has ended, or never was")]
     Unknown,
-    #[error("the attempt was given to another peer")]
-    NotYours,
+    #[error("the attempt is assigned to another peer")]
+    NotAssigned,
     #[error("the quorum's record is full: store the output as an object and report again")]
     RecordFull,
     #[error("{reason}")]

@@ -10,8 +10,8 @@
 //!
 //! ```text
 //!   primary                                  worker (any peer with a lease)
-//!     | Assign: works, orders  ------------->  | durable inbox, then
-//!     |  <---------------------------  Taken   | runs
+//!     | Assign: steps, assignments  ------->  | durable inbox, then
+//!     |  <------------------------  Accepted   | runs
 //!     |  <--------------  Start (only tasks that must not begin twice, before they begin)
 //!     |  <--------------  Beat: progress, not replicated
 //!     |  <--------------  Report: from the durable outbox, until

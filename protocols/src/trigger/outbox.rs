@@ -66,7 +66,7 @@ pub enum Change {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct Emitted {
     pub sequence: u64,
     /// It had been emitted before, under its id.
     pub existed: bool,
@@ -124,7 +124,7 @@ impl Outbox {
     // ---- taking events ----
 
     /// A user's event. It may be acknowledged once [`Outbox::take_changes`] is durable.
-    pub fn emit(&mut self, now: Millis, event: Event) -> Result<Taken, EmitError> {
+    pub fn emit(&mut self, now: Millis, event: Event) -> Result<Emitted, EmitError> {
         if event.is_own() {
             let name = &event.name;
             return Err(EmitError::Invalid(format!(
@@ -134,10 +134,10 @@ impl Outbox {
         event.check().map_err(EmitError::Invalid)?;
         let id = event.id.is_some().then(|| event.seen_id(self.this, 0));
         if let Some(sequence) = id.and_then(|id| self.ids.get(&id)) {
-            return Ok(Taken { sequence: *sequence, existed: true });
+            return Ok(Emitted { sequence: *sequence, existed: true });
         }
         self.make_room(now, event.data.len())?;
-        Ok(Taken { sequence: self.take(now, event), existed: false })
+        Ok(Emitted { sequence: self.take(now, event), existed: false })
     }
 
     /// One of the network's own.

@@ -33,7 +33,7 @@ use quorate_protocols::job::store::{ColumnRecord, ColumnState, Releasing, StoreR
 use quorate_protocols::liveness::{Heartbeat, LivenessAnswer, LivenessMessage, LogPosition, PreVote};
 use quorate_protocols::object::{Manifest, Profile};
 use quorate_protocols::piece::{
-    Holding, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, ReceiptStatement, Slot,
+    HeldPiece, PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, ReceiptStatement, Slot,
 };
 use quorate_protocols::quorum::clock::ClockStep;
 use quorate_protocols::quorum::command::Resolution;
@@ -72,8 +72,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::tasks::{
-    STEP, TASK, call, compute, compute_record, given, inline, output, reference, report_refusals, resources, results,
-    stored, task, task_record, task_samples, worker,
+    STEP, TASK, call, compute, compute_record, inline, output, output_ref, reference, report_refusals, resources,
+    results, stored, task, task_record, task_samples, worker,
 };
 use self::triggers::{
     delivery, dispatch, fire_rows, observation, schedules, span, trigger_record, trigger_samples, triggered,
@@ -305,7 +305,7 @@ fn commands() -> Vec<Command> {
         Command::Task(TaskCommand::Report {
             reports: results().into_iter().map(|result| Report { task: task(), result }).collect(),
         }),
-        Command::Task(TaskCommand::SaveCheckpoint { task: task(), checkpoint: output(), bytes: given().bytes }),
+        Command::Task(TaskCommand::SaveCheckpoint { task: task(), checkpoint: output(), bytes: output_ref().bytes }),
         Command::Object(hash, ObjectCommand::Confirmed { column: COLUMN, attempt: ATTEMPT }),
         Command::Object(
             hash,
@@ -346,7 +346,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::IllegalState { job: JOB, state: RunState::Cancelled, command: "attach".to_owned() },
         Rejection::Conflict { job: JOB },
         Rejection::StaleAttempt { given: Attempt(1), current: ATTEMPT },
-        Rejection::NotWorker { job: JOB, by: peer(2) },
+        Rejection::NotUploader { job: JOB, by: peer(2) },
         Rejection::Full { what: "live jobs".to_owned(), limit: 10_000 },
         Rejection::DifferentContent { segment: SEGMENT },
         Rejection::TooLarge { what: "name".to_owned(), bytes: 600, limit: 512 },
@@ -397,7 +397,7 @@ fn approval_samples(samples: &mut Samples) {
     let answers = vec![
         ApprovalAnswer::Granted(approval_of(1, holder)),
         ApprovalAnswer::Refused(Refusal::Draining),
-        ApprovalAnswer::Noted,
+        ApprovalAnswer::Acknowledged,
     ];
     samples.all("approval", "answer", limit, answers);
     let refusals = vec![
@@ -430,7 +430,7 @@ fn job_samples(samples: &mut Samples) {
         JobMessage::Query { quorum: QUORUM, query: Query::Job { job: JOB }, stale: true },
         JobMessage::Suspect { quorum: QUORUM, manifest: hash, column: PieceIndex(2) },
         JobMessage::Dispatch { quorum: QUORUM, dispatch: dispatch() },
-        JobMessage::Look { quorum: QUORUM, job: JOB },
+        JobMessage::ProbeCondition { quorum: QUORUM, job: JOB },
         JobMessage::Watch(WatchRequest {
             quorum: QUORUM,
             session: 7,
@@ -456,7 +456,7 @@ fn job_samples(samples: &mut Samples) {
         Query::Outputs { job: JOB, step: STEP, from: TASK, limit: 500 },
         Query::Workers,
         Query::Fires { job: JOB, from: 300, limit: 500 },
-        Query::Listening { emitter: peer(4) },
+        Query::Subscription { emitter: peer(4) },
         Query::Uses { object: ObjectId { quorum: QUORUM, manifest: hash } },
     ];
     samples.all("job", "query", limit, queries);
@@ -480,9 +480,9 @@ fn job_samples(samples: &mut Samples) {
         JobAnswer::Unknown { reason: Some(text()) },
         JobAnswer::Forbidden { reason: text() },
         JobAnswer::Malformed { reason: text() },
-        JobAnswer::Noted,
+        JobAnswer::Acknowledged,
         JobAnswer::DeliveryAck(DeliveryAck { reaches: 9, recorded: Some(8) }),
-        JobAnswer::Looked(Err(text())),
+        JobAnswer::ConditionProbed(Err(text())),
         JobAnswer::Watched(WatchAnswer::Told {
             met: vec![(EntryId(9), Watched::Met(Box::new(record()))), (EntryId(10), Watched::Unknown)],
             refused: vec![EntryId(11)],
@@ -520,10 +520,10 @@ fn job_samples(samples: &mut Samples) {
         QueryAnswer::Unknown,
         QueryAnswer::Why(text()),
         QueryAnswer::Tasks(vec![(TASK, task_record())]),
-        QueryAnswer::Outputs(vec![given()]),
+        QueryAnswer::Outputs(vec![output_ref()]),
         QueryAnswer::Workers(vec![worker(3)]),
         QueryAnswer::Fires(fire_rows()),
-        QueryAnswer::Listening { known: Some(8), names: vec![text()] },
+        QueryAnswer::Subscription { known: Some(8), names: vec![text()] },
         QueryAnswer::Uses(uses()),
     ];
     samples.all("job", "query-answer", limit, answers);
@@ -637,7 +637,7 @@ fn piece_samples(samples: &mut Samples) {
     let messages = vec![
         PieceMessage::Put { slot: slot(), lease: LEASE, segment: SEGMENT, hash },
         PieceMessage::Get { hash, offset: 1 << 20, length: 4 << 20 },
-        PieceMessage::Held { slot: slot(), from: SEGMENT },
+        PieceMessage::ListPieces { slot: slot(), from: SEGMENT },
         PieceMessage::Seal { slot: slot(), lease: LEASE, pieces: vec![hash, hash] },
         PieceMessage::Rebuild { slot: slot(), lease: LEASE, profile: PROFILE, parts: vec![part] },
         PieceMessage::Confirm { slot: slot(), lease: LEASE, manifest: manifest().hash() },
@@ -648,10 +648,10 @@ fn piece_samples(samples: &mut Samples) {
     let answers = vec![
         PieceAnswer::Stored,
         PieceAnswer::Piece { total: 4 << 20 },
-        PieceAnswer::Held(vec![Holding { segment: SEGMENT, hash }]),
+        PieceAnswer::Pieces(vec![HeldPiece { segment: SEGMENT, hash }]),
         PieceAnswer::Sealed(receipt()),
         PieceAnswer::Rebuilt(vec![SEGMENT]),
-        PieceAnswer::Noted,
+        PieceAnswer::Acknowledged,
         PieceAnswer::Audited { next: Some(SEGMENT), damaged: vec![SegmentIndex(1)] },
         PieceAnswer::Refused(PieceRefusal::Busy),
     ];
@@ -768,7 +768,7 @@ pub fn history() -> Vec<(PeerId, Command)> {
     let [counting, cancelled] = [3, 4].map(|local| JobId { quorum: QUORUM, local: [local; 16] });
     let first = |task| TaskId { job: counting, step: StepIndex(0), task: TaskIndex(task) };
     let first = |task| TaskAttempt { id: first(task), attempt: Attempt(1) };
-    let result = TaskResult::Done { output: output(), bytes: given().bytes };
+    let result = TaskResult::Done { output: output(), bytes: output_ref().bytes };
     let single = BatchSpec::new(Call::new(Program::Command { name: "ffmpeg".to_owned() }));
     let spec = BatchSpec { map: Map::Items(vec![inline(), stored(), inline()]), ..single.clone() };
     let [beat, door] = [5, 6].map(|local| JobId { quorum: QUORUM, local: [local; 16] });
@@ -787,7 +787,11 @@ pub fn history() -> Vec<(PeerId, Command)> {
         (peer(1), Command::Task(TaskCommand::Report { reports: vec![Report { task: first(0), result }] })),
         (
             peer(1),
-            Command::Task(TaskCommand::SaveCheckpoint { task: first(1), checkpoint: output(), bytes: given().bytes }),
+            Command::Task(TaskCommand::SaveCheckpoint {
+                task: first(1),
+                checkpoint: output(),
+                bytes: output_ref().bytes,
+            }),
         ),
         (peer(9), Command::Job(cancelled, JobCommand::Submit { spec: JobSpec::batch(single) })),
         (peer(9), Command::Job(cancelled, JobCommand::Cancel)),

@@ -78,7 +78,7 @@ pub(super) fn worker(index: u8) -> WorkerRecord {
         labels: resources().labels,
     }
 }
-pub(super) fn given() -> OutputRef {
+pub(super) fn output_ref() -> OutputRef {
     OutputRef { task: TASK, output: output(), bytes: Some(Bytes::from_static(b"bytes")) }
 }
 pub(super) fn task_record() -> TaskRecord {
@@ -139,14 +139,14 @@ pub(super) fn compute_record() -> JobRecord {
 
 pub(super) fn results() -> Vec<TaskResult> {
     vec![
-        TaskResult::Done { output: output(), bytes: given().bytes },
+        TaskResult::Done { output: output(), bytes: output_ref().bytes },
         TaskResult::Failed { class: ErrorClass::Exit, reason: text() },
         TaskResult::Stopped,
         TaskResult::Commitment(Digest([0xbb; 32])),
         TaskResult::Reveal {
             nonce: Nonce([0x55; 16]),
             output: Some(output()),
-            bytes: given().bytes,
+            bytes: output_ref().bytes,
             receipt: result_receipt(),
         },
     ]
@@ -156,7 +156,7 @@ pub(super) fn report_refusals() -> Vec<ReportRefusal> {
     vec![
         ReportRefusal::Stale { newest: ATTEMPT },
         ReportRefusal::Unknown,
-        ReportRefusal::NotYours,
+        ReportRefusal::NotAssigned,
         ReportRefusal::RecordFull,
         ReportRefusal::Invalid { reason: text() },
     ]
@@ -180,7 +180,7 @@ fn task_inputs() -> Vec<TaskInput> {
 pub(super) fn task_samples(samples: &mut Samples) {
     let limit = task::limits::MESSAGE_BYTES_MAX;
     let (quorum, term, tasks) = (QUORUM, Term(7), vec![task()]);
-    let work = StepContext {
+    let context = StepContext {
         job: JOB,
         step: STEP,
         owner: peer(1),
@@ -192,33 +192,33 @@ pub(super) fn task_samples(samples: &mut Samples) {
         idempotent: true,
         verified: true,
     };
-    let order = |input| Assignment {
+    let assignment = |input| Assignment {
         task: task(),
         of: 70_000,
         input,
-        given: vec![given()],
+        outputs: vec![output_ref()],
         inputs: Digest([0xaa; 32]),
         token: Digest([0xcc; 32]),
-        checkpoint: Some(OutputRef { bytes: None, ..given() }),
+        checkpoint: Some(OutputRef { bytes: None, ..output_ref() }),
     };
-    let orders = task_inputs().into_iter().map(order).collect();
+    let assignments = task_inputs().into_iter().map(assignment).collect();
     let progress = Progress { task: task(), permille: 125, note: text() };
     let reports = results().into_iter().map(|result| Report { task: task(), result }).collect();
     let messages = vec![
-        TaskMessage::Assign { quorum, term, lease: LEASE, works: vec![work], orders },
-        TaskMessage::Stop { quorum, term, lease: LEASE, tasks: tasks.clone(), keep: true },
+        TaskMessage::Assign { quorum, term, lease: LEASE, steps: vec![context], assignments },
+        TaskMessage::Stop { quorum, term, lease: LEASE, tasks: tasks.clone(), keep_checkpoint: true },
         TaskMessage::Reveal { quorum, term, lease: LEASE, tasks: tasks.clone() },
         TaskMessage::Start { quorum, tasks: tasks.clone() },
         TaskMessage::Heartbeat { quorum, lease: LEASE, running: vec![progress] },
         TaskMessage::Report { quorum, reports },
-        TaskMessage::Checkpoint { quorum, task: task(), checkpoint: output(), bytes: given().bytes },
+        TaskMessage::Checkpoint { quorum, task: task(), checkpoint: output(), bytes: output_ref().bytes },
         TaskMessage::Logs { task: task(), stream: LogStream::Stderr, from: 4096, wait_ms: 0 },
         TaskMessage::Logs { task: task(), stream: LogStream::Stdout, from: 0, wait_ms: 5_000 },
     ];
     samples.all("task", "message", limit, messages);
     let answers = vec![
-        TaskAnswer::Accepted { taken: tasks.clone(), refused: vec![(task(), text())] },
-        TaskAnswer::Noted,
+        TaskAnswer::Accepted { accepted: tasks.clone(), refused: vec![(task(), text())] },
+        TaskAnswer::Acknowledged,
         TaskAnswer::Recorded(vec![Ok(()), Err(ReportRefusal::Unknown)]),
         TaskAnswer::StaleTerm { seen: Term(8) },
         TaskAnswer::UnknownLease,

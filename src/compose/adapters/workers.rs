@@ -16,7 +16,7 @@ use crate::objects::{Objects, PutProgress, PutRequest};
 use crate::workers::ports::{ObjectBytes, TaskObjects, WorkerLeases};
 
 impl WorkerLeases for Approver {
-    fn orders(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Capacity> {
+    fn room_for(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Capacity> {
         self.check_worker_lease(lease, quorum, from).map(|info| info.reserved.capacity())
     }
     fn room(&self, lease: LeaseId) -> Option<Capacity> {

@@ -71,8 +71,8 @@ impl PieceClient {
         }
     }
 
-    /// As [`Self::ask`], for a message without bytes that may be carried out twice: one that is lost is missed soon, and
-    /// sent again.
+    /// As [`Self::ask`], for a message without bytes that may be carried out twice: one that is lost is missed soon,
+    /// and sent again.
     pub async fn ask_again(
         &self,
         peer: PeerId,
@@ -152,10 +152,10 @@ pub(in crate::objects) fn unexpected(peer: PeerId, answer: &PieceAnswer) -> Piec
     let what = match answer {
         PieceAnswer::Stored => "stored",
         PieceAnswer::Piece { .. } => "a piece",
-        PieceAnswer::Held(_) => "a list of pieces",
+        PieceAnswer::Pieces(_) => "a list of pieces",
         PieceAnswer::Sealed(_) => "a receipt",
         PieceAnswer::Rebuilt(_) => "rebuilt",
-        PieceAnswer::Noted => "noted",
+        PieceAnswer::Acknowledged => "an acknowledgement",
         PieceAnswer::Audited { .. } => "an audit",
         PieceAnswer::Refused(_) => "a refusal",
     };

@@ -1,12 +1,12 @@
 //! Maintenance of a holder: slow background work, one bounded unit at a time: scrub, report, collect, sweep.
 //!
-//! *Scrub* reads one piece back at a time and marks what has rotted; a resuming put learns of it by `Held`. *Report*
-//! tells the stewards which columns have damaged pieces, as a reader would that got none: each looks for itself, and
-//! has the column rebuilt. What is lost of it is told again in the next round, for as long as the damage is there.
-//! *Collect* looks for columns whose lease has ended without the object having been confirmed, and now and then at
-//! confirmed ones, and asks the owning quorum whether it still wants them here. Only a definite no, from a linearizable
-//! read, lets a column go; anything else means asking again later. *Sweep* is mark and sweep over the piece files, with
-//! a quarantine.
+//! *Scrub* reads one piece back at a time and marks what has rotted; a resuming put learns of it by `ListPieces`.
+//! *Report* tells the stewards which columns have damaged pieces, as a reader would that got none: each looks for
+//! itself, and has the column rebuilt. What is lost of it is told again in the next round, for as long as the damage is
+//! there. *Collect* looks for columns whose lease has ended without the object having been confirmed, and now and then
+//! at confirmed ones, and asks the owning quorum whether it still wants them here. Only a definite no, from a
+//! linearizable read, lets a column go; anything else means asking again later. *Sweep* is mark and sweep over the
+//! piece files, with a quarantine.
 //!
 //! Nothing of it survives a restart, and nothing needs to: every round starts from the index.
 
@@ -166,7 +166,7 @@ impl Maintenance {
     }
 
     /// Confirmed columns that a page of damaged pieces belongs to. The others have no object yet: whoever fills them
-    /// learns by `Held`.
+    /// learns by `ListPieces`.
     async fn damaged_columns(&mut self) -> Result<BTreeSet<(ObjectId, PieceIndex)>, StoreError> {
         let store = &self.service.inner.store;
         let damaged = store.damaged(self.reported, REPORTED_MAX)?;

@@ -2,8 +2,8 @@
 //!
 //! Who may what: `Put`, `Rebuild` and `Seal` are for whoever names the lease of the column, a secret between this node,
 //! the quorum that asked for it and the node that feeds the run. `Confirm`, `Release` and `Audit` are for members of
-//! the quorum that owns the run. `Get` and `Held` are for everyone admitted to the network: a piece is asked for by its
-//! hash.
+//! the quorum that owns the run. `Get` and `ListPieces` are for everyone admitted to the network: a piece is asked for
+//! by its hash.
 //!
 //! A lease that this node no longer knows still counts when its index names it for the column: a restart of the holder
 //! loses leases but not promises, and the collector lets go of nothing that the steward still wants.
@@ -28,7 +28,7 @@ use quorate_protocols::object::CheckedPiece;
 use quorate_protocols::object::limits::SEGMENTS_MAX;
 use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::piece::limits::PIECE_BYTES_MAX;
-use quorate_protocols::piece::{Holding, PieceAnswer, PieceMessage, PieceRefusal, Receipt, ReceiptStatement, Slot};
+use quorate_protocols::piece::{HeldPiece, PieceAnswer, PieceMessage, PieceRefusal, Receipt, ReceiptStatement, Slot};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 
 pub use client::{PieceCallError, PieceClient};
@@ -39,7 +39,7 @@ use super::events::{Events, Metrics, ObjectEvent};
 use super::store::{PieceStore, ReadPiece, StoreError};
 use crate::seams::{DiskError, Failpoint, failpoint, run_blocking};
 
-/// Rows of one answer to `Held`.
+/// Rows of one answer to `ListPieces`.
 const HELD_MAX: usize = 4_096;
 
 /// Bytes read for one answer to `Audit`, so that it answers well within the deadline on a slow disk.
@@ -108,7 +108,7 @@ impl PieceService {
                 Err(refusal) => Err(refusal),
             },
             PieceMessage::Put { slot, lease, segment, hash } => self.put(slot, lease, segment, hash, payload).await,
-            PieceMessage::Held { slot, from } => self.held(slot, from),
+            PieceMessage::ListPieces { slot, from } => self.list_pieces(slot, from),
             PieceMessage::Seal { slot, lease, pieces } => self.seal(slot, lease, pieces).await,
             PieceMessage::Rebuild { slot, lease, profile, parts } => self.rebuild(slot, lease, profile, parts).await,
             PieceMessage::Confirm { slot, lease, manifest } => match self.allow_member(from, slot.job).await {
@@ -182,20 +182,20 @@ impl PieceService {
         Ok((bytes.len() as u32, bytes.slice(start..end)))
     }
 
-    fn held(&self, slot: Slot, from: SegmentIndex) -> Result<PieceAnswer, PieceRefusal> {
+    fn list_pieces(&self, slot: Slot, from: SegmentIndex) -> Result<PieceAnswer, PieceRefusal> {
         let store = &self.inner.store;
         if let Some(row) = store.column(slot.job, slot.column).map_err(refusal)?
             && row.attempt > slot.attempt
         {
             return Err(PieceRefusal::StaleAttempt { given: slot.attempt, newest: row.attempt });
         }
-        let mut holdings = Vec::new();
+        let mut pieces = Vec::new();
         for (segment, row) in store.held(slot.job, slot.column, from, HELD_MAX).map_err(refusal)? {
             if !store.is_damaged(row.hash).map_err(refusal)? {
-                holdings.push(Holding { segment, hash: row.hash });
+                pieces.push(HeldPiece { segment, hash: row.hash });
             }
         }
-        Ok(PieceAnswer::Held(holdings))
+        Ok(PieceAnswer::Pieces(pieces))
     }
 
     async fn seal(&self, slot: Slot, lease: LeaseId, pieces: Vec<PieceHash>) -> Result<PieceAnswer, PieceRefusal> {
@@ -223,17 +223,17 @@ impl PieceService {
         self.inner.store.confirm(slot, manifest).await.map_err(refusal)?;
         let bytes = self.inner.store.column_bytes(slot.job, slot.column).map_err(refusal)?;
         self.inner.context.leases.settle(lease, bytes);
-        Ok(PieceAnswer::Noted)
+        Ok(PieceAnswer::Acknowledged)
     }
 
     async fn release(&self, from: PeerId, slot: Slot) -> Result<PieceAnswer, PieceRefusal> {
         // Nothing here, nothing to ask the quorum about.
         if self.inner.store.column(slot.job, slot.column).map_err(refusal)?.is_none() {
-            return Ok(PieceAnswer::Noted);
+            return Ok(PieceAnswer::Acknowledged);
         }
         self.allow_member(from, slot.job).await?;
         self.let_go(slot, "the steward released it").await.map_err(refusal)?;
-        Ok(PieceAnswer::Noted)
+        Ok(PieceAnswer::Acknowledged)
     }
 
     async fn audit(&self, slot: Slot, from: SegmentIndex) -> Result<PieceAnswer, PieceRefusal> {

@@ -139,9 +139,9 @@ async fn held_of(
     let mut held = BTreeMap::new();
     let mut from = SegmentIndex(0);
     loop {
-        let message = PieceMessage::Held { slot, from };
+        let message = PieceMessage::ListPieces { slot, from };
         match client.ask_again(holder, message, HELD_DEADLINE).await?.0 {
-            PieceAnswer::Held(page) => {
+            PieceAnswer::Pieces(page) => {
                 // Pages must move on, whatever the holder says.
                 let Some(last) = page.last().map(|holding| holding.segment).filter(|last| *last >= from) else {
                     return Ok(held);

@@ -42,7 +42,8 @@ use crate::objects::{Objects, PieceCallError, PutError, PutPhase, PutProgress};
 use crate::quorums::ClientError;
 use crate::seams::run_blocking;
 
-/// Progress is recorded at most this often: what a crash forgets is at most sent again, and `Held` finds most of it.
+/// Progress is recorded at most this often: what a crash forgets is at most sent again, and `ListPieces` finds most of
+/// it.
 const RECORD_INTERVAL: Duration = Duration::from_millis(250);
 
 /// How often the quorum is asked for new holders while a column has none. A question costs its log nothing.

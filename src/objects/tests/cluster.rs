@@ -279,7 +279,7 @@ impl QuorumPort for FakeQuorums {
     ) -> BoxFuture<'static, Result<ReportAnswer, ClientError>> {
         let Report::Suspect { manifest, column } = report else { panic!("no report of an object: {report:?}") };
         self.world.suspected.lock().push((ObjectId { quorum, manifest }, column));
-        Box::pin(async { Ok(ReportAnswer::Noted) })
+        Box::pin(async { Ok(ReportAnswer::Acknowledged) })
     }
     fn members(&self, _quorum: QuorumId) -> Vec<PeerId> {
         vec![peer(0)]
@@ -402,7 +402,7 @@ impl Cluster {
                 Duty::Confirm { manifest, job, column, grant, attempt } => {
                     let slot = Slot { job, column, attempt };
                     let message = PieceMessage::Confirm { slot, lease: grant.lease, manifest };
-                    assert_eq!(self.ask(0, grant.holder.peer, message).await, PieceAnswer::Noted);
+                    assert_eq!(self.ask(0, grant.holder.peer, message).await, PieceAnswer::Acknowledged);
                     let command = Command::Object(manifest, ObjectCommand::Confirmed { column, attempt });
                     self.world.propose(peer(0), command).unwrap();
                 }
@@ -411,7 +411,7 @@ impl Cluster {
                 {
                     let slot = Slot { job, column, attempt };
                     let message = PieceMessage::Release { slot };
-                    assert_eq!(self.ask(0, grant.holder.peer, message).await, PieceAnswer::Noted);
+                    assert_eq!(self.ask(0, grant.holder.peer, message).await, PieceAnswer::Acknowledged);
                     let command = Command::store(job, StoreCommand::Released { column, grant, attempt });
                     self.world.propose(peer(0), command).unwrap();
                 }

@@ -78,7 +78,7 @@ async fn only_members_confirm_release_and_audit() {
     let release = PieceMessage::Release { slot: slot(1) };
     assert_eq!(cluster.ask(1, peer(1), release.clone()).await, PieceAnswer::Refused(PieceRefusal::Busy));
     assert!(cluster.nodes[1].service().store().column(JOB, PieceIndex(2)).unwrap().is_some());
-    assert_eq!(cluster.ask(0, peer(1), release).await, PieceAnswer::Noted);
+    assert_eq!(cluster.ask(0, peer(1), release).await, PieceAnswer::Acknowledged);
     assert_eq!(
         put_piece(&cluster, slot(1), lease, 1, b"b").await,
         PieceAnswer::Refused(PieceRefusal::UnknownLease),
@@ -97,8 +97,8 @@ async fn a_crash_between_file_and_record_leaves_an_orphan_that_is_swept() {
     let answer = put_piece(&cluster, slot(1), lease, 1, b"torn").await;
     assert!(matches!(answer, PieceAnswer::Refused(PieceRefusal::Failed { .. })), "{answer:?}");
     cluster.restart(1).await;
-    let held = cluster.ask(0, peer(1), PieceMessage::Held { slot: slot(1), from: SegmentIndex(0) }).await;
-    let PieceAnswer::Held(held) = held else { panic!("{held:?}") };
+    let held = cluster.ask(0, peer(1), PieceMessage::ListPieces { slot: slot(1), from: SegmentIndex(0) }).await;
+    let PieceAnswer::Pieces(held) = held else { panic!("{held:?}") };
     assert_eq!(held.iter().map(|holding| holding.hash).collect::<Vec<_>>(), [hash(b"kept")]);
     let (tasks, store) = (cluster.tasks.clone(), cluster.nodes[1].service().store().clone());
     let quarantine = Duration::from_secs(60);
@@ -118,10 +118,10 @@ async fn a_record_without_its_file_is_damaged_and_can_be_stored_again() {
     let store = cluster.nodes[1].service().store().clone();
     let (swept, _) = cluster.tasks.scope(store.sweep(None, Duration::ZERO)).await.unwrap();
     assert_eq!(swept.missing, 1);
-    let held = PieceMessage::Held { slot: slot(1), from: SegmentIndex(0) };
-    assert_eq!(cluster.ask(0, peer(1), held.clone()).await, PieceAnswer::Held(Vec::new()));
+    let held = PieceMessage::ListPieces { slot: slot(1), from: SegmentIndex(0) };
+    assert_eq!(cluster.ask(0, peer(1), held.clone()).await, PieceAnswer::Pieces(Vec::new()));
     assert_eq!(put_piece(&cluster, slot(1), lease, 0, b"a").await, PieceAnswer::Stored);
-    assert!(matches!(cluster.ask(0, peer(1), held).await, PieceAnswer::Held(held) if held.len() == 1));
+    assert!(matches!(cluster.ask(0, peer(1), held).await, PieceAnswer::Pieces(held) if held.len() == 1));
 }
 
 /// A rotten file is found by the scrub, no longer offered, reported by the audit, and replaced by the next put.
@@ -133,8 +133,8 @@ async fn rot_is_found_by_the_scrub_and_mended_by_a_put() {
     cluster.disks[1].rot(hash(b"rotten"), Rot::Flipped);
     let mut maintenance = Maintenance::new(cluster.nodes[1].service().clone());
     cluster.tasks.scope(async { while maintenance.scrub_one().await {} }).await;
-    let held = cluster.ask(0, peer(1), PieceMessage::Held { slot: slot(1), from: SegmentIndex(0) }).await;
-    assert!(matches!(&held, PieceAnswer::Held(held) if held.len() == 1), "{held:?}");
+    let held = cluster.ask(0, peer(1), PieceMessage::ListPieces { slot: slot(1), from: SegmentIndex(0) }).await;
+    assert!(matches!(&held, PieceAnswer::Pieces(held) if held.len() == 1), "{held:?}");
     let audited = cluster.ask(0, peer(1), PieceMessage::Audit { slot: slot(1), from: SegmentIndex(0) }).await;
     assert_eq!(audited, PieceAnswer::Audited { next: None, damaged: vec![SegmentIndex(1)] });
     put_piece(&cluster, slot(1), lease, 1, b"rotten").await;
@@ -187,7 +187,7 @@ async fn a_shared_piece_outlives_the_first_of_its_references() {
     let store = cluster.nodes[1].service().store().clone();
     for (released, left) in [(slot(1), 1), (other, 0)] {
         cluster.world.leases.lock().insert((peer(1), lease));
-        assert_eq!(cluster.ask(0, peer(1), PieceMessage::Release { slot: released }).await, PieceAnswer::Noted);
+        assert_eq!(cluster.ask(0, peer(1), PieceMessage::Release { slot: released }).await, PieceAnswer::Acknowledged);
         cluster.tasks.scope(store.sweep(None, Duration::ZERO)).await.unwrap();
         assert_eq!(cluster.disks[1].pieces().len(), left);
     }
@@ -199,7 +199,7 @@ async fn a_shared_piece_outlives_the_first_of_its_references() {
 async fn a_lease_whose_end_was_lost_ends_with_the_tombstone() {
     let (cluster, lease) = holder().await;
     put_piece(&cluster, slot(1), lease, 0, b"a").await;
-    assert_eq!(cluster.ask(0, peer(1), PieceMessage::Release { slot: slot(1) }).await, PieceAnswer::Noted);
+    assert_eq!(cluster.ask(0, peer(1), PieceMessage::Release { slot: slot(1) }).await, PieceAnswer::Acknowledged);
     cluster.world.leases.lock().insert((peer(1), lease));
     let mut maintenance = Maintenance::new(cluster.nodes[1].service().clone());
     cluster.tasks.scope(maintenance.collect_round()).await;

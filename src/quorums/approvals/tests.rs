@@ -21,7 +21,7 @@ fn gatherer(candidates: &[u8], dead: &'static [u8]) -> (Approvals, Arc<Known>, A
             ApprovalMessage::Ask(request) => Reaction::answer(&approve(n, peer(1), &request)),
             ApprovalMessage::Release { .. } => {
                 noted.lock().insert(to);
-                Reaction::answer(&ApprovalAnswer::Noted)
+                Reaction::answer(&ApprovalAnswer::Acknowledged)
             }
             other => panic!("{other:?}"),
         }

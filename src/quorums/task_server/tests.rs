@@ -83,7 +83,7 @@ fn done() -> TaskMessage {
 #[tokio::test(start_paused = true)]
 async fn reports_are_committed_as_the_worker_that_made_them() {
     let world = world();
-    assert_eq!(world.ask(4, done()).await, TaskAnswer::Recorded(vec![Err(ReportRefusal::NotYours)]));
+    assert_eq!(world.ask(4, done()).await, TaskAnswer::Recorded(vec![Err(ReportRefusal::NotAssigned)]));
     assert_eq!(world.ask(WORKER, done()).await, TaskAnswer::Recorded(vec![Ok(())]));
     assert_eq!(world.ask(WORKER, done()).await, TaskAnswer::Recorded(vec![Ok(())]), "said again, it is recorded");
     assert!(world.quorum.read(|state| state.jobs()[&JOB].state.is_final()));
@@ -105,7 +105,7 @@ async fn beats_count_only_under_a_lease_and_say_how_far_tasks_are() {
     assert_eq!(world.ask(4, beat(3)).await, TaskAnswer::UnknownLease);
     assert_eq!(world.ask(WORKER, beat(4)).await, TaskAnswer::UnknownLease);
     assert_eq!(world.heartbeats.heard_at(QUORUM, peer(WORKER)), None);
-    assert_eq!(world.ask(WORKER, beat(3)).await, TaskAnswer::Noted);
+    assert_eq!(world.ask(WORKER, beat(3)).await, TaskAnswer::Acknowledged);
     let [(worker, progress)] = &world.heartbeats.of_job(JOB)[..] else { panic!("one task was spoken of") };
     assert_eq!((*worker, progress.permille), (peer(WORKER), 1000));
     assert!(progress.note.len() <= quorate_protocols::text::REASON_BYTES_MAX);
@@ -119,7 +119,7 @@ async fn who_does_not_lead_says_who_may_and_orders_need_a_worker() {
         term: quorate_protocols::ids::Term(1),
         lease: LeaseId([3; 16]),
         tasks: vec![TASK],
-        keep: false,
+        keep_checkpoint: false,
     };
     assert_eq!(world.ask(1, order).await, TaskAnswer::UnknownLease);
     world.quorum.set_term(None);

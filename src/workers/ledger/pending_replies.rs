@@ -6,9 +6,9 @@ use quorate_protocols::task::record::TaskAttempt;
 use super::{Effect, Ledger, PendingReply};
 
 /// An assignment whose attempts are not all safe yet.
-pub(super) struct Taking {
+pub(super) struct PendingAssign {
     pub(super) left: usize,
-    pub(super) taken: Vec<TaskAttempt>,
+    pub(super) accepted: Vec<TaskAttempt>,
     pub(super) refused: Vec<(TaskAttempt, String)>,
 }
 
@@ -24,24 +24,24 @@ impl Ledger {
     pub(super) fn refuse_replies(&mut self, task: TaskAttempt) {
         let Some(entry) = self.entries.get_mut(&task) else { return };
         for pending_reply in std::mem::take(&mut entry.pending_replies) {
-            if self.takings.remove(&pending_reply).is_some() {
+            if self.pending_assigns.remove(&pending_reply).is_some() {
                 self.effects.push_back(Effect::Answer(pending_reply, TaskAnswer::Busy));
             }
         }
     }
 
     pub(super) fn one_safe(&mut self, pending_reply: PendingReply) {
-        if let Some(taking) = self.takings.get_mut(&pending_reply) {
-            taking.left -= 1;
+        if let Some(pending_assign) = self.pending_assigns.get_mut(&pending_reply) {
+            pending_assign.left -= 1;
             self.answer_if_safe(pending_reply);
         }
     }
 
     pub(super) fn answer_if_safe(&mut self, pending_reply: PendingReply) {
-        if self.takings.get(&pending_reply).is_some_and(|taking| taking.left == 0)
-            && let Some(Taking { taken, refused, .. }) = self.takings.remove(&pending_reply)
+        if self.pending_assigns.get(&pending_reply).is_some_and(|pending_assign| pending_assign.left == 0)
+            && let Some(PendingAssign { accepted, refused, .. }) = self.pending_assigns.remove(&pending_reply)
         {
-            self.effects.push_back(Effect::Answer(pending_reply, TaskAnswer::Accepted { taken, refused }));
+            self.effects.push_back(Effect::Answer(pending_reply, TaskAnswer::Accepted { accepted, refused }));
         }
     }
 }

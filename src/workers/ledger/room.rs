@@ -31,7 +31,7 @@ impl Ledger {
     pub(super) fn wait_for_room(&mut self, task: TaskAttempt) {
         let Some(entry) = self.entries.get(&task) else { return };
         let may = matches!(entry.stage, Stage::Waiting { may_begin: true });
-        if !may || !(entry.work.idempotent || entry.order_on == OnDisk::Yes) {
+        if !may || !(entry.context.idempotent || entry.assignment_on == OnDisk::Yes) {
             return;
         }
         let lease = entry.lease;
@@ -53,7 +53,7 @@ impl Ledger {
                 usage.waiting.pop_front();
                 continue;
             };
-            let taken = usage.taken.plus(&entry.work.resources.capacity);
+            let taken = usage.taken.plus(&entry.context.resources.capacity);
             if usage.room.shortage(&taken).is_some() {
                 return;
             }
@@ -66,7 +66,7 @@ impl Ledger {
 }
 
 /// Why a task can never run under the lease, if it cannot.
-pub(super) fn too_large(work: &StepContext, room: &Capacity) -> Option<String> {
-    let shortage = room.shortage(&work.resources.capacity)?;
+pub(super) fn too_large(context: &StepContext, room: &Capacity) -> Option<String> {
+    let shortage = room.shortage(&context.resources.capacity)?;
     Some(format!("its task needs more than this worker's whole lease, which has {shortage}"))
 }

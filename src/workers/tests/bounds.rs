@@ -21,7 +21,7 @@ use crate::workers::pending_result::PendingResult;
 const LEASE: LeaseId = LeaseId([1; 16]);
 const ROOM: Capacity = Capacity { slots: 4, memory_bytes: 1 << 30, disk_bytes: 0 };
 
-fn work(args: &[&str]) -> StepContext {
+fn context(args: &[&str]) -> StepContext {
     let task = attempt(0, 1).id;
     StepContext {
         job: task.job,
@@ -37,14 +37,14 @@ fn work(args: &[&str]) -> StepContext {
     }
 }
 
-fn order(task: TaskAttempt) -> Assignment {
+fn assignment(task: TaskAttempt) -> Assignment {
     let (inputs, token) = Default::default();
-    Assignment { task, of: 1, input: TaskInput::None, given: Vec::new(), inputs, token, checkpoint: None }
+    Assignment { task, of: 1, input: TaskInput::None, outputs: Vec::new(), inputs, token, checkpoint: None }
 }
 
-fn assignment(work: StepContext, tasks: impl Iterator<Item = u32>) -> AssignRequest {
-    let orders = tasks.map(|task| order(attempt(task, 1))).collect();
-    AssignRequest { quorum: QUORUM, term: Term(1), lease: LEASE, room: ROOM, works: vec![work], orders }
+fn request(context: StepContext, tasks: impl Iterator<Item = u32>) -> AssignRequest {
+    let assignments = tasks.map(|task| assignment(attempt(task, 1))).collect();
+    AssignRequest { quorum: QUORUM, term: Term(1), lease: LEASE, room: ROOM, steps: vec![context], assignments }
 }
 
 #[test]
@@ -52,10 +52,10 @@ fn a_full_inbox_is_busy_and_takes_nothing() {
     let (now, mut ledger) = (Instant::now(), Ledger::default());
     for batch in 0..ATTEMPTS_MAX / BATCH_MAX {
         let tasks = (batch * BATCH_MAX) as u32..((batch + 1) * BATCH_MAX) as u32;
-        ledger.assign(now, assignment(work(&[]), tasks), |_| None).unwrap();
+        ledger.assign(now, request(context(&[]), tasks), |_| None).unwrap();
     }
     assert_eq!(ledger.len(), ATTEMPTS_MAX);
-    let more = ledger.assign(now, assignment(work(&[]), ATTEMPTS_MAX as u32..ATTEMPTS_MAX as u32 + 1), |_| None);
+    let more = ledger.assign(now, request(context(&[]), ATTEMPTS_MAX as u32..ATTEMPTS_MAX as u32 + 1), |_| None);
     assert_eq!((more, ledger.len()), (Err(TaskAnswer::Busy), ATTEMPTS_MAX));
     let begun = ledger.effects.iter().filter(|effect| matches!(effect, Effect::Begin(_))).count();
     assert_eq!(begun as u32, ROOM.slots, "the others wait for the lease's room");
@@ -65,15 +65,15 @@ fn a_full_inbox_is_busy_and_takes_nothing() {
 fn orders_that_weigh_too_much_are_busy() {
     let (now, mut ledger) = (Instant::now(), Ledger::default());
     let heavy = "x".repeat(HELD_BYTES_MAX);
-    assert_eq!(ledger.assign(now, assignment(work(&[&heavy]), 0..1), |_| None), Err(TaskAnswer::Busy));
-    ledger.assign(now, assignment(work(&["light"]), 0..1), |_| None).unwrap();
+    assert_eq!(ledger.assign(now, request(context(&[&heavy]), 0..1), |_| None), Err(TaskAnswer::Busy));
+    ledger.assign(now, request(context(&["light"]), 0..1), |_| None).unwrap();
 }
 
 #[test]
 fn orders_that_make_no_sense_are_malformed() {
     let (now, mut ledger) = (Instant::now(), Ledger::default());
-    let without_work = AssignRequest { works: Vec::new(), ..assignment(work(&[]), 0..1) };
-    let of_another = AssignRequest { quorum: quorate_protocols::ids::QuorumId([8; 16]), ..assignment(work(&[]), 0..1) };
+    let without_work = AssignRequest { steps: Vec::new(), ..request(context(&[]), 0..1) };
+    let of_another = AssignRequest { quorum: quorate_protocols::ids::QuorumId([8; 16]), ..request(context(&[]), 0..1) };
     for wrong in [without_work, of_another] {
         let answer = ledger.assign(now, wrong, |_| None);
         assert!(matches!(answer, Err(TaskAnswer::Malformed { .. })), "{answer:?}");
@@ -84,11 +84,13 @@ fn orders_that_make_no_sense_are_malformed() {
 #[test]
 fn a_task_that_no_lease_has_room_for_is_refused_by_name() {
     let (now, mut ledger) = (Instant::now(), Ledger::default());
-    let mut wide = work(&[]);
+    let mut wide = context(&[]);
     wide.resources.capacity.slots = 5;
-    ledger.assign(now, assignment(wide, 0..1), |_| None).unwrap();
-    let Some(Effect::Answer(_, TaskAnswer::Accepted { taken, refused })) = ledger.effects.pop_front() else { panic!() };
-    assert!(taken.is_empty() && refused[0].0 == attempt(0, 1) && refused[0].1.contains("lease"));
+    ledger.assign(now, request(wide, 0..1), |_| None).unwrap();
+    let Some(Effect::Answer(_, TaskAnswer::Accepted { accepted, refused })) = ledger.effects.pop_front() else {
+        panic!()
+    };
+    assert!(accepted.is_empty() && refused[0].0 == attempt(0, 1) && refused[0].1.contains("lease"));
 }
 
 #[test]
@@ -99,7 +101,7 @@ fn stops_of_what_is_not_here_are_confirmed_and_bounded() {
         ledger.stop(QUORUM, Term(1), LEASE, tasks, false)
     };
     for batch in 0..ORPHANS_MAX / BATCH_MAX {
-        assert_eq!(stop(batch * BATCH_MAX), TaskAnswer::Noted);
+        assert_eq!(stop(batch * BATCH_MAX), TaskAnswer::Acknowledged);
     }
     assert_eq!(stop(ORPHANS_MAX), TaskAnswer::Busy);
     for _ in 0..ORPHANS_MAX / BATCH_MAX {
@@ -116,7 +118,7 @@ fn stops_of_what_is_not_here_are_confirmed_and_bounded() {
 fn results_for_a_quorum_that_is_gone_are_given_up_in_time() {
     for has_lease in [true, false] {
         let (mut now, mut ledger) = (Instant::now(), Ledger::default());
-        ledger.assign(now, assignment(work(&[]), 0..1), |_| None).unwrap();
+        ledger.assign(now, request(context(&[]), 0..1), |_| None).unwrap();
         ledger.finished(
             attempt(0, 1),
             Some(PendingResult::failed(quorate_protocols::task::record::ErrorClass::Exit, "")),

@@ -179,7 +179,7 @@ impl QuorumPort for FakePort {
                 return Err(unreachable);
             }
             if matches!(message, TaskMessage::Heartbeat { .. }) {
-                let noted = ReportAnswer::Task(TaskAnswer::Noted);
+                let noted = ReportAnswer::Task(TaskAnswer::Acknowledged);
                 return if quorum.beat(deadline).await { Ok(noted) } else { Err(unreachable) };
             }
             let is_report = matches!(message, TaskMessage::Report { .. });
@@ -193,7 +193,7 @@ impl QuorumPort for FakePort {
                 TaskMessage::Checkpoint { task, checkpoint, bytes, .. } => {
                     Command::Task(TaskCommand::SaveCheckpoint { task, checkpoint, bytes })
                 }
-                _ => return Ok(ReportAnswer::Task(TaskAnswer::Noted)),
+                _ => return Ok(ReportAnswer::Task(TaskAnswer::Acknowledged)),
             };
             let reply = quorum.apply(peer(worker), command);
             if is_report && quorum.deaf_once.swap(false, Ordering::SeqCst) {
@@ -265,7 +265,7 @@ impl FakeLeases {
 }
 
 impl WorkerLeases for FakeLeases {
-    fn orders(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Capacity> {
+    fn room_for(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Capacity> {
         self.room(lease).filter(|_| quorum == QUORUM && from == PRIMARY)
     }
     fn room(&self, lease: LeaseId) -> Option<Capacity> {
@@ -476,8 +476,11 @@ impl World {
                 if !state.tasks().workers().get(&me).is_some_and(is_lease) {
                     return;
                 }
-                for (task, keep) in state.stops_of(me).into_iter().filter(|(task, _)| !busy.contains(task)) {
-                    messages.push((vec![task], TaskMessage::Stop { quorum, term, lease, tasks: vec![task], keep }));
+                for (task, keep_checkpoint) in state.stops_of(me).into_iter().filter(|(task, _)| !busy.contains(task)) {
+                    messages.push((
+                        vec![task],
+                        TaskMessage::Stop { quorum, term, lease, tasks: vec![task], keep_checkpoint },
+                    ));
                 }
                 for task in state.reveals_of(me).into_iter().filter(|task| !busy.contains(task)) {
                     messages.push((vec![task], TaskMessage::Reveal { quorum, term, lease, tasks: vec![task] }));
@@ -485,13 +488,14 @@ impl World {
                 let live: BTreeSet<_> = state.attempts_of(me).map(|(task, _)| task).collect();
                 node.told.retain(|task| live.contains(task));
                 let new = live.into_iter().filter(|task| !busy.contains(task) && !node.told.contains(task));
-                let orders: Vec<_> = new.filter_map(|task| state.order(task)).collect();
-                let steps: BTreeSet<_> = orders.iter().map(|order| (order.task.id.job, order.task.id.step)).collect();
-                let works: Vec<StepContext> =
-                    steps.into_iter().filter_map(|(job, step)| state.work(job, step)).collect();
-                if !orders.is_empty() {
-                    let about = orders.iter().map(|order| order.task).collect();
-                    messages.push((about, TaskMessage::Assign { quorum, term, lease, works, orders }));
+                let assignments: Vec<_> = new.filter_map(|task| state.assignment(task)).collect();
+                let steps: BTreeSet<_> =
+                    assignments.iter().map(|assignment| (assignment.task.id.job, assignment.task.id.step)).collect();
+                let steps: Vec<StepContext> =
+                    steps.into_iter().filter_map(|(job, step)| state.step_context(job, step)).collect();
+                if !assignments.is_empty() {
+                    let about = assignments.iter().map(|assignment| assignment.task).collect();
+                    messages.push((about, TaskMessage::Assign { quorum, term, lease, steps, assignments }));
                 }
             });
             for (about, message) in messages {
@@ -508,9 +512,9 @@ impl World {
             node.talking = on_the_way;
             let done: Vec<(Vec<TaskAttempt>, JoinHandle<Option<TaskAnswer>>)> = done;
             for (_, talk) in done {
-                if let Some(TaskAnswer::Accepted { taken, refused }) = talk.await.unwrap() {
+                if let Some(TaskAnswer::Accepted { accepted, refused }) = talk.await.unwrap() {
                     assert_eq!(refused, []);
-                    node.told.extend(taken);
+                    node.told.extend(accepted);
                 }
             }
         }
@@ -645,6 +649,6 @@ impl World {
     }
     pub async fn assign_nothing(&self, index: u8, term: Term) -> TaskAnswer {
         let (quorum, lease) = (QUORUM, LeaseId([index + 1; 16]));
-        self.say(index, TaskMessage::Assign { quorum, term, lease, works: Vec::new(), orders: Vec::new() }).await
+        self.say(index, TaskMessage::Assign { quorum, term, lease, steps: Vec::new(), assignments: Vec::new() }).await
     }
 }

@@ -40,7 +40,7 @@ struct ObjectIndex {
     /// All objects, by their age: lists have the newest first.
     by_age: BTreeSet<(Millis, ManifestHash)>,
     /// Live objects with a column to confirm, to repair or under repair.
-    tended: BTreeSet<ManifestHash>,
+    with_duties: BTreeSet<ManifestHash>,
     manifest_bytes: usize,
 }
 
@@ -148,20 +148,20 @@ impl Catalog {
 
     /// Called after every change to an object.
     fn reindex(&mut self, manifest: ManifestHash) {
-        let tended = self.records.get(&manifest).is_some_and(|object| {
+        let with_duties = self.records.get(&manifest).is_some_and(|object| {
             let unconfirmed = object.columns.iter().any(|column| column.state != ColumnState::Confirmed);
             object.state == ObjectState::Live && (unconfirmed || !object.owed.is_empty() || !object.repairs.is_empty())
         });
-        set_member(&mut self.index.tended, manifest, tended);
+        set_member(&mut self.index.with_duties, manifest, with_duties);
     }
 
-    fn tended(&self) -> impl Iterator<Item = (ManifestHash, &ObjectRecord)> {
-        self.index.tended.iter().filter_map(|hash| Some((*hash, self.records.get(hash)?)))
+    fn with_duties(&self) -> impl Iterator<Item = (ManifestHash, &ObjectRecord)> {
+        self.index.with_duties.iter().filter_map(|hash| Some((*hash, self.records.get(hash)?)))
     }
 
     /// Columns to confirm: they make a stored object safe.
     pub(super) fn confirm_duties(&self, duties: &mut Vec<Duty>) {
-        for (manifest, object) in self.tended() {
+        for (manifest, object) in self.with_duties() {
             let sealed = object.columns.iter().enumerate().filter(|(_, column)| column.state == ColumnState::Sealed);
             duties.extend(sealed.filter_map(|(index, column)| {
                 let index = PieceIndex(index as u8);
@@ -174,7 +174,7 @@ impl Catalog {
 
     /// Rebuilds under way, and columns that wait for one.
     pub(super) fn repair_duties(&self, duties: &mut Vec<Duty>) {
-        for (manifest, object) in self.tended() {
+        for (manifest, object) in self.with_duties() {
             duties.extend(object.repairs.iter().map(|(column, repair)| Duty::Rebuild {
                 manifest,
                 column: *column,

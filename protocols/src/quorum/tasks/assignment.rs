@@ -6,7 +6,7 @@ use super::PoolView;
 use crate::ids::{Digest, JobId, PeerId, StepIndex, TaskIndex};
 use crate::job::record::RunState;
 use crate::task::inputs::{call_digest, idempotency_token, inputs_digest, inputs_digest_under};
-use crate::task::limits::GIVEN_BYTES_MAX;
+use crate::task::limits::INLINE_OUTPUTS_BYTES_MAX;
 use crate::task::message::{Assignment, OutputRef, StepContext};
 use crate::task::record::{AttemptRecord, Phase, TaskAttempt, TaskId, TaskRecord};
 use crate::task::spec::Content;
@@ -72,7 +72,7 @@ impl<'s> PoolView<'s> {
     }
 
     /// What the tasks of a step have in common, for the workers. `None` when the run is not there or not at work.
-    pub(in crate::quorum) fn work(&self, job: JobId, step: StepIndex) -> Option<StepContext> {
+    pub(in crate::quorum) fn step_context(&self, job: JobId, step: StepIndex) -> Option<StepContext> {
         let record = self.jobs.get(&job)?;
         let terms = record.terms(step)?;
         Some(StepContext {
@@ -90,54 +90,54 @@ impl<'s> PoolView<'s> {
     }
 
     /// One attempt as it is sent to its worker. `None` when it is not live any more.
-    pub(in crate::quorum) fn order(&self, task: TaskAttempt) -> Option<Assignment> {
-        self.order_under(task, call_digest(self.jobs.get(&task.id.job)?.call(task.id.step)?))
+    pub(in crate::quorum) fn assignment(&self, task: TaskAttempt) -> Option<Assignment> {
+        self.assignment_under(task, call_digest(self.jobs.get(&task.id.job)?.call(task.id.step)?))
     }
 
     /// As many of the attempts as fit into a message of `bytes_max`, with what their steps have in common; at least
     /// one, if any is live. `bytes_max` leaves room for the largest single one.
-    pub(in crate::quorum) fn assignment(
+    pub(in crate::quorum) fn assignments(
         &self,
         tasks: impl IntoIterator<Item = TaskAttempt>,
         bytes_max: usize,
     ) -> (Vec<StepContext>, Vec<Assignment>) {
-        let (mut works, mut orders, mut bytes) = (Vec::<StepContext>::new(), Vec::new(), 0);
+        let (mut steps, mut assignments, mut bytes) = (Vec::<StepContext>::new(), Vec::new(), 0);
         // Attempts come in the order of their jobs and steps.
         let (mut call, mut new) = (None, None);
         for task in tasks {
             let step = (task.id.job, task.id.step);
             if call.is_none_or(|(of, _)| of != step) {
-                let Some(work) = self.work(task.id.job, task.id.step) else { continue };
-                bytes += wire::encode(&work).len();
-                call = Some((step, call_digest(&work.call)));
-                new = Some(work);
+                let Some(context) = self.step_context(task.id.job, task.id.step) else { continue };
+                bytes += wire::encode(&context).len();
+                call = Some((step, call_digest(&context.call)));
+                new = Some(context);
             }
-            let Some(order) = call.and_then(|(_, digest)| self.order_under(task, digest)) else { continue };
-            bytes += order.bytes_about();
-            if bytes > bytes_max && !orders.is_empty() {
+            let Some(assignment) = call.and_then(|(_, digest)| self.assignment_under(task, digest)) else { continue };
+            bytes += assignment.bytes_about();
+            if bytes > bytes_max && !assignments.is_empty() {
                 break;
             }
-            works.extend(new.take());
-            orders.push(order);
+            steps.extend(new.take());
+            assignments.push(assignment);
         }
-        (works, orders)
+        (steps, assignments)
     }
 
-    fn order_under(&self, task: TaskAttempt, call: Digest) -> Option<Assignment> {
+    fn assignment_under(&self, task: TaskAttempt, call: Digest) -> Option<Assignment> {
         let TaskId { job, step, task: index } = task.id;
         let of_job = self.jobs.get(&job)?;
         let table = self.tasks.tables.get(&job)?;
         let record = table.get(step, index)?;
         record.attempt(task.attempt)?;
         let (input, terms) = (of_job.input(step, index)?, of_job.terms(step)?);
-        let mut room = GIVEN_BYTES_MAX;
-        let given = match input {
+        let mut room = INLINE_OUTPUTS_BYTES_MAX;
+        let outputs = match input {
             TaskInput::Outputs { step: before, from, to } => {
-                (from.0..to.0).filter_map(|task| given(table, before, TaskIndex(task), &mut room)).collect()
+                (from.0..to.0).filter_map(|task| output_ref(table, before, TaskIndex(task), &mut room)).collect()
             }
             _ => Vec::new(),
         };
-        let mut room = GIVEN_BYTES_MAX;
+        let mut room = INLINE_OUTPUTS_BYTES_MAX;
         let checkpoint = record.extras.as_ref().and_then(|extras| extras.checkpoint).map(|output| OutputRef {
             task: index,
             output,
@@ -150,7 +150,7 @@ impl<'s> PoolView<'s> {
             of: of_job.step_len(step)?,
             inputs: inputs_digest_under(call, &input, &self.folded(job, &input)?),
             input,
-            given,
+            outputs,
             token: idempotency_token(task.id),
             checkpoint,
         })
@@ -178,7 +178,7 @@ impl Assignment {
         /// Ids, digests, numbers; and those of one output.
         const FIXED: usize = 512;
         const OUTPUT: usize = 128;
-        let given = self.given.iter().chain(&self.checkpoint);
+        let given = self.outputs.iter().chain(&self.checkpoint);
         let given: usize = given.map(|given| OUTPUT + given.bytes.as_ref().map_or(0, Bytes::len)).sum();
         let item = match &self.input {
             TaskInput::Item(Content::Inline(bytes)) => bytes.len(),
@@ -188,7 +188,7 @@ impl Assignment {
     }
 }
 
-fn given(table: &TaskTable, step: StepIndex, task: TaskIndex, room: &mut usize) -> Option<OutputRef> {
+fn output_ref(table: &TaskTable, step: StepIndex, task: TaskIndex, room: &mut usize) -> Option<OutputRef> {
     let record: &TaskRecord = table.get(step, task)?;
     let output = *record.output()?;
     Some(OutputRef { task, output, bytes: fitting(table, (step, task, Blob::Output), room) })

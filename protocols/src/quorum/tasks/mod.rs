@@ -246,7 +246,7 @@ impl<'s> PoolView<'s> {
             let lease = worker.grant.lease;
             let wanted = || work.queue.keys().any(|demand| worker.unmet(demand.engine, &demand.resources).is_none());
             if work.used.contains_key(peer) {
-                duties.push(Duty::Tend { worker: *peer, lease });
+                duties.push(Duty::HoldSession { worker: *peer, lease });
             } else if !wanted() {
                 duties.push(Duty::ReleaseWorker { worker: *peer, lease });
             }

@@ -167,7 +167,7 @@ impl PoolCx<'_> {
         let newest = record.newest;
         match record.attempt(task.attempt) {
             Some(live) if live.worker == by => Ok(live.clone()),
-            Some(_) => Err(ReportRefusal::NotYours),
+            Some(_) => Err(ReportRefusal::NotAssigned),
             None if task.attempt > newest || task.attempt == Attempt(0) => {
                 Err(ReportRefusal::Invalid { reason: format!("attempt {} was never handed out", task.attempt) })
             }
@@ -182,7 +182,7 @@ impl PoolCx<'_> {
         let task = report.task;
         if let Some(stopping) = self.tasks.stopping.get(&task) {
             if stopping.worker != by {
-                return Err(ReportRefusal::NotYours);
+                return Err(ReportRefusal::NotAssigned);
             }
             // Whatever it came to, it has ended.
             self.stop_ended(task);

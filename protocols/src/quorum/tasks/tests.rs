@@ -157,7 +157,7 @@ impl Quorum {
     }
     /// What a worker shows that had committed to "true".
     fn true_reveal(&self, by: u8, task: TaskAttempt) -> TaskResult {
-        let inputs = self.state.order(task).map(|order| order.inputs).unwrap_or_default();
+        let inputs = self.state.assignment(task).map(|assignment| assignment.inputs).unwrap_or_default();
         let statement = ResultStatement { task, worker: peer(by), inputs, verdict: Copies::verdict("true") };
         let receipt = ResultReceipt::sign(&key(by), statement);
         let (output, bytes) = (Some(output(b"true")), Some(Bytes::from("true")));
@@ -195,10 +195,13 @@ fn a_map_is_reduced_and_the_reducers_are_given_the_outputs() {
         quorum.report(by, task, done(&format!("out {}", task.id.task))).unwrap();
     }
     let task = quorum.attempts(0).into_iter().chain(quorum.attempts(1)).min().unwrap();
-    let order = quorum.state.order(task).unwrap();
-    let given: Vec<_> = order.given.iter().map(|given| given.bytes.clone().unwrap()).collect();
+    let assignment = quorum.state.assignment(task).unwrap();
+    let given: Vec<_> = assignment.outputs.iter().map(|given| given.bytes.clone().unwrap()).collect();
     assert_eq!(given, ["out 0", "out 1", "out 2"]);
-    assert_eq!(quorum.state.work(job(1), task.id.step).unwrap().call.program, Program::Command { name: "fold".into() });
+    assert_eq!(
+        quorum.state.step_context(job(1), task.id.step).unwrap().call.program,
+        Program::Command { name: "fold".into() }
+    );
     quorum.work(&[0, 1]);
     assert_eq!(quorum.job_state(1), RunState::Succeeded);
     // Only the last step's outputs are kept.
@@ -220,7 +223,7 @@ fn a_report_of_a_replaced_attempt_is_refused_told_and_counted() {
     // The partitioned worker comes back with its result: exactly one is taken.
     assert_eq!(quorum.report(0, old, done("late")), Err(ReportRefusal::Stale { newest: Attempt(2) }));
     assert_eq!(quorum.run(1).tasks.stale_reports, 1);
-    assert_eq!(quorum.report(0, new, done("stolen")), Err(ReportRefusal::NotYours));
+    assert_eq!(quorum.report(0, new, done("stolen")), Err(ReportRefusal::NotAssigned));
     assert_eq!(quorum.report(1, new, done("in time")), Ok(()));
     assert_eq!(quorum.report(0, old, done("late")), Err(ReportRefusal::Stale { newest: Attempt(2) }));
     assert_eq!(quorum.job_state(1), RunState::Succeeded);
@@ -334,24 +337,24 @@ fn an_assignment_has_each_call_once_and_keeps_to_its_size() {
     quorum.submit(1, BatchSpec { map: Map::Items((0..4).map(item).collect()), ..spec(1) });
     quorum.submit(2, spec(2));
     let tasks = quorum.attempts(0);
-    let (works, orders) = quorum.state.assignment(tasks.clone(), 1 << 20);
-    assert_eq!((works.len(), orders.len()), (2, 6));
-    for order in &orders {
-        assert_eq!(Some(order), quorum.state.order(order.task).as_ref());
-        assert!(crate::wire::encode(order).len() <= order.bytes_about());
+    let (steps, assignments) = quorum.state.assignments(tasks.clone(), 1 << 20);
+    assert_eq!((steps.len(), assignments.len()), (2, 6));
+    for assignment in &assignments {
+        assert_eq!(Some(assignment), quorum.state.assignment(assignment.task).as_ref());
+        assert!(crate::wire::encode(assignment).len() <= assignment.bytes_about());
     }
     let mut left = tasks;
     let mut messages = 0;
     while !left.is_empty() {
-        let (works, orders) = quorum.state.assignment(left.clone(), 25_000);
-        assert!(!orders.is_empty() && crate::wire::encode(&(works, &orders)).len() <= 25_000);
-        left.drain(..orders.len());
+        let (steps, assignments) = quorum.state.assignments(left.clone(), 25_000);
+        assert!(!assignments.is_empty() && crate::wire::encode(&(steps, &assignments)).len() <= 25_000);
+        left.drain(..assignments.len());
         messages += 1;
     }
     assert_eq!(messages, 2);
-    let gone = TaskAttempt { attempt: Attempt(9), ..orders[0].task };
-    let (works, orders) = quorum.state.assignment([gone, orders[1].task], 1 << 20);
-    assert_eq!((works.len(), orders.len()), (1, 1), "one that is gone leaves its call to the next");
+    let gone = TaskAttempt { attempt: Attempt(9), ..assignments[0].task };
+    let (steps, assignments) = quorum.state.assignments([gone, assignments[1].task], 1 << 20);
+    assert_eq!((steps.len(), assignments.len()), (1, 1), "one that is gone leaves its call to the next");
 }
 
 #[test]
@@ -530,8 +533,8 @@ fn a_pause_stops_the_work_and_a_resume_goes_on_from_the_checkpoint() {
     quorum.control(Command::Job(job(1), JobCommand::Resume)).unwrap();
     let again = quorum.attempts(0)[0];
     assert_eq!(again.attempt, Attempt(2));
-    let order = quorum.state.order(again).unwrap();
-    assert_eq!(order.checkpoint.unwrap().bytes.unwrap(), Bytes::from("half"));
+    let assignment = quorum.state.assignment(again).unwrap();
+    assert_eq!(assignment.checkpoint.unwrap().bytes.unwrap(), Bytes::from("half"));
     let illegal = quorum.control(Command::Job(job(1), JobCommand::Resume));
     assert!(matches!(illegal, Err(Rejection::IllegalState { state: RunState::Running, .. })), "{illegal:?}");
     quorum.work(&[0]);
@@ -729,7 +732,7 @@ impl Copies {
     }
     fn reveal(&mut self, copy: usize, text: &str) -> Result<(), ReportRefusal> {
         let (by, task) = self.copies[copy];
-        let inputs = self.quorum.state.order(task).unwrap().inputs;
+        let inputs = self.quorum.state.assignment(task).unwrap().inputs;
         let statement = ResultStatement { task, worker: peer(by), inputs, verdict: Self::verdict(text) };
         let receipt = ResultReceipt::sign(&key(by), statement);
         let (output, bytes) = (Some(output(text.as_bytes())), Some(Bytes::from(text.to_owned())));

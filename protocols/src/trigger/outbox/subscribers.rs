@@ -48,7 +48,7 @@ pub struct Subscription {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// `Query::Listening`; then [`Outbox::heard_names`] with `newest`, or [`Outbox::failed`].
+    /// `Query::Subscription`; then [`Outbox::heard_names`] with `newest`, or [`Outbox::failed`].
     Names { newest: u64 },
     /// Then [`Outbox::delivered`], or one of the failures.
     Deliver(Dispatch),

@@ -157,7 +157,7 @@ fn run(bytes: &[u8]) -> Trail {
                 RoundInput::Answered { peer, answer: ApprovalAnswer::Granted(approval) }
             }
             3 => RoundInput::Answered { peer, answer: ApprovalAnswer::Refused(Refusal::Draining) },
-            4 if step.byte(3) > 200 => RoundInput::Answered { peer, answer: ApprovalAnswer::Noted },
+            4 if step.byte(3) > 200 => RoundInput::Answered { peer, answer: ApprovalAnswer::Acknowledged },
             4 => RoundInput::Silent { peer },
             5 => RoundInput::Volunteered { peer },
             6 => RoundInput::Absent { peer },

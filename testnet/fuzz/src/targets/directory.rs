@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use quorate_protocols::capacity::{Capacity, Requirement};
 use quorate_protocols::directory::limits::ADVERT_EXPIRY;
 use quorate_protocols::directory::misfit;
-use quorate_protocols::directory::{DirectoryState, Noted, PeerAdvert, QuorumAdvert};
+use quorate_protocols::directory::{AdvertOutcome, DirectoryState, PeerAdvert, QuorumAdvert};
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{BootId, Incarnation, MemberId, Millis, PeerId, QuorumId, Term};
 
@@ -60,7 +60,7 @@ fn run(bytes: &[u8]) -> Trail {
                 let (author, advert) = (peer(step.below(1, 12)), advert(step));
                 let (boot, sequence) = (advert.boot, advert.sequence);
                 match state.note_peer(now, now, author, advert.clone()) {
-                    Ok(Noted::Ignored) => trail.mark("peer ignored"),
+                    Ok(AdvertOutcome::Ignored) => trail.mark("peer ignored"),
                     Ok(noted) => {
                         trail.mark_variant("peer", &noted);
                         let known = heard.insert(author, (boot, sequence, now));
@@ -80,9 +80,9 @@ fn run(bytes: &[u8]) -> Trail {
                     Ok(noted) => {
                         trail.mark_variant("quorum", &noted);
                         let own = state.own_quorum(advert.quorum).is_some();
-                        let taken = noted != Noted::Ignored && !own;
+                        let taken = noted != AdvertOutcome::Ignored && !own;
                         assert!(!taken || state.quorum(advert.quorum) == Some(&advert));
-                        assert!(!taken || noted == Noted::New || before.is_none_or(|term| advert.term >= term));
+                        assert!(!taken || noted == AdvertOutcome::New || before.is_none_or(|term| advert.term >= term));
                     }
                     Err(fault) => trail.mark_words("quorum fault", &fault.to_string()),
                 }

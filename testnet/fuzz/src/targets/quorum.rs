@@ -354,7 +354,7 @@ fn duty(state: &QuorumState, step: Step<'_>) -> Option<Command> {
         }
         Duty::WatchIdle { job, upload_seq, .. } => Command::store(job, StoreCommand::Abandon { upload_seq }),
         Duty::Wake { due, .. } => Command::Quorum(QuorumCommand::Elapsed { until: due }),
-        Duty::FindWorkers { .. } | Duty::Tend { .. } | Duty::ReleaseWorker { .. } => return None,
+        Duty::FindWorkers { .. } | Duty::HoldSession { .. } | Duty::ReleaseWorker { .. } => return None,
         Duty::FireAt { .. } | Duty::FireAfter { .. } | Duty::Poll { .. } => return None,
     })
 }

@@ -247,7 +247,7 @@ pub(super) fn end(cx: &mut RunCx<'_>, by: RunCommand, to: RunState, reason: Opti
 pub(super) fn check_uploader(cx: &RunCx<'_>, (by, attempt): (PeerId, Attempt)) -> Result<(), Rejection> {
     let (_, run) = of(cx)?;
     if by != run.uploader {
-        return Err(Rejection::NotWorker { job: cx.job(), by });
+        return Err(Rejection::NotUploader { job: cx.job(), by });
     }
     if attempt != run.upload_attempt {
         return Err(Rejection::StaleAttempt { given: attempt, current: run.upload_attempt });

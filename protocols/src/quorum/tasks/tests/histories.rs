@@ -71,10 +71,10 @@ fn concrete(state: &QuorumState, draw: &Draw) -> (PeerId, Command) {
         9 => report(task, failed(ErrorClass::ALL[draw.pick as usize % ErrorClass::ALL.len()])),
         10 => report(pick(&stops).unwrap_or(task), TaskResult::Stopped),
         11 | 12 => report(task, TaskResult::Commitment(commitment(task, by, Copies::verdict(text), NONCE))),
-        13 | 14 => match state.order(task) {
-            Some(order) => {
+        13 | 14 => match state.assignment(task) {
+            Some(assignment) => {
                 let statement =
-                    ResultStatement { task, worker: by, inputs: order.inputs, verdict: Copies::verdict(text) };
+                    ResultStatement { task, worker: by, inputs: assignment.inputs, verdict: Copies::verdict(text) };
                 let receipt = ResultReceipt::sign(&key(draw.peer), statement);
                 let bytes = Some(Bytes::from(text));
                 report(task, TaskResult::Reveal { nonce: NONCE, output: Some(output(text.as_bytes())), bytes, receipt })
