@@ -1,4 +1,4 @@
-//! Who this node is, and which network it belongs to: the files of a data folder that say so.
+//! The identity of a node and of its network: the files of a data folder that hold them.
 //!
 //! A data folder holds the node's ed25519 key (`identity.key`), the incarnation drawn when the folder was created
 //! (`incarnation`), and the network's secret (`network.secret`). Secrets are readable by their owner only, and files

@@ -1,4 +1,4 @@
-//! What goes wrong around a node: wrong secrets, damaged folders, too few peers. A clear error, nothing lost.
+//! Bad input around a node: wrong secrets, damaged folders, too few peers. A clear error, nothing lost.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! What a user does, through the built binary: start a testnet, look around, store, read, break, read again.
+//! A user's tour, through the built binary: start a testnet, look around, store, read, break, read again.
 
 mod support;
 

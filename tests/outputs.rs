@@ -1,4 +1,4 @@
-//! What tasks print and leave, through the front door: outputs of any size by modules and programs, and what remains of
+//! Outputs of tasks, through the front door: those of any size by modules and programs, and the remains of
 //! those that fail. Programs are run by nodes that list them for every peer of the network.
 
 mod support;

@@ -1,4 +1,4 @@
-//! What reaches a terminal, a pipe and a script: text of others is shown and does not act, whatever follows or waits
+//! Output to a terminal, a pipe and a script: text of others is shown and does not act, whatever follows or waits
 //! ends with its reader, a full device is a failure, and a command that waits says why.
 
 mod support;

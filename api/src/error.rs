@@ -1,4 +1,4 @@
-//! What a refused or failed request says.
+//! The body of a refused or failed request.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! What happens, live.
+//! Events of a node, live.
 
 use quorate_protocols::ids::{JobId, Millis, ObjectId, PeerId, QuorumId, Term};
 use serde::{Deserialize, Serialize};

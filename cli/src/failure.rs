@@ -1,4 +1,4 @@
-//! How a command fails: a code for scripts, words for people.
+//! The failure of a command: a code for scripts, words for people.
 
 use quorate_testnet::chaos::ChaosError;
 use quorate_testnet::{ClientError, LayoutError, TestnetError};

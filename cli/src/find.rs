@@ -1,4 +1,4 @@
-//! Which node to ask.
+//! The search for the node to ask.
 //!
 //! `--node`, else `$QUORATE_NODE`: a URL, or the number of a testnet node. Otherwise the node of `--dir`, else that of
 //! the default data folder, else the first running node of the testnet. The token comes from the node's data folder,

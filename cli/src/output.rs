@@ -1,4 +1,4 @@
-//! How things are printed: the one way from the command line to a terminal.
+//! Output: the one way from the command line to a terminal.
 //!
 //! What is for people is a [`Text`], and a [`Text`] is made of escaped text only ([`super::escape`]): [`table`],
 //! [`facts`] and [`Text::lines`] make one of many, and anything that can be displayed is one line. So a new line of

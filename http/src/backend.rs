@@ -1,4 +1,4 @@
-//! What the API asks of a node. A trait, so that the edge (parsing, guards, errors, streams) is tested without one.
+//! The port of the API to its node. A trait, so that the edge (parsing, guards, errors, streams) is tested without one.
 
 use quorate_protocols::capacity::Requirement;
 use quorate_protocols::quorum::watch::Until;

@@ -1,4 +1,4 @@
-//! Who may ask: the bearer token, the Host and the Origin, before anything else is looked at.
+//! The guard of every request: the bearer token, the Host and the Origin, before anything else is read.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! From what the node knows to what the API says.
+//! Conversions of a node's records into the JSON of the API.
 
 mod batch;
 mod trigger;

@@ -1,4 +1,4 @@
-//! What workers take for a module of WebAssembly: the check of its structure, and the engine's settings.
+//! Modules of WebAssembly: the check of their structure, and the engine's settings.
 //!
 //! Whoever submits a module, whoever passes a submit on, and the worker in front of its compiler ask the same check
 //! and get the same answer. Nothing here compiles or runs a module.

@@ -1,4 +1,4 @@
-//! What a member pays per committed entry: decoding left out, digest included.
+//! The cost of a committed entry to a member: decoding left out, digest included.
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use quorate_protocols::approval::Grant;

@@ -1,4 +1,4 @@
-//! What an approval round costs the asker. Nearly all of it is checking signatures, so what it needs beside them is
+//! The cost of an approval round to the asker. Nearly all of it is checking signatures, so what it needs beside them is
 //! measured apart: a full round over candidates that all refuse.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};

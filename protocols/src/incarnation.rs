@@ -1,4 +1,4 @@
-//! Which life of its disk a node is in.
+//! The incarnation of a node: which life of its disk it is in.
 //!
 //! An *incarnation* is a number that tells the lives of one node's disk apart: members, holders and announcements are
 //! named with it, so that nobody waits for what an earlier life promised. It is written in two places, the data folder

@@ -1,4 +1,4 @@
-//! What quorate decides, and nothing that it does.
+//! The decisions of quorate, and none of its doing.
 //!
 //! Every message, id, limit and state machine of the network lives here as plain data and pure functions: time and
 //! randomness are arguments, effects are return values. The manifest names no runtime, no libp2p, no sled, no clock

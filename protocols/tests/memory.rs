@@ -1,4 +1,4 @@
-//! What a quorum's state takes of a member's memory, counted by the allocator itself. Alone in its process.
+//! The memory that a quorum's state takes of a member, counted by the allocator itself. Alone in its process.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};

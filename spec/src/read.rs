@@ -1,4 +1,4 @@
-//! From text to a specification: each section's keys, and what they may be.
+//! The reader of a specification's text: each section's keys, and what they may be.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a file may say, and what a person is told when it says something else.
+//! Tests of what a file may say, and of the errors when it says something else.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the approver counts.
+//! Counters of the approver.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;

@@ -1,4 +1,4 @@
-//! From text to settings: each section's keys, and what they may be.
+//! The reader of settings: each section's keys, and what they may be.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! From settings to a file that explains itself.
+//! The rendering of settings as a file that explains itself.
 
 use std::fmt::{Display, Write};
 use std::time::Duration;

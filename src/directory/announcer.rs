@@ -1,4 +1,4 @@
-//! What this node announces, and when: decided here, published by the actor.
+//! The announcer: what this node announces, and when. Decided here, published by the actor.
 //!
 //! News is announced at once, but not more often than every [`ADVERT_CHANGE_INTERVAL`]; everything is repeated every
 //! [`ADVERT_INTERVAL`] with jitter, and a few times soon after a new connection, because a peer that just joined has

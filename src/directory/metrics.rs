@@ -1,4 +1,4 @@
-//! What the directory counts.
+//! Counters of the directory.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;

@@ -1,4 +1,4 @@
-//! What this node knows of the network: peers and their capacity, quorums and their members.
+//! The directory of the network: peers and their capacity, quorums and their members.
 //!
 //! Feeds on gossip and on what answers prove; announces this node and the quorums it leads, finds volunteers for jobs
 //! that lack peers, and volunteers itself. The core is `quorate_protocols::directory`; [`announcer`] decides what is

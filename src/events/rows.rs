@@ -1,4 +1,4 @@
-//! What of the outbox is on disk.
+//! Rows of the outbox on disk.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! How an attempt ended, and what follows from it: whether another attempt may do better, and whether the ending says
-//! something about the task (a vote) or only about this machine and moment.
+//! The ending of an attempt, and what follows from it: whether another attempt may do better, and whether the ending
+//! says something about the task (a vote) or only about this machine and moment.
 
 use quorate_protocols::units::ByteSize;
 

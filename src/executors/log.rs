@@ -1,4 +1,4 @@
-//! What a task writes for people: kept from both ends, because the beginning says what it was and the end why it
+//! The log of a task: kept from both ends, because the beginning says what it was and the end why it
 //! stopped.
 
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! What one attempt is given and what comes of it.
+//! One attempt of a task: its inputs, and what comes of it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Where peers were last found: bounded, expiring, kept on disk.
+//! The address book of peers: bounded, expiring, kept on disk.
 //!
 //! Only addresses at which a peer says, over an authenticated connection, that it listens come in, and bootstrap
 //! addresses that led to it: never the port from which it happened to dial. When the book is full, the peer heard of

@@ -1,4 +1,4 @@
-//! How a [`Frame`] stands on a stream, and what is checked before its bytes are read.
+//! The codec of a [`Frame`] on a stream, with what is checked before its bytes are read.
 //!
 //! ```text
 //! question: [u32 LE patience in ms][u32 LE head length][u32 LE payload length][head][payload]

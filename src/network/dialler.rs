@@ -1,4 +1,4 @@
-//! When to dial whom: the bootstrap addresses until they lead to a peer, and known peers while too few are connected.
+//! The dialler: the bootstrap addresses until they lead to a peer, and known peers while too few are connected.
 //!
 //! A peer that was just lost or just learnt is dialled at once; each failure doubles the wait, with jitter, up to
 //! [`REDIAL_MAX`]. Pure bookkeeping: the actor says what time it is, dials, and reports what came of it.

@@ -1,4 +1,4 @@
-//! What the swarm reports, and what the actor makes of it.
+//! Events of the swarm, and what the actor makes of them.
 
 use libp2p::gossipsub::{self, MessageAcceptance};
 use libp2p::kad::{self, GetClosestPeersError, GetProvidersOk, QueryResult};

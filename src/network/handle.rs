@@ -1,4 +1,4 @@
-//! What the rest of the node holds of the network: cheap to clone, never blocking.
+//! The handle to the network for the rest of the node: cheap to clone, never blocking.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

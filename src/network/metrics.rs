@@ -1,4 +1,4 @@
-//! What the network counts.
+//! Counters of the network.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

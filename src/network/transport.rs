@@ -1,4 +1,4 @@
-//! What a connection is made of: TCP, then Noise with the network's secret in its prologue, then Yamux; QUIC beside it
+//! The transport of a connection: TCP, then Noise with the network's secret in its prologue, then Yamux; QUIC beside it
 //! when an allow list admits peers.
 
 use std::pin::Pin;

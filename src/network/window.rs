@@ -1,4 +1,4 @@
-//! How many pieces may be on their way to and from one peer: all that the protocol allows while the peer's liveness
+//! The window of pieces on their way to and from one peer: all that the protocol allows while the peer's liveness
 //! answers come as quickly as they used to, fewer when these begin to wait.
 //!
 //! Liveness messages and pieces share the connection, the machine at the other end and its disk. A round trip that

@@ -1,4 +1,4 @@
-//! What this module needs of the rest of the node, as narrow as it can be, so that it can be tested without a network,
+//! Ports of the objects to the rest of the node, as narrow as it can be, so that it can be tested without a network,
 //! a quorum or a resource tree.
 
 use futures::future::BoxFuture;

@@ -1,4 +1,4 @@
-//! What happens to objects on this node: events for people, counters for `/metrics`.
+//! Events of objects on this node, and their counters for `/metrics`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What every duty has at hand: its quorum, the holders, and how to give up.
+//! The context of every duty: its quorum, the holders, and how to give up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,8 +151,8 @@ impl Context {
         }
     }
 
-    /// Tells a worker; in process when it is this node. A message that is lost is sent again soon: a worker that is told
-    /// twice does it once.
+    /// Tells a worker; in process when it is this node. A message that is lost is sent again soon: a worker that is
+    /// told twice does it once.
     pub async fn ask_worker(&self, worker: PeerId, message: TaskMessage) -> Result<TaskAnswer, NetError> {
         let net = &self.env.net;
         if worker == net.local_peer() {

@@ -1,4 +1,4 @@
-//! What an operator sees of the driver.
+//! Counters of the driver, for the operator.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;

@@ -1,4 +1,4 @@
-//! What the primaries on this node share with those who ask here: reasons, audit hints, and the intakes of events and
+//! Services that the primaries on this node share: reasons, audit hints, and the intakes of events and
 //! of workers' reports.
 
 use quorate_protocols::quorum::watch::EntryId;

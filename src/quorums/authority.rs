@@ -1,4 +1,4 @@
-//! What this node's operators allow of commands, before they enter the log.
+//! The authority of this node's operators over commands, before they enter the log.
 //!
 //! Who may propose what is decided by the quorum's state ([`QuorumState::check_author`]). The node adds what only its
 //! settings and its memory know: which peers are operators, how many jobs a peer has submitted lately, and which hosts

@@ -1,4 +1,4 @@
-//! Which quorum a new job belongs to.
+//! Placement of new jobs: which quorum each belongs to.
 //!
 //! A job goes to an announced quorum with room: two are drawn and the less loaded is asked whether it lives (the power
 //! of two choices: near the balance of asking all, for two questions). When there is none, one is formed from signed

@@ -1,4 +1,4 @@
-//! What the job layer needs from its neighbours, as traits.
+//! Ports of the job layer to its neighbours.
 //!
 //! The quorum host, the directory, the approver and the piece service are actors of their own. The job layer sees
 //! them through these narrow views, so that a test can put a scripted neighbour in their place and so that asking

@@ -1,4 +1,5 @@
-//! Who is alive, for all groups of the node at once: drives the pure cores of `quorate_protocols::liveness`.
+//! The driver of liveness, for all groups of the node at once: it drives the pure cores of
+//! `quorate_protocols::liveness`.
 //!
 //! One beat per `BEAT_INTERVAL` goes to each peer that shares a group with this node, whatever the number of groups.
 //! The detector turns beats and connection events into suspicion; each group's election core turns suspicion into

@@ -1,4 +1,4 @@
-//! What an operator sees of this node's quorums, counted here; gauges of each quorum are made from its view when asked.
+//! Counters of this node's quorums; gauges of each quorum are made from its view when asked.
 
 use std::time::Duration;
 

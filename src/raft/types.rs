@@ -1,4 +1,4 @@
-//! What openraft is told about us: the types of its log, its answers, its members and its snapshots, and the one
+//! Types for openraft: those of its log, its answers, its members and its snapshots, and the one
 //! configuration every group runs with.
 
 use std::sync::Arc;

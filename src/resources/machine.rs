@@ -1,4 +1,4 @@
-//! What the machine has: control group, memory, processors, descriptors. Read here and nowhere else.
+//! The machine's resources: control group, memory, processors, descriptors. Read here and nowhere else.
 //!
 //! Everything that cannot be read falls back to something small and safe; a node on an unusual system lends little
 //! rather than failing to start.

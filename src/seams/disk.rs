@@ -1,4 +1,4 @@
-//! What a node needs from a disk: small keyed records with an honest sync, and piece files.
+//! The disk as a node needs it: small keyed records with an honest sync, and piece files.
 //!
 //! The binary uses sled and ordinary files (the node's `storage`); the simulator uses models that lose or tear what was
 //! not synced. An acknowledgement may follow only a `sync` that returned `Ok`.

@@ -1,4 +1,4 @@
-//! What a node needs from a network: ask a peer, answer a peer, announce to all, know who is connected.
+//! The network as a node needs it: ask a peer, answer a peer, announce to all, know who is connected.
 //!
 //! The swarm actor in [`crate::network`] implements this over libp2p, the simulator over a seeded model. A request
 //! that fails with [`NetError::Timeout`] or [`NetError::Broken`] may have been carried out: *unknown*, not *did not

@@ -1,4 +1,4 @@
-//! What the storage actor counts.
+//! Counters of the storage actor.
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};

@@ -1,4 +1,4 @@
-//! What a running attempt tells its worker: how far it is, where it could go on from, what it writes for people.
+//! The host of a running attempt: takes its progress, its checkpoints and its logs.
 
 use parking_lot::Mutex;
 use parking_lot::MutexGuard;

@@ -23,7 +23,7 @@
 //! When a lease ends, what runs under it is stopped.
 //!
 //! **Bounds** are in [`limits`]; what is too much is answered *busy* before it is kept. Attempts run within their
-//! lease's slots, memory and disk; what was given for the place of something that has not ended yet waits.
+//! lease's slots, memory and disk; an attempt that reuses the slot of one still ending waits until that one has ended.
 //!
 //! | failure | what follows |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Where results go: into the quorum's record when they are small, into an object otherwise.
+//! The place of results: in the quorum's record when they are small, in an object otherwise.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a worker needs of the rest of its node, as narrow as it can be.
+//! Ports of a worker to the rest of its node, as narrow as they can be.
 
 use bytes::Bytes;
 use futures::future::BoxFuture;

@@ -1,4 +1,4 @@
-//! Where a testnet keeps itself: `testnet.json` and one folder per node.
+//! The folder of a testnet: `testnet.json` and one folder per node.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What is said of a testnet, as a JSON document too.
+//! Reports on a testnet, as a JSON document too.
 
 use quorate_api::NodeFaults;
 use quorate_protocols::ids::PeerId;

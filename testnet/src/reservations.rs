@@ -1,4 +1,4 @@
-//! What `/v1/resources` says, as accounts for the checker of G8.
+//! Reservations from `/v1/resources`, as accounts for the checker of G8.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What the front-door tests share: the built binary, a testnet that ends with the test, files with known content.
+//! The support of the front-door tests: the built binary, a testnet that ends with the test, files with known content.
 
 #![allow(dead_code)] // Each test file is a crate of its own and uses its own part of this.
 

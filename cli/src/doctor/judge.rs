@@ -1,4 +1,4 @@
-//! What the gathered facts say: a pure function, so that each finding has a test.
+//! The findings of the doctor from the gathered facts: a pure function, so that each finding has a test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

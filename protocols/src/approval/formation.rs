@@ -1,4 +1,5 @@
-//! Who of those that agreed becomes a member, and who a standby: a pure choice, the same wherever it is made.
+//! The formation of a quorum: which of those that agreed become members, and which standbys. A pure choice, the same
+//! wherever it is made.
 //!
 //! Approvals come best first (by rank and by speed of answer). Members are drawn from different *zones* as far as there
 //! are any (the value of the approver's `zone` label: a room, a site, a power strip), so that one event takes as few of

@@ -1,4 +1,5 @@
-//! When a quorum replaces a member, and by whom: decided by its primary, from what it sees now and nothing remembered.
+//! The replacement of a member: when, and by which peer. Decided by its primary, from what it sees now and nothing
+//! remembered.
 //!
 //! A member must have been suspected for a whole grace period, so that a restart moves nothing. One member is replaced
 //! at a time, the one missing for longest first, and only while the others are a majority: a change of membership is

@@ -1,4 +1,4 @@
-//! What a user asks for.
+//! The specification of a job, of any kind.
 
 use serde::{Deserialize, Serialize};
 

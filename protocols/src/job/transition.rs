@@ -1,4 +1,5 @@
-//! Which command a run accepts in which state, as data: the words of the tables that every kind of work has.
+//! Transitions: which command a run accepts in which state, as data: the words of the tables that every kind of work
+//! has.
 //!
 //! The quorum's core asks the table of the job's kind, or that of triggers for a job that has one, before it acts on a
 //! run; docs/jobs.md shows them as [`markdown`] renders them. A pair that is not in the table is refused with a

@@ -1,4 +1,4 @@
-//! Why a job is where it is, in one sentence for a person: the words that all kinds share, and those of triggers.
+//! The reason for a job's state, in one sentence for the user: the words that all kinds share, and those of triggers.
 
 use super::record::{JobRecord, RunState};
 use crate::ids::Millis;

@@ -1,4 +1,4 @@
-//! Which time a primary may take for the right one: its own wall clock as long as a majority bears it out, else theirs.
+//! The clock of a primary: its own wall clock as long as a majority bears it out, else theirs.
 //!
 //! Beats carry the sender's wall clock. An answer to a beat of ours says what a peer's clock read within a round trip
 //! that we measured, so [`Clocks`] knows each member's clock by our monotonic one, and may carry it on from there:

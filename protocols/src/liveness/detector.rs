@@ -1,4 +1,4 @@
-//! Who is silent, and for how long that may go on: the failure detector of one node.
+//! The failure detector of one node: who is silent, and for how long that may go on.
 //!
 //! One [`Detector`] watches every node that this one shares a quorum with. It is told of beats, of connections that
 //! closed and of dials that were refused, and ticks at least once per [`BEAT_INTERVAL`]; it answers with who became

@@ -1,4 +1,5 @@
-//! When a voter runs for primary, and when it lets another run: one core per quorum that the node is a voter of.
+//! Elections: when a voter runs for primary, and when it lets another run. One core per quorum that the node is a voter
+//! of.
 //!
 //! openraft keeps the quorum safe whatever happens here; this core decides only *when* `trigger().elect()` is called.
 //! A voter whose primary is suspected (or that has known no primary for [`LEADERLESS_MAX`]) waits for its turn by

@@ -1,4 +1,4 @@
-//! Who is alive, per pair of nodes and not per quorum.
+//! Liveness, per pair of nodes and not per quorum.
 //!
 //! Every node sends one beat per [`limits::BEAT_INTERVAL`] to each node it shares a quorum with. A peer silent for
 //! about a second is *suspected*, adaptively; one whose connection closed and whose address then refuses is suspected

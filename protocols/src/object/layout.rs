@@ -1,4 +1,4 @@
-//! Where every byte of an object goes: pure arithmetic over size and profile.
+//! The layout of an object: pure arithmetic over size and profile.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! How an object is laid out, named and checked.
+//! Objects: their layout, names and checks.
 //!
 //! An object is cut into segments of [`limits::SEGMENT_BYTES`], each encoded into k data and m parity pieces of equal
 //! length. All pieces with one index are a column; a column goes to one holder. The [`Manifest`] lists size, profile

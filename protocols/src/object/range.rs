@@ -1,4 +1,4 @@
-//! Which bytes of an object a reader wants.
+//! The range of an object's bytes that a reader wants.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! Who may propose a command. The quorum's primary compares the author with it: [`super::authority`].
+//! Authors: who may propose a command. The quorum's primary compares the proposer with it: [`super::authority`].
 
 use crate::ids::{JobId, ManifestHash};
 use crate::quorum::claims::ClaimSelector;

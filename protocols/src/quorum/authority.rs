@@ -1,4 +1,4 @@
-//! Who may propose what: decided by the quorum's primary before a command enters the log.
+//! The authority of proposers: who may propose what, decided by the quorum's primary before a command enters the log.
 //!
 //! - *Submit*: any admitted peer. Quotas and the sources that a condition may name are the node's own to check.
 //! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *Fire*, *Suspend*, *Unsuspend*: the owner of the job,

@@ -1,4 +1,4 @@
-//! When a quorum's state level rises.
+//! The rise of a quorum's state level.
 //!
 //! A level names what members must be able to apply. Commands of a level are proposed only after a committed *raise* to
 //! it, and a raise is proposed only when every member advertises that it can apply the level: one that cannot would

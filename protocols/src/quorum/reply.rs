@@ -1,4 +1,4 @@
-//! What a command is answered with: a reply, or why it changed nothing.
+//! Replies to commands, and rejections: why one changed nothing.
 
 use serde::{Deserialize, Serialize};
 

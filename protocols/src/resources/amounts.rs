@@ -1,4 +1,4 @@
-//! How much of each resource: the currency of the scope tree.
+//! Amounts of each resource: the currency of the scope tree.
 //!
 //! Not a [`Capacity`], which is what peers promise each other: a scope also counts connections, streams and
 //! descriptors, which no peer asks of another, and its numbers are limits as well as amounts. The two meet only in

@@ -1,4 +1,4 @@
-//! Whether and when a failed task is tried again: a pure function of the policy, the task's past and its name.
+//! Retries of a failed task: a pure function of the policy, the task's past and its name.
 
 use std::time::Duration;
 

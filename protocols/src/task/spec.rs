@@ -1,4 +1,4 @@
-//! What a task runs, what it is given, and how patient its quorum is with it: the parts of every specification of work
+//! The specification of tasks (program, inputs, patience of the quorum): the parts of every specification of work
 //! that has tasks.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Whether a record of fires is what its specification asks for: each instant once, each event once.
+//! The audit of a record of fires against its specification: each instant once, each event once.
 //!
 //! It sees the specification and the rows alone, and works out for itself which instants there are. So whatever went
 //! wrong between a clock and the record (an instant proposed twice, a primary that began anew, a leap too far) shows

@@ -1,4 +1,4 @@
-//! Whether a trigger may be recorded, and whether this build can tell what it means.
+//! The check of a trigger: whether it may be recorded, and whether this build can tell what it means.
 //!
 //! Members check sizes and shapes alone ([`TriggeredSpec::check`]): that answer is the same in every build. Whether a
 //! line of cron, a zone or an expression can be read is for those who take the job in:

@@ -1,4 +1,4 @@
-//! When a condition fires: it must have held for a while, and be over for a while before it may fire again.
+//! The state of a condition. It fires once it has held for a while, and must be over for a while before it fires again.
 //!
 //! The primary looks, decides by the expression whether the condition holds, and has both committed; from there it is
 //! arithmetic on quorum time. An observation that would change nothing is not worth an entry: see

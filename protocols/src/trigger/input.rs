@@ -1,4 +1,4 @@
-//! What fired it, as a task finds it: the JSON file `trigger.json` among its inputs.
+//! The cause of a fire, as a task finds it: the JSON file `trigger.json` among its inputs.
 //!
 //! ```json
 //! {"job": "<definition>", "cause": "instant", "instant_at": 1798790400000}

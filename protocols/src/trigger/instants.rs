@@ -1,4 +1,4 @@
-//! Which instants a schedule has: arithmetic on the calendar, without a clock.
+//! Instants of a schedule: arithmetic on the calendar, without a clock.
 //!
 //! **The clock's face and daylight saving.** A line of cron is read on the clocks of its time zone.
 //! - A line that names hours (`30 2 * * *`) means those times of day, each once. A time that the clocks skip comes at

@@ -1,4 +1,4 @@
-//! What the primary works out, and the members never do: due instants, matching events, conditions that hold.
+//! The planner of triggers, at the primary alone: due instants, matching events, conditions that hold.
 //!
 //! It remembers nothing that matters: schedules and expressions that it has read already, so that they are not read for
 //! every fire. A new primary begins with an empty one.

@@ -1,4 +1,4 @@
-//! When a job is to run, as plain data that anyone may have written.
+//! The specification of a trigger, as plain data that anyone may have written.
 
 use std::time::Duration;
 

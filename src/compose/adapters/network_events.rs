@@ -1,4 +1,4 @@
-//! What happens to the network itself, as events: `quorate.peer.joined`, `quorate.peer.lost`, `quorate.object.stored`
+//! Events of the network itself: `quorate.peer.joined`, `quorate.peer.lost`, `quorate.object.stored`
 //! and `quorate.job.ended`.
 //!
 //! Several nodes see the same thing, and each says so, for each may crash before it has: the id says that it is one. So

@@ -1,6 +1,6 @@
-//! What the node and its supervisor say to each other: one JSON value a line, over the socket that is the supervisor's
-//! standard input. The node sends one [`Start`]; its end of the socket closing, for whatever reason, means *stop*. The
-//! supervisor answers with [`Event`]s, the last of which is `Ended` or `Failed`.
+//! The control channel between the node and its supervisor: one JSON value a line, over the socket that is the
+//! supervisor's standard input. The node sends one [`Start`]; its end of the socket closing, for whatever reason, means
+//! *stop*. The supervisor answers with [`Event`]s, the last of which is `Ended` or `Failed`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

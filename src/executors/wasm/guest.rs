@@ -1,4 +1,4 @@
-//! What a module's instance carries: its arguments, files, descriptors, clock and limits.
+//! The state of a module's instance: its arguments, files, descriptors, clock and limits.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! How much a module may take of its node's memory: its memories and tables, and what it wrote, together.
+//! The memory account of a module: its memories and tables, and what it wrote, together.
 
 use quorate_modules::{ELEMENT_BYTES, MEMORIES_MAX, TABLES_MAX};
 use wasmtime::{Error, ResourceLimiter, Result};

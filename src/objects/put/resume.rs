@@ -1,5 +1,5 @@
-//! Which run was storing which file: recorded before the run is submitted, so that putting the same file again after a
-//! crash finds the pieces that are already out there.
+//! The record of which run was storing which file: written before the run is submitted, so that putting the same file
+//! again after a crash finds the pieces that are already out there.
 
 use std::time::Duration;
 

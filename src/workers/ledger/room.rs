@@ -1,4 +1,4 @@
-//! What a lease has room for: its attempts begin in order, as soon as those before them have left enough.
+//! The room of a lease: its attempts begin in order, as soon as those before them have left enough.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! What is too much is answered before it is kept.
+//! Bounds of a worker: what is too much is answered before it is kept.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What an input made a target do, as a set of marks. Two inputs with the same trail are of the same use.
+//! The trail of an input: what it made a target do, as a set of marks. Two inputs with the same trail are of the same
+//! use.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;

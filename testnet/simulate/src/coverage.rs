@@ -1,4 +1,4 @@
-//! How often something worth testing happened. A run in which no primary ever died proved little.
+//! Coverage: how often something worth testing happened. A run in which no primary ever died proved little.
 
 /// Counts of one run, or of many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What the clients of one run saw of each job and each object, judged for linearizability.
+//! The history of one run: what clients saw of each job and each object, judged for linearizability.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

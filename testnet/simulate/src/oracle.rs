@@ -1,4 +1,4 @@
-//! What clients were promised, apart from the nodes that promised it.
+//! The oracle: what clients were promised, apart from the nodes that promised it.
 //!
 //! An acknowledged put must read back identical from then on. A put that failed, timed out or whose node crashed is
 //! *unknown*: it may exist or not, and nothing is asked of it. A read that fails under faults says nothing; a read that

@@ -1,4 +1,4 @@
-//! What happened, in order: virtual time, node, event. Two runs of one seed must write the same bytes.
+//! The transcript of a run, in order: virtual time, node, event. Two runs of one seed must write the same bytes.
 //!
 //! Messages and syncs are too many to keep: each goes into a running hash, which every kept line shows. Two runs that
 //! differ in a single message thus differ in the next line, and in a detailed one every message is a line.

@@ -1,6 +1,6 @@
-//! What a simulated node, and the world around it, may not reach past the seams: the machine's clocks, its randomness,
-//! its threads, and maps whose order differs from run to run. Read from the sources, so that it is noticed before a
-//! seed stops being a history.
+//! The lint of what a simulated node, and the world around it, may not reach past the seams: the machine's clocks, its
+//! randomness, its threads, and maps whose order differs from run to run. Read from the sources, so that it is noticed
+//! before a seed stops being a history.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! What clients saw of each object's commands, through whichever nodes, judged as the history of a single copy.
+//! The history of each object's commands, as clients saw it through whichever nodes, judged as the history of a single
+//! copy.
 //!
 //! An object is followed when its put was tried once and acknowledged: then it was stored once, and content belongs to
 //! one name. A question without an answer says nothing and is forgotten; a removal without an answer may have happened.

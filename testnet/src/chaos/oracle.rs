@@ -1,4 +1,4 @@
-//! What clients were told, apart from the nodes that told it.
+//! The oracle: what clients were told, apart from the nodes that told it.
 //!
 //! An acknowledged put must be there and read back identical until somebody asks for its removal; an acknowledged
 //! removal must stay. An operation that failed or timed out is *unknown*: it may have happened or not, but once. An

@@ -1,4 +1,4 @@
-//! What a run was, did and found, as data (JSON) and as a page (Markdown). It names no folder of this machine, so that
+//! The report of a run, as data (JSON) and as a page (Markdown). It names no folder of this machine, so that
 //! it can be kept beside the code.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! What the parts of a run share: the testnet, who is broken now, what was promised, and the counts.
+//! The world that the parts of a run share: the testnet, who is broken now, what was promised, and the counts.
 
 use parking_lot::Mutex;
 use parking_lot::MutexGuard;

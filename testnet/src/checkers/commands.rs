@@ -1,4 +1,4 @@
-//! What a quorum's clients may see of one job and of one object, for [`super::linearizable`].
+//! Models of one job and of one object, as clients of a quorum may see them, for [`super::linearizable`].
 //!
 //! A command that a client is answered may have been sent more than once under the hood, because commands may be
 //! repeated: so a repeat's answer (*it existed*, *it is gone already*) is right for the first one too.

@@ -1,5 +1,5 @@
-//! Whether what clients saw of one thing could have come from a single copy of it, where each operation happens at one
-//! moment between its call and its return.
+//! The checker of linearizability: whether what clients saw of one thing could have come from a single copy of it,
+//! where each operation happens at one moment between its call and its return.
 //!
 //! The search is that of Wing and Gong (Testing and verifying concurrent objects, 1993): place, one after the other, an
 //! operation that nothing unplaced had to come before, go back where the thing could not have answered so. As Lowe

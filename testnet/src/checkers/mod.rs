@@ -1,4 +1,4 @@
-//! What quorate promises, as functions: one file per guarantee, each over plain facts that anybody can gather.
+//! The guarantees of quorate, as functions: one file per guarantee, each over plain facts that anybody can gather.
 //!
 //! A checker takes what was promised and what was seen, and returns what is wrong; it reaches for nothing. The
 //! simulator feeds these from inside its nodes, a testnet over the HTTP API. An empty answer means that these facts

@@ -1,4 +1,4 @@
-//! What the nodes of a new testnet are made of: data folders, ports that are free, and the settings of a testnet.
+//! The setup of a new testnet's nodes: data folders, ports that are free, and the settings of a testnet.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

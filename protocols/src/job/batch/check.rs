@@ -1,4 +1,4 @@
-//! Whether a specification may run: every bound, and for each the key and what is accepted.
+//! The check of a batch specification: every bound, and for each the key and what is accepted.
 
 use crate::capacity::Requirement;
 use crate::task::record::ErrorClass;

@@ -1,4 +1,4 @@
-//! What the planner does next, worked out anew after every input: who has stalled, what is let go, loaded, sent,
+//! The planner's decisions, worked out anew after every input: who has stalled, what is let go, loaded, sent,
 //! rebuilt, sealed and recorded, and whether the whole can be committed.
 
 use super::*;

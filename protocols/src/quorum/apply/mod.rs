@@ -1,8 +1,8 @@
-//! How an entry is applied: its commands one by one, then what follows from them.
+//! The application of an entry: its commands one by one, then what follows from them.
 //!
-//! [`QuorumState::apply`] is the only way to change a state: it takes time from the entry ([`super::clock`]), hands each
-//! command to the sub-state that owns it, does what follows for runs and triggers, and folds entry and replies into the
-//! digest.
+//! [`QuorumState::apply`] is the only way to change a state: it takes time from the entry ([`super::clock`]), hands
+//! each command to the sub-state that owns it, does what follows for runs and triggers, and folds entry and replies
+//! into the digest.
 //!
 //! Every function here checks everything before it changes anything, so that a refused command leaves no trace. None
 //! looks at a clock, and none fails for a reason that could differ between members.

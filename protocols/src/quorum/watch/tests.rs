@@ -1,4 +1,4 @@
-//! When watches hold.
+//! Tests of watches.
 
 mod sessions;
 

@@ -1,4 +1,4 @@
-//! What people type and what programs send as text: the configuration, join lines, addresses, ids, JSON bodies.
+//! Text that users type and programs send: the configuration, join lines, addresses, ids, JSON bodies.
 
 use std::fmt::Display;
 use std::str::FromStr;

@@ -1,4 +1,4 @@
-//! What piece files and small files promise: see [`quorate_seams::Files`].
+//! Conformance of piece files and small files: see [`quorate_seams::Files`].
 
 use quorate_protocols::ids::PieceHash;
 

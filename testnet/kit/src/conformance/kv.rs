@@ -1,4 +1,4 @@
-//! What a record store promises: see [`quorate_seams::Kv`].
+//! Conformance of a record store: see [`quorate_seams::Kv`].
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What a network promises: see [`quorate_seams::Net`]. Time may be virtual or real, so these wait for what must come.
+//! Conformance of a network: see [`quorate_seams::Net`]. Time may be virtual or real, so these wait for what must come.
 
 use std::sync::Arc;
 use std::time::Duration;

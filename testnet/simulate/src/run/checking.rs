@@ -1,4 +1,4 @@
-//! What is looked at between two steps, from inside the nodes.
+//! Checks between two steps, from inside the nodes.
 
 use std::collections::BTreeSet;
 

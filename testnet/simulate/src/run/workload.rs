@@ -1,4 +1,4 @@
-//! What clients do in a run: files, and commands to jobs and objects.
+//! The workload of clients in a run: files, and commands to jobs and objects.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
