@@ -165,7 +165,7 @@ impl Net for ObservedNet {
                 if let Ok(result) = timeout(patience, &mut asked).await {
                     break result;
                 }
-                // Beats are probes themselves, and the failure detector judges them.
+                // Heartbeats are probes themselves, and the failure detector judges them.
                 if protocol != Protocol::Liveness {
                     inner.probe(peer);
                 }

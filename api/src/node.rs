@@ -43,7 +43,7 @@ pub struct ContactInfo {
     /// Peers heard of lately.
     pub known: u32,
     /// Those of them that answer.
-    pub heard: u32,
+    pub answering: u32,
     /// Said when these are few: what the node lists may be old, and there may be more.
     pub isolated: Option<String>,
 }

@@ -34,7 +34,7 @@ const MODULE: &str = include_str!("../../examples/wordcount/wordcount.wat");
 const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Between two looks at the job.
-const LOOK_MS: u64 = 200;
+const WAIT_MS: u64 = 200;
 
 /// What was found, for `--json`.
 #[derive(Debug, Serialize)]
@@ -161,7 +161,7 @@ async fn until_end(common: &Common, client: &Client, job: JobId) -> Result<(JobI
     let bar = counter(common.json);
     let mut workers = BTreeSet::new();
     loop {
-        let info: JobInfo = match client.get(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await {
+        let info: JobInfo = match client.get(&format!("/v1/jobs/{job}/wait?timeout_ms={WAIT_MS}")).await {
             Ok(info) => info,
             Err(error) if job::passes(&error) && began.elapsed() < PATIENCE => continue,
             Err(error) => return Err(error.into()),

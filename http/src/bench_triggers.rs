@@ -104,7 +104,7 @@ pub async fn triggers(
         ))
         .hint("measure fewer, or on a machine that does nothing else"));
     }
-    let mut heard = Heard::default();
+    let mut heard = FireTally::default();
     let wanted = jobs.len() as u64 * u64::from(fires);
     while heard.total() < wanted {
         tokio::select! {
@@ -125,7 +125,7 @@ pub async fn triggers(
             }
         }
     }
-    let Heard { mut late, skipped, .. } = heard;
+    let FireTally { mut late, skipped, .. } = heard;
     late.sort_unstable();
     let ms = |share: f64| percentile(&late, share).unwrap_or(Duration::ZERO).as_secs_f64() * 1000.0;
     let grown = before.zip(after).map(|(before, after)| after.saturating_sub(before) / (jobs.len() as u64).max(1));
@@ -143,14 +143,14 @@ pub async fn triggers(
 }
 
 #[derive(Default)]
-struct Heard {
+struct FireTally {
     /// Of each row that made a run, how late it was heard of.
     late: Vec<Duration>,
     fired: BTreeSet<(JobId, u64)>,
     skipped: BTreeMap<(JobId, u64), u64>,
 }
 
-impl Heard {
+impl FireTally {
     fn total(&self) -> u64 {
         self.late.len() as u64 + self.skipped.values().sum::<u64>()
     }

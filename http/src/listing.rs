@@ -232,7 +232,7 @@ pub(super) fn contact(heard: usize, known: usize) -> ContactInfo {
     let isolated = (heard * 2 < known).then(|| {
         format!("this node hears {heard} of the {known} peers that it knows: what others do meanwhile is not in here")
     });
-    ContactInfo { known: known as u32, heard: heard as u32, isolated }
+    ContactInfo { known: known as u32, answering: heard as u32, isolated }
 }
 
 #[cfg(test)]

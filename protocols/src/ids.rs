@@ -106,7 +106,7 @@ byte_id!(
     Digest, 32, "d:"
 );
 byte_id!(
-    /// Drawn when a node's process starts; leases and liveness beats name it, so that a restart is seen.
+    /// Drawn when a node's process starts; leases and liveness heartbeats name it, so that a restart is seen.
     BootId, 16, "boot:"
 );
 byte_id!(

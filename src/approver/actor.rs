@@ -18,21 +18,21 @@ use crate::seams::{Frame, InboundRequest, run_blocking};
 const REQUESTS_MAX: usize = 64;
 
 /// How often the free disk and the memberships are looked at.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+const CHECK_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(approver: Approver, mut requests: mpsc::Receiver<InboundRequest>) {
     let shutdown = approver.inner.seams.tasks.shutdown_token();
     let slots = Arc::new(Semaphore::new(REQUESTS_MAX));
     let mut listening = true;
-    let mut look_at = approver.inner.seams.clock.monotonic().plus(LOOK_INTERVAL);
+    let mut check_at = approver.inner.seams.clock.monotonic().plus(CHECK_INTERVAL);
     loop {
         approver.expire();
         let now = approver.inner.seams.clock.monotonic();
-        if now >= look_at {
+        if now >= check_at {
             approver.review_holds().await;
-            look_at = now.plus(LOOK_INTERVAL);
+            check_at = now.plus(CHECK_INTERVAL);
         }
-        let next = approver.lock().leases.next_end().unwrap_or(look_at).min(look_at);
+        let next = approver.lock().leases.next_end().unwrap_or(check_at).min(check_at);
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,

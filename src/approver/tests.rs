@@ -103,13 +103,13 @@ fn request(nonce: u8, disk_bytes: u64) -> ApprovalRequest {
 
 impl Bench {
     async fn ask(&self, request: ApprovalRequest) -> Result<Approval, Refusal> {
-        match self.say(ASKER, ApprovalMessage::Ask(request)).await {
+        match self.send_message(ASKER, ApprovalMessage::Ask(request)).await {
             ApprovalAnswer::Granted(approval) => Ok(approval),
             ApprovalAnswer::Refused(refusal) => Err(refusal),
             ApprovalAnswer::Acknowledged => panic!("a question is not merely noted"),
         }
     }
-    async fn say(&self, from: u8, message: ApprovalMessage) -> ApprovalAnswer {
+    async fn send_message(&self, from: u8, message: ApprovalMessage) -> ApprovalAnswer {
         let approver = self.approver.clone();
         self.seams.tasks.scope(async move { approver.answer(identity(from).peer(), message).await }).await
     }
@@ -194,16 +194,16 @@ async fn only_those_concerned_may_renew_or_release() {
     let bench = start(&disk_of(1000)).await;
     let lease = bench.ask(request(1, 100)).await.unwrap().statement.lease;
     let release = ApprovalMessage::Release { lease };
-    let refused = bench.say(9, release.clone()).await;
+    let refused = bench.send_message(9, release.clone()).await;
     assert_eq!(refused, ApprovalAnswer::Refused(Refusal::NotAllowed));
     // A member of the quorum speaks for a primary that is gone.
     let member = identity(9).member();
     bench.directory.learn_members(job().quorum, None, vec![member]);
     let renew = ApprovalMessage::Renew { lease, duration: Duration::from_secs(600) };
-    assert_eq!(bench.say(9, renew).await, ApprovalAnswer::Acknowledged);
+    assert_eq!(bench.send_message(9, renew).await, ApprovalAnswer::Acknowledged);
     tokio::time::sleep(Duration::from_secs(120)).await;
     assert!(bench.approver.is_alive(lease));
-    assert_eq!(bench.say(ASKER, release).await, ApprovalAnswer::Acknowledged);
+    assert_eq!(bench.send_message(ASKER, release).await, ApprovalAnswer::Acknowledged);
     assert_eq!(bench.disk_used(), 0);
 }
 
@@ -304,7 +304,7 @@ async fn the_lease_of_a_worker_is_one_and_follows_what_is_asked_for() {
     assert_eq!(bench.approver.check_worker_lease(lease, quorum, asker).unwrap().reserved.slots, 4);
     bench.ask(worker(6, 2, 100)).await.unwrap();
     assert_eq!((slots(), bench.disk_used()), (2, 100));
-    assert_eq!(bench.say(ASKER, ApprovalMessage::Release { lease }).await, ApprovalAnswer::Acknowledged);
+    assert_eq!(bench.send_message(ASKER, ApprovalMessage::Release { lease }).await, ApprovalAnswer::Acknowledged);
     assert_eq!((slots(), bench.disk_used()), (0, 0));
 }
 
@@ -324,7 +324,7 @@ async fn leases_are_counted() {
     assert_eq!(leases("refused_total"), 1.0);
     let refused = "quorate_resources_refused_total{scope=\"system\",resource=\"disk_bytes\"}";
     assert_eq!(value(&registry, refused), 1.0);
-    bench.say(ASKER, ApprovalMessage::Release { lease: first.statement.lease }).await;
+    bench.send_message(ASKER, ApprovalMessage::Release { lease: first.statement.lease }).await;
     assert_eq!((leases("held"), leases("released_total")), (0.0, 1.0));
     bench.ask(request(3, 600)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(600)).await;

@@ -21,11 +21,11 @@ pub(super) struct Announcer {
     repeat_at: Millis,
     /// Repeats owed to newly connected peers.
     owed: BTreeSet<Millis>,
-    led: BTreeMap<QuorumId, Led>,
+    own_quorums: BTreeMap<QuorumId, OwnQuorum>,
 }
 
 #[derive(Debug)]
-struct Led {
+struct OwnQuorum {
     advert: QuorumAdvert,
     changed: bool,
     announced_at: Option<Millis>,
@@ -47,7 +47,7 @@ impl Announcer {
             announced_at: None,
             repeat_at: now,
             owed: BTreeSet::new(),
-            led: BTreeMap::new(),
+            own_quorums: BTreeMap::new(),
         }
     }
 
@@ -62,20 +62,20 @@ impl Announcer {
     }
 
     pub fn lead(&mut self, now: Millis, advert: QuorumAdvert) {
-        let led = self.led.entry(advert.quorum).or_insert_with(|| Led {
+        let own = self.own_quorums.entry(advert.quorum).or_insert_with(|| OwnQuorum {
             advert: advert.clone(),
             changed: true,
             announced_at: None,
             repeat_at: now.plus(ADVERT_INTERVAL),
         });
-        if led.advert != advert {
-            led.changed = true;
-            led.advert = advert;
+        if own.advert != advert {
+            own.changed = true;
+            own.advert = advert;
         }
     }
 
     pub fn stop_leading(&mut self, quorum: QuorumId) {
-        self.led.remove(&quorum);
+        self.own_quorums.remove(&quorum);
     }
 
     /// Takes what is due. `own` is what this node would announce of itself now; `random` is used for jitter.
@@ -93,15 +93,15 @@ impl Announcer {
             due.peer = Some(advert);
         }
         let mut repeated = 0;
-        for led in self.led.values_mut() {
-            let changed = led.changed && may_change(now, led.announced_at);
+        for own in self.own_quorums.values_mut() {
+            let changed = own.changed && may_change(now, own.announced_at);
             let owed = owed_now && repeated < QUORUMS_REPEATED_MAX;
-            if changed || owed || now >= led.repeat_at {
+            if changed || owed || now >= own.repeat_at {
                 repeated += usize::from(owed);
-                led.changed = false;
-                led.announced_at = Some(now);
-                led.repeat_at = now.plus(with_jitter(random()));
-                due.quorums.push(led.advert.clone());
+                own.changed = false;
+                own.announced_at = Some(now);
+                own.repeat_at = now.plus(with_jitter(random()));
+                due.quorums.push(own.advert.clone());
             }
         }
         due
@@ -110,9 +110,9 @@ impl Announcer {
     /// When something is due next, if nothing changes. Changes of this node's capacity come unannounced, so it never
     /// sleeps longer than changes may be announced apart.
     pub fn wake_at(&self, now: Millis) -> Millis {
-        let changed = self.led.values().filter(|led| led.changed);
-        let changed = changed.map(|led| led.announced_at.map_or(now, |at| at.plus(ADVERT_CHANGE_INTERVAL)));
-        let repeats = self.led.values().map(|led| led.repeat_at).chain([self.repeat_at]);
+        let changed = self.own_quorums.values().filter(|own| own.changed);
+        let changed = changed.map(|own| own.announced_at.map_or(now, |at| at.plus(ADVERT_CHANGE_INTERVAL)));
+        let repeats = self.own_quorums.values().map(|own| own.repeat_at).chain([self.repeat_at]);
         let look = now.plus(ADVERT_CHANGE_INTERVAL);
         changed.chain(repeats).chain(self.owed.first().copied()).fold(look, Millis::min)
     }

@@ -23,7 +23,7 @@ use crate::storage::Storage;
 const BATCH_MAX: usize = 256;
 
 /// How often the known quorums are looked at while there is something to deliver.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One question or dispatch: a failover fits in it, over slow links and on slow disks too. What does not is said again.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ struct Actor {
     outbox: Outbox,
     metrics: EventsMetrics,
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
-    looked_at: Option<Instant>,
+    checked_at: Option<Instant>,
     /// When to look again though nothing has happened.
     wake: Option<Instant>,
 }
@@ -88,7 +88,7 @@ pub(super) fn start(
         outbox,
         metrics,
         under_way: FuturesUnordered::new(),
-        looked_at: None,
+        checked_at: None,
         wake: Some(Instant::now()),
     };
     tasks.spawn(actor.run());
@@ -114,7 +114,7 @@ impl Actor {
             self.metrics.kept_bytes.set(self.outbox.bytes() as i64);
             if done.is_err() {
                 // Nothing is promised of what was not written; it is tried again.
-                self.wake = Some(Instant::now() + LOOK);
+                self.wake = Some(Instant::now() + CHECK_INTERVAL);
             }
         }
     }
@@ -222,9 +222,9 @@ impl Actor {
             return self.write().await;
         }
         let instant = Instant::now();
-        let look = self.looked_at.map_or(instant, |at| at + LOOK);
-        if look <= instant {
-            self.looked_at = Some(instant);
+        let check = self.checked_at.map_or(instant, |at| at + CHECK_INTERVAL);
+        if check <= instant {
+            self.checked_at = Some(instant);
             let known = self.quorum_port.known().into_iter().collect();
             self.outbox.announced(self.now(), &known);
             self.outbox.tidy(self.now());
@@ -232,8 +232,8 @@ impl Actor {
         let now = self.now();
         let (asks, later) = self.outbox.asks(now);
         let later = later.map(|at| instant + at.since(now));
-        let next_look = self.looked_at.unwrap_or(instant) + LOOK;
-        self.wake = Some(later.map_or(next_look, |later| later.min(next_look)));
+        let next_check = self.checked_at.unwrap_or(instant) + CHECK_INTERVAL;
+        self.wake = Some(later.map_or(next_check, |later| later.min(next_check)));
         // What is sent may count on what was noted before.
         let written = self.write().await;
         for (quorum, ask) in asks {

@@ -115,9 +115,9 @@ pub(super) struct Actor {
     // Keyed by libp2p's query ids, which have no order; never iterated.
     pub lookups: HashMap<QueryId, Lookup>,
     /// The one look around that is under way.
-    pub looking: Option<QueryId>,
-    look_due: Millis,
-    look_wait: Duration,
+    pub lookup: Option<QueryId>,
+    lookup_due: Millis,
+    lookup_wait: Duration,
     provided: BTreeSet<QuorumId>,
     pub records: BTreeMap<PeerId, Record>,
     save_due: Millis,
@@ -191,9 +191,9 @@ impl Actor {
             pending: BTreeMap::new(),
             bootstrap_dials: BTreeMap::new(),
             lookups: HashMap::new(),
-            looking: None,
-            look_due: now,
-            look_wait: DISCOVERY_MIN,
+            lookup: None,
+            lookup_due: now,
+            lookup_wait: DISCOVERY_MIN,
             provided: BTreeSet::new(),
             records: BTreeMap::new(),
             save_due: now.plus(BOOK_SAVE_INTERVAL),
@@ -320,8 +320,8 @@ impl Actor {
         }
         if addresses.is_empty() {
             // The hash table may know more; what it finds is dialled.
-            if self.looking.is_none() {
-                self.looking = Some(self.swarm.behaviour_mut().kad.get_closest_peers(target));
+            if self.lookup.is_none() {
+                self.lookup = Some(self.swarm.behaviour_mut().kad.get_closest_peers(target));
             }
             return;
         }
@@ -356,11 +356,11 @@ impl Actor {
             }
         }
         self.dial_known_peers(now);
-        if now >= self.look_due && self.looking.is_none() && !self.connected.is_empty() {
-            let target = self.look_target();
-            self.looking = Some(self.swarm.behaviour_mut().kad.get_closest_peers(target));
-            self.look_due = now.plus(self.look_wait.mul_f64(0.75 + self.jitter() / 2.0));
-            self.look_wait = DISCOVERY.next(self.look_wait);
+        if now >= self.lookup_due && self.lookup.is_none() && !self.connected.is_empty() {
+            let target = self.lookup_target();
+            self.lookup = Some(self.swarm.behaviour_mut().kad.get_closest_peers(target));
+            self.lookup_due = now.plus(self.lookup_wait.mul_f64(0.75 + self.jitter() / 2.0));
+            self.lookup_wait = DISCOVERY.next(self.lookup_wait);
         }
         if now >= self.save_due {
             self.save_due = now.plus(BOOK_SAVE_INTERVAL);
@@ -393,13 +393,13 @@ impl Actor {
     }
 
     /// Something new appeared: where it came from there may be more.
-    pub fn look_again_soon(&mut self) {
-        self.look_wait = DISCOVERY_MIN;
-        self.look_due = self.look_due.min(self.now().plus(DISCOVERY_MIN));
+    pub fn lookup_soon(&mut self) {
+        self.lookup_wait = DISCOVERY_MIN;
+        self.lookup_due = self.lookup_due.min(self.now().plus(DISCOVERY_MIN));
     }
 
     /// Ourselves every other time, which fills the neighbourhood; else a random place.
-    fn look_target(&self) -> libp2p::PeerId {
+    fn lookup_target(&self) -> libp2p::PeerId {
         match self.seams.entropy.below(2) {
             0 => *self.swarm.local_peer_id(),
             _ => to_libp2p(PeerId(self.seams.entropy.bytes())).unwrap_or(*self.swarm.local_peer_id()),

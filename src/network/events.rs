@@ -304,7 +304,7 @@ impl Actor {
     fn on_kad_event(&mut self, event: kad::Event) {
         let kad::Event::OutboundQueryProgressed { id, result, step, .. } = event else { return };
         match result {
-            QueryResult::GetClosestPeers(found) if self.looking == Some(id) => {
+            QueryResult::GetClosestPeers(found) if self.lookup == Some(id) => {
                 let peers = match found {
                     Ok(found) => found.peers,
                     Err(GetClosestPeersError::Timeout { peers, .. }) => peers,
@@ -319,7 +319,7 @@ impl Actor {
                     }
                 }
                 if step.last {
-                    self.looking = None;
+                    self.lookup = None;
                 }
             }
             QueryResult::GetProviders(found) => {
@@ -382,7 +382,7 @@ impl Actor {
         }
         self.publish_view(peer);
         if !known {
-            self.look_again_soon();
+            self.lookup_soon();
         }
     }
 

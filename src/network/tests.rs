@@ -455,8 +455,8 @@ async fn allowed_peers_connect_over_quic_and_others_do_not() {
     echo(&mut b, Protocol::Liveness);
     let piece = Frame::new(vec![1; 100], Bytes::from(vec![7; Protocol::Piece.payload_bytes_max()]));
     assert_eq!(b.ask(a.peer, Protocol::Piece, piece.clone()).await, Ok(piece));
-    let beat = Frame::head(vec![2]);
-    assert_eq!(a.ask(b.peer, Protocol::Liveness, beat.clone()).await, Ok(beat));
+    let heartbeat = Frame::head(vec![2]);
+    assert_eq!(a.ask(b.peer, Protocol::Liveness, heartbeat.clone()).await, Ok(heartbeat));
 
     // The stranger was told no, which shows in the reason of its questions.
     let asked = stranger.ask(a.peer, Protocol::Job, Frame::head(vec![1])).await;

@@ -186,13 +186,13 @@ pub(super) fn start(parts: DriverParts) {
 impl Actor {
     async fn run(mut self) {
         // Quorums may have been led before anyone listened.
-        self.look_everywhere();
+        self.check_all();
         loop {
             match self.next_event().await {
                 Event::Shutdown => return self.stop_all(),
                 Event::Ended(ended) => self.note_end(ended),
                 Event::Host(event) => self.note_host_event(event),
-                Event::Lagged => self.look_everywhere(),
+                Event::Lagged => self.check_all(),
                 Event::Due => (),
             }
             self.derive_due();
@@ -240,7 +240,7 @@ impl Actor {
         }
     }
 
-    fn look_everywhere(&mut self) {
+    fn check_all(&mut self) {
         let leading: BTreeMap<QuorumId, Term> =
             self.quorums.all().iter().filter_map(|quorum| Some((quorum.id(), quorum.leading()?))).collect();
         let lost: Vec<QuorumId> = self.led.keys().copied().filter(|quorum| !leading.contains_key(quorum)).collect();

@@ -101,7 +101,7 @@ impl Auditor {
             self.absent.clear();
             return Ok(());
         }
-        self.look_for_absent_holders().await?;
+        self.find_absent_holders().await?;
         if Instant::now() >= self.audit.due {
             let result = self.audit_next().await;
             let interval = self.context.env.settings.audit_interval;
@@ -119,7 +119,7 @@ impl Auditor {
         }
     }
 
-    async fn look_for_absent_holders(&mut self) -> Result<(), DutyError> {
+    async fn find_absent_holders(&mut self) -> Result<(), DutyError> {
         // Whoever is back was never gone.
         let present: Vec<PeerId> = self.absent.keys().copied().filter(|peer| self.is_present(*peer)).collect();
         for peer in present {

@@ -1,8 +1,8 @@
 //! Heartbeats of workers: the last one of each, which says that it is alive and how far its tasks are.
 //!
-//! Beats change nothing that is agreed on, so they stay in the memory of the primary that heard them; a new primary
-//! hears the next ones within seconds. Only peers that the quorum has a lease of are noted, so there are at most
-//! `task::limits::WORKERS_MAX` per led quorum, each with one beat.
+//! Heartbeats change nothing that is agreed on, so they stay in the memory of the primary that heard them; a new
+//! primary hears the next ones within seconds. Only peers that the quorum has a lease of are noted, so there are at
+//! most `task::limits::WORKERS_MAX` per led quorum, each with one heartbeat.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -14,12 +14,12 @@ use super::context::Context;
 
 /// Between two looks. The first ones follow each other quickly: the members of a new quorum may not have been heard of
 /// yet. Later ones wait for the upgrade of the last machine, which takes longer.
-const LOOK_SOON: Duration = Duration::from_millis(250);
-const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+const CHECK_SOON: Duration = Duration::from_millis(250);
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Runs until it is dropped, when this node stops leading.
 pub(super) async fn raise_level(context: Context) {
-    for pause in Backoff::new(LOOK_SOON, LOOK_INTERVAL).pauses() {
+    for pause in Backoff::new(CHECK_SOON, CHECK_INTERVAL).pauses() {
         raise(&context).await;
         sleep(pause).await;
     }

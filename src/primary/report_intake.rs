@@ -44,7 +44,7 @@ impl ReportIntake {
                         .await
                 }
                 TaskMessage::Heartbeat { quorum, lease, running } => {
-                    report_intake.beat(quorum, from, lease, running).await
+                    report_intake.take_heartbeat(quorum, from, lease, running).await
                 }
                 _ => TaskAnswer::Malformed { reason: "this is for a worker, not for a primary".to_owned() },
             }
@@ -106,7 +106,13 @@ impl ReportIntake {
         }
     }
 
-    async fn beat(&self, quorum: QuorumId, from: PeerId, lease: LeaseId, running: Vec<Progress>) -> TaskAnswer {
+    async fn take_heartbeat(
+        &self,
+        quorum: QuorumId,
+        from: PeerId,
+        lease: LeaseId,
+        running: Vec<Progress>,
+    ) -> TaskAnswer {
         let local = match self.led(quorum).await {
             Ok(local) => local,
             Err(elsewhere) => return elsewhere,

@@ -96,11 +96,11 @@ impl PrimaryPort for PrimaryServices {
         async move {
             let answer = self.watches.answer(local, this_node, by, &request).await?;
             Ok(match answer {
-                WatchAnswer::Told { met, refused } => {
+                WatchAnswer::Update { met, refused } => {
                     self.metrics.watches_met.inc_by(met.len() as u64);
                     self.metrics.watches_refused.inc_by(refused.len() as u64);
                     let met = met.into_iter().map(|entry| self.add_reasons_to_watched(local, entry)).collect();
-                    WatchAnswer::Told { met, refused }
+                    WatchAnswer::Update { met, refused }
                 }
                 WatchAnswer::Reopen => WatchAnswer::Reopen,
             })

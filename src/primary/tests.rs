@@ -63,7 +63,7 @@ impl Holders {
             _ => PieceAnswer::Acknowledged,
         }
     }
-    fn heard(&self, n: u8, wish: impl Fn(&PieceMessage) -> bool) -> bool {
+    fn has_received(&self, n: u8, wish: impl Fn(&PieceMessage) -> bool) -> bool {
         self.heard.lock().get(&peer(n)).is_some_and(|messages| messages.iter().any(wish))
     }
 }
@@ -264,7 +264,7 @@ async fn a_committed_object_is_confirmed_by_every_holder_and_spares_are_released
     world.quorum.reaches("releases", |state| state.jobs()[&JOB].store().unwrap().1.releasing.is_empty()).await;
     for column in 0..3 {
         let holder = world.holder(manifest, column);
-        assert!(world.holders.heard(holder, |message| matches!(message, PieceMessage::Confirm { .. })));
+        assert!(world.holders.has_received(holder, |message| matches!(message, PieceMessage::Confirm { .. })));
     }
 }
 
@@ -282,9 +282,9 @@ async fn damage_found_by_an_audit_is_repaired_elsewhere() {
     };
     world.quorum.reaches("the repair", gone).await;
     let new = world.holder(manifest, 2);
-    assert!(world.holders.heard(new, |message| matches!(message, PieceMessage::Rebuild { .. })));
+    assert!(world.holders.has_received(new, |message| matches!(message, PieceMessage::Rebuild { .. })));
     let releases = |message: &PieceMessage| matches!(message, PieceMessage::Release { slot } if slot.column.0 == 2);
-    world.quorum.reaches("the release", |_| world.holders.heard(rotten, releases)).await;
+    world.quorum.reaches("the release", |_| world.holders.has_received(rotten, releases)).await;
 }
 
 /// Goal: a reader's complaint brings the audit forward, and a holder whose pieces are good is not condemned by it.
@@ -306,7 +306,7 @@ async fn a_complaint_is_looked_into_at_once_and_believed_only_when_true() {
     };
     world.quorum.reaches("the repair", moved).await;
     assert!(complained.elapsed() < Duration::from_secs(60), "{:?}", complained.elapsed());
-    assert!(world.holders.heard(good, |message| matches!(message, PieceMessage::Audit { .. })));
+    assert!(world.holders.has_received(good, |message| matches!(message, PieceMessage::Audit { .. })));
     assert_eq!(world.holder(manifest, 1), good);
 }
 

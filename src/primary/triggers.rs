@@ -8,7 +8,7 @@
 //! it out. While too few are known, nothing is due. `every` is also due when as much time has passed as was left, on
 //! the monotonic clock and counted from the newest record time that this primary saw: so clocks that are set back do
 //! not silence it. Sleeping follows the monotonic clock, so the clocks are looked at again at least every
-//! [`LOOK_INTERVAL`] while anything is to come: a step in either direction is noticed within that, and an entry is
+//! [`CHECK_INTERVAL`] while anything is to come: a step in either direction is noticed within that, and an entry is
 //! committed that tells the record of it.
 //!
 //! A proposal that is lost, doubled or too late does no harm: a span that was made from an older record changes
@@ -30,9 +30,9 @@ use super::context::{Context, DutyError};
 use crate::seams::{Failpoint, failpoint};
 
 /// The longest sleep while some trigger is to come.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How soon the clocks are looked at again while too few are known: beats tell them.
+/// How soon the clocks are looked at again while too few are known: heartbeats tell them.
 const CLOCKS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// After an entry that told the record of a step.
@@ -75,14 +75,14 @@ pub(super) async fn run(context: Context, wakeup: Wakeup) {
     let mut before: (Vec<Key>, u32) = Default::default();
     loop {
         match find_due(&context, &mut planner, &mut steady) {
-            Look::Nothing => wakeup.0.notified().await,
-            Look::Later(pause) => {
+            DueCheck::Nothing => wakeup.0.notified().await,
+            DueCheck::Later(pause) => {
                 tokio::select! {
                     () = sleep(pause) => (),
                     () = wakeup.0.notified() => (),
                 }
             }
-            Look::Stepped => {
+            DueCheck::Stepped => {
                 tracing::warn!(quorum = %context.quorum.id(), "the clocks of a majority were set; the quorum's time follows");
                 if let Err(error) = context.propose(Command::Quorum(QuorumCommand::Noop)).await {
                     tracing::debug!(quorum = %context.quorum.id(), %error, "the record is not told of a step of the clocks");
@@ -90,7 +90,7 @@ pub(super) async fn run(context: Context, wakeup: Wakeup) {
                 // Should the entry not mend it, this does not spin.
                 sleep(STEPPED_REST).await;
             }
-            Look::Due(spans) => {
+            DueCheck::Due(spans) => {
                 let mut due = DueSpans { is_first: std::mem::take(&mut is_first), spans };
                 failpoint(Failpoint::SpansDue, &mut due);
                 let spans = due.spans;
@@ -104,7 +104,7 @@ pub(super) async fn run(context: Context, wakeup: Wakeup) {
                         failures = 0;
                         if repeats >= REPEATS_MAX {
                             tracing::warn!(quorum = %context.quorum.id(), repeats, "due triggers were recorded and are still due; this is a bug of quorate");
-                            sleep(LOOK_INTERVAL).await;
+                            sleep(CHECK_INTERVAL).await;
                         }
                     }
                     Some(error) => {
@@ -146,7 +146,7 @@ fn key(span: &Span) -> Key {
     (span.job, span.from, span.expected)
 }
 
-enum Look {
+enum DueCheck {
     /// No trigger waits for a clock.
     Nothing,
     Later(Duration),
@@ -155,20 +155,20 @@ enum Look {
     Stepped,
 }
 
-fn find_due(context: &Context, planner: &mut Planner, steady: &mut Option<Steady>) -> Look {
+fn find_due(context: &Context, planner: &mut Planner, steady: &mut Option<Steady>) -> DueCheck {
     let (clocks, now) = (context.quorum.clock(), Instant::now());
-    let mut seen = Look::Nothing;
+    let mut seen = DueCheck::Nothing;
     context.quorum.with_state(&mut |state: &QuorumState| {
         let time = steady.get_or_insert(Steady { time: state.time(), at: now }).read(state.time(), now);
         if state.next_trigger_due() == (None, None) {
             return;
         }
         let Some(wall) = clocks.map(|judged| judged.time) else {
-            seen = Look::Later(CLOCKS_INTERVAL);
+            seen = DueCheck::Later(CLOCKS_INTERVAL);
             return;
         };
         if state.is_stepped(wall, time) {
-            seen = Look::Stepped;
+            seen = DueCheck::Stepped;
             return;
         }
         let steady = state.wall_at(time).max(wall);
@@ -176,15 +176,15 @@ fn find_due(context: &Context, planner: &mut Planner, steady: &mut Option<Steady
             (None, None) => return,
             (by_wall, by_steady) => {
                 let left = [by_wall.map(|due| due.since(wall)), by_steady.map(|due| due.since(steady))];
-                left.into_iter().flatten().min().unwrap_or(LOOK_INTERVAL)
+                left.into_iter().flatten().min().unwrap_or(CHECK_INTERVAL)
             }
         };
         seen = match left.is_zero() {
-            false => Look::Later(left.min(LOOK_INTERVAL)),
+            false => DueCheck::Later(left.min(CHECK_INTERVAL)),
             true => match planner.spans(state, wall, steady, PROPOSED_MAX * SPANS_MAX) {
                 // Nothing is known that would bring it about; in a moment there may be.
-                spans if spans.is_empty() => Look::Later(LOOK_INTERVAL),
-                spans => Look::Due(spans),
+                spans if spans.is_empty() => DueCheck::Later(CHECK_INTERVAL),
+                spans => DueCheck::Due(spans),
             },
         };
     });

@@ -152,7 +152,7 @@ impl Watches {
                 Entry::Served(Served { watches: self.clone(), seat, woken })
             }
             Entered::Refused(entries) => Entry::Refused(entries),
-            Entered::Nothing => Entry::Answered(WatchAnswer::Told { met: Vec::new(), refused: Vec::new() }),
+            Entered::Nothing => Entry::Answered(WatchAnswer::Update { met: Vec::new(), refused: Vec::new() }),
             Entered::Unknown => Entry::Answered(WatchAnswer::Reopen),
         }
     }
@@ -194,7 +194,7 @@ fn judge_by(local: &dyn LocalQuorum, due: &[Due]) -> Result<Judged, QuorumError>
 fn answer_with(judged: Judged, refused: &[Due]) -> WatchAnswer {
     let is_met = |due: &&Due| judged.met.iter().any(|(id, _)| *id == due.id);
     let refused = refused.iter().filter(|due| !is_met(due)).map(|due| due.id).collect();
-    WatchAnswer::Told { met: judged.met, refused }
+    WatchAnswer::Update { met: judged.met, refused }
 }
 
 #[cfg(test)]

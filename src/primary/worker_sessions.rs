@@ -403,8 +403,8 @@ impl WorkerSession {
 
     /// When anything was last heard of its worker.
     fn heard_at(&self, context: &Context, quorum: QuorumId, worker: PeerId) -> Instant {
-        let beat = context.env.wait_reasons.heartbeats().heard_at(quorum, worker);
-        self.stood_at.max(beat.unwrap_or(self.stood_at))
+        let heartbeat = context.env.wait_reasons.heartbeats().heard_at(quorum, worker);
+        self.stood_at.max(heartbeat.unwrap_or(self.stood_at))
     }
 
     /// When something is to be done without news.

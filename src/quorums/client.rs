@@ -156,7 +156,7 @@ impl Ask {
             Self::Task(_) => true,
         }
     }
-    /// Whether its answer follows a commit. Beats are noted in memory.
+    /// Whether its answer follows a commit. Heartbeats are noted in memory.
     fn commits(&self) -> bool {
         self.changes() && !matches!(self, Self::Task(TaskMessage::Heartbeat { .. }))
     }

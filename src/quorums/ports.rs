@@ -54,7 +54,7 @@ pub trait LocalQuorum: Send + Sync + 'static {
     fn confirm_lead(&self) -> BoxFuture<'static, Result<(), QuorumError>>;
     fn clock(&self) -> Option<Judgement>;
     /// Looks at what this member has applied, which may lag. Applying waits meanwhile: copy what is needed and no more.
-    fn with_state(&self, look: &mut dyn FnMut(&QuorumState));
+    fn with_state(&self, read: &mut dyn FnMut(&QuorumState));
 }
 
 impl LocalQuorums for QuorumHost {
@@ -109,8 +109,8 @@ impl LocalQuorum for Quorum {
     fn clock(&self) -> Option<Judgement> {
         Self::clock(self)
     }
-    fn with_state(&self, look: &mut dyn FnMut(&QuorumState)) {
-        Self::with_state(self, look);
+    fn with_state(&self, read: &mut dyn FnMut(&QuorumState)) {
+        Self::with_state(self, read);
     }
 }
 

@@ -23,7 +23,7 @@ impl NodeClocks {
         Self { own, known: Mutex::default() }
     }
 
-    /// A peer answered a beat that was sent at `asked`, after `took`.
+    /// A peer answered a heartbeat that was sent at `asked`, after `took`.
     pub fn record(&self, peer: PeerId, wall: Millis, asked: Millis, took: Duration) {
         self.known.lock().record(peer, wall, asked, took);
     }

@@ -172,8 +172,8 @@ impl Group {
         *self.record.lock() = record;
     }
 
-    fn status<T>(&self, look: impl FnOnce(&mut Status) -> T) -> T {
-        look(&mut self.status.lock())
+    fn status<T>(&self, read: impl FnOnce(&mut Status) -> T) -> T {
+        read(&mut self.status.lock())
     }
 
     // --- what openraft says ---
@@ -230,8 +230,8 @@ impl Group {
         Voters::new(self.record().members.iter().map(Approval::member))
     }
 
-    /// Whether the group is so new that the first beats of its members may still be on their way. A group that comes
-    /// from disk has no such grace: a primary that restarted must hear its majority before it acts.
+    /// Whether the group is so new that the first heartbeats of its members may still be on their way. A group that
+    /// comes from disk has no such grace: a primary that restarted must hear its majority before it acts.
     pub fn is_new(&self, now: Millis) -> bool {
         self.created_at.is_some_and(|at| now.since(at) <= MAJORITY_SILENCE_MAX)
     }

@@ -1,8 +1,8 @@
 //! Latency table: what the members of this node's quorums take to answer and to sync, and the deadlines that follow.
 //!
-//! The liveness layer feeds it with the round trips of its beats and with what peers say of their disks; the node's own
-//! disk is asked when it is needed. A peer that was not measured yet is taken for slow, so that nothing is given up on
-//! a link that merely takes its time.
+//! The liveness layer feeds it with the round trips of its heartbeats and with what peers say of their disks; the
+//! node's own disk is asked when it is needed. A peer that was not measured yet is taken for slow, so that nothing is
+//! given up on a link that merely takes its time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -1,11 +1,11 @@
 //! The driver of liveness, for all groups of the node at once: it drives the pure cores of
 //! `quorate_protocols::liveness`.
 //!
-//! One beat per `BEAT_INTERVAL` goes to each peer that shares a group with this node, whatever the number of groups.
-//! The detector turns beats and connection events into suspicion; each group's election core turns suspicion into
-//! pre-votes and, with a majority's yes, into `trigger().elect()`. The same beats tell each group whether a majority
-//! was heard lately, and carry a digest of what the sender leads: a node that is alive but leads nothing (it restarted
-//! on an empty disk) is found out by asking.
+//! One heartbeat per `HEARTBEAT_INTERVAL` goes to each peer that shares a group with this node, whatever the number of
+//! groups. The detector turns heartbeats and connection events into suspicion; each group's election core turns
+//! suspicion into pre-votes and, with a majority's yes, into `trigger().elect()`. The same heartbeats tell each group
+//! whether a majority was heard lately, and carry a digest of what the sender leads: a node that is alive but leads
+//! nothing (it restarted on an empty disk) is found out by asking.
 //!
 //! This actor waits for no network: questions run in tasks of their own and come back as events. Heartbeats are sent
 //! only to members that missed a message, when they can be reached again.
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_protocols::ids::{BootId, MemberId, Millis, PeerId, QuorumId, Term};
-use quorate_protocols::liveness::limits::{BEAT_INTERVAL, DEADLINE, DELAY_MAX, LEADERLESS_MAX, MESSAGE_BYTES_MAX};
+use quorate_protocols::liveness::limits::{DEADLINE, DELAY_MAX, HEARTBEAT_INTERVAL, LEADERLESS_MAX, MESSAGE_BYTES_MAX};
 use quorate_protocols::liveness::{
     Detector, DetectorEffect, DetectorInput, Election, ElectionEffect, ElectionInput, Heartbeat, LivenessAnswer,
     LivenessMessage, PreVote, PreVoteRound, View,
@@ -31,25 +31,25 @@ use super::host::Inner;
 use super::resend::{RESEND_MIN, ask_again};
 use crate::seams::{Frame, InboundRequest, NetEvent, Protocol};
 
-/// Beats to one peer that may be under way at once. Several, because a lost one must not silence the next ones for
+/// Heartbeats to one peer that may be under way at once. Several, because a lost one must not silence the next ones for
 /// its whole deadline.
-const BEATS_IN_FLIGHT_MAX: usize = 5;
+const HEARTBEATS_IN_FLIGHT_MAX: usize = 5;
 
 /// Answers that wait for the actor. Senders wait when it is full; there are at most as many as questions asked.
 const ANSWERS_MAX: usize = 1024;
 
-/// A belief about what a peer leads that its beats contradict for this long is asked about.
+/// A belief about what a peer leads that its heartbeats contradict for this long is asked about.
 const CONTRADICTION_MAX: Duration = LEADERLESS_MAX.checked_div(2).expect("two is not zero");
 
-/// Members that missed a message are looked after every so many beats. A member that answers beats but refuses raft's
-/// messages would otherwise cost a heartbeat with every one of them.
-const REPEAT_BEATS: u64 = 5;
+/// Members that missed a message are looked after every so many heartbeats. A member that answers heartbeats but
+/// refuses raft's messages would otherwise cost a heartbeat with every one of them.
+const REPEAT_HEARTBEATS: u64 = 5;
 
 enum Answer {
     /// `asked`: when, on the monotonic clock.
     Heartbeat {
         peer: PeerId,
-        beat: Option<Heartbeat>,
+        heartbeat: Option<Heartbeat>,
         asked: Millis,
         took: Duration,
     },
@@ -71,7 +71,7 @@ pub struct Liveness {
     elections: BTreeMap<QuorumId, Election>,
     sequence: u64,
     in_flight: BTreeMap<PeerId, usize>,
-    /// Since when a peer's beats contradict what we believe it leads; and whether it is being asked.
+    /// Since when a peer's heartbeats contradict what we believe it leads; and whether it is being asked.
     contradicted: BTreeMap<PeerId, (Millis, bool)>,
     /// Groups whose primary said that it does not lead them, with the term of the belief.
     denied: BTreeMap<QuorumId, Term>,
@@ -98,8 +98,8 @@ impl Liveness {
         };
         let shutdown = this.host.seams.tasks.shutdown_token();
         let host = this.host.clone();
-        let mut beats = tokio::time::interval(BEAT_INTERVAL);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heartbeats = tokio::time::interval(HEARTBEAT_INTERVAL);
+        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let wake = this.wake_at();
             let timer = async move {
@@ -115,9 +115,9 @@ impl Liveness {
                 Some(event) = net_events.recv() => this.net_event(event).await,
                 Some(answer) = answered.recv() => this.answer(answer).await,
                 Some(request) = requests.recv() => this.request(request).await,
-                () = host.kick.notified() => this.beat().await,
+                () = host.kick.notified() => this.send_heartbeats().await,
                 () = timer => this.wake().await,
-                _ = beats.tick() => this.beat().await,
+                _ = heartbeats.tick() => this.send_heartbeats().await,
             }
         }
     }
@@ -130,7 +130,7 @@ impl Liveness {
     fn wake_at(&self) -> Option<Instant> {
         let now = self.now();
         let next = self.elections.values().filter_map(Election::wake_at).chain(self.detector.wake_at()).min();
-        // Never at once again: an election whose time has come moves on, or waits for the next beat.
+        // Never at once again: an election whose time has come moves on, or waits for the next heartbeat.
         next.map(|at| Instant::now() + at.since(now).max(Duration::from_millis(1)))
     }
 
@@ -140,9 +140,9 @@ impl Liveness {
         self.step_elections().await;
     }
 
-    // --- beats ---
+    // --- heartbeats ---
 
-    async fn beat(&mut self) {
+    async fn send_heartbeats(&mut self) {
         self.watch();
         let effects = self.detector.step(self.now(), DetectorInput::Tick);
         self.detected(effects).await;
@@ -153,18 +153,18 @@ impl Liveness {
                 continue;
             }
             let in_flight = self.in_flight.entry(peer).or_default();
-            if *in_flight >= BEATS_IN_FLIGHT_MAX {
+            if *in_flight >= HEARTBEATS_IN_FLIGHT_MAX {
                 continue;
             }
             *in_flight += 1;
-            let message = LivenessMessage::Heartbeat(self.own_beat(peer));
+            let message = LivenessMessage::Heartbeat(self.own_heartbeat(peer));
             let (asked, asked_at) = (self.now(), Instant::now());
             self.ask(peer, message, move |answer| Answer::Heartbeat {
                 peer,
                 asked,
                 took: asked_at.elapsed(),
-                beat: match answer {
-                    Some(LivenessAnswer::Heartbeat(beat)) => Some(beat),
+                heartbeat: match answer {
+                    Some(LivenessAnswer::Heartbeat(heartbeat)) => Some(heartbeat),
                     _ => None,
                 },
             });
@@ -172,7 +172,7 @@ impl Liveness {
         self.step_elections().await;
         self.judge_majorities();
         *self.host.denied.lock() = self.denied.keys().copied().collect();
-        if self.sequence.is_multiple_of(REPEAT_BEATS) {
+        if self.sequence.is_multiple_of(REPEAT_HEARTBEATS) {
             self.repeat_missed().await;
         }
     }
@@ -194,7 +194,7 @@ impl Liveness {
             self.contradicted.remove(&peer);
         }
         if !left.is_empty() {
-            // Nobody listens for their beats any more, so nothing would end a suspicion that is left standing.
+            // Nobody listens for their heartbeats any more, so nothing would end a suspicion that is left standing.
             self.publish_suspicions();
         }
         for peer in shared.iter().copied() {
@@ -212,7 +212,7 @@ impl Liveness {
         }
     }
 
-    fn own_beat(&self, to: PeerId) -> Heartbeat {
+    fn own_heartbeat(&self, to: PeerId) -> Heartbeat {
         let sync = self.host.links.latencies.own_sync().as_micros();
         Heartbeat {
             boot: self.host.identity.boot,
@@ -236,13 +236,13 @@ impl Liveness {
         led.map(|group| (group.id, group.term())).collect()
     }
 
-    async fn record_beat(&mut self, peer: PeerId, beat: Heartbeat) {
-        self.alive(peer, beat.boot).await;
+    async fn record_heartbeat(&mut self, peer: PeerId, heartbeat: Heartbeat) {
+        self.alive(peer, heartbeat.boot).await;
         if !self.detector.is_watched(peer) {
             return;
         }
-        self.host.links.latencies.record_sync(peer, beat.sync().min(DELAY_MAX));
-        if beat.leading == digest(&self.believed(peer)) {
+        self.host.links.latencies.record_sync(peer, heartbeat.sync().min(DELAY_MAX));
+        if heartbeat.leading == digest(&self.believed(peer)) {
             self.contradicted.remove(&peer);
             return;
         }
@@ -327,16 +327,16 @@ impl Liveness {
 
     async fn answer(&mut self, answer: Answer) {
         match answer {
-            Answer::Heartbeat { peer, beat, asked, took } => {
+            Answer::Heartbeat { peer, heartbeat, asked, took } => {
                 if let Some(in_flight) = self.in_flight.get_mut(&peer) {
                     *in_flight = in_flight.saturating_sub(1);
                 }
-                if let Some(beat) = beat {
+                if let Some(heartbeat) = heartbeat {
                     if self.detector.is_watched(peer) {
                         self.host.links.latencies.record_round_trip(peer, took);
-                        self.host.clocks.record(peer, beat.wall, asked, took);
+                        self.host.clocks.record(peer, heartbeat.wall, asked, took);
                     }
-                    self.record_beat(peer, beat).await;
+                    self.record_heartbeat(peer, heartbeat).await;
                 }
             }
             Answer::PreVote { quorum, round, from, answer } => {
@@ -376,9 +376,9 @@ impl Liveness {
             return;
         };
         let answer = match message {
-            LivenessMessage::Heartbeat(beat) => {
-                self.record_beat(from, beat).await;
-                LivenessAnswer::Heartbeat(self.own_beat(from))
+            LivenessMessage::Heartbeat(heartbeat) => {
+                self.record_heartbeat(from, heartbeat).await;
+                LivenessAnswer::Heartbeat(self.own_heartbeat(from))
             }
             LivenessMessage::PreVote(question) if question.candidate.peer == from => {
                 if let Some(group) = self.host.group(question.quorum).filter(|group| group.is_raft_leader()) {
@@ -481,7 +481,7 @@ impl Liveness {
     /// part, although its node is heard; others do not know of it.
     fn missing_majority(&self, group: &Group, configurations: &[Voters]) -> Option<String> {
         let (now, leads) = (self.now(), group.is_raft_leader());
-        // On a link whose beats come unevenly, silence is what the detector takes for it.
+        // On a link whose heartbeats come unevenly, silence is what the detector takes for it.
         let silence_max = |peer| MAJORITY_SILENCE_MAX.max(self.detector.allowed(peer));
         let heard = |member: &MemberId| {
             *member == group.me
@@ -505,11 +505,12 @@ impl Liveness {
         let now = self.now();
         for group in self.host.groups() {
             let configurations = group.configurations();
-            group.record_beat(now, self.missing_majority(&group, &configurations));
+            group.record_heartbeat(now, self.missing_majority(&group, &configurations));
         }
     }
 
-    /// openraft does not repeat a commit notice that failed: once the member answers beats again, a heartbeat does.
+    /// openraft does not repeat a commit notice that failed: once the member answers heartbeats again, a heartbeat
+    /// does.
     async fn repeat_missed(&self) {
         if !self.host.links.has_missed() {
             return;
@@ -536,8 +537,8 @@ impl Liveness {
         if !is_connected {
             self.host.links.dial(peer);
         }
-        // A lost pre-vote would cost a whole round, and may be asked twice. A lost beat is followed by others; asked
-        // twice, it would be measured as one that took long.
+        // A lost pre-vote would cost a whole round, and may be asked twice. A lost heartbeat is followed by others;
+        // asked twice, it would be measured as one that took long.
         let late = match message {
             LivenessMessage::PreVote(_) => Some(self.host.links.latencies.of(peer).round_trip.max(RESEND_MIN)),
             LivenessMessage::Heartbeat(_) | LivenessMessage::Leading => None,

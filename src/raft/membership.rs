@@ -37,10 +37,10 @@ use super::types::members_of;
 use crate::seams::{Frame, Protocol};
 
 /// How often the driver looks. Replacing takes seconds anyway.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Standbys are looked at every so many looks.
-const STANDBY_LOOKS: u32 = (standbys::LOOK_INTERVAL.as_secs() / LOOK_INTERVAL.as_secs()) as u32;
+const STANDBY_CHECKS: u32 = (standbys::CHECK_INTERVAL.as_secs() / CHECK_INTERVAL.as_secs()) as u32;
 
 /// A learner that has not caught up by then is not a good replacement now; the next look tries again.
 const CATCH_UP_MAX: Duration = Duration::from_secs(60);
@@ -74,18 +74,18 @@ impl Driver {
             changing: BTreeMap::new(),
             standbys: Standbys::default(),
         };
-        let mut looks = 0u32;
+        let mut rounds = 0u32;
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(LOOK_INTERVAL) => this.review_groups().await,
+                () = tokio::time::sleep(CHECK_INTERVAL) => this.review_groups().await,
             }
-            if looks.is_multiple_of(STANDBY_LOOKS) {
+            if rounds.is_multiple_of(STANDBY_CHECKS) {
                 let led: Vec<_> = this.host.groups().into_iter().filter(|group| group.leading().is_some()).collect();
                 this.standbys.start_rounds(&this.host, &led);
             }
-            looks = looks.wrapping_add(1);
+            rounds = rounds.wrapping_add(1);
         }
     }
 
@@ -184,14 +184,14 @@ impl Driver {
 }
 
 /// Adds up looks at which `wrong` held; the time that it has held for.
-fn count(looks: &mut BTreeMap<QuorumId, u32>, quorum: QuorumId, wrong: bool) -> Duration {
+fn count(rounds: &mut BTreeMap<QuorumId, u32>, quorum: QuorumId, wrong: bool) -> Duration {
     if !wrong {
-        looks.remove(&quorum);
+        rounds.remove(&quorum);
         return Duration::ZERO;
     }
-    let looks = looks.entry(quorum).or_default();
-    *looks = looks.saturating_add(1);
-    LOOK_INTERVAL * *looks
+    let rounds = rounds.entry(quorum).or_default();
+    *rounds = rounds.saturating_add(1);
+    CHECK_INTERVAL * *rounds
 }
 
 enum Change {

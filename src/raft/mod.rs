@@ -414,9 +414,9 @@ impl Quorum {
     }
     /// Looks at what this member has applied, however old that is; not at all when it has left. Applying waits
     /// meanwhile, so `look` copies what it needs and nothing more.
-    pub fn with_state(&self, look: impl FnOnce(&QuorumState)) {
+    pub fn with_state(&self, read: impl FnOnce(&QuorumState)) {
         if let Ok(group) = self.group() {
-            group.machine.read(|applied| look(&applied.state));
+            group.machine.read(|applied| read(&applied.state));
         }
     }
     /// How far this member has come. `None` when it has left.

@@ -66,10 +66,10 @@ pub struct Proposer {
     pub wrote: bool,
 }
 
-/// The first command of a new quorum waits this long for the clocks of a majority, which the first beats tell, and
+/// The first command of a new quorum waits this long for the clocks of a majority, which the first heartbeats tell, and
 /// looks this often: its record begins with a right time, or it would begin with a step.
 const CLOCKS_WAIT: Duration = MAJORITY_SILENCE_MAX;
-const CLOCKS_LOOK: Duration = Duration::from_millis(5);
+const CLOCKS_CHECK: Duration = Duration::from_millis(5);
 
 impl Proposer {
     pub async fn run(mut self) {
@@ -134,7 +134,7 @@ impl Proposer {
         let is_blank = || self.group.machine.read(|applied| applied.state.time() == Millis(0));
         let end = Instant::now() + CLOCKS_WAIT;
         while self.group.judge_clock().is_none() && is_blank() && Instant::now() < end {
-            tokio::time::sleep(CLOCKS_LOOK).await;
+            tokio::time::sleep(CLOCKS_CHECK).await;
         }
     }
 

@@ -33,7 +33,7 @@ pub async fn keep_open(host: Arc<Inner>, mut group: Arc<Group>) {
         if !group.may_reopen() {
             return;
         }
-        // The next beat tells the others that this member leads nothing any more.
+        // The next heartbeat tells the others that this member leads nothing any more.
         host.kick.notify_one();
         if opened_at.elapsed() >= LASTING {
             pause = PAUSE_MIN;

@@ -20,7 +20,7 @@ use super::types::members_of;
 use super::{Member, Quorum};
 
 /// Between two looks at the standbys of a group.
-pub const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Committing the list of standbys. When it takes longer, the next round does it again.
 const RECORD_DEADLINE: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ impl Standbys {
             }
             let now = host.seams.clock.monotonic();
             let pool = self.pools.entry(group.id).or_insert_with(|| Arc::new(Mutex::new(Pool::new(now)))).clone();
-            let effects = look_at(host, group, &pool);
+            let effects = review_standbys(host, group, &pool);
             if !effects.is_empty() {
                 let round = perform(host.clone(), group.clone(), pool, effects);
                 self.rounds.insert(group.id, crate::seams::spawn(round));
@@ -56,7 +56,7 @@ impl Standbys {
     }
 }
 
-fn look_at(host: &Inner, group: &Group, pool: &Mutex<Pool>) -> Vec<PoolEffect> {
+fn review_standbys(host: &Inner, group: &Group, pool: &Mutex<Pool>) -> Vec<PoolEffect> {
     let (voters, _) = members_of(&group.membership());
     let recorded = group.machine.read(|applied| applied.state.standbys().to_vec());
     let founding = group.record().standbys;
@@ -64,7 +64,7 @@ fn look_at(host: &Inner, group: &Group, pool: &Mutex<Pool>) -> Vec<PoolEffect> {
     let present: BTreeSet<_> = peers.filter(|peer| host.net.is_connected(*peer)).collect();
     let sight = Sight { voters: &voters, recorded: &recorded, founding: &founding, present: &present };
     let (now, random) = (host.seams.clock.monotonic(), host.seams.entropy.u64());
-    pool.lock().look(now, random, sight)
+    pool.lock().review_pool(now, random, sight)
 }
 
 async fn perform(host: Arc<Inner>, group: Arc<Group>, pool: Arc<Mutex<Pool>>, effects: Vec<PoolEffect>) {

@@ -49,8 +49,8 @@ impl Machine {
         Self { applied: Mutex::new(applied), snapshots_installed: AtomicU64::new(0) }
     }
     /// Looks at the state. Applying waits meanwhile, so `look` copies what it needs and nothing more.
-    pub fn read<T>(&self, look: impl FnOnce(&Applied) -> T) -> T {
-        look(&self.applied.lock())
+    pub fn read<T>(&self, read: impl FnOnce(&Applied) -> T) -> T {
+        read(&self.applied.lock())
     }
     /// Makes this member differ from the others, as a bug or a bad memory would.
     #[cfg(test)]

@@ -155,10 +155,10 @@ impl TestNet {
         self.nodes.iter().filter(|node| node.running.is_some())
     }
 
-    async fn until<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
+    async fn until<T>(&self, what: &str, mut read: impl FnMut(&Self) -> Option<T>) -> T {
         let waiting = async {
             loop {
-                if let Some(found) = look(self) {
+                if let Some(found) = read(self) {
                     return found;
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;

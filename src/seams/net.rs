@@ -242,7 +242,7 @@ pub trait Net: Send + Sync + 'static {
     fn is_absent(&self, _peer: PeerId) -> bool {
         false
     }
-    /// What a question to the peer and its answer took lately, when they cost the peer little: a ping, a beat, an
+    /// What a question to the peer and its answer took lately, when they cost the peer little: a ping, a heartbeat, an
     /// approval. The last may wait for the peer's disk: one with a slow disk counts as one that is far. `None` while
     /// nothing was measured.
     fn round_trip(&self, _peer: PeerId) -> Option<Duration> {

@@ -242,8 +242,8 @@ impl LocalQuorum for Handle {
     fn clock(&self) -> Option<Judgement> {
         None
     }
-    fn with_state(&self, look: &mut dyn FnMut(&QuorumState)) {
-        look(&QuorumState::new(QUORUM));
+    fn with_state(&self, read: &mut dyn FnMut(&QuorumState)) {
+        read(&QuorumState::new(QUORUM));
     }
 }
 
@@ -385,8 +385,8 @@ impl LocalQuorum for StateHandle {
     fn clock(&self) -> Option<Judgement> {
         Some(Judgement { time: self.0.clock.as_ref().map_or(Millis(1), |clock| clock.wall()), apart_ms: 0 })
     }
-    fn with_state(&self, look: &mut dyn FnMut(&QuorumState)) {
-        self.0.read(|state| look(state));
+    fn with_state(&self, read: &mut dyn FnMut(&QuorumState)) {
+        self.0.read(|state| read(state));
     }
 }
 

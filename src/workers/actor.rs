@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::host::AttemptHost;
 use super::inputs::Inputs;
 use super::ledger::{AssignRequest, Effect, Ledger, PendingReply, Sent};
-use super::limits::{BEAT_INTERVAL, CLOSE_PATIENCE, ENDED_QUEUE};
+use super::limits::{CLOSE_PATIENCE, ENDED_QUEUE, HEARTBEAT_INTERVAL};
 use super::logs::Logs;
 use super::metrics::WorkerMetrics;
 use super::outputs::{self, Stores};
@@ -47,7 +47,7 @@ enum Ended {
     Started { quorum: QuorumId, tasks: Vec<TaskAttempt>, answers: Answers },
     Reported { quorum: QuorumId, sent: Sent, answers: Answers },
     Moved { task: TaskAttempt, moved: Result<Output, String> },
-    Beat { quorum: QuorumId },
+    Heartbeat { quorum: QuorumId },
 }
 
 /// What is being written, and whom to tell.
@@ -90,9 +90,9 @@ pub(super) struct Actor {
     steps_on_disk: BTreeSet<(JobId, StepIndex)>,
     rows: Rows,
     writing: Option<Writing>,
-    beat_at: Instant,
-    /// Quorums to which a beat is on its way. Each is heard of within the protocol's deadline.
-    beating: BTreeSet<QuorumId>,
+    heartbeat_at: Instant,
+    /// Quorums to which a heartbeat is on its way. Each is heard of within the protocol's deadline.
+    heartbeats_under_way: BTreeSet<QuorumId>,
     /// Leases that things here are under, to be looked at when news of leases was missed.
     leases_used: BTreeSet<LeaseId>,
     /// The node closes: nothing begins any more, and what was cancelled is not the quorum's to hear.
@@ -144,8 +144,8 @@ impl Actor {
             steps_on_disk: BTreeSet::new(),
             rows: Rows::default(),
             writing: None,
-            beat_at: Instant::now() + BEAT_INTERVAL,
-            beating: BTreeSet::new(),
+            heartbeat_at: Instant::now() + HEARTBEAT_INTERVAL,
+            heartbeats_under_way: BTreeSet::new(),
             leases_used: BTreeSet::new(),
             closing: false,
         };
@@ -228,7 +228,7 @@ impl Actor {
                 }
             },
             () = timer => Event::Timer,
-            () = tokio::time::sleep_until(self.beat_at) => Event::Heartbeat,
+            () = tokio::time::sleep_until(self.heartbeat_at) => Event::Heartbeat,
             Some(request) = self.requests.recv() => Event::Request(request),
         }
     }
@@ -244,7 +244,7 @@ impl Actor {
                     self.leases_used.iter().filter(|lease| self.leases.room(**lease).is_none()).copied().collect();
                 gone.into_iter().for_each(|lease| self.lease_ended(lease));
             }
-            Event::Heartbeat => self.beat(),
+            Event::Heartbeat => self.send_heartbeats(),
             Event::Request(request) => self.take_request(request),
         }
     }
@@ -324,7 +324,7 @@ impl Actor {
                 }
             }
             Ended::Moved { task, moved } => self.ledger.moved(task, moved),
-            Ended::Beat { quorum } => drop(self.beating.remove(&quorum)),
+            Ended::Heartbeat { quorum } => drop(self.heartbeats_under_way.remove(&quorum)),
         }
     }
 
@@ -500,12 +500,12 @@ impl Actor {
         });
     }
 
-    /// Tells each quorum what runs here for it. A beat that has not arrived yet is not overtaken: it is tried until it
-    /// is heard, or until the protocol's deadline.
-    fn beat(&mut self) {
-        self.beat_at = Instant::now() + BEAT_INTERVAL;
-        for (quorum, (lease, tasks)) in self.ledger.beats() {
-            if !self.beating.insert(quorum) {
+    /// Tells each quorum what runs here for it. A heartbeat that has not arrived yet is not overtaken: it is tried
+    /// until it is heard, or until the protocol's deadline.
+    fn send_heartbeats(&mut self) {
+        self.heartbeat_at = Instant::now() + HEARTBEAT_INTERVAL;
+        for (quorum, (lease, tasks)) in self.ledger.heartbeats() {
+            if !self.heartbeats_under_way.insert(quorum) {
                 continue;
             }
             let now = |task: &TaskAttempt| match self.running.get(task) {
@@ -521,9 +521,9 @@ impl Actor {
             let (told, end) = (futures::future::join_all(told), self.end.clone());
             self.tasks.spawn(async move {
                 for error in told.await.into_iter().filter_map(Result::err) {
-                    tracing::debug!(%quorum, %error, "a beat was not heard");
+                    tracing::debug!(%quorum, %error, "a heartbeat was not heard");
                 }
-                let _ = end.send(Ended::Beat { quorum }).await;
+                let _ = end.send(Ended::Heartbeat { quorum }).await;
             });
         }
     }

@@ -41,9 +41,10 @@ pub const PAUSES: Backoff = Backoff::new(PAUSE_MIN, Duration::from_secs(10));
 /// that its members survive; after that it is taken for gone, and its results would only take the place of others'.
 pub const RESULTS_KEPT: Duration = Duration::from_secs(3 * 24 * 3600);
 
-/// How often a quorum hears what runs here for it, unless the last beat is still on its way: one is at a time, and a
-/// slow link or an election only makes beats fewer. A third of the shortest silence that its primary makes much of.
-pub const BEAT_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a quorum hears what runs here for it, unless the last heartbeat is still on its way: one is at a time, and
+/// a slow link or an election only makes heartbeats fewer. A third of the shortest silence that its primary makes much
+/// of.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// For what runs when the node closes, to be stopped: a program's grace and then some. Less than the node itself waits.
 pub const CLOSE_PATIENCE: Duration = Duration::from_secs(8);

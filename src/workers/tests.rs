@@ -60,16 +60,16 @@ async fn long_tasks_are_kept_and_leave_nothing_behind() {
     assert_eq!((metrics.held.get(), world.rows(0)), (0, 0));
 }
 
-/// Goal: a quorum far away, or in an election, hears of its worker all the same, and no beats pile up on their way to
-/// it.
+/// Goal: a quorum far away, or in an election, hears of its worker all the same, and no heartbeats pile up on their way
+/// to it.
 #[tokio::test(start_paused = true)]
 async fn a_beat_that_takes_long_is_heard_and_is_the_only_one_on_its_way() {
     let mut world = World::new(1, 1).await;
-    world.quorum.slow_beats(Duration::from_secs(3));
+    world.quorum.slow_heartbeats(Duration::from_secs(3));
     let job = world.submit(1, compute(Map::Single, call(&["sleep", "20000", "done"])));
     world.run_until(job, RunState::Succeeded).await;
-    let beats = world.quorum.beats();
-    assert!(beats.heard >= 4 && beats.most == 1, "{beats:?}");
+    let heartbeats = world.quorum.heartbeats();
+    assert!(heartbeats.heard >= 4 && heartbeats.most == 1, "{heartbeats:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,7 +183,7 @@ async fn a_primary_of_an_older_term_is_not_obeyed() {
         tasks: vec![attempt(0, 1)],
         keep_checkpoint: false,
     };
-    assert_eq!(world.say(0, stop).await, TaskAnswer::UnknownLease, "another lease is none of its");
+    assert_eq!(world.send_message(0, stop).await, TaskAnswer::UnknownLease, "another lease is none of its");
 }
 
 #[tokio::test(start_paused = true)]

@@ -79,7 +79,7 @@ pub async fn run(common: &Common, testnet: &Testnet, quorums: u32, window: Durat
     )))
 }
 
-struct Look {
+struct Sample {
     pid: u32,
     cpu_s: f64,
     rss_bytes: u64,
@@ -87,8 +87,8 @@ struct Look {
     terms: BTreeMap<String, u64>,
 }
 
-async fn measure_nodes(testnet: &Testnet) -> Result<BTreeMap<usize, Look>, Failure> {
-    let mut looks = BTreeMap::new();
+async fn measure_nodes(testnet: &Testnet) -> Result<BTreeMap<usize, Sample>, Failure> {
+    let mut samples = BTreeMap::new();
     for node in testnet.status() {
         let Some(pid) = node.pid else { continue };
         let client = testnet.client(node.index)?;
@@ -96,9 +96,9 @@ async fn measure_nodes(testnet: &Testnet) -> Result<BTreeMap<usize, Look>, Failu
         let gone = || Failure::failed(format!("node {} ended while it was watched", node.index));
         let cpu_s = cpu_seconds(pid).ok_or_else(gone)?;
         let rss_bytes = rss_bytes(pid).ok_or_else(gone)?;
-        looks.insert(node.index, Look { pid, cpu_s, rss_bytes, info, terms: parse_terms(&metrics) });
+        samples.insert(node.index, Sample { pid, cpu_s, rss_bytes, info, terms: parse_terms(&metrics) });
     }
-    Ok(looks)
+    Ok(samples)
 }
 
 /// The term of each quorum, from the text of `/metrics`.
@@ -114,9 +114,9 @@ fn parse_terms(metrics: &str) -> BTreeMap<String, u64> {
 }
 
 /// The newest term that any node knows of each quorum.
-fn terms(looks: &BTreeMap<usize, Look>) -> BTreeMap<String, u64> {
+fn terms(samples: &BTreeMap<usize, Sample>) -> BTreeMap<String, u64> {
     let mut newest: BTreeMap<String, u64> = BTreeMap::new();
-    for (quorum, term) in looks.values().flat_map(|look| &look.terms) {
+    for (quorum, term) in samples.values().flat_map(|sample| &sample.terms) {
         let known = newest.entry(quorum.clone()).or_default();
         *known = (*known).max(*term);
     }

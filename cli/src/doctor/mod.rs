@@ -24,7 +24,7 @@ use judge::{Asked, Facts, QuorumFacts};
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 /// Leases and reservations are read one after the other; a difference that stays over so many looks is one.
-const LEASE_LOOKS: usize = 3;
+const LEASE_CHECKS: usize = 3;
 
 /// Objects read at once by `--deep`.
 const READS: usize = 2;
@@ -150,7 +150,7 @@ async fn ask(name: String, client: &Client, faults: NodeFaults) -> Result<Asked,
     let after = now_ms();
     let peers: Vec<PeerInfo> = list(client, "/v1/peers").await?.items;
     let mut resources: ResourcesInfo = get(client, "/v1/resources").await?;
-    for _ in 1..LEASE_LOOKS {
+    for _ in 1..LEASE_CHECKS {
         let (accounts, stays) = reservations::leased(&resources);
         if accounts.iter().zip(&stays).all(|(account, stays)| account.used == *stays) {
             break;

@@ -16,7 +16,7 @@ use super::super::reader;
 use super::{history, show_info, text};
 
 /// How long one question waits for the end before the progress is shown again, of a job that has just changed.
-const LOOK_MS: u64 = 500;
+const WAIT_MS: u64 = 500;
 
 /// The same of a job at rest, for any change: the quorum is not asked again and again for what has not happened.
 const REST_MS: u64 = 2_000;
@@ -160,7 +160,7 @@ async fn wait(
 fn question(job: JobId, seen: Option<(u64, bool)>) -> String {
     match seen {
         Some((revision, false)) => format!("/v1/jobs/{job}/wait?timeout_ms={REST_MS}&since={revision}"),
-        _ => format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}"),
+        _ => format!("/v1/jobs/{job}/wait?timeout_ms={WAIT_MS}"),
     }
 }
 

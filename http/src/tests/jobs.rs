@@ -39,7 +39,7 @@ impl Edge {
         assert!(!response.status().is_success(), "{path} is taken");
         response.json().await.unwrap()
     }
-    async fn told(&self, job: JobId, verb: &str, body: Value) -> JobInfo {
+    async fn command_job(&self, job: JobId, verb: &str, body: Value) -> JobInfo {
         self.client.post(&format!("/v1/jobs/{job}/{verb}"), &body).await.unwrap_or_else(|error| panic!("{error:?}"))
     }
 }
@@ -111,13 +111,13 @@ async fn a_plan_says_who_would_and_submits_nothing() {
     assert_eq!(edge.fake.commits.load(Ordering::Relaxed), 0);
 }
 
-/// Goal: a wait is as long as its client said, whatever its quorum says meanwhile, and ends with the job. Method: nobody
-/// knows the quorum of an ended job, for the whole of one wait and for half of the next.
+/// Goal: a wait is as long as its client said, whatever its quorum says meanwhile, and ends with the job. Method:
+/// nobody knows the quorum of an ended job, for the whole of one wait and for half of the next.
 #[tokio::test]
 async fn a_wait_outlasts_a_quorum_that_is_not_to_be_found_and_ends_in_time() {
     let edge = Edge::start().await;
     let SubmitInfo { job, .. } = edge.submit(&request(SPEC)).await;
-    edge.told(job, "cancel", json!({})).await;
+    edge.command_job(job, "cancel", json!({})).await;
     edge.fake.is_unknown.store(true, Ordering::Relaxed);
     let wait = |timeout_ms: u64| format!("/v1/jobs/{job}/wait?timeout_ms={timeout_ms}");
     let began = std::time::Instant::now();
@@ -141,9 +141,10 @@ async fn a_person_pauses_changes_and_cancels_a_job() {
     let SubmitInfo { job, .. } = edge.submit(&request(&spec)).await;
     let why: WhyInfo = edge.client.get(&format!("/v1/jobs/{job}/why")).await.unwrap();
     assert!(why.why.contains("no workers yet"), "{}", why.why);
-    assert_eq!(edge.told(job, "pause", json!({})).await.state, RunState::Paused);
-    assert_eq!(edge.told(job, "resume", json!(null)).await.state, RunState::Pending);
-    let changed = edge.told(job, "update", json!({ "priority": 9, "memory_bytes": 32 << 20 })).await.batch.unwrap();
+    assert_eq!(edge.command_job(job, "pause", json!({})).await.state, RunState::Paused);
+    assert_eq!(edge.command_job(job, "resume", json!(null)).await.state, RunState::Pending);
+    let changed =
+        edge.command_job(job, "update", json!({ "priority": 9, "memory_bytes": 32 << 20 })).await.batch.unwrap();
     assert_eq!((changed.priority, changed.resources.memory_bytes), (9, 32 << 20));
     assert_eq!(changed.resources.labels["zone"], "attic", "what was not named stays");
     let update = format!("/v1/jobs/{job}/update");
@@ -154,7 +155,7 @@ async fn a_person_pauses_changes_and_cancels_a_job() {
     assert_eq!(early.error, ErrorCode::Conflict);
     assert!(early.message.contains("pending") && early.message.contains("resolve"), "{}", early.message);
     assert_eq!(edge.refused(&format!("/v1/jobs/{job}/resolve"), &json!({})).await.error, ErrorCode::BadRequest);
-    let cancelled = edge.told(job, "cancel", json!({})).await;
+    let cancelled = edge.command_job(job, "cancel", json!({})).await;
     assert_eq!(cancelled.state, RunState::Cancelled);
     assert_eq!(edge.refused(&format!("/v1/jobs/{job}/pause"), &json!({})).await.error, ErrorCode::Conflict);
     let history: Listing<HistoryEntry> = edge.client.get(&format!("/v1/jobs/{job}/history")).await.unwrap();
@@ -314,7 +315,7 @@ async fn a_wait_ends_with_its_job_or_its_time_and_at_once_for_a_job_that_is_not_
     let SubmitInfo { job, .. } = edge.submit(&request(SPEC)).await;
     let early: JobInfo = edge.client.get(&format!("/v1/jobs/{job}/wait?timeout_ms=20")).await.unwrap();
     assert_eq!(early.state, RunState::Pending);
-    edge.told(job, "cancel", json!({})).await;
+    edge.command_job(job, "cancel", json!({})).await;
     let started = std::time::Instant::now();
     let ended: JobInfo = edge.client.get(&format!("/v1/jobs/{job}/wait")).await.unwrap();
     assert_eq!(ended.state, RunState::Cancelled);

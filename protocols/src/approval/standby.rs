@@ -111,8 +111,9 @@ impl Pool {
         Self { kept: BTreeMap::new(), gone: BTreeSet::new(), seek_at: now.plus(SEEK_MIN), seek_wait: SEEK_MIN }
     }
 
-    /// What to do now. `random` is 64 fresh random bits, for jitter. Contract: perform the effects in order.
-    pub fn look(&mut self, now: Millis, random: u64, sight: Sight<'_>) -> Vec<PoolEffect> {
+    /// Reviews the pool: what to do now. `random` is 64 fresh random bits, for jitter. Contract: perform the effects in
+    /// order.
+    pub fn review_pool(&mut self, now: Millis, random: u64, sight: Sight<'_>) -> Vec<PoolEffect> {
         let mut effects = Vec::new();
         self.take_in(now, sight);
         self.let_go(now, sight, &mut effects);
@@ -146,12 +147,12 @@ impl Pool {
             let peer = approval.statement.approver;
             let known = self.kept.contains_key(&peer) || self.gone.contains(&promise(approval));
             if !known && !sight.voters.iter().any(|voter| voter.peer == peer) {
-                self.keep(now, approval.clone(), false, now);
+                self.keep_approval(now, approval.clone(), false, now);
             }
         }
     }
 
-    fn keep(&mut self, now: Millis, approval: Approval, stands: bool, renew_at: Millis) {
+    fn keep_approval(&mut self, now: Millis, approval: Approval, stands: bool, renew_at: Millis) {
         let unsure_since = (!stands).then_some(now);
         let kept = Kept { approval, stands, renew_at, unsure_since, away_since: None };
         self.kept.insert(kept.approval.statement.approver, kept);
@@ -221,7 +222,7 @@ impl Pool {
         if let Some(approval) = won {
             (self.seek_at, self.seek_wait) = (now, SEEK_MIN);
             // Its first promise is short; it is prolonged with the next look.
-            self.keep(now, approval, true, now);
+            self.keep_approval(now, approval, true, now);
         }
     }
 }

@@ -587,10 +587,10 @@ impl TestPool {
             sought: 0,
         }
     }
-    fn look(&mut self) {
+    fn review_pool(&mut self) {
         let sight =
             Sight { voters: &self.voters, recorded: &self.recorded, founding: &self.founding, present: &self.present };
-        for effect in self.pool.look(self.now, 0, sight) {
+        for effect in self.pool.review_pool(self.now, 0, sight) {
             match effect {
                 PoolEffect::Record { standbys } => self.recorded = standbys,
                 PoolEffect::Renew { standby } => {
@@ -615,7 +615,7 @@ impl TestPool {
     fn run(&mut self, span: Duration) {
         let end = self.now.plus(span);
         while self.now < end {
-            self.look();
+            self.review_pool();
             self.now = self.now.plus(Duration::from_secs(5));
         }
     }

@@ -39,28 +39,28 @@ fn quorum(n: u8, term: u64, jobs: u32) -> QuorumAdvert {
     QuorumAdvert { quorum: QuorumId([n; 16]), term: Term(term), members, standbys: 0, jobs, objects: 0, room: 5 }
 }
 
-fn note(state: &mut DirectoryState, at: u64, n: u32, advert: PeerAdvert) -> AdvertOutcome {
+fn note_advert(state: &mut DirectoryState, at: u64, n: u32, advert: PeerAdvert) -> AdvertOutcome {
     state.note_peer(Millis(at), Millis(at), peer(n), advert).unwrap()
 }
 
 #[test]
 fn an_older_word_is_ignored_and_a_new_boot_believed_for_good() {
     let mut state = DirectoryState::new();
-    assert_eq!(note(&mut state, 0, 1, advert(1, 5)), AdvertOutcome::New);
-    assert_eq!(note(&mut state, 1, 1, advert(1, 5)), AdvertOutcome::Ignored);
-    assert_eq!(note(&mut state, 1, 1, advert(1, 4)), AdvertOutcome::Ignored);
-    assert_eq!(note(&mut state, 2, 1, advert(2, 1)), AdvertOutcome::Updated);
-    assert_eq!(note(&mut state, 3, 1, advert(1, 99)), AdvertOutcome::Ignored, "an echo of the former boot");
+    assert_eq!(note_advert(&mut state, 0, 1, advert(1, 5)), AdvertOutcome::New);
+    assert_eq!(note_advert(&mut state, 1, 1, advert(1, 5)), AdvertOutcome::Ignored);
+    assert_eq!(note_advert(&mut state, 1, 1, advert(1, 4)), AdvertOutcome::Ignored);
+    assert_eq!(note_advert(&mut state, 2, 1, advert(2, 1)), AdvertOutcome::Updated);
+    assert_eq!(note_advert(&mut state, 3, 1, advert(1, 99)), AdvertOutcome::Ignored, "an echo of the former boot");
     assert_eq!(state.peer(peer(1)).unwrap().advert, advert(2, 1));
 }
 
 #[test]
 fn what_is_not_repeated_is_forgotten() {
     let mut state = DirectoryState::new();
-    note(&mut state, 0, 1, advert(1, 1));
+    note_advert(&mut state, 0, 1, advert(1, 1));
     state.note_quorum(Millis(0), peer(1), quorum(1, 1, 0)).unwrap();
     let expiry = ADVERT_EXPIRY.as_millis() as u64;
-    note(&mut state, expiry, 2, advert(1, 1));
+    note_advert(&mut state, expiry, 2, advert(1, 1));
     assert_eq!(state.peers().count(), 2);
     state.expire(Millis(expiry + 1));
     assert_eq!((state.peers().count(), state.quorums().len()), (1, 0));
@@ -70,10 +70,10 @@ fn what_is_not_repeated_is_forgotten() {
 fn beyond_the_bound_the_one_heard_of_longest_ago_goes() {
     let mut state = DirectoryState::new();
     for n in 0..PEERS_MAX as u32 {
-        note(&mut state, u64::from(n), n, advert(1, 1));
+        note_advert(&mut state, u64::from(n), n, advert(1, 1));
     }
-    note(&mut state, 20_000, 0, advert(1, 2));
-    note(&mut state, 20_001, u32::MAX, advert(1, 1));
+    note_advert(&mut state, 20_000, 0, advert(1, 2));
+    note_advert(&mut state, 20_001, u32::MAX, advert(1, 1));
     assert_eq!(state.peers().count(), PEERS_MAX);
     assert!(state.peer(peer(0)).is_some() && state.peer(peer(1)).is_none());
 }
@@ -134,12 +134,12 @@ fn members_are_learnt_from_answers_until_an_advert_says_otherwise() {
 #[test]
 fn candidates_are_those_that_fit() {
     let mut state = DirectoryState::new();
-    note(&mut state, 0, 1, advert(1, 1));
-    note(&mut state, 0, 2, PeerAdvert { draining: true, ..advert(1, 1) });
-    note(&mut state, 0, 3, PeerAdvert { roles: Vec::new(), ..advert(1, 1) });
-    note(&mut state, 0, 4, PeerAdvert { free: Capacity::default(), ..advert(1, 1) });
+    note_advert(&mut state, 0, 1, advert(1, 1));
+    note_advert(&mut state, 0, 2, PeerAdvert { draining: true, ..advert(1, 1) });
+    note_advert(&mut state, 0, 3, PeerAdvert { roles: Vec::new(), ..advert(1, 1) });
+    note_advert(&mut state, 0, 4, PeerAdvert { free: Capacity::default(), ..advert(1, 1) });
     let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
-    note(&mut state, 0, 5, PeerAdvert { labels: labels.clone(), ..advert(1, 1) });
+    note_advert(&mut state, 0, 5, PeerAdvert { labels: labels.clone(), ..advert(1, 1) });
     let small = Requirement::from(Capacity::disk(10));
     let mut found = state.candidates(NodeRole::Store, &small, || 0);
     found.sort();
@@ -153,7 +153,7 @@ fn candidates_are_those_that_fit() {
 fn the_less_busy_lead_more_often_without_becoming_a_herd() {
     let mut state = DirectoryState::new();
     for n in 0..10 {
-        note(&mut state, 0, n, PeerAdvert { load_permille: n as u16 * 100, ..advert(1, 1) });
+        note_advert(&mut state, 0, n, PeerAdvert { load_permille: n as u16 * 100, ..advert(1, 1) });
     }
     let mut random = 1u64;
     let mut first = BTreeMap::new();

@@ -234,7 +234,7 @@ impl ReplicatePlan {
             return Vec::new();
         }
         let mut effects = Vec::new();
-        if let Err(fault) = self.take(now, input, &mut effects).and_then(|()| self.plan(now, &mut effects)) {
+        if let Err(fault) = self.apply_input(now, input, &mut effects).and_then(|()| self.plan(now, &mut effects)) {
             self.ended = true;
             effects.push(Effect::Fail(fault));
         }
@@ -273,7 +273,7 @@ impl ReplicatePlan {
         self.columns.get(column.0 as usize).is_some_and(|column| column.stored.contains(&segment))
     }
 
-    fn take(&mut self, now: Millis, input: Input, effects: &mut Vec<Effect>) -> Result<(), PlanFault> {
+    fn apply_input(&mut self, now: Millis, input: Input, effects: &mut Vec<Effect>) -> Result<(), PlanFault> {
         match input {
             Input::SegmentReady { segment, hashes, piece_bytes } => self.ready(segment, hashes, piece_bytes)?,
             Input::EndOfFile { segments } => {

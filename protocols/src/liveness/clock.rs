@@ -1,8 +1,8 @@
 //! The clock of a primary: its own wall clock as long as a majority bears it out, else theirs.
 //!
-//! Beats carry the sender's wall clock. An answer to a beat of ours says what a peer's clock read within a round trip
-//! that we measured, so [`Clocks`] knows each member's clock by our monotonic one, and may carry it on from there:
-//! whether our own wall clock or a peer's is set, the next look finds it apart at once.
+//! Heartbeats carry the sender's wall clock. An answer to a heartbeat of ours says what a peer's clock read within a
+//! round trip that we measured, so [`Clocks`] knows each member's clock by our monotonic one, and may carry it on from
+//! there: whether our own wall clock or a peer's is set, the next look finds it apart at once.
 //!
 //! [`Clocks::judge`] promises: no time that it names is ahead of the clocks of a majority of every configuration by
 //! more than [`CLOCK_APART_MAX`] (and half a round trip), whatever the others read. Its price is that with a bare
@@ -18,7 +18,7 @@ use crate::ids::{MemberId, Millis, PeerId};
 use crate::membership::Voters;
 
 /// A clock that differs from a majority's by at most this is good: machines without a time server drift by seconds a
-/// day. It must be more than the error of a reading, which is half a deadline of a beat.
+/// day. It must be more than the error of a reading, which is half a deadline of a heartbeat.
 pub const CLOCK_APART_MAX: Duration = Duration::from_secs(2);
 
 const _: () = assert!(CLOCK_APART_MAX.as_millis() > super::limits::DEADLINE.as_millis() / 2);
@@ -56,8 +56,8 @@ impl Judgement {
 }
 
 impl Clocks {
-    /// A peer answered a beat that was sent at `asked`, on our monotonic clock, with its wall clock, after `took`. What
-    /// no calendar has is passed over.
+    /// A peer answered a heartbeat that was sent at `asked`, on our monotonic clock, with its wall clock, after `took`.
+    /// What no calendar has is passed over.
     pub fn record(&mut self, peer: PeerId, wall: Millis, asked: Millis, took: Duration) {
         if wall.0 <= INSTANT_MAX {
             self.readings.insert(peer, Reading { wall, at: asked.plus(took / 2) });

@@ -1,10 +1,10 @@
 //! The failure detector of one node: who is silent, and for how long that may go on.
 //!
-//! One [`Detector`] watches every node that this one shares a quorum with. It is told of beats, of connections that
-//! closed and of dials that were refused, and ticks at least once per [`BEAT_INTERVAL`]; it answers with who became
-//! suspect and who came back. It sends nothing and decides nothing about quorums: that is `election`.
+//! One [`Detector`] watches every node that this one shares a quorum with. It is told of heartbeats, of connections
+//! that closed and of dials that were refused, and ticks at least once per [`HEARTBEAT_INTERVAL`]; it answers with who
+//! became suspect and who came back. It sends nothing and decides nothing about quorums: that is `election`.
 //!
-//! Silence is measured against a bound that follows the lateness of earlier beats, between [`SUSPICION_MIN`] and
+//! Silence is measured against a bound that follows the lateness of earlier heartbeats, between [`SUSPICION_MIN`] and
 //! [`SUSPICION_MAX`]. Two things shorten or stretch it. A connection that closed *and* a dial that was refused prove
 //! that the process is gone, and are acted on at once. A tick of ours that came late proves that *we* were held up,
 //! and the time lost is charged to nobody: without that, a laptop that wakes from sleep would suspect the world.
@@ -12,7 +12,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::limits::{BEAT_INTERVAL, EVIDENCE_MAX, REDIAL_FOR, REDIAL_INTERVAL, STALL, SUSPICION_MAX, SUSPICION_MIN};
+use super::limits::{
+    EVIDENCE_MAX, HEARTBEAT_INTERVAL, REDIAL_FOR, REDIAL_INTERVAL, STALL, SUSPICION_MAX, SUSPICION_MIN,
+};
 use crate::ids::{BootId, Millis, PeerId};
 
 /// What the node learnt. Times are on its monotonic clock.
@@ -22,8 +24,8 @@ pub enum DetectorInput {
     Watch { peer: PeerId },
     /// No quorum is shared any longer.
     Unwatch { peer: PeerId },
-    /// A beat, an answer to ours, or any other message that proves the peer's process runs. Without a connection it
-    /// proves only that the process ran when it was sent.
+    /// A heartbeat, an answer to ours, or any other message that proves the peer's process runs. Without a connection
+    /// it proves only that the process ran when it was sent.
     Heartbeat { peer: PeerId, boot: BootId },
     /// A connection exists. Proves nothing about the process behind it, but ends the evidence against it.
     Connected { peer: PeerId },
@@ -31,8 +33,8 @@ pub enum DetectorInput {
     Disconnected { peer: PeerId },
     /// A dial was answered with a refusal.
     Refused { peer: PeerId },
-    /// Time passed. Due at least once per `BEAT_INTERVAL`; a tick that comes later than that by `STALL` is taken as a
-    /// pause of this node.
+    /// Time passed. Due at least once per `HEARTBEAT_INTERVAL`; a tick that comes later than that by `STALL` is taken
+    /// as a pause of this node.
     Tick,
 }
 
@@ -74,7 +76,7 @@ struct Watched {
     heard_at: Millis,
     heard: bool,
     boot: Option<BootId>,
-    /// Smoothed lateness of beats, in microseconds so that averaging does not round it away.
+    /// Smoothed lateness of heartbeats, in microseconds so that averaging does not round it away.
     lateness_us: u64,
     disconnected_at: Option<Millis>,
     /// When the next dial for evidence is due.
@@ -84,12 +86,12 @@ struct Watched {
 
 impl Watched {
     fn allowed(&self) -> Duration {
-        // Four times the usual lateness covers nearly every beat that is merely late.
+        // Four times the usual lateness covers nearly every heartbeat that is merely late.
         (SUSPICION_MIN + 4 * Duration::from_micros(self.lateness_us)).min(SUSPICION_MAX)
     }
     fn learn_lateness(&mut self, gap: Duration) {
-        // An outage is not jitter: beyond the least suspicion a gap says nothing about how late beats usually are.
-        let late = gap.saturating_sub(BEAT_INTERVAL).min(SUSPICION_MIN).as_micros() as u64;
+        // An outage is not jitter: beyond the least suspicion a gap says nothing about how late heartbeats usually are.
+        let late = gap.saturating_sub(HEARTBEAT_INTERVAL).min(SUSPICION_MIN).as_micros() as u64;
         // Up quickly, down slowly: wrong suspicions cost an election, a slow suspicion costs a second.
         let (old, new) = if late > self.lateness_us { (3, 1) } else { (15, 1) };
         self.lateness_us = (self.lateness_us * old + late * new) / (old + new);
@@ -197,7 +199,7 @@ impl Detector {
     fn forgive_own_pause(&mut self, now: Millis) {
         let gap = now.since(self.driven_at);
         self.driven_at = self.driven_at.max(now);
-        let lost = gap.saturating_sub(BEAT_INTERVAL);
+        let lost = gap.saturating_sub(HEARTBEAT_INTERVAL);
         if lost > STALL {
             for watched in self.peers.values_mut() {
                 watched.heard_at = watched.heard_at.plus(lost).min(now);
@@ -226,12 +228,12 @@ impl Detector {
     pub fn suspected(&self) -> BTreeSet<PeerId> {
         self.peers.iter().filter(|(_, watched)| watched.suspected_since.is_some()).map(|(&peer, _)| peer).collect()
     }
-    /// Since when a suspected peer has been gone, at the latest: its last connection closed, or the beat after its last
-    /// one did not come. No message of its reached anybody much later than that.
+    /// Since when a suspected peer has been gone, at the latest: its last connection closed, or the heartbeat after its
+    /// last one did not come. No message of its reached anybody much later than that.
     pub fn lost_at(&self, peer: PeerId) -> Option<Millis> {
         let watched = self.peers.get(&peer)?;
         let since = watched.suspected_since?;
-        Some(watched.disconnected_at.unwrap_or(watched.heard_at.plus(BEAT_INTERVAL)).min(since))
+        Some(watched.disconnected_at.unwrap_or(watched.heard_at.plus(HEARTBEAT_INTERVAL)).min(since))
     }
     /// Whether the peer was ever heard since the watch began.
     pub fn was_heard(&self, peer: PeerId) -> bool {

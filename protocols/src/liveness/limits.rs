@@ -4,19 +4,20 @@ use std::time::Duration;
 
 pub const PROTOCOL: &str = "/quorate/liveness/1";
 
-/// A beat is small; an answer may list the quorums that a node leads: 4,096 of them fit.
+/// A heartbeat is small; an answer may list the quorums that a node leads: 4,096 of them fit.
 pub const MESSAGE_BYTES_MAX: usize = 96 * 1024;
 
-/// One beat per pair of nodes that share a quorum.
-pub const BEAT_INTERVAL: Duration = Duration::from_millis(100);
+/// One heartbeat per pair of nodes that share a quorum.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Silence before suspicion when the round trip is unremarkable. Ten beats: a busy machine misses several in a row.
+/// Silence before suspicion when the round trip is unremarkable. Ten heartbeats: a busy machine misses several in a
+/// row.
 pub const SUSPICION_MIN: Duration = Duration::from_millis(1000);
 
 /// Suspicion grows with the measured jitter up to this.
 pub const SUSPICION_MAX: Duration = Duration::from_millis(5000);
 
-/// How long an answer to a beat or a pre-vote is waited for. Round trips up to this are measured; of one that
+/// How long an answer to a heartbeat or a pre-vote is waited for. Round trips up to this are measured; of one that
 /// takes longer nothing is learnt.
 pub const DEADLINE: Duration = Duration::from_millis(2000);
 
@@ -66,4 +67,4 @@ const _: () = assert!(REDIAL_FOR.as_millis() < EVIDENCE_MAX.as_millis());
 // A slow round trip must not look like silence.
 const _: () = assert!(DEADLINE.as_millis() < SUSPICION_MAX.as_millis());
 // A pause that counts as our own must be shorter than the silence that we hold against others.
-const _: () = assert!(STALL.as_millis() + BEAT_INTERVAL.as_millis() < SUSPICION_MIN.as_millis());
+const _: () = assert!(STALL.as_millis() + HEARTBEAT_INTERVAL.as_millis() < SUSPICION_MIN.as_millis());

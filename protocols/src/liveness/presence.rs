@@ -1,6 +1,6 @@
 //! Presence tracker: which peers are known to be absent, so that nobody waits for them.
 //!
-//! The failure detector beside it watches the nodes that share a quorum, with a beat every tenth of a second. This
+//! The failure detector beside it watches the nodes that share a quorum, with a heartbeat every tenth of a second. This
 //! tracker covers every peer that the node talks to, and costs nothing while all is well: it is told of connections, of
 //! dials that were refused, and of what became of questions. A peer is absent when its connection closed and its
 //! address refuses ([`Absence::Gone`]), when its connection stayed closed for [`CLOSED_MAX`], or when it left a

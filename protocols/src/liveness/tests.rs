@@ -17,7 +17,7 @@ fn boot(n: u8) -> BootId {
     BootId([n; 16])
 }
 
-/// A detector driven as a node drives it: a tick per beat interval, beats as given.
+/// A detector driven as a node drives it: a tick per heartbeat interval, heartbeats as given.
 struct Watch {
     detector: Detector,
     now: Millis,
@@ -34,7 +34,7 @@ impl Watch {
     fn input(&mut self, input: DetectorInput) {
         self.effects.extend(self.detector.step(self.now, input));
     }
-    /// Lets `ms` pass in steps of the beat interval; `beating` peers beat at every step.
+    /// Lets `ms` pass in steps of the heartbeat interval; `beating` peers beat at every step.
     fn run(&mut self, ms: u64, beating: &[PeerId]) {
         for _ in 0..ms / 100 {
             self.now.0 += 100;
@@ -136,12 +136,12 @@ fn a_beat_that_was_sent_before_the_connection_closed_does_not_refute_the_evidenc
 
 #[test]
 fn a_pause_of_this_node_makes_nobody_suspect() {
-    for beat_first in [false, true] {
+    for heartbeat_first in [false, true] {
         let mut watch = Watch::new();
         watch.run(2_000, &[A, B]);
         // The laptop sleeps for an hour.
         watch.now.0 += 3_600_000;
-        if beat_first {
+        if heartbeat_first {
             watch.input(DetectorInput::Heartbeat { peer: B, boot: boot(1) });
         }
         watch.input(DetectorInput::Tick);

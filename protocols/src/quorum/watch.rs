@@ -132,7 +132,7 @@ pub enum WatchFault {
 pub enum WatchAnswer {
     /// Entries that hold, as many as fit into an answer; the others come with the next. Those that are refused neither
     /// hold now nor are they held, because there are too many: whoever adds them again pauses before.
-    Told { met: Vec<(EntryId, Watched)>, refused: Vec<EntryId> },
+    Update { met: Vec<(EntryId, Watched)>, refused: Vec<EntryId> },
     /// There is no such session here, or it lacks the request's base.
     Reopen,
 }

@@ -15,7 +15,7 @@ pub const MESSAGE_BYTES_MAX: usize = MIB;
 /// worker keeps the result and reports again.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Orders, reports, stops or beats in one message or command.
+/// Assignments, reports, stops or heartbeats in one message or command.
 pub const BATCH_MAX: usize = 256;
 
 /// Bytes of results that a worker puts into one report, so that the command stays below its limit.
@@ -160,7 +160,7 @@ pub const WAKES_MAX: usize = 256;
 
 /// Ready tasks of one job, and jobs in all, that are passed over in one turn because their own conditions (distinct
 /// peers, peers that refused) leave no worker: those behind wait until something moves.
-pub const LOOKS_MAX: usize = 16;
+pub const TRIES_MAX: usize = 16;
 pub const SKIPS_MAX: usize = 1024;
 
 /// What one task of priority 1 and one slot costs its job's turn; higher priorities pay less.

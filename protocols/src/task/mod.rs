@@ -13,7 +13,7 @@
 //!     | Assign: steps, assignments  ------->  | durable inbox, then
 //!     |  <------------------------  Accepted   | runs
 //!     |  <--------------  Start (only tasks that must not begin twice, before they begin)
-//!     |  <--------------  Beat: progress, not replicated
+//!     |  <---------  Heartbeat: progress, not replicated
 //!     |  <--------------  Report: from the durable outbox, until
 //!     | Recorded: per report, committed  --->  | the outbox forgets
 //!     | Stop  ------------------------------>  | kills, removes, reports Stopped

@@ -103,7 +103,7 @@ impl Outbox {
     /// `age`: by the wall clock, for nothing better survives a restart.
     pub fn restore_event(&mut self, now: Millis, sequence: u64, event: Event, age: Duration) {
         self.newest = self.newest.max(sequence);
-        self.keep(sequence, Arc::new(event), before(now, age));
+        self.insert_row(sequence, Arc::new(event), before(now, age));
     }
 
     pub fn restore_id(&mut self, now: Millis, sequence: u64, id: SeenId, age: Duration) {
@@ -137,7 +137,7 @@ impl Outbox {
             return Ok(Emitted { sequence: *sequence, existed: true });
         }
         self.make_room(now, event.data.len())?;
-        Ok(Emitted { sequence: self.take(now, event), existed: false })
+        Ok(Emitted { sequence: self.number_event(now, event), existed: false })
     }
 
     /// One of the network's own.
@@ -164,18 +164,18 @@ impl Outbox {
             return;
         }
         self.own_free_at = free_at.plus(Duration::from_millis(1_000 / OWN_PER_SECOND));
-        self.take(since, event);
+        self.number_event(since, event);
     }
 
-    fn take(&mut self, since: Millis, event: Event) -> u64 {
+    fn number_event(&mut self, since: Millis, event: Event) -> u64 {
         self.newest += 1;
         let (sequence, event) = (self.newest, Arc::new(event));
         self.changes.push(Change::Keep(sequence, event.clone()));
-        self.keep(sequence, event, since);
+        self.insert_row(sequence, event, since);
         sequence
     }
 
-    fn keep(&mut self, sequence: u64, event: Arc<Event>, since: Millis) {
+    fn insert_row(&mut self, sequence: u64, event: Arc<Event>, since: Millis) {
         self.bytes += event.data.len();
         self.own_rows += usize::from(event.is_own());
         // What the network says of itself may be said again: whether it is the same is for the triggers to tell.

@@ -483,7 +483,7 @@ fn job_samples(samples: &mut Samples) {
         JobAnswer::Acknowledged,
         JobAnswer::DeliveryAck(DeliveryAck { reaches: 9, recorded: Some(8) }),
         JobAnswer::ConditionProbed(Err(text())),
-        JobAnswer::Watched(WatchAnswer::Told {
+        JobAnswer::Watched(WatchAnswer::Update {
             met: vec![(EntryId(9), Watched::Met(Box::new(record()))), (EntryId(10), Watched::Unknown)],
             refused: vec![EntryId(11)],
         }),

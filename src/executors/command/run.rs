@@ -34,7 +34,7 @@ use crate::seams::{Entropy, run_blocking};
 const ADDRESS_SPACE_MIN: u64 = 256 << 20;
 
 /// How often a running program's files are added up. What it can write in this time is what it can be over its limit.
-const SIZE_LOOK: Duration = Duration::from_secs(1);
+const SIZE_CHECK: Duration = Duration::from_secs(1);
 
 /// After the grace: the supervisor's own patience with killed processes, and room.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -358,7 +358,7 @@ impl Running<'_> {
     /// Adds up what the program has written, now and then: the kernel bounds each file, not all of them.
     async fn watch_size(&self, too_much: &CancellationToken) -> Never {
         loop {
-            tokio::time::sleep(SIZE_LOOK).await;
+            tokio::time::sleep(SIZE_CHECK).await;
             let (out, tmp) = (self.folder.join("out"), self.folder.join("tmp"));
             let bytes = run_blocking(move || {
                 let both = folder::files(&out)?.into_iter().chain(folder::files(&tmp)?);

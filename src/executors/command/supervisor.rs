@@ -26,7 +26,7 @@ use super::control::{Event, ProcessLimits, START_BYTES_MAX, Start};
 const NICENESS: i32 = 10;
 
 /// How often the family is looked at while it is given time to end. Only then: before, the kernel says when.
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How long killed processes may take to be gone. One that waits for a dead disk may take for ever.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
@@ -202,7 +202,7 @@ impl Family {
             if Instant::now() >= until {
                 return;
             }
-            let pause = Timespec { tv_sec: 0, tv_nsec: LOOK.subsec_nanos().into() };
+            let pause = Timespec { tv_sec: 0, tv_nsec: POLL_INTERVAL.subsec_nanos().into() };
             let _ = poll(&mut [], Some(&pause));
         }
     }

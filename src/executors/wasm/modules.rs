@@ -156,14 +156,14 @@ impl Parts {
 }
 
 /// What the first look at a module comes to.
-enum Look {
+enum ModuleCheck {
     /// Its code was on disk.
     Ready(Arc<Ready>),
     /// To be compiled.
     Sound { binary: Bytes, is_large: bool, memory_bytes: u64 },
 }
 
-fn sound(module: Bytes) -> Result<Look, ModuleError> {
+fn sound(module: Bytes) -> Result<ModuleCheck, ModuleError> {
     let checked = check::check(&module).map_err(|fault| ModuleError::Invalid(fault.to_string()))?;
     let facts = checked.facts;
     let binary = match checked.binary {
@@ -171,7 +171,7 @@ fn sound(module: Bytes) -> Result<Look, ModuleError> {
         Cow::Owned(binary) => binary.into(),
     };
     let is_large = binary.len() >= LARGE_BYTES || facts.cost >= LARGE_COST;
-    Ok(Look::Sound { binary, is_large, memory_bytes: facts.compile_memory_bytes })
+    Ok(ModuleCheck::Sound { binary, is_large, memory_bytes: facts.compile_memory_bytes })
 }
 
 impl Modules {
@@ -264,9 +264,9 @@ impl Modules {
             Flavour::Free => self.free.clone(),
             Flavour::Metered => self.metered.clone(),
         };
-        let (binary, is_large, memory_bytes) = match self.look_at(&key, &parts, module).await {
-            Ok(Look::Ready(ready)) => return drop(sender.send_replace(Some(Ok(ready)))),
-            Ok(Look::Sound { binary, is_large, memory_bytes }) => (binary, is_large, memory_bytes),
+        let (binary, is_large, memory_bytes) = match self.check_module(&key, &parts, module).await {
+            Ok(ModuleCheck::Ready(ready)) => return drop(sender.send_replace(Some(Ok(ready)))),
+            Ok(ModuleCheck::Sound { binary, is_large, memory_bytes }) => (binary, is_large, memory_bytes),
             Err(error) => return drop(sender.send_replace(Some(Err(error)))),
         };
         self.set_stage(&key, Stage::WaitsForPlace);
@@ -304,19 +304,19 @@ impl Modules {
     }
 
     /// Loads a module's code from disk, or checks the module.
-    async fn look_at(&self, key: &Key, parts: &Arc<Parts>, module: Bytes) -> Result<Look, ModuleError> {
+    async fn check_module(&self, key: &Key, parts: &Arc<Parts>, module: Bytes) -> Result<ModuleCheck, ModuleError> {
         let place = self.checks.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (parts, artifacts, name) = (parts.clone(), self.artifacts.clone(), parts.artifact_name(key));
         let (answer, answered) = oneshot::channel();
         threads::start("wasm-check", move || {
             let _place = place;
             let kept = artifacts.and_then(|artifacts| artifacts.load(&name)).and_then(|code| parts.load(&code).ok());
-            let look = match kept {
-                Some(ready) => Ok(Look::Ready(ready)),
+            let check = match kept {
+                Some(ready) => Ok(ModuleCheck::Ready(ready)),
                 None => sound(module),
             };
             // Nobody waits any more when the task was dropped.
-            let _ = answer.send(look);
+            let _ = answer.send(check);
         })
         .map_err(ModuleError::Host)?;
         // A check that panics is our bug, and the module's author should hear of it all the same.

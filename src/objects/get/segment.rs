@@ -234,11 +234,11 @@ impl Read {
         }
         let (object, reason) = (self.object, error.to_string());
         self.objects.events.send(ObjectEvent::PieceFault { object, segment, column, holder, reason });
-        self.tell_steward(column);
+        self.report_to_steward(column);
     }
 
     /// Once per column and read, beside the read: whoever looks after the object looks for itself and repairs.
-    fn tell_steward(&self, column: PieceIndex) {
+    fn report_to_steward(&self, column: PieceIndex) {
         if !self.holders().suspected.insert(column) {
             return;
         }

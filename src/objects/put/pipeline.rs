@@ -223,7 +223,7 @@ impl<'a> Pipeline<'a> {
                     }
                 }
             }
-            self.look_around();
+            self.check_holders();
             if !self.inputs.is_empty() {
                 continue;
             }
@@ -244,9 +244,9 @@ impl<'a> Pipeline<'a> {
         let now = self.now();
         let plan = self.plan.wake_at().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)).max(TICK_MIN));
         let alive = self.told_at + self.alive_interval();
-        let look = if self.wants_holders() { alive.min(self.asked_at + OPEN_INTERVAL) } else { alive };
-        let look = look.saturating_duration_since(Instant::now()).clamp(TICK_MIN, ABSENCE_INTERVAL);
-        Instant::now() + plan.map_or(look, |plan| plan.min(look))
+        let next = if self.wants_holders() { alive.min(self.asked_at + OPEN_INTERVAL) } else { alive };
+        let next = next.saturating_duration_since(Instant::now()).clamp(TICK_MIN, ABSENCE_INTERVAL);
+        Instant::now() + plan.map_or(next, |plan| plan.min(next))
     }
 
     fn alive_interval(&self) -> Duration {
@@ -262,7 +262,7 @@ impl<'a> Pipeline<'a> {
 
     /// An empty progress record says that the run is alive, and its reply says who holds what now; in between a
     /// question says as much to a run that waits for holders.
-    fn look_around(&mut self) {
+    fn check_holders(&mut self) {
         if self.absence_at.elapsed() >= ABSENCE_INTERVAL {
             self.absence_at = Instant::now();
             let net = &self.objects.context.net;

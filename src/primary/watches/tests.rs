@@ -48,7 +48,7 @@ fn request(number: u64, jobs: &[(u64, JobId)]) -> WatchRequest {
 
 fn met(answer: Result<WatchAnswer, QuorumError>) -> Vec<EntryId> {
     match answer {
-        Ok(WatchAnswer::Told { met, refused }) if refused.is_empty() => met.into_iter().map(|(id, _)| id).collect(),
+        Ok(WatchAnswer::Update { met, refused }) if refused.is_empty() => met.into_iter().map(|(id, _)| id).collect(),
         other => panic!("{other:?}"),
     }
 }
@@ -95,7 +95,7 @@ async fn what_holds_already_and_what_is_unknown_is_answered_at_once() {
     let started = Instant::now();
     let unknown = JobId { local: [9; 16], ..JOB };
     let answer = world.ask(2, request(1, &[(1, JOB), (2, unknown), (3, OTHER)])).await.unwrap();
-    let WatchAnswer::Told { met, .. } = answer else { panic!("{answer:?}") };
+    let WatchAnswer::Update { met, .. } = answer else { panic!("{answer:?}") };
     let [(EntryId(1), Watched::Met(record)), (EntryId(2), Watched::Unknown)] = &met[..] else { panic!("{met:?}") };
     assert_eq!(record.state, RunState::Cancelled);
     assert_eq!(started.elapsed(), Duration::ZERO);

@@ -97,15 +97,15 @@ async fn reports_are_committed_as_the_worker_that_made_them() {
 #[tokio::test(start_paused = true)]
 async fn beats_count_only_under_a_lease_and_say_how_far_tasks_are() {
     let world = world();
-    let beat = |lease: u8| TaskMessage::Heartbeat {
+    let heartbeat = |lease: u8| TaskMessage::Heartbeat {
         quorum: QUORUM,
         lease: LeaseId([lease; 16]),
         running: vec![Progress { task: TASK, permille: 9_999, note: "ä".repeat(10_000) }],
     };
-    assert_eq!(world.ask(4, beat(3)).await, TaskAnswer::UnknownLease);
-    assert_eq!(world.ask(WORKER, beat(4)).await, TaskAnswer::UnknownLease);
+    assert_eq!(world.ask(4, heartbeat(3)).await, TaskAnswer::UnknownLease);
+    assert_eq!(world.ask(WORKER, heartbeat(4)).await, TaskAnswer::UnknownLease);
     assert_eq!(world.heartbeats.heard_at(QUORUM, peer(WORKER)), None);
-    assert_eq!(world.ask(WORKER, beat(3)).await, TaskAnswer::Acknowledged);
+    assert_eq!(world.ask(WORKER, heartbeat(3)).await, TaskAnswer::Acknowledged);
     let [(worker, progress)] = &world.heartbeats.of_job(JOB)[..] else { panic!("one task was spoken of") };
     assert_eq!((*worker, progress.permille), (peer(WORKER), 1000));
     assert!(progress.note.len() <= quorate_protocols::text::REASON_BYTES_MAX);

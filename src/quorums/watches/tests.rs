@@ -85,15 +85,15 @@ fn client(net: Arc<ScriptedNet>, members: &[MemberId]) -> QuorumClient {
     QuorumClient::new(ClientParts { net, quorums, knowledge, entropy, requests, tasks })
 }
 
-fn told(met: Vec<(EntryId, Watched)>, refused: Vec<EntryId>) -> Reaction {
-    Reaction::answer(&JobAnswer::Watched(WatchAnswer::Told { met, refused }))
+fn answer_watch(met: Vec<(EntryId, Watched)>, refused: Vec<EntryId>) -> Reaction {
+    Reaction::answer(&JobAnswer::Watched(WatchAnswer::Update { met, refused }))
 }
 
 /// All entries of the request are met, as this state has their job.
 fn met(state: &StateQuorum, request: &WatchRequest) -> Reaction {
     let record = |job: JobId| state.read(|state| state.jobs().get(&job).unwrap().clone());
     let answer = |entry| Watched::Met(Box::new(record(request.job(entry))));
-    told(request.added.iter().map(|entry| (entry.id, answer(entry))).collect(), Vec::new())
+    answer_watch(request.added.iter().map(|entry| (entry.id, answer(entry))).collect(), Vec::new())
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,7 +203,7 @@ async fn a_watch_that_is_refused_is_asked_again_with_a_growing_pause() {
     primary.cancel(JOB);
     let quorum = primary.quorum.clone();
     let net = ScriptedNet::new(peer(9), move |_, _, frame| match asked.fetch_add(1, Ordering::Relaxed) < 3 {
-        true => told(Vec::new(), request_in(frame).added.iter().map(|entry| entry.id).collect()),
+        true => answer_watch(Vec::new(), request_in(frame).added.iter().map(|entry| entry.id).collect()),
         false => met(&quorum, &request_in(frame)),
     });
     let client = client(net.clone(), &[member(1)]);
@@ -250,7 +250,7 @@ async fn a_peer_parks_so_many_requests_for_this_node_and_commands_keep_their_str
         let wait = request_in(frame).wait_ms;
         seen.lock().push(wait);
         match wait {
-            0 => told(Vec::new(), Vec::new()),
+            0 => answer_watch(Vec::new(), Vec::new()),
             _ => Reaction::Silent,
         }
     });

@@ -61,8 +61,8 @@ impl Status {
 }
 
 impl Group {
-    /// Told on every beat whether a majority was heard; acts on changes.
-    pub fn record_beat(&self, now: Millis, missing: Option<String>) {
+    /// Told on every heartbeat whether a majority was heard; acts on changes.
+    pub fn record_heartbeat(&self, now: Millis, missing: Option<String>) {
         let (before, after) = self.status(|status| {
             let before = status.clone();
             match &missing {

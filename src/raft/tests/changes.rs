@@ -47,8 +47,8 @@ async fn a_standby_takes_the_place_of_a_member_that_stays_away() {
     net.converged(&[0, 1, 3]).await;
     assert_eq!(jobs(&net.nodes[3]), 1);
     assert!(net.commit(submit(1)).await.is_ok());
-    // Its beats are no longer listened for: were it suspected on, the node would never ask it anything again, and what
-    // it holds for the quorum would stay with it.
+    // Its heartbeats are no longer listened for: were it suspected on, the node would never ask it anything again, and
+    // what it holds for the quorum would stay with it.
     net.until("those who stay suspect nobody who left", |net| {
         [0, 1, 3].iter().all(|&index| !net.nodes[index].host().suspects(lost.peer)).then_some(())
     })

@@ -12,7 +12,7 @@ impl TestNet {
 
     /// How far the time of the record, a command just committed, is ahead of what the clocks should say.
     async fn record_ahead_ms(&self) -> i64 {
-        // What a member hears of the others' clocks is a beat old.
+        // What a member hears of the others' clocks is a heartbeat old.
         tokio::time::sleep(Duration::from_millis(500)).await;
         self.commit(Command::Quorum(QuorumCommand::Noop)).await.unwrap();
         let time = self.nodes[self.led().await].quorum().view().time;

@@ -14,7 +14,7 @@ use quorate_testkit::net::{Faults, Observer, Sight};
 
 use crate::seams::{Net, Protocol};
 
-/// One way over the network. Well below the beat interval, as on any network that people use.
+/// One way over the network. Well below the heartbeat interval, as on any network that people use.
 const LATENCY: Duration = Duration::from_millis(1);
 
 /// Raft messages that arrived, by the number of the node; how many of all asked for a chunk of a snapshot.

@@ -240,19 +240,19 @@ impl Ledger {
     }
 
     /// Quorums to tell that this worker lives, each with its lease and the attempts it has here.
-    pub fn beats(&self) -> BTreeMap<QuorumId, (LeaseId, Vec<TaskAttempt>)> {
-        let mut beats = BTreeMap::<_, (LeaseId, Vec<_>)>::new();
+    pub fn heartbeats(&self) -> BTreeMap<QuorumId, (LeaseId, Vec<TaskAttempt>)> {
+        let mut heartbeats = BTreeMap::<_, (LeaseId, Vec<_>)>::new();
         for (quorum, outbox) in &self.outboxes {
             if outbox.entries > 0 || self.lease_usages.contains_key(&outbox.lease) {
-                beats.insert(*quorum, (outbox.lease, Vec::new()));
+                heartbeats.insert(*quorum, (outbox.lease, Vec::new()));
             }
         }
         for task in self.entries.keys() {
-            if let Some((_, tasks)) = beats.get_mut(&task.id.job.quorum) {
+            if let Some((_, tasks)) = heartbeats.get_mut(&task.id.job.quorum) {
                 tasks.push(*task);
             }
         }
-        beats
+        heartbeats
     }
 
     pub(super) fn outbox(&mut self, quorum: QuorumId) -> &mut QuorumOutbox {

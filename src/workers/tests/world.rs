@@ -1,5 +1,5 @@
 //! A quorum's state with workers around it. The state is applied by hand; the primary's side is the few lines of
-//! [`World::tend`].
+//! [`World::run_sessions`].
 
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,42 +83,42 @@ pub struct FakeQuorum {
     away: Mutex<BTreeSet<u8>>,
     full_once: AtomicBool,
     deaf_once: AtomicBool,
-    /// What a beat takes until it is heard.
-    beats_take: Mutex<Duration>,
-    beats: Mutex<Beats>,
+    /// What a heartbeat takes until it is heard.
+    heartbeats_take: Mutex<Duration>,
+    heartbeats: Mutex<Heartbeats>,
     began_at: Instant,
 }
 
-/// Beats that were heard, and that are on their way.
+/// Heartbeats that were heard, and that are on their way.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Beats {
+pub struct Heartbeats {
     pub heard: usize,
     pub under_way: usize,
     pub most: usize,
 }
 
 impl FakeQuorum {
-    pub fn slow_beats(&self, take: Duration) {
-        *self.beats_take.lock() = take;
+    pub fn slow_heartbeats(&self, take: Duration) {
+        *self.heartbeats_take.lock() = take;
     }
-    pub fn beats(&self) -> Beats {
-        *self.beats.lock()
+    pub fn heartbeats(&self) -> Heartbeats {
+        *self.heartbeats.lock()
     }
-    async fn beat(&self, deadline: Duration) -> bool {
-        let take = *self.beats_take.lock();
+    async fn take_heartbeat(&self, deadline: Duration) -> bool {
+        let take = *self.heartbeats_take.lock();
         {
-            let mut beats = self.beats.lock();
-            beats.under_way += 1;
-            beats.most = beats.most.max(beats.under_way);
+            let mut heartbeats = self.heartbeats.lock();
+            heartbeats.under_way += 1;
+            heartbeats.most = heartbeats.most.max(heartbeats.under_way);
         }
         sleep(take.min(deadline)).await;
-        let mut beats = self.beats.lock();
-        beats.under_way -= 1;
-        beats.heard += usize::from(take <= deadline);
+        let mut heartbeats = self.heartbeats.lock();
+        heartbeats.under_way -= 1;
+        heartbeats.heard += usize::from(take <= deadline);
         take <= deadline
     }
-    pub fn with<R>(&self, look: impl FnOnce(&QuorumState) -> R) -> R {
-        look(&self.state.lock().0)
+    pub fn with<R>(&self, read: impl FnOnce(&QuorumState) -> R) -> R {
+        read(&self.state.lock().0)
     }
     pub fn apply(&self, by: PeerId, command: Command) -> Result<CommandReply, Rejection> {
         let (state, index) = &mut *self.state.lock();
@@ -180,7 +180,7 @@ impl QuorumPort for FakePort {
             }
             if matches!(message, TaskMessage::Heartbeat { .. }) {
                 let noted = ReportAnswer::Task(TaskAnswer::Acknowledged);
-                return if quorum.beat(deadline).await { Ok(noted) } else { Err(unreachable) };
+                return if quorum.take_heartbeat(deadline).await { Ok(noted) } else { Err(unreachable) };
             }
             let is_report = matches!(message, TaskMessage::Report { .. });
             let command = match message {
@@ -349,8 +349,8 @@ impl World {
             away: Mutex::default(),
             full_once,
             deaf_once,
-            beats_take: Mutex::default(),
-            beats: Mutex::default(),
+            heartbeats_take: Mutex::default(),
+            heartbeats: Mutex::default(),
             began_at: Instant::now(),
         };
         let mut world = Self { quorum: Arc::new(quorum), objects: Arc::default(), nodes: Vec::new(), slots };
@@ -461,7 +461,7 @@ impl World {
     }
 
     /// What a primary does: tells each worker what it was not told.
-    fn tend(&mut self) {
+    fn run_sessions(&mut self) {
         let (quorum, term) = (QUORUM, Term(1));
         for (index, node) in self.nodes.iter_mut().enumerate() {
             let Some((tasks, workers)) = &node.running else { continue };
@@ -505,7 +505,7 @@ impl World {
         }
     }
 
-    async fn hear(&mut self) {
+    async fn take_answers(&mut self) {
         for node in &mut self.nodes {
             let (done, on_the_way) =
                 std::mem::take(&mut node.talking).into_iter().partition(|(_, talk)| talk.is_finished());
@@ -522,9 +522,9 @@ impl World {
 
     /// One step of virtual time.
     async fn step(&mut self) {
-        self.tend();
+        self.run_sessions();
         sleep(Duration::from_millis(1)).await;
-        self.hear().await;
+        self.take_answers().await;
         let due = self.quorum.with(|state| state.next_timer().map(|due| (due, due.since(state.time()))));
         let now = Millis(1_000 + self.quorum.began_at.elapsed().as_millis() as u64);
         if let Some((until, _)) = due.filter(|(until, _)| *until <= now) {
@@ -644,11 +644,15 @@ impl World {
         let (tasks, workers) = self.nodes[index as usize].running.as_ref().unwrap();
         tasks.scope(workers.answer(from, message)).await
     }
-    pub async fn say(&self, index: u8, message: TaskMessage) -> TaskAnswer {
+    pub async fn send_message(&self, index: u8, message: TaskMessage) -> TaskAnswer {
         self.ask(index, PRIMARY, message).await
     }
     pub async fn assign_nothing(&self, index: u8, term: Term) -> TaskAnswer {
         let (quorum, lease) = (QUORUM, LeaseId([index + 1; 16]));
-        self.say(index, TaskMessage::Assign { quorum, term, lease, steps: Vec::new(), assignments: Vec::new() }).await
+        self.send_message(
+            index,
+            TaskMessage::Assign { quorum, term, lease, steps: Vec::new(), assignments: Vec::new() },
+        )
+        .await
     }
 }

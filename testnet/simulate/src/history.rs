@@ -45,7 +45,7 @@ impl<K: Ord + Copy + Debug, M: Model> Histories<K, M> {
         Self { model, calls: BTreeMap::new(), open: Vec::new(), answered: 0, unanswered: 0, undecided: 0 }
     }
     /// A call that has returned already.
-    pub fn note(&mut self, key: K, called: u64, operation: M::Operation, returned: (u64, M::Answer)) {
+    pub fn record_call(&mut self, key: K, called: u64, operation: M::Operation, returned: (u64, M::Answer)) {
         self.calls.entry(key).or_default().push(Call { called, operation, returned: Some(returned) });
     }
     /// A call that was just made.

@@ -17,10 +17,10 @@ pub fn watch() {
             before(panic);
         }));
     });
-    drop(take());
+    drop(take_messages());
 }
 
 /// The panics of this thread since the last look.
-pub fn take() -> Vec<String> {
+pub fn take_messages() -> Vec<String> {
     SEEN.take()
 }

@@ -48,7 +48,7 @@ impl Transcript {
     }
 
     /// Something small that happens often: hashed, and a line only in detail.
-    pub fn note(&self, node: usize, what: impl FnOnce() -> String) {
+    pub fn record_line(&self, node: usize, what: impl FnOnce() -> String) {
         let mut inner = self.lock();
         let what = what();
         let at = inner.began.elapsed().as_micros() as u64;
@@ -104,7 +104,7 @@ impl Transcript {
 impl Observer for Transcript {
     fn observe(&self, node: usize, sight: &Sight<'_>) {
         match sight {
-            Sight::Request { from, protocol, frame } => self.note(node, || {
+            Sight::Request { from, protocol, frame } => self.record_line(node, || {
                 let mut hasher = blake3::Hasher::new();
                 hasher.update(&frame.head).update(&frame.payload);
                 let hash = hasher.finalize().to_hex();
@@ -113,9 +113,9 @@ impl Observer for Transcript {
             // It is part of what its asker does next.
             Sight::Answer { .. } => (),
             Sight::Gossip { topic, bytes } => {
-                self.note(node, || format!("<- gossip {topic:?} {}", blake3::hash(bytes)))
+                self.record_line(node, || format!("<- gossip {topic:?} {}", blake3::hash(bytes)))
             }
-            Sight::Event(event) => self.note(node, || format!("<- {event:?}")),
+            Sight::Event(event) => self.record_line(node, || format!("<- {event:?}")),
             Sight::Penalty { peer, reason } => self.line(node, format_args!("penalises {peer:?}: {reason}")),
         }
     }

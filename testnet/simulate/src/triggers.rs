@@ -212,7 +212,7 @@ impl Scene {
         if let Err(why) = self.act().await {
             self.report.violations.push(Violation::new(Guarantee::G4, why));
         }
-        self.report.violations.extend(g7_bounded::check::<&str>(&[], &panics::take()));
+        self.report.violations.extend(g7_bounded::check::<&str>(&[], &panics::take_messages()));
         self.report
     }
 
@@ -265,8 +265,8 @@ impl Scene {
         let end = Instant::now() + HEALED_WITHIN;
         let mut unsuspended = false;
         while Instant::now() < end {
-            unsuspended =
-                unsuspended || self.told(1, job.quorum, Command::Trigger(TriggerCommand::Unsuspend { job })).await;
+            unsuspended = unsuspended
+                || self.send_command(1, job.quorum, Command::Trigger(TriggerCommand::Unsuspend { job })).await;
             self.read_rows().await;
             let now = self.true_time();
             let is_true = |row: &FireRow| match (row.cause, row.what) {
@@ -303,7 +303,7 @@ impl Scene {
             let triggered = TriggeredSpec::new(spec.clone(), work(millis));
             let submit = Command::Job(job, JobCommand::Submit { spec: JobSpec::Triggered(Box::new(triggered)) });
             let end = Instant::now() + PATIENCE;
-            while !self.told(1, quorum, submit.clone()).await {
+            while !self.send_command(1, quorum, submit.clone()).await {
                 if Instant::now() >= end {
                     return Err(format!("trigger {index} is not taken, without any fault"));
                 }
@@ -315,7 +315,7 @@ impl Scene {
     }
 
     /// Whether the command was committed and not refused, as far as its client learned.
-    async fn told(&self, index: usize, quorum: QuorumId, command: Command) -> bool {
+    async fn send_command(&self, index: usize, quorum: QuorumId, command: Command) -> bool {
         let done = |result: Result<CommandReply, _>| result.is_ok();
         self.world.command(index, quorum, command, done).await.ok().flatten().unwrap_or(false)
     }
@@ -401,9 +401,9 @@ impl Scene {
         drop(self.world.command(index, job.quorum, command, drop));
     }
 
-    async fn look(&self, quorum: QuorumId, query: Query) -> Option<QueryAnswer> {
+    async fn ask_quorum(&self, quorum: QuorumId, query: Query) -> Option<QueryAnswer> {
         let index = *self.world.up().first()?;
-        let looked = self.world.look(index, quorum, query, |result| result.as_ref().ok().cloned());
+        let looked = self.world.spawn_query(index, quorum, query, |result| result.as_ref().ok().cloned());
         looked.await.ok().flatten().flatten()
     }
 
@@ -413,7 +413,7 @@ impl Scene {
         for at in 0..self.watched.len() {
             let (job, mut from) = (self.watched[at].job, self.watched[at].unsettled(now));
             loop {
-                let page = match self.look(job.quorum, Query::Fires { job, from, limit: u32::MAX }).await {
+                let page = match self.ask_quorum(job.quorum, Query::Fires { job, from, limit: u32::MAX }).await {
                     Some(QueryAnswer::Fires(page)) => page,
                     Some(_) => break,
                     // The faults wait for this: what one question cost is enough.

@@ -363,7 +363,7 @@ impl World {
     }
 
     /// A client of this node looks something up, and will not have a stale answer. As [`Self::command`].
-    pub fn look<A: std::fmt::Debug + Send + 'static>(
+    pub fn spawn_query<A: std::fmt::Debug + Send + 'static>(
         &self,
         index: usize,
         quorum: QuorumId,

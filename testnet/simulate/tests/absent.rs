@@ -133,7 +133,7 @@ impl Net {
 
     async fn owed(&self, through: usize, stored: &PutOutcome) -> usize {
         let query = Query::Object { manifest: stored.object.manifest };
-        let looked = self.world.look(through, stored.object.quorum, query, |answer| match answer {
+        let looked = self.world.spawn_query(through, stored.object.quorum, query, |answer| match answer {
             Ok(QueryAnswer::Object(view)) => Some(view.record.owed.len()),
             _ => None,
         });

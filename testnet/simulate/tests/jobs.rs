@@ -133,14 +133,14 @@ impl Run {
         }
     }
 
-    async fn look(&self, quorum: QuorumId, query: Query) -> Option<QueryAnswer> {
-        let looked = self.world.look(1, quorum, query, |result| result.as_ref().ok().cloned());
+    async fn ask_quorum(&self, quorum: QuorumId, query: Query) -> Option<QueryAnswer> {
+        let looked = self.world.spawn_query(1, quorum, query, |result| result.as_ref().ok().cloned());
         looked.await.ok().flatten().flatten()
     }
 
     async fn check(&self, submitted: Submitted) -> Result<(), String> {
         let Submitted { job, tasks, idempotent } = submitted;
-        let Some(QueryAnswer::Job(record)) = self.look(job.quorum, Query::Job { job }).await else {
+        let Some(QueryAnswer::Job(record)) = self.ask_quorum(job.quorum, Query::Job { job }).await else {
             return Err("its quorum does not know it, or does not answer".to_owned());
         };
         match record.state {
@@ -150,7 +150,7 @@ impl Run {
             other => return Err(format!("it is {other}: {:?}", record.reason)),
         }
         let outputs = Query::Outputs { job, step: StepIndex(0), from: TaskIndex(0), limit: tasks };
-        let Some(QueryAnswer::Outputs(outputs)) = self.look(job.quorum, outputs).await else {
+        let Some(QueryAnswer::Outputs(outputs)) = self.ask_quorum(job.quorum, outputs).await else {
             return Err("its outputs are not to be had".to_owned());
         };
         let found: Vec<_> = outputs.into_iter().map(|given| given.bytes.unwrap_or_default()).collect();

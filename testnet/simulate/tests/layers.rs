@@ -164,8 +164,27 @@ const STRING_ERRORS_SLACK: usize = 8;
 /// Comment lines are at most this wide: the formatter does not wrap them.
 const COLUMNS_MAX: usize = 120;
 
-/// Names in the code of the node that gave way to the field's words, and what stands in their place.
+/// Names that gave way to the field's words, in any crate, and what stands in their place.
 const RETIRED: &[(&str, &str)] = &[
+    ("Beat", "Heartbeat"),
+    ("BEAT_INTERVAL", "HEARTBEAT_INTERVAL"),
+    ("DeadTask", "DeadLetter"),
+    ("Errands", "WorkerInstructions"),
+    ("Heard", "DeliveryAck"),
+    ("Holding", "HeldPiece"),
+    ("Looked", "ConditionProbed"),
+    ("NodeWork", "NodeExecutors"),
+    ("Noted", "Acknowledged"),
+    ("NotWorker", "NotUploader"),
+    ("NotYours", "NotAssigned"),
+    ("Said", "an answer or a report"),
+    ("Taken", "Accepted or Emitted"),
+    ("TaskNotes", "TaskExtras"),
+    ("Tend", "HoldSession"),
+    ("WorkIndex", "SchedulerIndex"),
+    ("bury", "move_to_dead_letters"),
+    ("given_at", "assigned_at"),
+    ("works", "steps"),
     ("Desk", "QuorumOutbox"),
     ("Hearing", "EventIntake"),
     ("Carrier", "QuorumPort"),
@@ -182,7 +201,6 @@ const RETIRED: &[(&str, &str)] = &[
     ("Tender", "WorkerSessions"),
     ("Tending", "SessionsTask"),
     ("Hand", "WorkerSession"),
-    ("Promises", "MembershipLeases"),
     ("Confirmations", "ReadIndex"),
     ("MarkKeeper", "RollbackGuard"),
     ("Keeper", "Maintenance"),
@@ -194,13 +212,6 @@ const RETIRED: &[(&str, &str)] = &[
     ("neighbours", "adapters"),
     ("go_on", "verb and object"),
     ("pulses", "heartbeats"),
-];
-
-/// The crates that are no test and no testnet, but for the core: their names keep to the field's words.
-const PRODUCT: [&str; 7] = ["api", "cli", "daemon", "http", "modules", "spec", "src"];
-
-/// The same of the simulator, the chaos runs and the test kit.
-const RETIRED_IN_TESTNET: &[(&str, &str)] = &[
     ("Moments", "Coverage"),
     ("Bells", "EventWorkload"),
     ("Dice", "Rng"),
@@ -212,11 +223,27 @@ const RETIRED_IN_TESTNET: &[(&str, &str)] = &[
     ("Fabric", "Network"),
 ];
 
+/// The crates that are no test and no testnet, but for the core: their names keep to the field's words.
+const PRODUCT: [&str; 7] = ["api", "cli", "daemon", "http", "modules", "spec", "src"];
+
+/// The same in the product alone: to the checkers a promise is what a client was told.
+const RETIRED_IN_PRODUCT: &[(&str, &str)] = &[("Promises", "MembershipLeases")];
+
 /// Locks of the standard library, and what their poison is called.
 const LOCKS: [&str; 3] = ["Mutex", "RwLock", "PoisonError"];
 
-/// Verbs that say nothing without an object: no function of the node is named by one alone.
-const BARE_VERBS: [&str; 10] = ["take", "tell", "told", "hear", "heard", "note", "keep", "go_on", "see", "look"];
+/// Verbs that say nothing without an object: no function is named by one alone.
+const BARE_VERBS: [&str; 15] = [
+    "take", "tell", "told", "hear", "heard", "note", "keep", "go_on", "see", "look", "beat", "beats", "say", "said",
+    "tend",
+];
+
+/// Words that begin a clause: no head of a file does.
+const CLAUSES: [&str; 12] =
+    ["What", "Whatever", "Who", "Whoever", "Whose", "How", "When", "Where", "Which", "Whether", "Why", "From"];
+
+/// The core and the testnet, whose names keep to the field's words as well.
+const NAMED_BESIDE: [&str; 2] = ["protocols/src", "testnet"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -671,8 +698,8 @@ fn errors_that_are_mere_text_do_not_grow_in_number() {
 #[test]
 fn retired_names_do_not_come_back() {
     let mut wrong = Vec::new();
-    let testnet = ["testnet"];
-    for (folders, retired) in [(&PRODUCT[..], RETIRED), (&testnet[..], RETIRED_IN_TESTNET)] {
+    let all: Vec<&str> = PRODUCT.into_iter().chain(NAMED_BESIDE).collect();
+    for (folders, retired) in [(&all[..], RETIRED), (&PRODUCT[..], RETIRED_IN_PRODUCT)] {
         for (name, text) in folders.iter().flat_map(|folder| sources(folder)).filter(|(name, _)| !is_test(name)) {
             let code = code(&text);
             let used: BTreeSet<&str> = words(&code).collect();
@@ -701,18 +728,24 @@ fn no_lock_of_a_node_can_be_poisoned() {
 #[test]
 fn functions_are_named_by_verb_and_object() {
     let mut bare = Vec::new();
-    for (name, text) in PRODUCT.iter().flat_map(|folder| sources(folder)).filter(|(name, _)| !is_test(name)) {
+    for (name, text) in
+        PRODUCT.iter().chain(&NAMED_BESIDE).flat_map(|folder| sources(folder)).filter(|(name, _)| !is_test(name))
+    {
         let code = code(&text);
         let functions = code.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
         bare.extend(functions.filter(|name| BARE_VERBS.contains(name)).map(|verb| format!("{name}: fn {verb}")));
     }
-    assert!(
-        bare.is_empty(),
-        "name what they act on:
-{}",
-        bare.join(
-            "
-"
-        )
-    );
+    assert!(bare.is_empty(), "name what they act on:\n{}", bare.join("\n"));
+}
+
+/// Goal: whoever opens a file reads first what the thing is. Method: the first word of each head.
+#[test]
+fn heads_name_the_thing() {
+    let mut clauses = Vec::new();
+    for (name, text) in PRODUCT.iter().chain(&BESIDE).flat_map(|folder| sources(folder)) {
+        let head = text.lines().find_map(|line| line.strip_prefix("//! "));
+        let first = head.and_then(|head| words(head).next());
+        clauses.extend(first.filter(|word| CLAUSES.contains(word)).map(|word| format!("{name}: {word} …")));
+    }
+    assert!(clauses.is_empty(), "begin with a noun of the field:\n{}", clauses.join("\n"));
 }

@@ -153,7 +153,7 @@ impl Calm {
             assert!(began.elapsed() < Duration::from_secs(60), "{}: job {number} is not taken", self.links);
         }
         loop {
-            let state = self.world.look(index, quorum, Query::Job { job }, |looked| match looked {
+            let state = self.world.spawn_query(index, quorum, Query::Job { job }, |looked| match looked {
                 Ok(QueryAnswer::Job(record)) => Some((record.state, record.reason.clone())),
                 _ => None,
             });

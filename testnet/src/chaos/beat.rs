@@ -57,7 +57,7 @@ pub async fn check(world: &World, job: JobId) {
                 let counts = rows.iter().filter(|row| row.outcome != FireOutcome::Withdrawn);
                 last = counts.map(|row| row.instant_at.0).max();
             }
-            Err(error) => world.say(format!("the trigger {job} is not to be looked at: {error}")),
+            Err(error) => world.log_step(format!("the trigger {job} is not to be looked at: {error}")),
         }
         tokio::time::sleep(POLL).await;
     }

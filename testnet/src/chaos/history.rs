@@ -53,7 +53,7 @@ impl Histories {
     pub fn answer(&mut self, object: ObjectId, called: u64, answer: Option<ObjectAnswer>) {
         let returned = answer.map(|answer| (self.now(), answer));
         let Some(calls) = self.calls.get_mut(&object) else { return };
-        if returned.is_none() && calls.get(&called).is_some_and(|call| call.operation == ObjectOperation::Look) {
+        if returned.is_none() && calls.get(&called).is_some_and(|call| call.operation == ObjectOperation::Read) {
             calls.remove(&called);
         } else if let Some(call) = calls.get_mut(&called) {
             call.returned = returned;
@@ -92,23 +92,23 @@ mod tests {
     fn answers_that_fit_no_order_are_found_and_silence_is_not_held_against_anyone() {
         let object = ObjectId { quorum: QuorumId([1; 16]), manifest: ManifestHash([1; 32]) };
         let mut histories = Histories::default();
-        let look = histories.call(object, ObjectOperation::Look);
+        let look = histories.call(object, ObjectOperation::Read);
         histories.answer(object, look, Some(ObjectAnswer::Seen(true)));
         assert_eq!(histories.counts(), (0, 0, 0), "nobody follows it yet");
         let called = histories.now();
         histories.stored(object, called);
         assert_eq!(histories.followed(), [object]);
-        let silent = histories.call(object, ObjectOperation::Look);
+        let silent = histories.call(object, ObjectOperation::Read);
         histories.answer(object, silent, None);
         let open = histories.call(object, ObjectOperation::Remove);
         histories.answer(object, open, None);
         assert_eq!(histories.counts(), (1, 2, 0), "a question without an answer is forgotten");
         for is_there in [true, false, false] {
-            let look = histories.call(object, ObjectOperation::Look);
+            let look = histories.call(object, ObjectOperation::Read);
             histories.answer(object, look, Some(ObjectAnswer::Seen(is_there)));
             assert_eq!(histories.judge(object), None);
         }
-        let back = histories.call(object, ObjectOperation::Look);
+        let back = histories.call(object, ObjectOperation::Read);
         histories.answer(object, back, Some(ObjectAnswer::Seen(true)));
         assert!(histories.judge(object).is_some());
     }

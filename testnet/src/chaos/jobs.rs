@@ -26,7 +26,7 @@ const SPEC: &str = include_str!("../../../examples/hello.toml");
 const JOBS_MAX: usize = 2000;
 
 /// How long one question waits for the end of a job.
-const LOOK_MS: u64 = 5000;
+const WAIT_MS: u64 = 5000;
 
 /// Before the same is asked again, elsewhere.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -151,7 +151,7 @@ async fn until_end(world: &World, rng: &mut Rng, job: JobId) -> Option<(JobInfo,
         let at = entry(world, rng);
         let look = async {
             let client = world.client(at)?;
-            let info: JobInfo = client.get(&format!("/v1/jobs/{job}/wait?timeout_ms={LOOK_MS}")).await?;
+            let info: JobInfo = client.get(&format!("/v1/jobs/{job}/wait?timeout_ms={WAIT_MS}")).await?;
             match info.state.is_final() {
                 true => Ok(Some((info, history(&client, job).await?))),
                 false => Ok(None),
@@ -195,7 +195,7 @@ fn wrong(whom: &str, info: &JobInfo, history: &[HistoryEntry]) -> Option<String>
 }
 
 /// The last ones to end, looked at again with nothing broken: an end is for good.
-pub async fn look_again(world: &World) {
+pub async fn check_again(world: &World) {
     let ended: Vec<Ended> = world.state().ended_jobs.iter().cloned().collect();
     let indices = world.testnet.indices();
     for (position, Ended { job, whom }) in ended.into_iter().enumerate() {

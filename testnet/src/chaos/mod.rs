@@ -226,7 +226,7 @@ pub async fn run(
     });
 
     let outcome = nemesis::run(&world, Instant::now() + options.length).await;
-    world.say("waiting for what is in flight");
+    world.log_step("waiting for what is in flight");
     world.stop_work();
     while let Some(joined) = at_work.join_next().await {
         joined.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));

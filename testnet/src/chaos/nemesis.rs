@@ -66,7 +66,7 @@ pub async fn run(world: &World, until: Instant) -> Result<(), ChaosError> {
         if nemesis.injected.is_multiple_of(FAULTS_PER_CHECK) {
             super::verify::sample(world).await?;
         }
-        world.say("everything is whole");
+        world.log_step("everything is whole");
         tokio::time::sleep_until(next.into()).await;
     }
     nemesis.mild = None;
@@ -112,7 +112,7 @@ impl Nemesis<'_> {
         let (role, node) = self.victim();
         self.start_again(node).await?;
         let world = self.world;
-        world.say(format!("{} node {node} ({role})", fault.name()));
+        world.log_step(format!("{} node {node} ({role})", fault.name()));
         match fault {
             Fault::Kill => self.kill(role, node).await?,
             Fault::Pause => {
@@ -193,7 +193,7 @@ impl Nemesis<'_> {
             self.start_again(victim).await?;
             self.break_node(victim);
         }
-        world.say(format!("kill nodes {victims:?}, a majority of {quorum}"));
+        world.log_step(format!("kill nodes {victims:?}, a majority of {quorum}"));
         self.count(Fault::Majority);
         for victim in victims.iter().copied() {
             tokio::task::block_in_place(|| world.testnet.kill(victim))?;
@@ -344,7 +344,7 @@ impl Nemesis<'_> {
     /// Waits until the node answers and has applied what its quorums have committed. Not within the bound is a
     /// violation; then it is restarted, so that the run can go on.
     async fn whole_again(&mut self, node: usize, what: &'static str) -> Result<(), ChaosError> {
-        self.world.say(format!("waiting until node {node}, which {what}, is whole again"));
+        self.world.log_step(format!("waiting until node {node}, which {what}, is whole again"));
         let began = Instant::now();
         let (mut took, mut missing, mut goals) = (None, String::new(), BTreeMap::new());
         while began.elapsed() < RECOVERY_MAX {

@@ -26,7 +26,7 @@ const SAMPLE: u64 = 40;
 
 /// Looks at some of what was promised while the clients go on.
 pub async fn sample(world: &World) -> Result<(), ChaosError> {
-    world.say("reading some of what was stored");
+    world.log_step("reading some of what was stored");
     let mut rng = Rng::new(world.options.seed, &format!("sample {:?}", world.elapsed()));
     let (live, gone) = {
         let state = world.state();
@@ -40,26 +40,26 @@ pub async fn sample(world: &World) -> Result<(), ChaosError> {
 
 /// All of it, with nothing in flight.
 pub async fn all(world: &World, beat: Option<JobId>) -> Result<(), ChaosError> {
-    world.say("waiting until everything is whole");
+    world.log_step("waiting until everything is whole");
     world.testnet.heal().await?;
     moves(world).await?;
     if let Some(job) = beat {
-        world.say("waiting for a trigger to fire by the right clocks");
+        world.log_step("waiting for a trigger to fire by the right clocks");
         super::beat::check(world, job).await;
     }
-    world.say("listing what there is");
+    world.log_step("listing what there is");
     settle(world).await?;
     let (live, gone) = {
         let state = world.state();
         (state.oracle.live(), state.oracle.gone())
     };
-    world.say(format!("reading {} objects back", live.len()));
+    world.log_step(format!("reading {} objects back", live.len()));
     objects(world, live, gone).await?;
-    world.say("looking at jobs again");
-    super::jobs::look_again(world).await;
-    world.say("comparing members");
+    world.log_step("looking at jobs again");
+    super::jobs::check_again(world).await;
+    world.log_step("comparing members");
     agree(world).await;
-    world.say("waiting until reservations are let go");
+    world.log_step("waiting until reservations are let go");
     released(world).await;
     logs(world);
     Ok(())
@@ -118,23 +118,23 @@ async fn settle(world: &World) -> Result<(), ChaosError> {
 }
 
 /// What a node says of an object, asked until it says something.
-enum Said {
+enum Answer {
     Content(Vec<u8>),
     NotThere,
     Error(String),
 }
 
-async fn ask(client: &Client, object: ObjectId) -> Said {
+async fn ask(client: &Client, object: ObjectId) -> Answer {
     let began = Instant::now();
     loop {
         let error = match super::workload::read(client, object).await {
-            Ok(bytes) => return Said::Content(bytes),
+            Ok(bytes) => return Answer::Content(bytes),
             // A node that cannot reach the steward says so in other words.
-            Err(ClientError::Refused { status: 404, .. }) => return Said::NotThere,
+            Err(ClientError::Refused { status: 404, .. }) => return Answer::NotThere,
             Err(error) => error,
         };
         if began.elapsed() > RECOVERY_MAX {
-            return Said::Error(error.to_string());
+            return Answer::Error(error.to_string());
         }
         tokio::time::sleep(POLL).await;
     }
@@ -154,26 +154,26 @@ async fn objects(world: &World, live: Vec<ObjectId>, gone: Vec<ObjectId>) -> Res
         let look = format!("quorate object show {object} --node {index}");
         world.count(Guarantee::G1, 1);
         match (said, is_live) {
-            (Said::Content(bytes), true) => {
+            (Answer::Content(bytes), true) => {
                 world.count(Guarantee::G6, 1);
                 let wrong = world.state().oracle.check_read(object, content_of(&bytes));
                 wrong.into_iter().for_each(|violation| world.find(violation, &look));
             }
-            (Said::Content(_), false) => {
+            (Answer::Content(_), false) => {
                 let wrong = world.state().oracle.check_present(object);
                 wrong.into_iter().for_each(|violation| world.find(violation, &look));
             }
-            (Said::NotThere, true) => {
+            (Answer::NotThere, true) => {
                 // Its removal may have been asked for since the question was planned.
                 let lost = world.state().oracle.check_missing(object);
                 lost.into_iter().for_each(|violation| world.find(violation, &look));
             }
-            (Said::NotThere, false) => (),
-            (Said::Error(error), true) if !world.state().oracle.may_be_gone(object) => {
+            (Answer::NotThere, false) => (),
+            (Answer::Error(error), true) if !world.state().oracle.may_be_gone(object) => {
                 let what = format!("{object} was not read within {RECOVERY_MAX:?} through node {index}: {error}");
                 world.find(Violation::new(Guarantee::G6, what), look);
             }
-            (Said::Error(_), _) => (),
+            (Answer::Error(_), _) => (),
         }
     }
     Ok(())

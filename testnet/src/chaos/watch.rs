@@ -26,11 +26,11 @@ const PROBE_PAUSE: Duration = Duration::from_millis(100);
 const PROBE_MAX: Duration = Duration::from_secs(15);
 
 /// Between two looks at all the members.
-const LOOK_PAUSE: Duration = Duration::from_millis(700);
-const LOOK_MAX: Duration = Duration::from_secs(3);
+const CHECK_PAUSE: Duration = Duration::from_millis(700);
+const CHECK_MAX: Duration = Duration::from_secs(3);
 
 /// Looks between two looks at memory and reservations.
-const LOOKS_PER_AUDIT: u32 = 4;
+const CHECKS_PER_AUDIT: u32 = 4;
 
 /// Commits a command in the quorum again and again, through a node that can reach a majority, and measures the gaps.
 pub async fn probe(world: Arc<World>, quorum: QuorumId) {
@@ -77,7 +77,7 @@ pub async fn members(world: Arc<World>) {
         if world.is_over() {
             break;
         }
-        tokio::time::sleep(LOOK_PAUSE).await;
+        tokio::time::sleep(CHECK_PAUSE).await;
         if look % 8 == 0 {
             learn(&world).await;
         }
@@ -103,7 +103,7 @@ pub async fn members(world: Arc<World>) {
         }
         world.count(Guarantee::G5, digests.compared() - compared);
         compared = digests.compared();
-        if look % LOOKS_PER_AUDIT == 0 {
+        if look % CHECKS_PER_AUDIT == 0 {
             for node in world.testnet.status() {
                 if node.state == TestnetNodeState::Running {
                     audit(&world, node.index, node.pid).await;
@@ -117,14 +117,14 @@ pub async fn view(world: &World, member: usize, quorum: QuorumId) -> Option<Quor
     let client = world.client(member).ok()?;
     let path = format!("/v1/quorums/{quorum}");
     let asked = client.get(&path);
-    tokio::time::timeout(LOOK_MAX, asked).await.ok()?.ok()
+    tokio::time::timeout(CHECK_MAX, asked).await.ok()?.ok()
 }
 
 /// Quorums and members as they are now: both change while nodes come and go.
 pub async fn learn(world: &World) {
     let Some(entry) = world.unbroken().first().copied() else { return };
     let Ok(client) = world.client(entry) else { return };
-    let Ok(Ok(rows)) = tokio::time::timeout(LOOK_MAX, client.list::<QuorumInfo>("/v1/quorums")).await else {
+    let Ok(Ok(rows)) = tokio::time::timeout(CHECK_MAX, client.list::<QuorumInfo>("/v1/quorums")).await else {
         return;
     };
     for row in rows.items.iter().filter(|row| row.paused.is_none()) {
@@ -146,7 +146,7 @@ pub async fn audit(world: &World, index: usize, pid: Option<u32>) {
     }
     let Ok(client) = world.client(index) else { return };
     let asked = client.get::<ResourcesInfo>("/v1/resources");
-    let Ok(Ok(resources)) = tokio::time::timeout(LOOK_MAX, asked).await else { return };
+    let Ok(Ok(resources)) = tokio::time::timeout(CHECK_MAX, asked).await else { return };
     let mut accounts = reservations::limited(&resources);
     if world.options.faults.contains(&Fault::Fill) {
         // A full disk takes its limit below what is on it already.

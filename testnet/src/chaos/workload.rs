@@ -256,8 +256,8 @@ async fn remove_once(world: &World, entry: usize, object: ObjectId) -> End {
 }
 
 /// Asks for an object, without its content.
-async fn look_once(world: &World, entry: usize, object: ObjectId) -> End {
-    let called = world.state().histories.call(object, ObjectOperation::Look);
+async fn check_once(world: &World, entry: usize, object: ObjectId) -> End {
+    let called = world.state().histories.call(object, ObjectOperation::Read);
     let work = async { world.client(entry)?.get::<ObjectInfo>(&format!("/v1/objects/{object}")).await };
     let (end, answer) = match tokio::time::timeout(OPERATION_MAX, work).await {
         Ok(Ok(_)) => (End::Ok, Some(ObjectAnswer::Seen(true))),
@@ -276,7 +276,7 @@ async fn burst(world: &World, rng: &mut Rng, object: ObjectId) -> End {
         at(world, entry, async move {
             match removes {
                 true => remove_once(world, entry, object).await,
-                false => look_once(world, entry, object).await,
+                false => check_once(world, entry, object).await,
             }
         })
     });

@@ -102,7 +102,7 @@ impl World {
     pub fn end(&self) {
         self.phase.store(OVER, Ordering::Relaxed);
     }
-    pub fn say(&self, doing: impl Into<String>) {
+    pub fn log_step(&self, doing: impl Into<String>) {
         self.state().doing = doing.into();
     }
     pub fn elapsed(&self) -> Duration {

@@ -20,7 +20,7 @@ pub enum JobState {
 pub enum JobOperation {
     Submit,
     Cancel,
-    Look,
+    Read,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl Job {
                 (Cancelled, answer.is_none_or(|answer| *answer == JobAnswer::Cancelled))
             }
             (JobOperation::Cancel, Ended) => (Ended, answer.is_none_or(|answer| *answer == TooLate)),
-            (JobOperation::Look, state) => (state, answer.is_none_or(|answer| *answer == Seen(state))),
+            (JobOperation::Read, state) => (state, answer.is_none_or(|answer| *answer == Seen(state))),
         };
         fits.then_some(next)
     }
@@ -91,7 +91,7 @@ pub enum ObjectOperation {
     /// Its content belongs to it alone, and it is stored once.
     Store,
     Remove,
-    Look,
+    Read,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl Model for Object {
             ObjectOperation::Store => (true, answer.is_none_or(|answer| *answer == Done)),
             // Done again, or missing after a first try of its own: both are right whether it was there or not.
             ObjectOperation::Remove => (false, answer.is_none_or(|answer| matches!(answer, Done | Missing))),
-            ObjectOperation::Look => (*is_there, answer.is_none_or(|answer| *answer == Seen(*is_there))),
+            ObjectOperation::Read => (*is_there, answer.is_none_or(|answer| *answer == Seen(*is_there))),
         };
         if fits { vec![next] } else { Vec::new() }
     }
@@ -144,7 +144,7 @@ mod tests {
     fn a_job_is_submitted_cancelled_and_stays_so() {
         use JobAnswer::*;
         let submitted = |existed, state| (JobOperation::Submit, Submitted { existed, state });
-        let seen = |state| (JobOperation::Look, Seen(state));
+        let seen = |state| (JobOperation::Read, Seen(state));
         let story = vec![
             seen(JobState::Absent),
             submitted(false, JobState::Live),
@@ -164,11 +164,11 @@ mod tests {
     fn a_live_job_may_end_by_itself_but_not_come_back() {
         use JobAnswer::*;
         let submitted = (JobOperation::Submit, Submitted { existed: false, state: JobState::Live });
-        let ended = (JobOperation::Look, Seen(JobState::Ended));
+        let ended = (JobOperation::Read, Seen(JobState::Ended));
         let late = (JobOperation::Cancel, TooLate);
         assert_eq!(check(&Job, &in_turn(vec![submitted, ended, late])), Verdict::Linearizable);
         assert_eq!(check(&Job, &in_turn(vec![submitted, late])), Verdict::Linearizable);
-        let back = (JobOperation::Look, Seen(JobState::Live));
+        let back = (JobOperation::Read, Seen(JobState::Live));
         assert!(matches!(check(&Job, &in_turn(vec![submitted, ended, back])), Verdict::Impossible { .. }));
     }
 
@@ -176,7 +176,7 @@ mod tests {
     fn a_removed_object_stays_away() {
         let (store, remove) =
             ((ObjectOperation::Store, ObjectAnswer::Done), (ObjectOperation::Remove, ObjectAnswer::Done));
-        let seen = |is_there| (ObjectOperation::Look, ObjectAnswer::Seen(is_there));
+        let seen = |is_there| (ObjectOperation::Read, ObjectAnswer::Seen(is_there));
         let story = in_turn(vec![store, seen(true), remove, seen(false), remove]);
         assert_eq!(check(&Object, &story), Verdict::Linearizable);
         for wrong in [vec![store, seen(false)], vec![store, remove, seen(true)], vec![seen(true), store]] {

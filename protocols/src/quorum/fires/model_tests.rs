@@ -67,7 +67,7 @@ impl Random {
 
 /// Moments without which a run would prove little.
 #[derive(Debug, Default)]
-struct Moments {
+struct Coverage {
     leaders: u64,
     steps_of_clocks: u64,
     pauses: u64,
@@ -97,7 +97,7 @@ struct Model {
     working: BTreeMap<TaskAttempt, u64>,
     chaos_at: u64,
     rows: BTreeMap<(JobId, u64), FireRow>,
-    moments: Moments,
+    coverage: Coverage,
 }
 
 fn job(index: u8) -> JobId {
@@ -163,7 +163,7 @@ impl Model {
             working: BTreeMap::new(),
             chaos_at: now + HOUR,
             rows: BTreeMap::new(),
-            moments: Moments::default(),
+            coverage: Coverage::default(),
         };
         model.commit(Command::Task(TaskCommand::SetWorker { worker: worker() })).unwrap();
         for (index, trigger) in triggers().into_iter().enumerate() {
@@ -236,7 +236,7 @@ impl Model {
         // It knows the record, and nothing of how long ago that was.
         self.seen = (self.now, self.state.time);
         (self.wrote_at, self.wrote) = (self.now, false);
-        self.moments.leaders += 1;
+        self.coverage.leaders += 1;
     }
 
     /// What becomes of a proposal is not the primary's to know.
@@ -245,7 +245,7 @@ impl Model {
         let later = self.now + 1_000 + self.random.below(2 * HOUR);
         match self.random.below(1_000) {
             0..=9 => {
-                self.moments.lost += 1;
+                self.coverage.lost += 1;
                 self.elect();
             }
             10..=19 => {
@@ -253,7 +253,7 @@ impl Model {
                 self.elect();
             }
             20..=29 => {
-                self.moments.twice += 1;
+                self.coverage.twice += 1;
                 let _ = self.apply(&batch);
                 self.strays.insert((later, self.index), batch);
             }
@@ -291,7 +291,7 @@ impl Model {
             let ((_, _), batch) = self.strays.pop_first().unwrap();
             let rows = self.rows.len();
             let _ = self.apply(&batch);
-            self.moments.stale += u64::from(self.rows.len() == rows);
+            self.coverage.stale += u64::from(self.rows.len() == rows);
         } else if self.now >= done {
             self.finish_work();
         } else {
@@ -336,7 +336,7 @@ impl Model {
         match self.random.below(10) {
             0..=3 => self.elect(),
             4..=6 => {
-                self.moments.steps_of_clocks += 1;
+                self.coverage.steps_of_clocks += 1;
                 let member = self.random.below(3) as usize;
                 let step = self.random.below(4);
                 self.offsets[member] = match step {
@@ -347,13 +347,13 @@ impl Model {
                 };
             }
             7 => {
-                self.moments.pauses += 1;
+                self.coverage.pauses += 1;
                 let pause = if self.random.percent(10) { self.random.below(4 * DAY) } else { self.random.below(HOUR) };
                 self.now += pause;
                 self.elect();
             }
             8 => {
-                self.moments.suspensions += 1;
+                self.coverage.suspensions += 1;
                 let job = job(self.random.below(8) as u8);
                 let suspended = self.state.trigger(job).is_some_and(|(_, run)| run.suspended);
                 self.propose(if suspended {
@@ -412,10 +412,10 @@ fn in_a_thousand_days_each_instant_is_one_record() {
     }
     let manual = rows().filter(|row| matches!(row.cause, Cause::Manual(_))).count();
     assert!(ran > 50 * DAYS as usize && manual > 0, "{ran} runs, {manual} by hand");
-    let Moments { leaders, steps_of_clocks, pauses, lost, twice, stale, suspensions } = model.moments;
+    let Coverage { leaders, steps_of_clocks, pauses, lost, twice, stale, suspensions } = model.coverage;
     let rare = [leaders, steps_of_clocks, pauses, lost, twice, stale, suspensions].into_iter().min();
-    assert!(rare > Some(0), "{:?}", model.moments);
-    println!("{ran} runs in {} rows over {DAYS} days: {:?}", model.rows.len(), model.moments);
+    assert!(rare > Some(0), "{:?}", model.coverage);
+    println!("{ran} runs in {} rows over {DAYS} days: {:?}", model.rows.len(), model.coverage);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! proportion to its priority. So jobs share the workers by priority, no job starves however low its priority, and a
 //! wide job does not keep others waiting. Within a job, tasks go in order. Among workers that fit, the one with the
 //! most slots left is taken, the last that failed the task only if there is no other. Quick tasks may be given to a
-//! worker whose slots are taken (see `pace`).
+//! worker whose slots are taken (see `prefetch`).
 //!
 //! It is part of applying an entry, so every member gives the same tasks to the same workers, and an assignment costs
 //! no entry of its own. What is handed out is in `Event::Assigned`, and in [`PoolView::attempts_of`] after a
@@ -20,7 +20,7 @@ use crate::engine::Engine;
 use crate::ids::{Attempt, JobId, PeerId, StepIndex, TaskIndex};
 use crate::job::record::RunState;
 use crate::quorum::event::Event;
-use crate::task::limits::{LOOKS_MAX, PASS_SLACK, SKIPS_MAX, SLOTS_SOUGHT_MAX, STRIDE, TIMEOUT_GRACE};
+use crate::task::limits::{PASS_SLACK, SKIPS_MAX, SLOTS_SOUGHT_MAX, STRIDE, TIMEOUT_GRACE, TRIES_MAX};
 use crate::task::record::{AttemptRecord, Phase, Settings, TaskAttempt, TaskId, TaskRecord, TaskState, WorkerRecord};
 use crate::task::spec::Program;
 use crate::text::counted;
@@ -199,7 +199,7 @@ impl<'s> PoolView<'s> {
         let index = table.of(run.step)?;
         // Tasks that have some of their copies come first, whatever the job's limit: the others wait for theirs.
         let fresh = index.ready.iter().filter(|task| !index.partial.contains(task));
-        let ready = index.partial.iter().chain(fresh.take(index.room(run.settings.parallelism))).take(LOOKS_MAX);
+        let ready = index.partial.iter().chain(fresh.take(index.room(run.settings.parallelism))).take(TRIES_MAX);
         ready.filter_map(|task| Some((*task, table.get(run.step, *task)?))).find_map(|(task, record)| {
             let failed = record.extras.as_ref().and_then(|extras| extras.last.as_ref()).map(|last| last.worker);
             let workers = self

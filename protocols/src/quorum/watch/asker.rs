@@ -140,7 +140,7 @@ impl WatchAsker {
 
     /// Whether an answer says nothing that cannot be true.
     pub fn may_believe(&self, answer: &WatchAnswer) -> bool {
-        let WatchAnswer::Told { met, .. } = answer else { return true };
+        let WatchAnswer::Update { met, .. } = answer else { return true };
         met.iter()
             .all(|(id, watched)| self.entries.get(id).is_none_or(|entry| watched.may_answer(entry.job, &entry.until)))
     }
@@ -157,7 +157,7 @@ impl WatchAsker {
         let is_current = self.is_current(session);
         let sent_at = self.in_flight.get(&number).copied().filter(|_| is_current);
         let (met, refused) = match answer {
-            WatchAnswer::Told { met, refused } => (met, refused),
+            WatchAnswer::Update { met, refused } => (met, refused),
             WatchAnswer::Reopen => {
                 if is_current {
                     self.reopen(random);

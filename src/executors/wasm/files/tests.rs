@@ -420,7 +420,7 @@ impl Model {
             _ => Some((real, slash)),
         }
     }
-    fn keep(&self, path: &str) -> Option<(String, bool)> {
+    fn resolve_path(&self, path: &str) -> Option<(String, bool)> {
         self.real(path, false, LINKS)
     }
     fn follow(&self, path: &str) -> Option<Thing> {
@@ -428,7 +428,7 @@ impl Model {
     }
     /// What was made with a name that the path must not have yet, if that worked.
     fn add(&mut self, path: &str, thing: Thing) -> bool {
-        match self.keep(path) {
+        match self.resolve_path(path) {
             Some((path, slash)) if !self.0.contains_key(&path) && (!slash || thing == Thing::Folder) => {
                 self.0.insert(path, thing);
                 true
@@ -440,7 +440,7 @@ impl Model {
         !self.0.keys().any(|path| path.starts_with(&format!("{folder}/")))
     }
     fn remove(&mut self, path: &str, folder: bool) -> bool {
-        match self.keep(path).map(|(path, _)| (self.0.get(&path).cloned(), path)) {
+        match self.resolve_path(path).map(|(path, _)| (self.0.get(&path).cloned(), path)) {
             Some((Some(thing), path))
                 if (thing == Thing::Folder) == folder && self.is_empty(&path) && path.contains('/') =>
             {
@@ -451,7 +451,9 @@ impl Model {
         }
     }
     fn rename(&mut self, from: &str, to: &str) -> bool {
-        let (Some((from, _)), Some((to, slash))) = (self.keep(from), self.keep(to)) else { return false };
+        let (Some((from, _)), Some((to, slash))) = (self.resolve_path(from), self.resolve_path(to)) else {
+            return false;
+        };
         let Some(thing) = self.0.get(&from).cloned() else { return false };
         let folder = thing == Thing::Folder;
         let there = self.0.get(&to).cloned();
@@ -579,7 +581,7 @@ proptest! {
                 }
                 Act::HardLink(from, to) => {
                     // Two names of one link are two links to the model.
-                    let thing = model.keep(from).and_then(|(path, _)| model.0.get(&path).cloned());
+                    let thing = model.resolve_path(from).and_then(|(path, _)| model.0.get(&path).cloned());
                     if let Some(Thing::Link(_)) = thing { continue }
                     let expected = thing.is_some_and(|thing| thing != Thing::Folder && model.add(to, thing));
                     prop_assert_eq!(files.hard_link(from, to).is_ok(), expected, "{:?}", act);

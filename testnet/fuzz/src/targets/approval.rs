@@ -98,7 +98,7 @@ struct Account {
 }
 
 impl Account {
-    fn note(&mut self, spec: &RoundSpec, effects: Vec<RoundEffect>) {
+    fn note_effects(&mut self, spec: &RoundSpec, effects: Vec<RoundEffect>) {
         for effect in effects {
             self.trail.mark_variant("effect", &effect);
             match effect {
@@ -144,7 +144,7 @@ fn run(bytes: &[u8]) -> Trail {
     let mut now = Millis(first.wide(4) >> 24);
     let (mut round, effects) = Round::start(now, spec.clone(), candidates);
     let mut account = Account::default();
-    account.note(&spec, effects);
+    account.note_effects(&spec, effects);
     for step in script {
         now = Millis(now.0 + (step.wide(2) >> 40));
         let peer = PEER_IDS[step.below(1, PEERS)];
@@ -170,12 +170,12 @@ fn run(bytes: &[u8]) -> Trail {
         match round.step(now, input) {
             Ok(effects) => {
                 account.taken.extend(lease);
-                account.note(&spec, effects);
+                account.note_effects(&spec, effects);
             }
             Err(fault) => {
                 account.trail.mark(fault.reason());
                 let effects = round.step(now, RoundInput::Tick).expect("a tick is nobody's fault");
-                account.note(&spec, effects);
+                account.note_effects(&spec, effects);
             }
         }
     }
@@ -185,7 +185,7 @@ fn run(bytes: &[u8]) -> Trail {
         let Some(wake) = round.wake_at() else { break };
         now = now.max(wake);
         let effects = round.step(now, RoundInput::Tick).expect("a tick is nobody's fault");
-        account.note(&spec, effects);
+        account.note_effects(&spec, effects);
     }
     assert!(round.is_ended() && now <= deadline, "a round outlives its deadline, or wakes for nothing");
     assert_eq!(account.endings, 1);

@@ -1,10 +1,10 @@
-//! The failure detector and the election under any order of beats, silences, answers and changing views.
+//! The failure detector and the election under any order of heartbeats, silences, answers and changing views.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use quorate_protocols::ids::{BootId, Incarnation, LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
-use quorate_protocols::liveness::limits::{BEAT_INTERVAL, SUSPICION_MAX};
+use quorate_protocols::liveness::limits::{HEARTBEAT_INTERVAL, SUSPICION_MAX};
 use quorate_protocols::liveness::{
     Detector, DetectorEffect, DetectorInput, Election, ElectionEffect, ElectionInput, Latency, LivenessAnswer,
     LogPosition, PreVote, PreVoteRound, View,
@@ -75,8 +75,8 @@ fn run_detector(bytes: &[u8]) -> Trail {
         );
     }
     // In silence all are suspected, whatever went before; then one sign of life each is enough.
-    for _ in 0..=SUSPICION_MAX.as_millis() / BEAT_INTERVAL.as_millis() + 1 {
-        now = now.plus(BEAT_INTERVAL);
+    for _ in 0..=SUSPICION_MAX.as_millis() / HEARTBEAT_INTERVAL.as_millis() + 1 {
+        now = now.plus(HEARTBEAT_INTERVAL);
         watch.step(now, DetectorInput::Tick);
     }
     let watched: BTreeSet<_> = watch.detector.watched().collect();

@@ -301,8 +301,8 @@ impl Network {
             (gone, pairs)
         };
         for (a, b) in gone {
-            self.tell(a, NetEvent::Disconnected { peer: b });
-            self.tell(b, NetEvent::Disconnected { peer: a });
+            self.send_event(a, NetEvent::Disconnected { peer: b });
+            self.send_event(b, NetEvent::Disconnected { peer: a });
         }
         for (a, b) in pairs {
             self.dial(a, b);
@@ -335,7 +335,7 @@ impl Network {
         let is_up = self.lock().ports.get(&to).is_some_and(|port| port.inbound.is_some());
         if !is_up {
             self.lock().counts.refused += 1;
-            self.tell(from, NetEvent::Refused { peer: to });
+            self.send_event(from, NetEvent::Refused { peer: to });
             return Err(NetError::Unreachable { peer: to, reason: "connection refused".into() });
         }
         let is_new = {
@@ -344,8 +344,8 @@ impl Network {
             caller_is_up && state.connected.insert(pair(from, to))
         };
         if is_new {
-            self.tell(from, NetEvent::Connected { peer: to });
-            self.tell(to, NetEvent::Connected { peer: from });
+            self.send_event(from, NetEvent::Connected { peer: to });
+            self.send_event(to, NetEvent::Connected { peer: from });
         }
         Ok(())
     }
@@ -449,11 +449,11 @@ impl Network {
         let network = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(after).await;
-            network.tell(to, event);
+            network.send_event(to, event);
         });
     }
 
-    fn tell(&self, to: PeerId, event: NetEvent) {
+    fn send_event(&self, to: PeerId, event: NetEvent) {
         if let Some(Port { inbound: Some(outlets), index, .. }) = self.lock().ports.get(&to) {
             self.observe(*index, &Sight::Event(&event));
             let _ = outlets.events.try_send(event);

@@ -26,7 +26,12 @@ impl Session {
     pub(super) async fn check(&mut self) {
         let mut found = self.oracle.collect().await;
         for (object, called) in self.oracle.take_new() {
-            self.object_history.note(object, called, ObjectOperation::Store, (self.clock.next(), ObjectAnswer::Done));
+            self.object_history.record_call(
+                object,
+                called,
+                ObjectOperation::Store,
+                (self.clock.next(), ObjectAnswer::Done),
+            );
         }
         found.extend(self.job_history.collect().await);
         found.extend(self.object_history.collect().await);
@@ -92,7 +97,7 @@ impl Session {
             let most = self.high_water.entry(gauge.name).or_insert((0, gauge.limit));
             most.0 = most.0.max(gauge.value);
         }
-        found.extend(g7_bounded::check(&gauges, &panics::take()));
+        found.extend(g7_bounded::check(&gauges, &panics::take_messages()));
         for violation in &found {
             self.world.transcript.line(0, violation);
         }
@@ -123,7 +128,7 @@ fn waiting(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Approval => "approval requests waiting at a node",
         Protocol::Raft => "raft requests waiting at a node",
-        Protocol::Liveness => "beats waiting at a node",
+        Protocol::Liveness => "heartbeats waiting at a node",
         Protocol::Job => "job requests waiting at a node",
         Protocol::Piece => "piece requests waiting at a node",
         Protocol::Task => "task requests waiting at a node",

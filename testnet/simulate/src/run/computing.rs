@@ -42,7 +42,7 @@ const ATTEMPTS: u16 = 100;
 const TASK_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// Between two waits for a job that has not ended.
-const LOOK_PAUSE: Duration = Duration::from_millis(500);
+const CHECK_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long one wait for a job holds.
 const WATCH_PATIENCE: Duration = Duration::from_secs(2);
@@ -115,7 +115,7 @@ impl Session {
     pub(super) async fn judge_computing(&mut self, began: Instant, end: Instant) -> Vec<(String, Option<Duration>)> {
         let mut waits = Vec::new();
         while self.computing.iter().any(|job| job.submitting.is_some()) && Instant::now() < end {
-            tokio::time::sleep(LOOK_PAUSE).await;
+            tokio::time::sleep(CHECK_PAUSE).await;
             self.hear_submits().await;
         }
         let jobs: Vec<_> = self.computing.iter().filter(|job| job.is_acknowledged).collect();
@@ -123,13 +123,13 @@ impl Session {
         for computing in &jobs {
             let mut seen = LogIndex(0);
             let (took, why) = loop {
-                match self.look_at_computing(computing, &mut seen).await {
+                match self.check_computing(computing, &mut seen).await {
                     Ok(wrong) => {
                         found.extend(wrong.map(|what| Violation::new(Guarantee::G1, what)));
                         break (Some(began.elapsed()), String::new());
                     }
                     Err(why) if Instant::now() >= end => break (None, why),
-                    Err(_) => tokio::time::sleep(LOOK_PAUSE).await,
+                    Err(_) => tokio::time::sleep(CHECK_PAUSE).await,
                 }
             };
             waits.push((format!("job {} {why}", computing.job), took));
@@ -153,7 +153,7 @@ impl Session {
     }
 
     /// `Err`: it has not ended, or nobody says. `Ok`: it has, with what is wrong about it.
-    async fn look_at_computing(&self, computing: &Computing, seen: &mut LogIndex) -> Result<Option<String>, String> {
+    async fn check_computing(&self, computing: &Computing, seen: &mut LogIndex) -> Result<Option<String>, String> {
         let job = computing.job;
         let until = match computing.is_idempotent {
             true => Until::Ended,
@@ -210,7 +210,7 @@ impl Session {
 
     async fn ask(&self, job: JobId, query: Query) -> Option<QueryAnswer> {
         let index = self.world.up().first().copied()?;
-        let asked = self.world.look(index, job.quorum, query, |result| result.as_ref().ok().cloned());
+        let asked = self.world.spawn_query(index, job.quorum, query, |result| result.as_ref().ok().cloned());
         tokio::time::timeout(LIVENESS_BOUND, asked).await.ok()?.ok().flatten().flatten()
     }
 }

@@ -161,7 +161,7 @@ impl Session {
                 4..=5 => self.watch_job(index, job, Until::Changed { since: LogIndex(0) }),
                 _ => {
                     let (clock, called) = (self.clock.clone(), self.clock.next());
-                    let handle = self.world.look(index, job.quorum, Query::Job { job }, move |result| {
+                    let handle = self.world.spawn_query(index, job.quorum, Query::Job { job }, move |result| {
                         let seen = match result {
                             Ok(QueryAnswer::Job(record)) => Some(JobAnswer::Seen(state_of(record.state))),
                             Ok(QueryAnswer::Unknown) => Some(JobAnswer::Seen(JobState::Absent)),
@@ -169,7 +169,7 @@ impl Session {
                         };
                         (clock.next(), seen)
                     });
-                    self.job_history.call(job, called, JobOperation::Look, handle);
+                    self.job_history.call(job, called, JobOperation::Read, handle);
                 }
             }
         }
@@ -186,7 +186,7 @@ impl Session {
             };
             (clock.next(), seen)
         });
-        self.job_history.call(job, called, JobOperation::Look, handle);
+        self.job_history.call(job, called, JobOperation::Read, handle);
     }
 
     fn job_command(&mut self, owner: usize, job: JobId, operation: JobOperation, command: Command) {
@@ -207,15 +207,15 @@ impl Session {
             // A put that ended unknown may store the object again at any time, so it is never removed.
             match self.rng.chance(80) && self.oracle.was_stored_once(object) {
                 true => self.remove_object(object),
-                false => self.look_at_object(index, object),
+                false => self.check_object(index, object),
             }
         }
     }
 
-    fn look_at_object(&mut self, index: usize, object: ObjectId) {
+    fn check_object(&mut self, index: usize, object: ObjectId) {
         let (clock, called) = (self.clock.clone(), self.clock.next());
         let query = Query::Object { manifest: object.manifest };
-        let handle = self.world.look(index, object.quorum, query, move |result| {
+        let handle = self.world.spawn_query(index, object.quorum, query, move |result| {
             let seen = match result {
                 Ok(QueryAnswer::Object(view)) => Some(ObjectAnswer::Seen(view.record.state == ObjectState::Live)),
                 Ok(QueryAnswer::Unknown) => Some(ObjectAnswer::Seen(false)),
@@ -223,7 +223,7 @@ impl Session {
             };
             (clock.next(), seen)
         });
-        self.object_history.call(object, called, ObjectOperation::Look, handle);
+        self.object_history.call(object, called, ObjectOperation::Read, handle);
     }
 
     pub(super) fn remove_object(&mut self, object: ObjectId) {

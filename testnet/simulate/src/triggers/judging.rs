@@ -14,8 +14,8 @@ impl Scene {
             }
             let record = loop {
                 // One that has nothing left to fire has ended.
-                let told = self.told(1, job.quorum, Command::Trigger(TriggerCommand::Suspend { job })).await;
-                match self.look(job.quorum, Query::Job { job }).await {
+                let told = self.send_command(1, job.quorum, Command::Trigger(TriggerCommand::Suspend { job })).await;
+                match self.ask_quorum(job.quorum, Query::Job { job }).await {
                     Some(QueryAnswer::Job(record)) if told || record.state.is_final() => break Some(record),
                     // Thousands of jobs have ended after this one.
                     Some(QueryAnswer::Unknown) if matches!(self.watched[at].spec.when, When::At(_)) => break None,

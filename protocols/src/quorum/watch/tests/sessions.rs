@@ -152,7 +152,7 @@ impl World {
                 member.serving.iter_mut().for_each(|serving| serving.woken = true);
                 return member.serving.push(Serving { request, seat, confirmed: false, woken: true });
             }
-            Entered::Nothing => WatchAnswer::Told { met: Vec::new(), refused: Vec::new() },
+            Entered::Nothing => WatchAnswer::Update { met: Vec::new(), refused: Vec::new() },
             Entered::Unknown => WatchAnswer::Reopen,
             Entered::Refused(_) => panic!("there is room for one session"),
         };
@@ -193,7 +193,7 @@ impl World {
             return self.ask_again(&request, 1 - at);
         }
         let answer = match is_open {
-            true => WatchAnswer::Told { met: judged.met, refused: Vec::new() },
+            true => WatchAnswer::Update { met: judged.met, refused: Vec::new() },
             false => WatchAnswer::Reopen,
         };
         self.answers.push(Answer { session: request.session, number: request.number, answer, applied });
@@ -474,7 +474,7 @@ fn an_asker_pauses_longer_and_longer_before_what_was_refused_and_after_answers_t
     for _ in 0..6 {
         let request = asker.next_request(now).expect("it is due");
         assert_eq!(asker.next_request(now), None, "it is asked once");
-        let refused = WatchAnswer::Told { met: Vec::new(), refused: vec![id] };
+        let refused = WatchAnswer::Update { met: Vec::new(), refused: vec![id] };
         assert!(asker.take_answer(request.session, request.number, refused, now, 0).is_empty());
         let next = asker.next_at().expect("it is asked again");
         pauses.push(next - now);
@@ -483,7 +483,7 @@ fn an_asker_pauses_longer_and_longer_before_what_was_refused_and_after_answers_t
     assert_eq!(pauses[..3], [1, 2, 4].map(|times| times * WATCH_PAUSE_MIN));
     assert_eq!(pauses.last(), Some(&WATCH_PAUSE_MAX));
     // A primary that parks nothing is not asked in a loop either, nor one that knows no session.
-    for answer in [WatchAnswer::Told { met: Vec::new(), refused: Vec::new() }, WatchAnswer::Reopen] {
+    for answer in [WatchAnswer::Update { met: Vec::new(), refused: Vec::new() }, WatchAnswer::Reopen] {
         let began = now;
         for _ in 0..20 {
             let request = asker.next_request(now).expect("it is due");
