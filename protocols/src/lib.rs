@@ -26,4 +26,5 @@ pub mod task;
 pub mod text;
 pub mod trigger;
 pub mod units;
+pub mod upload;
 pub mod wire;

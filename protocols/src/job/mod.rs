@@ -8,7 +8,6 @@ pub mod kind;
 pub mod limits;
 pub mod plan;
 pub mod record;
-pub mod replicate;
 pub mod spec;
 pub mod store;
 pub mod transition;

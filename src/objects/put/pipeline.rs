@@ -1,4 +1,4 @@
-//! Performs a [`ReplicatePlan`]: reads and encodes segments, sends pieces, asks for rebuilds and receipts, records
+//! Performs a [`UploadPlan`]: reads and encodes segments, sends pieces, asks for rebuilds and receipts, records
 //! progress, commits. One future owns everything; dropping it stops everything and leaves nothing half-changed.
 //!
 //! The loop is wait, step, perform. Nothing that the plan waits for is waited for inside an effect: each becomes a
@@ -17,7 +17,7 @@ use futures::stream::FuturesUnordered;
 use quorate_protocols::approval::Grant;
 use quorate_protocols::ids::{Attempt, JobId, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use quorate_protocols::job::limits::{STORE_EMPTY_MAX, STORE_IDLE_MAX};
-use quorate_protocols::job::replicate::{Effect, Input, PlanFault, ReplicatePlan};
+use quorate_protocols::upload::{Effect, Input, PlanFault, UploadPlan};
 use quorate_protocols::job::store::ColumnRecord;
 use quorate_protocols::job::store::SegmentProgress;
 use quorate_protocols::object::limits::SEGMENT_BYTES;
@@ -149,7 +149,7 @@ pub(super) struct Pipeline<'a> {
     reader: Option<&'a mut SegmentReader>,
     progress: &'a watch::Sender<PutProgress>,
     coder: Result<Arc<Coder>, PutError>,
-    plan: ReplicatePlan,
+    plan: UploadPlan,
     inputs: VecDeque<Input>,
     work: FuturesUnordered<BoxFuture<'a, Done<'a>>>,
     memory: BTreeMap<SegmentIndex, Segment>,
@@ -184,7 +184,7 @@ impl<'a> Pipeline<'a> {
     ) -> Self {
         let held = if run.resumed { ask_held(objects.pieces(), &mut run).await } else { BTreeMap::new() };
         let now = objects.context.seams.clock.monotonic();
-        let plan = ReplicatePlan::new(run.profile, &run.columns, run.segments.clone(), now);
+        let plan = UploadPlan::new(run.profile, &run.columns, run.segments.clone(), now);
         let (exhausted, has_recorded) = (run.exhausted, !run.segments.is_empty());
         let coder = objects.coders.get(run.profile).map_err(|error| protocol(run.job, &error.to_string()));
         Self {

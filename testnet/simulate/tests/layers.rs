@@ -111,7 +111,8 @@ const CORE: &[Row] = &[
     ("resources", "approval capacity ids"),
     ("task", "approval backoff capacity engine ids shared_map text wire"),
     ("trigger", "backoff fault ids run_state task text wire"),
-    ("job", "approval capacity engine fault ids liveness object piece run_state task text trigger"),
+    ("job", "approval capacity engine fault ids liveness object run_state task text trigger"),
+    ("upload", "approval ids job object piece"),
     (
         "quorum",
         "approval backoff capacity engine ids job liveness membership object piece shared_map task text trigger units \

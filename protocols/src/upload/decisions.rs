@@ -3,7 +3,7 @@
 
 use super::*;
 
-impl ReplicatePlan {
+impl UploadPlan {
     pub(super) fn plan(&mut self, now: Millis, effects: &mut Vec<Effect>) -> Result<(), PlanFault> {
         self.find_stalls(now, effects);
         self.check_recoverable()?;

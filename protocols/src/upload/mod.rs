@@ -1,4 +1,4 @@
-//! The replicate planner: which piece of a put goes where next.
+//! The upload planner: which piece of a put goes where next.
 //!
 //! A put streams a file through at most [`SEGMENTS_IN_MEMORY_MAX`] segments. The planner says when to cut the next
 //! segment ([`Effect::Load`]), which piece to send to which column within [`WINDOW_PIECES`] per column, which segments
@@ -46,10 +46,9 @@ use column::Column;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::store::ColumnRecord;
 use crate::approval::Grant;
 use crate::ids::{Attempt, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
-use crate::job::store::SegmentProgress;
+use crate::job::store::{ColumnRecord, SegmentProgress};
 use crate::object::layout::Profile;
 use crate::piece::limits::{DEADLINE, REBUILD_SEGMENTS_MAX, SEGMENTS_IN_MEMORY_MAX, STALL, WINDOW_PIECES};
 use crate::piece::message::RebuildPart;
@@ -181,7 +180,7 @@ struct Segment {
 
 /// See the module's essay.
 #[derive(Clone, Debug)]
-pub struct ReplicatePlan {
+pub struct UploadPlan {
     profile: Profile,
     columns: Vec<Column>,
     /// By index: all segments cut so far.
@@ -207,7 +206,7 @@ pub struct ReplicatePlan {
     ended: bool,
 }
 
-impl ReplicatePlan {
+impl UploadPlan {
     /// From what the quorum knows: `columns` and `segments` as `Attached` (or a fresh run) has them.
     pub fn new(profile: Profile, columns: &[ColumnRecord], segments: Vec<Vec<PieceHash>>, now: Millis) -> Self {
         Self {

@@ -35,7 +35,7 @@ enum Holder {
 
 /// Everything around the planner: the file, the holders, the quorum that hands out spares.
 struct World {
-    plan: ReplicatePlan,
+    plan: UploadPlan,
     now: u64,
     /// By time and order of asking, so that a run is one history.
     due: BTreeMap<(u64, u64), Input>,
@@ -67,7 +67,7 @@ impl World {
         let all = holders.iter().enumerate().map(|(index, holder)| (index as u8, *holder));
         let extra = (0..spares).map(|spare| (COLUMNS + spare, Holder::Answers(5)));
         Self {
-            plan: ReplicatePlan::new(PROFILE, &columns, Vec::new(), Millis(0)),
+            plan: UploadPlan::new(PROFILE, &columns, Vec::new(), Millis(0)),
             now: 0,
             due: BTreeMap::new(),
             order: 0,
@@ -301,7 +301,7 @@ fn every_piece_is_sent_once_and_recorded_when_all_goes_well() {
 fn with_an_open_column(exhausted: bool) -> World {
     let mut world = World::new(3, &[Holder::Answers(5); 6], 0);
     world.columns[5] = record(None, 0, &[]);
-    world.plan = ReplicatePlan::new(PROFILE, &world.columns, Vec::new(), Millis(0));
+    world.plan = UploadPlan::new(PROFILE, &world.columns, Vec::new(), Millis(0));
     world.step(Input::Exhausted(exhausted));
     world
 }
@@ -389,7 +389,7 @@ fn a_slow_holder_delays_the_others_once_and_catches_up_by_rebuilding() {
 #[test]
 fn a_silence_of_all_holders_is_nobodys_fault_before_the_deadline() {
     let columns: Vec<_> = (0..COLUMNS).map(|column| record(Some(column), 1, &[])).collect();
-    let mut plan = ReplicatePlan::new(PROFILE, &columns, Vec::new(), Millis(0));
+    let mut plan = UploadPlan::new(PROFILE, &columns, Vec::new(), Millis(0));
     let failures =
         |effects: &[Effect]| effects.iter().filter(|effect| matches!(effect, Effect::ReportFailure { .. })).count();
     let ready = Input::SegmentReady { segment: SegmentIndex(0), hashes: hashes(0), piece_bytes: 1 };
@@ -423,7 +423,7 @@ fn a_resumed_put_sends_only_what_is_missing() {
         world.held.insert(PieceIndex(index as u8), stored);
     }
     let recorded = (0..4).map(hashes).chain([Vec::new()]).collect();
-    world.plan = ReplicatePlan::new(PROFILE, &world.columns, recorded, Millis(0));
+    world.plan = UploadPlan::new(PROFILE, &world.columns, recorded, Millis(0));
     world.expect_commit(false);
     assert_eq!(world.sent.len() + world.rebuilt.len(), 4 * 6 + 3);
 }
@@ -431,7 +431,7 @@ fn a_resumed_put_sends_only_what_is_missing() {
 #[test]
 fn another_file_under_the_same_run_is_refused() {
     let columns: Vec<_> = (0..COLUMNS).map(|column| record(Some(column), 1, &[true])).collect();
-    let mut plan = ReplicatePlan::new(PROFILE, &columns, vec![hashes(0), hashes(1)], Millis(0));
+    let mut plan = UploadPlan::new(PROFILE, &columns, vec![hashes(0), hashes(1)], Millis(0));
     plan.step(Millis(0), Input::Tick);
     let other = Input::SegmentReady { segment: SegmentIndex(0), hashes: hashes(9), piece_bytes: 1 };
     let mut other_plan = plan.clone();
@@ -480,7 +480,7 @@ fn two_losses_at_once_beside_a_laggard_wait_for_what_it_was_sent() {
 #[test]
 fn a_put_is_not_given_up_while_a_piece_that_would_save_it_is_on_its_way() {
     let columns: Vec<_> = (0..COLUMNS).map(|column| record(Some(column), 1, &[])).collect();
-    let mut plan = ReplicatePlan::new(PROFILE, &columns, Vec::new(), Millis(0));
+    let mut plan = UploadPlan::new(PROFILE, &columns, Vec::new(), Millis(0));
     let segment = SegmentIndex(0);
     // Column 0 is sent every piece and answers none; the others are quick, until memory is full and it has lagged.
     for next in 0..SEGMENTS_IN_MEMORY_MAX as u32 {
@@ -514,7 +514,7 @@ fn a_put_is_not_given_up_while_a_piece_that_would_save_it_is_on_its_way() {
 #[test]
 fn a_source_that_lost_its_pieces_is_found_out_by_those_who_need_them() {
     let columns: Vec<_> = (0..COLUMNS).map(|column| record(Some(column), 1, &[])).collect();
-    let mut plan = ReplicatePlan::new(PROFILE, &columns, Vec::new(), Millis(0));
+    let mut plan = UploadPlan::new(PROFILE, &columns, Vec::new(), Millis(0));
     let (attempt, segment) = (Attempt(1), SegmentIndex(0));
     plan.step(Millis(1), Input::SegmentReady { segment, hashes: hashes(0), piece_bytes: 1 });
     plan.step(Millis(1), Input::EndOfFile { segments: 1 });
@@ -551,7 +551,7 @@ fn a_source_that_lost_its_pieces_is_found_out_by_those_who_need_them() {
 fn rebuilds_in_vain_cost_the_column_after_the_deadline() {
     let stored = |column: u8| [column != 0];
     let columns: Vec<_> = (0..COLUMNS).map(|column| record(Some(column), 1, &stored(column))).collect();
-    let mut plan = ReplicatePlan::new(PROFILE, &columns, Vec::new(), Millis(0));
+    let mut plan = UploadPlan::new(PROFILE, &columns, Vec::new(), Millis(0));
     let (column, attempt, segment) = (PieceIndex(0), Attempt(1), SegmentIndex(0));
     plan.step(Millis(0), Input::ColumnFailed { column, attempt, reason: "it broke".into() });
     plan.step(Millis(0), Input::SegmentReady { segment, hashes: hashes(0), piece_bytes: 1 });
@@ -578,7 +578,7 @@ fn rebuilds_in_vain_cost_the_column_after_the_deadline() {
 #[test]
 fn an_answer_under_an_old_attempt_changes_nothing() {
     let columns: Vec<_> = (0..COLUMNS).map(|column| record(Some(column), 3, &[])).collect();
-    let mut plan = ReplicatePlan::new(PROFILE, &columns, Vec::new(), Millis(0));
+    let mut plan = UploadPlan::new(PROFILE, &columns, Vec::new(), Millis(0));
     plan.step(Millis(0), Input::SegmentReady { segment: SegmentIndex(0), hashes: hashes(0), piece_bytes: 1 });
     let (column, segment) = (PieceIndex(0), SegmentIndex(0));
     assert_eq!(plan.step(Millis(1), Input::PieceStored { column, attempt: Attempt(2), segment }), []);
