@@ -9,7 +9,8 @@
 //! committed by the quorum, with signed receipts; a failing holder costs only its own column; a failover of the quorum
 //! delays progress records and the commit, never the pieces; dropping the future leaves the run as it is, to be resumed
 //! here or elsewhere, and collected if nobody does: after an hour, or after a minute if nothing was stored. What goes
-//! where and when is decided by the pure [`UploadPlan`](quorate_protocols::upload::UploadPlan); this module performs it.
+//! where and when is decided by the pure [`UploadPlan`](quorate_protocols::upload::UploadPlan); this module performs
+//! it.
 //!
 //! Nobody waits for a node that is known to be absent, nor for a distant one where nearer ones do as well. The profile
 //! is the one that bears most losses on the peers that are there ([`Profile::for_reachable`]). When the quorum says

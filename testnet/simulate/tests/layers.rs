@@ -2,9 +2,8 @@
 //! name which, which room may import which, how wide a comment is, and what may only become rarer.
 //!
 //! A crate is named by its folder. A room is a file or folder right below `src/`, `protocols/src/` or
-//! `protocols/src/quorum/`. Rows stand in
-//! order: a crate or a room imports only those of rows before its own, so no cycle can be allowed by mistake. Tests may
-//! import what they like.
+//! `protocols/src/quorum/`. Rows stand in order: a crate or a room imports only those of rows before its own, so no
+//! cycle can be allowed by mistake. Tests may import what they like.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -4,8 +4,8 @@
 //! their trigger that they ended through `finished`, at the end of the entry: so a run that ends while another command
 //! is half applied changes nothing under it.
 //!
-//! These handlers stand on the frame: a fire makes a run of any kind, and may cancel others. They change records and the
-//! index through the operations of [`JobBook`](super::JobBook) and [`Triggers`](super::Triggers).
+//! These handlers stand on the frame: a fire makes a run of any kind, and may cancel others. They change records and
+//! the index through the operations of [`JobBook`](super::JobBook) and [`Triggers`](super::Triggers).
 
 mod deliveries;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The job book: the records of a quorum's jobs, and what is known of them without looking at all.
 //!
 //! [`JobBook`] has the records, of every kind, with an index beside them: which run, which the primary has duties for,
-//! which ended and may be forgotten. Everybody reads records through it. They are changed by the operations below alone,
-//! and the frame brings every index up to date afterwards. What a run does is its kind's ([`super::kinds`]).
+//! which ended and may be forgotten. Everybody reads records through it. Only the operations below change them, and the
+//! frame brings every index up to date afterwards. What a run does is its kind's ([`super::kinds`]).
 
 mod invariants;
 pub(super) mod snapshot;
