@@ -130,7 +130,7 @@ mod tests {
             step: StepIndex(3),
             task: TaskIndex(4),
         };
-        let failed = record::ErrorClass::ALL.map(vote::Verdict::Failed);
+        let failed = quorate_protocols::task::error_class::ErrorClass::ALL.map(vote::Verdict::Failed);
         for verdict in failed.into_iter().chain([vote::Verdict::Output(Digest([5; 32]))]) {
             let statement = vote::ResultStatement {
                 task: record::TaskAttempt { id, attempt: Attempt(6) },

@@ -110,7 +110,7 @@ words! {
 
     /// Why an attempt failed. The first five are the task's own doing and, of a deterministic program, would happen
     /// again; the others say nothing about what its result would be.
-    ErrorClass of task::record::ErrorClass {
+    ErrorClass of task::error_class::ErrorClass {
         /// It ended with an exit code other than 0.
         Exit = "exit",
         /// The module trapped, or a signal ended the program.
@@ -218,7 +218,7 @@ mod tests {
         check!(ObjectState, quorum::ObjectState, ["live", "removing"]);
         check!(
             ErrorClass,
-            task::record::ErrorClass,
+            task::error_class::ErrorClass,
             ["exit", "trap", "fuel", "output", "program", "memory", "timeout", "input", "host", "refused", "lost"]
         );
         check!(
@@ -256,7 +256,7 @@ mod tests {
         for role in engine::NodeRole::ALL {
             assert_eq!(NodeRole::from(role).name(), role.name());
         }
-        for class in task::record::ErrorClass::ALL {
+        for class in task::error_class::ErrorClass::ALL {
             assert_eq!(ErrorClass::from(class).name(), class.name());
         }
     }

@@ -8,7 +8,7 @@ use quorate_protocols::engine::Engine;
 use quorate_protocols::ids::{JobId, ManifestHash, Millis, QuorumId};
 use quorate_protocols::job::WorkSpec;
 use quorate_protocols::job::batch::OnFailure;
-use quorate_protocols::task::record::ErrorClass;
+use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::spec::{OutputPlace, Split, Stragglers, Verify};
 use quorate_protocols::trigger::spec::{
     After, AfterJob, Bounds, EventSpec, Missed, MissedPolicy, Overlap, Source as Watched, When,

@@ -16,8 +16,9 @@ use quorate_protocols::job::{JobSpec, RunState};
 use quorate_protocols::liveness::Latency;
 use quorate_protocols::liveness::patience::{RENEWAL_TRIES, REPEAT_MIN, trusted};
 use quorate_protocols::quorum::{Command, JobCommand, QuorumState, TaskCommand};
+use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::message::{Report, ReportRefusal, TaskAnswer, TaskMessage, TaskResult};
-use quorate_protocols::task::record::{ErrorClass, Output, Place, TaskAttempt};
+use quorate_protocols::task::record::{Output, Place, TaskAttempt};
 use quorate_protocols::task::spec::{Call, Program};
 use quorate_protocols::wire;
 

@@ -27,9 +27,10 @@ use quorate_protocols::backoff::Backoff;
 use quorate_protocols::ids::{LeaseId, PeerId, QuorumId, Term};
 use quorate_protocols::liveness::patience::{self, Renewal};
 use quorate_protocols::quorum::{Command, QuorumState, TaskCommand, WorkerInstructions};
+use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::limits::{BATCH_MAX, DEADLINE, MESSAGE_BYTES_MAX};
 use quorate_protocols::task::message::{Report, TaskAnswer, TaskMessage, TaskResult};
-use quorate_protocols::task::record::{ErrorClass, TaskAttempt};
+use quorate_protocols::task::record::TaskAttempt;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 

@@ -27,9 +27,10 @@ use std::time::Duration;
 
 use quorate_protocols::capacity::Capacity;
 use quorate_protocols::ids::{JobId, LeaseId, QuorumId, StepIndex, Term};
+use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::limits::BATCH_MAX;
 use quorate_protocols::task::message::{Assignment, StepContext, TaskAnswer, TaskResult};
-use quorate_protocols::task::record::{ErrorClass, TaskAttempt};
+use quorate_protocols::task::record::TaskAttempt;
 use tokio::time::Instant;
 
 use super::limits::{ATTEMPTS_MAX, HELD_BYTES_MAX, ORPHANS_MAX, OUTBOXES_MAX, SAVE_AFTER, WORTH_KEEPING};

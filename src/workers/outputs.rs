@@ -7,8 +7,9 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use quorate_protocols::ids::{Digest, ObjectId};
+use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
-use quorate_protocols::task::record::{ErrorClass, Output, Place, TaskAttempt};
+use quorate_protocols::task::record::{Output, Place, TaskAttempt};
 use quorate_protocols::task::spec::OutputPlace;
 use quorate_protocols::units::ByteSize;
 

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use quorate_protocols::ids::Nonce;
+use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::message::TaskResult;
-use quorate_protocols::task::record::{ErrorClass, Output, TaskAttempt};
+use quorate_protocols::task::record::{Output, TaskAttempt};
 use quorate_protocols::task::vote::{ResultReceipt, commitment};
 use serde::{Deserialize, Serialize};
 

@@ -15,9 +15,10 @@ use quorate_protocols::ids::{Attempt, JobId, LeaseId, PeerId, QuorumId, StepInde
 use quorate_protocols::job::batch::{Map, Reduce};
 use quorate_protocols::job::record::RunState;
 use quorate_protocols::quorum::{Command, JobCommand};
+use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::limits::OUTPUT_BYTES_MAX;
 use quorate_protocols::task::message::{LogStream, TaskAnswer, TaskMessage};
-use quorate_protocols::task::record::{ErrorClass, Place, TaskAttempt, TaskId};
+use quorate_protocols::task::record::{Place, TaskAttempt, TaskId};
 use quorate_protocols::task::spec::{Content, OutputPlace, Split};
 
 use self::world::{OWNER, World, call, compute, peer};

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::record::{ErrorClass, Output, TaskAttempt};
+use super::error_class::ErrorClass;
+use super::record::{Output, TaskAttempt};
 use super::vote::ResultReceipt;
 use crate::capacity::Requirement;
 use crate::ids::{Digest, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, QuorumId, StepIndex, TaskIndex, Term};

@@ -24,6 +24,7 @@
 //! quorum refuses an older attempt, says so, and counts it. A lease alone excludes nobody: two workers may run one task
 //! at a time, and one of them is refused.
 
+pub mod error_class;
 pub mod inputs;
 pub mod limits;
 pub mod message;

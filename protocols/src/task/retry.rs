@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::error_class::ErrorClass;
 use super::limits::{LOSSES_MAX, REFUSAL_WAIT_MAX, REFUSAL_WAIT_MIN};
-use super::record::{ErrorClass, TaskId};
+use super::record::TaskId;
 use crate::backoff::Backoff;
 use crate::ids::Millis;
 use crate::task::spec::RetryPolicy;

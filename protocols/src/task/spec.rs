@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::record::ErrorClass;
+use super::error_class::ErrorClass;
 use crate::engine::Engine;
 use crate::ids::{Digest, ObjectId, StepIndex, TaskIndex};
 use crate::wire;

@@ -11,7 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use ed25519_dalek::SigningKey;
 use serde::{Deserialize, Serialize};
 
-use super::record::{ErrorClass, Output, TaskAttempt};
+use super::error_class::ErrorClass;
+use super::record::{Output, TaskAttempt};
 use crate::approval::message::Signature;
 use crate::ids::{Digest, Nonce, PeerId};
 use crate::wire;

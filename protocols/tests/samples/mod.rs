@@ -47,12 +47,13 @@ use quorate_protocols::quorum::{
     Part, QuorumCommand, QuorumState, RaftAnswer, RaftMessage, Rejection, StoreCommand, TaskCommand, TriggerCommand,
     Uses,
 };
+use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::message::{
     Assignment, LogStream, OutputRef, Progress, Report, ReportRefusal, StepContext, TaskAnswer, TaskMessage, TaskResult,
 };
 use quorate_protocols::task::record::{
-    AttemptRecord, ErrorClass, Failure, Output, Phase, Place, RunTasks, Settings, Tally, TaskAttempt, TaskExtras,
-    TaskId, TaskRecord, TaskState, Won, WorkerRecord, WorkerRefusal,
+    AttemptRecord, Failure, Output, Phase, Place, RunTasks, Settings, Tally, TaskAttempt, TaskExtras, TaskId,
+    TaskRecord, TaskState, Won, WorkerRecord, WorkerRefusal,
 };
 use quorate_protocols::task::spec::TaskInput;
 use quorate_protocols::task::spec::{Call, Content, OutputPlace, Program, RetryPolicy, Split, Stragglers, Verify};

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use quorate_protocols::ids::{LeaseId, QuorumId, Term};
+use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::limits::{BATCH_MAX, REPORT_BYTES_MAX};
 use quorate_protocols::task::message::{Report, ReportRefusal, TaskResult};
-use quorate_protocols::task::record::{ErrorClass, Output, TaskAttempt};
+use quorate_protocols::task::record::{Output, TaskAttempt};
 use tokio::time::Instant;
 
 use super::super::limits::{PAUSE_MIN, PAUSES, RESULTS_KEPT};

@@ -121,7 +121,7 @@ fn results_for_a_quorum_that_is_gone_are_given_up_in_time() {
         ledger.assign(now, request(context(&[]), 0..1), |_| None).unwrap();
         ledger.finished(
             attempt(0, 1),
-            Some(PendingResult::failed(quorate_protocols::task::record::ErrorClass::Exit, "")),
+            Some(PendingResult::failed(quorate_protocols::task::error_class::ErrorClass::Exit, "")),
             Duration::ZERO,
         );
         if !has_lease {

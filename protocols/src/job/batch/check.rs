@@ -1,7 +1,7 @@
 //! The check of a batch specification: every bound, and for each the key and what is accepted.
 
 use crate::capacity::Requirement;
-use crate::task::record::ErrorClass;
+use crate::task::error_class::ErrorClass;
 use crate::trigger::limits::INPUT_NAME;
 use std::time::Duration;
 

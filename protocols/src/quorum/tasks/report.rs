@@ -14,14 +14,14 @@ use crate::job::record::{JobRecord, RunState};
 use crate::quorum::event::Event;
 use crate::quorum::reply::{CommandReply, Rejection};
 use crate::quorum::reply::{invalid, short};
+use crate::task::error_class::ErrorClass;
 use crate::task::limits::{
     AVOIDED_MAX, BATCH_MAX, CHECKPOINT_BYTES_MAX, OUTPUT_BYTES_MAX, REVEAL_WAIT, ROUNDS_MAX, WORKER_SLOTS_MAX,
     WORKERS_MAX,
 };
 use crate::task::message::{Report, ReportRefusal, TaskResult};
 use crate::task::record::{
-    AttemptRecord, ErrorClass, Failure, Output, Phase, Place, RunTasks, TaskAttempt, TaskRecord, TaskState, Won,
-    WorkerRecord,
+    AttemptRecord, Failure, Output, Phase, Place, RunTasks, TaskAttempt, TaskRecord, TaskState, Won, WorkerRecord,
 };
 use crate::task::retry::{self, Past};
 use crate::task::spec::OutputPlace;

@@ -30,6 +30,7 @@ use crate::quorum::event::Event;
 use crate::quorum::reply::{CommandReply, Rejection};
 use crate::quorum::request::{Query, QueryAnswer};
 use crate::quorum::state::QuorumState;
+use crate::task::error_class::ErrorClass;
 use crate::task::limits::*;
 use crate::task::message::{Report, ReportRefusal, TaskResult};
 use crate::task::record::*;

@@ -8,8 +8,9 @@
 use super::{PoolCx, PoolView};
 use crate::ids::{JobId, Millis};
 use crate::job::record::{JobRecord, RunState};
+use crate::task::error_class::ErrorClass;
 use crate::task::limits::STOP_WAIT;
-use crate::task::record::{ErrorClass, TaskAttempt, TaskId, TaskState};
+use crate::task::record::{TaskAttempt, TaskId, TaskState};
 use crate::task::spec::Stragglers;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
