@@ -101,7 +101,7 @@ impl PutParams {
         Ok(PutRequest {
             name: self.name.filter(|name| !name.is_empty()),
             size: self.bytes.or(announced),
-            profile: profile.transpose().map_err(ApiError::bad_request)?,
+            profile: profile.transpose().map_err(|error| ApiError::bad_request(error.to_string()))?,
             quorum: self.quorum,
             resume: self.resume,
             fingerprint: self.fingerprint,

@@ -122,8 +122,8 @@ impl RequestServer {
                 JobAnswer::Acknowledged
             }
             Request::Dispatch(dispatch) => {
-                if let Err(reason) = dispatch.check() {
-                    return JobAnswer::Malformed { reason };
+                if let Err(fault) = dispatch.check() {
+                    return JobAnswer::Malformed { reason: fault.to_string() };
                 }
                 match timeout(deadline, self.primary.deliver_events(local, self.this_node, by, dispatch)).await {
                     Ok(Ok(Ok(heard))) => JobAnswer::DeliveryAck(heard),

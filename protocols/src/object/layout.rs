@@ -87,12 +87,18 @@ impl std::fmt::Display for Profile {
     }
 }
 
+/// A text that is no profile.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a profile is data+parity with at most {COLUMNS_MAX} together, such as 4+2; found {found:?}")]
+pub struct ProfileError {
+    found: String,
+}
+
 impl std::str::FromStr for Profile {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.split_once('+').and_then(|(data, parity)| Self::new(data.parse().ok()?, parity.parse().ok()?)).ok_or_else(
-            || format!("a profile is data+parity with at most {COLUMNS_MAX} together, such as 4+2; found {text:?}"),
-        )
+    type Err = ProfileError;
+    fn from_str(text: &str) -> Result<Self, ProfileError> {
+        let profile = |(data, parity): (&str, &str)| Self::new(data.parse().ok()?, parity.parse().ok()?);
+        text.split_once('+').and_then(profile).ok_or_else(|| ProfileError { found: text.to_owned() })
     }
 }
 

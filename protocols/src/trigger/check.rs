@@ -93,8 +93,9 @@ fn check_bounds(bounds: &Bounds) -> Checked {
 }
 
 fn check_event(event: &EventSpec) -> Checked {
-    let named = check_name(&event.name);
-    ensure(named.is_ok(), "trigger.event.name", || named.clone().err().unwrap_or_default())?;
+    if let Err(error) = check_name(&event.name) {
+        ensure(false, "trigger.event.name", || error.to_string())?;
+    }
     event.filter.as_deref().map_or(Ok(()), |filter| sized("trigger.event.where", filter, EXPRESSION_BYTES_MAX))?;
     lasting("trigger.event.debounce", event.debounce, Duration::ZERO, DEBOUNCE_MAX)?;
     whole("trigger.event.debounce", event.debounce)?;

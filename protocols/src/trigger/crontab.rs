@@ -19,7 +19,7 @@ pub(super) struct Fields {
     pub both_days: bool,
 }
 
-pub(super) const NEEDED: &str = "a line has five fields (minute, hour, day of month, month, day of week), or six with \
+const NEEDED: &str = "a line has five fields (minute, hour, day of month, month, day of week), or six with \
                                  the second in front";
 
 /// A nickname stands for a whole line.
@@ -72,8 +72,54 @@ const FIELDS: [Field; 6] = [
     Field { name: "day of week", least: 0, greatest: 7, names: &WEEKDAYS, first_name: 0, letters: &["l"] },
 ];
 
-/// Reads the line's shape. The error says what to write instead.
-pub(super) fn read(line: &str) -> Result<Fields, String> {
+/// A line that is none of cron, with what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum CronError {
+    #[error("{line:?} has {found} fields; {NEEDED}")]
+    FieldCount { line: String, found: usize },
+    #[error("{line:?} is not a line of cron: a period is `every = \"{period}\"` in place of `cron`")]
+    Period { line: String, period: String },
+    #[error(
+        "{line:?} is not a line of cron here: a network does not boot; have the machine run `quorate job fire JOB` \
+         or `quorate event emit NAME` when it has started, or use `event = {{ name = \"quorate.peer.joined\" }}`"
+    )]
+    Reboot { line: String },
+    #[error("{line:?} is not a line of cron: the nicknames are {}; {NEEDED}", known_nicknames())]
+    Nickname { line: String },
+    #[error("{line:?} is not a line of cron: {fault}")]
+    Field { line: String, fault: FieldFault },
+    #[error("{line:?} is not a line of cron: {reason}; {NEEDED}")]
+    Unreadable { line: String, reason: String },
+    #[error("{line:?} names a time that never comes; {NEEDED}")]
+    NeverDue { line: String },
+}
+
+/// A fault in one field of a line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum FieldFault {
+    #[error("the list {list:?} of the {field} has an empty entry")]
+    EmptyEntry { field: &'static str, list: String },
+    #[error(
+        "a step of {step} in {entry:?} goes beyond the {field} ({least} to {greatest}): it is at most {}",
+        .greatest - .least
+    )]
+    Step { field: &'static str, entry: String, step: String, least: u16, greatest: u16 },
+    #[error("{entry:?} goes beyond the {field} ({least} to {greatest})")]
+    Number { field: &'static str, entry: String, least: u16, greatest: u16 },
+    #[error("the range {entry:?} of the {field} runs backwards: write \"{instead}\"")]
+    Backwards { field: &'static str, entry: String, instead: String },
+    #[error("the step in {entry:?} of the {field} has no range: write \"{instead}\"")]
+    StepWithoutRange { field: &'static str, entry: String, instead: String },
+    #[error("{word:?} in {entry:?} is no {field}: it takes {known}")]
+    Word { field: &'static str, entry: String, word: String, known: String },
+}
+
+fn known_nicknames() -> String {
+    NICKNAMES.map(|(nickname, _)| nickname).join(", ")
+}
+
+/// Reads the line's shape.
+pub(super) fn read(line: &str) -> Result<Fields, CronError> {
     let line = line.trim();
     if line.starts_with('@') {
         let known = NICKNAMES.iter().find(|(nickname, _)| nickname.eq_ignore_ascii_case(line));
@@ -82,38 +128,32 @@ pub(super) fn read(line: &str) -> Result<Fields, String> {
     }
     let fields: Vec<&str> = line.split_whitespace().collect();
     if !(5..=6).contains(&fields.len()) {
-        return Err(format!("{line:?} has {} fields; {NEEDED}", fields.len()));
+        return Err(CronError::FieldCount { line: line.to_owned(), found: fields.len() });
     }
     let kinds = &FIELDS[FIELDS.len() - fields.len()..];
     let read = fields.iter().zip(kinds).map(|(text, kind)| kind.read(text));
     let read =
-        read.collect::<Result<Vec<_>, _>>().map_err(|problem| format!("{line:?} is not a line of cron: {problem}"))?;
+        read.collect::<Result<Vec<_>, _>>().map_err(|fault| CronError::Field { line: line.to_owned(), fault })?;
     let is_free = |field: &&str| field.starts_with(['*', '?']);
     let days = [fields[fields.len() - 3], fields[fields.len() - 1]];
     Ok(Fields { text: read.join(" "), both_days: days.iter().any(is_free) })
 }
 
-fn refuse_nickname(line: &str) -> String {
-    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let rest = rest.trim();
+fn refuse_nickname(text: &str) -> CronError {
+    let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    let (line, rest) = (text.to_owned(), rest.trim());
     match word.to_ascii_lowercase().as_str() {
         "@every" => {
             let period = if rest.is_empty() || rest.contains('"') { "5m" } else { rest };
-            format!("{line:?} is not a line of cron: a period is `every = \"{period}\"` in place of `cron`")
+            CronError::Period { line, period: period.to_owned() }
         }
-        "@reboot" => format!(
-            "{line:?} is not a line of cron here: a network does not boot; have the machine run `quorate job fire JOB` \
-             or `quorate event emit NAME` when it has started, or use `event = {{ name = \"quorate.peer.joined\" }}`"
-        ),
-        _ => {
-            let known: Vec<_> = NICKNAMES.iter().map(|(nickname, _)| *nickname).collect();
-            format!("{line:?} is not a line of cron: the nicknames are {}; {NEEDED}", known.join(", "))
-        }
+        "@reboot" => CronError::Reboot { line },
+        _ => CronError::Nickname { line },
     }
 }
 
 impl Field {
-    fn read(&self, text: &str) -> Result<String, String> {
+    fn read(&self, text: &str) -> Result<String, FieldFault> {
         let is_list = text.contains(',');
         let entries = text.split(',').map(|entry| match entry {
             "*" if is_list => Ok(format!("{}-{}", self.least, self.greatest)),
@@ -122,18 +162,21 @@ impl Field {
         Ok(entries.collect::<Result<Vec<_>, _>>()?.join(","))
     }
 
-    fn read_entry(&self, entry: &str, field: &str) -> Result<String, String> {
+    fn read_entry(&self, entry: &str, list: &str) -> Result<String, FieldFault> {
         if entry.is_empty() {
-            return Err(format!("the list {field:?} of the {} has an empty entry", self.name));
+            return Err(FieldFault::EmptyEntry { field: self.name, list: list.to_owned() });
         }
         if let Some((_, step)) = entry.split_once('/') {
             let span = self.greatest - self.least;
             // What is no number is refused by the library.
             if step.bytes().all(|byte| byte.is_ascii_digit()) && step.parse().map_or(true, |step: u16| step > span) {
-                return Err(format!(
-                    "a step of {step} in {entry:?} goes beyond the {} ({} to {}): it is at most {span}",
-                    self.name, self.least, self.greatest
-                ));
+                return Err(FieldFault::Step {
+                    field: self.name,
+                    entry: entry.to_owned(),
+                    step: step.to_owned(),
+                    least: self.least,
+                    greatest: self.greatest,
+                });
             }
         }
         let mut read = String::new();
@@ -153,30 +196,33 @@ impl Field {
 
     /// Whether the field has the numbers of an entry, as a number or a range of them. What is neither is left to the
     /// library.
-    fn check_numbers(&self, numbers: &str, entry: &str) -> Result<(), String> {
-        let Self { name, least, greatest, .. } = self;
+    fn check_numbers(&self, numbers: &str, entry: &str) -> Result<(), FieldFault> {
+        let &Self { name: field, least, greatest, .. } = self;
         let (range, step) = numbers.split_once('/').map_or((numbers, None), |(range, step)| (range, Some(step)));
         let number = |text: &str| match !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
             true => Some(text.parse().unwrap_or(u16::MAX)),
             false => None,
         };
         let Some(found) = range.split('-').map(number).collect::<Option<Vec<u16>>>() else { return Ok(()) };
-        if found.iter().any(|number| !(least..=greatest).contains(&number)) {
-            return Err(format!("{entry:?} goes beyond the {name} ({least} to {greatest})"));
+        let entry = || entry.to_owned();
+        if found.iter().any(|number| !(least..=greatest).contains(number)) {
+            return Err(FieldFault::Number { field, entry: entry(), least, greatest });
         }
         match (&found[..], step) {
-            ([first, last], _) if first > last => Err(format!(
-                "the range {entry:?} of the {name} runs backwards: write \"{first}-{greatest},{least}-{last}\""
-            )),
+            ([first, last], _) if first > last => {
+                let instead = format!("{first}-{greatest},{least}-{last}");
+                Err(FieldFault::Backwards { field, entry: entry(), instead })
+            }
             ([first], Some(step)) => {
-                Err(format!("the step in {entry:?} of the {name} has no range: write \"{first}-{greatest}/{step}\""))
+                let instead = format!("{first}-{greatest}/{step}");
+                Err(FieldFault::StepWithoutRange { field, entry: entry(), instead })
             }
             _ => Ok(()),
         }
     }
 
     /// The number that the library knows a word by, or the word if it is one of its letters.
-    fn number_of(&self, word: &str, entry: &str, ends_range: bool) -> Result<String, String> {
+    fn number_of(&self, word: &str, entry: &str, ends_range: bool) -> Result<String, FieldFault> {
         let lower = word.to_lowercase();
         let named = |word: &str| {
             let position = self.names.iter().position(|name| *name == word || name.get(..3) == Some(word))?;
@@ -198,7 +244,7 @@ impl Field {
                 [] => format!("numbers from {} to {}", self.least, self.greatest),
                 names => format!("numbers from {} to {}, and names such as {}", self.least, self.greatest, names[1]),
             };
-            format!("{word:?} in {entry:?} is no {}: it takes {known}", self.name)
+            FieldFault::Word { field: self.name, entry: entry.to_owned(), word: word.to_owned(), known }
         })
     }
 }
@@ -226,7 +272,7 @@ mod tests {
             ("0 9 * * JAN", "\"JAN\" in \"JAN\" is no day of week"),
             ("0 9 * SEPTEMBERL *", "is no month"),
         ] {
-            let found = read(line).unwrap_err();
+            let found = read(line).unwrap_err().to_string();
             assert!(found.contains(expected), "{found}");
         }
     }
@@ -249,7 +295,7 @@ mod tests {
             ("0 0 * * SAT-MON", "\"SAT-MON\" of the day of week runs backwards: write \"6-7,0-1\""),
             ("10/5 * * * *", "\"10/5\" of the minute has no range: write \"10-59/5\""),
         ] {
-            let found = read(line).unwrap_err();
+            let found = read(line).unwrap_err().to_string();
             assert!(found.contains(expected), "{found}");
         }
         for line in ["59 23 31 12 7", "0-59/1 0-23 1-31 1-12 0-7", "0 9 15W,L * 5L,1#2"] {
@@ -268,7 +314,7 @@ mod tests {
             ("@fortnightly", "the nicknames are @yearly"),
             ("@daily now", "the nicknames are @yearly"),
         ] {
-            let found = read(line).unwrap_err();
+            let found = read(line).unwrap_err().to_string();
             assert!(found.contains(expected) && found.contains(line), "{found}");
         }
     }
@@ -276,7 +322,7 @@ mod tests {
     #[test]
     fn empty_entries_and_steps_past_the_field_are_refused() {
         for line in ["0,,5 * * * *", ",5 * * * *", "5, * * * *", "0 0 1,,15 * *"] {
-            assert!(read(line).unwrap_err().contains("has an empty entry"), "{line}");
+            assert!(read(line).unwrap_err().to_string().contains("has an empty entry"), "{line}");
         }
         for line in [
             "*/90 * * * *",
@@ -288,7 +334,7 @@ mod tests {
             "*/60 * * * * *",
             "*/99999999 * * * *",
         ] {
-            assert!(read(line).unwrap_err().contains("goes beyond the"), "{line}");
+            assert!(read(line).unwrap_err().to_string().contains("goes beyond the"), "{line}");
         }
         for line in ["*/59 * * * *", "0 */23 * * *", "0 0 */30 * *", "0 0 1 */11 *", "0 0 * * */7", "*/59 * * * * *"] {
             assert_eq!(text(line), line);

@@ -87,24 +87,63 @@ pub struct Emitter {
     pub lost: u64,
 }
 
+/// A name that no event has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name:?} is no name: 1 to {EVENT_NAME_BYTES_MAX} letters, digits, '-', '_' and '.' are")]
+pub struct EventNameError {
+    name: String,
+}
+
+/// An event that cannot be taken, with the key that the emitter's user knows.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EventFault {
+    #[error("name: {0}")]
+    Name(EventNameError),
+    #[error("name: {name:?} begins with {OWN_PREFIX:?}, which is kept for the network's own events; choose another")]
+    OwnName { name: String },
+    #[error("id: 1 to {EVENT_ID_BYTES_MAX} bytes are accepted, and this has {bytes}")]
+    Id { bytes: usize },
+    #[error("data: {bytes} bytes of JSON, more than the {EVENT_DATA_BYTES_MAX} allowed")]
+    TooLarge { bytes: usize },
+    #[error("data: not JSON: {reason}")]
+    NotJson { reason: String },
+}
+
+/// A dispatch that no emitter makes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DispatchFault {
+    #[error("more than {EVENTS_PER_DELIVERY_MAX} events at once")]
+    TooMany,
+    #[error("more than {DELIVERY_BYTES_MAX} bytes of events at once")]
+    TooLarge,
+    #[error("event {sequence} is out of order")]
+    OutOfOrder { sequence: u64 },
+    #[error("it ends at {reaches} and goes on to {last}")]
+    PastEnd { reaches: u64, last: u64 },
+    #[error(transparent)]
+    Event(#[from] EventFault),
+}
+
 impl Dispatch {
-    /// What is wrong with it.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), DispatchFault> {
         if self.events.len() > EVENTS_PER_DELIVERY_MAX {
-            return Err(format!("more than {EVENTS_PER_DELIVERY_MAX} events at once"));
+            return Err(DispatchFault::TooMany);
         }
         if self.events.iter().map(|sent| sent.event.data.len()).sum::<usize>() > DELIVERY_BYTES_MAX {
-            return Err(format!("more than {DELIVERY_BYTES_MAX} bytes of events at once"));
+            return Err(DispatchFault::TooLarge);
         }
         let mut before = self.follows;
         for sent in &self.events {
             if sent.sequence <= before {
-                return Err(format!("event {} is out of order", sent.sequence));
+                return Err(DispatchFault::OutOfOrder { sequence: sent.sequence });
             }
             before = sent.sequence;
             sent.event.check()?;
         }
-        if self.reaches < before { Err(format!("it ends at {} and goes on to {before}", self.reaches)) } else { Ok(()) }
+        match self.reaches {
+            reaches if reaches < before => Err(DispatchFault::PastEnd { reaches, last: before }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -113,25 +152,23 @@ impl Event {
     pub fn is_own(&self) -> bool {
         self.name.starts_with(OWN_PREFIX)
     }
-    /// What is wrong with it, with the key that an emitter's user knows.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), EventFault> {
         self.check_size()?;
         serde_json::from_slice::<serde::de::IgnoredAny>(&self.data)
-            .map_err(|error| format!("data: not JSON: {error}"))?;
+            .map_err(|error| EventFault::NotJson { reason: error.to_string() })?;
         Ok(())
     }
 
     /// As far as members check it: they take the primary's word that the data is JSON.
-    pub(crate) fn check_size(&self) -> Result<(), String> {
-        check_name(&self.name).map_err(|problem| format!("name: {problem}"))?;
+    pub(crate) fn check_size(&self) -> Result<(), EventFault> {
+        check_name(&self.name).map_err(EventFault::Name)?;
         if let Some(id) = &self.id
             && (id.is_empty() || id.len() > EVENT_ID_BYTES_MAX)
         {
-            return Err(format!("id: 1 to {EVENT_ID_BYTES_MAX} bytes are accepted, and this has {}", id.len()));
+            return Err(EventFault::Id { bytes: id.len() });
         }
         if self.data.len() > EVENT_DATA_BYTES_MAX {
-            let bytes = self.data.len();
-            return Err(format!("data: {bytes} bytes of JSON, more than the {EVENT_DATA_BYTES_MAX} allowed"));
+            return Err(EventFault::TooLarge { bytes: self.data.len() });
         }
         Ok(())
     }
@@ -158,10 +195,10 @@ fn half_hash(bytes: &[u8]) -> SeenId {
 }
 
 /// An event's name, wherever it is written.
-pub(crate) fn check_name(name: &str) -> Result<(), String> {
+pub(crate) fn check_name(name: &str) -> Result<(), EventNameError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if name.is_empty() || name.len() > EVENT_NAME_BYTES_MAX || !name.bytes().all(plain) {
-        return Err(format!("{name:?} is no name: 1 to {EVENT_NAME_BYTES_MAX} letters, digits, '-', '_' and '.' are"));
+        return Err(EventNameError { name: name.to_owned() });
     }
     Ok(())
 }

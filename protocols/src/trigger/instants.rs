@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 
-use super::crontab;
+use super::crontab::{self, CronError};
 use super::limits::{INSTANTS_NAMED_MAX, INSTANTS_PER_SPAN_MAX};
 use super::record::{Clock, Due, Skipped, Span};
 use super::spec::{Bounds, TriggerSpec, When};
@@ -64,9 +64,9 @@ impl Schedule {
             When::At(at) => (Pattern::At(*at), &Bounds::default()),
             When::Every { period, bounds } => (Pattern::Every { period: (period.as_millis() as u64).max(1) }, bounds),
             When::Cron { lines, timezone, bounds } => {
-                let zone = zone(timezone).map_err(|problem| ("timezone".to_owned(), problem))?;
+                let zone = zone(timezone).map_err(|error| ("timezone".to_owned(), error.to_string()))?;
                 let read = |(index, line): (usize, &String)| {
-                    Line::read(line).map_err(|problem| (format!("cron.{index}"), problem))
+                    Line::read(line).map_err(|error| (format!("cron.{index}"), error.to_string()))
                 };
                 (Pattern::Cron { lines: lines.iter().enumerate().map(read).collect::<Result<_, _>>()?, zone }, bounds)
             }
@@ -220,20 +220,39 @@ impl Due {
     }
 }
 
+/// A name that no time zone of this build has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no time zone {name:?}; an IANA name such as \"Europe/Berlin\" or \"UTC\" is needed")]
+struct UnknownZone {
+    name: String,
+}
+
 /// A zone by its IANA name.
-fn zone(name: &str) -> Result<TimeZone, String> {
-    TimeZoneDatabase::bundled().get(name).map_err(|_| {
-        format!("there is no time zone {name:?}; an IANA name such as \"Europe/Berlin\" or \"UTC\" is needed")
-    })
+fn zone(name: &str) -> Result<TimeZone, UnknownZone> {
+    TimeZoneDatabase::bundled().get(name).map_err(|_| UnknownZone { name: name.to_owned() })
+}
+
+const INSTANT_NEEDED: &str =
+    "an instant such as \"2027-01-01T09:00:00+01:00\" (with its offset from UTC, or Z) is needed";
+
+/// A text that is no instant, or one that no schedule has.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InstantError {
+    #[error("{reason}; {INSTANT_NEEDED}")]
+    Unreadable { reason: String },
+    #[error("it is before 1970; {INSTANT_NEEDED}")]
+    TooEarly,
+    #[error("it is after the year 9000; {INSTANT_NEEDED}")]
+    TooLate,
 }
 
 /// An instant as people write it, with its offset from UTC: `2027-01-01T09:00:00+01:00`.
-pub fn parse_instant(text: &str) -> Result<Millis, String> {
-    let needed = "an instant such as \"2027-01-01T09:00:00+01:00\" (with its offset from UTC, or Z) is needed";
-    let instant: Timestamp = text.trim().parse().map_err(|error| format!("{error}; {needed}"))?;
-    let millis = u64::try_from(instant.as_millisecond()).map_err(|_| format!("it is before 1970; {needed}"))?;
+pub fn parse_instant(text: &str) -> Result<Millis, InstantError> {
+    let unreadable = |error: jiff::Error| InstantError::Unreadable { reason: error.to_string() };
+    let instant: Timestamp = text.trim().parse().map_err(unreadable)?;
+    let millis = u64::try_from(instant.as_millisecond()).map_err(|_| InstantError::TooEarly)?;
     if millis > INSTANT_MAX {
-        return Err(format!("it is after the year 9000; {needed}"));
+        return Err(InstantError::TooLate);
     }
     Ok(Millis(millis))
 }
@@ -248,18 +267,17 @@ fn timestamp(instant: Millis) -> Option<Timestamp> {
 }
 
 impl Line {
-    fn read(text: &str) -> Result<Self, String> {
+    fn read(text: &str) -> Result<Self, CronError> {
         let fields = crontab::read(text)?;
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed);
         let parser = parser.dom_and_dow(fields.both_days).build();
         let cron = parser
             .parse(&fields.text)
-            .map_err(|error| format!("{text:?} is not a line of cron: {error}; {}", crontab::NEEDED))?;
+            .map_err(|error| CronError::Unreadable { line: text.to_owned(), reason: error.to_string() })?;
         let every_hour = (0..24).all(|hour| cron.pattern.hour_match(hour).unwrap_or(false));
         let line = Self { cron, every_hour };
         let start = jiff::civil::date(SEARCH_FROM, 1, 1).at(0, 0, 0, 0);
-        line.civil(start, true)
-            .ok_or_else(|| format!("{text:?} names a time that never comes; {}", crontab::NEEDED))?;
+        line.civil(start, true).ok_or_else(|| CronError::NeverDue { line: text.to_owned() })?;
         Ok(line)
     }
 

@@ -46,7 +46,7 @@ pub mod reopen;
 pub mod spec;
 
 pub use expression::Expression;
-pub use instants::{Schedule, parse_instant, show_instant};
+pub use instants::{InstantError, Schedule, parse_instant, show_instant};
 pub use outbox::Outbox;
 pub use planner::Planner;
 pub use record::{Cause, FireRow, Fired, SkipReason, Span, TriggerRun};

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::event::Event;
+use super::event::{Event, EventFault};
 use super::limits::*;
 use super::record::SeenId;
 use crate::ids::{Millis, PeerId, QuorumId};
@@ -74,8 +74,8 @@ pub struct Emitted {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EmitError {
-    #[error("{0}")]
-    Invalid(String),
+    #[error(transparent)]
+    Invalid(#[from] EventFault),
     #[error("the outbox of this node is full: {events} events with {bytes} bytes wait for quorums to take them")]
     Full { events: usize, bytes: usize },
 }
@@ -126,12 +126,9 @@ impl Outbox {
     /// A user's event. It may be acknowledged once [`Outbox::take_changes`] is durable.
     pub fn emit(&mut self, now: Millis, event: Event) -> Result<Emitted, EmitError> {
         if event.is_own() {
-            let name = &event.name;
-            return Err(EmitError::Invalid(format!(
-                "name: {name:?} begins with {OWN_PREFIX:?}, which is kept for the network's own events; choose another"
-            )));
+            return Err(EventFault::OwnName { name: event.name }.into());
         }
-        event.check().map_err(EmitError::Invalid)?;
+        event.check()?;
         let id = event.id.is_some().then(|| event.seen_id(self.this, 0));
         if let Some(sequence) = id.and_then(|id| self.ids.get(&id)) {
             return Ok(Emitted { sequence: *sequence, existed: true });

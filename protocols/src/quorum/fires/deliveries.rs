@@ -218,7 +218,7 @@ fn check_delivery(follows: u64, reaches: u64, deliveries: &[Delivery]) -> Result
             return Err(invalid(format!("event {sequence} is out of order between {follows} and {reaches}")));
         }
         before = *sequence;
-        event.check_size().map_err(invalid)?;
+        event.check_size().map_err(|fault| invalid(fault.to_string()))?;
         let distinct: BTreeSet<_> = matches.iter().map(|found| found.job).collect();
         if matches.len() > MATCHES_MAX || distinct.len() != matches.len() {
             return Err(invalid(format!("event {sequence} names a trigger twice, or more than {MATCHES_MAX}")));
