@@ -75,6 +75,22 @@ pub fn command() -> Command {
     command
 }
 
+/// A node promises nothing of the last GiB of its disk, and the largest test writes about two.
+const DISK_FREE_MIN: u64 = 4 << 30;
+
+/// A full disk would show as puts that find no room, which reads like a fault of the nodes.
+fn assert_free_disk(folder: &Path) {
+    let disk = rustix::fs::statvfs(folder).expect("the disk of the temporary folder");
+    let free = disk.f_bavail * disk.f_frsize;
+    assert!(
+        free >= DISK_FREE_MIN,
+        "the disk of {} has {} MiB free and the tests of whole nodes need {} MiB: make room, or set TMPDIR",
+        folder.display(),
+        free >> 20,
+        DISK_FREE_MIN >> 20
+    );
+}
+
 impl Net {
     pub fn up(nodes: usize) -> Self {
         Self::with(nodes, |_| ())
@@ -83,6 +99,7 @@ impl Net {
     pub fn with(nodes: usize, change: impl FnOnce(&mut UpOptions)) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let dir = tempfile::tempdir().expect("a temporary folder");
+        assert_free_disk(dir.path());
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let mut options = UpOptions::new(dir.path().join("net"), nodes, BINARY);
         change(&mut options);
