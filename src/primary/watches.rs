@@ -110,9 +110,6 @@ impl Watches {
         local.confirm_lead().await?;
         self.table().confirm(&served.seat);
         loop {
-            if local.leading().is_none() {
-                return Err(not_leading(local));
-            }
             served.woken.borrow_and_update();
             // The table is not held while the state is looked at: applying an entry may take its time.
             let due = self.table().take_due(&served.seat);
@@ -137,6 +134,10 @@ impl Watches {
                 // Its sender ends with the session.
                 _ = served.woken.changed() => (),
                 () = sleep_until(end) => (),
+            }
+            // Of the first look the confirmation above speaks; of a later one, that this member leads still.
+            if local.leading().is_none() {
+                return Err(not_leading(local));
             }
         }
     }
