@@ -287,7 +287,7 @@ fn a_schedule_is_shown_before_it_is_submitted_and_nonsense_is_refused() {
     let heartbeat = quorate(&["job", "next", HEARTBEAT]).ok().stdout;
     assert_eq!(heartbeat.lines().count(), 6, "{heartbeat}");
     quorate(&["job", "next", HELLO]).fails(1, &["no [trigger]"]);
-    quorate(&["job", "next", HEARTBEAT, "-n", "0"]).fails(2, &["between 1 and"]);
+    quorate(&["job", "next", HEARTBEAT, "-n", "0"]).fails(2, &["from 1 to"]);
     quorate(&["job", "next", "nonsense"]).fails(2, &["no file", "no job"]);
     let sound = quorate(&["job", "validate", HEARTBEAT]).ok().stdout;
     assert!(sound.contains("every 1s"), "{sound}");
