@@ -144,7 +144,7 @@ fn mistakes_in_a_specification_get_answers_that_help() {
             "engine = \"wasm\"\nmodule = { inline = '(module (memory 900) (func (export \"_start\")))' }\n\
              resources.memory = \"32 MiB\"\n"
                 .to_owned(),
-            &["wrong.toml:3", "resources.memory", "58982400", "33554432"],
+            &["wrong.toml:3", "resources.memory", "56.3 MiB", "32 MiB"],
         ),
     ];
     for (text, words) in cases {

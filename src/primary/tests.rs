@@ -133,6 +133,7 @@ fn world(peers: u8, settings: DriverSettings) -> World {
     net.connected.lock().extend((1..=peers).map(peer));
     let known = Arc::new(Known::default());
     known.candidates.lock().extend((1..=peers).map(peer));
+    known.peers.lock().extend((1..=peers).map(|n| known_peer(n, QuorumState::new(QUORUM).level())));
     let seams = seams(u64::from(peers));
     let (quorum, wait_reasons, audit_hints) =
         (StateQuorum::new(PRIMARY), WaitReasons::default(), AuditHints::default());
