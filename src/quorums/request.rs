@@ -63,11 +63,6 @@ impl Request {
         matches!(self, Self::Propose(_) | Self::Dispatch(_))
     }
 
-    /// Whether any member may answer, with what it has applied.
-    pub fn is_for_any_member(&self) -> bool {
-        matches!(self, Self::Query { stale: true, .. })
-    }
-
     /// Whether it is held while a primary is being elected. A suspicion is not: it is made again by the next reader.
     fn waits_for_primary(&self) -> bool {
         match self {
@@ -99,7 +94,8 @@ impl RequestServer {
             let wait = election_wait(local.latency()).min(deadline);
             let _ = timeout(wait, local.primary_settled()).await;
         }
-        if !request.is_for_any_member() && local.leading().is_none() {
+        // A query has its lead confirmed when it is read, or is for any member.
+        if !matches!(request, Request::Query { .. }) && local.leading().is_none() {
             return answer_error(not_leading(local));
         }
         match request {
