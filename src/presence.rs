@@ -231,11 +231,18 @@ mod tests {
     /// A network in which node 2 is connected and answers while the switch is on. It never answers pieces: its disk
     /// hangs.
     fn network() -> (ObservedNet, Arc<AtomicBool>, Arc<AtomicUsize>) {
+        network_that_answers(|protocol| protocol != Protocol::Piece)
+    }
+
+    /// The same, of a node that answers these protocols alone.
+    fn network_that_answers(
+        answered: impl Fn(Protocol) -> bool + Send + Sync + 'static,
+    ) -> (ObservedNet, Arc<AtomicBool>, Arc<AtomicUsize>) {
         let (answers, probes) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
         let (switch, count) = (answers.clone(), probes.clone());
         let net = ScriptedNet::new(peer(1), move |_, protocol, _| {
             count.fetch_add(usize::from(protocol == Protocol::Liveness), Ordering::Relaxed);
-            match protocol != Protocol::Piece && switch.load(Ordering::Relaxed) {
+            match answered(protocol) && switch.load(Ordering::Relaxed) {
                 true => Reaction::Answer(Frame::default()),
                 false => Reaction::Silent,
             }
@@ -272,24 +279,13 @@ mod tests {
     /// Goal: a peer that stops in the middle of a question that it has parked is missed before the question ends.
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_stops_while_it_holds_a_question_is_absent_soon() {
-        let answers = Arc::new(AtomicBool::new(true));
-        let switch = answers.clone();
-        let net = ScriptedNet::new(peer(1), move |_, protocol, _| {
-            match protocol == Protocol::Liveness && switch.load(Ordering::Relaxed) {
-                true => Reaction::Answer(Frame::default()),
-                false => Reaction::Silent,
-            }
-        });
-        net.connected.lock().insert(peer(2));
-        let seams = seams(1);
-        let observed = ObservedNet::new(net, seams.clock.clone(), seams.tasks.clone());
-        observed.observe_event(&NetEvent::Connected { peer: peer(2) });
-        ask(&observed, Protocol::Job);
+        let (net, answers, _) = network_that_answers(|protocol| protocol == Protocol::Liveness);
+        ask(&net, Protocol::Job);
         sleep(Duration::from_secs(3)).await;
-        assert!(!observed.is_absent(peer(2)));
+        assert!(!net.is_absent(peer(2)));
         answers.store(false, Ordering::Relaxed);
         sleep(PARKED_PROBE_INTERVAL + Duration::from_secs(1)).await;
-        assert!(observed.is_absent(peer(2)));
+        assert!(net.is_absent(peer(2)));
     }
 
     #[tokio::test(start_paused = true)]

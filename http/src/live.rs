@@ -369,7 +369,7 @@ impl Backend for NodeBackend {
                 };
                 match answer {
                     Ok(view) => MemberView { member, view: Some(views::quorum_detail(&view)), error: None },
-                    Err(ClientError::QuorumUnknown { .. } | ClientError::Unreachable { .. }) => {
+                    Err(error) if error.is_out_of_reach() => {
                         let error = format!("no answer within {LISTING_DEADLINE:?}");
                         MemberView { member, view: None, error: Some(error) }
                     }

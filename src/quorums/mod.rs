@@ -68,6 +68,13 @@ pub enum ClientError {
     Protocol { quorum: QuorumId, reason: String },
 }
 
+impl ClientError {
+    /// Whether nobody of the quorum could be asked: no member is known, or none answers this node.
+    pub const fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::QuorumUnknown { .. } | Self::Unreachable { .. })
+    }
+}
+
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum RoundError {
     /// `exhausted`: whoever may come has answered; only who is absent now, or full, could make a difference.

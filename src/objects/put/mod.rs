@@ -36,7 +36,7 @@ use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::job::store::ColumnRecord;
 use quorate_protocols::object::limits::NAME_BYTES_MAX;
-use quorate_protocols::object::{HolderShortage, Profile};
+use quorate_protocols::object::{HolderShortage, Layout, Profile};
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Claim, Command, CommandReply, JobCommand, Rejection, StoreCommand};
 use quorate_protocols::text::truncate;
@@ -177,7 +177,8 @@ impl Objects {
                         Err(PutError::Client(ClientError::Rejected(_))) => (),
                         attached => return attached,
                     },
-                    Ok(_) | Err(ClientError::QuorumUnknown { .. } | ClientError::Unreachable { .. }) => (),
+                    Ok(_) => (),
+                    Err(error) if error.is_out_of_reach() => (),
                     Err(error) => return Err(error.into()),
                 }
             }
@@ -579,7 +580,7 @@ fn protocol(job: JobId, reason: &str) -> PutError {
 
 /// What a column of such an object takes; 0 when its size is not known.
 fn column_bytes(size: Option<u64>, profile: Profile) -> u64 {
-    size.unwrap_or(0).div_ceil(profile.data.max(1) as u64)
+    Layout::new(size.unwrap_or(0), profile).column_bytes()
 }
 
 /// Where an object is: in the columns just sealed, unless the quorum found the same content stored before and kept

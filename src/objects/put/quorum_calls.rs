@@ -29,10 +29,7 @@ pub(super) async fn send_command(
             Err(ClientError::Rejected(rejection)) => {
                 return after_rejection(quorums, job, upload_attempt, rejection).await;
             }
-            Err(error)
-                if is_passing(&error)
-                    || matches!(error, ClientError::QuorumUnknown { .. } | ClientError::Unreachable { .. }) =>
-            {
+            Err(error) if is_passing(&error) || error.is_out_of_reach() => {
                 tracing::debug!(%job, %error, "telling the quorum again");
                 sleep(QUORUM_PAUSE).await;
             }
