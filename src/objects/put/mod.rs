@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use quorate_protocols::ids::{Attempt, JobId, ManifestHash, ObjectId, PeerId, PieceHash, PieceIndex};
+use quorate_protocols::ids::{Attempt, JobId, LogIndex, ManifestHash, ObjectId, PeerId, PieceHash, PieceIndex};
 use quorate_protocols::job::WorkSpec;
 use quorate_protocols::job::record::JobRecord;
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
@@ -100,6 +100,8 @@ struct Run {
     segments: Vec<Vec<PieceHash>>,
     /// The quorum expects no further holders.
     exhausted: bool,
+    /// The job's revision of which this is; zero when it is not known.
+    revision: LogIndex,
     resumed: bool,
 }
 
@@ -280,6 +282,7 @@ impl Objects {
             columns: attached.columns,
             segments: attached.segments,
             exhausted: false,
+            revision: LogIndex(0),
             resumed: true,
         })
     }
@@ -356,6 +359,7 @@ impl Objects {
                     columns: run.columns,
                     segments: Vec::new(),
                     exhausted: run.exhausted,
+                    revision,
                     resumed: false,
                 }));
             }

@@ -15,7 +15,7 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use quorate_protocols::approval::Grant;
-use quorate_protocols::ids::{Attempt, JobId, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
+use quorate_protocols::ids::{Attempt, JobId, LogIndex, Millis, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use quorate_protocols::job::limits::{STORE_EMPTY_MAX, STORE_IDLE_MAX};
 use quorate_protocols::job::store::ColumnRecord;
 use quorate_protocols::job::store::SegmentProgress;
@@ -23,7 +23,7 @@ use quorate_protocols::object::limits::SEGMENT_BYTES;
 use quorate_protocols::object::{CheckedPiece, Manifest};
 use quorate_protocols::piece::limits::DEADLINE;
 use quorate_protocols::piece::{PieceAnswer, PieceMessage, PieceRefusal, RebuildPart, Receipt, Slot};
-use quorate_protocols::quorum::request::{Query, QueryAnswer};
+use quorate_protocols::quorum::watch::Until;
 use quorate_protocols::quorum::{Command, CommandReply, Rejection, StoreCommand};
 use quorate_protocols::upload::{Effect, Input, PlanFault, UploadPlan};
 use tokio::sync::watch;
@@ -31,9 +31,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::holder_calls::{REBUILD_PAUSE, SealFault, ask_held, check_column, seal_column, send_piece};
-use super::quorum_calls::{is_uploaded_by, send_command};
+use super::quorum_calls::{send_command, taken_over};
 use super::reader::SegmentReader;
-use super::{QUORUM_DEADLINE, Run, Stored, UploadFault, ended, protocol};
+use super::{Run, Stored, UploadFault, ended, protocol};
 use crate::buffers::Buffer;
 use crate::objects::coding::Coder;
 use crate::objects::events::{Metrics, ObjectEvent};
@@ -46,8 +46,11 @@ use crate::seams::run_blocking;
 /// it.
 const RECORD_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How often the quorum is asked for new holders while a column has none. A question costs its log nothing.
-const OPEN_INTERVAL: Duration = Duration::from_millis(300);
+/// Pause between two watches for news of the run while a column has no holder: what the upload records is news too.
+const WATCH_PAUSE: Duration = Duration::from_millis(300);
+
+/// Longest watch for news of the run.
+const WATCH_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often it is told that the run is alive while there is no progress to record: a commit each, and many times
 /// before the run would be given up. A run that has stored nothing is given up sooner.
@@ -125,12 +128,20 @@ enum Done<'a> {
         recorded: bool,
         columns: Result<Option<Vec<ColumnRecord>>, UploadFault>,
     },
-    /// Who holds what, as far as it could be learnt, and whether no further holder is expected.
-    Asked {
-        columns: Result<Option<(Vec<ColumnRecord>, bool)>, UploadFault>,
+    /// The run has changed, or could not be watched until it did.
+    Watched {
+        news: Result<Option<News>, UploadFault>,
     },
     /// The column was given up meanwhile.
     Cancelled,
+}
+
+/// What a watch says of the run.
+struct News {
+    columns: Vec<ColumnRecord>,
+    /// The quorum expects no further holders.
+    exhausted: bool,
+    revision: LogIndex,
 }
 
 enum RebuildFault {
@@ -161,17 +172,16 @@ pub(super) struct Pipeline<'a> {
     held: BTreeMap<(PieceIndex, Attempt, SegmentIndex), PieceHash>,
     /// Ends everything under way for one assignment of a column.
     cancels: BTreeMap<(PieceIndex, Attempt), CancellationToken>,
-    /// When the quorum last heard of the run, and when it was last asked who holds what.
+    /// When the quorum last heard of the run.
     told_at: Instant,
-    asked_at: Instant,
+    /// When the last watch of the run ended; `None` while one is under way.
+    watched_at: Option<Instant>,
     /// When it was last looked whose node is absent.
     absence_at: Instant,
     /// The quorum knows of something stored.
     has_recorded: bool,
     /// Why the last column failed.
     last_failure: Option<String>,
-    /// A question is under way: the next waits for its answer.
-    asking: bool,
 }
 
 impl<'a> Pipeline<'a> {
@@ -204,11 +214,10 @@ impl<'a> Pipeline<'a> {
             held,
             cancels: BTreeMap::new(),
             told_at: Instant::now(),
-            asked_at: Instant::now(),
+            watched_at: Some(Instant::now()),
             absence_at: Instant::now(),
             has_recorded,
             last_failure: None,
-            asking: false,
         }
     }
 
@@ -223,7 +232,7 @@ impl<'a> Pipeline<'a> {
                     }
                 }
             }
-            self.check_holders();
+            self.keep_in_touch();
             if !self.inputs.is_empty() {
                 continue;
             }
@@ -244,7 +253,7 @@ impl<'a> Pipeline<'a> {
         let now = self.now();
         let plan = self.plan.wake_at().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)).max(TICK_MIN));
         let alive = self.told_at + self.alive_interval();
-        let next = if self.wants_holders() { alive.min(self.asked_at + OPEN_INTERVAL) } else { alive };
+        let next = self.watch_at().map_or(alive, |watch| watch.min(alive));
         let next = next.saturating_duration_since(Instant::now()).clamp(TICK_MIN, ABSENCE_INTERVAL);
         Instant::now() + plan.map_or(next, |plan| plan.min(next))
     }
@@ -256,13 +265,15 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    fn wants_holders(&self) -> bool {
-        !self.asking && self.run.columns.iter().any(|column| column.grant.is_none())
+    /// When the next watch of the run begins: none does while another is under way, or while each column has a holder.
+    fn watch_at(&self) -> Option<Instant> {
+        let is_open = self.run.columns.iter().any(|column| column.grant.is_none());
+        self.watched_at.filter(|_| is_open).map(|ended| ended + WATCH_PAUSE)
     }
 
-    /// An empty progress record says that the run is alive, and its reply says who holds what now; in between a
-    /// question says as much to a run that waits for holders.
-    fn check_holders(&mut self) {
+    /// Looks whose node is absent, says that the run is alive, and watches for holders. An empty progress record says
+    /// that the run is alive, and its reply says who holds what now.
+    fn keep_in_touch(&mut self) {
         if self.absence_at.elapsed() >= ABSENCE_INTERVAL {
             self.absence_at = Instant::now();
             let net = &self.objects.context.net;
@@ -274,28 +285,35 @@ impl<'a> Pipeline<'a> {
         }
         if self.told_at.elapsed() >= self.alive_interval() {
             self.record(Vec::new(), false);
-        } else if self.wants_holders() && self.asked_at.elapsed() >= OPEN_INTERVAL {
-            self.ask_who_holds();
+        }
+        if self.watch_at().is_some_and(|at| at <= Instant::now()) {
+            self.watch();
         }
     }
 
-    fn ask_who_holds(&mut self) {
-        self.asking = true;
+    fn watch(&mut self) {
+        self.watched_at = None;
         let (quorums, job, upload_attempt) =
             (self.objects.context.quorums.clone(), self.run.job, self.run.upload_attempt);
+        let until = Until::Changed { since: self.run.revision };
         self.work.push(Box::pin(async move {
-            let query = Query::Job { job };
-            let columns = match quorums.query(job.quorum, query, false, QUORUM_DEADLINE).await {
-                Ok(QueryAnswer::Job(record)) if record.state.is_final() => {
-                    Err(ended(job, record.reason.as_deref()).into())
+            let news = match quorums.watch(job, until, WATCH_PATIENCE).await {
+                Ok(Some(record)) if record.state.is_final() => Err(ended(job, record.reason.as_deref()).into()),
+                Ok(Some(record)) => {
+                    let revision = record.revision;
+                    match record.into_store() {
+                        Some((_, run)) if run.upload_attempt > upload_attempt => Err(taken_over(job)),
+                        Some((_, run)) if run.upload_attempt == upload_attempt => {
+                            Ok(Some(News { columns: run.columns, exhausted: run.exhausted, revision }))
+                        }
+                        // What a former primary knew.
+                        _ => Ok(None),
+                    }
                 }
-                Ok(QueryAnswer::Job(record)) if is_uploaded_by(&record, upload_attempt) => {
-                    Ok(record.into_store().map(|(_, run)| (run.columns, run.exhausted)))
-                }
-                // Another worker, or no answer now: the next command that is refused says what is the case.
+                // No news, or no answer: the next command that is refused says what is the case.
                 _ => Ok(None),
             };
-            Done::Asked { columns }
+            Done::Watched { news }
         }));
     }
 
@@ -486,9 +504,10 @@ impl<'a> Pipeline<'a> {
                     self.inputs.push_back(Input::Recorded);
                 }
             }
-            Done::Asked { columns } => {
-                (self.asking, self.asked_at) = (false, Instant::now());
-                if let Some((columns, exhausted)) = columns? {
+            Done::Watched { news } => {
+                self.watched_at = Some(Instant::now());
+                if let Some(News { columns, exhausted, revision }) = news? {
+                    self.run.revision = revision;
                     self.adopt(&columns);
                     self.inputs.push_back(Input::Columns(columns));
                     self.inputs.push_back(Input::Exhausted(exhausted));

@@ -38,8 +38,13 @@ pub(super) async fn send_command(
     }
 }
 
+/// Another worker uploads into the run now.
+pub(super) fn taken_over(job: JobId) -> UploadFault {
+    ended(job, Some("another node took it over")).into()
+}
+
 /// Whether that worker still uploads into the run.
-pub(super) fn is_uploaded_by(record: &JobRecord, upload_attempt: Attempt) -> bool {
+fn is_uploaded_by(record: &JobRecord, upload_attempt: Attempt) -> bool {
     record.store().is_some_and(|(_, run)| run.upload_attempt == upload_attempt)
 }
 
@@ -60,7 +65,7 @@ async fn after_rejection(
                 Ok(QueryAnswer::Job(record)) if is_uploaded_by(&record, upload_attempt) => {
                     Ok(record.into_store().map(|(_, run)| run.columns))
                 }
-                Ok(_) => Err(ended(job, Some("another node took it over")).into()),
+                Ok(_) => Err(taken_over(job)),
                 Err(error) if is_passing(&error) => Ok(None),
                 Err(error) => Err(error.into()),
             }

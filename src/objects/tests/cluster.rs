@@ -74,6 +74,8 @@ pub struct World {
     /// Until when the quorum has no primary.
     pub paused_until: Mutex<Option<tokio::time::Instant>>,
     pub commands: Mutex<u64>,
+    /// Queries and watches.
+    pub questions: Mutex<u64>,
     /// What the steward was told.
     pub suspected: Mutex<Vec<(ObjectId, PieceIndex)>>,
 }
@@ -87,7 +89,18 @@ impl World {
         let mut state = self.state.lock();
         *self.commands.lock() += 1;
         let reply = apply(&mut state, by, command);
-        // The primary's driver: wins holders at once. What else it does is `settle`.
+        self.win_holders(&mut state);
+        Ok(reply?)
+    }
+
+    /// Another peer may be won as a holder, and is if a column is open.
+    pub fn welcome(&self, peer: PeerId) {
+        self.willing.lock().push(peer);
+        self.win_holders(&mut self.state.lock());
+    }
+
+    /// What the primary's driver does about open columns, at once. What else it does is `settle`.
+    fn win_holders(&self, state: &mut (QuorumState, u64)) {
         while let Some((job, wanted)) = state.0.duties().into_iter().find_map(|duty| match duty {
             Duty::FindHolders { job, open, spares } => Some((job, open + spares)),
             _ => None,
@@ -109,10 +122,9 @@ impl World {
             if grants.is_empty() && state.0.jobs()[&job].store().unwrap().1.exhausted {
                 break;
             }
-            apply(&mut state, by, Command::store(job, StoreCommand::AddHolders { grants, exhausted }))
+            apply(state, peer(0), Command::store(job, StoreCommand::AddHolders { grants, exhausted }))
                 .expect("the state machine takes holders");
         }
-        Ok(reply?)
     }
 }
 
@@ -223,6 +235,7 @@ impl QuorumPort for FakeQuorums {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<QueryAnswer, ClientError>> {
         let (ready, world) = (self.ready(deadline), self.world.clone());
+        *world.questions.lock() += 1;
         Box::pin(async move {
             ready.await?;
             let state = &world.state.lock().0;
@@ -256,6 +269,7 @@ impl QuorumPort for FakeQuorums {
         patience: Duration,
     ) -> BoxFuture<'static, Result<Option<Box<JobRecord>>, ClientError>> {
         let (ready, world) = (self.ready(patience), self.world.clone());
+        *world.questions.lock() += 1;
         let watching = async move {
             loop {
                 match until.judge(&world.state.lock().0, job) {
@@ -338,6 +352,7 @@ impl Cluster {
             willing: Mutex::new((0..nodes).map(peer).collect()),
             paused_until: Mutex::default(),
             commands: Mutex::default(),
+            questions: Mutex::default(),
             suspected: Mutex::default(),
         });
         let disks = (0..nodes).map(|_| MemoryDisk::default()).collect();

@@ -110,6 +110,49 @@ async fn without_enough_holders_the_object_is_degraded_but_stored() {
     assert_eq!(get(&cluster, &cluster.nodes[1], outcome.object, None).await.unwrap(), content);
 }
 
+/// Goal: an upload with an open column hears of its holder at once, and asks nothing in between. Method: a body that
+/// stops after its first segment; questions are counted over ten quiet seconds, then a sixth peer comes.
+#[tokio::test(start_paused = true)]
+async fn an_open_column_is_watched_for_and_not_asked_after() {
+    let cluster = Cluster::start(7).await;
+    let (content, late) = (content(SEGMENT_BYTES + 1), peer(5));
+    // Neither is the uploader's own node a holder, whose pieces travel no network.
+    *cluster.world.willing.lock() = (0..5).map(peer).collect();
+    let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
+    let (first, rest) = (content.slice(..SEGMENT_BYTES), content.slice(SEGMENT_BYTES..));
+    let rest = futures::stream::once(async move {
+        gone_on.await.expect("the test goes on");
+        Ok(rest)
+    });
+    let body = futures::stream::once(async move { Ok(first) }).chain(rest).boxed();
+    let request = PutRequest { profile: Some(Profile::DEFAULT), ..known(&content) };
+    let putting = cluster.tasks.scope(cluster.nodes[6].put(request, body, watch::Sender::new(PutProgress::default())));
+    let watching = async {
+        let began = tokio::time::Instant::now();
+        while cluster.puts() < 5 {
+            assert!(began.elapsed() < Duration::from_secs(60), "{} pieces were stored", cluster.puts());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // What was stored is recorded, which is news of the run.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let asked = *cluster.world.questions.lock();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(*cluster.world.questions.lock(), asked, "nothing happened meanwhile");
+
+        let came = tokio::time::Instant::now();
+        cluster.world.welcome(late);
+        while cluster.puts() < 6 {
+            assert!(came.elapsed() < Duration::from_millis(100), "the put does not know of its holder");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        go_on.send(()).expect("the body waits");
+    };
+    let (outcome, ()) = tokio::join!(putting, watching);
+    let outcome = outcome.unwrap();
+    assert_eq!((outcome.degraded, outcome.columns.len()), (false, 6));
+    assert_eq!(get(&cluster, &cluster.nodes[0], outcome.object, None).await.unwrap(), content);
+}
+
 #[tokio::test(start_paused = true)]
 async fn too_few_peers_are_counted_and_told_what_fits() {
     let cluster = Cluster::start(4).await;
