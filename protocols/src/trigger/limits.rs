@@ -115,6 +115,8 @@ pub const FAULT_REST: Duration = Duration::from_secs(300);
 pub const OUTBOX_EVENTS_MAX: usize = 100_000;
 pub const OUTBOX_BYTES_MAX: usize = 64 * KIB * KIB;
 pub const OUTBOX_RETENTION: Duration = DAY;
+/// What an earlier life of the node left is kept for as long again at least, whatever wall clocks make of its age.
+pub const RESTORED_AGE_MAX: Duration = Duration::from_secs(DAY.as_secs() / 2);
 /// An event that every quorum known has, or does not want, is kept this long for one that is not known yet, unless the
 /// room is needed. Announcements of a new quorum take a few seconds.
 pub const OUTBOX_GRACE: Duration = Duration::from_secs(60);

@@ -10,7 +10,9 @@
 //! is known to listen; until then the newest few wait in memory for the quorums to be asked. They have a rate and a
 //! room of their own, and what is beyond is counted as lost.
 //!
-//! Time is the node's monotonic clock, with enough before its beginning to place events of an earlier life in it.
+//! Time is the node's monotonic clock, with enough before its beginning to place events of an earlier life in it. How
+//! old those are is what wall clocks say, which may have been set: so none of them is taken for older than
+//! [`RESTORED_AGE_MAX`].
 
 mod subscribers;
 
@@ -101,15 +103,17 @@ impl Outbox {
     // ---- from disk, before anything else ----
 
     /// `age`: by the wall clock, for nothing better survives a restart.
+    /// `age`: by wall clocks.
     pub fn restore_event(&mut self, now: Millis, sequence: u64, event: Event, age: Duration) {
         self.newest = self.newest.max(sequence);
-        self.insert_row(sequence, Arc::new(event), before(now, age));
+        self.insert_row(sequence, Arc::new(event), before(now, age.min(RESTORED_AGE_MAX)));
     }
 
+    /// `age`: by wall clocks.
     pub fn restore_id(&mut self, now: Millis, sequence: u64, id: SeenId, age: Duration) {
         self.newest = self.newest.max(sequence);
         self.ids.insert(id, sequence);
-        self.past.insert(sequence, (id, before(now, age)));
+        self.past.insert(sequence, (id, before(now, age.min(RESTORED_AGE_MAX))));
     }
 
     /// The last number, which a row need not be left of.

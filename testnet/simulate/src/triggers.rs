@@ -138,6 +138,16 @@ impl Watched {
         let unsettled = open.or(self.rows.keys().next_back().copied()).unwrap_or(0);
         withdrawn.map_or(unsettled, |number| number.min(unsettled))
     }
+    /// Rows before `kept_from` are gone; what became of those from `from` on since they were read is never known.
+    fn forgotten(&mut self, from: u64, kept_from: u64) {
+        self.kept_from = kept_from;
+        self.rows.retain(|number, _| *number < from || *number >= kept_from);
+    }
+    /// Rows that were forgotten before they could be read for the last time.
+    fn missing(&self) -> u64 {
+        let last = self.rows.keys().next_back().copied().unwrap_or(0);
+        last - self.rows.len() as u64
+    }
     /// What was still open when it was forgotten is never known.
     fn is_settled(&self) -> bool {
         let mut kept = self.rows.range(self.kept_from..).map(|(_, row)| row);
@@ -421,7 +431,7 @@ impl Scene {
                 };
                 let (Some(first), Some(last)) = (page.first(), page.last()) else { break };
                 if first.number > from.max(1) {
-                    self.watched[at].kept_from = first.number;
+                    self.watched[at].forgotten(from, first.number);
                 }
                 from = last.number + 1;
                 self.watched[at].rows.extend(page.into_iter().map(|row| (row.number, row)));

@@ -62,6 +62,11 @@ impl World {
 
     /// Another life, with what is on disk.
     fn restart(&mut self) {
+        self.restart_aged(Duration::ZERO);
+    }
+
+    /// The same, when wall clocks say that everything is so old.
+    fn restart_aged(&mut self, age: Duration) {
         let mut rows = BTreeMap::new();
         let (mut past, mut subscriptions) = (BTreeMap::new(), BTreeMap::new());
         for change in &self.disk {
@@ -82,10 +87,10 @@ impl World {
         }
         self.outbox = Outbox::new(THIS);
         for (sequence, event) in rows {
-            self.outbox.restore_event(self.now, sequence, (*event).clone(), Duration::ZERO);
+            self.outbox.restore_event(self.now, sequence, (*event).clone(), age);
         }
         for (sequence, id) in past {
-            self.outbox.restore_id(self.now, sequence, id, Duration::ZERO);
+            self.outbox.restore_id(self.now, sequence, id, age);
         }
         for (quorum, subscription) in subscriptions {
             self.outbox.restore_subscription(self.now, quorum, subscription);
@@ -283,6 +288,22 @@ fn what_is_owed_for_too_long_is_given_up_and_said() {
     world.settle();
     assert_eq!(world.taken(ONE), [1, sequence]);
     assert_eq!(world.quorums[&ONE].lost, 3, "said once");
+}
+
+/// Goal: a node whose clock was set months ahead between two lives gives up nothing that it acknowledged.
+#[test]
+fn what_an_earlier_life_left_is_not_given_up_for_the_sake_of_a_clock() {
+    let mut world = World::new(&[(ONE, &["door"])]);
+    world.settle();
+    world.at(ONE).is_down = true;
+    world.outbox.emit(world.now, event("door", Some("a"))).unwrap();
+    world.pass(OUTBOX_GRACE);
+    world.restart_aged(11 * 30 * OUTBOX_RETENTION);
+    world.pass(OUTBOX_GRACE);
+    assert!(world.outbox.emit(world.now, event("door", Some("a"))).unwrap().existed, "its id is known");
+    world.at(ONE).is_down = false;
+    world.settle();
+    assert_eq!((world.taken(ONE), world.quorums[&ONE].lost), (&[1][..], 0));
 }
 
 #[test]
