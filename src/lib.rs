@@ -9,6 +9,7 @@
 
 pub mod approver;
 pub mod buffers;
+pub mod certificates;
 pub mod compose;
 pub mod config;
 pub mod directory;

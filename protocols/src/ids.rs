@@ -90,7 +90,7 @@ macro_rules! byte_id {
 }
 
 byte_id!(
-    /// A quorum: 16 random bytes, drawn by the node that forms it.
+    /// A quorum: the first 16 bytes of a digest over its founding ([`crate::certificate`]).
     QuorumId, 16, "q:"
 );
 byte_id!(

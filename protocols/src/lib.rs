@@ -8,6 +8,7 @@
 pub mod approval;
 pub mod backoff;
 pub mod capacity;
+pub mod certificate;
 pub mod directory;
 pub mod engine;
 pub mod fault;

@@ -29,12 +29,13 @@ use quorate_protocols::approval::{
 };
 use quorate_protocols::capacity::{Capacity, Supply};
 use quorate_protocols::engine::NodeRole;
-use quorate_protocols::ids::{JobId, LeaseId, Millis, PeerId, QuorumId};
+use quorate_protocols::ids::{JobId, LeaseId, Millis, Nonce, PeerId, QuorumId};
 use quorate_protocols::piece;
 use quorate_protocols::quorum::limits::QUORUMS_PER_NODE_MAX;
 use quorate_protocols::resources::{Amounts, GrantError, Lease, Leases, Machine, Scope, Service};
 use tokio::sync::{Notify, broadcast, mpsc};
 
+use crate::certificates::{Standing, Standings};
 use crate::directory::Directory;
 use crate::gauges;
 use crate::identity::Identity;
@@ -71,6 +72,8 @@ pub struct ApproverParts {
     pub resources: Resources,
     pub directory: Directory,
     pub memberships: Arc<dyn Memberships>,
+    /// Who speaks for a quorum.
+    pub standings: Arc<dyn Standings>,
     pub labels: BTreeMap<String, String>,
     /// What this node works on. A worker of a quorum must run tasks of some kind.
     pub roles: BTreeSet<NodeRole>,
@@ -111,6 +114,7 @@ struct Inner {
     resources: Resources,
     directory: Directory,
     memberships: Arc<dyn Memberships>,
+    standings: Arc<dyn Standings>,
     labels: BTreeMap<String, String>,
     roles: BTreeSet<NodeRole>,
     disk_bytes_max: Option<u64>,
@@ -162,6 +166,7 @@ impl Approver {
             resources: parts.resources,
             directory: parts.directory,
             memberships: parts.memberships,
+            standings: parts.standings,
             labels: parts.labels,
             roles: parts.roles,
             disk_bytes_max: parts.disk_bytes_max,
@@ -231,8 +236,8 @@ impl Approver {
     pub async fn answer(&self, from: PeerId, message: ApprovalMessage) -> ApprovalAnswer {
         let answer = match message {
             ApprovalMessage::Ask(request) => self.grant(from, request).await.map(ApprovalAnswer::Granted),
-            ApprovalMessage::Renew { lease, duration } => self.renew(from, lease, duration),
-            ApprovalMessage::Release { lease } => self.release_for(from, lease),
+            ApprovalMessage::Renew { lease, duration } => self.renew(from, lease, duration).await,
+            ApprovalMessage::Release { lease } => self.release_for(from, lease).await,
             ApprovalMessage::Offer { subject } => {
                 self.inner.directory.offered(from, subject);
                 Ok(ApprovalAnswer::Acknowledged)
@@ -250,7 +255,7 @@ impl Approver {
             return Err(Refusal::Draining);
         }
         let role = match request.subject {
-            Subject::Member { .. } | Subject::Holder { .. } => NodeRole::Store,
+            Subject::Founding { .. } | Subject::Member { .. } | Subject::Holder { .. } => NodeRole::Store,
             Subject::Worker { .. } if request.requirement.capacity.slots == 0 => {
                 return Err(Refusal::Unfit { reason: "a worker without a slot runs nothing".into() });
             }
@@ -265,9 +270,10 @@ impl Approver {
         if let Some(unmet) = request.requirement.unmet(role, supply) {
             return Err(unmet.into());
         }
-        if let Subject::Member { quorum } = request.subject {
-            self.check_membership(quorum)?;
+        if let Some(quorum) = quorum_of(request.subject) {
+            self.check_voter(from, quorum).await?;
         }
+        self.check_membership(request.subject)?;
         let (id, record) = self.reserve(from, request)?;
         // The promise must be on disk before it is given. If it is not certain to be there, it was not given.
         if let Err(error) = inner.storage.write(record::put(id, &record)).await {
@@ -290,14 +296,19 @@ impl Approver {
         Ok(Approval::sign(inner.identity.signing_key(), statement))
     }
 
-    fn check_membership(&self, quorum: QuorumId) -> Result<(), Refusal> {
-        if self.inner.memberships.is_member(quorum) {
-            return Err(Refusal::AlreadyPromised);
+    fn check_membership(&self, subject: Subject) -> Result<(), Refusal> {
+        match subject {
+            Subject::Member { quorum } if self.inner.memberships.is_member(quorum) => {
+                return Err(Refusal::AlreadyPromised);
+            }
+            Subject::Member { .. } | Subject::Founding { .. } => (),
+            Subject::Holder { .. } | Subject::Worker { .. } => return Ok(()),
         }
         let promised = {
             let state = self.lock();
             let member = |(_, lease): &(LeaseId, &Lease)| {
-                !lease.is_lasting() && matches!(lease.subject, Subject::Member { quorum: other } if other != quorum)
+                let is_membership = matches!(lease.subject, Subject::Founding { .. } | Subject::Member { .. });
+                !lease.is_lasting() && is_membership && lease.subject != subject
             };
             state.leases.iter().filter(member).count()
         };
@@ -311,8 +322,6 @@ impl Approver {
     /// Reserves and notes a promise, or finds the one that the same question got before.
     fn reserve(&self, from: PeerId, request: ApprovalRequest) -> Result<(LeaseId, LeaseRecord), Refusal> {
         let ApprovalRequest { subject, requirement, nonce, duration } = request;
-        // Asked without our lock: the directory has one of its own.
-        let is_member = matches!(subject, Subject::Worker { quorum } if self.is_member(from, quorum));
         let now = self.inner.seams.clock.monotonic();
         let mut state = self.lock();
         match state.leases.check(from, subject, nonce) {
@@ -326,8 +335,8 @@ impl Approver {
                 return Ok((id, record));
             }
             Err(GrantError::Promised { lease: id }) => {
-                let asker = state.leases.get(id).filter(|lease| lease.subject == subject).map(|lease| lease.asker);
-                if !matches!(subject, Subject::Worker { .. }) || !(is_member || asker == Some(from)) {
+                let is_same = state.leases.get(id).is_some_and(|lease| lease.subject == subject);
+                if !matches!(subject, Subject::Worker { .. }) || !is_same {
                     return Err(Refusal::AlreadyPromised);
                 }
                 let lease = Lease { asker: from, subject, requirement, nonce, duration, expires: None };
@@ -348,29 +357,27 @@ impl Approver {
         Ok((id, LeaseRecord::of(lease, None)))
     }
 
-    /// Whether `from` may speak for the lease: the asker, or a member of the quorum that the lease serves, because the
+    /// Whether the peer votes in the quorum, as it can show: nobody else asks in the name of one.
+    async fn check_voter(&self, from: PeerId, quorum: QuorumId) -> Result<(), Refusal> {
+        match self.inner.standings.standing(quorum, from).await {
+            Standing::Voter => Ok(()),
+            Standing::Moved { .. } | Standing::Stranger | Standing::Silent => Err(Refusal::NotAllowed),
+        }
+    }
+
+    /// The lease, if `from` may speak for it: the asker, or a voter of the quorum that the lease serves, because the
     /// asker may have been a primary that is gone.
-    fn may_manage(&self, from: PeerId, lease: &Lease) -> bool {
-        let quorum = match lease.subject {
-            Subject::Member { quorum } | Subject::Worker { quorum } => quorum,
-            Subject::Holder { job } => job.quorum,
-        };
-        from == lease.asker || self.is_member(from, quorum)
-    }
-
-    /// Whether the peer is a member of the quorum, as far as it was heard here.
-    fn is_member(&self, peer: PeerId, quorum: QuorumId) -> bool {
-        let known = self.inner.directory.quorum(quorum);
-        known.is_some_and(|advert| advert.members.iter().any(|member| member.peer == peer))
-    }
-
-    fn managed(&self, from: PeerId, id: LeaseId) -> Result<Lease, Refusal> {
+    async fn managed(&self, from: PeerId, id: LeaseId) -> Result<Lease, Refusal> {
         let lease = self.lock().leases.get(id).cloned().ok_or(Refusal::UnknownLease)?;
-        if self.may_manage(from, &lease) { Ok(lease) } else { Err(Refusal::NotAllowed) }
+        match quorum_of(lease.subject) {
+            _ if from == lease.asker => Ok(lease),
+            Some(quorum) => self.check_voter(from, quorum).await.map(|()| lease),
+            None => Err(Refusal::NotAllowed),
+        }
     }
 
-    fn renew(&self, from: PeerId, id: LeaseId, duration: Duration) -> Result<ApprovalAnswer, Refusal> {
-        self.managed(from, id)?;
+    async fn renew(&self, from: PeerId, id: LeaseId, duration: Duration) -> Result<ApprovalAnswer, Refusal> {
+        self.managed(from, id).await?;
         let now = self.inner.seams.clock.monotonic();
         if self.lock().leases.renew(now, id, duration) {
             Ok(ApprovalAnswer::Acknowledged)
@@ -379,8 +386,8 @@ impl Approver {
         }
     }
 
-    fn release_for(&self, from: PeerId, id: LeaseId) -> Result<ApprovalAnswer, Refusal> {
-        match self.managed(from, id) {
+    async fn release_for(&self, from: PeerId, id: LeaseId) -> Result<ApprovalAnswer, Refusal> {
+        match self.managed(from, id).await {
             // A confirmed column is let go over the piece protocol, where the steward's word is checked.
             Ok(lease) if lease.is_lasting() => Err(Refusal::NotAllowed),
             // A standby that was taken in meanwhile keeps what a member needs, for as long as it is one.
@@ -409,11 +416,30 @@ impl Approver {
     pub fn check_member_lease(&self, lease: LeaseId, quorum: QuorumId) -> Option<LeaseInfo> {
         self.lease(lease).filter(|info| info.subject == Subject::Member { quorum })
     }
-    /// The lease to run tasks of this quorum, if it is alive and `from` may give orders under it: whoever won it, or a
-    /// member, because the primary may have changed since. What it reserves is all that those tasks may use at a time.
-    pub fn check_worker_lease(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<LeaseInfo> {
-        let info = self.lease(lease).filter(|info| info.subject == Subject::Worker { quorum })?;
-        (info.asker == from || self.is_member(from, quorum)).then_some(info)
+    /// Makes the promise to found a quorum one to be a member of the quorum that was founded; durable on return. Once
+    /// more is the same. False when there is no such promise any more.
+    pub async fn bind_founding_lease(&self, lease: LeaseId, nonce: Nonce, quorum: QuorumId) -> bool {
+        let now = self.inner.seams.clock.monotonic();
+        let record = {
+            let mut state = self.lock();
+            let Some(found) = state.leases.get(lease).cloned() else { return false };
+            match found.subject {
+                Subject::Member { quorum: bound } => return bound == quorum,
+                Subject::Founding { nonce: promised } if promised == nonce => (),
+                _ => return false,
+            }
+            if !state.leases.regrant(now, lease, Lease { subject: Subject::Member { quorum }, ..found }) {
+                return false;
+            }
+            state.leases.get(lease).map(|bound| LeaseRecord::of(bound, None))
+        };
+        let Some(record) = record else { return false };
+        let written = self.inner.storage.write(record::put(lease, &record)).await;
+        written.inspect_err(|error| tracing::error!(%error, %lease, "a promise could not be written down")).is_ok()
+    }
+    /// The lease to run tasks of this quorum, if it is alive. It reserves all that those tasks may use at a time.
+    pub fn check_worker_lease(&self, lease: LeaseId, quorum: QuorumId) -> Option<LeaseInfo> {
+        self.lease(lease).filter(|info| info.subject == Subject::Worker { quorum })
     }
     /// Leases that ended from now on, for whatever reason.
     pub fn ended(&self) -> broadcast::Receiver<EndedLease> {
@@ -537,10 +563,19 @@ impl Approver {
     }
 }
 
+/// The quorum in whose name the subject is asked for; a founding has none yet.
+fn quorum_of(subject: Subject) -> Option<QuorumId> {
+    match subject {
+        Subject::Founding { .. } => None,
+        Subject::Member { quorum } | Subject::Worker { quorum } => Some(quorum),
+        Subject::Holder { job } => Some(job.quorum),
+    }
+}
+
 /// Where a promise is accounted.
 fn scope_of(lease: &Lease) -> Scope {
     match lease.subject {
-        Subject::Member { .. } => Scope::Service(Service::Quorums),
+        Subject::Founding { .. } | Subject::Member { .. } => Scope::Service(Service::Quorums),
         Subject::Holder { .. } => Scope::Lender(lease.asker),
         Subject::Worker { .. } => Scope::Service(Service::Jobs),
     }

@@ -5,7 +5,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use quorate_protocols::approval::standby::{self, Renewed};
 use quorate_protocols::approval::{Approval, Subject};
-use quorate_protocols::ids::{LeaseId, PeerId, QuorumId};
+use quorate_protocols::ids::{LeaseId, Nonce, PeerId, QuorumId};
 use quorate_protocols::quorum::level;
 
 use crate::approver::Approver;
@@ -23,6 +23,11 @@ pub struct NodeMembershipLeases {
 impl MembershipLeases for NodeMembershipLeases {
     fn stands(&self, lease: LeaseId, quorum: QuorumId) -> bool {
         self.approver.check_member_lease(lease, quorum).is_some()
+    }
+
+    fn bind(&self, lease: LeaseId, nonce: Nonce, quorum: QuorumId) -> BoxFuture<'static, bool> {
+        let approver = self.approver.clone();
+        async move { approver.bind_founding_lease(lease, nonce, quorum).await }.boxed()
     }
 
     fn win_member(

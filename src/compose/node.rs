@@ -27,6 +27,7 @@ use serde::Serialize;
 use tokio::sync::broadcast;
 
 use crate::approver::Approver;
+use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::events::Events;
@@ -180,6 +181,7 @@ struct Base {
     net: Arc<dyn Net>,
     resources: Resources,
     storage: Storage,
+    certificates: Certificates,
     directory: Directory,
     approver: Approver,
     quorums: QuorumHost,

@@ -9,28 +9,34 @@ use quorate_protocols::approval::{ApprovalMessage, Subject};
 use quorate_protocols::directory::limits::{
     ADVERT_BYTES_MAX, GREETED_PEERS_MAX, OFFER_REPEAT, OFFER_SPREAD, OFFERS_MAX, OFFERS_REMEMBERED_MAX,
 };
-use quorate_protocols::directory::misfit;
-use quorate_protocols::directory::{AdvertOutcome, JobAnnouncement, PeerAdvert, QuorumAdvert};
+use quorate_protocols::directory::{AdvertOutcome, JobAnnouncement, PeerAdvert, QuorumAdvert, check_quorum, misfit};
 use quorate_protocols::ids::{Millis, PeerId};
 use quorate_protocols::wire;
 use serde::Serialize;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Shared;
+use crate::certificates::Standing;
 use crate::seams::{Frame, GossipMessage, Protocol, Topic};
 
 /// Announcements taken in before anything else is looked at.
 const GOSSIP_BATCH: usize = 64;
 
+/// Authors of announcements that are asked for a proof at once.
+const PROOFS_MAX: usize = 32;
+
 struct Actor {
     shared: Arc<Shared>,
     offers: Arc<Semaphore>,
+    /// Authors of announcements that are asked for a proof.
+    proofs: Arc<Semaphore>,
     offered: Offered,
 }
 
 pub(super) async fn run(shared: Arc<Shared>, mut gossip: mpsc::Receiver<GossipMessage>) {
     let shutdown = shared.seams.tasks.shutdown_token();
-    let mut actor = Actor { shared, offers: Arc::new(Semaphore::new(OFFERS_MAX)), offered: Offered::default() };
+    let (offers, proofs) = (Arc::new(Semaphore::new(OFFERS_MAX)), Arc::new(Semaphore::new(PROOFS_MAX)));
+    let mut actor = Actor { shared, offers, proofs, offered: Offered::default() };
     let mut batch = Vec::with_capacity(GOSSIP_BATCH);
     let mut listening = true;
     loop {
@@ -115,8 +121,8 @@ impl Actor {
             }
             Topic::Quorums => {
                 let advert: QuorumAdvert = decode(&message.bytes)?;
-                let mut core = self.shared.lock();
-                core.state.note_quorum(now, message.author, advert).map_err(|fault| fault.to_string())?;
+                check_quorum(message.author, &advert).map_err(|fault| fault.to_string())?;
+                self.note_quorum(now, message.author, advert);
             }
             Topic::Jobs => {
                 let announcement: JobAnnouncement = decode(&message.bytes)?;
@@ -124,6 +130,37 @@ impl Actor {
             }
         }
         Ok(())
+    }
+
+    /// Notes an announcement once its author has shown that it is a voter of the quorum.
+    fn note_quorum(&self, now: Millis, author: PeerId, advert: QuorumAdvert) {
+        let shared = self.shared.clone();
+        let quorum = advert.quorum;
+        let note = move |shared: &Shared, now| {
+            if let Err(fault) = shared.lock().state.note_quorum(now, author, advert) {
+                tracing::debug!(%author, %fault, "announcement refused");
+            }
+        };
+        if shared.standings.has_voter(quorum, author) {
+            return note(&shared, now);
+        }
+        // Beyond the bound it is heard the next time that it is announced.
+        let Ok(permit) = self.proofs.clone().try_acquire_owned() else { return };
+        let (proof, tasks) = (shared.standings.standing(quorum, author), shared.seams.tasks.clone());
+        tasks.spawn(async move {
+            let shutdown = shared.seams.tasks.shutdown_token();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => (),
+                standing = proof => match standing {
+                    Standing::Voter => note(&shared, shared.seams.clock.monotonic()),
+                    Standing::Moved { .. } | Standing::Stranger | Standing::Silent => {
+                        shared.metrics.adverts_refused.inc();
+                    }
+                },
+            }
+            drop(permit);
+        });
     }
 
     /// Offers this node to the author of an announcement, if it could serve.

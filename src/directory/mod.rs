@@ -27,6 +27,7 @@ use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{MemberId, Millis, PeerId, QuorumId};
 use tokio::sync::{Notify, mpsc};
 
+use crate::certificates::Standings;
 use crate::gauges;
 use crate::identity::Identity;
 use crate::resources::Resources;
@@ -47,6 +48,8 @@ pub struct KnownPeer {
 
 /// What the directory is built from.
 pub struct DirectoryParts {
+    /// Announcements of quorums are those of their voters.
+    pub standings: Arc<dyn Standings>,
     pub seams: Seams,
     pub identity: Identity,
     pub net: Arc<dyn Net>,
@@ -65,6 +68,7 @@ pub struct Directory {
 }
 
 struct Shared {
+    standings: Arc<dyn Standings>,
     seams: Seams,
     identity: Identity,
     net: Arc<dyn Net>,
@@ -90,13 +94,14 @@ struct Core {
 impl Directory {
     /// Starts the directory's actor in the caller's task group.
     pub fn start(parts: DirectoryParts) -> Self {
-        let DirectoryParts { seams, identity, net, resources, gossip, roles, name, labels } = parts;
+        let DirectoryParts { standings, seams, identity, net, resources, gossip, roles, name, labels } = parts;
         let core = Core {
             state: DirectoryState::new(),
             announcer: Announcer::new(seams.clock.monotonic()),
             searches: Searches::default(),
         };
         let shared = Arc::new(Shared {
+            standings,
             seams: seams.clone(),
             identity,
             net,

@@ -12,7 +12,11 @@ use quorate_testkit::{MemoryDisk, Network, seams};
 use super::*;
 use crate::seams::Topic;
 use crate::testing::metrics::value;
+use crate::testing::standings::Believed;
 use crate::testing::{Penalties, identity};
+
+/// Votes in no quorum.
+const STRANGER: u8 = 9;
 
 struct TestNode {
     directory: Directory,
@@ -32,6 +36,7 @@ fn node(network: &Network, n: u8, disk_bytes: u64) -> TestNode {
     limits.system.disk_bytes = disk_bytes;
     let resources = Resources::new(limits);
     let directory = Directory::start(DirectoryParts {
+        standings: Believed::all_but([crate::testing::identity(STRANGER).peer()]),
         seams: seams.clone(),
         identity: identity.clone(),
         net: net.clone(),
@@ -133,6 +138,29 @@ async fn a_led_quorum_becomes_known_and_its_members_are_found() {
     leader.directory.connected(late.peer);
     settle(2_000).await;
     assert_eq!(late.directory.quorums().len(), 1);
+}
+
+/// Goal: whoever cannot show that it is a voter announces no quorum, and takes over none that is known.
+#[tokio::test(start_paused = true)]
+async fn announcements_of_a_quorum_are_those_of_its_voters() {
+    let network = Network::new(1);
+    let (leader, other, stranger) = (node(&network, 1, 1000), node(&network, 2, 1000), node(&network, STRANGER, 1000));
+    let advert = |quorum: u8, term: u64, n: u8| QuorumAdvert {
+        quorum: QuorumId([quorum; 16]),
+        term: Term(term),
+        members: vec![identity(n).member()],
+        standbys: 0,
+        jobs: 0,
+        objects: 0,
+        room: 9,
+    };
+    leader.directory.update_quorum(advert(3, 1, 1));
+    settle(50).await;
+    stranger.directory.update_quorum(advert(3, u64::MAX, STRANGER));
+    stranger.directory.update_quorum(advert(4, u64::MAX, STRANGER));
+    settle(1_000).await;
+    assert_eq!(other.directory.quorums(), [advert(3, 1, 1)]);
+    assert!(other.directory.metrics().adverts_refused.get() >= 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ use quorate_protocols::quorum::Claim;
 use quorate_protocols::units::ByteSize;
 use tokio::sync::{Semaphore, watch};
 
+use crate::certificates::Standings;
 use crate::identity::Identity;
 use crate::quorums::{ClientError, QuorumPort};
 use crate::seams::{InboundRequest, Net, Seams};
@@ -151,6 +152,8 @@ pub struct ObjectsContext {
     pub quorums: Arc<dyn QuorumPort>,
     pub placement: Arc<dyn ObjectPlacement>,
     pub leases: Arc<dyn HolderLeases>,
+    /// Who speaks for a quorum.
+    pub standings: Arc<dyn Standings>,
 }
 
 /// Handle to the node's objects.

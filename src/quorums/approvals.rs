@@ -342,7 +342,7 @@ impl ApprovalsParts {
 /// that takes on nothing takes on no quorum either.
 fn kind_of(subject: Subject) -> NodeRole {
     match subject {
-        Subject::Member { .. } | Subject::Holder { .. } => NodeRole::Store,
+        Subject::Founding { .. } | Subject::Member { .. } | Subject::Holder { .. } => NodeRole::Store,
         // Workers are won one by one, each for what it has room for, and not in rounds.
         Subject::Worker { .. } => NodeRole::Wasm,
     }

@@ -3,7 +3,7 @@
 //! A [`QuorumClient`] commits commands and asks questions as this node. When this node is a member and leads, that is
 //! a call in process. Otherwise it asks the members one after the other, best guess first: the primary that answered
 //! last, the one that the local member follows, the directory's members, and, when none of these answers, the peers
-//! that Kademlia names as providers, each of whom must first show a signed membership.
+//! that Kademlia names as providers. Nobody is asked who has not shown that it is a voter ([`crate::certificates`]).
 //!
 //! What it promises: until the deadline it keeps trying across failovers, with short jittered pauses; a dead peer
 //! costs one refused dial or one short try, never the whole deadline; a command is sent again after an unknown outcome,
@@ -46,6 +46,7 @@ use super::ports::{Knowledge, LocalQuorum, LocalQuorums};
 use super::request::{Request, RequestServer};
 use super::slots::PeerSlots;
 use super::watches::{PARKED_PER_PEER_MAX, Watches};
+use crate::certificates::{Standing, Standings};
 use crate::seams::{Entropy, Frame, Net, NetError, Protocol, TaskGroup};
 
 /// Pause between two rounds over the members, with up to half of it as jitter. It stays at its minimum for as long as
@@ -83,6 +84,8 @@ pub struct ClientParts {
     pub net: Arc<dyn Net>,
     pub quorums: Arc<dyn LocalQuorums>,
     pub knowledge: Arc<dyn Knowledge>,
+    /// Who is believed to speak for a quorum.
+    pub standings: Arc<dyn Standings>,
     pub entropy: Arc<dyn Entropy>,
     /// Answers for the quorums that this node is a member of.
     pub requests: RequestServer,
@@ -285,7 +288,7 @@ impl QuorumClient {
         let mut account = Account { silent_tries: u32::MAX - 1, ..Account::default() };
         let end = Instant::now() + deadline;
         let ask = Ask::Job(Request::Query { query, stale: true });
-        let tried = self.ask_peer(quorum, peer, &ask, end, &mut account).await;
+        let tried = self.ask_member(quorum, peer, &ask, end, &mut account).await;
         match account.record_try(tried, |_| ()) {
             Some(Ok(FinalAnswer::Answer(answer))) => Ok(answer),
             Some(Ok(_)) => Err(mixed_up(quorum)),
@@ -399,7 +402,8 @@ impl QuorumClient {
         order.into()
     }
 
-    /// Peers that proved, by a signed membership, that they know the quorum, and the members that they named.
+    /// Peers that say, by a signed membership, that they know the quorum, and the members that they name. Each proves
+    /// itself before it is asked anything.
     async fn providers(&self, quorum: QuorumId, end: Instant, account: &mut Account) -> Vec<PeerId> {
         let now = Instant::now();
         let due = account.providers_asked_at.is_none_or(|at| now >= at + PROVIDERS_INTERVAL);
@@ -427,14 +431,10 @@ impl QuorumClient {
                         self.0.parts.net.penalise(peer, "a membership that is not the one asked for, or not signed");
                         return Vec::new();
                     }
-                    self.learn(quorum, statement.primary, &statement.voters);
                     let voters = statement.voters.iter().take(MEMBERS_MAX).map(|member| member.peer);
                     statement.primary.map(|primary| primary.peer).into_iter().chain([peer]).chain(voters).collect()
                 }
-                Ok(JobAnswer::Moved { voters }) => {
-                    self.learn(quorum, None, &voters);
-                    voters.iter().take(MEMBERS_MAX).map(|member| member.peer).collect()
-                }
+                Ok(JobAnswer::Moved { voters }) => voters.iter().take(MEMBERS_MAX).map(|member| member.peer).collect(),
                 _ => Vec::new(),
             }
         });
@@ -507,7 +507,37 @@ impl QuorumClient {
         }
     }
 
+    /// Asks one peer, once it has shown that it is a voter of the quorum: whoever is none speaks for nobody.
     async fn ask_peer(&self, quorum: QuorumId, peer: PeerId, ask: &Ask, end: Instant, account: &mut Account) -> Tried {
+        let patience = self.patience(quorum, peer).saturating_mul(1 << account.silent_tries.min(3));
+        let patience = patience.min(end.saturating_duration_since(Instant::now()));
+        let standing = timeout(patience, self.0.parts.standings.standing(quorum, peer)).await;
+        match standing.unwrap_or(Standing::Silent) {
+            Standing::Voter => self.ask_member(quorum, peer, ask, end, account).await,
+            Standing::Moved { voters } => {
+                Tried::Redirected(voters.iter().take(MEMBERS_MAX).map(|member| member.peer).collect())
+            }
+            Standing::Stranger => {
+                self.forget_member(quorum, peer);
+                Tried::Stranger
+            }
+            Standing::Silent => {
+                account.silent_tries += 1;
+                account.failed.insert(peer);
+                self.forget_primary(quorum, peer);
+                Tried::Nothing
+            }
+        }
+    }
+
+    async fn ask_member(
+        &self,
+        quorum: QuorumId,
+        peer: PeerId,
+        ask: &Ask,
+        end: Instant,
+        account: &mut Account,
+    ) -> Tried {
         let began = Instant::now();
         let patience = self.patience(quorum, peer).saturating_mul(1 << account.silent_tries.min(3));
         // Held for as long as the answer is waited for. Without it the request is not to be parked there.
@@ -615,10 +645,7 @@ impl QuorumClient {
                 Tried::Redirected(voters.iter().take(MEMBERS_MAX).map(|member| member.peer).collect())
             }
             (JobAnswer::NotMember, _) => {
-                self.routes().change(quorum, |route| {
-                    route.members.retain(|member| *member != peer);
-                    route.primary = route.primary.filter(|primary| *primary != peer);
-                });
+                self.forget_member(quorum, peer);
                 Tried::Stranger
             }
             (JobAnswer::Paused { reason }, _) => Tried::Paused(reason),
@@ -628,6 +655,7 @@ impl QuorumClient {
             (JobAnswer::Malformed { reason }, _) => Tried::Failed(ClientError::Protocol { quorum, reason }),
             (
                 JobAnswer::Membership(_)
+                | JobAnswer::Certificate(_)
                 | JobAnswer::Reply(_)
                 | JobAnswer::Answer(_)
                 | JobAnswer::Acknowledged
@@ -748,6 +776,13 @@ impl QuorumClient {
     /// The peer has just spoken or answered as the quorum's primary: it is asked first.
     pub fn remember_primary(&self, quorum: QuorumId, primary: PeerId) {
         self.routes().change(quorum, |route| route.primary = Some(primary));
+    }
+
+    fn forget_member(&self, quorum: QuorumId, peer: PeerId) {
+        self.routes().change(quorum, |route| {
+            route.members.retain(|member| *member != peer);
+            route.primary = route.primary.filter(|primary| *primary != peer);
+        });
     }
 
     fn forget_primary(&self, quorum: QuorumId, peer: PeerId) {

@@ -18,9 +18,10 @@ use quorate_protocols::approval::formation::{self, Volunteer, ZONE_LABEL};
 use quorate_protocols::approval::limits::STANDBYS;
 use quorate_protocols::approval::{Approval, Subject};
 use quorate_protocols::capacity::{Capacity, Requirement};
+use quorate_protocols::certificate::Founding;
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::engine::NodeRole;
-use quorate_protocols::ids::{JobId, MemberId, PeerId, QuorumId};
+use quorate_protocols::ids::{JobId, MemberId, Nonce, PeerId, QuorumId};
 use quorate_protocols::liveness::distant_peers;
 use quorate_protocols::liveness::limits::DELAY_MAX;
 use quorate_protocols::quorum::limits::{VOTERS_MAX, VOTERS_MIN};
@@ -190,9 +191,9 @@ impl Placement {
     pub async fn form(&self, voters: usize) -> Result<QuorumId, PlacementError> {
         let parts = &self.0.parts;
         let voters = voters.clamp(VOTERS_MIN, VOTERS_MAX);
-        let quorum = QuorumId(parts.entropy.bytes());
+        let nonce = Nonce(parts.entropy.bytes());
         let requirement = member_requirement();
-        let subject = Subject::Member { quorum };
+        let subject = Subject::Founding { nonce };
         let approvals = parts
             .approvals
             .gather(subject, requirement, voters, voters + STANDBYS, Vec::new(), MEMBER_LEASE)
@@ -207,7 +208,7 @@ impl Placement {
             .into_iter()
             .map(|approval| Volunteer { zone: zone_of(approval.statement.approver), approval })
             .collect();
-        let formation = formation::choose(volunteers, voters, STANDBYS).map_err(|few| PlacementError::Form {
+        let formation = formation::choose(volunteers, voters).map_err(|few| PlacementError::Form {
             needed: voters,
             source: RoundError::TooFew {
                 needed: few.needed,
@@ -223,7 +224,9 @@ impl Placement {
             parts.tasks.spawn(async move { approvals.give_back(statement.approver, statement.lease).await });
         }
         let members: Vec<MemberId> = formation.members.iter().map(Approval::member).collect();
-        let primary = parts.host.found(quorum, formation.members, formation.standbys).await?;
+        let founding = Founding::new(parts.net.local_peer(), nonce, members.iter().copied());
+        let quorum = founding.quorum();
+        let primary = parts.host.found(founding, formation.members, Vec::new()).await?;
         // Who only knows the primary has nobody to ask when it dies before the first announcement.
         parts.client.learn(quorum, Some(primary), &members);
         Ok(quorum)

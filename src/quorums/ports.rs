@@ -5,6 +5,7 @@
 //! *this* node costs no connection. Nothing here decides anything.
 
 use quorate_protocols::capacity::Requirement;
+use quorate_protocols::certificate::CertificatePart;
 use quorate_protocols::quorum::watch::WatchAnswer;
 use quorate_protocols::quorum::watch::WatchRequest;
 use std::sync::Arc;
@@ -40,6 +41,7 @@ pub trait LocalQuorum: Send + Sync + 'static {
     fn id(&self) -> QuorumId;
     fn view(&self) -> QuorumView;
     fn membership(&self) -> SignedMembership;
+    fn certificate(&self, since: Option<u64>) -> Option<CertificatePart>;
     fn leading(&self) -> Option<Term>;
     fn primary_settled(&self) -> BoxFuture<'static, ()>;
     fn latency(&self) -> Latency;
@@ -75,6 +77,9 @@ impl LocalQuorum for Quorum {
     }
     fn membership(&self) -> SignedMembership {
         Self::membership(self)
+    }
+    fn certificate(&self, since: Option<u64>) -> Option<CertificatePart> {
+        Self::certificate(self, since)
     }
     fn leading(&self) -> Option<Term> {
         Self::leading(self)

@@ -54,6 +54,12 @@ impl JobService {
                 let moved = request::moved(&*local, self.net.local_peer());
                 return moved.unwrap_or_else(|| JobAnswer::Membership(local.membership()));
             }
+            JobMessage::Certificate { quorum, since } => {
+                let Some(local) = self.quorums.quorum(quorum) else { return JobAnswer::NotMember };
+                let moved = request::moved(&*local, self.net.local_peer());
+                let shown = || local.certificate(since).map_or(JobAnswer::NotMember, JobAnswer::Certificate);
+                return moved.unwrap_or_else(shown);
+            }
             JobMessage::ProbeCondition { quorum, job } => {
                 let Some(local) = self.quorums.quorum(quorum) else { return JobAnswer::NotMember };
                 return match request::moved(&*local, self.net.local_peer()) {

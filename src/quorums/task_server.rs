@@ -1,8 +1,9 @@
 //! The task protocol's server: assignments go to this node's worker, what workers say to the quorums that it leads.
 //!
 //! Requests are taken with bounds ([`super::serve`]). A message that cannot be read is answered with what is wrong and
-//! penalised. Whether the sender may assign tasks is for the worker to judge (it knows the lease), whether an attempt
-//! is the sender's for the quorum's state machine.
+//! penalised. Whoever gives orders to this node's worker must be a voter of the quorum in whose name it speaks. Whether
+//! the lease is for that quorum is for the worker to judge, whether an attempt is the sender's for the quorum's state
+//! machine.
 
 use std::sync::Arc;
 
@@ -16,11 +17,13 @@ use tokio::sync::mpsc;
 
 use super::ports::{LocalTasks, PrimaryPort};
 use super::serve;
+use crate::certificates::{Standing, Standings};
 use crate::seams::{Frame, InboundRequest, Net, TaskGroup};
 
 pub struct TaskService {
     pub net: Arc<dyn Net>,
     pub primary: Arc<dyn PrimaryPort>,
+    pub standings: Arc<dyn Standings>,
     /// `None` on a node that runs no tasks: it has no lease to take any under.
     pub worker: Option<Arc<dyn LocalTasks>>,
 }
@@ -37,11 +40,24 @@ impl TaskService {
             | TaskMessage::Report { .. }
             | TaskMessage::Checkpoint { .. }
             | TaskMessage::Heartbeat { .. } => self.primary.answer_worker(from, message),
-            TaskMessage::Assign { .. }
-            | TaskMessage::Stop { .. }
-            | TaskMessage::Reveal { .. }
-            | TaskMessage::Logs { .. } => match &self.worker {
+            TaskMessage::Logs { .. } => match &self.worker {
                 Some(worker) => worker.answer(from, message),
+                None => Box::pin(std::future::ready(no_worker(&message))),
+            },
+            TaskMessage::Assign { quorum, .. }
+            | TaskMessage::Stop { quorum, .. }
+            | TaskMessage::Reveal { quorum, .. } => match &self.worker {
+                Some(worker) => {
+                    let (worker, proof) = (worker.clone(), self.standings.standing(quorum, from));
+                    Box::pin(async move {
+                        match proof.await {
+                            Standing::Voter => worker.answer(from, message).await,
+                            // Not known is not "no": a primary says it again.
+                            Standing::Silent => TaskAnswer::Busy,
+                            Standing::Moved { .. } | Standing::Stranger => no_worker(&message),
+                        }
+                    })
+                }
                 None => Box::pin(std::future::ready(no_worker(&message))),
             },
         }

@@ -195,6 +195,11 @@ impl Group {
         self.raft.server_metrics().borrow().membership_config.nodes().any(|(member, _)| member.peer == peer)
     }
 
+    pub fn has_voter(&self, peer: PeerId) -> bool {
+        let is_voter = self.membership().voter_ids().any(|voter| voter.peer == peer);
+        is_voter || (self.is_blank() && self.founders().iter().any(|voter| voter.peer == peer))
+    }
+
     pub fn term(&self) -> Term {
         Term(self.raft.server_metrics().borrow().vote.leader_id.term)
     }

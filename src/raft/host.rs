@@ -9,6 +9,7 @@ use std::time::Duration;
 use openraft::{EmptyNode, LogIdOptionExt};
 use quorate_protocols::approval::limits::STANDBYS;
 use quorate_protocols::approval::{Approval, Subject};
+use quorate_protocols::certificate::{Founding, Tip};
 use quorate_protocols::ids::{LogIndex, MemberId, Millis, PeerId, QuorumId};
 use quorate_protocols::liveness::Latency;
 use quorate_protocols::quorum::limits::{QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, VOTERS_MAX};
@@ -328,13 +329,14 @@ impl Inner {
     pub async fn create(
         self: &Arc<Self>,
         from: PeerId,
-        quorum: QuorumId,
+        founding: Founding,
         members: Vec<Approval>,
         standbys: Vec<Approval>,
     ) -> Result<Arc<Group>, String> {
-        self.check_founding(from, quorum, &members, &standbys)?;
+        let quorum = founding.quorum();
+        self.check_founding(from, &founding, &members, &standbys)?;
         let me = self.identity.member();
-        let record = GroupRecord { member: me, members, standbys, asked_by: from };
+        let record = GroupRecord { member: me, founding, members, standbys, asked_by: from };
         let _one_at_a_time = self.changing.lock().await;
         if let Some(group) = self.group(quorum) {
             if group.is_stopped() {
@@ -344,12 +346,16 @@ impl Inner {
         }
         // Asked only now: a founding that is repeated may outlive the lease, and one that rejoins has lost it.
         let own = record.approvals().find(|approval| approval.statement.approver == me.peer);
-        let lease = own.map(|approval| approval.statement.lease);
+        let own = own.map(|approval| approval.statement.clone());
         let rejoins = self.rejoining.lock().contains(&quorum);
-        if let (Some(membership_leases), Some(lease), false) = (self.membership_leases.get(), lease, rejoins)
-            && !membership_leases.stands(lease, quorum)
-        {
-            return Err("the promise of this node has run out".to_owned());
+        if let (Some(membership_leases), Some(own), false) = (self.membership_leases.get(), own, rejoins) {
+            let stands = match own.subject {
+                Subject::Founding { nonce } => membership_leases.bind(own.lease, nonce, quorum).await,
+                _ => membership_leases.stands(own.lease, quorum),
+            };
+            if !stands {
+                return Err("the promise of this node has run out".to_owned());
+            }
         }
         if self.groups().len() >= QUORUMS_PER_NODE_MAX {
             return Err(format!("this node is a member of {QUORUMS_PER_NODE_MAX} quorums already"));
@@ -379,11 +385,12 @@ impl Inner {
     fn check_founding(
         &self,
         from: PeerId,
-        quorum: QuorumId,
+        founding: &Founding,
         members: &[Approval],
         standbys: &[Approval],
     ) -> Result<(), String> {
-        let subject = Subject::Member { quorum };
+        let quorum = founding.quorum();
+        Tip::of_founding(quorum, founding).map_err(|fault| fault.to_string())?;
         if members.is_empty() || members.len() > VOTERS_MAX || standbys.len() > VOTERS_MAX + STANDBYS {
             return Err(format!("{} members and {} standbys", members.len(), standbys.len()));
         }
@@ -392,7 +399,14 @@ impl Inner {
         let mut own = None;
         for approval in members.iter().chain(standbys) {
             let statement = &approval.statement;
-            if statement.subject != subject || !approval.is_genuine() {
+            let is_ours = match statement.subject {
+                Subject::Founding { nonce } => {
+                    (nonce, statement.asker) == (founding.nonce, founding.founder)
+                        && founding.voters.contains(&approval.member())
+                }
+                subject => subject == Subject::Member { quorum },
+            };
+            if !is_ours || !approval.is_genuine() {
                 return Err(format!("the approval of {} is not for this", statement.approver));
             }
             if !approvers.insert(statement.approver) {
@@ -435,13 +449,14 @@ impl Inner {
     /// As the founder.
     pub async fn found(
         self: &Arc<Self>,
-        quorum: QuorumId,
+        founding: Founding,
         members: Vec<Approval>,
         standbys: Vec<Approval>,
     ) -> Result<MemberId, FoundError> {
+        let quorum = founding.quorum();
         let ids: Vec<MemberId> = members.iter().map(Approval::member).collect();
         let message = |initialize| RaftMessage::Found {
-            quorum,
+            founding: founding.clone(),
             members: members.clone(),
             standbys: standbys.clone(),
             initialize,

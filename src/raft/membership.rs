@@ -30,6 +30,7 @@ use quorate_protocols::quorum::{RaftMessage, Voters};
 use quorate_protocols::wire;
 
 use super::QuorumError;
+use super::certify::{certify, is_certified};
 use super::group::Group;
 use super::host::Inner;
 use super::standbys::{self, Standbys};
@@ -177,7 +178,11 @@ impl Driver {
                 Some(Change::Swap { lost, with, approval: approval.clone() })
             }
             Decision::FindStandby { lost } => Some(Change::Recruit { lost }),
-            Decision::WaitUntil(_) | Decision::NoMajority => None,
+            Decision::NoMajority => None,
+            _ if !group.machine.read(|applied| is_certified(applied.state.chain(), &voters)) => {
+                Some(Change::Certify { voters: voters.into_iter().collect() })
+            }
+            Decision::WaitUntil(_) => None,
             Decision::FinishJoint | Decision::Nothing => (!learners.is_empty()).then_some(Change::Release { learners }),
         }
     }
@@ -208,6 +213,10 @@ enum Change {
     Recruit {
         lost: MemberId,
     },
+    /// Have the voters certified: nobody has recorded the founding, or a change came to nothing after it was signed.
+    Certify {
+        voters: BTreeSet<MemberId>,
+    },
     Release {
         learners: Vec<MemberId>,
     },
@@ -224,6 +233,7 @@ async fn perform(host: &Arc<Inner>, group: &Arc<Group>, change: Change) -> Resul
             swapped => swapped,
         },
         Change::Recruit { lost } => recruit(host, group, lost).await,
+        Change::Certify { voters } => certify(host, group, &voters).await,
         Change::Release { learners } => {
             let learners = ChangeMembers::RemoveNodes(learners.into_iter().collect());
             bounded(group, group.raft.change_membership(learners, false)).await
@@ -270,7 +280,8 @@ pub async fn swap(
         }
     }
     let (members, standbys) = (record.members.clone(), record.standbys.clone());
-    let invitation = RaftMessage::Found { quorum: group.id, members, standbys, initialize: false };
+    let founding = record.founding.clone();
+    let invitation = RaftMessage::Found { founding, members, standbys, initialize: false };
     host.ask_to_found(with.peer, invitation)
         .await
         .map_err(|reason| failed(format!("{} does not take part: {reason}", with.peer)))?;
@@ -282,6 +293,7 @@ pub async fn swap(
     // Looked at again: the configuration may have moved while the learner caught up.
     let (voters, _) = members_of(&group.membership());
     let voters = voters.into_iter().filter(|voter| *voter != lost).chain([with]).collect();
+    certify(host, group, &voters).await?;
     change_voters(group, voters).await
 }
 

@@ -7,6 +7,7 @@
 //! - `proposer`: many commands become one log entry;
 //! - `liveness`: when to elect, and whether a majority is heard (openraft's own timers are off);
 //! - `latencies`: how long members take to answer and to sync, which every wait follows;
+//! - `certify`: who the voters are, proven to others;
 //! - `membership`: replacing members that are lost; `standbys`: who is ready to take their place;
 //! - `reopen`: a group whose store failed, a full disk for one, comes back without a restart;
 //! - `types`, `runtime`: what openraft is told about us.
@@ -22,6 +23,7 @@
 //! member until its store takes writes again; a disk that forgot promises keeps the member out until it comes back in
 //! another incarnation.
 
+mod certify;
 mod clocks;
 mod group;
 mod host;
@@ -55,7 +57,8 @@ use openraft::error::Fatal;
 use prometheus_client::registry::Registry;
 use quorate_protocols::approval::Approval;
 use quorate_protocols::approval::standby::Renewed;
-use quorate_protocols::ids::{Digest, LeaseId, LogIndex, MemberId, PeerId, QuorumId, Term};
+use quorate_protocols::certificate::{CertificatePart, Founding};
+use quorate_protocols::ids::{Digest, LeaseId, LogIndex, MemberId, Nonce, PeerId, QuorumId, Term};
 use quorate_protocols::liveness::{Judgement, Latency};
 use quorate_protocols::membership::Voters;
 use quorate_protocols::quorum::limits::COMMAND_BYTES_MAX;
@@ -168,6 +171,9 @@ pub enum FoundError {
 pub trait MembershipLeases: Send + Sync + 'static {
     /// Whether this node's own promise to be a member of the quorum still stands.
     fn stands(&self, lease: LeaseId, quorum: QuorumId) -> bool;
+    /// Makes the promise of a founding that stands one for the quorum that was founded, durably. False when there is no
+    /// such promise any more.
+    fn bind(&self, lease: LeaseId, nonce: Nonce, quorum: QuorumId) -> BoxFuture<'static, bool>;
     /// Asks peers other than `exclude`, and not below the state level `level`, to become a member, as this node. `Err`:
     /// why nobody was won.
     fn win_member(
@@ -246,11 +252,11 @@ impl QuorumHost {
     /// As the node that forms a quorum (member or not): has every approved member create it, and waits for a primary.
     pub async fn found(
         &self,
-        quorum: QuorumId,
+        founding: Founding,
         members: Vec<Approval>,
         standbys: Vec<Approval>,
     ) -> Result<MemberId, FoundError> {
-        self.0.seams.tasks.scope(self.0.found(quorum, members, standbys)).await
+        self.0.seams.tasks.scope(self.0.found(founding, members, standbys)).await
     }
     /// Whether liveness currently suspects this peer. Only peers that share a quorum are watched.
     pub fn suspects(&self, peer: PeerId) -> bool {
@@ -347,6 +353,15 @@ impl Quorum {
             Member::Active(group) => self.host.sign_membership(group),
             Member::Departed(note) => note.membership.clone(),
         }
+    }
+    /// Whether the peer votes here. Nobody does when this node has left.
+    pub fn has_voter(&self, peer: PeerId) -> bool {
+        self.group().is_ok_and(|group| group.has_voter(peer))
+    }
+    /// What this node can prove of the voters, behind configuration `since` if the reader knows that one. `None` when
+    /// it has left.
+    pub fn certificate(&self, since: Option<u64>) -> Option<CertificatePart> {
+        self.group().ok().map(|group| group.certificate(since))
     }
     /// The term in which this node is primary and hears a majority.
     pub fn leading(&self) -> Option<Term> {

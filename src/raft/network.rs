@@ -246,7 +246,7 @@ impl Links {
                 self.note_refusal(quorum, member);
                 Err(LinkError::Failed { member, reason })
             }
-            RaftAnswer::Chunk | RaftAnswer::Founded => Err(LinkError::Answer { member }),
+            RaftAnswer::Chunk | RaftAnswer::Founded | RaftAnswer::Signed(_) => Err(LinkError::Answer { member }),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use openraft::LogIdOptionExt;
 use quorate_protocols::approval::Approval;
+use quorate_protocols::certificate::Founding;
 use quorate_protocols::ids::{MemberId, PeerId, QuorumId};
 use quorate_protocols::quorum::limits::QUORUMS_PER_NODE_MAX;
 use quorate_protocols::wire::{self, Record};
@@ -20,6 +21,8 @@ const RECORDS: &str = "quorums";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GroupRecord {
     pub member: MemberId,
+    /// What the quorum's id is the digest of.
+    pub founding: Founding,
     /// The promises on which the group was founded, or on which this member was invited.
     pub members: Vec<Approval>,
     pub standbys: Vec<Approval>,

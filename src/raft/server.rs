@@ -72,8 +72,8 @@ impl Inner {
 
     pub(super) async fn answer(self: &Arc<Self>, from: PeerId, message: RaftMessage) -> (RaftAnswer, Bytes) {
         let answer = match message {
-            RaftMessage::Found { quorum, members, standbys, initialize } => {
-                match self.create(from, quorum, members, standbys).await {
+            RaftMessage::Found { founding, members, standbys, initialize } => {
+                match self.create(from, founding, members, standbys).await {
                     Ok(group) if initialize => self.initialize(&group).await.map(|()| RaftAnswer::Founded),
                     Ok(_) => Ok(RaftAnswer::Founded),
                     Err(reason) => Err(reason),
@@ -89,6 +89,10 @@ impl Inner {
             },
             RaftMessage::Vote { quorum, to, body } => match self.addressed(from, quorum, to) {
                 Ok(group) => self.vote(from, &group, &body).await,
+                Err(answer) => Ok(answer),
+            },
+            RaftMessage::SignLink { quorum, to, base, number } => match self.addressed(from, quorum, to) {
+                Ok(group) => Ok(self.sign_link(&group, base, number)),
                 Err(answer) => Ok(answer),
             },
             RaftMessage::Snapshot { quorum, to, body } => match self.addressed(from, quorum, to) {
@@ -142,6 +146,15 @@ impl Inner {
         }
         let answer = group.raft.vote(request).await.map_err(|error| error.to_string())?;
         Ok(RaftAnswer::Ok { body: wire::encode(&answer) })
+    }
+
+    /// Signs what the log has decided, and nothing else.
+    fn sign_link(&self, group: &Group, base: u64, number: u64) -> RaftAnswer {
+        let statement = group.machine.read(|applied| applied.state.chain().statement(group.id, base));
+        match statement.filter(|statement| statement.number == number) {
+            Some(statement) => RaftAnswer::Signed(statement.sign(self.identity.signing_key())),
+            None => RaftAnswer::Failed { reason: format!("configuration {number} is not decided here") },
+        }
     }
 
     fn chunk(&self, from: PeerId, quorum: QuorumId, hash: Digest) -> Result<Bytes, String> {

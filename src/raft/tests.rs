@@ -9,6 +9,7 @@ mod proposing;
 mod replication;
 mod world;
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use futures::future::BoxFuture;
 use quorate_protocols::approval::standby::Renewed;
 use quorate_protocols::approval::{Approval, Statement, Subject};
 use quorate_protocols::capacity::Requirement;
+use quorate_protocols::certificate::Founding;
 use quorate_protocols::ids::{BootId, Incarnation, JobId, LeaseId, MemberId, Nonce, PeerId, QuorumId, Term};
 use quorate_protocols::job::spec::{JobSpec, StoreSpec};
 use quorate_protocols::object::layout::Profile;
@@ -33,7 +35,22 @@ use crate::seams::entropy::SeededEntropy;
 use crate::seams::{Frame, InboundRequest, Net, Seams, TaskGroup};
 use crate::storage::Storage;
 
-const QUORUM: QuorumId = QuorumId([7; 16]);
+thread_local! {
+    static FOUNDED: Cell<QuorumId> = const { Cell::new(QuorumId([7; 16])) };
+}
+
+/// The quorum that the test of this thread founded last.
+fn quorum_id() -> QuorumId {
+    FOUNDED.get()
+}
+
+/// The founding that these approvals are for.
+fn founding(members: &[Approval]) -> Founding {
+    let asker = members[0].statement.asker;
+    let founding = Founding::new(asker, Nonce([1; 16]), members.iter().map(Approval::member));
+    FOUNDED.set(founding.quorum());
+    founding
+}
 
 /// Far beyond every deadline of the code under test: a wait that takes this long has failed.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -66,24 +83,31 @@ impl TestNode {
         &self.running.as_ref().expect("the node runs").0
     }
     fn quorum(&self) -> Quorum {
-        self.host().quorum(QUORUM).expect("a member")
+        self.host().quorum(quorum_id()).expect("a member")
     }
     fn group(&self) -> Arc<Group> {
-        self.host().0.group(QUORUM).expect("a member")
+        self.host().0.group(quorum_id()).expect("a member")
     }
     /// Has a command proposed here, whatever comes of it.
     async fn propose_here(&self, by: PeerId, command: Command) -> Result<(), QuorumError> {
         self.quorum().propose(by, command, Duration::from_secs(10)).await.map(drop)
     }
-    /// This node's promise to be a member, asked for by `asker`.
+    /// This node's promise to be one of the first voters, asked for by `asker`.
     fn approve(&self, asker: PeerId) -> Approval {
+        self.promise(asker, Subject::Founding { nonce: Nonce([1; 16]) })
+    }
+    /// This node's promise to join the quorum that was founded last.
+    fn stand_by(&self, asker: PeerId) -> Approval {
+        self.promise(asker, Subject::Member { quorum: quorum_id() })
+    }
+    fn promise(&self, asker: PeerId, subject: Subject) -> Approval {
         let identity = self.identity();
         let statement = Statement {
             asker,
             approver: identity.peer(),
             incarnation: identity.incarnation,
             boot: identity.boot,
-            subject: Subject::Member { quorum: QUORUM },
+            subject,
             requirement: Requirement::default().digest(),
             nonce: Nonce([1; 16]),
             duration: Duration::from_secs(60),
@@ -110,9 +134,10 @@ impl TestNet {
     async fn founded(nodes: u8, voters: usize) -> Self {
         let net = Self::new(nodes).await;
         let asker = net.nodes[0].member().peer;
-        let mut members: Vec<_> = net.nodes.iter().map(|node| node.approve(asker)).collect();
-        let standbys = members.split_off(voters);
-        let primary = net.nodes[0].host().found(QUORUM, members, standbys).await.expect("founded");
+        let members: Vec<_> = net.nodes[..voters].iter().map(|node| node.approve(asker)).collect();
+        let founding = founding(&members);
+        let standbys = net.nodes[voters..].iter().map(|node| node.stand_by(asker)).collect();
+        let primary = net.nodes[0].host().found(founding, members, standbys).await.expect("founded");
         assert_eq!(primary, net.nodes[0].member());
         net
     }
@@ -167,7 +192,8 @@ impl TestNet {
         match tokio::time::timeout(PATIENCE, waiting).await {
             Ok(found) => found,
             Err(_) => {
-                let views: Vec<_> = self.running().map(|node| node.host().quorum(QUORUM).map(|q| q.view())).collect();
+                let views: Vec<_> =
+                    self.running().map(|node| node.host().quorum(quorum_id()).map(|q| q.view())).collect();
                 panic!("never: {what}; {views:#?}")
             }
         }
@@ -178,7 +204,7 @@ impl TestNet {
         self.until("a primary", |net| {
             net.nodes.iter().position(|node| {
                 let host = node.running.as_ref().map(|(host, _)| host);
-                host.and_then(|host| host.quorum(QUORUM)).is_some_and(|quorum| quorum.leading().is_some())
+                host.and_then(|host| host.quorum(quorum_id())).is_some_and(|quorum| quorum.leading().is_some())
             })
         })
         .await
@@ -200,7 +226,7 @@ impl TestNet {
     async fn converged(&self, indices: &[usize]) {
         self.until("members agree", |net| {
             let mut states = indices.iter().map(|index| {
-                let quorum = net.nodes[*index].host().quorum(QUORUM)?;
+                let quorum = net.nodes[*index].host().quorum(quorum_id())?;
                 let group = quorum.group().ok()?;
                 Some(group.machine.read(|applied| (applied.last, applied.state.clone())))
             });
@@ -221,6 +247,9 @@ struct Volunteers(Arc<dyn Net>, Vec<Approval>);
 impl MembershipLeases for Volunteers {
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         true
+    }
+    fn bind(&self, _: LeaseId, _: Nonce, _: QuorumId) -> BoxFuture<'static, bool> {
+        Box::pin(async { true })
     }
     fn win_member(&self, _: QuorumId, exclude: Vec<PeerId>, _: u16) -> BoxFuture<'static, Result<Approval, String>> {
         let fit = |peer: PeerId| !exclude.contains(&peer) && self.0.is_connected(peer);
@@ -244,6 +273,9 @@ impl MembershipLeases for Bankrupt {
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         false
     }
+    fn bind(&self, _: LeaseId, _: Nonce, _: QuorumId) -> BoxFuture<'static, bool> {
+        Box::pin(async { false })
+    }
     fn win_member(&self, _: QuorumId, _: Vec<PeerId>, _: u16) -> BoxFuture<'static, Result<Approval, String>> {
         Box::pin(async { Err("nobody".to_owned()) })
     }
@@ -259,7 +291,7 @@ impl MembershipLeases for Bankrupt {
 async fn answer_membership(host: QuorumHost, mut questions: mpsc::Receiver<InboundRequest>) {
     let shutdown = host.0.seams.tasks.shutdown_token();
     while let Some(Some(question)) = shutdown.run_until_cancelled(questions.recv()).await {
-        let answer = host.quorum(QUORUM).map_or(JobAnswer::NotMember, |q| JobAnswer::Membership(q.membership()));
+        let answer = host.quorum(quorum_id()).map_or(JobAnswer::NotMember, |q| JobAnswer::Membership(q.membership()));
         question.reply.send(Frame::head(wire::encode(&answer)));
     }
 }
@@ -270,7 +302,7 @@ fn submit(number: u16) -> Command {
     let mut local = [0; 16];
     local.copy_from_slice(&hash.as_bytes()[..16]);
     let spec = StoreSpec { name: Some("x".repeat(200)), size: None, profile: Profile { data: 2, parity: 1 } };
-    Command::Job(JobId { quorum: QUORUM, local }, JobCommand::Submit { spec: JobSpec::store(spec) })
+    Command::Job(JobId { quorum: quorum_id(), local }, JobCommand::Submit { spec: JobSpec::store(spec) })
 }
 
 fn jobs(node: &TestNode) -> usize {
@@ -307,8 +339,8 @@ async fn a_new_quorum_is_led_without_a_break() {
     let net = TestNet::new(3).await;
     let mut events: Vec<_> = net.nodes.iter().map(|node| node.host().events()).collect();
     let asker = net.nodes[0].member().peer;
-    let members = net.nodes.iter().map(|node| node.approve(asker)).collect();
-    net.nodes[0].host().found(QUORUM, members, vec![]).await.unwrap();
+    let members: Vec<_> = net.nodes.iter().map(|node| node.approve(asker)).collect();
+    net.nodes[0].host().found(founding(&members), members, vec![]).await.unwrap();
     net.commit(submit(0)).await.unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let told: Vec<_> = events
@@ -335,8 +367,8 @@ async fn founding_twice_is_founding_once() {
     let net = TestNet::founded(3, 3).await;
     net.commit(submit(1)).await.unwrap();
     let asker = net.nodes[0].member().peer;
-    let members = net.nodes.iter().map(|node| node.approve(asker)).collect();
-    assert_eq!(net.nodes[0].host().found(QUORUM, members, vec![]).await.unwrap(), net.nodes[0].member());
+    let members: Vec<_> = net.nodes.iter().map(|node| node.approve(asker)).collect();
+    assert_eq!(net.nodes[0].host().found(founding(&members), members, vec![]).await.unwrap(), net.nodes[0].member());
     assert_eq!(jobs(&net.nodes[0]), 1);
 }
 
@@ -347,8 +379,13 @@ async fn a_founding_whose_first_vote_was_lost_is_elected_later() {
     let net = TestNet::new(3).await;
     let first = net.nodes[0].member().peer;
     let members: Vec<_> = net.nodes.iter().map(|node| node.approve(first)).collect();
-    let found =
-        |initialize| RaftMessage::Found { quorum: QUORUM, members: members.clone(), standbys: vec![], initialize };
+    let founding = founding(&members);
+    let found = |initialize| RaftMessage::Found {
+        founding: founding.clone(),
+        members: members.clone(),
+        standbys: vec![],
+        initialize,
+    };
     let (host, tasks) = net.nodes[0].running.as_ref().unwrap();
     for node in &net.nodes {
         tasks.scope(host.0.ask_to_found(node.member().peer, found(false))).await.unwrap();
@@ -368,7 +405,7 @@ async fn nobody_becomes_a_member_without_having_approved() {
     let mut members: Vec<_> = net.nodes.iter().map(|node| node.approve(asker)).collect();
     // The third approval is forged: the statement says more than was signed.
     members[2].statement.duration = Duration::from_secs(3600);
-    let refused = net.nodes[0].host().found(QUORUM, members, vec![]).await;
+    let refused = net.nodes[0].host().found(founding(&members), members, vec![]).await;
     assert!(matches!(refused, Err(super::FoundError::TooFew { founded: 0, needed: 3, .. })), "{refused:?}");
     // A promise of another life of the node binds this one to nothing.
     let mut earlier = Vec::from([net.nodes[0].approve(asker), net.nodes[1].approve(asker)]);
@@ -381,9 +418,9 @@ async fn nobody_becomes_a_member_without_having_approved() {
         running: None,
     };
     earlier.push(past.approve(asker));
-    let refused = net.nodes[0].host().found(QUORUM, earlier, vec![]).await;
+    let refused = net.nodes[0].host().found(founding(&earlier), earlier, vec![]).await;
     assert!(matches!(refused, Err(super::FoundError::TooFew { founded: 2, needed: 3, .. })), "{refused:?}");
-    assert!(net.nodes[2].host().quorum(QUORUM).is_none());
+    assert!(net.nodes[2].host().quorum(quorum_id()).is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 
 pub(crate) mod metrics;
 pub(crate) mod quorums;
+pub(crate) mod standings;
 
 use parking_lot::Mutex;
 use quorate_protocols::ids::{BootId, Incarnation, PeerId};

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use quorate_protocols::approval::{Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Statement, Subject};
 use quorate_protocols::capacity::Requirement;
+use quorate_protocols::certificate::CertificatePart;
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::engine::NodeRole;
 use quorate_protocols::ids::{
@@ -210,6 +211,9 @@ impl LocalQuorum for Handle {
     fn membership(&self) -> SignedMembership {
         membership(self.0.this, QUORUM, vec![member(self.0.this)])
     }
+    fn certificate(&self, _since: Option<u64>) -> Option<CertificatePart> {
+        None
+    }
     fn leading(&self) -> Option<Term> {
         *self.0.term.lock()
     }
@@ -347,6 +351,9 @@ impl LocalQuorum for StateHandle {
     }
     fn membership(&self) -> SignedMembership {
         membership(self.0.this, QUORUM, vec![member(self.0.this)])
+    }
+    fn certificate(&self, _since: Option<u64>) -> Option<CertificatePart> {
+        None
     }
     fn leading(&self) -> Option<Term> {
         *self.0.term.lock()

@@ -263,7 +263,7 @@ impl Actor {
             | TaskMessage::Reveal { quorum, lease, .. } => (*quorum, *lease),
             _ => return,
         };
-        let Some(room) = self.leases.room_for(lease, quorum, from) else {
+        let Some(room) = self.leases.room_for(lease, quorum) else {
             let _ = reply.send(TaskAnswer::UnknownLease);
             return;
         };

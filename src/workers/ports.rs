@@ -4,16 +4,16 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use quorate_protocols::capacity::Capacity;
-use quorate_protocols::ids::{LeaseId, ObjectId, PeerId, QuorumId};
+use quorate_protocols::ids::{LeaseId, ObjectId, QuorumId};
 use tokio::sync::broadcast;
 
 use crate::approver::EndedLease;
 
 /// The leases that this node granted as a worker.
 pub trait WorkerLeases: Send + Sync + 'static {
-    /// What this node promised the quorum for all its tasks here together, if the lease is alive, is one to work for
-    /// this quorum, and `from` may assign tasks under it.
-    fn room_for(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Capacity>;
+    /// What this node promised the quorum for all its tasks here together, if the lease is alive and is one to work for
+    /// this quorum.
+    fn room_for(&self, lease: LeaseId, quorum: QuorumId) -> Option<Capacity>;
     /// The same for what was ordered before.
     fn room(&self, lease: LeaseId) -> Option<Capacity>;
     /// Leases of any sort as they end.

@@ -1,5 +1,5 @@
-//! The formation of a quorum: which of those that agreed become members, and which standbys. A pure choice, the same
-//! wherever it is made.
+//! The formation of a quorum: which of those that agreed become its first members. A pure choice, the same wherever it
+//! is made. Standbys are sought by the primary, once there is a quorum that they can promise to join.
 //!
 //! Approvals come best first (by rank and by speed of answer). Members are drawn from different *zones* as far as there
 //! are any (the value of the approver's `zone` label: a room, a site, a power strip), so that one event takes as few of
@@ -24,7 +24,6 @@ pub struct Volunteer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Formation {
     pub members: Vec<Approval>,
-    pub standbys: Vec<Approval>,
     /// Approvals of no use: a second one of the same peer, or more than was asked for. To be released.
     pub unused: Vec<Approval>,
 }
@@ -36,8 +35,8 @@ pub struct TooFewApprovals {
     pub needed: usize,
 }
 
-/// Chooses `voters` members and up to `standbys` standbys from approvals that come best first.
-pub fn choose(volunteers: Vec<Volunteer>, voters: usize, standbys: usize) -> Result<Formation, TooFewApprovals> {
+/// Chooses `voters` members from approvals that come best first.
+pub fn choose(volunteers: Vec<Volunteer>, voters: usize) -> Result<Formation, TooFewApprovals> {
     let mut seen = BTreeSet::new();
     let (mut open, repeated): (Vec<_>, Vec<_>) =
         volunteers.into_iter().partition(|volunteer| seen.insert(volunteer.approval.statement.approver));
@@ -46,7 +45,7 @@ pub fn choose(volunteers: Vec<Volunteer>, voters: usize, standbys: usize) -> Res
     }
     let mut used: BTreeMap<Zone, usize> = BTreeMap::new();
     let mut chosen = Vec::new();
-    while chosen.len() < voters + standbys && !open.is_empty() {
+    while chosen.len() < voters {
         let next = (0..open.len())
             .min_by_key(|&index| (used.get(&zone(&open[index])).copied().unwrap_or(0), index))
             .expect("the list is not empty");
@@ -54,9 +53,8 @@ pub fn choose(volunteers: Vec<Volunteer>, voters: usize, standbys: usize) -> Res
         *used.entry(zone(&volunteer)).or_default() += 1;
         chosen.push(volunteer.approval);
     }
-    let standbys = chosen.split_off(voters);
     let unused = open.into_iter().chain(repeated).map(|volunteer| volunteer.approval).collect();
-    Ok(Formation { members: chosen, standbys, unused })
+    Ok(Formation { members: chosen, unused })
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]

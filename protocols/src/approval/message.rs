@@ -12,6 +12,9 @@ use crate::wire;
 /// What a peer is asked to take on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Subject {
+    /// Be a voter of a quorum that the asker is about to found. Its id will be the digest of this nonce and of all its
+    /// voters, who are known once they have approved.
+    Founding { nonce: Nonce },
     /// Be a voter of this quorum, or a standby that can become one.
     Member { quorum: QuorumId },
     /// Keep one column of the object that this run stores.

@@ -493,17 +493,17 @@ fn names(approvals: &[Approval]) -> Vec<u8> {
 fn members_are_spread_over_zones_before_one_zone_gives_two() {
     let volunteers =
         vec![volunteer(1, Some("a")), volunteer(2, Some("a")), volunteer(3, Some("b")), volunteer(4, None)];
-    let formation = formation::choose(volunteers, 3, 2).unwrap();
+    let formation = formation::choose(volunteers, 3).unwrap();
     assert_eq!(names(&formation.members), [1, 3, 4]);
-    assert_eq!(names(&formation.standbys), [2]);
+    assert_eq!(names(&formation.unused), [2]);
 }
 
 #[test]
 fn two_approvals_of_one_peer_make_one_member() {
     let twice = vec![volunteer(1, None), volunteer(1, None), volunteer(2, None)];
-    assert_eq!(formation::choose(twice, 3, 0), Err(TooFewApprovals { distinct: 2, needed: 3 }));
+    assert_eq!(formation::choose(twice, 3), Err(TooFewApprovals { distinct: 2, needed: 3 }));
     let more = vec![volunteer(1, None), volunteer(1, None), volunteer(2, None), volunteer(3, None)];
-    let formation = formation::choose(more, 2, 0).unwrap();
+    let formation = formation::choose(more, 2).unwrap();
     assert_eq!((names(&formation.members), names(&formation.unused)), (vec![1, 2], vec![3, 1]));
 }
 

@@ -10,7 +10,7 @@ pub mod message;
 pub mod state;
 
 pub use message::{JobAnnouncement, PeerAdvert, QuorumAdvert};
-pub use state::{AdvertFault, AdvertOutcome, DirectoryState, PeerEntry, check_name, misfit};
+pub use state::{AdvertFault, AdvertOutcome, DirectoryState, PeerEntry, check_name, check_quorum, misfit};
 
 #[cfg(test)]
 mod tests;

@@ -131,10 +131,7 @@ impl DirectoryState {
         author: PeerId,
         advert: QuorumAdvert,
     ) -> Result<AdvertOutcome, AdvertFault> {
-        check_quorum(&advert)?;
-        if !advert.members.iter().any(|member| member.peer == author) {
-            return Err(AdvertFault::NotAMember);
-        }
+        check_quorum(author, &advert)?;
         self.expire(now);
         let noted = match self.quorums.get(&advert.quorum) {
             None => AdvertOutcome::New,
@@ -302,7 +299,11 @@ fn check_peer(advert: &PeerAdvert) -> Result<(), AdvertFault> {
     check_labels(&advert.labels)
 }
 
-fn check_quorum(advert: &QuorumAdvert) -> Result<(), AdvertFault> {
+/// Whether the author may have announced this, by its looks.
+pub fn check_quorum(author: PeerId, advert: &QuorumAdvert) -> Result<(), AdvertFault> {
+    if !advert.members.iter().any(|member| member.peer == author) {
+        return Err(AdvertFault::NotAMember);
+    }
     if advert.members.len() > MEMBERS_MAX {
         return Err(AdvertFault::TooMany { what: "members", found: advert.members.len(), limit: MEMBERS_MAX });
     }

@@ -80,7 +80,12 @@ impl QuorumCommand {
     const fn author(&self) -> Author<'_> {
         match self {
             Self::Noop => Author::Anyone,
-            Self::Elapsed { .. } | Self::SetStandbys { .. } | Self::RaiseLevel { .. } => Author::Primary,
+            Self::Elapsed { .. }
+            | Self::SetStandbys { .. }
+            | Self::RaiseLevel { .. }
+            | Self::RecordFounding { .. }
+            | Self::DecideVoters { .. }
+            | Self::CertifyVoters { .. } => Author::Primary,
         }
     }
 }

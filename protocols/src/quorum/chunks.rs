@@ -51,6 +51,7 @@ pub(super) enum Section {
     Workers = 6,
     Stopping = 7,
     Emitters = 8,
+    Links = 9,
 }
 
 /// Refuses a number of rows other than the head announced.

@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::claims::ClaimSelector;
 use super::limits::{LEVEL_FIRST, LEVEL_TRIGGERS};
-use crate::approval::{Approval, Grant};
+use crate::approval::{Approval, Grant, Signature};
 use crate::capacity::Requirement;
-use crate::ids::{Attempt, JobId, LeaseId, Millis, Nonce, PeerId, PieceIndex};
+use crate::certificate::Founding;
+use crate::ids::{Attempt, JobId, LeaseId, MemberId, Millis, Nonce, PeerId, PieceIndex};
 use crate::job::spec::JobSpec;
 use crate::job::store::SegmentProgress;
 use crate::job::transition::RunCommand;
@@ -31,6 +32,13 @@ pub enum QuorumCommand {
     SetStandbys { standbys: Vec<Approval> },
     /// Primary: every member can apply this level; from here on it may be proposed.
     RaiseLevel { level: u16 },
+    /// Primary: the record that the quorum's id is the digest of.
+    RecordFounding { founding: Founding },
+    /// Primary: these are to be the voters. From then on members sign that they are; replies with its number.
+    DecideVoters { voters: Vec<MemberId> },
+    /// Primary: a majority of the voters of configuration `base` signed the configuration that was decided. Their
+    /// signatures were checked.
+    CertifyVoters { number: u64, base: u64, signatures: Vec<(PeerId, Signature)> },
 }
 
 /// On a job of any kind.
@@ -168,7 +176,13 @@ pub enum TriggerCommand {
 impl QuorumCommand {
     pub const fn level(&self) -> u16 {
         match self {
-            Self::Noop | Self::Elapsed { .. } | Self::SetStandbys { .. } | Self::RaiseLevel { .. } => LEVEL_FIRST,
+            Self::Noop
+            | Self::Elapsed { .. }
+            | Self::SetStandbys { .. }
+            | Self::RaiseLevel { .. }
+            | Self::RecordFounding { .. }
+            | Self::DecideVoters { .. }
+            | Self::CertifyVoters { .. } => LEVEL_FIRST,
         }
     }
 }

@@ -19,6 +19,8 @@ impl QuorumState {
         self.tasks.check_index(&rebuilt.tasks)?;
         self.triggers.check_index(&rebuilt.triggers)?;
         ensure(self.standbys.len() <= STANDBYS_MAX, || format!("{} standbys", self.standbys.len()))?;
+        let founding = self.chain.founding();
+        ensure(founding.is_none_or(|founding| founding.quorum() == self.quorum), || "founded as another".to_owned())?;
         self.check_jobs()?;
         self.objects.check(&self.jobs)?;
         self.pool().check()?;

@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::approval::Approval;
+use crate::approval::{Approval, Signature};
+use crate::certificate::Founding;
 use crate::ids::{Digest, MemberId, QuorumId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,13 +32,22 @@ pub enum RaftMessage {
         quorum: QuorumId,
         hash: Digest,
     },
-    /// Create this quorum here: the approvals of all members and standbys prove that each has agreed. One member is
-    /// asked to `initialize`, which elects it.
+    /// Create this quorum here, whose id is the digest of `founding`: the approvals of all members and standbys prove
+    /// that each has agreed. One member is asked to `initialize`, which elects it. A primary asks the same of a peer
+    /// that is to take the place of a member.
     Found {
-        quorum: QuorumId,
+        founding: Founding,
         members: Vec<Approval>,
         standbys: Vec<Approval>,
         initialize: bool,
+    },
+    /// Sign that configuration `number`, which this member has seen decided, has the voters that were decided, under
+    /// configuration `base`.
+    SignLink {
+        quorum: QuorumId,
+        to: MemberId,
+        base: u64,
+        number: u64,
     },
 }
 
@@ -57,4 +67,6 @@ pub enum RaftAnswer {
     Failed {
         reason: String,
     },
+    /// To `SignLink`.
+    Signed(Signature),
 }

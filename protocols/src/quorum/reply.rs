@@ -30,6 +30,10 @@ pub enum CommandReply {
     /// To `Progress`, `ColumnFailed` and `AddHolders`: who holds what now, so that the worker acts on changes at once.
     /// `stored` is left empty: the worker knows what it sent, and a long file would make every reply long.
     Columns(Vec<ColumnRecord>),
+    /// To `DecideVoters`: the number of the configuration.
+    Decided {
+        number: u64,
+    },
     /// To `CommitObject`.
     Committed {
         manifest: ManifestHash,

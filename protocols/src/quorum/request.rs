@@ -8,6 +8,7 @@ use crate::quorum::watch::WatchRequest;
 use serde::{Deserialize, Serialize};
 
 use crate::approval::message::Signature;
+use crate::certificate::CertificatePart;
 use crate::ids::{
     Digest, JobId, LogIndex, ManifestHash, MemberId, Millis, ObjectId, PeerId, PieceIndex, QuorumId, StepIndex,
     TaskIndex, Term,
@@ -27,6 +28,9 @@ use crate::trigger::record::FireRow;
 pub enum JobMessage {
     /// Who are the members? Answered by any member, signed.
     Membership { quorum: QuorumId },
+    /// Prove who the voters are, behind configuration `since` if that is given. Answered by any member with
+    /// `Certificate`.
+    Certificate { quorum: QuorumId, since: Option<u64> },
     /// Commit this command. The asker's transport identity is recorded as its author.
     Propose { quorum: QuorumId, command: Command },
     /// Answered by the primary after a linearizable read, or by any member at once when `stale` will do.
@@ -49,6 +53,7 @@ impl JobMessage {
     pub fn quorum(&self) -> QuorumId {
         match self {
             Self::Membership { quorum }
+            | Self::Certificate { quorum, .. }
             | Self::Propose { quorum, .. }
             | Self::Query { quorum, .. }
             | Self::Suspect { quorum, .. }
@@ -213,6 +218,7 @@ impl SignedMembership {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobAnswer {
     Membership(SignedMembership),
+    Certificate(CertificatePart),
     /// Committed and applied; `Err` is the state machine's own refusal and is as final as a reply.
     Reply(Result<CommandReply, Rejection>),
     Answer(QueryAnswer),

@@ -15,7 +15,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::chunks::{CHUNK_VERSION, Chunks, SnapshotError};
+use super::chunks::{CHUNK_VERSION, Chunks, Section, SnapshotError, append_shared, check_count};
 use super::clock::ClockStep;
 use super::limits::SNAPSHOT_CHUNK_BYTES;
 use super::object::ObjectRecord;
@@ -23,8 +23,10 @@ use super::state::QuorumState;
 use super::tasks::snapshot::PageKey;
 use super::{jobs, objects, tasks, triggers};
 use crate::approval::Approval;
+use crate::certificate::{Chain, Founding, Link, Pending};
 use crate::ids::{Digest, JobId, ManifestHash, Millis, PeerId, QuorumId};
 use crate::job::record::JobRecord;
+use crate::shared_map::SharedMap;
 use crate::task::record::{Stopping, TaskAttempt, TaskRecord, WorkerRecord};
 use crate::task::table::BlobKey;
 use crate::trigger::event::Emitter;
@@ -39,6 +41,10 @@ struct Head {
     led_time: Millis,
     level: u16,
     standbys: Vec<Approval>,
+    founding: Option<Founding>,
+    links: u64,
+    pending: Option<Pending>,
+    numbered: u64,
     rolling: Digest,
     jobs: jobs::snapshot::Head,
     objects: objects::snapshot::Head,
@@ -58,6 +64,7 @@ enum Chunk {
     Workers(Vec<WorkerRecord>),
     Stopping(Vec<(TaskAttempt, Stopping)>),
     Emitters(Vec<(PeerId, Emitter)>),
+    Links(Vec<Link>),
 }
 
 impl Record for Chunk {
@@ -70,6 +77,7 @@ impl Record for Chunk {
 pub struct SnapshotView {
     /// Without the parts of the sub-states, which are counted where it does not hold up the state.
     frame: Head,
+    links: SharedMap<u64, Link>,
     jobs: jobs::snapshot::View,
     objects: objects::snapshot::View,
     tasks: tasks::snapshot::View,
@@ -82,8 +90,8 @@ impl SnapshotView {
         self.frame.rolling
     }
 
-    /// The head first, then jobs, objects, manifests, tasks, outputs, workers, stopped attempts and emitters in order
-    /// of their keys. Equal states have equal chunks.
+    /// The head first, then jobs, objects, manifests, tasks, outputs, workers, stopped attempts, emitters and links in
+    /// order of their keys. Equal states have equal chunks.
     pub fn encode(&self) -> Vec<(Digest, Bytes)> {
         let head = Head {
             jobs: self.jobs.head(),
@@ -97,6 +105,7 @@ impl SnapshotView {
         self.objects.write(&mut chunks);
         self.tasks.write(&mut chunks);
         self.triggers.write(&mut chunks);
+        chunks.write(Section::Links, self.links.values().map(|link| (&[][..], wire::encode(link))));
         chunks.0.into_iter().map(|chunk| (Digest(*blake3::hash(&chunk).as_bytes()), Bytes::from(chunk))).collect()
     }
 }
@@ -112,11 +121,16 @@ impl QuorumState {
             led_time: self.led_time,
             level: self.level,
             standbys: self.standbys.clone(),
+            founding: self.chain.founding().cloned(),
+            links: self.chain.links().len() as u64,
+            pending: self.chain.pending().cloned(),
+            numbered: self.chain.numbered(),
             rolling: self.rolling,
             ..Head::default()
         };
         SnapshotView {
             frame,
+            links: self.chain.links().clone(),
             jobs: self.jobs.view(),
             objects: self.objects.view(),
             tasks: self.tasks.view(),
@@ -148,6 +162,9 @@ impl QuorumState {
             }
         }
         let head = head.ok_or(SnapshotError::Head)?;
+        check_count("links", head.links, rows.links.len())?;
+        let chain = Chain::from_parts(head.founding, rows.links, head.pending, head.numbered)
+            .ok_or_else(|| SnapshotError::invariant("the certificate does not hang together"))?;
         let mut state = Self {
             quorum: head.quorum,
             time: head.time,
@@ -156,6 +173,7 @@ impl QuorumState {
             led_time: head.led_time,
             level: head.level,
             standbys: head.standbys,
+            chain,
             rolling: head.rolling,
             jobs: rows.jobs.read(&head.jobs)?,
             objects: rows.objects.read(&head.objects)?,
@@ -175,6 +193,7 @@ struct Rows {
     objects: objects::snapshot::Rows,
     tasks: tasks::snapshot::Rows,
     triggers: triggers::snapshot::Rows,
+    links: SharedMap<u64, Link>,
 }
 
 impl Rows {
@@ -190,6 +209,7 @@ impl Rows {
             Chunk::Workers(rows) => self.tasks.append_workers(rows),
             Chunk::Stopping(rows) => self.tasks.append_stopping(rows),
             Chunk::Emitters(rows) => self.triggers.append(rows),
+            Chunk::Links(rows) => append_shared(&mut self.links, rows.into_iter().map(|link| (link.number, link))),
         }
     }
 }

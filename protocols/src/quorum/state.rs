@@ -20,6 +20,7 @@ use super::tasks::{PoolCx, PoolView, TaskPool, WorkerInstructions};
 use super::triggers::Triggers;
 use super::uses::{ObjectUse, Part, Uses};
 use crate::approval::Approval;
+use crate::certificate::Chain;
 use crate::ids::{Digest, JobId, Millis, ObjectId, PeerId, QuorumId, StepIndex};
 use crate::job::record::JobRecord;
 use crate::job::spec::TriggeredSpec;
@@ -44,6 +45,8 @@ pub struct QuorumState {
     pub(super) level: u16,
     /// Promises of peers that are ready to replace a member.
     pub(super) standbys: Vec<Approval>,
+    /// Who the voters are, as others can check.
+    pub(super) chain: Chain,
     /// Digest over every applied entry: members that differ have diverged.
     pub(super) rolling: Digest,
     pub(super) jobs: JobBook,
@@ -85,6 +88,10 @@ impl QuorumState {
     /// Promises of peers that are ready to replace a member.
     pub fn standbys(&self) -> &[Approval] {
         &self.standbys
+    }
+    /// Who the voters are, as others can check.
+    pub fn chain(&self) -> &Chain {
+        &self.chain
     }
     /// Digest over every applied entry.
     pub fn rolling(&self) -> Digest {

@@ -122,7 +122,7 @@ impl Leases {
             *self.by_asker.entry(lease.asker).or_default() += 1;
         }
         self.by_nonce.insert((lease.asker, lease.nonce), id);
-        if matches!(lease.subject, Subject::Member { .. } | Subject::Worker { .. }) {
+        if matches!(lease.subject, Subject::Founding { .. } | Subject::Member { .. } | Subject::Worker { .. }) {
             self.unique.insert(lease.subject, id);
         }
         self.leases.insert(id, lease);

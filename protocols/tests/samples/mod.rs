@@ -17,8 +17,9 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use quorate_protocols::approval::Grant;
 use quorate_protocols::approval::{
-    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Statement, Subject,
+    Approval, ApprovalAnswer, ApprovalMessage, ApprovalRequest, Refusal, Signature, Statement, Subject,
 };
+use quorate_protocols::certificate::{CertificatePart, Founding, Link};
 use quorate_protocols::directory::{JobAnnouncement, PeerAdvert, QuorumAdvert};
 use quorate_protocols::engine::{Engine, NodeRole};
 use quorate_protocols::ids::*;
@@ -155,6 +156,16 @@ fn requirement() -> Requirement {
     let labels = BTreeMap::from([("zone".to_owned(), "attic".to_owned())]);
     Requirement { capacity: Capacity { disk_bytes: 1 << 33, memory_bytes: 1 << 22, slots: 1 }, labels }
 }
+fn founding() -> Founding {
+    Founding::new(peer(1), Nonce([0x5a; 16]), [member(1), member(2), member(3)])
+}
+
+fn link() -> Link {
+    let signature = Signature([0x11; 32], [0x22; 32]);
+    let signatures = vec![(member(1).peer, signature), (member(3).peer, signature)];
+    Link { number: 5, voters: vec![member(1), member(3)], signatures }
+}
+
 fn approval_of(index: u8, subject: Subject) -> Approval {
     let statement = Statement {
         asker: peer(9),
@@ -270,6 +281,9 @@ fn commands() -> Vec<Command> {
             standbys: vec![approval_of(4, Subject::Member { quorum: QUORUM })],
         }),
         Command::Quorum(QuorumCommand::RaiseLevel { level: 2 }),
+        Command::Quorum(QuorumCommand::RecordFounding { founding: founding() }),
+        Command::Quorum(QuorumCommand::DecideVoters { voters: link().voters }),
+        Command::Quorum(QuorumCommand::CertifyVoters { number: 5, base: 3, signatures: link().signatures }),
         Command::Job(JOB, JobCommand::Submit { spec: spec() }),
         Command::Job(JOB, JobCommand::Cancel),
         Command::Job(JOB, JobCommand::Pause),
@@ -374,6 +388,7 @@ fn replies() -> Vec<CommandReply> {
         CommandReply::Submitted { existed: true, state: RunState::Running },
         CommandReply::Attached(Box::new(attached)),
         CommandReply::Columns(columns()),
+        CommandReply::Decided { number: 5 },
         CommandReply::Committed { manifest: manifest().hash() },
         CommandReply::Recorded([Ok(())].into_iter().chain(report_refusals().into_iter().map(Err)).collect()),
         CommandReply::Fired(Box::new(fire_rows().remove(0))),
@@ -385,9 +400,10 @@ fn replies() -> Vec<CommandReply> {
 fn approval_samples(samples: &mut Samples) {
     let limit = approval::limits::MESSAGE_BYTES_MAX;
     let (member, holder) = (Subject::Member { quorum: QUORUM }, Subject::Holder { job: JOB });
+    let founded = Subject::Founding { nonce: founding().nonce };
     let duration = Duration::from_secs(600);
     let request = ApprovalRequest { subject: holder, requirement: requirement(), nonce: Nonce([0x55; 16]), duration };
-    samples.all("approval", "subject", limit, vec![member, holder, Subject::Worker { quorum: QUORUM }]);
+    samples.all("approval", "subject", limit, vec![founded, member, holder, Subject::Worker { quorum: QUORUM }]);
     let messages = vec![
         ApprovalMessage::Ask(request),
         ApprovalMessage::Offer { subject: member },
@@ -427,6 +443,7 @@ fn job_samples(samples: &mut Samples) {
     let hash = manifest().hash();
     let messages = vec![
         JobMessage::Membership { quorum: QUORUM },
+        JobMessage::Certificate { quorum: QUORUM, since: Some(3) },
         JobMessage::Propose { quorum: QUORUM, command: Command::Job(JOB, JobCommand::Cancel) },
         JobMessage::Query { quorum: QUORUM, query: Query::Job { job: JOB }, stale: true },
         JobMessage::Suspect { quorum: QUORUM, manifest: hash, column: PieceIndex(2) },
@@ -471,6 +488,7 @@ fn job_samples(samples: &mut Samples) {
     let voters = vec![member(2), member(3)];
     let answers = vec![
         JobAnswer::Membership(SignedMembership::sign(&key(1), statement)),
+        JobAnswer::Certificate(CertificatePart { founding: Some(founding()), links: vec![link()], more: true }),
         JobAnswer::Reply(Err(Rejection::UnknownJob { job: JOB })),
         JobAnswer::Answer(QueryAnswer::Unknown),
         JobAnswer::NotPrimary { primary: Some(member(2)), voters: voters.clone() },
@@ -568,11 +586,12 @@ fn quorum_samples(samples: &mut Samples) {
         RaftMessage::Snapshot { quorum: QUORUM, to: member(2), body: body.clone() },
         RaftMessage::Chunk { quorum: QUORUM, hash: Digest([0x88; 32]) },
         RaftMessage::Found {
-            quorum: QUORUM,
-            members: vec![approval_of(1, Subject::Member { quorum: QUORUM })],
+            founding: founding(),
+            members: vec![approval_of(1, Subject::Founding { nonce: founding().nonce })],
             standbys: vec![approval_of(2, Subject::Member { quorum: QUORUM })],
             initialize: true,
         },
+        RaftMessage::SignLink { quorum: QUORUM, to: member(2), base: 3, number: 5 },
     ];
     samples.all("quorum", "raft-message", head, messages);
     let answers = vec![
@@ -581,6 +600,7 @@ fn quorum_samples(samples: &mut Samples) {
         RaftAnswer::Founded,
         RaftAnswer::NotMember { incarnation: Incarnation(5) },
         RaftAnswer::Failed { reason: text() },
+        RaftAnswer::Signed(Signature([0x11; 32], [0x22; 32])),
     ];
     samples.all("quorum", "raft-answer", head, answers);
     let limit = job::limits::MESSAGE_BYTES_MAX;

@@ -5,6 +5,7 @@ use quorate_protocols::approval::{ApprovalAnswer, ApprovalMessage};
 use quorate_protocols::ids::{PeerId, QuorumId};
 
 use crate::approver::{Approver, Memberships};
+use crate::certificates::OwnQuorums;
 use crate::quorums::ports::LocalApprover;
 use crate::raft::WeakQuorumHost;
 
@@ -16,6 +17,12 @@ impl Memberships for WeakQuorumHost {
     }
     fn count(&self) -> usize {
         self.upgrade().map_or(0, |host| host.quorums().len())
+    }
+}
+
+impl OwnQuorums for WeakQuorumHost {
+    fn has_voter(&self, quorum: QuorumId, peer: PeerId) -> bool {
+        self.upgrade().and_then(|host| host.quorum(quorum)).is_some_and(|own| own.has_voter(peer))
     }
 }
 

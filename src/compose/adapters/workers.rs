@@ -6,7 +6,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
 use quorate_protocols::approval::Subject;
 use quorate_protocols::capacity::Capacity;
-use quorate_protocols::ids::{LeaseId, ObjectId, PeerId, QuorumId};
+use quorate_protocols::ids::{LeaseId, ObjectId, QuorumId};
 use quorate_protocols::object::ByteRange;
 use quorate_protocols::text::chain;
 use tokio::sync::{broadcast, watch};
@@ -16,8 +16,8 @@ use crate::objects::{Objects, PutProgress, PutRequest};
 use crate::workers::ports::{ObjectBytes, TaskObjects, WorkerLeases};
 
 impl WorkerLeases for Approver {
-    fn room_for(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Capacity> {
-        self.check_worker_lease(lease, quorum, from).map(|info| info.reserved.capacity())
+    fn room_for(&self, lease: LeaseId, quorum: QuorumId) -> Option<Capacity> {
+        self.check_worker_lease(lease, quorum).map(|info| info.reserved.capacity())
     }
     fn room(&self, lease: LeaseId) -> Option<Capacity> {
         self.lease(lease)

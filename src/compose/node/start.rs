@@ -12,6 +12,7 @@ use super::{
     Work,
 };
 use crate::approver::{Approver, ApproverParts};
+use crate::certificates::Certificates;
 use crate::compose::adapters::{NetworkEvents, NodePlacement};
 use crate::compose::event_bridge;
 use crate::compose::membership_leases::NodeMembershipLeases;
@@ -103,7 +104,9 @@ impl Base {
         let observed = ObservedNet::new(net, seams.clock.clone(), seams.tasks.clone());
         let net: Arc<dyn Net> = Arc::new(observed.clone());
         let storage = Storage::start(seams.disk.clone());
+        let certificates = Certificates::new(net.clone(), seams.clock.clone());
         let directory = Directory::start(DirectoryParts {
+            standings: Arc::new(certificates.clone()),
             seams: seams.clone(),
             identity: identity.clone(),
             net: net.clone(),
@@ -124,6 +127,7 @@ impl Base {
         };
         let quorums = QuorumHost::start(context, QuorumInbound { raft, liveness, events }).await?;
         observed.follow_suspicions(quorums.downgrade());
+        certificates.set_own(Arc::new(quorums.downgrade()));
         let (driver, bridge_events, own) = (quorums.events(), quorums.events(), quorums.events());
         let (bus, bus_events) = broadcast::channel(EVENTS_MAX);
         event_bridge::start(event_bridge::BridgeParts {
@@ -145,6 +149,7 @@ impl Base {
             resources: resources.clone(),
             directory: directory.clone(),
             memberships: Arc::new(quorums.downgrade()),
+            standings: Arc::new(certificates.clone()),
             labels: settings.labels.clone(),
             roles: settings.roles.clone(),
             disk_bytes_max: settings.disk_bytes_max,
@@ -152,7 +157,7 @@ impl Base {
         })
         .await?;
         let (seams, identity) = (seams.clone(), identity.clone());
-        let base = Self { seams, identity, net, resources, storage, directory, approver, quorums, bus };
+        let base = Self { seams, identity, net, resources, storage, certificates, directory, approver, quorums, bus };
         Ok((base, Followers { driver, own, bus: bus_events }))
     }
 }
@@ -172,7 +177,7 @@ struct Reach {
 
 impl Reach {
     fn start(base: &Base, settings: &NodeSettings) -> Self {
-        let Base { seams, net, storage, directory, approver, quorums, .. } = base;
+        let Base { seams, net, storage, certificates, directory, approver, quorums, .. } = base;
         let authority = Authority::new(settings.operators.clone()).with_hosts(settings.hosts.clone());
         let local: Arc<dyn LocalQuorums> = Arc::new(quorums.clone());
         let knowledge: Arc<dyn Knowledge> = Arc::new(directory.clone());
@@ -184,6 +189,7 @@ impl Reach {
             net: net.clone(),
             quorums: local.clone(),
             knowledge: knowledge.clone(),
+            standings: Arc::new(certificates.clone()),
             entropy: seams.entropy.clone(),
             requests: requests.clone(),
             tasks: seams.tasks.clone(),
@@ -225,7 +231,7 @@ impl Work {
         applied: broadcast::Receiver<HostEvent>,
         nodes: broadcast::Receiver<NodeEvent>,
     ) -> Result<Self, StartError> {
-        let Base { seams, identity, net, storage, directory, approver, .. } = base;
+        let Base { seams, identity, net, storage, certificates, directory, approver, .. } = base;
         let Reach { local, client, placement, .. } = reach;
         let objects = Objects::start(
             ObjectsContext {
@@ -240,6 +246,7 @@ impl Work {
                     net: net.clone(),
                 }),
                 leases: Arc::new(approver.clone()),
+                standings: Arc::new(certificates.clone()),
             },
             pieces,
         );
@@ -294,7 +301,7 @@ fn serve(
     events: broadcast::Receiver<HostEvent>,
     requests: Requests,
 ) -> (Gauge, Gauge) {
-    let (Base { seams, net, .. }, Reach { local, led, services, .. }) = (base, reach);
+    let (Base { seams, net, certificates, .. }, Reach { local, led, services, .. }) = (base, reach);
     let worker: Arc<dyn LocalTasks> = Arc::new(work.workers.clone());
     primary::start(DriverParts {
         quorums: local.clone(),
@@ -313,7 +320,12 @@ fn serve(
             settings: settings.driver.clone(),
         },
     });
-    let tasks = TaskService { net: net.clone(), primary: led.clone(), worker: Some(worker) };
+    let tasks = TaskService {
+        net: net.clone(),
+        primary: led.clone(),
+        standings: Arc::new(certificates.clone()),
+        worker: Some(worker),
+    };
     let tasks_handling = tasks.start(&seams.tasks, requests.task);
     let jobs = JobService {
         net: net.clone(),

@@ -16,20 +16,16 @@ pub(super) mod client;
 pub(super) mod maintenance;
 mod rebuild;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use parking_lot::{Mutex, MutexGuard};
-use quorate_protocols::ids::{JobId, LeaseId, Millis, PeerId, PieceHash, PieceIndex, QuorumId, SegmentIndex};
+use quorate_protocols::ids::{JobId, LeaseId, PeerId, PieceHash, PieceIndex, SegmentIndex};
 use quorate_protocols::object::CheckedPiece;
 use quorate_protocols::object::limits::SEGMENTS_MAX;
 use quorate_protocols::object::manifest::column_digest;
 use quorate_protocols::piece::limits::PIECE_BYTES_MAX;
 use quorate_protocols::piece::{HeldPiece, PieceAnswer, PieceMessage, PieceRefusal, Receipt, ReceiptStatement, Slot};
-use quorate_protocols::quorum::request::{Query, QueryAnswer};
 
 pub use client::{PieceCallError, PieceClient};
 
@@ -37,6 +33,7 @@ use super::ObjectsContext;
 use super::coding::Coders;
 use super::events::{Events, Metrics, ObjectEvent};
 use super::store::{PieceStore, ReadPiece, StoreError};
+use crate::certificates::Standing;
 use crate::seams::{DiskError, Failpoint, failpoint, run_blocking};
 
 /// Rows of one answer to `ListPieces`.
@@ -47,15 +44,6 @@ const AUDIT_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Rebuilds at once: each holds a segment's worth of pieces in memory.
 const REBUILDS_MAX: usize = 2;
-
-/// How long an answer about a quorum's members is believed.
-const MEMBERS_TTL: Duration = Duration::from_secs(10);
-
-/// Quorums whose members are remembered; beyond that all are forgotten and asked for again.
-const MEMBERS_MAX: usize = 1_024;
-
-/// How long a member check may take before the asker is told to try again.
-const MEMBERS_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The holder's answers. Cloneable; all clones are the same holder.
 #[derive(Clone)]
@@ -70,15 +58,14 @@ struct Inner {
     events: Events,
     metrics: Arc<Metrics>,
     rebuilds: tokio::sync::Semaphore,
-    members: Mutex<BTreeMap<QuorumId, (Millis, Vec<PeerId>)>>,
 }
 
 impl PieceService {
     pub fn new(context: Arc<ObjectsContext>, events: Events, metrics: Arc<Metrics>) -> Self {
         let store = PieceStore::new(context.storage.clone(), context.seams.clock.clone());
         let rebuilds = tokio::sync::Semaphore::new(REBUILDS_MAX);
-        let (coders, members) = (Coders::default(), Mutex::new(BTreeMap::new()));
-        Self { inner: Arc::new(Inner { context, store, coders, events, metrics, rebuilds, members }) }
+        let coders = Coders::default();
+        Self { inner: Arc::new(Inner { context, store, coders, events, metrics, rebuilds }) }
     }
 
     pub fn peer(&self) -> PeerId {
@@ -298,37 +285,15 @@ impl PieceService {
         if known.is_some_and(|row| row.lease == lease) { Ok(()) } else { Err(PieceRefusal::UnknownLease) }
     }
 
-    /// Whether `from` is a member of the quorum that owns the job. Asked only about columns that are held here, so that
+    /// Whether `from` is a voter of the quorum that owns the job. Asked only about columns that are held here, so that
     /// a stranger cannot make this node ask around.
     async fn allow_member(&self, from: PeerId, job: JobId) -> Result<(), PieceRefusal> {
-        let quorum = job.quorum;
-        if self.inner.context.quorums.members(quorum).contains(&from) {
-            return Ok(());
-        }
-        let now = self.inner.context.seams.clock.monotonic();
-        if let Some((at, members)) = self.lock_members().get(&quorum)
-            && now.since(*at) < MEMBERS_TTL
-        {
-            return if members.contains(&from) { Ok(()) } else { Err(PieceRefusal::NotAllowed) };
-        }
-        match self.inner.context.quorums.query(quorum, Query::Quorum, false, MEMBERS_DEADLINE).await {
-            Ok(QueryAnswer::Quorum(view)) => {
-                let members: Vec<PeerId> = view.voters.iter().chain(&view.learners).map(|member| member.peer).collect();
-                let allowed = members.contains(&from);
-                let mut known = self.lock_members();
-                if known.len() >= MEMBERS_MAX {
-                    known.clear();
-                }
-                known.insert(quorum, (now, members));
-                if allowed { Ok(()) } else { Err(PieceRefusal::NotAllowed) }
-            }
+        match self.inner.context.standings.standing(job.quorum, from).await {
+            Standing::Voter => Ok(()),
+            Standing::Moved { .. } | Standing::Stranger => Err(PieceRefusal::NotAllowed),
             // Not known is not "no": the asker repeats itself until it is answered.
-            Ok(_) | Err(_) => Err(PieceRefusal::Busy),
+            Standing::Silent => Err(PieceRefusal::Busy),
         }
-    }
-
-    fn lock_members(&self) -> MutexGuard<'_, BTreeMap<QuorumId, (Millis, Vec<PeerId>)>> {
-        self.inner.members.lock()
     }
 
     /// This node's slot of a column, at the newest attempt it has seen.

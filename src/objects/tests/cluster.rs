@@ -31,6 +31,7 @@ use crate::quorums::{ClientError, PlacementError, QuorumPort, Report, ReportAnsw
 use crate::seams::entropy::SeededEntropy;
 use crate::seams::{Clock, Frame, Protocol, Seams, TaskGroup};
 use crate::storage::Storage;
+use crate::testing::standings::Believed;
 
 pub const QUORUM: QuorumId = QuorumId([1; 16]);
 
@@ -390,6 +391,7 @@ impl Cluster {
                     quorums: Arc::new(FakeQuorums { here, world: world.clone() }),
                     placement: Arc::new(FakeQuorums { here, world: world.clone() }),
                     leases: Arc::new(FakeLeases { here, world: world.clone() }),
+                    standings: Believed::all_but((1..16).map(peer)),
                 };
                 Objects::start(context, inbound.piece)
             })

@@ -16,12 +16,22 @@ use crate::testing::quorums::{
     Known, QUORUM, Quorums, Reaction, ScriptedNet, ScriptedQuorum, StateQuorum, StateQuorums, member, membership, peer,
     seams,
 };
+use crate::testing::standings::Believed;
 
 fn client(net: Arc<ScriptedNet>, knowledge: Arc<Known>, quorums: Arc<dyn LocalQuorums>) -> QuorumClient {
+    client_believing(Believed::all_but([]), net, knowledge, quorums)
+}
+
+fn client_believing(
+    standings: Arc<Believed>,
+    net: Arc<ScriptedNet>,
+    knowledge: Arc<Known>,
+    quorums: Arc<dyn LocalQuorums>,
+) -> QuorumClient {
     let primary = Arc::new(PrimaryServices::new(quorums.clone()));
     let requests = RequestServer { this_node: net.local_peer(), authority: Authority::default(), primary };
     let Seams { entropy, tasks, .. } = seams(1);
-    QuorumClient::new(ClientParts { net, quorums, knowledge, entropy, requests, tasks })
+    QuorumClient::new(ClientParts { net, quorums, knowledge, standings, entropy, requests, tasks })
 }
 
 fn no_quorums() -> Arc<dyn LocalQuorums> {
@@ -52,6 +62,16 @@ async fn a_backup_redirects_to_the_primary_and_the_next_call_starts_there() {
     assert_eq!(known.learnt.lock().len(), 1, "the directory learns what the backup said");
     client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
     assert_eq!(net.asked(), [peer(1), peer(3), peer(3)]);
+}
+
+/// Goal: whoever cannot show that it is a voter is asked nothing, whatever it would answer.
+#[tokio::test(start_paused = true)]
+async fn a_stranger_that_says_it_leads_is_asked_nothing() {
+    let net = ScriptedNet::new(peer(9), |_, _, _| done());
+    let knowledge = Known::with_members(&[member(1), member(2)]);
+    let client = client_believing(Believed::all_but([peer(1)]), net.clone(), knowledge, no_quorums());
+    client.propose(QUORUM, Command::Quorum(QuorumCommand::Noop), DEADLINE_10).await.unwrap();
+    assert_eq!(net.asked(), [peer(2)]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use quorate_protocols::approval::Grant;
 use quorate_protocols::capacity::Capacity;
 use quorate_protocols::engine::Engine;
-use quorate_protocols::ids::{Attempt, Digest, JobId, LeaseId, StepIndex, TaskIndex};
+use quorate_protocols::ids::{Attempt, Digest, JobId, LeaseId, StepIndex, TaskIndex, Term};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::job::batch::BatchSpec;
 use quorate_protocols::quorum::{Command, JobCommand, TaskCommand};
@@ -20,6 +20,7 @@ use crate::primary::{DriverMetrics, PrimaryServices, WorkerHeartbeats};
 use crate::seams::Reply;
 use crate::seams::Reservation;
 use crate::testing::quorums::{QUORUM, Reaction, ScriptedNet, StateQuorum, StateQuorums, member, peer, seams};
+use crate::testing::standings::Believed;
 
 const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
 const WORKER: u8 = 3;
@@ -42,7 +43,8 @@ fn world() -> World {
     let quorums = Arc::new(StateQuorums(quorum.clone()));
     let primary = PrimaryServices::new(quorums);
     let (heartbeats, metrics) = (primary.wait_reasons.heartbeats().clone(), primary.metrics.clone());
-    TaskService { net: net.clone(), primary: Arc::new(primary), worker: None }.start(&seams(1).tasks, receiver);
+    TaskService { net: net.clone(), primary: Arc::new(primary), standings: Believed::all_but([]), worker: None }
+        .start(&seams(1).tasks, receiver);
     let worker = WorkerRecord {
         grant: Grant { holder: member(WORKER), lease: LeaseId([3; 16]) },
         capacity: Capacity { slots: 2, memory_bytes: 1 << 30, disk_bytes: 0 },
@@ -135,4 +137,39 @@ async fn what_cannot_be_read_or_names_too_much_is_refused_and_penalised() {
     let many = TaskMessage::Start { quorum: QUORUM, tasks: vec![TASK; BATCH_MAX + 1] };
     assert!(matches!(world.ask(WORKER, many).await, TaskAnswer::Malformed { .. }));
     assert_eq!(world.net.penalised.lock().len(), 2);
+}
+
+/// A worker that does what it is told.
+#[derive(Default)]
+struct Obedient(parking_lot::Mutex<Vec<PeerId>>);
+
+impl LocalTasks for Obedient {
+    fn answer(&self, from: PeerId, _: TaskMessage) -> BoxFuture<'static, TaskAnswer> {
+        self.0.lock().push(from);
+        Box::pin(std::future::ready(TaskAnswer::Acknowledged))
+    }
+}
+
+/// Goal: whoever is no voter of the quorum in whose name it speaks orders nothing, whatever lease and term it names.
+#[tokio::test(start_paused = true)]
+async fn a_worker_takes_orders_from_voters_of_the_quorum_alone() {
+    let (voter, stranger) = (peer(2), peer(8));
+    let worker = Arc::new(Obedient::default());
+    let service = TaskService {
+        net: ScriptedNet::new(peer(1), |_, _, _| Reaction::Unreachable),
+        primary: Arc::new(PrimaryServices::new(Arc::new(StateQuorums(StateQuorum::new(1))))),
+        standings: Believed::all_but([stranger]),
+        worker: Some(worker.clone()),
+    };
+    let (quorum, term, lease) = (QUORUM, Term(u64::MAX), LeaseId([3; 16]));
+    let orders = [
+        TaskMessage::Assign { quorum, term, lease, steps: vec![], assignments: vec![] },
+        TaskMessage::Stop { quorum, term, lease, tasks: vec![TASK], keep_checkpoint: false },
+        TaskMessage::Reveal { quorum, term, lease, tasks: vec![TASK] },
+    ];
+    for order in orders {
+        assert_eq!(service.answer(stranger, order.clone()).await, TaskAnswer::UnknownLease);
+        assert_eq!(service.answer(voter, order).await, TaskAnswer::Acknowledged);
+    }
+    assert_eq!(*worker.0.lock(), [voter; 3]);
 }

@@ -23,6 +23,7 @@ use crate::seams::{Frame, Seams};
 use crate::testing::quorums::{
     Known, QUORUM, Quorums, Reaction, ScriptedNet, StateQuorum, StateQuorums, member, peer, seams,
 };
+use crate::testing::standings::Believed;
 
 const JOB: JobId = JobId { quorum: QUORUM, local: [1; 16] };
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -82,7 +83,8 @@ fn client(net: Arc<ScriptedNet>, members: &[MemberId]) -> QuorumClient {
     let (quorums, knowledge) = (Arc::new(Quorums::default()), Known::with_members(members));
     let primary = Arc::new(PrimaryServices::new(quorums.clone()));
     let requests = RequestServer { this_node: peer(9), authority: Authority::default(), primary };
-    QuorumClient::new(ClientParts { net, quorums, knowledge, entropy, requests, tasks })
+    let standings = Believed::all_but([]);
+    QuorumClient::new(ClientParts { net, quorums, knowledge, standings, entropy, requests, tasks })
 }
 
 fn answer_watch(met: Vec<(EntryId, Watched)>, refused: Vec<EntryId>) -> Reaction {

@@ -34,7 +34,7 @@ async fn a_standby_takes_the_place_of_a_member_that_stays_away() {
     let mut net = TestNet::founded(4, 3).await;
     net.commit(submit(0)).await.unwrap();
     let (lost, standby) = (net.nodes[2].member(), net.nodes[3].member());
-    assert!(net.nodes[3].host().quorum(QUORUM).is_none());
+    assert!(net.nodes[3].host().quorum(quorum_id()).is_none());
     net.crash(2);
     // A blip moves nothing.
     tokio::time::sleep(Duration::from_secs(30)).await;
@@ -59,12 +59,12 @@ async fn a_standby_takes_the_place_of_a_member_that_stays_away() {
 async fn a_primary_swaps_a_member_for_an_approved_peer_when_asked() {
     let net = TestNet::new(4).await;
     let asker = net.nodes[0].member().peer;
-    let members = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
-    net.nodes[0].host().found(QUORUM, members, vec![]).await.unwrap();
+    let members: Vec<_> = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
+    net.nodes[0].host().found(founding(&members), members, vec![]).await.unwrap();
     net.commit(submit(0)).await.unwrap();
-    let refused = net.nodes[1].quorum().replace(net.nodes[2].member(), net.nodes[3].approve(asker)).await;
+    let refused = net.nodes[1].quorum().replace(net.nodes[2].member(), net.nodes[3].stand_by(asker)).await;
     assert!(matches!(refused, Err(QuorumError::NotPrimary { .. })), "{refused:?}");
-    net.nodes[0].quorum().replace(net.nodes[2].member(), net.nodes[3].approve(asker)).await.unwrap();
+    net.nodes[0].quorum().replace(net.nodes[2].member(), net.nodes[3].stand_by(asker)).await.unwrap();
     let voters = net.nodes[0].quorum().view().voters;
     assert!(voters.contains(&net.nodes[3].member()) && !voters.contains(&net.nodes[2].member()));
     net.converged(&[0, 1, 3]).await;
@@ -97,12 +97,12 @@ async fn five_members_survive_the_loss_of_two() {
 async fn one_lost_member_after_another_is_replaced_by_peers_that_promise_then() {
     let mut net = TestNet::new(6).await;
     let asker = net.nodes[0].member().peer;
-    let members = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
-    net.nodes[0].host().found(QUORUM, members, vec![]).await.unwrap();
+    let members: Vec<_> = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
+    net.nodes[0].host().found(founding(&members), members, vec![]).await.unwrap();
     for node in &net.nodes {
         let asker = node.member().peer;
         let willing = net.nodes[3..].iter().filter(|other| other.member().peer != asker);
-        let willing = willing.map(|other| other.approve(asker)).collect();
+        let willing = willing.map(|other| other.stand_by(asker)).collect();
         node.host().set_membership_leases(Arc::new(Volunteers(net.world.net(asker), willing)));
     }
     for round in 0..3 {
@@ -113,7 +113,7 @@ async fn one_lost_member_after_another_is_replaced_by_peers_that_promise_then() 
         net.commit(submit(100 + round)).await.unwrap();
         net.until("somebody else votes", |net| {
             net.running().find_map(|node| {
-                let quorum = node.host().quorum(QUORUM)?;
+                let quorum = node.host().quorum(quorum_id())?;
                 let view = quorum.leading().map(|_| quorum.view())?;
                 (view.voters.len() == 3 && !view.voters.contains(&lost) && view.learners.is_empty()).then_some(())
             })
@@ -131,15 +131,15 @@ async fn one_lost_member_after_another_is_replaced_by_peers_that_promise_then() 
 async fn a_change_that_a_dead_primary_began_is_finished_by_the_next() {
     let mut net = TestNet::new(4).await;
     let asker = net.nodes[0].member().peer;
-    let members = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
-    net.nodes[0].host().found(QUORUM, members, vec![]).await.unwrap();
+    let members: Vec<_> = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
+    net.nodes[0].host().found(founding(&members), members, vec![]).await.unwrap();
     net.commit(submit(0)).await.unwrap();
     let (primary, lost) = (net.nodes[0].quorum(), net.nodes[2].member());
-    let (newcomer, approval) = (net.nodes[3].member(), net.nodes[3].approve(asker));
+    let (newcomer, approval) = (net.nodes[3].member(), net.nodes[3].stand_by(asker));
     let swapping = tokio::spawn(async move { primary.replace(lost, approval).await });
     let joint = |net: &TestNet, index: usize| net.nodes[index].group().configurations().len() > 1;
     net.until("a joint configuration", |net| {
-        let reached = net.nodes[3].host().quorum(QUORUM).is_some() && joint(net, 1) && joint(net, 3);
+        let reached = net.nodes[3].host().quorum(quorum_id()).is_some() && joint(net, 1) && joint(net, 3);
         reached.then_some(())
     })
     .await;
@@ -161,9 +161,9 @@ async fn a_promise_that_has_run_out_makes_nobody_a_member() {
     let asker = net.nodes[0].member().peer;
     let members = || net.nodes.iter().map(|node| node.approve(asker)).collect::<Vec<_>>();
     net.nodes[2].host().set_membership_leases(Arc::new(Bankrupt));
-    let refused = net.nodes[0].host().found(QUORUM, members(), vec![]).await;
+    let refused = net.nodes[0].host().found(founding(&members()), members(), vec![]).await;
     assert!(matches!(refused, Err(crate::raft::FoundError::TooFew { founded: 2, needed: 3, .. })), "{refused:?}");
-    assert!(net.nodes[2].host().quorum(QUORUM).is_none());
+    assert!(net.nodes[2].host().quorum(quorum_id()).is_none());
 }
 
 /// Goal: the standbys of the founding are recorded and kept; one that goes away is replaced; and a lost member's place
@@ -172,10 +172,11 @@ async fn a_promise_that_has_run_out_makes_nobody_a_member() {
 async fn a_quorum_keeps_standbys_and_takes_its_newcomers_from_them() {
     let mut net = TestNet::new(6).await;
     let asker = net.nodes[0].member().peer;
-    let mut approvals: Vec<_> = net.nodes.iter().map(|node| node.approve(asker)).collect();
-    let other = approvals.pop().expect("six nodes");
-    let founding = approvals.split_off(3);
-    net.nodes[0].host().found(QUORUM, approvals, founding).await.expect("founded");
+    let members: Vec<_> = net.nodes[..3].iter().map(|node| node.approve(asker)).collect();
+    let founding = founding(&members);
+    let mut standbys: Vec<_> = net.nodes[3..].iter().map(|node| node.stand_by(asker)).collect();
+    let other = standbys.pop().expect("six nodes");
+    net.nodes[0].host().found(founding, members, standbys).await.expect("founded");
     for (index, node) in net.nodes.iter().enumerate() {
         // Only the first primary can win anybody, and only once.
         let willing = if index == 0 { vec![other.clone()] } else { Vec::new() };
@@ -199,7 +200,7 @@ async fn a_quorum_keeps_standbys_and_takes_its_newcomers_from_them() {
     net.crash(0);
     net.until("a standby votes", |net| {
         net.running().find_map(|node| {
-            let quorum = node.host().quorum(QUORUM)?;
+            let quorum = node.host().quorum(quorum_id())?;
             let view = quorum.leading().map(|_| quorum.view())?;
             let voters = view.voters.len() == 3 && !view.voters.contains(&lost) && view.learners.is_empty();
             (voters && view.standbys.len() == 1).then_some(())

@@ -197,13 +197,13 @@ async fn a_disk_that_forgot_its_promises_is_noticed() {
     net.crash(2);
     assert_eq!(lost(&net, 2).await, vec![], "an ordinary crash loses no promise");
     net.nodes[2].disk.restore_records(backup);
-    assert_eq!(lost(&net, 2).await, vec![QUORUM]);
+    assert_eq!(lost(&net, 2).await, vec![quorum_id()]);
     // Started all the same, in the same incarnation: it takes no part.
     net.start(2).await;
-    assert!(net.nodes[2].host().quorum(QUORUM).is_none());
+    assert!(net.nodes[2].host().quorum(quorum_id()).is_none());
     net.crash(2);
     net.nodes[2].disk.wipe_records();
-    assert_eq!(lost(&net, 2).await, vec![QUORUM]);
+    assert_eq!(lost(&net, 2).await, vec![quorum_id()]);
 }
 
 async fn lost(net: &TestNet, index: usize) -> Vec<QuorumId> {
@@ -397,7 +397,7 @@ async fn closing_ends_every_task_and_a_closed_node_starts_again() {
         let (host, tasks) = net.nodes[index].running.take().unwrap();
         let refused = async {
             tasks.close().await;
-            noop(&host.quorum(QUORUM).unwrap()).await
+            noop(&host.quorum(quorum_id()).unwrap()).await
         };
         let refused = tokio::time::timeout(Duration::from_secs(10), refused).await.expect("every task ends");
         assert!(refused.is_err(), "{refused:?}");

@@ -20,8 +20,8 @@ use crate::storage::test_machine::SledMachine;
 
 /// The store that the suite is for.
 fn open(disk: Disk) -> LogStore {
-    let guard = RollbackGuard::new(disk.files.clone(), QUORUM, member(1), None);
-    LogStore::new(Storage::start(disk), Trees::of(QUORUM), guard, LastFault::default())
+    let guard = RollbackGuard::new(disk.files.clone(), quorum_id(), member(1), None);
+    LogStore::new(Storage::start(disk), Trees::of(quorum_id()), guard, LastFault::default())
 }
 
 fn member(number: u8) -> MemberId {

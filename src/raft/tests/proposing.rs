@@ -53,7 +53,7 @@ async fn a_full_queue_refuses_and_a_large_command_is_never_proposed() {
     let spec =
         StoreSpec { name: Some("x".repeat(COMMAND_BYTES_MAX)), size: None, profile: Profile { data: 2, parity: 1 } };
     let command =
-        Command::Job(JobId { quorum: QUORUM, local: [0; 16] }, JobCommand::Submit { spec: JobSpec::store(spec) });
+        Command::Job(JobId { quorum: quorum_id(), local: [0; 16] }, JobCommand::Submit { spec: JobSpec::store(spec) });
     let refused = quorum.propose(PeerId::default(), command, Duration::from_secs(5)).await;
     assert!(matches!(refused, Err(QuorumError::TooLarge { .. })), "{refused:?}");
 }

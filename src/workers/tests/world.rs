@@ -265,8 +265,8 @@ impl FakeLeases {
 }
 
 impl WorkerLeases for FakeLeases {
-    fn room_for(&self, lease: LeaseId, quorum: QuorumId, from: PeerId) -> Option<Capacity> {
-        self.room(lease).filter(|_| quorum == QUORUM && from == PRIMARY)
+    fn room_for(&self, lease: LeaseId, quorum: QuorumId) -> Option<Capacity> {
+        self.room(lease).filter(|_| quorum == QUORUM)
     }
     fn room(&self, lease: LeaseId) -> Option<Capacity> {
         self.room.lock().filter(|_| lease == self.lease)

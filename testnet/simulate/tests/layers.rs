@@ -69,22 +69,23 @@ const NODE: &[Row] = &[
     ("config", "hosts"),
     ("executors", "config resources seams utf8"),
     ("identity", "config seams"),
-    ("directory", "gauges identity resources seams"),
+    ("certificates", "seams"),
+    ("directory", "certificates gauges identity resources seams"),
     ("network", "buffers config error gauges identity resources seams"),
     ("raft", "gauges identity seams storage"),
-    ("approver", "directory gauges identity resources seams storage"),
+    ("approver", "certificates directory gauges identity resources seams storage"),
     ("presence", "raft seams"),
-    ("quorums", "directory hosts raft seams storage"),
+    ("quorums", "certificates directory hosts raft seams storage"),
     ("events", "gauges quorums seams storage"),
-    ("objects", "buffers gauges identity quorums seams storage streams"),
+    ("objects", "buffers certificates gauges identity quorums seams storage streams"),
     ("primary", "directory quorums raft seams"),
     ("workers", "approver error executors gauges identity quorums seams storage streams utf8"),
     ("incarnation", "identity objects raft seams storage"),
     ("sources", "hosts quorums workers"),
     (
         "compose",
-        "approver config directory events executors gauges hosts identity objects presence primary quorums \
-         raft resources seams sources storage workers",
+        "approver certificates config directory events executors gauges hosts identity objects presence primary \
+         quorums raft resources seams sources storage workers",
     ),
 ];
 
@@ -105,6 +106,7 @@ const CORE: &[Row] = &[
     ("object", "ids text units wire"),
     ("liveness", "backoff ids membership"),
     ("approval", "backoff capacity ids liveness membership wire"),
+    ("certificate", "approval ids membership shared_map wire"),
     ("directory", "approval capacity engine ids liveness membership"),
     ("piece", "approval ids object"),
     ("resources", "approval capacity ids"),
@@ -114,8 +116,8 @@ const CORE: &[Row] = &[
     ("upload", "approval ids job object piece"),
     (
         "quorum",
-        "approval backoff capacity engine ids job liveness membership object piece shared_map task text trigger units \
-         wire",
+        "approval backoff capacity certificate engine ids job liveness membership object piece shared_map task text \
+         trigger units wire",
     ),
 ];
 

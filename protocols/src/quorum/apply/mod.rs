@@ -95,6 +95,21 @@ impl QuorumState {
             QuorumCommand::Elapsed { until } => Ok(self.elapsed(*until, events)),
             QuorumCommand::SetStandbys { standbys } => self.set_standbys(standbys),
             QuorumCommand::RaiseLevel { level } => self.raise_level(*level),
+            QuorumCommand::RecordFounding { founding } => self
+                .chain
+                .found(self.quorum, founding)
+                .map(|()| CommandReply::Done)
+                .map_err(|fault| invalid(fault.to_string())),
+            QuorumCommand::DecideVoters { voters } => self
+                .chain
+                .decide(voters)
+                .map(|number| CommandReply::Decided { number })
+                .map_err(|fault| invalid(fault.to_string())),
+            QuorumCommand::CertifyVoters { number, base, signatures } => self
+                .chain
+                .certify(*number, *base, signatures)
+                .map(|()| CommandReply::Done)
+                .map_err(|fault| invalid(fault.to_string())),
         }
     }
 
