@@ -26,6 +26,7 @@ use quorate_protocols::quorum::limits::LEVEL;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
 use quorate_protocols::quorum::{Command, CommandReply, JobCommand, TriggerCommand};
 use quorate_protocols::task::spec::{Call, Content, Program};
+use quorate_protocols::trigger::audit::covered;
 use quorate_protocols::trigger::record::{SeenId, TriggerRun};
 use quorate_protocols::trigger::reopen::InstantRange;
 use quorate_protocols::trigger::spec::{Bounds, EventSpec, Missed, MissedPolicy, Overlap, TriggerSpec, When};
@@ -59,6 +60,9 @@ const WRONG_MS_MAX: i64 = 3_600_000;
 
 /// How far ahead all clocks are now and then, until all are right again: seconds, an hour, eleven months.
 const ALL_AHEAD_MS: [i64; 3] = [20_000, 3_600_000, 11 * 30 * 86_400_000];
+
+/// Clocks that are further ahead than this make quorums forget rows that nobody has read.
+const ROWS_KEPT_MS: i64 = 3_600_000;
 
 /// Once all clocks are right, instants of the true time fire again within this.
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
@@ -138,22 +142,17 @@ impl Watched {
         let unsettled = open.or(self.rows.keys().next_back().copied()).unwrap_or(0);
         withdrawn.map_or(unsettled, |number| number.min(unsettled))
     }
-    /// Rows before `kept_from` are gone; what became of those from `from` on since they were read is never known.
-    fn forgotten(&mut self, from: u64, kept_from: u64) {
-        self.kept_from = kept_from;
-        self.rows.retain(|number, _| *number < from || *number >= kept_from);
-    }
-    /// Rows that were forgotten before they could be read for the last time.
-    fn missing(&self) -> u64 {
-        let last = self.rows.keys().next_back().copied().unwrap_or(0);
-        last - self.rows.len() as u64
-    }
     /// What was still open when it was forgotten is never known.
     fn is_settled(&self) -> bool {
         let mut kept = self.rows.range(self.kept_from..).map(|(_, row)| row);
         kept.all(|row| !matches!(row.what, Fired::Waiting | Fired::Run { end: None, .. }))
     }
-    /// Instants of rows that were forgotten before they could be read: where numbers are missing.
+    /// Rows of `recorded` that were forgotten before they could be read.
+    fn missing(&self, recorded: u64) -> u64 {
+        recorded.saturating_sub(self.rows.len() as u64)
+    }
+    /// Instants of rows that were forgotten before they could be read: where numbers are missing, but for those that
+    /// rows are there for. Clocks may have been set back meanwhile, so rows need not come in the order of instants.
     fn unread(&self, from: Millis) -> Vec<InstantRange> {
         let mut unread = Vec::new();
         let (mut number, mut instant, mut is_missing) = (1, from, false);
@@ -168,6 +167,15 @@ impl Watched {
                 Fired::Skipped { last, .. } | Fired::Withdrawn { last, .. } => last,
                 _ => first,
             };
+        }
+        for covered in covered(self.rows.values()) {
+            let (before, after) = (Millis(covered.first.0.saturating_sub(1)), Millis(covered.last.0 + 1));
+            let cut = |range: InstantRange| {
+                let left = InstantRange { last: range.last.min(before), ..range };
+                let right = InstantRange { first: range.first.max(after), ..range };
+                [left, right].into_iter().filter(|part| part.first <= part.last)
+            };
+            unread = unread.into_iter().flat_map(cut).collect();
         }
         unread
     }
@@ -375,6 +383,10 @@ impl Scene {
                     0 => self.rng.pick(&ALL_AHEAD_MS).copied().unwrap_or_default(),
                     _ => 0,
                 };
+                // Quorums forget what ended months ago by their clocks: what is there is read before.
+                if ahead > ROWS_KEPT_MS && !self.read_rows().await {
+                    return Ok(());
+                }
                 for index in 1..=NODES {
                     self.world.clock(index).step(ahead - self.all_ahead);
                 }
@@ -417,8 +429,8 @@ impl Scene {
         looked.await.ok().flatten().flatten()
     }
 
-    /// What is not to be had now is read later.
-    async fn read_rows(&mut self) {
+    /// What is not to be had now is read later. Whether all was to be had.
+    async fn read_rows(&mut self) -> bool {
         let now = self.true_time();
         for at in 0..self.watched.len() {
             let (job, mut from) = (self.watched[at].job, self.watched[at].unsettled(now));
@@ -427,15 +439,16 @@ impl Scene {
                     Some(QueryAnswer::Fires(page)) => page,
                     Some(_) => break,
                     // The faults wait for this: what one question cost is enough.
-                    None => return,
+                    None => return false,
                 };
                 let (Some(first), Some(last)) = (page.first(), page.last()) else { break };
                 if first.number > from.max(1) {
-                    self.watched[at].forgotten(from, first.number);
+                    self.watched[at].kept_from = first.number;
                 }
                 from = last.number + 1;
                 self.watched[at].rows.extend(page.into_iter().map(|row| (row.number, row)));
             }
         }
+        true
     }
 }

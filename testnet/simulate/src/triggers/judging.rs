@@ -63,7 +63,7 @@ impl Scene {
             });
             let recorded: BTreeSet<SeenId> = events.collect();
             let untold = self.events.acknowledged().filter(|id| !recorded.contains(id)).count() as u64;
-            let is_told = untold <= self.watched[at].missing();
+            let is_told = untold <= self.missing_rows(at).await;
             if (is_told && self.watched[at].is_settled()) || Instant::now() >= end {
                 break (recorded, is_told);
             }
@@ -90,6 +90,18 @@ impl Scene {
         self.report.runs += rows.len() as u64;
         (self.report.events, self.report.again) = (self.events.count() as u64, self.events.again);
         self.report.acknowledged = self.events.acknowledged().count() as u64;
+    }
+
+    /// Rows that the quorum has made of a trigger and forgotten before they could be read.
+    async fn missing_rows(&self, at: usize) -> u64 {
+        let job = self.watched[at].job;
+        match self.ask_quorum(job.quorum, Query::Job { job }).await {
+            Some(QueryAnswer::Job(record)) => {
+                let recorded = record.trigger().map_or(0, |(_, run)| run.rows);
+                self.watched[at].missing(recorded)
+            }
+            _ => 0,
+        }
     }
 
     fn check(&mut self, at: usize, run: &TriggerRun) -> Vec<Violation> {
