@@ -56,7 +56,8 @@ pub enum Stream {
     Stderr,
 }
 
-/// What a running task tells its node. Calls come from the task's own thread and must return at once.
+/// What a running task tells its node. Calls come from the task's own thread and must return at once; only `checkpoint`
+/// may count on a runtime around it.
 pub trait Host: Send + Sync + 'static {
     /// How far it is, in thousandths, and a note for people.
     fn progress(&self, permille: u16, note: &str);

@@ -33,6 +33,8 @@ pub fn output(
         _ => (),
     }
     let stdout = (stdout.len() > 0).then_some(("stdout".to_owned(), stdout));
+    let sizes = outputs.iter().map(|(name, content)| (name.len() as u64, content.len()));
+    let size = archive_bytes(stdout.len(), sizes);
     let files = outputs.into_iter().map(|(name, content)| (format!("out/{name}"), content));
     let parts = stdout.into_iter().chain(files);
     match folder {
@@ -43,11 +45,33 @@ pub fn output(
             let bytes = file.get_ref().metadata()?.len();
             Ok(Content::File { path, bytes })
         }
-        None => Ok(Content::Bytes(archive(Vec::new(), parts)?.into())),
+        None => Ok(Content::Bytes(archive(Vec::with_capacity(size as usize), parts)?.into())),
     }
 }
 
 fn archive<W: Write>(into: W, parts: impl Iterator<Item = (String, Content)>) -> io::Result<W> {
+/// A header, and what contents are filled up to.
+const BLOCK_BYTES: u64 = 512;
+
+/// Longest name that stands in the header itself; a longer one has a header and blocks of its own before it.
+const SHORT_NAME_BYTES: u64 = 100;
+
+/// Size of the archive that [`output`] makes of so many bytes of standard output, and files by the length of their name
+/// and content; 0 when it makes none.
+pub(super) fn archive_bytes(stdout: u64, files: impl ExactSizeIterator<Item = (u64, u64)>) -> u64 {
+    if (files.len(), stdout) == (1, 0) || files.len() == 0 {
+        return 0;
+    }
+    let blocks = |bytes: u64| bytes.next_multiple_of(BLOCK_BYTES);
+    let entry = |(name, content): (u64, u64)| {
+        let long = if name > SHORT_NAME_BYTES { BLOCK_BYTES + blocks(name + 1) } else { 0 };
+        long + BLOCK_BYTES + blocks(content)
+    };
+    let stdout = (stdout > 0).then_some(("stdout".len() as u64, stdout));
+    let files = files.map(|(name, content)| ("out/".len() as u64 + name, content));
+    2 * BLOCK_BYTES + stdout.into_iter().chain(files).map(entry).sum::<u64>()
+}
+
     let mut builder = tar::Builder::new(into);
     for (name, content) in parts {
         let mut header = tar::Header::new_gnu();
@@ -87,6 +111,22 @@ mod tests {
     }
 
     #[test]
+    #[test]
+    fn the_size_of_an_archive_is_known_before_it_is_made() {
+        for (names, content) in [(2..3, 0), (90..110, 1), (505..520, 511), (1000..1024, 512), (1..2, 513)] {
+            for stdout in [0, 1, 2000] {
+                let files = names.clone().chain([3]).map(|length| ("n".repeat(length), content));
+                let files: BTreeMap<String, usize> = files.collect();
+                let sizes = files.iter().map(|(name, content)| (name.len() as u64, *content as u64));
+                let expected = archive_bytes(stdout as u64, sizes);
+                let zeros = |bytes: usize| Content::Bytes(vec![0; bytes].into());
+                let outputs = files.iter().map(|(name, content)| (name.clone(), zeros(*content))).collect();
+                let made = output(Some(zeros(stdout)), outputs, None).unwrap();
+                assert_eq!(made.len(), expected, "names of {names:?} and {stdout} bytes of standard output");
+            }
+        }
+    }
+
     fn one_thing_is_the_output_and_several_are_an_archive() {
         let files = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), bytes(name))).collect();
         assert_eq!(output(Some(bytes("text")), files(&[]), None).unwrap(), bytes("text"));

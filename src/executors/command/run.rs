@@ -379,7 +379,7 @@ impl Running<'_> {
             let last = ended.is_cancelled();
             // Straight from the pipe: the runtime may not have noticed yet what is there.
             match rustix::io::read(from, &mut buffer) {
-                Ok(count) => self.report(lines.push(&buffer[..count])).await,
+                Ok(count) => self.report(&mut lines, &buffer[..count]).await,
                 Err(Errno::INTR) => (),
                 Err(Errno::AGAIN) if last => return Ok(()),
                 Err(Errno::AGAIN) => tokio::select! {
@@ -388,7 +388,7 @@ impl Running<'_> {
                         ready?;
                         // Clears what the runtime believes, if nothing is there after all.
                         match from.try_read(&mut buffer) {
-                            Ok(count) => self.report(lines.push(&buffer[..count])).await,
+                            Ok(count) => self.report(&mut lines, &buffer[..count]).await,
                             Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
                             Err(error) => return Err(error),
                         }
@@ -398,8 +398,8 @@ impl Running<'_> {
             }
         }
     }
-    async fn report(&self, lines: Vec<Line>) {
-        for line in lines {
+    async fn report(&self, lines: &mut Lines, mut bytes: &[u8]) {
+        while let Some(line) = lines.next_line(&mut bytes) {
             match line {
                 Line::Progress { permille, note } => self.host.progress(permille, &note),
                 Line::Checkpoint => {
@@ -407,7 +407,11 @@ impl Running<'_> {
                         self.log_line(&format!("a checkpoint was not saved: {reason}"));
                     }
                 }
-                Line::Unknown(text) => self.log_line(&format!("task/report does not know {text:?}")),
+                Line::Unknown(text) => {
+                    if let Some(words) = lines.describe_unknown(&text) {
+                        self.log_line(&words);
+                    }
+                }
             }
         }
     }
