@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 pub use ending::{Class, Ending};
 pub use log::Logs;
 pub use output::output;
+pub(crate) use task::open_regular;
 pub use task::{Content, Deterministic, Finished, Limits, Program, Source, Stdout, Task, Usage};
 
 pub trait Executor: Send + Sync + 'static {

@@ -16,6 +16,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::Content;
+use super::task::open_regular;
 
 /// The name of the archive that is made in a program's folder.
 const ARCHIVE: &str = "output.tar";
@@ -32,9 +33,9 @@ pub fn output(
         (1, 0) => return Ok(outputs.pop_first().map_or(stdout, |(_, only)| only)),
         _ => (),
     }
-    let stdout = (stdout.len() > 0).then_some(("stdout".to_owned(), stdout));
     let sizes = outputs.iter().map(|(name, content)| (name.len() as u64, content.len()));
     let size = archive_bytes(stdout.len(), sizes);
+    let stdout = (stdout.len() > 0).then_some(("stdout".to_owned(), stdout));
     let files = outputs.into_iter().map(|(name, content)| (format!("out/{name}"), content));
     let parts = stdout.into_iter().chain(files);
     match folder {
@@ -49,7 +50,6 @@ pub fn output(
     }
 }
 
-fn archive<W: Write>(into: W, parts: impl Iterator<Item = (String, Content)>) -> io::Result<W> {
 /// A header, and what contents are filled up to.
 const BLOCK_BYTES: u64 = 512;
 
@@ -72,6 +72,7 @@ pub(super) fn archive_bytes(stdout: u64, files: impl ExactSizeIterator<Item = (u
     2 * BLOCK_BYTES + stdout.into_iter().chain(files).map(entry).sum::<u64>()
 }
 
+fn archive<W: Write>(into: W, parts: impl Iterator<Item = (String, Content)>) -> io::Result<W> {
     let mut builder = tar::Builder::new(into);
     for (name, content) in parts {
         let mut header = tar::Header::new_gnu();
@@ -79,7 +80,7 @@ pub(super) fn archive_bytes(stdout: u64, files: impl ExactSizeIterator<Item = (u
         header.set_mode(0o644);
         let reader: Box<dyn Read> = match content {
             Content::Bytes(bytes) => Box::new(io::Cursor::new(bytes)),
-            Content::File { path, bytes } => Box::new(File::open(path)?.take(bytes)),
+            Content::File { path, bytes } => Box::new(open_regular(&path)?.take(bytes)),
         };
         builder.append_data(&mut header, name, reader)?;
     }
@@ -111,7 +112,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn the_size_of_an_archive_is_known_before_it_is_made() {
         for (names, content) in [(2..3, 0), (90..110, 1), (505..520, 511), (1000..1024, 512), (1..2, 513)] {
             for stdout in [0, 1, 2000] {
@@ -127,6 +127,7 @@ mod tests {
         }
     }
 
+    #[test]
     fn one_thing_is_the_output_and_several_are_an_archive() {
         let files = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), bytes(name))).collect();
         assert_eq!(output(Some(bytes("text")), files(&[]), None).unwrap(), bytes("text"));
