@@ -206,6 +206,21 @@ fn a_program_that_fails_is_told_as_what_it_is() {
     assert_eq!(log, "hello\n");
 }
 
+/// Goal: a module that fails on the way goes on from its checkpoint in the next attempt. Method: one that makes a
+/// checkpoint and fails unless it finds one, on real nodes.
+#[test]
+fn a_module_that_failed_goes_on_from_its_checkpoint() {
+    let net = Net::up(3);
+    let module = include_str!("fixtures/modules/checkpoint.wat");
+    let path = net.dir.path().join("checkpoint.toml");
+    let retry = "retry.on = [\"exit\"]\nretry.attempts = 2\nretry.base = \"100ms\"";
+    let text = format!("engine = \"wasm\"\nmodule = {{ inline = '''{module}''' }}\n{SMALL}\n{retry}\n");
+    std::fs::write(&path, text).expect("a file can be written");
+    let job = submit(&net, 1, &path, &["--detach"]).ok().stdout.trim().to_owned();
+    net.at(1, &["job", "wait", &job]).ok();
+    assert_eq!(net.at(2, &["job", "output", &job]).ok().stdout, "half way");
+}
+
 /// Goal: a program that nobody allows is not run, and the job says who refused and why.
 #[test]
 fn a_program_that_no_operator_lists_waits_and_says_so() {

@@ -20,8 +20,11 @@ use super::engine::Flavour;
 use super::imports;
 use super::scan::{Scan, ScanError, Start, scan};
 
-/// Largest module as text. Text costs its reader some fifty times its size.
+/// Largest module as text.
 pub const TEXT_BYTES_MAX: usize = 4 << 20;
+
+/// Memory that reading a text takes for each of its bytes.
+const MEMORY_PER_TEXT_BYTE: u64 = 50;
 
 /// Characters of a parser's message.
 const MESSAGE_CHARS_MAX: usize = 400;
@@ -96,6 +99,14 @@ pub struct Facts {
     pub cost: u64,
     /// What a worker sets aside to compile it.
     pub compile_memory_bytes: u64,
+}
+
+/// Memory that [`check`] takes, beside the module.
+pub fn check_memory_bytes(module: &[u8]) -> u64 {
+    match module.starts_with(MAGIC) {
+        true => 0,
+        false => MEMORY_PER_TEXT_BYTE * module.len().min(TEXT_BYTES_MAX) as u64,
+    }
 }
 
 /// Checks a module of untrusted origin.

@@ -2,6 +2,7 @@
 //! much work its functions are. Reads untrusted bytes: everything that is kept has a bound, and what goes past it is an
 //! error.
 
+use quorate_protocols::units::ByteSize;
 use wasmparser::{
     BinaryReaderError, CompositeInnerType, ExternalKind, FuncType, FunctionBody, Imports, Operator, Parser, Payload,
     TableType, TypeRef, ValType,
@@ -20,6 +21,10 @@ pub const TABLES_MAX: usize = 16;
 const TYPES_MAX: usize = 65_536;
 const IMPORTS_MAX: usize = 1_000;
 const FUNCTIONS_MAX: usize = 500_000;
+
+/// Bytes of one function. The largest of a published interpreter has 138 KB; compilers take memory for a whole function
+/// at once.
+const FUNCTION_BYTES_MAX: usize = 2 << 20;
 
 /// What one function may cost a compiler, in locals times blocks: its time and memory grow with the product. The
 /// largest function of a published interpreter (Ruby's, of 138 KB) has 700,000; one of 57 KB made by hand with
@@ -205,6 +210,14 @@ impl Walk {
     fn cost(&mut self, body: &FunctionBody<'_>) -> Result<u64, ScanError> {
         let index = self.imported + self.bodies;
         self.bodies += 1;
+        let bytes = body.range().len();
+        if bytes > FUNCTION_BYTES_MAX {
+            return Err(ScanError::Refused(format!(
+                "its function {index} has {}, and one may have {}: split the function",
+                ByteSize(bytes as u64).rounded_up(),
+                ByteSize(FUNCTION_BYTES_MAX as u64)
+            )));
+        }
         let declared = self.functions.get(index).and_then(|index| self.types.get(*index as usize));
         let mut locals = u64::from(declared.map_or(0, |shape| shape.params));
         for group in body.get_locals_reader()? {

@@ -21,6 +21,9 @@ pub enum Ending {
     OutOfMemory { limit: u64 },
     #[error("wrote more than the {} of output that it may", ByteSize(*limit))]
     OutputTooLarge { limit: u64 },
+    /// More files than a program may have, or so that nobody can say how much it wrote.
+    #[error("left more than it may: {reason}")]
+    TooManyFiles { reason: String },
     #[error("did not end within {after:?}")]
     DeadlinePassed { after: std::time::Duration },
     /// A module that was still being compiled, or waited for its turn, when the task's time was over.
@@ -68,7 +71,7 @@ impl Ending {
             Self::Trapped { .. } => Class::Trap,
             Self::OutOfFuel { .. } => Class::Fuel,
             Self::OutOfMemory { .. } => Class::Memory,
-            Self::OutputTooLarge { .. } => Class::Output,
+            Self::OutputTooLarge { .. } | Self::TooManyFiles { .. } => Class::Output,
             Self::DeadlinePassed { .. } | Self::NotReady { .. } => Class::Timeout,
             Self::Cancelled => Class::Cancelled,
             Self::Invalid { .. } => Class::Invalid,

@@ -42,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 pub use ending::{Class, Ending};
 pub use log::Logs;
 pub use output::output;
+pub(crate) use task::open_regular;
 pub use task::{Content, Deterministic, Finished, Limits, Program, Source, Stdout, Task, Usage};
 
 pub trait Executor: Send + Sync + 'static {
@@ -56,7 +57,8 @@ pub enum Stream {
     Stderr,
 }
 
-/// What a running task tells its node. Calls come from the task's own thread and must return at once.
+/// What a running task tells its node. Calls come from the task's own thread and must return at once; only `checkpoint`
+/// may count on a runtime around it.
 pub trait Host: Send + Sync + 'static {
     /// How far it is, in thousandths, and a note for people.
     fn progress(&self, permille: u16, note: &str);

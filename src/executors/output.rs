@@ -16,6 +16,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::Content;
+use super::task::open_regular;
 
 /// The name of the archive that is made in a program's folder.
 const ARCHIVE: &str = "output.tar";
@@ -32,6 +33,8 @@ pub fn output(
         (1, 0) => return Ok(outputs.pop_first().map_or(stdout, |(_, only)| only)),
         _ => (),
     }
+    let sizes = outputs.iter().map(|(name, content)| (name.len() as u64, content.len()));
+    let size = archive_bytes(stdout.len(), sizes);
     let stdout = (stdout.len() > 0).then_some(("stdout".to_owned(), stdout));
     let files = outputs.into_iter().map(|(name, content)| (format!("out/{name}"), content));
     let parts = stdout.into_iter().chain(files);
@@ -43,8 +46,30 @@ pub fn output(
             let bytes = file.get_ref().metadata()?.len();
             Ok(Content::File { path, bytes })
         }
-        None => Ok(Content::Bytes(archive(Vec::new(), parts)?.into())),
+        None => Ok(Content::Bytes(archive(Vec::with_capacity(size as usize), parts)?.into())),
     }
+}
+
+/// A header, and what contents are filled up to.
+const BLOCK_BYTES: u64 = 512;
+
+/// Longest name that stands in the header itself; a longer one has a header and blocks of its own before it.
+const SHORT_NAME_BYTES: u64 = 100;
+
+/// Size of the archive that [`output`] makes of so many bytes of standard output, and files by the length of their name
+/// and content; 0 when it makes none.
+pub(super) fn archive_bytes(stdout: u64, files: impl ExactSizeIterator<Item = (u64, u64)>) -> u64 {
+    if (files.len(), stdout) == (1, 0) || files.len() == 0 {
+        return 0;
+    }
+    let blocks = |bytes: u64| bytes.next_multiple_of(BLOCK_BYTES);
+    let entry = |(name, content): (u64, u64)| {
+        let long = if name > SHORT_NAME_BYTES { BLOCK_BYTES + blocks(name + 1) } else { 0 };
+        long + BLOCK_BYTES + blocks(content)
+    };
+    let stdout = (stdout > 0).then_some(("stdout".len() as u64, stdout));
+    let files = files.map(|(name, content)| ("out/".len() as u64 + name, content));
+    2 * BLOCK_BYTES + stdout.into_iter().chain(files).map(entry).sum::<u64>()
 }
 
 fn archive<W: Write>(into: W, parts: impl Iterator<Item = (String, Content)>) -> io::Result<W> {
@@ -55,7 +80,7 @@ fn archive<W: Write>(into: W, parts: impl Iterator<Item = (String, Content)>) ->
         header.set_mode(0o644);
         let reader: Box<dyn Read> = match content {
             Content::Bytes(bytes) => Box::new(io::Cursor::new(bytes)),
-            Content::File { path, bytes } => Box::new(File::open(path)?.take(bytes)),
+            Content::File { path, bytes } => Box::new(open_regular(&path)?.take(bytes)),
         };
         builder.append_data(&mut header, name, reader)?;
     }
@@ -84,6 +109,22 @@ mod tests {
             (name, text)
         });
         entries.collect()
+    }
+
+    #[test]
+    fn the_size_of_an_archive_is_known_before_it_is_made() {
+        for (names, content) in [(2..3, 0), (90..110, 1), (505..520, 511), (1000..1024, 512), (1..2, 513)] {
+            for stdout in [0, 1, 2000] {
+                let files = names.clone().chain([3]).map(|length| ("n".repeat(length), content));
+                let files: BTreeMap<String, usize> = files.collect();
+                let sizes = files.iter().map(|(name, content)| (name.len() as u64, *content as u64));
+                let expected = archive_bytes(stdout as u64, sizes);
+                let zeros = |bytes: usize| Content::Bytes(vec![0; bytes].into());
+                let outputs = files.iter().map(|(name, content)| (name.clone(), zeros(*content))).collect();
+                let made = output(Some(zeros(stdout)), outputs, None).unwrap();
+                assert_eq!(made.len(), expected, "names of {names:?} and {stdout} bytes of standard output");
+            }
+        }
     }
 
     #[test]

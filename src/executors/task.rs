@@ -1,12 +1,16 @@
 //! One attempt of a task: its inputs, and what comes of it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_protocols::ids::PeerId;
 use quorate_protocols::units::ByteSize;
+use rustix::fs::OFlags;
 use tokio::sync::mpsc;
 
 use super::command::Folder;
@@ -126,6 +130,17 @@ impl Content {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::File { bytes, .. } => *bytes,
         }
+    }
+}
+
+/// Opens a file that a program has left, to read it. A link may lead anywhere and a pipe may never have a writer:
+/// neither is followed, waited for, or read.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is no regular file")),
     }
 }
 

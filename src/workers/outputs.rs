@@ -1,5 +1,6 @@
 //! The place of results: in the quorum's record when they are small, in an object otherwise.
 
+use std::io::{Read, Seek};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use quorate_protocols::task::spec::OutputPlace;
 use quorate_protocols::units::ByteSize;
 
 use super::ports::TaskObjects;
-use crate::executors::Content;
+use crate::executors::{Content, open_regular};
 use crate::seams::run_blocking;
 use crate::streams;
 
@@ -47,8 +48,15 @@ pub(super) async fn keep_output(
     match content {
         Content::Bytes(bytes) => keep_bytes(stores, task, "output", bytes, OUTPUT_BYTES_MAX).await.map_err(host),
         Content::File { path, .. } if bytes <= OUTPUT_BYTES_MAX as u64 => {
-            let read = run_blocking(move || std::fs::read(&path)).await;
-            let read = read.map_err(|error| host(format!("reading its output back: {error}")))?;
+            let read = run_blocking(move || {
+                let mut read = Vec::with_capacity(bytes as usize);
+                open_regular(&path)?.take(bytes).read_to_end(&mut read)?;
+                match read.len() as u64 == bytes {
+                    true => Ok(read),
+                    false => Err(std::io::Error::other("it became shorter")),
+                }
+            });
+            let read = read.await.map_err(|error| host(format!("reading its output back: {error}")))?;
             keep_bytes(stores, task, "output", read.into(), OUTPUT_BYTES_MAX).await.map_err(host)
         }
         Content::File { path, .. } => keep_file(stores, task, path, bytes).await.map_err(host),
@@ -95,14 +103,15 @@ async fn keep_file(
     size: u64,
 ) -> Result<(Output, Option<Bytes>), String> {
     let failed = |error: std::io::Error| format!("reading its output back: {error}");
-    let hashed = path.clone();
-    let digest = run_blocking(move || -> std::io::Result<Digest> {
+    let digested = run_blocking(move || -> std::io::Result<(Digest, std::fs::File)> {
+        let mut file = open_regular(&path)?;
         let mut hasher = blake3::Hasher::new();
-        hasher.update_reader(std::fs::File::open(&hashed)?)?;
-        Ok(Digest(*hasher.finalize().as_bytes()))
+        hasher.update_reader(&file)?;
+        file.rewind()?;
+        Ok((Digest(*hasher.finalize().as_bytes()), file))
     });
-    let digest = digest.await.map_err(failed)?;
-    let body = streams::file(&path).await.map_err(failed)?;
+    let (digest, file) = digested.await.map_err(failed)?;
+    let body = streams::file(file);
     let stored = put(stores, task, "output", size, body.boxed()).await?;
     Ok((Output { digest, bytes: size, place: place(stored) }, None))
 }

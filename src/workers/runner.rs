@@ -160,11 +160,16 @@ impl Runner {
             }
             content => content,
         };
-        tokio::select! {
+        let taken = tokio::select! {
             biased;
             () = stop.cancelled() => None,
             taken = outputs::keep_output(&self.stores, assignment.task, context.output, content) => Some(taken),
+        };
+        // A folder can be large.
+        if let Some(folder) = folder {
+            run_blocking(move || drop(folder)).await;
         }
+        taken
     }
 
     /// What the quorum is told. A copy's verdict is sealed first.

@@ -8,10 +8,11 @@ use std::time::Duration;
 use quorate_node::config::commands::AllowedCommand;
 use quorate_node::executors::command::{CommandConfig, CommandExecutor};
 use quorate_node::executors::{Class, Ending, Executor, Finished, Program, Source, Stdout, Task};
+use quorate_node::seams::TaskGroup;
 use quorate_node::seams::entropy::OsEntropy;
 use tokio_util::sync::CancellationToken;
 
-use crate::kit::{SUBMITTER, TestHost, bytes, content, in_node, run, stdout, task};
+use crate::kit::{PATIENCE, SUBMITTER, TestHost, bytes, content, in_node, run, stdout, task};
 
 struct Bench {
     commands: CommandExecutor,
@@ -223,6 +224,136 @@ fn nothing_of_a_task_survives_it() {
             }
         }
     });
+}
+
+/// A shell, for programs that misbehave.
+const SHELL: (&str, &str, &[&str]) = ("sh", "/bin/sh", &["-c"]);
+
+/// Processes that have this among their arguments and are no shell that speaks of it.
+fn with_argument(word: &str) -> usize {
+    let has = |entry: &std::fs::DirEntry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
+    };
+    std::fs::read_dir("/proc").unwrap().flatten().filter(has).count()
+}
+
+/// Goal: a program that kills its supervisor gains nothing: its attempt fails and says why, and what it left behind is
+/// ended all the same, in a session of its own and without its parent. Where there are control groups, this holds even
+/// for what works elsewhere and kept nothing of its environment.
+#[test]
+fn a_program_that_kills_its_supervisor_is_ended_with_all_it_started() {
+    let groups = has_control_groups();
+    in_node(async {
+        let bench = Bench::new(&[SHELL]);
+        let forgets = ["", "cd /; unset HOME; exec env -i "];
+        for (number, forgets) in forgets.into_iter().enumerate().filter(|(number, _)| *number == 0 || groups) {
+            let seconds = format!("98765{number}");
+            let script = format!(
+                "(setsid --fork /bin/sh -c '{forgets}/bin/sleep {seconds}'); \
+                 while ! grep -qsxz '98765[{number}]' /proc/[0-9]*/cmdline; do :; done; kill -KILL $PPID; sleep 1000"
+            );
+            match bench.run(command("sh", &[&script])).await.ending {
+                Ending::HostFailed { reason } => assert!(reason.contains("watches over"), "{reason}"),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!((with_argument(&seconds), working_in(bench.root.path())), (0, 0), "{forgets}");
+        }
+        assert_eq!(bench.left_over(), 0);
+    });
+}
+
+/// Whether this user may make a control group that can be killed, below the one that the tests are in.
+fn has_control_groups() -> bool {
+    let (groups, mounts) = ("/proc/self/cgroup", "/proc/self/mountinfo");
+    let (groups, mounts) = (std::fs::read_to_string(groups).unwrap(), std::fs::read_to_string(mounts).unwrap());
+    let Some(own) = groups.lines().find_map(|line| line.strip_prefix("0::/")) else { return false };
+    let place = mounts.lines().find(|line| line.contains(" - cgroup2 ")).and_then(|line| line.split(' ').nth(4));
+    let Some(place) = place else { return false };
+    let group = Path::new(place).join(own).join(format!("quorate-test-{}", std::process::id()));
+    let made = std::fs::create_dir(&group).is_ok();
+    let has = made && group.join("cgroup.kill").exists();
+    if made {
+        std::fs::remove_dir(&group).unwrap();
+    }
+    has
+}
+
+/// Goal: wherever in its folder a program writes, and however it hides that, it ends when it has written too much, and
+/// is told why. Method: programs that write and then sleep, so that nothing but the count ends them.
+#[test]
+fn what_a_program_writes_is_counted_wherever_it_is() {
+    let mib = "head -c 1048576 /dev/zero";
+    let cases = [
+        ("in its home", format!("{mib} > one; {mib} > two"), "1536 KiB"),
+        ("among its inputs", format!("{mib} > in/one; {mib} > task/two"), "1536 KiB"),
+        ("removed and open", format!("exec 3>tmp/x 4>out/y; rm tmp/x out/y; {mib} >&3; {mib} >&4"), "1536 KiB"),
+        (
+            "behind a link",
+            format!("mkdir tmp/d; rm -r out; ln -s tmp/d out; {mib} > out/one; {mib} > out/two"),
+            "1536 KiB",
+        ),
+        ("many files", "cd tmp; seq 70000 | xargs touch".to_owned(), "65536 files"),
+        ("many folders", "cd tmp; seq 70000 | xargs mkdir".to_owned(), "65536 files"),
+        ("deep folders", "mkdir -p out/$(seq -s / 99)".to_owned(), "64 deep"),
+    ];
+    in_node(async {
+        let bench = Bench::new(&[SHELL]);
+        for (what, script, expected) in cases {
+            let mut task = command("sh", &[&format!("{script}; exec sleep 1000")]);
+            task.limits.output_bytes = 1536 << 10;
+            let ending = bench.run(task).await.ending;
+            assert!(ending.class() == Class::Output && ending.to_string().contains(expected), "{what}: {ending}");
+        }
+        // What it was given is not its own.
+        let mut task = command("sh", &["sleep 2"]);
+        task.limits.output_bytes = 1000;
+        task.inputs = BTreeMap::from([("a".to_owned(), Source::Bytes(vec![0; 100_000].into()))]);
+        assert_eq!(bench.run(task).await.ending, Ending::Succeeded);
+        assert_eq!(bench.left_over(), 0);
+    });
+}
+
+/// Goal: a program that puts a pipe or a link where the node will read holds up nobody and shows nothing. Method: more
+/// such programs than the node has threads for blocking work; then work that needs one.
+#[test]
+fn pipes_and_links_in_place_of_outputs_cost_no_thread_and_show_nothing() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .unwrap();
+    let scripts = [
+        ("rm stdout; mkfifo stdout", "`stdout`"),
+        ("ln -sf /etc/passwd stdout", "`stdout`"),
+        ("rm stdout", "`stdout`"),
+        ("cp stdout other; mv other stdout", "`stdout`"),
+        ("rm -r out; ln -s /etc out", "no folder"),
+        ("rm -r out; mkfifo out", "no folder"),
+    ];
+    let tasks = async {
+        let bench = Bench::new(&[SHELL]);
+        for (script, expected) in scripts {
+            match bench.run(command("sh", &[script])).await.ending {
+                Ending::Invalid { reason } => assert!(reason.contains(expected), "{script}: {reason}"),
+                other => panic!("{script}: {other:?}"),
+            }
+        }
+        for checkpoint in ["mkfifo task/checkpoint", "ln -s /etc/passwd task/checkpoint", "mkdir task/checkpoint"] {
+            let host = Arc::new(TestHost::default());
+            let task = command("sh", &[&format!("{checkpoint}; echo checkpoint > task/report")]);
+            let finished = bench.commands.run(task, host.clone(), CancellationToken::new()).await;
+            assert_eq!(finished.ending, Ending::Succeeded);
+            assert!(host.checkpoints.lock().unwrap().is_empty(), "{checkpoint}");
+            assert!(finished.logs.stderr.text().contains("was not saved"), "{}", finished.logs.stderr.text());
+        }
+        // A pipe in `out` is no output.
+        let finished = bench.run(command("sh", &["mkfifo out/pipe; echo text"])).await;
+        assert_eq!((stdout(&finished).as_str(), finished.outputs.len()), ("text\n", 0));
+    };
+    let bounded = async { tokio::time::timeout(PATIENCE, TaskGroup::threaded().scope(tasks)).await };
+    runtime.block_on(bounded).expect("no thread is lost");
 }
 
 #[test]

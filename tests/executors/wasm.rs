@@ -284,6 +284,70 @@ fn pointers_that_do_not_fit_are_answered_and_harm_nothing() {
     });
 }
 
+/// Goal: where a module says that it can go on from, the next attempt begins; and a report full of lines is nothing but
+/// read. Method: a module that goes on from a checkpoint if it finds one, and otherwise makes one and fails.
+#[test]
+fn a_module_saves_a_checkpoint_and_the_next_attempt_goes_on_from_it() {
+    let text = include_str!("../fixtures/modules/checkpoint.wat");
+    in_node(async {
+        let (modules, host) = (modules(), Arc::new(TestHost::default()));
+        let finished = modules.run(wasm(text), host.clone(), CancellationToken::new()).await;
+        assert_eq!(finished.ending, Ending::Exited { code: 7 }, "{}", finished.logs.stderr.text());
+        assert_eq!(*host.checkpoints.lock().unwrap(), ["half way"]);
+        let mut next = wasm(text);
+        next.checkpoint = Some("half way".into());
+        let finished = modules.run(next, host.clone(), CancellationToken::new()).await;
+        assert_eq!(stdout(&finished), "half way");
+
+        // Four million lines in one write, none of which says anything.
+        let lines = text.replace(";; before everything else", LINES).replace("\"memory\") 1)", "\"memory\") 80)");
+        let finished = run(&modules, wasm(lines)).await;
+        assert_eq!(finished.ending, Ending::Exited { code: 7 }, "{}", finished.logs.stderr.text());
+        assert_eq!(finished.logs.stderr.text().lines().count(), 16);
+    });
+}
+
+/// Fills four megabytes with ends of lines and reports them.
+const LINES: &str = "(memory.fill (i32.const 65536) (i32.const 10) (i32.const 4194304))
+    (call $must (call $open (i32.const 3) (i32.const 0) (i32.const 96) (i32.const 11) (i32.const 0) (i64.const 64)
+      (i64.const 0) (i32.const 0) (i32.const 16)))
+    (call $put (i32.load (i32.const 16)) (i32.const 65536) (i32.const 4194304))";
+
+/// Goal: several outputs are one archive in the node's memory, and that is the module's to pay for. Method: a module
+/// that leaves 3,000 empty files, whose archive takes more than their names.
+#[test]
+fn an_archive_of_outputs_keeps_to_the_tasks_memory() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "path_open"
+          (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "path_create_directory" (func $mkdir (param i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 64) "out/FOLDER/0000")
+        (func (export "_start") (local $n i32)
+          (if (call $mkdir (i32.const 3) (i32.const 64) (i32.const 124)) (then (unreachable)))
+          (loop $next
+            (i32.store8 (i32.const 189) (i32.add (i32.const 48) (i32.and (local.get $n) (i32.const 63))))
+            (i32.store8 (i32.const 190)
+              (i32.add (i32.const 48) (i32.and (i32.shr_u (local.get $n) (i32.const 6)) (i32.const 63))))
+            (if (call $open (i32.const 3) (i32.const 0) (i32.const 64) (i32.const 129) (i32.const 1) (i64.const 64)
+                  (i64.const 0) (i32.const 0) (i32.const 0)) (then (unreachable)))
+            (if (call $close (i32.load (i32.const 0))) (then (unreachable)))
+            (local.set $n (i32.add (local.get $n) (i32.const 1)))
+            (br_if $next (i32.lt_u (local.get $n) (i32.const 3000))))))"#;
+    in_node(async {
+        let modules = modules();
+        for (limit, outputs) in [(8 << 20, 3_000), (2 << 20, 0)] {
+            let mut task = wasm(text.replace("FOLDER", &"d".repeat(120)));
+            task.limits.memory_bytes = limit;
+            let finished = run(&modules, task).await;
+            let expected = if outputs > 0 { Ending::Succeeded } else { Ending::OutOfMemory { limit } };
+            assert_eq!((finished.ending, finished.outputs.len()), (expected, outputs));
+            assert!(finished.used.memory_peak_bytes < 2 << 20, "the files themselves fit into either");
+        }
+    });
+}
+
 /// Goal: a hard link makes an output of its own, and what a task may write bounds them together.
 #[test]
 fn a_file_with_two_names_is_two_outputs_within_one_limit() {

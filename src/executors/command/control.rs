@@ -18,6 +18,8 @@ pub struct Start {
     pub env: BTreeMap<String, String>,
     pub folder: PathBuf,
     pub stdin: Option<PathBuf>,
+    /// The task's control group, where it has one.
+    pub group: Option<PathBuf>,
     pub limits: ProcessLimits,
     pub grace_ms: u64,
 }

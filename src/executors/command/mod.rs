@@ -8,15 +8,22 @@
 //! processor time, file sizes and open files, and no core dumps. Between it and the node stands a small process of our
 //! own, the [`supervisor`]: descendants that lose their parent become its children, even those that left the process
 //! group or the session, so that *all* of them are ended, told first and killed after a grace, when the program ends,
-//! is stopped, or the node dies. Descendants survive only if the node and the supervisor are both killed at the same
-//! moment; at its next start the node ends what still works inside a leftover folder, and removes the folder.
+//! is stopped, or the node dies. A control group ([`group`]), where the machine lets the node make one, holds the same
+//! processes once more and outlives the supervisor. When somebody kills the supervisor, the attempt fails and says so;
+//! the node ends the group, and whatever works in the task's folder or was started with its environment. When the node
+//! dies as well, its next start does that, and removes the folder.
+//!
+//! Everything in the folder is counted while the program runs, with files that it keeps open after it removed them.
+//! More than the task may write ends it, and so does what cannot be counted.
 //!
 //! What it does not do: the program runs as the node's user and sees the machine's files and network as that user
-//! does. An operator who lists a program trusts it with any arguments. The number of processes has no limit of its
-//! own: the system counts those per user, and other tasks' would count too.
+//! does. It can write elsewhere, kill the supervisor and the node, and leave its group. An operator who lists a program
+//! trusts it with any arguments. The number of processes has no limit of its own: the system counts those per user, and
+//! other tasks' would count too.
 
 pub mod control;
 pub mod folder;
+mod group;
 mod run;
 pub mod supervisor;
 

@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -22,7 +22,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::control::{Event, ProcessLimits, Start};
-use super::folder::{self, Folder};
+use super::folder::{self, Contents, CountError, Folder};
+use super::group::Group;
+use super::supervisor::descendants;
 use super::{AllowedCommand, CommandConfig, SUPERVISE, admit};
 use crate::executors::log::LogBook;
 use crate::executors::report::{Line, Lines};
@@ -33,8 +35,11 @@ use crate::seams::{Entropy, run_blocking};
 /// Less would not even carry the supervisor that starts the program.
 const ADDRESS_SPACE_MIN: u64 = 256 << 20;
 
-/// How often a running program's files are added up. What it can write in this time is what it can be over its limit.
-const SIZE_CHECK: Duration = Duration::from_secs(1);
+/// How often a running program's files are counted. What it can write in this time is what it can be over its limit.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Counting many files takes a while; pauses are so many times as long as the last count took.
+const PAUSES_PER_COUNT: u32 = 10;
 
 /// After the grace: the supervisor's own patience with killed processes, and room.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
@@ -43,6 +48,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 const CHUNK_BYTES: usize = 64 << 10;
+
+/// The file of its standard output, in the program's folder.
+const STDOUT: &str = "stdout";
 
 const SIGXCPU: i32 = 24;
 const SIGXFSZ: i32 = 25;
@@ -82,12 +90,11 @@ pub(super) async fn run(
         Ok(prepared) => prepared,
         Err(ending) => return ended(ending, Logs::default()),
     };
-    let running = Running { config, folder: folder.path(), limits, stdout, host, log: log.clone() };
-    let ending = running.run(start, stop, deadline).await;
+    let running = Running { config, folder: &folder, limits, host, log: log.clone() };
     let path = folder.path().to_owned();
-    let collected = match ending {
-        Ending::Succeeded => run_blocking(move || collect(&path, stdout, limits)).await,
-        ending => Err(ending),
+    let collected = match running.run(start, stdout, stop, deadline).await {
+        Ok(stdout) => run_blocking(move || collect(&path, stdout, limits)).await,
+        Err(ending) => Err(ending),
     };
     match collected {
         Ok((stdout, outputs)) => Finished {
@@ -144,7 +151,7 @@ async fn prepare(config: &CommandConfig, entropy: &dyn Entropy, task: Task) -> R
     };
     let args = args.into_iter().chain(task.args).collect();
     let grace_ms = config.grace.as_millis() as u64;
-    Ok((folder, Start { program: path, args, env, folder: place, stdin, limits, grace_ms }))
+    Ok((folder, Start { program: path, args, env, folder: place, stdin, group: None, limits, grace_ms }))
 }
 
 /// Puts an input into the folder: a copy, because the program may do with it what it likes.
@@ -170,21 +177,26 @@ fn create_new(path: &Path) -> io::Result<fs::File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|error| named(path, &error))
 }
 
-/// What a program left, after it succeeded.
+/// What a program left, after it succeeded and nothing of it runs any more. Its standard output is the file that was
+/// made for it, and no other that stands in its place now.
 fn collect(
     folder: &Path,
-    stdout: Stdout,
+    stdout: Option<fs::File>,
     limits: Limits,
 ) -> Result<(Option<Content>, BTreeMap<String, Content>), Ending> {
-    let found = folder::files(&folder.join("out"))
-        .map_err(|reason| Ending::Invalid { reason: format!("its outputs cannot be taken: {reason}") })?;
-    let path = folder.join("stdout");
-    let stdout = match stdout {
-        Stdout::Output => {
-            let bytes = path.metadata().map_or(0, |about| about.len());
-            Some(Content::File { path, bytes })
+    let unfit = |reason: String| Ending::Invalid { reason: format!("its outputs cannot be taken: {reason}") };
+    let found = folder::files(&folder.join("out")).map_err(unfit)?;
+    let path = folder.join(STDOUT);
+    let stdout = match stdout.map(|file| file.metadata()).transpose() {
+        Ok(Some(made)) => {
+            let is_same = |found: fs::Metadata| (found.dev(), found.ino()) == (made.dev(), made.ino());
+            if !path.symlink_metadata().is_ok_and(is_same) {
+                return Err(unfit(format!("the file `{STDOUT}` in its folder was removed or replaced")));
+            }
+            Some(Content::File { path, bytes: made.len() })
         }
-        Stdout::Log => None,
+        Ok(None) => None,
+        Err(error) => return Err(unfit(format!("`{STDOUT}`: {error}"))),
     };
     let told = stdout.iter().map(|content| match content {
         Content::File { bytes, .. } => *bytes,
@@ -199,28 +211,49 @@ fn collect(
 
 struct Running<'a> {
     config: &'a CommandConfig,
-    folder: &'a Path,
+    folder: &'a Folder,
     limits: Limits,
-    stdout: Stdout,
     host: Arc<dyn Host>,
     log: LogBook,
 }
 
 impl Running<'_> {
-    async fn run(&self, start: Start, stop: CancellationToken, deadline: Instant) -> Ending {
-        match self.supervised(start, stop, deadline).await {
-            Ok(ending) => ending,
-            Err(error) => Ending::HostFailed { reason: format!("running a program: {error}") },
+    /// The file that its standard output is in, if that is output; or how it ended otherwise.
+    async fn run(
+        &self,
+        mut start: Start,
+        stdout: Stdout,
+        stop: CancellationToken,
+        deadline: Instant,
+    ) -> Result<Option<fs::File>, Ending> {
+        let failed = |error: io::Error| Ending::HostFailed { reason: format!("running a program: {error}") };
+        // Before the program can look for it, and open until its content is taken: the name may become another file's.
+        let made = || match stdout {
+            Stdout::Output => {
+                let file = create_new(&self.folder.path().join(STDOUT))?;
+                Ok(Some((file.try_clone()?, file)))
+            }
+            Stdout::Log => Ok(None),
+        };
+        let (kept, written) = made().map_err(failed)?.unzip();
+        let group = Group::create(self.folder.name());
+        start.group = group.as_ref().map(|group| group.path().to_owned());
+        match self.supervised(start, written, group, stop, deadline).await {
+            Ok(Ending::Succeeded) => Ok(kept),
+            Ok(ending) => Err(ending),
+            Err(error) => Err(failed(error)),
         }
     }
-    async fn supervised(&self, start: Start, stop: CancellationToken, deadline: Instant) -> io::Result<Ending> {
-        // Both before the program can look for them. The pipe is also open for writing, by us: it has no end as long as
-        // the task runs.
-        let kept = match self.stdout {
-            Stdout::Output => Some(create_new(&self.folder.join("stdout"))?),
-            Stdout::Log => None,
-        };
-        let report = self.folder.join("task/report");
+    async fn supervised(
+        &self,
+        start: Start,
+        stdout: Option<fs::File>,
+        group: Option<Group>,
+        stop: CancellationToken,
+        deadline: Instant,
+    ) -> io::Result<Ending> {
+        // Also open for writing, by us: it has no end as long as the task runs.
+        let report = self.folder.path().join("task/report");
         let reported = pipe::OpenOptions::new().read_write(true).open_receiver(&report);
         let reported = reported.map_err(|error| named(&report, &error))?;
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
@@ -235,29 +268,39 @@ impl Running<'_> {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| named(&self.config.supervisor, &error))?;
+        let supervisor = child.id().and_then(|id| Pid::from_raw(id as i32)).expect("it was not waited for");
         let out = child.stdout.take().expect("piped above");
         let err = child.stderr.take().expect("piped above");
         let mut line = serde_json::to_vec(&start).map_err(io::Error::other)?;
         line.push(b'\n');
+        let folder = self.folder.path().to_owned();
+        let given = run_blocking(move || folder::count(&folder)).await.map_err(io::Error::other)?;
         // From here on, dropping `telling` ends whatever was started: also when this future is dropped.
         telling.write_all(&line).await?;
 
         let (too_much, ended) = (CancellationToken::new(), CancellationToken::new());
-        let group = OnceLock::new();
-        let events = listen(hearing, &group);
-        let pumps = async { tokio::join!(self.pump_stdout(out, kept, &too_much), self.pump_log(err, Stream::Stderr)) };
+        let main = OnceLock::new();
+        let events = listen(hearing, &main);
+        let pumps =
+            async { tokio::join!(self.pump_stdout(out, stdout, &too_much), self.pump_log(err, Stream::Stderr)) };
         let reports = self.reports(&reported, &ended);
-        let sizes = self.watch_size(&too_much);
-        tokio::pin!(events, pumps, reports, sizes);
+        let counts = self.watch_folder(supervisor, given);
+        tokio::pin!(events, pumps, reports, counts);
         let (mut event, mut drained, mut told_all, mut ending) = (None, None, false, None);
         let mut patience = deadline;
         while event.is_none() || drained.is_none() || !told_all {
             tokio::select! {
                 biased;
                 told = &mut events, if event.is_none() => {
+                    // Without a supervisor, what holds the pipes open has yet to be ended.
+                    patience = Instant::now() + if told.is_some() { DRAIN_PATIENCE } else { Duration::ZERO };
                     event = Some(told);
                     ended.cancel();
-                    patience = Instant::now() + DRAIN_PATIENCE;
+                }
+                unfit = &mut counts, if ending.is_none() && event.is_none() => {
+                    ending = Some(unfit);
+                    patience = Instant::now() + self.config.grace + STOP_PATIENCE;
+                    telling.shutdown().await?;
                 }
                 read = &mut pumps, if drained.is_none() => drained = Some(read),
                 () = stop.cancelled(), if ending.is_none() && event.is_none() => {
@@ -282,7 +325,6 @@ impl Running<'_> {
                     read?;
                     told_all = true;
                 }
-                never = &mut sizes => match never {},
             }
         }
         if let Some((out, err)) = drained {
@@ -291,18 +333,22 @@ impl Running<'_> {
         }
         drop(telling);
         let Some(Some(event)) = event else {
-            // The supervisor itself was killed, or is stuck: what can be ended from here is its program's group.
+            // The supervisor itself was killed, or is stuck.
             child.start_kill()?;
-            if let Some(group) = group.get() {
-                let _ = kill_process_group(*group, Signal::KILL);
-            }
             child.wait().await?;
-            let reason = "the process that watches over the program was ended".to_owned();
-            return Ok(ending.unwrap_or(Ending::HostFailed { reason }));
+            let (folder, main) = (self.folder.path().to_owned(), main.get().copied());
+            run_blocking(move || end_without_supervisor(&folder, main, group.as_ref())).await;
+            tracing::error!(folder = %self.folder.path().display(), "the supervisor of a task's program was ended");
+            let reason = "the process that watches over the program was ended, by the program or by somebody else";
+            return Ok(ending.unwrap_or(Ending::HostFailed { reason: reason.to_owned() }));
         };
         child.wait().await?;
         if let Event::Ended { survivors: survivors @ 1.., .. } = event {
-            tracing::error!(folder = %self.folder.display(), survivors, "processes of a task could not be killed");
+            let folder = self.folder.path().display();
+            tracing::error!(%folder, survivors, "processes of a task could not be killed");
+            // Its outputs may change while they are read.
+            let reason = format!("{survivors} processes of the program could not be ended");
+            return Ok(ending.unwrap_or(Ending::HostFailed { reason }));
         }
         Ok(ending.unwrap_or_else(|| self.ending(event)))
     }
@@ -355,19 +401,27 @@ impl Running<'_> {
             }
         }
     }
-    /// Adds up what the program has written, now and then: the kernel bounds each file, not all of them.
-    async fn watch_size(&self, too_much: &CancellationToken) -> Never {
+    /// Counts what the program has written, now and then, until it is too much: the kernel bounds each file, not all of
+    /// them. What was `given` to it does not count.
+    async fn watch_folder(&self, supervisor: Pid, given: Contents) -> Ending {
+        let limit = self.limits.output_bytes;
+        let mut pause = COUNT_INTERVAL;
         loop {
-            tokio::time::sleep(SIZE_CHECK).await;
-            let (out, tmp) = (self.folder.join("out"), self.folder.join("tmp"));
-            let bytes = run_blocking(move || {
-                let both = folder::files(&out)?.into_iter().chain(folder::files(&tmp)?);
-                Ok::<u64, String>(both.map(|found| found.bytes).sum())
+            tokio::time::sleep(pause).await;
+            let (began, folder) = (Instant::now(), self.folder.path().to_owned());
+            let counted = run_blocking(move || {
+                let family: Vec<Pid> = descendants(supervisor).into_iter().map(|member| member.pid).collect();
+                Ok::<_, CountError>(folder::count(&folder)?.bytes.saturating_add(folder::unlinked(&folder, &family)?))
             })
             .await;
-            // Too many files, or too deep, is too much as well; a folder that cannot be read now may be later.
-            if bytes.is_ok_and(|bytes| bytes > self.limits.output_bytes) {
-                too_much.cancel();
+            pause = COUNT_INTERVAL.max(PAUSES_PER_COUNT * began.elapsed());
+            match counted {
+                Ok(bytes) if bytes.saturating_sub(given.bytes) <= limit => (),
+                Ok(_) => return Ending::OutputTooLarge { limit },
+                Err(CountError::TooMuch(reason)) => return Ending::TooManyFiles { reason },
+                Err(CountError::Io(error)) => {
+                    return Ending::HostFailed { reason: format!("counting what a program has written: {error}") };
+                }
             }
         }
     }
@@ -379,7 +433,7 @@ impl Running<'_> {
             let last = ended.is_cancelled();
             // Straight from the pipe: the runtime may not have noticed yet what is there.
             match rustix::io::read(from, &mut buffer) {
-                Ok(count) => self.report(lines.push(&buffer[..count])).await,
+                Ok(count) => self.report(&mut lines, &buffer[..count]).await,
                 Err(Errno::INTR) => (),
                 Err(Errno::AGAIN) if last => return Ok(()),
                 Err(Errno::AGAIN) => tokio::select! {
@@ -388,7 +442,7 @@ impl Running<'_> {
                         ready?;
                         // Clears what the runtime believes, if nothing is there after all.
                         match from.try_read(&mut buffer) {
-                            Ok(count) => self.report(lines.push(&buffer[..count])).await,
+                            Ok(count) => self.report(&mut lines, &buffer[..count]).await,
                             Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
                             Err(error) => return Err(error),
                         }
@@ -398,8 +452,8 @@ impl Running<'_> {
             }
         }
     }
-    async fn report(&self, lines: Vec<Line>) {
-        for line in lines {
+    async fn report(&self, lines: &mut Lines, mut bytes: &[u8]) {
+        while let Some(line) = lines.next_line(&mut bytes) {
             match line {
                 Line::Progress { permille, note } => self.host.progress(permille, &note),
                 Line::Checkpoint => {
@@ -407,18 +461,19 @@ impl Running<'_> {
                         self.log_line(&format!("a checkpoint was not saved: {reason}"));
                     }
                 }
-                Line::Unknown(text) => self.log_line(&format!("task/report does not know {text:?}")),
+                Line::Unknown(text) => {
+                    if let Some(words) = lines.describe_unknown(&text) {
+                        self.log_line(&words);
+                    }
+                }
             }
         }
     }
     async fn save_checkpoint(&self) -> Result<(), String> {
-        let path = self.folder.join("task/checkpoint");
+        let path = self.folder.path().join("task/checkpoint");
         let bytes = run_blocking(move || {
-            use std::io::Read;
             let mut bytes = Vec::new();
-            // Neither a link to elsewhere nor a pipe that never ends.
-            let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-            let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+            let file = task::open_regular(&path)?;
             file.take(CHECKPOINT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
             Ok::<_, io::Error>(bytes)
         })
@@ -439,16 +494,30 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// No value: a future of it does not end by itself.
-enum Never {}
+/// Ends what a program started after its supervisor is gone. Whoever left the group, the folder and the environment
+/// that it was started with is not found. Blocks.
+fn end_without_supervisor(folder: &Path, main: Option<Pid>, group: Option<&Group>) {
+    if let Some(main) = main {
+        let _ = kill_process_group(main, Signal::KILL);
+    }
+    if let Some(group) = group {
+        group.end();
+    }
+    let patience = Instant::now() + STOP_PATIENCE;
+    // What is being born while others are killed is found the next time.
+    while folder::kill_of(folder) > 0 && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
 
-/// Waits for the supervisor's last word; `None` when it ended without one. Notes the program's process group.
-async fn listen(from: impl AsyncRead + Unpin, group: &OnceLock<Pid>) -> Option<Event> {
+/// Waits for the supervisor's last word; `None` when it ended without one. Notes the program, which leads its process
+/// group.
+async fn listen(from: impl AsyncRead + Unpin, main: &OnceLock<Pid>) -> Option<Event> {
     let mut lines = BufReader::new(from).lines();
     loop {
         match serde_json::from_str(&lines.next_line().await.ok()??) {
             Ok(Event::Started { pid }) => {
-                let _ = Pid::from_raw(pid).map(|pid| group.set(pid));
+                let _ = Pid::from_raw(pid).map(|pid| main.set(pid));
             }
             Ok(event) => return Some(event),
             Err(_) => return None,

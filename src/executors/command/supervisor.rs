@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,9 +22,13 @@ use rustix::process::{
 };
 
 use super::control::{Event, ProcessLimits, START_BYTES_MAX, Start};
+use super::group;
 
 /// As low as modules: the node's own work comes first.
 const NICENESS: i32 = 10;
+
+/// How much more willingly than others the kernel ends a program when the machine's memory is over.
+const OOM_SCORE: &str = "500";
 
 /// How often the family is looked at while it is given time to end. Only then: before, the kernel says when.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -58,7 +63,7 @@ fn supervise(control: BorrowedFd<'_>) -> Result<Event, String> {
     // If the node is gone, the socket is at its end and the next wait says so.
     let _ = send_event(control, &Event::Started { pid: pid.as_raw_nonzero().get() });
 
-    let mut family = Family { main: pid, status: None };
+    let mut family = Family { main: pid, group: start.group.clone(), status: None };
     let mut waits = [PollFd::new(&control, PollFlags::IN), PollFd::new(&main, PollFlags::IN)];
     let stopped = loop {
         match poll(&mut waits, None) {
@@ -75,6 +80,10 @@ fn supervise(control: BorrowedFd<'_>) -> Result<Event, String> {
     // What a program leaves behind when it ends by itself is not given more time.
     family.wait_until(Instant::now() + KILL_PATIENCE, Some(Signal::KILL));
     let survivors = family.members().len();
+    if let Some(group) = &start.group {
+        // The node does this too, if it is there. A group that is not empty stays.
+        let _ = std::fs::remove_dir(group);
+    }
     let (code, signal) = family.status.unwrap_or((None, None));
     Ok(Event::Ended { code, signal, survivors })
 }
@@ -83,13 +92,15 @@ fn supervise(control: BorrowedFd<'_>) -> Result<Event, String> {
 ///
 /// They are set as this process's soft limits and inherited; then the hard limits of the program, which has had
 /// microseconds to raise its soft ones, are set too, and both are what they should be. Ours are put back, because a
-/// supervisor without memory could not end what it supervises.
+/// supervisor without memory could not end what it supervises. It is in the task's control group in the same way, for
+/// as long as it takes to start the program: ending the group must not end who says that it has ended.
 fn launch(start: &Start) -> Result<Pid, String> {
     let stdin = match &start.stdin {
         Some(path) => Stdio::from(File::open(path).map_err(|error| format!("{}: {error}", path.display()))?),
         None => Stdio::null(),
     };
     let limits = resources(&start.limits);
+    let group = start.group.as_deref().filter(|group| group::enter(group).is_ok());
     let mut own = Vec::new();
     for (resource, value) in &limits {
         let before = getrlimit(resource_of(*resource));
@@ -104,8 +115,17 @@ fn launch(start: &Start) -> Result<Pid, String> {
     for (resource, before) in own {
         setrlimit(resource_of(resource), before).map_err(|error| format!("limiting {resource:?}: {error}"))?;
     }
+    if let Some((group, outside)) = group.and_then(|group| Some((group, group.parent()?)))
+        && let Err(error) = group::enter(outside)
+    {
+        // What was started goes, and this process with it, which the node hears.
+        let _ = group::kill(group);
+        return Err(format!("leaving the program's control group: {error}"));
+    }
     let child = spawned.map_err(|error| start_fault(start, &error))?;
     let pid = Pid::from_raw(child.id() as i32).expect("a child has a process id");
+    // Rather this than the node, when the machine's memory is over. Not everywhere.
+    let _ = std::fs::write(format!("/proc/{}/oom_score_adj", child.id()), OOM_SCORE);
     for (resource, value) in limits {
         let hard = match resource {
             // A program hears of its soft limit before the hard one kills it.
@@ -174,6 +194,7 @@ fn resources(limits: &ProcessLimits) -> Vec<(Limited, u64)> {
 /// The program and everything that descends from it.
 struct Family {
     main: Pid,
+    group: Option<PathBuf>,
     /// Exit code or signal of the program, once it was collected.
     status: Option<(Option<i32>, Option<i32>)>,
 }
@@ -207,6 +228,9 @@ impl Family {
         }
     }
     fn signal(&self, signal: Signal) {
+        if let Some(group) = self.group.as_ref().filter(|_| signal == Signal::KILL) {
+            let _ = group::kill(group);
+        }
         let members = self.members();
         // The group at one stroke, in which nobody can be born meanwhile; its number is taken while it has a member.
         if members.iter().any(|member| member.group == self.main) {
@@ -216,26 +240,30 @@ impl Family {
             let _ = kill_process(member.pid, signal);
         }
     }
-    /// Everything that descends from this process and has not ended.
     fn members(&self) -> Vec<Member> {
-        let all = processes();
-        let mut parents = vec![rustix::process::getpid()];
-        let mut found: Vec<Member> = Vec::new();
-        while let Some(parent) = parents.pop() {
-            for process in all.iter().filter(|process| process.parent == Some(parent)) {
-                parents.push(process.pid);
-                if !process.ended {
-                    found.push(*process);
-                }
-            }
-        }
-        found
+        descendants(rustix::process::getpid())
     }
 }
 
+/// Everything that descends from a process and has not ended.
+pub(super) fn descendants(of: Pid) -> Vec<Member> {
+    let all = processes();
+    let mut parents = vec![of];
+    let mut found: Vec<Member> = Vec::new();
+    while let Some(parent) = parents.pop() {
+        for process in all.iter().filter(|process| process.parent == Some(parent)) {
+            parents.push(process.pid);
+            if !process.ended {
+                found.push(*process);
+            }
+        }
+    }
+    found
+}
+
 #[derive(Clone, Copy, Debug)]
-struct Member {
-    pid: Pid,
+pub(super) struct Member {
+    pub(super) pid: Pid,
     parent: Option<Pid>,
     group: Pid,
     /// Ended, and waiting to be collected by its parent.

@@ -252,7 +252,7 @@ fn read(
     let mut total = 0;
     if let Some(mut input) = input {
         for (buffer, len) in vectors {
-            let into = memory.bytes(buffer, len)?;
+            let into = memory.buffer(buffer, len)?;
             let from = place.unwrap_or(*at).saturating_add(total as u64);
             // Once something has come, the module gets it before anything is waited for.
             if total > 0 && !whole && matches!(&input, Readable::Input(input) if input.len().is_none()) {
@@ -273,6 +273,7 @@ fn read(
             }
         }
     }
+    memory.note_moved(total);
     if place.is_none() {
         *at = at.saturating_add(total as u64);
     }
@@ -420,7 +421,7 @@ fn read_folder(
     result: i32,
 ) -> Result<(), Fault> {
     let folder = guest.folder(fd, rights::FD_READDIR)?;
-    let into = memory.bytes(buffer, len as u32 as usize)?;
+    let into = memory.buffer(buffer, len as u32 as usize)?;
     let mut used = 0;
     for (cookie, name, node, kind) in guest.files.list_after(folder, cookie)? {
         let mut entry = Vec::with_capacity(24 + name.len());
@@ -437,5 +438,6 @@ fn read_folder(
             break;
         }
     }
+    memory.note_moved(used);
     memory.put_u32(result, used as u32)
 }

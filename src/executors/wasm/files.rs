@@ -20,6 +20,7 @@ mod names;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -153,6 +154,8 @@ pub(super) struct Files {
     pub(super) names_refused: bool,
     bytes: u64,
     bytes_max: u64,
+    /// Bytes walked over or made since it was last asked: see [`Files::take_work`].
+    work: Cell<u64>,
     /// What is written is part of what the module may take of the node's memory.
     pub(super) memory: MemoryLimiter,
 }
@@ -178,6 +181,7 @@ impl Files {
             names_refused: false,
             bytes: 0,
             bytes_max,
+            work: Cell::new(0),
             memory,
         };
         files.add_node(Node::Folder(Folder::new(false)), 0, now);
@@ -212,6 +216,14 @@ impl Files {
         let times = Times { accessed: now, modified: now, changed: now };
         self.nodes.insert(id, Inode { node, times, names: u32::from(id == ROOT), descriptors: 0, charge });
         id
+    }
+    /// Work that the bytes between a module and its files do not show: names walked over, files that grow.
+    pub(super) fn note_work(&self, bytes: usize) {
+        self.work.set(self.work.get().saturating_add(bytes as u64));
+    }
+    /// The work since the last time, in bytes.
+    pub(super) fn take_work(&self) -> u64 {
+        self.work.take()
     }
     fn inode(&self, id: NodeId) -> &Inode {
         self.nodes.get(&id).expect("a name or a descriptor keeps its node")
@@ -356,6 +368,7 @@ impl Files {
             true => self.take_room(size - before)?,
             false => self.give_room(before - size),
         }
+        self.note_work(size.saturating_sub(before) as usize);
         if let Node::Written(bytes) = self.node(id) {
             bytes.resize(size as usize, 0);
             // What was given back is to be free.

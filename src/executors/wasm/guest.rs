@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use super::errno::{self, Errno};
@@ -122,6 +123,8 @@ pub(super) struct Guest {
     pub stop: Stop,
     /// For the few host functions that wait.
     pub runtime: Handle,
+    /// Whether instructions are counted, and calls with them.
+    pub is_metered: bool,
 }
 
 impl Guest {
@@ -214,12 +217,19 @@ impl Guest {
         Ok(())
     }
     /// Bytes written to `task/report`.
-    pub(super) fn write_report(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        for line in self.lines.push(bytes) {
+    pub(super) fn write_report(&mut self, mut bytes: &[u8]) -> Result<(), Fault> {
+        while let Some(line) = self.lines.next_line(&mut bytes) {
+            if self.stop.reason().is_some() {
+                return Err(Halt::Stopped.into());
+            }
             match line {
                 Line::Progress { permille, note } => self.host.progress(permille, &note),
                 Line::Checkpoint => self.save_checkpoint()?,
-                Line::Unknown(text) => self.log_line(&format!("task/report does not know {text:?}")),
+                Line::Unknown(text) => {
+                    if let Some(words) = self.lines.describe_unknown(&text) {
+                        self.log_line(&words);
+                    }
+                }
             }
         }
         Ok(())
@@ -233,13 +243,15 @@ impl Guest {
             self.log_line(&format!("a checkpoint may have {CHECKPOINT_BYTES_MAX} bytes; this one was not saved"));
             return Err(errno::FBIG.into());
         }
-        let saving = self.host.checkpoint(bytes.to_vec().into());
-        let stop = self.stop.clone();
+        let bytes: Bytes = bytes.to_vec().into();
+        self.files.note_work(bytes.len());
+        let (host, stop) = (self.host.clone(), self.stop.clone());
         let saved = self.runtime.block_on(async {
+            // Asked in here: a host starts a task of its own, which only a runtime can do, and this thread has none.
             tokio::select! {
                 biased;
                 () = stop.stopped() => Err(Halt::Stopped),
-                saved = saving => Ok(saved),
+                saved = host.checkpoint(bytes) => Ok(saved),
             }
         })?;
         saved.map_err(|reason| {

@@ -62,7 +62,7 @@ use self::stop::{Stop, StopOnDrop, StopReason};
 use self::world::World;
 use super::log::LogBook;
 use super::report::Lines;
-use super::{Content, Ending, Executor, Finished, Host, Limits, Program, Stdout, Task, Usage, task};
+use super::{Content, Ending, Executor, Finished, Host, Limits, Program, Stdout, Task, Usage, output, task};
 use crate::resources::Resources;
 use crate::seams::{Clock, Entropy};
 
@@ -221,7 +221,7 @@ impl Inner {
     }
     fn guest(&self, task: Task, host: Arc<dyn Host>, stop: Stop) -> Result<Guest, Ending> {
         let broken = |error: std::io::Error| Ending::InputBroken { reason: error.to_string() };
-        let identity = task.identity();
+        let (identity, is_metered) = (task.identity(), task.limits.fuel.is_some());
         let memory = MemoryLimiter::new(task.limits.memory_bytes);
         let world = match task.program {
             Program::Wasm { deterministic: Some(from), .. } => World::made(from),
@@ -254,6 +254,7 @@ impl Inner {
             lines: Lines::default(),
             stop,
             runtime: Handle::current(),
+            is_metered,
         })
     }
 }
@@ -299,6 +300,12 @@ fn execute(ready: &Ready, guest: Guest, limits: Limits) -> Finished {
     let Some(outputs) = guest.files.into_outputs(stdout_bytes) else {
         return Finished::without_outputs(Ending::OutputTooLarge { limit: limits.output_bytes }, logs, used);
     };
+    // What is delivered stays in memory until then, an archive of it beside it. The module's own memory is free by now.
+    let sizes = outputs.iter().map(|(name, bytes)| (name.len() as u64, bytes.len() as u64));
+    let kept = stdout_bytes + sizes.clone().map(|(_, bytes)| bytes).sum::<u64>();
+    if kept + output::archive_bytes(stdout_bytes, sizes) > limits.memory_bytes {
+        return Finished::without_outputs(Ending::OutOfMemory { limit: limits.memory_bytes }, logs, used);
+    }
     let stdout = guest.stdout.map(|bytes| Content::Bytes(Bytes::from(bytes)));
     Finished { ending, stdout, outputs: contents(outputs), logs, used, folder: None }
 }

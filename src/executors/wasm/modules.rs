@@ -2,14 +2,16 @@
 //! memory while there is room, and on disk for the next process ([`artifacts`](super::artifacts)).
 //!
 //! Compiling is work that others decide the amount of. A module is checked first ([`check`]); then its compilation
-//! waits for a place, so that few run at once and a small module never waits for a large one; then for memory, which is
-//! reserved as any other; then a process compiles it, within limits ([`compiler`]). A compilation whose tasks are gone
-//! goes on, and its result is used if one comes again.
+//! waits for a place, so that few run at once and a module waits for none that takes much longer than its like; then
+//! for memory, which is reserved as any other; then a process compiles it, within limits ([`compiler`]). How long a
+//! compilation takes cannot be told from a module, so one that looks quick has a short time to be so; when that is over
+//! it begins anew among the slow. A compilation whose tasks are gone goes on, and its result is used if one comes
+//! again.
 
 use parking_lot::Mutex;
 use parking_lot::MutexGuard;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -25,6 +27,7 @@ use tokio::time::Instant;
 use wasmtime::{Engine, InstancePre, Linker, Module};
 
 use super::artifacts::Artifacts;
+use super::compiler::{Allowance, CompileError};
 use super::guest::Guest;
 use super::{compiler, threads, wasi};
 use crate::resources::Resources;
@@ -34,10 +37,20 @@ use crate::seams::Reservation;
 const LARGE_BYTES: usize = 1 << 20;
 const LARGE_COST: u64 = 1 << 18;
 
-/// Compilations at once: of large modules, of others, and checks. A large one takes a processor for a minute.
+/// Compilations at once: of large modules, of small ones that take long, of others, and checks. A large one takes a
+/// processor for a minute, and so may a small one that was made to: neither holds up the other, or what is quick.
 const LARGE_MAX: usize = 1;
-const SMALL_MAX: usize = 2;
+const SLOW_MAX: usize = 1;
+const QUICK_MAX: usize = 2;
 const CHECKS_MAX: usize = 2;
+
+/// Processor time after which a module was not quick: it gives its place away and begins anew among the slow ones. So
+/// many seconds, and one for each so many bytes, which is twice what ordinary modules take.
+const QUICK_CPU_SECONDS_MIN: u64 = 1;
+const QUICK_CPU_BYTES_PER_SECOND: u64 = 256 << 10;
+
+/// Small modules that are known to be slow.
+const SLOW_KNOWN_MAX: usize = 256;
 
 /// How often a compilation that found no memory asks again.
 const MEMORY_PAUSE: Duration = Duration::from_millis(500);
@@ -100,14 +113,34 @@ struct Entry {
 struct Cache {
     entries: BTreeMap<Key, Entry>,
     uses: u64,
+    /// In the order in which they turned out to be slow.
+    slow: VecDeque<Key>,
+}
+
+/// What a compilation waits behind: its like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lane {
+    Quick,
+    Slow,
+    Large,
+}
+
+impl Lane {
+    fn cpu_seconds(self, module_bytes: u64) -> u64 {
+        match self {
+            Self::Quick => QUICK_CPU_SECONDS_MIN + module_bytes / QUICK_CPU_BYTES_PER_SECOND,
+            Self::Slow | Self::Large => compiler::cpu_seconds(module_bytes),
+        }
+    }
 }
 
 pub(super) struct Modules {
     free: Arc<Parts>,
     metered: Arc<Parts>,
-    cache: Mutex<Cache>,
+    cache: Arc<Mutex<Cache>>,
     checks: Arc<Semaphore>,
-    small: Arc<Semaphore>,
+    quick: Arc<Semaphore>,
+    slow: Arc<Semaphore>,
     large: Arc<Semaphore>,
     compiler: PathBuf,
     artifacts: Option<Arc<Artifacts>>,
@@ -160,7 +193,7 @@ enum ModuleCheck {
     /// Its code was on disk.
     Ready(Arc<Ready>),
     /// To be compiled.
-    Sound { binary: Bytes, is_large: bool, memory_bytes: u64 },
+    Sound { binary: Bytes, lane: Lane, memory_bytes: u64 },
 }
 
 fn sound(module: Bytes) -> Result<ModuleCheck, ModuleError> {
@@ -170,8 +203,12 @@ fn sound(module: Bytes) -> Result<ModuleCheck, ModuleError> {
         Cow::Borrowed(_) => module,
         Cow::Owned(binary) => binary.into(),
     };
-    let is_large = binary.len() >= LARGE_BYTES || facts.cost >= LARGE_COST;
-    Ok(ModuleCheck::Sound { binary, is_large, memory_bytes: facts.compile_memory_bytes })
+    let lane = match binary.len() {
+        LARGE_BYTES.. => Lane::Large,
+        _ if facts.cost >= LARGE_COST => Lane::Slow,
+        _ => Lane::Quick,
+    };
+    Ok(ModuleCheck::Sound { binary, lane, memory_bytes: facts.compile_memory_bytes })
 }
 
 impl Modules {
@@ -184,9 +221,10 @@ impl Modules {
         Ok(Self {
             free: Arc::new(Parts::new(Flavour::Free)?),
             metered: Arc::new(Parts::new(Flavour::Metered)?),
-            cache: Mutex::default(),
+            cache: Arc::default(),
             checks: Arc::new(Semaphore::new(CHECKS_MAX)),
-            small: Arc::new(Semaphore::new(SMALL_MAX)),
+            quick: Arc::new(Semaphore::new(QUICK_MAX)),
+            slow: Arc::new(Semaphore::new(SLOW_MAX)),
             large: Arc::new(Semaphore::new(LARGE_MAX)),
             compiler,
             artifacts: artifacts.map(Arc::new),
@@ -204,7 +242,7 @@ impl Modules {
             }
             match result.wait_for(Option::is_some).await.map(|found| found.clone()) {
                 Ok(found) => break found.expect("waited for"),
-                // Whoever was to compile it was dropped before it began.
+                // Whoever was to compile it was dropped before it began, or it was too slow for where it was.
                 Err(_) => self.forget_abandoned(&key),
             }
         };
@@ -264,13 +302,18 @@ impl Modules {
             Flavour::Free => self.free.clone(),
             Flavour::Metered => self.metered.clone(),
         };
-        let (binary, is_large, memory_bytes) = match self.check_module(&key, &parts, module).await {
+        let (binary, lane, memory_bytes) = match self.check_module(&key, &parts, module).await {
             Ok(ModuleCheck::Ready(ready)) => return drop(sender.send_replace(Some(Ok(ready)))),
-            Ok(ModuleCheck::Sound { binary, is_large, memory_bytes }) => (binary, is_large, memory_bytes),
+            Ok(ModuleCheck::Sound { binary, lane, memory_bytes }) => (binary, lane, memory_bytes),
             Err(error) => return drop(sender.send_replace(Some(Err(error)))),
         };
         self.set_stage(&key, Stage::WaitsForPlace);
-        let places = if is_large { &self.large } else { &self.small };
+        let lane = if lane == Lane::Quick && self.lock().slow.contains(&key) { Lane::Slow } else { lane };
+        let places = match lane {
+            Lane::Quick => &self.quick,
+            Lane::Slow => &self.slow,
+            Lane::Large => &self.large,
+        };
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         self.set_stage(&key, Stage::WaitsForMemory);
         let memory = match self.reserve(memory_bytes).await {
@@ -278,13 +321,14 @@ impl Modules {
             Err(error) => return drop(sender.send_replace(Some(Err(error)))),
         };
         self.set_stage(&key, Stage::Compiled { since: Instant::now() });
-        let (compiler, artifacts) = (self.compiler.clone(), self.artifacts.clone());
+        let (compiler, artifacts, cache) = (self.compiler.clone(), self.artifacts.clone(), self.cache.clone());
+        let allowance = Allowance { memory_bytes, cpu_seconds: lane.cpu_seconds(binary.len() as u64) };
         let sender = Arc::new(sender);
         let telling = sender.clone();
         let started = threads::start("wasm-compile", move || {
-            let work = AssertUnwindSafe(|| -> Compiled {
-                let code = compiler::compile(&compiler, &binary, key.flavour, memory_bytes)?;
-                let ready = parts.load(&code)?;
+            let work = AssertUnwindSafe(|| -> Result<Arc<Ready>, CompileError> {
+                let code = compiler::compile(&compiler, &binary, key.flavour, allowance)?;
+                let ready = parts.load(&code).map_err(CompileError::Failed)?;
                 if let Some(artifacts) = artifacts {
                     artifacts.save(&parts.artifact_name(&key), &code);
                 }
@@ -292,10 +336,24 @@ impl Modules {
             });
             // Its waiters would begin anew for ever if they heard nothing.
             let compiled = std::panic::catch_unwind(work).unwrap_or_else(|_| {
-                Err(ModuleError::Invalid("compiling it failed in the node; this is a bug of quorate".to_owned()))
+                let reason = "compiling it failed in the node; this is a bug of quorate".to_owned();
+                Err(CompileError::Failed(ModuleError::Invalid(reason)))
             });
             // Given back before anybody hears of the end, so that who comes next finds it free.
             drop((place, memory));
+            let compiled = match compiled {
+                Ok(ready) => Ok(ready),
+                Err(CompileError::Failed(error)) => Err(error),
+                Err(CompileError::Slow) if lane == Lane::Quick => {
+                    let slow = &mut cache.lock().slow;
+                    slow.push_back(key);
+                    let too_many = slow.len().saturating_sub(SLOW_KNOWN_MAX);
+                    slow.drain(..too_many);
+                    // Without a word: one of those who wait begins anew, among the slow.
+                    return;
+                }
+                Err(CompileError::Slow) => Err(compiler::too_slow(binary.len() as u64)),
+            };
             telling.send_replace(Some(compiled));
         });
         if let Err(error) = started {
@@ -306,10 +364,11 @@ impl Modules {
     /// Loads a module's code from disk, or checks the module.
     async fn check_module(&self, key: &Key, parts: &Arc<Parts>, module: Bytes) -> Result<ModuleCheck, ModuleError> {
         let place = self.checks.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let memory = self.reserve(check::check_memory_bytes(&module)).await?;
         let (parts, artifacts, name) = (parts.clone(), self.artifacts.clone(), parts.artifact_name(key));
         let (answer, answered) = oneshot::channel();
         threads::start("wasm-check", move || {
-            let _place = place;
+            let _taken = (place, memory);
             let kept = artifacts.and_then(|artifacts| artifacts.load(&name)).and_then(|code| parts.load(&code).ok());
             let check = match kept {
                 Some(ready) => Ok(ModuleCheck::Ready(ready)),

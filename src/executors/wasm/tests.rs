@@ -102,7 +102,8 @@ impl Caller {
             let gets: String = (0..parameters.len()).map(|n| format!("(local.get {n})")).collect();
             bodies += &format!("(func (export \"{name}\") (param{kinds}) (result i32) (call ${name} {gets}))\n");
         }
-        let engine = Engine::default();
+        let mut config = wasmtime::Config::new();
+        let engine = Engine::new(config.consume_fuel(limits.fuel.is_some())).unwrap();
         let module = Module::new(&engine, format!("(module {text} (memory (export \"memory\") 1) {bodies})")).unwrap();
         let mut linker = Linker::new(&engine);
         wasi::offer(&mut linker).unwrap();
@@ -129,8 +130,12 @@ impl Caller {
             lines: Lines::default(),
             stop: Stop::new(&engine),
             runtime: runtime.handle().clone(),
+            is_metered: limits.fuel.is_some(),
         };
         let mut store = Store::new(&engine, guest);
+        if let Some(fuel) = limits.fuel {
+            store.set_fuel(fuel).unwrap();
+        }
         let instance = linker.instantiate(&mut store, &module).unwrap();
         Self { store, instance, texts: TEXTS, _runtime: runtime }
     }
@@ -606,6 +611,43 @@ fn limits_that_are_met_are_named() {
     }
     assert_eq!((c.mkdir("tmp/x"), c.symlink("a", "tmp/x")), (Err(errno::NOSPC), Err(errno::NOSPC)));
     assert_eq!(c.log(), "[node] a task may have 65536 files, folders and links at once\n");
+}
+
+/// Goal: where instructions are counted a call takes of the fuel by what it does, and one that nothing is left for does
+/// nothing.
+#[test]
+fn calls_take_of_the_fuel_by_what_they_do() {
+    const MIB: u64 = 1 << 20;
+    let mut c = Caller::with(CLOCK_MS, Limits { fuel: Some(1 << 30), ..Limits::default() });
+    let rights = READ_WRITE | right::FD_SEEK | right::FD_FILESTAT_SET_SIZE;
+    let fd = c.open("tmp/f", CREATE, rights).unwrap();
+    let used = |c: &mut Caller, act: &mut dyn FnMut(&mut Caller)| {
+        let before = c.store.get_fuel().unwrap();
+        act(c);
+        before - c.store.get_fuel().unwrap()
+    };
+    let few = used(&mut c, &mut |c| assert_eq!(c.write(fd, &[1; 4]), Ok(4)));
+    let many = used(&mut c, &mut |c| assert_eq!(c.write(fd, &[1; 20_000]), Ok(20_000)));
+    assert!((wasi::CALL_FUEL..200).contains(&few), "{few}");
+    // Moved, and made room for.
+    assert!((5_000..11_000).contains(&(many - few)), "{many}");
+    let grown = used(&mut c, &mut |c| c.call("fd_filestat_set_size", &[fd.into(), MIB as i64]).unwrap());
+    assert!(grown > MIB / 2 / wasi::BYTES_PER_FUEL, "{grown}");
+    let at_end = used(&mut c, &mut |c| assert_eq!(c.seek(fd, 0, 2), Ok(MIB)));
+    let nothing = used(&mut c, &mut |c| assert_eq!(c.read(fd), Ok(Vec::new())));
+    assert!(at_end < 200 && nothing < 200, "a buffer that stays empty is not paid for: {at_end} {nothing}");
+    c.mkdir("tmp/d").unwrap();
+    for n in 0..1_000 {
+        c.mkdir(&format!("tmp/d/{n}")).unwrap();
+    }
+    let moved = used(&mut c, &mut |c| c.two_paths("path_rename", None, "tmp/d", "tmp/e").unwrap());
+    assert!(moved > 50_000, "all names below are walked over: {moved}");
+
+    c.store.set_fuel(wasi::CALL_FUEL).unwrap();
+    let error = c.try_call("fd_filestat_set_size", &[fd.into(), 0]).unwrap_err();
+    assert_eq!(error.downcast_ref::<Trap>(), Some(&Trap::OutOfFuel));
+    c.store.set_fuel(10_000).unwrap();
+    assert_eq!(c.seek(fd, 0, 2), Ok(MIB), "it was not cut");
 }
 
 /// What a module without sense passes, mostly of the right kind: `dice` are thrown for each parameter.

@@ -7,9 +7,13 @@
 //!
 //! Pointers come from the module: each is checked against its memory, and one that does not fit answers `EFAULT`. No
 //! call moves more than [`IO_BYTES_MAX`].
+//!
+//! Where instructions are counted a call takes of the fuel too: [`CALL_FUEL`], and a part for every byte that it moves,
+//! walks over or makes. What a call takes follows from the module's own world alone, so a deterministic task ends at
+//! the same call on every machine.
 
 use quorate_modules::imports::MODULE;
-use wasmtime::{Caller, Error, Extern, Linker, Result};
+use wasmtime::{AsContext, AsContextMut, Caller, Error, Extern, Linker, Result, Trap};
 
 use super::errno::{self, Errno};
 use super::guest::{Fault, Guest, Halt};
@@ -19,19 +23,37 @@ use super::{descriptors, paths, poll};
 /// Bytes of one read or write: what a module cannot be interrupted in.
 const IO_BYTES_MAX: usize = 4 << 20;
 
+/// Fuel of a call, whatever it does: the time of so many instructions.
+pub(super) const CALL_FUEL: u64 = 100;
+
+/// Bytes that a call works on for one unit of fuel.
+pub(super) const BYTES_PER_FUEL: u64 = 4;
+
 /// Buffers of one read or write, and subscriptions of one poll.
 pub(super) const VECTORS_MAX: u32 = 1024;
 
 /// Clocks by number: the wall clock, a monotonic one, and two of processor time.
 pub(super) const CLOCKS: u32 = 4;
 
-/// A module's memory, with every access checked.
-pub(super) struct Memory<'a>(&'a mut [u8]);
+/// A module's memory, with every access checked and counted.
+pub(super) struct Memory<'a> {
+    bytes: &'a mut [u8],
+    /// Bytes that the call has moved so far.
+    moved: u64,
+}
 
 impl Memory<'_> {
     pub(super) fn bytes(&mut self, at: i32, len: usize) -> Result<&mut [u8], Fault> {
+        self.note_moved(len);
+        self.buffer(at, len)
+    }
+    /// A buffer that may stay empty; what came into it is counted by [`Memory::note_moved`].
+    pub(super) fn buffer(&mut self, at: i32, len: usize) -> Result<&mut [u8], Fault> {
         let from = at as u32 as usize;
-        from.checked_add(len).and_then(|end| self.0.get_mut(from..end)).ok_or(Fault::Errno(errno::FAULT))
+        from.checked_add(len).and_then(|end| self.bytes.get_mut(from..end)).ok_or(Fault::Errno(errno::FAULT))
+    }
+    pub(super) fn note_moved(&mut self, bytes: usize) {
+        self.moved += bytes as u64;
     }
     pub(super) fn array<const N: usize>(&mut self, at: i32) -> Result<[u8; N], Fault> {
         self.bytes(at, N).map(|bytes| <[u8; N]>::try_from(&*bytes).expect("as long as asked for"))
@@ -63,7 +85,7 @@ impl Memory<'_> {
         for index in 0..count {
             let at = at.wrapping_add((index * 8) as i32);
             let (buffer, len) = (self.u32(at)? as i32, self.u32(at.wrapping_add(4))? as usize);
-            self.bytes(buffer, len)?;
+            self.buffer(buffer, len)?;
             let len = len.min(room);
             room -= len;
             found.push((buffer, len));
@@ -80,12 +102,28 @@ pub(super) fn call(
     let Some(memory) = caller.get_export("memory").and_then(Extern::into_memory) else {
         return Err(Error::new(Halt::NoMemory));
     };
-    let (bytes, guest) = memory.data_and_store_mut(caller);
-    match function(&mut Memory(bytes), guest) {
+    // First, so that no work is done for nothing.
+    take_fuel(caller, CALL_FUEL)?;
+    let (bytes, guest) = memory.data_and_store_mut(&mut *caller);
+    let mut memory = Memory { bytes, moved: 0 };
+    let result = function(&mut memory, guest);
+    let worked = memory.moved + guest.files.take_work();
+    take_fuel(caller, worked / BYTES_PER_FUEL)?;
+    match result {
         Ok(()) => Ok(errno::SUCCESS),
         Err(Fault::Errno(errno)) => Ok(errno),
         Err(Fault::Halt(halt)) => Err(Error::new(halt)),
     }
+}
+
+/// Ends the module if it has not so much left.
+fn take_fuel(caller: &mut Calling<'_>, fuel: u64) -> Result<()> {
+    if fuel == 0 || !caller.data().is_metered {
+        return Ok(());
+    }
+    let left = caller.as_context().get_fuel()?.checked_sub(fuel);
+    caller.as_context_mut().set_fuel(left.unwrap_or(0))?;
+    left.map(|_| ()).ok_or_else(|| Trap::OutOfFuel.into())
 }
 
 pub(super) type Calling<'a> = Caller<'a, Guest>;
@@ -134,7 +172,8 @@ fn offer_process(linker: &mut Linker<Guest>) -> Result<()> {
             Ok(())
         })
     })?;
-    linker.func_wrap(MODULE, "sched_yield", |_: Calling<'_>| errno::SUCCESS)?;
+    linker
+        .func_wrap(MODULE, "sched_yield", |mut c: Calling<'_>| take_fuel(&mut c, CALL_FUEL).map(|()| errno::SUCCESS))?;
     linker.func_wrap(MODULE, "proc_exit", |_: Calling<'_>, code: i32| -> Result<()> {
         Err(Error::new(Halt::Exit(code)))
     })?;
@@ -175,7 +214,9 @@ pub(super) fn clock(guest: &mut Guest, id: u32) -> Result<u64, Errno> {
 
 /// What does not exist here, with the shapes that modules import it in.
 fn offer_absences(linker: &mut Linker<Guest>) -> Result<()> {
-    linker.func_wrap(MODULE, "proc_raise", |_: Calling<'_>, _: i32| errno::NOSYS)?;
+    linker.func_wrap(MODULE, "proc_raise", |mut c: Calling<'_>, _: i32| {
+        take_fuel(&mut c, CALL_FUEL).map(|()| errno::NOSYS)
+    })?;
     linker.func_wrap(MODULE, "sock_accept", |mut c: Calling<'_>, fd: i32, _: i32, _: i32| no_socket(&mut c, fd))?;
     linker.func_wrap(MODULE, "sock_recv", |mut c: Calling<'_>, fd: i32, _: i32, _: i32, _: i32, _: i32, _: i32| {
         no_socket(&mut c, fd)

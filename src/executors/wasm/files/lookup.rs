@@ -8,6 +8,9 @@ use crate::executors::wasm::errno::{self, Errno};
 /// Symbolic links followed in one walk, as on Linux. It ends every circle.
 const LINKS_FOLLOWED_MAX: usize = 40;
 
+/// Work of one step from a name to its node: two searches in ordered maps.
+const STEP_BYTES: usize = 256;
+
 /// What to do with a symbolic link at the end of a path. Before the end it is always followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::executors::wasm) enum Links {
@@ -53,6 +56,7 @@ impl Files {
         let (mut at, mut followed) = (base, 0);
         while let Some(part) = rest.pop() {
             let last = rest.is_empty();
+            self.note_work(STEP_BYTES + part.len());
             let folder = self.folder(at)?;
             match part {
                 "." => continue,
@@ -92,6 +96,7 @@ impl Files {
     pub(super) fn path_bytes(&self, folder: NodeId) -> usize {
         let (mut at, mut bytes) = (folder, 0);
         while let Ok(super::Folder { parent: Some(parent), name_bytes, .. }) = self.folder(at) {
+            self.note_work(STEP_BYTES);
             bytes += name_bytes + 1;
             at = *parent;
         }
@@ -103,6 +108,7 @@ impl Files {
         while let Some((folder, before)) = folders.pop() {
             let Ok(folder) = self.folder(folder) else { continue };
             for (name, found) in &folder.names {
+                self.note_work(STEP_BYTES);
                 let bytes = before + 1 + name.len();
                 longest = longest.max(bytes);
                 if self.is_folder(found.node) {
