@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use quorate_api::{FAULTS_FILE, NodeFaults};
+use quorate_api::{FAULTS_FILE, NodeFaults, TOKEN_FILE};
 use quorate_cli::{Common, Failure, NodeArgs, Text, default_node_dir, print};
 use quorate_http::{Backend, NodeBackend, Server, TestingHooks};
 use quorate_node::compose::{Node, NodeExecutors, NodeParts, NodeSettings};
@@ -20,6 +20,7 @@ use quorate_node::config::{self, Config};
 use quorate_node::executors::Executor;
 use quorate_node::executors::command::{CommandConfig, CommandExecutor, GRACE};
 use quorate_node::executors::wasm::{ArtifactConfig, WasmConfig, WasmExecutor};
+use quorate_node::folder::{self, Tightened};
 use quorate_node::identity::{self, Identity};
 use quorate_node::network::{self, Admission, Link, LinkFault, NetFaults, NetworkConfig};
 use quorate_node::resources::{Resources, machine};
@@ -41,6 +42,9 @@ const WORKERS_MAX: usize = 4;
 
 /// Threads for blocking work. A put needs a handful; each holds an allocator's arena.
 const BLOCKING_THREADS_MAX: usize = 16;
+
+/// Files that are refused, and not closed, when others can read them.
+const SECRETS: [&str; 3] = [identity::KEY_FILE, identity::SECRET_FILE, TOKEN_FILE];
 
 /// Idle blocking threads go away after this long, and their memory with them.
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -68,6 +72,10 @@ pub fn run(common: &Common, args: &NodeArgs) -> Result<(), Failure> {
     }
     let config = config.map_err(|error| unusable(&error))?;
     log::start(&config)?;
+    folder::restrict_new_files();
+    for Tightened { path, mode } in folder::tighten(&dir, &SECRETS).map_err(|error| Failure::of(&error))? {
+        tracing::warn!(path = %path.display(), mode = %format!("{mode:03o}"), "others could read this; now they cannot");
+    }
     super::allocator::tune();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()

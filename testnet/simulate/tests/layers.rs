@@ -51,7 +51,7 @@ const LIBRARIES: &[Row] = &[
 /// The rooms of the node that the crates above it import.
 const ABOVE_THE_NODE: &[Row] = &[
     ("http", "approver compose directory events objects quorums raft resources seams streams utf8"),
-    ("daemon", "compose config executors identity incarnation network resources seams storage workers"),
+    ("daemon", "compose config executors folder identity incarnation network resources seams storage workers"),
     ("testnet/fuzz", "config identity"),
 ];
 
@@ -62,13 +62,14 @@ const NODE: &[Row] = &[
     ("gauges", ""),
     ("seams", ""),
     ("streams", ""),
+    ("folder", ""),
     ("utf8", ""),
     ("hosts", ""),
     ("resources", "gauges seams"),
     ("storage", "buffers seams"),
     ("config", "hosts"),
     ("executors", "config resources seams utf8"),
-    ("identity", "config seams"),
+    ("identity", "config folder seams"),
     ("certificates", "seams"),
     ("directory", "certificates gauges identity resources seams"),
     ("network", "buffers config error gauges identity resources seams"),
