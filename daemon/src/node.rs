@@ -14,9 +14,9 @@ use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 use quorate_api::{FAULTS_FILE, NodeFaults, TOKEN_FILE};
 use quorate_cli::{Common, Failure, NodeArgs, Text, default_node_dir, print};
-use quorate_http::{Backend, NodeBackend, Server, TestingHooks};
+use quorate_http::{Backend, DoorLimits, ListenSettings, NodeBackend, Server, TestingHooks};
 use quorate_node::compose::{Node, NodeExecutors, NodeParts, NodeSettings};
-use quorate_node::config::{self, Config};
+use quorate_node::config::{self, ApiSection, Config};
 use quorate_node::executors::Executor;
 use quorate_node::executors::command::{CommandConfig, CommandExecutor, GRACE};
 use quorate_node::executors::wasm::{ArtifactConfig, WasmConfig, WasmExecutor};
@@ -124,11 +124,11 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     let tasks = TaskGroup::threaded();
     let seams = Seams { clock: clock.clone(), entropy: entropy.clone(), disk, tasks: tasks.clone() };
 
-    let server = Server::bind(&dir, config.api.listen, config.api.allow_remote, &*entropy)
-        .await
-        .map_err(|error| Failure::of(&error))?;
+    let server = Server::bind(&dir, listen_settings(&config.api), &*entropy).await;
+    let server = server.map_err(|error| Failure::of(&error))?;
     let address = server.address();
     let mut registry = Registry::default();
+    server.register_metrics(&mut registry);
     let network_config = NetworkConfig::new(&config.network, secret, testing);
     let worker_faults = if testing { WorkerFaults::for_testing() } else { WorkerFaults::off() };
     let hooks = match disk_faults {
@@ -193,6 +193,15 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     };
     closing.await;
     outcome
+}
+
+fn listen_settings(api: &ApiSection) -> ListenSettings {
+    let limits = DoorLimits {
+        connections_max: api.connections_max as usize,
+        stall: api.stall_max,
+        ..DoorLimits::default()
+    };
+    ListenSettings { address: api.listen, allow_remote: api.allow_remote, limits }
 }
 
 /// What this node runs tasks with: an executor for each engine that it has.
@@ -314,5 +323,19 @@ fn unusable(error: &config::ConfigError) -> Failure {
     match error {
         config::ConfigError::Invalid(faults) => Failure::failed(Text::lines(faults.lines())),
         other => Failure::of(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_door_has_the_limits_of_the_settings() {
+        let usual = listen_settings(&ApiSection::default()).limits;
+        assert_eq!(usual, DoorLimits::default(), "the defaults of the settings are those of the API");
+        let api = ApiSection { connections_max: 9, stall_max: Duration::from_secs(33), ..ApiSection::default() };
+        let limits = listen_settings(&api).limits;
+        assert_eq!((limits.connections_max, limits.stall), (9, Duration::from_secs(33)));
     }
 }

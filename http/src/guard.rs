@@ -1,13 +1,15 @@
 //! The guard of every request: the bearer token, the Host and the Origin, before anything else is read.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use quorate_api::ErrorCode;
 
+use super::door::{Connection, Place};
 use super::error::ApiError;
 
 /// The token, kept only as a hash: comparing hashes takes the same time wherever a guess differs.
@@ -39,10 +41,26 @@ pub struct Guard {
 }
 
 pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    match admit(&guard, &request) {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+    let place = admit(&guard, &request).and_then(|()| match request.extensions().get::<Arc<Connection>>() {
+        Some(connection) => connection.admit(ends_soon(request.method(), request.uri().path())),
+        // It came through no door.
+        None => Ok(Place::Own),
+    });
+    let (mut response, keeps) = match place {
+        Ok(place) => (next.run(request).await, place == Place::Own),
+        Err(error) => (error.into_response(), false),
+    };
+    if !keeps {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    response
+}
+
+/// Whether a request waits for nothing and moves no content: it may have one of the kept places.
+fn ends_soon(method: &Method, path: &str) -> bool {
+    let waits = path.ends_with("/wait") || path.ends_with("/logs") || (method == Method::GET && path == "/v1/events");
+    let moves = path.ends_with("/content") || (method == Method::POST && path == "/v1/objects");
+    !waits && !moves && !path.starts_with("/v1/bench/")
 }
 
 fn admit(guard: &Guard, request: &Request) -> Result<(), ApiError> {

@@ -8,7 +8,7 @@
 //! that only this node's user can read, a Host that names this machine (so that a web page cannot reach it by
 //! rebinding a name) and no foreign Origin. Every answer that is not a success has an `ErrorBody` with one status per
 //! code ([`error::status`]). A download whose bytes cannot all be given breaks the connection and never ends as if it
-//! were whole. Connections, JSON bodies, event queues and listings are bounded ([`limits`]).
+//! were whole. Connections, their patience, JSON bodies, event queues and listings are bounded ([`limits`], [`door`]).
 //!
 //! What it does not: it is no gateway for other machines and speaks no TLS. It shares the node's runtime: everything
 //! long (hashing, coding, files) runs on blocking threads anyway, and a runtime of its own would cost seven nodes on
@@ -18,7 +18,8 @@ mod backend;
 mod bench;
 mod bench_jobs;
 mod bench_triggers;
-mod drain;
+mod body;
+mod door;
 pub mod error;
 mod events;
 mod extract;
@@ -45,9 +46,10 @@ mod views;
 pub use backend::{Backend, JobFilter, TestingHooks};
 pub use error::ApiError;
 pub use guard::{Guard, Token};
+pub use limits::DoorLimits;
 pub use live::NodeBackend;
 pub use router::{description, router};
-pub use server::{ServeError, Server};
+pub use server::{ListenSettings, ServeError, Server};
 
 #[cfg(test)]
 mod tests;

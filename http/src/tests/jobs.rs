@@ -44,6 +44,11 @@ impl Edge {
     }
 }
 
+/// A job that nobody runs.
+pub(super) async fn submitted(edge: &Edge) -> JobId {
+    edge.submit(&request(SPEC)).await.job
+}
+
 #[tokio::test]
 async fn a_submit_can_be_repeated_and_another_job_under_its_id_is_a_conflict() {
     let edge = Edge::start().await;

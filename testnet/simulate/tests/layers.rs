@@ -37,6 +37,9 @@ const LIBRARIES: &[Row] = &[
     ("bincode", "protocols"),
     ("clap", "cli testnet/fuzz testnet/simulate"),
     ("comfy-table", "cli"),
+    // Connections of the API; everybody else speaks HTTP through axum or reqwest.
+    ("hyper", "http"),
+    ("hyper-util", "http"),
     // The bound has what encryption costs without a network.
     ("libp2p", "src testnet/bound"),
     // The simulator names the log's types.
@@ -59,10 +62,10 @@ const ABOVE_THE_NODE: &[Row] = &[
 const NODE: &[Row] = &[
     ("buffers", ""),
     ("error", ""),
+    ("folder", ""),
     ("gauges", ""),
     ("seams", ""),
     ("streams", ""),
-    ("folder", ""),
     ("utf8", ""),
     ("hosts", ""),
     ("resources", "gauges seams"),
