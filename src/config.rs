@@ -109,11 +109,20 @@ pub struct ApiSection {
     pub listen: SocketAddr,
     /// Whether `listen` may be an address that other machines reach. The API is HTTP without TLS.
     pub allow_remote: bool,
+    /// Connections of callers with a token.
+    pub connections_max: u32,
+    /// How long a client may neither send the rest of its body nor read its answer.
+    pub stall_max: Duration,
 }
 
 impl Default for ApiSection {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7421)), allow_remote: false }
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7421)),
+            allow_remote: false,
+            connections_max: 256,
+            stall_max: Duration::from_secs(120),
+        }
     }
 }
 

@@ -16,6 +16,7 @@ use std::str::FromStr;
 use ed25519_dalek::SigningKey;
 use quorate_protocols::ids::{BootId, Incarnation, MemberId, PeerId};
 
+use crate::folder::{self, FolderError};
 use crate::seams::Entropy;
 
 pub const KEY_FILE: &str = "identity.key";
@@ -57,6 +58,8 @@ pub enum IdentityError {
         path.display(), path.display()
     )]
     Exposed { path: PathBuf, mode: u32 },
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     #[error("{} belongs to another network: its secret differs from the one given", path.display())]
     OtherNetwork { path: PathBuf },
 }
@@ -254,13 +257,12 @@ fn exists(path: &Path) -> Result<bool, IdentityError> {
     path.try_exists().map_err(|source| IdentityError::Io { what: "looking at", path: path.to_owned(), source })
 }
 
+/// Makes the folder, unless it holds parts of a node already.
 fn create_dir(dir: &Path) -> Result<(), IdentityError> {
-    use std::os::unix::fs::DirBuilderExt;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| IdentityError::Io {
-        what: "creating the data folder",
-        path: dir.to_owned(),
-        source,
-    })
+    match is_begun(dir) {
+        true => Ok(()),
+        false => Ok(folder::create(dir)?),
+    }
 }
 
 fn read_hex<const N: usize>(

@@ -16,6 +16,7 @@ pub mod directory;
 mod error;
 pub mod events;
 pub mod executors;
+pub mod folder;
 mod gauges;
 pub mod hosts;
 pub mod identity;

@@ -26,6 +26,8 @@ pub enum ErrorCode {
     Forbidden,
     NotFound,
     MethodNotAllowed,
+    /// The rest of the request did not come in time.
+    TooSlow,
     /// What is there already contradicts the request, or its state does not allow it.
     Conflict,
     TooLarge,

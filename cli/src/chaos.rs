@@ -11,7 +11,7 @@ use quorate_testnet::{Layout, Testnet, TestnetNodeState, UpOptions};
 
 use super::args::{ChaosArgs, Common};
 use super::failure::{Failure, unless_reader_gone};
-use super::output::{Text, print, print_json, print_to_stderr};
+use super::output::{Text, print, print_json, print_to_stderr, set_message};
 use super::reader;
 use super::testnet::own_binary;
 
@@ -125,7 +125,7 @@ async fn perform(common: &Common, net: &Path, start: bool, args: &ChaosArgs, see
     let is_terminal = !bar.is_hidden();
     let shown = bar.clone();
     let outcome = chaos::run(testnet, &options, move |progress| {
-        shown.set_message(progress_text(&progress));
+        set_message(&shown, progress_text(&progress));
         let mut told = told.lock();
         if !is_terminal && told.is_none_or(|told| progress.elapsed >= told + LINE_INTERVAL) {
             print_to_stderr(progress_text(&progress));

@@ -3,8 +3,9 @@
 //! What is for people is a [`Text`], and a [`Text`] is made of escaped text only ([`super::escape`]): [`table`],
 //! [`facts`] and [`Text::lines`] make one of many, and anything that can be displayed is one line. So a new line of
 //! output goes through [`print`] (standard output) or [`note`] (standard error), and nothing else is to be done; the
-//! macros of the standard library that print are denied in this crate. Bytes that somebody asked for (an object, an
-//! output, a log) go through [`Payload`], which escapes them for a terminal only.
+//! macros of the standard library that print are denied in this crate, and so is a progress bar's own way to say
+//! something ([`set_message`] is ours). Bytes that somebody asked for (an object, an output, a log) go through
+//! [`Payload`], which escapes them for a terminal only.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -226,6 +227,12 @@ pub fn counter(json: bool) -> ProgressBar {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
+}
+
+/// What a bar says beside its progress.
+pub fn set_message(bar: &ProgressBar, message: impl Into<Text>) {
+    #[expect(clippy::disallowed_methods, reason = "a text is escaped")]
+    bar.set_message(message.into().0);
 }
 
 /// A bar on stderr when that is a terminal and the user wants text, else nothing.

@@ -144,6 +144,9 @@ fn text_of_others_neither_acts_nor_makes_up_rows() {
     safe(&Failure::from(refused).text(), 2);
     let common = super::Common { dir: Some(HOSTILE.into()), ..super::Common::default() };
     safe(&super::advice::complete(&common, &Text::from(format!("`quorate peers` {HOSTILE}"))), 1);
+    let bar = indicatif::ProgressBar::hidden();
+    super::output::set_message(&bar, HOSTILE);
+    assert!(!bar.message().chars().any(super::escape::is_unsafe), "{:?}", bar.message());
     // What is shown for its own sake keeps its lines, and nothing else.
     let shown = Text::paragraphs("a\n\tb\u{1b}[0m\u{202e}");
     assert_eq!(shown.as_str(), "a\n\tb\\u{1b}[0m\\u{202e}");

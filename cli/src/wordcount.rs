@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::args::{Common, DemoArgs};
 use super::failure::Failure;
 use super::job;
-use super::output::{Text, bytes, counter, facts, print_unless_json, progress};
+use super::output::{Text, bytes, counter, facts, print_unless_json, progress, set_message};
 use super::testnet::own_binary;
 use super::transfer::{open_file, upload};
 
@@ -101,7 +101,7 @@ pub async fn perform(common: &Common, args: &DemoArgs, net: &Path, scratch: &Pat
     let (body, what) = open_file(&text).await?;
     let bar = progress(what.size, common.json);
     let stored: Result<PutInfo, Failure> = upload(&testnet.client(1)?, &what, body, |progress| {
-        bar.set_message(progress.phase.to_string());
+        set_message(&bar, progress.phase.to_string());
         bar.set_position(progress.bytes_stored);
     })
     .await;

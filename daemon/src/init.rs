@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use quorate_cli::{Common, Failure, InitArgs, Text, default_node_dir, facts, print, print_json, shell_path};
 use quorate_node::config::{self, Config};
+use quorate_node::folder;
 use quorate_node::identity::{self, JoinLine};
 use quorate_node::seams::entropy::OsEntropy;
 
@@ -14,6 +15,7 @@ pub fn run(common: &Common, args: &InitArgs) -> Result<(), Failure> {
         .as_deref()
         .map(|line| line.parse().map_err(|error| Failure::usage(format!("the join line is not usable: {error}"))))
         .transpose()?;
+    folder::restrict_new_files();
     let config_file = dir.join(config::FILE_NAME);
     if config_file.exists() {
         // What `quorate node` would refuse is said here too, so that neither sends the user to the other.

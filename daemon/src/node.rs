@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
-use quorate_api::{FAULTS_FILE, NodeFaults};
+use quorate_api::{FAULTS_FILE, NodeFaults, TOKEN_FILE};
 use quorate_cli::{Common, Failure, NodeArgs, Text, default_node_dir, print};
-use quorate_http::{Backend, NodeBackend, Server, TestingHooks};
+use quorate_http::{Backend, DoorLimits, ListenSettings, NodeBackend, Server, TestingHooks};
 use quorate_node::compose::{Node, NodeExecutors, NodeParts, NodeSettings};
-use quorate_node::config::{self, Config};
+use quorate_node::config::{self, ApiSection, Config};
 use quorate_node::executors::Executor;
 use quorate_node::executors::command::{CommandConfig, CommandExecutor, GRACE};
 use quorate_node::executors::wasm::{ArtifactConfig, WasmConfig, WasmExecutor};
+use quorate_node::folder::{self, Tightened};
 use quorate_node::identity::{self, Identity};
 use quorate_node::network::{self, Admission, Link, LinkFault, NetFaults, NetworkConfig};
 use quorate_node::resources::{Resources, machine};
@@ -41,6 +42,9 @@ const WORKERS_MAX: usize = 4;
 
 /// Threads for blocking work. A put needs a handful; each holds an allocator's arena.
 const BLOCKING_THREADS_MAX: usize = 16;
+
+/// Files that are refused, and not closed, when others can read them.
+const SECRETS: [&str; 3] = [identity::KEY_FILE, identity::SECRET_FILE, TOKEN_FILE];
 
 /// Idle blocking threads go away after this long, and their memory with them.
 const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(3);
@@ -68,6 +72,10 @@ pub fn run(common: &Common, args: &NodeArgs) -> Result<(), Failure> {
     }
     let config = config.map_err(|error| unusable(&error))?;
     log::start(&config)?;
+    folder::restrict_new_files();
+    for Tightened { path, mode } in folder::tighten(&dir, &SECRETS).map_err(|error| Failure::of(&error))? {
+        tracing::warn!(path = %path.display(), mode = %format!("{mode:03o}"), "others could read this; now they cannot");
+    }
     super::allocator::tune();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -116,11 +124,11 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     let tasks = TaskGroup::threaded();
     let seams = Seams { clock: clock.clone(), entropy: entropy.clone(), disk, tasks: tasks.clone() };
 
-    let server = Server::bind(&dir, config.api.listen, config.api.allow_remote, &*entropy)
-        .await
-        .map_err(|error| Failure::of(&error))?;
+    let server = Server::bind(&dir, listen_settings(&config.api), &*entropy).await;
+    let server = server.map_err(|error| Failure::of(&error))?;
     let address = server.address();
     let mut registry = Registry::default();
+    server.register_metrics(&mut registry);
     let network_config = NetworkConfig::new(&config.network, secret, testing);
     let worker_faults = if testing { WorkerFaults::for_testing() } else { WorkerFaults::off() };
     let hooks = match disk_faults {
@@ -185,6 +193,12 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     };
     closing.await;
     outcome
+}
+
+fn listen_settings(api: &ApiSection) -> ListenSettings {
+    let limits =
+        DoorLimits { connections_max: api.connections_max as usize, stall: api.stall_max, ..DoorLimits::default() };
+    ListenSettings { address: api.listen, allow_remote: api.allow_remote, limits }
 }
 
 /// What this node runs tasks with: an executor for each engine that it has.
@@ -306,5 +320,19 @@ fn unusable(error: &config::ConfigError) -> Failure {
     match error {
         config::ConfigError::Invalid(faults) => Failure::failed(Text::lines(faults.lines())),
         other => Failure::of(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_door_has_the_limits_of_the_settings() {
+        let usual = listen_settings(&ApiSection::default()).limits;
+        assert_eq!(usual, DoorLimits::default(), "the defaults of the settings are those of the API");
+        let api = ApiSection { connections_max: 9, stall_max: Duration::from_secs(33), ..ApiSection::default() };
+        let limits = listen_settings(&api).limits;
+        assert_eq!((limits.connections_max, limits.stall), (9, Duration::from_secs(33)));
     }
 }

@@ -31,6 +31,7 @@ pub const fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::Forbidden => StatusCode::FORBIDDEN,
         ErrorCode::NotFound => StatusCode::NOT_FOUND,
         ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        ErrorCode::TooSlow => StatusCode::REQUEST_TIMEOUT,
         ErrorCode::Conflict => StatusCode::CONFLICT,
         ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::RangeNotSatisfiable => StatusCode::RANGE_NOT_SATISFIABLE,
@@ -63,11 +64,25 @@ impl ApiError {
     pub fn code(&self) -> ErrorCode {
         self.body.error
     }
+    /// A whole answer, for a connection that has no request to answer.
+    pub fn to_http(&self) -> Vec<u8> {
+        let body = serde_json::to_string(&self.body).unwrap_or_else(|error| {
+            tracing::error!(%error, "an error body cannot be written");
+            "{}".to_owned()
+        });
+        let (status, length) = (status(self.body.error), body.len());
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        )
+        .into_bytes()
+    }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (status(self.body.error), axum::Json(&self.body)).into_response();
+        // For the audit log.
+        response.extensions_mut().insert(self.body.error);
         if let Some(size) = self.size
             && let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}"))
         {
@@ -278,9 +293,24 @@ fn of_rejection(status: StatusCode, message: String) -> ApiError {
     }
 }
 
+/// Whether the client stopped sending before its body was whole.
+fn is_stalled(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::TimedOut) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
 impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
-        of_rejection(rejection.status(), rejection.body_text())
+        match is_stalled(&rejection) {
+            true => Self::new(ErrorCode::TooSlow, rejection.body_text()),
+            false => of_rejection(rejection.status(), rejection.body_text()),
+        }
     }
 }
 

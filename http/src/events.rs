@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
+use axum::{Extension, Json};
 use futures::Stream;
-use quorate_api::{EmitInfo, EmitRequest, ErrorBody, EventInfo, EventKind};
+use quorate_api::{EmitInfo, EmitRequest, ErrorBody, ErrorCode, EventInfo, EventKind};
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use quorate_node::compose::NodeEvent;
@@ -23,12 +25,16 @@ use super::{extract, views};
 
 /// Events of this node from now on: its quorums, its own puts and gets, the pieces it holds, its connections. What
 /// other nodes do in quorums of which it is no member is told by those. Server-sent events with an `EventInfo` each. A
-/// client that is too slow is told `lagged` and misses what it missed.
+/// client that is too slow is told `lagged` and misses what it missed. When too many follow already it is `busy`.
 #[utoipa::path(get, path = "/v1/events", tag = "node",
     responses((status = 200, body = EventInfo, content_type = "text/event-stream"),
         (status = "default", body = ErrorBody)))]
-pub async fn events(State(backend): State<Shared>) -> Sse<impl Stream<Item = Result<SseEvent, Infallible>>> {
+pub async fn events(
+    State(backend): State<Shared>,
+    Extension(places): Extension<StreamPlaces>,
+) -> Result<Sse<impl Stream<Item = Result<SseEvent, Infallible>>>, ApiError> {
     let follower = Follower {
+        _place: places.take_one()?,
         quorums: backend.quorum_events(),
         objects: backend.object_events(),
         node: backend.node_events(),
@@ -45,7 +51,26 @@ pub async fn events(State(backend): State<Shared>) -> Sse<impl Stream<Item = Res
         });
         Some((Ok(sse), follower))
     });
-    Sse::new(stream).keep_alive(KeepAlive::default())
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+}
+
+/// The streams of events that may be open at once.
+#[derive(Clone)]
+pub struct StreamPlaces {
+    streams_max: usize,
+    free: Arc<Semaphore>,
+}
+
+impl StreamPlaces {
+    pub fn new(streams_max: usize) -> Self {
+        Self { streams_max, free: Arc::new(Semaphore::new(streams_max)) }
+    }
+    fn take_one(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        self.free.clone().try_acquire_owned().map_err(|_| {
+            let text = format!("{} clients follow the events of this node, and no more may", self.streams_max);
+            ApiError::new(ErrorCode::Busy, text).hint("end one of them, such as a `quorate events` that nobody reads")
+        })
+    }
 }
 
 /// Emits an event: jobs with a trigger for its name run, whichever quorum owns them. Success means that this node has
@@ -60,6 +85,7 @@ pub async fn emit(
 }
 
 struct Follower {
+    _place: OwnedSemaphorePermit,
     backend: Shared,
     quorums: broadcast::Receiver<HostEvent>,
     objects: broadcast::Receiver<ObjectEvent>,

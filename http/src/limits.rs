@@ -2,8 +2,105 @@
 
 use std::time::Duration;
 
-/// Open connections; the next waits in the listener's backlog. Far more than a person's tools hold open.
+/// Connections of callers that have shown a token: far more than a person's tools hold open. When all are in use, the
+/// one that has been idle for longest gives way; when none is idle, a caller is refused, but for [`KEPT_PLACES`].
 pub const CONNECTIONS_MAX: usize = 256;
+
+/// Connections that have not shown a token yet. When there are more, the oldest of them is closed: a caller with a
+/// token needs its place for a moment, so that a flood must bring this many within it to be in its way.
+pub const LOBBY_MAX: usize = 128;
+
+/// Places beyond the others, for requests that end by themselves: what the command line and a scrape ask works on a
+/// node all of whose places are held by callers that wait, follow or send. As many again are for those that end by
+/// themselves once their body has come.
+pub const KEPT_PLACES: usize = 8;
+
+/// Streams of events at once. Each holds a place and a queue.
+pub const STREAMS_MAX: usize = 64;
+
+/// A request's head, whole, from its first byte; for a new connection from its beginning.
+pub const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Longest head of a request: what a caller without a token can have a node keep.
+pub const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+/// Between two requests on one connection. Longer than a program pauses between two questions.
+pub const IDLE_MAX: Duration = Duration::from_secs(30);
+
+/// A client that neither sends the rest of its body nor reads its answer for so long is gone. A guess: longer than a
+/// pipe or a pager pauses that somebody attends to.
+pub const STALL_MAX: Duration = Duration::from_secs(120);
+
+/// The same in one of the [`KEPT_PLACES`], which others wait for.
+pub const KEPT_STALL_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes of a body that are progress: a byte now and then is not. The last ones may be fewer.
+pub const PROGRESS_BYTES: usize = 1024;
+
+/// How long a refusal outside of any request may take to be written: the connection's buffer has room for it.
+pub const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Lines of the audit log that wait to be written.
+pub const AUDIT_QUEUE_MAX: usize = 1024;
+
+/// Lines a second about refused requests, and as many about what tokens read.
+pub const AUDIT_LINES_PER_S_MAX: u32 = 10;
+
+/// How much of the audit log is kept: a hundred thousand lines and more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditLimits {
+    pub file_bytes_max: u64,
+    pub files_max: u32,
+}
+
+impl Default for AuditLimits {
+    fn default() -> Self {
+        Self { file_bytes_max: 8 * 1024 * 1024, files_max: 5 }
+    }
+}
+
+/// Tokens that the operator may have minted at once.
+pub const TOKENS_MAX: usize = 256;
+
+/// Longest file of tokens that is read: far above that many.
+pub const TOKENS_FILE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Each token has at most one of so many places: no program's token keeps the operator out.
+pub const TOKEN_SHARE: usize = 4;
+
+/// Pause after accepting failed, for lack of descriptors for example.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+// Whoever is drained does not outlive the deadline by which it had to show a token by much.
+const _: () = assert!(DRAIN_PATIENCE.as_secs() <= HEAD_DEADLINE.as_secs());
+
+/// The bounds of the door, which tests set lower.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DoorLimits {
+    pub connections_max: usize,
+    pub lobby_max: usize,
+    pub kept_places: usize,
+    pub streams_max: usize,
+    pub head: Duration,
+    pub idle: Duration,
+    pub stall: Duration,
+    pub kept_stall: Duration,
+}
+
+impl Default for DoorLimits {
+    fn default() -> Self {
+        Self {
+            connections_max: CONNECTIONS_MAX,
+            lobby_max: LOBBY_MAX,
+            kept_places: KEPT_PLACES,
+            streams_max: STREAMS_MAX,
+            head: HEAD_DEADLINE,
+            idle: IDLE_MAX,
+            stall: STALL_MAX,
+            kept_stall: KEPT_STALL_MAX,
+        }
+    }
+}
 
 /// Largest JSON body. The largest request but one is a handful of short fields.
 pub const JSON_BYTES_MAX: usize = 64 * 1024;

@@ -6,6 +6,7 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -13,6 +14,7 @@ use quorate_api::ErrorBody;
 use quorate_protocols::quorum::request::QuorumView;
 
 use super::backend::Shared;
+use super::door::Overdue;
 
 /// OpenMetrics text, in the words of its specification.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -77,5 +79,79 @@ impl QuorumGauges {
             members.inc();
         }
         registry
+    }
+}
+
+/// Why the door closed a connection or refused a request, as metrics name it.
+#[derive(Clone, Copy, Debug)]
+pub enum Closed {
+    /// More connections without a token than the lobby holds.
+    Crowded,
+    /// Idle, and its place was needed.
+    MadeRoom,
+    /// No place for a request with a token.
+    Full,
+    SlowHead,
+    Idle,
+    /// Its client does not read.
+    Stalled,
+}
+
+impl Closed {
+    pub const fn of(overdue: Overdue) -> Self {
+        match overdue {
+            Overdue::Head => Self::SlowHead,
+            Overdue::Idle => Self::Idle,
+            Overdue::Answer => Self::Stalled,
+        }
+    }
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Crowded => "crowded",
+            Self::MadeRoom => "made-room",
+            Self::Full => "full",
+            Self::SlowHead => "slow-head",
+            Self::Idle => "idle",
+            Self::Stalled => "stalled",
+        }
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ClosedLabel {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PlaceLabel {
+    place: &'static str,
+}
+
+/// The connections of the API. Clones are the same metrics.
+#[derive(Clone, Debug, Default)]
+pub struct DoorMetrics {
+    open: Family<PlaceLabel, Gauge<u64, AtomicU64>>,
+    closed: Family<ClosedLabel, Counter>,
+}
+
+impl DoorMetrics {
+    pub fn register(&self, registry: &mut Registry) {
+        let registry = registry.sub_registry_with_prefix("quorate_api");
+        registry.register(
+            "connections",
+            "Open connections of the API: without a token yet (lobby), with one (own), in a place kept for short requests",
+            self.open.clone(),
+        );
+        let closed = "Connections closed or refused by the API, by reason";
+        registry.register("connections_closed", closed, self.closed.clone());
+    }
+    /// Of the lobby, with a place of their own, and in a kept place.
+    pub fn set_open(&self, counts: [usize; 3]) {
+        for (place, count) in ["lobby", "own", "kept"].into_iter().zip(counts) {
+            self.open.get_or_create(&PlaceLabel { place }).set(count as u64);
+        }
+    }
+    pub fn on_closed(&self, reason: Closed, count: u64) {
+        self.closed.get_or_create(&ClosedLabel { reason: reason.name() }).inc_by(count);
     }
 }

@@ -1,5 +1,8 @@
 //! All routes with their description, guarded.
 
+use std::sync::Arc;
+
+use axum::Extension;
 use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{Uri, header};
 use axum::middleware;
@@ -11,12 +14,15 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::backend::Shared;
-use super::drain::drained;
+use super::body::attended;
+use super::door::Connection;
 use super::error::ApiError;
+use super::events::StreamPlaces;
 use super::guard::{Guard, guard};
 use super::limits::{JSON_BYTES_MAX, SUBMIT_BYTES_MAX};
 use super::{
-    bench, bench_jobs, bench_triggers, events, jobs, metrics, node, objects, quorums, submit, tasks, testing, triggers,
+    bench, bench_jobs, bench_triggers, events, jobs, metrics, node, objects, quorums, submit, tasks, testing, token,
+    triggers,
 };
 
 #[derive(OpenApi)]
@@ -83,6 +89,8 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
         .routes(routes!(objects::show, objects::remove))
         .routes(routes!(objects::content))
         .routes(routes!(events::events, events::emit))
+        .routes(routes!(token::list, token::mint))
+        .routes(routes!(token::revoke))
         .routes(routes!(metrics::metrics));
     match testing {
         true => router
@@ -115,7 +123,9 @@ pub fn description(testing: bool) -> utoipa::openapi::OpenApi {
 }
 
 /// The whole API over a node.
-pub fn router(backend: Shared, required: Guard) -> axum::Router {
+///
+/// At most `streams_max` clients follow its events at once.
+pub fn router(backend: Shared, required: Guard, streams_max: usize) -> axum::Router {
     let testing = backend.testing().is_some();
     let (router, description) = described(testing).split_for_parts();
     let description = description.to_json().unwrap_or_else(|error| {
@@ -131,11 +141,14 @@ pub fn router(backend: Shared, required: Guard) -> axum::Router {
             ApiError::new(ErrorCode::MethodNotAllowed, "this route does not take this method").into_response()
         })
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(required, guard))
+        .layer(Extension(StreamPlaces::new(streams_max)))
+        .layer(Extension(required.tokens.clone()))
+        .layer(middleware::from_fn_with_state((required, backend.clone()), guard))
         // Handlers act as part of the node: what they start belongs to it.
         .layer(middleware::from_fn(move |request: Request, next: middleware::Next| {
             let tasks = tasks.clone();
-            let request = request.map(|body| drained(body, tasks.clone()));
+            let connection = request.extensions().get::<Arc<Connection>>().cloned();
+            let request = request.map(|body| attended(body, connection, tasks.clone()));
             async move { tasks.scope(next.run(request)).await }
         }))
         .with_state(backend)

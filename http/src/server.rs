@@ -5,23 +5,23 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::serve::Listener;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use prometheus_client::registry::Registry;
 use quorate_api::{ADDRESS_FILE, TOKEN_FILE};
 use quorate_node::seams::Entropy;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::net::TcpListener;
 
+use super::audit::Audit;
 use super::backend::Shared;
+use super::door::Door;
 use super::guard::{Guard, Token};
-use super::limits::{CLOSE_PATIENCE, CONNECTIONS_MAX};
+use super::limits::{AuditLimits, DoorLimits, TOKEN_SHARE};
+use super::metrics::DoorMetrics;
 use super::router::router;
+use super::tokens::{Tokens, TokensError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -38,39 +38,54 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     #[error("{} can be read by others (mode {mode:03o}) and opens the API. Run `chmod 600 {}`", path.display(), path.display())]
     Exposed { path: PathBuf, mode: u32 },
+}
+
+/// Where the API listens, and to whom.
+#[derive(Clone, Debug)]
+pub struct ListenSettings {
+    pub address: SocketAddr,
+    pub allow_remote: bool,
+    pub limits: DoorLimits,
 }
 
 /// A bound API that is not served yet.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    address_file: PathBuf,
-    guard: Guard,
+    dir: PathBuf,
+    allow_remote: bool,
+    tokens: Tokens,
+    limits: DoorLimits,
+    metrics: DoorMetrics,
 }
 
 impl Server {
     /// Binds the address, and reads the data folder's token or draws one.
-    pub async fn bind(
-        dir: &Path,
-        address: SocketAddr,
-        allow_remote: bool,
-        entropy: &dyn Entropy,
-    ) -> Result<Self, ServeError> {
+    pub async fn bind(dir: &Path, settings: ListenSettings, entropy: &dyn Entropy) -> Result<Self, ServeError> {
+        let ListenSettings { address, allow_remote, limits } = settings;
         let token = load_or_create_token(dir, entropy)?;
+        let share = (limits.connections_max / TOKEN_SHARE).max(1);
+        let tokens = Tokens::load(dir, token, share)?;
         let listen = |source| ServeError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let guard = Guard { token, allow_remote };
-        Ok(Self { listener, address, address_file: dir.join(ADDRESS_FILE), guard })
+        let (dir, metrics) = (dir.to_owned(), DoorMetrics::default());
+        Ok(Self { listener, address, dir, allow_remote, tokens, limits, metrics })
+    }
+
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
     }
 
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Serves until the node's task group closes, and gives requests in flight a moment to end.
+    /// Serves until the node's task group closes. Requests in flight are tasks of the group, and have a moment to end.
     ///
     /// Boxed, so that the handlers are compiled here and not in the crate that starts the server.
     pub fn serve(self, backend: Shared) -> BoxFuture<'static, Result<(), ServeError>> {
@@ -78,24 +93,17 @@ impl Server {
     }
 
     async fn serve_router(self, backend: Shared) -> Result<(), ServeError> {
-        let shutdown = backend.tasks().shutdown_token();
-        let app = router(backend, self.guard);
-        let limited = Limited { listener: self.listener, permits: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+        let tasks = backend.tasks().clone();
+        let audit = Arc::new(Audit::start(&self.dir, AuditLimits::default(), &tasks));
+        let guard = Guard { tokens: Arc::new(self.tokens), audit, allow_remote: self.allow_remote };
+        let app = router(backend, guard, self.limits.streams_max);
+        let address_file = self.dir.join(ADDRESS_FILE);
         // Only now: whoever reads the address may ask at once.
-        let file = |what, source| ServeError::File { what, path: self.address_file.clone(), source };
-        write_private(&self.address_file, &self.address.to_string()).map_err(|error| file("writing", error))?;
-        let closing = shutdown.clone();
-        let server = axum::serve(limited, app).with_graceful_shutdown(closing.cancelled_owned());
-        let patience = async {
-            shutdown.cancelled().await;
-            tokio::time::sleep(CLOSE_PATIENCE).await;
-        };
-        tokio::select! {
-            // Accepting never fails for good: axum waits and goes on.
-            _ = server => (),
-            () = patience => (),
-        }
-        match fs::remove_file(&self.address_file) {
+        let file = |what, source| ServeError::File { what, path: address_file.clone(), source };
+        write_private(&address_file, &self.address.to_string()).map_err(|error| file("writing", error))?;
+        // Accepting never fails for good: the door waits and goes on.
+        Door::new(self.limits, self.metrics).serve(self.listener, app, tasks).await;
+        match fs::remove_file(&address_file) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(file("removing", source)),
             _ => Ok(()),
         }
@@ -111,7 +119,7 @@ fn load_or_create_token(dir: &Path, entropy: &dyn Entropy) -> Result<Token, Serv
             if mode & 0o077 != 0 {
                 return Err(ServeError::Exposed { path, mode });
             }
-            Ok(Token::new(text.trim()))
+            Ok(Token::new(text.trim().as_bytes()))
         }
         // An empty file is a creation that a crash cut short.
         Ok(_) => draw_token(&path, entropy).map_err(|error| file("writing", error)),
@@ -127,7 +135,7 @@ fn draw_token(path: &Path, entropy: &dyn Entropy) -> io::Result<Token> {
     entropy.fill(&mut bytes);
     let text = hex::encode(bytes);
     write_private(path, &text)?;
-    Ok(Token::new(&text))
+    Ok(Token::new(text.as_bytes()))
 }
 
 /// Writes beside and renames: a reader sees all of it or none.
@@ -141,60 +149,4 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     writeln!(file, "{text}")?;
     fs::rename(draft, path)
-}
-
-/// A listener with at most [`CONNECTIONS_MAX`] connections open.
-struct Limited {
-    listener: TcpListener,
-    permits: Arc<Semaphore>,
-}
-
-/// A connection and its place among them.
-struct Connection {
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Listener for Limited {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let permit = self.permits.clone().acquire_owned().await.expect("the semaphore is never closed");
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        // Answers are small and waited for.
-        let _ = stream.set_nodelay(true);
-        (Connection { stream, _permit: permit }, address)
-    }
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }

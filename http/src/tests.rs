@@ -1,7 +1,9 @@
 //! The edge over a node that is not there: a real socket, a real client, a made-up backend.
 
 mod description;
+mod door;
 mod jobs;
+mod tokens;
 mod triggers;
 
 use parking_lot::Mutex;
@@ -62,6 +64,8 @@ const CONTENT: &[u8] = b"0123456789";
 const EMPTY: ObjectId = ObjectId { quorum: QUORUM, manifest: ManifestHash([5; 32]) };
 /// Its first bytes cannot be read.
 const UNREADABLE: ObjectId = ObjectId { quorum: QUORUM, manifest: ManifestHash([6; 32]) };
+/// Its bytes never end.
+const ENDLESS: ObjectId = ObjectId { quorum: QUORUM, manifest: ManifestHash([7; 32]) };
 /// Its last bytes cannot be read.
 const DAMAGED: ObjectId = ObjectId { quorum: QUORUM, manifest: ManifestHash([4; 32]) };
 
@@ -91,6 +95,8 @@ struct Fake {
     /// Nobody knows the quorum.
     is_unknown: AtomicBool,
     commits: AtomicU64,
+    now: AtomicU64,
+    randoms: AtomicU64,
     /// Of a node started with `--testing`.
     faults: Option<NoFaults>,
     modules: ModuleChecks,
@@ -110,6 +116,8 @@ impl Fake {
             put_fails,
             is_unknown: AtomicBool::new(false),
             commits: AtomicU64::new(0),
+            now: AtomicU64::new(5),
+            randoms: AtomicU64::new(0),
             faults: Some(NoFaults),
             modules: ModuleChecks::default(),
         }
@@ -131,6 +139,9 @@ fn unknown<T>(job: JobId) -> Result<T, ApiError> {
 }
 
 impl Backend for Fake {
+    fn now(&self) -> Millis {
+        Millis(self.now.load(Ordering::Relaxed))
+    }
     fn tasks(&self) -> &TaskGroup {
         &self.tasks
     }
@@ -218,7 +229,7 @@ impl Backend for Fake {
         Box::pin(async move { self.commit(command) })
     }
     fn random(&self) -> [u8; 16] {
-        self.commits.load(Ordering::Relaxed).to_le_bytes().repeat(2).try_into().expect("twice eight bytes")
+        self.randoms.fetch_add(1, Ordering::Relaxed).to_le_bytes().repeat(2).try_into().expect("twice eight bytes")
     }
     fn job_id(&self, wanted: Wanted) -> Answer<'_, JobId> {
         Box::pin(async move {
@@ -336,6 +347,11 @@ impl Backend for Fake {
                 GetError::Unreadable { object, segment, found: 3, needed: 4, faults }
             };
             let bytes = match object {
+                ENDLESS => {
+                    let chunk = Ok(Bytes::from(vec![7; 1 << 16]));
+                    let bytes = stream::repeat_with(move || chunk.clone()).boxed();
+                    return Ok(GetStream { size: 1 << 60, start: 0, length: 1 << 60, bytes });
+                }
                 UNREADABLE => return Err(lost(0).into()),
                 // Half of it, and then no more: the rest of this object is lost.
                 DAMAGED => stream::iter(vec![Ok(part.slice(..5)), Err(lost(1))]).boxed(),
@@ -384,11 +400,18 @@ impl Backend for Fake {
     }
 }
 
+/// On a free port of this machine.
+fn listening(limits: DoorLimits) -> ListenSettings {
+    ListenSettings { address: "127.0.0.1:0".parse().unwrap(), allow_remote: false, limits }
+}
+
 /// A served fake and a client that knows its token.
 struct Edge {
     fake: std::sync::Arc<Fake>,
     client: Client,
     dir: tempfile::TempDir,
+    /// The metrics of its door.
+    metrics: prometheus_client::registry::Registry,
 }
 
 impl Edge {
@@ -396,13 +419,18 @@ impl Edge {
         Self::with(Fake::new(false)).await
     }
     async fn with(fake: Fake) -> Self {
+        Self::limited(fake, DoorLimits::default()).await
+    }
+    async fn limited(fake: Fake, limits: DoorLimits) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let server = Server::bind(dir.path(), "127.0.0.1:0".parse().unwrap(), false, &OsEntropy).await.unwrap();
+        let server = Server::bind(dir.path(), listening(limits), &OsEntropy).await.unwrap();
+        let mut metrics = prometheus_client::registry::Registry::default();
+        server.register_metrics(&mut metrics);
         let url = format!("http://{}", server.address());
         let fake = std::sync::Arc::new(fake);
         fake.tasks.spawn(server.serve(fake.clone()));
         let token = std::fs::read_to_string(dir.path().join("api.token")).unwrap();
-        Self { fake, client: Client::new(url, Some(token.trim().to_owned())), dir }
+        Self { fake, client: Client::new(url, Some(token.trim().to_owned())), dir, metrics }
     }
     fn get(&self, path: &str) -> reqwest::RequestBuilder {
         self.client.request(Method::GET, path)
@@ -718,10 +746,12 @@ async fn the_description_lists_every_route() {
         "/v1/resources",
         "/v1/contact",
         "/v1/testing/faults",
+        "/v1/tokens",
+        "/v1/tokens/{token}",
     ] {
         assert!(paths.iter().any(|found| found == path), "{path} is not described");
     }
-    assert_eq!(paths.len(), 39, "a new route belongs in this list: {paths:?}");
+    assert_eq!(paths.len(), 41, "a new route belongs in this list: {paths:?}");
     let edge = Edge::start().await;
     let served: serde_json::Value = edge.client.get("/openapi.json").await.unwrap();
     assert!(served["paths"]["/v1/testing/faults"].is_object() && served["paths"]["/v1/bench/noop"].is_object());
@@ -780,7 +810,7 @@ fn the_bounds_of_measurements_are_described_as_they_are() {
 async fn a_token_that_others_can_read_is_refused_and_a_good_one_is_kept() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
-    let bind = || Server::bind(dir.path(), "127.0.0.1:0".parse().unwrap(), false, &OsEntropy);
+    let bind = || Server::bind(dir.path(), listening(DoorLimits::default()), &OsEntropy);
     drop(bind().await.unwrap());
     let path = dir.path().join("api.token");
     let token = std::fs::read_to_string(&path).unwrap();

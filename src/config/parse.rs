@@ -69,7 +69,7 @@ fn read_network(reader: &mut Reader, root: &Table<'_>, network: &mut NetworkSect
 }
 
 fn read_api(reader: &mut Reader, root: &Table<'_>, api: &mut ApiSection) {
-    let Some(table) = root.table(reader, "api", &["listen", "allow_remote"]) else { return };
+    let Some(table) = root.table(reader, "api", &["listen", "allow_remote", "connections_max", "stall_max"]) else { return };
     set(&mut api.allow_remote, table.flag(reader, "allow_remote"));
     set(&mut api.listen, table.parsed(reader, "listen", "an IP address and port, such as \"127.0.0.1:7421\""));
     if !api.listen.ip().is_loopback() && !api.allow_remote {
@@ -77,6 +77,10 @@ fn read_api(reader: &mut Reader, root: &Table<'_>, api: &mut ApiSection) {
                       without encryption, so put a proxy with TLS in front of it)";
         table.refuse(reader, "listen", quoted(&api.listen.to_string()), needed);
     }
+    let connections = table.number(reader, "connections_max", 8..=10_000);
+    set(&mut api.connections_max, connections.map(|connections| connections as u32));
+    let stalls = Duration::from_secs(1)..=Duration::from_secs(3600);
+    set(&mut api.stall_max, table.duration(reader, "stall_max", stalls));
 }
 
 fn read_node(reader: &mut Reader, root: &Table<'_>, node: &mut NodeSection) {

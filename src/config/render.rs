@@ -84,6 +84,16 @@ pub(super) fn render(config: &Config) -> String {
         "allow_remote",
         config.api.allow_remote,
     );
+    page.value(
+        "Connections of callers with the token at once (8 to 10000); a few short requests are answered beyond them.",
+        "connections_max",
+        config.api.connections_max,
+    );
+    page.value(
+        "How long a client may neither go on sending its request's body nor read its answer (1s to 1h).",
+        "stall_max",
+        time(config.api.stall_max),
+    );
 
     page.section("node");
     page.value(

@@ -30,7 +30,12 @@ fn every_setting_survives_the_file() {
             allow_peers: BTreeSet::from([peer]),
             connections_max: 99,
         },
-        api: ApiSection { listen: "0.0.0.0:0".parse().unwrap(), allow_remote: true },
+        api: ApiSection {
+            listen: "0.0.0.0:0".parse().unwrap(),
+            allow_remote: true,
+            connections_max: 9,
+            stall_max: Duration::from_secs(33),
+        },
         node: NodeSection {
             name: Some("attic, the \"old\" one".to_owned()),
             labels: BTreeMap::from([("site".to_owned(), "the \"attic\"".to_owned())]),

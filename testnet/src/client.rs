@@ -11,6 +11,10 @@ use serde::de::DeserializeOwned;
 /// How long a request may take that is not a transfer.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(60);
 
+/// An unused connection is closed after this long: before the node does, which keeps one for half a minute, so that no
+/// request is sent into one that is being closed.
+const IDLE_MAX: Duration = Duration::from_secs(20);
+
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error("no node answers at {url}: {reason}; is it running?")]
@@ -47,6 +51,7 @@ impl Client {
         let http = reqwest::Client::builder()
             .no_proxy()
             .connect_timeout(Duration::from_secs(5))
+            .pool_idle_timeout(IDLE_MAX)
             // Nodes are spoken to on this machine, without TLS; the machine's list of authorities takes time to read.
             .tls_certs_only([]);
         // The library gives a connection up after 30 s in which the other side takes no bytes, and a node that waits

@@ -62,9 +62,11 @@ impl Process {
     /// Starts `binary` in the background, in a process group of its own so that a Ctrl-C in the terminal does not
     /// reach it, with its output appended to `log`.
     pub fn start(binary: &Path, arguments: &[&std::ffi::OsStr], log: &Path) -> Result<Self, ProcessError> {
+        use std::os::unix::fs::OpenOptionsExt;
         use std::os::unix::process::CommandExt;
         let fail = |source| ProcessError::Start { binary: binary.to_owned(), source };
-        let out = std::fs::OpenOptions::new().create(true).append(true).open(log).map_err(fail)?;
+        // What a node logs is for its owner, as its folder is.
+        let out = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(log).map_err(fail)?;
         let errors = out.try_clone().map_err(fail)?;
         let mut child = Command::new(binary)
             .args(arguments)

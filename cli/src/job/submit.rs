@@ -33,7 +33,7 @@ use super::super::advice;
 use super::super::args::{Common, SpecArgs, SubmitArgs};
 use super::super::failure::{Failure, unless_reader_gone};
 use super::super::ids::Ids;
-use super::super::output::{Text, bytes, print, print_json, print_to_stderr, progress};
+use super::super::output::{Text, bytes, print, print_json, print_to_stderr, progress, set_message};
 use super::super::reference::resolve_optional;
 use super::super::transfer::{Upload, open_file, upload};
 use super::{show_info, text, watch};
@@ -343,7 +343,7 @@ where
 {
     let bar = progress(Some(size), common.json);
     let stored: Result<PutInfo, Failure> = upload(client, what, body, |progress| {
-        bar.set_message(progress.phase.to_string());
+        set_message(&bar, progress.phase.to_string());
         bar.set_position(progress.bytes_stored);
     })
     .await;

@@ -11,7 +11,7 @@ use quorate_testnet::{Client, ClientError};
 use super::super::args::Common;
 use super::super::failure::{Failure, unless_reader_gone};
 use super::super::ids::Ids;
-use super::super::output::{counter, instant, print_to_stderr, word};
+use super::super::output::{counter, instant, print_to_stderr, set_message, word};
 use super::super::reader;
 use super::{history, show_info, text};
 
@@ -206,7 +206,7 @@ pub fn show(bar: &ProgressBar, info: &JobInfo) {
         bar.set_length(batch.step.tasks.total.into());
         bar.set_position(batch.step.tasks.done.into());
     }
-    bar.set_message(format!("{} {}", word(&info.state), text::step_name(info)));
+    set_message(bar, format!("{} {}", word(&info.state), text::step_name(info)));
     bar.tick();
 }
 

@@ -18,9 +18,9 @@ use quorate_protocols::quorum::TaskCommand;
 use super::*;
 use crate::limits::{PAGE_OUTPUT_BYTES, SUBMIT_BYTES_MAX};
 
-const SPEC: &str = "name = \"two words\"\nengine = \"wasm\"\nmodule = \"a.wat\"\nmap.count = 2\n";
+pub(super) const SPEC: &str = "name = \"two words\"\nengine = \"wasm\"\nmodule = \"a.wat\"\nmap.count = 2\n";
 
-fn request(spec: &str) -> SubmitRequest {
+pub(super) fn request(spec: &str) -> SubmitRequest {
     let files = [("a.wat".to_owned(), FileContent::Text(NOTHING_WAT.to_owned()))];
     SubmitRequest {
         spec: spec.to_owned(),
@@ -42,6 +42,11 @@ impl Edge {
     async fn command_job(&self, job: JobId, verb: &str, body: Value) -> JobInfo {
         self.client.post(&format!("/v1/jobs/{job}/{verb}"), &body).await.unwrap_or_else(|error| panic!("{error:?}"))
     }
+}
+
+/// A job that nobody runs.
+pub(super) async fn submitted(edge: &Edge) -> JobId {
+    edge.submit(&request(SPEC)).await.job
 }
 
 #[tokio::test]

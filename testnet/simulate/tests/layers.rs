@@ -37,6 +37,9 @@ const LIBRARIES: &[Row] = &[
     ("bincode", "protocols"),
     ("clap", "cli testnet/fuzz testnet/simulate"),
     ("comfy-table", "cli"),
+    // Connections of the API; everybody else speaks HTTP through axum or reqwest.
+    ("hyper", "http"),
+    ("hyper-util", "http"),
     // The bound has what encryption costs without a network.
     ("libp2p", "src testnet/bound"),
     // The simulator names the log's types.
@@ -51,7 +54,7 @@ const LIBRARIES: &[Row] = &[
 /// The rooms of the node that the crates above it import.
 const ABOVE_THE_NODE: &[Row] = &[
     ("http", "approver compose directory events objects quorums raft resources seams streams utf8"),
-    ("daemon", "compose config executors identity incarnation network resources seams storage workers"),
+    ("daemon", "compose config executors folder identity incarnation network resources seams storage workers"),
     ("testnet/fuzz", "config identity"),
 ];
 
@@ -59,6 +62,7 @@ const ABOVE_THE_NODE: &[Row] = &[
 const NODE: &[Row] = &[
     ("buffers", ""),
     ("error", ""),
+    ("folder", ""),
     ("gauges", ""),
     ("seams", ""),
     ("streams", ""),
@@ -68,7 +72,7 @@ const NODE: &[Row] = &[
     ("storage", "buffers seams"),
     ("config", "hosts"),
     ("executors", "config resources seams utf8"),
-    ("identity", "config seams"),
+    ("identity", "config folder seams"),
     ("certificates", "seams"),
     ("directory", "certificates gauges identity resources seams"),
     ("network", "buffers config error gauges identity resources seams"),
