@@ -71,18 +71,20 @@ fn way_back(path: &Path) -> &'static str {
     }
 }
 
-/// A node's key, its peer id, and the two numbers that tell its lives apart.
+/// A node's key, its peer id, and the numbers that tell its lives apart.
 #[derive(Clone)]
 pub struct Identity {
     key: SigningKey,
     pub incarnation: Incarnation,
     /// Drawn at every start of the process.
     pub boot: BootId,
+    /// Grows with every start; settled before the node talks to anyone.
+    pub boot_number: u64,
 }
 
 impl Identity {
     pub fn new(secret: [u8; 32], incarnation: Incarnation, boot: BootId) -> Self {
-        Self { key: SigningKey::from_bytes(&secret), incarnation, boot }
+        Self { key: SigningKey::from_bytes(&secret), incarnation, boot, boot_number: 0 }
     }
     pub fn signing_key(&self) -> &SigningKey {
         &self.key

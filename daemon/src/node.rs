@@ -26,7 +26,7 @@ use quorate_node::network::{self, Admission, Link, LinkFault, NetFaults, Network
 use quorate_node::resources::{Resources, machine};
 use quorate_node::seams::clock::SystemClock;
 use quorate_node::seams::entropy::OsEntropy;
-use quorate_node::seams::{Seams, TaskGroup};
+use quorate_node::seams::{Clock, Seams, TaskGroup};
 use quorate_node::storage::faults::DiskFaults;
 use quorate_node::workers::faults::WorkerFaults;
 use quorate_node::{incarnation, storage};
@@ -95,7 +95,7 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
     let signal = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
 
-    let entropy = Arc::new(OsEntropy);
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(OsEntropy));
     let identity = identity::load(&dir, &*entropy).map_err(|error| Failure::of(&error))?;
     let secret = identity::load_secret(&dir).map_err(|error| Failure::of(&error))?;
     let folder = dir.clone();
@@ -103,7 +103,7 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
         .await
         .map_err(|error| Failure::of(&error))?
         .map_err(|error| Failure::of(&error))?;
-    let settled = incarnation::settle(&dir, &disk, identity, &*entropy).await;
+    let settled = incarnation::settle(&dir, &disk, identity, &*entropy, clock.wall()).await;
     let identity = settled.map_err(|error| Failure::of(&error))?;
     let (disk, disk_faults) = match testing {
         true => {
@@ -120,7 +120,6 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
         descriptors: None,
     };
     let resources = Resources::new(Limits::for_machine(machine::read(&*disk.files), overrides));
-    let clock = Arc::new(SystemClock::new());
     let tasks = TaskGroup::threaded();
     let seams = Seams { clock: clock.clone(), entropy: entropy.clone(), disk, tasks: tasks.clone() };
 

@@ -73,6 +73,7 @@ impl NetworkBridge {
                     let _ = self.bus.send(NodeEvent::PeerConnected { peer: *peer });
                 }
                 NetEvent::Disconnected { peer } => {
+                    self.directory.disconnected(*peer);
                     let _ = self.bus.send(NodeEvent::PeerDisconnected { peer: *peer });
                 }
                 NetEvent::Refused { .. } => (),

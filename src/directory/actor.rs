@@ -9,10 +9,11 @@ use quorate_protocols::approval::{ApprovalMessage, Subject};
 use quorate_protocols::directory::limits::{
     ADVERT_BYTES_MAX, GREETED_PEERS_MAX, OFFER_REPEAT, OFFER_SPREAD, OFFERS_MAX, OFFERS_REMEMBERED_MAX,
 };
-use quorate_protocols::directory::{AdvertOutcome, JobAnnouncement, PeerAdvert, QuorumAdvert, check_quorum, misfit};
+use quorate_protocols::directory::{
+    AdvertFault, AdvertOutcome, JobAnnouncement, PeerAdvert, QuorumAdvert, check_quorum, misfit,
+};
 use quorate_protocols::ids::{Millis, PeerId};
-use quorate_protocols::wire;
-use serde::Serialize;
+use quorate_protocols::wire::{self, DecodeError, Record};
 use tokio::sync::{Semaphore, mpsc};
 
 use super::Shared;
@@ -24,6 +25,15 @@ const GOSSIP_BATCH: usize = 64;
 
 /// Authors of announcements that are asked for a proof at once.
 const PROOFS_MAX: usize = 32;
+
+/// Why an announcement was not taken in.
+#[derive(Debug, thiserror::Error)]
+enum AnnouncementFault {
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Advert(#[from] AdvertFault),
+}
 
 struct Actor {
     shared: Arc<Shared>,
@@ -78,8 +88,8 @@ impl Actor {
         wake_at.since(now).max(Duration::from_millis(1))
     }
 
-    fn publish<T: Serialize>(&self, topic: Topic, value: &T) {
-        let bytes = wire::encode(value);
+    fn publish<T: Record>(&self, topic: Topic, value: &T) {
+        let bytes = wire::encode_record(value);
         if bytes.len() > ADVERT_BYTES_MAX {
             // Labels are checked when the configuration is read, and a requirement carries labels of that form.
             tracing::error!(topic = topic.name(), bytes = bytes.len(), "an announcement is too large and was not sent");
@@ -96,22 +106,28 @@ impl Actor {
             Ok(()) => {
                 self.shared.metrics.adverts_received.inc();
             }
-            Err(reason) => {
+            // A newer node, in the middle of an upgrade. It has done nothing wrong.
+            Err(AnnouncementFault::Decode(DecodeError::Version { .. })) => {
+                self.shared.metrics.adverts_unknown.inc();
+            }
+            Err(fault) => {
                 self.shared.metrics.adverts_refused.inc();
-                tracing::debug!(author = %message.author, topic = message.topic.name(), reason, "announcement refused");
+                tracing::debug!(author = %message.author, topic = message.topic.name(), %fault, "announcement refused");
                 self.shared.net.penalise(message.author, "gossip: malformed or oversized announcement");
             }
         }
     }
 
-    fn take_in(&mut self, message: &GossipMessage) -> Result<(), String> {
+    fn take_in(&mut self, message: &GossipMessage) -> Result<(), AnnouncementFault> {
         let (now, wall) = (self.shared.seams.clock.monotonic(), self.shared.seams.clock.wall());
         match message.topic {
             Topic::Peers => {
-                let advert: PeerAdvert = decode(&message.bytes)?;
+                let advert: PeerAdvert = wire::decode_record(&message.bytes)?;
                 let mut core = self.shared.lock();
-                let noted =
-                    core.state.note_peer(now, wall, message.author, advert).map_err(|fault| fault.to_string())?;
+                if self.shared.net.is_connected(message.author) {
+                    core.state.note_reached(now, message.author, true);
+                }
+                let noted = core.state.note_peer(now, wall, message.author, advert)?;
                 if noted == AdvertOutcome::New
                     && core.state.peers().take(GREETED_PEERS_MAX + 1).count() <= GREETED_PEERS_MAX
                 {
@@ -120,12 +136,12 @@ impl Actor {
                 }
             }
             Topic::Quorums => {
-                let advert: QuorumAdvert = decode(&message.bytes)?;
-                check_quorum(message.author, &advert).map_err(|fault| fault.to_string())?;
+                let advert: QuorumAdvert = wire::decode_record(&message.bytes)?;
+                check_quorum(message.author, &advert)?;
                 self.note_quorum(now, message.author, advert);
             }
             Topic::Jobs => {
-                let announcement: JobAnnouncement = decode(&message.bytes)?;
+                let announcement: JobAnnouncement = wire::decode_record(&message.bytes)?;
                 self.volunteer(now, message.author, &announcement);
             }
         }
@@ -191,10 +207,6 @@ impl Actor {
             drop(permit);
         });
     }
-}
-
-fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    wire::decode(bytes, ADVERT_BYTES_MAX).map_err(|error| error.to_string())
 }
 
 /// Offers made lately, so that a repeated announcement is answered once.

@@ -10,6 +10,8 @@ pub struct DirectoryMetrics {
     pub adverts_received: Counter,
     /// Malformed, too large, or breaking a limit.
     pub adverts_refused: Counter,
+    /// Of a version that this build does not know.
+    pub adverts_unknown: Counter,
     pub offers_sent: Counter,
     pub offers_received: Counter,
 }
@@ -24,6 +26,7 @@ impl DirectoryMetrics {
             ),
             ("adverts_received", "Announcements taken in", &self.adverts_received),
             ("adverts_refused", "Announcements malformed, too large or beyond a limit", &self.adverts_refused),
+            ("adverts_unknown", "Announcements of another version, which are passed over", &self.adverts_unknown),
             ("offers_sent", "Offers made to jobs that look for peers", &self.offers_sent),
             ("offers_received", "Offers of other peers", &self.offers_received),
         ];

@@ -212,11 +212,19 @@ impl Directory {
     pub fn is_draining(&self) -> bool {
         self.shared.draining.load(Ordering::Relaxed)
     }
-    /// A connection to a new peer exists: it is told soon what this node announces.
-    pub fn connected(&self, _peer: PeerId) {
+    /// A connection to a new peer exists: it is told soon what this node announces, and what it announces counts.
+    pub fn connected(&self, peer: PeerId) {
         let now = self.shared.seams.clock.monotonic();
-        self.lock().announcer.connected(now);
+        let mut core = self.lock();
+        core.state.note_reached(now, peer, true);
+        core.announcer.connected(now);
+        drop(core);
         self.shared.wake.notify_one();
+    }
+    /// The last connection to the peer is gone.
+    pub fn disconnected(&self, peer: PeerId) {
+        let now = self.shared.seams.clock.monotonic();
+        self.lock().state.note_reached(now, peer, false);
     }
     pub fn metrics(&self) -> &DirectoryMetrics {
         &self.shared.metrics
@@ -257,6 +265,7 @@ impl Shared {
         PeerAdvert {
             incarnation: self.identity.incarnation,
             boot: self.identity.boot,
+            boot_number: self.identity.boot_number,
             sequence,
             roles: self.roles.clone(),
             name: self.name.clone(),

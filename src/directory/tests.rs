@@ -168,9 +168,26 @@ async fn garbage_is_counted_and_penalised() {
     let penalties = Arc::new(Penalties::default());
     let network = Network::new(1).observed_by(penalties.clone());
     let (one, other) = (node(&network, 1, 1000), node(&network, 2, 1000));
-    other.net.publish(Topic::Peers, vec![255; 100].into());
-    other.net.publish(Topic::Quorums, vec![0; 5000].into());
+    other.net.publish(Topic::Peers, [vec![1], vec![255; 100]].concat().into());
+    other.net.publish(Topic::Quorums, vec![1].into());
     settle(100).await;
     assert_eq!(one.directory.metrics().adverts_refused.get(), 2);
     assert_eq!(*penalties.0.lock(), [other.peer, other.peer]);
+}
+
+/// Goal: in a rolling upgrade the nodes that are still old do not shut out those that are new. Method: announcements
+/// whose version is the next one, whatever follows.
+#[tokio::test(start_paused = true)]
+async fn an_announcement_of_another_version_is_passed_over() {
+    let penalties = Arc::new(Penalties::default());
+    let network = Network::new(1).observed_by(penalties.clone());
+    let (one, other) = (node(&network, 1, 1000), node(&network, 2, 1000));
+    for topic in Topic::ALL {
+        for version in [2, 3, 255] {
+            other.net.publish(topic, vec![version; 100].into());
+        }
+    }
+    settle(100).await;
+    assert_eq!((one.directory.metrics().adverts_unknown.get(), one.directory.metrics().adverts_refused.get()), (9, 0));
+    assert_eq!(*penalties.0.lock(), []);
 }

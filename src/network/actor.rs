@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use libp2p::core::transport::TransportError;
 use libp2p::gossipsub::IdentTopic;
 use libp2p::identity::Keypair;
-use libp2p::kad::{QueryId, RecordKey};
+use libp2p::kad::QueryId;
 use libp2p::multiaddr::Protocol as Part;
 use libp2p::request_response::OutboundRequestId;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
@@ -27,6 +27,8 @@ use super::dialler::Dialler;
 use super::error_text::{self, DialFault, plain};
 use super::faults::Link;
 use super::handle::{Ask, Command, Shared};
+use super::providers::key_of;
+use super::reach::{Reach, Strangers};
 use super::{NetworkError, transport};
 use crate::buffers;
 use crate::config::address::{from_libp2p, quic_listen, tcp_listen, to_libp2p};
@@ -78,6 +80,7 @@ pub(super) struct Connected {
     /// Where this node dialled it, or where it came from; and pings lost in a row.
     pub connections: BTreeMap<ConnectionId, Connection>,
     pub rtt: Option<Duration>,
+    pub since: Millis,
     /// What came of its introduction; `None` until it has said what it is.
     pub introduced: Option<Result<(), DialFault>>,
 }
@@ -104,6 +107,7 @@ pub(super) struct Actor {
     pub seams: Seams,
     pub swarm: Swarm<Behaviour>,
     pub shared: Arc<Shared>,
+    pub reach: Arc<Reach>,
     commands: mpsc::Receiver<Command>,
     pub outlets: Outlets,
     pub book: AddressBook,
@@ -148,8 +152,10 @@ impl Actor {
         let crypto = |reason: String| NetworkError::Crypto { reason };
         let keypair =
             Keypair::ed25519_from_bytes(identity.secret_bytes()).map_err(|error| crypto(error.to_string()))?;
-        let transport = transport::build(&keypair, &config.secret, config.section.quic)?;
-        let behaviour = behaviour::build(&keypair, &config, &admission, &seams.tasks)?;
+        let reach = Arc::new(Reach::new(&config.section.bootstrap));
+        let transport = transport::build(&keypair, &config.secret, config.section.quic, reach.clone())?;
+        let strangers = Strangers::new(shared.clone(), reach.clone());
+        let behaviour = behaviour::build(&keypair, &config, &admission, &seams.tasks, strangers)?;
         let tasks = seams.tasks.clone();
         let settings = libp2p::swarm::Config::with_executor(move |future| {
             tasks.spawn(future);
@@ -185,6 +191,7 @@ impl Actor {
             seams: seams.clone(),
             swarm,
             shared,
+            reach,
             commands,
             outlets,
             connected: BTreeMap::new(),
@@ -420,6 +427,11 @@ impl Actor {
         self.provided = wanted;
     }
 
+    pub fn publish_provider_records(&mut self) {
+        let records = self.swarm.behaviour_mut().kad.store_mut().len();
+        self.shared.metrics.provider_records.set(records as i64);
+    }
+
     fn save_book(&mut self) {
         let Some(bytes) = self.book.take_changes() else { return };
         let files = self.seams.disk.files.clone();
@@ -432,10 +444,15 @@ impl Actor {
 
     fn keep_house(&mut self, now: Millis) {
         self.shared.forget_idle_windows();
+        self.swarm.behaviour_mut().kad.store_mut().forget_expired(Instant::now());
+        self.publish_provider_records();
         let before: Vec<PeerId> = self.book.iter().map(|(peer, _)| peer).collect();
         let wall = self.seams.clock.wall();
-        for peer in self.connected.keys() {
+        for (peer, connected) in &self.connected {
             self.book.touch(*peer, wall);
+            if now.since(connected.since) >= REACHED_AFTER {
+                self.book.note_reached(*peer);
+            }
         }
         self.book.expire(wall);
         for peer in before {
@@ -519,16 +536,13 @@ impl Actor {
     }
 
     pub fn publish_listen_addresses(&self) {
+        self.reach.set_own(self.swarm.external_addresses().chain(self.swarm.listeners()));
         let mut addresses: Vec<String> =
             self.swarm.external_addresses().chain(self.swarm.listeners()).map(plain).collect();
         let mut seen = BTreeSet::new();
         addresses.retain(|address| seen.insert(address.clone()));
         self.shared.set_listen(addresses);
     }
-}
-
-fn key_of(quorum: QuorumId) -> RecordKey {
-    RecordKey::new(&quorum.0)
 }
 
 /// The address without the peer id that libp2p may have put behind it.

@@ -1,17 +1,21 @@
 //! The address book of peers: bounded, expiring, kept on disk.
 //!
 //! Only addresses at which a peer says, over an authenticated connection, that it listens come in, and bootstrap
-//! addresses that led to it: never the port from which it happened to dial. When the book is full, the peer heard of
-//! longest ago makes room.
+//! addresses that led to it: never the port from which it happened to dial.
+//!
+//! A key and a short connection cost nothing, so a peer is only kept for long once it was *reached*: once an address
+//! led to it, or its connection lasted. When the book is full, the peer heard of longest ago makes room, one that was
+//! not reached first.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use libp2p::Multiaddr;
 use quorate_protocols::ids::{Millis, PeerId};
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 
-use super::config::{BOOK_ADDRESSES_MAX, BOOK_EXPIRY, BOOK_PEERS_MAX};
+use super::config::{BOOK_ADDRESSES_MAX, BOOK_EXPIRY, BOOK_PEERS_MAX, BOOK_UNREACHED_EXPIRY};
 use crate::config::address::is_dialable;
 
 /// The book's file beside the record store.
@@ -23,6 +27,14 @@ pub(super) struct Entry {
     pub addresses: Vec<Multiaddr>,
     /// Wall-clock time of the last sign of life.
     pub last_seen: Millis,
+    /// One of the addresses led to it, or it stayed connected.
+    pub reached: bool,
+}
+
+impl Entry {
+    fn expiry(&self) -> Duration {
+        if self.reached { BOOK_EXPIRY } else { BOOK_UNREACHED_EXPIRY }
+    }
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,10 +43,10 @@ pub(super) struct AddressBook {
     changed: bool,
 }
 
-/// Version 1: peers with the binary form of their addresses.
+/// Version 1: peers with the binary form of their addresses, when they were seen last, and whether they were reached.
 #[derive(Serialize, Deserialize)]
 struct BookRecord {
-    peers: Vec<(PeerId, Vec<Vec<u8>>, Millis)>,
+    peers: Vec<(PeerId, Vec<Vec<u8>>, Millis, bool)>,
 }
 
 impl Record for BookRecord {
@@ -65,7 +77,8 @@ impl AddressBook {
             return self.touch(peer, now);
         }
         self.make_room(peer);
-        let entry = Entry { addresses, last_seen: now };
+        let reached = self.peers.get(&peer).is_some_and(|known| known.reached);
+        let entry = Entry { addresses, last_seen: now, reached };
         self.changed |= self.peers.get(&peer).is_none_or(|known| known.addresses != entry.addresses);
         self.peers.insert(peer, entry);
     }
@@ -76,13 +89,23 @@ impl AddressBook {
             return;
         }
         self.make_room(peer);
-        let entry = self.peers.entry(peer).or_insert(Entry { addresses: Vec::new(), last_seen: now });
-        entry.last_seen = now;
+        let entry = Entry { addresses: Vec::new(), last_seen: now, reached: true };
+        let entry = self.peers.entry(peer).or_insert(entry);
+        self.changed |= !entry.reached;
+        (entry.last_seen, entry.reached) = (now, true);
         if entry.addresses.first() != Some(&address) {
             entry.addresses.retain(|known| *known != address);
             entry.addresses.insert(0, address);
             entry.addresses.truncate(BOOK_ADDRESSES_MAX);
             self.changed = true;
+        }
+    }
+
+    /// Notes that a connection to the peer has lasted.
+    pub fn note_reached(&mut self, peer: PeerId) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            self.changed |= !entry.reached;
+            entry.reached = true;
         }
     }
 
@@ -96,7 +119,8 @@ impl AddressBook {
         if self.peers.len() < BOOK_PEERS_MAX || self.peers.contains_key(&peer) {
             return;
         }
-        let oldest = self.peers.iter().min_by_key(|(peer, entry)| (entry.last_seen, **peer)).map(|(peer, _)| *peer);
+        let order = |(peer, entry): &(&PeerId, &Entry)| (entry.reached, entry.last_seen, **peer);
+        let oldest = self.peers.iter().min_by_key(order).map(|(peer, _)| *peer);
         if let Some(oldest) = oldest {
             self.peers.remove(&oldest);
         }
@@ -105,7 +129,7 @@ impl AddressBook {
     /// Forgets peers that were not heard of for long.
     pub fn expire(&mut self, now: Millis) {
         let before = self.peers.len();
-        self.peers.retain(|_, entry| now.since(entry.last_seen) <= BOOK_EXPIRY);
+        self.peers.retain(|_, entry| now.since(entry.last_seen) <= entry.expiry());
         self.changed |= self.peers.len() != before;
     }
 
@@ -118,7 +142,10 @@ impl AddressBook {
         let peers = self
             .peers
             .iter()
-            .map(|(peer, entry)| (*peer, entry.addresses.iter().map(Multiaddr::to_vec).collect(), entry.last_seen))
+            .map(|(peer, entry)| {
+                let addresses = entry.addresses.iter().map(Multiaddr::to_vec).collect();
+                (*peer, addresses, entry.last_seen, entry.reached)
+            })
             .collect();
         wire::encode_record(&BookRecord { peers })
     }
@@ -126,10 +153,13 @@ impl AddressBook {
     pub fn decode(bytes: &[u8], now: Millis) -> Result<Self, wire::DecodeError> {
         let record: BookRecord = wire::decode_record(bytes)?;
         let mut book = Self::default();
-        for (peer, addresses, last_seen) in record.peers.into_iter().take(BOOK_PEERS_MAX) {
+        for (peer, addresses, last_seen, reached) in record.peers.into_iter().take(BOOK_PEERS_MAX) {
             let addresses = addresses.into_iter().filter_map(|bytes| Multiaddr::try_from(bytes).ok()).collect();
             // A clock that stood in the future when the book was written must not keep an entry for ever.
             book.confirm(peer, addresses, last_seen.min(now));
+            if reached {
+                book.note_reached(peer);
+            }
         }
         book.expire(now);
         book.changed = false;
@@ -161,8 +191,26 @@ mod tests {
         let bytes = book.take_changes().unwrap();
         assert_eq!(book.take_changes(), None);
         assert_eq!(AddressBook::decode(&bytes, now).unwrap(), book);
-        let later = now.plus(BOOK_EXPIRY).plus(std::time::Duration::from_millis(1));
+        let later = now.plus(BOOK_EXPIRY).plus(Duration::from_millis(1));
         assert_eq!(AddressBook::decode(&bytes, later).unwrap().len(), 0);
+    }
+
+    /// Goal: keys that connect once and leave neither stay for long nor push out peers that were there.
+    #[test]
+    fn a_peer_that_was_never_reached_is_soon_forgotten_and_makes_room_first() {
+        let mut book = AddressBook::default();
+        book.found_at(peer(1), address(1), Millis(0));
+        book.confirm(peer(2), vec![address(2)], Millis(0));
+        book.note_reached(peer(2));
+        for n in 3..BOOK_PEERS_MAX + 10 {
+            book.confirm(peer(n), vec![address(3)], Millis(n as u64));
+        }
+        assert!(book.get(peer(1)).is_some() && book.get(peer(2)).is_some() && book.get(peer(3)).is_none());
+        book.confirm(peer(1), vec![address(7)], Millis(0));
+        let later = Millis(2 * BOOK_PEERS_MAX as u64).plus(BOOK_UNREACHED_EXPIRY);
+        let mut read = AddressBook::decode(&book.encode(), Millis(2 * BOOK_PEERS_MAX as u64)).unwrap();
+        read.expire(later);
+        assert_eq!(read.iter().map(|(peer, _)| peer).collect::<Vec<_>>(), [peer(1), peer(2)]);
     }
 
     #[test]

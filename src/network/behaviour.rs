@@ -7,7 +7,7 @@ use libp2p::allow_block_list::{self, AllowedPeers, BlockedPeers};
 use libp2p::connection_limits::{self, ConnectionLimits};
 use libp2p::gossipsub::{self, IdentTopic, MessageAuthenticity};
 use libp2p::identity::Keypair;
-use libp2p::kad::{self, store::MemoryStore, store::MemoryStoreConfig};
+use libp2p::kad;
 use libp2p::request_response::{self as ask, ProtocolSupport};
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
@@ -17,6 +17,8 @@ use quorate_protocols::directory::limits::ADVERT_BYTES_MAX;
 use super::NetworkError;
 use super::codec::{Admission, Codec};
 use super::config::*;
+use super::providers::ProviderStore;
+use super::reach::Strangers;
 use crate::config::address;
 use crate::seams::{Protocol, TaskGroup, Topic};
 
@@ -28,9 +30,10 @@ pub(super) struct Behaviour {
     limits: connection_limits::Behaviour,
     pub blocked: allow_block_list::Behaviour<BlockedPeers>,
     allowed: Toggle<allow_block_list::Behaviour<AllowedPeers>>,
+    strangers: Strangers,
     pub lanes: Lanes,
     pub gossip: Gossip,
-    pub kad: kad::Behaviour<MemoryStore>,
+    pub kad: kad::Behaviour<ProviderStore>,
     pub identify: identify::Behaviour,
     ping: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
@@ -102,6 +105,7 @@ pub(super) fn build(
     config: &NetworkConfig,
     admission: &Admission,
     tasks: &TaskGroup,
+    strangers: Strangers,
 ) -> Result<Behaviour, NetworkError> {
     let local = keypair.public().to_peer_id();
     let allowed = (!config.section.allow_peers.is_empty()).then(|| {
@@ -122,6 +126,7 @@ pub(super) fn build(
         limits: connection_limits::Behaviour::new(limits(config.section.connections_max)),
         blocked: allow_block_list::Behaviour::default(),
         allowed: allowed.into(),
+        strangers,
         lanes: Lanes {
             approval: lane(Protocol::Approval, admission, tasks),
             raft: lane(Protocol::Raft, admission, tasks),
@@ -131,7 +136,7 @@ pub(super) fn build(
             task: lane(Protocol::Task, admission, tasks),
         },
         gossip: gossip(keypair)?,
-        kad: kademlia(local),
+        kad: kademlia(local, config.section.connections_max),
         identify: identify::Behaviour::new(
             identify::Config::new(IDENTIFY_VERSION.to_owned(), keypair.public())
                 .with_agent_version(concat!("quorate/", env!("CARGO_PKG_VERSION")).to_owned())
@@ -197,29 +202,21 @@ fn gossip_score() -> (gossipsub::PeerScoreParams, gossipsub::PeerScoreThresholds
     (score, gossipsub::PeerScoreThresholds::default())
 }
 
-fn kademlia(local: libp2p::PeerId) -> kad::Behaviour<MemoryStore> {
+fn kademlia(local: libp2p::PeerId, connections_max: u32) -> kad::Behaviour<ProviderStore> {
     let mut config = kad::Config::new(KAD_PROTOCOL);
     config
         .set_query_timeout(KAD_QUERY_TIMEOUT)
         // Only peers that said over an authenticated connection where they listen come in, and the actor puts them
         // there.
         .set_kbucket_inserts(kad::BucketInserts::Manual)
-        .set_record_filtering(kad::StoreInserts::Unfiltered)
+        // What a peer announces comes to the actor, which knows who is connected and where each peer listens.
+        .set_record_filtering(kad::StoreInserts::FilterBoth)
         .set_provider_record_ttl(Some(PROVIDER_TTL))
         .set_provider_publication_interval(Some(PROVIDER_TTL / 4))
         // The actor looks around by itself, at a pace that follows the size of the network.
         .set_periodic_bootstrap_interval(None)
         .set_substreams_timeout(Duration::from_secs(5));
-    let store = MemoryStore::with_config(
-        local,
-        MemoryStoreConfig {
-            // No values are kept, only providers: a stored value is never asked for.
-            max_records: 0,
-            max_value_bytes: 1,
-            max_providers_per_key: PROVIDERS_PER_QUORUM_MAX,
-            max_provided_keys: PROVIDED_MAX,
-        },
-    );
+    let store = ProviderStore::new(local, connections_max as usize * PROVIDED_PER_PEER_MAX);
     let mut kad = kad::Behaviour::with_config(local, store, config);
     kad.set_mode(Some(kad::Mode::Server));
     kad

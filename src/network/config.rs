@@ -39,8 +39,9 @@ pub const KAD_QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 pub const PROVIDER_TTL: Duration = Duration::from_secs(24 * 3600);
 /// Its members and standbys, with room for those that were.
 pub const PROVIDERS_PER_QUORUM_MAX: usize = 16;
-/// Quorums whose providers this node keeps in mind for others, its own among them.
-pub const PROVIDED_MAX: usize = quorate_protocols::directory::limits::QUORUMS_MAX;
+/// Records that one peer may have here. Few members are in more quorums, and those that are can be found through the
+/// announcements of the quorums as well. With a share for each connection, all records take some MiB.
+pub const PROVIDED_PER_PEER_MAX: usize = 64;
 /// Lookups at once; the next is answered with nothing found.
 pub const LOOKUPS_MAX: usize = 256;
 
@@ -66,6 +67,10 @@ pub const EVENT_QUEUE_MAX: usize = 4 * 1024;
 pub const BOOK_PEERS_MAX: usize = 1_000;
 pub const BOOK_ADDRESSES_MAX: usize = 8;
 pub const BOOK_EXPIRY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The same of a peer that was never reached; and how long it must stay connected to count as reached. Only so many can
+/// stay at once.
+pub const BOOK_UNREACHED_EXPIRY: Duration = Duration::from_secs(3600);
+pub const REACHED_AFTER: Duration = Duration::from_secs(600);
 /// The book is written at most this often, and once at the end.
 pub const BOOK_SAVE_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -73,6 +78,11 @@ pub const BOOK_SAVE_INTERVAL: Duration = Duration::from_secs(10);
 pub const MESH_PEERS_MAX: usize = 50;
 /// In a larger network, a node dials on its own until it has this many; the rest are dialled when needed.
 pub const MESH_PEERS_TARGET: usize = 32;
+
+/// Dials of peers that this node never met, at once and one more per pause, whoever names them: enough for a testnet of
+/// fifty to mesh at once and for lookups in a large network, too slow to search a network for open ports.
+pub const STRANGERS_MAX: u32 = 256;
+pub const STRANGER_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often the actor looks for peers that are due a dial.
 pub const DIAL_TICK: Duration = Duration::from_millis(100);

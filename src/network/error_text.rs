@@ -84,7 +84,9 @@ fn transport_fault(attempts: &[(Multiaddr, TransportError<io::Error>)]) -> DialF
         return DialFault::NoAddress;
     }
     let refused = |error: &TransportError<io::Error>| matches!(error, TransportError::Other(error) if io_kind(error) == Some(io::ErrorKind::ConnectionRefused));
-    if attempts.iter().all(|(_, error)| refused(error)) {
+    // An address that this node does not dial says nothing of the peer.
+    let mut tried = attempts.iter().map(|(_, error)| error).filter(|error| !is_unsupported_address(error)).peekable();
+    if tried.peek().is_some() && tried.all(refused) {
         return DialFault::Refused;
     }
     // The most telling failure speaks for all: a handshake got further than a connection that was not made.
@@ -92,12 +94,20 @@ fn transport_fault(attempts: &[(Multiaddr, TransportError<io::Error>)]) -> DialF
     faults.max_by_key(|(telling, _)| *telling).map(|(_, fault)| fault).unwrap_or(DialFault::NoAddress)
 }
 
+/// Name resolution, which stands above the transports, puts their refusal into an error of its own.
+fn is_unsupported_address(error: &TransportError<io::Error>) -> bool {
+    match error {
+        TransportError::MultiaddrNotSupported(_) => true,
+        TransportError::Other(error) => format!("{error:?}").contains("MultiaddrNotSupported"),
+    }
+}
+
 fn address_fault(at: &Multiaddr, error: &TransportError<io::Error>) -> (u8, DialFault) {
     let at = plain(at);
+    let unsupported = || (0, DialFault::Other { reason: format!("{at} is not an address that this node dials") });
     let error = match error {
-        TransportError::MultiaddrNotSupported(_) => {
-            return (0, DialFault::Other { reason: format!("{at} is not an address that this node can dial") });
-        }
+        _ if is_unsupported_address(error) => return unsupported(),
+        TransportError::MultiaddrNotSupported(_) => return unsupported(),
         TransportError::Other(error) => error,
     };
     // libp2p boxes these errors in layers that differ by transport; their names are all that they have in common.

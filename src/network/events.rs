@@ -1,22 +1,23 @@
 //! Events of the swarm, and what the actor makes of them.
 
 use libp2p::gossipsub::{self, MessageAcceptance};
-use libp2p::kad::{self, GetClosestPeersError, GetProvidersOk, QueryResult};
+use libp2p::kad::{self, GetClosestPeersError, GetProvidersOk, ProviderRecord, QueryResult};
 use libp2p::request_response::{Event as AskEvent, InboundFailure, Message, OutboundFailure};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, identify, mdns, ping};
 use quorate_protocols::directory::limits::ADVERT_BYTES_MAX;
 use quorate_protocols::ids::PeerId;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-use super::actor::{Actor, Connection, is_local, ours, without_peer};
+use super::actor::{Actor, Connected, Connection, is_local, ours, without_peer};
 use super::behaviour::{BehaviourEvent, LaneEvent};
 use super::codec::{Answer, Question};
 use super::config::*;
 use super::error_text::{self, DialFault, plain};
 use super::faults::Link;
+use super::providers::Noted;
 use crate::config::address::{is_dialable, to_libp2p};
 use crate::seams::{GossipMessage, InboundRequest, NetError, NetEvent, Protocol, Reply, Topic};
 
@@ -74,7 +75,8 @@ impl Actor {
         if dialled {
             self.book.found_at(peer, remote.clone(), self.seams.clock.wall());
         }
-        let connected = self.connected.entry(peer).or_default();
+        let since = self.now();
+        let connected = self.connected.entry(peer).or_insert_with(|| Connected { since, ..Connected::default() });
         let first = connected.connections.is_empty();
         connected.connections.insert(id, Connection { remote, dialled, pings_lost: 0 });
         self.publish_view(peer);
@@ -302,7 +304,13 @@ impl Actor {
     }
 
     fn on_kad_event(&mut self, event: kad::Event) {
-        let kad::Event::OutboundQueryProgressed { id, result, step, .. } = event else { return };
+        let (id, result, step) = match event {
+            kad::Event::OutboundQueryProgressed { id, result, step, .. } => (id, result, step),
+            kad::Event::InboundRequest { request: kad::InboundRequest::AddProvider { record: Some(record) } } => {
+                return self.on_provider_announced(&record);
+            }
+            _ => return,
+        };
         match result {
             QueryResult::GetClosestPeers(found) if self.lookup == Some(id) => {
                 let peers = match found {
@@ -344,6 +352,19 @@ impl Actor {
         }
     }
 
+    /// The hash table has checked that the peer spoke for itself.
+    fn on_provider_announced(&mut self, record: &ProviderRecord) {
+        let Some(peer) = ours(&record.provider) else { return };
+        let (addresses, connected) = (self.book.addresses(peer), &self.connected);
+        let store = self.swarm.behaviour_mut().kad.store_mut();
+        match store.note_record(record, addresses, Instant::now(), |peer| connected.contains_key(&peer)) {
+            Noted::Kept => self.publish_provider_records(),
+            Noted::Malformed => self.penalise(peer, "a provider record of no quorum"),
+            // An honest member of many quorums comes here as well: nothing is held against it.
+            Noted::TooMany | Noted::Full => self.shared.metrics.dropped("provider records"),
+        }
+    }
+
     /// While a query lives, the hash table's behaviour knows the addresses of the providers it found.
     fn dial_through_query(&mut self, peer: PeerId) {
         use libp2p::swarm::dial_opts::DialOpts;
@@ -374,12 +395,17 @@ impl Actor {
         let dialled = connected.connections.values().filter(|connection| connection.dialled);
         let mut addresses: Vec<Multiaddr> = dialled.map(|connection| connection.remote.clone()).collect();
         let claimed = info.listen_addrs.iter().take(2 * BOOK_ADDRESSES_MAX).map(without_peer);
-        addresses.extend(claimed.filter(|address| is_dialable(address) && (near || !is_local(address))));
+        let reach = self.reach.clone();
+        addresses.extend(
+            claimed.filter(|address| is_dialable(address) && reach.allows(address) && (near || !is_local(address))),
+        );
         let known = self.book.get(peer).is_some_and(|entry| entry.addresses.len() > usize::from(via.dialled));
         self.book.confirm(peer, addresses, self.seams.clock.wall());
         for address in self.book.addresses(peer) {
             self.swarm.behaviour_mut().kad.add_address(&target, address);
         }
+        let book = &self.book;
+        self.swarm.behaviour_mut().kad.store_mut().set_addresses(peer, || book.addresses(peer));
         self.publish_view(peer);
         if !known {
             self.lookup_soon();

@@ -74,6 +74,10 @@ impl Shared {
     pub fn set_peer(&self, view: PeerView) {
         self.peers.lock().insert(view.peer, view);
     }
+    /// Whether the peer is connected or in the address book.
+    pub fn knows(&self, peer: PeerId) -> bool {
+        self.peers.lock().contains_key(&peer)
+    }
     pub fn remove_peer(&self, peer: PeerId) {
         self.peers.lock().remove(&peer);
         self.piece_windows.lock().remove(&peer);

@@ -29,6 +29,7 @@ pub(super) struct Metrics {
     dropped: Family<Dropped, Counter>,
     penalties: Counter,
     pub peers_connected: Gauge,
+    pub provider_records: Gauge,
 }
 
 impl Metrics {
@@ -39,6 +40,8 @@ impl Metrics {
         network.register("dropped", "Arrivals dropped because their queue was full", metrics.dropped.clone());
         network.register("penalties", "Misdeeds of peers noted", metrics.penalties.clone());
         network.register("peers_connected", "Peers connected now", metrics.peers_connected.clone());
+        let records = metrics.provider_records.clone();
+        network.register("provider_records", "Records of other peers that say they can answer for a quorum", records);
         metrics
     }
 

@@ -6,7 +6,8 @@
 //!
 //! **What travels.** Requests and answers over six protocols, each with its own caps, streams and deadline
 //! ([`codec`]); announcements over gossip, signed, at most 4 KiB, looked at before they are forwarded; provider records
-//! of quorums in a Kademlia table. Nothing is decoded here: heads and payloads go to those who own the protocols.
+//! of quorums in a Kademlia table ([`providers`]). Nothing is decoded here: heads and payloads go to those who own the
+//! protocols.
 //!
 //! **What is bounded.** Everything a remote can fill has its bound in [`config`]: connections in all and per peer,
 //! streams per protocol and connection, memory per frame through the [`Admission`] hook before it is read, one queue
@@ -27,6 +28,9 @@
 //! | no answer | the question fails with *timeout*; three lost pings disconnect |
 //! | wrong secret, garbage on the port | the handshake fails, nothing else |
 //!
+//! Addresses that others name are dialled only where a peer of this node's kind can be, and strangers within a budget
+//! ([`reach`]).
+//!
 //! What it does not do: relay, pierce NATs, guarantee delivery of announcements, or keep what peers say of others.
 
 mod actor;
@@ -41,6 +45,8 @@ mod events;
 pub mod faults;
 mod handle;
 mod metrics;
+mod providers;
+mod reach;
 mod transport;
 mod window;
 

@@ -24,6 +24,7 @@ use crate::seams::Reservation;
 use crate::seams::clock::SystemClock;
 use crate::seams::entropy::OsEntropy;
 use crate::seams::{Frame, InboundRequest, NetError, NetEvent, TaskGroup, Topic};
+use crate::testing::metrics::value;
 
 /// Far above what anything here takes, even on a busy machine: a test that waits for it has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -215,7 +216,6 @@ async fn every_protocol_carries_questions_and_answers_both_ways() {
 /// Goal: what waits for the node is seen as waiting, in the queue of its protocol.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_nobody_takes_are_seen_in_their_queue() {
-    use crate::testing::metrics::value;
     let (a, mut b) = pair().await;
     let queued = |node: &TestNode, protocol: Protocol| {
         value(&node.registry, &format!("quorate_network_queued{{queue=\"{}\"}}", protocol.name()))
@@ -383,6 +383,27 @@ async fn providers_of_a_quorum_are_found() {
         while a.net.find_providers(quorum).await != [b.peer] || c.net.find_providers(quorum).await != [b.peer] {}
     };
     timeout(PATIENCE, found).await.expect("the provider is found");
+}
+
+/// Goal: nobody fills the hash table of others. Method: a peer that answers for more quorums than it has a share for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_leaves_no_more_provider_records_than_its_share() {
+    let (a, b) = pair().await;
+    let quorum = |n: usize| QuorumId([n as u8; 16]);
+    let provided = config::PROVIDED_PER_PEER_MAX + 20;
+    (0..provided).for_each(|n| b.net.provide(quorum(n)));
+    let refused = || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &a.registry).unwrap();
+        text.contains("quorate_network_dropped_total{queue=\"provider records\"} 20\n")
+    };
+    wait_until(refused).await;
+    assert_eq!(value(&a.registry, "quorate_network_provider_records"), config::PROVIDED_PER_PEER_MAX as f64);
+    // Those that were refused are found where they come from, and a's own are found by b.
+    assert_eq!(a.net.find_providers(quorum(provided - 1)).await, [b.peer]);
+    a.net.provide(quorum(200));
+    let found = async { while b.net.find_providers(quorum(200)).await != [a.peer] {} };
+    timeout(PATIENCE, found).await.expect("a's own record is there");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 //! when an allow list admits peers.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use libp2p::{Multiaddr, PeerId, dns, noise, quic, tcp, yamux};
 
 use super::NetworkError;
 use super::coalesce::GatheredNoise;
+use super::reach::{Reach, Reaching};
 use crate::identity::NetworkSecret;
 
 /// From the first packet to a multiplexed, authenticated connection. A stalled peer must not hold a dial for long.
@@ -35,6 +37,7 @@ pub(super) fn build(
     keypair: &Keypair,
     secret: &NetworkSecret,
     with_quic: bool,
+    reach: Arc<Reach>,
 ) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetworkError> {
     let crypto = |error: noise::Error| NetworkError::Crypto { reason: error.to_string() };
     let prologue = blake3::derive_key(PROLOGUE_CONTEXT, secret.as_bytes()).to_vec();
@@ -53,6 +56,7 @@ pub(super) fn build(
         Either::Left((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
         Either::Right((peer, muxer)) => (peer, StreamMuxerBox::new(muxer)),
     });
+    let either = Reaching { transport: either, reach };
     // Names resolve with the machine's own settings; one without any can still dial addresses.
     Ok(match dns::tokio::Transport::system(either) {
         Ok(named) => named.boxed(),

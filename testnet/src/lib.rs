@@ -14,6 +14,7 @@ pub mod client;
 pub mod faults;
 pub mod layout;
 pub mod measure;
+pub mod mutate;
 pub mod process;
 mod report;
 pub mod reservations;

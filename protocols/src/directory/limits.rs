@@ -64,3 +64,8 @@ pub const OFFERS_REMEMBERED_MAX: usize = 1024;
 /// In a network larger than this, a peer heard of for the first time waits for everybody's usual repeats: telling it
 /// at once would cost as many messages as there are peers, for every peer that joins.
 pub const GREETED_PEERS_MAX: usize = 64;
+
+/// A peer that nobody here was connected to for this long is not chosen for anything, whatever it announces, and what
+/// it announced is forgotten: a key that only signs announcements is free, a connection is not. Longer than any restart
+/// takes, so that a peer that is away for a while is still known.
+pub const REACHED_EXPIRY: Duration = Duration::from_secs(3600);

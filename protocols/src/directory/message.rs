@@ -1,4 +1,7 @@
 //! Announcements. The author is the gossip layer's verified author, never a field in here.
+//!
+//! On the wire each stands behind the number of its version, as records do on disk: in a rolling upgrade a node passes
+//! over announcements that it does not know, and holds nothing against their authors.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +11,14 @@ use crate::approval::Subject;
 use crate::capacity::{Capacity, Requirement};
 use crate::engine::NodeRole;
 use crate::ids::{BootId, Incarnation, MemberId, QuorumId, Term};
+use crate::wire::Record;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerAdvert {
     pub incarnation: Incarnation,
     pub boot: BootId,
+    /// Grows with every start of the process, over all lives of its disk: an announcement of an earlier one is ignored.
+    pub boot_number: u64,
     /// Grows with every announcement of one boot; an older one is ignored.
     pub sequence: u64,
     pub roles: Vec<NodeRole>,
@@ -49,4 +55,19 @@ pub struct JobAnnouncement {
     pub subject: Subject,
     pub role: NodeRole,
     pub requirement: Requirement,
+}
+
+impl Record for PeerAdvert {
+    /// 1: first.
+    const VERSION: u8 = 1;
+}
+
+impl Record for QuorumAdvert {
+    /// 1: first.
+    const VERSION: u8 = 1;
+}
+
+impl Record for JobAnnouncement {
+    /// 1: first.
+    const VERSION: u8 = 1;
 }

@@ -1,20 +1,27 @@
 //! The directory core: what a node knows of peers and quorums from announcements, and how it ranks them.
 //!
-//! Everything in here is hearsay with an age. An advert replaces an older one of the same author (by boot and
-//! sequence) or of the same quorum (by term), expires after [`ADVERT_EXPIRY`], and makes room for newer ones beyond
-//! [`PEERS_MAX`] and [`QUORUMS_MAX`], the one heard of longest ago first. An advert that breaks a limit is its author's
-//! fault and is not taken in. What the directory says is only where to ask: the answer to the question decides.
+//! Everything in here is hearsay with an age. An advert replaces an older one of the same author (by the number of its
+//! boot, then by sequence, so that an old one that is sent again changes nothing) or of the same quorum (by term),
+//! expires after [`ADVERT_EXPIRY`], and makes room for newer ones beyond [`PEERS_MAX`] and [`QUORUMS_MAX`], the one
+//! heard of longest ago first. An advert that breaks a limit is its author's fault and is not taken in. What the
+//! directory says is only where to ask: the answer to the question decides.
+//!
+//! A peer counts once it was *reached*: once this node was connected to it. One that was never reached is no candidate
+//! for anything, makes room first, and is forgotten after [`REACHED_EXPIRY`].
 //!
 //! `now` is monotonic; the wall-clock time that goes along is for people.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::limits::{ADVERT_EXPIRY, LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, PEERS_MAX, QUORUMS_MAX};
+use super::limits::{
+    ADVERT_EXPIRY, LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, PEERS_MAX, QUORUMS_MAX, REACHED_EXPIRY,
+};
 use super::message::{PeerAdvert, QuorumAdvert};
 use crate::approval::Refusal;
 use crate::capacity::{Requirement, Supply};
 use crate::engine::NodeRole;
-use crate::ids::{BootId, MemberId, Millis, PeerId, QuorumId, Term};
+use crate::ids::{MemberId, Millis, PeerId, QuorumId, Term};
 use crate::membership::VOTERS_MAX;
 
 /// Services one advert may list. There are far fewer; the bound only keeps an advert small.
@@ -22,6 +29,9 @@ const ROLES_MAX: usize = 32;
 
 /// Members one advert may list: both configurations while one replaces the other, and its learners.
 const MEMBERS_MAX: usize = 2 * VOTERS_MAX + 2;
+
+/// Between two looks at all peers for those that cannot be reached.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What an honest author does not announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,8 +65,8 @@ pub struct PeerEntry {
     /// Wall clock.
     pub heard_at: Millis,
     heard: Millis,
-    /// The boot before the present one: its announcements, still under way, are not news.
-    former_boot: Option<BootId>,
+    /// Of the first of its announcements since it was forgotten.
+    first_heard: Millis,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +83,10 @@ pub struct DirectoryState {
     peers: BTreeMap<PeerId, PeerEntry>,
     quorums: BTreeMap<QuorumId, QuorumEntry>,
     peers_by_age: BTreeSet<(Millis, PeerId)>,
+    /// Peers that this node is connected to, or was until then.
+    reached: BTreeMap<PeerId, Option<Millis>>,
+    /// When unreached peers were last looked for.
+    swept: Millis,
     quorums_by_age: BTreeSet<(Millis, QuorumId)>,
     /// Quorums that this node is a member of: kept whatever their age, and known better here than by hearsay.
     own: BTreeMap<QuorumId, QuorumAdvert>,
@@ -92,33 +106,58 @@ impl DirectoryState {
     ) -> Result<AdvertOutcome, AdvertFault> {
         check_peer(&advert)?;
         self.expire(now);
-        let (noted, former_boot) = match self.peers.get(&author) {
-            None => (AdvertOutcome::New, None),
-            Some(known) if known.advert.boot == advert.boot => {
-                if advert.sequence <= known.advert.sequence {
-                    return Ok(AdvertOutcome::Ignored);
-                }
-                (AdvertOutcome::Updated, known.former_boot)
-            }
-            Some(known) if known.former_boot == Some(advert.boot) => return Ok(AdvertOutcome::Ignored),
-            Some(known) => (AdvertOutcome::Updated, Some(known.advert.boot)),
+        let (noted, first_heard) = match self.peers.get(&author) {
+            None => (AdvertOutcome::New, now),
+            Some(known) if order_of(&advert) <= order_of(&known.advert) => return Ok(AdvertOutcome::Ignored),
+            Some(known) => (AdvertOutcome::Updated, known.first_heard),
         };
-        let entry = PeerEntry { advert, heard_at: wall, heard: now, former_boot };
+        let entry = PeerEntry { advert, heard_at: wall, heard: now, first_heard };
         if let Some(before) = self.peers.insert(author, entry) {
             self.peers_by_age.remove(&(before.heard, author));
         }
         self.peers_by_age.insert((now, author));
-        while self.peers.len() > PEERS_MAX
-            && let Some((_, oldest)) = self.peers_by_age.pop_first()
-        {
+        while self.peers.len() > PEERS_MAX {
+            let unreached = self.peers_by_age.iter().find(|(_, peer)| !self.is_reached(*peer));
+            let Some((heard, oldest)) = unreached.or(self.peers_by_age.first()).copied() else { break };
+            self.peers_by_age.remove(&(heard, oldest));
             self.peers.remove(&oldest);
         }
         Ok(noted)
     }
 
+    /// A connection to the peer is open, or one was until now.
+    pub fn note_reached(&mut self, now: Millis, peer: PeerId, is_connected: bool) {
+        self.reached.insert(peer, (!is_connected).then_some(now));
+        while self.reached.len() > PEERS_MAX {
+            let left = self.reached.iter().filter_map(|(peer, left)| left.map(|left| (left, *peer)));
+            let Some((_, oldest)) = left.min() else { break };
+            self.reached.remove(&oldest);
+        }
+    }
+
+    /// Whether this node is connected to the peer, or was lately.
+    pub fn is_reached(&self, peer: PeerId) -> bool {
+        self.reached.contains_key(&peer)
+    }
+
+    /// Forgets what nobody can be reached for any more. Looks at everything, so now and then.
+    fn forget_unreached(&mut self, now: Millis) {
+        if now.since(self.swept) < SWEEP_INTERVAL {
+            return;
+        }
+        self.swept = now;
+        self.reached.retain(|_, left| left.is_none_or(|left| now.since(left) <= REACHED_EXPIRY));
+        let (peers_by_age, reached) = (&mut self.peers_by_age, &self.reached);
+        self.peers.retain(|peer, entry| {
+            let keeps = reached.contains_key(peer) || now.since(entry.first_heard) <= REACHED_EXPIRY;
+            keeps || !peers_by_age.remove(&(entry.heard, *peer))
+        });
+    }
+
     /// Sets what this node would announce of itself now. Its own word about itself is never old.
     pub fn set_own_peer(&mut self, now: Millis, wall: Millis, own: PeerId, advert: PeerAdvert) {
-        let entry = PeerEntry { advert, heard_at: wall, heard: now, former_boot: None };
+        let entry = PeerEntry { advert, heard_at: wall, heard: now, first_heard: now };
+        self.reached.insert(own, None);
         if let Some(before) = self.peers.insert(own, entry) {
             self.peers_by_age.remove(&(before.heard, own));
         }
@@ -197,6 +236,7 @@ impl DirectoryState {
             self.peers_by_age.pop_first();
             self.peers.remove(&peer);
         }
+        self.forget_unreached(now);
         while let Some(&(heard, quorum)) = self.quorums_by_age.first()
             && now.since(heard) > ADVERT_EXPIRY
         {
@@ -223,16 +263,18 @@ impl DirectoryState {
         self.own.get(&quorum).or_else(|| self.quorums.get(&quorum).map(|entry| &entry.advert))
     }
 
-    /// Peers that could take this on, as announced, the most promising first. Ranked by the power of two choices: of
-    /// two drawn at random the less busy goes first, so that many askers with one and the same directory do not all
-    /// fall upon the same peer. `random` yields 64 random bits per call.
+    /// Reached peers that could take this on, as announced, the most promising first. Ranked by the power of two
+    /// choices: of two drawn at random the less busy goes first, so that many askers with one and the same directory do
+    /// not all fall upon the same peer. `random` yields 64 random bits per call.
     pub fn candidates(
         &self,
         role: NodeRole,
         requirement: &Requirement,
         mut random: impl FnMut() -> u64,
     ) -> Vec<PeerId> {
-        let fits = |(_, entry): &(&PeerId, &PeerEntry)| misfit(&entry.advert, role, requirement).is_none();
+        let fits = |(peer, entry): &(&PeerId, &PeerEntry)| {
+            self.is_reached(**peer) && misfit(&entry.advert, role, requirement).is_none()
+        };
         let mut open: Vec<_> =
             self.peers.iter().filter(fits).map(|(peer, entry)| (entry.advert.load_permille, *peer)).collect();
         let mut ranked = Vec::with_capacity(open.len());
@@ -259,6 +301,11 @@ impl DirectoryState {
         let (one, other) = (draw(), draw());
         Some(if other.jobs < one.jobs { other.quorum } else { one.quorum })
     }
+}
+
+/// Which of two adverts of a peer is the newer one.
+fn order_of(advert: &PeerAdvert) -> (u64, u64) {
+    (advert.boot_number, advert.sequence)
 }
 
 /// What keeps a peer, as it announced itself, from taking this on.

@@ -1,6 +1,6 @@
 //! Hearsay is ordered, aged, bounded, and ranked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::limits::*;
 use super::*;
@@ -22,6 +22,7 @@ fn advert(boot: u8, sequence: u64) -> PeerAdvert {
     PeerAdvert {
         incarnation: Incarnation(1),
         boot: BootId([boot; 16]),
+        boot_number: boot.into(),
         sequence,
         roles: vec![NodeRole::Store],
         name: "attic".to_owned(),
@@ -52,6 +53,11 @@ fn an_older_word_is_ignored_and_a_new_boot_believed_for_good() {
     assert_eq!(note_advert(&mut state, 2, 1, advert(2, 1)), AdvertOutcome::Updated);
     assert_eq!(note_advert(&mut state, 3, 1, advert(1, 99)), AdvertOutcome::Ignored, "an echo of the former boot");
     assert_eq!(state.peer(peer(1)).unwrap().advert, advert(2, 1));
+    assert_eq!(note_advert(&mut state, 4, 1, advert(4, 1)), AdvertOutcome::Updated);
+    for boot in [1, 2, 3] {
+        assert_eq!(note_advert(&mut state, 5, 1, advert(boot, 100)), AdvertOutcome::Ignored, "sent again by somebody");
+    }
+    assert_eq!(note_advert(&mut state, 6, 1, advert(4, 2)), AdvertOutcome::Updated, "and the honest one goes on");
 }
 
 #[test]
@@ -140,6 +146,7 @@ fn candidates_are_those_that_fit() {
     note_advert(&mut state, 0, 4, PeerAdvert { free: Capacity::default(), ..advert(1, 1) });
     let labels = BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]);
     note_advert(&mut state, 0, 5, PeerAdvert { labels: labels.clone(), ..advert(1, 1) });
+    (1..=5).for_each(|n| state.note_reached(Millis(0), peer(n), true));
     let small = Requirement::from(Capacity::disk(10));
     let mut found = state.candidates(NodeRole::Store, &small, || 0);
     found.sort();
@@ -154,6 +161,7 @@ fn the_less_busy_lead_more_often_without_becoming_a_herd() {
     let mut state = DirectoryState::new();
     for n in 0..10 {
         note_advert(&mut state, 0, n, PeerAdvert { load_permille: n as u16 * 100, ..advert(1, 1) });
+        state.note_reached(Millis(0), peer(n), true);
     }
     let mut random = 1u64;
     let mut first = BTreeMap::new();
@@ -180,4 +188,45 @@ fn a_quorum_without_room_is_not_picked() {
     let mut draws = [0, 1].into_iter().cycle();
     assert_eq!(state.pick_quorum(|| draws.next().unwrap(), |_| true), Some(QuorumId([3; 16])));
     assert_eq!(state.pick_quorum(|| 1, |advert| advert.jobs > 5), Some(QuorumId([2; 16])));
+}
+
+/// Goal: keys that only sign announcements change nothing for anybody: they are not chosen, and make room first.
+#[test]
+fn a_peer_counts_once_it_was_reached() {
+    let mut state = DirectoryState::new();
+    let need = Requirement::default();
+    note_advert(&mut state, 0, 1, advert(1, 1));
+    state.note_reached(Millis(0), peer(1), true);
+    for n in 2..20 {
+        note_advert(&mut state, 0, n, advert(1, 1));
+    }
+    assert_eq!(state.candidates(NodeRole::Store, &need, || 1), [peer(1)]);
+    state.note_reached(Millis(1), peer(7), true);
+    state.note_reached(Millis(2), peer(7), false);
+    let found: BTreeSet<_> = state.candidates(NodeRole::Store, &need, || 1).into_iter().collect();
+    assert_eq!(found, BTreeSet::from([peer(1), peer(7)]), "one that was connected still counts");
+    for n in 100..100 + PEERS_MAX as u32 {
+        note_advert(&mut state, 3, n, advert(1, 1));
+    }
+    assert_eq!(state.peers().count(), PEERS_MAX);
+    assert!(state.peer(peer(1)).is_some() && state.peer(peer(7)).is_some() && state.peer(peer(2)).is_none());
+}
+
+#[test]
+fn a_peer_that_nobody_reaches_is_forgotten_whatever_it_announces() {
+    let mut state = DirectoryState::new();
+    let hour = REACHED_EXPIRY.as_millis() as u64;
+    state.note_reached(Millis(0), peer(1), true);
+    for (sequence, at) in (1..).zip((0..=hour).step_by(60_000)) {
+        for n in 1..=3 {
+            note_advert(&mut state, at, n, advert(1, sequence));
+        }
+        if at == hour / 2 {
+            state.note_reached(Millis(at), peer(2), false);
+        }
+    }
+    assert_eq!(state.peers().count(), 3);
+    state.expire(Millis(hour + 60_001));
+    let left: Vec<_> = state.peers().map(|(peer, _)| peer).collect();
+    assert_eq!(left, [peer(1), peer(2)], "half an hour ago it was there");
 }

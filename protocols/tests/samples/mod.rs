@@ -68,7 +68,7 @@ use quorate_protocols::trigger::record::{
 use quorate_protocols::trigger::spec::{
     After, AfterJob, Bounds, ConditionSpec, EventSpec, Missed, MissedPolicy, Overlap, Source, TriggerSpec, When,
 };
-use quorate_protocols::wire::{self, DECODE_BYTES_MAX, DecodeError};
+use quorate_protocols::wire::{self, DECODE_BYTES_MAX, DecodeError, Record};
 use quorate_protocols::{approval, job, liveness, piece, quorum, task};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -123,6 +123,11 @@ impl Samples {
     fn one<T: Serialize + DeserializeOwned>(&mut self, file: &'static str, name: &str, limit: usize, value: &T) {
         let (name, bytes) = (name.to_owned(), wire::encode(value));
         self.0.push(Sample { file, name, bytes, reread: reread::<T>, limit });
+    }
+    /// One that stands behind the number of its version.
+    fn record<T: Record>(&mut self, file: &'static str, name: &str, limit: usize, value: &T) {
+        let reread: Reread = |bytes| Ok(wire::encode_record(&wire::decode_record::<T>(bytes)?));
+        self.0.push(Sample { file, name: name.to_owned(), bytes: wire::encode_record(value), reread, limit });
     }
 }
 
@@ -714,6 +719,7 @@ fn directory_samples(samples: &mut Samples) {
     let peer_advert = PeerAdvert {
         incarnation: Incarnation(5),
         boot: BootId([0x44; 16]),
+        boot_number: 12,
         sequence: 9,
         roles: vec![NodeRole::Store],
         name: "attic".to_owned(),
@@ -724,14 +730,14 @@ fn directory_samples(samples: &mut Samples) {
         draining: false,
         level: 1,
     };
-    samples.one("directory", "peer", limit, &peer_advert);
+    samples.record("directory", "peer", limit, &peer_advert);
     let members = vec![member(1), member(2), member(3)];
     let quorum_advert =
         QuorumAdvert { quorum: QUORUM, term: Term(7), members, standbys: 2, jobs: 1, objects: 2, room: 9_999 };
-    samples.one("directory", "quorum", limit, &quorum_advert);
+    samples.record("directory", "quorum", limit, &quorum_advert);
     let subject = Subject::Holder { job: JOB };
     let announcement = JobAnnouncement { subject, role: NodeRole::Store, requirement: requirement() };
-    samples.one("directory", "job", limit, &announcement);
+    samples.record("directory", "job", limit, &announcement);
 }
 
 /// What is kept: manifests, and a snapshot of a state with something in every section.

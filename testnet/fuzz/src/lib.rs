@@ -14,11 +14,12 @@
 
 pub mod corpus;
 pub mod meter;
-pub mod mutate;
 pub mod runner;
 pub mod script;
 pub mod targets;
 pub mod trail;
+
+pub use quorate_testnet::mutate;
 
 /// One value of everything that travels, as the wire's own tests keep it.
 #[path = "../../../protocols/tests/samples/mod.rs"]

@@ -180,7 +180,8 @@ impl World {
         self.transcript.line(index, format_args!("starts, boot {boots}"));
         let entropy: Arc<dyn Entropy> =
             Arc::new(SeededEntropy::new(derive_u64(seed, &format!("node {index} boot {boots}"))));
-        let identity = Identity::new(machine.secret, machine.incarnation, BootId(entropy.bytes()));
+        let mut identity = Identity::new(machine.secret, machine.incarnation, BootId(entropy.bytes()));
+        identity.boot_number = boots;
         let clock = Arc::new(VirtualClock::boot(began, &machine.clock));
         let tasks = match self.planted {
             Some(bug) => TaskGroup::inline_with(Arc::new(bug)),

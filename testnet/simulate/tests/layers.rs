@@ -30,18 +30,20 @@ const CRATES: &[Row] = &[
     (".", "cli daemon"),
     ("testnet/simulate", "protocols src testnet testnet/kit"),
     ("testnet/fuzz", "api modules protocols spec src testnet"),
+    // Nothing of a node: it must not trust what a node's own sender checks.
+    ("testnet/hostile", "api protocols testnet"),
 ];
 
 /// Libraries that few crates may name, and which.
 const LIBRARIES: &[Row] = &[
     ("bincode", "protocols"),
-    ("clap", "cli testnet/fuzz testnet/simulate"),
+    ("clap", "cli testnet/fuzz testnet/hostile testnet/simulate"),
     ("comfy-table", "cli"),
     // Connections of the API; everybody else speaks HTTP through axum or reqwest.
     ("hyper", "http"),
     ("hyper-util", "http"),
-    // The bound has what encryption costs without a network.
-    ("libp2p", "src testnet/bound"),
+    // The bound has what encryption costs without a network; the hostile peer a stack of its own.
+    ("libp2p", "src testnet/bound testnet/hostile"),
     // The simulator names the log's types.
     ("openraft", "src testnet/simulate"),
     ("sled", "src"),
@@ -111,7 +113,7 @@ const CORE: &[Row] = &[
     ("liveness", "backoff ids membership"),
     ("approval", "backoff capacity ids liveness membership wire"),
     ("certificate", "approval ids membership shared_map wire"),
-    ("directory", "approval capacity engine ids liveness membership"),
+    ("directory", "approval capacity engine ids liveness membership wire"),
     ("piece", "approval ids object"),
     ("resources", "approval capacity ids"),
     ("task", "approval backoff capacity engine ids shared_map text wire"),

@@ -39,6 +39,7 @@ fn advert(step: Step<'_>) -> PeerAdvert {
     PeerAdvert {
         incarnation: Incarnation(1),
         boot: BootId([step.byte(2) % 4; 16]),
+        boot_number: u64::from(step.byte(2) % 4),
         sequence: u64::from(step.byte(3) % 8),
         roles: vec![NodeRole::Store; step.below(5, 40)],
         name: label.clone(),
@@ -53,20 +54,21 @@ fn advert(step: Step<'_>) -> PeerAdvert {
 
 fn run(bytes: &[u8]) -> Trail {
     let (mut trail, mut state, mut now) = (Trail::default(), DirectoryState::new(), Millis(0));
-    let mut heard: BTreeMap<PeerId, (BootId, u64, Millis)> = BTreeMap::new();
+    let mut heard: BTreeMap<PeerId, (u64, u64, Millis)> = BTreeMap::new();
     for step in steps(bytes) {
         match step.below(0, 8) {
             0..=2 => {
                 let (author, advert) = (peer(step.below(1, 12)), advert(step));
-                let (boot, sequence) = (advert.boot, advert.sequence);
+                let (boot, sequence) = (advert.boot_number, advert.sequence);
                 match state.note_peer(now, now, author, advert.clone()) {
                     Ok(AdvertOutcome::Ignored) => trail.mark("peer ignored"),
                     Ok(noted) => {
                         trail.mark_variant("peer", &noted);
                         let known = heard.insert(author, (boot, sequence, now));
-                        let lives = |at: Millis| now.since(at) <= ADVERT_EXPIRY;
+                        // One that nobody reached may have been forgotten earlier, and is new then.
+                        let lives = |at: Millis| noted == AdvertOutcome::Updated && now.since(at) <= ADVERT_EXPIRY;
                         if let Some((before, last, _)) = known.filter(|(_, _, at)| lives(*at)) {
-                            assert!(before != boot || sequence > last, "an older word of {author} was believed");
+                            assert!((boot, sequence) > (before, last), "an older word of {author} was believed");
                         }
                         assert_eq!(state.peer(author).map(|entry| &entry.advert), Some(&advert));
                     }
@@ -87,6 +89,11 @@ fn run(bytes: &[u8]) -> Trail {
                     Err(fault) => trail.mark_words("quorum fault", &fault.to_string()),
                 }
             }
+            5 if step.is_set(1, 0) => {
+                let reached = peer(step.below(2, 12));
+                state.note_reached(now, reached, step.is_set(1, 1));
+                assert!(state.is_reached(reached));
+            }
             5 => {
                 let QuorumAdvert { quorum, members, .. } = quorum(step);
                 state.learn_members(now, quorum, members.first().copied(), members);
@@ -105,11 +112,13 @@ fn run(bytes: &[u8]) -> Trail {
         };
         let need = Requirement::from(Capacity::disk(step.wide(7)));
         let candidates = state.candidates(NodeRole::Store, &need, draw);
-        let fit = state.peers().filter(|(_, entry)| misfit(&entry.advert, NodeRole::Store, &need).is_none());
+        let fit = state.peers().filter(|(peer, entry)| {
+            state.is_reached(*peer) && misfit(&entry.advert, NodeRole::Store, &need).is_none()
+        });
         let fit: Vec<PeerId> = fit.map(|(peer, _)| peer).collect();
         let mut sorted = candidates;
         sorted.sort_unstable();
-        assert_eq!(sorted, fit, "every peer that fits is a candidate once");
+        assert_eq!(sorted, fit, "every reached peer that fits is a candidate once");
         let picked = state.pick_quorum(|| random, |_| true);
         assert_eq!(picked.is_some(), state.quorums().iter().any(|advert| advert.room > 0));
     }
