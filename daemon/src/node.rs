@@ -141,6 +141,7 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
         .map_err(|error| Failure::of(&error))?;
     let peer = identity.peer();
     let mut settings = NodeSettings::from(&config);
+    settings.is_measured = testing;
     if let Some(path) = &config.conditions.authorities {
         let unusable = |why: String| {
             Failure::failed(format!("conditions.authorities: {}: {why}", path.display()))

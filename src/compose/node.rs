@@ -93,6 +93,8 @@ pub struct NodeSettings {
     pub driver: DriverSettings,
     /// Hosts that this node asks for triggers with a condition.
     pub hosts: AllowedHosts,
+    /// Whether any peer may measure commits here: of a node started with `--testing`.
+    pub is_measured: bool,
 }
 
 impl Default for NodeSettings {
@@ -107,6 +109,7 @@ impl Default for NodeSettings {
             disk_bytes_max: None,
             driver: DriverSettings::default(),
             hosts: AllowedHosts::default(),
+            is_measured: false,
         }
     }
 }
@@ -136,6 +139,7 @@ impl From<&Config> for NodeSettings {
                 ..DriverSettings::default()
             },
             hosts: AllowedHosts::new(config.conditions.hosts.iter().cloned()),
+            is_measured: false,
         }
     }
 }

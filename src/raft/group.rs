@@ -13,22 +13,23 @@ mod status;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::error::{CheckIsLeaderError, Fatal, RaftError};
 use openraft::{LogIdOptionExt, ServerState};
 use parking_lot::Mutex;
 use quorate_protocols::approval::Approval;
-use quorate_protocols::ids::{Digest, LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
+use quorate_protocols::ids::{LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
 use quorate_protocols::liveness::{Judgement, LogPosition};
 use quorate_protocols::quorum::Voters;
-use quorate_protocols::quorum::limits::{APPEND_DEADLINE, DIGEST_INTERVAL, MAJORITY_SILENCE_MAX, PROPOSALS_MAX};
+use quorate_protocols::quorum::limits::{APPEND_DEADLINE, MAJORITY_SILENCE_MAX, PROPOSALS_MAX};
 use quorate_protocols::quorum::request::QuorumView;
 use tokio::sync::{broadcast, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::clocks::NodeClocks;
+use super::door::{Deposed, Vouched};
 use super::log_store::{LastFault, LogStore, Trees};
 use super::metrics::QuorumMetrics;
 use super::network::{Connector, Links};
@@ -76,9 +77,16 @@ pub struct Group {
     created_at: Option<Millis>,
     record: Mutex<GroupRecord>,
     status: Mutex<Status>,
-    /// What this member knows to be committed. openraft's metrics do not tell; its log store is told before entries are
-    /// applied.
-    committed: Arc<AtomicU64>,
+    /// What openraft's metrics do not tell, or too late: its log store is told of a vote before it is used, and of what
+    /// is committed before it is applied.
+    pub log: LogStore,
+    /// See [`Self::is_named`].
+    pub(super) named: AtomicBool,
+    pub(super) vouched: Mutex<Option<Vouched>>,
+    /// When the voters were last asked about a stranger, and for their digests, on the monotonic clock.
+    pub(super) inquired_at: Mutex<Option<Millis>>,
+    pub(super) polled_at: Mutex<Option<Millis>>,
+    pub(super) deposed: Mutex<Option<Deposed>>,
     links: Arc<Links>,
     events: broadcast::Sender<HostEvent>,
     metrics: QuorumMetrics,
@@ -108,8 +116,14 @@ impl Group {
         let snapshots = SnapshotStore::new(storage.clone(), trees);
         let (state_machine, machine) =
             StateMachine::open(quorum, snapshots.clone(), events.clone(), told, fault.clone())?;
-        let connector =
-            Connector { quorum, links: links.clone(), machine: machine.clone(), read_index: ReadIndex::default() };
+        let connector = Connector {
+            quorum,
+            me: member,
+            links: links.clone(),
+            machine: machine.clone(),
+            read_index: ReadIndex::default(),
+            known_vote: log.known_vote.clone(),
+        };
         let raft = Raft::new(member, config(member), connector, log.clone(), state_machine)
             .await
             .map_err(|error| opening(&error))?;
@@ -118,8 +132,8 @@ impl Group {
         let _ = raft.server_metrics().wait_for(|told| told.id == member).await;
         let (proposals, queue) = mpsc::channel(PROPOSALS_MAX);
         let stop = CancellationToken::new();
-        let committed = log.committed.clone();
-        let marking = crate::seams::spawn(log.keep_marked(stop.clone()));
+        let named = log.is_named()?;
+        let marking = crate::seams::spawn(log.clone().keep_marked(stop.clone()));
         let group = Arc::new(Self {
             id: quorum,
             me: member,
@@ -132,7 +146,12 @@ impl Group {
             created_at,
             record: Mutex::new(record),
             status: Mutex::default(),
-            committed,
+            log,
+            named: AtomicBool::new(named),
+            vouched: Mutex::default(),
+            inquired_at: Mutex::default(),
+            polled_at: Mutex::default(),
+            deposed: Mutex::default(),
             links,
             events,
             metrics: metrics.clone(),
@@ -205,10 +224,13 @@ impl Group {
     }
 
     /// The primary as openraft believes, whether or not it is reachable. What openraft last said of itself outlives it:
-    /// a member that has stopped leads nothing.
+    /// a member that has stopped leads nothing. And openraft follows also one that is no voter: it leads nobody.
     pub fn primary(&self) -> Option<MemberId> {
-        let believed = self.raft.server_metrics().borrow().current_leader;
-        believed.filter(|primary| *primary != self.me || !self.is_stopped())
+        let (is_named, server) = (self.is_named(), self.raft.server_metrics());
+        let server = server.borrow();
+        let joint = server.membership_config.membership().get_joint_config();
+        let may_lead = |primary: &MemberId| !is_named || joint.iter().any(|voters| voters.contains(primary));
+        server.current_leader.filter(|primary| (*primary != self.me || !self.is_stopped()) && may_lead(primary))
     }
 
     /// Raft's leader here, ready or not.
@@ -239,12 +261,6 @@ impl Group {
     /// comes from disk has no such grace: a primary that restarted must hear its majority before it acts.
     pub fn is_new(&self, now: Millis) -> bool {
         self.created_at.is_some_and(|at| now.since(at) <= MAJORITY_SILENCE_MAX)
-    }
-
-    /// Whether raft messages of this quorum are taken from this peer.
-    pub fn accepts(&self, peer: PeerId) -> bool {
-        let members = self.members();
-        members.iter().any(|member| member.peer == peer) || self.record.lock().invited(peer)
     }
 
     // --- what callers may do ---
@@ -345,9 +361,9 @@ impl Group {
                 learners,
                 standbys: applied.state.standbys().iter().map(Approval::member).collect(),
                 // A snapshot brings in what was applied elsewhere, and a restart begins with what is on disk.
-                committed: LogIndex(self.committed.load(Ordering::Acquire).max(applied.last.index().unwrap_or(0))),
+                committed: LogIndex(self.log.committed.load(Ordering::Acquire).max(applied.last.index().unwrap_or(0))),
                 applied: LogIndex(applied.last.index().unwrap_or(0)),
-                digest: applied.digest,
+                digest: applied.digest(),
                 jobs_live,
                 jobs_ended,
                 objects,
@@ -361,13 +377,6 @@ impl Group {
         let stopped = status.stopped.map(|stop| stop.to_string());
         let clock_apart_ms = self.judge_clock().map(|judged| judged.apart_ms);
         QuorumView { paused: stopped.or(status.unheard), clock_apart_ms, ..applied }
-    }
-
-    /// Compares another member's state digest with our own of the same index.
-    pub fn compare(&self, theirs: (LogIndex, Digest)) -> bool {
-        let ours = self.machine.read(|applied| applied.digest);
-        debug_assert!(ours.0.0.is_multiple_of(DIGEST_INTERVAL));
-        ours.0 != theirs.0 || ours.0 == LogIndex(0) || ours.1 == theirs.1
     }
 
     /// What ended openraft, by its own account.

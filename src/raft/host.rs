@@ -17,9 +17,10 @@ use quorate_protocols::quorum::request::{MembershipStatement, SignedMembership};
 use quorate_protocols::quorum::{RaftAnswer, RaftMessage};
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, Semaphore, broadcast};
 
 use super::clocks::NodeClocks;
+use super::door::INQUIRIES_MAX;
 use super::group::{Group, GroupParts, Stop};
 use super::latencies::Latencies;
 use super::metrics::QuorumMetrics;
@@ -97,7 +98,9 @@ pub struct Inner {
     /// Quorums whose member on this disk was an earlier life of this node: it may come back without a new promise.
     rejoining: Mutex<BTreeSet<QuorumId>>,
     /// Founding and leaving change several things on disk and happen one at a time.
-    changing: tokio::sync::Mutex<()>,
+    pub(super) changing: tokio::sync::Mutex<()>,
+    /// Inquiries about strangers that are under way.
+    pub(super) inquiries: Arc<Semaphore>,
 }
 
 /// Quorums of which this disk forgot what `member` promised. When there are any, the node must take a new incarnation
@@ -141,6 +144,7 @@ impl Inner {
             departed: RwLock::default(),
             rejoining: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            inquiries: Arc::new(Semaphore::new(INQUIRIES_MAX)),
         });
         host.load_departed()?;
         let me = host.identity.member();
@@ -177,8 +181,7 @@ impl Inner {
     /// more. An error leaves it closed.
     pub async fn reopen(self: &Arc<Self>, ended: &Arc<Group>) -> Result<Option<Arc<Group>>, DiskError> {
         let _one_at_a_time = self.changing.lock().await;
-        let current = self.group(ended.id).is_some_and(|group| Arc::ptr_eq(&group, ended));
-        if !current || self.seams.tasks.is_ending() {
+        if !self.is_current(ended) || self.seams.tasks.is_ending() {
             return Ok(None);
         }
         ended.close().await;
@@ -226,6 +229,11 @@ impl Inner {
 
     pub fn group(&self, quorum: QuorumId) -> Option<Arc<Group>> {
         self.groups.read().get(&quorum).cloned()
+    }
+
+    /// Whether no other group, and not none, has taken the place of this one.
+    pub fn is_current(&self, group: &Arc<Group>) -> bool {
+        self.group(group.id).is_some_and(|current| Arc::ptr_eq(&current, group))
     }
 
     /// In order of id.
@@ -341,6 +349,14 @@ impl Inner {
         if let Some(group) = self.group(quorum) {
             if group.is_stopped() {
                 return Err("this member has stopped".to_owned());
+            }
+            // A newcomer that nobody has taken in yet is invited again by the primary of today. A founding is over soon,
+            // and is not interfered with before.
+            let is_new = group.is_new(self.seams.clock.monotonic());
+            if !group.is_named() && !is_new && group.record() != record {
+                let written = records::write_record(&self.storage, quorum, &record).await;
+                written.map_err(|error| error.to_string())?;
+                group.set_record(record);
             }
             return Ok(group);
         }

@@ -21,7 +21,7 @@ use quorate_protocols::liveness::{
     LivenessMessage, PreVote, PreVoteRound, View,
 };
 use quorate_protocols::quorum::Voters;
-use quorate_protocols::quorum::limits::MAJORITY_SILENCE_MAX;
+use quorate_protocols::quorum::limits::{MAJORITY_SILENCE_MAX, TERM_MAX};
 use quorate_protocols::wire;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -34,6 +34,10 @@ use crate::seams::{Frame, InboundRequest, NetEvent, Protocol};
 /// Heartbeats to one peer that may be under way at once. Several, because a lost one must not silence the next ones for
 /// its whole deadline.
 const HEARTBEATS_IN_FLIGHT_MAX: usize = 5;
+
+/// A primary that is asked about a pre-vote of a voter sends a heartbeat of raft's, once per group in this time: that is
+/// enough to be heard, and whoever asks without end gets no more.
+const NUDGE_INTERVAL: Duration = HEARTBEAT_INTERVAL.checked_div(2).expect("two is not zero");
 
 /// Answers that wait for the actor. Senders wait when it is full; there are at most as many as questions asked.
 const ANSWERS_MAX: usize = 1024;
@@ -75,6 +79,8 @@ pub struct Liveness {
     contradicted: BTreeMap<PeerId, (Millis, bool)>,
     /// Groups whose primary said that it does not lead them, with the term of the belief.
     denied: BTreeMap<QuorumId, Term>,
+    /// Groups led here whose voters were last sent a heartbeat for a pre-vote, and when.
+    nudged: BTreeMap<QuorumId, Millis>,
     answers: mpsc::Sender<Answer>,
 }
 
@@ -93,6 +99,7 @@ impl Liveness {
             in_flight: BTreeMap::new(),
             contradicted: BTreeMap::new(),
             denied: BTreeMap::new(),
+            nudged: BTreeMap::new(),
             answers,
             host,
         };
@@ -207,6 +214,7 @@ impl Liveness {
         let running: BTreeSet<QuorumId> = groups.iter().map(|group| group.id).collect();
         self.elections.retain(|quorum, _| running.contains(quorum));
         self.denied.retain(|quorum, _| running.contains(quorum));
+        self.nudged.retain(|quorum, _| running.contains(quorum));
         for group in groups {
             self.elections.entry(group.id).or_insert_with(|| Election::new(group.id, group.me));
         }
@@ -223,8 +231,12 @@ impl Liveness {
         }
     }
 
-    /// What this node leads and the peer is a member of.
+    /// What this node leads and the peer is a member of. Of peers that share no group nothing is looked up: they may ask
+    /// as often as they like.
     fn led_for(&self, peer: PeerId) -> Vec<(QuorumId, Term)> {
+        if !self.detector.is_watched(peer) {
+            return Vec::new();
+        }
         let groups = self.host.groups().into_iter();
         let led = groups.filter(|group| group.is_raft_leader() && group.has_member(peer));
         led.map(|group| (group.id, group.term())).collect()
@@ -377,15 +389,14 @@ impl Liveness {
         };
         let answer = match message {
             LivenessMessage::Heartbeat(heartbeat) => {
-                self.record_heartbeat(from, heartbeat).await;
+                // Of one that shares no group nothing is kept.
+                if self.detector.is_watched(from) {
+                    self.record_heartbeat(from, heartbeat).await;
+                }
                 LivenessAnswer::Heartbeat(self.own_heartbeat(from))
             }
             LivenessMessage::PreVote(question) if question.candidate.peer == from => {
-                if let Some(group) = self.host.group(question.quorum).filter(|group| group.is_raft_leader()) {
-                    // It would not ask if it had heard of us since it was opened.
-                    heartbeat(&group).await;
-                }
-                self.answer_pre_vote(&question)
+                self.answer_pre_vote(&question).await
             }
             LivenessMessage::PreVote(_) => {
                 self.host.net.penalise(from, "a pre-vote in another's name");
@@ -396,15 +407,29 @@ impl Liveness {
         reply.send(Frame::head(wire::encode(&answer)));
     }
 
-    fn answer_pre_vote(&mut self, question: &PreVote) -> LivenessAnswer {
+    async fn answer_pre_vote(&mut self, question: &PreVote) -> LivenessAnswer {
         let Some(group) = self.host.group(question.quorum).filter(|group| !group.is_stopped()) else {
             return LivenessAnswer::NotMember;
         };
-        let (now, mut view) = (self.now(), self.view(&group));
-        if group.is_blank() {
-            // The founding's first vote may have been lost although this member gave its voice. Whoever holds the first
-            // entry can only try again if a founding member counts as the voter that it will be. It never runs itself.
-            view.configurations = vec![group.founders()];
+        // The founding's first vote may have been lost although this member gave its voice. Whoever holds the first
+        // entry can only try again if a founding member counts as the voter that it will be. It never runs itself.
+        let configurations = if group.is_blank() { vec![group.founders()] } else { group.configurations() };
+        let is_voter = |configurations: &[Voters]| configurations.iter().any(|of| of.contains(question.candidate));
+        let vouched = group.vouched().filter(|_| !is_voter(&configurations));
+        let configurations: Vec<Voters> = configurations.into_iter().chain(vouched).collect();
+        if !is_voter(&configurations) {
+            self.host.inquire(&group);
+            return LivenessAnswer::NotMember;
+        }
+        let now = self.now();
+        if group.is_raft_leader() && self.nudged.get(&group.id).is_none_or(|at| now.since(*at) >= NUDGE_INTERVAL) {
+            self.nudged.insert(group.id, now);
+            // It would not ask if it had heard of us since it was opened.
+            heartbeat(&group).await;
+        }
+        let view = View { configurations, ..self.view(&group) };
+        if group.keeps_from_running(question.candidate, now) {
+            return LivenessAnswer::PreVote { granted: false, my_log: view.last_log, primary: None };
         }
         let election = self.elections.entry(group.id).or_insert_with(|| Election::new(group.id, group.me));
         election.answer(now, &view, question)
@@ -421,6 +446,7 @@ impl Liveness {
             Some(primary) if primary == group.me => self.missing_majority(group, &configurations).is_none(),
             // Our own peer in another life leads nothing.
             Some(primary) if primary.peer == group.me.peer => false,
+            _ if group.is_primary_deposed() => false,
             _ => self.denied.get(&group.id) != Some(&term),
         };
         let suspected = suspected.collect();
@@ -442,7 +468,8 @@ impl Liveness {
             let healthy = group.primary().is_some_and(|primary| {
                 primary != group.me && primary.peer != group.me.peer && !self.detector.is_suspected(primary.peer)
             });
-            if (quiet && healthy && !self.denied.contains_key(&group.id)) || group.is_stopped() {
+            let contradicted = self.denied.contains_key(&group.id) || group.is_primary_deposed();
+            if (quiet && healthy && !contradicted) || group.is_stopped() {
                 continue;
             }
             self.step_election(&group, ElectionInput::Tick).await;
@@ -461,6 +488,10 @@ impl Liveness {
                     let quorum = group.id;
                     let answer = move |answer| Answer::PreVote { quorum, round, from: to, answer };
                     self.ask(to.peer, LivenessMessage::PreVote(question), answer);
+                }
+                // No message has taken a term so far, and raft counts on.
+                ElectionEffect::Elect if view.term.0 >= TERM_MAX => {
+                    tracing::error!(quorum = %group.id, term = %view.term, "no term is left for an election");
                 }
                 ElectionEffect::Elect => {
                     let lost_at = view.primary.and_then(|primary| self.detector.lost_at(primary.peer));

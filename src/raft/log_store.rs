@@ -1,7 +1,8 @@
 //! One group's log, vote and commit pointer in the record store.
 //!
 //! Trees of a group: `raft.<quorum>.log` (big-endian index → entry), `raft.<quorum>.meta` (vote, committed, purged,
-//! the group's record, the snapshot's record) and `raft.<quorum>.chunks` (digest → snapshot chunk).
+//! whether a configuration has named this member, the snapshot's record) and `raft.<quorum>.chunks` (digest → snapshot
+//! chunk).
 //!
 //! Promises: an entry is readable when `append` returns and synced before openraft hears that it was flushed; a vote
 //! is synced, and marked outside the store, before it is used (that it won is written without a sync); what a
@@ -80,6 +81,7 @@ impl Trees {
 const VOTE: &[u8] = b"vote";
 const COMMITTED: &[u8] = b"committed";
 const PURGED: &[u8] = b"purged";
+const NAMED: &[u8] = b"named";
 
 pub fn read_meta<T: Serialize + DeserializeOwned>(
     storage: &Storage,
@@ -112,6 +114,22 @@ impl LastFault {
     }
 }
 
+/// The vote that openraft last saved or read, as soon as it does: its metrics tell only later. Clones share it.
+#[derive(Clone, Default)]
+pub struct KnownVote(Arc<Mutex<Vote>>);
+
+impl KnownVote {
+    pub fn get(&self) -> Vote {
+        *self.0.lock()
+    }
+    pub fn term(&self) -> Term {
+        Term(self.get().leader_id.term)
+    }
+    fn set(&self, vote: Vote) {
+        *self.0.lock() = vote;
+    }
+}
+
 /// The store of one group's log. Clones share the log; openraft serializes writes.
 #[derive(Clone)]
 pub struct LogStore {
@@ -123,12 +141,13 @@ pub struct LogStore {
     pub synced: Arc<(AtomicU64, Notify)>,
     /// What openraft last said is committed, since the start of the process.
     pub committed: Arc<AtomicU64>,
+    pub known_vote: KnownVote,
 }
 
 impl LogStore {
     pub fn new(storage: Storage, trees: Trees, mark: RollbackGuard, fault: LastFault) -> Self {
         let synced = Arc::new((AtomicU64::new(0), Notify::new()));
-        Self { storage, trees, mark, fault, synced, committed: Arc::default() }
+        Self { storage, trees, mark, fault, synced, committed: Arc::default(), known_vote: KnownVote::default() }
     }
 
     /// Marks the end of the log until the group stops, at most once per `rollback_guard::INDEX_INTERVAL`. Once this has
@@ -166,8 +185,23 @@ impl LogStore {
         let own = |vote: &Vote| vote.committed && vote.leader_id.voted_for == Some(me);
         let read = self.vote().map_err(|error| StorageIoError::read_vote(&error))?;
         let Some(vote) = read.filter(own) else { return Ok(()) };
-        let leader_id = LeaderId { term: vote.leader_id.term + 1, voted_for: None };
+        let next = vote.leader_id.term.checked_add(1);
+        let term =
+            next.ok_or_else(|| StorageIoError::read_vote(&io::Error::other("no term is left after this one")))?;
+        let leader_id = LeaderId { term, voted_for: None };
         self.save_vote(&Vote { leader_id, committed: false }).await
+    }
+
+    /// Whether a configuration has named this member since it was invited.
+    pub fn is_named(&self) -> Result<bool, DiskError> {
+        Ok(read_meta(&self.storage, &self.trees, NAMED)?.unwrap_or(false))
+    }
+
+    /// Written without a sync: a log that was synced says so again.
+    pub fn set_named(&self) -> Result<(), DiskError> {
+        let mut batch = KvBatch::new();
+        put_meta(&mut batch, &self.trees, NAMED, true);
+        self.storage.kv().apply(batch)
     }
 
     pub fn purged(&self) -> Result<Option<LogId>, DiskError> {
@@ -248,6 +282,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        self.known_vote.set(*vote);
         let mut batch = KvBatch::new();
         put_meta(&mut batch, &self.trees, VOTE, *vote);
         // That the candidate of a vote has won is news, not a promise: the vote itself was synced when it was given,
@@ -271,6 +306,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
         let mut vote = self.vote().map_err(|error| StorageIoError::read_vote(&error))?;
         failpoint(Failpoint::VoteRead, &mut vote);
+        self.known_vote.set(vote.unwrap_or_default());
         Ok(vote)
     }
 

@@ -15,6 +15,7 @@ pub struct QuorumMetrics {
     pub commands: Counter,
     pub refused_busy: Counter,
     pub diverged: Counter,
+    pub healed: Counter,
     pub reopened: Counter,
     batch_commands: Histogram,
     commit_seconds: Histogram,
@@ -29,6 +30,7 @@ impl Default for QuorumMetrics {
             commands: Counter::default(),
             refused_busy: Counter::default(),
             diverged: Counter::default(),
+            healed: Counter::default(),
             reopened: Counter::default(),
             batch_commands: Histogram::new([1., 2., 4., 8., 16., 32., 64., 128., 256., 512.]),
             commit_seconds: Histogram::new([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1., 2., 5.]),
@@ -44,10 +46,11 @@ impl QuorumMetrics {
         registry.register("entries", "Log entries that this node committed as primary", self.entries.clone());
         registry.register("commands", "Commands that this node committed as primary", self.commands.clone());
         registry.register("refused_busy", "Commands refused because the queue was full", self.refused_busy.clone());
-        registry.register("diverged", "Groups stopped because their state differed", self.diverged.clone());
+        registry.register("diverged", "Groups stopped because a majority had another state", self.diverged.clone());
+        registry.register("healed", "Groups that took the state of another member since", self.healed.clone());
         registry.register(
             "reopened",
-            "Groups opened again after their store, a full disk for one, had stopped them",
+            "Groups opened again after their store or their state had stopped them",
             self.reopened.clone(),
         );
         registry.register("batch_commands", "Commands per log entry", self.batch_commands.clone());

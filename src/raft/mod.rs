@@ -3,7 +3,9 @@
 //! A [`QuorumHost`] runs one [`group::Group`] per quorum, on one network, one store and one liveness layer:
 //!
 //! - `log_store`, `mark`, `snapshot`, `state_machine`: what a member remembers, and how it notices that it forgot;
-//! - `network`, `host`: raft's messages out and in, and the founding of quorums;
+//! - `network`, `server`, `host`: raft's messages out and in, and the founding of quorums;
+//! - `door`: which of those messages are taken, and from whom;
+//! - `agreement`, `copies`: members that differ, and how the one that is wrong gets the state of the others;
 //! - `proposer`: many commands become one log entry;
 //! - `liveness`: when to elect, and whether a majority is heard (openraft's own timers are off);
 //! - `latencies`: how long members take to answer and to sync, which every wait follows;
@@ -19,12 +21,15 @@
 //! never both *believe* to lead; raft's terms decide which of them can commit.
 //!
 //! What faults cost: a peer's malformed bytes are penalised and dropped; a message from a peer that is no member is
-//! refused; a state that differs from the primary's stops that member for good and says so; a disk error stops the
-//! member until its store takes writes again; a disk that forgot promises keeps the member out until it comes back in
-//! another incarnation.
+//! refused, and so is a claim to lead of one that is no voter; a state that differs from that of a majority is dropped
+//! for theirs; a disk error stops the member until its store takes writes again; a disk that forgot promises keeps the
+//! member out until it comes back in another incarnation.
 
+mod agreement;
 mod certify;
 mod clocks;
+mod copies;
+mod door;
 mod group;
 mod host;
 mod latencies;

@@ -25,18 +25,20 @@ use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::{EmptyNode, OptionalSend};
 use parking_lot::Mutex;
-use quorate_protocols::ids::{Digest, Incarnation, LogIndex, MemberId, PeerId, QuorumId};
+use quorate_protocols::ids::{Digest, Incarnation, LogIndex, MemberId, PeerId, QuorumId, Term};
 use quorate_protocols::quorum::limits::{
     APPEND_DEADLINE_MAX, QUORUMS_PER_NODE_MAX, RAFT_DEADLINE, RAFT_DEADLINE_MAX, RAFT_HEAD_BYTES_MAX, VOTE_DEADLINE,
     VOTERS_MAX,
 };
-use quorate_protocols::quorum::{RaftAnswer, RaftMessage};
+use quorate_protocols::quorum::{RaftAnswer, RaftMessage, Refusal};
 use quorate_protocols::wire;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::door::{check_answer, check_voted};
 use super::latencies::Latencies;
+use super::log_store::KnownVote;
 use super::read_index::ReadIndex;
 use super::resend::{RESEND_MIN, ask_again};
 use super::state_machine::Machine;
@@ -96,6 +98,12 @@ pub enum LinkError {
         member: MemberId,
         #[source]
         source: wire::DecodeError,
+    },
+    #[error("the vote in the answer of {member}")]
+    Vote {
+        member: MemberId,
+        #[source]
+        source: Refusal,
     },
 }
 
@@ -246,7 +254,9 @@ impl Links {
                 self.note_refusal(quorum, member);
                 Err(LinkError::Failed { member, reason })
             }
-            RaftAnswer::Chunk | RaftAnswer::Founded | RaftAnswer::Signed(_) => Err(LinkError::Answer { member }),
+            RaftAnswer::Chunk | RaftAnswer::Founded | RaftAnswer::Signed(_) | RaftAnswer::Attested(_) => {
+                Err(LinkError::Answer { member })
+            }
         }
     }
 }
@@ -255,9 +265,11 @@ impl Links {
 #[derive(Clone)]
 pub struct Connector {
     pub quorum: QuorumId,
+    pub me: MemberId,
     pub links: Arc<Links>,
     pub machine: Arc<Machine>,
     pub read_index: ReadIndex,
+    pub known_vote: KnownVote,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Connector {
@@ -277,8 +289,34 @@ impl Connector {
         self.links.call(self.quorum, target, message, deadline).await
     }
 
+    /// Sends an append. A higher vote in the answer is one that may be believed.
+    async fn call_append(
+        &self,
+        to: MemberId,
+        message: RaftMessage,
+        deadline: Duration,
+    ) -> Result<AppendEntriesResponse<MemberId>, LinkError> {
+        match self.call(to, message, deadline).await? {
+            AppendEntriesResponse::HigherVote(vote) => {
+                let checked = check_answer(self.me, &self.known_vote, vote);
+                let vote = checked.map_err(|source| self.disbelieve(to, source))?;
+                match vote > self.known_vote.get() {
+                    true => Ok(AppendEntriesResponse::HigherVote(vote)),
+                    // openraft would send this member nothing any more.
+                    false => Err(self.disbelieve(to, Refusal::SecondPrimary { term: Term(vote.leader_id.term) })),
+                }
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    fn disbelieve(&self, member: MemberId, source: Refusal) -> LinkError {
+        tracing::warn!(quorum = %self.quorum, %member, error = %source, "the vote in a member's answer is not believed");
+        LinkError::Vote { member, source }
+    }
+
     fn append(&self, to: MemberId, request: AppendEntriesRequest<TypeConfig>) -> RaftMessage {
-        let digest = self.machine.read(|applied| applied.digest);
+        let digest = self.machine.read(|applied| applied.digest());
         RaftMessage::Append { quorum: self.quorum, to, body: wire::encode(&AppendBody { request, digest }) }
     }
 
@@ -289,7 +327,7 @@ impl Connector {
             let group = group.clone();
             async move {
                 let message = group.append(to, request);
-                group.call(to, message, deadline).await.map_err(|error| Unreachable::new(&error))
+                group.call_append(to, message, deadline).await.map_err(|error| Unreachable::new(&error))
             }
         };
         self.read_index.ask(to, request, deadline, call).await
@@ -349,7 +387,7 @@ impl RaftNetwork<TypeConfig> for Link {
         let mut late = Late { limit: &mut self.append_bytes, bytes, armed: true };
         let missed = missed(&self.group);
         let deadline = self.group.append_deadline(target);
-        let call = || self.group.call(target, message.clone(), deadline);
+        let call = || self.group.call_append(target, message.clone(), deadline);
         // A large one that is late is on its way, and sent twice it would be later still.
         let answer = match bytes <= APPEND_BYTES_MIN {
             true => ask_again(self.group.links.latencies.append_late(target.peer), call).await,
@@ -375,7 +413,9 @@ impl RaftNetwork<TypeConfig> for Link {
         let latency = self.group.links.latencies.of(to.peer);
         let late = RESEND_MIN.max(latency.round_trip + latency.sync);
         let ask = || self.call(RaftMessage::Vote { quorum, to, body: body.clone() }, VOTE_DEADLINE);
-        ask_again(late, ask).await.map_err(CallError::Unreachable)
+        let answer: VoteResponse<MemberId> = ask_again(late, ask).await.map_err(CallError::Unreachable)?;
+        let checked = check_voted(self.group.me, &self.group.known_vote, request.vote, answer);
+        checked.map_err(|source| CallError::Unreachable(Unreachable::new(&self.group.disbelieve(to, source))))
     }
 
     async fn full_snapshot(
@@ -395,8 +435,14 @@ impl RaftNetwork<TypeConfig> for Link {
         tokio::select! {
             biased;
             closed = cancel => Err(StreamingError::Closed(closed)),
-            answer = self.call(RaftMessage::Snapshot { quorum, to, body }, RAFT_DEADLINE) => {
-                answer.map_err(StreamingError::Unreachable)
+            answer = self.call::<SnapshotResponse<MemberId>>(RaftMessage::Snapshot { quorum, to, body }, RAFT_DEADLINE) => {
+                let answer = answer.map_err(StreamingError::Unreachable)?;
+                let vote = match answer.vote == vote {
+                    true => Ok(vote),
+                    false => check_answer(self.group.me, &self.group.known_vote, answer.vote),
+                };
+                let disbelieve = |source| Unreachable::new(&self.group.disbelieve(to, source));
+                vote.map(|vote| SnapshotResponse { vote }).map_err(|source| StreamingError::Unreachable(disbelieve(source)))
             }
         }
     }

@@ -6,6 +6,7 @@ use quorate_protocols::approval::Approval;
 use quorate_protocols::certificate::Founding;
 use quorate_protocols::ids::{MemberId, PeerId, QuorumId};
 use quorate_protocols::quorum::limits::QUORUMS_PER_NODE_MAX;
+use quorate_protocols::quorum::{Invitation, Voters};
 use quorate_protocols::wire::{self, Record};
 use serde::{Deserialize, Serialize};
 
@@ -38,9 +39,14 @@ impl GroupRecord {
     pub fn approvals(&self) -> impl Iterator<Item = &Approval> {
         self.members.iter().chain(&self.standbys)
     }
-    /// Peers whose raft messages are taken before any membership is known here.
-    pub(super) fn invited(&self, peer: PeerId) -> bool {
-        peer == self.asked_by || self.approvals().any(|approval| approval.statement.approver == peer)
+    /// On which this member takes part while no configuration has named it.
+    pub(super) fn invitation(&self, is_blank: bool) -> Invitation {
+        let promised = self.approvals().map(|approval| approval.statement.approver);
+        Invitation {
+            founders: Voters::new(self.members.iter().map(Approval::member)),
+            peers: promised.chain([self.asked_by]).collect(),
+            is_blank,
+        }
     }
 }
 

@@ -1,10 +1,11 @@
-//! Opens a group again whose openraft ended because its store failed: a disk that was full has room one day.
+//! Opens a group again whose openraft ended because its store failed, for a disk that was full has room one day; or
+//! because its state differed from that of a majority, once it has taken theirs ([`super::copies`]).
 //!
 //! openraft takes every error of a store as the end, and the process lives on without it. Until the store takes writes
 //! again the member stays closed and says why ([`super::group::Stop`]); then it is opened from disk by the rules of a
 //! restart: a store behind its mark stays out, a lead that it had is given up. Trying costs one small write, and the
 //! pause between tries grows from [`PAUSE_MIN`] to [`PAUSE_MAX`]; it starts over once a group has run for
-//! [`LASTING`]. What needs an operator (a state that differs, a build that is too old) is not tried again.
+//! [`LASTING`]. What needs an operator (a build that is too old) is not tried again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use quorate_protocols::backoff::Backoff;
 use tokio::time::Instant;
 
+use super::copies::CopyError;
 use super::group::Group;
 use super::host::Inner;
 
@@ -22,6 +24,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 const PAUSES: Backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
 /// A group that ran this long was opened for good: what ends it later is news.
 const LASTING: Duration = Duration::from_secs(60);
+
+/// Tries to take the state of another member, before a group is opened with the one that it has. Then it applies its
+/// own log anew, which may mend it as well, and it is not missed for longer than a member that stays away: those that
+/// agreed may be gone, or have replaced this one, which only a group that runs finds out.
+const COPY_TRIES: u32 = 8;
 
 /// Follows one group, and those that take its place, until it is closed or stops for good.
 pub async fn keep_open(host: Arc<Inner>, mut group: Arc<Group>) {
@@ -38,6 +45,7 @@ pub async fn keep_open(host: Arc<Inner>, mut group: Arc<Group>) {
         if opened_at.elapsed() >= LASTING {
             pause = PAUSE_MIN;
         }
+        let (mut differs_from, mut copies) = (group.differs_from(), 0);
         group = loop {
             tokio::select! {
                 biased;
@@ -45,6 +53,28 @@ pub async fn keep_open(host: Arc<Inner>, mut group: Arc<Group>) {
                 () = tokio::time::sleep(pause) => (),
             }
             pause = PAUSES.next(pause);
+            if let Some(agreeing) = differs_from.take() {
+                let copied = tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return,
+                    copied = host.take_copy(&group, &agreeing) => copied,
+                };
+                copies += 1;
+                match copied {
+                    Ok(()) => {
+                        host.metrics.healed.inc();
+                    }
+                    Err(CopyError::Gone) => return,
+                    Err(error) if copies < COPY_TRIES => {
+                        tracing::debug!(quorum = %group.id, ?error, "no state was taken");
+                        differs_from = Some(agreeing);
+                        continue;
+                    }
+                    Err(error) => {
+                        tracing::warn!(quorum = %group.id, ?error, "no state was taken; the log is applied anew");
+                    }
+                }
+            }
             match host.reopen(&group).await {
                 Ok(Some(opened)) => break opened,
                 Ok(None) => return,

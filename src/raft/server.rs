@@ -1,33 +1,66 @@
 //! The raft protocol's server: what other members ask of this node's groups.
 //!
 //! Each request is answered in a task of its own, so that one slow group holds up no other; beyond a bound requests are
-//! dropped, which their senders take as busy. A group hears its members alone, and a message that names another leader
-//! or candidate than its sender is refused.
+//! dropped, which their senders take as busy. What is raft's own passes the door first (`door`): a group hears those
+//! that may lead it alone, each for itself. Chunks, copies and attestations are for members.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use openraft::raft::VoteRequest;
-use quorate_protocols::ids::{Digest, MemberId, PeerId, QuorumId};
-use quorate_protocols::quorum::limits::{RAFT_DEADLINE, RAFT_HEAD_BYTES_MAX};
-use quorate_protocols::quorum::{RaftAnswer, RaftMessage};
+use openraft::error::{Fatal, RaftError};
+use openraft::raft::{AppendEntriesResponse, VoteRequest};
+use quorate_protocols::ids::{Digest, LogIndex, MemberId, PeerId, QuorumId, Term};
+use quorate_protocols::quorum::limits::RAFT_HEAD_BYTES_MAX;
+use quorate_protocols::quorum::{RaftAnswer, RaftMessage, Refusal};
 use quorate_protocols::wire;
+use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::group::{Group, Stop};
+use super::copies::ReceiveError;
+use super::door::{claim_of, is_in_order, is_of_term};
+use super::group::Group;
 use super::host::Inner;
 use super::network::{AppendBody, SnapshotBody};
-use super::snapshot::name_of;
 use super::types::Snapshot;
-use crate::seams::{Frame, InboundRequest, Reply};
+use crate::seams::{DiskError, Frame, InboundRequest, Reply};
 
 /// Raft requests dealt with at once; the network bounds them per peer before. The next is dropped, which its sender
 /// takes as busy.
 const REQUESTS_MAX: usize = 512;
 
-/// Chunks of one snapshot that a member is ready to fetch: far above what the limits on a state allow.
-const SNAPSHOT_CHUNKS_MAX: usize = 4096;
-const CHUNKS_AT_ONCE: usize = 4;
+/// Why a request is not answered with what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ServeError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("this member has stopped")]
+    Stopped,
+    #[error("the body cannot be read")]
+    Malformed,
+    #[error("no such chunk")]
+    NoChunk,
+    #[error("this member has not come so far")]
+    Behind,
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    /// openraft's errors are large, and are only told.
+    #[error("{0}")]
+    Raft(String),
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+}
+
+impl From<RaftError<MemberId>> for ServeError {
+    fn from(error: RaftError<MemberId>) -> Self {
+        Self::Raft(error.to_string())
+    }
+}
+
+impl From<Fatal<MemberId>> for ServeError {
+    fn from(error: Fatal<MemberId>) -> Self {
+        Self::Raft(error.to_string())
+    }
+}
 
 impl Inner {
     /// Answers raft requests, each in a task of its own: one slow group holds up no other.
@@ -71,17 +104,21 @@ impl Inner {
     }
 
     pub(super) async fn answer(self: &Arc<Self>, from: PeerId, message: RaftMessage) -> (RaftAnswer, Bytes) {
+        let failed = |error: ServeError| RaftAnswer::Failed { reason: error.to_string() };
         let answer = match message {
             RaftMessage::Found { founding, members, standbys, initialize } => {
-                match self.create(from, founding, members, standbys).await {
-                    Ok(group) if initialize => self.initialize(&group).await.map(|()| RaftAnswer::Founded),
-                    Ok(_) => Ok(RaftAnswer::Founded),
-                    Err(reason) => Err(reason),
-                }
+                let founded = match self.create(from, founding, members, standbys).await {
+                    Ok(group) if initialize => self.initialize(&group).await,
+                    created => created.map(drop),
+                };
+                return match founded {
+                    Ok(()) => (RaftAnswer::Founded, Bytes::new()),
+                    Err(reason) => (RaftAnswer::Failed { reason }, Bytes::new()),
+                };
             }
             RaftMessage::Chunk { quorum, hash } => match self.chunk(from, quorum, hash) {
                 Ok(bytes) => return (RaftAnswer::Chunk, bytes),
-                Err(reason) => Err(reason),
+                Err(error) => Err(error),
             },
             RaftMessage::Append { quorum, to, body } => match self.addressed(from, quorum, to) {
                 Ok(group) => self.append(from, &group, &body).await,
@@ -99,52 +136,75 @@ impl Inner {
                 Ok(group) => self.snapshot(from, &group, &body).await,
                 Err(answer) => Ok(answer),
             },
+            RaftMessage::Attest { quorum, index } => self.attest(from, quorum, index),
+            RaftMessage::Copy { quorum, least } => self.serve_copy(from, quorum, least).await,
         };
-        (answer.unwrap_or_else(|reason| RaftAnswer::Failed { reason }), Bytes::new())
+        (answer.unwrap_or_else(failed), Bytes::new())
     }
 
-    /// The group that the message is for, if it is for this member, and from one.
-    fn addressed(&self, from: PeerId, quorum: QuorumId, to: MemberId) -> Result<Arc<Group>, RaftAnswer> {
+    /// The group that the message is for, if it is for this member, and from one that may speak raft to it. The body is
+    /// read only then.
+    fn addressed(self: &Arc<Self>, from: PeerId, quorum: QuorumId, to: MemberId) -> Result<Arc<Group>, RaftAnswer> {
         let me = self.identity.member();
         let not_member = RaftAnswer::NotMember { incarnation: me.incarnation };
         let group = self.group(quorum).filter(|_| to == me).ok_or(not_member)?;
-        let failed = |reason: &str| RaftAnswer::Failed { reason: reason.to_owned() };
+        let failed = |error: ServeError| RaftAnswer::Failed { reason: error.to_string() };
         if group.is_stopped() {
-            return Err(failed("this member has stopped"));
+            return Err(failed(ServeError::Stopped));
         }
-        if !group.accepts(from) {
-            return Err(failed("the sender is no member here"));
+        if !group.knows(from) {
+            self.inquire(&group);
+            return Err(failed(Refusal::NotMember.into()));
         }
         Ok(group)
     }
 
-    fn malformed(&self, from: PeerId) -> String {
-        self.net.penalise(from, "malformed raft body");
-        "the body cannot be read".to_owned()
+    /// The group, for a peer that is a member of it.
+    pub(super) fn serving(&self, from: PeerId, quorum: QuorumId) -> Result<Arc<Group>, ServeError> {
+        let group = self.group(quorum).filter(|group| group.serves(from)).ok_or(Refusal::NotMember)?;
+        match group.is_stopped() {
+            true => Err(ServeError::Stopped),
+            false => Ok(group),
+        }
     }
 
-    async fn append(&self, from: PeerId, group: &Group, body: &[u8]) -> Result<RaftAnswer, String> {
-        let AppendBody { request, digest } =
-            wire::decode(body, RAFT_HEAD_BYTES_MAX).map_err(|_| self.malformed(from))?;
-        if request.vote.leader_id.voted_for.map(|leader| leader.peer) != Some(from) {
-            return Err("the sender is not the leader that it names".to_owned());
+    fn read<T: DeserializeOwned>(&self, from: PeerId, body: &[u8]) -> Result<T, ServeError> {
+        wire::decode(body, RAFT_HEAD_BYTES_MAX).map_err(|_| self.malformed(from))
+    }
+
+    fn malformed(&self, from: PeerId) -> ServeError {
+        self.net.penalise(from, "malformed raft body");
+        ServeError::Malformed
+    }
+
+    async fn append(self: &Arc<Self>, from: PeerId, group: &Arc<Group>, body: &[u8]) -> Result<RaftAnswer, ServeError> {
+        let AppendBody { request, digest } = self.read(from, body)?;
+        let vote = request.vote;
+        self.admit(from, group, claim_of(&vote, true))?;
+        if !vote.committed {
+            return Err(Refusal::NotElected.into());
         }
-        if !group.compare(digest) {
-            self.metrics.diverged.inc();
-            group.halt(Stop::ForGood(format!("its state differs from the primary's at log index {}", digest.0)));
-            return Err("states differ".to_owned());
+        if !is_in_order(&request) {
+            return Err(self.malformed(from));
         }
-        let answer = group.raft.append_entries(request).await.map_err(|error| error.to_string())?;
+        let answer = group.raft.append_entries(request).await?;
+        // Only now it is known that the digest is that of the primary of this term.
+        if let (AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_), Some(primary)) =
+            (&answer, vote.leader_id.voted_for)
+        {
+            self.compare_digest(group, primary, Term(vote.leader_id.term), digest);
+        }
         Ok(RaftAnswer::Ok { body: wire::encode(&answer) })
     }
 
-    async fn vote(&self, from: PeerId, group: &Group, body: &[u8]) -> Result<RaftAnswer, String> {
-        let request: VoteRequest<MemberId> =
-            wire::decode(body, RAFT_HEAD_BYTES_MAX).map_err(|_| self.malformed(from))?;
-        if request.vote.leader_id.voted_for.map(|candidate| candidate.peer) != Some(from) {
-            return Err("the sender is not the candidate that it names".to_owned());
+    async fn vote(self: &Arc<Self>, from: PeerId, group: &Arc<Group>, body: &[u8]) -> Result<RaftAnswer, ServeError> {
+        let request: VoteRequest<MemberId> = self.read(from, body)?;
+        self.admit(from, group, claim_of(&request.vote, false))?;
+        // A vote that says that it was given already would be a primary's, and a log of a later term none that there is.
+        if request.vote.committed || !is_of_term(request.last_log_id, request.vote.leader_id.term) {
+            return Err(self.malformed(from));
         }
-        let answer = group.raft.vote(request).await.map_err(|error| error.to_string())?;
+        let answer = group.raft.vote(request).await?;
         Ok(RaftAnswer::Ok { body: wire::encode(&answer) })
     }
 
@@ -157,57 +217,37 @@ impl Inner {
         }
     }
 
-    fn chunk(&self, from: PeerId, quorum: QuorumId, hash: Digest) -> Result<Bytes, String> {
-        let group = self.group(quorum).filter(|group| group.accepts(from)).ok_or("no member here")?;
-        match group.snapshots.chunk(hash) {
-            Ok(Some(bytes)) => Ok(bytes.into()),
-            Ok(None) => Err("no such chunk".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
+    fn chunk(&self, from: PeerId, quorum: QuorumId, hash: Digest) -> Result<Bytes, ServeError> {
+        let group = self.serving(from, quorum)?;
+        group.snapshots.chunk(hash)?.map(Bytes::from).ok_or(ServeError::NoChunk)
     }
 
-    /// Fetches what is missing of a snapshot and installs it. What was fetched before a deadline is kept, so that the
-    /// sender's next try goes on from there.
-    async fn snapshot(self: &Arc<Self>, from: PeerId, group: &Group, body: &[u8]) -> Result<RaftAnswer, String> {
-        let SnapshotBody { vote, meta, list } =
-            wire::decode(body, RAFT_HEAD_BYTES_MAX).map_err(|_| self.malformed(from))?;
-        if vote.leader_id.voted_for.map(|leader| leader.peer) != Some(from) {
-            return Err("the sender is not the leader that it names".to_owned());
+    /// Fetches what is missing of a snapshot and installs it.
+    async fn snapshot(
+        self: &Arc<Self>,
+        from: PeerId,
+        group: &Arc<Group>,
+        body: &[u8],
+    ) -> Result<RaftAnswer, ServeError> {
+        let SnapshotBody { vote, meta, list } = self.read(from, body)?;
+        let claim = claim_of(&vote, true);
+        self.admit(from, group, claim)?;
+        if !vote.committed {
+            return Err(Refusal::NotElected.into());
         }
-        let chunks = list.chunks.len();
-        if chunks > SNAPSHOT_CHUNKS_MAX {
-            return Err(format!("{chunks} chunks are more than {SNAPSHOT_CHUNKS_MAX}"));
+        let term = vote.leader_id.term;
+        if !is_of_term(meta.last_log_id, term) || !is_of_term(*meta.last_membership.log_id(), term) {
+            return Err(self.malformed(from));
         }
-        let Ok(_one_at_a_time) = group.receiving.try_lock() else {
-            return Err("already receiving a snapshot".to_owned());
-        };
-        let missing = group.snapshots.missing(&list).map_err(|error| error.to_string())?;
-        let fetch = async {
-            for names in missing.chunks(CHUNKS_AT_ONCE) {
-                futures::future::try_join_all(names.iter().map(|name| self.fetch(from, group, *name))).await?;
-            }
-            Ok::<(), String>(())
-        };
-        // Less than the sender waits, so that it hears why.
-        match tokio::time::timeout(RAFT_DEADLINE * 4 / 5, fetch).await {
-            Err(_) => return Err("the chunks are still on their way".to_owned()),
-            Ok(fetched) => fetched?,
-        };
+        self.receive(from, group, &list).await?;
+        // The sender may have been replaced while its chunks were fetched.
+        self.admit(from, group, claim)?;
         let snapshot = Snapshot { meta, snapshot: Box::new(list) };
-        let answer = group.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| error.to_string())?;
+        let answer = group.raft.install_full_snapshot(vote, snapshot).await?;
         Ok(RaftAnswer::Ok { body: wire::encode(&answer) })
     }
 
-    async fn fetch(&self, from: PeerId, group: &Group, name: Digest) -> Result<(), String> {
-        let message = RaftMessage::Chunk { quorum: group.id, hash: name };
-        let (answer, bytes) = self.links.ask(from, &message, RAFT_DEADLINE).await.map_err(|error| error.to_string())?;
-        if !matches!(answer, RaftAnswer::Chunk) {
-            return Err(format!("chunk {name}: {answer:?}"));
-        }
-        if name_of(&bytes) != name {
-            self.net.penalise(from, "a snapshot chunk with other bytes than its name");
-            return Err(format!("chunk {name} has other bytes"));
-        }
-        group.snapshots.keep_chunk(name, &bytes).map_err(|error| error.to_string())
+    fn attest(&self, from: PeerId, quorum: QuorumId, index: LogIndex) -> Result<RaftAnswer, ServeError> {
+        Ok(RaftAnswer::Attested(self.serving(from, quorum)?.attest(index)))
     }
 }

@@ -5,13 +5,15 @@
 //! transfer that broke goes on where it stopped.
 //!
 //! A chunk from a peer is checked against its name before it is kept, and again when it is read. Chunks that the
-//! current snapshot does not name are deleted when it becomes current.
+//! current snapshot does not name are deleted when it becomes current, and when another one is about to be fetched.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use quorate_protocols::ids::{Digest, LogIndex};
 use quorate_protocols::quorum::limits::SNAPSHOT_CHUNK_BYTES;
 use quorate_protocols::quorum::{QuorumState, SnapshotView};
+use tokio::sync::Mutex;
 
 use super::log_store::{Trees, put_meta, read_meta};
 use super::types::{SnapshotList, SnapshotMeta};
@@ -29,11 +31,13 @@ pub fn name_of(bytes: &[u8]) -> Digest {
 pub struct SnapshotStore {
     storage: Storage,
     trees: Trees,
+    /// Held while a snapshot is built here.
+    pub building: Arc<Mutex<()>>,
 }
 
 impl SnapshotStore {
     pub fn new(storage: Storage, trees: Trees) -> Self {
-        Self { storage, trees }
+        Self { storage, trees, building: Arc::default() }
     }
 
     pub fn current(&self) -> Result<Option<(SnapshotMeta, SnapshotList)>, DiskError> {
@@ -44,16 +48,30 @@ impl SnapshotStore {
         self.storage.kv().get(&self.trees.chunks, name.as_bytes())
     }
 
-    /// Names in `list` that are not here, each once, in order of first appearance.
-    pub fn missing(&self, list: &SnapshotList) -> Result<Vec<Digest>, DiskError> {
+    /// Names in `list` that are not here, each once, in order of first appearance; and the bytes of the others.
+    pub fn missing(&self, list: &SnapshotList) -> Result<(Vec<Digest>, usize), DiskError> {
         let mut seen = BTreeSet::new();
-        let mut missing = Vec::new();
+        let (mut missing, mut present) = (Vec::new(), 0);
         for &name in &list.chunks {
-            if seen.insert(name) && self.chunk(name)?.is_none() {
-                missing.push(name);
+            if !seen.insert(name) {
+                continue;
+            }
+            match self.chunk(name)? {
+                Some(bytes) => present += bytes.len(),
+                None => missing.push(name),
             }
         }
-        Ok(missing)
+        Ok((missing, present))
+    }
+
+    /// Deletes the chunks that neither the current snapshot nor `list` names: those of a snapshot whose sender gave up.
+    /// Does nothing while a snapshot is built here, whose chunks are named by none yet; and says so.
+    pub fn delete_others(&self, list: &SnapshotList) -> Result<bool, DiskError> {
+        let Ok(_not_building) = self.building.try_lock() else { return Ok(false) };
+        let current = self.current()?;
+        let current = current.iter().flat_map(|(_, current)| &current.chunks);
+        self.delete_unnamed(&current.chain(&list.chunks).collect())?;
+        Ok(true)
     }
 
     /// Keeps a chunk that was checked against its name. Durable with the next sync; losing it costs fetching it again.
@@ -95,7 +113,10 @@ impl SnapshotStore {
         let mut batch = KvBatch::new();
         put_meta(&mut batch, &self.trees, SNAPSHOT, (meta.clone(), list.clone()));
         self.storage.write(batch).await?;
-        let named: BTreeSet<&Digest> = list.chunks.iter().collect();
+        self.delete_unnamed(&list.chunks.iter().collect())
+    }
+
+    fn delete_unnamed(&self, named: &BTreeSet<&Digest>) -> Result<(), DiskError> {
         let mut unnamed = KvBatch::new();
         let mut from = vec![];
         loop {

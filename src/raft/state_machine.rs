@@ -4,6 +4,7 @@
 //! and is rebuilt at a start from the last snapshot and the log behind it: applying touches no disk. Whoever follows
 //! the group hears of every applied entry as [`HostEvent::Applied`], after the state has changed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +12,7 @@ use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::Mutex;
 use quorate_protocols::ids::{Digest, LogIndex, QuorumId};
-use quorate_protocols::quorum::limits::DIGEST_INTERVAL;
+use quorate_protocols::quorum::limits::{DIGEST_INTERVAL, DIGESTS_KEPT};
 use quorate_protocols::quorum::{BatchReply, QuorumState, SnapshotView};
 use tokio::sync::broadcast;
 
@@ -28,8 +29,25 @@ pub struct Applied {
     pub state: QuorumState,
     pub last: Option<LogId>,
     pub membership: StoredMembership,
-    /// The rolling digest at the last multiple of `DIGEST_INTERVAL`: what members compare.
-    pub digest: (LogIndex, Digest),
+    /// The rolling digests at the last multiples of `DIGEST_INTERVAL`, the newest last: what members compare. Never
+    /// empty.
+    digests: VecDeque<(LogIndex, Digest)>,
+}
+
+impl Applied {
+    pub fn digest(&self) -> (LogIndex, Digest) {
+        self.digests.back().copied().unwrap_or_default()
+    }
+    /// The digest at an index; `None` when it is forgotten, or not known yet.
+    pub fn digest_at(&self, index: LogIndex) -> Option<Digest> {
+        self.digests.iter().find(|(at, _)| *at == index && index != LogIndex(0)).map(|(_, digest)| *digest)
+    }
+    fn push_digest(&mut self, index: LogIndex) {
+        if self.digests.len() >= DIGESTS_KEPT {
+            self.digests.pop_front();
+        }
+        self.digests.push_back((index, self.state.rolling()));
+    }
 }
 
 pub struct Machine {
@@ -44,7 +62,7 @@ impl Machine {
             state: QuorumState::new(quorum),
             last: None,
             membership: StoredMembership::default(),
-            digest: Default::default(),
+            digests: [Default::default()].into(),
         };
         Self { applied: Mutex::new(applied), snapshots_installed: AtomicU64::new(0) }
     }
@@ -95,13 +113,16 @@ impl StateMachine {
     }
 
     fn replace(&self, meta: &SnapshotMeta, list: &SnapshotList) -> Result<(), DiskError> {
-        let state = self.snapshots.load(list)?;
-        let applied =
-            Applied { state, last: meta.last_log_id, membership: meta.last_membership.clone(), digest: list.digest };
+        self.present(self.snapshots.load(list)?, meta, list);
+        Ok(())
+    }
+
+    fn present(&self, state: QuorumState, meta: &SnapshotMeta, list: &SnapshotList) {
+        let (last, membership) = (meta.last_log_id, meta.last_membership.clone());
+        let applied = Applied { state, last, membership, digests: [list.digest].into() };
         // What was there before is dropped when the lock is free again: it may be large.
         let before = self.machine.change(|present| std::mem::replace(present, applied));
         drop(before);
-        Ok(())
     }
 }
 
@@ -142,7 +163,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                     }
                 };
                 if index.0.is_multiple_of(DIGEST_INTERVAL) {
-                    applied.digest = (index, applied.state.rolling());
+                    applied.push_digest(index);
                 }
                 replies.push(reply);
             }
@@ -165,7 +186,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             state: applied.state.snapshot_view(),
             last: applied.last,
             membership: applied.membership.clone(),
-            digest: applied.digest,
+            digest: applied.digest(),
         }));
         Builder { applied, snapshots: self.snapshots.clone(), fault: self.fault.clone() }
     }
@@ -175,11 +196,14 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, list: Box<SnapshotList>) -> Result<(), StorageError> {
-        // On disk first: a state in memory that the next start does not find would be a state that went back.
+        // Read first: chunks that make no state must not take the place of a snapshot that does, or no start would find
+        // one again.
+        let (snapshots, names) = (self.snapshots.clone(), list.clone());
+        let read = run_blocking(move || snapshots.load(&names)).await;
+        let state = self.fault.record_fault(read).map_err(snapshot_error)?;
+        // Then on disk: a state in memory that the next start does not find would be a state that went back.
         self.fault.record_fault(self.snapshots.make_current(meta, &list).await).map_err(snapshot_error)?;
-        let (this, meta) = (self.clone(), meta.clone());
-        let replaced = run_blocking(move || this.replace(&meta, &list)).await;
-        self.fault.record_fault(replaced).map_err(snapshot_error)?;
+        self.present(state, meta, &list);
         self.machine.snapshots_installed.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
@@ -208,6 +232,8 @@ pub struct Builder {
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
+        // Until this one is current, nothing tells its chunks from those of a snapshot that was given up.
+        let _building = self.snapshots.building.lock().await;
         let (applied, snapshots) = (self.applied.clone(), self.snapshots.clone());
         let kept = run_blocking(move || snapshots.keep_state(&applied.state, applied.digest)).await;
         let list = self.fault.record_fault(kept).map_err(snapshot_error)?;

@@ -1,7 +1,9 @@
 //! Whole groups over an in-memory network and disk, under virtual time.
 
+mod agreement;
 mod changes;
 mod clocks;
+mod door;
 mod faults;
 mod links;
 mod log_suite;

@@ -294,8 +294,7 @@ impl Judge {
                 self.find(Kind::TwoPrimaries, violation.what, advice);
             }
             if let Some(violation) = digests.check(quorum, view.digest_index.0, *member, view.digest.0) {
-                let advice =
-                    "stop the member that differs, keep its folder for the report, and start it with an empty one";
+                let advice = "the one that differs from a majority takes their state at the next comparison; if it stays, keep its folder for the report";
                 self.find(Kind::Diverged, violation.what, advice);
             }
             if view.applied.0 + BEHIND_MAX < furthest {

@@ -41,6 +41,11 @@ pub struct View {
 }
 
 impl View {
+    /// The primary, if it is a voter. Whoever else leads is followed by nobody: it was removed, or was never elected by
+    /// those whose majority counts.
+    fn primary(&self) -> Option<MemberId> {
+        self.primary.filter(|primary| self.is_voter(*primary))
+    }
     fn is_voter(&self, member: MemberId) -> bool {
         self.configurations.iter().any(|voters| voters.contains(member))
     }
@@ -161,13 +166,14 @@ impl Election {
 
     /// Answers another voter's pre-vote. A yes defers this node's own candidacy, so that the asker gets its chance.
     pub fn answer(&mut self, now: Millis, view: &View, question: &PreVote) -> LivenessAnswer {
-        if !view.is_voter(self.me) || question.quorum != self.quorum {
+        // Whoever is no voter cannot win, so its question changes nothing here.
+        if !view.is_voter(self.me) || !view.is_voter(question.candidate) || question.quorum != self.quorum {
             return LivenessAnswer::NotMember;
         }
         // Of two beliefs about who leads, the one of the higher term counts.
         let believed = match question.missing {
-            Some(missing) if question.term > view.term => Some(missing),
-            _ => view.primary,
+            Some(missing) if question.term > view.term && view.is_voter(missing) => Some(missing),
+            _ => view.primary(),
         };
         let missed = match believed {
             None => true,
@@ -175,7 +181,7 @@ impl Election {
             Some(primary) => {
                 primary == question.candidate
                     || view.suspected.contains(&primary)
-                    || (Some(primary) == view.primary && !view.primary_leads)
+                    || (Some(primary) == view.primary() && !view.primary_leads)
             }
         };
         // Of two that ask each other at the same moment one must insist, or both would yield, for ever.
@@ -185,7 +191,7 @@ impl Election {
             _ => false,
         };
         let busy = insists && question.last_log == view.last_log;
-        let granted = missed && !busy && view.is_voter(question.candidate) && question.last_log >= view.last_log;
+        let granted = missed && !busy && question.last_log >= view.last_log;
         if granted && !matches!(self.phase, Phase::Content | Phase::Electing { .. }) {
             // The answer's way back, the election, and the winner's first append.
             let until = now.plus(view.latency.election() + view.latency.round_trip + 2 * view.stagger());
@@ -215,12 +221,12 @@ impl Election {
 
     /// Updates what we miss from the view; false when there is nothing to do.
     fn wants_primary(&mut self, now: Millis, view: &View) -> bool {
-        let healthy = view.primary.is_some_and(|primary| view.primary_leads && !view.suspected.contains(&primary));
+        let healthy = view.primary().is_some_and(|primary| view.primary_leads && !view.suspected.contains(&primary));
         if healthy || !view.is_voter(self.me) {
             (self.phase, self.lost, self.failures) = (Phase::Content, None, 0);
             return false;
         }
-        let suspected = view.primary.filter(|primary| view.suspected.contains(primary));
+        let suspected = view.primary().filter(|primary| view.suspected.contains(primary));
         if suspected.is_some() && self.lost != suspected {
             // Another loss than the one before, if there was one: turns are counted anew. A wait that was left over
             // from letting the primary run that is now lost would be the same at every voter.
@@ -275,7 +281,7 @@ impl Election {
             view.voters().into_iter().filter(|&voter| voter != self.me && Some(voter) != self.lost).collect();
         // A primary whose own node denies that it leads is none, nor is one that was lost and is back since: voters who
         // never heard of its lead, and hear its node, would wait for it for ever.
-        let missing = match view.primary {
+        let missing = match view.primary() {
             Some(primary) => view.primary_leads.then_some(primary),
             None => self.lost.filter(|lost| view.suspected.contains(lost)),
         };

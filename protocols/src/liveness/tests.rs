@@ -8,7 +8,8 @@ use proptest::prelude::*;
 use super::limits::*;
 use super::*;
 use crate::ids::{BootId, Incarnation, LogIndex, MemberId, Millis, PeerId, QuorumId, Term};
-use crate::membership::Voters;
+use crate::membership::{VOTERS_MAX, Voters};
+use crate::quorum::limits::TERM_JUMP_MAX;
 
 const A: PeerId = PeerId([1; 32]);
 const B: PeerId = PeerId([2; 32]);
@@ -210,6 +211,8 @@ struct Quorum {
     alive: BTreeSet<MemberId>,
     elections: Vec<(Millis, MemberId)>,
     primary: Option<MemberId>,
+    /// Votes get lost, so that every election fails.
+    loses_votes: bool,
     random: u64,
 }
 
@@ -239,7 +242,7 @@ impl Quorum {
         let nodes = members.iter().zip(logs).map(node).collect();
         let alive = members.iter().copied().collect();
         let primary = Some(members[0]);
-        Self { now: Millis(1_000), nodes, alive, elections: Vec::new(), primary, random: 1 }
+        Self { now: Millis(1_000), nodes, alive, elections: Vec::new(), primary, loses_votes: false, random: 1 }
     }
     fn kill(&mut self, lost: MemberId) {
         self.alive.remove(&lost);
@@ -300,7 +303,9 @@ impl Quorum {
             let node = self.nodes.get_mut(&other).unwrap();
             if term > node.voted && last_log >= node.view.last_log {
                 (node.voted, node.view.term, node.view.primary) = (term, term, None);
-                votes.insert(other);
+                if !self.loses_votes {
+                    votes.insert(other);
+                }
             }
         }
         if self.nodes[&me].view.configurations[0].is_majority(&votes) {
@@ -399,6 +404,41 @@ fn a_primary_that_lives_but_leads_nothing_is_replaced() {
     assert_eq!(quorum.elections.len(), 1);
 }
 
+/// Goal: whoever came to lead without being a voter is followed by nobody, however alive it is: the voters elect one of
+/// their own, and believe no question about it.
+#[test]
+fn a_primary_that_is_no_voter_counts_as_none() {
+    let mut quorum = Quorum::new(&[10; 3]);
+    quorum.primary = None;
+    quorum.nodes.values_mut().for_each(|node| node.view.primary = Some(member(9)));
+    let node = quorum.nodes.get_mut(&member(2)).unwrap();
+    node.view.primary = Some(member(1));
+    let question =
+        PreVote { quorum: QUORUM, term: Term(9), candidate: member(3), missing: Some(member(9)), last_log: log(10) };
+    let answer = node.election.answer(quorum.now, &node.view, &question);
+    assert!(matches!(answer, LivenessAnswer::PreVote { granted: false, .. }), "it hears a true primary: {answer:?}");
+    node.view.primary = Some(member(9));
+    quorum.run(3_000);
+    assert!(quorum.primary.is_some_and(|primary| primary != member(9)));
+    assert_eq!(quorum.elections.len(), 1);
+}
+
+/// Goal: a member that was away may believe a term that is as far above its own as elections can have taken it. Method:
+/// no election of the largest quorum ever succeeds, and those are counted. A quorum that elects raises one per lost
+/// primary, and voters that hear one raise none.
+#[test]
+fn terms_rise_too_slowly_to_shut_a_member_out() {
+    let mut quorum = Quorum::new(&[10; VOTERS_MAX]);
+    quorum.kill(member(1));
+    quorum.loses_votes = true;
+    const SECONDS: u64 = 300;
+    quorum.run(SECONDS * 1_000);
+    let raised = quorum.nodes.values().map(|node| node.view.term.0).max().unwrap() - 1;
+    assert!(raised > 10, "they tried {raised} times");
+    let lasts = Duration::from_secs(TERM_JUMP_MAX / raised * SECONDS);
+    assert!(lasts > Duration::from_secs(2 * 24 * 3600), "{raised} terms in {SECONDS} s: {lasts:?} without a primary");
+}
+
 /// Goal: a primary that came and lost its disk while a voter was cut off does not leave the others without one. Method:
 /// its node answers, as a new member; one voter was told that it leads nothing, the other never heard of its term.
 #[test]
@@ -482,7 +522,7 @@ fn strangers_and_other_quorums_get_no_say() {
     let question =
         PreVote { quorum: QUORUM, term: Term(1), candidate: member(8), missing: Some(member(1)), last_log: log(99) };
     let answer = node.election.answer(quorum.now, &node.view, &question);
-    assert!(matches!(answer, LivenessAnswer::PreVote { granted: false, .. }));
+    assert_eq!(answer, LivenessAnswer::NotMember);
     let elsewhere = PreVote { quorum: QuorumId([1; 16]), candidate: member(3), ..question };
     assert_eq!(node.election.answer(quorum.now, &node.view, &elsewhere), LivenessAnswer::NotMember);
 }

@@ -3,8 +3,8 @@
 //! - *Submit*: any admitted peer. Quotas and the sources that a condition may name are the node's own to check.
 //! - *Cancel*, *Pause*, *Resume*, *Retry*, *Resolve*, *Update*, *Fire*, *Suspend*, *Unsuspend*: the owner of the job,
 //!   or an operator of the network. *Remove*: the owner of the claims that it names, or an operator.
-//! - Duties of the primary (holders, workers, timers, triggers, confirmations, releases, repairs, standbys, levels):
-//!   the primary's node itself, never a peer.
+//! - Duties of the primary (holders, workers, timers, triggers, confirmations, releases, repairs, standbys, levels), and
+//!   entries that only bring the record up to its time: the primary's node itself, never a peer.
 //! - Commands of a run's uploader, and of workers of tasks: the state machine compares the author with the peer that it
 //!   has on record, so they pass here. *Attach* is open to every admitted peer: whoever has the file may finish storing
 //!   it when the node that began is gone, and the piece hashes already recorded refuse any other file.
@@ -79,8 +79,8 @@ impl Command {
 impl QuorumCommand {
     const fn author(&self) -> Author<'_> {
         match self {
-            Self::Noop => Author::Anyone,
-            Self::Elapsed { .. }
+            Self::Noop
+            | Self::Elapsed { .. }
             | Self::SetStandbys { .. }
             | Self::RaiseLevel { .. }
             | Self::RecordFounding { .. }
@@ -201,6 +201,7 @@ mod tests {
     #[test]
     fn the_primarys_duties_are_nobody_elses_not_even_an_operators() {
         for command in [
+            Command::Quorum(QuorumCommand::Noop),
             Command::Quorum(QuorumCommand::RaiseLevel { level: 2 }),
             Command::Quorum(QuorumCommand::Elapsed { until: Millis(1) }),
             Command::store(JOB, StoreCommand::AddHolders { grants: Vec::new(), exhausted: false }),
@@ -223,7 +224,6 @@ mod tests {
     #[test]
     fn everybody_submits_and_workers_are_told_apart_by_the_state() {
         let all = [PRIMARY, OWNER, OPERATOR, STRANGER];
-        assert_eq!(allowed(&Command::Quorum(QuorumCommand::Noop)), all);
         assert_eq!(allowed(&Command::store(JOB, StoreCommand::Attach)), all);
         assert_eq!(allowed(&Command::Task(TaskCommand::Report { reports: Vec::new() })), all);
     }

@@ -52,6 +52,21 @@ pub const LOG_READ_BYTES_MAX: usize = 1024 * 1024;
 
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1024 * 1024;
 
+/// Chunks of one snapshot: a full state of small records has some 5,000 ([`OBJECTS_MAX`] and their jobs, 64 to a
+/// chunk), and a list of so many fits one message.
+pub const SNAPSHOT_CHUNKS_MAX: usize = 32 * 1024;
+
+/// Bytes of one snapshot, and of chunks that a sender may leave with a receiver. The limits on a state that count bytes
+/// allow 160 MiB (piece hashes, and what tasks leave in the record); those that count records leave the rest to jobs,
+/// triggers and claims of usual size. A guess at what a node can hold twice, as chunks and as a state.
+pub const SNAPSHOT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+const _: () = assert!(SNAPSHOT_CHUNKS_MAX * 32 < RAFT_HEAD_BYTES_MAX - 64 * 1024);
+const _: () = assert!(
+    HASH_BYTES_MAX + crate::task::limits::RECORD_BYTES_MAX + crate::task::limits::ENDED_BYTES_MAX
+        < SNAPSHOT_BYTES_MAX / 4
+);
+
 /// Entries between snapshots, and kept behind one for members that lag a little.
 pub const SNAPSHOT_INTERVAL: u64 = 5_000;
 pub const LOG_KEPT: u64 = 1_000;
@@ -61,6 +76,22 @@ pub const SNAPSHOT_SPREAD: u64 = 2_000;
 
 /// Entries between comparisons of the members' state digests.
 pub const DIGEST_INTERVAL: u64 = 1_000;
+
+/// Digests that a member remembers, so that members which have come differently far can still compare.
+pub const DIGESTS_KEPT: usize = 8;
+
+/// A member believes no term that is further than this above the newest one it knows. Honest terms stay far below:
+/// nobody runs unless a majority misses the primary, so a member that was away missed one term for each election, and a
+/// quorum that fails to elect raises a few a second at most. So many take it days without a primary and without this
+/// member. Should it come to that, the member refuses, is replaced like one that stays away, and comes back as a
+/// newcomer. Above it: ten thousand hostile messages a second for as long as people live do not use up the numbers.
+pub const TERM_JUMP_MAX: u64 = 1 << 20;
+
+/// No term is above this one, also for a member that knows none yet. Half of the numbers: whoever is here can still be
+/// followed by more elections than there will ever be.
+pub const TERM_MAX: u64 = 1 << 63;
+
+const _: () = assert!(TERM_MAX < u64::MAX - TERM_JUMP_MAX);
 
 /// Quorums one node may be a member of.
 pub const QUORUMS_PER_NODE_MAX: usize = 4_096;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::approval::{Approval, Signature};
 use crate::certificate::Founding;
-use crate::ids::{Digest, MemberId, QuorumId};
+use crate::ids::{Digest, LogIndex, MemberId, QuorumId};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RaftMessage {
@@ -49,6 +49,28 @@ pub enum RaftMessage {
         base: u64,
         number: u64,
     },
+    /// Say who the voters are, and the digest of your state at this log index.
+    Attest {
+        quorum: QuorumId,
+        index: LogIndex,
+    },
+    /// Give a snapshot of your state that is not older than this log index (answered with `Ok`: its metadata and the
+    /// list of its chunks).
+    Copy {
+        quorum: QuorumId,
+        least: LogIndex,
+    },
+}
+
+/// What a member says of its quorum to another member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attestation {
+    /// How far it has applied the log: its configuration is at least as new.
+    pub applied: LogIndex,
+    /// The voters of its configuration, of both while a change is under way.
+    pub voters: Vec<MemberId>,
+    /// The digest at the index that was asked for, if it still knows it, or already.
+    pub digest: Option<Digest>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,4 +91,6 @@ pub enum RaftAnswer {
     },
     /// To `SignLink`.
     Signed(Signature),
+    /// To `Attest`.
+    Attested(Attestation),
 }

@@ -5,8 +5,10 @@
 //! What must be *done* about the state (asking holders, confirming, releasing, repairing) is derived from the state by
 //! the primary, again after every change of term: [`QuorumState::duties`].
 //!
-//! Raft itself is openraft's; its messages travel over `/quorate/raft/1` in [`message::RaftMessage`].
+//! Raft itself is openraft's; its messages travel over `/quorate/raft/1` in [`message::RaftMessage`]. Which of them a
+//! member takes is decided in [`door`], and who is wrong when states differ in [`agreement`].
 
+pub mod agreement;
 mod apply;
 pub mod author;
 pub mod authority;
@@ -17,6 +19,7 @@ pub mod clock;
 #[cfg(test)]
 mod clock_tests;
 pub mod command;
+pub mod door;
 mod duties;
 pub mod duty;
 pub mod entry;
@@ -44,17 +47,19 @@ pub mod uses;
 pub mod watch;
 
 pub use crate::membership::Voters;
+pub use agreement::{DigestPoll, DigestVerdict};
 pub use author::Author;
 pub use authority::{Authorship, Forbidden};
 pub use chunks::SnapshotError;
 pub use claims::{Claim, ClaimSelector, Claims};
 pub use command::{JobCommand, ObjectCommand, QuorumCommand, StoreCommand, TaskCommand, TriggerCommand};
+pub use door::{Door, Invitation, RaftClaim, Refusal};
 pub use duty::Duty;
 pub use entry::{Batch, BatchReply, Command};
 pub use event::Event;
 pub use jobs::JobBook;
 pub use kinds::KindCommand;
-pub use message::{RaftAnswer, RaftMessage};
+pub use message::{Attestation, RaftAnswer, RaftMessage};
 pub use object::{ObjectRecord, ObjectState};
 pub use objects::Catalog;
 pub use reply::{CommandReply, Rejection};

@@ -44,9 +44,9 @@ use quorate_protocols::quorum::request::{
     JobAnswer, JobMessage, MembershipStatement, ObjectView, Query, QueryAnswer, QuorumView, SignedMembership,
 };
 use quorate_protocols::quorum::{
-    Batch, BatchReply, Claim, ClaimSelector, Command, CommandReply, JobCommand, KindCommand, ObjectCommand, ObjectUse,
-    Part, QuorumCommand, QuorumState, RaftAnswer, RaftMessage, Rejection, StoreCommand, TaskCommand, TriggerCommand,
-    Uses,
+    Attestation, Batch, BatchReply, Claim, ClaimSelector, Command, CommandReply, JobCommand, KindCommand,
+    ObjectCommand, ObjectUse, Part, QuorumCommand, QuorumState, RaftAnswer, RaftMessage, Rejection, StoreCommand,
+    TaskCommand, TriggerCommand, Uses,
 };
 use quorate_protocols::task::error_class::ErrorClass;
 use quorate_protocols::task::message::{
@@ -597,6 +597,8 @@ fn quorum_samples(samples: &mut Samples) {
             initialize: true,
         },
         RaftMessage::SignLink { quorum: QUORUM, to: member(2), base: 3, number: 5 },
+        RaftMessage::Attest { quorum: QUORUM, index: LogIndex(9) },
+        RaftMessage::Copy { quorum: QUORUM, least: LogIndex(9) },
     ];
     samples.all("quorum", "raft-message", head, messages);
     let answers = vec![
@@ -606,6 +608,11 @@ fn quorum_samples(samples: &mut Samples) {
         RaftAnswer::NotMember { incarnation: Incarnation(5) },
         RaftAnswer::Failed { reason: text() },
         RaftAnswer::Signed(Signature([0x11; 32], [0x22; 32])),
+        RaftAnswer::Attested(Attestation {
+            applied: LogIndex(9),
+            voters: vec![member(2)],
+            digest: Some(Digest([7; 32])),
+        }),
     ];
     samples.all("quorum", "raft-answer", head, answers);
     let limit = job::limits::MESSAGE_BYTES_MAX;

@@ -178,7 +178,9 @@ struct Reach {
 impl Reach {
     fn start(base: &Base, settings: &NodeSettings) -> Self {
         let Base { seams, net, storage, certificates, directory, approver, quorums, .. } = base;
-        let authority = Authority::new(settings.operators.clone()).with_hosts(settings.hosts.clone());
+        let authority = Authority::new(settings.operators.clone())
+            .with_hosts(settings.hosts.clone())
+            .with_measuring(settings.is_measured);
         let local: Arc<dyn LocalQuorums> = Arc::new(quorums.clone());
         let knowledge: Arc<dyn Knowledge> = Arc::new(directory.clone());
         let services = PrimaryServices::new(local.clone());

@@ -6,9 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use prometheus_client::registry::Registry;
-use quorate_protocols::ids::{BootId, Incarnation, ObjectId, QuorumId};
+use quorate_protocols::ids::{BootId, Incarnation, JobId, ObjectId, QuorumId};
+use quorate_protocols::job::spec::{JobSpec, StoreSpec};
+use quorate_protocols::object::layout::Profile;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
-use quorate_protocols::quorum::{Command, CommandReply, QuorumCommand};
+use quorate_protocols::quorum::{Command, CommandReply, JobCommand, QuorumCommand};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
@@ -122,8 +124,13 @@ async fn a_file_outlives_the_crash_of_its_quorums_primary() {
     let crashed = nodes.remove(primary_at);
     crashed.seams().tasks.crash();
     let outsider = nodes.iter().find(|node| node.quorums().quorum(quorum).is_none()).expect("5 nodes, 3 members");
-    let committed = outsider.jobs().propose(quorum, Command::Quorum(QuorumCommand::Noop), PATIENCE).await.unwrap();
-    assert_eq!(committed, CommandReply::Done);
+    let (job, profile) = (JobId { quorum, local: [7; 16] }, Profile { data: 1, parity: 2 });
+    let spec = JobSpec::store(StoreSpec { name: None, size: Some(1), profile });
+    let submit = Command::Job(job, JobCommand::Submit { spec });
+    let committed = outsider.jobs().propose(quorum, submit, PATIENCE).await.unwrap();
+    assert!(matches!(committed, CommandReply::Submitted { .. }));
+    let noop = outsider.jobs().propose(quorum, Command::Quorum(QuorumCommand::Noop), PATIENCE).await;
+    assert!(noop.is_err(), "a stranger has a primary commit nothing at all");
     for node in &nodes {
         assert_eq!(get(node, outcome.object).await, bytes);
     }

@@ -73,6 +73,7 @@ async fn only_owner_and_operators_cancel_and_only_the_primary_does_its_duties() 
         Command::store(JOB, StoreCommand::AddHolders { grants: Vec::new(), exhausted: false }),
         Command::store(JOB, StoreCommand::Fail { upload_attempt: None, reason: String::new() }),
         Command::Quorum(QuorumCommand::RaiseLevel { level: 1 }),
+        Command::Quorum(QuorumCommand::Noop),
         Command::Object(ManifestHash([1; 32]), ObjectCommand::Remove { claims: ClaimSelector::All, force: true }),
         Command::Object(
             ManifestHash([1; 32]),

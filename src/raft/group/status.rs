@@ -1,9 +1,10 @@
 //! Status of a group: whether its member leads, hears a majority, or has stopped, and why. Changes are told as
 //! [`HostEvent`]s.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use quorate_protocols::ids::{Millis, Term};
+use quorate_protocols::ids::{LogIndex, MemberId, Millis, Term};
 use quorate_protocols::quorum::limits::MAJORITY_SILENCE_MAX;
 
 use super::Group;
@@ -22,6 +23,9 @@ pub enum Stop {
     /// Until the store can be used again.
     #[error("its store failed: {0}")]
     Store(String),
+    /// Until it has taken the state of one of those that agree.
+    #[error("its state at log index {index} differs from that of a majority, and it takes theirs")]
+    Differs { index: LogIndex, agreeing: BTreeSet<MemberId> },
 }
 
 impl From<DiskError> for Stop {
@@ -146,6 +150,14 @@ impl Group {
 
     /// Whether the group has stopped in a way that opening it again may mend.
     pub fn may_reopen(&self) -> bool {
-        self.status(|status| matches!(status.stopped, Some(Stop::Full | Stop::Store(_))))
+        self.status(|status| matches!(status.stopped, Some(Stop::Full | Stop::Store(_) | Stop::Differs { .. })))
+    }
+
+    /// Those whose state this member has to take before it is opened again.
+    pub fn differs_from(&self) -> Option<BTreeSet<MemberId>> {
+        self.status(|status| match &status.stopped {
+            Some(Stop::Differs { agreeing, .. }) => Some(agreeing.clone()),
+            _ => None,
+        })
     }
 }

@@ -1,6 +1,5 @@
 //! Crashes, cuts, and disks that are lost or full.
 
-use quorate_protocols::quorum::limits::DIGEST_INTERVAL;
 use tokio::time::Instant;
 
 use super::*;
@@ -210,24 +209,6 @@ async fn lost(net: &TestNet, index: usize) -> Vec<QuorumId> {
     let tasks = TaskGroup::inline();
     let storage = tasks.scope(async { Storage::start(net.nodes[index].disk.disk()) }).await;
     lost_quorums(&storage, net.nodes[index].member()).unwrap()
-}
-
-/// Goal: a member whose state differs stops and says so, and the others go on.
-#[tokio::test(start_paused = true)]
-async fn a_member_whose_state_differs_stops() {
-    let net = TestNet::founded(3, 3).await;
-    net.commit(submit(0)).await.unwrap();
-    net.converged(&[0, 1, 2]).await;
-    net.nodes[2].group().machine.corrupt();
-    while net.nodes[0].quorum().view().applied.0 < DIGEST_INTERVAL + 10 {
-        net.commit(Command::Quorum(QuorumCommand::Noop)).await.unwrap();
-    }
-    net.until("the member stops", |net| net.nodes[2].group().is_stopped().then_some(())).await;
-    let view = net.nodes[2].quorum().view();
-    assert!(view.paused.is_some_and(|reason| reason.contains("differs")));
-    assert_eq!(net.nodes[2].host().metrics().diverged.get(), 1);
-    net.commit(submit(1)).await.unwrap();
-    net.converged(&[0, 1]).await;
 }
 
 /// Goal: a backup whose disk fills up takes no part while it is full, disturbs nobody, and comes back by itself.

@@ -130,6 +130,7 @@ const CORE: &[Row] = &[
 /// One quorum's state machine, room by room inside `protocols/src/quorum`. Four sub-states (`jobs`, `objects`, `tasks`,
 /// `triggers`) know nothing of the frame around them (`state`), nor of what stands on it: kinds, fires, `apply`.
 const QUORUM: &[Row] = &[
+    ("agreement", ""),
     ("check", ""),
     ("clock", ""),
     ("duty", ""),
@@ -139,6 +140,7 @@ const QUORUM: &[Row] = &[
     ("message", ""),
     ("chunks", "limits"),
     ("claims", "limits"),
+    ("door", "limits"),
     ("uses", "limits"),
     ("author", "claims"),
     ("command", "claims limits"),
