@@ -69,7 +69,9 @@ fn read_network(reader: &mut Reader, root: &Table<'_>, network: &mut NetworkSect
 }
 
 fn read_api(reader: &mut Reader, root: &Table<'_>, api: &mut ApiSection) {
-    let Some(table) = root.table(reader, "api", &["listen", "allow_remote", "connections_max", "stall_max"]) else { return };
+    let Some(table) = root.table(reader, "api", &["listen", "allow_remote", "connections_max", "stall_max"]) else {
+        return;
+    };
     set(&mut api.allow_remote, table.flag(reader, "allow_remote"));
     set(&mut api.listen, table.parsed(reader, "listen", "an IP address and port, such as \"127.0.0.1:7421\""));
     if !api.listen.ip().is_loopback() && !api.allow_remote {

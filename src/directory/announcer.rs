@@ -149,6 +149,7 @@ mod tests {
     fn own(disk_bytes: u64) -> PeerAdvert {
         PeerAdvert {
             incarnation: Incarnation(1),
+            boot_number: 1,
             boot: BootId([1; 16]),
             sequence: 0,
             roles: Vec::new(),

@@ -55,14 +55,7 @@ pub(super) enum Noted {
 
 impl ProviderStore {
     pub fn new(local: libp2p::PeerId, records_max: usize) -> Self {
-        Self {
-            local,
-            own: BTreeMap::new(),
-            quorums: BTreeMap::new(),
-            peers: BTreeMap::new(),
-            records: 0,
-            records_max,
-        }
+        Self { local, own: BTreeMap::new(), quorums: BTreeMap::new(), peers: BTreeMap::new(), records: 0, records_max }
     }
 
     /// Records of other peers.

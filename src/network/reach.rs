@@ -277,7 +277,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn strangers_are_dialled_within_a_budget() {
         let mut budget = Budget { spent_until: Instant::now() };
-        let drawn = |budget: &mut Budget| (0..10 * STRANGERS_MAX).filter(|_| budget.draw(Instant::now())).count() as u32;
+        let drawn =
+            |budget: &mut Budget| (0..10 * STRANGERS_MAX).filter(|_| budget.draw(Instant::now())).count() as u32;
         assert_eq!(drawn(&mut budget), STRANGERS_MAX);
         tokio::time::advance(3 * STRANGER_PAUSE / 2).await;
         assert_eq!(drawn(&mut budget), 1);

@@ -496,7 +496,9 @@ where
     use futures::StreamExt;
     use libp2p::swarm::{Config, Swarm, SwarmEvent};
     let keypair = libp2p::identity::Keypair::ed25519_from_bytes([key; 32]).unwrap();
-    let transport = transport::build(&keypair, &NetworkSecret::from_bytes([1; 32]), false).unwrap();
+    let transport =
+        transport::build(&keypair, &NetworkSecret::from_bytes([1; 32]), false, Arc::new(super::reach::Reach::new(&[])))
+            .unwrap();
     let behaviour = behaviour(&keypair);
     let config = Config::with_tokio_executor().with_idle_connection_timeout(PATIENCE);
     let mut swarm = Swarm::new(transport, behaviour, keypair.public().to_peer_id(), config);

@@ -478,6 +478,7 @@ const RAISE: Command = Command::Quorum(QuorumCommand::RaiseLevel { level: 1 });
 fn known_peer(n: u8, level: u16) -> KnownPeer {
     let advert = PeerAdvert {
         incarnation: member(n).incarnation,
+        boot_number: 1,
         boot: BootId([n; 16]),
         sequence: 1,
         roles: Vec::new(),

@@ -132,6 +132,7 @@ fn world(peers: u8, slots: u32) -> World {
         known.candidates.lock().push(peer(n));
         let advert = PeerAdvert {
             incarnation: Incarnation(1),
+            boot_number: 1,
             boot: BootId([n; 16]),
             sequence: 1,
             roles: vec![NodeRole::Store, NodeRole::Command],

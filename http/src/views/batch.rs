@@ -163,6 +163,7 @@ mod tests {
     fn a_peer_with_too_little_memory_to_compile_would_run_nothing() {
         let advert = PeerAdvert {
             incarnation: Incarnation(1),
+            boot_number: 1,
             boot: BootId([0; 16]),
             sequence: 1,
             roles: vec![quorate_protocols::engine::NodeRole::Wasm],

@@ -112,9 +112,9 @@ fn run(bytes: &[u8]) -> Trail {
         };
         let need = Requirement::from(Capacity::disk(step.wide(7)));
         let candidates = state.candidates(NodeRole::Store, &need, draw);
-        let fit = state.peers().filter(|(peer, entry)| {
-            state.is_reached(*peer) && misfit(&entry.advert, NodeRole::Store, &need).is_none()
-        });
+        let fit = state
+            .peers()
+            .filter(|(peer, entry)| state.is_reached(*peer) && misfit(&entry.advert, NodeRole::Store, &need).is_none());
         let fit: Vec<PeerId> = fit.map(|(peer, _)| peer).collect();
         let mut sorted = candidates;
         sorted.sort_unstable();

@@ -168,8 +168,8 @@ impl Client {
     /// A stream of any protocol, to write whatever bytes.
     pub async fn open(&self, peer: PeerId, protocol: &str) -> Result<Stream, ClientError> {
         let target = to_libp2p(peer).ok_or_else(|| ClientError::Open("not a peer id".to_owned()))?;
-        let protocol =
-            StreamProtocol::try_from_owned(protocol.to_owned()).map_err(|error| ClientError::Open(error.to_string()))?;
+        let protocol = StreamProtocol::try_from_owned(protocol.to_owned())
+            .map_err(|error| ClientError::Open(error.to_string()))?;
         self.command(|reply| Command::Open { peer: target, protocol, reply }).await?.map_err(ClientError::Open)
     }
 
@@ -185,13 +185,7 @@ impl Client {
     }
 
     /// One question as an honest peer asks it, whatever its bytes.
-    pub async fn ask(
-        &self,
-        peer: PeerId,
-        lane: Lane,
-        frame: Frame,
-        patience: Duration,
-    ) -> Result<Frame, ClientError> {
+    pub async fn ask(&self, peer: PeerId, lane: Lane, frame: Frame, patience: Duration) -> Result<Frame, ClientError> {
         let asked = async {
             let mut stream = self.open(peer, lane.name()).await?;
             Question { patience, frame }.write(&mut stream).await?;

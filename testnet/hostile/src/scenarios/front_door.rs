@@ -62,9 +62,8 @@ pub async fn hold_connections(arena: &mut Arena) -> Result<(), Fault> {
     arena.require(unanswered == 0, || format!("{unanswered} requests with the token were not answered"));
     arena.require(slowest <= ANSWERED_MAX, || format!("a request with the token took {slowest:?}"));
     drop(held);
-    let back = Arena::wait(CLOSED_MAX, || {
-        std::future::ready((descriptors(pid) <= before + DESCRIPTORS_MAX).then_some(()))
-    });
+    let back =
+        Arena::wait(CLOSED_MAX, || std::future::ready((descriptors(pid) <= before + DESCRIPTORS_MAX).then_some(())));
     let back = back.await;
     arena.require(back.is_some(), || format!("{} descriptors are open, before {before}", descriptors(pid)));
     Ok(())

@@ -99,7 +99,8 @@ pub async fn invent_quorums(arena: &mut Arena) -> Result<(), Fault> {
     arena.require(found.is_some(), || "a node that has just started does not find the true members".to_owned());
     drop(client);
     let gone = Arena::wait(GONE_MAX, || async {
-        let listed: quorate_api::Listing<quorate_api::QuorumInfo> = arena.api(2).ok()?.list("/v1/quorums").await.ok()?;
+        let listed: quorate_api::Listing<quorate_api::QuorumInfo> =
+            arena.api(2).ok()?.list("/v1/quorums").await.ok()?;
         listed.items.iter().all(|row| !invented.contains(&row.quorum)).then_some(())
     });
     let gone = gone.await;

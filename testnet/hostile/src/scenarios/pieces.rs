@@ -52,10 +52,7 @@ async fn record_of(client: &Client, arena: &Arena) -> Option<ObjectRecord> {
 
 /// Whether the holder did as it was told.
 fn is_done(answer: &PieceAnswer) -> bool {
-    matches!(
-        answer,
-        PieceAnswer::Stored | PieceAnswer::Sealed(_) | PieceAnswer::Rebuilt(_) | PieceAnswer::Acknowledged
-    )
+    matches!(answer, PieceAnswer::Stored | PieceAnswer::Sealed(_) | PieceAnswer::Rebuilt(_) | PieceAnswer::Acknowledged)
 }
 
 /// Learns what it can of an object by queries, and sends every message of the piece protocol that changes a column, at
@@ -67,7 +64,8 @@ pub async fn destroy_object(arena: &mut Arena) -> Result<(), Fault> {
     // Without an answer the stranger guesses: the attempt is the first, and the lease's name is not known.
     let record = record_of(&client, arena).await;
     arena.note(if record.is_some() { "the stranger may read the object's record" } else { "no record for strangers" });
-    let before: u64 = arena.testnet.indices().iter().map(|node| size_of(&arena.testnet.node_dir(*node).join("pieces"))).sum();
+    let before: u64 =
+        arena.testnet.indices().iter().map(|node| size_of(&arena.testnet.node_dir(*node).join("pieces"))).sum();
     let garbage = Bytes::from_static(b"sixteen bytes...");
     for (index, holder) in columns.into_iter().enumerate() {
         let column = PieceIndex(index as u8);
@@ -101,7 +99,8 @@ pub async fn destroy_object(arena: &mut Arena) -> Result<(), Fault> {
             }
         }
     }
-    let after: u64 = arena.testnet.indices().iter().map(|node| size_of(&arena.testnet.node_dir(*node).join("pieces"))).sum();
+    let after: u64 =
+        arena.testnet.indices().iter().map(|node| size_of(&arena.testnet.node_dir(*node).join("pieces"))).sum();
     arena.require(after >= before, || format!("pieces took {before} bytes and take {after}"));
     Ok(())
 }

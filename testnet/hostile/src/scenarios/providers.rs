@@ -107,9 +107,7 @@ pub async fn flood(arena: &mut Arena) -> Result<(), Fault> {
             .filter(|line| line.starts_with(kept))
             .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
             .sum();
-        arena.require(records <= RECORDS_MAX, || {
-            format!("node {node} keeps {records} provider records")
-        });
+        arena.require(records <= RECORDS_MAX, || format!("node {node} keeps {records} provider records"));
     }
     Ok(())
 }

@@ -77,8 +77,7 @@ pub async fn seize_lead(arena: &mut Arena) -> Result<(), Fault> {
             let asked = body(&VoteRequest { vote, last });
             let taken = send(&client, &founded, |to| RaftMessage::Vote { quorum, to, body: asked.clone() }).await;
             arena.require(taken == 0, || format!("{taken} members took a vote of term {term}"));
-            let membership =
-                StoredMembership { log_id: last, configs: vec![vec![me]], nodes: vec![(me, ())] };
+            let membership = StoredMembership { log_id: last, configs: vec![vec![me]], nodes: vec![(me, ())] };
             let snapshot = body(&Snapshot {
                 vote,
                 last,
@@ -93,7 +92,8 @@ pub async fn seize_lead(arena: &mut Arena) -> Result<(), Fault> {
         }
     }
     let after = expect_whole(arena, &founded, "after the attack").await?;
-    arena.require(after == (term, primary), || format!("term and primary were {:?} and are {after:?}", (term, primary)));
+    arena
+        .require(after == (term, primary), || format!("term and primary were {:?} and are {after:?}", (term, primary)));
     for node in 1..=MEMBERS {
         arena.testnet.restart(node).await?;
     }

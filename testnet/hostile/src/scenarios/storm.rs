@@ -93,9 +93,8 @@ pub async fn everything(arena: &mut Arena) -> Result<(), Fault> {
     arena.testnet.partition(&[vec![primary], others.clone()]).await?;
     let entry = others[0];
     let cut = Instant::now();
-    let committed = Arena::wait(LASTS, || async {
-        arena.commit(entry, quorum, 1).await.ok().filter(|bench| bench.failed == 0)
-    });
+    let committed =
+        Arena::wait(LASTS, || async { arena.commit(entry, quorum, 1).await.ok().filter(|bench| bench.failed == 0) });
     let committed = committed.await;
     arena.require(committed.is_some(), || "nothing commits without the primary that was cut off".to_owned());
     arena.note(format!("committed {:?} after the primary was cut off", cut.elapsed()));
