@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_protocols::approval::{ApprovalMessage, Subject};
+use quorate_protocols::backoff::Backoff;
 use quorate_protocols::directory::limits::{
     ADVERT_BYTES_MAX, GREETED_PEERS_MAX, OFFER_REPEAT, OFFER_SPREAD, OFFERS_MAX, OFFERS_REMEMBERED_MAX,
 };
@@ -24,6 +25,8 @@ const GOSSIP_BATCH: usize = 64;
 
 /// Authors of announcements that are asked for a proof at once.
 const PROOFS_MAX: usize = 32;
+const PROOF_TRIES: usize = 4;
+const PROOF_PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
 
 struct Actor {
     shared: Arc<Shared>,
@@ -146,7 +149,17 @@ impl Actor {
         }
         // Beyond the bound it is heard the next time that it is announced.
         let Ok(permit) = self.proofs.clone().try_acquire_owned() else { return };
-        let (proof, tasks) = (shared.standings.standing(quorum, author), shared.seams.tasks.clone());
+        let (standings, tasks) = (shared.standings.clone(), shared.seams.tasks.clone());
+        // An announcement is not repeated for minutes: a question that was lost is asked again.
+        let proof = async move {
+            for pause in PROOF_PAUSES.pauses().take(PROOF_TRIES) {
+                match standings.standing(quorum, author).await {
+                    Standing::Silent => tokio::time::sleep(pause).await,
+                    standing => return standing,
+                }
+            }
+            Standing::Silent
+        };
         tasks.spawn(async move {
             let shutdown = shared.seams.tasks.shutdown_token();
             tokio::select! {
