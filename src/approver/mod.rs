@@ -416,9 +416,9 @@ impl Approver {
     pub fn check_member_lease(&self, lease: LeaseId, quorum: QuorumId) -> Option<LeaseInfo> {
         self.lease(lease).filter(|info| info.subject == Subject::Member { quorum })
     }
-    /// Makes the promise to found a quorum one to be a member of the quorum that was founded; durable on return. Once
-    /// more is the same. False when there is no such promise any more.
-    pub async fn bind_founding_lease(&self, lease: LeaseId, nonce: Nonce, quorum: QuorumId) -> bool {
+    /// Makes the promise to found a quorum one to be a member of the quorum that was founded; durable no later than
+    /// what is written next. Once more is the same. False when there is no such promise any more.
+    pub fn bind_founding_lease(&self, lease: LeaseId, nonce: Nonce, quorum: QuorumId) -> bool {
         let now = self.inner.seams.clock.monotonic();
         let record = {
             let mut state = self.lock();
@@ -434,8 +434,9 @@ impl Approver {
             state.leases.get(lease).map(|bound| LeaseRecord::of(bound, None))
         };
         let Some(record) = record else { return false };
-        let written = self.inner.storage.write(record::put(lease, &record)).await;
-        written.inspect_err(|error| tracing::error!(%error, %lease, "a promise could not be written down")).is_ok()
+        // The store keeps the order of what is written: this is on disk once the record of the quorum is.
+        self.write_behind(record::put(lease, &record));
+        true
     }
     /// The lease to run tasks of this quorum, if it is alive. It reserves all that those tasks may use at a time.
     pub fn check_worker_lease(&self, lease: LeaseId, quorum: QuorumId) -> Option<LeaseInfo> {

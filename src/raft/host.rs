@@ -350,7 +350,7 @@ impl Inner {
         let rejoins = self.rejoining.lock().contains(&quorum);
         if let (Some(membership_leases), Some(own), false) = (self.membership_leases.get(), own, rejoins) {
             let stands = match own.subject {
-                Subject::Founding { nonce } => membership_leases.bind(own.lease, nonce, quorum).await,
+                Subject::Founding { nonce } => membership_leases.bind(own.lease, nonce, quorum),
                 _ => membership_leases.stands(own.lease, quorum),
             };
             if !stands {

@@ -248,8 +248,8 @@ impl MembershipLeases for Volunteers {
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         true
     }
-    fn bind(&self, _: LeaseId, _: Nonce, _: QuorumId) -> BoxFuture<'static, bool> {
-        Box::pin(async { true })
+    fn bind(&self, _: LeaseId, _: Nonce, _: QuorumId) -> bool {
+        true
     }
     fn win_member(&self, _: QuorumId, exclude: Vec<PeerId>, _: u16) -> BoxFuture<'static, Result<Approval, String>> {
         let fit = |peer: PeerId| !exclude.contains(&peer) && self.0.is_connected(peer);
@@ -273,8 +273,8 @@ impl MembershipLeases for Bankrupt {
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         false
     }
-    fn bind(&self, _: LeaseId, _: Nonce, _: QuorumId) -> BoxFuture<'static, bool> {
-        Box::pin(async { false })
+    fn bind(&self, _: LeaseId, _: Nonce, _: QuorumId) -> bool {
+        false
     }
     fn win_member(&self, _: QuorumId, _: Vec<PeerId>, _: u16) -> BoxFuture<'static, Result<Approval, String>> {
         Box::pin(async { Err("nobody".to_owned()) })
