@@ -516,7 +516,11 @@ impl QuorumClient {
         let patience = patience.min(end.saturating_duration_since(Instant::now()));
         let standing = timeout(patience, self.0.parts.standings.standing(quorum, peer)).await;
         match standing.unwrap_or(Standing::Silent) {
-            Standing::Voter => self.ask_member(quorum, peer, ask, end, account).await,
+            Standing::Voter => {
+                // It has just answered, whatever becomes of the question itself.
+                (account.reached, account.heard) = (true, true);
+                self.ask_member(quorum, peer, ask, end, account).await
+            }
             Standing::Moved { voters } => {
                 Tried::Redirected(voters.iter().take(MEMBERS_MAX).map(|member| member.peer).collect())
             }
