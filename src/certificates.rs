@@ -95,12 +95,7 @@ impl Certificates {
     }
 
     fn tip(&self, quorum: QuorumId) -> Option<Tip> {
-        let mut known = self.0.known.lock();
-        known.used += 1;
-        let now = known.used;
-        let (used, tip) = known.tips.get_mut(&quorum)?;
-        *used = now;
-        Some(tip.clone())
+        self.0.known.lock().tips.get(&quorum).map(|(_, tip)| tip.clone())
     }
 
     /// Keeps what was checked, unless more is known; what is known then.
@@ -165,7 +160,8 @@ impl Certificates {
             };
             let more = part.more && !part.links.is_empty();
             match Tip::read(quorum, tip.as_ref(), &part) {
-                Ok(read) => tip = Some(self.keep_newest(read)),
+                // Read on from here, also when more is known: the configuration known may have left the certificate.
+                Ok(read) => tip = Some(read),
                 Err(fault) => {
                     tracing::debug!(%quorum, %peer, %fault, "a certificate");
                     self.0.net.penalise(peer, "a certificate that proves nothing");
@@ -176,7 +172,7 @@ impl Certificates {
                 break;
             }
         }
-        if tip.is_some_and(|tip| tip.has(peer)) {
+        if tip.is_some_and(|read| self.keep_newest(read).has(peer)) {
             return Standing::Voter;
         }
         self.refuse(quorum, peer);
@@ -189,7 +185,13 @@ impl Standings for Certificates {
         if self.0.own.get().is_some_and(|own| own.has_voter(quorum, peer)) {
             return true;
         }
-        self.tip(quorum).is_some_and(|tip| tip.has(peer))
+        let mut known = self.0.known.lock();
+        known.used += 1;
+        let now = known.used;
+        known.tips.get_mut(&quorum).is_some_and(|(used, tip)| {
+            *used = now;
+            tip.has(peer)
+        })
     }
 
     fn standing(&self, quorum: QuorumId, peer: PeerId) -> BoxFuture<'static, Standing> {

@@ -271,7 +271,8 @@ impl Approver {
             return Err(unmet.into());
         }
         if let Some(quorum) = quorum_of(request.subject) {
-            self.check_voter(from, quorum).await?;
+            let reason = "the asker has not shown that it votes in the quorum in whose name it asks".to_owned();
+            self.check_voter(from, quorum).await.map_err(|_| Refusal::Unfit { reason })?;
         }
         self.check_membership(request.subject)?;
         let (id, record) = self.reserve(from, request)?;
@@ -416,9 +417,9 @@ impl Approver {
     pub fn check_member_lease(&self, lease: LeaseId, quorum: QuorumId) -> Option<LeaseInfo> {
         self.lease(lease).filter(|info| info.subject == Subject::Member { quorum })
     }
-    /// Makes the promise to found a quorum one to be a member of the quorum that was founded; durable on return. Once
-    /// more is the same. False when there is no such promise any more.
-    pub async fn bind_founding_lease(&self, lease: LeaseId, nonce: Nonce, quorum: QuorumId) -> bool {
+    /// Makes the promise to found a quorum one to be a member of the quorum that was founded; durable no later than
+    /// what is written next. Once more is the same. False when there is no such promise any more.
+    pub fn bind_founding_lease(&self, lease: LeaseId, nonce: Nonce, quorum: QuorumId) -> bool {
         let now = self.inner.seams.clock.monotonic();
         let record = {
             let mut state = self.lock();
@@ -434,8 +435,8 @@ impl Approver {
             state.leases.get(lease).map(|bound| LeaseRecord::of(bound, None))
         };
         let Some(record) = record else { return false };
-        let written = self.inner.storage.write(record::put(lease, &record)).await;
-        written.inspect_err(|error| tracing::error!(%error, %lease, "a promise could not be written down")).is_ok()
+        // The store keeps the order of what is written: this is on disk once the record of the quorum is.
+        self.inner.storage.write_then(record::put(lease, &record), report_write).inspect_err(report_error).is_ok()
     }
     /// The lease to run tasks of this quorum, if it is alive. It reserves all that those tasks may use at a time.
     pub fn check_worker_lease(&self, lease: LeaseId, quorum: QuorumId) -> Option<LeaseInfo> {
@@ -504,14 +505,7 @@ impl Approver {
 
     /// Writes what need not be durable before anything else happens.
     fn write_behind(&self, batch: crate::seams::KvBatch) {
-        let report = |result: Result<(), DiskError>| {
-            if let Err(error) = result {
-                tracing::error!(%error, "a change of leases could not be written down");
-            }
-        };
-        if let Err(error) = self.inner.storage.write_then(batch, report) {
-            report(Err(error));
-        }
+        report_write(self.inner.storage.write_then(batch, report_write));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -561,6 +555,16 @@ impl Approver {
     pub fn release_column(&self, lease: LeaseId) {
         self.end(lease);
     }
+}
+
+fn report_write(written: Result<(), DiskError>) {
+    if let Err(error) = written {
+        report_error(&error);
+    }
+}
+
+fn report_error(error: &DiskError) {
+    tracing::error!(%error, "a change of leases could not be written down");
 }
 
 /// The quorum in whose name the subject is asked for; a founding has none yet.

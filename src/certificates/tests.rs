@@ -98,6 +98,37 @@ async fn a_change_is_learnt_from_the_new_voter_and_an_older_certificate_takes_no
     assert!(certificates.has_voter(quorum, peer(4)));
 }
 
+/// Goal: a certificate of several parts is read to its end by a node whose configuration has left it.
+#[tokio::test(start_paused = true)]
+async fn a_long_certificate_is_read_from_its_founding_on_when_it_has_to_be() {
+    let link = |base: u64, number: u64, numbers: [u8; 3]| {
+        let voters = Founding::new(peer(1), Nonce([1; 16]), numbers.map(|n| identity(n).member())).voters;
+        let statement = LinkStatement { quorum: founding().quorum(), base, number, voters: voters.clone() };
+        let signatures = [1, 2].map(|n| (peer(n), statement.sign(identity(n).signing_key()))).to_vec();
+        Link { number, voters, signatures }
+    };
+    // The node knows configuration 5, which the others have left out since.
+    let known = CertificatePart { founding: Some(founding()), links: vec![link(0, 5, [1, 2, 4])], more: false };
+    let (beginning, end) = (link(0, 3, [1, 2, 6]), link(3, 9, [1, 2, 7]));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let sinces = asked.clone();
+    let net = ScriptedNet::new(peer(100), move |from, _, frame| {
+        let message = wire::decode(&frame.head, Protocol::Job.head_bytes_max()).unwrap();
+        let JobMessage::Certificate { since, .. } = message else { panic!("{message:?}") };
+        sinces.lock().push(since);
+        let part = match since {
+            _ if from == peer(4) => known.clone(),
+            Some(3) => CertificatePart { founding: None, links: vec![end.clone()], more: false },
+            _ => CertificatePart { founding: Some(founding()), links: vec![beginning.clone()], more: true },
+        };
+        Reaction::Answer(Frame::head(wire::encode(&JobAnswer::Certificate(part))))
+    });
+    let certificates = Certificates::new(net, seams(1, MemoryDisk::default().disk()).clock);
+    assert_eq!(certificates.standing(founding().quorum(), peer(4)).await, Standing::Voter);
+    assert_eq!(certificates.standing(founding().quorum(), peer(7)).await, Standing::Voter);
+    assert_eq!(*asked.lock(), [None, Some(5), Some(3)]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_has_moved_or_is_busy_or_silent_is_no_voter_for_now() {
     let voters = vec![identity(5).member()];

@@ -25,9 +25,8 @@ impl MembershipLeases for NodeMembershipLeases {
         self.approver.check_member_lease(lease, quorum).is_some()
     }
 
-    fn bind(&self, lease: LeaseId, nonce: Nonce, quorum: QuorumId) -> BoxFuture<'static, bool> {
-        let approver = self.approver.clone();
-        async move { approver.bind_founding_lease(lease, nonce, quorum).await }.boxed()
+    fn bind(&self, lease: LeaseId, nonce: Nonce, quorum: QuorumId) -> bool {
+        self.approver.bind_founding_lease(lease, nonce, quorum)
     }
 
     fn win_member(

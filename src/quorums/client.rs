@@ -509,11 +509,18 @@ impl QuorumClient {
 
     /// Asks one peer, once it has shown that it is a voter of the quorum: whoever is none speaks for nobody.
     async fn ask_peer(&self, quorum: QuorumId, peer: PeerId, ask: &Ask, end: Instant, account: &mut Account) -> Tried {
+        if self.0.parts.standings.has_voter(quorum, peer) {
+            return self.ask_member(quorum, peer, ask, end, account).await;
+        }
         let patience = self.patience(quorum, peer).saturating_mul(1 << account.silent_tries.min(3));
         let patience = patience.min(end.saturating_duration_since(Instant::now()));
         let standing = timeout(patience, self.0.parts.standings.standing(quorum, peer)).await;
         match standing.unwrap_or(Standing::Silent) {
-            Standing::Voter => self.ask_member(quorum, peer, ask, end, account).await,
+            Standing::Voter => {
+                // It has just answered, whatever becomes of the question itself.
+                (account.reached, account.heard) = (true, true);
+                self.ask_member(quorum, peer, ask, end, account).await
+            }
             Standing::Moved { voters } => {
                 Tried::Redirected(voters.iter().take(MEMBERS_MAX).map(|member| member.peer).collect())
             }

@@ -215,7 +215,8 @@ impl Group {
     }
 
     pub fn has_voter(&self, peer: PeerId) -> bool {
-        let is_voter = self.membership().voter_ids().any(|voter| voter.peer == peer);
+        let metrics = self.raft.server_metrics();
+        let is_voter = metrics.borrow().membership_config.membership().voter_ids().any(|voter| voter.peer == peer);
         is_voter || (self.is_blank() && self.founders().iter().any(|voter| voter.peer == peer))
     }
 

@@ -366,7 +366,7 @@ impl Inner {
         let rejoins = self.rejoining.lock().contains(&quorum);
         if let (Some(membership_leases), Some(own), false) = (self.membership_leases.get(), own, rejoins) {
             let stands = match own.subject {
-                Subject::Founding { nonce } => membership_leases.bind(own.lease, nonce, quorum).await,
+                Subject::Founding { nonce } => membership_leases.bind(own.lease, nonce, quorum),
                 _ => membership_leases.stands(own.lease, quorum),
             };
             if !stands {
@@ -433,6 +433,9 @@ impl Inner {
             }
         }
         let own = own.ok_or("this node has not approved")?;
+        if let Some(voter) = founding.voters.iter().find(|voter| !approvers.contains(&voter.peer)) {
+            return Err(format!("{} is to be a first voter and has not approved", voter.peer));
+        }
         let rejoins = self.rejoining.lock().contains(&quorum);
         if own.incarnation != me.incarnation && !rejoins {
             return Err("an earlier incarnation of this node approved".to_owned());
@@ -446,7 +449,7 @@ impl Inner {
     /// As a member: makes the first entry and waits to be elected by it.
     pub(super) async fn initialize(&self, group: &Group) -> Result<(), String> {
         let members: BTreeMap<MemberId, EmptyNode> =
-            group.record().members.iter().map(|approval| (approval.member(), EmptyNode {})).collect();
+            group.record().founding.voters.into_iter().map(|voter| (voter, EmptyNode {})).collect();
         // An error says that the group has a first entry already, which is as good.
         if let Err(error) = group.raft.initialize(members).await {
             tracing::debug!(quorum = ?group.id, %error, "initializing");

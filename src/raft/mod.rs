@@ -176,9 +176,9 @@ pub enum FoundError {
 pub trait MembershipLeases: Send + Sync + 'static {
     /// Whether this node's own promise to be a member of the quorum still stands.
     fn stands(&self, lease: LeaseId, quorum: QuorumId) -> bool;
-    /// Makes the promise of a founding that stands one for the quorum that was founded, durably. False when there is no
-    /// such promise any more.
-    fn bind(&self, lease: LeaseId, nonce: Nonce, quorum: QuorumId) -> BoxFuture<'static, bool>;
+    /// Makes the promise of a founding that stands one for the quorum that was founded, durable no later than what is
+    /// written next. False when there is no such promise any more.
+    fn bind(&self, lease: LeaseId, nonce: Nonce, quorum: QuorumId) -> bool;
     /// Asks peers other than `exclude`, and not below the state level `level`, to become a member, as this node. `Err`:
     /// why nobody was won.
     fn win_member(

@@ -32,7 +32,8 @@ pub struct GroupRecord {
 }
 
 impl Record for GroupRecord {
-    const VERSION: u8 = 1;
+    /// 2: with the founding.
+    const VERSION: u8 = 2;
 }
 
 impl GroupRecord {

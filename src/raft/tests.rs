@@ -250,8 +250,8 @@ impl MembershipLeases for Volunteers {
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         true
     }
-    fn bind(&self, _: LeaseId, _: Nonce, _: QuorumId) -> BoxFuture<'static, bool> {
-        Box::pin(async { true })
+    fn bind(&self, _: LeaseId, _: Nonce, _: QuorumId) -> bool {
+        true
     }
     fn win_member(&self, _: QuorumId, exclude: Vec<PeerId>, _: u16) -> BoxFuture<'static, Result<Approval, String>> {
         let fit = |peer: PeerId| !exclude.contains(&peer) && self.0.is_connected(peer);
@@ -275,8 +275,8 @@ impl MembershipLeases for Bankrupt {
     fn stands(&self, _: LeaseId, _: QuorumId) -> bool {
         false
     }
-    fn bind(&self, _: LeaseId, _: Nonce, _: QuorumId) -> BoxFuture<'static, bool> {
-        Box::pin(async { false })
+    fn bind(&self, _: LeaseId, _: Nonce, _: QuorumId) -> bool {
+        false
     }
     fn win_member(&self, _: QuorumId, _: Vec<PeerId>, _: u16) -> BoxFuture<'static, Result<Approval, String>> {
         Box::pin(async { Err("nobody".to_owned()) })
@@ -409,6 +409,11 @@ async fn nobody_becomes_a_member_without_having_approved() {
     members[2].statement.duration = Duration::from_secs(3600);
     let refused = net.nodes[0].host().found(founding(&members), members, vec![]).await;
     assert!(matches!(refused, Err(super::FoundError::TooFew { founded: 0, needed: 3, .. })), "{refused:?}");
+    // A founding whose voters have not all approved.
+    let members: Vec<_> = net.nodes[..2].iter().map(|node| node.approve(asker)).collect();
+    let voters = net.nodes.iter().map(TestNode::member);
+    let refused = net.nodes[0].host().found(Founding::new(asker, Nonce([1; 16]), voters), members, vec![]).await;
+    assert!(matches!(refused, Err(super::FoundError::TooFew { founded: 0, needed: 2, .. })), "{refused:?}");
     // A promise of another life of the node binds this one to nothing.
     let mut earlier = Vec::from([net.nodes[0].approve(asker), net.nodes[1].approve(asker)]);
     let past = TestNode {

@@ -12,9 +12,6 @@ use crate::wire;
 /// What a peer is asked to take on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Subject {
-    /// Be a voter of a quorum that the asker is about to found. Its id will be the digest of this nonce and of all its
-    /// voters, who are known once they have approved.
-    Founding { nonce: Nonce },
     /// Be a voter of this quorum, or a standby that can become one.
     Member { quorum: QuorumId },
     /// Keep one column of the object that this run stores.
@@ -22,6 +19,9 @@ pub enum Subject {
     /// Run tasks of this quorum's jobs, as many at a time as the requirement has room for. A node has one such lease
     /// per quorum: whoever may manage it and asks again gets the same one, grown to what is asked for.
     Worker { quorum: QuorumId },
+    /// Be a voter of a quorum that the asker is about to found. Its id will be the digest of this nonce and of all its
+    /// voters, who are known once they have approved.
+    Founding { nonce: Nonce },
 }
 
 impl Requirement {

@@ -151,12 +151,15 @@ impl Chain {
         }
         let not_pending = ChainFault::NotPending { number };
         let pending = self.pending.as_ref().filter(|pending| pending.number == number).ok_or(not_pending)?;
+        let voters = self.voters_of(base).ok_or(ChainFault::Signatures { base })?;
+        let counts = |signer: PeerId| voters.iter().any(|voter| voter.peer == signer);
         let signers: BTreeSet<_> = signatures.iter().map(|(signer, _)| *signer).collect();
-        let is_signed = self.voters_of(base).is_some_and(|voters| is_majority(voters, &signers));
-        if !is_signed || signers.len() < signatures.len() {
+        if !is_majority(voters, &signers) || signers.len() < signatures.len() {
             return Err(ChainFault::Signatures { base });
         }
-        let link = Link { number, voters: pending.voters.clone(), signatures: signatures.to_vec() };
+        // Others have no voice here, and would only make the certificate longer.
+        let signatures = signatures.iter().copied().filter(|(signer, _)| counts(*signer)).collect();
+        let link = Link { number, voters: pending.voters.clone(), signatures };
         let skipped: Vec<u64> = self.links.keys().copied().filter(|number| *number > base).collect();
         skipped.iter().for_each(|number| drop(self.links.remove(number)));
         self.links.insert(number, link);

@@ -9,7 +9,7 @@ use crate::shared_map::SharedMap;
 use crate::wire::{self, DecodeError};
 
 /// The version byte of every chunk: see [`super::snapshot`].
-pub(super) const CHUNK_VERSION: u8 = 2;
+pub(super) const CHUNK_VERSION: u8 = 3;
 
 /// One key in this many ends a chunk.
 const KEYS_PER_CHUNK: u8 = 64;

@@ -9,8 +9,8 @@
 //! read back. Here is the frame: the order of the sections, the head, and where a chunk ends.
 //!
 //! A chunk is a record of [`crate::wire`]: a version byte, then the section and its rows. Version 1: first. Version 2:
-//! runs that compute, with tasks, outputs, workers and stopped attempts, and triggers with emitters of events; version
-//! 1 is refused by its number.
+//! runs that compute, with tasks, outputs, workers and stopped attempts, and triggers with emitters of events. Version
+//! 3: the certificate. Earlier ones are refused by their number.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

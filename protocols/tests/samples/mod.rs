@@ -408,7 +408,7 @@ fn approval_samples(samples: &mut Samples) {
     let founded = Subject::Founding { nonce: founding().nonce };
     let duration = Duration::from_secs(600);
     let request = ApprovalRequest { subject: holder, requirement: requirement(), nonce: Nonce([0x55; 16]), duration };
-    samples.all("approval", "subject", limit, vec![founded, member, holder, Subject::Worker { quorum: QUORUM }]);
+    samples.all("approval", "subject", limit, vec![member, holder, Subject::Worker { quorum: QUORUM }, founded]);
     let messages = vec![
         ApprovalMessage::Ask(request),
         ApprovalMessage::Offer { subject: member },
