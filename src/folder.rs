@@ -60,7 +60,11 @@ pub fn restrict_new_files() {
 /// Makes the folder of a node. One that is there already is closed to others if it is empty.
 pub fn create(dir: &Path) -> Result<(), FolderError> {
     let fault = |what, source| FolderError::Io { what, path: dir.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| fault("creating the data folder", error))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| fault("creating the data folder", error))?;
     let mode = mode_of(&fs::metadata(dir).map_err(|error| fault("looking at", error))?);
     if mode & OF_OTHERS == 0 {
         return Ok(());
@@ -106,8 +110,11 @@ fn mode_of(metadata: &fs::Metadata) -> u32 {
 }
 
 fn close(path: &Path, mode: u32) -> Result<(), FolderError> {
-    fs::set_permissions(path, Permissions::from_mode(mode & !OF_OTHERS))
-        .map_err(|source| FolderError::Open { path: path.to_owned(), mode, source })
+    fs::set_permissions(path, Permissions::from_mode(mode & !OF_OTHERS)).map_err(|source| FolderError::Open {
+        path: path.to_owned(),
+        mode,
+        source,
+    })
 }
 
 #[cfg(test)]

@@ -57,7 +57,9 @@ fn floods_of_connections_keep_nobody_from_a_node_and_leave_nothing() {
         let began = Instant::now();
         net.get(1, "/v1/peers");
         let metrics = net.runtime.block_on(net.client(1).text("/metrics")).expect("a scrape is answered");
-        assert!(metrics.contains("quorate_api_connections_closed_total") || metrics.contains("quorate_api_connections"));
+        assert!(
+            metrics.contains("quorate_api_connections_closed_total") || metrics.contains("quorate_api_connections")
+        );
         began.elapsed() / 2
     };
     ask();

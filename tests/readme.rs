@@ -463,6 +463,22 @@ fn the_routes_and_errors_of_the_api_are_those_that_it_describes() {
     assert_eq!(documented, codes);
 }
 
+/// Goal: the table of what a token may do has each verb that there is to give, in the words of the API.
+#[test]
+fn the_verbs_of_tokens_are_those_that_can_be_given() {
+    let rows = Page::named("docs/operating.md").rows("verb");
+    let documented: Vec<(String, String)> = rows
+        .iter()
+        .map(|row| (code(&row[0]).expect("a verb stands in backticks").to_owned(), row[1].clone()))
+        .collect();
+    let given: Vec<_> = quorate_api::Verb::grantable().map(|verb| (verb.name().to_owned(), verb.meaning())).collect();
+    assert_eq!(documented, given);
+    let help = quorate(&["token", "mint", "--help"]).ok().stdout;
+    for (verb, _) in given {
+        assert!(help.contains(&verb), "{verb} is not in the help");
+    }
+}
+
 /// Goal: the guarantees name tests that there are. Method: a function of that name, anywhere in the tree.
 #[test]
 fn every_test_that_a_page_names_exists() {

@@ -21,6 +21,7 @@ mod quorum;
 pub mod range;
 mod receipt;
 pub mod schema;
+mod token;
 mod trigger;
 mod words;
 
@@ -45,6 +46,10 @@ pub use quorum::{
     Unreachable,
 };
 pub use receipt::{ReceiptBundle, ResultReceipt, ResultStatement, TaskAttempt, TaskId, TaskReceipts, Verdict};
+pub use token::{
+    MintInfo, MintRequest, ROUTES, Route, TOKEN_FOR_MS_MAX, TOKEN_FOR_MS_MIN, TOKEN_OWNER_BYTES_MAX, TokenInfo, Verb,
+    VerbError, route,
+};
 pub use trigger::{
     FireCause, FireInfo, FireOutcome, FireRequest, FiredByInfo, InstantInfo, NEXT_DEFAULT, NEXT_MAX, NextInfo,
     TriggerInfo,

@@ -29,6 +29,7 @@ mod reference;
 mod removal;
 mod show;
 mod testnet;
+mod token;
 mod transfer;
 mod wordcount;
 
@@ -116,6 +117,7 @@ fn run(args: Args, daemon: &Daemon) -> Result<(), Failure> {
             Command::Doctor { deep } => reader::while_read(doctor::run(&common, deep)).await,
             Command::Events => reader::while_read(events::run(&common)).await,
             Command::Event(command) => event::run(&common, command).await,
+            Command::Token(command) => token::run(&common, command).await,
             Command::Testnet(command) => testnet::run(&common, command).await,
             Command::Bench(command) => reader::while_read(bench::run(&common, command)).await,
             Command::Demo(demo) => demo::run(&common, &demo).await,

@@ -15,7 +15,9 @@ use super::args::{Common, GetArgs, ObjectCommand, PutArgs};
 use super::failure::Failure;
 use super::find::client_of;
 use super::ids::Ids;
-use super::output::{Missing, Payload, Text, bytes, facts, instant, or_dash, print, print_json, progress, set_message, table, word};
+use super::output::{
+    Missing, Payload, Text, bytes, facts, instant, or_dash, print, print_json, progress, set_message, table, word,
+};
 use super::reader;
 use super::reference::resolve_optional;
 use super::removal::{self, claim_text};
@@ -72,10 +74,13 @@ async fn put(common: &Common, client: &Client, args: PutArgs) -> Result<(), Fail
     let mut job: Option<JobId> = resume;
     let stored = upload(client, &what, body, |progress| {
         job = progress.job.or(job);
-        set_message(&bar, match &progress.waiting {
-            Some(waiting) => format!("{}: waiting, {waiting}", progress.phase),
-            None => progress.phase.to_string(),
-        });
+        set_message(
+            &bar,
+            match &progress.waiting {
+                Some(waiting) => format!("{}: waiting, {waiting}", progress.phase),
+                None => progress.phase.to_string(),
+            },
+        );
         bar.set_position(progress.bytes_stored);
     });
     let stored = tokio::select! {

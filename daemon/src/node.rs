@@ -196,11 +196,8 @@ async fn serve(dir: PathBuf, config: Config, testing: bool) -> Result<(), Failur
 }
 
 fn listen_settings(api: &ApiSection) -> ListenSettings {
-    let limits = DoorLimits {
-        connections_max: api.connections_max as usize,
-        stall: api.stall_max,
-        ..DoorLimits::default()
-    };
+    let limits =
+        DoorLimits { connections_max: api.connections_max as usize, stall: api.stall_max, ..DoorLimits::default() };
     ListenSettings { address: api.listen, allow_remote: api.allow_remote, limits }
 }
 

@@ -13,7 +13,7 @@ use quorate_api::{
     PlanPeer, QuorumDetail, QuorumInfo, RemovalInfo, ResourcesInfo, RunState, SubmitInfo,
 };
 use quorate_protocols::engine::Engine;
-use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId};
+use quorate_protocols::ids::{JobId, Millis, ObjectId, PeerId, QuorumId};
 use quorate_protocols::job::JobSpec;
 use quorate_protocols::object::ByteRange;
 use quorate_protocols::quorum::request::{Query, QueryAnswer};
@@ -45,6 +45,8 @@ pub type Shared = Arc<dyn Backend>;
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, ApiError>>;
 
 pub trait Backend: Send + Sync + 'static {
+    /// The node's wall clock.
+    fn now(&self) -> Millis;
     /// The group in which requests run.
     fn tasks(&self) -> &TaskGroup;
     fn node(&self) -> NodeInfo;

@@ -81,6 +81,8 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (status(self.body.error), axum::Json(&self.body)).into_response();
+        // For the audit log.
+        response.extensions_mut().insert(self.body.error);
         if let Some(size) = self.size
             && let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}"))
         {

@@ -1,27 +1,61 @@
-//! The guard of every request: the bearer token, the Host and the Origin, before anything else is read.
+//! The guard of every request: the Host and the Origin, the bearer token, whether its holder may do this, and whether
+//! the node has a place for it; before anything else is read. What came of it goes to the audit log.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use quorate_api::ErrorCode;
+use futures::future::BoxFuture;
+use hyper::body::{Frame, SizeHint};
+use quorate_api::{ErrorCode, Route, Verb};
+use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::door::{Connection, Place};
+use super::audit::{Audit, Entry, Subject};
+use super::backend::Shared;
+use super::door::{Connection, Need, Place};
 use super::error::ApiError;
+use super::tokens::{Caller, Minted, Tokens};
 
-/// The token, kept only as a hash: comparing hashes takes the same time wherever a guess differs.
-#[derive(Clone)]
+/// A token, kept only as a hash: comparing hashes takes the same time wherever a guess differs.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Token(blake3::Hash);
 
 impl Token {
-    pub fn new(text: &str) -> Self {
-        Self(blake3::hash(text.as_bytes()))
+    pub fn new(text: &[u8]) -> Self {
+        Self(blake3::hash(text))
     }
-    fn matches(&self, offered: &[u8]) -> bool {
-        self.0 == blake3::hash(offered)
+}
+
+impl Ord for Token {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.as_bytes().cmp(other.0.as_bytes())
+    }
+}
+
+impl PartialOrd for Token {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl From<Token> for String {
+    fn from(token: Token) -> Self {
+        token.0.to_hex().to_string()
+    }
+}
+
+impl TryFrom<String> for Token {
+    type Error = blake3::HexError;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        blake3::Hash::from_hex(text).map(Self)
     }
 }
 
@@ -31,39 +65,68 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// What a request must show.
-#[derive(Clone, Debug)]
+/// What a request must show, and to whom.
+#[derive(Clone)]
 pub struct Guard {
-    pub token: Token,
+    pub tokens: Arc<Tokens>,
+    pub audit: Arc<Audit>,
     /// Whether the operator opened the API to other machines: then any address will do as Host, but still no name,
     /// because it is names that can be rebound.
     pub allow_remote: bool,
 }
 
-pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    let place = admit(&guard, &request).and_then(|()| match request.extensions().get::<Arc<Connection>>() {
-        Some(connection) => connection.admit(ends_soon(request.method(), request.uri().path())),
-        // It came through no door.
-        None => Ok(Place::Own),
-    });
-    let (mut response, keeps) = match place {
-        Ok(place) => (next.run(request).await, place == Place::Own),
+pub async fn guard(State((guard, backend)): State<(Guard, Shared)>, request: Request, next: Next) -> Response {
+    let now = backend.now();
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .and_then(|path| quorate_api::route(request.method().as_str(), path.as_str()));
+    let connection = request.extensions().get::<Arc<Connection>>().cloned();
+    let caller = identify(&guard, &request, now);
+    let from = connection.as_ref().map(|connection| connection.from());
+    let mut entry = Entry::new(now, caller.as_ref().ok(), from, request.method().as_str(), request.uri().path());
+    entry.verb = route.map(|route| route.verb);
+    let admitted = caller.and_then(|caller| admit(caller, route, &request, connection.as_deref()));
+    let (mut response, keeps) = match admitted {
+        Ok(Admitted { place, minted: None }) => (next.run(request).await, place == Place::Own),
+        Ok(Admitted { place, minted: Some((minted, permit)) }) => {
+            let mut ended: BoxFuture<'static, ()> = Box::pin(minted.ended(now));
+            tokio::select! {
+                biased;
+                () = &mut ended => (refused_token("the token has ended").into_response(), false),
+                response = next.run(request) => {
+                    let response = response.map(|body| Body::new(Fenced { body, ended, _permit: permit }));
+                    (response, place == Place::Own)
+                }
+            }
+        }
         Err(error) => (error.into_response(), false),
     };
     if !keeps {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    entry.status = response.status().as_u16();
+    entry.error = response.extensions().get::<ErrorCode>().copied();
+    entry.subject = response.extensions().get::<Subject>().map(|subject| subject.0.clone());
+    guard.audit.record(entry).await;
     response
 }
 
-/// Whether a request waits for nothing and moves no content: it may have one of the kept places.
-fn ends_soon(method: &Method, path: &str) -> bool {
-    let waits = path.ends_with("/wait") || path.ends_with("/logs") || (method == Method::GET && path == "/v1/events");
-    let moves = path.ends_with("/content") || (method == Method::POST && path == "/v1/objects");
-    !waits && !moves && !path.starts_with("/v1/bench/")
+/// A request that may be answered.
+struct Admitted {
+    place: Place,
+    /// The token that it was made with, and one of its requests.
+    minted: Option<(Arc<Minted>, OwnedSemaphorePermit)>,
 }
 
-fn admit(guard: &Guard, request: &Request) -> Result<(), ApiError> {
+fn refused_token(message: &str) -> ApiError {
+    ApiError::new(ErrorCode::Unauthorized, message).hint(
+        "the operator's token is in the file api.token of the node's data folder; others are minted with `quorate token \
+         mint` and hold until they end or are revoked",
+    )
+}
+
+fn identify(guard: &Guard, request: &Request, now: quorate_protocols::ids::Millis) -> Result<Caller, ApiError> {
     let headers = request.headers();
     let host = match request.uri().authority() {
         Some(authority) => Some(authority.as_str()),
@@ -84,13 +147,81 @@ fn admit(guard: &Guard, request: &Request) -> Result<(), ApiError> {
         .get(header::AUTHORIZATION)
         .and_then(|value| value.as_bytes().split_at_checked(7))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
-        .map(|(_, offered)| offered.trim_ascii());
-    match offered {
-        Some(offered) if guard.token.matches(offered) => Ok(()),
-        Some(_) => Err(ApiError::new(ErrorCode::Unauthorized, "the bearer token is not this node's")),
-        None => Err(ApiError::new(ErrorCode::Unauthorized, "a bearer token is needed")),
+        .map(|(_, offered)| offered.trim_ascii())
+        .ok_or_else(|| refused_token("a bearer token is needed"))?;
+    guard
+        .tokens
+        .caller(offered, now)
+        .ok_or_else(|| refused_token("the bearer token is not this node's, or holds no more"))
+}
+
+/// Whether this caller may ask this, now.
+fn admit(
+    caller: Caller,
+    route: Option<&Route>,
+    request: &Request,
+    connection: Option<&Connection>,
+) -> Result<Admitted, ApiError> {
+    let is_matched = request.extensions().get::<MatchedPath>().is_some();
+    // A path that leads nowhere is told to be so. A route that the table has forgotten is the operator's alone.
+    let verb = route.map_or(Verb::Operate, |route| route.verb);
+    if is_matched && !caller.may(verb) {
+        return Err(ApiError::new(ErrorCode::Forbidden, format!("this token may not do this: it needs {verb}")).hint(
+            match verb {
+                Verb::Operate => "only the token in the node's data folder may".to_owned(),
+                verb => format!("the node's operator can mint one that may: `quorate token mint --may {verb}`"),
+            },
+        ));
     }
-    .map_err(|error| error.hint("the token is in the file api.token of the node's data folder"))
+    let minted = match caller {
+        Caller::Operator => None,
+        Caller::Token(minted) => {
+            let permit = minted.requests.clone().try_acquire_owned().map_err(|_| {
+                ApiError::new(ErrorCode::Busy, "this token has as many requests in hand as it may")
+                    .hint("wait until one of them ends")
+            })?;
+            Some((minted, permit))
+        }
+    };
+    let place = match connection {
+        Some(connection) => connection.admit(need(route, request))?,
+        // It came through no door.
+        None => Place::Own,
+    };
+    Ok(Admitted { place, minted })
+}
+
+fn need(route: Option<&Route>, request: &Request) -> Need {
+    match route {
+        Some(route) if route.is_long => Need::Long,
+        _ if request.body().is_end_stream() => Need::Brief,
+        _ => Need::Body,
+    }
+}
+
+/// The body of an answer to a token, which breaks off when the token ends.
+struct Fenced {
+    body: Body,
+    ended: BoxFuture<'static, ()>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl HttpBody for Fenced {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.ended.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(axum::Error::new("the token has ended"))));
+        }
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<&str>, ApiError> {

@@ -4,16 +4,18 @@
 //! ([`live::NodeBackend`]). The JSON is `quorate_api`; the description at `/openapi.json` is made from the
 //! handlers themselves.
 //!
-//! What it promises: it listens on loopback only; every request, to whatever path, needs the bearer token of a file
-//! that only this node's user can read, a Host that names this machine (so that a web page cannot reach it by
-//! rebinding a name) and no foreign Origin. Every answer that is not a success has an `ErrorBody` with one status per
-//! code ([`error::status`]). A download whose bytes cannot all be given breaks the connection and never ends as if it
-//! were whole. Connections, their patience, JSON bodies, event queues and listings are bounded ([`limits`], [`door`]).
+//! What it promises: it listens on loopback only; every request, to whatever path, needs a bearer token (the
+//! operator's, in a file that only this node's user can read, or one minted from it for what the route does), a Host
+//! that names this machine (so that a web page cannot reach it by rebinding a name) and no foreign Origin. Every answer
+//! that is not a success has an `ErrorBody` with one status per code ([`error::status`]). A download whose bytes cannot
+//! all be given breaks the connection and never ends as if it were whole. Connections, their patience, JSON bodies,
+//! event queues and listings are bounded ([`limits`], [`door`]).
 //!
 //! What it does not: it is no gateway for other machines and speaks no TLS. It shares the node's runtime: everything
 //! long (hashing, coding, files) runs on blocking threads anyway, and a runtime of its own would cost seven nodes on
 //! two cores more in memory and wake-ups than the isolation is worth.
 
+mod audit;
 mod backend;
 mod bench;
 mod bench_jobs;
@@ -40,16 +42,19 @@ mod server;
 mod submit;
 mod tasks;
 mod testing;
+mod token;
+mod tokens;
 mod triggers;
 mod views;
 
 pub use backend::{Backend, JobFilter, TestingHooks};
 pub use error::ApiError;
-pub use guard::{Guard, Token};
+pub use guard::Guard;
 pub use limits::DoorLimits;
 pub use live::NodeBackend;
 pub use router::{description, router};
 pub use server::{ListenSettings, ServeError, Server};
+pub use tokens::TokensError;
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,8 @@ pub const CONNECTIONS_MAX: usize = 256;
 pub const LOBBY_MAX: usize = 128;
 
 /// Places beyond the others, for requests that end by themselves: what the command line and a scrape ask works on a
-/// node all of whose places are held by callers that wait, follow or send.
+/// node all of whose places are held by callers that wait, follow or send. As many again are for those that end by
+/// themselves once their body has come.
 pub const KEPT_PLACES: usize = 8;
 
 /// Streams of events at once. Each holds a place and a queue.
@@ -38,6 +39,34 @@ pub const PROGRESS_BYTES: usize = 1024;
 
 /// How long a refusal outside of any request may take to be written: the connection's buffer has room for it.
 pub const REFUSAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Lines of the audit log that wait to be written.
+pub const AUDIT_QUEUE_MAX: usize = 1024;
+
+/// Lines a second about refused requests, and as many about what tokens read.
+pub const AUDIT_LINES_PER_S_MAX: u32 = 10;
+
+/// How much of the audit log is kept: a hundred thousand lines and more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditLimits {
+    pub file_bytes_max: u64,
+    pub files_max: u32,
+}
+
+impl Default for AuditLimits {
+    fn default() -> Self {
+        Self { file_bytes_max: 8 * 1024 * 1024, files_max: 5 }
+    }
+}
+
+/// Tokens that the operator may have minted at once.
+pub const TOKENS_MAX: usize = 256;
+
+/// Longest file of tokens that is read: far above that many.
+pub const TOKENS_FILE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Each token has at most one of so many places: no program's token keeps the operator out.
+pub const TOKEN_SHARE: usize = 4;
 
 /// Pause after accepting failed, for lack of descriptors for example.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

@@ -27,7 +27,7 @@ use quorate_node::resources::ScopeUsage;
 use quorate_node::seams::TaskGroup;
 use quorate_protocols::directory::QuorumAdvert;
 use quorate_protocols::engine::Engine;
-use quorate_protocols::ids::{JobId, ObjectId, PeerId, QuorumId, TaskIndex};
+use quorate_protocols::ids::{JobId, Millis, ObjectId, PeerId, QuorumId, TaskIndex};
 use quorate_protocols::job::plan::Plan;
 use quorate_protocols::job::{JobRecord, JobSpec, RunState};
 use quorate_protocols::object::ByteRange;
@@ -246,6 +246,9 @@ pub(super) fn unexpected(quorum: QuorumId, asked: &str, answer: &QueryAnswer) ->
 }
 
 impl Backend for NodeBackend {
+    fn now(&self) -> Millis {
+        self.node.seams().clock.wall()
+    }
     fn tasks(&self) -> &TaskGroup {
         &self.tasks
     }

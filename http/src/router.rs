@@ -21,7 +21,8 @@ use super::events::StreamPlaces;
 use super::guard::{Guard, guard};
 use super::limits::{JSON_BYTES_MAX, SUBMIT_BYTES_MAX};
 use super::{
-    bench, bench_jobs, bench_triggers, events, jobs, metrics, node, objects, quorums, submit, tasks, testing, triggers,
+    bench, bench_jobs, bench_triggers, events, jobs, metrics, node, objects, quorums, submit, tasks, testing, token,
+    triggers,
 };
 
 #[derive(OpenApi)]
@@ -88,6 +89,8 @@ fn described(testing: bool) -> OpenApiRouter<Shared> {
         .routes(routes!(objects::show, objects::remove))
         .routes(routes!(objects::content))
         .routes(routes!(events::events, events::emit))
+        .routes(routes!(token::list, token::mint))
+        .routes(routes!(token::revoke))
         .routes(routes!(metrics::metrics));
     match testing {
         true => router
@@ -139,7 +142,8 @@ pub fn router(backend: Shared, required: Guard, streams_max: usize) -> axum::Rou
         })
         .layer(DefaultBodyLimit::max(JSON_BYTES_MAX))
         .layer(Extension(StreamPlaces::new(streams_max)))
-        .layer(middleware::from_fn_with_state(required, guard))
+        .layer(Extension(required.tokens.clone()))
+        .layer(middleware::from_fn_with_state((required, backend.clone()), guard))
         // Handlers act as part of the node: what they start belongs to it.
         .layer(middleware::from_fn(move |request: Request, next: middleware::Next| {
             let tasks = tasks.clone();

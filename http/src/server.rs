@@ -5,20 +5,23 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use quorate_api::{ADDRESS_FILE, TOKEN_FILE};
 use prometheus_client::registry::Registry;
+use quorate_api::{ADDRESS_FILE, TOKEN_FILE};
 use quorate_node::seams::Entropy;
 use tokio::net::TcpListener;
 
+use super::audit::Audit;
 use super::backend::Shared;
 use super::door::Door;
 use super::guard::{Guard, Token};
-use super::limits::DoorLimits;
+use super::limits::{AuditLimits, DoorLimits, TOKEN_SHARE};
 use super::metrics::DoorMetrics;
 use super::router::router;
+use super::tokens::{Tokens, TokensError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -35,6 +38,8 @@ pub enum ServeError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Tokens(#[from] TokensError),
     #[error("{} can be read by others (mode {mode:03o}) and opens the API. Run `chmod 600 {}`", path.display(), path.display())]
     Exposed { path: PathBuf, mode: u32 },
 }
@@ -51,8 +56,9 @@ pub struct ListenSettings {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    address_file: PathBuf,
-    guard: Guard,
+    dir: PathBuf,
+    allow_remote: bool,
+    tokens: Tokens,
     limits: DoorLimits,
     metrics: DoorMetrics,
 }
@@ -62,12 +68,13 @@ impl Server {
     pub async fn bind(dir: &Path, settings: ListenSettings, entropy: &dyn Entropy) -> Result<Self, ServeError> {
         let ListenSettings { address, allow_remote, limits } = settings;
         let token = load_or_create_token(dir, entropy)?;
+        let share = (limits.connections_max / TOKEN_SHARE).max(1);
+        let tokens = Tokens::load(dir, token, share)?;
         let listen = |source| ServeError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
-        let guard = Guard { token, allow_remote };
-        let address_file = dir.join(ADDRESS_FILE);
-        Ok(Self { listener, address, address_file, guard, limits, metrics: DoorMetrics::default() })
+        let (dir, metrics) = (dir.to_owned(), DoorMetrics::default());
+        Ok(Self { listener, address, dir, allow_remote, tokens, limits, metrics })
     }
 
     pub fn register_metrics(&self, registry: &mut Registry) {
@@ -87,13 +94,16 @@ impl Server {
 
     async fn serve_router(self, backend: Shared) -> Result<(), ServeError> {
         let tasks = backend.tasks().clone();
-        let app = router(backend, self.guard, self.limits.streams_max);
+        let audit = Arc::new(Audit::start(&self.dir, AuditLimits::default(), &tasks));
+        let guard = Guard { tokens: Arc::new(self.tokens), audit, allow_remote: self.allow_remote };
+        let app = router(backend, guard, self.limits.streams_max);
+        let address_file = self.dir.join(ADDRESS_FILE);
         // Only now: whoever reads the address may ask at once.
-        let file = |what, source| ServeError::File { what, path: self.address_file.clone(), source };
-        write_private(&self.address_file, &self.address.to_string()).map_err(|error| file("writing", error))?;
+        let file = |what, source| ServeError::File { what, path: address_file.clone(), source };
+        write_private(&address_file, &self.address.to_string()).map_err(|error| file("writing", error))?;
         // Accepting never fails for good: the door waits and goes on.
         Door::new(self.limits, self.metrics).serve(self.listener, app, tasks).await;
-        match fs::remove_file(&self.address_file) {
+        match fs::remove_file(&address_file) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(file("removing", source)),
             _ => Ok(()),
         }
@@ -109,7 +119,7 @@ fn load_or_create_token(dir: &Path, entropy: &dyn Entropy) -> Result<Token, Serv
             if mode & 0o077 != 0 {
                 return Err(ServeError::Exposed { path, mode });
             }
-            Ok(Token::new(text.trim()))
+            Ok(Token::new(text.trim().as_bytes()))
         }
         // An empty file is a creation that a crash cut short.
         Ok(_) => draw_token(&path, entropy).map_err(|error| file("writing", error)),
@@ -125,7 +135,7 @@ fn draw_token(path: &Path, entropy: &dyn Entropy) -> io::Result<Token> {
     entropy.fill(&mut bytes);
     let text = hex::encode(bytes);
     write_private(path, &text)?;
-    Ok(Token::new(&text))
+    Ok(Token::new(text.as_bytes()))
 }
 
 /// Writes beside and renames: a reader sees all of it or none.

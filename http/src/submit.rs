@@ -3,8 +3,8 @@
 //! The body of a submit has the specification as its file has it, and what the files hold that it names; this node
 //! knows the objects. So whoever speaks HTTP needs no library to submit, and what is wrong is told by line.
 
-use axum::Json;
 use axum::extract::State;
+use axum::{Extension, Json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use quorate_protocols::task::spec::Content;
 use quorate_spec::{Source, SpecFile, read, show};
 use std::collections::BTreeMap;
 
+use super::audit::Subject;
 use super::backend::Shared;
 use super::error::ApiError;
 use super::extract;
@@ -42,7 +43,7 @@ pub async fn id(
 pub async fn submit(
     State(backend): State<Shared>,
     extract::Json(request): extract::Json<SubmitRequest>,
-) -> Result<Json<SubmitInfo>, ApiError> {
+) -> Result<(Extension<Subject>, Json<SubmitInfo>), ApiError> {
     let Built { file, spec, .. } = built(&backend, &request, Use::Submit).await?;
     let job = match request.job {
         None => {
@@ -55,7 +56,7 @@ pub async fn submit(
         }
         Some(job) => job,
     };
-    Ok(Json(backend.submit(job, spec).await?))
+    Ok((Extension(Subject(job.to_string())), Json(backend.submit(job, spec).await?)))
 }
 
 /// What a submit of this would do, and who could run its tasks. Nothing is submitted.

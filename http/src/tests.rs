@@ -3,6 +3,7 @@
 mod description;
 mod door;
 mod jobs;
+mod tokens;
 mod triggers;
 
 use parking_lot::Mutex;
@@ -94,6 +95,8 @@ struct Fake {
     /// Nobody knows the quorum.
     is_unknown: AtomicBool,
     commits: AtomicU64,
+    now: AtomicU64,
+    randoms: AtomicU64,
     /// Of a node started with `--testing`.
     faults: Option<NoFaults>,
     modules: ModuleChecks,
@@ -113,6 +116,8 @@ impl Fake {
             put_fails,
             is_unknown: AtomicBool::new(false),
             commits: AtomicU64::new(0),
+            now: AtomicU64::new(5),
+            randoms: AtomicU64::new(0),
             faults: Some(NoFaults),
             modules: ModuleChecks::default(),
         }
@@ -134,6 +139,9 @@ fn unknown<T>(job: JobId) -> Result<T, ApiError> {
 }
 
 impl Backend for Fake {
+    fn now(&self) -> Millis {
+        Millis(self.now.load(Ordering::Relaxed))
+    }
     fn tasks(&self) -> &TaskGroup {
         &self.tasks
     }
@@ -221,7 +229,7 @@ impl Backend for Fake {
         Box::pin(async move { self.commit(command) })
     }
     fn random(&self) -> [u8; 16] {
-        self.commits.load(Ordering::Relaxed).to_le_bytes().repeat(2).try_into().expect("twice eight bytes")
+        self.randoms.fetch_add(1, Ordering::Relaxed).to_le_bytes().repeat(2).try_into().expect("twice eight bytes")
     }
     fn job_id(&self, wanted: Wanted) -> Answer<'_, JobId> {
         Box::pin(async move {
@@ -738,10 +746,12 @@ async fn the_description_lists_every_route() {
         "/v1/resources",
         "/v1/contact",
         "/v1/testing/faults",
+        "/v1/tokens",
+        "/v1/tokens/{token}",
     ] {
         assert!(paths.iter().any(|found| found == path), "{path} is not described");
     }
-    assert_eq!(paths.len(), 39, "a new route belongs in this list: {paths:?}");
+    assert_eq!(paths.len(), 41, "a new route belongs in this list: {paths:?}");
     let edge = Edge::start().await;
     let served: serde_json::Value = edge.client.get("/openapi.json").await.unwrap();
     assert!(served["paths"]["/v1/testing/faults"].is_object() && served["paths"]["/v1/bench/noop"].is_object());

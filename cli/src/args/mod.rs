@@ -5,6 +5,7 @@ mod bench;
 mod job;
 mod object;
 mod testnet;
+mod token;
 mod values;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use bench::{BenchCommand, TransferArgs};
 pub use job::{FireArgs, JobCommand, ListArgs, LogArgs, NextArgs, Resolution, SpecArgs, SubmitArgs, UpdateArgs};
 pub use object::{GetArgs, ObjectCommand, PutArgs, RmArgs};
 pub use testnet::{ChaosArgs, TestnetCommand};
+pub use token::TokenCommand;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -87,6 +89,9 @@ pub enum Command {
     /// Emit events that jobs wait for
     #[command(subcommand)]
     Event(EventCommand),
+    /// Let others use a node's API: tokens that may do so much for so long
+    #[command(subcommand)]
+    Token(TokenCommand),
     /// Check a live network from outside, and say what is wrong and what to do
     ///
     /// Asks one node, which answers for its quorums' members and its peers; without --node on a testnet, every node.

@@ -14,6 +14,7 @@ mod places;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,7 +44,7 @@ use super::limits::{ACCEPT_PAUSE, CLOSE_PATIENCE, DoorLimits, HEAD_BYTES_MAX, RE
 use super::metrics::{Closed, DoorMetrics};
 
 pub use self::pace::Overdue;
-pub use self::places::Place;
+pub use self::places::{Need, Place};
 
 /// All open connections.
 pub struct Door {
@@ -70,6 +71,7 @@ impl Inner {
 pub struct Connection {
     door: Arc<Door>,
     id: ConnectionId,
+    from: SocketAddr,
     pace: Arc<Pace>,
     dismissal: CancellationToken,
     /// It has shown a token.
@@ -92,8 +94,8 @@ impl Door {
                 () = shutdown.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
+            let (stream, from) = match accepted {
+                Ok(accepted) => accepted,
                 // It ended before it was accepted.
                 Err(error) if is_of_connection(&error) => continue,
                 Err(error) => {
@@ -104,7 +106,7 @@ impl Door {
             };
             // Answers are small and waited for.
             let _ = stream.set_nodelay(true);
-            let (connection, crowded) = self.enter();
+            let (connection, crowded) = self.enter(from);
             tasks.spawn(connection.run(stream, app.clone(), shutdown.clone()));
             if crowded {
                 // Those that came before this one may have said by now who they are.
@@ -114,7 +116,7 @@ impl Door {
     }
 
     /// A new connection, and whether another had to go for it.
-    fn enter(self: &Arc<Self>) -> (Arc<Connection>, bool) {
+    fn enter(self: &Arc<Self>, from: SocketAddr) -> (Arc<Connection>, bool) {
         let dismissal = CancellationToken::new();
         let mut inner = self.inner.lock();
         let (id, closed) = inner.places.enter();
@@ -124,7 +126,7 @@ impl Door {
         drop(inner);
         let pace = Arc::new(Pace::new(&self.limits));
         let is_known = AtomicBool::new(false);
-        (Arc::new(Connection { door: self.clone(), id, pace, dismissal, is_known }), closed.is_some())
+        (Arc::new(Connection { door: self.clone(), id, from, pace, dismissal, is_known }), closed.is_some())
     }
 }
 
@@ -135,9 +137,9 @@ fn is_of_connection(error: &io::Error) -> bool {
 
 impl Connection {
     /// A place for a request that has shown a token.
-    pub fn admit(&self, ends_soon: bool) -> Result<Place, ApiError> {
+    pub fn admit(&self, need: Need) -> Result<Place, ApiError> {
         let mut inner = self.door.inner.lock();
-        let admitted = inner.places.admit(self.id, ends_soon);
+        let admitted = inner.places.admit(self.id, need);
         if let Ok((_, closed)) = admitted {
             inner.dismiss(closed);
             self.door.metrics.on_closed(Closed::MadeRoom, closed.is_some().into());
@@ -160,6 +162,11 @@ impl Connection {
         }
     }
 
+    /// Where the client is.
+    pub fn from(&self) -> SocketAddr {
+        self.from
+    }
+
     /// How long the client may take for the next part of its body, or of its answer.
     pub fn stall(&self) -> Duration {
         self.pace.stall()
@@ -172,12 +179,7 @@ impl Connection {
         self.door.metrics.set_open(inner.places.counts());
     }
 
-    async fn run(
-        self: Arc<Self>,
-        stream: TcpStream,
-        app: TowerToHyperService<Router>,
-        shutdown: CancellationToken,
-    ) {
+    async fn run(self: Arc<Self>, stream: TcpStream, app: TowerToHyperService<Router>, shutdown: CancellationToken) {
         let socket = TokioIo::new(Paced { stream, pace: self.pace.clone() });
         let this = self.clone();
         let service = service_fn(move |request: hyper::Request<Incoming>| this.clone().answer(&app, request));
@@ -236,7 +238,8 @@ impl Connection {
     ) -> impl Future<Output = Result<Response<Watched>, Infallible>> + use<> {
         self.pace.begin();
         let turn = Arc::new(Turn(self.clone()));
-        let mut request: Request = request.map(|body| Body::new(Watched { body: Body::new(body), _turn: turn.clone() }));
+        let mut request: Request =
+            request.map(|body| Body::new(Watched { body: Body::new(body), _turn: turn.clone() }));
         request.extensions_mut().insert(self);
         let answer = app.call(request);
         async move { Ok(answer.await?.map(|body| Watched { body, _turn: turn })) }
@@ -255,10 +258,11 @@ struct Turn(Arc<Connection>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        // Held over both: the next request is admitted before or after.
         let mut inner = self.0.door.inner.lock();
-        inner.places.rest(self.0.id);
-        drop(inner);
-        self.0.pace.rest();
+        if self.0.pace.end() {
+            inner.places.rest(self.0.id);
+        }
     }
 }
 

@@ -31,14 +31,21 @@ pub enum Overdue {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     /// No request yet, or part of a head; `bytes` of it have come.
-    Head { since: Instant, bytes: usize },
-    Idle { since: Instant },
+    Head {
+        since: Instant,
+        bytes: usize,
+    },
+    Idle {
+        since: Instant,
+    },
     Handling,
 }
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
+    /// Requests that are not over. The rest of one's body may still be thrown away while the next one begins.
+    turns: u32,
     /// The socket has taken nothing since then, and something waits to be written.
     blocked: Option<Instant>,
     stall: Duration,
@@ -61,7 +68,7 @@ impl Pace {
         Self {
             head: limits.head,
             idle: limits.idle,
-            state: Mutex::new(State { phase, blocked: None, stall: limits.stall, armed: None }),
+            state: Mutex::new(State { phase, turns: 0, blocked: None, stall: limits.stall, armed: None }),
             nearer: Notify::new(),
         }
     }
@@ -89,12 +96,23 @@ impl Pace {
 
     /// A request's head is whole.
     pub fn begin(&self) {
-        self.change(|state| state.phase = Phase::Handling);
+        self.change(|state| {
+            state.turns += 1;
+            state.phase = Phase::Handling;
+        });
     }
 
-    /// The request's body is read and its answer is written.
-    pub fn rest(&self) {
-        self.change(|state| state.phase = Phase::Idle { since: Instant::now() });
+    /// A request's body is read, or given up, and its answer is written. Says whether it was the last one.
+    pub fn end(&self) -> bool {
+        let mut is_last = false;
+        self.change(|state| {
+            state.turns = state.turns.saturating_sub(1);
+            is_last = state.turns == 0;
+            if is_last {
+                state.phase = Phase::Idle { since: Instant::now() };
+            }
+        });
+        is_last
     }
 
     pub fn is_handling(&self) -> bool {
@@ -231,10 +249,15 @@ mod tests {
         pace.begin();
         let hour = tokio::time::timeout(Duration::from_secs(3600), pace.overdue());
         assert!(hour.await.is_err(), "a request that waits is not overdue");
-        pace.rest();
+        // The next one begins before the one before it is quite over.
+        pace.begin();
+        assert!(!pace.end());
+        assert!(pace.is_handling());
+        assert!(pace.end());
         assert_eq!(overdue_after(&pace).await, (10, Overdue::Idle));
         // While somebody sleeps for the later deadline, a nearer one comes.
-        pace.rest();
+        pace.begin();
+        assert!(pace.end());
         let begins = async {
             tokio::time::sleep(Duration::from_secs(2)).await;
             pace.on_read(1);

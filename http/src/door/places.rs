@@ -21,6 +21,17 @@ pub enum Place {
     Kept,
 }
 
+/// How long a request can hold its place, as far as its head says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// It is whole, and waits for nothing.
+    Brief,
+    /// It waits for nothing but its own body, which its client sends.
+    Body,
+    /// It waits, follows, or moves content.
+    Long,
+}
+
 /// A request that finds no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPlace {
@@ -41,7 +52,8 @@ pub struct Places {
     own: BTreeMap<ConnectionId, Option<u64>>,
     /// The same that are idle, the longest idle first.
     idle: BTreeMap<u64, ConnectionId>,
-    kept: BTreeSet<ConnectionId>,
+    /// At most so many of each need: clients that do not send their bodies keep nobody from a question.
+    kept: BTreeMap<ConnectionId, Need>,
 }
 
 impl Places {
@@ -54,7 +66,7 @@ impl Places {
             lobby: BTreeSet::new(),
             own: BTreeMap::new(),
             idle: BTreeMap::new(),
-            kept: BTreeSet::new(),
+            kept: BTreeMap::new(),
         }
     }
 
@@ -74,20 +86,15 @@ impl Places {
         (id, closed)
     }
 
-    /// A request with a token begins; `ends_soon` if it waits for nothing. Also says which idle connection has to be
-    /// closed for it.
-    pub fn admit(
-        &mut self,
-        id: ConnectionId,
-        ends_soon: bool,
-    ) -> Result<(Place, Option<ConnectionId>), NoPlace> {
+    /// A request with a token begins. Also says which idle connection has to be closed for it.
+    pub fn admit(&mut self, id: ConnectionId, need: Need) -> Result<(Place, Option<ConnectionId>), NoPlace> {
         if let Some(idle) = self.own.get_mut(&id) {
             if let Some(since) = idle.take() {
                 self.idle.remove(&since);
             }
             return Ok((Place::Own, None));
         }
-        if self.kept.contains(&id) {
+        if self.kept.contains_key(&id) {
             return Ok((Place::Kept, None));
         }
         if !self.lobby.contains(&id) {
@@ -105,8 +112,8 @@ impl Places {
                 self.own.insert(id, None);
                 Place::Own
             }
-            false if ends_soon && self.kept.len() < self.kept_max => {
-                self.kept.insert(id);
+            false if need != Need::Long && self.kept_for(need) < self.kept_max => {
+                self.kept.insert(id, need);
                 Place::Kept
             }
             false => return Err(NoPlace::Full),
@@ -115,8 +122,14 @@ impl Places {
         Ok((place, closed))
     }
 
+    fn kept_for(&self, need: Need) -> usize {
+        self.kept.values().filter(|kept| **kept == need).count()
+    }
+
     /// The connection's request has ended.
     pub fn rest(&mut self, id: ConnectionId) {
+        // Its connection closes with the answer, and whoever has that may ask again at once.
+        self.kept.remove(&id);
         let now = self.tick();
         if let Some(idle @ None) = self.own.get_mut(&id) {
             *idle = Some(now);
@@ -152,7 +165,7 @@ mod tests {
     fn a_flood_without_a_token_takes_only_the_places_of_its_own_kind() {
         let mut places = places(2, 3, 1);
         let (caller, _) = places.enter();
-        assert_eq!(places.admit(caller, true), Ok((Place::Own, None)));
+        assert_eq!(places.admit(caller, Need::Brief), Ok((Place::Own, None)));
         let mut closed = Vec::new();
         let flood: Vec<_> = (0..100).map(|_| places.enter()).collect();
         closed.extend(flood.iter().filter_map(|(_, closed)| *closed));
@@ -160,10 +173,10 @@ mod tests {
         assert!(!closed.contains(&caller));
         assert_eq!(places.counts(), [3, 1, 0]);
         // The caller's place stays its own, and a new caller finds one.
-        assert_eq!(places.admit(caller, false), Ok((Place::Own, None)));
+        assert_eq!(places.admit(caller, Need::Long), Ok((Place::Own, None)));
         let (other, _) = places.enter();
-        assert_eq!(places.admit(other, false), Ok((Place::Own, None)));
-        assert_eq!(places.admit(closed[0], true), Err(NoPlace::Closed));
+        assert_eq!(places.admit(other, Need::Long), Ok((Place::Own, None)));
+        assert_eq!(places.admit(closed[0], Need::Brief), Err(NoPlace::Closed));
     }
 
     #[test]
@@ -171,31 +184,34 @@ mod tests {
         let mut places = places(2, 8, 0);
         let [first, second, third, fourth] = [(); 4].map(|()| places.enter().0);
         for id in [first, second] {
-            places.admit(id, true).unwrap();
+            places.admit(id, Need::Brief).unwrap();
         }
-        assert_eq!(places.admit(third, true), Err(NoPlace::Full));
+        assert_eq!(places.admit(third, Need::Brief), Err(NoPlace::Full));
         places.rest(second);
         places.rest(first);
         // The second has been idle for longer, until it asks again.
-        places.admit(second, true).unwrap();
-        assert_eq!(places.admit(third, true), Ok((Place::Own, Some(first))));
-        assert_eq!(places.admit(fourth, true), Err(NoPlace::Full));
-        assert_eq!(places.admit(first, true), Err(NoPlace::Closed), "it was told to go");
+        places.admit(second, Need::Brief).unwrap();
+        assert_eq!(places.admit(third, Need::Brief), Ok((Place::Own, Some(first))));
+        assert_eq!(places.admit(fourth, Need::Brief), Err(NoPlace::Full));
+        assert_eq!(places.admit(first, Need::Brief), Err(NoPlace::Closed), "it was told to go");
     }
 
     #[test]
     fn kept_places_are_for_requests_that_end_by_themselves() {
         let mut places = places(1, 8, 1);
-        let [waits, asks, asks_too] = [(); 3].map(|()| places.enter().0);
-        places.admit(waits, false).unwrap();
-        assert_eq!(places.admit(asks_too, false), Err(NoPlace::Full));
-        assert_eq!(places.admit(asks, true), Ok((Place::Kept, None)));
-        assert_eq!(places.admit(asks_too, true), Err(NoPlace::Full));
+        let [waits, sends, asks, asks_too] = [(); 4].map(|()| places.enter().0);
+        places.admit(waits, Need::Long).unwrap();
+        assert_eq!(places.admit(asks_too, Need::Long), Err(NoPlace::Full));
+        assert_eq!(places.admit(sends, Need::Body), Ok((Place::Kept, None)));
+        assert_eq!(places.admit(asks_too, Need::Body), Err(NoPlace::Full));
+        assert_eq!(places.admit(asks, Need::Brief), Ok((Place::Kept, None)), "whoever sends slowly is not in its way");
+        assert_eq!(places.admit(asks_too, Need::Brief), Err(NoPlace::Full));
         places.rest(asks);
-        places.leave(asks);
-        assert_eq!(places.admit(asks_too, true), Ok((Place::Kept, None)));
-        places.leave(waits);
-        places.leave(asks_too);
+        assert_eq!(places.admit(asks_too, Need::Brief), Ok((Place::Kept, None)));
+        assert_eq!(places.admit(asks, Need::Brief), Err(NoPlace::Closed));
+        for id in [waits, sends, asks_too] {
+            places.leave(id);
+        }
         assert_eq!(places.counts(), [0, 0, 0]);
     }
 }

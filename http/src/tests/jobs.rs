@@ -18,9 +18,9 @@ use quorate_protocols::quorum::TaskCommand;
 use super::*;
 use crate::limits::{PAGE_OUTPUT_BYTES, SUBMIT_BYTES_MAX};
 
-const SPEC: &str = "name = \"two words\"\nengine = \"wasm\"\nmodule = \"a.wat\"\nmap.count = 2\n";
+pub(super) const SPEC: &str = "name = \"two words\"\nengine = \"wasm\"\nmodule = \"a.wat\"\nmap.count = 2\n";
 
-fn request(spec: &str) -> SubmitRequest {
+pub(super) fn request(spec: &str) -> SubmitRequest {
     let files = [("a.wat".to_owned(), FileContent::Text(NOTHING_WAT.to_owned()))];
     SubmitRequest {
         spec: spec.to_owned(),
