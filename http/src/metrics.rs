@@ -128,7 +128,7 @@ struct PlaceLabel {
 }
 
 /// The connections of the API. Clones are the same metrics.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct DoorMetrics {
     open: Family<PlaceLabel, Gauge<u64, AtomicU64>>,
     closed: Family<ClosedLabel, Counter>,
